@@ -1,0 +1,169 @@
+//! default < preset < config file < flags actually typed.
+
+use super::Settings;
+use clap::{ArgMatches, Args, Command, FromArgMatches, parser::ValueSource};
+use std::path::Path;
+use toml::{Table, Value};
+
+/// The presets that ship: model and recipe together.
+const PRESETS: &[(&str, &str)] = &[
+    ("nano", include_str!("../../assets/presets/nano.toml")),
+    ("tiny", include_str!("../../assets/presets/tiny.toml")),
+    ("small", include_str!("../../assets/presets/small.toml")),
+    ("smollm2-135m", include_str!("../../assets/presets/smollm2-135m.toml")),
+    ("qwen2.5-0.5b", include_str!("../../assets/presets/qwen2.5-0.5b.toml")),
+    ("qwen3-0.6b", include_str!("../../assets/presets/qwen3-0.6b.toml")),
+    ("llama3.2-1b", include_str!("../../assets/presets/llama3.2-1b.toml")),
+];
+
+/// Names of the presets, smallest model first.
+pub fn preset_names() -> impl Iterator<Item = &'static str> {
+    PRESETS.iter().map(|(name, _)| *name)
+}
+
+/// Settings under construction, lowest layer first.
+pub struct Layers {
+    table: Table,
+}
+
+impl Default for Layers {
+    fn default() -> Self {
+        Self { table: to_table(&Settings::default()) }
+    }
+}
+
+impl Layers {
+    /// Lay a preset over what is there.
+    ///
+    /// # Errors
+    /// When there is no such preset; the message lists them.
+    pub fn preset(&mut self, name: &str) -> anyhow::Result<()> {
+        let Some((_, text)) = PRESETS.iter().find(|(n, _)| *n == name) else {
+            let names: Vec<_> = preset_names().collect();
+            anyhow::bail!("--preset {name}: no such preset; choose one of {}", names.join(", "));
+        };
+        self.overlay(text, &format!("preset {name}"))
+    }
+
+    /// Lay a config file over what is there.
+    ///
+    /// # Errors
+    /// When the file cannot be read, is larger than 1 MiB, is not TOML, or holds an unknown or mistyped setting.
+    pub fn file(&mut self, path: &Path) -> anyhow::Result<()> {
+        let shown = path.display();
+        let size = std::fs::metadata(path).map_err(|e| anyhow::anyhow!("--config {shown}: {e}"))?.len();
+        anyhow::ensure!(size <= 1 << 20, "--config {shown}: {size} bytes; a config file is at most 1 MiB");
+        let bytes = std::fs::read(path).map_err(|e| anyhow::anyhow!("--config {shown}: {e}"))?;
+        let text = String::from_utf8(bytes)
+            .map_err(|e| anyhow::anyhow!("{shown}: not UTF-8 at byte {}; save it as UTF-8", e.utf8_error().valid_up_to()))?;
+        self.overlay(text.trim_start_matches('\u{feff}'), &shown.to_string())
+    }
+
+    /// Lay TOML text over what is there; `source` names it in errors.
+    ///
+    /// # Errors
+    /// When the text is not TOML or a key is unknown or of the wrong type.
+    pub fn overlay(&mut self, text: &str, source: &str) -> anyhow::Result<()> {
+        let over: Table = text.parse().map_err(|e| anyhow::anyhow!("{source}: {}", one_line(&format!("{e}"))))?;
+        for (section, fields) in over {
+            let known: Vec<String> = known_fields(&section);
+            let Value::Table(fields) = fields else {
+                anyhow::bail!("{source}: {section}: settings live in sections, such as [train]{}", nearest_section(&section));
+            };
+            if known.is_empty() {
+                anyhow::bail!("{source}: [{section}]: no such section{}", nearest_section(&section));
+            }
+            for (field, value) in fields {
+                if !known.contains(&field) {
+                    anyhow::bail!("{source}: [{section}] {field} = {value}: unknown setting{}", did_you_mean(&field, &known));
+                }
+                self.set(&section, &field, value.clone());
+                if let Err(e) = self.settings() {
+                    anyhow::bail!("{source}: [{section}] {field} = {value}: {}", one_line(&e.to_string()));
+                }
+            }
+        }
+        Ok(())
+    }
+
+    /// Lay the flags that were really typed over what is there.
+    ///
+    /// # Errors
+    /// Only if clap's own values do not form settings, which would be a defect.
+    pub fn flags(&mut self, matches: &ArgMatches) -> anyhow::Result<()> {
+        let typed = to_table(&Settings::from_arg_matches(matches)?);
+        for (section, fields) in &typed {
+            for (field, value) in fields.as_table().into_iter().flatten() {
+                if matches.value_source(field) == Some(ValueSource::CommandLine) {
+                    self.set(section, field, value.clone());
+                }
+            }
+        }
+        Ok(())
+    }
+
+    /// The result so far.
+    ///
+    /// # Errors
+    /// When a value has the wrong type.
+    pub fn settings(&self) -> anyhow::Result<Settings> {
+        Ok(Value::Table(self.table.clone()).try_into()?)
+    }
+
+    fn set(&mut self, section: &str, field: &str, value: Value) {
+        // A whole number where a real one is meant ("rope_theta = 10000") is not an error.
+        let was_float = matches!(self.table[section].get(field), Some(Value::Float(_)));
+        let value = match value {
+            Value::Integer(i) if was_float => Value::Float(i as f64),
+            other => other,
+        };
+        if let Some(fields) = self.table.get_mut(section).and_then(Value::as_table_mut) {
+            fields.insert(field.to_string(), value);
+        }
+    }
+}
+
+fn to_table(settings: &Settings) -> Table {
+    match Value::try_from(settings) {
+        Ok(Value::Table(table)) => table,
+        other => unreachable!("settings serialise to a table, not {other:?}"),
+    }
+}
+
+/// Field names of a section: its clap arguments, so that options without a default are known too.
+fn known_fields(section: &str) -> Vec<String> {
+    let command = Command::new("section");
+    let command = match section {
+        "model" => super::ModelSettings::augment_args(command),
+        "data" => super::DataSettings::augment_args(command),
+        "train" => super::TrainSettings::augment_args(command),
+        "eval" => super::EvalSettings::augment_args(command),
+        "save" => super::SaveSettings::augment_args(command),
+        "device" => super::DeviceSettings::augment_args(command),
+        _ => return Vec::new(),
+    };
+    command.get_arguments().map(|a| a.get_id().to_string()).collect()
+}
+
+fn nearest_section(typed: &str) -> String {
+    let sections: Vec<String> = to_table(&Settings::default()).keys().cloned().collect();
+    for section in &sections {
+        if known_fields(section).iter().any(|f| f == typed) {
+            return format!("; {typed} belongs to [{section}]");
+        }
+    }
+    did_you_mean(typed, &sections)
+}
+
+/// "; did you mean X?" when something is near, else the list.
+fn did_you_mean(typed: &str, known: &[String]) -> String {
+    let best = known.iter().map(|k| (strsim::jaro_winkler(typed, k), k)).max_by(|a, b| a.0.total_cmp(&b.0));
+    match best {
+        Some((score, name)) if score > 0.8 => format!("; did you mean {name}?"),
+        _ => format!("; known: {}", known.join(", ")),
+    }
+}
+
+fn one_line(text: &str) -> String {
+    text.lines().map(str::trim).filter(|l| !l.is_empty()).collect::<Vec<_>>().join(" ")
+}

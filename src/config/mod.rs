@@ -1,0 +1,273 @@
+//! Every setting, once: clap holds the default, the help and the flag; serde the value in files; the window draws it from the same schema.
+//!
+//! Precedence: default < preset < config file < flags actually typed ([`layers`]).
+
+mod layers;
+mod model;
+mod validate;
+
+pub use layers::{Layers, preset_names};
+pub use model::{Architecture, Llama3Scaling, ModelConfig};
+
+use clap::{Args, ValueEnum};
+use serde::{Deserialize, Serialize};
+use std::path::PathBuf;
+
+/// All settings of a training run, one section a concern.
+#[derive(Args, Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct Settings {
+    /// The model's shape.
+    #[command(flatten)]
+    pub model: ModelSettings,
+    /// What it learns from.
+    #[command(flatten)]
+    pub data: DataSettings,
+    /// How it learns.
+    #[command(flatten)]
+    pub train: TrainSettings,
+    /// What is looked at on the way.
+    #[command(flatten)]
+    pub eval: EvalSettings,
+    /// What is kept.
+    #[command(flatten)]
+    pub save: SaveSettings,
+    /// Where it runs.
+    #[command(flatten)]
+    pub device: DeviceSettings,
+}
+
+/// The shape of a new model; a model that is loaded brings its own.
+#[derive(Args, Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+#[command(next_help_heading = "Model")]
+pub struct ModelSettings {
+    /// Family of decoder.
+    #[arg(long, value_enum, default_value = "llama")]
+    pub architecture: Architecture,
+    /// Width of the residual stream.
+    #[arg(long, default_value_t = 128)]
+    pub hidden_size: usize,
+    /// Width inside the SwiGLU.
+    #[arg(long, default_value_t = 352)]
+    pub intermediate_size: usize,
+    /// Number of blocks.
+    #[arg(long, default_value_t = 4)]
+    pub num_hidden_layers: usize,
+    /// Query heads.
+    #[arg(long, default_value_t = 4)]
+    pub num_attention_heads: usize,
+    /// Key/value heads; as many as query heads when absent.
+    #[arg(long)]
+    pub num_key_value_heads: Option<usize>,
+    /// Width of a head; hidden size / heads when absent.
+    #[arg(long)]
+    pub head_dim: Option<usize>,
+    /// Added to the mean square in RMSNorm.
+    #[arg(long, default_value_t = 1e-5)]
+    pub rms_norm_eps: f64,
+    /// Base of the rotary frequencies.
+    #[arg(long, default_value_t = 10000.0)]
+    pub rope_theta: f64,
+    /// One matrix for embedding and head.
+    #[arg(long, default_value_t = true, action = clap::ArgAction::Set, num_args = 0..=1, default_missing_value = "true")]
+    pub tie_word_embeddings: bool,
+    /// Longest context the model is meant for; --seq-len when absent.
+    #[arg(long)]
+    pub max_position_embeddings: Option<usize>,
+    /// Standard deviation of random weights.
+    #[arg(long, default_value_t = 0.02)]
+    pub initializer_range: f64,
+}
+
+/// Where text comes from and how it becomes tokens.
+#[derive(Args, Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+#[command(next_help_heading = "Data")]
+pub struct DataSettings {
+    /// Text file, folder of text files, JSONL with `text`, or - for standard input; may be repeated.
+    #[arg(long, value_name = "PATH")]
+    pub data: Vec<PathBuf>,
+    /// Share of the tokens, from the end, held out for validation.
+    #[arg(long, default_value_t = 0.1)]
+    pub val_fraction: f64,
+    /// Validation text in a file of its own; then --val-fraction is not used.
+    #[arg(long, value_name = "PATH")]
+    pub val_data: Option<PathBuf>,
+    /// bytes, chars (of the corpus), bpe:N (trained on the corpus), or a tokenizer.json or its folder.
+    #[arg(long, default_value = "chars")]
+    pub tokenizer: String,
+}
+
+/// The recipe.
+#[derive(Args, Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+#[command(next_help_heading = "Training")]
+pub struct TrainSettings {
+    /// Updates to make.
+    #[arg(long, default_value_t = 2000)]
+    pub max_steps: u64,
+    /// Sequences in one update.
+    #[arg(long, default_value_t = 12)]
+    pub batch_size: usize,
+    /// Tokens in a sequence.
+    #[arg(long, default_value_t = 64)]
+    pub seq_len: usize,
+    /// Sequences computed at once; must divide the batch; chosen to fit memory when absent.
+    #[arg(long)]
+    pub micro_batch_size: Option<usize>,
+    /// Peak learning rate.
+    #[arg(long, default_value_t = 1e-3)]
+    pub learning_rate: f64,
+    /// Learning rate at the end of the decay.
+    #[arg(long, default_value_t = 1e-4)]
+    pub min_learning_rate: f64,
+    /// Learning-rate schedule.
+    #[arg(long, value_enum, default_value = "cosine")]
+    pub lr_scheduler: Scheduler,
+    /// Updates of linear warm-up.
+    #[arg(long, default_value_t = 100)]
+    pub warmup_steps: u64,
+    /// Updates of decay at the end (wsd).
+    #[arg(long, default_value_t = 200)]
+    pub decay_steps: u64,
+    /// Shape of that decay (wsd).
+    #[arg(long, value_enum, default_value = "1-sqrt")]
+    pub decay_shape: DecayShape,
+    /// AdamW: decay of the first moment.
+    #[arg(long, default_value_t = 0.9)]
+    pub adam_beta1: f64,
+    /// AdamW: decay of the second moment.
+    #[arg(long, default_value_t = 0.99)]
+    pub adam_beta2: f64,
+    /// AdamW: added to the root of the second moment.
+    #[arg(long, default_value_t = 1e-8)]
+    pub adam_epsilon: f64,
+    /// Decoupled weight decay, on tensors of rank 2.
+    #[arg(long, default_value_t = 0.1)]
+    pub weight_decay: f64,
+    /// Clip the global gradient norm to this; 0 turns clipping off.
+    #[arg(long, default_value_t = 1.0)]
+    pub max_grad_norm: f64,
+    /// Seed of weights, data order and samples.
+    #[arg(long, default_value_t = 1337)]
+    pub seed: u64,
+}
+
+/// Held-out loss and samples.
+#[derive(Args, Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+#[command(next_help_heading = "Evaluation")]
+pub struct EvalSettings {
+    /// Evaluate every so many updates (and at the start and the end); 0 for only those two.
+    #[arg(long, default_value_t = 250)]
+    pub eval_every: u64,
+    /// Tokens of the validation split to score; 0 for all of it.
+    #[arg(long, default_value_t = 0)]
+    pub eval_tokens: u64,
+    /// Also write this many tokens of sample text at each evaluation.
+    #[arg(long, default_value_t = 0)]
+    pub sample_tokens: usize,
+    /// What samples continue.
+    #[arg(long, default_value = "\n")]
+    pub sample_prompt: String,
+}
+
+/// Checkpoints and logs.
+#[derive(Args, Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+#[command(next_help_heading = "Saving")]
+pub struct SaveSettings {
+    /// Save every so many updates (and at the end); 0 for only the end.
+    #[arg(long, default_value_t = 500)]
+    pub save_every: u64,
+    /// Newest checkpoints to keep, at least 2.
+    #[arg(long, default_value_t = 3)]
+    pub keep_last: usize,
+    /// Also keep every checkpoint whose step is a multiple of this; 0 for none.
+    #[arg(long, default_value_t = 0)]
+    pub keep_every: u64,
+    /// Also write TensorBoard event files into the run folder.
+    #[arg(long, default_value_t = false, action = clap::ArgAction::Set, num_args = 0..=1, default_missing_value = "true")]
+    pub tensorboard: bool,
+}
+
+/// The adapter.
+#[derive(Args, Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+#[command(next_help_heading = "Device")]
+pub struct DeviceSettings {
+    /// Adapter by index or by part of its name (`lehr doctor` lists them); hardware before software when absent.
+    #[arg(long, value_name = "NAME|INDEX")]
+    pub adapter: Option<String>,
+}
+
+/// How the learning rate runs.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, ValueEnum)]
+#[serde(rename_all = "lowercase")]
+pub enum Scheduler {
+    /// Warm-up, then constant.
+    Constant,
+    /// Warm-up, then half a cosine down to the minimum.
+    #[default]
+    Cosine,
+    /// Warm-up, then a line down to the minimum.
+    Linear,
+    /// Warm-up, stable, decay.
+    Wsd,
+}
+
+/// How the decay of a WSD schedule runs, from 1 at its start to 0 at its end.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, ValueEnum)]
+pub enum DecayShape {
+    /// Half a cosine.
+    #[serde(rename = "cosine")]
+    Cosine,
+    /// A line.
+    #[serde(rename = "linear")]
+    Linear,
+    /// 1 - sqrt(progress).
+    #[default]
+    #[serde(rename = "1-sqrt")]
+    #[value(name = "1-sqrt")]
+    OneMinusSqrt,
+}
+
+/// `Default` for a section is what clap parses from no flags at all, so a default is written once.
+macro_rules! default_from_clap {
+    ($($section:ty),*) => {$(
+        impl Default for $section {
+            fn default() -> Self {
+                #[derive(clap::Parser)]
+                struct Only {
+                    #[command(flatten)]
+                    section: $section,
+                }
+                <Only as clap::Parser>::parse_from([""]).section
+            }
+        }
+    )*};
+}
+default_from_clap!(ModelSettings, DataSettings, TrainSettings, EvalSettings, SaveSettings, DeviceSettings);
+
+impl ModelSettings {
+    /// The full shape for a tokenizer's vocabulary and a context length.
+    pub fn config(&self, vocab_size: usize, seq_len: usize) -> ModelConfig {
+        ModelConfig {
+            architecture: self.architecture,
+            vocab_size,
+            hidden_size: self.hidden_size,
+            intermediate_size: self.intermediate_size,
+            num_hidden_layers: self.num_hidden_layers,
+            num_attention_heads: self.num_attention_heads,
+            num_key_value_heads: self.num_key_value_heads.unwrap_or(self.num_attention_heads),
+            head_dim: self.head_dim.unwrap_or(self.hidden_size / self.num_attention_heads.max(1)),
+            max_position_embeddings: self.max_position_embeddings.unwrap_or(seq_len),
+            rms_norm_eps: self.rms_norm_eps,
+            rope_theta: self.rope_theta,
+            rope_scaling: None,
+            tie_word_embeddings: self.tie_word_embeddings,
+            initializer_range: self.initializer_range,
+        }
+    }
+}

@@ -1,0 +1,153 @@
+//! The shape of a model, in Hugging Face's words.
+
+use serde::{Deserialize, Serialize};
+
+/// The decoder families that lehr builds. They share one set of kernels.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, clap::ValueEnum)]
+#[serde(rename_all = "lowercase")]
+pub enum Architecture {
+    /// `LlamaForCausalLM`: no biases.
+    #[default]
+    Llama,
+    /// `Qwen2ForCausalLM`: biases on the q, k and v projections.
+    Qwen2,
+    /// `Qwen3ForCausalLM`: RMSNorm on each head of q and k.
+    Qwen3,
+}
+
+/// Llama 3's frequency scaling (transformers `_compute_llama3_parameters`).
+#[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
+pub struct Llama3Scaling {
+    /// Long wavelengths are stretched by this.
+    pub factor: f64,
+    /// Wavelengths above `original / low_freq_factor` are stretched whole.
+    pub low_freq_factor: f64,
+    /// Wavelengths below `original / high_freq_factor` are left alone.
+    pub high_freq_factor: f64,
+    /// The context length of the original pre-training.
+    pub original_max_position_embeddings: u64,
+}
+
+/// Everything that fixes a model's tensors and arithmetic.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct ModelConfig {
+    /// Family.
+    pub architecture: Architecture,
+    /// Rows of the embedding (V).
+    pub vocab_size: usize,
+    /// Width of the residual stream (C).
+    pub hidden_size: usize,
+    /// Width inside the SwiGLU (F).
+    pub intermediate_size: usize,
+    /// Number of blocks (L).
+    pub num_hidden_layers: usize,
+    /// Query heads (H).
+    pub num_attention_heads: usize,
+    /// Key/value heads; divides the query heads.
+    pub num_key_value_heads: usize,
+    /// Width of a head (D); H * D need not equal C.
+    pub head_dim: usize,
+    /// Longest context the model is meant for.
+    pub max_position_embeddings: usize,
+    /// Added to the mean square before the root.
+    pub rms_norm_eps: f64,
+    /// Base of the rotary frequencies.
+    pub rope_theta: f64,
+    /// Llama 3's scaling of them.
+    pub rope_scaling: Option<Llama3Scaling>,
+    /// One matrix for embedding and head.
+    pub tie_word_embeddings: bool,
+    /// Standard deviation of random weights.
+    pub initializer_range: f64,
+}
+
+impl ModelConfig {
+    /// Width of all query heads together (H * D).
+    pub fn query_dim(&self) -> usize {
+        self.num_attention_heads * self.head_dim
+    }
+
+    /// Width of all key (or value) heads together.
+    pub fn key_value_dim(&self) -> usize {
+        self.num_key_value_heads * self.head_dim
+    }
+
+    /// Width of the fused q, k, v projection.
+    pub fn qkv_dim(&self) -> usize {
+        self.query_dim() + 2 * self.key_value_dim()
+    }
+
+    /// Biases on q, k and v.
+    pub fn qkv_bias(&self) -> bool {
+        self.architecture == Architecture::Qwen2
+    }
+
+    /// RMSNorm on each head of q and k.
+    pub fn qk_norm(&self) -> bool {
+        self.architecture == Architecture::Qwen3
+    }
+
+    /// Multiply-adds of the matrix products for one token forward, times two: the usual FLOP count (Kaplan et al. 2020, 2N plus attention).
+    ///
+    /// `context` is the mean number of keys a query sees; for causal attention over T tokens that is (T + 1) / 2.
+    pub fn flops_per_token_forward(&self, context: f64) -> f64 {
+        let matmul = self.num_hidden_layers
+            * (self.hidden_size * self.qkv_dim()
+                + self.query_dim() * self.hidden_size
+                + 3 * self.hidden_size * self.intermediate_size)
+            + self.hidden_size * self.vocab_size;
+        let attention = 2.0 * context * (self.num_hidden_layers * self.query_dim()) as f64;
+        2.0 * (matmul as f64 + attention)
+    }
+
+    /// Training costs three forwards: one forward and two in the backward.
+    pub fn flops_per_token_training(&self, context: f64) -> f64 {
+        3.0 * self.flops_per_token_forward(context)
+    }
+
+    /// One line per field that cannot work, each naming the field, its value and the cure.
+    pub fn problems(&self) -> Vec<String> {
+        let mut out = Vec::new();
+        for (name, value) in [
+            ("vocab_size", self.vocab_size),
+            ("hidden_size", self.hidden_size),
+            ("intermediate_size", self.intermediate_size),
+            ("num_hidden_layers", self.num_hidden_layers),
+            ("num_attention_heads", self.num_attention_heads),
+            ("num_key_value_heads", self.num_key_value_heads),
+            ("head_dim", self.head_dim),
+            ("max_position_embeddings", self.max_position_embeddings),
+        ] {
+            if value == 0 || value > 1 << 24 {
+                out.push(format!("{name} = {value}: must be between 1 and {}", 1 << 24));
+            }
+        }
+        if !out.is_empty() {
+            return out;
+        }
+        if !self.num_attention_heads.is_multiple_of(self.num_key_value_heads) {
+            out.push(format!(
+                "num_key_value_heads = {}: must divide num_attention_heads = {}",
+                self.num_key_value_heads, self.num_attention_heads
+            ));
+        }
+        if !self.head_dim.is_multiple_of(4) || !(8..=128).contains(&self.head_dim) {
+            out.push(format!("head_dim = {}: must be a multiple of 4 between 8 and 128", self.head_dim));
+        }
+        for (name, value) in [("hidden_size", self.hidden_size), ("intermediate_size", self.intermediate_size)] {
+            if value % 4 != 0 {
+                let low = (value / 4 * 4).max(4);
+                out.push(format!("{name} = {value}: must be a multiple of 4, such as {low} or {}", value / 4 * 4 + 4));
+            }
+        }
+        for (name, value) in [("rms_norm_eps", self.rms_norm_eps), ("rope_theta", self.rope_theta)] {
+            if !(value.is_finite() && value > 0.0) {
+                out.push(format!("{name} = {value}: must be a positive number"));
+            }
+        }
+        if !(self.initializer_range.is_finite() && self.initializer_range >= 0.0) {
+            out.push(format!("initializer_range = {}: must be zero or more", self.initializer_range));
+        }
+        out
+    }
+}

@@ -1,0 +1,78 @@
+//! Refuse settings that cannot work before anything is touched: one line each, naming the flag, its value and the cure.
+
+use super::{Scheduler, Settings};
+
+impl Settings {
+    /// # Errors
+    /// The first setting that is out of range or contradicts another.
+    pub fn validate(&self) -> anyhow::Result<()> {
+        let (t, d, s) = (&self.train, &self.data, &self.save);
+        let positive = |flag: &str, value: f64, most: f64| {
+            anyhow::ensure!(
+                value.is_finite() && value > 0.0 && value <= most,
+                "--{flag} {value}: must be above 0 and at most {most}"
+            );
+            Ok(())
+        };
+        let at_least_one = |flag: &str, value: u64| {
+            anyhow::ensure!((1..=1 << 40).contains(&value), "--{flag} {value}: must be at least 1");
+            Ok(())
+        };
+        at_least_one("max-steps", t.max_steps)?;
+        at_least_one("batch-size", t.batch_size as u64)?;
+        at_least_one("seq-len", t.seq_len as u64)?;
+        positive("learning-rate", t.learning_rate, 1.0)?;
+        anyhow::ensure!(
+            t.min_learning_rate.is_finite() && (0.0..=t.learning_rate).contains(&t.min_learning_rate),
+            "--min-learning-rate {}: must lie between 0 and --learning-rate {}",
+            t.min_learning_rate,
+            t.learning_rate
+        );
+        for (flag, value) in [("adam-beta1", t.adam_beta1), ("adam-beta2", t.adam_beta2)] {
+            anyhow::ensure!((0.0..1.0).contains(&value), "--{flag} {value}: must be at least 0 and below 1");
+        }
+        anyhow::ensure!(
+            t.adam_epsilon.is_finite() && t.adam_epsilon >= 1e-12,
+            "--adam-epsilon {}: must be at least 1e-12",
+            t.adam_epsilon
+        );
+        anyhow::ensure!((0.0..=1.0).contains(&t.weight_decay), "--weight-decay {}: must lie between 0 and 1", t.weight_decay);
+        anyhow::ensure!(
+            t.max_grad_norm.is_finite() && t.max_grad_norm >= 0.0,
+            "--max-grad-norm {}: must be 0 (off) or more",
+            t.max_grad_norm
+        );
+        if t.lr_scheduler != Scheduler::Constant {
+            anyhow::ensure!(
+                t.warmup_steps < t.max_steps,
+                "--warmup-steps {}: must be below --max-steps {}",
+                t.warmup_steps,
+                t.max_steps
+            );
+        }
+        if t.lr_scheduler == Scheduler::Wsd {
+            anyhow::ensure!(
+                t.warmup_steps + t.decay_steps <= t.max_steps,
+                "--decay-steps {}: warm-up and decay together must fit into --max-steps {}",
+                t.decay_steps,
+                t.max_steps
+            );
+        }
+        if let Some(micro) = t.micro_batch_size {
+            anyhow::ensure!(
+                micro > 0 && t.batch_size.is_multiple_of(micro),
+                "--micro-batch-size {micro}: must divide --batch-size {}",
+                t.batch_size
+            );
+        }
+        if d.val_data.is_none() {
+            anyhow::ensure!(
+                (0.0..1.0).contains(&d.val_fraction),
+                "--val-fraction {}: must be at least 0 and below 1",
+                d.val_fraction
+            );
+        }
+        anyhow::ensure!(s.keep_last >= 2, "--keep-last {}: must be at least 2, so that a bad newest one is no loss", s.keep_last);
+        Ok(())
+    }
+}

@@ -1,0 +1,302 @@
+//! What a trainer says and what it can be told: the whole contract, on two screens.
+//!
+//! Events are facts in the past tense, one JSON object a line with the kind in `event`. Commands are requests, one JSON object a line
+//! with the kind in `command`; the trainer answers each with an event. A reader that joins late replays the file.
+
+use serde::{Deserialize, Serialize};
+use std::collections::BTreeMap;
+use std::path::PathBuf;
+
+/// Something that happened in a run.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(tag = "event")]
+pub enum Event {
+    /// The trainer is about to take its first step (again, after a resume).
+    Started(Started),
+    /// One optimiser update.
+    Step(Step),
+    /// An evaluation on held-out data.
+    Eval(Eval),
+    /// Generated text.
+    Sample(Sample),
+    /// A checkpoint is on disk, verified and durable.
+    Checkpoint(Checkpoint),
+    /// The run waits for `Resume`.
+    Paused {
+        /// Updates made so far.
+        step: u64,
+    },
+    /// The run goes on after a pause.
+    Resumed {
+        /// Updates made so far.
+        step: u64,
+    },
+    /// A live setting was changed.
+    HyperChanged {
+        /// Updates made so far.
+        step: u64,
+        /// The setting's name.
+        name: String,
+        /// Its value before.
+        #[serde(with = "number")]
+        before: f64,
+        /// Its value from now on.
+        #[serde(with = "number")]
+        after: f64,
+    },
+    /// Something that the user should know, with the cure in the text.
+    Warning {
+        /// Plain words.
+        text: String,
+    },
+    /// The run ended as planned, or was stopped after a save.
+    Finished(Finished),
+    /// The run ended in an error.
+    Failed {
+        /// One line: what, where, and what to do.
+        text: String,
+    },
+}
+
+/// The first line of each start of a run.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct Started {
+    /// `pretrain`, `sft` or `grpo`.
+    pub stage: String,
+    /// The run folder.
+    pub run: PathBuf,
+    /// Updates already made (0 unless resumed).
+    pub step: u64,
+    /// Updates planned.
+    pub max_steps: u64,
+    /// Trainable numbers.
+    pub parameters: u64,
+    /// Tokens in one update.
+    pub tokens_per_step: u64,
+    /// Training tokens in the data.
+    pub train_tokens: u64,
+    /// Validation tokens in the data.
+    pub val_tokens: u64,
+    /// Adapter name.
+    pub adapter: String,
+    /// Driver name and version.
+    pub driver: String,
+    /// Seconds from process start to here.
+    #[serde(with = "number")]
+    pub startup_seconds: f64,
+    /// lehr's version.
+    pub version: String,
+    /// Unix time, seconds.
+    #[serde(with = "number")]
+    pub time: f64,
+}
+
+/// One optimiser update. Names follow Hugging Face / TRL.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+pub struct Step {
+    /// Updates made so far, this one included.
+    pub step: u64,
+    /// Mean cross-entropy over this update's tokens, in nats, before the update.
+    #[serde(with = "number")]
+    pub loss: f64,
+    /// Global L2 norm of the gradient before clipping.
+    #[serde(with = "number")]
+    pub grad_norm: f64,
+    /// Learning rate of this update.
+    #[serde(with = "number")]
+    pub learning_rate: f64,
+    /// Mean entropy of the predictions, in nats.
+    #[serde(with = "number")]
+    pub entropy: f64,
+    /// Training tokens seen so far.
+    pub num_tokens: u64,
+    /// Throughput over the last updates.
+    #[serde(with = "number")]
+    pub tokens_per_second: f64,
+    /// Share of this adapter's measured matmul peak that the model's FLOPs used, 0 to 1.
+    #[serde(with = "number")]
+    pub mfu: f64,
+    /// Seconds of training so far, pauses left out, over all starts of the run.
+    #[serde(with = "number")]
+    pub seconds: f64,
+    /// True when the gradient was not finite and the update was not applied.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub skipped: bool,
+}
+
+/// An evaluation.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct Eval {
+    /// Updates made so far.
+    pub step: u64,
+    /// Mean cross-entropy in nats.
+    #[serde(with = "number")]
+    pub eval_loss: f64,
+    /// exp(eval_loss).
+    #[serde(with = "number")]
+    pub perplexity: f64,
+    /// Tokens scored.
+    pub eval_tokens: u64,
+    /// Wall time of the evaluation.
+    #[serde(with = "number")]
+    pub eval_seconds: f64,
+}
+
+/// Generated text.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct Sample {
+    /// Updates made so far.
+    pub step: u64,
+    /// What was given.
+    pub prompt: String,
+    /// What came.
+    pub text: String,
+}
+
+/// A saved checkpoint.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct Checkpoint {
+    /// Updates made so far.
+    pub step: u64,
+    /// The checkpoint's folder.
+    pub path: PathBuf,
+    /// Its size.
+    pub bytes: u64,
+    /// Wall time of the save.
+    #[serde(with = "number")]
+    pub save_seconds: f64,
+}
+
+/// How a run ended.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct Finished {
+    /// Updates made.
+    pub step: u64,
+    /// `completed` or `stopped`.
+    pub reason: String,
+    /// Last validation loss, if there was one.
+    #[serde(with = "optional_number")]
+    pub eval_loss: Option<f64>,
+    /// Training tokens seen.
+    pub tokens: u64,
+    /// Seconds of training, over all starts of the run.
+    #[serde(with = "number")]
+    pub seconds: f64,
+    /// Tokens over seconds.
+    #[serde(with = "number")]
+    pub tokens_per_second: f64,
+    /// The newest checkpoint.
+    pub checkpoint: Option<PathBuf>,
+    /// Mean, standard deviation, 99th percentile of grad_norm, and spikes over twice the running median.
+    pub grad_norm: BTreeMap<String, f64>,
+}
+
+/// Something that a trainer is asked to do between two steps.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(tag = "command")]
+pub enum Command {
+    /// Stop before the next step, keep everything in memory.
+    Pause,
+    /// Go on.
+    Resume,
+    /// While paused: make one update.
+    Step,
+    /// Save and leave.
+    Stop,
+    /// Change live settings; absent fields stay.
+    SetHyper(Hyper),
+    /// Save a checkpoint now.
+    SaveNow,
+    /// Generate text now.
+    SampleNow {
+        /// What to continue.
+        prompt: String,
+    },
+    /// Evaluate now.
+    EvalNow,
+}
+
+/// The settings that may change while a run goes on.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct Hyper {
+    /// Factor on the scheduled learning rate.
+    pub learning_rate_scale: Option<f64>,
+    /// Clip the global gradient norm to this.
+    pub max_grad_norm: Option<f64>,
+}
+
+/// A number that may be NaN or infinite, which JSON cannot hold: those become the strings "NaN", "Infinity", "-Infinity".
+pub mod number {
+    use serde::{Deserialize, Deserializer, Serializer, de::Error};
+
+    /// See the module.
+    pub fn serialize<S: Serializer>(x: &f64, s: S) -> Result<S::Ok, S::Error> {
+        if x.is_finite() {
+            s.serialize_f64(*x)
+        } else if x.is_nan() {
+            s.serialize_str("NaN")
+        } else {
+            s.serialize_str(if *x > 0.0 { "Infinity" } else { "-Infinity" })
+        }
+    }
+
+    #[derive(Deserialize)]
+    #[serde(untagged)]
+    enum Value {
+        Number(f64),
+        Text(String),
+    }
+
+    /// See the module.
+    pub fn deserialize<'de, D: Deserializer<'de>>(d: D) -> Result<f64, D::Error> {
+        match Value::deserialize(d)? {
+            Value::Number(x) => Ok(x),
+            Value::Text(t) => match t.as_str() {
+                "NaN" => Ok(f64::NAN),
+                "Infinity" => Ok(f64::INFINITY),
+                "-Infinity" => Ok(f64::NEG_INFINITY),
+                other => Err(D::Error::custom(format!("'{other}' is not a number"))),
+            },
+        }
+    }
+}
+
+/// [`number`], or null.
+pub mod optional_number {
+    use serde::{Deserialize, Deserializer, Serialize, Serializer};
+
+    #[derive(Serialize, Deserialize)]
+    struct Wrapped(#[serde(with = "super::number")] f64);
+
+    /// See the module.
+    pub fn serialize<S: Serializer>(x: &Option<f64>, s: S) -> Result<S::Ok, S::Error> {
+        x.map(Wrapped).serialize(s)
+    }
+
+    /// See the module.
+    pub fn deserialize<'de, D: Deserializer<'de>>(d: D) -> Result<Option<f64>, D::Error> {
+        Ok(Option::<Wrapped>::deserialize(d)?.map(|w| w.0))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_nan_metric_survives_the_trip() {
+        let step = Step { step: 3, loss: f64::NAN, grad_norm: f64::INFINITY, ..Step::default() };
+        let line = serde_json::to_string(&Event::Step(step)).unwrap();
+        assert!(line.starts_with(r#"{"event":"Step","step":3,"loss":"NaN","grad_norm":"Infinity""#), "{line}");
+        let Event::Step(back) = serde_json::from_str(&line).unwrap() else { panic!("kind changed") };
+        assert!(back.loss.is_nan() && back.grad_norm == f64::INFINITY);
+    }
+
+    #[test]
+    fn commands_are_one_object_a_line() {
+        let c: Command = serde_json::from_str(r#"{"command":"SetHyper","max_grad_norm":0.5}"#).unwrap();
+        assert_eq!(c, Command::SetHyper(Hyper { max_grad_norm: Some(0.5), ..Hyper::default() }));
+        assert_eq!(serde_json::to_string(&Command::Pause).unwrap(), r#"{"command":"Pause"}"#);
+    }
+}

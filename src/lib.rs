@@ -1,0 +1,17 @@
+//! lehr trains small language models on any GPU and lets people watch, merge and understand them while they train.
+//!
+//! The map, lowest floor first (a module may use its own floor and those above this line in the list, never one below):
+//!
+//! | floor | modules | hold |
+//! |---|---|---|
+//! | 0 | [`config`] [`event`] [`rng`] [`vfs`] | plain data, settings, the contract, random numbers, files that can be made to fail |
+//! | 1 | [`gpu`] | everything wgpu: device, arenas, kernels, recordings |
+//! | 2 | [`ops`] | one file per shader: record functions, f64 twin, check |
+//! | 3 | [`model`] [`data`] | weights, transformer, checkpoints; tokenizers, corpora, batches |
+//! | 4 | [`train`] | the loop: pretrain, optimizer, schedule, metrics |
+//! | 5 | [`session`] | one run: folder, lock, events out, commands in, signals |
+//! | 6 | [`cli`] | the commands |
+
+pub mod config;
+pub mod event;
+pub mod rng;

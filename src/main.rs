@@ -1,0 +1,2 @@
+//! lehr
+fn main() {}
