@@ -14,4 +14,6 @@
 
 pub mod config;
 pub mod event;
+pub mod gpu;
+pub mod ops;
 pub mod rng;

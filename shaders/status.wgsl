@@ -1,0 +1,7 @@
+// Counts submissions: the last dispatch of each adds one, so that a submission that vanished without an error shows.
+@group(0) @binding(0) var<storage, read_write> count: array<u32>;
+
+@compute @workgroup_size(1)
+fn tick() {
+    count[0] = count[0] + 1u;
+}

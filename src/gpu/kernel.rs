@@ -1,0 +1,160 @@
+//! Kernels: WGSL text -> imports -> naga check -> pipeline. Built once, matched with Rust by name.
+
+use super::reflect::{self, EntryPoint};
+use super::{Gpu, fault::GpuFault};
+use anyhow::{Context as _, anyhow};
+use std::borrow::Cow;
+use std::sync::Arc;
+
+/// A WGSL file that holds the entry points of one op.
+pub struct Shader {
+    /// File stem, shared with the Rust file of the op.
+    pub stem: &'static str,
+    /// The embedded text.
+    pub source: &'static str,
+}
+
+/// Embed `shaders/STEM.wgsl` as a [`Shader`].
+#[macro_export]
+macro_rules! shader {
+    ($stem:literal) => {
+        $crate::gpu::Shader { stem: $stem, source: include_str!(concat!("../../shaders/", $stem, ".wgsl")) }
+    };
+}
+
+/// Texts that a shader may `#import`.
+pub const LIBRARY: &[(&str, &str)] = &[
+    ("grid", include_str!("../../shaders/lib/grid.wgsl")),
+    ("reduce", include_str!("../../shaders/lib/reduce.wgsl")),
+    ("rng", include_str!("../../shaders/lib/rng.wgsl")),
+];
+
+/// One entry point, compiled.
+pub struct Kernel {
+    /// `stem.entry`, for messages and profiles.
+    pub name: String,
+    pub(super) pipeline: wgpu::ComputePipeline,
+    pub(super) entry: EntryPoint,
+}
+
+/// A uniform block: `#[repr(C)]` scalars whose fields equal the WGSL struct's. Made by [`uniform!`](crate::uniform).
+pub trait Uniform: bytemuck::Pod {
+    /// (field, byte offset), in order.
+    const FIELDS: &'static [(&'static str, usize)];
+}
+
+/// Declare a uniform block; its fields are compared with the WGSL struct's when a kernel is first used.
+#[macro_export]
+macro_rules! uniform {
+    ($(#[$doc:meta])* $vis:vis struct $name:ident { $($field:ident: $ty:ty),* $(,)? }) => {
+        $(#[$doc])*
+        #[repr(C)]
+        #[derive(Clone, Copy, Debug, bytemuck::Pod, bytemuck::Zeroable)]
+        $vis struct $name { $($field: $ty),* }
+        impl $crate::gpu::Uniform for $name {
+            const FIELDS: &'static [(&'static str, usize)] = &[$((stringify!($field), std::mem::offset_of!($name, $field))),*];
+        }
+    };
+}
+
+/// `bind!(x, gain)` = `[("x", &x), ("gain", &gain)]`: the Rust variable's name is the WGSL variable's name.
+#[macro_export]
+macro_rules! bind {
+    ($($name:ident),* $(,)?) => { &[$((stringify!($name), &$name)),*] };
+}
+
+/// A shader's text with its `#import` lines replaced, each library once.
+///
+/// # Errors
+/// When an import names no library.
+pub fn resolve(source: &str) -> anyhow::Result<String> {
+    let mut out = String::with_capacity(source.len() + 4096);
+    let mut seen = Vec::new();
+    for line in source.lines() {
+        match line.strip_prefix("#import ") {
+            Some(name) if seen.contains(&name.trim()) => {}
+            Some(name) => {
+                let name = name.trim();
+                let (_, text) =
+                    LIBRARY.iter().find(|(n, _)| *n == name).with_context(|| format!("#import {name}: no such library"))?;
+                seen.push(name);
+                out.push_str(text);
+                out.push('\n');
+            }
+            None => {
+                out.push_str(line);
+                out.push('\n');
+            }
+        }
+    }
+    Ok(out)
+}
+
+impl Gpu {
+    /// The kernel `entry` of a shader with these override constants; compiled at first use.
+    ///
+    /// # Errors
+    /// When the text is not valid, has no such entry point, or the driver refuses it.
+    pub fn kernel(&self, shader: &Shader, entry: &str, constants: &[(&str, f64)]) -> anyhow::Result<Arc<Kernel>> {
+        // LEHR_SHADERS=shaders reads the text from disk, so that a kernel can be tuned without a rebuild.
+        let source = match std::env::var_os("LEHR_SHADERS") {
+            Some(dir) => {
+                let path = std::path::Path::new(&dir).join(format!("{}.wgsl", shader.stem));
+                Cow::Owned(std::fs::read_to_string(&path).with_context(|| path.display().to_string())?)
+            }
+            None => Cow::Borrowed(shader.source),
+        };
+        self.kernel_from_text(shader.stem, &source, entry, constants)
+    }
+
+    /// As [`Gpu::kernel`], for text made by a generator. `stem` must name the text uniquely.
+    ///
+    /// # Errors
+    /// As [`Gpu::kernel`].
+    pub fn kernel_from_text(
+        &self,
+        stem: &str,
+        source: &str,
+        entry: &str,
+        constants: &[(&str, f64)],
+    ) -> anyhow::Result<Arc<Kernel>> {
+        let key = format!("{stem}.{entry}{constants:?}");
+        if let Some(kernel) = lock(&self.kernels).get(&key) {
+            return Ok(kernel.clone());
+        }
+        let kernel = Arc::new(self.build(stem, source, entry, constants).with_context(|| format!("kernel {stem}.{entry}"))?);
+        lock(&self.kernels).insert(key, kernel.clone());
+        Ok(kernel)
+    }
+
+    fn build(&self, stem: &str, source: &str, entry: &str, constants: &[(&str, f64)]) -> anyhow::Result<Kernel> {
+        let text = resolve(source)?;
+        let reflection = reflect::reflect(stem, &text)?;
+        let found = reflection.entry_points.into_iter().find(|e| e.name == entry).context("no such entry point")?;
+        let scope = self.device.push_error_scope(wgpu::ErrorFilter::Validation);
+        let descriptor = wgpu::ShaderModuleDescriptor { label: Some(stem), source: wgpu::ShaderSource::Wgsl(text.into()) };
+        // Checked: bounds are guarded in our own sources (lint), so the checks cost nothing in straight-line code and stay on for
+        // the rest (reference/stack.md 3 and our own figures in LOG.md).
+        let module = self.device.create_shader_module(descriptor);
+        let pipeline = self.device.create_compute_pipeline(&wgpu::ComputePipelineDescriptor {
+            label: Some(&format!("{stem}.{entry}")),
+            layout: None,
+            module: &module,
+            entry_point: Some(entry),
+            compilation_options: wgpu::PipelineCompilationOptions {
+                constants,
+                // Every kernel writes workgroup memory before it reads it; zeroing costs up to 1 ms a group on some drivers.
+                zero_initialize_workgroup_memory: false,
+            },
+            cache: None,
+        });
+        if let Some(error) = pollster::block_on(scope.pop()) {
+            return Err(anyhow!(GpuFault::Validation(error.to_string())));
+        }
+        Ok(Kernel { name: format!("{stem}.{entry}"), pipeline, entry: found })
+    }
+}
+
+pub(super) fn lock<T>(mutex: &std::sync::Mutex<T>) -> std::sync::MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(std::sync::PoisonError::into_inner)
+}

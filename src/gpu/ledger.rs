@@ -1,0 +1,27 @@
+//! Our own account of device memory: drivers do not tell (Metal and lavapipe never, Vulkan only with an extension).
+
+use std::collections::BTreeMap;
+use std::sync::Mutex;
+
+/// Bytes allocated, by purpose.
+#[derive(Default)]
+pub struct Ledger {
+    by_purpose: Mutex<BTreeMap<String, u64>>,
+}
+
+impl Ledger {
+    pub(super) fn add(&self, purpose: &str, bytes: u64) {
+        let mut map = self.by_purpose.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
+        *map.entry(purpose.to_string()).or_default() += bytes;
+    }
+
+    /// Bytes by purpose, such as `values` or `activations`.
+    pub fn entries(&self) -> BTreeMap<String, u64> {
+        self.by_purpose.lock().unwrap_or_else(std::sync::PoisonError::into_inner).clone()
+    }
+
+    /// All bytes.
+    pub fn total(&self) -> u64 {
+        self.entries().values().sum()
+    }
+}

@@ -1,0 +1,210 @@
+//! Tensors are ranges of device buffers; an arena holds all the tensors of one role.
+
+use super::Gpu;
+use std::ops::Range;
+use std::sync::Arc;
+
+/// Tensors in an arena start at multiples of this many elements (256 bytes, the largest offset alignment that WebGPU allows).
+pub const ALIGN: usize = 64;
+
+/// A range of a device buffer with a shape. Elements are 4 bytes: f32, or u32 for tokens and flags.
+#[derive(Clone, Debug)]
+pub struct Tensor {
+    pub(super) buffer: wgpu::Buffer,
+    /// In bytes.
+    pub(super) offset: u64,
+    shape: Vec<usize>,
+    name: Arc<str>,
+}
+
+impl Tensor {
+    /// A buffer of its own, for an activation; zero at first. `purpose` is its line in the ledger.
+    pub fn new(gpu: &Gpu, purpose: &str, name: &str, shape: &[usize]) -> Self {
+        let len: usize = shape.iter().product();
+        let buffer = gpu.new_buffer(purpose, name, len);
+        Self { buffer, offset: 0, shape: shape.to_vec(), name: name.into() }
+    }
+
+    /// Its name, for messages.
+    pub fn name(&self) -> &str {
+        &self.name
+    }
+
+    /// Extent of each axis.
+    pub fn shape(&self) -> &[usize] {
+        &self.shape
+    }
+
+    /// Number of elements.
+    pub fn len(&self) -> usize {
+        self.shape.iter().product()
+    }
+
+    /// True when there are none.
+    pub fn is_empty(&self) -> bool {
+        self.len() == 0
+    }
+
+    /// Bytes spanned.
+    pub fn bytes(&self) -> u64 {
+        4 * self.len() as u64
+    }
+
+    /// As a matrix: all leading axes are rows, the last is columns.
+    pub fn matrix(&self) -> [usize; 2] {
+        let cols = self.shape.last().copied().unwrap_or(1);
+        [self.len() / cols.max(1), cols]
+    }
+
+    /// The same elements under another shape.
+    ///
+    /// # Panics
+    /// When the number of elements differs (a defect of the caller).
+    pub fn reshape(&self, shape: &[usize]) -> Self {
+        assert_eq!(self.len(), shape.iter().product::<usize>(), "{}: {:?} cannot become {shape:?}", self.name, self.shape);
+        Self { shape: shape.to_vec(), ..self.clone() }
+    }
+
+    /// Elements `range` of the flattened tensor, which must start at a multiple of [`ALIGN`] elements of its buffer.
+    ///
+    /// # Panics
+    /// When the range leaves the tensor or starts off alignment (a defect of the caller).
+    pub fn slice(&self, range: Range<usize>) -> Self {
+        assert!(range.start <= range.end && range.end <= self.len(), "{}: slice {range:?} of {}", self.name, self.len());
+        let offset = self.offset + 4 * range.start as u64;
+        assert!(offset.is_multiple_of(4 * ALIGN as u64), "{}: slice {range:?} is not aligned", self.name);
+        Self { offset, shape: vec![range.len()], ..self.clone() }
+    }
+
+    /// True when both lie in one buffer.
+    pub fn shares_buffer(&self, other: &Self) -> bool {
+        self.buffer == other.buffer
+    }
+
+    pub(super) fn binding(&self) -> wgpu::BindingResource<'_> {
+        wgpu::BindingResource::Buffer(wgpu::BufferBinding {
+            buffer: &self.buffer,
+            offset: self.offset,
+            size: std::num::NonZeroU64::new(self.bytes().next_multiple_of(16)),
+        })
+    }
+}
+
+/// Where each tensor of an arena lies. Made once from the shapes; the four parameter roles share it.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct ArenaLayout {
+    places: Vec<(usize, usize)>,
+    shapes: Vec<Vec<usize>>,
+    /// Elements of each segment.
+    segments: Vec<usize>,
+    /// Elements at the start of each segment that belong to tensors of rank >= 2.
+    matrices: Vec<usize>,
+}
+
+impl ArenaLayout {
+    /// Place tensors of these shapes into segments of at most `max_bytes` each: in every segment matrices first, then vectors, so that
+    /// "does weight decay apply" is one comparison (decay by rank, nanoGPT `configure_optimizers`).
+    ///
+    /// # Errors
+    /// When one tensor alone is larger than a segment may be.
+    pub fn new(shapes: &[(String, Vec<usize>)], max_bytes: u64) -> anyhow::Result<Self> {
+        let most = (max_bytes / 4) as usize / ALIGN * ALIGN;
+        let mut layout = Self { places: vec![(0, 0); shapes.len()], ..Self::default() };
+        // Tensors in order of declaration; a segment is closed when the next tensor does not fit.
+        let mut groups: Vec<Vec<usize>> = vec![Vec::new()];
+        let mut used = 0;
+        for (i, (name, shape)) in shapes.iter().enumerate() {
+            let len = shape.iter().product::<usize>().next_multiple_of(ALIGN);
+            anyhow::ensure!(
+                len <= most,
+                "{name} {shape:?} takes {} MiB, but this adapter binds at most {} MiB; use a smaller vocabulary or another adapter",
+                len >> 18,
+                max_bytes >> 20
+            );
+            if used + len > most {
+                groups.push(Vec::new());
+                used = 0;
+            }
+            used += len;
+            if let Some(last) = groups.last_mut() {
+                last.push(i);
+            }
+        }
+        for (segment, group) in groups.iter().enumerate() {
+            let mut offset = 0;
+            let mut matrices = 0;
+            for want_matrix in [true, false] {
+                for &i in group.iter().filter(|&&i| (shapes[i].1.len() >= 2) == want_matrix) {
+                    layout.places[i] = (segment, offset);
+                    offset += shapes[i].1.iter().product::<usize>().next_multiple_of(ALIGN);
+                }
+                if want_matrix {
+                    matrices = offset;
+                }
+            }
+            layout.segments.push(offset);
+            layout.matrices.push(matrices);
+        }
+        layout.shapes = shapes.iter().map(|(_, s)| s.clone()).collect();
+        Ok(layout)
+    }
+
+    /// Bytes of one arena.
+    pub fn bytes(&self) -> u64 {
+        4 * self.segments.iter().sum::<usize>() as u64
+    }
+}
+
+/// All tensors of one role (values, gradients, Adam's m or v), in as few buffers as the adapter's binding limit allows.
+pub struct Arena {
+    layout: Arc<ArenaLayout>,
+    segments: Vec<Tensor>,
+    role: Arc<str>,
+}
+
+impl Arena {
+    /// Allocate a role; zero at first.
+    pub fn new(gpu: &Gpu, role: &str, layout: Arc<ArenaLayout>) -> Self {
+        let segments =
+            layout.segments.iter().enumerate().map(|(i, &len)| Tensor::new(gpu, role, &format!("{role}[{i}]"), &[len])).collect();
+        Self { layout, segments, role: role.into() }
+    }
+
+    /// The i-th tensor of the layout, named `role.name`.
+    pub fn tensor(&self, i: usize, name: &str) -> Tensor {
+        let (segment, start) = self.layout.places[i];
+        let shape = &self.layout.shapes[i];
+        let flat = self.segments[segment].slice(start..start + shape.iter().product::<usize>());
+        Tensor { name: format!("{}.{name}", self.role).into(), ..flat.reshape(shape) }
+    }
+
+    /// Each segment whole, with the number of leading elements that belong to matrices.
+    pub fn segments(&self) -> impl Iterator<Item = (&Tensor, usize)> {
+        self.segments.iter().zip(self.layout.matrices.iter().copied())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use proptest::prelude::*;
+
+    proptest! {
+        /// No two tensors overlap, all are aligned and inside their segment, matrices come before vectors.
+        #[test]
+        fn layouts_are_disjoint(shapes in prop::collection::vec(prop::collection::vec(1usize..40, 1..3), 1..30), cap in 2000usize..9000) {
+            let named: Vec<_> = shapes.iter().enumerate().map(|(i, s)| (format!("t{i}"), s.clone())).collect();
+            let layout = ArenaLayout::new(&named, 4 * cap as u64).unwrap();
+            let mut owner: Vec<Vec<Option<usize>>> = layout.segments.iter().map(|&n| vec![None; n]).collect();
+            for (i, (segment, start)) in layout.places.iter().enumerate() {
+                prop_assert_eq!(start % ALIGN, 0);
+                let len: usize = shapes[i].iter().product();
+                for slot in &mut owner[*segment][*start..start + len] {
+                    prop_assert!(slot.replace(i).is_none());
+                }
+                prop_assert_eq!(*start < layout.matrices[*segment], shapes[i].len() >= 2);
+            }
+            prop_assert!(layout.segments.iter().all(|&n| n <= cap));
+        }
+    }
+}

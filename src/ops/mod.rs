@@ -1,0 +1,30 @@
+//! One file per shader: functions that record its dispatches, the f64 twin, and the check that compares the two.
+//!
+//! Letters: `R` rows (batch x time), `C` columns, `B` batch, `T` time, `H` heads, `D` head width, `V` vocabulary; `d` = gradient of.
+//! Parameter gradients are `+=`, activation gradients `=`, except the residual stream, which is `+=` too.
+
+pub mod check;
+pub mod rmsnorm;
+
+use crate::gpu::{AdapterClass, Gpu};
+
+/// Invocations in a workgroup of the row and element kernels.
+pub(crate) const WG: u32 = 64;
+
+/// Invocations that share a row: one on a software adapter, where lanes are few and barriers dear; up to a whole workgroup on a GPU.
+pub(crate) fn row_lanes(gpu: &Gpu, cols: usize) -> u32 {
+    match gpu.class() {
+        AdapterClass::Software => 1,
+        AdapterClass::Hardware => (cols.div_ceil(4) as u32).next_power_of_two().min(WG),
+    }
+}
+
+/// Override constants of `lib/reduce.wgsl`.
+pub(crate) fn row_constants(lanes: u32) -> [(&'static str, f64); 2] {
+    [("WG", f64::from(WG)), ("LANES", f64::from(lanes))]
+}
+
+/// Every check of every op, in order of dependence.
+pub fn checks() -> Vec<check::Check> {
+    [rmsnorm::CHECKS].concat()
+}

@@ -1,0 +1,194 @@
+//! RMSNorm: y = x * rstd * gain, rstd = 1 / sqrt(mean(x^2) + eps) (Zhang & Sennrich 2019).          shaders/rmsnorm.wgsl
+
+use super::check::{Case, Check, wide};
+use super::{WG, row_constants, row_lanes};
+use crate::gpu::{Cost, Gpu, Recording, Shader, Tensor, grid};
+use crate::{bind, shader, uniform};
+
+const SHADER: Shader = shader!("rmsnorm");
+
+uniform! { struct Dims { rows: u32, cols4: u32, heads: u32, stride4: u32, offset4: u32, eps: f32, accumulate: u32 } }
+
+/// Which rows of a matrix are normalised: all of it, or the heads in a range of its columns.
+#[derive(Clone, Copy, Debug)]
+pub struct Rows {
+    /// Rows that the matrix has.
+    pub matrix_rows: usize,
+    /// Its columns.
+    pub stride: usize,
+    /// First column.
+    pub offset: usize,
+    /// Normalised rows side by side in one row of the matrix.
+    pub heads: usize,
+    /// Width of a normalised row.
+    pub cols: usize,
+}
+
+impl Rows {
+    /// Every row of `x`, whole.
+    pub fn whole(x: &Tensor) -> Self {
+        let [matrix_rows, cols] = x.matrix();
+        Self { matrix_rows, stride: cols, offset: 0, heads: 1, cols }
+    }
+
+    fn count(&self) -> usize {
+        self.matrix_rows * self.heads
+    }
+
+    fn dims(&self, eps: f64, accumulate: bool) -> Dims {
+        Dims {
+            rows: self.count() as u32,
+            cols4: (self.cols / 4) as u32,
+            heads: self.heads as u32,
+            stride4: (self.stride / 4) as u32,
+            offset4: (self.offset / 4) as u32,
+            eps: eps as f32,
+            accumulate: u32::from(accumulate),
+        }
+    }
+
+    fn cost(&self, passes: f64) -> Cost {
+        let numbers = (self.count() * self.cols) as f64;
+        Cost { flops: 4.0 * numbers, bytes: 4.0 * passes * numbers }
+    }
+}
+
+/// Normalise `rows` of `x` into the same places of `y`; keep `rstd` (one number a normalised row) for backward.
+pub fn forward(r: &mut Recording, gpu: &Gpu, rows: Rows, x: &Tensor, gain: &Tensor, y: &Tensor, rstd: &Tensor, eps: f64) {
+    let lanes = row_lanes(gpu, rows.cols);
+    let groups = grid((rows.count() as u64).div_ceil(u64::from(WG / lanes)));
+    let dims = rows.dims(eps, false);
+    r.run(gpu, &SHADER, "forward", &row_constants(lanes), dims, bind!(x, gain, rstd, y), groups, rows.cost(3.0));
+}
+
+/// `dx = ` (or `+=`) the gradient of the loss by `x`, from the gradient `dy` by `y`.
+pub fn backward(
+    r: &mut Recording,
+    gpu: &Gpu,
+    rows: Rows,
+    dy: &Tensor,
+    x: &Tensor,
+    gain: &Tensor,
+    rstd: &Tensor,
+    dx: &Tensor,
+    accumulate: bool,
+) {
+    let lanes = row_lanes(gpu, rows.cols);
+    let groups = grid((rows.count() as u64).div_ceil(u64::from(WG / lanes)));
+    let dims = rows.dims(0.0, accumulate);
+    r.run(gpu, &SHADER, "backward", &row_constants(lanes), dims, bind!(x, gain, rstd, dy, dx), groups, rows.cost(6.0));
+}
+
+/// `dgain +=` the gradient of the loss by the gain.
+pub fn backward_gain(r: &mut Recording, gpu: &Gpu, rows: Rows, dy: &Tensor, x: &Tensor, rstd: &Tensor, dgain: &Tensor) {
+    let lanes = row_lanes(gpu, 4 * rows.count());
+    let groups = grid((rows.cols as u64 / 4).div_ceil(u64::from(WG / lanes)));
+    let dims = rows.dims(0.0, true);
+    r.run(gpu, &SHADER, "backward_gain", &row_constants(lanes), dims, bind!(x, rstd, dy, dgain), groups, rows.cost(2.0));
+}
+
+/// The same arithmetic in f64, on whole rows.
+pub mod twin {
+    /// (y, rstd)
+    pub fn forward(x: &[f64], gain: &[f64], eps: f64) -> (Vec<f64>, Vec<f64>) {
+        let cols = gain.len();
+        let mut y = Vec::with_capacity(x.len());
+        let mut rstd = Vec::new();
+        for row in x.chunks(cols) {
+            let scale = 1.0 / (row.iter().map(|v| v * v).sum::<f64>() / cols as f64 + eps).sqrt();
+            rstd.push(scale);
+            y.extend(row.iter().zip(gain).map(|(v, g)| v * scale * g));
+        }
+        (y, rstd)
+    }
+
+    /// (dx, dgain)
+    pub fn backward(dy: &[f64], x: &[f64], gain: &[f64], rstd: &[f64]) -> (Vec<f64>, Vec<f64>) {
+        let cols = gain.len();
+        let mut dx = Vec::with_capacity(x.len());
+        let mut dgain = vec![0.0; cols];
+        for ((row, drow), &scale) in x.chunks(cols).zip(dy.chunks(cols)).zip(rstd) {
+            let mean = (0..cols).map(|c| drow[c] * gain[c] * row[c] * scale).sum::<f64>() / cols as f64;
+            for c in 0..cols {
+                dx.push(scale * (drow[c] * gain[c] - row[c] * scale * mean));
+                dgain[c] += drow[c] * row[c] * scale;
+            }
+        }
+        (dx, dgain)
+    }
+}
+
+/// Checks for tests and `doctor`.
+pub const CHECKS: &[Check] =
+    &[Check { name: "rmsnorm", run: check_whole }, Check { name: "rmsnorm (heads of a fused row)", run: check_heads }];
+
+fn check_whole(gpu: &Gpu, case: &mut Case) -> anyhow::Result<()> {
+    let (rows, cols) = (case.int(1, 150), 4 * case.int(1, 70));
+    case.shape = format!("{rows} x {cols}");
+    let spec = Rows { matrix_rows: rows, stride: cols, offset: 0, heads: 1, cols };
+    compare(gpu, case, spec)
+}
+
+fn check_heads(gpu: &Gpu, case: &mut Case) -> anyhow::Result<()> {
+    let (matrix_rows, heads, cols) = (case.int(1, 40), case.int(1, 5), 4 * case.int(2, 32));
+    let offset = 4 * case.int(0, 9);
+    let stride = offset + heads * cols + 4 * case.int(0, 9);
+    case.shape = format!("{matrix_rows} x {heads} heads of {cols} at {offset} of {stride}");
+    compare(gpu, case, Rows { matrix_rows, stride, offset, heads, cols })
+}
+
+fn compare(gpu: &Gpu, case: &mut Case, rows: Rows) -> anyhow::Result<()> {
+    let eps = 1e-5;
+    let size = rows.matrix_rows * rows.stride;
+    let (x, dy, dx0) = (case.normals(size, 2.0), case.normals(size, 1.0), case.normals(size, 0.1));
+    let (gain, dgain0) = (case.normals(rows.cols, 1.0), case.normals(rows.cols, 1.0));
+    let places: Vec<usize> = (0..rows.count())
+        .flat_map(|row| {
+            let start = row / rows.heads * rows.stride + rows.offset + row % rows.heads * rows.cols;
+            start..start + rows.cols
+        })
+        .collect();
+    let gather = |v: &[f32]| places.iter().map(|&i| f64::from(v[i])).collect::<Vec<_>>();
+    let scatter = |base: &[f32], v: &[f64]| {
+        let mut out = wide(base);
+        places.iter().zip(v).for_each(|(&i, &v)| out[i] = v);
+        out
+    };
+    let shape = [rows.matrix_rows, rows.stride];
+    let (tx, tdy) = (case.upload(gpu, "x", &shape, &x), case.upload(gpu, "dy", &shape, &dy));
+    let (tgain, tdgain) = (case.upload(gpu, "gain", &[rows.cols], &gain), case.upload(gpu, "dgain", &[rows.cols], &dgain0));
+    let (ty, trstd) = (case.upload(gpu, "y", &shape, &dx0), case.poisoned(gpu, "rstd", &[rows.count()]));
+    let (tdx, tsum) = (case.upload(gpu, "dx", &shape, &dx0), case.upload(gpu, "dx accumulated", &shape, &dx0));
+    case.replay(gpu, |r| {
+        forward(r, gpu, rows, &tx, &tgain, &ty, &trstd, eps);
+        backward(r, gpu, rows, &tdy, &tx, &tgain, &trstd, &tdx, false);
+        backward(r, gpu, rows, &tdy, &tx, &tgain, &trstd, &tsum, true);
+        backward_gain(r, gpu, rows, &tdy, &tx, &trstd, &tdgain);
+    })?;
+    let (y, rstd) = twin::forward(&gather(&x), &wide(&gain), eps);
+    let (dx, dgain) = twin::backward(&gather(&dy), &gather(&x), &wide(&gain), &rstd);
+    let sum: Vec<f64> = dx.iter().zip(gather(&dx0)).map(|(a, b)| a + b).collect();
+    let dgain: Vec<f64> = dgain.iter().zip(&dgain0).map(|(a, &b)| a + f64::from(b)).collect();
+    case.compare(gpu, &ty, &scatter(&dx0, &y))?;
+    case.compare(gpu, &trstd, &rstd)?;
+    case.compare(gpu, &tdx, &scatter(&dx0, &dx))?;
+    case.compare(gpu, &tsum, &scatter(&dx0, &sum))?;
+    case.compare(gpu, &tdgain, &dgain)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::check::{dot, finite_difference_error, probe};
+    use super::twin;
+
+    #[test]
+    fn twin_backward_is_the_derivative() {
+        let (rows, cols) = (3, 8);
+        let (x, gain, weights) = (probe(rows * cols), probe(cols), probe(rows * cols));
+        let loss = |x: &[f64], g: &[f64]| dot(&twin::forward(x, g, 1e-5).0, &weights);
+        let rstd = twin::forward(&x, &gain, 1e-5).1;
+        let (dx, dgain) = twin::backward(&weights, &x, &gain, &rstd);
+        assert!(finite_difference_error(&x, &dx, |x| loss(x, &gain)) < 1e-6);
+        assert!(finite_difference_error(&gain, &dgain, |g| loss(&x, g)) < 1e-6);
+    }
+}
