@@ -11,6 +11,7 @@ pub mod logprob;
 pub mod objective;
 pub mod rmsnorm;
 pub mod rope;
+pub mod sample;
 pub mod swiglu;
 
 use crate::gpu::{AdapterClass, Gpu};
@@ -42,6 +43,7 @@ pub fn checks() -> Vec<check::Check> {
         objective::CHECKS,
         grad_norm::CHECKS,
         adamw::CHECKS,
+        sample::CHECKS,
     ]
     .concat()
 }
