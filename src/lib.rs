@@ -14,4 +14,8 @@
 
 pub mod config;
 pub mod event;
+pub mod model;
 pub mod rng;
+#[cfg(not(target_arch = "wasm32"))]
+pub mod session;
+pub mod vfs;
