@@ -64,13 +64,19 @@ struct State {
 pub struct FaultFs {
     at: usize,
     trouble: Trouble,
+    lasting: bool,
     state: Mutex<State>,
 }
 
 impl FaultFs {
     /// Operation `at` goes wrong like this.
     pub fn new(at: usize, trouble: Trouble) -> Self {
-        FaultFs { at, trouble, state: Mutex::new(State::default()) }
+        FaultFs { at, trouble, lasting: false, state: Mutex::new(State::default()) }
+    }
+
+    /// From operation `at` on, nothing can be made or written; removing and reading still work: a disk that is full and stays full.
+    pub fn lasting(at: usize, trouble: Trouble) -> Self {
+        FaultFs { lasting: true, ..Self::new(at, trouble) }
     }
 
     /// Nothing goes wrong; operations are only counted.
@@ -101,7 +107,8 @@ impl FaultFs {
         if s.dead {
             return Err(Trouble::Killed.error());
         }
-        if n == self.at {
+        let again = self.lasting && n > self.at && matches!(what, "create" | "create_dir" | "write" | "fsync");
+        if n == self.at || again {
             s.dead = self.trouble == Trouble::Killed;
             return Err(self.trouble.error());
         }
