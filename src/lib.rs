@@ -13,5 +13,6 @@
 //! | 6 | [`cli`] | the commands |
 
 pub mod config;
+pub mod data;
 pub mod event;
 pub mod rng;
