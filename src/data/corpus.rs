@@ -334,3 +334,6 @@ fn list_folder(folder: &Path, depth: usize, files: &mut Vec<PathBuf>, notices: &
     }
     Ok(())
 }
+
+#[cfg(test)]
+mod tests;

@@ -55,6 +55,7 @@ impl TextReader {
         }
         self.fill()?;
         let (mut text, undecided) = self.decode(notices)?;
+        self.saw_crlf = self.saw_crlf || text.contains("\r\n");
         self.buffer = if self.at_end {
             self.finished = true;
             self.warn_at_end(notices);
@@ -64,9 +65,6 @@ impl TextReader {
             rest.extend(undecided);
             rest
         };
-        if !self.saw_crlf {
-            self.saw_crlf = text.contains("\r\n");
-        }
         self.advance(&text);
         if text.is_empty() && self.bytes_read == 0 {
             return Ok(None);
