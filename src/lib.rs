@@ -21,4 +21,5 @@ pub mod ops;
 pub mod rng;
 #[cfg(not(target_arch = "wasm32"))]
 pub mod session;
+pub mod train;
 pub mod vfs;
