@@ -4,6 +4,7 @@
 //! Parameter gradients are `+=`, activation gradients `=`, except the residual stream, which is `+=` too.
 
 pub mod check;
+pub mod matmul;
 pub mod rmsnorm;
 
 use crate::gpu::{AdapterClass, Gpu};
@@ -26,5 +27,5 @@ pub(crate) fn row_constants(lanes: u32) -> [(&'static str, f64); 2] {
 
 /// Every check of every op, in order of dependence.
 pub fn checks() -> Vec<check::Check> {
-    [rmsnorm::CHECKS].concat()
+    [matmul::CHECKS, rmsnorm::CHECKS].concat()
 }
