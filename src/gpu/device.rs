@@ -1,6 +1,7 @@
 //! The adapter: which ones there are, which one is taken, what it was asked for.
 
 use super::fault::Faults;
+use super::kernel::lock;
 use super::{Kernel, ledger::Ledger, status::Status};
 use anyhow::{Context as _, bail};
 use std::collections::HashMap;
@@ -189,6 +190,16 @@ impl Gpu {
     /// `adapter + driver`, the part of a cache key that names this machine's compiler.
     pub fn fingerprint(&self) -> String {
         format!("{:?}|{}|{}", self.backend, self.summary.name, self.summary.driver)
+    }
+
+    /// How fast this device is thought to be, for splitting submissions and long dispatches.
+    pub fn rates(&self) -> Rates {
+        *lock(&self.rates)
+    }
+
+    /// Replace the guess by what was measured.
+    pub fn set_flops_per_second(&self, flops_per_second: f64) {
+        lock(&self.rates).flops_per_second = flops_per_second;
     }
 
     /// What is allocated on the device, by purpose.

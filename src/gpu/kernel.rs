@@ -18,7 +18,10 @@ pub struct Shader {
 #[macro_export]
 macro_rules! shader {
     ($stem:literal) => {
-        $crate::gpu::Shader { stem: $stem, source: include_str!(concat!("../../shaders/", $stem, ".wgsl")) }
+        $crate::gpu::Shader {
+            stem: $stem,
+            source: include_str!(concat!(env!("CARGO_MANIFEST_DIR"), "/shaders/", $stem, ".wgsl")),
+        }
     };
 }
 

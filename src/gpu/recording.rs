@@ -1,6 +1,5 @@
 //! A recording is a list of dispatches, made once and replayed every step: nothing is allocated, compiled or bound in between.
 
-use super::kernel::lock;
 use super::reflect::Access;
 use super::{Gpu, GpuFault, Kernel, Shader, Tensor, Uniform};
 use std::sync::Arc;
@@ -337,11 +336,6 @@ impl Gpu {
     /// That fault.
     pub fn check(&self) -> Result<(), GpuFault> {
         self.faults.check()
-    }
-
-    /// How fast this device is thought to be, for splitting submissions.
-    pub(super) fn rates(&self) -> super::device::Rates {
-        *lock(&self.rates)
     }
 }
 

@@ -4,10 +4,12 @@
 //! Parameter gradients are `+=`, activation gradients `=`, except the residual stream, which is `+=` too.
 
 pub mod adamw;
+pub mod attention;
 pub mod check;
 pub mod embedding;
 pub mod grad_norm;
 pub mod logprob;
+pub mod matmul;
 pub mod objective;
 pub mod rmsnorm;
 pub mod rope;
@@ -37,7 +39,9 @@ pub fn checks() -> Vec<check::Check> {
     [
         embedding::CHECKS,
         rmsnorm::CHECKS,
+        matmul::CHECKS,
         rope::CHECKS,
+        attention::CHECKS,
         swiglu::CHECKS,
         logprob::CHECKS,
         objective::CHECKS,

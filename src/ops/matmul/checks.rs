@@ -1,0 +1,172 @@
+//! Every tile that the adapter can run, and the tile it would choose, against the twin.
+
+use super::super::check::{Case, Check, wide};
+use super::{Extra, Tile, twin};
+use crate::gpu::{Gpu, Recording, Tensor};
+
+/// Checks for tests and `doctor`.
+pub const CHECKS: &[Check] = &[
+    Check { name: "matmul (chosen tiles)", run: check_chosen },
+    Check { name: "matmul (few rows)", run: check_few_rows },
+    Check { name: "matmul (every tile)", run: check_every_tile },
+    Check { name: "matmul (bias gradient)", run: check_bias },
+];
+
+/// A dense matrix laid out in rows of `stride`, NaN in the padding.
+#[derive(Clone)]
+struct Matrix {
+    values: Vec<f32>,
+    rows: usize,
+    cols: usize,
+    stride: usize,
+}
+
+const NAN: f32 = f32::from_bits(0xFFFF_FFFF);
+
+impl Matrix {
+    fn draw(case: &mut Case, rows: usize, cols: usize, stride: usize) -> Self {
+        Self { values: case.normals(rows * cols, 1.0), rows, cols, stride }
+    }
+
+    fn upload(&self, gpu: &Gpu, case: &Case, name: &str) -> Tensor {
+        let mut padded = vec![NAN; self.rows * self.stride];
+        for (to, from) in padded.chunks_mut(self.stride).zip(self.values.chunks(self.cols)) {
+            to[..self.cols].copy_from_slice(from);
+        }
+        case.upload(gpu, name, &[self.rows, self.stride], &padded)
+    }
+
+    fn plus(&self, sums: &[f64]) -> Vec<f64> {
+        self.values.iter().zip(sums).map(|(&a, b)| f64::from(a) + b).collect()
+    }
+
+    /// The device's values must be `want`, and its padding as it was: NaN.
+    fn compare(&self, gpu: &Gpu, case: &mut Case, got: &Tensor, want: &[f64]) -> anyhow::Result<()> {
+        let values: Vec<f32> = gpu.read(got)?;
+        let dense: Vec<f32> = values.chunks(self.stride).flat_map(|row| &row[..self.cols]).copied().collect();
+        let touched = values.chunks(self.stride).any(|row| row[self.cols..].iter().any(|v| !v.is_nan()));
+        if touched {
+            case.worst = f64::INFINITY;
+            case.detail = format!("{}: padding columns were written", got.name());
+            return Ok(());
+        }
+        let dense = case.upload(gpu, got.name(), &[dense.len()], &dense);
+        case.compare(gpu, &dense, want)
+    }
+}
+
+/// One linear layer: shapes, values, strides.
+struct Layer {
+    x: Matrix,
+    w: Matrix,
+    dy: Matrix,
+    residual: Matrix,
+    bias: Vec<f32>,
+}
+
+impl Layer {
+    fn draw(case: &mut Case, rows: usize, n: usize, k: usize, stride: usize) -> Self {
+        case.shape = format!("{rows} rows, {n} (stride {stride}) from {k}");
+        Self {
+            x: Matrix::draw(case, rows, k, k),
+            w: Matrix::draw(case, n, k, k),
+            dy: Matrix::draw(case, rows, n, stride),
+            residual: Matrix::draw(case, rows, n, stride),
+            bias: case.normals(n, 1.0),
+        }
+    }
+
+    /// All products of the layer, by `tile` or by the chosen one.
+    fn check(&self, gpu: &Gpu, case: &mut Case, tile: Option<Tile>) -> anyhow::Result<()> {
+        let (n, k) = (self.w.rows, self.w.cols);
+        let (x, w, dy) = (self.x.upload(gpu, case, "x"), self.w.upload(gpu, case, "w"), self.dy.upload(gpu, case, "dy"));
+        let residual = self.residual.upload(gpu, case, "residual");
+        let bias = case.upload(gpu, "bias", &[n], &self.bias);
+        let y = ["y", "y (bias)", "y (residual)"].map(|name| case.poisoned(gpu, name, &[self.dy.rows, self.dy.stride]));
+        let (dx, dx_sum) = (case.poisoned(gpu, "dx", &[self.x.rows, k]), self.x.upload(gpu, case, "dx accumulated"));
+        let dw = self.w.upload(gpu, case, "dw");
+        let extras = [Extra::None, Extra::Bias(&bias), Extra::Residual(&residual)];
+        case.replay(gpu, |r| {
+            for (y, extra) in y.iter().zip(extras) {
+                forward(r, gpu, tile, [&x, &w, y], extra);
+            }
+            for (dx, accumulate) in [(&dx, false), (&dx_sum, true)] {
+                match tile {
+                    Some(tile) => super::backward_input_by(r, gpu, tile, &dy, &w, dx, accumulate),
+                    None => super::backward_input(r, gpu, &dy, &w, dx, accumulate),
+                }
+            }
+            match tile {
+                Some(tile) => super::backward_weight_by(r, gpu, tile, &dy, &x, &dw),
+                None => super::backward_weight(r, gpu, &dy, &x, &dw),
+            }
+        })?;
+        let (tx, tw, tdy) = (wide(&self.x.values), wide(&self.w.values), wide(&self.dy.values));
+        let want = twin::forward(&tx, &tw, n, k);
+        let want_bias: Vec<f64> = want.iter().enumerate().map(|(i, v)| v + f64::from(self.bias[i % n])).collect();
+        let want_dx = twin::backward_input(&tdy, &tw, n, k);
+        self.dy.compare(gpu, case, &y[0], &want)?;
+        self.dy.compare(gpu, case, &y[1], &want_bias)?;
+        self.dy.compare(gpu, case, &y[2], &self.residual.plus(&want))?;
+        self.x.compare(gpu, case, &dx, &want_dx)?;
+        self.x.compare(gpu, case, &dx_sum, &self.x.plus(&want_dx))?;
+        self.w.compare(gpu, case, &dw, &self.w.plus(&twin::backward_weight(&tdy, &tx, n, k)))
+    }
+}
+
+fn forward(r: &mut Recording, gpu: &Gpu, tile: Option<Tile>, [x, w, y]: [&Tensor; 3], extra: Extra<'_>) {
+    match tile {
+        Some(tile) => super::forward_by(r, gpu, tile, x, w, y, extra),
+        None => super::forward(r, gpu, x, w, y, extra),
+    }
+}
+
+/// N, its stride and K: mostly as models have them, at times a vocabulary of 65 in rows of 68, at times nothing aligned.
+fn draw_features(case: &mut Case) -> [usize; 3] {
+    let (n, k) = (4 * case.int(1, 40), 4 * case.int(1, 40));
+    let odd = case.int(1, 140);
+    match case.int(0, 7) {
+        0 => [65, 68, k],
+        1 => [odd, odd.next_multiple_of(4) + 4, k],
+        2 => [odd, odd, case.int(1, 70)],
+        _ => [n, n, k],
+    }
+}
+
+fn check_chosen(gpu: &Gpu, case: &mut Case) -> anyhow::Result<()> {
+    let rows = case.int(super::choose::FEW_ROWS + 1, 200);
+    let [n, stride, k] = draw_features(case);
+    Layer::draw(case, rows, n, k, stride).check(gpu, case, None)
+}
+
+fn check_few_rows(gpu: &Gpu, case: &mut Case) -> anyhow::Result<()> {
+    let rows = case.int(1, super::choose::FEW_ROWS);
+    let [n, stride, k] = draw_features(case);
+    Layer::draw(case, rows, n, k, stride).check(gpu, case, None)
+}
+
+fn check_every_tile(gpu: &Gpu, case: &mut Case) -> anyhow::Result<()> {
+    let rows = case.int(1, 150);
+    let [n, stride, k] = draw_features(case);
+    let layer = Layer::draw(case, rows, n, k, stride);
+    let shape = case.shape.clone();
+    for tile in super::choose::runnable(gpu) {
+        case.shape = format!("{}, {shape}", tile.name());
+        layer.check(gpu, case, Some(tile))?;
+        if case.worst > 1.0 {
+            break;
+        }
+    }
+    Ok(())
+}
+
+fn check_bias(gpu: &Gpu, case: &mut Case) -> anyhow::Result<()> {
+    let (rows, n) = (case.int(1, 300), case.int(1, 150));
+    let stride = n.next_multiple_of(4) + 4 * case.int(0, 1);
+    case.shape = format!("{rows} rows, {n} (stride {stride})");
+    let (dy, dbias) = (Matrix::draw(case, rows, n, stride), Matrix::draw(case, 1, n, stride));
+    let (tdy, room) = (dy.upload(gpu, case, "dy"), dbias.upload(gpu, case, "dbias"));
+    let tdbias = room.slice(0..n);
+    case.replay(gpu, |r| super::backward_bias(r, gpu, &tdy, &tdbias))?;
+    dbias.compare(gpu, case, &room, &dbias.plus(&twin::backward_bias(&wide(&dy.values), n)))
+}

@@ -1,0 +1,292 @@
+//! WGSL text of one matrix product kernel: bindings, loads, stores. The two loop bodies are in `register.rs` and `shared.rs`.
+//!
+//! Register tiles are unrolled in the text, because loops over private arrays are five to ten times slower on software adapters
+//! (`reference` figures in LOG.md); that is why these kernels are generated and not written.
+
+use std::fmt::Write as _;
+
+/// Invocations of a register-tile workgroup: the vector width that lavapipe and WARP compile for.
+pub const LANES: usize = 8;
+
+/// Which product, and so how the operands are stored.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Role {
+    /// `y[r, n] = sum over k of x[r, k] w[n, k]`
+    Forward,
+    /// `dx[r, k] = sum over n of dy[r, n] w[n, k]`
+    BackwardInput,
+    /// `dw[n, k] = sum over r of dy[r, n] x[r, k]`
+    BackwardWeight,
+}
+
+impl Role {
+    /// All of them.
+    pub const ALL: [Self; 3] = [Self::Forward, Self::BackwardInput, Self::BackwardWeight];
+
+    /// Name of the entry point.
+    pub fn entry(self) -> &'static str {
+        match self {
+            Self::Forward => "forward",
+            Self::BackwardInput => "backward_input",
+            Self::BackwardWeight => "backward_weight",
+        }
+    }
+
+    /// Binding names of the left operand, the right operand and the result.
+    pub fn names(self) -> [&'static str; 3] {
+        match self {
+            Self::Forward => ["x", "w", "y"],
+            Self::BackwardInput => ["dy", "w", "dx"],
+            Self::BackwardWeight => ["dy", "x", "dw"],
+        }
+    }
+
+    /// Neighbours of the left operand in memory differ in the summed index (else in the row of the result).
+    pub fn left_along_depth(self) -> bool {
+        self != Self::BackwardWeight
+    }
+
+    /// Neighbours of the right operand in memory differ in the summed index (else in the column of the result).
+    pub fn right_along_depth(self) -> bool {
+        self == Self::Forward
+    }
+}
+
+/// How a kernel moves its operands.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Family {
+    /// Every invocation loads its register tile's operands straight from storage.
+    Direct,
+    /// The same, but the left operand, which all lanes need, is loaded by the lanes together and broadcast. A workgroup is one subgroup.
+    Subgroup,
+    /// Slabs of both operands go through workgroup memory: 16 x 16 invocations.
+    Shared,
+}
+
+/// A family and the rows and columns of the result that one invocation owns.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Tile {
+    /// How operands move.
+    pub family: Family,
+    /// Rows in registers.
+    pub rows: usize,
+    /// Columns in registers.
+    pub cols: usize,
+}
+
+impl Tile {
+    /// A tile; dimensions are multiples of 4 (rows of [`LANES`] for `Subgroup`, columns exactly 4 for `Shared`).
+    pub const fn new(family: Family, rows: usize, cols: usize) -> Self {
+        Self { family, rows, cols }
+    }
+
+    /// `subgroup32x8`
+    pub fn name(self) -> String {
+        let family = match self.family {
+            Family::Direct => "direct",
+            Family::Subgroup => "subgroup",
+            Family::Shared => "shared",
+        };
+        format!("{family}{}x{}", self.rows, self.cols)
+    }
+
+    /// Rows and columns of the result that one workgroup owns.
+    pub fn block(self) -> [usize; 2] {
+        match self.family {
+            Family::Direct | Family::Subgroup => [self.rows, LANES * self.cols],
+            Family::Shared => [super::shared::EDGE * self.rows, super::shared::EDGE * self.cols],
+        }
+    }
+
+    /// Largest inner dimension: lavapipe silently ends all loops of an invocation after 65,535 turns.
+    pub fn max_depth(self) -> usize {
+        // Turns: register tiles depth / 4 + 3, shared ones depth / 16 * (1 + 4).
+        match self.family {
+            Family::Direct | Family::Subgroup => 4 * 60_000,
+            Family::Shared => 3 * 60_000,
+        }
+    }
+}
+
+/// What happens to the sums when they are stored.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Epilogue {
+    /// result = sums
+    Store,
+    /// result += sums
+    Add,
+    /// result = sums + bias of the column
+    Bias,
+    /// result = sums + residual, a matrix like the result
+    Residual,
+}
+
+/// Everything that decides a kernel's text.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Variant {
+    /// Which product.
+    pub role: Role,
+    /// Which tile.
+    pub tile: Tile,
+    /// What is done with the sums.
+    pub epilogue: Epilogue,
+    /// Left, right and result are bound as `vec4<f32>` (strides are multiples of 4), else as `f32`.
+    pub vec4: [bool; 3],
+    /// The number of columns is not a multiple of 4 although the stride is: the last `vec4` of a row is stored in part.
+    pub ragged: bool,
+    /// The summed index is not a multiple of 4: the last terms come one at a time.
+    pub tail: bool,
+}
+
+impl Variant {
+    /// Unique name of the text, also in profiles.
+    pub fn stem(&self) -> String {
+        let epilogue = match self.epilogue {
+            Epilogue::Store => "",
+            Epilogue::Add => "_add",
+            Epilogue::Bias => "_bias",
+            Epilogue::Residual => "_residual",
+        };
+        let scalar: String =
+            self.vec4.iter().zip(self.role.names()).filter(|(v, _)| !**v).map(|(_, n)| format!("_{n}1")).collect();
+        let ragged = if self.ragged { "_ragged" } else { "" };
+        let tail = if self.tail { "_tail" } else { "" };
+        format!("matmul_{}{epilogue}{scalar}{ragged}{tail}", self.tile.name())
+    }
+
+    /// The WGSL text. Its entry point is named after the role.
+    pub fn source(&self) -> String {
+        let mut t = Text::default();
+        self.header(&mut t);
+        match self.tile.family {
+            Family::Direct | Family::Subgroup => super::register::body(&mut t, self),
+            Family::Shared => super::shared::body(&mut t, self),
+        }
+        t.out
+    }
+
+    /// One lane of a shared tile owns columns that are not neighbours, so that workgroup memory is read without bank conflicts.
+    pub(super) fn spread_columns(&self) -> bool {
+        self.tile.family == Family::Shared && self.role.right_along_depth()
+    }
+
+    fn header(&self, t: &mut Text) {
+        let [left, right, out] = self.role.names();
+        let formula = match self.role {
+            Role::Forward => "y[r, n] = sum over k of x[r, k] w[n, k]: rows r, cols n, depth k",
+            Role::BackwardInput => "dx[r, k] = sum over n of dy[r, n] w[n, k]: rows r, cols k, depth n",
+            Role::BackwardWeight => "dw[n, k] = sum over r of dy[r, n] x[r, k]: rows n, cols k, depth r",
+        };
+        let [block_rows, block_cols] = self.tile.block();
+        t.line(format!("// {formula}. Generated by src/ops/matmul: {}.", self.stem()));
+        t.line(format!(
+            "// A workgroup owns {block_rows} x {block_cols} of {out}, an invocation {} x {}.",
+            self.tile.rows, self.tile.cols
+        ));
+        t.line("struct Dims {");
+        for (field, _) in <super::Dims as crate::gpu::Uniform>::FIELDS {
+            t.line(format!("{field}: u32,"));
+        }
+        t.line("}");
+        t.line("");
+        let kind = |vec4: bool| if vec4 { "array<vec4<f32>>" } else { "array<f32>" };
+        t.line("@group(0) @binding(0) var<uniform> dims: Dims;");
+        t.line(format!("@group(0) @binding(1) var<storage, read> {left}: {};", kind(self.vec4[0])));
+        t.line(format!("@group(0) @binding(2) var<storage, read> {right}: {};", kind(self.vec4[1])));
+        t.line(format!("@group(0) @binding(3) var<storage, read_write> {out}: {};", kind(self.vec4[2])));
+        match self.epilogue {
+            Epilogue::Store | Epilogue::Add => {}
+            Epilogue::Bias => t.line(format!("@group(0) @binding(4) var<storage, read> bias: {};", kind(!self.spread_columns()))),
+            Epilogue::Residual => {
+                t.line(format!("@group(0) @binding(4) var<storage, read> residual: {};", kind(self.vec4[2])));
+            }
+        }
+        t.line("");
+        load(t, left, self.vec4[0], if self.role.left_along_depth() { "depth" } else { "rows" });
+        load(t, right, self.vec4[1], if self.role.right_along_depth() { "depth" } else { "cols" });
+        self.put(t);
+    }
+
+    /// The store of four neighbouring columns, or of one where a lane's columns are spread.
+    fn put(&self, t: &mut Text) {
+        let out = self.role.names()[2];
+        let added = match self.epilogue {
+            Epilogue::Store | Epilogue::Bias => None,
+            Epilogue::Add => Some(out),
+            Epilogue::Residual => Some("residual"),
+        };
+        let plus = |at: &str| added.map_or(String::new(), |name| format!(" + {name}[{at}]"));
+        let single = |t: &mut Text| t.line(format!("{out}[at] = value{};", plus("at")));
+        t.line("// The only store: nothing outside of the result is written, padding columns included.");
+        if self.spread_columns() {
+            t.line("fn put(row: u32, col: u32, value: f32) {");
+            t.line("if row < dims.rows && col < dims.cols {");
+            t.line("let at = row * dims.out_stride + col;");
+            single(t);
+            t.line("}");
+        } else {
+            t.line("fn put(row: u32, col: u32, value: vec4<f32>) {");
+            if self.vec4[2] {
+                t.line("if row < dims.rows && col < dims.cols {");
+                t.line("let at = (row * dims.out_stride + col) >> 2u;");
+                if self.ragged {
+                    t.line("let inside = vec4<u32>(col, col + 1u, col + 2u, col + 3u) < vec4<u32>(dims.cols);");
+                    t.line(format!("{out}[at] = select({out}[at], value{}, inside);", plus("at")));
+                } else {
+                    single(t);
+                }
+                t.line("}");
+            } else {
+                t.line("let at = row * dims.out_stride + col;");
+                for (i, x) in XYZW.iter().enumerate() {
+                    t.line(format!("if row < dims.rows && col + {i}u < dims.cols {{"));
+                    t.line(format!("{out}[at + {i}u] = value.{x}{};", plus(&format!("at + {i}u"))));
+                    t.line("}");
+                }
+            }
+        }
+        t.line("}");
+        t.line("");
+    }
+}
+
+pub(super) const XYZW: [char; 4] = ['x', 'y', 'z', 'w'];
+
+/// Source text with indentation.
+#[derive(Default)]
+pub(super) struct Text {
+    out: String,
+    depth: usize,
+}
+
+impl Text {
+    pub(super) fn line(&mut self, s: impl AsRef<str>) {
+        let s = s.as_ref();
+        if s.starts_with('}') {
+            self.depth -= 1;
+        }
+        if s.is_empty() {
+            self.out.push('\n');
+        } else {
+            let _ = writeln!(self.out, "{:width$}{s}", "", width = self.depth * 4);
+        }
+        if s.ends_with('{') {
+            self.depth += 1;
+        }
+    }
+}
+
+/// A function that reads four neighbours of a stored row, never outside of it.
+fn load(t: &mut Text, name: &str, vec4: bool, extent: &str) {
+    t.line(format!("// Elements col .. col + 3 of the stored row of {name} that begins at `start`."));
+    t.line(format!("fn load_{name}(start: u32, col: u32) -> vec4<f32> {{"));
+    if vec4 {
+        t.line(format!("return {name}[(start + col) >> 2u];"));
+    } else {
+        t.line(format!("let last = dims.{extent} - 1u;"));
+        let parts: Vec<_> = (0..4).map(|i| format!("{name}[start + min(col + {i}u, last)]")).collect();
+        t.line(format!("return vec4<f32>({});", parts.join(", ")));
+    }
+    t.line("}");
+    t.line("");
+}
