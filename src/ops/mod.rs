@@ -3,6 +3,7 @@
 //! Letters: `R` rows (batch x time), `C` columns, `B` batch, `T` time, `H` heads, `D` head width, `V` vocabulary; `d` = gradient of.
 //! Parameter gradients are `+=`, activation gradients `=`, except the residual stream, which is `+=` too.
 
+pub mod attention;
 pub mod check;
 pub mod rmsnorm;
 
@@ -26,5 +27,5 @@ pub(crate) fn row_constants(lanes: u32) -> [(&'static str, f64); 2] {
 
 /// Every check of every op, in order of dependence.
 pub fn checks() -> Vec<check::Check> {
-    [rmsnorm::CHECKS].concat()
+    [rmsnorm::CHECKS, attention::CHECKS].concat()
 }
