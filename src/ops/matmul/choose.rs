@@ -52,8 +52,11 @@ pub fn choose(gpu: &Gpu, role: Role, shape: &Shape) -> Option<Tile> {
     Some(candidates(gpu)[0])
 }
 
-/// Every tile that this adapter can run.
-pub(super) fn runnable(gpu: &Gpu) -> impl Iterator<Item = Tile> {
-    let subgroups = subgroups(gpu);
-    ALL.into_iter().filter(move |tile| subgroups || tile.family != Family::Subgroup)
+/// Every tile that is ever chosen on this class of adapter and that this one can run.
+pub(super) fn runnable(gpu: &Gpu) -> &'static [Tile] {
+    match gpu.class() {
+        AdapterClass::Hardware => &[SHARED_4X4, SHARED_8X4],
+        AdapterClass::Software if subgroups(gpu) => &ALL[..6],
+        AdapterClass::Software => &ALL[3..6],
+    }
 }
