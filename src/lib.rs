@@ -13,7 +13,13 @@
 //! | 6 | [`cli`] | the commands |
 
 pub mod config;
+pub mod data;
 pub mod event;
 pub mod gpu;
+pub mod model;
 pub mod ops;
 pub mod rng;
+#[cfg(not(target_arch = "wasm32"))]
+pub mod session;
+pub mod train;
+pub mod vfs;

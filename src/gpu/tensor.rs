@@ -76,6 +76,15 @@ impl Tensor {
         Self { offset, shape: vec![range.len()], ..self.clone() }
     }
 
+    /// Rows `range` of the tensor as a matrix; the first must be aligned as in [`Tensor::slice`].
+    ///
+    /// # Panics
+    /// As [`Tensor::slice`].
+    pub fn rows(&self, range: Range<usize>) -> Self {
+        let [_, cols] = self.matrix();
+        self.slice(range.start * cols..range.end * cols).reshape(&[range.len(), cols])
+    }
+
     /// True when both lie in one buffer.
     pub fn shares_buffer(&self, other: &Self) -> bool {
         self.buffer == other.buffer

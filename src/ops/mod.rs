@@ -3,9 +3,17 @@
 //! Letters: `R` rows (batch x time), `C` columns, `B` batch, `T` time, `H` heads, `D` head width, `V` vocabulary; `d` = gradient of.
 //! Parameter gradients are `+=`, activation gradients `=`, except the residual stream, which is `+=` too.
 
+pub mod adamw;
 pub mod check;
+pub mod embedding;
+pub mod grad_norm;
+pub mod logprob;
 pub mod matmul;
+pub mod objective;
 pub mod rmsnorm;
+pub mod rope;
+pub mod sample;
+pub mod swiglu;
 
 use crate::gpu::{AdapterClass, Gpu};
 
@@ -27,5 +35,17 @@ pub(crate) fn row_constants(lanes: u32) -> [(&'static str, f64); 2] {
 
 /// Every check of every op, in order of dependence.
 pub fn checks() -> Vec<check::Check> {
-    [matmul::CHECKS, rmsnorm::CHECKS].concat()
+    [
+        matmul::CHECKS,
+        embedding::CHECKS,
+        rmsnorm::CHECKS,
+        rope::CHECKS,
+        swiglu::CHECKS,
+        logprob::CHECKS,
+        objective::CHECKS,
+        grad_norm::CHECKS,
+        adamw::CHECKS,
+        sample::CHECKS,
+    ]
+    .concat()
 }

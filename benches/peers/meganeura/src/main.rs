@@ -60,7 +60,13 @@ fn attention(g: &mut Graph, q: NodeId, k: NodeId, v: NodeId, batch: usize) -> No
     }
     let [q, k, v] = parts;
     let each: Vec<NodeId> = (0..batch)
-        .map(|i| g.causal_attention(q[i], k[i], v[i], HEADS, HEADS, head_dim))
+        .map(|i| {
+            // Two negations that cancel. meganeura 0.3.0 loses the gradient of v where a reshape follows the attention's
+            // backward kernel directly (the reshape is bound to a buffer that is replaced later): it comes out as zero.
+            let minus_v = g.neg(v[i]);
+            let y = g.causal_attention(q[i], k[i], minus_v, HEADS, HEADS, head_dim);
+            g.neg(y)
+        })
         .collect();
     let joined = join(g, &each);
     g.reshape(joined, &[batch * T, DIM])

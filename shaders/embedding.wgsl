@@ -1,0 +1,43 @@
+// Embedding: y[row] = weight[token[row]].   tokens (R)  weight, dweight (V, C)  y, dy (R, C)
+#import grid
+override WG: u32 = 64u;
+struct Dims { rows: u32, cols4: u32, vocab: u32 }
+
+@group(0) @binding(0) var<uniform>             dims:    Dims;
+@group(0) @binding(1) var<storage, read>       tokens:  array<u32>;
+@group(0) @binding(2) var<storage, read>       weight:  array<vec4<f32>>;
+@group(0) @binding(3) var<storage, read_write> y:       array<vec4<f32>>;
+@group(0) @binding(4) var<storage, read>       dy:      array<vec4<f32>>;
+@group(0) @binding(5) var<storage, read_write> dweight: array<vec4<f32>>;
+@group(0) @binding(6) var<storage, read>       order:   array<u32>; // row numbers, sorted by token
+@group(0) @binding(7) var<storage, read>       spans:   array<u32>; // (token, start, end) into order; empty ones at the end
+
+@compute @workgroup_size(WG)
+fn forward(@builtin(workgroup_id) group: vec3<u32>, @builtin(num_workgroups) groups: vec3<u32>,
+           @builtin(local_invocation_index) local: u32) {
+    let i = linear_group(group, groups) * WG + local;
+    if i < dims.rows * dims.cols4 {
+        let token = min(tokens[i / dims.cols4], dims.vocab - 1u);
+        y[i] = weight[token * dims.cols4 + i % dims.cols4];
+    }
+}
+
+// dweight[token] += sum of dy over the rows of that token. One invocation owns (token, four columns), so no atomics are needed.
+@compute @workgroup_size(WG)
+fn backward(@builtin(workgroup_id) group: vec3<u32>, @builtin(num_workgroups) groups: vec3<u32>,
+            @builtin(local_invocation_index) local: u32) {
+    let i = linear_group(group, groups) * WG + local;
+    if i < dims.rows * dims.cols4 {
+        let span = 3u * (i / dims.cols4);
+        let c = i % dims.cols4;
+        let start = spans[span + 1u];
+        let end = min(spans[span + 2u], dims.rows);
+        if start < end {
+            var sum = vec4<f32>(0.0);
+            for (var s = start; s < end; s++) {
+                sum += dy[min(order[s], dims.rows - 1u) * dims.cols4 + c];
+            }
+            dweight[min(spans[span], dims.vocab - 1u) * dims.cols4 + c] += sum;
+        }
+    }
+}

@@ -1,0 +1,85 @@
+// Log-probability head. Per row, from logits l: lse = log sum exp l, log p(target) = l[target] - lse, entropy = lse - sum p l,
+// sum p^2.  Backward: dlogits = dlogp * (onehot(target) - p), in place: the one gradient that every objective shares.
+//   logits (R, stride), the first `vocab` columns count; backward writes 0 into the others     targets (R)     the rest (R)
+#import reduce
+#import grid
+struct Dims { rows: u32, vocab: u32, stride4: u32, first_row: u32 }
+
+@group(0) @binding(0) var<uniform>             dims:    Dims;
+@group(0) @binding(1) var<storage, read>       logits:  array<vec4<f32>>;
+@group(0) @binding(2) var<storage, read>       targets: array<u32>;
+@group(0) @binding(3) var<storage, read_write> logp:    array<f32>;
+@group(0) @binding(4) var<storage, read_write> entropy: array<f32>;
+@group(0) @binding(5) var<storage, read_write> sum_p2:  array<f32>;
+@group(0) @binding(6) var<storage, read_write> lse:     array<f32>;
+@group(0) @binding(7) var<storage, read_write> dlogits: array<vec4<f32>>;
+@group(0) @binding(8) var<storage, read>       dlogp:   array<f32>;
+@group(0) @binding(9) var<storage, read>       row_lse: array<f32>;
+
+const LOWEST = -1e30;
+
+// Which of four columns exist.
+fn inside(c: u32) -> vec4<bool> {
+    return vec4<u32>(4u * c) + vec4<u32>(0u, 1u, 2u, 3u) < vec4<u32>(dims.vocab);
+}
+
+@compute @workgroup_size(WG)
+fn forward(@builtin(workgroup_id) group: vec3<u32>, @builtin(num_workgroups) groups: vec3<u32>,
+           @builtin(local_invocation_index) local: u32) {
+    let row = linear_group(group, groups) * (WG / LANES) + local / LANES;
+    let lane = local % LANES;
+    let safe_row = min(row, dims.rows - 1u);
+    let start = safe_row * dims.stride4;
+    let cols4 = (dims.vocab + 3u) / 4u;
+    var highest = vec4<f32>(LOWEST);
+    for (var c = lane; c < cols4; c += LANES) {
+        highest = max(highest, select(vec4<f32>(LOWEST), logits[start + c], inside(c)));
+    }
+    let m = row_max(max(max(highest.x, highest.y), max(highest.z, highest.w)), local);
+    var mass = 0.0;
+    var mass2 = 0.0;
+    var weighted = 0.0;
+    for (var c = lane; c < cols4; c += LANES) {
+        let there = inside(c);
+        let shifted = select(vec4<f32>(0.0), max(logits[start + c] - m, vec4<f32>(-87.0)), there);
+        let e = select(vec4<f32>(0.0), exp(shifted), there);
+        mass += e.x + e.y + e.z + e.w;
+        mass2 += dot(e, e);
+        weighted += dot(e, shifted);
+    }
+    mass = row_sum(mass, local);
+    mass2 = row_sum(mass2, local);
+    weighted = row_sum(weighted, local);
+    if row < dims.rows && lane == 0u {
+        let at = dims.first_row + row;
+        let target_column = min(targets[at], dims.vocab - 1u);
+        let four = logits[start + target_column / 4u];
+        let k = target_column % 4u;
+        let chosen = select(select(four.x, four.y, k == 1u), select(four.z, four.w, k == 3u), k >= 2u);
+        let log_mass = log(mass);
+        logp[at] = chosen - m - log_mass;
+        entropy[at] = log_mass - weighted / mass;
+        sum_p2[at] = mass2 / (mass * mass);
+        lse[at] = m + log_mass;
+    }
+}
+
+@compute @workgroup_size(WG)
+fn backward(@builtin(workgroup_id) group: vec3<u32>, @builtin(num_workgroups) groups: vec3<u32>,
+            @builtin(local_invocation_index) local: u32) {
+    let row = linear_group(group, groups) * (WG / LANES) + local / LANES;
+    let lane = local % LANES;
+    if row < dims.rows {
+        let at = dims.first_row + row;
+        let start = row * dims.stride4;
+        let d = dlogp[at];
+        let shift = row_lse[at];
+        let target_column = min(targets[at], dims.vocab - 1u);
+        for (var c = lane; c < dims.stride4; c += LANES) {
+            let p = exp(clamp(dlogits[start + c] - shift, vec4<f32>(-87.0), vec4<f32>(0.0)));
+            let hit = vec4<u32>(4u * c) + vec4<u32>(0u, 1u, 2u, 3u) == vec4<u32>(target_column);
+            let g = d * (select(vec4<f32>(0.0), vec4<f32>(1.0), hit) - p);
+            dlogits[start + c] = select(vec4<f32>(0.0), g, inside(c));
+        }
+    }
+}

@@ -1,0 +1,42 @@
+// SwiGLU: h = silu(gate) * up, silu(g) = g / (1 + exp(-g))          (Shazeer 2020)
+//   gate_up, dgate_up (R, 2 F): gate in the first F columns, up in the others       h, dh (R, F)
+#import grid
+override WG: u32 = 64u;
+struct Dims { rows: u32, cols4: u32 }
+
+@group(0) @binding(0) var<uniform>             dims:     Dims;
+@group(0) @binding(1) var<storage, read>       gate_up:  array<vec4<f32>>;
+@group(0) @binding(2) var<storage, read_write> h:        array<vec4<f32>>;
+@group(0) @binding(3) var<storage, read>       dh:       array<vec4<f32>>;
+@group(0) @binding(4) var<storage, read_write> dgate_up: array<vec4<f32>>;
+
+// 1 / (1 + exp(-x)), with exp of negative numbers only.
+fn sigmoid(x: vec4<f32>) -> vec4<f32> {
+    let e = exp(max(-abs(x), vec4<f32>(-87.0)));
+    return select(e, vec4<f32>(1.0), x >= vec4<f32>(0.0)) / (vec4<f32>(1.0) + e);
+}
+
+@compute @workgroup_size(WG)
+fn forward(@builtin(workgroup_id) group: vec3<u32>, @builtin(num_workgroups) groups: vec3<u32>,
+           @builtin(local_invocation_index) local: u32) {
+    let i = linear_group(group, groups) * WG + local;
+    if i < dims.rows * dims.cols4 {
+        let at = (i / dims.cols4) * 2u * dims.cols4 + i % dims.cols4;
+        let gate = gate_up[at];
+        h[i] = gate * sigmoid(gate) * gate_up[at + dims.cols4];
+    }
+}
+
+@compute @workgroup_size(WG)
+fn backward(@builtin(workgroup_id) group: vec3<u32>, @builtin(num_workgroups) groups: vec3<u32>,
+            @builtin(local_invocation_index) local: u32) {
+    let i = linear_group(group, groups) * WG + local;
+    if i < dims.rows * dims.cols4 {
+        let at = (i / dims.cols4) * 2u * dims.cols4 + i % dims.cols4;
+        let gate = gate_up[at];
+        let s = sigmoid(gate);
+        let d = dh[i];
+        dgate_up[at] = d * gate_up[at + dims.cols4] * s * (vec4<f32>(1.0) + gate * (vec4<f32>(1.0) - s));
+        dgate_up[at + dims.cols4] = d * gate * s;
+    }
+}

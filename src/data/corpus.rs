@@ -1,0 +1,339 @@
+//! Where the text comes from: files, folders, JSONL, standard input or memory, read as a stream of pieces in bounded memory.
+//!
+//! A text file is one document and every character of it counts. A folder is its `.txt`, `.md`, `.text` and `.jsonl` files in the
+//! order of their paths. A JSONL file holds one document a line, in the field `text`.
+
+mod lines;
+mod sniff;
+mod text;
+
+use super::{Notices, shown_path};
+use anyhow::{Context, Result, ensure};
+use lines::LineReader;
+use sha2::{Digest, Sha256};
+use std::fs;
+use std::io::{Cursor, Read};
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::time::SystemTime;
+use text::TextReader;
+
+/// Folders inside folders beyond this are not entered.
+const MAX_FOLDER_DEPTH: usize = 32;
+
+/// The sources of text, checked and in order, not yet read.
+pub struct Corpus {
+    sources: Vec<Source>,
+    /// Standard input, copied so that it can be read more than once; removed when the corpus is dropped.
+    #[cfg(not(target_arch = "wasm32"))]
+    _spool: Option<tempfile::TempPath>,
+}
+
+/// A stretch of text: part of a document, or all of one.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Piece {
+    /// The text; it may be empty where a document ends.
+    pub text: String,
+    /// Whether the document ends after this piece.
+    pub ends_document: bool,
+}
+
+/// How a source is cut into documents.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Format {
+    /// The whole source is one document.
+    Text,
+    /// One JSON object a line, with the document in `text`.
+    JsonLines,
+}
+
+enum Origin {
+    File(PathBuf),
+    Memory(Arc<str>),
+}
+
+struct Source {
+    /// For messages.
+    name: String,
+    format: Format,
+    origin: Origin,
+    /// Bytes when it was first looked at.
+    bytes: u64,
+    modified: Option<SystemTime>,
+}
+
+type Reader = Box<dyn Read + Send>;
+
+impl Corpus {
+    /// Opens the named files and folders, in order; `-` is standard input. Reads no text yet, except standard input, which is copied to
+    /// a temporary file.
+    ///
+    /// Refused: a path that is missing, empty, neither file nor folder, compressed, or UTF-16; a folder without text files.
+    pub fn open(paths: &[PathBuf], notices: &mut Notices) -> Result<Self> {
+        let mut corpus = Self::empty();
+        for path in paths {
+            if path.as_os_str() == "-" {
+                corpus.add_standard_input()?;
+                continue;
+            }
+            let meta = fs::metadata(path).map_err(|e| missing(path, &e))?;
+            if meta.is_dir() {
+                let mut files = Vec::new();
+                list_folder(path, 0, &mut files, notices)?;
+                files.sort();
+                ensure!(
+                    !files.is_empty(),
+                    "{}: no .txt, .md, .text or .jsonl file in this folder. Name a file, or a folder that holds some",
+                    shown_path(path)
+                );
+                for file in files {
+                    corpus.add_file(&file, notices)?;
+                }
+            } else {
+                corpus.add_file(path, notices)?;
+            }
+        }
+        ensure!(
+            corpus.total_bytes() > 0,
+            "{}: 0 bytes of text. Name a file with text in it",
+            corpus.sources.first().map_or("data", |s| s.name.as_str())
+        );
+        Ok(corpus)
+    }
+
+    /// One document that is already in memory, under a name for messages.
+    pub fn from_text(name: &str, text: impl Into<Arc<str>>) -> Self {
+        let text = text.into();
+        let mut corpus = Self::empty();
+        let bytes = text.len() as u64;
+        corpus.sources.push(Source {
+            name: name.into(),
+            format: Format::Text,
+            origin: Origin::Memory(text),
+            bytes,
+            modified: None,
+        });
+        corpus
+    }
+
+    /// Bytes of all sources together.
+    pub fn total_bytes(&self) -> u64 {
+        self.sources.iter().map(|s| s.bytes).sum()
+    }
+
+    /// Whether a token that ends documents is needed: more than one file, or JSONL.
+    pub fn may_have_several_documents(&self) -> bool {
+        self.sources.len() > 1 || self.sources.iter().any(|s| s.format == Format::JsonLines)
+    }
+
+    /// Starts reading from the beginning.
+    pub fn pieces(&self) -> Pieces<'_> {
+        Pieces { corpus: self, next: 0, open: None, bytes_done: 0, saw_text: false }
+    }
+
+    /// Feeds every byte of every source, with its length and format, to a hash.
+    pub(super) fn hash_into(&self, hash: &mut Sha256) -> Result<()> {
+        let mut buffer = vec![0u8; 1 << 18];
+        for source in &self.sources {
+            hash.update([source.format as u8]);
+            hash.update(source.bytes.to_le_bytes());
+            let mut reader = source.reader()?;
+            loop {
+                let n = reader.read(&mut buffer).with_context(|| format!("{}: cannot be read", source.name))?;
+                if n == 0 {
+                    break;
+                }
+                hash.update(&buffer[..n]);
+            }
+        }
+        Ok(())
+    }
+
+    fn empty() -> Self {
+        Self {
+            sources: Vec::new(),
+            #[cfg(not(target_arch = "wasm32"))]
+            _spool: None,
+        }
+    }
+
+    fn add_file(&mut self, path: &Path, notices: &mut Notices) -> Result<()> {
+        let name = shown_path(path);
+        // Asked before opening, because opening a pipe waits for a writer and reading a device may never end.
+        let meta = fs::metadata(path).map_err(|e| missing(path, &e))?;
+        ensure!(meta.is_file(), "{name}: not a regular file (a device, pipe or socket). Name a file, or - for standard input");
+        let extension = path.extension().map(|e| e.to_string_lossy().to_ascii_lowercase()).unwrap_or_default();
+        if extension == "json" {
+            notices.push(format!("{name}: read as plain text; name it .jsonl if it holds one record a line"));
+        }
+        let format = if extension == "jsonl" || extension == "ndjson" { Format::JsonLines } else { Format::Text };
+        let source =
+            Source { name, format, origin: Origin::File(path.into()), bytes: meta.len(), modified: meta.modified().ok() };
+        sniff::open_text(&source)?;
+        self.sources.push(source);
+        Ok(())
+    }
+
+    #[cfg(not(target_arch = "wasm32"))]
+    fn add_standard_input(&mut self) -> Result<()> {
+        ensure!(self._spool.is_none(), "data = -: standard input can be read only once. Name - once");
+        let mut spool = tempfile::NamedTempFile::new().context("standard input: no temporary file to copy it to. Set TMPDIR")?;
+        std::io::copy(&mut std::io::stdin().lock(), &mut spool)
+            .context("standard input: cannot be copied to a temporary file. Is the disk full?")?;
+        let path = spool.into_temp_path();
+        let meta = fs::metadata(&path).context("standard input: its temporary copy is gone")?;
+        let source = Source {
+            name: "standard input".into(),
+            format: Format::Text,
+            origin: Origin::File(path.to_path_buf()),
+            bytes: meta.len(),
+            modified: meta.modified().ok(),
+        };
+        self._spool = Some(path);
+        sniff::open_text(&source)?;
+        self.sources.push(source);
+        Ok(())
+    }
+
+    #[cfg(target_arch = "wasm32")]
+    fn add_standard_input(&mut self) -> Result<()> {
+        anyhow::bail!("data = -: a browser has no standard input")
+    }
+}
+
+impl Source {
+    /// The raw bytes from the start.
+    fn reader(&self) -> Result<Reader> {
+        Ok(match &self.origin {
+            Origin::File(path) => Box::new(fs::File::open(path).with_context(|| format!("{}: cannot be opened", self.name))?),
+            Origin::Memory(text) => Box::new(Cursor::new(Arc::<[u8]>::from(text.clone()))),
+        })
+    }
+
+    /// An error if the file is not the one that was opened first: half of each would make a corpus that never existed.
+    fn check_unchanged(&self) -> Result<()> {
+        if let Origin::File(path) = &self.origin {
+            let meta = fs::metadata(path).with_context(|| format!("{}: disappeared while it was read", self.name))?;
+            ensure!(
+                meta.len() == self.bytes && meta.modified().ok() == self.modified,
+                "{}: changed while it was read. Run again when nothing writes to it",
+                self.name
+            );
+        }
+        Ok(())
+    }
+}
+
+/// A reader over all the sources of a [`Corpus`]; holds a few MiB at most.
+pub struct Pieces<'a> {
+    corpus: &'a Corpus,
+    next: usize,
+    open: Option<Open>,
+    bytes_done: u64,
+    saw_text: bool,
+}
+
+enum Open {
+    Text(TextReader),
+    Lines(LineReader),
+}
+
+impl Pieces<'_> {
+    /// The next piece, or `None` at the end. Documents without text are left out.
+    ///
+    /// Errors: a source cannot be read or changed meanwhile; more than 1 % of it is not UTF-8; or nothing but white space was found in
+    /// the whole corpus.
+    pub fn next_piece(&mut self, notices: &mut Notices) -> Result<Option<Piece>> {
+        loop {
+            if self.open.is_none() {
+                let Some(source) = self.corpus.sources.get(self.next) else {
+                    ensure!(self.saw_text, "{}", self.nothing_usable());
+                    return Ok(None);
+                };
+                let reader = sniff::open_text(source)?;
+                self.open = Some(match source.format {
+                    Format::Text => Open::Text(TextReader::new(source.name.clone(), source.bytes, reader)),
+                    Format::JsonLines => Open::Lines(LineReader::new(source.name.clone(), reader)),
+                });
+            }
+            let (piece, done) = match self.open.as_mut() {
+                Some(Open::Text(reader)) => (reader.next_piece(notices)?, reader.bytes_read()),
+                Some(Open::Lines(reader)) => (reader.next_document(notices)?, reader.bytes_read()),
+                None => continue,
+            };
+            match piece {
+                Some(piece) => {
+                    self.bytes_done = self.bytes_before() + done;
+                    self.saw_text = self.saw_text || piece.text.contains(|c: char| !c.is_whitespace());
+                    return Ok(Some(piece));
+                }
+                None => {
+                    self.corpus.sources[self.next].check_unchanged()?;
+                    self.next += 1;
+                    self.bytes_done = self.bytes_before();
+                    self.open = None;
+                }
+            }
+        }
+    }
+
+    /// Source bytes read so far, out of [`Corpus::total_bytes`].
+    pub fn bytes_done(&self) -> u64 {
+        self.bytes_done
+    }
+
+    fn bytes_before(&self) -> u64 {
+        self.corpus.sources[..self.next].iter().map(|s| s.bytes).sum()
+    }
+
+    fn nothing_usable(&self) -> String {
+        let sources = &self.corpus.sources;
+        let first = sources.first().map_or("data", |s| s.name.as_str());
+        let others = if sources.len() > 1 { format!(" and {} more", sources.len() - 1) } else { String::new() };
+        let lines = sources.iter().any(|s| s.format == Format::JsonLines);
+        let hint = if lines { "Each line needs a string in the field text" } else { "Name a file with text in it" };
+        format!("{first}{others}: {} bytes, but no usable text. {hint}", self.corpus.total_bytes())
+    }
+}
+
+fn missing(path: &Path, error: &std::io::Error) -> anyhow::Error {
+    let name = shown_path(path);
+    match error.kind() {
+        std::io::ErrorKind::NotFound => anyhow::anyhow!("{name}: no such file or folder. Check --data"),
+        _ => anyhow::anyhow!("{name}: cannot be opened: {error}. Check the path and its permissions"),
+    }
+}
+
+/// Text files under a folder. Hidden ones are left out; links to folders are not followed, so that a loop of links ends.
+fn list_folder(folder: &Path, depth: usize, files: &mut Vec<PathBuf>, notices: &mut Notices) -> Result<()> {
+    if depth > MAX_FOLDER_DEPTH {
+        notices.push(format!("{}: more than {MAX_FOLDER_DEPTH} folders deep, not entered", shown_path(folder)));
+        return Ok(());
+    }
+    let entries = fs::read_dir(folder).map_err(|e| missing(folder, &e))?;
+    for entry in entries {
+        let entry = entry.with_context(|| format!("{}: cannot be listed", shown_path(folder)))?;
+        let (path, kind) = (entry.path(), entry.file_type()?);
+        if entry.file_name().to_string_lossy().starts_with('.') {
+            continue;
+        }
+        if kind.is_dir() {
+            list_folder(&path, depth + 1, files, notices)?;
+            continue;
+        }
+        let extension = path.extension().map(|e| e.to_string_lossy().to_ascii_lowercase()).unwrap_or_default();
+        if !["txt", "md", "text", "jsonl", "ndjson"].contains(&extension.as_str()) {
+            continue;
+        }
+        match fs::metadata(&path) {
+            Ok(meta) if meta.is_file() && meta.len() > 0 => files.push(path),
+            Ok(meta) if meta.is_file() => notices.push(format!("{}: 0 bytes, left out", shown_path(&path))),
+            Ok(_) => notices.push(format!("{}: not a regular file, left out", shown_path(&path))),
+            Err(error) => return Err(missing(&path, &error)),
+        }
+    }
+    Ok(())
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,177 @@
+//! Plain text, read in pieces of about a MiB that are cut where no tokenizer would join the two sides.
+
+use super::{Piece, Reader};
+use crate::data::Notices;
+use anyhow::{Context, Result, ensure};
+use std::io::Read;
+
+/// Bytes read before a piece is cut off.
+const PIECE_BYTES: usize = 1 << 20;
+/// How far back from the end of the buffer a good place to cut is looked for.
+const CUT_SEARCH_BYTES: usize = 1 << 16;
+
+/// Reads one text file; what is not UTF-8 is left out, byte by byte, and counted.
+pub(super) struct TextReader {
+    name: String,
+    source_bytes: u64,
+    reader: Reader,
+    /// Read but not yet given out.
+    buffer: Vec<u8>,
+    at_end: bool,
+    finished: bool,
+    bytes_read: u64,
+    bad_bytes: u64,
+    /// Position of the start of `buffer`, counted from 0.
+    line: u64,
+    column: u64,
+    saw_crlf: bool,
+}
+
+impl TextReader {
+    pub(super) fn new(name: String, source_bytes: u64, reader: Reader) -> Self {
+        Self {
+            name,
+            source_bytes,
+            reader,
+            buffer: Vec::new(),
+            at_end: false,
+            finished: false,
+            bytes_read: 0,
+            bad_bytes: 0,
+            line: 0,
+            column: 0,
+            saw_crlf: false,
+        }
+    }
+
+    pub(super) fn bytes_read(&self) -> u64 {
+        self.bytes_read.min(self.source_bytes)
+    }
+
+    /// The next piece; the last one ends the document.
+    pub(super) fn next_piece(&mut self, notices: &mut Notices) -> Result<Option<Piece>> {
+        if self.finished {
+            return Ok(None);
+        }
+        self.fill()?;
+        let (mut text, undecided) = self.decode(notices)?;
+        self.saw_crlf = self.saw_crlf || text.contains("\r\n");
+        self.buffer = if self.at_end {
+            self.finished = true;
+            self.warn_at_end(notices);
+            Vec::new()
+        } else {
+            let mut rest = text.split_off(cut_point(&text)).into_bytes();
+            rest.extend(undecided);
+            rest
+        };
+        self.advance(&text);
+        if text.is_empty() && self.bytes_read == 0 {
+            return Ok(None);
+        }
+        Ok(Some(Piece { text, ends_document: self.finished }))
+    }
+
+    fn fill(&mut self) -> Result<()> {
+        // More than what is left from last time, so that a buffer full of uncut text still grows.
+        let wanted = PIECE_BYTES.saturating_sub(self.buffer.len()).max(PIECE_BYTES / 2) as u64;
+        let read = self.reader.by_ref().take(wanted).read_to_end(&mut self.buffer);
+        let read = read.with_context(|| format!("{}: cannot be read", self.name))? as u64;
+        self.bytes_read += read;
+        self.at_end = read < wanted;
+        Ok(())
+    }
+
+    /// The buffer as text, and the bytes at its end that may be the first half of a character.
+    fn decode(&mut self, notices: &mut Notices) -> Result<(String, Vec<u8>)> {
+        let bytes = match String::from_utf8(std::mem::take(&mut self.buffer)) {
+            Ok(text) => return Ok((text, Vec::new())),
+            Err(error) => error.into_bytes(),
+        };
+        let mut text = String::with_capacity(bytes.len());
+        let mut rest = bytes.as_slice();
+        loop {
+            let error = match std::str::from_utf8(rest) {
+                Ok(good) => {
+                    text.push_str(good);
+                    return Ok((text, Vec::new()));
+                }
+                Err(error) => error,
+            };
+            let (good, bad) = rest.split_at(error.valid_up_to());
+            text.push_str(&String::from_utf8_lossy(good));
+            let length = match error.error_len() {
+                Some(length) => length,
+                None if self.at_end => bad.len(),
+                None => return Ok((text, bad.to_vec())),
+            };
+            self.count_bad(length, &text, notices)?;
+            rest = &bad[length..];
+        }
+    }
+
+    fn count_bad(&mut self, length: usize, before: &str, notices: &mut Notices) -> Result<()> {
+        if self.bad_bytes == 0 {
+            let line = self.line + newlines(before);
+            let column = before.rfind('\n').map_or(self.column + before.len() as u64, |at| (before.len() - at - 1) as u64);
+            notices.push(format!("{}:{}:{}: not UTF-8; such bytes are left out", self.name, line + 1, column + 1));
+        }
+        self.bad_bytes += length as u64;
+        ensure!(
+            self.bad_bytes * 100 <= self.source_bytes,
+            "{}: more than 1 % of its {} bytes are not UTF-8. Is it text? Convert it to UTF-8",
+            self.name,
+            self.source_bytes
+        );
+        Ok(())
+    }
+
+    fn warn_at_end(&self, notices: &mut Notices) {
+        if self.bad_bytes > 0 {
+            notices.push(format!("{}: {} bytes that are not UTF-8 were left out", self.name, self.bad_bytes));
+        }
+        if self.saw_crlf {
+            notices.push(format!("{}: lines end in CR LF, kept as they are", self.name));
+        }
+    }
+
+    fn advance(&mut self, text: &str) {
+        self.line += newlines(text);
+        self.column = text.rfind('\n').map_or(self.column + text.len() as u64, |at| (text.len() - at - 1) as u64);
+    }
+}
+
+fn newlines(text: &str) -> u64 {
+    text.bytes().filter(|b| *b == b'\n').count() as u64
+}
+
+/// Where to cut so that tokenising both sides alone gives the same tokens as tokenising them together.
+///
+/// The word splitters of GPT-2 and its descendants end a word after a single newline and before a single space, if what stands on both
+/// sides is not white space. Without such a place near the end the cut falls between two characters.
+fn cut_point(text: &str) -> usize {
+    let bytes = text.as_bytes();
+    let first = bytes.len().saturating_sub(CUT_SEARCH_BYTES).max(1);
+    // ASCII neighbours only: whether other characters are white space would need decoding, and there are enough ASCII ones.
+    let solid = |at: usize| bytes.get(at).is_some_and(u8::is_ascii_graphic);
+    let lone = |at: &usize, byte: u8| bytes[*at] == byte && solid(at - 1) && solid(at + 1);
+    let places = first..bytes.len();
+    if let Some(newline) = places.clone().rev().find(|at| lone(at, b'\n')) {
+        return newline + 1;
+    }
+    places.rev().find(|at| lone(at, b' ')).unwrap_or(bytes.len())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn cuts_fall_between_words() {
+        assert_eq!(cut_point("one two\nthree"), 8);
+        assert_eq!(cut_point("one two\n\nthree"), 3, "two newlines are one word to GPT-2");
+        assert_eq!(cut_point("one  two"), 8);
+        assert_eq!(cut_point(""), 0);
+        assert_eq!(cut_point("ééé"), 6);
+    }
+}

@@ -1,0 +1,105 @@
+//! Text in, training batches out: tokenizers, corpora, token files, batches.
+//!
+//! The path of a byte: [`Corpus`] reads it from a file, a folder or standard input in bounded memory; [`Tokenizer`] turns it into
+//! token ids; [`tokenize`] writes them to a [`TokenFile`], memory-mapped and cached by content; [`Dataset`] splits that into training
+//! and validation; [`TrainOrder`] says which tokens step `n` sees. Nothing here knows about models or devices.
+//!
+//! Input is hostile until proven otherwise: every reader has a bound, nothing panics, and what is skipped is counted in [`Notices`].
+
+mod batches;
+mod corpus;
+mod shards;
+mod tokenizer;
+
+pub use batches::{Batch, Dataset, IGNORE, TokenRange, TrainOrder, ValBatches};
+pub use corpus::{Corpus, Piece, Pieces};
+pub use shards::{Cache, TokenFile, tokenize};
+pub use tokenizer::{DecodeStream, END_OF_TEXT, Tokenizer, TokenizerKind};
+
+use crate::config::DataSettings;
+use anyhow::Result;
+
+/// Warnings collected on the way, for the caller to print: one line each, repeated lines kept once.
+#[derive(Clone, Debug, Default)]
+pub struct Notices {
+    lines: Vec<String>,
+}
+
+impl Notices {
+    /// No warnings yet.
+    pub fn new() -> Self {
+        Self::default()
+    }
+
+    /// Adds a line unless it is already there; after a thousand lines the rest is dropped.
+    pub fn push(&mut self, line: impl Into<String>) {
+        const MOST: usize = 1000;
+        let line = line.into();
+        if self.lines.len() < MOST && !self.lines.contains(&line) {
+            self.lines.push(line);
+        }
+    }
+
+    /// The lines so far, oldest first.
+    pub fn lines(&self) -> &[String] {
+        &self.lines
+    }
+
+    /// The lines so far, leaving none behind: for printing as they come.
+    pub fn take(&mut self) -> Vec<String> {
+        std::mem::take(&mut self.lines)
+    }
+
+    /// Whether nothing was noticed.
+    pub fn is_empty(&self) -> bool {
+        self.lines.is_empty()
+    }
+}
+
+/// Everything [`DataSettings`] asks for: opens the text, makes or loads the tokenizer, tokenises (or finds the cached result), splits.
+///
+/// `tokenizer` replaces `settings.tokenizer` when a model that is already trained brings its own. `progress` gets (bytes done, bytes
+/// in all) of the file that is being tokenised. Errors name the file or setting and say what to do.
+pub fn load(
+    settings: &DataSettings,
+    tokenizer: Option<Tokenizer>,
+    cache: &Cache,
+    notices: &mut Notices,
+    progress: &mut dyn FnMut(u64, u64),
+) -> Result<(Tokenizer, Dataset)> {
+    anyhow::ensure!(
+        !settings.data.is_empty(),
+        "data: no text named. Give --data PATH (a file, a folder, JSONL, or - for standard input)"
+    );
+    let train = Corpus::open(&settings.data, notices)?;
+    let val = settings.val_data.as_ref().map(|path| Corpus::open(std::slice::from_ref(path), notices)).transpose()?;
+    let tokenizer = match tokenizer {
+        Some(tokenizer) => tokenizer,
+        None => Tokenizer::build(&settings.tokenizer.parse()?, &train, val.as_ref(), notices)?,
+    };
+    let train = std::sync::Arc::new(tokenize(&train, &tokenizer, cache, notices, progress)?);
+    let dataset = match val {
+        Some(val) => Dataset::with_validation(train, std::sync::Arc::new(tokenize(&val, &tokenizer, cache, notices, progress)?)),
+        None => Dataset::split(train, settings.val_fraction)?,
+    };
+    Ok((tokenizer, dataset))
+}
+
+/// Text from outside made safe for one line of output: control characters escaped, at most 80 characters.
+fn shown(text: &str) -> String {
+    const MOST: usize = 80;
+    let mut out = String::new();
+    for (count, c) in text.chars().enumerate() {
+        if count == MOST {
+            out.push('…');
+            break;
+        }
+        if c.is_control() { out.extend(c.escape_default()) } else { out.push(c) }
+    }
+    out
+}
+
+/// A path made safe for one line of output, kept whole because the user has to find the file.
+fn shown_path(path: &std::path::Path) -> String {
+    path.to_string_lossy().chars().flat_map(|c| if c.is_control() { c.escape_default().collect() } else { vec![c] }).collect()
+}

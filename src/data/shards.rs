@@ -1,0 +1,279 @@
+//! Token files: a corpus as ids, tokenised once, found again by its content, memory-mapped.
+//!
+//! Documents are followed by the tokenizer's end-of-text token if there are several. That token in the text itself ends a document too,
+//! so that text files in the manner of TinyStories keep their documents apart.
+
+#[cfg(not(target_arch = "wasm32"))]
+mod cache;
+mod writer;
+
+use super::{Corpus, Notices, Tokenizer};
+use anyhow::{Result, ensure};
+use std::path::PathBuf;
+use writer::{Output, Writer};
+
+/// Where tokenised corpora are kept for the next run.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Cache {
+    /// `$LEHR_CACHE`, else `lehr` in the user's cache folder.
+    User,
+    /// This folder.
+    Folder(PathBuf),
+    /// Nowhere: the tokens stay in memory.
+    Off,
+}
+
+/// A tokenised corpus, read-only: in memory or mapped from the cache.
+pub struct TokenFile {
+    store: Store,
+    vocab_size: usize,
+    from_cache: bool,
+}
+
+enum Store {
+    Narrow {
+        tokens: Vec<u16>,
+        ends: Vec<u64>,
+    },
+    Wide {
+        tokens: Vec<u32>,
+        ends: Vec<u64>,
+    },
+    #[cfg(not(target_arch = "wasm32"))]
+    Mapped(cache::Mapped),
+}
+
+/// Ids below 65,536 take two bytes.
+enum Ids<'a> {
+    Narrow(&'a [u16]),
+    Wide(&'a [u32]),
+}
+
+impl TokenFile {
+    /// Number of tokens.
+    pub fn len(&self) -> u64 {
+        match self.ids() {
+            Ids::Narrow(ids) => ids.len() as u64,
+            Ids::Wide(ids) => ids.len() as u64,
+        }
+    }
+
+    /// Whether there are no tokens at all.
+    pub fn is_empty(&self) -> bool {
+        self.len() == 0
+    }
+
+    /// Ends of the documents, rising: document `i` is tokens `ends[i - 1]..ends[i]`. The last end is the number of tokens.
+    pub fn document_ends(&self) -> &[u64] {
+        match &self.store {
+            Store::Narrow { ends, .. } | Store::Wide { ends, .. } => ends,
+            #[cfg(not(target_arch = "wasm32"))]
+            Store::Mapped(mapped) => mapped.ends(),
+        }
+    }
+
+    /// The vocabulary that the ids were checked against.
+    pub fn vocab_size(&self) -> usize {
+        self.vocab_size
+    }
+
+    /// Whether an earlier run's tokens were found.
+    pub fn is_from_cache(&self) -> bool {
+        self.from_cache
+    }
+
+    /// Copies tokens `start..start + out.len()`; the caller keeps that within [`Self::len`].
+    pub fn read(&self, start: u64, out: &mut [u32]) {
+        let start = start as usize;
+        match self.ids() {
+            Ids::Narrow(ids) => {
+                let ids = &ids[start..start + out.len()];
+                out.iter_mut().zip(ids).for_each(|(out, id)| *out = u32::from(*id));
+            }
+            Ids::Wide(ids) => out.copy_from_slice(&ids[start..start + out.len()]),
+        }
+    }
+
+    fn ids(&self) -> Ids<'_> {
+        match &self.store {
+            Store::Narrow { tokens, .. } => Ids::Narrow(tokens),
+            Store::Wide { tokens, .. } => Ids::Wide(tokens),
+            #[cfg(not(target_arch = "wasm32"))]
+            Store::Mapped(mapped) => mapped.ids(),
+        }
+    }
+
+    /// Tokens that are in memory already, as one document or several. Errors: an id outside the vocabulary, ends that do not rise.
+    pub fn from_tokens(tokens: &[u32], ends: &[u64], vocab_size: usize) -> Result<Self> {
+        let mut writer = Writer::new(Output::memory(vocab_size), vocab_size, None);
+        let mut start = 0;
+        for end in ends {
+            ensure!(*end >= start && *end <= tokens.len() as u64, "document end {end} is outside {start}..={}", tokens.len());
+            writer.push(&tokens[start as usize..*end as usize])?;
+            writer.end_document()?;
+            start = *end;
+        }
+        writer.push(&tokens[start as usize..])?;
+        writer.finish()?.into_memory(vocab_size)
+    }
+}
+
+/// Tokenises a corpus, or finds the result of an earlier run with the same text and tokenizer.
+///
+/// `progress` gets (source bytes done, source bytes in all) some times a second. If the cache cannot be written the tokens stay in
+/// memory, with a notice. Errors: the corpus cannot be read or has no usable text; a character has no token.
+pub fn tokenize(
+    corpus: &Corpus,
+    tokenizer: &Tokenizer,
+    cache: &Cache,
+    notices: &mut Notices,
+    progress: &mut dyn FnMut(u64, u64),
+) -> Result<TokenFile> {
+    #[cfg(not(target_arch = "wasm32"))]
+    if *cache != Cache::Off {
+        match cache::find_or_make(corpus, tokenizer, cache, notices, progress) {
+            Ok(found) => return Ok(found),
+            Err(cache::Failure::Data(error)) => return Err(error),
+            Err(cache::Failure::Cache(why)) => {
+                notices.push(format!("token cache: {why}; the tokens stay in memory. Set LEHR_CACHE to a writable folder"));
+            }
+        }
+    }
+    #[cfg(target_arch = "wasm32")]
+    let _ = cache;
+    let vocab_size = tokenizer.vocab_size();
+    let mut writer = Writer::new(Output::memory(vocab_size), vocab_size, tokenizer.eos_id());
+    write_corpus(corpus, tokenizer, &mut writer, notices, progress)?;
+    writer.finish()?.into_memory(vocab_size)
+}
+
+/// Streams a corpus through its tokenizer into `writer`.
+fn write_corpus(
+    corpus: &Corpus,
+    tokenizer: &Tokenizer,
+    writer: &mut Writer,
+    notices: &mut Notices,
+    progress: &mut dyn FnMut(u64, u64),
+) -> Result<()> {
+    #[cfg(not(target_arch = "wasm32"))]
+    if !tokenizer.is_direct() {
+        return threads::write_corpus(corpus, tokenizer, writer, notices, progress);
+    }
+    let (total, mut shown, mut ids) = (corpus.total_bytes(), 0, Vec::new());
+    let mut pieces = corpus.pieces();
+    progress(0, total);
+    while let Some(piece) = pieces.next_piece(notices)? {
+        ids.clear();
+        tokenizer.encode_into(&piece.text, &mut ids)?;
+        writer.push(&ids)?;
+        if piece.ends_document {
+            writer.end_document()?;
+        }
+        // Short documents would otherwise call it a million times a second.
+        if pieces.bytes_done() - shown >= 1 << 20 {
+            shown = pieces.bytes_done();
+            progress(shown, total);
+        }
+    }
+    progress(total, total);
+    Ok(())
+}
+
+#[cfg(not(target_arch = "wasm32"))]
+mod threads {
+    use super::*;
+    use crate::data::{Piece, Pieces};
+    use anyhow::Context;
+    use std::collections::BTreeMap;
+    use std::sync::{Mutex, mpsc};
+
+    /// Text in a job; short documents travel together.
+    const JOB_BYTES: usize = 1 << 18;
+    /// More threads hardly help: reading and writing are one thread each.
+    const MAX_THREADS: usize = 8;
+
+    /// The ids of each piece, and whether it ends a document.
+    type Done = Result<Vec<(Vec<u32>, bool)>>;
+
+    /// As [`super::write_corpus`], encoding on several threads and writing in the order of the text.
+    pub(super) fn write_corpus(
+        corpus: &Corpus,
+        tokenizer: &Tokenizer,
+        writer: &mut Writer,
+        notices: &mut Notices,
+        progress: &mut dyn FnMut(u64, u64),
+    ) -> Result<()> {
+        let count = std::thread::available_parallelism().map_or(2, usize::from).min(MAX_THREADS);
+        let (job_sender, jobs) = mpsc::channel::<(u64, Vec<Piece>)>();
+        let (done_sender, done) = mpsc::channel::<(u64, Done)>();
+        let jobs = Mutex::new(jobs);
+        std::thread::scope(|scope| {
+            // Moved in, so that leaving this scope, also early, closes the channel and ends the threads.
+            let job_sender = job_sender;
+            for i in 0..count {
+                let (jobs, done_sender) = (&jobs, done_sender.clone());
+                std::thread::Builder::new()
+                    .name(format!("tokenize-{i}"))
+                    .spawn_scoped(scope, move || encode_jobs(tokenizer, jobs, &done_sender))
+                    .context("cannot start a thread to tokenise")?;
+            }
+            let total = corpus.total_bytes();
+            let (mut pieces, mut waiting) = (corpus.pieces(), BTreeMap::new());
+            let (mut sent, mut written, mut at_end) = (0, 0, false);
+            progress(0, total);
+            loop {
+                while !at_end && sent - written < 2 * count as u64 {
+                    let job = next_job(&mut pieces, notices)?;
+                    at_end = job.is_empty();
+                    if !at_end {
+                        job_sender.send((sent, job)).context("the tokenising threads are gone")?;
+                        sent += 1;
+                    }
+                }
+                if written == sent {
+                    progress(total, total);
+                    return Ok(());
+                }
+                let (index, result) = done.recv().context("the tokenising threads are gone")?;
+                waiting.insert(index, result?);
+                while let Some(encoded) = waiting.remove(&written) {
+                    written += 1;
+                    for (ids, ends_document) in encoded {
+                        writer.push(&ids)?;
+                        if ends_document {
+                            writer.end_document()?;
+                        }
+                    }
+                }
+                progress(pieces.bytes_done(), total);
+            }
+        })
+    }
+
+    fn encode_jobs(tokenizer: &Tokenizer, jobs: &Mutex<mpsc::Receiver<(u64, Vec<Piece>)>>, done: &mpsc::Sender<(u64, Done)>) {
+        loop {
+            let job = match jobs.lock() {
+                Ok(jobs) => jobs.recv(),
+                Err(_) => return,
+            };
+            let Ok((index, pieces)) = job else { return };
+            let encoded = pieces.into_iter().map(|p| Ok((tokenizer.encode(&p.text)?, p.ends_document))).collect();
+            if done.send((index, encoded)).is_err() {
+                return;
+            }
+        }
+    }
+
+    fn next_job(pieces: &mut Pieces, notices: &mut Notices) -> Result<Vec<Piece>> {
+        let (mut job, mut bytes) = (Vec::new(), 0);
+        while bytes < JOB_BYTES {
+            let Some(piece) = pieces.next_piece(notices)? else { break };
+            bytes += piece.text.len();
+            job.push(piece);
+        }
+        Ok(job)
+    }
+}
+
+#[cfg(test)]
+mod tests;

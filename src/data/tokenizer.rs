@@ -1,0 +1,249 @@
+//! Text to token ids and back, always through a `tokenizer.json` that Hugging Face tools open.
+//!
+//! Built in: `bytes` (a token a byte), `chars` (a token a character of the corpus), `bpe:N` (byte-level BPE trained on the corpus). Any
+//! other `tokenizer.json` is read through the `tokenizers` crate. `bytes` and `chars` have a direct path that is fifty times faster and
+//! gives the same ids; the crate stays the reference, and the tests compare the two.
+
+mod build;
+mod files;
+mod stream;
+
+pub use stream::DecodeStream;
+
+use super::shown;
+use anyhow::{Result, anyhow, bail, ensure};
+use std::collections::HashSet;
+use std::path::PathBuf;
+use std::str::FromStr;
+use std::sync::Arc;
+
+/// The token that the built-in tokenizers put after a document when there are several.
+pub const END_OF_TEXT: &str = "<|endoftext|>";
+
+/// The largest vocabulary that `bpe:N` may ask for.
+const MAX_BPE_VOCAB: usize = 1 << 20;
+
+/// What the setting `tokenizer` asks for.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum TokenizerKind {
+    /// A token a byte: 256 of them, any text fits.
+    Bytes,
+    /// A token a character, those that occur in the corpus.
+    Chars,
+    /// Byte-level BPE with this many tokens at most, trained on the corpus.
+    Bpe(usize),
+    /// A `tokenizer.json`, or the folder that holds it.
+    Path(PathBuf),
+}
+
+impl FromStr for TokenizerKind {
+    type Err = anyhow::Error;
+
+    fn from_str(text: &str) -> Result<Self> {
+        let hint = "Use bytes, chars, bpe:N, or a path to a tokenizer.json or its folder";
+        Ok(match text {
+            "" => bail!("tokenizer = \"\": empty. {hint}"),
+            "bytes" => Self::Bytes,
+            "chars" => Self::Chars,
+            _ => match text.strip_prefix("bpe:") {
+                Some(size) => {
+                    let n = size.parse().map_err(|_| anyhow!("tokenizer = {}: N must be a whole number. {hint}", shown(text)))?;
+                    ensure!(
+                        (257..=MAX_BPE_VOCAB).contains(&n),
+                        "tokenizer = {}: N must be 257 (256 bytes and {END_OF_TEXT}) to {MAX_BPE_VOCAB}",
+                        shown(text)
+                    );
+                    Self::Bpe(n)
+                }
+                None if text == "bpe" => bail!("tokenizer = bpe: the size is missing. Write bpe:N, such as bpe:1024"),
+                None => Self::Path(text.into()),
+            },
+        })
+    }
+}
+
+/// A tokenizer; cheap to clone, may be shared between threads.
+#[derive(Clone)]
+pub struct Tokenizer {
+    inner: Arc<tokenizers::Tokenizer>,
+    direct: Direct,
+    spelling: Spelling,
+    /// `tokenizer.json`, as it was read or made.
+    json: Arc<[u8]>,
+    /// `tokenizer_config.json`, chat template included.
+    config: Arc<serde_json::Map<String, serde_json::Value>>,
+    /// Other files that belong to it, kept as they were.
+    extra: Arc<Vec<(String, Vec<u8>)>>,
+    special: Arc<HashSet<u32>>,
+    vocab_size: usize,
+    eos: Option<u32>,
+    bos: Option<u32>,
+}
+
+/// The path around the crate for the two simplest vocabularies.
+#[derive(Clone)]
+enum Direct {
+    Off,
+    Bytes,
+    Chars(Arc<CharTable>),
+}
+
+/// How the text of a token relates to the text it stands for.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Spelling {
+    /// Each character of the token's text is a byte, in GPT-2's alphabet.
+    ByteLevel,
+    /// The token's text is the text.
+    Verbatim,
+    /// Only the crate's decoder knows.
+    Other,
+}
+
+/// Ids by code point, in pages of 256 so that a lookup is two loads and an unused script costs nothing.
+struct CharTable {
+    pages: Vec<Option<Box<[u32; 256]>>>,
+}
+
+impl CharTable {
+    const ABSENT: u32 = u32::MAX;
+
+    fn new(chars: impl IntoIterator<Item = (char, u32)>) -> Self {
+        let mut pages: Vec<Option<Box<[u32; 256]>>> = vec![None; (char::MAX as usize >> 8) + 1];
+        for (c, id) in chars {
+            let page = pages[c as usize >> 8].get_or_insert_with(|| Box::new([Self::ABSENT; 256]));
+            page[c as usize & 255] = id;
+        }
+        Self { pages }
+    }
+
+    fn get(&self, c: char) -> Option<u32> {
+        let page = self.pages[c as usize >> 8].as_ref()?;
+        Some(page[c as usize & 255]).filter(|id| *id != Self::ABSENT)
+    }
+}
+
+impl Tokenizer {
+    /// The ids of a text; nothing is added at either end. The text of a special token becomes that token, as in `transformers`.
+    ///
+    /// An error where the tokenizer has no token for a character (only `chars` and foreign tokenizers).
+    pub fn encode(&self, text: &str) -> Result<Vec<u32>> {
+        let mut ids = Vec::new();
+        self.encode_into(text, &mut ids)?;
+        Ok(ids)
+    }
+
+    /// As [`Self::encode`], appending to `ids`.
+    pub fn encode_into(&self, text: &str, ids: &mut Vec<u32>) -> Result<()> {
+        if matches!(self.direct, Direct::Off) {
+            ids.extend_from_slice(self.encode_by_crate(text)?.get_ids());
+            return Ok(());
+        }
+        let Some(eos) = self.eos else {
+            return self.encode_directly(text, ids);
+        };
+        for (i, part) in text.split(END_OF_TEXT).enumerate() {
+            if i > 0 {
+                ids.push(eos);
+            }
+            self.encode_directly(part, ids)?;
+        }
+        Ok(())
+    }
+
+    /// The text of ids, special tokens left out; ids without a token are left out too, as `transformers` does, because a model's
+    /// vocabulary may be padded beyond its tokenizer's.
+    pub fn decode(&self, ids: &[u32]) -> Result<String> {
+        guarded(|| self.inner.decode(ids, true)).map_err(|e| anyhow!("tokenizer: cannot decode {} ids: {e}", ids.len()))
+    }
+
+    /// A decoder for tokens that come one at a time.
+    pub fn decode_stream(&self) -> DecodeStream {
+        DecodeStream::new(self.clone())
+    }
+
+    /// Rows that a model's embedding needs: the largest id + 1.
+    pub fn vocab_size(&self) -> usize {
+        self.vocab_size
+    }
+
+    /// The token that ends a text, if there is one.
+    pub fn eos_id(&self) -> Option<u32> {
+        self.eos
+    }
+
+    /// The token that begins a text, if there is one.
+    pub fn bos_id(&self) -> Option<u32> {
+        self.bos
+    }
+
+    /// Whether the id is a special token, which [`Self::decode`] leaves out.
+    pub fn is_special(&self, id: u32) -> bool {
+        self.special.contains(&id)
+    }
+
+    /// One token for people to read: its text, with bytes that are not a whole character as `\xNN`; `None` if there is no such token.
+    pub fn token_text(&self, id: u32) -> Option<String> {
+        let token = self.inner.id_to_token(id)?;
+        if self.spelling != Spelling::ByteLevel || self.is_special(id) {
+            return Some(token);
+        }
+        let mut text = String::new();
+        for chunk in stream::bytes_of(&token).utf8_chunks() {
+            text.push_str(chunk.valid());
+            text.extend(chunk.invalid().iter().map(|b| format!("\\x{b:02X}")));
+        }
+        Some(text)
+    }
+
+    /// The id of a token by its exact text in the vocabulary.
+    pub fn token_id(&self, token: &str) -> Option<u32> {
+        self.inner.token_to_id(token)
+    }
+
+    /// `tokenizer.json`, the same bytes each time: what a cache may be keyed by.
+    pub fn json(&self) -> &[u8] {
+        &self.json
+    }
+
+    /// Whether encoding is so fast that threads would not help.
+    pub(super) fn is_direct(&self) -> bool {
+        !matches!(self.direct, Direct::Off)
+    }
+
+    fn encode_directly(&self, text: &str, ids: &mut Vec<u32>) -> Result<()> {
+        ids.reserve(text.len());
+        match &self.direct {
+            Direct::Off => bail!("tokenizer: no direct path"),
+            Direct::Bytes => ids.extend(text.bytes().map(u32::from)),
+            Direct::Chars(table) => {
+                for c in text.chars() {
+                    ids.push(table.get(c).ok_or_else(|| unknown_char(c))?);
+                }
+            }
+        }
+        Ok(())
+    }
+
+    fn encode_by_crate(&self, text: &str) -> Result<tokenizers::Encoding> {
+        guarded(|| self.inner.encode_fast(text, false))
+            .map_err(|e| anyhow!("tokenizer: cannot encode {:?}: {}", shown(text), shown(&e)))
+    }
+}
+
+fn unknown_char(c: char) -> anyhow::Error {
+    anyhow!(
+        "tokenizer: the character {c:?} (U+{:04X}) is not in its vocabulary. Leave it out, or use bytes or bpe:N instead of chars",
+        c as u32
+    )
+}
+
+/// Runs the crate's code on text from outside; should it panic on some input nobody thought of, that is an error like any other.
+fn guarded<T>(work: impl FnOnce() -> tokenizers::Result<T>) -> Result<T, String> {
+    match std::panic::catch_unwind(std::panic::AssertUnwindSafe(work)) {
+        Ok(result) => result.map_err(|e| e.to_string()),
+        Err(_) => Err("the tokenizers library panicked on it".into()),
+    }
+}
+
+#[cfg(test)]
+mod tests;

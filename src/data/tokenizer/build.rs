@@ -1,0 +1,177 @@
+//! Making tokenizers: bytes, characters, BPE. Each is written as a `tokenizer.json` and then loaded like any other.
+
+use super::{END_OF_TEXT, Tokenizer, TokenizerKind, stream};
+use crate::data::{Corpus, Notices};
+use anyhow::{Result, anyhow, ensure};
+use serde_json::{Map, Value, json};
+use std::collections::BTreeSet;
+use tokenizers::models::bpe::{BPE, BpeTrainer};
+use tokenizers::pre_tokenizers::byte_level::ByteLevel;
+use tokenizers::{AddedToken, OffsetReferential, OffsetType, PreTokenizedString, PreTokenizer, Trainer};
+
+/// BPE is trained on this much text at most; more of it hardly changes the merges and takes hours.
+const MAX_BPE_TRAINING_BYTES: usize = 512 << 20;
+/// A longer word is cut for BPE training: text without spaces would be one word, and every merge walks through all of it.
+const MAX_WORD_CHARS: usize = 256;
+/// A pair that occurs once is no pattern.
+const MIN_PAIR_COUNT: u64 = 2;
+
+impl Tokenizer {
+    /// The tokenizer that `kind` asks for. `chars` takes the characters of both corpora, so that validation text always has tokens;
+    /// `bpe:N` is trained on `train` alone.
+    pub fn build(kind: &TokenizerKind, train: &Corpus, val: Option<&Corpus>, notices: &mut Notices) -> Result<Self> {
+        let several = train.may_have_several_documents() || val.is_some_and(Corpus::may_have_several_documents);
+        match kind {
+            TokenizerKind::Bytes => Self::bytes(several),
+            TokenizerKind::Chars => {
+                let mut seen = vec![false; char::MAX as usize + 1];
+                for corpus in std::iter::once(train).chain(val) {
+                    collect_chars(corpus, &mut seen, notices)?;
+                }
+                Self::chars(('\0'..=char::MAX).filter(|c| seen[*c as usize]), several)
+            }
+            TokenizerKind::Bpe(vocab_size) => {
+                let tokenizer = train_bpe(train, *vocab_size, notices)?;
+                if tokenizer.vocab_size() < *vocab_size {
+                    let got = tokenizer.vocab_size();
+                    notices.push(format!("tokenizer = bpe:{vocab_size}: the text has patterns for {got} tokens only"));
+                }
+                Ok(tokenizer)
+            }
+            TokenizerKind::Path(path) => Self::from_folder(path),
+        }
+    }
+
+    /// A token a byte: the id is the byte. With `end_of_text`, id 256 ends documents.
+    pub fn bytes(end_of_text: bool) -> Result<Self> {
+        Self::from_value(&bytes_json(end_of_text)?, end_of_text)
+    }
+
+    /// A token a character, ids in the order of code points. With `end_of_text`, the last id ends documents.
+    pub fn chars(chars: impl IntoIterator<Item = char>, end_of_text: bool) -> Result<Self> {
+        Self::from_value(&chars_json(chars, end_of_text)?, end_of_text)
+    }
+
+    fn from_value(tokenizer: &Value, end_of_text: bool) -> Result<Self> {
+        let config = if end_of_text { end_of_text_roles() } else { Map::new() };
+        Self::from_bytes("tokenizer", serde_json::to_vec_pretty(tokenizer)?, config, Vec::new())
+    }
+}
+
+/// `tokenizer.json` of [`Tokenizer::bytes`].
+pub(super) fn bytes_json(end_of_text: bool) -> Result<Value> {
+    let vocab = (0..=255u8).map(|b| (stream::char_of(b).to_string(), json!(b))).collect();
+    let byte_level = json!({"type": "ByteLevel", "add_prefix_space": false, "trim_offsets": false, "use_regex": false});
+    let model = json!({"type": "BPE", "dropout": null, "unk_token": null, "continuing_subword_prefix": null,
+        "end_of_word_suffix": null, "fuse_unk": false, "byte_fallback": false, "ignore_merges": false, "vocab": null, "merges": []});
+    Ok(with_model(byte_level.clone(), byte_level, model, vocab, end_of_text))
+}
+
+/// `tokenizer.json` of [`Tokenizer::chars`].
+pub(super) fn chars_json(chars: impl IntoIterator<Item = char>, end_of_text: bool) -> Result<Value> {
+    let chars: BTreeSet<char> = chars.into_iter().collect();
+    ensure!(!chars.is_empty(), "tokenizer = chars: the text has no characters. Name a file with text in it");
+    let vocab = chars.into_iter().enumerate().map(|(id, c)| (c.to_string(), json!(id))).collect();
+    Ok(with_model(
+        // A class of everything, because "." means different things to different engines.
+        json!({"type": "Split", "pattern": {"Regex": "[\\s\\S]"}, "behavior": "Isolated", "invert": false}),
+        json!({"type": "Fuse"}),
+        // No token is called [UNK], so that an unknown character is an error and never silently lost.
+        json!({"type": "WordLevel", "vocab": null, "unk_token": "[UNK]"}),
+        vocab,
+        end_of_text,
+    ))
+}
+
+fn with_model(pre_tokenizer: Value, decoder: Value, mut model: Value, mut vocab: Map<String, Value>, end_of_text: bool) -> Value {
+    let mut added = Vec::new();
+    if end_of_text {
+        let id = vocab.len();
+        vocab.insert(END_OF_TEXT.into(), json!(id));
+        added.push(json!({"id": id, "content": END_OF_TEXT, "single_word": false, "lstrip": false, "rstrip": false,
+            "normalized": false, "special": true}));
+    }
+    model["vocab"] = Value::Object(vocab);
+    json!({"version": "1.0", "truncation": null, "padding": null, "added_tokens": added, "normalizer": null,
+        "pre_tokenizer": pre_tokenizer, "post_processor": null, "decoder": decoder, "model": model})
+}
+
+/// One token plays all the parts, as in GPT-2.
+fn end_of_text_roles() -> Map<String, Value> {
+    ["bos_token", "eos_token", "pad_token"].into_iter().map(|role| (role.to_owned(), json!(END_OF_TEXT))).collect()
+}
+
+fn collect_chars(corpus: &Corpus, seen: &mut [bool], notices: &mut Notices) -> Result<()> {
+    let mut pieces = corpus.pieces();
+    while let Some(piece) = pieces.next_piece(notices)? {
+        for c in piece.text.chars() {
+            seen[c as usize] = true;
+        }
+    }
+    Ok(())
+}
+
+/// Learns merges from the text of a corpus. The trainer counts words first, so that memory grows with the distinct words only.
+fn train_bpe(corpus: &Corpus, vocab_size: usize, notices: &mut Notices) -> Result<Tokenizer> {
+    let mut trainer = BpeTrainer::builder()
+        .vocab_size(vocab_size)
+        .min_frequency(MIN_PAIR_COUNT)
+        .show_progress(false)
+        .special_tokens(vec![AddedToken::from(END_OF_TEXT, true)])
+        .initial_alphabet(ByteLevel::alphabet().into_iter().collect())
+        .build();
+    let mut pieces = corpus.pieces();
+    let (mut bytes, mut failure) = (0, None);
+    let texts = std::iter::from_fn(|| {
+        if bytes > MAX_BPE_TRAINING_BYTES {
+            let mib = MAX_BPE_TRAINING_BYTES >> 20;
+            notices.push(format!("tokenizer = bpe:{vocab_size}: trained on the first {mib} MiB of the text"));
+            return None;
+        }
+        match pieces.next_piece(notices) {
+            Ok(piece) => piece.map(|piece| {
+                bytes += piece.text.len();
+                piece.text
+            }),
+            Err(error) => {
+                failure = Some(error);
+                None
+            }
+        }
+    });
+    let fed = trainer.feed(texts, words_of);
+    if let Some(error) = failure {
+        return Err(error);
+    }
+    fed.map_err(training_failed)?;
+    let mut model = BPE::default();
+    let special = trainer.train(&mut model).map_err(training_failed)?;
+    let mut tokenizer = tokenizers::Tokenizer::new(model);
+    tokenizer.with_pre_tokenizer(Some(ByteLevel::new(false, false, true)));
+    tokenizer.with_decoder(Some(ByteLevel::new(false, false, true)));
+    tokenizer.add_special_tokens(special).map_err(training_failed)?;
+    let json = tokenizer.to_string(true).map_err(training_failed)?.into_bytes();
+    Tokenizer::from_bytes("tokenizer", json, end_of_text_roles(), Vec::new())
+}
+
+/// The words of a text as byte-level BPE sees them. The text of the special token is a token already and is not learned from.
+fn words_of(text: &str) -> tokenizers::Result<Vec<String>> {
+    let mut words = Vec::new();
+    for part in text.split(END_OF_TEXT) {
+        let mut split = PreTokenizedString::from(part);
+        ByteLevel::new(false, false, true).pre_tokenize(&mut split)?;
+        for (word, _, _) in split.get_splits(OffsetReferential::Original, OffsetType::None) {
+            if word.len() <= MAX_WORD_CHARS {
+                words.push(word.to_owned());
+            } else {
+                let chars: Vec<char> = word.chars().collect();
+                words.extend(chars.chunks(MAX_WORD_CHARS).map(String::from_iter));
+            }
+        }
+    }
+    Ok(words)
+}
+
+fn training_failed(error: tokenizers::Error) -> anyhow::Error {
+    anyhow!("tokenizer: BPE training failed: {error}")
+}

@@ -1,0 +1,294 @@
+use super::stream::{byte_of, char_of};
+use super::*;
+use crate::data::{Corpus, Notices};
+use proptest::prelude::*;
+use serde_json::{Value, json};
+use std::path::Path;
+use std::sync::LazyLock;
+
+const SAMPLE: &str =
+    "First Citizen:\nBefore we proceed any further, hear me speak.\n\nAll:\nSpeak, speak. It's naïve — 東京 🙂 e\u{301}\n";
+
+static BPE: LazyLock<Tokenizer> = LazyLock::new(|| {
+    let corpus = Corpus::from_text("sample", SAMPLE.repeat(4));
+    Tokenizer::build(&TokenizerKind::Bpe(300), &corpus, None, &mut Notices::new()).expect("BPE trains")
+});
+static BYTES: LazyLock<Tokenizer> = LazyLock::new(|| Tokenizer::bytes(false).expect("bytes build"));
+static BYTES_EOS: LazyLock<Tokenizer> = LazyLock::new(|| Tokenizer::bytes(true).expect("bytes build"));
+
+fn save(tokenizer: &Tokenizer, folder: &Path) {
+    for (name, content) in tokenizer.files(128).expect("files") {
+        std::fs::write(folder.join(name), content).expect("write");
+    }
+}
+
+fn streamed(tokenizer: &Tokenizer, ids: &[u32]) -> (String, Vec<String>) {
+    let mut stream = tokenizer.decode_stream();
+    let parts: Vec<String> = ids.iter().map(|id| stream.push(*id).expect("push")).collect();
+    (parts.concat() + &stream.finish().expect("finish"), parts)
+}
+
+/// `Ok` text or the error's only line.
+fn error_of<T>(result: Result<T>) -> String {
+    let text = result.err().map(|e| format!("{e:#}")).unwrap_or_default();
+    assert!(!text.is_empty() && !text.contains('\n'), "one line wanted: {text:?}");
+    text
+}
+
+#[test]
+fn kinds_are_parsed() {
+    assert_eq!("bytes".parse::<TokenizerKind>().unwrap(), TokenizerKind::Bytes);
+    assert_eq!("bpe:257".parse::<TokenizerKind>().unwrap(), TokenizerKind::Bpe(257));
+    assert_eq!("models/x".parse::<TokenizerKind>().unwrap(), TokenizerKind::Path("models/x".into()));
+    for bad in ["", "bpe", "bpe:", "bpe:256", "bpe:-1", "bpe:1e9", "bpe:99999999999999999999"] {
+        assert!(error_of(bad.parse::<TokenizerKind>()).contains("tokenizer = "));
+    }
+}
+
+#[test]
+fn the_byte_alphabet_is_gpt2s() {
+    let alphabet: HashSet<char> = (0..=255).map(char_of).collect();
+    assert_eq!(alphabet, tokenizers::pre_tokenizers::byte_level::ByteLevel::alphabet().into_iter().collect());
+    for byte in 0..=255 {
+        assert_eq!(byte_of(char_of(byte)), Some(byte));
+        assert_eq!(BYTES.decode(&BYTES.encode("é").unwrap()).unwrap(), "é");
+    }
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig::with_cases(128))]
+
+    #[test]
+    fn bytes_round_trip(text in any::<String>()) {
+        for tokenizer in [&*BYTES, &*BYTES_EOS] {
+            let ids = tokenizer.encode(&text).unwrap();
+            prop_assert_eq!(&ids, &text.bytes().map(u32::from).collect::<Vec<_>>());
+            prop_assert_eq!(&ids, &tokenizer.encode_by_crate(&text).unwrap().get_ids().to_vec());
+            prop_assert_eq!(tokenizer.decode(&ids).unwrap(), text.clone());
+            prop_assert_eq!(streamed(tokenizer, &ids).0, text.clone());
+        }
+    }
+
+    #[test]
+    fn chars_round_trip(text in ".{1,60}|\\PC{1,60}|[ \\n\\r\\t\u{301}\u{0}a]{1,60}", with_eos in any::<bool>()) {
+        let tokenizer = Tokenizer::chars(text.chars(), with_eos).unwrap();
+        prop_assert!(tokenizer.is_direct());
+        let ids = tokenizer.encode(&text).unwrap();
+        prop_assert_eq!(ids.len(), text.chars().count());
+        prop_assert_eq!(&ids, &tokenizer.encode_by_crate(&text).unwrap().get_ids().to_vec());
+        prop_assert_eq!(tokenizer.decode(&ids).unwrap(), text.clone());
+        prop_assert_eq!(streamed(&tokenizer, &ids).0, text);
+    }
+
+    #[test]
+    fn bpe_round_trip(text in any::<String>(), sample in "[ a-zA-Z',.\\n\u{e9}\u{6771}\u{1f642}]{0,80}") {
+        for text in [text, sample] {
+            let ids = BPE.encode(&text).unwrap();
+            prop_assert!(ids.iter().all(|id| (*id as usize) < BPE.vocab_size()));
+            prop_assert_eq!(BPE.decode(&ids).unwrap(), text.clone());
+            prop_assert_eq!(streamed(&BPE, &ids).0, text);
+        }
+    }
+
+    /// A model may sample any ids at all: the stream still says what decoding at once says, and never half a character.
+    #[test]
+    fn streams_of_random_ids_equal_decoding(ids in prop::collection::vec(0u32..310, 0..60)) {
+        for tokenizer in [&*BYTES, &*BYTES_EOS, &*BPE] {
+            prop_assert_eq!(streamed(tokenizer, &ids).0, tokenizer.decode(&ids).unwrap());
+        }
+    }
+}
+
+#[test]
+fn characters_come_whole() {
+    let ids = BYTES.encode("a🙂b").unwrap();
+    let (_, parts) = streamed(&BYTES, &ids);
+    assert_eq!(parts, ["a", "", "", "", "🙂", "b"]);
+    assert_eq!(streamed(&BYTES, &ids[..3]).0, "a\u{FFFD}", "cut off by the end");
+}
+
+#[test]
+fn a_foreign_decoder_streams_too() {
+    let vocab = json!({"<unk>": 0, "▁the": 1, "▁cat": 2, "s": 3, "<0xF0>": 4, "<0x9F>": 5, "<0x99>": 6, "<0x82>": 7});
+    let json = json!({"version": "1.0", "added_tokens": [], "normalizer": null,
+        "pre_tokenizer": {"type": "Metaspace", "replacement": "▁", "prepend_scheme": "first", "split": true}, "post_processor": null,
+        "decoder": {"type": "Sequence", "decoders": [{"type": "Replace", "pattern": {"String": "▁"}, "content": " "},
+            {"type": "ByteFallback"}, {"type": "Fuse"}, {"type": "Strip", "content": " ", "start": 1, "stop": 0}]},
+        "model": {"type": "BPE", "unk_token": "<unk>", "byte_fallback": true, "vocab": vocab, "merges": []}});
+    let folder = tempfile::tempdir().unwrap();
+    std::fs::write(folder.path().join("tokenizer.json"), json.to_string()).unwrap();
+    let tokenizer = Tokenizer::from_folder(folder.path()).unwrap();
+    let ids = [1, 2, 3, 4, 5, 6, 7, 2, 1];
+    assert_eq!(tokenizer.decode(&ids).unwrap(), "the cats🙂 cat the");
+    let (text, parts) = streamed(&tokenizer, &ids);
+    assert_eq!((text.as_str(), parts[3].as_str(), parts[6].as_str()), ("the cats🙂 cat the", "", "🙂"));
+}
+
+#[test]
+fn an_unknown_character_is_named() {
+    let tokenizer = Tokenizer::chars("abc".chars(), false).unwrap();
+    assert!(error_of(tokenizer.encode("abé")).contains("'é' (U+00E9)"));
+    assert_eq!(tokenizer.vocab_size(), 3);
+    assert_eq!((tokenizer.eos_id(), tokenizer.token_text(1).as_deref(), tokenizer.token_text(9)), (None, Some("b"), None));
+    assert!(Tokenizer::chars("".chars(), false).is_err());
+}
+
+#[test]
+fn the_end_of_text_token_is_special() {
+    let chars = Tokenizer::chars("<|endoftxabc>".chars(), true).unwrap();
+    for tokenizer in [&*BYTES_EOS, &chars, &*BPE] {
+        let eos = tokenizer.eos_id().unwrap();
+        let ids = tokenizer.encode(&format!("ab{END_OF_TEXT}c{END_OF_TEXT}")).unwrap();
+        assert_eq!(ids.iter().filter(|id| **id == eos).count(), 2);
+        assert_eq!(ids, tokenizer.encode_by_crate(&format!("ab{END_OF_TEXT}c{END_OF_TEXT}")).unwrap().get_ids());
+        assert_eq!((tokenizer.decode(&ids).unwrap(), streamed(tokenizer, &ids).0), ("abc".into(), "abc".into()));
+        assert_eq!((tokenizer.token_text(eos).as_deref(), tokenizer.bos_id()), (Some(END_OF_TEXT), Some(eos)));
+    }
+    let plain = BYTES.encode(END_OF_TEXT).unwrap();
+    assert_eq!((BYTES.vocab_size(), plain.len(), BYTES.eos_id()), (256, END_OF_TEXT.len(), None));
+    assert_eq!((BYTES_EOS.vocab_size(), BYTES_EOS.eos_id()), (257, Some(256)));
+}
+
+#[test]
+fn bpe_training_is_repeatable_and_complete() {
+    let corpus = Corpus::from_text("sample", SAMPLE.repeat(4));
+    let again = Tokenizer::build(&TokenizerKind::Bpe(300), &corpus, None, &mut Notices::new()).unwrap();
+    assert_eq!(again.json(), BPE.json());
+    assert_eq!(BPE.vocab_size(), 300);
+    assert!(BPE.encode(SAMPLE).unwrap().len() < SAMPLE.len() * 3 / 4);
+    let mut notices = Notices::new();
+    let small = Tokenizer::build(&TokenizerKind::Bpe(5000), &corpus, None, &mut notices).unwrap();
+    assert!(small.vocab_size() < 5000 && notices.lines()[0].contains("patterns for"));
+    let exact = Tokenizer::build(&TokenizerKind::Bpe(257), &corpus, None, &mut notices).unwrap();
+    assert_eq!(exact.decode(&exact.encode(SAMPLE).unwrap()).unwrap(), SAMPLE);
+    assert_eq!(BPE.token_text(BPE.encode("\u{1}").unwrap()[0]).as_deref(), Some("\u{1}"));
+    assert_eq!(BPE.token_text(BYTES_EOS.vocab_size() as u32 + 9000), None);
+    assert_eq!(BYTES.token_text(0xE2).as_deref(), Some("\\xE2"));
+}
+
+#[test]
+fn files_load_again() {
+    let chars = Tokenizer::chars(SAMPLE.chars(), false).unwrap();
+    let chars_eos = Tokenizer::chars(SAMPLE.chars(), true).unwrap();
+    for (tokenizer, direct) in [(&*BYTES, true), (&*BYTES_EOS, true), (&*BPE, false), (&chars, true), (&chars_eos, true)] {
+        let folder = tempfile::tempdir().unwrap();
+        save(tokenizer, folder.path());
+        for path in [folder.path().to_owned(), folder.path().join("tokenizer.json")] {
+            let loaded = Tokenizer::from_folder(&path).unwrap();
+            assert_eq!(loaded.is_direct(), direct);
+            assert_eq!(loaded.encode(SAMPLE).unwrap(), tokenizer.encode(SAMPLE).unwrap());
+            assert_eq!((loaded.eos_id(), loaded.bos_id()), (tokenizer.eos_id(), tokenizer.bos_id()));
+            assert_eq!((loaded.json(), loaded.vocab_size()), (tokenizer.json(), tokenizer.vocab_size()));
+            assert_eq!(loaded.files(128).unwrap(), tokenizer.files(128).unwrap());
+        }
+    }
+}
+
+#[test]
+fn special_tokens_come_from_the_files_beside() {
+    let folder = tempfile::tempdir().unwrap();
+    let at = |name: &str| folder.path().join(name);
+    save(&BPE, folder.path());
+    let eos = BPE.eos_id();
+    let load = || Tokenizer::from_folder(folder.path());
+    std::fs::write(at("tokenizer_config.json"), json!({"eos_token": {"content": END_OF_TEXT}, "chat_template": "x"}).to_string())
+        .unwrap();
+    assert_eq!((load().unwrap().eos_id(), load().unwrap().bos_id()), (eos, None));
+    let kept = load().unwrap().files(7).unwrap();
+    let config: Value = serde_json::from_slice(&kept[1].1).unwrap();
+    assert_eq!((&config["chat_template"], &config["model_max_length"]), (&json!("x"), &json!(7)));
+    std::fs::remove_file(at("tokenizer_config.json")).unwrap();
+    assert_eq!(load().unwrap().eos_id(), None);
+    std::fs::write(at("config.json"), json!({"eos_token_id": [5, 6], "bos_token_id": 1}).to_string()).unwrap();
+    assert_eq!((load().unwrap().eos_id(), load().unwrap().bos_id()), (Some(5), Some(1)));
+    std::fs::write(at("generation_config.json"), json!({"eos_token_id": 7}).to_string()).unwrap();
+    assert_eq!((load().unwrap().eos_id(), load().unwrap().bos_id()), (Some(7), Some(1)));
+    std::fs::write(at("tokenizer_config.json"), json!({"eos_token": "</s>"}).to_string()).unwrap();
+    assert!(error_of(load()).contains("eos_token = \"</s>\""));
+    std::fs::write(at("tokenizer_config.json"), json!({"eos_token": 5}).to_string()).unwrap();
+    assert!(error_of(load()).contains("eos_token is neither"));
+    std::fs::write(at("tokenizer_config.json"), "[").unwrap();
+    assert!(error_of(load()).contains("tokenizer_config.json"));
+}
+
+/// A word-level `tokenizer.json` around this vocabulary, written out by hand because some of it is not valid.
+fn word_level(vocab: &str, added: &str) -> String {
+    format!(r#"{{"version":"1.0","added_tokens":{added},"model":{{"type":"WordLevel","vocab":{vocab},"unk_token":"a"}}}}"#)
+}
+
+#[test]
+fn hostile_tokenizer_files_are_refused() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("tokenizer.json");
+    assert!(error_of(Tokenizer::from_folder(folder.path())).contains("no such file"));
+    let added = |id: i64| {
+        format!(
+            r#"[{{"id":{id},"content":"x","single_word":false,"lstrip":false,"rstrip":false,"normalized":false,"special":true}}]"#
+        )
+    };
+    let bad_merges = r#"{"version":"1.0","added_tokens":[],"model":{"type":"BPE","vocab":{"a":0},"merges":["a b"]}}"#;
+    let bad_regex = r#"{"version":"1.0","added_tokens":[],"pre_tokenizer":{"type":"Split","pattern":{"Regex":"(["},"behavior":"Isolated","invert":false},"model":{"type":"BPE","vocab":{"a":0},"merges":[]}}"#;
+    let cases = [
+        (String::new(), "EOF"),
+        ("<html>".into(), "expected value"),
+        ("[".repeat(100_000), "line 1"),
+        ("null".into(), "invalid type"),
+        (r#"{"version":"1.0"}"#.into(), "model"),
+        (word_level("{}", "[]"), "empty"),
+        (word_level(r#"{"a":0,"a":1}"#, "[]"), "\"a\" twice"),
+        (word_level(r#"{"a":0,"b":0}"#, "[]"), "id 0, which another"),
+        (word_level(r#"{"a":0,"b":4000000000}"#, "[]"), "id 4000000000, but there are 2"),
+        (word_level(r#"{"a":0,"b":-1}"#, "[]"), "id -1"),
+        (word_level(r#"{"a":0,"b":1.5}"#, "[]"), "\"b\""),
+        (word_level(r#"{"a":0,"b":99999999999999999999}"#, "[]"), "\"b\""),
+        (word_level(r#"{"a":0}"#, &added(3_000_000)), "id 3000000"),
+        (word_level(r#"{"a":0}"#, &added(7)), "added token \"x\" has id 7, but 1"),
+        (bad_merges.into(), "out of vocabulary"),
+        (bad_regex.into(), "cannot be used"),
+    ];
+    for (content, expected) in cases {
+        std::fs::write(&path, &content).unwrap();
+        let error = error_of(Tokenizer::from_folder(&path));
+        assert!(error.contains(expected) && error.contains("tokenizer.json"), "{error:?} lacks {expected:?}");
+    }
+    std::fs::File::create(&path).unwrap().set_len(65 << 20).unwrap();
+    assert!(error_of(Tokenizer::from_folder(&path)).contains("64 MiB"));
+}
+
+#[test]
+fn a_slow_regex_ends() {
+    let json = r#"{"version":"1.0","added_tokens":[],"pre_tokenizer":{"type":"Split","pattern":{"Regex":"(a+)+(?!a)b"},"behavior":"Isolated","invert":false},"model":{"type":"BPE","vocab":{"a":0},"merges":[]}}"#;
+    let folder = tempfile::tempdir().unwrap();
+    std::fs::write(folder.path().join("tokenizer.json"), json).unwrap();
+    let start = std::time::Instant::now();
+    Tokenizer::from_folder(folder.path()).unwrap().encode(&"a".repeat(10_000)).ok();
+    assert!(start.elapsed().as_secs() < 5);
+}
+
+#[test]
+fn settings_of_a_batch_job_are_ignored() {
+    let mut json: Value = serde_json::from_slice(BYTES.json()).unwrap();
+    json["truncation"] = json!({"direction": "Right", "max_length": 4, "strategy": "LongestFirst", "stride": 0});
+    json["padding"] = json!({"strategy": {"Fixed": 9}, "direction": "Right", "pad_to_multiple_of": null, "pad_id": 0, "pad_type_id": 0,
+        "pad_token": "!"});
+    let folder = tempfile::tempdir().unwrap();
+    std::fs::write(folder.path().join("tokenizer.json"), json.to_string()).unwrap();
+    let tokenizer = Tokenizer::from_folder(folder.path()).unwrap();
+    assert_eq!((tokenizer.encode("ab").unwrap().len(), tokenizer.encode("abcdefgh").unwrap().len()), (2, 8));
+}
+
+#[test]
+fn extreme_words_take_no_extreme_time() {
+    let start = std::time::Instant::now();
+    let word = "ab".repeat(500_000);
+    let marks = "\u{301}".repeat(1_000_000);
+    let spaces = " ".repeat(100_000);
+    for text in [&word, &marks, &spaces] {
+        for tokenizer in [&*BYTES, &*BPE, &Tokenizer::chars(text.chars(), false).unwrap()] {
+            assert_eq!(&tokenizer.decode(&tokenizer.encode(text).unwrap()).unwrap(), text);
+        }
+    }
+    let corpus = Corpus::from_text("word", word);
+    assert!(Tokenizer::build(&TokenizerKind::Bpe(300), &corpus, None, &mut Notices::new()).unwrap().vocab_size() > 257);
+    assert!(start.elapsed().as_secs() < 30, "{:?}", start.elapsed());
+}

@@ -1,0 +1,231 @@
+//! Activations: everything that a pass over (B, T) tokens writes. A buffer each, because WebGPU forbids one buffer bound for reading and
+//! for writing in one dispatch.
+
+use crate::config::ModelConfig;
+use crate::gpu::{Gpu, Tensor};
+use crate::ops::logprob::RowStats;
+use crate::ops::objective::stats;
+
+/// What a pass is for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Pass {
+    /// Log-probabilities only: the blocks share one set of buffers.
+    Forward,
+    /// Forward and backward: every block keeps its own.
+    Training,
+}
+
+/// What the host writes before a pass.
+#[derive(Clone, Debug)]
+pub struct Inputs<T> {
+    /// (R) u32
+    pub tokens: T,
+    /// (R) u32; any value where `weights` is 0
+    pub targets: T,
+    /// (R) u32: index of the token inside its document
+    pub positions: T,
+    /// (R) f32: share of each target in the loss
+    pub weights: T,
+    /// (R) u32, training: see `ops::embedding::Spans`
+    pub order: T,
+    /// (3 R) u32, training
+    pub spans: T,
+}
+
+/// What one block writes going forward.
+#[derive(Clone, Debug)]
+pub struct BlockActivations<T> {
+    /// (R, C) normalised input of attention
+    pub attn_in: T,
+    /// (R)
+    pub attn_rstd: T,
+    /// (R, H D + 2 Hkv D) before q/k norm; Qwen3 only
+    pub qkv_raw: Option<T>,
+    /// (R H) and (R Hkv), Qwen3 only
+    pub qk_rstd: Option<[T; 2]>,
+    /// (R, H D + 2 Hkv D) after norm and rotation
+    pub qkv: T,
+    /// (R, H D)
+    pub attn_out: T,
+    /// (R, H) log-sum-exp of the scores
+    pub attn_lse: T,
+    /// (R, C) residual stream after attention
+    pub after_attn: T,
+    /// (R, C) normalised input of the MLP
+    pub mlp_in: T,
+    /// (R)
+    pub mlp_rstd: T,
+    /// (R, 2 F)
+    pub gate_up: T,
+    /// (R, F)
+    pub hidden: T,
+    /// (R, C) residual stream after the MLP
+    pub after_mlp: T,
+}
+
+/// Gradients of activations; one set serves every block.
+#[derive(Clone, Debug)]
+pub struct Gradients<T> {
+    /// (R, C) of the residual stream, all the way down
+    pub stream: T,
+    /// (R, C) of a normalised input
+    pub norm_in: T,
+    /// (R, H D + 2 Hkv D)
+    pub qkv: T,
+    /// (R, H D + 2 Hkv D) before q/k norm; Qwen3 only
+    pub qkv_raw: Option<T>,
+    /// (R, H D)
+    pub attn_out: T,
+    /// (R, H)
+    pub delta: T,
+    /// (R, F)
+    pub hidden: T,
+    /// (R, 2 F)
+    pub gate_up: T,
+}
+
+/// See the module.
+#[derive(Clone, Debug)]
+pub struct Activations<T> {
+    /// Sequences.
+    pub batch: usize,
+    /// Tokens in each.
+    pub time: usize,
+    /// From the host.
+    pub inputs: Inputs<T>,
+    /// (R, C)
+    pub embedded: T,
+    /// One per block, or clones of one.
+    pub blocks: Vec<BlockActivations<T>>,
+    /// (R, C) normalised input of the head
+    pub head_in: T,
+    /// (R)
+    pub head_rstd: T,
+    /// (rows of a chunk, padded V): logits, then their gradient, chunk by chunk
+    pub logits: T,
+    /// (R) log pi(target)
+    pub logp: T,
+    /// (R)
+    pub entropy: T,
+    /// (R) sum of squared probabilities
+    pub sum_p2: T,
+    /// (R) log sum exp of the logits
+    pub lse: T,
+    /// (R) d loss / d log pi(target)
+    pub dlogp: T,
+    /// `ops::objective::stats`
+    pub stats: T,
+    /// Training only.
+    pub gradients: Option<Gradients<T>>,
+}
+
+/// Bytes that logits may take: more rows at once gain nothing.
+const LOGITS_BYTES: usize = 64 << 20;
+
+/// Rows of logits that are made at once: a multiple of 64, so that chunks are aligned.
+pub fn chunk_rows(rows: usize, vocab_stride: usize, max_binding_bytes: u64) -> usize {
+    let most = LOGITS_BYTES.min(max_binding_bytes as usize) / (4 * vocab_stride);
+    rows.min((most / 64 * 64).max(64))
+}
+
+/// Width of a row of logits: padded so that rows can be read as vectors of four.
+pub fn vocab_stride(vocab: usize) -> usize {
+    vocab.next_multiple_of(4)
+}
+
+impl<T: Clone> Activations<T> {
+    /// The only place where an activation is named and shaped; `make` gives each its storage.
+    pub fn declare(
+        c: &ModelConfig,
+        batch: usize,
+        time: usize,
+        pass: Pass,
+        max_binding_bytes: u64,
+        mut make: impl FnMut(&str, &[usize]) -> T,
+    ) -> Self {
+        let r = batch * time;
+        let (width, inner, heads) = (c.hidden_size, c.intermediate_size, c.num_attention_heads);
+        let training = pass == Pass::Training;
+        let inputs = Inputs {
+            tokens: make("tokens", &[r]),
+            targets: make("targets", &[r]),
+            positions: make("positions", &[r]),
+            weights: make("weights", &[r]),
+            order: make("order", &[r]),
+            spans: make("spans", &[3 * r]),
+        };
+        let embedded = make("embedded", &[r, width]);
+        let mut block = || BlockActivations {
+            attn_in: make("attn_in", &[r, width]),
+            attn_rstd: make("attn_rstd", &[r]),
+            qkv_raw: c.qk_norm().then(|| make("qkv_raw", &[r, c.qkv_dim()])),
+            qk_rstd: c.qk_norm().then(|| [make("q_rstd", &[r * heads]), make("k_rstd", &[r * c.num_key_value_heads])]),
+            qkv: make("qkv", &[r, c.qkv_dim()]),
+            attn_out: make("attn_out", &[r, c.query_dim()]),
+            attn_lse: make("attn_lse", &[r, heads]),
+            after_attn: make("after_attn", &[r, width]),
+            mlp_in: make("mlp_in", &[r, width]),
+            mlp_rstd: make("mlp_rstd", &[r]),
+            gate_up: make("gate_up", &[r, 2 * inner]),
+            hidden: make("hidden", &[r, inner]),
+            after_mlp: make("after_mlp", &[r, width]),
+        };
+        let blocks = match pass {
+            Pass::Training => (0..c.num_hidden_layers).map(|_| block()).collect(),
+            Pass::Forward => vec![block(); c.num_hidden_layers],
+        };
+        let stride = vocab_stride(c.vocab_size);
+        Activations {
+            batch,
+            time,
+            inputs,
+            embedded,
+            blocks,
+            head_in: make("head_in", &[r, width]),
+            head_rstd: make("head_rstd", &[r]),
+            logits: make("logits", &[chunk_rows(r, stride, max_binding_bytes), stride]),
+            logp: make("logp", &[r]),
+            entropy: make("entropy", &[r]),
+            sum_p2: make("sum_p2", &[r]),
+            lse: make("lse", &[r]),
+            dlogp: make("dlogp", &[r]),
+            stats: make("stats", &[stats::LEN]),
+            gradients: training.then(|| Gradients {
+                stream: make("d_stream", &[r, width]),
+                norm_in: make("d_norm_in", &[r, width]),
+                qkv: make("d_qkv", &[r, c.qkv_dim()]),
+                qkv_raw: c.qk_norm().then(|| make("d_qkv_raw", &[r, c.qkv_dim()])),
+                attn_out: make("d_attn_out", &[r, c.query_dim()]),
+                delta: make("delta", &[r, heads]),
+                hidden: make("d_hidden", &[r, inner]),
+                gate_up: make("d_gate_up", &[r, 2 * inner]),
+            }),
+        }
+    }
+}
+
+impl Activations<Tensor> {
+    /// Allocate for `batch` sequences of `time` tokens.
+    pub fn new(gpu: &Gpu, c: &ModelConfig, batch: usize, time: usize, pass: Pass) -> Self {
+        Self::declare(c, batch, time, pass, gpu.max_binding_bytes(), |name, shape| Tensor::new(gpu, "activations", name, shape))
+    }
+
+    /// What the head says of each row.
+    pub fn row_stats(&self) -> RowStats {
+        RowStats {
+            logp: self.logp.clone(),
+            entropy: self.entropy.clone(),
+            sum_p2: self.sum_p2.clone(),
+            lse: self.lse.clone(),
+        }
+    }
+}
+
+/// Bytes that [`Activations::new`] allocates.
+pub fn bytes(c: &ModelConfig, batch: usize, time: usize, pass: Pass, max_binding_bytes: u64) -> u64 {
+    let mut bytes = 0u64;
+    Activations::declare(c, batch, time, pass, max_binding_bytes, |_, shape| {
+        bytes += (4 * shape.iter().product::<usize>() as u64).next_multiple_of(16);
+    });
+    bytes
+}

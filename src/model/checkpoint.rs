@@ -1,0 +1,129 @@
+//! Checkpoints that survive a kill, a full disk and a power cut.
+//!
+//! Protocol: a temp folder, every file synced, `MANIFEST.json` with sizes and hashes last, rename, sync the parent. A folder whose
+//! manifest does not verify does not exist; the reader takes the newest that does. A failed fsync is never repeated on the same file:
+//! the save starts again in a new folder. The same code writes export folders, which only hold other files.
+
+mod read;
+mod write;
+
+pub use read::{Checkpoint, Newest, list, newest_valid, verify, verify_sizes};
+pub use write::{CheckpointWriter, Existing, Place, SaveFailed, clean_stale, save};
+
+use crate::vfs::clean;
+use anyhow::{Result, ensure};
+use serde::{Deserialize, Serialize};
+use sha2::{Digest, Sha256};
+use std::path::{Path, PathBuf};
+
+/// The version of the folder's format; a reader refuses newer ones.
+pub const FORMAT: u32 = 1;
+/// The file that makes a folder a checkpoint.
+pub const MANIFEST: &str = "MANIFEST.json";
+
+/// What a checkpoint is and what is in it.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Manifest {
+    /// See [`FORMAT`].
+    pub format: u32,
+    /// Where it came from.
+    #[serde(flatten)]
+    pub origin: Origin,
+    /// lehr's version.
+    pub lehr: String,
+    /// Every file but the manifest.
+    pub files: Vec<FileEntry>,
+}
+
+/// Where a checkpoint came from.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Origin {
+    /// Updates made.
+    pub step: u64,
+    /// The run's identity.
+    pub run_id: String,
+    /// Hash of the settings that fix tensors and arithmetic.
+    pub config_hash: String,
+    /// Adapter and driver that computed it.
+    pub adapter: String,
+}
+
+/// One file of a checkpoint.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct FileEntry {
+    /// Its name in the folder.
+    pub name: String,
+    /// Its size.
+    pub bytes: u64,
+    /// SHA-256 of its content, in hex.
+    pub sha256: String,
+}
+
+/// The end of a manifest's text: the hash of all that stands before it, so that no byte of the manifest can change unnoticed.
+const CHECKSUM_KEY: &str = ",\n  \"checksum\": \"";
+const CHECKSUM_END: &str = "\"\n}\n";
+
+impl Manifest {
+    /// Bytes of all files together.
+    pub fn bytes(&self) -> u64 {
+        self.files.iter().map(|f| f.bytes).fold(0, u64::saturating_add)
+    }
+
+    fn render(&self) -> Result<String> {
+        let json = serde_json::to_string_pretty(self)?;
+        let body = json.trim_end_matches(['}', '\n']);
+        Ok(format!("{body}{CHECKSUM_KEY}{}{CHECKSUM_END}", hex(&Sha256::digest(body))))
+    }
+
+    fn parse(text: &str) -> Result<Manifest> {
+        #[derive(Deserialize)]
+        struct Format {
+            format: u32,
+        }
+        let broken = |e: serde_json::Error| anyhow::anyhow!("{MANIFEST}: {}", clean(&e.to_string()));
+        let Format { format } = serde_json::from_str(text).map_err(broken)?;
+        ensure!(format <= FORMAT, "{MANIFEST}: written in format {format}, this lehr reads up to {FORMAT}: update lehr");
+        ensure!(format >= 1, "{MANIFEST}: format = {format}: must be at least 1");
+        let (body, checksum) = text.rsplit_once(CHECKSUM_KEY).unwrap_or((text, ""));
+        let sound = checksum.strip_suffix(CHECKSUM_END).is_some_and(|c| c == hex(&Sha256::digest(body)));
+        ensure!(sound, "{MANIFEST}: its checksum does not fit: damaged or edited");
+        let manifest: Manifest = serde_json::from_str(text).map_err(broken)?;
+        for (i, file) in manifest.files.iter().enumerate() {
+            check_file_name(&file.name)?;
+            ensure!(
+                manifest.files[..i].iter().all(|f| f.name != file.name),
+                "{MANIFEST}: '{}' is listed twice",
+                clean(&file.name)
+            );
+        }
+        Ok(manifest)
+    }
+}
+
+/// Only plain names: never a way out of the folder.
+fn check_file_name(name: &str) -> Result<()> {
+    let plain = Path::new(name).file_name().is_some_and(|f| f == name) && !name.contains(['/', '\\', ':', '\0']);
+    ensure!(plain && name != MANIFEST, "{MANIFEST}: file name '{}' is not a plain name", clean(name));
+    Ok(())
+}
+
+/// The folder name of a step.
+pub fn step_name(step: u64) -> String {
+    format!("step-{step:08}")
+}
+
+/// The step in a folder name; only names that [`step_name`] makes.
+pub fn step_of(name: &str) -> Option<u64> {
+    let step = name.strip_prefix("step-")?.parse().ok()?;
+    (step_name(step) == name).then_some(step)
+}
+
+/// The folder of a run's checkpoints.
+pub fn folder(run: &Path) -> PathBuf {
+    run.join("checkpoints")
+}
+
+/// Bytes as hex.
+pub fn hex(bytes: &[u8]) -> String {
+    bytes.iter().map(|b| format!("{b:02x}")).collect()
+}

@@ -1,0 +1,167 @@
+//! Finding, verifying and opening checkpoints.
+
+use super::{MANIFEST, Manifest, folder, hex, step_of};
+use crate::model::hf_config::{self, HfConfig};
+use crate::model::safetensors_file::SafetensorsFile;
+use crate::model::weight_files::WeightFiles;
+use crate::vfs::{Kind, Vfs, clean, shown};
+use anyhow::{Context, Result, ensure};
+use sha2::{Digest, Sha256};
+use std::io::Read;
+use std::path::{Path, PathBuf};
+
+/// A checkpoint that has been verified.
+#[derive(Clone, Debug)]
+pub struct Checkpoint {
+    /// Its folder.
+    pub path: PathBuf,
+    /// What it says of itself.
+    pub manifest: Manifest,
+}
+
+impl Checkpoint {
+    /// Verify a folder and take it.
+    ///
+    /// # Errors
+    /// As [`verify`].
+    pub fn open(vfs: &dyn Vfs, path: &Path) -> Result<Self> {
+        Ok(Checkpoint { path: path.to_owned(), manifest: verify(vfs, path)? })
+    }
+
+    /// Updates made.
+    pub fn step(&self) -> u64 {
+        self.manifest.origin.step
+    }
+
+    /// The weights.
+    ///
+    /// # Errors
+    /// As [`WeightFiles::open`].
+    pub fn weights(&self) -> Result<WeightFiles> {
+        WeightFiles::open(&self.path)
+    }
+
+    /// The optimizer's tensors.
+    ///
+    /// # Errors
+    /// No optimizer in it (an export), or as [`SafetensorsFile::open`].
+    pub fn optimizer(&self) -> Result<SafetensorsFile> {
+        let path = self.path.join("optimizer.safetensors");
+        ensure!(
+            path.exists(),
+            "{}: holds no optimizer.safetensors: it can start a run (--init) but not resume one",
+            shown(&self.path)
+        );
+        SafetensorsFile::open(&path)
+    }
+
+    /// The model's shape.
+    ///
+    /// # Errors
+    /// As [`hf_config::read`].
+    pub fn config(&self) -> Result<HfConfig> {
+        hf_config::read(&self.path.join("config.json"))
+    }
+
+    /// The trainer's own state, `trainer.json`.
+    ///
+    /// # Errors
+    /// Missing, or not of this type.
+    pub fn trainer<T: serde::de::DeserializeOwned>(&self, vfs: &dyn Vfs) -> Result<T> {
+        let path = self.path.join("trainer.json");
+        let bytes = vfs.read(&path, 64 << 20).with_context(|| shown(&path))?;
+        serde_json::from_slice(&bytes).map_err(|e| anyhow::anyhow!("{}: {}", shown(&path), clean(&e.to_string())))
+    }
+}
+
+/// Check a checkpoint folder: the manifest, and every file's size and hash.
+///
+/// # Errors
+/// One line that names folder and file.
+pub fn verify(vfs: &dyn Vfs, dir: &Path) -> Result<Manifest> {
+    check(vfs, dir, true)
+}
+
+/// As [`verify`] with sizes only: enough for a folder whose hashes this process has checked before.
+///
+/// # Errors
+/// As there.
+pub fn verify_sizes(vfs: &dyn Vfs, dir: &Path) -> Result<Manifest> {
+    check(vfs, dir, false)
+}
+
+fn check(vfs: &dyn Vfs, dir: &Path, hashes: bool) -> Result<Manifest> {
+    let at = || shown(dir);
+    let bytes = vfs.read(&dir.join(MANIFEST), 4 << 20).with_context(|| format!("{}: {MANIFEST}", at()))?;
+    let text = std::str::from_utf8(&bytes).with_context(|| format!("{}: {MANIFEST}", at()))?;
+    let manifest = Manifest::parse(text).with_context(at)?;
+    if let Some(step) = dir.file_name().and_then(|name| step_of(name.to_str()?)) {
+        let says = manifest.origin.step;
+        ensure!(says == step, "{}: {MANIFEST}: step = {says}: the folder's name says {step}: copied under a wrong name?", at());
+    }
+    for file in &manifest.files {
+        let at = || format!("{}: {}", shown(dir), clean(&file.name));
+        let (mut reader, bytes) = vfs.open(&dir.join(&file.name)).with_context(at)?;
+        ensure!(bytes == file.bytes, "{}: has {bytes} bytes, the manifest says {}: truncated or exchanged", at(), file.bytes);
+        if hashes {
+            let found = hash(&mut *reader).with_context(at)?;
+            ensure!(found == file.sha256, "{}: its SHA-256 is not the manifest's: damaged or of another checkpoint", at());
+        }
+    }
+    Ok(manifest)
+}
+
+fn hash(reader: &mut dyn Read) -> std::io::Result<String> {
+    let (mut hash, mut buffer) = (Sha256::new(), vec![0; 1 << 18]);
+    loop {
+        match reader.read(&mut buffer) {
+            Ok(0) => return Ok(hex(&hash.finalize())),
+            Ok(n) => hash.update(&buffer[..n]),
+            Err(e) if e.kind() == std::io::ErrorKind::Interrupted => {}
+            Err(e) => return Err(e),
+        }
+    }
+}
+
+/// The checkpoint folders of a run, newest first, not verified. Links are passed over.
+///
+/// # Errors
+/// The folder cannot be listed; no folder is no checkpoints.
+pub fn list(vfs: &dyn Vfs, run: &Path) -> Result<Vec<(u64, PathBuf)>> {
+    let dir = folder(run);
+    if vfs.kind(&dir).with_context(|| shown(&dir))?.is_none() {
+        return Ok(Vec::new());
+    }
+    let mut out = Vec::new();
+    for entry in vfs.list(&dir).with_context(|| shown(&dir))? {
+        if let Some(step) = entry.name.to_str().and_then(step_of).filter(|_| entry.kind == Kind::Dir) {
+            out.push((step, dir.join(&entry.name)));
+        }
+    }
+    out.sort_by_key(|(step, _)| std::cmp::Reverse(*step));
+    Ok(out)
+}
+
+/// The newest checkpoint that verifies, and what was passed over on the way to it.
+#[derive(Debug)]
+pub struct Newest {
+    /// `None` when there is none.
+    pub found: Option<Checkpoint>,
+    /// One line for each newer folder that does not verify, with the reason.
+    pub skipped: Vec<String>,
+}
+
+/// Find the newest checkpoint of a run that verifies.
+///
+/// # Errors
+/// The folder cannot be listed.
+pub fn newest_valid(vfs: &dyn Vfs, run: &Path) -> Result<Newest> {
+    let mut skipped = Vec::new();
+    for (_, path) in list(vfs, run)? {
+        match Checkpoint::open(vfs, &path) {
+            Ok(found) => return Ok(Newest { found: Some(found), skipped }),
+            Err(e) => skipped.push(format!("{e:#}")),
+        }
+    }
+    Ok(Newest { found: None, skipped })
+}

@@ -1,0 +1,136 @@
+//! Floor 3: what a model is and how it is kept: weights, transformer, generation, Hugging Face files, checkpoints.
+
+pub mod activations;
+pub mod checkpoint;
+pub mod hf_config;
+pub mod safetensors_file;
+pub mod transformer;
+pub mod weight_files;
+mod weights;
+
+pub use activations::{Activations, Pass};
+pub use weights::{Block, Init, Parameters, Spec, Weights};
+
+use crate::config::ModelConfig;
+use crate::gpu::{Arena, Gpu, Tensor};
+use crate::ops::rope;
+use safetensors_file::TensorSink;
+use weight_files::WeightFiles;
+
+/// A model on the device: its shape, its parameters, and the table of its rotations.
+pub struct Model {
+    /// The shape.
+    pub config: ModelConfig,
+    /// What is declared, and where it lies.
+    pub parameters: Parameters,
+    /// Parameter values.
+    pub values: Arena,
+    /// The same, as the tree of weights.
+    pub weights: Weights<Tensor>,
+    rope_table: Tensor,
+}
+
+impl Model {
+    /// Allocate a model for contexts of up to `context` tokens; its values are zero until [`Model::initialise`] or [`Model::load`].
+    ///
+    /// # Errors
+    /// A shape that cannot work, or a tensor larger than the adapter can bind.
+    pub fn new(gpu: &Gpu, config: &ModelConfig, context: usize) -> anyhow::Result<Self> {
+        if let Some(problem) = config.problems().into_iter().next() {
+            anyhow::bail!("{problem}");
+        }
+        let parameters = Parameters::new(config, gpu.max_binding_bytes())?;
+        let values = parameters.arena(gpu, "values");
+        let rope_table = Tensor::new(gpu, "rope table", "rope_table", &[context, config.head_dim]);
+        gpu.write(&rope_table, &rope::table(&rope::frequencies(config), context));
+        Ok(Self { config: config.clone(), weights: parameters.weights(&values), parameters, values, rope_table })
+    }
+
+    /// Random values from a seed.
+    pub fn initialise(&self, gpu: &Gpu, seed: u64) {
+        for (spec, tensor) in self.parameters.tensors(&self.values) {
+            gpu.write(&tensor, &spec.initial_values(seed));
+        }
+    }
+
+    /// What recordings of this model need.
+    pub fn context<'a>(&'a self, gpu: &'a Gpu) -> transformer::Context<'a> {
+        transformer::Context { gpu, config: &self.config, weights: &self.weights, rope_table: &self.rope_table }
+    }
+
+    /// Longest context that the rotation table covers.
+    pub fn max_context(&self) -> usize {
+        self.rope_table.shape()[0]
+    }
+
+    /// (Hugging Face name, shape) of every parameter, in order of declaration.
+    pub fn names(&self) -> Vec<(String, Vec<usize>)> {
+        self.parameters.specs().iter().flat_map(|s| s.parts.iter().cloned()).collect()
+    }
+
+    /// Values from a Hugging Face folder.
+    ///
+    /// # Errors
+    /// Missing, unexpected or differently shaped tensors, values that are not finite, or files that cannot be read.
+    pub fn load(&self, gpu: &Gpu, files: &WeightFiles) -> anyhow::Result<()> {
+        let tied = self.config.tie_word_embeddings;
+        let ignorable = |name: &str| (tied && name == "lm_head.weight") || name.ends_with("rotary_emb.inv_freq");
+        files.expect(&self.names(), &ignorable)?;
+        self.fill(gpu, &self.values, &mut |name, shape| files.read_f32(name, shape))
+    }
+
+    /// Fill an arena (values, or a moment) tensor by tensor; `read` gives the numbers of (Hugging Face name, shape).
+    ///
+    /// # Errors
+    /// What `read` returns.
+    pub fn fill(
+        &self,
+        gpu: &Gpu,
+        arena: &Arena,
+        read: &mut dyn FnMut(&str, &[usize]) -> anyhow::Result<Vec<f32>>,
+    ) -> anyhow::Result<()> {
+        for (spec, tensor) in self.parameters.tensors(arena) {
+            let mut whole = Vec::with_capacity(spec.len());
+            for (name, shape, _) in spec.ranges() {
+                whole.extend(read(name, shape)?);
+            }
+            gpu.write(&tensor, &whole);
+        }
+        Ok(())
+    }
+
+    /// The numbers of an arena by Hugging Face name, read from the device tensor by tensor: for writing files.
+    pub fn reader<'a>(&'a self, gpu: &'a Gpu, arena: &'a Arena) -> ArenaReader<'a> {
+        ArenaReader { model: self, gpu, arena, last: None }
+    }
+}
+
+/// Hands out an arena's numbers part by part; see [`Model::reader`].
+pub struct ArenaReader<'a> {
+    model: &'a Model,
+    gpu: &'a Gpu,
+    arena: &'a Arena,
+    /// The fused tensor read last: its parts are asked for one after another.
+    last: Option<(usize, Vec<f32>)>,
+}
+
+impl ArenaReader<'_> {
+    /// Write the numbers of the parameter `name` into a file.
+    ///
+    /// # Errors
+    /// A device fault or a write that fails.
+    pub fn write(&mut self, name: &str, sink: &mut TensorSink<'_>) -> anyhow::Result<()> {
+        let specs = self.model.parameters.specs();
+        let found = specs.iter().enumerate().find_map(|(i, spec)| {
+            spec.ranges().find(|(part, _, _)| *part == name).map(|(_, _, range)| (i, range))
+        });
+        let (index, range) = found.ok_or_else(|| anyhow::anyhow!("the model has no parameter {name}"))?;
+        if self.last.as_ref().is_none_or(|(i, _)| *i != index) {
+            self.last = Some((index, self.gpu.read(&self.arena.tensor(index, name))?));
+        }
+        match &self.last {
+            Some((_, numbers)) => sink.write(&numbers[range]),
+            None => unreachable!("it was just read"),
+        }
+    }
+}

@@ -1,0 +1,243 @@
+//! One safetensors file, read with suspicion and written tensor by tensor.
+//!
+//! The `safetensors` crate accepts duplicate keys, spends seconds and gigabytes on hostile headers, and its errors name neither file nor
+//! tensor (`reference/reliability.md` 14-16), so the header is checked here. Data is read, never mapped: a file that shrinks while it
+//! is read is an error, not a SIGBUS.
+
+mod header;
+mod write;
+
+pub use write::{TensorSink, serialized_bytes, write_safetensors};
+
+use crate::vfs::{clean, open_regular, shown};
+use anyhow::{Context, Result, bail, ensure};
+use std::collections::BTreeMap;
+use std::fs::File;
+use std::io::{Read, Seek, SeekFrom};
+use std::path::{Path, PathBuf};
+use std::sync::Mutex;
+
+/// The largest header that is read.
+pub const MAX_HEADER: u64 = 16 << 20;
+/// The largest number of tensors in one file.
+pub const MAX_TENSORS: usize = 200_000;
+/// The longest tensor name.
+pub const MAX_NAME: usize = 1024;
+
+/// How numbers are stored. Only the first three can be read as f32; the others may stand in a file beside them.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[allow(missing_docs)]
+pub enum Dtype {
+    F32,
+    F16,
+    BF16,
+    F64,
+    F8E4M3,
+    F8E5M2,
+    I64,
+    I32,
+    I16,
+    I8,
+    U64,
+    U32,
+    U16,
+    U8,
+    Bool,
+}
+
+impl Dtype {
+    const ALL: [(&'static str, Dtype, u64); 15] = [
+        ("F32", Dtype::F32, 4),
+        ("F16", Dtype::F16, 2),
+        ("BF16", Dtype::BF16, 2),
+        ("F64", Dtype::F64, 8),
+        ("F8_E4M3", Dtype::F8E4M3, 1),
+        ("F8_E5M2", Dtype::F8E5M2, 1),
+        ("I64", Dtype::I64, 8),
+        ("I32", Dtype::I32, 4),
+        ("I16", Dtype::I16, 2),
+        ("I8", Dtype::I8, 1),
+        ("U64", Dtype::U64, 8),
+        ("U32", Dtype::U32, 4),
+        ("U16", Dtype::U16, 2),
+        ("U8", Dtype::U8, 1),
+        ("BOOL", Dtype::Bool, 1),
+    ];
+
+    fn parse(name: &str) -> Option<Dtype> {
+        Self::ALL.iter().find(|row| row.0 == name).map(|row| row.1)
+    }
+
+    /// The name in the file.
+    pub fn name(self) -> &'static str {
+        Self::ALL.iter().find(|row| row.1 == self).map_or("?", |row| row.0)
+    }
+
+    /// Bytes of one number.
+    pub fn bytes(self) -> u64 {
+        Self::ALL.iter().find(|row| row.1 == self).map_or(1, |row| row.2)
+    }
+}
+
+/// Where one tensor lies.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct TensorInfo {
+    /// How its numbers are stored.
+    pub dtype: Dtype,
+    /// Its sizes, outermost first.
+    pub shape: Vec<usize>,
+    /// First and one-past-last byte, counted from the end of the header.
+    pub range: (u64, u64),
+}
+
+impl TensorInfo {
+    /// How many numbers it holds (checked against the file when it was opened).
+    pub fn len(&self) -> usize {
+        self.shape.iter().product()
+    }
+
+    /// True for a tensor with a size of 0.
+    pub fn is_empty(&self) -> bool {
+        self.len() == 0
+    }
+}
+
+/// An open file whose header has been checked.
+#[derive(Debug)]
+pub struct SafetensorsFile {
+    path: PathBuf,
+    file: Mutex<File>,
+    data_start: u64,
+    tensors: BTreeMap<String, TensorInfo>,
+    metadata: BTreeMap<String, String>,
+    warnings: Vec<String>,
+}
+
+impl SafetensorsFile {
+    /// Open a file and check its header: sizes, names, types, and that the tensors fill the file without gap or overlap.
+    ///
+    /// # Errors
+    /// Anything that is not a sound safetensors file, in one line that names the file and, where there is one, the tensor.
+    pub fn open(path: &Path) -> Result<Self> {
+        let (mut file, bytes) = open_regular(path).with_context(|| format!("{}: cannot be opened", shown(path)))?;
+        let checked = header::read(&mut file, bytes).with_context(|| shown(path))?;
+        let header::Checked { data_start, tensors, metadata, warnings } = checked;
+        let warnings = warnings.into_iter().map(|w| format!("{}: {w}", shown(path))).collect();
+        Ok(SafetensorsFile { path: path.to_owned(), file: Mutex::new(file), data_start, tensors, metadata, warnings })
+    }
+
+    /// The file.
+    pub fn path(&self) -> &Path {
+        &self.path
+    }
+
+    /// The `__metadata__` strings.
+    pub fn metadata(&self) -> &BTreeMap<String, String> {
+        &self.metadata
+    }
+
+    /// What was odd but harmless in the header.
+    pub fn warnings(&self) -> &[String] {
+        &self.warnings
+    }
+
+    /// Every tensor by name.
+    pub fn tensors(&self) -> &BTreeMap<String, TensorInfo> {
+        &self.tensors
+    }
+
+    /// One tensor as f32 (from F32, F16 or BF16).
+    ///
+    /// # Errors
+    /// A missing tensor, another shape, a type that is no float, a number that is not finite, or a file that cannot be read.
+    pub fn read_f32(&self, name: &str, shape: &[usize]) -> Result<Vec<f32>> {
+        let mut out = Vec::new();
+        self.stream_f32(name, shape, &mut |piece| {
+            out.extend_from_slice(piece);
+            Ok(())
+        })?;
+        Ok(out)
+    }
+
+    /// One tensor as f32, in order and in pieces of at most 256 Ki numbers, so that no second copy of it is in memory.
+    ///
+    /// # Errors
+    /// As [`Self::read_f32`]; a number that is not finite is reported after the last piece.
+    pub fn stream_f32(&self, name: &str, shape: &[usize], sink: &mut dyn FnMut(&[f32]) -> Result<()>) -> Result<()> {
+        let at = || format!("{}: tensor '{}'", shown(&self.path), clean(name));
+        let Some(info) = self.tensors.get(name) else { bail!("{}: is not in the file", at()) };
+        if info.shape != shape {
+            let reversed: Vec<usize> = shape.iter().rev().copied().collect();
+            let hint = if shape.len() == 2 && info.shape == reversed { " (transposed?)" } else { "" };
+            bail!("{}: has shape {:?}, the model needs {shape:?}{hint}", at(), info.shape);
+        }
+        let decode: fn(&[u8], &mut Vec<f32>) = match info.dtype {
+            Dtype::F32 => |b, out| out.extend(b.as_chunks().0.iter().map(|x| f32::from_le_bytes(*x))),
+            Dtype::F16 => |b, out| out.extend(b.as_chunks().0.iter().map(|x| half::f16::from_le_bytes(*x).to_f32())),
+            Dtype::BF16 => |b, out| out.extend(b.as_chunks().0.iter().map(|x| half::bf16::from_le_bytes(*x).to_f32())),
+            other => bail!("{}: dtype {}: only F32, F16 and BF16 can be read as weights", at(), other.name()),
+        };
+        let mut bad = NonFinite::default();
+        let mut numbers = Vec::new();
+        self.stream_bytes(info, &mut |bytes| {
+            numbers.clear();
+            decode(bytes, &mut numbers);
+            bad.look(&numbers);
+            sink(&numbers)
+        })
+        .with_context(at)?;
+        if let Some((index, value)) = bad.first {
+            let (n, total) = (bad.count, bad.seen);
+            bail!(
+                "{}: {n} of {total} numbers are not finite, the first is {value} at index {index}; use another checkpoint",
+                at()
+            );
+        }
+        Ok(())
+    }
+
+    fn stream_bytes(&self, info: &TensorInfo, sink: &mut dyn FnMut(&[u8]) -> Result<()>) -> Result<()> {
+        let mut file = self.file.lock().unwrap_or_else(|poisoned| poisoned.into_inner());
+        file.seek(SeekFrom::Start(self.data_start + info.range.0))?;
+        let mut left = info.range.1 - info.range.0;
+        // A multiple of every dtype's size.
+        let mut buffer = vec![0u8; left.min(1 << 20) as usize];
+        while left > 0 {
+            let piece = &mut buffer[..left.min(1 << 20) as usize];
+            file.read_exact(piece).with_context(|| format!("{left} bytes before its end (did the file shrink?)"))?;
+            left -= piece.len() as u64;
+            sink(piece)?;
+        }
+        Ok(())
+    }
+
+    /// Refuse a file that does not hold exactly the expected tensors with the expected shapes.
+    ///
+    /// # Errors
+    /// Lists up to five missing, unexpected and differently shaped tensors each.
+    pub fn expect(&self, expected: &[(String, Vec<usize>)]) -> Result<()> {
+        let found: BTreeMap<&str, &TensorInfo> = self.tensors.iter().map(|(name, info)| (name.as_str(), info)).collect();
+        super::weight_files::compare(&shown(&self.path), &found, expected, &|_| false)?;
+        ensure!(self.tensors.len() == expected.len(), "{}: a tensor is expected twice", shown(&self.path));
+        Ok(())
+    }
+}
+
+#[derive(Default)]
+struct NonFinite {
+    seen: usize,
+    count: usize,
+    first: Option<(usize, f32)>,
+}
+
+impl NonFinite {
+    fn look(&mut self, numbers: &[f32]) {
+        for (i, x) in numbers.iter().enumerate() {
+            if !x.is_finite() {
+                self.count += 1;
+                self.first.get_or_insert((self.seen + i, *x));
+            }
+        }
+        self.seen += numbers.len();
+    }
+}

@@ -1,0 +1,187 @@
+//! The decoder, written out: one line an op, forward and then the same list upside down.
+//!
+//! `x` is the residual stream (R, C), R = batch x time. Parameter gradients are `+=`; activation gradients `=`; the stream's gradient
+//! is one buffer all the way down, into which the norms add.
+
+use super::activations::{Activations, BlockActivations};
+use super::weights::{Block, Weights};
+use crate::config::ModelConfig;
+use crate::gpu::{Gpu, Recording, Tensor};
+use crate::ops::logprob::Chunk;
+use crate::ops::matmul::Extra;
+use crate::ops::rmsnorm::Rows;
+use crate::ops::{attention, embedding, logprob, matmul, objective, rmsnorm, rope, swiglu};
+
+/// What every recording of a model needs.
+#[derive(Clone, Copy)]
+pub struct Context<'a> {
+    /// The device.
+    pub gpu: &'a Gpu,
+    /// The shape.
+    pub config: &'a ModelConfig,
+    /// Parameter values.
+    pub weights: &'a Weights<Tensor>,
+    /// Rotation table (positions, D).
+    pub rope_table: &'a Tensor,
+}
+
+impl Context<'_> {
+    fn attention_shape(&self, batch: usize, time: usize) -> attention::Shape {
+        let c = self.config;
+        attention::Shape {
+            batch,
+            time,
+            heads: c.num_attention_heads,
+            kv_heads: c.num_key_value_heads,
+            head_dim: c.head_dim,
+        }
+    }
+
+    /// Query and key heads of a fused row: (rows, first column, heads), for Qwen3's norms.
+    fn head_rows(&self, qkv: &Tensor) -> [Rows; 2] {
+        let c = self.config;
+        let [matrix_rows, stride] = qkv.matrix();
+        let rows = |offset, heads| Rows { matrix_rows, stride, offset, heads, cols: c.head_dim };
+        [rows(0, c.num_attention_heads), rows(c.query_dim(), c.num_key_value_heads)]
+    }
+
+    fn rotated_heads(&self) -> usize {
+        self.config.num_attention_heads + self.config.num_key_value_heads
+    }
+}
+
+/// Tokens to the input of the head.
+pub fn record_forward(r: &mut Recording, m: Context<'_>, acts: &Activations<Tensor>) {
+    let (gpu, eps) = (m.gpu, m.config.rms_norm_eps);
+    embedding::forward(r, gpu, &acts.inputs.tokens, &m.weights.embed, &acts.embedded);
+    let mut x = &acts.embedded;
+    for (w, a) in m.weights.blocks.iter().zip(&acts.blocks) {
+        rmsnorm::forward(r, gpu, Rows::whole(x), x, &w.attn_norm, &a.attn_in, &a.attn_rstd, eps);
+        record_qkv(r, m, w, a, &acts.inputs.positions);
+        let shape = m.attention_shape(acts.batch, acts.time);
+        attention::forward(r, gpu, shape, &a.qkv, &acts.inputs.positions, &a.attn_out, &a.attn_lse);
+        matmul::forward(r, gpu, &a.attn_out, &w.attn_proj, &a.after_attn, Extra::Residual(x));
+        rmsnorm::forward(r, gpu, Rows::whole(x), &a.after_attn, &w.mlp_norm, &a.mlp_in, &a.mlp_rstd, eps);
+        matmul::forward(r, gpu, &a.mlp_in, &w.gate_up, &a.gate_up, Extra::None);
+        swiglu::forward(r, gpu, &a.gate_up, &a.hidden);
+        matmul::forward(r, gpu, &a.hidden, &w.down, &a.after_mlp, Extra::Residual(&a.after_attn));
+        x = &a.after_mlp;
+    }
+    rmsnorm::forward(r, gpu, Rows::whole(x), x, &m.weights.final_norm, &acts.head_in, &acts.head_rstd, eps);
+}
+
+/// Normalised input to rotated queries and keys, and values.
+pub(super) fn record_qkv(r: &mut Recording, m: Context<'_>, w: &Block<Tensor>, a: &BlockActivations<Tensor>, positions: &Tensor) {
+    let (gpu, eps) = (m.gpu, m.config.rms_norm_eps);
+    let extra = w.qkv_bias.as_ref().map_or(Extra::None, Extra::Bias);
+    matmul::forward(r, gpu, &a.attn_in, &w.qkv, a.qkv_raw.as_ref().unwrap_or(&a.qkv), extra);
+    if let (Some(raw), Some([q_rstd, k_rstd]), Some(q_norm), Some(k_norm)) = (&a.qkv_raw, &a.qk_rstd, &w.q_norm, &w.k_norm) {
+        let [q, k] = m.head_rows(&a.qkv);
+        r.copy(raw, &a.qkv); // for the values; the norms overwrite queries and keys
+        rmsnorm::forward(r, gpu, q, raw, q_norm, &a.qkv, q_rstd, eps);
+        rmsnorm::forward(r, gpu, k, raw, k_norm, &a.qkv, k_rstd, eps);
+    }
+    rope::forward(r, gpu, m.rotated_heads(), positions, m.rope_table, &a.qkv);
+}
+
+/// The head over all rows, chunk by chunk: log pi(target), entropy, sum p^2 of each row, no gradient.
+pub fn record_head(r: &mut Recording, m: Context<'_>, acts: &Activations<Tensor>) {
+    for (chunk, logits, head_in) in chunks(m, acts) {
+        matmul::forward(r, m.gpu, &head_in, m.weights.output(), &logits, Extra::None);
+        logprob::forward(r, m.gpu, chunk, &logits, &acts.inputs.targets, &acts.row_stats());
+    }
+}
+
+/// The head with cross-entropy and its gradient: leaves d(head input) in `stream`'s partner `norm_in` and adds to the head's gradient.
+pub fn record_head_and_loss(r: &mut Recording, m: Context<'_>, acts: &Activations<Tensor>, grads: &Weights<Tensor>) {
+    let d = gradients(acts);
+    let (gpu, rows) = (m.gpu, acts.row_stats());
+    for (chunk, logits, head_in) in chunks(m, acts) {
+        let d_head_in = d.norm_in.rows(chunk.first_row..chunk.first_row + chunk.rows);
+        let span = (chunk.first_row, chunk.rows);
+        matmul::forward(r, gpu, &head_in, m.weights.output(), &logits, Extra::None);
+        logprob::forward(r, gpu, chunk, &logits, &acts.inputs.targets, &rows);
+        objective::cross_entropy(r, gpu, span, &rows.logp, &rows.entropy, &acts.inputs.weights, &acts.dlogp, &acts.stats);
+        logprob::backward(r, gpu, chunk, &logits, &acts.inputs.targets, &acts.dlogp, &rows.lse);
+        matmul::backward_input(r, gpu, &logits, m.weights.output(), &d_head_in, false);
+        matmul::backward_weight(r, gpu, &logits, &head_in, grads.output());
+    }
+}
+
+/// From d(head input) down to the embedding: adds the gradient of every parameter below the head.
+pub fn record_backward(r: &mut Recording, m: Context<'_>, acts: &Activations<Tensor>, grads: &Weights<Tensor>) {
+    let (gpu, d) = (m.gpu, gradients(acts));
+    let stream_rows = Rows::whole(&d.stream);
+    let last = acts.blocks.last().map_or(&acts.embedded, |a| &a.after_mlp);
+    rmsnorm::backward_gain(r, gpu, stream_rows, &d.norm_in, last, &acts.head_rstd, &grads.final_norm);
+    rmsnorm::backward(r, gpu, stream_rows, &d.norm_in, last, &m.weights.final_norm, &acts.head_rstd, &d.stream, false);
+    for (i, a) in acts.blocks.iter().enumerate().rev() {
+        let (w, g) = (&m.weights.blocks[i], &grads.blocks[i]);
+        let x = if i == 0 { &acts.embedded } else { &acts.blocks[i - 1].after_mlp };
+        // MLP
+        matmul::backward_weight(r, gpu, &d.stream, &a.hidden, &g.down);
+        matmul::backward_input(r, gpu, &d.stream, &w.down, &d.hidden, false);
+        swiglu::backward(r, gpu, &a.gate_up, &d.hidden, &d.gate_up);
+        matmul::backward_weight(r, gpu, &d.gate_up, &a.mlp_in, &g.gate_up);
+        matmul::backward_input(r, gpu, &d.gate_up, &w.gate_up, &d.norm_in, false);
+        rmsnorm::backward_gain(r, gpu, stream_rows, &d.norm_in, &a.after_attn, &a.mlp_rstd, &g.mlp_norm);
+        rmsnorm::backward(r, gpu, stream_rows, &d.norm_in, &a.after_attn, &w.mlp_norm, &a.mlp_rstd, &d.stream, true);
+        // attention
+        matmul::backward_weight(r, gpu, &d.stream, &a.attn_out, &g.attn_proj);
+        matmul::backward_input(r, gpu, &d.stream, &w.attn_proj, &d.attn_out, false);
+        let shape = m.attention_shape(acts.batch, acts.time);
+        let positions = &acts.inputs.positions;
+        attention::backward(r, gpu, shape, &a.qkv, positions, &a.attn_out, &a.attn_lse, &d.attn_out, &d.delta, &d.qkv);
+        record_qkv_backward(r, m, (w, g), a, acts);
+        rmsnorm::backward_gain(r, gpu, stream_rows, &d.norm_in, x, &a.attn_rstd, &g.attn_norm);
+        rmsnorm::backward(r, gpu, stream_rows, &d.norm_in, x, &w.attn_norm, &a.attn_rstd, &d.stream, true);
+    }
+    embedding::backward(r, gpu, &d.stream, &grads.embed, &acts.inputs.order, &acts.inputs.spans);
+}
+
+/// Gradient of rotated queries and keys, and values, down to the normalised input of attention.
+fn record_qkv_backward(
+    r: &mut Recording,
+    m: Context<'_>,
+    (w, g): (&Block<Tensor>, &Block<Tensor>),
+    a: &BlockActivations<Tensor>,
+    acts: &Activations<Tensor>,
+) {
+    let (gpu, d) = (m.gpu, gradients(acts));
+    rope::backward(r, gpu, m.rotated_heads(), &acts.inputs.positions, m.rope_table, &d.qkv);
+    let mut d_projected = &d.qkv;
+    if let (Some(raw), Some([q_rstd, k_rstd]), Some(d_raw)) = (&a.qkv_raw, &a.qk_rstd, &d.qkv_raw) {
+        r.copy(&d.qkv, d_raw); // for the values
+        let norms = [(&w.q_norm, &g.q_norm, q_rstd), (&w.k_norm, &g.k_norm, k_rstd)];
+        for (rows, (gain, dgain, rstd)) in m.head_rows(&d.qkv).into_iter().zip(norms) {
+            if let (Some(gain), Some(dgain)) = (gain, dgain) {
+                rmsnorm::backward_gain(r, gpu, rows, &d.qkv, raw, rstd, dgain);
+                rmsnorm::backward(r, gpu, rows, &d.qkv, raw, gain, rstd, d_raw, false);
+            }
+        }
+        d_projected = d_raw;
+    }
+    if let Some(dbias) = &g.qkv_bias {
+        matmul::backward_bias(r, gpu, d_projected, dbias);
+    }
+    matmul::backward_weight(r, gpu, d_projected, &a.attn_in, &g.qkv);
+    matmul::backward_input(r, gpu, d_projected, &w.qkv, &d.norm_in, false);
+}
+
+fn gradients(acts: &Activations<Tensor>) -> &super::activations::Gradients<Tensor> {
+    match &acts.gradients {
+        Some(d) => d,
+        None => unreachable!("a backward needs activations of Pass::Training"),
+    }
+}
+
+/// (chunk, its logits, its rows of the head's input)
+fn chunks<'a>(m: Context<'a>, acts: &'a Activations<Tensor>) -> impl Iterator<Item = (Chunk, Tensor, Tensor)> + 'a {
+    let total = acts.batch * acts.time;
+    let [most, _] = acts.logits.matrix();
+    (0..total).step_by(most).map(move |first_row| {
+        let rows = most.min(total - first_row);
+        let chunk = Chunk { rows, first_row, vocab: m.config.vocab_size };
+        (chunk, acts.logits.rows(0..rows), acts.head_in.rows(first_row..first_row + rows))
+    })
+}

@@ -1,0 +1,197 @@
+//! The weights of a Hugging Face folder: one `model.safetensors`, or shards with an index.
+
+use super::safetensors_file::{Dtype, SafetensorsFile, TensorInfo};
+use crate::vfs::{Vfs, clean, shown};
+use anyhow::{Context, Result, bail, ensure};
+use std::collections::{BTreeMap, BTreeSet};
+use std::path::{Path, PathBuf};
+
+const SINGLE: &str = "model.safetensors";
+const INDEX: &str = "model.safetensors.index.json";
+
+/// Every tensor of a model folder, whichever file it is in.
+#[derive(Debug)]
+pub struct WeightFiles {
+    dir: PathBuf,
+    files: Vec<SafetensorsFile>,
+    index: BTreeMap<String, usize>,
+}
+
+#[derive(serde::Deserialize)]
+struct Index {
+    weight_map: BTreeMap<String, String>,
+}
+
+impl WeightFiles {
+    /// Open the weights in a folder. As in `transformers`, a single file goes before an index.
+    ///
+    /// # Errors
+    /// No weights, a damaged file, or an index that does not match its shards.
+    pub fn open(dir: &Path) -> Result<Self> {
+        let single = dir.join(SINGLE);
+        if single.exists() {
+            return Self::from_files(dir, vec![SafetensorsFile::open(&single)?]);
+        }
+        let index_path = dir.join(INDEX);
+        if !index_path.exists() {
+            bail!("{}: {}", shown(dir), nothing_there(dir));
+        }
+        let at = || shown(&index_path);
+        let bytes = crate::vfs::RealFs.read(&index_path, 64 << 20).with_context(at)?;
+        let index: Index = serde_json::from_slice(&bytes).map_err(|e| anyhow::anyhow!("{}: {}", at(), clean(&e.to_string())))?;
+        let names: BTreeSet<&String> = index.weight_map.values().collect();
+        ensure!(!names.is_empty() && names.len() <= 10_000, "{}: names {} files, must be 1 to 10000", at(), names.len());
+        let mut files = Vec::new();
+        for name in names {
+            let plain = Path::new(name).file_name().is_some_and(|f| f == name.as_str()) && !name.contains(['/', '\\', ':']);
+            ensure!(plain, "{}: file '{}' is not a plain file name", at(), clean(name));
+            files.push(SafetensorsFile::open(&dir.join(name)).with_context(|| format!("shard named in {INDEX}"))?);
+        }
+        for (tensor, name) in &index.weight_map {
+            let found = files.iter().any(|f| f.path().ends_with(name) && f.tensors().contains_key(tensor));
+            ensure!(found, "{}: tensor '{}' should be in '{}' but is not", at(), clean(tensor), clean(name));
+        }
+        Self::from_files(dir, files)
+    }
+
+    fn from_files(dir: &Path, files: Vec<SafetensorsFile>) -> Result<Self> {
+        let mut index = BTreeMap::new();
+        for (i, file) in files.iter().enumerate() {
+            for name in file.tensors().keys() {
+                if let Some(other) = index.insert(name.clone(), i) {
+                    let (a, b) = (shown(files[other].path()), shown(file.path()));
+                    bail!("tensor '{}' is in two files: {a} and {b}", clean(name));
+                }
+            }
+        }
+        Ok(WeightFiles { dir: dir.to_owned(), files, index })
+    }
+
+    /// The folder.
+    pub fn dir(&self) -> &Path {
+        &self.dir
+    }
+
+    /// Every tensor's name, sorted.
+    pub fn names(&self) -> impl Iterator<Item = &str> {
+        self.index.keys().map(String::as_str)
+    }
+
+    fn info(&self, name: &str) -> Option<&TensorInfo> {
+        self.files[*self.index.get(name)?].tensors().get(name)
+    }
+
+    /// A tensor's sizes.
+    pub fn shape(&self, name: &str) -> Option<&[usize]> {
+        self.info(name).map(|info| info.shape.as_slice())
+    }
+
+    /// How a tensor is stored.
+    pub fn dtype(&self, name: &str) -> Option<Dtype> {
+        self.info(name).map(|info| info.dtype)
+    }
+
+    /// What was odd but harmless.
+    pub fn warnings(&self) -> impl Iterator<Item = &str> {
+        self.files.iter().flat_map(|f| f.warnings()).map(String::as_str)
+    }
+
+    /// One tensor as f32; see [`SafetensorsFile::read_f32`].
+    ///
+    /// # Errors
+    /// As there.
+    pub fn read_f32(&self, name: &str, shape: &[usize]) -> Result<Vec<f32>> {
+        self.file_of(name)?.read_f32(name, shape)
+    }
+
+    /// One tensor as f32 in pieces; see [`SafetensorsFile::stream_f32`].
+    ///
+    /// # Errors
+    /// As there.
+    pub fn stream_f32(&self, name: &str, shape: &[usize], sink: &mut dyn FnMut(&[f32]) -> Result<()>) -> Result<()> {
+        self.file_of(name)?.stream_f32(name, shape, sink)
+    }
+
+    fn file_of(&self, name: &str) -> Result<&SafetensorsFile> {
+        let Some(i) = self.index.get(name) else {
+            bail!("{}: tensor '{}' is missing{}", shown(&self.dir), clean(name), nearest(name, self.names()));
+        };
+        Ok(&self.files[*i])
+    }
+
+    /// Refuse weights that are not the expected ones. Unexpected tensors for which `ignorable` is true are passed over
+    /// (`lm_head.weight` beside tied embeddings, `rotary_emb.inv_freq` of old Llamas).
+    ///
+    /// # Errors
+    /// Lists up to five missing, unexpected and differently shaped tensors each.
+    pub fn expect(&self, expected: &[(String, Vec<usize>)], ignorable: &dyn Fn(&str) -> bool) -> Result<()> {
+        let found = self.names().filter_map(|name| Some((name, self.info(name)?))).collect();
+        compare(&shown(&self.dir), &found, expected, ignorable)
+    }
+}
+
+/// Compare what a file holds with what it should hold; every difference in one message.
+pub(super) fn compare(
+    what: &str,
+    found: &BTreeMap<&str, &TensorInfo>,
+    expected: &[(String, Vec<usize>)],
+    ignorable: &dyn Fn(&str) -> bool,
+) -> Result<()> {
+    let wanted: BTreeSet<&str> = expected.iter().map(|(name, _)| name.as_str()).collect();
+    let extra: Vec<&str> = found.keys().copied().filter(|name| !wanted.contains(name) && !ignorable(name)).collect();
+    let missing: Vec<&str> = wanted.iter().copied().filter(|name| !found.contains_key(name)).collect();
+    let mut shapes = Vec::new();
+    for (name, shape) in expected {
+        if let Some(info) = found.get(name.as_str()).filter(|info| info.shape != *shape) {
+            let reversed = shape.len() == 2 && info.shape.iter().rev().eq(shape.iter());
+            let hint = if reversed { " (transposed?)" } else { "" };
+            shapes.push(format!("'{}' has {:?}, needs {shape:?}{hint}", clean(name), info.shape));
+        }
+    }
+    let mut parts = Vec::new();
+    if !missing.is_empty() {
+        let lines = missing.iter().map(|name| format!("'{}'{}", clean(name), nearest(name, extra.iter().copied())));
+        parts.push(format!("{} missing: {}", missing.len(), first_five(lines)));
+    }
+    if !extra.is_empty() {
+        let lines = extra.iter().map(|name| format!("'{}'", clean(name)));
+        parts.push(format!("{} unexpected: {}", extra.len(), first_five(lines)));
+    }
+    if !shapes.is_empty() {
+        parts.push(format!("{} of another shape: {}", shapes.len(), first_five(shapes.iter().cloned())));
+    }
+    ensure!(parts.is_empty(), "{what}: these weights do not belong to this config.json: {}", parts.join("; "));
+    Ok(())
+}
+
+fn first_five(mut lines: impl Iterator<Item = String>) -> String {
+    let mut out: Vec<String> = lines.by_ref().take(5).collect();
+    if lines.next().is_some() {
+        out.push("...".into());
+    }
+    out.join(", ")
+}
+
+/// ` (nearest: 'x')`, if something is near; at most 2000 names are looked at.
+fn nearest<'a>(name: &str, names: impl Iterator<Item = &'a str>) -> String {
+    let scored = names.take(2000).map(|other| (strsim::normalized_levenshtein(name, other), other));
+    match scored.max_by(|a, b| a.0.total_cmp(&b.0)) {
+        Some((score, other)) if score > 0.7 => format!(" (nearest: '{}')", clean(other)),
+        _ => String::new(),
+    }
+}
+
+/// Why a folder without safetensors files has no weights.
+fn nothing_there(dir: &Path) -> String {
+    if !dir.is_dir() {
+        return "is not a folder".into();
+    }
+    for (name, what) in
+        [("pytorch_model.bin", "PyTorch"), ("pytorch_model.bin.index.json", "PyTorch"), ("tf_model.h5", "TensorFlow")]
+    {
+        if dir.join(name).exists() {
+            return format!("has only {what} weights ({name}); save it with safe_serialization=True in transformers first");
+        }
+    }
+    format!("has neither {SINGLE} nor {INDEX}: not a model folder")
+}

@@ -1,0 +1,248 @@
+//! Parameters: named, shaped and initialised in one place, [`Weights::declare`].
+
+use crate::config::ModelConfig;
+use crate::gpu::{Arena, ArenaLayout, Gpu, Tensor};
+use crate::rng::Rng;
+use std::sync::Arc;
+
+/// How a parameter starts.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub enum Init {
+    /// Normal with this standard deviation.
+    Normal(f64),
+    /// All ones.
+    Ones,
+    /// All zeros.
+    Zeros,
+}
+
+/// One tensor of an arena. Projections that read the same input lie one under the other as one matrix, so that one product serves them;
+/// files hold them apart, under Hugging Face's names.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Spec {
+    /// (Hugging Face name, shape) of each part, in order of rows.
+    pub parts: Vec<(String, Vec<usize>)>,
+    /// Shape of the whole.
+    pub shape: Vec<usize>,
+    /// How every part starts.
+    pub init: Init,
+}
+
+impl Spec {
+    fn one(name: String, shape: &[usize], init: Init) -> Self {
+        Self::fused(&[(name, shape)], init)
+    }
+
+    fn fused(parts: &[(String, &[usize])], init: Init) -> Self {
+        let mut shape = parts[0].1.to_vec();
+        shape[0] = parts.iter().map(|(_, s)| s[0]).sum();
+        Self { parts: parts.iter().map(|(n, s)| (n.clone(), s.to_vec())).collect(), shape, init }
+    }
+
+    /// Number of elements.
+    pub fn len(&self) -> usize {
+        self.shape.iter().product()
+    }
+
+    /// True when there are none (never, for a declared parameter).
+    pub fn is_empty(&self) -> bool {
+        self.len() == 0
+    }
+
+    /// (Hugging Face name, shape, range of elements in the whole) of each part.
+    pub fn ranges(&self) -> impl Iterator<Item = (&str, &[usize], std::ops::Range<usize>)> {
+        let mut start = 0;
+        self.parts.iter().map(move |(name, shape)| {
+            let range = start..start + shape.iter().product::<usize>();
+            start = range.end;
+            (name.as_str(), shape.as_slice(), range)
+        })
+    }
+
+    /// Random values, each part keyed by its own name, so that order of declaration does not matter.
+    pub fn initial_values(&self, seed: u64) -> Vec<f32> {
+        let mut values = vec![0.0f32; self.len()];
+        for (name, _, range) in self.ranges() {
+            let part = &mut values[range];
+            match self.init {
+                Init::Ones => part.fill(1.0),
+                Init::Zeros => part.fill(0.0),
+                Init::Normal(std) => {
+                    let rng = Rng::new(seed, &format!("init/{name}"));
+                    for (i, pair) in part.chunks_mut(2).enumerate() {
+                        let draws = rng.normal_pair(0, i as u64);
+                        pair.iter_mut().zip(draws).for_each(|(v, d)| *v = (std * d) as f32);
+                    }
+                }
+            }
+        }
+        values
+    }
+}
+
+/// The parameters of a model, as anything: specifications, indices, tensors.
+#[derive(Clone, Debug)]
+pub struct Weights<T> {
+    /// (V, C); also the head when embeddings are tied.
+    pub embed: T,
+    /// In order.
+    pub blocks: Vec<Block<T>>,
+    /// (C)
+    pub final_norm: T,
+    /// (V, C), absent when tied.
+    pub head: Option<T>,
+}
+
+/// The parameters of one block.
+#[derive(Clone, Debug)]
+pub struct Block<T> {
+    /// (C)
+    pub attn_norm: T,
+    /// q, k and v projections (H D + 2 Hkv D, C)
+    pub qkv: T,
+    /// (H D + 2 Hkv D), Qwen2
+    pub qkv_bias: Option<T>,
+    /// (D), Qwen3
+    pub q_norm: Option<T>,
+    /// (D), Qwen3
+    pub k_norm: Option<T>,
+    /// (C, H D)
+    pub attn_proj: T,
+    /// (C)
+    pub mlp_norm: T,
+    /// gate and up projections (2 F, C)
+    pub gate_up: T,
+    /// (C, F)
+    pub down: T,
+}
+
+impl<T> Weights<T> {
+    /// The only place where a parameter is named, shaped and initialised.
+    pub fn declare(c: &ModelConfig, mut p: impl FnMut(Spec) -> T) -> Self {
+        let normal = Init::Normal(c.initializer_range);
+        let (width, inner, d) = (c.hidden_size, c.intermediate_size, c.head_dim);
+        let (q, kv) = (c.query_dim(), c.key_value_dim());
+        let mut block = |i: usize| {
+            let name = |suffix: &str| format!("model.layers.{i}.{suffix}");
+            Block {
+                attn_norm: p(Spec::one(name("input_layernorm.weight"), &[width], Init::Ones)),
+                qkv: p(Spec::fused(
+                    &[
+                        (name("self_attn.q_proj.weight"), &[q, width]),
+                        (name("self_attn.k_proj.weight"), &[kv, width]),
+                        (name("self_attn.v_proj.weight"), &[kv, width]),
+                    ],
+                    normal,
+                )),
+                qkv_bias: c.qkv_bias().then(|| {
+                    p(Spec::fused(
+                        &[
+                            (name("self_attn.q_proj.bias"), &[q]),
+                            (name("self_attn.k_proj.bias"), &[kv]),
+                            (name("self_attn.v_proj.bias"), &[kv]),
+                        ],
+                        Init::Zeros,
+                    ))
+                }),
+                q_norm: c.qk_norm().then(|| p(Spec::one(name("self_attn.q_norm.weight"), &[d], Init::Ones))),
+                k_norm: c.qk_norm().then(|| p(Spec::one(name("self_attn.k_norm.weight"), &[d], Init::Ones))),
+                attn_proj: p(Spec::one(name("self_attn.o_proj.weight"), &[width, q], normal)),
+                mlp_norm: p(Spec::one(name("post_attention_layernorm.weight"), &[width], Init::Ones)),
+                gate_up: p(Spec::fused(
+                    &[(name("mlp.gate_proj.weight"), &[inner, width]), (name("mlp.up_proj.weight"), &[inner, width])],
+                    normal,
+                )),
+                down: p(Spec::one(name("mlp.down_proj.weight"), &[width, inner], normal)),
+            }
+        };
+        let blocks = (0..c.num_hidden_layers).map(&mut block).collect();
+        Weights {
+            blocks,
+            embed: p(Spec::one("model.embed_tokens.weight".into(), &[c.vocab_size, width], normal)),
+            final_norm: p(Spec::one("model.norm.weight".into(), &[width], Init::Ones)),
+            head: (!c.tie_word_embeddings).then(|| p(Spec::one("lm_head.weight".into(), &[c.vocab_size, width], normal))),
+        }
+    }
+
+    /// The matrix of the last product: the head, or the embedding when tied.
+    pub fn output(&self) -> &T {
+        self.head.as_ref().unwrap_or(&self.embed)
+    }
+}
+
+/// The declared parameters of a model and where they lie in an arena.
+#[derive(Clone, Debug)]
+pub struct Parameters {
+    config: ModelConfig,
+    specs: Vec<Spec>,
+    layout: Arc<ArenaLayout>,
+}
+
+impl Parameters {
+    /// Declare and lay out.
+    ///
+    /// # Errors
+    /// When one tensor is larger than `max_binding_bytes`.
+    pub fn new(config: &ModelConfig, max_binding_bytes: u64) -> anyhow::Result<Self> {
+        let mut specs = Vec::new();
+        Weights::declare(config, |spec| specs.push(spec));
+        let shapes: Vec<_> = specs.iter().map(|s| (s.parts[0].0.clone(), s.shape.clone())).collect();
+        Ok(Self { config: config.clone(), layout: Arc::new(ArenaLayout::new(&shapes, max_binding_bytes)?), specs })
+    }
+
+    /// In order of declaration.
+    pub fn specs(&self) -> &[Spec] {
+        &self.specs
+    }
+
+    /// Trainable numbers.
+    pub fn count(&self) -> usize {
+        self.specs.iter().map(Spec::len).sum()
+    }
+
+    /// Bytes of one arena.
+    pub fn arena_bytes(&self) -> u64 {
+        self.layout.bytes()
+    }
+
+    /// Allocate an arena for a role.
+    pub fn arena(&self, gpu: &Gpu, role: &str) -> Arena {
+        Arena::new(gpu, role, self.layout.clone())
+    }
+
+    /// The tensors of an arena, as the tree of weights.
+    pub fn weights(&self, arena: &Arena) -> Weights<Tensor> {
+        let mut i = 0;
+        Weights::declare(&self.config, |spec| {
+            i += 1;
+            arena.tensor(i - 1, &spec.parts[0].0)
+        })
+    }
+
+    /// The tensors of an arena in order of declaration, with their specifications.
+    pub fn tensors<'a>(&'a self, arena: &'a Arena) -> impl Iterator<Item = (&'a Spec, Tensor)> {
+        self.specs.iter().enumerate().map(|(i, spec)| (spec, arena.tensor(i, &spec.parts[0].0)))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::config::Settings;
+
+    #[test]
+    fn initial_values_do_not_depend_on_order_or_neighbours() {
+        let spec = Spec::fused(&[("a".into(), &[3, 4]), ("b".into(), &[2, 4])], Init::Normal(0.02));
+        let alone = Spec::one("b".into(), &[2, 4], Init::Normal(0.02));
+        assert_eq!(spec.initial_values(5)[12..], alone.initial_values(5));
+        assert_ne!(alone.initial_values(5), alone.initial_values(6));
+    }
+
+    #[test]
+    fn nano_has_the_parameters_of_the_formula() {
+        let c = Settings::default().model.config(65, 64);
+        let p = Parameters::new(&c, 1 << 27).unwrap();
+        let block = 4 * 128 * 128 + 3 * 128 * 352 + 2 * 128;
+        assert_eq!(p.count(), 4 * block + 65 * 128 + 128);
+    }
+}

@@ -1,0 +1,185 @@
+//! AdamW (Loshchilov & Hutter 2019) in PyTorch's form, over the parameter arenas.          shaders/adamw.wgsl
+
+use super::WG;
+use super::check::{Case, Check, wide};
+use super::objective::stats;
+use crate::gpu::{Cost, Gpu, Recording, Shader, Tensor, grid};
+use crate::{shader, uniform};
+
+const SHADER: Shader = shader!("adamw");
+/// Vectors of four that one invocation updates, so that reading the settings is paid once for several.
+const PER_THREAD: usize = 4;
+/// Elements of the buffer that [`Hyper::pack`] fills.
+pub const HYPER_LEN: usize = 8;
+
+uniform! { struct Dims { n4: u32, decayed4: u32, threads: u32 } }
+
+/// What an update needs besides gradients; new each step.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct Hyper {
+    /// Learning rate of this step.
+    pub learning_rate: f64,
+    /// Decay of the first moment.
+    pub beta1: f64,
+    /// Decay of the second moment.
+    pub beta2: f64,
+    /// Added to the root of the second moment.
+    pub epsilon: f64,
+    /// Decoupled weight decay, on matrices.
+    pub weight_decay: f64,
+    /// Clip the global norm to this; 0 for no clipping.
+    pub max_grad_norm: f64,
+    /// Number of this update, from 1.
+    pub step: u64,
+}
+
+impl Default for Hyper {
+    fn default() -> Self {
+        Self { learning_rate: 1e-3, beta1: 0.9, beta2: 0.999, epsilon: 1e-8, weight_decay: 0.0, max_grad_norm: 0.0, step: 1 }
+    }
+}
+
+impl Hyper {
+    /// As the shaders read it; the bias corrections are computed here, in f64.
+    pub fn pack(&self) -> [f32; HYPER_LEN] {
+        let t = self.step as f64;
+        [
+            self.learning_rate,
+            self.beta1,
+            self.beta2,
+            self.epsilon,
+            self.weight_decay,
+            1.0 / (1.0 - self.beta1.powf(t)),
+            1.0 / (1.0 - self.beta2.powf(t)).sqrt(),
+            self.max_grad_norm,
+        ]
+        .map(|x| x as f32)
+    }
+}
+
+/// One segment of the four parameter arenas.
+#[derive(Clone, Copy, Debug)]
+pub struct Segment<'a> {
+    /// Parameter values.
+    pub values: &'a Tensor,
+    /// Their gradients.
+    pub grads: &'a Tensor,
+    /// First moments.
+    pub m: &'a Tensor,
+    /// Second moments.
+    pub v: &'a Tensor,
+    /// Leading elements that belong to matrices and decay.
+    pub decayed: usize,
+}
+
+/// One update of a segment. `gate` is the stats buffer after `grad_norm::forward`: a non-finite gradient changes nothing.
+pub fn update(r: &mut Recording, gpu: &Gpu, segment: Segment<'_>, hyper: &Tensor, gate: &Tensor) {
+    let Segment { values, grads, m, v, decayed } = segment;
+    let n4 = values.len() / 4;
+    let groups = n4.div_ceil(WG as usize * PER_THREAD);
+    let grid = grid(groups as u64);
+    let dims = Dims { n4: n4 as u32, decayed4: (decayed / 4) as u32, threads: grid[0] * grid[1] * WG };
+    let cost = Cost { flops: 15.0 * values.len() as f64, bytes: 28.0 * values.len() as f64 };
+    let bindings: &[(&str, &Tensor)] =
+        &[("values", values), ("grads", grads), ("m", m), ("v", v), ("hyper", hyper), ("gate", gate)];
+    r.run(gpu, &SHADER, "update", &[("WG", f64::from(WG))], dims, bindings, grid, cost);
+}
+
+/// The same arithmetic in f64.
+pub mod twin {
+    use super::Hyper;
+
+    /// Update values, m and v in place.
+    pub fn update(values: &mut [f64], grads: &[f64], m: &mut [f64], v: &mut [f64], decayed: usize, clip: f64, h: &Hyper) {
+        for i in 0..values.len() {
+            let g = grads[i] * clip;
+            m[i] = h.beta1 * m[i] + (1.0 - h.beta1) * g;
+            v[i] = h.beta2 * v[i] + (1.0 - h.beta2) * g * g;
+            let denominator = v[i].sqrt() / (1.0 - h.beta2.powf(h.step as f64)).sqrt() + h.epsilon;
+            if i < decayed {
+                values[i] *= 1.0 - h.learning_rate * h.weight_decay;
+            }
+            values[i] -= h.learning_rate / (1.0 - h.beta1.powf(h.step as f64)) * m[i] / denominator;
+        }
+    }
+}
+
+/// Checks for tests and `doctor`.
+pub const CHECKS: &[Check] = &[Check { name: "adamw", run: check }, Check { name: "adamw (finite gate)", run: check_gate }];
+
+struct Buffers {
+    host: [Vec<f32>; 4],
+    tensors: [Tensor; 4],
+    decayed: usize,
+    hyper: Hyper,
+    packed: Tensor,
+}
+
+fn buffers(gpu: &Gpu, case: &mut Case) -> Buffers {
+    let n = 4 * case.int(1, 3000);
+    let decayed = 4 * case.int(0, n / 4);
+    let host =
+        [case.normals(n, 1.0), case.normals(n, 0.1), case.normals(n, 0.1), case.normals(n, 0.1).iter().map(|x| x * x).collect()];
+    let tensors = ["values", "grads", "m", "v"].map(|name| Tensor::new(gpu, "check", name, &[n]));
+    tensors.iter().zip(&host).for_each(|(t, h)| gpu.write(t, h));
+    let hyper = Hyper { weight_decay: 0.1, step: case.int(1, 500) as u64, beta2: 0.99, ..Hyper::default() };
+    let packed = Tensor::new(gpu, "check", "hyper", &[HYPER_LEN]);
+    gpu.write(&packed, &hyper.pack());
+    case.shape = format!("{n} numbers, {decayed} decayed, step {}", hyper.step);
+    Buffers { host, tensors, decayed, hyper, packed }
+}
+
+fn run(gpu: &Gpu, case: &Case, b: &Buffers, gate: &[f32; stats::LEN]) -> anyhow::Result<()> {
+    let gate = case.upload(gpu, "gate", &[stats::LEN], gate);
+    let [values, grads, m, v] = &b.tensors;
+    case.replay(gpu, |r| update(r, gpu, Segment { values, grads, m, v, decayed: b.decayed }, &b.packed, &gate))
+}
+
+fn check(gpu: &Gpu, case: &mut Case) -> anyhow::Result<()> {
+    let b = buffers(gpu, case);
+    let clip = case.pick(&[1.0, 0.25]);
+    let mut gate = [0.0; stats::LEN];
+    (gate[stats::GRAD_NORM], gate[stats::CLIP_SCALE]) = (3.0, clip);
+    run(gpu, case, &b, &gate)?;
+    let [mut values, grads, mut m, mut v] = b.host.each_ref().map(|h| wide(h));
+    twin::update(&mut values, &grads, &mut m, &mut v, b.decayed, f64::from(clip), &b.hyper);
+    case.compare(gpu, &b.tensors[0], &values)?;
+    case.compare(gpu, &b.tensors[2], &m)?;
+    case.compare(gpu, &b.tensors[3], &v)
+}
+
+/// With the flag up, or a norm that is not finite, not a bit may change.
+fn check_gate(gpu: &Gpu, case: &mut Case) -> anyhow::Result<()> {
+    let b = buffers(gpu, case);
+    let mut gate = [0.0; stats::LEN];
+    gate[stats::CLIP_SCALE] = 1.0;
+    match case.int(0, 2) {
+        0 => gate[stats::NOT_FINITE] = 1.0,
+        1 => gate[stats::GRAD_NORM] = f32::NAN,
+        _ => gate[stats::GRAD_NORM] = f32::INFINITY,
+    }
+    run(gpu, case, &b, &gate)?;
+    for i in [0, 2, 3] {
+        let after: Vec<u32> = gpu.read(&b.tensors[i])?;
+        if after != bytemuck::cast_slice::<f32, u32>(&b.host[i]) {
+            (case.worst, case.detail) = (f64::INFINITY, format!("{} changed behind a closed gate", b.tensors[i].name()));
+        }
+    }
+    Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// First step of Adam moves every number by lr against its gradient's sign, whatever its size (Kingma & Ba 2015, section 2.1).
+    #[test]
+    fn twin_first_step_is_a_sign_step() {
+        let hyper = Hyper::default();
+        let (mut values, grads) = (vec![0.0; 3], [1e-3, -20.0, 0.5]);
+        twin::update(&mut values, &grads, &mut [0.0; 3], &mut [0.0; 3], 0, 1.0, &hyper);
+        for (v, g) in values.iter().zip(grads) {
+            assert!((v + hyper.learning_rate * g.signum()).abs() < 1e-7, "{v}");
+        }
+    }
+}

@@ -1,0 +1,164 @@
+//! Log-probability head: log pi(target), entropy, sum p^2 and, in place, dlogits = dlogp * (onehot - p).          shaders/logprob.wgsl
+//!
+//! Every objective of lehr sees the model through log pi(target) alone, so this backward serves them all (DESIGN 2.6).
+
+use super::check::{Case, Check, wide};
+use super::{WG, row_constants, row_lanes};
+use crate::gpu::{Cost, Gpu, Recording, Shader, Tensor, grid};
+use crate::{bind, shader, uniform};
+
+const SHADER: Shader = shader!("logprob");
+
+uniform! { struct Dims { rows: u32, vocab: u32, stride4: u32, first_row: u32 } }
+
+/// What the head says of each row (all of shape R, f32).
+#[derive(Clone, Debug)]
+pub struct RowStats {
+    /// log pi(target).
+    pub logp: Tensor,
+    /// Entropy of the distribution, in nats.
+    pub entropy: Tensor,
+    /// Sum of squared probabilities: |dlogits| = |dlogp| sqrt(sum p^2 - 2 p + 1).
+    pub sum_p2: Tensor,
+    /// log sum exp of the logits.
+    pub lse: Tensor,
+}
+
+/// The rows of a chunk: `logits` is (rows, stride); its row 0 is row `first_row` of `targets` and of the statistics.
+#[derive(Clone, Copy, Debug)]
+pub struct Chunk {
+    /// Rows in the chunk.
+    pub rows: usize,
+    /// Its first row.
+    pub first_row: usize,
+    /// Columns that count.
+    pub vocab: usize,
+}
+
+/// Statistics of each row of a chunk of logits.
+pub fn forward(r: &mut Recording, gpu: &Gpu, chunk: Chunk, logits: &Tensor, targets: &Tensor, out: &RowStats) {
+    let RowStats { logp, entropy, sum_p2, lse } = out;
+    let (dims, lanes, groups, cost) = shape(gpu, chunk, logits);
+    let bindings: &[(&str, &Tensor)] =
+        &[("logits", logits), ("targets", targets), ("logp", logp), ("entropy", entropy), ("sum_p2", sum_p2), ("lse", lse)];
+    r.run(gpu, &SHADER, "forward", &row_constants(lanes), dims, bindings, groups, cost);
+}
+
+/// Turn a chunk of logits into its gradient, from `dlogp` (R) and the `lse` that forward left.
+pub fn backward(
+    r: &mut Recording,
+    gpu: &Gpu,
+    chunk: Chunk,
+    dlogits: &Tensor,
+    targets: &Tensor,
+    dlogp: &Tensor,
+    row_lse: &Tensor,
+) {
+    let (dims, lanes, groups, cost) = shape(gpu, chunk, dlogits);
+    r.run(gpu, &SHADER, "backward", &row_constants(lanes), dims, bind!(dlogits, targets, dlogp, row_lse), groups, cost);
+}
+
+fn shape(gpu: &Gpu, chunk: Chunk, logits: &Tensor) -> (Dims, u32, [u32; 3], Cost) {
+    let [_, stride] = logits.matrix();
+    let dims = Dims {
+        rows: chunk.rows as u32,
+        vocab: chunk.vocab as u32,
+        stride4: (stride / 4) as u32,
+        first_row: chunk.first_row as u32,
+    };
+    let lanes = row_lanes(gpu, chunk.vocab);
+    let numbers = (chunk.rows * chunk.vocab) as f64;
+    let groups = grid((chunk.rows as u64).div_ceil(u64::from(WG / lanes)));
+    (dims, lanes, groups, Cost { flops: 30.0 * numbers, bytes: 8.0 * numbers })
+}
+
+/// The same arithmetic in f64, one row.
+pub mod twin {
+    /// (log p(target), entropy, sum p^2, lse)
+    pub fn forward(logits: &[f64], target: usize) -> (f64, f64, f64, f64) {
+        let m = logits.iter().copied().fold(f64::NEG_INFINITY, f64::max);
+        let lse = m + logits.iter().map(|l| (l - m).exp()).sum::<f64>().ln();
+        let p: Vec<f64> = logits.iter().map(|l| (l - lse).exp()).collect();
+        let entropy = p.iter().zip(logits).map(|(p, l)| p * (lse - l)).sum();
+        (logits[target] - lse, entropy, p.iter().map(|p| p * p).sum(), lse)
+    }
+
+    /// dlogits
+    pub fn backward(logits: &[f64], target: usize, dlogp: f64) -> Vec<f64> {
+        let lse = forward(logits, target).3;
+        logits.iter().enumerate().map(|(v, l)| dlogp * (f64::from(u8::from(v == target)) - (l - lse).exp())).collect()
+    }
+}
+
+/// Checks for tests and `doctor`.
+pub const CHECKS: &[Check] = &[Check { name: "logprob", run: check }];
+
+fn check(gpu: &Gpu, case: &mut Case) -> anyhow::Result<()> {
+    let (rows, vocab, first_row) = (case.int(1, 80), case.int(1, 400), case.int(0, 30));
+    let (stride, scale) = (vocab.next_multiple_of(4) + 4 * case.int(0, 2), case.pick(&[1.0, 10.0, 50.0]));
+    case.shape = format!("{rows} rows from {first_row}, vocabulary {vocab}, stride {stride}, scale {scale}");
+    let total = first_row + rows;
+    let mut logits = case.normals(rows * stride, scale);
+    // What lies behind the vocabulary must not be read: poison it.
+    for row in logits.chunks_mut(stride) {
+        row[vocab..].fill(f32::NAN);
+    }
+    let targets: Vec<u32> = (0..total).map(|_| case.int(0, vocab - 1) as u32).collect();
+    let dlogp = case.normals(total, 1.0);
+    let (t, d) = (case.upload_u32(gpu, "targets", &targets), case.upload(gpu, "dlogp", &[total], &dlogp));
+    let l = case.upload(gpu, "logits", &[rows, stride], &logits);
+    let zeros = vec![0.0; total];
+    let out = |name: &str| case.upload(gpu, name, &[total], &zeros);
+    let stats = RowStats { logp: out("logp"), entropy: out("entropy"), sum_p2: out("sum_p2"), lse: out("lse") };
+    let chunk = Chunk { rows, first_row, vocab };
+    case.replay(gpu, |r| {
+        forward(r, gpu, chunk, &l, &t, &stats);
+        backward(r, gpu, chunk, &l, &t, &d, &stats.lse);
+    })?;
+    let mut want = [vec![0.0; first_row], vec![0.0; first_row], vec![0.0; first_row], vec![0.0; first_row]];
+    let mut dwant = Vec::new();
+    for (i, row) in logits.chunks(stride).enumerate() {
+        let (row, target) = (wide(&row[..vocab]), targets[first_row + i] as usize);
+        let (a, b, c, e) = twin::forward(&row, target);
+        for (list, value) in want.iter_mut().zip([a, b, c, e]) {
+            list.push(value);
+        }
+        dwant.extend(twin::backward(&row, target, f64::from(dlogp[first_row + i])));
+        dwant.resize(dwant.len() + stride - vocab, 0.0);
+    }
+    case.compare(gpu, &stats.logp, &want[0])?;
+    // Entropy and sum p^2 lie in fixed ranges; where they are tiny by nature (scale 50) only their absolute error means anything.
+    for (tensor, want) in [(&stats.entropy, &want[1]), (&stats.sum_p2, &want[2])] {
+        let values: Vec<f32> = gpu.read(tensor)?;
+        for (g, w) in values.iter().zip(want) {
+            let error = (f64::from(*g) - w).abs() / (2e-5 * (1.0 + w.abs()));
+            if error > case.worst {
+                (case.worst, case.detail) = (error, format!("{} = {g}, twin says {w}", tensor.name()));
+            }
+        }
+    }
+    case.compare(gpu, &stats.lse, &want[3])?;
+    case.compare(gpu, &l, &dwant)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::check::{finite_difference_error, probe};
+    use super::twin;
+
+    #[test]
+    fn twin_backward_is_the_derivative() {
+        let logits: Vec<f64> = probe(9).iter().map(|l| 3.0 * l).collect();
+        let d = twin::backward(&logits, 4, 1.7);
+        assert!(finite_difference_error(&logits, &d, |l| 1.7 * twin::forward(l, 4).0) < 1e-6);
+    }
+
+    /// |dlogits| = |dlogp| sqrt(sum p^2 - 2 p + 1): the token statistics rest on it.
+    #[test]
+    fn gradient_size_from_sum_of_squares() {
+        let logits = probe(13);
+        let (logp, _, sum_p2, _) = twin::forward(&logits, 2);
+        let size = twin::backward(&logits, 2, -0.3).iter().map(|d| d * d).sum::<f64>().sqrt();
+        assert!((size - 0.3 * (sum_p2 - 2.0 * logp.exp() + 1.0).sqrt()).abs() < 1e-12);
+    }
+}

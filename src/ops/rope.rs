@@ -1,0 +1,136 @@
+//! Rotary position embedding (Su et al. 2021), in place on fused q|k|v rows; tables from the CPU in f64.          shaders/rope.wgsl
+
+use super::WG;
+use super::check::{Case, Check, wide};
+use crate::config::{Llama3Scaling, ModelConfig};
+use crate::gpu::{Cost, Gpu, Recording, Shader, Tensor, grid};
+use crate::{bind, shader, uniform};
+
+const SHADER: Shader = shader!("rope");
+
+uniform! { struct Dims { rows: u32, heads: u32, quarter: u32, stride2: u32, table_rows: u32, direction: f32 } }
+
+/// Rotate the first `heads` heads (queries, then keys) of each row of `qkv` (R, stride) by the angles of `positions` (R).
+pub fn forward(r: &mut Recording, gpu: &Gpu, heads: usize, positions: &Tensor, table: &Tensor, qkv: &Tensor) {
+    rotate(r, gpu, heads, positions, table, qkv, 1.0);
+}
+
+/// The gradient of a rotation is the rotation back.
+pub fn backward(r: &mut Recording, gpu: &Gpu, heads: usize, positions: &Tensor, table: &Tensor, dqkv: &Tensor) {
+    rotate(r, gpu, heads, positions, table, dqkv, -1.0);
+}
+
+fn rotate(r: &mut Recording, gpu: &Gpu, heads: usize, positions: &Tensor, table: &Tensor, qkv: &Tensor, direction: f32) {
+    let ([rows, stride], [table_rows, head_dim]) = (qkv.matrix(), table.matrix());
+    let dims = Dims {
+        rows: rows as u32,
+        heads: heads as u32,
+        quarter: (head_dim / 4) as u32,
+        stride2: (stride / 2) as u32,
+        table_rows: table_rows as u32,
+        direction,
+    };
+    let items = (rows * heads * head_dim / 4) as u64;
+    let cost = Cost { flops: 12.0 * items as f64, bytes: 48.0 * items as f64 };
+    let groups = grid(items.div_ceil(u64::from(WG)));
+    r.run(gpu, &SHADER, "rotate", &[("WG", f64::from(WG))], dims, bind!(positions, table, qkv), groups, cost);
+}
+
+/// One angular frequency per pair of a head (D/2), Llama 3's scaling included (transformers `_compute_llama3_parameters`).
+pub fn frequencies(config: &ModelConfig) -> Vec<f64> {
+    let d = config.head_dim;
+    (0..d / 2)
+        .map(|i| {
+            let f = config.rope_theta.powf(-2.0 * i as f64 / d as f64);
+            config.rope_scaling.as_ref().map_or(f, |s| scaled(f, s))
+        })
+        .collect()
+}
+
+fn scaled(frequency: f64, s: &Llama3Scaling) -> f64 {
+    let wavelength = std::f64::consts::TAU / frequency;
+    let original = s.original_max_position_embeddings as f64;
+    if wavelength < original / s.high_freq_factor {
+        frequency
+    } else if wavelength > original / s.low_freq_factor {
+        frequency / s.factor
+    } else {
+        let smooth = (original / wavelength - s.low_freq_factor) / (s.high_freq_factor - s.low_freq_factor);
+        (1.0 - smooth) * frequency / s.factor + smooth * frequency
+    }
+}
+
+/// The table for `positions` positions: (positions, D/4) groups of (cos, cos, sin, sin), so D numbers a position.
+pub fn table(frequencies: &[f64], positions: usize) -> Vec<f32> {
+    let mut out = Vec::with_capacity(positions * frequencies.len() * 2);
+    for p in 0..positions {
+        for pair in frequencies.chunks(2) {
+            let angles: Vec<f64> = pair.iter().map(|f| f * p as f64).collect();
+            out.extend(angles.iter().map(|a| a.cos() as f32));
+            out.extend(angles.iter().map(|a| a.sin() as f32));
+        }
+    }
+    out
+}
+
+/// The same arithmetic in f64, with angles of its own.
+pub mod twin {
+    /// Rotate the first `heads` heads of each row in place; `direction` 1 or -1.
+    pub fn rotate(qkv: &mut [f64], stride: usize, heads: usize, frequencies: &[f64], positions: &[u32], direction: f64) {
+        let half = frequencies.len();
+        for (row, &p) in qkv.chunks_mut(stride).zip(positions) {
+            for head in row.chunks_mut(2 * half).take(heads) {
+                for i in 0..half {
+                    let (sin, cos) = (direction * frequencies[i] * f64::from(p)).sin_cos();
+                    (head[i], head[i + half]) = (head[i] * cos - head[i + half] * sin, head[i + half] * cos + head[i] * sin);
+                }
+            }
+        }
+    }
+}
+
+/// Checks for tests and `doctor`.
+pub const CHECKS: &[Check] = &[Check { name: "rope", run: check }];
+
+fn check(gpu: &Gpu, case: &mut Case) -> anyhow::Result<()> {
+    let (rows, heads, head_dim) = (case.int(1, 60), case.int(1, 6), 4 * case.int(2, 32));
+    let stride = head_dim * (heads + case.int(0, 3));
+    case.shape = format!("{rows} rows, {heads} heads of {head_dim}, stride {stride}");
+    let positions: Vec<u32> = (0..rows).map(|_| case.int(0, 99) as u32).collect();
+    let values = case.normals(rows * stride, 1.0);
+    let frequencies: Vec<f64> = (0..head_dim / 2).map(|i| 1e4f64.powf(-2.0 * i as f64 / head_dim as f64)).collect();
+    let table = case.upload(gpu, "table", &[100, head_dim], &table(&frequencies, 100));
+    let p = case.upload_u32(gpu, "positions", &positions);
+    let turned = case.upload(gpu, "qkv", &[rows, stride], &values);
+    let back = case.upload(gpu, "dqkv", &[rows, stride], &values);
+    case.replay(gpu, |r| {
+        forward(r, gpu, heads, &p, &table, &turned);
+        backward(r, gpu, heads, &p, &table, &back);
+    })?;
+    for (tensor, direction) in [(turned, 1.0), (back, -1.0)] {
+        let mut want = wide(&values);
+        twin::rotate(&mut want, stride, heads, &frequencies, &positions, direction);
+        case.compare(gpu, &tensor, &want)?;
+    }
+    Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::check::{dot, finite_difference_error, probe};
+    use super::twin;
+
+    #[test]
+    fn rotating_back_is_the_derivative() {
+        let (positions, frequencies) = ([3u32, 0, 7], [1.0, 0.1]);
+        let (x, weights) = (probe(3 * 8), probe(3 * 8));
+        let loss = |x: &[f64]| {
+            let mut y = x.to_vec();
+            twin::rotate(&mut y, 8, 1, &frequencies, &positions, 1.0);
+            dot(&y, &weights)
+        };
+        let mut dx = weights.clone();
+        twin::rotate(&mut dx, 8, 1, &frequencies, &positions, -1.0);
+        assert!(finite_difference_error(&x, &dx, loss) < 1e-6);
+    }
+}

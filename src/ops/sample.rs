@@ -1,0 +1,202 @@
+//! Sampling on the device: temperature, top-k, top-p, min-p, one counter-based draw a row.          shaders/sample.wgsl
+
+use super::check::{Case, Check};
+use crate::gpu::{Cost, Gpu, Recording, Shader, Tensor};
+use crate::rng::{Rng, unit};
+use crate::{shader, uniform};
+
+const SHADER: Shader = shader!("sample");
+const GROUP: u32 = 256;
+/// Elements of the buffer that [`Sampling::pack`] fills.
+pub const SETTINGS_LEN: usize = 8;
+
+uniform! { struct Dims { vocab: u32, stride: u32, room: u32 } }
+
+/// How tokens are drawn.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct Sampling {
+    /// Divides the logits; 0 takes the most probable token.
+    pub temperature: f64,
+    /// Keep this many most probable tokens (ties stay together); 0 keeps all.
+    pub top_k: u32,
+    /// Keep the smallest set of most probable tokens that holds this much probability; 1 keeps all.
+    pub top_p: f64,
+    /// Keep tokens at least this probable relative to the most probable; 0 keeps all.
+    pub min_p: f64,
+    /// Draws are a function of (seed, row, position).
+    pub seed: u64,
+}
+
+impl Default for Sampling {
+    fn default() -> Self {
+        Self { temperature: 1.0, top_k: 0, top_p: 1.0, min_p: 0.0, seed: 0 }
+    }
+}
+
+impl Sampling {
+    fn rng(&self) -> Rng {
+        Rng::new(self.seed, "sample")
+    }
+
+    /// As the shader reads it.
+    pub fn pack(&self) -> [u32; SETTINGS_LEN] {
+        let key = self.rng().key();
+        let bits = |x: f64| (x as f32).to_bits();
+        [bits(self.temperature), self.top_k, bits(self.top_p), bits(self.min_p), key[0], key[1], 0, 0]
+    }
+}
+
+/// The rows that are being generated.
+#[derive(Clone, Debug)]
+pub struct Rows {
+    /// What is fed next (B).
+    pub tokens: Tensor,
+    /// Its index in the row (B).
+    pub positions: Tensor,
+    /// Number of given tokens, then those (B, 1 + room).
+    pub prompt: Tensor,
+    /// Every token of the row, by index (B, room).
+    pub output: Tensor,
+}
+
+/// Draw the token after each row's position from `logits` (B, stride), or take it from the prompt; advance the rows.
+pub fn draw(r: &mut Recording, gpu: &Gpu, vocab: usize, logits: &Tensor, settings: &Tensor, rows: &Rows) {
+    let ([batch, room], [_, stride]) = (rows.output.matrix(), logits.matrix());
+    let dims = Dims { vocab: vocab as u32, stride: stride as u32, room: room as u32 };
+    let bindings: &[(&str, &Tensor)] = &[
+        ("logits", logits),
+        ("settings", settings),
+        ("prompt", &rows.prompt),
+        ("tokens", &rows.tokens),
+        ("positions", &rows.positions),
+        ("output", &rows.output),
+    ];
+    let cost = Cost { flops: 0.0, bytes: 100.0 * (batch * vocab) as f64 };
+    r.run(gpu, &SHADER, "draw", &[("WG", f64::from(GROUP))], dims, bindings, [batch as u32, 1, 1], cost);
+}
+
+/// The same in f64, with a sort.
+pub mod twin {
+    use super::Sampling;
+
+    /// Probability of each token after all filters.
+    pub fn distribution(logits: &[f64], s: &Sampling) -> Vec<f64> {
+        let mut order: Vec<usize> = (0..logits.len()).collect();
+        order.sort_by(|&a, &b| logits[b].total_cmp(&logits[a]));
+        let top = logits[order[0]];
+        if s.temperature <= 0.0 {
+            let first = (0..logits.len()).find(|&i| logits[i] == top);
+            return (0..logits.len()).map(|i| f64::from(u8::from(Some(i) == first))).collect();
+        }
+        let mut weight: Vec<f64> = logits.iter().map(|l| ((l - top) / s.temperature).exp()).collect();
+        let keep_from = |weight: &mut Vec<f64>, bar: f64| {
+            for (w, l) in weight.iter_mut().zip(logits) {
+                if *l < bar {
+                    *w = 0.0;
+                }
+            }
+        };
+        if s.top_k > 0 && (s.top_k as usize) < logits.len() {
+            keep_from(&mut weight, logits[order[s.top_k as usize - 1]]);
+        }
+        if s.top_p < 1.0 {
+            let wanted = s.top_p * weight.iter().sum::<f64>();
+            let mut mass = 0.0;
+            let mut bar = top;
+            for &i in &order {
+                bar = logits[i];
+                mass += weight[i];
+                if mass >= wanted {
+                    break;
+                }
+            }
+            keep_from(&mut weight, bar);
+        }
+        let floor = s.min_p * weight.iter().copied().fold(0.0, f64::max);
+        weight.iter_mut().for_each(|w| *w = if *w < floor { 0.0 } else { *w });
+        let total: f64 = weight.iter().sum();
+        weight.iter().map(|w| w / total).collect()
+    }
+
+    /// The token in whose share of the distribution `u` falls, and how near the next share's edge is.
+    pub fn draw(distribution: &[f64], u: f64) -> (usize, f64) {
+        let mut sum = 0.0;
+        for (i, p) in distribution.iter().enumerate() {
+            if *p > 0.0 && sum + p > u {
+                return (i, (u - sum).min(sum + p - u));
+            }
+            sum += p;
+        }
+        (distribution.iter().rposition(|p| *p > 0.0).unwrap_or(0), 0.0)
+    }
+}
+
+/// Checks for tests and `doctor`.
+pub const CHECKS: &[Check] = &[Check { name: "sample", run: check }];
+
+fn check(gpu: &Gpu, case: &mut Case) -> anyhow::Result<()> {
+    let (batch, vocab, room) = (case.int(1, 20), case.int(1, 700), 8);
+    let stride = vocab.next_multiple_of(4);
+    let sampling = Sampling {
+        temperature: case.pick(&[0.0, 0.7, 1.0, 1.5]),
+        top_k: case.pick(&[0, 1, 5, 50]),
+        top_p: case.pick(&[1.0, 0.9, 0.3]),
+        min_p: case.pick(&[0.0, 0.05]),
+        seed: case.int(0, 1 << 30) as u64,
+    };
+    case.shape = format!("{batch} rows, vocabulary {vocab}, {sampling:?}");
+    let logits = case.normals(batch * stride, 3.0);
+    let positions: Vec<u32> = (0..batch).map(|_| case.int(0, room - 2) as u32).collect();
+    // Rows take their next token from the prompt while it lasts.
+    let mut prompt = vec![7u32; batch * (room + 1)];
+    for row in 0..batch {
+        prompt[row * (room + 1)] = case.pick(&[0, room as u32]);
+    }
+    let up = |case: &Case, name: &str, v: &[u32]| case.upload_u32(gpu, name, v);
+    let rows = Rows {
+        tokens: up(case, "tokens", &vec![0; batch]),
+        positions: up(case, "positions", &positions),
+        prompt: up(case, "prompt", &prompt),
+        output: up(case, "output", &vec![u32::MAX; batch * room]).reshape(&[batch, room]),
+    };
+    let settings = up(case, "settings", &sampling.pack());
+    let tl = case.upload(gpu, "logits", &[batch, stride], &logits);
+    case.replay(gpu, |r| draw(r, gpu, vocab, &tl, &settings, &rows))?;
+    let got: Vec<u32> = gpu.read(&rows.tokens)?;
+    let after: Vec<u32> = gpu.read(&rows.positions)?;
+    let output: Vec<u32> = gpu.read(&rows.output)?;
+    for row in 0..batch {
+        let p = positions[row] as usize;
+        let values: Vec<f64> = logits[row * stride..][..vocab].iter().map(|&l| f64::from(l)).collect();
+        let u = f64::from(unit(sampling.rng().words(p as u64, row as u64)[0]));
+        let (mut want, edge) = twin::draw(&twin::distribution(&values, &sampling), u);
+        if prompt[row * (room + 1)] > 0 {
+            want = 7;
+        } else if edge < 1e-5 && got[row] as usize != want {
+            continue; // rounding may choose either neighbour of an edge
+        }
+        let right = got[row] as usize == want && after[row] as usize == p + 1 && output[row * room + p + 1] as usize == want;
+        if !right {
+            (case.worst, case.detail) = (f64::INFINITY, format!("row {row}: token {} instead of {want}", got[row]));
+        }
+    }
+    Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn twin_filters_as_hugging_face_does() {
+        // Probabilities 0.5, 0.25, 0.15, 0.1.
+        let logits: Vec<f64> = [0.25f64, 0.5, 0.1, 0.15].iter().map(|p| p.ln()).collect();
+        let kept = |s: Sampling| twin::distribution(&logits, &s).iter().map(|p| *p > 0.0).collect::<Vec<_>>();
+        let base = Sampling::default();
+        assert_eq!(kept(Sampling { top_k: 2, ..base }), [true, true, false, false]);
+        assert_eq!(kept(Sampling { top_p: 0.7, ..base }), [true, true, false, false]);
+        assert_eq!(kept(Sampling { top_p: 0.8, ..base }), [true, true, false, true]);
+        assert_eq!(kept(Sampling { min_p: 0.25, ..base }), [true, true, false, true]);
+        assert_eq!(kept(Sampling { temperature: 0.0, ..base }), [false, true, false, false]);
+    }
+}

@@ -1,0 +1,80 @@
+//! SwiGLU: h = silu(gate) * up (Shazeer 2020).          shaders/swiglu.wgsl
+
+use super::WG;
+use super::check::{Case, Check, wide};
+use crate::gpu::{Cost, Gpu, Recording, Shader, Tensor, grid};
+use crate::{bind, shader, uniform};
+
+const SHADER: Shader = shader!("swiglu");
+
+uniform! { struct Dims { rows: u32, cols4: u32 } }
+
+/// `h` (R, F) from `gate_up` (R, 2 F): gate in the first F columns, up in the others.
+pub fn forward(r: &mut Recording, gpu: &Gpu, gate_up: &Tensor, h: &Tensor) {
+    let (dims, groups, cost) = shape(h);
+    r.run(gpu, &SHADER, "forward", &[("WG", f64::from(WG))], dims, bind!(gate_up, h), groups, cost);
+}
+
+/// `dgate_up` (R, 2 F) from `dh` (R, F).
+pub fn backward(r: &mut Recording, gpu: &Gpu, gate_up: &Tensor, dh: &Tensor, dgate_up: &Tensor) {
+    let (dims, groups, cost) = shape(dh);
+    r.run(gpu, &SHADER, "backward", &[("WG", f64::from(WG))], dims, bind!(gate_up, dh, dgate_up), groups, cost);
+}
+
+fn shape(h: &Tensor) -> (Dims, [u32; 3], Cost) {
+    let [rows, cols] = h.matrix();
+    let items = (rows * cols / 4) as u64;
+    let cost = Cost { flops: 60.0 * items as f64, bytes: 64.0 * items as f64 };
+    (Dims { rows: rows as u32, cols4: (cols / 4) as u32 }, grid(items.div_ceil(u64::from(WG))), cost)
+}
+
+/// The same arithmetic in f64.
+pub mod twin {
+    /// h
+    pub fn forward(gate_up: &[f64], cols: usize) -> Vec<f64> {
+        gate_up.chunks(2 * cols).flat_map(|row| (0..cols).map(|c| row[c] / (1.0 + (-row[c]).exp()) * row[cols + c])).collect()
+    }
+
+    /// dgate_up
+    pub fn backward(gate_up: &[f64], dh: &[f64], cols: usize) -> Vec<f64> {
+        let mut out = Vec::with_capacity(gate_up.len());
+        for (row, d) in gate_up.chunks(2 * cols).zip(dh.chunks(cols)) {
+            let sigmoid: Vec<f64> = row[..cols].iter().map(|g| 1.0 / (1.0 + (-g).exp())).collect();
+            out.extend((0..cols).map(|c| d[c] * row[cols + c] * sigmoid[c] * (1.0 + row[c] * (1.0 - sigmoid[c]))));
+            out.extend((0..cols).map(|c| d[c] * row[c] * sigmoid[c]));
+        }
+        out
+    }
+}
+
+/// Checks for tests and `doctor`.
+pub const CHECKS: &[Check] = &[Check { name: "swiglu", run: check }];
+
+fn check(gpu: &Gpu, case: &mut Case) -> anyhow::Result<()> {
+    let (rows, cols) = (case.int(1, 90), 4 * case.int(1, 60));
+    case.shape = format!("{rows} x {cols}");
+    // Wide values too: exp must neither overflow nor turn into NaN.
+    let scale = case.pick(&[1.0, 5.0, 60.0]);
+    let (gate_up, dh) = (case.normals(rows * 2 * cols, scale), case.normals(rows * cols, 1.0));
+    let (x, dy) = (case.upload(gpu, "gate_up", &[rows, 2 * cols], &gate_up), case.upload(gpu, "dh", &[rows, cols], &dh));
+    let (h, dx) = (case.poisoned(gpu, "h", &[rows, cols]), case.poisoned(gpu, "dgate_up", &[rows, 2 * cols]));
+    case.replay(gpu, |r| {
+        forward(r, gpu, &x, &h);
+        backward(r, gpu, &x, &dy, &dx);
+    })?;
+    case.compare(gpu, &h, &twin::forward(&wide(&gate_up), cols))?;
+    case.compare(gpu, &dx, &twin::backward(&wide(&gate_up), &wide(&dh), cols))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::check::{dot, finite_difference_error, probe};
+    use super::twin;
+
+    #[test]
+    fn twin_backward_is_the_derivative() {
+        let (x, weights) = (probe(2 * 8), probe(2 * 4));
+        let dx = twin::backward(&x, &weights, 4);
+        assert!(finite_difference_error(&x, &dx, |x| dot(&twin::forward(x, 4), &weights)) < 1e-6);
+    }
+}

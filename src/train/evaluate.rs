@@ -1,0 +1,91 @@
+//! Held-out loss: log-probabilities of a stream of batches, no gradient.
+
+use crate::data::{Batch, IGNORE};
+use crate::gpu::{Gpu, Recording};
+use crate::model::{Activations, Model, Pass, transformer};
+use crate::gpu::Tensor;
+
+/// Mean loss over some tokens.
+#[derive(Clone, Copy, Debug, Default, PartialEq)]
+pub struct Evaluation {
+    /// Mean cross-entropy in nats.
+    pub loss: f64,
+    /// Tokens scored.
+    pub tokens: u64,
+}
+
+/// Runs a model forward over (batch, time) tokens.
+pub struct Scorer {
+    /// Inputs and results.
+    pub acts: Activations<Tensor>,
+    recording: Recording,
+}
+
+impl Scorer {
+    /// Allocate and record.
+    ///
+    /// # Errors
+    /// When a kernel does not compile.
+    pub fn new(gpu: &Gpu, model: &Model, batch: usize, time: usize) -> anyhow::Result<Self> {
+        let acts = Activations::new(gpu, &model.config, batch, time, Pass::Forward);
+        Self::over(gpu, model, acts)
+    }
+
+    /// Record over activations that exist already, a training pass's for one.
+    ///
+    /// # Errors
+    /// As [`Scorer::new`].
+    pub fn over(gpu: &Gpu, model: &Model, acts: Activations<Tensor>) -> anyhow::Result<Self> {
+        let mut r = Recording::new("score");
+        transformer::record_forward(&mut r, model.context(gpu), &acts);
+        transformer::record_head(&mut r, model.context(gpu), &acts);
+        Ok(Self { recording: r.finish(gpu)?, acts })
+    }
+
+    /// (log pi(target), entropy) of every position of a batch; meaningless where the target is [`IGNORE`].
+    ///
+    /// # Errors
+    /// A device fault.
+    pub fn score(&self, gpu: &Gpu, batch: &Batch) -> anyhow::Result<(Vec<f32>, Vec<f32>)> {
+        upload_tokens(gpu, &self.acts, batch);
+        gpu.replay(&self.recording)?;
+        Ok((gpu.read(&self.acts.logp)?, gpu.read(&self.acts.entropy)?))
+    }
+
+    /// Mean loss over batches of this scorer's shape. `progress` gets the number of batches done.
+    ///
+    /// # Errors
+    /// A device fault, or what `progress` returns (to stop early).
+    pub fn evaluate(
+        &self,
+        gpu: &Gpu,
+        batches: impl Iterator<Item = Batch>,
+        mut progress: impl FnMut(usize) -> anyhow::Result<()>,
+    ) -> anyhow::Result<Evaluation> {
+        let (mut sum, mut tokens) = (0.0, 0);
+        for (done, batch) in batches.enumerate() {
+            upload_tokens(gpu, &self.acts, &batch);
+            gpu.replay(&self.recording)?;
+            let logp: Vec<f32> = gpu.read(&self.acts.logp)?;
+            for (l, _) in logp.iter().zip(&batch.targets).filter(|(_, t)| **t != IGNORE) {
+                sum -= f64::from(*l);
+                tokens += 1;
+            }
+            progress(done + 1)?;
+        }
+        Ok(Evaluation { loss: if tokens == 0 { f64::NAN } else { sum / tokens as f64 }, tokens })
+    }
+}
+
+/// Tokens, targets and positions of a batch, to the device.
+pub(super) fn upload_tokens(gpu: &Gpu, acts: &Activations<Tensor>, batch: &Batch) {
+    assert_eq!((batch.batch_size, batch.seq_len), (acts.batch, acts.time), "the batch has another shape than the pass");
+    gpu.write(&acts.inputs.tokens, &batch.tokens);
+    gpu.write(&acts.inputs.targets, &batch.targets);
+    gpu.write(&acts.inputs.positions, &positions(batch));
+}
+
+/// Index of each token inside its document: what rotary positions and the reach of attention go by.
+pub(super) fn positions(batch: &Batch) -> Vec<u32> {
+    batch.doc_start.iter().enumerate().map(|(i, start)| (i % batch.seq_len) as u32 - start).collect()
+}

@@ -1,0 +1,62 @@
+//! How much memory a run takes, before it takes it; and how many sequences are computed at once.
+
+use crate::config::{ModelConfig, TrainSettings};
+use crate::gpu::AdapterClass;
+use crate::model::{Parameters, Pass, activations};
+
+/// Device memory of a training run, in bytes.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct MemoryPlan {
+    /// (purpose, bytes), as in the device's ledger.
+    pub parts: Vec<(&'static str, u64)>,
+    /// Sequences computed at once.
+    pub micro_batch: usize,
+}
+
+impl MemoryPlan {
+    /// For training a model of this shape by these settings.
+    ///
+    /// # Errors
+    /// When one tensor is larger than the adapter can bind.
+    pub fn training(c: &ModelConfig, t: &TrainSettings, class: AdapterClass, max_binding_bytes: u64) -> anyhow::Result<Self> {
+        let arena = Parameters::new(c, max_binding_bytes)?.arena_bytes();
+        let micro_batch = micro_batch(c, t, class, max_binding_bytes);
+        let activations = activations::bytes(c, micro_batch, t.seq_len, Pass::Training, max_binding_bytes);
+        let rope = 4 * (t.seq_len * c.head_dim) as u64;
+        Ok(Self {
+            parts: vec![
+                ("values", arena),
+                ("grads", arena),
+                ("adam_m", arena),
+                ("adam_v", arena),
+                ("activations", activations),
+                ("rope table", rope),
+            ],
+            micro_batch,
+        })
+    }
+
+    /// All of it.
+    pub fn total(&self) -> u64 {
+        self.parts.iter().map(|(_, bytes)| bytes).sum()
+    }
+}
+
+/// Sequences computed at once: as set, else the largest divisor of the batch that stays within what suits the adapter.
+///
+/// A software adapter gains nothing past a few thousand tokens, and its dispatches get long; a GPU wants many, within 2 GiB of activations.
+pub fn micro_batch(c: &ModelConfig, t: &TrainSettings, class: AdapterClass, max_binding_bytes: u64) -> usize {
+    if let Some(set) = t.micro_batch_size {
+        return set;
+    }
+    let (most_tokens, most_bytes) = match class {
+        AdapterClass::Software => (4096, 2u64 << 30),
+        AdapterClass::Hardware => (32_768, 2 << 30),
+    };
+    let fits = |n: usize| {
+        n * t.seq_len <= most_tokens
+            && activations::bytes(c, n, t.seq_len, Pass::Training, max_binding_bytes) <= most_bytes
+            && (4 * n * t.seq_len * (2 * c.intermediate_size).max(c.qkv_dim())) as u64 <= max_binding_bytes
+    };
+    (1..=t.batch_size).rev().find(|&n| t.batch_size.is_multiple_of(n) && fits(n)).unwrap_or(1)
+}

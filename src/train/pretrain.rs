@@ -1,0 +1,215 @@
+//! Pre-training: every next token of the text counts the same.
+
+use super::evaluate::upload_tokens;
+use super::{Evaluation, Optimizer, Scorer, learning_rate, micro_batch};
+use crate::config::{ModelConfig, Settings};
+use crate::data::{Batch, Dataset, IGNORE, TokenRange, TrainOrder};
+use crate::event::Hyper as LiveHyper;
+use crate::gpu::{Gpu, ReadRing, Recording, Tensor};
+use crate::model::{Activations, Model, Pass, transformer};
+use crate::ops::adamw::Hyper;
+use crate::ops::embedding::Spans;
+use crate::ops::objective::stats;
+use serde::{Deserialize, Serialize};
+use std::collections::VecDeque;
+
+/// Everything that training needs beside files, events and commands.
+pub struct Pretrain {
+    /// The device.
+    pub gpu: Gpu,
+    /// The model.
+    pub model: Model,
+    /// Gradients and moments.
+    pub optimizer: Optimizer,
+    settings: Settings,
+    acts: Activations<Tensor>,
+    pass: Recording,
+    scorer: Scorer,
+    order: TrainOrder,
+    val: Option<TokenRange>,
+    ring: ReadRing,
+    /// Updates whose numbers are still on their way.
+    late: VecDeque<(u64, f64)>,
+    /// What a checkpoint must hold beside tensors.
+    pub state: TrainerState,
+}
+
+/// What a checkpoint must hold beside tensors; the rest follows from the settings and these.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+pub struct TrainerState {
+    /// Updates made.
+    pub step: u64,
+    /// Tokens trained on.
+    pub num_tokens: u64,
+    /// Settings that were changed while the run went on.
+    pub hyper: LiveHyper,
+}
+
+/// The numbers of one update.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct StepResult {
+    /// Number of the update.
+    pub step: u64,
+    /// Mean cross-entropy, before the update.
+    pub loss: f64,
+    /// Mean entropy of the predictions.
+    pub entropy: f64,
+    /// Norm of the gradient before clipping.
+    pub grad_norm: f64,
+    /// Learning rate.
+    pub learning_rate: f64,
+    /// The gradient was not finite; nothing was changed.
+    pub skipped: bool,
+}
+
+impl Pretrain {
+    /// Allocate everything and record the passes; parameters are random (from the seed) until a checkpoint is loaded over them.
+    ///
+    /// # Errors
+    /// A shape or a batch that cannot work, a kernel that does not compile, or too little text.
+    pub fn new(gpu: Gpu, settings: &Settings, config: &ModelConfig, data: Dataset) -> anyhow::Result<Self> {
+        let t = &settings.train;
+        let model = Model::new(&gpu, config, t.seq_len)?;
+        let micro = micro_batch(config, t, gpu.class(), gpu.max_binding_bytes());
+        let acts = Activations::new(&gpu, config, micro, t.seq_len, Pass::Training);
+        let optimizer = Optimizer::new(&gpu, &model.parameters, &model.values, &acts.stats)?;
+        let mut pass = Recording::new("forward and backward");
+        let context = model.context(&gpu);
+        transformer::record_forward(&mut pass, context, &acts);
+        transformer::record_head_and_loss(&mut pass, context, &acts, &optimizer.grad_weights);
+        transformer::record_backward(&mut pass, context, &acts, &optimizer.grad_weights);
+        let pass = pass.finish(&gpu)?;
+        let scorer = Scorer::over(&gpu, &model, acts.clone())?;
+        model.initialise(&gpu, t.seed);
+        Ok(Self {
+            order: TrainOrder::new(data.train, t.seq_len, t.seed)?,
+            val: data.val,
+            ring: ReadRing::new(&gpu, stats::LEN, 3),
+            late: VecDeque::new(),
+            state: TrainerState::default(),
+            settings: settings.clone(),
+            gpu,
+            model,
+            optimizer,
+            acts,
+            pass,
+            scorer,
+        })
+    }
+
+    /// Make the next update: submits it and returns the numbers of the update before, which have arrived meanwhile.
+    ///
+    /// # Errors
+    /// A device fault.
+    pub fn step(&mut self) -> anyhow::Result<Option<StepResult>> {
+        let batch = self.order.batch(self.state.step, self.settings.train.batch_size);
+        self.update(&batch)?;
+        if self.ring.pending() > 1 { self.take().map(Some) } else { Ok(None) }
+    }
+
+    /// The numbers of updates that were submitted and not yet returned, oldest first.
+    ///
+    /// # Errors
+    /// A device fault.
+    pub fn flush(&mut self) -> anyhow::Result<Vec<StepResult>> {
+        (0..self.ring.pending()).map(|_| self.take()).collect()
+    }
+
+    /// One update on a given batch.
+    fn update(&mut self, batch: &Batch) -> anyhow::Result<()> {
+        let targets = batch.targets.iter().filter(|t| **t != IGNORE).count();
+        let weight = 1.0 / targets.max(1) as f32;
+        self.optimizer.clear(&self.gpu)?;
+        for micro in micro_batches(batch, self.acts.batch) {
+            upload(&self.gpu, &self.acts, &micro, weight);
+            self.gpu.replay(&self.pass)?;
+        }
+        let hyper = self.hyper(self.state.step + 1);
+        self.optimizer.update(&self.gpu, &hyper)?;
+        self.ring.ask(&self.gpu, &self.acts.stats);
+        self.state.step += 1;
+        self.state.num_tokens += targets as u64;
+        self.late.push_back((self.state.step, hyper.learning_rate));
+        Ok(())
+    }
+
+    fn take(&mut self) -> anyhow::Result<StepResult> {
+        let numbers: Vec<f32> = self.ring.take(&self.gpu)?;
+        let (step, learning_rate) = self.late.pop_front().unwrap_or_default();
+        let grad_norm = f64::from(numbers[stats::GRAD_NORM]);
+        let finite = numbers[stats::NOT_FINITE] == 0.0 && grad_norm.is_finite();
+        Ok(StepResult {
+            step,
+            loss: f64::from(numbers[stats::LOSS]),
+            entropy: f64::from(numbers[stats::ENTROPY]),
+            // The sum of squares of a gradient with a NaN may be anything.
+            grad_norm: if finite { grad_norm } else { f64::NAN },
+            learning_rate,
+            skipped: !finite,
+        })
+    }
+
+    /// What update number `step` is made with.
+    fn hyper(&self, step: u64) -> Hyper {
+        let t = &self.settings.train;
+        let live = &self.state.hyper;
+        Hyper {
+            learning_rate: learning_rate(t, step) * live.learning_rate_scale.unwrap_or(1.0),
+            beta1: t.adam_beta1,
+            beta2: t.adam_beta2,
+            epsilon: t.adam_epsilon,
+            weight_decay: t.weight_decay,
+            max_grad_norm: live.max_grad_norm.unwrap_or(t.max_grad_norm),
+            step,
+        }
+    }
+
+    /// Mean loss on the validation split (`None` when nothing is held out), on all of it or on `eval_tokens` tokens.
+    ///
+    /// # Errors
+    /// A device fault, or what `progress` (batches done, batches in all) returns.
+    pub fn evaluate(&self, mut progress: impl FnMut(usize, usize) -> anyhow::Result<()>) -> anyhow::Result<Option<Evaluation>> {
+        let Some(val) = &self.val else { return Ok(None) };
+        let most = match self.settings.eval.eval_tokens {
+            0 => u64::MAX,
+            n => n,
+        };
+        let batches = val.val_batches(self.acts.batch, self.acts.time, most);
+        let all = batches.len();
+        self.scorer.evaluate(&self.gpu, batches, |done| progress(done, all)).map(Some)
+    }
+
+    /// Tokens in one update.
+    pub fn tokens_per_step(&self) -> u64 {
+        (self.settings.train.batch_size * self.settings.train.seq_len) as u64
+    }
+
+    /// The recording of one micro-batch, for profiles, and how often it runs in an update.
+    pub fn recording(&self) -> (&Recording, usize) {
+        (&self.pass, self.settings.train.batch_size / self.acts.batch)
+    }
+}
+
+/// Rows of a batch, `rows` at a time.
+fn micro_batches(batch: &Batch, rows: usize) -> impl Iterator<Item = Batch> + '_ {
+    (0..batch.batch_size / rows).map(move |i| {
+        let part = i * rows * batch.seq_len..(i + 1) * rows * batch.seq_len;
+        Batch {
+            batch_size: rows,
+            seq_len: batch.seq_len,
+            tokens: batch.tokens[part.clone()].to_vec(),
+            targets: batch.targets[part.clone()].to_vec(),
+            doc_start: batch.doc_start[part].to_vec(),
+        }
+    })
+}
+
+/// A micro-batch and its loss weights, to the device.
+pub(crate) fn upload(gpu: &Gpu, acts: &Activations<Tensor>, batch: &Batch, weight: f32) {
+    upload_tokens(gpu, acts, batch);
+    let weights: Vec<f32> = batch.targets.iter().map(|t| if *t == IGNORE { 0.0 } else { weight }).collect();
+    let spans = Spans::of(&batch.tokens);
+    gpu.write(&acts.inputs.weights, &weights);
+    gpu.write(&acts.inputs.order, &spans.order);
+    gpu.write(&acts.inputs.spans, &spans.spans);
+}

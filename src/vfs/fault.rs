@@ -1,0 +1,248 @@
+//! A disk on a bad day: the n-th operation fails, or the process "dies" there, or the power goes and takes what was not synced.
+
+use super::{Entry, Kind, RealFs, Vfs, VfsFile};
+use std::fs::OpenOptions;
+use std::io::{self, Read, Write};
+use std::path::{Path, PathBuf};
+use std::sync::Mutex;
+
+/// What goes wrong.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Trouble {
+    /// The disk is full.
+    NoSpace,
+    /// The medium fails.
+    Io,
+    /// The file system went read-only.
+    ReadOnly,
+    /// Permission was taken away.
+    Denied,
+    /// The process is killed: this operation is done half and no later one happens, clean-up included.
+    Killed,
+}
+
+impl Trouble {
+    /// Every kind that leaves the process alive.
+    pub const ERRORS: [Trouble; 4] = [Trouble::NoSpace, Trouble::Io, Trouble::ReadOnly, Trouble::Denied];
+
+    fn error(self) -> io::Error {
+        let (kind, text) = match self {
+            Trouble::NoSpace => (io::ErrorKind::StorageFull, "no space left on device (injected)"),
+            Trouble::Io => (io::ErrorKind::Other, "input/output error (injected)"),
+            Trouble::ReadOnly => (io::ErrorKind::ReadOnlyFilesystem, "read-only file system (injected)"),
+            Trouble::Denied => (io::ErrorKind::PermissionDenied, "permission denied (injected)"),
+            Trouble::Killed => (io::ErrorKind::Interrupted, "killed (injected)"),
+        };
+        // `write_all` repeats on Interrupted, so the dead must not say that.
+        let kind = if kind == io::ErrorKind::Interrupted { io::ErrorKind::BrokenPipe } else { kind };
+        io::Error::new(kind, text)
+    }
+}
+
+/// What a power cut does to what was written but not synced.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct PowerCut {
+    /// Unsynced data: true keeps the first half of each file, false nothing.
+    pub half_written: bool,
+    /// Unsynced renames: true when they had reached the disk all the same.
+    pub renames_kept: bool,
+    /// Unsynced names of new files: true when they had reached the disk all the same.
+    pub names_kept: bool,
+}
+
+#[derive(Default)]
+struct State {
+    operations: usize,
+    dead: bool,
+    unsynced_files: Vec<PathBuf>,
+    unsynced_names: Vec<PathBuf>,
+    unsynced_renames: Vec<(PathBuf, PathBuf)>,
+    log: Vec<String>,
+}
+
+/// [`RealFs`] with one fault planned. Operations are counted from 0.
+pub struct FaultFs {
+    at: usize,
+    trouble: Trouble,
+    lasting: bool,
+    state: Mutex<State>,
+}
+
+impl FaultFs {
+    /// Operation `at` goes wrong like this.
+    pub fn new(at: usize, trouble: Trouble) -> Self {
+        FaultFs { at, trouble, lasting: false, state: Mutex::new(State::default()) }
+    }
+
+    /// From operation `at` on, nothing can be made or written; removing and reading still work: a disk that is full and stays full.
+    pub fn lasting(at: usize, trouble: Trouble) -> Self {
+        FaultFs { lasting: true, ..Self::new(at, trouble) }
+    }
+
+    /// Nothing goes wrong; operations are only counted.
+    pub fn counting() -> Self {
+        Self::new(usize::MAX, Trouble::Io)
+    }
+
+    /// Operations so far.
+    pub fn operations(&self) -> usize {
+        self.state().operations
+    }
+
+    /// The names of the operations so far, for a failing test to print.
+    pub fn log(&self) -> Vec<String> {
+        self.state().log.clone()
+    }
+
+    fn state(&self) -> std::sync::MutexGuard<'_, State> {
+        self.state.lock().unwrap_or_else(|poisoned| poisoned.into_inner())
+    }
+
+    /// Count one operation; the planned one fails.
+    fn operation(&self, what: &str, path: &Path) -> io::Result<()> {
+        let mut s = self.state();
+        let n = s.operations;
+        s.operations += 1;
+        s.log.push(format!("{n} {what} {}", super::shown(path)));
+        if s.dead {
+            return Err(Trouble::Killed.error());
+        }
+        let again = self.lasting && n > self.at && matches!(what, "create" | "create_dir" | "write" | "fsync");
+        if n == self.at || again {
+            s.dead = self.trouble == Trouble::Killed;
+            return Err(self.trouble.error());
+        }
+        Ok(())
+    }
+
+    /// The power goes: undo, on the real disk, what had not been synced.
+    ///
+    /// # Errors
+    /// When the real disk fails.
+    pub fn power_cut(&self, how: PowerCut) -> io::Result<()> {
+        let mut s = self.state();
+        s.dead = true;
+        for path in &s.unsynced_files {
+            if let Ok(file) = OpenOptions::new().write(true).open(path) {
+                let bytes = file.metadata()?.len();
+                file.set_len(if how.half_written { bytes / 2 } else { 0 })?;
+            }
+        }
+        if !how.names_kept {
+            for path in &s.unsynced_names {
+                if path.is_file() {
+                    std::fs::remove_file(path)?;
+                }
+            }
+        }
+        if !how.renames_kept {
+            for (from, to) in s.unsynced_renames.iter().rev() {
+                if to.exists() && !from.exists() {
+                    std::fs::rename(to, from)?;
+                }
+            }
+        }
+        Ok(())
+    }
+}
+
+struct FaultFile<'a> {
+    fs: &'a FaultFs,
+    path: PathBuf,
+    inner: Box<dyn VfsFile + 'a>,
+}
+
+impl Write for FaultFile<'_> {
+    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+        if let Err(e) = self.fs.operation("write", &self.path) {
+            // A failing write leaves a torn piece behind.
+            if self.fs.state().operations == self.fs.at + 1 {
+                self.inner.write_all(&bytes[..bytes.len() / 2])?;
+            }
+            return Err(e);
+        }
+        self.inner.write(bytes)
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        self.inner.flush()
+    }
+}
+
+impl VfsFile for FaultFile<'_> {
+    fn fsync(&mut self) -> io::Result<()> {
+        self.fs.operation("fsync", &self.path)?;
+        self.inner.fsync()?;
+        self.fs.state().unsynced_files.retain(|p| *p != self.path);
+        Ok(())
+    }
+}
+
+impl Vfs for FaultFs {
+    fn create_new(&self, path: &Path) -> io::Result<Box<dyn VfsFile + '_>> {
+        self.operation("create", path)?;
+        let inner = RealFs.create_new(path)?;
+        let mut s = self.state();
+        s.unsynced_files.push(path.to_owned());
+        s.unsynced_names.push(path.to_owned());
+        Ok(Box::new(FaultFile { fs: self, path: path.to_owned(), inner }))
+    }
+
+    fn open(&self, path: &Path) -> io::Result<(Box<dyn Read + Send>, u64)> {
+        self.operation("open", path)?;
+        RealFs.open(path)
+    }
+
+    fn create_dir(&self, path: &Path) -> io::Result<()> {
+        self.operation("create_dir", path)?;
+        RealFs.create_dir(path)
+    }
+
+    fn rename(&self, from: &Path, to: &Path) -> io::Result<()> {
+        self.operation("rename", from)?;
+        RealFs.rename(from, to)?;
+        let mut s = self.state();
+        s.unsynced_renames.push((from.to_owned(), to.to_owned()));
+        let State { unsynced_files, unsynced_names, .. } = &mut *s;
+        for path in unsynced_files.iter_mut().chain(unsynced_names) {
+            if let Ok(rest) = path.strip_prefix(from) {
+                *path = if rest.as_os_str().is_empty() { to.to_owned() } else { to.join(rest) };
+            }
+        }
+        Ok(())
+    }
+
+    fn remove_file(&self, path: &Path) -> io::Result<()> {
+        self.operation("remove_file", path)?;
+        RealFs.remove_file(path)
+    }
+
+    fn remove_dir(&self, path: &Path) -> io::Result<()> {
+        self.operation("remove_dir", path)?;
+        RealFs.remove_dir(path)
+    }
+
+    fn fsync_dir(&self, path: &Path) -> io::Result<()> {
+        self.operation("fsync_dir", path)?;
+        RealFs.fsync_dir(path)?;
+        let mut s = self.state();
+        s.unsynced_names.retain(|p| p.parent() != Some(path));
+        s.unsynced_renames.retain(|(_, to)| to.parent() != Some(path));
+        Ok(())
+    }
+
+    fn list(&self, path: &Path) -> io::Result<Vec<Entry>> {
+        self.operation("list", path)?;
+        RealFs.list(path)
+    }
+
+    fn kind(&self, path: &Path) -> io::Result<Option<Kind>> {
+        self.operation("kind", path)?;
+        RealFs.kind(path)
+    }
+
+    fn free_space(&self, path: &Path) -> io::Result<u64> {
+        self.operation("free_space", path)?;
+        RealFs.free_space(path)
+    }
+}

@@ -1,0 +1,116 @@
+//! From settings to batches through real files, as a run does it; on the corpus that nanoGPT made famous where it is at hand.
+
+use lehr::config::DataSettings;
+use lehr::data::{Cache, Corpus, IGNORE, Notices, Tokenizer, TrainOrder, load};
+use std::fs;
+use std::path::Path;
+use std::time::Instant;
+
+fn settings(data: &Path, tokenizer: &str) -> DataSettings {
+    DataSettings { data: vec![data.into()], tokenizer: tokenizer.into(), ..DataSettings::default() }
+}
+
+fn run(settings: &DataSettings, cache: &Cache) -> anyhow::Result<(Tokenizer, lehr::data::Dataset, Vec<String>)> {
+    let mut notices = Notices::new();
+    let (tokenizer, dataset) = load(settings, None, cache, &mut notices, &mut |_, _| ())?;
+    Ok((tokenizer, dataset, notices.take()))
+}
+
+#[test]
+fn text_becomes_batches() {
+    let folder = tempfile::tempdir().unwrap();
+    let text: String = (0..500).map(|i| format!("Line number {i} says: é 東京!\n")).collect();
+    let path = folder.path().join("corpus.txt");
+    fs::write(&path, &text).unwrap();
+    let cache = Cache::Folder(folder.path().join("cache"));
+    for kind in ["bytes", "chars", "bpe:300"] {
+        let (tokenizer, dataset, notices) = run(&settings(&path, kind), &cache).unwrap();
+        assert!(notices.is_empty(), "{notices:?}");
+        let ids = tokenizer.encode(&text).unwrap();
+        let cut = (ids.len() as f64 * 0.9) as u64;
+        let val = dataset.val.unwrap();
+        assert_eq!((dataset.train.range(), val.range()), (0..cut, cut..ids.len() as u64));
+        let order = TrainOrder::new(dataset.train, 32, 1).unwrap();
+        let batch = order.batch(0, 4);
+        let (_, start) = order.locate(2);
+        assert_eq!(batch.tokens[64..96], ids[start as usize..][..32]);
+        assert_eq!(batch.targets[64..96], ids[start as usize + 1..][..32]);
+        let scored: Vec<u32> = val.val_batches(3, 32, u64::MAX).flat_map(|b| b.targets).filter(|t| *t != IGNORE).collect();
+        assert_eq!(scored, ids[cut as usize + 1..], "all of the held-out text, in order");
+    }
+}
+
+#[test]
+fn a_model_brings_its_own_tokenizer() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("corpus.jsonl");
+    fs::write(&path, "{\"text\":\"one\"}\n{\"text\":\"two three\"}\n".repeat(20)).unwrap();
+    let (first, dataset, _) = run(&settings(&path, "chars"), &Cache::Off).unwrap();
+    assert_eq!(first.vocab_size(), "one twhr".chars().count() + 1, "and the end of a document");
+    assert_eq!(dataset.train.len() + dataset.val.unwrap().len(), 20 * ("one".len() + "two three".len() + 2) as u64);
+    for (name, content) in first.files(64).unwrap() {
+        fs::write(folder.path().join(name), content).unwrap();
+    }
+    let by_path = settings(&path, folder.path().to_str().unwrap());
+    let (second, ..) = run(&by_path, &Cache::Off).unwrap();
+    assert_eq!(second.json(), first.json());
+    let mut notices = Notices::new();
+    let (third, _) = load(&settings(&path, "bytes"), Some(first), &Cache::Off, &mut notices, &mut |_, _| ()).unwrap();
+    assert_eq!(third.json(), second.json(), "the setting gives way");
+}
+
+#[test]
+fn validation_text_of_its_own() {
+    let folder = tempfile::tempdir().unwrap();
+    let (train, val) = (folder.path().join("train.txt"), folder.path().join("val.txt"));
+    fs::write(&train, "abc".repeat(50)).unwrap();
+    fs::write(&val, "abd").unwrap();
+    let settings = DataSettings { val_data: Some(val), ..settings(&train, "chars") };
+    let (tokenizer, dataset, _) = run(&settings, &Cache::Off).unwrap();
+    assert_eq!(tokenizer.vocab_size(), 4, "characters of both");
+    assert_eq!((dataset.train.len(), dataset.val.unwrap().len()), (150, 3));
+}
+
+#[test]
+fn refusals_are_one_line_and_name_the_cause() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("corpus.txt");
+    fs::write(&path, "some text").unwrap();
+    let error = |settings: &DataSettings| {
+        let text = format!("{:#}", run(settings, &Cache::Off).err().unwrap());
+        assert!(!text.contains('\n'), "{text:?}");
+        text
+    };
+    assert!(error(&DataSettings::default()).contains("--data"));
+    assert!(error(&settings(&folder.path().join("none.txt"), "chars")).contains("none.txt: no such file"));
+    assert!(error(&settings(&path, "bep:300")).contains("tokenizer = bep:300: no such file"));
+    assert!(error(&settings(&path, "bpe:30")).contains("257"));
+    assert!(error(&DataSettings { val_fraction: 2.0, ..settings(&path, "chars") }).contains("val_fraction = 2"));
+}
+
+/// Speeds and the famous numbers; run by hand with `LEHR_TEXT=FILE cargo test --test data -- --ignored --nocapture`.
+#[test]
+#[ignore = "a measurement; needs a text file"]
+fn speed() {
+    let path = std::env::var_os("LEHR_TEXT").expect("LEHR_TEXT names a text file");
+    let text = fs::read_to_string(&path).unwrap();
+    let big = text.repeat((64 << 20) / text.len().max(1) + 1);
+    let folder = tempfile::tempdir().unwrap();
+    let file = folder.path().join("big.txt");
+    fs::write(&file, &big).unwrap();
+    let corpus = Corpus::open(&[file], &mut Notices::new()).unwrap();
+    let mib = corpus.total_bytes() as f64 / f64::from(1 << 20);
+    let cache = Cache::Folder(folder.path().join("cache"));
+    for kind in ["bytes", "chars", "bpe:1024", "bpe:8192"] {
+        let start = Instant::now();
+        let small = Corpus::from_text("text", text.clone());
+        let tokenizer = Tokenizer::build(&kind.parse().unwrap(), &small, None, &mut Notices::new()).unwrap();
+        let built = start.elapsed().as_secs_f64();
+        for what in ["made", "found"] {
+            let start = Instant::now();
+            let tokens = lehr::data::tokenize(&corpus, &tokenizer, &cache, &mut Notices::new(), &mut |_, _| ()).unwrap();
+            let secs = start.elapsed().as_secs_f64();
+            println!("{kind}: built in {built:.2} s; {} tokens {what}, {:.1} MiB/s", tokens.len(), mib / secs);
+        }
+    }
+}
