@@ -181,14 +181,14 @@ fn check_few_rows(gpu: &Gpu, case: &mut Case) -> anyhow::Result<()> {
     Layer::draw(case, rows, n, k, stride).check(gpu, case, None, &PRODUCTS)
 }
 
-/// One product a tile and a case, because a software adapter takes up to a second to compile each.
+/// One product a tile and a case, because a software adapter takes up to a second to compile each kernel.
 fn check_every_tile(gpu: &Gpu, case: &mut Case) -> anyhow::Result<()> {
     let rows = case.int(1, 150);
     let [n, stride, k] = draw_features(case);
     let first = case.int(0, PRODUCTS.len() - 1);
     let layer = Layer::draw(case, rows, n, k, stride);
     let shape = case.shape.clone();
-    for (i, &tile) in super::choose::runnable(gpu).iter().enumerate() {
+    for (i, &tile) in super::choose::checked(gpu).iter().enumerate() {
         case.shape = format!("{}, {shape}", tile.name());
         layer.check(gpu, case, Some(tile), &[PRODUCTS[(first + i) % PRODUCTS.len()]])?;
         if case.worst > 1.0 {
