@@ -15,6 +15,10 @@ impl Ledger {
         *map.entry(purpose.to_string()).or_default() += bytes;
     }
 
+    pub(super) fn forget(&self, purpose: &str) {
+        self.by_purpose.lock().unwrap_or_else(std::sync::PoisonError::into_inner).remove(purpose);
+    }
+
     /// Bytes by purpose, such as `values` or `activations`.
     pub fn entries(&self) -> BTreeMap<String, u64> {
         self.by_purpose.lock().unwrap_or_else(std::sync::PoisonError::into_inner).clone()

@@ -9,6 +9,7 @@ pub mod reflect;
 mod status;
 mod tensor;
 mod transfer;
+mod tune;
 
 pub use device::{AdapterClass, AdapterSummary, Gpu, Rates, adapters};
 pub use fault::GpuFault;

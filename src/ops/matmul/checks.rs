@@ -76,48 +76,84 @@ impl Layer {
         }
     }
 
-    /// All products of the layer, by `tile` or by the chosen one.
-    fn check(&self, gpu: &Gpu, case: &mut Case, tile: Option<Tile>) -> anyhow::Result<()> {
+    /// The products of the layer that are asked for, by `tile` or by the chosen one.
+    fn check(&self, gpu: &Gpu, case: &mut Case, tile: Option<Tile>, products: &[Product]) -> anyhow::Result<()> {
         let (n, k) = (self.w.rows, self.w.cols);
         let (x, w, dy) = (self.x.upload(gpu, case, "x"), self.w.upload(gpu, case, "w"), self.dy.upload(gpu, case, "dy"));
-        let residual = self.residual.upload(gpu, case, "residual");
-        let bias = case.upload(gpu, "bias", &[n], &self.bias);
-        let y = ["y", "y (bias)", "y (residual)"].map(|name| case.poisoned(gpu, name, &[self.dy.rows, self.dy.stride]));
-        let (dx, dx_sum) = (case.poisoned(gpu, "dx", &[self.x.rows, k]), self.x.upload(gpu, case, "dx accumulated"));
-        let dw = self.w.upload(gpu, case, "dw");
-        let extras = [Extra::None, Extra::Bias(&bias), Extra::Residual(&residual)];
-        case.replay(gpu, |r| {
-            for (y, extra) in y.iter().zip(extras) {
-                forward(r, gpu, tile, [&x, &w, y], extra);
-            }
-            for (dx, accumulate) in [(&dx, false), (&dx_sum, true)] {
-                match tile {
-                    Some(tile) => super::backward_input_by(r, gpu, tile, &dy, &w, dx, accumulate),
-                    None => super::backward_input(r, gpu, &dy, &w, dx, accumulate),
-                }
-            }
-            match tile {
-                Some(tile) => super::backward_weight_by(r, gpu, tile, &dy, &x, &dw),
-                None => super::backward_weight(r, gpu, &dy, &x, &dw),
-            }
-        })?;
         let (tx, tw, tdy) = (wide(&self.x.values), wide(&self.w.values), wide(&self.dy.values));
-        let want = twin::forward(&tx, &tw, n, k);
-        let want_bias: Vec<f64> = want.iter().enumerate().map(|(i, v)| v + f64::from(self.bias[i % n])).collect();
-        let want_dx = twin::backward_input(&tdy, &tw, n, k);
-        self.dy.compare(gpu, case, &y[0], &want)?;
-        self.dy.compare(gpu, case, &y[1], &want_bias)?;
-        self.dy.compare(gpu, case, &y[2], &self.residual.plus(&want))?;
-        self.x.compare(gpu, case, &dx, &want_dx)?;
-        self.x.compare(gpu, case, &dx_sum, &self.x.plus(&want_dx))?;
-        self.w.compare(gpu, case, &dw, &self.w.plus(&twin::backward_weight(&tdy, &tx, n, k)))
+        for &product in products {
+            // What is added, the device's result (poisoned where nothing is), its layout, the twin's sums.
+            let (out, layout, sums) = match product {
+                Product::Forward | Product::Bias | Product::Residual => {
+                    let out = case.poisoned(gpu, "y", &[self.dy.rows, self.dy.stride]);
+                    let residual = self.residual.upload(gpu, case, "residual");
+                    let bias = case.upload(gpu, "bias", &[n], &self.bias);
+                    let extra = match product {
+                        Product::Bias => Extra::Bias(&bias),
+                        Product::Residual => Extra::Residual(&residual),
+                        _ => Extra::None,
+                    };
+                    case.replay(gpu, |r| forward(r, gpu, tile, [&x, &w, &out], extra))?;
+                    (out, &self.dy, twin::forward(&tx, &tw, n, k))
+                }
+                Product::Input | Product::InputAdd => {
+                    let add = product == Product::InputAdd;
+                    let poisoned = case.poisoned(gpu, "dx", &[self.x.rows, k]);
+                    let out = if add { self.x.upload(gpu, case, "dx accumulated") } else { poisoned };
+                    case.replay(gpu, |r| backward_input(r, gpu, tile, [&dy, &w, &out], add))?;
+                    (out, &self.x, twin::backward_input(&tdy, &tw, n, k))
+                }
+                Product::Weight => {
+                    let out = self.w.upload(gpu, case, "dw");
+                    case.replay(gpu, |r| backward_weight(r, gpu, tile, [&dy, &x, &out]))?;
+                    (out, &self.w, twin::backward_weight(&tdy, &tx, n, k))
+                }
+            };
+            let want = match product {
+                Product::Forward | Product::Input => sums,
+                Product::Bias => sums.iter().enumerate().map(|(i, v)| v + f64::from(self.bias[i % n])).collect(),
+                Product::Residual => self.residual.plus(&sums),
+                Product::InputAdd => self.x.plus(&sums),
+                Product::Weight => self.w.plus(&sums),
+            };
+            layout.compare(gpu, case, &out, &want)?;
+        }
+        Ok(())
     }
 }
+
+/// What a layer computes.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Product {
+    Forward,
+    Bias,
+    Residual,
+    Input,
+    InputAdd,
+    Weight,
+}
+
+const PRODUCTS: [Product; 6] =
+    [Product::Forward, Product::Bias, Product::Residual, Product::Input, Product::InputAdd, Product::Weight];
 
 fn forward(r: &mut Recording, gpu: &Gpu, tile: Option<Tile>, [x, w, y]: [&Tensor; 3], extra: Extra<'_>) {
     match tile {
         Some(tile) => super::forward_by(r, gpu, tile, x, w, y, extra),
         None => super::forward(r, gpu, x, w, y, extra),
+    }
+}
+
+fn backward_input(r: &mut Recording, gpu: &Gpu, tile: Option<Tile>, [dy, w, dx]: [&Tensor; 3], accumulate: bool) {
+    match tile {
+        Some(tile) => super::backward_input_by(r, gpu, tile, dy, w, dx, accumulate),
+        None => super::backward_input(r, gpu, dy, w, dx, accumulate),
+    }
+}
+
+fn backward_weight(r: &mut Recording, gpu: &Gpu, tile: Option<Tile>, [dy, x, dw]: [&Tensor; 3]) {
+    match tile {
+        Some(tile) => super::backward_weight_by(r, gpu, tile, dy, x, dw),
+        None => super::backward_weight(r, gpu, dy, x, dw),
     }
 }
 
@@ -136,23 +172,25 @@ fn draw_features(case: &mut Case) -> [usize; 3] {
 fn check_chosen(gpu: &Gpu, case: &mut Case) -> anyhow::Result<()> {
     let rows = case.int(super::choose::FEW_ROWS + 1, 200);
     let [n, stride, k] = draw_features(case);
-    Layer::draw(case, rows, n, k, stride).check(gpu, case, None)
+    Layer::draw(case, rows, n, k, stride).check(gpu, case, None, &PRODUCTS)
 }
 
 fn check_few_rows(gpu: &Gpu, case: &mut Case) -> anyhow::Result<()> {
     let rows = case.int(1, super::choose::FEW_ROWS);
     let [n, stride, k] = draw_features(case);
-    Layer::draw(case, rows, n, k, stride).check(gpu, case, None)
+    Layer::draw(case, rows, n, k, stride).check(gpu, case, None, &PRODUCTS)
 }
 
+/// One product a tile and a case, because a software adapter takes up to a second to compile each kernel.
 fn check_every_tile(gpu: &Gpu, case: &mut Case) -> anyhow::Result<()> {
     let rows = case.int(1, 150);
     let [n, stride, k] = draw_features(case);
+    let first = case.int(0, PRODUCTS.len() - 1);
     let layer = Layer::draw(case, rows, n, k, stride);
     let shape = case.shape.clone();
-    for tile in super::choose::runnable(gpu) {
+    for (i, &tile) in super::choose::checked(gpu).iter().enumerate() {
         case.shape = format!("{}, {shape}", tile.name());
-        layer.check(gpu, case, Some(tile))?;
+        layer.check(gpu, case, Some(tile), &[PRODUCTS[(first + i) % PRODUCTS.len()]])?;
         if case.worst > 1.0 {
             break;
         }

@@ -1,7 +1,10 @@
-//! Which tile a product gets.
+//! Which tile a product gets: by a table, or where tuning is on by measurement, one for each class of shapes.
 
-use super::{Family, LANES, Role, Shape, Tile};
-use crate::gpu::{AdapterClass, Gpu};
+use super::{Epilogue, Family, LANES, Role, Shape, Tile};
+use crate::gpu::{AdapterClass, Gpu, Recording, Tensor};
+use sha2::{Digest as _, Sha256};
+use std::sync::OnceLock;
+use web_time::Instant;
 
 const SUBGROUP_32X8: Tile = Tile::new(Family::Subgroup, 32, 8);
 const SUBGROUP_16X8: Tile = Tile::new(Family::Subgroup, 16, 8);
@@ -49,11 +52,125 @@ pub fn choose(gpu: &Gpu, role: Role, shape: &Shape) -> Option<Tile> {
         let vectors = gpu.class() == AdapterClass::Hardware && role == Role::Forward && aligned;
         return (!vectors).then(|| small(gpu));
     }
-    Some(candidates(gpu)[0])
+    let tiles = candidates(gpu);
+    if shape.flops() < 2.0 * SMALLEST_MEASURED {
+        return Some(tiles[0]);
+    }
+    let class = Class::of(gpu, shape);
+    let names: Vec<_> = tiles.iter().map(|t| t.name()).collect();
+    let named = |name: &str| tiles.iter().copied().find(|t| t.name() == name).unwrap_or(tiles[0]);
+    let key = format!("matmul {}/{} {}", sources_hash(), role.entry(), class.name());
+    Some(named(&gpu.tuned(&key, &names, |name| seconds(gpu, role, named(name), class.example()))))
 }
 
-/// Every tile that this adapter can run.
-pub(super) fn runnable(gpu: &Gpu) -> impl Iterator<Item = Tile> {
-    let subgroups = subgroups(gpu);
-    ALL.into_iter().filter(move |tile| subgroups || tile.family != Family::Subgroup)
+/// Multiply-adds below which no choice of tile matters.
+const SMALLEST_MEASURED: f64 = 1e6;
+
+/// Products that are expected to agree on the best tile.
+#[derive(Clone, Copy)]
+struct Class {
+    /// Rows and columns of the example.
+    edge: usize,
+    /// Terms of the example.
+    depth: usize,
+}
+
+impl Class {
+    fn of(gpu: &Gpu, shape: &Shape) -> Self {
+        let numbers = shape.rows * shape.cols;
+        // A software adapter is busy with a few tiles; more of them change nothing.
+        let edge = match gpu.class() {
+            _ if numbers < 1 << 16 => 192,
+            AdapterClass::Hardware if numbers >= 1 << 21 => 2048,
+            _ => 512,
+        };
+        Self { edge, depth: if shape.depth < 256 { 128 } else { 512 } }
+    }
+
+    fn name(self) -> String {
+        format!("{0}x{0}x{1}", self.edge, self.depth)
+    }
+
+    fn example(self) -> [usize; 3] {
+        [self.edge, self.edge, self.depth]
+    }
+}
+
+/// First 8 digits of a hash over everything the generator writes: another generator asks other questions.
+fn sources_hash() -> &'static str {
+    static HASH: OnceLock<String> = OnceLock::new();
+    HASH.get_or_init(|| {
+        let mut hash = Sha256::new();
+        super::sources().iter().for_each(|(_, text)| hash.update(text));
+        hash.finalize().iter().take(4).map(|byte| format!("{byte:02x}")).collect()
+    })
+}
+
+/// Least time of three runs of one product of `[rows, cols, depth]`, after one that compiles it.
+fn seconds(gpu: &Gpu, role: Role, tile: Tile, [rows, cols, depth]: [usize; 3]) -> anyhow::Result<f64> {
+    const SCRATCH: &str = "tuning";
+    let extents = match role {
+        Role::Forward => [[rows, depth], [cols, depth], [rows, cols]],
+        Role::BackwardInput => [[rows, depth], [depth, cols], [rows, cols]],
+        Role::BackwardWeight => [[depth, rows], [depth, cols], [rows, cols]],
+    };
+    let best = {
+        let [left, right, out] = extents.map(|extent| Tensor::new(gpu, SCRATCH, "tuning", &extent));
+        for operand in [&left, &right] {
+            // Real numbers: a GPU that multiplies zeros stays cooler and runs faster.
+            let values: Vec<f32> = (0..operand.len()).map(|i| (i * 2_654_435_761 % 1021) as f32 / 510.0 - 1.0).collect();
+            gpu.write(operand, &values);
+        }
+        let mut recording = Recording::new("tuning");
+        let epilogue = if role == Role::BackwardWeight { Epilogue::Add } else { Epilogue::Store };
+        super::product(&mut recording, gpu, role, tile, epilogue, [&left, &right, &out], None);
+        let recording = recording.finish(gpu)?;
+        gpu.replay(&recording)?;
+        gpu.wait()?;
+        let mut best = f64::INFINITY;
+        for _ in 0..3 {
+            let begin = Instant::now();
+            gpu.replay(&recording)?;
+            gpu.wait()?;
+            best = best.min(begin.elapsed().as_secs_f64());
+        }
+        best
+    };
+    gpu.scratch_freed(SCRATCH);
+    Ok(best)
+}
+
+/// Best matmul rate of this adapter in GFLOP/s, through [`super::forward`]'s kernels; remembered like a choice. From here on the adapter's
+/// submissions and long dispatches are split by it.
+///
+/// # Errors
+/// A fault of the device.
+pub fn measured_peak_gflops(gpu: &Gpu) -> anyhow::Result<f64> {
+    let key = format!("matmul {}/peak GFLOP/s", sources_hash());
+    let peak = gpu.measured(&key, || {
+        let mut peak: f64 = 0.0;
+        for edge in [1024, 2048, 4096] {
+            let shape = Shape { rows: edge, cols: edge, depth: edge, strides: [edge; 3] };
+            let tile = choose(gpu, Role::Forward, &shape).unwrap_or_else(|| small(gpu));
+            let time = seconds(gpu, Role::Forward, tile, [edge; 3])?;
+            peak = peak.max(shape.flops() / time / 1e9);
+            gpu.set_flops_per_second(1e9 * peak);
+            if time > 0.01 {
+                break;
+            }
+        }
+        Ok(peak)
+    })?;
+    gpu.set_flops_per_second(1e9 * peak);
+    Ok(peak)
+}
+
+/// The tiles that the checks run: all that this adapter may choose, and `Direct` ones where they run but are not chosen. The largest takes
+/// lavapipe three seconds to compile, so it is left to the adapters that choose it.
+pub(super) fn checked(gpu: &Gpu) -> &'static [Tile] {
+    match gpu.class() {
+        AdapterClass::Hardware => &[SHARED_4X4, SHARED_8X4],
+        AdapterClass::Software if subgroups(gpu) => &[SUBGROUP_32X8, SUBGROUP_16X8, SUBGROUP_8X8, DIRECT_16X8, DIRECT_4X8],
+        AdapterClass::Software => &[DIRECT_32X16, DIRECT_16X8, DIRECT_4X8],
+    }
 }

@@ -12,7 +12,7 @@ mod source;
 pub mod twin;
 
 pub use checks::CHECKS;
-pub use choose::{candidates, choose};
+pub use choose::{candidates, choose, measured_peak_gflops};
 pub use source::{Epilogue, Family, LANES, Role, Tile, Variant};
 
 use super::{WG, row_constants, row_lanes};

@@ -1,0 +1,238 @@
+//! The tuner: which of several equivalent kernels is fastest on this adapter, measured once and kept on disk.
+//!
+//! The file is `tune.json` in `$LEHR_CACHE`, else in `lehr` in the user's cache folder: one group of answers an adapter (name, driver
+//! version, lehr version), keyed by question. A damaged file is ignored and rewritten; where none can be written, or in a browser, answers
+//! live as long as the [`Gpu`]. Every kernel choice is correct, so nothing but time depends on the answers.
+
+use super::Gpu;
+use super::kernel::lock;
+use serde::{Deserialize, Serialize};
+use std::collections::BTreeMap;
+use std::path::{Path, PathBuf};
+
+/// What a question was answered with.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(untagged)]
+enum Answer {
+    Choice(String),
+    Figure(f64),
+}
+
+type Answers = BTreeMap<String, Answer>;
+
+/// Nothing is measured until it is switched on: tests take the first candidate.
+#[derive(Default)]
+pub(super) struct Tuner {
+    on: bool,
+    folder: Option<PathBuf>,
+    answers: Answers,
+}
+
+impl Gpu {
+    /// Measure kernel choices from now on, unless `LEHR_TUNE=off`, and keep them in the user's cache folder.
+    pub fn enable_tuning(&self) {
+        if std::env::var("LEHR_TUNE").is_ok_and(|v| v == "off") {
+            return;
+        }
+        self.enable_tuning_in(disk::folder());
+    }
+
+    /// As [`Gpu::enable_tuning`], with the answers in this folder, or nowhere.
+    pub fn enable_tuning_in(&self, folder: Option<PathBuf>) {
+        let answers =
+            folder.as_deref().and_then(disk::read).and_then(|mut all| all.remove(&self.tuning_group())).unwrap_or_default();
+        *lock(&self.tuner) = Tuner { on: true, folder, answers };
+    }
+
+    /// The candidate that answers `key`: remembered, else the one for which `measure` returns the fewest seconds; the first one while
+    /// tuning is off or when none can be measured.
+    ///
+    /// # Panics
+    /// When there are no candidates (a defect of the caller).
+    pub fn tuned(&self, key: &str, candidates: &[String], mut measure: impl FnMut(&str) -> anyhow::Result<f64>) -> String {
+        {
+            let tuner = lock(&self.tuner);
+            if !tuner.on || candidates.len() < 2 {
+                return candidates[0].clone();
+            }
+            if let Some(Answer::Choice(known)) = tuner.answers.get(key)
+                && candidates.contains(known)
+            {
+                return known.clone();
+            }
+        }
+        let mut best = (f64::INFINITY, 0);
+        for (i, name) in candidates.iter().enumerate() {
+            match measure(name) {
+                Ok(seconds) if seconds < best.0 => best = (seconds, i),
+                // A candidate that the driver refuses is one less.
+                Ok(_) | Err(_) => {}
+            }
+        }
+        let chosen = candidates[best.1].clone();
+        self.learn(key, Answer::Choice(chosen.clone()));
+        chosen
+    }
+
+    /// The figure that answers `key`: remembered, else what `measure` returns. It is measured even while tuning is off.
+    ///
+    /// # Errors
+    /// What `measure` reports.
+    pub fn measured(&self, key: &str, measure: impl FnOnce() -> anyhow::Result<f64>) -> anyhow::Result<f64> {
+        if let Some(Answer::Figure(known)) = lock(&self.tuner).answers.get(key)
+            && known.is_finite()
+            && *known > 0.0
+        {
+            return Ok(*known);
+        }
+        let figure = measure()?;
+        self.learn(key, Answer::Figure(figure));
+        Ok(figure)
+    }
+
+    /// Scratch tensors that were allocated for `purpose` have been dropped.
+    pub fn scratch_freed(&self, purpose: &str) {
+        self.ledger.forget(purpose);
+    }
+
+    fn learn(&self, key: &str, answer: Answer) {
+        let mut tuner = lock(&self.tuner);
+        tuner.answers.insert(key.to_string(), answer);
+        if let Some(folder) = &tuner.folder
+            && disk::write(folder, &self.fingerprint(), &self.tuning_group(), &tuner.answers).is_err()
+        {
+            // Once refused, always refused: from here on in memory.
+            tuner.folder = None;
+        }
+    }
+
+    fn tuning_group(&self) -> String {
+        format!("{}|lehr {}", self.fingerprint(), env!("CARGO_PKG_VERSION"))
+    }
+}
+
+#[cfg(not(target_arch = "wasm32"))]
+mod disk {
+    use super::{Answers, BTreeMap, Path, PathBuf};
+    use std::io::Write as _;
+
+    const FILE: &str = "tune.json";
+    const MOST_BYTES: u64 = 1 << 20;
+
+    pub(super) fn folder() -> Option<PathBuf> {
+        use etcetera::BaseStrategy as _;
+        if let Some(folder) = std::env::var_os("LEHR_CACHE").filter(|f| !f.is_empty()) {
+            return Some(folder.into());
+        }
+        etcetera::choose_base_strategy().ok().map(|base| base.cache_dir().join("lehr"))
+    }
+
+    /// Every group, or none where the file is missing, too large or damaged.
+    pub(super) fn read(folder: &Path) -> Option<BTreeMap<String, Answers>> {
+        let path = folder.join(FILE);
+        let about = std::fs::metadata(&path).ok()?;
+        if !about.is_file() || about.len() > MOST_BYTES {
+            return None;
+        }
+        serde_json::from_slice(&std::fs::read(path).ok()?).ok()
+    }
+
+    /// Put one group into the file, others kept, those of older versions of lehr on this adapter dropped. The file is replaced whole.
+    pub(super) fn write(folder: &Path, adapter: &str, group: &str, answers: &Answers) -> std::io::Result<()> {
+        let mut all = read(folder).unwrap_or_default();
+        let old = format!("{adapter}|lehr ");
+        all.retain(|name, _| !name.starts_with(&old));
+        all.insert(group.to_string(), answers.clone());
+        std::fs::create_dir_all(folder)?;
+        let mut file = tempfile::NamedTempFile::new_in(folder)?;
+        serde_json::to_writer_pretty(&mut file, &all)?;
+        file.write_all(b"\n")?;
+        file.persist(folder.join(FILE)).map_err(|e| e.error)?;
+        Ok(())
+    }
+}
+
+#[cfg(target_arch = "wasm32")]
+mod disk {
+    use super::{Answers, BTreeMap, Path, PathBuf};
+
+    pub(super) fn folder() -> Option<PathBuf> {
+        None
+    }
+
+    pub(super) fn read(_: &Path) -> Option<BTreeMap<String, Answers>> {
+        None
+    }
+
+    pub(super) fn write(_: &Path, _: &str, _: &str, _: &Answers) -> std::io::Result<()> {
+        Ok(())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn gpu(folder: Option<&Path>) -> Gpu {
+        let gpu = pollster::block_on(Gpu::open(None)).expect("an adapter");
+        if let Some(folder) = folder {
+            gpu.enable_tuning_in(Some(folder.to_path_buf()));
+        }
+        gpu
+    }
+
+    fn names() -> Vec<String> {
+        ["slow", "fast", "broken"].map(String::from).to_vec()
+    }
+
+    fn seconds(name: &str) -> anyhow::Result<f64> {
+        match name {
+            "slow" => Ok(2.0),
+            "fast" => Ok(1.0),
+            _ => anyhow::bail!("refused"),
+        }
+    }
+
+    fn never(_: &str) -> anyhow::Result<f64> {
+        panic!("measured again")
+    }
+
+    #[test]
+    fn measured_once_and_remembered() {
+        let folder = tempfile::tempdir().unwrap();
+        let first = gpu(Some(folder.path()));
+        assert_eq!(first.tuned("key", &names(), seconds), "fast");
+        assert_eq!(first.tuned("key", &names(), never), "fast");
+        assert_eq!(first.measured("peak", || Ok(40.0)).unwrap(), 40.0);
+        let second = gpu(Some(folder.path()));
+        assert_eq!(second.tuned("key", &names(), never), "fast");
+        assert_eq!(second.measured("peak", || panic!("measured again")).unwrap(), 40.0);
+        // A choice that is no longer offered is measured again.
+        assert_eq!(second.tuned("key", &["slow".into(), "broken".into()], seconds), "slow");
+    }
+
+    #[test]
+    fn off_takes_the_first() {
+        assert_eq!(gpu(None).tuned("key", &names(), never), "slow");
+    }
+
+    #[test]
+    fn damaged_and_unwritable_files_do_no_harm() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("tune.json");
+        let group = gpu(None).tuning_group();
+        let quoted = serde_json::to_string(&group).unwrap();
+        let nan = format!("{{{quoted}: {{\"key\": 3, \"peak\": -1}}}}");
+        for content in ["", "{", "[]", "{\"a\": {\"b\": [1]}}", &"[".repeat(100_000), &nan, &" ".repeat(3 << 20)] {
+            std::fs::write(&path, content).unwrap();
+            let gpu = gpu(Some(folder.path()));
+            assert_eq!(gpu.tuned("key", &names(), seconds), "fast");
+            assert_eq!(gpu.measured("peak", || Ok(7.0)).unwrap(), 7.0);
+            assert_eq!(disk::read(folder.path()).unwrap()[&group].len(), 2);
+        }
+        // A folder that cannot be: below a file.
+        let gpu = gpu(Some(&path.join("below")));
+        assert_eq!(gpu.tuned("key", &names(), seconds), "fast");
+        assert_eq!(gpu.tuned("key", &names(), never), "fast");
+    }
+}
