@@ -14,6 +14,7 @@ pub mod objective;
 pub mod rmsnorm;
 pub mod rope;
 pub mod sample;
+pub mod self_test;
 pub mod swiglu;
 
 use crate::gpu::{AdapterClass, Gpu};
