@@ -7,6 +7,7 @@
 mod cache;
 mod writer;
 
+use super::tokenizer::WordMemory;
 use super::{Corpus, Notices, Tokenizer};
 use anyhow::{Result, ensure};
 use std::path::PathBuf;
@@ -156,15 +157,15 @@ fn write_corpus(
     progress: &mut dyn FnMut(u64, u64),
 ) -> Result<()> {
     #[cfg(not(target_arch = "wasm32"))]
-    if !tokenizer.is_direct() {
+    if !tokenizer.is_table() {
         return threads::write_corpus(corpus, tokenizer, writer, notices, progress);
     }
     let (total, mut shown, mut ids) = (corpus.total_bytes(), 0, Vec::new());
-    let mut pieces = corpus.pieces();
+    let (mut pieces, mut memory) = (corpus.pieces(), WordMemory::default());
     progress(0, total);
     while let Some(piece) = pieces.next_piece(notices)? {
         ids.clear();
-        tokenizer.encode_into(&piece.text, &mut ids)?;
+        tokenizer.encode_into(&piece.text, &mut ids, &mut memory)?;
         writer.push(&ids)?;
         if piece.ends_document {
             writer.end_document()?;
@@ -251,13 +252,19 @@ mod threads {
     }
 
     fn encode_jobs(tokenizer: &Tokenizer, jobs: &Mutex<mpsc::Receiver<(u64, Vec<Piece>)>>, done: &mpsc::Sender<(u64, Done)>) {
+        let mut memory = WordMemory::default();
+        let mut encode = |piece: Piece| {
+            let mut ids = Vec::new();
+            tokenizer.encode_into(&piece.text, &mut ids, &mut memory)?;
+            Ok((ids, piece.ends_document))
+        };
         loop {
             let job = match jobs.lock() {
                 Ok(jobs) => jobs.recv(),
                 Err(_) => return,
             };
             let Ok((index, pieces)) = job else { return };
-            let encoded = pieces.into_iter().map(|p| Ok((tokenizer.encode(&p.text)?, p.ends_document))).collect();
+            let encoded = pieces.into_iter().map(&mut encode).collect();
             if done.send((index, encoded)).is_err() {
                 return;
             }

@@ -1,14 +1,16 @@
 //! Text to token ids and back, always through a `tokenizer.json` that Hugging Face tools open.
 //!
 //! Built in: `bytes` (a token a byte), `chars` (a token a character of the corpus), `bpe:N` (byte-level BPE trained on the corpus). Any
-//! other `tokenizer.json` is read through the `tokenizers` crate. `bytes` and `chars` have a direct path that is fifty times faster and
+//! other `tokenizer.json` is read through the `tokenizers` crate. The built-in ones have a direct path that is many times faster and
 //! gives the same ids; the crate stays the reference, and the tests compare the two.
 
 mod build;
 mod files;
 mod stream;
+mod words;
 
 pub use stream::DecodeStream;
+pub(super) use words::WordMemory;
 
 use super::shown;
 use anyhow::{Result, anyhow, bail, ensure};
@@ -80,12 +82,14 @@ pub struct Tokenizer {
     bos: Option<u32>,
 }
 
-/// The path around the crate for the two simplest vocabularies.
+/// The path around the crate's slow parts, for the tokenizers that people train with here.
 #[derive(Clone)]
 enum Direct {
     Off,
     Bytes,
     Chars(Arc<CharTable>),
+    /// Byte-level BPE over GPT-2's words: split here, remembered here, merged by the crate.
+    Words,
 }
 
 /// How the text of a token relates to the text it stands for.
@@ -128,24 +132,24 @@ impl Tokenizer {
     /// An error where the tokenizer has no token for a character (only `chars` and foreign tokenizers).
     pub fn encode(&self, text: &str) -> Result<Vec<u32>> {
         let mut ids = Vec::new();
-        self.encode_into(text, &mut ids)?;
+        self.encode_into(text, &mut ids, &mut WordMemory::default())?;
         Ok(ids)
     }
 
-    /// As [`Self::encode`], appending to `ids`.
-    pub fn encode_into(&self, text: &str, ids: &mut Vec<u32>) -> Result<()> {
+    /// As [`Self::encode`], appending to `ids`. A caller with much text keeps one `memory` for this tokenizer, a thread its own.
+    pub(super) fn encode_into(&self, text: &str, ids: &mut Vec<u32>, memory: &mut WordMemory) -> Result<()> {
         if matches!(self.direct, Direct::Off) {
             ids.extend_from_slice(self.encode_by_crate(text)?.get_ids());
             return Ok(());
         }
         let Some(eos) = self.eos else {
-            return self.encode_directly(text, ids);
+            return self.encode_directly(text, ids, memory);
         };
         for (i, part) in text.split(END_OF_TEXT).enumerate() {
             if i > 0 {
                 ids.push(eos);
             }
-            self.encode_directly(part, ids)?;
+            self.encode_directly(part, ids, memory)?;
         }
         Ok(())
     }
@@ -206,21 +210,40 @@ impl Tokenizer {
     }
 
     /// Whether encoding is so fast that threads would not help.
-    pub(super) fn is_direct(&self) -> bool {
-        !matches!(self.direct, Direct::Off)
+    pub(super) fn is_table(&self) -> bool {
+        matches!(self.direct, Direct::Bytes | Direct::Chars(_))
     }
 
-    fn encode_directly(&self, text: &str, ids: &mut Vec<u32>) -> Result<()> {
-        ids.reserve(text.len());
+    fn encode_directly(&self, text: &str, ids: &mut Vec<u32>, memory: &mut WordMemory) -> Result<()> {
         match &self.direct {
             Direct::Off => bail!("tokenizer: no direct path"),
             Direct::Bytes => ids.extend(text.bytes().map(u32::from)),
+            Direct::Words => {
+                for word in words::split(text) {
+                    if !memory.recall(word, ids) {
+                        let first = ids.len();
+                        self.encode_word(word, ids)?;
+                        memory.keep(word, &ids[first..]);
+                    }
+                }
+            }
             Direct::Chars(table) => {
+                ids.reserve(text.len());
                 for c in text.chars() {
                     ids.push(table.get(c).ok_or_else(|| unknown_char(c))?);
                 }
             }
         }
+        Ok(())
+    }
+
+    fn encode_word(&self, word: &str, ids: &mut Vec<u32>) -> Result<()> {
+        use tokenizers::Model;
+        let spelled: String = word.bytes().map(stream::char_of).collect();
+        let tokens = guarded(|| self.inner.get_model().tokenize(&spelled));
+        ids.extend(
+            tokens.map_err(|e| anyhow!("tokenizer: cannot encode {:?}: {}", shown(word), shown(&e)))?.iter().map(|t| t.id),
+        );
         Ok(())
     }
 

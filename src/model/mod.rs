@@ -2,6 +2,7 @@
 
 pub mod activations;
 pub mod checkpoint;
+mod generate;
 pub mod hf_config;
 pub mod safetensors_file;
 pub mod transformer;
@@ -9,6 +10,7 @@ pub mod weight_files;
 mod weights;
 
 pub use activations::{Activations, Pass};
+pub use generate::Generator;
 pub use weights::{Block, Init, Parameters, Spec, Weights};
 
 use crate::config::ModelConfig;

@@ -4,6 +4,7 @@
 //! Parameter gradients are `+=`, activation gradients `=`, except the residual stream, which is `+=` too.
 
 pub mod adamw;
+pub mod attention;
 pub mod check;
 pub mod embedding;
 pub mod grad_norm;
@@ -39,7 +40,9 @@ pub fn checks() -> Vec<check::Check> {
         matmul::CHECKS,
         embedding::CHECKS,
         rmsnorm::CHECKS,
+        matmul::CHECKS,
         rope::CHECKS,
+        attention::CHECKS,
         swiglu::CHECKS,
         logprob::CHECKS,
         objective::CHECKS,

@@ -37,13 +37,16 @@ impl EventLog {
             ensure!(found.is_file(), "{}: is not a plain file", shown(path));
         }
         let at = || format!("{}: cannot be opened", shown(path));
-        let mut file = OpenOptions::new().read(true).append(true).create(true).open(path).with_context(at)?;
-        let offset = offset.min(file.metadata().with_context(at)?.len());
-        file.set_len(offset).with_context(at)?;
+        // Cutting needs a handle of its own: on Windows an appending one may not shorten the file.
+        let open = OpenOptions::new().read(true).write(true).create(true).truncate(false).open(path);
+        let mut cut = open.with_context(at)?;
+        let offset = offset.min(cut.metadata().with_context(at)?.len());
+        cut.set_len(offset).with_context(at)?;
         let mut last = [b'\n'];
         if offset > 0 {
-            file.seek(SeekFrom::Start(offset - 1)).and_then(|_| file.read_exact(&mut last)).with_context(at)?;
+            cut.seek(SeekFrom::Start(offset - 1)).and_then(|_| cut.read_exact(&mut last)).with_context(at)?;
         }
+        let file = OpenOptions::new().append(true).open(path).with_context(at)?;
         Ok(EventLog { path: path.to_owned(), file, offset, torn: last != [b'\n'] })
     }
 

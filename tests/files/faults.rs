@@ -24,6 +24,9 @@ fn recovers(run: &Path, old: &[Option<u64>], context: &str) {
     restart.unwrap_or_else(|e| panic!("{context}: {e:#}"));
     let step = load(run);
     assert!(old.contains(&step), "{context}: loaded {step:?}, may be {old:?}");
+    for (_, path) in checkpoint::list(&RealFs, run).unwrap() {
+        checkpoint::verify(&RealFs, &path).unwrap_or_else(|e| panic!("{context}: a half-deleted one keeps its name: {e:#}"));
+    }
     for name in names_in(&checkpoint::folder(run)) {
         assert!(name.starts_with("step-"), "{context}: {name} is left");
     }

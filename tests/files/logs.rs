@@ -144,7 +144,7 @@ mod decode {
 
     fn masked(data: &[u8]) -> [u8; 4] {
         let crc = crc(data);
-        ((crc >> 15) | (crc << 17)).wrapping_add(0xa282_ead8).to_le_bytes()
+        crc.rotate_right(15).wrapping_add(0xa282_ead8).to_le_bytes()
     }
 
     pub fn records(mut data: &[u8]) -> Vec<Vec<u8>> {

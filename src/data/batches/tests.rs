@@ -73,7 +73,7 @@ proptest! {
                 start
             }).collect();
             starts.sort_unstable();
-            prop_assert!(starts[0] < t as u64 && starts[windows as usize - 1] + t as u64 + 1 <= n);
+            prop_assert!(starts[0] < t as u64 && starts[windows as usize - 1] + (t as u64) < n);
             prop_assert!(starts.windows(2).all(|w| w[1] - w[0] == t as u64), "{:?}", starts);
         }
         for step in 0..4 {

@@ -1,18 +1,18 @@
 //! Making tokenizers: bytes, characters, BPE. Each is written as a `tokenizer.json` and then loaded like any other.
 
-use super::{END_OF_TEXT, Tokenizer, TokenizerKind, stream};
+use super::{END_OF_TEXT, Tokenizer, TokenizerKind, stream, words};
 use crate::data::{Corpus, Notices};
 use anyhow::{Result, anyhow, ensure};
 use serde_json::{Map, Value, json};
 use std::collections::BTreeSet;
 use tokenizers::models::bpe::{BPE, BpeTrainer};
 use tokenizers::pre_tokenizers::byte_level::ByteLevel;
-use tokenizers::{AddedToken, OffsetReferential, OffsetType, PreTokenizedString, PreTokenizer, Trainer};
+use tokenizers::{AddedToken, Trainer};
 
 /// BPE is trained on this much text at most; more of it hardly changes the merges and takes hours.
 const MAX_BPE_TRAINING_BYTES: usize = 512 << 20;
 /// A longer word is cut for BPE training: text without spaces would be one word, and every merge walks through all of it.
-const MAX_WORD_CHARS: usize = 256;
+const MAX_WORD_BYTES: usize = 256;
 /// A pair that occurs once is no pattern.
 const MIN_PAIR_COUNT: u64 = 2;
 
@@ -156,20 +156,9 @@ fn train_bpe(corpus: &Corpus, vocab_size: usize, notices: &mut Notices) -> Resul
 
 /// The words of a text as byte-level BPE sees them. The text of the special token is a token already and is not learned from.
 fn words_of(text: &str) -> tokenizers::Result<Vec<String>> {
-    let mut words = Vec::new();
-    for part in text.split(END_OF_TEXT) {
-        let mut split = PreTokenizedString::from(part);
-        ByteLevel::new(false, false, true).pre_tokenize(&mut split)?;
-        for (word, _, _) in split.get_splits(OffsetReferential::Original, OffsetType::None) {
-            if word.len() <= MAX_WORD_CHARS {
-                words.push(word.to_owned());
-            } else {
-                let chars: Vec<char> = word.chars().collect();
-                words.extend(chars.chunks(MAX_WORD_CHARS).map(String::from_iter));
-            }
-        }
-    }
-    Ok(words)
+    let words = text.split(END_OF_TEXT).flat_map(words::split);
+    let parts = words.flat_map(|word| word.as_bytes().chunks(MAX_WORD_BYTES));
+    Ok(parts.map(|part| part.iter().map(|b| stream::char_of(*b)).collect()).collect())
 }
 
 fn training_failed(error: tokenizers::Error) -> anyhow::Error {

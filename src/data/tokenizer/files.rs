@@ -1,6 +1,6 @@
 //! Tokenizers as files: reading `tokenizer.json` and its companions from strangers, writing them so that `AutoTokenizer` opens them.
 
-use super::{CharTable, Direct, END_OF_TEXT, Spelling, Tokenizer, guarded};
+use super::{CharTable, Direct, END_OF_TEXT, Spelling, Tokenizer, guarded, words};
 use crate::data::{shown, shown_path};
 use anyhow::{Context, Result, anyhow, bail, ensure};
 use serde::de::{Deserializer, IgnoredAny, MapAccess, SeqAccess, Visitor};
@@ -116,14 +116,20 @@ impl Tokenizer {
         Ok(tokenizer)
     }
 
-    /// Takes the direct path if this is what [`Self::bytes`] or [`Self::chars`] would make, to the last field.
+    /// Takes the direct path if this is what [`Self::bytes`] or [`Self::chars`] would make, to the last field, or splits words as GPT-2.
     fn recognise(&mut self, vocab: &HashMap<String, u32>) {
         let (end, words): (Vec<_>, Vec<_>) = vocab.iter().partition(|(token, _)| *token == END_OF_TEXT);
         let chars: Option<Vec<(char, u32)>> = words.iter().map(|(token, id)| Some((only_char(token)?, **id))).collect();
-        let (Some(chars), true) = (chars, self.eos.is_some() == !end.is_empty()) else {
+        let Ok(mine) = serde_json::from_slice::<Value>(&self.json) else {
             return;
         };
-        let Ok(mine) = serde_json::from_slice::<Value>(&self.json) else {
+        if self.eos.is_some() == end.is_empty() {
+            return;
+        }
+        let Some(chars) = chars else {
+            if words::is_gpt2_like(&mine) {
+                self.direct = Direct::Words;
+            }
             return;
         };
         let same = |parts: Result<Value>| parts.is_ok_and(|parts| parts == mine);

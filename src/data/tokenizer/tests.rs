@@ -72,7 +72,7 @@ proptest! {
     #[test]
     fn chars_round_trip(text in ".{1,60}|\\PC{1,60}|[ \\n\\r\\t\u{301}\u{0}a]{1,60}", with_eos in any::<bool>()) {
         let tokenizer = Tokenizer::chars(text.chars(), with_eos).unwrap();
-        prop_assert!(tokenizer.is_direct());
+        prop_assert!(tokenizer.is_table());
         let ids = tokenizer.encode(&text).unwrap();
         prop_assert_eq!(ids.len(), text.chars().count());
         prop_assert_eq!(&ids, &tokenizer.encode_by_crate(&text).unwrap().get_ids().to_vec());
@@ -84,10 +84,31 @@ proptest! {
     fn bpe_round_trip(text in any::<String>(), sample in "[ a-zA-Z',.\\n\u{e9}\u{6771}\u{1f642}]{0,80}") {
         for text in [text, sample] {
             let ids = BPE.encode(&text).unwrap();
+            prop_assert_eq!(&ids, &BPE.encode_by_crate(&text).unwrap().get_ids().to_vec());
             prop_assert!(ids.iter().all(|id| (*id as usize) < BPE.vocab_size()));
             prop_assert_eq!(BPE.decode(&ids).unwrap(), text.clone());
             prop_assert_eq!(streamed(&BPE, &ids).0, text);
         }
+    }
+
+    #[test]
+    fn words_are_gpt2s(text in "([ \\n\\t\u{a0}\u{3000}'.<|srtvemld1\u{b2}\u{4e5}a\u{301}\u{e9}\u{6771}\u{1f642}]|'re|'ll|'ve){0,40}|\\PC{0,40}") {
+        use tokenizers::{OffsetReferential, OffsetType, PreTokenizedString, PreTokenizer, pre_tokenizers::byte_level::ByteLevel};
+        let mut split = PreTokenizedString::from(text.as_str());
+        ByteLevel::new(false, false, true).pre_tokenize(&mut split).unwrap();
+        let theirs: Vec<_> = split.get_splits(OffsetReferential::Original, OffsetType::Byte).into_iter().map(|s| s.1).collect();
+        let (mut mine, mut at) = (Vec::new(), 0);
+        for word in words::split(&text) {
+            mine.push((at, at + word.len()));
+            at += word.len();
+        }
+        prop_assert_eq!(mine, theirs);
+        // With a memory, the second time is the first time.
+        let (mut memory, mut once, mut twice) = (WordMemory::default(), Vec::new(), Vec::new());
+        BPE.encode_into(&text, &mut once, &mut memory).unwrap();
+        BPE.encode_into(&text, &mut twice, &mut memory).unwrap();
+        prop_assert_eq!(&once, &twice);
+        prop_assert_eq!(&once, &BPE.encode_by_crate(&text).unwrap().get_ids().to_vec());
     }
 
     /// A model may sample any ids at all: the stream still says what decoding at once says, and never half a character.
@@ -175,7 +196,7 @@ fn files_load_again() {
         save(tokenizer, folder.path());
         for path in [folder.path().to_owned(), folder.path().join("tokenizer.json")] {
             let loaded = Tokenizer::from_folder(&path).unwrap();
-            assert_eq!(loaded.is_direct(), direct);
+            assert_eq!(loaded.is_table(), direct);
             assert_eq!(loaded.encode(SAMPLE).unwrap(), tokenizer.encode(SAMPLE).unwrap());
             assert_eq!((loaded.eos_id(), loaded.bos_id()), (tokenizer.eos_id(), tokenizer.bos_id()));
             assert_eq!((loaded.json(), loaded.vocab_size()), (tokenizer.json(), tokenizer.vocab_size()));

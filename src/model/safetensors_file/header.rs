@@ -24,10 +24,9 @@ pub(super) fn read(file: &mut impl Read, file_bytes: u64) -> Result<Checked> {
     ensure!(start.len() >= 8, "shrank while it was read");
     let length = u64::from_le_bytes(start[..8].try_into()?);
     let believable = (1..=MAX_HEADER).contains(&length) && length <= file_bytes - 8;
-    if !believable || start.get(8) != Some(&b'{') {
-        if let Some(what) = foreign(&start) {
-            bail!("is {what}");
-        }
+    let ours = believable && start.get(8) == Some(&b'{');
+    if let Some(what) = foreign(&start).filter(|_| !ours) {
+        bail!("is {what}");
     }
     ensure!(length > 0, "header length 0: not a safetensors file");
     let most = human_bytes(MAX_HEADER);
@@ -64,7 +63,7 @@ fn foreign(start: &[u8]) -> Option<&'static str> {
         }
         s if s.starts_with(b"GGUF") => "a GGUF file (llama.cpp), not safetensors: use the original Hugging Face folder",
         s if s.starts_with(b"version https://git-lfs") => "a git-LFS pointer, not the file itself: run `git lfs pull`",
-        s if s.starts_with(&[0x1f, 0x8b]) => "gzip-compressed: unpack it first",
+        [0x1f, 0x8b, ..] => "gzip-compressed: unpack it first",
         s if s.starts_with(b"\x89HDF") => "an HDF5 file, not safetensors",
         s if s.starts_with(b"\x93NUMPY") => "a NumPy file, not safetensors",
         _ if text.starts_with(b"<!doctype") || text.starts_with(b"<html") => {

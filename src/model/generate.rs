@@ -1,0 +1,158 @@
+//! Generation: one token a replay, with a key/value cache; the device feeds itself, the host only listens.
+
+use super::activations::{Activations, Pass};
+use super::transformer::{Context, record_qkv};
+use super::Model;
+use crate::config::ModelConfig;
+use crate::gpu::{Gpu, ReadRing, Recording, Tensor};
+use crate::ops::matmul::Extra;
+use crate::ops::rmsnorm::Rows;
+use crate::ops::sample::{self, Sampling};
+use crate::ops::{attention, embedding, matmul, rmsnorm, swiglu};
+
+/// Replays that may be under way before the host looks at the first of them.
+const AHEAD: usize = 2;
+
+/// Generates `batch` rows of up to `room` tokens, prompts included.
+pub struct Generator {
+    rows: sample::Rows,
+    settings: Tensor,
+    step: Recording,
+    batch: usize,
+    room: usize,
+}
+
+impl Generator {
+    /// Allocate the cache and record one step.
+    ///
+    /// # Errors
+    /// When `room` is beyond the model's table of rotations, or a kernel does not compile.
+    pub fn new(gpu: &Gpu, model: &Model, batch: usize, room: usize) -> anyhow::Result<Self> {
+        anyhow::ensure!(room <= model.max_context(), "{room} tokens: the model was opened for {}", model.max_context());
+        let c = &model.config;
+        let acts = Activations::new(gpu, c, batch, 1, Pass::Forward);
+        let cache = |name: &str| Tensor::new(gpu, "kv cache", name, &[batch, room, c.key_value_dim()]);
+        let caches: Vec<[Tensor; 2]> = (0..c.num_hidden_layers).map(|_| [cache("cache_k"), cache("cache_v")]).collect();
+        let rows = sample::Rows {
+            tokens: acts.inputs.tokens.clone(),
+            positions: acts.inputs.positions.clone(),
+            prompt: Tensor::new(gpu, "generation", "prompt", &[batch, 1 + room]),
+            output: Tensor::new(gpu, "generation", "output", &[batch, room]),
+        };
+        let settings = Tensor::new(gpu, "generation", "settings", &[sample::SETTINGS_LEN]);
+        let mut r = Recording::new("generate");
+        record_decode(&mut r, model.context(gpu), &acts, &caches);
+        sample::draw(&mut r, gpu, c.vocab_size, &acts.logits, &settings, &rows);
+        Ok(Self { rows, settings, step: r.finish(gpu)?, batch, room })
+    }
+
+    /// Continue each prompt (row 0, 1, ...; unused rows repeat the last) by up to `max_new` tokens. `on_tokens` gets (index in the row,
+    /// the token of each row) for every token after the shortest prompt, as they come; it returns false to stop.
+    ///
+    /// # Errors
+    /// An empty or too long prompt, or a device fault.
+    pub fn run(
+        &self,
+        gpu: &Gpu,
+        prompts: &[Vec<u32>],
+        max_new: usize,
+        sampling: &Sampling,
+        mut on_tokens: impl FnMut(usize, &[u32]) -> anyhow::Result<bool>,
+    ) -> anyhow::Result<()> {
+        let (shortest, longest) = self.start(gpu, prompts, sampling)?;
+        let last = (longest + max_new).min(self.room);
+        let mut ring = ReadRing::new(gpu, self.batch, AHEAD + 1);
+        // Index of the token that the next replay yields, and of the one that the host reads next.
+        let mut read = shortest;
+        for next in 1..last {
+            gpu.replay(&self.step)?;
+            if next < shortest {
+                // Nothing to listen to yet, but do not run away from the device.
+                if next % 64 == 0 {
+                    gpu.wait()?;
+                }
+                continue;
+            }
+            ring.ask(gpu, &self.rows.tokens);
+            if ring.pending() > AHEAD {
+                let tokens: Vec<u32> = ring.take(gpu)?;
+                if !on_tokens(read, &tokens)? {
+                    return Ok(());
+                }
+                read += 1;
+            }
+        }
+        while ring.pending() > 0 {
+            let tokens: Vec<u32> = ring.take(gpu)?;
+            if !on_tokens(read, &tokens)? {
+                return Ok(());
+            }
+            read += 1;
+        }
+        Ok(())
+    }
+
+    /// Write prompts and settings; returns the lengths of the shortest and the longest prompt.
+    fn start(&self, gpu: &Gpu, prompts: &[Vec<u32>], sampling: &Sampling) -> anyhow::Result<(usize, usize)> {
+        anyhow::ensure!(
+            !prompts.is_empty() && prompts.len() <= self.batch,
+            "{} prompts for {} rows",
+            prompts.len(),
+            self.batch
+        );
+        let mut given = vec![0u32; self.batch * (1 + self.room)];
+        let mut first = vec![0u32; self.batch];
+        for row in 0..self.batch {
+            let prompt = &prompts[row.min(prompts.len() - 1)];
+            anyhow::ensure!(!prompt.is_empty(), "the prompt holds no token; give at least one character");
+            anyhow::ensure!(
+                prompt.len() < self.room,
+                "the prompt has {} tokens, but the model's context holds {}; shorten the prompt",
+                prompt.len(),
+                self.room
+            );
+            let at = row * (1 + self.room);
+            given[at] = prompt.len() as u32;
+            given[at + 1..at + 1 + prompt.len()].copy_from_slice(prompt);
+            first[row] = prompt[0];
+        }
+        gpu.write(&self.rows.prompt, &given);
+        gpu.write(&self.rows.tokens, &first);
+        gpu.write(&self.rows.positions, &vec![0u32; self.batch]);
+        gpu.write(&self.settings, &sampling.pack());
+        let lengths = prompts.iter().map(Vec::len);
+        Ok((lengths.clone().min().unwrap_or(1), lengths.max().unwrap_or(1)))
+    }
+}
+
+/// One token a row to logits: as `record_forward`, with attention over the cache.
+fn record_decode(r: &mut Recording, m: Context<'_>, acts: &Activations<Tensor>, caches: &[[Tensor; 2]]) {
+    let (gpu, eps, positions) = (m.gpu, m.config.rms_norm_eps, &acts.inputs.positions);
+    let shape = decode_shape(m.config, acts.batch);
+    embedding::forward(r, gpu, &acts.inputs.tokens, &m.weights.embed, &acts.embedded);
+    let mut x = &acts.embedded;
+    for ((w, a), [cache_k, cache_v]) in m.weights.blocks.iter().zip(&acts.blocks).zip(caches) {
+        rmsnorm::forward(r, gpu, Rows::whole(x), x, &w.attn_norm, &a.attn_in, &a.attn_rstd, eps);
+        record_qkv(r, m, w, a, positions);
+        attention::append(r, gpu, shape, &a.qkv, positions, cache_k, cache_v);
+        attention::decode(r, gpu, shape, &a.qkv, positions, cache_k, cache_v, &a.attn_out);
+        matmul::forward(r, gpu, &a.attn_out, &w.attn_proj, &a.after_attn, Extra::Residual(x));
+        rmsnorm::forward(r, gpu, Rows::whole(x), &a.after_attn, &w.mlp_norm, &a.mlp_in, &a.mlp_rstd, eps);
+        matmul::forward(r, gpu, &a.mlp_in, &w.gate_up, &a.gate_up, Extra::None);
+        swiglu::forward(r, gpu, &a.gate_up, &a.hidden);
+        matmul::forward(r, gpu, &a.hidden, &w.down, &a.after_mlp, Extra::Residual(&a.after_attn));
+        x = &a.after_mlp;
+    }
+    rmsnorm::forward(r, gpu, Rows::whole(x), x, &m.weights.final_norm, &acts.head_in, &acts.head_rstd, eps);
+    matmul::forward(r, gpu, &acts.head_in, m.weights.output(), &acts.logits, Extra::None);
+}
+
+fn decode_shape(c: &ModelConfig, batch: usize) -> attention::Shape {
+    attention::Shape {
+        batch,
+        time: 1,
+        heads: c.num_attention_heads,
+        kv_heads: c.num_key_value_heads,
+        head_dim: c.head_dim,
+    }
+}

@@ -1,0 +1,105 @@
+//! Attention against its twin: every staging that the adapter can run, random shapes and documents.
+
+use super::super::check::{Case, Check, wide};
+use super::{Pass, Shape, Staging, append, backward_by, decode, forward_by, plan, twin};
+use crate::gpu::Gpu;
+
+/// Checks for tests and `doctor`.
+pub const CHECKS: &[Check] = &[
+    Check { name: "attention (direct)", run: |gpu, case| check(gpu, case, Staging::Direct) },
+    Check { name: "attention (shared)", run: |gpu, case| check(gpu, case, Staging::Shared) },
+    Check { name: "attention (subgroup)", run: |gpu, case| check(gpu, case, Staging::Subgroup) },
+    Check { name: "attention (decode)", run: check_decode },
+];
+
+fn draw(case: &mut Case) -> Shape {
+    let kv_heads = case.int(1, 3);
+    let heads = kv_heads * case.int(1, 4);
+    let head_dim = case.pick(&[8, 12, 24, 32, 64, 128]);
+    let long = case.int(0, 5) == 0;
+    let (batch, time) = if long { (1, case.int(81, 300)) } else { (case.int(1, 3), case.int(1, 80)) };
+    Shape { batch, time, heads, kv_heads, head_dim }
+}
+
+/// Positions of tokens in documents that end at random places.
+fn documents(case: &mut Case, shape: Shape) -> Vec<u32> {
+    let mut positions = Vec::new();
+    for _ in 0..shape.batch {
+        let cuts = case.int(0, 4);
+        let starts: Vec<usize> = (0..cuts).map(|_| case.int(0, shape.time - 1)).collect();
+        let mut begin = 0;
+        for t in 0..shape.time {
+            if starts.contains(&t) {
+                begin = t;
+            }
+            positions.push((t - begin) as u32);
+        }
+    }
+    positions
+}
+
+fn check(gpu: &Gpu, case: &mut Case, staging: Staging) -> anyhow::Result<()> {
+    if staging == Staging::Subgroup && !matches!(gpu.subgroup_size(), Some(4 | 8)) {
+        case.shape = "not for this adapter".into();
+        return Ok(());
+    }
+    let shape = draw(case);
+    let positions = documents(case, shape);
+    case.shape = format!("{shape:?}");
+    let (width, out_shape) = (shape.row_width(), [shape.batch, shape.time, shape.heads * shape.head_dim]);
+    let qkv = case.normals(shape.tokens() * width, 1.5);
+    let dout = case.normals(out_shape.iter().product(), 1.0);
+    let tqkv = case.upload(gpu, "qkv", &[shape.batch, shape.time, width], &qkv);
+    let tdout = case.upload(gpu, "dout", &out_shape, &dout);
+    let tpositions = case.upload_u32(gpu, "positions", &positions);
+    let tout = case.poisoned(gpu, "out", &out_shape);
+    let [tlse, tdelta] = ["lse", "delta"].map(|n| case.poisoned(gpu, n, &[shape.tokens(), shape.heads]));
+    let tdqkv = case.poisoned(gpu, "dqkv", &[shape.batch, shape.time, width]);
+    case.replay(gpu, |r| {
+        let by = |pass| plan(gpu, staging, pass, shape);
+        forward_by(r, gpu, by(Pass::Forward), shape, &tqkv, &tpositions, &tout, &tlse);
+        let plans = [Pass::BackwardQuery, Pass::BackwardKey].map(by);
+        backward_by(r, gpu, plans, shape, &tqkv, &tpositions, &tout, &tlse, &tdout, &tdelta, &tdqkv);
+    })?;
+    let (out, lse) = twin::forward(shape, &wide(&qkv), &positions);
+    let (delta, dqkv) = twin::backward(shape, &wide(&qkv), &positions, &out, &lse, &wide(&dout));
+    case.compare(gpu, &tout, &out)?;
+    case.compare(gpu, &tlse, &lse)?;
+    case.compare(gpu, &tdelta, &delta)?;
+    case.compare(gpu, &tdqkv, &dqkv)
+}
+
+/// Sequences of unequal length in a cache that is larger than they are: the prompts are appended at once, then one token each.
+fn check_decode(gpu: &Gpu, case: &mut Case) -> anyhow::Result<()> {
+    let shape = draw(case);
+    let max_time = shape.time + case.int(0, 9);
+    case.shape = format!("{shape:?}, cache of {max_time}");
+    let width = shape.row_width();
+    let qkv = case.normals(shape.tokens() * width, 1.5);
+    // Sequence b consists of the first lengths[b] tokens, and the last of these is the new one.
+    let lengths: Vec<usize> = (0..shape.batch).map(|_| case.int(1, shape.time)).collect();
+    let whole: Vec<u32> = (0..shape.tokens()).map(|i| (i % shape.time) as u32).collect();
+    let newest: Vec<u32> = lengths.iter().map(|&n| n as u32 - 1).collect();
+    let row_of = |b: usize| (b * shape.time + lengths[b] - 1) * width;
+    let new_rows: Vec<f32> = (0..shape.batch).flat_map(|b| qkv[row_of(b)..row_of(b) + width].to_vec()).collect();
+    // The prompt does not hold the new token, and what lies behind it in the cache must not matter.
+    let mut prompt = qkv.clone();
+    (0..shape.batch).for_each(|b| prompt[row_of(b)..(b + 1) * shape.time * width].fill(7.0));
+    let cache_shape = [shape.batch + 1, max_time, shape.kv_heads * shape.head_dim];
+    let [cache_k, cache_v] = ["cache_k", "cache_v"].map(|n| case.poisoned(gpu, n, &cache_shape));
+    let tprompt = case.upload(gpu, "prompt", &[shape.batch, shape.time, width], &prompt);
+    let tnew = case.upload(gpu, "new", &[shape.batch, 1, width], &new_rows);
+    let (twhole, tnewest) = (case.upload_u32(gpu, "whole", &whole), case.upload_u32(gpu, "newest", &newest));
+    let tout = case.poisoned(gpu, "out", &[shape.batch, shape.heads * shape.head_dim]);
+    let step = Shape { time: 1, ..shape };
+    case.replay(gpu, |r| {
+        append(r, gpu, shape, &tprompt, &twhole, &cache_k, &cache_v);
+        append(r, gpu, step, &tnew, &tnewest, &cache_k, &cache_v);
+        decode(r, gpu, step, &tnew, &tnewest, &cache_k, &cache_v, &tout);
+    })?;
+    let out = twin::forward(shape, &wide(&qkv), &whole).0;
+    let each = shape.heads * shape.head_dim;
+    let want: Vec<f64> =
+        (0..shape.batch).flat_map(|b| out[row_of(b) / width * each..(row_of(b) / width + 1) * each].to_vec()).collect();
+    case.compare(gpu, &tout, &want)
+}

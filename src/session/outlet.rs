@@ -1,0 +1,124 @@
+//! Where events go: the run's log, TensorBoard, and whoever listens.
+
+use super::event_log::EventLog;
+use super::tensorboard::TensorBoard;
+use crate::event::Event;
+use std::collections::BTreeMap;
+
+/// What a listener hears.
+pub enum Told<'a> {
+    /// A fact, also in the log.
+    Event(&'a Event),
+    /// (what, done, all): passing progress, only for a person who watches.
+    Progress(&'a str, usize, usize),
+}
+
+/// A listener: the progress line, the JSON lines on standard output, a window.
+pub type Sink = Box<dyn FnMut(Told<'_>)>;
+
+/// See the module. A log that cannot be written never stops a run: the listener is told once.
+pub struct Outlet {
+    log: EventLog,
+    tensorboard: Option<TensorBoard>,
+    sink: Sink,
+    complained: bool,
+}
+
+impl Outlet {
+    /// Write to all of them.
+    pub fn new(log: EventLog, tensorboard: Option<TensorBoard>, sink: Sink) -> Self {
+        Self { log, tensorboard, sink, complained: false }
+    }
+
+    /// Tell everybody.
+    pub fn emit(&mut self, event: &Event) {
+        let written = self.log.append(event);
+        let drawn = match &mut self.tensorboard {
+            Some(board) => board.event(super::unix_time(), event),
+            None => Ok(()),
+        };
+        (self.sink)(Told::Event(event));
+        if let (Err(error), false) = (written.and(drawn), self.complained) {
+            self.complained = true;
+            let text = format!("{error:#}; training goes on without it");
+            (self.sink)(Told::Event(&Event::Warning { text }));
+        }
+    }
+
+    /// Tell the listener how far something has come.
+    pub fn progress(&mut self, what: &str, done: usize, all: usize) {
+        (self.sink)(Told::Progress(what, done, all));
+    }
+
+    /// Length of the log.
+    pub fn offset(&self) -> u64 {
+        self.log.offset()
+    }
+
+    /// Make the log durable; a disk that fails was complained of before.
+    pub fn sync(&self) {
+        let _ = self.log.sync();
+    }
+}
+
+/// Statistics of the gradient norm over a run.
+#[derive(Clone, Debug, Default)]
+pub struct GradNorms {
+    values: Vec<f32>,
+    spikes: u64,
+}
+
+impl GradNorms {
+    /// Values that the running median looks back on.
+    const WINDOW: usize = 256;
+
+    /// Count one update's norm; one over twice the median of the last 256 finite ones is a spike.
+    pub fn push(&mut self, norm: f64) {
+        if !norm.is_finite() {
+            return;
+        }
+        let recent = &self.values[self.values.len().saturating_sub(Self::WINDOW)..];
+        if recent.len() >= 32 && norm > 2.0 * f64::from(quantile(recent, 0.5)) {
+            self.spikes += 1;
+        }
+        self.values.push(norm as f32);
+    }
+
+    /// mean, std, p99, spikes.
+    pub fn summary(&self) -> BTreeMap<String, f64> {
+        if self.values.is_empty() {
+            return BTreeMap::new();
+        }
+        let n = self.values.len() as f64;
+        let mean = self.values.iter().map(|v| f64::from(*v)).sum::<f64>() / n;
+        let variance = self.values.iter().map(|v| (f64::from(*v) - mean).powi(2)).sum::<f64>() / n;
+        BTreeMap::from([
+            ("mean".into(), mean),
+            ("std".into(), variance.sqrt()),
+            ("p99".into(), f64::from(quantile(&self.values, 0.99))),
+            ("spikes".into(), self.spikes as f64),
+        ])
+    }
+}
+
+fn quantile(values: &[f32], q: f64) -> f32 {
+    let mut sorted = values.to_vec();
+    let at = ((sorted.len() - 1) as f64 * q).round() as usize;
+    *sorted.select_nth_unstable_by(at, f32::total_cmp).1
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn spikes_are_counted_against_the_median() {
+        let mut g = GradNorms::default();
+        (0..100).for_each(|i| g.push(1.0 + 0.001 * f64::from(i % 7)));
+        g.push(f64::NAN);
+        g.push(5.0);
+        g.push(1.0);
+        assert_eq!(g.summary()["spikes"], 1.0);
+        assert!(g.summary()["mean"] < 1.1);
+    }
+}

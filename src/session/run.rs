@@ -1,0 +1,444 @@
+//! One run from its first line to its last: the loop around the trainer, with events out, commands in, checkpoints and signals.
+
+use super::control::{Control, Request};
+use super::event_log::EventLog;
+use super::folder::RunFolder;
+use super::outlet::{GradNorms, Outlet, Sink};
+use super::retention::{Policy, Retention};
+use super::save::{self, ModelFolder, TrainerFile};
+use super::tensorboard::TensorBoard;
+use crate::config::Settings;
+use crate::data::{DecodeStream, Tokenizer};
+use crate::event::{Command, Event};
+use crate::event::{Checkpoint as Saved, Eval, Finished, Sample, Started, Step};
+use crate::model::Generator;
+use crate::model::checkpoint::{Checkpoint, Origin};
+use crate::ops::sample::Sampling;
+use crate::train::{Pretrain, StepResult};
+use crate::vfs::Vfs;
+use std::path::PathBuf;
+use web_time::Instant;
+
+/// Everything a run needs, opened and checked.
+pub struct Run<'a> {
+    /// Where files go.
+    pub vfs: &'a dyn Vfs,
+    /// The folder, locked.
+    pub folder: RunFolder,
+    /// The frozen settings.
+    pub settings: Settings,
+    /// The model's tokenizer.
+    pub tokenizer: Tokenizer,
+    /// Model, optimizer, data.
+    pub trainer: Pretrain,
+    /// Commands and signals.
+    pub control: Control,
+    /// Who listens.
+    pub sink: Sink,
+    /// Best matmul rate of the adapter, for MFU.
+    pub peak_gflops: f64,
+    /// When the process started.
+    pub started: Instant,
+    /// (tokens for training, for validation)
+    pub data_tokens: (u64, u64),
+}
+
+/// A run that is going.
+pub struct Running<'a> {
+    run: Run<'a>,
+    out: Outlet,
+    retention: Retention,
+    origin: Origin,
+    last_saved: Option<u64>,
+    checkpoint: Option<PathBuf>,
+    eval_loss: Option<f64>,
+    grad_norms: GradNorms,
+    /// Seconds of training before this start.
+    seconds_before: f64,
+    clock: Clock,
+    sampler: Option<Generator>,
+}
+
+/// Counts training time: evaluation, saving and pauses left out.
+struct Clock {
+    resumed: Instant,
+    counted: f64,
+    /// (seconds, tokens) at the last few steps, for the rate shown.
+    window: std::collections::VecDeque<(f64, u64)>,
+}
+
+impl Clock {
+    fn seconds(&self) -> f64 {
+        self.counted + self.resumed.elapsed().as_secs_f64()
+    }
+
+    fn rate(&mut self, tokens: u64) -> f64 {
+        const STEPS: usize = 20;
+        let now = self.seconds();
+        self.window.push_back((now, tokens));
+        if self.window.len() > STEPS {
+            self.window.pop_front();
+        }
+        match (self.window.front(), self.window.back()) {
+            (Some((t0, n0)), Some((t1, n1))) if t1 > t0 => (n1 - n0) as f64 / (t1 - t0),
+            _ => 0.0,
+        }
+    }
+}
+
+impl<'a> Run<'a> {
+    /// Train to the end, or until somebody asks to stop. `resume` continues from a checkpoint of this run.
+    ///
+    /// # Errors
+    /// A device fault, or a last save that failed; what was saved before stays.
+    pub fn train(self, resume: Option<&Checkpoint>) -> anyhow::Result<Finished> {
+        let mut running = self.start(resume)?;
+        match running.go() {
+            Ok(finished) => Ok(finished),
+            Err(error) => {
+                running.out.emit(&Event::Failed { text: format!("{error:#}") });
+                Err(error)
+            }
+        }
+    }
+
+    fn start(mut self, resume: Option<&Checkpoint>) -> anyhow::Result<Running<'a>> {
+        let (mut seconds_before, mut eval_loss, mut last_saved) = (0.0, None, None);
+        let log = match resume {
+            None => EventLog::create(&self.folder.events())?,
+            Some(checkpoint) => {
+                let t = &mut self.trainer;
+                let file = save::restore(self.vfs, checkpoint, &t.gpu, &t.model, &t.optimizer)?;
+                (seconds_before, eval_loss, last_saved) = (file.seconds, file.eval_loss, Some(file.state.step));
+                t.state = file.state;
+                EventLog::resume(&self.folder.events(), file.events_bytes)?
+            }
+        };
+        let tensorboard = match self.settings.save.tensorboard {
+            true => Some(TensorBoard::create(self.folder.path(), resume.map(Checkpoint::step))?),
+            false => None,
+        };
+        let s = &self.settings.save;
+        let retention = Retention::new(Policy { keep_last: s.keep_last, keep_every: s.keep_every });
+        let adapter = self.trainer.gpu.summary();
+        let origin = Origin {
+            step: 0,
+            run_id: self.folder.path().file_name().unwrap_or_default().to_string_lossy().into_owned(),
+            config_hash: super::config_hash(&self.settings)?,
+            adapter: format!("{} ({})", adapter.name, adapter.driver),
+        };
+        let sink = std::mem::replace(&mut self.sink, Box::new(|_| {}));
+        Ok(Running {
+            checkpoint: resume.map(|c| c.path().to_path_buf()),
+            out: Outlet::new(log, tensorboard, sink),
+            grad_norms: GradNorms::default(),
+            clock: Clock { resumed: Instant::now(), counted: 0.0, window: Default::default() },
+            run: self,
+            retention,
+            origin,
+            last_saved,
+            eval_loss,
+            seconds_before,
+            sampler: None,
+        })
+    }
+}
+
+impl Running<'_> {
+    fn go(&mut self) -> anyhow::Result<Finished> {
+        self.announce();
+        let settings = self.run.settings.clone();
+        if self.run.trainer.state.step == 0 {
+            self.evaluate(settings.eval.eval_tokens)?;
+        }
+        self.restart_clock();
+        while self.run.trainer.state.step < settings.train.max_steps {
+            if !self.obey()? {
+                return self.finish("stopped");
+            }
+            if let Some(result) = self.run.trainer.step()? {
+                self.report(&result);
+            }
+            let step = self.run.trainer.state.step;
+            let every = |n: u64| n > 0 && step.is_multiple_of(n);
+            let (eval, save) = (every(settings.eval.eval_every), every(settings.save.save_every));
+            if step < settings.train.max_steps && (eval || save) {
+                self.settle()?;
+                if eval {
+                    self.evaluate(settings.eval.eval_tokens)?;
+                }
+                if save {
+                    self.save(false)?;
+                }
+                self.restart_clock();
+            }
+        }
+        self.finish("completed")
+    }
+
+    fn announce(&mut self) {
+        let r = &self.run;
+        let adapter = r.trainer.gpu.summary();
+        let event = Event::Started(Started {
+            stage: "pretrain".into(),
+            run: r.folder.path().to_path_buf(),
+            step: r.trainer.state.step,
+            max_steps: r.settings.train.max_steps,
+            parameters: r.trainer.model.parameters.count() as u64,
+            tokens_per_step: r.trainer.tokens_per_step(),
+            train_tokens: r.data_tokens.0,
+            val_tokens: r.data_tokens.1,
+            adapter: adapter.name.clone(),
+            driver: adapter.driver.clone(),
+            startup_seconds: r.started.elapsed().as_secs_f64(),
+            version: env!("CARGO_PKG_VERSION").into(),
+            time: super::unix_time(),
+        });
+        self.out.emit(&event);
+    }
+
+    fn restart_clock(&mut self) {
+        self.clock.resumed = Instant::now();
+        self.clock.window.clear();
+    }
+
+    /// Wait for the updates under way, report them, and stop the clock.
+    fn settle(&mut self) -> anyhow::Result<()> {
+        for result in self.run.trainer.flush()? {
+            self.report(&result);
+        }
+        self.clock.counted = self.clock.seconds();
+        self.clock.resumed = Instant::now();
+        Ok(())
+    }
+
+    fn report(&mut self, result: &StepResult) {
+        let t = &self.run.trainer;
+        let per_step = t.tokens_per_step();
+        let rate = self.clock.rate(result.step * per_step);
+        let context = (self.run.settings.train.seq_len as f64 + 1.0) / 2.0;
+        let flops = t.model.config.flops_per_token_training(context);
+        self.grad_norms.push(result.grad_norm);
+        let event = Event::Step(Step {
+            step: result.step,
+            loss: result.loss,
+            grad_norm: result.grad_norm,
+            learning_rate: result.learning_rate,
+            entropy: result.entropy,
+            num_tokens: result.step * per_step,
+            tokens_per_second: rate,
+            mfu: rate * flops / (self.run.peak_gflops * 1e9),
+            seconds: self.seconds_before + self.clock.seconds(),
+            skipped: result.skipped,
+        });
+        self.out.emit(&event);
+        if result.skipped {
+            let text = format!(
+                "update {}: the gradient was not finite, so nothing was changed; if this goes on, lower --learning-rate",
+                result.step
+            );
+            self.out.emit(&Event::Warning { text });
+        }
+    }
+
+    /// Commands and signals that came since the last step; false when the run is to stop.
+    fn obey(&mut self) -> anyhow::Result<bool> {
+        let mut paused = false;
+        loop {
+            let request = if paused { self.run.control.wait() } else { self.run.control.poll() };
+            let Some(request) = request else { return Ok(true) };
+            let command = match request {
+                Request::Stop => return Ok(false),
+                Request::Invalid(text) => {
+                    self.out.emit(&Event::Warning { text });
+                    continue;
+                }
+                Request::Command(command) => command,
+            };
+            let step = self.run.trainer.state.step;
+            match command {
+                Command::Stop => return Ok(false),
+                Command::Pause if !paused => {
+                    self.settle()?;
+                    self.out.emit(&Event::Paused { step });
+                    paused = true;
+                }
+                Command::Resume if paused => {
+                    self.out.emit(&Event::Resumed { step });
+                    self.restart_clock();
+                    paused = false;
+                }
+                Command::Pause | Command::Resume => {}
+                Command::Step if paused && step < self.run.settings.train.max_steps => {
+                    self.restart_clock();
+                    let results = self.run.trainer.step()?;
+                    results.iter().for_each(|r| self.report(r));
+                    self.settle()?;
+                }
+                Command::Step => {
+                    self.out.emit(&Event::Warning { text: "Step works while the run is paused".into() });
+                }
+                other => {
+                    self.settle()?;
+                    self.side_command(other)?;
+                    self.restart_clock();
+                }
+            }
+        }
+    }
+
+    /// Commands that do not change whether the run goes on.
+    fn side_command(&mut self, command: Command) -> anyhow::Result<()> {
+        match command {
+            Command::SaveNow => self.save(false),
+            Command::EvalNow => self.evaluate(self.run.settings.eval.eval_tokens),
+            Command::SampleNow { prompt } => self.sample(&prompt, self.run.settings.eval.sample_tokens.max(200)),
+            Command::SetHyper(new) => {
+                let step = self.run.trainer.state.step;
+                let default_norm = self.run.settings.train.max_grad_norm;
+                let live = &mut self.run.trainer.state.hyper;
+                let changes = [
+                    ("learning_rate_scale", &mut live.learning_rate_scale, new.learning_rate_scale, 1.0),
+                    ("max_grad_norm", &mut live.max_grad_norm, new.max_grad_norm, default_norm),
+                ];
+                for (name, slot, value, default) in changes {
+                    let Some(value) = value else { continue };
+                    if !value.is_finite() || value < 0.0 {
+                        let text = format!("SetHyper: {name} = {value}: must be zero or more; nothing was changed");
+                        self.out.emit(&Event::Warning { text });
+                        continue;
+                    }
+                    let before = slot.replace(value).unwrap_or(default);
+                    self.out.emit(&Event::HyperChanged { step, name: name.into(), before, after: value });
+                }
+                Ok(())
+            }
+            Command::Pause | Command::Resume | Command::Step | Command::Stop => Ok(()),
+        }
+    }
+
+    /// Held-out loss on `tokens` tokens of the validation split (0: all), and a sample if asked for.
+    fn evaluate(&mut self, tokens: u64) -> anyhow::Result<()> {
+        let begin = Instant::now();
+        let sink = &mut self.out;
+        let found = self.run.trainer.evaluate(tokens, |done, all| {
+            sink.progress("evaluating", done, all);
+            Ok(())
+        })?;
+        let step = self.run.trainer.state.step;
+        if let Some(e) = found {
+            self.eval_loss = Some(e.loss);
+            let event = Event::Eval(Eval {
+                step,
+                eval_loss: e.loss,
+                perplexity: e.loss.exp(),
+                eval_tokens: e.tokens,
+                eval_seconds: begin.elapsed().as_secs_f64(),
+            });
+            self.out.emit(&event);
+        }
+        let (wanted, prompt) = (self.run.settings.eval.sample_tokens, self.run.settings.eval.sample_prompt.clone());
+        if wanted > 0 { self.sample(&prompt, wanted) } else { Ok(()) }
+    }
+
+    /// Text that continues a prompt; a prompt that cannot be used is a warning.
+    fn sample(&mut self, prompt: &str, tokens: usize) -> anyhow::Result<()> {
+        let step = self.run.trainer.state.step;
+        match self.continue_prompt(prompt, tokens) {
+            Ok(text) => self.out.emit(&Event::Sample(Sample { step, prompt: prompt.into(), text })),
+            Err(error) => {
+                self.run.trainer.gpu.check()?;
+                self.out.emit(&Event::Warning { text: format!("no sample: {error:#}") });
+            }
+        }
+        Ok(())
+    }
+
+    fn continue_prompt(&mut self, prompt: &str, tokens: usize) -> anyhow::Result<String> {
+        let Run { trainer, tokenizer, settings, .. } = &self.run;
+        if self.sampler.is_none() {
+            self.sampler = Some(Generator::new(&trainer.gpu, &trainer.model, 1, trainer.model.max_context())?);
+        }
+        let Some(sampler) = &self.sampler else { unreachable!("it was just made") };
+        let ids = tokenizer.encode(prompt)?;
+        let eos = tokenizer.eos_id();
+        let sampling = Sampling { temperature: 0.8, seed: settings.train.seed ^ trainer.state.step, ..Sampling::default() };
+        let mut stream: DecodeStream = tokenizer.decode_stream();
+        let mut text = String::new();
+        sampler.run(&trainer.gpu, &[ids], tokens, &sampling, |_, new| {
+            if Some(new[0]) == eos {
+                return Ok(false);
+            }
+            text.push_str(&stream.push(new[0])?);
+            Ok(true)
+        })?;
+        text.push_str(&stream.finish()?);
+        Ok(text)
+    }
+
+    /// Save. A save that fails is a warning while the run goes on (the next one may succeed) and an error at its end.
+    fn save(&mut self, last: bool) -> anyhow::Result<()> {
+        let begin = Instant::now();
+        let r = &self.run;
+        let step = r.trainer.state.step;
+        let file = TrainerFile {
+            state: r.trainer.state.clone(),
+            seconds: self.seconds_before + self.clock.counted,
+            events_bytes: self.out.offset(),
+            eval_loss: self.eval_loss,
+        };
+        let folder = ModelFolder { gpu: &r.trainer.gpu, model: &r.trainer.model, tokenizer: &r.tokenizer };
+        let origin = Origin { step, ..self.origin.clone() };
+        self.retention.forget(step);
+        match save::save(r.vfs, &r.folder.checkpoints(), folder, &r.trainer.optimizer, &file, &origin) {
+            Ok((path, manifest)) => {
+                self.last_saved = Some(step);
+                self.checkpoint = Some(path.clone());
+                let save_seconds = begin.elapsed().as_secs_f64();
+                self.out.emit(&Event::Checkpoint(Saved { step, path, bytes: manifest.bytes(), save_seconds }));
+                let purged = self.retention.purge(self.run.vfs, self.run.folder.path());
+                let warnings = match purged {
+                    Ok(purged) => purged.warnings,
+                    Err(e) => vec![format!("{e:#}")],
+                };
+                warnings.into_iter().for_each(|text| self.out.emit(&Event::Warning { text }));
+                Ok(())
+            }
+            Err(error) => {
+                self.run.trainer.gpu.check()?;
+                if last {
+                    return Err(error.into());
+                }
+                self.out.emit(&Event::Warning { text: format!("{error}; training goes on and will try again at the next save") });
+                Ok(())
+            }
+        }
+    }
+
+    fn finish(&mut self, reason: &str) -> anyhow::Result<Finished> {
+        self.settle()?;
+        let step = self.run.trainer.state.step;
+        if reason == "completed" {
+            // The last word is on the whole validation split.
+            self.evaluate(0)?;
+        }
+        if self.last_saved != Some(step) && step > 0 {
+            self.save(true)?;
+        }
+        let seconds = self.seconds_before + self.clock.counted;
+        let tokens = step * self.run.trainer.tokens_per_step();
+        let finished = Finished {
+            step,
+            reason: reason.into(),
+            eval_loss: self.eval_loss,
+            tokens,
+            seconds,
+            tokens_per_second: if seconds > 0.0 { tokens as f64 / seconds } else { 0.0 },
+            checkpoint: self.checkpoint.clone(),
+            grad_norm: self.grad_norms.summary(),
+        };
+        self.out.emit(&Event::Finished(finished.clone()));
+        self.out.sync();
+        Ok(finished)
+    }
+}

@@ -1,0 +1,192 @@
+//! One whole step against PyTorch: log-probabilities, entropy, loss, every gradient, ten AdamW losses, packed documents.
+//! The references are made by tests/golden/make.py in float64.
+
+use lehr::gpu::{Gpu, Recording, Tensor};
+use lehr::model::weight_files::WeightFiles;
+use lehr::model::{Activations, Model, Pass, hf_config, transformer};
+use lehr::ops::adamw::Hyper;
+use lehr::ops::embedding::Spans;
+use lehr::ops::objective::stats;
+use lehr::train::Optimizer;
+use safetensors::SafeTensors;
+use std::path::{Path, PathBuf};
+
+const CASES: [&str; 4] = ["llama-gqa", "llama-tied", "qwen2", "qwen3"];
+
+struct Golden {
+    bytes: Vec<u8>,
+}
+
+impl Golden {
+    fn open(case: &str) -> Self {
+        Self { bytes: std::fs::read(folder(case).join("golden.safetensors")).unwrap() }
+    }
+
+    fn floats(&self, name: &str) -> Vec<f64> {
+        let file = SafeTensors::deserialize(&self.bytes).unwrap();
+        let t = file.tensor(name).unwrap_or_else(|e| panic!("{name}: {e}"));
+        match t.dtype() {
+            safetensors::Dtype::F32 => t.data().chunks(4).map(|b| f64::from(f32::from_le_bytes(b.try_into().unwrap()))).collect(),
+            safetensors::Dtype::F64 => t.data().chunks(8).map(|b| f64::from_le_bytes(b.try_into().unwrap())).collect(),
+            other => panic!("{name}: {other:?}"),
+        }
+    }
+
+    fn integers(&self, name: &str) -> Vec<u32> {
+        let file = SafeTensors::deserialize(&self.bytes).unwrap();
+        let t = file.tensor(name).unwrap_or_else(|e| panic!("{name}: {e}"));
+        t.data().chunks(8).map(|b| i64::from_le_bytes(b.try_into().unwrap()) as u32).collect()
+    }
+
+    fn shape(&self, name: &str) -> Vec<usize> {
+        SafeTensors::deserialize(&self.bytes).unwrap().tensor(name).unwrap().shape().to_vec()
+    }
+}
+
+fn folder(case: &str) -> PathBuf {
+    Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/golden").join(case)
+}
+
+fn open(gpu: &Gpu, case: &str, config: &str, time: usize) -> Model {
+    let dir = folder(case);
+    let config = hf_config::read(&dir.join(config)).unwrap().model;
+    let model = Model::new(gpu, &config, time).unwrap();
+    model.load(gpu, &WeightFiles::open(&dir).unwrap()).unwrap();
+    model
+}
+
+/// Relative to |want| + rms(want), the largest difference.
+fn worst(got: impl IntoIterator<Item = f64>, want: &[f64]) -> f64 {
+    let rms = (want.iter().map(|w| w * w).sum::<f64>() / want.len() as f64).sqrt();
+    let got: Vec<f64> = got.into_iter().collect();
+    assert_eq!(got.len(), want.len());
+    got.iter().zip(want).map(|(g, w)| if g.is_finite() { (g - w).abs() / (w.abs() + rms) } else { f64::INFINITY }).fold(0.0, f64::max)
+}
+
+struct Setup {
+    acts: Activations<Tensor>,
+    optimizer: Optimizer,
+    pass: Recording,
+    batch: usize,
+    time: usize,
+}
+
+fn set_up(gpu: &Gpu, model: &Model, batch: usize, time: usize, tokens: &[u32]) -> Setup {
+    let acts = Activations::new(gpu, &model.config, batch, time, Pass::Training);
+    let optimizer = Optimizer::new(gpu, &model.parameters, &model.values, &acts.stats).unwrap();
+    let mut pass = Recording::new("golden");
+    let context = model.context(gpu);
+    transformer::record_forward(&mut pass, context, &acts);
+    transformer::record_head_and_loss(&mut pass, context, &acts, &optimizer.grad_weights);
+    transformer::record_backward(&mut pass, context, &acts, &optimizer.grad_weights);
+    let (mut targets, mut weights, mut positions) = (Vec::new(), Vec::new(), Vec::new());
+    for i in 0..tokens.len() {
+        let last = (i + 1) % time == 0;
+        targets.push(if last { u32::MAX } else { tokens[i + 1] });
+        weights.push(if last { 0.0 } else { 1.0 / (batch * (time - 1)) as f32 });
+        positions.push((i % time) as u32);
+    }
+    let spans = Spans::of(tokens);
+    gpu.write(&acts.inputs.tokens, tokens);
+    gpu.write(&acts.inputs.targets, &targets);
+    gpu.write(&acts.inputs.positions, &positions);
+    gpu.write(&acts.inputs.weights, &weights);
+    gpu.write(&acts.inputs.order, &spans.order);
+    gpu.write(&acts.inputs.spans, &spans.spans);
+    Setup { pass: pass.finish(gpu).unwrap(), acts, optimizer, batch, time }
+}
+
+/// All but the last position of each row.
+fn scored(values: &[f32], batch: usize, time: usize) -> Vec<f64> {
+    (0..batch).flat_map(|b| values[b * time..(b + 1) * time - 1].iter().map(|v| f64::from(*v))).collect()
+}
+
+fn one_step_matches(gpu: &Gpu, case: &str) {
+    let golden = Golden::open(case);
+    let shape = golden.shape("tokens");
+    let (batch, time) = (shape[0], shape[1]);
+    let model = open(gpu, case, "config.json", time);
+    let s = set_up(gpu, &model, batch, time, &golden.integers("tokens"));
+    s.optimizer.clear(gpu).unwrap();
+    gpu.replay(&s.pass).unwrap();
+    let logp = scored(&gpu.read(&s.acts.logp).unwrap(), s.batch, s.time);
+    let entropy = scored(&gpu.read(&s.acts.entropy).unwrap(), s.batch, s.time);
+    let numbers: Vec<f32> = gpu.read(&s.acts.stats).unwrap();
+    let mut report = vec![
+        ("logprobs".to_string(), worst(logp, &golden.floats("logprobs"))),
+        ("entropy".to_string(), worst(entropy, &golden.floats("entropy"))),
+        ("loss".to_string(), worst([f64::from(numbers[stats::LOSS])], &golden.floats("loss"))),
+    ];
+    for (spec, tensor) in model.parameters.tensors(&s.optimizer.grads) {
+        let values: Vec<f32> = gpu.read(&tensor).unwrap();
+        for (name, _, range) in spec.ranges() {
+            let got = values[range].iter().map(|v| f64::from(*v));
+            report.push((name.to_string(), worst(got, &golden.floats(&format!("grad.{name}")))));
+        }
+    }
+    let bad: Vec<_> = report.iter().filter(|(_, e)| *e > 5e-5).collect();
+    assert!(bad.is_empty(), "{case}: {bad:?}");
+}
+
+fn ten_losses_match(gpu: &Gpu, case: &str) {
+    let golden = Golden::open(case);
+    let shape = golden.shape("tokens");
+    let (batch, time) = (shape[0], shape[1]);
+    let model = open(gpu, case, "config.json", time);
+    let s = set_up(gpu, &model, batch, time, &golden.integers("tokens"));
+    let (mut losses, mut norms) = (Vec::new(), Vec::new());
+    for step in 1..=10 {
+        s.optimizer.clear(gpu).unwrap();
+        gpu.replay(&s.pass).unwrap();
+        let hyper = Hyper {
+            learning_rate: 1e-3,
+            beta1: 0.9,
+            beta2: 0.99,
+            epsilon: 1e-8,
+            weight_decay: 0.1,
+            max_grad_norm: 1.0,
+            step,
+        };
+        s.optimizer.update(gpu, &hyper).unwrap();
+        let numbers: Vec<f32> = gpu.read(&s.acts.stats).unwrap();
+        losses.push(f64::from(numbers[stats::LOSS]));
+        norms.push(f64::from(numbers[stats::GRAD_NORM]));
+    }
+    let (e_loss, e_norm) = (worst(losses, &golden.floats("losses")), worst(norms, &golden.floats("grad_norms")));
+    assert!(e_loss < 2e-5 && e_norm < 2e-4, "{case}: losses off by {e_loss:e}, norms by {e_norm:e}");
+}
+
+fn gpu() -> Gpu {
+    pollster::block_on(Gpu::open(None)).expect("an adapter")
+}
+
+#[test]
+fn one_step_matches_pytorch() {
+    let gpu = gpu();
+    CASES.iter().for_each(|case| one_step_matches(&gpu, case));
+}
+
+#[test]
+fn one_step_of_the_other_kernel_class_matches_pytorch() {
+    let mut gpu = gpu();
+    gpu.pretend(match gpu.class() {
+        lehr::gpu::AdapterClass::Software => lehr::gpu::AdapterClass::Hardware,
+        lehr::gpu::AdapterClass::Hardware => lehr::gpu::AdapterClass::Software,
+    });
+    CASES.iter().for_each(|case| one_step_matches(&gpu, case));
+}
+
+#[test]
+fn ten_adamw_losses_match_pytorch() {
+    let gpu = gpu();
+    CASES.iter().for_each(|case| ten_losses_match(&gpu, case));
+}
+
+#[test]
+fn config_of_transformers_4_means_the_same() {
+    let dir = folder("llama-tied");
+    assert_eq!(
+        hf_config::read(&dir.join("config.json")).unwrap().model,
+        hf_config::read(&dir.join("config.v4.json")).unwrap().model
+    );
+}
