@@ -96,6 +96,8 @@ fn every_shader_is_one_op() {
 fn no_text_breaks_a_portability_rule() {
     let (texts, mut failures) = texts::all();
     let mut excuses = vec![0; EXCUSED.len()];
+    // Generated texts repeat themselves: one line for all that break the same rule in the same words.
+    let mut broken: std::collections::BTreeMap<String, Vec<String>> = std::collections::BTreeMap::new();
     for text in &texts {
         let sets = sets_of(text, &mut failures);
         for f in lint::lint(&text.text, &sets) {
@@ -105,10 +107,17 @@ fn no_text_breaks_a_portability_rule() {
             });
             match excuse {
                 Some(i) => excuses[i] += 1,
-                None => failures.push(format!("{:?} in {}.wgsl, {}, line {}: {}", f.rule, text.stem, f.function, f.line, f.what)),
+                None => broken
+                    .entry(format!("{:?} in {}: {}", f.rule, f.function, f.what))
+                    .or_default()
+                    .push(format!("{}.wgsl:{}", text.stem, f.line)),
             }
         }
     }
+    failures.extend(broken.into_iter().map(|(what, places)| {
+        let more = if places.len() > 1 { format!(" and {} more", places.len() - 1) } else { String::new() };
+        format!("{what}   [{}{more}]", places[0])
+    }));
     for (excuse, used) in EXCUSED.iter().zip(excuses) {
         if used == 0 {
             failures.push(format!("excuse without a use: {excuse:?}"));

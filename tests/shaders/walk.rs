@@ -350,6 +350,10 @@ impl Guards<'_, '_> {
     }
 }
 
+fn argument(function: &Function, e: E) -> Option<u32> {
+    if let Expression::FunctionArgument(i) = function.expressions[e] { Some(i) } else { None }
+}
+
 /// Control does not come out of the end of this block.
 fn leaves(block: &Block) -> bool {
     matches!(block.last(), Some(Statement::Return { .. } | Statement::Break | Statement::Continue))
