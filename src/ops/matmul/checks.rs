@@ -8,6 +8,7 @@ use crate::gpu::{Gpu, Recording, Tensor};
 pub const CHECKS: &[Check] = &[
     Check { name: "matmul (chosen tiles)", run: check_chosen },
     Check { name: "matmul (few rows)", run: check_few_rows },
+    Check { name: "matmul (split dispatches)", run: check_split },
     Check { name: "matmul (every tile)", run: check_every_tile },
     Check { name: "matmul (bias gradient)", run: check_bias },
 ];
@@ -179,6 +180,17 @@ fn check_few_rows(gpu: &Gpu, case: &mut Case) -> anyhow::Result<()> {
     let rows = case.int(1, super::choose::FEW_ROWS);
     let [n, stride, k] = draw_features(case);
     Layer::draw(case, rows, n, k, stride).check(gpu, case, None, &PRODUCTS)
+}
+
+/// The device is said to be so slow that a product takes several dispatches.
+fn check_split(gpu: &Gpu, case: &mut Case) -> anyhow::Result<()> {
+    let (rows, n, k) = (4 * case.int(10, 60), 4 * case.int(1, 60), 4 * case.int(1, 30));
+    let layer = Layer::draw(case, rows, n, k, n);
+    let rates = gpu.rates();
+    gpu.set_flops_per_second((rows * n * k) as f64);
+    let result = layer.check(gpu, case, None, &[Product::Residual, Product::InputAdd, Product::Weight]);
+    gpu.set_flops_per_second(rates.flops_per_second);
+    result
 }
 
 /// One product a tile and a case, because a software adapter takes up to a second to compile each kernel.

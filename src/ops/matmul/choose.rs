@@ -36,6 +36,15 @@ pub fn candidates(gpu: &Gpu) -> &'static [Tile] {
     }
 }
 
+/// Every tile that has a chance on this adapter.
+pub fn tiles(gpu: &Gpu) -> &'static [Tile] {
+    match gpu.class() {
+        AdapterClass::Hardware => &[SHARED_4X4, SHARED_8X4, DIRECT_16X8],
+        AdapterClass::Software if subgroups(gpu) => &ALL[..6],
+        AdapterClass::Software => &ALL[3..6],
+    }
+}
+
 /// The tile for few rows.
 pub(super) fn small(gpu: &Gpu) -> Tile {
     match gpu.class() {

@@ -12,7 +12,7 @@ mod source;
 pub mod twin;
 
 pub use checks::CHECKS;
-pub use choose::{candidates, choose, measured_peak_gflops};
+pub use choose::{candidates, choose, measured_peak_gflops, tiles};
 pub use source::{Epilogue, Family, LANES, Role, Tile, Variant};
 
 use super::{WG, row_constants, row_lanes};
@@ -256,7 +256,7 @@ fn row_vectors(r: &mut Recording, gpu: &Gpu, shape: Shape, x: &Tensor, w: &Tenso
 
 /// Representative texts of every family, role and binding kind, as (name, WGSL): for translation tests and for reading.
 pub fn sources() -> Vec<(String, String)> {
-    let mut out = Vec::new();
+    let mut out: Vec<(String, String)> = Vec::new();
     for tile in choose::ALL {
         for role in Role::ALL {
             let epilogues: &[Epilogue] = match role {
@@ -269,10 +269,88 @@ pub fn sources() -> Vec<(String, String)> {
                 for (extent, stride) in [(64, 64), (65, 68), (65, 65)] {
                     let shape = Shape { rows: extent, cols: extent, depth: extent, strides: [stride; 3] };
                     let variant = variant(role, tile, epilogue, &shape);
-                    out.push((format!("{}.{}", variant.stem(), role.entry()), variant.source()));
+                    let name = format!("{}.{}", variant.stem(), role.entry());
+                    if out.iter().all(|(known, _)| *known != name) {
+                        out.push((name, variant.source()));
+                    }
                 }
             }
         }
     }
     out
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::gpu::reflect::reflect;
+    use std::collections::HashSet;
+
+    #[test]
+    fn every_source_is_valid_and_named_once() {
+        let mut names = HashSet::new();
+        for (name, text) in sources() {
+            let reflection = reflect(&name, &text).unwrap_or_else(|e| panic!("{name}: {e:#}"));
+            assert_eq!(reflection.entry_points.len(), 1, "{name}");
+            assert!(name.ends_with(&format!(".{}", reflection.entry_points[0].name)), "{name}");
+            assert!(names.insert(name.clone()), "{name} twice");
+        }
+        // Of 8 tiles x 6 products x 3 alignments, forward by shared tiles has only two of the last.
+        assert_eq!(names.len(), 8 * 6 * 3 - 2 * 3);
+    }
+
+    /// Which tile is measured to be the fastest must not change results: on one adapter all register tiles give the same bits.
+    #[test]
+    fn tiles_agree_to_the_bit() {
+        let gpu = pollster::block_on(Gpu::open(None)).expect("an adapter");
+        let (rows, n, k) = (70, 36, 133);
+        let make = |name: &str, shape: [usize; 2]| {
+            let t = Tensor::new(&gpu, "test", name, &shape);
+            gpu.write(&t, &(0..t.len()).map(|i| (i * 7919 % 1013) as f32 / 977.0 - 0.5).collect::<Vec<_>>());
+            t
+        };
+        let (x, w, dy) = (make("x", [rows, k]), make("w", [n, k]), make("dy", [rows, n]));
+        let mut results: Vec<(String, Vec<u32>)> = Vec::new();
+        for &tile in candidates(&gpu) {
+            let (y, dx, dw) = (make("y", [rows, n]), make("dx", [rows, k]), make("dw", [n, k]));
+            let mut r = Recording::new("test");
+            forward_by(&mut r, &gpu, tile, &x, &w, &y, Extra::None);
+            backward_input_by(&mut r, &gpu, tile, &dy, &w, &dx, true);
+            backward_weight_by(&mut r, &gpu, tile, &dy, &x, &dw);
+            gpu.replay(&r.finish(&gpu).unwrap()).unwrap();
+            let bits: Vec<u32> = [y, dx, dw].iter().flat_map(|t| gpu.read::<u32>(t).unwrap()).collect();
+            results.push((tile.name(), bits));
+        }
+        for (name, bits) in &results[1..] {
+            assert!(*bits == results[0].1, "{name} differs from {}", results[0].0);
+        }
+    }
+
+    /// Sums that lavapipe would silently cut short are refused.
+    #[test]
+    fn endless_sums_are_refused() {
+        let gpu = pollster::block_on(Gpu::open(None)).expect("an adapter");
+        let tokens = 300_000;
+        let [dy, x, dw] = [[tokens, 4], [tokens, 4], [4, 4]].map(|shape| Tensor::new(&gpu, "test", "t", &shape));
+        let mut r = Recording::new("test");
+        backward_weight(&mut r, &gpu, &dy, &x, &dw);
+        assert!(r.finish(&gpu).err().unwrap().to_string().contains("300000 terms"));
+    }
+
+    /// With tuning on, a choice is measured once, kept, and within its time.
+    #[test]
+    fn tuned_choices_are_kept() {
+        let folder = tempfile::tempdir().unwrap();
+        let shape = Shape { rows: 256, cols: 384, depth: 128, strides: [128, 128, 384] };
+        let mut chosen = Vec::new();
+        for _ in 0..2 {
+            let gpu = pollster::block_on(Gpu::open(None)).expect("an adapter");
+            gpu.enable_tuning_in(Some(folder.path().to_path_buf()));
+            let begin = web_time::Instant::now();
+            chosen.push(choose(&gpu, Role::Forward, &shape));
+            eprintln!("{:?} after {:.2} s", chosen, begin.elapsed().as_secs_f64());
+            assert!(!gpu.ledger().entries().contains_key("tuning"), "scratch is freed");
+        }
+        assert_eq!(chosen[0], chosen[1]);
+    }
 }
