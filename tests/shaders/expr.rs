@@ -9,8 +9,13 @@ use naga::{
 pub const DIVISORS: &[(&str, &str)] = &[
     ("cols4", "columns are a positive multiple of 4, checked by config::validate"),
     ("heads", "a model has heads, checked by config::validate"),
+    ("kv_heads", "a model has key heads, checked by config::validate"),
+    ("tiles", "a sequence has a first tile: time is at least 1"),
     ("quarter", "the head width is a positive multiple of 4, checked by config::validate"),
 ];
+
+/// Quotients by which sources may divide: the first is a positive multiple of the second.
+const QUOTIENTS: &[(&str, &str)] = &[("heads", "kv_heads")];
 
 type E = Handle<Expression>;
 
@@ -151,10 +156,14 @@ impl Scope<'_> {
             Expression::Splat { value, .. } => self.nonzero(*value),
             Expression::Compose { components, .. } => components.iter().all(|&c| self.nonzero(c)),
             Expression::Binary { op: Op::Multiply, left, right } => self.nonzero(*left) && self.nonzero(*right),
-            // WG / LANES: LANES divides WG.
-            Expression::Binary { op: Op::Divide, left, right } => {
-                matches!((self.get(*left), self.get(*right)), (Expression::Override(_), Expression::Override(_)))
-            }
+            Expression::Binary { op: Op::Divide, left, right } => match (self.get(*left), self.get(*right)) {
+                (Expression::Override(_), Expression::Override(_)) => true, // WG / LANES: LANES divides WG
+                (Expression::Load { pointer: a }, Expression::Load { pointer: b }) => {
+                    let names = self.uniform_field(*a).zip(self.uniform_field(*b));
+                    names.is_some_and(|names| QUOTIENTS.contains(&names))
+                }
+                _ => false,
+            },
             Expression::Load { pointer } => {
                 self.uniform_field(*pointer).is_some_and(|field| DIVISORS.iter().any(|(name, _)| *name == field))
             }
