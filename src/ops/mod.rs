@@ -15,6 +15,7 @@ pub mod rmsnorm;
 pub mod rope;
 pub mod sample;
 pub mod self_test;
+pub mod sources;
 pub mod swiglu;
 
 use crate::gpu::{AdapterClass, Gpu};
