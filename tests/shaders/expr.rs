@@ -96,9 +96,7 @@ impl Scope<'_> {
             Expression::Splat { value, .. } => self.interval(*value),
             Expression::Swizzle { vector, .. } => self.interval(*vector),
             Expression::Access { base, .. } | Expression::AccessIndex { base, .. } => self.interval(*base),
-            Expression::Compose { components, .. } => {
-                components.iter().map(|&c| self.interval(c)).reduce(union).unwrap_or(ANY)
-            }
+            Expression::Compose { components, .. } => components.iter().map(|&c| self.interval(c)).reduce(union).unwrap_or(ANY),
             Expression::Select { accept, reject, .. } => union(self.interval(*accept), self.interval(*reject)),
             Expression::Unary { op: UnaryOperator::Negate, expr } => {
                 let (lowest, highest) = self.interval(*expr);

@@ -14,8 +14,18 @@ use std::fmt::Write as _;
 
 /// Rules that a text breaks on purpose: stem (or its beginning, before `*`), function, rule, reason. Entries that excuse nothing fail.
 const EXCUSED: &[(&str, &str, Rule, &str)] = &[
-    ("logprob", "forward", Rule::UnboundedExp, "the row's maximum is subtracted, so that the argument is at most 0; the lower end is clamped"),
-    ("sample", "draw", Rule::UnboundedExp, "the row's maximum is subtracted, so that the argument is at most 0; the lower end is clamped"),
+    (
+        "logprob",
+        "forward",
+        Rule::UnboundedExp,
+        "the row's maximum is subtracted, so that the argument is at most 0; the lower end is clamped",
+    ),
+    (
+        "sample",
+        "draw",
+        Rule::UnboundedExp,
+        "the row's maximum is subtracted, so that the argument is at most 0; the lower end is clamped",
+    ),
     ("sample", "draw", Rule::Atomic, "the least column: an integer minimum does not depend on the order"),
     ("sample", "rank_of", Rule::FloatBits, "an order of numbers, no test for NaN"),
     ("matmul_subgroup*", "load_dy", Rule::UnguardedLoad, "eight lanes load the four rows of a turn, which the loop has compared"),
