@@ -12,6 +12,8 @@
 //! | 5 | [`session`] | one run: folder, lock, events out, commands in, signals |
 //! | 6 | [`cli`] | the commands |
 
+#[cfg(not(target_arch = "wasm32"))]
+pub mod cli;
 pub mod config;
 pub mod data;
 pub mod event;

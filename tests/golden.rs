@@ -60,7 +60,10 @@ fn worst(got: impl IntoIterator<Item = f64>, want: &[f64]) -> f64 {
     let rms = (want.iter().map(|w| w * w).sum::<f64>() / want.len() as f64).sqrt();
     let got: Vec<f64> = got.into_iter().collect();
     assert_eq!(got.len(), want.len());
-    got.iter().zip(want).map(|(g, w)| if g.is_finite() { (g - w).abs() / (w.abs() + rms) } else { f64::INFINITY }).fold(0.0, f64::max)
+    got.iter()
+        .zip(want)
+        .map(|(g, w)| if g.is_finite() { (g - w).abs() / (w.abs() + rms) } else { f64::INFINITY })
+        .fold(0.0, f64::max)
 }
 
 struct Setup {
@@ -138,15 +141,8 @@ fn ten_losses_match(gpu: &Gpu, case: &str) {
     for step in 1..=10 {
         s.optimizer.clear(gpu).unwrap();
         gpu.replay(&s.pass).unwrap();
-        let hyper = Hyper {
-            learning_rate: 1e-3,
-            beta1: 0.9,
-            beta2: 0.99,
-            epsilon: 1e-8,
-            weight_decay: 0.1,
-            max_grad_norm: 1.0,
-            step,
-        };
+        let hyper =
+            Hyper { learning_rate: 1e-3, beta1: 0.9, beta2: 0.99, epsilon: 1e-8, weight_decay: 0.1, max_grad_norm: 1.0, step };
         s.optimizer.update(gpu, &hyper).unwrap();
         let numbers: Vec<f32> = gpu.read(&s.acts.stats).unwrap();
         losses.push(f64::from(numbers[stats::LOSS]));

@@ -162,8 +162,8 @@ pub struct EvalSettings {
     /// Evaluate every so many updates (and at the start and the end); 0 for only those two.
     #[arg(long, default_value_t = 250)]
     pub eval_every: u64,
-    /// Tokens of the validation split to score; 0 for all of it.
-    #[arg(long, default_value_t = 0)]
+    /// Tokens of the validation split to score along the way; 0 for all of it, as at the end of a run.
+    #[arg(long, default_value_t = 16384)]
     pub eval_tokens: u64,
     /// Also write this many tokens of sample text at each evaluation.
     #[arg(long, default_value_t = 0)]

@@ -210,6 +210,7 @@ impl Tokenizer {
     }
 
     /// Whether encoding is so fast that threads would not help.
+    #[cfg_attr(target_arch = "wasm32", expect(dead_code, reason = "only threads ask"))]
     pub(super) fn is_table(&self) -> bool {
         matches!(self.direct, Direct::Bytes | Direct::Chars(_))
     }

@@ -212,12 +212,7 @@ impl Activations<Tensor> {
 
     /// What the head says of each row.
     pub fn row_stats(&self) -> RowStats {
-        RowStats {
-            logp: self.logp.clone(),
-            entropy: self.entropy.clone(),
-            sum_p2: self.sum_p2.clone(),
-            lse: self.lse.clone(),
-        }
+        RowStats { logp: self.logp.clone(), entropy: self.entropy.clone(), sum_p2: self.sum_p2.clone(), lse: self.lse.clone() }
     }
 }
 

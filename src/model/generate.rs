@@ -1,8 +1,8 @@
 //! Generation: one token a replay, with a key/value cache; the device feeds itself, the host only listens.
 
+use super::Model;
 use super::activations::{Activations, Pass};
 use super::transformer::{Context, record_qkv};
-use super::Model;
 use crate::config::ModelConfig;
 use crate::gpu::{Gpu, ReadRing, Recording, Tensor};
 use crate::ops::matmul::Extra;
@@ -94,12 +94,7 @@ impl Generator {
 
     /// Write prompts and settings; returns the lengths of the shortest and the longest prompt.
     fn start(&self, gpu: &Gpu, prompts: &[Vec<u32>], sampling: &Sampling) -> anyhow::Result<(usize, usize)> {
-        anyhow::ensure!(
-            !prompts.is_empty() && prompts.len() <= self.batch,
-            "{} prompts for {} rows",
-            prompts.len(),
-            self.batch
-        );
+        anyhow::ensure!(!prompts.is_empty() && prompts.len() <= self.batch, "{} prompts for {} rows", prompts.len(), self.batch);
         let mut given = vec![0u32; self.batch * (1 + self.room)];
         let mut first = vec![0u32; self.batch];
         for row in 0..self.batch {
@@ -148,11 +143,5 @@ fn record_decode(r: &mut Recording, m: Context<'_>, acts: &Activations<Tensor>, 
 }
 
 fn decode_shape(c: &ModelConfig, batch: usize) -> attention::Shape {
-    attention::Shape {
-        batch,
-        time: 1,
-        heads: c.num_attention_heads,
-        kv_heads: c.num_key_value_heads,
-        head_dim: c.head_dim,
-    }
+    attention::Shape { batch, time: 1, heads: c.num_attention_heads, kv_heads: c.num_key_value_heads, head_dim: c.head_dim }
 }

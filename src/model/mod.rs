@@ -123,9 +123,10 @@ impl ArenaReader<'_> {
     /// A device fault or a write that fails.
     pub fn write(&mut self, name: &str, sink: &mut TensorSink<'_>) -> anyhow::Result<()> {
         let specs = self.model.parameters.specs();
-        let found = specs.iter().enumerate().find_map(|(i, spec)| {
-            spec.ranges().find(|(part, _, _)| *part == name).map(|(_, _, range)| (i, range))
-        });
+        let found = specs
+            .iter()
+            .enumerate()
+            .find_map(|(i, spec)| spec.ranges().find(|(part, _, _)| *part == name).map(|(_, _, range)| (i, range)));
         let (index, range) = found.ok_or_else(|| anyhow::anyhow!("the model has no parameter {name}"))?;
         if self.last.as_ref().is_none_or(|(i, _)| *i != index) {
             self.last = Some((index, self.gpu.read(&self.arena.tensor(index, name))?));

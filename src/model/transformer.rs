@@ -28,13 +28,7 @@ pub struct Context<'a> {
 impl Context<'_> {
     fn attention_shape(&self, batch: usize, time: usize) -> attention::Shape {
         let c = self.config;
-        attention::Shape {
-            batch,
-            time,
-            heads: c.num_attention_heads,
-            kv_heads: c.num_key_value_heads,
-            head_dim: c.head_dim,
-        }
+        attention::Shape { batch, time, heads: c.num_attention_heads, kv_heads: c.num_key_value_heads, head_dim: c.head_dim }
     }
 
     /// Query and key heads of a fused row: (rows, first column, heads), for Qwen3's norms.

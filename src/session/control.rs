@@ -117,6 +117,8 @@ mod tests {
     #[test]
     fn lines_become_requests() {
         assert_eq!(parse(r#"{"command":"SaveNow"}"#), Request::Command(Command::SaveNow));
-        assert!(matches!(parse("{\"command\":\"Fly\"}\u{1b}[2J"), Request::Invalid(t) if t.contains("u{1b}") && !t.contains('\u{1b}')));
+        assert!(
+            matches!(parse("{\"command\":\"Fly\"}\u{1b}[2J"), Request::Invalid(t) if t.contains("u{1b}") && !t.contains('\u{1b}'))
+        );
     }
 }

@@ -9,8 +9,8 @@ use super::save::{self, ModelFolder, TrainerFile};
 use super::tensorboard::TensorBoard;
 use crate::config::Settings;
 use crate::data::{DecodeStream, Tokenizer};
-use crate::event::{Command, Event};
 use crate::event::{Checkpoint as Saved, Eval, Finished, Sample, Started, Step};
+use crate::event::{Command, Event};
 use crate::model::Generator;
 use crate::model::checkpoint::{Checkpoint, Origin};
 use crate::ops::sample::Sampling;
@@ -129,7 +129,7 @@ impl<'a> Run<'a> {
         };
         let sink = std::mem::replace(&mut self.sink, Box::new(|_| {}));
         Ok(Running {
-            checkpoint: resume.map(|c| c.path().to_path_buf()),
+            checkpoint: resume.map(|c| c.path.clone()),
             out: Outlet::new(log, tensorboard, sink),
             grad_norms: GradNorms::default(),
             clock: Clock { resumed: Instant::now(), counted: 0.0, window: Default::default() },

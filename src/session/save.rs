@@ -2,10 +2,10 @@
 
 use crate::data::Tokenizer;
 use crate::gpu::{Arena, Gpu};
+use crate::model::Model;
 use crate::model::checkpoint::{self, Checkpoint, CheckpointWriter, Existing, Manifest, Origin, Place, SaveFailed};
 use crate::model::hf_config::{SpecialTokens, config_json, generation_config_json};
 use crate::model::safetensors_file::write_safetensors;
-use crate::model::Model;
 use crate::train::{Optimizer, TrainerState};
 use crate::vfs::Vfs;
 use anyhow::Context as _;

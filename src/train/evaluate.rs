@@ -1,9 +1,9 @@
 //! Held-out loss: log-probabilities of a stream of batches, no gradient.
 
 use crate::data::{Batch, IGNORE};
+use crate::gpu::Tensor;
 use crate::gpu::{Gpu, Recording};
 use crate::model::{Activations, Model, Pass, transformer};
-use crate::gpu::Tensor;
 
 /// Mean loss over some tokens.
 #[derive(Clone, Copy, Debug, Default, PartialEq)]

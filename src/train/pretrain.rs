@@ -1,14 +1,12 @@
 //! Pre-training: every next token of the text counts the same.
 
-use super::evaluate::upload_tokens;
-use super::{Evaluation, Optimizer, Scorer, learning_rate, micro_batch};
+use super::{Evaluation, GradientPass, Optimizer, Scorer, learning_rate, micro_batch};
 use crate::config::{ModelConfig, Settings};
 use crate::data::{Batch, Dataset, IGNORE, TokenRange, TrainOrder};
 use crate::event::Hyper as LiveHyper;
-use crate::gpu::{Gpu, ReadRing, Recording, Tensor};
-use crate::model::{Activations, Model, Pass, transformer};
+use crate::gpu::{Gpu, ReadRing, Recording};
+use crate::model::Model;
 use crate::ops::adamw::Hyper;
-use crate::ops::embedding::Spans;
 use crate::ops::objective::stats;
 use serde::{Deserialize, Serialize};
 use std::collections::VecDeque;
@@ -22,8 +20,7 @@ pub struct Pretrain {
     /// Gradients and moments.
     pub optimizer: Optimizer,
     settings: Settings,
-    acts: Activations<Tensor>,
-    pass: Recording,
+    pass: GradientPass,
     scorer: Scorer,
     order: TrainOrder,
     val: Option<TokenRange>,
@@ -71,15 +68,10 @@ impl Pretrain {
         let t = &settings.train;
         let model = Model::new(&gpu, config, t.seq_len)?;
         let micro = micro_batch(config, t, gpu.class(), gpu.max_binding_bytes());
-        let acts = Activations::new(&gpu, config, micro, t.seq_len, Pass::Training);
+        let acts = GradientPass::activations(&gpu, &model, micro, t.seq_len);
         let optimizer = Optimizer::new(&gpu, &model.parameters, &model.values, &acts.stats)?;
-        let mut pass = Recording::new("forward and backward");
-        let context = model.context(&gpu);
-        transformer::record_forward(&mut pass, context, &acts);
-        transformer::record_head_and_loss(&mut pass, context, &acts, &optimizer.grad_weights);
-        transformer::record_backward(&mut pass, context, &acts, &optimizer.grad_weights);
-        let pass = pass.finish(&gpu)?;
         let scorer = Scorer::over(&gpu, &model, acts.clone())?;
+        let pass = GradientPass::new(&gpu, &model, acts, &optimizer.grad_weights)?;
         model.initialise(&gpu, t.seed);
         Ok(Self {
             order: TrainOrder::new(data.train, t.seq_len, t.seed)?,
@@ -91,7 +83,6 @@ impl Pretrain {
             gpu,
             model,
             optimizer,
-            acts,
             pass,
             scorer,
         })
@@ -120,13 +111,12 @@ impl Pretrain {
         let targets = batch.targets.iter().filter(|t| **t != IGNORE).count();
         let weight = 1.0 / targets.max(1) as f32;
         self.optimizer.clear(&self.gpu)?;
-        for micro in micro_batches(batch, self.acts.batch) {
-            upload(&self.gpu, &self.acts, &micro, weight);
-            self.gpu.replay(&self.pass)?;
+        for micro in micro_batches(batch, self.pass.acts.batch) {
+            self.pass.run(&self.gpu, &micro, weight)?;
         }
         let hyper = self.hyper(self.state.step + 1);
         self.optimizer.update(&self.gpu, &hyper)?;
-        self.ring.ask(&self.gpu, &self.acts.stats);
+        self.ring.ask(&self.gpu, &self.pass.acts.stats);
         self.state.step += 1;
         self.state.num_tokens += targets as u64;
         self.late.push_back((self.state.step, hyper.learning_rate));
@@ -164,17 +154,18 @@ impl Pretrain {
         }
     }
 
-    /// Mean loss on the validation split (`None` when nothing is held out), on all of it or on `eval_tokens` tokens.
+    /// Mean loss on the validation split (`None` when nothing is held out), on its first `tokens` tokens (0: on all of it).
     ///
     /// # Errors
     /// A device fault, or what `progress` (batches done, batches in all) returns.
-    pub fn evaluate(&self, mut progress: impl FnMut(usize, usize) -> anyhow::Result<()>) -> anyhow::Result<Option<Evaluation>> {
+    pub fn evaluate(
+        &self,
+        tokens: u64,
+        mut progress: impl FnMut(usize, usize) -> anyhow::Result<()>,
+    ) -> anyhow::Result<Option<Evaluation>> {
         let Some(val) = &self.val else { return Ok(None) };
-        let most = match self.settings.eval.eval_tokens {
-            0 => u64::MAX,
-            n => n,
-        };
-        let batches = val.val_batches(self.acts.batch, self.acts.time, most);
+        let most = if tokens == 0 { u64::MAX } else { tokens };
+        let batches = val.val_batches(self.pass.acts.batch, self.pass.acts.time, most);
         let all = batches.len();
         self.scorer.evaluate(&self.gpu, batches, |done| progress(done, all)).map(Some)
     }
@@ -186,7 +177,7 @@ impl Pretrain {
 
     /// The recording of one micro-batch, for profiles, and how often it runs in an update.
     pub fn recording(&self) -> (&Recording, usize) {
-        (&self.pass, self.settings.train.batch_size / self.acts.batch)
+        (&self.pass.recording, self.settings.train.batch_size / self.pass.acts.batch)
     }
 }
 
@@ -202,14 +193,4 @@ fn micro_batches(batch: &Batch, rows: usize) -> impl Iterator<Item = Batch> + '_
             doc_start: batch.doc_start[part].to_vec(),
         }
     })
-}
-
-/// A micro-batch and its loss weights, to the device.
-pub(crate) fn upload(gpu: &Gpu, acts: &Activations<Tensor>, batch: &Batch, weight: f32) {
-    upload_tokens(gpu, acts, batch);
-    let weights: Vec<f32> = batch.targets.iter().map(|t| if *t == IGNORE { 0.0 } else { weight }).collect();
-    let spans = Spans::of(&batch.tokens);
-    gpu.write(&acts.inputs.weights, &weights);
-    gpu.write(&acts.inputs.order, &spans.order);
-    gpu.write(&acts.inputs.spans, &spans.spans);
 }

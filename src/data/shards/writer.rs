@@ -28,6 +28,7 @@ pub(super) struct Writer {
 pub(super) struct Written {
     pub(super) output: Output,
     pub(super) ends: Vec<u64>,
+    #[cfg_attr(target_arch = "wasm32", expect(dead_code, reason = "only the cache file writes it down"))]
     pub(super) count: u64,
 }
 

@@ -1,0 +1,159 @@
+//! `lehr bench`: tokens per second of a training step on made-up tokens, and where the time goes.
+
+use super::{open, output};
+use crate::config::{Layers, Settings};
+use crate::data::{Dataset, TokenFile};
+use crate::gpu::ProfileRow;
+use crate::ops::matmul::measured_peak_gflops;
+use crate::rng::Rng;
+use crate::train::Pretrain;
+use std::sync::Arc;
+use web_time::Instant;
+
+/// Flags of `lehr bench`.
+#[derive(clap::Args, Debug)]
+pub struct Args {
+    /// Model and recipe to measure.
+    #[arg(long, default_value = "nano")]
+    preset: String,
+    /// Sequences in an update; the preset's when absent.
+    #[arg(long)]
+    batch: Option<usize>,
+    /// Tokens in a sequence; the preset's when absent.
+    #[arg(long)]
+    seq: Option<usize>,
+    /// Rows of the embedding.
+    #[arg(long, default_value_t = 65)]
+    vocab: usize,
+    /// Updates to time, after two to warm up.
+    #[arg(long, default_value_t = 10)]
+    steps: usize,
+    /// Also time every kernel by itself.
+    #[arg(long)]
+    profile: bool,
+    /// Print one JSON object.
+    #[arg(long)]
+    json: bool,
+    /// Adapter by index or by part of its name.
+    #[arg(long)]
+    adapter: Option<String>,
+}
+
+/// Measure.
+pub fn run(args: &Args) -> anyhow::Result<i32> {
+    anyhow::ensure!(args.steps > 0 && args.vocab > 0, "--steps and --vocab must be at least 1");
+    let settings = settings(args)?;
+    let t = &settings.train;
+    let gpu = open::gpu(args.adapter.as_deref())?;
+    let begin = Instant::now();
+    let config = settings.model.config(args.vocab, t.seq_len);
+    let n = (t.batch_size * (t.seq_len + 1) * 4) as u64;
+    let rng = Rng::new(t.seed, "bench");
+    let tokens: Vec<u32> = (0..n).map(|i| rng.below(0, i, args.vocab as u64) as u32).collect();
+    let file = Arc::new(TokenFile::from_tokens(&tokens, &[n], args.vocab)?);
+    let mut trainer = Pretrain::new(gpu, &settings, &config, Dataset::split(file, 0.0)?)?;
+    let peak = measured_peak_gflops(&trainer.gpu)?;
+    trainer.step()?;
+    trainer.flush()?;
+    let first_step_seconds = begin.elapsed().as_secs_f64();
+    trainer.step()?;
+    trainer.flush()?;
+    let mut seconds: Vec<f64> = Vec::new();
+    for _ in 0..args.steps {
+        let begin = Instant::now();
+        trainer.step()?;
+        trainer.flush()?;
+        seconds.push(begin.elapsed().as_secs_f64());
+    }
+    seconds.sort_by(f64::total_cmp);
+    let step = seconds[seconds.len() / 2];
+    let tokens = trainer.tokens_per_step() as f64;
+    let flops = tokens * config.flops_per_token_training((t.seq_len as f64 + 1.0) / 2.0);
+    let achieved = flops / step / 1e9;
+    let summary = trainer.gpu.summary();
+    let result = serde_json::json!({
+        "preset": args.preset,
+        "adapter": summary.name,
+        "driver": summary.driver,
+        "parameters": trainer.model.parameters.count(),
+        "batch_size": t.batch_size,
+        "seq_len": t.seq_len,
+        "tokens_per_second": tokens / step,
+        "step_ms": 1e3 * step,
+        "best_step_ms": 1e3 * seconds[0],
+        "gflop_per_step": flops / 1e9,
+        "matmul_gflops": achieved,
+        "measured_peak_gflops": peak,
+        "mfu": achieved / peak,
+        "first_step_seconds": first_step_seconds,
+        "device_bytes": trainer.gpu.ledger().total(),
+        "dispatches_per_step": trainer.recording().0.dispatches() * trainer.recording().1 + trainer.optimizer.recording().dispatches(),
+    });
+    if args.json {
+        output::json_line(&result)?;
+    } else {
+        output::line(&format!(
+            "{} on {}: {:.0} tokens/s, {:.1} ms a step (best {:.1}), {:.1} of {:.1} GFLOP/s ({:.0} %), first step after {:.1} s",
+            args.preset,
+            summary.name,
+            tokens / step,
+            1e3 * step,
+            1e3 * seconds[0],
+            achieved,
+            peak,
+            100.0 * achieved / peak,
+            first_step_seconds
+        ))?;
+    }
+    if args.profile {
+        profile(args, &trainer)?;
+    }
+    Ok(0)
+}
+
+fn settings(args: &Args) -> anyhow::Result<Settings> {
+    let mut layers = Layers::default();
+    layers.preset(&args.preset)?;
+    let mut settings = layers.settings()?;
+    settings.train.batch_size = args.batch.unwrap_or(settings.train.batch_size);
+    settings.train.seq_len = args.seq.unwrap_or(settings.train.seq_len);
+    settings.validate()?;
+    Ok(settings)
+}
+
+/// Every kernel of a step timed by itself: the sum is larger than the step, because each waits for the one before.
+fn profile(args: &Args, trainer: &Pretrain) -> anyhow::Result<()> {
+    let (pass, times) = trainer.recording();
+    let mut rows: Vec<ProfileRow> = trainer.gpu.profile(pass)?;
+    for row in &mut rows {
+        row.calls *= times;
+        row.seconds *= times as f64;
+        row.cost.flops *= times as f64;
+        row.cost.bytes *= times as f64;
+    }
+    rows.extend(trainer.gpu.profile(trainer.optimizer.recording())?);
+    rows.sort_by(|a, b| b.seconds.total_cmp(&a.seconds));
+    let all: f64 = rows.iter().map(|r| r.seconds).sum();
+    if !args.json {
+        output::line(&format!("\n{:<64} {:>6} {:>9} {:>6} {:>8} {:>7}", "kernel", "calls", "ms", "share", "GFLOP/s", "GB/s"))?;
+    }
+    for r in rows {
+        let (gflops, gbs) = (r.cost.flops / r.seconds / 1e9, r.cost.bytes / r.seconds / 1e9);
+        if args.json {
+            output::json_line(&serde_json::json!({
+                "kernel": r.kernel, "calls": r.calls, "ms": 1e3 * r.seconds, "share": r.seconds / all, "gflops": gflops, "gb_per_second": gbs,
+            }))?;
+        } else {
+            output::line(&format!(
+                "{:<64} {:>6} {:>9.2} {:>5.1}% {:>8.1} {:>7.1}",
+                r.kernel,
+                r.calls,
+                1e3 * r.seconds,
+                100.0 * r.seconds / all,
+                gflops,
+                gbs
+            ))?;
+        }
+    }
+    Ok(())
+}

@@ -1,0 +1,101 @@
+//! `lehr doctor`: what is there, and does it compute what it should.
+
+use super::output;
+use crate::gpu::{AdapterClass, Gpu, adapters};
+use crate::ops::check::Case;
+use crate::ops::{checks, self_test};
+use crate::vfs::human_bytes;
+use web_time::Instant;
+
+/// Flags of `lehr doctor`.
+#[derive(clap::Args, Debug)]
+pub struct Args {
+    /// Random shapes per kernel.
+    #[arg(long, default_value_t = 4)]
+    seeds: u64,
+    /// Only kernels whose name holds this.
+    #[arg(long)]
+    only: Option<String>,
+    /// Print JSON lines.
+    #[arg(long)]
+    json: bool,
+    /// Adapter by index or by part of its name.
+    #[arg(long)]
+    adapter: Option<String>,
+}
+
+/// List and check.
+pub fn run(args: &Args) -> anyhow::Result<i32> {
+    let list = pollster::block_on(adapters());
+    let gpu = pollster::block_on(Gpu::open(args.adapter.as_deref()))?;
+    let used = gpu.summary().index;
+    for a in &list {
+        let class = if a.class == AdapterClass::Software { "software" } else { "hardware" };
+        if args.json {
+            output::json_line(&serde_json::json!({
+                "adapter": a.name, "index": a.index, "backend": a.backend, "driver": a.driver, "class": class, "used": a.index == used,
+            }))?;
+        } else {
+            let mark = if a.index == used { "*" } else { " " };
+            output::line(&format!("{mark} {} {} ({}, {class}; {})", a.index, a.name, a.backend, a.driver))?;
+        }
+    }
+    if !args.json {
+        let l = gpu.limits();
+        output::line(&format!(
+            "  binding {}, buffer {}, {} storage buffers, {} invocations, workgroup memory {}, subgroups of {}",
+            human_bytes(l.max_storage_buffer_binding_size),
+            human_bytes(l.max_buffer_size),
+            l.max_storage_buffers_per_shader_stage,
+            l.max_compute_invocations_per_workgroup,
+            human_bytes(u64::from(l.max_compute_workgroup_storage_size)),
+            gpu.subgroup_size().map_or("several sizes or none".into(), |n| n.to_string()),
+        ))?;
+    }
+    if let Some(text) = self_test::long_loops(&gpu)? {
+        output::note(&format!("note: {text}"));
+    }
+    let failed = check_kernels(args, &gpu)?;
+    if !args.json {
+        let verdict = if failed == 0 { "every kernel computes what it should on this device" } else { "SOME KERNELS ARE WRONG" };
+        output::line(&format!("\n{verdict}"))?;
+    }
+    Ok(i32::from(failed > 0))
+}
+
+/// Print a line a kernel; returns how many failed.
+fn check_kernels(args: &Args, gpu: &Gpu) -> anyhow::Result<usize> {
+    let mut failed = 0;
+    if !args.json {
+        output::line(&format!("\n{:<44} {:>10}  {:>9}  result", "kernel (against its f64 twin)", "error", "time"))?;
+    }
+    for check in checks() {
+        if args.only.as_ref().is_some_and(|only| !check.name.contains(only.as_str())) {
+            continue;
+        }
+        let begin = Instant::now();
+        let (mut worst, mut detail) = (0.0f64, String::new());
+        for seed in 0..args.seeds {
+            let mut case = Case::new(check.name, seed);
+            let result = (check.run)(gpu, &mut case);
+            if let Err(error) = result {
+                (worst, detail) = (f64::INFINITY, format!("{} ({error:#})", case.shape));
+            } else if case.worst > worst || case.worst.is_nan() {
+                (worst, detail) = (case.worst, format!("{} ({})", case.detail, case.shape));
+            }
+        }
+        let passed = worst <= 1.0;
+        failed += usize::from(!passed);
+        let seconds = begin.elapsed().as_secs_f64();
+        if args.json {
+            output::json_line(&serde_json::json!({
+                "kernel": check.name, "passed": passed, "error_over_allowed": if worst.is_finite() { Some(worst) } else { None },
+                "seconds": seconds, "detail": detail,
+            }))?;
+        } else {
+            let verdict = if passed { "ok".to_string() } else { format!("WRONG: {detail}") };
+            output::line(&format!("{:<44} {:>8.1} %  {:>7.0} ms  {verdict}", check.name, 100.0 * worst, 1e3 * seconds))?;
+        }
+    }
+    Ok(failed)
+}

@@ -1,0 +1,87 @@
+//! `lehr eval`
+
+use super::{open, output};
+use crate::config::DataSettings;
+use crate::data::{self, Cache, Notices};
+use crate::train::Scorer;
+use std::path::PathBuf;
+use web_time::Instant;
+
+/// Flags of `lehr eval`.
+#[derive(clap::Args, Debug)]
+pub struct Args {
+    /// Model folder (ours or Hugging Face's), or a run folder.
+    #[arg(long, value_name = "DIR")]
+    model: PathBuf,
+    /// Text file, folder of text files, JSONL with `text`, or - for standard input; may be repeated.
+    #[arg(long, value_name = "PATH", required = true)]
+    data: Vec<PathBuf>,
+    /// Score only this share of the tokens, from the end (as training holds it out); 1 for all of the text.
+    #[arg(long, default_value_t = 1.0)]
+    val_fraction: f64,
+    /// Tokens in a window; the model's context when absent.
+    #[arg(long)]
+    seq_len: Option<usize>,
+    /// Windows computed at once.
+    #[arg(long, default_value_t = 8)]
+    batch_size: usize,
+    /// Tokens to score at most; 0 for all.
+    #[arg(long, default_value_t = 0)]
+    max_tokens: u64,
+    /// Print one JSON object.
+    #[arg(long)]
+    json: bool,
+    /// Adapter by index or by part of its name.
+    #[arg(long)]
+    adapter: Option<String>,
+}
+
+/// Evaluate.
+pub fn run(args: &Args) -> anyhow::Result<i32> {
+    anyhow::ensure!(args.batch_size > 0, "--batch-size 0: must be at least 1");
+    anyhow::ensure!(
+        args.val_fraction > 0.0 && args.val_fraction <= 1.0,
+        "--val-fraction {}: must be above 0 and at most 1",
+        args.val_fraction
+    );
+    let dir = open::model_folder(&args.model)?;
+    let (config, tokenizer) = (open::config(&dir)?, open::tokenizer(&dir)?);
+    let context = config.model.max_position_embeddings;
+    let seq_len = args.seq_len.unwrap_or(context.min(1024));
+    anyhow::ensure!(
+        (1..=context).contains(&seq_len),
+        "--seq-len {seq_len}: must lie between 1 and the model's context of {context}"
+    );
+    let mut notices = Notices::new();
+    let whole = args.val_fraction >= 1.0;
+    let settings = DataSettings {
+        data: args.data.clone(),
+        val_fraction: if whole { 0.0 } else { args.val_fraction },
+        ..DataSettings::default()
+    };
+    let (_, dataset) = data::load(&settings, Some(tokenizer), &Cache::User, &mut notices, &mut |_, _| {})?;
+    notices.take().iter().for_each(|n| output::note(&format!("note: {n}")));
+    let range = if whole { Some(dataset.train) } else { dataset.val };
+    let Some(range) = range else { anyhow::bail!("--data: too little text to score") };
+    let gpu = open::gpu(args.adapter.as_deref())?;
+    let model = open::model(&gpu, &dir, &config, seq_len)?;
+    let scorer = Scorer::new(&gpu, &model, args.batch_size, seq_len)?;
+    let begin = Instant::now();
+    let most = if args.max_tokens == 0 { u64::MAX } else { args.max_tokens };
+    let found = scorer.evaluate(&gpu, range.val_batches(args.batch_size, seq_len, most), |_| Ok(()))?;
+    let seconds = begin.elapsed().as_secs_f64();
+    if args.json {
+        output::json_line(&serde_json::json!({
+            "eval_loss": found.loss, "perplexity": found.loss.exp(), "eval_tokens": found.tokens, "eval_seconds": seconds,
+        }))?;
+    } else {
+        output::line(&format!(
+            "loss {:.4} nats a token, perplexity {:.3}, {} tokens in {}",
+            found.loss,
+            found.loss.exp(),
+            found.tokens,
+            output::duration(seconds)
+        ))?;
+    }
+    Ok(0)
+}

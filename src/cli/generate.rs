@@ -1,0 +1,115 @@
+//! `lehr generate`
+
+use super::{open, output};
+use crate::model::Generator;
+use crate::ops::sample::Sampling;
+use std::io::{Read, Write};
+use std::path::PathBuf;
+
+/// Flags of `lehr generate`.
+#[derive(clap::Args, Debug)]
+pub struct Args {
+    /// Model folder (ours or Hugging Face's), or a run folder.
+    #[arg(long, value_name = "DIR")]
+    model: PathBuf,
+    /// What to continue; read from standard input when absent.
+    #[arg(long)]
+    prompt: Option<String>,
+    /// Tokens to add at most.
+    #[arg(long, default_value_t = 200)]
+    max_new_tokens: usize,
+    /// Divides the logits; 0 always takes the most probable token.
+    #[arg(long, default_value_t = 0.8)]
+    temperature: f64,
+    /// Keep this many most probable tokens; 0 keeps all.
+    #[arg(long, default_value_t = 0)]
+    top_k: u32,
+    /// Keep the smallest set of most probable tokens with this much probability.
+    #[arg(long, default_value_t = 1.0)]
+    top_p: f64,
+    /// Keep tokens at least this probable relative to the most probable.
+    #[arg(long, default_value_t = 0.0)]
+    min_p: f64,
+    /// Seed of the draws.
+    #[arg(long, default_value_t = 0)]
+    seed: u64,
+    /// Print one JSON object: prompt, text, token ids.
+    #[arg(long)]
+    json: bool,
+    /// Adapter by index or by part of its name.
+    #[arg(long)]
+    adapter: Option<String>,
+}
+
+/// Generate.
+pub fn run(args: &Args) -> anyhow::Result<i32> {
+    check(args)?;
+    let prompt = match &args.prompt {
+        Some(prompt) => prompt.clone(),
+        None => {
+            let mut text = String::new();
+            std::io::stdin().take(16 << 20).read_to_string(&mut text)?;
+            text
+        }
+    };
+    let dir = open::model_folder(&args.model)?;
+    let (config, tokenizer) = (open::config(&dir)?, open::tokenizer(&dir)?);
+    let mut ids = tokenizer.encode(&prompt)?;
+    if ids.is_empty() {
+        ids.extend(config.tokens.bos.or(tokenizer.bos_id()).or(tokenizer.eos_id()));
+    }
+    anyhow::ensure!(!ids.is_empty(), "--prompt: holds no token; give at least one character");
+    let context = config.model.max_position_embeddings;
+    anyhow::ensure!(ids.len() < context, "--prompt: {} tokens, but the model's context is {context}; shorten it", ids.len());
+    let room = (ids.len() + args.max_new_tokens).min(context);
+    if room < ids.len() + args.max_new_tokens {
+        output::note(&format!("note: the model's context of {context} tokens ends the text after {} new ones", room - ids.len()));
+    }
+    let gpu = open::gpu(args.adapter.as_deref())?;
+    let model = open::model(&gpu, &dir, &config, room)?;
+    let generator = Generator::new(&gpu, &model, 1, room)?;
+    let sampling =
+        Sampling { temperature: args.temperature, top_k: args.top_k, top_p: args.top_p, min_p: args.min_p, seed: args.seed };
+    let mut stops = config.tokens.eos.clone();
+    stops.extend(tokenizer.eos_id());
+    let mut stream = tokenizer.decode_stream();
+    let (mut text, mut tokens) = (String::new(), Vec::new());
+    let mut out = std::io::stdout();
+    if !args.json {
+        write!(out, "{prompt}")?;
+        out.flush()?;
+    }
+    generator.run(&gpu, &[ids.clone()], args.max_new_tokens, &sampling, |_, new| {
+        if stops.contains(&new[0]) || crate::session::control::Control::interrupted() {
+            return Ok(false);
+        }
+        tokens.push(new[0]);
+        let piece = stream.push(new[0])?;
+        if !args.json {
+            write!(out, "{piece}")?;
+            out.flush()?;
+        }
+        text.push_str(&piece);
+        Ok(true)
+    })?;
+    let rest = stream.finish()?;
+    text.push_str(&rest);
+    if args.json {
+        output::json_line(&serde_json::json!({ "prompt": prompt, "text": text, "prompt_tokens": ids, "tokens": tokens }))?;
+    } else {
+        writeln!(out, "{rest}")?;
+    }
+    Ok(0)
+}
+
+fn check(args: &Args) -> anyhow::Result<()> {
+    anyhow::ensure!(
+        args.temperature.is_finite() && args.temperature >= 0.0,
+        "--temperature {}: must be 0 (greedy) or more",
+        args.temperature
+    );
+    anyhow::ensure!(args.top_p > 0.0 && args.top_p <= 1.0, "--top-p {}: must be above 0 and at most 1", args.top_p);
+    anyhow::ensure!((0.0..=1.0).contains(&args.min_p), "--min-p {}: must lie between 0 and 1", args.min_p);
+    anyhow::ensure!(args.max_new_tokens > 0, "--max-new-tokens 0: must be at least 1");
+    Ok(())
+}

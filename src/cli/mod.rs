@@ -1,0 +1,80 @@
+//! Floor 6: the commands. Results on standard output, progress on standard error, one line an error.
+
+mod bench;
+mod doctor;
+mod evaluate;
+mod generate;
+mod open;
+mod output;
+mod pretrain;
+mod score;
+
+use clap::{CommandFactory, FromArgMatches, Parser, Subcommand};
+
+/// Train small language models on any GPU, and watch, merge and understand them while they train.
+#[derive(Parser, Debug)]
+#[command(name = "lehr", version, propagate_version = true, max_term_width = 100)]
+struct Cli {
+    #[command(subcommand)]
+    command: Option<Commands>,
+}
+
+#[derive(Subcommand, Debug)]
+enum Commands {
+    /// Train a model on text.
+    Pretrain(Box<pretrain::Args>),
+    /// Loss and perplexity of a model on text.
+    Eval(evaluate::Args),
+    /// Continue a prompt, streamed.
+    Generate(generate::Args),
+    /// Log-probability of every token of given texts or token ids, and gradients.
+    Score(score::Args),
+    /// List adapters and check every kernel on this very device.
+    Doctor(doctor::Args),
+    /// Measure tokens per second and matmul rate.
+    Bench(Box<bench::Args>),
+    /// Pre-train the nano model on stories that ship with lehr: before and after, in minutes.
+    Demo(pretrain::DemoArgs),
+}
+
+/// Run the command line; returns the exit code.
+pub fn main() -> i32 {
+    let started = web_time::Instant::now();
+    let matches = match Cli::command().try_get_matches() {
+        Ok(matches) => matches,
+        Err(error) => {
+            let code = error.exit_code();
+            // A closed pipe is no reason to fail.
+            let _ = error.print();
+            return code;
+        }
+    };
+    let cli = match Cli::from_arg_matches(&matches) {
+        Ok(cli) => cli,
+        Err(error) => error.exit(),
+    };
+    let Some(command) = cli.command else {
+        let _ = Cli::command().print_help();
+        return 0;
+    };
+    let result = match command {
+        Commands::Pretrain(args) => match matches.subcommand() {
+            Some((_, typed)) => pretrain::run(&args, typed, started),
+            None => unreachable!("clap found the subcommand"),
+        },
+        Commands::Eval(args) => evaluate::run(&args),
+        Commands::Generate(args) => generate::run(&args),
+        Commands::Score(args) => score::run(&args),
+        Commands::Doctor(args) => doctor::run(&args),
+        Commands::Bench(args) => bench::run(&args),
+        Commands::Demo(args) => pretrain::demo(&args, started),
+    };
+    match result {
+        Ok(code) => code,
+        Err(error) if output::is_closed_pipe(&error) => 0,
+        Err(error) => {
+            output::error_line(&error);
+            1
+        }
+    }
+}

@@ -1,0 +1,206 @@
+//! What people and scripts see: the progress line, JSON lines, the error line.
+
+use crate::event::{Event, Finished};
+use crate::session::outlet::{Sink, Told};
+use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
+use std::io::{IsTerminal, Write};
+use std::time::Duration;
+use web_time::Instant;
+
+/// Seconds between two plain lines where there is no terminal.
+const PLAIN_LINE_SECONDS: f64 = 10.0;
+
+/// One line on standard error, control characters escaped.
+pub fn error_line(error: &anyhow::Error) {
+    let text = crate::vfs::clean(&format!("{error:#}"));
+    let _ = writeln!(std::io::stderr(), "error: {text}");
+}
+
+/// True when the reader of our output went away.
+pub fn is_closed_pipe(error: &anyhow::Error) -> bool {
+    error.chain().any(|cause| cause.downcast_ref::<std::io::Error>().is_some_and(|e| e.kind() == std::io::ErrorKind::BrokenPipe))
+}
+
+/// One line on standard output; a closed pipe is an error that ends the command quietly.
+pub fn line(text: &str) -> anyhow::Result<()> {
+    let mut out = std::io::stdout().lock();
+    writeln!(out, "{text}")?;
+    Ok(out.flush()?)
+}
+
+/// A value as one JSON line on standard output.
+pub fn json_line(value: &impl serde::Serialize) -> anyhow::Result<()> {
+    line(&serde_json::to_string(value)?)
+}
+
+/// A line for people on standard error; it may be closed.
+pub fn note(text: &str) {
+    let _ = writeln!(std::io::stderr(), "{text}");
+}
+
+/// Listens to a run: `json` prints every event on standard output; people get one updating line, or plain lines now and then.
+pub fn sink(json: bool) -> Sink {
+    let mut person = Person::new();
+    Box::new(move |told| {
+        if let (true, Told::Event(event)) = (json, &told) {
+            // A reader that went away must not stop a run.
+            let _ = json_line(event);
+        }
+        person.hear(&told);
+    })
+}
+
+struct Person {
+    bar: ProgressBar,
+    terminal: bool,
+    max_steps: u64,
+    last_line: Option<Instant>,
+    last_eval: Option<f64>,
+    skip_rate: Option<(u64, f64)>,
+}
+
+impl Person {
+    fn new() -> Self {
+        let terminal = std::io::stderr().is_terminal();
+        let target = if terminal { ProgressDrawTarget::stderr_with_hz(8) } else { ProgressDrawTarget::hidden() };
+        let bar = ProgressBar::with_draw_target(None, target);
+        bar.set_style(ProgressStyle::with_template("{msg}").unwrap_or_else(|_| ProgressStyle::default_spinner()));
+        Self { bar, terminal, max_steps: 0, last_line: None, last_eval: None, skip_rate: None }
+    }
+
+    fn hear(&mut self, told: &Told<'_>) {
+        match told {
+            Told::Progress(what, done, all) => {
+                if self.terminal && *all > 0 {
+                    self.bar.set_message(format!("{what} {} %", 100 * done / all));
+                    self.bar.tick();
+                }
+            }
+            Told::Event(event) => self.event(event),
+        }
+    }
+
+    fn event(&mut self, event: &Event) {
+        match event {
+            Event::Started(s) => {
+                self.max_steps = s.max_steps;
+                self.say(&format!(
+                    "{} on {}: {} parameters, {} training and {} validation tokens, {} tokens an update, ready after {:.1} s",
+                    s.run.display(),
+                    s.adapter,
+                    count(s.parameters),
+                    count(s.train_tokens),
+                    count(s.val_tokens),
+                    s.tokens_per_step,
+                    s.startup_seconds
+                ));
+                if s.step > 0 {
+                    self.say(&format!("resumed at step {}", s.step));
+                }
+            }
+            Event::Step(s) => {
+                let (first, _) = *self.skip_rate.get_or_insert((s.step, s.seconds));
+                let left = self.max_steps.saturating_sub(s.step) as f64;
+                let per_step = if s.step > first && s.tokens_per_second > 0.0 {
+                    s.num_tokens as f64 / s.step as f64 / s.tokens_per_second
+                } else {
+                    0.0
+                };
+                let eta = if per_step > 0.0 { duration(left * per_step) } else { "...".into() };
+                let text = format!(
+                    "step {}/{}  loss {:.4}  grad_norm {:.3}  lr {:.2e}  {} tokens/s  MFU {:.0} %  {} left",
+                    s.step,
+                    self.max_steps,
+                    s.loss,
+                    s.grad_norm,
+                    s.learning_rate,
+                    count(s.tokens_per_second as u64),
+                    100.0 * s.mfu,
+                    eta
+                );
+                if self.terminal {
+                    self.bar.set_message(text);
+                    self.bar.tick();
+                } else if self.last_line.is_none_or(|t| t.elapsed().as_secs_f64() >= PLAIN_LINE_SECONDS) {
+                    self.last_line = Some(Instant::now());
+                    note(&text);
+                }
+            }
+            Event::Eval(e) => {
+                let change = self.last_eval.map_or(String::new(), |before| format!(" ({:+.4})", e.eval_loss - before));
+                self.last_eval = Some(e.eval_loss);
+                self.say(&format!(
+                    "step {}: validation loss {:.4}{change}, perplexity {:.2}, on {} tokens in {:.1} s",
+                    e.step,
+                    e.eval_loss,
+                    e.perplexity,
+                    count(e.eval_tokens),
+                    e.eval_seconds
+                ));
+            }
+            Event::Sample(s) => self.say(&format!("step {}: {}{}", s.step, visible(&s.prompt), visible(&s.text))),
+            Event::Checkpoint(c) => {
+                self.say(&format!("step {}: saved {} in {:.1} s", c.step, c.path.display(), c.save_seconds));
+            }
+            Event::Paused { step } => self.say(&format!("paused at step {step}")),
+            Event::Resumed { step } => self.say(&format!("going on at step {step}")),
+            Event::HyperChanged { step, name, before, after } => {
+                self.say(&format!("step {step}: {name} changed from {before} to {after}"));
+            }
+            Event::Warning { text } => self.say(&format!("note: {}", crate::vfs::clean(text))),
+            Event::Finished(f) => {
+                self.bar.finish_and_clear();
+                finished(f);
+            }
+            Event::Failed { .. } => self.bar.finish_and_clear(),
+        }
+    }
+
+    fn say(&self, text: &str) {
+        if self.terminal {
+            self.bar.suspend(|| note(text));
+        } else {
+            note(text);
+        }
+    }
+}
+
+fn finished(f: &Finished) {
+    let loss = f.eval_loss.map_or(String::new(), |l| format!(", validation loss {l:.4}"));
+    note(&format!(
+        "{} at step {}{loss}, {} tokens in {} ({} tokens/s)",
+        f.reason,
+        f.step,
+        count(f.tokens),
+        duration(f.seconds),
+        count(f.tokens_per_second as u64)
+    ));
+    if let Some(path) = &f.checkpoint {
+        note(&format!("checkpoint: {}", path.display()));
+    }
+}
+
+/// Text with its control characters escaped, new lines kept.
+pub fn visible(text: &str) -> String {
+    text.chars().flat_map(|c| if c.is_control() && c != '\n' { c.escape_default().collect() } else { vec![c] }).collect()
+}
+
+/// 12,345,678 as 12.3 M.
+pub fn count(n: u64) -> String {
+    match n {
+        0..10_000 => n.to_string(),
+        10_000..1_000_000 => format!("{:.1} k", n as f64 / 1e3),
+        1_000_000..1_000_000_000 => format!("{:.1} M", n as f64 / 1e6),
+        _ => format!("{:.2} G", n as f64 / 1e9),
+    }
+}
+
+/// Seconds in words.
+pub fn duration(seconds: f64) -> String {
+    let s = Duration::from_secs_f64(seconds.clamp(0.0, 1e9)).as_secs();
+    match s {
+        0..60 => format!("{s} s"),
+        60..3600 => format!("{} min {:02} s", s / 60, s % 60),
+        _ => format!("{} h {:02} min", s / 3600, s / 60 % 60),
+    }
+}

@@ -1,0 +1,194 @@
+//! `lehr pretrain` and `lehr demo`.
+
+use super::output;
+use crate::config::{Layers, Settings};
+use crate::event::{Event, Finished};
+use crate::session::control::INTERRUPTED;
+use crate::session::outlet::{Sink, Told};
+use crate::session::{Start, dry_run, pretrain};
+use crate::vfs::human_bytes;
+use clap::ArgMatches;
+use std::path::PathBuf;
+use web_time::Instant;
+
+/// Flags of `lehr pretrain`: every setting, and where to begin.
+#[derive(clap::Args, Debug)]
+pub struct Args {
+    /// Model and recipe together: nano, tiny, small, smollm2-135m, qwen2.5-0.5b, qwen3-0.6b or llama3.2-1b.
+    #[arg(long)]
+    preset: Option<String>,
+    /// A TOML file of settings, as `config.toml` in a run folder.
+    #[arg(long, value_name = "FILE")]
+    config: Option<PathBuf>,
+    /// Folder of the new run; runs/pretrain-NNN when absent.
+    #[arg(long, value_name = "DIR")]
+    run: Option<PathBuf>,
+    /// Go on with the run in this folder, from its newest sound checkpoint and with its own settings.
+    #[arg(long, value_name = "DIR", conflicts_with_all = ["run", "init", "preset", "config"])]
+    resume: Option<PathBuf>,
+    /// Begin from the model in this Hugging Face folder: its shape, weights and tokenizer.
+    #[arg(long, value_name = "DIR")]
+    init: Option<PathBuf>,
+    /// Print the model's size and the memory that training takes, and stop.
+    #[arg(long)]
+    dry_run: bool,
+    /// Print every event as a JSON line on standard output.
+    #[arg(long)]
+    json: bool,
+    /// Take commands as JSON lines on standard input, such as {"command":"Pause"}.
+    #[arg(long)]
+    control: bool,
+    #[command(flatten)]
+    settings: Settings,
+}
+
+/// Settings from all layers; `typed` tells which flags were really given.
+pub fn settings(preset: Option<&str>, config: Option<&PathBuf>, typed: &ArgMatches) -> anyhow::Result<Settings> {
+    let mut layers = Layers::default();
+    if let Some(name) = preset {
+        layers.preset(name)?;
+    }
+    if let Some(path) = config {
+        layers.file(path)?;
+    }
+    layers.flags(typed)?;
+    layers.settings()
+}
+
+/// Train.
+pub fn run(args: &Args, typed: &ArgMatches, started: Instant) -> anyhow::Result<i32> {
+    let settings = settings(args.preset.as_deref(), args.config.as_ref(), typed)?;
+    let start = Start { run: args.run.clone(), resume: args.resume.clone(), init: args.init.clone(), control: args.control };
+    if let Some(run) = &args.resume {
+        refuse_flags_on_resume(run, typed)?;
+    }
+    if args.dry_run {
+        return plan(&settings, &start, args.json);
+    }
+    let finished = pretrain(settings, &start, output::sink(args.json), started)?;
+    Ok(exit_code(&finished))
+}
+
+fn exit_code(finished: &Finished) -> i32 {
+    if finished.reason == "stopped" { INTERRUPTED } else { 0 }
+}
+
+/// A resumed run goes on with its frozen settings; a flag that would change them is a mistake worth a word.
+fn refuse_flags_on_resume(run: &std::path::Path, typed: &ArgMatches) -> anyhow::Result<()> {
+    use clap::parser::ValueSource::CommandLine;
+    let own = ["resume", "json", "control", "dry_run"];
+    for id in typed.ids().map(clap::Id::as_str).filter(|id| !own.contains(id)) {
+        // Groups (the sections) are ids too, but have no value of their own.
+        let is_flag = typed.try_contains_id(id).unwrap_or(false) && typed.try_get_raw(id).is_ok();
+        if is_flag && typed.value_source(id) == Some(CommandLine) {
+            anyhow::bail!(
+                "--{}: a resumed run keeps the settings in {}; leave the flag out, or start a new run with --init",
+                id.replace('_', "-"),
+                run.join("config.toml").display()
+            );
+        }
+    }
+    Ok(())
+}
+
+fn plan(settings: &Settings, start: &Start, json: bool) -> anyhow::Result<i32> {
+    let mut sink: Sink = output::sink(false);
+    let (config, plan, gpu) = dry_run(settings, start, &mut sink)?;
+    let parameters = crate::model::Parameters::new(&config, gpu.max_binding_bytes())?.count();
+    if json {
+        let parts: serde_json::Map<String, serde_json::Value> =
+            plan.parts.iter().map(|(k, v)| (k.to_string(), (*v).into())).collect();
+        output::json_line(&serde_json::json!({
+            "parameters": parameters, "micro_batch": plan.micro_batch, "bytes": parts, "total_bytes": plan.total(),
+        }))?;
+        return Ok(0);
+    }
+    output::line(&format!("parameters   {}", output::count(parameters as u64)))?;
+    output::line(&format!("micro-batch  {} of {} sequences", plan.micro_batch, settings.train.batch_size))?;
+    for (name, bytes) in &plan.parts {
+        output::line(&format!("{name:<12} {}", human_bytes(*bytes)))?;
+    }
+    output::line(&format!("{:<12} {} on {}", "together", human_bytes(plan.total()), gpu.summary().name))?;
+    Ok(0)
+}
+
+/// Flags of `lehr demo`.
+#[derive(clap::Args, Debug)]
+pub struct DemoArgs {
+    /// Folder of the run; runs/demo-NNN when absent.
+    #[arg(long, value_name = "DIR")]
+    run: Option<PathBuf>,
+    /// Updates to make.
+    #[arg(long, default_value_t = 1200)]
+    steps: u64,
+    /// Seed of weights, data order and samples.
+    #[arg(long, default_value_t = 1337)]
+    seed: u64,
+    /// Adapter by index or by part of its name.
+    #[arg(long)]
+    adapter: Option<String>,
+}
+
+const STORIES: &str = include_str!("../../assets/stories.txt");
+
+/// Pre-train `nano` on the stories that ship; samples before and after; how to open the result.
+pub fn demo(args: &DemoArgs, started: Instant) -> anyhow::Result<i32> {
+    let run = args
+        .run
+        .clone()
+        .unwrap_or_else(|| (1..).map(|i| PathBuf::from(format!("runs/demo-{i:03}"))).find(|p| !p.exists()).unwrap_or_default());
+    // The text lies in a file while the run reads it, as any user's text would.
+    let folder = tempfile::tempdir()?;
+    let text = folder.path().join("stories.txt");
+    std::fs::write(&text, STORIES)?;
+    let mut layers = Layers::default();
+    layers.preset("nano")?;
+    let mut settings = layers.settings()?;
+    settings.data.data = vec![text];
+    settings.train.max_steps = args.steps;
+    settings.train.seed = args.seed;
+    settings.eval.eval_every = (args.steps / 4).max(1);
+    settings.eval.sample_tokens = 160;
+    settings.save.save_every = 0;
+    settings.device.adapter = args.adapter.clone();
+    output::note(&format!(
+        "demo: a {}-layer transformer learns to write from {} characters of stories, one character at a time",
+        settings.model.num_hidden_layers,
+        output::count(STORIES.len() as u64)
+    ));
+    let samples = std::rc::Rc::new(std::cell::RefCell::new(Vec::new()));
+    let kept = samples.clone();
+    let mut inner = output::sink(false);
+    let sink: Sink = Box::new(move |told| {
+        if let Told::Event(Event::Sample(s)) = &told {
+            kept.borrow_mut().push(s.clone());
+        }
+        inner(told);
+    });
+    let start = Start { run: Some(run), ..Start::default() };
+    let finished = pretrain(settings, &start, sink, started)?;
+    let samples = samples.borrow();
+    if let (Some(first), Some(last)) = (samples.first(), samples.last()) {
+        output::line(&format!("\nbefore training:\n{}\n", indent(&first.text)))?;
+        output::line(&format!("after {} steps:\n{}\n", last.step, indent(&last.text)))?;
+    }
+    if let (Some(loss), Some(path)) = (finished.eval_loss, &finished.checkpoint) {
+        let path = path.display();
+        output::line(&format!(
+            "validation loss {loss:.3} nats a character (guessing evenly: {:.3})",
+            (distinct_characters(STORIES) as f64).ln()
+        ))?;
+        output::line(&format!("the model is in {path}; go on with it:"))?;
+        output::line(&format!("  lehr generate --model {path} --prompt \"Once \" --max-new-tokens 200"))?;
+        output::line(&format!("  python: AutoModelForCausalLM.from_pretrained(\"{path}\")   (transformers)"))?;
+    }
+    Ok(exit_code(&finished))
+}
+
+fn distinct_characters(text: &str) -> usize {
+    text.chars().collect::<std::collections::BTreeSet<_>>().len()
+}
+
+fn indent(text: &str) -> String {
+    output::visible(text).lines().map(|l| format!("    {l}")).collect::<Vec<_>>().join("\n")
+}

@@ -1,0 +1,189 @@
+//! `lehr score`: log-probabilities of given text or token ids; optionally the gradient of their mean loss.
+
+use super::{open, output};
+use crate::data::{Batch, IGNORE, Tokenizer};
+use crate::gpu::{Arena, Gpu};
+use crate::model::Model;
+use crate::model::safetensors_file::write_safetensors;
+use crate::train::{GradientPass, Scorer};
+use anyhow::Context as _;
+use serde::{Deserialize, Serialize};
+use std::collections::{BTreeMap, HashMap};
+use std::io::{BufRead, Write};
+use std::path::{Path, PathBuf};
+
+/// Flags of `lehr score`.
+#[derive(clap::Args, Debug)]
+pub struct Args {
+    /// Model folder (ours or Hugging Face's), or a run folder.
+    #[arg(long, value_name = "DIR")]
+    model: PathBuf,
+    /// Score this text.
+    #[arg(long, conflicts_with = "tokens")]
+    text: Option<String>,
+    /// Score each line of this file ({"tokens": [...]} or {"text": "..."}); - or absent for standard input.
+    #[arg(long, value_name = "FILE.jsonl")]
+    tokens: Option<PathBuf>,
+    /// Write d(mean loss over all scored tokens) / d(parameter) under Hugging Face's names.
+    #[arg(long, value_name = "FILE.safetensors")]
+    grads: Option<PathBuf>,
+    /// Print JSON lines.
+    #[arg(long)]
+    json: bool,
+    /// Adapter by index or by part of its name.
+    #[arg(long)]
+    adapter: Option<String>,
+}
+
+#[derive(Deserialize)]
+struct Line {
+    tokens: Option<Vec<u32>>,
+    text: Option<String>,
+}
+
+#[derive(Serialize)]
+struct Scored {
+    tokens: Vec<u32>,
+    logprobs: Vec<Option<f32>>,
+    entropy: Vec<Option<f32>>,
+    loss: Option<f64>,
+}
+
+/// Lines longer than this are refused.
+const MAX_LINE: usize = 64 << 20;
+
+/// Score.
+pub fn run(args: &Args) -> anyhow::Result<i32> {
+    let dir = open::model_folder(&args.model)?;
+    let config = open::config(&dir)?;
+    let tokenizer = dir.join("tokenizer.json").is_file().then(|| open::tokenizer(&dir)).transpose()?;
+    let rows = read_rows(args, tokenizer.as_ref())?;
+    let context = config.model.max_position_embeddings;
+    for (place, tokens) in &rows {
+        anyhow::ensure!(tokens.len() <= context, "{place}: {} tokens, but the model's context is {context}", tokens.len());
+        if let Some(bad) = tokens.iter().find(|t| **t as usize >= config.model.vocab_size) {
+            anyhow::bail!("{place}: token {bad}: the model's vocabulary ends at {}", config.model.vocab_size - 1);
+        }
+    }
+    let longest = rows.iter().map(|(_, t)| padded(t.len())).max().unwrap_or(1);
+    let gpu = open::gpu(args.adapter.as_deref())?;
+    let model = open::model(&gpu, &dir, &config, longest)?;
+    let mut scorers: HashMap<usize, Scorer> = HashMap::new();
+    for (_, tokens) in &rows {
+        let time = padded(tokens.len());
+        if !scorers.contains_key(&time) {
+            scorers.insert(time, Scorer::new(&gpu, &model, 1, time)?);
+        }
+        let (logp, entropy) = scorers[&time].score(&gpu, &row_batch(tokens, time))?;
+        print(args, &scored(tokens, &logp, &entropy), tokenizer.as_ref())?;
+    }
+    if let Some(path) = &args.grads {
+        write_gradients(&gpu, &model, &rows, path)?;
+    }
+    Ok(0)
+}
+
+/// (where it came from, tokens) of everything to score.
+fn read_rows(args: &Args, tokenizer: Option<&Tokenizer>) -> anyhow::Result<Vec<(String, Vec<u32>)>> {
+    let encode = |text: &str| match tokenizer {
+        Some(tokenizer) => tokenizer.encode(text),
+        None => anyhow::bail!("{}: holds no tokenizer.json; give token ids", args.model.display()),
+    };
+    if let Some(text) = &args.text {
+        return Ok(vec![("--text".into(), nonempty("--text", encode(text)?)?)]);
+    }
+    let file = args.tokens.as_deref().filter(|p| *p != Path::new("-"));
+    let name = file.map_or("standard input".into(), |p| p.display().to_string());
+    let reader: Box<dyn BufRead> = match file {
+        Some(path) => Box::new(std::io::BufReader::new(std::fs::File::open(path).with_context(|| name.clone())?)),
+        None => Box::new(std::io::stdin().lock()),
+    };
+    let mut rows = Vec::new();
+    for (i, line) in reader.lines().enumerate() {
+        let (line, place) = (line.with_context(|| format!("{name}:{}", i + 1))?, format!("{name}:{}", i + 1));
+        if line.trim().is_empty() {
+            continue;
+        }
+        anyhow::ensure!(line.len() <= MAX_LINE, "{place}: a line of {} MiB; split it", line.len() >> 20);
+        let parsed: Line = serde_json::from_str(&line)
+            .with_context(|| format!("{place}: needs {{\"tokens\": [...]}} or {{\"text\": \"...\"}}"))?;
+        let tokens = match (parsed.tokens, parsed.text) {
+            (Some(tokens), _) => tokens,
+            (None, Some(text)) => encode(&text).with_context(|| place.clone())?,
+            (None, None) => anyhow::bail!("{place}: has neither \"tokens\" nor \"text\""),
+        };
+        rows.push((place.clone(), nonempty(&place, tokens)?));
+    }
+    anyhow::ensure!(!rows.is_empty(), "{name}: nothing to score");
+    Ok(rows)
+}
+
+fn nonempty(place: &str, tokens: Vec<u32>) -> anyhow::Result<Vec<u32>> {
+    anyhow::ensure!(!tokens.is_empty(), "{place}: holds no token");
+    Ok(tokens)
+}
+
+/// Lengths are rounded up, so that a few recordings serve all lines; what follows a token cannot change its score.
+fn padded(len: usize) -> usize {
+    if len <= 64 { len.next_power_of_two().max(8) } else { len.next_multiple_of(64) }
+}
+
+fn row_batch(tokens: &[u32], time: usize) -> Batch {
+    let mut row = tokens.to_vec();
+    row.resize(time, 0);
+    let targets = (0..time).map(|i| tokens.get(i + 1).copied().unwrap_or(IGNORE)).collect();
+    Batch { batch_size: 1, seq_len: time, tokens: row, targets, doc_start: vec![0; time] }
+}
+
+fn scored(tokens: &[u32], logp: &[f32], entropy: &[f32]) -> Scored {
+    let n = tokens.len() - 1;
+    // Position i predicts token i + 1; the first token is given.
+    let shifted = |values: &[f32]| std::iter::once(None).chain(values[..n].iter().copied().map(Some)).collect();
+    let loss = (n > 0).then(|| -logp[..n].iter().map(|l| f64::from(*l)).sum::<f64>() / n as f64);
+    Scored { tokens: tokens.to_vec(), logprobs: shifted(logp), entropy: shifted(entropy), loss }
+}
+
+fn print(args: &Args, row: &Scored, tokenizer: Option<&Tokenizer>) -> anyhow::Result<()> {
+    if args.json {
+        return output::json_line(row);
+    }
+    for (i, token) in row.tokens.iter().enumerate() {
+        let text = tokenizer.and_then(|t| t.token_text(*token)).unwrap_or_default();
+        let text = output::visible(&text).replace('\n', "\\n");
+        match (row.logprobs[i], row.entropy[i]) {
+            (Some(l), Some(e)) => output::line(&format!("{token:>7}  {l:>9.4}  entropy {e:.4}  {text}"))?,
+            _ => output::line(&format!("{token:>7}  {:>9}  {:>14}  {text}", "given", ""))?,
+        }
+    }
+    match row.loss {
+        Some(loss) => output::line(&format!("loss {loss:.6}\n")),
+        None => output::line("one token: nothing to predict\n"),
+    }
+}
+
+fn write_gradients(gpu: &Gpu, model: &Model, rows: &[(String, Vec<u32>)], path: &Path) -> anyhow::Result<()> {
+    let scored: usize = rows.iter().map(|(_, t)| t.len() - 1).sum();
+    anyhow::ensure!(scored > 0, "--grads: no token is predicted, so there is no loss; give longer lines");
+    let grads: Arena = model.parameters.arena(gpu, "grads");
+    let tree = model.parameters.weights(&grads);
+    let mut passes: HashMap<usize, GradientPass> = HashMap::new();
+    for (_, tokens) in rows {
+        let time = padded(tokens.len());
+        if !passes.contains_key(&time) {
+            let acts = GradientPass::activations(gpu, model, 1, time);
+            passes.insert(time, GradientPass::new(gpu, model, acts, &tree)?);
+        }
+        passes[&time].run(gpu, &row_batch(tokens, time), 1.0 / scored as f32)?;
+    }
+    let parent = path.parent().filter(|p| !p.as_os_str().is_empty()).unwrap_or(Path::new("."));
+    let mut file = tempfile::NamedTempFile::new_in(parent).with_context(|| path.display().to_string())?;
+    let mut reader = model.reader(gpu, &grads);
+    {
+        let mut out = std::io::BufWriter::new(file.as_file_mut());
+        write_safetensors(&mut out, &BTreeMap::new(), &model.names(), |name, sink| reader.write(name, sink))?;
+        out.flush()?;
+    }
+    file.as_file().sync_all()?;
+    file.persist(path).with_context(|| path.display().to_string())?;
+    Ok(())
+}

@@ -1,0 +1,164 @@
+//! From settings to a run: data, tokenizer, model, folder; everything is checked before anything is written.
+
+use super::control::Control;
+use super::folder::RunFolder;
+use super::outlet::{Sink, Told};
+use super::run::Run;
+use crate::config::{ModelConfig, Settings};
+use crate::data::{self, Cache, Dataset, Notices, Tokenizer};
+use crate::event::{Event, Finished};
+use crate::gpu::{AdapterClass, Gpu};
+use crate::model::checkpoint::{self, Checkpoint};
+use crate::model::hf_config;
+use crate::model::weight_files::WeightFiles;
+use crate::ops::matmul::measured_peak_gflops;
+use crate::ops::self_test;
+use crate::train::{MemoryPlan, Pretrain};
+use crate::vfs::{RealFs, Vfs, shown};
+use anyhow::Context as _;
+use std::path::{Path, PathBuf};
+use web_time::Instant;
+
+/// What a run begins from.
+#[derive(Clone, Debug, Default)]
+pub struct Start {
+    /// A new run's folder; `runs/NAME` of its own when absent.
+    pub run: Option<PathBuf>,
+    /// An existing run's folder, to go on with.
+    pub resume: Option<PathBuf>,
+    /// A model folder that gives shape, weights and tokenizer.
+    pub init: Option<PathBuf>,
+    /// Take commands from standard input.
+    pub control: bool,
+}
+
+struct Loaded {
+    tokenizer: Tokenizer,
+    dataset: Dataset,
+    config: ModelConfig,
+}
+
+/// Train on text. Blocks until the run ends.
+///
+/// # Errors
+/// Settings, files or devices that cannot work: one line that says what to do.
+pub fn pretrain(settings: Settings, start: &Start, mut sink: Sink, started: Instant) -> anyhow::Result<Finished> {
+    let (settings, resume) = match &start.resume {
+        None => (settings, None),
+        Some(run) => (frozen_settings(run)?, Some(run.clone())),
+    };
+    settings.validate()?;
+    let loaded = load(&settings, start, resume.as_deref(), &mut sink)?;
+    let gpu = open_gpu(&settings, &mut sink)?;
+    let data_tokens = (loaded.dataset.train.len(), loaded.dataset.val.as_ref().map_or(0, data::TokenRange::len));
+    let trainer = Pretrain::new(gpu, &settings, &loaded.config, loaded.dataset)?;
+    if let (Some(dir), None) = (&start.init, &resume) {
+        trainer.model.load(&trainer.gpu, &WeightFiles::open(dir)?)?;
+    }
+    let peak_gflops = measured_peak_gflops(&trainer.gpu)?;
+    let vfs: &dyn Vfs = &RealFs;
+    let (folder, checkpoint) = match &resume {
+        None => (new_folder(vfs, start, &settings)?, None),
+        Some(run) => {
+            let (folder, tidied) = RunFolder::open_for_resume(vfs, run)?;
+            tidied.into_iter().for_each(|text| sink(Told::Event(&Event::Warning { text })));
+            let checkpoint = newest(vfs, run, &mut sink)?;
+            (folder, Some(checkpoint))
+        }
+    };
+    let control = Control::listen(start.control)?;
+    let run =
+        Run { vfs, folder, settings, tokenizer: loaded.tokenizer, trainer, control, sink, peak_gflops, started, data_tokens };
+    run.train(checkpoint.as_ref())
+}
+
+/// The memory that a run would take, part by part, without starting it.
+///
+/// # Errors
+/// As [`pretrain`], as far as it goes.
+pub fn dry_run(settings: &Settings, start: &Start, sink: &mut Sink) -> anyhow::Result<(ModelConfig, MemoryPlan, Gpu)> {
+    settings.validate()?;
+    let loaded = load(settings, start, None, sink)?;
+    let gpu = open_gpu(settings, sink)?;
+    let plan = MemoryPlan::training(&loaded.config, &settings.train, gpu.class(), gpu.max_binding_bytes())?;
+    Ok((loaded.config, plan, gpu))
+}
+
+fn open_gpu(settings: &Settings, sink: &mut Sink) -> anyhow::Result<Gpu> {
+    let gpu = pollster::block_on(Gpu::open(settings.device.adapter.as_deref()))?;
+    gpu.enable_tuning();
+    if gpu.class() == AdapterClass::Software {
+        let text =
+            format!("no GPU in use: {} computes on the processor, which is slow; --adapter chooses another", gpu.summary().name);
+        sink(Told::Event(&Event::Warning { text }));
+        if let Some(text) = self_test::long_loops(&gpu)? {
+            sink(Told::Event(&Event::Warning { text }));
+        }
+    }
+    Ok(gpu)
+}
+
+/// Text, tokenizer and shape.
+fn load(settings: &Settings, start: &Start, resume: Option<&Path>, sink: &mut Sink) -> anyhow::Result<Loaded> {
+    // A model that exists brings its tokenizer and its shape.
+    let existing = match resume {
+        Some(run) => Some(newest(&RealFs, run, sink)?.path),
+        None => start.init.clone(),
+    };
+    let (tokenizer, shape) = match &existing {
+        None => (None, None),
+        Some(dir) => {
+            let config = hf_config::read(&dir.join("config.json"))?;
+            (Some(Tokenizer::from_folder(dir)?), Some(config.model))
+        }
+    };
+    let mut notices = Notices::new();
+    let progress = &mut |done, all| sink(Told::Progress("reading text", done as usize, all as usize));
+    let (tokenizer, dataset) = data::load(&settings.data, tokenizer, &Cache::User, &mut notices, progress)?;
+    notices.take().into_iter().for_each(|text| sink(Told::Event(&Event::Warning { text })));
+    let config = shape.unwrap_or_else(|| settings.model.config(tokenizer.vocab_size(), settings.train.seq_len));
+    anyhow::ensure!(
+        tokenizer.vocab_size() <= config.vocab_size,
+        "the tokenizer has {} tokens, but the model's vocab_size is {}; use the model's own tokenizer",
+        tokenizer.vocab_size(),
+        config.vocab_size
+    );
+    if let Some(problem) = config.problems().into_iter().next() {
+        anyhow::bail!("{problem}");
+    }
+    Ok(Loaded { tokenizer, dataset, config })
+}
+
+fn newest(vfs: &dyn Vfs, run: &Path, sink: &mut Sink) -> anyhow::Result<Checkpoint> {
+    let newest = checkpoint::newest_valid(vfs, run)?;
+    for reason in newest.skipped {
+        sink(Told::Event(&Event::Warning { text: format!("passed over a checkpoint: {reason}") }));
+    }
+    newest.found.with_context(|| format!("{}: holds no sound checkpoint to resume from; start anew with --run", shown(run)))
+}
+
+fn frozen_settings(run: &Path) -> anyhow::Result<Settings> {
+    let path = super::folder::config(run);
+    anyhow::ensure!(path.is_file(), "--resume {}: no run there (config.toml is missing)", shown(run));
+    let mut layers = crate::config::Layers::default();
+    layers.file(&path)?;
+    layers.settings()
+}
+
+fn new_folder(vfs: &dyn Vfs, start: &Start, settings: &Settings) -> anyhow::Result<RunFolder> {
+    // Standard input cannot be read again, and relative paths would mean other files after a change of folder.
+    let mut frozen = settings.clone();
+    for path in frozen.data.data.iter_mut().chain(&mut frozen.data.val_data) {
+        if path.as_os_str() != "-" {
+            *path = std::path::absolute(&*path)?;
+        }
+    }
+    let text = toml::to_string(&frozen)?;
+    match &start.run {
+        Some(path) => RunFolder::create(vfs, path, &text),
+        None => {
+            let name = (1..).map(|i| PathBuf::from(format!("runs/pretrain-{i:03}"))).find(|p| !p.exists());
+            RunFolder::create(vfs, &name.unwrap_or_default(), &text)
+        }
+    }
+}

@@ -1,0 +1,49 @@
+//! One pass forward and back over (batch, time) tokens: adds d(weighted loss)/d(parameter) to the gradients.
+
+use super::evaluate::upload_tokens;
+use crate::data::{Batch, IGNORE};
+use crate::gpu::{Gpu, Recording, Tensor};
+use crate::model::{Activations, Model, Pass, Weights, transformer};
+use crate::ops::embedding::Spans;
+
+/// See the module.
+pub struct GradientPass {
+    /// Inputs, results, and all that lies between.
+    pub acts: Activations<Tensor>,
+    /// Its dispatches.
+    pub recording: Recording,
+}
+
+impl GradientPass {
+    /// Allocate and record; gradients go to `grads`.
+    ///
+    /// # Errors
+    /// When a kernel does not compile.
+    pub fn new(gpu: &Gpu, model: &Model, acts: Activations<Tensor>, grads: &Weights<Tensor>) -> anyhow::Result<Self> {
+        let mut r = Recording::new("forward and backward");
+        let context = model.context(gpu);
+        transformer::record_forward(&mut r, context, &acts);
+        transformer::record_head_and_loss(&mut r, context, &acts, grads);
+        transformer::record_backward(&mut r, context, &acts, grads);
+        Ok(Self { recording: r.finish(gpu)?, acts })
+    }
+
+    /// Allocate activations for a training pass.
+    pub fn activations(gpu: &Gpu, model: &Model, batch: usize, time: usize) -> Activations<Tensor> {
+        Activations::new(gpu, &model.config, batch, time, Pass::Training)
+    }
+
+    /// Run on a batch whose targets each weigh `weight` in the loss.
+    ///
+    /// # Errors
+    /// A device fault.
+    pub fn run(&self, gpu: &Gpu, batch: &Batch, weight: f32) -> anyhow::Result<()> {
+        upload_tokens(gpu, &self.acts, batch);
+        let weights: Vec<f32> = batch.targets.iter().map(|t| if *t == IGNORE { 0.0 } else { weight }).collect();
+        let spans = Spans::of(&batch.tokens);
+        gpu.write(&self.acts.inputs.weights, &weights);
+        gpu.write(&self.acts.inputs.order, &spans.order);
+        gpu.write(&self.acts.inputs.spans, &spans.spans);
+        Ok(gpu.replay(&self.recording)?)
+    }
+}
