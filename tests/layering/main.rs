@@ -200,9 +200,17 @@ fn tracked() -> Option<Vec<String>> {
 
 /// Folders of build machines and hosts of package registries. In pieces, because this file is searched too.
 fn machine_words() -> Vec<String> {
-    [["/wo", "rk/"], ["/ro", "ot/"], ["crates", ".io"], ["pypi", ".org"], ["pythonhosted", ".org"], ["npmjs", ".org"], ["debian", ".org"]]
-        .map(|parts| parts.concat())
-        .to_vec()
+    [
+        ["/wo", "rk/"],
+        ["/ro", "ot/"],
+        ["crates", ".io"],
+        ["pypi", ".org"],
+        ["pythonhosted", ".org"],
+        ["npmjs", ".org"],
+        ["debian", ".org"],
+    ]
+    .map(|parts| parts.concat())
+    .to_vec()
 }
 
 fn machine_names(path: &str, text: &str) -> Vec<String> {
@@ -230,10 +238,8 @@ fn no_file_names_a_machine() {
 fn tree_of(readme: &str) -> Option<Vec<String>> {
     let block = readme.split("```").skip(1).step_by(2).find(|b| b.lines().nth(1).is_some_and(|l| l.trim() == "lehr/"))?;
     let entries = block.lines().filter(|l| l.starts_with("  ") && !l.starts_with("   "));
-    let mut names: Vec<String> = entries
-        .filter_map(|l| l.split_whitespace().next())
-        .map(|name| name.trim_end_matches('/').to_string())
-        .collect();
+    let mut names: Vec<String> =
+        entries.filter_map(|l| l.split_whitespace().next()).map(|name| name.trim_end_matches('/').to_string()).collect();
     names.sort();
     Some(names)
 }
@@ -291,7 +297,8 @@ mod gates_can_fail {
     fn panicking() {
         let bad = "fn f() { a.unwrap(); b.expect(\"c\"); d.expect(\n    \"e\") }";
         assert_eq!(panics("a.rs", bad, &code(bad)).len(), 3);
-        let fine = "fn f() { files.expect(names); \".unwrap()\"; a.unwrap_or(1) }\n#[cfg(test)]\nmod tests { fn f() { a.unwrap() } }";
+        let fine =
+            "fn f() { files.expect(names); \".unwrap()\"; a.unwrap_or(1) }\n#[cfg(test)]\nmod tests { fn f() { a.unwrap() } }";
         assert_eq!(panics("a.rs", fine, &code(fine)), Vec::<String>::new());
     }
 
@@ -315,9 +322,9 @@ mod gates_can_fail {
         let text = "a '{' b '\\'' c \"}\\\"{\" d r#\"\"}\"# e /* { */ f // {\n'static g 'é' h";
         let kept: String = blank(text).split_whitespace().collect();
         assert_eq!(kept, "abcdef'staticgh");
-        assert_eq!(functions("fn f() -> u8 { {1} }\ntrait T { fn g(); }\nfn h() {\n}"), vec![
-            ("f".to_string(), 1, 1),
-            ("h".to_string(), 3, 2)
-        ]);
+        assert_eq!(
+            functions("fn f() -> u8 { {1} }\ntrait T { fn g(); }\nfn h() {\n}"),
+            vec![("f".to_string(), 1, 1), ("h".to_string(), 3, 2)]
+        );
     }
 }

@@ -14,8 +14,18 @@ use std::fmt::Write as _;
 
 /// Rules that a text breaks on purpose: stem (or its beginning, before `*`), function, rule, reason. Entries that excuse nothing fail.
 const EXCUSED: &[(&str, &str, Rule, &str)] = &[
-    ("logprob", "forward", Rule::UnboundedExp, "the row's maximum is subtracted, so that the argument is at most 0; the lower end is clamped"),
-    ("sample", "draw", Rule::UnboundedExp, "the row's maximum is subtracted, so that the argument is at most 0; the lower end is clamped"),
+    (
+        "logprob",
+        "forward",
+        Rule::UnboundedExp,
+        "the row's maximum is subtracted, so that the argument is at most 0; the lower end is clamped",
+    ),
+    (
+        "sample",
+        "draw",
+        Rule::UnboundedExp,
+        "the row's maximum is subtracted, so that the argument is at most 0; the lower end is clamped",
+    ),
     ("sample", "draw", Rule::Atomic, "the least column: an integer minimum does not depend on the order"),
     ("sample", "rank_of", Rule::FloatBits, "an order of numbers, no test for NaN"),
     ("matmul_subgroup*", "load_dy", Rule::UnguardedLoad, "eight lanes load the four rows of a turn, which the loop has compared"),
@@ -84,8 +94,9 @@ fn every_shader_is_one_op() {
     let sources: Vec<_> = paths.iter().map(|p| (p, std::fs::read_to_string(p).expect("a source"))).collect();
     let mut failures = Vec::new();
     for stem in texts::stems(&texts::folder("shaders"), "wgsl").iter().filter(|s| !NOT_AN_OP.contains(&s.as_str())) {
-        let mark = format!("shader!(\"{stem}\")");
-        let users: Vec<_> = sources.iter().filter(|(_, text)| text.contains(&mark)).map(|(path, _)| path).collect();
+        let marks = [format!("shader!(\"{stem}\")"), format!("stem: \"{stem}\"")];
+        let users: Vec<_> =
+            sources.iter().filter(|(_, text)| marks.iter().any(|m| text.contains(m))).map(|(path, _)| path).collect();
         let own = texts::folder("src/ops").join(format!("{stem}.rs"));
         match users[..] {
             [one] if !own.exists() || *one == &own => {}

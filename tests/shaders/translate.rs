@@ -125,10 +125,8 @@ fn write_hlsl(module: &Module, info: &ModuleInfo, entry: &str) -> Written {
     };
     let pipeline = hlsl::PipelineOptions { entry_point: Some((ShaderStage::Compute, entry.to_string())) };
     let mut text = String::new();
-    let names = hlsl::Writer::new(&mut text, &options, &pipeline)
-        .write(module, info, None)
-        .map_err(|e| e.to_string())?
-        .entry_point_names;
+    let names =
+        hlsl::Writer::new(&mut text, &options, &pipeline).write(module, info, None).map_err(|e| e.to_string())?.entry_point_names;
     let name = names.into_iter().next().ok_or("no entry point written")?.map_err(|e| e.to_string())?;
     // scripts/dxc/driver.cpp reads the entry point from this line.
     Ok(format!("// entry: {name}\n{text}").into_bytes())
@@ -149,8 +147,7 @@ fn glsl_text(module: &Module, info: &ModuleInfo, entry: &str, version: glsl::Ver
         binding_map: glsl::BindingMap::default(),
         zero_initialize_workgroup_memory: false,
     };
-    let pipeline =
-        glsl::PipelineOptions { shader_stage: ShaderStage::Compute, entry_point: entry.to_string(), multiview: None };
+    let pipeline = glsl::PipelineOptions { shader_stage: ShaderStage::Compute, entry_point: entry.to_string(), multiview: None };
     let mut text = String::new();
     glsl::Writer::new(&mut text, module, info, &options, &pipeline, policies())
         .and_then(|mut writer| writer.write())

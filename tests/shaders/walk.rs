@@ -3,7 +3,9 @@
 use crate::expr::Scope;
 use crate::lint::{Report, Rule};
 use naga::valid::ModuleInfo;
-use naga::{AddressSpace, BinaryOperator as Op, Block, BuiltIn, Expression, Function, Handle, MathFunction as Math, Module, Statement};
+use naga::{
+    AddressSpace, BinaryOperator as Op, Block, BuiltIn, Expression, Function, Handle, MathFunction as Math, Module, Statement,
+};
 use std::collections::{HashMap, HashSet};
 
 type E = Handle<Expression>;
@@ -161,9 +163,9 @@ impl Order<'_, '_> {
                 AddressSpace::Storage { access } => !access.contains(naga::StorageAccess::STORE),
                 _ => false,
             },
-            Expression::AtomicResult { .. }
-            | Expression::SubgroupOperationResult { .. }
-            | Expression::SubgroupBallotResult => false,
+            Expression::AtomicResult { .. } | Expression::SubgroupOperationResult { .. } | Expression::SubgroupBallotResult => {
+                false
+            }
             _ => true,
         })
     }
@@ -196,7 +198,8 @@ pub fn guards(module: &Module, info: &ModuleInfo, entry: usize, report: &mut Rep
     let entry_point = &module.entry_points[entry];
     let scope = Scope { module, function: &entry_point.function, info: info.get_entry_point(entry) };
     let single = entry_point.workgroup_size == [1, 1, 1] && entry_point.workgroup_size_overrides.is_none();
-    let mut walk = Guards { scope, info, flow: Flow::of(&entry_point.function), name: &entry_point.name, report, arguments: None };
+    let mut walk =
+        Guards { scope, info, flow: Flow::of(&entry_point.function), name: &entry_point.name, report, arguments: None };
     if !single {
         walk.visit(&entry_point.function.body, &mut HashSet::new());
     }
