@@ -19,10 +19,10 @@ fn append(@builtin(workgroup_id) group: vec3<u32>, @builtin(num_workgroups) grou
     if row < dims.rows {
         let place = positions[row];
         if place < dims.max_time {
-            let from = row * (dims.skip4 + 2u * dims.width4) + dims.skip4 + column;
+            let source = row * (dims.skip4 + 2u * dims.width4) + dims.skip4 + column;
             let to = (row / dims.time * dims.max_time + place) * dims.width4 + column;
-            cache_k[to] = qkv[from];
-            cache_v[to] = qkv[from + dims.width4];
+            cache_k[to] = qkv[source];
+            cache_v[to] = qkv[source + dims.width4];
         }
     }
 }

@@ -1,7 +1,8 @@
 // Embedding: y[row] = weight[token[row]].   tokens (R)  weight, dweight (V, C)  y, dy (R, C)
 #import grid
 override WG: u32 = 64u;
-struct Dims { rows: u32, cols4: u32, vocab: u32 }
+override COLS4: u32 = 1u; // a constant, because dividing by a variable is slow
+struct Dims { rows: u32, vocab: u32 }
 
 @group(0) @binding(0) var<uniform>             dims:    Dims;
 @group(0) @binding(1) var<storage, read>       tokens:  array<u32>;
@@ -16,9 +17,9 @@ struct Dims { rows: u32, cols4: u32, vocab: u32 }
 fn forward(@builtin(workgroup_id) group: vec3<u32>, @builtin(num_workgroups) groups: vec3<u32>,
            @builtin(local_invocation_index) local: u32) {
     let i = linear_group(group, groups) * WG + local;
-    if i < dims.rows * dims.cols4 {
-        let token = min(tokens[i / dims.cols4], dims.vocab - 1u);
-        y[i] = weight[token * dims.cols4 + i % dims.cols4];
+    if i < dims.rows * COLS4 {
+        let token = min(tokens[i / COLS4], dims.vocab - 1u);
+        y[i] = weight[token * COLS4 + i % COLS4];
     }
 }
 
@@ -27,17 +28,17 @@ fn forward(@builtin(workgroup_id) group: vec3<u32>, @builtin(num_workgroups) gro
 fn backward(@builtin(workgroup_id) group: vec3<u32>, @builtin(num_workgroups) groups: vec3<u32>,
             @builtin(local_invocation_index) local: u32) {
     let i = linear_group(group, groups) * WG + local;
-    if i < dims.rows * dims.cols4 {
-        let span = 3u * (i / dims.cols4);
-        let c = i % dims.cols4;
+    if i < dims.rows * COLS4 {
+        let span = 3u * (i / COLS4);
+        let c = i % COLS4;
         let start = spans[span + 1u];
         let end = min(spans[span + 2u], dims.rows);
         if start < end {
             var sum = vec4<f32>(0.0);
             for (var s = start; s < end; s++) {
-                sum += dy[min(order[s], dims.rows - 1u) * dims.cols4 + c];
+                sum += dy[min(order[s], dims.rows - 1u) * COLS4 + c];
             }
-            dweight[min(spans[span], dims.vocab - 1u) * dims.cols4 + c] += sum;
+            dweight[min(spans[span], dims.vocab - 1u) * COLS4 + c] += sum;
         }
     }
 }

@@ -1,11 +1,12 @@
 // RMSNorm: y = x * rstd * gain, rstd = 1 / sqrt(mean(x^2) + eps)          (Zhang & Sennrich 2019)
 //
-// A row is `cols` numbers at (row / heads) * stride + offset + (row % heads) * cols: with heads = 1 a row of a matrix, else one
+// A row is `cols` numbers at (row / HEADS) * stride + offset + (row % HEADS) * cols: with HEADS = 1 a row of a matrix, else one
 // attention head of a fused q|k|v row (Qwen3 normalises each head of q and k).
 //   x, y, dy, dx  as above        gain, dgain (cols)        rstd (rows)
 #import reduce
 #import grid
-struct Dims { rows: u32, cols4: u32, heads: u32, stride4: u32, offset4: u32, eps: f32, accumulate: u32 }
+override HEADS: u32 = 1u; // a constant, because dividing by a variable is slow
+struct Dims { rows: u32, cols4: u32, stride4: u32, offset4: u32, eps: f32, accumulate: u32 }
 
 @group(0) @binding(0) var<uniform>             dims:  Dims;
 @group(0) @binding(1) var<storage, read>       x:     array<vec4<f32>>;
@@ -17,7 +18,7 @@ struct Dims { rows: u32, cols4: u32, heads: u32, stride4: u32, offset4: u32, eps
 @group(0) @binding(7) var<storage, read_write> dgain: array<vec4<f32>>;
 
 fn row_start(row: u32) -> u32 {
-    return (row / dims.heads) * dims.stride4 + dims.offset4 + (row % dims.heads) * dims.cols4;
+    return (row / HEADS) * dims.stride4 + dims.offset4 + (row % HEADS) * dims.cols4;
 }
 
 @compute @workgroup_size(WG)

@@ -3,7 +3,9 @@
 //   neighbouring frequencies, made on the CPU in f64.  direction = 1 rotates forward, -1 back (the gradient).
 #import grid
 override WG: u32 = 64u;
-struct Dims { rows: u32, heads: u32, quarter: u32, stride2: u32, table_rows: u32, direction: f32 }
+override HEADS: u32 = 1u;   // constants, because dividing by a variable is slow
+override QUARTER: u32 = 1u; // D / 4
+struct Dims { rows: u32, stride2: u32, table_rows: u32, direction: f32 }
 
 @group(0) @binding(0) var<uniform>             dims:      Dims;
 @group(0) @binding(1) var<storage, read>       positions: array<u32>;
@@ -14,17 +16,17 @@ struct Dims { rows: u32, heads: u32, quarter: u32, stride2: u32, table_rows: u32
 fn rotate(@builtin(workgroup_id) group: vec3<u32>, @builtin(num_workgroups) groups: vec3<u32>,
           @builtin(local_invocation_index) local: u32) {
     let i = linear_group(group, groups) * WG + local;
-    if i < dims.rows * dims.heads * dims.quarter {
-        let pair = i % dims.quarter;
-        let head = (i / dims.quarter) % dims.heads;
-        let row = i / (dims.quarter * dims.heads);
-        let at = row * dims.stride2 + head * 2u * dims.quarter + pair;
-        let turn = table[min(positions[row], dims.table_rows - 1u) * dims.quarter + pair];
+    if i < dims.rows * HEADS * QUARTER {
+        let pair = i % QUARTER;
+        let head = (i / QUARTER) % HEADS;
+        let row = i / (QUARTER * HEADS);
+        let at = row * dims.stride2 + head * 2u * QUARTER + pair;
+        let turn = table[min(positions[row], dims.table_rows - 1u) * QUARTER + pair];
         let cos = turn.xy;
         let sin = turn.zw * dims.direction;
         let low = qkv[at];
-        let high = qkv[at + dims.quarter];
+        let high = qkv[at + QUARTER];
         qkv[at] = low * cos - high * sin;
-        qkv[at + dims.quarter] = high * cos + low * sin;
+        qkv[at + QUARTER] = high * cos + low * sin;
     }
 }

@@ -136,9 +136,11 @@ impl Gpu {
         let found = reflection.entry_points.into_iter().find(|e| e.name == entry).context("no such entry point")?;
         let scope = self.device.push_error_scope(wgpu::ErrorFilter::Validation);
         let descriptor = wgpu::ShaderModuleDescriptor { label: Some(stem), source: wgpu::ShaderSource::Wgsl(text.into()) };
-        // Checked: bounds are guarded in our own sources (lint), so the checks cost nothing in straight-line code and stay on for
-        // the rest (reference/stack.md 3 and our own figures in LOG.md).
-        let module = self.device.create_shader_module(descriptor);
+        // Bounds checks stay on. The counter that wgpu adds to every loop does not: it cost up to a quarter of a row kernel's time on
+        // lavapipe (LOG.md), and every loop here ends by a bound from a uniform or a constant.
+        let checks = wgpu::ShaderRuntimeChecks { force_loop_bounding: false, ..wgpu::ShaderRuntimeChecks::checked() };
+        // SAFETY: all text is our own, and `tests/shaders.rs` refuses loops without a bound.
+        let module = unsafe { self.device.create_shader_module_trusted(descriptor, checks) };
         let pipeline = self.device.create_compute_pipeline(&wgpu::ComputePipelineDescriptor {
             label: Some(&format!("{stem}.{entry}")),
             layout: None,

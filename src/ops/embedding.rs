@@ -7,25 +7,26 @@ use crate::{bind, shader, uniform};
 
 const SHADER: Shader = shader!("embedding");
 
-uniform! { struct Dims { rows: u32, cols4: u32, vocab: u32 } }
+uniform! { struct Dims { rows: u32, vocab: u32 } }
 
 /// `y` (R, C) = the rows of `weight` (V, C) named by `tokens` (R).
 pub fn forward(r: &mut Recording, gpu: &Gpu, tokens: &Tensor, weight: &Tensor, y: &Tensor) {
-    let (dims, groups, cost) = shape(weight, y);
-    r.run(gpu, &SHADER, "forward", &[("WG", f64::from(WG))], dims, bind!(tokens, weight, y), groups, cost);
+    let (dims, constants, groups, cost) = shape(weight, y);
+    r.run(gpu, &SHADER, "forward", &constants, dims, bind!(tokens, weight, y), groups, cost);
 }
 
 /// `dweight` (V, C) += the gradient `dy` (R, C), row by row onto its token. `order` and `spans` come from [`Spans::of`].
 pub fn backward(r: &mut Recording, gpu: &Gpu, dy: &Tensor, dweight: &Tensor, order: &Tensor, spans: &Tensor) {
-    let (dims, groups, cost) = shape(dweight, dy);
-    r.run(gpu, &SHADER, "backward", &[("WG", f64::from(WG))], dims, bind!(dy, dweight, order, spans), groups, cost);
+    let (dims, constants, groups, cost) = shape(dweight, dy);
+    r.run(gpu, &SHADER, "backward", &constants, dims, bind!(dy, dweight, order, spans), groups, cost);
 }
 
-fn shape(weight: &Tensor, y: &Tensor) -> (Dims, [u32; 3], Cost) {
+fn shape(weight: &Tensor, y: &Tensor) -> (Dims, [(&'static str, f64); 2], [u32; 3], Cost) {
     let ([rows, cols], [vocab, _]) = (y.matrix(), weight.matrix());
     let items = (rows * cols / 4) as u64;
-    let dims = Dims { rows: rows as u32, cols4: (cols / 4) as u32, vocab: vocab as u32 };
-    (dims, grid(items.div_ceil(u64::from(WG))), Cost { flops: 0.0, bytes: 32.0 * items as f64 })
+    let dims = Dims { rows: rows as u32, vocab: vocab as u32 };
+    let constants = [("WG", f64::from(WG)), ("COLS4", (cols / 4) as f64)];
+    (dims, constants, grid(items.div_ceil(u64::from(WG))), Cost { flops: 0.0, bytes: 32.0 * items as f64 })
 }
 
 /// Where each token occurs in a batch, so that the backward needs no atomics.

@@ -15,6 +15,7 @@ pub mod rmsnorm;
 pub mod rope;
 pub mod sample;
 pub mod self_test;
+pub mod sources;
 pub mod swiglu;
 
 use crate::gpu::{AdapterClass, Gpu};
@@ -38,7 +39,6 @@ pub(crate) fn row_constants(lanes: u32) -> [(&'static str, f64); 2] {
 /// Every check of every op, in order of dependence.
 pub fn checks() -> Vec<check::Check> {
     [
-        matmul::CHECKS,
         embedding::CHECKS,
         rmsnorm::CHECKS,
         matmul::CHECKS,

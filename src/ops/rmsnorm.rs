@@ -1,13 +1,13 @@
 //! RMSNorm: y = x * rstd * gain, rstd = 1 / sqrt(mean(x^2) + eps) (Zhang & Sennrich 2019).          shaders/rmsnorm.wgsl
 
 use super::check::{Case, Check, wide};
-use super::{WG, row_constants, row_lanes};
+use super::{WG, row_lanes};
 use crate::gpu::{Cost, Gpu, Recording, Shader, Tensor, grid};
 use crate::{bind, shader, uniform};
 
 const SHADER: Shader = shader!("rmsnorm");
 
-uniform! { struct Dims { rows: u32, cols4: u32, heads: u32, stride4: u32, offset4: u32, eps: f32, accumulate: u32 } }
+uniform! { struct Dims { rows: u32, cols4: u32, stride4: u32, offset4: u32, eps: f32, accumulate: u32 } }
 
 /// Which rows of a matrix are normalised: all of it, or the heads in a range of its columns.
 #[derive(Clone, Copy, Debug)]
@@ -39,12 +39,15 @@ impl Rows {
         Dims {
             rows: self.count() as u32,
             cols4: (self.cols / 4) as u32,
-            heads: self.heads as u32,
             stride4: (self.stride / 4) as u32,
             offset4: (self.offset / 4) as u32,
             eps: eps as f32,
             accumulate: u32::from(accumulate),
         }
+    }
+
+    fn constants(&self, size: u32, lanes: u32) -> [(&'static str, f64); 3] {
+        [("WG", f64::from(size)), ("LANES", f64::from(lanes)), ("HEADS", self.heads as f64)]
     }
 
     fn cost(&self, passes: f64) -> Cost {
@@ -58,7 +61,7 @@ pub fn forward(r: &mut Recording, gpu: &Gpu, rows: Rows, x: &Tensor, gain: &Tens
     let lanes = row_lanes(gpu, rows.cols);
     let groups = grid((rows.count() as u64).div_ceil(u64::from(WG / lanes)));
     let dims = rows.dims(eps, false);
-    r.run(gpu, &SHADER, "forward", &row_constants(lanes), dims, bind!(x, gain, rstd, y), groups, rows.cost(3.0));
+    r.run(gpu, &SHADER, "forward", &rows.constants(WG, lanes), dims, bind!(x, gain, rstd, y), groups, rows.cost(3.0));
 }
 
 /// `dx = ` (or `+=`) the gradient of the loss by `x`, from the gradient `dy` by `y`.
@@ -76,15 +79,17 @@ pub fn backward(
     let lanes = row_lanes(gpu, rows.cols);
     let groups = grid((rows.count() as u64).div_ceil(u64::from(WG / lanes)));
     let dims = rows.dims(0.0, accumulate);
-    r.run(gpu, &SHADER, "backward", &row_constants(lanes), dims, bind!(x, gain, rstd, dy, dx), groups, rows.cost(6.0));
+    r.run(gpu, &SHADER, "backward", &rows.constants(WG, lanes), dims, bind!(x, gain, rstd, dy, dx), groups, rows.cost(6.0));
 }
 
 /// `dgain +=` the gradient of the loss by the gain.
 pub fn backward_gain(r: &mut Recording, gpu: &Gpu, rows: Rows, dy: &Tensor, x: &Tensor, rstd: &Tensor, dgain: &Tensor) {
     let lanes = row_lanes(gpu, 4 * rows.count());
-    let groups = grid((rows.cols as u64 / 4).div_ceil(u64::from(WG / lanes)));
+    // Few columns: on a software adapter small workgroups, so that every core has some.
+    let size = if lanes == 1 { 8 } else { WG };
+    let groups = grid((rows.cols as u64 / 4).div_ceil(u64::from(size / lanes)));
     let dims = rows.dims(0.0, true);
-    r.run(gpu, &SHADER, "backward_gain", &row_constants(lanes), dims, bind!(x, rstd, dy, dgain), groups, rows.cost(2.0));
+    r.run(gpu, &SHADER, "backward_gain", &rows.constants(size, lanes), dims, bind!(x, rstd, dy, dgain), groups, rows.cost(2.0));
 }
 
 /// The same arithmetic in f64, on whole rows.

@@ -8,7 +8,7 @@ use crate::{bind, shader, uniform};
 
 const SHADER: Shader = shader!("rope");
 
-uniform! { struct Dims { rows: u32, heads: u32, quarter: u32, stride2: u32, table_rows: u32, direction: f32 } }
+uniform! { struct Dims { rows: u32, stride2: u32, table_rows: u32, direction: f32 } }
 
 /// Rotate the first `heads` heads (queries, then keys) of each row of `qkv` (R, stride) by the angles of `positions` (R).
 pub fn forward(r: &mut Recording, gpu: &Gpu, heads: usize, positions: &Tensor, table: &Tensor, qkv: &Tensor) {
@@ -22,18 +22,12 @@ pub fn backward(r: &mut Recording, gpu: &Gpu, heads: usize, positions: &Tensor, 
 
 fn rotate(r: &mut Recording, gpu: &Gpu, heads: usize, positions: &Tensor, table: &Tensor, qkv: &Tensor, direction: f32) {
     let ([rows, stride], [table_rows, head_dim]) = (qkv.matrix(), table.matrix());
-    let dims = Dims {
-        rows: rows as u32,
-        heads: heads as u32,
-        quarter: (head_dim / 4) as u32,
-        stride2: (stride / 2) as u32,
-        table_rows: table_rows as u32,
-        direction,
-    };
+    let dims = Dims { rows: rows as u32, stride2: (stride / 2) as u32, table_rows: table_rows as u32, direction };
     let items = (rows * heads * head_dim / 4) as u64;
     let cost = Cost { flops: 12.0 * items as f64, bytes: 48.0 * items as f64 };
     let groups = grid(items.div_ceil(u64::from(WG)));
-    r.run(gpu, &SHADER, "rotate", &[("WG", f64::from(WG))], dims, bind!(positions, table, qkv), groups, cost);
+    let constants = [("WG", f64::from(WG)), ("HEADS", heads as f64), ("QUARTER", (head_dim / 4) as f64)];
+    r.run(gpu, &SHADER, "rotate", &constants, dims, bind!(positions, table, qkv), groups, cost);
 }
 
 /// One angular frequency per pair of a head (D/2), Llama 3's scaling included (transformers `_compute_llama3_parameters`).

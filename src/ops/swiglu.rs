@@ -7,25 +7,26 @@ use crate::{bind, shader, uniform};
 
 const SHADER: Shader = shader!("swiglu");
 
-uniform! { struct Dims { rows: u32, cols4: u32 } }
+uniform! { struct Dims { rows: u32 } }
 
 /// `h` (R, F) from `gate_up` (R, 2 F): gate in the first F columns, up in the others.
 pub fn forward(r: &mut Recording, gpu: &Gpu, gate_up: &Tensor, h: &Tensor) {
-    let (dims, groups, cost) = shape(h);
-    r.run(gpu, &SHADER, "forward", &[("WG", f64::from(WG))], dims, bind!(gate_up, h), groups, cost);
+    let (dims, constants, groups, cost) = shape(h);
+    r.run(gpu, &SHADER, "forward", &constants, dims, bind!(gate_up, h), groups, cost);
 }
 
 /// `dgate_up` (R, 2 F) from `dh` (R, F).
 pub fn backward(r: &mut Recording, gpu: &Gpu, gate_up: &Tensor, dh: &Tensor, dgate_up: &Tensor) {
-    let (dims, groups, cost) = shape(dh);
-    r.run(gpu, &SHADER, "backward", &[("WG", f64::from(WG))], dims, bind!(gate_up, dh, dgate_up), groups, cost);
+    let (dims, constants, groups, cost) = shape(dh);
+    r.run(gpu, &SHADER, "backward", &constants, dims, bind!(gate_up, dh, dgate_up), groups, cost);
 }
 
-fn shape(h: &Tensor) -> (Dims, [u32; 3], Cost) {
+fn shape(h: &Tensor) -> (Dims, [(&'static str, f64); 2], [u32; 3], Cost) {
     let [rows, cols] = h.matrix();
     let items = (rows * cols / 4) as u64;
     let cost = Cost { flops: 60.0 * items as f64, bytes: 64.0 * items as f64 };
-    (Dims { rows: rows as u32, cols4: (cols / 4) as u32 }, grid(items.div_ceil(u64::from(WG))), cost)
+    let constants = [("WG", f64::from(WG)), ("COLS4", (cols / 4) as f64)];
+    (Dims { rows: rows as u32 }, constants, grid(items.div_ceil(u64::from(WG))), cost)
 }
 
 /// The same arithmetic in f64.

@@ -12,6 +12,7 @@ use crate::model::checkpoint::{self, Checkpoint};
 use crate::model::hf_config;
 use crate::model::weight_files::WeightFiles;
 use crate::ops::matmul::measured_peak_gflops;
+use crate::ops::self_test;
 use crate::train::{MemoryPlan, Pretrain};
 use crate::vfs::{RealFs, Vfs, shown};
 use anyhow::Context as _;
@@ -90,6 +91,9 @@ fn open_gpu(settings: &Settings, sink: &mut Sink) -> anyhow::Result<Gpu> {
         let text =
             format!("no GPU in use: {} computes on the processor, which is slow; --adapter chooses another", gpu.summary().name);
         sink(Told::Event(&Event::Warning { text }));
+        if let Some(text) = self_test::long_loops(&gpu)? {
+            sink(Told::Event(&Event::Warning { text }));
+        }
     }
     Ok(gpu)
 }

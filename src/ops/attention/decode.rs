@@ -121,9 +121,9 @@ impl DecodePlan {
             t.open(&format!("for (var i = local; i < {now}u && inside; i += {threads}u)"));
             t.line("var sum = 0.0;");
             t.line("var acc = vec4<f32>(0.0);");
-            t.open(&format!("for (var from = 0u; from < {threads}u; from++)"));
-            t.line("sum += sum_slots[from];");
-            t.line(&format!("acc += acc_slots[i * {threads}u + from];"));
+            t.open(&format!("for (var other = 0u; other < {threads}u; other++)"));
+            t.line("sum += sum_slots[other];");
+            t.line(&format!("acc += acc_slots[i * {threads}u + other];"));
             t.close();
             t.line(&format!("out[out_at(row, head + {r}u) + {d}u + i] = acc * (1.0 / max(sum, 1e-30));"));
             t.close();

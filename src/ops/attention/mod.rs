@@ -79,20 +79,23 @@ pub fn staging(gpu: &Gpu) -> Staging {
     }
 }
 
-/// The text for a pass, from what was measured (LOG.md).
+/// The text for a pass, from what was measured (LOG.md). More rows a thread use a loaded row more often, but on lavapipe the time to
+/// compile grows with the square of what a thread holds, so that is bounded: `numbers` of each of its matrices.
 fn plan(gpu: &Gpu, staging: Staging, pass: Pass, shape: Shape) -> Plan {
     let head_dim = shape.head_dim;
+    let rows_for = |numbers: usize| [4, 2].into_iter().find(|r| r * head_dim <= numbers).unwrap_or(1);
     match staging {
-        Staging::Direct => Plan { pass, staging, head_dim, threads: 8, rows: 4, split: 1, chunk: 4 },
+        Staging::Direct => Plan { pass, staging, head_dim, threads: 8, rows: rows_for(128), split: 1, chunk: 1 },
         Staging::Subgroup => {
             let lanes = gpu.subgroup_size().unwrap_or(8) as usize;
-            Plan { pass, staging, head_dim, threads: lanes, rows: 2, split: 1, chunk: lanes }
+            let rows = rows_for(if pass == Pass::Forward { 256 } else { 128 });
+            Plan { pass, staging, head_dim, threads: lanes, rows, split: 1, chunk: lanes }
         }
         Staging::Shared => {
             // A thread holds at most 32 numbers of a row, so that what it owns stays in registers.
             let split = [1, 2, 4].into_iter().find(|s| head_dim / s <= 32 && (head_dim / 4).is_multiple_of(*s)).unwrap_or(1);
             let rows = if pass == Pass::Forward { 2 } else { 1 };
-            Plan { pass, staging, head_dim, threads: 64, rows, split, chunk: 8 }
+            Plan { pass, staging, head_dim, threads: 64, rows, split, chunk: 4 }
         }
     }
 }
@@ -238,8 +241,8 @@ pub fn sources() -> Vec<(String, String)> {
     for head_dim in [8, 32, 64, 128] {
         for pass in [Pass::Forward, Pass::BackwardQuery, Pass::BackwardKey] {
             let split = (head_dim / 32).max(1);
-            let plan = Plan { pass, staging: Staging::Direct, head_dim, threads: 8, rows: 2, split: 1, chunk: 4 };
-            let shared = Plan { staging: Staging::Shared, threads: 64, rows: 1, split, chunk: 8, ..plan };
+            let plan = Plan { pass, staging: Staging::Direct, head_dim, threads: 8, rows: 2, split: 1, chunk: 1 };
+            let shared = Plan { staging: Staging::Shared, threads: 64, rows: 1, split, chunk: 4, ..plan };
             let subgroup = Plan { staging: Staging::Subgroup, chunk: 8, ..plan };
             all.extend([plan, shared, subgroup].map(|p| (p.stem(), p.text())));
         }

@@ -175,7 +175,7 @@ impl Plan {
                 t.line(&format!("var<workgroup> reach_tile: array<u32, {staged}>;"));
             }
             if self.split > 1 {
-                t.line(&format!("var<workgroup> partial: array<f32, {}>;", self.threads * self.exchanged()));
+                t.line(&format!("var<workgroup> part_sums: array<f32, {}>;", self.threads * self.exchanged()));
             }
         }
         t.text.push_str(HELPERS);
@@ -482,13 +482,13 @@ impl Plan {
             return;
         }
         for (i, name) in sums.iter().enumerate() {
-            t.line(&format!("partial[{}u + local] = {name};", i * self.threads));
+            t.line(&format!("part_sums[{}u + local] = {name};", i * self.threads));
         }
         t.line("workgroupBarrier();");
         for (i, name) in sums.iter().enumerate() {
             let at = i * self.threads;
             let parts: Vec<_> =
-                (0..self.split).map(|p| format!("partial[{}u + local / {1}u * {1}u]", at + p, self.split)).collect();
+                (0..self.split).map(|p| format!("part_sums[{}u + local / {1}u * {1}u]", at + p, self.split)).collect();
             t.line(&format!("{name} = {};", parts.join(" + ")));
         }
         t.line("workgroupBarrier();");

@@ -1,0 +1,330 @@
+//! Gates over the tree: floors, lengths, names that stay in one place, nothing of the machine that built it.
+
+mod source;
+
+use source::{blank, crate_paths, functions, line_of, without_tests, words};
+use std::path::{Path, PathBuf};
+
+/// What may be imported: a module uses its own floor and those below.
+const FLOORS: &[&[&str]] = &[
+    &["config", "event", "rng", "vfs"],
+    &["gpu"],
+    &["ops"],
+    &["model", "data"],
+    &["train"],
+    &["session"],
+    &["cli", "app", "main"],
+];
+/// Macros that stand at the crate's root, and the module that defines them.
+const MACROS: &[(&str, &str)] = &[("bind", "gpu"), ("shader", "gpu"), ("uniform", "gpu")];
+/// A crate and the one folder that may name it.
+const HOMES: &[(&str, &str)] = &[("wgpu", "src/gpu"), ("egui", "src/app"), ("eframe", "src/app"), ("winit", "src/app")];
+/// Lines of a file, lines of a function.
+const LONGEST: [usize; 2] = [400, 60];
+/// Where a panic on None or Err is the right thing: file, line's text, why.
+const MAY_PANIC: &[(&str, &str, &str)] = &[];
+
+struct File {
+    path: String,
+    text: String,
+    /// Without comments, literals and test code.
+    code: String,
+}
+
+fn root() -> &'static Path {
+    Path::new(env!("CARGO_MANIFEST_DIR"))
+}
+
+fn walk(dir: &Path, extension: &str, found: &mut Vec<PathBuf>) {
+    for entry in std::fs::read_dir(dir).unwrap_or_else(|e| panic!("{}: {e}", dir.display())) {
+        let path = entry.expect("an entry").path();
+        if path.is_dir() {
+            walk(&path, extension, found);
+        } else if path.extension().is_some_and(|e| e == extension) {
+            found.push(path);
+        }
+    }
+}
+
+/// The Rust files of `src`, modules under `#[cfg(test)]` left out.
+fn sources() -> Vec<File> {
+    let mut paths = Vec::new();
+    walk(&root().join("src"), "rs", &mut paths);
+    paths.sort();
+    let (mut files, mut tests) = (Vec::new(), Vec::new());
+    for path in paths {
+        let text = std::fs::read_to_string(&path).expect("a source file");
+        let (code, modules) = without_tests(&blank(&text));
+        let folder = match path.file_stem().and_then(|s| s.to_str()) {
+            Some("mod" | "lib" | "main") => path.parent().expect("a folder").to_path_buf(),
+            _ => path.with_extension(""),
+        };
+        tests.extend(modules.into_iter().map(|m| relative(&folder.join(m))));
+        files.push(File { path: relative(&path), text, code });
+    }
+    files.retain(|f| !tests.iter().any(|t| f.path == format!("{t}.rs") || f.path.starts_with(&format!("{t}/"))));
+    files
+}
+
+fn relative(path: &Path) -> String {
+    path.strip_prefix(root()).expect("a path inside").to_string_lossy().replace('\\', "/")
+}
+
+fn floor(module: &str) -> Option<usize> {
+    FLOORS.iter().position(|floor| floor.contains(&module))
+}
+
+/// `src/gpu/device.rs` -> gpu
+fn module_of(path: &str) -> &str {
+    let inner = path.trim_start_matches("src/");
+    inner.split(['/', '.']).next().unwrap_or(inner)
+}
+
+fn fail_if_any(failures: &[String]) {
+    assert!(failures.is_empty(), "{} failures:\n{}", failures.len(), failures.join("\n"));
+}
+
+fn wrong_floors(path: &str, code: &str) -> Vec<String> {
+    let module = module_of(path);
+    if module == "lib" {
+        return Vec::new();
+    }
+    let Some(own) = floor(module) else { return vec![format!("{path}: {module} stands on no floor (FLOORS, DESIGN)")] };
+    let mut failures = Vec::new();
+    for (at, name) in crate_paths(code) {
+        let target = MACROS.iter().find(|(m, _)| *m == name).map_or(name.as_str(), |(_, home)| home);
+        let line = line_of(code, at);
+        match floor(target) {
+            Some(other) if other > own => {
+                failures.push(format!("{path}:{line}: {module} (floor {own}) uses {target} (floor {other})"));
+            }
+            Some(_) => {}
+            None => failures.push(format!("{path}:{line}: crate::{name} stands on no floor")),
+        }
+    }
+    failures
+}
+
+#[test]
+fn imports_go_downward() {
+    let failures: Vec<_> = sources().iter().flat_map(|f| wrong_floors(&f.path, &f.code)).collect();
+    fail_if_any(&failures);
+}
+
+fn strangers(path: &str, code: &str) -> Vec<String> {
+    HOMES
+        .iter()
+        .filter(|(_, home)| !path.starts_with(home))
+        .flat_map(|(name, home)| {
+            words(code, name)
+                .filter(|&at| code[at + name.len()..].starts_with("::") || code[..at].trim_end().ends_with("use"))
+                .map(move |at| format!("{path}:{}: {name} is named outside of {home}", line_of(code, at)))
+        })
+        .collect()
+}
+
+#[test]
+fn wgpu_and_egui_stay_at_home() {
+    let failures: Vec<_> = sources().iter().flat_map(|f| strangers(&f.path, &f.code)).collect();
+    fail_if_any(&failures);
+}
+
+fn too_long(path: &str, text: &str, code: &str) -> Vec<String> {
+    let mut failures = Vec::new();
+    let lines: Vec<&str> = text.lines().collect();
+    if lines.len() > LONGEST[0] && !lines.iter().any(|l| l.starts_with("//! Length:") || l.starts_with("// Length:")) {
+        failures.push(format!("{path}: {} lines; split it, or say why in a line `//! Length: ...`", lines.len()));
+    }
+    for (name, first, count) in functions(code) {
+        let above = lines[..first - 1].iter().rev().map(|l| l.trim());
+        let excused = above.take_while(|l| l.starts_with("//") || l.starts_with('#')).any(|l| l.starts_with("// Length:"));
+        if count > LONGEST[1] && !excused {
+            failures.push(format!("{path}:{first}: {name} has {count} lines; split it, or say why in `// Length: ...` above it"));
+        }
+    }
+    failures
+}
+
+#[test]
+fn files_and_functions_are_short() {
+    let mut failures: Vec<_> = sources().iter().flat_map(|f| too_long(&f.path, &f.text, &f.code)).collect();
+    let mut others = Vec::new();
+    walk(&root().join("tests"), "rs", &mut others);
+    walk(&root().join("shaders"), "wgsl", &mut others);
+    for path in others {
+        let text = std::fs::read_to_string(&path).expect("a text");
+        failures.extend(too_long(&relative(&path), &text, &blank(&text)));
+    }
+    fail_if_any(&failures);
+}
+
+fn panics(path: &str, text: &str, code: &str) -> Vec<String> {
+    let unwraps = code.match_indices(".unwrap()").map(|(at, _)| at);
+    // Only Option's and Result's: those take a message.
+    let expects = code
+        .match_indices(".expect(")
+        .map(|(at, _)| at)
+        .filter(|at| ["\"", "&format!"].iter().any(|m| text[at + ".expect(".len()..].trim_start().starts_with(m)));
+    unwraps
+        .chain(expects)
+        .map(|at| line_of(code, at))
+        .filter(|line| {
+            let says = text.lines().nth(line - 1).unwrap_or_default();
+            !MAY_PANIC.iter().any(|(file, part, _)| *file == path && says.contains(part))
+        })
+        .map(|line| format!("{path}:{line}: {}", text.lines().nth(line - 1).unwrap_or_default().trim()))
+        .collect()
+}
+
+#[test]
+fn nothing_panics_on_bad_input() {
+    let files = sources();
+    let mut failures: Vec<_> = files.iter().flat_map(|f| panics(&f.path, &f.text, &f.code)).collect();
+    for (path, part, _) in MAY_PANIC {
+        if !files.iter().any(|f| f.path == *path && f.text.contains(part)) {
+            failures.push(format!("MAY_PANIC names {part} in {path}, which is not there"));
+        }
+    }
+    fail_if_any(&failures);
+}
+
+/// Tracked files; None outside of a checkout (an unpacked crate).
+fn tracked() -> Option<Vec<String>> {
+    if !root().join(".git").exists() {
+        return None;
+    }
+    let output = std::process::Command::new("git").arg("ls-files").current_dir(root()).output().expect("git runs");
+    assert!(output.status.success(), "git ls-files: {}", String::from_utf8_lossy(&output.stderr));
+    Some(String::from_utf8_lossy(&output.stdout).lines().map(str::to_string).collect())
+}
+
+/// Folders of build machines and hosts of package registries. In pieces, because this file is searched too.
+fn machine_words() -> Vec<String> {
+    [
+        ["/wo", "rk/"],
+        ["/ro", "ot/"],
+        ["crates", ".io"],
+        ["pypi", ".org"],
+        ["pythonhosted", ".org"],
+        ["npmjs", ".org"],
+        ["debian", ".org"],
+    ]
+    .map(|parts| parts.concat())
+    .to_vec()
+}
+
+fn machine_names(path: &str, text: &str) -> Vec<String> {
+    // Cargo writes its registry's name into lock files.
+    if path.ends_with("Cargo.lock") {
+        return Vec::new();
+    }
+    let names = machine_words();
+    text.lines()
+        .enumerate()
+        .flat_map(|(i, line)| names.iter().filter(|n| line.contains(*n)).map(move |n| format!("{path}:{}: names {n}", i + 1)))
+        .collect()
+}
+
+#[test]
+fn no_file_names_a_machine() {
+    let Some(files) = tracked() else { return };
+    assert!(files.len() > 20, "only {} tracked files", files.len());
+    let read = |path: &String| std::fs::read_to_string(root().join(path)).ok().map(|text| (path.clone(), text));
+    let failures: Vec<_> = files.iter().filter_map(read).flat_map(|(path, text)| machine_names(&path, &text)).collect();
+    fail_if_any(&failures);
+}
+
+/// Names in the README's tree: the fenced block that begins with the line `lehr/`, entries indented by two spaces.
+fn tree_of(readme: &str) -> Option<Vec<String>> {
+    let block = readme.split("```").skip(1).step_by(2).find(|b| b.lines().nth(1).is_some_and(|l| l.trim() == "lehr/"))?;
+    let entries = block.lines().filter(|l| l.starts_with("  ") && !l.starts_with("   "));
+    let mut names: Vec<String> =
+        entries.filter_map(|l| l.split_whitespace().next()).map(|name| name.trim_end_matches('/').to_string()).collect();
+    names.sort();
+    Some(names)
+}
+
+#[test]
+fn the_readme_shows_the_tree() {
+    let Ok(readme) = std::fs::read_to_string(root().join("README.md")) else { return };
+    let Some(files) = tracked() else { return };
+    let mut top: Vec<String> = files.iter().filter_map(|f| f.split('/').next()).map(str::to_string).collect();
+    top.retain(|name| !name.starts_with('.'));
+    top.sort();
+    top.dedup();
+    let tree = tree_of(&readme).expect("README.md has no fenced block that begins with `lehr/`");
+    assert_eq!(tree, top, "README's tree (left) and the tracked files (right) differ");
+}
+
+mod gates_can_fail {
+    use super::*;
+
+    fn code(text: &str) -> String {
+        without_tests(&blank(text)).0
+    }
+
+    #[test]
+    fn floors() {
+        assert_eq!(wrong_floors("src/gpu/a.rs", &code("use crate::ops::x;")).len(), 1);
+        assert_eq!(wrong_floors("src/gpu/a.rs", &code("use crate::{config::A, ops::{x, y}, train};")).len(), 2);
+        assert_eq!(wrong_floors("src/config/mod.rs", &code("fn f() { crate::shader!(1) }")).len(), 1);
+        assert_eq!(wrong_floors("src/new/mod.rs", "").len(), 1);
+        let fine = "use crate::{bind, gpu::{Gpu, self}, model}; // crate::train\n#[cfg(test)] mod tests { use crate::cli; }";
+        assert_eq!(wrong_floors("src/data/a.rs", &code(fine)), Vec::<String>::new());
+    }
+
+    #[test]
+    fn homes() {
+        assert_eq!(strangers("src/ops/a.rs", &code("let x: wgpu::Buffer; use wgpu;")).len(), 2);
+        assert_eq!(strangers("src/gpu/a.rs", &code("let x: wgpu::Buffer;")).len(), 0);
+        assert_eq!(strangers("src/cli/a.rs", &code("let s = \"wgpu::Buffer\"; // egui::Ui")).len(), 0);
+    }
+
+    #[test]
+    fn lengths() {
+        let body = "let x = 1;\n".repeat(60);
+        let long = format!("fn f(x: [u8; 2]) {{\n{body}}}\n");
+        assert_eq!(too_long("a.rs", &long, &blank(&long)).len(), 1);
+        let excused = format!("// Length: a table.\n/// What it does.\n#[inline]\n{long}");
+        assert_eq!(too_long("a.rs", &excused, &blank(&excused)).len(), 0);
+        let file = "const A: u32 = 1;\n".repeat(401);
+        assert_eq!(too_long("a.rs", &file, &blank(&file)).len(), 1);
+        let excused = format!("//! Length: a table.\n{file}");
+        assert_eq!(too_long("a.rs", &excused, &blank(&excused)).len(), 0);
+    }
+
+    #[test]
+    fn panicking() {
+        let bad = "fn f() { a.unwrap(); b.expect(\"c\"); d.expect(\n    \"e\") }";
+        assert_eq!(panics("a.rs", bad, &code(bad)).len(), 3);
+        let fine =
+            "fn f() { files.expect(names); \".unwrap()\"; a.unwrap_or(1) }\n#[cfg(test)]\nmod tests { fn f() { a.unwrap() } }";
+        assert_eq!(panics("a.rs", fine, &code(fine)), Vec::<String>::new());
+    }
+
+    #[test]
+    fn machines() {
+        for name in machine_words() {
+            assert_eq!(machine_names("a.md", &format!("see {name}x")).len(), 1);
+        }
+        assert!(machine_names("a.md", "work/main").is_empty());
+    }
+
+    #[test]
+    fn trees() {
+        let readme = "```sh\nls\n```\n```text\nlehr/\n  src/  code\n    gpu/\n  Cargo.toml\n```\n";
+        assert_eq!(tree_of(readme), Some(vec!["Cargo.toml".to_string(), "src".to_string()]));
+        assert_eq!(tree_of("```\nls\n```"), None);
+    }
+
+    #[test]
+    fn scanner() {
+        let text = "a '{' b '\\'' c \"}\\\"{\" d r#\"\"}\"# e /* { */ f // {\n'static g 'é' h";
+        let kept: String = blank(text).split_whitespace().collect();
+        assert_eq!(kept, "abcdef'staticgh");
+        assert_eq!(
+            functions("fn f() -> u8 { {1} }\ntrait T { fn g(); }\nfn h() {\n}"),
+            vec![("f".to_string(), 1, 1), ("h".to_string(), 3, 2)]
+        );
+    }
+}
