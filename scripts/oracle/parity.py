@@ -149,6 +149,8 @@ def log_softmax(model, ids):
 def score(model, rows):
     """Log-probabilities and entropies of every line, their losses, and the gradient of the mean over all of them."""
     model.zero_grad()
+    # torch leaves out the gradient of the padding token's row, wherever that token stands.
+    model.get_input_embeddings().padding_idx = None
     count = sum(len(row) - 1 for row in rows)
     out = []
     for row in rows:
@@ -329,11 +331,9 @@ def train_tiny(lehr, root, data):
         run = root / name.replace(" ", "-").replace(":", "")
         try:
             if not run.exists():
-                lehr("pretrain", "--preset", "nano", "--num-hidden-layers", 2, "--hidden-size", 64, "--max-steps", 5, "--warmup-steps", 1,
-                     "--eval-tokens", 256, "--val-data", data.parent / "val.txt", "--data", data, "--run", run, *flags) if not any(
-                         f == "--hidden-size" for f in flags) else lehr(
-                    "pretrain", "--preset", "nano", "--num-hidden-layers", 2, "--max-steps", 5, "--warmup-steps", 1,
-                    "--eval-tokens", 256, "--val-data", data.parent / "val.txt", "--data", data, "--run", run, *flags)
+                size = [] if "--hidden-size" in flags else ["--hidden-size", 64]
+                lehr("pretrain", "--preset", "nano", "--num-hidden-layers", 2, *size, "--max-steps", 5, "--warmup-steps", 1,
+                     "--eval-tokens", 256, "--data", data, "--val-data", data.parent / "val.txt", "--run", run, *flags)
             yield name, max((run / "checkpoints").glob("step-*"))
         except (RuntimeError, ValueError) as e:
             yield name, e
