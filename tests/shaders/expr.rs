@@ -11,11 +11,15 @@ pub const DIVISORS: &[(&str, &str)] = &[
     ("heads", "a model has heads, checked by config::validate"),
     ("kv_heads", "a model has key heads, checked by config::validate"),
     ("tiles", "a sequence has a first tile: time is at least 1"),
+    ("time", "a sequence has a token, checked where it is made"),
+    ("width4", "key heads times head width / 4"),
     ("quarter", "the head width is a positive multiple of 4, checked by config::validate"),
 ];
 
 /// Quotients by which sources may divide: the first is a positive multiple of the second.
 const QUOTIENTS: &[(&str, &str)] = &[("heads", "kv_heads")];
+/// Fields whose quotient by a constant is positive: attention::DecodePlan takes a divisor of the heads.
+const DIVISIBLE: &[&str] = &["heads"];
 
 type E = Handle<Expression>;
 
@@ -159,6 +163,9 @@ impl Scope<'_> {
                 (Expression::Load { pointer: a }, Expression::Load { pointer: b }) => {
                     let names = self.uniform_field(*a).zip(self.uniform_field(*b));
                     names.is_some_and(|names| QUOTIENTS.contains(&names))
+                }
+                (Expression::Load { pointer }, Expression::Literal(_)) => {
+                    self.nonzero(*right) && self.uniform_field(*pointer).is_some_and(|field| DIVISIBLE.contains(&field))
                 }
                 _ => false,
             },

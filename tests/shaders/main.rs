@@ -94,8 +94,9 @@ fn every_shader_is_one_op() {
     let sources: Vec<_> = paths.iter().map(|p| (p, std::fs::read_to_string(p).expect("a source"))).collect();
     let mut failures = Vec::new();
     for stem in texts::stems(&texts::folder("shaders"), "wgsl").iter().filter(|s| !NOT_AN_OP.contains(&s.as_str())) {
-        let mark = format!("shader!(\"{stem}\")");
-        let users: Vec<_> = sources.iter().filter(|(_, text)| text.contains(&mark)).map(|(path, _)| path).collect();
+        let marks = [format!("shader!(\"{stem}\")"), format!("stem: \"{stem}\"")];
+        let users: Vec<_> =
+            sources.iter().filter(|(_, text)| marks.iter().any(|m| text.contains(m))).map(|(path, _)| path).collect();
         let own = texts::folder("src/ops").join(format!("{stem}.rs"));
         match users[..] {
             [one] if !own.exists() || *one == &own => {}

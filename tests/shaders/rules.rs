@@ -6,7 +6,7 @@ use crate::texts::override_sets;
 const HEAD: &str = "
 override WG: u32 = 64u;
 override LANES: u32 = 1u;
-struct Dims { n: u32, cols4: u32, unlisted: u32, eps: f32 }
+struct Dims { n: u32, cols4: u32, heads: u32, kv_heads: u32, unlisted: u32, eps: f32 }
 @group(0) @binding(0) var<uniform> dims: Dims;
 @group(0) @binding(1) var<storage, read_write> x: array<f32>;
 @group(0) @binding(2) var<storage, read> bits: array<u32>;
@@ -39,6 +39,8 @@ const BODIES: &[(Rule, &str, &str)] = &[
     (Rule::Divisor, "x[i] = f32(i / bits[i]);", "x[i] = f32(i / max(bits[i], 1u));"),
     (Rule::Divisor, "x[i] = f32(i % dims.unlisted);", "x[i] = f32(i % (4u * dims.cols4));"),
     (Rule::Divisor, "x[i] = f32(i / (WG - LANES));", "x[i] = f32(i / (WG / LANES));"),
+    (Rule::Divisor, "x[i] = f32(i / (dims.kv_heads / dims.heads));", "x[i] = f32(i / (dims.heads / dims.kv_heads));"),
+    (Rule::Divisor, "x[i] = f32(i / (dims.cols4 / 2u));", "x[i] = f32(i / (dims.heads / 2u));"),
     (Rule::UnguardedStore, "x[bits[i] + 7u] = 0.0;", "x[min(bits[i] + 7u, dims.n - 1u)] = 0.0;"),
     (Rule::UnguardedLoad, "x[i] = x[bits[i]];", "let at = bits[i]; if at < dims.n { x[i] = x[at]; }"),
 ];
