@@ -19,6 +19,9 @@ use crate::ops::rope;
 use safetensors_file::TensorSink;
 use weight_files::WeightFiles;
 
+/// Gives the numbers of (Hugging Face name, shape).
+pub type Reader<'a> = dyn FnMut(&str, &[usize]) -> anyhow::Result<Vec<f32>> + 'a;
+
 /// A model on the device: its shape, its parameters, and the table of its rotations.
 pub struct Model {
     /// The shape.
@@ -85,12 +88,7 @@ impl Model {
     ///
     /// # Errors
     /// What `read` returns.
-    pub fn fill(
-        &self,
-        gpu: &Gpu,
-        arena: &Arena,
-        read: &mut dyn FnMut(&str, &[usize]) -> anyhow::Result<Vec<f32>>,
-    ) -> anyhow::Result<()> {
+    pub fn fill(&self, gpu: &Gpu, arena: &Arena, read: &mut Reader<'_>) -> anyhow::Result<()> {
         for (spec, tensor) in self.parameters.tensors(arena) {
             let mut whole = Vec::with_capacity(spec.len());
             for (name, shape, _) in spec.ranges() {
