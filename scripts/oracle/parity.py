@@ -16,8 +16,6 @@ Exit status 1 if anything failed. Needs torch, transformers, tokenizers, safeten
 """
 
 import argparse
-import contextlib
-import io
 import json
 import os
 import random
@@ -126,7 +124,7 @@ class Lehr:
 
     def __call__(self, *args):
         """The JSON lines it prints."""
-        done = subprocess.run([self.binary, *map(str, args), "--json", *self.more], capture_output=True, text=True)
+        done = subprocess.run([self.binary, *map(str, args), "--json", *self.more], capture_output=True, text=True, stdin=subprocess.DEVNULL)
         if done.returncode != 0:
             lines = [line for line in done.stderr.splitlines() if "XDG_RUNTIME_DIR" not in line]
             raise RuntimeError(f"lehr {args[0]}: status {done.returncode}: " + " | ".join(lines)[-600:])
@@ -269,7 +267,7 @@ TEXTS = ["First Citizen:\nBefore we proceed", "  two  spaces \n\n and lines\n", 
 WIDE = ["ünï — 中文 😀\t1234567 don't I'LL x\r\n", "<|endoftext|>after"]
 
 
-def check_ours(lehr, folder, data, tie):
+def check_ours(lehr, folder, data, scratch, tie):
     """Figures to print, and complaints."""
     bad, out = [], {}
     kept = AutoModelForCausalLM.from_pretrained(folder, local_files_only=True, output_loading_info=True)
@@ -279,8 +277,9 @@ def check_ours(lehr, folder, data, tie):
     plain = Tokenizer.from_file(str(folder / "tokenizer.json"))
     wide = plain.get_vocab_size() > 255
     for text in TEXTS + (WIDE if wide else []):
-        (folder_text := Path(tempfile.mkdtemp()) / "text.jsonl").write_text(json.dumps(dict(text=text)))
-        ours = lehr("score", "--model", folder, "--tokens", folder_text)[0]["tokens"]
+        line = scratch / "line.jsonl"
+        line.write_text(json.dumps(dict(text=text)))
+        ours = lehr("score", "--model", folder, "--tokens", line)[0]["tokens"]
         theirs, raw = auto.encode(text, add_special_tokens=False), plain.encode(text, add_special_tokens=False).ids
         if not ours == raw:
             bad.append(f"{text!r}: lehr encodes {ours[:8]}, tokenizer.json {raw[:8]}")
@@ -291,7 +290,8 @@ def check_ours(lehr, folder, data, tie):
         if auto.encode(text) != theirs:
             bad.append(f"{text!r}: AutoTokenizer adds special tokens by default")
     text = data.read_text()[-1500:]
-    (part := Path(tempfile.mkdtemp()) / "part.txt").write_text(text)
+    part = scratch / "part.txt"
+    part.write_text(text)
     seq_len = min(64, model.config.max_position_embeddings)
     got = lehr("eval", "--model", folder, "--data", part, "--seq-len", seq_len)[0]
     want, count = mean_loss(model, [plain.encode(text, add_special_tokens=False).ids], seq_len)
@@ -368,7 +368,8 @@ def main():
     torch.set_num_threads(1)
     lehr, failures, worst_by_arch = Lehr(args.lehr, args.adapter), [], {}
 
-    root = args.keep or Path(tempfile.mkdtemp(prefix="lehr-parity-"))
+    scratch = tempfile.TemporaryDirectory(prefix="lehr-parity-")
+    root = args.keep or Path(scratch.name)
     if args.count:
         print(f"{'':<13}" + "".join(f"{c:>13}" for c in COLUMNS))
     for arch in args.arch or CONFIGS:
@@ -404,7 +405,7 @@ def main():
         try:
             if isinstance(folder, Exception):
                 raise folder
-            out, bad = check_ours(lehr, folder, args.data, args.tie)
+            out, bad = check_ours(lehr, folder, args.data, Path(scratch.name), args.tie)
             bad += [f"eval {out['eval']:.2e} is above {LIMITS['eval']:g}"] if out["eval"] > LIMITS["eval"] else []
             print(f"{name:<28} loss {out['loss']:.4f}, eval differs by {out['eval']:.1e}: {'FAILED' if bad else 'ok'}", flush=True)
         except Exception as e:
