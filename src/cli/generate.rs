@@ -56,7 +56,8 @@ pub fn run(args: &Args) -> anyhow::Result<i32> {
         }
     };
     let dir = open::model_folder(&args.model)?;
-    let (config, tokenizer) = (open::config(&dir)?, open::tokenizer(&dir)?);
+    let config = open::config(&dir)?;
+    let tokenizer = open::tokenizer(&dir, &config)?;
     let mut ids = tokenizer.encode(&prompt)?;
     if ids.is_empty() {
         ids.extend(config.tokens.bos.or(tokenizer.bos_id()).or(tokenizer.eos_id()));
@@ -75,8 +76,7 @@ pub fn run(args: &Args) -> anyhow::Result<i32> {
     let generator = Generator::new(&gpu, &model, 1, room)?;
     let sampling =
         Sampling { temperature: args.temperature, top_k: args.top_k, top_p: args.top_p, min_p: args.min_p, seed: args.seed };
-    let mut stops = config.tokens.eos.clone();
-    stops.extend(tokenizer.eos_id());
+    let stops = open::stops(&dir, &config, &tokenizer)?;
     let mut stream = tokenizer.decode_stream();
     let (mut text, mut tokens) = (String::new(), Vec::new());
     let mut out = std::io::stdout();

@@ -57,7 +57,7 @@ const MAX_LINE: usize = 64 << 20;
 pub fn run(args: &Args) -> anyhow::Result<i32> {
     let dir = open::model_folder(&args.model)?;
     let config = open::config(&dir)?;
-    let tokenizer = dir.join("tokenizer.json").is_file().then(|| open::tokenizer(&dir)).transpose()?;
+    let tokenizer = dir.join("tokenizer.json").is_file().then(|| open::tokenizer(&dir, &config)).transpose()?;
     let rows = read_rows(args, tokenizer.as_ref())?;
     let context = config.model.max_position_embeddings;
     for (place, tokens) in &rows {

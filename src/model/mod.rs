@@ -81,6 +81,14 @@ impl Model {
         let tied = self.config.tie_word_embeddings;
         let ignorable = |name: &str| (tied && name == "lm_head.weight") || name.ends_with("rotary_emb.inv_freq");
         files.expect(&self.names(), &ignorable)?;
+        if tied && files.shape("lm_head.weight").is_some() {
+            let shape = [self.config.vocab_size, self.config.hidden_size];
+            anyhow::ensure!(
+                files.read_f32("lm_head.weight", &shape)? == files.read_f32("model.embed_tokens.weight", &shape)?,
+                "{}: config.json says tie_word_embeddings, but lm_head.weight differs from the embedding; set it to false",
+                crate::vfs::shown(files.dir())
+            );
+        }
         self.fill(gpu, &self.values, &mut |name, shape| files.read_f32(name, shape))
     }
 
