@@ -100,7 +100,8 @@ fn pretrain_prints_json_lines() {
 fn eval_agrees_with_the_end_of_training() {
     let t = Trained::get();
     // A run folder stands for its newest checkpoint; the same tenth of the text is held out.
-    let said = json_lines(&mut t.place.lehr(["eval", "--model=run", "--data=text.txt", "--val-fraction=0.1", "--seq-len=16", "--json"]));
+    let said =
+        json_lines(&mut t.place.lehr(["eval", "--model=run", "--data=text.txt", "--val-fraction=0.1", "--seq-len=16", "--json"]));
     assert_eq!(said.len(), 1);
     let (got, want) = (said[0]["eval_loss"].as_f64().unwrap(), t.events.last().unwrap()["eval_loss"].as_f64().unwrap());
     assert!((got / want - 1.0).abs() < 1e-6, "{got}, the trainer said {want}");
@@ -190,7 +191,8 @@ fn generate_repeats() {
 #[test]
 fn bench_and_doctor_report() {
     let place = Place::new();
-    let lines = json_lines(&mut place.lehr(["bench", "--preset=nano", "--batch=1", "--seq=16", "--steps=2", "--profile", "--json"]));
+    let lines =
+        json_lines(&mut place.lehr(["bench", "--preset=nano", "--batch=1", "--seq=16", "--steps=2", "--profile", "--json"]));
     let keys = "preset adapter driver parameters batch_size seq_len tokens_per_second step_ms gflop_per_step matmul_gflops \
         measured_peak_gflops mfu first_step_seconds device_bytes dispatches_per_step";
     for key in keys.split_whitespace() {
@@ -426,7 +428,13 @@ fn bad_input_is_refused_in_one_line() {
             && !control
             && said.out.is_empty();
         if !ok {
-            failures.push(format!("{}\n   wanted exit {code} and {needle:?}\n   got exit {:?}: {}{}", args.join(" "), said.code, said.err, said.out));
+            failures.push(format!(
+                "{}\n   wanted exit {code} and {needle:?}\n   got exit {:?}: {}{}",
+                args.join(" "),
+                said.code,
+                said.err,
+                said.out
+            ));
         }
         let after = everything(&place);
         if after != before {
@@ -476,7 +484,8 @@ fn closed_and_full_outputs_stop_no_run() {
         assert_eq!(place.events("full").last().unwrap()["event"], "Finished");
     }
     // Commands that only print end quietly.
-    let mut child = lehr_in(&place.path(""), ["pretrain", "--help"]).stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap();
+    let mut child =
+        lehr_in(&place.path(""), ["pretrain", "--help"]).stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap();
     drop(child.stdout.take());
     let said = child.wait_with_output().unwrap();
     assert!(!String::from_utf8_lossy(&said.stderr).contains("panicked"), "{said:?}");
@@ -493,7 +502,10 @@ fn the_first_step_comes_soon() {
         let ready = begin.elapsed().as_secs_f64();
         trainer.hear_kind("Step");
         let first = begin.elapsed().as_secs_f64();
-        eprintln!("{name}: ready after {ready:.2} s (it says {:.2}), first step after {first:.2} s", started["startup_seconds"].as_f64().unwrap());
+        eprintln!(
+            "{name}: ready after {ready:.2} s (it says {:.2}), first step after {first:.2} s",
+            started["startup_seconds"].as_f64().unwrap()
+        );
         assert!(begin.elapsed() < PATIENCE);
         assert_eq!(trainer.end().code(), Some(0), "{}", trainer.account());
     }

@@ -224,7 +224,10 @@ fn causal(gpu: &Gpu, family: Architecture, time: usize, cuts: &[usize]) {
         for (name, before, after) in [("logp", &logp, &logp2), ("entropy", &entropy, &entropy2)] {
             assert_eq!(to_bits(&before[..=cut]), to_bits(&after[..=cut]), "{family:?} {time} {name}: the past at {cut}");
             assert_eq!(to_bits(&before[time..]), to_bits(&after[time..]), "{family:?} {time} {name}: another row at {cut}");
-            assert!(before[cut + 1..time].iter().zip(&after[cut + 1..time]).all(|(a, b)| a != b), "{name}: the future must change");
+            assert!(
+                before[cut + 1..time].iter().zip(&after[cut + 1..time]).all(|(a, b)| a != b),
+                "{name}: the future must change"
+            );
         }
     }
 }

@@ -84,8 +84,7 @@ pub fn lehr_in<S: AsRef<std::ffi::OsStr>>(dir: &Path, args: impl IntoIterator<It
 
 /// Made-up words with some structure, always the same.
 pub fn text(bytes: usize) -> String {
-    const WORDS: [&str; 12] =
-        ["glass", "kiln", "the", "slow", "heat", "and", "a", "lehr", "cools", "sand", "into", "windows"];
+    const WORDS: [&str; 12] = ["glass", "kiln", "the", "slow", "heat", "and", "a", "lehr", "cools", "sand", "into", "windows"];
     let mut state = 12345u64;
     let mut out = String::new();
     while out.len() < bytes {
