@@ -41,6 +41,11 @@ pub fn huge(expressions: &Arena<Expression>, handle: E) -> bool {
     }
 }
 
+fn is_special(bits: u32) -> bool {
+    let value = f32::from_bits(bits);
+    value.is_nan() || value.abs() > 1e30
+}
+
 /// A literal's value.
 fn literal(value: &Literal) -> Option<f64> {
     Some(match *value {
@@ -197,10 +202,10 @@ impl Scope<'_> {
     /// Constant bits that are infinite, NaN or beyond 1e30 as a float.
     pub fn is_special_bits(&self, e: E) -> bool {
         match self.get(e) {
-            Expression::Literal(Literal::U32(bits)) => f32::from_bits(*bits).abs() > 1e30 || f32::from_bits(*bits).is_nan(),
+            Expression::Literal(Literal::U32(bits)) => is_special(*bits),
             Expression::Splat { value, .. } => self.is_special_bits(*value),
             Expression::Constant(c) => match self.module.global_expressions[self.module.constants[*c].init] {
-                Expression::Literal(Literal::U32(bits)) => !(f32::from_bits(bits).abs() <= 1e30),
+                Expression::Literal(Literal::U32(bits)) => is_special(bits),
                 _ => false,
             },
             _ => false,

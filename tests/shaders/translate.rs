@@ -17,9 +17,10 @@ pub struct Output {
 }
 
 type Written = Result<Vec<u8>, String>;
+type Capable = fn() -> Capabilities;
 type Writer = fn(&Module, &ModuleInfo, &str) -> Written;
 
-const BACKENDS: &[(&str, fn() -> Capabilities, Writer)] = &[
+const BACKENDS: &[(&str, Capable, Writer)] = &[
     ("spv", spv::supported_capabilities, write_spv),
     ("metal", msl::supported_capabilities, write_msl),
     ("hlsl", hlsl::supported_capabilities, write_hlsl),
