@@ -1,6 +1,6 @@
 // AdamW with decoupled decay (Loshchilov & Hutter 2019), in PyTorch's form, over one segment of the parameter arenas.
 //   hyper: lr, beta1, beta2, eps, weight decay, 1 / (1 - beta1^t), 1 / sqrt(1 - beta2^t), max norm          (made on the CPU in f64)
-//   gate: the stats of grad_norm.finish as bit patterns; nothing is written when a gradient or the norm was not finite
+//   gate: the stats of the step as bit patterns; nothing is written when a gradient, the norm or the loss was not finite
 #import grid
 override WG: u32 = 64u;
 struct Dims { n4: u32, decayed4: u32, threads: u32 }
@@ -16,7 +16,7 @@ struct Dims { n4: u32, decayed4: u32, threads: u32 }
 @compute @workgroup_size(WG)
 fn update(@builtin(workgroup_id) group: vec3<u32>, @builtin(num_workgroups) groups: vec3<u32>,
           @builtin(local_invocation_index) local: u32) {
-    if gate[2] != 0u || (gate[0] & 0x7f800000u) == 0x7f800000u {
+    if gate[2] != 0u || (gate[0] & 0x7f800000u) == 0x7f800000u || (gate[4] & 0x7f800000u) == 0x7f800000u {
         return;
     }
     let clip = bitcast<f32>(gate[1]);

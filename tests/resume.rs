@@ -27,7 +27,9 @@ fn same_as_straight(place: &Place, name: &str) {
         assert!(place.checkpoint(name, STEPS, file) == place.checkpoint("straight", STEPS, file), "{name}: {file} differs");
     }
     let (log, wanted) = (place.events(name), place.events("straight"));
-    for (what, keys) in [("Step", &["step", "loss", "grad_norm", "entropy", "num_tokens", "learning_rate"][..]), ("Eval", &["step", "eval_loss"])] {
+    for (what, keys) in
+        [("Step", &["step", "loss", "grad_norm", "entropy", "num_tokens", "learning_rate"][..]), ("Eval", &["step", "eval_loss"])]
+    {
         let numbers = |events: &[Value]| -> Vec<Vec<Value>> {
             kind(events, what).iter().map(|e| keys.iter().map(|k| e[*k].clone()).collect()).collect()
         };
@@ -35,8 +37,13 @@ fn same_as_straight(place: &Place, name: &str) {
     }
     let last = log.last().unwrap();
     assert_eq!((&last["event"], &last["reason"]), (&json!("Finished"), &json!("completed")), "{name}");
-    for key in ["eval_loss", "tokens", "step"] {
+    for key in ["eval_loss", "tokens", "step", "grad_norm"] {
         assert_eq!(last[key], wanted.last().unwrap()[key], "{name}: {key}");
+    }
+    let told: Vec<_> = kind(&log, "Checkpoint").iter().filter_map(|e| e["step"].as_u64()).collect();
+    for (step, path) in checkpoint::list(&RealFs, &place.path(name)).unwrap() {
+        let sound = checkpoint::verify(&RealFs, &path).is_ok();
+        assert!(!sound || told.contains(&step), "{name}: the log says nothing of the checkpoint at {step}: {told:?}");
     }
     let seconds: Vec<f64> = kind(&log, "Step").iter().map(|e| e["seconds"].as_f64().unwrap()).collect();
     assert!(seconds.is_sorted(), "{name}: time runs on over a resume: {seconds:?}");
@@ -152,7 +159,11 @@ fn kill_storm() {
         assert_eq!(trainer.end().code(), None, "seed {seed}, kill {kill}: {}", trainer.account());
         announced = kind(&trainer.heard, "Checkpoint").iter().filter_map(|e| e["step"].as_u64()).max().unwrap_or(announced);
         let newest = checkpoint::newest_valid(&RealFs, &place.path("storm")).unwrap();
-        assert!(newest.skipped.is_empty(), "seed {seed}, kill {kill}: a folder under a checkpoint's name is bad: {:?}", newest.skipped);
+        assert!(
+            newest.skipped.is_empty(),
+            "seed {seed}, kill {kill}: a folder under a checkpoint's name is bad: {:?}",
+            newest.skipped
+        );
         reached = newest.found.as_ref().map_or(0, checkpoint::Checkpoint::step);
         assert!(reached >= announced, "seed {seed}, kill {kill}: step {announced} was announced, {reached} is there");
         for (step, path) in checkpoint::list(&RealFs, &place.path("storm")).unwrap() {
@@ -169,7 +180,8 @@ fn kill_storm() {
     assert!(last > reached);
     let log = place.events("storm");
     assert_eq!(step_numbers(&log), (1..=last).collect::<Vec<_>>(), "seed {seed}");
-    let left: Vec<_> = std::fs::read_dir(checkpoint::folder(&place.path("storm"))).unwrap().map(|e| e.unwrap().file_name()).collect();
+    let left: Vec<_> =
+        std::fs::read_dir(checkpoint::folder(&place.path("storm"))).unwrap().map(|e| e.unwrap().file_name()).collect();
     assert!(left.iter().all(|n| n.to_str().is_some_and(|n| n.starts_with("step-"))), "orphans: {left:?}");
     eprintln!("{kills} kills, {last} steps");
     // The same steps without a kill: only when it saves is different.
@@ -202,7 +214,10 @@ fn a_flipped_bit_falls_back_to_the_checkpoint_before() {
     let resumed = finish(&place, "run");
     let before = resumed.heard.iter().find(|e| e["event"] == "Started").unwrap()["step"].as_u64().unwrap();
     assert!(before < newest.step() && before >= 12, "{what}: went on from {before}");
-    let warned = kind(&resumed.heard, "Warning").iter().filter(|w| w["text"].as_str().unwrap().contains(&checkpoint::step_name(newest.step()))).count();
+    let warned = kind(&resumed.heard, "Warning")
+        .iter()
+        .filter(|w| w["text"].as_str().unwrap().contains(&checkpoint::step_name(newest.step())))
+        .count();
     assert!(warned > 0, "{what}: {:?}", resumed.heard);
     same_as_straight(&place, "run");
 }
@@ -210,7 +225,8 @@ fn a_flipped_bit_falls_back_to_the_checkpoint_before() {
 #[test]
 fn every_command_is_answered() {
     let place = Place::new();
-    let recipe = ["--max-steps=40", "--eval-every=0", "--save-every=0", "--control", "--lr-scheduler=constant", "--sample-tokens=0"];
+    let recipe =
+        ["--max-steps=40", "--eval-every=0", "--save-every=0", "--control", "--lr-scheduler=constant", "--sample-tokens=0"];
     let mut t = Trainer::start(&mut place.pretrain("run", &recipe));
     t.tell(r#"{"command":"Pause"}"#);
     let at = t.hear_kind("Paused")["step"].as_u64().unwrap();
@@ -218,7 +234,10 @@ fn every_command_is_answered() {
     assert_eq!(t.hear_kind("Step")["step"], at + 1);
     t.tell(r#"{"command":"SetHyper","learning_rate_scale":0.5,"max_grad_norm":0.25}"#);
     let changed = t.hear_kind("HyperChanged");
-    assert_eq!((&changed["name"], &changed["before"], &changed["after"]), (&json!("learning_rate_scale"), &json!(1.0), &json!(0.5)));
+    assert_eq!(
+        (&changed["name"], &changed["before"], &changed["after"]),
+        (&json!("learning_rate_scale"), &json!(1.0), &json!(0.5))
+    );
     let changed = t.hear_kind("HyperChanged");
     assert_eq!((&changed["name"], &changed["before"], &changed["after"]), (&json!("max_grad_norm"), &json!(1.0), &json!(0.25)));
     loop {
@@ -242,7 +261,7 @@ fn every_command_is_answered() {
         r#"{"command":"SetHyper","learning_rat":1}"#,
         r#"{"command":"SetHyper","learning_rate_scale":-1}"#,
         r#"{"command":"SampleNow"}"#,
-        r#"{"command":"SampleNow","prompt":"#$%&"}"#,
+        r##"{"command":"SampleNow","prompt":"#$%&"}"##,
         "\u{1b}[2J",
         "[]",
     ] {

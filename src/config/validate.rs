@@ -22,6 +22,14 @@ impl Settings {
         at_least_one("max-steps", t.max_steps)?;
         at_least_one("batch-size", t.batch_size as u64)?;
         at_least_one("seq-len", t.seq_len as u64)?;
+        // More than 2^28 tokens would not fit into the host's memory, let alone give an update in a lifetime.
+        anyhow::ensure!(
+            (t.batch_size as u64).saturating_mul(t.seq_len as u64) <= 1 << 28,
+            "--batch-size {}: with --seq-len {} an update takes more than {} tokens",
+            t.batch_size,
+            t.seq_len,
+            1 << 28
+        );
         positive("learning-rate", t.learning_rate, 1.0)?;
         anyhow::ensure!(
             t.min_learning_rate.is_finite() && (0.0..=t.learning_rate).contains(&t.min_learning_rate),

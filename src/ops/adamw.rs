@@ -72,7 +72,7 @@ pub struct Segment<'a> {
     pub decayed: usize,
 }
 
-/// One update of a segment. `gate` is the stats buffer after `grad_norm::forward`: a non-finite gradient changes nothing.
+/// One update of a segment. `gate` is the stats buffer after `grad_norm::forward`: a gradient or a loss that is not finite changes nothing.
 pub fn update(r: &mut Recording, gpu: &Gpu, segment: Segment<'_>, hyper: &Tensor, gate: &Tensor) {
     let Segment { values, grads, m, v, decayed } = segment;
     let n4 = values.len() / 4;
@@ -148,14 +148,15 @@ fn check(gpu: &Gpu, case: &mut Case) -> anyhow::Result<()> {
     case.compare(gpu, &b.tensors[3], &v)
 }
 
-/// With the flag up, or a norm that is not finite, not a bit may change.
+/// With the flag up, or a norm or a loss that is not finite, not a bit may change.
 fn check_gate(gpu: &Gpu, case: &mut Case) -> anyhow::Result<()> {
     let b = buffers(gpu, case);
     let mut gate = [0.0; stats::LEN];
     gate[stats::CLIP_SCALE] = 1.0;
-    match case.int(0, 2) {
+    match case.int(0, 3) {
         0 => gate[stats::NOT_FINITE] = 1.0,
-        1 => gate[stats::GRAD_NORM] = f32::NAN,
+        1 => gate[stats::LOSS] = case.pick(&[f32::NAN, f32::INFINITY]),
+        2 => gate[stats::GRAD_NORM] = f32::NAN,
         _ => gate[stats::GRAD_NORM] = f32::INFINITY,
     }
     run(gpu, case, &b, &gate)?;

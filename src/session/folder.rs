@@ -21,13 +21,11 @@ impl RunFolder {
     pub fn create(vfs: &dyn Vfs, path: &Path, config_toml: &str) -> Result<Self> {
         if vfs.kind(path).with_context(|| shown(path))?.is_none() {
             make_folders(vfs, path)?;
-        } else {
-            ensure!(path.is_dir(), "{}: is a file: choose another --run", shown(path));
         }
-        refuse_used(vfs, path)?;
+        Self::refuse_used(vfs, path)?;
         let lock = RunLock::acquire(path)?;
         // Another trainer may have come and gone between the look and the lock.
-        refuse_used(vfs, path)?;
+        Self::refuse_used(vfs, path)?;
         let folder = RunFolder { path: path.to_owned(), _lock: lock };
         let checkpoints = folder.checkpoints();
         if vfs.kind(&checkpoints)?.is_none() {
@@ -36,6 +34,34 @@ impl RunFolder {
         vfs.write_new(&folder.config(), config_toml.as_bytes()).with_context(|| shown(&folder.config()))?;
         vfs.fsync_dir(path).with_context(|| shown(path))?;
         Ok(folder)
+    }
+
+    /// Refuse a place where no new run can be made. Writes nothing.
+    ///
+    /// A folder counts as unused when it holds nothing, or only what a trainer leaves that was killed before `config.toml`.
+    ///
+    /// # Errors
+    /// A file, or a folder that holds something.
+    pub fn refuse_used(vfs: &dyn Vfs, path: &Path) -> Result<()> {
+        if vfs.kind(path).with_context(|| shown(path))?.is_none() {
+            return Ok(());
+        }
+        ensure!(path.is_dir(), "{}: is a file: choose another --run", shown(path));
+        for entry in vfs.list(path).with_context(|| shown(path))? {
+            let empty_folder =
+                || entry.kind == Kind::Dir && vfs.list(&path.join(&entry.name)).is_ok_and(|inner| inner.is_empty());
+            let leftover = (entry.name == "lock" && entry.kind == Kind::File) || (entry.name == "checkpoints" && empty_folder());
+            if leftover {
+                continue;
+            }
+            if config(path).exists() {
+                let at = shown(path);
+                bail!("{at}: holds a run already: go on with `--resume {at}`, or choose another --run");
+            }
+            let name = shown(Path::new(&entry.name));
+            bail!("{}: is not empty (it holds '{name}'): choose another --run", shown(path));
+        }
+        Ok(())
     }
 
     /// Take an existing run folder to go on with it, and tidy up after a trainer that was killed. Returns also what was tidied.
@@ -92,24 +118,6 @@ pub fn config(run: &Path) -> PathBuf {
 /// The events of a run.
 pub fn events(run: &Path) -> PathBuf {
     run.join("events.jsonl")
-}
-
-/// A folder counts as unused when it holds nothing, or only what a trainer leaves that was killed before `config.toml`.
-fn refuse_used(vfs: &dyn Vfs, path: &Path) -> Result<()> {
-    for entry in vfs.list(path).with_context(|| shown(path))? {
-        let empty_folder = || entry.kind == Kind::Dir && vfs.list(&path.join(&entry.name)).is_ok_and(|inner| inner.is_empty());
-        let leftover = (entry.name == "lock" && entry.kind == Kind::File) || (entry.name == "checkpoints" && empty_folder());
-        if leftover {
-            continue;
-        }
-        if config(path).exists() {
-            let at = shown(path);
-            bail!("{at}: holds a run already: go on with `--resume {at}`, or choose another --run");
-        }
-        let name = shown(Path::new(&entry.name));
-        bail!("{}: is not empty (it holds '{name}'): choose another --run", shown(path));
-    }
-    Ok(())
 }
 
 /// Make a folder and those above it; the error names the first that cannot be made.

@@ -43,28 +43,35 @@ struct Loaded {
 /// # Errors
 /// Settings, files or devices that cannot work: one line that says what to do.
 pub fn pretrain(settings: Settings, start: &Start, mut sink: Sink, started: Instant) -> anyhow::Result<Finished> {
-    let (settings, resume) = match &start.resume {
-        None => (settings, None),
-        Some(run) => (frozen_settings(run)?, Some(run.clone())),
+    let vfs: &dyn Vfs = &RealFs;
+    let (settings, resumed) = match &start.resume {
+        None => {
+            // Not the last word, that is the lock's, but soon said.
+            start.run.iter().try_for_each(|path| RunFolder::refuse_used(vfs, path))?;
+            (settings, None)
+        }
+        Some(run) => {
+            let settings = frozen_settings(run)?;
+            // The lock comes before all else: whoever holds it may be changing what is there.
+            let (folder, tidied) = RunFolder::open_for_resume(vfs, run)?;
+            tidied.into_iter().for_each(|text| sink(Told::Event(&Event::Warning { text })));
+            (settings, Some((folder, newest(vfs, run, &mut sink)?)))
+        }
     };
     settings.validate()?;
-    let loaded = load(&settings, start, resume.as_deref(), &mut sink)?;
+    // A model that exists brings its tokenizer and its shape.
+    let existing = resumed.as_ref().map(|(_, checkpoint)| checkpoint.path.as_path()).or(start.init.as_deref());
+    let loaded = load(&settings, existing, &mut sink)?;
     let gpu = open_gpu(&settings, &mut sink)?;
     let data_tokens = (loaded.dataset.train.len(), loaded.dataset.val.as_ref().map_or(0, data::TokenRange::len));
     let trainer = Pretrain::new(gpu, &settings, &loaded.config, loaded.dataset)?;
-    if let (Some(dir), None) = (&start.init, &resume) {
+    if let (Some(dir), None) = (&start.init, &resumed) {
         trainer.model.load(&trainer.gpu, &WeightFiles::open(dir)?)?;
     }
     let peak_gflops = measured_peak_gflops(&trainer.gpu)?;
-    let vfs: &dyn Vfs = &RealFs;
-    let (folder, checkpoint) = match &resume {
+    let (folder, checkpoint) = match resumed {
         None => (new_folder(vfs, start, &settings)?, None),
-        Some(run) => {
-            let (folder, tidied) = RunFolder::open_for_resume(vfs, run)?;
-            tidied.into_iter().for_each(|text| sink(Told::Event(&Event::Warning { text })));
-            let checkpoint = newest(vfs, run, &mut sink)?;
-            (folder, Some(checkpoint))
-        }
+        Some((folder, checkpoint)) => (folder, Some(checkpoint)),
     };
     let control = Control::listen(start.control)?;
     let run =
@@ -78,7 +85,7 @@ pub fn pretrain(settings: Settings, start: &Start, mut sink: Sink, started: Inst
 /// As [`pretrain`], as far as it goes.
 pub fn dry_run(settings: &Settings, start: &Start, sink: &mut Sink) -> anyhow::Result<(ModelConfig, MemoryPlan, Gpu)> {
     settings.validate()?;
-    let loaded = load(settings, start, None, sink)?;
+    let loaded = load(settings, start.init.as_deref(), sink)?;
     let gpu = open_gpu(settings, sink)?;
     let plan = MemoryPlan::training(&loaded.config, &settings.train, gpu.class(), gpu.max_binding_bytes())?;
     Ok((loaded.config, plan, gpu))
@@ -99,13 +106,8 @@ fn open_gpu(settings: &Settings, sink: &mut Sink) -> anyhow::Result<Gpu> {
 }
 
 /// Text, tokenizer and shape.
-fn load(settings: &Settings, start: &Start, resume: Option<&Path>, sink: &mut Sink) -> anyhow::Result<Loaded> {
-    // A model that exists brings its tokenizer and its shape.
-    let existing = match resume {
-        Some(run) => Some(newest(&RealFs, run, sink)?.path),
-        None => start.init.clone(),
-    };
-    let (tokenizer, shape) = match &existing {
+fn load(settings: &Settings, existing: Option<&Path>, sink: &mut Sink) -> anyhow::Result<Loaded> {
+    let (tokenizer, shape) = match existing {
         None => (None, None),
         Some(dir) => {
             let config = hf_config::read(&dir.join("config.json"))?;

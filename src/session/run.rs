@@ -1,7 +1,7 @@
 //! One run from its first line to its last: the loop around the trainer, with events out, commands in, checkpoints and signals.
 
 use super::control::{Control, Request};
-use super::event_log::EventLog;
+use super::event_log::{self, EventLog};
 use super::folder::RunFolder;
 use super::outlet::{GradNorms, Outlet, Sink};
 use super::retention::{Policy, Retention};
@@ -61,7 +61,8 @@ pub struct Running<'a> {
 
 /// Counts training time: evaluation, saving and pauses left out.
 struct Clock {
-    resumed: Instant,
+    /// When it was started; `None` while it stands.
+    running: Option<Instant>,
     counted: f64,
     /// (seconds, tokens) at the last few steps, for the rate shown.
     window: std::collections::VecDeque<(f64, u64)>,
@@ -69,7 +70,17 @@ struct Clock {
 
 impl Clock {
     fn seconds(&self) -> f64 {
-        self.counted + self.resumed.elapsed().as_secs_f64()
+        self.counted + self.running.map_or(0.0, |since| since.elapsed().as_secs_f64())
+    }
+
+    fn start(&mut self) {
+        self.running = Some(Instant::now());
+        self.window.clear();
+    }
+
+    fn stop(&mut self) {
+        self.counted = self.seconds();
+        self.running = None;
     }
 
     fn rate(&mut self, tokens: u64) -> f64 {
@@ -104,6 +115,7 @@ impl<'a> Run<'a> {
 
     fn start(mut self, resume: Option<&Checkpoint>) -> anyhow::Result<Running<'a>> {
         let (mut seconds_before, mut eval_loss, mut last_saved) = (0.0, None, None);
+        let mut grad_norms = GradNorms::default();
         let log = match resume {
             None => EventLog::create(&self.folder.events())?,
             Some(checkpoint) => {
@@ -111,7 +123,16 @@ impl<'a> Run<'a> {
                 let file = save::restore(self.vfs, checkpoint, &t.gpu, &t.model, &t.optimizer)?;
                 (seconds_before, eval_loss, last_saved) = (file.seconds, file.eval_loss, Some(file.state.step));
                 t.state = file.state;
-                EventLog::resume(&self.folder.events(), file.events_bytes)?
+                let mut log = EventLog::resume(&self.folder.events(), file.events_bytes)?;
+                for event in event_log::read_all(&self.folder.events())?.0 {
+                    if let Event::Step(step) = event {
+                        grad_norms.push(step.grad_norm);
+                    }
+                }
+                // That it was saved stood behind the cut. A log that cannot be written stops no run.
+                let (step, path, bytes) = (checkpoint.step(), checkpoint.path.clone(), checkpoint.manifest.bytes());
+                let _ = log.append(&Event::Checkpoint(Saved { step, path, bytes, save_seconds: 0.0 }));
+                log
             }
         };
         let tensorboard = match self.settings.save.tensorboard {
@@ -131,8 +152,8 @@ impl<'a> Run<'a> {
         Ok(Running {
             checkpoint: resume.map(|c| c.path.clone()),
             out: Outlet::new(log, tensorboard, sink),
-            grad_norms: GradNorms::default(),
-            clock: Clock { resumed: Instant::now(), counted: 0.0, window: Default::default() },
+            grad_norms,
+            clock: Clock { running: None, counted: 0.0, window: Default::default() },
             run: self,
             retention,
             origin,
@@ -151,29 +172,40 @@ impl Running<'_> {
         if self.run.trainer.state.step == 0 {
             self.evaluate(settings.eval.eval_tokens)?;
         }
-        self.restart_clock();
+        self.clock.start();
         while self.run.trainer.state.step < settings.train.max_steps {
             if !self.obey()? {
                 return self.finish("stopped");
             }
-            if let Some(result) = self.run.trainer.step()? {
-                self.report(&result);
-            }
-            let step = self.run.trainer.state.step;
-            let every = |n: u64| n > 0 && step.is_multiple_of(n);
-            let (eval, save) = (every(settings.eval.eval_every), every(settings.save.save_every));
-            if step < settings.train.max_steps && (eval || save) {
-                self.settle()?;
-                if eval {
-                    self.evaluate(settings.eval.eval_tokens)?;
+            // A paused run may have been stepped to its end.
+            if self.run.trainer.state.step < settings.train.max_steps {
+                if let Some(result) = self.run.trainer.step()? {
+                    self.report(&result);
                 }
-                if save {
-                    self.save(false)?;
+                if self.look_around()? {
+                    self.clock.start();
                 }
-                self.restart_clock();
             }
         }
         self.finish("completed")
+    }
+
+    /// Evaluate and save after an update that is due for it; true when one was. The clock stands then.
+    fn look_around(&mut self) -> anyhow::Result<bool> {
+        let (step, settings) = (self.run.trainer.state.step, &self.run.settings);
+        let every = |n: u64| n > 0 && step.is_multiple_of(n) && step < settings.train.max_steps;
+        let (eval, save) = (every(settings.eval.eval_every), every(settings.save.save_every));
+        if !eval && !save {
+            return Ok(false);
+        }
+        self.settle()?;
+        if eval {
+            self.evaluate(self.run.settings.eval.eval_tokens)?;
+        }
+        if save {
+            self.save(false)?;
+        }
+        Ok(true)
     }
 
     fn announce(&mut self) {
@@ -197,18 +229,12 @@ impl Running<'_> {
         self.out.emit(&event);
     }
 
-    fn restart_clock(&mut self) {
-        self.clock.resumed = Instant::now();
-        self.clock.window.clear();
-    }
-
     /// Wait for the updates under way, report them, and stop the clock.
     fn settle(&mut self) -> anyhow::Result<()> {
         for result in self.run.trainer.flush()? {
             self.report(&result);
         }
-        self.clock.counted = self.clock.seconds();
-        self.clock.resumed = Instant::now();
+        self.clock.stop();
         Ok(())
     }
 
@@ -265,23 +291,26 @@ impl Running<'_> {
                 }
                 Command::Resume if paused => {
                     self.out.emit(&Event::Resumed { step });
-                    self.restart_clock();
+                    self.clock.start();
                     paused = false;
                 }
                 Command::Pause | Command::Resume => {}
                 Command::Step if paused && step < self.run.settings.train.max_steps => {
-                    self.restart_clock();
+                    self.clock.start();
                     let results = self.run.trainer.step()?;
                     results.iter().for_each(|r| self.report(r));
                     self.settle()?;
+                    self.look_around()?;
                 }
                 Command::Step => {
-                    self.out.emit(&Event::Warning { text: "Step works while the run is paused".into() });
+                    self.out.emit(&Event::Warning { text: "Step works while the run is paused and updates are left".into() });
                 }
                 other => {
                     self.settle()?;
                     self.side_command(other)?;
-                    self.restart_clock();
+                    if !paused {
+                        self.clock.start();
+                    }
                 }
             }
         }

@@ -58,5 +58,5 @@ pub fn micro_batch(c: &ModelConfig, t: &TrainSettings, class: AdapterClass, max_
             && activations::bytes(c, n, t.seq_len, Pass::Training, max_binding_bytes) <= most_bytes
             && (4 * n * t.seq_len * (2 * c.intermediate_size).max(c.qkv_dim())) as u64 <= max_binding_bytes
     };
-    (1..=t.batch_size).rev().find(|&n| t.batch_size.is_multiple_of(n) && fits(n)).unwrap_or(1)
+    (1..=t.batch_size.min(most_tokens / t.seq_len)).rev().find(|&n| t.batch_size.is_multiple_of(n) && fits(n)).unwrap_or(1)
 }

@@ -135,11 +135,12 @@ impl Pretrain {
     fn take(&mut self) -> anyhow::Result<StepResult> {
         let numbers: Vec<f32> = self.ring.take(&self.gpu)?;
         let (step, learning_rate) = self.late.pop_front().unwrap_or_default();
-        let grad_norm = f64::from(numbers[stats::GRAD_NORM]);
-        let finite = numbers[stats::NOT_FINITE] == 0.0 && grad_norm.is_finite();
+        let (loss, grad_norm) = (f64::from(numbers[stats::LOSS]), f64::from(numbers[stats::GRAD_NORM]));
+        // As the gate in adamw.wgsl: where logits overflow, the loss is infinite while clamps may leave a finite, wrong gradient.
+        let finite = numbers[stats::NOT_FINITE] == 0.0 && grad_norm.is_finite() && loss.is_finite();
         Ok(StepResult {
             step,
-            loss: f64::from(numbers[stats::LOSS]),
+            loss,
             entropy: f64::from(numbers[stats::ENTROPY]),
             // The sum of squares of a gradient with a NaN may be anything.
             grad_norm: if finite { grad_norm } else { f64::NAN },
