@@ -1,4 +1,5 @@
-//! Matrix products by tile, in GFLOP/s: `cargo bench --bench matmul` (or `--profile dev`: the device does the work), `-- forward` for one role.
+//! Matrix products by tile, in GFLOP/s: `cargo bench --bench matmul` (or `--profile dev`: the device does the work), `-- forward` for one role,
+//! `-- forward 32x` also for the tiles whose names have that in them, `-- tune` for the tuner's choices alone.
 //!
 //! Every shape runs all candidates in turn, round after round, and counts the best round of each, so that a busy machine disturbs all
 //! alike. `baseline` is the kernel that these replaced on software adapters: 32 x 16 in registers, one summed index a turn, both operands
@@ -23,14 +24,17 @@ const LAYERS: [[usize; 3]; 7] = [
 ];
 
 fn main() -> anyhow::Result<()> {
-    let only = std::env::args().skip(1).find(|a| !a.starts_with('-'));
+    let mut args = std::env::args().skip(1).filter(|a| !a.starts_with('-'));
+    let (only, tiles) = (args.next(), args.next().unwrap_or_default());
     let rounds: usize = std::env::var("ROUNDS").ok().and_then(|v| v.parse().ok()).unwrap_or(7);
     let gpu = pollster::block_on(Gpu::open(None))?;
     println!("{} | {} | best of {rounds}, GFLOP/s", gpu.summary().name, gpu.summary().driver);
-    tuning(&gpu)?;
+    if only.as_ref().is_none_or(|o| o == "tune") {
+        tuning(&gpu)?;
+    }
     for role in Role::ALL {
         if only.as_ref().is_none_or(|o| role.entry().contains(o.as_str())) {
-            table(&gpu, role, rounds)?;
+            table(&gpu, role, &tiles, rounds)?;
         }
     }
     Ok(())
@@ -73,8 +77,9 @@ fn ways(gpu: &Gpu, role: Role) -> anyhow::Result<Vec<(String, Way)>> {
     Ok(ways)
 }
 
-fn table(gpu: &Gpu, role: Role, rounds: usize) -> anyhow::Result<()> {
-    let ways = ways(gpu, role)?;
+fn table(gpu: &Gpu, role: Role, tiles: &str, rounds: usize) -> anyhow::Result<()> {
+    let mut ways = ways(gpu, role)?;
+    ways.retain(|(name, _)| name.contains(tiles));
     let mut lines: Vec<String> = ways.iter().map(|(name, _)| format!("{name:16}")).collect();
     let mut head = format!("{:16} {:>8}", role.entry(), "first ms");
     for (i, layer) in LAYERS.into_iter().enumerate() {

@@ -6,7 +6,7 @@
 #import reduce
 #import grid
 override HEADS: u32 = 1u; // a constant, because dividing by a variable is slow
-struct Dims { rows: u32, cols4: u32, stride4: u32, offset4: u32, eps: f32, accumulate: u32 }
+struct Dims { rows: u32, cols4: u32, stride4: u32, offset4: u32, first_row: u32, eps: f32, accumulate: u32 }
 
 @group(0) @binding(0) var<uniform>             dims:  Dims;
 @group(0) @binding(1) var<storage, read>       x:     array<vec4<f32>>;
@@ -70,7 +70,7 @@ fn backward(@builtin(workgroup_id) group: vec3<u32>, @builtin(num_workgroups) gr
     }
 }
 
-// dgain += sum over rows of dy * x * rstd.  A workgroup owns WG / LANES column groups; LANES invocations share the rows.
+// dgain += sum over rows first_row..rows of dy * x * rstd.  A workgroup owns WG / LANES column groups; LANES invocations share the rows.
 @compute @workgroup_size(WG)
 fn backward_gain(@builtin(workgroup_id) group: vec3<u32>, @builtin(num_workgroups) groups: vec3<u32>,
                  @builtin(local_invocation_index) local: u32) {
@@ -78,7 +78,7 @@ fn backward_gain(@builtin(workgroup_id) group: vec3<u32>, @builtin(num_workgroup
     let lane = local % LANES;
     let safe_c = min(c, dims.cols4 - 1u);
     var sum = vec4<f32>(0.0);
-    for (var row = lane; row < dims.rows; row += LANES) {
+    for (var row = dims.first_row + lane; row < dims.rows; row += LANES) {
         let at = row_start(row) + safe_c;
         sum += dy[at] * x[at] * rstd[row];
     }

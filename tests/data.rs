@@ -1,5 +1,6 @@
 //! From settings to batches through real files, as a run does it; on the corpus that nanoGPT made famous where it is at hand.
 
+use lehr::config::Architecture;
 use lehr::config::DataSettings;
 use lehr::data::{Cache, Corpus, IGNORE, Notices, Tokenizer, TrainOrder, load};
 use std::fs;
@@ -48,7 +49,7 @@ fn a_model_brings_its_own_tokenizer() {
     let (first, dataset, _) = run(&settings(&path, "chars"), &Cache::Off).unwrap();
     assert_eq!(first.vocab_size(), "one twhr".chars().count() + 1, "and the end of a document");
     assert_eq!(dataset.train.len() + dataset.val.unwrap().len(), 20 * ("one".len() + "two three".len() + 2) as u64);
-    for (name, content) in first.files(64).unwrap() {
+    for (name, content) in first.files(64, Architecture::Llama).unwrap() {
         fs::write(folder.path().join(name), content).unwrap();
     }
     let by_path = settings(&path, folder.path().to_str().unwrap());

@@ -43,6 +43,8 @@ def continue_greedily(model, prompt, count):
 
 def token_numbers(model, ids):
     """Log-probabilities, entropies and their mean loss, which can be differentiated."""
+    # torch leaves out the gradient of the padding token's row of the embedding, wherever that token stands.
+    model.get_input_embeddings().padding_idx = None
     tokens = torch.tensor([ids])
     logp = torch.log_softmax(model(input_ids=tokens, use_cache=False).logits[0, :-1], dim=-1)
     chosen = logp.gather(-1, tokens[0, 1:, None]).squeeze(-1)

@@ -16,8 +16,6 @@ Exit status 1 if anything failed. Needs torch, transformers, tokenizers, safeten
 """
 
 import argparse
-import contextlib
-import io
 import json
 import os
 import random
@@ -126,7 +124,7 @@ class Lehr:
 
     def __call__(self, *args):
         """The JSON lines it prints."""
-        done = subprocess.run([self.binary, *map(str, args), "--json", *self.more], capture_output=True, text=True)
+        done = subprocess.run([self.binary, *map(str, args), "--json", *self.more], capture_output=True, text=True, stdin=subprocess.DEVNULL)
         if done.returncode != 0:
             lines = [line for line in done.stderr.splitlines() if "XDG_RUNTIME_DIR" not in line]
             raise RuntimeError(f"lehr {args[0]}: status {done.returncode}: " + " | ".join(lines)[-600:])
@@ -149,6 +147,8 @@ def log_softmax(model, ids):
 def score(model, rows):
     """Log-probabilities and entropies of every line, their losses, and the gradient of the mean over all of them."""
     model.zero_grad()
+    # torch leaves out the gradient of the padding token's row, wherever that token stands.
+    model.get_input_embeddings().padding_idx = None
     count = sum(len(row) - 1 for row in rows)
     out = []
     for row in rows:
@@ -267,7 +267,7 @@ TEXTS = ["First Citizen:\nBefore we proceed", "  two  spaces \n\n and lines\n", 
 WIDE = ["ünï — 中文 😀\t1234567 don't I'LL x\r\n", "<|endoftext|>after"]
 
 
-def check_ours(lehr, folder, data, tie):
+def check_ours(lehr, folder, data, scratch, tie):
     """Figures to print, and complaints."""
     bad, out = [], {}
     kept = AutoModelForCausalLM.from_pretrained(folder, local_files_only=True, output_loading_info=True)
@@ -277,8 +277,9 @@ def check_ours(lehr, folder, data, tie):
     plain = Tokenizer.from_file(str(folder / "tokenizer.json"))
     wide = plain.get_vocab_size() > 255
     for text in TEXTS + (WIDE if wide else []):
-        (folder_text := Path(tempfile.mkdtemp()) / "text.jsonl").write_text(json.dumps(dict(text=text)))
-        ours = lehr("score", "--model", folder, "--tokens", folder_text)[0]["tokens"]
+        line = scratch / "line.jsonl"
+        line.write_text(json.dumps(dict(text=text)))
+        ours = lehr("score", "--model", folder, "--tokens", line)[0]["tokens"]
         theirs, raw = auto.encode(text, add_special_tokens=False), plain.encode(text, add_special_tokens=False).ids
         if not ours == raw:
             bad.append(f"{text!r}: lehr encodes {ours[:8]}, tokenizer.json {raw[:8]}")
@@ -289,7 +290,8 @@ def check_ours(lehr, folder, data, tie):
         if auto.encode(text) != theirs:
             bad.append(f"{text!r}: AutoTokenizer adds special tokens by default")
     text = data.read_text()[-1500:]
-    (part := Path(tempfile.mkdtemp()) / "part.txt").write_text(text)
+    part = scratch / "part.txt"
+    part.write_text(text)
     seq_len = min(64, model.config.max_position_embeddings)
     got = lehr("eval", "--model", folder, "--data", part, "--seq-len", seq_len)[0]
     want, count = mean_loss(model, [plain.encode(text, add_special_tokens=False).ids], seq_len)
@@ -329,11 +331,9 @@ def train_tiny(lehr, root, data):
         run = root / name.replace(" ", "-").replace(":", "")
         try:
             if not run.exists():
-                lehr("pretrain", "--preset", "nano", "--num-hidden-layers", 2, "--hidden-size", 64, "--max-steps", 5, "--warmup-steps", 1,
-                     "--eval-tokens", 256, "--val-data", data.parent / "val.txt", "--data", data, "--run", run, *flags) if not any(
-                         f == "--hidden-size" for f in flags) else lehr(
-                    "pretrain", "--preset", "nano", "--num-hidden-layers", 2, "--max-steps", 5, "--warmup-steps", 1,
-                    "--eval-tokens", 256, "--val-data", data.parent / "val.txt", "--data", data, "--run", run, *flags)
+                size = [] if "--hidden-size" in flags else ["--hidden-size", 64]
+                lehr("pretrain", "--preset", "nano", "--num-hidden-layers", 2, *size, "--max-steps", 5, "--warmup-steps", 1,
+                     "--eval-tokens", 256, "--data", data, "--val-data", data.parent / "val.txt", "--run", run, *flags)
             yield name, max((run / "checkpoints").glob("step-*"))
         except (RuntimeError, ValueError) as e:
             yield name, e
@@ -368,7 +368,8 @@ def main():
     torch.set_num_threads(1)
     lehr, failures, worst_by_arch = Lehr(args.lehr, args.adapter), [], {}
 
-    root = args.keep or Path(tempfile.mkdtemp(prefix="lehr-parity-"))
+    scratch = tempfile.TemporaryDirectory(prefix="lehr-parity-")
+    root = args.keep or Path(scratch.name)
     if args.count:
         print(f"{'':<13}" + "".join(f"{c:>13}" for c in COLUMNS))
     for arch in args.arch or CONFIGS:
@@ -404,7 +405,7 @@ def main():
         try:
             if isinstance(folder, Exception):
                 raise folder
-            out, bad = check_ours(lehr, folder, args.data, args.tie)
+            out, bad = check_ours(lehr, folder, args.data, Path(scratch.name), args.tie)
             bad += [f"eval {out['eval']:.2e} is above {LIMITS['eval']:g}"] if out["eval"] > LIMITS["eval"] else []
             print(f"{name:<28} loss {out['loss']:.4f}, eval differs by {out['eval']:.1e}: {'FAILED' if bad else 'ok'}", flush=True)
         except Exception as e:

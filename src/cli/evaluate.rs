@@ -45,7 +45,8 @@ pub fn run(args: &Args) -> anyhow::Result<i32> {
         args.val_fraction
     );
     let dir = open::model_folder(&args.model)?;
-    let (config, tokenizer) = (open::config(&dir)?, open::tokenizer(&dir)?);
+    let config = open::config(&dir)?;
+    let tokenizer = open::tokenizer(&dir, &config)?;
     let context = config.model.max_position_embeddings;
     let seq_len = args.seq_len.unwrap_or(context.min(1024));
     anyhow::ensure!(

@@ -41,6 +41,9 @@ pub struct Args {
     adapter: Option<String>,
 }
 
+/// Tokens of a row at most.
+const MAX_ROOM: usize = 1 << 20;
+
 /// Generate.
 pub fn run(args: &Args) -> anyhow::Result<i32> {
     check(args)?;
@@ -53,25 +56,27 @@ pub fn run(args: &Args) -> anyhow::Result<i32> {
         }
     };
     let dir = open::model_folder(&args.model)?;
-    let (config, tokenizer) = (open::config(&dir)?, open::tokenizer(&dir)?);
+    let config = open::config(&dir)?;
+    let tokenizer = open::tokenizer(&dir, &config)?;
     let mut ids = tokenizer.encode(&prompt)?;
     if ids.is_empty() {
         ids.extend(config.tokens.bos.or(tokenizer.bos_id()).or(tokenizer.eos_id()));
     }
     anyhow::ensure!(!ids.is_empty(), "--prompt: holds no token; give at least one character");
-    let context = config.model.max_position_embeddings;
-    anyhow::ensure!(ids.len() < context, "--prompt: {} tokens, but the model's context is {context}; shorten it", ids.len());
-    let room = (ids.len() + args.max_new_tokens).min(context);
-    if room < ids.len() + args.max_new_tokens {
-        output::note(&format!("note: the model's context of {context} tokens ends the text after {} new ones", room - ids.len()));
+    let (context, room) = (config.model.max_position_embeddings, ids.len() + args.max_new_tokens);
+    anyhow::ensure!(room <= MAX_ROOM, "--max-new-tokens {}: prompt and text are at most {MAX_ROOM} tokens", args.max_new_tokens);
+    if room > context {
+        // As transformers does: positions go on, the model has never seen them.
+        output::note(&format!(
+            "note: the model learnt contexts of {context} tokens; what comes after them may make little sense"
+        ));
     }
     let gpu = open::gpu(args.adapter.as_deref())?;
     let model = open::model(&gpu, &dir, &config, room)?;
     let generator = Generator::new(&gpu, &model, 1, room)?;
     let sampling =
         Sampling { temperature: args.temperature, top_k: args.top_k, top_p: args.top_p, min_p: args.min_p, seed: args.seed };
-    let mut stops = config.tokens.eos.clone();
-    stops.extend(tokenizer.eos_id());
+    let stops = open::stops(&dir, &config, &tokenizer)?;
     let mut stream = tokenizer.decode_stream();
     let (mut text, mut tokens) = (String::new(), Vec::new());
     let mut out = std::io::stdout();

@@ -5,14 +5,21 @@ use crate::gpu::Gpu;
 use crate::model::hf_config::{self, HfConfig};
 use crate::model::weight_files::WeightFiles;
 use crate::model::{Model, checkpoint};
-use crate::vfs::RealFs;
+use crate::vfs::{RealFs, Vfs as _};
+use anyhow::Context as _;
 use std::path::{Path, PathBuf};
 
 /// The folder of a model that a user named: a model folder, or a run folder, which stands for its newest sound checkpoint.
 pub fn model_folder(path: &Path) -> anyhow::Result<PathBuf> {
-    if path.join("config.json").is_file() || !path.join("config.toml").is_file() {
+    if path.join("config.json").is_file() {
         return Ok(path.to_path_buf());
     }
+    anyhow::ensure!(path.is_dir(), "--model {}: no such folder", path.display());
+    anyhow::ensure!(
+        path.join("config.toml").is_file(),
+        "--model {}: holds no config.json; name a model folder or a run folder",
+        path.display()
+    );
     match checkpoint::newest_valid(&RealFs, path)?.found {
         Some(found) => Ok(found.path),
         None => anyhow::bail!("{}: this run holds no sound checkpoint yet", path.display()),
@@ -35,9 +42,32 @@ pub fn model(gpu: &Gpu, dir: &Path, config: &HfConfig, context: usize) -> anyhow
     Ok(model)
 }
 
-/// The tokenizer of a model folder.
-pub fn tokenizer(dir: &Path) -> anyhow::Result<Tokenizer> {
-    Tokenizer::from_folder(dir)
+/// The tokenizer of a model folder; refused when it has tokens that the model does not know.
+pub fn tokenizer(dir: &Path, config: &HfConfig) -> anyhow::Result<Tokenizer> {
+    let tokenizer = Tokenizer::from_folder(dir)?;
+    anyhow::ensure!(
+        tokenizer.vocab_size() <= config.model.vocab_size,
+        "{}: the tokenizer has {} tokens, but config.json says vocab_size = {}; they belong to different models",
+        dir.display(),
+        tokenizer.vocab_size(),
+        config.model.vocab_size
+    );
+    Ok(tokenizer)
+}
+
+/// Every token that ends a text: of config.json, generation_config.json and the tokenizer.
+pub fn stops(dir: &Path, config: &HfConfig, tokenizer: &Tokenizer) -> anyhow::Result<Vec<u32>> {
+    let mut stops = config.tokens.eos.clone();
+    stops.extend(tokenizer.eos_id());
+    let path = dir.join("generation_config.json");
+    if path.is_file() {
+        let text = RealFs.read(&path, 1 << 20).with_context(|| path.display().to_string())?;
+        let parsed: serde_json::Value = serde_json::from_slice(&text).with_context(|| path.display().to_string())?;
+        let eos = &parsed["eos_token_id"];
+        let list = eos.as_array().map_or(std::slice::from_ref(eos), Vec::as_slice);
+        stops.extend(list.iter().filter_map(serde_json::Value::as_u64).filter_map(|id| u32::try_from(id).ok()));
+    }
+    Ok(stops)
 }
 
 /// The adapter, by name or index or the first.

@@ -12,8 +12,7 @@ const PLAIN_LINE_SECONDS: f64 = 10.0;
 
 /// One line on standard error, control characters escaped.
 pub fn error_line(error: &anyhow::Error) {
-    let text = crate::vfs::clean(&format!("{error:#}"));
-    let _ = writeln!(std::io::stderr(), "error: {text}");
+    note(&format!("error: {}", one_line(&format!("{error:#}"))));
 }
 
 /// True when the reader of our output went away.
@@ -147,7 +146,7 @@ impl Person {
             Event::HyperChanged { step, name, before, after } => {
                 self.say(&format!("step {step}: {name} changed from {before} to {after}"));
             }
-            Event::Warning { text } => self.say(&format!("note: {}", crate::vfs::clean(text))),
+            Event::Warning { text } => self.say(&format!("note: {}", one_line(text))),
             Event::Finished(f) => {
                 self.bar.finish_and_clear();
                 finished(f);
@@ -183,6 +182,11 @@ fn finished(f: &Finished) {
 /// Text with its control characters escaped, new lines kept.
 pub fn visible(text: &str) -> String {
     text.chars().flat_map(|c| if c.is_control() && c != '\n' { c.escape_default().collect() } else { vec![c] }).collect()
+}
+
+/// Text on one line, control characters escaped.
+fn one_line(text: &str) -> String {
+    visible(text).replace('\n', " ")
 }
 
 /// 12,345,678 as 12.3 M.

@@ -8,6 +8,7 @@ use crate::model::safetensors_file::write_safetensors;
 use crate::train::{GradientPass, Scorer};
 use anyhow::Context as _;
 use serde::{Deserialize, Serialize};
+use std::collections::hash_map::Entry;
 use std::collections::{BTreeMap, HashMap};
 use std::io::{BufRead, Write};
 use std::path::{Path, PathBuf};
@@ -56,7 +57,7 @@ const MAX_LINE: usize = 64 << 20;
 pub fn run(args: &Args) -> anyhow::Result<i32> {
     let dir = open::model_folder(&args.model)?;
     let config = open::config(&dir)?;
-    let tokenizer = dir.join("tokenizer.json").is_file().then(|| open::tokenizer(&dir)).transpose()?;
+    let tokenizer = dir.join("tokenizer.json").is_file().then(|| open::tokenizer(&dir, &config)).transpose()?;
     let rows = read_rows(args, tokenizer.as_ref())?;
     let context = config.model.max_position_embeddings;
     for (place, tokens) in &rows {
@@ -71,10 +72,11 @@ pub fn run(args: &Args) -> anyhow::Result<i32> {
     let mut scorers: HashMap<usize, Scorer> = HashMap::new();
     for (_, tokens) in &rows {
         let time = padded(tokens.len());
-        if !scorers.contains_key(&time) {
-            scorers.insert(time, Scorer::new(&gpu, &model, 1, time)?);
-        }
-        let (logp, entropy) = scorers[&time].score(&gpu, &row_batch(tokens, time))?;
+        let scorer = match scorers.entry(time) {
+            Entry::Occupied(known) => known.into_mut(),
+            Entry::Vacant(new) => new.insert(Scorer::new(&gpu, &model, 1, time)?),
+        };
+        let (logp, entropy) = scorer.score(&gpu, &row_batch(tokens, time))?;
         print(args, &scored(tokens, &logp, &entropy), tokenizer.as_ref())?;
     }
     if let Some(path) = &args.grads {
@@ -169,11 +171,14 @@ fn write_gradients(gpu: &Gpu, model: &Model, rows: &[(String, Vec<u32>)], path: 
     let mut passes: HashMap<usize, GradientPass> = HashMap::new();
     for (_, tokens) in rows {
         let time = padded(tokens.len());
-        if !passes.contains_key(&time) {
-            let acts = GradientPass::activations(gpu, model, 1, time);
-            passes.insert(time, GradientPass::new(gpu, model, acts, &tree)?);
-        }
-        passes[&time].run(gpu, &row_batch(tokens, time), 1.0 / scored as f32)?;
+        let pass = match passes.entry(time) {
+            Entry::Occupied(known) => known.into_mut(),
+            Entry::Vacant(new) => {
+                let acts = GradientPass::activations(gpu, model, 1, time);
+                new.insert(GradientPass::new(gpu, model, acts, &tree)?)
+            }
+        };
+        pass.run(gpu, &row_batch(tokens, time), 1.0 / scored as f32)?;
     }
     let parent = path.parent().filter(|p| !p.as_os_str().is_empty()).unwrap_or(Path::new("."));
     let mut file = tempfile::NamedTempFile::new_in(parent).with_context(|| path.display().to_string())?;

@@ -28,6 +28,9 @@ pub struct Llama3Scaling {
     pub original_max_position_embeddings: u64,
 }
 
+/// More blocks than any model has; names and arenas are made for all of them before a file is looked at.
+const MAX_LAYERS: usize = 10_000;
+
 /// Everything that fixes a model's tensors and arithmetic.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct ModelConfig {
@@ -124,6 +127,16 @@ impl ModelConfig {
         }
         if !out.is_empty() {
             return out;
+        }
+        if self.num_hidden_layers > MAX_LAYERS {
+            out.push(format!("num_hidden_layers = {}: must be at most {MAX_LAYERS}", self.num_hidden_layers));
+        }
+        if self.architecture == Architecture::Llama && !self.hidden_size.is_multiple_of(self.num_attention_heads) {
+            out.push(format!(
+                "hidden_size = {}: transformers takes a Llama only when num_attention_heads = {} divides it; \
+                 --architecture qwen3 has no such rule",
+                self.hidden_size, self.num_attention_heads
+            ));
         }
         if !self.num_attention_heads.is_multiple_of(self.num_key_value_heads) {
             out.push(format!(

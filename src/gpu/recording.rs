@@ -318,11 +318,18 @@ impl Gpu {
     pub(super) fn poll(&self, submission: Option<wgpu::SubmissionIndex>) -> Result<(), GpuFault> {
         const TIMEOUT_SECONDS: u64 = 120;
         let poll = || {
-            self.device
-                .poll(wgpu::PollType::Wait { submission_index: submission, timeout: Some(Duration::from_secs(TIMEOUT_SECONDS)) })
+            self.device.poll(wgpu::PollType::Wait {
+                submission_index: submission.clone(),
+                timeout: Some(Duration::from_secs(TIMEOUT_SECONDS)),
+            })
         };
         // wgpu 30 panics inside poll when the device is lost (reference/reliability.md 1.1).
-        match std::panic::catch_unwind(std::panic::AssertUnwindSafe(poll)) {
+        let mut outcome = std::panic::catch_unwind(std::panic::AssertUnwindSafe(&poll));
+        if matches!(outcome, Ok(Err(wgpu::PollError::Timeout))) {
+            // The process may have been stopped meanwhile (Ctrl-Z, a laptop asleep): the clock ran on, the device did not.
+            outcome = std::panic::catch_unwind(std::panic::AssertUnwindSafe(&poll));
+        }
+        match outcome {
             Ok(Ok(_)) => Ok(()),
             Ok(Err(wgpu::PollError::Timeout)) => Err(GpuFault::Timeout(TIMEOUT_SECONDS)),
             Ok(Err(other)) => Err(GpuFault::Lost(other.to_string())),

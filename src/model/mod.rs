@@ -19,6 +19,9 @@ use crate::ops::rope;
 use safetensors_file::TensorSink;
 use weight_files::WeightFiles;
 
+/// Gives the numbers of (Hugging Face name, shape).
+pub type Reader<'a> = dyn FnMut(&str, &[usize]) -> anyhow::Result<Vec<f32>> + 'a;
+
 /// A model on the device: its shape, its parameters, and the table of its rotations.
 pub struct Model {
     /// The shape.
@@ -78,6 +81,14 @@ impl Model {
         let tied = self.config.tie_word_embeddings;
         let ignorable = |name: &str| (tied && name == "lm_head.weight") || name.ends_with("rotary_emb.inv_freq");
         files.expect(&self.names(), &ignorable)?;
+        if tied && files.shape("lm_head.weight").is_some() {
+            let shape = [self.config.vocab_size, self.config.hidden_size];
+            anyhow::ensure!(
+                files.read_f32("lm_head.weight", &shape)? == files.read_f32("model.embed_tokens.weight", &shape)?,
+                "{}: config.json says tie_word_embeddings, but lm_head.weight differs from the embedding; set it to false",
+                crate::vfs::shown(files.dir())
+            );
+        }
         self.fill(gpu, &self.values, &mut |name, shape| files.read_f32(name, shape))
     }
 
@@ -85,12 +96,7 @@ impl Model {
     ///
     /// # Errors
     /// What `read` returns.
-    pub fn fill(
-        &self,
-        gpu: &Gpu,
-        arena: &Arena,
-        read: &mut dyn FnMut(&str, &[usize]) -> anyhow::Result<Vec<f32>>,
-    ) -> anyhow::Result<()> {
+    pub fn fill(&self, gpu: &Gpu, arena: &Arena, read: &mut Reader<'_>) -> anyhow::Result<()> {
         for (spec, tensor) in self.parameters.tensors(arena) {
             let mut whole = Vec::with_capacity(spec.len());
             for (name, shape, _) in spec.ranges() {

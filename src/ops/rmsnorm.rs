@@ -7,7 +7,10 @@ use crate::{bind, shader, uniform};
 
 const SHADER: Shader = shader!("rmsnorm");
 
-uniform! { struct Dims { rows: u32, cols4: u32, stride4: u32, offset4: u32, eps: f32, accumulate: u32 } }
+/// Rows that one invocation sums at most.
+const MAX_TURNS: usize = 32_768;
+
+uniform! { struct Dims { rows: u32, cols4: u32, stride4: u32, offset4: u32, first_row: u32, eps: f32, accumulate: u32 } }
 
 /// Which rows of a matrix are normalised: all of it, or the heads in a range of its columns.
 #[derive(Clone, Copy, Debug)]
@@ -41,6 +44,7 @@ impl Rows {
             cols4: (self.cols / 4) as u32,
             stride4: (self.stride / 4) as u32,
             offset4: (self.offset / 4) as u32,
+            first_row: 0,
             eps: eps as f32,
             accumulate: u32::from(accumulate),
         }
@@ -88,8 +92,22 @@ pub fn backward_gain(r: &mut Recording, gpu: &Gpu, rows: Rows, dy: &Tensor, x: &
     // Few columns: on a software adapter small workgroups, so that every core has some.
     let size = if lanes == 1 { 8 } else { WG };
     let groups = grid((rows.cols as u64 / 4).div_ceil(u64::from(size / lanes)));
-    let dims = rows.dims(0.0, true);
-    r.run(gpu, &SHADER, "backward_gain", &rows.constants(size, lanes), dims, bind!(x, rstd, dy, dgain), groups, rows.cost(2.0));
+    // A lane's loop stays far below the 65,535 turns after which lavapipe ends it.
+    let most = MAX_TURNS * lanes as usize;
+    for first in (0..rows.count()).step_by(most) {
+        let end = rows.count().min(first + most);
+        let dims = Dims { first_row: first as u32, rows: end as u32, ..rows.dims(0.0, true) };
+        r.run(
+            gpu,
+            &SHADER,
+            "backward_gain",
+            &rows.constants(size, lanes),
+            dims,
+            bind!(x, rstd, dy, dgain),
+            groups,
+            rows.cost(2.0),
+        );
+    }
 }
 
 /// The same arithmetic in f64, on whole rows.

@@ -360,18 +360,27 @@ impl Running<'_> {
             self.sampler = Some(Generator::new(&trainer.gpu, &trainer.model, 1, trainer.model.max_context())?);
         }
         let Some(sampler) = &self.sampler else { unreachable!("it was just made") };
-        let ids = tokenizer.encode(prompt)?;
-        let eos = tokenizer.eos_id();
-        let sampling = Sampling { temperature: 0.8, seed: settings.train.seed ^ trainer.state.step, ..Sampling::default() };
+        let mut ids = tokenizer.encode(prompt)?;
+        let (eos, context) = (tokenizer.eos_id(), trainer.model.max_context());
+        let mut sampling = Sampling { temperature: 0.8, seed: settings.train.seed ^ trainer.state.step, ..Sampling::default() };
         let mut stream: DecodeStream = tokenizer.decode_stream();
-        let mut text = String::new();
-        sampler.run(&trainer.gpu, &[ids], tokens, &sampling, |_, new| {
-            if Some(new[0]) == eos {
-                return Ok(false);
-            }
-            text.push_str(&stream.push(new[0])?);
-            Ok(true)
-        })?;
+        let (mut text, mut left, mut ended) = (String::new(), tokens, false);
+        while left > 0 && !ended {
+            // A text longer than the context goes on from its last half.
+            let seen = if ids.len() < context { ids.clone() } else { ids[ids.len() - context / 2..].to_vec() };
+            let before = left;
+            sampler.run(&trainer.gpu, &[seen], left, &sampling, |_, new| {
+                ended = Some(new[0]) == eos;
+                if !ended {
+                    ids.push(new[0]);
+                    left -= 1;
+                    text.push_str(&stream.push(new[0])?);
+                }
+                Ok(!ended)
+            })?;
+            ended |= left == before;
+            sampling.seed = sampling.seed.wrapping_add(1 << 32);
+        }
         text.push_str(&stream.finish()?);
         Ok(text)
     }

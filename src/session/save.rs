@@ -52,7 +52,7 @@ impl ModelFolder<'_> {
         out.file("model.safetensors", |file| self.tensors(file, &[("", &self.model.values)]))?;
         out.json("config.json", &config_json(config, &self.tokens()))?;
         out.json("generation_config.json", &generation_config_json(&self.tokens()))?;
-        for (name, bytes) in self.tokenizer.files(config.max_position_embeddings)? {
+        for (name, bytes) in self.tokenizer.files(config.max_position_embeddings, config.architecture)? {
             out.file(&name, |file| Ok(file.write_all(&bytes)?))?;
         }
         Ok(())

@@ -11,6 +11,9 @@ use crate::ops::objective::stats;
 use serde::{Deserialize, Serialize};
 use std::collections::VecDeque;
 
+/// Tokens in a micro-batch, at most: a token may occur that often, and one invocation sums its rows (lavapipe ends loops at 65,535).
+const MAX_ROWS: usize = 32_768;
+
 /// Everything that training needs beside files, events and commands.
 pub struct Pretrain {
     /// The device.
@@ -68,6 +71,12 @@ impl Pretrain {
         let t = &settings.train;
         let model = Model::new(&gpu, config, t.seq_len)?;
         let micro = micro_batch(config, t, gpu.class(), gpu.max_binding_bytes());
+        anyhow::ensure!(
+            micro * t.seq_len <= MAX_ROWS,
+            "--micro-batch-size {micro}: {} tokens at once; at most {MAX_ROWS} are computed at once, so use at most {}",
+            micro * t.seq_len,
+            MAX_ROWS / t.seq_len
+        );
         let acts = GradientPass::activations(&gpu, &model, micro, t.seq_len);
         let optimizer = Optimizer::new(&gpu, &model.parameters, &model.values, &acts.stats)?;
         let scorer = Scorer::over(&gpu, &model, acts.clone())?;

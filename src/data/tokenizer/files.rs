@@ -1,6 +1,7 @@
 //! Tokenizers as files: reading `tokenizer.json` and its companions from strangers, writing them so that `AutoTokenizer` opens them.
 
 use super::{CharTable, Direct, END_OF_TEXT, Spelling, Tokenizer, guarded, words};
+use crate::config::Architecture;
 use crate::data::{shown, shown_path};
 use anyhow::{Context, Result, anyhow, bail, ensure};
 use serde::de::{Deserializer, IgnoredAny, MapAccess, SeqAccess, Visitor};
@@ -59,8 +60,14 @@ impl Tokenizer {
     }
 
     /// The files that make `AutoTokenizer.from_pretrained` open this tokenizer: (name, content). Context length in tokens.
-    pub fn files(&self, model_max_length: usize) -> Result<Vec<(String, Vec<u8>)>> {
+    ///
+    /// Beside a Qwen2 model transformers 5 builds a `Qwen2Tokenizer` with rules of its own, whatever `tokenizer_class` says, and loses the
+    /// blanks of a tokenizer that is not Qwen's. An `auto_map` without a slow class makes it take tokenizer.json as it is.
+    pub fn files(&self, model_max_length: usize, architecture: Architecture) -> Result<Vec<(String, Vec<u8>)>> {
         let mut config = (*self.config).clone();
+        if architecture == Architecture::Qwen2 && !config.contains_key("tokenizer_class") {
+            config.insert("auto_map".into(), json!({"AutoTokenizer": [null, "unused.Unused"]}));
+        }
         config.insert("model_max_length".into(), json!(model_max_length));
         config.entry("tokenizer_class").or_insert(json!("PreTrainedTokenizerFast"));
         config.entry("clean_up_tokenization_spaces").or_insert(json!(false));

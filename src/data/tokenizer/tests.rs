@@ -1,5 +1,6 @@
 use super::stream::{byte_of, char_of};
 use super::*;
+use crate::config::Architecture;
 use crate::data::{Corpus, Notices};
 use proptest::prelude::*;
 use serde_json::{Value, json};
@@ -17,7 +18,7 @@ static BYTES: LazyLock<Tokenizer> = LazyLock::new(|| Tokenizer::bytes(false).exp
 static BYTES_EOS: LazyLock<Tokenizer> = LazyLock::new(|| Tokenizer::bytes(true).expect("bytes build"));
 
 fn save(tokenizer: &Tokenizer, folder: &Path) {
-    for (name, content) in tokenizer.files(128).expect("files") {
+    for (name, content) in tokenizer.files(128, Architecture::Llama).expect("files") {
         std::fs::write(folder.join(name), content).expect("write");
     }
 }
@@ -200,7 +201,7 @@ fn files_load_again() {
             assert_eq!(loaded.encode(SAMPLE).unwrap(), tokenizer.encode(SAMPLE).unwrap());
             assert_eq!((loaded.eos_id(), loaded.bos_id()), (tokenizer.eos_id(), tokenizer.bos_id()));
             assert_eq!((loaded.json(), loaded.vocab_size()), (tokenizer.json(), tokenizer.vocab_size()));
-            assert_eq!(loaded.files(128).unwrap(), tokenizer.files(128).unwrap());
+            assert_eq!(loaded.files(128, Architecture::Llama).unwrap(), tokenizer.files(128, Architecture::Llama).unwrap());
         }
     }
 }
@@ -215,7 +216,7 @@ fn special_tokens_come_from_the_files_beside() {
     std::fs::write(at("tokenizer_config.json"), json!({"eos_token": {"content": END_OF_TEXT}, "chat_template": "x"}).to_string())
         .unwrap();
     assert_eq!((load().unwrap().eos_id(), load().unwrap().bos_id()), (eos, None));
-    let kept = load().unwrap().files(7).unwrap();
+    let kept = load().unwrap().files(7, Architecture::Llama).unwrap();
     let config: Value = serde_json::from_slice(&kept[1].1).unwrap();
     assert_eq!((&config["chat_template"], &config["model_max_length"]), (&json!("x"), &json!(7)));
     std::fs::remove_file(at("tokenizer_config.json")).unwrap();

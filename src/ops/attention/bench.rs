@@ -1,6 +1,6 @@
 //! Speed of the stagings side by side: `cargo test attention_speed -- --ignored --nocapture`. Figures in LOG.md.
 
-use super::{Pass, Plan, Shape, Staging, backward_by, forward_by};
+use super::{DecodePlan, Pass, Plan, Shape, Staging, backward_by, decode_by, forward_by};
 use crate::gpu::{Gpu, Recording, Tensor};
 use crate::ops::check::Case;
 
@@ -99,6 +99,38 @@ fn attention_speed() -> anyhow::Result<()> {
                 print!("   {:8.2} {:8.2} ms {:5.1} {:5.1}", 1e3 * wall, 1e3 * cpu, rate / wall, 2.0 * rate / cpu);
             }
             println!("   {:5.2} {:5.2} s", first[0], first[1]);
+        }
+    }
+    Ok(())
+}
+
+#[test]
+#[ignore = "a measurement"]
+fn attention_decode_speed() -> anyhow::Result<()> {
+    let gpu = pollster::block_on(Gpu::open(None))?;
+    for (batch, heads, kv_heads, max_time, head_dim) in [(64, 6, 6, 256, 64), (64, 8, 2, 256, 64), (16, 4, 4, 64, 32)] {
+        let shape = Shape { batch, time: 1, heads, kv_heads, head_dim };
+        let case = Case::new("bench", 1);
+        let qkv = Tensor::new(&gpu, "bench", "qkv", &[batch, shape.row_width()]);
+        let [k, v] = ["k", "v"].map(|n| Tensor::new(&gpu, "bench", n, &[batch, max_time, kv_heads * head_dim]));
+        let out = Tensor::new(&gpu, "bench", "out", &[batch, heads * head_dim]);
+        let positions = case.upload_u32(&gpu, "positions", &vec![max_time as u32 - 1; batch]);
+        println!(
+            "B {batch} H {heads}/{kv_heads} cache {max_time} D {head_dim}: best wall ms, cpu ms, GF/s by two cores; first run cpu s"
+        );
+        for (at_once, chunk) in [(1, 1), (1, 2), (1, 4), (4, 1), (4, 2)] {
+            if !shape.group().is_multiple_of(at_once) {
+                continue;
+            }
+            let plan = DecodePlan { head_dim, threads: 8, heads: at_once, chunk };
+            let mut r = Recording::new("decode");
+            decode_by(&mut r, &gpu, plan, shape, &qkv, &positions, &k, &v, &out);
+            let r = r.finish(&gpu)?;
+            let first = timed(&gpu, &r)?[1];
+            let best = (0..9).map(|_| timed(&gpu, &r)).collect::<anyhow::Result<Vec<_>>>()?;
+            let [wall, cpu] = [0, 1].map(|i| best.iter().map(|b| b[i]).fold(f64::INFINITY, f64::min));
+            let rate = 2.0 * 4.0 * (batch * heads * max_time * head_dim) as f64 / cpu / 1e9;
+            println!("heads {at_once} chunk {chunk}   {:8.2} {:8.2} ms {rate:5.1}   {first:5.2} s", 1e3 * wall, 1e3 * cpu);
         }
     }
     Ok(())

@@ -5,7 +5,9 @@
 
 mod checks;
 mod decode;
+mod passes;
 mod source;
+mod staging;
 mod text;
 pub mod twin;
 
@@ -83,12 +85,12 @@ pub fn staging(gpu: &Gpu) -> Staging {
 /// compile grows with the square of what a thread holds, so that is bounded: `numbers` of each of its matrices.
 fn plan(gpu: &Gpu, staging: Staging, pass: Pass, shape: Shape) -> Plan {
     let head_dim = shape.head_dim;
-    let rows_for = |numbers: usize| [4, 2].into_iter().find(|r| r * head_dim <= numbers).unwrap_or(1);
+    let rows_for = |most: usize, numbers: usize| (numbers / head_dim).clamp(1, most);
     match staging {
-        Staging::Direct => Plan { pass, staging, head_dim, threads: 8, rows: rows_for(128), split: 1, chunk: 1 },
+        Staging::Direct => Plan { pass, staging, head_dim, threads: 8, rows: rows_for(4, 128), split: 1, chunk: 1 },
         Staging::Subgroup => {
             let lanes = gpu.subgroup_size().unwrap_or(8) as usize;
-            let rows = rows_for(if pass == Pass::Forward { 256 } else { 128 });
+            let rows = if pass == Pass::Forward { rows_for(4, 256) } else { rows_for(2, 128) };
             Plan { pass, staging, head_dim, threads: lanes, rows, split: 1, chunk: lanes }
         }
         Staging::Shared => {
@@ -197,7 +199,7 @@ fn decode_plan(gpu: &Gpu, shape: Shape) -> DecodePlan {
     match gpu.class() {
         AdapterClass::Software => {
             let heads = [4, 3, 2].into_iter().find(|&n| shape.group().is_multiple_of(n)).unwrap_or(1);
-            DecodePlan { head_dim: shape.head_dim, threads: 8, heads, chunk: 2 }
+            DecodePlan { head_dim: shape.head_dim, threads: 8, heads, chunk: 1 }
         }
         AdapterClass::Hardware => DecodePlan { head_dim: shape.head_dim, threads: 64, heads: 1, chunk: 2 },
     }
@@ -215,7 +217,20 @@ pub fn decode(
     cache_v: &Tensor,
     out: &Tensor,
 ) {
-    let plan = decode_plan(gpu, shape);
+    decode_by(r, gpu, decode_plan(gpu, shape), shape, qkv, positions, cache_k, cache_v, out);
+}
+
+fn decode_by(
+    r: &mut Recording,
+    gpu: &Gpu,
+    plan: DecodePlan,
+    shape: Shape,
+    qkv: &Tensor,
+    positions: &Tensor,
+    cache_k: &Tensor,
+    cache_v: &Tensor,
+    out: &Tensor,
+) {
     let max_time = cache_k.shape()[1];
     let dims = DecodeDims {
         batch: shape.batch as u32,
@@ -246,8 +261,8 @@ pub fn sources() -> Vec<(String, String)> {
             let subgroup = Plan { staging: Staging::Subgroup, chunk: 8, ..plan };
             all.extend([plan, shared, subgroup].map(|p| (p.stem(), p.text())));
         }
-        for (threads, heads) in [(8, 2), (64, 1)] {
-            let plan = DecodePlan { head_dim, threads, heads, chunk: 2 };
+        for (threads, heads, chunk) in [(8, 2, 1), (64, 1, 2)] {
+            let plan = DecodePlan { head_dim, threads, heads, chunk };
             all.push((plan.stem(), plan.text()));
         }
     }
@@ -256,3 +271,23 @@ pub fn sources() -> Vec<(String, String)> {
 
 #[cfg(test)]
 mod bench;
+
+#[cfg(test)]
+mod tests {
+    use crate::gpu::{reflect::reflect, resolve};
+
+    #[test]
+    fn texts_are_distinct_and_fit_every_adapter() -> anyhow::Result<()> {
+        let mut stems = std::collections::HashSet::new();
+        for (stem, text) in super::sources() {
+            assert!(stems.insert(stem.clone()), "{stem} twice");
+            let found = reflect(&stem, &resolve(&text)?)?;
+            assert!(found.entry_points.iter().all(|e| e.bindings.len() <= 1 + 7), "{stem}: bindings");
+            let module = &found.module;
+            let shared = module.global_variables.iter().filter(|(_, v)| v.space == naga::AddressSpace::WorkGroup);
+            let bytes: u32 = shared.map(|(_, v)| module.types[v.ty].inner.size(module.to_ctx())).sum();
+            assert!(bytes <= 16_384, "{stem}: {bytes} bytes of workgroup memory");
+        }
+        Ok(())
+    }
+}

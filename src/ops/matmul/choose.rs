@@ -156,7 +156,7 @@ fn seconds(gpu: &Gpu, role: Role, tile: Tile, [rows, cols, depth]: [usize; 3]) -
 /// A fault of the device.
 pub fn measured_peak_gflops(gpu: &Gpu) -> anyhow::Result<f64> {
     let key = format!("matmul {}/peak GFLOP/s", sources_hash());
-    let peak = gpu.measured(&key, || {
+    let peak = gpu.measured_peak(&key, || {
         let mut peak: f64 = 0.0;
         for edge in [1024, 2048, 4096] {
             let shape = Shape { rows: edge, cols: edge, depth: edge, strides: [edge; 3] };
