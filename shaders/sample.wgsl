@@ -58,6 +58,7 @@ fn rank_of(value: f32) -> u32 {
 }
 
 @compute @workgroup_size(WG)
+// Length: one row from logits to token; the steps share a dozen values, and barriers may stand in no helper's branch.
 fn draw(@builtin(workgroup_id) group: vec3<u32>, @builtin(local_invocation_index) local: u32) {
     let row = group.x;
     let start = row * dims.stride;

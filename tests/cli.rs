@@ -1,4 +1,6 @@
 //! The command line as its users and scripts meet it: help, JSON, refusals, closed pipes.
+//!
+//! Length: one table of bad inputs and one test a command.
 
 mod common;
 
@@ -222,6 +224,7 @@ fn a_dry_run_writes_nothing() {
 }
 
 /// Every mistake: one line that names it, exit code 1 (2 where clap refuses), and no trace on disk.
+// Length: a table, a row an input.
 #[test]
 fn bad_input_is_refused_in_one_line() {
     let t = Trained::get();

@@ -1,5 +1,7 @@
 //! Laws that hold for every model, whatever its numbers: causality, packing, accumulation, repetition, the gate, generation, memory.
 //! They run on whatever adapter is there; those that depend on the choice of kernels run on both classes.
+//!
+//! Length: one test a law.
 
 use lehr::config::{Architecture, ModelConfig, Scheduler, Settings};
 use lehr::data::{Batch, Dataset, IGNORE, TokenFile};

@@ -222,6 +222,7 @@ fn a_flipped_bit_falls_back_to_the_checkpoint_before() {
     same_as_straight(&place, "run");
 }
 
+// Length: one conversation.
 #[test]
 fn every_command_is_answered() {
     let place = Place::new();

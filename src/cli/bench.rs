@@ -3,7 +3,7 @@
 use super::{open, output};
 use crate::config::{Layers, Settings};
 use crate::data::{Dataset, TokenFile};
-use crate::gpu::ProfileRow;
+use crate::gpu::{Gpu, ProfileRow};
 use crate::ops::matmul::measured_peak_gflops;
 use crate::rng::Rng;
 use crate::train::Pretrain;
@@ -43,72 +43,93 @@ pub struct Args {
 pub fn run(args: &Args) -> anyhow::Result<i32> {
     anyhow::ensure!(args.steps > 0 && args.vocab > 0, "--steps and --vocab must be at least 1");
     let settings = settings(args)?;
-    let t = &settings.train;
     let gpu = open::gpu(args.adapter.as_deref())?;
     let begin = Instant::now();
-    let config = settings.model.config(args.vocab, t.seq_len);
-    let n = (t.batch_size * (t.seq_len + 1) * 4) as u64;
-    let rng = Rng::new(t.seed, "bench");
-    let tokens: Vec<u32> = (0..n).map(|i| rng.below(0, i, args.vocab as u64) as u32).collect();
-    let file = Arc::new(TokenFile::from_tokens(&tokens, &[n], args.vocab)?);
-    let mut trainer = Pretrain::new(gpu, &settings, &config, Dataset::split(file, 0.0)?)?;
+    let mut trainer = trainer(args, &settings, gpu)?;
     let peak = measured_peak_gflops(&trainer.gpu)?;
     trainer.step()?;
     trainer.flush()?;
     let first_step_seconds = begin.elapsed().as_secs_f64();
     trainer.step()?;
     trainer.flush()?;
-    let mut seconds: Vec<f64> = Vec::new();
-    for _ in 0..args.steps {
+    let seconds = time_steps(&mut trainer, args.steps)?;
+    let times = Times { median: seconds[seconds.len() / 2], best: seconds[0], first_step: first_step_seconds };
+    report(args, &settings, &trainer, peak, times)?;
+    if args.profile {
+        profile(args, &trainer)?;
+    }
+    Ok(0)
+}
+
+/// Seconds.
+struct Times {
+    median: f64,
+    best: f64,
+    first_step: f64,
+}
+
+/// A trainer on made-up tokens.
+fn trainer(args: &Args, settings: &Settings, gpu: Gpu) -> anyhow::Result<Pretrain> {
+    let t = &settings.train;
+    let n = (t.batch_size * (t.seq_len + 1) * 4) as u64;
+    let rng = Rng::new(t.seed, "bench");
+    let tokens: Vec<u32> = (0..n).map(|i| rng.below(0, i, args.vocab as u64) as u32).collect();
+    let file = Arc::new(TokenFile::from_tokens(&tokens, &[n], args.vocab)?);
+    Pretrain::new(gpu, settings, &settings.model.config(args.vocab, t.seq_len), Dataset::split(file, 0.0)?)
+}
+
+/// Seconds of each update, ascending.
+fn time_steps(trainer: &mut Pretrain, steps: usize) -> anyhow::Result<Vec<f64>> {
+    let mut seconds = Vec::new();
+    for _ in 0..steps {
         let begin = Instant::now();
         trainer.step()?;
         trainer.flush()?;
         seconds.push(begin.elapsed().as_secs_f64());
     }
     seconds.sort_by(f64::total_cmp);
-    let step = seconds[seconds.len() / 2];
+    Ok(seconds)
+}
+
+fn report(args: &Args, settings: &Settings, trainer: &Pretrain, peak: f64, times: Times) -> anyhow::Result<()> {
+    let t = &settings.train;
     let tokens = trainer.tokens_per_step() as f64;
-    let flops = tokens * config.flops_per_token_training((t.seq_len as f64 + 1.0) / 2.0);
-    let achieved = flops / step / 1e9;
+    let flops = tokens * trainer.model.config.flops_per_token_training((t.seq_len as f64 + 1.0) / 2.0);
+    let achieved = flops / times.median / 1e9;
     let summary = trainer.gpu.summary();
-    let result = serde_json::json!({
-        "preset": args.preset,
-        "adapter": summary.name,
-        "driver": summary.driver,
-        "parameters": trainer.model.parameters.count(),
-        "batch_size": t.batch_size,
-        "seq_len": t.seq_len,
-        "tokens_per_second": tokens / step,
-        "step_ms": 1e3 * step,
-        "best_step_ms": 1e3 * seconds[0],
-        "gflop_per_step": flops / 1e9,
-        "matmul_gflops": achieved,
-        "measured_peak_gflops": peak,
-        "mfu": achieved / peak,
-        "first_step_seconds": first_step_seconds,
-        "device_bytes": trainer.gpu.ledger().total(),
-        "dispatches_per_step": trainer.recording().0.dispatches() * trainer.recording().1 + trainer.optimizer.recording().dispatches(),
-    });
+    let (pass, passes) = trainer.recording();
     if args.json {
-        output::json_line(&result)?;
-    } else {
-        output::line(&format!(
-            "{} on {}: {:.0} tokens/s, {:.1} ms a step (best {:.1}), {:.1} of {:.1} GFLOP/s ({:.0} %), first step after {:.1} s",
-            args.preset,
-            summary.name,
-            tokens / step,
-            1e3 * step,
-            1e3 * seconds[0],
-            achieved,
-            peak,
-            100.0 * achieved / peak,
-            first_step_seconds
-        ))?;
+        return output::json_line(&serde_json::json!({
+            "preset": args.preset,
+            "adapter": summary.name,
+            "driver": summary.driver,
+            "parameters": trainer.model.parameters.count(),
+            "batch_size": t.batch_size,
+            "seq_len": t.seq_len,
+            "tokens_per_second": tokens / times.median,
+            "step_ms": 1e3 * times.median,
+            "best_step_ms": 1e3 * times.best,
+            "gflop_per_step": flops / 1e9,
+            "matmul_gflops": achieved,
+            "measured_peak_gflops": peak,
+            "mfu": achieved / peak,
+            "first_step_seconds": times.first_step,
+            "device_bytes": trainer.gpu.ledger().total(),
+            "dispatches_per_step": pass.dispatches() * passes + trainer.optimizer.recording().dispatches(),
+        }));
     }
-    if args.profile {
-        profile(args, &trainer)?;
-    }
-    Ok(0)
+    output::line(&format!(
+        "{} on {}: {:.0} tokens/s, {:.1} ms a step (best {:.1}), {:.1} of {:.1} GFLOP/s ({:.0} %), first step after {:.1} s",
+        args.preset,
+        summary.name,
+        tokens / times.median,
+        1e3 * times.median,
+        1e3 * times.best,
+        achieved,
+        peak,
+        100.0 * achieved / peak,
+        times.first_step
+    ))
 }
 
 fn settings(args: &Args) -> anyhow::Result<Settings> {

@@ -47,14 +47,7 @@ const MAX_ROOM: usize = 1 << 20;
 /// Generate.
 pub fn run(args: &Args) -> anyhow::Result<i32> {
     check(args)?;
-    let prompt = match &args.prompt {
-        Some(prompt) => prompt.clone(),
-        None => {
-            let mut text = String::new();
-            std::io::stdin().take(16 << 20).read_to_string(&mut text)?;
-            text
-        }
-    };
+    let prompt = prompt(args)?;
     let dir = open::model_folder(&args.model)?;
     let config = open::config(&dir)?;
     let tokenizer = open::tokenizer(&dir, &config)?;
@@ -105,6 +98,18 @@ pub fn run(args: &Args) -> anyhow::Result<i32> {
         writeln!(out, "{rest}")?;
     }
     Ok(0)
+}
+
+/// The prompt as typed, or from standard input.
+fn prompt(args: &Args) -> anyhow::Result<String> {
+    let mut text = String::new();
+    match &args.prompt {
+        Some(prompt) => text.clone_from(prompt),
+        None => {
+            std::io::stdin().take(16 << 20).read_to_string(&mut text)?;
+        }
+    }
+    Ok(text)
 }
 
 fn check(args: &Args) -> anyhow::Result<()> {

@@ -79,6 +79,7 @@ impl Person {
         }
     }
 
+    // Length: one arm an event.
     fn event(&mut self, event: &Event) {
         match event {
             Event::Started(s) => {

@@ -119,7 +119,7 @@ pub struct DemoArgs {
     #[arg(long, value_name = "DIR")]
     run: Option<PathBuf>,
     /// Updates to make.
-    #[arg(long, default_value_t = 1200)]
+    #[arg(long, default_value_t = 1500)]
     steps: u64,
     /// Seed of weights, data order and samples.
     #[arg(long, default_value_t = 1337)]
@@ -137,9 +137,11 @@ pub fn demo(args: &DemoArgs, started: Instant) -> anyhow::Result<i32> {
         .run
         .clone()
         .unwrap_or_else(|| (1..).map(|i| PathBuf::from(format!("runs/demo-{i:03}"))).find(|p| !p.exists()).unwrap_or_default());
-    // The text lies in a file while the run reads it, as any user's text would.
-    let folder = tempfile::tempdir()?;
-    let text = folder.path().join("stories.txt");
+    // The text lies in a file beside the run, as any user's text would, so that the run can be resumed.
+    let text = run.with_extension("txt");
+    if let Some(parent) = text.parent() {
+        std::fs::create_dir_all(parent)?;
+    }
     std::fs::write(&text, STORIES)?;
     let mut layers = Layers::default();
     layers.preset("nano")?;

@@ -163,6 +163,14 @@ fn print(args: &Args, row: &Scored, tokenizer: Option<&Tokenizer>) -> anyhow::Re
     }
 }
 
+/// A file that others may read, as any output; temporary files are their owner's alone.
+fn temp_file(folder: &Path) -> std::io::Result<tempfile::NamedTempFile> {
+    let mut builder = tempfile::Builder::new();
+    #[cfg(unix)]
+    builder.permissions(std::os::unix::fs::PermissionsExt::from_mode(0o644));
+    builder.tempfile_in(folder)
+}
+
 fn write_gradients(gpu: &Gpu, model: &Model, rows: &[(String, Vec<u32>)], path: &Path) -> anyhow::Result<()> {
     let scored: usize = rows.iter().map(|(_, t)| t.len() - 1).sum();
     anyhow::ensure!(scored > 0, "--grads: no token is predicted, so there is no loss; give longer lines");
@@ -181,7 +189,7 @@ fn write_gradients(gpu: &Gpu, model: &Model, rows: &[(String, Vec<u32>)], path: 
         pass.run(gpu, &row_batch(tokens, time), 1.0 / scored as f32)?;
     }
     let parent = path.parent().filter(|p| !p.as_os_str().is_empty()).unwrap_or(Path::new("."));
-    let mut file = tempfile::NamedTempFile::new_in(parent).with_context(|| path.display().to_string())?;
+    let mut file = temp_file(parent).with_context(|| path.display().to_string())?;
     let mut reader = model.reader(gpu, &grads);
     {
         let mut out = std::io::BufWriter::new(file.as_file_mut());

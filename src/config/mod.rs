@@ -1,6 +1,6 @@
 //! Every setting, once: clap holds the default, the help and the flag; serde the value in files; the window draws it from the same schema.
 //!
-//! Precedence: default < preset < config file < flags actually typed ([`layers`]).
+//! Precedence: default < preset < config file < flags actually typed (`layers.rs`).
 
 mod layers;
 mod model;

@@ -3,6 +3,7 @@
 use super::{Scheduler, Settings};
 
 impl Settings {
+    // Length: one statement a setting.
     /// # Errors
     /// The first setting that is out of range or contradicts another.
     pub fn validate(&self) -> anyhow::Result<()> {

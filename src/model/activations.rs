@@ -134,6 +134,7 @@ pub fn vocab_stride(vocab: usize) -> usize {
 }
 
 impl<T: Clone> Activations<T> {
+    // Length: one line a tensor.
     /// The only place where an activation is named and shaped; `make` gives each its storage.
     pub fn declare(
         c: &ModelConfig,

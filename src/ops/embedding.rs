@@ -1,4 +1,4 @@
-//! Embedding: y[row] = weight[token[row]].          shaders/embedding.wgsl
+//! Embedding: `y[row] = weight[token[row]]`.          shaders/embedding.wgsl
 
 use super::WG;
 use super::check::{Case, Check, wide};

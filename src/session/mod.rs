@@ -1,5 +1,6 @@
 //! Floor 5: one run: its folder, its lock, its events, its checkpoints to keep.
 
+mod actions;
 pub mod control;
 pub mod event_log;
 pub mod folder;

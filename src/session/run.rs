@@ -5,15 +5,14 @@ use super::event_log::{self, EventLog};
 use super::folder::RunFolder;
 use super::outlet::{GradNorms, Outlet, Sink};
 use super::retention::{Policy, Retention};
-use super::save::{self, ModelFolder, TrainerFile};
+use super::save;
 use super::tensorboard::TensorBoard;
 use crate::config::Settings;
-use crate::data::{DecodeStream, Tokenizer};
-use crate::event::{Checkpoint as Saved, Eval, Finished, Sample, Started, Step};
+use crate::data::Tokenizer;
+use crate::event::{Checkpoint as Saved, Finished, Started, Step};
 use crate::event::{Command, Event};
 use crate::model::Generator;
 use crate::model::checkpoint::{Checkpoint, Origin};
-use crate::ops::sample::Sampling;
 use crate::train::{Pretrain, StepResult};
 use crate::vfs::Vfs;
 use std::path::PathBuf;
@@ -45,25 +44,25 @@ pub struct Run<'a> {
 
 /// A run that is going.
 pub struct Running<'a> {
-    run: Run<'a>,
-    out: Outlet,
-    retention: Retention,
-    origin: Origin,
-    last_saved: Option<u64>,
-    checkpoint: Option<PathBuf>,
-    eval_loss: Option<f64>,
-    grad_norms: GradNorms,
+    pub(super) run: Run<'a>,
+    pub(super) out: Outlet,
+    pub(super) retention: Retention,
+    pub(super) origin: Origin,
+    pub(super) last_saved: Option<u64>,
+    pub(super) checkpoint: Option<PathBuf>,
+    pub(super) eval_loss: Option<f64>,
+    pub(super) grad_norms: GradNorms,
     /// Seconds of training before this start.
-    seconds_before: f64,
-    clock: Clock,
-    sampler: Option<Generator>,
+    pub(super) seconds_before: f64,
+    pub(super) clock: Clock,
+    pub(super) sampler: Option<Generator>,
 }
 
 /// Counts training time: evaluation, saving and pauses left out.
-struct Clock {
+pub(super) struct Clock {
     /// When it was started; `None` while it stands.
     running: Option<Instant>,
-    counted: f64,
+    pub(super) counted: f64,
     /// (seconds, tokens) at the last few steps, for the rate shown.
     window: std::collections::VecDeque<(f64, u64)>,
 }
@@ -324,145 +323,6 @@ impl Running<'_> {
             }
         }
     }
-
-    /// Commands that do not change whether the run goes on.
-    fn side_command(&mut self, command: Command) -> anyhow::Result<()> {
-        match command {
-            Command::SaveNow => self.save(false),
-            Command::EvalNow => self.evaluate(self.run.settings.eval.eval_tokens),
-            Command::SampleNow { prompt } => self.sample(&prompt, self.run.settings.eval.sample_tokens.max(200)),
-            Command::SetHyper(new) => {
-                let step = self.run.trainer.state.step;
-                let default_norm = self.run.settings.train.max_grad_norm;
-                let live = &mut self.run.trainer.state.hyper;
-                let changes = [
-                    ("learning_rate_scale", &mut live.learning_rate_scale, new.learning_rate_scale, 1.0),
-                    ("max_grad_norm", &mut live.max_grad_norm, new.max_grad_norm, default_norm),
-                ];
-                for (name, slot, value, default) in changes {
-                    let Some(value) = value else { continue };
-                    if !value.is_finite() || value < 0.0 {
-                        let text = format!("SetHyper: {name} = {value}: must be zero or more; nothing was changed");
-                        self.out.emit(&Event::Warning { text });
-                        continue;
-                    }
-                    let before = slot.replace(value).unwrap_or(default);
-                    self.out.emit(&Event::HyperChanged { step, name: name.into(), before, after: value });
-                }
-                Ok(())
-            }
-            Command::Pause | Command::Resume | Command::Step | Command::Stop => Ok(()),
-        }
-    }
-
-    /// Held-out loss on `tokens` tokens of the validation split (0: all), and a sample if asked for.
-    fn evaluate(&mut self, tokens: u64) -> anyhow::Result<()> {
-        let begin = Instant::now();
-        let sink = &mut self.out;
-        let found = self.run.trainer.evaluate(tokens, |done, all| {
-            sink.progress("evaluating", done, all);
-            Ok(())
-        })?;
-        let step = self.run.trainer.state.step;
-        if let Some(e) = found {
-            self.eval_loss = Some(e.loss);
-            let event = Event::Eval(Eval {
-                step,
-                eval_loss: e.loss,
-                perplexity: e.loss.exp(),
-                eval_tokens: e.tokens,
-                eval_seconds: begin.elapsed().as_secs_f64(),
-            });
-            self.out.emit(&event);
-        }
-        let (wanted, prompt) = (self.run.settings.eval.sample_tokens, self.run.settings.eval.sample_prompt.clone());
-        if wanted > 0 { self.sample(&prompt, wanted) } else { Ok(()) }
-    }
-
-    /// Text that continues a prompt; a prompt that cannot be used is a warning.
-    fn sample(&mut self, prompt: &str, tokens: usize) -> anyhow::Result<()> {
-        let step = self.run.trainer.state.step;
-        match self.continue_prompt(prompt, tokens) {
-            Ok(text) => self.out.emit(&Event::Sample(Sample { step, prompt: prompt.into(), text })),
-            Err(error) => {
-                self.run.trainer.gpu.check()?;
-                self.out.emit(&Event::Warning { text: format!("no sample: {error:#}") });
-            }
-        }
-        Ok(())
-    }
-
-    fn continue_prompt(&mut self, prompt: &str, tokens: usize) -> anyhow::Result<String> {
-        let Run { trainer, tokenizer, settings, .. } = &self.run;
-        if self.sampler.is_none() {
-            self.sampler = Some(Generator::new(&trainer.gpu, &trainer.model, 1, trainer.model.max_context())?);
-        }
-        let Some(sampler) = &self.sampler else { unreachable!("it was just made") };
-        let mut ids = tokenizer.encode(prompt)?;
-        let (eos, context) = (tokenizer.eos_id(), trainer.model.max_context());
-        let mut sampling = Sampling { temperature: 0.8, seed: settings.train.seed ^ trainer.state.step, ..Sampling::default() };
-        let mut stream: DecodeStream = tokenizer.decode_stream();
-        let (mut text, mut left, mut ended) = (String::new(), tokens, false);
-        while left > 0 && !ended {
-            // A text longer than the context goes on from its last half.
-            let seen = if ids.len() < context { ids.clone() } else { ids[ids.len() - context / 2..].to_vec() };
-            let before = left;
-            sampler.run(&trainer.gpu, &[seen], left, &sampling, |_, new| {
-                ended = Some(new[0]) == eos;
-                if !ended {
-                    ids.push(new[0]);
-                    left -= 1;
-                    text.push_str(&stream.push(new[0])?);
-                }
-                Ok(!ended)
-            })?;
-            ended |= left == before;
-            sampling.seed = sampling.seed.wrapping_add(1 << 32);
-        }
-        text.push_str(&stream.finish()?);
-        Ok(text)
-    }
-
-    /// Save. A save that fails is a warning while the run goes on (the next one may succeed) and an error at its end.
-    fn save(&mut self, last: bool) -> anyhow::Result<()> {
-        let begin = Instant::now();
-        let r = &self.run;
-        let step = r.trainer.state.step;
-        let file = TrainerFile {
-            state: r.trainer.state.clone(),
-            seconds: self.seconds_before + self.clock.counted,
-            events_bytes: self.out.offset(),
-            data_tokens: r.data_tokens,
-            eval_loss: self.eval_loss,
-        };
-        let folder = ModelFolder { gpu: &r.trainer.gpu, model: &r.trainer.model, tokenizer: &r.tokenizer };
-        let origin = Origin { step, ..self.origin.clone() };
-        self.retention.forget(step);
-        match save::save(r.vfs, &r.folder.checkpoints(), folder, &r.trainer.optimizer, &file, &origin) {
-            Ok((path, manifest)) => {
-                self.last_saved = Some(step);
-                self.checkpoint = Some(path.clone());
-                let save_seconds = begin.elapsed().as_secs_f64();
-                self.out.emit(&Event::Checkpoint(Saved { step, path, bytes: manifest.bytes(), save_seconds }));
-                let purged = self.retention.purge(self.run.vfs, self.run.folder.path());
-                let warnings = match purged {
-                    Ok(purged) => purged.warnings,
-                    Err(e) => vec![format!("{e:#}")],
-                };
-                warnings.into_iter().for_each(|text| self.out.emit(&Event::Warning { text }));
-                Ok(())
-            }
-            Err(error) => {
-                self.run.trainer.gpu.check()?;
-                if last {
-                    return Err(error.into());
-                }
-                self.out.emit(&Event::Warning { text: format!("{error}; training goes on and will try again at the next save") });
-                Ok(())
-            }
-        }
-    }
-
     fn finish(&mut self, reason: &str) -> anyhow::Result<Finished> {
         self.settle()?;
         let step = self.run.trainer.state.step;

@@ -24,6 +24,9 @@ const LONGEST: [usize; 2] = [400, 60];
 /// Where a panic on None or Err is the right thing: file, line's text, why.
 const MAY_PANIC: &[(&str, &str, &str)] = &[];
 
+/// Files that every repository has; the README's tree need not name them.
+const UNNAMED: &[&str] = &["README.md", "LICENSE-APACHE", "LICENSE-MIT", "Cargo.lock"];
+
 struct File {
     path: String,
     text: String,
@@ -234,26 +237,40 @@ fn no_file_names_a_machine() {
     fail_if_any(&failures);
 }
 
-/// Names in the README's tree: the fenced block that begins with the line `lehr/`, entries indented by two spaces.
+/// Paths in the README's tree, the fenced block under `## The tree`: the first word of a line, and of what follows two spaces.
 fn tree_of(readme: &str) -> Option<Vec<String>> {
-    let block = readme.split("```").skip(1).step_by(2).find(|b| b.lines().nth(1).is_some_and(|l| l.trim() == "lehr/"))?;
-    let entries = block.lines().filter(|l| l.starts_with("  ") && !l.starts_with("   "));
-    let mut names: Vec<String> =
-        entries.filter_map(|l| l.split_whitespace().next()).map(|name| name.trim_end_matches('/').to_string()).collect();
-    names.sort();
-    Some(names)
+    let block = readme.split("\n## The tree\n").nth(1)?.split("```").nth(1)?;
+    let cells = block.lines().skip(1).flat_map(|line| line.split("  "));
+    let words = cells.filter_map(|cell| cell.split_whitespace().next());
+    // The first word of a description has no dot or slash, or belongs to a list.
+    let paths = words.filter(|word| (word.contains('/') || word.contains('.')) && !word.ends_with(','));
+    Some(paths.map(|word| word.trim_end_matches('/').to_string()).collect())
+}
+
+/// What a tree names and is not there, and what is there and not named: top folders and files, and those of `src`.
+fn tree_failures(tree: &[String], files: &[String]) -> Vec<String> {
+    let below = |path: &str, folder: &str| path == folder || path.starts_with(&format!("{folder}/"));
+    let gone = tree.iter().filter(|path| !files.iter().any(|file| below(file, path)));
+    let mut failures: Vec<String> = gone.map(|path| format!("README's tree names {path}, which is not there")).collect();
+    let mut parts: Vec<String> = files
+        .iter()
+        .filter(|file| !file.starts_with('.') && !UNNAMED.contains(&file.as_str()))
+        .map(|file| file.split('/').take(if file.starts_with("src/") { 2 } else { 1 }).collect::<Vec<_>>().join("/"))
+        .collect();
+    parts.sort();
+    parts.dedup();
+    let module = |path: &str| path.trim_end_matches(".rs").to_string();
+    let missing = parts.iter().filter(|part| !tree.iter().any(|path| below(path, part) || module(path) == module(part)));
+    failures.extend(missing.map(|part| format!("README's tree does not name {part}")));
+    failures
 }
 
 #[test]
 fn the_readme_shows_the_tree() {
     let Ok(readme) = std::fs::read_to_string(root().join("README.md")) else { return };
     let Some(files) = tracked() else { return };
-    let mut top: Vec<String> = files.iter().filter_map(|f| f.split('/').next()).map(str::to_string).collect();
-    top.retain(|name| !name.starts_with('.'));
-    top.sort();
-    top.dedup();
-    let tree = tree_of(&readme).expect("README.md has no fenced block that begins with `lehr/`");
-    assert_eq!(tree, top, "README's tree (left) and the tracked files (right) differ");
+    let tree = tree_of(&readme).expect("README.md has no fenced block under `## The tree`");
+    fail_if_any(&tree_failures(&tree, &files));
 }
 
 mod gates_can_fail {
@@ -312,9 +329,15 @@ mod gates_can_fail {
 
     #[test]
     fn trees() {
-        let readme = "```sh\nls\n```\n```text\nlehr/\n  src/  code\n    gpu/\n  Cargo.toml\n```\n";
-        assert_eq!(tree_of(readme), Some(vec!["Cargo.toml".to_string(), "src".to_string()]));
+        let readme = "```sh\nls\n```\n## The tree\n```\nsrc/gpu/   all of wgpu     src/lib.rs   floors\nCargo.toml\n```\n";
+        let tree = tree_of(readme).expect("a tree");
+        assert_eq!(tree, ["src/gpu", "src/lib.rs", "Cargo.toml"]);
         assert_eq!(tree_of("```\nls\n```"), None);
+        let files = |names: &[&str]| names.iter().map(|n| n.to_string()).collect::<Vec<_>>();
+        let all = ["src/gpu/mod.rs", "src/lib.rs", "Cargo.toml", ".ci/run"];
+        assert_eq!(tree_failures(&tree, &files(&all)), Vec::<String>::new());
+        assert_eq!(tree_failures(&tree, &files(&all[1..])).len(), 1);
+        assert_eq!(tree_failures(&tree, &files(&[&all[..], &["src/ops/mod.rs", "docs/a.md"]].concat())).len(), 2);
     }
 
     #[test]

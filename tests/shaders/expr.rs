@@ -13,7 +13,6 @@ pub const DIVISORS: &[(&str, &str)] = &[
     ("tiles", "a sequence has a first tile: time is at least 1"),
     ("time", "a sequence has a token, checked where it is made"),
     ("width4", "key heads times head width / 4"),
-    ("quarter", "the head width is a positive multiple of 4, checked by config::validate"),
 ];
 
 /// Quotients by which sources may divide: the first is a positive multiple of the second.

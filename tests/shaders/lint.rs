@@ -39,7 +39,7 @@ pub enum Rule {
     ReturnInLoop,
     /// `switch`: FXC.
     Switch,
-    /// `loop {`: no visible bound.
+    /// `loop`, `while`, or a `for` that is not counted: no visible bound, and wgpu's own counter is switched off.
     BareLoop,
     /// `arrayLength`: bind groups may be padded; lengths come as uniforms.
     ArrayLength,

@@ -3,6 +3,7 @@
 //! Translations are left in `target/translated/` for `scripts/check-tint` and `scripts/check-dxc`.
 
 mod expr;
+mod flow;
 mod lint;
 mod rules;
 mod texts;

@@ -34,6 +34,28 @@ const BODIES: &[(Rule, &str, &str)] = &[
     (Rule::UnboundedToInt, "x[u32(v) % 2u] = 0.0;", "x[u32(clamp(v, 0.0, 1.0)) % 2u] = 0.0;"),
     (Rule::Switch, "switch i { case 0u: { x[i] = 0.0; } default: {} }", "if i == 0u { x[i] = 0.0; }"),
     (Rule::BareLoop, "loop { if v > 0.0 { break; } }", "for (var k = 0u; k < 4u; k++) { x[i] += 1.0; } // loop {"),
+    (
+        Rule::BareLoop,
+        "var k = 0u; while k < 4u { if v > 0.0 { k += 1u; } }",
+        "var k = 0u; while k < 4u { x[i] += 1.0; k += 1u; }",
+    ),
+    (Rule::BareLoop, "var k = 0u; while k < 4u { if v > 0.0 { continue; } k += 1u; }", "if v > 0.0 { x[i] = 1.0; }"),
+    (Rule::BareLoop, "var k = 0u; while k < 4u { k += 1u; k = 0u; }", "for (var k = 4u; k > 0u; k = k / 2u) { x[i] += 1.0; }"),
+    (
+        Rule::BareLoop,
+        "for (var k = 0u; k < 4u; k++) { k = 0u; }",
+        "for (var k = i; k < dims.n && v > 0.0; k += WG) { x[i] += 1.0; }",
+    ),
+    (
+        Rule::BareLoop,
+        "for (var k = 0u; ; k++) { if x[i] > 1.0 { break; } }",
+        "for (var k = 0; k < 4; k++) { if x[i] > 1.0 { break; } }",
+    ),
+    (
+        Rule::BareLoop,
+        "var w = 1u; for (var k = 0u; w < 4u; k++) { w += bits[i]; }",
+        "for (var k = 0u; k < bits[i]; k++) { x[i] += 1.0; }",
+    ),
     (Rule::ReturnInLoop, "for (var k = 0u; k < 4u; k++) { if v > 0.0 { return; } }", "if v > 0.0 { return; }"),
     (Rule::ArrayLength, "x[i] = f32(arrayLength(&x));", "x[i] = f32(dims.n);"),
     (Rule::Divisor, "x[i] = f32(i / bits[i]);", "x[i] = f32(i / max(bits[i], 1u));"),

@@ -50,6 +50,10 @@ const OVERRIDES: &[(&str, Option<&[f64]>)] = &[
     ("WG", None),
     // One invocation a row on software adapters, up to a workgroup on GPUs (ops::row_lanes).
     ("LANES", Some(&[1.0, 8.0, 64.0])),
+    // Of the model; above 0 by config::validate.
+    ("COLS4", Some(&[16.0, 48.0])),
+    ("HEADS", Some(&[1.0, 9.0])),
+    ("QUARTER", Some(&[2.0, 16.0])),
 ];
 
 /// Override constants by name.

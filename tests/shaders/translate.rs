@@ -92,6 +92,7 @@ fn write_spv(module: &Module, info: &ModuleInfo, entry: &str) -> Written {
         lang_version: (1, 3),
         fake_missing_bindings: true,
         bounds_check_policies: policies(),
+        force_loop_bounding: false,
         zero_initialize_workgroup_memory: spv::ZeroInitializeWorkgroupMemoryMode::None,
         ..Default::default()
     };
@@ -105,6 +106,7 @@ fn write_msl(module: &Module, info: &ModuleInfo, entry: &str) -> Written {
         lang_version: (2, 4),
         fake_missing_bindings: true,
         bounds_check_policies: policies(),
+        force_loop_bounding: false,
         zero_initialize_workgroup_memory: false,
         ..Default::default()
     };
@@ -121,6 +123,7 @@ fn write_hlsl(module: &Module, info: &ModuleInfo, entry: &str) -> Written {
         // num_workgroups has no semantic in HLSL: wgpu passes it in a constant buffer.
         special_constants_binding: place(254),
         immediates_target: place(253),
+        force_loop_bounding: false,
         zero_initialize_workgroup_memory: false,
         ..Default::default()
     };

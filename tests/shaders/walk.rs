@@ -1,104 +1,15 @@
 //! Rules that need the order of statements: returns before barriers, and comparisons that guard loads and stores.
 
 use crate::expr::Scope;
+use crate::flow::{Flow, children, closure, continues, stored};
 use crate::lint::{Report, Rule};
 use naga::valid::ModuleInfo;
 use naga::{
     AddressSpace, BinaryOperator as Op, Block, BuiltIn, Expression, Function, Handle, MathFunction as Math, Module, Statement,
 };
-use std::collections::{HashMap, HashSet};
+use std::collections::HashSet;
 
 type E = Handle<Expression>;
-
-/// What is stored into a local variable, and under which conditions; what is passed to a call.
-#[derive(Default)]
-struct Flow {
-    stores: HashMap<Handle<naga::LocalVariable>, Vec<E>>,
-    calls: HashMap<E, Vec<E>>,
-}
-
-impl Flow {
-    fn of(function: &Function) -> Self {
-        let mut flow = Self::default();
-        for (local, variable) in function.local_variables.iter() {
-            flow.stores.entry(local).or_default().extend(variable.init);
-        }
-        flow.collect(function, &function.body, &mut Vec::new());
-        flow
-    }
-
-    fn collect(&mut self, function: &Function, block: &Block, conditions: &mut Vec<E>) {
-        for statement in block.iter() {
-            match statement {
-                Statement::Store { pointer, value } => {
-                    if let Some(local) = local_root(function, *pointer) {
-                        let stores = self.stores.entry(local).or_default();
-                        stores.push(*value);
-                        stores.extend(conditions.iter().copied());
-                    }
-                }
-                Statement::Call { arguments, result: Some(result), .. } => {
-                    self.calls.insert(*result, arguments.clone());
-                }
-                Statement::Block(inner) => self.collect(function, inner, conditions),
-                Statement::If { condition, accept, reject } => {
-                    conditions.push(*condition);
-                    self.collect(function, accept, conditions);
-                    self.collect(function, reject, conditions);
-                    conditions.pop();
-                }
-                Statement::Switch { cases, .. } => cases.iter().for_each(|case| self.collect(function, &case.body, conditions)),
-                Statement::Loop { body, continuing, .. } => {
-                    self.collect(function, body, conditions);
-                    self.collect(function, continuing, conditions);
-                }
-                _ => {}
-            }
-        }
-    }
-}
-
-fn local_root(function: &Function, pointer: E) -> Option<Handle<naga::LocalVariable>> {
-    match function.expressions[pointer] {
-        Expression::LocalVariable(local) => Some(local),
-        Expression::Access { base, .. } | Expression::AccessIndex { base, .. } => local_root(function, base),
-        _ => None,
-    }
-}
-
-/// The expressions from which one is made.
-fn children(expression: &Expression) -> Vec<E> {
-    match expression {
-        Expression::Compose { components, .. } => components.clone(),
-        Expression::Access { base, index } => vec![*base, *index],
-        Expression::AccessIndex { base, .. } => vec![*base],
-        Expression::Splat { value, .. } => vec![*value],
-        Expression::Swizzle { vector, .. } => vec![*vector],
-        Expression::Load { pointer } => vec![*pointer],
-        Expression::Unary { expr, .. } | Expression::As { expr, .. } => vec![*expr],
-        Expression::Binary { left, right, .. } => vec![*left, *right],
-        Expression::Select { condition, accept, reject } => vec![*condition, *accept, *reject],
-        Expression::Relational { argument, .. } => vec![*argument],
-        Expression::Math { arg, arg1, arg2, arg3, .. } => [Some(*arg), *arg1, *arg2, *arg3].into_iter().flatten().collect(),
-        _ => Vec::new(),
-    }
-}
-
-/// Everything that an expression depends on, through local variables and calls.
-fn closure(function: &Function, flow: &Flow, start: E) -> HashSet<E> {
-    let (mut seen, mut todo) = (HashSet::new(), vec![start]);
-    while let Some(e) = todo.pop() {
-        if seen.insert(e) {
-            todo.extend(children(&function.expressions[e]));
-            match &function.expressions[e] {
-                Expression::LocalVariable(local) => todo.extend(flow.stores.get(local).into_iter().flatten()),
-                Expression::CallResult(_) => todo.extend(flow.calls.get(&e).into_iter().flatten()),
-                _ => {}
-            }
-        }
-    }
-    seen
-}
 
 // ---------------------------------------------------------------------------------------------------------------------------- returns
 
@@ -136,6 +47,9 @@ impl Order<'_, '_> {
                     self.visit(reject, in_loop, divergent);
                 }
                 Statement::Loop { body, continuing, .. } => {
+                    if !self.is_counted(body, continuing) {
+                        self.report.add(Rule::BareLoop, self.name, *span);
+                    }
                     self.visit(body, true, divergent);
                     self.visit(continuing, true, divergent);
                 }
@@ -149,6 +63,48 @@ impl Order<'_, '_> {
                 _ => {}
             }
         }
+    }
+
+    /// A `for` whose head compares a variable that its last part moves and its body leaves alone, or a `while` whose body moves it once,
+    /// always, by a constant. The program relies on it: the counter that wgpu adds to loops is switched off (gpu::kernel).
+    fn is_counted(&self, body: &Block, continuing: &Block) -> bool {
+        let mut moved = stored(self.function, body);
+        let mut counters: HashSet<_> = stored(self.function, continuing).into_iter().collect();
+        for local in self.steps(body) {
+            if moved.iter().filter(|&&m| m == local).count() == 1 && !continues(body) {
+                moved.retain(|&m| m != local);
+                counters.insert(local);
+            }
+        }
+        body.iter().any(|statement| {
+            let Statement::If { condition, accept, reject } = statement else { return false };
+            let parts = closure(self.function, &self.flow, *condition);
+            let compares = parts.iter().any(|&e| {
+                use Op::{Greater, GreaterEqual, Less, LessEqual};
+                matches!(self.function.expressions[e], Expression::Binary { op: Less | LessEqual | Greater | GreaterEqual, .. })
+            });
+            let counts = parts.iter().any(|&e| match self.function.expressions[e] {
+                Expression::LocalVariable(local) => counters.contains(&local) && !moved.contains(&local),
+                _ => false,
+            });
+            accept.is_empty() && matches!(reject.last(), Some(Statement::Break)) && compares && counts
+        })
+    }
+
+    /// Variables to which the block itself, not a block inside it, adds a constant.
+    fn steps(&self, body: &Block) -> Vec<Handle<naga::LocalVariable>> {
+        let expressions = &self.function.expressions;
+        let step = |statement: &Statement| {
+            let Statement::Store { pointer, value } = statement else { return None };
+            let Expression::LocalVariable(local) = expressions[*pointer] else { return None };
+            let Expression::Binary { op: Op::Add, left, right } = expressions[*value] else { return None };
+            let Expression::Load { pointer: from } = expressions[left] else { return None };
+            let moves = matches!(expressions[right], Expression::Literal(naga::Literal::U32(1..) | naga::Literal::I32(1..)));
+            (from == *pointer && moves).then_some(local)
+        };
+        body.iter()
+            .flat_map(|s| if let Statement::Block(inner) = s { self.steps(inner) } else { step(s).into_iter().collect() })
+            .collect()
     }
 
     /// The same for all invocations of a workgroup, as far as the text shows.

@@ -1,7 +1,7 @@
 //! Causal grouped-query attention within documents, without the T x T matrix (Dao et al. 2022).        generated WGSL: source.rs, decode.rs
 //!
 //! `qkv` (B, T, (H + 2 Hkv) D) holds query heads, then key heads, then value heads of a token, after RoPE. `positions` (B T) is each
-//! token's place in its document: query t of a sequence sees keys t - positions[t] ..= t of that sequence.
+//! token's place in its document: query t of a sequence sees keys `t - positions[t] ..= t` of that sequence.
 
 mod checks;
 mod decode;
@@ -208,7 +208,7 @@ fn decode_plan(gpu: &Gpu, shape: Shape) -> DecodePlan {
     }
 }
 
-/// `out` (B, H D) of one new token a sequence, whose index is `positions` (B), over keys and values 0 ..= positions[b] of the caches
+/// `out` (B, H D) of one new token a sequence, whose index is `positions` (B), over keys and values `0 ..= positions[b]` of the caches
 /// (Bmax, Tmax, Hkv D). `qkv` is (B, 1, ...); its key and value must have been [`append`]ed. `shape.time` is not used.
 pub fn decode(
     r: &mut Recording,
