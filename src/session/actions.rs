@@ -117,6 +117,7 @@ impl Running<'_> {
             state: r.trainer.state.clone(),
             seconds: self.seconds_before + self.clock.counted,
             events_bytes: self.out.offset(),
+            data_tokens: r.data_tokens,
             eval_loss: self.eval_loss,
         };
         let folder = ModelFolder { gpu: &r.trainer.gpu, model: &r.trainer.model, tokenizer: &r.tokenizer };

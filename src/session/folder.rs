@@ -74,8 +74,8 @@ impl RunFolder {
             bail!("{}: is a checkpoint: --resume takes the run folder ({run}), --init a checkpoint", shown(path));
         }
         ensure!(path.is_dir(), "{}: there is no such run folder to resume", shown(path));
+        ensure!(config(path).is_file(), "{}: holds no config.toml: not a run folder", shown(path));
         let folder = RunFolder { path: path.to_owned(), _lock: RunLock::acquire(path)? };
-        ensure!(folder.config().is_file(), "{}: holds no config.toml: not a run folder", shown(path));
         let checkpoints = folder.checkpoints();
         if vfs.kind(&checkpoints)?.is_none() {
             vfs.create_dir(&checkpoints).with_context(|| shown(&checkpoints))?;

@@ -51,11 +51,10 @@ pub fn pretrain(settings: Settings, start: &Start, mut sink: Sink, started: Inst
             (settings, None)
         }
         Some(run) => {
-            let settings = frozen_settings(run)?;
             // The lock comes before all else: whoever holds it may be changing what is there.
             let (folder, tidied) = RunFolder::open_for_resume(vfs, run)?;
             tidied.into_iter().for_each(|text| sink(Told::Event(&Event::Warning { text })));
-            (settings, Some((folder, newest(vfs, run, &mut sink)?)))
+            (frozen_settings(run)?, Some((folder, newest(vfs, run, &mut sink)?)))
         }
     };
     settings.validate()?;
@@ -128,6 +127,12 @@ fn load(settings: &Settings, existing: Option<&Path>, sink: &mut Sink) -> anyhow
     if let Some(problem) = config.problems().into_iter().next() {
         anyhow::bail!("{problem}");
     }
+    anyhow::ensure!(
+        settings.train.seq_len <= config.max_position_embeddings,
+        "--seq-len {}: the model's context (max_position_embeddings) is {}; use at most that",
+        settings.train.seq_len,
+        config.max_position_embeddings
+    );
     Ok(Loaded { tokenizer, dataset, config })
 }
 
@@ -140,10 +145,8 @@ fn newest(vfs: &dyn Vfs, run: &Path, sink: &mut Sink) -> anyhow::Result<Checkpoi
 }
 
 fn frozen_settings(run: &Path) -> anyhow::Result<Settings> {
-    let path = super::folder::config(run);
-    anyhow::ensure!(path.is_file(), "--resume {}: no run there (config.toml is missing)", shown(run));
     let mut layers = crate::config::Layers::default();
-    layers.file(&path)?;
+    layers.file(&super::folder::config(run))?;
     layers.settings()
 }
 

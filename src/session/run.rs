@@ -122,6 +122,15 @@ impl<'a> Run<'a> {
                 let file = save::restore(self.vfs, checkpoint, &t.gpu, &t.model, &t.optimizer)?;
                 (seconds_before, eval_loss, last_saved) = (file.seconds, file.eval_loss, Some(file.state.step));
                 t.state = file.state;
+                anyhow::ensure!(
+                    file.data_tokens == self.data_tokens,
+                    "--resume: the text of --data has changed: {} training and {} validation tokens, it began with {} and {}; \
+                     put the text back, or start a new run with --init",
+                    self.data_tokens.0,
+                    self.data_tokens.1,
+                    file.data_tokens.0,
+                    file.data_tokens.1
+                );
                 let mut log = EventLog::resume(&self.folder.events(), file.events_bytes)?;
                 for event in event_log::read_all(&self.folder.events())?.0 {
                     if let Event::Step(step) = event {
@@ -314,7 +323,6 @@ impl Running<'_> {
             }
         }
     }
-
     fn finish(&mut self, reason: &str) -> anyhow::Result<Finished> {
         self.settle()?;
         let step = self.run.trainer.state.step;

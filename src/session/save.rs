@@ -22,6 +22,8 @@ pub struct TrainerFile {
     pub seconds: f64,
     /// Length of `events.jsonl` when this was saved: what lies behind is cut off on resume.
     pub events_bytes: u64,
+    /// Tokens for training and for validation: a text that has become another would train another model.
+    pub data_tokens: (u64, u64),
     /// The last validation loss.
     #[serde(with = "crate::event::optional_number")]
     pub eval_loss: Option<f64>,

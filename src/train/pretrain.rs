@@ -69,6 +69,8 @@ impl Pretrain {
     /// A shape or a batch that cannot work, a kernel that does not compile, or too little text.
     pub fn new(gpu: Gpu, settings: &Settings, config: &ModelConfig, data: Dataset) -> anyhow::Result<Self> {
         let t = &settings.train;
+        // The cheapest that can fail comes first.
+        let order = TrainOrder::new(data.train, t.seq_len, t.seed)?;
         let model = Model::new(&gpu, config, t.seq_len)?;
         let micro = micro_batch(config, t, gpu.class(), gpu.max_binding_bytes());
         anyhow::ensure!(
@@ -83,7 +85,7 @@ impl Pretrain {
         let pass = GradientPass::new(&gpu, &model, acts, &optimizer.grad_weights)?;
         model.initialise(&gpu, t.seed);
         Ok(Self {
-            order: TrainOrder::new(data.train, t.seq_len, t.seed)?,
+            order,
             val: data.val,
             ring: ReadRing::new(&gpu, stats::LEN, 3),
             late: VecDeque::new(),

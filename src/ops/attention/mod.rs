@@ -160,7 +160,10 @@ fn run(r: &mut Recording, gpu: &Gpu, plan: Plan, shape: Shape, bindings: &[(&str
     assert!(shape.heads.is_multiple_of(shape.kv_heads) && shape.head_dim.is_multiple_of(4), "{shape:?}");
     let heads_streamed = if plan.pass == Pass::BackwardKey { shape.group() } else { 1 };
     if heads_streamed * (shape.time / plan.chunk + 2) > MAX_ITERATIONS {
-        return r.fail(&anyhow!("a context of {} tokens is too long for this version of attention", shape.time));
+        return r.fail(&anyhow!(
+            "a context of {} tokens is too long for this version of attention; use a smaller --seq-len",
+            shape.time
+        ));
     }
     let tiles = shape.time.div_ceil(plan.tile_rows());
     let heads = if plan.pass == Pass::BackwardKey { shape.kv_heads } else { shape.heads };
