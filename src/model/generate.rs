@@ -2,13 +2,13 @@
 
 use super::Model;
 use super::activations::{Activations, Pass};
-use super::transformer::{Context, record_qkv};
+use super::transformer::{Context, record_after_attention, record_qkv};
 use crate::config::ModelConfig;
 use crate::gpu::{Gpu, ReadRing, Recording, Tensor};
 use crate::ops::matmul::Extra;
 use crate::ops::rmsnorm::Rows;
 use crate::ops::sample::{self, Sampling};
-use crate::ops::{attention, embedding, matmul, rmsnorm, swiglu};
+use crate::ops::{attention, embedding, matmul, rmsnorm};
 
 /// Replays that may be under way before the host looks at the first of them.
 const AHEAD: usize = 2;
@@ -131,11 +131,7 @@ fn record_decode(r: &mut Recording, m: Context<'_>, acts: &Activations<Tensor>, 
         record_qkv(r, m, w, a, positions);
         attention::append(r, gpu, shape, &a.qkv, positions, cache_k, cache_v);
         attention::decode(r, gpu, shape, &a.qkv, positions, cache_k, cache_v, &a.attn_out);
-        matmul::forward(r, gpu, &a.attn_out, &w.attn_proj, &a.after_attn, Extra::Residual(x));
-        rmsnorm::forward(r, gpu, Rows::whole(x), &a.after_attn, &w.mlp_norm, &a.mlp_in, &a.mlp_rstd, eps);
-        matmul::forward(r, gpu, &a.mlp_in, &w.gate_up, &a.gate_up, Extra::None);
-        swiglu::forward(r, gpu, &a.gate_up, &a.hidden);
-        matmul::forward(r, gpu, &a.hidden, &w.down, &a.after_mlp, Extra::Residual(&a.after_attn));
+        record_after_attention(r, m, w, a, x);
         x = &a.after_mlp;
     }
     rmsnorm::forward(r, gpu, Rows::whole(x), x, &m.weights.final_norm, &acts.head_in, &acts.head_rstd, eps);

@@ -54,14 +54,26 @@ pub fn record_forward(r: &mut Recording, m: Context<'_>, acts: &Activations<Tens
         record_qkv(r, m, w, a, &acts.inputs.positions);
         let shape = m.attention_shape(acts.batch, acts.time);
         attention::forward(r, gpu, shape, &a.qkv, &acts.inputs.positions, &a.attn_out, &a.attn_lse);
-        matmul::forward(r, gpu, &a.attn_out, &w.attn_proj, &a.after_attn, Extra::Residual(x));
-        rmsnorm::forward(r, gpu, Rows::whole(x), &a.after_attn, &w.mlp_norm, &a.mlp_in, &a.mlp_rstd, eps);
-        matmul::forward(r, gpu, &a.mlp_in, &w.gate_up, &a.gate_up, Extra::None);
-        swiglu::forward(r, gpu, &a.gate_up, &a.hidden);
-        matmul::forward(r, gpu, &a.hidden, &w.down, &a.after_mlp, Extra::Residual(&a.after_attn));
+        record_after_attention(r, m, w, a, x);
         x = &a.after_mlp;
     }
     rmsnorm::forward(r, gpu, Rows::whole(x), x, &m.weights.final_norm, &acts.head_in, &acts.head_rstd, eps);
+}
+
+/// What attention found, added to the stream `x`; then the MLP, added to that.
+pub(super) fn record_after_attention(
+    r: &mut Recording,
+    m: Context<'_>,
+    w: &Block<Tensor>,
+    a: &BlockActivations<Tensor>,
+    x: &Tensor,
+) {
+    let (gpu, eps) = (m.gpu, m.config.rms_norm_eps);
+    matmul::forward(r, gpu, &a.attn_out, &w.attn_proj, &a.after_attn, Extra::Residual(x));
+    rmsnorm::forward(r, gpu, Rows::whole(x), &a.after_attn, &w.mlp_norm, &a.mlp_in, &a.mlp_rstd, eps);
+    matmul::forward(r, gpu, &a.mlp_in, &w.gate_up, &a.gate_up, Extra::None);
+    swiglu::forward(r, gpu, &a.gate_up, &a.hidden);
+    matmul::forward(r, gpu, &a.hidden, &w.down, &a.after_mlp, Extra::Residual(&a.after_attn));
 }
 
 /// Normalised input to rotated queries and keys, and values.
