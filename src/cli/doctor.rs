@@ -26,6 +26,16 @@ pub struct Args {
 
 /// List and check.
 pub fn run(args: &Args) -> anyhow::Result<i32> {
+    // A check of nothing would be passed.
+    anyhow::ensure!(args.seeds > 0, "--seeds 0: must be at least 1");
+    if let Some(only) = &args.only {
+        let names: Vec<_> = checks().iter().map(|check| check.name).collect();
+        anyhow::ensure!(
+            names.iter().any(|name| name.contains(only.as_str())),
+            "--only {only}: no kernel's name holds this; there are: {}",
+            names.join(", ")
+        );
+    }
     let list = pollster::block_on(adapters());
     let gpu = pollster::block_on(Gpu::open(args.adapter.as_deref()))?;
     let used = gpu.summary().index;

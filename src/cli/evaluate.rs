@@ -22,7 +22,7 @@ pub struct Args {
     /// Tokens in a window; the model's context when absent.
     #[arg(long)]
     seq_len: Option<usize>,
-    /// Windows computed at once.
+    /// Windows computed at once, as far as they fit.
     #[arg(long, default_value_t = 8)]
     batch_size: usize,
     /// Tokens to score at most; 0 for all.
@@ -35,6 +35,9 @@ pub struct Args {
     #[arg(long)]
     adapter: Option<String>,
 }
+
+/// More tokens at once gain nothing on any adapter.
+const MAX_ROWS: usize = 32_768;
 
 /// Evaluate.
 pub fn run(args: &Args) -> anyhow::Result<i32> {
@@ -66,10 +69,14 @@ pub fn run(args: &Args) -> anyhow::Result<i32> {
     let Some(range) = range else { anyhow::bail!("--data: too little text to score") };
     let gpu = open::gpu(args.adapter.as_deref())?;
     let model = open::model(&gpu, &dir, &config, seq_len)?;
-    let scorer = Scorer::new(&gpu, &model, args.batch_size, seq_len)?;
+    // The widest activation must fit into a binding; the result does not depend on the number of rows.
+    let widest = 4 * seq_len * (2 * config.model.intermediate_size).max(config.model.qkv_dim());
+    let fitting = (gpu.max_binding_bytes() as usize / widest).min(MAX_ROWS / seq_len).max(1);
+    let batch_size = args.batch_size.min(fitting);
+    let scorer = Scorer::new(&gpu, &model, batch_size, seq_len)?;
     let begin = Instant::now();
     let most = if args.max_tokens == 0 { u64::MAX } else { args.max_tokens };
-    let found = scorer.evaluate(&gpu, range.val_batches(args.batch_size, seq_len, most), |_| Ok(()))?;
+    let found = scorer.evaluate(&gpu, range.val_batches(batch_size, seq_len, most), |_| Ok(()))?;
     let seconds = begin.elapsed().as_secs_f64();
     if args.json {
         output::json_line(&serde_json::json!({

@@ -56,7 +56,7 @@ pub fn run(args: &Args) -> anyhow::Result<i32> {
         ids.extend(config.tokens.bos.or(tokenizer.bos_id()).or(tokenizer.eos_id()));
     }
     anyhow::ensure!(!ids.is_empty(), "--prompt: holds no token; give at least one character");
-    let (context, room) = (config.model.max_position_embeddings, ids.len() + args.max_new_tokens);
+    let (context, room) = (config.model.max_position_embeddings, ids.len().saturating_add(args.max_new_tokens));
     anyhow::ensure!(room <= MAX_ROOM, "--max-new-tokens {}: prompt and text are at most {MAX_ROOM} tokens", args.max_new_tokens);
     if room > context {
         // As transformers does: positions go on, the model has never seen them.

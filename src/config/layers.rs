@@ -89,8 +89,17 @@ impl Layers {
     /// Lay the flags that were really typed over what is there.
     ///
     /// # Errors
-    /// Only if clap's own values do not form settings, which would be a defect.
+    /// A whole number that a config file could not hold.
     pub fn flags(&mut self, matches: &ArgMatches) -> anyhow::Result<()> {
+        // TOML's whole numbers end where those of most languages do.
+        for id in matches.ids().map(clap::Id::as_str) {
+            let number = match (matches.try_get_one::<u64>(id), matches.try_get_one::<usize>(id)) {
+                (Ok(Some(n)), _) => *n,
+                (_, Ok(Some(n))) => *n as u64,
+                _ => continue,
+            };
+            anyhow::ensure!(number <= i64::MAX as u64, "--{} {number}: must be at most {}", id.replace('_', "-"), i64::MAX);
+        }
         let typed = to_table(&Settings::from_arg_matches(matches)?);
         for (section, fields) in &typed {
             for (field, value) in fields.as_table().into_iter().flatten() {

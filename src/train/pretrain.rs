@@ -73,6 +73,7 @@ impl Pretrain {
         let order = TrainOrder::new(data.train, t.seq_len, t.seed)?;
         let model = Model::new(&gpu, config, t.seq_len)?;
         let micro = micro_batch(config, t, gpu.class(), gpu.max_binding_bytes());
+        anyhow::ensure!(t.seq_len <= MAX_ROWS, "--seq-len {}: at most {MAX_ROWS} tokens are computed at once", t.seq_len);
         anyhow::ensure!(
             micro * t.seq_len <= MAX_ROWS,
             "--micro-batch-size {micro}: {} tokens at once; at most {MAX_ROWS} are computed at once, so use at most {}",
