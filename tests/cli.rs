@@ -107,6 +107,11 @@ fn eval_agrees_with_the_end_of_training() {
     assert_eq!(said.len(), 1);
     let (got, want) = (said[0]["eval_loss"].as_f64().unwrap(), t.events.last().unwrap()["eval_loss"].as_f64().unwrap());
     assert!((got / want - 1.0).abs() < 1e-6, "{got}, the trainer said {want}");
+    // However many windows at once.
+    let mut many =
+        t.place.lehr(["eval", "--model=run", "--data=text.txt", "--val-fraction=0.1", "--json", "--batch-size=1000000000000"]);
+    let many = json_lines(&mut many)[0]["eval_loss"].as_f64().unwrap();
+    assert!((many / want - 1.0).abs() < 1e-5, "{many}, the trainer said {want}");
     let perplexity = said[0]["perplexity"].as_f64().unwrap();
     assert!((perplexity / got.exp() - 1.0).abs() < 1e-9 && said[0]["eval_tokens"].as_u64() > Some(500), "{}", said[0]);
 }
@@ -275,7 +280,6 @@ fn bad_input_is_refused_in_one_line() {
     }
     let good = t.model().display().to_string();
     let trained = t.place.path("run").display().to_string();
-    let long = format!("--prompt={}", "the kiln ".repeat(9));
 
     // (exit code, what the line must hold, arguments); `pretrain` stands for a run that would work but for the arguments.
     let cases: &[(i32, &str, &[&str])] = &[
@@ -312,11 +316,15 @@ fn bad_input_is_refused_in_one_line() {
         (1, "--max-steps 0", &["pretrain", "--max-steps=0"]),
         (1, "--warmup-steps 12", &["pretrain", "--warmup-steps=12"]),
         (1, "--decay-steps 11", &["pretrain", "--lr-scheduler=wsd", "--decay-steps=11"]),
+        (1, "--save-every 18446744073709551615", &["pretrain", "--save-every=18446744073709551615"]),
+        (1, "--seed 9223372036854775808", &["pretrain", "--seed=9223372036854775808"]),
         (1, "--keep-last 1", &["pretrain", "--keep-last=1"]),
         (1, "--val-fraction 1", &["pretrain", "--val-fraction=1"]),
         (1, "--val-fraction NaN", &["pretrain", "--val-fraction=nan"]),
         // shapes
-        (1, "head_dim = 5", &["pretrain", "--num-attention-heads=3"]),
+        (1, "num_attention_heads = 3", &["pretrain", "--num-attention-heads=3"]),
+        (1, "head_dim = 5", &["pretrain", "--head-dim=5"]),
+        (1, "num_hidden_layers = 1000000", &["pretrain", "--num-hidden-layers=1000000"]),
         (1, "num_attention_heads = 0", &["pretrain", "--num-attention-heads=0"]),
         (1, "num_key_value_heads = 3", &["pretrain", "--num-key-value-heads=3"]),
         (1, "hidden_size = 0", &["pretrain", "--hidden-size=0"]),
@@ -361,12 +369,16 @@ fn bad_input_is_refused_in_one_line() {
         (1, "nowhere", &["eval", "--model=nowhere", "--data=text.txt"]),
         (1, "page.html", &["score", "--model=page.html", "--text=a"]),
         // generation
-        (1, "--prompt", &["generate", "--model", &good, &long]),
         (1, "--prompt", &["generate", "--model", &good, "--prompt="]),
         (1, "#", &["generate", "--model", &good, "--prompt=#"]),
         (1, "--temperature NaN", &["generate", "--model", &good, "--prompt=a", "--temperature=nan"]),
         (1, "--top-p 0", &["generate", "--model", &good, "--prompt=a", "--top-p=0"]),
         (1, "--min-p 2", &["generate", "--model", &good, "--prompt=a", "--min-p=2"]),
+        (
+            1,
+            "--max-new-tokens 18446744073709551615",
+            &["generate", "--model", &good, "--prompt=a", "--max-new-tokens=18446744073709551615"],
+        ),
         (1, "--max-new-tokens 0", &["generate", "--model", &good, "--prompt=a", "--max-new-tokens=0"]),
         // scoring and evaluating
         (1, "missing.jsonl", &["score", "--model", &good, "--tokens=missing.jsonl"]),
@@ -384,7 +396,11 @@ fn bad_input_is_refused_in_one_line() {
         (1, "--adapter 99", &["generate", "--model", &good, "--prompt=a", "--adapter=99"]),
         (1, "--adapter voodoo", &["doctor", "--adapter=voodoo"]),
         (1, "--adapter voodoo", &["bench", "--adapter=voodoo"]),
+        (1, "--only nosuch", &["doctor", "--only=nosuch"]),
+        (1, "--seeds 0", &["doctor", "--seeds=0"]),
         (1, "--preset nanoo", &["bench", "--preset=nanoo"]),
+        (1, "--seq-len 100000", &["bench", "--batch=1", "--seq=100000"]),
+        (1, "vocab_size = 1000000000000", &["bench", "--vocab=1000000000000"]),
         (1, "--steps", &["bench", "--steps=0"]),
         (1, "--batch-size 0", &["bench", "--batch=0"]),
         // resuming
