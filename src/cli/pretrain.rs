@@ -181,7 +181,8 @@ pub fn demo(args: &DemoArgs, started: Instant) -> anyhow::Result<i32> {
             (distinct_characters(STORIES) as f64).ln()
         ))?;
         output::line(&format!("the model is in {path}; go on with it:"))?;
-        output::line(&format!("  lehr generate --model {path} --prompt \"Once \" --max-new-tokens 200"))?;
+        let lehr = std::env::args().next().unwrap_or_else(|| "lehr".into());
+        output::line(&format!("  {lehr} generate --model {path} --prompt \"Once \" --max-new-tokens 200"))?;
         output::line(&format!("  python: AutoModelForCausalLM.from_pretrained(\"{path}\")   (transformers)"))?;
     }
     Ok(exit_code(&finished))
