@@ -323,6 +323,7 @@ impl Running<'_> {
             }
         }
     }
+
     fn finish(&mut self, reason: &str) -> anyhow::Result<Finished> {
         self.settle()?;
         let step = self.run.trainer.state.step;
