@@ -12,8 +12,8 @@ use burn::grad_clipping::GradientClippingConfig;
 use burn::module::Module;
 use burn::nn::loss::{CrossEntropyLoss, CrossEntropyLossConfig};
 use burn::nn::{
-    Embedding, EmbeddingConfig, Initializer, Linear, LinearConfig, RmsNorm, RmsNormConfig, RotaryEncoding,
-    RotaryEncodingConfig, SwiGlu, SwiGluConfig,
+    Embedding, EmbeddingConfig, Initializer, Linear, LinearConfig, RmsNorm, RmsNormConfig, RotaryEncoding, RotaryEncodingConfig,
+    SwiGlu, SwiGluConfig,
 };
 use burn::optim::{AdamWConfig, GradientsParams};
 use burn::tensor::module::attention;
@@ -110,10 +110,7 @@ fn batch(device: &Device) -> (Tensor<2, Int>, Tensor<1, Int>) {
     let windows: Vec<Vec<i32>> = (0..B).map(|_| (0..=T).map(|_| token()).collect()).collect();
     let inputs: Vec<i32> = windows.iter().flat_map(|w| w[..T].to_vec()).collect();
     let targets: Vec<i32> = windows.iter().flat_map(|w| w[1..].to_vec()).collect();
-    (
-        Tensor::from_data(TensorData::new(inputs, [B, T]), device),
-        Tensor::from_data(TensorData::new(targets, [B * T]), device),
-    )
+    (Tensor::from_data(TensorData::new(inputs, [B, T]), device), Tensor::from_data(TensorData::new(targets, [B * T]), device))
 }
 
 fn main() {

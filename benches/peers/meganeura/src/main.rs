@@ -206,8 +206,7 @@ fn main() {
     }
 
     let mut random = Random(2);
-    let batch: Vec<Vec<u32>> =
-        (0..B).map(|_| (0..=T).map(|_| (random.next() * VOCAB as f32) as u32).collect()).collect();
+    let batch: Vec<Vec<u32>> = (0..B).map(|_| (0..=T).map(|_| (random.next() * VOCAB as f32) as u32).collect()).collect();
     let first = step(&mut session, &batch, split, true);
     for _ in 1..WARMUP {
         step(&mut session, &batch, split, false);
