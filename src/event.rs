@@ -19,8 +19,12 @@ pub enum Event {
     Eval(Eval),
     /// Generated text.
     Sample(Sample),
+    /// The merge of the newest snapshots was judged; the run itself was not touched.
+    Merged(Merged),
     /// A checkpoint is on disk, verified and durable.
     Checkpoint(Checkpoint),
+    /// Training had diverged and went back.
+    Rescue(Rescue),
     /// The run waits for `Resume`.
     Paused {
         /// Updates made so far.
@@ -153,6 +157,64 @@ pub struct Sample {
     pub text: String,
 }
 
+/// A merge along the trajectory, judged on the same validation tokens as the run's own weights.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+pub struct Merged {
+    /// Updates made so far.
+    pub step: u64,
+    /// The method with its parameter, such as `sma` or `ema 0.2`.
+    pub method: String,
+    /// Steps of the merged snapshots, oldest first.
+    pub steps: Vec<u64>,
+    /// Mean age of the merged weights, in training tokens.
+    #[serde(with = "number")]
+    pub mean_age_tokens: f64,
+    /// `merge/METHOD/eval_loss`: validation loss of the merge in nats.
+    #[serde(flatten)]
+    pub metrics: BTreeMap<String, Number>,
+    /// Validation loss of the run's own weights at this step, on the same tokens.
+    #[serde(with = "optional_number")]
+    pub eval_loss: Option<f64>,
+    /// What the validation loss would be had the learning rate been annealed to zero by now, as estimated from the merge.
+    #[serde(with = "optional_number")]
+    pub anneal_estimate: Option<f64>,
+    /// Tokens scored.
+    pub eval_tokens: u64,
+    /// Wall time of merging and scoring.
+    #[serde(with = "number")]
+    pub merge_seconds: f64,
+}
+
+/// A run that diverged and went back to good weights.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+pub struct Rescue {
+    /// Updates made when it was decided.
+    pub step: u64,
+    /// Updates made in the state that it went back to.
+    pub to_step: u64,
+    /// `rollback` or `pma`.
+    pub method: String,
+    /// Steps of the checkpoints whose weights it goes on from (one, or those merged), oldest first.
+    pub from_steps: Vec<u64>,
+    /// What was seen, in words.
+    pub cause: String,
+    /// Median loss before the spike.
+    #[serde(with = "number")]
+    pub loss_before: f64,
+    /// Loss at the spike.
+    #[serde(with = "number")]
+    pub loss_at_spike: f64,
+    /// `keep` or `reset`.
+    pub optimizer: String,
+    /// Batches passed over.
+    pub skipped_batches: u64,
+    /// Factor on the learning rate from now on.
+    #[serde(with = "number")]
+    pub learning_rate_scale: f64,
+    /// How many rescues the run has had, this one included.
+    pub count: u64,
+}
+
 /// A saved checkpoint.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct Checkpoint {
@@ -214,6 +276,8 @@ pub enum Command {
     },
     /// Evaluate now.
     EvalNow,
+    /// Merge the snapshots of the ring now and judge the result.
+    MergeNow,
 }
 
 /// The settings that may change while a run goes on.
@@ -225,6 +289,11 @@ pub struct Hyper {
     /// Clip the global gradient norm to this.
     pub max_grad_norm: Option<f64>,
 }
+
+/// A number that may be NaN or infinite, as [`number`] writes it.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Serialize, Deserialize)]
+#[serde(transparent)]
+pub struct Number(#[serde(with = "number")] pub f64);
 
 /// A number that may be NaN or infinite, which JSON cannot hold: those become the strings "NaN", "Infinity", "-Infinity".
 pub mod number {

@@ -4,7 +4,7 @@
 //! Length: one test a law.
 
 use lehr::config::{Architecture, ModelConfig, Scheduler, Settings};
-use lehr::data::{Batch, Dataset, IGNORE, TokenFile};
+use lehr::data::{Batch, Dataset, IGNORE, TextSource, TokenFile};
 use lehr::gpu::{AdapterClass, Arena, Gpu};
 use lehr::model::weight_files::WeightFiles;
 use lehr::model::{Generator, Model, hf_config};
@@ -12,7 +12,7 @@ use lehr::ops::adamw::Hyper;
 use lehr::ops::objective::stats;
 use lehr::ops::sample::Sampling;
 use lehr::rng::Rng;
-use lehr::train::{GradientPass, MemoryPlan, Optimizer, Pretrain, Scorer, StepResult};
+use lehr::train::{GradientPass, MemoryPlan, Optimizer, Scorer, StepResult, Trainer};
 use std::path::Path;
 use std::sync::Arc;
 
@@ -167,11 +167,12 @@ fn dataset() -> Dataset {
     Dataset::split(Arc::new(file), 0.2).unwrap()
 }
 
-fn pretrain(gpu: Gpu, config: &ModelConfig, settings: &Settings) -> Pretrain {
-    Pretrain::new(gpu, settings, config, dataset()).unwrap()
+fn pretrain(gpu: Gpu, config: &ModelConfig, settings: &Settings) -> Trainer {
+    let source = TextSource::new(dataset(), settings.train.seq_len, settings.train.seed).unwrap();
+    Trainer::new(gpu, settings, config, Box::new(source)).unwrap()
 }
 
-fn steps(p: &mut Pretrain, n: usize) -> Vec<StepResult> {
+fn steps(p: &mut Trainer, n: usize) -> Vec<StepResult> {
     let mut out = Vec::new();
     for _ in 0..n {
         out.extend(p.step().unwrap());
@@ -180,7 +181,7 @@ fn steps(p: &mut Pretrain, n: usize) -> Vec<StepResult> {
     out
 }
 
-fn trainer_state(p: &Pretrain) -> [Vec<u32>; 3] {
+fn trainer_state(p: &Trainer) -> [Vec<u32>; 3] {
     [&p.model.values, &p.optimizer.m, &p.optimizer.v].map(|arena| bits(&p.gpu, arena))
 }
 
@@ -396,7 +397,7 @@ fn a_poisoned_weight_is_caught() {
     }
 }
 
-fn restore(p: &Pretrain, state: &[Vec<u32>; 3]) {
+fn restore(p: &Trainer, state: &[Vec<u32>; 3]) {
     for (arena, words) in [&p.model.values, &p.optimizer.m, &p.optimizer.v].into_iter().zip(state) {
         let mut start = 0;
         for (segment, _) in arena.segments() {

@@ -2,11 +2,11 @@
 
 use super::{open, output};
 use crate::config::{Layers, Settings};
-use crate::data::{Dataset, TokenFile};
+use crate::data::{Dataset, TextSource, TokenFile};
 use crate::gpu::{Gpu, ProfileRow};
 use crate::ops::matmul::measured_peak_gflops;
 use crate::rng::Rng;
-use crate::train::Pretrain;
+use crate::train::Trainer;
 use std::sync::Arc;
 use web_time::Instant;
 
@@ -69,17 +69,18 @@ struct Times {
 }
 
 /// A trainer on made-up tokens.
-fn trainer(args: &Args, settings: &Settings, gpu: Gpu) -> anyhow::Result<Pretrain> {
+fn trainer(args: &Args, settings: &Settings, gpu: Gpu) -> anyhow::Result<Trainer> {
     let t = &settings.train;
     let n = (t.batch_size * (t.seq_len + 1) * 4) as u64;
     let rng = Rng::new(t.seed, "bench");
     let tokens: Vec<u32> = (0..n).map(|i| rng.below(0, i, args.vocab as u64) as u32).collect();
     let file = Arc::new(TokenFile::from_tokens(&tokens, &[n], args.vocab)?);
-    Pretrain::new(gpu, settings, &settings.model.config(args.vocab, t.seq_len), Dataset::split(file, 0.0)?)
+    let source = TextSource::new(Dataset::split(file, 0.0)?, t.seq_len, t.seed)?;
+    Trainer::new(gpu, settings, &settings.model.config(args.vocab, t.seq_len), Box::new(source))
 }
 
 /// Seconds of each update, ascending.
-fn time_steps(trainer: &mut Pretrain, steps: usize) -> anyhow::Result<Vec<f64>> {
+fn time_steps(trainer: &mut Trainer, steps: usize) -> anyhow::Result<Vec<f64>> {
     let mut seconds = Vec::new();
     for _ in 0..steps {
         let begin = Instant::now();
@@ -91,7 +92,7 @@ fn time_steps(trainer: &mut Pretrain, steps: usize) -> anyhow::Result<Vec<f64>> 
     Ok(seconds)
 }
 
-fn report(args: &Args, settings: &Settings, trainer: &Pretrain, peak: f64, times: Times) -> anyhow::Result<()> {
+fn report(args: &Args, settings: &Settings, trainer: &Trainer, peak: f64, times: Times) -> anyhow::Result<()> {
     let t = &settings.train;
     let tokens = trainer.tokens_per_step() as f64;
     let flops = tokens * trainer.model.config.flops_per_token_training((t.seq_len as f64 + 1.0) / 2.0);
@@ -143,7 +144,7 @@ fn settings(args: &Args) -> anyhow::Result<Settings> {
 }
 
 /// Every kernel of a step timed by itself: the sum is larger than the step, because each waits for the one before.
-fn profile(args: &Args, trainer: &Pretrain) -> anyhow::Result<()> {
+fn profile(args: &Args, trainer: &Trainer) -> anyhow::Result<()> {
     let (pass, times) = trainer.recording();
     let mut rows: Vec<ProfileRow> = trainer.gpu.profile(pass)?;
     for row in &mut rows {

@@ -138,6 +138,12 @@ impl Person {
                     e.eval_seconds
                 ));
             }
+            Event::Merged(m) => {
+                for (name, value) in &m.metrics {
+                    self.say(&format!("step {}: {name} {:.4}, {} snapshots", m.step, value.0, m.steps.len()));
+                }
+            }
+            Event::Rescue(r) => self.say(&format!("step {}: {}: {} to step {}", r.step, r.cause, r.method, r.to_step)),
             Event::Sample(s) => self.say(&format!("step {}: {}{}", s.step, visible(&s.prompt), visible(&s.text))),
             Event::Checkpoint(c) => {
                 self.say(&format!("step {}: saved {} in {:.1} s", c.step, c.path.display(), c.save_seconds));

@@ -24,11 +24,8 @@ pub struct Args {
     #[arg(long, value_name = "DIR")]
     run: Option<PathBuf>,
     /// Go on with the run in this folder, from its newest sound checkpoint and with its own settings.
-    #[arg(long, value_name = "DIR", conflicts_with_all = ["run", "init", "preset", "config"])]
+    #[arg(long, value_name = "DIR", conflicts_with_all = ["run", "init", "fork", "preset", "config"])]
     resume: Option<PathBuf>,
-    /// Begin from the model in this Hugging Face folder: its shape, weights and tokenizer.
-    #[arg(long, value_name = "DIR")]
-    init: Option<PathBuf>,
     /// Print the model's size and the memory that training takes, and stop.
     #[arg(long)]
     dry_run: bool,
@@ -58,12 +55,12 @@ pub fn settings(preset: Option<&str>, config: Option<&PathBuf>, typed: &ArgMatch
 /// Train.
 pub fn run(args: &Args, typed: &ArgMatches, started: Instant) -> anyhow::Result<i32> {
     let settings = settings(args.preset.as_deref(), args.config.as_ref(), typed)?;
-    let start = Start { run: args.run.clone(), resume: args.resume.clone(), init: args.init.clone(), control: args.control };
+    let start = Start { run: args.run.clone(), resume: args.resume.clone(), control: args.control };
     if let Some(run) = &args.resume {
         refuse_flags_on_resume(run, typed)?;
     }
     if args.dry_run {
-        return plan(&settings, &start, args.json);
+        return plan(&settings, args.json);
     }
     let finished = pretrain(settings, &start, output::sink(args.json), started)?;
     Ok(exit_code(&finished))
@@ -91,9 +88,9 @@ fn refuse_flags_on_resume(run: &std::path::Path, typed: &ArgMatches) -> anyhow::
     Ok(())
 }
 
-fn plan(settings: &Settings, start: &Start, json: bool) -> anyhow::Result<i32> {
+fn plan(settings: &Settings, json: bool) -> anyhow::Result<i32> {
     let mut sink: Sink = output::sink(false);
-    let (config, plan, gpu) = dry_run(settings, start, &mut sink)?;
+    let (config, plan, gpu) = dry_run(settings, &mut sink)?;
     let parameters = crate::model::Parameters::new(&config, gpu.max_binding_bytes())?.count();
     if json {
         let parts: serde_json::Map<String, serde_json::Value> =

@@ -148,6 +148,9 @@ fn known_fields(section: &str) -> Vec<String> {
         "train" => super::TrainSettings::augment_args(command),
         "eval" => super::EvalSettings::augment_args(command),
         "save" => super::SaveSettings::augment_args(command),
+        "start" => super::StartSettings::augment_args(command),
+        "merge" => super::MergeSettings::augment_args(command),
+        "rescue" => super::RescueSettings::augment_args(command),
         "device" => super::DeviceSettings::augment_args(command),
         _ => return Vec::new(),
     };

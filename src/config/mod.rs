@@ -3,11 +3,15 @@
 //! Precedence: default < preset < config file < flags actually typed (`layers.rs`).
 
 mod layers;
+mod merge;
 mod model;
+mod rescue;
 mod validate;
 
 pub use layers::{Layers, preset_names};
+pub use merge::{MergeMethod, MergeSettings, OptimizerState, RingPlace, StartSettings};
 pub use model::{Architecture, Llama3Scaling, ModelConfig};
+pub use rescue::{Rescue, RescueData, RescueOptimizer, RescueSettings};
 
 use clap::{Args, ValueEnum};
 use serde::{Deserialize, Serialize};
@@ -32,6 +36,15 @@ pub struct Settings {
     /// What is kept.
     #[command(flatten)]
     pub save: SaveSettings,
+    /// What it begins from.
+    #[command(flatten)]
+    pub start: StartSettings,
+    /// Merging while it trains.
+    #[command(flatten)]
+    pub merge: MergeSettings,
+    /// What happens when it diverges.
+    #[command(flatten)]
+    pub rescue: RescueSettings,
     /// Where it runs.
     #[command(flatten)]
     pub device: DeviceSettings,
@@ -248,7 +261,17 @@ macro_rules! default_from_clap {
         }
     )*};
 }
-default_from_clap!(ModelSettings, DataSettings, TrainSettings, EvalSettings, SaveSettings, DeviceSettings);
+default_from_clap!(
+    ModelSettings,
+    DataSettings,
+    TrainSettings,
+    EvalSettings,
+    SaveSettings,
+    StartSettings,
+    MergeSettings,
+    RescueSettings,
+    DeviceSettings
+);
 
 impl ModelSettings {
     /// The full shape for a tokenizer's vocabulary and a context length.

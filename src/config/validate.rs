@@ -1,6 +1,6 @@
 //! Refuse settings that cannot work before anything is touched: one line each, naming the flag, its value and the cure.
 
-use super::{Scheduler, Settings};
+use super::{MergeMethod, Scheduler, Settings};
 
 impl Settings {
     // Length: one statement a setting.
@@ -79,6 +79,19 @@ impl Settings {
                 (0.0..1.0).contains(&d.val_fraction),
                 "--val-fraction {}: must be at least 0 and below 1",
                 d.val_fraction
+            );
+        }
+        let m = &self.merge;
+        if m.merge_every > 0 {
+            anyhow::ensure!((1..=1000).contains(&m.merge_last), "--merge-last {}: must lie between 1 and 1000", m.merge_last);
+            anyhow::ensure!(
+                m.merge_alpha > 0.0 && m.merge_alpha <= 1.0,
+                "--merge-alpha {}: must be above 0 and at most 1",
+                m.merge_alpha
+            );
+            anyhow::ensure!(
+                m.merge_method != MergeMethod::Weights,
+                "--merge-method weights: a live merge starts with fewer checkpoints than it ends with; use sma, ema, wma or wsm"
             );
         }
         anyhow::ensure!(s.keep_last >= 2, "--keep-last {}: must be at least 2, so that a bad newest one is no loss", s.keep_last);

@@ -9,11 +9,13 @@
 mod batches;
 mod corpus;
 mod shards;
+mod source;
 mod tokenizer;
 
 pub use batches::{Batch, Dataset, IGNORE, TokenRange, TrainOrder, ValBatches};
 pub use corpus::{Corpus, Piece, Pieces};
 pub use shards::{Cache, TokenFile, tokenize};
+pub use source::{Source, TextSource};
 pub use tokenizer::{DecodeStream, END_OF_TEXT, Tokenizer, TokenizerKind};
 
 use crate::config::DataSettings;

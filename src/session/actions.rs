@@ -36,7 +36,7 @@ impl Running<'_> {
                 }
                 Ok(())
             }
-            Command::Pause | Command::Resume | Command::Step | Command::Stop => Ok(()),
+            Command::MergeNow | Command::Pause | Command::Resume | Command::Step | Command::Stop => Ok(()),
         }
     }
 

@@ -5,7 +5,7 @@ use super::folder::RunFolder;
 use super::outlet::{Sink, Told};
 use super::run::Run;
 use crate::config::{ModelConfig, Settings};
-use crate::data::{self, Cache, Dataset, Notices, Tokenizer};
+use crate::data::{self, Cache, Dataset, Notices, Source, TextSource, Tokenizer};
 use crate::event::{Event, Finished};
 use crate::gpu::{AdapterClass, Gpu};
 use crate::model::checkpoint::{self, Checkpoint};
@@ -13,7 +13,7 @@ use crate::model::hf_config;
 use crate::model::weight_files::WeightFiles;
 use crate::ops::matmul::measured_peak_gflops;
 use crate::ops::self_test;
-use crate::train::{MemoryPlan, Pretrain};
+use crate::train::{MemoryPlan, Trainer};
 use crate::vfs::{RealFs, Vfs, shown};
 use anyhow::Context as _;
 use std::path::{Path, PathBuf};
@@ -26,8 +26,6 @@ pub struct Start {
     pub run: Option<PathBuf>,
     /// An existing run's folder, to go on with.
     pub resume: Option<PathBuf>,
-    /// A model folder that gives shape, weights and tokenizer.
-    pub init: Option<PathBuf>,
     /// Take commands from standard input.
     pub control: bool,
 }
@@ -58,13 +56,15 @@ pub fn pretrain(settings: Settings, start: &Start, mut sink: Sink, started: Inst
         }
     };
     settings.validate()?;
+    let init = settings.start.init.as_ref().map(PathBuf::from);
     // A model that exists brings its tokenizer and its shape.
-    let existing = resumed.as_ref().map(|(_, checkpoint)| checkpoint.path.as_path()).or(start.init.as_deref());
+    let existing = resumed.as_ref().map(|(_, checkpoint)| checkpoint.path.as_path()).or(init.as_deref());
     let loaded = load(&settings, existing, &mut sink)?;
     let gpu = open_gpu(&settings, &mut sink)?;
-    let data_tokens = (loaded.dataset.train.len(), loaded.dataset.val.as_ref().map_or(0, data::TokenRange::len));
-    let trainer = Pretrain::new(gpu, &settings, &loaded.config, loaded.dataset)?;
-    if let (Some(dir), None) = (&start.init, &resumed) {
+    let source = TextSource::new(loaded.dataset, settings.train.seq_len, settings.train.seed)?;
+    let data_tokens = source.tokens();
+    let trainer = Trainer::new(gpu, &settings, &loaded.config, Box::new(source))?;
+    if let (Some(dir), None) = (&init, &resumed) {
         trainer.model.load(&trainer.gpu, &WeightFiles::open(dir)?)?;
     }
     let peak_gflops = measured_peak_gflops(&trainer.gpu)?;
@@ -82,9 +82,9 @@ pub fn pretrain(settings: Settings, start: &Start, mut sink: Sink, started: Inst
 ///
 /// # Errors
 /// As [`pretrain`], as far as it goes.
-pub fn dry_run(settings: &Settings, start: &Start, sink: &mut Sink) -> anyhow::Result<(ModelConfig, MemoryPlan, Gpu)> {
+pub fn dry_run(settings: &Settings, sink: &mut Sink) -> anyhow::Result<(ModelConfig, MemoryPlan, Gpu)> {
     settings.validate()?;
-    let loaded = load(settings, start.init.as_deref(), sink)?;
+    let loaded = load(settings, settings.start.init.as_ref().map(Path::new), sink)?;
     let gpu = open_gpu(settings, sink)?;
     let plan = MemoryPlan::training(&loaded.config, &settings.train, gpu.class(), gpu.max_binding_bytes())?;
     Ok((loaded.config, plan, gpu))

@@ -13,7 +13,7 @@ use crate::event::{Checkpoint as Saved, Finished, Started, Step};
 use crate::event::{Command, Event};
 use crate::model::Generator;
 use crate::model::checkpoint::{Checkpoint, Origin};
-use crate::train::{Pretrain, StepResult};
+use crate::train::{StepResult, Trainer};
 use crate::vfs::Vfs;
 use std::path::PathBuf;
 use web_time::Instant;
@@ -29,7 +29,7 @@ pub struct Run<'a> {
     /// The model's tokenizer.
     pub tokenizer: Tokenizer,
     /// Model, optimizer, data.
-    pub trainer: Pretrain,
+    pub trainer: Trainer,
     /// Commands and signals.
     pub control: Control,
     /// Who listens.

@@ -2,14 +2,15 @@
 
 mod evaluate;
 mod gradient;
+pub mod merge;
 mod optimizer;
 mod plan;
-mod pretrain;
 mod schedule;
+mod trainer;
 
 pub use evaluate::{Evaluation, Scorer};
 pub use gradient::GradientPass;
 pub use optimizer::Optimizer;
 pub use plan::{MemoryPlan, micro_batch};
-pub use pretrain::{Pretrain, StepResult, TrainerState};
 pub use schedule::learning_rate;
+pub use trainer::{StepResult, Trainer, TrainerState};

@@ -24,6 +24,15 @@ pub fn learning_rate(t: &TrainSettings, step: u64) -> f64 {
 }
 
 impl DecayShape {
+    /// As it is typed and written.
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Cosine => "cosine",
+            Self::Linear => "linear",
+            Self::OneMinusSqrt => "1-sqrt",
+        }
+    }
+
     /// What remains of the height above the minimum after this share of the decay (0 to 1).
     pub fn remaining(self, progress: f64) -> f64 {
         match self {

@@ -1,8 +1,8 @@
-//! Pre-training: every next token of the text counts the same.
+//! The trainer of every supervised stage: batches from a source, a gradient pass, the update, held-out loss. A stage is its source.
 
 use super::{Evaluation, GradientPass, Optimizer, Scorer, learning_rate, micro_batch};
 use crate::config::{ModelConfig, Settings};
-use crate::data::{Batch, Dataset, IGNORE, TokenRange, TrainOrder};
+use crate::data::{Batch, IGNORE, Source};
 use crate::event::Hyper as LiveHyper;
 use crate::gpu::{Gpu, ReadRing, Recording};
 use crate::model::Model;
@@ -15,7 +15,7 @@ use std::collections::VecDeque;
 const MAX_ROWS: usize = 32_768;
 
 /// Everything that training needs beside files, events and commands.
-pub struct Pretrain {
+pub struct Trainer {
     /// The device.
     pub gpu: Gpu,
     /// The model.
@@ -25,8 +25,7 @@ pub struct Pretrain {
     settings: Settings,
     pass: GradientPass,
     scorer: Scorer,
-    order: TrainOrder,
-    val: Option<TokenRange>,
+    source: Box<dyn Source>,
     ring: ReadRing,
     /// Updates whose numbers are still on their way.
     late: VecDeque<(u64, f64)>,
@@ -43,6 +42,10 @@ pub struct TrainerState {
     pub num_tokens: u64,
     /// Settings that were changed while the run went on.
     pub hyper: LiveHyper,
+    /// Updates' worth of training data passed over so far (a rescue may skip the data that led to a spike): update n is made from the
+    /// source's batch n + this.
+    #[serde(default)]
+    pub skipped_batches: u64,
 }
 
 /// The numbers of one update.
@@ -62,15 +65,13 @@ pub struct StepResult {
     pub skipped: bool,
 }
 
-impl Pretrain {
+impl Trainer {
     /// Allocate everything and record the passes; parameters are random (from the seed) until a checkpoint is loaded over them.
     ///
     /// # Errors
-    /// A shape or a batch that cannot work, a kernel that does not compile, or too little text.
-    pub fn new(gpu: Gpu, settings: &Settings, config: &ModelConfig, data: Dataset) -> anyhow::Result<Self> {
+    /// A shape or a batch that cannot work, or a kernel that does not compile.
+    pub fn new(gpu: Gpu, settings: &Settings, config: &ModelConfig, source: Box<dyn Source>) -> anyhow::Result<Self> {
         let t = &settings.train;
-        // The cheapest that can fail comes first.
-        let order = TrainOrder::new(data.train, t.seq_len, t.seed)?;
         let model = Model::new(&gpu, config, t.seq_len)?;
         let micro = micro_batch(config, t, gpu.class(), gpu.max_binding_bytes());
         anyhow::ensure!(t.seq_len <= MAX_ROWS, "--seq-len {}: at most {MAX_ROWS} tokens are computed at once", t.seq_len);
@@ -86,8 +87,7 @@ impl Pretrain {
         let pass = GradientPass::new(&gpu, &model, acts, &optimizer.grad_weights)?;
         model.initialise(&gpu, t.seed);
         Ok(Self {
-            order,
-            val: data.val,
+            source,
             ring: ReadRing::new(&gpu, stats::LEN, 3),
             late: VecDeque::new(),
             state: TrainerState::default(),
@@ -105,7 +105,7 @@ impl Pretrain {
     /// # Errors
     /// A device fault.
     pub fn step(&mut self) -> anyhow::Result<Option<StepResult>> {
-        let batch = self.order.batch(self.state.step, self.settings.train.batch_size);
+        let batch = self.source.batch(self.state.step + self.state.skipped_batches, self.settings.train.batch_size);
         self.update(&batch)?;
         if self.ring.pending() > 1 { self.take().map(Some) } else { Ok(None) }
     }
@@ -176,9 +176,8 @@ impl Pretrain {
         tokens: u64,
         mut progress: impl FnMut(usize, usize) -> anyhow::Result<()>,
     ) -> anyhow::Result<Option<Evaluation>> {
-        let Some(val) = &self.val else { return Ok(None) };
         let most = if tokens == 0 { u64::MAX } else { tokens };
-        let batches = val.val_batches(self.pass.acts.batch, self.pass.acts.time, most);
+        let Some(batches) = self.source.val_batches(self.pass.acts.batch, self.pass.acts.time, most) else { return Ok(None) };
         let all = batches.len();
         self.scorer.evaluate(&self.gpu, batches, |done| progress(done, all)).map(Some)
     }
