@@ -93,6 +93,10 @@ impl TensorBoard {
                 ];
                 self.scalars(wall_time, e.step, &values)
             }
+            Event::Merged(m) => {
+                let values: Vec<(&str, f64)> = m.metrics.iter().map(|(name, value)| (name.as_str(), value.0)).collect();
+                self.scalars(wall_time, m.step, &values)
+            }
             _ => Ok(()),
         }
     }
