@@ -12,17 +12,17 @@ struct Dims { rows: u32, first_row: u32 }
 @group(0) @binding(5) var<storage, read_write> stats:   array<f32>;
 @group(0) @binding(6) var<storage, read>       hit:     array<f32>;
 
-var<workgroup> sums: array<vec3<f32>, WG>;
+var<workgroup> sums: array<vec4<f32>, WG>;
 
 // Cross-entropy: loss = sum of -w log p, so dlogp = -w; rows that do not count have w = 0.
 @compute @workgroup_size(WG)
 fn cross_entropy(@builtin(local_invocation_index) local: u32) {
-    var sum = vec3<f32>(0.0);
+    var sum = vec4<f32>(0.0);
     for (var row = local; row < dims.rows; row += WG) {
         let at = dims.first_row + row;
         let w = weights[at];
         dlogp[at] = -w;
-        sum += vec3<f32>(-w * logp[at], w * entropy[at], w * hit[at]);
+        sum += vec4<f32>(-w * logp[at], w * entropy[at], w * hit[at], 0.0);
     }
     sums[local] = sum;
     workgroupBarrier();

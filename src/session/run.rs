@@ -222,7 +222,7 @@ impl Running<'_> {
         let r = &self.run;
         let adapter = r.trainer.gpu.summary();
         let event = Event::Started(Started {
-            stage: "pretrain".into(),
+            stage: r.settings.stage().name().into(),
             run: r.folder.path().to_path_buf(),
             step: r.trainer.state.step,
             max_steps: r.settings.train.max_steps,
