@@ -2,7 +2,7 @@
 
 use super::color;
 use super::frame::{AXIS, Captions, Entry, GRID, Key, captions, foot, side, x_name, y_name, y_ticks};
-use super::scale::{Axis, Scale, extent, value};
+use super::scale::{Axis, Scale, extent, value, whole};
 use super::series::whisker;
 use super::svg::{Anchor, Rect, Svg, Type};
 use super::text::{shorten, visible};
@@ -177,17 +177,21 @@ impl Bars {
     }
 }
 
-/// Decimals that show a hundredth of the spread of these values.
+/// Decimals that show a hundredth of the spread of these values, or the values whole where that takes fewer.
 pub(super) fn digits_for(values: impl Iterator<Item = f64>) -> usize {
-    let Some((lo, hi)) = extent(values, false) else { return 0 };
+    let values: Vec<f64> = values.collect();
+    let Some((lo, hi)) = extent(values.iter().copied(), false) else { return 0 };
     let spread = if hi > lo { hi - lo } else { hi.abs() };
-    if spread <= 0.0 { 0 } else { (2.0 - spread.log10().floor()).clamp(0.0, 6.0) as usize }
+    let enough = if spread <= 0.0 { 0 } else { (2.0 - spread.log10().floor()).clamp(0.0, 6.0) as usize };
+    (0..enough).find(|p| values.iter().all(|v| !v.is_finite() || whole(v * 10f64.powi(*p as i32)))).unwrap_or(enough)
 }
 
 /// Names below categories: side by side where they fit, aslant where not.
 pub(super) struct Names {
     names: Vec<String>,
     aslant: bool,
+    /// One of so many is written.
+    every: usize,
     /// Pixels that they need below the axis.
     pub height: f64,
     /// Pixels that the first one needs left of the area.
@@ -206,12 +210,13 @@ impl Names {
         let (sin, cos) = SLANT.to_radians().sin_cos();
         let height = if aslant { widest * sin + Type::TICK.size } else { Type::TICK.size };
         let overhang = if aslant { names.first().map_or(0.0, |n| Type::TICK.width(n) * cos - step / 2.0) } else { 0.0 };
-        Self { names, aslant, height, overhang: overhang.max(0.0) + if aslant { 6.0 } else { 0.0 } }
+        let every = if aslant { (1.3 * Type::TICK.size / step).ceil().max(1.0) as usize } else { 1 };
+        Self { names, aslant, every, height, overhang: overhang.max(0.0) + if aslant { 6.0 } else { 0.0 } }
     }
 
     pub fn draw(&self, svg: &mut Svg, area: &Rect) {
         let step = area.w / self.names.len().max(1) as f64;
-        for (i, name) in self.names.iter().enumerate() {
+        for (i, name) in self.names.iter().enumerate().step_by(self.every) {
             let x = area.x + step * (i as f64 + 0.5);
             let y = area.bottom() + 7.0 + Type::TICK.size * 0.85;
             if self.aslant {

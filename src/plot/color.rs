@@ -13,28 +13,29 @@ pub(super) fn series(i: usize) -> &'static str {
 pub enum Ramp {
     /// Dark blue to yellow, even in lightness (viridis of matplotlib, sampled at nine places).
     Sequential,
-    /// The same, paler, for what lines and text stand upon.
+    /// Blue through green to a pale yellow: for what lines and text stand upon.
     Pale,
     /// Blue through white to orange; the middle is nought.
     Diverging,
 }
 
 const VIRIDIS: [u32; 9] = [0x440154, 0x472d7b, 0x3b528b, 0x2c728e, 0x21918c, 0x28ae80, 0x5ec962, 0xaddc30, 0xfde725];
+const PALE: [u32; 6] = [0x3a85bd, 0x56b1c8, 0x86d0bf, 0xc0e7b8, 0xe8f6b6, 0xffffdc];
 const DIVERGING: [u32; 7] = [0x08519c, 0x3f8fc4, 0xa6cde4, 0xf7f7f7, 0xfdc99a, 0xe8833a, 0xa63c06];
 
 impl Ramp {
     /// Red, green and blue from 0 to 1 at `t`; beyond 0 and 1 the ends.
     pub(super) fn rgb(self, t: f64) -> [f64; 3] {
         let t = if t.is_finite() { t.clamp(0.0, 1.0) } else { 0.5 };
-        let stops: &[u32] = if self == Self::Diverging { &DIVERGING } else { &VIRIDIS };
+        let stops: &[u32] = match self {
+            Self::Sequential => &VIRIDIS,
+            Self::Pale => &PALE,
+            Self::Diverging => &DIVERGING,
+        };
         let at = t * (stops.len() - 1) as f64;
         let i = (at as usize).min(stops.len() - 2);
         let (a, b) = (split(stops[i]), split(stops[i + 1]));
-        let paler = if self == Self::Pale { 0.45 } else { 0.0 };
-        std::array::from_fn(|c| {
-            let v = a[c] + (b[c] - a[c]) * (at - i as f64);
-            v + (1.0 - v) * paler
-        })
+        std::array::from_fn(|c| a[c] + (b[c] - a[c]) * (at - i as f64))
     }
 
     /// As `#rrggbb`.

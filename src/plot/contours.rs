@@ -7,6 +7,9 @@ use super::isolines::{Field, Isoline};
 use super::scale::{Axis, linear_ticks, numbers};
 use super::svg::{Anchor, Rect, Svg, Type, polyline};
 
+/// What the vertical axis needs, about.
+const SIDE: f64 = 80.0;
+
 /// How a marked point looks.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Mark {
@@ -108,7 +111,7 @@ impl Contours {
         let inner = captions(svg, at, &self.words, &[], panel);
         let (lo, hi) = self.field.extent().filter(|(lo, hi)| hi > lo).unwrap_or((0.0, 1.0));
         let levels = if self.levels.is_empty() { linear_ticks(lo, hi, 11) } else { self.levels.clone() };
-        let colors = ColorBar::new((lo, hi), Ramp::Pale, &self.bar);
+        let colors = ColorBar::new((lo, hi), Ramp::Pale, &self.bar, Some(&levels));
         let ends = |axis: &[f64]| match (axis.first(), axis.last()) {
             (Some(a), Some(b)) if b > a => (*a, *b),
             _ => (0.0, 1.0),
@@ -138,7 +141,20 @@ impl Contours {
         svg.end_clip();
         svg.rect(&area, r##"fill="none" stroke="#8a8a8a""##);
         self.write_labels(svg, &axes, &levels, &lines);
-        colors.draw(svg, &Rect::new(area.right() + 16.0, area.y, 14.0, area.h), Some(&levels));
+        colors.draw(svg, &Rect::new(area.right() + 16.0, area.y, 14.0, area.h));
+    }
+
+    /// Pixels that suit the picture: a square unit for [`Contours::equal`].
+    pub(super) fn natural(&self, unless: (f64, f64)) -> (f64, f64) {
+        let length = |axis: &[f64]| axis.last().copied().unwrap_or(1.0) - axis.first().copied().unwrap_or(0.0);
+        let ratio = length(&self.field.ys) / length(&self.field.xs);
+        if !self.equal || !ratio.is_finite() {
+            return unless;
+        }
+        let colors = ColorBar::new(self.field.extent().unwrap_or((0.0, 1.0)), Ramp::Pale, &self.bar, None);
+        let (w, h) = (unless.0 * 0.72, (unless.0 * 0.72 * ratio).clamp(unless.1 * 0.4, unless.1 * 1.6));
+        let words = [&self.words.title, &self.words.subtitle, &self.words.footnote].iter().filter(|w| !w.is_empty()).count();
+        (w + SIDE + colors.width() + 12.0, h + super::frame::foot(&self.x.label) + 40.0 + 24.0 * words as f64)
     }
 
     /// The part of `room` in which both axes have one unit of length.
@@ -146,8 +162,7 @@ impl Contours {
         if !self.equal {
             return room;
         }
-        // What the axes themselves need, about.
-        let (side, foot) = (80.0, super::frame::foot(&self.x.label) + 6.0);
+        let (side, foot) = (SIDE, super::frame::foot(&self.x.label) + 6.0);
         let (w, h) = (room.w - side, room.h - foot);
         let unit = (w / (x.1 - x.0)).min(h / (y.1 - y.0));
         Rect::new(room.x, room.y, (x.1 - x.0) * unit + side, (y.1 - y.0) * unit + foot)
@@ -170,7 +185,7 @@ impl Contours {
                 let cost = |s: &Spot| places.cost(&s.bounds) + s.bend * 40.0;
                 cost(a).total_cmp(&cost(b))
             });
-            if let Some(spot) = spot.filter(|s| places.cost(&s.bounds) == 0.0) {
+            if let Some(spot) = spot.filter(|s| places.cost(&s.bounds) < 1.0) {
                 svg.turned(spot.x, spot.y, spot.degrees, Anchor::Middle, Type::LEVEL, &label);
                 places.take(spot.bounds);
             }

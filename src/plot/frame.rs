@@ -38,9 +38,11 @@ pub(super) fn captions(svg: &mut Svg, outer: &Rect, words: &Captions, legend: &[
     let margin = if panel { 6.0 } else { MARGIN };
     let inner = outer.inset(margin, margin, margin, margin);
     let mut y = inner.y;
+    // A small picture has no room for long words; its `title` element has them.
+    let allowed = if outer.h < 300.0 { 1 } else { 2 };
     let title = if panel { Type::PANEL } else { Type::TITLE };
     for (text, kind) in [(&words.title, title), (&words.subtitle, Type::SUBTITLE)] {
-        for line in wrap(&visible(text), kind.size * if kind.bold { 1.1 } else { 1.0 }, inner.w) {
+        for line in wrap(&visible(text), kind.size * if kind.bold { 1.1 } else { 1.0 }, inner.w, allowed) {
             svg.text(inner.x, y + kind.size * 0.85, Anchor::Start, kind, &line);
             y += kind.line();
         }
@@ -50,7 +52,7 @@ pub(super) fn captions(svg: &mut Svg, outer: &Rect, words: &Captions, legend: &[
     }
     y = draw_legend(svg, &inner, y, legend);
     let mut bottom = inner.bottom();
-    let notes = wrap(&visible(&words.footnote), Type::NOTE.size, inner.w);
+    let notes = wrap(&visible(&words.footnote), Type::NOTE.size, inner.w, allowed + 1);
     bottom -= notes.len() as f64 * Type::NOTE.line();
     for (i, line) in notes.iter().enumerate() {
         svg.text(inner.x, bottom + Type::NOTE.line() * (i as f64 + 0.8), Anchor::Start, Type::NOTE, line);

@@ -3,7 +3,7 @@
 use super::bars::{Names, digits_for};
 use super::color::Ramp;
 use super::frame::{AXIS, Captions, captions, foot, side, x_name, y_name};
-use super::scale::{Scale, extent, value};
+use super::scale::{Scale, extent, numbers, value};
 use super::svg::{Anchor, Rect, Svg, Type};
 use super::text::{shorten, visible};
 
@@ -121,20 +121,26 @@ impl Heatmap {
         let inner = captions(svg, at, &self.words, &[], panel);
         let (lo, hi) = self.span();
         let digits = self.digits.unwrap_or_else(|| digits_for(self.all()));
-        let colors = ColorBar::new((lo, hi), self.ramp, &self.bar);
+        let colors = ColorBar::new((lo, hi), self.ramp, &self.bar, None);
         let rows: Vec<String> = self.rows.iter().map(|r| shorten(&visible(r), Type::TICK.size, inner.w * 0.3)).collect();
         let names = Names::new(&self.columns, inner.w - colors.width() - 60.0);
         let left = side(rows.iter().map(String::as_str), &self.y).max(names.overhang);
         let bottom = foot(&self.x) + names.height - Type::TICK.size;
         let area = inner.inset(left, 4.0, colors.width() + 4.0, bottom);
         let (w, h) = (area.w / self.columns.len().max(1) as f64, area.h / self.rows.len().max(1) as f64);
+        // One size for all cells; none where a number does not fit.
+        let widest = |kind: &Type| self.all().map(|v| kind.width(&value(v, digits))).fold(0.0, f64::max);
+        let kind = [Type::TICK, Type { halo: false, ..Type::LEVEL }].into_iter().find(|k| widest(k) + 4.0 <= w && h > 15.0);
+        let every = (1.1 * Type::TICK.size / h).ceil() as usize;
         for (i, name) in rows.iter().enumerate() {
             let y = area.y + h * (i as f64 + 0.5);
-            svg.text(area.x - 7.0, y + Type::TICK.size * 0.35, Anchor::End, Type::TICK, name);
+            if i.is_multiple_of(every) {
+                svg.text(area.x - 7.0, y + Type::TICK.size * 0.35, Anchor::End, Type::TICK, name);
+            }
             for j in 0..self.columns.len() {
                 let cell = Rect::new(area.x + w * j as f64, area.y + h * i as f64, w, h);
                 let v = self.values.get(i).and_then(|row| row.get(j)).copied().unwrap_or(f64::NAN);
-                self.draw_cell(svg, &cell, v, (v - lo) / (hi - lo), digits);
+                self.draw_cell(svg, &cell, (v - lo) / (hi - lo), kind, &value(v, digits));
             }
         }
         if let Some((i, j)) = self.best.filter(|(i, j)| *i < self.rows.len() && *j < self.columns.len()) {
@@ -145,24 +151,17 @@ impl Heatmap {
         names.draw(svg, &area);
         x_name(svg, &area, &self.x, bottom - 3.0);
         y_name(svg, inner.x, &area, &self.y);
-        colors.draw(svg, &Rect::new(area.right() + 16.0, area.y, 14.0, area.h), None);
+        colors.draw(svg, &Rect::new(area.right() + 16.0, area.y, 14.0, area.h));
     }
 
-    fn draw_cell(&self, svg: &mut Svg, cell: &Rect, v: f64, t: f64, digits: usize) {
+    /// `t` is the colour's place on the ramp, NaN where there is no number.
+    fn draw_cell(&self, svg: &mut Svg, cell: &Rect, t: f64, kind: Option<Type>, text: &str) {
         let (x, y) = (cell.x + cell.w / 2.0, cell.y + cell.h / 2.0);
-        if !v.is_finite() {
-            svg.rect(cell, r##"fill="#f3f3f3" stroke="#ffffff""##);
-            if cell.h > 15.0 && cell.w > Type::NOTE.width("none") + 4.0 {
-                svg.text(x, y + 4.0, Anchor::Middle, Type::NOTE.colored("#8a8a8a"), "none");
-            }
-            return;
-        }
-        svg.rect(cell, &format!(r##"fill="{}" stroke="#ffffff""##, self.ramp.hex(t)));
-        let text = value(v, digits);
-        let kind = if Type::TICK.width(&text) + 6.0 <= cell.w { Type::TICK } else { Type::LEVEL };
-        if kind.width(&text) + 4.0 <= cell.w && cell.h > 15.0 {
-            let kind = Type { halo: false, color: self.ramp.ink(t), ..kind };
-            svg.text(x, y + kind.size * 0.35, Anchor::Middle, kind, &text);
+        let (fill, ink, text) =
+            if t.is_finite() { (self.ramp.hex(t), self.ramp.ink(t), text) } else { ("#f3f3f3".into(), "#8a8a8a", "none") };
+        svg.rect(cell, &format!(r##"fill="{fill}" stroke="#ffffff""##));
+        if let Some(kind) = kind.filter(|k| k.width(text) + 4.0 <= cell.w) {
+            svg.text(x, y + kind.size * 0.35, Anchor::Middle, kind.colored(ink), text);
         }
     }
 }
@@ -172,12 +171,22 @@ pub(super) struct ColorBar<'a> {
     span: (f64, f64),
     ramp: Ramp,
     label: &'a str,
+    levels: Option<&'a [f64]>,
     ticks: Vec<(f64, String)>,
 }
 
 impl<'a> ColorBar<'a> {
-    pub fn new(span: (f64, f64), ramp: Ramp, label: &'a str) -> Self {
-        Self { span, ramp, label, ticks: Scale::new(false, span, (0.0, 1.0)).ticks(6).major }
+    /// Even colours between `levels` where these are given, else smooth.
+    pub fn new(span: (f64, f64), ramp: Ramp, label: &'a str, levels: Option<&'a [f64]>) -> Self {
+        let seen: Vec<f64> = levels.unwrap_or_default().iter().copied().filter(|v| *v >= span.0 && *v <= span.1).collect();
+        let every = seen.len().div_ceil(7).max(1);
+        let chosen: Vec<f64> = seen.iter().skip((seen.len().max(1) - 1) % every).step_by(every).copied().collect();
+        let ticks = if chosen.is_empty() {
+            Scale::new(false, span, (0.0, 1.0)).ticks(6).major
+        } else {
+            numbers(&chosen).into_iter().zip(chosen).map(|(label, v)| (v, label)).collect()
+        };
+        Self { span, ramp, label, levels, ticks }
     }
 
     /// Pixels from the picture's right edge.
@@ -186,11 +195,10 @@ impl<'a> ColorBar<'a> {
         16.0 + 14.0 + 8.0 + widest + if self.label.is_empty() { 2.0 } else { Type::LABEL.line() + 4.0 }
     }
 
-    /// Even colour between `levels` where these are given, else smooth.
-    pub fn draw(&self, svg: &mut Svg, bar: &Rect, levels: Option<&[f64]>) {
+    pub fn draw(&self, svg: &mut Svg, bar: &Rect) {
         let (lo, hi) = self.span;
         let scale = Scale::new(false, self.span, (bar.bottom(), bar.y));
-        let edges: Vec<f64> = match levels {
+        let edges: Vec<f64> = match self.levels {
             Some(inner) => std::iter::once(lo).chain(inner.iter().copied().filter(|v| *v > lo && *v < hi)).chain([hi]).collect(),
             None => (0..=64).map(|i| lo + (hi - lo) * f64::from(i) / 64.0).collect(),
         };

@@ -58,6 +58,7 @@ impl Figure {
         let (w, h) = match (asked, self) {
             (Some(size), _) => size,
             (None, Self::Panels(panels)) => panels.natural(),
+            (None, Self::Contours(contours)) => contours.natural(unless),
             (None, _) => unless,
         };
         (w.clamp(120.0, 20_000.0), h.clamp(90.0, 20_000.0))

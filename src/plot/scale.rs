@@ -108,9 +108,9 @@ fn log_ticks(lo: f64, hi: f64, most: usize) -> Ticks {
         all.filter(|v| *v >= lo * (1.0 - 1e-9) && *v <= hi * (1.0 + 1e-9)).collect()
     };
     let minor = if hi / lo < 1e6 { decades(&[2.0, 3.0, 4.0, 5.0, 6.0, 7.0, 8.0, 9.0], 1) } else { Vec::new() };
-    for multiples in [&[1.0, 2.0, 5.0][..], &[1.0, 3.0]] {
+    for (multiples, widest) in [(&[1.0, 2.0, 3.0, 5.0][..], 30.0), (&[1.0, 2.0, 5.0], 1e3), (&[1.0, 3.0], 1e3)] {
         let values = decades(multiples, 1);
-        if hi / lo < 1e3 && values.len() <= most && values.len() >= 2 {
+        if hi / lo < widest && values.len() <= most && values.len() >= 2 {
             return Ticks::labelled(values, minor);
         }
     }
@@ -126,15 +126,33 @@ pub(super) fn numbers(values: &[f64]) -> Vec<String> {
     let largest = values.iter().filter(|v| v.is_finite()).fold(0.0f64, |m, v| m.max(v.abs()));
     let smallest = values.iter().filter(|v| v.is_finite() && **v != 0.0).fold(f64::INFINITY, |m, v| m.min(v.abs()));
     // Too wide for one unit (a logarithmic axis): each by itself.
-    if smallest.is_finite() && largest / smallest > 1e4 {
+    if smallest.is_finite() && largest / smallest > 1e3 {
         return values.iter().map(|v| one(*v)).collect();
     }
     if largest > 0.0 && (largest < 1e-3 || largest >= 1e15) {
-        return values.iter().map(|v| power(*v)).collect();
+        return powers(values, largest);
     }
     let (unit, suffix) = unit(largest);
-    let places = (0..10).find(|p| values.iter().all(|v| whole(v / unit * 10f64.powi(*p)))).unwrap_or(10) as usize;
+    let places = common_places(values, unit);
     values.iter().map(|v| if *v == 0.0 { "0".into() } else { minus(format!("{:.places$}{suffix}", v / unit)) }).collect()
+}
+
+/// Decimals that write all of the values whole in a unit.
+fn common_places(values: &[f64], unit: f64) -> usize {
+    (0..10).find(|p| values.iter().all(|v| whole(v / unit * 10f64.powi(*p)))).unwrap_or(10) as usize
+}
+
+/// 0.5·10⁻⁴, 1.0·10⁻⁴: one power for all.
+fn powers(values: &[f64], largest: f64) -> Vec<String> {
+    let exponent = (largest.log10() + 1e-9).floor() as i32;
+    let unit = 10f64.powi(exponent);
+    let places = common_places(values, unit);
+    let written = |v: &f64| if *v == 0.0 { "0".into() } else { minus(format!("{:.places$}·10{}", v / unit, raised(exponent))) };
+    values.iter().map(written).collect()
+}
+
+fn raised(exponent: i32) -> String {
+    exponent.to_string().chars().map(superscript).collect()
 }
 
 /// A number by itself, to about three digits.
@@ -160,7 +178,8 @@ fn unit(largest: f64) -> (f64, &'static str) {
     }
 }
 
-fn whole(v: f64) -> bool {
+/// True when rounding changes nothing that could be seen.
+pub(super) fn whole(v: f64) -> bool {
     (v - v.round()).abs() <= 1e-6 * v.abs().max(1.0)
 }
 
@@ -175,7 +194,7 @@ fn power(v: f64) -> String {
         (mantissa, exponent) = (mantissa / 10.0, exponent + 1);
     }
     let places = (0..3).find(|p| whole(mantissa * 10f64.powi(*p))).unwrap_or(3) as usize;
-    let digits: String = exponent.to_string().chars().map(superscript).collect();
+    let digits = raised(exponent);
     if whole(mantissa) && mantissa.round() == 1.0 {
         format!("10{digits}")
     } else {
@@ -223,11 +242,11 @@ mod tests {
         assert_eq!(labels(-3.0, 3.0, 4, false), ["−2", "0", "2"]);
         assert_eq!(labels(0.0, 1.1e6, 6, false), ["0", "0.2 M", "0.4 M", "0.6 M", "0.8 M", "1.0 M"]);
         assert_eq!(labels(1.8731, 1.8749, 5, false), ["1.8735", "1.8740", "1.8745"]);
-        assert_eq!(labels(0.0, 3e-4, 4, false), ["0", "10⁻⁴", "2·10⁻⁴", "3·10⁻⁴"]);
+        assert_eq!(labels(0.0, 3e-4, 4, false), ["0", "1·10⁻⁴", "2·10⁻⁴", "3·10⁻⁴"]);
         assert_eq!(labels(1e-6, 1.0, 9, true), ["10⁻⁶", "10⁻⁵", "10⁻⁴", "0.001", "0.01", "0.1", "1"]);
         assert_eq!(labels(1.0, 120.0, 9, true), ["1", "2", "5", "10", "20", "50", "100"]);
         assert_eq!(labels(2.1, 4.7, 6, true), ["2.5", "3.0", "3.5", "4.0", "4.5"]);
-        assert_eq!(labels(1e3, 1e9, 4, true), ["1000", "1 M", "1 G"].map(String::from));
+        assert_eq!(labels(1e3, 1e9, 4, true), ["10 k", "1 M", "100 M"]);
     }
 
     /// Whatever the span: inside, ascending, evenly spaced, no more than asked, labels that differ and say what they mark.

@@ -27,8 +27,8 @@ pub(super) fn width(text: &str, size: f64) -> f64 {
     text.chars().map(advance).sum::<f64>() * size
 }
 
-/// Lines no wider than `most` pixels, broken at spaces; a longer word is cut with an ellipsis.
-pub(super) fn wrap(text: &str, size: f64, most: f64) -> Vec<String> {
+/// Lines no wider than `most` pixels, broken at spaces; a longer word, and what needs more lines than allowed, is cut with an ellipsis.
+pub(super) fn wrap(text: &str, size: f64, most: f64, allowed: usize) -> Vec<String> {
     let mut lines: Vec<String> = Vec::new();
     for word in text.split_whitespace() {
         match lines.last_mut() {
@@ -38,6 +38,10 @@ pub(super) fn wrap(text: &str, size: f64, most: f64) -> Vec<String> {
             }
             _ => lines.push(shorten(word, size, most)),
         }
+    }
+    if lines.len() > allowed {
+        let rest = lines.split_off(allowed.max(1) - 1).join(" ");
+        lines.push(shorten(&rest, size, most));
     }
     lines
 }
@@ -99,9 +103,11 @@ mod tests {
     #[test]
     fn lines_keep_their_width_and_all_words() {
         let text = "validation loss of the merge of the newest ten checkpoints, against the raw one";
-        let lines = wrap(text, 12.0, 200.0);
+        let lines = wrap(text, 12.0, 200.0, 9);
         assert!(lines.len() > 1 && lines.iter().all(|l| width(l, 12.0) <= 200.0), "{lines:?}");
         assert_eq!(lines.join(" "), text);
+        let two = wrap(text, 12.0, 200.0, 2);
+        assert!(two.len() == 2 && two[0] == lines[0] && two[1].ends_with('…') && width(&two[1], 12.0) <= 200.0, "{two:?}");
         let cut = shorten(&"x".repeat(100), 12.0, 60.0);
         assert!(cut.ends_with('…') && width(&cut, 12.0) <= 60.0 && cut.len() > 5);
     }
