@@ -51,6 +51,10 @@ pub fn train(settings: Settings, start: &Start, mut sink: Sink, started: Instant
     settings.validate()?;
     // What a resumed run began from is in its checkpoint.
     let begin = if resumed.is_some() { Begin::Nothing } else { Begin::resolve(vfs, &settings.start)? };
+    if let Begin::Fork(checkpoint) = &begin {
+        let (step, most) = (checkpoint.step(), settings.train.max_steps);
+        anyhow::ensure!(step < most, "--max-steps {most}: the fork begins after {step} updates; name a number above that");
+    }
     // A model that exists brings its tokenizer and its shape.
     let existing = resumed.as_ref().map(|(_, checkpoint)| checkpoint.path.as_path()).or(begin.folder());
     let loaded = stage::load(&mut settings, existing, resumed.is_some(), &mut sink)?;
@@ -58,12 +62,6 @@ pub fn train(settings: Settings, start: &Start, mut sink: Sink, started: Instant
     let data_tokens = loaded.source.tokens();
     let mut trainer = Trainer::new(gpu, &settings, &loaded.config, loaded.source)?;
     begin.apply(vfs, &mut trainer, settings.start.init_optimizer)?;
-    anyhow::ensure!(
-        resumed.is_some() || trainer.state.step < settings.train.max_steps,
-        "--max-steps {}: the fork begins after {} updates; name a number above that",
-        settings.train.max_steps,
-        trainer.state.step
-    );
     let peak_gflops = measured_peak_gflops(&trainer.gpu)?;
     let (folder, checkpoint) = match resumed {
         None => (new_folder(vfs, start, &settings, &begin)?, None),
