@@ -51,13 +51,12 @@ pub fn train(settings: Settings, start: &Start, mut sink: Sink, started: Instant
     settings.validate()?;
     // What a resumed run began from is in its checkpoint.
     let begin = if resumed.is_some() { Begin::Nothing } else { Begin::resolve(vfs, &settings.start)? };
-    if let Begin::Fork(checkpoint) = &begin {
-        let (step, most) = (checkpoint.step(), settings.train.max_steps);
-        anyhow::ensure!(step < most, "--max-steps {most}: the fork begins after {step} updates; name a number above that");
-    }
+    fork_fits(&begin, &settings)?;
     // A model that exists brings its tokenizer and its shape.
     let existing = resumed.as_ref().map(|(_, checkpoint)| checkpoint.path.as_path()).or(begin.folder());
     let loaded = stage::load(&mut settings, existing, resumed.is_some(), &mut sink)?;
+    // Once more, because a number of epochs is a number of updates only now.
+    fork_fits(&begin, &settings)?;
     let gpu = open_gpu(&settings, &mut sink)?;
     let data_tokens = loaded.source.tokens();
     let mut trainer = Trainer::new(gpu, &settings, &loaded.config, loaded.source)?;
@@ -111,6 +110,13 @@ fn open_gpu(settings: &Settings, sink: &mut Sink) -> anyhow::Result<Gpu> {
         }
     }
     Ok(gpu)
+}
+
+fn fork_fits(begin: &Begin, settings: &Settings) -> anyhow::Result<()> {
+    let Begin::Fork(checkpoint) = begin else { return Ok(()) };
+    let (step, most) = (checkpoint.step(), settings.train.max_steps);
+    anyhow::ensure!(step < most, "--max-steps {most}: the fork begins after {step} updates; name a number above that");
+    Ok(())
 }
 
 fn newest(vfs: &dyn Vfs, run: &Path, sink: &mut Sink) -> anyhow::Result<Checkpoint> {

@@ -106,11 +106,21 @@ fn where_beginnings_do_not_tell_contents_do() {
             &[(&user, false), ("one", true), (end, special), (&user, false), ("()", false), ("two", true), (end, special)],
         );
         // A template that hides them says so.
-        let template = ChatTemplate::new(&source.replace("m.content.strip()", "m.content | upper | replace('A', 'B')"), tokenizer.special_tokens(), 0).unwrap();
+        let template = ChatTemplate::new(
+            &source.replace("m.content.strip()", "m.content | upper | replace('A', 'B')"),
+            tokenizer.special_tokens(),
+            0,
+        )
+        .unwrap();
         let row = Row::Messages(chat(&[("user", "q"), ("assistant", "a"), ("user", "q"), ("assistant", "b")]));
         let got = Encoder { tokenizer: &tokenizer, template: &template, loss_on: ONLY }.encode(&row);
         assert!(got.is_ok(), "marks go through filters");
-        let hidden = ChatTemplate::new(&source.replace("m.content.strip()", "m.content.strip() | length | string"), tokenizer.special_tokens(), 0).unwrap();
+        let hidden = ChatTemplate::new(
+            &source.replace("m.content.strip()", "m.content.strip() | length | string"),
+            tokenizer.special_tokens(),
+            0,
+        )
+        .unwrap();
         let error = Encoder { tokenizer: &tokenizer, template: &hidden, loss_on: ONLY }.encode(&row).unwrap_err().to_string();
         assert!(error.contains("{% generation %}") && error.contains("--assistant-only-loss false"), "{error}");
     }
@@ -146,6 +156,9 @@ fn merged_tokens_go_by_their_offsets() {
     assert!(text.contains("merges"));
     let (ids, places) = tokenizer.encode_with_places("What cools glass slowly? äöü 🔥<|im_end|>\n", false).unwrap();
     assert_eq!(ids, tokenizer.encode("What cools glass slowly? äöü 🔥<|im_end|>\n").unwrap());
-    assert!(places.windows(2).all(|p| p[0].end <= p[1].end) && places.last().unwrap().end == "What cools glass slowly? äöü 🔥<|im_end|>\n".len());
+    assert!(
+        places.windows(2).all(|p| p[0].end <= p[1].end)
+            && places.last().unwrap().end == "What cools glass slowly? äöü 🔥<|im_end|>\n".len()
+    );
     assert!(places.iter().any(|p| p.len() > 2), "{places:?}");
 }

@@ -43,7 +43,8 @@ fn tokens_and_labels_are_those_of_trl() {
             let example = encoder.encode(&row)?;
             let n = example.tokens.len().min(most);
             let tokens: Vec<i64> = example.tokens[..n].iter().map(|id| i64::from(*id)).collect();
-            let labels: Vec<i64> = tokens.iter().zip(&example.scored).map(|(id, scored)| if *scored { *id } else { -100 }).collect();
+            let labels: Vec<i64> =
+                tokens.iter().zip(&example.scored).map(|(id, scored)| if *scored { *id } else { -100 }).collect();
             // TRL drops what has no label left.
             if labels.iter().any(|label| *label != -100) {
                 got.push((tokens, labels));

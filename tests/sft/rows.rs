@@ -64,7 +64,10 @@ fn every_bad_row_is_refused_by_line_and_field() {
         (r#"{"conversations": [{"from": "human", "value": "x"}]}"#, "conversations: not known here. Call it messages"),
         (r#"{"messages": [{"role": "user", "content": "x"}], "tools": 3}"#, "tools: must be a list"),
         (r#"{"messages": [{"role": "user", "content": "x"}], "tools": "{"}"#, "tools: "),
-        (r#"{"messages": [{"role": "user", "content": "x"}], "chat_template_kwargs": 1}"#, "chat_template_kwargs: must be an object"),
+        (
+            r#"{"messages": [{"role": "user", "content": "x"}], "chat_template_kwargs": 1}"#,
+            "chat_template_kwargs: must be an object",
+        ),
     ] {
         let path = place.file("rows.jsonl", format!("{good}\n\n{row}\n"));
         let error = read(&path).expect_err(row).to_string();
@@ -164,7 +167,8 @@ fn validation_is_by_rows_and_the_same_for_every_seed() {
     let held = |seed: u64| {
         let source = source(vec![a.clone()], 0.25, seed, &mut Notices::new()).unwrap();
         let train = seen(&source, source.rows_per_epoch());
-        let val: usize = source.val_batches(4, 16, u64::MAX).unwrap().map(|b| b.tokens.iter().filter(|t| **t == 256).count()).sum();
+        let val: usize =
+            source.val_batches(4, 16, u64::MAX).unwrap().map(|b| b.tokens.iter().filter(|t| **t == 256).count()).sum();
         assert_eq!((train.len(), val), (15, 5));
         let mut names: Vec<_> = train.into_keys().collect();
         names.sort();
@@ -218,7 +222,10 @@ fn a_template_that_cannot_be_spelled_is_said_at_once() {
         load(&settings.data, &sft, &from, &mut Notices::new(), &mut |_, _| {}).map(|_| ()).map_err(|e| format!("{e:#}"))
     };
     let error = try_with("abcdefghijklmnopqrstuvwxyz\n").unwrap_err();
-    assert!(error.contains("--chat-template: the chat template writes what this tokenizer cannot spell") && error.contains("':'"), "{error}");
+    assert!(
+        error.contains("--chat-template: the chat template writes what this tokenizer cannot spell") && error.contains("':'"),
+        "{error}"
+    );
     assert!(try_with("aeimnrstuyb:\n").is_ok());
     let error = try_with("aeimnrstuy:\n").unwrap_err();
     assert!(error.contains("a.jsonl:1: ") && error.contains("'b'"), "a letter of the row itself: {error}");

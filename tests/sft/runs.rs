@@ -34,7 +34,8 @@ fn place() -> &'static Place {
                 let (a, b) = (words[i % 5], words[i / 5 % 5]);
                 let mut messages = vec![json!({"role": "user", "content": a}), json!({"role": "assistant", "content": b})];
                 if i % 3 == 0 {
-                    messages.extend([json!({"role": "user", "content": b}), json!({"role": "assistant", "content": "and so on"})]);
+                    messages
+                        .extend([json!({"role": "user", "content": b}), json!({"role": "assistant", "content": "and so on"})]);
                 }
                 json!({ "messages": messages }).to_string() + "\n"
             })
@@ -105,7 +106,18 @@ fn the_template_travels_with_every_checkpoint() {
     assert_eq!(started["max_steps"], last["step"]);
     assert!((last["epoch"].as_f64().unwrap() - 1.0).abs() < 1e-9, "{last}");
     // A run goes on from it by default.
-    json_lines(&mut place.lehr(["sft", "--init", "own", "--data", "rows.jsonl", "--json", "--run", "child", "--max-steps=1", "--eval-every=0"]));
+    json_lines(&mut place.lehr([
+        "sft",
+        "--init",
+        "own",
+        "--data",
+        "rows.jsonl",
+        "--json",
+        "--run",
+        "child",
+        "--max-steps=1",
+        "--eval-every=0",
+    ]));
     let config: Value = serde_json::from_slice(&place.checkpoint("child", 1, "tokenizer_config.json")).unwrap();
     assert_eq!(config["chat_template"], template.as_str());
 }
@@ -147,7 +159,11 @@ fn stages_refuse_each_others_runs_and_flags() {
         (owned(&["pretrain", "--data=base.txt", "--packing=false"]), 2, "--packing"),
         (owned(&["pretrain", "--data=base.txt", "--config=straight/config.toml"]), 1, "has a section [sft]"),
         (owned(&["pretrain", "--fork=straight@8"]), 1, "has a section [sft]"),
-        (owned(&["sft", "--fork=base@8"]), 1, "is a run of lehr pretrain, whose data are others; begin from its weights with --init"),
+        (
+            owned(&["sft", "--fork=base@8"]),
+            1,
+            "is a run of lehr pretrain, whose data are others; begin from its weights with --init",
+        ),
         (owned(&["sft", "--data=rows.jsonl"]), 1, "--init: fine-tuning begins from a model"),
         (owned(&["sft", "--init=base"]), 1, "--data: no rows named"),
         (owned(&["sft", "--init=base", "--data=none.jsonl"]), 1, "--data none.jsonl: there is no such file"),
@@ -175,7 +191,15 @@ fn help_is_that_of_the_stage() {
     let place = place();
     let said = run(&mut place.lehr(["sft", "--help"]));
     let words: Vec<&str> = said.out.split_whitespace().map(|w| w.trim_end_matches([',', ';', '.'])).collect();
-    for flag in ["--init", "--data", "--packing", "--assistant-only-loss", "--completion-only-loss", "--chat-template", "--num-train-epochs"] {
+    for flag in [
+        "--init",
+        "--data",
+        "--packing",
+        "--assistant-only-loss",
+        "--completion-only-loss",
+        "--chat-template",
+        "--num-train-epochs",
+    ] {
         assert!(words.contains(&flag), "{flag}");
     }
     assert!(!words.contains(&"--hidden-size") && !words.contains(&"--preset") && !words.contains(&"--date"));

@@ -125,6 +125,16 @@ impl ChatTemplate {
         take_marks(&text)
     }
 
+    /// What is written behind the assistant's next words, so that generation can stop there; `None` where the template hides it.
+    pub fn end_of_turn(&self, chat: &Chat) -> Option<String> {
+        const WORDS: &str = "\u{E000}";
+        let mut whole = chat.clone();
+        whole.messages.push(serde_json::json!({"role": "assistant", "content": WORDS}));
+        let text = self.render(&whole, false).ok()?.text;
+        let (_, end) = text.rsplit_once(WORDS)?;
+        Some(end.to_owned()).filter(|end| !end.is_empty())
+    }
+
     /// The bytes of the whole chat that the assistant wrote, its end-of-turn included, in order.
     ///
     /// From `{% generation %}` where the template has it. Else from renderings of the chat cut before and after each turn of the
