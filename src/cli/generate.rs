@@ -52,6 +52,7 @@ pub struct Args {
 /// Tokens of a row at most.
 const MAX_ROOM: usize = 1 << 20;
 
+// Length: one thing after another.
 /// Generate.
 pub fn run(args: &Args) -> anyhow::Result<i32> {
     check(args)?;

@@ -72,7 +72,13 @@ fn an_epoch_holds_every_example_once_whole_and_apart() {
                 }
                 starts.sort_unstable();
                 let mut next = 1;
-                let want: Vec<_> = sizes.iter().map(|n| (std::mem::replace(&mut next, next + *n as u32), *n)).collect();
+                let want: Vec<_> = sizes
+                    .iter()
+                    .map(|n| {
+                        next += *n as u32;
+                        (next - *n as u32, *n)
+                    })
+                    .collect();
                 assert_eq!(starts, want, "packing {packing}, seed {seed}, epoch {epoch}");
             }
         }
