@@ -4,6 +4,9 @@ mod bench;
 mod doctor;
 mod evaluate;
 mod generate;
+mod judging;
+mod landscape;
+mod merge_sweep;
 mod open;
 mod output;
 mod pretrain;
@@ -29,6 +32,10 @@ enum Commands {
     Generate(generate::Args),
     /// Log-probability of every token of given texts or token ids, and gradients.
     Score(score::Args),
+    /// The loss on the plane through three checkpoints, and whether merging them pays.
+    Landscape(landscape::Args),
+    /// Sweep (to be a part of merge).
+    Sweep(merge_sweep::Args),
     /// List adapters and check every kernel on this very device.
     Doctor(doctor::Args),
     /// Measure tokens per second and matmul rate.
@@ -65,6 +72,8 @@ pub fn main() -> i32 {
         Commands::Eval(args) => evaluate::run(&args),
         Commands::Generate(args) => generate::run(&args),
         Commands::Score(args) => score::run(&args),
+        Commands::Landscape(args) => landscape::run(&args),
+        Commands::Sweep(args) => merge_sweep::run(&args),
         Commands::Doctor(args) => doctor::run(&args),
         Commands::Bench(args) => bench::run(&args),
         Commands::Demo(args) => pretrain::demo(&args, started),

@@ -39,7 +39,10 @@ impl Plane {
         let n = a.len();
         let from_a = |v: &[f32], i: usize| f64::from(v[i]) - f64::from(a[i]);
         let length = dot(n, |i| (from_a(c, i), from_a(c, i))).sqrt();
-        ensure!(length > 0.0, "the first and the last checkpoint hold the same weights: they span no plane; name three that differ");
+        ensure!(
+            length > 0.0,
+            "the first and the last checkpoint hold the same weights: they span no plane; name three that differ"
+        );
         let along = dot(n, |i| (from_a(b, i), from_a(c, i))) / length;
         // The rest is summed by itself: |B - A|^2 - along^2 would lose its digits.
         let rest = |i: usize| from_a(b, i) - along / length * from_a(c, i);

@@ -8,6 +8,7 @@ pub mod ring;
 mod rule;
 mod spec;
 mod stream;
+pub mod sweep;
 mod window;
 
 pub use inputs::{Check, Folder, Inputs, MergedTensor, Treatment};
@@ -15,4 +16,4 @@ pub use live::{LiveMerge, MergedWindow};
 pub use rule::MergeRule;
 pub use spec::MergeSpec;
 pub use stream::Merge;
-pub use window::{Interval, MAX_CHECKPOINTS, Window, WindowSpec, choose, tokens_per_step};
+pub use window::{Interval, MAX_CHECKPOINTS, Window, WindowSpec, choose, ranges, tokens_per_step};

@@ -84,7 +84,7 @@ fn steps_of((at, every, last): (u64, u64, usize), there: &BTreeSet<u64>) -> Resu
     let Some(first) = back else { return Err("begins before the run".into()) };
     let steps: Vec<u64> = (0..last as u64).map(|i| first + i * every).collect();
     let gone: Vec<u64> = steps.iter().copied().filter(|step| !there.contains(step)).collect();
-    if gone.is_empty() { Ok(steps) } else { Err(format!("no checkpoint of step {}", super::ranges(&gone))) }
+    if gone.is_empty() { Ok(steps) } else { Err(format!("no checkpoint of step {}", super::window::ranges(&gone))) }
 }
 
 /// Measure every cell. `there` are the steps whose checkpoints exist; a checkpoint that `read` refuses makes its cells missing, with the
@@ -233,7 +233,8 @@ mod tests {
             assert!((cell.loss.clone().unwrap() - (mean - 70.0).abs()).abs() < 1e-4, "{cell:?}");
             assert!((cell.mean_age - (cell.at as f64 - mean)).abs() < 1e-9, "{cell:?}");
         }
-        let missing = |at, every, last| found.cells.iter().find(|c| (c.at, c.every, c.last) == (at, every, last)).unwrap().loss.clone();
+        let missing =
+            |at, every, last| found.cells.iter().find(|c| (c.at, c.every, c.last) == (at, every, last)).unwrap().loss.clone();
         assert_eq!(missing(60, 40, 3).unwrap_err(), "begins before the run");
         assert_eq!(missing(100, 10, 6).unwrap_err(), "no checkpoint of step 50");
         assert_eq!(missing(100, 40, 3).unwrap_err(), "step 20 is damaged");
