@@ -58,6 +58,10 @@ pub fn pretrain(settings: Settings, start: &Start, mut sink: Sink, started: Inst
     settings.validate()?;
     // What a resumed run began from is in its checkpoint.
     let begin = if resumed.is_some() { Begin::Nothing } else { Begin::resolve(vfs, &settings.start)? };
+    if let Begin::Fork(checkpoint) = &begin {
+        let (step, most) = (checkpoint.step(), settings.train.max_steps);
+        anyhow::ensure!(step < most, "--max-steps {most}: the fork begins after {step} updates; name a number above that");
+    }
     // A model that exists brings its tokenizer and its shape.
     let existing = resumed.as_ref().map(|(_, checkpoint)| checkpoint.path.as_path()).or(begin.folder());
     let loaded = load(&settings, existing, &mut sink)?;
@@ -66,12 +70,6 @@ pub fn pretrain(settings: Settings, start: &Start, mut sink: Sink, started: Inst
     let data_tokens = source.tokens();
     let mut trainer = Trainer::new(gpu, &settings, &loaded.config, Box::new(source))?;
     begin.apply(vfs, &mut trainer, settings.start.init_optimizer)?;
-    anyhow::ensure!(
-        resumed.is_some() || trainer.state.step < settings.train.max_steps,
-        "--max-steps {}: the fork begins after {} updates; name a number above that",
-        settings.train.max_steps,
-        trainer.state.step
-    );
     let peak_gflops = measured_peak_gflops(&trainer.gpu)?;
     let (folder, checkpoint) = match resumed {
         None => (new_folder(vfs, start, &settings, &begin)?, None),

@@ -7,7 +7,9 @@ pub mod landscape;
 pub mod merge;
 mod optimizer;
 mod plan;
+pub mod rescue;
 mod schedule;
+pub mod spike;
 mod trainer;
 
 pub use evaluate::{Evaluation, Scorer};
