@@ -315,9 +315,10 @@ impl Report {
             self.grid.last.iter().map(usize::to_string).collect::<Vec<_>>(),
         ];
         let gains: Vec<f64> = self.found.cells.iter().filter_map(|c| self.found.gain(c)).filter(|g| g.is_finite()).collect();
-        let most = gains.iter().fold(1e-6f64, |m, g| m.max(g.abs()));
-        let panels = self.grid.rules.len() + usize::from(self.grid.at.len() > 1);
-        let mut all = Panels::new("Validation loss of merges, relative to the raw checkpoint", if panels == 1 { 1 } else { 2 })
+        // As far as the best merge is below the raw checkpoint: much worse ones may not wash the better ones out.
+        let most = gains.iter().copied().fold(0.0f64, f64::max);
+        let most = if most > 0.0 { most } else { gains.iter().fold(1e-6f64, |m, g| m.max(g.abs())) };
+        let mut all = Panels::new("Validation loss of merges, relative to the raw checkpoint", 2)
             .subtitle(&format!("{}. Blue: the merge is better.", self.head(at)))
             .footnote(&self.best(at).unwrap_or_default());
         for rule in &self.grid.rules {
@@ -328,7 +329,7 @@ impl Report {
             let values: Vec<Vec<f64>> =
                 self.grid.every.iter().map(|v| self.grid.last.iter().map(|n| at_rule(*v, *n)).collect()).collect();
             let mut map = Heatmap::new(&rule.to_string(), &rows, &columns).x("N (checkpoints)").y(&label("V"));
-            map = map.values(&values).diverging().range(-most, most).digits(4).bar("merged − raw (nats a token)");
+            map = map.values(&values).diverging().range(-most, most).bar("merged − raw (nats a token)");
             if let Some(best) = best.filter(|b| b.rule == *rule) {
                 let place = |found: Option<usize>| found.unwrap_or(0);
                 let row = place(self.grid.every.iter().position(|v| *v == best.every));
@@ -336,10 +337,23 @@ impl Report {
             }
             all = all.panel(map);
         }
+        all = all.panel(self.over_age(at, best));
         if self.grid.at.len() > 1 {
             all = all.panel(self.over_steps(best));
         }
         all.svg()
+    }
+
+    /// What averaging gains against how far it lags.
+    fn over_age(&self, at: u64, best: Option<&Cell>) -> Chart {
+        let place = |c: &Cell| (c.mean_age * self.tokens_per_step as f64, self.found.gain(c).map_or(f64::NAN, |g| -g));
+        let mut chart = Chart::new("Against the merge's mean age").x("mean age (tokens)").y("merged − raw (nats a token)");
+        for rule in &self.grid.rules {
+            let cells = self.found.cells.iter().filter(|c| c.at == at && c.rule == *rule);
+            chart = chart.scatter(&rule.to_string(), &cells.map(place).collect::<Vec<_>>());
+        }
+        chart = chart.hline(0.0, "raw checkpoint");
+        best.map(place).into_iter().fold(chart, |chart, (x, y)| chart.mark(x, y, "best"))
     }
 
     /// Raw losses, and those of the cell that is the best one in the end, each method.
