@@ -9,6 +9,7 @@ pub mod lock;
 mod merging;
 mod open;
 pub mod outlet;
+pub mod rescue;
 pub mod retention;
 mod run;
 pub mod save;
