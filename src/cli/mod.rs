@@ -4,6 +4,7 @@ mod bench;
 mod doctor;
 mod evaluate;
 mod generate;
+mod merge;
 mod open;
 mod output;
 mod pretrain;
@@ -25,6 +26,8 @@ enum Commands {
     Pretrain(Box<pretrain::Args>),
     /// Loss and perplexity of a model on text.
     Eval(evaluate::Args),
+    /// Average checkpoints along a training run.
+    Merge(Box<merge::Args>),
     /// Continue a prompt, streamed.
     Generate(generate::Args),
     /// Log-probability of every token of given texts or token ids, and gradients.
@@ -63,6 +66,7 @@ pub fn main() -> i32 {
             None => unreachable!("clap found the subcommand"),
         },
         Commands::Eval(args) => evaluate::run(&args),
+        Commands::Merge(args) => merge::run(&args),
         Commands::Generate(args) => generate::run(&args),
         Commands::Score(args) => score::run(&args),
         Commands::Doctor(args) => doctor::run(&args),
