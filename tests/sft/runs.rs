@@ -102,7 +102,7 @@ fn the_template_travels_with_every_checkpoint() {
     let template = Tokenizer::from_folder(&folder).unwrap().chat_template().unwrap().unwrap();
     assert!(template.starts_with("{% for m in messages %}"), "{template}");
     let started = &kind(&place.events("own"), "Started")[0].clone();
-    let last = kind(&place.events("own"), "Step").last().unwrap().clone().clone();
+    let last = kind(&place.events("own"), "Step").last().unwrap().to_owned().clone();
     assert_eq!(started["max_steps"], last["step"]);
     assert!((last["epoch"].as_f64().unwrap() - 1.0).abs() < 1e-9, "{last}");
     // A run goes on from it by default.
