@@ -115,8 +115,14 @@ pub struct Step {
     /// Mean entropy of the predictions, in nats.
     #[serde(with = "number")]
     pub entropy: f64,
-    /// Training tokens seen so far.
+    /// Share of the update's targets that were the most probable token.
+    #[serde(default, with = "number")]
+    pub mean_token_accuracy: f64,
+    /// Training tokens seen so far, padding left out.
     pub num_tokens: u64,
+    /// Passes over the training data so far.
+    #[serde(default, with = "number")]
+    pub epoch: f64,
     /// Throughput over the last updates.
     #[serde(with = "number")]
     pub tokens_per_second: f64,
@@ -142,6 +148,9 @@ pub struct Eval {
     /// exp(eval_loss).
     #[serde(with = "number")]
     pub perplexity: f64,
+    /// Share of the targets that were the most probable token.
+    #[serde(default, with = "number")]
+    pub eval_mean_token_accuracy: f64,
     /// Tokens scored.
     pub eval_tokens: u64,
     /// Wall time of the evaluation.

@@ -195,7 +195,8 @@ fn what_nothing_helps_ends_with_an_account() {
     assert_eq!(said.code, Some(1), "{}", said.err);
     let errors: Vec<_> = said.err.lines().filter(|l| l.starts_with("error:")).collect();
     assert_eq!(errors.len(), 1, "{}", said.err);
-    for part in ["training diverged", "the loss rose from", "1 rescues within 2000", "back to", "--learning-rate", "--fork run@"] {
+    for part in ["training diverged", "the loss rose from", "1 rescues within 2000", "back to", "--learning-rate", "--fork run@"]
+    {
         assert!(errors[0].contains(part), "'{part}' is missing: {}", errors[0]);
     }
     let log = place.events("run");
@@ -208,7 +209,8 @@ fn what_nothing_helps_ends_with_an_account() {
     let fork = errors[0].split("--fork ").nth(1).unwrap().split(' ').next().unwrap();
     let step: u64 = fork.strip_prefix("run@").unwrap().parse().unwrap();
     assert!(kept(&place, "run").contains(&step), "{fork}");
-    let mut child = Trainer::start(&mut place.lehr(["pretrain", "--json", "--fork", fork, "--run=child", "--learning-rate=0.01"]));
+    let mut child =
+        Trainer::start(&mut place.lehr(["pretrain", "--json", "--fork", fork, "--run=child", "--learning-rate=0.01"]));
     let first = child.hear_kind("Step");
     assert_eq!(number(&first, "step"), step + 1);
     child.kill();

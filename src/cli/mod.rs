@@ -8,6 +8,7 @@ mod open;
 mod output;
 mod pretrain;
 mod score;
+mod sft;
 
 use clap::{CommandFactory, FromArgMatches, Parser, Subcommand};
 
@@ -23,6 +24,8 @@ struct Cli {
 enum Commands {
     /// Train a model on text.
     Pretrain(Box<pretrain::Args>),
+    /// Fine-tune a model on conversations, or on prompts and completions.
+    Sft(Box<sft::Args>),
     /// Loss and perplexity of a model on text.
     Eval(evaluate::Args),
     /// Continue a prompt, streamed.
@@ -40,7 +43,7 @@ enum Commands {
 /// Run the command line; returns the exit code.
 pub fn main() -> i32 {
     let started = web_time::Instant::now();
-    let matches = match Cli::command().try_get_matches() {
+    let matches = match Cli::command().mut_subcommand("sft", sft::command).try_get_matches() {
         Ok(matches) => matches,
         Err(error) => {
             let code = error.exit_code();
@@ -60,6 +63,10 @@ pub fn main() -> i32 {
     let result = match command {
         Commands::Pretrain(args) => match matches.subcommand() {
             Some((_, typed)) => pretrain::run(&args, typed, started),
+            None => unreachable!("clap found the subcommand"),
+        },
+        Commands::Sft(args) => match matches.subcommand() {
+            Some((_, typed)) => sft::run(&args, typed, started),
             None => unreachable!("clap found the subcommand"),
         },
         Commands::Eval(args) => evaluate::run(&args),

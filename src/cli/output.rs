@@ -1,5 +1,6 @@
 //! What people and scripts see: the progress line, JSON lines, the error line.
 
+use crate::config::Stage;
 use crate::event::{Event, Finished, Merged, Rescue};
 use crate::session::outlet::{Sink, Told};
 use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
@@ -53,6 +54,7 @@ struct Person {
     bar: ProgressBar,
     terminal: bool,
     max_steps: u64,
+    fine_tuning: bool,
     last_line: Option<Instant>,
     last_eval: Option<f64>,
     skip_rate: Option<(u64, f64)>,
@@ -64,7 +66,7 @@ impl Person {
         let target = if terminal { ProgressDrawTarget::stderr_with_hz(8) } else { ProgressDrawTarget::hidden() };
         let bar = ProgressBar::with_draw_target(None, target);
         bar.set_style(ProgressStyle::with_template("{msg}").unwrap_or_else(|_| ProgressStyle::default_spinner()));
-        Self { bar, terminal, max_steps: 0, last_line: None, last_eval: None, skip_rate: None }
+        Self { bar, terminal, max_steps: 0, fine_tuning: false, last_line: None, last_eval: None, skip_rate: None }
     }
 
     fn hear(&mut self, told: &Told<'_>) {
@@ -84,6 +86,7 @@ impl Person {
         match event {
             Event::Started(s) => {
                 self.max_steps = s.max_steps;
+                self.fine_tuning = s.stage == Stage::Sft.name();
                 self.say(&format!(
                     "{} on {}: {} parameters, {} training and {} validation tokens, {} tokens an update, ready after {:.1} s",
                     s.run.display(),
@@ -107,8 +110,12 @@ impl Person {
                     0.0
                 };
                 let eta = if per_step > 0.0 { duration(left * per_step) } else { "...".into() };
+                let accuracy = match self.fine_tuning {
+                    true => format!("  accuracy {:.1} %", 100.0 * s.mean_token_accuracy),
+                    false => String::new(),
+                };
                 let text = format!(
-                    "step {}/{}  loss {:.4}  grad_norm {:.3}  lr {:.2e}  {} tokens/s  MFU {:.0} %  {} left",
+                    "step {}/{}  loss {:.4}{accuracy}  grad_norm {:.3}  lr {:.2e}  {} tokens/s  MFU {:.0} %  {} left",
                     s.step,
                     self.max_steps,
                     s.loss,

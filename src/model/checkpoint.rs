@@ -7,7 +7,7 @@
 mod read;
 mod write;
 
-pub use read::{Checkpoint, Newest, list, newest_valid, verify, verify_sizes};
+pub use read::{Checkpoint, Newest, list, newest_valid, verify, verify_model, verify_sizes};
 pub use write::{CheckpointWriter, Existing, Place, SaveFailed, clean_stale, save};
 
 use crate::vfs::clean;

@@ -56,6 +56,7 @@ impl Running<'_> {
                 step,
                 eval_loss: e.loss,
                 perplexity: e.loss.exp(),
+                eval_mean_token_accuracy: e.mean_token_accuracy,
                 eval_tokens: e.tokens,
                 eval_seconds: begin.elapsed().as_secs_f64(),
             });

@@ -235,7 +235,7 @@ impl Running<'_> {
         let r = &self.run;
         let adapter = r.trainer.gpu.summary();
         let event = Event::Started(Started {
-            stage: "pretrain".into(),
+            stage: r.settings.stage().name().into(),
             run: r.folder.path().to_path_buf(),
             step: r.trainer.state.step,
             max_steps: r.settings.train.max_steps,
@@ -267,8 +267,7 @@ impl Running<'_> {
             return;
         }
         let t = &self.run.trainer;
-        let per_step = t.tokens_per_step();
-        let rate = self.clock.rate(result.step * per_step);
+        let rate = self.clock.rate(result.num_tokens);
         let context = (self.run.settings.train.seq_len as f64 + 1.0) / 2.0;
         let flops = t.model.config.flops_per_token_training(context);
         self.grad_norms.push(result.grad_norm);
@@ -278,7 +277,9 @@ impl Running<'_> {
             grad_norm: result.grad_norm,
             learning_rate: result.learning_rate,
             entropy: result.entropy,
-            num_tokens: result.step * per_step,
+            mean_token_accuracy: result.mean_token_accuracy,
+            num_tokens: result.num_tokens,
+            epoch: result.epoch,
             tokens_per_second: rate,
             mfu: rate * flops / (self.run.peak_gflops * 1e9),
             seconds: self.seconds_before + self.clock.seconds(),
@@ -356,7 +357,7 @@ impl Running<'_> {
             self.save(true)?;
         }
         let seconds = self.seconds_before + self.clock.counted;
-        let tokens = step * self.run.trainer.tokens_per_step();
+        let tokens = self.run.trainer.state.num_tokens;
         let finished = Finished {
             step,
             reason: reason.into(),
