@@ -10,7 +10,7 @@ use crate::config::Rescue as Method;
 use crate::event::{Event, Hyper, Rescue};
 use crate::model::checkpoint::{self, Checkpoint, step_name};
 use crate::train::StepResult;
-use crate::train::merge::MergeRule;
+use crate::train::merge::{Check, Inputs, MergeRule};
 use crate::train::rescue::{Ladder, Plan};
 use crate::train::spike::{Detector, Sign, Trouble};
 use crate::vfs::shown;
@@ -119,7 +119,9 @@ impl Running<'_> {
         let before = trainer.state.clone();
         let file = save::restore(vfs, newest, trainer)?;
         if from.len() > 1 {
-            load_mean(trainer, from)?;
+            let dirs: Vec<_> = from.iter().map(|checkpoint| checkpoint.path.clone()).collect();
+            let inputs = Inputs::open(vfs, &dirs, Check::Sizes)?;
+            inputs.merge(&MergeRule::Sma)?.load(&trainer.gpu, &trainer.model)?;
         }
         if plan.reset {
             trainer.forget_moments()?;
@@ -174,20 +176,6 @@ impl Running<'_> {
     }
 }
 
-/// The mean of the checkpoints' weights, summed in f64 and rounded once, onto the device.
-fn load_mean(trainer: &crate::train::Trainer, from: &[Checkpoint]) -> Result<()> {
-    let weights = MergeRule::Sma.weights(from.len())?;
-    let files = from.iter().map(Checkpoint::weights).collect::<Result<Vec<_>>>()?;
-    let model = &trainer.model;
-    model.fill(&trainer.gpu, &model.values, &mut |name, shape| {
-        let mut mean = vec![0.0f64; shape.iter().product()];
-        for (file, weight) in files.iter().zip(&weights) {
-            mean.iter_mut().zip(file.read_f32(name, shape)?).for_each(|(sum, x)| *sum += weight * f64::from(x));
-        }
-        Ok(mean.into_iter().map(|x| x as f32).collect())
-    })
-}
-
 /// A sign as a line for people.
 fn words(sign: &Sign, result: &StepResult) -> String {
     let step = result.step;
@@ -196,10 +184,10 @@ fn words(sign: &Sign, result: &StepResult) -> String {
             format!("update {step}: the loss has risen to {loss:.3}, usual is {usual:.3} (grad_norm {:.3})", result.grad_norm)
         }
         Sign::Norm { grad_norm, usual } => {
-            format!("update {step}: grad_norm is {grad_norm:.3}, usual is {usual:.3}; the loss is as before")
+            format!("update {step}: grad_norm is {grad_norm:.3}, usual is {usual:.3}")
         }
         Sign::Passed { onset, lasted, peak } => {
-            format!("update {step}: the loss is back, {lasted} updates after its rise about update {onset} (highest {peak:.3})")
+            format!("update {step}: the loss is back, {lasted} update(s) after its rise about update {onset} (highest {peak:.3})")
         }
         Sign::Trouble(trouble) => format!(
             "update {step}: {}; training has diverged: start from a checkpoint before it (--fork RUN@STEP) with a lower --learning-rate, \
