@@ -6,6 +6,7 @@ mod evaluate;
 mod generate;
 mod judging;
 mod landscape;
+mod merge;
 mod merge_sweep;
 mod open;
 mod output;
@@ -31,14 +32,14 @@ enum Commands {
     Sft(Box<sft::Args>),
     /// Loss and perplexity of a model on text.
     Eval(evaluate::Args),
+    /// Average checkpoints along a training run.
+    Merge(Box<merge::Args>),
+    /// The loss on the plane through three checkpoints, and whether merging them pays.
+    Landscape(Box<landscape::Args>),
     /// Continue a prompt, streamed.
     Generate(generate::Args),
     /// Log-probability of every token of given texts or token ids, and gradients.
     Score(score::Args),
-    /// The loss on the plane through three checkpoints, and whether merging them pays.
-    Landscape(landscape::Args),
-    /// Sweep (to be a part of merge).
-    Sweep(merge_sweep::Args),
     /// List adapters and check every kernel on this very device.
     Doctor(doctor::Args),
     /// Measure tokens per second and matmul rate.
@@ -77,10 +78,10 @@ pub fn main() -> i32 {
             None => unreachable!("clap found the subcommand"),
         },
         Commands::Eval(args) => evaluate::run(&args),
+        Commands::Merge(args) => merge::run(&args),
+        Commands::Landscape(args) => landscape::run(&args),
         Commands::Generate(args) => generate::run(&args),
         Commands::Score(args) => score::run(&args),
-        Commands::Landscape(args) => landscape::run(&args),
-        Commands::Sweep(args) => merge_sweep::run(&args),
         Commands::Doctor(args) => doctor::run(&args),
         Commands::Bench(args) => bench::run(&args),
         Commands::Demo(args) => pretrain::demo(&args, started),
