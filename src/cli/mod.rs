@@ -34,12 +34,12 @@ enum Commands {
     Eval(evaluate::Args),
     /// Average checkpoints along a training run.
     Merge(Box<merge::Args>),
+    /// The loss on the plane through three checkpoints, and whether merging them pays.
+    Landscape(Box<landscape::Args>),
     /// Continue a prompt, streamed.
     Generate(generate::Args),
     /// Log-probability of every token of given texts or token ids, and gradients.
     Score(score::Args),
-    /// The loss on the plane through three checkpoints, and whether merging them pays.
-    Landscape(landscape::Args),
     /// List adapters and check every kernel on this very device.
     Doctor(doctor::Args),
     /// Measure tokens per second and matmul rate.
@@ -79,9 +79,9 @@ pub fn main() -> i32 {
         },
         Commands::Eval(args) => evaluate::run(&args),
         Commands::Merge(args) => merge::run(&args),
+        Commands::Landscape(args) => landscape::run(&args),
         Commands::Generate(args) => generate::run(&args),
         Commands::Score(args) => score::run(&args),
-        Commands::Landscape(args) => landscape::run(&args),
         Commands::Doctor(args) => doctor::run(&args),
         Commands::Bench(args) => bench::run(&args),
         Commands::Demo(args) => pretrain::demo(&args, started),
