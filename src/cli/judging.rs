@@ -2,10 +2,11 @@
 
 use super::{open, output};
 use crate::config::{DataSettings, Layers, Settings};
-use crate::data::{self, Cache, Notices, TokenRange};
+use crate::data::{self, Cache, Notices, TokenRange, Tokenizer};
+use crate::gpu::Gpu;
 use crate::model::checkpoint;
 use crate::session::begin::split_step;
-use crate::session::folder;
+use crate::session::{self, folder};
 use crate::train::Judge;
 use crate::vfs::{RealFs, Vfs as _, shown};
 use anyhow::{Context as _, Result, bail, ensure};
@@ -56,50 +57,44 @@ impl Text {
         let own = settings.as_ref().map_or(context.min(1024), |s| s.train.seq_len);
         let seq_len = self.seq_len.unwrap_or(own);
         ensure!((1..=context).contains(&seq_len), "--seq-len {seq_len}: must lie between 1 and the model's context of {context}");
-        let range = self.range(dir, run, settings.as_ref(), &config)?;
         let usual = settings.as_ref().map_or(16_384, |s| s.eval.eval_tokens);
-        let most = self.max_tokens.unwrap_or(usual);
+        let most = match self.max_tokens.unwrap_or(usual) {
+            0 => u64::MAX,
+            most => most,
+        };
+        let rows = |gpu: &Gpu| open::fitting_rows(gpu, &config.model, seq_len, self.batch_size);
+        if let ([], Some(run), Some(mut settings)) = (self.data.as_slice(), run, settings) {
+            let of = || format!("{} (name a text with --data)", shown(run));
+            let gone = settings.data.data.iter().any(|p| p.as_os_str() == "-");
+            ensure!(!gone, "{}: was trained on standard input, which is gone", of());
+            settings.train.seq_len = seq_len;
+            let source = session::source(&settings, dir, &mut output::sink(false)).with_context(of)?;
+            let gpu = open::gpu(self.adapter.as_deref())?;
+            let batches = source.val_batches(rows(&gpu), seq_len, most);
+            let batches = batches.with_context(|| format!("{}: holds no text out for validation", of()))?.collect();
+            return Judge::new(gpu, &config.model, batches);
+        }
+        ensure!(
+            !self.data.is_empty(),
+            "--data: {} is not in a run folder, so that there is no text to judge on: name one",
+            shown(dir)
+        );
+        let range = self.range(open::tokenizer(dir, &config)?)?;
         let gpu = open::gpu(self.adapter.as_deref())?;
-        let rows = open::fitting_rows(&gpu, &config.model, seq_len, self.batch_size);
-        let batches = range.val_batches(rows, seq_len, if most == 0 { u64::MAX } else { most }).collect();
+        let batches = range.val_batches(rows(&gpu), seq_len, most).collect();
         Judge::new(gpu, &config.model, batches)
     }
 
-    fn range(
-        &self,
-        dir: &Path,
-        run: Option<&Path>,
-        settings: Option<&Settings>,
-        config: &crate::model::hf_config::HfConfig,
-    ) -> Result<TokenRange> {
-        let whole = self.val_fraction >= 1.0 && !self.data.is_empty();
-        let data = match (self.data.is_empty(), settings) {
-            (false, _) => {
-                let val_fraction = if whole { 0.0 } else { self.val_fraction };
-                DataSettings { data: self.data.clone(), val_fraction, ..DataSettings::default() }
-            }
-            (true, Some(settings)) => settings.data.clone(),
-            (true, None) => {
-                bail!("--data: {} is not in a run folder, so that there is no text to judge on: name one", shown(dir))
-            }
-        };
-        let of_run = || run.map(shown).unwrap_or_default();
-        let standard_input = data.data.iter().any(|p| p.as_os_str() == "-");
-        ensure!(!standard_input || whole, "{}: was trained on standard input, which is gone: name a text with --data", of_run());
+    /// The tokens of --data.
+    fn range(&self, tokenizer: Tokenizer) -> Result<TokenRange> {
+        let whole = self.val_fraction >= 1.0;
+        let val_fraction = if whole { 0.0 } else { self.val_fraction };
+        let data = DataSettings { data: self.data.clone(), val_fraction, ..DataSettings::default() };
         let mut notices = Notices::new();
-        let tokenizer = open::tokenizer(dir, config)?;
-        let loaded = data::load(&data, Some(tokenizer), &Cache::User, &mut notices, &mut |_, _| {});
+        let (_, dataset) = data::load(&data, Some(tokenizer), &Cache::User, &mut notices, &mut |_, _| {})?;
         notices.take().iter().for_each(|n| output::note(&format!("note: {n}")));
-        let (_, dataset) = match self.data.is_empty() {
-            true => loaded.with_context(|| format!("the text of {} (name another with --data)", of_run()))?,
-            false => loaded?,
-        };
         let range = if whole { Some(dataset.train).filter(|t| t.len() > 1) } else { dataset.val };
-        match (range, self.data.is_empty()) {
-            (Some(range), _) => Ok(range),
-            (None, true) => bail!("{}: this run holds no text out for validation: name one with --data", of_run()),
-            (None, false) => bail!("--data: too little text to score"),
-        }
+        range.context("--data: too little text to score")
     }
 }
 
