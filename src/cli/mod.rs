@@ -4,6 +4,10 @@ mod bench;
 mod doctor;
 mod evaluate;
 mod generate;
+mod judging;
+mod landscape;
+mod merge;
+mod merge_sweep;
 mod open;
 mod output;
 mod pretrain;
@@ -28,6 +32,10 @@ enum Commands {
     Sft(Box<sft::Args>),
     /// Loss and perplexity of a model on text.
     Eval(evaluate::Args),
+    /// Average checkpoints along a training run.
+    Merge(Box<merge::Args>),
+    /// The loss on the plane through three checkpoints, and whether merging them pays.
+    Landscape(Box<landscape::Args>),
     /// Continue a prompt, streamed.
     Generate(generate::Args),
     /// Log-probability of every token of given texts or token ids, and gradients.
@@ -70,6 +78,8 @@ pub fn main() -> i32 {
             None => unreachable!("clap found the subcommand"),
         },
         Commands::Eval(args) => evaluate::run(&args),
+        Commands::Merge(args) => merge::run(&args),
+        Commands::Landscape(args) => landscape::run(&args),
         Commands::Generate(args) => generate::run(&args),
         Commands::Score(args) => score::run(&args),
         Commands::Doctor(args) => doctor::run(&args),

@@ -1,7 +1,7 @@
 //! What people and scripts see: the progress line, JSON lines, the error line.
 
 use crate::config::Stage;
-use crate::event::{Event, Finished, Merged};
+use crate::event::{Event, Finished, Merged, Rescue};
 use crate::session::outlet::{Sink, Told};
 use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
 use std::io::{IsTerminal, Write};
@@ -146,7 +146,7 @@ impl Person {
                 ));
             }
             Event::Merged(m) => self.say(&merged(m)),
-            Event::Rescue(r) => self.say(&format!("step {}: {}: {} to step {}", r.step, r.cause, r.method, r.to_step)),
+            Event::Rescue(r) => self.say(&rescued(r)),
             Event::Sample(s) => self.say(&format!("step {}: {}{}", s.step, visible(&s.prompt), visible(&s.text))),
             Event::Checkpoint(c) => {
                 self.say(&format!("step {}: saved {} in {:.1} s", c.step, c.path.display(), c.save_seconds));
@@ -193,6 +193,38 @@ fn merged(m: &Merged) -> String {
     )
 }
 
+/// A rescue's line: what was seen, where the run goes on from, with what.
+fn rescued(r: &Rescue) -> String {
+    let steps: Vec<String> = r.from_steps.iter().map(u64::to_string).collect();
+    let weights = if steps.len() > 1 { format!(", the mean of steps {}", steps.join(", ")) } else { String::new() };
+    let loss = r.eval_loss.map_or(String::new(), |l| format!(" (validation loss {l:.4})"));
+    let moments = if r.optimizer == "reset" { "moments at zero" } else { "moments kept" };
+    let data = match r.skipped_batches {
+        0 => "the same batches once more".to_string(),
+        n => format!("{n} batches passed over"),
+    };
+    let remark = if r.remark.is_empty() { String::new() } else { format!("; {}", r.remark) };
+    format!(
+        "step {}: {}; rescue {}: back to step {}{weights}{loss}, {moments}, {data}, learning rate x {}{remark}",
+        r.step, r.cause, r.count, r.to_step, r.learning_rate_scale
+    )
+}
+
+/// What the gradient's norm was like, and how many spikes there were.
+fn steadiness(f: &Finished) -> Option<String> {
+    let [mean, std, p99, over] = ["mean", "std", "p99", "spikes"].map(|key| f.grad_norm.get(key).copied());
+    let plural = |n: u64, word: &str| format!("{n} {word}{}", if n == 1 { "" } else { "s" });
+    Some(format!(
+        "grad_norm: mean {:.3}, standard deviation {:.3}, 99th percentile {:.3}, {} over twice the running median; {}, {}",
+        mean?,
+        std?,
+        p99?,
+        over?,
+        plural(f.spikes, "loss spike"),
+        plural(f.rescues, "rescue")
+    ))
+}
+
 fn finished(f: &Finished) {
     let loss = f.eval_loss.map_or(String::new(), |l| format!(", validation loss {l:.4}"));
     note(&format!(
@@ -203,6 +235,9 @@ fn finished(f: &Finished) {
         duration(f.seconds),
         count(f.tokens_per_second as u64)
     ));
+    if let Some(text) = steadiness(f) {
+        note(&text);
+    }
     if let Some(path) = &f.checkpoint {
         note(&format!("checkpoint: {}", path.display()));
     }

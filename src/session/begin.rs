@@ -140,6 +140,7 @@ impl Begin {
                 save::restore(vfs, checkpoint, trainer)?;
                 // Live settings were the parent's; the child has settings of its own.
                 trainer.state.hyper = Default::default();
+                trainer.state.rescue_scale = None;
                 if optimizer == Some(OptimizerState::Fresh) {
                     trainer.forget_moments()?;
                 }

@@ -9,6 +9,7 @@ pub mod lock;
 mod merging;
 mod open;
 pub mod outlet;
+pub mod rescue;
 pub mod retention;
 mod run;
 pub mod save;
@@ -17,7 +18,7 @@ pub mod tensorboard;
 
 pub use open::{Start, dry_run, train};
 pub use run::{Run, Running};
-pub use stage::today;
+pub use stage::{source, today};
 
 use crate::config::Settings;
 use sha2::{Digest, Sha256};

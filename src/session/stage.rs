@@ -30,6 +30,15 @@ pub(super) fn load(settings: &mut Settings, existing: Option<&Path>, resumed: bo
     loaded
 }
 
+/// What a run is trained and judged on, from its frozen settings and one of its checkpoints: for judging other weights on the same
+/// validation split.
+///
+/// # Errors
+/// Text or rows that are not there any more, or do not fit.
+pub fn source(settings: &Settings, checkpoint: &Path, sink: &mut Sink) -> Result<Box<dyn Source>> {
+    Ok(load(&mut settings.clone(), Some(checkpoint), true, sink)?.source)
+}
+
 /// A model's tokenizer and shape.
 fn model(dir: &Path) -> Result<(Tokenizer, ModelConfig)> {
     let config = hf_config::read(&dir.join("config.json"))?;

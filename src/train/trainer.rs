@@ -60,6 +60,9 @@ pub struct TrainerState {
     /// source's batch n + this.
     #[serde(default)]
     pub skipped_batches: u64,
+    /// Factor on the learning rate that rescues have left, beside the live one.
+    #[serde(default)]
+    pub rescue_scale: Option<f64>,
 }
 
 /// The numbers of one update.
@@ -192,7 +195,9 @@ impl Trainer {
         let t = &self.settings.train;
         let live = &self.state.hyper;
         Hyper {
-            learning_rate: learning_rate(t, self.state.step + 1) * live.learning_rate_scale.unwrap_or(1.0),
+            learning_rate: learning_rate(t, self.state.step + 1)
+                * live.learning_rate_scale.unwrap_or(1.0)
+                * self.state.rescue_scale.unwrap_or(1.0),
             beta1: t.adam_beta1,
             beta2: t.adam_beta2,
             epsilon: t.adam_epsilon,
