@@ -1,6 +1,6 @@
 //! `lehr merge`
 
-use super::output;
+use super::{merge_sweep, output};
 use crate::config::{DecayShape, MergeMethod};
 use crate::model::safetensors_file::Dtype;
 use crate::session::control::{Control, INTERRUPTED};
@@ -27,8 +27,10 @@ A run keeps the checkpoints that a merge needs when it is trained with --save-ev
 
 /// Flags of `lehr merge`.
 #[derive(clap::Args, Debug)]
-#[command(after_help = EXAMPLES)]
+#[command(after_help = EXAMPLES, args_conflicts_with_subcommands = true, subcommand_negates_reqs = true)]
 pub struct Args {
+    #[command(subcommand)]
+    command: Option<Command>,
     /// One run folder, or checkpoint folders (lehr's or Hugging Face's), oldest first.
     #[arg(value_name = "RUN | DIR", required = true)]
     inputs: Vec<PathBuf>,
@@ -70,6 +72,13 @@ pub struct Args {
     threads: Option<usize>,
 }
 
+/// What else can be done with merges.
+#[derive(clap::Subcommand, Debug)]
+enum Command {
+    /// The loss of many merges of a run: interval by number by method.
+    Sweep(Box<merge_sweep::Args>),
+}
+
 /// How numbers are stored.
 #[derive(Clone, Copy, Debug, clap::ValueEnum)]
 enum Stored {
@@ -90,6 +99,9 @@ impl Stored {
 
 /// Merge.
 pub fn run(args: &Args) -> anyhow::Result<i32> {
+    if let Some(Command::Sweep(sweep)) = &args.command {
+        return merge_sweep::run(sweep);
+    }
     anyhow::ensure!(args.threads.is_none_or(|n| (1..=256).contains(&n)), "--threads: must lie between 1 and 256");
     let rule = rule(args)?;
     let target = args.out.as_ref().map(|out| Target::new(&RealFs, out)).transpose()?;

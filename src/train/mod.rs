@@ -2,14 +2,19 @@
 
 mod evaluate;
 mod gradient;
+mod judge;
+pub mod landscape;
 pub mod merge;
 mod optimizer;
 mod plan;
+pub mod rescue;
 mod schedule;
+pub mod spike;
 mod trainer;
 
 pub use evaluate::{Evaluation, Scorer};
 pub use gradient::GradientPass;
+pub use judge::Judge;
 pub use optimizer::Optimizer;
 pub use plan::{MemoryPlan, micro_batch};
 pub use schedule::learning_rate;

@@ -9,6 +9,7 @@ pub mod ring;
 mod rule;
 mod spec;
 mod stream;
+pub mod sweep;
 mod window;
 
 pub use folder::{METADATA_KEY, Part, RECIPE, Recipe, Target};
@@ -17,4 +18,4 @@ pub use live::{LiveMerge, MergedWindow};
 pub use rule::MergeRule;
 pub use spec::MergeSpec;
 pub use stream::Merge;
-pub use window::{Interval, MAX_CHECKPOINTS, Window, WindowSpec, choose, choose_at_most, tokens_per_step};
+pub use window::{Interval, MAX_CHECKPOINTS, Window, WindowSpec, choose, choose_at_most, ranges, tokens_per_step};

@@ -167,7 +167,7 @@ fn steps_of(end: u64, every: u64, last: usize) -> Option<Vec<u64>> {
 }
 
 /// `100, 200, ..., 900, 950`: three or more of the same distance are cut short; at most a dozen parts.
-pub(super) fn ranges(steps: &[u64]) -> String {
+pub fn ranges(steps: &[u64]) -> String {
     let (mut parts, mut at) = (Vec::new(), 0);
     while at < steps.len() {
         let gap = steps.get(at + 1).map_or(0, |next| next - steps[at]);
