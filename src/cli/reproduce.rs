@@ -58,15 +58,55 @@ pub fn run(args: &Args) -> anyhow::Result<i32> {
         work: args.work.clone().unwrap_or_else(|| PathBuf::from(format!("runs/reproduce-pma-{}", args.scale))),
         arms_only: args.arms_only,
         adapter: args.adapter.clone(),
+        command: command(),
+        commit: std::env::var("LEHR_COMMIT").ok(),
+        flops_per_second: if args.scale == "gpu" { GPU_RATE } else { CPU_RATE },
     };
     // Refused before any work: an unknown claim or scale.
     reproduce::arms(&options)?;
+    if args.dry_run {
+        let (lines, json) = reproduce::dry_run(&options)?;
+        if args.json {
+            output::json_line(&json)?;
+        } else {
+            lines.iter().try_for_each(|l| output::line(l))?;
+        }
+        return Ok(0);
+    }
     Control::listen(false)?;
     match reproduce::run(&options, &output::note) {
+        Ok(None) => Ok(0),
+        Ok(Some(report)) => {
+            if args.json {
+                output::json_line(&report)?;
+            } else {
+                report.lines().iter().try_for_each(|l| output::line(l))?;
+                output::line(&format!("tables and pictures: {}", options.out.join("README.md").display()))?;
+            }
+            Ok(0)
+        }
         Err(error) if error.downcast_ref::<Interrupted>().is_some() => {
             output::note(&format!("{error}"));
             Ok(INTERRUPTED)
         }
-        done => done.map(|()| 0),
+        Err(error) => Err(error),
     }
+}
+
+/// FLOP a second that small models reach on two cores, and about what they may on a GPU: for estimates before anything was measured.
+const CPU_RATE: f64 = 1e10;
+const GPU_RATE: f64 = 3e12;
+
+/// The command line as one would type it, without where its folders are.
+fn command() -> String {
+    let mut words = vec!["lehr".to_string()];
+    let mut arguments = std::env::args().skip(1);
+    while let Some(word) = arguments.next() {
+        if word == "--work" || word == "--out" {
+            arguments.next();
+        } else if !word.starts_with("--work=") && !word.starts_with("--out=") {
+            words.push(crate::vfs::clean(&word));
+        }
+    }
+    words.join(" ")
 }

@@ -59,6 +59,9 @@ pub struct Arm {
     pub snapshot_every: u64,
     /// Steps at which weights and moments are kept.
     pub states: Vec<u64>,
+    /// End when the loss has spiked and does not come back (`super::spike`).
+    #[serde(skip_serializing_if = "std::ops::Not::not")]
+    pub until_lost: bool,
 }
 
 /// The numbers of every update of an arm.
@@ -99,6 +102,11 @@ impl Arm {
     /// Updates to make.
     pub fn updates(&self) -> u64 {
         self.to_step - self.from_step
+    }
+
+    /// Copies of the weights or moments that are kept on disk.
+    pub fn kept(&self) -> u64 {
+        self.updates().checked_div(self.snapshot_every).unwrap_or(0) + 3 * self.states.len() as u64
     }
 
     /// Floating-point operations of all of it, for estimates of time.

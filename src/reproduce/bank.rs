@@ -40,7 +40,12 @@ impl Bank {
 
     /// Folder of an arm.
     pub fn folder(&self, arm: &Arm) -> PathBuf {
-        self.root.join("arms").join(format!("{}-{}", arm.name.replace('/', "-"), self.key(arm)))
+        self.root.join("arms").join(Self::name(arm, &self.texts))
+    }
+
+    /// Name of an arm's folder.
+    pub fn name(arm: &Arm, texts: &str) -> String {
+        format!("{}-{}", arm.name.replace('/', "-"), arm.key(texts))
     }
 
     /// Whether an arm was trained to its end.

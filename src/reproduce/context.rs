@@ -6,6 +6,7 @@ use super::plan::Plan;
 use super::scale::Scale;
 use super::texts::Texts;
 use super::trajectory::{Ended, train};
+use crate::session::control::Control;
 use std::time::Duration;
 use web_time::Instant;
 
@@ -36,6 +37,14 @@ impl Context<'_> {
         Plan { scale: self.scale }
     }
 
+    /// Stop here when a signal came.
+    ///
+    /// # Errors
+    /// [`Interrupted`].
+    pub fn check(&self) -> anyhow::Result<()> {
+        if Control::interrupted() { Err(Interrupted.into()) } else { Ok(()) }
+    }
+
     /// Have all these arms trained, and before them those that they begin from. Arms that another process is at are waited for, so that
     /// several processes with one work folder share the work.
     ///
@@ -62,9 +71,7 @@ impl Context<'_> {
             open = still;
             if open.len() == before {
                 // All of them are somebody else's just now.
-                if crate::session::control::Control::interrupted() {
-                    return Err(Interrupted.into());
-                }
+                self.check()?;
                 std::thread::sleep(Duration::from_millis(500));
             }
         }

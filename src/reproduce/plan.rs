@@ -84,6 +84,22 @@ pub const CT_READOUTS: [u64; 6] = [0, 2, 4, 10, 20, 40];
 pub const LATER_GRID: u64 = 40;
 /// P9 keeps a state every so many updates.
 pub const HOT_EVERY: u64 = 25;
+/// The newest checkpoint of a rescue is at least so many updates older than the spike.
+pub const MARGIN: u64 = 5;
+/// Checkpoints of a rescue's merge (the paper, Sec. 4.5).
+pub const RESCUE_COUNT: u64 = 3;
+
+/// How a lost run is begun anew.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Rescue {
+    /// From the merge of three checkpoints, or from the newest alone.
+    pub merged: bool,
+    /// Pass over the batches up to the spike.
+    pub skip: bool,
+    /// Adam's moments from zero.
+    pub reset: bool,
+}
+
 /// Learning rates of P11, in parts of the base's.
 pub const RATES: [f64; 4] = [0.5, 1.0, 2.0, 4.0];
 
@@ -106,6 +122,7 @@ impl Plan<'_> {
             skip: 0,
             snapshot_every: 0,
             states: Vec::new(),
+            until_lost: false,
         }
     }
 
@@ -191,7 +208,8 @@ impl Plan<'_> {
         let (size, hot) = (self.scale.smallest(), &self.scale.hot);
         let train = TrainSettings {
             learning_rate: hot.learning_rate,
-            adam_beta2: hot.beta2,
+            adam_beta1: hot.betas[0],
+            adam_beta2: hot.betas[1],
             max_grad_norm: 0.0,
             weight_decay: 0.0,
             max_steps: hot.steps,
@@ -199,7 +217,36 @@ impl Plan<'_> {
             ..self.scale.recipe(size, seed)
         };
         let arm = self.arm(format!("hot/{}/{seed}", size.name), size, train);
-        Arm { states: (1..=hot.steps / HOT_EVERY).map(|i| i * HOT_EVERY).collect(), ..arm }
+        Arm { states: (1..=hot.steps / HOT_EVERY).map(|i| i * HOT_EVERY).collect(), until_lost: true, ..arm }
+    }
+
+    /// A hot run begun anew from before its spike (P9).
+    pub fn rescued(&self, hot: &Arm, spike: u64, rescue: Rescue) -> Arm {
+        let newest = (spike - MARGIN) / HOT_EVERY * HOT_EVERY;
+        let count = if rescue.merged { RESCUE_COUNT } else { 1 };
+        let mix = (0..count).rev().map(|i| (newest - i * HOT_EVERY, 1.0 / count as f64)).collect();
+        // Fresh moments have made no step: Adam's bias correction counts from 0.
+        let from = if rescue.reset { 0 } else { newest };
+        let next_batch = if rescue.skip { spike } else { newest };
+        let horizon = self.scale.hot.horizon;
+        let kind = ["latest", "pma"][usize::from(rescue.merged)];
+        let data = ["replay", "skip"][usize::from(rescue.skip)];
+        let adam = ["keep", "reset"][usize::from(rescue.reset)];
+        Arm {
+            name: format!("rescue-{kind}-{data}-{adam}/{}", hot.name.replace('/', "-")),
+            train: TrainSettings { warmup_steps: 0, max_steps: from + horizon, ..hot.train.clone() },
+            begin: Begin::From {
+                arm: Box::new(hot.clone()),
+                mix,
+                moments: (!rescue.reset).then_some(newest),
+            },
+            from_step: from,
+            to_step: from + horizon,
+            skip: next_batch - from,
+            states: Vec::new(),
+            until_lost: false,
+            ..hot.clone()
+        }
     }
 
     /// Everything that can be told beforehand for these claims and seeds, parents before children, the longest first.

@@ -37,16 +37,16 @@ pub struct Size {
 pub struct Hot {
     /// Learning rate.
     pub learning_rate: f64,
-    /// Adam's beta2.
-    pub beta2: f64,
+    /// Adam's betas: the first moment outlives the second, so that after a rare large gradient steps are far too long.
+    pub betas: [f64; 2],
     /// Updates of warm-up.
     pub warmup: u64,
     /// Updates of a hunted run.
     pub steps: u64,
     /// Runs, each with a seed of its own.
     pub runs: u64,
-    /// A run with fewer spikes than this over all its runs decides nothing.
-    pub least_events: usize,
+    /// Updates after a rescue.
+    pub horizon: u64,
 }
 
 /// One scale.
@@ -87,7 +87,7 @@ impl Scale {
     /// # Errors
     /// No such scale; the message lists them.
     pub fn named(name: &str) -> anyhow::Result<Self> {
-        let hot = Hot { learning_rate: 1.5e-2, beta2: 0.95, warmup: 100, steps: 2000, runs: 6, least_events: 5 };
+        let hot = Hot { learning_rate: 6e-3, betas: [0.98, 0.9], warmup: 100, steps: 1500, runs: 8, horizon: 300 };
         Ok(match name {
             "tiny" => Self {
                 name: "tiny",
@@ -143,7 +143,7 @@ impl Scale {
                 ct_steps: 40,
                 sft_steps: 40,
                 slice: 5,
-                hot: Hot { steps: 300, runs: 2, warmup: 10, ..hot },
+                hot: Hot { steps: 300, runs: 2, warmup: 10, horizon: 60, ..hot },
             },
             _ => anyhow::bail!("--scale {}: no such scale; choose one of {}", crate::vfs::clean(name), SCALES.join(", ")),
         })

@@ -2,6 +2,7 @@
 
 use super::arm::{Arm, Begin, Record};
 use super::bank::{Bank, State, state_name, write_whole};
+use super::spike::first_lost;
 use super::texts::Texts;
 use crate::config::Settings;
 use crate::gpu::{Arena, Gpu};
@@ -10,6 +11,9 @@ use crate::train::Trainer;
 use std::fs::File;
 use std::io::{BufWriter, Write as _};
 use web_time::Instant;
+
+/// Updates between two looks at whether a run is lost.
+const LOOK_EVERY: u64 = 25;
 
 /// How an attempt at an arm ended.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -63,6 +67,9 @@ pub fn train(bank: &Bank, arm: &Arm, texts: &Texts, adapter: Option<&str>, tell:
             file.flush()?;
         }
         tell(done);
+        if arm.until_lost && done.is_multiple_of(LOOK_EVERY) && first_lost(&record.loss).is_some() {
+            break;
+        }
     }
     for row in trainer.flush()? {
         push(&mut record, row.loss, row.grad_norm);
