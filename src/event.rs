@@ -90,6 +90,9 @@ pub struct Started {
     pub startup_seconds: f64,
     /// lehr's version.
     pub version: String,
+    /// What the run began from, `RUN@STEP` or a merge, when it did not begin from nothing.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub parent: Option<String>,
     /// Unix time, seconds.
     #[serde(with = "number")]
     pub time: f64,
@@ -183,6 +186,9 @@ pub struct Merged {
     /// Wall time of merging and scoring.
     #[serde(with = "number")]
     pub merge_seconds: f64,
+    /// The model folder that `MergeNow` wrote.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub path: Option<PathBuf>,
 }
 
 /// A run that diverged and went back to good weights.

@@ -4,7 +4,7 @@
 //!
 //! | floor | modules | hold |
 //! |---|---|---|
-//! | 0 | [`config`] [`event`] [`rng`] [`vfs`] | plain data, settings, the contract, random numbers, files that can be made to fail |
+//! | 0 | [`config`] [`event`] [`plot`] [`rng`] [`vfs`] | plain data, settings, the contract, pictures, random numbers, files that can be made to fail |
 //! | 1 | [`gpu`] | everything wgpu: device, arenas, kernels, recordings |
 //! | 2 | [`ops`] | one file per shader: record functions, f64 twin, check |
 //! | 3 | [`model`] [`data`] | weights, transformer, checkpoints; tokenizers, corpora, batches |
@@ -21,6 +21,7 @@ pub mod event;
 pub mod gpu;
 pub mod model;
 pub mod ops;
+pub mod plot;
 pub mod rng;
 #[cfg(not(target_arch = "wasm32"))]
 pub mod reproduce;

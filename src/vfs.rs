@@ -121,6 +121,35 @@ pub fn open_regular(path: &Path) -> io::Result<(File, u64)> {
     Ok((file, bytes))
 }
 
+/// Fill `out` with what stands at `offset` of a file, whose own position is not used: threads may share it.
+///
+/// # Errors
+/// A disk that fails, or a file that ends before.
+pub fn read_exact_at(file: &File, out: &mut [u8], offset: u64) -> io::Result<()> {
+    #[cfg(unix)]
+    return std::os::unix::fs::FileExt::read_exact_at(file, out, offset);
+    #[cfg(windows)]
+    {
+        let mut done = 0;
+        while done < out.len() {
+            match std::os::windows::fs::FileExt::seek_read(file, &mut out[done..], offset + done as u64) {
+                Ok(0) => return Err(io::ErrorKind::UnexpectedEof.into()),
+                Ok(n) => done += n,
+                Err(e) if e.kind() == io::ErrorKind::Interrupted => {}
+                Err(e) => return Err(e),
+            }
+        }
+        return Ok(());
+    }
+    // One thread only.
+    #[cfg(not(any(unix, windows)))]
+    {
+        let mut file = file;
+        io::Seek::seek(&mut file, io::SeekFrom::Start(offset))?;
+        return file.read_exact(out);
+    }
+}
+
 impl Vfs for RealFs {
     fn create_new(&self, path: &Path) -> io::Result<Box<dyn VfsFile + '_>> {
         Ok(Box::new(OpenOptions::new().write(true).create_new(true).open(path)?))

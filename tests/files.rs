@@ -56,7 +56,7 @@ fn save(vfs: &dyn Vfs, run: &Path, step: u64) -> Result<(PathBuf, checkpoint::Ma
     let (parent, name) = (checkpoint::folder(run), checkpoint::step_name(step));
     let bytes = 2 * serialized_bytes(&BTreeMap::new(), &specs()).unwrap();
     let place = Place { parent: &parent, name: &name, bytes, existing: Existing::Replace };
-    let origin = Origin { step, run_id: "r1".into(), config_hash: "c1".into(), adapter: "none".into() };
+    let origin = Origin { step, run_id: "r1".into(), config_hash: "c1".into(), adapter: "none".into(), parent: None };
     checkpoint::save(vfs, place, &origin, |w| {
         for file in ["model.safetensors", "optimizer.safetensors"] {
             w.file(file, |out| {

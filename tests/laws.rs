@@ -461,7 +461,8 @@ fn a_step_allocates_nothing_and_the_plan_is_right() {
         let mut settings = settings(4, micro, 1);
         settings.train.seq_len = 64;
         let mut p = pretrain(gpu(), &config, &settings);
-        let plan = MemoryPlan::training(&config, &settings.train, p.gpu.class(), p.gpu.max_binding_bytes()).unwrap();
+        let plan = MemoryPlan::training(&config, &settings.train, &Default::default(), p.gpu.class(), p.gpu.max_binding_bytes())
+            .unwrap();
         let ledger = p.gpu.ledger().entries();
         for (part, bytes) in &plan.parts {
             assert_eq!(ledger.get(*part), Some(bytes), "{family:?}: {part}");

@@ -1,6 +1,6 @@
 //! What people and scripts see: the progress line, JSON lines, the error line.
 
-use crate::event::{Event, Finished};
+use crate::event::{Event, Finished, Merged};
 use crate::session::outlet::{Sink, Told};
 use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
 use std::io::{IsTerminal, Write};
@@ -138,11 +138,7 @@ impl Person {
                     e.eval_seconds
                 ));
             }
-            Event::Merged(m) => {
-                for (name, value) in &m.metrics {
-                    self.say(&format!("step {}: {name} {:.4}, {} snapshots", m.step, value.0, m.steps.len()));
-                }
-            }
+            Event::Merged(m) => self.say(&merged(m)),
             Event::Rescue(r) => self.say(&format!("step {}: {}: {} to step {}", r.step, r.cause, r.method, r.to_step)),
             Event::Sample(s) => self.say(&format!("step {}: {}{}", s.step, visible(&s.prompt), visible(&s.text))),
             Event::Checkpoint(c) => {
@@ -169,6 +165,25 @@ impl Person {
             note(text);
         }
     }
+}
+
+/// A merge's line: its loss against the run's own.
+fn merged(m: &Merged) -> String {
+    let losses: Vec<String> = m.metrics.iter().map(|(name, loss)| format!("{name} {:.4}", loss.0)).collect();
+    let gain = m.metrics.values().next().zip(m.eval_loss).map_or(String::new(), |(merge, raw)| {
+        let difference = merge.0 - raw;
+        let word = if difference < 0.0 { "below" } else { "above" };
+        format!(" ({:.4} {word} the run's own)", difference.abs())
+    });
+    let written = m.path.as_ref().map_or(String::new(), |path| format!(", written to {}", path.display()));
+    format!(
+        "step {}: {}{gain}, {} of {} snapshots, {} tokens old{written}",
+        m.step,
+        losses.join(", "),
+        m.method,
+        m.steps.len(),
+        count(m.mean_age_tokens as u64)
+    )
 }
 
 fn finished(f: &Finished) {

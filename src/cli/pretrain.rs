@@ -1,8 +1,9 @@
 //! `lehr pretrain` and `lehr demo`.
 
 use super::output;
-use crate::config::{Layers, Settings};
+use crate::config::{Layers, RingPlace, Settings};
 use crate::event::{Event, Finished};
+use crate::session::begin;
 use crate::session::control::INTERRUPTED;
 use crate::session::outlet::{Sink, Told};
 use crate::session::{Start, dry_run, pretrain};
@@ -42,6 +43,11 @@ pub struct Args {
 /// Settings from all layers; `typed` tells which flags were really given.
 pub fn settings(preset: Option<&str>, config: Option<&PathBuf>, typed: &ArgMatches) -> anyhow::Result<Settings> {
     let mut layers = Layers::default();
+    if let Ok(Some(fork)) = typed.try_get_one::<String>("fork") {
+        // A fork is its parent's settings, but for what is said.
+        layers.file(&begin::settings_of_fork(fork)?)?;
+        layers.forget_section("start");
+    }
     if let Some(name) = preset {
         layers.preset(name)?;
     }
@@ -97,6 +103,7 @@ fn plan(settings: &Settings, json: bool) -> anyhow::Result<i32> {
             plan.parts.iter().map(|(k, v)| (k.to_string(), (*v).into())).collect();
         output::json_line(&serde_json::json!({
             "parameters": parameters, "micro_batch": plan.micro_batch, "bytes": parts, "total_bytes": plan.total(),
+            "merge_ring": plan.ring.map(|(place, bytes)| serde_json::json!({ "place": place, "bytes": bytes })),
         }))?;
         return Ok(0);
     }
@@ -104,6 +111,10 @@ fn plan(settings: &Settings, json: bool) -> anyhow::Result<i32> {
     output::line(&format!("micro-batch  {} of {} sequences", plan.micro_batch, settings.train.batch_size))?;
     for (name, bytes) in &plan.parts {
         output::line(&format!("{name:<12} {}", human_bytes(*bytes)))?;
+    }
+    if let Some((place, bytes)) = plan.ring.filter(|(place, _)| *place != RingPlace::Device) {
+        let place = if place == RingPlace::Host { "in the host's memory" } else { "on disk, in the folder of temporary files" };
+        output::line(&format!("{:<12} {} {place}", "merge ring", human_bytes(bytes)))?;
     }
     output::line(&format!("{:<12} {} on {}", "together", human_bytes(plan.total()), gpu.summary().name))?;
     Ok(0)

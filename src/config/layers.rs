@@ -111,6 +111,13 @@ impl Layers {
         Ok(())
     }
 
+    /// A section back to its defaults.
+    pub fn forget_section(&mut self, section: &str) {
+        if let Some(default) = to_table(&Settings::default()).remove(section) {
+            self.table.insert(section.to_owned(), default);
+        }
+    }
+
     /// The result so far.
     ///
     /// # Errors

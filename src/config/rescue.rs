@@ -16,23 +16,46 @@ pub enum Rescue {
     Pma,
 }
 
+impl Rescue {
+    /// As it is typed and written.
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Off => "off",
+            Self::Rollback => "rollback",
+            Self::Pma => "pma",
+        }
+    }
+}
+
 /// Adam's moments after a rescue.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, ValueEnum)]
 #[serde(rename_all = "lowercase")]
 pub enum RescueOptimizer {
-    /// Those of the newest good checkpoint.
+    /// Those of the newest checkpoint used.
     #[default]
     Keep,
-    /// Zero.
+    /// Zero, and their step count too.
     Reset,
+}
+
+impl RescueOptimizer {
+    /// As it is typed and written.
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Keep => "keep",
+            Self::Reset => "reset",
+        }
+    }
 }
 
 /// The data after a rescue.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, ValueEnum)]
 #[serde(rename_all = "lowercase")]
 pub enum RescueData {
-    /// The same batches once more.
+    /// Skip after a rollback, whose replay would be the same updates to the bit; replay after a merge.
     #[default]
+    Auto,
+    /// The same batches once more.
     Replay,
     /// Pass over the batches from the checkpoint to the spike.
     Skip,
@@ -43,16 +66,45 @@ pub enum RescueData {
 #[serde(default, deny_unknown_fields)]
 #[command(next_help_heading = "Spikes")]
 pub struct RescueSettings {
-    /// What a run goes back to when a spike does not pass.
+    /// When the loss rises and does not come back: off reports it, rollback goes back to the newest good checkpoint before it, pma to the
+    /// merge of the last three good ones.
     #[arg(long, value_enum, default_value = "off")]
     pub rescue: Rescue,
-    /// Adam's moments after a rescue.
+    /// Adam's moments after a rescue: those of the newest checkpoint used, or zero.
     #[arg(long, value_enum, default_value = "keep")]
     pub rescue_optimizer: RescueOptimizer,
-    /// Train on the batches before the spike once more, or pass over them.
-    #[arg(long, value_enum, default_value = "replay")]
+    /// Batches between the checkpoint and the spike: train on them once more, or pass over them; auto is skip for rollback, replay for pma.
+    #[arg(long, value_enum, default_value = "auto")]
     pub rescue_data: RescueData,
     /// Rescues within 2,000 updates before the run gives up.
     #[arg(long, default_value_t = 4)]
     pub rescue_limit: u64,
+    /// Updates that a spike is given to pass by itself.
+    #[arg(long, default_value_t = 100)]
+    pub rescue_patience: u64,
+}
+
+impl RescueSettings {
+    /// One line that says what contradicts what, if anything does.
+    pub(super) fn problem(&self, save_every: u64) -> Option<String> {
+        let name = self.rescue.name();
+        if !(1..=1000).contains(&self.rescue_limit) {
+            return Some(format!("--rescue-limit {}: must lie between 1 and 1000", self.rescue_limit));
+        }
+        if !(1..=1_000_000).contains(&self.rescue_patience) {
+            return Some(format!("--rescue-patience {}: must lie between 1 and 1000000 updates", self.rescue_patience));
+        }
+        if self.rescue != Rescue::Off && save_every == 0 {
+            return Some(format!(
+                "--rescue {name}: goes back to checkpoints, but --save-every 0 saves only the end; set --save-every 100"
+            ));
+        }
+        let repeats = self.rescue == Rescue::Rollback && self.rescue_optimizer == RescueOptimizer::Keep;
+        if repeats && self.rescue_data == RescueData::Replay {
+            let text = "--rescue rollback with --rescue-optimizer keep and --rescue-data replay: would make the same updates once more, to \
+                        the bit, and meet the same spike; use --rescue-data skip or --rescue-optimizer reset";
+            return Some(text.into());
+        }
+        None
+    }
 }

@@ -94,6 +94,9 @@ impl Settings {
                 "--merge-method weights: a live merge starts with fewer checkpoints than it ends with; use sma, ema, wma or wsm"
             );
         }
+        if let Some(problem) = self.rescue.problem(s.save_every) {
+            anyhow::bail!("{problem}");
+        }
         anyhow::ensure!(s.keep_last >= 2, "--keep-last {}: must be at least 2, so that a bad newest one is no loss", s.keep_last);
         Ok(())
     }

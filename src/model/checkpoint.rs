@@ -7,7 +7,7 @@
 mod read;
 mod write;
 
-pub use read::{Checkpoint, Newest, list, newest_valid, verify, verify_sizes};
+pub use read::{Checkpoint, Newest, list, newest_valid, verify, verify_model, verify_sizes};
 pub use write::{CheckpointWriter, Existing, Place, SaveFailed, clean_stale, save};
 
 use crate::vfs::clean;
@@ -46,6 +46,9 @@ pub struct Origin {
     pub config_hash: String,
     /// Adapter and driver that computed it.
     pub adapter: String,
+    /// What the run began from, `RUN@STEP` or a merge, when it did not begin from nothing.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub parent: Option<String>,
 }
 
 /// One file of a checkpoint.

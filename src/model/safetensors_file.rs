@@ -7,15 +7,13 @@
 mod header;
 mod write;
 
-pub use write::{TensorSink, serialized_bytes, write_safetensors};
+pub use write::{TensorSink, header_bytes, serialized_bytes, write_safetensors};
 
-use crate::vfs::{clean, open_regular, shown};
+use crate::vfs::{clean, open_regular, read_exact_at, shown};
 use anyhow::{Context, Result, bail, ensure};
 use std::collections::BTreeMap;
 use std::fs::File;
-use std::io::{Read, Seek, SeekFrom};
 use std::path::{Path, PathBuf};
-use std::sync::Mutex;
 
 /// The largest header that is read.
 pub const MAX_HEADER: u64 = 16 << 20;
@@ -106,7 +104,7 @@ impl TensorInfo {
 #[derive(Debug)]
 pub struct SafetensorsFile {
     path: PathBuf,
-    file: Mutex<File>,
+    file: File,
     data_start: u64,
     tensors: BTreeMap<String, TensorInfo>,
     metadata: BTreeMap<String, String>,
@@ -123,7 +121,7 @@ impl SafetensorsFile {
         let checked = header::read(&mut file, bytes).with_context(|| shown(path))?;
         let header::Checked { data_start, tensors, metadata, warnings } = checked;
         let warnings = warnings.into_iter().map(|w| format!("{}: {w}", shown(path))).collect();
-        Ok(SafetensorsFile { path: path.to_owned(), file: Mutex::new(file), data_start, tensors, metadata, warnings })
+        Ok(SafetensorsFile { path: path.to_owned(), file, data_start, tensors, metadata, warnings })
     }
 
     /// The file.
@@ -197,18 +195,27 @@ impl SafetensorsFile {
     }
 
     fn stream_bytes(&self, info: &TensorInfo, sink: &mut dyn FnMut(&[u8]) -> Result<()>) -> Result<()> {
-        let mut file = self.file.lock().unwrap_or_else(|poisoned| poisoned.into_inner());
-        file.seek(SeekFrom::Start(self.data_start + info.range.0))?;
         let mut left = info.range.1 - info.range.0;
         // A multiple of every dtype's size.
         let mut buffer = vec![0u8; left.min(1 << 20) as usize];
         while left > 0 {
             let piece = &mut buffer[..left.min(1 << 20) as usize];
-            file.read_exact(piece).with_context(|| format!("{left} bytes before its end (did the file shrink?)"))?;
+            self.read_at(info, info.range.1 - info.range.0 - left, piece)?;
             left -= piece.len() as u64;
             sink(piece)?;
         }
         Ok(())
+    }
+
+    /// Fill `out` with bytes of a tensor of this file, from `offset` bytes behind its start. Threads may share the file.
+    ///
+    /// # Errors
+    /// A file that cannot be read or that shrank.
+    pub fn read_at(&self, info: &TensorInfo, offset: u64, out: &mut [u8]) -> Result<()> {
+        let left = (info.range.1 - info.range.0).saturating_sub(offset);
+        ensure!(out.len() as u64 <= left, "{} bytes asked for, {left} are left of the tensor", out.len());
+        read_exact_at(&self.file, out, self.data_start + info.range.0 + offset)
+            .with_context(|| format!("{left} bytes before its end (did the file shrink?)"))
     }
 
     /// Refuse a file that does not hold exactly the expected tensors with the expected shapes.
@@ -217,7 +224,12 @@ impl SafetensorsFile {
     /// Lists up to five missing, unexpected and differently shaped tensors each.
     pub fn expect(&self, expected: &[(String, Vec<usize>)]) -> Result<()> {
         let found: BTreeMap<&str, &TensorInfo> = self.tensors.iter().map(|(name, info)| (name.as_str(), info)).collect();
-        super::weight_files::compare(&shown(&self.path), &found, expected, &|_| false)?;
+        super::weight_files::compare(
+            &format!("{}: these tensors do not belong to this model", shown(&self.path)),
+            &found,
+            expected,
+            &|_| false,
+        )?;
         ensure!(self.tensors.len() == expected.len(), "{}: a tensor is expected twice", shown(&self.path));
         Ok(())
     }

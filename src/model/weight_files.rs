@@ -78,7 +78,7 @@ impl WeightFiles {
     }
 
     fn info(&self, name: &str) -> Option<&TensorInfo> {
-        self.files[*self.index.get(name)?].tensors().get(name)
+        Some(self.locate(name)?.1)
     }
 
     /// A tensor's sizes.
@@ -89,6 +89,17 @@ impl WeightFiles {
     /// How a tensor is stored.
     pub fn dtype(&self, name: &str) -> Option<Dtype> {
         self.info(name).map(|info| info.dtype)
+    }
+
+    /// The files.
+    pub fn files(&self) -> &[SafetensorsFile] {
+        &self.files
+    }
+
+    /// Where a tensor is: which of [`Self::files`], and where in it.
+    pub fn locate(&self, name: &str) -> Option<(usize, &TensorInfo)> {
+        let file = *self.index.get(name)?;
+        Some((file, self.files[file].tensors().get(name)?))
     }
 
     /// What was odd but harmless.
@@ -125,12 +136,32 @@ impl WeightFiles {
     /// # Errors
     /// Lists up to five missing, unexpected and differently shaped tensors each.
     pub fn expect(&self, expected: &[(String, Vec<usize>)], ignorable: &dyn Fn(&str) -> bool) -> Result<()> {
-        let found = self.names().filter_map(|name| Some((name, self.info(name)?))).collect();
-        compare(&shown(&self.dir), &found, expected, ignorable)
+        compare(
+            &format!("{}: these weights do not belong to this config.json", shown(&self.dir)),
+            &self.infos(),
+            expected,
+            ignorable,
+        )
+    }
+
+    /// Refuse weights that are not those of the model in another folder: other names, other shapes. Tensors for which `ignorable` is true
+    /// may be in one and not in the other.
+    ///
+    /// # Errors
+    /// As [`Self::expect`].
+    pub fn expect_like(&self, other: &WeightFiles, ignorable: &dyn Fn(&str) -> bool) -> Result<()> {
+        let expected = other.infos().into_iter().filter(|(name, _)| !ignorable(name));
+        let expected: Vec<_> = expected.map(|(name, info)| (name.to_owned(), info.shape.clone())).collect();
+        let what = format!("{}: these are not weights of the model in {}", shown(&self.dir), shown(&other.dir));
+        compare(&what, &self.infos(), &expected, ignorable)
+    }
+
+    fn infos(&self) -> BTreeMap<&str, &TensorInfo> {
+        self.names().filter_map(|name| Some((name, self.info(name)?))).collect()
     }
 }
 
-/// Compare what a file holds with what it should hold; every difference in one message.
+/// Compare what a file holds with what it should hold; every difference in one message that begins with `what`.
 pub(super) fn compare(
     what: &str,
     found: &BTreeMap<&str, &TensorInfo>,
@@ -160,7 +191,7 @@ pub(super) fn compare(
     if !shapes.is_empty() {
         parts.push(format!("{} of another shape: {}", shapes.len(), first_five(shapes.iter().cloned())));
     }
-    ensure!(parts.is_empty(), "{what}: these weights do not belong to this config.json: {}", parts.join("; "));
+    ensure!(parts.is_empty(), "{what}: {}", parts.join("; "));
     Ok(())
 }
 

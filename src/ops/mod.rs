@@ -5,6 +5,7 @@
 
 pub mod adamw;
 pub mod attention;
+pub mod average;
 pub mod check;
 pub mod embedding;
 pub mod grad_norm;
@@ -49,6 +50,7 @@ pub fn checks() -> Vec<check::Check> {
         objective::CHECKS,
         grad_norm::CHECKS,
         adamw::CHECKS,
+        average::CHECKS,
         sample::CHECKS,
     ]
     .concat()

@@ -1,7 +1,7 @@
 //! What a run does beside training: commands between two updates, evaluation, samples, saves.
 
 use super::run::{Run, Running};
-use super::save::{self, ModelFolder, TrainerFile};
+use super::save::{self, TrainerFile};
 use crate::data::DecodeStream;
 use crate::event::{Checkpoint as Saved, Command, Eval, Event, Sample};
 use crate::model::Generator;
@@ -36,7 +36,8 @@ impl Running<'_> {
                 }
                 Ok(())
             }
-            Command::MergeNow | Command::Pause | Command::Resume | Command::Step | Command::Stop => Ok(()),
+            Command::MergeNow => self.merge_now(),
+            Command::Pause | Command::Resume | Command::Step | Command::Stop => Ok(()),
         }
     }
 
@@ -59,6 +60,7 @@ impl Running<'_> {
                 eval_seconds: begin.elapsed().as_secs_f64(),
             });
             self.out.emit(&event);
+            self.evaluate_merge(tokens, Some(e.loss))?;
         }
         let (wanted, prompt) = (self.run.settings.eval.sample_tokens, self.run.settings.eval.sample_prompt.clone());
         if wanted > 0 { self.sample(&prompt, wanted) } else { Ok(()) }
@@ -120,10 +122,9 @@ impl Running<'_> {
             data_tokens: r.data_tokens,
             eval_loss: self.eval_loss,
         };
-        let folder = ModelFolder { gpu: &r.trainer.gpu, model: &r.trainer.model, tokenizer: &r.tokenizer };
         let origin = Origin { step, ..self.origin.clone() };
         self.retention.forget(step);
-        match save::save(r.vfs, &r.folder.checkpoints(), folder, &r.trainer.optimizer, &file, &origin) {
+        match save::save(r.vfs, &r.folder.checkpoints(), &r.trainer, &r.tokenizer, &file, &origin) {
             Ok((path, manifest)) => {
                 self.last_saved = Some(step);
                 self.checkpoint = Some(path.clone());

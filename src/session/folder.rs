@@ -104,6 +104,11 @@ impl RunFolder {
         self.path.join("samples.jsonl")
     }
 
+    /// Where `MergeNow` writes merges.
+    pub fn merged(&self) -> PathBuf {
+        self.path.join("merged")
+    }
+
     /// The checkpoints' folder.
     pub fn checkpoints(&self) -> PathBuf {
         checkpoint::folder(&self.path)

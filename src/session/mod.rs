@@ -1,10 +1,12 @@
 //! Floor 5: one run: its folder, its lock, its events, its checkpoints to keep.
 
 mod actions;
+pub mod begin;
 pub mod control;
 pub mod event_log;
 pub mod folder;
 pub mod lock;
+mod merging;
 mod open;
 pub mod outlet;
 pub mod retention;

@@ -1,5 +1,6 @@
 //! From settings to a run: data, tokenizer, model, folder; everything is checked before anything is written.
 
+use super::begin::{self, Begin};
 use super::control::Control;
 use super::folder::RunFolder;
 use super::outlet::{Sink, Told};
@@ -10,7 +11,6 @@ use crate::event::{Event, Finished};
 use crate::gpu::{AdapterClass, Gpu};
 use crate::model::checkpoint::{self, Checkpoint};
 use crate::model::hf_config;
-use crate::model::weight_files::WeightFiles;
 use crate::ops::matmul::measured_peak_gflops;
 use crate::ops::self_test;
 use crate::train::{MemoryPlan, Trainer};
@@ -56,25 +56,40 @@ pub fn pretrain(settings: Settings, start: &Start, mut sink: Sink, started: Inst
         }
     };
     settings.validate()?;
-    let init = settings.start.init.as_ref().map(PathBuf::from);
+    // What a resumed run began from is in its checkpoint.
+    let begin = if resumed.is_some() { Begin::Nothing } else { Begin::resolve(vfs, &settings.start)? };
+    if let Begin::Fork(checkpoint) = &begin {
+        let (step, most) = (checkpoint.step(), settings.train.max_steps);
+        anyhow::ensure!(step < most, "--max-steps {most}: the fork begins after {step} updates; name a number above that");
+    }
     // A model that exists brings its tokenizer and its shape.
-    let existing = resumed.as_ref().map(|(_, checkpoint)| checkpoint.path.as_path()).or(init.as_deref());
+    let existing = resumed.as_ref().map(|(_, checkpoint)| checkpoint.path.as_path()).or(begin.folder());
     let loaded = load(&settings, existing, &mut sink)?;
     let gpu = open_gpu(&settings, &mut sink)?;
     let source = TextSource::new(loaded.dataset, settings.train.seq_len, settings.train.seed)?;
     let data_tokens = source.tokens();
-    let trainer = Trainer::new(gpu, &settings, &loaded.config, Box::new(source))?;
-    if let (Some(dir), None) = (&init, &resumed) {
-        trainer.model.load(&trainer.gpu, &WeightFiles::open(dir)?)?;
-    }
+    let mut trainer = Trainer::new(gpu, &settings, &loaded.config, Box::new(source))?;
+    begin.apply(vfs, &mut trainer, settings.start.init_optimizer)?;
     let peak_gflops = measured_peak_gflops(&trainer.gpu)?;
     let (folder, checkpoint) = match resumed {
-        None => (new_folder(vfs, start, &settings)?, None),
+        None => (new_folder(vfs, start, &settings, &begin)?, None),
         Some((folder, checkpoint)) => (folder, Some(checkpoint)),
     };
     let control = Control::listen(start.control)?;
-    let run =
-        Run { vfs, folder, settings, tokenizer: loaded.tokenizer, trainer, control, sink, peak_gflops, started, data_tokens };
+    let parent = begin.parent();
+    let run = Run {
+        parent,
+        vfs,
+        folder,
+        settings,
+        tokenizer: loaded.tokenizer,
+        trainer,
+        control,
+        sink,
+        peak_gflops,
+        started,
+        data_tokens,
+    };
     run.train(checkpoint.as_ref())
 }
 
@@ -84,9 +99,9 @@ pub fn pretrain(settings: Settings, start: &Start, mut sink: Sink, started: Inst
 /// As [`pretrain`], as far as it goes.
 pub fn dry_run(settings: &Settings, sink: &mut Sink) -> anyhow::Result<(ModelConfig, MemoryPlan, Gpu)> {
     settings.validate()?;
-    let loaded = load(settings, settings.start.init.as_ref().map(Path::new), sink)?;
+    let loaded = load(settings, Begin::resolve(&RealFs, &settings.start)?.folder(), sink)?;
     let gpu = open_gpu(settings, sink)?;
-    let plan = MemoryPlan::training(&loaded.config, &settings.train, gpu.class(), gpu.max_binding_bytes())?;
+    let plan = MemoryPlan::training(&loaded.config, &settings.train, &settings.merge, gpu.class(), gpu.max_binding_bytes())?;
     Ok((loaded.config, plan, gpu))
 }
 
@@ -150,7 +165,7 @@ fn frozen_settings(run: &Path) -> anyhow::Result<Settings> {
     layers.settings()
 }
 
-fn new_folder(vfs: &dyn Vfs, start: &Start, settings: &Settings) -> anyhow::Result<RunFolder> {
+fn new_folder(vfs: &dyn Vfs, start: &Start, settings: &Settings, begin: &Begin) -> anyhow::Result<RunFolder> {
     // Standard input cannot be read again, and relative paths would mean other files after a change of folder.
     let mut frozen = settings.clone();
     for path in frozen.data.data.iter_mut().chain(&mut frozen.data.val_data) {
@@ -158,6 +173,10 @@ fn new_folder(vfs: &dyn Vfs, start: &Start, settings: &Settings) -> anyhow::Resu
             *path = std::path::absolute(&*path)?;
         }
     }
+    for spec in frozen.start.init.iter_mut().chain(&mut frozen.start.fork) {
+        *spec = begin::absolute(spec)?;
+    }
+    frozen.start.parent = begin.parent();
     let text = toml::to_string(&frozen)?;
     match &start.run {
         Some(path) => RunFolder::create(vfs, path, &text),

@@ -26,6 +26,8 @@ pub struct Run<'a> {
     pub folder: RunFolder,
     /// The frozen settings.
     pub settings: Settings,
+    /// What the run begins from, when it begins from something: `RUN@STEP` or a merge.
+    pub parent: Option<String>,
     /// The model's tokenizer.
     pub tokenizer: Tokenizer,
     /// Model, optimizer, data.
@@ -119,9 +121,8 @@ impl<'a> Run<'a> {
             None => EventLog::create(&self.folder.events())?,
             Some(checkpoint) => {
                 let t = &mut self.trainer;
-                let file = save::restore(self.vfs, checkpoint, &t.gpu, &t.model, &t.optimizer)?;
+                let file = save::restore(self.vfs, checkpoint, t)?;
                 (seconds_before, eval_loss, last_saved) = (file.seconds, file.eval_loss, Some(file.state.step));
-                t.state = file.state;
                 anyhow::ensure!(
                     file.data_tokens == self.data_tokens,
                     "--resume: the text of --data has changed: {} training and {} validation tokens, it began with {} and {}; \
@@ -155,6 +156,7 @@ impl<'a> Run<'a> {
             run_id: self.folder.path().file_name().unwrap_or_default().to_string_lossy().into_owned(),
             config_hash: super::config_hash(&self.settings)?,
             adapter: format!("{} ({})", adapter.name, adapter.driver),
+            parent: self.parent.clone(),
         };
         let sink = std::mem::replace(&mut self.sink, Box::new(|_| {}));
         Ok(Running {
@@ -177,7 +179,7 @@ impl Running<'_> {
     fn go(&mut self) -> anyhow::Result<Finished> {
         self.announce();
         let settings = self.run.settings.clone();
-        if self.run.trainer.state.step == 0 {
+        if self.last_saved.is_none() {
             self.evaluate(settings.eval.eval_tokens)?;
         }
         self.clock.start();
@@ -232,6 +234,7 @@ impl Running<'_> {
             driver: adapter.driver.clone(),
             startup_seconds: r.started.elapsed().as_secs_f64(),
             version: env!("CARGO_PKG_VERSION").into(),
+            parent: r.parent.clone(),
             time: super::unix_time(),
         });
         self.out.emit(&event);

@@ -5,12 +5,14 @@ use crate::gpu::{Arena, Gpu};
 use crate::model::Model;
 use crate::model::checkpoint::{self, Checkpoint, CheckpointWriter, Existing, Manifest, Origin, Place, SaveFailed};
 use crate::model::hf_config::{SpecialTokens, config_json, generation_config_json};
-use crate::model::safetensors_file::write_safetensors;
-use crate::train::{Optimizer, TrainerState};
+use crate::model::safetensors_file::{SafetensorsFile, write_safetensors};
+use crate::train::merge::MergedWindow;
+use crate::train::merge::ring::Ring;
+use crate::train::{Trainer, TrainerState};
 use crate::vfs::Vfs;
 use anyhow::Context as _;
 use serde::{Deserialize, Serialize};
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::path::{Path, PathBuf};
 
 /// `trainer.json`: all that is not a tensor.
@@ -36,6 +38,8 @@ pub struct ModelFolder<'a> {
     pub gpu: &'a Gpu,
     /// The model.
     pub model: &'a Model,
+    /// Its weights: the model's own, or a merge.
+    pub values: &'a Arena,
     /// Its tokenizer.
     pub tokenizer: &'a Tokenizer,
 }
@@ -45,13 +49,13 @@ impl ModelFolder<'_> {
         SpecialTokens { bos: self.tokenizer.bos_id(), eos: self.tokenizer.eos_id().into_iter().collect(), pad: None }
     }
 
-    /// The files that make a Hugging Face folder.
+    /// The files that make a Hugging Face folder; `metadata` goes into the weights' file.
     ///
     /// # Errors
     /// A device fault or a disk that fails.
-    pub fn write(&self, out: &mut CheckpointWriter<'_>) -> anyhow::Result<()> {
+    pub fn write(&self, out: &mut CheckpointWriter<'_>, metadata: &BTreeMap<String, String>) -> anyhow::Result<()> {
         let config = &self.model.config;
-        out.file("model.safetensors", |file| self.tensors(file, &[("", &self.model.values)]))?;
+        out.file("model.safetensors", |file| self.tensors(file, metadata, &[("", self.values)]))?;
         out.json("config.json", &config_json(config, &self.tokens()))?;
         out.json("generation_config.json", &generation_config_json(&self.tokens()))?;
         for (name, bytes) in self.tokenizer.files(config.max_position_embeddings, config.architecture)? {
@@ -60,14 +64,21 @@ impl ModelFolder<'_> {
         Ok(())
     }
 
+    /// (name, shape) of every tensor under a prefix.
+    fn names(&self, prefix: &str) -> Vec<(String, Vec<usize>)> {
+        self.model.names().into_iter().map(|(n, s)| (format!("{prefix}{n}"), s)).collect()
+    }
+
     /// Arenas under Hugging Face's names, each with a prefix.
-    fn tensors(&self, file: &mut dyn std::io::Write, arenas: &[(&str, &Arena)]) -> anyhow::Result<()> {
-        let names: Vec<(String, Vec<usize>)> = arenas
-            .iter()
-            .flat_map(|(prefix, _)| self.model.names().into_iter().map(move |(n, s)| (format!("{prefix}{n}"), s)))
-            .collect();
+    fn tensors(
+        &self,
+        file: &mut dyn std::io::Write,
+        metadata: &BTreeMap<String, String>,
+        arenas: &[(&str, &Arena)],
+    ) -> anyhow::Result<()> {
+        let names: Vec<_> = arenas.iter().flat_map(|(prefix, _)| self.names(prefix)).collect();
         let mut readers: Vec<_> = arenas.iter().map(|(prefix, arena)| (*prefix, self.model.reader(self.gpu, arena))).collect();
-        write_safetensors(file, &BTreeMap::new(), &names, |name, sink| {
+        write_safetensors(file, metadata, &names, |name, sink| {
             for (prefix, reader) in &mut readers {
                 // The empty prefix stands alone, so the first that fits is the right one.
                 if let Some(bare) = name.strip_prefix(*prefix) {
@@ -78,52 +89,132 @@ impl ModelFolder<'_> {
         })
     }
 
-    /// Bytes that a folder takes, with (three arenas) or without (one) what resuming needs.
+    /// Every snapshot of a ring, each under its step; they pass through the scratch arena.
+    fn snapshots(&self, file: &mut dyn std::io::Write, ring: &Ring, scratch: &Arena) -> anyhow::Result<()> {
+        let prefixes: Vec<String> = ring.steps().into_iter().map(snapshot_prefix).collect();
+        let names: Vec<_> = prefixes.iter().flat_map(|prefix| self.names(prefix)).collect();
+        let (mut reader, mut at) = (self.model.reader(self.gpu, scratch), None);
+        write_safetensors(file, &BTreeMap::new(), &names, |name, sink| {
+            let found = prefixes.iter().position(|prefix| name.starts_with(prefix.as_str()));
+            let i = found.with_context(|| format!("no snapshot holds {name}"))?;
+            if at != Some(i) {
+                ring.copy_to_scratch(self.gpu, i)?;
+                (reader, at) = (self.model.reader(self.gpu, scratch), Some(i));
+            }
+            reader.write(&name[prefixes[i].len()..], sink)
+        })
+    }
+
+    /// Bytes of a folder that holds `arenas` arenas.
     pub fn bytes(&self, arenas: u64) -> u64 {
         4 * self.model.parameters.count() as u64 * arenas + (1 << 20)
     }
 }
 
-/// Save a checkpoint of a run; it is durable when this returns.
+fn snapshot_prefix(step: u64) -> String {
+    format!("{}/", checkpoint::step_name(step))
+}
+
+/// The snapshots of a live merge, in a checkpoint.
+const SNAPSHOTS: &str = "snapshots.safetensors";
+
+/// Save a checkpoint of a run; it is durable when this returns. What lay in the gradients' arena is gone afterwards.
 ///
 /// # Errors
 /// [`SaveFailed`]: nothing of it is left and older checkpoints are untouched.
 pub fn save(
     vfs: &dyn Vfs,
     checkpoints: &Path,
-    folder: ModelFolder<'_>,
-    optimizer: &Optimizer,
-    trainer: &TrainerFile,
+    trainer: &Trainer,
+    tokenizer: &Tokenizer,
+    file: &TrainerFile,
     origin: &Origin,
 ) -> Result<(PathBuf, Manifest), SaveFailed> {
+    let Trainer { gpu, model, optimizer, .. } = trainer;
+    let folder = ModelFolder { gpu, model, values: &model.values, tokenizer };
+    let ring = trainer.live_merge.as_ref().map(|live| &live.ring).filter(|ring| !ring.steps().is_empty());
     let place = Place {
         parent: checkpoints,
-        name: &checkpoint::step_name(trainer.state.step),
-        bytes: folder.bytes(3),
+        name: &checkpoint::step_name(file.state.step),
+        bytes: folder.bytes(3 + ring.map_or(0, |ring| ring.steps().len() as u64)),
         existing: Existing::Replace,
     };
     checkpoint::save(vfs, place, origin, |out| {
-        folder.write(out)?;
-        out.file("optimizer.safetensors", |file| folder.tensors(file, &[("m.", &optimizer.m), ("v.", &optimizer.v)]))?;
-        out.json("trainer.json", trainer)
+        folder.write(out, &BTreeMap::new())?;
+        let moments = [("m.", &optimizer.m), ("v.", &optimizer.v)];
+        out.file("optimizer.safetensors", |file| folder.tensors(file, &BTreeMap::new(), &moments))?;
+        if let Some(ring) = ring {
+            out.file(SNAPSHOTS, |file| folder.snapshots(file, ring, &optimizer.grads))?;
+        }
+        out.json("trainer.json", file)
     })
 }
 
-/// Put a verified checkpoint back onto the device, bit for bit.
+/// Write the merge that lies in the gradients' arena as a model folder of its own.
+///
+/// # Errors
+/// As [`save`]; a folder that is there already is refused.
+pub fn export_merge(
+    vfs: &dyn Vfs,
+    place: (&Path, &str),
+    trainer: &Trainer,
+    tokenizer: &Tokenizer,
+    window: &MergedWindow,
+    origin: &Origin,
+) -> Result<(PathBuf, Manifest), SaveFailed> {
+    let folder = ModelFolder { gpu: &trainer.gpu, model: &trainer.model, values: &trainer.optimizer.grads, tokenizer };
+    let list = |texts: Vec<String>| texts.join(",");
+    let metadata = BTreeMap::from([
+        ("merge_method".to_owned(), window.method.clone()),
+        ("merge_steps".to_owned(), list(window.steps.iter().map(u64::to_string).collect())),
+        ("merge_weights".to_owned(), list(window.weights.iter().map(f64::to_string).collect())),
+        ("merge_run".to_owned(), origin.run_id.clone()),
+    ]);
+    let place = Place { parent: place.0, name: place.1, bytes: folder.bytes(1), existing: Existing::Replace };
+    checkpoint::save(vfs, place, origin, |out| folder.write(out, &metadata))
+}
+
+/// Put a verified checkpoint back onto the device, bit for bit: weights, moments, snapshots, and the trainer's state.
 ///
 /// # Errors
 /// Files that do not fit the model, or cannot be read.
-pub fn restore(
-    vfs: &dyn Vfs,
-    checkpoint: &Checkpoint,
-    gpu: &Gpu,
-    model: &Model,
-    optimizer: &Optimizer,
-) -> anyhow::Result<TrainerFile> {
-    model.load(gpu, &checkpoint.weights()?)?;
+pub fn restore(vfs: &dyn Vfs, checkpoint: &Checkpoint, trainer: &mut Trainer) -> anyhow::Result<TrainerFile> {
+    restore_snapshots(checkpoint, trainer)?;
+    trainer.model.load(&trainer.gpu, &checkpoint.weights()?)?;
+    restore_moments(checkpoint, trainer)?;
+    let file: TrainerFile = checkpoint.trainer(vfs).context("trainer.json")?;
+    trainer.state = file.state.clone();
+    Ok(file)
+}
+
+/// Adam's moments of a checkpoint.
+///
+/// # Errors
+/// As [`restore`].
+pub fn restore_moments(checkpoint: &Checkpoint, trainer: &Trainer) -> anyhow::Result<()> {
+    let Trainer { gpu, model, optimizer, .. } = trainer;
     let moments = checkpoint.optimizer()?;
     for (prefix, arena) in [("m.", &optimizer.m), ("v.", &optimizer.v)] {
         model.fill(gpu, arena, &mut |name, shape| moments.read_f32(&format!("{prefix}{name}"), shape))?;
     }
-    checkpoint.trainer(vfs).context("trainer.json")
+    Ok(())
+}
+
+/// The ring as it was; the model's weights are overwritten on the way. A ring of another length keeps the newest that fit.
+fn restore_snapshots(checkpoint: &Checkpoint, trainer: &mut Trainer) -> anyhow::Result<()> {
+    let Trainer { gpu, model, live_merge: Some(live), .. } = trainer else { return Ok(()) };
+    live.ring.clear();
+    let path = checkpoint.path.join(SNAPSHOTS);
+    if !path.exists() {
+        return Ok(());
+    }
+    let file = SafetensorsFile::open(&path)?;
+    let name_of = |name: &String| name.split_once('/').and_then(|(step, _)| checkpoint::step_of(step));
+    let steps: BTreeSet<u64> = file.tensors().keys().filter_map(name_of).collect();
+    for step in steps {
+        let prefix = snapshot_prefix(step);
+        model.fill(gpu, &model.values, &mut |name, shape| file.read_f32(&format!("{prefix}{name}"), shape))?;
+        live.ring.push(gpu, model, step)?;
+    }
+    Ok(())
 }

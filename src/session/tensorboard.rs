@@ -84,6 +84,10 @@ impl TensorBoard {
                 self.scalars(wall_time, s.step, &values)
             }
             Event::Eval(e) => self.scalars(wall_time, e.step, &[("eval/loss", e.eval_loss), ("eval/perplexity", e.perplexity)]),
+            Event::Merged(m) => {
+                let values: Vec<(&str, f64)> = m.metrics.iter().map(|(name, value)| (name.as_str(), value.0)).collect();
+                self.scalars(wall_time, m.step, &values)
+            }
             _ => Ok(()),
         }
     }

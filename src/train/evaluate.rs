@@ -3,7 +3,7 @@
 use crate::data::{Batch, IGNORE};
 use crate::gpu::Tensor;
 use crate::gpu::{Gpu, Recording};
-use crate::model::{Activations, Model, Pass, transformer};
+use crate::model::{Activations, Model, Pass, Weights, transformer};
 
 /// Mean loss over some tokens.
 #[derive(Clone, Copy, Debug, Default, PartialEq)]
@@ -36,9 +36,18 @@ impl Scorer {
     /// # Errors
     /// As [`Scorer::new`].
     pub fn over(gpu: &Gpu, model: &Model, acts: Activations<Tensor>) -> anyhow::Result<Self> {
+        Self::of_weights(gpu, model, &model.weights, acts)
+    }
+
+    /// Record over other weights than the model's own: a merge, for one.
+    ///
+    /// # Errors
+    /// As [`Scorer::new`].
+    pub fn of_weights(gpu: &Gpu, model: &Model, weights: &Weights<Tensor>, acts: Activations<Tensor>) -> anyhow::Result<Self> {
         let mut r = Recording::new("score");
-        transformer::record_forward(&mut r, model.context(gpu), &acts);
-        transformer::record_head(&mut r, model.context(gpu), &acts);
+        let context = transformer::Context { weights, ..model.context(gpu) };
+        transformer::record_forward(&mut r, context, &acts);
+        transformer::record_head(&mut r, context, &acts);
         Ok(Self { recording: r.finish(gpu)?, acts })
     }
 

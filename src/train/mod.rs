@@ -5,7 +5,9 @@ mod gradient;
 pub mod merge;
 mod optimizer;
 mod plan;
+pub mod rescue;
 mod schedule;
+pub mod spike;
 mod trainer;
 
 pub use evaluate::{Evaluation, Scorer};

@@ -1,6 +1,7 @@
 //! How much memory a run takes, before it takes it; and how many sequences are computed at once.
 
-use crate::config::{ModelConfig, TrainSettings};
+use super::merge::ring::choose_place;
+use crate::config::{MergeSettings, ModelConfig, RingPlace, TrainSettings};
 use crate::gpu::AdapterClass;
 use crate::model::{Parameters, Pass, activations};
 
@@ -11,6 +12,8 @@ pub struct MemoryPlan {
     pub parts: Vec<(&'static str, u64)>,
     /// Sequences computed at once.
     pub micro_batch: usize,
+    /// Where the snapshots of a live merge are kept, and their bytes there, if there is one.
+    pub ring: Option<(RingPlace, u64)>,
 }
 
 impl MemoryPlan {
@@ -18,22 +21,33 @@ impl MemoryPlan {
     ///
     /// # Errors
     /// When one tensor is larger than the adapter can bind.
-    pub fn training(c: &ModelConfig, t: &TrainSettings, class: AdapterClass, max_binding_bytes: u64) -> anyhow::Result<Self> {
+    pub fn training(
+        c: &ModelConfig,
+        t: &TrainSettings,
+        merge: &MergeSettings,
+        class: AdapterClass,
+        max_binding_bytes: u64,
+    ) -> anyhow::Result<Self> {
         let arena = Parameters::new(c, max_binding_bytes)?.arena_bytes();
         let micro_batch = micro_batch(c, t, class, max_binding_bytes);
         let activations = activations::bytes(c, micro_batch, t.seq_len, Pass::Training, max_binding_bytes);
         let rope = 4 * (t.seq_len * c.head_dim) as u64;
-        Ok(Self {
-            parts: vec![
-                ("values", arena),
-                ("grads", arena),
-                ("adam_m", arena),
-                ("adam_v", arena),
-                ("activations", activations),
-                ("rope table", rope),
-            ],
-            micro_batch,
-        })
+        let mut parts = vec![
+            ("values", arena),
+            ("grads", arena),
+            ("adam_m", arena),
+            ("adam_v", arena),
+            ("activations", activations),
+            ("rope table", rope),
+        ];
+        let ring = (merge.merge_every > 0).then(|| {
+            let bytes = arena * merge.merge_last as u64;
+            (choose_place(merge.merge_ring, class, bytes), bytes)
+        });
+        if let Some((RingPlace::Device, bytes)) = ring {
+            parts.push(("merge ring", bytes));
+        }
+        Ok(Self { parts, micro_batch, ring })
     }
 
     /// All of it.

@@ -1,5 +1,6 @@
 //! The trainer of every supervised stage: batches from a source, a gradient pass, the update, held-out loss. A stage is its source.
 
+use super::merge::{LiveMerge, MergedWindow};
 use super::{Evaluation, GradientPass, Optimizer, Scorer, learning_rate, micro_batch};
 use crate::config::{ModelConfig, Settings};
 use crate::data::{Batch, IGNORE, Source};
@@ -25,6 +26,8 @@ pub struct Trainer {
     settings: Settings,
     pass: GradientPass,
     scorer: Scorer,
+    /// Snapshots and their merge, if the settings ask for them.
+    pub live_merge: Option<LiveMerge>,
     source: Box<dyn Source>,
     ring: ReadRing,
     /// Updates whose numbers are still on their way.
@@ -40,6 +43,8 @@ pub struct TrainerState {
     pub step: u64,
     /// Tokens trained on.
     pub num_tokens: u64,
+    /// Updates since Adam's moments were zero: what the bias correction goes by.
+    pub optimizer_steps: u64,
     /// Settings that were changed while the run went on.
     pub hyper: LiveHyper,
     /// Updates' worth of training data passed over so far (a rescue may skip the data that led to a spike): update n is made from the
@@ -84,6 +89,8 @@ impl Trainer {
         let acts = GradientPass::activations(&gpu, &model, micro, t.seq_len);
         let optimizer = Optimizer::new(&gpu, &model.parameters, &model.values, &acts.stats)?;
         let scorer = Scorer::over(&gpu, &model, acts.clone())?;
+        let scratch = (&optimizer.grads, &optimizer.grad_weights);
+        let live_merge = LiveMerge::new(&gpu, &model, acts.clone(), scratch, &settings.merge)?;
         let pass = GradientPass::new(&gpu, &model, acts, &optimizer.grad_weights)?;
         model.initialise(&gpu, t.seed);
         Ok(Self {
@@ -97,6 +104,7 @@ impl Trainer {
             optimizer,
             pass,
             scorer,
+            live_merge,
         })
     }
 
@@ -126,13 +134,17 @@ impl Trainer {
         for micro in micro_batches(batch, self.pass.acts.batch) {
             self.pass.run(&self.gpu, &micro, weight)?;
         }
-        let hyper = self.hyper(self.state.step + 1);
+        let hyper = self.hyper();
         self.optimizer.update(&self.gpu, &hyper)?;
         self.ring.ask(&self.gpu, &self.pass.acts.stats);
         self.state.step += 1;
+        self.state.optimizer_steps += 1;
         self.state.num_tokens += targets as u64;
         self.late.push_back((self.state.step, hyper.learning_rate));
-        Ok(())
+        match &mut self.live_merge {
+            Some(live) => live.after_update(&self.gpu, &self.model, self.state.step),
+            None => Ok(()),
+        }
     }
 
     fn take(&mut self) -> anyhow::Result<StepResult> {
@@ -152,18 +164,18 @@ impl Trainer {
         })
     }
 
-    /// What update number `step` is made with.
-    fn hyper(&self, step: u64) -> Hyper {
+    /// What the next update is made with.
+    fn hyper(&self) -> Hyper {
         let t = &self.settings.train;
         let live = &self.state.hyper;
         Hyper {
-            learning_rate: learning_rate(t, step) * live.learning_rate_scale.unwrap_or(1.0),
+            learning_rate: learning_rate(t, self.state.step + 1) * live.learning_rate_scale.unwrap_or(1.0),
             beta1: t.adam_beta1,
             beta2: t.adam_beta2,
             epsilon: t.adam_epsilon,
             weight_decay: t.weight_decay,
             max_grad_norm: live.max_grad_norm.unwrap_or(t.max_grad_norm),
-            step,
+            step: self.state.optimizer_steps + 1,
         }
     }
 
@@ -174,12 +186,48 @@ impl Trainer {
     pub fn evaluate(
         &self,
         tokens: u64,
+        progress: impl FnMut(usize, usize) -> anyhow::Result<()>,
+    ) -> anyhow::Result<Option<Evaluation>> {
+        self.evaluate_by(&self.scorer, tokens, progress)
+    }
+
+    fn evaluate_by(
+        &self,
+        scorer: &Scorer,
+        tokens: u64,
         mut progress: impl FnMut(usize, usize) -> anyhow::Result<()>,
     ) -> anyhow::Result<Option<Evaluation>> {
         let most = if tokens == 0 { u64::MAX } else { tokens };
         let Some(batches) = self.source.val_batches(self.pass.acts.batch, self.pass.acts.time, most) else { return Ok(None) };
         let all = batches.len();
-        self.scorer.evaluate(&self.gpu, batches, |done| progress(done, all)).map(Some)
+        scorer.evaluate(&self.gpu, batches, |done| progress(done, all)).map(Some)
+    }
+
+    /// Merge the snapshots and score the merge as [`Trainer::evaluate`] scores the run's own weights, which it leaves alone. `None` while
+    /// there are fewer than two snapshots. Until the next update the merge lies in the gradients' arena.
+    ///
+    /// # Errors
+    /// A device fault, or what `progress` returns.
+    pub fn evaluate_merge(
+        &self,
+        tokens: u64,
+        progress: impl FnMut(usize, usize) -> anyhow::Result<()>,
+    ) -> anyhow::Result<Option<(MergedWindow, Option<Evaluation>)>> {
+        let Some(live) = &self.live_merge else { return Ok(None) };
+        let Some(window) = live.merge(&self.gpu, &self.model)? else { return Ok(None) };
+        Ok(Some((window, self.evaluate_by(&live.scorer, tokens, progress)?)))
+    }
+
+    /// Adam's moments to zero, as at the start of a run.
+    ///
+    /// # Errors
+    /// A device fault.
+    pub fn forget_moments(&mut self) -> anyhow::Result<()> {
+        let mut clear = Recording::new("forget moments");
+        self.optimizer.m.segments().chain(self.optimizer.v.segments()).for_each(|(t, _)| clear.clear(t));
+        self.gpu.replay(&clear.finish(&self.gpu)?)?;
+        self.state.optimizer_steps = 0;
+        Ok(())
     }
 
     /// Tokens in one update.

@@ -7,7 +7,7 @@ use std::path::{Path, PathBuf};
 
 /// What may be imported: a module uses its own floor and those below.
 const FLOORS: &[&[&str]] = &[
-    &["config", "event", "rng", "vfs"],
+    &["config", "event", "plot", "rng", "vfs"],
     &["gpu"],
     &["ops"],
     &["model", "data"],

@@ -10,6 +10,8 @@ use sha2::{Digest, Sha256};
 use std::io::Read;
 use std::path::{Path, PathBuf};
 
+const OPTIMIZER: &str = "optimizer.safetensors";
+
 /// A checkpoint that has been verified.
 #[derive(Clone, Debug)]
 pub struct Checkpoint {
@@ -46,7 +48,7 @@ impl Checkpoint {
     /// # Errors
     /// No optimizer in it (an export), or as [`SafetensorsFile::open`].
     pub fn optimizer(&self) -> Result<SafetensorsFile> {
-        let path = self.path.join("optimizer.safetensors");
+        let path = self.path.join(OPTIMIZER);
         ensure!(
             path.exists(),
             "{}: holds no optimizer.safetensors: it can start a run (--init) but not resume one",
@@ -79,7 +81,15 @@ impl Checkpoint {
 /// # Errors
 /// One line that names folder and file.
 pub fn verify(vfs: &dyn Vfs, dir: &Path) -> Result<Manifest> {
-    check(vfs, dir, true)
+    check(vfs, dir, &|_| true)
+}
+
+/// As [`verify`], but of the optimizer's file, which a merge or an evaluation does not read, only the size.
+///
+/// # Errors
+/// As there.
+pub fn verify_model(vfs: &dyn Vfs, dir: &Path) -> Result<Manifest> {
+    check(vfs, dir, &|name| name != OPTIMIZER)
 }
 
 /// As [`verify`] with sizes only: enough for a folder whose hashes this process has checked before.
@@ -87,10 +97,11 @@ pub fn verify(vfs: &dyn Vfs, dir: &Path) -> Result<Manifest> {
 /// # Errors
 /// As there.
 pub fn verify_sizes(vfs: &dyn Vfs, dir: &Path) -> Result<Manifest> {
-    check(vfs, dir, false)
+    check(vfs, dir, &|_| false)
 }
 
-fn check(vfs: &dyn Vfs, dir: &Path, hashes: bool) -> Result<Manifest> {
+/// `hashed` says of which files the hash is checked too.
+fn check(vfs: &dyn Vfs, dir: &Path, hashed: &dyn Fn(&str) -> bool) -> Result<Manifest> {
     let at = || shown(dir);
     let bytes = vfs.read(&dir.join(MANIFEST), 4 << 20).with_context(|| format!("{}: {MANIFEST}", at()))?;
     let text = std::str::from_utf8(&bytes).with_context(|| format!("{}: {MANIFEST}", at()))?;
@@ -103,7 +114,7 @@ fn check(vfs: &dyn Vfs, dir: &Path, hashes: bool) -> Result<Manifest> {
         let at = || format!("{}: {}", shown(dir), clean(&file.name));
         let (mut reader, bytes) = vfs.open(&dir.join(&file.name)).with_context(at)?;
         ensure!(bytes == file.bytes, "{}: has {bytes} bytes, the manifest says {}: truncated or exchanged", at(), file.bytes);
-        if hashes {
+        if hashed(&file.name) {
             let found = hash(&mut *reader).with_context(at)?;
             ensure!(found == file.sha256, "{}: its SHA-256 is not the manifest's: damaged or of another checkpoint", at());
         }

@@ -1,5 +1,6 @@
 //! Writing a safetensors file tensor by tensor: the header first, then each tensor's numbers as they come from the GPU.
 
+use super::Dtype;
 use crate::vfs::clean;
 use anyhow::{Context, Result, ensure};
 use std::collections::{BTreeMap, BTreeSet};
@@ -29,27 +30,37 @@ impl TensorSink<'_> {
     }
 }
 
-/// The header: length, JSON, and blanks up to a multiple of 8, so that tensor data is aligned.
-fn header(metadata: &BTreeMap<String, String>, tensors: &[(String, Vec<usize>)]) -> Result<(Vec<u8>, u64)> {
+/// The header of a file of tensors (name, dtype, shape) that follow one another in this order: its length, JSON, and blanks up to a
+/// multiple of 8, so that tensor data is aligned; and how many bytes of data come after it.
+/// `{"format": "pt"}` joins the metadata, because `transformers` asks for it.
+///
+/// # Errors
+/// Names or shapes that cannot be written.
+pub fn header_bytes(metadata: &BTreeMap<String, String>, tensors: &[(&str, Dtype, &[usize])]) -> Result<(Vec<u8>, u64)> {
     let mut json = serde_json::Map::new();
     let mut texts = BTreeMap::from([("format".to_owned(), "pt".to_owned())]);
     texts.extend(metadata.clone());
     json.insert("__metadata__".into(), serde_json::to_value(texts)?);
     let (mut seen, mut end) = (BTreeSet::new(), 0u64);
-    for (name, shape) in tensors {
-        ensure!(name != "__metadata__" && !name.is_empty(), "a tensor cannot be called '{}'", clean(name));
+    for (name, dtype, shape) in tensors {
+        ensure!(*name != "__metadata__" && !name.is_empty(), "a tensor cannot be called '{}'", clean(name));
         ensure!(seen.insert(name), "tensor '{}' is written twice", clean(name));
-        let bytes = shape.iter().try_fold(4u64, |product, n| product.checked_mul(*n as u64));
+        let bytes = shape.iter().try_fold(dtype.bytes(), |product, n| product.checked_mul(*n as u64));
         let bytes = bytes.with_context(|| format!("tensor '{}': shape {shape:?} overflows", clean(name)))?;
         let start = end;
         end = start.checked_add(bytes).context("the tensors together overflow")?;
-        json.insert(name.clone(), serde_json::json!({"dtype": "F32", "shape": shape, "data_offsets": [start, end]}));
+        json.insert((*name).into(), serde_json::json!({"dtype": dtype.name(), "shape": shape, "data_offsets": [start, end]}));
     }
     let mut text = serde_json::to_string(&json)?;
     text.extend(std::iter::repeat_n(' ', text.len().next_multiple_of(8) - text.len()));
     let mut out = (text.len() as u64).to_le_bytes().to_vec();
     out.extend(text.as_bytes());
     Ok((out, end))
+}
+
+fn header(metadata: &BTreeMap<String, String>, tensors: &[(String, Vec<usize>)]) -> Result<(Vec<u8>, u64)> {
+    let tensors: Vec<_> = tensors.iter().map(|(name, shape)| (name.as_str(), Dtype::F32, shape.as_slice())).collect();
+    header_bytes(metadata, &tensors)
 }
 
 /// Bytes that [`write_safetensors`] will write, for the free-space check.

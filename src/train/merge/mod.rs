@@ -1,5 +1,18 @@
 //! Merging checkpoints of one run along its trajectory: PMA (arXiv 2505.12082) and WSM (arXiv 2507.17634).
 
+mod inputs;
+mod live;
+mod numbers;
+mod parallel;
+pub mod ring;
 mod rule;
+mod spec;
+mod stream;
+mod window;
 
+pub use inputs::{Check, Folder, Inputs, MergedTensor, Treatment};
+pub use live::{LiveMerge, MergedWindow};
 pub use rule::MergeRule;
+pub use spec::MergeSpec;
+pub use stream::Merge;
+pub use window::{Interval, MAX_CHECKPOINTS, Window, WindowSpec, choose, tokens_per_step};

@@ -73,10 +73,21 @@ impl MergeRule {
     /// Weights of `n` checkpoints, oldest first; they sum to 1.
     ///
     /// # Errors
-    /// No checkpoints, or another number of given weights than of checkpoints.
+    /// As [`Self::raw_weights`].
     pub fn weights(&self, n: usize) -> Result<Vec<f64>> {
+        let raw = self.raw_weights(n)?;
+        let sum: f64 = raw.iter().sum();
+        Ok(raw.iter().map(|w| w / sum).collect())
+    }
+
+    /// Weights of `n` checkpoints, oldest first, before they are divided by their sum. Those of `sma` and `wma` are whole numbers, so that
+    /// a merge that divides last has no rounding error of its own: 1/10 is no binary fraction.
+    ///
+    /// # Errors
+    /// No checkpoints, or another number of given weights than of checkpoints.
+    pub fn raw_weights(&self, n: usize) -> Result<Vec<f64>> {
         ensure!(n > 0, "a merge needs at least one checkpoint");
-        let raw: Vec<f64> = match self {
+        Ok(match self {
             Self::Sma => vec![1.0; n],
             Self::Ema { alpha } => {
                 (0..n).map(|i| if i == 0 { 1.0 } else { *alpha } * (1.0 - alpha).powi((n - 1 - i) as i32)).collect()
@@ -98,9 +109,7 @@ impl MergeRule {
                 );
                 given.clone()
             }
-        };
-        let sum: f64 = raw.iter().sum();
-        Ok(raw.iter().map(|w| w / sum).collect())
+        })
     }
 
     /// Mean age of `weights` in units of the interval: how far the merge lags behind the newest checkpoint.

@@ -1,0 +1,92 @@
+//! Weighted average of snapshots, sum_s w_s snapshot_s with sum_s w_s = 1 (PMA, arXiv 2505.12082, Eq. 1).          shaders/average.wgsl
+
+use super::WG;
+use super::check::{Case, Check, wide};
+use crate::gpu::{Cost, Gpu, Recording, Shader, Tensor, grid};
+use crate::{bind, shader, uniform};
+
+const SHADER: Shader = shader!("average");
+/// Vectors of four that one invocation handles.
+const PER_THREAD: usize = 4;
+
+uniform! { struct Dims { n4: u32, index: u32, threads: u32 } }
+
+/// `merged` (n) += `weights[index]` (`snapshot` - `base`); clear `merged` before the first snapshot.
+pub fn accumulate(
+    r: &mut Recording,
+    gpu: &Gpu,
+    snapshot: &Tensor,
+    base: &Tensor,
+    weights: &Tensor,
+    index: usize,
+    merged: &Tensor,
+) {
+    let (dims, groups, cost) = shape(merged, index, 16.0);
+    r.run(gpu, &SHADER, "accumulate", &constants(), dims, bind!(snapshot, base, weights, merged), groups, cost);
+}
+
+/// `merged` (n) = `base` + `merged`, after the last snapshot.
+pub fn finish(r: &mut Recording, gpu: &Gpu, base: &Tensor, merged: &Tensor) {
+    let (dims, groups, cost) = shape(merged, 0, 12.0);
+    r.run(gpu, &SHADER, "finish", &constants(), dims, bind!(base, merged), groups, cost);
+}
+
+fn constants() -> [(&'static str, f64); 1] {
+    [("WG", f64::from(WG))]
+}
+
+fn shape(merged: &Tensor, index: usize, bytes: f64) -> (Dims, [u32; 3], Cost) {
+    let n4 = merged.len() / 4;
+    let grid = grid(n4.div_ceil(WG as usize * PER_THREAD) as u64);
+    let cost = Cost { flops: 3.0 * merged.len() as f64, bytes: bytes * merged.len() as f64 };
+    (Dims { n4: n4 as u32, index: index as u32, threads: grid[0] * grid[1] * WG }, grid, cost)
+}
+
+/// The same in f64, as the definition has it.
+pub mod twin {
+    /// Sum of the snapshots, each times its weight.
+    pub fn average(snapshots: &[Vec<f64>], weights: &[f64]) -> Vec<f64> {
+        let n = snapshots.first().map_or(0, Vec::len);
+        (0..n).map(|i| snapshots.iter().zip(weights).map(|(s, w)| w * s[i]).sum()).collect()
+    }
+}
+
+/// Checks for tests and `doctor`.
+pub const CHECKS: &[Check] = &[Check { name: "average", run: check }];
+
+fn check(gpu: &Gpu, case: &mut Case) -> anyhow::Result<()> {
+    let (n, count) = (4 * case.int(1, 3000), case.int(1, 12));
+    case.shape = format!("{count} snapshots of {n} numbers");
+    let snapshots: Vec<Vec<f32>> = (0..count).map(|_| case.normals(n, 1.0)).collect();
+    // Weights may be negative; what they must do is sum to 1.
+    let raw: Vec<f64> = wide(&case.normals(count, 1.0)).iter().map(|w| w.abs() + 0.1).collect();
+    let sum: f64 = raw.iter().sum();
+    let weights: Vec<f64> = raw.iter().map(|w| f64::from((w / sum) as f32)).collect();
+    let rest = 1.0 - weights.iter().sum::<f64>();
+    let base = case.normals(n, 1.0);
+    let on_device: Vec<f32> = weights.iter().map(|w| *w as f32).collect();
+    let (base_tensor, weights_tensor) =
+        (case.upload(gpu, "base", &[n], &base), case.upload(gpu, "weights", &[count], &on_device));
+    let merged = case.poisoned(gpu, "merged", &[n]);
+    let tensors: Vec<Tensor> = snapshots.iter().map(|s| case.upload(gpu, "snapshot", &[n], s)).collect();
+    case.replay(gpu, |r| {
+        r.clear(&merged);
+        tensors.iter().enumerate().for_each(|(i, s)| accumulate(r, gpu, s, &base_tensor, &weights_tensor, i, &merged));
+        finish(r, gpu, &base_tensor, &merged);
+    })?;
+    // Weights rounded to f32 sum to 1 within rounding only; the rest falls to the base.
+    let mut all: Vec<Vec<f64>> = snapshots.iter().map(|s| wide(s)).collect();
+    all.push(wide(&base));
+    let weights: Vec<f64> = weights.into_iter().chain([rest]).collect();
+    case.compare(gpu, &merged, &twin::average(&all, &weights))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn twin_weighs_each() {
+        assert_eq!(twin::average(&[vec![1.0, 2.0], vec![5.0, -2.0]], &[0.25, 0.75]), [4.0, -1.0]);
+    }
+}

@@ -1,0 +1,205 @@
+//! Lines and dots over two axes.
+
+use super::color;
+use super::frame::{Axes, Captions, Placer, axes, captions};
+use super::scale::{Axis, extent};
+use super::series::Series;
+use super::svg::{Anchor, Rect, Svg, Type};
+
+/// Lines, dots and bands over two axes, linear or logarithmic.
+///
+/// ```
+/// use lehr::plot::{Chart, Series};
+/// let raw = [(0.0, 4.1), (1e6, 1.9), (2e6, 1.7)];
+/// let svg = Chart::new("Merging lowers the loss")
+///     .x("tokens trained")
+///     .y("validation loss (nats a token)")
+///     .line("raw", &raw)
+///     .add(Series::line("merged", &[(1e6, 1.8), (2e6, 1.6)]).with_band(&[(1.7, 1.9), (1.5, 1.7)]).marked())
+///     .hline(1.55, "annealed")
+///     .svg();
+/// assert!(svg.starts_with("<svg"));
+/// ```
+#[derive(Clone, Debug, Default)]
+pub struct Chart {
+    pub(super) words: Captions,
+    x: Axis,
+    y: Axis,
+    series: Vec<Series>,
+    guides: Vec<(bool, f64, String)>,
+    marks: Vec<(f64, f64, String)>,
+}
+
+super::builders!(Chart);
+
+impl Chart {
+    /// An empty chart with a title.
+    pub fn new(title: &str) -> Self {
+        Self { words: Captions { title: title.into(), ..Captions::default() }, ..Self::default() }
+    }
+
+    /// Name of the horizontal axis, with its unit.
+    pub fn x(mut self, label: &str) -> Self {
+        self.x.label = label.into();
+        self
+    }
+
+    /// Name of the vertical axis, with its unit.
+    pub fn y(mut self, label: &str) -> Self {
+        self.y.label = label.into();
+        self
+    }
+
+    /// Horizontal axis logarithmic; what is not above 0 is left out.
+    pub fn log_x(mut self) -> Self {
+        self.x.log = true;
+        self
+    }
+
+    /// Vertical axis logarithmic; what is not above 0 is left out.
+    pub fn log_y(mut self) -> Self {
+        self.y.log = true;
+        self
+    }
+
+    /// Show this part of the horizontal axis.
+    pub fn x_range(mut self, low: f64, high: f64) -> Self {
+        self.x.range = Some((low, high));
+        self
+    }
+
+    /// Show this part of the vertical axis; lines that leave it are cut.
+    pub fn y_range(mut self, low: f64, high: f64) -> Self {
+        self.y.range = Some((low, high));
+        self
+    }
+
+    /// A line through (x, y).
+    pub fn line(self, name: &str, points: &[(f64, f64)]) -> Self {
+        self.add(Series::line(name, points))
+    }
+
+    /// A pale line through (x, y) and its mean over a centred window of so many points, bold.
+    pub fn smoothed(self, name: &str, points: &[(f64, f64)], window: usize) -> Self {
+        self.add(Series::line(name, points).smoothed(window))
+    }
+
+    /// Dots at (x, y).
+    pub fn scatter(self, name: &str, points: &[(f64, f64)]) -> Self {
+        self.add(Series::scatter(name, points))
+    }
+
+    /// The area between (x, low, high).
+    pub fn band(self, name: &str, edges: &[(f64, f64, f64)]) -> Self {
+        self.add(Series::band(name, edges))
+    }
+
+    /// A series made by hand.
+    pub fn add(mut self, series: Series) -> Self {
+        self.series.push(series);
+        self
+    }
+
+    /// A dashed line across at a height, with its name.
+    pub fn hline(mut self, y: f64, label: &str) -> Self {
+        self.guides.push((false, y, label.into()));
+        self
+    }
+
+    /// A dashed line upright at a place, with its name.
+    pub fn vline(mut self, x: f64, label: &str) -> Self {
+        self.guides.push((true, x, label.into()));
+        self
+    }
+
+    /// A ring about (x, y), with its name.
+    pub fn mark(mut self, x: f64, y: f64, label: &str) -> Self {
+        self.marks.push((x, y, label.into()));
+        self
+    }
+
+    fn colors(&self) -> Vec<&'static str> {
+        let mut next = 0;
+        let mut pick = |series: &Series| {
+            let i = series.color.unwrap_or_else(|| {
+                next += 1;
+                next - 1
+            });
+            color::series(i)
+        };
+        self.series.iter().map(&mut pick).collect()
+    }
+
+    fn spans(&self) -> [(f64, f64); 2] {
+        let points = || self.series.iter().flat_map(|s| s.points.iter().copied()).chain(self.marks.iter().map(|m| (m.0, m.1)));
+        let guides = |upright: bool| self.guides.iter().filter(move |g| g.0 == upright).map(|g| g.1);
+        let spreads = self.series.iter().flat_map(|s| s.spread.iter()).flat_map(|(lo, hi)| [*lo, *hi]);
+        let x = self.x.span(extent(points().map(|p| p.0).chain(guides(true)), self.x.log), 0.015);
+        // What lies outside of a range asked for must not stretch the other axis.
+        let seen = points().filter(|p| self.x.range.is_none() || (p.0 >= x.0 && p.0 <= x.1));
+        let y = self.y.span(extent(seen.map(|p| p.1).chain(spreads).chain(guides(false)), self.y.log), 0.05);
+        [x, y]
+    }
+
+    pub(super) fn draw(&self, svg: &mut Svg, at: &Rect, panel: bool) {
+        let colors = self.colors();
+        let legend: Vec<_> = self.series.iter().zip(&colors).map(|(s, c)| s.entry(c)).collect();
+        let inner = captions(svg, at, &self.words, &legend, panel);
+        let [x, y] = self.spans();
+        let axes = axes(svg, &inner, (&self.x, x), (&self.y, y));
+        svg.clip(&axes.area);
+        self.series.iter().zip(&colors).for_each(|(s, c)| s.draw_below(svg, &axes, c));
+        self.draw_guides(svg, &axes);
+        self.series.iter().zip(&colors).for_each(|(s, c)| s.draw(svg, &axes, c));
+        svg.end_clip();
+        self.write_labels(svg, &axes);
+    }
+
+    fn draw_guides(&self, svg: &mut Svg, axes: &Axes) {
+        let style = r##"stroke="#555555" stroke-width="1.2" stroke-dasharray="5 4""##;
+        let area = &axes.area;
+        for (upright, v, _) in &self.guides {
+            let (x, y) = (axes.x.at(*v), axes.y.at(*v));
+            if *upright && x.is_finite() {
+                svg.line((x, area.y), (x, area.bottom()), style);
+            } else if !*upright && y.is_finite() {
+                svg.line((area.x, y), (area.right(), y), style);
+            }
+        }
+    }
+
+    fn write_labels(&self, svg: &mut Svg, axes: &Axes) {
+        let area = axes.area;
+        let dots = self.series.iter().flat_map(|s| s.trace(axes)).filter(|(x, y)| area.contains(*x, *y)).collect();
+        let mut places = Placer::new(area.inset(2.0, 2.0, 2.0, 2.0), dots);
+        for (x, y, label) in &self.marks {
+            let (px, py) = (axes.x.at(*x), axes.y.at(*y));
+            if area.contains(px, py) {
+                svg.circle(px, py, 6.0, r##"fill="none" stroke="#1a1a1a" stroke-width="1.8""##);
+                places.take(Rect::new(px - 6.0, py - 6.0, 12.0, 12.0));
+                places.write(svg, &Placer::around(px, py, 10.0), Type::MARK, label);
+            }
+        }
+        let kind = Type { halo: true, ..Type::TICK };
+        for (upright, v, label) in &self.guides {
+            if *upright {
+                let x = axes.x.at(*v);
+                let rows = (0..6).flat_map(|row| {
+                    let y = area.y + 12.0 + f64::from(row) * kind.line();
+                    [(x + 5.0, y, Anchor::Start), (x - 5.0, y, Anchor::End)]
+                });
+                if x >= area.x && x <= area.right() {
+                    places.write(svg, &rows.collect::<Vec<_>>(), kind, label);
+                }
+            } else {
+                let y = axes.y.at(*v);
+                let spots =
+                    [(area.right() - 4.0, Anchor::End), (area.x + 6.0, Anchor::Start), (area.x + area.w / 2.0, Anchor::Middle)];
+                let candidates: Vec<_> = spots.iter().flat_map(|(x, a)| [(*x, y - 5.0, *a), (*x, y + 14.0, *a)]).collect();
+                if y >= area.y && y <= area.bottom() {
+                    places.write(svg, &candidates, kind, label);
+                }
+            }
+        }
+    }
+}

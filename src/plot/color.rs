@@ -1,0 +1,97 @@
+//! Colours that colour-blind readers can tell apart, and that print.
+
+/// For series, in order of use: Okabe and Ito's set (2008) without its yellow, which white swallows, then two greys.
+pub const SERIES: [&str; 8] = ["#0072b2", "#d55e00", "#009e73", "#cc79a7", "#e69f00", "#56b4e9", "#333333", "#999999"];
+
+/// Colour of the i-th series.
+pub(super) fn series(i: usize) -> &'static str {
+    SERIES[i % SERIES.len()]
+}
+
+/// How a number between 0 and 1 becomes a colour.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Ramp {
+    /// Dark blue to yellow, even in lightness (viridis of matplotlib, sampled at nine places).
+    Sequential,
+    /// Blue through green to a pale yellow: for what lines and text stand upon.
+    Pale,
+    /// Blue through white to orange; the middle is nought.
+    Diverging,
+}
+
+const VIRIDIS: [u32; 9] = [0x440154, 0x472d7b, 0x3b528b, 0x2c728e, 0x21918c, 0x28ae80, 0x5ec962, 0xaddc30, 0xfde725];
+const PALE: [u32; 6] = [0x3a85bd, 0x56b1c8, 0x86d0bf, 0xc0e7b8, 0xe8f6b6, 0xffffdc];
+const DIVERGING: [u32; 7] = [0x08519c, 0x3f8fc4, 0xa6cde4, 0xf7f7f7, 0xfdc99a, 0xe8833a, 0xa63c06];
+
+impl Ramp {
+    /// Red, green and blue from 0 to 1 at `t`; beyond 0 and 1 the ends.
+    pub(super) fn rgb(self, t: f64) -> [f64; 3] {
+        let t = if t.is_finite() { t.clamp(0.0, 1.0) } else { 0.5 };
+        let stops: &[u32] = match self {
+            Self::Sequential => &VIRIDIS,
+            Self::Pale => &PALE,
+            Self::Diverging => &DIVERGING,
+        };
+        let at = t * (stops.len() - 1) as f64;
+        let i = (at as usize).min(stops.len() - 2);
+        let (a, b) = (split(stops[i]), split(stops[i + 1]));
+        std::array::from_fn(|c| a[c] + (b[c] - a[c]) * (at - i as f64))
+    }
+
+    /// As `#rrggbb`.
+    pub(super) fn hex(self, t: f64) -> String {
+        let [r, g, b] = self.rgb(t).map(|c| (c * 255.0).round() as u8);
+        format!("#{r:02x}{g:02x}{b:02x}")
+    }
+
+    /// Black or white, whichever can be read on the colour at `t` (relative luminance and contrast of WCAG 2).
+    pub(super) fn ink(self, t: f64) -> &'static str {
+        if luminance(self.rgb(t)) > 0.18 { "#111111" } else { "#ffffff" }
+    }
+}
+
+fn split(rgb: u32) -> [f64; 3] {
+    [16, 8, 0].map(|shift| f64::from(rgb >> shift & 255) / 255.0)
+}
+
+fn luminance(rgb: [f64; 3]) -> f64 {
+    let linear = rgb.map(|c| if c <= 0.04045 { c / 12.92 } else { ((c + 0.055) / 1.055).powf(2.4) });
+    0.2126 * linear[0] + 0.7152 * linear[1] + 0.0722 * linear[2]
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn contrast(a: f64, b: f64) -> f64 {
+        (a.max(b) + 0.05) / (a.min(b) + 0.05)
+    }
+
+    #[test]
+    fn text_can_be_read_on_every_colour() {
+        for ramp in [Ramp::Sequential, Ramp::Pale, Ramp::Diverging] {
+            for i in 0..=100 {
+                let t = f64::from(i) / 100.0;
+                let ink = if ramp.ink(t) == "#ffffff" { 1.0 } else { luminance([1.0 / 15.0; 3]) };
+                let found = contrast(ink, luminance(ramp.rgb(t)));
+                assert!(found >= 4.0, "{ramp:?} at {t}: contrast {found}");
+            }
+        }
+    }
+
+    #[test]
+    fn the_sequential_ramps_rise_in_lightness() {
+        for ramp in [Ramp::Sequential, Ramp::Pale] {
+            let light: Vec<f64> = (0..=64).map(|i| luminance(ramp.rgb(f64::from(i) / 64.0))).collect();
+            assert!(light.windows(2).all(|w| w[1] > w[0]), "{ramp:?}: {light:?}");
+        }
+    }
+
+    #[test]
+    fn lines_stand_out_from_white() {
+        for color in SERIES {
+            let rgb = split(u32::from_str_radix(&color[1..], 16).unwrap());
+            assert!(contrast(1.0, luminance(rgb)) > 2.0, "{color}");
+        }
+    }
+}

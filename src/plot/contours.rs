@@ -1,0 +1,259 @@
+//! A function of two numbers as contour lines over coloured bands.
+
+use super::color::Ramp;
+use super::frame::{Captions, Placer, axes, captions};
+use super::heatmap::ColorBar;
+use super::isolines::{Field, Isoline};
+use super::scale::{Axis, linear_ticks, numbers};
+use super::svg::{Anchor, Rect, Svg, Type, polyline};
+
+/// What the vertical axis needs, about.
+const SIDE: f64 = 80.0;
+
+/// How a marked point looks.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Mark {
+    /// A black dot.
+    Dot,
+    /// A star, for the point that matters.
+    Star,
+    /// A cross, for a place where nothing lies.
+    Cross,
+}
+
+/// Contour lines with their values over coloured bands, with marked points.
+///
+/// ```
+/// use lehr::plot::{Contours, Field, Mark};
+/// let axis = vec![-1.0, 0.0, 1.0];
+/// let values = axis.iter().map(|y| axis.iter().map(|x| x * x + y * y).collect()).collect();
+/// let svg = Contours::new("A bowl", Field { xs: axis.clone(), ys: axis, values })
+///     .bar("loss (nats)")
+///     .point(0.0, 0.0, "merged", Mark::Star)
+///     .svg();
+/// assert!(svg.contains("merged"));
+/// ```
+#[derive(Clone, Debug)]
+pub struct Contours {
+    pub(super) words: Captions,
+    field: Field,
+    x: Axis,
+    y: Axis,
+    bar: String,
+    levels: Vec<f64>,
+    points: Vec<(f64, f64, String, Mark)>,
+    path: Vec<(f64, f64)>,
+    equal: bool,
+}
+
+super::builders!(Contours);
+
+impl Contours {
+    /// The function's values on a grid; what is no number is a hole.
+    pub fn new(title: &str, field: Field) -> Self {
+        Self {
+            words: Captions { title: title.into(), ..Captions::default() },
+            field,
+            x: Axis::default(),
+            y: Axis::default(),
+            bar: String::new(),
+            levels: Vec::new(),
+            points: Vec::new(),
+            path: Vec::new(),
+            equal: false,
+        }
+    }
+
+    /// Name of the horizontal axis, with its unit.
+    pub fn x(mut self, label: &str) -> Self {
+        self.x.label = label.into();
+        self
+    }
+
+    /// Name of the vertical axis, with its unit.
+    pub fn y(mut self, label: &str) -> Self {
+        self.y.label = label.into();
+        self
+    }
+
+    /// What the colours mean, with the unit.
+    pub fn bar(mut self, label: &str) -> Self {
+        self.bar = label.into();
+        self
+    }
+
+    /// Draw these levels instead of about ten round ones.
+    pub fn levels(mut self, levels: &[f64]) -> Self {
+        self.levels = levels.to_vec();
+        self.levels.sort_by(f64::total_cmp);
+        self
+    }
+
+    /// A point with its name.
+    pub fn point(mut self, x: f64, y: f64, label: &str, mark: Mark) -> Self {
+        self.points.push((x, y, label.into(), mark));
+        self
+    }
+
+    /// A thin line through points: the way that training took.
+    pub fn path(mut self, points: &[(f64, f64)]) -> Self {
+        self.path = points.to_vec();
+        self
+    }
+
+    /// One unit is as long upward as sideways: distances can be compared.
+    pub fn equal(mut self) -> Self {
+        self.equal = true;
+        self
+    }
+
+    pub(super) fn draw(&self, svg: &mut Svg, at: &Rect, panel: bool) {
+        let inner = captions(svg, at, &self.words, &[], panel);
+        let (lo, hi) = self.field.extent().filter(|(lo, hi)| hi > lo).unwrap_or((0.0, 1.0));
+        let levels = if self.levels.is_empty() { linear_ticks(lo, hi, 11) } else { self.levels.clone() };
+        let colors = ColorBar::new((lo, hi), Ramp::Pale, &self.bar, Some(&levels));
+        let ends = |axis: &[f64]| match (axis.first(), axis.last()) {
+            (Some(a), Some(b)) if b > a => (*a, *b),
+            _ => (0.0, 1.0),
+        };
+        let (x, y) = (ends(&self.field.xs), ends(&self.field.ys));
+        let room = self.square(inner.inset(0.0, 0.0, colors.width() - 16.0, 0.0), x, y);
+        let axes =
+            axes(svg, &room, (&Axis { range: Some(x), ..self.x.clone() }, x), (&Axis { range: Some(y), ..self.y.clone() }, y));
+        let area = axes.area;
+        // Smooth lines: about three pixels between points.
+        let times = (area.w / 3.0 / self.field.xs.len().max(2) as f64).clamp(1.0, 12.0) as usize;
+        let fine = self.field.refined(times);
+        let place = |line: &Isoline| line.iter().map(|(px, py)| (axes.x.at(*px), axes.y.at(*py))).collect::<Isoline>();
+        svg.rect(&area, r##"fill="#f3f3f3""##);
+        svg.clip(&area);
+        let edges: Vec<f64> = std::iter::once(f64::MIN).chain(levels.iter().copied()).chain([hi]).collect();
+        for pair in edges.windows(2).filter(|pair| pair[0] < hi) {
+            let middle = (pair[0].max(lo) + pair[1].min(hi)) / 2.0;
+            let d: String = fine.region(pair[0]).iter().map(|l| polyline(place(l)) + "Z").collect();
+            svg.path(&d, &format!(r#"fill="{}" fill-rule="evenodd""#, Ramp::Pale.hex((middle - lo) / (hi - lo))));
+        }
+        let lines: Vec<Vec<Isoline>> = levels.iter().map(|v| fine.isolines(*v).iter().map(place).collect()).collect();
+        let d: String = lines.iter().flatten().map(|l| polyline(l.iter().copied())).collect();
+        svg.path(&d, r##"fill="none" stroke="#3a3a3a" stroke-opacity="0.55" stroke-width="1""##);
+        let path = polyline(self.path.iter().map(|(px, py)| (axes.x.at(*px), axes.y.at(*py))));
+        svg.path(&path, r##"fill="none" stroke="#1a1a1a" stroke-width="1.2" stroke-dasharray="2 3""##);
+        svg.end_clip();
+        svg.rect(&area, r##"fill="none" stroke="#8a8a8a""##);
+        self.write_labels(svg, &axes, &levels, &lines);
+        colors.draw(svg, &Rect::new(area.right() + 16.0, area.y, 14.0, area.h));
+    }
+
+    /// Pixels that suit the picture: a square unit for [`Contours::equal`].
+    pub(super) fn natural(&self, unless: (f64, f64)) -> (f64, f64) {
+        let length = |axis: &[f64]| axis.last().copied().unwrap_or(1.0) - axis.first().copied().unwrap_or(0.0);
+        let ratio = length(&self.field.ys) / length(&self.field.xs);
+        if !self.equal || !ratio.is_finite() {
+            return unless;
+        }
+        let colors = ColorBar::new(self.field.extent().unwrap_or((0.0, 1.0)), Ramp::Pale, &self.bar, None);
+        let (w, h) = (unless.0 * 0.72, (unless.0 * 0.72 * ratio).clamp(unless.1 * 0.4, unless.1 * 1.6));
+        let words = [&self.words.title, &self.words.subtitle, &self.words.footnote].iter().filter(|w| !w.is_empty()).count();
+        (w + SIDE + colors.width() + 12.0, h + super::frame::foot(&self.x.label) + 40.0 + 24.0 * words as f64)
+    }
+
+    /// The part of `room` in which both axes have one unit of length.
+    fn square(&self, room: Rect, x: (f64, f64), y: (f64, f64)) -> Rect {
+        if !self.equal {
+            return room;
+        }
+        let (side, foot) = (SIDE, super::frame::foot(&self.x.label) + 6.0);
+        let (w, h) = (room.w - side, room.h - foot);
+        let unit = (w / (x.1 - x.0)).min(h / (y.1 - y.0));
+        Rect::new(room.x, room.y, (x.1 - x.0) * unit + side, (y.1 - y.0) * unit + foot)
+    }
+
+    fn write_labels(&self, svg: &mut Svg, axes: &super::frame::Axes, levels: &[f64], lines: &[Vec<Isoline>]) {
+        let area = axes.area;
+        let mut places = Placer::new(area.inset(3.0, 3.0, 3.0, 3.0), Vec::new());
+        let points = self.points.iter().map(|(x, y, label, mark)| (axes.x.at(*x), axes.y.at(*y), label, *mark));
+        let points: Vec<_> = points.filter(|(x, y, ..)| area.contains(*x, *y)).collect();
+        for (x, y, _, mark) in &points {
+            draw_mark(svg, *x, *y, *mark);
+            places.take(Rect::new(x - 6.0, y - 6.0, 12.0, 12.0));
+        }
+        for (x, y, label, _) in &points {
+            places.write(svg, &Placer::around(*x, *y, 11.0), Type::MARK, label);
+        }
+        for (lines, label) in lines.iter().zip(numbers(levels)) {
+            let spot = lines.iter().flat_map(|line| label_spots(line, &label)).min_by(|a, b| {
+                let cost = |s: &Spot| places.cost(&s.bounds) + s.bend * 40.0;
+                cost(a).total_cmp(&cost(b))
+            });
+            if let Some(spot) = spot.filter(|s| places.cost(&s.bounds) < 1.0) {
+                svg.turned(spot.x, spot.y, spot.degrees, Anchor::Middle, Type::LEVEL, &label);
+                places.take(spot.bounds);
+            }
+        }
+    }
+}
+
+/// Where a line's value could be written.
+struct Spot {
+    x: f64,
+    y: f64,
+    degrees: f64,
+    /// Radians that the line turns below the text.
+    bend: f64,
+    bounds: Rect,
+}
+
+/// Places along a line that is longer than its label.
+fn label_spots(line: &Isoline, label: &str) -> Vec<Spot> {
+    let w = Type::LEVEL.width(label);
+    let mut along = vec![0.0];
+    for pair in line.windows(2) {
+        along.push(along[along.len() - 1] + (pair[1].0 - pair[0].0).hypot(pair[1].1 - pair[0].1));
+    }
+    let length = along[along.len() - 1];
+    let mut out = Vec::new();
+    let steps = (length / 12.0).min(200.0) as usize;
+    for k in 1..steps {
+        let s = length * k as f64 / steps as f64;
+        let at = |s: f64| line[along.partition_point(|a| *a < s).min(line.len() - 1)];
+        if s < w || s > length - w {
+            continue;
+        }
+        let (a, m, b) = (at(s - w / 2.0), at(s), at(s + w / 2.0));
+        let turn = |p: (f64, f64), q: (f64, f64)| (q.1 - p.1).atan2(q.0 - p.0);
+        let mut bend = (turn(m, b) - turn(a, m)).abs();
+        bend = bend.min(2.0 * std::f64::consts::PI - bend);
+        let mut angle = turn(a, b);
+        // Never upside down.
+        if angle.abs() > std::f64::consts::FRAC_PI_2 {
+            angle -= std::f64::consts::PI * angle.signum();
+        }
+        let (sin, cos) = angle.sin_cos();
+        let (bw, bh) = (w * cos.abs() + 12.0 * sin.abs(), w * sin.abs() + 12.0 * cos.abs());
+        let bounds = Rect::new(m.0 - bw / 2.0 - 3.0, m.1 - bh / 2.0 - 3.0, bw + 6.0, bh + 6.0);
+        // The text's middle, not its baseline, lies on the line.
+        out.push(Spot { x: m.0 - 3.5 * sin, y: m.1 + 3.5 * cos, degrees: angle.to_degrees(), bend, bounds });
+    }
+    out
+}
+
+fn draw_mark(svg: &mut Svg, x: f64, y: f64, mark: Mark) {
+    match mark {
+        Mark::Dot => svg.circle(x, y, 4.5, r##"fill="#111111" stroke="#ffffff" stroke-width="1.5""##),
+        Mark::Star => {
+            let corner = |i: usize| {
+                let (sin, cos) = (std::f64::consts::PI * i as f64 / 5.0).sin_cos();
+                let r = if i.is_multiple_of(2) { 9.5 } else { 4.0 };
+                (x + r * sin, y - r * cos)
+            };
+            svg.path(&(polyline((0..10).map(corner)) + "Z"), r##"fill="#d62728" stroke="#ffffff" stroke-width="1.3""##);
+        }
+        Mark::Cross => {
+            for (style, wide) in [("#ffffff", 4.5), ("#111111", 2.2)] {
+                let style = format!(r#"stroke="{style}" stroke-width="{wide}" stroke-linecap="round""#);
+                svg.line((x - 4.5, y - 4.5), (x + 4.5, y + 4.5), &style);
+                svg.line((x - 4.5, y + 4.5), (x + 4.5, y - 4.5), &style);
+            }
+        }
+    }
+}

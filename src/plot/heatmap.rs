@@ -1,0 +1,225 @@
+//! A table of numbers as colours.
+
+use super::bars::{Names, digits_for};
+use super::color::Ramp;
+use super::frame::{AXIS, Captions, captions, foot, side, x_name, y_name};
+use super::scale::{Scale, extent, numbers, value};
+use super::svg::{Anchor, Rect, Svg, Type};
+use super::text::{shorten, visible};
+
+/// Rows and columns of numbers as coloured cells, with a colour bar and, where there is room, the numbers themselves.
+///
+/// ```
+/// use lehr::plot::Heatmap;
+/// let svg = Heatmap::new("Loss after merging", &["50", "100"], &["3", "6", "10"])
+///     .x("checkpoints N")
+///     .y("interval V (updates)")
+///     .bar("validation loss (nats)")
+///     .values(&[vec![1.62, 1.60, 1.59], vec![1.61, 1.58, f64::NAN]])
+///     .best(1, 1)
+///     .svg();
+/// assert!(svg.contains("1.58"));
+/// ```
+#[derive(Clone, Debug)]
+pub struct Heatmap {
+    pub(super) words: Captions,
+    x: String,
+    y: String,
+    bar: String,
+    rows: Vec<String>,
+    columns: Vec<String>,
+    values: Vec<Vec<f64>>,
+    range: Option<(f64, f64)>,
+    ramp: Ramp,
+    digits: Option<usize>,
+    best: Option<(usize, usize)>,
+}
+
+super::builders!(Heatmap);
+
+impl Heatmap {
+    /// An empty table with the names of its rows, from the top, and of its columns.
+    pub fn new<S: AsRef<str>>(title: &str, rows: &[S], columns: &[S]) -> Self {
+        let names = |list: &[S]| list.iter().map(|s| s.as_ref().to_string()).collect::<Vec<_>>();
+        Self {
+            words: Captions { title: title.into(), ..Captions::default() },
+            x: String::new(),
+            y: String::new(),
+            bar: String::new(),
+            rows: names(rows),
+            columns: names(columns),
+            values: Vec::new(),
+            range: None,
+            ramp: Ramp::Sequential,
+            digits: None,
+            best: None,
+        }
+    }
+
+    /// Name of the columns' axis.
+    pub fn x(mut self, label: &str) -> Self {
+        self.x = label.into();
+        self
+    }
+
+    /// Name of the rows' axis.
+    pub fn y(mut self, label: &str) -> Self {
+        self.y = label.into();
+        self
+    }
+
+    /// What the colours mean, with the unit.
+    pub fn bar(mut self, label: &str) -> Self {
+        self.bar = label.into();
+        self
+    }
+
+    /// The numbers, row by row; what is no number is an empty cell.
+    pub fn values(mut self, rows: &[Vec<f64>]) -> Self {
+        self.values = rows.to_vec();
+        self
+    }
+
+    /// Colours span this range instead of the numbers' own.
+    pub fn range(mut self, low: f64, high: f64) -> Self {
+        self.range = Some((low, high));
+        self
+    }
+
+    /// Colours go both ways from 0: blue below, orange above.
+    pub fn diverging(mut self) -> Self {
+        self.ramp = Ramp::Diverging;
+        self
+    }
+
+    /// Decimals of the numbers in the cells.
+    pub fn digits(mut self, digits: usize) -> Self {
+        self.digits = Some(digits);
+        self
+    }
+
+    /// A frame about one cell.
+    pub fn best(mut self, row: usize, column: usize) -> Self {
+        self.best = Some((row, column));
+        self
+    }
+
+    fn all(&self) -> impl Iterator<Item = f64> {
+        self.values.iter().flatten().copied()
+    }
+
+    fn span(&self) -> (f64, f64) {
+        let (lo, hi) = self.range.or_else(|| extent(self.all(), false)).unwrap_or((0.0, 1.0));
+        if self.ramp == Ramp::Diverging {
+            let most = lo.abs().max(hi.abs());
+            return if most > 0.0 { (-most, most) } else { (-1.0, 1.0) };
+        }
+        if hi > lo { (lo, hi) } else { (lo - 0.5, hi + 0.5) }
+    }
+
+    pub(super) fn draw(&self, svg: &mut Svg, at: &Rect, panel: bool) {
+        let inner = captions(svg, at, &self.words, &[], panel);
+        let (lo, hi) = self.span();
+        let digits = self.digits.unwrap_or_else(|| digits_for(self.all()));
+        let colors = ColorBar::new((lo, hi), self.ramp, &self.bar, None);
+        let rows: Vec<String> = self.rows.iter().map(|r| shorten(&visible(r), Type::TICK.size, inner.w * 0.3)).collect();
+        let names = Names::new(&self.columns, inner.w - colors.width() - 60.0);
+        let left = side(rows.iter().map(String::as_str), &self.y).max(names.overhang);
+        let bottom = foot(&self.x) + names.height - Type::TICK.size;
+        let area = inner.inset(left, 4.0, colors.width() + 4.0, bottom);
+        let (w, h) = (area.w / self.columns.len().max(1) as f64, area.h / self.rows.len().max(1) as f64);
+        // One size for all cells; none where a number does not fit.
+        let widest = |kind: &Type| self.all().map(|v| kind.width(&value(v, digits))).fold(0.0, f64::max);
+        let kind = [Type::TICK, Type { halo: false, ..Type::LEVEL }].into_iter().find(|k| widest(k) + 4.0 <= w && h > 15.0);
+        let every = (1.1 * Type::TICK.size / h).ceil() as usize;
+        for (i, name) in rows.iter().enumerate() {
+            let y = area.y + h * (i as f64 + 0.5);
+            if i.is_multiple_of(every) {
+                svg.text(area.x - 7.0, y + Type::TICK.size * 0.35, Anchor::End, Type::TICK, name);
+            }
+            for j in 0..self.columns.len() {
+                let cell = Rect::new(area.x + w * j as f64, area.y + h * i as f64, w, h);
+                let v = self.values.get(i).and_then(|row| row.get(j)).copied().unwrap_or(f64::NAN);
+                self.draw_cell(svg, &cell, (v - lo) / (hi - lo), kind, &value(v, digits));
+            }
+        }
+        if let Some((i, j)) = self.best.filter(|(i, j)| *i < self.rows.len() && *j < self.columns.len()) {
+            let cell = Rect::new(area.x + w * j as f64, area.y + h * i as f64, w, h).inset(1.5, 1.5, 1.5, 1.5);
+            svg.rect(&cell, r##"fill="none" stroke="#ffffff" stroke-width="5""##);
+            svg.rect(&cell, r##"fill="none" stroke="#111111" stroke-width="2.5""##);
+        }
+        names.draw(svg, &area);
+        x_name(svg, &area, &self.x, bottom - 3.0);
+        y_name(svg, inner.x, &area, &self.y);
+        colors.draw(svg, &Rect::new(area.right() + 16.0, area.y, 14.0, area.h));
+    }
+
+    /// `t` is the colour's place on the ramp, NaN where there is no number.
+    fn draw_cell(&self, svg: &mut Svg, cell: &Rect, t: f64, kind: Option<Type>, text: &str) {
+        let (x, y) = (cell.x + cell.w / 2.0, cell.y + cell.h / 2.0);
+        let (fill, ink, text) =
+            if t.is_finite() { (self.ramp.hex(t), self.ramp.ink(t), text) } else { ("#f3f3f3".into(), "#8a8a8a", "none") };
+        svg.rect(cell, &format!(r##"fill="{fill}" stroke="#ffffff""##));
+        if let Some(kind) = kind.filter(|k| k.width(text) + 4.0 <= cell.w) {
+            svg.text(x, y + kind.size * 0.35, Anchor::Middle, kind.colored(ink), text);
+        }
+    }
+}
+
+/// What colours mean, upright beside a picture.
+pub(super) struct ColorBar<'a> {
+    span: (f64, f64),
+    ramp: Ramp,
+    label: &'a str,
+    levels: Option<&'a [f64]>,
+    ticks: Vec<(f64, String)>,
+}
+
+impl<'a> ColorBar<'a> {
+    /// Even colours between `levels` where these are given, else smooth.
+    pub fn new(span: (f64, f64), ramp: Ramp, label: &'a str, levels: Option<&'a [f64]>) -> Self {
+        let seen: Vec<f64> = levels.unwrap_or_default().iter().copied().filter(|v| *v >= span.0 && *v <= span.1).collect();
+        let every = seen.len().div_ceil(7).max(1);
+        let chosen: Vec<f64> = seen.iter().skip((seen.len().max(1) - 1) % every).step_by(every).copied().collect();
+        let ticks = if chosen.is_empty() {
+            Scale::new(false, span, (0.0, 1.0)).ticks(6).major
+        } else {
+            numbers(&chosen).into_iter().zip(chosen).map(|(label, v)| (v, label)).collect()
+        };
+        Self { span, ramp, label, levels, ticks }
+    }
+
+    /// Pixels from the picture's right edge.
+    pub fn width(&self) -> f64 {
+        let widest = self.ticks.iter().map(|(_, l)| Type::TICK.width(l)).fold(0.0, f64::max);
+        16.0 + 14.0 + 8.0 + widest + if self.label.is_empty() { 2.0 } else { Type::LABEL.line() + 4.0 }
+    }
+
+    pub fn draw(&self, svg: &mut Svg, bar: &Rect) {
+        let (lo, hi) = self.span;
+        let scale = Scale::new(false, self.span, (bar.bottom(), bar.y));
+        let edges: Vec<f64> = match self.levels {
+            Some(inner) => std::iter::once(lo).chain(inner.iter().copied().filter(|v| *v > lo && *v < hi)).chain([hi]).collect(),
+            None => (0..=64).map(|i| lo + (hi - lo) * f64::from(i) / 64.0).collect(),
+        };
+        for pair in edges.windows(2) {
+            let (top, bottom) = (scale.at(pair[1]), scale.at(pair[0]));
+            // A hair of overlap, against seams.
+            let more = if pair[0] > lo { 0.6 } else { 0.0 };
+            let color = self.ramp.hex(((pair[0] + pair[1]) / 2.0 - lo) / (hi - lo));
+            svg.rect(&Rect::new(bar.x, top, bar.w, bottom - top + more), &format!(r#"fill="{color}""#));
+        }
+        svg.rect(bar, &format!(r#"fill="none" {AXIS}"#));
+        let mut right = 0.0f64;
+        for (v, label) in &self.ticks {
+            let y = scale.at(*v);
+            svg.line((bar.right(), y), (bar.right() + 3.0, y), AXIS);
+            let baseline = (y + Type::TICK.size * 0.35).clamp(bar.y + Type::TICK.size * 0.6, bar.bottom() + 2.0);
+            svg.text(bar.right() + 6.0, baseline, Anchor::Start, Type::TICK, label);
+            right = right.max(Type::TICK.width(label));
+        }
+        let text = shorten(&visible(self.label), Type::LABEL.size, bar.h + 30.0);
+        let x = bar.right() + 8.0 + right + Type::LABEL.line() - 3.0;
+        svg.turned(x, bar.y + bar.h / 2.0, -90.0, Anchor::Middle, Type::LABEL, &text);
+    }
+}

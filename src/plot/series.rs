@@ -1,0 +1,273 @@
+//! One series of a [`Chart`](super::Chart), and how it is shown.
+
+use super::frame::{Axes, Entry, Key};
+use super::svg::{Svg, polyline};
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Kind {
+    Line,
+    Scatter,
+    Band,
+}
+
+/// Points with a name: a line, dots, or a band between two lines. Points that are no numbers are gaps.
+#[derive(Clone, Debug)]
+pub struct Series {
+    pub(super) name: String,
+    kind: Kind,
+    pub(super) points: Vec<(f64, f64)>,
+    /// Lower and upper end for each point.
+    pub(super) spread: Vec<(f64, f64)>,
+    whiskers: bool,
+    pub(super) color: Option<usize>,
+    dashed: bool,
+    marked: bool,
+    pale: bool,
+    window: usize,
+}
+
+impl Series {
+    fn new(name: &str, kind: Kind, points: &[(f64, f64)]) -> Self {
+        Self {
+            name: name.into(),
+            kind,
+            points: points.to_vec(),
+            spread: Vec::new(),
+            whiskers: false,
+            color: None,
+            dashed: false,
+            marked: false,
+            pale: false,
+            window: 0,
+        }
+    }
+
+    /// A line through (x, y) in the order given. A name of no letters is left out of the legend.
+    pub fn line(name: &str, points: &[(f64, f64)]) -> Self {
+        Self::new(name, Kind::Line, points)
+    }
+
+    /// Dots at (x, y).
+    pub fn scatter(name: &str, points: &[(f64, f64)]) -> Self {
+        Self::new(name, Kind::Scatter, points)
+    }
+
+    /// The area between (x, low, high).
+    pub fn band(name: &str, edges: &[(f64, f64, f64)]) -> Self {
+        let mut series = Self::new(name, Kind::Band, &edges.iter().map(|(x, lo, _)| (*x, *lo)).collect::<Vec<_>>());
+        series.spread = edges.iter().map(|(_, lo, hi)| (*lo, *hi)).collect();
+        series
+    }
+
+    /// A band about the line from (low, high) of each point.
+    pub fn with_band(mut self, edges: &[(f64, f64)]) -> Self {
+        self.spread = edges.to_vec();
+        self
+    }
+
+    /// Error bars from (low, high) of each point.
+    pub fn with_errors(mut self, ends: &[(f64, f64)]) -> Self {
+        (self.spread, self.whiskers) = (ends.to_vec(), true);
+        self
+    }
+
+    /// Dashes instead of a whole line.
+    pub fn dashed(mut self) -> Self {
+        self.dashed = true;
+        self
+    }
+
+    /// A dot at each point of the line.
+    pub fn marked(mut self) -> Self {
+        self.marked = true;
+        self
+    }
+
+    /// In the background.
+    pub fn pale(mut self) -> Self {
+        self.pale = true;
+        self
+    }
+
+    /// The line itself pale, and boldly the mean over a centred window of so many points, which is shorter towards both ends so that it
+    /// never lags.
+    pub fn smoothed(mut self, window: usize) -> Self {
+        self.window = window;
+        self
+    }
+
+    /// The colour of the i-th series instead of the next free one: for what belongs together.
+    pub fn color(mut self, i: usize) -> Self {
+        self.color = Some(i);
+        self
+    }
+
+    pub(super) fn entry(&self, color: &'static str) -> Entry {
+        let key = match self.kind {
+            Kind::Line => Key::Line { dashed: self.dashed, marked: self.marked, pale: self.pale },
+            Kind::Scatter => Key::Dot,
+            Kind::Band => Key::Swatch,
+        };
+        Entry { name: self.name.clone(), color, key }
+    }
+
+    /// Bands and raw lines, which others are drawn over.
+    pub(super) fn draw_below(&self, svg: &mut Svg, axes: &Axes, color: &str) {
+        if !self.whiskers && !self.spread.is_empty() {
+            for run in runs(
+                self.points.iter().zip(&self.spread).map(|((x, _), (lo, hi))| [axes.x.at(*x), axes.y.at(*lo), axes.y.at(*hi)]),
+            ) {
+                let there = run.iter().map(|[x, lo, _]| (*x, *lo));
+                let back = run.iter().rev().map(|[x, _, hi]| (*x, *hi));
+                svg.path(&(polyline(there.chain(back)) + "Z"), &format!(r#"fill="{color}" fill-opacity="0.18""#));
+            }
+        }
+        if self.kind == Kind::Line && self.window > 1 {
+            let style =
+                format!(r#"fill="none" stroke="{color}" stroke-width="1.1" stroke-opacity="0.35" stroke-linejoin="round""#);
+            svg.path(&polyline(thin(self.pixels(axes, &self.points), axes.area.w)), &style);
+        }
+    }
+
+    /// Lines, error bars and dots.
+    pub(super) fn draw(&self, svg: &mut Svg, axes: &Axes, color: &str) {
+        if self.kind == Kind::Band {
+            return;
+        }
+        let opacity = if self.pale { r#" stroke-opacity="0.35""# } else { "" };
+        if self.whiskers {
+            for ((x, _), (lo, hi)) in self.points.iter().zip(&self.spread) {
+                whisker(
+                    svg,
+                    axes.x.at(*x),
+                    (axes.y.at(*lo), axes.y.at(*hi)),
+                    &format!(r#"stroke="{color}" stroke-width="1.3"{opacity}"#),
+                );
+            }
+        }
+        if self.kind == Kind::Line {
+            let points = self.smooth();
+            let dash = if self.dashed { r#" stroke-dasharray="6 4""# } else { "" };
+            let wide = if self.pale { 1.2 } else { 2.2 };
+            let style = format!(
+                r#"fill="none" stroke="{color}" stroke-width="{wide}"{dash}{opacity} stroke-linejoin="round" stroke-linecap="round""#
+            );
+            svg.path(&polyline(thin(self.pixels(axes, &points), axes.area.w)), &style);
+        }
+        if self.marked || self.kind == Kind::Scatter || self.points.len() == 1 {
+            let fill = if self.pale {
+                0.35
+            } else if self.kind == Kind::Scatter {
+                0.75
+            } else {
+                1.0
+            };
+            let style = format!(r##"fill="{color}" fill-opacity="{fill}" stroke="#ffffff" stroke-width="0.8""##);
+            for (x, y) in self.pixels(axes, &self.points).into_iter().filter(|(x, y)| x.is_finite() && y.is_finite()) {
+                svg.circle(x, y, 3.6, &style);
+            }
+        }
+    }
+
+    /// Places about every six pixels along what is drawn.
+    pub(super) fn trace(&self, axes: &Axes) -> Vec<(f64, f64)> {
+        let points = thin(self.pixels(axes, &self.smooth()), axes.area.w);
+        let mut out = points.clone();
+        if self.kind == Kind::Line {
+            for pair in points.windows(2) {
+                let [(ax, ay), (bx, by)] = [pair[0], pair[1]];
+                let n = ((bx - ax).hypot(by - ay) / 6.0).min(400.0);
+                out.extend((1..n as usize).map(|i| (ax + (bx - ax) * i as f64 / n, ay + (by - ay) * i as f64 / n)));
+            }
+        }
+        out.retain(|(x, y)| x.is_finite() && y.is_finite());
+        out
+    }
+
+    fn pixels(&self, axes: &Axes, points: &[(f64, f64)]) -> Vec<(f64, f64)> {
+        points.iter().map(|(x, y)| (axes.x.at(*x), axes.y.at(*y))).collect()
+    }
+
+    fn smooth(&self) -> Vec<(f64, f64)> {
+        let n = self.points.len();
+        if self.window < 2 {
+            return self.points.clone();
+        }
+        let mean = |i: usize| {
+            let reach = (self.window / 2).min(i).min(n - 1 - i);
+            let seen: Vec<f64> = self.points[i - reach..=i + reach].iter().map(|p| p.1).filter(|v| v.is_finite()).collect();
+            // A gap stays a gap.
+            if self.points[i].1.is_finite() { seen.iter().sum::<f64>() / seen.len() as f64 } else { f64::NAN }
+        };
+        (0..n).map(|i| (self.points[i].0, mean(i))).collect()
+    }
+}
+
+/// An error bar.
+pub(super) fn whisker(svg: &mut Svg, x: f64, (lo, hi): (f64, f64), style: &str) {
+    if x.is_finite() && lo.is_finite() && hi.is_finite() {
+        svg.line((x, lo), (x, hi), style);
+        for y in [lo, hi] {
+            svg.line((x - 3.5, y), (x + 3.5, y), style);
+        }
+    }
+}
+
+/// Stretches without a gap.
+fn runs(points: impl Iterator<Item = [f64; 3]>) -> Vec<Vec<[f64; 3]>> {
+    let mut out: Vec<Vec<[f64; 3]>> = vec![Vec::new()];
+    for p in points {
+        if p.iter().all(|v| v.is_finite()) {
+            if let Some(last) = out.last_mut() {
+                last.push(p);
+            }
+        } else {
+            out.push(Vec::new());
+        }
+    }
+    out.retain(|run| run.len() > 1);
+    out
+}
+
+/// No more points than can be seen: of each half pixel of a long line the first, the lowest, the highest and the last.
+pub(super) fn thin(points: Vec<(f64, f64)>, width: f64) -> Vec<(f64, f64)> {
+    if (points.len() as f64) < 8.0 * width {
+        return points;
+    }
+    let column = |p: &(f64, f64)| if p.0.is_finite() && p.1.is_finite() { Some((p.0 * 2.0).floor() as i64) } else { None };
+    let mut out = Vec::new();
+    for chunk in points.chunk_by(|a, b| column(a) == column(b)) {
+        let by_height = |a: &usize, b: &usize| chunk[*a].1.total_cmp(&chunk[*b].1);
+        let mut keep = [0, chunk.len() - 1, 0, 0];
+        keep[2] = (0..chunk.len()).min_by(by_height).unwrap_or(0);
+        keep[3] = (0..chunk.len()).max_by(by_height).unwrap_or(0);
+        keep.sort_unstable();
+        out.extend(keep.iter().enumerate().filter(|(i, k)| *i == 0 || keep[i - 1] != **k).map(|(_, k)| chunk[*k]));
+    }
+    out
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn long_lines_keep_their_extremes_and_gaps() {
+        let mut points: Vec<(f64, f64)> = (0..50_000).map(|i| (f64::from(i) * 0.01, (f64::from(i) * 0.7).sin())).collect();
+        points[20_000].1 = 9.0;
+        points[30_000].1 = f64::NAN;
+        let thinned = thin(points.clone(), 500.0);
+        assert!(thinned.len() <= 4 * 1001 + 4, "{}", thinned.len());
+        assert!(thinned.contains(&points[20_000]) && thinned.iter().any(|p| p.1.is_nan()));
+        assert!(thinned.iter().filter(|p| p.1.is_finite()).collect::<Vec<_>>().windows(2).all(|w| w[0].0 <= w[1].0));
+    }
+
+    #[test]
+    fn smoothing_does_not_lag() {
+        let line: Vec<(f64, f64)> = (0..50).map(|i| (f64::from(i), 3.0 - 2.0 * f64::from(i))).collect();
+        let smooth = Series::line("", &line).smoothed(9).smooth();
+        assert!(line.iter().zip(&smooth).all(|(a, b)| (a.1 - b.1).abs() < 1e-9), "a straight line stays itself");
+        let gap = Series::line("", &[(0.0, 1.0), (1.0, f64::NAN), (2.0, 1.0)]).smoothed(3).smooth();
+        assert!(gap[1].1.is_nan() && gap[2].1 == 1.0);
+    }
+}

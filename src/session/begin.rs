@@ -1,0 +1,201 @@
+//! What a new run begins from: nothing, a model folder, a checkpoint of a run, a merge of some, or another run that it forks.
+
+use super::save;
+use crate::config::{OptimizerState, StartSettings};
+use crate::model::checkpoint::{self, Checkpoint};
+use crate::model::weight_files::WeightFiles;
+use crate::train::Trainer;
+use crate::vfs::{Vfs, shown};
+use anyhow::{Context as _, Result, bail, ensure};
+use std::path::{Path, PathBuf};
+
+/// See the module; everything has been found and verified.
+pub enum Begin {
+    /// Random weights.
+    Nothing,
+    /// The weights of a folder, ours or Hugging Face's.
+    Model {
+        /// The folder.
+        dir: PathBuf,
+        /// The same, when it is a checkpoint of a run.
+        checkpoint: Option<Box<Checkpoint>>,
+    },
+    /// All of a checkpoint: weights, moments, step, data order.
+    Fork(Box<Checkpoint>),
+}
+
+impl Begin {
+    /// Find what the settings name.
+    ///
+    /// # Errors
+    /// One line that names the flag, what is missing, and what there is.
+    pub fn resolve(vfs: &dyn Vfs, start: &StartSettings) -> Result<Self> {
+        let keep = start.init_optimizer == Some(OptimizerState::Keep);
+        if let Some(fork) = &start.fork {
+            let checkpoint = checkpoint_of(vfs, fork, "--fork")?;
+            checkpoint.optimizer().context("--fork")?;
+            return Ok(Self::Fork(Box::new(checkpoint)));
+        }
+        let Some(init) = &start.init else {
+            ensure!(
+                start.init_optimizer.is_none(),
+                "--init-optimizer: says what becomes of moments after --init or --fork; name one"
+            );
+            return Ok(Self::Nothing);
+        };
+        let (path, step) = split_step(init);
+        let begin = if step.is_some() || is_run(path) {
+            let checkpoint = checkpoint_of(vfs, init, "--init")?;
+            Self::Model { dir: checkpoint.path.clone(), checkpoint: Some(Box::new(checkpoint)) }
+        } else {
+            let dir = PathBuf::from(init);
+            ensure!(dir.is_dir(), "--init {}: there is no such folder", shown(&dir));
+            let checkpoint = Checkpoint::open(vfs, &dir).ok().map(Box::new);
+            Self::Model { dir, checkpoint }
+        };
+        if let (true, Self::Model { dir, checkpoint }) = (keep, &begin) {
+            let moments = checkpoint.as_ref().with_context(|| {
+                format!("--init-optimizer keep: {} is no checkpoint of a run, so that it holds no moments; use fresh", shown(dir))
+            })?;
+            moments.optimizer().context("--init-optimizer keep")?;
+        }
+        Ok(begin)
+    }
+
+    /// The folder that gives shape and tokenizer.
+    pub fn folder(&self) -> Option<&Path> {
+        match self {
+            Self::Nothing => None,
+            Self::Model { dir, .. } => Some(dir),
+            Self::Fork(checkpoint) => Some(&checkpoint.path),
+        }
+    }
+
+    /// Lineage in words, for the manifest: `RUN@STEP`, or a folder's name.
+    pub fn parent(&self) -> Option<String> {
+        match self {
+            Self::Nothing => None,
+            Self::Model { checkpoint: Some(checkpoint), .. } | Self::Fork(checkpoint) => Some(name_of(checkpoint)),
+            Self::Model { dir, checkpoint: None } => dir.file_name().map(|name| name.to_string_lossy().into_owned()),
+        }
+    }
+
+    /// Put it onto the device.
+    ///
+    /// # Errors
+    /// Files that do not fit the model, or cannot be read.
+    pub fn apply(&self, vfs: &dyn Vfs, trainer: &mut Trainer, optimizer: Option<OptimizerState>) -> Result<()> {
+        match self {
+            Self::Nothing => Ok(()),
+            Self::Model { dir, checkpoint } => {
+                trainer.model.load(&trainer.gpu, &WeightFiles::open(dir)?)?;
+                match (optimizer, checkpoint) {
+                    (Some(OptimizerState::Keep), Some(checkpoint)) => keep_moments(vfs, checkpoint, trainer),
+                    _ => Ok(()),
+                }
+            }
+            Self::Fork(checkpoint) => {
+                save::restore(vfs, checkpoint, trainer)?;
+                // Live settings were the parent's; the child has settings of its own.
+                trainer.state.hyper = Default::default();
+                if optimizer == Some(OptimizerState::Fresh) {
+                    trainer.forget_moments()?;
+                }
+                Ok(())
+            }
+        }
+    }
+}
+
+fn keep_moments(vfs: &dyn Vfs, checkpoint: &Checkpoint, trainer: &mut Trainer) -> Result<()> {
+    save::restore_moments(checkpoint, trainer)?;
+    let file: save::TrainerFile = checkpoint.trainer(vfs)?;
+    trainer.state.optimizer_steps = file.state.optimizer_steps;
+    Ok(())
+}
+
+/// `RUN@STEP` of a checkpoint.
+fn name_of(checkpoint: &Checkpoint) -> String {
+    format!("{}@{}", checkpoint.manifest.origin.run_id, checkpoint.step())
+}
+
+/// `path@step` into its parts; an @ that no number follows belongs to the path.
+pub fn split_step(spec: &str) -> (&Path, Option<u64>) {
+    match spec.rsplit_once('@').map(|(path, step)| (path, step.parse())) {
+        Some((path, Ok(step))) if !path.is_empty() => (Path::new(path), Some(step)),
+        _ => (Path::new(spec), None),
+    }
+}
+
+fn is_run(path: &Path) -> bool {
+    super::folder::config(path).is_file() && !path.join("config.json").is_file()
+}
+
+/// The checkpoint that `RUN@STEP` or `RUN` (its newest sound one) names.
+fn checkpoint_of(vfs: &dyn Vfs, spec: &str, flag: &str) -> Result<Checkpoint> {
+    let (path, step) = split_step(spec);
+    let at = shown(path);
+    ensure!(path.is_dir(), "{flag} {at}: there is no such run folder");
+    if path.join(checkpoint::MANIFEST).is_file() {
+        ensure!(step.is_none(), "{flag} {at}: is a checkpoint already; leave the @ and the step out");
+        return Checkpoint::open(vfs, path).with_context(|| flag.to_owned());
+    }
+    ensure!(is_run(path), "{flag} {at}: is not a run folder (it holds no config.toml)");
+    let Some(step) = step else {
+        let found = checkpoint::newest_valid(vfs, path)?.found;
+        return found.with_context(|| format!("{flag} {at}: this run holds no sound checkpoint yet"));
+    };
+    let dir = checkpoint::folder(path).join(checkpoint::step_name(step));
+    if vfs.kind(&dir)?.is_none() {
+        let mut steps: Vec<String> = checkpoint::list(vfs, path)?.iter().map(|(step, _)| step.to_string()).collect();
+        steps.reverse();
+        let there = if steps.is_empty() { "none".to_owned() } else { steps.join(", ") };
+        bail!("{flag} {at}@{step}: this run has no checkpoint at step {step}; there are: {there}");
+    }
+    Checkpoint::open(vfs, &dir).with_context(|| flag.to_owned())
+}
+
+/// The settings of the run that `--fork` names.
+///
+/// # Errors
+/// No run folder there.
+pub fn settings_of_fork(spec: &str) -> Result<PathBuf> {
+    let (path, _) = split_step(spec);
+    let run = match path.join(checkpoint::MANIFEST).is_file() {
+        // A checkpoint's run is two folders up.
+        true => path.parent().and_then(Path::parent).unwrap_or(path),
+        false => path,
+    };
+    let config = super::folder::config(run);
+    ensure!(config.is_file(), "--fork {}: is not a run folder (it holds no config.toml)", shown(path));
+    Ok(config)
+}
+
+/// The same start with its path made absolute, so that it means the same from any folder.
+pub fn absolute(spec: &str) -> Result<String> {
+    let (scheme, rest) = spec.strip_prefix("merge:").map_or(("", spec), |rest| ("merge:", rest));
+    let (path, query) = if scheme.is_empty() { (rest, "") } else { rest.split_at(rest.find('?').unwrap_or(rest.len())) };
+    let absolute = std::path::absolute(path)?;
+    Ok(format!("{scheme}{}{query}", absolute.display()))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn steps_are_told_from_paths() {
+        assert_eq!(split_step("runs/a@120"), (Path::new("runs/a"), Some(120)));
+        assert_eq!(split_step("runs/me@home"), (Path::new("runs/me@home"), None));
+        assert_eq!(split_step("@5"), (Path::new("@5"), None));
+        assert_eq!(split_step("a@1@2"), (Path::new("a@1"), Some(2)));
+    }
+
+    #[test]
+    fn only_the_path_becomes_absolute() {
+        let here = std::env::current_dir().unwrap();
+        let here = here.display();
+        assert_eq!(absolute("merge:runs/a?last=3").unwrap(), format!("merge:{here}/runs/a?last=3"));
+        assert_eq!(absolute("runs/a@7").unwrap(), format!("{here}/runs/a@7"));
+    }
+}

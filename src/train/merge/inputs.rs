@@ -1,0 +1,323 @@
+//! The folders of a merge, opened with suspicion: sound, of one model, of one vocabulary.
+
+use super::numbers::{mergeable, widest};
+use super::parallel::parallel;
+use crate::model::checkpoint::{MANIFEST, Manifest, step_of, verify_model, verify_sizes};
+use crate::model::hf_config;
+use crate::model::safetensors_file::{Dtype, TensorInfo};
+use crate::model::weight_files::WeightFiles;
+use crate::vfs::{Vfs, clean, shown};
+use anyhow::{Context, Result, bail, ensure};
+use serde_json::{Map, Value};
+use sha2::{Digest, Sha256};
+use std::path::{Path, PathBuf};
+
+/// The largest `tokenizer.json`.
+const MAX_TOKENIZER: u64 = 64 << 20;
+/// Bytes at the start of each tensor that tell two folders apart.
+const FINGERPRINT_BYTES: u64 = 4096;
+/// Fields of `config.json` that say nothing about the model's arithmetic.
+const FREE_FIELDS: &[&str] =
+    &["_name_or_path", "transformers_version", "dtype", "torch_dtype", "use_cache", "initializer_range", "auto_map"];
+
+/// What is checked of a checkpoint of lehr's before it is read. Folders without a manifest have neither.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Check {
+    /// The hash of every file but the optimizer's.
+    Hashes,
+    /// The sizes: for folders whose hashes this process has checked before.
+    Sizes,
+}
+
+/// One folder.
+#[derive(Debug)]
+pub struct Folder {
+    /// Where it is.
+    pub dir: PathBuf,
+    /// What it says of itself, if lehr wrote it.
+    pub manifest: Option<Manifest>,
+    /// Its weights.
+    pub weights: WeightFiles,
+    /// Stands for its content where an order is needed that no name decides.
+    pub(super) fingerprint: [u8; 32],
+}
+
+impl Folder {
+    /// Updates made: from the manifest, else from a name such as `step-00000500` or `checkpoint-500`.
+    pub fn step(&self) -> Option<u64> {
+        let by_name = || {
+            let name = self.dir.file_name()?.to_str()?;
+            step_of(name).or_else(|| name.strip_prefix("checkpoint-")?.parse().ok())
+        };
+        self.manifest.as_ref().map(|m| m.origin.step).or_else(by_name)
+    }
+}
+
+/// What becomes of a tensor.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Treatment {
+    /// Numbers to be averaged.
+    Average,
+    /// Whole numbers or truth values: copied, and refused if the folders differ.
+    Same,
+    /// A table that follows from the configuration (`rotary_emb.inv_freq`): the newest's.
+    Newest,
+}
+
+/// One tensor of the result.
+#[derive(Clone, Debug)]
+pub struct MergedTensor {
+    /// Hugging Face's name.
+    pub name: String,
+    /// Its sizes.
+    pub shape: Vec<usize>,
+    /// How it is written: as in all folders, F32 where they differ.
+    pub dtype: Dtype,
+    /// What becomes of it.
+    pub treatment: Treatment,
+    /// For each folder the file and the place in it; the newest only for [`Treatment::Newest`].
+    pub(super) places: Vec<(usize, TensorInfo)>,
+}
+
+impl MergedTensor {
+    /// How many numbers it holds.
+    pub fn len(&self) -> usize {
+        self.shape.iter().product()
+    }
+
+    /// True for a tensor with a size of 0.
+    pub fn is_empty(&self) -> bool {
+        self.len() == 0
+    }
+}
+
+/// Folders that can be merged, oldest first.
+#[derive(Debug)]
+pub struct Inputs {
+    /// Oldest first.
+    pub folders: Vec<Folder>,
+    /// In the order in which they are written: as in the newest folder's files, wider numbers first.
+    pub tensors: Vec<MergedTensor>,
+    /// What was odd but harmless, one line each.
+    pub notes: Vec<String>,
+}
+
+impl Inputs {
+    /// Open the folders, oldest first, and check that they are sound and of one model.
+    ///
+    /// # Errors
+    /// One line that names the folder, and file, tensor or field: a damaged or truncated file, another shape, vocabulary or configuration,
+    /// a type that cannot be averaged.
+    pub fn open(vfs: &dyn Vfs, dirs: &[PathBuf], check: Check) -> Result<Self> {
+        ensure!(!dirs.is_empty(), "a merge needs at least one checkpoint folder");
+        let folders = parallel(dirs.len(), |i| open(vfs, &dirs[i], check))?;
+        let mut inputs = Self { folders, tensors: Vec::new(), notes: Vec::new() };
+        let tied = agree_on_model(vfs, &inputs.folders)?;
+        agree_on_vocabulary(vfs, &inputs.folders)?;
+        inputs.lay_out(tied)?;
+        for folder in &inputs.folders {
+            inputs.notes.extend(folder.weights.warnings().map(str::to_owned));
+        }
+        Ok(inputs)
+    }
+
+    /// The newest folder: its configuration and tokenizer are the result's.
+    pub fn newest(&self) -> &Folder {
+        &self.folders[self.folders.len() - 1]
+    }
+
+    /// Bytes of weights that a merge reads.
+    pub fn bytes(&self) -> u64 {
+        self.tensors.iter().flat_map(|t| &t.places).map(|(_, info)| info.range.1 - info.range.0).sum()
+    }
+
+    /// Decide what becomes of each tensor.
+    fn lay_out(&mut self, tied: bool) -> Result<()> {
+        let newest = self.newest();
+        let mut dropped = Vec::new();
+        // With tied embeddings the head is a second copy, which some versions of transformers write and others leave out.
+        let head_in_some = self.folders.iter().any(|f| f.weights.locate(HEAD).is_none());
+        let ignorable = |name: &str| is_table(name) || (tied && head_in_some && name == HEAD);
+        for folder in &self.folders {
+            folder.weights.expect_like(&newest.weights, &ignorable)?;
+        }
+        let mut tensors = Vec::new();
+        let mut names: Vec<&str> = newest.weights.names().collect();
+        names.sort_by_key(|name| newest.weights.locate(name).map(|(file, info)| (file, info.range)));
+        for name in names {
+            if tied && head_in_some && name == HEAD {
+                dropped.push(format!("{HEAD}: left out, it is the embedding (tie_word_embeddings) and not in every folder"));
+                continue;
+            }
+            tensors.push(self.tensor(name)?);
+        }
+        // Widest first, so that every tensor is aligned.
+        tensors.sort_by_key(|t: &MergedTensor| std::cmp::Reverse(t.dtype.bytes()));
+        if let Some(t) = tensors.iter().find(|t| t.places.iter().any(|(_, info)| info.dtype != t.dtype)) {
+            dropped.push(format!(
+                "'{}': the folders store it in different types; it is written as {}",
+                clean(&t.name),
+                t.dtype.name()
+            ));
+        }
+        self.tensors = tensors;
+        self.notes.extend(dropped);
+        Ok(())
+    }
+
+    fn tensor(&self, name: &str) -> Result<MergedTensor> {
+        let from = if is_table(name) { &self.folders[self.folders.len() - 1..] } else { &self.folders };
+        let places: Vec<(usize, TensorInfo)> =
+            from.iter().filter_map(|f| f.weights.locate(name).map(|(file, info)| (file, info.clone()))).collect();
+        let first = places[0].1.clone();
+        let mut dtype = first.dtype;
+        let floats = places.iter().all(|(_, info)| mergeable(info.dtype));
+        for (folder, (_, info)) in from.iter().zip(&places) {
+            let at = || format!("{}: tensor '{}'", shown(&folder.dir), clean(name));
+            if !is_table(name) && matches!(info.dtype, Dtype::F64 | Dtype::F8E4M3 | Dtype::F8E5M2) {
+                bail!("{}: dtype {}: only F32, F16 and BF16 can be merged", at(), info.dtype.name());
+            }
+            ensure!(
+                floats || info.dtype == first.dtype,
+                "{}: dtype {}, but {} in {}",
+                at(),
+                info.dtype.name(),
+                first.dtype.name(),
+                shown(&from[0].dir)
+            );
+            dtype = widest(dtype, info.dtype);
+        }
+        let treatment = match floats {
+            _ if is_table(name) => Treatment::Newest,
+            true => Treatment::Average,
+            false => Treatment::Same,
+        };
+        Ok(MergedTensor { name: name.to_owned(), shape: first.shape, dtype, treatment, places })
+    }
+}
+
+const HEAD: &str = "lm_head.weight";
+
+fn is_table(name: &str) -> bool {
+    name.ends_with("rotary_emb.inv_freq")
+}
+
+fn open(vfs: &dyn Vfs, dir: &Path, check: Check) -> Result<Folder> {
+    ensure!(dir.is_dir(), "{}: there is no such folder", shown(dir));
+    let manifest = match (dir.join(MANIFEST).exists(), check) {
+        (false, _) => None,
+        (true, Check::Hashes) => Some(verify_model(vfs, dir)?),
+        (true, Check::Sizes) => Some(verify_sizes(vfs, dir)?),
+    };
+    let weights = WeightFiles::open(dir)?;
+    let mut hash = Sha256::new();
+    for name in weights.names() {
+        let Some((file, info)) = weights.locate(name) else { continue };
+        let mut start = vec![0; (info.range.1 - info.range.0).min(FINGERPRINT_BYTES) as usize];
+        let file = &weights.files()[file];
+        file.read_at(info, 0, &mut start).with_context(|| format!("{}: tensor '{}'", shown(file.path()), clean(name)))?;
+        hash.update(&start);
+    }
+    Ok(Folder { dir: dir.to_owned(), manifest, weights, fingerprint: hash.finalize().into() })
+}
+
+/// Refuse configurations that differ; returns whether embeddings are tied.
+fn agree_on_model(vfs: &dyn Vfs, folders: &[Folder]) -> Result<bool> {
+    let read = |folder: &Folder| -> Result<Vec<u8>> {
+        let path = folder.dir.join("config.json");
+        vfs.read(&path, 1 << 20).with_context(|| shown(&path))
+    };
+    let newest = &folders[folders.len() - 1];
+    let text = read(newest)?;
+    let wanted = fields(&newest.dir, &text)?;
+    let shape = hf_config::parse(&text).ok();
+    for folder in &folders[..folders.len() - 1] {
+        let text = read(folder)?;
+        let found = fields(&folder.dir, &text)?;
+        let difference = match (&shape, hf_config::parse(&text).ok()) {
+            // The same shape may be written in the dialects of several versions of transformers.
+            (Some(a), Some(b)) => {
+                difference(&object(&serde_json::to_value(&a.model)?), &object(&serde_json::to_value(&b.model)?))
+            }
+            _ => difference(&wanted, &found),
+        };
+        if let Some((field, want, have)) = difference {
+            bail!(
+                "{}: config.json: {} = {}, but {} in {}: not of the same model",
+                shown(&folder.dir),
+                clean(&field),
+                clean(&have.to_string()),
+                clean(&want.to_string()),
+                shown(&newest.dir)
+            );
+        }
+    }
+    Ok(wanted.get("tie_word_embeddings") == Some(&Value::Bool(true)))
+}
+
+fn fields(dir: &Path, text: &[u8]) -> Result<Map<String, Value>> {
+    let text = text.strip_prefix(b"\xef\xbb\xbf").unwrap_or(text);
+    let map: Map<String, Value> =
+        serde_json::from_slice(text).map_err(|e| anyhow::anyhow!("{}: config.json: {}", shown(dir), clean(&e.to_string())))?;
+    Ok(map)
+}
+
+fn object(value: &Value) -> Map<String, Value> {
+    value.as_object().cloned().unwrap_or_default()
+}
+
+/// The first field that differs: its name, the value wanted and the value found. Absent is null.
+fn difference(wanted: &Map<String, Value>, found: &Map<String, Value>) -> Option<(String, Value, Value)> {
+    let mut names: Vec<&String> = wanted.keys().chain(found.keys()).collect();
+    names.sort();
+    let get = |map: &Map<String, Value>, name: &str| map.get(name).cloned().unwrap_or(Value::Null);
+    let names = names.into_iter().filter(|name| !FREE_FIELDS.contains(&name.as_str()));
+    names.map(|name| (name.clone(), get(wanted, name), get(found, name))).find(|(_, want, have)| want != have)
+}
+
+/// Refuse tokenizers that differ, as far as there are any.
+fn agree_on_vocabulary(vfs: &dyn Vfs, folders: &[Folder]) -> Result<()> {
+    let read = |folder: &Folder, name: &str| -> Result<Option<Vec<u8>>> {
+        let path = folder.dir.join(name);
+        if !path.exists() {
+            return Ok(None);
+        }
+        vfs.read(&path, MAX_TOKENIZER).with_context(|| shown(&path)).map(Some)
+    };
+    let newest = &folders[folders.len() - 1];
+    for name in ["tokenizer.json", "tokenizer.model"] {
+        let Some(wanted) = read(newest, name)? else { continue };
+        for folder in &folders[..folders.len() - 1] {
+            let Some(found) = read(folder, name)? else { continue };
+            if found == wanted {
+                continue;
+            }
+            let why = match (rules(&wanted), rules(&found)) {
+                (Some(a), Some(b)) if a == b => continue,
+                (Some(a), Some(b)) => first_token(&a, &b),
+                _ => "its content differs".into(),
+            };
+            bail!("{}: {name} is not that of {}: {why}; their vocabularies do not match", shown(&folder.dir), shown(&newest.dir));
+        }
+    }
+    Ok(())
+}
+
+/// A `tokenizer.json` without what somebody's batch job left in it.
+fn rules(text: &[u8]) -> Option<Map<String, Value>> {
+    let mut rules: Map<String, Value> = serde_json::from_slice(text).ok()?;
+    rules.retain(|key, _| key != "padding" && key != "truncation");
+    Some(rules)
+}
+
+/// The first token with two ids, in words.
+fn first_token(wanted: &Map<String, Value>, found: &Map<String, Value>) -> String {
+    let vocabulary = |rules: &Map<String, Value>| rules.get("model").map(|m| object(&m["vocab"])).unwrap_or_default();
+    match difference(&vocabulary(wanted), &vocabulary(found)) {
+        Some((token, want, have)) => format!("token '{}' is {have}, there {want}", clean(&token)),
+        None => match difference(wanted, found) {
+            Some((field, ..)) => format!("{} differs", clean(&field)),
+            None => "its content differs".into(),
+        },
+    }
+}

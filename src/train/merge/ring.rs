@@ -1,0 +1,271 @@
+//! The newest N snapshots of the weights: on the device, in the host's memory, or in a temporary file each.
+
+use crate::config::RingPlace;
+use crate::gpu::{AdapterClass, Arena, Gpu, Recording, Tensor};
+use crate::model::Model;
+use crate::ops::average;
+use anyhow::{Context as _, Result};
+use std::collections::VecDeque;
+use std::io::{Read as _, Seek as _, SeekFrom, Write as _};
+
+/// Device memory that a ring may take unasked: drivers do not tell how much there is.
+const DEVICE_BYTES: u64 = 2 << 30;
+/// Host memory that a ring may take unasked.
+const HOST_BYTES: u64 = 4 << 30;
+/// Numbers of a file that are merged at once.
+const PIECE: usize = 1 << 18;
+
+/// Where a ring of `bytes` goes: as set, else the first place that is large enough.
+///
+/// On a software adapter device memory is host memory, and copies on it are as fast.
+pub fn choose_place(set: RingPlace, class: AdapterClass, bytes: u64) -> RingPlace {
+    let most = match class {
+        AdapterClass::Hardware => DEVICE_BYTES,
+        AdapterClass::Software => HOST_BYTES,
+    };
+    match set {
+        RingPlace::Auto if bytes <= most => RingPlace::Device,
+        RingPlace::Auto if bytes <= HOST_BYTES => RingPlace::Host,
+        RingPlace::Auto => RingPlace::Disk,
+        set => set,
+    }
+}
+
+/// See the module. Snapshots are counted oldest first.
+pub struct Ring {
+    /// (step, slot), oldest first.
+    held: VecDeque<(u64, usize)>,
+    capacity: usize,
+    slots: Slots,
+    segments: Vec<Tensor>,
+}
+
+enum Slots {
+    Device(Box<DeviceSlots>),
+    Host(Vec<Vec<Vec<f32>>>),
+    Disk(Vec<std::fs::File>),
+}
+
+struct DeviceSlots {
+    arenas: Vec<Arena>,
+    weights: Tensor,
+    /// Weights onto a slot.
+    keep: Vec<Recording>,
+    /// A slot onto the sum.
+    add: Vec<Recording>,
+    begin: Recording,
+    finish: Recording,
+}
+
+impl Ring {
+    /// Room for `capacity` snapshots; merges are made in `scratch`.
+    ///
+    /// # Errors
+    /// A kernel that does not compile, or temporary files that cannot be made.
+    pub fn new(gpu: &Gpu, model: &Model, scratch: &Arena, place: RingPlace, capacity: usize) -> Result<Self> {
+        let slots = match place {
+            RingPlace::Device | RingPlace::Auto => Slots::Device(Box::new(DeviceSlots::new(gpu, model, scratch, capacity)?)),
+            RingPlace::Host => Slots::Host(vec![Vec::new(); capacity]),
+            RingPlace::Disk => Slots::Disk((0..capacity).map(|_| temporary_file()).collect::<Result<_>>()?),
+        };
+        let segments = scratch.segments().map(|(t, _)| t.clone()).collect();
+        Ok(Self { held: VecDeque::new(), capacity, slots, segments })
+    }
+
+    /// Where the snapshots are.
+    pub fn place(&self) -> RingPlace {
+        match self.slots {
+            Slots::Device(_) => RingPlace::Device,
+            Slots::Host(_) => RingPlace::Host,
+            Slots::Disk(_) => RingPlace::Disk,
+        }
+    }
+
+    /// Steps of the snapshots, oldest first.
+    pub fn steps(&self) -> Vec<u64> {
+        self.held.iter().map(|(step, _)| *step).collect()
+    }
+
+    /// The slot of the next snapshot: a free one, else the oldest's.
+    fn next_slot(&mut self) -> usize {
+        if self.held.len() == self.capacity
+            && let Some((_, slot)) = self.held.pop_front()
+        {
+            return slot;
+        }
+        (0..self.capacity).find(|slot| self.held.iter().all(|(_, s)| s != slot)).unwrap_or(0)
+    }
+
+    /// Keep the model's weights as they are after everything submitted so far.
+    ///
+    /// # Errors
+    /// A device or disk fault.
+    pub fn push(&mut self, gpu: &Gpu, model: &Model, step: u64) -> Result<()> {
+        let slot = self.next_slot();
+        match &mut self.slots {
+            Slots::Device(d) => gpu.replay(&d.keep[slot])?,
+            Slots::Host(slots) => slots[slot] = read_segments(gpu, &model.values)?,
+            Slots::Disk(files) => write_file(&mut files[slot], &read_segments(gpu, &model.values)?)?,
+        }
+        self.held.push_back((step, slot));
+        Ok(())
+    }
+
+    /// Forget the snapshots that were taken after `step`: the run went back to it.
+    pub fn forget_after(&mut self, step: u64) {
+        self.held.retain(|(s, _)| *s <= step);
+    }
+
+    /// Forget all.
+    pub fn clear(&mut self) {
+        self.held.clear();
+    }
+
+    /// sum of weight x snapshot into the scratch arena; `weights` are in the order of [`Ring::steps`] and sum to 1.
+    ///
+    /// On the device in f32, as differences from the current weights; otherwise in f64, rounded once.
+    ///
+    /// # Errors
+    /// A device or disk fault.
+    pub fn merge(&self, gpu: &Gpu, _model: &Model, weights: &[f64]) -> Result<()> {
+        match &self.slots {
+            Slots::Device(d) => {
+                let mut by_slot = vec![0.0f32; self.capacity];
+                self.held.iter().zip(weights).for_each(|((_, slot), w)| by_slot[*slot] = *w as f32);
+                gpu.write(&d.weights, &by_slot);
+                gpu.replay(&d.begin)?;
+                // Oldest first, wherever they lie, so that a resumed run adds in the same order.
+                self.held.iter().try_for_each(|(_, slot)| gpu.replay(&d.add[*slot]))?;
+                Ok(gpu.replay(&d.finish)?)
+            }
+            Slots::Host(slots) => {
+                for (i, segment) in self.segments.iter().enumerate() {
+                    let parts: Vec<&[f32]> = self.held.iter().map(|(_, slot)| slots[*slot][i].as_slice()).collect();
+                    gpu.write(segment, &average_in_f64(&parts, weights));
+                }
+                Ok(())
+            }
+            Slots::Disk(files) => self.merge_files(gpu, files, weights),
+        }
+    }
+
+    fn merge_files(&self, gpu: &Gpu, files: &[std::fs::File], weights: &[f64]) -> Result<()> {
+        let mut start = 0u64;
+        for segment in &self.segments {
+            let mut merged = Vec::with_capacity(segment.len());
+            while merged.len() < segment.len() {
+                let n = PIECE.min(segment.len() - merged.len());
+                let at = start + 4 * merged.len() as u64;
+                let pieces: Vec<Vec<f32>> =
+                    self.held.iter().map(|(_, slot)| read_piece(&files[*slot], at, n)).collect::<Result<_>>()?;
+                merged.extend(average_in_f64(&pieces.iter().map(Vec::as_slice).collect::<Vec<_>>(), weights));
+            }
+            gpu.write(segment, &merged);
+            start += segment.bytes();
+        }
+        Ok(())
+    }
+
+    /// The i-th snapshot (oldest first) onto an arena of the parameters' layout, for writing files: its step.
+    ///
+    /// # Errors
+    /// A device or disk fault.
+    pub fn copy_to_scratch(&self, gpu: &Gpu, i: usize) -> Result<u64> {
+        let (step, slot) = self.held[i];
+        match &self.slots {
+            Slots::Device(d) => {
+                let mut copy = Recording::new("snapshot");
+                d.arenas[slot].segments().zip(&self.segments).for_each(|((from, _), to)| copy.copy(from, to));
+                gpu.replay(&copy.finish(gpu)?)?;
+            }
+            Slots::Host(slots) => self.segments.iter().zip(&slots[slot]).for_each(|(t, numbers)| gpu.write(t, numbers)),
+            Slots::Disk(files) => {
+                let mut start = 0;
+                for segment in &self.segments {
+                    gpu.write(segment, &read_piece(&files[slot], start, segment.len())?);
+                    start += segment.bytes();
+                }
+            }
+        }
+        Ok(step)
+    }
+}
+
+impl DeviceSlots {
+    fn new(gpu: &Gpu, model: &Model, scratch: &Arena, capacity: usize) -> Result<Self> {
+        let weights = Tensor::new(gpu, "merge ring", "weights", &[capacity]);
+        let arenas: Vec<Arena> = (0..capacity).map(|_| model.parameters.arena(gpu, "merge ring")).collect();
+        let (mut keep, mut add) = (Vec::new(), Vec::new());
+        for (i, arena) in arenas.iter().enumerate() {
+            let (mut k, mut a) = (Recording::new("keep a snapshot"), Recording::new("merge"));
+            for (((slot, _), (base, _)), (merged, _)) in arena.segments().zip(model.values.segments()).zip(scratch.segments()) {
+                k.copy(base, slot);
+                average::accumulate(&mut a, gpu, slot, base, &weights, i, merged);
+            }
+            keep.push(k.finish(gpu)?);
+            add.push(a.finish(gpu)?);
+        }
+        let (mut begin, mut finish) = (Recording::new("begin a merge"), Recording::new("finish a merge"));
+        for ((merged, _), (base, _)) in scratch.segments().zip(model.values.segments()) {
+            begin.clear(merged);
+            average::finish(&mut finish, gpu, base, merged);
+        }
+        Ok(Self { arenas, weights, keep, add, begin: begin.finish(gpu)?, finish: finish.finish(gpu)? })
+    }
+}
+
+fn read_segments(gpu: &Gpu, arena: &Arena) -> Result<Vec<Vec<f32>>> {
+    arena.segments().map(|(t, _)| Ok(gpu.read(t)?)).collect()
+}
+
+/// Sum of weight x part, in f64 and in this order, rounded once.
+pub fn average_in_f64(parts: &[&[f32]], weights: &[f64]) -> Vec<f32> {
+    let n = parts.first().map_or(0, |p| p.len());
+    let mut sum = vec![0.0f64; n];
+    for (part, w) in parts.iter().zip(weights) {
+        sum.iter_mut().zip(*part).for_each(|(s, x)| *s += w * f64::from(*x));
+    }
+    sum.iter().map(|s| *s as f32).collect()
+}
+
+/// A file without a name: it is gone when the process is.
+#[cfg(not(target_arch = "wasm32"))]
+fn temporary_file() -> Result<std::fs::File> {
+    tempfile::tempfile().context("--merge-ring disk: no temporary file can be made; choose host or device")
+}
+
+#[cfg(target_arch = "wasm32")]
+fn temporary_file() -> Result<std::fs::File> {
+    anyhow::bail!("--merge-ring disk: a browser has no disk; choose host or device")
+}
+
+fn write_file(file: &mut std::fs::File, segments: &[Vec<f32>]) -> Result<()> {
+    let write = || -> std::io::Result<()> {
+        let mut file = &*file;
+        file.seek(SeekFrom::Start(0))?;
+        segments.iter().try_for_each(|s| file.write_all(bytemuck::cast_slice(s)))
+    };
+    write().context("a snapshot of --merge-ring disk cannot be written to the folder of temporary files")
+}
+
+fn read_piece(mut file: &std::fs::File, at: u64, n: usize) -> Result<Vec<f32>> {
+    let mut out = vec![0.0f32; n];
+    let read = file.seek(SeekFrom::Start(at)).and_then(|_| file.read_exact(bytemuck::cast_slice_mut(&mut out)));
+    read.context("a snapshot of --merge-ring disk cannot be read")?;
+    Ok(out)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_ring_goes_where_it_fits() {
+        let place = |set, bytes| choose_place(set, AdapterClass::Hardware, bytes);
+        assert_eq!(place(RingPlace::Auto, 1 << 30), RingPlace::Device);
+        assert_eq!(place(RingPlace::Auto, 3 << 30), RingPlace::Host);
+        assert_eq!(place(RingPlace::Auto, 9 << 30), RingPlace::Disk);
+        assert_eq!(place(RingPlace::Disk, 1), RingPlace::Disk);
+        assert_eq!(choose_place(RingPlace::Auto, AdapterClass::Software, 3 << 30), RingPlace::Device);
+    }
+}

@@ -1,0 +1,240 @@
+//! The merge itself: sum(w x) / sum(w) in f64, tensor by tensor and piece by piece, on several threads.
+//!
+//! Memory is a few pieces a thread, whatever the model's size. The bits do not depend on the number of threads, since a piece is one
+//! thread's, nor on the order in which folders are named: they are added in an order that follows from their content and weight.
+
+use super::inputs::{Inputs, MergedTensor, Treatment};
+use super::numbers::{accumulate, divide, encode, first_not_finite};
+use super::parallel::{default_threads, in_order};
+use super::rule::MergeRule;
+use crate::gpu::Gpu;
+use crate::model::Model;
+use crate::model::safetensors_file::{Dtype, SafetensorsFile, TensorInfo};
+use crate::vfs::{clean, shown};
+use anyhow::{Result, anyhow, bail, ensure};
+
+/// Numbers in a piece, the unit of work of a thread.
+const PIECE: usize = 1 << 20;
+/// Numbers of a piece that are read and added at once: sums and what is read stay in the cache.
+const SLICE: usize = 1 << 15;
+
+/// Folders with weights.
+#[derive(Debug)]
+pub struct Merge<'a> {
+    inputs: &'a Inputs,
+    /// Oldest first.
+    weights: Vec<f64>,
+    /// The order in which folders are added.
+    order: Vec<usize>,
+    total: f64,
+    /// Threads to work on.
+    pub threads: usize,
+}
+
+/// A part of a tensor.
+struct Piece {
+    tensor: usize,
+    start: usize,
+    len: usize,
+}
+
+/// What a thread needs again and again.
+struct Scratch {
+    acc: Vec<f64>,
+    bytes: Vec<u8>,
+    numbers: Vec<f32>,
+}
+
+impl Scratch {
+    fn new() -> Self {
+        Self { acc: vec![0.0; SLICE], bytes: vec![0; 4 * SLICE], numbers: vec![0.0; SLICE] }
+    }
+}
+
+impl Inputs {
+    /// These folders weighed by a rule.
+    ///
+    /// # Errors
+    /// Weights that do not fit the number of folders.
+    pub fn merge(&self, rule: &MergeRule) -> Result<Merge<'_>> {
+        Merge::new(self, &rule.raw_weights(self.folders.len())?)
+    }
+}
+
+impl<'a> Merge<'a> {
+    /// Weigh folders, oldest first; the weights are divided by their sum.
+    ///
+    /// # Errors
+    /// Another number of weights than of folders, or weights that cannot be divided by their sum.
+    pub fn new(inputs: &'a Inputs, weights: &[f64]) -> Result<Self> {
+        let n = inputs.folders.len();
+        ensure!(weights.len() == n, "{} weights for {n} checkpoints", weights.len());
+        let mut order: Vec<usize> = (0..n).collect();
+        let folder = |i: usize| &inputs.folders[i];
+        order.sort_by(|a, b| {
+            let content = folder(*a).fingerprint.cmp(&folder(*b).fingerprint);
+            content.then(weights[*a].total_cmp(&weights[*b])).then_with(|| folder(*a).dir.cmp(&folder(*b).dir))
+        });
+        let total: f64 = order.iter().map(|i| weights[*i]).sum();
+        ensure!(total.is_finite() && total != 0.0, "weights {weights:?}: their sum is {total}");
+        Ok(Self { inputs, weights: weights.to_vec(), order, total, threads: default_threads() })
+    }
+
+    /// The folders.
+    pub fn inputs(&self) -> &Inputs {
+        self.inputs
+    }
+
+    /// The weight of each folder, oldest first; they sum to 1.
+    pub fn weights(&self) -> Vec<f64> {
+        self.weights.iter().map(|w| w / self.total).collect()
+    }
+
+    /// All tensors one after another as a file holds them, in the order of [`Inputs::tensors`], as `dtype` or else each as there.
+    /// `sink` gets the bytes in order.
+    ///
+    /// # Errors
+    /// A folder that cannot be read, a number that is not finite, or what `sink` returns.
+    pub fn stream(&self, dtype: Option<Dtype>, sink: &mut dyn FnMut(&[u8]) -> Result<()>) -> Result<()> {
+        let pieces = (0..self.inputs.tensors.len()).flat_map(|tensor| pieces(tensor, &self.inputs.tensors[tensor])).collect();
+        self.run(pieces, dtype, sink)
+    }
+
+    /// One merged tensor as f32, rounded from f64.
+    ///
+    /// # Errors
+    /// A missing tensor, another shape, whole numbers, or as [`Self::stream`].
+    pub fn read_f32(&self, name: &str, shape: &[usize]) -> Result<Vec<f32>> {
+        let found = self.inputs.tensors.iter().position(|t| t.name == name);
+        let at = || format!("{}: tensor '{}'", shown(&self.inputs.newest().dir), clean(name));
+        let Some(tensor) = found else { bail!("{}: is not there", at()) };
+        let info = &self.inputs.tensors[tensor];
+        ensure!(info.shape == shape, "{}: has shape {:?}, the model needs {shape:?}", at(), info.shape);
+        ensure!(info.treatment == Treatment::Average, "{}: is no weight", at());
+        let mut out = Vec::with_capacity(info.len());
+        self.run(pieces(tensor, info).collect(), Some(Dtype::F32), &mut |bytes| {
+            out.extend(bytes.as_chunks().0.iter().map(|b| f32::from_le_bytes(*b)));
+            Ok(())
+        })?;
+        Ok(out)
+    }
+
+    /// Merge into a model on the device.
+    ///
+    /// # Errors
+    /// Weights that are not this model's, or as [`Self::stream`].
+    pub fn load(&self, gpu: &Gpu, model: &Model) -> Result<()> {
+        let tied = model.config.tie_word_embeddings;
+        let ignorable = |name: &str| (tied && name == "lm_head.weight") || name.ends_with("rotary_emb.inv_freq");
+        self.inputs.newest().weights.expect(&model.names(), &ignorable)?;
+        model.fill(gpu, &model.values, &mut |name, shape| self.read_f32(name, shape))
+    }
+
+    fn run(&self, pieces: Vec<Piece>, dtype: Option<Dtype>, sink: &mut dyn FnMut(&[u8]) -> Result<()>) -> Result<()> {
+        let fill = |scratch: &mut Scratch, job: usize, out: &mut Vec<u8>| {
+            let piece = &pieces[job];
+            let tensor = &self.inputs.tensors[piece.tensor];
+            match tensor.treatment {
+                Treatment::Average => self.average(tensor, piece, dtype.unwrap_or(tensor.dtype), scratch, out),
+                Treatment::Same | Treatment::Newest => self.copy(tensor, piece, scratch, out),
+            }
+        };
+        in_order(pieces.len(), self.threads, Scratch::new, fill, &mut |_, bytes| sink(bytes))
+    }
+
+    fn average(
+        &self,
+        tensor: &MergedTensor,
+        piece: &Piece,
+        dtype: Dtype,
+        scratch: &mut Scratch,
+        out: &mut Vec<u8>,
+    ) -> Result<()> {
+        let end = piece.start + piece.len;
+        for start in (piece.start..end).step_by(SLICE) {
+            let n = SLICE.min(end - start);
+            let (acc, mut first) = (&mut scratch.acc[..n], true);
+            for i in &self.order {
+                let info = &tensor.places[*i].1;
+                let bytes = &mut scratch.bytes[..n * info.dtype.bytes() as usize];
+                self.read(*i, tensor, start, bytes)?;
+                // 0 x would turn a -0 of the others into 0; but 0 times what is not finite must not go unnoticed.
+                if self.weights[*i] != 0.0 {
+                    accumulate(info.dtype, bytes, self.weights[*i], first, acc);
+                    first = false;
+                } else if let Some(bad) = first_not_finite(info.dtype, bytes) {
+                    return Err(self.not_finite(*i, tensor, start, bad));
+                }
+            }
+            let numbers = &mut scratch.numbers[..n];
+            divide(acc, self.total, numbers);
+            if !encode(dtype, numbers, out) {
+                return Err(self.blame(tensor, start, n, dtype, &mut scratch.bytes));
+            }
+        }
+        Ok(())
+    }
+
+    /// Bytes of the newest; those of others must be the same where they count.
+    fn copy(&self, tensor: &MergedTensor, piece: &Piece, scratch: &mut Scratch, out: &mut Vec<u8>) -> Result<()> {
+        let last = tensor.places.len() - 1;
+        let newest = self.inputs.folders.len() - 1;
+        let width = tensor.places[last].1.dtype.bytes() as usize;
+        out.resize(piece.len * width, 0);
+        self.read(newest, tensor, piece.start, out)?;
+        for i in 0..last {
+            scratch.bytes.resize(scratch.bytes.len().max(out.len()), 0);
+            let bytes = &mut scratch.bytes[..out.len()];
+            self.read(i, tensor, piece.start, bytes)?;
+            ensure!(
+                bytes == out.as_slice(),
+                "{}: differs from that of {}, and {} cannot be averaged",
+                self.at(i, tensor),
+                shown(&self.inputs.newest().dir),
+                tensor.places[last].1.dtype.name()
+            );
+        }
+        Ok(())
+    }
+
+    /// Numbers of folder `i`, from number `start` of the tensor.
+    fn read(&self, i: usize, tensor: &MergedTensor, start: usize, bytes: &mut [u8]) -> Result<()> {
+        let (file, info) = self.place(i, tensor);
+        // As text: an input that cannot be read is no fault of the disk that is written to, and trying again does not help.
+        file.read_at(info, start as u64 * info.dtype.bytes(), bytes).map_err(|e| anyhow!("{}: {e:#}", self.at(i, tensor)))
+    }
+
+    fn place<'t>(&self, i: usize, tensor: &'t MergedTensor) -> (&SafetensorsFile, &'t TensorInfo) {
+        // A tensor of the newest only has one place.
+        let (file, info) = &tensor.places[i.min(tensor.places.len() - 1)];
+        (&self.inputs.folders[i].weights.files()[*file], info)
+    }
+
+    fn at(&self, i: usize, tensor: &MergedTensor) -> String {
+        format!("{}: tensor '{}'", shown(self.place(i, tensor).0.path()), clean(&tensor.name))
+    }
+
+    fn not_finite(&self, i: usize, tensor: &MergedTensor, start: usize, (index, value): (usize, f32)) -> anyhow::Error {
+        anyhow!("{}: the number at index {} is {value}: use another checkpoint", self.at(i, tensor), start + index)
+    }
+
+    /// Which folder a sum that is not finite comes from.
+    fn blame(&self, tensor: &MergedTensor, start: usize, n: usize, dtype: Dtype, bytes: &mut [u8]) -> anyhow::Error {
+        for i in 0..self.inputs.folders.len() {
+            let info = &tensor.places[i].1;
+            let bytes = &mut bytes[..n * info.dtype.bytes() as usize];
+            if let Err(e) = self.read(i, tensor, start, bytes) {
+                return e;
+            }
+            if let Some(bad) = first_not_finite(info.dtype, bytes) {
+                return self.not_finite(i, tensor, start, bad);
+            }
+        }
+        anyhow!("tensor '{}': the weighted sum is too large for {}", clean(&tensor.name), dtype.name())
+    }
+}
+
+fn pieces(tensor: usize, info: &MergedTensor) -> impl Iterator<Item = Piece> + use<> {
+    let len = info.len();
+    (0..len).step_by(PIECE).map(move |start| Piece { tensor, start, len: PIECE.min(len - start) })
+}

@@ -1,0 +1,193 @@
+//! The rescue ladder: which checkpoint a run goes back to when a spike does not pass, with what, and when it gives up. Plain numbers.
+//!
+//! A checkpoint is *good* when it was saved on schedule while the detector was calm, and nothing alarmed the detector for
+//! [`spike::MARGIN`] updates after it. The newest [`KEEP`] good ones (and those that may still become good) are to be kept on the disk.
+//! - First trouble: to the newest good checkpoint before the spike, or to the merge (SMA) of the last three, by the policy that was set.
+//! - Trouble again at most [`AGAIN`] updates past the last, or before a new checkpoint became good: to one older than the last time (the
+//!   oldest kept when there is none), half the learning rate from there on, and the batches from there to the spike are passed over.
+//! - `limit` rescues within [`SPAN`] updates, or no good checkpoint before the spike: the end, with an account.
+//!
+//! It always ends: all rescues decided in the same [`SPAN`] updates of the run count against each other, so there are at most `limit`
+//! for each span, and between two rescues at most the whole run is made once.
+//! Without merge, reset, skipped data or another learning rate the same updates would be made again, to the bit; such a plan skips data.
+
+use super::spike::{MARGIN, Trouble};
+use crate::config::{Rescue, RescueData, RescueOptimizer, RescueSettings};
+use serde::{Deserialize, Serialize};
+
+/// Good checkpoints that are kept, and merged.
+pub const KEEP: usize = 3;
+/// Updates past the last trouble within which trouble counts as the same.
+pub const AGAIN: u64 = 500;
+/// Updates over which the limit counts.
+pub const SPAN: u64 = 2000;
+
+/// A rescue that was made.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Past {
+    /// First update of the spike.
+    pub onset: u64,
+    /// The update at which it was decided.
+    pub at: u64,
+    /// Where it went back to.
+    pub to: u64,
+}
+
+/// What is to be done.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Plan {
+    /// Steps of the checkpoints to go on from, oldest first: one, or those to be merged. The newest gives step, data order and moments.
+    pub from_steps: Vec<u64>,
+    /// Adam's moments to zero.
+    pub reset: bool,
+    /// Batches to pass over, beside those passed over before.
+    pub skip: u64,
+    /// Factor on the learning rate from now on, in all.
+    pub learning_rate_scale: f64,
+    /// What is special about it, in words; empty for a first rescue as it was asked for.
+    pub remark: String,
+}
+
+impl Plan {
+    /// The step to go back to.
+    pub fn to(&self) -> u64 {
+        self.from_steps.last().copied().unwrap_or(0)
+    }
+}
+
+/// State of the ladder; part of every checkpoint.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(default)]
+pub struct Ladder {
+    /// Good checkpoints, oldest first.
+    good: Vec<u64>,
+    /// Checkpoints that may become good.
+    young: Vec<u64>,
+    /// The run's first step: weights that nothing was learned from yet are no part of a merge.
+    begin: Option<u64>,
+    /// Whether a checkpoint became good since the last rescue.
+    fresh: bool,
+    /// Factor on the learning rate.
+    learning_rate_scale: f64,
+    /// Every rescue so far.
+    pub past: Vec<Past>,
+}
+
+impl Default for Ladder {
+    fn default() -> Self {
+        Self { good: Vec::new(), young: Vec::new(), begin: None, fresh: false, learning_rate_scale: 1.0, past: Vec::new() }
+    }
+}
+
+impl Ladder {
+    /// A checkpoint was saved on schedule, or is gone on from; `calm` as the detector is.
+    pub fn saved(&mut self, step: u64, calm: bool) {
+        if calm && !self.young.contains(&step) && !self.good.contains(&step) {
+            self.young.push(step);
+        }
+    }
+
+    /// The start of the run was saved: good enough to go back to, as long as there is nothing better.
+    pub fn began(&mut self, step: u64) {
+        (self.begin, self.young) = (Some(step), vec![step]);
+    }
+
+    /// The checkpoint could not be saved after all.
+    pub fn lost(&mut self, step: u64) {
+        self.young.retain(|young| *young != step);
+    }
+
+    /// An update was made.
+    pub fn updated(&mut self, step: u64, calm: bool) {
+        if !calm {
+            // The start stays: what went wrong may have gone wrong from there, and then a smaller learning rate is the cure.
+            self.young.retain(|young| self.begin == Some(*young));
+            return;
+        }
+        let old = |young: &u64| young + MARGIN <= step;
+        self.fresh |= self.young.iter().any(old);
+        self.good.extend(self.young.iter().copied().filter(old));
+        self.young.retain(|young| !old(young));
+        self.good.drain(..self.good.len().saturating_sub(KEEP));
+    }
+
+    /// Steps of the checkpoints that must not be deleted.
+    pub fn pinned(&self) -> impl Iterator<Item = u64> + '_ {
+        self.good.iter().chain(&self.young).copied()
+    }
+
+    /// What to do about `trouble`; `usable` tells whether the checkpoint of a step still verifies.
+    ///
+    /// # Errors
+    /// Nothing: why, what was tried, what to do, in one line.
+    pub fn decide(&mut self, trouble: &Trouble, s: &RescueSettings, usable: &mut dyn FnMut(u64) -> bool) -> Result<Plan, String> {
+        let recent = self.past.iter().filter(|p| p.at + SPAN > trouble.at).count() as u64;
+        if recent >= s.rescue_limit {
+            return Err(self.account(trouble, &format!("{recent} rescues within {SPAN} updates did not help (--rescue-limit)")));
+        }
+        // The start needs no margin: it was good by itself.
+        let start = self.young.iter().filter(|young| self.begin == Some(**young));
+        let mut before: Vec<u64> = start.chain(&self.good).copied().filter(|g| *g < trouble.onset && usable(*g)).collect();
+        before.sort_unstable();
+        let last = self.past.last();
+        let again = last.is_some_and(|p| trouble.onset <= p.at + AGAIN || !self.fresh);
+        let older = last.filter(|_| again).and_then(|p| before.iter().rev().find(|g| **g < p.to));
+        let Some(&to) = older.or(if again { before.first() } else { before.last() }) else {
+            return Err(self.account(trouble, "there is no good checkpoint from before it; save more often (--save-every)"));
+        };
+        let mut remarks = Vec::new();
+        let mut from_steps = vec![to];
+        if s.rescue == Rescue::Pma {
+            let learned = before.iter().copied().filter(|g| *g <= to && self.begin != Some(*g));
+            let learned: Vec<u64> = learned.collect();
+            from_steps = if learned.is_empty() { from_steps } else { learned[learned.len().saturating_sub(KEEP)..].to_vec() };
+            match from_steps.len() {
+                KEEP => {}
+                1 => remarks.push("there is only one good checkpoint, so nothing to merge".to_string()),
+                n => remarks.push(format!("there are only {n} good checkpoints to merge")),
+            }
+        }
+        let mut plan = Plan {
+            reset: s.rescue_optimizer == RescueOptimizer::Reset,
+            skip: 0,
+            learning_rate_scale: self.learning_rate_scale,
+            remark: String::new(),
+            from_steps,
+        };
+        let asked = match s.rescue_data {
+            RescueData::Auto => s.rescue == Rescue::Rollback,
+            other => other == RescueData::Skip,
+        };
+        let same = plan.from_steps.len() == 1 && !plan.reset;
+        if again {
+            plan.learning_rate_scale *= 0.5;
+            remarks.push("trouble again, so the learning rate is halved".to_string());
+        }
+        if asked || again || same {
+            plan.skip = trouble.at.saturating_sub(to);
+        }
+        if same && !asked && !again {
+            remarks.push("the same batches would lead to the same spike, so they are passed over".to_string());
+        }
+        plan.remark = remarks.join("; ");
+        self.good = before;
+        self.good.retain(|g| *g <= to);
+        self.young.clear();
+        (self.fresh, self.learning_rate_scale) = (false, plan.learning_rate_scale);
+        self.past.push(Past { onset: trouble.onset, at: trouble.at, to });
+        Ok(plan)
+    }
+
+    fn account(&self, trouble: &Trouble, why: &str) -> String {
+        let tried: Vec<String> = self.past.iter().map(|p| format!("at {} back to {}", p.at, p.to)).collect();
+        let tried = if tried.is_empty() { String::new() } else { format!("; tried: {}", tried.join(", ")) };
+        let scale = match self.learning_rate_scale {
+            1.0 => String::new(),
+            scale => format!(" (it was at {scale} of it by now)"),
+        };
+        format!("training diverged: {}; {why}{tried}; lower --learning-rate{scale} or lengthen --warmup-steps", trouble.cause)
+    }
+}
+
+#[cfg(test)]
+mod tests;

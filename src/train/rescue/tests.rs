@@ -1,0 +1,244 @@
+use super::*;
+use crate::train::spike::{Detector, Sign};
+use proptest::prelude::*;
+
+fn settings(rescue: Rescue, optimizer: RescueOptimizer, data: RescueData, limit: u64) -> RescueSettings {
+    let rescue_patience = 30;
+    RescueSettings { rescue, rescue_optimizer: optimizer, rescue_data: data, rescue_limit: limit, rescue_patience }
+}
+
+fn plain(rescue: Rescue) -> RescueSettings {
+    settings(rescue, RescueOptimizer::Keep, RescueData::Auto, 4)
+}
+
+fn trouble(onset: u64, at: u64) -> Trouble {
+    Trouble { at, onset, cause: "a spike".into(), loss_before: 2.0, loss_at_spike: 5.0 }
+}
+
+/// A ladder whose run was calm, saved every 100 updates, up to `step`.
+fn calm_until(step: u64) -> Ladder {
+    let mut ladder = Ladder::default();
+    ladder.began(0);
+    go_on(&mut ladder, 0, step);
+    ladder
+}
+
+fn go_on(ladder: &mut Ladder, from: u64, to: u64) {
+    for step in from + 1..=to {
+        ladder.updated(step, true);
+        if step % 100 == 0 {
+            ladder.saved(step, true);
+        }
+    }
+}
+
+#[test]
+fn a_checkpoint_is_good_after_a_calm_margin() {
+    let mut ladder = calm_until(424);
+    assert_eq!((&ladder.good[..], &ladder.young[..]), (&[100, 200, 300][..], &[400][..]));
+    assert_eq!(ladder.pinned().collect::<Vec<_>>(), [100, 200, 300, 400]);
+    let mut alarmed = ladder.clone();
+    alarmed.updated(425, false);
+    assert_eq!((&alarmed.good[..], alarmed.young.len()), (&[100, 200, 300][..], 0));
+    alarmed.saved(426, false);
+    assert_eq!(alarmed.young.len(), 0, "not saved while calm");
+    ladder.updated(425, true);
+    assert_eq!(ladder.good, [200, 300, 400]);
+    ladder.saved(500, true);
+    ladder.lost(500);
+    assert_eq!(ladder.young.len(), 0);
+}
+
+/// Back, then further back with half the learning rate and other data, until the limit; the run goes on in between.
+#[test]
+fn the_rungs_in_order() {
+    for (rescue, first, second, third) in
+        [(Rescue::Rollback, &[400][..], &[300][..], &[200][..]), (Rescue::Pma, &[200, 300, 400], &[200, 300], &[200])]
+    {
+        let (s, mut ladder) = (plain(rescue), calm_until(460));
+        let plan = ladder.decide(&trouble(470, 499), &s, &mut |_| true).unwrap();
+        assert_eq!(plan.from_steps, first);
+        assert_eq!((plan.learning_rate_scale, plan.reset), (1.0, false));
+        assert_eq!(plan.skip, if rescue == Rescue::Rollback { 99 } else { 0 }, "{rescue:?}");
+        assert_eq!(plan.remark, "");
+        go_on(&mut ladder, 400, 460);
+        let plan = ladder.decide(&trouble(471, 500), &s, &mut |_| true).unwrap();
+        assert_eq!((&plan.from_steps[..], plan.learning_rate_scale, plan.skip), (second, 0.5, 200));
+        assert!(plan.remark.contains("halved"), "{}", plan.remark);
+        let plan = ladder.decide(&trouble(380, 420), &s, &mut |_| true).unwrap();
+        assert_eq!((&plan.from_steps[..], plan.learning_rate_scale, plan.skip), (third, 0.25, 220));
+        // Nothing older is kept: the oldest once more.
+        let plan = ladder.decide(&trouble(380, 420), &s, &mut |_| true).unwrap();
+        assert_eq!((plan.to(), plan.learning_rate_scale), (200, 0.125));
+        let account = ladder.decide(&trouble(390, 430), &s, &mut |_| true).unwrap_err();
+        for part in ["a spike", "4 rescues", "at 499 back to 400, at 500 back to 300", "--learning-rate (it was at 0.125"] {
+            assert!(account.contains(part), "{account}");
+        }
+        assert!(!account.contains('\n'));
+    }
+}
+
+/// A run that got well past the old trouble starts at the first rung again; but never twice from the same checkpoint.
+#[test]
+fn past_the_trouble_is_a_new_one() {
+    let (s, mut ladder) = (plain(Rescue::Rollback), calm_until(460));
+    ladder.decide(&trouble(470, 499), &s, &mut |_| true).unwrap();
+    let mut stuck = ladder.clone();
+    go_on(&mut ladder, 400, 1100);
+    let plan = ladder.decide(&trouble(1101, 1130), &s, &mut |_| true).unwrap();
+    assert_eq!((plan.to(), plan.learning_rate_scale, plan.skip), (1000, 1.0, 130));
+    let plan = stuck.decide(&trouble(1101, 1130), &s, &mut |_| true).unwrap();
+    assert_eq!((plan.to(), plan.learning_rate_scale), (300, 0.5), "no checkpoint became good since");
+}
+
+#[test]
+fn few_or_damaged_checkpoints_are_said() {
+    let s = plain(Rescue::Pma);
+    let plan = calm_until(460).decide(&trouble(470, 499), &s, &mut |g| g != 300).unwrap();
+    assert_eq!((&plan.from_steps[..], plan.skip), (&[200, 400][..], 0));
+    assert!(plan.remark.contains("only 2"), "{}", plan.remark);
+    // Merged with itself, replayed: the same spike. So the data are passed over.
+    let plan = calm_until(460).decide(&trouble(470, 499), &s, &mut |g| g == 400).unwrap();
+    assert_eq!((&plan.from_steps[..], plan.skip), (&[400][..], 99));
+    assert!(plan.remark.contains("only one") && plan.remark.contains("same spike"), "{}", plan.remark);
+    let account = calm_until(460).decide(&trouble(470, 499), &s, &mut |_| false).unwrap_err();
+    assert!(account.contains("no good checkpoint") && account.contains("--save-every"), "{account}");
+}
+
+/// Before anything was learned there is the start, which is gone back to but never merged.
+#[test]
+fn the_start_is_the_last_resort() {
+    let s = plain(Rescue::Pma);
+    let mut ladder = Ladder::default();
+    ladder.began(0);
+    (1..20).for_each(|step| ladder.updated(step, step < 10));
+    assert_eq!(ladder.pinned().collect::<Vec<_>>(), [0]);
+    let plan = ladder.decide(&trouble(15, 19), &s, &mut |_| true).unwrap();
+    assert_eq!((&plan.from_steps[..], plan.learning_rate_scale), (&[0][..], 1.0));
+    let plan = ladder.decide(&trouble(15, 19), &s, &mut |_| true).unwrap();
+    assert_eq!((&plan.from_steps[..], plan.learning_rate_scale), (&[0][..], 0.5));
+    let plan = calm_until(240).decide(&trouble(241, 270), &s, &mut |_| true).unwrap();
+    assert_eq!(plan.from_steps, [100, 200]);
+}
+
+/// A whole run on numbers: how often it was rescued, and whether it came to its end.
+fn simulate(s: &RescueSettings, max_steps: u64, every: u64, mut next: impl FnMut(u64, u64) -> f64) -> (u64, bool) {
+    let (mut detector, mut ladder) = (Detector::default(), Ladder::default());
+    let (mut step, mut made, mut scale) = (0, 0u64, 1.0);
+    let mut states = std::collections::BTreeMap::from([(0, detector.clone())]);
+    ladder.began(0);
+    let bound = s.rescue_limit * (max_steps / SPAN + 1);
+    while step < max_steps {
+        (step, made) = (step + 1, made + 1);
+        assert!(made <= (bound + 1) * max_steps, "it does not end: {made} updates");
+        let sign = detector.look(step, next(step, made), 1.0, s.rescue_patience);
+        ladder.updated(step, detector.calm());
+        if let Some(Sign::Trouble(trouble)) = sign {
+            assert!(trouble.onset <= trouble.at && trouble.at == step, "{trouble:?}");
+            let Ok(plan) = ladder.decide(&trouble, s, &mut |g| g % 7 != 3) else {
+                return (ladder.past.len() as u64, false);
+            };
+            assert!(plan.from_steps.is_sorted() && (1..=KEEP).contains(&plan.from_steps.len()), "{plan:?}");
+            assert!(
+                plan.from_steps.iter().all(|from| *from < trouble.onset && states.contains_key(from)),
+                "{plan:?} {trouble:?}"
+            );
+            assert!(plan.to() + plan.skip <= trouble.at, "{plan:?} {trouble:?}");
+            assert!(plan.learning_rate_scale <= scale, "{plan:?}");
+            assert!(ladder.past.len() as u64 <= bound, "{} rescues", ladder.past.len());
+            let different = plan.from_steps.len() > 1 || plan.reset || plan.skip > 0 || plan.learning_rate_scale < scale;
+            assert!(different, "the same updates once more: {plan:?}");
+            (step, scale) = (plan.to(), plan.learning_rate_scale);
+            states.retain(|kept, _| *kept <= step);
+            detector.go_back(states[&step].clone());
+        } else if step % every == 0 {
+            ladder.saved(step, detector.calm());
+            states.insert(step, detector.clone());
+        }
+        assert!(ladder.pinned().all(|pin| states.contains_key(&pin)), "pins what is not there");
+        assert!(ladder.pinned().count() <= KEEP + 1 + (MARGIN / every) as usize);
+    }
+    (ladder.past.len() as u64, true)
+}
+
+/// What a stretch of updates looks like.
+#[derive(Clone, Copy, Debug)]
+enum Weather {
+    Clean,
+    Spike(f64),
+    Plateau(f64),
+    Nan,
+    NanNowAndThen(u64),
+    Wild,
+}
+
+fn weather() -> impl Strategy<Value = Weather> {
+    prop_oneof![
+        4 => Just(Weather::Clean),
+        2 => (1.5f64..10.0).prop_map(Weather::Spike),
+        2 => (1.2f64..10.0).prop_map(Weather::Plateau),
+        1 => Just(Weather::Nan),
+        1 => (2u64..200).prop_map(Weather::NanNowAndThen),
+        1 => Just(Weather::Wild),
+    ]
+}
+
+fn loss(weather: Weather, made: u64, rng: crate::rng::Rng) -> f64 {
+    let usual = 2.0 + 0.05 * rng.normal_pair(made, 0)[0];
+    match weather {
+        Weather::Clean => usual,
+        Weather::Spike(factor) => usual * if made.is_multiple_of(50) { factor } else { 1.0 },
+        Weather::Plateau(factor) => usual * factor,
+        Weather::Nan => f64::NAN,
+        Weather::NanNowAndThen(n) => {
+            if made.is_multiple_of(n) {
+                f64::INFINITY
+            } else {
+                usual
+            }
+        }
+        Weather::Wild => f64::from(f32::from_bits(rng.words(made, 1)[0])),
+    }
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig::with_cases(400))]
+    /// Whatever comes, whatever the policy: it ends, within the bound, and never goes back to a checkpoint of the spike or after it.
+    #[test]
+    fn the_ladder_always_ends(
+        seed in any::<u64>(),
+        stretches in prop::collection::vec((weather(), 1u64..700), 1..12),
+        by_step in any::<bool>(),
+        rescue in prop::sample::select(vec![Rescue::Rollback, Rescue::Pma]),
+        optimizer in prop::sample::select(vec![RescueOptimizer::Keep, RescueOptimizer::Reset]),
+        data in prop::sample::select(vec![RescueData::Auto, RescueData::Replay, RescueData::Skip]),
+        limit in 1u64..6,
+        every in 1u64..300,
+        max_steps in 1u64..5000,
+    ) {
+        let rng = crate::rng::Rng::new(seed, "weather");
+        let total: u64 = stretches.iter().map(|(_, n)| n).sum();
+        // Trouble that sits at a place of the run and comes back each time, or that comes with time.
+        let (rescues, _) = simulate(&settings(rescue, optimizer, data, limit), max_steps, every, |step, made| {
+            let mut at = (if by_step { step } else { made }) % total;
+            let now = stretches.iter().find(|(_, n)| { let here = at < *n; at = at.saturating_sub(*n); here });
+            loss(now.map_or(Weather::Clean, |(w, _)| *w), made, rng)
+        });
+        prop_assert!(rescues <= limit * (max_steps / SPAN + 1));
+    }
+}
+
+#[test]
+fn a_run_that_nothing_helps_is_given_up_and_a_clean_one_never_touched() {
+    let rng = crate::rng::Rng::new(1, "weather");
+    let s = plain(Rescue::Rollback);
+    let stuck =
+        simulate(&s, 3000, 100, |step, made| loss(if step > 800 { Weather::Plateau(3.0) } else { Weather::Clean }, made, rng));
+    assert_eq!(stuck, (4, false));
+    assert_eq!(simulate(&s, 3000, 100, |_, made| loss(Weather::Clean, made, rng)), (0, true));
+    // Once, in the first 850 updates made: rescued and through.
+    let once = simulate(&s, 3000, 100, |step, made| {
+        loss(if step > 800 && made < 900 { Weather::Plateau(3.0) } else { Weather::Clean }, made, rng)
+    });
+    assert_eq!(once, (1, true));
+}
