@@ -36,7 +36,6 @@ pub fn p2(m: &Measure<'_>) -> anyhow::Result<Finding> {
     let mut panels = Panels::new("P2: constant rate, merged, against annealing", m.context.scale.sizes.len())
         .subtitle("forked at 85 % of the tokens; mean and range over seeds");
     for size in &m.context.scale.sizes {
-        let mut series: [Series; 3] = Default::default();
         let (mut points, mut ranges): ([Vec<(f64, f64)>; 3], [Vec<(f64, f64)>; 3]) = Default::default();
         for i in 1..=PARTS {
             let at = part(i);
@@ -63,11 +62,11 @@ pub fn p2(m: &Measure<'_>) -> anyhow::Result<Finding> {
             }
             all[i as usize - 1].extend(units);
         }
+        let mut chart = Chart::new(&format!("size {}", size.name)).x("% of the tokens").y("validation loss (nats)");
         for (arm, name) in ["constant", "annealed", "constant + PMA"].iter().enumerate() {
-            series[arm] = Series::line(name, &points[arm]).marked().with_band(&ranges[arm]);
+            chart = chart.add(Series::line(name, &points[arm]).marked().with_band(&ranges[arm]));
         }
-        let chart = Chart::new(&format!("size {}", size.name)).x("% of the tokens").y("validation loss (nats)");
-        panels = panels.panel(series.into_iter().fold(chart, Chart::add));
+        panels = panels.panel(chart);
     }
     let [early, end] = [&all[0], &all[PARTS as usize - 1]];
     let checks = vec![

@@ -121,7 +121,8 @@ pub fn p10(m: &Measure<'_>) -> anyhow::Result<Finding> {
         ),
         Check::new("normalised cross terms at 50 % of the decay", cross(1), Wants::Nothing),
     ];
-    let rows = places().iter().enumerate().map(|(i, (name, _, _))| {
+    let names = places();
+    let rows = names.iter().enumerate().map(|(i, (name, _, _))| {
         vec![name.to_string(), with_interval(&cross(i)), with_interval(&condition(i))]
     });
     let rows: Vec<_> = rows.collect();
