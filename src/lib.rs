@@ -22,9 +22,9 @@ pub mod gpu;
 pub mod model;
 pub mod ops;
 pub mod plot;
-pub mod rng;
 #[cfg(not(target_arch = "wasm32"))]
 pub mod reproduce;
+pub mod rng;
 #[cfg(not(target_arch = "wasm32"))]
 pub mod session;
 pub mod train;

@@ -117,7 +117,11 @@ fn header(options: &Options, scale: &Scale, texts: &Texts) -> anyhow::Result<Hea
     Ok(Header {
         paper: "arXiv 2505.12082",
         command: options.command.clone(),
-        lehr: format!("{}{}", env!("CARGO_PKG_VERSION"), options.commit.as_ref().map_or(String::new(), |c| format!(", commit {c}"))),
+        lehr: format!(
+            "{}{}",
+            env!("CARGO_PKG_VERSION"),
+            options.commit.as_ref().map_or(String::new(), |c| format!(", commit {c}"))
+        ),
         device: device(options.adapter.as_deref())?,
         scale: scale.name.into(),
         seeds: seeds(options),
@@ -140,14 +144,8 @@ pub fn run(options: &Options, tell: &dyn Fn(&str)) -> anyhow::Result<Option<Repo
     let texts = Texts::open(options.data.as_deref())?;
     let bank = Bank::open(&options.work, &texts.digest)?;
     let mut report = Report { header: header(options, &scale, &texts)?, findings: Vec::new() };
-    let context = Context {
-        scale: &scale,
-        seeds: seeds(options),
-        texts,
-        bank,
-        adapter: options.adapter.clone(),
-        tell: Box::new(tell),
-    };
+    let context =
+        Context { scale: &scale, seeds: seeds(options), texts, bank, adapter: options.adapter.clone(), tell: Box::new(tell) };
     context.ensure(&arms)?;
     if options.arms_only {
         return Ok(None);

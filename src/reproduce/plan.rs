@@ -72,7 +72,7 @@ impl Init {
     pub fn name(self) -> &'static str {
         match self {
             Self::Latest => "latest",
-            Self::Pma => "pma",
+            Self::Pma => "PMA",
             Self::Annealed => "annealed",
         }
     }
@@ -136,8 +136,7 @@ impl Plan<'_> {
     pub fn annealed(&self, size: &Size, seed: u64) -> Arm {
         let train = TrainSettings { lr_scheduler: Scheduler::Wsd, ..self.scale.recipe(size, seed) };
         let from = size.at(FORK);
-        let begin =
-            Begin::From { arm: Box::new(self.base(size, seed)), mix: vec![(from, 1.0)], moments: Some(from) };
+        let begin = Begin::From { arm: Box::new(self.base(size, seed)), mix: vec![(from, 1.0)], moments: Some(from) };
         let arm = self.arm(format!("annealed/{}/{seed}", size.name), size, train);
         Arm { begin, from_step: from, snapshot_every: size.every(), ..arm }
     }
@@ -179,7 +178,7 @@ impl Plan<'_> {
             warmup_steps: 0,
             ..recipe
         };
-        let arm = self.arm(format!("ct-{}-{factor}/{}/{seed}", init.name(), size.name), size, train);
+        let arm = self.arm(format!("ct-{}-{factor}/{}/{seed}", init.name().to_lowercase(), size.name), size, train);
         Ok(Arm { text: Text::Shifted, begin: self.begin(init, seed)?, snapshot_every: steps / LATER_GRID, ..arm })
     }
 
@@ -199,7 +198,7 @@ impl Plan<'_> {
             warmup_steps: 0,
             ..recipe
         };
-        let arm = self.arm(format!("sft-{}/{}/{seed}", init.name(), size.name), size, train);
+        let arm = self.arm(format!("sft-{}/{}/{seed}", init.name().to_lowercase(), size.name), size, train);
         Ok(Arm { text: Text::Task, begin: self.begin(init, seed)?, snapshot_every: steps, ..arm })
     }
 
@@ -235,11 +234,7 @@ impl Plan<'_> {
         Arm {
             name: format!("rescue-{kind}-{data}-{adam}/{}", hot.name.replace('/', "-")),
             train: TrainSettings { warmup_steps: 0, max_steps: from + horizon, ..hot.train.clone() },
-            begin: Begin::From {
-                arm: Box::new(hot.clone()),
-                mix,
-                moments: (!rescue.reset).then_some(newest),
-            },
+            begin: Begin::From { arm: Box::new(hot.clone()), mix, moments: (!rescue.reset).then_some(newest) },
             from_step: from,
             to_step: from + horizon,
             skip: next_batch - from,

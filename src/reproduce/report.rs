@@ -1,8 +1,8 @@
 //! Findings to files: `results.json` for machines, `README.md` for people, pictures. All text is made from the data.
 
 use super::bank::write_whole;
-use super::finding::{Finding, Table, with_interval};
-use super::verdict::{RULE, Verdict};
+use super::finding::{Finding, Table, number, with_interval};
+use super::verdict::{Check, Met, RULE, Verdict, Wants};
 use anyhow::Context as _;
 use serde::Serialize;
 use std::fmt::Write as _;
@@ -86,7 +86,7 @@ impl Report {
 
     /// One line a claim, for the terminal.
     pub fn lines(&self) -> Vec<String> {
-        self.findings.iter().map(|f| format!("{:<6} {:<24} {}", f.id, f.verdict.words(), f.claim)).collect()
+        self.findings.iter().map(|f| format!("{:<6} {:<23} {}", f.id, f.verdict.words(), f.claim)).collect()
     }
 
     /// The page.
@@ -107,10 +107,17 @@ impl Report {
         let _ = writeln!(out, "Written by `lehr reproduce`; do not edit. Machine-readable: [results.json](results.json).\n");
         let _ = writeln!(out, "```\n{}\n```\n", h.command);
         let _ = writeln!(out, "- lehr {}, on {}", h.lehr, h.device);
-        let _ = writeln!(out, "- seeds {}; {} tokens an update; {} validation tokens, the same in every comparison", seeds.join(", "), h.tokens_per_update, h.validation_tokens);
+        let _ = writeln!(
+            out,
+            "- seeds {}; {} tokens an update; {} validation tokens, the same in every comparison",
+            seeds.join(", "),
+            h.tokens_per_update,
+            h.validation_tokens
+        );
         for (use_, what, tokens) in &h.texts {
             let _ = writeln!(out, "- {use_}: {what}, {tokens} training tokens (characters)");
         }
+        out.push('\n');
         let rows = h.models.iter().map(|m| {
             vec![
                 m.size.clone(),
@@ -136,7 +143,13 @@ impl Report {
         }
         out.push('\n');
         let rows = self.findings.iter().map(|f| {
-            vec![format!("[{}](#{})", f.id, anchor(f.id)), f.claim.to_string(), f.paper.to_string(), measured(f), format!("**{}**", f.verdict.words())]
+            vec![
+                format!("[{}](#{})", f.id, anchor(f.id)),
+                f.claim.to_string(),
+                f.paper.to_string(),
+                measured(f),
+                format!("**{}**", f.verdict.words()),
+            ]
         });
         let columns = ["", "claim", "the paper", "measured: mean [95 %], n", "verdict"].map(String::from).to_vec();
         table(out, &Table { title: String::new(), columns, rows: rows.collect() });
@@ -145,7 +158,7 @@ impl Report {
 
 /// The checks that decide, in one cell.
 fn measured(f: &Finding) -> String {
-    let decisive = f.checks.iter().filter(|c| c.wants != super::verdict::Wants::Nothing);
+    let decisive = f.checks.iter().filter(|c| c.wants != Wants::Nothing);
     let lines: Vec<String> = decisive
         .map(|c| {
             let n = c.estimate.units.len();
@@ -153,6 +166,28 @@ fn measured(f: &Finding) -> String {
         })
         .collect();
     if lines.is_empty() { "too little to decide".into() } else { lines.join("<br>") }
+}
+
+/// What decided, in a sentence or two.
+fn plainly(f: &Finding) -> String {
+    let which = |met: Met| -> Vec<&Check> { f.checks.iter().filter(|c| c.met == met).collect() };
+    let [yes, no, open] = [Met::Yes, Met::No, Met::Unclear].map(which);
+    let asked = yes.len() + no.len() + open.len();
+    let list = |checks: &[&Check]| {
+        let each = checks.iter().map(|c| format!("{} is {}, needed {}", c.what, with_interval(&c.estimate), c.wants.words()));
+        each.collect::<Vec<_>>().join("; ")
+    };
+    if asked == 0 {
+        return "There was too little to decide by.".into();
+    }
+    let mut out = format!("{} of {asked} checks are met.", yes.len());
+    if !no.is_empty() {
+        let _ = write!(out, " Contradicted: {}.", list(&no));
+    }
+    if !open.is_empty() {
+        let _ = write!(out, " Unclear: {}.", list(&open));
+    }
+    out
 }
 
 /// As GitHub makes anchors of headings.
@@ -164,14 +199,14 @@ fn finding(out: &mut String, f: &Finding) {
     let _ = writeln!(out, "## {}\n", f.id);
     let _ = writeln!(out, "**{}.** The paper: {}.\n", f.claim, f.paper);
     let _ = writeln!(out, "{}\n", f.design);
-    let _ = writeln!(out, "**Verdict: {}.**\n", f.verdict.words());
+    let _ = writeln!(out, "**Verdict: {}.** {}\n", f.verdict.words(), plainly(f));
     let rows = f.checks.iter().map(|c| {
-        let student = c.estimate.student.map_or("-".into(), |[l, h]| format!("[{}, {}]", super::finding::number(l), super::finding::number(h)));
+        let student = c.estimate.student.map_or("-".into(), |[l, h]| format!("[{}, {}]", number(l), number(h)));
         let [low, high] = c.estimate.bootstrap;
         vec![
             c.what.clone(),
-            super::finding::number(c.estimate.mean),
-            format!("[{}, {}]", super::finding::number(low), super::finding::number(high)),
+            number(c.estimate.mean),
+            format!("[{}, {}]", number(low), number(high)),
             student,
             c.estimate.units.len().to_string(),
             c.wants.words(),
@@ -190,7 +225,8 @@ fn finding(out: &mut String, f: &Finding) {
 }
 
 fn table(out: &mut String, t: &Table) {
-    let line = |cells: &[String]| format!("| {} |\n", cells.iter().map(|c| c.replace('|', "\\|")).collect::<Vec<_>>().join(" | "));
+    let line =
+        |cells: &[String]| format!("| {} |\n", cells.iter().map(|c| c.replace('|', "\\|")).collect::<Vec<_>>().join(" | "));
     out.push_str(&line(&t.columns));
     out.push_str(&format!("|{}\n", "---|".repeat(t.columns.len())));
     for row in &t.rows {

@@ -24,7 +24,12 @@ fn percent(i: u64) -> String {
 
 fn arms(m: &Measure<'_>) -> Vec<Arm> {
     let plan = m.context.plan();
-    m.context.scale.sizes.iter().flat_map(|size| m.context.seeds.iter().map(|s| plan.annealed(size, *s)).collect::<Vec<_>>()).collect()
+    m.context
+        .scale
+        .sizes
+        .iter()
+        .flat_map(|size| m.context.seeds.iter().map(|s| plan.annealed(size, *s)).collect::<Vec<_>>())
+        .collect()
 }
 
 /// Constant rate plus merging estimates or matches annealing.
@@ -148,8 +153,16 @@ pub fn p3(m: &Measure<'_>) -> anyhow::Result<Finding> {
     }
     let gap = |i: usize| move |a: &[f64]| (a[2 * i - 1] - a[end]) / (a[constant] - a[end]);
     let checks = vec![
-        Check::new("gap of PMA at 20 % of the decay to its end, over what annealing gains", Estimate::of(&all, gap(1)), Wants::Nothing),
-        Check::new("gap of PMA at 40 % of the decay to its end, over what annealing gains", Estimate::of(&all, gap(2)), Wants::Below(0.1)),
+        Check::new(
+            "gap of PMA at 20 % of the decay to its end, over what annealing gains",
+            Estimate::of(&all, gap(1)),
+            Wants::Nothing,
+        ),
+        Check::new(
+            "gap of PMA at 40 % of the decay to its end, over what annealing gains",
+            Estimate::of(&all, gap(2)),
+            Wants::Below(0.1),
+        ),
         Check::new("gain of merging at 20 % of the decay (nats)", Estimate::of(&all, gain(1)), Wants::Above(0.0)),
         Check::new("gain at 20 % minus gain at 60 % (nats)", Estimate::of(&all, |a| gain(1)(a) - gain(3)(a)), Wants::Above(0.0)),
         Check::new("gain at 60 % minus gain at 100 % (nats)", Estimate::of(&all, |a| gain(3)(a) - gain(5)(a)), Wants::Above(0.0)),

@@ -33,7 +33,8 @@ impl Forms {
     /// Mean over i != j, over the mean over i = j: 1 when all deviate alike, 0 when independently, below 0 when they complement each other.
     fn cross(&self) -> f64 {
         let n = self.forms.len();
-        let sum: f64 = (0..n).flat_map(|i| (0..n).filter(move |j| *j != i).map(move |j| (i, j))).map(|(i, j)| self.forms[i][j]).sum();
+        let sum: f64 =
+            (0..n).flat_map(|i| (0..n).filter(move |j| *j != i).map(move |j| (i, j))).map(|(i, j)| self.forms[i][j]).sum();
         sum / (n * (n - 1)) as f64 / self.own()
     }
 
@@ -84,7 +85,13 @@ fn places() -> [(&'static str, bool, Window); 3] {
 /// Deviations complement each other.
 pub fn p10(m: &Measure<'_>) -> anyhow::Result<Finding> {
     let (plan, size) = (m.context.plan(), m.context.scale.smallest());
-    let arms: Vec<Arm> = m.context.scale.sizes.iter().flat_map(|z| m.context.seeds.iter().map(|s| plan.annealed(z, *s)).collect::<Vec<_>>()).collect();
+    let arms: Vec<Arm> = m
+        .context
+        .scale
+        .sizes
+        .iter()
+        .flat_map(|z| m.context.seeds.iter().map(|s| plan.annealed(z, *s)).collect::<Vec<_>>())
+        .collect();
     m.context.ensure(&arms)?;
     let lab = m.lab(size)?;
     let mut found: Vec<Vec<Forms>> = Vec::new();
@@ -113,7 +120,11 @@ pub fn p10(m: &Measure<'_>) -> anyhow::Result<Finding> {
     let checks = vec![
         Check::new("normalised cross terms at the constant rate", cross(0), Wants::Below(0.25)),
         Check::new("normalised cross terms at 90 % of the decay", cross(2), Wants::Above(0.75)),
-        Check::new("d'Hd of the mean over that of the newest, constant rate (A.10: noise reduction beats lag below 1)", condition(0), Wants::Below(1.0)),
+        Check::new(
+            "d'Hd of the mean over that of the newest, constant rate (A.10: noise reduction beats lag below 1)",
+            condition(0),
+            Wants::Below(1.0),
+        ),
         Check::new(
             "loss: the best of three checkpoints minus their mean (nats), all sizes",
             Estimate::of(&inside, |a| a[0].min(a[1]).min(a[2]) - a[3]),
@@ -122,9 +133,10 @@ pub fn p10(m: &Measure<'_>) -> anyhow::Result<Finding> {
         Check::new("normalised cross terms at 50 % of the decay", cross(1), Wants::Nothing),
     ];
     let names = places();
-    let rows = names.iter().enumerate().map(|(i, (name, _, _))| {
-        vec![name.to_string(), with_interval(&cross(i)), with_interval(&condition(i))]
-    });
+    let rows = names
+        .iter()
+        .enumerate()
+        .map(|(i, (name, _, _))| vec![name.to_string(), with_interval(&cross(i)), with_interval(&condition(i))]);
     let rows: Vec<_> = rows.collect();
     let losses = vec![(0..4).map(|arm| arm_text(&inside, arm)).collect::<Vec<_>>()];
     let seed = m.context.seeds.first().copied().unwrap_or(1);
@@ -174,7 +186,8 @@ fn slice(m: &Measure<'_>, lab: &Lab<'_>, arm: &Arm, three: [u64; 3]) -> anyhow::
     let places: Vec<(f64, f64)> = points.iter().map(|p| place(p)).collect();
     let merged = (mean(&places.iter().map(|p| p.0).collect::<Vec<_>>()), mean(&places.iter().map(|p| p.1).collect::<Vec<_>>()));
     let reach = places.iter().map(|p| (p.0 - merged.0).hypot(p.1 - merged.1)).fold(0.0, f64::max) * 1.3;
-    let axis = |centre: f64| (0..side).map(|i| centre + reach * (2.0 * i as f64 / (side as f64 - 1.0) - 1.0)).collect::<Vec<f64>>();
+    let axis =
+        |centre: f64| (0..side).map(|i| centre + reach * (2.0 * i as f64 / (side as f64 - 1.0) - 1.0)).collect::<Vec<f64>>();
     let (xs, ys) = (axis(merged.0), axis(merged.1));
     let key = [bank.key(arm), format!("{three:?} {side}")];
     let values: Vec<Vec<f64>> = bank.remember(&["slice", &key[0], &key[1]], || {

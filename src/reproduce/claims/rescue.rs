@@ -85,7 +85,11 @@ pub fn p9(m: &Measure<'_>) -> anyhow::Result<Finding> {
     let enough = ends.len() >= LEAST;
     let wants = |w: Wants| if enough { w } else { Wants::Nothing };
     let mut checks = vec![
-        Check::new("share of PMA rescues that come back, over spikes and policies", Estimate::of_values(&pma), wants(Wants::Above(0.5))),
+        Check::new(
+            "share of PMA rescues that come back, over spikes and policies",
+            Estimate::of_values(&pma),
+            wants(Wants::Above(0.5)),
+        ),
         Check::new(
             "that share minus that of the single checkpoint (the control)",
             Estimate::of_values(&difference),
@@ -142,7 +146,8 @@ fn picture(events: &[Event], ends: &[Vec<f64>], losses: &[Vec<Vec<f64>>]) -> Str
     for (e, losses) in events.iter().zip(losses).take(3) {
         let (spike, title) = (e.lost.at as f64 + 1.0, format!("seed {}, same data, kept Adam", e.hot.train.seed));
         let from = ((e.lost.at as u64 + 1 - MARGIN) / HOT_EVERY * HOT_EVERY) as f64;
-        let curve = |loss: &[f64], start: f64| loss.iter().enumerate().map(|(i, l)| (start + 1.0 + i as f64, *l)).collect::<Vec<_>>();
+        let curve =
+            |loss: &[f64], start: f64| loss.iter().enumerate().map(|(i, l)| (start + 1.0 + i as f64, *l)).collect::<Vec<_>>();
         let most = (e.lost.before + 3.0, from - 150.0, from + 300.0);
         let mut chart = Chart::new(&title)
             .x("update")

@@ -25,9 +25,8 @@ pub fn p1(m: &Measure<'_>) -> anyhow::Result<Finding> {
         let at = READOUTS[index];
         let mut bars: [Vec<(f64, (f64, f64))>; 2] = Default::default();
         for size in &m.context.scale.sizes {
-            let units = m.units(|seed| {
-                Ok(vec![m.base(size, seed, &Window::single(at))?, m.base(size, seed, &Window::standard(at))?])
-            })?;
+            let units =
+                m.units(|seed| Ok(vec![m.base(size, seed, &Window::single(at))?, m.base(size, seed, &Window::standard(at))?]))?;
             let found = Estimate::of(&units, gain);
             wins.extend(found.units.iter().map(|g| f64::from(*g > 0.0)));
             rows.push(vec![
@@ -44,14 +43,19 @@ pub fn p1(m: &Measure<'_>) -> anyhow::Result<Finding> {
             checks.push(Check::new(format!("gain of size {} at {} (nats)", size.name, readout(index)), found, Wants::Above(0.0)));
         }
         let names: Vec<&str> = m.context.scale.sizes.iter().map(|s| s.name).collect();
-        let mut chart = Bars::new(&format!("at {} of the tokens", readout(index)), &names).x("size").y("validation loss (nats)").from_any();
+        let mut chart =
+            Bars::new(&format!("at {} of the tokens", readout(index)), &names).x("size").y("validation loss (nats)").from_any();
         for (name, bars) in ["latest", "PMA"].iter().zip(&bars) {
             let (values, ranges): (Vec<f64>, Vec<(f64, f64)>) = bars.iter().copied().unzip();
             chart = chart.bars_with_errors(name, &values, &ranges);
         }
         panels = panels.panel(chart);
     }
-    checks.push(Check::new("share of all runs and read-outs in which the merge is lower", Estimate::of_values(&wins), Wants::Above(0.99)));
+    checks.push(Check::new(
+        "share of all runs and read-outs in which the merge is lower",
+        Estimate::of_values(&wins),
+        Wants::Above(0.99),
+    ));
     let design = "Every size and seed at a constant rate; SMA of N = 10 checkpoints V0 = 0.5 % apart against the newest of them, at 69 % and \
         100 % of the tokens. The claim needs a gain above 0 at every size and read-out, and in every single run."
         .into();
@@ -62,11 +66,7 @@ pub fn p1(m: &Measure<'_>) -> anyhow::Result<Finding> {
         design,
         checks,
     )
-    .table(
-        "Gain (latest minus merged, nats a token)",
-        &["size", "read-out", "latest", "merged", "gain [95 %]", "by seed"],
-        rows,
-    )
+    .table("Gain (latest minus merged, nats a token)", &["size", "read-out", "latest", "merged", "gain [95 %]", "by seed"], rows)
     .picture("p1-gain-by-size", panels.svg()))
 }
 
@@ -103,7 +103,11 @@ pub fn p11(m: &Measure<'_>) -> anyhow::Result<Finding> {
         checks.push(Check::new(what, Estimate::of_values(&values), Wants::Nothing));
     }
     let shift: Vec<f64> = units.iter().map(|u| best(u, 1) - best(u, 0)).collect();
-    checks.push(Check::new("log2 of how much the best merged rate exceeds the best unmerged one", Estimate::of_values(&shift), Wants::Nothing));
+    checks.push(Check::new(
+        "log2 of how much the best merged rate exceeds the best unmerged one",
+        Estimate::of_values(&shift),
+        Wants::Nothing,
+    ));
     let mut rows = Vec::new();
     let (mut points, mut ranges): ([Vec<(f64, f64)>; 2], [Vec<(f64, f64)>; 2]) = Default::default();
     for (i, rate) in RATES.iter().enumerate() {

@@ -10,8 +10,12 @@ use crate::reproduce::stats::{Estimate, Unit, deviation, mean, median, quantile}
 use crate::reproduce::verdict::{Check, Wants};
 
 /// Arms of P7: beginning, part of the base's learning rate.
-const CONTINUED: [(Init, f64, &str); 4] =
-    [(Init::Latest, 1.0, "latest, 1x"), (Init::Pma, 1.0, "PMA, 1x"), (Init::Latest, 0.5, "latest, 0.5x"), (Init::Pma, 0.5, "PMA, 0.5x")];
+const CONTINUED: [(Init, f64, &str); 4] = [
+    (Init::Latest, 1.0, "latest, 1x"),
+    (Init::Pma, 1.0, "PMA, 1x"),
+    (Init::Latest, 0.5, "latest, 0.5x"),
+    (Init::Pma, 0.5, "PMA, 0.5x"),
+];
 
 /// Held-out loss on the shifted text of every arm of P7 after a part of its updates.
 fn continued(m: &Measure<'_>, seed: u64, part: u64) -> anyhow::Result<Vec<Scored>> {
@@ -59,20 +63,36 @@ pub fn p7(m: &Measure<'_>) -> anyhow::Result<Finding> {
     };
     let joined = both(first, last);
     let checks = vec![
-        Check::new("validation loss at the start: latest minus PMA (nats)", Estimate::of(first, |a| a[0] - a[1]), Wants::Above(0.0)),
-        Check::new("training loss of the first 5 %: latest minus PMA, 1x (nats)", Estimate::of(&begin, |a| a[0] - a[1]), Wants::Above(0.0)),
+        Check::new(
+            "validation loss at the start: latest minus PMA (nats)",
+            Estimate::of(first, |a| a[0] - a[1]),
+            Wants::Above(0.0),
+        ),
+        Check::new(
+            "training loss of the first 5 %: latest minus PMA, 1x (nats)",
+            Estimate::of(&begin, |a| a[0] - a[1]),
+            Wants::Above(0.0),
+        ),
         Check::new(
             "validation loss at the end: latest minus PMA, 1x, over the gap at the start",
             Estimate::of(&joined, |a| (a[4] - a[5]) / (a[0] - a[1])),
             Wants::Within(0.1),
         ),
-        Check::new("training loss of the last 5 %: latest minus PMA, 1x (nats)", Estimate::of(&end, |a| a[0] - a[1]), Wants::Nothing),
+        Check::new(
+            "training loss of the last 5 %: latest minus PMA, 1x (nats)",
+            Estimate::of(&end, |a| a[0] - a[1]),
+            Wants::Nothing,
+        ),
         Check::new(
             "learning rate of PMA: loss at the end at 0.5x minus at 1x, over what continued training gains",
             Estimate::of(&joined, |a| (a[7] - a[5]) / (a[1] - a[5])),
             Wants::Within(0.05),
         ),
-        Check::new("the same from the latest checkpoint", Estimate::of(&joined, |a| (a[6] - a[4]) / (a[0] - a[4])), Wants::Nothing),
+        Check::new(
+            "the same from the latest checkpoint",
+            Estimate::of(&joined, |a| (a[6] - a[4]) / (a[0] - a[4])),
+            Wants::Nothing,
+        ),
     ];
     let mut rows = Vec::new();
     for (part, units) in CT_READOUTS.iter().zip(&parts) {
@@ -152,7 +172,11 @@ pub fn p8(m: &Measure<'_>) -> anyhow::Result<Finding> {
         let (latest, pma) = (values(0), values(1));
         let difference: Vec<f64> = latest.iter().zip(&pma).map(|(l, p)| l - p).collect();
         let wants = if name == "spikes" { Wants::Nothing } else { Wants::Above(0.0) };
-        checks.push(Check::new(format!("{name} of the gradient norm: latest minus PMA"), Estimate::of_values(&difference), wants));
+        checks.push(Check::new(
+            format!("{name} of the gradient norm: latest minus PMA"),
+            Estimate::of_values(&difference),
+            wants,
+        ));
         let mut row = vec![format!("gradient norm: {name}")];
         row.extend((0..3).map(|i| number(mean(&values(i)))));
         rows.push(row);
