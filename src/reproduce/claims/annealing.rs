@@ -32,6 +32,7 @@ fn arms(m: &Measure<'_>) -> Vec<Arm> {
         .collect()
 }
 
+// Length: one experiment, told in order.
 /// Constant rate plus merging estimates or matches annealing.
 pub fn p2(m: &Measure<'_>) -> anyhow::Result<Finding> {
     m.context.ensure(&arms(m))?;
@@ -106,6 +107,7 @@ fn inside(at: u64) -> Window {
     Window { at, every: V0 / 2, n: N, rule: MergeRule::Sma }
 }
 
+// Length: one experiment, told in order.
 /// Merging early in the decay gives its end; the gain vanishes with the rate.
 pub fn p3(m: &Measure<'_>) -> anyhow::Result<Finding> {
     m.context.ensure(&arms(m))?;

@@ -82,6 +82,7 @@ fn places() -> [(&'static str, bool, Window); 3] {
     ]
 }
 
+// Length: one experiment, told in order.
 /// Deviations complement each other.
 pub fn p10(m: &Measure<'_>) -> anyhow::Result<Finding> {
     let (plan, size) = (m.context.plan(), m.context.scale.smallest());

@@ -63,6 +63,7 @@ fn above(loss: &[f64], lost: &Lost) -> f64 {
     median(&tail) - lost.before
 }
 
+// Length: one experiment, told in order.
 /// Merging three checkpoints rescues a diverged run.
 pub fn p9(m: &Measure<'_>) -> anyhow::Result<Finding> {
     let (events, runs) = events(m)?;

@@ -70,6 +70,7 @@ pub fn p1(m: &Measure<'_>) -> anyhow::Result<Finding> {
     .picture("p1-gain-by-size", panels.svg()))
 }
 
+// Length: one experiment, told in order.
 /// A higher stable learning rate gives a larger gain from merging.
 pub fn p11(m: &Measure<'_>) -> anyhow::Result<Finding> {
     let size = m.context.scale.smallest();

@@ -48,6 +48,7 @@ fn training(m: &Measure<'_>, first: u64, last: u64) -> anyhow::Result<Vec<Unit>>
     m.context.seeds.iter().map(losses).collect()
 }
 
+// Length: one experiment, told in order.
 /// PMA as the beginning of continued training.
 pub fn p7(m: &Measure<'_>) -> anyhow::Result<Finding> {
     let (plan, steps) = (m.context.plan(), m.context.scale.ct_steps);
@@ -145,6 +146,7 @@ fn spikes(norms: &[f64]) -> f64 {
     (BEFORE.min(norms.len())..norms.len()).filter(|i| norms[*i] > 2.0 * median(&norms[i - BEFORE..*i])).count() as f64
 }
 
+// Length: one experiment, told in order.
 /// PMA as the beginning of fine-tuning.
 pub fn p8(m: &Measure<'_>) -> anyhow::Result<Finding> {
     let (plan, size) = (m.context.plan(), m.context.scale.middle());
