@@ -1,5 +1,6 @@
 // Log-probability head. Per row, from logits l: lse = log sum exp l, log p(target) = l[target] - lse, entropy = lse - sum p l,
-// sum p^2.  Backward: dlogits = dlogp * (onehot(target) - p), in place: the one gradient that every objective shares.
+// sum p^2, hit = 1 where the target is the arg-max (the first, if several logits are highest), else 0.
+// Backward: dlogits = dlogp * (onehot(target) - p), in place: the one gradient that every objective shares.
 //   logits (R, stride), the first `vocab` columns count; backward writes 0 into the others     targets (R)     the rest (R)
 #import reduce
 #import grid
@@ -15,6 +16,7 @@ struct Dims { rows: u32, vocab: u32, stride4: u32, first_row: u32 }
 @group(0) @binding(7) var<storage, read_write> dlogits: array<vec4<f32>>;
 @group(0) @binding(8) var<storage, read>       dlogp:   array<f32>;
 @group(0) @binding(9) var<storage, read>       row_lse: array<f32>;
+@group(0) @binding(10) var<storage, read_write> hit:    array<f32>;
 
 const LOWEST = -1e30;
 
@@ -47,20 +49,30 @@ fn forward(@builtin(workgroup_id) group: vec3<u32>, @builtin(num_workgroups) gro
         mass2 += dot(e, e);
         weighted += dot(e, shifted);
     }
+    let at = dims.first_row + safe_row;
+    let target_column = min(targets[at], dims.vocab - 1u);
+    let four = logits[start + target_column / 4u];
+    let k = target_column % 4u;
+    let chosen = select(select(four.x, four.y, k == 1u), select(four.z, four.w, k == 3u), k >= 2u);
+    // Only where the target is highest: is one before it as high?
+    let search4 = select(0u, target_column / 4u + 1u, chosen >= m);
+    var tied = 0.0;
+    for (var c = lane; c < search4; c += LANES) {
+        let before = vec4<u32>(4u * c) + vec4<u32>(0u, 1u, 2u, 3u) < vec4<u32>(target_column);
+        let equal = before & (logits[start + c] >= vec4<f32>(m));
+        tied += dot(select(vec4<f32>(0.0), vec4<f32>(1.0), equal), vec4<f32>(1.0));
+    }
+    tied = row_sum(tied, local);
     mass = row_sum(mass, local);
     mass2 = row_sum(mass2, local);
     weighted = row_sum(weighted, local);
     if row < dims.rows && lane == 0u {
-        let at = dims.first_row + row;
-        let target_column = min(targets[at], dims.vocab - 1u);
-        let four = logits[start + target_column / 4u];
-        let k = target_column % 4u;
-        let chosen = select(select(four.x, four.y, k == 1u), select(four.z, four.w, k == 3u), k >= 2u);
         let log_mass = log(mass);
         logp[at] = chosen - m - log_mass;
         entropy[at] = log_mass - weighted / mass;
         sum_p2[at] = mass2 / (mass * mass);
         lse[at] = m + log_mass;
+        hit[at] = select(0.0, 1.0, chosen >= m && tied == 0.0);
     }
 }
 

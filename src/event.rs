@@ -115,8 +115,14 @@ pub struct Step {
     /// Mean entropy of the predictions, in nats.
     #[serde(with = "number")]
     pub entropy: f64,
-    /// Training tokens seen so far.
+    /// Share of the update's targets that were the most probable token.
+    #[serde(default, with = "number")]
+    pub mean_token_accuracy: f64,
+    /// Training tokens seen so far, padding left out.
     pub num_tokens: u64,
+    /// Passes over the training data so far.
+    #[serde(default, with = "number")]
+    pub epoch: f64,
     /// Throughput over the last updates.
     #[serde(with = "number")]
     pub tokens_per_second: f64,
@@ -142,6 +148,9 @@ pub struct Eval {
     /// exp(eval_loss).
     #[serde(with = "number")]
     pub perplexity: f64,
+    /// Share of the targets that were the most probable token.
+    #[serde(default, with = "number")]
+    pub eval_mean_token_accuracy: f64,
     /// Tokens scored.
     pub eval_tokens: u64,
     /// Wall time of the evaluation.
@@ -204,15 +213,24 @@ pub struct Rescue {
     pub from_steps: Vec<u64>,
     /// What was seen, in words.
     pub cause: String,
+    /// What was done differently than asked for, and why, in words; empty if nothing.
+    #[serde(default)]
+    pub remark: String,
+    /// First update that may have been part of the spike.
+    #[serde(default)]
+    pub onset: u64,
     /// Median loss before the spike.
     #[serde(with = "number")]
     pub loss_before: f64,
-    /// Loss at the spike.
+    /// Highest finite loss in it.
     #[serde(with = "number")]
     pub loss_at_spike: f64,
+    /// Validation loss of the weights that it goes on from.
+    #[serde(default, with = "optional_number")]
+    pub eval_loss: Option<f64>,
     /// `keep` or `reset`.
     pub optimizer: String,
-    /// Batches passed over.
+    /// Batches passed over by this rescue.
     pub skipped_batches: u64,
     /// Factor on the learning rate from now on.
     #[serde(with = "number")]
@@ -257,6 +275,12 @@ pub struct Finished {
     pub checkpoint: Option<PathBuf>,
     /// Mean, standard deviation, 99th percentile of grad_norm, and spikes over twice the running median.
     pub grad_norm: BTreeMap<String, f64>,
+    /// Loss spikes, those that passed included.
+    #[serde(default)]
+    pub spikes: u64,
+    /// How often the run went back to good weights.
+    #[serde(default)]
+    pub rescues: u64,
 }
 
 /// Something that a trainer is asked to do between two steps.

@@ -172,6 +172,42 @@ fn one_step_of_the_other_kernel_class_matches_pytorch() {
     CASES.iter().for_each(|case| one_step_matches(&gpu, case));
 }
 
+/// `hit` against a search of the logits, and the mean of an update against both.
+#[test]
+fn token_accuracy_is_the_share_of_arg_maxes() {
+    let gpu = gpu();
+    let case = "llama-gqa";
+    let golden = Golden::open(case);
+    let (shape, tokens) = (golden.shape("tokens"), golden.integers("tokens"));
+    let (batch, time) = (shape[0], shape[1]);
+    let model = open(&gpu, case, "config.json", time);
+    let s = set_up(&gpu, &model, batch, time, &tokens);
+    // Every other target is what the model thinks most probable, so that both answers occur.
+    let mut forward = Recording::new("golden");
+    transformer::record_forward(&mut forward, model.context(&gpu), &s.acts);
+    transformer::record_head(&mut forward, model.context(&gpu), &s.acts);
+    let forward = forward.finish(&gpu).unwrap();
+    gpu.write(&s.acts.hit, &vec![f32::NAN; batch * time]);
+    gpu.replay(&forward).unwrap();
+    let logits: Vec<f32> = gpu.read(&s.acts.logits).unwrap();
+    let stride = logits.len() / (batch * time);
+    let best: Vec<u32> = logits
+        .chunks(stride)
+        .map(|row| (1..model.config.vocab_size).fold(0, |best, v| if row[v] > row[best] { v } else { best }) as u32)
+        .collect();
+    let mut targets: Vec<u32> = (0..batch * time).map(|i| tokens[(i + 1) % tokens.len()]).collect();
+    targets.iter_mut().zip(&best).step_by(2).for_each(|(target, best)| *target = *best);
+    gpu.write(&s.acts.inputs.targets, &targets);
+    s.optimizer.clear(&gpu).unwrap();
+    gpu.replay(&s.pass).unwrap();
+    let want: Vec<f32> = targets.iter().zip(&best).map(|(target, best)| f32::from(u8::from(target == best))).collect();
+    assert_eq!(gpu.read::<f32>(&s.acts.hit).unwrap(), want);
+    let weights: Vec<f32> = gpu.read(&s.acts.inputs.weights).unwrap();
+    let mean: f64 = want.iter().zip(&weights).map(|(h, w)| f64::from(h * w)).sum();
+    let numbers: Vec<f32> = gpu.read(&s.acts.stats).unwrap();
+    assert!(mean > 0.3 && mean < 0.9 && (f64::from(numbers[stats::ACCURACY]) - mean).abs() < 1e-6, "{mean}");
+}
+
 #[test]
 fn ten_adamw_losses_match_pytorch() {
     let gpu = gpu();

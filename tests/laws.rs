@@ -74,12 +74,13 @@ fn batch(rows: &[Vec<u32>]) -> Batch {
         tokens: rows.iter().flat_map(|r| r[..seq_len].to_vec()).collect(),
         targets: rows.iter().flat_map(|r| r[1..].to_vec()).collect(),
         doc_start: vec![0; rows.len() * seq_len],
+        num_tokens: rows.len() * seq_len,
     }
 }
 
 /// One row that holds documents one after another, padded to `seq_len`; the last token of each predicts nothing.
 fn packed(documents: &[&[u32]], seq_len: usize) -> Batch {
-    let mut b = Batch { batch_size: 1, seq_len, tokens: vec![], targets: vec![], doc_start: vec![] };
+    let mut b = Batch { batch_size: 1, seq_len, tokens: vec![], targets: vec![], doc_start: vec![], num_tokens: 0 };
     for document in documents {
         let start = b.tokens.len() as u32;
         b.tokens.extend(*document);
@@ -87,6 +88,7 @@ fn packed(documents: &[&[u32]], seq_len: usize) -> Batch {
         b.doc_start.resize(b.tokens.len(), start);
     }
     let end = b.tokens.len() as u32;
+    b.num_tokens = b.tokens.len();
     b.tokens.resize(seq_len, 0);
     b.targets.resize(seq_len, IGNORE);
     b.doc_start.resize(seq_len, end);
@@ -100,6 +102,7 @@ fn stack(rows: &[Batch]) -> Batch {
         tokens: rows.iter().flat_map(|r| r.tokens.clone()).collect(),
         targets: rows.iter().flat_map(|r| r.targets.clone()).collect(),
         doc_start: rows.iter().flat_map(|r| r.doc_start.clone()).collect(),
+        num_tokens: rows.iter().map(|r| r.num_tokens).sum(),
     }
 }
 

@@ -220,6 +220,27 @@ fn starts_name_what_they_keep() {
     assert_ne!(losses(&by_step)[1], losses(&kept)[1]);
 }
 
+/// PMA-init: a run that begins from `merge:...` is the run that begins from what `lehr merge` writes.
+#[test]
+fn a_start_from_a_merge_is_merge_then_start() {
+    let place = Place::new();
+    train(&place, "parent", &["--merge-every=0"]);
+    let init =
+        |name: &str, more: &[&str]| json_lines(place.pretrain(name, &["--max-steps=6", "--lr-scheduler=constant"]).args(more));
+    let said = run(&mut place.lehr(["merge", "parent", "--last=2", "--every=8", "--at=16", "--method=wma", "--out=merged"]));
+    assert_eq!(said.code, Some(0), "{}", said.err);
+    let direct = init("direct", &["--init=merge:parent?last=2&every=8&at=16&method=wma"]);
+    let by_file = init("by-file", &["--init=merged"]);
+    assert_eq!(losses(&direct), losses(&by_file));
+    same_tensors(&place, "direct", "by-file", 6);
+    assert_eq!(kind(&direct, "Started")[0]["parent"], "wma of parent@8,16");
+    let config = std::fs::read_to_string(place.path("direct/config.toml")).unwrap();
+    assert!(config.contains("init = \"merge:/"), "{config}");
+    let kept = init("kept", &["--init=merge:parent?last=2&every=8&at=16&method=wma", "--init-optimizer=keep"]);
+    assert_eq!(losses(&kept)[0], losses(&direct)[0]);
+    assert_ne!(losses(&kept)[1], losses(&direct)[1]);
+}
+
 #[test]
 fn starts_that_cannot_work_are_refused() {
     let place = Place::new();
@@ -230,6 +251,8 @@ fn starts_that_cannot_work_are_refused() {
         (&["--init=nothing@7"], "--init nothing: there is no such run folder"),
         (&["--init=nothing"], "--init nothing: there is no such folder"),
         (&["--init=empty@3"], "--init empty: is not a run folder"),
+        (&["--init=merge:parent?last=7"], "--init: "),
+        (&["--init=merge:nothing?last=2"], "nothing"),
         (&["--init-optimizer=keep"], "--init-optimizer: says what becomes of moments after --init or --fork"),
         (&["--fork=parent@9"], "--fork parent@9: this run has no checkpoint at step 9"),
         (&["--fork=empty"], "--fork empty: is not a run folder"),

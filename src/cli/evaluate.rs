@@ -36,9 +36,6 @@ pub struct Args {
     adapter: Option<String>,
 }
 
-/// More tokens at once gain nothing on any adapter.
-const MAX_ROWS: usize = 32_768;
-
 /// Evaluate.
 pub fn run(args: &Args) -> anyhow::Result<i32> {
     anyhow::ensure!(args.batch_size > 0, "--batch-size 0: must be at least 1");
@@ -69,10 +66,7 @@ pub fn run(args: &Args) -> anyhow::Result<i32> {
     let Some(range) = range else { anyhow::bail!("--data: too little text to score") };
     let gpu = open::gpu(args.adapter.as_deref())?;
     let model = open::model(&gpu, &dir, &config, seq_len)?;
-    // The widest activation must fit into a binding; the result does not depend on the number of rows.
-    let widest = 4 * seq_len * (2 * config.model.intermediate_size).max(config.model.qkv_dim());
-    let fitting = (gpu.max_binding_bytes() as usize / widest).min(MAX_ROWS / seq_len).max(1);
-    let batch_size = args.batch_size.min(fitting);
+    let batch_size = open::fitting_rows(&gpu, &config.model, seq_len, args.batch_size);
     let scorer = Scorer::new(&gpu, &model, batch_size, seq_len)?;
     let begin = Instant::now();
     let most = if args.max_tokens == 0 { u64::MAX } else { args.max_tokens };

@@ -1,6 +1,8 @@
 //! `lehr generate`
 
 use super::{open, output};
+use crate::data::Tokenizer;
+use crate::data::chat::{self, Chat};
 use crate::model::Generator;
 use crate::ops::sample::Sampling;
 use std::io::{Read, Write};
@@ -15,6 +17,12 @@ pub struct Args {
     /// What to continue; read from standard input when absent.
     #[arg(long)]
     prompt: Option<String>,
+    /// Take the prompt as what a user says, and answer through the model's chat template.
+    #[arg(long)]
+    chat: bool,
+    /// With --chat: a system message to begin with.
+    #[arg(long, value_name = "TEXT", requires = "chat")]
+    system: Option<String>,
     /// Tokens to add at most.
     #[arg(long, default_value_t = 200)]
     max_new_tokens: usize,
@@ -44,6 +52,7 @@ pub struct Args {
 /// Tokens of a row at most.
 const MAX_ROOM: usize = 1 << 20;
 
+// Length: one thing after another.
 /// Generate.
 pub fn run(args: &Args) -> anyhow::Result<i32> {
     check(args)?;
@@ -51,7 +60,9 @@ pub fn run(args: &Args) -> anyhow::Result<i32> {
     let dir = open::model_folder(&args.model)?;
     let config = open::config(&dir)?;
     let tokenizer = open::tokenizer(&dir, &config)?;
-    let mut ids = tokenizer.encode(&prompt)?;
+    let asked = if args.chat { Some(conversation(args, &prompt, &tokenizer)?) } else { None };
+    let (text, end) = asked.unwrap_or((prompt.clone(), None));
+    let mut ids = tokenizer.encode(&text)?;
     if ids.is_empty() {
         ids.extend(config.tokens.bos.or(tokenizer.bos_id()).or(tokenizer.eos_id()));
     }
@@ -69,11 +80,12 @@ pub fn run(args: &Args) -> anyhow::Result<i32> {
     let generator = Generator::new(&gpu, &model, 1, room)?;
     let sampling =
         Sampling { temperature: args.temperature, top_k: args.top_k, top_p: args.top_p, min_p: args.min_p, seed: args.seed };
-    let stops = open::stops(&dir, &config, &tokenizer)?;
+    let mut stops = open::stops(&dir, &config, &tokenizer)?;
+    let mut until = Until::new(end, &tokenizer, &mut stops)?;
     let mut stream = tokenizer.decode_stream();
     let (mut text, mut tokens) = (String::new(), Vec::new());
     let mut out = std::io::stdout();
-    if !args.json {
+    if !args.json && !args.chat {
         write!(out, "{prompt}")?;
         out.flush()?;
     }
@@ -82,15 +94,15 @@ pub fn run(args: &Args) -> anyhow::Result<i32> {
             return Ok(false);
         }
         tokens.push(new[0]);
-        let piece = stream.push(new[0])?;
+        let (piece, ended) = until.push(&stream.push(new[0])?);
         if !args.json {
             write!(out, "{piece}")?;
             out.flush()?;
         }
         text.push_str(&piece);
-        Ok(true)
+        Ok(!ended)
     })?;
-    let rest = stream.finish()?;
+    let rest = until.finish(&stream.finish()?);
     text.push_str(&rest);
     if args.json {
         output::json_line(&serde_json::json!({ "prompt": prompt, "text": text, "prompt_tokens": ids, "tokens": tokens }))?;
@@ -98,6 +110,55 @@ pub fn run(args: &Args) -> anyhow::Result<i32> {
         writeln!(out, "{rest}")?;
     }
     Ok(0)
+}
+
+/// The conversation as text, and what is written behind the answer.
+fn conversation(args: &Args, prompt: &str, tokenizer: &Tokenizer) -> anyhow::Result<(String, Option<String>)> {
+    let now = crate::session::unix_time() as i64;
+    let (_, template) = chat::template_of(tokenizer, None, now)?;
+    let say = |role: &str, content: &str| serde_json::json!({"role": role, "content": content});
+    let system = args.system.iter().map(|text| say("system", text));
+    let chat = Chat { messages: system.chain([say("user", prompt.trim_end_matches('\n'))]).collect(), ..Chat::default() };
+    Ok((template.render(&chat, true)?.text, template.end_of_turn(&chat)))
+}
+
+/// Lets text through up to a text that ends it, and holds back what may become that.
+struct Until {
+    end: Option<String>,
+    held: String,
+    ended: bool,
+}
+
+impl Until {
+    /// An end that begins with a special token is a token that stops, and no text.
+    fn new(end: Option<String>, tokenizer: &Tokenizer, stops: &mut Vec<u32>) -> anyhow::Result<Self> {
+        let first = end.as_ref().map(|end| tokenizer.encode(end)).transpose()?.and_then(|ids| ids.first().copied());
+        let special = first.filter(|id| tokenizer.is_special(*id));
+        stops.extend(special);
+        Ok(Self { end: end.filter(|_| special.is_none()), held: String::new(), ended: false })
+    }
+
+    /// What may be shown by now, and whether the end has come.
+    fn push(&mut self, piece: &str) -> (String, bool) {
+        let Some(end) = &self.end else { return (piece.to_owned(), false) };
+        self.held.push_str(piece);
+        if let Some(at) = self.held.find(end.as_str()) {
+            self.ended = true;
+            return (self.held[..at].to_owned(), true);
+        }
+        let keep = end.char_indices().map(|(at, _)| at).filter(|at| self.held.ends_with(&end[..*at])).max().unwrap_or(0);
+        let rest = self.held.split_off(self.held.len() - keep);
+        (std::mem::replace(&mut self.held, rest), false)
+    }
+
+    /// What was held back when no more comes.
+    fn finish(mut self, rest: &str) -> String {
+        if self.ended {
+            return String::new();
+        }
+        self.held.push_str(rest);
+        self.held
+    }
 }
 
 /// The prompt as typed, or from standard input.
@@ -122,4 +183,33 @@ fn check(args: &Args) -> anyhow::Result<()> {
     anyhow::ensure!((0.0..=1.0).contains(&args.min_p), "--min-p {}: must lie between 0 and 1", args.min_p);
     anyhow::ensure!(args.max_new_tokens > 0, "--max-new-tokens 0: must be at least 1");
     Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn text_stops_before_its_end() {
+        let tokenizer = Tokenizer::bytes(true).unwrap();
+        let run = |end: &str, pieces: &[&str]| {
+            let mut until = Until::new(Some(end.into()), &tokenizer, &mut Vec::new()).unwrap();
+            let mut shown = Vec::new();
+            for piece in pieces {
+                let (text, ended) = until.push(piece);
+                shown.push(text);
+                if ended {
+                    break;
+                }
+            }
+            shown.push(until.finish(""));
+            shown
+        };
+        assert_eq!(run("\n\n", &["a\n", "b", "\n", "\n", "c"]), ["a", "\nb", "", "", ""]);
+        assert_eq!(run("\n\n", &["a", "\n"]), ["a", "", "\n"]);
+        assert_eq!(run("abab", &["xaba", "abab!"]), ["x", "ab", ""]);
+        let mut stops = Vec::new();
+        let mut until = Until::new(Some("<|endoftext|>\n".into()), &tokenizer, &mut stops).unwrap();
+        assert_eq!((until.push("<|end").0.as_str(), stops.as_slice()), ("<|end", &[256][..]));
+    }
 }

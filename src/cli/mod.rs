@@ -4,11 +4,16 @@ mod bench;
 mod doctor;
 mod evaluate;
 mod generate;
+mod judging;
+mod landscape;
+mod merge;
+mod merge_sweep;
 mod open;
 mod output;
 mod pretrain;
 mod reproduce;
 mod score;
+mod sft;
 
 use clap::{CommandFactory, FromArgMatches, Parser, Subcommand};
 
@@ -24,8 +29,14 @@ struct Cli {
 enum Commands {
     /// Train a model on text.
     Pretrain(Box<pretrain::Args>),
+    /// Fine-tune a model on conversations, or on prompts and completions.
+    Sft(Box<sft::Args>),
     /// Loss and perplexity of a model on text.
     Eval(evaluate::Args),
+    /// Average checkpoints along a training run.
+    Merge(Box<merge::Args>),
+    /// The loss on the plane through three checkpoints, and whether merging them pays.
+    Landscape(Box<landscape::Args>),
     /// Continue a prompt, streamed.
     Generate(generate::Args),
     /// Log-probability of every token of given texts or token ids, and gradients.
@@ -43,7 +54,7 @@ enum Commands {
 /// Run the command line; returns the exit code.
 pub fn main() -> i32 {
     let started = web_time::Instant::now();
-    let matches = match Cli::command().try_get_matches() {
+    let matches = match Cli::command().mut_subcommand("sft", sft::command).try_get_matches() {
         Ok(matches) => matches,
         Err(error) => {
             let code = error.exit_code();
@@ -65,7 +76,13 @@ pub fn main() -> i32 {
             Some((_, typed)) => pretrain::run(&args, typed, started),
             None => unreachable!("clap found the subcommand"),
         },
+        Commands::Sft(args) => match matches.subcommand() {
+            Some((_, typed)) => sft::run(&args, typed, started),
+            None => unreachable!("clap found the subcommand"),
+        },
         Commands::Eval(args) => evaluate::run(&args),
+        Commands::Merge(args) => merge::run(&args),
+        Commands::Landscape(args) => landscape::run(&args),
         Commands::Generate(args) => generate::run(&args),
         Commands::Score(args) => score::run(&args),
         Commands::Doctor(args) => doctor::run(&args),

@@ -1,5 +1,6 @@
 //! A model folder, opened for use.
 
+use crate::config::ModelConfig;
 use crate::data::Tokenizer;
 use crate::gpu::Gpu;
 use crate::model::hf_config::{self, HfConfig};
@@ -40,6 +41,16 @@ pub fn model(gpu: &Gpu, dir: &Path, config: &HfConfig, context: usize) -> anyhow
     let model = Model::new(gpu, &config.model, context)?;
     model.load(gpu, &WeightFiles::open(dir)?)?;
     Ok(model)
+}
+
+/// More tokens at once gain nothing on any adapter.
+const MAX_TOKENS: usize = 32_768;
+
+/// Rows of `seq_len` tokens that an evaluation computes at once, at most `wanted`: the widest activation must fit into a binding. The
+/// result does not depend on the number of rows.
+pub fn fitting_rows(gpu: &Gpu, config: &ModelConfig, seq_len: usize, wanted: usize) -> usize {
+    let widest = 4 * seq_len * (2 * config.intermediate_size).max(config.qkv_dim());
+    wanted.min((gpu.max_binding_bytes() as usize / widest).min(MAX_TOKENS / seq_len).max(1))
 }
 
 /// The tokenizer of a model folder; refused when it has tokens that the model does not know.

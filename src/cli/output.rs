@@ -1,6 +1,7 @@
 //! What people and scripts see: the progress line, JSON lines, the error line.
 
-use crate::event::{Event, Finished, Merged};
+use crate::config::Stage;
+use crate::event::{Event, Finished, Merged, Rescue};
 use crate::session::outlet::{Sink, Told};
 use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
 use std::io::{IsTerminal, Write};
@@ -53,6 +54,7 @@ struct Person {
     bar: ProgressBar,
     terminal: bool,
     max_steps: u64,
+    fine_tuning: bool,
     last_line: Option<Instant>,
     last_eval: Option<f64>,
     skip_rate: Option<(u64, f64)>,
@@ -64,7 +66,7 @@ impl Person {
         let target = if terminal { ProgressDrawTarget::stderr_with_hz(8) } else { ProgressDrawTarget::hidden() };
         let bar = ProgressBar::with_draw_target(None, target);
         bar.set_style(ProgressStyle::with_template("{msg}").unwrap_or_else(|_| ProgressStyle::default_spinner()));
-        Self { bar, terminal, max_steps: 0, last_line: None, last_eval: None, skip_rate: None }
+        Self { bar, terminal, max_steps: 0, fine_tuning: false, last_line: None, last_eval: None, skip_rate: None }
     }
 
     fn hear(&mut self, told: &Told<'_>) {
@@ -84,6 +86,7 @@ impl Person {
         match event {
             Event::Started(s) => {
                 self.max_steps = s.max_steps;
+                self.fine_tuning = s.stage == Stage::Sft.name();
                 self.say(&format!(
                     "{} on {}: {} parameters, {} training and {} validation tokens, {} tokens an update, ready after {:.1} s",
                     s.run.display(),
@@ -107,8 +110,12 @@ impl Person {
                     0.0
                 };
                 let eta = if per_step > 0.0 { duration(left * per_step) } else { "...".into() };
+                let accuracy = match self.fine_tuning {
+                    true => format!("  accuracy {:.1} %", 100.0 * s.mean_token_accuracy),
+                    false => String::new(),
+                };
                 let text = format!(
-                    "step {}/{}  loss {:.4}  grad_norm {:.3}  lr {:.2e}  {} tokens/s  MFU {:.0} %  {} left",
+                    "step {}/{}  loss {:.4}{accuracy}  grad_norm {:.3}  lr {:.2e}  {} tokens/s  MFU {:.0} %  {} left",
                     s.step,
                     self.max_steps,
                     s.loss,
@@ -139,7 +146,7 @@ impl Person {
                 ));
             }
             Event::Merged(m) => self.say(&merged(m)),
-            Event::Rescue(r) => self.say(&format!("step {}: {}: {} to step {}", r.step, r.cause, r.method, r.to_step)),
+            Event::Rescue(r) => self.say(&rescued(r)),
             Event::Sample(s) => self.say(&format!("step {}: {}{}", s.step, visible(&s.prompt), visible(&s.text))),
             Event::Checkpoint(c) => {
                 self.say(&format!("step {}: saved {} in {:.1} s", c.step, c.path.display(), c.save_seconds));
@@ -186,6 +193,38 @@ fn merged(m: &Merged) -> String {
     )
 }
 
+/// A rescue's line: what was seen, where the run goes on from, with what.
+fn rescued(r: &Rescue) -> String {
+    let steps: Vec<String> = r.from_steps.iter().map(u64::to_string).collect();
+    let weights = if steps.len() > 1 { format!(", the mean of steps {}", steps.join(", ")) } else { String::new() };
+    let loss = r.eval_loss.map_or(String::new(), |l| format!(" (validation loss {l:.4})"));
+    let moments = if r.optimizer == "reset" { "moments at zero" } else { "moments kept" };
+    let data = match r.skipped_batches {
+        0 => "the same batches once more".to_string(),
+        n => format!("{n} batches passed over"),
+    };
+    let remark = if r.remark.is_empty() { String::new() } else { format!("; {}", r.remark) };
+    format!(
+        "step {}: {}; rescue {}: back to step {}{weights}{loss}, {moments}, {data}, learning rate x {}{remark}",
+        r.step, r.cause, r.count, r.to_step, r.learning_rate_scale
+    )
+}
+
+/// What the gradient's norm was like, and how many spikes there were.
+fn steadiness(f: &Finished) -> Option<String> {
+    let [mean, std, p99, over] = ["mean", "std", "p99", "spikes"].map(|key| f.grad_norm.get(key).copied());
+    let plural = |n: u64, word: &str| format!("{n} {word}{}", if n == 1 { "" } else { "s" });
+    Some(format!(
+        "grad_norm: mean {:.3}, standard deviation {:.3}, 99th percentile {:.3}, {} over twice the running median; {}, {}",
+        mean?,
+        std?,
+        p99?,
+        over?,
+        plural(f.spikes, "loss spike"),
+        plural(f.rescues, "rescue")
+    ))
+}
+
 fn finished(f: &Finished) {
     let loss = f.eval_loss.map_or(String::new(), |l| format!(", validation loss {l:.4}"));
     note(&format!(
@@ -196,6 +235,9 @@ fn finished(f: &Finished) {
         duration(f.seconds),
         count(f.tokens_per_second as u64)
     ));
+    if let Some(text) = steadiness(f) {
+        note(&text);
+    }
     if let Some(path) = &f.checkpoint {
         note(&format!("checkpoint: {}", path.display()));
     }

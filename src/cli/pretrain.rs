@@ -6,7 +6,7 @@ use crate::event::{Event, Finished};
 use crate::session::begin;
 use crate::session::control::INTERRUPTED;
 use crate::session::outlet::{Sink, Told};
-use crate::session::{Start, dry_run, pretrain};
+use crate::session::{Start, dry_run, train};
 use crate::vfs::human_bytes;
 use clap::ArgMatches;
 use std::path::PathBuf;
@@ -17,10 +17,10 @@ use web_time::Instant;
 pub struct Args {
     /// Model and recipe together: nano, tiny, small, smollm2-135m, qwen2.5-0.5b, qwen3-0.6b or llama3.2-1b.
     #[arg(long)]
-    preset: Option<String>,
+    pub(super) preset: Option<String>,
     /// A TOML file of settings, as `config.toml` in a run folder.
     #[arg(long, value_name = "FILE")]
-    config: Option<PathBuf>,
+    pub(super) config: Option<PathBuf>,
     /// Folder of the new run; runs/pretrain-NNN when absent.
     #[arg(long, value_name = "DIR")]
     run: Option<PathBuf>,
@@ -42,7 +42,16 @@ pub struct Args {
 
 /// Settings from all layers; `typed` tells which flags were really given.
 pub fn settings(preset: Option<&str>, config: Option<&PathBuf>, typed: &ArgMatches) -> anyhow::Result<Settings> {
-    let mut layers = Layers::default();
+    layered(Layers::default(), preset, config, typed)
+}
+
+/// The same over given defaults.
+pub(super) fn layered(
+    mut layers: Layers,
+    preset: Option<&str>,
+    config: Option<&PathBuf>,
+    typed: &ArgMatches,
+) -> anyhow::Result<Settings> {
     if let Ok(Some(fork)) = typed.try_get_one::<String>("fork") {
         // A fork is its parent's settings, but for what is said.
         layers.file(&begin::settings_of_fork(fork)?)?;
@@ -61,6 +70,16 @@ pub fn settings(preset: Option<&str>, config: Option<&PathBuf>, typed: &ArgMatch
 /// Train.
 pub fn run(args: &Args, typed: &ArgMatches, started: Instant) -> anyhow::Result<i32> {
     let settings = settings(args.preset.as_deref(), args.config.as_ref(), typed)?;
+    anyhow::ensure!(
+        settings.sft.is_none(),
+        "{}: has a section [sft], which is for fine-tuning; use lehr sft",
+        if args.config.is_some() { "--config" } else { "--fork" }
+    );
+    start(args, settings, typed, started)
+}
+
+/// Train by these settings, or say what it would take.
+pub(super) fn start(args: &Args, settings: Settings, typed: &ArgMatches, started: Instant) -> anyhow::Result<i32> {
     let start = Start { run: args.run.clone(), resume: args.resume.clone(), control: args.control };
     if let Some(run) = &args.resume {
         refuse_flags_on_resume(run, typed)?;
@@ -68,7 +87,7 @@ pub fn run(args: &Args, typed: &ArgMatches, started: Instant) -> anyhow::Result<
     if args.dry_run {
         return plan(&settings, args.json);
     }
-    let finished = pretrain(settings, &start, output::sink(args.json), started)?;
+    let finished = train(settings, &start, output::sink(args.json), started)?;
     Ok(exit_code(&finished))
 }
 
@@ -176,7 +195,7 @@ pub fn demo(args: &DemoArgs, started: Instant) -> anyhow::Result<i32> {
         inner(told);
     });
     let start = Start { run: Some(run), ..Start::default() };
-    let finished = pretrain(settings, &start, sink, started)?;
+    let finished = train(settings, &start, sink, started)?;
     let samples = samples.borrow();
     if let (Some(first), Some(last)) = (samples.first(), samples.last()) {
         output::line(&format!("\nbefore training:\n{}\n", indent(&first.text)))?;

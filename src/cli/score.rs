@@ -134,7 +134,7 @@ fn row_batch(tokens: &[u32], time: usize) -> Batch {
     let mut row = tokens.to_vec();
     row.resize(time, 0);
     let targets = (0..time).map(|i| tokens.get(i + 1).copied().unwrap_or(IGNORE)).collect();
-    Batch { batch_size: 1, seq_len: time, tokens: row, targets, doc_start: vec![0; time] }
+    Batch { batch_size: 1, seq_len: time, tokens: row, targets, doc_start: vec![0; time], num_tokens: tokens.len() }
 }
 
 fn scored(tokens: &[u32], logp: &[f32], entropy: &[f32]) -> Scored {

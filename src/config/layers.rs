@@ -1,6 +1,6 @@
 //! default < preset < config file < flags actually typed.
 
-use super::Settings;
+use super::{Settings, SftSettings};
 use clap::{ArgMatches, Args, Command, FromArgMatches, parser::ValueSource};
 use std::path::Path;
 use toml::{Table, Value};
@@ -14,6 +14,19 @@ const PRESETS: &[(&str, &str)] = &[
     ("qwen2.5-0.5b", include_str!("../../assets/presets/qwen2.5-0.5b.toml")),
     ("qwen3-0.6b", include_str!("../../assets/presets/qwen3-0.6b.toml")),
     ("llama3.2-1b", include_str!("../../assets/presets/llama3.2-1b.toml")),
+];
+
+/// Training settings of `lehr sft` that differ from those of `lehr pretrain`. TRL's, but for a learning rate that suits models of less
+/// than a billion parameters, and a short warm-up for moments that begin at zero. A `seq_len` of 0 is the model's context, at most 1024.
+pub const SFT_DEFAULTS: &[(&str, &str)] = &[
+    ("seq_len", "0"),
+    ("batch_size", "8"),
+    ("learning_rate", "1e-4"),
+    ("min_learning_rate", "0.0"),
+    ("lr_scheduler", "linear"),
+    ("warmup_steps", "10"),
+    ("adam_beta2", "0.999"),
+    ("weight_decay", "0.0"),
 ];
 
 /// Names of the presets, smallest model first.
@@ -33,6 +46,20 @@ impl Default for Layers {
 }
 
 impl Layers {
+    /// The defaults of `lehr sft`.
+    ///
+    /// # Errors
+    /// Only if those defaults were none, which would be a defect.
+    pub fn sft() -> anyhow::Result<Self> {
+        let mut layers = Self { table: to_table(&Settings { sft: Some(SftSettings::default()), ..Settings::default() }) };
+        let lines = SFT_DEFAULTS.iter().map(|(field, value)| match value.parse::<f64>() {
+            Ok(_) => format!("{field} = {value}\n"),
+            Err(_) => format!("{field} = \"{value}\"\n"),
+        });
+        layers.overlay(&("[train]\n".to_owned() + &lines.collect::<String>()), "defaults")?;
+        Ok(layers)
+    }
+
     /// Lay a preset over what is there.
     ///
     /// # Errors
@@ -56,7 +83,16 @@ impl Layers {
         let bytes = std::fs::read(path).map_err(|e| anyhow::anyhow!("--config {shown}: {e}"))?;
         let text = String::from_utf8(bytes)
             .map_err(|e| anyhow::anyhow!("{shown}: not UTF-8 at byte {}; save it as UTF-8", e.utf8_error().valid_up_to()))?;
-        self.overlay(text.trim_start_matches('\u{feff}'), &shown.to_string())
+        let text = text.trim_start_matches('\u{feff}');
+        self.overlay(text, &shown.to_string())?;
+        // Who writes down a number of updates and no number of epochs wants those updates.
+        let says = |section: &str, field: &str| {
+            text.parse::<Table>().is_ok_and(|t| t.get(section).is_some_and(|fields| fields.get(field).is_some()))
+        };
+        if self.table.contains_key("sft") && says("train", "max_steps") && !says("sft", "num_train_epochs") {
+            self.set("sft", "num_train_epochs", Value::Float(0.0));
+        }
+        Ok(())
     }
 
     /// Lay TOML text over what is there; `source` names it in errors.
@@ -72,6 +108,12 @@ impl Layers {
             };
             if known.is_empty() {
                 anyhow::bail!("{source}: [{section}]: no such section{}", nearest_section(&section));
+            }
+            if !self.table.contains_key(&section) {
+                // The one section that is not always there.
+                self.table.extend(
+                    to_table(&Settings { sft: Some(SftSettings::default()), ..Settings::default() }).remove_entry(&section),
+                );
             }
             for (field, value) in fields {
                 if !known.contains(&field) {
@@ -100,7 +142,11 @@ impl Layers {
             };
             anyhow::ensure!(number <= i64::MAX as u64, "--{} {number}: must be at most {}", id.replace('_', "-"), i64::MAX);
         }
-        let typed = to_table(&Settings::from_arg_matches(matches)?);
+        let mut typed = Settings::from_arg_matches(matches)?;
+        if self.table.contains_key("sft") && matches.try_contains_id("packing").is_ok() {
+            typed.sft = Some(SftSettings::from_arg_matches(matches)?);
+        }
+        let typed = to_table(&typed);
         for (section, fields) in &typed {
             for (field, value) in fields.as_table().into_iter().flatten() {
                 if matches.value_source(field) == Some(ValueSource::CommandLine) {
@@ -158,6 +204,7 @@ fn known_fields(section: &str) -> Vec<String> {
         "start" => super::StartSettings::augment_args(command),
         "merge" => super::MergeSettings::augment_args(command),
         "rescue" => super::RescueSettings::augment_args(command),
+        "sft" => SftSettings::augment_args(command),
         "device" => super::DeviceSettings::augment_args(command),
         _ => return Vec::new(),
     };
@@ -165,7 +212,7 @@ fn known_fields(section: &str) -> Vec<String> {
 }
 
 fn nearest_section(typed: &str) -> String {
-    let sections: Vec<String> = to_table(&Settings::default()).keys().cloned().collect();
+    let sections: Vec<String> = to_table(&Settings::default()).keys().cloned().chain(["sft".to_owned()]).collect();
     for section in &sections {
         if known_fields(section).iter().any(|f| f == typed) {
             return format!("; {typed} belongs to [{section}]");

@@ -6,12 +6,14 @@ mod layers;
 mod merge;
 mod model;
 mod rescue;
+mod sft;
 mod validate;
 
-pub use layers::{Layers, preset_names};
+pub use layers::{Layers, SFT_DEFAULTS, preset_names};
 pub use merge::{MergeMethod, MergeSettings, OptimizerState, RingPlace, StartSettings};
 pub use model::{Architecture, Llama3Scaling, ModelConfig};
 pub use rescue::{Rescue, RescueData, RescueOptimizer, RescueSettings};
+pub use sft::{SftSettings, Stage};
 
 use clap::{Args, ValueEnum};
 use serde::{Deserialize, Serialize};
@@ -45,6 +47,10 @@ pub struct Settings {
     /// What happens when it diverges.
     #[command(flatten)]
     pub rescue: RescueSettings,
+    /// How rows of messages become batches; only a run of `lehr sft` has this section.
+    #[arg(skip)]
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub sft: Option<SftSettings>,
     /// Where it runs.
     #[command(flatten)]
     pub device: DeviceSettings,
@@ -270,8 +276,16 @@ default_from_clap!(
     StartSettings,
     MergeSettings,
     RescueSettings,
+    SftSettings,
     DeviceSettings
 );
+
+impl Settings {
+    /// What the run does.
+    pub fn stage(&self) -> Stage {
+        if self.sft.is_some() { Stage::Sft } else { Stage::Pretrain }
+    }
+}
 
 impl ModelSettings {
     /// The full shape for a tokenizer's vocabulary and a context length.

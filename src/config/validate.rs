@@ -21,7 +21,11 @@ impl Settings {
         };
         at_least_one("max-steps", t.max_steps)?;
         at_least_one("batch-size", t.batch_size as u64)?;
-        at_least_one("seq-len", t.seq_len as u64)?;
+        // Fine-tuning takes 0 as "the model's context", until the model is known.
+        if self.sft.is_none() || t.seq_len > 0 {
+            at_least_one("seq-len", t.seq_len as u64)?;
+        }
+        self.validate_sft()?;
         // More than 2^28 tokens would not fit into the host's memory, let alone give an update in a lifetime.
         anyhow::ensure!(
             (t.batch_size as u64).saturating_mul(t.seq_len as u64) <= 1 << 28,
@@ -98,6 +102,19 @@ impl Settings {
             anyhow::bail!("{problem}");
         }
         anyhow::ensure!(s.keep_last >= 2, "--keep-last {}: must be at least 2, so that a bad newest one is no loss", s.keep_last);
+        Ok(())
+    }
+    fn validate_sft(&self) -> anyhow::Result<()> {
+        let Some(sft) = &self.sft else { return Ok(()) };
+        let epochs = sft.num_train_epochs;
+        anyhow::ensure!(
+            (0.0..=1e6).contains(&epochs),
+            "--num-train-epochs {epochs}: must be above 0 and at most a million, or 0 to go by --max-steps"
+        );
+        anyhow::ensure!(
+            self.start.init.is_some() || self.start.fork.is_some(),
+            "--init: fine-tuning begins from a model; name its folder, or a run (RUN, RUN@STEP)"
+        );
         Ok(())
     }
 }

@@ -38,6 +38,8 @@ pub struct Batch {
     pub targets: Vec<u32>,
     /// The place in the row, 0 to `seq_len` - 1, where the input's document begins: attention reaches back to there and no further.
     pub doc_start: Vec<u32>,
+    /// Inputs that are no padding.
+    pub num_tokens: usize,
 }
 
 impl Dataset {
@@ -115,6 +117,7 @@ impl TokenRange {
             batch.targets.push(if last_of_document { IGNORE } else { ids[i + 1] });
             batch.doc_start.push(doc_start as u32);
         }
+        batch.num_tokens += inputs;
         let padded = batch.tokens.len() + seq_len - inputs;
         batch.tokens.resize(padded, 0);
         batch.targets.resize(padded, IGNORE);
@@ -131,7 +134,7 @@ impl Batch {
     fn with_capacity(batch_size: usize, seq_len: usize) -> Self {
         let n = batch_size * seq_len;
         let (tokens, targets, doc_start) = (Vec::with_capacity(n), Vec::with_capacity(n), Vec::with_capacity(n));
-        Self { batch_size, seq_len, tokens, targets, doc_start }
+        Self { batch_size, seq_len, tokens, targets, doc_start, num_tokens: 0 }
     }
 }
 

@@ -7,6 +7,7 @@
 //! Input is hostile until proven otherwise: every reader has a bound, nothing panics, and what is skipped is counted in [`Notices`].
 
 mod batches;
+pub mod chat;
 mod corpus;
 mod shards;
 mod source;

@@ -18,6 +18,9 @@ pub trait Source: Send {
 
     /// (tokens for training, for validation)
     fn tokens(&self) -> (u64, u64);
+
+    /// Passes over the training data behind the first `n` batches of `batch_size` rows.
+    fn epochs(&self, n: u64, batch_size: usize) -> f64;
 }
 
 /// Running text, every next token of which counts the same: pre-training.
@@ -55,5 +58,9 @@ impl Source for TextSource {
 
     fn tokens(&self) -> (u64, u64) {
         self.tokens
+    }
+
+    fn epochs(&self, n: u64, batch_size: usize) -> f64 {
+        self.order.epochs_at(n.saturating_mul(batch_size as u64))
     }
 }

@@ -5,6 +5,7 @@
 //! gives the same ids; the crate stays the reference, and the tests compare the two.
 
 mod build;
+mod chat;
 mod files;
 mod stream;
 mod words;

@@ -111,6 +111,8 @@ pub struct Activations<T> {
     pub sum_p2: T,
     /// (R) log sum exp of the logits
     pub lse: T,
+    /// (R) 1 where the target is the arg-max, else 0
+    pub hit: T,
     /// (R) d loss / d log pi(target)
     pub dlogp: T,
     /// `ops::objective::stats`
@@ -189,6 +191,7 @@ impl<T: Clone> Activations<T> {
             entropy: make("entropy", &[r]),
             sum_p2: make("sum_p2", &[r]),
             lse: make("lse", &[r]),
+            hit: make("hit", &[r]),
             dlogp: make("dlogp", &[r]),
             stats: make("stats", &[stats::LEN]),
             gradients: training.then(|| Gradients {
@@ -213,7 +216,8 @@ impl Activations<Tensor> {
 
     /// What the head says of each row.
     pub fn row_stats(&self) -> RowStats {
-        RowStats { logp: self.logp.clone(), entropy: self.entropy.clone(), sum_p2: self.sum_p2.clone(), lse: self.lse.clone() }
+        let [logp, entropy, sum_p2, lse, hit] = [&self.logp, &self.entropy, &self.sum_p2, &self.lse, &self.hit].map(Clone::clone);
+        RowStats { logp, entropy, sum_p2, lse, hit }
     }
 }
 

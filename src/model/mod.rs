@@ -78,6 +78,12 @@ impl Model {
     /// # Errors
     /// Missing, unexpected or differently shaped tensors, values that are not finite, or files that cannot be read.
     pub fn load(&self, gpu: &Gpu, files: &WeightFiles) -> anyhow::Result<()> {
+        self.check(files)?;
+        self.fill(gpu, &self.values, &mut |name, shape| files.read_f32(name, shape))
+    }
+
+    /// Refuse files that do not belong to this shape.
+    fn check(&self, files: &WeightFiles) -> anyhow::Result<()> {
         let tied = self.config.tie_word_embeddings;
         let ignorable = |name: &str| (tied && name == "lm_head.weight") || name.ends_with("rotary_emb.inv_freq");
         files.expect(&self.names(), &ignorable)?;
@@ -89,7 +95,46 @@ impl Model {
                 crate::vfs::shown(files.dir())
             );
         }
-        self.fill(gpu, &self.values, &mut |name, shape| files.read_f32(name, shape))
+        Ok(())
+    }
+
+    /// All values of a Hugging Face folder one after another, in order of declaration, on the host: for [`Model::set`].
+    ///
+    /// # Errors
+    /// As [`Model::load`].
+    pub fn read(&self, files: &WeightFiles) -> anyhow::Result<Vec<f32>> {
+        self.check(files)?;
+        let mut all = Vec::with_capacity(self.parameters.specs().iter().map(Spec::len).sum());
+        for (name, shape, _) in self.parameters.specs().iter().flat_map(Spec::ranges) {
+            all.extend(files.read_f32(name, shape)?);
+        }
+        Ok(all)
+    }
+
+    /// Put values onto the device that stand one after another in order of declaration.
+    ///
+    /// # Panics
+    /// When there are not as many as the model has (a defect of the caller).
+    pub fn set(&self, gpu: &Gpu, all: &[f32]) {
+        let mut rest = all;
+        for (spec, tensor) in self.parameters.tensors(&self.values) {
+            let (own, others) = rest.split_at(spec.len());
+            gpu.write(&tensor, own);
+            rest = others;
+        }
+        assert!(rest.is_empty(), "{} values too many", rest.len());
+    }
+
+    /// All values from the device, one after another in order of declaration.
+    ///
+    /// # Errors
+    /// A device fault.
+    pub fn get(&self, gpu: &Gpu) -> anyhow::Result<Vec<f32>> {
+        let mut all = Vec::new();
+        for (_, tensor) in self.parameters.tensors(&self.values) {
+            all.extend(gpu.read::<f32>(&tensor)?);
+        }
+        Ok(all)
     }
 
     /// Fill an arena (values, or a moment) tensor by tensor; `read` gives the numbers of (Hugging Face name, shape).

@@ -90,7 +90,7 @@ pub(super) fn record_qkv(r: &mut Recording, m: Context<'_>, w: &Block<Tensor>, a
     rope::forward(r, gpu, m.rotated_heads(), positions, m.rope_table, &a.qkv);
 }
 
-/// The head over all rows, chunk by chunk: log pi(target), entropy, sum p^2 of each row, no gradient.
+/// The head over all rows, chunk by chunk: log pi(target), entropy, sum p^2, hit of each row, no gradient.
 pub fn record_head(r: &mut Recording, m: Context<'_>, acts: &Activations<Tensor>) {
     for (chunk, logits, head_in) in chunks(m, acts) {
         matmul::forward(r, m.gpu, &head_in, m.weights.output(), &logits, Extra::None);
@@ -107,7 +107,7 @@ pub fn record_head_and_loss(r: &mut Recording, m: Context<'_>, acts: &Activation
         let span = (chunk.first_row, chunk.rows);
         matmul::forward(r, gpu, &head_in, m.weights.output(), &logits, Extra::None);
         logprob::forward(r, gpu, chunk, &logits, &acts.inputs.targets, &rows);
-        objective::cross_entropy(r, gpu, span, &rows.logp, &rows.entropy, &acts.inputs.weights, &acts.dlogp, &acts.stats);
+        objective::cross_entropy(r, gpu, span, &rows, &acts.inputs.weights, &acts.dlogp, &acts.stats);
         logprob::backward(r, gpu, chunk, &logits, &acts.inputs.targets, &acts.dlogp, &rows.lse);
         matmul::backward_input(r, gpu, &logits, m.weights.output(), &d_head_in, false);
         matmul::backward_weight(r, gpu, &logits, &head_in, grads.output());

@@ -1,4 +1,4 @@
-//! Log-probability head: log pi(target), entropy, sum p^2 and, in place, dlogits = dlogp * (onehot - p).          shaders/logprob.wgsl
+//! Log-probability head: log pi(target), entropy, sum p^2, whether the target is the arg-max and, in place, dlogits = dlogp * (onehot - p).          shaders/logprob.wgsl
 //!
 //! Every objective of lehr sees the model through log pi(target) alone, so this backward serves them all (DESIGN 2.6).
 
@@ -22,6 +22,8 @@ pub struct RowStats {
     pub sum_p2: Tensor,
     /// log sum exp of the logits.
     pub lse: Tensor,
+    /// 1 where the target is the arg-max (the first, if several logits are highest), else 0: what token accuracy averages.
+    pub hit: Tensor,
 }
 
 /// The rows of a chunk: `logits` is (rows, stride); its row 0 is row `first_row` of `targets` and of the statistics.
@@ -37,10 +39,17 @@ pub struct Chunk {
 
 /// Statistics of each row of a chunk of logits.
 pub fn forward(r: &mut Recording, gpu: &Gpu, chunk: Chunk, logits: &Tensor, targets: &Tensor, out: &RowStats) {
-    let RowStats { logp, entropy, sum_p2, lse } = out;
+    let RowStats { logp, entropy, sum_p2, lse, hit } = out;
     let (dims, lanes, groups, cost) = shape(gpu, chunk, logits);
-    let bindings: &[(&str, &Tensor)] =
-        &[("logits", logits), ("targets", targets), ("logp", logp), ("entropy", entropy), ("sum_p2", sum_p2), ("lse", lse)];
+    let bindings: &[(&str, &Tensor)] = &[
+        ("logits", logits),
+        ("targets", targets),
+        ("logp", logp),
+        ("entropy", entropy),
+        ("sum_p2", sum_p2),
+        ("lse", lse),
+        ("hit", hit),
+    ];
     r.run(gpu, &SHADER, "forward", &row_constants(lanes), dims, bindings, groups, cost);
 }
 
@@ -74,13 +83,14 @@ fn shape(gpu: &Gpu, chunk: Chunk, logits: &Tensor) -> (Dims, u32, [u32; 3], Cost
 
 /// The same arithmetic in f64, one row.
 pub mod twin {
-    /// (log p(target), entropy, sum p^2, lse)
-    pub fn forward(logits: &[f64], target: usize) -> (f64, f64, f64, f64) {
+    /// (log p(target), entropy, sum p^2, lse, hit)
+    pub fn forward(logits: &[f64], target: usize) -> (f64, f64, f64, f64, f64) {
         let m = logits.iter().copied().fold(f64::NEG_INFINITY, f64::max);
         let lse = m + logits.iter().map(|l| (l - m).exp()).sum::<f64>().ln();
         let p: Vec<f64> = logits.iter().map(|l| (l - lse).exp()).collect();
         let entropy = p.iter().zip(logits).map(|(p, l)| p * (lse - l)).sum();
-        (logits[target] - lse, entropy, p.iter().map(|p| p * p).sum(), lse)
+        let hit = f64::from(u8::from(logits.iter().position(|l| *l == m) == Some(target)));
+        (logits[target] - lse, entropy, p.iter().map(|p| p * p).sum(), lse, hit)
     }
 
     /// dlogits
@@ -104,23 +114,28 @@ fn check(gpu: &Gpu, case: &mut Case) -> anyhow::Result<()> {
         row[vocab..].fill(f32::NAN);
     }
     let targets: Vec<u32> = (0..total).map(|_| case.int(0, vocab - 1) as u32).collect();
+    // Chance seldom draws the arg-max: every third target is one, tied with another before or behind it.
+    for (row, target) in logits.chunks_mut(stride).zip(&targets[first_row..]).step_by(3) {
+        row[*target as usize] = row[..vocab].iter().copied().fold(f32::NEG_INFINITY, f32::max);
+    }
     let dlogp = case.normals(total, 1.0);
     let (t, d) = (case.upload_u32(gpu, "targets", &targets), case.upload(gpu, "dlogp", &[total], &dlogp));
     let l = case.upload(gpu, "logits", &[rows, stride], &logits);
     let zeros = vec![0.0; total];
     let out = |name: &str| case.upload(gpu, name, &[total], &zeros);
-    let stats = RowStats { logp: out("logp"), entropy: out("entropy"), sum_p2: out("sum_p2"), lse: out("lse") };
+    let (logp, entropy, sum_p2, lse, hit) = (out("logp"), out("entropy"), out("sum_p2"), out("lse"), out("hit"));
+    let stats = RowStats { logp, entropy, sum_p2, lse, hit };
     let chunk = Chunk { rows, first_row, vocab };
     case.replay(gpu, |r| {
         forward(r, gpu, chunk, &l, &t, &stats);
         backward(r, gpu, chunk, &l, &t, &d, &stats.lse);
     })?;
-    let mut want = [vec![0.0; first_row], vec![0.0; first_row], vec![0.0; first_row], vec![0.0; first_row]];
+    let mut want: [Vec<f64>; 5] = std::array::from_fn(|_| vec![0.0; first_row]);
     let mut dwant = Vec::new();
     for (i, row) in logits.chunks(stride).enumerate() {
         let (row, target) = (wide(&row[..vocab]), targets[first_row + i] as usize);
-        let (a, b, c, e) = twin::forward(&row, target);
-        for (list, value) in want.iter_mut().zip([a, b, c, e]) {
+        let (a, b, c, e, h) = twin::forward(&row, target);
+        for (list, value) in want.iter_mut().zip([a, b, c, e, h]) {
             list.push(value);
         }
         dwant.extend(twin::backward(&row, target, f64::from(dlogp[first_row + i])));
@@ -138,6 +153,7 @@ fn check(gpu: &Gpu, case: &mut Case) -> anyhow::Result<()> {
         }
     }
     case.compare(gpu, &stats.lse, &want[3])?;
+    case.compare(gpu, &stats.hit, &want[4])?;
     case.compare(gpu, &l, &dwant)
 }
 
@@ -157,7 +173,7 @@ mod tests {
     #[test]
     fn gradient_size_from_sum_of_squares() {
         let logits = probe(13);
-        let (logp, _, sum_p2, _) = twin::forward(&logits, 2);
+        let (logp, _, sum_p2, _, _) = twin::forward(&logits, 2);
         let size = twin::backward(&logits, 2, -0.3).iter().map(|d| d * d).sum::<f64>().sqrt();
         assert!((size - 0.3 * (sum_p2 - 2.0 * logp.exp() + 1.0).sqrt()).abs() < 1e-12);
     }

@@ -158,7 +158,7 @@ impl Bars {
                     whisker(svg, mid, ends, r##"stroke="#222222" stroke-width="1.2""##);
                     (high, low) = (top.min(ends.1), top.max(ends.0));
                 }
-                if widest + 4.0 <= room {
+                if widest + 1.0 <= room {
                     let y = if top > floor { low + 11.0 } else { high - 4.0 };
                     svg.text(mid, y, Anchor::Middle, Type { halo: true, ..Type::NOTE.colored("#333333") }, &value(*v, digits));
                 }

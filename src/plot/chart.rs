@@ -95,6 +95,7 @@ impl Chart {
     }
 
     /// A series made by hand.
+    #[allow(clippy::should_implement_trait, reason = "a step of a builder; nothing is summed")]
     pub fn add(mut self, series: Series) -> Self {
         self.series.push(series);
         self

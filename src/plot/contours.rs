@@ -2,7 +2,7 @@
 
 use super::color::Ramp;
 use super::frame::{Captions, Placer, axes, captions};
-use super::heatmap::ColorBar;
+use super::heatmap::{ColorBar, band};
 use super::isolines::{Field, Isoline};
 use super::scale::{Axis, linear_ticks, numbers};
 use super::svg::{Anchor, Rect, Svg, Type, polyline};
@@ -82,7 +82,7 @@ impl Contours {
         self
     }
 
-    /// Draw these levels instead of about ten round ones.
+    /// Draw these levels instead of about ten round ones. Each band between two has a colour of its own, however near they are.
     pub fn levels(mut self, levels: &[f64]) -> Self {
         self.levels = levels.to_vec();
         self.levels.sort_by(f64::total_cmp);
@@ -107,11 +107,17 @@ impl Contours {
         self
     }
 
+    /// Those asked for that the field crosses, or round ones.
+    fn shown_levels(&self) -> Vec<f64> {
+        let Some((lo, hi)) = self.field.extent().filter(|(lo, hi)| hi > lo) else { return Vec::new() };
+        let levels = if self.levels.is_empty() { linear_ticks(lo, hi, 11) } else { self.levels.clone() };
+        levels.into_iter().filter(|v| *v > lo && *v < hi).collect()
+    }
+
     pub(super) fn draw(&self, svg: &mut Svg, at: &Rect, panel: bool) {
         let inner = captions(svg, at, &self.words, &[], panel);
-        let (lo, hi) = self.field.extent().filter(|(lo, hi)| hi > lo).unwrap_or((0.0, 1.0));
-        let levels = if self.levels.is_empty() { linear_ticks(lo, hi, 11) } else { self.levels.clone() };
-        let colors = ColorBar::new((lo, hi), Ramp::Pale, &self.bar, Some(&levels));
+        let levels = self.shown_levels();
+        let colors = ColorBar::bands(&levels, Ramp::Pale, &self.bar);
         let ends = |axis: &[f64]| match (axis.first(), axis.last()) {
             (Some(a), Some(b)) if b > a => (*a, *b),
             _ => (0.0, 1.0),
@@ -127,11 +133,10 @@ impl Contours {
         let place = |line: &Isoline| line.iter().map(|(px, py)| (axes.x.at(*px), axes.y.at(*py))).collect::<Isoline>();
         svg.rect(&area, r##"fill="#f3f3f3""##);
         svg.clip(&area);
-        let edges: Vec<f64> = std::iter::once(f64::MIN).chain(levels.iter().copied()).chain([hi]).collect();
-        for pair in edges.windows(2).filter(|pair| pair[0] < hi) {
-            let middle = (pair[0].max(lo) + pair[1].min(hi)) / 2.0;
-            let d: String = fine.region(pair[0]).iter().map(|l| polyline(place(l)) + "Z").collect();
-            svg.path(&d, &format!(r#"fill="{}" fill-rule="evenodd""#, Ramp::Pale.hex((middle - lo) / (hi - lo))));
+        for i in 0..=levels.len() {
+            let from = if i == 0 { f64::MIN } else { levels[i - 1] };
+            let d: String = fine.region(from).iter().map(|l| polyline(place(l)) + "Z").collect();
+            svg.path(&d, &format!(r#"fill="{}" fill-rule="evenodd""#, Ramp::Pale.hex(band(i, levels.len() + 1))));
         }
         let lines: Vec<Vec<Isoline>> = levels.iter().map(|v| fine.isolines(*v).iter().map(place).collect()).collect();
         let d: String = lines.iter().flatten().map(|l| polyline(l.iter().copied())).collect();
@@ -151,7 +156,8 @@ impl Contours {
         if !self.equal || !ratio.is_finite() {
             return unless;
         }
-        let colors = ColorBar::new(self.field.extent().unwrap_or((0.0, 1.0)), Ramp::Pale, &self.bar, None);
+        let levels = self.shown_levels();
+        let colors = ColorBar::bands(&levels, Ramp::Pale, &self.bar);
         let (w, h) = (unless.0 * 0.72, (unless.0 * 0.72 * ratio).clamp(unless.1 * 0.4, unless.1 * 1.6));
         let words = [&self.words.title, &self.words.subtitle, &self.words.footnote].iter().filter(|w| !w.is_empty()).count();
         (w + SIDE + colors.width() + 12.0, h + super::frame::foot(&self.x.label) + 40.0 + 24.0 * words as f64)

@@ -121,7 +121,7 @@ impl Heatmap {
         let inner = captions(svg, at, &self.words, &[], panel);
         let (lo, hi) = self.span();
         let digits = self.digits.unwrap_or_else(|| digits_for(self.all()));
-        let colors = ColorBar::new((lo, hi), self.ramp, &self.bar, None);
+        let colors = ColorBar::smooth((lo, hi), self.ramp, &self.bar);
         let rows: Vec<String> = self.rows.iter().map(|r| shorten(&visible(r), Type::TICK.size, inner.w * 0.3)).collect();
         let names = Names::new(&self.columns, inner.w - colors.width() - 60.0);
         let left = side(rows.iter().map(String::as_str), &self.y).max(names.overhang);
@@ -168,58 +168,63 @@ impl Heatmap {
 
 /// What colours mean, upright beside a picture.
 pub(super) struct ColorBar<'a> {
-    span: (f64, f64),
     ramp: Ramp,
     label: &'a str,
-    levels: Option<&'a [f64]>,
+    /// Of each band of one colour, from below.
+    colors: Vec<f64>,
+    /// How high (0 to 1) a value stands, and how it is written.
     ticks: Vec<(f64, String)>,
 }
 
 impl<'a> ColorBar<'a> {
-    /// Even colours between `levels` where these are given, else smooth.
-    pub fn new(span: (f64, f64), ramp: Ramp, label: &'a str, levels: Option<&'a [f64]>) -> Self {
-        let seen: Vec<f64> = levels.unwrap_or_default().iter().copied().filter(|v| *v >= span.0 && *v <= span.1).collect();
-        let every = seen.len().div_ceil(7).max(1);
-        let chosen: Vec<f64> = seen.iter().skip((seen.len().max(1) - 1) % every).step_by(every).copied().collect();
-        let ticks = if chosen.is_empty() {
-            Scale::new(false, span, (0.0, 1.0)).ticks(6).major
-        } else {
-            numbers(&chosen).into_iter().zip(chosen).map(|(label, v)| (v, label)).collect()
-        };
-        Self { span, ramp, label, levels, ticks }
+    /// Colours that follow the value from one end of the span to the other.
+    pub fn smooth(span: (f64, f64), ramp: Ramp, label: &'a str) -> Self {
+        let ticks = Scale::new(false, span, (0.0, 1.0)).ticks(6).major;
+        let place = |v: f64| (v - span.0) / (span.1 - span.0);
+        let colors = (0..64).map(|i| (f64::from(i) + 0.5) / 64.0).collect();
+        Self { ramp, label, colors, ticks: ticks.into_iter().map(|(v, text)| (place(v), text)).collect() }
+    }
+
+    /// One colour between each two levels, all equally high, whatever the levels.
+    pub fn bands(levels: &[f64], ramp: Ramp, label: &'a str) -> Self {
+        let n = levels.len() + 1;
+        let every = levels.len().div_ceil(9).max(1);
+        let chosen = levels.iter().zip(numbers(levels)).enumerate().filter(|(i, _)| (i + 1).is_multiple_of(every));
+        let ticks = chosen.map(|(i, (_, text))| ((i + 1) as f64 / n as f64, text)).collect();
+        Self { ramp, label, colors: (0..n).map(|i| band(i, n)).collect(), ticks }
     }
 
     /// Pixels from the picture's right edge.
     pub fn width(&self) -> f64 {
-        let widest = self.ticks.iter().map(|(_, l)| Type::TICK.width(l)).fold(0.0, f64::max);
-        16.0 + 14.0 + 8.0 + widest + if self.label.is_empty() { 2.0 } else { Type::LABEL.line() + 4.0 }
+        16.0 + 14.0 + 8.0 + self.widest() + if self.label.is_empty() { 2.0 } else { Type::LABEL.line() + 4.0 }
+    }
+
+    fn widest(&self) -> f64 {
+        self.ticks.iter().map(|(_, l)| Type::TICK.width(l)).fold(0.0, f64::max)
     }
 
     pub fn draw(&self, svg: &mut Svg, bar: &Rect) {
-        let (lo, hi) = self.span;
-        let scale = Scale::new(false, self.span, (bar.bottom(), bar.y));
-        let edges: Vec<f64> = match self.levels {
-            Some(inner) => std::iter::once(lo).chain(inner.iter().copied().filter(|v| *v > lo && *v < hi)).chain([hi]).collect(),
-            None => (0..=64).map(|i| lo + (hi - lo) * f64::from(i) / 64.0).collect(),
-        };
-        for pair in edges.windows(2) {
-            let (top, bottom) = (scale.at(pair[1]), scale.at(pair[0]));
+        let h = bar.h / self.colors.len() as f64;
+        for (i, t) in self.colors.iter().enumerate() {
             // A hair of overlap, against seams.
-            let more = if pair[0] > lo { 0.6 } else { 0.0 };
-            let color = self.ramp.hex(((pair[0] + pair[1]) / 2.0 - lo) / (hi - lo));
-            svg.rect(&Rect::new(bar.x, top, bar.w, bottom - top + more), &format!(r#"fill="{color}""#));
+            let more = if i > 0 { 0.6 } else { 0.0 };
+            let cell = Rect::new(bar.x, bar.bottom() - h * (i + 1) as f64, bar.w, h + more);
+            svg.rect(&cell, &format!(r#"fill="{}""#, self.ramp.hex(*t)));
         }
         svg.rect(bar, &format!(r#"fill="none" {AXIS}"#));
-        let mut right = 0.0f64;
-        for (v, label) in &self.ticks {
-            let y = scale.at(*v);
+        for (t, label) in &self.ticks {
+            let y = bar.bottom() - bar.h * t;
             svg.line((bar.right(), y), (bar.right() + 3.0, y), AXIS);
             let baseline = (y + Type::TICK.size * 0.35).clamp(bar.y + Type::TICK.size * 0.6, bar.bottom() + 2.0);
             svg.text(bar.right() + 6.0, baseline, Anchor::Start, Type::TICK, label);
-            right = right.max(Type::TICK.width(label));
         }
         let text = shorten(&visible(self.label), Type::LABEL.size, bar.h + 30.0);
-        let x = bar.right() + 8.0 + right + Type::LABEL.line() - 3.0;
+        let x = bar.right() + 8.0 + self.widest() + Type::LABEL.line() - 3.0;
         svg.turned(x, bar.y + bar.h / 2.0, -90.0, Anchor::Middle, Type::LABEL, &text);
     }
+}
+
+/// Colour of the i-th of n bands.
+pub(super) fn band(i: usize, n: usize) -> f64 {
+    if n > 1 { i as f64 / (n - 1) as f64 } else { 0.5 }
 }

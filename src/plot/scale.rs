@@ -129,7 +129,7 @@ pub(super) fn numbers(values: &[f64]) -> Vec<String> {
     if smallest.is_finite() && largest / smallest > 1e3 {
         return values.iter().map(|v| one(*v)).collect();
     }
-    if largest > 0.0 && (largest < 1e-3 || largest >= 1e15) {
+    if largest > 0.0 && !(1e-3..1e15).contains(&largest) {
         return powers(values, largest);
     }
     let (unit, suffix) = unit(largest);

@@ -132,8 +132,8 @@ fn charts_keep_the_laws() {
             check(&format!("{w} x {h}, {scale}, {shift}"), chart);
         }
     }
-    for (low, high) in [(1.0, 2.0), (0.5, 60.0), (1e-9, 1e9), (3e4, 4e5)] {
-        let points = curve(40, |x| low * (high / low as f64).powf(x));
+    for (low, high) in [(1.0f64, 2.0f64), (0.5, 60.0), (1e-9, 1e9), (3e4, 4e5)] {
+        let points = curve(40, |x| low * (high / low).powf(x));
         check(&format!("log {low} {high}"), Chart::new("log").x("x").y("y").log_x().log_y().line("a", &points));
     }
 }

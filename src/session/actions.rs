@@ -56,6 +56,7 @@ impl Running<'_> {
                 step,
                 eval_loss: e.loss,
                 perplexity: e.loss.exp(),
+                eval_mean_token_accuracy: e.mean_token_accuracy,
                 eval_tokens: e.tokens,
                 eval_seconds: begin.elapsed().as_secs_f64(),
             });
@@ -113,14 +114,21 @@ impl Running<'_> {
     /// Save. A save that fails is a warning while the run goes on (the next one may succeed) and an error at its end.
     pub(super) fn save(&mut self, last: bool) -> anyhow::Result<()> {
         let begin = Instant::now();
+        if self.just_went_back() {
+            let text = "nothing was saved: the run has just gone back to this step, whose checkpoint stays as it is".into();
+            self.out.emit(&Event::Warning { text });
+            return Ok(());
+        }
+        let step = self.run.trainer.state.step;
+        self.watch_save(step, false);
         let r = &self.run;
-        let step = r.trainer.state.step;
         let file = TrainerFile {
             state: r.trainer.state.clone(),
             seconds: self.seconds_before + self.clock.counted,
             events_bytes: self.out.offset(),
             data_tokens: r.data_tokens,
             eval_loss: self.eval_loss,
+            watch: self.watch.clone(),
         };
         let origin = Origin { step, ..self.origin.clone() };
         self.retention.forget(step);
@@ -139,6 +147,7 @@ impl Running<'_> {
                 Ok(())
             }
             Err(error) => {
+                self.watch_save(step, true);
                 self.run.trainer.gpu.check()?;
                 if last {
                     return Err(error.into());

@@ -5,6 +5,7 @@ use crate::config::{OptimizerState, StartSettings};
 use crate::model::checkpoint::{self, Checkpoint};
 use crate::model::weight_files::WeightFiles;
 use crate::train::Trainer;
+use crate::train::merge::{self, Check, Inputs, MergeSpec, Window};
 use crate::vfs::{Vfs, shown};
 use anyhow::{Context as _, Result, bail, ensure};
 use std::path::{Path, PathBuf};
@@ -20,8 +21,36 @@ pub enum Begin {
         /// The same, when it is a checkpoint of a run.
         checkpoint: Option<Box<Checkpoint>>,
     },
+    /// The merge of a window of a run's checkpoints (PMA-init).
+    Merge(Box<MergeBegin>),
     /// All of a checkpoint: weights, moments, step, data order.
     Fork(Box<Checkpoint>),
+}
+
+/// A merge to begin from.
+pub struct MergeBegin {
+    spec: MergeSpec,
+    window: Window,
+    inputs: Inputs,
+    /// The newest checkpoint, whose moments may be kept.
+    newest: Checkpoint,
+}
+
+impl MergeBegin {
+    fn resolve(vfs: &dyn Vfs, text: &str) -> Result<Self> {
+        let spec = MergeSpec::parse(text)?;
+        let window = merge::choose(vfs, &spec.run, &spec.window)?;
+        // The weights must fit before anything else is done.
+        spec.rule.weights(window.checkpoints.len())?;
+        let inputs = Inputs::open(vfs, &window.folders(), Check::Sizes)?;
+        let newest = Checkpoint::open(vfs, &inputs.newest().dir)?;
+        Ok(Self { spec, window, inputs, newest })
+    }
+
+    fn parent(&self) -> String {
+        let steps: Vec<String> = self.window.steps().iter().map(u64::to_string).collect();
+        format!("{} of {}@{}", self.spec.rule, self.newest.manifest.origin.run_id, steps.join(","))
+    }
 }
 
 impl Begin {
@@ -43,6 +72,13 @@ impl Begin {
             );
             return Ok(Self::Nothing);
         };
+        if MergeSpec::is_merge(init) {
+            let begin = MergeBegin::resolve(vfs, init).context("--init")?;
+            if keep {
+                begin.newest.optimizer().context("--init-optimizer keep")?;
+            }
+            return Ok(Self::Merge(Box::new(begin)));
+        }
         let (path, step) = split_step(init);
         let begin = if step.is_some() || is_run(path) {
             let checkpoint = checkpoint_of(vfs, init, "--init")?;
@@ -67,15 +103,17 @@ impl Begin {
         match self {
             Self::Nothing => None,
             Self::Model { dir, .. } => Some(dir),
+            Self::Merge(merge) => Some(&merge.newest.path),
             Self::Fork(checkpoint) => Some(&checkpoint.path),
         }
     }
 
-    /// Lineage in words, for the manifest: `RUN@STEP`, or a folder's name.
+    /// Lineage in words, for the manifest: `RUN@STEP`, `sma of RUN@STEP,STEP,...`, or a folder's name.
     pub fn parent(&self) -> Option<String> {
         match self {
             Self::Nothing => None,
             Self::Model { checkpoint: Some(checkpoint), .. } | Self::Fork(checkpoint) => Some(name_of(checkpoint)),
+            Self::Merge(merge) => Some(merge.parent()),
             Self::Model { dir, checkpoint: None } => dir.file_name().map(|name| name.to_string_lossy().into_owned()),
         }
     }
@@ -94,10 +132,15 @@ impl Begin {
                     _ => Ok(()),
                 }
             }
+            Self::Merge(merge) => {
+                merge.inputs.merge(&merge.spec.rule)?.load(&trainer.gpu, &trainer.model)?;
+                if optimizer == Some(OptimizerState::Keep) { keep_moments(vfs, &merge.newest, trainer) } else { Ok(()) }
+            }
             Self::Fork(checkpoint) => {
                 save::restore(vfs, checkpoint, trainer)?;
                 // Live settings were the parent's; the child has settings of its own.
                 trainer.state.hyper = Default::default();
+                trainer.state.rescue_scale = None;
                 if optimizer == Some(OptimizerState::Fresh) {
                     trainer.forget_moments()?;
                 }

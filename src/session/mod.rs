@@ -9,13 +9,16 @@ pub mod lock;
 mod merging;
 mod open;
 pub mod outlet;
+pub mod rescue;
 pub mod retention;
 mod run;
 pub mod save;
+mod stage;
 pub mod tensorboard;
 
-pub use open::{Start, dry_run, pretrain};
+pub use open::{Start, dry_run, train};
 pub use run::{Run, Running};
+pub use stage::{source, today};
 
 use crate::config::Settings;
 use sha2::{Digest, Sha256};

@@ -5,12 +5,11 @@ use super::control::Control;
 use super::folder::RunFolder;
 use super::outlet::{Sink, Told};
 use super::run::Run;
-use crate::config::{ModelConfig, Settings};
-use crate::data::{self, Cache, Dataset, Notices, Source, TextSource, Tokenizer};
+use super::stage;
+use crate::config::{ModelConfig, Settings, Stage};
 use crate::event::{Event, Finished};
 use crate::gpu::{AdapterClass, Gpu};
 use crate::model::checkpoint::{self, Checkpoint};
-use crate::model::hf_config;
 use crate::ops::matmul::measured_peak_gflops;
 use crate::ops::self_test;
 use crate::train::{MemoryPlan, Trainer};
@@ -30,19 +29,13 @@ pub struct Start {
     pub control: bool,
 }
 
-struct Loaded {
-    tokenizer: Tokenizer,
-    dataset: Dataset,
-    config: ModelConfig,
-}
-
-/// Train on text. Blocks until the run ends.
+/// Train: on text, or on rows of messages when the settings have a section for them. Blocks until the run ends.
 ///
 /// # Errors
 /// Settings, files or devices that cannot work: one line that says what to do.
-pub fn pretrain(settings: Settings, start: &Start, mut sink: Sink, started: Instant) -> anyhow::Result<Finished> {
+pub fn train(settings: Settings, start: &Start, mut sink: Sink, started: Instant) -> anyhow::Result<Finished> {
     let vfs: &dyn Vfs = &RealFs;
-    let (settings, resumed) = match &start.resume {
+    let (mut settings, resumed) = match &start.resume {
         None => {
             // Not the last word, that is the lock's, but soon said.
             start.run.iter().try_for_each(|path| RunFolder::refuse_used(vfs, path))?;
@@ -52,23 +45,21 @@ pub fn pretrain(settings: Settings, start: &Start, mut sink: Sink, started: Inst
             // The lock comes before all else: whoever holds it may be changing what is there.
             let (folder, tidied) = RunFolder::open_for_resume(vfs, run)?;
             tidied.into_iter().for_each(|text| sink(Told::Event(&Event::Warning { text })));
-            (frozen_settings(run)?, Some((folder, newest(vfs, run, &mut sink)?)))
+            (frozen_settings(run, settings.stage())?, Some((folder, newest(vfs, run, &mut sink)?)))
         }
     };
     settings.validate()?;
     // What a resumed run began from is in its checkpoint.
     let begin = if resumed.is_some() { Begin::Nothing } else { Begin::resolve(vfs, &settings.start)? };
-    if let Begin::Fork(checkpoint) = &begin {
-        let (step, most) = (checkpoint.step(), settings.train.max_steps);
-        anyhow::ensure!(step < most, "--max-steps {most}: the fork begins after {step} updates; name a number above that");
-    }
+    fork_fits(&begin, &settings)?;
     // A model that exists brings its tokenizer and its shape.
     let existing = resumed.as_ref().map(|(_, checkpoint)| checkpoint.path.as_path()).or(begin.folder());
-    let loaded = load(&settings, existing, &mut sink)?;
+    let loaded = stage::load(&mut settings, existing, resumed.is_some(), &mut sink)?;
+    // Once more, because a number of epochs is a number of updates only now.
+    fork_fits(&begin, &settings)?;
     let gpu = open_gpu(&settings, &mut sink)?;
-    let source = TextSource::new(loaded.dataset, settings.train.seq_len, settings.train.seed)?;
-    let data_tokens = source.tokens();
-    let mut trainer = Trainer::new(gpu, &settings, &loaded.config, Box::new(source))?;
+    let data_tokens = loaded.source.tokens();
+    let mut trainer = Trainer::new(gpu, &settings, &loaded.config, loaded.source)?;
     begin.apply(vfs, &mut trainer, settings.start.init_optimizer)?;
     let peak_gflops = measured_peak_gflops(&trainer.gpu)?;
     let (folder, checkpoint) = match resumed {
@@ -96,11 +87,13 @@ pub fn pretrain(settings: Settings, start: &Start, mut sink: Sink, started: Inst
 /// The memory that a run would take, part by part, without starting it.
 ///
 /// # Errors
-/// As [`pretrain`], as far as it goes.
+/// As [`train`], as far as it goes.
 pub fn dry_run(settings: &Settings, sink: &mut Sink) -> anyhow::Result<(ModelConfig, MemoryPlan, Gpu)> {
     settings.validate()?;
-    let loaded = load(settings, Begin::resolve(&RealFs, &settings.start)?.folder(), sink)?;
-    let gpu = open_gpu(settings, sink)?;
+    let mut settings = settings.clone();
+    let begin = Begin::resolve(&RealFs, &settings.start)?;
+    let loaded = stage::load(&mut settings, begin.folder(), false, sink)?;
+    let gpu = open_gpu(&settings, sink)?;
     let plan = MemoryPlan::training(&loaded.config, &settings.train, &settings.merge, gpu.class(), gpu.max_binding_bytes())?;
     Ok((loaded.config, plan, gpu))
 }
@@ -119,36 +112,11 @@ fn open_gpu(settings: &Settings, sink: &mut Sink) -> anyhow::Result<Gpu> {
     Ok(gpu)
 }
 
-/// Text, tokenizer and shape.
-fn load(settings: &Settings, existing: Option<&Path>, sink: &mut Sink) -> anyhow::Result<Loaded> {
-    let (tokenizer, shape) = match existing {
-        None => (None, None),
-        Some(dir) => {
-            let config = hf_config::read(&dir.join("config.json"))?;
-            (Some(Tokenizer::from_folder(dir)?), Some(config.model))
-        }
-    };
-    let mut notices = Notices::new();
-    let progress = &mut |done, all| sink(Told::Progress("reading text", done as usize, all as usize));
-    let (tokenizer, dataset) = data::load(&settings.data, tokenizer, &Cache::User, &mut notices, progress)?;
-    notices.take().into_iter().for_each(|text| sink(Told::Event(&Event::Warning { text })));
-    let config = shape.unwrap_or_else(|| settings.model.config(tokenizer.vocab_size(), settings.train.seq_len));
-    anyhow::ensure!(
-        tokenizer.vocab_size() <= config.vocab_size,
-        "the tokenizer has {} tokens, but the model's vocab_size is {}; use the model's own tokenizer",
-        tokenizer.vocab_size(),
-        config.vocab_size
-    );
-    if let Some(problem) = config.problems().into_iter().next() {
-        anyhow::bail!("{problem}");
-    }
-    anyhow::ensure!(
-        settings.train.seq_len <= config.max_position_embeddings,
-        "--seq-len {}: the model's context (max_position_embeddings) is {}; use at most that",
-        settings.train.seq_len,
-        config.max_position_embeddings
-    );
-    Ok(Loaded { tokenizer, dataset, config })
+fn fork_fits(begin: &Begin, settings: &Settings) -> anyhow::Result<()> {
+    let Begin::Fork(checkpoint) = begin else { return Ok(()) };
+    let (step, most) = (checkpoint.step(), settings.train.max_steps);
+    anyhow::ensure!(step < most, "--max-steps {most}: the fork begins after {step} updates; name a number above that");
+    Ok(())
 }
 
 fn newest(vfs: &dyn Vfs, run: &Path, sink: &mut Sink) -> anyhow::Result<Checkpoint> {
@@ -159,10 +127,21 @@ fn newest(vfs: &dyn Vfs, run: &Path, sink: &mut Sink) -> anyhow::Result<Checkpoi
     newest.found.with_context(|| format!("{}: holds no sound checkpoint to resume from; start anew with --run", shown(run)))
 }
 
-fn frozen_settings(run: &Path) -> anyhow::Result<Settings> {
+/// The settings of a run, which must be one of this stage.
+fn frozen_settings(run: &Path, stage: Stage) -> anyhow::Result<Settings> {
     let mut layers = crate::config::Layers::default();
     layers.file(&super::folder::config(run))?;
-    layers.settings()
+    let settings = layers.settings()?;
+    let own = settings.stage();
+    anyhow::ensure!(
+        own == stage,
+        "--resume {}: is a run of lehr {}; go on with it by `lehr {} --resume {}`",
+        shown(run),
+        own.name(),
+        own.name(),
+        shown(run)
+    );
+    Ok(settings)
 }
 
 fn new_folder(vfs: &dyn Vfs, start: &Start, settings: &Settings, begin: &Begin) -> anyhow::Result<RunFolder> {
@@ -173,6 +152,9 @@ fn new_folder(vfs: &dyn Vfs, start: &Start, settings: &Settings, begin: &Begin) 
             *path = std::path::absolute(&*path)?;
         }
     }
+    for path in frozen.sft.iter_mut().flat_map(|sft| &mut sft.chat_template) {
+        *path = std::path::absolute(&*path)?;
+    }
     for spec in frozen.start.init.iter_mut().chain(&mut frozen.start.fork) {
         *spec = begin::absolute(spec)?;
     }
@@ -181,7 +163,8 @@ fn new_folder(vfs: &dyn Vfs, start: &Start, settings: &Settings, begin: &Begin) 
     match &start.run {
         Some(path) => RunFolder::create(vfs, path, &text),
         None => {
-            let name = (1..).map(|i| PathBuf::from(format!("runs/pretrain-{i:03}"))).find(|p| !p.exists());
+            let stage = settings.stage().name();
+            let name = (1..).map(|i| PathBuf::from(format!("runs/{stage}-{i:03}"))).find(|p| !p.exists());
             RunFolder::create(vfs, &name.unwrap_or_default(), &text)
         }
     }

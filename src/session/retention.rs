@@ -32,6 +32,7 @@ impl Policy {
 pub struct Retention {
     policy: Policy,
     pinned: BTreeSet<u64>,
+    good: BTreeSet<u64>,
     hashed: BTreeSet<u64>,
 }
 
@@ -50,7 +51,7 @@ static COUNTER: AtomicU64 = AtomicU64::new(0);
 impl Retention {
     /// A keeper with nothing pinned.
     pub fn new(policy: Policy) -> Self {
-        Retention { policy, pinned: BTreeSet::new(), hashed: BTreeSet::new() }
+        Retention { policy, pinned: BTreeSet::new(), good: BTreeSet::new(), hashed: BTreeSet::new() }
     }
 
     /// Never delete this step (until it is unpinned): a merge will need it, or it is the best.
@@ -61,6 +62,11 @@ impl Retention {
     /// Let the policy decide again.
     pub fn unpin(&mut self, step: u64) {
         self.pinned.remove(&step);
+    }
+
+    /// Never delete these, which a rescue may go back to; those of the last call are the policy's again.
+    pub fn keep_good(&mut self, steps: impl Iterator<Item = u64>) {
+        self.good = steps.collect();
     }
 
     /// Call after this step was saved again: its hashes are to be checked anew.
@@ -85,7 +91,25 @@ impl Retention {
                 Err(e) => out.warnings.push(format!("{e:#} (kept, not counted)")),
             }
         }
-        for step in self.policy.to_delete(&verified, &self.pinned) {
+        let pinned = &self.pinned | &self.good;
+        let gone = self.policy.to_delete(&verified, &pinned);
+        self.delete_steps(vfs, run, gone, &mut out);
+        Ok(out)
+    }
+
+    /// Delete every checkpoint after `step`: the run went back to it.
+    ///
+    /// # Errors
+    /// The folder cannot be listed.
+    pub fn remove_after(&mut self, vfs: &dyn Vfs, run: &Path, step: u64) -> Result<Purged> {
+        let mut out = Purged::default();
+        let steps = checkpoint::list(vfs, run)?.into_iter().map(|(at, _)| at).filter(|at| *at > step).collect();
+        self.delete_steps(vfs, run, steps, &mut out);
+        Ok(out)
+    }
+
+    fn delete_steps(&mut self, vfs: &dyn Vfs, run: &Path, steps: Vec<u64>, out: &mut Purged) {
+        for step in steps {
             let path = checkpoint::folder(run).join(checkpoint::step_name(step));
             match delete(vfs, &path) {
                 Ok(()) => out.deleted.push(step),
@@ -93,7 +117,6 @@ impl Retention {
             }
             self.hashed.remove(&step);
         }
-        Ok(out)
     }
 }
 

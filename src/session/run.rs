@@ -4,6 +4,7 @@ use super::control::{Control, Request};
 use super::event_log::{self, EventLog};
 use super::folder::RunFolder;
 use super::outlet::{GradNorms, Outlet, Sink};
+use super::rescue::Watch;
 use super::retention::{Policy, Retention};
 use super::save;
 use super::tensorboard::TensorBoard;
@@ -54,6 +55,7 @@ pub struct Running<'a> {
     pub(super) checkpoint: Option<PathBuf>,
     pub(super) eval_loss: Option<f64>,
     pub(super) grad_norms: GradNorms,
+    pub(super) watch: Watch,
     /// Seconds of training before this start.
     pub(super) seconds_before: f64,
     pub(super) clock: Clock,
@@ -79,7 +81,7 @@ impl Clock {
         self.window.clear();
     }
 
-    fn stop(&mut self) {
+    pub(super) fn stop(&mut self) {
         self.counted = self.seconds();
         self.running = None;
     }
@@ -116,13 +118,14 @@ impl<'a> Run<'a> {
 
     fn start(mut self, resume: Option<&Checkpoint>) -> anyhow::Result<Running<'a>> {
         let (mut seconds_before, mut eval_loss, mut last_saved) = (0.0, None, None);
-        let mut grad_norms = GradNorms::default();
+        let (mut grad_norms, mut watch) = (GradNorms::default(), Watch::default());
         let log = match resume {
             None => EventLog::create(&self.folder.events())?,
             Some(checkpoint) => {
                 let t = &mut self.trainer;
                 let file = save::restore(self.vfs, checkpoint, t)?;
                 (seconds_before, eval_loss, last_saved) = (file.seconds, file.eval_loss, Some(file.state.step));
+                watch = file.watch;
                 anyhow::ensure!(
                     file.data_tokens == self.data_tokens,
                     "--resume: the text of --data has changed: {} training and {} validation tokens, it began with {} and {}; \
@@ -163,6 +166,7 @@ impl<'a> Run<'a> {
             checkpoint: resume.map(|c| c.path.clone()),
             out: Outlet::new(log, tensorboard, sink),
             grad_norms,
+            watch,
             clock: Clock { running: None, counted: 0.0, window: Default::default() },
             run: self,
             retention,
@@ -182,22 +186,29 @@ impl Running<'_> {
         if self.last_saved.is_none() {
             self.evaluate(settings.eval.eval_tokens)?;
         }
+        self.save_start()?;
         self.clock.start();
-        while self.run.trainer.state.step < settings.train.max_steps {
-            if !self.obey()? {
-                return self.finish("stopped");
-            }
-            // A paused run may have been stepped to its end.
-            if self.run.trainer.state.step < settings.train.max_steps {
-                if let Some(result) = self.run.trainer.step()? {
-                    self.report(&result);
+        loop {
+            while self.run.trainer.state.step < settings.train.max_steps {
+                if !self.obey()? {
+                    return self.finish("stopped");
                 }
-                if self.look_around()? {
-                    self.clock.start();
+                // A paused run may have been stepped to its end.
+                if self.run.trainer.state.step < settings.train.max_steps {
+                    if let Some(result) = self.run.trainer.step()? {
+                        self.report(&result);
+                    }
+                    if self.rescue()? || self.look_around()? {
+                        self.clock.start();
+                    }
                 }
             }
+            // The last numbers may be those that send it back.
+            if !self.settle()? {
+                return self.finish("completed");
+            }
+            self.clock.start();
         }
-        self.finish("completed")
     }
 
     /// Evaluate and save after an update that is due for it; true when one was. The clock stands then.
@@ -208,7 +219,9 @@ impl Running<'_> {
         if !eval && !save {
             return Ok(false);
         }
-        self.settle()?;
+        if self.settle()? {
+            return Ok(true);
+        }
         if eval {
             self.evaluate(self.run.settings.eval.eval_tokens)?;
         }
@@ -222,7 +235,7 @@ impl Running<'_> {
         let r = &self.run;
         let adapter = r.trainer.gpu.summary();
         let event = Event::Started(Started {
-            stage: "pretrain".into(),
+            stage: r.settings.stage().name().into(),
             run: r.folder.path().to_path_buf(),
             step: r.trainer.state.step,
             max_steps: r.settings.train.max_steps,
@@ -240,19 +253,21 @@ impl Running<'_> {
         self.out.emit(&event);
     }
 
-    /// Wait for the updates under way, report them, and stop the clock.
-    fn settle(&mut self) -> anyhow::Result<()> {
+    /// Wait for the updates under way, report them, and stop the clock; true when their numbers sent the run back.
+    fn settle(&mut self) -> anyhow::Result<bool> {
         for result in self.run.trainer.flush()? {
             self.report(&result);
         }
         self.clock.stop();
-        Ok(())
+        self.rescue()
     }
 
     fn report(&mut self, result: &StepResult) {
+        if self.watch.gives_up() {
+            return;
+        }
         let t = &self.run.trainer;
-        let per_step = t.tokens_per_step();
-        let rate = self.clock.rate(result.step * per_step);
+        let rate = self.clock.rate(result.num_tokens);
         let context = (self.run.settings.train.seq_len as f64 + 1.0) / 2.0;
         let flops = t.model.config.flops_per_token_training(context);
         self.grad_norms.push(result.grad_norm);
@@ -262,7 +277,9 @@ impl Running<'_> {
             grad_norm: result.grad_norm,
             learning_rate: result.learning_rate,
             entropy: result.entropy,
-            num_tokens: result.step * per_step,
+            mean_token_accuracy: result.mean_token_accuracy,
+            num_tokens: result.num_tokens,
+            epoch: result.epoch,
             tokens_per_second: rate,
             mfu: rate * flops / (self.run.peak_gflops * 1e9),
             seconds: self.seconds_before + self.clock.seconds(),
@@ -276,6 +293,7 @@ impl Running<'_> {
             );
             self.out.emit(&Event::Warning { text });
         }
+        self.watch(result);
     }
 
     /// Commands and signals that came since the last step; false when the run is to stop.
@@ -297,7 +315,7 @@ impl Running<'_> {
                 Command::Stop => return Ok(false),
                 Command::Pause if !paused => {
                     self.settle()?;
-                    self.out.emit(&Event::Paused { step });
+                    self.out.emit(&Event::Paused { step: self.run.trainer.state.step });
                     paused = true;
                 }
                 Command::Resume if paused => {
@@ -310,8 +328,9 @@ impl Running<'_> {
                     self.clock.start();
                     let results = self.run.trainer.step()?;
                     results.iter().for_each(|r| self.report(r));
-                    self.settle()?;
-                    self.look_around()?;
+                    if !self.settle()? {
+                        self.look_around()?;
+                    }
                 }
                 Command::Step => {
                     self.out.emit(&Event::Warning { text: "Step works while the run is paused and updates are left".into() });
@@ -338,7 +357,7 @@ impl Running<'_> {
             self.save(true)?;
         }
         let seconds = self.seconds_before + self.clock.counted;
-        let tokens = step * self.run.trainer.tokens_per_step();
+        let tokens = self.run.trainer.state.num_tokens;
         let finished = Finished {
             step,
             reason: reason.into(),
@@ -348,6 +367,8 @@ impl Running<'_> {
             tokens_per_second: if seconds > 0.0 { tokens as f64 / seconds } else { 0.0 },
             checkpoint: self.checkpoint.clone(),
             grad_norm: self.grad_norms.summary(),
+            spikes: self.watch.detector.spikes,
+            rescues: self.watch.ladder.past.len() as u64,
         };
         self.out.emit(&Event::Finished(finished.clone()));
         self.out.sync();

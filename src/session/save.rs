@@ -1,5 +1,6 @@
 //! A checkpoint of a training run: the model as Hugging Face reads it, and what resuming needs.
 
+use super::rescue::Watch;
 use crate::data::Tokenizer;
 use crate::gpu::{Arena, Gpu};
 use crate::model::Model;
@@ -29,6 +30,9 @@ pub struct TrainerFile {
     /// The last validation loss.
     #[serde(with = "crate::event::optional_number")]
     pub eval_loss: Option<f64>,
+    /// The watch over spikes.
+    #[serde(default)]
+    pub watch: Watch,
 }
 
 /// What a model folder is made from.

@@ -77,13 +77,22 @@ impl TensorBoard {
                     ("train/grad_norm", s.grad_norm),
                     ("train/learning_rate", s.learning_rate),
                     ("train/entropy", s.entropy),
+                    ("train/mean_token_accuracy", s.mean_token_accuracy),
+                    ("train/epoch", s.epoch),
                     ("train/num_tokens", s.num_tokens as f64),
                     ("perf/tokens_per_second", s.tokens_per_second),
                     ("perf/mfu", s.mfu),
                 ];
                 self.scalars(wall_time, s.step, &values)
             }
-            Event::Eval(e) => self.scalars(wall_time, e.step, &[("eval/loss", e.eval_loss), ("eval/perplexity", e.perplexity)]),
+            Event::Eval(e) => {
+                let values = [
+                    ("eval/loss", e.eval_loss),
+                    ("eval/perplexity", e.perplexity),
+                    ("eval/mean_token_accuracy", e.eval_mean_token_accuracy),
+                ];
+                self.scalars(wall_time, e.step, &values)
+            }
             Event::Merged(m) => {
                 let values: Vec<(&str, f64)> = m.metrics.iter().map(|(name, value)| (name.as_str(), value.0)).collect();
                 self.scalars(wall_time, m.step, &values)

@@ -10,6 +10,8 @@ use crate::model::{Activations, Model, Pass, Weights, transformer};
 pub struct Evaluation {
     /// Mean cross-entropy in nats.
     pub loss: f64,
+    /// Share of the targets that were the most probable token.
+    pub mean_token_accuracy: f64,
     /// Tokens scored.
     pub tokens: u64,
 }
@@ -71,18 +73,21 @@ impl Scorer {
         batches: impl Iterator<Item = Batch>,
         mut progress: impl FnMut(usize) -> anyhow::Result<()>,
     ) -> anyhow::Result<Evaluation> {
-        let (mut sum, mut tokens) = (0.0, 0);
+        let (mut sum, mut hits, mut tokens) = (0.0, 0.0, 0);
         for (done, batch) in batches.enumerate() {
             upload_tokens(gpu, &self.acts, &batch);
             gpu.replay(&self.recording)?;
             let logp: Vec<f32> = gpu.read(&self.acts.logp)?;
-            for (l, _) in logp.iter().zip(&batch.targets).filter(|(_, t)| **t != IGNORE) {
+            let hit: Vec<f32> = gpu.read(&self.acts.hit)?;
+            for ((l, h), _) in logp.iter().zip(&hit).zip(&batch.targets).filter(|(_, t)| **t != IGNORE) {
                 sum -= f64::from(*l);
+                hits += f64::from(*h);
                 tokens += 1;
             }
             progress(done + 1)?;
         }
-        Ok(Evaluation { loss: if tokens == 0 { f64::NAN } else { sum / tokens as f64 }, tokens })
+        let mean = |of: f64| if tokens == 0 { f64::NAN } else { of / tokens as f64 };
+        Ok(Evaluation { loss: mean(sum), mean_token_accuracy: mean(hits), tokens })
     }
 }
 

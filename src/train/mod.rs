@@ -2,6 +2,8 @@
 
 mod evaluate;
 mod gradient;
+mod judge;
+pub mod landscape;
 pub mod merge;
 mod optimizer;
 mod plan;
@@ -12,6 +14,7 @@ mod trainer;
 
 pub use evaluate::{Evaluation, Scorer};
 pub use gradient::GradientPass;
+pub use judge::Judge;
 pub use optimizer::Optimizer;
 pub use plan::{MemoryPlan, micro_batch};
 pub use schedule::learning_rate;

@@ -3,8 +3,9 @@
 //! A checkpoint is *good* when it was saved on schedule while the detector was calm, and nothing alarmed the detector for
 //! [`spike::MARGIN`] updates after it. The newest [`KEEP`] good ones (and those that may still become good) are to be kept on the disk.
 //! - First trouble: to the newest good checkpoint before the spike, or to the merge (SMA) of the last three, by the policy that was set.
-//! - Trouble again at most [`AGAIN`] updates past the last, or before a new checkpoint became good: to one older than the last time (the
-//!   oldest kept when there is none), half the learning rate from there on, and the batches from there to the spike are passed over.
+//! - Trouble again at most [`AGAIN`] updates past the last, or before a new checkpoint became good: further back, which is the second
+//!   newest good one, and one older than last time if there is none newer than that (the oldest kept when there is none older either);
+//!   half the learning rate from there on, and the batches from there to the spike are passed over.
 //! - `limit` rescues within [`SPAN`] updates, or no good checkpoint before the spike: the end, with an account.
 //!
 //! It always ends: all rescues decided in the same [`SPAN`] updates of the run count against each other, so there are at most `limit`
@@ -131,8 +132,12 @@ impl Ladder {
         before.sort_unstable();
         let last = self.past.last();
         let again = last.is_some_and(|p| trouble.onset <= p.at + AGAIN || !self.fresh);
-        let older = last.filter(|_| again).and_then(|p| before.iter().rev().find(|g| **g < p.to));
-        let Some(&to) = older.or(if again { before.first() } else { before.last() }) else {
+        // As far back as is kept, below the newest good one or below where it went last.
+        let below = match last {
+            Some(p) if again => before.last().map_or(0, |newest| if *newest > p.to { *newest } else { p.to }),
+            _ => u64::MAX,
+        };
+        let Some(&to) = before.iter().rev().find(|g| **g < below).or(before.first()) else {
             return Err(self.account(trouble, "there is no good checkpoint from before it; save more often (--save-every)"));
         };
         let mut remarks = Vec::new();
@@ -143,8 +148,8 @@ impl Ladder {
             from_steps = if learned.is_empty() { from_steps } else { learned[learned.len().saturating_sub(KEEP)..].to_vec() };
             match from_steps.len() {
                 KEEP => {}
-                1 => remarks.push("there is only one good checkpoint, so nothing to merge".to_string()),
-                n => remarks.push(format!("there are only {n} good checkpoints to merge")),
+                1 => remarks.push("there is only one good checkpoint up to there, so nothing to merge".to_string()),
+                n => remarks.push(format!("there are only {n} good checkpoints up to there to merge")),
             }
         }
         let mut plan = Plan {

@@ -31,9 +31,18 @@ pub struct Trainer {
     source: Box<dyn Source>,
     ring: ReadRing,
     /// Updates whose numbers are still on their way.
-    late: VecDeque<(u64, f64)>,
+    late: VecDeque<Late>,
     /// What a checkpoint must hold beside tensors.
     pub state: TrainerState,
+}
+
+/// What the host knows of an update when it is submitted.
+#[derive(Clone, Copy, Debug, Default)]
+struct Late {
+    step: u64,
+    learning_rate: f64,
+    num_tokens: u64,
+    epoch: f64,
 }
 
 /// What a checkpoint must hold beside tensors; the rest follows from the settings and these.
@@ -41,7 +50,7 @@ pub struct Trainer {
 pub struct TrainerState {
     /// Updates made.
     pub step: u64,
-    /// Tokens trained on.
+    /// Tokens seen, padding left out.
     pub num_tokens: u64,
     /// Updates since Adam's moments were zero: what the bias correction goes by.
     pub optimizer_steps: u64,
@@ -51,6 +60,9 @@ pub struct TrainerState {
     /// source's batch n + this.
     #[serde(default)]
     pub skipped_batches: u64,
+    /// Factor on the learning rate that rescues have left, beside the live one.
+    #[serde(default)]
+    pub rescue_scale: Option<f64>,
 }
 
 /// The numbers of one update.
@@ -62,6 +74,12 @@ pub struct StepResult {
     pub loss: f64,
     /// Mean entropy of the predictions.
     pub entropy: f64,
+    /// Share of the targets that were the most probable token.
+    pub mean_token_accuracy: f64,
+    /// Tokens seen so far, this update's included, padding left out.
+    pub num_tokens: u64,
+    /// Passes over the training data so far.
+    pub epoch: f64,
     /// Norm of the gradient before clipping.
     pub grad_norm: f64,
     /// Learning rate.
@@ -139,8 +157,13 @@ impl Trainer {
         self.ring.ask(&self.gpu, &self.pass.acts.stats);
         self.state.step += 1;
         self.state.optimizer_steps += 1;
-        self.state.num_tokens += targets as u64;
-        self.late.push_back((self.state.step, hyper.learning_rate));
+        self.state.num_tokens += batch.num_tokens as u64;
+        self.late.push_back(Late {
+            step: self.state.step,
+            learning_rate: hyper.learning_rate,
+            num_tokens: self.state.num_tokens,
+            epoch: self.source.epochs(self.state.step + self.state.skipped_batches, self.settings.train.batch_size),
+        });
         match &mut self.live_merge {
             Some(live) => live.after_update(&self.gpu, &self.model, self.state.step),
             None => Ok(()),
@@ -149,17 +172,20 @@ impl Trainer {
 
     fn take(&mut self) -> anyhow::Result<StepResult> {
         let numbers: Vec<f32> = self.ring.take(&self.gpu)?;
-        let (step, learning_rate) = self.late.pop_front().unwrap_or_default();
+        let late = self.late.pop_front().unwrap_or_default();
         let (loss, grad_norm) = (f64::from(numbers[stats::LOSS]), f64::from(numbers[stats::GRAD_NORM]));
         // As the gate in adamw.wgsl: where logits overflow, the loss is infinite while clamps may leave a finite, wrong gradient.
         let finite = numbers[stats::NOT_FINITE] == 0.0 && grad_norm.is_finite() && loss.is_finite();
         Ok(StepResult {
-            step,
+            step: late.step,
+            num_tokens: late.num_tokens,
+            epoch: late.epoch,
             loss,
             entropy: f64::from(numbers[stats::ENTROPY]),
+            mean_token_accuracy: f64::from(numbers[stats::ACCURACY]),
             // The sum of squares of a gradient with a NaN may be anything.
             grad_norm: if finite { grad_norm } else { f64::NAN },
-            learning_rate,
+            learning_rate: late.learning_rate,
             skipped: !finite,
         })
     }
@@ -169,7 +195,9 @@ impl Trainer {
         let t = &self.settings.train;
         let live = &self.state.hyper;
         Hyper {
-            learning_rate: learning_rate(t, self.state.step + 1) * live.learning_rate_scale.unwrap_or(1.0),
+            learning_rate: learning_rate(t, self.state.step + 1)
+                * live.learning_rate_scale.unwrap_or(1.0)
+                * self.state.rescue_scale.unwrap_or(1.0),
             beta1: t.adam_beta1,
             beta2: t.adam_beta2,
             epsilon: t.adam_epsilon,
@@ -251,6 +279,7 @@ fn micro_batches(batch: &Batch, rows: usize) -> impl Iterator<Item = Batch> + '_
             tokens: batch.tokens[part.clone()].to_vec(),
             targets: batch.targets[part.clone()].to_vec(),
             doc_start: batch.doc_start[part].to_vec(),
+            num_tokens: 0,
         }
     })
 }

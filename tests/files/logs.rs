@@ -216,7 +216,7 @@ fn tensorboard_files_decode() {
     assert_eq!(event[1], (2, 0, 301u64.to_le_bytes().to_vec()));
     assert_eq!((event[2].0, event[2].1), (5, 2));
     let values = decode::fields(&event[2].2);
-    assert_eq!(values.len(), 7);
+    assert_eq!(values.len(), 9);
     let loss = decode::fields(&values[0].2);
     assert_eq!(loss, [(1, 2, b"train/loss".to_vec()), (2, 5, 2.5f32.to_le_bytes().to_vec())]);
     let grad_norm = decode::fields(&values[1].2);

@@ -90,14 +90,14 @@ impl<'a> Merge<'a> {
         self.weights.iter().map(|w| w / self.total).collect()
     }
 
-    /// All tensors one after another as a file holds them, in the order of [`Inputs::tensors`], as `dtype` or else each as there.
-    /// `sink` gets the bytes in order.
+    /// All tensors one after another as a file holds them, in the order of [`Inputs::tensors`] and in the types given there. `sink` gets
+    /// the bytes in order.
     ///
     /// # Errors
     /// A folder that cannot be read, a number that is not finite, or what `sink` returns.
-    pub fn stream(&self, dtype: Option<Dtype>, sink: &mut dyn FnMut(&[u8]) -> Result<()>) -> Result<()> {
+    pub fn stream(&self, sink: &mut dyn FnMut(&[u8]) -> Result<()>) -> Result<()> {
         let pieces = (0..self.inputs.tensors.len()).flat_map(|tensor| pieces(tensor, &self.inputs.tensors[tensor])).collect();
-        self.run(pieces, dtype, sink)
+        self.run(pieces, None, sink)
     }
 
     /// One merged tensor as f32, rounded from f64.

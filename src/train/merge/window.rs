@@ -167,7 +167,7 @@ fn steps_of(end: u64, every: u64, last: usize) -> Option<Vec<u64>> {
 }
 
 /// `100, 200, ..., 900, 950`: three or more of the same distance are cut short; at most a dozen parts.
-pub(super) fn ranges(steps: &[u64]) -> String {
+pub fn ranges(steps: &[u64]) -> String {
     let (mut parts, mut at) = (Vec::new(), 0);
     while at < steps.len() {
         let gap = steps.get(at + 1).map_or(0, |next| next - steps[at]);
@@ -194,6 +194,18 @@ pub(super) fn ranges(steps: &[u64]) -> String {
 /// # Errors
 /// No run, no sound checkpoint, or a window some of whose checkpoints are not there: then the message says which steps exist.
 pub fn choose(vfs: &dyn Vfs, run: &Path, spec: &WindowSpec) -> Result<Window> {
+    choose_from(vfs, run, spec, spec.last)
+}
+
+/// As [`choose`], but take fewer checkpoints, at least 2, where `spec.last` are not there.
+///
+/// # Errors
+/// As there.
+pub fn choose_at_most(vfs: &dyn Vfs, run: &Path, spec: &WindowSpec) -> Result<Window> {
+    choose_from(vfs, run, spec, 2.min(spec.last))
+}
+
+fn choose_from(vfs: &dyn Vfs, run: &Path, spec: &WindowSpec, least: usize) -> Result<Window> {
     let last = spec.last;
     ensure!((1..=MAX_CHECKPOINTS).contains(&last), "--last {last}: must lie between 1 and {MAX_CHECKPOINTS}");
     let tokens_per_step = tokens_per_step(run)?;
@@ -203,12 +215,21 @@ pub fn choose(vfs: &dyn Vfs, run: &Path, spec: &WindowSpec) -> Result<Window> {
         None => newest(vfs, run, &mut kept)?,
     };
     let every = match spec.every {
-        _ if last == 1 => 0,
-        Some(Interval::Steps(steps)) => steps,
-        Some(Interval::Tokens(tokens)) => ((tokens + tokens_per_step / 2) / tokens_per_step).max(1),
-        None => kept.own_spacing(end, last).map_or_else(|| Err(no_spacing(run, &kept, end, last)), Ok)?,
+        Some(Interval::Steps(steps)) => Some(steps),
+        Some(Interval::Tokens(tokens)) => Some(((tokens + tokens_per_step / 2) / tokens_per_step).max(1)),
+        None => None,
     };
-    let Some(steps) = kept.steps(end, every, last) else { return Err(missing(run, &kept, end, every, last, spec)) };
+    let fit = |last: usize| -> Option<(u64, Vec<u64>)> {
+        let every = if last == 1 { 0 } else { every.or_else(|| kept.own_spacing(end, last))? };
+        Some((every, kept.steps(end, every, last)?))
+    };
+    let Some((every, steps)) = (least..=last).rev().find_map(fit) else {
+        return Err(match every {
+            Some(every) => missing(run, &kept, end, every, last, spec),
+            None if last == 1 => missing(run, &kept, end, 0, last, spec),
+            None => no_spacing(run, &kept, end, last),
+        });
+    };
     let checkpoints = steps.into_iter().filter_map(|step| Some((step, kept.sound.get(&step)?.clone()))).collect();
     Ok(Window { run: run.to_owned(), checkpoints, tokens_per_step, every_steps: every, skipped })
 }

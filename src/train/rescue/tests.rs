@@ -89,6 +89,12 @@ fn past_the_trouble_is_a_new_one() {
     assert_eq!((plan.to(), plan.learning_rate_scale, plan.skip), (1000, 1.0, 130));
     let plan = stuck.decide(&trouble(1101, 1130), &s, &mut |_| true).unwrap();
     assert_eq!((plan.to(), plan.learning_rate_scale), (300, 0.5), "no checkpoint became good since");
+    // Trouble again soon, but with new good ones: the second newest of them, not all the way back.
+    let mut soon = calm_until(460);
+    soon.decide(&trouble(470, 499), &s, &mut |_| true).unwrap();
+    go_on(&mut soon, 400, 760);
+    let plan = soon.decide(&trouble(780, 800), &s, &mut |_| true).unwrap();
+    assert_eq!((plan.to(), plan.learning_rate_scale, plan.skip), (600, 0.5, 200));
 }
 
 #[test]

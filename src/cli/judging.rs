@@ -1,0 +1,246 @@
+//! What `lehr merge sweep` and `lehr landscape` share: checkpoints by name, the text to judge on, progress, files.
+
+use super::{open, output};
+use crate::config::{DataSettings, Layers, Settings};
+use crate::data::{self, Cache, Notices, TokenRange, Tokenizer};
+use crate::gpu::Gpu;
+use crate::model::checkpoint;
+use crate::session::begin::split_step;
+use crate::session::{self, folder};
+use crate::train::Judge;
+use crate::vfs::{RealFs, Vfs as _, shown};
+use anyhow::{Context as _, Result, bail, ensure};
+use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
+use std::io::IsTerminal as _;
+use std::path::{Path, PathBuf};
+use web_time::Instant;
+
+/// The text that weights are judged on.
+#[derive(clap::Args, Debug)]
+#[command(next_help_heading = "Judged on")]
+pub struct Text {
+    /// This text (file, folder of text files, JSONL with `text`; may be repeated) instead of the run's own validation split.
+    #[arg(long, visible_alias = "val-data", value_name = "PATH")]
+    data: Vec<PathBuf>,
+    /// Only this share of --data, from the end (as training holds it out); 1 for all of it.
+    #[arg(long, default_value_t = 1.0, requires = "data")]
+    val_fraction: f64,
+    /// Tokens to score each time, at most; 0 for all; as many as the run's evaluations score when absent.
+    #[arg(long)]
+    max_tokens: Option<u64>,
+    /// Tokens in a window; the run's when absent.
+    #[arg(long)]
+    seq_len: Option<usize>,
+    /// Windows computed at once, as far as they fit; the result does not depend on it.
+    #[arg(long, default_value_t = 16)]
+    batch_size: usize,
+    /// Adapter by index or by part of its name.
+    #[arg(long, value_name = "NAME|INDEX")]
+    adapter: Option<String>,
+}
+
+impl Text {
+    /// A judge of weights of the shape in `dir` (a model folder). `run` is the run it is of.
+    ///
+    /// # Errors
+    /// One line that names the flag, folder or file, and the cure.
+    pub fn judge(&self, dir: &Path, run: Option<&Path>) -> Result<Judge> {
+        ensure!(self.batch_size > 0, "--batch-size 0: must be at least 1");
+        ensure!(
+            self.val_fraction > 0.0 && self.val_fraction <= 1.0,
+            "--val-fraction {}: must be above 0 and at most 1",
+            self.val_fraction
+        );
+        let settings = run.map(settings).transpose()?;
+        let config = open::config(dir)?;
+        let context = config.model.max_position_embeddings;
+        let own = settings.as_ref().map_or(context.min(1024), |s| s.train.seq_len);
+        let seq_len = self.seq_len.unwrap_or(own);
+        ensure!((1..=context).contains(&seq_len), "--seq-len {seq_len}: must lie between 1 and the model's context of {context}");
+        let usual = settings.as_ref().map_or(16_384, |s| s.eval.eval_tokens);
+        let most = match self.max_tokens.unwrap_or(usual) {
+            0 => u64::MAX,
+            most => most,
+        };
+        let rows = |gpu: &Gpu| open::fitting_rows(gpu, &config.model, seq_len, self.batch_size);
+        if let ([], Some(run), Some(mut settings)) = (self.data.as_slice(), run, settings) {
+            let of = || format!("{} (name a text with --data)", shown(run));
+            let gone = settings.data.data.iter().any(|p| p.as_os_str() == "-");
+            ensure!(!gone, "{}: was trained on standard input, which is gone", of());
+            settings.train.seq_len = seq_len;
+            let source = session::source(&settings, dir, &mut output::sink(false)).with_context(of)?;
+            let gpu = open::gpu(self.adapter.as_deref())?;
+            let batches = source.val_batches(rows(&gpu), seq_len, most);
+            let batches = batches.with_context(|| format!("{}: holds no text out for validation", of()))?.collect();
+            return Judge::new(gpu, &config.model, batches);
+        }
+        ensure!(
+            !self.data.is_empty(),
+            "--data: {} is not in a run folder, so that there is no text to judge on: name one",
+            shown(dir)
+        );
+        let range = self.range(open::tokenizer(dir, &config)?)?;
+        let gpu = open::gpu(self.adapter.as_deref())?;
+        let batches = range.val_batches(rows(&gpu), seq_len, most).collect();
+        Judge::new(gpu, &config.model, batches)
+    }
+
+    /// The tokens of --data.
+    fn range(&self, tokenizer: Tokenizer) -> Result<TokenRange> {
+        let whole = self.val_fraction >= 1.0;
+        let val_fraction = if whole { 0.0 } else { self.val_fraction };
+        let data = DataSettings { data: self.data.clone(), val_fraction, ..DataSettings::default() };
+        let mut notices = Notices::new();
+        let (_, dataset) = data::load(&data, Some(tokenizer), &Cache::User, &mut notices, &mut |_, _| {})?;
+        notices.take().iter().for_each(|n| output::note(&format!("note: {n}")));
+        let range = if whole { Some(dataset.train).filter(|t| t.len() > 1) } else { dataset.val };
+        range.context("--data: too little text to score")
+    }
+}
+
+/// The frozen settings of a run.
+///
+/// # Errors
+/// No run there, or settings that cannot be read.
+pub fn settings(run: &Path) -> Result<Settings> {
+    let mut layers = Layers::default();
+    layers.file(&folder::config(run))?;
+    layers.settings()
+}
+
+/// The run that a checkpoint's folder lies in.
+pub fn run_of(dir: &Path) -> Option<PathBuf> {
+    let parent = dir.parent()?;
+    // Of a path such as `step-00000500` the parent is the current folder, whose name is not seen.
+    let absolute = std::path::absolute(parent).ok()?;
+    let run = absolute.parent()?;
+    (absolute == checkpoint::folder(run) && folder::config(run).is_file()).then(|| run.to_owned())
+}
+
+/// The model folder that `RUN@STEP`, `RUN` (its newest sound checkpoint) or a folder names.
+///
+/// # Errors
+/// One line that says what is missing and what there is.
+pub fn folder_of(spec: &str) -> Result<PathBuf> {
+    let (path, step) = match Path::new(spec).is_dir() {
+        true => (Path::new(spec), None),
+        false => split_step(spec),
+    };
+    let at = shown(path);
+    ensure!(path.is_dir(), "{at}: there is no such folder; name RUN@STEP, RUN or a model's folder");
+    let is_run = folder::config(path).is_file() && !path.join("config.json").is_file();
+    let Some(step) = step else {
+        if !is_run {
+            ensure!(path.join("config.json").is_file(), "{at}: holds no config.json: neither a model nor a run");
+            return Ok(path.to_owned());
+        }
+        let found = checkpoint::newest_valid(&RealFs, path)?.found;
+        return found.map(|c| c.path).with_context(|| format!("{at}: this run holds no sound checkpoint yet"));
+    };
+    ensure!(is_run, "{at}: is no run folder (it holds no config.toml): leave the @{step} out");
+    let dir = checkpoint::folder(path).join(checkpoint::step_name(step));
+    if !dir.is_dir() {
+        let steps: Vec<u64> = checkpoint::list(&RealFs, path)?.iter().rev().map(|(step, _)| *step).collect();
+        bail!("{at}: no checkpoint of step {step}; there are: {}", crate::train::merge::ranges(&steps));
+    }
+    Ok(dir)
+}
+
+/// How far a long row of evaluations is, on standard error: one updating line on a terminal, else a line now and then.
+pub struct Progress {
+    all: usize,
+    done: usize,
+    begin: Instant,
+    /// When the first one was done: it pays for the start.
+    first: Option<Instant>,
+    told: Instant,
+    bar: Option<ProgressBar>,
+}
+
+/// Seconds between two lines where there is no terminal.
+const LINE_SECONDS: f64 = 15.0;
+
+impl Progress {
+    /// Of so many evaluations.
+    pub fn new(all: usize) -> Self {
+        let bar = std::io::stderr().is_terminal().then(|| {
+            let bar = ProgressBar::with_draw_target(None, ProgressDrawTarget::stderr_with_hz(8));
+            bar.set_style(ProgressStyle::with_template("{msg}").unwrap_or_else(|_| ProgressStyle::default_spinner()));
+            bar
+        });
+        let now = Instant::now();
+        Self { all, done: 0, begin: now, first: None, told: now, bar }
+    }
+
+    /// One more is done.
+    pub fn step(&mut self) {
+        self.done += 1;
+        let now = Instant::now();
+        let first = *self.first.get_or_insert(now);
+        let each = match self.done {
+            1 => now.duration_since(self.begin).as_secs_f64(),
+            n => now.duration_since(first).as_secs_f64() / (n - 1) as f64,
+        };
+        let left = each * self.all.saturating_sub(self.done) as f64;
+        let text = format!("{} of {} evaluations, {each:.1} s each, about {} left", self.done, self.all, output::duration(left));
+        match &self.bar {
+            Some(bar) => {
+                bar.set_message(text);
+                bar.tick();
+                if self.done >= self.all {
+                    bar.finish_and_clear();
+                }
+            }
+            None if self.done == 1 || now.duration_since(self.told).as_secs_f64() >= LINE_SECONDS => {
+                self.told = now;
+                output::note(&text);
+            }
+            None => {}
+        }
+    }
+}
+
+/// Make the folder of results before work starts.
+///
+/// # Errors
+/// It cannot be made.
+pub fn prepare(out: Option<&Path>) -> Result<()> {
+    out.map_or(Ok(()), |dir| std::fs::create_dir_all(dir).with_context(|| format!("--out {}: cannot be made", shown(dir))))
+}
+
+/// Write files into a folder; each is whole or not there, and replaces an older one of its name.
+///
+/// # Errors
+/// A file that cannot be written.
+pub fn save(dir: &Path, files: &[(&str, String)]) -> Result<()> {
+    prepare(Some(dir))?;
+    for (name, content) in files {
+        let (path, temp) = (dir.join(name), dir.join(format!(".{name}.{}", std::process::id())));
+        let at = || shown(&path);
+        if RealFs.kind(&temp).with_context(at)?.is_some() {
+            RealFs.remove_file(&temp).with_context(at)?;
+        }
+        let written = RealFs.write_new(&temp, content.as_bytes()).and_then(|()| RealFs.rename(&temp, &path));
+        if written.is_err() {
+            let _ = RealFs.remove_file(&temp);
+        }
+        written.with_context(at)?;
+    }
+    RealFs.fsync_dir(dir).with_context(|| shown(dir))?;
+    let names: Vec<&str> = files.iter().map(|(name, _)| *name).collect();
+    output::note(&format!("written to {}: {}", shown(dir), names.join(", ")));
+    Ok(())
+}
+
+/// Lines whose columns stand under each other: the first left, the others right.
+pub fn aligned(rows: &[Vec<String>]) -> Vec<String> {
+    let columns = rows.iter().map(Vec::len).max().unwrap_or(0);
+    let width = |c: usize| rows.iter().filter_map(|r| r.get(c)).map(|cell| cell.chars().count()).max().unwrap_or(0);
+    let widths: Vec<usize> = (0..columns).map(width).collect();
+    let line = |row: &Vec<String>| {
+        let cells = row.iter().zip(&widths).enumerate();
+        let cells = cells.map(|(c, (cell, w))| if c == 0 { format!("{cell:<w$}") } else { format!("{cell:>w$}") });
+        cells.collect::<Vec<_>>().join("  ").trim_end().to_string()
+    };
+    rows.iter().map(line).collect()
+}

@@ -1,0 +1,290 @@
+//! `lehr merge`
+
+use super::{merge_sweep, output};
+use crate::config::{DecayShape, MergeMethod};
+use crate::model::safetensors_file::Dtype;
+use crate::session::control::{Control, INTERRUPTED};
+use crate::train::merge::{self, Check, Inputs, Interval, Merge, MergeRule, Recipe, Target, Window, WindowSpec};
+use crate::vfs::{RealFs, human_bytes, shown};
+use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
+use std::io::IsTerminal;
+use std::path::{Path, PathBuf};
+use web_time::Instant;
+
+const EXAMPLES: &str = "\
+Examples:
+  The newest ten checkpoints of a run, all weighing the same, at the spacing at which the run kept them:
+    lehr merge runs/stories --out merged
+  Five checkpoints, 200 updates apart, up to step 3000, the newer ones weighing more:
+    lehr merge runs/stories --last 5 --every 200 --at 3000 --method wma --out merged
+  What would be merged, without doing it; the distance in training tokens:
+    lehr merge runs/stories --last 5 --every 400ktok --dry-run
+  Folders from anywhere, oldest first, weighed by hand:
+    lehr merge ckpt/checkpoint-100 ckpt/checkpoint-200 --weights 1,3 --out merged
+
+The result is a Hugging Face folder: lehr eval --model merged, lehr pretrain --init merged, or AutoModelForCausalLM.from_pretrained.
+A run keeps the checkpoints that a merge needs when it is trained with --save-every 100 --keep-every 100.";
+
+/// Flags of `lehr merge`.
+#[derive(clap::Args, Debug)]
+#[command(after_help = EXAMPLES, args_conflicts_with_subcommands = true, subcommand_negates_reqs = true)]
+pub struct Args {
+    #[command(subcommand)]
+    command: Option<Command>,
+    /// One run folder, or checkpoint folders (lehr's or Hugging Face's), oldest first.
+    #[arg(value_name = "RUN | DIR", required = true)]
+    inputs: Vec<PathBuf>,
+    /// The new folder.
+    #[arg(long, value_name = "DIR", required_unless_present = "dry_run")]
+    out: Option<PathBuf>,
+    /// How checkpoints are weighed; sma when absent, weights when --weights is given.
+    #[arg(long, value_enum)]
+    method: Option<MergeMethod>,
+    /// Factor a of ema and ema-normalized, 0.2 when absent.
+    #[arg(long, value_name = "A")]
+    alpha: Option<f64>,
+    /// Decay that wsm emulates, 1-sqrt when absent.
+    #[arg(long, value_enum)]
+    decay: Option<DecayShape>,
+    /// One number for each checkpoint, oldest first; they are divided by their sum.
+    #[arg(long, value_name = "W,W,...", value_delimiter = ',', allow_negative_numbers = true)]
+    weights: Vec<f64>,
+    /// Checkpoints of the run to merge; 10, or as many as there are, when absent.
+    #[arg(long, value_name = "N")]
+    last: Option<usize>,
+    /// Their distance: updates (200) or training tokens (400ktok, 4Mtok); the smallest at which they are there when absent.
+    #[arg(long, value_name = "STEPS|TOKENS")]
+    every: Option<Interval>,
+    /// Step of the newest of them; that of the run's newest sound checkpoint when absent.
+    #[arg(long, value_name = "STEP")]
+    at: Option<u64>,
+    /// How numbers are stored: as in the checkpoints (F32 where they differ) when absent.
+    #[arg(long, value_enum)]
+    dtype: Option<Stored>,
+    /// Show what would be merged, check it, write nothing.
+    #[arg(long)]
+    dry_run: bool,
+    /// Print one JSON object instead of text.
+    #[arg(long)]
+    json: bool,
+    /// Threads; all of the processor's when absent.
+    #[arg(long, value_name = "N")]
+    threads: Option<usize>,
+}
+
+/// What else can be done with merges.
+#[derive(clap::Subcommand, Debug)]
+enum Command {
+    /// The loss of many merges of a run: interval by number by method.
+    Sweep(Box<merge_sweep::Args>),
+}
+
+/// How numbers are stored.
+#[derive(Clone, Copy, Debug, clap::ValueEnum)]
+enum Stored {
+    F32,
+    F16,
+    Bf16,
+}
+
+impl Stored {
+    fn dtype(self) -> Dtype {
+        match self {
+            Self::F32 => Dtype::F32,
+            Self::F16 => Dtype::F16,
+            Self::Bf16 => Dtype::BF16,
+        }
+    }
+}
+
+/// Merge.
+pub fn run(args: &Args) -> anyhow::Result<i32> {
+    if let Some(Command::Sweep(sweep)) = &args.command {
+        return merge_sweep::run(sweep);
+    }
+    anyhow::ensure!(args.threads.is_none_or(|n| (1..=256).contains(&n)), "--threads: must lie between 1 and 256");
+    let rule = rule(args)?;
+    let target = args.out.as_ref().map(|out| Target::new(&RealFs, out)).transpose()?;
+    let (folders, window) = folders(args)?;
+    // A wrong number of weights should not cost the reading of all folders.
+    rule.raw_weights(folders.len())?;
+    let mut inputs = Inputs::open(&RealFs, &folders, Check::Hashes)?;
+    if let Some(stored) = args.dtype {
+        inputs.write_as(stored.dtype());
+    }
+    let mut merge = inputs.merge(&rule)?;
+    if let Some(threads) = args.threads {
+        merge.threads = threads;
+    }
+    let recipe = Recipe::new(&merge, &rule, window.as_ref());
+    tell_notes(&inputs, window.as_ref(), &recipe);
+    if !args.json {
+        tell_plan(&merge, &recipe)?;
+    }
+    let Some(target) = target.filter(|_| !args.dry_run) else {
+        if args.json {
+            output::json_line(&serde_json::json!({"recipe": recipe, "read_bytes": inputs.bytes(), "dry_run": true}))?;
+        }
+        return Ok(0);
+    };
+    save(args, &merge, &target, &recipe)
+}
+
+/// The method; flags that it does not use are refused.
+fn rule(args: &Args) -> anyhow::Result<MergeRule> {
+    let given = !args.weights.is_empty();
+    let method = args.method.unwrap_or(if given { MergeMethod::Weights } else { MergeMethod::Sma });
+    let name = method.name();
+    anyhow::ensure!(
+        !given || method == MergeMethod::Weights,
+        "--weights: {name} has weights of its own; leave one of the two out"
+    );
+    let uses_alpha = matches!(method, MergeMethod::Ema | MergeMethod::EmaNormalized);
+    anyhow::ensure!(args.alpha.is_none() || uses_alpha, "--alpha: {name} has none; it belongs to ema and ema-normalized");
+    anyhow::ensure!(args.decay.is_none() || method == MergeMethod::Wsm, "--decay: {name} has none; it belongs to wsm");
+    MergeRule::new(method, args.alpha.unwrap_or(0.2), args.decay.unwrap_or_default(), &args.weights, "")
+}
+
+fn is_run(path: &Path) -> bool {
+    path.join("config.toml").is_file() && !path.join("config.json").is_file()
+}
+
+/// The folders, oldest first, and the window they are of a run.
+fn folders(args: &Args) -> anyhow::Result<(Vec<PathBuf>, Option<Window>)> {
+    if let [run] = args.inputs.as_slice()
+        && is_run(run)
+    {
+        let spec = WindowSpec { last: args.last.unwrap_or(10), every: args.every, at: args.at };
+        let window = match (args.last, args.weights.len()) {
+            (Some(_), _) => merge::choose(&RealFs, run, &spec)?,
+            (None, 0) => merge::choose_at_most(&RealFs, run, &spec)?,
+            (None, last) => merge::choose(&RealFs, run, &WindowSpec { last, ..spec })?,
+        };
+        return Ok((window.folders(), Some(window)));
+    }
+    for path in &args.inputs {
+        anyhow::ensure!(path.is_dir(), "{}: there is no such folder", shown(path));
+        anyhow::ensure!(!is_run(path), "{}: is a run; name one run alone, or checkpoint folders", shown(path));
+    }
+    for (flag, typed) in [("last", args.last.is_some()), ("every", args.every.is_some()), ("at", args.at.is_some())] {
+        anyhow::ensure!(!typed, "--{flag}: chooses checkpoints of a run, but checkpoint folders are named; leave it out");
+    }
+    Ok((args.inputs.clone(), None))
+}
+
+fn tell_notes(inputs: &Inputs, window: Option<&Window>, recipe: &Recipe) {
+    for reason in window.iter().flat_map(|w| &w.skipped) {
+        output::note(&format!("note: passed over a checkpoint: {reason}"));
+    }
+    for note in &inputs.notes {
+        output::note(&format!("note: {note}"));
+    }
+    let steps: Vec<u64> = inputs.folders.iter().filter_map(merge::Folder::step).collect();
+    if !steps.is_sorted() && recipe.method != "sma" && recipe.method != "weights" {
+        output::note(
+            "note: the steps of these folders do not grow; weights go by the order in which they are named, oldest first",
+        );
+    }
+}
+
+/// What will be merged, before any work.
+fn tell_plan(merge: &Merge, recipe: &Recipe) -> anyhow::Result<()> {
+    let inputs = merge.inputs();
+    let n = inputs.folders.len();
+    let of = match (&recipe.run, recipe.every_steps, recipe.tokens_per_step) {
+        (Some(run), Some(every), Some(tokens)) if every > 0 => {
+            format!(" of {}, every {every} updates ({} tokens)", visible(run), output::count(every * tokens))
+        }
+        (Some(run), ..) => format!(" of {}", visible(run)),
+        _ => String::new(),
+    };
+    output::line(&format!("{} of {n} checkpoint{}{of}", recipe.rule(), if n == 1 { "" } else { "s" }))?;
+    output::line(&format!("{:>10}  {:>9}  folder", "step", "weight"))?;
+    for (folder, weight) in inputs.folders.iter().zip(merge.weights()) {
+        let step = folder.step().map_or("?".to_owned(), |s| s.to_string());
+        output::line(&format!("{step:>10}  {weight:>9.6}  {}", shown(&folder.dir)))?;
+    }
+    output::line(&recipe.figures())?;
+    let types: std::collections::BTreeSet<&str> = inputs.tensors.iter().map(|t| t.dtype.name()).collect();
+    let types: Vec<&str> = types.into_iter().collect();
+    let numbers: usize = inputs.tensors.iter().map(merge::MergedTensor::len).sum();
+    output::line(&format!(
+        "{} tensors, {} numbers, {}, from {} on {} threads",
+        inputs.tensors.len(),
+        output::count(numbers as u64),
+        types.join(" and "),
+        human_bytes(inputs.bytes()),
+        merge.threads
+    ))
+}
+
+fn visible(text: &str) -> String {
+    crate::vfs::clean(text)
+}
+
+fn save(args: &Args, merge: &Merge, target: &Target, recipe: &Recipe) -> anyhow::Result<i32> {
+    // Ctrl-C removes what has been written so far.
+    let _control = Control::listen(false)?;
+    let begin = Instant::now();
+    let whole: u64 = merge.inputs().tensors.iter().map(|t| t.len() as u64 * t.dtype.bytes()).sum();
+    let mut progress = Progress::new(whole);
+    let saved = merge.save(&RealFs, target, recipe, &mut |written| {
+        anyhow::ensure!(!Control::interrupted(), "interrupted");
+        progress.at(written);
+        Ok(())
+    });
+    progress.bar.finish_and_clear();
+    let manifest = match saved {
+        Err(_) if Control::interrupted() => {
+            output::note("stopped: nothing was written");
+            return Ok(INTERRUPTED);
+        }
+        other => other?,
+    };
+    let seconds = begin.elapsed().as_secs_f64();
+    let (read, written) = (merge.inputs().bytes(), manifest.bytes());
+    let out = args.out.as_deref().unwrap_or(Path::new(""));
+    if args.json {
+        return output::json_line(&serde_json::json!({
+            "recipe": recipe, "out": out, "read_bytes": read, "written_bytes": written, "seconds": seconds,
+        }))
+        .map(|()| 0);
+    }
+    output::line(&format!(
+        "{}: {} written, {} read in {seconds:.2} s ({}/s)",
+        shown(out),
+        human_bytes(written),
+        human_bytes(read),
+        human_bytes((read as f64 / seconds.max(1e-9)) as u64)
+    ))?;
+    Ok(0)
+}
+
+/// One line that changes on a terminal, a line now and then elsewhere.
+struct Progress {
+    bar: ProgressBar,
+    terminal: bool,
+    whole: u64,
+    last: Instant,
+}
+
+impl Progress {
+    fn new(whole: u64) -> Self {
+        let terminal = std::io::stderr().is_terminal();
+        let target = if terminal { ProgressDrawTarget::stderr_with_hz(8) } else { ProgressDrawTarget::hidden() };
+        let bar = ProgressBar::with_draw_target(None, target);
+        bar.set_style(ProgressStyle::with_template("{msg}").unwrap_or_else(|_| ProgressStyle::default_spinner()));
+        Self { bar, terminal, whole, last: Instant::now() }
+    }
+
+    fn at(&mut self, written: u64) {
+        let text = || format!("merging {} %", 100 * written / self.whole.max(1));
+        if self.terminal {
+            self.bar.set_message(text());
+            self.bar.tick();
+        } else if self.last.elapsed().as_secs() >= 10 {
+            output::note(&text());
+            self.last = Instant::now();
+        }
+    }
+}

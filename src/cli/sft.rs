@@ -1,0 +1,94 @@
+//! `lehr sft`
+
+use super::pretrain;
+use crate::config::{Layers, SFT_DEFAULTS, SftSettings, Stage};
+use crate::session::begin::settings_of_fork;
+use clap::ArgMatches;
+use clap::parser::ValueSource::CommandLine;
+use web_time::Instant;
+
+/// Flags of `lehr sft`: those of `lehr pretrain`, and its own.
+#[derive(clap::Args, Debug)]
+pub struct Args {
+    #[command(flatten)]
+    common: pretrain::Args,
+    /// Read from `typed`, as all settings are.
+    #[command(flatten)]
+    _sft: SftSettings,
+}
+
+/// Flags that a model which exists already leaves no room for.
+const OF_NEW_MODELS: &[&str] = &[
+    "preset",
+    "tokenizer",
+    "architecture",
+    "hidden_size",
+    "intermediate_size",
+    "num_hidden_layers",
+    "num_attention_heads",
+    "num_key_value_heads",
+    "head_dim",
+    "rms_norm_eps",
+    "rope_theta",
+    "tie_word_embeddings",
+    "max_position_embeddings",
+    "initializer_range",
+];
+
+/// The command with the defaults and the help of this stage.
+pub fn command(mut command: clap::Command) -> clap::Command {
+    for name in OF_NEW_MODELS {
+        command = command.mut_arg(name, |arg| arg.hide(true));
+    }
+    for (name, value) in SFT_DEFAULTS {
+        command = command.mut_arg(name, |arg| arg.default_value(*value));
+    }
+    let help = [
+        (
+            "data",
+            "JSONL rows with messages, or prompt and completion, or text; or a folder with train.jsonl (and valid.jsonl). PATH:WEIGHT sees each row WEIGHT times an epoch. May be repeated",
+        ),
+        ("val_data", "Validation rows in a file of their own; then --val-fraction is not used"),
+        ("val_fraction", "Share of the rows of each file held out for validation; drawn once and for all"),
+        ("seq_len", "Tokens in a sequence; longer rows are cut. 0 takes the model's context, at most 1024"),
+        ("max_steps", "Updates to make, in place of --num-train-epochs"),
+        ("run", "Folder of the new run; runs/sft-NNN when absent"),
+    ];
+    for (name, text) in help {
+        command = command.mut_arg(name, |arg| arg.help(text).long_help(text));
+    }
+    command.mut_arg("data", |arg| arg.value_name("PATH[:WEIGHT]")).mut_arg("max_steps", |arg| arg.hide_default_value(true))
+}
+
+/// Fine-tune.
+pub fn run(args: &Args, typed: &ArgMatches, started: Instant) -> anyhow::Result<i32> {
+    let given = |name: &str| typed.value_source(name) == Some(CommandLine);
+    if let Some(name) = OF_NEW_MODELS.iter().find(|name| given(name)) {
+        anyhow::bail!(
+            "--{}: fine-tuning takes shape and tokenizer from the model of --init; leave the flag out",
+            name.replace('_', "-")
+        );
+    }
+    if let Ok(Some(fork)) = typed.try_get_one::<String>("fork") {
+        let mut parent = Layers::default();
+        parent.file(&settings_of_fork(fork)?)?;
+        anyhow::ensure!(
+            parent.settings()?.stage() == Stage::Sft,
+            "--fork {}: is a run of lehr pretrain, whose data are others; begin from its weights with --init",
+            fork.escape_debug()
+        );
+    }
+    let mut settings = pretrain::layered(Layers::sft()?, None, args.common.config.as_ref(), typed)?;
+    let epochs = given("num_train_epochs");
+    anyhow::ensure!(!(epochs && given("max_steps")), "--max-steps: is another way to say --num-train-epochs; give one of them");
+    if let Some(sft) = &mut settings.sft {
+        if given("max_steps") {
+            sft.num_train_epochs = 0.0;
+        }
+        if sft.num_train_epochs > 0.0 {
+            // Not known before the rows are; above all that settings are compared with.
+            settings.train.max_steps = 1 << 40;
+        }
+    }
+    pretrain::start(&args.common, settings, typed, started)
+}

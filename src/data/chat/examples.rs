@@ -1,0 +1,134 @@
+//! From a row to tokens, each of which counts in the loss or does not.
+
+use super::rows::Row;
+use super::template::{Chat, ChatTemplate};
+use crate::data::Tokenizer;
+use anyhow::{Context, Result};
+use std::ops::Range;
+
+/// What counts.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct LossOn {
+    /// In conversations: what the assistant says, and nothing else.
+    pub assistant_only: bool,
+    /// In prompt and completion: the completion, and nothing else.
+    pub completion_only: bool,
+}
+
+/// A row as tokens.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Example {
+    /// All of it.
+    pub tokens: Vec<u32>,
+    /// Whether each counts as a target.
+    pub scored: Vec<bool>,
+}
+
+/// Turns rows into tokens.
+pub struct Encoder<'a> {
+    /// The model's.
+    pub tokenizer: &'a Tokenizer,
+    /// Its template.
+    pub template: &'a ChatTemplate,
+    /// What counts.
+    pub loss_on: LossOn,
+}
+
+impl Encoder<'_> {
+    /// The tokens of a row. Chats are what the template writes and no more; plain text gets what the tokenizer itself puts around a
+    /// text (Llama's begin token), and the end-of-text token behind the completion, as in TRL.
+    ///
+    /// # Errors
+    /// What the template refuses, or the tokenizer cannot spell.
+    pub fn encode(&self, row: &Row) -> Result<Example> {
+        match row {
+            Row::Messages(chat) => self.messages(chat),
+            Row::Turn(prompt, whole) => {
+                let before = self.spell(&self.template.render(prompt, true)?.text, false)?.0;
+                let (tokens, _) = self.spell(&self.template.render(whole, false)?.text, false)?;
+                Ok(self.after(&before, tokens))
+            }
+            Row::Text(prompt, completion) => {
+                let mut whole = format!("{prompt}{completion}");
+                if let Some(end) = self.tokenizer.eos_id().and_then(|id| self.tokenizer.token_text(id))
+                    && !completion.ends_with(&end)
+                {
+                    whole.push_str(&end);
+                }
+                let (tokens, _) = self.spell(&whole, true)?;
+                // A row with `text` counts whole; so does its first token, which has no predecessor.
+                let before = if prompt.is_empty() { Vec::new() } else { self.spell(prompt, true)?.0 };
+                Ok(self.after(&before, tokens))
+            }
+        }
+    }
+
+    /// The completion begins where its tokens and those of the prompt alone part ways.
+    fn after(&self, prompt: &[u32], tokens: Vec<u32>) -> Example {
+        let same = prompt.iter().zip(&tokens).take_while(|(a, b)| a == b).count();
+        let scored = (0..tokens.len()).map(|i| i >= same || !self.loss_on.completion_only).collect();
+        Example { tokens, scored }
+    }
+
+    fn messages(&self, chat: &Chat) -> Result<Example> {
+        let whole = self.template.render(chat, false)?;
+        let (tokens, places) = self.spell(&whole.text, false)?;
+        if !self.loss_on.assistant_only {
+            return Ok(Example { scored: vec![true; tokens.len()], tokens });
+        }
+        let mut scored = vec![false; tokens.len()];
+        let (spans, without_end) = self.template.assistant_part(chat, &whole)?;
+        for span in spans {
+            let mut inside = tokens_of(&places, &span);
+            if without_end && tokens.get(inside.end).is_some_and(|id| self.tokenizer.is_special(*id)) {
+                inside.end += 1;
+            }
+            scored[inside].fill(true);
+        }
+        Ok(Example { tokens, scored })
+    }
+
+    fn spell(&self, text: &str, with_special: bool) -> Result<(Vec<u32>, Vec<Range<usize>>)> {
+        self.tokenizer.encode_with_places(text, with_special)
+    }
+
+    /// Whether the tokenizer can spell what the template itself writes around messages.
+    ///
+    /// # Errors
+    /// The character that it has no token for, and the cure. A template that refuses the trial says nothing.
+    pub fn check_template(&self) -> Result<()> {
+        let say = |role: &str| serde_json::json!({"role": role, "content": ""});
+        for roles in [&["user", "assistant"][..], &["system", "user", "assistant", "user", "assistant"]] {
+            let chat = Chat { messages: roles.iter().map(|role| say(role)).collect(), ..Chat::default() };
+            if let Ok(rendered) = self.template.render(&chat, true) {
+                let spelled = self.tokenizer.encode(&rendered.text);
+                spelled.context(
+                    "--chat-template: the chat template writes what this tokenizer cannot spell; give one in its own characters",
+                )?;
+            }
+        }
+        Ok(())
+    }
+}
+
+/// The tokens that have part in these bytes; the first and the last may reach beyond them, as in `transformers`.
+fn tokens_of(places: &[Range<usize>], span: &Range<usize>) -> Range<usize> {
+    let first = places.partition_point(|place| place.end <= span.start);
+    let end = places.partition_point(|place| place.start < span.end);
+    first..end.max(first)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn tokens_of_a_span() {
+        let places = [0..2, 2..3, 3..3, 3..6, 6..8];
+        assert_eq!(tokens_of(&places, &(2..6)), 1..4);
+        assert_eq!(tokens_of(&places, &(4..5)), 3..4, "one that reaches beyond on both sides");
+        assert_eq!(tokens_of(&places, &(1..7)), 0..5);
+        assert_eq!(tokens_of(&places, &(3..3)), 3..3);
+        assert_eq!(tokens_of(&[], &(0..5)), 0..0);
+    }
+}

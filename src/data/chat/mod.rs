@@ -1,0 +1,170 @@
+//! Chats to learn from: rows of messages, the chat template, which tokens count, packing, mixtures.
+//!
+//! The path of a row: `read_rows` parses and checks a line; [`ChatTemplate`] makes text of its messages; the encoder makes tokens of the
+//! text and marks those that count; [`ChatSource`] packs them into batches, documents apart. All tokens are kept in memory, four bytes
+//! each.
+
+mod examples;
+mod pack;
+mod python;
+mod rows;
+mod source;
+mod template;
+
+pub use examples::{Encoder, Example, LossOn};
+pub use rows::{Part, Row, read_rows};
+pub use source::{ChatSource, Rows, Store};
+pub use template::{Chat, ChatTemplate, PLAIN, Rendered};
+
+use super::{Notices, Tokenizer, shown_path};
+use crate::config::{DataSettings, SftSettings};
+use crate::rng::{Permutation, Rng};
+use anyhow::{Context, Result, ensure};
+use std::path::Path;
+
+/// Seconds since 1970 at the start of a day that is written as 2026-11-25.
+pub fn parse_date(text: &str) -> Option<i64> {
+    python::parse_date(text)
+}
+
+/// The day of a time in seconds since 1970, written as 2026-11-25.
+pub fn date(seconds: i64) -> String {
+    python::strftime("%Y-%m-%d", seconds)
+}
+
+/// The tokenizer with the chat template that will be used: the file's, else its own, else the plain one. And the template, compiled;
+/// `strftime_now` says `date`.
+///
+/// # Errors
+/// A file that cannot be read, a template that is no Jinja.
+pub fn template_of(tokenizer: &Tokenizer, file: Option<&Path>, date: i64) -> Result<(Tokenizer, ChatTemplate)> {
+    const MOST: u64 = 1 << 20;
+    let own = tokenizer.chat_template()?;
+    let source = match (file, &own) {
+        (Some(file), _) => {
+            let name = shown_path(file);
+            let meta = std::fs::metadata(file).with_context(|| format!("--chat-template {name}"))?;
+            ensure!(meta.is_file() && meta.len() <= MOST, "--chat-template {name}: not a file of at most 1 MiB");
+            std::fs::read_to_string(file).with_context(|| format!("--chat-template {name}"))?
+        }
+        (None, Some(own)) => own.clone(),
+        (None, None) => PLAIN.to_owned(),
+    };
+    let template = ChatTemplate::new(&source, tokenizer.special_tokens(), date)?;
+    let tokenizer = if own.as_ref() == Some(&source) { tokenizer.clone() } else { tokenizer.with_chat_template(&source) };
+    Ok((tokenizer, template))
+}
+
+/// What [`load`] needs beside settings.
+pub struct From<'a> {
+    /// The model's tokenizer, with its template.
+    pub tokenizer: &'a Tokenizer,
+    /// The template.
+    pub template: &'a ChatTemplate,
+    /// Tokens of a row at most.
+    pub seq_len: usize,
+    /// Seed of the order.
+    pub seed: u64,
+}
+
+/// Reads all rows of `--data` and of the validation data into a source of batches. `progress` gets (bytes done, bytes in all) of a file.
+///
+/// # Errors
+/// The first row that cannot be used, with its place and the cure; no row left to learn from.
+pub fn load(
+    data: &DataSettings,
+    sft: &SftSettings,
+    from: &From<'_>,
+    notices: &mut Notices,
+    progress: &mut dyn FnMut(u64, u64),
+) -> Result<ChatSource> {
+    ensure!(
+        !data.data.is_empty(),
+        "--data: no rows named. Give --data PATH, a JSONL file with messages, or prompt and completion"
+    );
+    let loss_on = LossOn { assistant_only: sft.assistant_only_loss, completion_only: sft.completion_only_loss };
+    let encoder = Encoder { tokenizer: from.tokenizer, template: from.template, loss_on };
+    encoder.check_template()?;
+    let parts: Vec<Part> = data.data.iter().map(|spec| Part::parse(spec)).collect::<Result<_>>()?;
+    let mut reader = Reader { encoder, seq_len: from.seq_len, notices, progress };
+    let valid: Vec<&Path> = match &data.val_data {
+        Some(path) => vec![path],
+        None => parts.iter().filter_map(|part| part.valid.as_deref()).collect(),
+    };
+    let fraction = if valid.is_empty() { data.val_fraction } else { 0.0 };
+    let mut rows = Rows { store: Store::default(), train: Vec::new(), val: Vec::new() };
+    for part in &parts {
+        let examples = reader.read(&part.path)?;
+        let held_out = held_out(examples.len(), fraction);
+        let start = rows.store.len();
+        for (example, _) in examples.iter().zip(&held_out).filter(|(_, held)| !**held) {
+            rows.store.push(example)?;
+        }
+        let end = rows.store.len();
+        ensure!(end > start, "{}: no row is left to learn from; use a longer --seq-len, or other rows", shown_path(&part.path));
+        rows.train.push((start..end, part.weight));
+        for (example, _) in examples.iter().zip(&held_out).filter(|(_, held)| **held) {
+            rows.val.push(rows.store.push(example)?);
+        }
+    }
+    for path in valid {
+        for example in reader.read(path)? {
+            rows.val.push(rows.store.push(&example)?);
+        }
+        ensure!(!rows.val.is_empty(), "{}: no row is left to judge by", shown_path(path));
+    }
+    ChatSource::new(rows, from.seq_len, from.seed, sft.packing)
+}
+
+/// Which of n rows are held out: round(n * fraction) of them and never all, drawn once and for all seeds, so that runs can be compared.
+fn held_out(n: usize, fraction: f64) -> Vec<bool> {
+    let count = ((n as f64 * fraction).round() as usize).min(n.saturating_sub(1));
+    let mut out = vec![false; n];
+    if n > 0 {
+        let order = Permutation::new(n as u64, Rng::new(0, "held-out rows"), 0);
+        (0..count as u64).for_each(|i| out[order.at(i) as usize] = true);
+    }
+    out
+}
+
+struct Reader<'a> {
+    encoder: Encoder<'a>,
+    seq_len: usize,
+    notices: &'a mut Notices,
+    progress: &'a mut dyn FnMut(u64, u64),
+}
+
+impl Reader<'_> {
+    /// The examples of a file, cut to a row's length; those in which nothing is left to learn are dropped and counted.
+    fn read(&mut self, path: &Path) -> Result<Vec<Example>> {
+        let (mut examples, mut cut, mut dropped, mut first_dropped) = (Vec::new(), 0u64, 0u64, None);
+        let (encoder, seq_len) = (&self.encoder, self.seq_len);
+        read_rows(path, self.progress, |place, row| {
+            let mut example = encoder.encode(&row).with_context(|| place.to_owned())?;
+            if example.tokens.len() > seq_len {
+                example.tokens.truncate(seq_len);
+                example.scored.truncate(seq_len);
+                cut += 1;
+            }
+            // The first token has no predecessor that could predict it.
+            if example.scored.iter().skip(1).any(|scored| *scored) {
+                examples.push(example);
+            } else {
+                dropped += 1;
+                first_dropped.get_or_insert_with(|| place.to_owned());
+            }
+            Ok(())
+        })?;
+        let (name, all) = (shown_path(path), examples.len() as u64 + dropped);
+        if cut > 0 {
+            self.notices.push(format!("{name}: {cut} of {all} rows are longer than --seq-len {seq_len} and were cut"));
+        }
+        if let Some(first) = first_dropped {
+            self.notices.push(format!(
+                "{name}: {dropped} of {all} rows dropped, the first at {first}: no token to learn (of the assistant, or of the \
+                 completion) among their first {seq_len}"
+            ));
+        }
+        Ok(examples)
+    }
+}

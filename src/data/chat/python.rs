@@ -1,0 +1,196 @@
+//! What chat templates expect of Python: `json.dumps` and `strftime`.
+
+use serde_json::Value;
+
+/// `json.dumps`: ", " and ": " between parts unless `separators` says otherwise (with `indent`, no blank before a line's end).
+pub(super) fn to_json(value: &Value, indent: Option<usize>, separators: Option<&[String]>, ascii: bool, sort: bool) -> String {
+    let (item, key) = match separators {
+        Some([item, key]) => (item.as_str(), key.as_str()),
+        _ if indent.is_some() => (",", ": "),
+        _ => (", ", ": "),
+    };
+    let mut out = String::new();
+    Writer { indent, item, key, ascii, sort }.write(value, 0, &mut out);
+    out
+}
+
+struct Writer<'a> {
+    indent: Option<usize>,
+    item: &'a str,
+    key: &'a str,
+    ascii: bool,
+    sort: bool,
+}
+
+impl Writer<'_> {
+    fn write(&self, value: &Value, depth: usize, out: &mut String) {
+        match value {
+            Value::String(text) => self.string(text, out),
+            Value::Array(list) => {
+                out.push('[');
+                for (i, value) in list.iter().enumerate() {
+                    self.between(i, depth + 1, out);
+                    self.write(value, depth + 1, out);
+                }
+                self.close(list.is_empty(), depth, out);
+                out.push(']');
+            }
+            Value::Object(map) => {
+                let mut fields: Vec<_> = map.iter().collect();
+                if self.sort {
+                    fields.sort_by_key(|(name, _)| *name);
+                }
+                out.push('{');
+                for (i, (name, value)) in fields.iter().enumerate() {
+                    self.between(i, depth + 1, out);
+                    self.string(name, out);
+                    out.push_str(self.key);
+                    self.write(value, depth + 1, out);
+                }
+                self.close(map.is_empty(), depth, out);
+                out.push('}');
+            }
+            other => out.push_str(&other.to_string()),
+        }
+    }
+
+    fn between(&self, i: usize, depth: usize, out: &mut String) {
+        if i > 0 {
+            out.push_str(self.item);
+        }
+        self.new_line(depth, out);
+    }
+
+    fn close(&self, empty: bool, depth: usize, out: &mut String) {
+        if !empty {
+            self.new_line(depth, out);
+        }
+    }
+
+    fn new_line(&self, depth: usize, out: &mut String) {
+        if let Some(indent) = self.indent {
+            out.push('\n');
+            out.extend(std::iter::repeat_n(' ', indent * depth));
+        }
+    }
+
+    fn string(&self, text: &str, out: &mut String) {
+        let quoted = Value::String(text.to_owned()).to_string();
+        if !self.ascii {
+            out.push_str(&quoted);
+            return;
+        }
+        let mut units = [0; 2];
+        for c in quoted.chars() {
+            match c.is_ascii() {
+                true => out.push(c),
+                false => c.encode_utf16(&mut units).iter().for_each(|unit| out.push_str(&format!("\\u{unit:04x}"))),
+            }
+        }
+    }
+}
+
+const MONTHS: [&str; 12] =
+    ["January", "February", "March", "April", "May", "June", "July", "August", "September", "October", "November", "December"];
+const DAYS: [&str; 7] = ["Sunday", "Monday", "Tuesday", "Wednesday", "Thursday", "Friday", "Saturday"];
+
+/// `datetime.strftime` of a time in seconds since 1970, in UTC; a code that is not known stays as it is.
+pub(super) fn strftime(format: &str, seconds: i64) -> String {
+    let (days, second) = (seconds.div_euclid(86_400), seconds.rem_euclid(86_400));
+    let (year, month, day) = civil(days);
+    let (weekday, hour) = (DAYS[(days + 4).rem_euclid(7) as usize], second / 3600);
+    let name = MONTHS[month as usize - 1];
+    let mut out = String::new();
+    let mut chars = format.chars();
+    while let Some(c) = chars.next() {
+        if c != '%' {
+            out.push(c);
+            continue;
+        }
+        match chars.next() {
+            Some('Y') => out.push_str(&format!("{year:04}")),
+            Some('y') => out.push_str(&format!("{:02}", year.rem_euclid(100))),
+            Some('m') => out.push_str(&format!("{month:02}")),
+            Some('d') => out.push_str(&format!("{day:02}")),
+            Some('B') => out.push_str(name),
+            Some('b') => out.push_str(&name[..3]),
+            Some('A') => out.push_str(weekday),
+            Some('a') => out.push_str(&weekday[..3]),
+            Some('H') => out.push_str(&format!("{hour:02}")),
+            Some('I') => out.push_str(&format!("{:02}", (hour + 11) % 12 + 1)),
+            Some('p') => out.push_str(if hour < 12 { "AM" } else { "PM" }),
+            Some('M') => out.push_str(&format!("{:02}", second / 60 % 60)),
+            Some('S') => out.push_str(&format!("{:02}", second % 60)),
+            Some('j') => out.push_str(&format!("{:03}", days - days_before(year) + 1)),
+            Some('%') => out.push('%'),
+            Some(other) => out.extend(['%', other]),
+            None => out.push('%'),
+        }
+    }
+    out
+}
+
+/// The day of this date, counted from 1970-01-01; the proleptic Gregorian calendar.
+fn days_of(year: i64, month: i64, day: i64) -> i64 {
+    let before = |y: i64| 365 * y + y.div_euclid(4) - y.div_euclid(100) + y.div_euclid(400);
+    let leap = (year % 4 == 0 && year % 100 != 0) || year % 400 == 0;
+    let lengths = [31, 28 + i64::from(leap), 31, 30, 31, 30, 31, 31, 30, 31, 30, 31];
+    let months: i64 = lengths.iter().take((month.clamp(1, 12) - 1) as usize).sum();
+    before(year - 1) - before(1969) + months + day - 1
+}
+
+fn days_before(year: i64) -> i64 {
+    days_of(year, 1, 1)
+}
+
+/// (year, month, day) of a day counted from 1970-01-01.
+fn civil(days: i64) -> (i64, i64, i64) {
+    // A year that is not too small, then exact.
+    let mut year = 1970 + days.div_euclid(365).max(days.div_euclid(366) + 1);
+    while days_before(year) > days {
+        year -= 1;
+    }
+    let month = (1..=12).rev().find(|month| days_of(year, *month, 1) <= days).unwrap_or(1);
+    (year, month, days - days_of(year, month, 1) + 1)
+}
+
+/// Seconds since 1970 of a day written as 2026-11-25.
+pub(super) fn parse_date(text: &str) -> Option<i64> {
+    let parts: Vec<i64> = text.split('-').map(|part| part.parse().ok()).collect::<Option<_>>()?;
+    let [year, month, day] = parts[..] else { return None };
+    let days = days_of(year, month, day);
+    ((1..=9999).contains(&year) && civil(days) == (year, month, day)).then_some(86_400 * days)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn dates() {
+        // date -u -d @1764028800; date -u -d @951782400; date -u -d @-1
+        assert_eq!(strftime("%d %b %Y, %A %j", 1_764_028_800), "25 Nov 2025, Tuesday 329");
+        assert_eq!(strftime("%Y-%m-%d %H:%M:%S %p %%", 951_782_400), "2000-02-29 00:00:00 AM %");
+        assert_eq!(strftime("%a %B %-d %I", -1), "Wed December %-d 11");
+        assert_eq!(parse_date("2000-02-29"), Some(951_782_400));
+        for wrong in ["2001-02-29", "2000-13-01", "2000-1", "x", "", "2000-01-00"] {
+            assert_eq!(parse_date(wrong), None, "{wrong}");
+        }
+        for day in (-800_000..800_000).step_by(97) {
+            let (year, month, day_of_month) = civil(day);
+            assert_eq!(days_of(year, month, day_of_month), day);
+        }
+    }
+
+    #[test]
+    fn json_as_python_writes_it() {
+        let value = serde_json::json!({"b": [1, 2.5, true, null], "a": {"ä": "<\n\"\u{1}\u{10348}>"}, "e": [], "o": {}});
+        assert_eq!(
+            to_json(&value, None, None, false, false),
+            "{\"b\": [1, 2.5, true, null], \"a\": {\"ä\": \"<\\n\\\"\\u0001\u{10348}>\"}, \"e\": [], \"o\": {}}"
+        );
+        assert_eq!(to_json(&value["a"], Some(2), None, true, false), "{\n  \"\\u00e4\": \"<\\n\\\"\\u0001\\ud800\\udf48>\"\n}");
+        let separators = [",".to_owned(), ":".to_owned()];
+        assert!(to_json(&value, None, Some(&separators), false, true).starts_with("{\"a\":{"));
+    }
+}

@@ -1,0 +1,198 @@
+//! Spikes in a run: what the detector sees is told, and under `--rescue` the run goes back to good weights, or ends with an account.
+//!
+//! All of it follows from the numbers of the updates and from the saves on schedule, and its state is part of every checkpoint: a run
+//! that is killed anywhere and resumed sees the same, decides the same, and goes on to the same bits. What a stop or `SaveNow` saves is
+//! therefore nothing to go back to. Checkpoints that lie after the one gone back to belong to the past that was given up, and are removed.
+
+use super::run::Running;
+use super::save;
+use crate::config::Rescue as Method;
+use crate::event::{Event, Hyper, Rescue};
+use crate::model::checkpoint::{self, Checkpoint, step_name};
+use crate::train::StepResult;
+use crate::train::merge::{Check, Inputs, MergeRule};
+use crate::train::rescue::{Ladder, Plan};
+use crate::train::spike::{Detector, Sign, Trouble};
+use crate::vfs::shown;
+use anyhow::{Context as _, Result, bail};
+use serde::{Deserialize, Serialize};
+use std::collections::BTreeMap;
+
+/// The detector and the ladder of a run.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+#[serde(default)]
+pub struct Watch {
+    /// Sees spikes.
+    pub detector: Detector,
+    /// Decides what becomes of them.
+    pub ladder: Ladder,
+    /// A spike that will not pass, between being seen and being dealt with; nothing is saved meanwhile.
+    #[serde(skip)]
+    trouble: Option<Trouble>,
+}
+
+impl Watch {
+    /// The next numbers belong to a past that is being given up.
+    pub fn gives_up(&self) -> bool {
+        self.trouble.is_some()
+    }
+}
+
+impl Running<'_> {
+    fn rescues(&self) -> bool {
+        self.run.settings.rescue.rescue != Method::Off
+    }
+
+    /// Look at an update's numbers.
+    pub(super) fn watch(&mut self, result: &StepResult) {
+        let patience = self.run.settings.rescue.rescue_patience;
+        let sign = self.watch.detector.look(result.step, result.loss, result.grad_norm, patience);
+        if self.rescues() {
+            self.watch.ladder.updated(result.step, self.watch.detector.calm());
+        }
+        match sign {
+            None => {}
+            Some(Sign::Trouble(trouble)) if self.rescues() => self.watch.trouble = Some(trouble),
+            Some(sign) => self.out.emit(&Event::Warning { text: words(&sign, result) }),
+        }
+    }
+
+    /// The start of a run is something to go back to as well.
+    pub(super) fn save_start(&mut self) -> Result<()> {
+        if !self.rescues() || self.last_saved.is_some() {
+            return Ok(());
+        }
+        self.watch.ladder.began(self.run.trainer.state.step);
+        self.save(false)
+    }
+
+    /// A checkpoint is about to be saved (and `lost`, if that failed).
+    pub(super) fn watch_save(&mut self, step: u64, lost: bool) {
+        if lost {
+            self.watch.ladder.lost(step);
+        } else if self.rescues() && step.is_multiple_of(self.run.settings.save.save_every.max(1)) {
+            self.watch.ladder.saved(step, self.watch.detector.calm());
+        }
+        self.retention.keep_good(self.watch.ladder.pinned());
+    }
+
+    /// True when nothing was done since the run went back to this step: its checkpoint is what it went back to, and stays so.
+    pub(super) fn just_went_back(&self) -> bool {
+        let step = self.run.trainer.state.step;
+        self.last_saved == Some(step) && self.watch.ladder.past.last().is_some_and(|past| past.to == step)
+    }
+
+    /// Go back if a spike will not pass; true when the run did, and then the clock stands.
+    pub(super) fn rescue(&mut self) -> Result<bool> {
+        let Some(trouble) = self.watch.trouble.take() else { return Ok(false) };
+        self.clock.stop();
+        // What was submitted meanwhile is given up with the rest.
+        self.run.trainer.flush()?;
+        let (vfs, run) = (self.run.vfs, self.run.folder.path().to_path_buf());
+        let (mut found, mut damaged) = (BTreeMap::new(), Vec::new());
+        let mut usable = |step: u64| match Checkpoint::open(vfs, &checkpoint::folder(&run).join(step_name(step))) {
+            Ok(checkpoint) => found.insert(step, checkpoint).is_none(),
+            Err(error) => {
+                damaged.push(format!("cannot go back to step {step}: {error:#}"));
+                false
+            }
+        };
+        let decided = self.watch.ladder.decide(&trouble, &self.run.settings.rescue, &mut usable);
+        damaged.into_iter().for_each(|text| self.out.emit(&Event::Warning { text }));
+        let plan = match decided {
+            Ok(plan) => plan,
+            Err(account) => {
+                let good = self.watch.ladder.pinned().filter(|step| *step < trouble.onset).max();
+                let fork = good.map_or(String::new(), |step| format!(": --fork {}@{step} goes on from it", shown(&run)));
+                bail!("{account}; what was saved stays{fork}");
+            }
+        };
+        let checkpoints = plan.from_steps.iter().map(|step| found.remove(step).context("a checkpoint that was just verified"));
+        self.go_back(&plan, &trouble, &checkpoints.collect::<Result<Vec<_>>>()?)?;
+        Ok(true)
+    }
+
+    fn go_back(&mut self, plan: &Plan, trouble: &Trouble, from: &[Checkpoint]) -> Result<()> {
+        let newest = from.last().context("a plan names a checkpoint")?;
+        let vfs = self.run.vfs;
+        let trainer = &mut self.run.trainer;
+        let before = trainer.state.clone();
+        let file = save::restore(vfs, newest, trainer)?;
+        if from.len() > 1 {
+            let dirs: Vec<_> = from.iter().map(|checkpoint| checkpoint.path.clone()).collect();
+            let inputs = Inputs::open(vfs, &dirs, Check::Sizes)?;
+            inputs.merge(&MergeRule::Sma)?.load(&trainer.gpu, &trainer.model)?;
+        }
+        if plan.reset {
+            trainer.forget_moments()?;
+        }
+        trainer.state.skipped_batches = before.skipped_batches + plan.skip;
+        trainer.state.rescue_scale = Some(plan.learning_rate_scale).filter(|scale| *scale != 1.0);
+        let hyper = trainer.state.hyper.clone();
+        self.watch.detector.go_back(file.watch.detector);
+        (self.last_saved, self.checkpoint) = (Some(plan.to()), Some(newest.path.clone()));
+        let purged = self.retention.remove_after(vfs, self.run.folder.path(), plan.to())?;
+        let out = &mut self.out;
+        let tokens = self.run.settings.eval.eval_tokens;
+        let after = self.run.trainer.evaluate(tokens, |done, all| {
+            out.progress("evaluating", done, all);
+            Ok(())
+        })?;
+        self.eval_loss = after.map(|e| e.loss);
+        let settings = &self.run.settings.rescue;
+        self.out.emit(&Event::Rescue(Rescue {
+            step: trouble.at,
+            to_step: plan.to(),
+            method: settings.rescue.name().into(),
+            from_steps: plan.from_steps.clone(),
+            cause: trouble.cause.clone(),
+            remark: plan.remark.clone(),
+            onset: trouble.onset,
+            loss_before: trouble.loss_before,
+            loss_at_spike: trouble.loss_at_spike,
+            eval_loss: self.eval_loss,
+            optimizer: settings.rescue_optimizer.name().into(),
+            skipped_batches: plan.skip,
+            learning_rate_scale: plan.learning_rate_scale,
+            count: self.watch.ladder.past.len() as u64,
+        }));
+        purged.warnings.into_iter().for_each(|text| self.out.emit(&Event::Warning { text }));
+        self.tell_hyper(&before.hyper, &hyper, plan.to());
+        Ok(())
+    }
+
+    /// Live settings are again what they were at the checkpoint.
+    fn tell_hyper(&mut self, before: &Hyper, after: &Hyper, step: u64) {
+        let norm = self.run.settings.train.max_grad_norm;
+        for (name, before, after, default) in [
+            ("learning_rate_scale", before.learning_rate_scale, after.learning_rate_scale, 1.0),
+            ("max_grad_norm", before.max_grad_norm, after.max_grad_norm, norm),
+        ] {
+            let (before, after) = (before.unwrap_or(default), after.unwrap_or(default));
+            if before != after {
+                self.out.emit(&Event::HyperChanged { step, name: name.into(), before, after });
+            }
+        }
+    }
+}
+
+/// A sign as a line for people.
+fn words(sign: &Sign, result: &StepResult) -> String {
+    let step = result.step;
+    match sign {
+        Sign::Spike { loss, usual, .. } => {
+            format!("update {step}: the loss has risen to {loss:.3}, usual is {usual:.3} (grad_norm {:.3})", result.grad_norm)
+        }
+        Sign::Norm { grad_norm, usual } => {
+            format!("update {step}: grad_norm is {grad_norm:.3}, usual is {usual:.3}")
+        }
+        Sign::Passed { onset, lasted, peak } => {
+            format!("update {step}: the loss is back, {lasted} update(s) after its rise about update {onset} (highest {peak:.3})")
+        }
+        Sign::Trouble(trouble) => format!(
+            "update {step}: {}; training has diverged: start from a checkpoint before it (--fork RUN@STEP) with a lower --learning-rate, \
+             or let --rescue rollback or pma do so by itself",
+            trouble.cause
+        ),
+    }
+}

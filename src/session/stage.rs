@@ -1,0 +1,136 @@
+//! What a stage trains on: text for pre-training, rows of messages for fine-tuning. Model and tokenizer come first, the rest follows.
+
+use super::outlet::{Sink, Told};
+use crate::config::{ModelConfig, Settings, SftSettings};
+use crate::data::{self, Cache, Notices, Source, TextSource, Tokenizer, chat};
+use crate::event::Event;
+use crate::model::hf_config;
+use anyhow::{Context as _, Result, ensure};
+use std::path::Path;
+
+/// Tokens of a fine-tuning row where nobody said how many, and the model has more: TRL's `max_length`.
+const MOST_SEQ_LEN: usize = 1024;
+
+/// A stage's data, with the tokenizer and the shape that go with it.
+pub(super) struct Loaded {
+    pub tokenizer: Tokenizer,
+    pub source: Box<dyn Source>,
+    pub config: ModelConfig,
+}
+
+/// Data, tokenizer and shape. `existing` is the folder of a model that is there already. Settings that depend on the data (the number
+/// of updates in so many epochs) are put in.
+pub(super) fn load(settings: &mut Settings, existing: Option<&Path>, resumed: bool, sink: &mut Sink) -> Result<Loaded> {
+    let mut notices = Notices::new();
+    let loaded = match settings.sft.clone() {
+        None => text(settings, existing, &mut notices, sink),
+        Some(sft) => rows(settings, &sft, existing, resumed, &mut notices, sink),
+    };
+    notices.take().into_iter().for_each(|text| sink(Told::Event(&Event::Warning { text })));
+    loaded
+}
+
+/// What a run is trained and judged on, from its frozen settings and one of its checkpoints: for judging other weights on the same
+/// validation split.
+///
+/// # Errors
+/// Text or rows that are not there any more, or do not fit.
+pub fn source(settings: &Settings, checkpoint: &Path, sink: &mut Sink) -> Result<Box<dyn Source>> {
+    Ok(load(&mut settings.clone(), Some(checkpoint), true, sink)?.source)
+}
+
+/// A model's tokenizer and shape.
+fn model(dir: &Path) -> Result<(Tokenizer, ModelConfig)> {
+    let config = hf_config::read(&dir.join("config.json"))?;
+    Ok((Tokenizer::from_folder(dir)?, config.model))
+}
+
+fn text(settings: &Settings, existing: Option<&Path>, notices: &mut Notices, sink: &mut Sink) -> Result<Loaded> {
+    let (tokenizer, shape) = existing.map(model).transpose()?.unzip();
+    let progress = &mut |done, all| sink(Told::Progress("reading text", done as usize, all as usize));
+    let (tokenizer, dataset) = data::load(&settings.data, tokenizer, &Cache::User, notices, progress)?;
+    let config = shape.unwrap_or_else(|| settings.model.config(tokenizer.vocab_size(), settings.train.seq_len));
+    check(settings, &config, &tokenizer)?;
+    let source = TextSource::new(dataset, settings.train.seq_len, settings.train.seed)?;
+    Ok(Loaded { tokenizer, source: Box::new(source), config })
+}
+
+fn rows(
+    settings: &mut Settings,
+    sft: &SftSettings,
+    existing: Option<&Path>,
+    resumed: bool,
+    notices: &mut Notices,
+    sink: &mut Sink,
+) -> Result<Loaded> {
+    let dir = existing.context("--init: fine-tuning begins from a model; name its folder, or a run (RUN, RUN@STEP)")?;
+    let (tokenizer, config) = model(dir)?;
+    let train = &mut settings.train;
+    if train.seq_len == 0 {
+        train.seq_len = config.max_position_embeddings.min(MOST_SEQ_LEN);
+    }
+    check(settings, &config, &tokenizer)?;
+    let day = sft.date.clone().unwrap_or_else(today);
+    let date =
+        chat::parse_date(&day).with_context(|| format!("--date {}: must be a day, such as 2026-11-25", day.escape_debug()))?;
+    // A run that goes on has its template in its checkpoint; the file may have become another.
+    let file = sft.chat_template.as_deref().filter(|_| !resumed);
+    let (tokenizer, template) = chat::template_of(&tokenizer, file, date)?;
+    let from =
+        chat::From { tokenizer: &tokenizer, template: &template, seq_len: settings.train.seq_len, seed: settings.train.seed };
+    let progress = &mut |done, all| sink(Told::Progress("reading rows", done as usize, all as usize));
+    let mut source = chat::load(&settings.data, sft, &from, notices, progress)?;
+    plan_updates(settings, sft.num_train_epochs, &mut source, notices);
+    if let Some(sft) = &mut settings.sft {
+        sft.date = Some(day);
+    }
+    settings.validate()?;
+    Ok(Loaded { tokenizer, source: Box::new(source), config })
+}
+
+/// Epochs to updates, and a warm-up that fits into them.
+fn plan_updates(settings: &mut Settings, epochs: f64, source: &mut chat::ChatSource, notices: &mut Notices) {
+    let (train, rows) = (&mut settings.train, source.rows_per_epoch());
+    if rows < train.batch_size as u64 {
+        notices.push(format!(
+            "an epoch fills {rows} sequences of {} tokens, fewer than --batch-size {}: an update sees rows more than once",
+            train.seq_len, train.batch_size
+        ));
+    }
+    if epochs == 0.0 {
+        return;
+    }
+    train.max_steps = source.end_after(epochs, train.batch_size);
+    let most = train.max_steps / 10;
+    if train.warmup_steps > most {
+        notices.push(format!(
+            "--warmup-steps {}: {most} instead, a tenth of the {} updates that {epochs} epochs take",
+            train.warmup_steps, train.max_steps
+        ));
+        train.warmup_steps = most;
+    }
+}
+
+fn check(settings: &Settings, config: &ModelConfig, tokenizer: &Tokenizer) -> Result<()> {
+    ensure!(
+        tokenizer.vocab_size() <= config.vocab_size,
+        "the tokenizer has {} tokens, but the model's vocab_size is {}; use the model's own tokenizer",
+        tokenizer.vocab_size(),
+        config.vocab_size
+    );
+    if let Some(problem) = config.problems().into_iter().next() {
+        anyhow::bail!("{problem}");
+    }
+    ensure!(
+        settings.train.seq_len <= config.max_position_embeddings,
+        "--seq-len {}: the model's context (max_position_embeddings) is {}; use at most that",
+        settings.train.seq_len,
+        config.max_position_embeddings
+    );
+    Ok(())
+}
+
+/// Today, in UTC, as 2026-11-25.
+pub fn today() -> String {
+    chat::date(super::unix_time() as i64)
+}

@@ -1,0 +1,53 @@
+//! The held-out loss of any weights of one shape, on the same tokens each time: what merges and landscapes are judged by.
+
+use super::{Evaluation, Scorer};
+use crate::config::ModelConfig;
+use crate::data::Batch;
+use crate::gpu::Gpu;
+use crate::model::Model;
+use crate::model::weight_files::WeightFiles;
+
+/// A model on the device whose weights are changed from one evaluation to the next.
+pub struct Judge {
+    gpu: Gpu,
+    /// Its weights are those judged last.
+    pub model: Model,
+    scorer: Scorer,
+    batches: Vec<Batch>,
+}
+
+impl Judge {
+    /// For weights of a shape, on these batches, which are all of one shape themselves.
+    ///
+    /// # Errors
+    /// No batch, or as [`Model::new`] and [`Scorer::new`].
+    pub fn new(gpu: Gpu, config: &ModelConfig, batches: Vec<Batch>) -> anyhow::Result<Self> {
+        let Some(first) = batches.first() else { anyhow::bail!("--data: too little text to score") };
+        let model = Model::new(&gpu, config, first.seq_len)?;
+        let scorer = Scorer::new(&gpu, &model, first.batch_size, first.seq_len)?;
+        Ok(Self { scorer, model, gpu, batches })
+    }
+
+    /// Tokens that an evaluation scores.
+    pub fn tokens(&self) -> u64 {
+        self.batches.iter().map(|b| b.target_count() as u64).sum()
+    }
+
+    /// Weights of a folder, on the host.
+    ///
+    /// # Errors
+    /// As [`Model::read`].
+    pub fn read(&self, files: &WeightFiles) -> anyhow::Result<Vec<f32>> {
+        self.model.read(files)
+    }
+
+    /// The mean loss of these weights, in order of declaration, in nats a token.
+    ///
+    /// # Errors
+    /// A device fault, or a loss that is no number.
+    pub fn loss(&self, weights: &[f32]) -> anyhow::Result<f64> {
+        self.model.set(&self.gpu, weights);
+        let Evaluation { loss, .. } = self.scorer.evaluate(&self.gpu, self.batches.iter().cloned(), |_| Ok(()))?;
+        Ok(loss)
+    }
+}

@@ -1,0 +1,264 @@
+//! Many merges of one run, judged by one measure: interval V x number N x method (PMA, arXiv 2505.12082, its figures 5 and 6).
+//!
+//! Nothing here knows files or devices: checkpoints come from one closure, losses from another.
+
+use super::MergeRule;
+use super::ring::average_in_f64;
+use anyhow::Result;
+use std::collections::{BTreeMap, BTreeSet};
+use std::sync::Arc;
+
+/// What is tried: every combination.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Grid {
+    /// Steps of the newest checkpoint of a window.
+    pub at: Vec<u64>,
+    /// Updates from one checkpoint to the next (V).
+    pub every: Vec<u64>,
+    /// Checkpoints in a window (N).
+    pub last: Vec<usize>,
+    /// How they are weighed.
+    pub rules: Vec<MergeRule>,
+}
+
+/// One merge and its loss.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Cell {
+    /// Step of the newest checkpoint.
+    pub at: u64,
+    /// Updates between checkpoints.
+    pub every: u64,
+    /// Number of checkpoints.
+    pub last: usize,
+    /// Their weights.
+    pub rule: MergeRule,
+    /// Their steps, oldest first; empty when the window would begin before the run.
+    pub steps: Vec<u64>,
+    /// How many updates the merge lags behind its newest checkpoint.
+    pub mean_age: f64,
+    /// 1 / sum w^2.
+    pub effective_count: f64,
+    /// What was measured, or why nothing was.
+    pub loss: Result<f64, String>,
+}
+
+/// All cells and what they are compared with.
+#[derive(Clone, Debug, Default)]
+pub struct Sweep {
+    /// Loss of the checkpoint at each `at`.
+    pub raw: BTreeMap<u64, f64>,
+    /// Loss of the annealed model, if one was given.
+    pub annealed: Option<f64>,
+    /// In the order of [`Grid::windows`], a rule after the other in each.
+    pub cells: Vec<Cell>,
+}
+
+/// Gives the weights of the checkpoint at a step.
+pub type Read<'a> = dyn FnMut(u64) -> Result<Arc<Vec<f32>>> + 'a;
+/// Gives the loss of weights.
+pub type Judged<'a> = dyn FnMut(&[f32]) -> Result<f64> + 'a;
+
+impl Grid {
+    /// (at, every, last) of every window: those that share checkpoints follow one another.
+    pub fn windows(&self) -> Vec<(u64, u64, usize)> {
+        let each = |at: u64| self.every.iter().flat_map(move |every| self.last.iter().map(move |last| (at, *every, *last)));
+        self.at.iter().flat_map(|at| each(*at)).collect()
+    }
+
+    /// Losses to be measured, given the checkpoints that are there: one for each raw checkpoint and each whole window and rule.
+    pub fn evaluations(&self, there: &BTreeSet<u64>) -> usize {
+        let whole = self.windows().into_iter().filter(|w| steps_of(*w, there).is_ok()).count();
+        self.at.len() + whole * self.rules.len()
+    }
+
+    /// The checkpoints that the whole windows need, and the raw ones.
+    pub fn needed(&self, there: &BTreeSet<u64>) -> BTreeSet<u64> {
+        let windows = self.windows().into_iter().filter_map(|w| steps_of(w, there).ok());
+        windows.flatten().chain(self.at.iter().copied()).collect()
+    }
+}
+
+/// The steps of a window, oldest first, or why it cannot be had.
+fn steps_of((at, every, last): (u64, u64, usize), there: &BTreeSet<u64>) -> Result<Vec<u64>, String> {
+    let back = every.checked_mul(last.saturating_sub(1) as u64).and_then(|back| at.checked_sub(back));
+    let Some(first) = back else { return Err("begins before the run".into()) };
+    let steps: Vec<u64> = (0..last as u64).map(|i| first + i * every).collect();
+    let gone: Vec<u64> = steps.iter().copied().filter(|step| !there.contains(step)).collect();
+    if gone.is_empty() { Ok(steps) } else { Err(format!("no checkpoint of step {}", super::window::ranges(&gone))) }
+}
+
+/// Measure every cell. `there` are the steps whose checkpoints exist; a checkpoint that `read` refuses makes its cells missing, with the
+/// reason. `done` is told after every loss.
+///
+/// # Errors
+/// A raw checkpoint that cannot be read, or what `judge` returns.
+pub fn sweep(
+    grid: &Grid,
+    there: &BTreeSet<u64>,
+    read: &mut Read<'_>,
+    judge: &mut Judged<'_>,
+    done: &mut dyn FnMut(),
+) -> Result<Sweep> {
+    let mut found = Sweep::default();
+    for at in &grid.at {
+        found.raw.insert(*at, judge(&read(*at)?)?);
+        done();
+    }
+    for window in grid.windows() {
+        let (at, every, last) = window;
+        let (steps, parts) = match steps_of(window, there) {
+            Ok(steps) => {
+                let parts: Result<Vec<_>> = steps.iter().map(|step| read(*step)).collect();
+                (steps, parts.map_err(|e| format!("{e:#}")))
+            }
+            Err(why) => (Vec::new(), Err(why)),
+        };
+        for rule in &grid.rules {
+            let weights = rule.weights(last)?;
+            let loss = match &parts {
+                Err(why) => Err(why.clone()),
+                Ok(parts) => {
+                    let parts: Vec<&[f32]> = parts.iter().map(|p| p.as_slice()).collect();
+                    let loss = judge(&average_in_f64(&parts, &weights))?;
+                    done();
+                    Ok(loss)
+                }
+            };
+            found.cells.push(Cell {
+                at,
+                every,
+                last,
+                rule: rule.clone(),
+                steps: steps.clone(),
+                mean_age: MergeRule::mean_age(&weights) * every as f64,
+                effective_count: MergeRule::effective_count(&weights),
+                loss,
+            });
+        }
+    }
+    Ok(found)
+}
+
+impl Sweep {
+    /// The cell of the lowest loss among those that end at a step; the first of equals.
+    pub fn best(&self, at: u64) -> Option<&Cell> {
+        let measured = self.cells.iter().filter(|c| c.at == at && c.loss.as_ref().is_ok_and(|l| l.is_finite()));
+        measured.min_by(|a, b| a.loss.as_ref().unwrap_or(&f64::NAN).total_cmp(b.loss.as_ref().unwrap_or(&f64::NAN)))
+    }
+
+    /// Nats by which a merge is below its newest checkpoint.
+    pub fn gain(&self, cell: &Cell) -> Option<f64> {
+        Some(self.raw.get(&cell.at)? - cell.loss.as_ref().ok()?)
+    }
+
+    /// The share of the way from the raw checkpoint to the annealed model that a merge makes; none where the annealed one is no better.
+    pub fn closed(&self, cell: &Cell) -> Option<f64> {
+        let gap = self.raw.get(&cell.at)? - self.annealed?;
+        Some(self.gain(cell)? / gap).filter(|_| gap > 0.0)
+    }
+}
+
+/// Keeps the checkpoints used last, so that each is read once where memory allows.
+pub struct Kept<'a> {
+    read: Box<Read<'a>>,
+    most: usize,
+    /// Used last at the end.
+    held: Vec<(u64, Arc<Vec<f32>>)>,
+    /// How often one was read.
+    pub reads: usize,
+}
+
+impl<'a> Kept<'a> {
+    /// Holds at most so many.
+    pub fn new(most: usize, read: Box<Read<'a>>) -> Self {
+        Self { read, most: most.max(1), held: Vec::new(), reads: 0 }
+    }
+
+    /// The weights at a step.
+    ///
+    /// # Errors
+    /// What reading returns.
+    pub fn get(&mut self, step: u64) -> Result<Arc<Vec<f32>>> {
+        if let Some(i) = self.held.iter().position(|(s, _)| *s == step) {
+            let found = self.held.remove(i);
+            self.held.push(found);
+        } else {
+            if self.held.len() >= self.most {
+                self.held.remove(0);
+            }
+            self.reads += 1;
+            self.held.push((step, (self.read)(step)?));
+        }
+        Ok(self.held[self.held.len() - 1].1.clone())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn grid() -> Grid {
+        Grid { at: vec![100, 60], every: vec![10, 20, 40], last: vec![1, 3, 6], rules: vec![MergeRule::Sma, MergeRule::Wma] }
+    }
+
+    /// Checkpoint at step s has the weights (s, -s); the loss is the distance of the first from 70.
+    fn run(grid: &Grid, there: &BTreeSet<u64>, most: usize) -> (Sweep, usize, usize) {
+        let read = Box::new(|step: u64| {
+            anyhow::ensure!(step != 20, "step 20 is damaged");
+            Ok(Arc::new(vec![step as f32, -(step as f32)]))
+        });
+        let mut kept = Kept::new(most, read);
+        let mut judge = |w: &[f32]| Ok((f64::from(w[0]) - 70.0).abs());
+        let mut losses = 0;
+        let found = sweep(grid, there, &mut |step| kept.get(step), &mut judge, &mut || losses += 1).unwrap();
+        (found, losses, kept.reads)
+    }
+
+    #[test]
+    fn cells_are_what_merging_one_by_one_gives() {
+        let there: BTreeSet<u64> = (1..=10).map(|i| i * 10).filter(|s| *s != 50).collect();
+        let (mut found, losses, reads) = run(&grid(), &there, 100);
+        assert_eq!(found.cells.len(), 2 * 3 * 3 * 2);
+        for cell in &found.cells {
+            let wanted: Option<Vec<u64>> =
+                (0..cell.last as u64).rev().map(|i| cell.at.checked_sub(i * cell.every)).collect::<Option<_>>();
+            let whole = wanted.as_ref().is_some_and(|w| w.iter().all(|s| there.contains(s) && *s != 20));
+            assert_eq!(cell.loss.is_ok(), whole, "{cell:?}");
+            let (Some(steps), true) = (wanted, whole) else { continue };
+            let n = steps.len() as f64;
+            let mean = match cell.rule {
+                MergeRule::Sma => steps.iter().sum::<u64>() as f64 / n,
+                _ => steps.iter().enumerate().map(|(i, s)| (i + 1) as f64 * *s as f64).sum::<f64>() / (n * (n + 1.0) / 2.0),
+            };
+            assert!((cell.loss.clone().unwrap() - (mean - 70.0).abs()).abs() < 1e-4, "{cell:?}");
+            assert!((cell.mean_age - (cell.at as f64 - mean)).abs() < 1e-9, "{cell:?}");
+        }
+        let missing =
+            |at, every, last| found.cells.iter().find(|c| (c.at, c.every, c.last) == (at, every, last)).unwrap().loss.clone();
+        assert_eq!(missing(60, 40, 3).unwrap_err(), "begins before the run");
+        assert_eq!(missing(100, 10, 6).unwrap_err(), "no checkpoint of step 50");
+        assert_eq!(missing(100, 40, 3).unwrap_err(), "step 20 is damaged");
+        let measured = found.cells.iter().filter(|c| c.loss.is_ok()).count();
+        assert_eq!(losses, measured + 2, "and the two raw ones");
+        assert!(reads <= there.len() + 4, "each once, the damaged one again and again: {reads}");
+        let best = found.best(100).unwrap().clone();
+        assert_eq!((best.every, best.last, found.gain(&best)), (20, 3, Some(30.0 - best.loss.clone().unwrap())));
+        assert_eq!(found.closed(&best), None);
+        found.annealed = Some(0.0);
+        assert_eq!(found.closed(&best), Some(found.gain(&best).unwrap() / 30.0));
+        found.annealed = Some(31.0);
+        assert_eq!(found.closed(&best), None, "an annealed model that is worse closes nothing");
+    }
+
+    #[test]
+    fn little_memory_changes_no_loss() {
+        let there: BTreeSet<u64> = (1..=10).map(|i| i * 10).collect();
+        let (much, _, once) = run(&grid(), &there, 100);
+        let (little, _, often) = run(&grid(), &there, 1);
+        assert_eq!(much.cells, little.cells);
+        assert!(often > once);
+        let one = Grid { at: vec![100], every: vec![40], last: vec![3, 6], rules: vec![MergeRule::Sma] };
+        assert_eq!(one.needed(&there), [20, 60, 100].into());
+        assert_eq!(grid().evaluations(&BTreeSet::new()), 2);
+    }
+}

@@ -1,0 +1,267 @@
+#!/usr/bin/env python3
+"""Chat templates rendered by transformers: tests/golden/chat.json, which tests/chat.rs compares with.
+
+    pip install transformers jinja2
+    tests/golden/chat.py
+
+The templates are written here, in the manner of those that models bring. The plain one is read out of src/data/chat/template.rs.
+"""
+
+import itertools
+import json
+import re
+from pathlib import Path
+
+import transformers
+from transformers.utils.chat_template_utils import render_jinja_template
+
+HERE = Path(__file__).parent
+SPECIALS = {"bos_token": "<s>", "eos_token": "</s>"}
+
+
+def plain():
+    source = (HERE / "../../src/data/chat/template.rs").read_text()
+    text = re.search(r'pub const PLAIN: &str = "\\\n(.*?)";', source, re.S).group(1)
+    return text.replace("\\\\", "\\")
+
+
+TEMPLATES = {
+    "chatml": """{% for message in messages %}
+{{ '<|im_start|>' + message['role'] + '\\n' + message['content'] + '<|im_end|>' + '\\n' }}
+{% endfor %}
+{% if add_generation_prompt %}
+{{ '<|im_start|>assistant\\n' }}
+{% endif %}""",
+    "chatml-generation": """{%- for message in messages %}
+    {%- if message.role == 'assistant' %}
+        {{- '<|im_start|>assistant\\n' }}
+        {%- generation %}
+        {{- message.content ~ '<|im_end|>' }}
+        {%- endgeneration %}
+        {{- '\\n' }}
+    {%- else %}
+        {{- '<|im_start|>' ~ message.role ~ '\\n' ~ message.content ~ '<|im_end|>\\n' }}
+    {%- endif %}
+{%- endfor %}
+{%- if add_generation_prompt %}{{ '<|im_start|>assistant\\n' }}{% endif %}
+""",
+    "llama3": """{{- bos_token }}
+{%- if not date_string is defined %}
+    {%- set date_string = strftime_now("%d %b %Y") if false else "26 Jul 2024" %}
+{%- endif %}
+{#- The system message comes first, whatever the chat says. #}
+{%- if messages[0]['role'] == 'system' %}
+    {%- set system_message = messages[0]['content']|trim %}
+    {%- set messages = messages[1:] %}
+{%- else %}
+    {%- set system_message = "" %}
+{%- endif %}
+{{- "<|start_header_id|>system<|end_header_id|>\\n\\nToday: " + date_string + "\\n\\n" + system_message + "<|eot_id|>" }}
+{%- for message in messages %}
+    {%- if message['role'] == 'assistant' %}
+        {{- '<|start_header_id|>assistant<|end_header_id|>\\n\\n' }}
+        {%- generation %}
+        {{- message['content'] | trim + '<|eot_id|>' }}
+        {%- endgeneration %}
+    {%- elif not (message.role == 'ipython' or message.role == 'tool' or 'tool_calls' in message) %}
+        {{- '<|start_header_id|>' + message['role'] + '<|end_header_id|>\\n\\n'+ message['content'] | trim + '<|eot_id|>' }}
+    {%- elif message.role == "tool" or message.role == "ipython" %}
+        {{- "<|start_header_id|>ipython<|end_header_id|>\\n\\n" }}
+        {%- if message.content is mapping or message.content is iterable and message.content is not string %}
+            {{- message.content | tojson }}
+        {%- else %}
+            {{- message.content }}
+        {%- endif %}
+        {{- "<|eot_id|>" }}
+    {%- endif %}
+{%- endfor %}
+{%- if add_generation_prompt %}
+    {{- '<|start_header_id|>assistant<|end_header_id|>\\n\\n' }}
+{%- endif %}
+""",
+    "qwen3": """{%- if tools %}
+    {{- '<|im_start|>system\\n' }}
+    {%- if messages[0].role == 'system' %}
+        {{- messages[0].content + '\\n\\n' }}
+    {%- endif %}
+    {{- "# Tools\\n<tools>" }}
+    {%- for tool in tools %}
+        {{- "\\n" }}
+        {{- tool | tojson }}
+    {%- endfor %}
+    {{- "\\n</tools><|im_end|>\\n" }}
+{%- elif messages[0].role == 'system' %}
+    {{- '<|im_start|>system\\n' + messages[0].content + '<|im_end|>\\n' }}
+{%- endif %}
+{%- set ns = namespace(multi_step_tool=true, last_query_index=messages|length - 1) %}
+{%- for message in messages[::-1] %}
+    {%- set index = (messages|length - 1) - loop.index0 %}
+    {%- if ns.multi_step_tool and message.role == "user" and message.content is string and not(message.content.startswith('<tool_response>') and message.content.endswith('</tool_response>')) %}
+        {%- set ns.multi_step_tool = false %}
+        {%- set ns.last_query_index = index %}
+    {%- endif %}
+{%- endfor %}
+{%- for message in messages %}
+    {%- if message.content is string %}
+        {%- set content = message.content %}
+    {%- else %}
+        {%- set content = '' %}
+    {%- endif %}
+    {%- if (message.role == "user") or (message.role == "system" and not loop.first) %}
+        {{- '<|im_start|>' + message.role + '\\n' + content + '<|im_end|>' + '\\n' }}
+    {%- elif message.role == "assistant" %}
+        {%- set reasoning_content = '' %}
+        {%- if message.reasoning_content is string %}
+            {%- set reasoning_content = message.reasoning_content %}
+        {%- else %}
+            {%- if '</think>' in content %}
+                {%- set reasoning_content = content.split('</think>')[0].rstrip('\\n').split('<think>')[-1].lstrip('\\n') %}
+                {%- set content = content.split('</think>')[-1].lstrip('\\n') %}
+            {%- endif %}
+        {%- endif %}
+        {%- if loop.index0 > ns.last_query_index %}
+            {%- if loop.last or (not loop.last and reasoning_content) %}
+                {{- '<|im_start|>' + message.role + '\\n<think>\\n' + reasoning_content.strip('\\n') + '\\n</think>\\n\\n' + content.lstrip('\\n') }}
+            {%- else %}
+                {{- '<|im_start|>' + message.role + '\\n' + content }}
+            {%- endif %}
+        {%- else %}
+            {{- '<|im_start|>' + message.role + '\\n' + content }}
+        {%- endif %}
+        {%- if message.tool_calls %}
+            {%- for tool_call in message.tool_calls %}
+                {%- if (loop.first and content) or (not loop.first) %}
+                    {{- '\\n' }}
+                {%- endif %}
+                {%- if tool_call.function %}
+                    {%- set tool_call = tool_call.function %}
+                {%- endif %}
+                {{- '<tool_call>\\n{"name": "' + tool_call.name + '", "arguments": ' }}
+                {%- if tool_call.arguments is string %}
+                    {{- tool_call.arguments }}
+                {%- else %}
+                    {{- tool_call.arguments | tojson }}
+                {%- endif %}
+                {{- '}\\n</tool_call>' }}
+            {%- endfor %}
+        {%- endif %}
+        {{- '<|im_end|>\\n' }}
+    {%- elif message.role == "tool" %}
+        {%- if loop.first or (messages[loop.index0 - 1].role != "tool") %}
+            {{- '<|im_start|>user' }}
+        {%- endif %}
+        {{- '\\n<tool_response>\\n' + content + '\\n</tool_response>' }}
+        {%- if loop.last or (messages[loop.index0 + 1].role != "tool") %}
+            {{- '<|im_end|>\\n' }}
+        {%- endif %}
+    {%- endif %}
+{%- endfor %}
+{%- if add_generation_prompt %}
+    {{- '<|im_start|>assistant\\n' }}
+    {%- if enable_thinking is defined and enable_thinking is false %}
+        {{- '<think>\\n\\n</think>\\n\\n' }}
+    {%- endif %}
+{%- endif %}""",
+    "zephyr": """{% for message in messages %}
+{% if message['role'] == 'user' %}
+{{ '<|user|>\\n' + message['content'] + eos_token }}
+{% elif message['role'] == 'system' %}
+{{ '<|system|>\\n' + message['content'] + eos_token }}
+{% elif message['role'] == 'assistant' %}
+{{ '<|assistant|>\\n'  + message['content'] + eos_token }}
+{% endif %}
+{% if loop.last and add_generation_prompt %}
+{{ '<|assistant|>' }}
+{% endif %}
+{% endfor %}""",
+    "alternating": """{{ bos_token }}{% if messages[0]['role'] == 'system' %}{% set loop_messages = messages[1:] %}{% set system = '<<SYS>>' + messages[0]['content'].strip() + '<</SYS>> ' %}{% else %}{% set loop_messages = messages %}{% set system = '' %}{% endif %}
+{% for message in loop_messages %}
+{% if (message['role'] == 'user') != (loop.index0 % 2 == 0) %}
+{{ raise_exception('Conversation roles must alternate user/assistant/user/assistant/...') }}
+{% endif %}
+{% if message['role'] == 'user' %}
+{{ '[INST] ' + (system if loop.first else '') + message['content'].strip() + ' [/INST]' }}
+{% elif message['role'] == 'assistant' %}
+{% generation %}
+{{ ' ' + message['content'].strip() + eos_token }}
+{% endgeneration %}
+{% else %}
+{{ raise_exception('Only user and assistant roles are supported, not ' + message['role'] + '!') }}
+{% endif %}
+{% endfor %}""",
+    "everything": """{%- macro line(name, text='-') -%}
+{{ name | upper }}: {{ text | default('none', true) | replace('\\n', ' / ') }}
+{%- endmacro -%}
+{%- set roles = messages | map(attribute='role') | list -%}
+{{ roles | join(',') }};{{ messages | selectattr('role', 'equalto', 'user') | list | length }};{{ roles | unique | sort | join('+') }}
+{% for message in messages if message.role != 'system' -%}
+    {%- if message.content is not string %}{% continue %}{% endif -%}
+    {{ loop.index }}/{{ loop.length }} {{ line(message.role, message.content) }}
+    {%- for key, value in message.items() if key not in ['role', 'content'] %} {{ key }}={{ value }}{% endfor %}
+    {%- if loop.previtem is defined and loop.previtem.role == message.role %} again{% endif %}
+    {%- if loop.index > 5 %}{% break %}{% endif %}
+
+{% endfor %}
+{{ (messages | first).content[:3] }}|{{ messages[-1].get('name', 'nobody') }}|{{ [1, 2.5, true, none] }}|{{ 7 // 2 }}|{{ 'a' ~ 1 }}|{{ 'x' if tools else 'y' }}
+{%- if messages | length > 1 %}{{ messages[1] | tojson(indent=2) }}{% endif %}
+{%- set found = namespace(any=false) %}
+{%- for m in messages %}{% if 'é' in m.content %}{% set found.any = true %}{% endif %}{% endfor %}{{ found.any }}
+{{- messages[0].content.title() }}{{ 'ab'.center(6) if false else '' }}{{ '%s-%d' | format('n', 3) }}""",
+}
+
+SAY = {
+    "system": {"role": "system", "content": "  You are terse. "},
+    "user": {"role": "user", "content": "What is 1 < 2 & \"3\"?\nTell me.  "},
+    "assistant": {"role": "assistant", "content": "Yes, é, <b>it</b> is.\n"},
+    "user2": {"role": "user", "content": "Noch eine Frage: 你好 🙂"},
+    "assistant2": {"role": "assistant", "content": "<think>\nLet me see.\n</think>\n\nFine."},
+    "empty": {"role": "assistant", "content": ""},
+    "call": {
+        "role": "assistant",
+        "content": "",
+        "tool_calls": [{"type": "function", "function": {"name": "add", "arguments": {"a": 1, "b": [2.5, "<é>"], "c": None}}}],
+    },
+    "tool": {"role": "tool", "content": "{\"sum\": 3}", "name": "add"},
+    "critic": {"role": "critic", "content": "Hm."},
+}
+CHATS = [
+    ["user"],
+    ["user", "assistant"],
+    ["system", "user", "assistant"],
+    ["user", "assistant", "user2", "assistant2"],
+    ["system", "user", "assistant2", "user2", "assistant"],
+    ["user", "assistant", "user2", "empty"],
+    ["user", "call", "tool", "tool", "assistant2", "user2"],
+    ["user", "user2"],
+    ["assistant", "user"],
+    ["system", "critic"],
+]
+TOOLS = [{"type": "function", "function": {"name": "add", "description": "a + b, \"exactly\"", "parameters": {"type": "object", "properties": {}}}}]
+
+
+def main():
+    out = []
+    for name, template in {"plain": plain(), **TEMPLATES}.items():
+        cases = []
+        for roles, generate in itertools.product(CHATS, [False, True]):
+            messages = [SAY[role] for role in roles]
+            tools = TOOLS if "call" in roles else None
+            specials = {} if name == "plain" and roles[0] == "system" else SPECIALS
+            case = {"messages": messages, "tools": tools, "specials": specials, "add_generation_prompt": generate}
+            try:
+                texts, spans = render_jinja_template(
+                    [messages], tools=tools, chat_template=template, return_assistant_tokens_mask=True,
+                    add_generation_prompt=generate, **specials,
+                )  # fmt: skip
+                case |= {"text": texts[0], "spans": spans[0]}
+            except Exception as error:  # noqa: BLE001
+                case |= {"error": str(error)}
+            cases.append(case)
+        out.append({"name": name, "template": template, "cases": cases})
+    text = json.dumps({"transformers": transformers.__version__, "templates": out}, ensure_ascii=False, indent=1)
+    (HERE / "chat.json").write_text(text + "\n")
+    errors = {c["error"] for t in out for c in t["cases"] if "error" in c}
+    print(len(out), "templates,", sum(len(t["cases"]) for t in out), "cases; refusals:", *errors, sep="\n  ")
+
+
+main()

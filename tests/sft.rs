@@ -1,0 +1,22 @@
+//! Fine-tuning: templates against transformers, tokens and labels and one whole step against TRL, masks by hand, rows that are refused,
+//! runs that are killed. The references are made by tests/golden/chat.py and tests/golden/sft.py.
+
+mod common;
+
+#[path = "sft/masks.rs"]
+mod masks;
+#[path = "sft/parity.rs"]
+mod parity;
+#[path = "sft/rows.rs"]
+mod rows;
+#[path = "sft/runs.rs"]
+mod runs;
+#[path = "sft/templates.rs"]
+mod templates;
+
+use std::path::{Path, PathBuf};
+
+/// A file beside the references.
+fn golden(name: &str) -> PathBuf {
+    Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/golden").join(name)
+}

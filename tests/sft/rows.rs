@@ -1,0 +1,241 @@
+//! Rows and mixtures: what is read, what is refused and how it is said.
+
+use lehr::config::Layers;
+use lehr::data::chat::{self, ChatTemplate, PLAIN, Part, Row, load, read_rows};
+use lehr::data::{IGNORE, Notices, Source, Tokenizer};
+use std::collections::HashMap;
+use std::path::{Path, PathBuf};
+
+struct Place {
+    dir: tempfile::TempDir,
+}
+
+impl Place {
+    fn new() -> Self {
+        Self { dir: tempfile::tempdir().unwrap() }
+    }
+
+    fn file(&self, name: &str, text: impl AsRef<[u8]>) -> PathBuf {
+        let path = self.dir.path().join(name);
+        std::fs::write(&path, text).unwrap();
+        path
+    }
+}
+
+fn read(path: &Path) -> anyhow::Result<Vec<Row>> {
+    let mut rows = Vec::new();
+    read_rows(path, &mut |_, _| {}, |_, row| {
+        rows.push(row);
+        Ok(())
+    })?;
+    Ok(rows)
+}
+
+#[test]
+fn every_bad_row_is_refused_by_line_and_field() {
+    let place = Place::new();
+    let good = r#"{"messages":[{"role":"user","content":"a"},{"role":"assistant","content":"b"}]}"#;
+    for (row, wanted) in [
+        ("nonsense", "not JSON"),
+        (r#"{"messages": [}"#, "not JSON"),
+        ("[1]", "not a JSON object"),
+        ("3", "not a JSON object"),
+        (r#"{"question": "x"}"#, "holds neither messages, nor prompt and completion, nor text"),
+        (r#"{"messages": [], "text": "x"}"#, "more than one of messages, prompt and text"),
+        (r#"{"messages": "hello"}"#, "messages: must be a list"),
+        (r#"{"messages": []}"#, "messages: empty"),
+        (r#"{"messages": ["hello"]}"#, "messages[0]: must be an object"),
+        (r#"{"messages": [{"content": "x"}]}"#, "messages[0].role: missing"),
+        (r#"{"messages": [{"role": 1, "content": "x"}]}"#, "messages[0].role: must be a string"),
+        (r#"{"messages": [{"role": "", "content": "x"}]}"#, "messages[0].role: must be a string"),
+        (r#"{"messages": [{"role": "user", "content": "x"}, {"role": "assistant"}]}"#, "messages[1].content: missing"),
+        (r#"{"messages": [{"role": "user", "content": null}]}"#, "messages[0].content: missing"),
+        (r#"{"messages": [{"role": "user", "content": 3}]}"#, "messages[0].content: must be a string"),
+        (r#"{"prompt": "x"}"#, "prompt without completion"),
+        (r#"{"completion": "x"}"#, "completion without prompt"),
+        (r#"{"prompt": "x", "completion": ""}"#, "completion: empty"),
+        (r#"{"prompt": "x", "completion": [{"role": "assistant", "content": "y"}]}"#, "must be both strings or both lists"),
+        (r#"{"prompt": 1, "completion": "x"}"#, "prompt: must be a string or a list"),
+        (r#"{"prompt": "x", "completion": 1}"#, "completion: must be a string or a list"),
+        (r#"{"prompt": [], "completion": [{"role": "assistant", "content": "y"}]}"#, "prompt: empty"),
+        (r#"{"prompt": [{"role": "user", "content": "y"}], "completion": []}"#, "completion: empty"),
+        (r#"{"text": 1}"#, "text: must be a string"),
+        (r#"{"text": ""}"#, "text: empty"),
+        (r#"{"conversations": [{"from": "human", "value": "x"}]}"#, "conversations: not known here. Call it messages"),
+        (r#"{"messages": [{"role": "user", "content": "x"}], "tools": 3}"#, "tools: must be a list"),
+        (r#"{"messages": [{"role": "user", "content": "x"}], "tools": "{"}"#, "tools: "),
+        (
+            r#"{"messages": [{"role": "user", "content": "x"}], "chat_template_kwargs": 1}"#,
+            "chat_template_kwargs: must be an object",
+        ),
+    ] {
+        let path = place.file("rows.jsonl", format!("{good}\n\n{row}\n"));
+        let error = read(&path).expect_err(row).to_string();
+        assert!(error.contains("rows.jsonl:3: ") && error.contains(wanted), "{row}\n{error}\nwanted: {wanted}");
+        assert!(!error.contains(char::is_control), "{error:?}");
+    }
+    let path = place.file("rows.jsonl", [good.as_bytes(), b"\n{\"text\": \"\xff\"}\n"].concat());
+    assert!(read(&path).unwrap_err().to_string().contains("rows.jsonl:2: not UTF-8 at byte 11"));
+    let path = place.file("rows.jsonl", vec![b' '; (16 << 20) + 1]);
+    assert!(read(&path).unwrap_err().to_string().contains("rows.jsonl:1: line longer than 16 MiB"));
+    // A byte order mark, empty lines and a last line without an end are no mistakes.
+    let path = place.file("rows.jsonl", format!("\u{feff}{good}\n  \n{good}"));
+    assert_eq!(read(&path).unwrap().len(), 2);
+    // Fields that are null are as good as absent.
+    let path = place.file("rows.jsonl", r#"{"messages":[{"role":"user","content":"a","name":null}],"tools":null}"#);
+    let Row::Messages(chat) = &read(&path).unwrap()[0] else { panic!("messages") };
+    assert!(chat.messages[0].get("name").is_none() && chat.extra.is_empty());
+}
+
+#[test]
+fn a_path_may_have_a_weight() {
+    let place = Place::new();
+    let file = place.file("a.jsonl", "");
+    let odd = place.file("b:2", "");
+    let with = |suffix: &str| PathBuf::from(format!("{}{suffix}", file.display()));
+    assert_eq!(Part::parse(&file).unwrap().weight, 1.0);
+    let part = Part::parse(&with(":0.5")).unwrap();
+    assert_eq!((part.weight, part.path), (0.5, file.clone()));
+    assert_eq!(Part::parse(&odd).unwrap().path, odd, "a file of that very name goes first");
+    for (spec, wanted) in [
+        (with(":0"), "\"0\" is no weight"),
+        (with(":-1"), "is no weight"),
+        (with(":nan"), "is no weight"),
+        (with(":x"), "\"x\" is no weight"),
+        (with(":1e9"), "at most 1000"),
+        (with("x"), "there is no such file"),
+        (PathBuf::from("-"), "put them into a file"),
+        (place.dir.path().to_path_buf(), "holds no train.jsonl"),
+    ] {
+        let error = Part::parse(&spec).expect_err(wanted).to_string();
+        assert!(error.starts_with("--data ") && error.contains(wanted), "{error}");
+    }
+    let (train, valid) = (place.file("train.jsonl", ""), place.file("valid.jsonl", ""));
+    let part = Part::parse(&PathBuf::from(format!("{}:3", place.dir.path().display()))).unwrap();
+    assert_eq!((part.path, part.valid, part.weight), (train, Some(valid), 3.0));
+}
+
+/// Rows `name-0` .. as texts, one token a byte.
+fn texts(name: &str, n: usize) -> String {
+    (0..n).map(|i| format!("{{\"text\": \"{name}{i:03}\"}}\n")).collect()
+}
+
+fn source(data: Vec<PathBuf>, fraction: f64, seed: u64, notices: &mut Notices) -> anyhow::Result<chat::ChatSource> {
+    let mut settings = Layers::sft()?.settings()?;
+    (settings.data.data, settings.data.val_fraction) = (data, fraction);
+    let tokenizer = Tokenizer::bytes(true)?;
+    let template = ChatTemplate::new(PLAIN, tokenizer.special_tokens(), 0)?;
+    let from = chat::From { tokenizer: &tokenizer, template: &template, seq_len: 16, seed };
+    load(&settings.data, &settings.sft.clone().unwrap_or_default(), &from, notices, &mut |_, _| {})
+}
+
+/// The rows in `n` batches, by their text.
+fn seen(source: &chat::ChatSource, rows: u64) -> HashMap<String, u32> {
+    let mut seen = HashMap::new();
+    for row in 0..rows {
+        let batch = source.batch(row, 1);
+        let text: String = batch.tokens.iter().map(|t| if *t < 256 { char::from(*t as u8) } else { '|' }).collect();
+        for part in text.split('|').filter(|p| p.starts_with(['a', 'b'])) {
+            *seen.entry(part.to_owned()).or_insert(0) += 1;
+        }
+    }
+    seen
+}
+
+#[test]
+fn weights_are_how_often_a_row_is_seen() {
+    let place = Place::new();
+    let (a, b) = (place.file("a.jsonl", texts("a", 20)), place.file("b.jsonl", texts("b", 30)));
+    let spec = |path: &Path, weight: &str| PathBuf::from(format!("{}:{weight}", path.display()));
+    let mut mixed = source(vec![spec(&a, "2"), spec(&b, "0.5")], 0.0, 7, &mut Notices::new()).unwrap();
+    mixed.end_after(4.0, 1);
+    let mut rows = 0;
+    while mixed.batch(rows, 1).num_tokens > 0 {
+        rows += 1;
+    }
+    let seen = seen(&mixed, rows);
+    assert_eq!(seen.len(), 50);
+    for (row, times) in seen {
+        assert_eq!(times, if row.starts_with('a') { 8 } else { 2 }, "{row} in four epochs");
+    }
+}
+
+#[test]
+fn validation_is_by_rows_and_the_same_for_every_seed() {
+    let place = Place::new();
+    let a = place.file("a.jsonl", texts("a", 20));
+    let held = |seed: u64| {
+        let source = source(vec![a.clone()], 0.25, seed, &mut Notices::new()).unwrap();
+        let train = seen(&source, source.rows_per_epoch());
+        let val: usize =
+            source.val_batches(4, 16, u64::MAX).unwrap().map(|b| b.tokens.iter().filter(|t| **t == 256).count()).sum();
+        assert_eq!((train.len(), val), (15, 5));
+        let mut names: Vec<_> = train.into_keys().collect();
+        names.sort();
+        names
+    };
+    assert_eq!(held(1), held(2));
+    // A folder brings its own.
+    place.file("train.jsonl", texts("a", 9));
+    place.file("valid.jsonl", texts("b", 4));
+    let source = source(vec![place.dir.path().into()], 0.5, 1, &mut Notices::new()).unwrap();
+    assert_eq!(seen(&source, source.rows_per_epoch()).len(), 9);
+    let walk: usize = source.val_batches(1, 16, u64::MAX).unwrap().map(|b| b.tokens.iter().filter(|t| **t == 256).count()).sum();
+    assert_eq!(walk, 4);
+}
+
+#[test]
+fn what_is_cut_and_dropped_is_counted() {
+    let place = Place::new();
+    let long = "x".repeat(40);
+    let rows = [
+        r#"{"text": "short"}"#.to_owned(),
+        format!(r#"{{"text": "{long}"}}"#),
+        format!(r#"{{"prompt": "{long}", "completion": "y"}}"#),
+        r#"{"messages": [{"role": "user", "content": "x"}]}"#.to_owned(),
+    ];
+    let path = place.file("a.jsonl", rows.join("\n"));
+    let mut notices = Notices::new();
+    let found = source(vec![path], 0.0, 1, &mut notices).unwrap();
+    let said = notices.lines().join("\n");
+    assert!(said.contains("2 of 4 rows are longer than --seq-len 16 and were cut"), "{said}");
+    assert!(said.contains("2 of 4 rows dropped, the first at") && said.contains("a.jsonl:3: no token to learn"), "{said}");
+    assert_eq!(found.tokens().0, 6 + 16);
+    let batch = found.batch(0, 2);
+    assert_eq!(batch.targets.iter().filter(|t| **t != IGNORE).count(), 5 + 15);
+    let path = place.file("b.jsonl", rows[2..].join("\n"));
+    let error = source(vec![path], 0.0, 1, &mut notices).err().unwrap().to_string();
+    assert!(error.contains("b.jsonl: no row is left to learn from"), "{error}");
+}
+
+#[test]
+fn a_template_that_cannot_be_spelled_is_said_at_once() {
+    let place = Place::new();
+    let path = place.file("a.jsonl", r#"{"messages":[{"role":"user","content":"a"},{"role":"assistant","content":"b"}]}"#);
+    let mut settings = Layers::sft().unwrap().settings().unwrap();
+    settings.data.data = vec![path.clone()];
+    let sft = settings.sft.clone().unwrap();
+    let try_with = |chars: &str| {
+        let tokenizer = Tokenizer::chars(chars.chars(), false).unwrap();
+        let (tokenizer, template) = chat::template_of(&tokenizer, None, 0).unwrap();
+        let from = chat::From { tokenizer: &tokenizer, template: &template, seq_len: 64, seed: 1 };
+        load(&settings.data, &sft, &from, &mut Notices::new(), &mut |_, _| {}).map(|_| ()).map_err(|e| format!("{e:#}"))
+    };
+    let error = try_with("abcdefghijklmnopqrstuvwxyz\n").unwrap_err();
+    assert!(
+        error.contains("--chat-template: the chat template writes what this tokenizer cannot spell") && error.contains("':'"),
+        "{error}"
+    );
+    assert!(try_with("aeimnrstuyb:\n").is_ok());
+    let error = try_with("aeimnrstuy:\n").unwrap_err();
+    assert!(error.contains("a.jsonl:1: ") && error.contains("'b'"), "a letter of the row itself: {error}");
+    // What the template itself refuses is a matter of the row.
+    let path = place.file("c.jsonl", r#"{"messages":[{"role":"tool","content":"a"},{"role":"assistant","content":"b"}]}"#);
+    settings.data.data = vec![path];
+    let tokenizer = Tokenizer::bytes(false).unwrap();
+    let (tokenizer, template) = chat::template_of(&tokenizer, None, 0).unwrap();
+    let from = chat::From { tokenizer: &tokenizer, template: &template, seq_len: 64, seed: 1 };
+    let error = load(&settings.data, &sft, &from, &mut Notices::new(), &mut |_, _| {}).err().unwrap();
+    let error = format!("{error:#}");
+    assert!(error.contains("c.jsonl:1: ") && error.contains("not tool"), "{error}");
+}
