@@ -8,6 +8,9 @@ use super::plan::Window;
 use super::scale::Size;
 use super::stats::{Unit, mean};
 
+/// Points of a line, or the ends of its error bars.
+pub type Points = Vec<(f64, f64)>;
+
 /// Labs of all sizes.
 pub struct Measure<'a> {
     /// What is measured.

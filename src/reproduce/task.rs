@@ -54,6 +54,7 @@ impl Task {
 
     fn batch_of(&self, batch_size: usize, mut word: impl FnMut(usize) -> Option<u64>) -> Batch {
         let n = batch_size * self.seq_len;
+        let mut num_tokens = 0;
         let (mut tokens, mut targets, mut doc_start) = (vec![0; n], vec![IGNORE; n], vec![0; n]);
         for window in 0..batch_size {
             for slot in 0..self.rows_per_window() {
@@ -61,6 +62,7 @@ impl Task {
                 if let Some(word) = word(window * self.rows_per_window() + slot) {
                     let row = Self::row(word).map(|c| self.ids[c]);
                     tokens[at..at + ROW].copy_from_slice(&row);
+                    num_tokens += ROW;
                     targets[at + WORD..at + ROW - 1].copy_from_slice(&row[WORD + 1..]);
                 }
                 doc_start[at..at + ROW].fill((slot * ROW) as u32);
@@ -68,7 +70,7 @@ impl Task {
             let used = self.rows_per_window() * ROW;
             doc_start[window * self.seq_len + used..(window + 1) * self.seq_len].fill(used as u32);
         }
-        Batch { batch_size, seq_len: self.seq_len, tokens, targets, doc_start }
+        Batch { batch_size, seq_len: self.seq_len, tokens, targets, doc_start, num_tokens }
     }
 
     /// Places of the answers in a window: (first position whose target is part of it, how many).
@@ -103,6 +105,10 @@ impl Source for Task {
 
     fn tokens(&self) -> (u64, u64) {
         ((Self::words(false).len() * ROW) as u64, (Self::words(true).len() * ROW) as u64)
+    }
+
+    fn epochs(&self, n: u64, batch_size: usize) -> f64 {
+        n as f64 * (batch_size * self.rows_per_window()) as f64 / Self::words(false).len() as f64
     }
 }
 

@@ -4,7 +4,7 @@ use crate::plot::{Chart, Panels, Series};
 use crate::reproduce::arm::Arm;
 use crate::reproduce::finding::{Finding, number, with_interval};
 use crate::reproduce::lab::Scored;
-use crate::reproduce::measure::{Measure, arm_mean, arm_range, arm_text};
+use crate::reproduce::measure::{Measure, Points, arm_mean, arm_range, arm_text};
 use crate::reproduce::plan::Window;
 use crate::reproduce::scale::{FORK, GRID, N, Size, V0};
 use crate::reproduce::stats::{Estimate, Unit};
@@ -42,7 +42,7 @@ pub fn p2(m: &Measure<'_>) -> anyhow::Result<Finding> {
     let mut panels = Panels::new("P2: constant rate, merged, against annealing", m.context.scale.sizes.len())
         .subtitle("forked at 85 % of the tokens; mean and range over seeds");
     for size in &m.context.scale.sizes {
-        let (mut points, mut ranges): ([Vec<(f64, f64)>; 3], [Vec<(f64, f64)>; 3]) = Default::default();
+        let (mut points, mut ranges): ([Points; 3], [Points; 3]) = Default::default();
         for i in 1..=PARTS {
             let at = part(i);
             let units = m.units(|seed| {
@@ -130,7 +130,7 @@ pub fn p3(m: &Measure<'_>) -> anyhow::Result<Finding> {
         .subtitle("cosine to 0 over the last 15 % of the tokens; SMA N = 10, V = 0.25 %; mean and range over seeds");
     for size in &m.context.scale.sizes {
         let units = m.units(|seed| unit_of(size, seed))?;
-        let (mut points, mut ranges): ([Vec<(f64, f64)>; 2], [Vec<(f64, f64)>; 2]) = Default::default();
+        let (mut points, mut ranges): ([Points; 2], [Points; 2]) = Default::default();
         for i in 1..=PARTS as usize {
             let gap = Estimate::of(&units, |a| (a[2 * i - 1] - a[end]) / (a[constant] - a[end]));
             rows.push(vec![

@@ -2,7 +2,7 @@
 
 use crate::plot::{Bars, Chart, Panels, Series};
 use crate::reproduce::finding::{Finding, number, with_interval};
-use crate::reproduce::measure::{Measure, arm_mean, arm_range, arm_text};
+use crate::reproduce::measure::{Measure, Points, arm_mean, arm_range, arm_text};
 use crate::reproduce::plan::{RATES, Window, readout};
 use crate::reproduce::scale::{GRID, READOUTS};
 use crate::reproduce::stats::{Estimate, Unit, mean};
@@ -110,7 +110,7 @@ pub fn p11(m: &Measure<'_>) -> anyhow::Result<Finding> {
         Wants::Nothing,
     ));
     let mut rows = Vec::new();
-    let (mut points, mut ranges): ([Vec<(f64, f64)>; 2], [Vec<(f64, f64)>; 2]) = Default::default();
+    let (mut points, mut ranges): ([Points; 2], [Points; 2]) = Default::default();
     for (i, rate) in RATES.iter().enumerate() {
         let found = Estimate::of(&units, |a| a[2 * i] - a[2 * i + 1]);
         let learning_rate = rate * size.learning_rate;
