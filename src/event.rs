@@ -2,6 +2,8 @@
 //!
 //! Events are facts in the past tense, one JSON object a line with the kind in `event`. Commands are requests, one JSON object a line
 //! with the kind in `command`; the trainer answers each with an event. A reader that joins late replays the file.
+//!
+//! Length: the whole contract in one place.
 
 use serde::{Deserialize, Serialize};
 use std::collections::BTreeMap;

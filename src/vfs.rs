@@ -3,6 +3,7 @@
 //! Everything that writes into a run folder or reads a checkpoint goes through [`Vfs`]; [`RealFs`] is the disk, [`fault::FaultFs`] the
 //! disk on a bad day.
 
+mod early;
 pub mod fault;
 
 use std::ffi::OsString;
@@ -152,7 +153,7 @@ pub fn read_exact_at(file: &File, out: &mut [u8], offset: u64) -> io::Result<()>
 
 impl Vfs for RealFs {
     fn create_new(&self, path: &Path) -> io::Result<Box<dyn VfsFile + '_>> {
-        Ok(Box::new(OpenOptions::new().write(true).create_new(true).open(path)?))
+        Ok(Box::new(early::EarlyFile::new(OpenOptions::new().write(true).create_new(true).open(path)?)))
     }
 
     fn open(&self, path: &Path) -> io::Result<(Box<dyn Read + Send>, u64)> {

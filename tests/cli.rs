@@ -48,7 +48,10 @@ fn help_names_every_flag() {
     for (command, flags) in [
         ("pretrain", pretrain.as_str()),
         ("eval", "--model --data --val-fraction --seq-len --batch-size --max-tokens --json --adapter"),
-        ("generate", "--model --prompt --max-new-tokens --temperature --top-k --top-p --min-p --seed --json --adapter"),
+        (
+            "generate",
+            "--model --prompt --chat --system --max-new-tokens --temperature --top-k --top-p --min-p --seed --json --adapter",
+        ),
         ("score", "--model --text --tokens --grads --json --adapter"),
         ("doctor", "--seeds --only --json --adapter"),
         ("bench", "--preset --batch --seq --vocab --steps --profile --json --adapter"),

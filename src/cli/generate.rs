@@ -207,7 +207,7 @@ mod tests {
         };
         assert_eq!(run("\n\n", &["a\n", "b", "\n", "\n", "c"]), ["a", "\nb", "", "", ""]);
         assert_eq!(run("\n\n", &["a", "\n"]), ["a", "", "\n"]);
-        assert_eq!(run("abab", &["xaba", "abab!"]), ["x", "ab", ""]);
+        assert_eq!(run("abab", &["xaba", "abab!"]), ["x", "aba", ""]);
         let mut stops = Vec::new();
         let mut until = Until::new(Some("<|endoftext|>\n".into()), &tokenizer, &mut stops).unwrap();
         assert_eq!((until.push("<|end").0.as_str(), stops.as_slice()), ("<|end", &[256][..]));

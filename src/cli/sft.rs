@@ -82,12 +82,21 @@ pub fn run(args: &Args, typed: &ArgMatches, started: Instant) -> anyhow::Result<
     let epochs = given("num_train_epochs");
     anyhow::ensure!(!(epochs && given("max_steps")), "--max-steps: is another way to say --num-train-epochs; give one of them");
     if let Some(sft) = &mut settings.sft {
+        if given("fork") && !given("chat_template") {
+            // The parent's is in its checkpoint; the file may have become another.
+            sft.chat_template = None;
+        }
         if given("max_steps") {
             sft.num_train_epochs = 0.0;
         }
+        let train = &mut settings.train;
+        if sft.num_train_epochs == 0.0 && !given("warmup_steps") && args.common.config.is_none() {
+            // The default is meant for longer runs.
+            train.warmup_steps = train.warmup_steps.min(train.max_steps / 10);
+        }
         if sft.num_train_epochs > 0.0 {
             // Not known before the rows are; above all that settings are compared with.
-            settings.train.max_steps = 1 << 40;
+            train.max_steps = 1 << 40;
         }
     }
     pretrain::start(&args.common, settings, typed, started)

@@ -143,7 +143,7 @@ impl Layers {
             anyhow::ensure!(number <= i64::MAX as u64, "--{} {number}: must be at most {}", id.replace('_', "-"), i64::MAX);
         }
         let mut typed = Settings::from_arg_matches(matches)?;
-        if self.table.contains_key("sft") && matches.try_contains_id("packing").is_ok() {
+        if self.table.contains_key("sft") && matches!(matches.try_get_one::<bool>("packing"), Ok(Some(_))) {
             typed.sft = Some(SftSettings::from_arg_matches(matches)?);
         }
         let typed = to_table(&typed);

@@ -116,6 +116,7 @@ impl<'a> Run<'a> {
         }
     }
 
+    // Length: one thing after another.
     fn start(mut self, resume: Option<&Checkpoint>) -> anyhow::Result<Running<'a>> {
         let (mut seconds_before, mut eval_loss, mut last_saved) = (0.0, None, None);
         let (mut grad_norms, mut watch) = (GradNorms::default(), Watch::default());

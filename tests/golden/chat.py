@@ -2,7 +2,8 @@
 """Chat templates rendered by transformers: tests/golden/chat.json, which tests/chat.rs compares with.
 
     pip install transformers jinja2
-    tests/golden/chat.py
+    tests/golden/chat.py                    the templates below
+    tests/golden/chat.py FOLDER out.json    every *.jinja of a folder: LEHR_CHAT_GOLDENS=out.json cargo test --test sft templates_render
 
 The templates are written here, in the manner of those that models bring. The plain one is read out of src/data/chat/template.rs.
 """
@@ -10,6 +11,8 @@ The templates are written here, in the manner of those that models bring. The pl
 import itertools
 import json
 import re
+import sys
+import time
 from pathlib import Path
 
 import transformers
@@ -202,11 +205,11 @@ TEMPLATES = {
     {%- if loop.index > 5 %}{% break %}{% endif %}
 
 {% endfor %}
-{{ (messages | first).content[:3] }}|{{ messages[-1].get('name', 'nobody') }}|{{ [1, 2.5, true, none] }}|{{ 7 // 2 }}|{{ 'a' ~ 1 }}|{{ 'x' if tools else 'y' }}
+{{ (messages | first).content[:3] }}|{{ messages[-1].get('name', 'nobody') }}|{{ [1, 2.5, true, none] }}|{{ 7 // 2 }}|{{ 'a' ~ 1 }}|{{ 'x' if tools is iterable and tools | length > 0 else 'y' }}{{ none is iterable }}{{ '' is iterable }}
 {%- if messages | length > 1 %}{{ messages[1] | tojson(indent=2) }}{% endif %}
 {%- set found = namespace(any=false) %}
 {%- for m in messages %}{% if 'é' in m.content %}{% set found.any = true %}{% endif %}{% endfor %}{{ found.any }}
-{{- messages[0].content.title() }}{{ 'ab'.center(6) if false else '' }}{{ '%s-%d' | format('n', 3) }}""",
+{{- messages[0].role.title() }}{{ 'ab'.center(6) if false else '' }}{{ '%s-%d' | format('n', 3) }}""",
 }
 
 SAY = {
@@ -239,9 +242,12 @@ CHATS = [
 TOOLS = [{"type": "function", "function": {"name": "add", "description": "a + b, \"exactly\"", "parameters": {"type": "object", "properties": {}}}}]
 
 
-def main():
+def main(folder=None, to=HERE / "chat.json"):
     out = []
-    for name, template in {"plain": plain(), **TEMPLATES}.items():
+    templates = {"plain": plain(), **TEMPLATES}
+    if folder:
+        templates = {path.stem: path.read_text() for path in sorted(Path(folder).glob("*.jinja"))}
+    for name, template in templates.items():
         cases = []
         for roles, generate in itertools.product(CHATS, [False, True]):
             messages = [SAY[role] for role in roles]
@@ -258,10 +264,11 @@ def main():
                 case |= {"error": str(error)}
             cases.append(case)
         out.append({"name": name, "template": template, "cases": cases})
-    text = json.dumps({"transformers": transformers.__version__, "templates": out}, ensure_ascii=False, indent=1)
-    (HERE / "chat.json").write_text(text + "\n")
+    date = {"date": int(time.time())} if folder else {}
+    text = json.dumps({"transformers": transformers.__version__, **date, "templates": out}, ensure_ascii=False, indent=1)
+    Path(to).write_text(text + "\n")
     errors = {c["error"] for t in out for c in t["cases"] if "error" in c}
     print(len(out), "templates,", sum(len(t["cases"]) for t in out), "cases; refusals:", *errors, sep="\n  ")
 
 
-main()
+main(*sys.argv[1:])

@@ -68,7 +68,7 @@ def merges(xs):
         "wma": (stack * torch.arange(1, 5, dtype=torch.float64).reshape(each)).sum(0) / 10,
         "ema": ema(0.2),
         "ema-normalized": (stack * (normalised / normalised.sum()).reshape(each)).sum(0),
-        "wsm": wsm(lambda t: 1 - t),
+        "wsm": wsm(lambda t: 1 - t**0.5),
         "weights": (xs[0] * 0.5 - xs[1] + xs[2] * 0.25 + xs[3] * 3.0) / 2.75,
     }
 

@@ -48,6 +48,8 @@ fn damaged_folders(place: &Place) {
     make("infinite", &|t| drop(t.insert("norm".into(), Stored::new(Dtype::F32, &[3], &[f32::NEG_INFINITY, 1.0, 0.0]))));
     make("half-nan", &|t| drop(t.insert("norm".into(), Stored::new(Dtype::BF16, &[3], &[0.0, f32::NAN, 1.0]))));
     make("large", &|t| drop(t.insert("norm".into(), Stored::new(Dtype::F32, &[3], &[65521.0, 0.0, 1.0]))));
+    make("huge", &|t| drop(t.insert("norm".into(), Stored::new(Dtype::F32, &[3], &[3e38, 0.0, 1.0]))));
+    make("minus", &|t| drop(t.insert("norm".into(), Stored::new(Dtype::F32, &[3], &[-3e38, 0.0, 1.0]))));
     make("missing", &|t| drop(t.remove("norm")));
     make("extra", &|t| drop(t.insert("more".into(), Stored::new(Dtype::F32, &[1], &[0.0]))));
     make("shape", &|t| drop(t.insert("embed".into(), Stored::new(Dtype::F32, &[2, 3], &random(1, 6)))));
@@ -91,7 +93,7 @@ fn bad_input_is_refused_in_one_line() {
         (1, &["infinite/model.safetensors", "'norm'", "index 0", "-inf"], &["infinite", "a", "b"]),
         (1, &["half-nan/model.safetensors", "'norm'", "index 1"], &["half-nan", "a"]),
         (1, &["'norm'", "too large for F16"], &["large", "large", "--dtype=f16"]),
-        (1, &["'norm'", "too large for F32"], &["a", "b", "--weights=1e300,-9.99999e299"]),
+        (1, &["'norm'", "too large for F32"], &["huge", "minus", "--weights=2,-1"]),
         (1, &["missing", "1 missing: 'norm'"], &["missing", "a"]),
         (1, &["a: ", "1 unexpected: 'norm'"], &["a", "missing"]),
         (1, &["extra", "1 unexpected: 'more'"], &["extra", "a"]),

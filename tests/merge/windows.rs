@@ -146,7 +146,7 @@ fn a_run_is_trained_merged_judged_and_gone_on_from() {
     };
     let (merged, last) = (eval("merged"), eval("run"));
     assert!((merged - last).abs() < 0.5, "{merged}, the last checkpoint has {last}");
-    let said = json_lines(&mut place.pretrain("child", &["--max-steps=2", "--init=merged"]));
+    let said = json_lines(&mut place.pretrain("child", &["--max-steps=4", "--init=merged"]));
     let first = common::kind(&said, "Eval")[0]["eval_loss"].as_f64().unwrap();
     assert!((first - merged).abs() < 0.1, "the child begins at {first}, the merge has {merged}");
     let said = run(&mut place.lehr(["generate", "--model=merged", "--prompt=the ", "--max-new-tokens=4"]));

@@ -86,7 +86,7 @@ fn one_update_matches(gpu: Gpu, packing: bool) {
     let sft = settings.sft.clone().unwrap();
     let mut notices = Notices::new();
     let mut source: ChatSource = chat::load(&settings.data, &sft, &from, &mut notices, &mut |_, _| {}).unwrap();
-    assert_eq!(notices.lines().len(), 2, "one row is cut and then dropped: {:?}", notices.lines());
+    assert!(notices.lines().iter().any(|l| l.contains("2 of 7 rows are longer")), "{:?}", notices.lines());
     settings.train.batch_size = source.rows_per_epoch() as usize;
     assert_eq!(source.end_after(1.0, settings.train.batch_size), 1);
     assert_eq!(packing, settings.train.batch_size < 6, "{} sequences", settings.train.batch_size);

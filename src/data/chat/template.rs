@@ -7,7 +7,7 @@ use super::python::{strftime, to_json};
 use crate::data::shown;
 use anyhow::{Result, anyhow, bail, ensure};
 use minijinja::syntax::SyntaxConfig;
-use minijinja::value::{Kwargs, Serde, Value as Jinja};
+use minijinja::value::{Kwargs, Serde, Value as Jinja, ValueKind};
 use minijinja::{Environment, Error, ErrorKind};
 use serde_json::{Map, Value};
 use std::borrow::Cow;
@@ -81,6 +81,9 @@ impl ChatTemplate {
         environment.set_fuel(Some(FUEL));
         environment.set_auto_escape_callback(|_| minijinja::AutoEscape::None);
         environment.set_unknown_method_callback(minijinja_contrib::pycompat::unknown_method_callback);
+        // MiniJinja goes through nothing as through an empty list, Python does not.
+        environment
+            .add_test("iterable", |value: &Jinja| !matches!(value.kind(), ValueKind::None | ValueKind::Bool | ValueKind::Number));
         environment.add_filter("tojson", tojson);
         environment.add_filter("lehr_generation", |said: String| format!("{OPEN}{said}{CLOSE}"));
         environment.add_function("raise_exception", |text: String| -> Result<Jinja, Error> {
