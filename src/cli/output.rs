@@ -182,9 +182,11 @@ fn merged(m: &Merged) -> String {
         let word = if difference < 0.0 { "below" } else { "above" };
         format!(" ({:.4} {word} the run's own)", difference.abs())
     });
+    let gains = m.anneal_estimate.zip(m.eval_loss).is_some_and(|(estimate, raw)| estimate < raw);
+    let annealed = m.anneal_estimate.filter(|_| gains).map_or(String::new(), |e| format!("; annealing now would give about {e:.2}"));
     let written = m.path.as_ref().map_or(String::new(), |path| format!(", written to {}", path.display()));
     format!(
-        "step {}: {}{gain}, {} of {} snapshots, {} tokens old{written}",
+        "step {}: {}{gain}, {} of {} snapshots, {} tokens old{annealed}{written}",
         m.step,
         losses.join(", "),
         m.method,
