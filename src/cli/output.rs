@@ -97,8 +97,11 @@ impl Person {
                     s.tokens_per_step,
                     s.startup_seconds
                 ));
-                if s.step > 0 {
-                    self.say(&format!("resumed at step {}", s.step));
+                match &s.parent {
+                    Some(parent) if s.step == 0 => self.say(&format!("begins from {parent}")),
+                    Some(parent) if parent.ends_with(&format!("@{}", s.step)) => self.say(&format!("forked from {parent}")),
+                    _ if s.step > 0 => self.say(&format!("resumed at step {}", s.step)),
+                    _ => {}
                 }
             }
             Event::Step(s) => {
