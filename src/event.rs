@@ -2,6 +2,8 @@
 //!
 //! Events are facts in the past tense, one JSON object a line with the kind in `event`. Commands are requests, one JSON object a line
 //! with the kind in `command`; the trainer answers each with an event. A reader that joins late replays the file.
+//!
+//! Length: the whole contract in one place.
 
 use serde::{Deserialize, Serialize};
 use std::collections::BTreeMap;
@@ -268,7 +270,7 @@ pub struct Finished {
     /// Seconds of training, over all starts of the run.
     #[serde(with = "number")]
     pub seconds: f64,
-    /// Tokens over seconds.
+    /// Tokens over seconds; of a fork, the tokens that it has seen itself.
     #[serde(with = "number")]
     pub tokens_per_second: f64,
     /// The newest checkpoint.

@@ -10,6 +10,7 @@
 //! | 3 | [`model`] [`data`] | weights, transformer, checkpoints; tokenizers, corpora, batches |
 //! | 4 | [`train`] | the loop: pretrain, optimizer, schedule, metrics |
 //! | 5 | [`session`] | one run: folder, lock, events out, commands in, signals |
+//! | 5.5 | [`reproduce`] | claims of papers as experiments: arms, bank, verdicts |
 //! | 6 | [`cli`] | the commands |
 
 #[cfg(not(target_arch = "wasm32"))]
@@ -21,6 +22,8 @@ pub mod gpu;
 pub mod model;
 pub mod ops;
 pub mod plot;
+#[cfg(not(target_arch = "wasm32"))]
+pub mod reproduce;
 pub mod rng;
 #[cfg(not(target_arch = "wasm32"))]
 pub mod session;

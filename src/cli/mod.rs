@@ -11,6 +11,7 @@ mod merge_sweep;
 mod open;
 mod output;
 mod pretrain;
+mod reproduce;
 mod score;
 mod sft;
 
@@ -44,6 +45,8 @@ enum Commands {
     Doctor(doctor::Args),
     /// Measure tokens per second and matmul rate.
     Bench(Box<bench::Args>),
+    /// Check the claims of a paper: experiments, intervals, verdicts, pictures.
+    Reproduce(Box<reproduce::Args>),
     /// Pre-train the nano model on stories that ship with lehr: before and after, in minutes.
     Demo(pretrain::DemoArgs),
 }
@@ -84,6 +87,7 @@ pub fn main() -> i32 {
         Commands::Score(args) => score::run(&args),
         Commands::Doctor(args) => doctor::run(&args),
         Commands::Bench(args) => bench::run(&args),
+        Commands::Reproduce(args) => reproduce::run(&args),
         Commands::Demo(args) => pretrain::demo(&args, started),
     };
     match result {

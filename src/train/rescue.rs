@@ -117,6 +117,7 @@ impl Ladder {
         self.good.iter().chain(&self.young).copied()
     }
 
+    // Length: one ladder.
     /// What to do about `trouble`; `usable` tells whether the checkpoint of a step still verifies.
     ///
     /// # Errors

@@ -13,6 +13,7 @@ const FLOORS: &[&[&str]] = &[
     &["model", "data"],
     &["train"],
     &["session"],
+    &["reproduce"],
     &["cli", "app", "main"],
 ];
 /// Macros that stand at the crate's root, and the module that defines them.

@@ -1,0 +1,112 @@
+//! `lehr reproduce`: the claims of a paper as experiments.
+
+use super::output;
+use crate::reproduce::{self, Options, context::Interrupted};
+use crate::session::control::{Control, INTERRUPTED};
+use std::path::PathBuf;
+
+/// Flags of `lehr reproduce`.
+#[derive(clap::Args, Debug)]
+pub struct Args {
+    /// The paper: pma (arXiv 2505.12082).
+    #[arg(value_parser = ["pma"])]
+    paper: String,
+    /// Claims, such as P1 P4; all when none is named.
+    claims: Vec<String>,
+    /// Models and tokens: tiny (an hour on two cores), small or gpu.
+    #[arg(long, default_value = "tiny")]
+    scale: String,
+    /// Seeds, each with weights and a data order of its own, shared by the arms that are compared.
+    #[arg(long, default_value_t = 3)]
+    seeds: u64,
+    /// The first seed; the others follow.
+    #[arg(long, default_value_t = 1)]
+    first_seed: u64,
+    /// Text to train on; the stories that ship when absent.
+    #[arg(long, value_name = "PATH")]
+    data: Option<PathBuf>,
+    /// Folder of the results; reproduce-pma-SCALE when absent.
+    #[arg(long, value_name = "DIR")]
+    out: Option<PathBuf>,
+    /// Folder of trained arms and evaluations, to go on from; runs/reproduce-pma-SCALE when absent.
+    #[arg(long, value_name = "DIR")]
+    work: Option<PathBuf>,
+    /// Print what would be trained, and stop.
+    #[arg(long)]
+    dry_run: bool,
+    /// Train, and leave the comparison to another process that shares --work.
+    #[arg(long)]
+    arms_only: bool,
+    /// Print the results as one JSON object.
+    #[arg(long)]
+    json: bool,
+    /// Adapter by index or by part of its name.
+    #[arg(long)]
+    adapter: Option<String>,
+}
+
+/// Reproduce.
+pub fn run(args: &Args) -> anyhow::Result<i32> {
+    anyhow::ensure!((1..=1000).contains(&args.seeds), "--seeds {}: must lie between 1 and 1000", args.seeds);
+    let options = Options {
+        claims: args.claims.clone(),
+        scale: args.scale.clone(),
+        seeds: args.seeds,
+        first_seed: args.first_seed,
+        data: args.data.clone(),
+        out: args.out.clone().unwrap_or_else(|| PathBuf::from(format!("reproduce-pma-{}", args.scale))),
+        work: args.work.clone().unwrap_or_else(|| PathBuf::from(format!("runs/reproduce-pma-{}", args.scale))),
+        arms_only: args.arms_only,
+        adapter: args.adapter.clone(),
+        command: command(),
+        commit: std::env::var("LEHR_COMMIT").ok(),
+        flops_per_second: if args.scale == "gpu" { GPU_RATE } else { CPU_RATE },
+    };
+    // Refused before any work: an unknown claim or scale.
+    reproduce::arms(&options)?;
+    if args.dry_run {
+        let (lines, json) = reproduce::dry_run(&options)?;
+        if args.json {
+            output::json_line(&json)?;
+        } else {
+            lines.iter().try_for_each(|l| output::line(l))?;
+        }
+        return Ok(0);
+    }
+    Control::listen(false)?;
+    match reproduce::run(&options, &output::note) {
+        Ok(None) => Ok(0),
+        Ok(Some(report)) => {
+            if args.json {
+                output::json_line(&report)?;
+            } else {
+                report.lines().iter().try_for_each(|l| output::line(l))?;
+                output::line(&format!("tables and pictures: {}", options.out.join("README.md").display()))?;
+            }
+            Ok(0)
+        }
+        Err(error) if error.downcast_ref::<Interrupted>().is_some() => {
+            output::note(&format!("{error}"));
+            Ok(INTERRUPTED)
+        }
+        Err(error) => Err(error),
+    }
+}
+
+/// FLOP a second that small models reach on two cores, and about what they may on a GPU: for estimates before anything was measured.
+const CPU_RATE: f64 = 1e10;
+const GPU_RATE: f64 = 3e12;
+
+/// The command line as one would type it, without where its folders are.
+fn command() -> String {
+    let mut words = vec!["lehr".to_string()];
+    let mut arguments = std::env::args().skip(1);
+    while let Some(word) = arguments.next() {
+        if word == "--work" || word == "--out" {
+            arguments.next();
+        } else if !word.starts_with("--work=") && !word.starts_with("--out=") {
+            words.push(crate::vfs::clean(&word));
+        }
+    }
+    words.join(" ")
+}

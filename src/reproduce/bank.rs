@@ -1,0 +1,179 @@
+//! What was computed already, on disk: a folder an arm, a file an evaluation. Nothing is ever half there.
+
+use super::arm::{Arm, Record, digest};
+use crate::vfs::shown;
+use anyhow::Context as _;
+use std::fs::{File, TryLockError};
+use std::io::{Read as _, Seek as _, SeekFrom, Write as _};
+use std::path::{Path, PathBuf};
+
+/// A work folder.
+pub struct Bank {
+    root: PathBuf,
+    /// Stands for the corpora in keys.
+    texts: String,
+}
+
+/// Weights and moments of a step.
+pub struct State {
+    /// Weights, first and second moments.
+    pub parts: [Vec<f32>; 3],
+}
+
+impl Bank {
+    /// Open or make a work folder.
+    ///
+    /// # Errors
+    /// It cannot be made.
+    pub fn open(root: &Path, texts: &str) -> anyhow::Result<Self> {
+        for part in ["arms", "evals"] {
+            let path = root.join(part);
+            std::fs::create_dir_all(&path).with_context(|| format!("--work {}: cannot be made", shown(&path)))?;
+        }
+        Ok(Self { root: root.to_path_buf(), texts: texts.to_string() })
+    }
+
+    /// Key of an arm.
+    pub fn key(&self, arm: &Arm) -> String {
+        arm.key(&self.texts)
+    }
+
+    /// Folder of an arm.
+    pub fn folder(&self, arm: &Arm) -> PathBuf {
+        self.root.join("arms").join(Self::name(arm, &self.texts))
+    }
+
+    /// Name of an arm's folder.
+    pub fn name(arm: &Arm, texts: &str) -> String {
+        format!("{}-{}", arm.name.replace('/', "-"), arm.key(texts))
+    }
+
+    /// Whether an arm was trained to its end.
+    pub fn is_done(&self, arm: &Arm) -> bool {
+        self.folder(arm).join("record.json").is_file()
+    }
+
+    /// The right to train an arm; `None` while another process has it.
+    ///
+    /// # Errors
+    /// The folder cannot be made or locked.
+    pub fn lock(&self, arm: &Arm) -> anyhow::Result<Option<File>> {
+        let folder = self.folder(arm);
+        std::fs::create_dir_all(&folder).with_context(|| shown(&folder))?;
+        let path = folder.join("lock");
+        let file = File::options()
+            .write(true)
+            .create(true)
+            .truncate(false)
+            .open(&path)
+            .with_context(|| format!("{}: cannot be opened", shown(&path)))?;
+        match file.try_lock() {
+            Ok(()) => Ok(Some(file)),
+            Err(TryLockError::WouldBlock) => Ok(None),
+            Err(TryLockError::Error(e)) => Err(e).with_context(|| format!("{}: cannot be locked", shown(&path))),
+        }
+    }
+
+    /// The numbers of every update of a finished arm.
+    ///
+    /// # Errors
+    /// The file is gone or damaged.
+    pub fn record(&self, arm: &Arm) -> anyhow::Result<Record> {
+        let path = self.folder(arm).join("record.json");
+        let text = std::fs::read(&path).with_context(|| shown(&path))?;
+        serde_json::from_slice(&text).with_context(|| format!("{}: damaged; remove its folder", shown(&path)))
+    }
+
+    /// Weights of a finished arm at a step where they were kept.
+    ///
+    /// # Errors
+    /// They were not kept, or the file is damaged.
+    pub fn weights(&self, arm: &Arm, step: u64) -> anyhow::Result<Vec<f32>> {
+        let folder = self.folder(arm);
+        if arm.states.contains(&step) {
+            let [weights, ..] = self.state(arm, step)?.parts;
+            return Ok(weights);
+        }
+        let since = step.checked_sub(arm.from_step).filter(|s| *s > 0 && arm.snapshot_every > 0);
+        let index = since.filter(|s| s.is_multiple_of(arm.snapshot_every) && step <= arm.to_step);
+        let index = index.with_context(|| format!("{}: no weights of step {step} were kept", arm.name))?;
+        let path = folder.join("weights.f32");
+        let mut file = File::open(&path).with_context(|| shown(&path))?;
+        let each = file.metadata()?.len() / (arm.updates() / arm.snapshot_every).max(1);
+        let mut bytes = vec![0u8; each as usize];
+        file.seek(SeekFrom::Start((index / arm.snapshot_every - 1) * each))?;
+        file.read_exact(&mut bytes).with_context(|| format!("{}: too short; remove its folder", shown(&path)))?;
+        Ok(bytemuck::pod_collect_to_vec(&bytes))
+    }
+
+    /// Weights and moments of a finished arm at one of its states.
+    ///
+    /// # Errors
+    /// They were not kept, or the file is damaged.
+    pub fn state(&self, arm: &Arm, step: u64) -> anyhow::Result<State> {
+        let path = self.folder(arm).join(state_name(step));
+        let bytes = std::fs::read(&path).with_context(|| shown(&path))?;
+        anyhow::ensure!(bytes.len().is_multiple_of(12), "{}: damaged; remove its folder", shown(&path));
+        let third = bytes.len() / 3;
+        Ok(State { parts: [0, 1, 2].map(|i| bytemuck::pod_collect_to_vec(&bytes[i * third..(i + 1) * third])) })
+    }
+
+    /// The weighted sum of checkpoints of an arm, summed in f64.
+    ///
+    /// # Errors
+    /// As [`Bank::weights`].
+    pub fn merged(&self, arm: &Arm, mix: &[(u64, f64)]) -> anyhow::Result<Vec<f32>> {
+        if let [(step, 1.0)] = mix {
+            return self.weights(arm, *step);
+        }
+        let mut sum: Vec<f64> = Vec::new();
+        for (step, weight) in mix {
+            let values = self.weights(arm, *step)?;
+            sum.resize(values.len(), 0.0);
+            sum.iter_mut().zip(&values).for_each(|(s, v)| *s += weight * f64::from(*v));
+        }
+        Ok(sum.into_iter().map(|s| s as f32).collect())
+    }
+
+    /// A result that was computed before, or `compute` and keep it.
+    ///
+    /// # Errors
+    /// What `compute` reports, or a file that cannot be written.
+    pub fn remember<T: serde::Serialize + serde::de::DeserializeOwned>(
+        &self,
+        key: &[&str],
+        compute: impl FnOnce() -> anyhow::Result<T>,
+    ) -> anyhow::Result<T> {
+        let path = self.root.join("evals").join(format!("{}.json", digest(key)));
+        // A damaged file is computed anew.
+        if let Some(known) = std::fs::read(&path).ok().and_then(|text| serde_json::from_slice(&text).ok()) {
+            return Ok(known);
+        }
+        let value = compute()?;
+        write_whole(&path, &serde_json::to_vec(&value)?)?;
+        // What was written is what is used, so that a second run gives the same bits.
+        serde_json::from_slice(&serde_json::to_vec(&value)?).context("an evaluation does not survive JSON")
+    }
+}
+
+/// File of a state.
+pub fn state_name(step: u64) -> String {
+    format!("state-{step}.f32")
+}
+
+/// Write a file so that it is there whole or not at all.
+///
+/// # Errors
+/// The disk refuses.
+pub fn write_whole(path: &Path, content: &[u8]) -> anyhow::Result<()> {
+    let folder = path.parent().unwrap_or(Path::new("."));
+    let mut file = tempfile::NamedTempFile::new_in(folder).with_context(|| format!("{}: cannot be written", shown(path)))?;
+    file.write_all(content).with_context(|| format!("{}: cannot be written", shown(path)))?;
+    #[cfg(unix)]
+    {
+        use std::os::unix::fs::PermissionsExt as _;
+        let _ = file.as_file().set_permissions(std::fs::Permissions::from_mode(0o644));
+    }
+    file.persist(path).with_context(|| format!("{}: cannot be written", shown(path)))?;
+    Ok(())
+}

@@ -1,0 +1,79 @@
+//! What a claim's experiment found: checks, tables, pictures.
+
+use super::stats::Estimate;
+use super::verdict::{Check, Verdict};
+use serde::Serialize;
+
+/// A table of the report.
+#[derive(Clone, Debug, PartialEq, Serialize)]
+pub struct Table {
+    /// What it shows.
+    pub title: String,
+    /// Heads.
+    pub columns: Vec<String>,
+    /// Cells, ready to print.
+    pub rows: Vec<Vec<String>>,
+}
+
+/// A claim and its fate.
+#[derive(Clone, Debug, PartialEq, Serialize)]
+pub struct Finding {
+    /// P1 ...
+    pub id: &'static str,
+    /// The claim.
+    pub claim: &'static str,
+    /// Where the paper has it, and its numbers.
+    pub paper: &'static str,
+    /// What was done here.
+    pub design: String,
+    /// Measurements, with what the claim needs of them.
+    pub checks: Vec<Check>,
+    /// From the checks.
+    pub verdict: Verdict,
+    /// Details.
+    pub tables: Vec<Table>,
+    /// (file name, SVG)
+    #[serde(skip)]
+    pub pictures: Vec<(String, String)>,
+}
+
+impl Finding {
+    /// A finding without tables and pictures yet.
+    pub fn new(id: &'static str, claim: &'static str, paper: &'static str, design: String, checks: Vec<Check>) -> Self {
+        let verdict = Verdict::of(&checks);
+        Self { id, claim, paper, design, checks, verdict, tables: Vec::new(), pictures: Vec::new() }
+    }
+
+    /// Another table.
+    pub fn table(mut self, title: impl Into<String>, columns: &[&str], rows: Vec<Vec<String>>) -> Self {
+        let columns = columns.iter().map(|c| c.to_string()).collect();
+        self.tables.push(Table { title: title.into(), columns, rows });
+        self
+    }
+
+    /// Another picture.
+    pub fn picture(mut self, name: &str, svg: String) -> Self {
+        self.pictures.push((format!("{name}.svg"), svg));
+        self
+    }
+}
+
+/// A number for people: four significant digits or so.
+pub fn number(value: f64) -> String {
+    match value.abs() {
+        _ if value.is_nan() => "-".into(),
+        a if a.is_infinite() => if value > 0.0 { "∞" } else { "-∞" }.into(),
+        0.0 => "0".into(),
+        a if a >= 1000.0 => format!("{value:.0}"),
+        a if a >= 100.0 => format!("{value:.1}"),
+        a if a >= 10.0 => format!("{value:.2}"),
+        a if a >= 0.001 => format!("{value:.4}"),
+        _ => format!("{value:.1e}"),
+    }
+}
+
+/// mean [low, high]
+pub fn with_interval(e: &Estimate) -> String {
+    let [low, high] = e.interval();
+    if low.is_infinite() { number(e.mean) } else { format!("{} [{}, {}]", number(e.mean), number(low), number(high)) }
+}

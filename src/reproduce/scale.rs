@@ -1,0 +1,207 @@
+//! How large the experiments are: models, tokens and the grid that all claims share.
+
+use crate::config::{Architecture, DecayShape, ModelSettings, Scheduler, TrainSettings};
+
+/// Snapshots of a base run: one every 0.25 % of its tokens.
+pub const GRID: u64 = 400;
+/// The paper's default interval V0 in snapshots: 8B of 1607B tokens, 0.5 %.
+pub const V0: u64 = 2;
+/// The paper's default count.
+pub const N: usize = 10;
+/// Where the paper looks, in snapshots: 204, 452, 1112 and 1607B of 1607B tokens are 12.7, 28, 69 and 100 %.
+pub const READOUTS: [u64; 4] = [51, 112, 276, 400];
+/// Where the paper forks its annealed branch, in snapshots: 1.4T of 1.65T tokens are 85 %.
+pub const FORK: u64 = 340;
+
+/// A model and how long it trains.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Size {
+    /// What tables call it.
+    pub name: &'static str,
+    /// Width of the residual stream.
+    pub hidden: usize,
+    /// Width inside the SwiGLU.
+    pub intermediate: usize,
+    /// Blocks.
+    pub layers: usize,
+    /// Heads.
+    pub heads: usize,
+    /// Updates of a base run, a multiple of [`GRID`].
+    pub steps: u64,
+    /// Learning rate of the stable phase.
+    pub learning_rate: f64,
+}
+
+/// The regime of P9: a healthy start, then a learning rate that training does not survive.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Hot {
+    /// Learning rate.
+    pub learning_rate: f64,
+    /// Adam's betas: the first moment outlives the second, so that after a rare large gradient steps are far too long.
+    pub betas: [f64; 2],
+    /// Updates of warm-up.
+    pub warmup: u64,
+    /// Updates of a hunted run.
+    pub steps: u64,
+    /// Runs, each with a seed of its own.
+    pub runs: u64,
+    /// Updates after a rescue.
+    pub horizon: u64,
+}
+
+/// One scale.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Scale {
+    /// As typed after `--scale`.
+    pub name: &'static str,
+    /// Smallest first.
+    pub sizes: Vec<Size>,
+    /// Sequences in an update.
+    pub batch_size: usize,
+    /// Tokens in a sequence.
+    pub seq_len: usize,
+    /// Validation tokens of every comparison: always the same ones.
+    pub val_tokens: u64,
+    /// Updates of continued training (P7).
+    pub ct_steps: u64,
+    /// Updates of fine-tuning (P8).
+    pub sft_steps: u64,
+    /// Side of the grid of the loss slice (P10).
+    pub slice: usize,
+    /// P9.
+    pub hot: Hot,
+}
+
+/// The names after `--scale`; `test` is for tests.
+pub const SCALES: [&str; 3] = ["tiny", "small", "gpu"];
+
+const fn size(name: &'static str, shape: [usize; 4], steps: u64, learning_rate: f64) -> Size {
+    let [hidden, intermediate, layers, heads] = shape;
+    Size { name, hidden, intermediate, layers, heads, steps, learning_rate }
+}
+
+impl Scale {
+    // Length: a table.
+    /// By name.
+    ///
+    /// # Errors
+    /// No such scale; the message lists them.
+    pub fn named(name: &str) -> anyhow::Result<Self> {
+        let hot = Hot { learning_rate: 6e-3, betas: [0.98, 0.9], warmup: 100, steps: 1500, runs: 8, horizon: 300 };
+        Ok(match name {
+            "tiny" => Self {
+                name: "tiny",
+                sizes: vec![
+                    size("S", [48, 128, 2, 3], 4000, 4e-3),
+                    size("M", [64, 176, 3, 4], 4000, 4e-3),
+                    size("L", [96, 256, 3, 6], 3200, 3e-3),
+                ],
+                batch_size: 8,
+                seq_len: 64,
+                val_tokens: 32_768,
+                ct_steps: 400,
+                sft_steps: 300,
+                slice: 13,
+                hot,
+            },
+            "small" => Self {
+                name: "small",
+                sizes: vec![
+                    size("200k", [80, 216, 3, 5], 12_000, 2e-3),
+                    size("800k", [128, 352, 4, 4], 12_000, 1.5e-3),
+                    size("3M", [224, 608, 5, 7], 12_000, 1e-3),
+                ],
+                batch_size: 12,
+                seq_len: 128,
+                val_tokens: 65_536,
+                ct_steps: 1200,
+                sft_steps: 800,
+                slice: 21,
+                hot: Hot { steps: 6000, ..hot },
+            },
+            "gpu" => Self {
+                name: "gpu",
+                sizes: vec![
+                    size("1M", [128, 352, 5, 4], 24_000, 1.5e-3),
+                    size("6M", [256, 704, 8, 8], 24_000, 1e-3),
+                    size("25M", [512, 1408, 8, 8], 24_000, 6e-4),
+                ],
+                batch_size: 32,
+                seq_len: 256,
+                val_tokens: 262_144,
+                ct_steps: 4000,
+                sft_steps: 2000,
+                slice: 25,
+                hot: Hot { steps: 12_000, ..hot },
+            },
+            "test" => Self {
+                name: "test",
+                sizes: ["S", "M", "L"].map(|n| size(n, [16, 32, 1, 2], GRID, 4e-3)).to_vec(),
+                batch_size: 2,
+                seq_len: 16,
+                val_tokens: 1024,
+                ct_steps: 40,
+                sft_steps: 40,
+                slice: 5,
+                hot: Hot { steps: 300, runs: 2, warmup: 10, horizon: 60, ..hot },
+            },
+            _ => anyhow::bail!("--scale {}: no such scale; choose one of {}", crate::vfs::clean(name), SCALES.join(", ")),
+        })
+    }
+
+    /// Tokens in an update.
+    pub fn tokens_per_step(&self) -> u64 {
+        (self.batch_size * self.seq_len) as u64
+    }
+
+    /// The smallest size.
+    pub fn smallest(&self) -> &Size {
+        &self.sizes[0]
+    }
+
+    /// The size in the middle.
+    pub fn middle(&self) -> &Size {
+        &self.sizes[self.sizes.len() / 2]
+    }
+
+    /// The recipe of a base run: short warm-up, then constant.
+    pub fn recipe(&self, size: &Size, seed: u64) -> TrainSettings {
+        TrainSettings {
+            max_steps: size.steps,
+            batch_size: self.batch_size,
+            seq_len: self.seq_len,
+            learning_rate: size.learning_rate,
+            min_learning_rate: 0.0,
+            lr_scheduler: Scheduler::Constant,
+            warmup_steps: size.steps / 50,
+            decay_steps: size.steps - size.at(FORK),
+            decay_shape: DecayShape::Cosine,
+            seed,
+            ..TrainSettings::default()
+        }
+    }
+}
+
+impl Size {
+    /// The step of a snapshot of the grid.
+    pub fn at(&self, snapshot: u64) -> u64 {
+        snapshot * (self.steps / GRID)
+    }
+
+    /// Updates between two snapshots.
+    pub fn every(&self) -> u64 {
+        self.steps / GRID
+    }
+
+    /// The model's settings.
+    pub fn model(&self) -> ModelSettings {
+        ModelSettings {
+            architecture: Architecture::Llama,
+            hidden_size: self.hidden,
+            intermediate_size: self.intermediate,
+            num_hidden_layers: self.layers,
+            num_attention_heads: self.heads,
+            ..ModelSettings::default()
+        }
+    }
+}

@@ -1,0 +1,149 @@
+//! A task with one right answer, for fine-tuning: a word of letters, a colon, the word backwards. Loss on the answer alone.
+
+use crate::data::{Batch, IGNORE, Source};
+use crate::rng::Rng;
+
+/// Letters of a word.
+const WORD: usize = 4;
+/// Letters to choose from.
+const LETTERS: u64 = 10;
+/// `abcd:dcba` and the new line.
+const ROW: usize = 2 * WORD + 2;
+/// Characters of the task, in the order of [`Task::ids`].
+pub const CHARACTERS: &str = "abcdefghij:\n";
+
+/// Rows of the task, packed into windows, each a document of its own.
+#[derive(Clone, Debug)]
+pub struct Task {
+    /// Token of each of [`CHARACTERS`].
+    pub ids: Vec<u32>,
+    /// Order of the rows.
+    pub seed: u64,
+    /// Tokens in a window.
+    pub seq_len: usize,
+}
+
+/// A tenth of all words is never trained on.
+fn held_out(word: u64) -> bool {
+    Rng::new(1, "task held out").below(0, word, 10) == 0
+}
+
+impl Task {
+    /// Every word that is held out, or every one that is not.
+    fn words(held: bool) -> Vec<u64> {
+        (0..LETTERS.pow(WORD as u32)).filter(|w| held_out(*w) == held).collect()
+    }
+
+    /// `abcd:dcba\n` as indices into [`CHARACTERS`].
+    fn row(word: u64) -> [usize; ROW] {
+        let mut out = [LETTERS as usize + 1; ROW];
+        let mut rest = word;
+        for i in 0..WORD {
+            let letter = (rest % LETTERS) as usize;
+            rest /= LETTERS;
+            (out[i], out[2 * WORD - i]) = (letter, letter);
+        }
+        out[WORD] = LETTERS as usize;
+        out
+    }
+
+    /// Rows that fit into a window.
+    pub fn rows_per_window(&self) -> usize {
+        self.seq_len / ROW
+    }
+
+    fn batch_of(&self, batch_size: usize, mut word: impl FnMut(usize) -> Option<u64>) -> Batch {
+        let n = batch_size * self.seq_len;
+        let mut num_tokens = 0;
+        let (mut tokens, mut targets, mut doc_start) = (vec![0; n], vec![IGNORE; n], vec![0; n]);
+        for window in 0..batch_size {
+            for slot in 0..self.rows_per_window() {
+                let at = window * self.seq_len + slot * ROW;
+                if let Some(word) = word(window * self.rows_per_window() + slot) {
+                    let row = Self::row(word).map(|c| self.ids[c]);
+                    tokens[at..at + ROW].copy_from_slice(&row);
+                    num_tokens += ROW;
+                    targets[at + WORD..at + ROW - 1].copy_from_slice(&row[WORD + 1..]);
+                }
+                doc_start[at..at + ROW].fill((slot * ROW) as u32);
+            }
+            let used = self.rows_per_window() * ROW;
+            doc_start[window * self.seq_len + used..(window + 1) * self.seq_len].fill(used as u32);
+        }
+        Batch { batch_size, seq_len: self.seq_len, tokens, targets, doc_start, num_tokens }
+    }
+
+    /// Places of the answers in a window: (first position whose target is part of it, how many).
+    pub fn answers(&self) -> impl Iterator<Item = (usize, usize)> {
+        (0..self.rows_per_window()).map(|slot| (slot * ROW + WORD, WORD + 1))
+    }
+}
+
+impl Source for Task {
+    fn batch(&self, n: u64, batch_size: usize) -> Batch {
+        let words = Self::words(false);
+        let rng = Rng::new(self.seed, "task");
+        self.batch_of(batch_size, |slot| Some(words[rng.below(n, slot as u64, words.len() as u64) as usize]))
+    }
+
+    fn val_batches(
+        &self,
+        batch_size: usize,
+        _seq_len: usize,
+        max_tokens: u64,
+    ) -> Option<Box<dyn ExactSizeIterator<Item = Batch> + '_>> {
+        let words = Self::words(true);
+        let windows = (words.len() / self.rows_per_window().max(1)).min((max_tokens as usize).div_ceil(self.seq_len));
+        let per_batch = batch_size * self.rows_per_window();
+        let batches = (0..windows.div_ceil(batch_size)).map(move |i| {
+            self.batch_of(batch_size, |slot| {
+                words.get(i * per_batch + slot).copied().filter(|_| i * batch_size + slot / self.rows_per_window() < windows)
+            })
+        });
+        Some(Box::new(batches))
+    }
+
+    fn tokens(&self) -> (u64, u64) {
+        ((Self::words(false).len() * ROW) as u64, (Self::words(true).len() * ROW) as u64)
+    }
+
+    fn epochs(&self, n: u64, batch_size: usize) -> f64 {
+        n as f64 * (batch_size * self.rows_per_window()) as f64 / Self::words(false).len() as f64
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn task() -> Task {
+        Task { ids: (0..12).collect(), seed: 3, seq_len: 64 }
+    }
+
+    #[test]
+    fn rows_are_words_backwards_and_only_answers_count() {
+        let batch = task().batch(0, 2);
+        assert_eq!(batch.target_count(), 2 * 6 * (WORD + 1));
+        for window in 0..2 {
+            for slot in 0..6 {
+                let at = window * 64 + slot * ROW;
+                let row = &batch.tokens[at..at + ROW];
+                let mut back = row[..WORD].to_vec();
+                back.reverse();
+                assert_eq!((&row[WORD + 1..ROW - 1], row[WORD], row[ROW - 1]), (&back[..], 10, 11));
+                assert_eq!(&batch.targets[at + WORD..at + ROW - 1], &row[WORD + 1..]);
+                assert!(batch.targets[at..at + WORD].iter().all(|t| *t == IGNORE));
+                assert_eq!(batch.doc_start[at + 3], (slot * ROW) as u32);
+            }
+        }
+        assert_eq!(batch, task().batch(0, 2));
+        assert_ne!(batch, task().batch(1, 2));
+    }
+
+    #[test]
+    fn no_word_is_both_trained_on_and_held_out() {
+        let (train, held) = (Task::words(false), Task::words(true));
+        assert_eq!(train.len() + held.len(), 10_000);
+        assert!((800..1200).contains(&held.len()) && held.iter().all(|w| !train.contains(w)));
+    }
+}

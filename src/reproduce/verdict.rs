@@ -1,0 +1,167 @@
+//! From measurements to a verdict, by rules that are fixed before anything is measured.
+
+use super::stats::Estimate;
+use serde::Serialize;
+
+/// What a claim needs of a number.
+#[derive(Clone, Copy, Debug, PartialEq, Serialize)]
+pub enum Wants {
+    /// More than this.
+    Above(f64),
+    /// Less than this.
+    Below(f64),
+    /// At most this far from 0.
+    Within(f64),
+    /// Nothing: it is reported.
+    Nothing,
+}
+
+/// Whether a check is met.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
+pub enum Met {
+    /// The whole interval is where the claim needs it.
+    Yes,
+    /// The whole interval is where the claim does not have it.
+    No,
+    /// The interval is on both sides.
+    Unclear,
+    /// Nothing was asked.
+    Reported,
+}
+
+/// One measurement and what the claim needs of it.
+#[derive(Clone, Debug, PartialEq, Serialize)]
+pub struct Check {
+    /// What was measured, in words, with its unit.
+    pub what: String,
+    /// The measurement.
+    pub estimate: Estimate,
+    /// What the claim needs.
+    pub wants: Wants,
+    /// Whether it is so.
+    pub met: Met,
+}
+
+/// A claim's fate.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
+pub enum Verdict {
+    /// Every check is met.
+    #[serde(rename = "holds")]
+    Holds,
+    /// A check is contradicted.
+    #[serde(rename = "does not hold")]
+    Fails,
+    /// No check is contradicted, but not all are clear.
+    #[serde(rename = "undecided at this scale")]
+    Undecided,
+}
+
+/// The rule in words, for tables.
+pub const RULE: &str = "Each check is a number with a 95 % interval: the wider, on either side, of a bootstrap (seeds and validation \
+    windows resampled) and Student's t over the seeds. A check is met when the whole interval lies where the claim needs it, contradicted \
+    when the whole interval lies elsewhere, else unclear. A claim holds when all its checks are met, does not hold when one is \
+    contradicted, and is undecided at this scale otherwise. Checks were written into the code before the numbers were seen.";
+
+impl Check {
+    /// Compare a measurement with what the claim needs.
+    pub fn new(what: impl Into<String>, estimate: Estimate, wants: Wants) -> Self {
+        let [low, high] = estimate.interval();
+        let met = match wants {
+            Wants::Nothing => Met::Reported,
+            _ if estimate.mean.is_nan() => Met::Unclear,
+            Wants::Above(x) => three(low > x, high <= x),
+            Wants::Below(x) => three(high < x, low >= x),
+            Wants::Within(x) => three(low >= -x && high <= x, low > x || high < -x),
+        };
+        Self { what: what.into(), estimate, wants, met }
+    }
+}
+
+fn three(yes: bool, no: bool) -> Met {
+    match (yes, no) {
+        (true, _) => Met::Yes,
+        (_, true) => Met::No,
+        _ => Met::Unclear,
+    }
+}
+
+impl Verdict {
+    /// Of a claim's checks; without any there is nothing to decide.
+    pub fn of(checks: &[Check]) -> Self {
+        let asked: Vec<Met> = checks.iter().map(|c| c.met).filter(|m| *m != Met::Reported).collect();
+        if asked.contains(&Met::No) {
+            Self::Fails
+        } else if !asked.is_empty() && asked.iter().all(|m| *m == Met::Yes) {
+            Self::Holds
+        } else {
+            Self::Undecided
+        }
+    }
+
+    /// As tables have it.
+    pub fn words(self) -> &'static str {
+        match self {
+            Self::Holds => "holds",
+            Self::Fails => "does not hold",
+            Self::Undecided => "undecided at this scale",
+        }
+    }
+}
+
+impl Wants {
+    /// As tables have it.
+    pub fn words(self) -> String {
+        match self {
+            Self::Above(x) => format!("> {x}"),
+            Self::Below(x) => format!("< {x}"),
+            Self::Within(x) => format!("within ±{x}"),
+            Self::Nothing => "reported".into(),
+        }
+    }
+}
+
+impl Met {
+    /// As tables have it.
+    pub fn words(self) -> &'static str {
+        match self {
+            Self::Yes => "met",
+            Self::No => "contradicted",
+            Self::Unclear => "unclear",
+            Self::Reported => "",
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn check(values: &[f64], wants: Wants) -> Check {
+        Check::new("x", Estimate::of_values(values), wants)
+    }
+
+    #[test]
+    fn each_verdict_can_be_reached() {
+        let clear = check(&[1.0, 1.1, 0.9], Wants::Above(0.0));
+        let contrary = check(&[-1.0, -1.1, -0.9], Wants::Above(0.0));
+        let open = check(&[1.0, -1.0, 0.4], Wants::Above(0.0));
+        let told = check(&[-5.0, -5.0, -5.0], Wants::Nothing);
+        let of = |checks: &[&Check]| Verdict::of(&checks.iter().map(|c| (*c).clone()).collect::<Vec<_>>());
+        assert_eq!(of(&[&clear, &clear, &told]), Verdict::Holds);
+        assert_eq!(of(&[&clear, &contrary, &open]), Verdict::Fails);
+        assert_eq!(of(&[&clear, &open]), Verdict::Undecided);
+        assert_eq!(of(&[&told]), Verdict::Undecided);
+        assert_eq!(of(&[]), Verdict::Undecided);
+    }
+
+    #[test]
+    fn bounds_of_checks() {
+        assert_eq!(check(&[0.01, -0.01, 0.0], Wants::Within(0.1)).met, Met::Yes);
+        assert_eq!(check(&[0.5, 0.51, 0.49], Wants::Within(0.1)).met, Met::No);
+        assert_eq!(check(&[0.1, 0.3, -0.2], Wants::Within(0.1)).met, Met::Unclear);
+        assert_eq!(check(&[0.1, 0.11, 0.12], Wants::Below(0.5)).met, Met::Yes);
+        assert_eq!(check(&[f64::NAN, 1.0], Wants::Above(0.0)).met, Met::Unclear);
+        // One seed has no interval of its own: nothing can be decided by it.
+        assert_eq!(check(&[1.0], Wants::Above(0.0)).met, Met::Unclear);
+    }
+}

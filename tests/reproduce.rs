@@ -1,0 +1,199 @@
+//! `lehr reproduce`: arms that are trained once, results that come out the same twice, curvature, refusals.
+
+mod common;
+
+use common::Place;
+use lehr::reproduce::arm::{Arm, Begin, Text};
+use lehr::reproduce::bank::Bank;
+use lehr::reproduce::context::Context;
+use lehr::reproduce::lab::Lab;
+use lehr::reproduce::plan::{Plan, Window};
+use lehr::reproduce::scale::{GRID, Scale};
+use lehr::reproduce::texts::Texts;
+use lehr::reproduce::trajectory::{Ended, train};
+use std::path::Path;
+
+fn texts() -> Texts {
+    Texts::open(None).unwrap()
+}
+
+/// A short arm with snapshots and states.
+fn short(scale: &Scale, seed: u64) -> Arm {
+    let base = Plan { scale }.base(scale.smallest(), seed);
+    Arm { name: "short".into(), to_step: 12, snapshot_every: 3, states: vec![6], ..base }
+}
+
+fn run(bank: &Bank, arm: &Arm, texts: &Texts) -> Ended {
+    train(bank, arm, texts, None, &mut |_| {}).unwrap()
+}
+
+#[test]
+fn an_arm_that_was_cut_off_is_trained_anew_to_the_same_bits() {
+    let (scale, texts) = (Scale::named("test").unwrap(), texts());
+    let arm = short(&scale, 3);
+    let [whole, cut] = [tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap()];
+    let bank = Bank::open(whole.path(), &texts.digest).unwrap();
+    assert_eq!(run(&bank, &arm, &texts), Ended::Done);
+    // What a kill leaves: files that were begun, no record.
+    let other = Bank::open(cut.path(), &texts.digest).unwrap();
+    std::fs::create_dir_all(other.folder(&arm)).unwrap();
+    std::fs::write(other.folder(&arm).join("weights.f32"), [7u8; 100_001]).unwrap();
+    std::fs::write(other.folder(&arm).join("state-6.f32"), [7u8; 5]).unwrap();
+    assert!(!other.is_done(&arm));
+    assert_eq!(run(&other, &arm, &texts), Ended::Done);
+    for step in [3, 6, 9, 12] {
+        let [a, b] = [&bank, &other].map(|b| b.weights(&arm, step).unwrap());
+        assert!(a.iter().map(|x| x.to_bits()).eq(b.iter().map(|x| x.to_bits())), "step {step}");
+    }
+    assert!(bank.weights(&arm, 4).is_err(), "no such snapshot");
+    let [a, b] = [&bank, &other].map(|b| b.record(&arm).unwrap());
+    assert_eq!((a.loss.len(), a.loss, a.grad_norm), (12, b.loss, b.grad_norm));
+    // A finished arm is left alone.
+    let before = std::fs::metadata(bank.folder(&arm).join("weights.f32")).unwrap().modified().unwrap();
+    assert_eq!(run(&bank, &arm, &texts), Ended::Done);
+    assert_eq!(std::fs::metadata(bank.folder(&arm).join("weights.f32")).unwrap().modified().unwrap(), before);
+}
+
+#[test]
+fn an_arm_that_another_process_trains_is_busy() {
+    let (scale, texts) = (Scale::named("test").unwrap(), texts());
+    let place = tempfile::tempdir().unwrap();
+    let bank = Bank::open(place.path(), &texts.digest).unwrap();
+    let arm = short(&scale, 1);
+    let held = bank.lock(&arm).unwrap();
+    assert!(held.is_some());
+    assert_eq!(run(&bank, &arm, &texts), Ended::Busy);
+}
+
+/// Kept moments and weights of a step go on exactly as if nothing had been between.
+#[test]
+fn a_fork_that_changes_nothing_is_the_run_itself() {
+    let (scale, texts) = (Scale::named("test").unwrap(), texts());
+    let place = tempfile::tempdir().unwrap();
+    let bank = Bank::open(place.path(), &texts.digest).unwrap();
+    let arm = short(&scale, 2);
+    run(&bank, &arm, &texts);
+    let begin = Begin::From { arm: Box::new(arm.clone()), mix: vec![(6, 1.0)], moments: Some(6) };
+    let fork = Arm { name: "fork".into(), begin, from_step: 6, states: Vec::new(), ..arm.clone() };
+    run(&bank, &fork, &texts);
+    assert_eq!(bank.weights(&arm, 12).unwrap(), bank.weights(&fork, 12).unwrap());
+    assert_eq!(bank.record(&arm).unwrap().loss[6..], bank.record(&fork).unwrap().loss);
+    // Fresh moments do differ.
+    let begin = Begin::From { arm: Box::new(arm.clone()), mix: vec![(6, 1.0)], moments: None };
+    let fresh = Arm { name: "fresh".into(), begin, ..fork };
+    run(&bank, &fresh, &texts);
+    assert_ne!(bank.weights(&arm, 12).unwrap(), bank.weights(&fresh, 12).unwrap());
+}
+
+#[test]
+fn keys_tell_arms_apart_and_names_do_not() {
+    let scale = Scale::named("test").unwrap();
+    let arm = short(&scale, 1);
+    let key = |a: &Arm| a.key("texts");
+    assert_eq!(key(&arm), key(&Arm { name: "other".into(), ..arm.clone() }));
+    assert_ne!(key(&arm), arm.key("other texts"));
+    let mut others = vec![
+        short(&scale, 2),
+        Arm { text: Text::Shifted, ..arm.clone() },
+        Arm { skip: 1, ..arm.clone() },
+        Arm { to_step: 11, ..arm.clone() },
+        Arm { until_lost: true, ..arm.clone() },
+    ];
+    others.push(Arm { begin: Begin::From { arm: Box::new(arm.clone()), mix: vec![(6, 1.0)], moments: None }, ..arm.clone() });
+    others.push(Arm { begin: Begin::From { arm: Box::new(arm.clone()), mix: vec![(6, 1.0)], moments: Some(6) }, ..arm.clone() });
+    let mut keys: Vec<String> = others.iter().chain([&arm]).map(key).collect();
+    keys.sort();
+    keys.dedup();
+    assert_eq!(keys.len(), 8);
+}
+
+#[test]
+fn windows_are_the_papers() {
+    let scale = Scale::named("tiny").unwrap();
+    let size = scale.smallest();
+    let standard = Window::standard(GRID);
+    assert_eq!(standard.snapshots(), (0..10).map(|i| 382 + 2 * i).collect::<Vec<_>>());
+    // V0 is 0.5 % of the tokens.
+    let mix = standard.mix(size).unwrap();
+    assert_eq!((mix[1].0 - mix[0].0) * 200, size.steps);
+    assert!(mix.iter().all(|(_, w)| *w == 0.1));
+    // At 12.75 % only seven checkpoints lie 2 % apart; the initial weights are none of them.
+    let early = Window { at: 51, every: 8, ..standard };
+    assert_eq!(early.snapshots(), [3, 11, 19, 27, 35, 43, 51]);
+}
+
+/// The gradient that curvature is made from is the slope of the loss that is reported.
+#[test]
+fn gradients_are_slopes_of_the_loss() {
+    let scale = Scale::named("test").unwrap();
+    let place = tempfile::tempdir().unwrap();
+    let texts = texts();
+    let bank = Bank::open(place.path(), &texts.digest).unwrap();
+    let context = Context { scale: &scale, seeds: vec![1], texts, bank, adapter: None, tell: Box::new(|_| {}) };
+    let arm = short(&scale, 1);
+    context.ensure(std::slice::from_ref(&arm)).unwrap();
+    let lab = Lab::new(&context, scale.smallest());
+    let [at, before] = [12, 3].map(|step| context.bank.weights(&arm, step).unwrap());
+    let direction: Vec<f64> = at.iter().zip(&before).map(|(a, b)| f64::from(*a) - f64::from(*b)).collect();
+    let slope: f64 = lab.gradient(&at, 1024).unwrap().iter().zip(&direction).map(|(g, d)| g * d).sum();
+    let moved = |e: f64| {
+        let weights: Vec<f32> = at.iter().zip(&direction).map(|(a, d)| (f64::from(*a) + e * d) as f32).collect();
+        lab.score_weights_on(&weights, Text::Base, 1024).unwrap().loss()
+    };
+    let measured = (moved(0.05) - moved(-0.05)) / 0.1;
+    assert!((slope - measured).abs() < 2e-3 * slope.abs() && slope.abs() > 1e-3, "{slope} against {measured}");
+}
+
+fn results(out: &Path) -> Vec<u8> {
+    std::fs::read(out.join("results.json")).unwrap()
+}
+
+/// One claim end to end: from nothing, from the bank, and from nothing again elsewhere.
+#[test]
+fn a_claim_comes_out_the_same_twice() {
+    let place = Place::new();
+    let claim = |work: &str, out: &str| {
+        let args = ["reproduce", "pma", "P11", "--scale=test", "--seeds=2", "--first-seed=7", "--work", work, "--out", out];
+        let run = place.lehr(args).output().unwrap();
+        assert!(run.status.success(), "{}", String::from_utf8_lossy(&run.stderr));
+        (String::from_utf8(run.stdout).unwrap(), results(&place.path(out)))
+    };
+    let first = claim("one", "a");
+    assert!(first.0.contains("P11"), "{}", first.0);
+    assert_eq!(claim("one", "b").1, first.1, "from the bank");
+    assert_eq!(claim("two", "c").1, first.1, "from nothing");
+    let json: serde_json::Value = serde_json::from_slice(&first.1).unwrap();
+    assert_eq!(json["header"]["seeds"], serde_json::json!([7, 8]));
+    assert!(["holds", "does not hold", "undecided at this scale"].contains(&json["findings"][0]["verdict"].as_str().unwrap()));
+    assert!(place.path("a/p11-learning-rate.svg").is_file());
+    assert!(std::fs::read_to_string(place.path("a/README.md")).unwrap().contains("## P11"));
+}
+
+#[test]
+fn what_cannot_be_reproduced_is_refused() {
+    let place = Place::new();
+    let said = |args: &[&str]| {
+        let run = place.lehr([&["reproduce", "pma"], args].concat()).output().unwrap();
+        assert_eq!(run.status.code(), Some(1), "{args:?}");
+        String::from_utf8(run.stderr).unwrap()
+    };
+    assert!(said(&["P12"]).contains("choose some of P1, P2, P3"));
+    assert!(said(&["--scale=huge"]).contains("tiny, small, gpu"));
+    assert!(said(&["--seeds=0"]).contains("--seeds 0"));
+    assert!(said(&["--data=nowhere.txt", "--work=w"]).contains("nowhere.txt"));
+    let usage = place.lehr(["reproduce", "other"]).output().unwrap();
+    assert_eq!(usage.status.code(), Some(2));
+}
+
+#[test]
+fn a_plan_trains_nothing() {
+    let place = Place::new();
+    for scale in ["tiny", "small", "gpu"] {
+        let run = place.lehr(["reproduce", "pma", "P2", "--dry-run", "--json", "--scale", scale, "--work=w"]).output().unwrap();
+        assert!(run.status.success(), "{}", String::from_utf8_lossy(&run.stderr));
+        let plan: serde_json::Value = serde_json::from_slice(&run.stdout).unwrap();
+        assert_eq!(plan["arms"].as_array().unwrap().len(), 18, "three sizes and seeds, base and annealed");
+        assert!(plan["flops"].as_f64().unwrap() > 1e12);
+    }
+    assert!(!place.path("w").exists());
+}
