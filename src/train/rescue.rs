@@ -1,7 +1,7 @@
 //! The rescue ladder: which checkpoint a run goes back to when a spike does not pass, with what, and when it gives up. Plain numbers.
 //!
 //! A checkpoint is *good* when it was saved on schedule while the detector was calm, and nothing alarmed the detector for
-//! [`spike::MARGIN`] updates after it. The newest [`KEEP`] good ones (and those that may still become good) are to be kept on the disk.
+//! [`MARGIN`] updates after it. The newest [`KEEP`] good ones (and those that may still become good) are to be kept on the disk.
 //! - First trouble: to the newest good checkpoint before the spike, or to the merge (SMA) of the last three, by the policy that was set.
 //! - Trouble again at most [`AGAIN`] updates past the last, or before a new checkpoint became good: further back, which is the second
 //!   newest good one, and one older than last time if there is none newer than that (the oldest kept when there is none older either);
