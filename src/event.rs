@@ -270,7 +270,7 @@ pub struct Finished {
     /// Seconds of training, over all starts of the run.
     #[serde(with = "number")]
     pub seconds: f64,
-    /// Tokens over seconds.
+    /// Tokens over seconds; of a fork, the tokens that it has seen itself.
     #[serde(with = "number")]
     pub tokens_per_second: f64,
     /// The newest checkpoint.

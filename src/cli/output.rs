@@ -97,8 +97,11 @@ impl Person {
                     s.tokens_per_step,
                     s.startup_seconds
                 ));
-                if s.step > 0 {
-                    self.say(&format!("resumed at step {}", s.step));
+                match &s.parent {
+                    Some(parent) if s.step == 0 => self.say(&format!("begins from {parent}")),
+                    Some(parent) if parent.ends_with(&format!("@{}", s.step)) => self.say(&format!("forked from {parent}")),
+                    _ if s.step > 0 => self.say(&format!("resumed at step {}", s.step)),
+                    _ => {}
                 }
             }
             Event::Step(s) => {
@@ -182,9 +185,12 @@ fn merged(m: &Merged) -> String {
         let word = if difference < 0.0 { "below" } else { "above" };
         format!(" ({:.4} {word} the run's own)", difference.abs())
     });
+    let gains = m.anneal_estimate.zip(m.eval_loss).is_some_and(|(estimate, raw)| estimate < raw);
+    let annealed =
+        m.anneal_estimate.filter(|_| gains).map_or(String::new(), |e| format!("; annealing now would give about {e:.2}"));
     let written = m.path.as_ref().map_or(String::new(), |path| format!(", written to {}", path.display()));
     format!(
-        "step {}: {}{gain}, {} of {} snapshots, {} tokens old{written}",
+        "step {}: {}{gain}, {} of {} snapshots, {} tokens old{annealed}{written}",
         m.step,
         losses.join(", "),
         m.method,
@@ -231,7 +237,8 @@ fn finished(f: &Finished) {
         "{} at step {}{loss}, {} tokens in {} ({} tokens/s)",
         f.reason,
         f.step,
-        count(f.tokens),
+        // Of a fork, those that it has seen itself.
+        count((f.tokens_per_second * f.seconds).round() as u64),
         duration(f.seconds),
         count(f.tokens_per_second as u64)
     ));

@@ -32,7 +32,8 @@ pub fn first_lost(loss: &[f64]) -> Option<Lost> {
             return None;
         }
         let after = median(&loss[at + 1..=at + AFTER]);
-        (after > before + LOST).then_some(Lost { at, before, after })
+        // The middle of infinities is no number.
+        (after.is_nan() || after > before + LOST).then_some(Lost { at, before, after })
     })
 }
 

@@ -96,7 +96,8 @@ fn trainer(bank: &Bank, arm: &Arm, texts: &Texts, adapter: Option<&str>) -> anyh
     // Not tuned: kernels that were chosen by the clock would make the bits depend on the day.
     let gpu = pollster::block_on(Gpu::open(adapter))?;
     let mut trainer = Trainer::new(gpu, &settings, &config, texts.source(arm.text, seq_len, arm.train.seed)?)?;
-    trainer.state.step = arm.from_step;
+    // Whoever begins later than at 0 brings moments that are as old as that.
+    (trainer.state.step, trainer.state.optimizer_steps) = (arm.from_step, arm.from_step);
     trainer.state.skipped_batches = arm.skip;
     if let Begin::From { arm: parent, mix, moments } = &arm.begin {
         write_values(&trainer.gpu, &trainer.model.values, &bank.merged(parent, mix)?)?;

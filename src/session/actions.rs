@@ -125,6 +125,7 @@ impl Running<'_> {
         let file = TrainerFile {
             state: r.trainer.state.clone(),
             seconds: self.seconds_before + self.clock.counted,
+            tokens_before: self.tokens_before,
             events_bytes: self.out.offset(),
             data_tokens: r.data_tokens,
             eval_loss: self.eval_loss,

@@ -58,6 +58,8 @@ pub struct Running<'a> {
     pub(super) watch: Watch,
     /// Seconds of training before this start.
     pub(super) seconds_before: f64,
+    /// Tokens that a fork's parent had seen.
+    pub(super) tokens_before: u64,
     pub(super) clock: Clock,
     pub(super) sampler: Option<Generator>,
 }
@@ -119,6 +121,7 @@ impl<'a> Run<'a> {
     // Length: one thing after another.
     fn start(mut self, resume: Option<&Checkpoint>) -> anyhow::Result<Running<'a>> {
         let (mut seconds_before, mut eval_loss, mut last_saved) = (0.0, None, None);
+        let mut tokens_before = self.trainer.state.num_tokens;
         let (mut grad_norms, mut watch) = (GradNorms::default(), Watch::default());
         let log = match resume {
             None => EventLog::create(&self.folder.events())?,
@@ -126,6 +129,7 @@ impl<'a> Run<'a> {
                 let t = &mut self.trainer;
                 let file = save::restore(self.vfs, checkpoint, t)?;
                 (seconds_before, eval_loss, last_saved) = (file.seconds, file.eval_loss, Some(file.state.step));
+                tokens_before = file.tokens_before;
                 watch = file.watch;
                 anyhow::ensure!(
                     file.data_tokens == self.data_tokens,
@@ -175,6 +179,7 @@ impl<'a> Run<'a> {
             last_saved,
             eval_loss,
             seconds_before,
+            tokens_before,
             sampler: None,
         })
     }
@@ -366,7 +371,7 @@ impl Running<'_> {
             eval_loss: self.eval_loss,
             tokens,
             seconds,
-            tokens_per_second: if seconds > 0.0 { tokens as f64 / seconds } else { 0.0 },
+            tokens_per_second: if seconds > 0.0 { (tokens - self.tokens_before) as f64 / seconds } else { 0.0 },
             checkpoint: self.checkpoint.clone(),
             grad_norm: self.grad_norms.summary(),
             spikes: self.watch.detector.spikes,

@@ -23,6 +23,9 @@ pub struct TrainerFile {
     pub state: TrainerState,
     /// Seconds of training, over all starts.
     pub seconds: f64,
+    /// Tokens that a fork's parent had seen where it was forked.
+    #[serde(default)]
+    pub tokens_before: u64,
     /// Length of `events.jsonl` when this was saved: what lies behind is cut off on resume.
     pub events_bytes: u64,
     /// Tokens for training and for validation: a text that has become another would train another model.

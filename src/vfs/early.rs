@@ -73,3 +73,10 @@ impl VfsFile for EarlyFile {
         self.file.sync_all()
     }
 }
+
+impl Drop for EarlyFile {
+    /// Thrown away unsynced: the other handle must not outlive this, or the file could not be removed on Windows.
+    fn drop(&mut self) {
+        let _ = self.syncer.take().map(Syncer::end);
+    }
+}

@@ -2,6 +2,7 @@
 
 use super::*;
 use lehr::model::checkpoint::step_name;
+use lehr::vfs::fault::{FaultFs, Trouble};
 
 /// Everything below a folder, with sizes.
 fn listing(dir: &Path) -> Vec<(PathBuf, u64)> {
@@ -173,6 +174,41 @@ fn bad_input_is_refused_in_one_line() {
     assert_eq!(run(&mut place.lehr(["merge", "a", "b", "--out=out"])).code, Some(0));
     assert_eq!(run(&mut place.lehr(["merge", "run", "--out=from-run"])).code, Some(0));
     assert_eq!(run(&mut place.lehr(["merge", "a", "--out", "copy"])).code, Some(0));
+}
+
+/// Whatever fails on the disk: a whole folder, or nothing of it and of the folders above it.
+#[test]
+fn a_bad_disk_leaves_all_or_nothing() {
+    let place = Place::new();
+    let small = |seed| BTreeMap::from([("w".to_owned(), Stored::new(Dtype::F32, &[5], &random(seed, 5)))]);
+    let dirs = [folder(&place.path("a"), &small(1)), folder(&place.path("b"), &small(2))];
+    let inputs = Inputs::open(&RealFs, &dirs, Check::Hashes).unwrap();
+    let merge = inputs.merge(&MergeRule::Sma).unwrap();
+    let recipe = Recipe::new(&merge, &MergeRule::Sma, None);
+    let save = |fs: &FaultFs, top: &str| {
+        let target = Target::new(&RealFs, &place.path(top).join("deep/out")).unwrap();
+        merge.save(fs, &target, &recipe, &mut |_| Ok(()))
+    };
+    let count = FaultFs::counting();
+    save(&count, "whole").unwrap();
+    assert!(count.operations() > 20, "{:?}", count.log());
+    for n in 0..count.operations() {
+        for trouble in Trouble::ERRORS {
+            let (fs, top) = (FaultFs::lasting(n, trouble), format!("{n}-{trouble:?}"));
+            let saved = save(&fs, &top);
+            let out = place.path(&top).join("deep/out");
+            let context = || format!("{trouble:?} at {:?}", fs.log()[n]);
+            match saved {
+                Err(e) if !out.exists() => {
+                    let text = format!("{e:#}");
+                    assert!(text.contains("(injected)") && !text.contains('\n'), "{}: {text}", context());
+                    assert!(!place.path(&top).exists(), "{}: {:?}", context(), listing(&place.path(&top)));
+                }
+                // Or only the last sync of the folder around it failed.
+                _ => drop(verify(&RealFs, &out).unwrap_or_else(|e| panic!("{}: {e:#}", context()))),
+            }
+        }
+    }
 }
 
 #[test]

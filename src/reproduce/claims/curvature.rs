@@ -38,6 +38,13 @@ impl Forms {
         sum / (n * (n - 1)) as f64 / self.own()
     }
 
+    /// Mean over i != j of d_i^T H d_j over the root of both own forms: the cosine in H, which lengths do not enter.
+    fn cosine(&self) -> f64 {
+        let f = &self.forms;
+        let pairs = (0..f.len()).flat_map(|i| (0..f.len()).filter(move |j| *j != i).map(move |j| (i, j)));
+        mean(&pairs.map(|(i, j)| f[i][j] / (f[i][i] * f[j][j]).sqrt()).collect::<Vec<_>>())
+    }
+
     /// d^T H d of the mean over that of the newest: below 1 where merging beats the latest checkpoint in the quadratic picture.
     fn merged_over_newest(&self) -> f64 {
         let n = self.forms.len();
@@ -105,6 +112,7 @@ pub fn p10(m: &Measure<'_>) -> anyhow::Result<Finding> {
         found.push(m.context.seeds.iter().map(of).collect::<anyhow::Result<_>>()?);
     }
     let cross = |i: usize| Estimate::of_values(&found[i].iter().map(Forms::cross).collect::<Vec<_>>());
+    let cosine = |i: usize| Estimate::of_values(&found[i].iter().map(Forms::cosine).collect::<Vec<_>>());
     let condition = |i: usize| Estimate::of_values(&found[i].iter().map(Forms::merged_over_newest).collect::<Vec<_>>());
     // Three checkpoints of the window and their mean, on all sizes.
     let three = |at: u64| [at - 2 * THREE, at - THREE, at];
@@ -132,12 +140,13 @@ pub fn p10(m: &Measure<'_>) -> anyhow::Result<Finding> {
             Wants::Above(0.0),
         ),
         Check::new("normalised cross terms at 50 % of the decay", cross(1), Wants::Nothing),
+        Check::new("mean cosine in H at the constant rate", cosine(0), Wants::Nothing),
+        Check::new("mean cosine in H at 90 % of the decay", cosine(2), Wants::Nothing),
     ];
     let names = places();
-    let rows = names
-        .iter()
-        .enumerate()
-        .map(|(i, (name, _, _))| vec![name.to_string(), with_interval(&cross(i)), with_interval(&condition(i))]);
+    let rows = names.iter().enumerate().map(|(i, (name, _, _))| {
+        vec![name.to_string(), with_interval(&cross(i)), with_interval(&cosine(i)), with_interval(&condition(i))]
+    });
     let rows: Vec<_> = rows.collect();
     let losses = vec![(0..4).map(|arm| arm_text(&inside, arm)).collect::<Vec<_>>()];
     let seed = m.context.seeds.first().copied().unwrap_or(1);
@@ -154,7 +163,7 @@ pub fn p10(m: &Measure<'_>) -> anyhow::Result<Finding> {
         ),
         checks,
     )
-    .table("Curvature", &["window", "normalised cross terms [95 %]", "d'Hd: mean over newest [95 %]"], rows)
+    .table("Curvature", &["window", "normalised cross terms [95 %]", "mean cosine in H [95 %]", "d'Hd: mean over newest [95 %]"], rows)
     .table("Loss of three checkpoints 2 % apart and of their mean, all sizes and seeds", &["oldest", "middle", "newest", "mean"], losses)
     .picture("p10-slice", slice(m, lab, &plan.base(size, seed), three(GRID))?)
     .picture("p10-curvature", matrix(&found)))

@@ -134,6 +134,11 @@ pub fn p9(m: &Measure<'_>) -> anyhow::Result<Finding> {
     .picture("p9-rescue", picture(&events, &ends, &losses)))
 }
 
+/// Running median of seven: single spikes would hide the trajectory.
+fn calm(loss: &[f64]) -> Vec<f64> {
+    (0..loss.len()).map(|i| median(&loss[i.saturating_sub(3)..(i + 4).min(loss.len())])).collect()
+}
+
 fn picture(events: &[Event], ends: &[Vec<f64>], losses: &[Vec<Vec<f64>>]) -> String {
     let policies = policies();
     let names: Vec<String> = policies.iter().filter(|p| p.merged).map(name).collect();
@@ -141,9 +146,12 @@ fn picture(events: &[Event], ends: &[Vec<f64>], losses: &[Vec<Vec<f64>>]) -> Str
     let values = |merged: usize| (0..names.len()).map(|i| share(2 * i + merged)).collect::<Vec<f64>>();
     let bars = Bars::new("runs that come back", &names)
         .y("share of spikes")
+        .y_range(0.0, 1.0)
         .bars("newest checkpoint", &values(0))
         .bars("PMA of three", &values(1));
-    let mut panels = Panels::new("P9: rescue from a spike", 2).subtitle("the paper has only the PMA arm").panel(bars);
+    let mut panels = Panels::new("P9: rescue from a spike", 2)
+        .subtitle("the paper has only the PMA arm; curves are running medians of 7 updates")
+        .panel(bars);
     for (e, losses) in events.iter().zip(losses).take(3) {
         let (spike, title) = (e.lost.at as f64 + 1.0, format!("seed {}, same data, kept Adam", e.hot.train.seed));
         let from = ((e.lost.at as u64 + 1 - MARGIN) / HOT_EVERY * HOT_EVERY) as f64;
@@ -156,9 +164,9 @@ fn picture(events: &[Event], ends: &[Vec<f64>], losses: &[Vec<Vec<f64>>]) -> Str
             .y_range(e.lost.before - 0.5, most.0)
             .x_range(most.1.max(0.0), most.2)
             .vline(spike, "spike")
-            .add(Series::line("as it went", &curve(&e.loss, 0.0)).smoothed(7));
+            .add(Series::line("as it went", &curve(&calm(&e.loss), 0.0)));
         for (loss, name) in losses.iter().zip(["from the newest", "from PMA"]) {
-            chart = chart.add(Series::line(name, &curve(loss, from)).smoothed(7));
+            chart = chart.add(Series::line(name, &curve(&calm(loss), from)));
         }
         panels = panels.panel(chart);
     }

@@ -203,7 +203,11 @@ impl Merge<'_> {
         let metadata = BTreeMap::from([(METADATA_KEY.to_owned(), serde_json::to_string(recipe)?)]);
         let (header, bytes) = header_bytes(&metadata, &tensors)?;
         let files = self.small_files(vfs, target, recipe)?;
-        let made = make_parents(vfs, &target.parent)?;
+        let mut made = Vec::new();
+        if let Err(e) = make_parents(vfs, &target.parent, &mut made) {
+            unmake(vfs, &made);
+            return Err(e);
+        }
         let place = Place {
             parent: &target.parent,
             name: &target.name,
@@ -235,10 +239,7 @@ impl Merge<'_> {
         match (saved, refused) {
             (Ok((_, manifest)), _) => Ok(manifest),
             (Err(failed), refused) => {
-                for folder in made.iter().rev() {
-                    // What others have filled meanwhile stays.
-                    let _ = vfs.remove_dir(folder);
-                }
+                unmake(vfs, &made);
                 Err(refused.unwrap_or_else(|| failed.into()))
             }
         }
@@ -321,13 +322,20 @@ impl Merge<'_> {
     }
 }
 
-/// Make a folder and those above it; returns those that were made, outermost first.
-fn make_parents(vfs: &dyn Vfs, folder: &Path) -> Result<Vec<PathBuf>> {
+/// Make a folder and those above it; those that were made are added to `made`, outermost first.
+fn make_parents(vfs: &dyn Vfs, folder: &Path, made: &mut Vec<PathBuf>) -> Result<()> {
     if folder.as_os_str().is_empty() || vfs.kind(folder).with_context(|| shown(folder))?.is_some() {
-        return Ok(Vec::new());
+        return Ok(());
     }
-    let mut made = folder.parent().map_or_else(|| Ok(Vec::new()), |above| make_parents(vfs, above))?;
+    folder.parent().map_or(Ok(()), |above| make_parents(vfs, above, made))?;
     vfs.create_dir(folder).with_context(|| format!("{}: cannot be made", shown(folder)))?;
     made.push(folder.to_owned());
-    Ok(made)
+    Ok(())
+}
+
+/// Remove them again; what others have filled meanwhile stays.
+fn unmake(vfs: &dyn Vfs, made: &[PathBuf]) {
+    for folder in made.iter().rev() {
+        let _ = vfs.remove_dir(folder);
+    }
 }

@@ -254,10 +254,11 @@ fn newest(vfs: &dyn Vfs, run: &Path, kept: &mut Kept) -> Result<(u64, Vec<String
 
 fn no_spacing(run: &Path, kept: &Kept, end: u64, last: usize) -> anyhow::Error {
     let fits = (1..last).rev().find(|n| *n == 1 || kept.own_spacing(end, *n).is_some()).unwrap_or(1);
-    let cure = match kept.sound.contains_key(&end) {
-        true => format!("use --last {fits}, or train on with --save-every and --keep-every to keep more"),
-        false => "choose --at from these".into(),
-    };
+    if !kept.sound.contains_key(&end) {
+        let there = kept.shown();
+        return anyhow::anyhow!("{}: --at {end}: there is no sound checkpoint at that step; there are: {there}", shown(run));
+    }
+    let cure = format!("use --last {fits}, or train on with --save-every and --keep-every to keep more");
     anyhow::anyhow!("{}: no {last} evenly spaced checkpoints end at step {end}; sound ones: {}: {cure}", shown(run), kept.shown())
 }
 
