@@ -101,6 +101,18 @@ fn off_tells_and_does_nothing() {
     assert_eq!(kept(&place, "run"), BTreeSet::from([280, 300]), "nothing is pinned");
 }
 
+#[test]
+fn a_run_that_ends_in_a_spike_says_so() {
+    let place = Place::new();
+    let mut t = Trainer::start(&mut steep(&place, "run", &["--rescue=pma", "--rescue-patience=200"]));
+    assert_eq!(t.end().code(), Some(0), "{}", t.account());
+    assert_eq!(number(t.heard.last().unwrap(), "rescues"), 0);
+    let told = warnings(&t.heard);
+    let end = told.iter().find(|w| w.contains("ends in a spike")).unwrap_or_else(|| panic!("{told:?}"));
+    let good: u64 = end.rsplit(' ').next().unwrap().parse().unwrap();
+    assert!(kept(&place, "run").contains(&good), "{end}");
+}
+
 /// Back with the same rate meets the same wall; with half of it, or a quarter, the run gets through, far below where it had been stuck.
 #[test]
 fn rollback_and_merge_bring_it_through() {

@@ -82,6 +82,15 @@ impl Running<'_> {
         self.last_saved == Some(step) && self.watch.ladder.past.last().is_some_and(|past| past.to == step)
     }
 
+    /// A run that ends in a spike has not ended well, and its last checkpoint is no good one.
+    pub(super) fn tell_unfinished(&mut self) {
+        let Some(onset) = self.watch.detector.under_way() else { return };
+        let good = self.watch.ladder.pinned().filter(|step| *step < onset).max();
+        let good = good.map_or(String::new(), |step| format!("; the newest good checkpoint is that of step {step}"));
+        let text = format!("the run ends in a spike, which began about update {onset} and had not passed{good}");
+        self.out.emit(&Event::Warning { text });
+    }
+
     /// Go back if a spike will not pass; true when the run did, and then the clock stands.
     pub(super) fn rescue(&mut self) -> Result<bool> {
         let Some(trouble) = self.watch.trouble.take() else { return Ok(false) };

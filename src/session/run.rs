@@ -358,6 +358,7 @@ impl Running<'_> {
         if reason == "completed" {
             // The last word is on the whole validation split.
             self.evaluate(0)?;
+            self.tell_unfinished();
         }
         if self.last_saved != Some(step) && step > 0 {
             self.save(true)?;

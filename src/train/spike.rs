@@ -195,6 +195,11 @@ impl Detector {
         self.calm && self.episode.is_none() && self.in_a_row == 0
     }
 
+    /// The first update of a spike that goes on.
+    pub fn under_way(&self) -> Option<u64> {
+        self.episode.map(|episode| episode.onset)
+    }
+
     /// The run went back to where `older` was the state: what is usual is what was usual then; counts go on.
     pub fn go_back(&mut self, older: Detector) {
         let skipped = VecDeque::new();
