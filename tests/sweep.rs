@@ -140,7 +140,7 @@ fn a_sweep_refuses_what_cannot_be_swept() {
 
 /// A run of another shape.
 fn other_model(place: &Place) {
-    let more = ["--max-steps=1", "--warmup-steps=0", "--hidden-size=8", "--intermediate-size=16"];
+    let more = ["--max-steps=1", "--warmup-steps=0", "--hidden-size=32", "--intermediate-size=64"];
     let mut command =
         place.lehr(["pretrain", "--data=text.txt", "--run=other", "--num-hidden-layers=1", "--num-attention-heads=2"]);
     command.args(["--batch-size=4", "--seq-len=16", "--eval-tokens=128"]).args(more);
