@@ -60,7 +60,9 @@ fn forward(@builtin(workgroup_id) group: vec3<u32>, @builtin(num_workgroups) gro
     for (var c = lane; c < search4; c += LANES) {
         let before = vec4<u32>(4u * c) + vec4<u32>(0u, 1u, 2u, 3u) < vec4<u32>(target_column);
         let equal = before & (logits[start + c] >= vec4<f32>(m));
-        tied += dot(select(vec4<f32>(0.0), vec4<f32>(1.0), equal), vec4<f32>(1.0));
+        // Not a dot with ones: DXC makes that one of f64.
+        let ones = select(vec4<f32>(0.0), vec4<f32>(1.0), equal);
+        tied += ones.x + ones.y + ones.z + ones.w;
     }
     tied = row_sum(tied, local);
     mass = row_sum(mass, local);
