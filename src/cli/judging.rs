@@ -1,7 +1,7 @@
 //! What `lehr merge sweep` and `lehr landscape` share: checkpoints by name, the text to judge on, progress, files.
 
 use super::{open, output};
-use crate::config::{DataSettings, Layers, Settings};
+use crate::config::{DataSettings, Settings};
 use crate::data::{self, Cache, Notices, TokenRange, Tokenizer};
 use crate::gpu::Gpu;
 use crate::model::checkpoint;
@@ -51,7 +51,7 @@ impl Text {
             "--val-fraction {}: must be above 0 and at most 1",
             self.val_fraction
         );
-        let settings = run.map(settings).transpose()?;
+        let settings = run.map(|run| Settings::read(&folder::config(run))).transpose()?;
         let config = open::config(dir)?;
         let context = config.model.max_position_embeddings;
         let own = settings.as_ref().map_or(context.min(1024), |s| s.train.seq_len);
@@ -96,16 +96,6 @@ impl Text {
         let range = if whole { Some(dataset.train).filter(|t| t.len() > 1) } else { dataset.val };
         range.context("--data: too little text to score")
     }
-}
-
-/// The frozen settings of a run.
-///
-/// # Errors
-/// No run there, or settings that cannot be read.
-pub fn settings(run: &Path) -> Result<Settings> {
-    let mut layers = Layers::default();
-    layers.file(&folder::config(run))?;
-    layers.settings()
 }
 
 /// The run that a checkpoint's folder lies in.

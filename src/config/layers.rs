@@ -185,6 +185,18 @@ impl Layers {
     }
 }
 
+impl Settings {
+    /// The settings of a file over the defaults, such as the `config.toml` of a run.
+    ///
+    /// # Errors
+    /// As [`Layers::file`].
+    pub fn read(path: &Path) -> anyhow::Result<Self> {
+        let mut layers = Layers::default();
+        layers.file(path)?;
+        layers.settings()
+    }
+}
+
 fn to_table(settings: &Settings) -> Table {
     match Value::try_from(settings) {
         Ok(Value::Table(table)) => table,

@@ -129,9 +129,7 @@ fn newest(vfs: &dyn Vfs, run: &Path, sink: &mut Sink) -> anyhow::Result<Checkpoi
 
 /// The settings of a run, which must be one of this stage.
 fn frozen_settings(run: &Path, stage: Stage) -> anyhow::Result<Settings> {
-    let mut layers = crate::config::Layers::default();
-    layers.file(&super::folder::config(run))?;
-    let settings = layers.settings()?;
+    let settings = Settings::read(&super::folder::config(run))?;
     let own = settings.stage();
     anyhow::ensure!(
         own == stage,

@@ -242,7 +242,7 @@ impl Trainer {
         progress: impl FnMut(usize, usize) -> anyhow::Result<()>,
     ) -> anyhow::Result<Option<(MergedWindow, Option<Evaluation>)>> {
         let Some(live) = &self.live_merge else { return Ok(None) };
-        let Some(window) = live.merge(&self.gpu, &self.model)? else { return Ok(None) };
+        let Some(window) = live.merge(&self.gpu)? else { return Ok(None) };
         Ok(Some((window, self.evaluate_by(&live.scorer, tokens, progress)?)))
     }
 

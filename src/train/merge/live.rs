@@ -72,13 +72,13 @@ impl LiveMerge {
     ///
     /// # Errors
     /// A device or disk fault.
-    pub fn merge(&self, gpu: &Gpu, model: &Model) -> anyhow::Result<Option<MergedWindow>> {
+    pub fn merge(&self, gpu: &Gpu) -> anyhow::Result<Option<MergedWindow>> {
         let steps = self.ring.steps();
         if steps.len() < 2 {
             return Ok(None);
         }
         let weights = self.rule.weights(steps.len())?;
-        self.ring.merge(gpu, model, &weights)?;
+        self.ring.merge(gpu, &weights)?;
         Ok(Some(MergedWindow { method: self.rule.to_string(), steps, weights }))
     }
 

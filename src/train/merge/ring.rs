@@ -111,11 +111,6 @@ impl Ring {
         Ok(())
     }
 
-    /// Forget the snapshots that were taken after `step`: the run went back to it.
-    pub fn forget_after(&mut self, step: u64) {
-        self.held.retain(|(s, _)| *s <= step);
-    }
-
     /// Forget all.
     pub fn clear(&mut self) {
         self.held.clear();
@@ -127,7 +122,7 @@ impl Ring {
     ///
     /// # Errors
     /// A device or disk fault.
-    pub fn merge(&self, gpu: &Gpu, _model: &Model, weights: &[f64]) -> Result<()> {
+    pub fn merge(&self, gpu: &Gpu, weights: &[f64]) -> Result<()> {
         match &self.slots {
             Slots::Device(d) => {
                 let mut by_slot = vec![0.0f32; self.capacity];

@@ -1,6 +1,6 @@
 //! Which checkpoints are merged: the trailing window of a run that ends at one step, evenly spaced.
 
-use crate::config::Layers;
+use crate::config::Settings;
 use crate::model::checkpoint::{self, verify_model, verify_sizes};
 use crate::vfs::{Vfs, shown};
 use anyhow::{Result, bail, ensure};
@@ -113,9 +113,7 @@ pub fn tokens_per_step(run: &Path) -> Result<u64> {
     let config = run.join("config.toml");
     ensure!(run.is_dir(), "{}: there is no such folder", shown(run));
     ensure!(config.is_file(), "{}: holds no config.toml: not a run folder", shown(run));
-    let mut layers = Layers::default();
-    layers.file(&config)?;
-    let train = layers.settings()?.train;
+    let train = Settings::read(&config)?.train;
     Ok(((train.batch_size as u64).saturating_mul(train.seq_len as u64)).max(1))
 }
 
