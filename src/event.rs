@@ -137,6 +137,9 @@ pub struct Step {
     /// True when the gradient was not finite and the update was not applied.
     #[serde(default, skip_serializing_if = "std::ops::Not::not")]
     pub skipped: bool,
+    /// Reinforcement: everything else by TRL's and verl's names (`reward`, `kl`, `clip_ratio/low_mean`, `timing_s/gen`, ...).
+    #[serde(flatten)]
+    pub metrics: BTreeMap<String, Number>,
 }
 
 /// An evaluation.
@@ -320,6 +323,15 @@ pub struct Hyper {
     pub learning_rate_scale: Option<f64>,
     /// Clip the global gradient norm to this.
     pub max_grad_norm: Option<f64>,
+    /// Reinforcement: divides the logits.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub temperature: Option<f64>,
+    /// Reinforcement: strength of Advantage Reweighting, 0 to 1.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub reweight_alpha: Option<f64>,
+    /// Reinforcement: Lopti's threshold; 0 turns it off.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub lopti_eta: Option<f64>,
 }
 
 /// A number that may be NaN or infinite, as [`number`] writes it.

@@ -78,7 +78,7 @@ pub fn run(args: &Args, typed: &ArgMatches, started: Instant) -> anyhow::Result<
             fork.escape_debug()
         );
     }
-    let mut settings = pretrain::layered(Layers::sft()?, None, args.common.config.as_ref(), typed)?;
+    let mut settings = pretrain::layered(Layers::of(Stage::Sft)?, None, args.common.config.as_ref(), typed)?;
     let epochs = given("num_train_epochs");
     anyhow::ensure!(!(epochs && given("max_steps")), "--max-steps: is another way to say --num-train-epochs; give one of them");
     if let Some(sft) = &mut settings.sft {

@@ -1,6 +1,6 @@
 //! default < preset < config file < flags actually typed.
 
-use super::{Settings, SftSettings};
+use super::{GrpoSettings, RolloutSettings, Settings, SftSettings, Stage, TaskSettings};
 use clap::{ArgMatches, Args, Command, FromArgMatches, parser::ValueSource};
 use std::path::Path;
 use toml::{Table, Value};
@@ -29,6 +29,20 @@ pub const SFT_DEFAULTS: &[(&str, &str)] = &[
     ("weight_decay", "0.0"),
 ];
 
+/// Training settings of `lehr grpo` that differ from those of `lehr pretrain`. The rate is one for models of a few million parameters:
+/// large ones want 1e-6. `seq_len` 0 is the longest prompt and completion together; `batch_size` counts completions.
+pub const GRPO_DEFAULTS: &[(&str, &str)] = &[
+    ("seq_len", "0"),
+    ("batch_size", "128"),
+    ("max_steps", "200"),
+    ("learning_rate", "1e-4"),
+    ("min_learning_rate", "1e-4"),
+    ("lr_scheduler", "constant"),
+    ("warmup_steps", "0"),
+    ("adam_beta2", "0.999"),
+    ("weight_decay", "0.01"),
+];
+
 /// Names of the presets, smallest model first.
 pub fn preset_names() -> impl Iterator<Item = &'static str> {
     PRESETS.iter().map(|(name, _)| *name)
@@ -46,13 +60,20 @@ impl Default for Layers {
 }
 
 impl Layers {
-    /// The defaults of `lehr sft`.
+    /// The defaults of a command.
     ///
     /// # Errors
     /// Only if those defaults were none, which would be a defect.
-    pub fn sft() -> anyhow::Result<Self> {
-        let mut layers = Self { table: to_table(&Settings { sft: Some(SftSettings::default()), ..Settings::default() }) };
-        let lines = SFT_DEFAULTS.iter().map(|(field, value)| match value.parse::<f64>() {
+    pub fn of(stage: Stage) -> anyhow::Result<Self> {
+        let mut settings = Settings::default();
+        add_sections(&mut settings, stage);
+        let mut layers = Self { table: to_table(&settings) };
+        let defaults = match stage {
+            Stage::Pretrain => &[],
+            Stage::Sft => SFT_DEFAULTS,
+            Stage::Grpo => GRPO_DEFAULTS,
+        };
+        let lines = defaults.iter().map(|(field, value)| match value.parse::<f64>() {
             Ok(_) => format!("{field} = {value}\n"),
             Err(_) => format!("{field} = \"{value}\"\n"),
         });
@@ -110,10 +131,13 @@ impl Layers {
                 anyhow::bail!("{source}: [{section}]: no such section{}", nearest_section(&section));
             }
             if !self.table.contains_key(&section) {
-                // The one section that is not always there.
-                self.table.extend(
-                    to_table(&Settings { sft: Some(SftSettings::default()), ..Settings::default() }).remove_entry(&section),
-                );
+                // Sections of one stage are not always there.
+                let stage = if section == "sft" { Stage::Sft } else { Stage::Grpo };
+                let mut settings = Settings::default();
+                add_sections(&mut settings, stage);
+                let own = OPTIONAL_SECTIONS.iter().filter(|(of, _)| *of == stage);
+                let all = to_table(&settings);
+                self.table.extend(own.filter_map(|(_, name)| all.get_key_value(*name)).map(|(k, v)| (k.clone(), v.clone())));
             }
             for (field, value) in fields {
                 if !known.contains(&field) {
@@ -145,6 +169,11 @@ impl Layers {
         let mut typed = Settings::from_arg_matches(matches)?;
         if self.table.contains_key("sft") && matches!(matches.try_get_one::<bool>("packing"), Ok(Some(_))) {
             typed.sft = Some(SftSettings::from_arg_matches(matches)?);
+        }
+        if self.table.contains_key("grpo") && matches!(matches.try_get_one::<f64>("epsilon"), Ok(Some(_))) {
+            typed.task = Some(TaskSettings::from_arg_matches(matches)?);
+            typed.rollout = Some(RolloutSettings::from_arg_matches(matches)?);
+            typed.grpo = Some(GrpoSettings::from_arg_matches(matches)?);
         }
         let typed = to_table(&typed);
         for (section, fields) in &typed {
@@ -204,6 +233,22 @@ fn to_table(settings: &Settings) -> Table {
     }
 }
 
+/// Sections that only the runs of one stage have.
+const OPTIONAL_SECTIONS: &[(Stage, &str)] =
+    &[(Stage::Sft, "sft"), (Stage::Grpo, "task"), (Stage::Grpo, "rollout"), (Stage::Grpo, "grpo")];
+
+fn add_sections(settings: &mut Settings, stage: Stage) {
+    match stage {
+        Stage::Pretrain => {}
+        Stage::Sft => settings.sft = Some(SftSettings::default()),
+        Stage::Grpo => {
+            settings.task = Some(TaskSettings::default());
+            settings.rollout = Some(RolloutSettings::default());
+            settings.grpo = Some(GrpoSettings::default());
+        }
+    }
+}
+
 /// Field names of a section: its clap arguments, so that options without a default are known too.
 fn known_fields(section: &str) -> Vec<String> {
     let command = Command::new("section");
@@ -217,6 +262,9 @@ fn known_fields(section: &str) -> Vec<String> {
         "merge" => super::MergeSettings::augment_args(command),
         "rescue" => super::RescueSettings::augment_args(command),
         "sft" => SftSettings::augment_args(command),
+        "task" => TaskSettings::augment_args(command),
+        "rollout" => RolloutSettings::augment_args(command),
+        "grpo" => GrpoSettings::augment_args(command),
         "device" => super::DeviceSettings::augment_args(command),
         _ => return Vec::new(),
     };
@@ -224,7 +272,8 @@ fn known_fields(section: &str) -> Vec<String> {
 }
 
 fn nearest_section(typed: &str) -> String {
-    let sections: Vec<String> = to_table(&Settings::default()).keys().cloned().chain(["sft".to_owned()]).collect();
+    let optional = OPTIONAL_SECTIONS.iter().map(|(_, name)| (*name).to_owned());
+    let sections: Vec<String> = to_table(&Settings::default()).keys().cloned().chain(optional).collect();
     for section in &sections {
         if known_fields(section).iter().any(|f| f == typed) {
             return format!("; {typed} belongs to [{section}]");

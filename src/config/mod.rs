@@ -2,18 +2,24 @@
 //!
 //! Precedence: default < preset < config file < flags actually typed (`layers.rs`).
 
+mod grpo;
 mod layers;
 mod merge;
 mod model;
 mod rescue;
 mod sft;
+mod task;
 mod validate;
 
-pub use layers::{Layers, SFT_DEFAULTS, preset_names};
+pub use grpo::{
+    Algorithm, GrpoSettings, LoptiMoments, LoptiOrder, LoptiSplit, LossType, OptimizerKind, RolloutSettings, ScaleRewards,
+};
+pub use layers::{GRPO_DEFAULTS, Layers, SFT_DEFAULTS, preset_names};
 pub use merge::{MergeMethod, MergeSettings, OptimizerState, RingPlace, StartSettings};
 pub use model::{Architecture, Llama3Scaling, ModelConfig};
 pub use rescue::{Rescue, RescueData, RescueOptimizer, RescueSettings};
 pub use sft::{SftSettings, Stage};
+pub use task::{Form, Grader, MathKind, TaskKind, TaskSettings};
 
 use clap::{Args, ValueEnum};
 use serde::{Deserialize, Serialize};
@@ -51,6 +57,18 @@ pub struct Settings {
     #[arg(skip)]
     #[serde(skip_serializing_if = "Option::is_none")]
     pub sft: Option<SftSettings>,
+    /// What is practised; this and the next two sections are those of a run of `lehr grpo`.
+    #[arg(skip)]
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub task: Option<TaskSettings>,
+    /// How completions are sampled.
+    #[arg(skip)]
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub rollout: Option<RolloutSettings>,
+    /// How the policy is updated.
+    #[arg(skip)]
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub grpo: Option<GrpoSettings>,
     /// Where it runs.
     #[command(flatten)]
     pub device: DeviceSettings,
@@ -277,13 +295,25 @@ default_from_clap!(
     MergeSettings,
     RescueSettings,
     SftSettings,
+    TaskSettings,
+    RolloutSettings,
+    GrpoSettings,
     DeviceSettings
 );
 
 impl Settings {
     /// What the run does.
     pub fn stage(&self) -> Stage {
-        if self.sft.is_some() { Stage::Sft } else { Stage::Pretrain }
+        match (&self.sft, &self.grpo) {
+            (_, Some(_)) => Stage::Grpo,
+            (Some(_), None) => Stage::Sft,
+            (None, None) => Stage::Pretrain,
+        }
+    }
+
+    /// The sections of reinforcement learning, when this is a run of that.
+    pub fn reinforcement(&self) -> Option<(&TaskSettings, &RolloutSettings, &GrpoSettings)> {
+        Some((self.task.as_ref()?, self.rollout.as_ref()?, self.grpo.as_ref()?))
     }
 }
 

@@ -12,6 +12,8 @@ pub enum Stage {
     Pretrain,
     /// Rows of messages, of which the assistant's part counts.
     Sft,
+    /// Questions, whose answers are judged.
+    Grpo,
 }
 
 impl Stage {
@@ -20,6 +22,7 @@ impl Stage {
         match self {
             Self::Pretrain => "pretrain",
             Self::Sft => "sft",
+            Self::Grpo => "grpo",
         }
     }
 }

@@ -11,6 +11,7 @@ pub mod chat;
 mod corpus;
 mod shards;
 mod source;
+pub mod tasks;
 mod tokenizer;
 
 pub use batches::{Batch, Dataset, IGNORE, TokenRange, TrainOrder, ValBatches};

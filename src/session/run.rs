@@ -290,6 +290,7 @@ impl Running<'_> {
             mfu: rate * flops / (self.run.peak_gflops * 1e9),
             seconds: self.seconds_before + self.clock.seconds(),
             skipped: result.skipped,
+            metrics: Default::default(),
         });
         self.out.emit(&event);
         if result.skipped {

@@ -7,6 +7,7 @@ pub mod landscape;
 pub mod merge;
 mod optimizer;
 mod plan;
+pub mod reinforce;
 pub mod rescue;
 mod schedule;
 pub mod spike;

@@ -1,7 +1,7 @@
 //! TRL's SFTTrainer on the same rows: its tokens and labels, and one update.
 
 use crate::golden;
-use lehr::config::{Layers, Settings};
+use lehr::config::{Layers, Settings, Stage};
 use lehr::data::chat::{self, ChatSource, ChatTemplate, Encoder, LossOn, read_rows};
 use lehr::data::{Notices, Source, Tokenizer};
 use lehr::gpu::Gpu;
@@ -61,7 +61,7 @@ fn tokens_and_labels_are_those_of_trl() {
 
 fn settings(g: &Golden, packing: bool) -> Settings {
     let s = &g.value["settings"];
-    let mut settings = Layers::sft().unwrap().settings().unwrap();
+    let mut settings = Layers::of(Stage::Sft).unwrap().settings().unwrap();
     settings.data.data = vec![golden("sft/messages.jsonl")];
     settings.data.val_fraction = 0.0;
     let t = &mut settings.train;

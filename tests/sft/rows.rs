@@ -1,6 +1,6 @@
 //! Rows and mixtures: what is read, what is refused and how it is said.
 
-use lehr::config::Layers;
+use lehr::config::{Layers, Stage};
 use lehr::data::chat::{self, ChatTemplate, PLAIN, Part, Row, load, read_rows};
 use lehr::data::{IGNORE, Notices, Source, Tokenizer};
 use std::collections::HashMap;
@@ -121,7 +121,7 @@ fn texts(name: &str, n: usize) -> String {
 }
 
 fn source(data: Vec<PathBuf>, fraction: f64, seed: u64, notices: &mut Notices) -> anyhow::Result<chat::ChatSource> {
-    let mut settings = Layers::sft()?.settings()?;
+    let mut settings = Layers::of(Stage::Sft)?.settings()?;
     (settings.data.data, settings.data.val_fraction) = (data, fraction);
     let tokenizer = Tokenizer::bytes(true)?;
     let template = ChatTemplate::new(PLAIN, tokenizer.special_tokens(), 0)?;
@@ -212,7 +212,7 @@ fn what_is_cut_and_dropped_is_counted() {
 fn a_template_that_cannot_be_spelled_is_said_at_once() {
     let place = Place::new();
     let path = place.file("a.jsonl", r#"{"messages":[{"role":"user","content":"a"},{"role":"assistant","content":"b"}]}"#);
-    let mut settings = Layers::sft().unwrap().settings().unwrap();
+    let mut settings = Layers::of(Stage::Sft).unwrap().settings().unwrap();
     settings.data.data = vec![path.clone()];
     let sft = settings.sft.clone().unwrap();
     let try_with = |chars: &str| {
