@@ -1,5 +1,17 @@
 //! Reinforcement learning on verifiable rewards: GRPO and REINFORCE++, Advantage Reweighting and Lopti (arXiv 2505.12929).
+//!
+//! A step: completions are sampled and graded; [`Policy::score`] says how probable each token was; [`advantage::fill`] makes advantages of
+//! rewards; [`passes`] says which tokens are updated together; for each pass and each mini-batch, [`Policy::update`]. Old
+//! log-probabilities and advantages stay as they are through all passes of the step.
 
+pub mod advantage;
+mod groups;
+mod pack;
+mod policy;
 mod rollout;
+mod update;
 
+pub use groups::{Pass, counts, passes, quartile};
+pub use policy::{Learner, Policy, memory_parts};
 pub use rollout::Rollout;
+pub use update::{Loss, UpdateStats};
