@@ -4,6 +4,7 @@ mod bench;
 mod doctor;
 mod evaluate;
 mod generate;
+mod grpo;
 mod judging;
 mod landscape;
 mod merge;
@@ -31,6 +32,8 @@ enum Commands {
     Pretrain(Box<pretrain::Args>),
     /// Fine-tune a model on conversations, or on prompts and completions.
     Sft(Box<sft::Args>),
+    /// Reinforce a model on questions whose answers can be judged.
+    Grpo(Box<grpo::Args>),
     /// Loss and perplexity of a model on text.
     Eval(evaluate::Args),
     /// Average checkpoints along a training run.
@@ -54,7 +57,7 @@ enum Commands {
 /// Run the command line; returns the exit code.
 pub fn main() -> i32 {
     let started = web_time::Instant::now();
-    let matches = match Cli::command().mut_subcommand("sft", sft::command).try_get_matches() {
+    let matches = match Cli::command().mut_subcommand("sft", sft::command).mut_subcommand("grpo", grpo::command).try_get_matches() {
         Ok(matches) => matches,
         Err(error) => {
             let code = error.exit_code();
@@ -78,6 +81,10 @@ pub fn main() -> i32 {
         },
         Commands::Sft(args) => match matches.subcommand() {
             Some((_, typed)) => sft::run(&args, typed, started),
+            None => unreachable!("clap found the subcommand"),
+        },
+        Commands::Grpo(args) => match matches.subcommand() {
+            Some((_, typed)) => grpo::run(&args, typed, started),
             None => unreachable!("clap found the subcommand"),
         },
         Commands::Eval(args) => evaluate::run(&args),
