@@ -1,6 +1,7 @@
 //! Floor 6: the commands. Results on standard output, progress on standard error, one line an error.
 
 mod bench;
+mod data;
 mod doctor;
 mod evaluate;
 mod generate;
@@ -31,6 +32,8 @@ enum Commands {
     Pretrain(Box<pretrain::Args>),
     /// Fine-tune a model on conversations, or on prompts and completions.
     Sft(Box<sft::Args>),
+    /// Rows of puzzles and sums to learn from; solve and grade rows of other people.
+    Data(Box<data::Args>),
     /// Loss and perplexity of a model on text.
     Eval(evaluate::Args),
     /// Average checkpoints along a training run.
@@ -80,6 +83,7 @@ pub fn main() -> i32 {
             Some((_, typed)) => sft::run(&args, typed, started),
             None => unreachable!("clap found the subcommand"),
         },
+        Commands::Data(args) => data::run(&args),
         Commands::Eval(args) => evaluate::run(&args),
         Commands::Merge(args) => merge::run(&args),
         Commands::Landscape(args) => landscape::run(&args),
