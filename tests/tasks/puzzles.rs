@@ -8,6 +8,9 @@ use lehr::data::tasks::kk::{self, Distinct, claim, made, row};
 use lehr::data::tasks::{Draws, Split};
 use std::collections::{BTreeMap, BTreeSet, HashSet};
 
+/// The roles under which somebody had no such role.
+type Failure = (Vec<(usize, bool)>, usize, bool);
+
 fn trees(puzzle: &Puzzle) -> Vec<Tree> {
     puzzle.claims.iter().map(Tree::of).collect()
 }
@@ -69,7 +72,7 @@ fn every_step_is_true_and_the_last_ones_are_the_solution() {
         };
         let mut assumed: Vec<(usize, bool)> = Vec::new();
         // Roles that failed, each with the roles under which it did.
-        let mut failed: HashSet<(Vec<(usize, bool)>, usize, bool)> = HashSet::new();
+        let mut failed: HashSet<Failure> = HashSet::new();
         for step in search(&puzzle.claims, &mut Draws::new(3, "steps", n)) {
             match step {
                 Step::Assume { person, knight } => {

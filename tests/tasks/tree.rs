@@ -30,7 +30,7 @@ impl Tree {
 
     /// Any claim about `people`, `depth` operators deep at most.
     pub fn any(draws: &mut Draws, people: usize, depth: usize) -> Self {
-        let mut part = |draws: &mut Draws| Self::any(draws, people, depth.saturating_sub(1));
+        let part = |draws: &mut Draws| Self::any(draws, people, depth.saturating_sub(1));
         match if depth == 0 { draws.below(2) } else { draws.below(8) } {
             0 => Self::Knight(draws.below(people)),
             1 => Self::Knave(draws.below(people)),
