@@ -5,6 +5,10 @@
 //!
 //! Length: the whole contract in one place.
 
+mod tokens;
+
+pub use tokens::{BinGradient, Binned, Bins, Moved, Probe, Tokens};
+
 use serde::{Deserialize, Serialize};
 use std::collections::BTreeMap;
 use std::path::PathBuf;
@@ -17,6 +21,8 @@ pub enum Event {
     Started(Started),
     /// One optimiser update.
     Step(Step),
+    /// Reinforcement: the tokens of a step's completions, by probability.
+    Tokens(Box<Tokens>),
     /// An evaluation on held-out data.
     Eval(Eval),
     /// Generated text.

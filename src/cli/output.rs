@@ -148,6 +148,8 @@ impl Person {
                     e.eval_seconds
                 ));
             }
+            // For the log: the progress line has no room for tables.
+            Event::Tokens(_) => {}
             Event::Merged(m) => self.say(&merged(m)),
             Event::Rescue(r) => self.say(&rescued(r)),
             Event::Sample(s) => self.say(&format!("step {}: {}{}", s.step, visible(&s.prompt), visible(&s.text))),

@@ -97,6 +97,17 @@ impl TensorBoard {
                 let values: Vec<(&str, f64)> = m.metrics.iter().map(|(name, value)| (name.as_str(), value.0)).collect();
                 self.scalars(wall_time, m.step, &values)
             }
+            Event::Tokens(t) => {
+                let all = &t.quartiles.all;
+                let lists = [("share", &all.share), ("gradient", &all.gradient), ("entropy", &all.entropy)];
+                let bins = lists.iter().flat_map(|(what, list)| {
+                    list.iter().enumerate().map(move |(i, value)| (format!("tokens/{what}_q{}", i + 1), value.0))
+                });
+                let norms = t.grad_norm.iter().map(|(pass, value)| (format!("grad_norm/{pass}"), value.0));
+                let named: Vec<(String, f64)> = bins.chain(norms).collect();
+                let values: Vec<(&str, f64)> = named.iter().map(|(name, value)| (name.as_str(), *value)).collect();
+                self.scalars(wall_time, t.step, &values)
+            }
             _ => Ok(()),
         }
     }

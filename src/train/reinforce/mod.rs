@@ -8,10 +8,13 @@ pub mod advantage;
 mod groups;
 mod pack;
 mod policy;
+pub mod probe;
 mod rollout;
+pub mod tokens;
 mod update;
+pub mod warnings;
 
-pub use groups::{Pass, counts, passes, quartile};
+pub use groups::{Pass, counts, passes};
 pub use policy::{Learner, Policy, memory_parts};
 pub use rollout::Rollout;
 pub use update::{Loss, UpdateStats};
