@@ -3,14 +3,15 @@
 mod common;
 
 use common::Place;
-use lehr::reproduce::arm::{Arm, Begin, Text};
-use lehr::reproduce::bank::Bank;
-use lehr::reproduce::context::Context;
-use lehr::reproduce::lab::Lab;
-use lehr::reproduce::plan::{Plan, Window};
-use lehr::reproduce::scale::{GRID, Scale};
-use lehr::reproduce::texts::Texts;
-use lehr::reproduce::trajectory::{Ended, train};
+use lehr::reproduce::pace::Ended;
+use lehr::reproduce::pma::arm::{Arm, Begin, Text};
+use lehr::reproduce::pma::bank::Bank;
+use lehr::reproduce::pma::context::Context;
+use lehr::reproduce::pma::lab::Lab;
+use lehr::reproduce::pma::plan::{Plan, Window};
+use lehr::reproduce::pma::scale::{GRID, Scale};
+use lehr::reproduce::pma::texts::Texts;
+use lehr::reproduce::pma::trajectory::train;
 use std::path::Path;
 
 fn texts() -> Texts {

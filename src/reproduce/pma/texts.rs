@@ -1,8 +1,9 @@
 //! The corpora of the experiments, all in one vocabulary of characters: the base text, the shifted text, the task.
 
-use super::arm::{Text, digest};
+use super::arm::Text;
 use super::task::{CHARACTERS, Task};
 use crate::data::{Corpus, Dataset, Notices, Source, TextSource, TokenFile, Tokenizer};
+use crate::reproduce::store::digest;
 use crate::rng::Rng;
 use crate::vfs::shown;
 use std::collections::BTreeSet;

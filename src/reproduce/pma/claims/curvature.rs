@@ -1,12 +1,12 @@
 //! P10: do deviations of checkpoints from the optimum complement each other? Sec. 4.6 and App. C, by curvature and by a slice of the loss.
 
 use crate::plot::{Chart, Contours, Field, Mark, Panels, Series};
-use crate::reproduce::arm::{Arm, Text};
+use crate::reproduce::pma::arm::{Arm, Text};
 use crate::reproduce::finding::{Finding, with_interval};
-use crate::reproduce::lab::{Lab, Scored, hessian_times};
-use crate::reproduce::measure::{Measure, arm_text};
-use crate::reproduce::plan::Window;
-use crate::reproduce::scale::{FORK, GRID, N, V0};
+use crate::reproduce::pma::lab::{Lab, Scored, hessian_times};
+use crate::reproduce::pma::measure::{Measure, arm_text};
+use crate::reproduce::pma::plan::Window;
+use crate::reproduce::pma::scale::{FORK, GRID, N, V0};
 use crate::reproduce::stats::{Estimate, mean};
 use crate::reproduce::verdict::{Check, Wants};
 use crate::train::merge::MergeRule;
