@@ -1,6 +1,7 @@
 //! Floor 6: the commands. Results on standard output, progress on standard error, one line an error.
 
 mod bench;
+mod data;
 mod doctor;
 mod evaluate;
 mod generate;
@@ -34,6 +35,8 @@ enum Commands {
     Sft(Box<sft::Args>),
     /// Reinforce a model on questions whose answers can be judged.
     Grpo(Box<grpo::Args>),
+    /// Rows of puzzles and sums to learn from; solve and grade rows of other people.
+    Data(Box<data::Args>),
     /// Loss and perplexity of a model on text.
     Eval(evaluate::Args),
     /// Average checkpoints along a training run.
@@ -87,6 +90,7 @@ pub fn main() -> i32 {
             Some((_, typed)) => grpo::run(&args, typed, started),
             None => unreachable!("clap found the subcommand"),
         },
+        Commands::Data(args) => data::run(&args),
         Commands::Eval(args) => evaluate::run(&args),
         Commands::Merge(args) => merge::run(&args),
         Commands::Landscape(args) => landscape::run(&args),
