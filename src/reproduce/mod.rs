@@ -91,6 +91,14 @@ fn device(adapter: Option<&str>) -> anyhow::Result<String> {
 /// What a run would do: (lines for people, the same for machines).
 pub type Plan = (Vec<String>, serde_json::Value);
 
+/// Refuse before any work what cannot be done.
+///
+/// # Errors
+/// An unknown claim or scale.
+pub fn check(paper: &str, options: &Options) -> anyhow::Result<()> {
+    if paper == lopti::PAPER.name { lopti::arms(options).map(drop) } else { pma::arms(options).map(drop) }
+}
+
 /// What a run would do.
 ///
 /// # Errors
