@@ -1,9 +1,9 @@
-// Log-probability head. Per row, from logits l at temperature T, z = l / T: lse = log sum exp z, log p(target) = z[target] - lse,
-// entropy = lse - sum p z, sum p^2, hit = 1 where the target is the arg-max (the first, if several logits are highest), else 0.
-// Backward: dlogits = dlogp / T * (onehot(target) - p), in place: the one gradient that every objective shares.
-// Backward with entropy adds dentropy / T * -p (log p + entropy): the gradient of the entropy is not of that form.
+// Log-probability head. Per row, from logits l: lse = log sum exp l, log p(target) = l[target] - lse, entropy = lse - sum p l,
+// sum p^2, hit = 1 where the target is the arg-max (the first, if several logits are highest), else 0.
+// Backward: dlogits = dlogp * (onehot(target) - p), in place: the one gradient that every objective shares.
+// At a temperature T: divide multiplies the logits by 1 / T before forward, and the backward of a policy, which ends at the logits as
+// they were before that, is dlogits = (dlogp (onehot(target) - p) - dentropy p (log p + entropy)) / T.
 //   logits (R, stride), the first `vocab` columns count; backward writes 0 into the others     targets (R)     the rest (R)
-//   inv_temperature (1): 1 / T, which is 1 in every supervised pass; a product with 1 changes no bit
 #import reduce
 #import grid
 struct Dims { rows: u32, vocab: u32, stride4: u32, first_row: u32 }
@@ -37,7 +37,6 @@ fn forward(@builtin(workgroup_id) group: vec3<u32>, @builtin(num_workgroups) gro
     let lane = local % LANES;
     let safe_row = min(row, dims.rows - 1u);
     let start = safe_row * dims.stride4;
-    let scale = inv_temperature[0];
     let cols4 = (dims.vocab + 3u) / 4u;
     var highest = vec4<f32>(LOWEST);
     for (var c = lane; c < cols4; c += LANES) {
@@ -49,7 +48,7 @@ fn forward(@builtin(workgroup_id) group: vec3<u32>, @builtin(num_workgroups) gro
     var weighted = 0.0;
     for (var c = lane; c < cols4; c += LANES) {
         let there = inside(c);
-        let shifted = select(vec4<f32>(0.0), max((logits[start + c] - m) * scale, vec4<f32>(-87.0)), there);
+        let shifted = select(vec4<f32>(0.0), max(logits[start + c] - m, vec4<f32>(-87.0)), there);
         let e = select(vec4<f32>(0.0), exp(shifted), there);
         mass += e.x + e.y + e.z + e.w;
         mass2 += dot(e, e);
@@ -76,19 +75,12 @@ fn forward(@builtin(workgroup_id) group: vec3<u32>, @builtin(num_workgroups) gro
     weighted = row_sum(weighted, local);
     if row < dims.rows && lane == 0u {
         let log_mass = log(mass);
-        logp[at] = (chosen - m) * scale - log_mass;
+        logp[at] = chosen - m - log_mass;
         entropy[at] = log_mass - weighted / mass;
         sum_p2[at] = mass2 / (mass * mass);
-        lse[at] = m * scale + log_mass;
+        lse[at] = m + log_mass;
         hit[at] = select(0.0, 1.0, chosen >= m && tied == 0.0);
     }
-}
-
-// Columns of four that are the target's.
-fn is_target(c: u32, at: u32) -> vec4<f32> {
-    let target_column = min(targets[at], dims.vocab - 1u);
-    let hit = vec4<u32>(4u * c) + vec4<u32>(0u, 1u, 2u, 3u) == vec4<u32>(target_column);
-    return select(vec4<f32>(0.0), vec4<f32>(1.0), hit);
 }
 
 @compute @workgroup_size(WG)
@@ -99,34 +91,49 @@ fn backward(@builtin(workgroup_id) group: vec3<u32>, @builtin(num_workgroups) gr
     if row < dims.rows {
         let at = dims.first_row + row;
         let start = row * dims.stride4;
-        let scale = inv_temperature[0];
-        let d = dlogp[at] * scale;
+        let d = dlogp[at];
         let shift = row_lse[at];
+        let target_column = min(targets[at], dims.vocab - 1u);
         for (var c = lane; c < dims.stride4; c += LANES) {
-            let p = exp(clamp(dlogits[start + c] * scale - shift, vec4<f32>(-87.0), vec4<f32>(0.0)));
-            let g = d * (is_target(c, at) - p);
+            let p = exp(clamp(dlogits[start + c] - shift, vec4<f32>(-87.0), vec4<f32>(0.0)));
+            let hit = vec4<u32>(4u * c) + vec4<u32>(0u, 1u, 2u, 3u) == vec4<u32>(target_column);
+            let g = d * (select(vec4<f32>(0.0), vec4<f32>(1.0), hit) - p);
             dlogits[start + c] = select(vec4<f32>(0.0), g, inside(c));
         }
     }
 }
 
 @compute @workgroup_size(WG)
-fn backward_with_entropy(@builtin(workgroup_id) group: vec3<u32>, @builtin(num_workgroups) groups: vec3<u32>,
-                         @builtin(local_invocation_index) local: u32) {
+fn divide(@builtin(workgroup_id) group: vec3<u32>, @builtin(num_workgroups) groups: vec3<u32>,
+          @builtin(local_invocation_index) local: u32) {
+    let row = linear_group(group, groups) * (WG / LANES) + local / LANES;
+    let lane = local % LANES;
+    if row < dims.rows {
+        let start = row * dims.stride4;
+        for (var c = lane; c < dims.stride4; c += LANES) {
+            dlogits[start + c] = dlogits[start + c] * inv_temperature[0];
+        }
+    }
+}
+
+@compute @workgroup_size(WG)
+fn backward_policy(@builtin(workgroup_id) group: vec3<u32>, @builtin(num_workgroups) groups: vec3<u32>,
+                   @builtin(local_invocation_index) local: u32) {
     let row = linear_group(group, groups) * (WG / LANES) + local / LANES;
     let lane = local % LANES;
     if row < dims.rows {
         let at = dims.first_row + row;
         let start = row * dims.stride4;
-        let scale = inv_temperature[0];
-        let d = dlogp[at] * scale;
-        let e = dentropy[at] * scale;
+        let d = dlogp[at] * inv_temperature[0];
+        let e = dentropy[at] * inv_temperature[0];
         let entropy_of_row = row_entropy[at];
         let shift = row_lse[at];
+        let target_column = min(targets[at], dims.vocab - 1u);
         for (var c = lane; c < dims.stride4; c += LANES) {
-            let log_p = clamp(dlogits[start + c] * scale - shift, vec4<f32>(-87.0), vec4<f32>(0.0));
-            let p = exp(log_p);
-            let g = d * (is_target(c, at) - p) - e * p * (log_p + entropy_of_row);
+            let log_p = clamp(dlogits[start + c] - shift, vec4<f32>(-87.0), vec4<f32>(0.0));
+            let p = exp(clamp(log_p, vec4<f32>(-87.0), vec4<f32>(0.0)));
+            let hit = vec4<u32>(4u * c) + vec4<u32>(0u, 1u, 2u, 3u) == vec4<u32>(target_column);
+            let g = d * (select(vec4<f32>(0.0), vec4<f32>(1.0), hit) - p) - e * p * (log_p + entropy_of_row);
             dlogits[start + c] = select(vec4<f32>(0.0), g, inside(c));
         }
     }

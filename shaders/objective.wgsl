@@ -1,7 +1,7 @@
 // Objectives: from log pi(target) to one number a row, dlogp = d loss / d log pi(target). The sums go to `stats`.
 // One workgroup walks all rows, so the sums have one fixed order.
 //   logp, entropy, hit, weights, dlogp, dentropy (R)      stats: see gpu buffer layout in src/ops/objective.rs
-//   samples (R): old log pi, reference log pi, advantage (0 outside of the pass), 1 if the row belongs to the pass, else 0
+//   samples (R): old log pi, reference log pi, advantage, weight in the loss (0 outside of the pass)
 //   settings: epsilon low, epsilon high, delta (0: off), beta, entropy coefficient
 override WG: u32 = 256u;
 struct Dims { rows: u32, first_row: u32 }
@@ -54,10 +54,10 @@ fn cross_entropy(@builtin(local_invocation_index) local: u32) {
 // exp(x) - x - 1, which cancels near 0: a series there.
 fn k3(x: f32) -> f32 {
     let series = 0.5 + x * (1.0 / 6.0 + x * (1.0 / 24.0 + x * (1.0 / 120.0 + x * (1.0 / 720.0 + x * (1.0 / 5040.0 + x / 40320.0)))));
-    return select(exp(x) - x - 1.0, x * x * series, abs(x) < 0.5);
+    return select(exp(clamp(x, -5.0, 5.0)) - x - 1.0, x * x * series, abs(x) < 0.5);
 }
 
-// loss = sum of w (pg + beta KL - coefficient H), the last two for rows of the pass alone, with r = pi / pi_old and
+// loss = sum of w (pg + beta KL - coefficient H) with r = pi / pi_old and
 // pg = max(-A r, -A clip(r, 1 - low, 1 + high)), and for A < 0 at most -A delta.
 @compute @workgroup_size(WG)
 fn policy(@builtin(local_invocation_index) local: u32) {
@@ -71,9 +71,9 @@ fn policy(@builtin(local_invocation_index) local: u32) {
     var clips = vec4<f32>(0.0);
     for (var row = local; row < dims.rows; row += WG) {
         let at = dims.first_row + row;
-        let w = weights[at];
+        let w = samples[at].w;
         let advantage = samples[at].z;
-        let member = samples[at].w;
+        let member = select(0.0, 1.0, w > 0.0);
         // Far beyond any ratio that is not clipped, and finite.
         let ratio = exp(clamp(logp[at] - samples[at].x, -80.0, 80.0));
         let plain = -advantage * ratio;
@@ -89,13 +89,13 @@ fn policy(@builtin(local_invocation_index) local: u32) {
         let raw = k3(distance);
         let kl = clamp(raw, -10.0, 10.0);
         let kl_slope = select(0.0, -(distance + raw), abs(gap) <= 5.0 && raw <= 10.0);
-        dlogp[at] = w * (slope + member * beta * kl_slope);
-        dentropy[at] = -w * member * coefficient;
-        losses += w * vec4<f32>(loss, member * kl, member * entropy[at], 0.0);
+        dlogp[at] = w * (slope + beta * kl_slope);
+        dentropy[at] = -w * coefficient;
+        losses += w * vec4<f32>(loss, kl, entropy[at], 0.0);
         means += member * vec4<f32>(kl, entropy[at], samples[at].x - logp[at], 1.0);
         let low_clip = select(0.0, 1.0, is_clipped && advantage < 0.0);
         let high_clip = select(0.0, 1.0, is_clipped && advantage > 0.0);
-        clips += vec4<f32>(low_clip, high_clip, select(0.0, 1.0, is_dual), abs(ratio - 1.0) * member);
+        clips += member * vec4<f32>(low_clip, high_clip, select(0.0, 1.0, is_dual), abs(ratio - 1.0));
     }
     losses = tree(losses, local);
     means = tree(means, local);

@@ -13,6 +13,7 @@ mod merge_sweep;
 mod open;
 mod output;
 mod pretrain;
+mod replay;
 mod reproduce;
 mod score;
 mod sft;
@@ -47,6 +48,8 @@ enum Commands {
     Generate(generate::Args),
     /// Log-probability of every token of given texts or token ids, and gradients.
     Score(score::Args),
+    /// One step of reinforcement learning on recorded completions: losses, gradients, what moved.
+    Replay(Box<replay::Args>),
     /// List adapters and check every kernel on this very device.
     Doctor(doctor::Args),
     /// Measure tokens per second and matmul rate.
@@ -60,15 +63,16 @@ enum Commands {
 /// Run the command line; returns the exit code.
 pub fn main() -> i32 {
     let started = web_time::Instant::now();
-    let matches = match Cli::command().mut_subcommand("sft", sft::command).mut_subcommand("grpo", grpo::command).try_get_matches() {
-        Ok(matches) => matches,
-        Err(error) => {
-            let code = error.exit_code();
-            // A closed pipe is no reason to fail.
-            let _ = error.print();
-            return code;
-        }
-    };
+    let matches =
+        match Cli::command().mut_subcommand("sft", sft::command).mut_subcommand("grpo", grpo::command).mut_subcommand("replay", replay::command).try_get_matches() {
+            Ok(matches) => matches,
+            Err(error) => {
+                let code = error.exit_code();
+                // A closed pipe is no reason to fail.
+                let _ = error.print();
+                return code;
+            }
+        };
     let cli = match Cli::from_arg_matches(&matches) {
         Ok(cli) => cli,
         Err(error) => error.exit(),
@@ -96,6 +100,10 @@ pub fn main() -> i32 {
         Commands::Landscape(args) => landscape::run(&args),
         Commands::Generate(args) => generate::run(&args),
         Commands::Score(args) => score::run(&args),
+        Commands::Replay(args) => match matches.subcommand() {
+            Some((_, typed)) => replay::run(&args, typed),
+            None => unreachable!("clap found the subcommand"),
+        },
         Commands::Doctor(args) => doctor::run(&args),
         Commands::Bench(args) => bench::run(&args),
         Commands::Reproduce(args) => reproduce::run(&args),

@@ -11,7 +11,7 @@ use crate::model::Model;
 use crate::model::checkpoint::{Existing, Origin, Place, save};
 use crate::model::hf_config::{HfConfig, config_json};
 use crate::model::safetensors_file::write_safetensors;
-use crate::train::merge::folder::COPIED;
+use crate::train::merge::COPIED;
 use crate::train::reinforce::{probe, tokens};
 use crate::vfs::{RealFs, Vfs as _, shown};
 use anyhow::{Context as _, Result, ensure};
@@ -159,7 +159,11 @@ pub fn run(args: &Args, typed: &ArgMatches) -> Result<i32> {
         write_model(&gpu, &model, &dir, &config, (parent, name))?;
     }
     let report = report(made, settings.grpo.as_ref().map_or(0.0, |grpo| grpo.reweight_alpha));
-    if args.json { output::json_line(&report)? } else { print(&report)? }
+    if args.json {
+        output::json_line(&report)?
+    } else {
+        print(&report)?
+    }
     Ok(0)
 }
 
@@ -176,8 +180,27 @@ fn settings(args: &Args, typed: &ArgMatches) -> Result<Settings> {
     };
     layers.typed(typed, &flags, &["train", "rollout", "grpo"]);
     let settings = layers.settings()?;
-    settings.validate_policy()?;
+    check(&settings)?;
     Ok(settings)
+}
+
+/// What a run checks of these sections, but for what only runs have.
+fn check(settings: &Settings) -> Result<()> {
+    let t = &settings.train;
+    ensure!(t.learning_rate.is_finite() && t.learning_rate >= 0.0, "--learning-rate {}: must be 0 or more", t.learning_rate);
+    for (flag, value) in [("adam-beta1", t.adam_beta1), ("adam-beta2", t.adam_beta2)] {
+        ensure!((0.0..1.0).contains(&value), "--{flag} {value}: must be at least 0 and below 1");
+    }
+    ensure!(t.adam_epsilon.is_finite() && t.adam_epsilon >= 1e-12, "--adam-epsilon {}: must be at least 1e-12", t.adam_epsilon);
+    ensure!((0.0..=1.0).contains(&t.weight_decay), "--weight-decay {}: must lie between 0 and 1", t.weight_decay);
+    ensure!(
+        t.max_grad_norm.is_finite() && t.max_grad_norm >= 0.0,
+        "--max-grad-norm {}: must be 0 (off) or more",
+        t.max_grad_norm
+    );
+    let mini = settings.grpo.as_ref().and_then(|grpo| grpo.mini_batch_size);
+    ensure!(mini != Some(0), "--mini-batch-size 0: must be at least 1");
+    Ok(())
 }
 
 /// Rows may bring what a setting would have made.
@@ -297,7 +320,8 @@ fn write_rows(made: &Step, path: &Path) -> Result<()> {
 
 /// Parent and name of the folder to write, checked before any work.
 fn out_place(path: &Path) -> Result<(PathBuf, String)> {
-    let name = path.file_name().and_then(|name| name.to_str()).with_context(|| format!("--out {}: name a new folder", shown(path)))?;
+    let name =
+        path.file_name().and_then(|name| name.to_str()).with_context(|| format!("--out {}: name a new folder", shown(path)))?;
     let parent = path.parent().filter(|p| !p.as_os_str().is_empty()).unwrap_or(Path::new("."));
     ensure!(parent.is_dir(), "--out {}: there is no folder {}", shown(path), shown(parent));
     let empty = !path.exists() || std::fs::read_dir(path).is_ok_and(|mut entries| entries.next().is_none());

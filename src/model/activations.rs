@@ -26,8 +26,6 @@ pub struct Inputs<T> {
     pub positions: T,
     /// (R) f32: share of each target in the loss
     pub weights: T,
-    /// (1) f32: 1 / the temperature that divides the logits; 1 unless it is written
-    pub inv_temperature: T,
     /// (R) u32, training: see `ops::embedding::Spans`
     pub order: T,
     /// (3 R) u32, training
@@ -156,7 +154,6 @@ impl<T: Clone> Activations<T> {
             targets: make("targets", &[r]),
             positions: make("positions", &[r]),
             weights: make("weights", &[r]),
-            inv_temperature: make("inv_temperature", &[1]),
             order: make("order", &[r]),
             spans: make("spans", &[3 * r]),
         };
@@ -230,7 +227,6 @@ impl Activations<Tensor> {
             storage.push(tensor.clone());
             tensor
         });
-        gpu.write(&largest.inputs.inv_temperature, &[1.0f32]);
         let smaller = |batch: &usize| {
             let mut rest = storage.iter();
             Self::declare(c, *batch, time, pass, max_bytes, |name, shape| match rest.next() {

@@ -1,7 +1,7 @@
 //! Log-probability head: log pi(target), entropy, sum p^2, whether the target is the arg-max and, in place, dlogits = dlogp * (onehot - p).          shaders/logprob.wgsl
 //!
-//! Every objective of lehr sees the model through log pi(target) alone, so this backward serves them all (DESIGN 2.6); only an entropy
-//! bonus needs more, [`backward_with_entropy`]. All of it is at a temperature: pi = softmax(logits / T).
+//! Every objective of lehr sees the model through log pi(target) alone, so this backward serves them all (DESIGN 2.6). Only a policy's adds
+//! to it: a temperature, pi = softmax(logits / T), and the entropy of a bonus.
 
 use super::check::{Case, Check, wide};
 use super::{WG, row_constants, row_lanes};
@@ -38,22 +38,13 @@ pub struct Chunk {
     pub vocab: usize,
 }
 
-/// Statistics of each row of a chunk of logits at the temperature 1 / `inv_temperature` (1).
-pub fn forward(
-    r: &mut Recording,
-    gpu: &Gpu,
-    chunk: Chunk,
-    logits: &Tensor,
-    targets: &Tensor,
-    inv_temperature: &Tensor,
-    out: &RowStats,
-) {
+/// Statistics of each row of a chunk of logits.
+pub fn forward(r: &mut Recording, gpu: &Gpu, chunk: Chunk, logits: &Tensor, targets: &Tensor, out: &RowStats) {
     let RowStats { logp, entropy, sum_p2, lse, hit } = out;
     let (dims, lanes, groups, cost) = shape(gpu, chunk, logits);
     let bindings: &[(&str, &Tensor)] = &[
         ("logits", logits),
         ("targets", targets),
-        ("inv_temperature", inv_temperature),
         ("logp", logp),
         ("entropy", entropy),
         ("sum_p2", sum_p2),
@@ -70,20 +61,24 @@ pub fn backward(
     chunk: Chunk,
     dlogits: &Tensor,
     targets: &Tensor,
-    inv_temperature: &Tensor,
     dlogp: &Tensor,
     row_lse: &Tensor,
 ) {
     let (dims, lanes, groups, cost) = shape(gpu, chunk, dlogits);
-    let bindings: &[(&str, &Tensor)] = bind!(dlogits, targets, inv_temperature, dlogp, row_lse);
-    r.run(gpu, &SHADER, "backward", &row_constants(lanes), dims, bindings, groups, cost);
+    r.run(gpu, &SHADER, "backward", &row_constants(lanes), dims, bind!(dlogits, targets, dlogp, row_lse), groups, cost);
 }
 
-/// As [`backward`], for an objective that also depends on the entropy of each row: `dentropy` (R) is d loss / d entropy. Of `stats`,
-/// `lse` and `entropy` must be what forward left.
-///
-/// dH / dlogits = -p (log p + H) / T.
-pub fn backward_with_entropy(
+/// Multiply a chunk of logits by `inv_temperature` (1), before [`forward`]; with 1 no bit changes.
+pub fn divide(r: &mut Recording, gpu: &Gpu, chunk: Chunk, dlogits: &Tensor, inv_temperature: &Tensor) {
+    let (dims, lanes, groups, cost) = shape(gpu, chunk, dlogits);
+    let cost = Cost { flops: dlogits.len() as f64, ..cost };
+    r.run(gpu, &SHADER, "divide", &row_constants(lanes), dims, bind!(dlogits, inv_temperature), groups, cost);
+}
+
+/// As [`backward`], of logits that [`divide`] has divided, to the logits before that; and for an objective that also depends on the entropy
+/// of each row, `dentropy` (R) being d loss / d entropy: d entropy / d logits = -p (log p + entropy) / T. Of `stats`, `lse` and `entropy`
+/// must be what forward left.
+pub fn backward_policy(
     r: &mut Recording,
     gpu: &Gpu,
     chunk: Chunk,
@@ -96,7 +91,7 @@ pub fn backward_with_entropy(
     let (dims, lanes, groups, cost) = shape(gpu, chunk, dlogits);
     let (row_lse, row_entropy) = (&stats.lse, &stats.entropy);
     let bindings: &[(&str, &Tensor)] = bind!(dlogits, targets, inv_temperature, dlogp, dentropy, row_lse, row_entropy);
-    r.run(gpu, &SHADER, "backward_with_entropy", &row_constants(lanes), dims, bindings, groups, cost);
+    r.run(gpu, &SHADER, "backward_policy", &row_constants(lanes), dims, bindings, groups, cost);
 }
 
 fn shape(gpu: &Gpu, chunk: Chunk, logits: &Tensor) -> (Dims, u32, [u32; 3], Cost) {
@@ -113,7 +108,7 @@ fn shape(gpu: &Gpu, chunk: Chunk, logits: &Tensor) -> (Dims, u32, [u32; 3], Cost
     (dims, lanes, groups, Cost { flops: 30.0 * numbers, bytes: 8.0 * numbers })
 }
 
-/// The same arithmetic in f64, one row; `logits` are divided by the temperature already.
+/// The same arithmetic in f64, one row.
 pub mod twin {
     /// (log p(target), entropy, sum p^2, lse, hit)
     pub fn forward(logits: &[f64], target: usize) -> (f64, f64, f64, f64, f64) {
@@ -125,83 +120,61 @@ pub mod twin {
         (logits[target] - lse, entropy, p.iter().map(|p| p * p).sum(), lse, hit)
     }
 
-    /// d(dlogp log p(target) + dentropy H) / dlogits
-    pub fn backward(logits: &[f64], target: usize, dlogp: f64, dentropy: f64) -> Vec<f64> {
-        let (_, entropy, _, lse, _) = forward(logits, target);
-        let gradient = |(v, l): (usize, &f64)| {
-            let (log_p, hit) = (l - lse, f64::from(u8::from(v == target)));
-            dlogp * (hit - log_p.exp()) - dentropy * log_p.exp() * (log_p + entropy)
-        };
-        logits.iter().enumerate().map(gradient).collect()
+    /// dlogits
+    pub fn backward(logits: &[f64], target: usize, dlogp: f64) -> Vec<f64> {
+        let lse = forward(logits, target).3;
+        logits.iter().enumerate().map(|(v, l)| dlogp * (f64::from(u8::from(v == target)) - (l - lse).exp())).collect()
+    }
+
+    /// Gradient of dlogp log p(target) + dentropy entropy, at `logits` that are divided by the temperature here.
+    pub fn backward_policy(logits: &[f64], inv: f64, target: usize, dlogp: f64, dentropy: f64) -> Vec<f64> {
+        let z: Vec<f64> = logits.iter().map(|l| l * inv).collect();
+        let (_, entropy, _, lse, _) = forward(&z, target);
+        let of_entropy = z.iter().map(|z| -(z - lse).exp() * (z - lse + entropy));
+        backward(&z, target, dlogp).iter().zip(of_entropy).map(|(a, b)| inv * (a + dentropy * b)).collect()
     }
 }
 
 /// Checks for tests and `doctor`.
-pub const CHECKS: &[Check] = &[
-    Check { name: "logprob", run: |gpu, case| check(gpu, case, false) },
-    Check { name: "logprob (entropy)", run: |gpu, case| check(gpu, case, true) },
-];
+pub const CHECKS: &[Check] = &[Check { name: "logprob", run: check }, Check { name: "logprob (policy)", run: check_policy }];
 
-struct Drawn {
-    chunk: Chunk,
-    stride: usize,
-    temperature: f64,
-    logits: Vec<f32>,
-    targets: Vec<u32>,
-}
-
-fn draw(case: &mut Case) -> Drawn {
+fn check(gpu: &Gpu, case: &mut Case) -> anyhow::Result<()> {
     let (rows, vocab, first_row) = (case.int(1, 80), case.int(1, 400), case.int(0, 30));
     let (stride, scale) = (vocab.next_multiple_of(4) + 4 * case.int(0, 2), case.pick(&[1.0, 10.0, 50.0]));
-    let temperature = case.pick(&[1.0, 1.0, 0.7, 0.25, 1.3]);
-    case.shape =
-        format!("{rows} rows from {first_row}, vocabulary {vocab}, stride {stride}, scale {scale}, temperature {temperature}");
-    // The products with 1 / T must stay where the twin's tolerance holds.
-    let mut logits = case.normals(rows * stride, scale * f64::min(temperature, 1.0));
+    case.shape = format!("{rows} rows from {first_row}, vocabulary {vocab}, stride {stride}, scale {scale}");
+    let total = first_row + rows;
+    let mut logits = case.normals(rows * stride, scale);
     // What lies behind the vocabulary must not be read: poison it.
     for row in logits.chunks_mut(stride) {
         row[vocab..].fill(f32::NAN);
     }
-    let targets: Vec<u32> = (0..first_row + rows).map(|_| case.int(0, vocab - 1) as u32).collect();
+    let targets: Vec<u32> = (0..total).map(|_| case.int(0, vocab - 1) as u32).collect();
     // Chance seldom draws the arg-max: every third target is one, tied with another before or behind it.
     for (row, target) in logits.chunks_mut(stride).zip(&targets[first_row..]).step_by(3) {
         row[*target as usize] = row[..vocab].iter().copied().fold(f32::NEG_INFINITY, f32::max);
     }
-    Drawn { chunk: Chunk { rows, first_row, vocab }, stride, temperature, logits, targets }
-}
-
-fn check(gpu: &Gpu, case: &mut Case, with_entropy: bool) -> anyhow::Result<()> {
-    let Drawn { chunk, stride, temperature, logits, targets } = draw(case);
-    let total = targets.len();
-    let inv = (1.0 / temperature) as f32;
     let dlogp = case.normals(total, 1.0);
-    let dentropy = if with_entropy { case.normals(total, 1.0) } else { vec![0.0; total] };
     let (t, d) = (case.upload_u32(gpu, "targets", &targets), case.upload(gpu, "dlogp", &[total], &dlogp));
-    let l = case.upload(gpu, "logits", &[chunk.rows, stride], &logits);
-    let (e, inv_t) = (case.upload(gpu, "dentropy", &[total], &dentropy), case.upload(gpu, "inv_temperature", &[1], &[inv]));
+    let l = case.upload(gpu, "logits", &[rows, stride], &logits);
     let zeros = vec![0.0; total];
     let out = |name: &str| case.upload(gpu, name, &[total], &zeros);
     let (logp, entropy, sum_p2, lse, hit) = (out("logp"), out("entropy"), out("sum_p2"), out("lse"), out("hit"));
     let stats = RowStats { logp, entropy, sum_p2, lse, hit };
+    let chunk = Chunk { rows, first_row, vocab };
     case.replay(gpu, |r| {
-        forward(r, gpu, chunk, &l, &t, &inv_t, &stats);
-        match with_entropy {
-            true => backward_with_entropy(r, gpu, chunk, &l, &t, &inv_t, (&d, &e), &stats),
-            false => backward(r, gpu, chunk, &l, &t, &inv_t, &d, &stats.lse),
-        }
+        forward(r, gpu, chunk, &l, &t, &stats);
+        backward(r, gpu, chunk, &l, &t, &d, &stats.lse);
     })?;
-    let mut want: [Vec<f64>; 5] = std::array::from_fn(|_| vec![0.0; chunk.first_row]);
+    let mut want: [Vec<f64>; 5] = std::array::from_fn(|_| vec![0.0; first_row]);
     let mut dwant = Vec::new();
     for (i, row) in logits.chunks(stride).enumerate() {
-        let at = chunk.first_row + i;
-        let row: Vec<f64> = wide(&row[..chunk.vocab]).iter().map(|l| l * f64::from(inv)).collect();
-        let (a, b, c, e, h) = twin::forward(&row, targets[at] as usize);
+        let (row, target) = (wide(&row[..vocab]), targets[first_row + i] as usize);
+        let (a, b, c, e, h) = twin::forward(&row, target);
         for (list, value) in want.iter_mut().zip([a, b, c, e, h]) {
             list.push(value);
         }
-        let gradient = twin::backward(&row, targets[at] as usize, f64::from(dlogp[at]), f64::from(dentropy[at]));
-        dwant.extend(gradient.iter().map(|g| g * f64::from(inv)));
-        dwant.resize(dwant.len() + stride - chunk.vocab, 0.0);
+        dwant.extend(twin::backward(&row, target, f64::from(dlogp[first_row + i])));
+        dwant.resize(dwant.len() + stride - vocab, 0.0);
     }
     case.compare(gpu, &stats.logp, &want[0])?;
     // Entropy and sum p^2 lie in fixed ranges; where they are tiny by nature (scale 50) only their absolute error means anything.
@@ -219,6 +192,44 @@ fn check(gpu: &Gpu, case: &mut Case, with_entropy: bool) -> anyhow::Result<()> {
     case.compare(gpu, &l, &dwant)
 }
 
+fn check_policy(gpu: &Gpu, case: &mut Case) -> anyhow::Result<()> {
+    let (rows, vocab, first_row) = (case.int(1, 80), case.int(1, 400), case.int(0, 30));
+    let (stride, scale) = (vocab.next_multiple_of(4) + 4 * case.int(0, 2), case.pick(&[0.3, 1.0, 5.0]));
+    let inv = (1.0 / case.pick(&[1.0, 0.7, 0.25, 1.3])) as f32;
+    case.shape =
+        format!("{rows} rows from {first_row}, vocabulary {vocab}, stride {stride}, scale {scale}, 1 / temperature {inv}");
+    let total = first_row + rows;
+    let mut logits = case.normals(rows * stride, scale);
+    for row in logits.chunks_mut(stride) {
+        row[vocab..].fill(f32::NAN);
+    }
+    let targets: Vec<u32> = (0..total).map(|_| case.int(0, vocab - 1) as u32).collect();
+    let (dlogp, dentropy) = (case.normals(total, 1.0), case.normals(total, 1.0));
+    let (t, d) = (case.upload_u32(gpu, "targets", &targets), case.upload(gpu, "dlogp", &[total], &dlogp));
+    let (e, inv_t) = (case.upload(gpu, "dentropy", &[total], &dentropy), case.upload(gpu, "inv_temperature", &[1], &[inv]));
+    let l = case.upload(gpu, "logits", &[rows, stride], &logits);
+    let zeros = vec![0.0; total];
+    let out = |name: &str| case.upload(gpu, name, &[total], &zeros);
+    let (logp, entropy, sum_p2, lse, hit) = (out("logp"), out("entropy"), out("sum_p2"), out("lse"), out("hit"));
+    let stats = RowStats { logp, entropy, sum_p2, lse, hit };
+    let chunk = Chunk { rows, first_row, vocab };
+    case.replay(gpu, |r| {
+        divide(r, gpu, chunk, &l, &inv_t);
+        forward(r, gpu, chunk, &l, &t, &stats);
+        backward_policy(r, gpu, chunk, &l, &t, &inv_t, (&d, &e), &stats);
+    })?;
+    let (mut logp, mut want) = (vec![0.0; first_row], Vec::new());
+    for (i, row) in logits.chunks(stride).enumerate() {
+        let (at, row) = (first_row + i, wide(&row[..vocab]));
+        let (target, inv) = (targets[at] as usize, f64::from(inv));
+        logp.push(twin::forward(&row.iter().map(|l| l * inv).collect::<Vec<_>>(), target).0);
+        want.extend(twin::backward_policy(&row, inv, target, f64::from(dlogp[at]), f64::from(dentropy[at])));
+        want.resize(want.len() + stride - vocab, 0.0);
+    }
+    case.compare(gpu, &stats.logp, &logp)?;
+    case.compare(gpu, &l, &want)
+}
+
 #[cfg(test)]
 mod tests {
     use super::super::check::{finite_difference_error, probe};
@@ -227,9 +238,19 @@ mod tests {
     #[test]
     fn twin_backward_is_the_derivative() {
         let logits: Vec<f64> = probe(9).iter().map(|l| 3.0 * l).collect();
-        for (dlogp, dentropy) in [(1.7, 0.0), (0.0, -0.8), (1.7, 0.9)] {
-            let d = twin::backward(&logits, 4, dlogp, dentropy);
-            let loss = |l: &[f64]| dlogp * twin::forward(l, 4).0 + dentropy * twin::forward(l, 4).1;
+        let d = twin::backward(&logits, 4, 1.7);
+        assert!(finite_difference_error(&logits, &d, |l| 1.7 * twin::forward(l, 4).0) < 1e-6);
+    }
+
+    #[test]
+    fn twin_backward_of_a_policy_is_the_derivative() {
+        let logits: Vec<f64> = probe(9).iter().map(|l| 3.0 * l).collect();
+        for (inv, dlogp, dentropy) in [(1.0, 1.7, 0.0), (1.4, 0.0, -0.8), (0.7, 1.7, 0.9)] {
+            let d = twin::backward_policy(&logits, inv, 4, dlogp, dentropy);
+            let loss = |l: &[f64]| {
+                let (logp, entropy, ..) = twin::forward(&l.iter().map(|l| l * inv).collect::<Vec<_>>(), 4);
+                dlogp * logp + dentropy * entropy
+            };
             assert!(finite_difference_error(&logits, &d, loss) < 1e-6);
         }
     }
@@ -239,7 +260,7 @@ mod tests {
     fn gradient_size_from_sum_of_squares() {
         let logits = probe(13);
         let (logp, _, sum_p2, _, _) = twin::forward(&logits, 2);
-        let size = twin::backward(&logits, 2, -0.3, 0.0).iter().map(|d| d * d).sum::<f64>().sqrt();
+        let size = twin::backward(&logits, 2, -0.3).iter().map(|d| d * d).sum::<f64>().sqrt();
         assert!((size - 0.3 * (sum_p2 - 2.0 * logp.exp() + 1.0).sqrt()).abs() < 1e-12);
     }
 }

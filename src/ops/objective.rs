@@ -75,11 +75,13 @@ pub fn cross_entropy(
 /// What `objective.policy` needs of each row beside what the head says, and where it leaves d loss / d entropy.
 #[derive(Clone, Debug)]
 pub struct PolicyRows<T> {
-    /// (R, 4): log pi_old, log pi_ref, advantage (0 outside of the pass), 1 for rows of the pass and 0 for others.
+    /// (R, 4): log pi_old, log pi_ref, advantage, share in the loss. The last is above 0 for rows of the pass and 0 for all others.
     pub samples: T,
     /// (`POLICY_LEN`): [`PolicyTerms::pack`].
     pub settings: T,
-    /// (R) d loss / d entropy, for `logprob::backward_with_entropy`.
+    /// (1) 1 / the temperature that divides the logits.
+    pub inv_temperature: T,
+    /// (R) d loss / d entropy, for `logprob::backward_policy`.
     pub dentropy: T,
 }
 
@@ -110,20 +112,19 @@ impl PolicyTerms {
 }
 
 /// The clipped surrogate of PPO with a KL term and an entropy bonus, over rows `first_row..first_row + rows`: leaves `dlogp` and
-/// `dentropy`, adds to `stats`. The sum of w (pg + beta KL - coefficient H), KL and H over the rows of the pass alone, where
+/// `dentropy`, adds to `stats`. The sum of w (pg + beta KL - coefficient H), where
 ///
 /// - r = pi / pi_old, pg = max(-A r, -A clip(r, 1 - epsilon, 1 + epsilon_high)), and for A < 0 at most -A delta (Schulman et al. 2017,
 ///   Eq. 7; dual clip: Ye et al. 2020, Eq. 5),
 /// - KL = exp(d) - d - 1 with d = log pi_ref - log pi clamped to [-5, 5], the result to at most 10 (GRPO, arXiv 2402.03300, Eq. 4; the
 ///   clamps are verl's and let no gradient through).
 ///
-/// Where a row's `weights` is 0, it leaves zeros, whatever finite numbers stand in the rest of the row.
+/// Where a row's share w is 0, it leaves zeros, whatever finite numbers stand in the rest of the row.
 pub fn policy(
     r: &mut Recording,
     gpu: &Gpu,
     rows: (usize, usize),
     of: &RowStats,
-    weights: &Tensor,
     policy: &PolicyRows<Tensor>,
     dlogp: &Tensor,
     stats: &Tensor,
@@ -134,7 +135,6 @@ pub fn policy(
     let bindings: &[(&str, &Tensor)] = &[
         ("logp", &of.logp),
         ("entropy", &of.entropy),
-        ("weights", weights),
         ("samples", &policy.samples),
         ("settings", &policy.settings),
         ("dlogp", dlogp),
@@ -157,7 +157,7 @@ pub mod twin {
     /// One row of the policy loss.
     #[derive(Clone, Copy, Debug, Default, PartialEq)]
     pub struct Row {
-        /// (policy loss, KL); what a row adds to the loss is w (pg + member (beta KL - coefficient H)).
+        /// (policy loss, KL); what a row adds to the loss is w (pg + beta KL - coefficient H).
         pub terms: (f64, f64),
         /// d loss / d log pi and d loss / d entropy.
         pub gradient: (f64, f64),
@@ -165,9 +165,9 @@ pub mod twin {
         pub clipped: (bool, bool, bool),
     }
 
-    /// `sample` is [log pi_old, log pi_ref, advantage, member].
-    pub fn policy(logp: f64, weight: f64, sample: [f64; 4], t: &PolicyTerms) -> Row {
-        let [old, reference, a, member] = sample;
+    /// `sample` is [log pi_old, log pi_ref, advantage, w].
+    pub fn policy(logp: f64, sample: [f64; 4], t: &PolicyTerms) -> Row {
+        let [old, reference, a, w] = sample;
         let ratio = (logp - old).clamp(-80.0, 80.0).exp();
         let (plain, clipped) = (-a * ratio, -a * ratio.clamp(1.0 - t.epsilon, 1.0 + t.epsilon_high));
         let bound = t.delta.filter(|d| *d > 0.0 && a < 0.0).map_or(f64::INFINITY, |d| -a * d);
@@ -179,7 +179,7 @@ pub mod twin {
         let kl_slope = if gap.abs() <= 5.0 && k3 <= 10.0 { -d.exp_m1() } else { 0.0 };
         Row {
             terms: (plain.max(clipped).min(bound), k3.min(10.0)),
-            gradient: (weight * (slope + member * t.beta * kl_slope), -weight * member * t.entropy_coef),
+            gradient: (w * (slope + t.beta * kl_slope), -w * t.entropy_coef),
             clipped: (is_clipped && a < 0.0, is_clipped && a > 0.0, is_dual),
         }
     }
@@ -219,8 +219,8 @@ fn draw_samples(case: &mut Case, logp: &[f32]) -> Vec<f32> {
     for l in logp {
         let old = l - case.pick(&[0.0, 0.1, -0.1, 0.3, -0.4, 1.5, -1.2]) + case.normals(1, 0.01)[0];
         let reference = l + case.pick(&[0.0, 1e-4, -1e-3, 0.1, -0.4, 0.6, -1.5, 2.0, 3.5, -4.9, 6.0, -7.0]);
-        let (advantage, member) = (case.normals(1, 1.0)[0], case.int(0, 2).min(1) as f32);
-        samples.extend([old, reference, case.pick(&[1.0, 1.0, 1.0, 0.0]) * advantage * member, member]);
+        let advantage = case.normals(1, 1.0)[0] * case.pick(&[1.0, 1.0, 1.0, 0.0]);
+        samples.extend([old, reference, advantage, case.pick(&[0.0, 1.0, 0.3])]);
     }
     samples
 }
@@ -237,35 +237,36 @@ fn check_policy(gpu: &Gpu, case: &mut Case) -> anyhow::Result<()> {
     };
     case.shape = format!("{rows} rows from {first}, {terms:?}");
     let (logp, entropy, start) = (case.normals(n, 3.0), case.normals(n, 1.0), case.normals(stats::LEN, 1.0));
-    let weights: Vec<f32> = (0..n).map(|_| case.pick(&[0.0, 1.0, 0.3])).collect();
     let samples = draw_samples(case, &logp);
     let up = |case: &Case, name: &str, v: &[f32]| case.upload(gpu, name, &[v.len()], v);
-    let (tl, te, tw) = (up(case, "logp", &logp), up(case, "entropy", &entropy), up(case, "weights", &weights));
     let (td, ts) = (up(case, "dlogp", &vec![0.0; n]), up(case, "stats", &start));
     let unread = case.poisoned(gpu, "unread", &[n]);
-    let of = RowStats { logp: tl, entropy: te, hit: unread.clone(), sum_p2: unread.clone(), lse: unread };
+    let (tl, te) = (up(case, "logp", &logp), up(case, "entropy", &entropy));
+    let of = RowStats { logp: tl, entropy: te, hit: unread.clone(), sum_p2: unread.clone(), lse: unread.clone() };
     let inputs = PolicyRows {
         samples: case.upload(gpu, "samples", &[n, 4], &samples),
         settings: up(case, "settings", &terms.pack()),
+        inv_temperature: unread,
         dentropy: up(case, "dentropy", &vec![0.0; n]),
     };
-    case.replay(gpu, |r| policy(r, gpu, (first, rows), &of, &tw, &inputs, &td, &ts))?;
+    case.replay(gpu, |r| policy(r, gpu, (first, rows), &of, &inputs, &td, &ts))?;
     let mut want = wide(&start);
     let (mut dlogp, mut dentropy) = (vec![0.0; first], vec![0.0; first]);
     for at in first..n {
         let sample = [0, 1, 2, 3].map(|i| f64::from(samples[4 * at + i]));
-        let [l, h, w] = [logp[at], entropy[at], weights[at]].map(f64::from);
-        let row = twin::policy(l, w, sample, &terms);
+        let [l, h, w] = [f64::from(logp[at]), f64::from(entropy[at]), sample[3]];
+        let row = twin::policy(l, sample, &terms);
         dlogp.push(row.gradient.0);
         dentropy.push(row.gradient.1);
-        let (member, flag) = (sample[3], |b: bool| f64::from(u8::from(b)));
+        let flag = |b: bool| f64::from(u8::from(b && w > 0.0));
+        let member = flag(true);
         for (slot, value) in [
-            (stats::LOSS, w * (row.terms.0 + member * (terms.beta * row.terms.1 - terms.entropy_coef * h))),
+            (stats::LOSS, w * (row.terms.0 + terms.beta * row.terms.1 - terms.entropy_coef * h)),
             (stats::ENTROPY, member * h),
             (stats::ROWS, member),
             (stats::POLICY_LOSS, w * row.terms.0),
-            (stats::KL_LOSS, w * member * row.terms.1),
-            (stats::ENTROPY_LOSS, w * member * h),
+            (stats::KL_LOSS, w * row.terms.1),
+            (stats::ENTROPY_LOSS, w * h),
             (stats::KL, member * row.terms.1),
             (stats::OLD_KL, member * (sample[0] - l)),
             (stats::CLIP_LOW, flag(row.clipped.0)),
@@ -302,10 +303,10 @@ mod tests {
                 for a in [-1.3, 0.0, 0.7] {
                     let (logp, w) = (-1.1, 0.37);
                     let loss = |x: &[f64]| {
-                        let row = twin::policy(x[0], w, [logp - shift, logp + gap, a, 1.0], &t);
+                        let row = twin::policy(x[0], [logp - shift, logp + gap, a, w], &t);
                         w * (row.terms.0 + t.beta * row.terms.1 - t.entropy_coef * x[1])
                     };
-                    let row = twin::policy(logp, w, [logp - shift, logp + gap, a, 1.0], &t);
+                    let row = twin::policy(logp, [logp - shift, logp + gap, a, w], &t);
                     let error = finite_difference_error(&[logp, 0.9], &[row.gradient.0, row.gradient.1], loss);
                     assert!(error < 1e-6, "shift {shift}, gap {gap}, A {a}: {error:e}");
                     clipped.0 += u32::from(row.clipped.0);
@@ -322,7 +323,7 @@ mod tests {
     fn twin_kl_is_k3() {
         let t = PolicyTerms { beta: 1.0, ..PolicyTerms::default() };
         for gap in [-4.0, -0.5, 0.0, 1e-9, 0.2, 2.0] {
-            let row = twin::policy(-1.0, 1.0, [-1.0, -1.0 + gap, 0.0, 1.0], &t);
+            let row = twin::policy(-1.0, [-1.0, -1.0 + gap, 0.0, 1.0], &t);
             assert!(row.terms.1 >= 0.0 && (row.gradient.0 - (1.0 - f64::exp(gap))).abs() < 1e-12, "{gap}: {row:?}");
         }
     }

@@ -54,17 +54,17 @@ impl GradientPass {
     /// A device fault.
     pub fn run(&self, gpu: &Gpu, batch: &Batch, weight: f32) -> anyhow::Result<()> {
         let weights: Vec<f32> = batch.targets.iter().map(|t| if *t == IGNORE { 0.0 } else { weight }).collect();
-        self.run_weighted(gpu, batch, &weights)
+        gpu.write(&self.acts.inputs.weights, &weights);
+        self.run_by(gpu, batch)
     }
 
-    /// Run on a batch with a weight for each row; 0 where the target is [`IGNORE`].
+    /// Run on a batch when what the objective asks of each row is on the device already.
     ///
     /// # Errors
     /// A device fault.
-    pub fn run_weighted(&self, gpu: &Gpu, batch: &Batch, weights: &[f32]) -> anyhow::Result<()> {
+    pub fn run_by(&self, gpu: &Gpu, batch: &Batch) -> anyhow::Result<()> {
         upload_tokens(gpu, &self.acts, batch);
         let spans = Spans::of(&batch.tokens);
-        gpu.write(&self.acts.inputs.weights, weights);
         gpu.write(&self.acts.inputs.order, &spans.order);
         gpu.write(&self.acts.inputs.spans, &spans.spans);
         Ok(gpu.replay(&self.recording)?)

@@ -177,7 +177,10 @@ mod tests {
             (r#"{"prompt":[1.5],"completion":[1]}"#, "\"prompt\": 1.5 is no token id"),
             (r#"{"prompt":[-1],"completion":[1]}"#, "\"prompt\": -1 is no token id"),
             (r#"{"prompt":[1],"completion":[10]}"#, "\"completion\": token 10: the model's vocabulary ends at 9"),
-            (r#"{"prompt":[1,2,3],"completion":[1,2,3,4]}"#, "\"completion\": 7 tokens with the prompt; the model's context is 6"),
+            (
+                r#"{"prompt":[1,2,3],"completion":[1,2,3,4]}"#,
+                "\"completion\": 7 tokens with the prompt; the model's context is 6",
+            ),
             (r#"{"prompt":[1],"completion":[1],"reward":1}"#, "\"group\": is missing"),
             (r#"{"prompt":[1],"completion":[1],"group":-1,"reward":1}"#, "\"group\": -1 is no whole number"),
             (r#"{"prompt":[1],"completion":[1],"group":0}"#, "\"reward\": is missing"),

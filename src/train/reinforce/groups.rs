@@ -2,6 +2,7 @@
 //! Algorithm 1, in the reading of its released code: a pass is the whole batch, mini-batch by mini-batch, before the next pass begins).
 
 use super::Rollout;
+use super::tokens::{QUARTILES, bin};
 use crate::config::{GrpoSettings, LoptiOrder, LoptiSplit};
 use crate::rng::{Permutation, Rng};
 use anyhow::{Result, ensure};
@@ -25,11 +26,6 @@ impl Pass {
     pub fn count(&self) -> usize {
         self.tokens.iter().flatten().filter(|t| **t).count()
     }
-}
-
-/// The quartile of a probability: 0 is [0, 0.25), 1 is [0.25, 0.5), 2 is [0.5, 0.75), 3 is [0.75, 1].
-pub fn quartile(probability: f64) -> usize {
-    ((4.0 * probability) as usize).min(3)
 }
 
 /// Whether a completion's tokens count: those that ran into the limit of length may be masked.
@@ -104,7 +100,8 @@ fn candidates(rollouts: &[Rollout], grpo: &GrpoSettings) -> Vec<Place> {
     for (rollout, of) in rollouts.iter().enumerate().filter(|(_, of)| counts(of, grpo)) {
         for token in 0..of.completion.len() {
             let probability = of.old_logprobs.get(token).map_or(f64::NAN, |l| f64::from(*l).exp());
-            if grpo.mask_bins.is_empty() || grpo.mask_bins.contains(&(quartile(probability) as u8 + 1)) {
+            if grpo.mask_bins.is_empty() || bin(&QUARTILES, probability).is_some_and(|b| grpo.mask_bins.contains(&(b as u8 + 1)))
+            {
                 places.push(Place { rollout, token, probability });
             }
         }
@@ -222,10 +219,5 @@ mod tests {
         assert_eq!(tokens(&passes(&rollouts, &grpo, 1, 1).unwrap()[0]), [false, false, false, true, true]);
         rollouts[1].truncated = true;
         assert!(passes(&rollouts, &grpo, 1, 1).unwrap().is_empty());
-    }
-
-    #[test]
-    fn quartiles_are_half_open() {
-        assert_eq!([0.0, 0.2499, 0.25, 0.5, 0.75, 1.0].map(quartile), [0, 0, 1, 2, 3, 3]);
     }
 }

@@ -56,10 +56,12 @@ impl Policy {
         let acts = Activations::nested(gpu, &model.config, &sizes, time, Kind::Training);
         let make = |name: &str, shape: &[usize]| Tensor::new(gpu, "activations", name, shape);
         let samples = make("samples", &[rows * time, 4]);
-        let (settings_, dentropy) = (make("policy_settings", &[POLICY_LEN]), make("dentropy", &[rows * time]));
+        let (terms, inv_temperature) = (make("policy_settings", &[POLICY_LEN]), make("inv_temperature", &[1]));
+        let dentropy = make("dentropy", &[rows * time]);
         let part = |rows: usize| PolicyRows {
             samples: samples.rows(0..rows * time),
-            settings: settings_.clone(),
+            settings: terms.clone(),
+            inv_temperature: inv_temperature.clone(),
             dentropy: dentropy.slice(0..rows * time),
         };
         let acts = acts.into_iter().map(|a| (part(a.batch), a)).map(|(rows, acts)| (acts, rows)).collect();
@@ -135,11 +137,11 @@ impl Policy {
         mut put: impl FnMut(&mut Rollout, [Vec<f32>; 3]),
     ) -> Result<()> {
         self.check(rollouts)?;
+        gpu.write(&self.acts[0].1.inv_temperature, &[(1.0 / temperature) as f32]);
         for range in self.mini_batches(rollouts.len()) {
             let part = &mut rollouts[range];
             for micro in pack::pack(part, self.time, self.acts[0].0.batch) {
                 let scorer = self.scorer(gpu, of, model, micro.batch.batch_size)?;
-                gpu.write(&scorer.acts.inputs.inv_temperature, &[(1.0 / temperature) as f32]);
                 let (logp, entropy) = scorer.score(gpu, &micro.batch)?;
                 let sum_p2: Vec<f32> = gpu.read(&scorer.acts.sum_p2)?;
                 for place in &micro.places {
@@ -156,8 +158,8 @@ impl Policy {
         match self.scorers.entry((of, rows)) {
             Entry::Occupied(known) => Ok(known.into_mut()),
             Entry::Vacant(new) => {
-                let (acts, _) = of_rows(&self.acts, rows);
-                Ok(new.insert(Scorer::over(gpu, model, acts.clone())?))
+                let (acts, policy) = of_rows(&self.acts, rows);
+                Ok(new.insert(Scorer::at(gpu, model, acts.clone(), &policy.inv_temperature)?))
             }
         }
     }

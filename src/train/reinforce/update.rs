@@ -179,31 +179,28 @@ impl Policy {
         on.optimizer.clear(on.gpu)?;
         let weights = loss.weights(rollouts);
         for micro in self.pack(rollouts) {
-            let (of_rows, samples) = rows(&micro, rollouts, tokens, &weights);
+            let samples = rows(&micro, rollouts, tokens, &weights);
             let (pass, policy) = self.gradient_pass(on, micro.batch.batch_size)?;
             on.gpu.write(&policy.samples, &samples);
             on.gpu.write(&policy.settings, &loss.terms.pack());
-            on.gpu.write(&pass.acts.inputs.inv_temperature, &[(1.0 / loss.temperature) as f32]);
-            pass.run_weighted(on.gpu, &micro.batch, &of_rows)?;
+            on.gpu.write(&policy.inv_temperature, &[(1.0 / loss.temperature) as f32]);
+            pass.run_by(on.gpu, &micro.batch)?;
         }
         Ok(())
     }
 }
 
-/// The weight of each row of a micro-batch, and its four numbers ([`crate::ops::objective::PolicyRows::samples`]).
-fn rows(micro: &Micro, rollouts: &[Rollout], tokens: &[Vec<bool>], weights: &[f32]) -> (Vec<f32>, Vec<[f32; 4]>) {
-    let n = micro.batch.tokens.len();
-    let (mut of_rows, mut samples) = (vec![0.0; n], vec![[0.0; 4]; n]);
+/// The four numbers of each row of a micro-batch: [`crate::ops::objective::PolicyRows::samples`].
+fn rows(micro: &Micro, rollouts: &[Rollout], tokens: &[Vec<bool>], weights: &[f32]) -> Vec<[f32; 4]> {
+    let mut samples = vec![[0.0; 4]; micro.batch.tokens.len()];
     for place in &micro.places {
         let r = &rollouts[place.rollout];
-        for i in 0..r.completion.len() {
-            of_rows[place.at + i] = weights[place.rollout];
+        for i in (0..r.completion.len()).filter(|i| tokens[place.rollout][*i]) {
             let old = r.old_logprobs[i];
             // Without a reference model the policy stands for it: no distance, no gradient.
             let reference = r.ref_logprobs.get(i).copied().unwrap_or(old);
-            let member = tokens[place.rollout][i];
-            samples[place.at + i] = [old, reference, if member { r.advantages[i] } else { 0.0 }, f32::from(u8::from(member))];
+            samples[place.at + i] = [old, reference, r.advantages[i], weights[place.rollout]];
         }
     }
-    (of_rows, samples)
+    samples
 }
