@@ -51,7 +51,10 @@ pub fn command(mut command: clap::Command) -> clap::Command {
         command = command.mut_arg(name, |arg| arg.default_value(*value));
     }
     let help = [
-        ("data", "JSONL rows of questions: the public rows of kk, GSM8K's, or prompt and answer; kk and math make their own without"),
+        (
+            "data",
+            "JSONL rows of questions: the public rows of kk, GSM8K's, or prompt and answer; kk and math make their own without",
+        ),
         ("val_data", "Questions to be judged by, in a file of their own"),
         ("seq_len", "Tokens that are computed in a row at once; 0 takes the longest prompt and completion together"),
         ("batch_size", "Completions in a step: --num-generations for each prompt"),

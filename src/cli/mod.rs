@@ -63,16 +63,20 @@ enum Commands {
 /// Run the command line; returns the exit code.
 pub fn main() -> i32 {
     let started = web_time::Instant::now();
-    let matches =
-        match Cli::command().mut_subcommand("sft", sft::command).mut_subcommand("grpo", grpo::command).mut_subcommand("replay", replay::command).try_get_matches() {
-            Ok(matches) => matches,
-            Err(error) => {
-                let code = error.exit_code();
-                // A closed pipe is no reason to fail.
-                let _ = error.print();
-                return code;
-            }
-        };
+    let matches = match Cli::command()
+        .mut_subcommand("sft", sft::command)
+        .mut_subcommand("grpo", grpo::command)
+        .mut_subcommand("replay", replay::command)
+        .try_get_matches()
+    {
+        Ok(matches) => matches,
+        Err(error) => {
+            let code = error.exit_code();
+            // A closed pipe is no reason to fail.
+            let _ = error.print();
+            return code;
+        }
+    };
     let cli = match Cli::from_arg_matches(&matches) {
         Ok(cli) => cli,
         Err(error) => error.exit(),

@@ -67,7 +67,16 @@ impl Person {
         let target = if terminal { ProgressDrawTarget::stderr_with_hz(8) } else { ProgressDrawTarget::hidden() };
         let bar = ProgressBar::with_draw_target(None, target);
         bar.set_style(ProgressStyle::with_template("{msg}").unwrap_or_else(|_| ProgressStyle::default_spinner()));
-        Self { bar, terminal, max_steps: 0, fine_tuning: false, reinforcing: false, last_line: None, last_eval: None, skip_rate: None }
+        Self {
+            bar,
+            terminal,
+            max_steps: 0,
+            fine_tuning: false,
+            reinforcing: false,
+            last_line: None,
+            last_eval: None,
+            skip_rate: None,
+        }
     }
 
     fn hear(&mut self, told: &Told<'_>) {

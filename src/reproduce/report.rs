@@ -265,7 +265,18 @@ mod tests {
         let header = Header::new(&paper, &options, facts);
         let report = Report { header, findings: vec![f] };
         let page = report.markdown();
-        for part in ["- **holds**: P5/6+", "## P5/6+", "(#p56)", "gain \\| nats", "0.1100", "p0.svg", "| 1 | 2 |", "- a note", "| S |", "- seeds 1, 2, 3"] {
+        for part in [
+            "- **holds**: P5/6+",
+            "## P5/6+",
+            "(#p56)",
+            "gain \\| nats",
+            "0.1100",
+            "p0.svg",
+            "| 1 | 2 |",
+            "- a note",
+            "| S |",
+            "- seeds 1, 2, 3",
+        ] {
             assert!(page.contains(part), "{part}\n{page}");
         }
         let dir = tempfile::tempdir().unwrap();

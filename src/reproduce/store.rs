@@ -70,7 +70,13 @@ impl Store {
     ///
     /// # Errors
     /// The disk refuses.
-    pub fn finish(&self, name: &str, key: &str, what: &impl serde::Serialize, record: &impl serde::Serialize) -> anyhow::Result<()> {
+    pub fn finish(
+        &self,
+        name: &str,
+        key: &str,
+        what: &impl serde::Serialize,
+        record: &impl serde::Serialize,
+    ) -> anyhow::Result<()> {
         let folder = self.folder(name, key);
         write_whole(&folder.join("arm.json"), &serde_json::to_vec_pretty(what)?)?;
         write_whole(&folder.join(RECORD), &serde_json::to_vec(record)?)

@@ -2,9 +2,9 @@
 
 use super::run::{Run, Running};
 use super::save::{self, TrainerFile};
+use crate::config::Stage;
 use crate::data::DecodeStream;
 use crate::event::{Checkpoint as Saved, Command, Eval, Event, Sample};
-use crate::config::Stage;
 use crate::model::Generator;
 use crate::model::checkpoint::Origin;
 use crate::ops::sample::Sampling;
@@ -20,9 +20,11 @@ impl Running<'_> {
             Command::SetHyper(new) => {
                 let step = self.run.trainer.state.step;
                 let default_norm = self.run.settings.train.max_grad_norm;
-                let of_policy = self.run.settings.reinforcement().map(|(_, rollout, grpo)| {
-                    (rollout.temperature, grpo.reweight_alpha, grpo.lopti_eta.unwrap_or(0.0))
-                });
+                let of_policy = self
+                    .run
+                    .settings
+                    .reinforcement()
+                    .map(|(_, rollout, grpo)| (rollout.temperature, grpo.reweight_alpha, grpo.lopti_eta.unwrap_or(0.0)));
                 let (temperature, alpha, eta) = of_policy.unwrap_or_default();
                 let live = &mut self.run.trainer.state.hyper;
                 let changes = [

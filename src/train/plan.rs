@@ -55,7 +55,12 @@ impl MemoryPlan {
     ///
     /// # Errors
     /// As [`MemoryPlan::training`], or lengths that cannot work.
-    pub fn reinforcement(c: &ModelConfig, settings: &Settings, class: AdapterClass, max_binding_bytes: u64) -> anyhow::Result<Self> {
+    pub fn reinforcement(
+        c: &ModelConfig,
+        settings: &Settings,
+        class: AdapterClass,
+        max_binding_bytes: u64,
+    ) -> anyhow::Result<Self> {
         let mut parts = reinforce::memory_parts(c, settings, class, max_binding_bytes)?;
         if let Some(rollout) = &settings.rollout {
             let room = rollout.max_prompt_length + rollout.max_completion_length;

@@ -12,7 +12,11 @@ impl Settings {
             self.start.init.is_some() || self.start.fork.is_some(),
             "--init: reinforcement begins from a model; name its folder, or a run (RUN, RUN@STEP)"
         );
-        ensure!(self.merge.merge_every == 0, "--merge-every {}: lehr grpo has no live merge; leave it out", self.merge.merge_every);
+        ensure!(
+            self.merge.merge_every == 0,
+            "--merge-every {}: lehr grpo has no live merge; leave it out",
+            self.merge.merge_every
+        );
         ensure!(self.rescue.rescue == Rescue::Off, "--rescue: lehr grpo has no rescue, its loss shows no spikes; leave it out");
         task.validate(!self.data.data.is_empty())?;
         rollout.validate()?;
@@ -95,7 +99,11 @@ impl GrpoSettings {
             ensure!(delta.is_finite() && delta >= least, "--delta {delta}: must be at least 1 + --epsilon-high, {least}");
         }
         within("entropy-coef", self.entropy_coef, -100.0, 100.0)?;
-        ensure!((1..=1000).contains(&self.num_iterations), "--num-iterations {}: must lie between 1 and 1000", self.num_iterations);
+        ensure!(
+            (1..=1000).contains(&self.num_iterations),
+            "--num-iterations {}: must lie between 1 and 1000",
+            self.num_iterations
+        );
         within("reweight-alpha", self.reweight_alpha, 0.0, 1.0)?;
         within("lopti-eta", self.lopti_eta.unwrap_or(0.0), 0.0, 1.0)?;
         within("lopti-quantile", self.lopti_quantile.unwrap_or(0.0), 0.0, 1.0)?;

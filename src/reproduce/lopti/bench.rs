@@ -6,8 +6,9 @@ use super::plan::Way;
 use super::scale::Scale;
 use super::school::School;
 use super::training::weights;
-use crate::config::{OptimizerKind, Settings};
+use crate::config::{GrpoSettings, LossType, OptimizerKind, Settings};
 use crate::data::tasks::{Question, Split, Task};
+use crate::event::BinGradient;
 use crate::gpu::{Arena, Gpu};
 use crate::model::{Model, Request, Rollouts};
 use crate::ops::adamw::Hyper;
@@ -15,10 +16,11 @@ use crate::ops::sample::Sampling;
 use crate::reproduce::pace::{Interrupted, check};
 use crate::reproduce::store::Store;
 use crate::session::control::Control;
-use crate::train::reinforce::probe::{Change, changes};
-use crate::train::reinforce::{Learner, Loss, Policy, Rollout, advantage, passes};
 use crate::train::Optimizer;
+use crate::train::reinforce::probe::{Change, changes, gradient_by_quartile, pass_of};
+use crate::train::reinforce::{Learner, Loss, Policy, Rollout, advantage, passes, slots};
 use std::collections::BTreeMap;
+use std::sync::Arc;
 use web_time::Instant;
 
 /// See the module.
@@ -74,7 +76,7 @@ impl Bench {
             task: Some(scale.task(sft.task.task)),
             rollout: Some(scale.rollout()),
             // One mini-batch, no reference model: what a batch of tokens does by itself.
-            grpo: Some(crate::config::GrpoSettings { beta: 0.0, mini_batch_size: None, ..scale.grpo() }),
+            grpo: Some(GrpoSettings { beta: 0.0, mini_batch_size: None, ..scale.grpo() }),
             ..Settings::default()
         };
         settings.train.batch_size = scale.probe.1;
@@ -90,7 +92,7 @@ impl Bench {
             Ok(Hand { policy, optimizer })
         };
         let hands = [hand(OptimizerKind::Sgd)?, hand(OptimizerKind::Adamw)?];
-        let slots = scale.probe.1.min(crate::model::rollout::default_slots(gpu.class()));
+        let slots = slots(&config, &settings, &scale.rollout(), gpu.class(), gpu.max_binding_bytes());
         let engine = Rollouts::new(&gpu, &model, slots, scale.seq_len())?;
         let task = school.practice(&scale.task(sft.task.task), seed)?.task;
         Ok(Self { gpu, model, weights, hands, engine, task, school: school.clone(), settings, seed, batches: BTreeMap::new() })
@@ -121,11 +123,16 @@ impl Bench {
         let Some((_, rollout, grpo)) = self.settings.reinforcement() else { return Ok(Vec::new()) };
         let (groups, each) = (self.settings.train.batch_size / rollout.num_generations, rollout.num_generations);
         // Questions that training meets late or never.
-        let questions: Vec<Question> =
-            (0..groups as u64).map(|i| self.task.question(Split::Train, FAR + n * groups as u64 + i)).collect::<Result<_, _>>()?;
+        let questions: Vec<Question> = (0..groups as u64)
+            .map(|i| self.task.question(Split::Train, FAR + n * groups as u64 + i))
+            .collect::<Result<_, _>>()?;
         let prompts: Vec<Vec<u32>> =
             questions.iter().map(|q| self.school.tokenizer.encode(&q.prompt)).collect::<Result<_, _>>()?;
-        let request = |i: usize| Request { prompt: prompts[i / each].clone(), key: [n as u32, i as u32], max_new: rollout.max_completion_length };
+        let request = |i: usize| Request {
+            prompt: prompts[i / each].clone(),
+            key: [n as u32, i as u32],
+            max_new: rollout.max_completion_length,
+        };
         let requests: Vec<Request> = (0..groups * each).map(request).collect();
         let sampling = Sampling { temperature: rollout.temperature, seed: self.seed, ..Sampling::default() };
         let stops = [self.school.stop];
@@ -211,14 +218,14 @@ impl Bench {
     ///
     /// # Errors
     /// A device fault, or [`Interrupted`].
-    pub fn gradient_by_quartile(&mut self, rollouts: &[Rollout]) -> anyhow::Result<crate::event::BinGradient> {
+    pub fn gradient_by_quartile(&mut self, rollouts: &[Rollout]) -> anyhow::Result<BinGradient> {
         check()?;
         self.restore()?;
         let Some((_, rollout, grpo)) = self.settings.reinforcement() else { anyhow::bail!("no settings of reinforcement") };
         let loss = Loss::of(rollout, grpo);
         let hand = &mut self.hands[0];
         let on = Learner { gpu: &self.gpu, model: &self.model, optimizer: &hand.optimizer };
-        crate::train::reinforce::probe::gradient_by_quartile(&mut hand.policy, on, rollouts, grpo, &loss)
+        gradient_by_quartile(&mut hand.policy, on, rollouts, grpo, &loss)
     }
 
     /// The gradient of log pi of a single token with respect to all parameters: its norm in each tensor, by name.
@@ -228,17 +235,20 @@ impl Bench {
     pub fn gradient_of_token(&mut self, rollout: &Rollout, token: usize) -> anyhow::Result<Vec<(String, f64)>> {
         check()?;
         let Some((_, settings, grpo)) = self.settings.reinforcement() else { anyhow::bail!("no settings of reinforcement") };
-        let loss = Loss { loss_type: crate::config::LossType::SeqMeanTokenSum, ..Loss::of(settings, grpo) };
+        let loss = Loss { loss_type: LossType::SeqMeanTokenSum, ..Loss::of(settings, grpo) };
         let one = Rollout { advantages: vec![1.0; rollout.completion.len()], ..rollout.clone() };
-        let mut pass = crate::train::reinforce::probe::pass_of(std::slice::from_ref(&one), |_| false);
-        std::sync::Arc::make_mut(&mut pass.tokens)[0][token] = true;
+        let mut pass = pass_of(std::slice::from_ref(&one), |_| false);
+        Arc::make_mut(&mut pass.tokens)[0][token] = true;
         let hand = &mut self.hands[0];
         let on = Learner { gpu: &self.gpu, model: &self.model, optimizer: &hand.optimizer };
         hand.policy.gradient(on, std::slice::from_ref(&one), 0..1, &pass, &loss)?;
         let mut out = Vec::new();
         for (spec, tensor) in self.model.parameters.tensors(&hand.optimizer.grads) {
             let values: Vec<f32> = self.gpu.read(&tensor)?;
-            out.push((spec.name.clone(), values.iter().map(|v| f64::from(*v).powi(2)).sum::<f64>().sqrt()));
+            for (name, _, range) in spec.ranges() {
+                let squares: f64 = values[range].iter().map(|v| f64::from(*v).powi(2)).sum();
+                out.push((name.to_owned(), squares.sqrt()));
+            }
         }
         Ok(out)
     }

@@ -35,7 +35,13 @@ impl<'a> Context<'a> {
     ///
     /// # Errors
     /// None in practice: questions that cannot be made.
-    pub fn new(scale: &'a Scale, seeds: Vec<u64>, store: Store, adapter: Option<String>, tell: Box<dyn Fn(&str) + 'a>) -> anyhow::Result<Self> {
+    pub fn new(
+        scale: &'a Scale,
+        seeds: Vec<u64>,
+        store: Store,
+        adapter: Option<String>,
+        tell: Box<dyn Fn(&str) + 'a>,
+    ) -> anyhow::Result<Self> {
         let (sums, benches) = (OnceCell::new(), RefCell::default());
         Ok(Self { scale, seeds, store, adapter, tell, puzzles: School::new(TaskKind::Kk)?, sums, benches })
     }
@@ -96,7 +102,16 @@ impl<'a> Context<'a> {
         measure: impl FnOnce(&mut Bench) -> anyhow::Result<T>,
     ) -> anyhow::Result<T> {
         let sft = self.plan().sft(TaskKind::Kk, seed);
-        let settings = format!("{:?}", (self.scale.reinforcement(seed), self.scale.rollout(), self.scale.grpo(), self.scale.task(TaskKind::Kk), self.scale.probe));
+        let settings = format!(
+            "{:?}",
+            (
+                self.scale.reinforcement(seed),
+                self.scale.rollout(),
+                self.scale.grpo(),
+                self.scale.task(TaskKind::Kk),
+                self.scale.probe
+            )
+        );
         self.store.remember(&["bench 1", &sft.key(), &settings, what], || {
             self.ensure(std::slice::from_ref(&sft))?;
             let mut benches = self.benches.borrow_mut();
@@ -134,7 +149,14 @@ pub fn range_of(records: &[Record], value: impl Fn(&Record) -> f64) -> (f64, f64
 
 /// Numbers of people (or grades) that an arm was examined in.
 pub fn levels(records: &[Record]) -> Vec<u32> {
-    records.iter().flat_map(|r| &r.exams).flat_map(|e| e.sampled.keys()).copied().collect::<std::collections::BTreeSet<_>>().into_iter().collect()
+    records
+        .iter()
+        .flat_map(|r| &r.exams)
+        .flat_map(|e| e.sampled.keys())
+        .copied()
+        .collect::<std::collections::BTreeSet<_>>()
+        .into_iter()
+        .collect()
 }
 
 /// Whether an arm makes rollouts.

@@ -58,12 +58,19 @@ fn header(options: &Options, c: &Context<'_>) -> anyhow::Result<Header> {
     let (sft_steps, sft_rows, sft_rate) = s.sft;
     let notes = vec![
         format!("model: hidden {hidden}, {layers} layers, {heads} heads, {parameters} parameters, a vocabulary of {vocab} words"),
-        format!("fine-tuning: {sft_steps} updates of {sft_rows} worked solutions of {} people, rate {sft_rate:.0e}; one for each seed", s.people[1]),
+        format!(
+            "fine-tuning: {sft_steps} updates of {sft_rows} worked solutions of {} people, rate {sft_rate:.0e}; one for each seed",
+            s.people[1]
+        ),
         format!(
             "reinforcement: {} steps of {} completions, {} a puzzle of {} people, temperature {}, {} updates a pass, AdamW at {:.0e}",
             s.steps, s.batch_size, s.num_generations, s.people[0], s.temperature, s.mini_batches, s.learning_rate
         ),
-        format!("exams: {} held-out puzzles, none of which occurs in training; greedy and sampled; results are the mean of the last {}", s.exams.1, scale::LAST_EXAMS),
+        format!(
+            "exams: {} held-out puzzles, none of which occurs in training; greedy and sampled; results are the mean of the last {}",
+            s.exams.1,
+            scale::LAST_EXAMS
+        ),
     ];
     let rows = [
         ("model", "3B and 7B, instruction-tuned", format!("{parameters} parameters, fine-tuned here")),
@@ -134,6 +141,10 @@ pub fn dry_run(options: &Options) -> anyhow::Result<super::Plan> {
     }
     let rate = options.flops_per_second;
     let time = minutes(left / rate);
-    lines.push(format!("{} arms; to train: about {time} at {:.1} GFLOP/s; L0 to L4 and L11 take some minutes more", rows.len(), rate / 1e9));
+    lines.push(format!(
+        "{} arms; to train: about {time} at {:.1} GFLOP/s; L0 to L4 and L11 take some minutes more",
+        rows.len(),
+        rate / 1e9
+    ));
     Ok((lines, serde_json::json!({"arms": rows, "flops": left, "seconds": left / rate})))
 }

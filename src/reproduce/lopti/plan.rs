@@ -2,9 +2,7 @@
 
 use super::arm::{Arm, Work};
 use super::scale::{ALPHA, ETA, SMALL_ALPHA, Scale};
-use crate::config::{
-    Algorithm, GrpoSettings, LoptiMoments, LoptiOrder, LoptiSplit, TaskKind, TaskSettings, TrainSettings,
-};
+use crate::config::{Algorithm, GrpoSettings, LoptiMoments, LoptiOrder, LoptiSplit, TaskKind, TaskSettings, TrainSettings};
 
 /// A way to update.
 #[derive(Clone, Copy, Debug, PartialEq)]
@@ -255,7 +253,7 @@ mod tests {
         let base = plan.arm(Setting::Main, Way::Grpo, 1);
         for (setting, way) in Plan::ways("L5") {
             let arm = plan.arm(setting, way, 1);
-            assert_eq!((arm.model, arm.task, arm.train.seed), (base.model.clone(), base.task.clone(), 1));
+            assert_eq!((&arm.model, &arm.task, arm.train.seed), (&base.model, &base.task, 1));
             let updates = arm.passes() * scale.mini_batches;
             let twice = matches!(way, Way::Lopti(_) | Way::Both | Way::Twice | Way::RandomSplit | Way::OwnMoments);
             assert_eq!(updates, if twice { 4 } else { 2 }, "{way:?}");

@@ -33,7 +33,12 @@ impl School {
     /// # Errors
     /// None in practice: questions that cannot be made.
     pub fn new(kind: TaskKind) -> anyhow::Result<Self> {
-        let settings = |people: &str| TaskSettings { task: kind, people: people.into(), form: crate::config::Form::Compact, ..TaskSettings::default() };
+        let settings = |people: &str| TaskSettings {
+            task: kind,
+            people: people.into(),
+            form: crate::config::Form::Compact,
+            ..TaskSettings::default()
+        };
         let tokenizer = match kind {
             TaskKind::Math => {
                 let task = open(&settings("3"), 0)?;

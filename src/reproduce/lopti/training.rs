@@ -5,7 +5,7 @@ use super::school::School;
 use crate::config::Settings;
 use crate::event::{Event, TaskEval};
 use crate::gpu::Gpu;
-use crate::reproduce::pace::{Ended, Job as _};
+use crate::reproduce::pace::Ended;
 use crate::reproduce::store::{Store, write_whole};
 use crate::session::control::Control;
 use crate::train::{StepResult, Trainer};

@@ -2,8 +2,8 @@
 //! never trained again.
 
 use crate::config::{ModelSettings, TrainSettings};
-use serde::{Deserialize, Serialize};
 use crate::reproduce::store::digest;
+use serde::{Deserialize, Serialize};
 
 /// Changed when the same settings would give other numbers.
 const FORMAT: &str = "lehr reproduce 1";

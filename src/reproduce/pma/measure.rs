@@ -2,10 +2,10 @@
 
 use super::arm::{Arm, Text};
 use super::context::Context;
-use crate::reproduce::finding::number;
 use super::lab::{Lab, Scored};
 use super::plan::Window;
 use super::scale::Size;
+use crate::reproduce::finding::number;
 use crate::reproduce::stats::{Unit, mean};
 
 /// Points of a line, or the ends of its error bars.

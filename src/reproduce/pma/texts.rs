@@ -11,7 +11,7 @@ use std::path::Path;
 use std::sync::Arc;
 
 /// The text that ships.
-const STORIES: &str = include_str!("../../assets/stories.txt");
+const STORIES: &str = include_str!("../../../assets/stories.txt");
 /// Characters of the generated text.
 const GENERATED: usize = 400_000;
 /// Share held out.

@@ -99,9 +99,8 @@ fn grad_norms(updates: &[Made]) -> BTreeMap<String, Number> {
 fn of_updates(updates: &[Made], beta: f64, out: &mut Metrics) {
     // Means over tokens: an update with more of them counts for more.
     let tokens: f64 = updates.iter().map(|m| m.stats.tokens as f64).sum();
-    let mean = |of: fn(&UpdateStats) -> f64| {
-        updates.iter().map(|m| of(&m.stats) * m.stats.tokens as f64).sum::<f64>() / tokens.max(1.0)
-    };
+    let mean =
+        |of: fn(&UpdateStats) -> f64| updates.iter().map(|m| of(&m.stats) * m.stats.tokens as f64).sum::<f64>() / tokens.max(1.0);
     set(out, "policy_loss", metrics::mean(&updates.iter().map(|m| m.stats.policy_loss).collect::<Vec<_>>()));
     if beta > 0.0 {
         set(out, "kl", mean(|s| s.kl));

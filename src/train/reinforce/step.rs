@@ -194,8 +194,7 @@ impl Reinforce {
         };
         let mut asked = state.questions;
         let r = &self.rollout;
-        let sampling =
-            Sampling { temperature: now.temperature, top_k: r.top_k, top_p: r.top_p, min_p: r.min_p, seed: self.seed };
+        let sampling = Sampling { temperature: now.temperature, top_k: r.top_k, top_p: r.top_p, min_p: r.min_p, seed: self.seed };
         let mut sampler = Sampler {
             gpu: on.gpu,
             engine: &mut self.engine,
@@ -264,8 +263,7 @@ impl Reinforce {
             now.seconds.probe += begin.elapsed().as_secs_f64();
         }
         let logged = self.rollout.log_completions > 0 && state.step.is_multiple_of(self.rollout.log_completions);
-        let samples =
-            if logged { report::completions(&now.sampled, &self.practice.tokenizer, state.step)? } else { Vec::new() };
+        let samples = if logged { report::completions(&now.sampled, &self.practice.tokenizer, state.step)? } else { Vec::new() };
         let told = report::step(&now, after.as_deref(), state, &self.rollout, &mut self.watch);
         Ok(StepResult { learning_rate: hyper.learning_rate, samples, ..told })
     }

@@ -40,7 +40,10 @@ pub fn update_time(c: &Context<'_>) -> anyhow::Result<Finding> {
         Check::new("AR's update over GRPO's", of(&|m| m[1] / m[0]), Wants::Nothing),
     ];
     let seconds = |way: usize| medians.iter().map(|m| m[way]).collect::<Vec<_>>();
-    let rows = WAYS.iter().enumerate().map(|(i, way)| vec![way.name(), number(mean(&seconds(i))), number(mean(&seconds(i)) / mean(&seconds(0)))]);
+    let rows = WAYS
+        .iter()
+        .enumerate()
+        .map(|(i, way)| vec![way.name(), number(mean(&seconds(i))), number(mean(&seconds(i)) / mean(&seconds(0)))]);
     let names: Vec<String> = WAYS.iter().map(|w| w.name()).collect();
     let values: Vec<f64> = (0..WAYS.len()).map(|i| mean(&seconds(i)) / mean(&seconds(0))).collect();
     let bars = Bars::new("L11: time of an update", &names)

@@ -10,7 +10,10 @@ use crate::reproduce::stats::Estimate;
 use crate::reproduce::verdict::{Check, Wants};
 
 /// The four methods stand first.
-const [GRPO, AR, LOPTI, BOTH]: [usize; 4] = [0, 1, 2, 3];
+const GRPO: usize = 0;
+const AR: usize = 1;
+const LOPTI: usize = 2;
+const BOTH: usize = 3;
 
 fn picture(title: &str, of: &[Row], unit: &str) -> String {
     let four = &of[..METHODS.len().min(of.len())];
@@ -48,7 +51,11 @@ pub fn puzzles(c: &Context<'_>) -> anyhow::Result<Finding> {
         checks.push(Check::new(format!("accuracy: Lopti minus {what}"), found, Wants::Above(0.0)));
     }
     for (row, what) in [(apart, "Lopti with moments apart"), (root, "GRPO at 1.41x the rate"), (double, "GRPO at 2x the rate")] {
-        checks.push(Check::new(format!("accuracy: Lopti minus {what}"), difference(&of[LOPTI], &of[row], accuracy), Wants::Nothing));
+        checks.push(Check::new(
+            format!("accuracy: Lopti minus {what}"),
+            difference(&of[LOPTI], &of[row], accuracy),
+            Wants::Nothing,
+        ));
     }
     let levels = super::levels(&of[GRPO].records);
     if let [least, .., most] = levels[..] {

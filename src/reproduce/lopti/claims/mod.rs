@@ -96,7 +96,9 @@ fn level_table(title: &str, of: &[Row], unit: &str) -> Table {
 
 /// Accuracy before reinforcement, in words.
 fn before(of: &[Row]) -> String {
-    let first = |r: &Record| r.exams.first().map_or(f64::NAN, |e| 0.5 * (Exam::accuracy(&e.greedy, None) + Exam::accuracy(&e.sampled, None)));
+    let first = |r: &Record| {
+        r.exams.first().map_or(f64::NAN, |e| 0.5 * (Exam::accuracy(&e.greedy, None) + Exam::accuracy(&e.sampled, None)))
+    };
     format!("accuracy before reinforcement {:.3}", of.first().map_or(f64::NAN, |r| mean_of(&r.records, first)))
 }
 

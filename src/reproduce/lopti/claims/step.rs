@@ -189,7 +189,8 @@ pub fn right(c: &Context<'_>) -> anyhow::Result<Finding> {
         }
     }
     // Arms of a unit: way by way, bin by bin.
-    let units = found.each_ref().map(|all| all.iter().map(|seed| seed.iter().flatten().cloned().collect()).collect::<Vec<Unit>>());
+    let units =
+        found.each_ref().map(|all| all.iter().map(|seed| seed.iter().flatten().cloned().collect()).collect::<Vec<Unit>>());
     let at = |way: usize, bin: usize| 4 * way + bin;
     let mut checks = Vec::new();
     for (units, name) in units.iter().zip(OPTIMIZERS) {
@@ -211,7 +212,8 @@ pub fn right(c: &Context<'_>) -> anyhow::Result<Finding> {
         for (w, way) in WAYS.iter().enumerate() {
             let seeds = |b: usize| units.iter().map(|u: &Unit| mean(&u[at(w, b)])).collect::<Vec<_>>();
             let points: Vec<(f64, f64)> = (0..4).map(|b| ((b + 1) as f64 + 0.05 * (w as f64 - 2.0), mean(&seeds(b)))).collect();
-            let ranges: Vec<(f64, f64)> = (0..4).map(|b| seeds(b).iter().fold((1.0f64, 0.0f64), |(l, h), v| (l.min(*v), h.max(*v)))).collect();
+            let ranges: Vec<(f64, f64)> =
+                (0..4).map(|b| seeds(b).iter().fold((1.0f64, 0.0f64), |(l, h), v| (l.min(*v), h.max(*v)))).collect();
             let line = Series::line(&way.name(), &points).marked().with_errors(&ranges);
             chart = chart.add(if w > 2 { line.dashed() } else { line });
             let mut cells = vec![name.to_string(), way.name()];

@@ -69,7 +69,8 @@ pub fn eta(c: &Context<'_>) -> anyhow::Result<Finding> {
         "L7",
         "eta hardly matters between 0.3 and 0.5",
         "Fig. 6 (d) and Sec. 5: fine in 0.3 to 0.5, less sensitive than alpha",
-        "As L5 with Lopti alone, at each threshold. The claim needs 0.3 and 0.5 within 0.05 of each other, and both above GRPO.".into(),
+        "As L5 with Lopti alone, at each threshold. The claim needs 0.3 and 0.5 within 0.05 of each other, and both above GRPO."
+            .into(),
         checks,
     );
     found.tables.push(level_table("Mean over seeds", &of, "people"));
@@ -111,8 +112,10 @@ pub fn updates(c: &Context<'_>) -> anyhow::Result<Finding> {
     for (way, name) in names.iter().enumerate() {
         let found: Vec<Estimate> = cells.iter().map(|cell| gain(cell, way)).collect();
         let points: Vec<(f64, f64)> = UPDATES.iter().zip(&found).map(|(n, e)| (*n as f64, e.mean)).collect();
-        let ranges: Vec<(f64, f64)> =
-            found.iter().map(|e| e.units.iter().fold((f64::INFINITY, f64::NEG_INFINITY), |(l, h), v| (l.min(*v), h.max(*v)))).collect();
+        let ranges: Vec<(f64, f64)> = found
+            .iter()
+            .map(|e| e.units.iter().fold((f64::INFINITY, f64::NEG_INFINITY), |(l, h), v| (l.min(*v), h.max(*v))))
+            .collect();
         chart = chart.add(Series::line(name, &points).marked().with_errors(&ranges));
     }
     let columns = ["updates", "GRPO", "AR", "Lopti", "gain of AR [95 %]", "gain of Lopti [95 %]", "gradient norm (GRPO)"];

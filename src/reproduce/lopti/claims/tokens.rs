@@ -47,7 +47,11 @@ pub fn regime(c: &Context<'_>) -> anyhow::Result<Finding> {
     let checks = (0..4)
         .map(|b| {
             let found = Estimate::of(&shares, |m| m[b] - PAPER_SHARES[b]);
-            Check::new(format!("share of tokens with p {} minus the paper's {:.3}", BINS[b], PAPER_SHARES[b]), found, Wants::Within(0.1))
+            Check::new(
+                format!("share of tokens with p {} minus the paper's {:.3}", BINS[b], PAPER_SHARES[b]),
+                found,
+                Wants::Within(0.1),
+            )
         })
         .collect();
     let lists: [(&str, fn(&Tokens, usize) -> f64); 5] = [
@@ -68,7 +72,8 @@ pub fn regime(c: &Context<'_>) -> anyhow::Result<Finding> {
     let deciles = units(&all, 10, |t, b| t.deciles.all.share[b].0);
     let gradient = units(&all, 4, |t, b| t.quartiles.all.gradient[b].0);
     let tenths: Vec<String> = (0..10).map(|i| format!("{:.1}", 0.1 * f64::from(i))).collect();
-    let quartiles = add(Bars::new("by quartile", &BINS).x("probability of the sampled token").y("share of tokens"), "here", &shares, 4);
+    let quartiles =
+        add(Bars::new("by quartile", &BINS).x("probability of the sampled token").y("share of tokens"), "here", &shares, 4);
     let panels = Panels::new("The regime: token probabilities where reinforcement begins", 3)
         .subtitle("response tokens sampled from the fine-tuned models; mean and range over seeds")
         .panel(quartiles.bars("the paper (7B, Fig. 1 a)", &PAPER_SHARES))
@@ -177,10 +182,14 @@ pub fn single(c: &Context<'_>) -> anyhow::Result<Finding> {
         let ratios: Vec<f64> = all.iter().flatten().filter(|s| s.gap > SEEN).map(|s| value(s) / s.gap).collect();
         [0.05, 0.5, 0.95].map(|q| number(quantile(&ratios, q))).to_vec()
     };
-    let mut rows = vec![[vec!["logits".into()], spread(&|s| s.logits)].concat(), [vec!["all parameters".into()], spread(&|s| s.all)].concat()];
-    rows.extend((0..blocks).map(|b| {
-        [vec![format!("block {}", b + 1)], spread(&|s| s.blocks.get(b).copied().unwrap_or(f64::NAN))].concat()
-    }));
+    let mut rows = vec![
+        [vec!["logits".into()], spread(&|s| s.logits)].concat(),
+        [vec!["all parameters".into()], spread(&|s| s.all)].concat(),
+    ];
+    rows.extend(
+        (0..blocks)
+            .map(|b| [vec![format!("block {}", b + 1)], spread(&|s| s.blocks.get(b).copied().unwrap_or(f64::NAN))].concat()),
+    );
     let dots = |value: fn(&Single) -> f64| all.iter().flatten().map(|s| (s.gap, value(s))).collect::<Vec<_>>();
     let ends = [1e-4, 1.0];
     let chart = |title: &str, dots: &[(f64, f64)]| {
@@ -189,7 +198,9 @@ pub fn single(c: &Context<'_>) -> anyhow::Result<Finding> {
     let line = |factor: f64| ends.map(|x| (x, factor * x));
     let panels = Panels::new("L1: the gradient of single tokens", 2)
         .subtitle("log pi of one sampled token, advantage 1; all seeds")
-        .panel(chart("at the logits", &dots(|s| s.logits)).line("upper bound", &line(2f64.sqrt())).line("lower bound", &line(least)))
+        .panel(
+            chart("at the logits", &dots(|s| s.logits)).line("upper bound", &line(2f64.sqrt())).line("lower bound", &line(least)),
+        )
         .panel(chart("all parameters", &dots(|s| s.all)));
     Ok(Finding::new(
         "L1",
@@ -241,11 +252,12 @@ pub fn by_bin(c: &Context<'_>) -> anyhow::Result<Finding> {
         ]
     });
     let relative: Vec<Unit> = units.iter().map(|u| (0..4).map(|b| vec![mean(&u[b]) / mean(&u[4])]).collect()).collect();
-    let bars = add(Bars::new("L2: gradient norm of each quartile's tokens, over that of all tokens", &BINS), "here", &relative, 4)
-        .bars("the paper (Fig. 1 d)", &PAPER_NORMS)
-        .subtitle("true gradient with respect to all parameters, other tokens masked; mean and range over seeds")
-        .x("probability of the sampled token")
-        .y("norm over norm of all tokens");
+    let bars =
+        add(Bars::new("L2: gradient norm of each quartile's tokens, over that of all tokens", &BINS), "here", &relative, 4)
+            .bars("the paper (Fig. 1 d)", &PAPER_NORMS)
+            .subtitle("true gradient with respect to all parameters, other tokens masked; mean and range over seeds")
+            .x("probability of the sampled token")
+            .y("norm over norm of all tokens");
     Ok(Finding::new(
         "L2",
         "The gradient of the least probable quartile is the largest, though it has the fewest tokens",

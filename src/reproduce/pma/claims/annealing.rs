@@ -1,8 +1,8 @@
 //! P2 and P3: merging at a constant rate against annealing, and merging inside of the decay.
 
 use crate::plot::{Chart, Panels, Series};
-use crate::reproduce::pma::arm::Arm;
 use crate::reproduce::finding::{Finding, number, with_interval};
+use crate::reproduce::pma::arm::Arm;
 use crate::reproduce::pma::lab::Scored;
 use crate::reproduce::pma::measure::{Measure, Points, arm_mean, arm_range, arm_text};
 use crate::reproduce::pma::plan::Window;

@@ -1,8 +1,8 @@
 //! P9: a diverged run begun anew from a merge of three checkpoints, and the control that the paper lacks: from the newest one alone.
 
 use crate::plot::{Bars, Chart, Panels, Series};
-use crate::reproduce::pma::arm::Arm;
 use crate::reproduce::finding::{Finding, number};
+use crate::reproduce::pma::arm::Arm;
 use crate::reproduce::pma::measure::Measure;
 use crate::reproduce::pma::plan::{HOT_EVERY, MARGIN, RESCUE_COUNT, Rescue};
 use crate::reproduce::pma::spike::{LOST, Lost, first_lost};
