@@ -208,7 +208,8 @@ fn a_plan_trains_nothing() {
 fn claims_of_reinforcement_come_out_the_same_twice() {
     let place = Place::new();
     let claims = |work: &str, out: &str| {
-        let args = ["reproduce", "lopti", "L2", "L3", "L9", "--scale=test", "--seeds=2", "--first-seed=7", "--work", work, "--out", out];
+        let args =
+            ["reproduce", "lopti", "L2", "L3", "L9", "--scale=test", "--seeds=2", "--first-seed=7", "--work", work, "--out", out];
         let run = place.lehr(args).output().unwrap();
         assert!(run.status.success(), "{}", String::from_utf8_lossy(&run.stderr));
         (String::from_utf8(run.stdout).unwrap(), results(&place.path(out)))

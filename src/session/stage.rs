@@ -113,8 +113,13 @@ fn questions(settings: &mut Settings, existing: Option<&Path>, notices: &mut Not
         );
     }
     check(settings, &config, &tokenizer)?;
+    let day = settings.task.as_ref().and_then(|task| task.date.clone()).unwrap_or_else(today);
+    let date = date(&day)?;
+    if let Some(task) = &mut settings.task {
+        task.date = Some(day);
+    }
     let task = settings.task.clone().unwrap_or_default();
-    let task = tasks::open(&task, &settings.data, settings.train.seed, &tokenizer, notices)?;
+    let task = tasks::open(&task, &settings.data, settings.train.seed, Some(&tokenizer), date, notices)?;
     settings.validate()?;
     Ok(Loaded { tokenizer, material: Material::Task(task, stops), config })
 }
@@ -135,8 +140,7 @@ fn rows(
     }
     check(settings, &config, &tokenizer)?;
     let day = sft.date.clone().unwrap_or_else(today);
-    let date =
-        chat::parse_date(&day).with_context(|| format!("--date {}: must be a day, such as 2026-11-25", day.escape_debug()))?;
+    let date = date(&day)?;
     // A run that goes on has its template in its checkpoint; the file may have become another.
     let file = sft.chat_template.as_deref().filter(|_| !resumed);
     let (tokenizer, template) = chat::template_of(&tokenizer, file, date)?;
@@ -192,6 +196,11 @@ fn check(settings: &Settings, config: &ModelConfig, tokenizer: &Tokenizer) -> Re
         config.max_position_embeddings
     );
     Ok(())
+}
+
+/// Seconds since 1970 of a day.
+fn date(day: &str) -> Result<i64> {
+    chat::parse_date(day).with_context(|| format!("--date {}: must be a day, such as 2026-11-25", day.escape_debug()))
 }
 
 /// Today, in UTC, as 2026-11-25.

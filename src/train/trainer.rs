@@ -164,7 +164,7 @@ impl Trainer {
     pub fn examine(&mut self, temperature: f64, progress: &mut Progress<'_>) -> anyhow::Result<Option<TaskEval>> {
         match &mut self.work {
             Work::Supervised(_) => Ok(None),
-            Work::Reinforce(work) => work.examine(&self.gpu, self.state.step, temperature, progress),
+            Work::Reinforce(work) => work.examine(&self.gpu, &self.model, self.state.step, temperature, progress),
         }
     }
 

@@ -136,7 +136,8 @@ impl Bench {
         let requests: Vec<Request> = (0..groups * each).map(request).collect();
         let sampling = Sampling { temperature: rollout.temperature, seed: self.seed, ..Sampling::default() };
         let stops = [self.school.stop];
-        let completions = self.engine.run(&self.gpu, &requests, &sampling, &stops, &mut |_, _| Ok(!Control::interrupted()))?;
+        let completions =
+            self.engine.run(&self.gpu, &self.model, &requests, &sampling, &stops, &mut |_, _| Ok(!Control::interrupted()))?;
         let completions = completions.ok_or(Interrupted)?;
         let texts: Vec<String> = completions
             .iter()

@@ -5,7 +5,7 @@
 //! [`Policy::update`]. Old log-probabilities and advantages stay as they are through all passes of the step.
 
 pub mod advantage;
-mod examine;
+pub mod examine;
 mod groups;
 mod metrics;
 mod pack;

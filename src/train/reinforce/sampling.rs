@@ -5,7 +5,7 @@ use crate::config::RolloutSettings;
 use crate::data::Tokenizer;
 use crate::data::tasks::{Grade, Question, Split, Task};
 use crate::gpu::Gpu;
-use crate::model::{Completion, Request, Rollouts};
+use crate::model::{Completion, Model, Request, Rollouts};
 use crate::ops::sample::Sampling;
 use anyhow::{Result, ensure};
 use serde::{Deserialize, Serialize};
@@ -44,6 +44,7 @@ pub struct Sampled {
 /// What samples and what judges.
 pub(super) struct Sampler<'a> {
     pub gpu: &'a Gpu,
+    pub model: &'a Model,
     pub engine: &'a mut Rollouts,
     pub task: &'a mut dyn Task,
     pub tokenizer: &'a Tokenizer,
@@ -112,13 +113,14 @@ impl Sampler<'_> {
             .collect();
         let begin = web_time::Instant::now();
         let mut watch = |done: usize, all: usize| Ok(progress("sampling", done, all));
-        let Some(completions) = self.engine.run(self.gpu, &requests, &self.sampling, self.stops, &mut watch)? else {
+        let Some(completions) = self.engine.run(self.gpu, self.model, &requests, &self.sampling, self.stops, &mut watch)? else {
             return Ok(None);
         };
         out.seconds[0] = begin.elapsed().as_secs_f64();
         for (i, completion) in completions.into_iter().enumerate() {
             let question = i / generations;
-            out.answers.push(Answer { question, text: self.text(&completion)?, grade: Grade::default() });
+            let text = text_of(&completion, self.tokenizer, self.stops)?;
+            out.answers.push(Answer { question, text, grade: Grade::default() });
             out.rollouts.push(Rollout {
                 group: question as u32,
                 prompt: prompts[question].clone(),
@@ -134,11 +136,6 @@ impl Sampler<'_> {
         Ok(Some(out))
     }
 
-    fn text(&self, completion: &Completion) -> Result<String> {
-        let ended = completion.tokens.last().is_some_and(|last| self.stops.contains(last));
-        self.tokenizer.decode(&completion.tokens[..completion.tokens.len() - usize::from(ended)])
-    }
-
     fn grade(&mut self, sampled: &mut Sampled) -> Result<()> {
         let asked: Vec<(&Question, &str)> =
             sampled.answers.iter().map(|a| (&sampled.questions[a.question], a.text.as_str())).collect();
@@ -151,6 +148,12 @@ impl Sampler<'_> {
         }
         Ok(())
     }
+}
+
+/// A completion as text, the token that ended it left out.
+pub(super) fn text_of(completion: &Completion, tokenizer: &Tokenizer, stops: &[u32]) -> Result<String> {
+    let ended = completion.tokens.last().is_some_and(|last| stops.contains(last));
+    tokenizer.decode(&completion.tokens[..completion.tokens.len() - usize::from(ended)])
 }
 
 impl Sampled {

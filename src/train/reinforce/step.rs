@@ -197,6 +197,7 @@ impl Reinforce {
         let sampling = Sampling { temperature: now.temperature, top_k: r.top_k, top_p: r.top_p, min_p: r.min_p, seed: self.seed };
         let mut sampler = Sampler {
             gpu: on.gpu,
+            model: on.model,
             engine: &mut self.engine,
             task: self.practice.task.as_mut(),
             tokenizer: &self.practice.tokenizer,
