@@ -237,7 +237,7 @@ mod tests {
         assert_eq!(count(&["L5", "L8"]), count(&["L5"]) + 1);
         assert_eq!(count(&["L12"]), 1 + 1 + 4);
         assert_eq!(count(&["L5", "L13"]), count(&["L5"]) + 9);
-        let all = plan.all(&super::super::PAPER.claims, &[1, 2]);
+        let all = plan.all(super::super::PAPER.claims, &[1, 2]);
         let mut names: Vec<&str> = all.iter().map(|a| a.name()).collect();
         names.sort_unstable();
         names.dedup();

@@ -139,9 +139,8 @@ impl Source for Lessons {
             let used = all.len().saturating_sub(1).min(time);
             let at = row * time;
             tokens[at..at + used].copy_from_slice(&all[..used]);
-            for i in prompt.len().saturating_sub(1)..used {
-                targets[at + i] = all[i + 1];
-            }
+            let first = prompt.len().saturating_sub(1).min(used);
+            targets[at + first..at + used].copy_from_slice(&all[first + 1..used + 1]);
             // Padding sees itself alone.
             (used..time).for_each(|i| doc_start[at + i] = i as u32);
             num_tokens += used;

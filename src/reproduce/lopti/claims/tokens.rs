@@ -13,6 +13,9 @@ use crate::rng::Rng;
 use crate::train::reinforce::tokens::statistics;
 use serde::{Deserialize, Serialize};
 
+/// A number of a bin of a batch.
+type Value = fn(&Tokens, usize) -> f64;
+
 /// Statistics of every batch of a seed.
 fn statistics_of(c: &Context<'_>, seed: u64) -> anyhow::Result<Vec<Tokens>> {
     let batches = c.scale.probe.0;
@@ -54,7 +57,7 @@ pub fn regime(c: &Context<'_>) -> anyhow::Result<Finding> {
             )
         })
         .collect();
-    let lists: [(&str, fn(&Tokens, usize) -> f64); 5] = [
+    let lists: [(&str, Value); 5] = [
         ("share of tokens", |t, b| t.quartiles.all.share[b].0),
         ("mean |advantage|", |t, b| t.quartiles.all.advantage[b].0),
         ("share of the gradient at the logits", |t, b| t.quartiles.all.gradient[b].0),
