@@ -246,7 +246,7 @@ fn two_half_batches_are_one_whole() {
             let mut p = pretrain(gpu(), &shape(family), &settings(4, micro, 1));
             let result = steps(&mut p, 1).remove(0);
             let grads = numbers(&p.gpu, &p.optimizer.grads);
-            let (want, wanted) = whole.get_or_insert_with(|| (grads.clone(), result));
+            let (want, wanted) = whole.get_or_insert_with(|| (grads.clone(), result.clone()));
             let error = worst(&grads, want);
             assert!(error < 5e-6, "{family:?}: gradients of micro-batches of {micro} are off by {error:e}");
             for (name, a, b) in [
