@@ -385,7 +385,7 @@ def check(args):
                 got = ask_lehr(args, work / "model", rows, s, more, work)
                 found, scale = errors(got, want), errors(single, want)
                 break
-        bad = found["numbers"] > args.tolerance or found["grads"] > max(args.tolerance, 10 * scale["grads"]) \
+        bad = found["numbers"] > max(args.tolerance, 10 * scale["numbers"]) or found["grads"] > max(args.tolerance, 10 * scale["grads"]) \
             or found["moved"] > max(20 * args.tolerance, 10 * scale["moved"])
         failed += bad
         worst = {key: max(worst[key], found[key]) for key in worst}

@@ -1,9 +1,11 @@
 //! Floor 6: the commands. Results on standard output, progress on standard error, one line an error.
 
 mod bench;
+mod data;
 mod doctor;
 mod evaluate;
 mod generate;
+mod grpo;
 mod judging;
 mod landscape;
 mod merge;
@@ -32,6 +34,10 @@ enum Commands {
     Pretrain(Box<pretrain::Args>),
     /// Fine-tune a model on conversations, or on prompts and completions.
     Sft(Box<sft::Args>),
+    /// Reinforce a model on questions whose answers can be judged.
+    Grpo(Box<grpo::Args>),
+    /// Rows of puzzles and sums to learn from; solve and grade rows of other people.
+    Data(Box<data::Args>),
     /// Loss and perplexity of a model on text.
     Eval(evaluate::Args),
     /// Average checkpoints along a training run.
@@ -57,16 +63,19 @@ enum Commands {
 /// Run the command line; returns the exit code.
 pub fn main() -> i32 {
     let started = web_time::Instant::now();
-    let matches =
-        match Cli::command().mut_subcommand("sft", sft::command).mut_subcommand("replay", replay::command).try_get_matches() {
-            Ok(matches) => matches,
-            Err(error) => {
-                let code = error.exit_code();
-                // A closed pipe is no reason to fail.
-                let _ = error.print();
-                return code;
-            }
-        };
+    let command = Cli::command()
+        .mut_subcommand("sft", sft::command)
+        .mut_subcommand("grpo", grpo::command)
+        .mut_subcommand("replay", replay::command);
+    let matches = match command.try_get_matches() {
+        Ok(matches) => matches,
+        Err(error) => {
+            let code = error.exit_code();
+            // A closed pipe is no reason to fail.
+            let _ = error.print();
+            return code;
+        }
+    };
     let cli = match Cli::from_arg_matches(&matches) {
         Ok(cli) => cli,
         Err(error) => error.exit(),
@@ -84,6 +93,11 @@ pub fn main() -> i32 {
             Some((_, typed)) => sft::run(&args, typed, started),
             None => unreachable!("clap found the subcommand"),
         },
+        Commands::Grpo(args) => match matches.subcommand() {
+            Some((_, typed)) => grpo::run(&args, typed, started),
+            None => unreachable!("clap found the subcommand"),
+        },
+        Commands::Data(args) => data::run(&args),
         Commands::Eval(args) => evaluate::run(&args),
         Commands::Merge(args) => merge::run(&args),
         Commands::Landscape(args) => landscape::run(&args),

@@ -186,6 +186,10 @@ fn settings(args: &Args, typed: &ArgMatches) -> Result<Settings> {
 
 /// What a run checks of these sections, but for what only runs have.
 fn check(settings: &Settings) -> Result<()> {
+    if let (Some(rollout), Some(grpo)) = (&settings.rollout, &settings.grpo) {
+        rollout.validate()?;
+        grpo.validate()?;
+    }
     let t = &settings.train;
     ensure!(t.learning_rate.is_finite() && t.learning_rate >= 0.0, "--learning-rate {}: must be 0 or more", t.learning_rate);
     for (flag, value) in [("adam-beta1", t.adam_beta1), ("adam-beta2", t.adam_beta2)] {

@@ -131,7 +131,7 @@ pub struct DataSettings {
     /// Validation text in a file of its own; then --val-fraction is not used.
     #[arg(long, value_name = "PATH")]
     pub val_data: Option<PathBuf>,
-    /// bytes, chars (of the corpus), bpe:N (trained on the corpus), or a tokenizer.json or its folder.
+    /// bytes, chars or words (of the corpus), bpe:N (trained on the corpus), or a tokenizer.json or its folder.
     #[arg(long, default_value = "chars")]
     pub tokenizer: String,
 }

@@ -1,7 +1,7 @@
 //! Text to token ids and back, always through a `tokenizer.json` that Hugging Face tools open.
 //!
-//! Built in: `bytes` (a token a byte), `chars` (a token a character of the corpus), `bpe:N` (byte-level BPE trained on the corpus). Any
-//! other `tokenizer.json` is read through the `tokenizers` crate. The built-in ones have a direct path that is many times faster and
+//! Built in: `bytes` (a token a byte), `chars` (a token a character of the corpus), `words` (a token a word between spaces), `bpe:N`
+//! (byte-level BPE trained on the corpus). Any other `tokenizer.json` is read through the `tokenizers` crate. The built-in ones have a direct path that is many times faster and
 //! gives the same ids; the crate stays the reference, and the tests compare the two.
 
 mod build;
@@ -23,6 +23,9 @@ use std::sync::Arc;
 /// The token that the built-in tokenizers put after a document when there are several.
 pub const END_OF_TEXT: &str = "<|endoftext|>";
 
+/// The token of `words` for a word that is not in its vocabulary.
+pub const UNKNOWN: &str = "<unk>";
+
 /// The largest vocabulary that `bpe:N` may ask for.
 const MAX_BPE_VOCAB: usize = 1 << 20;
 
@@ -33,6 +36,8 @@ pub enum TokenizerKind {
     Bytes,
     /// A token a character, those that occur in the corpus.
     Chars,
+    /// A token a word, those that occur in the corpus; what stands between spaces is a word.
+    Words,
     /// Byte-level BPE with this many tokens at most, trained on the corpus.
     Bpe(usize),
     /// A `tokenizer.json`, or the folder that holds it.
@@ -43,11 +48,12 @@ impl FromStr for TokenizerKind {
     type Err = anyhow::Error;
 
     fn from_str(text: &str) -> Result<Self> {
-        let hint = "Use bytes, chars, bpe:N, or a path to a tokenizer.json or its folder";
+        let hint = "Use bytes, chars, words, bpe:N, or a path to a tokenizer.json or its folder";
         Ok(match text {
             "" => bail!("tokenizer = \"\": empty. {hint}"),
             "bytes" => Self::Bytes,
             "chars" => Self::Chars,
+            "words" => Self::Words,
             _ => match text.strip_prefix("bpe:") {
                 Some(size) => {
                     let n = size.parse().map_err(|_| anyhow!("tokenizer = {}: N must be a whole number. {hint}", shown(text)))?;

@@ -1,6 +1,6 @@
 //! What reinforcement does to tokens, by their probability: the numbers of figures 1 and 3 of arXiv 2505.12929.
 
-use super::{Number, number, optional_number};
+use super::{Number, number};
 use serde::{Deserialize, Serialize};
 use std::collections::BTreeMap;
 
@@ -94,7 +94,4 @@ pub struct BinGradient {
     pub all: f64,
     /// Of each quartile's tokens by themselves, over the same denominator.
     pub quartiles: Vec<Number>,
-    /// Cosine of the angle between the gradients of tokens below and above one half, where it was computed.
-    #[serde(default, with = "optional_number", skip_serializing_if = "Option::is_none")]
-    pub cosine: Option<f64>,
 }

@@ -11,6 +11,7 @@ pub mod reinforce;
 pub mod rescue;
 mod schedule;
 pub mod spike;
+mod supervised;
 mod trainer;
 
 pub use evaluate::{Evaluation, Scorer};

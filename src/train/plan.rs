@@ -1,9 +1,10 @@
 //! How much memory a run takes, before it takes it; and how many sequences are computed at once.
 
 use super::merge::ring::choose_place;
-use crate::config::{MergeSettings, ModelConfig, RingPlace, TrainSettings};
+use super::reinforce;
+use crate::config::{MergeSettings, ModelConfig, RingPlace, Settings, TrainSettings};
 use crate::gpu::AdapterClass;
-use crate::model::{Parameters, Pass, activations};
+use crate::model::{Parameters, Pass, activations, rollout as rollouts};
 
 /// Device memory of a training run, in bytes.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -48,6 +49,26 @@ impl MemoryPlan {
             parts.push(("merge ring", bytes));
         }
         Ok(Self { parts, micro_batch, ring })
+    }
+
+    /// For reinforcing a model of this shape: rollouts, policy and reference model.
+    ///
+    /// # Errors
+    /// As [`MemoryPlan::training`], or lengths that cannot work.
+    pub fn reinforcement(
+        c: &ModelConfig,
+        settings: &Settings,
+        class: AdapterClass,
+        max_binding_bytes: u64,
+    ) -> anyhow::Result<Self> {
+        let mut parts = reinforce::memory_parts(c, settings, class, max_binding_bytes)?;
+        if let Some(rollout) = &settings.rollout {
+            let room = rollout.max_prompt_length + rollout.max_completion_length;
+            let slots = reinforce::slots(c, settings, rollout, class, max_binding_bytes);
+            parts.push(("rollouts", rollouts::bytes(c, slots, room, settings.train.batch_size, max_binding_bytes)));
+        }
+        let micro_batch = micro_batch(c, &settings.train, class, max_binding_bytes);
+        Ok(Self { parts, micro_batch, ring: None })
     }
 
     /// All of it.

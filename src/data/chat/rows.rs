@@ -105,6 +105,13 @@ fn parse_row(line: &[u8]) -> Result<Row> {
         std::str::from_utf8(line).map_err(|e| anyhow!("not UTF-8 at byte {}. Save the file as UTF-8", e.valid_up_to() + 1))?;
     let value: Value = serde_json::from_str(text).map_err(|e| anyhow!("not JSON: {}", shown(&e.to_string())))?;
     let Value::Object(mut row) = value else { bail!("not a JSON object. A row is {{\"messages\": [...]}} on one line") };
+    if let (Some(Value::String(prompt)), Some(Value::String(completion)), Some(Value::String(text))) =
+        (row.get("prompt"), row.get("completion"), row.get("text"))
+        && text.strip_prefix(prompt.as_str()) == Some(completion)
+    {
+        // The same thing said twice, for pre-training and for this.
+        row.remove("text");
+    }
     let kinds = ["messages", "prompt", "text"].map(|key| row.contains_key(key));
     if kinds.iter().filter(|there| **there).count() > 1 {
         bail!("holds more than one of messages, prompt and text. Keep one");

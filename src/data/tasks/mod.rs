@@ -1,5 +1,14 @@
 //! Verifiable tasks: where questions come from and how answers are judged.
 
+mod draws;
+pub mod kk;
+
+pub use draws::Draws;
+
+use super::Notices;
+use super::Tokenizer;
+use crate::config::{DataSettings, TaskKind, TaskSettings};
+use anyhow::{Result, bail};
 use serde::{Deserialize, Serialize};
 use std::collections::BTreeMap;
 
@@ -46,7 +55,7 @@ pub trait Task: Send {
     ///
     /// # Errors
     /// A generator that finds no further question.
-    fn question(&self, split: Split, n: u64) -> anyhow::Result<Question>;
+    fn question(&self, split: Split, n: u64) -> Result<Question>;
 
     /// Questions of the evaluation split.
     fn eval_questions(&self) -> u64;
@@ -55,5 +64,25 @@ pub trait Task: Send {
     ///
     /// # Errors
     /// A grader process that fails or takes too long. An answer, however odd, is never an error.
-    fn grade(&mut self, answers: &[(&Question, &str)]) -> anyhow::Result<Vec<Grade>>;
+    fn grade(&mut self, answers: &[(&Question, &str)]) -> Result<Vec<Grade>>;
+}
+
+/// The task that the settings ask for. `seed` decides which questions are made and in what order rows come. `tokenizer` brings the chat
+/// template of `--chat`, which sees `date` (seconds since 1970) as today.
+///
+/// # Errors
+/// A setting out of range; rows that cannot be used.
+pub fn open(
+    settings: &TaskSettings,
+    data: &DataSettings,
+    seed: u64,
+    tokenizer: Option<&Tokenizer>,
+    date: i64,
+    notices: &mut Notices,
+) -> Result<Box<dyn Task>> {
+    let _ = (data, tokenizer, date);
+    match settings.task {
+        TaskKind::Kk => Ok(Box::new(kk::Kk::made(settings, seed, notices)?)),
+        TaskKind::Math | TaskKind::Custom => bail!("--task {:?}: is not there yet", settings.task),
+    }
 }

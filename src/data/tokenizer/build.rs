@@ -1,10 +1,10 @@
-//! Making tokenizers: bytes, characters, BPE. Each is written as a `tokenizer.json` and then loaded like any other.
+//! Making tokenizers: bytes, characters, words, BPE. Each is written as a `tokenizer.json` and then loaded like any other.
 
-use super::{END_OF_TEXT, Tokenizer, TokenizerKind, stream, words};
+use super::{END_OF_TEXT, Tokenizer, TokenizerKind, UNKNOWN, stream, words};
 use crate::data::{Corpus, Notices};
 use anyhow::{Result, anyhow, ensure};
 use serde_json::{Map, Value, json};
-use std::collections::BTreeSet;
+use std::collections::{BTreeSet, HashMap};
 use tokenizers::models::bpe::{BPE, BpeTrainer};
 use tokenizers::pre_tokenizers::byte_level::ByteLevel;
 use tokenizers::{AddedToken, Trainer};
@@ -13,6 +13,9 @@ use tokenizers::{AddedToken, Trainer};
 const MAX_BPE_TRAINING_BYTES: usize = 512 << 20;
 /// A longer word is cut for BPE training: text without spaces would be one word, and every merge walks through all of it.
 const MAX_WORD_BYTES: usize = 256;
+/// Words that `words` knows at most, the most frequent ones; distinct words that are counted at most.
+const MAX_WORDS: usize = 1 << 16;
+const MAX_COUNTED_WORDS: usize = 1 << 22;
 /// A pair that occurs once is no pattern.
 const MIN_PAIR_COUNT: u64 = 2;
 
@@ -29,6 +32,23 @@ impl Tokenizer {
                     collect_chars(corpus, &mut seen, notices)?;
                 }
                 Self::chars(('\0'..=char::MAX).filter(|c| seen[*c as usize]), several)
+            }
+            TokenizerKind::Words => {
+                let mut counts = HashMap::new();
+                for corpus in std::iter::once(train).chain(val) {
+                    count_words(corpus, &mut counts, notices)?;
+                }
+                let mut words: Vec<(String, u64)> = counts.into_iter().collect();
+                if words.len() > MAX_WORDS {
+                    notices.push(format!(
+                        "tokenizer = words: the text has {} different words; all but the {MAX_WORDS} most frequent become {UNKNOWN}. \
+                         bpe:N suits such text better",
+                        words.len()
+                    ));
+                    words.sort_by(|a, b| b.1.cmp(&a.1).then_with(|| a.0.cmp(&b.0)));
+                    words.truncate(MAX_WORDS);
+                }
+                Self::words(words.into_iter().map(|(word, _)| word))
             }
             TokenizerKind::Bpe(vocab_size) => {
                 let tokenizer = train_bpe(train, *vocab_size, notices)?;
@@ -50,6 +70,17 @@ impl Tokenizer {
     /// A token a character, ids in the order of code points. With `end_of_text`, the last id ends documents.
     pub fn chars(chars: impl IntoIterator<Item = char>, end_of_text: bool) -> Result<Self> {
         Self::from_value(&chars_json(chars, end_of_text)?, end_of_text)
+    }
+
+    /// A token a word, ids in the order of the words' code points, then [`UNKNOWN`] and [`END_OF_TEXT`]. White space only separates words:
+    /// decoding puts one space between two of them.
+    ///
+    /// # Errors
+    /// No word.
+    pub fn words(words: impl IntoIterator<Item = String>) -> Result<Self> {
+        let mut roles = end_of_text_roles();
+        roles.insert("unk_token".into(), json!(UNKNOWN));
+        Self::from_bytes("tokenizer", serde_json::to_vec_pretty(&words_json(words)?)?, roles, Vec::new())
     }
 
     fn from_value(tokenizer: &Value, end_of_text: bool) -> Result<Self> {
@@ -83,17 +114,36 @@ pub(super) fn chars_json(chars: impl IntoIterator<Item = char>, end_of_text: boo
     ))
 }
 
+/// `tokenizer.json` of [`Tokenizer::words`]. Without a decoder tokens are joined by spaces.
+fn words_json(words: impl IntoIterator<Item = String>) -> Result<Value> {
+    let special = |word: &String| word == UNKNOWN || word == END_OF_TEXT;
+    let words: BTreeSet<String> = words.into_iter().filter(|word| !special(word)).collect();
+    ensure!(!words.is_empty(), "tokenizer = words: the text has no words. Name a file with text in it");
+    let mut vocab: Map<String, Value> = words.into_iter().enumerate().map(|(id, word)| (word, json!(id))).collect();
+    let unknown = vocab.len();
+    vocab.insert(UNKNOWN.into(), json!(unknown));
+    let model = json!({"type": "WordLevel", "vocab": null, "unk_token": UNKNOWN});
+    let mut tokenizer = with_model(json!({"type": "WhitespaceSplit"}), Value::Null, model, vocab, true);
+    if let Some(added) = tokenizer["added_tokens"].as_array_mut() {
+        added.insert(0, added_token(unknown, UNKNOWN));
+    }
+    Ok(tokenizer)
+}
+
 fn with_model(pre_tokenizer: Value, decoder: Value, mut model: Value, mut vocab: Map<String, Value>, end_of_text: bool) -> Value {
     let mut added = Vec::new();
     if end_of_text {
         let id = vocab.len();
         vocab.insert(END_OF_TEXT.into(), json!(id));
-        added.push(json!({"id": id, "content": END_OF_TEXT, "single_word": false, "lstrip": false, "rstrip": false,
-            "normalized": false, "special": true}));
+        added.push(added_token(id, END_OF_TEXT));
     }
     model["vocab"] = Value::Object(vocab);
     json!({"version": "1.0", "truncation": null, "padding": null, "added_tokens": added, "normalizer": null,
         "pre_tokenizer": pre_tokenizer, "post_processor": null, "decoder": decoder, "model": model})
+}
+
+fn added_token(id: usize, content: &str) -> Value {
+    json!({"id": id, "content": content, "single_word": false, "lstrip": false, "rstrip": false, "normalized": false, "special": true})
 }
 
 /// One token plays all the parts, as in GPT-2.
@@ -106,6 +156,25 @@ fn collect_chars(corpus: &Corpus, seen: &mut [bool], notices: &mut Notices) -> R
     while let Some(piece) = pieces.next_piece(notices)? {
         for c in piece.text.chars() {
             seen[c as usize] = true;
+        }
+    }
+    Ok(())
+}
+
+fn count_words(corpus: &Corpus, counts: &mut HashMap<String, u64>, notices: &mut Notices) -> Result<()> {
+    let mut pieces = corpus.pieces();
+    while let Some(piece) = pieces.next_piece(notices)? {
+        for word in piece.text.split(END_OF_TEXT).flat_map(str::split_whitespace) {
+            match counts.get_mut(word) {
+                Some(count) => *count += 1,
+                None => {
+                    ensure!(
+                        counts.len() < MAX_COUNTED_WORDS,
+                        "tokenizer = words: more than {MAX_COUNTED_WORDS} different words. Use bpe:N"
+                    );
+                    counts.insert(word.to_owned(), 1);
+                }
+            }
         }
     }
     Ok(())

@@ -32,7 +32,7 @@ impl Tokenizer {
         let name = shown_path(&file);
         ensure!(
             file.exists(),
-            "tokenizer = {name}: no such file. Use bytes, chars, bpe:N, or a path to a tokenizer.json or its folder"
+            "tokenizer = {name}: no such file. Use bytes, chars, words, bpe:N, or a path to a tokenizer.json or its folder"
         );
         let json = read_bounded(&file, MAX_JSON_BYTES)?;
         let folder = file.parent().unwrap_or(Path::new("."));

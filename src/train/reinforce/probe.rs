@@ -1,9 +1,12 @@
 //! What an update did to each token (arXiv 2505.12929, figures 1 c, e, f and 3): the change of its probability, by quartile of the
 //! probability before, and the part of the tokens that moved to where their advantage wants them.
 
-use super::Rollout;
 use super::tokens::{QUARTILES, bin, short};
-use crate::event::{Moved, Number, Probe};
+use super::{Learner, Loss, Pass, Policy, Rollout, passes};
+use crate::config::GrpoSettings;
+use crate::event::{BinGradient, Moved, Number, Probe};
+use anyhow::Result;
+use std::sync::Arc;
 
 /// The part of the changes that is left out on either side before extremes are taken: the paper drops 1 % of them.
 pub const OUTLIERS: f64 = 0.005;
@@ -74,6 +77,37 @@ fn moved<'a>(changes: impl Iterator<Item = &'a Change>) -> Moved {
         most: at(1.0 - OUTLIERS),
         right: right.iter().map(|[no, yes]| short(*yes as f64 / (no + yes) as f64)).collect(),
     }
+}
+
+/// Norm of the gradient with respect to all parameters of each quartile's tokens by themselves and of all together (figure 1 d): the
+/// loss of all completions as one mini-batch, other tokens masked, over the denominator of them all. Nothing is changed but the gradients.
+///
+/// # Errors
+/// Completions that were not scored or have no advantages, or a device fault.
+pub fn gradient_by_quartile(
+    policy: &mut Policy,
+    on: Learner<'_>,
+    rollouts: &[Rollout],
+    grpo: &GrpoSettings,
+    loss: &Loss,
+) -> Result<BinGradient> {
+    let mut norm = |mask_bins: Vec<u8>| -> Result<f64> {
+        // One part of all tokens, whatever the passes of the step are.
+        let grpo = GrpoSettings { mask_bins, lopti_eta: None, lopti_quantile: None, num_iterations: 1, ..grpo.clone() };
+        match passes(rollouts, &grpo, 0, 0)?.first() {
+            Some(pass) => Ok(policy.gradient(on, rollouts, 0..rollouts.len(), pass, loss)?.grad_norm),
+            None => Ok(0.0),
+        }
+    };
+    let all = norm(grpo.mask_bins.clone())?;
+    let quartiles = (1..=QUARTILES.len() as u8).map(|bin| Ok(short(norm(vec![bin])?))).collect::<Result<_>>()?;
+    Ok(BinGradient { all: short(all).0, quartiles })
+}
+
+/// The pass over the tokens that `wanted` picks by their probability at the time of the rollout.
+pub fn pass_of(rollouts: &[Rollout], wanted: impl Fn(f64) -> bool) -> Pass {
+    let tokens = rollouts.iter().map(|r| r.old_probabilities().map(&wanted).collect()).collect();
+    Pass { name: "all", iteration: 0, second: false, tokens: Arc::new(tokens) }
 }
 
 /// A quantile of ascending numbers by linear interpolation; NaN of none.

@@ -5,11 +5,12 @@ use super::pack::Micro;
 use super::policy::{Learner, Policy};
 use super::{Pass, Rollout};
 use crate::config::{GrpoSettings, LossType, RolloutSettings};
+use crate::event::number;
 use crate::gpu::Gpu;
 use crate::ops::adamw::Hyper;
 use crate::ops::objective::{PolicyTerms, stats};
 use anyhow::{Result, ensure};
-use serde::Serialize;
+use serde::{Deserialize, Serialize};
 use std::ops::Range;
 
 /// The loss of an update.
@@ -63,31 +64,42 @@ impl Loss {
 }
 
 /// The numbers of one update. Means and shares are over the tokens of the pass in the mini-batch, before the update.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Serialize)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Serialize, Deserialize)]
 pub struct UpdateStats {
     /// The loss that was differentiated.
+    #[serde(with = "number")]
     pub loss: f64,
     /// Its clipped policy term.
+    #[serde(with = "number")]
     pub policy_loss: f64,
     /// Mean k3 estimate of the KL divergence from the reference model; 0 without one.
+    #[serde(with = "number")]
     pub kl: f64,
     /// Mean entropy, in nats.
+    #[serde(with = "number")]
     pub entropy: f64,
     /// Mean of log pi_old - log pi: an estimate of the KL divergence from the policy of the rollouts (verl's `ppo_kl`).
+    #[serde(with = "number")]
     pub approx_kl: f64,
     /// Mean of |ratio - 1|.
+    #[serde(with = "number")]
     pub ratio_deviation: f64,
     /// Share of tokens that the lower clip kept from learning.
+    #[serde(with = "number")]
     pub clip_low: f64,
     /// Share of tokens that the upper clip kept from learning.
+    #[serde(with = "number")]
     pub clip_high: f64,
     /// Share of tokens that the dual clip kept from learning.
+    #[serde(with = "number")]
     pub clip_dual: f64,
     /// Tokens of the pass in the mini-batch.
     pub tokens: u64,
     /// Norm of the gradient before clipping.
+    #[serde(with = "number")]
     pub grad_norm: f64,
     /// What clipping multiplied the gradient with.
+    #[serde(with = "number")]
     pub clip_scale: f64,
     /// The gradient was not finite; nothing was changed.
     pub skipped: bool,

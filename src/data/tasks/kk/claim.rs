@@ -1,0 +1,217 @@
+//! What people claim, and who can then be what: truth tables over all assignments of roles.
+
+/// People in one puzzle at most: a truth table has 2^people bits.
+pub const MOST_PEOPLE: usize = 16;
+
+/// A part of a claim.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub enum Node {
+    /// This person is a knight.
+    Knight(u8),
+    /// This person is a knave.
+    Knave(u8),
+    /// The next part does not hold.
+    Not,
+    /// The next so many parts all hold.
+    And(u32),
+    /// Of the next so many parts one holds at least.
+    Or(u32),
+    /// If the first of the next two parts holds, so does the second.
+    If,
+    /// Both of the next two parts hold, or neither does.
+    Iff,
+}
+
+impl Node {
+    /// How many parts it is made of.
+    pub fn parts(self) -> u32 {
+        match self {
+            Self::Knight(_) | Self::Knave(_) => 0,
+            Self::Not => 1,
+            Self::And(n) | Self::Or(n) => n,
+            Self::If | Self::Iff => 2,
+        }
+    }
+
+    /// The person of a leaf.
+    pub fn person(self) -> Option<usize> {
+        match self {
+            Self::Knight(p) | Self::Knave(p) => Some(p.into()),
+            _ => None,
+        }
+    }
+}
+
+/// A claim in Polish notation (operator before its parts), so that no depth of nesting can exhaust the stack.
+#[derive(Clone, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub struct Claim {
+    nodes: Vec<Node>,
+}
+
+impl Claim {
+    /// A claim from its nodes; `None` unless they are exactly one whole claim.
+    pub fn new(nodes: Vec<Node>) -> Option<Self> {
+        let mut wanted = 1u64;
+        for (i, node) in nodes.iter().enumerate() {
+            // Each node is one of the parts that are still wanted.
+            wanted = (wanted - 1) + u64::from(node.parts());
+            if wanted == 0 && i + 1 < nodes.len() {
+                return None;
+            }
+        }
+        (wanted == 0 && !nodes.is_empty()).then_some(Self { nodes })
+    }
+
+    /// Its nodes, operators before their parts.
+    pub fn nodes(&self) -> &[Node] {
+        &self.nodes
+    }
+
+    /// The largest index of a person in it.
+    pub fn last_person(&self) -> Option<usize> {
+        self.nodes.iter().filter_map(|node| node.person()).max()
+    }
+
+    /// Builds something of the claim from the leaves up: `leaf` of a leaf, `join` of an operator and what its parts became.
+    pub fn fold<T>(&self, leaf: impl Fn(Node) -> T, join: impl Fn(Node, Vec<T>) -> T) -> T {
+        let mut done: Vec<T> = Vec::new();
+        for node in self.nodes.iter().rev() {
+            let value = match node.parts() as usize {
+                0 if node.person().is_some() => leaf(*node),
+                parts => {
+                    let parts = done.split_off(done.len() - parts);
+                    // Read from behind, the first part comes last.
+                    join(*node, parts.into_iter().rev().collect())
+                }
+            };
+            done.push(value);
+        }
+        done.swap_remove(0)
+    }
+
+    /// Whether it holds, for every assignment of roles to `people`.
+    pub fn table(&self, people: usize) -> Table {
+        let leaf = |node| match node {
+            Node::Knave(p) => Table::knight(p.into(), people).inverse(),
+            _ => Table::knight(node.person().unwrap_or(0), people),
+        };
+        self.fold(leaf, |node, parts| {
+            let mut parts = parts.into_iter();
+            let mut next = || parts.next().unwrap_or_else(|| Table::all(people));
+            match node {
+                Node::Not => next().inverse(),
+                Node::If => {
+                    let premise = next().inverse();
+                    premise.or(&next())
+                }
+                Node::Iff => {
+                    let first = next();
+                    first.same(&next())
+                }
+                Node::Or(_) => parts.fold(Table::all(people).inverse(), |all, part| all.or(&part)),
+                _ => parts.fold(Table::all(people), |all, part| all.and(&part)),
+            }
+        })
+    }
+}
+
+/// Yes or no for each assignment; bit `p` of an assignment's number says that person `p` is a knight.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Table {
+    words: Vec<u64>,
+    people: usize,
+}
+
+impl Table {
+    /// Yes everywhere.
+    pub fn all(people: usize) -> Self {
+        let last = if people >= 6 { u64::MAX } else { (1 << (1u32 << people)) - 1 };
+        Self { words: vec![last; 1 << people.saturating_sub(6)], people }
+    }
+
+    /// Yes where this person is a knight.
+    pub fn knight(person: usize, people: usize) -> Self {
+        const PATTERNS: [u64; 6] = [
+            0xAAAA_AAAA_AAAA_AAAA,
+            0xCCCC_CCCC_CCCC_CCCC,
+            0xF0F0_F0F0_F0F0_F0F0,
+            0xFF00_FF00_FF00_FF00,
+            0xFFFF_0000_FFFF_0000,
+            0xFFFF_FFFF_0000_0000,
+        ];
+        let mut table = Self::all(people);
+        for (i, word) in table.words.iter_mut().enumerate() {
+            *word &= match PATTERNS.get(person) {
+                Some(pattern) => *pattern,
+                None if i >> (person - 6) & 1 == 1 => u64::MAX,
+                None => 0,
+            };
+        }
+        table
+    }
+
+    /// Yes where this person has this role.
+    pub fn role(person: usize, knight: bool, people: usize) -> Self {
+        let table = Self::knight(person, people);
+        if knight { table } else { table.inverse() }
+    }
+
+    /// Yes where it was no.
+    #[must_use]
+    pub fn inverse(mut self) -> Self {
+        let all = Self::all(self.people);
+        self.words.iter_mut().zip(&all.words).for_each(|(word, all)| *word = !*word & all);
+        self
+    }
+
+    /// Yes where both are.
+    #[must_use]
+    pub fn and(mut self, other: &Self) -> Self {
+        self.words.iter_mut().zip(&other.words).for_each(|(word, other)| *word &= other);
+        self
+    }
+
+    /// Yes where one is.
+    #[must_use]
+    pub fn or(mut self, other: &Self) -> Self {
+        self.words.iter_mut().zip(&other.words).for_each(|(word, other)| *word |= other);
+        self
+    }
+
+    /// Yes where both are the same.
+    #[must_use]
+    pub fn same(mut self, other: &Self) -> Self {
+        self.words.iter_mut().zip(&other.words).for_each(|(word, other)| *word ^= other);
+        self.inverse()
+    }
+
+    /// Whether it is no everywhere.
+    pub fn is_empty(&self) -> bool {
+        self.words.iter().all(|word| *word == 0)
+    }
+
+    /// The assignments with yes, ascending.
+    pub fn assignments(&self) -> Vec<u32> {
+        let bits = |(i, word): (usize, &u64)| {
+            let (i, word) = (i as u32, *word);
+            (0..64).filter(move |bit| word >> bit & 1 == 1).map(move |bit| i * 64 + bit)
+        };
+        self.words.iter().enumerate().flat_map(bits).collect()
+    }
+
+    /// How many assignments have yes.
+    pub fn count(&self) -> u32 {
+        self.words.iter().map(|word| word.count_ones()).sum()
+    }
+}
+
+/// Where each speaker's role fits what they claim: person `i` is a knight if and only if claim `i` holds.
+pub fn constraints(claims: &[Claim]) -> Vec<Table> {
+    let people = claims.len();
+    claims.iter().enumerate().map(|(i, claim)| Table::knight(i, people).same(&claim.table(people))).collect()
+}
+
+/// All assignments of roles that fit all claims. There are as many people as claims, [`MOST_PEOPLE`] at most, and claims name no others.
+pub fn solutions(claims: &[Claim]) -> Table {
+    constraints(claims).iter().fold(Table::all(claims.len()), |all, constraint| all.and(constraint))
+}

@@ -1,0 +1,70 @@
+//! Puzzles in a few dozen words, for models of a million parameters:
+//!
+//! ```text
+//! A says B knave . B says if A knight then C knave . C says not A knight . <think>
+//!  try A knight ok . B not knight since A . say B knave fine . ... </think> <answer> A knight B knave C knight </answer>
+//! ```
+//!
+//! The first line is a prompt, the second its completion. Words stand between single spaces, so that `--tokenizer words` gives each a
+//! token.
+
+use super::super::draws::Draws;
+use super::claim::{Claim, MOST_PEOPLE, Node};
+use super::search::Step;
+
+const NAMES: [&str; MOST_PEOPLE] = ["A", "B", "C", "D", "E", "F", "G", "H", "I", "J", "K", "L", "M", "N", "O", "P"];
+
+/// What a person is called.
+pub fn name(person: usize) -> &'static str {
+    NAMES.get(person).copied().unwrap_or("?")
+}
+
+/// `knight` or `knave`.
+pub fn role(knight: bool) -> &'static str {
+    if knight { "knight" } else { "knave" }
+}
+
+/// What everybody says: the prompt without `<think>`.
+pub fn quiz(claims: &[Claim]) -> String {
+    let said: Vec<String> = claims.iter().enumerate().map(|(i, c)| format!("{} says {} .", name(i), claim(c))).collect();
+    said.join(" ")
+}
+
+/// A claim: `B knave`, `not B knave`, `P and Q`, `P or Q`, `if P then Q`, `P iff Q`; parts that are made of parts stand in brackets.
+pub fn claim(claim: &Claim) -> String {
+    let leaf = |node: Node| (format!("{} {}", name(node.person().unwrap_or(0)), role(!matches!(node, Node::Knave(_)))), true);
+    let join = |node: Node, parts: Vec<(String, bool)>| {
+        let parts: Vec<String> = parts.into_iter().map(|(text, bare)| if bare { text } else { format!("( {text} )") }).collect();
+        let text = match node {
+            Node::Not => format!("not {}", parts.concat()),
+            Node::And(_) => parts.join(" and "),
+            Node::Or(_) => parts.join(" or "),
+            Node::If => format!("if {}", parts.join(" then ")),
+            _ => parts.join(" iff "),
+        };
+        (text, false)
+    };
+    claim.fold(leaf, join).0
+}
+
+/// The steps of a search, each with a space before it. Which of three words begins and ends an assumption is left to chance.
+pub fn thought(steps: &[Step], draws: &mut Draws) -> String {
+    let mut out = String::new();
+    for step in steps {
+        out += &match *step {
+            Step::Assume { person, knight } => {
+                let (begin, end) = (draws.pick(&["try", "suppose", "say"]), draws.pick(&["ok", "fine", "holds"]));
+                format!(" {begin} {} {} {end} .", name(person), role(knight))
+            }
+            Step::Refute { person, knight, since } => format!(" {} not {} since {} .", name(person), role(knight), name(since)),
+            Step::Back { to, .. } => format!(" back to {} .", name(to)),
+        };
+    }
+    out
+}
+
+/// `A knight B knave`
+pub fn answer(people: usize, is_knight: impl Fn(usize) -> bool) -> String {
+    let roles: Vec<String> = (0..people).map(|i| format!("{} {}", name(i), role(is_knight(i)))).collect();
+    roles.join(" ")
+}

@@ -1,0 +1,138 @@
+//! Puzzles made on the spot, by the rules of the public generator (papers.md C.1): each claim is by an even die a leaf, `not`, `and`, `or`,
+//! `->` or `<=>` of leaves; nobody calls himself a knave; the two parts of an operator differ; exactly one assignment of roles fits.
+//!
+//! **Training and evaluation never overlap.** Which of them a puzzle belongs to is a function of its claims alone (one puzzle in
+//! [`BUCKETS`] is for evaluation), whatever the seed. The function does not see names, the order of people, or the order of the parts of
+//! `and`, `or` and `<=>`: a puzzle of evaluation does not occur in training in other clothes either.
+
+use super::super::Split;
+use super::super::draws::Draws;
+use super::claim::{Claim, Node, solutions};
+use anyhow::{Result, anyhow};
+
+/// One puzzle in so many is for evaluation.
+pub const BUCKETS: u64 = 4;
+/// People of made puzzles.
+pub const PEOPLE: std::ops::RangeInclusive<usize> = 2..=8;
+/// About one draw in twelve is good for evaluation, so that this many never happen.
+const MOST_DRAWS: usize = 100_000;
+
+/// A puzzle with exactly one solution.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Puzzle {
+    /// What each person says.
+    pub claims: Vec<Claim>,
+    /// Bit `i`: person `i` is a knight.
+    pub solution: u32,
+}
+
+impl Puzzle {
+    /// Whether this person is a knight.
+    pub fn is_knight(&self, person: usize) -> bool {
+        self.solution >> person & 1 == 1
+    }
+
+    /// Number of people.
+    pub fn people(&self) -> usize {
+        self.claims.len()
+    }
+}
+
+/// A puzzle of so many people for a split.
+///
+/// # Errors
+/// None is found, which the numbers of people in [`PEOPLE`] rule out.
+pub fn puzzle(people: usize, split: Split, draws: &mut Draws) -> Result<Puzzle> {
+    for _ in 0..MOST_DRAWS {
+        let claims: Vec<Claim> = (0..people).map(|speaker| claim(speaker, people, draws)).collect();
+        let fits = solutions(&claims);
+        if fits.count() == 1 && split_of(&claims) == split {
+            let solution = fits.assignments().first().copied().unwrap_or(0);
+            return Ok(Puzzle { claims, solution });
+        }
+    }
+    Err(anyhow!("--people {people}: no puzzle with one solution in {MOST_DRAWS} draws"))
+}
+
+/// A claim by the public rules.
+pub fn claim(speaker: usize, people: usize, draws: &mut Draws) -> Claim {
+    let operator = match draws.below(6) {
+        0 => None,
+        1 => Some(Node::Not),
+        2 => Some(Node::And(2)),
+        3 => Some(Node::Or(2)),
+        4 => Some(Node::If),
+        _ => Some(Node::Iff),
+    };
+    let mut nodes: Vec<Node> = operator.into_iter().collect();
+    let parts = operator.map_or(1, Node::parts);
+    while nodes.len() < parts as usize + operator.iter().len() {
+        let leaf = leaf(speaker, people, draws);
+        if parts < 2 || nodes.last() != Some(&leaf) {
+            nodes.push(leaf);
+        }
+    }
+    Claim::new(nodes).unwrap_or_else(|| unreachable!("an operator and its parts"))
+}
+
+fn leaf(speaker: usize, people: usize, draws: &mut Draws) -> Node {
+    loop {
+        let (knight, person) = (draws.flip(), draws.below(people));
+        if knight {
+            return Node::Knight(person as u8);
+        }
+        if person != speaker {
+            return Node::Knave(person as u8);
+        }
+    }
+}
+
+/// Which split a puzzle belongs to; see the module.
+pub fn split_of(claims: &[Claim]) -> Split {
+    if fingerprint(claims).is_multiple_of(BUCKETS) { Split::Eval } else { Split::Train }
+}
+
+/// The same number for puzzles that differ only by a renaming or reordering of people, or by the order of the parts of `and`, `or` and
+/// `<=>`: each person gets a colour, refined as often as there are people by what the person says about whose colour (Weisfeiler-Lehman);
+/// the colours, sorted, are hashed.
+pub fn fingerprint(claims: &[Claim]) -> u64 {
+    let people = claims.len();
+    let mut colours = vec![people as u64; people];
+    for _ in 0..people {
+        let colour = |speaker: usize| {
+            let leaf = |node: Node| {
+                let person = node.person().unwrap_or(0);
+                let kind = u64::from(matches!(node, Node::Knave(_)));
+                hash(&[kind, u64::from(person == speaker), colours.get(person).copied().unwrap_or(0)])
+            };
+            let join = |node, mut parts: Vec<u64>| {
+                let kind = match node {
+                    Node::Not => 2,
+                    Node::And(_) => 3,
+                    Node::Or(_) => 4,
+                    Node::If => 5,
+                    _ => 6,
+                };
+                if node != Node::If {
+                    parts.sort_unstable();
+                }
+                parts.push(kind);
+                hash(&parts)
+            };
+            hash(&[colours[speaker], claims[speaker].fold(leaf, join)])
+        };
+        colours = (0..people).map(colour).collect();
+    }
+    colours.sort_unstable();
+    hash(&colours)
+}
+
+/// Splitmix64's finaliser over each word in turn: the same on every machine, for ever.
+fn hash(words: &[u64]) -> u64 {
+    words.iter().fold(words.len() as u64, |state, word| {
+        let mut z = (state ^ word).wrapping_add(0x9E37_79B9_7F4A_7C15);
+        z = (z ^ (z >> 30)).wrapping_mul(0xBF58_476D_1CE4_E5B9);
+        z = (z ^ (z >> 27)).wrapping_mul(0x94D0_49BB_1331_11EB);
+        z ^ (z >> 31)
+    })
+}

@@ -1,0 +1,96 @@
+//! Knights and Knaves: on an island knights always tell the truth and knaves always lie; who is what follows from what they say.
+//!
+//! `claim` has claims and their truth tables, `notation` the public rows' tuples, `generate` the puzzles, `search` the steps of a solution,
+//! `english` and `compact` their words, `reward` the judge. Facts: `papers.md` C; the public data are those of Xie et al. 2024 (K&K) and
+//! Logic-RL.
+
+pub mod claim;
+pub mod compact;
+pub mod english;
+pub mod generate;
+pub mod notation;
+pub mod reward;
+pub mod search;
+mod task;
+
+pub use task::{Distinct, Kk};
+
+use super::Split;
+use super::draws::Draws;
+use crate::config::Form;
+use anyhow::Result;
+use generate::{Puzzle, puzzle};
+use serde::Serialize;
+
+/// A puzzle in words, with its solution step by step: a row of `lehr data kk`.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+pub struct Row {
+    /// The puzzle.
+    pub quiz: String,
+    /// Who is in it.
+    pub names: Vec<String>,
+    /// Who is a knight.
+    pub solution: Vec<bool>,
+    /// `(1) Zoey is a knight`, a line for each.
+    pub solution_text_format: String,
+    /// The claims in the public notation.
+    pub statements: String,
+    /// What a model is given.
+    pub prompt: String,
+    /// What it should say: steps and answer.
+    pub completion: String,
+    /// Both.
+    pub text: String,
+}
+
+/// Puzzle `n` of a split: a function of its arguments alone.
+///
+/// # Errors
+/// As [`puzzle`].
+pub fn made(people: usize, seed: u64, split: Split, n: u64) -> Result<Puzzle> {
+    let purpose = match split {
+        Split::Train => "kk train",
+        Split::Eval => "kk eval",
+    };
+    puzzle(people, split, &mut Draws::new(seed, purpose, n))
+}
+
+/// The puzzle in words; names, wording and steps are drawn for (seed, n).
+pub fn row(form: Form, puzzle: &Puzzle, seed: u64, n: u64) -> Row {
+    let mut words = Draws::new(seed, "kk words", n);
+    let mut steps = Draws::new(seed, "kk steps", n);
+    let people = puzzle.people();
+    let names: Vec<&str> = match form {
+        Form::Natural => words.some_of(english::NAMES.len(), people).into_iter().map(|i| english::NAMES[i]).collect(),
+        Form::Compact => (0..people).map(compact::name).collect(),
+    };
+    let is_knight = |person: usize| puzzle.is_knight(person);
+    let steps_taken = search::search(&puzzle.claims, &mut steps);
+    let solution = english::solution(&names, is_knight);
+    let (quiz, thought, answer, gap) = match form {
+        Form::Natural => (
+            english::quiz(&puzzle.claims, &names, &mut words),
+            format!("\n{}\n", english::thought(&steps_taken, &puzzle.claims, &names, &mut steps)),
+            format!("\n{solution}\n"),
+            "\n",
+        ),
+        Form::Compact => (
+            compact::quiz(&puzzle.claims),
+            format!("{} ", compact::thought(&steps_taken, &mut steps)),
+            format!(" {} ", compact::answer(people, is_knight)),
+            " ",
+        ),
+    };
+    let prompt = format!("{quiz}{gap}<think>");
+    let completion = format!("{thought}</think>{gap}<answer>{answer}</answer>");
+    Row {
+        names: names.into_iter().map(str::to_owned).collect(),
+        solution: (0..people).map(is_knight).collect(),
+        solution_text_format: solution,
+        statements: notation::print(&puzzle.claims),
+        text: format!("{prompt}{completion}"),
+        quiz,
+        prompt,
+        completion,
+    }
+}

@@ -1,0 +1,242 @@
+//! The public rows' notation of claims: Python tuples such as `(('not', ('lying', 1)), ('<=>', ('telling-truth', 1), ('lying', 0)))`.
+
+use super::claim::{Claim, MOST_PEOPLE, Node};
+use crate::data::shown;
+use anyhow::{Result, anyhow, bail, ensure};
+use std::fmt::Write;
+
+/// Longer text is no puzzle.
+const MAX_BYTES: usize = 1 << 20;
+
+/// The claims of a tuple of claims, one a person, nested to any depth. Lists in place of tuples, single or double quotes, free spaces and
+/// Python's comma before a closing bracket are all read.
+///
+/// # Errors
+/// The first place that does not fit, counted in bytes from 1, and what was expected there; a claim about somebody who is not there.
+pub fn parse(text: &str) -> Result<Vec<Claim>> {
+    ensure!(text.len() <= MAX_BYTES, "{} bytes, more than 1 MiB", text.len());
+    let mut reader = Reader { text, at: 0 };
+    reader.expect(&Token::Open, "( before the first claim")?;
+    let mut claims = Vec::new();
+    while reader.peek()? != Token::Close {
+        ensure!(claims.len() < MOST_PEOPLE, "byte {}: more than {MOST_PEOPLE} claims", reader.at + 1);
+        claims.push(reader.claim()?);
+        reader.comma_or_close()?;
+    }
+    reader.next()?;
+    reader.expect(&Token::End, "nothing behind the last bracket")?;
+    ensure!(!claims.is_empty(), "no claims");
+    for (i, claim) in claims.iter().enumerate() {
+        if let Some(person) = claim.last_person().filter(|p| *p >= claims.len()) {
+            bail!("claim {}: is about person {person}, but people are counted from 0 to {}", i + 1, claims.len() - 1);
+        }
+    }
+    Ok(claims)
+}
+
+/// The claims in the public notation, byte for byte as Python prints such tuples.
+pub fn print(claims: &[Claim]) -> String {
+    let mut out = String::from("(");
+    for (i, claim) in claims.iter().enumerate() {
+        if i > 0 {
+            out.push_str(", ");
+        }
+        print_claim(claim, &mut out);
+    }
+    // Python marks a tuple of one.
+    out.push_str(if claims.len() == 1 { ",)" } else { ")" });
+    out
+}
+
+fn print_claim(claim: &Claim, out: &mut String) {
+    // Parts still to come of each open bracket.
+    let mut open: Vec<u32> = Vec::new();
+    for node in claim.nodes() {
+        let (name, person) = name(*node);
+        let _ = write!(out, "('{name}'");
+        if let Some(person) = person {
+            let _ = write!(out, ", {person}");
+        }
+        open.push(node.parts());
+        while let Some(left) = open.pop() {
+            if left > 0 {
+                out.push_str(", ");
+                open.push(left - 1);
+                break;
+            }
+            out.push(')');
+        }
+    }
+}
+
+fn name(node: Node) -> (&'static str, Option<u8>) {
+    match node {
+        Node::Knight(p) => ("telling-truth", Some(p)),
+        Node::Knave(p) => ("lying", Some(p)),
+        Node::Not => ("not", None),
+        Node::And(_) => ("and", None),
+        Node::Or(_) => ("or", None),
+        Node::If => ("->", None),
+        Node::Iff => ("<=>", None),
+    }
+}
+
+#[derive(Clone, Debug, PartialEq, Eq)]
+enum Token<'a> {
+    Open,
+    Close,
+    Comma,
+    Word(&'a str),
+    Number(u64),
+    End,
+}
+
+impl Token<'_> {
+    fn shown(&self) -> String {
+        match self {
+            Self::Open => "(".into(),
+            Self::Close => ")".into(),
+            Self::Comma => "a comma".into(),
+            Self::Word(word) => format!("'{}'", shown(word)),
+            Self::Number(n) => n.to_string(),
+            Self::End => "the end".into(),
+        }
+    }
+}
+
+struct Reader<'a> {
+    text: &'a str,
+    at: usize,
+}
+
+impl<'a> Reader<'a> {
+    /// One claim, whatever its depth: `open` holds the operators whose bracket is not closed yet (place among the nodes, parts so far).
+    fn claim(&mut self) -> Result<Claim> {
+        let mut nodes: Vec<Node> = Vec::new();
+        let mut open: Vec<(usize, u32)> = Vec::new();
+        loop {
+            self.expect(&Token::Open, "( before a claim")?;
+            let start = self.at;
+            match self.next()? {
+                Token::Word(word @ ("telling-truth" | "lying")) => {
+                    self.expect(&Token::Comma, "a comma")?;
+                    let person = self.person()?;
+                    nodes.push(if word == "lying" { Node::Knave(person) } else { Node::Knight(person) });
+                    self.comma_or_close()?;
+                    self.expect(&Token::Close, ") behind the person")?;
+                    if let Some((_, parts)) = open.last_mut() {
+                        *parts += 1;
+                    }
+                }
+                Token::Word(word) => {
+                    let node = match word {
+                        "not" => Node::Not,
+                        "and" => Node::And(0),
+                        "or" => Node::Or(0),
+                        "->" => Node::If,
+                        "<=>" => Node::Iff,
+                        _ => {
+                            bail!("byte {}: '{}' is none of telling-truth, lying, not, and, or, ->, <=>", start + 1, shown(word))
+                        }
+                    };
+                    open.push((nodes.len(), 0));
+                    nodes.push(node);
+                    self.comma_or_close()?;
+                }
+                other => bail!("byte {}: expected the name of a claim in quotes, found {}", start + 1, other.shown()),
+            }
+            self.close_finished(&mut nodes, &mut open)?;
+            if open.is_empty() {
+                return Claim::new(nodes).ok_or_else(|| anyhow!("byte {}: not one whole claim", self.at));
+            }
+        }
+    }
+
+    /// Goes past closing brackets up to where the next part begins.
+    fn close_finished(&mut self, nodes: &mut [Node], open: &mut Vec<(usize, u32)>) -> Result<()> {
+        while let Some(&(place, parts)) = open.last() {
+            if parts > 0 {
+                self.comma_or_close()?;
+            }
+            if self.peek()? != Token::Close {
+                return Ok(());
+            }
+            self.next()?;
+            let node = &mut nodes[place];
+            if let Node::And(n) | Node::Or(n) = node {
+                *n = parts;
+            }
+            let wanted = node.parts().max(1);
+            ensure!(parts == wanted, "byte {}: '{}' has {parts} parts, but needs {wanted}", self.at, name(*node).0);
+            open.pop();
+            if let Some((_, parts)) = open.last_mut() {
+                *parts += 1;
+            }
+        }
+        Ok(())
+    }
+
+    fn person(&mut self) -> Result<u8> {
+        self.peek()?;
+        let start = self.at;
+        match self.next()? {
+            Token::Number(n) if n < MOST_PEOPLE as u64 => Ok(n as u8),
+            other => bail!("byte {}: expected a person, 0 to {}, found {}", start + 1, MOST_PEOPLE - 1, other.shown()),
+        }
+    }
+
+    /// Goes past a comma; a closing bracket is left where it is.
+    fn comma_or_close(&mut self) -> Result<()> {
+        match self.peek()? {
+            Token::Comma => self.next().map(|_| ()),
+            Token::Close => Ok(()),
+            other => bail!("byte {}: expected a comma or ), found {}", self.at + 1, other.shown()),
+        }
+    }
+
+    fn expect(&mut self, token: &Token<'_>, what: &str) -> Result<()> {
+        self.peek()?;
+        let start = self.at;
+        let found = self.next()?;
+        ensure!(found == *token, "byte {}: expected {what}, found {}", start + 1, found.shown());
+        Ok(())
+    }
+
+    /// The next token, not taken; spaces before it are.
+    fn peek(&mut self) -> Result<Token<'a>> {
+        let rest = &self.text[self.at..];
+        self.at += rest.len() - rest.trim_start().len();
+        let start = self.at;
+        let token = self.next()?;
+        self.at = start;
+        Ok(token)
+    }
+
+    fn next(&mut self) -> Result<Token<'a>> {
+        let rest = &self.text[self.at..];
+        let rest = rest.trim_start();
+        let start = self.text.len() - rest.len();
+        let Some(first) = rest.chars().next() else {
+            self.at = start;
+            return Ok(Token::End);
+        };
+        let (token, length) = match first {
+            '(' | '[' => (Token::Open, 1),
+            ')' | ']' => (Token::Close, 1),
+            ',' => (Token::Comma, 1),
+            '\'' | '"' => {
+                let end = rest[1..].find(first).ok_or_else(|| anyhow!("byte {}: this quote is never closed", start + 1))?;
+                (Token::Word(&rest[1..=end]), end + 2)
+            }
+            '0'..='9' => {
+                let length = rest.find(|c: char| !c.is_ascii_digit()).unwrap_or(rest.len());
+                let number =
+                    rest[..length].parse().map_err(|_| anyhow!("byte {}: a number this long is no person", start + 1))?;
+                (Token::Number(number), length)
+            }
+            other => bail!("byte {}: {other:?} is not part of the notation", start + 1),
+        };
+        self.at = start + length;
+        Ok(token)
+    }
+}

@@ -1,0 +1,216 @@
+//! The rule reward of Logic-RL (papers.md C.4), with its totals: 3 for the right answer, -0.5 for a wrong one, -1 for one that cannot be
+//! read although the tags are right, -3 where they are not.
+//!
+//! Everything is one pass over the text, whatever it holds: a million tags cost what a million letters cost.
+
+use super::super::Grade;
+use super::compact::role;
+use crate::config::Form;
+use anyhow::{Result, ensure};
+
+/// The tags, in the order in which they have to come.
+pub const TAGS: [&str; 4] = ["<think>", "</think>", "<answer>", "</answer>"];
+
+/// People in a solution at most; rows of a file are not trusted.
+const MOST_NAMES: usize = 64;
+
+/// Who is what.
+pub type Roles = Vec<(String, bool)>;
+
+/// The people of a solution's text (`(1) Zoey is a knight`, a line for each) with their roles, by the public rule: the first word of
+/// letters in a line is the name, the first `knight` or `knave` behind it the role; lines without either say nothing.
+///
+/// # Errors
+/// A text that names nobody.
+pub fn roles(solution: &str) -> Result<Roles> {
+    let mut roles = Roles::new();
+    for line in solution.split('\n') {
+        let mut words = words_of_letters(line);
+        let Some(name) = words.next() else { continue };
+        let said = words.find_map(role_of).or_else(|| line.split(|c: char| !is_word(c)).skip(1).find_map(role_of));
+        let Some(knight) = said else { continue };
+        match roles.iter_mut().find(|(known, _)| known == name) {
+            Some(known) => known.1 = knight,
+            None => roles.push((name.to_owned(), knight)),
+        }
+        ensure!(roles.len() <= MOST_NAMES, "names more than {MOST_NAMES} people");
+    }
+    ensure!(!roles.is_empty(), "names nobody; write a line such as (1) Zoey is a knight for each person");
+    Ok(roles)
+}
+
+/// Words that are made of ASCII letters only.
+fn words_of_letters(line: &str) -> impl Iterator<Item = &str> {
+    line.split(|c: char| !is_word(c)).filter(|word| !word.is_empty() && word.bytes().all(|b| b.is_ascii_alphabetic()))
+}
+
+fn role_of(word: &str) -> Option<bool> {
+    match word.to_ascii_lowercase().as_str() {
+        "knight" => Some(true),
+        "knave" => Some(false),
+        _ => None,
+    }
+}
+
+/// The part of prompt and response that is judged, in two pieces.
+///
+/// The public rule judges what follows `Assistant:`, or else `<|im_start|>assistant`, in both together, so that the `<think>` with which a
+/// prompt ends counts. A prompt with neither mark has only that ending judged: its instructions may name tags too.
+pub fn judged<'a>(prompt: &'a str, response: &'a str) -> (&'a str, &'a str) {
+    for mark in ["Assistant:", "<|im_start|>assistant"] {
+        if let Some(at) = prompt.find(mark) {
+            return (&prompt[at + mark.len()..], response);
+        }
+        if let Some(at) = response.find(mark) {
+            return ("", &response[at + mark.len()..]);
+        }
+    }
+    if prompt.trim_end().ends_with(TAGS[0]) { (TAGS[0], response) } else { ("", response) }
+}
+
+/// Judges a response to a prompt.
+pub fn grade(form: Form, roles: &Roles, prompt: &str, response: &str) -> Grade {
+    let (before, after) = judged(prompt, response);
+    let broken = broken_format(before, after);
+    let format = if broken.is_some() { -1.0 } else { 1.0 };
+    let (answer, reason) = match broken {
+        Some(why) => (-2.0, why),
+        None => match answer_of(after).ok_or_else(|| "no answer".to_owned()).and_then(|answer| compare(form, roles, answer)) {
+            Ok(None) => (2.0, "right".to_owned()),
+            Ok(Some(name)) => (-1.5, format!("wrong about {name}")),
+            Err(why) => (-2.0, why),
+        },
+    };
+    Grade {
+        reward: format + answer,
+        correct: answer > 0.0,
+        parts: [("format".to_owned(), format), ("answer".to_owned(), answer)].into(),
+        reason,
+    }
+}
+
+/// What is wrong with the tags, if anything is.
+fn broken_format(before: &str, after: &str) -> Option<String> {
+    let mut last = 0;
+    for (i, tag) in TAGS.into_iter().enumerate() {
+        match before.matches(tag).count() + after.matches(tag).count() {
+            0 => return Some(format!("no {tag}")),
+            1 => {}
+            n => return Some(format!("{n} times {tag}")),
+        }
+        let at = before.find(tag).or_else(|| after.find(tag).map(|at| before.len() + at)).unwrap_or(0);
+        if i > 0 && at < last {
+            return Some(format!("{} behind {tag}", TAGS[i - 1]));
+        }
+        last = at;
+    }
+    None
+}
+
+/// What stands in the last `<answer>...</answer>`.
+fn answer_of(text: &str) -> Option<&str> {
+    let [_, _, open, close] = TAGS;
+    let (mut rest, mut last) = (text, None);
+    while let Some(start) = rest.find(open) {
+        let inside = &rest[start + open.len()..];
+        let Some(end) = inside.find(close) else { break };
+        last = Some(inside[..end].trim());
+        rest = &inside[end + close.len()..];
+    }
+    last
+}
+
+/// `Ok(None)` where all roles are right, else the first that is not; an error where the answer cannot be read: the words `knight` and
+/// `knave` have to occur as often as there are people, and each person's role has to be said in the form's words.
+fn compare<'a>(form: Form, roles: &'a Roles, answer: &str) -> Result<Option<&'a str>, String> {
+    let said = occurrences(answer, role(true)) + occurrences(answer, role(false));
+    if said != roles.len() {
+        return Err(format!("{said} roles for {} people", roles.len()));
+    }
+    let mut wrong = None;
+    for (name, knight) in roles {
+        match said_of(form, answer, name) {
+            None => return Err(format!("no role of {name}")),
+            Some(said) if said != *knight => wrong = wrong.or(Some(name.as_str())),
+            Some(_) => {}
+        }
+    }
+    Ok(wrong)
+}
+
+/// How often a lower-case word occurs, as part of other words too, whatever its case.
+fn occurrences(text: &str, word: &str) -> usize {
+    let (mut count, mut skip_to) = (0, 0);
+    for (at, _) in text.char_indices() {
+        if let Some(rest) = (at >= skip_to).then(|| after(&text[at..], word, lower)).flatten() {
+            count += 1;
+            skip_to = text.len() - rest.len();
+        }
+    }
+    count
+}
+
+/// What follows `word`, if the text begins with it when `fold` has made both the same case.
+fn after<'a>(text: &'a str, word: &str, fold: fn(char) -> char) -> Option<&'a str> {
+    let mut rest = text.chars();
+    for wanted in word.chars() {
+        if rest.next().map(fold) != Some(fold(wanted)) {
+            return None;
+        }
+    }
+    Some(rest.as_str())
+}
+
+fn after_folded<'a>(text: &'a str, word: &str) -> Option<&'a str> {
+    after(text, word, fold)
+}
+
+/// Lower case as Python's `lower` gives it, as far as it can make ASCII letters: the Kelvin sign is a `k`.
+fn lower(c: char) -> char {
+    if c == '\u{212A}' { 'k' } else { c.to_ascii_lowercase() }
+}
+
+/// Lower case as Python's regular expressions know it: a few letters beyond ASCII are variants of ASCII letters.
+fn fold(c: char) -> char {
+    match c {
+        '\u{212A}' => 'k',
+        '\u{17F}' => 's',
+        '\u{130}' | '\u{131}' => 'i',
+        c if c.is_ascii() => c.to_ascii_lowercase(),
+        c => c.to_lowercase().next().unwrap_or(c),
+    }
+}
+
+/// The first role that is given to `name`: `NAME is a knight`, or `NAME knight` in the compact form.
+fn said_of(form: Form, answer: &str, name: &str) -> Option<bool> {
+    let between: &[&str] = match form {
+        Form::Natural => &["is", "a"],
+        Form::Compact => &[],
+    };
+    let mut before = None;
+    for (at, c) in answer.char_indices() {
+        let begins = before.is_none_or(|b| !is_word(b));
+        before = Some(c);
+        let Some(rest) = after_folded(&answer[at..], name).filter(|_| begins) else { continue };
+        let rest = between.iter().try_fold(rest, |rest, word| after_folded(skip_spaces(rest)?, word));
+        let Some(rest) = rest.and_then(skip_spaces) else { continue };
+        for knight in [true, false] {
+            let after = after_folded(rest, role(knight));
+            if after.is_some_and(|after| !after.starts_with(is_word)) {
+                return Some(knight);
+            }
+        }
+    }
+    None
+}
+
+/// What follows one or more spaces.
+fn skip_spaces(text: &str) -> Option<&str> {
+    let rest = text.trim_start_matches(|c: char| c.is_whitespace() || ('\x1c'..='\x1f').contains(&c));
+    (rest.len() < text.len()).then_some(rest)
+}
+
+/// A letter, digit or underscore.
+fn is_word(c: char) -> bool {
+    c.is_alphanumeric() || c == '_'
+}

@@ -1,0 +1,77 @@
+//! The tokenizer of words.
+
+use lehr::config::Form;
+use lehr::data::chat::{ChatTemplate, Encoder, LossOn, PLAIN, Row};
+use lehr::data::tasks::{Split, kk};
+use lehr::data::{Corpus, Notices, Tokenizer, TokenizerKind};
+
+fn rows(count: u64) -> Vec<kk::Row> {
+    (0..count).map(|n| kk::row(Form::Compact, &kk::made(3, 1, Split::Train, n).unwrap(), 1, n)).collect()
+}
+
+fn tokenizer(rows: &[kk::Row]) -> Tokenizer {
+    let dir = tempfile::tempdir().unwrap();
+    let path = dir.path().join("rows.jsonl");
+    let lines: String = rows.iter().map(|row| serde_json::to_string(row).unwrap() + "\n").collect();
+    std::fs::write(&path, lines).unwrap();
+    let corpus = Corpus::open(&[path], &mut Notices::new()).unwrap();
+    Tokenizer::build(&TokenizerKind::Words, &corpus, None, &mut Notices::new()).unwrap()
+}
+
+#[test]
+fn text_with_single_spaces_comes_back() {
+    let rows = rows(60);
+    let tokenizer = tokenizer(&rows);
+    for row in &rows {
+        let (prompt, completion) = (tokenizer.encode(&row.prompt).unwrap(), tokenizer.encode(&row.completion).unwrap());
+        assert_eq!(tokenizer.encode(&row.text).unwrap(), [prompt.clone(), completion.clone()].concat(), "they join cleanly");
+        assert_eq!(prompt.len() + completion.len(), row.text.split(' ').count());
+        assert_eq!(tokenizer.decode(&prompt).unwrap(), row.prompt);
+        assert_eq!(tokenizer.decode(&completion).unwrap(), row.completion.trim_start());
+        let mut stream = tokenizer.decode_stream();
+        let mut streamed: String = completion.iter().map(|id| stream.push(*id).unwrap()).collect();
+        streamed += &stream.finish().unwrap();
+        assert_eq!(streamed, row.completion.trim_start());
+    }
+    let unknown = tokenizer.token_id("<unk>").unwrap();
+    assert_eq!(tokenizer.encode("A says xyzzy").unwrap()[2], unknown);
+    assert_eq!(tokenizer.eos_id(), tokenizer.token_id("<|endoftext|>"));
+    assert_eq!(tokenizer.vocab_size(), tokenizer.eos_id().unwrap() as usize + 1);
+    let json: serde_json::Value = serde_json::from_slice(tokenizer.json()).unwrap();
+    assert_eq!(json["model"]["type"], "WordLevel");
+    assert_eq!(json["pre_tokenizer"]["type"], "WhitespaceSplit");
+}
+
+#[test]
+fn a_row_to_learn_from_scores_the_completion_and_its_end() {
+    let rows = rows(20);
+    let tokenizer = tokenizer(&rows);
+    let template = ChatTemplate::new(PLAIN, tokenizer.special_tokens(), 0).unwrap();
+    let loss_on = LossOn { assistant_only: true, completion_only: true };
+    let encoder = Encoder { tokenizer: &tokenizer, template: &template, loss_on };
+    for row in &rows {
+        let example = encoder.encode(&Row::Text(row.prompt.clone(), row.completion.clone())).unwrap();
+        let prompt = row.prompt.split(' ').count();
+        assert_eq!(example.tokens.len(), row.text.split(' ').count() + 1);
+        assert_eq!(example.tokens.last().copied(), tokenizer.eos_id());
+        assert_eq!(example.scored.iter().position(|scored| *scored), Some(prompt));
+        assert!(example.scored[prompt..].iter().all(|scored| *scored));
+    }
+}
+
+#[test]
+fn documents_of_a_corpus_end_in_the_end_of_text() {
+    let rows = rows(5);
+    let tokenizer = tokenizer(&rows);
+    let dir = tempfile::tempdir().unwrap();
+    let path = dir.path().join("rows.jsonl");
+    let lines: String = rows.iter().map(|row| serde_json::to_string(row).unwrap() + "\n").collect();
+    std::fs::write(&path, lines).unwrap();
+    let mut notices = Notices::new();
+    let corpus = Corpus::open(&[path], &mut notices).unwrap();
+    let cache = lehr::data::Cache::Off;
+    let file = lehr::data::tokenize(&corpus, &tokenizer, &cache, &mut notices, &mut |_, _| {}).unwrap();
+    assert!(notices.is_empty(), "{notices:?}");
+    let expected: usize = rows.iter().map(|row| row.text.split(' ').count() + 1).sum();
+    assert_eq!(file.len(), expected as u64);
+}
