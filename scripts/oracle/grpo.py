@@ -100,7 +100,7 @@ def groups(old, rows, s):
         low = (probability < s["lopti_eta"]) & alive
         margin = min(margin, (probability - s["lopti_eta"]).abs().min().item())
     else:
-        return [("all", split(alive))], margin
+        return [("all", split(alive))] if alive.any() else [], margin
     passes = [("low", split(low)), ("high", split(alive & ~low))]
     if s["lopti_order"] == "high-first":
         passes.reverse()

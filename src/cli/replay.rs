@@ -5,7 +5,7 @@ mod step;
 
 use super::{open, output};
 use crate::config::{GRPO_DEFAULTS, GrpoSettings, Layers, RolloutSettings, Settings, Stage, TrainSettings};
-use crate::event::{Moved, Tokens};
+use crate::event::{Moved, Number, Tokens};
 use crate::gpu::Gpu;
 use crate::model::Model;
 use crate::model::checkpoint::{Existing, Origin, Place, save};
@@ -111,7 +111,7 @@ pub fn command(mut command: clap::Command) -> clap::Command {
 struct Report {
     completions: usize,
     passes: Vec<PassReport>,
-    /// By probability before the step: shares of tokens and of the gradient, what moved.
+    /// By probability at the time of the rollout: shares of tokens and of the gradient. By probability before the step: what moved.
     tokens: Tokens,
 }
 
@@ -225,11 +225,16 @@ fn reference(gpu: &Gpu, path: &Path, config: &HfConfig, context: usize) -> Resul
 }
 
 fn report(made: Step, alpha: f64) -> Report {
-    let mut rollouts = made.rollouts;
+    let (mut rollouts, after) = (made.rollouts, &made.after);
+    let mean = |p: &PassReport| p.updates.iter().map(|u| u.grad_norm).sum::<f64>() / p.updates.len().max(1) as f64;
+    let mut tokens = Tokens {
+        gradient: Some(made.by_quartile),
+        grad_norm: made.passes.iter().map(|p| (p.pass.clone(), Number(mean(p)))).collect(),
+        ..tokens::statistics(1, &rollouts, alpha)
+    };
     // What moved is seen from the model, whatever old log-probabilities rows bring.
-    rollouts.iter_mut().zip(&made.before).for_each(|(r, before)| r.old_logprobs.clone_from(before));
-    let changes = probe::changes(&rollouts, &made.after);
-    let tokens = Tokens { probe: Some(probe::probe(&changes)), ..tokens::statistics(1, &rollouts, alpha) };
+    rollouts.iter_mut().zip(made.before).for_each(|(r, before)| r.old_logprobs = before);
+    tokens.probe = Some(probe::probe(&probe::changes(&rollouts, after)));
     Report { completions: rollouts.len(), passes: made.passes, tokens }
 }
 
@@ -255,15 +260,18 @@ fn print(report: &Report) -> Result<()> {
         }
     }
     let (t, Some(probe)) = (&report.tokens.quartiles, &report.tokens.probe) else { return Ok(()) };
-    output::line("\nprobability   tokens  share  gradient  moved: least   lower    median   upper    most    right way")?;
+    output::line(
+        "\nprobability   tokens  share  gradient  grad_norm  moved: least    lower   median    upper     most  right way",
+    )?;
     for (b, from) in t.from.iter().enumerate() {
         let Moved { least, lower, median, upper, most, right, .. } = &probe.all;
         output::line(&format!(
-            "{from:.2} to {:.2} {:>8} {:>6.3} {:>9.3}     {:>8} {:>8} {:>8} {:>8} {:>8}  {:>8}",
+            "{from:.2} to {:.2} {:>8} {:>6.3} {:>9.3} {:>10}      {:>8} {:>8} {:>8} {:>8} {:>8} {:>10}",
             t.from.get(b + 1).unwrap_or(&1.0),
             t.all.count[b],
             t.all.share[b].0,
             t.all.gradient[b].0,
+            report.tokens.gradient.as_ref().map_or("-".into(), |g| format!("{:.5}", g.quartiles[b].0)),
             signed(least[b].0),
             signed(lower[b].0),
             signed(median[b].0),

@@ -1,10 +1,11 @@
 //! One step of reinforcement learning on recorded completions.
 
 use crate::config::Settings;
+use crate::event::BinGradient;
 use crate::gpu::Gpu;
 use crate::model::Model;
 use crate::ops::adamw::Hyper;
-use crate::train::reinforce::{Learner, Loss, Pass, Policy, Rollout, UpdateStats, advantage, passes};
+use crate::train::reinforce::{Learner, Loss, Pass, Policy, Rollout, UpdateStats, advantage, passes, probe};
 use anyhow::{Context as _, Result, ensure};
 use serde::Serialize;
 
@@ -25,6 +26,8 @@ pub struct Step {
     pub before: Vec<Vec<f32>>,
     /// The same after it.
     pub after: Vec<Vec<f32>>,
+    /// Before the step, of each quartile's tokens by themselves.
+    pub by_quartile: BinGradient,
     /// In order.
     pub passes: Vec<PassReport>,
     /// The gradients of each pass before clipping, mini-batches added up, in order of declaration; if they were asked for.
@@ -57,6 +60,7 @@ pub fn make(
     let on = Learner { gpu, model, optimizer: &optimizer };
     let all = passes(&rollouts, grpo, settings.train.seed, 1)?;
     ensure!(!all.is_empty(), "no token is left to update: --mask-bins or --mask-truncated-completions leave none");
+    let by_quartile = probe::gradient_by_quartile(&mut policy, on, &rollouts, grpo, &loss)?;
     let (mut reports, mut gradients) = (Vec::new(), Vec::new());
     for pass in &all {
         let (updates, gradient) = run(on, &mut policy, &rollouts, pass, &loss, settings, keep_gradients)?;
@@ -64,7 +68,7 @@ pub fn make(
         gradients.extend(gradient);
     }
     let after = policy.logprobs(gpu, model, &rollouts, loss.temperature)?;
-    Ok(Step { rollouts, before, after, passes: reports, gradients })
+    Ok(Step { rollouts, before, after, by_quartile, passes: reports, gradients })
 }
 
 /// All mini-batches of a pass.
