@@ -30,9 +30,12 @@ pub struct Args {
     #[arg(long, value_name = "DIR")]
     model: PathBuf,
     /// Completions, one JSON object a line: {"group":0,"prompt":[ids],"completion":[ids],"reward":1.0}, optionally "truncated", "old_logprobs",
-    /// "ref_logprobs" and "advantages", which are computed where they are missing; - for standard input.
+    /// "ref_logprobs" and "advantages", which are computed where they are missing; or the samples.jsonl of a run. - for standard input.
     #[arg(long, value_name = "FILE.jsonl")]
     rollouts: PathBuf,
+    /// Of several steps in the file (samples.jsonl has them), the one to take.
+    #[arg(long, value_name = "N")]
+    step: Option<u64>,
     /// The reference model of the KL term; the model itself, as it is before the step, when absent.
     #[arg(long, value_name = "DIR")]
     ref_model: Option<PathBuf>,
@@ -132,7 +135,7 @@ pub fn run(args: &Args, typed: &ArgMatches) -> Result<i32> {
     let dir = open::model_folder(&args.model)?;
     let config = open::config(&dir)?;
     let limits = rows::Limits { vocab_size: config.model.vocab_size, context: config.model.max_position_embeddings };
-    let rollouts = rows::read(&args.rollouts, limits)?;
+    let rollouts = rows::read(&args.rollouts, limits, args.step)?;
     let longest = rollouts.iter().map(|r| r.prompt.len() + r.completion.len()).max().unwrap_or(1);
     let train = &mut settings.train;
     ensure!(
@@ -226,10 +229,9 @@ fn reference(gpu: &Gpu, path: &Path, config: &HfConfig, context: usize) -> Resul
 
 fn report(made: Step, alpha: f64) -> Report {
     let (mut rollouts, after) = (made.rollouts, &made.after);
-    let mean = |p: &PassReport| p.updates.iter().map(|u| u.grad_norm).sum::<f64>() / p.updates.len().max(1) as f64;
     let mut tokens = Tokens {
         gradient: Some(made.by_quartile),
-        grad_norm: made.passes.iter().map(|p| (p.pass.clone(), Number(mean(p)))).collect(),
+        grad_norm: made.passes.iter().map(|p| (p.pass.clone(), Number(p.together.grad_norm))).collect(),
         ..tokens::statistics(1, &rollouts, alpha)
     };
     // What moved is seen from the model, whatever old log-probabilities rows bring.
