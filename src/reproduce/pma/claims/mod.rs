@@ -7,8 +7,8 @@ mod schemes;
 mod stable;
 mod stages;
 
-use super::finding::Finding;
 use super::measure::Measure;
+use crate::reproduce::finding::Finding;
 
 pub use rescue::RESCUES;
 

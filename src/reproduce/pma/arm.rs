@@ -2,8 +2,8 @@
 //! never trained again.
 
 use crate::config::{ModelSettings, TrainSettings};
+use crate::reproduce::store::digest;
 use serde::{Deserialize, Serialize};
-use sha2::{Digest, Sha256};
 
 /// Changed when the same settings would give other numbers.
 const FORMAT: &str = "lehr reproduce 1";
@@ -123,14 +123,4 @@ impl Arm {
             Begin::From { arm, .. } => Some(arm),
         }
     }
-}
-
-/// Sixteen hexadecimal digits of some texts.
-pub fn digest(parts: &[&str]) -> String {
-    let mut hash = Sha256::new();
-    for part in parts {
-        hash.update((part.len() as u64).to_le_bytes());
-        hash.update(part.as_bytes());
-    }
-    hash.finalize().iter().take(8).map(|b| format!("{b:02x}")).collect()
 }

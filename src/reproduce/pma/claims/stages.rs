@@ -1,11 +1,11 @@
 //! P7 and P8: what begins from a merge: continued training and fine-tuning.
 
 use crate::plot::{Chart, Panels, Series};
-use crate::reproduce::arm::{Arm, Begin, Text};
 use crate::reproduce::finding::{Finding, number, with_interval};
-use crate::reproduce::lab::Scored;
-use crate::reproduce::measure::{Measure, arm_mean, arm_range, arm_text};
-use crate::reproduce::plan::{CT_READOUTS, Init, LATER_GRID};
+use crate::reproduce::pma::arm::{Arm, Begin, Text};
+use crate::reproduce::pma::lab::Scored;
+use crate::reproduce::pma::measure::{Measure, arm_mean, arm_range, arm_text};
+use crate::reproduce::pma::plan::{CT_READOUTS, Init, LATER_GRID};
 use crate::reproduce::stats::{Estimate, Unit, deviation, mean, median, quantile};
 use crate::reproduce::verdict::{Check, Wants};
 

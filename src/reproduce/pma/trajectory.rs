@@ -1,11 +1,12 @@
 //! Training an arm: the trainer of every stage, with snapshots to disk.
 
 use super::arm::{Arm, Begin, Record};
-use super::bank::{Bank, State, state_name, write_whole};
+use super::bank::{Bank, State, state_name};
 use super::spike::first_lost;
 use super::texts::Texts;
 use crate::config::Settings;
 use crate::gpu::{Arena, Gpu};
+use crate::reproduce::pace::Ended;
 use crate::session::control::Control;
 use crate::train::Trainer;
 use std::fs::File;
@@ -14,17 +15,6 @@ use web_time::Instant;
 
 /// Updates between two looks at whether a run is lost.
 const LOOK_EVERY: u64 = 25;
-
-/// How an attempt at an arm ended.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Ended {
-    /// It is on disk.
-    Done,
-    /// Another process has it.
-    Busy,
-    /// A signal came; it will start anew.
-    Interrupted,
-}
 
 /// Train an arm unless it is there. Its parent must be. `tell` gets the updates made so far.
 ///
@@ -78,8 +68,7 @@ pub fn train(bank: &Bank, arm: &Arm, texts: &Texts, adapter: Option<&str>, tell:
         file.flush()?;
     }
     record.seconds = begin.elapsed().as_secs_f64();
-    write_whole(&folder.join("arm.json"), &serde_json::to_vec_pretty(arm)?)?;
-    write_whole(&folder.join("record.json"), &serde_json::to_vec(&record)?)?;
+    bank.finish(arm, &record)?;
     Ok(Ended::Done)
 }
 

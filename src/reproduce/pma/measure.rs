@@ -2,11 +2,11 @@
 
 use super::arm::{Arm, Text};
 use super::context::Context;
-use super::finding::number;
 use super::lab::{Lab, Scored};
 use super::plan::Window;
 use super::scale::Size;
-use super::stats::{Unit, mean};
+use crate::reproduce::finding::number;
+use crate::reproduce::stats::{Unit, mean};
 
 /// Points of a line, or the ends of its error bars.
 pub type Points = Vec<(f64, f64)>;

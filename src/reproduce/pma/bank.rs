@@ -1,15 +1,16 @@
-//! What was computed already, on disk: a folder an arm, a file an evaluation. Nothing is ever half there.
+//! The arms on disk: weights and moments that were kept, and the numbers of every update.
 
-use super::arm::{Arm, Record, digest};
+use super::arm::{Arm, Record};
+use crate::reproduce::store::Store;
 use crate::vfs::shown;
 use anyhow::Context as _;
-use std::fs::{File, TryLockError};
-use std::io::{Read as _, Seek as _, SeekFrom, Write as _};
+use std::fs::File;
+use std::io::{Read as _, Seek as _, SeekFrom};
 use std::path::{Path, PathBuf};
 
 /// A work folder.
 pub struct Bank {
-    root: PathBuf,
+    store: Store,
     /// Stands for the corpora in keys.
     texts: String,
 }
@@ -26,11 +27,7 @@ impl Bank {
     /// # Errors
     /// It cannot be made.
     pub fn open(root: &Path, texts: &str) -> anyhow::Result<Self> {
-        for part in ["arms", "evals"] {
-            let path = root.join(part);
-            std::fs::create_dir_all(&path).with_context(|| format!("--work {}: cannot be made", shown(&path)))?;
-        }
-        Ok(Self { root: root.to_path_buf(), texts: texts.to_string() })
+        Ok(Self { store: Store::open(root)?, texts: texts.to_string() })
     }
 
     /// Key of an arm.
@@ -40,17 +37,12 @@ impl Bank {
 
     /// Folder of an arm.
     pub fn folder(&self, arm: &Arm) -> PathBuf {
-        self.root.join("arms").join(Self::name(arm, &self.texts))
-    }
-
-    /// Name of an arm's folder.
-    pub fn name(arm: &Arm, texts: &str) -> String {
-        format!("{}-{}", arm.name.replace('/', "-"), arm.key(texts))
+        self.store.folder(&arm.name, &self.key(arm))
     }
 
     /// Whether an arm was trained to its end.
     pub fn is_done(&self, arm: &Arm) -> bool {
-        self.folder(arm).join("record.json").is_file()
+        self.store.is_done(&arm.name, &self.key(arm))
     }
 
     /// The right to train an arm; `None` while another process has it.
@@ -58,20 +50,7 @@ impl Bank {
     /// # Errors
     /// The folder cannot be made or locked.
     pub fn lock(&self, arm: &Arm) -> anyhow::Result<Option<File>> {
-        let folder = self.folder(arm);
-        std::fs::create_dir_all(&folder).with_context(|| shown(&folder))?;
-        let path = folder.join("lock");
-        let file = File::options()
-            .write(true)
-            .create(true)
-            .truncate(false)
-            .open(&path)
-            .with_context(|| format!("{}: cannot be opened", shown(&path)))?;
-        match file.try_lock() {
-            Ok(()) => Ok(Some(file)),
-            Err(TryLockError::WouldBlock) => Ok(None),
-            Err(TryLockError::Error(e)) => Err(e).with_context(|| format!("{}: cannot be locked", shown(&path))),
-        }
+        self.store.lock(&arm.name, &self.key(arm))
     }
 
     /// The numbers of every update of a finished arm.
@@ -79,9 +58,27 @@ impl Bank {
     /// # Errors
     /// The file is gone or damaged.
     pub fn record(&self, arm: &Arm) -> anyhow::Result<Record> {
-        let path = self.folder(arm).join("record.json");
-        let text = std::fs::read(&path).with_context(|| shown(&path))?;
-        serde_json::from_slice(&text).with_context(|| format!("{}: damaged; remove its folder", shown(&path)))
+        self.store.record(&arm.name, &self.key(arm))
+    }
+
+    /// An arm came to its end.
+    ///
+    /// # Errors
+    /// The disk refuses.
+    pub fn finish(&self, arm: &Arm, record: &Record) -> anyhow::Result<()> {
+        self.store.finish(&arm.name, &self.key(arm), arm, record)
+    }
+
+    /// [`Store::remember`].
+    ///
+    /// # Errors
+    /// As there.
+    pub fn remember<T: serde::Serialize + serde::de::DeserializeOwned>(
+        &self,
+        key: &[&str],
+        compute: impl FnOnce() -> anyhow::Result<T>,
+    ) -> anyhow::Result<T> {
+        self.store.remember(key, compute)
     }
 
     /// Weights of a finished arm at a step where they were kept.
@@ -134,46 +131,9 @@ impl Bank {
         }
         Ok(sum.into_iter().map(|s| s as f32).collect())
     }
-
-    /// A result that was computed before, or `compute` and keep it.
-    ///
-    /// # Errors
-    /// What `compute` reports, or a file that cannot be written.
-    pub fn remember<T: serde::Serialize + serde::de::DeserializeOwned>(
-        &self,
-        key: &[&str],
-        compute: impl FnOnce() -> anyhow::Result<T>,
-    ) -> anyhow::Result<T> {
-        let path = self.root.join("evals").join(format!("{}.json", digest(key)));
-        // A damaged file is computed anew.
-        if let Some(known) = std::fs::read(&path).ok().and_then(|text| serde_json::from_slice(&text).ok()) {
-            return Ok(known);
-        }
-        let value = compute()?;
-        write_whole(&path, &serde_json::to_vec(&value)?)?;
-        // What was written is what is used, so that a second run gives the same bits.
-        serde_json::from_slice(&serde_json::to_vec(&value)?).context("an evaluation does not survive JSON")
-    }
 }
 
 /// File of a state.
 pub fn state_name(step: u64) -> String {
     format!("state-{step}.f32")
-}
-
-/// Write a file so that it is there whole or not at all.
-///
-/// # Errors
-/// The disk refuses.
-pub fn write_whole(path: &Path, content: &[u8]) -> anyhow::Result<()> {
-    let folder = path.parent().unwrap_or(Path::new("."));
-    let mut file = tempfile::NamedTempFile::new_in(folder).with_context(|| format!("{}: cannot be written", shown(path)))?;
-    file.write_all(content).with_context(|| format!("{}: cannot be written", shown(path)))?;
-    #[cfg(unix)]
-    {
-        use std::os::unix::fs::PermissionsExt as _;
-        let _ = file.as_file().set_permissions(std::fs::Permissions::from_mode(0o644));
-    }
-    file.persist(path).with_context(|| format!("{}: cannot be written", shown(path)))?;
-    Ok(())
 }

@@ -1,8 +1,9 @@
 //! The corpora of the experiments, all in one vocabulary of characters: the base text, the shifted text, the task.
 
-use super::arm::{Text, digest};
+use super::arm::Text;
 use super::task::{CHARACTERS, Task};
 use crate::data::{Corpus, Dataset, Notices, Source, TextSource, TokenFile, Tokenizer};
+use crate::reproduce::store::digest;
 use crate::rng::Rng;
 use crate::vfs::shown;
 use std::collections::BTreeSet;
@@ -10,7 +11,7 @@ use std::path::Path;
 use std::sync::Arc;
 
 /// The text that ships.
-const STORIES: &str = include_str!("../../assets/stories.txt");
+const STORIES: &str = include_str!("../../../assets/stories.txt");
 /// Characters of the generated text.
 const GENERATED: usize = 400_000;
 /// Share held out.

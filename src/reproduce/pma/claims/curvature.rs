@@ -1,12 +1,12 @@
 //! P10: do deviations of checkpoints from the optimum complement each other? Sec. 4.6 and App. C, by curvature and by a slice of the loss.
 
 use crate::plot::{Chart, Contours, Field, Mark, Panels, Series};
-use crate::reproduce::arm::{Arm, Text};
 use crate::reproduce::finding::{Finding, with_interval};
-use crate::reproduce::lab::{Lab, Scored, hessian_times};
-use crate::reproduce::measure::{Measure, arm_text};
-use crate::reproduce::plan::Window;
-use crate::reproduce::scale::{FORK, GRID, N, V0};
+use crate::reproduce::pma::arm::{Arm, Text};
+use crate::reproduce::pma::lab::{Lab, Scored, hessian_times};
+use crate::reproduce::pma::measure::{Measure, arm_text};
+use crate::reproduce::pma::plan::Window;
+use crate::reproduce::pma::scale::{FORK, GRID, N, V0};
 use crate::reproduce::stats::{Estimate, mean};
 use crate::reproduce::verdict::{Check, Wants};
 use crate::train::merge::MergeRule;
@@ -68,7 +68,7 @@ fn forms(m: &Measure<'_>, lab: &Lab<'_>, end: &Arm, arm: &Arm, window: &Window) 
         }
         let mut products = Vec::new();
         for d in &deviations {
-            m.context.check()?;
+            crate::reproduce::pace::check()?;
             products.push(hessian_times(&mut |at| lab.gradient(at, TOKENS), &centre, d, STEP)?);
         }
         let dot = |a: &[f64], b: &[f64]| a.iter().zip(b).map(|(x, y)| x * y).sum::<f64>();
@@ -205,7 +205,7 @@ fn slice(m: &Measure<'_>, lab: &Lab<'_>, arm: &Arm, three: [u64; 3]) -> anyhow::
         for y in &ys {
             let mut row = Vec::new();
             for x in &xs {
-                m.context.check()?;
+                crate::reproduce::pace::check()?;
                 let weights: Vec<f32> = (0..along.len()).map(|i| (points[0][i] + x * along[i] + y * upright[i]) as f32).collect();
                 row.push(lab.score_weights_on(&weights, Text::Base, m.context.scale.val_tokens / SLICE_PART as u64)?.loss());
             }

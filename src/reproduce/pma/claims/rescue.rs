@@ -1,11 +1,11 @@
 //! P9: a diverged run begun anew from a merge of three checkpoints, and the control that the paper lacks: from the newest one alone.
 
 use crate::plot::{Bars, Chart, Panels, Series};
-use crate::reproduce::arm::Arm;
 use crate::reproduce::finding::{Finding, number};
-use crate::reproduce::measure::Measure;
-use crate::reproduce::plan::{HOT_EVERY, MARGIN, RESCUE_COUNT, Rescue};
-use crate::reproduce::spike::{LOST, Lost, first_lost};
+use crate::reproduce::pma::arm::Arm;
+use crate::reproduce::pma::measure::Measure;
+use crate::reproduce::pma::plan::{HOT_EVERY, MARGIN, RESCUE_COUNT, Rescue};
+use crate::reproduce::pma::spike::{LOST, Lost, first_lost};
 use crate::reproduce::stats::{Estimate, mean, median};
 use crate::reproduce::verdict::{Check, Wants};
 

@@ -2,9 +2,9 @@
 
 use crate::plot::{Bars, Chart, Panels, Series};
 use crate::reproduce::finding::{Finding, number, with_interval};
-use crate::reproduce::measure::{Measure, Points, arm_mean, arm_range, arm_text};
-use crate::reproduce::plan::{RATES, Window, readout};
-use crate::reproduce::scale::{GRID, READOUTS};
+use crate::reproduce::pma::measure::{Measure, Points, arm_mean, arm_range, arm_text};
+use crate::reproduce::pma::plan::{RATES, Window, readout};
+use crate::reproduce::pma::scale::{GRID, READOUTS};
 use crate::reproduce::stats::{Estimate, Unit, mean};
 use crate::reproduce::verdict::{Check, Wants};
 
