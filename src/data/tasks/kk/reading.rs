@@ -42,7 +42,7 @@ fn read_compact(quiz: &str) -> Result<Read> {
     let quiz = quiz.trim().trim_end_matches("<think>").trim_end();
     for (i, sentence) in quiz.trim_end_matches('.').split(" . ").enumerate() {
         ensure!(i < MOST_PEOPLE, "more than {MOST_PEOPLE} people");
-        let not_understood = || anyhow!("not understood: {:?}; expected {} says ...", shown(sentence), names[i]);
+        let not_understood = || anyhow!("not understood: {:?}; expected {} says ...", shown(sentence.trim()), names[i]);
         let said = sentence.trim().strip_prefix(names[i].as_str()).and_then(|rest| rest.strip_prefix(" says "));
         let said = said.with_context(not_understood)?;
         let (claim, rest) = Grammar { words: &COMPACT, names: &names }.claim(said).with_context(not_understood)?;
