@@ -1,6 +1,8 @@
 // Log-probability head. Per row, from logits l: lse = log sum exp l, log p(target) = l[target] - lse, entropy = lse - sum p l,
 // sum p^2, hit = 1 where the target is the arg-max (the first, if several logits are highest), else 0.
 // Backward: dlogits = dlogp * (onehot(target) - p), in place: the one gradient that every objective shares.
+// At a temperature T: divide multiplies the logits by 1 / T before forward, and the backward of a policy, which ends at the logits as
+// they were before that, is dlogits = (dlogp (onehot(target) - p) - dentropy p (log p + entropy)) / T.
 //   logits (R, stride), the first `vocab` columns count; backward writes 0 into the others     targets (R)     the rest (R)
 #import reduce
 #import grid
@@ -17,6 +19,9 @@ struct Dims { rows: u32, vocab: u32, stride4: u32, first_row: u32 }
 @group(0) @binding(8) var<storage, read>       dlogp:   array<f32>;
 @group(0) @binding(9) var<storage, read>       row_lse: array<f32>;
 @group(0) @binding(10) var<storage, read_write> hit:    array<f32>;
+@group(0) @binding(11) var<storage, read>      inv_temperature: array<f32>;
+@group(0) @binding(12) var<storage, read>      row_entropy: array<f32>;
+@group(0) @binding(13) var<storage, read>      dentropy: array<f32>;
 
 const LOWEST = -1e30;
 
@@ -93,6 +98,42 @@ fn backward(@builtin(workgroup_id) group: vec3<u32>, @builtin(num_workgroups) gr
             let p = exp(clamp(dlogits[start + c] - shift, vec4<f32>(-87.0), vec4<f32>(0.0)));
             let hit = vec4<u32>(4u * c) + vec4<u32>(0u, 1u, 2u, 3u) == vec4<u32>(target_column);
             let g = d * (select(vec4<f32>(0.0), vec4<f32>(1.0), hit) - p);
+            dlogits[start + c] = select(vec4<f32>(0.0), g, inside(c));
+        }
+    }
+}
+
+@compute @workgroup_size(WG)
+fn divide(@builtin(workgroup_id) group: vec3<u32>, @builtin(num_workgroups) groups: vec3<u32>,
+          @builtin(local_invocation_index) local: u32) {
+    let row = linear_group(group, groups) * (WG / LANES) + local / LANES;
+    let lane = local % LANES;
+    if row < dims.rows {
+        let start = row * dims.stride4;
+        for (var c = lane; c < dims.stride4; c += LANES) {
+            dlogits[start + c] = dlogits[start + c] * inv_temperature[0];
+        }
+    }
+}
+
+@compute @workgroup_size(WG)
+fn backward_policy(@builtin(workgroup_id) group: vec3<u32>, @builtin(num_workgroups) groups: vec3<u32>,
+                   @builtin(local_invocation_index) local: u32) {
+    let row = linear_group(group, groups) * (WG / LANES) + local / LANES;
+    let lane = local % LANES;
+    if row < dims.rows {
+        let at = dims.first_row + row;
+        let start = row * dims.stride4;
+        let d = dlogp[at] * inv_temperature[0];
+        let e = dentropy[at] * inv_temperature[0];
+        let entropy_of_row = row_entropy[at];
+        let shift = row_lse[at];
+        let target_column = min(targets[at], dims.vocab - 1u);
+        for (var c = lane; c < dims.stride4; c += LANES) {
+            let log_p = clamp(dlogits[start + c] - shift, vec4<f32>(-87.0), vec4<f32>(0.0));
+            let p = exp(clamp(log_p, vec4<f32>(-87.0), vec4<f32>(0.0)));
+            let hit = vec4<u32>(4u * c) + vec4<u32>(0u, 1u, 2u, 3u) == vec4<u32>(target_column);
+            let g = d * (select(vec4<f32>(0.0), vec4<f32>(1.0), hit) - p) - e * p * (log_p + entropy_of_row);
             dlogits[start + c] = select(vec4<f32>(0.0), g, inside(c));
         }
     }

@@ -1,11 +1,15 @@
 // Draw the next token of each row: temperature, then top-k, top-p, min-p (the order of Hugging Face), then one draw; and move on.
+// A row works at a request until that has ended, then `refill` gives it the next.
 //   logits (B, stride)   tokens (B): what was fed, becomes what is fed next   positions (B): its index, grows by one
-//   prompt (B, 1 + room): how many tokens must be fed first, then those   output (B, room): every token of the row, by index
-//   settings: temperature, top_k, top_p, min_p, key0, key1 as bit patterns where whole numbers are meant
+//   requests (B): which request the row works at; IDLE for none
+//   prompt (N, 4 + room): how many tokens must be fed first, how many may be drawn, the two words of the draws' key, then the tokens
+//   output (N, room): every token of the request, by index   logp (N, room): log-probability of each that was drawn
+//   settings: temperature, top_k, top_p, min_p, key0, key1, stops as bit patterns where whole numbers are meant, then the stops
+//   lengths (N): tokens of an ended request   progress: next request, ended requests
 // A workgroup owns a row. Thresholds are found by bisection over the order-preserving integer image of f32, so ties stay together.
 #import rng
 override WG: u32 = 256u;
-struct Dims { vocab: u32, stride: u32, room: u32 }
+struct Dims { vocab: u32, stride: u32, room: u32, batch: u32, count: u32 }
 
 @group(0) @binding(0) var<uniform>             dims:      Dims;
 @group(0) @binding(1) var<storage, read>       logits:    array<f32>;
@@ -14,8 +18,14 @@ struct Dims { vocab: u32, stride: u32, room: u32 }
 @group(0) @binding(4) var<storage, read_write> tokens:    array<u32>;
 @group(0) @binding(5) var<storage, read_write> positions: array<u32>;
 @group(0) @binding(6) var<storage, read_write> output:    array<u32>;
+@group(0) @binding(7) var<storage, read_write> logp:      array<f32>;
+@group(0) @binding(8) var<storage, read_write> requests:  array<u32>;
+@group(0) @binding(9) var<storage, read_write> lengths:   array<u32>;
+@group(0) @binding(10) var<storage, read_write> progress: array<u32>;
 
 const LOWEST = -1e30;
+const IDLE = 0xffffffffu;
+const HEAD = 4u;
 var<workgroup> slots: array<f32, WG>;
 var<workgroup> chosen: atomic<u32>;
 
@@ -132,6 +142,13 @@ fn draw(@builtin(workgroup_id) group: vec3<u32>, @builtin(local_invocation_index
         let l = logits[start + c];
         mass += select(0.0, exp(max((l - top) * scale, -87.0)), l >= threshold);
     }
+    // The log-probability is that of the whole distribution, whatever the filters; a greedy row's is that at temperature 1.
+    let soft = select(scale, 1.0, greedy);
+    var whole = 0.0;
+    for (var c = first; c < last; c++) {
+        whole += exp(max((logits[start + c] - top) * soft, -87.0));
+    }
+    let log_whole = log(group_sum(whole, local));
     slots[local] = mass;
     if local == 0u {
         atomicStore(&chosen, dims.vocab);
@@ -144,7 +161,10 @@ fn draw(@builtin(workgroup_id) group: vec3<u32>, @builtin(local_invocation_index
         total += slots[i];
     }
     let position = positions[row];
-    let words = philox(vec4<u32>(row, 0u, position, 0u), vec2<u32>(settings[4], settings[5]));
+    let request = requests[row];
+    let safe_request = min(request, dims.count - 1u);
+    let given = safe_request * (dims.room + HEAD);
+    let words = philox(vec4<u32>(prompt[given + 2u], prompt[given + 3u], position, 0u), vec2<u32>(settings[4], settings[5]));
     // Greedy: the first of the highest. Otherwise the column in whose share of the mass the draw falls.
     let goal = select(unit(words.x) * total, 0.0, greedy);
     var walked = before;
@@ -159,15 +179,55 @@ fn draw(@builtin(workgroup_id) group: vec3<u32>, @builtin(local_invocation_index
         }
     }
     workgroupBarrier();
-    if local == 0u {
+    if local == 0u && request != IDLE {
         var next = min(atomicLoad(&chosen), dims.vocab - 1u);
         let after = position + 1u;
         if after < dims.room {
-            let given = row * (dims.room + 1u);
-            next = select(next, prompt[given + 1u + after], after < prompt[given]);
-            output[row * dims.room + after] = next;
+            let is_given = after < prompt[given];
+            let at = safe_request * dims.room + after;
+            logp[at] = select((logits[start + next] - top) * soft - log_whole, 0.0, is_given);
+            next = select(next, prompt[given + HEAD + after], is_given);
+            output[at] = next;
             positions[row] = after;
         }
         tokens[row] = next;
     }
+}
+
+// Rows whose request has ended (a stop, its limit, no more room) take the next one. One invocation walks the rows, so that which row gets
+// which request is always the same.
+@compute @workgroup_size(1)
+fn refill(@builtin(global_invocation_id) id: vec3<u32>) {
+    if id.x > 0u {
+        return;
+    }
+    var next = progress[0];
+    var ended = progress[1];
+    for (var row = 0u; row < dims.batch; row++) {
+        let request = requests[row];
+        if request >= dims.count {
+            continue;
+        }
+        let position = positions[row];
+        let given = prompt[request * (dims.room + HEAD)];
+        let limit = prompt[request * (dims.room + HEAD) + 1u];
+        let token = tokens[row];
+        var stopped = false;
+        for (var i = 0u; i < settings[6]; i++) {
+            stopped = stopped || token == settings[7u + i];
+        }
+        let drawn = position + 1u >= given + 1u;
+        let full = position + 1u >= given + limit || position + 1u >= dims.room;
+        if drawn && (stopped || full) {
+            lengths[request] = position + 1u;
+            ended += 1u;
+            let taken = select(IDLE, next, next < dims.count);
+            requests[row] = taken;
+            positions[row] = 0u;
+            tokens[row] = select(0u, prompt[min(next, dims.count - 1u) * (dims.room + HEAD) + HEAD], taken != IDLE);
+            next = min(next + 1u, dims.count);
+        }
+    }
+    progress[0] = next;
+    progress[1] = ended;
 }

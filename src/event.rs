@@ -5,6 +5,10 @@
 //!
 //! Length: the whole contract in one place.
 
+mod tokens;
+
+pub use tokens::{BinGradient, Binned, Bins, Moved, Probe, Tokens};
+
 use serde::{Deserialize, Serialize};
 use std::collections::BTreeMap;
 use std::path::PathBuf;
@@ -17,8 +21,12 @@ pub enum Event {
     Started(Started),
     /// One optimiser update.
     Step(Step),
+    /// Reinforcement: the tokens of a step's completions, by probability.
+    Tokens(Box<Tokens>),
     /// An evaluation on held-out data.
     Eval(Eval),
+    /// An evaluation on held-out questions.
+    TaskEval(TaskEval),
     /// Generated text.
     Sample(Sample),
     /// The merge of the newest snapshots was judged; the run itself was not touched.
@@ -163,6 +171,90 @@ pub struct Eval {
     pub eval_seconds: f64,
 }
 
+/// An evaluation on held-out questions: exact match.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+#[serde(default)]
+pub struct TaskEval {
+    /// Updates made so far.
+    pub step: u64,
+    /// The task.
+    pub task: String,
+    /// Divides the logits; 0 always takes the most probable token.
+    #[serde(with = "number")]
+    pub temperature: f64,
+    /// All questions together.
+    #[serde(flatten)]
+    pub all: Score,
+    /// The same by level: number of people, grade of difficulty.
+    pub levels: BTreeMap<u32, Score>,
+    /// Wall time of the evaluation.
+    #[serde(with = "number")]
+    pub eval_seconds: f64,
+}
+
+/// How some answers were graded.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+#[serde(default)]
+pub struct Score {
+    /// Answers.
+    pub count: u64,
+    /// Share that is entirely right.
+    #[serde(with = "number")]
+    pub accuracy: f64,
+    /// Bounds of that share: Wilson's interval at 95 %.
+    pub interval: [f64; 2],
+    /// Mean reward.
+    #[serde(with = "number")]
+    pub reward: f64,
+    /// Mean length of a completion, in tokens.
+    #[serde(with = "number")]
+    pub mean_length: f64,
+    /// Share that ran into the limit of its length.
+    #[serde(with = "number")]
+    pub clipped_ratio: f64,
+}
+
+/// One completion as `samples.jsonl` keeps it. Vectors have an entry a token.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+#[serde(default)]
+pub struct Completion {
+    /// The step that it was sampled in.
+    pub step: u64,
+    /// Completions of one prompt in one step share this number.
+    pub group: u32,
+    /// What was asked.
+    pub prompt: String,
+    /// The answer as text, the token that ended it left out.
+    pub text: String,
+    /// The right answer.
+    pub answer: String,
+    /// Number of people, grade of difficulty.
+    pub level: u32,
+    /// What the grader gave.
+    #[serde(with = "number")]
+    pub reward: f64,
+    /// Parts of that by name.
+    pub rewards: BTreeMap<String, f64>,
+    /// Entirely right.
+    pub correct: bool,
+    /// Why.
+    pub reason: String,
+    /// It ran into the limit of its length.
+    pub truncated: bool,
+    /// Tokens of the prompt.
+    pub prompt_tokens: Vec<u32>,
+    /// Tokens of the completion, with the one that ended it.
+    pub tokens: Vec<u32>,
+    /// Each as text.
+    pub pieces: Vec<String>,
+    /// log pi(token) before the step's updates, in nats.
+    pub logprobs: Vec<f32>,
+    /// Entropy of the distribution it was drawn from, in nats.
+    pub entropy: Vec<f32>,
+    /// Advantage, Advantage Reweighting included.
+    pub advantages: Vec<f32>,
+}
+
 /// Generated text.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct Sample {
@@ -268,6 +360,9 @@ pub struct Finished {
     /// Last validation loss, if there was one.
     #[serde(with = "optional_number")]
     pub eval_loss: Option<f64>,
+    /// Reinforcement: share of the held-out questions answered rightly at the end, by chance as in training.
+    #[serde(default, with = "optional_number", skip_serializing_if = "Option::is_none")]
+    pub accuracy: Option<f64>,
     /// Training tokens seen.
     pub tokens: u64,
     /// Seconds of training, over all starts of the run.

@@ -3,14 +3,15 @@
 mod common;
 
 use common::Place;
-use lehr::reproduce::arm::{Arm, Begin, Text};
-use lehr::reproduce::bank::Bank;
-use lehr::reproduce::context::Context;
-use lehr::reproduce::lab::Lab;
-use lehr::reproduce::plan::{Plan, Window};
-use lehr::reproduce::scale::{GRID, Scale};
-use lehr::reproduce::texts::Texts;
-use lehr::reproduce::trajectory::{Ended, train};
+use lehr::reproduce::pace::Ended;
+use lehr::reproduce::pma::arm::{Arm, Begin, Text};
+use lehr::reproduce::pma::bank::Bank;
+use lehr::reproduce::pma::context::Context;
+use lehr::reproduce::pma::lab::Lab;
+use lehr::reproduce::pma::plan::{Plan, Window};
+use lehr::reproduce::pma::scale::{GRID, Scale};
+use lehr::reproduce::pma::texts::Texts;
+use lehr::reproduce::pma::trajectory::train;
 use std::path::Path;
 
 fn texts() -> Texts {
@@ -181,6 +182,10 @@ fn what_cannot_be_reproduced_is_refused() {
     assert!(said(&["--scale=huge"]).contains("tiny, small, gpu"));
     assert!(said(&["--seeds=0"]).contains("--seeds 0"));
     assert!(said(&["--data=nowhere.txt", "--work=w"]).contains("nowhere.txt"));
+    let run = place.lehr(["reproduce", "lopti", "P1"]).output().unwrap();
+    assert!(String::from_utf8_lossy(&run.stderr).contains("choose some of L0, L1, L2"));
+    let run = place.lehr(["reproduce", "lopti", "--scale=test", "--data=x.txt", "--work=w"]).output().unwrap();
+    assert!(String::from_utf8_lossy(&run.stderr).contains("--data"), "lopti takes no text");
     let usage = place.lehr(["reproduce", "other"]).output().unwrap();
     assert_eq!(usage.status.code(), Some(2));
 }
@@ -196,4 +201,48 @@ fn a_plan_trains_nothing() {
         assert!(plan["flops"].as_f64().unwrap() > 1e12);
     }
     assert!(!place.path("w").exists());
+}
+
+/// Of the second paper: single updates on the bench, and arms of reinforcement.
+#[test]
+fn claims_of_reinforcement_come_out_the_same_twice() {
+    let place = Place::new();
+    let claims = |work: &str, out: &str| {
+        let args =
+            ["reproduce", "lopti", "L2", "L3", "L9", "--scale=test", "--seeds=2", "--first-seed=7", "--work", work, "--out", out];
+        let run = place.lehr(args).output().unwrap();
+        assert!(run.status.success(), "{}", String::from_utf8_lossy(&run.stderr));
+        (String::from_utf8(run.stdout).unwrap(), results(&place.path(out)))
+    };
+    let numbers = |json: &[u8]| -> Vec<serde_json::Value> {
+        // Tables say how many minutes an arm took.
+        let json: serde_json::Value = serde_json::from_slice(json).unwrap();
+        json["findings"].as_array().unwrap().iter().map(|f| f["checks"].clone()).collect()
+    };
+    let first = claims("one", "a");
+    assert!(["L0", "L2", "L3", "L9"].iter().all(|l| first.0.contains(l)), "the regime check is always there: {}", first.0);
+    assert_eq!(claims("one", "b").1, first.1, "from the work folder");
+    assert_eq!(numbers(&claims("two", "c").1), numbers(&first.1), "from nothing");
+    for file in ["l0-regime.svg", "l3-selective-updates.svg", "l9-masked.svg"] {
+        assert!(place.path("a").join(file).is_file(), "{file}");
+    }
+    // Shares of tokens are shares.
+    let json: serde_json::Value = serde_json::from_slice(&first.1).unwrap();
+    let shares = json["findings"][0]["checks"].as_array().unwrap().iter().map(|c| c["estimate"]["mean"].as_f64().unwrap());
+    assert!(shares.sum::<f64>().abs() < 1e-4, "both sum to 1, so that their differences sum to 0");
+}
+
+#[test]
+fn a_plan_of_reinforcement_trains_nothing() {
+    let place = Place::new();
+    let plan = |args: &[&str]| {
+        let run = place.lehr([&["reproduce", "lopti", "--dry-run", "--json", "--work=w"], args].concat()).output().unwrap();
+        assert!(run.status.success(), "{}", String::from_utf8_lossy(&run.stderr));
+        serde_json::from_slice::<serde_json::Value>(&run.stdout).unwrap()
+    };
+    assert_eq!(plan(&["L2", "L11"])["arms"].as_array().unwrap().len(), 3, "a fine-tuning a seed");
+    assert_eq!(plan(&["L5", "--seeds=2"])["arms"].as_array().unwrap().len(), 20);
+    let more = plan(&["L5", "L8", "--seeds=2"]);
+    assert_eq!(more["arms"].as_array().unwrap().len(), 22, "three of four arms are those of L5");
+    assert!(more["seconds"].as_f64().unwrap() > 0.0 && !place.path("w").exists());
 }

@@ -98,7 +98,7 @@ fn report(args: &Args, settings: &Settings, trainer: &Trainer, peak: f64, times:
     let flops = tokens * trainer.model.config.flops_per_token_training((t.seq_len as f64 + 1.0) / 2.0);
     let achieved = flops / times.median / 1e9;
     let summary = trainer.gpu.summary();
-    let (pass, passes) = trainer.recording();
+    let Some((pass, passes)) = trainer.recording() else { anyhow::bail!("bench times pre-training") };
     if args.json {
         return output::json_line(&serde_json::json!({
             "preset": args.preset,
@@ -145,7 +145,7 @@ fn settings(args: &Args) -> anyhow::Result<Settings> {
 
 /// Every kernel of a step timed by itself: the sum is larger than the step, because each waits for the one before.
 fn profile(args: &Args, trainer: &Trainer) -> anyhow::Result<()> {
-    let (pass, times) = trainer.recording();
+    let Some((pass, times)) = trainer.recording() else { anyhow::bail!("bench times pre-training") };
     let mut rows: Vec<ProfileRow> = trainer.gpu.profile(pass)?;
     for row in &mut rows {
         row.calls *= times;

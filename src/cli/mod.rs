@@ -6,6 +6,7 @@ mod data_rows;
 mod doctor;
 mod evaluate;
 mod generate;
+mod grpo;
 mod judging;
 mod landscape;
 mod merge;
@@ -13,6 +14,7 @@ mod merge_sweep;
 mod open;
 mod output;
 mod pretrain;
+mod replay;
 mod reproduce;
 mod score;
 mod sft;
@@ -33,6 +35,8 @@ enum Commands {
     Pretrain(Box<pretrain::Args>),
     /// Fine-tune a model on conversations, or on prompts and completions.
     Sft(Box<sft::Args>),
+    /// Reinforce a model on questions whose answers can be judged.
+    Grpo(Box<grpo::Args>),
     /// Rows of puzzles and sums to learn from; solve and grade rows of other people.
     Data(Box<data::Args>),
     /// Loss and perplexity of a model on text.
@@ -45,6 +49,8 @@ enum Commands {
     Generate(generate::Args),
     /// Log-probability of every token of given texts or token ids, and gradients.
     Score(score::Args),
+    /// One step of reinforcement learning on recorded completions: losses, gradients, what moved.
+    Replay(Box<replay::Args>),
     /// List adapters and check every kernel on this very device.
     Doctor(doctor::Args),
     /// Measure tokens per second and matmul rate.
@@ -58,7 +64,8 @@ enum Commands {
 /// Run the command line; returns the exit code.
 pub fn main() -> i32 {
     let started = web_time::Instant::now();
-    let matches = match Cli::command().mut_subcommand("sft", sft::command).try_get_matches() {
+    let command = Cli::command().mut_subcommand("sft", sft::command).mut_subcommand("grpo", grpo::command);
+    let matches = match command.mut_subcommand("replay", replay::command).try_get_matches() {
         Ok(matches) => matches,
         Err(error) => {
             let code = error.exit_code();
@@ -84,12 +91,20 @@ pub fn main() -> i32 {
             Some((_, typed)) => sft::run(&args, typed, started),
             None => unreachable!("clap found the subcommand"),
         },
+        Commands::Grpo(args) => match matches.subcommand() {
+            Some((_, typed)) => grpo::run(&args, typed, started),
+            None => unreachable!("clap found the subcommand"),
+        },
         Commands::Data(args) => data::run(&args),
         Commands::Eval(args) => evaluate::run(&args),
         Commands::Merge(args) => merge::run(&args),
         Commands::Landscape(args) => landscape::run(&args),
         Commands::Generate(args) => generate::run(&args),
         Commands::Score(args) => score::run(&args),
+        Commands::Replay(args) => match matches.subcommand() {
+            Some((_, typed)) => replay::run(&args, typed),
+            None => unreachable!("clap found the subcommand"),
+        },
         Commands::Doctor(args) => doctor::run(&args),
         Commands::Bench(args) => bench::run(&args),
         Commands::Reproduce(args) => reproduce::run(&args),

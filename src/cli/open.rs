@@ -6,8 +6,7 @@ use crate::gpu::Gpu;
 use crate::model::hf_config::{self, HfConfig};
 use crate::model::weight_files::WeightFiles;
 use crate::model::{Model, checkpoint};
-use crate::vfs::{RealFs, Vfs as _};
-use anyhow::Context as _;
+use crate::vfs::RealFs;
 use std::path::{Path, PathBuf};
 
 /// The folder of a model that a user named: a model folder, or a run folder, which stands for its newest sound checkpoint.
@@ -68,17 +67,7 @@ pub fn tokenizer(dir: &Path, config: &HfConfig) -> anyhow::Result<Tokenizer> {
 
 /// Every token that ends a text: of config.json, generation_config.json and the tokenizer.
 pub fn stops(dir: &Path, config: &HfConfig, tokenizer: &Tokenizer) -> anyhow::Result<Vec<u32>> {
-    let mut stops = config.tokens.eos.clone();
-    stops.extend(tokenizer.eos_id());
-    let path = dir.join("generation_config.json");
-    if path.is_file() {
-        let text = RealFs.read(&path, 1 << 20).with_context(|| path.display().to_string())?;
-        let parsed: serde_json::Value = serde_json::from_slice(&text).with_context(|| path.display().to_string())?;
-        let eos = &parsed["eos_token_id"];
-        let list = eos.as_array().map_or(std::slice::from_ref(eos), Vec::as_slice);
-        stops.extend(list.iter().filter_map(serde_json::Value::as_u64).filter_map(|id| u32::try_from(id).ok()));
-    }
-    Ok(stops)
+    hf_config::stop_tokens(dir, config, tokenizer.eos_id())
 }
 
 /// The adapter, by name or index or the first.

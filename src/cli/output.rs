@@ -1,7 +1,7 @@
 //! What people and scripts see: the progress line, JSON lines, the error line.
 
 use crate::config::Stage;
-use crate::event::{Event, Finished, Merged, Rescue};
+use crate::event::{Event, Finished, Merged, Rescue, Step, TaskEval};
 use crate::session::outlet::{Sink, Told};
 use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
 use std::io::{IsTerminal, Write};
@@ -55,6 +55,7 @@ struct Person {
     terminal: bool,
     max_steps: u64,
     fine_tuning: bool,
+    reinforcing: bool,
     last_line: Option<Instant>,
     last_eval: Option<f64>,
     skip_rate: Option<(u64, f64)>,
@@ -66,7 +67,16 @@ impl Person {
         let target = if terminal { ProgressDrawTarget::stderr_with_hz(8) } else { ProgressDrawTarget::hidden() };
         let bar = ProgressBar::with_draw_target(None, target);
         bar.set_style(ProgressStyle::with_template("{msg}").unwrap_or_else(|_| ProgressStyle::default_spinner()));
-        Self { bar, terminal, max_steps: 0, fine_tuning: false, last_line: None, last_eval: None, skip_rate: None }
+        Self {
+            bar,
+            terminal,
+            max_steps: 0,
+            fine_tuning: false,
+            reinforcing: false,
+            last_line: None,
+            last_eval: None,
+            skip_rate: None,
+        }
     }
 
     fn hear(&mut self, told: &Told<'_>) {
@@ -87,15 +97,20 @@ impl Person {
             Event::Started(s) => {
                 self.max_steps = s.max_steps;
                 self.fine_tuning = s.stage == Stage::Sft.name();
+                self.reinforcing = s.stage == Stage::Grpo.name();
+                let material = match self.reinforcing {
+                    true => format!("{} completions a step, {} questions held out", s.tokens_per_step, count(s.val_tokens)),
+                    false => format!(
+                        "{} training and {} validation tokens, {} tokens an update",
+                        count(s.train_tokens),
+                        count(s.val_tokens),
+                        s.tokens_per_step
+                    ),
+                };
+                let (run, parameters) = (s.run.display(), count(s.parameters));
                 self.say(&format!(
-                    "{} on {}: {} parameters, {} training and {} validation tokens, {} tokens an update, ready after {:.1} s",
-                    s.run.display(),
-                    s.adapter,
-                    count(s.parameters),
-                    count(s.train_tokens),
-                    count(s.val_tokens),
-                    s.tokens_per_step,
-                    s.startup_seconds
+                    "{run} on {}: {parameters} parameters, {material}, ready after {:.1} s",
+                    s.adapter, s.startup_seconds
                 ));
                 match &s.parent {
                     Some(parent) if s.step == 0 => self.say(&format!("begins from {parent}")),
@@ -105,6 +120,10 @@ impl Person {
                 }
             }
             Event::Step(s) => {
+                if self.reinforcing {
+                    let text = self.reinforced(s);
+                    return self.pass(text);
+                }
                 let (first, _) = *self.skip_rate.get_or_insert((s.step, s.seconds));
                 let left = self.max_steps.saturating_sub(s.step) as f64;
                 let per_step = if s.step > first && s.tokens_per_second > 0.0 {
@@ -128,13 +147,7 @@ impl Person {
                     100.0 * s.mfu,
                     eta
                 );
-                if self.terminal {
-                    self.bar.set_message(text);
-                    self.bar.tick();
-                } else if self.last_line.is_none_or(|t| t.elapsed().as_secs_f64() >= PLAIN_LINE_SECONDS) {
-                    self.last_line = Some(Instant::now());
-                    note(&text);
-                }
+                self.pass(text);
             }
             Event::Eval(e) => {
                 let change = self.last_eval.map_or(String::new(), |before| format!(" ({:+.4})", e.eval_loss - before));
@@ -148,6 +161,9 @@ impl Person {
                     e.eval_seconds
                 ));
             }
+            Event::TaskEval(e) => self.say(&examined(e)),
+            // For the log: the progress line has no room for tables.
+            Event::Tokens(_) => {}
             Event::Merged(m) => self.say(&merged(m)),
             Event::Rescue(r) => self.say(&rescued(r)),
             Event::Sample(s) => self.say(&format!("step {}: {}{}", s.step, visible(&s.prompt), visible(&s.text))),
@@ -168,6 +184,42 @@ impl Person {
         }
     }
 
+    /// A step of reinforcement: what was won, how often rightly, how far the policy moved, where the time went.
+    fn reinforced(&mut self, s: &Step) -> String {
+        let get = |name: &str| s.metrics.get(name).map_or(f64::NAN, |number| number.0);
+        let (first, seconds) = *self.skip_rate.get_or_insert((s.step, s.seconds));
+        let left = self.max_steps.saturating_sub(s.step) as f64;
+        let eta = match s.step > first {
+            true => duration(left * (s.seconds - seconds) / (s.step - first) as f64),
+            false => "...".into(),
+        };
+        format!(
+            "step {}/{}  reward {:.3}  accuracy {:.1} %  length {:.0}  entropy {:.3}  grad_norm {:.3}  lr {:.1e}  {:.1} s a step \
+             ({:.0} % sampling)  {eta} left",
+            s.step,
+            self.max_steps,
+            get("reward"),
+            100.0 * get("accuracy"),
+            get("completions/mean_length"),
+            s.entropy,
+            s.grad_norm,
+            s.learning_rate,
+            get("step_time"),
+            100.0 * get("timing_s/gen") / get("step_time"),
+        )
+    }
+
+    /// A line that the next one replaces.
+    fn pass(&mut self, text: String) {
+        if self.terminal {
+            self.bar.set_message(text);
+            self.bar.tick();
+        } else if self.last_line.is_none_or(|t| t.elapsed().as_secs_f64() >= PLAIN_LINE_SECONDS) {
+            self.last_line = Some(Instant::now());
+            note(&text);
+        }
+    }
+
     fn say(&self, text: &str) {
         if self.terminal {
             self.bar.suspend(|| note(text));
@@ -175,6 +227,23 @@ impl Person {
             note(text);
         }
     }
+}
+
+/// An exam's line: share of right answers with its interval, and by level.
+fn examined(e: &TaskEval) -> String {
+    let how = if e.temperature == 0.0 { "greedy".to_owned() } else { format!("at temperature {}", e.temperature) };
+    let [low, high] = e.all.interval.map(|x| 100.0 * x);
+    let levels: Vec<String> = e.levels.iter().map(|(level, s)| format!("{level}: {:.1} %", 100.0 * s.accuracy)).collect();
+    let levels = if levels.len() > 1 { format!(" ({})", levels.join(", ")) } else { String::new() };
+    format!(
+        "step {}: {} of {} held-out questions right {how}: {:.1} % [{low:.1}, {high:.1}]{levels}, reward {:.3}, in {:.1} s",
+        e.step,
+        (e.all.accuracy * e.all.count as f64).round(),
+        e.all.count,
+        100.0 * e.all.accuracy,
+        e.all.reward,
+        e.eval_seconds
+    )
 }
 
 /// A merge's line: its loss against the run's own.
@@ -233,6 +302,7 @@ fn steadiness(f: &Finished) -> Option<String> {
 
 fn finished(f: &Finished) {
     let loss = f.eval_loss.map_or(String::new(), |l| format!(", validation loss {l:.4}"));
+    let loss = f.accuracy.map_or(loss, |a| format!(", {:.1} % of the held-out questions right", 100.0 * a));
     note(&format!(
         "{} at step {}{loss}, {} tokens in {} ({} tokens/s)",
         f.reason,

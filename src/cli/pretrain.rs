@@ -1,7 +1,7 @@
 //! `lehr pretrain` and `lehr demo`.
 
 use super::output;
-use crate::config::{Layers, RingPlace, Settings};
+use crate::config::{Layers, RingPlace, Settings, Stage};
 use crate::event::{Event, Finished};
 use crate::session::begin;
 use crate::session::control::INTERRUPTED;
@@ -70,10 +70,12 @@ pub(super) fn layered(
 /// Train.
 pub fn run(args: &Args, typed: &ArgMatches, started: Instant) -> anyhow::Result<i32> {
     let settings = settings(args.preset.as_deref(), args.config.as_ref(), typed)?;
+    let stage = settings.stage();
     anyhow::ensure!(
-        settings.sft.is_none(),
-        "{}: has a section [sft], which is for fine-tuning; use lehr sft",
-        if args.config.is_some() { "--config" } else { "--fork" }
+        stage == Stage::Pretrain,
+        "{}: has a section [{1}], which is for another stage; use lehr {1}",
+        if args.config.is_some() { "--config" } else { "--fork" },
+        stage.name()
     );
     start(args, settings, typed, started)
 }

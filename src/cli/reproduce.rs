@@ -1,19 +1,19 @@
 //! `lehr reproduce`: the claims of a paper as experiments.
 
 use super::output;
-use crate::reproduce::{self, Options, context::Interrupted};
+use crate::reproduce::{self, Options, pace::Interrupted};
 use crate::session::control::{Control, INTERRUPTED};
 use std::path::PathBuf;
 
 /// Flags of `lehr reproduce`.
 #[derive(clap::Args, Debug)]
 pub struct Args {
-    /// The paper: pma (arXiv 2505.12082).
-    #[arg(value_parser = ["pma"])]
+    /// The paper: pma (arXiv 2505.12082) or lopti (arXiv 2505.12929).
+    #[arg(value_parser = reproduce::PAPERS.map(|p| p.name))]
     paper: String,
-    /// Claims, such as P1 P4; all when none is named.
+    /// Claims, such as P1 P4 or L2 L5; all when none is named.
     claims: Vec<String>,
-    /// Models and tokens: tiny (an hour on two cores), small or gpu.
+    /// Models and tokens: tiny (an hour or two on two cores), small or gpu.
     #[arg(long, default_value = "tiny")]
     scale: String,
     /// Seeds, each with weights and a data order of its own, shared by the arms that are compared.
@@ -22,13 +22,13 @@ pub struct Args {
     /// The first seed; the others follow.
     #[arg(long, default_value_t = 1)]
     first_seed: u64,
-    /// Text to train on; the stories that ship when absent.
+    /// pma: text to train on; the stories that ship when absent.
     #[arg(long, value_name = "PATH")]
     data: Option<PathBuf>,
-    /// Folder of the results; reproduce-pma-SCALE when absent.
+    /// Folder of the results; reproduce-PAPER-SCALE when absent.
     #[arg(long, value_name = "DIR")]
     out: Option<PathBuf>,
-    /// Folder of trained arms and evaluations, to go on from; runs/reproduce-pma-SCALE when absent.
+    /// Folder of trained arms and evaluations, to go on from; runs/reproduce-PAPER-SCALE when absent.
     #[arg(long, value_name = "DIR")]
     work: Option<PathBuf>,
     /// Print what would be trained, and stop.
@@ -54,8 +54,8 @@ pub fn run(args: &Args) -> anyhow::Result<i32> {
         seeds: args.seeds,
         first_seed: args.first_seed,
         data: args.data.clone(),
-        out: args.out.clone().unwrap_or_else(|| PathBuf::from(format!("reproduce-pma-{}", args.scale))),
-        work: args.work.clone().unwrap_or_else(|| PathBuf::from(format!("runs/reproduce-pma-{}", args.scale))),
+        out: args.out.clone().unwrap_or_else(|| PathBuf::from(format!("reproduce-{}-{}", args.paper, args.scale))),
+        work: args.work.clone().unwrap_or_else(|| PathBuf::from(format!("runs/reproduce-{}-{}", args.paper, args.scale))),
         arms_only: args.arms_only,
         adapter: args.adapter.clone(),
         command: command(),
@@ -63,9 +63,9 @@ pub fn run(args: &Args) -> anyhow::Result<i32> {
         flops_per_second: if args.scale == "gpu" { GPU_RATE } else { CPU_RATE },
     };
     // Refused before any work: an unknown claim or scale.
-    reproduce::arms(&options)?;
+    reproduce::check(&args.paper, &options)?;
     if args.dry_run {
-        let (lines, json) = reproduce::dry_run(&options)?;
+        let (lines, json) = reproduce::dry_run(&args.paper, &options)?;
         if args.json {
             output::json_line(&json)?;
         } else {
@@ -74,7 +74,7 @@ pub fn run(args: &Args) -> anyhow::Result<i32> {
         return Ok(0);
     }
     Control::listen(false)?;
-    match reproduce::run(&options, &output::note) {
+    match reproduce::run(&args.paper, &options, &output::note) {
         Ok(None) => Ok(0),
         Ok(Some(report)) => {
             if args.json {

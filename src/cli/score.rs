@@ -164,7 +164,7 @@ fn print(args: &Args, row: &Scored, tokenizer: Option<&Tokenizer>) -> anyhow::Re
 }
 
 /// A file that others may read, as any output; temporary files are their owner's alone.
-fn temp_file(folder: &Path) -> std::io::Result<tempfile::NamedTempFile> {
+pub(super) fn temp_file(folder: &Path) -> std::io::Result<tempfile::NamedTempFile> {
     let mut builder = tempfile::Builder::new();
     #[cfg(unix)]
     builder.permissions(std::os::unix::fs::PermissionsExt::from_mode(0o644));

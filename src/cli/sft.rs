@@ -18,7 +18,7 @@ pub struct Args {
 }
 
 /// Flags that a model which exists already leaves no room for.
-const OF_NEW_MODELS: &[&str] = &[
+pub(super) const OF_NEW_MODELS: &[&str] = &[
     "preset",
     "tokenizer",
     "architecture",

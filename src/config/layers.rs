@@ -175,15 +175,20 @@ impl Layers {
             typed.rollout = Some(RolloutSettings::from_arg_matches(matches)?);
             typed.grpo = Some(GrpoSettings::from_arg_matches(matches)?);
         }
-        let typed = to_table(&typed);
-        for (section, fields) in &typed {
+        let sections: Vec<String> = to_table(&typed).keys().cloned().collect();
+        self.typed(matches, &typed, &sections.iter().map(String::as_str).collect::<Vec<_>>());
+        Ok(())
+    }
+
+    /// Lay over what is there those of `flags` in these sections that were really typed: for a command that has only some sections.
+    pub fn typed(&mut self, matches: &ArgMatches, flags: &Settings, sections: &[&str]) {
+        for (section, fields) in to_table(flags).iter().filter(|(section, _)| sections.contains(&section.as_str())) {
             for (field, value) in fields.as_table().into_iter().flatten() {
                 if matches.value_source(field) == Some(ValueSource::CommandLine) {
                     self.set(section, field, value.clone());
                 }
             }
         }
-        Ok(())
     }
 
     /// A section back to its defaults.

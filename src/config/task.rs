@@ -88,6 +88,9 @@ pub struct TaskSettings {
     /// Questions held out for evaluation. Made ones never occur in training; of rows the last are taken, unless --val-data names others.
     #[arg(long, default_value_t = 200)]
     pub eval_questions: usize,
+    /// The day that a chat template's strftime_now says (2026-11-25); lehr writes the day the run began.
+    #[arg(long, hide = true)]
+    pub date: Option<String>,
 }
 
 impl TaskSettings {

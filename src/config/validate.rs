@@ -1,6 +1,8 @@
 //! Refuse settings that cannot work before anything is touched: one line each, naming the flag, its value and the cure.
 
-use super::{MergeMethod, Scheduler, Settings};
+mod grpo;
+
+use super::{MergeMethod, Scheduler, Settings, Stage};
 
 impl Settings {
     // Length: one statement a setting.
@@ -22,10 +24,11 @@ impl Settings {
         at_least_one("max-steps", t.max_steps)?;
         at_least_one("batch-size", t.batch_size as u64)?;
         // Fine-tuning takes 0 as "the model's context", until the model is known.
-        if self.sft.is_none() || t.seq_len > 0 {
+        if self.stage() == Stage::Pretrain || t.seq_len > 0 {
             at_least_one("seq-len", t.seq_len as u64)?;
         }
         self.validate_sft()?;
+        self.validate_grpo()?;
         // More than 2^28 tokens would not fit into the host's memory, let alone give an update in a lifetime.
         anyhow::ensure!(
             (t.batch_size as u64).saturating_mul(t.seq_len as u64) <= 1 << 28,

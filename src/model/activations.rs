@@ -211,7 +211,31 @@ impl<T: Clone> Activations<T> {
 impl Activations<Tensor> {
     /// Allocate for `batch` sequences of `time` tokens.
     pub fn new(gpu: &Gpu, c: &ModelConfig, batch: usize, time: usize, pass: Pass) -> Self {
-        Self::declare(c, batch, time, pass, gpu.max_binding_bytes(), |name, shape| Tensor::new(gpu, "activations", name, shape))
+        Self::nested(gpu, c, &[batch], time, pass).swap_remove(0)
+    }
+
+    /// For each of these numbers of sequences, largest first, activations that share one storage: passes of different sizes that run one
+    /// after another.
+    ///
+    /// # Panics
+    /// When `batches` is empty or a later one is larger than the first (a defect of the caller).
+    pub fn nested(gpu: &Gpu, c: &ModelConfig, batches: &[usize], time: usize, pass: Pass) -> Vec<Self> {
+        let mut storage: Vec<Tensor> = Vec::new();
+        let max_bytes = gpu.max_binding_bytes();
+        let largest = Self::declare(c, batches[0], time, pass, max_bytes, |name, shape| {
+            let tensor = Tensor::new(gpu, "activations", name, shape);
+            storage.push(tensor.clone());
+            tensor
+        });
+        let smaller = |batch: &usize| {
+            let mut rest = storage.iter();
+            Self::declare(c, *batch, time, pass, max_bytes, |name, shape| match rest.next() {
+                Some(whole) => whole.slice(0..shape.iter().product()).reshape(shape),
+                None => unreachable!("{name}: not declared for the largest batch"),
+            })
+        };
+        let others: Vec<Self> = batches[1..].iter().map(smaller).collect();
+        std::iter::once(largest).chain(others).collect()
     }
 
     /// What the head says of each row.

@@ -7,7 +7,7 @@ use crate::config::ModelConfig;
 use crate::gpu::{Gpu, ReadRing, Recording, Tensor};
 use crate::ops::matmul::Extra;
 use crate::ops::rmsnorm::Rows;
-use crate::ops::sample::{self, Sampling};
+use crate::ops::sample::{self, PROMPT_HEAD, Sampling};
 use crate::ops::{attention, embedding, matmul, rmsnorm};
 
 /// Replays that may be under way before the host looks at the first of them.
@@ -36,8 +36,10 @@ impl Generator {
         let rows = sample::Rows {
             tokens: acts.inputs.tokens.clone(),
             positions: acts.inputs.positions.clone(),
-            prompt: Tensor::new(gpu, "generation", "prompt", &[batch, 1 + room]),
+            requests: Tensor::new(gpu, "generation", "requests", &[batch]),
+            prompt: Tensor::new(gpu, "generation", "prompt", &[batch, PROMPT_HEAD + room]),
             output: Tensor::new(gpu, "generation", "output", &[batch, room]),
+            logp: Tensor::new(gpu, "generation", "sampled_logp", &[batch, room]),
         };
         let settings = Tensor::new(gpu, "generation", "settings", &[sample::SETTINGS_LEN]);
         let mut r = Recording::new("generate");
@@ -95,7 +97,8 @@ impl Generator {
     /// Write prompts and settings; returns the lengths of the shortest and the longest prompt.
     fn start(&self, gpu: &Gpu, prompts: &[Vec<u32>], sampling: &Sampling) -> anyhow::Result<(usize, usize)> {
         anyhow::ensure!(!prompts.is_empty() && prompts.len() <= self.batch, "{} prompts for {} rows", prompts.len(), self.batch);
-        let mut given = vec![0u32; self.batch * (1 + self.room)];
+        let width = PROMPT_HEAD + self.room;
+        let mut given = vec![0u32; self.batch * width];
         let mut first = vec![0u32; self.batch];
         for row in 0..self.batch {
             let prompt = &prompts[row.min(prompts.len() - 1)];
@@ -106,22 +109,24 @@ impl Generator {
                 prompt.len(),
                 self.room
             );
-            let at = row * (1 + self.room);
-            given[at] = prompt.len() as u32;
-            given[at + 1..at + 1 + prompt.len()].copy_from_slice(prompt);
+            let own = &mut given[row * width..(row + 1) * width];
+            // Draws are keyed by the row.
+            own[..PROMPT_HEAD].copy_from_slice(&[prompt.len() as u32, self.room as u32, row as u32, 0]);
+            own[PROMPT_HEAD..PROMPT_HEAD + prompt.len()].copy_from_slice(prompt);
             first[row] = prompt[0];
         }
         gpu.write(&self.rows.prompt, &given);
         gpu.write(&self.rows.tokens, &first);
         gpu.write(&self.rows.positions, &vec![0u32; self.batch]);
-        gpu.write(&self.settings, &sampling.pack());
+        gpu.write(&self.rows.requests, &(0..self.batch as u32).collect::<Vec<u32>>());
+        gpu.write(&self.settings, &sampling.pack(&[]));
         let lengths = prompts.iter().map(Vec::len);
         Ok((lengths.clone().min().unwrap_or(1), lengths.max().unwrap_or(1)))
     }
 }
 
 /// One token a row to logits: as `record_forward`, with attention over the cache.
-fn record_decode(r: &mut Recording, m: Context<'_>, acts: &Activations<Tensor>, caches: &[[Tensor; 2]]) {
+pub(super) fn record_decode(r: &mut Recording, m: Context<'_>, acts: &Activations<Tensor>, caches: &[[Tensor; 2]]) {
     let (gpu, eps, positions) = (m.gpu, m.config.rms_norm_eps, &acts.inputs.positions);
     let shape = decode_shape(m.config, acts.batch);
     embedding::forward(r, gpu, &acts.inputs.tokens, &m.weights.embed, &acts.embedded);

@@ -41,6 +41,26 @@ pub fn read(path: &Path) -> Result<HfConfig> {
     parse(&bytes).with_context(|| shown(path))
 }
 
+/// Every token that ends a text: of config.json, of generation_config.json beside it, and the tokenizer's own.
+///
+/// # Errors
+/// A generation_config.json that is there and cannot be read.
+pub fn stop_tokens(dir: &Path, config: &HfConfig, tokenizer_eos: Option<u32>) -> Result<Vec<u32>> {
+    let mut stops = config.tokens.eos.clone();
+    stops.extend(tokenizer_eos);
+    let path = dir.join("generation_config.json");
+    if path.is_file() {
+        let text = RealFs.read(&path, 1 << 20).with_context(|| shown(&path))?;
+        let parsed: Value = serde_json::from_slice(&text).with_context(|| shown(&path))?;
+        let eos = &parsed["eos_token_id"];
+        let list = eos.as_array().map_or(std::slice::from_ref(eos), Vec::as_slice);
+        stops.extend(list.iter().filter_map(Value::as_u64).filter_map(|id| u32::try_from(id).ok()));
+    }
+    stops.sort_unstable();
+    stops.dedup();
+    Ok(stops)
+}
+
 /// Parse the text of a `config.json`.
 ///
 /// # Errors

@@ -4,6 +4,7 @@ pub mod activations;
 pub mod checkpoint;
 mod generate;
 pub mod hf_config;
+pub mod rollout;
 pub mod safetensors_file;
 pub mod transformer;
 pub mod weight_files;
@@ -11,6 +12,7 @@ mod weights;
 
 pub use activations::{Activations, Pass};
 pub use generate::Generator;
+pub use rollout::{Completion, Request, Rollouts};
 pub use weights::{Block, Init, Parameters, Spec, Weights};
 
 use crate::config::ModelConfig;

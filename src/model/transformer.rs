@@ -92,23 +92,62 @@ pub(super) fn record_qkv(r: &mut Recording, m: Context<'_>, w: &Block<Tensor>, a
 
 /// The head over all rows, chunk by chunk: log pi(target), entropy, sum p^2, hit of each row, no gradient.
 pub fn record_head(r: &mut Recording, m: Context<'_>, acts: &Activations<Tensor>) {
+    record_head_at(r, m, acts, None);
+}
+
+/// The same at a temperature, which `inv_temperature` (1) is the reciprocal of.
+pub fn record_head_at(r: &mut Recording, m: Context<'_>, acts: &Activations<Tensor>, inv_temperature: Option<&Tensor>) {
     for (chunk, logits, head_in) in chunks(m, acts) {
         matmul::forward(r, m.gpu, &head_in, m.weights.output(), &logits, Extra::None);
+        if let Some(inv_temperature) = inv_temperature {
+            logprob::divide(r, m.gpu, chunk, &logits, inv_temperature);
+        }
         logprob::forward(r, m.gpu, chunk, &logits, &acts.inputs.targets, &acts.row_stats());
     }
 }
 
-/// The head with cross-entropy and its gradient: leaves d(head input) in `stream`'s partner `norm_in` and adds to the head's gradient.
+/// What the head learns by.
+#[derive(Clone, Copy)]
+pub enum Objective<'a> {
+    /// `ops::objective::cross_entropy`.
+    CrossEntropy,
+    /// `ops::objective::policy`.
+    Policy(&'a objective::PolicyRows<Tensor>),
+}
+
+/// The head with cross-entropy and its gradient: see [`record_head_and_objective`].
 pub fn record_head_and_loss(r: &mut Recording, m: Context<'_>, acts: &Activations<Tensor>, grads: &Weights<Tensor>) {
+    record_head_and_objective(r, m, acts, grads, Objective::CrossEntropy);
+}
+
+/// The head with an objective and its gradient: leaves d(head input) in `stream`'s partner `norm_in`, adds to the head's gradient.
+pub fn record_head_and_objective(
+    r: &mut Recording,
+    m: Context<'_>,
+    acts: &Activations<Tensor>,
+    grads: &Weights<Tensor>,
+    by: Objective<'_>,
+) {
     let d = gradients(acts);
-    let (gpu, rows) = (m.gpu, acts.row_stats());
+    let (gpu, rows, targets) = (m.gpu, acts.row_stats(), &acts.inputs.targets);
     for (chunk, logits, head_in) in chunks(m, acts) {
         let d_head_in = d.norm_in.rows(chunk.first_row..chunk.first_row + chunk.rows);
         let span = (chunk.first_row, chunk.rows);
         matmul::forward(r, gpu, &head_in, m.weights.output(), &logits, Extra::None);
-        logprob::forward(r, gpu, chunk, &logits, &acts.inputs.targets, &rows);
-        objective::cross_entropy(r, gpu, span, &rows, &acts.inputs.weights, &acts.dlogp, &acts.stats);
-        logprob::backward(r, gpu, chunk, &logits, &acts.inputs.targets, &acts.dlogp, &rows.lse);
+        match by {
+            Objective::CrossEntropy => {
+                logprob::forward(r, gpu, chunk, &logits, targets, &rows);
+                objective::cross_entropy(r, gpu, span, &rows, &acts.inputs.weights, &acts.dlogp, &acts.stats);
+                logprob::backward(r, gpu, chunk, &logits, targets, &acts.dlogp, &rows.lse);
+            }
+            Objective::Policy(policy) => {
+                let (inv_temperature, gradient) = (&policy.inv_temperature, (&acts.dlogp, &policy.dentropy));
+                logprob::divide(r, gpu, chunk, &logits, inv_temperature);
+                logprob::forward(r, gpu, chunk, &logits, targets, &rows);
+                objective::policy(r, gpu, span, &rows, policy, &acts.dlogp, &acts.stats);
+                logprob::backward_policy(r, gpu, chunk, &logits, targets, inv_temperature, gradient, &rows);
+            }
+        }
         matmul::backward_input(r, gpu, &logits, m.weights.output(), &d_head_in, false);
         matmul::backward_weight(r, gpu, &logits, &head_in, grads.output());
     }

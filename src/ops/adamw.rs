@@ -1,10 +1,10 @@
-//! AdamW (Loshchilov & Hutter 2019) in PyTorch's form, over the parameter arenas.          shaders/adamw.wgsl
+//! AdamW (Loshchilov & Hutter 2019) in PyTorch's form, and plain gradient descent, over the parameter arenas.          shaders/adamw.wgsl
 
 use super::WG;
 use super::check::{Case, Check, wide};
 use super::objective::stats;
 use crate::gpu::{Cost, Gpu, Recording, Shader, Tensor, grid};
-use crate::{shader, uniform};
+use crate::{bind, shader, uniform};
 
 const SHADER: Shader = shader!("adamw");
 /// Vectors of four that one invocation updates, so that reading the settings is paid once for several.
@@ -75,19 +75,34 @@ pub struct Segment<'a> {
 /// One update of a segment. `gate` is the stats buffer after `grad_norm::forward`: a gradient or a loss that is not finite changes nothing.
 pub fn update(r: &mut Recording, gpu: &Gpu, segment: Segment<'_>, hyper: &Tensor, gate: &Tensor) {
     let Segment { values, grads, m, v, decayed } = segment;
-    let n4 = values.len() / 4;
-    let groups = n4.div_ceil(WG as usize * PER_THREAD);
-    let grid = grid(groups as u64);
-    let dims = Dims { n4: n4 as u32, decayed4: (decayed / 4) as u32, threads: grid[0] * grid[1] * WG };
+    let (dims, grid) = shape(values, decayed);
     let cost = Cost { flops: 15.0 * values.len() as f64, bytes: 28.0 * values.len() as f64 };
     let bindings: &[(&str, &Tensor)] =
         &[("values", values), ("grads", grads), ("m", m), ("v", v), ("hyper", hyper), ("gate", gate)];
     r.run(gpu, &SHADER, "update", &[("WG", f64::from(WG))], dims, bindings, grid, cost);
 }
 
+/// One step of plain gradient descent of a segment, values -= lr clip grads, behind the same `gate`; no moments, no decay.
+pub fn sgd(r: &mut Recording, gpu: &Gpu, values: &Tensor, grads: &Tensor, hyper: &Tensor, gate: &Tensor) {
+    let (dims, grid) = shape(values, 0);
+    let cost = Cost { flops: 2.0 * values.len() as f64, bytes: 12.0 * values.len() as f64 };
+    r.run(gpu, &SHADER, "sgd", &[("WG", f64::from(WG))], dims, bind!(values, grads, hyper, gate), grid, cost);
+}
+
+fn shape(values: &Tensor, decayed: usize) -> (Dims, [u32; 3]) {
+    let n4 = values.len() / 4;
+    let grid = grid(n4.div_ceil(WG as usize * PER_THREAD) as u64);
+    (Dims { n4: n4 as u32, decayed4: (decayed / 4) as u32, threads: grid[0] * grid[1] * WG }, grid)
+}
+
 /// The same arithmetic in f64.
 pub mod twin {
     use super::Hyper;
+
+    /// Update values in place by plain gradient descent.
+    pub fn sgd(values: &mut [f64], grads: &[f64], clip: f64, h: &Hyper) {
+        values.iter_mut().zip(grads).for_each(|(v, g)| *v -= h.learning_rate * clip * g);
+    }
 
     /// Update values, m and v in place.
     pub fn update(values: &mut [f64], grads: &[f64], m: &mut [f64], v: &mut [f64], decayed: usize, clip: f64, h: &Hyper) {
@@ -105,7 +120,18 @@ pub mod twin {
 }
 
 /// Checks for tests and `doctor`.
-pub const CHECKS: &[Check] = &[Check { name: "adamw", run: check }, Check { name: "adamw (finite gate)", run: check_gate }];
+pub const CHECKS: &[Check] = &[
+    Check { name: "adamw", run: check },
+    Check { name: "adamw (finite gate)", run: |gpu, case| check_gate(gpu, case, Kind::AdamW) },
+    Check { name: "sgd", run: check_sgd },
+    Check { name: "sgd (finite gate)", run: |gpu, case| check_gate(gpu, case, Kind::Sgd) },
+];
+
+#[derive(Clone, Copy, PartialEq)]
+enum Kind {
+    AdamW,
+    Sgd,
+}
 
 struct Buffers {
     host: [Vec<f32>; 4],
@@ -129,18 +155,37 @@ fn buffers(gpu: &Gpu, case: &mut Case) -> Buffers {
     Buffers { host, tensors, decayed, hyper, packed }
 }
 
-fn run(gpu: &Gpu, case: &Case, b: &Buffers, gate: &[f32; stats::LEN]) -> anyhow::Result<()> {
+fn run(gpu: &Gpu, case: &Case, b: &Buffers, gate: &[f32; stats::LEN], kind: Kind) -> anyhow::Result<()> {
     let gate = case.upload(gpu, "gate", &[stats::LEN], gate);
     let [values, grads, m, v] = &b.tensors;
-    case.replay(gpu, |r| update(r, gpu, Segment { values, grads, m, v, decayed: b.decayed }, &b.packed, &gate))
+    case.replay(gpu, |r| match kind {
+        Kind::AdamW => update(r, gpu, Segment { values, grads, m, v, decayed: b.decayed }, &b.packed, &gate),
+        Kind::Sgd => sgd(r, gpu, values, grads, &b.packed, &gate),
+    })
+}
+
+/// A gate that lets through, clipping now and then.
+fn open_gate(case: &mut Case) -> (f32, [f32; stats::LEN]) {
+    let clip = case.pick(&[1.0, 0.25]);
+    let mut gate = [0.0; stats::LEN];
+    (gate[stats::GRAD_NORM], gate[stats::CLIP_SCALE]) = (3.0, clip);
+    (clip, gate)
+}
+
+fn check_sgd(gpu: &Gpu, case: &mut Case) -> anyhow::Result<()> {
+    let b = buffers(gpu, case);
+    let (clip, gate) = open_gate(case);
+    run(gpu, case, &b, &gate, Kind::Sgd)?;
+    let mut values = wide(&b.host[0]);
+    twin::sgd(&mut values, &wide(&b.host[1]), f64::from(clip), &b.hyper);
+    case.compare(gpu, &b.tensors[0], &values)?;
+    case.compare(gpu, &b.tensors[2], &wide(&b.host[2]))
 }
 
 fn check(gpu: &Gpu, case: &mut Case) -> anyhow::Result<()> {
     let b = buffers(gpu, case);
-    let clip = case.pick(&[1.0, 0.25]);
-    let mut gate = [0.0; stats::LEN];
-    (gate[stats::GRAD_NORM], gate[stats::CLIP_SCALE]) = (3.0, clip);
-    run(gpu, case, &b, &gate)?;
+    let (clip, gate) = open_gate(case);
+    run(gpu, case, &b, &gate, Kind::AdamW)?;
     let [mut values, grads, mut m, mut v] = b.host.each_ref().map(|h| wide(h));
     twin::update(&mut values, &grads, &mut m, &mut v, b.decayed, f64::from(clip), &b.hyper);
     case.compare(gpu, &b.tensors[0], &values)?;
@@ -149,7 +194,7 @@ fn check(gpu: &Gpu, case: &mut Case) -> anyhow::Result<()> {
 }
 
 /// With the flag up, or a norm or a loss that is not finite, not a bit may change.
-fn check_gate(gpu: &Gpu, case: &mut Case) -> anyhow::Result<()> {
+fn check_gate(gpu: &Gpu, case: &mut Case, kind: Kind) -> anyhow::Result<()> {
     let b = buffers(gpu, case);
     let mut gate = [0.0; stats::LEN];
     gate[stats::CLIP_SCALE] = 1.0;
@@ -159,7 +204,7 @@ fn check_gate(gpu: &Gpu, case: &mut Case) -> anyhow::Result<()> {
         2 => gate[stats::GRAD_NORM] = f32::NAN,
         _ => gate[stats::GRAD_NORM] = f32::INFINITY,
     }
-    run(gpu, case, &b, &gate)?;
+    run(gpu, case, &b, &gate, kind)?;
     for i in [0, 2, 3] {
         let after: Vec<u32> = gpu.read(&b.tensors[i])?;
         if after != bytemuck::cast_slice::<f32, u32>(&b.host[i]) {

@@ -1,6 +1,7 @@
 //! Log-probability head: log pi(target), entropy, sum p^2, whether the target is the arg-max and, in place, dlogits = dlogp * (onehot - p).          shaders/logprob.wgsl
 //!
-//! Every objective of lehr sees the model through log pi(target) alone, so this backward serves them all (DESIGN 2.6).
+//! Every objective of lehr sees the model through log pi(target) alone, so this backward serves them all (DESIGN 2.6). Only a policy's adds
+//! to it: a temperature, pi = softmax(logits / T), and the entropy of a bonus.
 
 use super::check::{Case, Check, wide};
 use super::{WG, row_constants, row_lanes};
@@ -67,6 +68,32 @@ pub fn backward(
     r.run(gpu, &SHADER, "backward", &row_constants(lanes), dims, bind!(dlogits, targets, dlogp, row_lse), groups, cost);
 }
 
+/// Multiply a chunk of logits by `inv_temperature` (1), before [`forward`]; with 1 no bit changes.
+pub fn divide(r: &mut Recording, gpu: &Gpu, chunk: Chunk, dlogits: &Tensor, inv_temperature: &Tensor) {
+    let (dims, lanes, groups, cost) = shape(gpu, chunk, dlogits);
+    let cost = Cost { flops: dlogits.len() as f64, ..cost };
+    r.run(gpu, &SHADER, "divide", &row_constants(lanes), dims, bind!(dlogits, inv_temperature), groups, cost);
+}
+
+/// As [`backward`], of logits that [`divide`] has divided, to the logits before that; and for an objective that also depends on the entropy
+/// of each row, `dentropy` (R) being d loss / d entropy: d entropy / d logits = -p (log p + entropy) / T. Of `stats`, `lse` and `entropy`
+/// must be what forward left.
+pub fn backward_policy(
+    r: &mut Recording,
+    gpu: &Gpu,
+    chunk: Chunk,
+    dlogits: &Tensor,
+    targets: &Tensor,
+    inv_temperature: &Tensor,
+    (dlogp, dentropy): (&Tensor, &Tensor),
+    stats: &RowStats,
+) {
+    let (dims, lanes, groups, cost) = shape(gpu, chunk, dlogits);
+    let (row_lse, row_entropy) = (&stats.lse, &stats.entropy);
+    let bindings: &[(&str, &Tensor)] = bind!(dlogits, targets, inv_temperature, dlogp, dentropy, row_lse, row_entropy);
+    r.run(gpu, &SHADER, "backward_policy", &row_constants(lanes), dims, bindings, groups, cost);
+}
+
 fn shape(gpu: &Gpu, chunk: Chunk, logits: &Tensor) -> (Dims, u32, [u32; 3], Cost) {
     let [_, stride] = logits.matrix();
     let dims = Dims {
@@ -98,10 +125,18 @@ pub mod twin {
         let lse = forward(logits, target).3;
         logits.iter().enumerate().map(|(v, l)| dlogp * (f64::from(u8::from(v == target)) - (l - lse).exp())).collect()
     }
+
+    /// Gradient of dlogp log p(target) + dentropy entropy, at `logits` that are divided by the temperature here.
+    pub fn backward_policy(logits: &[f64], inv: f64, target: usize, dlogp: f64, dentropy: f64) -> Vec<f64> {
+        let z: Vec<f64> = logits.iter().map(|l| l * inv).collect();
+        let (_, entropy, _, lse, _) = forward(&z, target);
+        let of_entropy = z.iter().map(|z| -(z - lse).exp() * (z - lse + entropy));
+        backward(&z, target, dlogp).iter().zip(of_entropy).map(|(a, b)| inv * (a + dentropy * b)).collect()
+    }
 }
 
 /// Checks for tests and `doctor`.
-pub const CHECKS: &[Check] = &[Check { name: "logprob", run: check }];
+pub const CHECKS: &[Check] = &[Check { name: "logprob", run: check }, Check { name: "logprob (policy)", run: check_policy }];
 
 fn check(gpu: &Gpu, case: &mut Case) -> anyhow::Result<()> {
     let (rows, vocab, first_row) = (case.int(1, 80), case.int(1, 400), case.int(0, 30));
@@ -157,6 +192,44 @@ fn check(gpu: &Gpu, case: &mut Case) -> anyhow::Result<()> {
     case.compare(gpu, &l, &dwant)
 }
 
+fn check_policy(gpu: &Gpu, case: &mut Case) -> anyhow::Result<()> {
+    let (rows, vocab, first_row) = (case.int(1, 80), case.int(1, 400), case.int(0, 30));
+    let (stride, scale) = (vocab.next_multiple_of(4) + 4 * case.int(0, 2), case.pick(&[0.3, 1.0, 5.0]));
+    let inv = (1.0 / case.pick(&[1.0, 0.7, 0.25, 1.3])) as f32;
+    case.shape =
+        format!("{rows} rows from {first_row}, vocabulary {vocab}, stride {stride}, scale {scale}, 1 / temperature {inv}");
+    let total = first_row + rows;
+    let mut logits = case.normals(rows * stride, scale);
+    for row in logits.chunks_mut(stride) {
+        row[vocab..].fill(f32::NAN);
+    }
+    let targets: Vec<u32> = (0..total).map(|_| case.int(0, vocab - 1) as u32).collect();
+    let (dlogp, dentropy) = (case.normals(total, 1.0), case.normals(total, 1.0));
+    let (t, d) = (case.upload_u32(gpu, "targets", &targets), case.upload(gpu, "dlogp", &[total], &dlogp));
+    let (e, inv_t) = (case.upload(gpu, "dentropy", &[total], &dentropy), case.upload(gpu, "inv_temperature", &[1], &[inv]));
+    let l = case.upload(gpu, "logits", &[rows, stride], &logits);
+    let zeros = vec![0.0; total];
+    let out = |name: &str| case.upload(gpu, name, &[total], &zeros);
+    let (logp, entropy, sum_p2, lse, hit) = (out("logp"), out("entropy"), out("sum_p2"), out("lse"), out("hit"));
+    let stats = RowStats { logp, entropy, sum_p2, lse, hit };
+    let chunk = Chunk { rows, first_row, vocab };
+    case.replay(gpu, |r| {
+        divide(r, gpu, chunk, &l, &inv_t);
+        forward(r, gpu, chunk, &l, &t, &stats);
+        backward_policy(r, gpu, chunk, &l, &t, &inv_t, (&d, &e), &stats);
+    })?;
+    let (mut logp, mut want) = (vec![0.0; first_row], Vec::new());
+    for (i, row) in logits.chunks(stride).enumerate() {
+        let (at, row) = (first_row + i, wide(&row[..vocab]));
+        let (target, inv) = (targets[at] as usize, f64::from(inv));
+        logp.push(twin::forward(&row.iter().map(|l| l * inv).collect::<Vec<_>>(), target).0);
+        want.extend(twin::backward_policy(&row, inv, target, f64::from(dlogp[at]), f64::from(dentropy[at])));
+        want.resize(want.len() + stride - vocab, 0.0);
+    }
+    case.compare(gpu, &stats.logp, &logp)?;
+    case.compare(gpu, &l, &want)
+}
+
 #[cfg(test)]
 mod tests {
     use super::super::check::{finite_difference_error, probe};
@@ -167,6 +240,19 @@ mod tests {
         let logits: Vec<f64> = probe(9).iter().map(|l| 3.0 * l).collect();
         let d = twin::backward(&logits, 4, 1.7);
         assert!(finite_difference_error(&logits, &d, |l| 1.7 * twin::forward(l, 4).0) < 1e-6);
+    }
+
+    #[test]
+    fn twin_backward_of_a_policy_is_the_derivative() {
+        let logits: Vec<f64> = probe(9).iter().map(|l| 3.0 * l).collect();
+        for (inv, dlogp, dentropy) in [(1.0, 1.7, 0.0), (1.4, 0.0, -0.8), (0.7, 1.7, 0.9)] {
+            let d = twin::backward_policy(&logits, inv, 4, dlogp, dentropy);
+            let loss = |l: &[f64]| {
+                let (logp, entropy, ..) = twin::forward(&l.iter().map(|l| l * inv).collect::<Vec<_>>(), 4);
+                dlogp * logp + dentropy * entropy
+            };
+            assert!(finite_difference_error(&logits, &d, loss) < 1e-6);
+        }
     }
 
     /// |dlogits| = |dlogp| sqrt(sum p^2 - 2 p + 1): the token statistics rest on it.

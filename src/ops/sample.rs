@@ -8,9 +8,15 @@ use crate::{shader, uniform};
 const SHADER: Shader = shader!("sample");
 const GROUP: u32 = 256;
 /// Elements of the buffer that [`Sampling::pack`] fills.
-pub const SETTINGS_LEN: usize = 8;
+pub const SETTINGS_LEN: usize = 8 + MOST_STOPS;
+/// Tokens that may end a row, at most.
+pub const MOST_STOPS: usize = 64;
+/// Numbers before a request's prompt: its length, how many tokens may be drawn, and the two words of the key of its draws.
+pub const PROMPT_HEAD: usize = 4;
+/// The request of a row that has none.
+pub const IDLE: u32 = u32::MAX;
 
-uniform! { struct Dims { vocab: u32, stride: u32, room: u32 } }
+uniform! { struct Dims { vocab: u32, stride: u32, room: u32, batch: u32, count: u32 } }
 
 /// How tokens are drawn.
 #[derive(Clone, Copy, Debug, PartialEq)]
@@ -38,31 +44,49 @@ impl Sampling {
         Rng::new(self.seed, "sample")
     }
 
-    /// As the shader reads it.
-    pub fn pack(&self) -> [u32; SETTINGS_LEN] {
+    /// As the shader reads it. Of more than [`MOST_STOPS`] stops the first count.
+    pub fn pack(&self, stops: &[u32]) -> [u32; SETTINGS_LEN] {
         let key = self.rng().key();
         let bits = |x: f64| (x as f32).to_bits();
-        [bits(self.temperature), self.top_k, bits(self.top_p), bits(self.min_p), key[0], key[1], 0, 0]
+        let stops = &stops[..stops.len().min(MOST_STOPS)];
+        let mut out = [0; SETTINGS_LEN];
+        let head = [bits(self.temperature), self.top_k, bits(self.top_p), bits(self.min_p), key[0], key[1], stops.len() as u32];
+        out[..7].copy_from_slice(&head);
+        out[7..7 + stops.len()].copy_from_slice(stops);
+        out
     }
 }
 
-/// The rows that are being generated.
+/// The rows that are being generated, and the requests that they work at, one after another.
 #[derive(Clone, Debug)]
 pub struct Rows {
     /// What is fed next (B).
     pub tokens: Tensor,
-    /// Its index in the row (B).
+    /// Its index in the request's row (B).
     pub positions: Tensor,
-    /// Number of given tokens, then those (B, 1 + room).
+    /// The request of each row, or [`IDLE`] (B).
+    pub requests: Tensor,
+    /// [`PROMPT_HEAD`] numbers and the given tokens of each request (N, 4 + room).
     pub prompt: Tensor,
-    /// Every token of the row, by index (B, room).
+    /// Every token of each request but the first, by index (N, room).
     pub output: Tensor,
+    /// log pi of each drawn token under the whole distribution at the temperature (greedy: at 1), 0 of a given one (N, room).
+    pub logp: Tensor,
+}
+
+/// What becomes of requests.
+#[derive(Clone, Debug)]
+pub struct Ended {
+    /// Tokens of each request that has ended, prompt and stop included (N).
+    pub lengths: Tensor,
+    /// (2): the next request, and how many have ended.
+    pub progress: Tensor,
 }
 
 /// Draw the token after each row's position from `logits` (B, stride), or take it from the prompt; advance the rows.
 pub fn draw(r: &mut Recording, gpu: &Gpu, vocab: usize, logits: &Tensor, settings: &Tensor, rows: &Rows) {
-    let ([batch, room], [_, stride]) = (rows.output.matrix(), logits.matrix());
-    let dims = Dims { vocab: vocab as u32, stride: stride as u32, room: room as u32 };
+    let (batch, [_, stride]) = (rows.tokens.len(), logits.matrix());
+    let dims = Dims { vocab: vocab as u32, stride: stride as u32, ..dims(rows) };
     let bindings: &[(&str, &Tensor)] = &[
         ("logits", logits),
         ("settings", settings),
@@ -70,9 +94,31 @@ pub fn draw(r: &mut Recording, gpu: &Gpu, vocab: usize, logits: &Tensor, setting
         ("tokens", &rows.tokens),
         ("positions", &rows.positions),
         ("output", &rows.output),
+        ("logp", &rows.logp),
+        ("requests", &rows.requests),
     ];
     let cost = Cost { flops: 0.0, bytes: 100.0 * (batch * vocab) as f64 };
     r.run(gpu, &SHADER, "draw", &[("WG", f64::from(GROUP))], dims, bindings, [batch as u32, 1, 1], cost);
+}
+
+/// Rows whose request has ended take the next, in their order; call it after [`draw`].
+pub fn refill(r: &mut Recording, gpu: &Gpu, settings: &Tensor, rows: &Rows, ended: &Ended) {
+    let bindings: &[(&str, &Tensor)] = &[
+        ("settings", settings),
+        ("prompt", &rows.prompt),
+        ("tokens", &rows.tokens),
+        ("positions", &rows.positions),
+        ("requests", &rows.requests),
+        ("lengths", &ended.lengths),
+        ("progress", &ended.progress),
+    ];
+    let cost = Cost { flops: 0.0, bytes: 100.0 * rows.tokens.len() as f64 };
+    r.run(gpu, &SHADER, "refill", &[], dims(rows), bindings, [1, 1, 1], cost);
+}
+
+fn dims(rows: &Rows) -> Dims {
+    let [count, room] = rows.output.matrix();
+    Dims { vocab: 0, stride: 0, room: room as u32, batch: rows.tokens.len() as u32, count: count as u32 }
 }
 
 /// The same in f64, with a sort.
@@ -118,6 +164,13 @@ pub mod twin {
         weight.iter().map(|w| w / total).collect()
     }
 
+    /// log pi of a token under the whole distribution.
+    pub fn log_probability(logits: &[f64], token: usize, temperature: f64) -> f64 {
+        let top = logits.iter().copied().fold(f64::NEG_INFINITY, f64::max);
+        let whole: f64 = logits.iter().map(|l| ((l - top) / temperature).exp()).sum();
+        (logits[token] - top) / temperature - whole.ln()
+    }
+
     /// The token in whose share of the distribution `u` falls, and how near the next share's edge is.
     pub fn draw(distribution: &[f64], u: f64) -> (usize, f64) {
         let mut sum = 0.0;
@@ -147,35 +200,53 @@ fn check(gpu: &Gpu, case: &mut Case) -> anyhow::Result<()> {
     case.shape = format!("{batch} rows, vocabulary {vocab}, {sampling:?}");
     let logits = case.normals(batch * stride, 3.0);
     let positions: Vec<u32> = (0..batch).map(|_| case.int(0, room - 2) as u32).collect();
-    // Rows take their next token from the prompt while it lasts.
-    let mut prompt = vec![7u32; batch * (room + 1)];
-    for row in 0..batch {
-        prompt[row * (room + 1)] = case.pick(&[0, room as u32]);
+    // Rows work at any request, and take their next token from its prompt while it lasts.
+    let count = batch + case.int(0, 5);
+    let head = room + PROMPT_HEAD;
+    let mut prompt = vec![7u32; count * head];
+    for request in 0..count {
+        prompt[request * head] = case.pick(&[0, room as u32]);
+        prompt[request * head + 2] = case.int(0, 1 << 30) as u32;
+        prompt[request * head + 3] = case.int(0, 1 << 30) as u32;
     }
+    let shift = case.int(0, count - 1);
+    let requests: Vec<u32> = (0..batch).map(|row| ((row + shift) % count) as u32).collect();
     let up = |case: &Case, name: &str, v: &[u32]| case.upload_u32(gpu, name, v);
     let rows = Rows {
         tokens: up(case, "tokens", &vec![0; batch]),
         positions: up(case, "positions", &positions),
+        requests: up(case, "requests", &requests),
         prompt: up(case, "prompt", &prompt),
-        output: up(case, "output", &vec![u32::MAX; batch * room]).reshape(&[batch, room]),
+        output: up(case, "output", &vec![u32::MAX; count * room]).reshape(&[count, room]),
+        logp: case.poisoned(gpu, "logp", &[count, room]),
     };
-    let settings = up(case, "settings", &sampling.pack());
+    let settings = up(case, "settings", &sampling.pack(&[]));
     let tl = case.upload(gpu, "logits", &[batch, stride], &logits);
     case.replay(gpu, |r| draw(r, gpu, vocab, &tl, &settings, &rows))?;
     let got: Vec<u32> = gpu.read(&rows.tokens)?;
     let after: Vec<u32> = gpu.read(&rows.positions)?;
     let output: Vec<u32> = gpu.read(&rows.output)?;
+    let logp: Vec<f32> = gpu.read(&rows.logp)?;
     for row in 0..batch {
-        let p = positions[row] as usize;
+        let (p, request) = (positions[row] as usize, requests[row] as usize);
+        let own = &prompt[request * head..][..PROMPT_HEAD];
         let values: Vec<f64> = logits[row * stride..][..vocab].iter().map(|&l| f64::from(l)).collect();
-        let u = f64::from(unit(sampling.rng().words(p as u64, row as u64)[0]));
+        let key = u64::from(own[2]) | (u64::from(own[3]) << 32);
+        let u = f64::from(unit(sampling.rng().words(p as u64, key)[0]));
         let (mut want, edge) = twin::draw(&twin::distribution(&values, &sampling), u);
-        if prompt[row * (room + 1)] > 0 {
+        let mut want_logp = 0.0;
+        if own[0] > 0 {
             want = 7;
         } else if edge < 1e-5 && got[row] as usize != want {
             continue; // rounding may choose either neighbour of an edge
         }
-        let right = got[row] as usize == want && after[row] as usize == p + 1 && output[row * room + p + 1] as usize == want;
+        if own[0] == 0 {
+            let temperature = if sampling.temperature > 0.0 { sampling.temperature } else { 1.0 };
+            want_logp = twin::log_probability(&values, want, temperature);
+        }
+        let at = request * room + p + 1;
+        let near = (f64::from(logp[at]) - want_logp).abs() < 1e-4 * (1.0 + want_logp.abs());
+        let right = got[row] as usize == want && after[row] as usize == p + 1 && output[at] as usize == want && near;
         if !right {
             (case.worst, case.detail) = (f64::INFINITY, format!("row {row}: token {} instead of {want}", got[row]));
         }

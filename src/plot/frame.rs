@@ -121,7 +121,7 @@ pub(super) fn side<'a>(labels: impl Iterator<Item = &'a str>, label: &str) -> f6
 /// The name of the vertical axis, along it; shortened where it is longer than the axis.
 pub(super) fn y_name(svg: &mut Svg, left: f64, area: &Rect, label: &str) {
     let kind = Type::LABEL;
-    let text = super::text::shorten(&visible(label), kind.size, area.h + 40.0);
+    let text = super::text::shorten(&visible(label), kind.size, area.h + 12.0);
     // Near the edge of the canvas it must not stick out.
     svg.turned(left + kind.size * 0.8, area.y + area.h / 2.0, -90.0, Anchor::Middle, kind, &text);
 }

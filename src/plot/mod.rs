@@ -1,6 +1,6 @@
 //! Floor 0: charts of ours, plain numbers in and SVG text out.
 //!
-//! [`Chart`] (lines, dots, bands), [`Bars`], [`Heatmap`], [`Contours`], and [`Panels`], a grid of any of them. The text is the same for
+//! [`Chart`] (lines, dots, bands), [`Bars`], [`Violins`], [`Heatmap`], [`Contours`], and [`Panels`], a grid of any of them. The text is the same for
 //! the same numbers, has no ids, scripts or outside references, a background of its own, colours that colour-blind readers can tell
 //! apart, and leaves a gap where a number is none. Nothing here can fail.
 
@@ -47,6 +47,7 @@ mod scale;
 mod series;
 mod svg;
 mod text;
+mod violin;
 
 pub use bars::Bars;
 pub use chart::Chart;
@@ -56,6 +57,7 @@ pub use heatmap::Heatmap;
 pub use isolines::{Field, Isoline};
 pub use panels::{Figure, Panels};
 pub use series::Series;
+pub use violin::Violins;
 
 #[cfg(test)]
 mod tests;

@@ -2,7 +2,7 @@
 
 use super::frame::{Captions, captions};
 use super::svg::{Rect, Svg};
-use super::{Bars, Chart, Contours, Heatmap};
+use super::{Bars, Chart, Contours, Heatmap, Violins};
 
 /// Any kind of picture.
 #[derive(Clone, Debug)]
@@ -15,6 +15,8 @@ pub enum Figure {
     Heatmap(Box<Heatmap>),
     /// Contour lines.
     Contours(Box<Contours>),
+    /// Violins.
+    Violins(Box<Violins>),
     /// A grid of pictures.
     Panels(Box<Panels>),
 }
@@ -38,7 +40,7 @@ macro_rules! figures {
         }
     };
 }
-figures!(Chart, Bars, Heatmap, Contours, Panels);
+figures!(Chart, Bars, Heatmap, Contours, Violins, Panels);
 
 /// Pixels of a picture that says nothing about its size.
 const SIZE: (f64, f64) = (760.0, 440.0);

@@ -200,6 +200,24 @@ fn contours_keep_the_laws_and_name_their_levels() {
 }
 
 #[test]
+fn violins_keep_the_laws() {
+    let wave = |n: usize, scale: f64| (0..n).map(|i| scale * (i as f64 * 0.37).sin().powi(3)).collect::<Vec<_>>();
+    for scale in [1.0, 1e-6, 3e5] {
+        for groups in [["a", "b", "c", "d"], [LONG, "b", LONG, "< 0.25"]] {
+            let spread = [wave(500, scale), wave(3, scale), vec![scale; 40], vec![f64::NAN, f64::INFINITY]];
+            let plot = Violins::new("violins", &groups).x("probability").y(LONG).hline(0.0).outliers(0.01).violins(LONG, &spread);
+            let texts = check("violins", plot.clone());
+            assert!(texts.contains(&"n/a".to_string()), "{texts:?}");
+            check("two series", plot.violins("b", &spread[..2]).footnote("1 % left out").y_range(-scale, scale));
+        }
+    }
+    check("no groups", Violins::new::<&str>("t", &[]).violins("a", &[vec![1.0]]));
+    check("no series", Violins::new("t", &["a"]));
+    let many: Vec<String> = (0..24).map(|i| format!("group {i}")).collect();
+    check("many", Violins::new("t", &many).violins("x", &vec![wave(50, 1.0); 24]).size(500.0, 300.0));
+}
+
+#[test]
 fn panels_keep_the_laws() {
     let chart = Chart::new("chart").x("x").y("y").line("a", &curve(20, |x| x)).line("b", &curve(20, |x| 1.0 - x));
     let panels = Panels::new("four", 2).subtitle("of all kinds").footnote("small").panel(chart.clone());

@@ -1,8 +1,9 @@
 //! Findings to files: `results.json` for machines, `README.md` for people, pictures. All text is made from the data.
 
-use super::bank::write_whole;
 use super::finding::{Finding, Table, number, with_interval};
+use super::store::write_whole;
 use super::verdict::{Check, Met, RULE, Verdict, Wants};
+use super::{Options, Paper, seeds};
 use anyhow::Context as _;
 use serde::Serialize;
 use std::fmt::Write as _;
@@ -11,45 +12,40 @@ use std::path::Path;
 /// What the numbers come from.
 #[derive(Clone, Debug, PartialEq, Serialize)]
 pub struct Header {
-    /// The paper.
-    pub paper: &'static str,
+    /// What pages call the paper.
+    #[serde(skip)]
+    title: &'static str,
+    /// Where the paper is found.
+    paper: &'static str,
     /// The command that makes this again.
-    pub command: String,
+    command: String,
     /// Version, and the commit where it is known.
-    pub lehr: String,
-    /// Adapter and driver.
-    pub device: String,
+    lehr: String,
     /// Scale.
-    pub scale: String,
+    scale: String,
     /// Seeds.
-    pub seeds: Vec<u64>,
-    /// (size, parameters, tokens of a base run, tokens of the training text, learning rate)
-    pub models: Vec<Model>,
-    /// Tokens in an update.
-    pub tokens_per_update: u64,
-    /// Validation tokens of every comparison.
-    pub validation_tokens: u64,
-    /// (what for, what, tokens)
-    pub texts: Vec<(&'static str, String, u64)>,
+    seeds: Vec<u64>,
     /// The rule of verdicts.
-    pub rule: &'static str,
+    rule: &'static str,
+    /// What differs from paper to paper.
+    #[serde(flatten)]
+    facts: Facts,
 }
 
-/// A size of model.
-#[derive(Clone, Debug, PartialEq, Serialize)]
-pub struct Model {
-    /// Name.
-    pub size: String,
-    /// Hidden size, layers, heads.
-    pub shape: String,
-    /// Trainable numbers.
-    pub parameters: usize,
-    /// Tokens of a base run.
-    pub tokens: u64,
-    /// Times through the training text.
-    pub epochs: f64,
-    /// Learning rate of the stable phase.
-    pub learning_rate: f64,
+/// What the numbers of one paper come from.
+#[derive(Clone, Debug, Default, PartialEq, Serialize)]
+pub struct Facts {
+    /// Adapter and driver.
+    pub device: String,
+    /// A line each, for people.
+    #[serde(skip)]
+    pub notes: Vec<String>,
+    /// Tables, for people.
+    #[serde(skip)]
+    pub tables: Vec<Table>,
+    /// The same for machines: an object.
+    #[serde(flatten)]
+    pub details: serde_json::Value,
 }
 
 /// Everything.
@@ -62,9 +58,19 @@ pub struct Report {
 }
 
 impl Header {
-    /// With the rule of verdicts.
-    pub fn rule() -> &'static str {
-        RULE
+    /// What was asked for, and what it was measured on.
+    pub fn new(paper: &Paper, options: &Options, facts: Facts) -> Self {
+        let commit = options.commit.as_ref().map_or(String::new(), |c| format!(", commit {c}"));
+        Self {
+            title: paper.title,
+            paper: paper.source,
+            command: options.command.clone(),
+            lehr: format!("{}{commit}", env!("CARGO_PKG_VERSION")),
+            scale: options.scale.clone(),
+            seeds: seeds(options),
+            rule: RULE,
+            facts,
+        }
     }
 }
 
@@ -103,33 +109,21 @@ impl Report {
     fn head(&self, out: &mut String) {
         let h = &self.header;
         let seeds: Vec<String> = h.seeds.iter().map(u64::to_string).collect();
-        let _ = writeln!(out, "# The claims of PMA ({}), at scale {}\n", h.paper, h.scale);
+        let _ = writeln!(out, "# The claims of {} ({}), at scale {}\n", h.title, h.paper, h.scale);
         let _ = writeln!(out, "Written by `lehr reproduce`; do not edit. Machine-readable: [results.json](results.json).\n");
         let _ = writeln!(out, "```\n{}\n```\n", h.command);
-        let _ = writeln!(out, "- lehr {}, on {}", h.lehr, h.device);
-        let _ = writeln!(
-            out,
-            "- seeds {}; {} tokens an update; {} validation tokens, the same in every comparison",
-            seeds.join(", "),
-            h.tokens_per_update,
-            h.validation_tokens
-        );
-        for (use_, what, tokens) in &h.texts {
-            let _ = writeln!(out, "- {use_}: {what}, {tokens} training tokens (characters)");
+        let _ = writeln!(out, "- lehr {}, on {}", h.lehr, h.facts.device);
+        let _ = writeln!(out, "- seeds {}", seeds.join(", "));
+        for note in &h.facts.notes {
+            let _ = writeln!(out, "- {note}");
         }
         out.push('\n');
-        let rows = h.models.iter().map(|m| {
-            vec![
-                m.size.clone(),
-                m.shape.clone(),
-                m.parameters.to_string(),
-                m.tokens.to_string(),
-                format!("{:.1}", m.epochs),
-                format!("{:.1e}", m.learning_rate),
-            ]
-        });
-        let columns = ["size", "shape", "parameters", "tokens", "epochs", "learning rate"].map(String::from).to_vec();
-        table(out, &Table { title: String::new(), columns, rows: rows.collect() });
+        for t in &h.facts.tables {
+            if !t.title.is_empty() {
+                let _ = writeln!(out, "{}:\n", t.title);
+            }
+            table(out, t);
+        }
         let _ = writeln!(out, "{}\n", h.rule);
     }
 
@@ -247,28 +241,49 @@ mod tests {
         let f = Finding::new("P5/6+", "it helps", "Fig. 0", "Done so.".into(), vec![check])
             .table("Rows", &["a", "b"], vec![vec!["1".into(), "2".into()]])
             .picture("p0", "<svg/>".into());
-        let header = Header {
-            paper: "arXiv 0",
-            command: "lehr reproduce pma".into(),
-            lehr: "0".into(),
-            device: "none".into(),
+        let paper = Paper { name: "pma", title: "PMA", source: "arXiv 0", claims: &[] };
+        let options = Options {
+            claims: Vec::new(),
             scale: "tiny".into(),
-            seeds: vec![1, 2, 3],
-            models: Vec::new(),
-            tokens_per_update: 1,
-            validation_tokens: 1,
-            texts: Vec::new(),
-            rule: Header::rule(),
+            seeds: 3,
+            first_seed: 1,
+            data: None,
+            out: "out".into(),
+            work: "work".into(),
+            arms_only: false,
+            adapter: None,
+            command: "lehr reproduce pma".into(),
+            commit: None,
+            flops_per_second: 1.0,
         };
+        let facts = Facts {
+            notes: vec!["a note".into()],
+            tables: vec![Table { title: "Sizes".into(), columns: vec!["size".into()], rows: vec![vec!["S".into()]] }],
+            details: serde_json::json!({"tokens": 7}),
+            ..Facts::default()
+        };
+        let header = Header::new(&paper, &options, facts);
         let report = Report { header, findings: vec![f] };
         let page = report.markdown();
-        for part in ["- **holds**: P5/6+", "## P5/6+", "(#p56)", "gain \\| nats", "0.1100", "p0.svg", "| 1 | 2 |"] {
+        for part in [
+            "- **holds**: P5/6+",
+            "## P5/6+",
+            "(#p56)",
+            "gain \\| nats",
+            "0.1100",
+            "p0.svg",
+            "| 1 | 2 |",
+            "- a note",
+            "| S |",
+            "- seeds 1, 2, 3",
+        ] {
             assert!(page.contains(part), "{part}\n{page}");
         }
         let dir = tempfile::tempdir().unwrap();
         report.write(dir.path()).unwrap();
         let json: serde_json::Value = serde_json::from_slice(&std::fs::read(dir.path().join("results.json")).unwrap()).unwrap();
         assert_eq!(json["findings"][0]["verdict"], "holds");
+        assert_eq!((&json["header"]["tokens"], &json["header"]["paper"]), (&7.into(), &"arXiv 0".into()));
         assert!(dir.path().join("p0.svg").is_file());
     }
 }

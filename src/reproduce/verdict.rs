@@ -57,8 +57,8 @@ pub enum Verdict {
 }
 
 /// The rule in words, for tables.
-pub const RULE: &str = "Each check is a number with a 95 % interval: the wider, on either side, of a bootstrap (seeds and validation \
-    windows resampled) and Student's t over the seeds. A check is met when the whole interval lies where the claim needs it, contradicted \
+pub const RULE: &str = "Each check is a number with a 95 % interval: the wider, on either side, of a bootstrap (seeds, and what was \
+    measured in each, resampled) and Student's t over the seeds. A check is met when the whole interval lies where the claim needs it, contradicted \
     when the whole interval lies elsewhere, else unclear. A claim holds when all its checks are met, does not hold when one is \
     contradicted, and is undecided at this scale otherwise. Checks were written into the code before the numbers were seen.";
 

@@ -2,6 +2,7 @@
 
 use super::run::{Run, Running};
 use super::save::{self, TrainerFile};
+use crate::config::Stage;
 use crate::data::DecodeStream;
 use crate::event::{Checkpoint as Saved, Command, Eval, Event, Sample};
 use crate::model::Generator;
@@ -19,15 +20,34 @@ impl Running<'_> {
             Command::SetHyper(new) => {
                 let step = self.run.trainer.state.step;
                 let default_norm = self.run.settings.train.max_grad_norm;
+                let of_policy = self
+                    .run
+                    .settings
+                    .reinforcement()
+                    .map(|(_, rollout, grpo)| (rollout.temperature, grpo.reweight_alpha, grpo.lopti_eta.unwrap_or(0.0)));
+                let (temperature, alpha, eta) = of_policy.unwrap_or_default();
                 let live = &mut self.run.trainer.state.hyper;
                 let changes = [
-                    ("learning_rate_scale", &mut live.learning_rate_scale, new.learning_rate_scale, 1.0),
-                    ("max_grad_norm", &mut live.max_grad_norm, new.max_grad_norm, default_norm),
+                    ("learning_rate_scale", &mut live.learning_rate_scale, new.learning_rate_scale, 1.0, f64::MAX),
+                    ("max_grad_norm", &mut live.max_grad_norm, new.max_grad_norm, default_norm, f64::MAX),
+                    ("temperature", &mut live.temperature, new.temperature, temperature, 100.0),
+                    ("reweight_alpha", &mut live.reweight_alpha, new.reweight_alpha, alpha, 1.0),
+                    ("lopti_eta", &mut live.lopti_eta, new.lopti_eta, eta, 1.0),
                 ];
-                for (name, slot, value, default) in changes {
+                for (i, (name, slot, value, default, most)) in changes.into_iter().enumerate() {
                     let Some(value) = value else { continue };
-                    if !value.is_finite() || value < 0.0 {
-                        let text = format!("SetHyper: {name} = {value}: must be zero or more; nothing was changed");
+                    if i >= 2 && of_policy.is_none() {
+                        let text = format!("SetHyper: {name}: only a run of lehr grpo has this; nothing was changed");
+                        self.out.emit(&Event::Warning { text });
+                        continue;
+                    }
+                    let positive = name != "temperature" || value > 0.0;
+                    if !(0.0..=most).contains(&value) || !positive {
+                        let range = match most {
+                            f64::MAX => "zero or more".to_owned(),
+                            _ => format!("{} 0 and at most {most}", if positive { "at least" } else { "above" }),
+                        };
+                        let text = format!("SetHyper: {name} = {value}: must be {range}; nothing was changed");
                         self.out.emit(&Event::Warning { text });
                         continue;
                     }
@@ -43,6 +63,9 @@ impl Running<'_> {
 
     /// Held-out loss on `tokens` tokens of the validation split (0: all), and a sample if asked for.
     pub(super) fn evaluate(&mut self, tokens: u64) -> anyhow::Result<()> {
+        if self.run.settings.stage() == Stage::Grpo {
+            return self.examine();
+        }
         let begin = Instant::now();
         let sink = &mut self.out;
         let found = self.run.trainer.evaluate(tokens, |done, all| {
@@ -127,6 +150,7 @@ impl Running<'_> {
             seconds: self.seconds_before + self.clock.counted,
             tokens_before: self.tokens_before,
             events_bytes: self.out.offset(),
+            samples_bytes: self.out.samples_offset(),
             data_tokens: r.data_tokens,
             eval_loss: self.eval_loss,
             watch: self.watch.clone(),

@@ -24,6 +24,8 @@ pub enum Request {
 /// See the module.
 pub struct Control {
     lines: Option<Receiver<String>>,
+    /// Looked at already, not yet taken.
+    next: Option<Request>,
 }
 
 /// Exit code of a process that was interrupted.
@@ -55,12 +57,12 @@ impl Control {
                 Some(receive)
             }
         };
-        Ok(Self { lines })
+        Ok(Self { lines, next: None })
     }
 
     /// Nobody commands; signals only.
     pub fn none() -> Self {
-        Self { lines: None }
+        Self { lines: None, next: None }
     }
 
     /// Whether a signal asked to stop.
@@ -73,6 +75,9 @@ impl Control {
         if Self::interrupted() {
             return Some(Request::Stop);
         }
+        if let Some(request) = self.next.take() {
+            return Some(request);
+        }
         loop {
             match self.lines.as_ref()?.try_recv() {
                 Ok(line) if line.trim().is_empty() => {}
@@ -84,6 +89,12 @@ impl Control {
                 }
             }
         }
+    }
+
+    /// Whether the next request should not wait for the end of a step. It is still to be taken.
+    pub fn is_urgent(&mut self) -> bool {
+        self.next = self.poll();
+        matches!(self.next, Some(Request::Stop | Request::Command(Command::Stop | Command::Pause)))
     }
 
     /// The next request; waits for it. When nobody is left who could send one, a paused run goes on.

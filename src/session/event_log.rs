@@ -1,8 +1,9 @@
-//! `events.jsonl`: written a line at a time, read while it grows.
+//! `events.jsonl` (and `samples.jsonl`): written a line at a time, read while it grows.
 
 use crate::event::Event;
 use crate::vfs::{open_regular, shown};
 use anyhow::{Context, Result, ensure};
+use serde::Serialize;
 use std::fs::{File, OpenOptions};
 use std::io::{Read, Seek, SeekFrom, Write};
 use std::path::{Path, PathBuf};
@@ -50,11 +51,11 @@ impl EventLog {
         Ok(EventLog { path: path.to_owned(), file, offset, torn: last != [b'\n'] })
     }
 
-    /// Add one event.
+    /// Add one event (or whatever the log holds).
     ///
     /// # Errors
     /// The disk fails; the next event then starts on a line of its own.
-    pub fn append(&mut self, event: &Event) -> Result<()> {
+    pub fn append(&mut self, event: &impl Serialize) -> Result<()> {
         let mut line = serde_json::to_string(event)?;
         if self.torn {
             line.insert(0, '\n');

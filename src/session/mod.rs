@@ -9,6 +9,7 @@ pub mod lock;
 mod merging;
 mod open;
 pub mod outlet;
+mod reinforce;
 pub mod rescue;
 pub mod retention;
 mod run;

@@ -4,14 +4,16 @@ use super::begin::{self, Begin};
 use super::control::Control;
 use super::folder::RunFolder;
 use super::outlet::{Sink, Told};
+use super::reinforce;
 use super::run::Run;
-use super::stage;
+use super::stage::{self, Material};
 use crate::config::{ModelConfig, Settings, Stage};
 use crate::event::{Event, Finished};
 use crate::gpu::{AdapterClass, Gpu};
 use crate::model::checkpoint::{self, Checkpoint};
 use crate::ops::matmul::measured_peak_gflops;
 use crate::ops::self_test;
+use crate::train::reinforce::Practice;
 use crate::train::{MemoryPlan, Trainer};
 use crate::vfs::{RealFs, Vfs, shown};
 use anyhow::Context as _;
@@ -58,12 +60,24 @@ pub fn train(settings: Settings, start: &Start, mut sink: Sink, started: Instant
     // Once more, because a number of epochs is a number of updates only now.
     fork_fits(&begin, &settings)?;
     let gpu = open_gpu(&settings, &mut sink)?;
-    let data_tokens = loaded.source.tokens();
-    let mut trainer = Trainer::new(gpu, &settings, &loaded.config, loaded.source)?;
+    let data_tokens = loaded.material.tokens();
+    let mut trainer = match loaded.material {
+        Material::Source(source) => Trainer::new(gpu, &settings, &loaded.config, source)?,
+        Material::Task(task, stops) => {
+            let practice = Practice { task, tokenizer: loaded.tokenizer.clone(), stops };
+            Trainer::reinforce(gpu, &settings, &loaded.config, practice)?
+        }
+    };
     begin.apply(vfs, &mut trainer, settings.start.init_optimizer)?;
+    // What the run begins from is what it is held to.
+    reinforce::take_reference(&settings, &begin, start.resume.as_deref(), &mut trainer)?;
     let peak_gflops = measured_peak_gflops(&trainer.gpu)?;
     let (folder, checkpoint) = match resumed {
-        None => (new_folder(vfs, start, &settings, &begin)?, None),
+        None => {
+            let folder = new_folder(vfs, start, &settings, &begin)?;
+            reinforce::keep_reference(vfs, &folder, &trainer, &loaded.tokenizer, begin.parent())?;
+            (folder, None)
+        }
         Some((folder, checkpoint)) => (folder, Some(checkpoint)),
     };
     let control = Control::listen(start.control)?;
@@ -94,7 +108,10 @@ pub fn dry_run(settings: &Settings, sink: &mut Sink) -> anyhow::Result<(ModelCon
     let begin = Begin::resolve(&RealFs, &settings.start)?;
     let loaded = stage::load(&mut settings, begin.folder(), false, sink)?;
     let gpu = open_gpu(&settings, sink)?;
-    let plan = MemoryPlan::training(&loaded.config, &settings.train, &settings.merge, gpu.class(), gpu.max_binding_bytes())?;
+    let plan = match settings.stage() {
+        Stage::Grpo => MemoryPlan::reinforcement(&loaded.config, &settings, gpu.class(), gpu.max_binding_bytes())?,
+        _ => MemoryPlan::training(&loaded.config, &settings.train, &settings.merge, gpu.class(), gpu.max_binding_bytes())?,
+    };
     Ok((loaded.config, plan, gpu))
 }
 
@@ -148,6 +165,12 @@ fn new_folder(vfs: &dyn Vfs, start: &Start, settings: &Settings, begin: &Begin) 
     for path in frozen.data.data.iter_mut().chain(&mut frozen.data.val_data) {
         if path.as_os_str() != "-" {
             *path = std::path::absolute(&*path)?;
+        }
+    }
+    if let Some(program) = frozen.task.as_mut().and_then(|task| task.grader_command.as_mut()) {
+        // Found from this folder today, from any folder when the run is resumed.
+        if Path::new(program.as_str()).is_file() {
+            *program = std::path::absolute(&*program)?.display().to_string();
         }
     }
     for path in frozen.sft.iter_mut().flat_map(|sft| &mut sft.chat_template) {

@@ -2,8 +2,9 @@
 
 use super::event_log::EventLog;
 use super::tensorboard::TensorBoard;
-use crate::event::Event;
+use crate::event::{Completion, Event};
 use std::collections::BTreeMap;
+use std::path::PathBuf;
 
 /// What a listener hears.
 pub enum Told<'a> {
@@ -19,15 +20,36 @@ pub type Sink = Box<dyn FnMut(Told<'_>)>;
 /// See the module. A log that cannot be written never stops a run: the listener is told once.
 pub struct Outlet {
     log: EventLog,
+    /// `samples.jsonl`, and the log once something was written.
+    samples: (PathBuf, u64, Option<EventLog>),
     tensorboard: Option<TensorBoard>,
     sink: Sink,
     complained: bool,
 }
 
 impl Outlet {
-    /// Write to all of them.
-    pub fn new(log: EventLog, tensorboard: Option<TensorBoard>, sink: Sink) -> Self {
-        Self { log, tensorboard, sink, complained: false }
+    /// Write to all of them. `samples` is the path of `samples.jsonl` and how many of its bytes a resumed run goes on behind.
+    pub fn new(log: EventLog, samples: (PathBuf, u64), tensorboard: Option<TensorBoard>, sink: Sink) -> Self {
+        Self { log, samples: (samples.0, samples.1, None), tensorboard, sink, complained: false }
+    }
+
+    /// Keep completions.
+    pub fn keep_samples(&mut self, completions: &[Completion]) {
+        let (path, offset, log) = &mut self.samples;
+        let mut write = || -> anyhow::Result<()> {
+            let log = match log {
+                Some(log) => log,
+                None => log.insert(EventLog::resume(path, *offset)?),
+            };
+            completions.iter().try_for_each(|completion| log.append(completion))
+        };
+        let written = write();
+        self.complain(written);
+    }
+
+    /// Length of `samples.jsonl`.
+    pub fn samples_offset(&self) -> u64 {
+        self.samples.2.as_ref().map_or(self.samples.1, EventLog::offset)
     }
 
     /// Tell everybody.
@@ -38,7 +60,11 @@ impl Outlet {
             None => Ok(()),
         };
         (self.sink)(Told::Event(event));
-        if let (Err(error), false) = (written.and(drawn), self.complained) {
+        self.complain(written.and(drawn));
+    }
+
+    fn complain(&mut self, written: anyhow::Result<()>) {
+        if let (Err(error), false) = (written, self.complained) {
             self.complained = true;
             let text = format!("{error:#}; training goes on without it");
             (self.sink)(Told::Event(&Event::Warning { text }));

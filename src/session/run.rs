@@ -8,7 +8,7 @@ use super::rescue::Watch;
 use super::retention::{Policy, Retention};
 use super::save;
 use super::tensorboard::TensorBoard;
-use crate::config::Settings;
+use crate::config::{Settings, Stage};
 use crate::data::Tokenizer;
 use crate::event::{Checkpoint as Saved, Finished, Started, Step};
 use crate::event::{Command, Event};
@@ -54,6 +54,7 @@ pub struct Running<'a> {
     pub(super) last_saved: Option<u64>,
     pub(super) checkpoint: Option<PathBuf>,
     pub(super) eval_loss: Option<f64>,
+    pub(super) accuracy: Option<f64>,
     pub(super) grad_norms: GradNorms,
     pub(super) watch: Watch,
     /// Seconds of training before this start.
@@ -120,7 +121,7 @@ impl<'a> Run<'a> {
 
     // Length: one thing after another.
     fn start(mut self, resume: Option<&Checkpoint>) -> anyhow::Result<Running<'a>> {
-        let (mut seconds_before, mut eval_loss, mut last_saved) = (0.0, None, None);
+        let (mut seconds_before, mut eval_loss, mut last_saved, mut samples_bytes) = (0.0, None, None, 0);
         let mut tokens_before = self.trainer.state.num_tokens;
         let (mut grad_norms, mut watch) = (GradNorms::default(), Watch::default());
         let log = match resume {
@@ -129,7 +130,7 @@ impl<'a> Run<'a> {
                 let t = &mut self.trainer;
                 let file = save::restore(self.vfs, checkpoint, t)?;
                 (seconds_before, eval_loss, last_saved) = (file.seconds, file.eval_loss, Some(file.state.step));
-                tokens_before = file.tokens_before;
+                (tokens_before, samples_bytes) = (file.tokens_before, file.samples_bytes);
                 watch = file.watch;
                 anyhow::ensure!(
                     file.data_tokens == self.data_tokens,
@@ -169,7 +170,7 @@ impl<'a> Run<'a> {
         let sink = std::mem::replace(&mut self.sink, Box::new(|_| {}));
         Ok(Running {
             checkpoint: resume.map(|c| c.path.clone()),
-            out: Outlet::new(log, tensorboard, sink),
+            out: Outlet::new(log, (self.folder.samples(), samples_bytes), tensorboard, sink),
             grad_norms,
             watch,
             clock: Clock { running: None, counted: 0.0, window: Default::default() },
@@ -178,6 +179,7 @@ impl<'a> Run<'a> {
             origin,
             last_saved,
             eval_loss,
+            accuracy: None,
             seconds_before,
             tokens_before,
             sampler: None,
@@ -201,10 +203,12 @@ impl Running<'_> {
                 }
                 // A paused run may have been stepped to its end.
                 if self.run.trainer.state.step < settings.train.max_steps {
-                    if let Some(result) = self.run.trainer.step()? {
+                    let before = self.run.trainer.state.step;
+                    if let Some(result) = self.step()? {
                         self.report(&result);
                     }
-                    if self.rescue()? || self.look_around()? {
+                    // Between the updates of one step of reinforcement nothing is due.
+                    if self.rescue()? || (self.run.trainer.state.step != before && self.look_around()?) {
                         self.clock.start();
                     }
                 }
@@ -268,6 +272,15 @@ impl Running<'_> {
         self.rescue()
     }
 
+    /// The next update; sampling is told of, and stopped when somebody wants the run to do something else.
+    fn step(&mut self) -> anyhow::Result<Option<StepResult>> {
+        let (out, control) = (&mut self.out, &mut self.run.control);
+        self.run.trainer.step_watched(&mut |what, done, all| {
+            out.progress(what, done, all);
+            !control.is_urgent()
+        })
+    }
+
     fn report(&mut self, result: &StepResult) {
         if self.watch.gives_up() {
             return;
@@ -290,9 +303,11 @@ impl Running<'_> {
             mfu: rate * flops / (self.run.peak_gflops * 1e9),
             seconds: self.seconds_before + self.clock.seconds(),
             skipped: result.skipped,
-            metrics: Default::default(),
+            metrics: result.metrics.clone(),
         });
         self.out.emit(&event);
+        result.events.iter().for_each(|event| self.out.emit(event));
+        self.out.keep_samples(&result.samples);
         if result.skipped {
             let text = format!(
                 "update {}: the gradient was not finite, so nothing was changed; if this goes on, lower --learning-rate",
@@ -300,7 +315,10 @@ impl Running<'_> {
             );
             self.out.emit(&Event::Warning { text });
         }
-        self.watch(result);
+        // The loss of reinforcement says nothing of divergence.
+        if self.run.settings.stage() != Stage::Grpo {
+            self.watch(result);
+        }
     }
 
     /// Commands and signals that came since the last step; false when the run is to stop.
@@ -333,8 +351,14 @@ impl Running<'_> {
                 Command::Pause | Command::Resume => {}
                 Command::Step if paused && step < self.run.settings.train.max_steps => {
                     self.clock.start();
-                    let results = self.run.trainer.step()?;
-                    results.iter().for_each(|r| self.report(r));
+                    // A step of reinforcement is several updates.
+                    while self.run.trainer.state.step == step {
+                        let result = self.step()?;
+                        result.iter().for_each(|r| self.report(r));
+                        if result.is_none() && self.run.control.is_urgent() {
+                            break;
+                        }
+                    }
                     if !self.settle()? {
                         self.look_around()?;
                     }
@@ -361,7 +385,8 @@ impl Running<'_> {
             self.evaluate(0)?;
             self.tell_unfinished();
         }
-        if self.last_saved != Some(step) && step > 0 {
+        let within_a_step = self.run.trainer.under_way().is_some();
+        if within_a_step || (self.last_saved != Some(step) && step > 0) {
             self.save(true)?;
         }
         let seconds = self.seconds_before + self.clock.counted;
@@ -370,6 +395,7 @@ impl Running<'_> {
             step,
             reason: reason.into(),
             eval_loss: self.eval_loss,
+            accuracy: self.accuracy,
             tokens,
             seconds,
             tokens_per_second: if seconds > 0.0 { (tokens - self.tokens_before) as f64 / seconds } else { 0.0 },

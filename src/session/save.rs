@@ -9,15 +9,15 @@ use crate::model::hf_config::{SpecialTokens, config_json, generation_config_json
 use crate::model::safetensors_file::{SafetensorsFile, write_safetensors};
 use crate::train::merge::MergedWindow;
 use crate::train::merge::ring::Ring;
-use crate::train::{Trainer, TrainerState};
-use crate::vfs::Vfs;
+use crate::train::{Optimizer, Trainer, TrainerState};
+use crate::vfs::{Vfs, shown};
 use anyhow::Context as _;
 use serde::{Deserialize, Serialize};
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::{Path, PathBuf};
 
 /// `trainer.json`: all that is not a tensor.
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
 pub struct TrainerFile {
     /// Step and live settings.
     pub state: TrainerState,
@@ -30,6 +30,9 @@ pub struct TrainerFile {
     pub events_bytes: u64,
     /// Tokens for training and for validation: a text that has become another would train another model.
     pub data_tokens: (u64, u64),
+    /// Length of `samples.jsonl`, likewise.
+    #[serde(default)]
+    pub samples_bytes: u64,
     /// The last validation loss.
     #[serde(with = "crate::event::optional_number")]
     pub eval_loss: Option<f64>,
@@ -125,6 +128,11 @@ fn snapshot_prefix(step: u64) -> String {
 /// The snapshots of a live merge, in a checkpoint.
 const SNAPSHOTS: &str = "snapshots.safetensors";
 
+/// A step of reinforcement that is not done, in a checkpoint; MessagePack, because JSON loses bits of numbers.
+const UNDER_WAY: &str = "rollouts.msgpack";
+/// Completions of one step are far below this.
+const MAX_UNDER_WAY_BYTES: u64 = 1 << 30;
+
 /// Save a checkpoint of a run; it is durable when this returns. What lay in the gradients' arena is gone afterwards.
 ///
 /// # Errors
@@ -143,15 +151,18 @@ pub fn save(
     let place = Place {
         parent: checkpoints,
         name: &checkpoint::step_name(file.state.step),
-        bytes: folder.bytes(3 + ring.map_or(0, |ring| ring.steps().len() as u64)),
+        bytes: folder.bytes(1 + moments(optimizer).len() as u64 + ring.map_or(0, |ring| ring.steps().len() as u64)),
         existing: Existing::Replace,
     };
     checkpoint::save(vfs, place, origin, |out| {
         folder.write(out, &BTreeMap::new())?;
-        let moments = [("m.", &optimizer.m), ("v.", &optimizer.v)];
-        out.file("optimizer.safetensors", |file| folder.tensors(file, &BTreeMap::new(), &moments))?;
+        out.file("optimizer.safetensors", |file| folder.tensors(file, &BTreeMap::new(), &moments(optimizer)))?;
         if let Some(ring) = ring {
             out.file(SNAPSHOTS, |file| folder.snapshots(file, ring, &optimizer.grads))?;
+        }
+        if let Some(step) = trainer.under_way() {
+            let bytes = rmp_serde::to_vec_named(step).context(UNDER_WAY)?;
+            out.file(UNDER_WAY, |file| Ok(file.write_all(&bytes)?))?;
         }
         out.json("trainer.json", file)
     })
@@ -191,6 +202,12 @@ pub fn restore(vfs: &dyn Vfs, checkpoint: &Checkpoint, trainer: &mut Trainer) ->
     restore_moments(checkpoint, trainer)?;
     let file: TrainerFile = checkpoint.trainer(vfs).context("trainer.json")?;
     trainer.state = file.state.clone();
+    let path = checkpoint.path.join(UNDER_WAY);
+    let step = match path.exists() {
+        true => Some(rmp_serde::from_slice(&vfs.read(&path, MAX_UNDER_WAY_BYTES)?).with_context(|| shown(&path))?),
+        false => None,
+    };
+    trainer.set_under_way(step);
     Ok(file)
 }
 
@@ -201,10 +218,16 @@ pub fn restore(vfs: &dyn Vfs, checkpoint: &Checkpoint, trainer: &mut Trainer) ->
 pub fn restore_moments(checkpoint: &Checkpoint, trainer: &Trainer) -> anyhow::Result<()> {
     let Trainer { gpu, model, optimizer, .. } = trainer;
     let moments = checkpoint.optimizer()?;
-    for (prefix, arena) in [("m.", &optimizer.m), ("v.", &optimizer.v)] {
+    for (prefix, arena) in self::moments(optimizer) {
         model.fill(gpu, arena, &mut |name, shape| moments.read_f32(&format!("{prefix}{name}"), shape))?;
     }
     Ok(())
+}
+
+/// Moments by the prefix of their names in a file.
+fn moments(optimizer: &Optimizer) -> Vec<(&'static str, &Arena)> {
+    let second = optimizer.second.iter().flat_map(|second| [("m2.", &second.m), ("v2.", &second.v)]);
+    [("m.", &optimizer.m), ("v.", &optimizer.v)].into_iter().chain(second).collect()
 }
 
 /// The ring as it was; the model's weights are overwritten on the way. A ring of another length keeps the newest that fit.

@@ -1,7 +1,9 @@
-//! What a stage trains on: text for pre-training, rows of messages for fine-tuning. Model and tokenizer come first, the rest follows.
+//! What a stage trains on: text for pre-training, rows of messages for fine-tuning, questions for reinforcement. Model and tokenizer come
+//! first, the rest follows.
 
 use super::outlet::{Sink, Told};
-use crate::config::{ModelConfig, Settings, SftSettings};
+use crate::config::{ModelConfig, Settings, SftSettings, Stage};
+use crate::data::tasks::{self, Task};
 use crate::data::{self, Cache, Notices, Source, TextSource, Tokenizer, chat};
 use crate::event::Event;
 use crate::model::hf_config;
@@ -14,17 +16,36 @@ const MOST_SEQ_LEN: usize = 1024;
 /// A stage's data, with the tokenizer and the shape that go with it.
 pub(super) struct Loaded {
     pub tokenizer: Tokenizer,
-    pub source: Box<dyn Source>,
+    pub material: Material,
     pub config: ModelConfig,
+}
+
+/// What a stage learns from.
+pub(super) enum Material {
+    /// Batches.
+    Source(Box<dyn Source>),
+    /// Questions, and the tokens that end an answer.
+    Task(Box<dyn Task>, Vec<u32>),
+}
+
+impl Material {
+    /// What a text that became another would change: (tokens for training, for validation); of a task the questions to be judged by.
+    pub fn tokens(&self) -> (u64, u64) {
+        match self {
+            Self::Source(source) => source.tokens(),
+            Self::Task(task, _) => (0, task.eval_questions()),
+        }
+    }
 }
 
 /// Data, tokenizer and shape. `existing` is the folder of a model that is there already. Settings that depend on the data (the number
 /// of updates in so many epochs) are put in.
 pub(super) fn load(settings: &mut Settings, existing: Option<&Path>, resumed: bool, sink: &mut Sink) -> Result<Loaded> {
     let mut notices = Notices::new();
-    let loaded = match settings.sft.clone() {
-        None => text(settings, existing, &mut notices, sink),
-        Some(sft) => rows(settings, &sft, existing, resumed, &mut notices, sink),
+    let loaded = match (settings.sft.clone(), settings.stage()) {
+        (_, Stage::Grpo) => questions(settings, existing, &mut notices),
+        (Some(sft), _) => rows(settings, &sft, existing, resumed, &mut notices, sink),
+        (None, _) => text(settings, existing, &mut notices, sink),
     };
     notices.take().into_iter().for_each(|text| sink(Told::Event(&Event::Warning { text })));
     loaded
@@ -36,7 +57,12 @@ pub(super) fn load(settings: &mut Settings, existing: Option<&Path>, resumed: bo
 /// # Errors
 /// Text or rows that are not there any more, or do not fit.
 pub fn source(settings: &Settings, checkpoint: &Path, sink: &mut Sink) -> Result<Box<dyn Source>> {
-    Ok(load(&mut settings.clone(), Some(checkpoint), true, sink)?.source)
+    match load(&mut settings.clone(), Some(checkpoint), true, sink)?.material {
+        Material::Source(source) => Ok(source),
+        Material::Task(task, _) => {
+            anyhow::bail!("a run of lehr grpo on {} has no validation text; judge it with lehr eval --task", task.name())
+        }
+    }
 }
 
 /// A model's tokenizer and shape.
@@ -52,7 +78,50 @@ fn text(settings: &Settings, existing: Option<&Path>, notices: &mut Notices, sin
     let config = shape.unwrap_or_else(|| settings.model.config(tokenizer.vocab_size(), settings.train.seq_len));
     check(settings, &config, &tokenizer)?;
     let source = TextSource::new(dataset, settings.train.seq_len, settings.train.seed)?;
-    Ok(Loaded { tokenizer, source: Box::new(source), config })
+    Ok(Loaded { tokenizer, material: Material::Source(Box::new(source)), config })
+}
+
+/// The task of reinforcement, and lengths that fit the model's context.
+fn questions(settings: &mut Settings, existing: Option<&Path>, notices: &mut Notices) -> Result<Loaded> {
+    let dir = existing.context("--init: reinforcement begins from a model; name its folder, or a run (RUN, RUN@STEP)")?;
+    let hf = hf_config::read(&dir.join("config.json"))?;
+    let tokenizer = Tokenizer::from_folder(dir)?;
+    let stops = hf_config::stop_tokens(dir, &hf, tokenizer.eos_id())?;
+    let config = hf.model;
+    let context = config.max_position_embeddings;
+    if let Some(rollout) = &mut settings.rollout {
+        let most = rollout.max_completion_length;
+        ensure!(
+            most < context,
+            "--max-completion-length {most}: the model's context (max_position_embeddings) holds {context} tokens, prompt included"
+        );
+        if rollout.max_prompt_length > context - most {
+            rollout.max_prompt_length = context - most;
+            notices.push(format!(
+                "prompts of up to {} tokens: the model's context of {context} tokens holds no more beside --max-completion-length {most}",
+                context - most
+            ));
+        }
+        if settings.train.seq_len == 0 {
+            settings.train.seq_len = rollout.max_prompt_length + most;
+        }
+        ensure!(
+            settings.train.seq_len >= rollout.max_prompt_length + most,
+            "--seq-len {}: must hold a prompt and its completion, {} + {most} tokens",
+            settings.train.seq_len,
+            rollout.max_prompt_length
+        );
+    }
+    check(settings, &config, &tokenizer)?;
+    let day = settings.task.as_ref().and_then(|task| task.date.clone()).unwrap_or_else(today);
+    let date = date(&day)?;
+    if let Some(task) = &mut settings.task {
+        task.date = Some(day);
+    }
+    let task = settings.task.clone().unwrap_or_default();
+    let task = tasks::open(&task, &settings.data, settings.train.seed, Some(&tokenizer), date, notices)?;
+    settings.validate()?;
+    Ok(Loaded { tokenizer, material: Material::Task(task, stops), config })
 }
 
 fn rows(
@@ -71,8 +140,7 @@ fn rows(
     }
     check(settings, &config, &tokenizer)?;
     let day = sft.date.clone().unwrap_or_else(today);
-    let date =
-        chat::parse_date(&day).with_context(|| format!("--date {}: must be a day, such as 2026-11-25", day.escape_debug()))?;
+    let date = date(&day)?;
     // A run that goes on has its template in its checkpoint; the file may have become another.
     let file = sft.chat_template.as_deref().filter(|_| !resumed);
     let (tokenizer, template) = chat::template_of(&tokenizer, file, date)?;
@@ -85,7 +153,7 @@ fn rows(
         sft.date = Some(day);
     }
     settings.validate()?;
-    Ok(Loaded { tokenizer, source: Box::new(source), config })
+    Ok(Loaded { tokenizer, material: Material::Source(Box::new(source)), config })
 }
 
 /// Epochs to updates, and a warm-up that fits into them.
@@ -128,6 +196,11 @@ fn check(settings: &Settings, config: &ModelConfig, tokenizer: &Tokenizer) -> Re
         config.max_position_embeddings
     );
     Ok(())
+}
+
+/// Seconds since 1970 of a day.
+fn date(day: &str) -> Result<i64> {
+    chat::parse_date(day).with_context(|| format!("--date {}: must be a day, such as 2026-11-25", day.escape_debug()))
 }
 
 /// Today, in UTC, as 2026-11-25.

@@ -83,7 +83,17 @@ impl TensorBoard {
                     ("perf/tokens_per_second", s.tokens_per_second),
                     ("perf/mfu", s.mfu),
                 ];
-                self.scalars(wall_time, s.step, &values)
+                self.scalars(wall_time, s.step, &values)?;
+                let more: Vec<(&str, f64)> = s.metrics.iter().map(|(name, value)| (name.as_str(), value.0)).collect();
+                self.scalars(wall_time, s.step, &more)
+            }
+            Event::TaskEval(e) => {
+                let kind = if e.temperature == 0.0 { "greedy" } else { "sampled" };
+                let name = |what: &str| format!("eval/{}/{kind}/{what}", e.task);
+                let mut values = vec![(name("accuracy"), e.all.accuracy), (name("reward"), e.all.reward)];
+                values.extend(e.levels.iter().map(|(level, score)| (name(&format!("accuracy/{level}")), score.accuracy)));
+                let values: Vec<(&str, f64)> = values.iter().map(|(name, value)| (name.as_str(), *value)).collect();
+                self.scalars(wall_time, e.step, &values)
             }
             Event::Eval(e) => {
                 let values = [
@@ -96,6 +106,17 @@ impl TensorBoard {
             Event::Merged(m) => {
                 let values: Vec<(&str, f64)> = m.metrics.iter().map(|(name, value)| (name.as_str(), value.0)).collect();
                 self.scalars(wall_time, m.step, &values)
+            }
+            Event::Tokens(t) => {
+                let all = &t.quartiles.all;
+                let lists = [("share", &all.share), ("gradient", &all.gradient), ("entropy", &all.entropy)];
+                let bins = lists.iter().flat_map(|(what, list)| {
+                    list.iter().enumerate().map(move |(i, value)| (format!("tokens/{what}_q{}", i + 1), value.0))
+                });
+                let norms = t.grad_norm.iter().map(|(pass, value)| (format!("grad_norm/{pass}"), value.0));
+                let named: Vec<(String, f64)> = bins.chain(norms).collect();
+                let values: Vec<(&str, f64)> = named.iter().map(|(name, value)| (name.as_str(), *value)).collect();
+                self.scalars(wall_time, t.step, &values)
             }
             _ => Ok(()),
         }

@@ -46,11 +46,22 @@ impl Scorer {
     /// # Errors
     /// As [`Scorer::new`].
     pub fn of_weights(gpu: &Gpu, model: &Model, weights: &Weights<Tensor>, acts: Activations<Tensor>) -> anyhow::Result<Self> {
+        Self::record(transformer::Context { weights, ..model.context(gpu) }, acts, None)
+    }
+
+    /// Record over activations that exist already, at the temperature 1 / `inv_temperature` (1).
+    ///
+    /// # Errors
+    /// As [`Scorer::new`].
+    pub fn at(gpu: &Gpu, model: &Model, acts: Activations<Tensor>, inv_temperature: &Tensor) -> anyhow::Result<Self> {
+        Self::record(model.context(gpu), acts, Some(inv_temperature))
+    }
+
+    fn record(m: transformer::Context<'_>, acts: Activations<Tensor>, inv_temperature: Option<&Tensor>) -> anyhow::Result<Self> {
         let mut r = Recording::new("score");
-        let context = transformer::Context { weights, ..model.context(gpu) };
-        transformer::record_forward(&mut r, context, &acts);
-        transformer::record_head(&mut r, context, &acts);
-        Ok(Self { recording: r.finish(gpu)?, acts })
+        transformer::record_forward(&mut r, m, &acts);
+        transformer::record_head_at(&mut r, m, &acts, inv_temperature);
+        Ok(Self { recording: r.finish(m.gpu)?, acts })
     }
 
     /// (log pi(target), entropy) of every position of a batch; meaningless where the target is [`IGNORE`].

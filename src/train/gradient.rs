@@ -3,7 +3,8 @@
 use super::evaluate::upload_tokens;
 use crate::data::{Batch, IGNORE};
 use crate::gpu::{Gpu, Recording, Tensor};
-use crate::model::{Activations, Model, Pass, Weights, transformer};
+use crate::model::transformer::{self, Objective};
+use crate::model::{Activations, Model, Pass, Weights};
 use crate::ops::embedding::Spans;
 
 /// See the module.
@@ -15,15 +16,29 @@ pub struct GradientPass {
 }
 
 impl GradientPass {
-    /// Allocate and record; gradients go to `grads`.
+    /// Allocate and record; gradients of the cross-entropy go to `grads`.
     ///
     /// # Errors
     /// When a kernel does not compile.
     pub fn new(gpu: &Gpu, model: &Model, acts: Activations<Tensor>, grads: &Weights<Tensor>) -> anyhow::Result<Self> {
+        Self::by(gpu, model, acts, grads, Objective::CrossEntropy)
+    }
+
+    /// The same by another objective.
+    ///
+    /// # Errors
+    /// When a kernel does not compile.
+    pub fn by(
+        gpu: &Gpu,
+        model: &Model,
+        acts: Activations<Tensor>,
+        grads: &Weights<Tensor>,
+        objective: Objective<'_>,
+    ) -> anyhow::Result<Self> {
         let mut r = Recording::new("forward and backward");
         let context = model.context(gpu);
         transformer::record_forward(&mut r, context, &acts);
-        transformer::record_head_and_loss(&mut r, context, &acts, grads);
+        transformer::record_head_and_objective(&mut r, context, &acts, grads, objective);
         transformer::record_backward(&mut r, context, &acts, grads);
         Ok(Self { recording: r.finish(gpu)?, acts })
     }
@@ -38,10 +53,18 @@ impl GradientPass {
     /// # Errors
     /// A device fault.
     pub fn run(&self, gpu: &Gpu, batch: &Batch, weight: f32) -> anyhow::Result<()> {
-        upload_tokens(gpu, &self.acts, batch);
         let weights: Vec<f32> = batch.targets.iter().map(|t| if *t == IGNORE { 0.0 } else { weight }).collect();
-        let spans = Spans::of(&batch.tokens);
         gpu.write(&self.acts.inputs.weights, &weights);
+        self.run_by(gpu, batch)
+    }
+
+    /// Run on a batch when what the objective asks of each row is on the device already.
+    ///
+    /// # Errors
+    /// A device fault.
+    pub fn run_by(&self, gpu: &Gpu, batch: &Batch) -> anyhow::Result<()> {
+        upload_tokens(gpu, &self.acts, batch);
+        let spans = Spans::of(&batch.tokens);
         gpu.write(&self.acts.inputs.order, &spans.order);
         gpu.write(&self.acts.inputs.spans, &spans.spans);
         Ok(gpu.replay(&self.recording)?)

@@ -11,12 +11,13 @@ pub mod reinforce;
 pub mod rescue;
 mod schedule;
 pub mod spike;
+mod supervised;
 mod trainer;
 
 pub use evaluate::{Evaluation, Scorer};
 pub use gradient::GradientPass;
 pub use judge::Judge;
-pub use optimizer::Optimizer;
-pub use plan::{MemoryPlan, micro_batch};
+pub use optimizer::{Moments, Optimizer};
+pub use plan::{MemoryPlan, micro_batch, most_rows};
 pub use schedule::learning_rate;
 pub use trainer::{StepResult, Trainer, TrainerState};

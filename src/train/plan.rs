@@ -1,9 +1,10 @@
 //! How much memory a run takes, before it takes it; and how many sequences are computed at once.
 
 use super::merge::ring::choose_place;
-use crate::config::{MergeSettings, ModelConfig, RingPlace, TrainSettings};
+use super::reinforce;
+use crate::config::{MergeSettings, ModelConfig, RingPlace, Settings, TrainSettings};
 use crate::gpu::AdapterClass;
-use crate::model::{Parameters, Pass, activations};
+use crate::model::{Parameters, Pass, activations, rollout as rollouts};
 
 /// Device memory of a training run, in bytes.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -50,6 +51,26 @@ impl MemoryPlan {
         Ok(Self { parts, micro_batch, ring })
     }
 
+    /// For reinforcing a model of this shape: rollouts, policy and reference model.
+    ///
+    /// # Errors
+    /// As [`MemoryPlan::training`], or lengths that cannot work.
+    pub fn reinforcement(
+        c: &ModelConfig,
+        settings: &Settings,
+        class: AdapterClass,
+        max_binding_bytes: u64,
+    ) -> anyhow::Result<Self> {
+        let mut parts = reinforce::memory_parts(c, settings, class, max_binding_bytes)?;
+        if let Some(rollout) = &settings.rollout {
+            let room = rollout.max_prompt_length + rollout.max_completion_length;
+            let slots = reinforce::slots(c, settings, rollout, class, max_binding_bytes);
+            parts.push(("rollouts", rollouts::bytes(c, slots, room, settings.train.batch_size, max_binding_bytes)));
+        }
+        let micro_batch = micro_batch(c, &settings.train, class, max_binding_bytes);
+        Ok(Self { parts, micro_batch, ring: None })
+    }
+
     /// All of it.
     pub fn total(&self) -> u64 {
         self.parts.iter().map(|(_, bytes)| bytes).sum()
@@ -57,20 +78,27 @@ impl MemoryPlan {
 }
 
 /// Sequences computed at once: as set, else the largest divisor of the batch that stays within what suits the adapter.
-///
-/// A software adapter gains nothing past a few thousand tokens, and its dispatches get long; a GPU wants many, within 2 GiB of activations.
 pub fn micro_batch(c: &ModelConfig, t: &TrainSettings, class: AdapterClass, max_binding_bytes: u64) -> usize {
     if let Some(set) = t.micro_batch_size {
         return set;
     }
+    let most = most_rows(c, t.seq_len, class, max_binding_bytes);
+    (1..=t.batch_size.min(most)).rev().find(|&n| t.batch_size.is_multiple_of(n)).unwrap_or(1)
+}
+
+/// Sequences of this length that suit the adapter at once, at least one.
+///
+/// A software adapter gains nothing past a few thousand tokens, and its dispatches get long; a GPU wants many, within 2 GiB of activations.
+pub fn most_rows(c: &ModelConfig, seq_len: usize, class: AdapterClass, max_binding_bytes: u64) -> usize {
     let (most_tokens, most_bytes) = match class {
         AdapterClass::Software => (4096, 2u64 << 30),
         AdapterClass::Hardware => (32_768, 2 << 30),
     };
     let fits = |n: usize| {
-        n * t.seq_len <= most_tokens
-            && activations::bytes(c, n, t.seq_len, Pass::Training, max_binding_bytes) <= most_bytes
-            && (4 * n * t.seq_len * (2 * c.intermediate_size).max(c.qkv_dim())) as u64 <= max_binding_bytes
+        n * seq_len <= most_tokens
+            && activations::bytes(c, n, seq_len, Pass::Training, max_binding_bytes) <= most_bytes
+            && (4 * n * seq_len * (2 * c.intermediate_size).max(c.qkv_dim())) as u64 <= max_binding_bytes
     };
-    (1..=t.batch_size.min(most_tokens / t.seq_len)).rev().find(|&n| t.batch_size.is_multiple_of(n) && fits(n)).unwrap_or(1)
+    // All three grow with the number of sequences.
+    (1..=most_tokens / seq_len.max(1)).rev().find(|&n| fits(n)).unwrap_or(1)
 }

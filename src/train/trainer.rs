@@ -1,19 +1,20 @@
-//! The trainer of every supervised stage: batches from a source, a gradient pass, the update, held-out loss. A stage is its source.
+//! The trainer: a model, its optimizer, and what its stage does with them. A supervised stage is its source of batches; reinforcement
+//! makes its own (`train/reinforce`).
 
 use super::merge::{LiveMerge, MergedWindow};
-use super::{Evaluation, GradientPass, Optimizer, Scorer, learning_rate, micro_batch};
-use crate::config::{ModelConfig, Settings};
-use crate::data::{Batch, IGNORE, Source};
-use crate::event::Hyper as LiveHyper;
-use crate::gpu::{Gpu, ReadRing, Recording};
+use super::reinforce::{Practice, Progress, Reinforce, UnderWay};
+use super::supervised::{Late, Supervised};
+use super::{Evaluation, Optimizer, learning_rate};
+use crate::config::{ModelConfig, Settings, TrainSettings};
+use crate::data::Source;
+use crate::event::{Completion, Event, Hyper as LiveHyper, Number, TaskEval};
+use crate::gpu::{Gpu, Recording};
 use crate::model::Model;
+use crate::model::weight_files::WeightFiles;
 use crate::ops::adamw::Hyper;
 use crate::ops::objective::stats;
 use serde::{Deserialize, Serialize};
-use std::collections::VecDeque;
-
-/// Tokens in a micro-batch, at most: a token may occur that often, and one invocation sums its rows (lavapipe ends loops at 65,535).
-const MAX_ROWS: usize = 32_768;
+use std::collections::BTreeMap;
 
 /// Everything that training needs beside files, events and commands.
 pub struct Trainer {
@@ -24,25 +25,17 @@ pub struct Trainer {
     /// Gradients and moments.
     pub optimizer: Optimizer,
     settings: Settings,
-    pass: GradientPass,
-    scorer: Scorer,
+    work: Work,
     /// Snapshots and their merge, if the settings ask for them.
     pub live_merge: Option<LiveMerge>,
-    source: Box<dyn Source>,
-    ring: ReadRing,
-    /// Updates whose numbers are still on their way.
-    late: VecDeque<Late>,
     /// What a checkpoint must hold beside tensors.
     pub state: TrainerState,
 }
 
-/// What the host knows of an update when it is submitted.
-#[derive(Clone, Copy, Debug, Default)]
-struct Late {
-    step: u64,
-    learning_rate: f64,
-    num_tokens: u64,
-    epoch: f64,
+/// What a stage does.
+enum Work {
+    Supervised(Box<Supervised>),
+    Reinforce(Box<Reinforce>),
 }
 
 /// What a checkpoint must hold beside tensors; the rest follows from the settings and these.
@@ -63,10 +56,16 @@ pub struct TrainerState {
     /// Factor on the learning rate that rescues have left, beside the live one.
     #[serde(default)]
     pub rescue_scale: Option<f64>,
+    /// The same of the moments that Lopti's second pass may have of its own.
+    #[serde(default)]
+    pub second_optimizer_steps: u64,
+    /// Reinforcement: questions that were asked so far, those passed over included.
+    #[serde(default)]
+    pub questions: u64,
 }
 
-/// The numbers of one update.
-#[derive(Clone, Copy, Debug, PartialEq)]
+/// The numbers of one update (of a step with all its updates, in reinforcement).
+#[derive(Clone, Debug, Default, PartialEq)]
 pub struct StepResult {
     /// Number of the update.
     pub step: u64,
@@ -86,6 +85,12 @@ pub struct StepResult {
     pub learning_rate: f64,
     /// The gradient was not finite; nothing was changed.
     pub skipped: bool,
+    /// Everything else, by name.
+    pub metrics: BTreeMap<String, Number>,
+    /// What else is to be told of it.
+    pub events: Vec<Event>,
+    /// Completions to keep.
+    pub samples: Vec<Completion>,
 }
 
 impl Trainer {
@@ -94,46 +99,119 @@ impl Trainer {
     /// # Errors
     /// A shape or a batch that cannot work, or a kernel that does not compile.
     pub fn new(gpu: Gpu, settings: &Settings, config: &ModelConfig, source: Box<dyn Source>) -> anyhow::Result<Self> {
-        let t = &settings.train;
-        let model = Model::new(&gpu, config, t.seq_len)?;
-        let micro = micro_batch(config, t, gpu.class(), gpu.max_binding_bytes());
-        anyhow::ensure!(t.seq_len <= MAX_ROWS, "--seq-len {}: at most {MAX_ROWS} tokens are computed at once", t.seq_len);
-        anyhow::ensure!(
-            micro * t.seq_len <= MAX_ROWS,
-            "--micro-batch-size {micro}: {} tokens at once; at most {MAX_ROWS} are computed at once, so use at most {}",
-            micro * t.seq_len,
-            MAX_ROWS / t.seq_len
-        );
-        let acts = GradientPass::activations(&gpu, &model, micro, t.seq_len);
+        let model = Model::new(&gpu, config, settings.train.seq_len)?;
+        let acts = Supervised::activations(&gpu, settings, &model)?;
         let optimizer = Optimizer::new(&gpu, &model.parameters, &model.values, &acts.stats)?;
-        let scorer = Scorer::over(&gpu, &model, acts.clone())?;
         let scratch = (&optimizer.grads, &optimizer.grad_weights);
         let live_merge = LiveMerge::new(&gpu, &model, acts.clone(), scratch, &settings.merge)?;
-        let pass = GradientPass::new(&gpu, &model, acts, &optimizer.grad_weights)?;
-        model.initialise(&gpu, t.seed);
-        Ok(Self {
-            source,
-            ring: ReadRing::new(&gpu, stats::LEN, 3),
-            late: VecDeque::new(),
-            state: TrainerState::default(),
-            settings: settings.clone(),
-            gpu,
-            model,
-            optimizer,
-            pass,
-            scorer,
-            live_merge,
-        })
+        let work = Supervised::new(&gpu, &model, acts, &optimizer.grad_weights, source)?;
+        model.initialise(&gpu, settings.train.seed);
+        let work = Work::Supervised(Box::new(work));
+        Ok(Self { state: TrainerState::default(), settings: settings.clone(), gpu, model, optimizer, work, live_merge })
     }
 
-    /// Make the next update: submits it and returns the numbers of the update before, which have arrived meanwhile.
+    /// The same for reinforcement.
+    ///
+    /// # Errors
+    /// As [`Trainer::new`].
+    pub fn reinforce(gpu: Gpu, settings: &Settings, config: &ModelConfig, practice: Practice) -> anyhow::Result<Self> {
+        let model = Model::new(&gpu, config, settings.train.seq_len)?;
+        let work = Reinforce::new(&gpu, &model, settings, practice)?;
+        let optimizer = work.optimizer(&gpu, &model, settings)?;
+        model.initialise(&gpu, settings.train.seed);
+        let (work, live_merge) = (Work::Reinforce(Box::new(work)), None);
+        Ok(Self { state: TrainerState::default(), settings: settings.clone(), gpu, model, optimizer, work, live_merge })
+    }
+
+    /// Reinforcement: hold the policy to the model of a folder, or to itself as it is now. Nothing is kept where the loss has no KL term.
+    ///
+    /// # Errors
+    /// Weights that do not fit, or a device fault.
+    pub fn keep_reference(&mut self, files: Option<&WeightFiles>) -> anyhow::Result<()> {
+        match &mut self.work {
+            Work::Supervised(_) => Ok(()),
+            Work::Reinforce(work) => work.keep_reference(&self.gpu, &self.model, files),
+        }
+    }
+
+    /// The model that the policy is held to, if there is one.
+    pub fn reference(&self) -> Option<&Model> {
+        match &self.work {
+            Work::Supervised(_) => None,
+            Work::Reinforce(work) => work.reference(),
+        }
+    }
+
+    /// A step of reinforcement that is not done, for a checkpoint.
+    pub fn under_way(&self) -> Option<&UnderWay> {
+        match &self.work {
+            Work::Supervised(_) => None,
+            Work::Reinforce(work) => work.under_way(),
+        }
+    }
+
+    /// Go on with a step that a checkpoint held, or with none.
+    pub fn set_under_way(&mut self, step: Option<UnderWay>) {
+        if let Work::Reinforce(work) = &mut self.work {
+            work.set_under_way(step);
+        }
+    }
+
+    /// Reinforcement: ask the held-out questions. `None` for a supervised stage, or when `progress` stopped it.
+    ///
+    /// # Errors
+    /// A grader that fails, or a device fault.
+    pub fn examine(&mut self, temperature: f64, progress: &mut Progress<'_>) -> anyhow::Result<Option<TaskEval>> {
+        match &mut self.work {
+            Work::Supervised(_) => Ok(None),
+            Work::Reinforce(work) => work.examine(&self.gpu, &self.model, self.state.step, temperature, progress),
+        }
+    }
+
+    /// Make the next update: submits it and returns the numbers of the update before, which have arrived meanwhile. In reinforcement an
+    /// update of a step; the step's numbers come with its last.
     ///
     /// # Errors
     /// A device fault.
     pub fn step(&mut self) -> anyhow::Result<Option<StepResult>> {
-        let batch = self.source.batch(self.state.step + self.state.skipped_batches, self.settings.train.batch_size);
-        self.update(&batch)?;
-        if self.ring.pending() > 1 { self.take().map(Some) } else { Ok(None) }
+        self.step_watched(&mut |_, _, _| true)
+    }
+
+    /// The same. `progress` hears what goes on within a step of reinforcement, and may stop it between two tokens: what was sampled is
+    /// given up then, and sampled again alike by the next call.
+    ///
+    /// # Errors
+    /// As [`Trainer::step`].
+    pub fn step_watched(&mut self, progress: &mut Progress<'_>) -> anyhow::Result<Option<StepResult>> {
+        if let Work::Reinforce(work) = &mut self.work {
+            let hyper = hyper(&self.settings.train, &self.state);
+            return work.step(&self.gpu, &self.model, &mut self.optimizer, &mut self.state, hyper, progress);
+        }
+        self.supervised_step()
+    }
+
+    fn supervised_step(&mut self) -> anyhow::Result<Option<StepResult>> {
+        let Work::Supervised(work) = &mut self.work else { return Ok(None) };
+        let (batch_size, n) = (self.settings.train.batch_size, self.state.step + self.state.skipped_batches);
+        let batch = work.batch(n, batch_size);
+        self.optimizer.clear(&self.gpu)?;
+        work.gradient(&self.gpu, &batch)?;
+        let hyper = hyper(&self.settings.train, &self.state);
+        self.optimizer.update(&self.gpu, &hyper)?;
+        self.state.step += 1;
+        self.state.optimizer_steps += 1;
+        self.state.num_tokens += batch.num_tokens as u64;
+        let late = Late {
+            step: self.state.step,
+            learning_rate: hyper.learning_rate,
+            num_tokens: self.state.num_tokens,
+            epoch: work.epochs(n + 1, batch_size),
+        };
+        work.submitted(&self.gpu, late);
+        if let Some(live) = &mut self.live_merge {
+            live.after_update(&self.gpu, &self.model, self.state.step)?;
+        }
+        if work.pending() > 1 { take(work, &self.gpu).map(Some) } else { Ok(None) }
     }
 
     /// The numbers of updates that were submitted and not yet returned, oldest first.
@@ -141,70 +219,8 @@ impl Trainer {
     /// # Errors
     /// A device fault.
     pub fn flush(&mut self) -> anyhow::Result<Vec<StepResult>> {
-        (0..self.ring.pending()).map(|_| self.take()).collect()
-    }
-
-    /// One update on a given batch.
-    fn update(&mut self, batch: &Batch) -> anyhow::Result<()> {
-        let targets = batch.targets.iter().filter(|t| **t != IGNORE).count();
-        let weight = 1.0 / targets.max(1) as f32;
-        self.optimizer.clear(&self.gpu)?;
-        for micro in micro_batches(batch, self.pass.acts.batch) {
-            self.pass.run(&self.gpu, &micro, weight)?;
-        }
-        let hyper = self.hyper();
-        self.optimizer.update(&self.gpu, &hyper)?;
-        self.ring.ask(&self.gpu, &self.pass.acts.stats);
-        self.state.step += 1;
-        self.state.optimizer_steps += 1;
-        self.state.num_tokens += batch.num_tokens as u64;
-        self.late.push_back(Late {
-            step: self.state.step,
-            learning_rate: hyper.learning_rate,
-            num_tokens: self.state.num_tokens,
-            epoch: self.source.epochs(self.state.step + self.state.skipped_batches, self.settings.train.batch_size),
-        });
-        match &mut self.live_merge {
-            Some(live) => live.after_update(&self.gpu, &self.model, self.state.step),
-            None => Ok(()),
-        }
-    }
-
-    fn take(&mut self) -> anyhow::Result<StepResult> {
-        let numbers: Vec<f32> = self.ring.take(&self.gpu)?;
-        let late = self.late.pop_front().unwrap_or_default();
-        let (loss, grad_norm) = (f64::from(numbers[stats::LOSS]), f64::from(numbers[stats::GRAD_NORM]));
-        // As the gate in adamw.wgsl: where logits overflow, the loss is infinite while clamps may leave a finite, wrong gradient.
-        let finite = numbers[stats::NOT_FINITE] == 0.0 && grad_norm.is_finite() && loss.is_finite();
-        Ok(StepResult {
-            step: late.step,
-            num_tokens: late.num_tokens,
-            epoch: late.epoch,
-            loss,
-            entropy: f64::from(numbers[stats::ENTROPY]),
-            mean_token_accuracy: f64::from(numbers[stats::ACCURACY]),
-            // The sum of squares of a gradient with a NaN may be anything.
-            grad_norm: if finite { grad_norm } else { f64::NAN },
-            learning_rate: late.learning_rate,
-            skipped: !finite,
-        })
-    }
-
-    /// What the next update is made with.
-    fn hyper(&self) -> Hyper {
-        let t = &self.settings.train;
-        let live = &self.state.hyper;
-        Hyper {
-            learning_rate: learning_rate(t, self.state.step + 1)
-                * live.learning_rate_scale.unwrap_or(1.0)
-                * self.state.rescue_scale.unwrap_or(1.0),
-            beta1: t.adam_beta1,
-            beta2: t.adam_beta2,
-            epsilon: t.adam_epsilon,
-            weight_decay: t.weight_decay,
-            max_grad_norm: live.max_grad_norm.unwrap_or(t.max_grad_norm),
-            step: self.state.optimizer_steps + 1,
-        }
+        let Work::Supervised(work) = &mut self.work else { return Ok(Vec::new()) };
+        (0..work.pending()).map(|_| take(work, &self.gpu)).collect()
     }
 
     /// Mean loss on the validation split (`None` when nothing is held out), on its first `tokens` tokens (0: on all of it).
@@ -216,19 +232,8 @@ impl Trainer {
         tokens: u64,
         progress: impl FnMut(usize, usize) -> anyhow::Result<()>,
     ) -> anyhow::Result<Option<Evaluation>> {
-        self.evaluate_by(&self.scorer, tokens, progress)
-    }
-
-    fn evaluate_by(
-        &self,
-        scorer: &Scorer,
-        tokens: u64,
-        mut progress: impl FnMut(usize, usize) -> anyhow::Result<()>,
-    ) -> anyhow::Result<Option<Evaluation>> {
-        let most = if tokens == 0 { u64::MAX } else { tokens };
-        let Some(batches) = self.source.val_batches(self.pass.acts.batch, self.pass.acts.time, most) else { return Ok(None) };
-        let all = batches.len();
-        scorer.evaluate(&self.gpu, batches, |done| progress(done, all)).map(Some)
+        let Work::Supervised(work) = &self.work else { return Ok(None) };
+        work.evaluate(&self.gpu, None, tokens, progress)
     }
 
     /// Merge the snapshots and score the merge as [`Trainer::evaluate`] scores the run's own weights, which it leaves alone. `None` while
@@ -243,7 +248,8 @@ impl Trainer {
     ) -> anyhow::Result<Option<(MergedWindow, Option<Evaluation>)>> {
         let Some(live) = &self.live_merge else { return Ok(None) };
         let Some(window) = live.merge(&self.gpu)? else { return Ok(None) };
-        Ok(Some((window, self.evaluate_by(&live.scorer, tokens, progress)?)))
+        let Work::Supervised(work) = &self.work else { return Ok(None) };
+        Ok(Some((window, work.evaluate(&self.gpu, Some(&live.scorer), tokens, progress)?)))
     }
 
     /// Adam's moments to zero, as at the start of a run.
@@ -252,34 +258,62 @@ impl Trainer {
     /// A device fault.
     pub fn forget_moments(&mut self) -> anyhow::Result<()> {
         let mut clear = Recording::new("forget moments");
-        self.optimizer.m.segments().chain(self.optimizer.v.segments()).for_each(|(t, _)| clear.clear(t));
+        let second = self.optimizer.second.iter().flat_map(|second| [&second.m, &second.v]);
+        let arenas = [&self.optimizer.m, &self.optimizer.v].into_iter().chain(second);
+        arenas.flat_map(|arena| arena.segments()).for_each(|(t, _)| clear.clear(t));
         self.gpu.replay(&clear.finish(&self.gpu)?)?;
-        self.state.optimizer_steps = 0;
+        (self.state.optimizer_steps, self.state.second_optimizer_steps) = (0, 0);
         Ok(())
     }
 
-    /// Tokens in one update.
+    /// Tokens in one update; in reinforcement, completions.
     pub fn tokens_per_step(&self) -> u64 {
-        (self.settings.train.batch_size * self.settings.train.seq_len) as u64
+        match &self.work {
+            Work::Supervised(_) => (self.settings.train.batch_size * self.settings.train.seq_len) as u64,
+            Work::Reinforce(_) => self.settings.train.batch_size as u64,
+        }
     }
 
-    /// The recording of one micro-batch, for profiles, and how often it runs in an update.
-    pub fn recording(&self) -> (&Recording, usize) {
-        (&self.pass.recording, self.settings.train.batch_size / self.pass.acts.batch)
+    /// The recording of one micro-batch, for profiles, and how often it runs in an update; `None` in reinforcement.
+    pub fn recording(&self) -> Option<(&Recording, usize)> {
+        let Work::Supervised(work) = &self.work else { return None };
+        Some((&work.pass.recording, self.settings.train.batch_size / work.pass.acts.batch))
     }
 }
 
-/// Rows of a batch, `rows` at a time.
-fn micro_batches(batch: &Batch, rows: usize) -> impl Iterator<Item = Batch> + '_ {
-    (0..batch.batch_size / rows).map(move |i| {
-        let part = i * rows * batch.seq_len..(i + 1) * rows * batch.seq_len;
-        Batch {
-            batch_size: rows,
-            seq_len: batch.seq_len,
-            tokens: batch.tokens[part.clone()].to_vec(),
-            targets: batch.targets[part.clone()].to_vec(),
-            doc_start: batch.doc_start[part].to_vec(),
-            num_tokens: 0,
-        }
+/// The oldest update's numbers.
+fn take(work: &mut Supervised, gpu: &Gpu) -> anyhow::Result<StepResult> {
+    let (late, numbers) = work.take(gpu)?;
+    let (loss, grad_norm) = (f64::from(numbers[stats::LOSS]), f64::from(numbers[stats::GRAD_NORM]));
+    // As the gate in adamw.wgsl: where logits overflow, the loss is infinite while clamps may leave a finite, wrong gradient.
+    let finite = numbers[stats::NOT_FINITE] == 0.0 && grad_norm.is_finite() && loss.is_finite();
+    Ok(StepResult {
+        step: late.step,
+        num_tokens: late.num_tokens,
+        epoch: late.epoch,
+        loss,
+        entropy: f64::from(numbers[stats::ENTROPY]),
+        mean_token_accuracy: f64::from(numbers[stats::ACCURACY]),
+        // The sum of squares of a gradient with a NaN may be anything.
+        grad_norm: if finite { grad_norm } else { f64::NAN },
+        learning_rate: late.learning_rate,
+        skipped: !finite,
+        ..StepResult::default()
     })
+}
+
+/// What the next update is made with.
+fn hyper(t: &TrainSettings, state: &TrainerState) -> Hyper {
+    let live = &state.hyper;
+    Hyper {
+        learning_rate: learning_rate(t, state.step + 1)
+            * live.learning_rate_scale.unwrap_or(1.0)
+            * state.rescue_scale.unwrap_or(1.0),
+        beta1: t.adam_beta1,
+        beta2: t.adam_beta2,
+        epsilon: t.adam_epsilon,
+        weight_decay: t.weight_decay,
+        max_grad_norm: live.max_grad_norm.unwrap_or(t.max_grad_norm),
+        step: state.optimizer_steps + 1,
+    }
 }

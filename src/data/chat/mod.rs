@@ -12,6 +12,7 @@ mod source;
 mod template;
 
 pub use examples::{Encoder, Example, LossOn};
+pub use pack::best_fit;
 pub use rows::{Part, Row, read_rows};
 pub use source::{ChatSource, Rows, Store};
 pub use template::{Chat, ChatTemplate, PLAIN, Rendered};

@@ -5,7 +5,7 @@ use std::collections::{BTreeMap, VecDeque};
 use std::ops::Range;
 
 /// Examples (by number) that share a row, in their order.
-pub(super) type Bin = Vec<u32>;
+pub type Bin = Vec<u32>;
 
 /// A file's examples in the store, and how often each is seen in an epoch.
 #[derive(Clone, Debug, PartialEq)]
@@ -51,7 +51,7 @@ pub(super) fn shuffled<T: Clone>(things: &[T], rng: Rng, epoch: u64) -> Vec<T> {
 
 /// Best-fit decreasing (TRL's `bfd`): longest first, each into the fullest row that has room for it. No example is cut. Examples of
 /// equal length stay in their order.
-pub(super) fn best_fit(drawn: &[u32], length: impl Fn(u32) -> usize, room: usize) -> Vec<Bin> {
+pub fn best_fit(drawn: &[u32], length: impl Fn(u32) -> usize, room: usize) -> Vec<Bin> {
     let mut sorted = drawn.to_vec();
     sorted.sort_by_key(|example| std::cmp::Reverse(length(*example)));
     let mut bins: Vec<Bin> = Vec::new();

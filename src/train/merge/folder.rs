@@ -16,8 +16,8 @@ use std::path::{Path, PathBuf};
 pub const RECIPE: &str = "merge.json";
 /// The key under which it stands in the weights' metadata.
 pub const METADATA_KEY: &str = "lehr.merge";
-/// Taken from the newest folder as they are, where they are there.
-const COPIED: &[&str] = &[
+/// Files of a model folder that belong to its tokenizer and its use: taken from the newest folder as they are, where they are there.
+pub const COPIED: &[&str] = &[
     "generation_config.json",
     "tokenizer.json",
     "tokenizer_config.json",

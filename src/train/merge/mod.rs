@@ -12,7 +12,7 @@ mod stream;
 pub mod sweep;
 mod window;
 
-pub use folder::{METADATA_KEY, Part, RECIPE, Recipe, Target};
+pub use folder::{COPIED, METADATA_KEY, Part, RECIPE, Recipe, Target};
 pub use inputs::{Check, Folder, Inputs, MergedTensor, Treatment};
 pub use live::{LiveMerge, MergedWindow};
 pub use rule::MergeRule;

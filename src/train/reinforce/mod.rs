@@ -1,5 +1,28 @@
 //! Reinforcement learning on verifiable rewards: GRPO and REINFORCE++, Advantage Reweighting and Lopti (arXiv 2505.12929).
+//!
+//! A step ([`Reinforce::step`]): completions are sampled and graded; [`Policy::score`] says how probable each token was;
+//! [`advantage::fill`] makes advantages of rewards; [`passes`] says which tokens are updated together; for each pass and each mini-batch,
+//! [`Policy::update`]. Old log-probabilities and advantages stay as they are through all passes of the step.
 
+pub mod advantage;
+pub mod examine;
+mod groups;
+mod metrics;
+mod pack;
+mod policy;
+pub mod probe;
+mod report;
 mod rollout;
+mod sampling;
+mod step;
+pub mod tokens;
+mod update;
+pub mod warnings;
 
+pub use groups::{Pass, counts, passes};
+pub use policy::{Learner, Policy, memory_parts};
+pub use report::Seconds;
 pub use rollout::Rollout;
+pub use sampling::{Answer, Progress, Sampled};
+pub use step::{Made, Practice, Reinforce, UnderWay, slots};
+pub use update::{Loss, UpdateStats};

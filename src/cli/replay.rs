@@ -1,0 +1,352 @@
+//! `lehr replay`: one step of reinforcement learning on recorded completions, every pass and every token in sight.
+
+mod rows;
+mod step;
+
+use super::{open, output};
+use crate::config::{GRPO_DEFAULTS, GrpoSettings, Layers, RolloutSettings, Settings, Stage, TrainSettings};
+use crate::event::{Moved, Tokens};
+use crate::gpu::Gpu;
+use crate::model::Model;
+use crate::model::checkpoint::{Existing, Origin, Place, save};
+use crate::model::hf_config::{HfConfig, config_json};
+use crate::model::safetensors_file::write_safetensors;
+use crate::train::merge::COPIED;
+use crate::train::reinforce::{probe, tokens};
+use crate::vfs::{RealFs, Vfs as _, shown};
+use anyhow::{Context as _, Result, ensure};
+use clap::ArgMatches;
+use clap::parser::ValueSource::CommandLine;
+use serde::Serialize;
+use std::collections::BTreeMap;
+use std::io::Write;
+use std::path::{Path, PathBuf};
+use step::{PassReport, Step};
+
+/// Flags of `lehr replay`: those of `lehr grpo` that a step on recorded completions has a use for, and its own.
+#[derive(clap::Args, Debug)]
+pub struct Args {
+    /// The model that is updated: a folder (ours or Hugging Face's), or a run folder.
+    #[arg(long, value_name = "DIR")]
+    model: PathBuf,
+    /// Completions, one JSON object a line: {"group":0,"prompt":[ids],"completion":[ids],"reward":1.0}, optionally "truncated", "old_logprobs",
+    /// "ref_logprobs" and "advantages", which are computed where they are missing; - for standard input.
+    #[arg(long, value_name = "FILE.jsonl")]
+    rollouts: PathBuf,
+    /// The reference model of the KL term; the model itself, as it is before the step, when absent.
+    #[arg(long, value_name = "DIR")]
+    ref_model: Option<PathBuf>,
+    /// Settings, such as the config.toml of a run folder; flags go over it.
+    #[arg(long, value_name = "FILE")]
+    config: Option<PathBuf>,
+    /// Write each pass's gradient before clipping under Hugging Face's names, with PASS/ before them where there are several passes. The
+    /// gradients of several mini-batches are added up.
+    #[arg(long, value_name = "FILE.safetensors")]
+    grads: Option<PathBuf>,
+    /// Write the model after the step as a new folder.
+    #[arg(long, value_name = "DIR")]
+    out: Option<PathBuf>,
+    /// Write each row with what was computed of it, the log-probabilities after the step included ("new_logprobs").
+    #[arg(long, value_name = "FILE.jsonl")]
+    rows: Option<PathBuf>,
+    /// Print one JSON object.
+    #[arg(long)]
+    json: bool,
+    /// Adapter by index or by part of its name.
+    #[arg(long, value_name = "NAME|INDEX")]
+    adapter: Option<String>,
+    #[command(flatten)]
+    train: TrainSettings,
+    #[command(flatten)]
+    rollout: RolloutSettings,
+    #[command(flatten)]
+    grpo: GrpoSettings,
+}
+
+/// Settings of a run that one step on recorded completions has no use for.
+const OF_RUNS: &[&str] = &[
+    "max_steps",
+    "batch_size",
+    "min_learning_rate",
+    "lr_scheduler",
+    "warmup_steps",
+    "decay_steps",
+    "decay_shape",
+    "num_generations",
+    "top_k",
+    "top_p",
+    "min_p",
+    "max_prompt_length",
+    "rollout_batch_size",
+    "dynamic_sampling",
+    "log_completions",
+    "probe_every",
+];
+
+/// The command with the defaults and the help of this stage.
+pub fn command(mut command: clap::Command) -> clap::Command {
+    for name in OF_RUNS {
+        command = command.mut_arg(name, |arg| arg.hide(true));
+    }
+    for (name, value) in GRPO_DEFAULTS {
+        command = command.mut_arg(name, |arg| arg.default_value(*value));
+    }
+    let help = [
+        ("learning_rate", "Learning rate of every update"),
+        ("seq_len", "Tokens in a packed row; 0 takes the longest prompt with its completion"),
+        ("micro_batch_size", "Packed rows computed at once; chosen to fit memory when absent"),
+        ("mini_batch_size", "Completions in one optimiser update; all rows when absent"),
+        ("max_completion_length", "Divisor of --loss-type dr_grpo, in tokens"),
+        ("temperature", "Divides the logits, as when the completions were sampled"),
+        ("seed", "Seed of --lopti-split random"),
+    ];
+    for (name, text) in help {
+        command = command.mut_arg(name, |arg| arg.help(text).long_help(text));
+    }
+    command
+}
+
+/// What is printed.
+#[derive(Serialize)]
+struct Report {
+    completions: usize,
+    passes: Vec<PassReport>,
+    /// By probability before the step: shares of tokens and of the gradient, what moved.
+    tokens: Tokens,
+}
+
+/// Replay.
+pub fn run(args: &Args, typed: &ArgMatches) -> Result<i32> {
+    if let Some(name) = OF_RUNS.iter().find(|name| typed.value_source(name) == Some(CommandLine)) {
+        anyhow::bail!(
+            "--{}: is for runs; a replay is one step on the completions of --rollouts, leave the flag out",
+            name.replace('_', "-")
+        );
+    }
+    let mut settings = settings(args, typed)?;
+    for path in [&args.grads, &args.rows].into_iter().flatten() {
+        let parent = path.parent().filter(|p| !p.as_os_str().is_empty());
+        ensure!(parent.is_none_or(Path::is_dir), "{}: there is no such folder to write into", shown(path));
+    }
+    let place = args.out.as_deref().map(out_place).transpose()?;
+    let dir = open::model_folder(&args.model)?;
+    let config = open::config(&dir)?;
+    let limits = rows::Limits { vocab_size: config.model.vocab_size, context: config.model.max_position_embeddings };
+    let rollouts = rows::read(&args.rollouts, limits)?;
+    let longest = rollouts.iter().map(|r| r.prompt.len() + r.completion.len()).max().unwrap_or(1);
+    let train = &mut settings.train;
+    ensure!(
+        train.seq_len == 0 || train.seq_len >= longest,
+        "--seq-len {}: the longest prompt with its completion has {longest} tokens",
+        train.seq_len
+    );
+    if train.seq_len == 0 {
+        train.seq_len = longest;
+    }
+    train.batch_size = rollouts.len();
+    note_what_is_not_used(&settings, &rollouts);
+    let gpu = open::gpu(args.adapter.as_deref())?;
+    let model = open::model(&gpu, &dir, &config, settings.train.seq_len)?;
+    let reference = args.ref_model.as_deref().map(|path| reference(&gpu, path, &config, settings.train.seq_len)).transpose()?;
+    let made = step::make(&gpu, &model, reference.as_ref(), &settings, rollouts, args.grads.is_some())?;
+    if let Some(path) = &args.grads {
+        write_gradients(&model, &made, path)?;
+    }
+    if let Some(path) = &args.rows {
+        write_rows(&made, path)?;
+    }
+    if let Some((parent, name)) = &place {
+        write_model(&gpu, &model, &dir, &config, (parent, name))?;
+    }
+    let report = report(made, settings.grpo.as_ref().map_or(0.0, |grpo| grpo.reweight_alpha));
+    if args.json {
+        output::json_line(&report)?
+    } else {
+        print(&report)?
+    }
+    Ok(0)
+}
+
+fn settings(args: &Args, typed: &ArgMatches) -> Result<Settings> {
+    let mut layers = Layers::of(Stage::Grpo)?;
+    if let Some(path) = &args.config {
+        layers.file(path)?;
+    }
+    let flags = Settings {
+        train: args.train.clone(),
+        rollout: Some(args.rollout.clone()),
+        grpo: Some(args.grpo.clone()),
+        ..Settings::default()
+    };
+    layers.typed(typed, &flags, &["train", "rollout", "grpo"]);
+    let settings = layers.settings()?;
+    check(&settings)?;
+    Ok(settings)
+}
+
+/// What a run checks of these sections, but for what only runs have.
+fn check(settings: &Settings) -> Result<()> {
+    let t = &settings.train;
+    ensure!(t.learning_rate.is_finite() && t.learning_rate >= 0.0, "--learning-rate {}: must be 0 or more", t.learning_rate);
+    for (flag, value) in [("adam-beta1", t.adam_beta1), ("adam-beta2", t.adam_beta2)] {
+        ensure!((0.0..1.0).contains(&value), "--{flag} {value}: must be at least 0 and below 1");
+    }
+    ensure!(t.adam_epsilon.is_finite() && t.adam_epsilon >= 1e-12, "--adam-epsilon {}: must be at least 1e-12", t.adam_epsilon);
+    ensure!((0.0..=1.0).contains(&t.weight_decay), "--weight-decay {}: must lie between 0 and 1", t.weight_decay);
+    ensure!(
+        t.max_grad_norm.is_finite() && t.max_grad_norm >= 0.0,
+        "--max-grad-norm {}: must be 0 (off) or more",
+        t.max_grad_norm
+    );
+    let mini = settings.grpo.as_ref().and_then(|grpo| grpo.mini_batch_size);
+    ensure!(mini != Some(0), "--mini-batch-size 0: must be at least 1");
+    Ok(())
+}
+
+/// Rows may bring what a setting would have made.
+fn note_what_is_not_used(settings: &Settings, rollouts: &[crate::train::reinforce::Rollout]) {
+    let Some(grpo) = &settings.grpo else { return };
+    if rollouts.iter().all(|r| !r.advantages.is_empty()) && grpo.reweight_alpha > 0.0 {
+        output::note("note: the rows bring advantages, which are taken as they are; --reweight-alpha does nothing");
+    }
+}
+
+/// The reference model, of any shape with the same vocabulary.
+fn reference(gpu: &Gpu, path: &Path, config: &HfConfig, context: usize) -> Result<Model> {
+    let dir = open::model_folder(path)?;
+    let own = open::config(&dir)?;
+    let (known, wanted) = (own.model.vocab_size, config.model.vocab_size);
+    ensure!(known == wanted, "--ref-model {}: knows {known} tokens, the model {wanted}", shown(path));
+    open::model(gpu, &dir, &own, context)
+}
+
+fn report(made: Step, alpha: f64) -> Report {
+    let mut rollouts = made.rollouts;
+    // What moved is seen from the model, whatever old log-probabilities rows bring.
+    rollouts.iter_mut().zip(&made.before).for_each(|(r, before)| r.old_logprobs.clone_from(before));
+    let changes = probe::changes(&rollouts, &made.after);
+    let tokens = Tokens { probe: Some(probe::probe(&changes)), ..tokens::statistics(1, &rollouts, alpha) };
+    Report { completions: rollouts.len(), passes: made.passes, tokens }
+}
+
+fn print(report: &Report) -> Result<()> {
+    output::line("pass        loss  policy_loss  grad_norm  tokens  clip low   high   dual         kl  entropy  approx_kl")?;
+    for pass in &report.passes {
+        for u in &pass.updates {
+            output::line(&format!(
+                "{:<8} {:>8.5} {:>12.5} {:>10.5} {:>7}   {:>7.4} {:>6.4} {:>6.4} {:>10.3e} {:>8.4} {:>10.2e}{}",
+                pass.pass,
+                u.loss,
+                u.policy_loss,
+                u.grad_norm,
+                u.tokens,
+                u.clip_low,
+                u.clip_high,
+                u.clip_dual,
+                u.kl,
+                u.entropy,
+                u.approx_kl,
+                if u.skipped { "  not finite: skipped" } else { "" }
+            ))?;
+        }
+    }
+    let (t, Some(probe)) = (&report.tokens.quartiles, &report.tokens.probe) else { return Ok(()) };
+    output::line("\nprobability   tokens  share  gradient  moved: least   lower    median   upper    most    right way")?;
+    for (b, from) in t.from.iter().enumerate() {
+        let Moved { least, lower, median, upper, most, right, .. } = &probe.all;
+        output::line(&format!(
+            "{from:.2} to {:.2} {:>8} {:>6.3} {:>9.3}     {:>8} {:>8} {:>8} {:>8} {:>8}  {:>8}",
+            t.from.get(b + 1).unwrap_or(&1.0),
+            t.all.count[b],
+            t.all.share[b].0,
+            t.all.gradient[b].0,
+            signed(least[b].0),
+            signed(lower[b].0),
+            signed(median[b].0),
+            signed(upper[b].0),
+            signed(most[b].0),
+            if right[b].0.is_nan() { "-".into() } else { format!("{:.3}", right[b].0) },
+        ))?;
+    }
+    Ok(())
+}
+
+fn signed(x: f64) -> String {
+    if x.is_nan() { "-".into() } else { format!("{x:+.5}") }
+}
+
+/// A file that appears whole or not at all; others may read it, as any output.
+fn write_whole(path: &Path, write: impl FnOnce(&mut dyn Write) -> Result<()>) -> Result<()> {
+    let at = || shown(path);
+    let parent = path.parent().filter(|p| !p.as_os_str().is_empty()).unwrap_or(Path::new("."));
+    let mut file = super::score::temp_file(parent).with_context(at)?;
+    {
+        let mut out = std::io::BufWriter::new(file.as_file_mut());
+        write(&mut out).with_context(at)?;
+        out.flush().with_context(at)?;
+    }
+    file.as_file().sync_all().with_context(at)?;
+    file.persist(path).with_context(at)?;
+    Ok(())
+}
+
+fn write_gradients(model: &Model, made: &Step, path: &Path) -> Result<()> {
+    let one = made.passes.len() == 1;
+    let mut names = Vec::new();
+    let mut ranges = BTreeMap::new();
+    for (pass, gradient) in made.passes.iter().zip(&made.gradients) {
+        let mut start = 0;
+        for (name, shape) in model.names() {
+            let n: usize = shape.iter().product();
+            let name = if one { name } else { format!("{}/{name}", pass.pass) };
+            ranges.insert(name.clone(), &gradient[start..start + n]);
+            names.push((name, shape));
+            start += n;
+        }
+    }
+    write_whole(path, |out| write_safetensors(out, &BTreeMap::new(), &names, |name, sink| sink.write(ranges[name])))
+}
+
+fn write_rows(made: &Step, path: &Path) -> Result<()> {
+    write_whole(path, |out| {
+        for (rollout, after) in made.rollouts.iter().zip(&made.after) {
+            let mut row = serde_json::to_value(rollout)?;
+            row["new_logprobs"] = serde_json::to_value(after)?;
+            writeln!(out, "{row}")?;
+        }
+        Ok(())
+    })
+}
+
+/// Parent and name of the folder to write, checked before any work.
+fn out_place(path: &Path) -> Result<(PathBuf, String)> {
+    let name =
+        path.file_name().and_then(|name| name.to_str()).with_context(|| format!("--out {}: name a new folder", shown(path)))?;
+    let parent = path.parent().filter(|p| !p.as_os_str().is_empty()).unwrap_or(Path::new("."));
+    ensure!(parent.is_dir(), "--out {}: there is no folder {}", shown(path), shown(parent));
+    let empty = !path.exists() || std::fs::read_dir(path).is_ok_and(|mut entries| entries.next().is_none());
+    ensure!(empty, "--out {}: exists and is not empty: choose another name or remove it", shown(path));
+    Ok((parent.to_owned(), name.to_owned()))
+}
+
+/// The model as it is now, with the configuration and the tokenizer of the folder that it came from.
+fn write_model(gpu: &Gpu, model: &Model, from: &Path, config: &HfConfig, (parent, name): (&Path, &str)) -> Result<()> {
+    /// The largest file that is copied.
+    const MAX_COPIED: u64 = 64 << 20;
+    let bytes = 4 * model.parameters.count() as u64 + (1 << 20);
+    let place = Place { parent, name, bytes, existing: Existing::Refuse };
+    let origin = Origin { adapter: "lehr replay".into(), ..Origin::default() };
+    save(&RealFs, place, &origin, |out| {
+        let mut reader = model.reader(gpu, &model.values);
+        out.file("model.safetensors", |file| {
+            write_safetensors(file, &BTreeMap::new(), &model.names(), |name, sink| reader.write(name, sink))
+        })?;
+        out.json("config.json", &config_json(&config.model, &config.tokens))?;
+        for name in COPIED.iter().filter(|name| from.join(name).is_file()) {
+            let bytes = RealFs.read(&from.join(name), MAX_COPIED).with_context(|| shown(&from.join(name)))?;
+            out.file(name, |file| Ok(file.write_all(&bytes)?))?;
+        }
+        Ok(())
+    })?;
+    Ok(())
+}

@@ -1,0 +1,201 @@
+//! The recorded completions that a replay is made of: JSON lines, checked field by field.
+
+use crate::train::reinforce::Rollout;
+use crate::vfs::{clean, shown};
+use anyhow::{Context as _, Result, bail, ensure};
+use serde_json::{Map, Value};
+use std::io::BufRead;
+use std::path::Path;
+
+/// Lines longer than this are refused.
+const MAX_LINE: usize = 64 << 20;
+/// A log-probability may be above 0 by rounding, not by more.
+const ABOVE_ZERO: f64 = 1e-3;
+
+/// What the model allows.
+#[derive(Clone, Copy, Debug)]
+pub struct Limits {
+    /// Tokens that it knows.
+    pub vocab_size: usize,
+    /// Tokens of a prompt and its completion together.
+    pub context: usize,
+}
+
+/// Read all rows of a file, or of standard input for `-`.
+///
+/// # Errors
+/// One line that names file, row, field and what is wrong with it.
+pub fn read(path: &Path, limits: Limits) -> Result<Vec<Rollout>> {
+    let stdin = path == Path::new("-");
+    let name = if stdin { "standard input".to_owned() } else { shown(path) };
+    let reader: Box<dyn BufRead> = match stdin {
+        true => Box::new(std::io::stdin().lock()),
+        false => Box::new(std::io::BufReader::new(std::fs::File::open(path).with_context(|| name.clone())?)),
+    };
+    let mut rows = Vec::new();
+    for (i, line) in reader.lines().enumerate() {
+        let at = || format!("{name}:{}", i + 1);
+        let line = line.with_context(at)?;
+        if line.trim().is_empty() {
+            continue;
+        }
+        ensure!(line.len() <= MAX_LINE, "{}: a line of {} MiB; split it", at(), line.len() >> 20);
+        rows.push(row(line.trim_start_matches('\u{feff}'), limits).with_context(at)?);
+    }
+    ensure!(!rows.is_empty(), "{name}: holds no row");
+    let given = rows.iter().filter(|r| !r.advantages.is_empty()).count();
+    ensure!(
+        given == 0 || given == rows.len(),
+        "{name}: {given} of {} rows have \"advantages\"; give them for all rows, or rewards for all",
+        rows.len()
+    );
+    Ok(rows)
+}
+
+/// One row. Fields that are not read, such as the text of a completion, may be there.
+fn row(line: &str, limits: Limits) -> Result<Rollout> {
+    let fields: Map<String, Value> = match serde_json::from_str(line) {
+        Ok(Value::Object(fields)) => fields,
+        Ok(_) => bail!("needs an object such as {{\"group\":0,\"prompt\":[1],\"completion\":[2],\"reward\":1.0}}"),
+        Err(e) => bail!("is no JSON: {e}"),
+    };
+    let prompt = tokens(&fields, "prompt", limits.vocab_size)?;
+    let completion = tokens(&fields, "completion", limits.vocab_size)?;
+    let n = completion.len();
+    ensure!(
+        prompt.len() + n <= limits.context,
+        "\"completion\": {} tokens with the prompt; the model's context is {}",
+        prompt.len() + n,
+        limits.context
+    );
+    let advantages = numbers(&fields, "advantages", n, f64::MAX)?;
+    // Without advantages a reward means nothing outside of its group.
+    let needed = advantages.is_empty();
+    Ok(Rollout {
+        group: match fields.get("group") {
+            None if !needed => 0,
+            None => bail!("\"group\": is missing; completions of one prompt share a number"),
+            Some(value) => whole(value).with_context(|| format!("\"group\": {} is no whole number below 2^32", short(value)))?,
+        },
+        reward: match fields.get("reward") {
+            None if !needed => 0.0,
+            None => bail!("\"reward\": is missing; give a number, or \"advantages\""),
+            Some(value) => number(value).with_context(|| format!("\"reward\": {} is no finite number", short(value)))?,
+        },
+        truncated: match fields.get("truncated") {
+            None | Some(Value::Null) => false,
+            Some(Value::Bool(truncated)) => *truncated,
+            Some(other) => bail!("\"truncated\": {} is neither true nor false", short(other)),
+        },
+        old_logprobs: numbers(&fields, "old_logprobs", n, ABOVE_ZERO)?,
+        ref_logprobs: numbers(&fields, "ref_logprobs", n, ABOVE_ZERO)?,
+        advantages,
+        prompt,
+        completion,
+        ..Rollout::default()
+    })
+}
+
+fn tokens(fields: &Map<String, Value>, name: &str, vocab_size: usize) -> Result<Vec<u32>> {
+    let Some(value) = fields.get(name) else { bail!("\"{name}\": is missing; give a list of token ids") };
+    let Some(list) = value.as_array() else { bail!("\"{name}\": {} is no list of token ids", short(value)) };
+    ensure!(!list.is_empty(), "\"{name}\": is empty; it needs at least one token");
+    let token = |value: &Value| {
+        let token = whole(value).with_context(|| format!("\"{name}\": {} is no token id", short(value)))?;
+        ensure!((token as usize) < vocab_size, "\"{name}\": token {token}: the model's vocabulary ends at {}", vocab_size - 1);
+        Ok(token)
+    };
+    list.iter().map(token).collect()
+}
+
+/// One number for each token of the completion, or none where the field is missing, null or empty.
+fn numbers(fields: &Map<String, Value>, name: &str, n: usize, most: f64) -> Result<Vec<f32>> {
+    let list = match fields.get(name) {
+        None | Some(Value::Null) => return Ok(Vec::new()),
+        Some(Value::Array(list)) => list,
+        Some(other) => bail!("\"{name}\": {} is no list of numbers", short(other)),
+    };
+    ensure!(list.is_empty() || list.len() == n, "\"{name}\": {} numbers for {n} tokens of the completion", list.len());
+    let one = |value: &Value| {
+        let x = number(value).with_context(|| format!("\"{name}\": {} is no finite number", short(value)))?;
+        ensure!(x <= most, "\"{name}\": {x} is above 0; log-probabilities are not");
+        Ok(x as f32)
+    };
+    list.iter().map(one).collect()
+}
+
+fn whole(value: &Value) -> Option<u32> {
+    value.as_u64().and_then(|n| u32::try_from(n).ok())
+}
+
+/// A number that single precision can hold.
+fn number(value: &Value) -> Option<f64> {
+    value.as_f64().filter(|x| (*x as f32).is_finite())
+}
+
+/// A value for an error line.
+fn short(value: &Value) -> String {
+    let text: String = value.to_string().chars().take(40).collect();
+    clean(&text)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const LIMITS: Limits = Limits { vocab_size: 10, context: 6 };
+
+    #[test]
+    fn a_whole_row() {
+        let got = row(
+            r#"{"group":3,"prompt":[1,2],"completion":[4,9],"reward":-0.5,"truncated":true,"old_logprobs":[-0.5,-1],"text":"x"}"#,
+            LIMITS,
+        )
+        .unwrap();
+        let want = Rollout {
+            group: 3,
+            prompt: vec![1, 2],
+            completion: vec![4, 9],
+            reward: -0.5,
+            truncated: true,
+            old_logprobs: vec![-0.5, -1.0],
+            ..Rollout::default()
+        };
+        assert_eq!(got, want);
+        let got = row(r#"{"prompt":[1],"completion":[4],"advantages":[0.25],"old_logprobs":null}"#, LIMITS).unwrap();
+        assert_eq!((got.group, got.reward, got.advantages), (0, 0.0, vec![0.25]));
+    }
+
+    #[test]
+    fn what_is_wrong_is_named() {
+        for (line, says) in [
+            ("{", "is no JSON"),
+            ("[1]", "needs an object"),
+            (r#"{"completion":[1]}"#, "\"prompt\": is missing"),
+            (r#"{"prompt":"a","completion":[1]}"#, "\"prompt\": \"a\" is no list of token ids"),
+            (r#"{"prompt":[],"completion":[1]}"#, "\"prompt\": is empty"),
+            (r#"{"prompt":[1.5],"completion":[1]}"#, "\"prompt\": 1.5 is no token id"),
+            (r#"{"prompt":[-1],"completion":[1]}"#, "\"prompt\": -1 is no token id"),
+            (r#"{"prompt":[1],"completion":[10]}"#, "\"completion\": token 10: the model's vocabulary ends at 9"),
+            (
+                r#"{"prompt":[1,2,3],"completion":[1,2,3,4]}"#,
+                "\"completion\": 7 tokens with the prompt; the model's context is 6",
+            ),
+            (r#"{"prompt":[1],"completion":[1],"reward":1}"#, "\"group\": is missing"),
+            (r#"{"prompt":[1],"completion":[1],"group":-1,"reward":1}"#, "\"group\": -1 is no whole number"),
+            (r#"{"prompt":[1],"completion":[1],"group":0}"#, "\"reward\": is missing"),
+            (r#"{"prompt":[1],"completion":[1],"group":0,"reward":"1"}"#, "\"reward\": \"1\" is no finite number"),
+            (r#"{"prompt":[1],"completion":[1],"group":0,"reward":1e39}"#, "\"reward\": 1e39 is no finite number"),
+            (
+                r#"{"prompt":[1],"completion":[1],"group":0,"reward":1,"old_logprobs":[-1,-2]}"#,
+                "\"old_logprobs\": 2 numbers for 1 tokens",
+            ),
+            (r#"{"prompt":[1],"completion":[1],"group":0,"reward":1,"ref_logprobs":[0.5]}"#, "\"ref_logprobs\": 0.5 is above 0"),
+            (r#"{"prompt":[1],"completion":[1],"group":0,"reward":1,"truncated":1}"#, "\"truncated\": 1 is neither"),
+        ] {
+            let error = format!("{:#}", row(line, LIMITS).unwrap_err());
+            assert!(error.contains(says), "{line}: {error}, not {says}");
+            assert!(!error.contains('\n'));
+        }
+    }
+}

@@ -1,0 +1,154 @@
+//! One step of reinforcement learning on recorded completions.
+
+use crate::config::Settings;
+use crate::gpu::Gpu;
+use crate::model::Model;
+use crate::ops::adamw::Hyper;
+use crate::train::reinforce::{Learner, Loss, Pass, Policy, Rollout, UpdateStats, advantage, passes};
+use anyhow::{Context as _, Result, ensure};
+use serde::Serialize;
+
+/// The updates of one pass.
+#[derive(Serialize)]
+pub struct PassReport {
+    /// `all`, `low` or `high`; with a number behind where it comes more than once.
+    pub pass: String,
+    /// One for each mini-batch.
+    pub updates: Vec<UpdateStats>,
+}
+
+/// What a step was made of, and what it did.
+pub struct Step {
+    /// The completions with everything that was computed of them before the step.
+    pub rollouts: Vec<Rollout>,
+    /// log pi of each token before the step by the model, whatever `old_logprobs` say.
+    pub before: Vec<Vec<f32>>,
+    /// The same after it.
+    pub after: Vec<Vec<f32>>,
+    /// In order.
+    pub passes: Vec<PassReport>,
+    /// The gradients of each pass before clipping, mini-batches added up, in order of declaration; if they were asked for.
+    pub gradients: Vec<Vec<f32>>,
+}
+
+/// Score what is missing, make the step, score again.
+///
+/// # Errors
+/// Settings that leave nothing to update, or a device fault.
+pub fn make(
+    gpu: &Gpu,
+    model: &Model,
+    reference: Option<&Model>,
+    settings: &Settings,
+    mut rollouts: Vec<Rollout>,
+    keep_gradients: bool,
+) -> Result<Step> {
+    let (Some(rollout), Some(grpo)) = (&settings.rollout, &settings.grpo) else { unreachable!("settings of this stage") };
+    let loss = Loss::of(rollout, grpo);
+    let mut policy = Policy::new(gpu, model, settings)?;
+    let before = fill_scores(gpu, &mut policy, model, &mut rollouts, loss.temperature)?;
+    if grpo.beta > 0.0 {
+        fill_reference(gpu, reference, settings, &mut rollouts, &before, loss.temperature)?;
+    }
+    if rollouts.iter().all(|r| r.advantages.is_empty()) {
+        advantage::fill(&mut rollouts, grpo)?;
+    }
+    let optimizer = policy.optimizer(gpu, model, settings)?;
+    let on = Learner { gpu, model, optimizer: &optimizer };
+    let all = passes(&rollouts, grpo, settings.train.seed, 1)?;
+    ensure!(!all.is_empty(), "no token is left to update: --mask-bins or --mask-truncated-completions leave none");
+    let (mut reports, mut gradients) = (Vec::new(), Vec::new());
+    for pass in &all {
+        let (updates, gradient) = run(on, &mut policy, &rollouts, pass, &loss, settings, keep_gradients)?;
+        reports.push(PassReport { pass: label(pass, grpo.num_iterations), updates });
+        gradients.extend(gradient);
+    }
+    let after = policy.logprobs(gpu, model, &rollouts, loss.temperature)?;
+    Ok(Step { rollouts, before, after, passes: reports, gradients })
+}
+
+/// All mini-batches of a pass.
+fn run(
+    on: Learner<'_>,
+    policy: &mut Policy,
+    rollouts: &[Rollout],
+    pass: &Pass,
+    loss: &Loss,
+    settings: &Settings,
+    keep_gradients: bool,
+) -> Result<(Vec<UpdateStats>, Option<Vec<f32>>)> {
+    let (mut updates, mut sum): (_, Option<Vec<f32>>) = (Vec::new(), None);
+    for range in policy.mini_batches(rollouts.len()) {
+        updates.push(policy.update(on, rollouts, range, pass, loss, &hyper(settings))?);
+        if keep_gradients {
+            let mut gradient = Vec::new();
+            for (_, tensor) in on.model.parameters.tensors(&on.optimizer.grads) {
+                gradient.extend(on.gpu.read::<f32>(&tensor)?);
+            }
+            match &mut sum {
+                Some(sum) => sum.iter_mut().zip(gradient).for_each(|(s, g)| *s += g),
+                None => sum = Some(gradient),
+            }
+        }
+    }
+    Ok((updates, sum))
+}
+
+fn label(pass: &Pass, iterations: usize) -> String {
+    if iterations > 1 { format!("{}.{}", pass.name, pass.iteration + 1) } else { pass.name.to_owned() }
+}
+
+fn hyper(settings: &Settings) -> Hyper {
+    let t = &settings.train;
+    Hyper {
+        learning_rate: t.learning_rate,
+        beta1: t.adam_beta1,
+        beta2: t.adam_beta2,
+        epsilon: t.adam_epsilon,
+        weight_decay: t.weight_decay,
+        max_grad_norm: t.max_grad_norm,
+        step: 1,
+    }
+}
+
+/// Log-probabilities by the model, returned, and put where rows bring none of their own.
+fn fill_scores(
+    gpu: &Gpu,
+    policy: &mut Policy,
+    model: &Model,
+    rollouts: &mut [Rollout],
+    temperature: f64,
+) -> Result<Vec<Vec<f32>>> {
+    let given: Vec<Vec<f32>> = rollouts.iter_mut().map(|r| std::mem::take(&mut r.old_logprobs)).collect();
+    policy.score(gpu, model, rollouts, temperature)?;
+    let mut before = Vec::new();
+    for (rollout, given) in rollouts.iter_mut().zip(given) {
+        let computed = rollout.old_logprobs.clone();
+        ensure!(computed.iter().all(|l| l.is_finite()), "a log-probability is not finite: the model is broken");
+        if !given.is_empty() {
+            rollout.old_logprobs = given;
+        }
+        before.push(computed);
+    }
+    Ok(before)
+}
+
+/// The same by the reference model; without one the model as it is before the step.
+fn fill_reference(
+    gpu: &Gpu,
+    reference: Option<&Model>,
+    settings: &Settings,
+    rollouts: &mut [Rollout],
+    before: &[Vec<f32>],
+    temperature: f64,
+) -> Result<()> {
+    let computed: Vec<Vec<f32>> = match reference {
+        None => before.to_vec(),
+        Some(model) => Policy::new(gpu, model, settings)
+            .and_then(|mut policy| policy.logprobs(gpu, model, rollouts, temperature))
+            .context("--ref-model")?,
+    };
+    let missing = rollouts.iter_mut().zip(computed).filter(|(r, _)| r.ref_logprobs.is_empty());
+    missing.for_each(|(rollout, computed)| rollout.ref_logprobs = computed);
+    Ok(())
+}

@@ -1,0 +1,265 @@
+//! A fine-tuned model on the bench: completions sampled from it, and what single updates from it do. Every update begins from the same
+//! weights and from moments at zero.
+
+use super::arm::Arm;
+use super::plan::Way;
+use super::scale::Scale;
+use super::school::School;
+use super::training::weights;
+use crate::config::{GrpoSettings, LossType, OptimizerKind, Settings};
+use crate::data::tasks::{Question, Split, Task};
+use crate::event::BinGradient;
+use crate::gpu::{Arena, Gpu};
+use crate::model::{Model, Request, Rollouts};
+use crate::ops::adamw::Hyper;
+use crate::ops::sample::Sampling;
+use crate::reproduce::pace::{Interrupted, check};
+use crate::reproduce::store::Store;
+use crate::session::control::Control;
+use crate::train::Optimizer;
+use crate::train::reinforce::probe::{Change, changes, gradient_by_quartile, pass_of};
+use crate::train::reinforce::{Learner, Loss, Policy, Rollout, advantage, passes, slots};
+use std::collections::BTreeMap;
+use std::sync::Arc;
+use web_time::Instant;
+
+/// See the module.
+pub struct Bench {
+    gpu: Gpu,
+    model: Model,
+    weights: Vec<f32>,
+    hands: [Hand; 2],
+    engine: Rollouts,
+    task: Box<dyn Task>,
+    school: School,
+    settings: Settings,
+    seed: u64,
+    batches: BTreeMap<u64, Vec<Rollout>>,
+}
+
+/// An optimizer and the passes that fill its gradients.
+struct Hand {
+    policy: Policy,
+    optimizer: Optimizer,
+}
+
+/// How a single update is made.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub enum By {
+    /// Plain gradient descent at this rate, no clipping (as for Fig. 1).
+    Sgd(f64),
+    /// AdamW as in training, from moments at zero.
+    Adam,
+}
+
+/// What an update did, and how long it took.
+pub struct Updated {
+    /// Every response token before and after it; advantages are plain ones, whatever the way.
+    pub changes: Vec<Change>,
+    /// Seconds of the update alone.
+    pub seconds: f64,
+    /// Seconds of making the advantages.
+    pub advantage_seconds: f64,
+}
+
+impl Bench {
+    /// Open a device with the weights of a finished fine-tuning.
+    ///
+    /// # Errors
+    /// Weights that are not there, or a device fault.
+    pub fn new(store: &Store, school: &School, scale: &Scale, sft: &Arm, adapter: Option<&str>) -> anyhow::Result<Self> {
+        let gpu = pollster::block_on(Gpu::open(adapter))?;
+        let seed = sft.train.seed;
+        let mut settings = Settings {
+            model: sft.model.clone(),
+            train: scale.reinforcement(seed),
+            task: Some(scale.task(sft.task.task)),
+            rollout: Some(scale.rollout()),
+            // One mini-batch, no reference model: what a batch of tokens does by itself.
+            grpo: Some(GrpoSettings { beta: 0.0, mini_batch_size: None, ..scale.grpo() }),
+            ..Settings::default()
+        };
+        settings.train.batch_size = scale.probe.1;
+        let config = sft.model.config(school.vocab(), scale.seq_len());
+        let model = Model::new(&gpu, &config, scale.seq_len())?;
+        let weights = weights(store, sft)?;
+        model.set(&gpu, &weights);
+        let hand = |optimizer: OptimizerKind| -> anyhow::Result<Hand> {
+            let mut settings = settings.clone();
+            settings.grpo.iter_mut().for_each(|g| g.optimizer = optimizer);
+            let policy = Policy::new(&gpu, &model, &settings)?;
+            let optimizer = policy.optimizer(&gpu, &model, &settings)?;
+            Ok(Hand { policy, optimizer })
+        };
+        let hands = [hand(OptimizerKind::Sgd)?, hand(OptimizerKind::Adamw)?];
+        let slots = slots(&config, &settings, &scale.rollout(), gpu.class(), gpu.max_binding_bytes());
+        let engine = Rollouts::new(&gpu, &model, slots, scale.seq_len())?;
+        let task = school.practice(&scale.task(sft.task.task), seed)?.task;
+        Ok(Self { gpu, model, weights, hands, engine, task, school: school.clone(), settings, seed, batches: BTreeMap::new() })
+    }
+
+    /// Temperature of rollouts.
+    fn temperature(&self) -> f64 {
+        self.settings.rollout.as_ref().map_or(1.0, |r| r.temperature)
+    }
+
+    /// Completions of batch `n`, graded, scored, with plain advantages: a function of weights, seed and `n`.
+    ///
+    /// # Errors
+    /// A device fault, or [`Interrupted`].
+    pub fn batch(&mut self, n: u64) -> anyhow::Result<Vec<Rollout>> {
+        if !self.batches.contains_key(&n) {
+            let made = self.sample(n)?;
+            // The newest are asked for again.
+            self.batches.retain(|k, _| k + 4 > n);
+            self.batches.insert(n, made);
+        }
+        Ok(self.batches.get(&n).cloned().unwrap_or_default())
+    }
+
+    fn sample(&mut self, n: u64) -> anyhow::Result<Vec<Rollout>> {
+        check()?;
+        self.restore()?;
+        let Some((_, rollout, grpo)) = self.settings.reinforcement() else { return Ok(Vec::new()) };
+        let (groups, each) = (self.settings.train.batch_size / rollout.num_generations, rollout.num_generations);
+        // Questions that training meets late or never.
+        let questions: Vec<Question> = (0..groups as u64)
+            .map(|i| self.task.question(Split::Train, FAR + n * groups as u64 + i))
+            .collect::<Result<_, _>>()?;
+        let prompts: Vec<Vec<u32>> =
+            questions.iter().map(|q| self.school.tokenizer.encode(&q.prompt)).collect::<Result<_, _>>()?;
+        let request = |i: usize| Request {
+            prompt: prompts[i / each].clone(),
+            key: [n as u32, i as u32],
+            max_new: rollout.max_completion_length,
+        };
+        let requests: Vec<Request> = (0..groups * each).map(request).collect();
+        let sampling = Sampling { temperature: rollout.temperature, seed: self.seed, ..Sampling::default() };
+        let stops = [self.school.stop];
+        let completions =
+            self.engine.run(&self.gpu, &self.model, &requests, &sampling, &stops, &mut |_, _| Ok(!Control::interrupted()))?;
+        let completions = completions.ok_or(Interrupted)?;
+        let texts: Vec<String> = completions
+            .iter()
+            .map(|c| self.school.tokenizer.decode(&c.tokens[..c.tokens.len() - usize::from(c.tokens.last() == Some(&stops[0]))]))
+            .collect::<Result<_, _>>()?;
+        let answers: Vec<(&Question, &str)> = texts.iter().enumerate().map(|(i, t)| (&questions[i / each], t.as_str())).collect();
+        let grades = self.task.grade(&answers)?;
+        let mut rollouts: Vec<Rollout> = completions
+            .into_iter()
+            .zip(grades)
+            .enumerate()
+            .map(|(i, (completion, grade))| Rollout {
+                group: (i / each) as u32,
+                prompt: prompts[i / each].clone(),
+                completion: completion.tokens,
+                truncated: completion.truncated,
+                reward: grade.reward,
+                ..Rollout::default()
+            })
+            .collect();
+        let temperature = rollout.temperature;
+        self.hands[0].policy.score(&self.gpu, &self.model, &mut rollouts, temperature)?;
+        advantage::fill(&mut rollouts, grpo)?;
+        Ok(rollouts)
+    }
+
+    /// Weights as fine-tuning left them, moments at zero.
+    fn restore(&mut self) -> anyhow::Result<()> {
+        self.model.set(&self.gpu, &self.weights);
+        for hand in &mut self.hands {
+            for arena in [&hand.optimizer.m, &hand.optimizer.v] {
+                clear(&self.gpu, arena);
+            }
+            hand.policy.optimizer_steps = [0; 2];
+        }
+        Ok(())
+    }
+
+    /// One step of updates on completions, and what it did to their tokens. The weights are restored first.
+    ///
+    /// # Errors
+    /// A device fault, or [`Interrupted`].
+    pub fn update(&mut self, rollouts: &[Rollout], way: Way, by: By) -> anyhow::Result<Updated> {
+        check()?;
+        self.restore()?;
+        let temperature = self.temperature();
+        let Some((_, rollout, grpo)) = self.settings.reinforcement() else { anyhow::bail!("no settings of reinforcement") };
+        let grpo = way.into_settings(grpo.clone(), false);
+        let loss = Loss::of(rollout, &grpo);
+        let mut weighted = rollouts.to_vec();
+        let begin = Instant::now();
+        advantage::fill(&mut weighted, &grpo)?;
+        let advantage_seconds = begin.elapsed().as_secs_f64();
+        let t = &self.settings.train;
+        let (hand, learning_rate, max_grad_norm, weight_decay) = match by {
+            By::Sgd(rate) => (&mut self.hands[0], rate, 0.0, 0.0),
+            By::Adam => (&mut self.hands[1], t.learning_rate, t.max_grad_norm, t.weight_decay),
+        };
+        let hyper = Hyper {
+            learning_rate,
+            beta1: t.adam_beta1,
+            beta2: t.adam_beta2,
+            epsilon: t.adam_epsilon,
+            weight_decay,
+            max_grad_norm,
+            step: 1,
+        };
+        let on = Learner { gpu: &self.gpu, model: &self.model, optimizer: &hand.optimizer };
+        let begin = Instant::now();
+        for pass in passes(&weighted, &grpo, self.seed, 0)? {
+            hand.policy.update(on, &weighted, 0..weighted.len(), &pass, &loss, &hyper)?;
+        }
+        let seconds = begin.elapsed().as_secs_f64();
+        let after = hand.policy.logprobs(&self.gpu, &self.model, rollouts, temperature)?;
+        Ok(Updated { changes: changes(rollouts, &after), seconds, advantage_seconds })
+    }
+
+    /// With the weights as fine-tuning left them: norms of the gradient of each quartile's tokens, and of all.
+    ///
+    /// # Errors
+    /// A device fault, or [`Interrupted`].
+    pub fn gradient_by_quartile(&mut self, rollouts: &[Rollout]) -> anyhow::Result<BinGradient> {
+        check()?;
+        self.restore()?;
+        let Some((_, rollout, grpo)) = self.settings.reinforcement() else { anyhow::bail!("no settings of reinforcement") };
+        let loss = Loss::of(rollout, grpo);
+        let hand = &mut self.hands[0];
+        let on = Learner { gpu: &self.gpu, model: &self.model, optimizer: &hand.optimizer };
+        gradient_by_quartile(&mut hand.policy, on, rollouts, grpo, &loss)
+    }
+
+    /// The gradient of log pi of a single token with respect to all parameters: its norm in each tensor, by name.
+    ///
+    /// # Errors
+    /// A device fault, or [`Interrupted`].
+    pub fn gradient_of_token(&mut self, rollout: &Rollout, token: usize) -> anyhow::Result<Vec<(String, f64)>> {
+        check()?;
+        let Some((_, settings, grpo)) = self.settings.reinforcement() else { anyhow::bail!("no settings of reinforcement") };
+        let loss = Loss { loss_type: LossType::SeqMeanTokenSum, ..Loss::of(settings, grpo) };
+        let one = Rollout { advantages: vec![1.0; rollout.completion.len()], ..rollout.clone() };
+        let mut pass = pass_of(std::slice::from_ref(&one), |_| false);
+        Arc::make_mut(&mut pass.tokens)[0][token] = true;
+        let hand = &mut self.hands[0];
+        let on = Learner { gpu: &self.gpu, model: &self.model, optimizer: &hand.optimizer };
+        hand.policy.gradient(on, std::slice::from_ref(&one), 0..1, &pass, &loss)?;
+        let mut out = Vec::new();
+        for (spec, tensor) in self.model.parameters.tensors(&hand.optimizer.grads) {
+            let values: Vec<f32> = self.gpu.read(&tensor)?;
+            for (name, _, range) in spec.ranges() {
+                let squares: f64 = values[range].iter().map(|v| f64::from(*v).powi(2)).sum();
+                out.push((name.to_owned(), squares.sqrt()));
+            }
+        }
+        Ok(out)
+    }
+}
+
+/// The first question of the bench: far behind those of training.
+const FAR: u64 = 1 << 40;
+
+fn clear(gpu: &Gpu, arena: &Arena) {
+    for (segment, _) in arena.segments() {
+        gpu.write(segment, &vec![0f32; segment.len()]);
+    }
+}

@@ -1,0 +1,150 @@
+//! The claims of Advantage Reweighting and Lopti, arXiv 2505.12929. Two kinds of experiments: single updates of a fine-tuned model on the
+//! bench ([`bench`]), and arms of reinforcement from it ([`training`]), which claims share ([`plan`]). Arms and measurements are kept in
+//! the work folder under a hash of all their settings.
+
+pub mod arm;
+pub mod bench;
+mod claims;
+pub mod context;
+pub mod plan;
+pub mod scale;
+pub mod school;
+pub mod training;
+
+use super::finding::Table;
+use super::pace::{Job as _, minutes};
+use super::report::{Facts, Header, Report};
+use super::store::{Store, has};
+use super::{Options, Paper, chosen, device, seeds};
+use crate::config::TaskKind;
+use arm::Arm;
+use context::Context;
+use plan::Plan;
+use scale::Scale;
+
+/// The paper. L0 is the regime check, which stands before all others.
+pub const PAPER: Paper = Paper {
+    name: "lopti",
+    title: "Advantage Reweighting and Lopti",
+    source: "arXiv 2505.12929",
+    claims: &["L0", "L1", "L2", "L3", "L4", "L5", "L6", "L7", "L8", "L9", "L10", "L11", "L12", "L13"],
+};
+
+/// The claims asked for, and the regime check before them.
+fn asked(options: &Options) -> anyhow::Result<Vec<&'static str>> {
+    let mut claims = chosen(&PAPER, &options.claims)?;
+    if !claims.contains(&"L0") {
+        claims.insert(0, "L0");
+    }
+    Ok(claims)
+}
+
+/// The arms that the claims need.
+///
+/// # Errors
+/// An unknown claim or scale.
+pub fn arms(options: &Options) -> anyhow::Result<Vec<Arm>> {
+    let scale = Scale::named(&options.scale)?;
+    Ok(Plan { scale: &scale }.all(&asked(options)?, &seeds(options)))
+}
+
+/// What the numbers come from.
+fn header(options: &Options, c: &Context<'_>) -> anyhow::Result<Header> {
+    let s = c.scale;
+    let vocab = c.school(TaskKind::Kk)?.vocab();
+    let config = s.model().config(vocab, s.seq_len());
+    let parameters = crate::model::Parameters::new(&config, u64::MAX)?.count();
+    let [hidden, _, layers, heads] = s.shape;
+    let (sft_steps, sft_rows, sft_rate) = s.sft;
+    let notes = vec![
+        format!("model: hidden {hidden}, {layers} layers, {heads} heads, {parameters} parameters, a vocabulary of {vocab} words"),
+        format!(
+            "fine-tuning: {sft_steps} updates of {sft_rows} worked solutions of {} people, rate {sft_rate:.0e}; one for each seed",
+            s.people[1]
+        ),
+        format!(
+            "reinforcement: {} steps of {} completions, {} a puzzle of {} people, temperature {}, {} updates a pass, AdamW at {:.0e}",
+            s.steps, s.batch_size, s.num_generations, s.people[0], s.temperature, s.mini_batches, s.learning_rate
+        ),
+        format!(
+            "exams: {} held-out puzzles, none of which occurs in training; greedy and sampled; results are the mean of the last {}",
+            s.exams.1,
+            scale::LAST_EXAMS
+        ),
+    ];
+    let rows = [
+        ("model", "3B and 7B, instruction-tuned", format!("{parameters} parameters, fine-tuned here")),
+        ("puzzles", "3 to 7 people, English", format!("{} people, compact words", s.people[0])),
+        ("steps, completions in each", "360, 512", format!("{}, {}", s.steps, s.batch_size)),
+        ("temperature", "0.7", s.temperature.to_string()),
+        ("learning rate", "1e-6", format!("{:.0e}", s.learning_rate)),
+        ("clip low, high, dual; k3", "0.20, 0.24, 10; 0.001", "the same".into()),
+        ("seeds", "1", options.seeds.to_string()),
+    ];
+    let rows = rows.map(|(what, paper, here)| vec![what.to_string(), paper.to_string(), here]).to_vec();
+    let columns = ["", "the paper", "here"].map(String::from).to_vec();
+    let details = serde_json::json!({
+        "parameters": parameters,
+        "vocab": vocab,
+        "fine_tuning": s.fine_tuning(0),
+        "reinforcement": s.reinforcement(0),
+        "rollout": s.rollout(),
+        "grpo": s.grpo(),
+        "task": s.task(TaskKind::Kk),
+    });
+    let tables = vec![Table { title: "How this differs from the paper".into(), columns, rows }];
+    Ok(Header::new(&PAPER, options, Facts { device: device(options.adapter.as_deref())?, notes, tables, details }))
+}
+
+/// Train and compare; the report is written after every claim, so that what is done is there. `None` with [`Options::arms_only`].
+///
+/// # Errors
+/// Settings that cannot work, a device fault, a full disk, or [`super::pace::Interrupted`].
+pub fn run(options: &Options, tell: &dyn Fn(&str)) -> anyhow::Result<Option<Report>> {
+    let scale = Scale::named(&options.scale)?;
+    let (claims, arms) = (asked(options)?, arms(options)?);
+    anyhow::ensure!(options.data.is_none(), "--data: lopti makes its puzzles itself; leave the flag out");
+    let store = Store::open(&options.work)?;
+    let context = Context::new(&scale, seeds(options), store, options.adapter.clone(), Box::new(tell))?;
+    let mut report = Report { header: header(options, &context)?, findings: Vec::new() };
+    if options.arms_only {
+        context.ensure(&arms)?;
+        return Ok(None);
+    }
+    for claim in claims {
+        let begin = web_time::Instant::now();
+        let found = claims::find(&context, claim)?;
+        tell(&format!("{claim}: {} ({})", found.verdict.words(), minutes(begin.elapsed().as_secs_f64())));
+        report.findings.push(found);
+        report.write(&options.out)?;
+    }
+    Ok(Some(report))
+}
+
+/// What a run would do: (lines for people, the same for machines).
+///
+/// # Errors
+/// An unknown claim or scale.
+pub fn dry_run(options: &Options) -> anyhow::Result<super::Plan> {
+    let scale = Scale::named(&options.scale)?;
+    let (mut lines, mut rows, mut left) = (Vec::new(), Vec::new(), 0.0);
+    let vocab = school::School::new(TaskKind::Kk)?.vocab();
+    let config = scale.model().config(vocab, scale.seq_len());
+    // A pass forward over a row is a third of a gradient.
+    let row = config.flops_per_token_training(scale.seq_len() as f64 / 2.0) / 3.0 * scale.seq_len() as f64;
+    for arm in arms(options)? {
+        let (done, flops) = (has(&options.work, arm.name(), &arm.key()), arm.cost() * row);
+        left += if done { 0.0 } else { flops };
+        let (steps, passes) = (arm.train.max_steps, arm.passes());
+        lines.push(format!("{:<34} {steps:>6} steps, {passes} pass(es){}", arm.name, if done { ", done" } else { "" }));
+        rows.push(serde_json::json!({"arm": arm.name, "steps": steps, "passes": passes, "flops": flops, "done": done}));
+    }
+    let rate = options.flops_per_second;
+    let time = minutes(left / rate);
+    lines.push(format!(
+        "{} arms; to train: about {time} at {:.1} GFLOP/s; L0 to L4 and L11 take some minutes more",
+        rows.len(),
+        rate / 1e9
+    ));
+    Ok((lines, serde_json::json!({"arms": rows, "flops": left, "seconds": left / rate})))
+}

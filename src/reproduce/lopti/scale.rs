@@ -1,0 +1,238 @@
+//! How large the experiments are: the model, what it learns first, what it practises, and how long.
+
+use crate::config::{
+    Architecture, Form, GrpoSettings, ModelSettings, RolloutSettings, Scheduler, TaskKind, TaskSettings, TrainSettings,
+};
+
+/// alpha of Advantage Reweighting wherever nothing else is said (the paper, caption of Fig. 4).
+pub const ALPHA: f64 = 0.3;
+/// Lopti's threshold wherever nothing else is said.
+pub const ETA: f64 = 0.5;
+/// alpha with REINFORCE++ and on sums (Table 7, Sec. 5).
+pub const SMALL_ALPHA: f64 = 0.1;
+/// Final results are the mean of so many exams, the last ones (as in the paper).
+pub const LAST_EXAMS: usize = 3;
+/// The paper's share of tokens by quartile of probability (Fig. 1 a).
+pub const PAPER_SHARES: [f64; 4] = [0.1922, 0.1015, 0.1009, 0.6054];
+
+/// Standard deviation of weights before fine-tuning.
+const INITIALIZER_RANGE: f64 = 0.08;
+
+/// One scale.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Scale {
+    /// As typed after `--scale`.
+    pub name: &'static str,
+    /// Width of the residual stream, width inside the SwiGLU, blocks, heads.
+    pub shape: [usize; 4],
+    /// Numbers of people that are practised and examined, and that are fine-tuned on.
+    pub people: [&'static str; 2],
+    /// Tokens of a prompt, of a completion, at most.
+    pub lengths: [usize; 2],
+    /// Fine-tuning: updates, rows in each, learning rate. It ends early: what follows must have something to learn.
+    pub sft: (u64, usize, f64),
+    /// Steps of reinforcement.
+    pub steps: u64,
+    /// Completions in a step.
+    pub batch_size: usize,
+    /// Completions of a prompt.
+    pub num_generations: usize,
+    /// Updates of a pass over a step's completions (the paper: 2).
+    pub mini_batches: usize,
+    /// Learning rate of reinforcement, chosen for plain GRPO alone.
+    pub learning_rate: f64,
+    /// Temperature of rollouts.
+    pub temperature: f64,
+    /// When a run is examined, in parts of its steps, and the questions of an exam.
+    pub exams: (&'static [f64], usize),
+    /// One-step probes: batches of completions a seed, completions in each.
+    pub probe: (u64, usize),
+    /// Tokens whose gradient is taken one by one (L1), a seed.
+    pub single_tokens: usize,
+}
+
+/// The names after `--scale`; `test` is for tests.
+pub const SCALES: [&str; 3] = ["tiny", "small", "gpu"];
+
+impl Scale {
+    /// By name.
+    ///
+    /// # Errors
+    /// No such scale; the message lists them.
+    pub fn named(name: &str) -> anyhow::Result<Self> {
+        let tiny = Self {
+            name: "tiny",
+            shape: [64, 176, 3, 4],
+            people: ["2,3", "2,3"],
+            lengths: [48, 96],
+            sft: (2000, 16, 2e-3),
+            steps: 50,
+            batch_size: 64,
+            num_generations: 8,
+            mini_batches: 2,
+            learning_rate: 2e-4,
+            temperature: 1.0,
+            exams: (&[0.8, 0.9, 1.0], 160),
+            probe: (10, 64),
+            single_tokens: 300,
+        };
+        Ok(match name {
+            "tiny" => tiny,
+            "small" => Self {
+                name: "small",
+                shape: [128, 352, 4, 4],
+                people: ["2-4", "2-4"],
+                lengths: [72, 128],
+                sft: (6000, 16, 1e-3),
+                steps: 200,
+                batch_size: 128,
+                exams: (&[0.25, 0.5, 0.75, 0.9, 0.95, 1.0], 600),
+                probe: (40, 128),
+                single_tokens: 2000,
+                ..tiny
+            },
+            "gpu" => Self {
+                name: "gpu",
+                shape: [320, 864, 8, 8],
+                people: ["3-6", "2-4"],
+                lengths: [96, 256],
+                sft: (12_000, 32, 6e-4),
+                steps: 400,
+                batch_size: 512,
+                learning_rate: 5e-5,
+                exams: (&[0.1, 0.25, 0.5, 0.75, 0.9, 0.95, 1.0], 2000),
+                probe: (100, 512),
+                single_tokens: 2000,
+                ..tiny
+            },
+            "test" => Self {
+                name: "test",
+                shape: [16, 32, 1, 2],
+                people: ["2", "2"],
+                lengths: [32, 24],
+                sft: (8, 8, 2e-3),
+                steps: 3,
+                batch_size: 8,
+                num_generations: 4,
+                exams: (&[0.4, 0.7, 1.0], 8),
+                probe: (2, 8),
+                single_tokens: 12,
+                ..tiny
+            },
+            _ => anyhow::bail!("--scale {}: no such scale; choose one of {}", crate::vfs::clean(name), SCALES.join(", ")),
+        })
+    }
+
+    /// Tokens in a row.
+    pub fn seq_len(&self) -> usize {
+        self.lengths[0] + self.lengths[1]
+    }
+
+    /// The model's settings.
+    pub fn model(&self) -> ModelSettings {
+        let [hidden_size, intermediate_size, num_hidden_layers, num_attention_heads] = self.shape;
+        ModelSettings {
+            architecture: Architecture::Llama,
+            hidden_size,
+            intermediate_size,
+            num_hidden_layers,
+            num_attention_heads,
+            // Small models learn to copy, which answers need, only from larger weights than the usual 0.02.
+            initializer_range: INITIALIZER_RANGE,
+            ..ModelSettings::default()
+        }
+    }
+
+    /// Fine-tuning: a short warm-up, then a constant rate.
+    pub fn fine_tuning(&self, seed: u64) -> TrainSettings {
+        let (max_steps, batch_size, learning_rate) = self.sft;
+        TrainSettings {
+            max_steps,
+            batch_size,
+            seq_len: self.seq_len(),
+            learning_rate,
+            min_learning_rate: learning_rate,
+            lr_scheduler: Scheduler::Constant,
+            warmup_steps: max_steps / 20,
+            seed,
+            ..TrainSettings::default()
+        }
+    }
+
+    /// Reinforcement: AdamW at a constant rate without warm-up, betas, decay and clipping of the paper's scripts.
+    pub fn reinforcement(&self, seed: u64) -> TrainSettings {
+        TrainSettings {
+            max_steps: self.steps,
+            batch_size: self.batch_size,
+            seq_len: self.seq_len(),
+            learning_rate: self.learning_rate,
+            min_learning_rate: self.learning_rate,
+            lr_scheduler: Scheduler::Constant,
+            warmup_steps: 0,
+            adam_beta2: 0.999,
+            weight_decay: 0.01,
+            max_grad_norm: 1.0,
+            seed,
+            ..TrainSettings::default()
+        }
+    }
+
+    /// Rollouts.
+    pub fn rollout(&self) -> RolloutSettings {
+        RolloutSettings {
+            num_generations: self.num_generations,
+            temperature: self.temperature,
+            max_prompt_length: self.lengths[0],
+            max_completion_length: self.lengths[1],
+            log_completions: 0,
+            ..RolloutSettings::default()
+        }
+    }
+
+    /// Plain GRPO as in the paper's scripts: clip 0.20 and 0.24, dual clip 10, k3 with 0.001, mean over tokens.
+    pub fn grpo(&self) -> GrpoSettings {
+        GrpoSettings {
+            beta: 1e-3,
+            epsilon: 0.2,
+            epsilon_high: Some(0.24),
+            delta: Some(10.0),
+            mini_batch_size: Some(self.batch_size / self.mini_batches),
+            ..GrpoSettings::default()
+        }
+    }
+
+    /// What is practised and examined.
+    pub fn task(&self, task: TaskKind) -> TaskSettings {
+        TaskSettings {
+            task,
+            people: self.people[0].into(),
+            form: Form::Compact,
+            eval_questions: self.exams.1,
+            ..TaskSettings::default()
+        }
+    }
+
+    /// Steps at which a run is examined, the last one among them.
+    pub fn exam_steps(&self) -> Vec<u64> {
+        self.exams.0.iter().map(|part| (part * self.steps as f64).round() as u64).collect()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn scales_are_whole() {
+        for name in SCALES.iter().chain(&["test"]) {
+            let s = Scale::named(name).unwrap();
+            assert!(s.batch_size.is_multiple_of(s.num_generations) && s.batch_size.is_multiple_of(8), "{name}");
+            assert!(s.probe.1.is_multiple_of(s.num_generations), "{name}");
+            let exams = s.exam_steps();
+            assert!(exams.len() >= LAST_EXAMS && exams.last() == Some(&s.steps) && exams[0] > 0, "{name}: {exams:?}");
+            assert!(exams.windows(2).all(|w| w[0] < w[1]), "{name}: {exams:?}");
+        }
+        assert!(Scale::named("huge").unwrap_err().to_string().contains("tiny, small, gpu"));
+        assert!((PAPER_SHARES.iter().sum::<f64>() - 1.0).abs() < 1e-9);
+    }
+}

@@ -1,0 +1,194 @@
+//! What is learned and practised: vocabulary, worked solutions to fine-tune on, questions to practise.
+
+use crate::config::{DataSettings, TaskKind, TaskSettings};
+use crate::data::tasks::{self, Split, Task, kk};
+use crate::data::{Batch, IGNORE, Notices, Source, Tokenizer};
+use crate::train::reinforce::Practice;
+use anyhow::Context as _;
+use std::collections::BTreeSet;
+
+/// Puzzles of each number of people, or sums, that the vocabulary is taken from.
+const LOOKED_AT: u64 = 300;
+/// Fine-tuning draws its puzzles under other seeds than reinforcement.
+const OTHER_SEED: u64 = 1_000_003;
+
+/// A worked solution.
+struct Example {
+    prompt: String,
+    completion: String,
+}
+
+/// One kind of task: the same words for every arm.
+#[derive(Clone)]
+pub struct School {
+    /// A token a word of puzzles, a token a character of sums.
+    pub tokenizer: Tokenizer,
+    /// What ends a completion.
+    pub stop: u32,
+}
+
+impl School {
+    /// For a kind of task.
+    ///
+    /// # Errors
+    /// None in practice: questions that cannot be made.
+    pub fn new(kind: TaskKind) -> anyhow::Result<Self> {
+        let settings = |people: &str| TaskSettings {
+            task: kind,
+            people: people.into(),
+            form: crate::config::Form::Compact,
+            ..TaskSettings::default()
+        };
+        let tokenizer = match kind {
+            TaskKind::Math => {
+                let task = open(&settings("3"), 0)?;
+                let mut seen = BTreeSet::new();
+                for n in 0..LOOKED_AT {
+                    let example = solved(&settings("3"), task.as_ref(), 0, n)?;
+                    seen.extend(example.prompt.chars().chain(example.completion.chars()).chain("0123456789-".chars()));
+                }
+                Tokenizer::chars(seen, true)?
+            }
+            _ => {
+                let mut words = BTreeSet::new();
+                let task = open(&settings("2"), 0)?;
+                for people in 2..=8 {
+                    for n in 0..LOOKED_AT {
+                        let example = solved(&settings(&people.to_string()), task.as_ref(), 0, n)?;
+                        let text = format!("{} {}", example.prompt, example.completion);
+                        words.extend(text.split_whitespace().map(str::to_owned));
+                    }
+                }
+                Tokenizer::words(words)?
+            }
+        };
+        let stop = tokenizer.eos_id().context("the vocabulary has no token that ends a text")?;
+        Ok(Self { tokenizer, stop })
+    }
+
+    /// Size of the vocabulary.
+    pub fn vocab(&self) -> usize {
+        self.tokenizer.vocab_size()
+    }
+
+    /// Questions, their judge, and the words.
+    ///
+    /// # Errors
+    /// A setting out of range.
+    pub fn practice(&self, settings: &TaskSettings, seed: u64) -> anyhow::Result<Practice> {
+        Ok(Practice { task: open(settings, seed)?, tokenizer: self.tokenizer.clone(), stops: vec![self.stop] })
+    }
+
+    /// Worked solutions, one a row, loss on the completion alone.
+    ///
+    /// # Errors
+    /// A setting out of range.
+    pub fn lessons(&self, settings: &TaskSettings, seq_len: usize, seed: u64) -> anyhow::Result<Lessons> {
+        let seed = seed + OTHER_SEED;
+        Ok(Lessons { school: self.clone(), settings: settings.clone(), task: open(settings, seed)?, seq_len, seed })
+    }
+}
+
+fn open(settings: &TaskSettings, seed: u64) -> anyhow::Result<Box<dyn Task>> {
+    tasks::open(settings, &DataSettings::default(), seed, None, 0, &mut Notices::new())
+}
+
+/// Question `n` with its solution: of a puzzle a search step by step, of a sum the number.
+fn solved(settings: &TaskSettings, task: &dyn Task, seed: u64, n: u64) -> anyhow::Result<Example> {
+    if settings.task == TaskKind::Kk {
+        let people = TaskSettings::list("people", &settings.people, kk::generate::PEOPLE)?;
+        let puzzle = kk::made(people[(n % people.len() as u64) as usize], seed, Split::Train, n)?;
+        let row = kk::row(settings.form, &puzzle, seed, n);
+        return Ok(Example { prompt: row.prompt, completion: row.completion });
+    }
+    let question = task.question(Split::Train, n)?;
+    Ok(Example { prompt: question.prompt, completion: question.answer })
+}
+
+/// See [`School::lessons`].
+pub struct Lessons {
+    school: School,
+    settings: TaskSettings,
+    task: Box<dyn Task>,
+    seq_len: usize,
+    seed: u64,
+}
+
+impl Lessons {
+    /// Prompt and completion with its end, as tokens; of what cannot be made, nothing.
+    fn tokens(&self, n: u64) -> (Vec<u32>, Vec<u32>) {
+        let made = || -> anyhow::Result<(Vec<u32>, Vec<u32>)> {
+            let example = solved(&self.settings, self.task.as_ref(), self.seed, n)?;
+            let mut completion = self.school.tokenizer.encode(&example.completion)?;
+            completion.push(self.school.stop);
+            Ok((self.school.tokenizer.encode(&example.prompt)?, completion))
+        };
+        made().unwrap_or_default()
+    }
+}
+
+impl Source for Lessons {
+    fn batch(&self, n: u64, batch_size: usize) -> Batch {
+        let (time, rows) = (self.seq_len, batch_size * self.seq_len);
+        let (mut tokens, mut targets, mut doc_start) = (vec![0; rows], vec![IGNORE; rows], vec![0; rows]);
+        let mut num_tokens = 0;
+        for row in 0..batch_size {
+            let (prompt, completion) = self.tokens(n * batch_size as u64 + row as u64);
+            let all: Vec<u32> = prompt.iter().chain(&completion).copied().collect();
+            // What does not fit is cut: nothing after it counts.
+            let used = all.len().saturating_sub(1).min(time);
+            let at = row * time;
+            tokens[at..at + used].copy_from_slice(&all[..used]);
+            let first = prompt.len().saturating_sub(1).min(used);
+            targets[at + first..at + used].copy_from_slice(&all[first + 1..used + 1]);
+            // Padding sees itself alone.
+            (used..time).for_each(|i| doc_start[at + i] = i as u32);
+            num_tokens += used;
+        }
+        Batch { batch_size, seq_len: time, tokens, targets, doc_start, num_tokens }
+    }
+
+    fn val_batches(&self, _: usize, _: usize, _: u64) -> Option<Box<dyn ExactSizeIterator<Item = Batch> + '_>> {
+        None
+    }
+
+    fn tokens(&self) -> (u64, u64) {
+        (0, 0)
+    }
+
+    /// Puzzles are made as they are needed: no end is ever reached.
+    fn epochs(&self, _: u64, _: usize) -> f64 {
+        0.0
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn lessons_are_worked_solutions_and_only_they_count() {
+        let school = School::new(TaskKind::Kk).unwrap();
+        let settings = TaskSettings { people: "2-3".into(), form: crate::config::Form::Compact, ..TaskSettings::default() };
+        let lessons = school.lessons(&settings, 128, 3).unwrap();
+        let batch = lessons.batch(2, 4);
+        assert_eq!(batch, lessons.batch(2, 4));
+        assert_ne!(batch.tokens, lessons.batch(3, 4).tokens);
+        for row in 0..4 {
+            let at = row * 128;
+            let first = (0..128).find(|i| batch.targets[at + i] != IGNORE).unwrap();
+            let last = (0..128).rfind(|i| batch.targets[at + i] != IGNORE).unwrap();
+            assert!((first..=last).all(|i| batch.targets[at + i] != IGNORE));
+            let prompt = school.tokenizer.decode(&batch.tokens[at..=at + first]).unwrap();
+            let completion = school.tokenizer.decode(&batch.targets[at + first..at + last]).unwrap();
+            assert!(prompt.ends_with("<think>") && completion.ends_with("</answer>"), "{prompt} | {completion}");
+            assert_eq!(batch.targets[at + last], school.stop);
+            assert!((first..last).all(|i| batch.tokens[at + i + 1] == batch.targets[at + i]));
+        }
+        // Every word of a puzzle of eight is known.
+        let puzzle = kk::made(8, 77, Split::Eval, 5).unwrap();
+        let row = kk::row(crate::config::Form::Compact, &puzzle, 77, 5);
+        let ids = school.tokenizer.encode(&row.text).unwrap();
+        assert_eq!(school.tokenizer.decode(&ids).unwrap(), row.text.split_whitespace().collect::<Vec<_>>().join(" "));
+    }
+}

@@ -1,0 +1,168 @@
+//! The claims of PMA, arXiv 2505.12082. An arm ([`arm`]) is a stretch of training; its key is a hash of all its settings; the bank keeps
+//! what was trained and evaluated, so that the analysis may be run again at will and several processes may share the work.
+
+pub mod arm;
+pub mod bank;
+mod claims;
+pub mod context;
+pub mod lab;
+mod measure;
+pub mod plan;
+pub mod scale;
+mod spike;
+pub mod task;
+pub mod texts;
+pub mod trajectory;
+
+use super::finding::Table;
+use super::pace::minutes;
+use super::report::{Facts, Header, Report};
+use super::store::has;
+use super::{Options, Paper, chosen, device, seeds};
+use arm::Arm;
+use bank::Bank;
+use context::Context;
+use measure::Measure;
+use plan::Plan;
+use scale::Scale;
+use serde::Serialize;
+use texts::Texts;
+
+/// The paper.
+pub const PAPER: Paper = Paper {
+    name: "pma",
+    title: "PMA",
+    source: "arXiv 2505.12082",
+    claims: &["P1", "P2", "P3", "P4", "P5", "P6", "P5/6+", "P7", "P8", "P9", "P10", "P11"],
+};
+
+/// A size of model.
+#[derive(Clone, Debug, PartialEq, Serialize)]
+struct Model {
+    size: String,
+    /// Hidden size, layers, heads.
+    shape: String,
+    parameters: usize,
+    /// Tokens of a base run.
+    tokens: u64,
+    /// Times through the training text.
+    epochs: f64,
+    /// Learning rate of the stable phase.
+    learning_rate: f64,
+}
+
+/// The arms that can be told beforehand.
+///
+/// # Errors
+/// An unknown claim or scale.
+pub fn arms(options: &Options) -> anyhow::Result<Vec<Arm>> {
+    let scale = Scale::named(&options.scale)?;
+    Plan { scale: &scale }.all(&chosen(&PAPER, &options.claims)?, &seeds(options))
+}
+
+/// What the numbers come from.
+fn header(options: &Options, scale: &Scale, texts: &Texts) -> anyhow::Result<Header> {
+    let base_tokens = texts.described.first().map_or(1, |(_, _, tokens)| *tokens);
+    let models = scale.sizes.iter().map(|size| {
+        let config = size.model().config(texts.vocab, scale.seq_len);
+        let tokens = size.steps * scale.tokens_per_step();
+        Ok(Model {
+            size: size.name.into(),
+            shape: format!("hidden {}, {} layers, {} heads", size.hidden, size.layers, size.heads),
+            parameters: crate::model::Parameters::new(&config, u64::MAX)?.count(),
+            tokens,
+            epochs: tokens as f64 / base_tokens.max(1) as f64,
+            learning_rate: size.learning_rate,
+        })
+    });
+    let models = models.collect::<anyhow::Result<Vec<Model>>>()?;
+    let rows = models.iter().map(|m| {
+        vec![
+            m.size.clone(),
+            m.shape.clone(),
+            m.parameters.to_string(),
+            m.tokens.to_string(),
+            format!("{:.1}", m.epochs),
+            format!("{:.1e}", m.learning_rate),
+        ]
+    });
+    let columns = ["size", "shape", "parameters", "tokens", "epochs", "learning rate"].map(String::from).to_vec();
+    let mut notes = vec![format!(
+        "{} tokens an update; {} validation tokens, the same in every comparison",
+        scale.tokens_per_step(),
+        scale.val_tokens
+    )];
+    notes.extend(texts.described.iter().map(|(for_, what, n)| format!("{for_}: {what}, {n} training tokens (characters)")));
+    let details = serde_json::json!({
+        "models": &models,
+        "tokens_per_update": scale.tokens_per_step(),
+        "validation_tokens": scale.val_tokens,
+        "texts": &texts.described,
+    });
+    let tables = vec![Table { title: String::new(), columns, rows: rows.collect() }];
+    Ok(Header::new(&PAPER, options, Facts { device: device(options.adapter.as_deref())?, notes, tables, details }))
+}
+
+/// Train and compare; the report is written after every claim, so that what is done is there. `None` with
+/// [`Options::arms_only`].
+///
+/// # Errors
+/// Settings that cannot work, a device fault, a full disk, or [`super::pace::Interrupted`].
+pub fn run(options: &Options, tell: &dyn Fn(&str)) -> anyhow::Result<Option<Report>> {
+    let scale = Scale::named(&options.scale)?;
+    let arms = arms(options)?;
+    let texts = Texts::open(options.data.as_deref())?;
+    let bank = Bank::open(&options.work, &texts.digest)?;
+    let mut report = Report { header: header(options, &scale, &texts)?, findings: Vec::new() };
+    let context =
+        Context { scale: &scale, seeds: seeds(options), texts, bank, adapter: options.adapter.clone(), tell: Box::new(tell) };
+    context.ensure(&arms)?;
+    if options.arms_only {
+        return Ok(None);
+    }
+    let measure = Measure::new(&context);
+    for claim in chosen(&PAPER, &options.claims)? {
+        let begin = web_time::Instant::now();
+        let found = claims::find(&measure, claim)?;
+        tell(&format!("{claim}: {} ({})", found.verdict.words(), minutes(begin.elapsed().as_secs_f64())));
+        report.findings.push(found);
+        report.write(&options.out)?;
+    }
+    Ok(Some(report))
+}
+
+/// What a run would do: (line for people, the same for machines).
+///
+/// # Errors
+/// An unknown claim or scale, or a text that cannot be read.
+pub fn dry_run(options: &Options) -> anyhow::Result<(Vec<String>, serde_json::Value)> {
+    let scale = Scale::named(&options.scale)?;
+    let texts = Texts::open(options.data.as_deref())?;
+    let arms = arms(options)?;
+    let done = |arm: &Arm| has(&options.work, &arm.name, &arm.key(&texts.digest));
+    let (mut lines, mut rows) = (Vec::new(), Vec::new());
+    let (mut flops, mut disk) = (0.0, 0u64);
+    for arm in &arms {
+        let tokens = arm.updates() * scale.tokens_per_step();
+        let config = arm.model.config(texts.vocab, scale.seq_len);
+        let bytes = crate::model::Parameters::new(&config, u64::MAX)?.arena_bytes() * arm.kept();
+        let is_done = done(arm);
+        if !is_done {
+            flops += arm.flops(texts.vocab);
+            disk += bytes;
+        }
+        let note = if is_done { ", done" } else { "" };
+        lines.push(format!("{:<28} {tokens:>12} tokens  {:>10}{note}", arm.name, crate::vfs::human_bytes(bytes)));
+        rows.push(serde_json::json!({"arm": arm.name, "tokens": tokens, "bytes": bytes, "done": is_done}));
+    }
+    let rate = options.flops_per_second;
+    let time = minutes(flops / rate);
+    lines.push(format!(
+        "{} arms; to train: {flops:.2e} FLOP, about {time} at {:.1} GFLOP/s; {} on disk; P9 adds {} arms a spike, and evaluations about a fifth",
+        arms.len(),
+        rate / 1e9,
+        crate::vfs::human_bytes(disk),
+        claims::RESCUES,
+    ));
+    Ok((lines, serde_json::json!({"arms": rows, "flops": flops, "seconds": flops / rate, "bytes": disk})))
+}

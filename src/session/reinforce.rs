@@ -1,0 +1,85 @@
+//! What a run of reinforcement does beside training: exams on held-out questions, and the model that the policy is held to.
+
+use super::begin::Begin;
+use super::folder::RunFolder;
+use super::run::Running;
+use super::save::ModelFolder;
+use crate::config::Settings;
+use crate::data::Tokenizer;
+use crate::event::Event;
+use crate::model::checkpoint::{self, Existing, Origin, Place};
+use crate::model::weight_files::WeightFiles;
+use crate::train::Trainer;
+use crate::vfs::{Vfs, shown};
+use anyhow::{Context as _, Result, ensure};
+use std::collections::BTreeMap;
+use std::path::Path;
+
+impl Running<'_> {
+    /// Ask the held-out questions: greedily, and by chance as in training.
+    pub(super) fn examine(&mut self) -> Result<()> {
+        let sampled = self.run.settings.rollout.as_ref().map_or(1.0, |r| r.temperature);
+        let sampled = self.run.trainer.state.hyper.temperature.unwrap_or(sampled);
+        for temperature in [0.0, sampled] {
+            let (out, control) = (&mut self.out, &mut self.run.control);
+            let found = self.run.trainer.examine(temperature, &mut |what, done, all| {
+                out.progress(what, done, all);
+                !control.is_urgent()
+            })?;
+            let Some(exam) = found else { return Ok(()) };
+            self.accuracy = Some(exam.all.accuracy);
+            self.out.emit(&Event::TaskEval(exam));
+        }
+        Ok(())
+    }
+}
+
+/// Folder of the model that a run with a KL term is held to.
+const REFERENCE: &str = "reference";
+
+fn has_reference(settings: &Settings) -> bool {
+    settings.grpo.as_ref().is_some_and(|grpo| grpo.beta > 0.0)
+}
+
+/// Give a trainer its reference model: of a resumed run what lies in its folder, of a fork its parent's, else the model as it begins.
+///
+/// # Errors
+/// A run that has lost its reference model.
+pub(super) fn take_reference(settings: &Settings, begin: &Begin, resumed: Option<&Path>, trainer: &mut Trainer) -> Result<()> {
+    if !has_reference(settings) {
+        return Ok(());
+    }
+    let of = match (resumed, begin) {
+        (Some(run), _) => Some(run.to_path_buf()),
+        (None, Begin::Fork(parent)) => parent.path.parent().and_then(Path::parent).map(Path::to_path_buf),
+        (None, _) => None,
+    };
+    let Some(run) = of else { return trainer.keep_reference(None) };
+    let dir = run.join(REFERENCE);
+    ensure!(
+        dir.is_dir(),
+        "{}: the model that --beta {} holds this run to is not there; put it back, or begin anew with --init",
+        shown(&dir),
+        settings.grpo.as_ref().map_or(0.0, |grpo| grpo.beta)
+    );
+    trainer.keep_reference(Some(&WeightFiles::open(&dir).context("the reference model")?))
+}
+
+/// Keep the reference model of a new run in its folder: what it began from may be gone when it is resumed.
+///
+/// # Errors
+/// A disk that fails.
+pub(super) fn keep_reference(
+    vfs: &dyn Vfs,
+    folder: &RunFolder,
+    trainer: &Trainer,
+    tokenizer: &Tokenizer,
+    parent: Option<String>,
+) -> Result<()> {
+    let Some(model) = trainer.reference() else { return Ok(()) };
+    let files = ModelFolder { gpu: &trainer.gpu, model, values: &model.values, tokenizer };
+    let place = Place { parent: folder.path(), name: REFERENCE, bytes: files.bytes(1), existing: Existing::Replace };
+    let origin = Origin { parent, ..Origin::default() };
+    checkpoint::save(vfs, place, &origin, |out| files.write(out, &BTreeMap::new()))?;
+    Ok(())
+}

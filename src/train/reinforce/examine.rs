@@ -1,0 +1,194 @@
+//! An exam: held-out questions, answered and graded, with the uncertainty of the result.
+
+use super::sampling::{Progress, text_of};
+use super::step::Reinforce;
+use crate::data::Tokenizer;
+use crate::data::tasks::{Grade, Question, Split, Task};
+use crate::event::{Score, TaskEval};
+use crate::gpu::Gpu;
+use crate::model::{Completion, Model, Request, Rollouts};
+use crate::ops::sample::Sampling;
+use anyhow::{Result, ensure};
+use std::collections::BTreeMap;
+
+/// What answers.
+pub struct Examinee<'a> {
+    /// The device.
+    pub gpu: &'a Gpu,
+    /// The model.
+    pub model: &'a Model,
+    /// Generates; its rows hold prompt and completion.
+    pub engine: &'a mut Rollouts,
+    /// The model's tokenizer.
+    pub tokenizer: &'a Tokenizer,
+    /// Tokens that end an answer.
+    pub stops: &'a [u32],
+}
+
+/// How it is asked.
+#[derive(Clone, Copy, Debug)]
+pub struct Exam {
+    /// Held-out questions, from the first.
+    pub questions: u64,
+    /// Answers to each.
+    pub samples: usize,
+    /// Tokens of an answer at most.
+    pub max_completion_length: usize,
+    /// Temperature (0: greedy), filters and seed.
+    pub sampling: Sampling,
+}
+
+/// One question with its graded answers.
+#[derive(Clone, Debug, Default)]
+pub struct Examined {
+    /// What was asked.
+    pub question: Question,
+    /// What was answered.
+    pub answers: Vec<GradedAnswer>,
+}
+
+/// One answer.
+#[derive(Clone, Debug, Default)]
+pub struct GradedAnswer {
+    /// Its text, the token that ended it left out.
+    pub text: String,
+    /// What the grader said.
+    pub grade: Grade,
+    /// Its length.
+    pub tokens: usize,
+    /// It ran into the limit of its length.
+    pub truncated: bool,
+}
+
+impl Examinee<'_> {
+    /// Ask and grade. `None` when `progress` stopped it.
+    ///
+    /// # Errors
+    /// A prompt that does not fit, a grader that fails, or a device fault.
+    pub fn sit(&mut self, task: &mut dyn Task, exam: &Exam, progress: &mut Progress<'_>) -> Result<Option<Vec<Examined>>> {
+        let mut out = Vec::new();
+        let mut requests = Vec::new();
+        for n in 0..exam.questions {
+            let question = task.question(Split::Eval, n)?;
+            let prompt = self.tokenizer.encode(&question.prompt)?;
+            for sample in 0..exam.samples {
+                // Draws of an exam are its own: no step of training has this key.
+                let key = [u32::MAX - sample as u32, n as u32];
+                requests.push(Request { prompt: prompt.clone(), key, max_new: exam.max_completion_length });
+            }
+            out.push(Examined { question, answers: Vec::new() });
+        }
+        let mut watch = |done: usize, all: usize| Ok(progress("examining", done, all));
+        let run = self.engine.run(self.gpu, self.model, &requests, &exam.sampling, self.stops, &mut watch)?;
+        let Some(completions) = run else { return Ok(None) };
+        let texts = completions.iter().map(|c| text_of(c, self.tokenizer, self.stops)).collect::<Result<Vec<_>>>()?;
+        let asked: Vec<(&Question, &str)> =
+            texts.iter().enumerate().map(|(i, text)| (&out[i / exam.samples].question, text.as_str())).collect();
+        let grades = task.grade(&asked)?;
+        ensure!(grades.len() == texts.len(), "task {}: {} grades for {} answers", task.name(), grades.len(), texts.len());
+        for (i, ((text, grade), Completion { tokens, truncated, .. })) in
+            texts.into_iter().zip(grades).zip(completions).enumerate()
+        {
+            out[i / exam.samples].answers.push(GradedAnswer { text, grade, tokens: tokens.len(), truncated });
+        }
+        Ok(Some(out))
+    }
+}
+
+/// How answers were graded, all together and by level.
+pub fn scores(examined: &[Examined]) -> (Score, BTreeMap<u32, Score>) {
+    let mut levels: BTreeMap<u32, Vec<&Examined>> = BTreeMap::new();
+    examined.iter().for_each(|e| levels.entry(e.question.level).or_default().push(e));
+    let all: Vec<&Examined> = examined.iter().collect();
+    (score(&all), levels.into_iter().map(|(level, of)| (level, score(&of))).collect())
+}
+
+fn score(of: &[&Examined]) -> Score {
+    let answers = || of.iter().flat_map(|e| &e.answers);
+    let count = answers().count() as f64;
+    let mean = |value: &dyn Fn(&GradedAnswer) -> f64| {
+        if count == 0.0 { f64::NAN } else { answers().map(value).sum::<f64>() / count }
+    };
+    let right = answers().filter(|a| a.grade.correct).count();
+    Score {
+        count: count as u64,
+        accuracy: mean(&|a| f64::from(u8::from(a.grade.correct))),
+        interval: wilson(right as f64, count),
+        reward: mean(&|a| a.grade.reward),
+        mean_length: mean(&|a| a.tokens as f64),
+        clipped_ratio: mean(&|a| f64::from(u8::from(a.truncated))),
+    }
+}
+
+/// Wilson's interval at 95 % for a share of `right` in `n` (Wilson 1927, without correction for continuity).
+pub fn wilson(right: f64, n: f64) -> [f64; 2] {
+    const Z: f64 = 1.959_963_984_540_054;
+    if n == 0.0 {
+        return [0.0, 1.0];
+    }
+    let p = right / n;
+    let middle = (p + Z * Z / (2.0 * n)) / (1.0 + Z * Z / n);
+    let half = Z / (1.0 + Z * Z / n) * (p * (1.0 - p) / n + Z * Z / (4.0 * n * n)).sqrt();
+    [(middle - half).max(0.0), (middle + half).min(1.0)]
+}
+
+/// The unbiased estimate of pass@k from `right` right answers of `n`: 1 - C(n - right, k) / C(n, k) (Chen et al. 2021, arXiv 2107.03374,
+/// Eq. 1).
+pub fn pass_at_k(n: usize, right: usize, k: usize) -> f64 {
+    if n < right + k {
+        return 1.0;
+    }
+    1.0 - (n - right + 1..=n).map(|i| 1.0 - k as f64 / i as f64).product::<f64>()
+}
+
+impl Reinforce {
+    /// Ask the held-out questions; see [`crate::train::Trainer::examine`].
+    pub(in crate::train) fn examine(
+        &mut self,
+        gpu: &Gpu,
+        model: &Model,
+        step: u64,
+        temperature: f64,
+        progress: &mut Progress<'_>,
+    ) -> Result<Option<TaskEval>> {
+        let begin = web_time::Instant::now();
+        let task = self.practice.task.as_mut();
+        let exam = Exam {
+            questions: task.eval_questions(),
+            samples: 1,
+            max_completion_length: self.rollout.max_completion_length,
+            sampling: Sampling { temperature, seed: self.seed, ..Sampling::default() },
+        };
+        let (tokenizer, stops) = (&self.practice.tokenizer, self.practice.stops.as_slice());
+        let mut examinee = Examinee { gpu, model, engine: &mut self.engine, tokenizer, stops };
+        let Some(examined) = examinee.sit(task, &exam, progress)? else { return Ok(None) };
+        let (all, levels) = scores(&examined);
+        let eval_seconds = begin.elapsed().as_secs_f64();
+        Ok(Some(TaskEval { step, task: task.name().to_owned(), temperature, all, levels, eval_seconds }))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn pass_at_k_is_the_chance_that_a_draw_of_k_holds_a_right_one() {
+        // Brute force over all subsets.
+        for (n, right, k) in [(5usize, 2usize, 2usize), (6, 1, 3), (4, 4, 1), (4, 0, 2), (7, 3, 5)] {
+            let subsets = (0u32..1 << n).filter(|s| s.count_ones() as usize == k);
+            let with = subsets.clone().filter(|s| s & ((1 << right) - 1) != 0).count();
+            let want = with as f64 / subsets.count() as f64;
+            assert!((pass_at_k(n, right, k) - want).abs() < 1e-12, "{n} {right} {k}");
+        }
+    }
+
+    #[test]
+    fn wilson_of_known_cases() {
+        // 10 of 20: statsmodels.stats.proportion.proportion_confint(10, 20, method="wilson").
+        let [low, high] = wilson(10.0, 20.0);
+        assert!((low - 0.299_298).abs() < 1e-5 && (high - 0.700_702).abs() < 1e-5, "{low} {high}");
+        let [low, high] = wilson(0.0, 10.0);
+        assert!(low == 0.0 && (high - 0.277_533).abs() < 1e-5, "{high}");
+    }
+}

@@ -1,0 +1,134 @@
+//! Completions with their prompts, packed into rows of a fixed length: nothing is padded that could hold a completion.
+
+use super::Rollout;
+use crate::data::chat::best_fit;
+use crate::data::{Batch, IGNORE};
+
+/// Rows that are computed at once, and where in them completions stand.
+pub(super) struct Micro {
+    /// Tokens, targets and documents; the targets of prompts are ignored.
+    pub batch: Batch,
+    pub places: Vec<Place>,
+}
+
+/// A completion in a micro-batch.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub(super) struct Place {
+    /// Which, by its place in the slice that was packed.
+    pub rollout: usize,
+    /// The position, counted through all rows, that predicts its first token; those of the others follow.
+    pub at: usize,
+}
+
+/// Tokens that a completion takes up: its last token predicts nothing that counts.
+pub(super) fn length(rollout: &Rollout) -> usize {
+    rollout.prompt.len() + rollout.completion.len() - 1
+}
+
+/// Pack completions into rows of `time` tokens (best fit decreasing), at most `most_rows` at once. The last rows come in a smaller number:
+/// a power of two, filled up with empty ones.
+pub(super) fn pack(rollouts: &[Rollout], time: usize, most_rows: usize) -> Vec<Micro> {
+    let all: Vec<u32> = (0..rollouts.len() as u32).collect();
+    let bins = best_fit(&all, |i| length(&rollouts[i as usize]), time);
+    bins.chunks(most_rows)
+        .map(|bins| {
+            let rows = size(bins.len(), most_rows);
+            let mut micro = Micro { batch: empty(rows, time), places: Vec::new() };
+            for (row, bin) in bins.iter().enumerate() {
+                let mut start = row * time;
+                for i in bin {
+                    micro.place(rollouts, *i as usize, start);
+                    start += length(&rollouts[*i as usize]);
+                }
+            }
+            micro
+        })
+        .collect()
+}
+
+/// The numbers of rows that [`pack`] makes, largest first.
+pub(super) fn sizes(most_rows: usize) -> Vec<usize> {
+    let mut sizes: Vec<usize> = (0..usize::BITS).map(|i| 1 << i).take_while(|n| *n < most_rows).chain([most_rows]).collect();
+    sizes.reverse();
+    sizes
+}
+
+fn size(rows: usize, most_rows: usize) -> usize {
+    rows.next_power_of_two().min(most_rows)
+}
+
+/// Every position a document of its own, so that attention has next to nothing to do where nothing stands.
+fn empty(rows: usize, time: usize) -> Batch {
+    let n = rows * time;
+    let doc_start = (0..n).map(|i| (i % time) as u32).collect();
+    Batch { batch_size: rows, seq_len: time, tokens: vec![0; n], targets: vec![IGNORE; n], doc_start, num_tokens: 0 }
+}
+
+impl Micro {
+    fn place(&mut self, rollouts: &[Rollout], rollout: usize, start: usize) {
+        let of = &rollouts[rollout];
+        let (n, batch) = (length(of), &mut self.batch);
+        let whole = || of.prompt.iter().chain(&of.completion);
+        batch.tokens[start..start + n].iter_mut().zip(whole()).for_each(|(to, token)| *to = *token);
+        let at = start + of.prompt.len() - 1;
+        batch.targets[at..start + n].copy_from_slice(&of.completion);
+        batch.doc_start[start..start + n].fill((start % batch.seq_len) as u32);
+        batch.num_tokens += n;
+        self.places.push(Place { rollout, at });
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::rng::Rng;
+
+    /// Every completion lies somewhere once, with its own tokens before it, and no two share a position.
+    #[test]
+    fn completions_stand_where_it_says() {
+        let rng = Rng::new(3, "test");
+        for case in 0..60u64 {
+            let draw = |i: u64, n: u64| 1 + rng.below(case, i, n) as usize;
+            let rollouts: Vec<Rollout> = (0..draw(0, 30) as u64)
+                .map(|i| Rollout {
+                    prompt: (0..draw(10 * i + 1, 8)).map(|t| 100 + t as u32).collect(),
+                    completion: (0..draw(10 * i + 2, 9)).map(|t| 200 + (10 * i) as u32 + t as u32).collect(),
+                    ..Rollout::default()
+                })
+                .collect();
+            let (time, most) = (16, draw(9999, 6));
+            let micros = pack(&rollouts, time, most);
+            let mut seen = vec![0; rollouts.len()];
+            for micro in &micros {
+                let b = &micro.batch;
+                assert!(sizes(most).contains(&b.batch_size) && b.tokens.len() == b.batch_size * time);
+                let mut owner = vec![None; b.tokens.len()];
+                for place in &micro.places {
+                    seen[place.rollout] += 1;
+                    let of = &rollouts[place.rollout];
+                    let start = place.at + 1 - of.prompt.len();
+                    assert_eq!(start / time, (start + length(of) - 1) / time, "a row is not left");
+                    for i in 0..length(of) {
+                        assert!(owner[start + i].replace(place.rollout).is_none());
+                        assert_eq!(b.doc_start[start + i] as usize, start % time);
+                        let token = of.prompt.iter().chain(&of.completion).nth(i).unwrap();
+                        assert_eq!(b.tokens[start + i], *token);
+                    }
+                    for (i, token) in of.completion.iter().enumerate() {
+                        assert_eq!(b.targets[place.at + i], *token);
+                    }
+                }
+                let scored = b.target_count();
+                assert_eq!(scored, micro.places.iter().map(|p| rollouts[p.rollout].completion.len()).sum::<usize>());
+            }
+            assert!(seen.iter().all(|n| *n == 1));
+        }
+    }
+
+    #[test]
+    fn the_last_rows_are_few() {
+        assert_eq!(sizes(12), [12, 8, 4, 2, 1]);
+        assert_eq!(sizes(8), [8, 4, 2, 1]);
+        assert_eq!((size(3, 12), size(9, 12), size(12, 12)), (4, 12, 12));
+    }
+}

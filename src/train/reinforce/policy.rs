@@ -1,0 +1,256 @@
+//! The policy on the device: recordings that score completions and make gradients of them, over packed micro-batches.
+
+use super::Rollout;
+use super::pack::{self, Micro};
+use crate::config::{LoptiMoments, ModelConfig, OptimizerKind, Settings};
+use crate::gpu::{AdapterClass, Gpu, Tensor};
+use crate::model::transformer::Objective;
+use crate::model::{Activations, Model, Parameters, Pass as Kind, activations};
+use crate::ops::objective::{POLICY_LEN, PolicyRows};
+use crate::train::{GradientPass, Optimizer, Scorer, most_rows};
+use anyhow::{Result, ensure};
+use std::collections::HashMap;
+use std::collections::hash_map::Entry;
+use std::ops::Range;
+
+/// What an update works on, all made on one device: the model that learns, and what holds its gradients and moments.
+#[derive(Clone, Copy)]
+pub struct Learner<'a> {
+    /// The device.
+    pub gpu: &'a Gpu,
+    /// The model.
+    pub model: &'a Model,
+    /// Its gradients and moments.
+    pub optimizer: &'a Optimizer,
+}
+
+/// See the module. Make the optimizer with [`Policy::optimizer`], or with [`Policy::stats`] as its statistics.
+pub struct Policy {
+    /// By number of rows, largest first, in one storage.
+    acts: Vec<(Activations<Tensor>, PolicyRows<Tensor>)>,
+    gradients: HashMap<usize, GradientPass>,
+    scorers: HashMap<(Of, usize), Scorer>,
+    time: usize,
+    mini_batch: usize,
+    /// Updates since the moments were zero, of the first and of the second pair: what the bias correction goes by. Part of a checkpoint.
+    pub optimizer_steps: [u64; 2],
+}
+
+/// Whose scores.
+#[derive(Clone, Copy, PartialEq, Eq, Hash)]
+enum Of {
+    Policy,
+    Reference,
+}
+
+impl Policy {
+    /// Allocate for rows of `settings.train.seq_len` tokens (a prompt and its completion at most) and as many rows at once as suit the
+    /// adapter, or `--micro-batch-size`.
+    ///
+    /// # Errors
+    /// A length that cannot work.
+    pub fn new(gpu: &Gpu, model: &Model, settings: &Settings) -> Result<Self> {
+        let (time, rows) = shape(&model.config, settings, gpu.class(), gpu.max_binding_bytes())?;
+        ensure!(time <= model.max_context(), "--seq-len {time}: the model was opened for {}", model.max_context());
+        let sizes = pack::sizes(rows);
+        let acts = Activations::nested(gpu, &model.config, &sizes, time, Kind::Training);
+        let make = |name: &str, shape: &[usize]| Tensor::new(gpu, "activations", name, shape);
+        let samples = make("samples", &[rows * time, 4]);
+        let (terms, inv_temperature) = (make("policy_settings", &[POLICY_LEN]), make("inv_temperature", &[1]));
+        let dentropy = make("dentropy", &[rows * time]);
+        let part = |rows: usize| PolicyRows {
+            samples: samples.rows(0..rows * time),
+            settings: terms.clone(),
+            inv_temperature: inv_temperature.clone(),
+            dentropy: dentropy.slice(0..rows * time),
+        };
+        let acts = acts.into_iter().map(|a| (part(a.batch), a)).map(|(rows, acts)| (acts, rows)).collect();
+        let mini_batch = mini_batch_size(settings);
+        let (gradients, scorers) = (HashMap::new(), HashMap::new());
+        Ok(Self { acts, gradients, scorers, time, mini_batch, optimizer_steps: [0; 2] })
+    }
+
+    /// Where the numbers of an update are left: the optimizer's statistics.
+    pub fn stats(&self) -> &Tensor {
+        &self.acts[0].0.stats
+    }
+
+    /// The optimizer that the settings ask for.
+    ///
+    /// # Errors
+    /// When a kernel does not compile.
+    pub fn optimizer(&self, gpu: &Gpu, model: &Model, settings: &Settings) -> Result<Optimizer> {
+        let kind = kind(settings);
+        Optimizer::of(gpu, &model.parameters, &model.values, self.stats(), kind)
+    }
+
+    /// Rows computed at once, at most, and tokens in a row.
+    pub fn shape(&self) -> (usize, usize) {
+        (self.acts[0].0.batch, self.time)
+    }
+
+    /// The mini-batches of a step of so many completions: runs of `--mini-batch-size`, the last may be shorter.
+    pub fn mini_batches(&self, completions: usize) -> impl Iterator<Item = Range<usize>> + use<> {
+        let size = self.mini_batch;
+        (0..completions).step_by(size).map(move |first| first..(first + size).min(completions))
+    }
+
+    /// Fill `old_logprobs`, `entropy` and `sum_p2` by the model as it is, at this temperature.
+    ///
+    /// Completions are packed mini-batch by mini-batch, as in an update, so that before the first update every ratio is exactly 1.
+    ///
+    /// # Errors
+    /// A completion that does not fit, or a device fault.
+    pub fn score(&mut self, gpu: &Gpu, model: &Model, rollouts: &mut [Rollout], temperature: f64) -> Result<()> {
+        self.score_by(gpu, (Of::Policy, model), rollouts, temperature, |rollout, [logp, entropy, sum_p2]| {
+            (rollout.old_logprobs, rollout.entropy, rollout.sum_p2) = (logp, entropy, sum_p2);
+        })
+    }
+
+    /// Fill `ref_logprobs` by a reference model of the same shape; always the same model.
+    ///
+    /// # Errors
+    /// As [`Policy::score`].
+    pub fn score_reference(&mut self, gpu: &Gpu, reference: &Model, rollouts: &mut [Rollout], temperature: f64) -> Result<()> {
+        self.score_by(gpu, (Of::Reference, reference), rollouts, temperature, |rollout, [logp, ..]| rollout.ref_logprobs = logp)
+    }
+
+    /// log pi(token) of each completion by the model as it is now: what an update changed.
+    ///
+    /// # Errors
+    /// As [`Policy::score`].
+    pub fn logprobs(&mut self, gpu: &Gpu, model: &Model, rollouts: &[Rollout], temperature: f64) -> Result<Vec<Vec<f32>>> {
+        let mut copies: Vec<Rollout> = rollouts
+            .iter()
+            .map(|r| Rollout { prompt: r.prompt.clone(), completion: r.completion.clone(), ..Rollout::default() })
+            .collect();
+        self.score(gpu, model, &mut copies, temperature)?;
+        Ok(copies.into_iter().map(|r| r.old_logprobs).collect())
+    }
+
+    fn score_by(
+        &mut self,
+        gpu: &Gpu,
+        (of, model): (Of, &Model),
+        rollouts: &mut [Rollout],
+        temperature: f64,
+        mut put: impl FnMut(&mut Rollout, [Vec<f32>; 3]),
+    ) -> Result<()> {
+        self.check(rollouts)?;
+        gpu.write(&self.acts[0].1.inv_temperature, &[(1.0 / temperature) as f32]);
+        for range in self.mini_batches(rollouts.len()) {
+            let part = &mut rollouts[range];
+            for micro in pack::pack(part, self.time, self.acts[0].0.batch) {
+                let scorer = self.scorer(gpu, of, model, micro.batch.batch_size)?;
+                let (logp, entropy) = scorer.score(gpu, &micro.batch)?;
+                let sum_p2: Vec<f32> = gpu.read(&scorer.acts.sum_p2)?;
+                for place in &micro.places {
+                    let at = place.at..place.at + part[place.rollout].completion.len();
+                    let cut = |of: &[f32]| of[at.clone()].to_vec();
+                    put(&mut part[place.rollout], [cut(&logp), cut(&entropy), cut(&sum_p2)]);
+                }
+            }
+        }
+        Ok(())
+    }
+
+    fn scorer(&mut self, gpu: &Gpu, of: Of, model: &Model, rows: usize) -> Result<&Scorer> {
+        match self.scorers.entry((of, rows)) {
+            Entry::Occupied(known) => Ok(known.into_mut()),
+            Entry::Vacant(new) => {
+                let (acts, policy) = of_rows(&self.acts, rows);
+                Ok(new.insert(Scorer::at(gpu, model, acts.clone(), &policy.inv_temperature)?))
+            }
+        }
+    }
+
+    /// The recording of a gradient over so many rows, and its inputs.
+    pub(super) fn gradient_pass(&mut self, on: Learner<'_>, rows: usize) -> Result<(&GradientPass, &PolicyRows<Tensor>)> {
+        let (acts, policy) = of_rows(&self.acts, rows);
+        let pass = match self.gradients.entry(rows) {
+            Entry::Occupied(known) => known.into_mut(),
+            Entry::Vacant(new) => {
+                let by = Objective::Policy(policy);
+                new.insert(GradientPass::by(on.gpu, on.model, acts.clone(), &on.optimizer.grad_weights, by)?)
+            }
+        };
+        Ok((pass, policy))
+    }
+
+    /// Completions packed for this policy's passes.
+    pub(super) fn pack(&self, rollouts: &[Rollout]) -> Vec<Micro> {
+        pack::pack(rollouts, self.time, self.acts[0].0.batch)
+    }
+
+    /// Refuse completions that no pass can hold.
+    pub(super) fn check(&self, rollouts: &[Rollout]) -> Result<()> {
+        for rollout in rollouts {
+            let (prompt, completion) = (rollout.prompt.len(), rollout.completion.len());
+            ensure!(
+                prompt > 0 && completion > 0,
+                "a completion of {completion} tokens after a prompt of {prompt}: both need one"
+            );
+            ensure!(
+                pack::length(rollout) <= self.time,
+                "a completion of {completion} tokens after a prompt of {prompt}: a row holds {}; use a larger --seq-len",
+                self.time + 1
+            );
+        }
+        Ok(())
+    }
+}
+
+fn of_rows(acts: &[(Activations<Tensor>, PolicyRows<Tensor>)], rows: usize) -> &(Activations<Tensor>, PolicyRows<Tensor>) {
+    match acts.iter().find(|(acts, _)| acts.batch == rows) {
+        Some(found) => found,
+        None => unreachable!("{rows} rows: pack makes the sizes that were allocated"),
+    }
+}
+
+fn mini_batch_size(settings: &Settings) -> usize {
+    let set = settings.grpo.as_ref().and_then(|grpo| grpo.mini_batch_size);
+    set.unwrap_or(settings.train.batch_size).max(1)
+}
+
+fn kind(settings: &Settings) -> (OptimizerKind, LoptiMoments) {
+    settings.grpo.as_ref().map_or_else(Default::default, |grpo| (grpo.optimizer, grpo.lopti_moments))
+}
+
+/// (tokens in a row, rows at once)
+fn shape(c: &ModelConfig, settings: &Settings, class: AdapterClass, max_binding_bytes: u64) -> Result<(usize, usize)> {
+    /// As in the supervised trainer.
+    const MAX_TOKENS: usize = 32_768;
+    let time = settings.train.seq_len;
+    ensure!((1..=MAX_TOKENS).contains(&time), "--seq-len {time}: must be at least 1 and at most {MAX_TOKENS}");
+    let rows = settings.train.micro_batch_size.unwrap_or_else(|| most_rows(c, time, class, max_binding_bytes));
+    ensure!(
+        rows >= 1 && rows * time <= MAX_TOKENS,
+        "--micro-batch-size {rows}: of {time} tokens each; at most {MAX_TOKENS} tokens are computed at once, so use at most {}",
+        MAX_TOKENS / time
+    );
+    // More rows than completions are never filled.
+    Ok((time, rows.min(mini_batch_size(settings)).max(1)))
+}
+
+/// Device memory of model, policy, optimizer and reference model, as in the device's ledger; rollouts take more.
+///
+/// # Errors
+/// When one tensor is larger than the adapter can bind, or a length that cannot work.
+pub fn memory_parts(
+    c: &ModelConfig,
+    settings: &Settings,
+    class: AdapterClass,
+    max_binding_bytes: u64,
+) -> Result<Vec<(&'static str, u64)>> {
+    let arena = Parameters::new(c, max_binding_bytes)?.arena_bytes();
+    let (time, rows) = shape(c, settings, class, max_binding_bytes)?;
+    let activations = activations::bytes(c, rows, time, Kind::Training, max_binding_bytes) + (20 * rows * time) as u64;
+    let mut parts = vec![("values", arena), ("grads", arena), ("adam_m", arena), ("adam_v", arena), ("activations", activations)];
+    if kind(settings) == (OptimizerKind::Adamw, LoptiMoments::Separate) {
+        parts.extend([("adam_m2", arena), ("adam_v2", arena)]);
+    }
+    if settings.grpo.as_ref().is_some_and(|grpo| grpo.beta > 0.0) {
+        parts.push(("reference values", arena));
+    }
+    Ok(parts)
+}

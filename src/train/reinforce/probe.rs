@@ -1,0 +1,190 @@
+//! What an update did to each token (arXiv 2505.12929, figures 1 c, e, f and 3): the change of its probability, by quartile of the
+//! probability before, and the part of the tokens that moved to where their advantage wants them.
+
+use super::tokens::{QUARTILES, bin, short};
+use super::{Learner, Loss, Pass, Policy, Rollout, passes};
+use crate::config::GrpoSettings;
+use crate::event::{BinGradient, Moved, Number, Probe};
+use anyhow::Result;
+use std::sync::Arc;
+
+/// The part of the changes that is left out on either side before extremes are taken: the paper drops 1 % of them.
+pub const OUTLIERS: f64 = 0.005;
+
+/// One token before and after an update.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct Change {
+    /// log pi before, at the step's temperature.
+    pub before: f64,
+    /// log pi after.
+    pub after: f64,
+    /// Its advantage.
+    pub advantage: f64,
+}
+
+impl Change {
+    /// Probability before.
+    pub fn probability(&self) -> f64 {
+        self.before.exp()
+    }
+
+    /// Probability after - probability before, without the cancellation of a difference of two numbers near 1.
+    pub fn moved(&self) -> f64 {
+        self.probability() * (self.after - self.before).exp_m1()
+    }
+
+    /// Whether it moved to where the advantage wants it; `None` without an advantage or where it did not move at all. Logarithms tell
+    /// what probabilities near 1 no longer can.
+    pub fn right(&self) -> Option<bool> {
+        let by = (self.after - self.before) * self.advantage.signum();
+        (self.advantage != 0.0 && by != 0.0 && by.is_finite()).then_some(by > 0.0)
+    }
+}
+
+/// The tokens of completions, with their log-probabilities after an update: `after[i]` belongs to `rollouts[i]`.
+pub fn changes(rollouts: &[Rollout], after: &[Vec<f32>]) -> Vec<Change> {
+    let of = |(rollout, after): (&Rollout, &Vec<f32>)| -> Vec<Change> {
+        let rows = rollout.old_logprobs.iter().zip(after).zip(&rollout.advantages);
+        rows.map(|((b, a), adv)| Change { before: f64::from(*b), after: f64::from(*a), advantage: f64::from(*adv) }).collect()
+    };
+    rollouts.iter().zip(after).flat_map(of).collect()
+}
+
+/// The numbers of a `Tokens` event.
+pub fn probe(changes: &[Change]) -> Probe {
+    let side = |wanted: fn(f64) -> bool| moved(changes.iter().filter(|c| wanted(c.advantage)));
+    Probe { all: side(|_| true), positive: side(|a| a > 0.0), negative: side(|a| a < 0.0) }
+}
+
+fn moved<'a>(changes: impl Iterator<Item = &'a Change>) -> Moved {
+    let mut bins: [Vec<f64>; 4] = Default::default();
+    let mut right = [[0u64; 2]; 4];
+    for change in changes {
+        let Some(b) = bin(&QUARTILES, change.probability()) else { continue };
+        bins[b].push(change.moved());
+        if let Some(is) = change.right() {
+            right[b][usize::from(is)] += 1;
+        }
+    }
+    bins.iter_mut().for_each(|bin| bin.sort_by(f64::total_cmp));
+    let at = |q: f64| -> Vec<Number> { bins.iter().map(|bin| short(quantile(bin, q))).collect() };
+    Moved {
+        count: bins.iter().map(|b| b.len() as u64).collect(),
+        least: at(OUTLIERS),
+        lower: at(0.25),
+        median: at(0.5),
+        upper: at(0.75),
+        most: at(1.0 - OUTLIERS),
+        right: right.iter().map(|[no, yes]| short(*yes as f64 / (no + yes) as f64)).collect(),
+    }
+}
+
+/// Norm of the gradient with respect to all parameters of each quartile's tokens by themselves and of all together (figure 1 d): the
+/// loss of all completions as one mini-batch, other tokens masked, over the denominator of them all. Nothing is changed but the gradients.
+///
+/// # Errors
+/// Completions that were not scored or have no advantages, or a device fault.
+pub fn gradient_by_quartile(
+    policy: &mut Policy,
+    on: Learner<'_>,
+    rollouts: &[Rollout],
+    grpo: &GrpoSettings,
+    loss: &Loss,
+) -> Result<BinGradient> {
+    let mut norm = |mask_bins: Vec<u8>| -> Result<f64> {
+        // One part of all tokens, whatever the passes of the step are.
+        let grpo = GrpoSettings { mask_bins, lopti_eta: None, lopti_quantile: None, num_iterations: 1, ..grpo.clone() };
+        match passes(rollouts, &grpo, 0, 0)?.first() {
+            Some(pass) => Ok(policy.gradient(on, rollouts, 0..rollouts.len(), pass, loss)?.grad_norm),
+            None => Ok(0.0),
+        }
+    };
+    let all = norm(grpo.mask_bins.clone())?;
+    let quartiles = (1..=QUARTILES.len() as u8).map(|bin| Ok(short(norm(vec![bin])?))).collect::<Result<_>>()?;
+    Ok(BinGradient { all: short(all).0, quartiles })
+}
+
+/// The pass over the tokens that `wanted` picks by their probability at the time of the rollout.
+pub fn pass_of(rollouts: &[Rollout], wanted: impl Fn(f64) -> bool) -> Pass {
+    let tokens = rollouts.iter().map(|r| r.old_probabilities().map(&wanted).collect()).collect();
+    Pass { name: "all", iteration: 0, second: false, tokens: Arc::new(tokens) }
+}
+
+/// A quantile of ascending numbers by linear interpolation; NaN of none.
+pub fn quantile(sorted: &[f64], q: f64) -> f64 {
+    let Some(last) = sorted.len().checked_sub(1) else { return f64::NAN };
+    let at = q.clamp(0.0, 1.0) * last as f64;
+    let (low, high) = (sorted[at.floor() as usize], sorted[at.ceil() as usize]);
+    low + (high - low) * at.fract()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::rng::Rng;
+
+    fn change(p: f64, by: f64, advantage: f64) -> Change {
+        Change { before: p.ln(), after: (p + by).ln(), advantage }
+    }
+
+    #[test]
+    fn changes_are_told_by_bin_and_sign() {
+        let mut all = Vec::new();
+        // 101 tokens a bin: changes 0, 0.0001, ..., 0.01 up for positive advantages, a third of the negative ones the wrong way.
+        for (b, p) in [0.1, 0.3, 0.6, 0.8].iter().enumerate() {
+            all.extend((0..=100).map(|i| change(*p, f64::from(i) * 1e-4 * (b + 1) as f64, 2.0)));
+            all.extend((0..30).map(|i| change(*p, if i % 3 == 0 { 0.01 } else { -0.01 }, -1.0)));
+        }
+        let found = probe(&all);
+        assert_eq!((found.positive.count, found.negative.count, found.all.count), (vec![101; 4], vec![30; 4], vec![131; 4]));
+        for b in 0..4 {
+            let unit = (b + 1) as f64 * 1e-4;
+            let quantiles = [
+                &found.positive.least,
+                &found.positive.lower,
+                &found.positive.median,
+                &found.positive.upper,
+                &found.positive.most,
+            ];
+            for (q, want) in quantiles.iter().zip([0.5, 25.0, 50.0, 75.0, 99.5]) {
+                assert!((q[b].0 - want * unit).abs() < 1e-6, "{q:?}");
+            }
+            // The one that stood still is neither.
+            assert_eq!(found.positive.right[b], Number(1.0));
+            assert!((found.negative.right[b].0 - 2.0 / 3.0).abs() < 1e-5);
+        }
+        assert!((found.all.right[0].0 - 120.0 / 130.0).abs() < 1e-5);
+    }
+
+    /// Near 1 probabilities in single precision no longer differ; their logarithms do.
+    #[test]
+    fn a_change_near_one_is_seen() {
+        let c = Change { before: -1e-9, after: -2e-9, advantage: 1.0 };
+        assert_eq!(c.right(), Some(false));
+        assert!((c.moved() + 1e-9).abs() < 1e-15, "{}", c.moved());
+        assert_eq!(Change { after: -1e-9, ..c }.right(), None);
+        assert_eq!(Change { advantage: 0.0, ..c }.right(), None);
+        assert_eq!(Change { after: f64::NAN, ..c }.right(), None);
+    }
+
+    #[test]
+    fn quantiles_against_counting() {
+        let rng = Rng::new(1, "quantile");
+        let mut values: Vec<f64> = (0..1001).map(|i| rng.normal_pair(1, i)[0]).collect();
+        values.sort_by(f64::total_cmp);
+        for q in [0.0, 0.005, 0.25, 0.5, 0.9, 1.0] {
+            let found = quantile(&values, q);
+            let below = values.iter().filter(|v| **v < found).count() as f64 / 1000.0;
+            assert!((below - q).abs() < 1.1e-3, "{q}: {below}");
+        }
+        assert!(quantile(&[], 0.5).is_nan());
+    }
+
+    #[test]
+    fn completions_keep_their_order() {
+        let rollout = |l: f32, a: f32| Rollout { old_logprobs: vec![l; 2], advantages: vec![a; 2], ..Rollout::default() };
+        let found = changes(&[rollout(-1.0, 1.0), rollout(-2.0, -1.0)], &[vec![-1.5, -1.0], vec![-2.5, -2.0]]);
+        let want = [(-1.0, -1.5, 1.0), (-1.0, -1.0, 1.0), (-2.0, -2.5, -1.0), (-2.0, -2.0, -1.0)];
+        assert_eq!(found, want.map(|(before, after, advantage)| Change { before, after, advantage }));
+    }
+}

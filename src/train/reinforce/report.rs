@@ -1,0 +1,169 @@
+//! A step of reinforcement as it is told: metrics, token statistics, warnings, completions.
+
+use super::metrics::{self, Metrics, set};
+use super::sampling::Sampled;
+use super::step::{Made, UnderWay};
+use super::{UpdateStats, probe, tokens, warnings};
+use crate::config::RolloutSettings;
+use crate::data::Tokenizer;
+use crate::event::{Completion, Event, Number};
+use crate::train::{StepResult, TrainerState};
+use anyhow::Result;
+use serde::{Deserialize, Serialize};
+use std::collections::BTreeMap;
+
+/// Where the time of a step went.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Serialize, Deserialize)]
+pub struct Seconds {
+    /// Sampling.
+    pub rollout: f64,
+    /// Grading.
+    pub grade: f64,
+    /// Old (and reference) log-probabilities.
+    pub score: f64,
+    /// Updates.
+    pub update: f64,
+    /// Measuring what the update did.
+    pub probe: f64,
+}
+
+impl Seconds {
+    fn total(&self) -> f64 {
+        self.rollout + self.grade + self.score + self.update + self.probe
+    }
+}
+
+/// The numbers of a step that is done; `after` are the tokens' log-probabilities behind the last update, where they were measured.
+pub(super) fn step(
+    now: &UnderWay,
+    after: Option<&[Vec<f32>]>,
+    state: &TrainerState,
+    settings: &RolloutSettings,
+    watch: &mut warnings::Watch,
+) -> StepResult {
+    let rollouts = &now.sampled.rollouts;
+    let mut all = metrics::of_completions(&now.sampled, settings.num_generations);
+    of_updates(&now.updates, now.grpo.beta, &mut all);
+    of_time(&now.seconds, rollouts.iter().map(|r| r.completion.len()).sum(), &mut all);
+    let mut told = tokens::statistics(state.step, rollouts, now.grpo.reweight_alpha);
+    told.grad_norm = grad_norms(&now.updates);
+    told.gradient = now.gradient.clone();
+    told.probe = after.map(|after| probe::probe(&probe::changes(rollouts, after)));
+    let entropies = || rollouts.iter().flat_map(|r| &r.entropy).map(|h| f64::from(*h));
+    let entropy = metrics::mean(&entropies().collect::<Vec<_>>());
+    let mean = |of: fn(&UpdateStats) -> f64| metrics::mean(&now.updates.iter().map(|m| of(&m.stats)).collect::<Vec<_>>());
+    let get = |name: &str| all.get(name).map_or(f64::NAN, |n| n.0);
+    let first = now.updates.first().map(|m| m.stats).unwrap_or_default();
+    let warnings = watch.look(&warnings::Seen {
+        step: state.step,
+        loss: first.loss,
+        clip_ratio: first.clip_low + first.clip_high,
+        updates: now.updates.len(),
+        idle_groups: get("frac_reward_zero_std"),
+        reward: get("reward"),
+        truncated: get("completions/clipped_ratio"),
+        entropy,
+        seconds: [now.seconds.rollout, now.seconds.score, now.seconds.update],
+        mismatch: get("mismatch/logprob_max_abs"),
+        ..warnings::Seen::default()
+    });
+    let mut events = vec![Event::Tokens(Box::new(told))];
+    events.extend(warnings.into_iter().map(|text| Event::Warning { text }));
+    StepResult {
+        step: state.step,
+        loss: loss(&now.updates),
+        entropy,
+        mean_token_accuracy: f64::NAN,
+        num_tokens: state.num_tokens,
+        grad_norm: mean(|s| s.grad_norm),
+        skipped: now.updates.iter().any(|m| m.stats.skipped),
+        metrics: all,
+        events,
+        ..StepResult::default()
+    }
+}
+
+/// The loss of a mini-batch, passes that divide its tokens added up, on average.
+fn loss(updates: &[Made]) -> f64 {
+    let passes: std::collections::BTreeSet<&str> = updates.iter().map(|m| m.pass.as_str()).collect();
+    updates.iter().map(|m| m.stats.loss).sum::<f64>() / (updates.len() / passes.len().max(1)).max(1) as f64
+}
+
+/// Mean norm of each pass's gradients.
+fn grad_norms(updates: &[Made]) -> BTreeMap<String, Number> {
+    let mut of: BTreeMap<&str, Vec<f64>> = BTreeMap::new();
+    updates.iter().for_each(|m| of.entry(&m.pass).or_default().push(m.stats.grad_norm));
+    of.into_iter().map(|(pass, norms)| (pass.to_owned(), Number(metrics::mean(&norms)))).collect()
+}
+
+fn of_updates(updates: &[Made], beta: f64, out: &mut Metrics) {
+    // Means over tokens: an update with more of them counts for more.
+    let tokens: f64 = updates.iter().map(|m| m.stats.tokens as f64).sum();
+    let mean =
+        |of: fn(&UpdateStats) -> f64| updates.iter().map(|m| of(&m.stats) * m.stats.tokens as f64).sum::<f64>() / tokens.max(1.0);
+    set(out, "policy_loss", metrics::mean(&updates.iter().map(|m| m.stats.policy_loss).collect::<Vec<_>>()));
+    if beta > 0.0 {
+        set(out, "kl", mean(|s| s.kl));
+    }
+    set(out, "ppo_kl", mean(|s| s.approx_kl));
+    set(out, "ratio_deviation", mean(|s| s.ratio_deviation));
+    set(out, "clip_ratio/low_mean", mean(|s| s.clip_low));
+    set(out, "clip_ratio/high_mean", mean(|s| s.clip_high));
+    set(out, "clip_ratio/dual_mean", mean(|s| s.clip_dual));
+    set(out, "clip_ratio/region_mean", mean(|s| s.clip_low + s.clip_high + s.clip_dual));
+    set(out, "num_updates", updates.len() as f64);
+    for (pass, norm) in grad_norms(updates) {
+        if pass == "all" {
+            continue;
+        }
+        let of_pass: f64 = updates.iter().filter(|m| m.pass == pass).map(|m| m.stats.tokens as f64).sum();
+        set(out, format!("lopti/{pass}/grad_norm"), norm.0);
+        set(out, format!("lopti/{pass}/share"), of_pass / tokens.max(1.0));
+    }
+}
+
+fn of_time(seconds: &Seconds, tokens: usize, out: &mut Metrics) {
+    for (name, value) in [
+        ("gen", seconds.rollout),
+        ("reward", seconds.grade),
+        ("old_log_prob", seconds.score),
+        ("update_actor", seconds.update),
+        ("probe", seconds.probe),
+    ] {
+        set(out, format!("timing_s/{name}"), value);
+    }
+    set(out, "step_time", seconds.total());
+    set(out, "rollout_tokens_per_second", tokens as f64 / seconds.rollout.max(1e-9));
+}
+
+/// The completions of a step as `samples.jsonl` keeps them.
+///
+/// # Errors
+/// Tokens that the tokenizer does not know.
+pub(super) fn completions(sampled: &Sampled, tokenizer: &Tokenizer, step: u64) -> Result<Vec<Completion>> {
+    let of = |(answer, rollout): (&super::Answer, &super::Rollout)| {
+        let question = &sampled.questions[answer.question];
+        let mut stream = tokenizer.decode_stream();
+        let pieces = rollout.completion.iter().map(|id| stream.push(*id)).collect::<Result<Vec<_>>>()?;
+        Ok(Completion {
+            step,
+            group: rollout.group,
+            prompt: question.prompt.clone(),
+            text: answer.text.clone(),
+            answer: question.answer.clone(),
+            level: question.level,
+            reward: answer.grade.reward,
+            rewards: answer.grade.parts.clone(),
+            correct: answer.grade.correct,
+            reason: answer.grade.reason.clone(),
+            truncated: rollout.truncated,
+            prompt_tokens: rollout.prompt.clone(),
+            tokens: rollout.completion.clone(),
+            pieces,
+            logprobs: rollout.old_logprobs.clone(),
+            entropy: rollout.entropy.clone(),
+            advantages: rollout.advantages.clone(),
+        })
+    };
+    sampled.answers.iter().zip(&sampled.rollouts).map(of).collect()
+}

@@ -1,0 +1,179 @@
+//! Questions to graded completions: the first half of a step.
+
+use super::Rollout;
+use crate::config::RolloutSettings;
+use crate::data::Tokenizer;
+use crate::data::tasks::{Grade, Question, Split, Task};
+use crate::gpu::Gpu;
+use crate::model::{Completion, Model, Request, Rollouts};
+use crate::ops::sample::Sampling;
+use anyhow::{Result, ensure};
+use serde::{Deserialize, Serialize};
+
+/// What is heard of a step: (what is done, how much of it is, of how much); false stops it.
+pub type Progress<'a> = dyn FnMut(&str, usize, usize) -> bool + 'a;
+
+/// A graded completion.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+pub struct Answer {
+    /// Index of its question in [`Sampled::questions`].
+    pub question: usize,
+    /// The completion as text, the token that ended it left out.
+    pub text: String,
+    /// What the grader said.
+    pub grade: Grade,
+}
+
+/// The completions of a step.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+pub struct Sampled {
+    /// One a group.
+    pub questions: Vec<Question>,
+    /// One a completion, groups one after another.
+    pub answers: Vec<Answer>,
+    /// The same as numbers.
+    pub rollouts: Vec<Rollout>,
+    /// Groups that were given up because all of their rewards were equal.
+    pub dropped_groups: usize,
+    /// Questions that were passed over because they are longer than --max-prompt-length.
+    pub too_long: usize,
+    /// Seconds of sampling, and of grading.
+    pub seconds: [f64; 2],
+}
+
+/// What samples and what judges.
+pub(super) struct Sampler<'a> {
+    pub gpu: &'a Gpu,
+    pub model: &'a Model,
+    pub engine: &'a mut Rollouts,
+    pub task: &'a mut dyn Task,
+    pub tokenizer: &'a Tokenizer,
+    pub stops: &'a [u32],
+    pub settings: &'a RolloutSettings,
+    /// Completions in a step.
+    pub completions: usize,
+    pub sampling: Sampling,
+    /// Part of every draw's key.
+    pub step: u64,
+}
+
+/// Prompts that may be passed over in a row before it is clear that none will fit.
+const MOST_TOO_LONG: usize = 1000;
+
+impl Sampler<'_> {
+    /// Sample a step's groups; `asked` is the number of the next question, and moves on. `None` when `progress` stopped it: then `asked`
+    /// means nothing.
+    pub fn sample(&mut self, asked: &mut u64, progress: &mut Progress<'_>) -> Result<Option<Sampled>> {
+        let mut all = Sampled::default();
+        let groups = self.completions / self.settings.num_generations;
+        // Draws are keyed by (step, number of the completion): another round of the same step has other numbers.
+        let mut first_key = 0;
+        for round in 0..=self.settings.dynamic_sampling {
+            let missing = groups - all.questions.len();
+            let Some(more) = self.round(missing, asked, first_key, progress)? else { return Ok(None) };
+            first_key += more.rollouts.len() as u32;
+            let last = round == self.settings.dynamic_sampling;
+            all.take(more, self.settings.num_generations, groups, !last);
+            if all.questions.len() >= groups {
+                break;
+            }
+        }
+        Ok(Some(all))
+    }
+
+    /// One round: so many groups, sampled and graded.
+    fn round(&mut self, groups: usize, asked: &mut u64, first_key: u32, progress: &mut Progress<'_>) -> Result<Option<Sampled>> {
+        let mut out = Sampled::default();
+        let mut prompts = Vec::new();
+        while out.questions.len() < groups {
+            let question = self.task.question(Split::Train, *asked)?;
+            *asked += 1;
+            let ids = self.tokenizer.encode(&question.prompt)?;
+            ensure!(!ids.is_empty(), "a question of task {} holds no token", self.task.name());
+            if ids.len() > self.settings.max_prompt_length {
+                out.too_long += 1;
+                ensure!(
+                    out.too_long < MOST_TOO_LONG,
+                    "--max-prompt-length {}: {MOST_TOO_LONG} questions in a row are longer (the last has {} tokens)",
+                    self.settings.max_prompt_length,
+                    ids.len()
+                );
+                continue;
+            }
+            prompts.push(ids);
+            out.questions.push(question);
+        }
+        let generations = self.settings.num_generations;
+        let requests: Vec<Request> = (0..groups * generations)
+            .map(|i| Request {
+                prompt: prompts[i / generations].clone(),
+                key: [self.step as u32, first_key + i as u32],
+                max_new: self.settings.max_completion_length,
+            })
+            .collect();
+        let begin = web_time::Instant::now();
+        let mut watch = |done: usize, all: usize| Ok(progress("sampling", done, all));
+        let Some(completions) = self.engine.run(self.gpu, self.model, &requests, &self.sampling, self.stops, &mut watch)? else {
+            return Ok(None);
+        };
+        out.seconds[0] = begin.elapsed().as_secs_f64();
+        for (i, completion) in completions.into_iter().enumerate() {
+            let question = i / generations;
+            let text = text_of(&completion, self.tokenizer, self.stops)?;
+            out.answers.push(Answer { question, text, grade: Grade::default() });
+            out.rollouts.push(Rollout {
+                group: question as u32,
+                prompt: prompts[question].clone(),
+                completion: completion.tokens,
+                truncated: completion.truncated,
+                sampled_logprobs: completion.logprobs,
+                ..Rollout::default()
+            });
+        }
+        let begin = web_time::Instant::now();
+        self.grade(&mut out)?;
+        out.seconds[1] = begin.elapsed().as_secs_f64();
+        Ok(Some(out))
+    }
+
+    fn grade(&mut self, sampled: &mut Sampled) -> Result<()> {
+        let asked: Vec<(&Question, &str)> =
+            sampled.answers.iter().map(|a| (&sampled.questions[a.question], a.text.as_str())).collect();
+        let grades = self.task.grade(&asked)?;
+        ensure!(grades.len() == asked.len(), "task {}: {} grades for {} answers", self.task.name(), grades.len(), asked.len());
+        for ((grade, answer), rollout) in grades.into_iter().zip(&mut sampled.answers).zip(&mut sampled.rollouts) {
+            ensure!(grade.reward.is_finite(), "task {}: a reward of {}; it must be a number", self.task.name(), grade.reward);
+            rollout.reward = grade.reward;
+            answer.grade = grade;
+        }
+        Ok(())
+    }
+}
+
+/// A completion as text, the token that ended it left out.
+pub(super) fn text_of(completion: &Completion, tokenizer: &Tokenizer, stops: &[u32]) -> Result<String> {
+    let ended = completion.tokens.last().is_some_and(|last| stops.contains(last));
+    tokenizer.decode(&completion.tokens[..completion.tokens.len() - usize::from(ended)])
+}
+
+impl Sampled {
+    /// Put another round's groups behind these, up to `most` groups; with `choosy` only those whose rewards differ.
+    fn take(&mut self, more: Sampled, generations: usize, most: usize, choosy: bool) {
+        self.too_long += more.too_long;
+        (0..2).for_each(|i| self.seconds[i] += more.seconds[i]);
+        let groups = more.answers.chunks(generations).zip(more.rollouts.chunks(generations));
+        for (question, (answers, rollouts)) in more.questions.into_iter().zip(groups) {
+            if self.questions.len() >= most {
+                break;
+            }
+            if choosy && rollouts.iter().all(|r| r.reward == rollouts[0].reward) {
+                self.dropped_groups += 1;
+                continue;
+            }
+            let group = self.questions.len();
+            self.questions.push(question);
+            self.answers.extend(answers.iter().map(|a| Answer { question: group, ..a.clone() }));
+            self.rollouts.extend(rollouts.iter().map(|r| Rollout { group: group as u32, ..r.clone() }));
+        }
+    }
+}

@@ -1,0 +1,284 @@
+//! A step of reinforcement: sample and grade completions, score them, make advantages of rewards, and update, pass by pass and mini-batch by
+//! mini-batch. A step can be left between any two updates and gone on with from what a checkpoint holds, to the same bits.
+
+use super::report::{self, Seconds};
+use super::sampling::{Progress, Sampled, Sampler};
+use super::{Learner, Loss, Pass, Policy, UpdateStats, advantage, passes, probe, warnings};
+use crate::config::{GrpoSettings, ModelConfig, RolloutSettings, Settings};
+use crate::data::Tokenizer;
+use crate::data::tasks::Task;
+use crate::event::BinGradient;
+use crate::gpu::{AdapterClass, Gpu};
+use crate::model::rollout::default_slots;
+use crate::model::weight_files::WeightFiles;
+use crate::model::{Model, Rollouts};
+use crate::ops::adamw::Hyper;
+use crate::ops::sample::Sampling;
+use crate::train::{Optimizer, StepResult, TrainerState};
+use anyhow::{Context as _, Result};
+use serde::{Deserialize, Serialize};
+use std::ops::Range;
+use web_time::Instant;
+
+/// What is practised, and in which words.
+pub struct Practice {
+    /// Asks and judges.
+    pub task: Box<dyn Task>,
+    /// The model's tokenizer.
+    pub tokenizer: Tokenizer,
+    /// Tokens that end a completion.
+    pub stops: Vec<u32>,
+}
+
+/// What reinforcement needs beside model and optimizer.
+pub struct Reinforce {
+    pub(super) practice: Practice,
+    pub(super) engine: Rollouts,
+    policy: Policy,
+    /// What the run began from, when the loss has a KL term.
+    reference: Option<Model>,
+    pub(super) rollout: RolloutSettings,
+    grpo: GrpoSettings,
+    pub(super) seed: u64,
+    completions: usize,
+    under_way: Option<UnderWay>,
+    watch: warnings::Watch,
+}
+
+/// A step between its rollouts and its last update: what a checkpoint holds of it.
+#[derive(Clone, Debug, Default, Serialize, Deserialize)]
+pub struct UnderWay {
+    /// Completions with grades, scores and advantages.
+    pub sampled: Sampled,
+    /// The settings in force when they were sampled: live changes take effect at the next step.
+    pub grpo: GrpoSettings,
+    /// Their temperature.
+    pub temperature: f64,
+    /// The updates that were made, in order.
+    pub updates: Vec<Made>,
+    /// Time so far.
+    pub seconds: Seconds,
+    /// What a probe found before the first update.
+    pub gradient: Option<BinGradient>,
+    /// All updates of the step: a function of the rest.
+    #[serde(skip)]
+    plan: Option<Vec<(Pass, Range<usize>)>>,
+}
+
+/// An update that was made.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct Made {
+    /// Its pass: `all`, `low` or `high`.
+    pub pass: String,
+    /// Its numbers.
+    pub stats: UpdateStats,
+}
+
+impl Reinforce {
+    /// Allocate everything; the policy's own optimizer comes from [`Reinforce::optimizer`].
+    ///
+    /// # Errors
+    /// Lengths that cannot work, or a kernel that does not compile.
+    pub fn new(gpu: &Gpu, model: &Model, settings: &Settings, practice: Practice) -> Result<Self> {
+        let (_, rollout, grpo) = settings.reinforcement().context("settings without the sections of reinforcement")?;
+        let completions = settings.train.batch_size;
+        let room = rollout.max_prompt_length + rollout.max_completion_length;
+        let slots = slots(&model.config, settings, rollout, gpu.class(), gpu.max_binding_bytes());
+        Ok(Self {
+            practice,
+            engine: Rollouts::new(gpu, model, slots, room)?,
+            policy: Policy::new(gpu, model, settings)?,
+            reference: None,
+            rollout: rollout.clone(),
+            grpo: grpo.clone(),
+            seed: settings.train.seed,
+            completions,
+            under_way: None,
+            watch: warnings::Watch::default(),
+        })
+    }
+
+    /// The optimizer that the settings ask for.
+    ///
+    /// # Errors
+    /// When a kernel does not compile.
+    pub fn optimizer(&self, gpu: &Gpu, model: &Model, settings: &Settings) -> Result<Optimizer> {
+        self.policy.optimizer(gpu, model, settings)
+    }
+
+    /// Hold the policy to a model: that of a folder, or as it is now. Without a KL term nothing is kept.
+    ///
+    /// # Errors
+    /// Weights that do not fit, or a device fault.
+    pub fn keep_reference(&mut self, gpu: &Gpu, model: &Model, files: Option<&WeightFiles>) -> Result<()> {
+        if self.grpo.beta == 0.0 {
+            return Ok(());
+        }
+        let reference = Model::new(gpu, &model.config, model.max_context())?;
+        match files {
+            Some(files) => reference.load(gpu, files)?,
+            None => reference.set(gpu, &model.get(gpu)?),
+        }
+        self.reference = Some(reference);
+        Ok(())
+    }
+
+    /// The model that the policy is held to.
+    pub fn reference(&self) -> Option<&Model> {
+        self.reference.as_ref()
+    }
+
+    /// The step that is not done, if there is one.
+    pub fn under_way(&self) -> Option<&UnderWay> {
+        self.under_way.as_ref()
+    }
+
+    /// Go on with a step that a checkpoint holds, or with none.
+    pub fn set_under_way(&mut self, step: Option<UnderWay>) {
+        self.under_way = step;
+    }
+
+    /// The next update of the step under way, sampling first where there is none; the step's numbers come with its last update.
+    ///
+    /// # Errors
+    /// A grader that fails, or a device fault.
+    pub fn step(
+        &mut self,
+        gpu: &Gpu,
+        model: &Model,
+        optimizer: &mut Optimizer,
+        state: &mut TrainerState,
+        hyper: Hyper,
+        progress: &mut Progress<'_>,
+    ) -> Result<Option<StepResult>> {
+        let on = Learner { gpu, model, optimizer };
+        let mut now = match self.under_way.take() {
+            Some(now) => now,
+            None => match self.begin(on, state, progress)? {
+                Some(now) => now,
+                None => return Ok(None),
+            },
+        };
+        let plan = match now.plan.take() {
+            Some(plan) => plan,
+            None => self.plan(&now, state.step)?,
+        };
+        if let Some((pass, range)) = plan.get(now.updates.len()) {
+            let begin = Instant::now();
+            self.policy.optimizer_steps = [state.optimizer_steps, state.second_optimizer_steps];
+            let loss = self.loss(&now);
+            let stats = self.policy.update(on, &now.sampled.rollouts, range.clone(), pass, &loss, &hyper)?;
+            [state.optimizer_steps, state.second_optimizer_steps] = self.policy.optimizer_steps;
+            now.updates.push(Made { pass: pass.name.to_owned(), stats });
+            now.seconds.update += begin.elapsed().as_secs_f64();
+            progress("updating", now.updates.len(), plan.len());
+        }
+        if now.updates.len() < plan.len() {
+            now.plan = Some(plan);
+            self.under_way = Some(now);
+            return Ok(None);
+        }
+        self.finish(on, state, &hyper, now, progress).map(Some)
+    }
+
+    /// Completions of a new step, scored and with advantages; `None` when `progress` stopped it.
+    fn begin(&mut self, on: Learner<'_>, state: &mut TrainerState, progress: &mut Progress<'_>) -> Result<Option<UnderWay>> {
+        let mut now = UnderWay {
+            grpo: GrpoSettings {
+                reweight_alpha: state.hyper.reweight_alpha.unwrap_or(self.grpo.reweight_alpha),
+                lopti_eta: state.hyper.lopti_eta.or(self.grpo.lopti_eta).filter(|eta| *eta > 0.0),
+                ..self.grpo.clone()
+            },
+            temperature: state.hyper.temperature.unwrap_or(self.rollout.temperature),
+            ..UnderWay::default()
+        };
+        let mut asked = state.questions;
+        let r = &self.rollout;
+        let sampling = Sampling { temperature: now.temperature, top_k: r.top_k, top_p: r.top_p, min_p: r.min_p, seed: self.seed };
+        let mut sampler = Sampler {
+            gpu: on.gpu,
+            model: on.model,
+            engine: &mut self.engine,
+            task: self.practice.task.as_mut(),
+            tokenizer: &self.practice.tokenizer,
+            stops: &self.practice.stops,
+            settings: &self.rollout,
+            completions: self.completions,
+            sampling,
+            step: state.step,
+        };
+        let Some(sampled) = sampler.sample(&mut asked, progress)? else { return Ok(None) };
+        state.questions = asked;
+        [now.seconds.rollout, now.seconds.grade] = sampled.seconds;
+        now.sampled = sampled;
+        let begin = Instant::now();
+        progress("scoring", 0, 1);
+        let rollouts = &mut now.sampled.rollouts;
+        self.policy.score(on.gpu, on.model, rollouts, now.temperature)?;
+        if let Some(reference) = &self.reference {
+            self.policy.score_reference(on.gpu, reference, rollouts, now.temperature)?;
+        }
+        advantage::fill(rollouts, &now.grpo)?;
+        now.seconds.score = begin.elapsed().as_secs_f64();
+        if self.is_probed(state.step + 1) {
+            let begin = Instant::now();
+            let loss = self.loss(&now);
+            now.gradient = Some(probe::gradient_by_quartile(&mut self.policy, on, &now.sampled.rollouts, &now.grpo, &loss)?);
+            now.seconds.probe = begin.elapsed().as_secs_f64();
+        }
+        Ok(Some(now))
+    }
+
+    /// Every update of a step: all mini-batches of a pass, then those of the next.
+    fn plan(&self, now: &UnderWay, step: u64) -> Result<Vec<(Pass, Range<usize>)>> {
+        let all = passes(&now.sampled.rollouts, &now.grpo, self.seed, step)?;
+        let batches: Vec<Range<usize>> = self.policy.mini_batches(now.sampled.rollouts.len()).collect();
+        Ok(all.iter().flat_map(|pass| batches.iter().map(|range| (pass.clone(), range.clone()))).collect())
+    }
+
+    fn loss(&self, now: &UnderWay) -> Loss {
+        Loss { temperature: now.temperature, ..Loss::of(&self.rollout, &now.grpo) }
+    }
+
+    fn is_probed(&self, step: u64) -> bool {
+        self.grpo.probe_every > 0 && step.is_multiple_of(self.grpo.probe_every)
+    }
+
+    /// The step is done: its numbers.
+    fn finish(
+        &mut self,
+        on: Learner<'_>,
+        state: &mut TrainerState,
+        hyper: &Hyper,
+        mut now: UnderWay,
+        progress: &mut Progress<'_>,
+    ) -> Result<StepResult> {
+        state.step += 1;
+        let tokens: usize = now.sampled.rollouts.iter().map(|r| r.prompt.len() + r.completion.len()).sum();
+        state.num_tokens += tokens as u64;
+        let mut after = None;
+        if self.is_probed(state.step) {
+            let begin = Instant::now();
+            progress("probing", 0, 1);
+            after = Some(self.policy.logprobs(on.gpu, on.model, &now.sampled.rollouts, now.temperature)?);
+            now.seconds.probe += begin.elapsed().as_secs_f64();
+        }
+        let logged = self.rollout.log_completions > 0 && state.step.is_multiple_of(self.rollout.log_completions);
+        let samples = if logged { report::completions(&now.sampled, &self.practice.tokenizer, state.step)? } else { Vec::new() };
+        let told = report::step(&now, after.as_deref(), state, &self.rollout, &mut self.watch);
+        Ok(StepResult { learning_rate: hyper.learning_rate, samples, ..told })
+    }
+}
+
+/// Completions that are generated at once.
+pub fn slots(
+    config: &ModelConfig,
+    settings: &Settings,
+    rollout: &RolloutSettings,
+    class: AdapterClass,
+    max_binding_bytes: u64,
+) -> usize {
+    let room = rollout.max_prompt_length + rollout.max_completion_length;
+    let most = || default_slots(config, room, class, max_binding_bytes);
+    rollout.rollout_batch_size.unwrap_or_else(most).min(settings.train.batch_size).max(1)
+}

@@ -1,0 +1,218 @@
+//! One update of the policy on a mini-batch: what each token weighs, the gradient, the optimizer, the numbers.
+
+use super::groups::counts_by;
+use super::pack::Micro;
+use super::policy::{Learner, Policy};
+use super::{Pass, Rollout};
+use crate::config::{GrpoSettings, LossType, RolloutSettings};
+use crate::event::number;
+use crate::gpu::Gpu;
+use crate::ops::adamw::Hyper;
+use crate::ops::objective::{PolicyTerms, stats};
+use anyhow::{Result, ensure};
+use serde::{Deserialize, Serialize};
+use std::ops::Range;
+
+/// The loss of an update.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct Loss {
+    /// Clip ranges, KL and entropy.
+    pub terms: PolicyTerms,
+    /// Divides the logits; that of the rollouts.
+    pub temperature: f64,
+    /// What a token weighs.
+    pub loss_type: LossType,
+    /// The divisor of [`LossType::DrGrpo`], in tokens.
+    pub max_completion_length: usize,
+    /// Completions that ran into the limit of length weigh nothing.
+    pub mask_truncated_completions: bool,
+}
+
+impl Loss {
+    /// By the settings of a run.
+    pub fn of(rollout: &RolloutSettings, grpo: &GrpoSettings) -> Self {
+        Self {
+            terms: PolicyTerms {
+                epsilon: grpo.epsilon,
+                epsilon_high: grpo.epsilon_high(),
+                delta: grpo.delta,
+                beta: grpo.beta,
+                entropy_coef: grpo.entropy_coef,
+            },
+            temperature: rollout.temperature,
+            loss_type: grpo.loss_type,
+            max_completion_length: rollout.max_completion_length,
+            mask_truncated_completions: grpo.mask_truncated_completions,
+        }
+    }
+
+    /// What each token of each completion of a mini-batch weighs, whatever the pass: the denominator counts all response tokens, so that
+    /// the losses of Lopti's two passes add up to the whole. Masked completions weigh 0 and do not count as tokens; they do count as
+    /// completions (as in TRL).
+    pub fn weights(&self, rollouts: &[Rollout]) -> Vec<f32> {
+        let counts = |r: &Rollout| counts_by(self.mask_truncated_completions, r);
+        let tokens: usize = rollouts.iter().filter(|r| counts(r)).map(|r| r.completion.len()).sum();
+        let n = rollouts.len() as f64;
+        let weight = |r: &Rollout| match self.loss_type {
+            LossType::TokenMean => 1.0 / tokens.max(1) as f64,
+            LossType::SeqMeanTokenSum => 1.0 / n,
+            LossType::SeqMeanTokenMean => 1.0 / (n * r.completion.len() as f64),
+            LossType::DrGrpo => 1.0 / (n * self.max_completion_length as f64),
+        };
+        rollouts.iter().map(|r| if counts(r) { weight(r) as f32 } else { 0.0 }).collect()
+    }
+}
+
+/// The numbers of one update. Means and shares are over the tokens of the pass in the mini-batch, before the update.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Serialize, Deserialize)]
+pub struct UpdateStats {
+    /// The loss that was differentiated.
+    #[serde(with = "number")]
+    pub loss: f64,
+    /// Its clipped policy term.
+    #[serde(with = "number")]
+    pub policy_loss: f64,
+    /// Mean k3 estimate of the KL divergence from the reference model; 0 without one.
+    #[serde(with = "number")]
+    pub kl: f64,
+    /// Mean entropy, in nats.
+    #[serde(with = "number")]
+    pub entropy: f64,
+    /// Mean of log pi_old - log pi: an estimate of the KL divergence from the policy of the rollouts (verl's `ppo_kl`).
+    #[serde(with = "number")]
+    pub approx_kl: f64,
+    /// Mean of |ratio - 1|.
+    #[serde(with = "number")]
+    pub ratio_deviation: f64,
+    /// Share of tokens that the lower clip kept from learning.
+    #[serde(with = "number")]
+    pub clip_low: f64,
+    /// Share of tokens that the upper clip kept from learning.
+    #[serde(with = "number")]
+    pub clip_high: f64,
+    /// Share of tokens that the dual clip kept from learning.
+    #[serde(with = "number")]
+    pub clip_dual: f64,
+    /// Tokens of the pass in the mini-batch.
+    pub tokens: u64,
+    /// Norm of the gradient before clipping.
+    #[serde(with = "number")]
+    pub grad_norm: f64,
+    /// What clipping multiplied the gradient with.
+    #[serde(with = "number")]
+    pub clip_scale: f64,
+    /// The gradient was not finite; nothing was changed.
+    pub skipped: bool,
+}
+
+impl UpdateStats {
+    fn of(numbers: &[f32], terms: &PolicyTerms) -> Self {
+        let at = |slot: usize| f64::from(numbers[slot]);
+        let rows = at(stats::ROWS).max(1.0);
+        let finite = at(stats::NOT_FINITE) == 0.0 && at(stats::GRAD_NORM).is_finite() && at(stats::LOSS).is_finite();
+        Self {
+            loss: at(stats::LOSS),
+            policy_loss: at(stats::POLICY_LOSS),
+            kl: if terms.beta > 0.0 { at(stats::KL) / rows } else { 0.0 },
+            entropy: at(stats::ENTROPY) / rows,
+            approx_kl: at(stats::OLD_KL) / rows,
+            ratio_deviation: at(stats::RATIO) / rows,
+            clip_low: at(stats::CLIP_LOW) / rows,
+            clip_high: at(stats::CLIP_HIGH) / rows,
+            clip_dual: at(stats::CLIP_DUAL) / rows,
+            tokens: at(stats::ROWS) as u64,
+            // The sum of squares of a gradient with a NaN may be anything.
+            grad_norm: if finite { at(stats::GRAD_NORM) } else { f64::NAN },
+            clip_scale: at(stats::CLIP_SCALE),
+            skipped: !finite,
+        }
+    }
+}
+
+impl Policy {
+    /// One update on the completions `range` of a step, of the tokens that belong to `pass`. `hyper.step` is not read: the policy counts
+    /// its own ([`Policy::optimizer_steps`]). A mini-batch without a token of the pass is an update too, by moments and decay.
+    ///
+    /// # Errors
+    /// Completions that were not scored or have no advantages, one that does not fit, or a device fault.
+    pub fn update(
+        &mut self,
+        on: Learner<'_>,
+        rollouts: &[Rollout],
+        range: Range<usize>,
+        pass: &Pass,
+        loss: &Loss,
+        hyper: &Hyper,
+    ) -> Result<UpdateStats> {
+        self.accumulate(on, &rollouts[range.clone()], &pass.tokens[range], loss)?;
+        let second = pass.second && on.optimizer.second.is_some();
+        let steps = &mut self.optimizer_steps[usize::from(second)];
+        *steps += 1;
+        let hyper = Hyper { step: *steps, ..*hyper };
+        match second {
+            true => on.optimizer.update_second(on.gpu, &hyper)?,
+            false => on.optimizer.update(on.gpu, &hyper)?,
+        }
+        self.read(on.gpu, loss)
+    }
+
+    /// The gradient that [`Policy::update`] would use, left in `on.optimizer.grads` before clipping; nothing is changed but that and the
+    /// statistics.
+    ///
+    /// # Errors
+    /// As there.
+    pub fn gradient(
+        &mut self,
+        on: Learner<'_>,
+        rollouts: &[Rollout],
+        range: Range<usize>,
+        pass: &Pass,
+        loss: &Loss,
+    ) -> Result<UpdateStats> {
+        self.accumulate(on, &rollouts[range.clone()], &pass.tokens[range], loss)?;
+        on.optimizer.norm(on.gpu, 0.0)?;
+        self.read(on.gpu, loss)
+    }
+
+    fn read(&self, gpu: &Gpu, loss: &Loss) -> Result<UpdateStats> {
+        Ok(UpdateStats::of(&gpu.read::<f32>(self.stats())?, &loss.terms))
+    }
+
+    fn accumulate(&mut self, on: Learner<'_>, rollouts: &[Rollout], tokens: &[Vec<bool>], loss: &Loss) -> Result<()> {
+        self.check(rollouts)?;
+        for r in rollouts {
+            let n = r.completion.len();
+            ensure!(r.old_logprobs.len() == n && r.advantages.len() == n, "an update needs scored completions with advantages");
+            ensure!(
+                loss.terms.beta == 0.0 || r.ref_logprobs.len() == n,
+                "the KL term needs log-probabilities by the reference model"
+            );
+        }
+        on.optimizer.clear(on.gpu)?;
+        let weights = loss.weights(rollouts);
+        for micro in self.pack(rollouts) {
+            let samples = rows(&micro, rollouts, tokens, &weights);
+            let (pass, policy) = self.gradient_pass(on, micro.batch.batch_size)?;
+            on.gpu.write(&policy.samples, &samples);
+            on.gpu.write(&policy.settings, &loss.terms.pack());
+            on.gpu.write(&policy.inv_temperature, &[(1.0 / loss.temperature) as f32]);
+            pass.run_by(on.gpu, &micro.batch)?;
+        }
+        Ok(())
+    }
+}
+
+/// The four numbers of each row of a micro-batch: [`crate::ops::objective::PolicyRows::samples`].
+fn rows(micro: &Micro, rollouts: &[Rollout], tokens: &[Vec<bool>], weights: &[f32]) -> Vec<[f32; 4]> {
+    let mut samples = vec![[0.0; 4]; micro.batch.tokens.len()];
+    for place in &micro.places {
+        let r = &rollouts[place.rollout];
+        for i in (0..r.completion.len()).filter(|i| tokens[place.rollout][*i]) {
+            let old = r.old_logprobs[i];
+            // Without a reference model the policy stands for it: no distance, no gradient.
+            let reference = r.ref_logprobs.get(i).copied().unwrap_or(old);
+            samples[place.at + i] = [old, reference, r.advantages[i], weights[place.rollout]];
+        }
+    }
+    samples
+}

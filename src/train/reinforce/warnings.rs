@@ -1,0 +1,287 @@
+//! What confuses people who watch reinforcement for the first time, said in plain words, with the cure, once or rarely.
+
+use serde::{Deserialize, Serialize};
+
+/// Steps in a row that make a habit.
+const HABIT: u64 = 5;
+/// Steps before the same thing is said again.
+const AGAIN: u64 = 200;
+/// Part of groups without variance that is too many.
+const IDLE: f64 = 0.8;
+/// Part of completions that ran into the limit which is too many.
+const CUT: f64 = 0.5;
+/// Part of the time in generation that dominates.
+const GENERATING: f64 = 0.7;
+/// Part of the entropy of the first steps below which it has collapsed.
+const COLLAPSED: f64 = 0.1;
+/// And nats a token below which a fall is one: a model that was sure from the start stays as it was.
+const SURE: f64 = 0.05;
+/// Parts by which the log-probabilities of sampler and trainer may differ.
+const MISMATCH: f64 = 0.02;
+
+/// The numbers of one step. What was not measured is NaN and says nothing.
+#[derive(Clone, Copy, Debug)]
+pub struct Seen {
+    /// Steps made, this one included.
+    pub step: u64,
+    /// Loss of the first pass.
+    pub loss: f64,
+    /// Part of tokens that were clipped in the step's first update.
+    pub clip_ratio: f64,
+    /// Updates of the step.
+    pub updates: usize,
+    /// Part of groups whose rewards are all equal.
+    pub idle_groups: f64,
+    /// Mean reward.
+    pub reward: f64,
+    /// Least and greatest reward that a completion of this task can get, where known.
+    pub reward_range: Option<(f64, f64)>,
+    /// Part of completions that ran into the limit.
+    pub truncated: f64,
+    /// Mean entropy of the tokens' distributions, in nats.
+    pub entropy: f64,
+    /// Seconds: rollouts, scoring, updates.
+    pub seconds: [f64; 3],
+    /// Largest difference between log-probabilities of sampler and trainer.
+    pub mismatch: f64,
+}
+
+impl Default for Seen {
+    fn default() -> Self {
+        let nan = f64::NAN;
+        Self {
+            step: 0,
+            loss: nan,
+            clip_ratio: nan,
+            updates: 1,
+            idle_groups: nan,
+            reward: nan,
+            reward_range: None,
+            truncated: nan,
+            entropy: nan,
+            seconds: [nan; 3],
+            mismatch: nan,
+        }
+    }
+}
+
+/// Something that is noticed when it has been so for [`HABIT`] steps in a row.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+struct Habit {
+    in_a_row: u64,
+    said_at: Option<u64>,
+}
+
+impl Habit {
+    fn noticed(&mut self, step: u64, is: bool) -> bool {
+        self.in_a_row = if is { self.in_a_row + 1 } else { 0 };
+        let due = self.said_at.is_none_or(|at| step >= at + AGAIN);
+        let now = self.in_a_row >= HABIT && due;
+        if now {
+            self.said_at = Some(step);
+        }
+        now
+    }
+}
+
+/// Remembers what was said. It may be kept in a checkpoint; without that a resumed run says things again.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+#[serde(default)]
+pub struct Watch {
+    explained: bool,
+    idle: Habit,
+    cut: Habit,
+    generating: Habit,
+    sure: Habit,
+    mismatch: Habit,
+    /// Mean entropy of the first steps, and of how many.
+    first_entropy: (f64, u64),
+}
+
+impl Watch {
+    /// What to say after a step.
+    pub fn look(&mut self, seen: &Seen) -> Vec<String> {
+        let mut out = Vec::new();
+        if !std::mem::replace(&mut self.explained, true) {
+            out.extend(explanation(seen));
+        }
+        if self.idle.noticed(seen.step, seen.idle_groups > IDLE) {
+            out.push(idle(seen));
+        }
+        if self.cut.noticed(seen.step, seen.truncated > CUT) {
+            out.push(format!(
+                "{} of the completions ran into --max-completion-length for {HABIT} steps: they are graded as they stand, cut off. Raise \
+                 it, or fine-tune the model to end its answers; --mask-truncated-completions leaves them out of the update",
+                percent(seen.truncated)
+            ));
+        }
+        let [rollouts, score, update] = seen.seconds;
+        if self.generating.noticed(seen.step, rollouts / (rollouts + score + update) > GENERATING) {
+            out.push(format!(
+                "{} of the time goes into generating. That is usual; more completions at once (--rollout-batch-size) and a smaller \
+                 --max-completion-length make it faster, and --num-iterations 2 takes more updates from the same completions",
+                percent(rollouts / (rollouts + score + update))
+            ));
+        }
+        let is_collapsed = self.is_collapsed(seen);
+        if self.sure.noticed(seen.step, is_collapsed) {
+            out.push(format!(
+                "entropy fell to {:.3} nats a token from {:.3} at first: completions of a group become alike, and then nothing is learned \
+                 from them. Lower the learning rate, raise --temperature or --epsilon-high, or set --entropy-coef 0.001",
+                seen.entropy, self.first_entropy.0
+            ));
+        }
+        if self.mismatch.noticed(seen.step, seen.mismatch > MISMATCH) {
+            out.push(format!(
+                "sampler and trainer disagree about a log-probability by {:.3}: with --top-k, --top-p or --min-p that is usual (the \
+                 update knows the whole distribution), else `lehr doctor` should be asked",
+                seen.mismatch
+            ));
+        }
+        out
+    }
+
+    fn is_collapsed(&mut self, seen: &Seen) -> bool {
+        let (mean, n) = &mut self.first_entropy;
+        if !seen.entropy.is_finite() {
+            return false;
+        }
+        if *n < HABIT {
+            *mean = (*mean * *n as f64 + seen.entropy) / (*n + 1) as f64;
+            *n += 1;
+            return false;
+        }
+        seen.entropy < COLLAPSED * *mean && seen.entropy < SURE
+    }
+}
+
+/// What looks wrong in the first step and is not.
+fn explanation(seen: &Seen) -> Vec<String> {
+    let mut out = Vec::new();
+    if seen.loss.abs() < 1e-3 {
+        out.push(
+            "the loss is about 0, and that is right: advantages of a group sum to 0 and the ratio of new to old probabilities is 1 before \
+             the first update, so the loss says nothing about progress; its gradient does the work. Look at reward"
+                .into(),
+        );
+    }
+    if seen.clip_ratio == 0.0 && seen.updates == 1 {
+        out.push(
+            "clip_ratio is 0, and that is right: with one update a step the ratio of new to old probabilities is 1 when it is computed, so \
+             that --epsilon has nothing to clip; it takes part with --num-iterations, --mini-batch-size or --lopti-eta"
+                .into(),
+        );
+    }
+    out
+}
+
+fn idle(seen: &Seen) -> String {
+    let which = match seen.reward_range {
+        Some((least, greatest)) if seen.reward > least + 0.8 * (greatest - least) => {
+            "the questions are too easy: choose harder ones"
+        }
+        Some((least, greatest)) if seen.reward < least + 0.2 * (greatest - least) => {
+            "the questions are too hard: choose easier ones, or fine-tune first"
+        }
+        _ => "the questions are too easy or too hard: choose others, or fine-tune first",
+    };
+    format!(
+        "in {} of the groups all completions got the same reward for {HABIT} steps, so that their advantage is 0 and they teach nothing; \
+         {which}. More completions a question (--num-generations) or a higher --temperature bring differences, --dynamic-sampling 3 draws \
+         other questions instead",
+        percent(seen.idle_groups)
+    )
+}
+
+fn percent(part: f64) -> String {
+    format!("{:.0} %", 100.0 * part)
+}
+
+/// Batches that do not divide evenly, told before a run begins: the last mini-batch of a step is smaller than the others and its tokens
+/// count for more.
+pub fn uneven(batch_size: usize, mini_batch_size: usize) -> Option<String> {
+    let rest = batch_size.checked_rem(mini_batch_size).filter(|rest| *rest > 0)?;
+    let fits = (1..=mini_batch_size).rev().find(|m| batch_size.is_multiple_of(*m)).unwrap_or(1);
+    Some(format!(
+        "--mini-batch-size {mini_batch_size} does not divide --batch-size {batch_size}: the last update of a step has {rest} completions, \
+         and each of them counts for more; --mini-batch-size {fits} divides it"
+    ))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// What is said over `steps` steps: (step, text).
+    fn told(steps: u64, seen: impl Fn(u64) -> Seen) -> Vec<(u64, String)> {
+        let mut watch = Watch::default();
+        let mut out = Vec::new();
+        for step in 1..=steps {
+            // A resumed run goes on with what it remembers.
+            watch = serde_json::from_str(&serde_json::to_string(&watch).unwrap()).unwrap();
+            out.extend(watch.look(&Seen { step, ..seen(step) }).into_iter().map(|t| (step, t)));
+        }
+        out
+    }
+
+    #[test]
+    fn a_healthy_run_hears_its_explanations_once() {
+        let healthy = Seen {
+            loss: 1e-6,
+            clip_ratio: 0.0,
+            idle_groups: 0.3,
+            truncated: 0.01,
+            entropy: 0.4,
+            seconds: [3.0, 1.0, 4.0],
+            mismatch: 1e-4,
+            ..Seen::default()
+        };
+        let found = told(1000, |_| healthy);
+        assert!(found.len() == 2 && found.iter().all(|(step, _)| *step == 1), "{found:?}");
+        assert!(found[0].1.starts_with("the loss is about 0") && found[1].1.starts_with("clip_ratio is 0"));
+        // With several updates a ratio of 0 is news, not an explanation; nothing is said of what was not measured.
+        assert_eq!(told(3, |_| Seen { updates: 4, loss: 0.5, ..healthy }), []);
+        assert_eq!(told(300, |_| Seen::default()), []);
+    }
+
+    #[test]
+    fn habits_are_told_with_their_cure_and_rarely() {
+        let cases: [(Seen, &str, &str); 5] = [
+            (Seen { idle_groups: 0.9, ..Seen::default() }, "90 % of the groups", "--dynamic-sampling"),
+            (Seen { truncated: 1.0, ..Seen::default() }, "100 % of the completions", "--max-completion-length"),
+            (Seen { seconds: [8.0, 1.0, 1.0], ..Seen::default() }, "80 % of the time", "--rollout-batch-size"),
+            (Seen { mismatch: 0.5, ..Seen::default() }, "0.500", "lehr doctor"),
+            (Seen { idle_groups: 0.81, reward: 2.9, reward_range: Some((-3.0, 3.0)), ..Seen::default() }, "too easy", "harder"),
+        ];
+        for (seen, what, cure) in cases {
+            let found = told(410, |_| seen);
+            assert_eq!(found.iter().map(|f| f.0).collect::<Vec<_>>(), [5, 205, 405], "{found:?}");
+            assert!(found[0].1.contains(what) && found[0].1.contains(cure) && !found[0].1.contains("  "), "{}", found[0].1);
+            // Now and then is no habit.
+            assert_eq!(told(400, |step| if step % 5 == 0 { Seen::default() } else { seen }), []);
+        }
+        let hard = Seen { idle_groups: 1.0, reward: -2.9, reward_range: Some((-3.0, 3.0)), ..Seen::default() };
+        assert!(told(5, |_| hard)[0].1.contains("too hard: choose easier"));
+    }
+
+    #[test]
+    fn entropy_collapses_only_by_falling() {
+        let entropy = |e: f64| Seen { entropy: e, ..Seen::default() };
+        let found = told(100, |step| entropy(if step < 40 { 0.5 } else { 0.01 }));
+        assert!(
+            found.len() == 1 && found[0].0 == 44 && found[0].1.contains("0.010") && found[0].1.contains("0.500"),
+            "{found:?}"
+        );
+        assert_eq!(told(100, |_| entropy(0.01)), []);
+        assert_eq!(told(100, |step| entropy(if step < 40 { 5.0 } else { 0.3 })), []);
+    }
+
+    #[test]
+    fn uneven_batches_are_told_with_one_that_divides() {
+        assert_eq!(uneven(64, 32), None);
+        assert_eq!(uneven(64, 64), None);
+        assert_eq!(uneven(64, 0), None);
+        let text = uneven(64, 24).unwrap();
+        assert!(text.contains("has 16 completions") && text.ends_with("--mini-batch-size 16 divides it"), "{text}");
+    }
+}
