@@ -3,7 +3,7 @@
 use super::tree::{Tree, assignments, orders, solutions};
 use lehr::config::Form;
 use lehr::data::tasks::kk::generate::{Puzzle, fingerprint, split_of};
-use lehr::data::tasks::kk::search::{Step, search};
+use lehr::data::tasks::kk::search::{Next, Step, search};
 use lehr::data::tasks::kk::{self, claim, distinct, made, row};
 use lehr::data::tasks::{Draws, Split};
 use std::collections::{BTreeMap, BTreeSet, HashSet};
@@ -57,6 +57,29 @@ fn made_puzzles_follow_the_rules() {
     assert_eq!(operators.len(), 6);
 }
 
+/// The shares of draws with exactly one solution that papers.md C.1 gives for 2 to 8 people.
+#[test]
+fn as_many_draws_have_one_solution_as_elsewhere() {
+    for (people, share) in (2..=8).zip([0.41, 0.38, 0.36, 0.35, 0.34, 0.33, 0.33]) {
+        let (mut unique, mut eval, all) = (0, 0, 6000);
+        for n in 0..all {
+            let mut draws = Draws::new(6, "shares", n);
+            let claims: Vec<claim::Claim> = (0..people).map(|speaker| kk::generate::claim(speaker, people, &mut draws)).collect();
+            if claim::solutions(&claims).count() == 1 {
+                unique += 1;
+                eval += u64::from(split_of(&claims) == Split::Eval);
+            }
+        }
+        let found = f64::from(unique) / all as f64;
+        println!(
+            "{people} people: {found:.3} have one solution, {:.3} of them are for evaluation",
+            eval as f64 / f64::from(unique)
+        );
+        // Five standard errors of the difference, and the two digits given.
+        assert!((found - share).abs() < 0.03, "{people} people: {found}");
+    }
+}
+
 #[test]
 fn every_step_is_true_and_the_last_ones_are_the_solution() {
     let mut kinds = [0; 3];
@@ -73,7 +96,7 @@ fn every_step_is_true_and_the_last_ones_are_the_solution() {
         let mut assumed: Vec<(usize, bool)> = Vec::new();
         // Roles that failed, each with the roles under which it did.
         let mut failed: HashSet<Failure> = HashSet::new();
-        for step in search(&puzzle.claims, &mut Draws::new(3, "steps", n)) {
+        for step in search(&puzzle.claims, [Next::Any, Next::Mentioned][(n % 2) as usize], &mut Draws::new(3, "steps", n)) {
             match step {
                 Step::Assume { person, knight } => {
                     kinds[0] += 1;
@@ -114,7 +137,7 @@ fn the_search_ends_where_nothing_or_much_fits() {
         let claims: Vec<claim::Claim> = (0..4).map(|p| kk::generate::claim(p, 4, &mut draws)).collect();
         let all = solutions(&claims.iter().map(Tree::of).collect::<Vec<_>>());
         let mut assumed = BTreeMap::new();
-        for step in search(&claims, &mut draws) {
+        for step in search(&claims, Next::Any, &mut draws) {
             match step {
                 Step::Assume { person, knight } => drop(assumed.insert(person, knight)),
                 Step::Back { to, .. } => drop(assumed.remove(&to)),

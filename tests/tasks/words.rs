@@ -1,8 +1,8 @@
 //! The tokenizer of words.
 
-use lehr::config::Form;
+use lehr::config::{DataSettings, Form, TaskSettings};
 use lehr::data::chat::{ChatTemplate, Encoder, LossOn, PLAIN, Row};
-use lehr::data::tasks::{Split, kk};
+use lehr::data::tasks::{Split, kk, open};
 use lehr::data::{Corpus, Notices, Tokenizer, TokenizerKind};
 
 fn rows(count: u64) -> Vec<kk::Row> {
@@ -74,4 +74,26 @@ fn documents_of_a_corpus_end_in_the_end_of_text() {
     assert!(notices.is_empty(), "{notices:?}");
     let expected: usize = rows.iter().map(|row| row.text.split(' ').count() + 1).sum();
     assert_eq!(file.len(), expected as u64);
+}
+
+#[test]
+fn a_task_with_words_that_the_tokenizer_lacks_is_told() {
+    let tokenizer = tokenizer(&rows(200));
+    for (people, form, says) in [
+        ("3", Form::Compact, None),
+        ("4", Form::Compact, Some(r#"--task kk: the tokenizer has no token for "D" in the questions and reads <unk>"#)),
+        ("3", Form::Natural, Some(r#"the tokenizer has no token for "very""#)),
+    ] {
+        let settings = TaskSettings { people: people.into(), form, ..TaskSettings::default() };
+        let mut notices = Notices::new();
+        open(&settings, &DataSettings::default(), 1, Some(&tokenizer), 0, &mut notices).unwrap();
+        match says {
+            None => assert!(notices.is_empty(), "{notices:?}"),
+            Some(says) => assert!(notices.lines().len() == 1 && notices.lines()[0].contains(says), "{notices:?}"),
+        }
+    }
+    let letters = Tokenizer::chars("ABC says knight".chars(), true).unwrap();
+    let settings = TaskSettings { form: Form::Compact, ..TaskSettings::default() };
+    let error = open(&settings, &DataSettings::default(), 1, Some(&letters), 0, &mut Notices::new()).err().unwrap();
+    assert!(format!("{error:#}").starts_with("--task kk: a question: tokenizer: the character"), "{error:#}");
 }

@@ -13,10 +13,10 @@ mod process;
 pub use distinct::Distinct;
 pub use draws::Draws;
 
-use super::Notices;
-use super::Tokenizer;
+use super::tokenizer::UNKNOWN;
+use super::{Notices, Tokenizer, shown};
 use crate::config::{DataSettings, TaskKind, TaskSettings};
-use anyhow::Result;
+use anyhow::{Context, Result};
 use serde::{Deserialize, Serialize};
 use std::collections::BTreeMap;
 
@@ -98,9 +98,32 @@ pub fn open(
     date: i64,
     notices: &mut Notices,
 ) -> Result<Box<dyn Task>> {
-    Ok(match settings.task {
+    let task: Box<dyn Task> = match settings.task {
         TaskKind::Kk => Box::new(kk::Kk::open(settings, data, seed, tokenizer, date, notices)?),
         TaskKind::Math => Box::new(math::Math::open(settings, data, seed, tokenizer, date, notices)?),
         TaskKind::Custom => Box::new(custom::Custom::open(settings, data, seed, tokenizer, date, notices)?),
-    })
+    };
+    if let Some(tokenizer) = tokenizer {
+        check_words(task.as_ref(), tokenizer, notices)?;
+    }
+    Ok(task)
+}
+
+/// Whether a tokenizer can spell what is asked. A tokenizer of words that was made from other rows may lack some.
+fn check_words(task: &dyn Task, tokenizer: &Tokenizer, notices: &mut Notices) -> Result<()> {
+    const LOOKED_AT: u64 = 64;
+    for n in 0..task.eval_questions().min(LOOKED_AT) {
+        let prompt = task.question(Split::Eval, n)?.prompt;
+        let ids = tokenizer.encode(&prompt).with_context(|| format!("--task {}: a question", task.name()))?;
+        let Some(unknown) = tokenizer.token_id(UNKNOWN).filter(|id| ids.contains(id)) else { continue };
+        let is_unknown = |word: &&str| tokenizer.encode(word).is_ok_and(|ids| ids.contains(&unknown));
+        notices.push(format!(
+            "--task {}: the tokenizer has no token for {:?} in the questions and reads {UNKNOWN}; its rows should be made with the \
+             same settings",
+            task.name(),
+            shown(prompt.split_whitespace().find(is_unknown).unwrap_or_default())
+        ));
+        break;
+    }
+    Ok(())
 }

@@ -200,8 +200,11 @@ impl Process {
 
     fn fault(&self, running: &Running, what: &str) -> anyhow::Error {
         let said = running.complaints.lock().map(|bytes| String::from_utf8_lossy(&bytes).trim().to_owned()).unwrap_or_default();
-        let last =
-            said.lines().rev().find(|line| !line.trim().is_empty()).map(|line| format!("; it said: {}", shown(line.trim())));
+        let last = said
+            .lines()
+            .rev()
+            .find(|line| !line.trim().is_empty())
+            .map(|line| format!("; it said: {}", crate::vfs::clean(line.trim())));
         anyhow!("--grader-command {}: {what}{}", self.command, last.unwrap_or_default())
     }
 }

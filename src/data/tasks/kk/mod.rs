@@ -67,7 +67,8 @@ pub fn row(form: Form, puzzle: &Puzzle, seed: u64, n: u64) -> Row {
         Form::Compact => (0..people).map(compact::name).collect(),
     };
     let is_knight = |person: usize| puzzle.is_knight(person);
-    let steps_taken = search::search(&puzzle.claims, &mut steps);
+    let next = if form == Form::Natural { search::Next::Mentioned } else { search::Next::Any };
+    let steps_taken = search::search(&puzzle.claims, next, &mut steps);
     let solution = english::solution(&names, is_knight);
     let (quiz, thought, answer, gap) = match form {
         Form::Natural => (

@@ -42,9 +42,18 @@ struct Level {
     before: Table,
 }
 
+/// Who is looked at next.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Next {
+    /// Anybody whose role is not assumed.
+    Any,
+    /// Of these somebody whom the latest claims speak of, as in the public solutions: a contradiction shows earlier.
+    Mentioned,
+}
+
 /// Steps that end with a role assumed for everybody: the solution, if there is exactly one. Without any, the steps end where all has
 /// failed.
-pub fn search(claims: &[Claim], draws: &mut Draws) -> Vec<Step> {
+pub fn search(claims: &[Claim], next: Next, draws: &mut Draws) -> Vec<Step> {
     let people = claims.len();
     let constraints = constraints(claims);
     let mut steps = Vec::new();
@@ -52,7 +61,9 @@ pub fn search(claims: &[Claim], draws: &mut Draws) -> Vec<Step> {
     let mut assumed = Table::all(people);
     while levels.len() < people {
         let free: Vec<usize> = (0..people).filter(|p| levels.iter().all(|level| level.person != *p)).collect();
-        levels.push(Level { person: draws.pick(&free), first: draws.flip(), tried: 0, before: assumed.clone() });
+        let latest = levels.iter().rev().map(|level| mentioned(&claims[level.person], &free)).find(|some| !some.is_empty());
+        let among = latest.filter(|_| next == Next::Mentioned).unwrap_or(free);
+        levels.push(Level { person: draws.pick(&among), first: draws.flip(), tried: 0, before: assumed.clone() });
         loop {
             let known: Vec<usize> = levels.iter().map(|level| level.person).collect();
             let Some(level) = levels.last_mut() else { return steps };
@@ -77,4 +88,9 @@ pub fn search(claims: &[Claim], draws: &mut Draws) -> Vec<Step> {
         }
     }
     steps
+}
+
+/// Those of `people` whom a claim speaks of.
+fn mentioned(claim: &Claim, people: &[usize]) -> Vec<usize> {
+    people.iter().copied().filter(|p| claim.nodes().iter().any(|node| node.person() == Some(*p))).collect()
 }
