@@ -229,3 +229,48 @@ fn questions_in_the_models_chat_template() {
     let task = open(&math, &DataSettings::default(), 7, Some(&tokenizer), 0, &mut Notices::new()).unwrap();
     assert!(task.question(Split::Eval, 0).unwrap().prompt.contains("\\boxed{}"));
 }
+
+#[test]
+fn rows_to_be_judged_by_alone() {
+    let dir = tempfile::tempdir().unwrap();
+    // All puzzles of two people but a few: what is made must be one of those few.
+    let mut all = kk::distinct(vec![2], 1, Split::Train);
+    let mut rows = Vec::new();
+    while let Some((n, puzzle)) = all.draw().unwrap() {
+        rows.push(serde_json::to_value(kk::row(Form::Natural, &puzzle, 1, n)).unwrap());
+    }
+    let left = rows.split_off(rows.len() - 5);
+    let settings = TaskSettings { people: "2".into(), eval_questions: 1000, ..settings(TaskKind::Kk) };
+    let alone = |rows: &[serde_json::Value]| DataSettings {
+        val_data: Some(write(dir.path(), "val.jsonl", rows)),
+        ..DataSettings::default()
+    };
+    let task = opened(&settings, &alone(&rows[..100]), &mut Notices::new()).unwrap();
+    assert_eq!(task.eval_questions(), 100);
+    assert_eq!(task.question(Split::Eval, 101).unwrap().prompt, rows[1]["prompt"].as_str().unwrap());
+    let marks = |rows: &[serde_json::Value]| -> HashSet<u64> {
+        let claims = rows.iter().map(|row| kk::notation::parse(row["statements"].as_str().unwrap()).unwrap());
+        claims.map(|claims| kk::generate::fingerprint(&claims)).collect()
+    };
+    let kept = marks(&rows[..100]);
+    for n in 0..300 {
+        let prompt = task.question(Split::Train, n).unwrap().prompt;
+        let claims = kk::reading::read(prompt.trim_end_matches("\n<think>")).unwrap().claims;
+        assert!(!kept.contains(&kk::generate::fingerprint(&claims)));
+    }
+    let everything = [&rows[..], &left[..]].concat();
+    let task = opened(&settings, &alone(&everything), &mut Notices::new()).unwrap();
+    assert!(task.question(Split::Train, 0).unwrap_err().to_string().contains("--val-data: asks all that could be made"));
+    assert!(rows.len() > 200);
+
+    let sums = [serde_json::json!({"question": "1 + 1?", "answer": "2"})];
+    let task = opened(&self::settings(TaskKind::Math), &alone(&sums), &mut Notices::new()).unwrap();
+    assert_eq!((task.eval_questions(), task.question(Split::Eval, 3).unwrap().answer.as_str()), (1, "2"));
+    assert!(task.question(Split::Train, 0).unwrap().prompt.ends_with(" ="));
+    let own = [serde_json::json!({"prompt": "x", "answer": "y"})];
+    let task = opened(&self::settings(TaskKind::Custom), &alone(&own), &mut Notices::new()).unwrap();
+    assert_eq!(task.question(Split::Eval, 0).unwrap().answer, "y");
+    assert!(task.question(Split::Train, 0).unwrap_err().to_string().contains("--task custom: needs --data"));
+    let error = opened(&self::settings(TaskKind::Custom), &alone(&[]), &mut Notices::new()).err().unwrap().to_string();
+    assert!(error.contains("val.jsonl: holds no row"), "{error}");
+}

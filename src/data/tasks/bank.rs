@@ -33,22 +33,11 @@ impl Bank {
         notices: &mut Notices,
         make: impl Fn(Object) -> Result<Keyed>,
     ) -> Result<Self> {
-        ensure!(settings.eval_questions > 0, "--eval-questions 0: at least one question is needed to judge by");
-        let read = |paths: &[PathBuf]| -> Result<Vec<Keyed>> {
-            let mut rows = Vec::new();
-            for path in paths {
-                let path = train_file(path)?;
-                read_objects(&path, example, &mut |_, _| {}, |place, row| {
-                    rows.push(make(row).with_context(|| place.to_owned())?);
-                    Ok(())
-                })?;
-            }
-            Ok(rows)
-        };
-        let mut train = read(&data.data)?;
+        some(settings)?;
+        let mut train = read(&data.data, example, &make)?;
         let name = data.data.first().map(|path| shown_path(path)).unwrap_or_default();
-        let mut eval = match &data.val_data {
-            Some(path) => read(std::slice::from_ref(path))?,
+        let eval = match &data.val_data {
+            Some(_) => to_judge_by(settings, data, example, &make)?.unwrap_or_default(),
             None => {
                 let most = settings.eval_questions;
                 ensure!(
@@ -59,8 +48,6 @@ impl Bank {
                 train.split_off(train.len() - most)
             }
         };
-        eval.truncate(settings.eval_questions);
-        ensure!(!eval.is_empty(), "--val-data: holds no row");
         let known: HashSet<String> = eval.iter().map(|(key, _)| key.clone()).collect();
         let all = train.len();
         train.retain(|(key, _)| !known.contains(key));
@@ -91,6 +78,45 @@ impl Bank {
     pub fn eval_questions(&self) -> u64 {
         self.eval.len() as u64
     }
+}
+
+/// Rows of `--val-data`, `--eval-questions` of them at most; `None` if there is no such file.
+///
+/// # Errors
+/// As [`Bank::read`].
+pub fn to_judge_by(
+    settings: &TaskSettings,
+    data: &DataSettings,
+    example: &str,
+    make: impl Fn(Object) -> Result<Keyed>,
+) -> Result<Option<Vec<Keyed>>> {
+    some(settings)?;
+    let Some(path) = &data.val_data else { return Ok(None) };
+    let mut rows = read(std::slice::from_ref(path), example, make)?;
+    rows.truncate(settings.eval_questions);
+    ensure!(!rows.is_empty(), "--val-data {}: holds no row", shown_path(path));
+    Ok(Some(rows))
+}
+
+/// Whether any question is wanted to judge by.
+///
+/// # Errors
+/// None is.
+pub fn some(settings: &TaskSettings) -> Result<()> {
+    ensure!(settings.eval_questions > 0, "--eval-questions 0: at least one question is needed to judge by");
+    Ok(())
+}
+
+fn read(paths: &[PathBuf], example: &str, make: impl Fn(Object) -> Result<Keyed>) -> Result<Vec<Keyed>> {
+    let mut rows = Vec::new();
+    for path in paths {
+        let path = train_file(path)?;
+        read_objects(&path, example, &mut |_, _| {}, |place, row| {
+            rows.push(make(row).with_context(|| place.to_owned())?);
+            Ok(())
+        })?;
+    }
+    Ok(rows)
 }
 
 /// A file, or the `train.jsonl` of a folder.

@@ -1,7 +1,8 @@
 //! The task `custom`: rows of `prompt` and `answer`, and a judge of one's choice.
 
 use super::asker::Asker;
-use super::bank::Bank;
+use super::bank::{self, Bank};
+use super::distinct::level_of;
 use super::math::{answer, number::Number};
 #[cfg(not(target_arch = "wasm32"))]
 use super::process::Process;
@@ -122,7 +123,13 @@ fn compile(answer: &str) -> Result<Regex> {
 /// See the module.
 pub struct Custom {
     judge: Judge,
-    bank: Bank,
+    source: Source,
+}
+
+enum Source {
+    Rows(Bank),
+    /// Only to be judged by.
+    Eval(Vec<Question>),
 }
 
 impl Custom {
@@ -138,7 +145,8 @@ impl Custom {
         date: i64,
         notices: &mut Notices,
     ) -> Result<Self> {
-        ensure!(!data.data.is_empty(), "--task custom: needs --data, a JSONL file with rows such as {EXAMPLE}");
+        let none = data.data.is_empty();
+        ensure!(!none || data.val_data.is_some(), "--task custom: needs --data, a JSONL file with rows such as {EXAMPLE}");
         let asker = Asker::new(settings, tokenizer, date, None, false)?;
         let judge = Judge::new(settings)?;
         let make = |row: Object| {
@@ -146,8 +154,11 @@ impl Custom {
             judge.check(&question.answer)?;
             Ok((question.prompt.clone(), question))
         };
-        let bank = Bank::read(settings, data, seed, EXAMPLE, notices, make)?;
-        Ok(Self { judge, bank })
+        let source = match if none { bank::to_judge_by(settings, data, EXAMPLE, make)? } else { None } {
+            Some(rows) => Source::Eval(rows.into_iter().map(|(_, question)| question).collect()),
+            None => Source::Rows(Bank::read(settings, data, seed, EXAMPLE, notices, make)?),
+        };
+        Ok(Self { judge, source })
     }
 }
 
@@ -186,11 +197,18 @@ impl Task for Custom {
     }
 
     fn question(&self, split: Split, n: u64) -> Result<Question> {
-        Ok(self.bank.question(split, n))
+        match (&self.source, split) {
+            (Source::Rows(bank), _) => Ok(bank.question(split, n)),
+            (Source::Eval(rows), Split::Eval) => Ok(rows[level_of(n, rows.len())].clone()),
+            (Source::Eval(_), Split::Train) => bail!("--task custom: needs --data, a JSONL file with rows such as {EXAMPLE}"),
+        }
     }
 
     fn eval_questions(&self) -> u64 {
-        self.bank.eval_questions()
+        match &self.source {
+            Source::Rows(bank) => bank.eval_questions(),
+            Source::Eval(rows) => rows.len() as u64,
+        }
     }
 
     fn grade(&mut self, answers: &[(&Question, &str)]) -> Result<Vec<Grade>> {

@@ -83,3 +83,18 @@ impl<T> Distinct<T> {
 pub fn level_of(n: u64, levels: usize) -> usize {
     (n % levels.max(1) as u64) as usize
 }
+
+/// The question that stands for `n` where some may not be asked: the first of n, n + 2^40, n + 2 2^40 and so on that `may` allows.
+///
+/// # Errors
+/// What making it says; that none is found.
+pub fn allowed<T>(n: u64, make: impl Fn(u64) -> Result<T>, may: impl Fn(&T) -> bool) -> Result<T> {
+    const MOST: u64 = 1 << 10;
+    for attempt in 0..MOST {
+        let made = make(n + (attempt << 40))?;
+        if may(&made) {
+            return Ok(made);
+        }
+    }
+    anyhow::bail!("--val-data: asks all that could be made for training. Name fewer rows there")
+}

@@ -1,15 +1,17 @@
 //! The task `kk`: puzzles that are made, or rows of a file.
 
 use super::super::asker::Asker;
-use super::super::bank::Bank;
-use super::super::distinct::{Distinct, level_of};
+use super::super::bank::{self, Bank};
+use super::super::distinct::{Distinct, allowed, level_of};
 use super::super::{Grade, Question, Split, Task};
+use super::claim::Claim;
 use super::generate::{PEOPLE, Puzzle, fingerprint};
 use super::{made, notation, reward, row, rows};
 use crate::config::{DataSettings, Form, TaskSettings};
 use crate::data::json_rows::Object;
 use crate::data::{Notices, Tokenizer};
 use anyhow::{Result, ensure};
+use std::collections::HashSet;
 
 /// What a model is told in a chat, natural form.
 const SYSTEM: &str = "You are a careful assistant. First reason about the problem inside <think> </think>, then give the result inside \
@@ -35,12 +37,18 @@ pub struct Kk {
 }
 
 enum Source {
-    Made { people: Vec<usize>, seed: u64, eval: Vec<Question> },
+    /// What is to be judged by may be rows all the same: then `kept` has what they ask, as [`key`] names it.
+    Made {
+        people: Vec<usize>,
+        seed: u64,
+        eval: Vec<Question>,
+        kept: HashSet<String>,
+    },
     Rows(Bank),
 }
 
 impl Kk {
-    /// Puzzles that are made, or with `--data` those of the rows.
+    /// Puzzles that are made, or with `--data` those of the rows; with `--val-data` alone, only those to be judged by are rows.
     ///
     /// # Errors
     /// A setting out of range, a row that cannot be used.
@@ -54,13 +62,16 @@ impl Kk {
     ) -> Result<Self> {
         let system = if settings.form == Form::Compact { SYSTEM_COMPACT } else { SYSTEM };
         let asker = Asker::new(settings, tokenizer, date, Some(system), true)?;
+        let make = |row: Object| row_question(&asker, settings.form, &row);
         if !data.data.is_empty() {
-            let make = |row: Object| row_question(&asker, settings.form, &row);
             let bank = Bank::read(settings, data, seed, rows::EXAMPLE, notices, make)?;
             return Ok(Self { form: settings.form, asker, source: Source::Rows(bank) });
         }
         let people = TaskSettings::list("people", &settings.people, PEOPLE)?;
-        ensure!(settings.eval_questions > 0, "--eval-questions 0: at least one question is needed to judge by");
+        if let Some(rows) = bank::to_judge_by(settings, data, rows::EXAMPLE, make)? {
+            let (kept, eval) = rows.into_iter().unzip();
+            return Ok(Self { form: settings.form, asker, source: Source::Made { people, seed, eval, kept } });
+        }
         let mut distinct = distinct(people.clone(), seed, Split::Eval);
         let mut eval = Vec::new();
         while eval.len() < settings.eval_questions {
@@ -70,8 +81,13 @@ impl Kk {
         if let Some(note) = distinct.note(settings.eval_questions, eval.len(), "--people") {
             notices.push(note);
         }
-        Ok(Self { form: settings.form, asker, source: Source::Made { people, seed, eval } })
+        Ok(Self { form: settings.form, asker, source: Source::Made { people, seed, eval, kept: HashSet::new() } })
     }
+}
+
+/// What tells a puzzle from others, whatever the names and the order of its people.
+fn key(claims: &[Claim]) -> String {
+    format!("{:016x}", fingerprint(claims))
 }
 
 fn question(asker: &Asker, form: Form, puzzle: &Puzzle, seed: u64, n: u64) -> Result<Question> {
@@ -91,7 +107,7 @@ fn row_question(asker: &Asker, form: Form, row: &Object) -> Result<(String, Ques
     );
     let given = rows::given(row)?;
     let read = given.quiz.as_ref().and_then(|quiz| quiz.as_ref().ok()).map(|read| &read.claims);
-    let puzzle = given.statements.as_ref().or(read).map(|claims| format!("{:016x}", fingerprint(claims)));
+    let puzzle = given.statements.as_ref().or(read).map(|claims| key(claims));
     let quiz = asked.quiz.as_ref().or(asked.prompt.as_ref());
     let chat = quiz.map(|quiz| asker.chat(quiz)).transpose()?.flatten();
     let plain = || asked.prompt.clone().or_else(|| Some(super::plain_prompt(form, asked.quiz.as_ref()?)));
@@ -109,9 +125,11 @@ impl Task for Kk {
         match &self.source {
             Source::Rows(bank) => Ok(bank.question(split, n)),
             Source::Made { eval, .. } if split == Split::Eval => Ok(eval[level_of(n, eval.len())].clone()),
-            Source::Made { people, seed, .. } => {
+            Source::Made { people, seed, kept, .. } => {
                 let people = people[level_of(n, people.len())];
-                question(&self.asker, self.form, &made(people, *seed, split, n)?, *seed, n)
+                let may = |puzzle: &Puzzle| kept.is_empty() || !kept.contains(&key(&puzzle.claims));
+                let puzzle = allowed(n, |n| made(people, *seed, split, n), may)?;
+                question(&self.asker, self.form, &puzzle, *seed, n)
             }
         }
     }

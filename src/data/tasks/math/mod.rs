@@ -6,18 +6,19 @@ pub mod countdown;
 pub mod number;
 
 use super::asker::Asker;
-use super::bank::Bank;
-use super::distinct::{Distinct, level_of};
+use super::bank::{self, Bank};
+use super::distinct::{Distinct, allowed, level_of};
 use super::draws::Draws;
 use super::{Grade, Question, Split, Task};
 use crate::config::{DataSettings, MathKind, TaskSettings};
 use crate::data::json_rows::Object;
 use crate::data::{Notices, Tokenizer, shown};
-use anyhow::{Context, Result, bail, ensure};
+use anyhow::{Context, Result, bail};
 use countdown::Countdown;
 use number::Number;
 use serde::Serialize;
 use serde_json::Value;
+use std::collections::HashSet;
 
 /// Grades of difficulty.
 pub const GRADES: std::ops::RangeInclusive<usize> = 1..=5;
@@ -106,12 +107,18 @@ pub struct Math {
 }
 
 enum Source {
-    Made { grades: Vec<usize>, seed: u64, eval: Vec<Question> },
+    /// What is to be judged by may be rows all the same: then `kept` has what they ask.
+    Made {
+        grades: Vec<usize>,
+        seed: u64,
+        eval: Vec<Question>,
+        kept: HashSet<String>,
+    },
     Rows(Bank),
 }
 
 impl Math {
-    /// Questions that are made, or with `--data` those of the rows.
+    /// Questions that are made, or with `--data` those of the rows; with `--val-data` alone, only those to be judged by are rows.
     ///
     /// # Errors
     /// A setting out of range, a row that cannot be used.
@@ -125,23 +132,26 @@ impl Math {
     ) -> Result<Self> {
         let kind = settings.math;
         let system = match kind {
-            _ if !data.data.is_empty() => SYSTEM,
+            _ if !data.data.is_empty() || data.val_data.is_some() => SYSTEM,
             MathKind::Arithmetic => SYSTEM_ARITHMETIC,
             MathKind::Countdown => SYSTEM_COUNTDOWN,
         };
         let asker = Asker::new(settings, tokenizer, date, Some(system), false)?;
+        let make = |row: Object| {
+            let mut question = row_question(&row)?;
+            let key = question.prompt.clone();
+            question.prompt = asker.chat(question.prompt.trim_end())?.unwrap_or(question.prompt);
+            Ok((key, question))
+        };
         if !data.data.is_empty() {
-            let make = |row: Object| {
-                let mut question = row_question(&row)?;
-                let key = question.prompt.clone();
-                question.prompt = asker.chat(question.prompt.trim_end())?.unwrap_or(question.prompt);
-                Ok((key, question))
-            };
             let bank = Bank::read(settings, data, seed, EXAMPLE, notices, make)?;
             return Ok(Self { kind, asker, source: Source::Rows(bank) });
         }
         let grades = TaskSettings::list("difficulty", &settings.difficulty, GRADES)?;
-        ensure!(settings.eval_questions > 0, "--eval-questions 0: at least one question is needed to judge by");
+        if let Some(rows) = bank::to_judge_by(settings, data, EXAMPLE, make)? {
+            let (kept, eval) = rows.into_iter().unzip();
+            return Ok(Self { kind, asker, source: Source::Made { grades, seed, eval, kept } });
+        }
         let mut distinct = distinct(kind, grades.clone(), seed, Split::Eval);
         let mut eval = Vec::new();
         while eval.len() < settings.eval_questions {
@@ -151,7 +161,7 @@ impl Math {
         if let Some(note) = distinct.note(settings.eval_questions, eval.len(), "--difficulty") {
             notices.push(note);
         }
-        Ok(Self { kind, asker, source: Source::Made { grades, seed, eval } })
+        Ok(Self { kind, asker, source: Source::Made { grades, seed, eval, kept: HashSet::new() } })
     }
 }
 
@@ -214,9 +224,10 @@ impl Task for Math {
         match &self.source {
             Source::Rows(bank) => Ok(bank.question(split, n)),
             Source::Made { eval, .. } if split == Split::Eval => Ok(eval[level_of(n, eval.len())].clone()),
-            Source::Made { grades, seed, .. } => {
+            Source::Made { grades, seed, kept, .. } => {
                 let grade = grades[level_of(n, grades.len())];
-                question(&self.asker, made(self.kind, grade, *seed, split, n)?.1)
+                let make = |n| made(self.kind, grade, *seed, split, n).map(|(_, row)| row);
+                question(&self.asker, allowed(n, make, |row| !kept.contains(&row.prompt))?)
             }
         }
     }
