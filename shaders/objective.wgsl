@@ -85,10 +85,10 @@ fn policy(@builtin(local_invocation_index) local: u32) {
         let slope = select(plain, 0.0, is_clipped || is_dual);
         // The clamps let no gradient through.
         let gap = samples[at].y - logp[at];
-        let distance = clamp(gap, -5.0, 5.0);
-        let raw = k3(distance);
+        let d = clamp(gap, -5.0, 5.0);
+        let raw = k3(d);
         let kl = clamp(raw, -10.0, 10.0);
-        let kl_slope = select(0.0, -(distance + raw), abs(gap) <= 5.0 && raw <= 10.0);
+        let kl_slope = select(0.0, -(d + raw), abs(gap) <= 5.0 && raw <= 10.0);
         dlogp[at] = w * (slope + beta * kl_slope);
         dentropy[at] = -w * coefficient;
         losses += w * vec4<f32>(loss, kl, entropy[at], 0.0);

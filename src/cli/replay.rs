@@ -241,11 +241,11 @@ fn report(made: Step, alpha: f64) -> Report {
 }
 
 fn print(report: &Report) -> Result<()> {
-    output::line("pass        loss  policy_loss  grad_norm  tokens  clip low   high   dual         kl  entropy  approx_kl")?;
+    output::line("pass         loss  policy_loss  grad_norm  tokens  clip low   high   dual         kl  entropy  approx_kl")?;
     for pass in &report.passes {
         for u in &pass.updates {
             output::line(&format!(
-                "{:<8} {:>8.5} {:>12.5} {:>10.5} {:>7}   {:>7.4} {:>6.4} {:>6.4} {:>10.3e} {:>8.4} {:>10.2e}{}",
+                "{:<8} {:>8.5} {:>12.5} {:>10.5} {:>7} {:>9.4} {:>6.4} {:>6.4} {:>10.3e} {:>8.4} {:>10.2e}{}",
                 pass.pass,
                 u.loss,
                 u.policy_loss,
@@ -263,17 +263,18 @@ fn print(report: &Report) -> Result<()> {
     }
     let (t, Some(probe)) = (&report.tokens.quartiles, &report.tokens.probe) else { return Ok(()) };
     output::line(
-        "\nprobability   tokens  share  gradient  grad_norm  moved: least    lower   median    upper     most  right way",
+        "\nprobability   tokens  share  gradient  grad_norm  moved: tokens    least    lower   median    upper     most  right way",
     )?;
     for (b, from) in t.from.iter().enumerate() {
-        let Moved { least, lower, median, upper, most, right, .. } = &probe.all;
+        let Moved { count, least, lower, median, upper, most, right } = &probe.all;
         output::line(&format!(
-            "{from:.2} to {:.2} {:>8} {:>6.3} {:>9.3} {:>10}      {:>8} {:>8} {:>8} {:>8} {:>8} {:>10}",
+            "{from:.2} to {:.2} {:>8} {:>6.3} {:>9.3} {:>10} {:>14} {:>8} {:>8} {:>8} {:>8} {:>8} {:>10}",
             t.from.get(b + 1).unwrap_or(&1.0),
             t.all.count[b],
             t.all.share[b].0,
             t.all.gradient[b].0,
             report.tokens.gradient.as_ref().map_or("-".into(), |g| format!("{:.5}", g.quartiles[b].0)),
+            count[b],
             signed(least[b].0),
             signed(lower[b].0),
             signed(median[b].0),

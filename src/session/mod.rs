@@ -2,6 +2,7 @@
 
 mod actions;
 pub mod begin;
+mod clock;
 pub mod control;
 pub mod event_log;
 pub mod folder;

@@ -8,6 +8,7 @@ use super::reinforce;
 use super::run::Run;
 use super::stage::{self, Material};
 use crate::config::{ModelConfig, Settings, Stage};
+use crate::data::Tokenizer;
 use crate::event::{Event, Finished};
 use crate::gpu::{AdapterClass, Gpu};
 use crate::model::checkpoint::{self, Checkpoint};
@@ -61,13 +62,7 @@ pub fn train(settings: Settings, start: &Start, mut sink: Sink, started: Instant
     fork_fits(&begin, &settings)?;
     let gpu = open_gpu(&settings, &mut sink)?;
     let data_tokens = loaded.material.tokens();
-    let mut trainer = match loaded.material {
-        Material::Source(source) => Trainer::new(gpu, &settings, &loaded.config, source)?,
-        Material::Task(task, stops) => {
-            let practice = Practice { task, tokenizer: loaded.tokenizer.clone(), stops };
-            Trainer::reinforce(gpu, &settings, &loaded.config, practice)?
-        }
-    };
+    let mut trainer = trainer(gpu, &settings, &loaded.config, &loaded.tokenizer, loaded.material)?;
     begin.apply(vfs, &mut trainer, settings.start.init_optimizer)?;
     // What the run begins from is what it is held to.
     reinforce::take_reference(&settings, &begin, start.resume.as_deref(), &mut trainer)?;
@@ -96,6 +91,21 @@ pub fn train(settings: Settings, start: &Start, mut sink: Sink, started: Instant
         data_tokens,
     };
     run.train(checkpoint.as_ref())
+}
+
+fn trainer(
+    gpu: Gpu,
+    settings: &Settings,
+    config: &ModelConfig,
+    tokenizer: &Tokenizer,
+    material: Material,
+) -> anyhow::Result<Trainer> {
+    match material {
+        Material::Source(source) => Trainer::new(gpu, settings, config, source),
+        Material::Task(task, stops) => {
+            Trainer::reinforce(gpu, settings, config, Practice { task, tokenizer: tokenizer.clone(), stops })
+        }
+    }
 }
 
 /// The memory that a run would take, part by part, without starting it.

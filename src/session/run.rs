@@ -1,5 +1,6 @@
 //! One run from its first line to its last: the loop around the trainer, with events out, commands in, checkpoints and signals.
 
+use super::clock::Clock;
 use super::control::{Control, Request};
 use super::event_log::{self, EventLog};
 use super::folder::RunFolder;
@@ -63,44 +64,6 @@ pub struct Running<'a> {
     pub(super) tokens_before: u64,
     pub(super) clock: Clock,
     pub(super) sampler: Option<Generator>,
-}
-
-/// Counts training time: evaluation, saving and pauses left out.
-pub(super) struct Clock {
-    /// When it was started; `None` while it stands.
-    running: Option<Instant>,
-    pub(super) counted: f64,
-    /// (seconds, tokens) at the last few steps, for the rate shown.
-    window: std::collections::VecDeque<(f64, u64)>,
-}
-
-impl Clock {
-    fn seconds(&self) -> f64 {
-        self.counted + self.running.map_or(0.0, |since| since.elapsed().as_secs_f64())
-    }
-
-    fn start(&mut self) {
-        self.running = Some(Instant::now());
-        self.window.clear();
-    }
-
-    pub(super) fn stop(&mut self) {
-        self.counted = self.seconds();
-        self.running = None;
-    }
-
-    fn rate(&mut self, tokens: u64) -> f64 {
-        const STEPS: usize = 20;
-        let now = self.seconds();
-        self.window.push_back((now, tokens));
-        if self.window.len() > STEPS {
-            self.window.pop_front();
-        }
-        match (self.window.front(), self.window.back()) {
-            (Some((t0, n0)), Some((t1, n1))) if t1 > t0 => (n1 - n0) as f64 / (t1 - t0),
-            _ => 0.0,
-        }
-    }
 }
 
 impl<'a> Run<'a> {
@@ -173,7 +136,7 @@ impl<'a> Run<'a> {
             out: Outlet::new(log, (self.folder.samples(), samples_bytes), tensorboard, sink),
             grad_norms,
             watch,
-            clock: Clock { running: None, counted: 0.0, window: Default::default() },
+            clock: Clock::default(),
             run: self,
             retention,
             origin,

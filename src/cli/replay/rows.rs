@@ -226,7 +226,7 @@ mod tests {
             (r#"{"prompt":[1],"completion":[1],"group":-1,"reward":1}"#, "\"group\": -1 is no whole number"),
             (r#"{"prompt":[1],"completion":[1],"group":0}"#, "\"reward\": is missing"),
             (r#"{"prompt":[1],"completion":[1],"group":0,"reward":"1"}"#, "\"reward\": \"1\" is no finite number"),
-            (r#"{"prompt":[1],"completion":[1],"group":0,"reward":1e39}"#, "\"reward\": 1e39 is no finite number"),
+            (r#"{"prompt":[1],"completion":[1],"group":0,"reward":1e39}"#, "\"reward\": 1e+39 is no finite number"),
             (
                 r#"{"prompt":[1],"completion":[1],"group":0,"reward":1,"old_logprobs":[-1,-2]}"#,
                 "\"old_logprobs\": 2 numbers for 1 tokens",

@@ -55,6 +55,7 @@ pub struct Scale {
 pub const SCALES: [&str; 3] = ["tiny", "small", "gpu"];
 
 impl Scale {
+    // Length: a table.
     /// By name.
     ///
     /// # Errors

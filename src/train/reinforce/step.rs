@@ -237,7 +237,8 @@ impl Reinforce {
     }
 
     fn loss(&self, now: &UnderWay) -> Loss {
-        Loss { temperature: now.temperature, ..Loss::of(&self.rollout, &now.grpo) }
+        // Groups with equal rewards add nothing to the gradient: they are not computed.
+        Loss { temperature: now.temperature, skip_idle: true, ..Loss::of(&self.rollout, &now.grpo) }
     }
 
     fn is_probed(&self, step: u64) -> bool {
