@@ -5,8 +5,8 @@
     python tests/golden/generate.py        # writes generate.json beside this file
 
 For each model of make.py: prompts of several lengths, `generate(do_sample=False)` in float64, the log-probability of every token under
-softmax(logits / temperature) for two temperatures, and the smallest gap between the best and the second-best logit (a gap near rounding
-would make the comparison meaningless).
+softmax(logits / temperature) for two temperatures, the logits that the first token is chosen by, and the smallest gap between the best and
+the second-best logit (a gap near rounding would make the comparison meaningless).
 """
 
 import json
@@ -40,6 +40,7 @@ def case(name):
             "prompt": prompt[0].tolist(),
             "completion": drawn.tolist(),
             "logprobs": logprobs,
+            "first_logits": [float(f"{x:.9g}") for x in logits[0]],
             "gap": float((best[:, 0] - best[:, 1]).min()),
         })
     return out
