@@ -1,5 +1,5 @@
 //! One step of reinforcement learning: against PyTorch (`scripts/oracle/grpo.py golden`), and the laws that hold for every batch.
-//! All of it through `lehr replay`, but for the law of one token's gradient.
+//! Most of it through `lehr replay`.
 
 mod common;
 
@@ -7,6 +7,8 @@ mod common;
 mod laws;
 #[path = "grpo/parity.rs"]
 mod parity;
+#[path = "grpo/policy.rs"]
+mod policy;
 #[path = "grpo/token.rs"]
 mod token;
 

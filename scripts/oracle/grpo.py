@@ -100,7 +100,7 @@ def groups(old, rows, s):
         low = (probability < s["lopti_eta"]) & alive
         margin = min(margin, (probability - s["lopti_eta"]).abs().min().item())
     else:
-        return [("all", split(alive))], margin
+        return [("all", split(alive))] if alive.any() else [], margin
     passes = [("low", split(low)), ("high", split(alive & ~low))]
     if s["lopti_order"] == "high-first":
         passes.reverse()
@@ -385,7 +385,7 @@ def check(args):
                 got = ask_lehr(args, work / "model", rows, s, more, work)
                 found, scale = errors(got, want), errors(single, want)
                 break
-        bad = found["numbers"] > args.tolerance or found["grads"] > max(args.tolerance, 10 * scale["grads"]) \
+        bad = found["numbers"] > max(args.tolerance, 10 * scale["numbers"]) or found["grads"] > max(args.tolerance, 10 * scale["grads"]) \
             or found["moved"] > max(20 * args.tolerance, 10 * scale["moved"])
         failed += bad
         worst = {key: max(worst[key], found[key]) for key in worst}

@@ -1,10 +1,9 @@
 //! `lehr data`: rows of the tasks that lehr makes itself, and what it thinks of other people's.
 
-use super::output;
-use crate::config::{Form, TaskSettings};
-use crate::data::Notices;
-use crate::data::tasks::Split;
-use crate::data::tasks::kk::{self, Distinct, generate::PEOPLE};
+use super::{data_rows, output};
+use crate::config::{Form, MathKind, TaskSettings};
+use crate::data::tasks::kk::{self, generate::PEOPLE};
+use crate::data::tasks::{Distinct, Split, math};
 use anyhow::Context as _;
 use clap::ValueEnum;
 use std::io::Write;
@@ -21,6 +20,12 @@ pub struct Args {
 enum What {
     /// Write Knights and Knaves puzzles with their solution step by step, a JSON object a line.
     Kk(KkArgs),
+    /// Write sums or countdown puzzles with their answers, a JSON object a line.
+    Math(MathArgs),
+    /// Solve puzzles from their statements or their text, and compare with the solutions that the rows have.
+    Solve(data_rows::SolveArgs),
+    /// Judge responses: each row comes back with reward, format (where the task judges it) and correct.
+    Grade(Box<data_rows::GradeArgs>),
 }
 
 /// Which questions.
@@ -70,6 +75,21 @@ struct KkArgs {
     #[arg(long, value_enum, default_value = "natural")]
     form: Form,
     /// Also write puzzles that occur among the rows before, in other words and with other steps.
+    #[arg(long)]
+    repeat: bool,
+    #[command(flatten)]
+    rows: Rows,
+}
+
+#[derive(clap::Args, Debug)]
+struct MathArgs {
+    /// What the questions are about.
+    #[arg(long, value_enum, default_value = "arithmetic")]
+    math: MathKind,
+    /// Grades of difficulty, mixed evenly: 1 (small) to 5.
+    #[arg(long, default_value = "1", value_name = "LIST")]
+    difficulty: String,
+    /// Also write questions that occur among the rows before.
     #[arg(long)]
     repeat: bool,
     #[command(flatten)]
@@ -127,35 +147,64 @@ impl Out {
 pub fn run(args: &Args) -> anyhow::Result<i32> {
     match &args.what {
         What::Kk(args) => kk(args),
+        What::Math(args) => math(args),
+        What::Solve(args) => data_rows::solve(args),
+        What::Grade(args) => data_rows::grade(args),
     }
 }
 
 fn kk(args: &KkArgs) -> anyhow::Result<i32> {
     let people = TaskSettings::list("people", &args.people, PEOPLE)?;
-    let (seed, split) = (args.rows.seed, args.rows.split.into());
-    let mut out = Out::open(args.rows.out.as_ref())?;
+    let (form, seed, split) = (args.form, args.rows.seed, args.rows.split.into());
+    let row = move |puzzle: &_, n| kk::row(form, puzzle, seed, n);
     if args.repeat {
-        for n in 0..args.rows.count {
-            let puzzle = kk::made(people[(n % people.len() as u64) as usize], seed, split, n)?;
-            out.row(&kk::row(args.form, &puzzle, seed, n))?;
-        }
-        out.finish()?;
-        return Ok(0);
+        let levels = people.clone();
+        return write_all(&args.rows, |n| Ok(row(&kk::made(levels[(n % levels.len() as u64) as usize], seed, split, n)?, n)));
     }
-    let mut distinct = Distinct::new(people, seed, split);
-    let (mut written, mut notices) = (0, Notices::new());
-    while written < args.rows.count {
-        let Some((n, puzzle)) = distinct.draw()? else { break };
-        out.row(&kk::row(args.form, &puzzle, seed, n))?;
+    write_distinct(&args.rows, kk::distinct(people, seed, split), "--people", |puzzle, n| row(&puzzle, n))
+}
+
+fn math(args: &MathArgs) -> anyhow::Result<i32> {
+    let grades = TaskSettings::list("difficulty", &args.difficulty, math::GRADES)?;
+    let (kind, seed, split) = (args.math, args.rows.seed, args.rows.split.into());
+    if args.repeat {
+        return write_all(&args.rows, |n| Ok(math::made(kind, grades[(n % grades.len() as u64) as usize], seed, split, n)?.1));
+    }
+    write_distinct(&args.rows, math::distinct(kind, grades, seed, split), "--difficulty", |row, _| row)
+}
+
+/// Questions by their numbers, whatever has been asked before.
+fn write_all<R: serde::Serialize>(rows: &Rows, make: impl Fn(u64) -> anyhow::Result<R>) -> anyhow::Result<i32> {
+    let mut out = Out::open(rows.out.as_ref())?;
+    for n in 0..rows.count {
+        out.row(&make(n)?)?;
+    }
+    out.finish()?;
+    Ok(0)
+}
+
+/// Questions that differ, as many as there are.
+fn write_distinct<T, R: serde::Serialize>(
+    rows: &Rows,
+    mut questions: Distinct<T>,
+    what: &str,
+    row: impl Fn(T, u64) -> R,
+) -> anyhow::Result<i32> {
+    let mut out = Out::open(rows.out.as_ref())?;
+    let mut written = 0;
+    while written < rows.count {
+        let Some((n, question)) = questions.draw()? else { break };
+        out.row(&row(question, n))?;
         written += 1;
     }
     out.finish()?;
-    for people in distinct.exhausted() {
-        notices.push(format!("there are no more different puzzles of {people} people; --repeat writes some of them again"));
+    for level in questions.exhausted() {
+        output::note(&format!(
+            "note: there are no more different questions of {what} {level}; --repeat writes some of them again"
+        ));
     }
-    if written < args.rows.count {
-        notices.push(format!("--count {}: {written} rows written", args.rows.count));
+    if written < rows.count {
+        output::note(&format!("note: --count {}: {written} rows written", rows.count));
     }
-    notices.lines().iter().for_each(|line| output::note(&format!("note: {line}")));
     Ok(0)
 }

@@ -2,6 +2,7 @@
 
 mod bench;
 mod data;
+mod data_rows;
 mod doctor;
 mod evaluate;
 mod generate;

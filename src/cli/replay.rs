@@ -5,7 +5,7 @@ mod step;
 
 use super::{open, output};
 use crate::config::{GRPO_DEFAULTS, GrpoSettings, Layers, RolloutSettings, Settings, Stage, TrainSettings};
-use crate::event::{Moved, Tokens};
+use crate::event::{Moved, Number, Tokens};
 use crate::gpu::Gpu;
 use crate::model::Model;
 use crate::model::checkpoint::{Existing, Origin, Place, save};
@@ -30,9 +30,12 @@ pub struct Args {
     #[arg(long, value_name = "DIR")]
     model: PathBuf,
     /// Completions, one JSON object a line: {"group":0,"prompt":[ids],"completion":[ids],"reward":1.0}, optionally "truncated", "old_logprobs",
-    /// "ref_logprobs" and "advantages", which are computed where they are missing; - for standard input.
+    /// "ref_logprobs" and "advantages", which are computed where they are missing; or the samples.jsonl of a run. - for standard input.
     #[arg(long, value_name = "FILE.jsonl")]
     rollouts: PathBuf,
+    /// Of several steps in the file (samples.jsonl has them), the one to take.
+    #[arg(long, value_name = "N")]
+    step: Option<u64>,
     /// The reference model of the KL term; the model itself, as it is before the step, when absent.
     #[arg(long, value_name = "DIR")]
     ref_model: Option<PathBuf>,
@@ -111,7 +114,7 @@ pub fn command(mut command: clap::Command) -> clap::Command {
 struct Report {
     completions: usize,
     passes: Vec<PassReport>,
-    /// By probability before the step: shares of tokens and of the gradient, what moved.
+    /// By probability at the time of the rollout: shares of tokens and of the gradient. By probability before the step: what moved.
     tokens: Tokens,
 }
 
@@ -132,7 +135,7 @@ pub fn run(args: &Args, typed: &ArgMatches) -> Result<i32> {
     let dir = open::model_folder(&args.model)?;
     let config = open::config(&dir)?;
     let limits = rows::Limits { vocab_size: config.model.vocab_size, context: config.model.max_position_embeddings };
-    let rollouts = rows::read(&args.rollouts, limits)?;
+    let rollouts = rows::read(&args.rollouts, limits, args.step)?;
     let longest = rollouts.iter().map(|r| r.prompt.len() + r.completion.len()).max().unwrap_or(1);
     let train = &mut settings.train;
     ensure!(
@@ -186,6 +189,10 @@ fn settings(args: &Args, typed: &ArgMatches) -> Result<Settings> {
 
 /// What a run checks of these sections, but for what only runs have.
 fn check(settings: &Settings) -> Result<()> {
+    if let (Some(rollout), Some(grpo)) = (&settings.rollout, &settings.grpo) {
+        rollout.validate()?;
+        grpo.validate()?;
+    }
     let t = &settings.train;
     ensure!(t.learning_rate.is_finite() && t.learning_rate >= 0.0, "--learning-rate {}: must be 0 or more", t.learning_rate);
     for (flag, value) in [("adam-beta1", t.adam_beta1), ("adam-beta2", t.adam_beta2)] {
@@ -221,11 +228,15 @@ fn reference(gpu: &Gpu, path: &Path, config: &HfConfig, context: usize) -> Resul
 }
 
 fn report(made: Step, alpha: f64) -> Report {
-    let mut rollouts = made.rollouts;
+    let (mut rollouts, after) = (made.rollouts, &made.after);
+    let mut tokens = Tokens {
+        gradient: Some(made.by_quartile),
+        grad_norm: made.passes.iter().map(|p| (p.pass.clone(), Number(p.together.grad_norm))).collect(),
+        ..tokens::statistics(1, &rollouts, alpha)
+    };
     // What moved is seen from the model, whatever old log-probabilities rows bring.
-    rollouts.iter_mut().zip(&made.before).for_each(|(r, before)| r.old_logprobs.clone_from(before));
-    let changes = probe::changes(&rollouts, &made.after);
-    let tokens = Tokens { probe: Some(probe::probe(&changes)), ..tokens::statistics(1, &rollouts, alpha) };
+    rollouts.iter_mut().zip(made.before).for_each(|(r, before)| r.old_logprobs = before);
+    tokens.probe = Some(probe::probe(&probe::changes(&rollouts, after)));
     Report { completions: rollouts.len(), passes: made.passes, tokens }
 }
 
@@ -251,15 +262,18 @@ fn print(report: &Report) -> Result<()> {
         }
     }
     let (t, Some(probe)) = (&report.tokens.quartiles, &report.tokens.probe) else { return Ok(()) };
-    output::line("\nprobability   tokens  share  gradient  moved: least   lower    median   upper    most    right way")?;
+    output::line(
+        "\nprobability   tokens  share  gradient  grad_norm  moved: least    lower   median    upper     most  right way",
+    )?;
     for (b, from) in t.from.iter().enumerate() {
         let Moved { least, lower, median, upper, most, right, .. } = &probe.all;
         output::line(&format!(
-            "{from:.2} to {:.2} {:>8} {:>6.3} {:>9.3}     {:>8} {:>8} {:>8} {:>8} {:>8}  {:>8}",
+            "{from:.2} to {:.2} {:>8} {:>6.3} {:>9.3} {:>10}      {:>8} {:>8} {:>8} {:>8} {:>8} {:>10}",
             t.from.get(b + 1).unwrap_or(&1.0),
             t.all.count[b],
             t.all.share[b].0,
             t.all.gradient[b].0,
+            report.tokens.gradient.as_ref().map_or("-".into(), |g| format!("{:.5}", g.quartiles[b].0)),
             signed(least[b].0),
             signed(lower[b].0),
             signed(median[b].0),

@@ -9,6 +9,7 @@
 mod batches;
 pub mod chat;
 mod corpus;
+mod json_rows;
 mod shards;
 mod source;
 pub mod tasks;
@@ -16,6 +17,7 @@ mod tokenizer;
 
 pub use batches::{Batch, Dataset, IGNORE, TokenRange, TrainOrder, ValBatches};
 pub use corpus::{Corpus, Piece, Pieces};
+pub use json_rows::{Object, read_objects};
 pub use shards::{Cache, TokenFile, tokenize};
 pub use source::{Source, TextSource};
 pub use tokenizer::{DecodeStream, END_OF_TEXT, Tokenizer, TokenizerKind};

@@ -46,7 +46,7 @@ fn bounded(gpu: &Gpu, case: u64, vocab: usize) {
         let (w, n) = (f64::from(weights[row]).abs(), vocab as f64);
         let norm = g.iter().map(|g| f64::from(*g).powi(2)).sum::<f64>().sqrt();
         let (low, high) = (w * (n / (n - 1.0)).sqrt() * others / mass, w * 2f64.sqrt() * others / mass);
-        let slack = 1e-5 * high + 1e-7 * w;
+        let slack = 1e-5 * high + 5e-7 * w;
         assert!(low - slack <= norm && norm <= high + slack, "vocabulary {vocab}, row {row}: {low} <= {norm} <= {high}");
         tight = (tight.0 | (norm < 1.1 * low), tight.1 | (norm > 0.9 * high));
     }

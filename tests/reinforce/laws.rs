@@ -1,4 +1,5 @@
-//! The trainer of reinforcement, in this process, on a task that a random model can learn in seconds: write the letter that was asked for.
+//! The trainer of reinforcement, in this process, on a task that a random model can learn in seconds: write letters of the half of the
+//! alphabet that was asked for.
 
 use lehr::config::{
     Architecture, GrpoSettings, LoptiMoments, ModelConfig, ModelSettings, RolloutSettings, Settings, TaskSettings,
@@ -14,7 +15,7 @@ use lehr::train::{StepResult, Trainer};
 use lehr::vfs::RealFs;
 use std::collections::BTreeMap;
 
-/// The reward is the share of the answer's bytes that are the letter asked for; right is half of them.
+/// The reward is the share of the answer's bytes that are letters of the half asked for; right is half of them.
 struct Letters {
     /// Every answer gets this instead.
     flat: Option<f64>,
@@ -37,7 +38,8 @@ impl Task for Letters {
 
     fn grade(&mut self, answers: &[(&Question, &str)]) -> anyhow::Result<Vec<Grade>> {
         let grade = |(question, text): &(&Question, &str)| {
-            let hits = text.bytes().filter(|b| *b == question.answer.as_bytes()[0]).count();
+            let half = if question.answer == "a" { b'a'..=b'm' } else { b'n'..=b'z' };
+            let hits = text.bytes().filter(|b| half.contains(b)).count();
             // Every byte counts a little, so that answers of one group differ.
             let shade: usize = text.bytes().map(|b| usize::from(b % 7)).sum();
             let share = (hits as f64 + 1e-3 * shade as f64) / text.len().max(1) as f64;
@@ -181,7 +183,8 @@ fn a_step_goes_on_where_it_was_left() {
         let dir = tempfile::tempdir().unwrap();
         let file = TrainerFile { state: first.state.clone(), ..TrainerFile::default() };
         let tokenizer = Tokenizer::bytes(true).unwrap();
-        let (path, _) = save::save(&RealFs, dir.path(), &first, &tokenizer, &file, &Origin::default()).unwrap();
+        let origin = Origin { step: first.state.step, ..Origin::default() };
+        let (path, _) = save::save(&RealFs, dir.path(), &first, &tokenizer, &file, &origin).unwrap();
         drop(first);
         let mut second = trainer(&settings);
         save::restore(&RealFs, &Checkpoint::open(&RealFs, &path).unwrap(), &mut second).unwrap();

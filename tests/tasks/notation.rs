@@ -39,7 +39,7 @@ fn depth_has_no_limit_but_the_text_s() {
     assert_eq!(print(&claims), text);
     // An even number of `not`: both say that the other is a knave.
     assert_eq!(claim::solutions(&claims).assignments(), [0b01, 0b10]);
-    let error = parse(&"('not', ".repeat(depth)).unwrap_err().to_string();
+    let error = parse(&format!("({}", "('not', ".repeat(depth))).unwrap_err().to_string();
     assert!(error.contains("expected ( before a claim, found the end"), "{error}");
 }
 

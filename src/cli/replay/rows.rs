@@ -1,9 +1,11 @@
-//! The recorded completions that a replay is made of: JSON lines, checked field by field.
+//! The recorded completions that a replay is made of: JSON lines, checked field by field. Rows of a run's `samples.jsonl` are taken too:
+//! they have other names for tokens and log-probabilities, and their advantages are made anew.
 
 use crate::train::reinforce::Rollout;
 use crate::vfs::{clean, shown};
 use anyhow::{Context as _, Result, bail, ensure};
 use serde_json::{Map, Value};
+use std::collections::BTreeSet;
 use std::io::BufRead;
 use std::path::Path;
 
@@ -21,18 +23,18 @@ pub struct Limits {
     pub context: usize,
 }
 
-/// Read all rows of a file, or of standard input for `-`.
+/// Read all rows of a file, or of standard input for `-`; of several steps only those of `step`.
 ///
 /// # Errors
 /// One line that names file, row, field and what is wrong with it.
-pub fn read(path: &Path, limits: Limits) -> Result<Vec<Rollout>> {
+pub fn read(path: &Path, limits: Limits, step: Option<u64>) -> Result<Vec<Rollout>> {
     let stdin = path == Path::new("-");
     let name = if stdin { "standard input".to_owned() } else { shown(path) };
     let reader: Box<dyn BufRead> = match stdin {
         true => Box::new(std::io::stdin().lock()),
         false => Box::new(std::io::BufReader::new(std::fs::File::open(path).with_context(|| name.clone())?)),
     };
-    let mut rows = Vec::new();
+    let (mut rows, mut steps) = (Vec::new(), BTreeSet::new());
     for (i, line) in reader.lines().enumerate() {
         let at = || format!("{name}:{}", i + 1);
         let line = line.with_context(at)?;
@@ -40,9 +42,16 @@ pub fn read(path: &Path, limits: Limits) -> Result<Vec<Rollout>> {
             continue;
         }
         ensure!(line.len() <= MAX_LINE, "{}: a line of {} MiB; split it", at(), line.len() >> 20);
-        rows.push(row(line.trim_start_matches('\u{feff}'), limits).with_context(at)?);
+        let (of, row) = row(line.trim_start_matches('\u{feff}'), limits).with_context(at)?;
+        steps.insert(of);
+        if step.is_none() || step == of {
+            rows.push(row);
+        }
     }
-    ensure!(!rows.is_empty(), "{name}: holds no row");
+    let known = || steps.iter().flatten().map(u64::to_string).collect::<Vec<_>>().join(", ");
+    ensure!(!steps.is_empty(), "{name}: holds no row");
+    ensure!(!rows.is_empty(), "{name}: holds no row of step {}; its steps: {}", step.unwrap_or_default(), known());
+    ensure!(step.is_some() || steps.len() == 1, "{name}: holds rows of several steps ({}); choose one with --step", known());
     let given = rows.iter().filter(|r| !r.advantages.is_empty()).count();
     ensure!(
         given == 0 || given == rows.len(),
@@ -52,15 +61,20 @@ pub fn read(path: &Path, limits: Limits) -> Result<Vec<Rollout>> {
     Ok(rows)
 }
 
-/// One row. Fields that are not read, such as the text of a completion, may be there.
-fn row(line: &str, limits: Limits) -> Result<Rollout> {
+/// One row and the step that it says it is of. Fields that are not read, such as the text of a completion, may be there.
+fn row(line: &str, limits: Limits) -> Result<(Option<u64>, Rollout)> {
     let fields: Map<String, Value> = match serde_json::from_str(line) {
         Ok(Value::Object(fields)) => fields,
         Ok(_) => bail!("needs an object such as {{\"group\":0,\"prompt\":[1],\"completion\":[2],\"reward\":1.0}}"),
         Err(e) => bail!("is no JSON: {e}"),
     };
-    let prompt = tokens(&fields, "prompt", limits.vocab_size)?;
-    let completion = tokens(&fields, "completion", limits.vocab_size)?;
+    let of_run = fields.contains_key("prompt_tokens");
+    let [prompt, completion, old_logprobs] = match of_run {
+        true => ["prompt_tokens", "tokens", "logprobs"],
+        false => ["prompt", "completion", "old_logprobs"],
+    };
+    let prompt = tokens(&fields, prompt, limits.vocab_size)?;
+    let completion = tokens(&fields, completion, limits.vocab_size)?;
     let n = completion.len();
     ensure!(
         prompt.len() + n <= limits.context,
@@ -68,10 +82,10 @@ fn row(line: &str, limits: Limits) -> Result<Rollout> {
         prompt.len() + n,
         limits.context
     );
-    let advantages = numbers(&fields, "advantages", n, f64::MAX)?;
+    let advantages = if of_run { Vec::new() } else { numbers(&fields, "advantages", n, f64::MAX)? };
     // Without advantages a reward means nothing outside of its group.
     let needed = advantages.is_empty();
-    Ok(Rollout {
+    let rollout = Rollout {
         group: match fields.get("group") {
             None if !needed => 0,
             None => bail!("\"group\": is missing; completions of one prompt share a number"),
@@ -87,13 +101,14 @@ fn row(line: &str, limits: Limits) -> Result<Rollout> {
             Some(Value::Bool(truncated)) => *truncated,
             Some(other) => bail!("\"truncated\": {} is neither true nor false", short(other)),
         },
-        old_logprobs: numbers(&fields, "old_logprobs", n, ABOVE_ZERO)?,
+        old_logprobs: numbers(&fields, old_logprobs, n, ABOVE_ZERO)?,
         ref_logprobs: numbers(&fields, "ref_logprobs", n, ABOVE_ZERO)?,
         advantages,
         prompt,
         completion,
         ..Rollout::default()
-    })
+    };
+    Ok((fields.get("step").and_then(Value::as_u64), rollout))
 }
 
 fn tokens(fields: &Map<String, Value>, name: &str, vocab_size: usize) -> Result<Vec<u32>> {
@@ -161,9 +176,35 @@ mod tests {
             old_logprobs: vec![-0.5, -1.0],
             ..Rollout::default()
         };
-        assert_eq!(got, want);
-        let got = row(r#"{"prompt":[1],"completion":[4],"advantages":[0.25],"old_logprobs":null}"#, LIMITS).unwrap();
+        assert_eq!(got, (None, want));
+        let (_, got) = row(r#"{"prompt":[1],"completion":[4],"advantages":[0.25],"old_logprobs":null}"#, LIMITS).unwrap();
         assert_eq!((got.group, got.reward, got.advantages), (0, 0.0, vec![0.25]));
+    }
+
+    /// A line as a run writes it.
+    #[test]
+    fn a_row_of_a_run() {
+        let completion = crate::event::Completion {
+            step: 20,
+            group: 2,
+            prompt: "who?".into(),
+            prompt_tokens: vec![1, 2],
+            tokens: vec![3],
+            logprobs: vec![-0.25],
+            advantages: vec![0.5],
+            reward: 3.0,
+            ..crate::event::Completion::default()
+        };
+        let (step, got) = row(&serde_json::to_string(&completion).unwrap(), LIMITS).unwrap();
+        let want = Rollout {
+            group: 2,
+            prompt: vec![1, 2],
+            completion: vec![3],
+            old_logprobs: vec![-0.25],
+            reward: 3.0,
+            ..Rollout::default()
+        };
+        assert_eq!((step, got), (Some(20), want));
     }
 
     #[test]

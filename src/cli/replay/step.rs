@@ -1,10 +1,11 @@
 //! One step of reinforcement learning on recorded completions.
 
 use crate::config::Settings;
+use crate::event::BinGradient;
 use crate::gpu::Gpu;
 use crate::model::Model;
 use crate::ops::adamw::Hyper;
-use crate::train::reinforce::{Learner, Loss, Pass, Policy, Rollout, UpdateStats, advantage, passes};
+use crate::train::reinforce::{Learner, Loss, Pass, Policy, Rollout, UpdateStats, advantage, passes, probe};
 use anyhow::{Context as _, Result, ensure};
 use serde::Serialize;
 
@@ -13,6 +14,9 @@ use serde::Serialize;
 pub struct PassReport {
     /// `all`, `low` or `high`; with a number behind where it comes more than once.
     pub pass: String,
+    /// Of all updates together: sums of tokens, means over tokens, means of losses and norms.
+    #[serde(flatten)]
+    pub together: UpdateStats,
     /// One for each mini-batch.
     pub updates: Vec<UpdateStats>,
 }
@@ -25,6 +29,8 @@ pub struct Step {
     pub before: Vec<Vec<f32>>,
     /// The same after it.
     pub after: Vec<Vec<f32>>,
+    /// Before the step, of each quartile's tokens by themselves.
+    pub by_quartile: BinGradient,
     /// In order.
     pub passes: Vec<PassReport>,
     /// The gradients of each pass before clipping, mini-batches added up, in order of declaration; if they were asked for.
@@ -57,14 +63,15 @@ pub fn make(
     let on = Learner { gpu, model, optimizer: &optimizer };
     let all = passes(&rollouts, grpo, settings.train.seed, 1)?;
     ensure!(!all.is_empty(), "no token is left to update: --mask-bins or --mask-truncated-completions leave none");
+    let by_quartile = probe::gradient_by_quartile(&mut policy, on, &rollouts, grpo, &loss)?;
     let (mut reports, mut gradients) = (Vec::new(), Vec::new());
     for pass in &all {
         let (updates, gradient) = run(on, &mut policy, &rollouts, pass, &loss, settings, keep_gradients)?;
-        reports.push(PassReport { pass: label(pass, grpo.num_iterations), updates });
+        reports.push(PassReport { pass: label(pass, grpo.num_iterations), together: together(&updates), updates });
         gradients.extend(gradient);
     }
     let after = policy.logprobs(gpu, model, &rollouts, loss.temperature)?;
-    Ok(Step { rollouts, before, after, passes: reports, gradients })
+    Ok(Step { rollouts, before, after, by_quartile, passes: reports, gradients })
 }
 
 /// All mini-batches of a pass.
@@ -92,6 +99,32 @@ fn run(
         }
     }
     Ok((updates, sum))
+}
+
+/// The numbers of several updates as one.
+fn together(updates: &[UpdateStats]) -> UpdateStats {
+    let n = updates.len().max(1) as f64;
+    let tokens: u64 = updates.iter().map(|u| u.tokens).sum();
+    let mean = |of: fn(&UpdateStats) -> f64| updates.iter().map(of).sum::<f64>() / n;
+    let by_tokens = |of: fn(&UpdateStats) -> f64| match updates {
+        [one] => of(one),
+        _ => updates.iter().map(|u| of(u) * u.tokens as f64).sum::<f64>() / tokens.max(1) as f64,
+    };
+    UpdateStats {
+        loss: mean(|u| u.loss),
+        policy_loss: mean(|u| u.policy_loss),
+        kl: by_tokens(|u| u.kl),
+        entropy: by_tokens(|u| u.entropy),
+        approx_kl: by_tokens(|u| u.approx_kl),
+        ratio_deviation: by_tokens(|u| u.ratio_deviation),
+        clip_low: by_tokens(|u| u.clip_low),
+        clip_high: by_tokens(|u| u.clip_high),
+        clip_dual: by_tokens(|u| u.clip_dual),
+        tokens,
+        grad_norm: mean(|u| u.grad_norm),
+        clip_scale: mean(|u| u.clip_scale),
+        skipped: updates.iter().any(|u| u.skipped),
+    }
 }
 
 fn label(pass: &Pass, iterations: usize) -> String {

@@ -2,15 +2,11 @@
 //! cannot be used is an error that names file, line and field, and not passed over.
 
 use super::template::Chat;
+use crate::data::json_rows::{Object, read_objects};
 use crate::data::{shown, shown_path};
-use anyhow::{Context, Result, anyhow, bail, ensure};
+use anyhow::{Result, anyhow, bail, ensure};
 use serde_json::{Map, Value};
-use std::fs::File;
-use std::io::{BufRead, BufReader, Read};
 use std::path::{Path, PathBuf};
-
-/// A longer line is no row.
-const MAX_LINE_BYTES: usize = 16 << 20;
 
 /// One row.
 #[derive(Clone, Debug, PartialEq)]
@@ -70,41 +66,14 @@ impl Part {
 /// # Errors
 /// The first line that is no row, with its place, its field and the cure; what `take` returns.
 pub fn read_rows(path: &Path, progress: &mut dyn FnMut(u64, u64), mut take: impl FnMut(&str, Row) -> Result<()>) -> Result<()> {
-    let name = shown_path(path);
-    let meta = std::fs::metadata(path).with_context(|| format!("{name}: cannot be opened"))?;
-    ensure!(meta.is_file(), "{name}: not a regular file. Name a JSONL file");
-    let file = File::open(path).with_context(|| format!("{name}: cannot be opened"))?;
-    let mut reader = BufReader::with_capacity(1 << 18, file);
-    let (mut line, mut number, mut done) = (Vec::new(), 0u64, 0u64);
-    loop {
-        line.clear();
-        number += 1;
-        let read = reader.by_ref().take(MAX_LINE_BYTES as u64 + 1).read_until(b'\n', &mut line);
-        let read = read.with_context(|| format!("{name}: cannot be read"))?;
-        if read == 0 {
-            return Ok(());
-        }
-        ensure!(read <= MAX_LINE_BYTES, "{name}:{number}: line longer than {} MiB. Is it JSONL?", MAX_LINE_BYTES >> 20);
-        done += read as u64;
-        if number.is_multiple_of(256) {
-            progress(done.min(meta.len()), meta.len());
-        }
-        let bytes = line.strip_prefix(b"\xEF\xBB\xBF").filter(|_| number == 1).unwrap_or(&line).trim_ascii();
-        if bytes.is_empty() {
-            continue;
-        }
-        let place = format!("{name}:{number}");
-        let row = parse_row(bytes).map_err(|e| anyhow!("{place}: {e}"))?;
-        take(&place, row)?;
-    }
+    read_objects(path, r#"{"messages": [...]}"#, progress, |place, object| {
+        let row = parse_row(object).map_err(|e| anyhow!("{place}: {e}"))?;
+        take(place, row)
+    })
 }
 
 /// One line.
-fn parse_row(line: &[u8]) -> Result<Row> {
-    let text =
-        std::str::from_utf8(line).map_err(|e| anyhow!("not UTF-8 at byte {}. Save the file as UTF-8", e.valid_up_to() + 1))?;
-    let value: Value = serde_json::from_str(text).map_err(|e| anyhow!("not JSON: {}", shown(&e.to_string())))?;
-    let Value::Object(mut row) = value else { bail!("not a JSON object. A row is {{\"messages\": [...]}} on one line") };
+fn parse_row(mut row: Object) -> Result<Row> {
     if let (Some(Value::String(prompt)), Some(Value::String(completion)), Some(Value::String(text))) =
         (row.get("prompt"), row.get("completion"), row.get("text"))
         && text.strip_prefix(prompt.as_str()) == Some(completion)

@@ -1,14 +1,22 @@
 //! Verifiable tasks: where questions come from and how answers are judged.
 
+mod asker;
+mod bank;
+pub mod custom;
+mod distinct;
 mod draws;
 pub mod kk;
+pub mod math;
+#[cfg(not(target_arch = "wasm32"))]
+mod process;
 
+pub use distinct::Distinct;
 pub use draws::Draws;
 
 use super::Notices;
 use super::Tokenizer;
 use crate::config::{DataSettings, TaskKind, TaskSettings};
-use anyhow::{Result, bail};
+use anyhow::Result;
 use serde::{Deserialize, Serialize};
 use std::collections::BTreeMap;
 
@@ -43,6 +51,16 @@ pub struct Grade {
     pub parts: BTreeMap<String, f64>,
     /// Why, in a few words.
     pub reason: String,
+}
+
+impl Grade {
+    /// 1 for a right answer, 0 for one that is not, for the reason given.
+    pub(crate) fn right_or_not(verdict: Result<(), String>) -> Self {
+        match verdict {
+            Ok(()) => Self { reward: 1.0, correct: true, reason: "right".into(), ..Self::default() },
+            Err(reason) => Self { reason, ..Self::default() },
+        }
+    }
 }
 
 /// A task.
@@ -80,9 +98,9 @@ pub fn open(
     date: i64,
     notices: &mut Notices,
 ) -> Result<Box<dyn Task>> {
-    let _ = (data, tokenizer, date);
-    match settings.task {
-        TaskKind::Kk => Ok(Box::new(kk::Kk::made(settings, seed, notices)?)),
-        TaskKind::Math | TaskKind::Custom => bail!("--task {:?}: is not there yet", settings.task),
-    }
+    Ok(match settings.task {
+        TaskKind::Kk => Box::new(kk::Kk::open(settings, data, seed, tokenizer, date, notices)?),
+        TaskKind::Math => Box::new(math::Math::open(settings, data, seed, tokenizer, date, notices)?),
+        TaskKind::Custom => Box::new(custom::Custom::open(settings, data, seed, tokenizer, date, notices)?),
+    })
 }

@@ -25,10 +25,10 @@ pub(super) fn length(rollout: &Rollout) -> usize {
     rollout.prompt.len() + rollout.completion.len() - 1
 }
 
-/// Pack completions into rows of `time` tokens (best fit decreasing), at most `most_rows` at once. The last rows come in a smaller number:
-/// a power of two, filled up with empty ones.
-pub(super) fn pack(rollouts: &[Rollout], time: usize, most_rows: usize) -> Vec<Micro> {
-    let all: Vec<u32> = (0..rollouts.len() as u32).collect();
+/// Pack the completions for which `wanted` says so into rows of `time` tokens (best fit decreasing), at most `most_rows` at once. The last
+/// rows come in a smaller number: a power of two, filled up with empty ones.
+pub(super) fn pack(rollouts: &[Rollout], time: usize, most_rows: usize, wanted: impl Fn(usize) -> bool) -> Vec<Micro> {
+    let all: Vec<u32> = (0..rollouts.len() as u32).filter(|i| wanted(*i as usize)).collect();
     let bins = best_fit(&all, |i| length(&rollouts[i as usize]), time);
     bins.chunks(most_rows)
         .map(|bins| {
@@ -97,7 +97,8 @@ mod tests {
                 })
                 .collect();
             let (time, most) = (16, draw(9999, 6));
-            let micros = pack(&rollouts, time, most);
+            let odd = case % 3 == 0;
+            let micros = pack(&rollouts, time, most, |i| !odd || i % 2 == 1);
             let mut seen = vec![0; rollouts.len()];
             for micro in &micros {
                 let b = &micro.batch;
@@ -121,7 +122,7 @@ mod tests {
                 let scored = b.target_count();
                 assert_eq!(scored, micro.places.iter().map(|p| rollouts[p.rollout].completion.len()).sum::<usize>());
             }
-            assert!(seen.iter().all(|n| *n == 1));
+            assert!(seen.iter().enumerate().all(|(i, n)| *n == usize::from(!odd || i % 2 == 1)));
         }
     }
 

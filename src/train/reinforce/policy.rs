@@ -97,7 +97,8 @@ impl Policy {
 
     /// Fill `old_logprobs`, `entropy` and `sum_p2` by the model as it is, at this temperature.
     ///
-    /// Completions are packed mini-batch by mini-batch, as in an update, so that before the first update every ratio is exactly 1.
+    /// Completions are packed mini-batch by mini-batch, as in an update, so that before the first update every ratio is exactly 1 (but for
+    /// [`super::Loss::skip_idle`], which packs otherwise).
     ///
     /// # Errors
     /// A completion that does not fit, or a device fault.
@@ -140,7 +141,7 @@ impl Policy {
         gpu.write(&self.acts[0].1.inv_temperature, &[(1.0 / temperature) as f32]);
         for range in self.mini_batches(rollouts.len()) {
             let part = &mut rollouts[range];
-            for micro in pack::pack(part, self.time, self.acts[0].0.batch) {
+            for micro in pack::pack(part, self.time, self.acts[0].0.batch, |_| true) {
                 let scorer = self.scorer(gpu, of, model, micro.batch.batch_size)?;
                 let (logp, entropy) = scorer.score(gpu, &micro.batch)?;
                 let sum_p2: Vec<f32> = gpu.read(&scorer.acts.sum_p2)?;
@@ -177,9 +178,9 @@ impl Policy {
         Ok((pass, policy))
     }
 
-    /// Completions packed for this policy's passes.
-    pub(super) fn pack(&self, rollouts: &[Rollout]) -> Vec<Micro> {
-        pack::pack(rollouts, self.time, self.acts[0].0.batch)
+    /// Completions packed for this policy's passes: those for which `wanted` says so.
+    pub(super) fn pack(&self, rollouts: &[Rollout], wanted: impl Fn(usize) -> bool) -> Vec<Micro> {
+        pack::pack(rollouts, self.time, self.acts[0].0.batch, wanted)
     }
 
     /// Refuse completions that no pass can hold.

@@ -26,6 +26,9 @@ pub struct Loss {
     pub max_completion_length: usize,
     /// Completions that ran into the limit of length weigh nothing.
     pub mask_truncated_completions: bool,
+    /// Do not compute completions that cannot add to the gradient, such as those of groups with equal rewards: entropy, `approx_kl` and
+    /// `ratio_deviation` are then means over the others. Off unless it is switched on.
+    pub skip_idle: bool,
 }
 
 impl Loss {
@@ -43,7 +46,15 @@ impl Loss {
             loss_type: grpo.loss_type,
             max_completion_length: rollout.max_completion_length,
             mask_truncated_completions: grpo.mask_truncated_completions,
+            skip_idle: false,
         }
+    }
+
+    /// Whether a completion cannot add to the gradient of a pass whose tokens are these.
+    fn is_idle(&self, rollout: &Rollout, tokens: &[bool]) -> bool {
+        let t = &self.terms;
+        let by_advantage = t.beta == 0.0 && t.entropy_coef == 0.0;
+        tokens.iter().zip(&rollout.advantages).all(|(member, a)| !member || (by_advantage && *a == 0.0))
     }
 
     /// What each token of each completion of a mini-batch weighs, whatever the pass: the denominator counts all response tokens, so that
@@ -106,9 +117,10 @@ pub struct UpdateStats {
 }
 
 impl UpdateStats {
-    fn of(numbers: &[f32], terms: &PolicyTerms) -> Self {
+    /// `tokens` are those of the pass, computed or idle.
+    fn of(numbers: &[f32], terms: &PolicyTerms, tokens: u64) -> Self {
         let at = |slot: usize| f64::from(numbers[slot]);
-        let rows = at(stats::ROWS).max(1.0);
+        let (rows, all) = (at(stats::ROWS).max(1.0), tokens.max(1) as f64);
         let finite = at(stats::NOT_FINITE) == 0.0 && at(stats::GRAD_NORM).is_finite() && at(stats::LOSS).is_finite();
         Self {
             loss: at(stats::LOSS),
@@ -117,10 +129,10 @@ impl UpdateStats {
             entropy: at(stats::ENTROPY) / rows,
             approx_kl: at(stats::OLD_KL) / rows,
             ratio_deviation: at(stats::RATIO) / rows,
-            clip_low: at(stats::CLIP_LOW) / rows,
-            clip_high: at(stats::CLIP_HIGH) / rows,
-            clip_dual: at(stats::CLIP_DUAL) / rows,
-            tokens: at(stats::ROWS) as u64,
+            clip_low: at(stats::CLIP_LOW) / all,
+            clip_high: at(stats::CLIP_HIGH) / all,
+            clip_dual: at(stats::CLIP_DUAL) / all,
+            tokens,
             // The sum of squares of a gradient with a NaN may be anything.
             grad_norm: if finite { at(stats::GRAD_NORM) } else { f64::NAN },
             clip_scale: at(stats::CLIP_SCALE),
@@ -144,7 +156,7 @@ impl Policy {
         loss: &Loss,
         hyper: &Hyper,
     ) -> Result<UpdateStats> {
-        self.accumulate(on, &rollouts[range.clone()], &pass.tokens[range], loss)?;
+        let tokens = self.accumulate(on, &rollouts[range.clone()], &pass.tokens[range], loss)?;
         let second = pass.second && on.optimizer.second.is_some();
         let steps = &mut self.optimizer_steps[usize::from(second)];
         *steps += 1;
@@ -153,7 +165,7 @@ impl Policy {
             true => on.optimizer.update_second(on.gpu, &hyper)?,
             false => on.optimizer.update(on.gpu, &hyper)?,
         }
-        self.read(on.gpu, loss)
+        self.read(on.gpu, loss, tokens)
     }
 
     /// The gradient that [`Policy::update`] would use, left in `on.optimizer.grads` before clipping; nothing is changed but that and the
@@ -169,16 +181,17 @@ impl Policy {
         pass: &Pass,
         loss: &Loss,
     ) -> Result<UpdateStats> {
-        self.accumulate(on, &rollouts[range.clone()], &pass.tokens[range], loss)?;
+        let tokens = self.accumulate(on, &rollouts[range.clone()], &pass.tokens[range], loss)?;
         on.optimizer.norm(on.gpu, 0.0)?;
-        self.read(on.gpu, loss)
+        self.read(on.gpu, loss, tokens)
     }
 
-    fn read(&self, gpu: &Gpu, loss: &Loss) -> Result<UpdateStats> {
-        Ok(UpdateStats::of(&gpu.read::<f32>(self.stats())?, &loss.terms))
+    fn read(&self, gpu: &Gpu, loss: &Loss, tokens: u64) -> Result<UpdateStats> {
+        Ok(UpdateStats::of(&gpu.read::<f32>(self.stats())?, &loss.terms, tokens))
     }
 
-    fn accumulate(&mut self, on: Learner<'_>, rollouts: &[Rollout], tokens: &[Vec<bool>], loss: &Loss) -> Result<()> {
+    /// Leaves the sum of the gradients; returns the number of tokens of the pass.
+    fn accumulate(&mut self, on: Learner<'_>, rollouts: &[Rollout], tokens: &[Vec<bool>], loss: &Loss) -> Result<u64> {
         self.check(rollouts)?;
         for r in rollouts {
             let n = r.completion.len();
@@ -190,7 +203,7 @@ impl Policy {
         }
         on.optimizer.clear(on.gpu)?;
         let weights = loss.weights(rollouts);
-        for micro in self.pack(rollouts) {
+        for micro in self.pack(rollouts, |i| !(loss.skip_idle && loss.is_idle(&rollouts[i], &tokens[i]))) {
             let samples = rows(&micro, rollouts, tokens, &weights);
             let (pass, policy) = self.gradient_pass(on, micro.batch.batch_size)?;
             on.gpu.write(&policy.samples, &samples);
@@ -198,7 +211,7 @@ impl Policy {
             on.gpu.write(&policy.inv_temperature, &[(1.0 / loss.temperature) as f32]);
             pass.run_by(on.gpu, &micro.batch)?;
         }
-        Ok(())
+        Ok(tokens.iter().flatten().filter(|member| **member).count() as u64)
     }
 }
 

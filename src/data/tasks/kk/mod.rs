@@ -9,11 +9,13 @@ pub mod compact;
 pub mod english;
 pub mod generate;
 pub mod notation;
+pub mod reading;
 pub mod reward;
+pub mod rows;
 pub mod search;
 mod task;
 
-pub use task::{Distinct, Kk};
+pub use task::{Kk, distinct};
 
 use super::Split;
 use super::draws::Draws;
@@ -81,7 +83,7 @@ pub fn row(form: Form, puzzle: &Puzzle, seed: u64, n: u64) -> Row {
             " ",
         ),
     };
-    let prompt = format!("{quiz}{gap}<think>");
+    let prompt = plain_prompt(form, &quiz);
     let completion = format!("{thought}</think>{gap}<answer>{answer}</answer>");
     Row {
         names: names.into_iter().map(str::to_owned).collect(),
@@ -93,4 +95,13 @@ pub fn row(form: Form, puzzle: &Puzzle, seed: u64, n: u64) -> Row {
         prompt,
         completion,
     }
+}
+
+/// What a model is given without a chat template.
+fn plain_prompt(form: Form, quiz: &str) -> String {
+    let gap = match form {
+        Form::Natural => '\n',
+        Form::Compact => ' ',
+    };
+    format!("{quiz}{gap}<think>")
 }

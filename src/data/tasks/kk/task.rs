@@ -1,100 +1,103 @@
 //! The task `kk`: puzzles that are made, or rows of a file.
 
+use super::super::asker::Asker;
+use super::super::bank::Bank;
+use super::super::distinct::{Distinct, level_of};
 use super::super::{Grade, Question, Split, Task};
-use super::generate::{PEOPLE, Puzzle};
-use super::{made, reward, row};
-use crate::config::{Form, TaskSettings};
-use crate::data::Notices;
+use super::generate::{PEOPLE, Puzzle, fingerprint};
+use super::{made, notation, reward, row, rows};
+use crate::config::{DataSettings, Form, TaskSettings};
+use crate::data::json_rows::Object;
+use crate::data::{Notices, Tokenizer};
 use anyhow::{Result, ensure};
-use std::collections::{BTreeSet, HashSet};
 
-/// So many puzzles in a row that are known already: there are hardly any others.
-const MOST_REPEATS: usize = 2000;
+/// What a model is told in a chat, natural form.
+const SYSTEM: &str = "You are a careful assistant. First reason about the problem inside <think> </think>, then give the result inside \
+<answer> </answer>. The user asks a logic puzzle. Once you know what every person is, write one line for each in the answer, like this: \
+<answer>\n(1) Zoey is a knight\n(2) Oliver is a knave\n(3) ...\n</answer>";
+/// The same, compact form.
+const SYSTEM_COMPACT: &str = "Knights always tell the truth, knaves always lie. First reason inside <think> </think>, then say what every \
+person is, like this: <answer> A knight B knave </answer>";
 
-/// Distinct puzzles of a split in the order of their numbers: those whose claims have occurred before are passed over.
-pub struct Distinct {
-    people: Vec<usize>,
-    seed: u64,
-    split: Split,
-    next: u64,
-    seen: HashSet<Vec<super::claim::Claim>>,
-    repeats: Vec<usize>,
-}
-
-impl Distinct {
-    /// Begins at question 0.
-    pub fn new(people: Vec<usize>, seed: u64, split: Split) -> Self {
-        let repeats = vec![0; people.len()];
-        Self { people, seed, split, next: 0, seen: HashSet::new(), repeats }
-    }
-
-    /// The number of the next puzzle, and the puzzle; `None` when there are hardly any others.
-    ///
-    /// # Errors
-    /// As [`made`].
-    pub fn draw(&mut self) -> Result<Option<(u64, Puzzle)>> {
-        while self.repeats.iter().any(|repeats| *repeats < MOST_REPEATS) {
-            let n = self.next;
-            self.next += 1;
-            let level = (n % self.people.len() as u64) as usize;
-            if self.repeats[level] >= MOST_REPEATS {
-                continue;
-            }
-            let puzzle = made(self.people[level], self.seed, self.split, n)?;
-            if self.seen.insert(puzzle.claims.clone()) {
-                self.repeats[level] = 0;
-                return Ok(Some((n, puzzle)));
-            }
-            self.repeats[level] += 1;
-        }
-        Ok(None)
-    }
-
-    /// Numbers of people of which hardly any other puzzles are left.
-    pub fn exhausted(&self) -> BTreeSet<usize> {
-        let levels = self.people.iter().zip(&self.repeats);
-        levels.filter(|(_, repeats)| **repeats >= MOST_REPEATS).map(|(people, _)| *people).collect()
-    }
+/// Distinct puzzles of a split.
+pub fn distinct(people: Vec<usize>, seed: u64, split: Split) -> Distinct<Puzzle> {
+    Distinct::new(people, split, move |people, split, n| {
+        let puzzle = made(people, seed, split, n)?;
+        Ok((notation::print(&puzzle.claims), puzzle))
+    })
 }
 
 /// See the module.
 pub struct Kk {
     form: Form,
-    people: Vec<usize>,
-    seed: u64,
-    eval: Vec<Question>,
+    asker: Asker,
+    source: Source,
+}
+
+enum Source {
+    Made { people: Vec<usize>, seed: u64, eval: Vec<Question> },
+    Rows(Bank),
 }
 
 impl Kk {
-    /// Puzzles that are made.
+    /// Puzzles that are made, or with `--data` those of the rows.
     ///
     /// # Errors
-    /// A setting out of range.
-    pub fn made(settings: &TaskSettings, seed: u64, notices: &mut Notices) -> Result<Self> {
+    /// A setting out of range, a row that cannot be used.
+    pub fn open(
+        settings: &TaskSettings,
+        data: &DataSettings,
+        seed: u64,
+        tokenizer: Option<&Tokenizer>,
+        date: i64,
+        notices: &mut Notices,
+    ) -> Result<Self> {
+        let system = if settings.form == Form::Compact { SYSTEM_COMPACT } else { SYSTEM };
+        let asker = Asker::new(settings, tokenizer, date, Some(system), true)?;
+        if !data.data.is_empty() {
+            let make = |row: Object| row_question(&asker, settings.form, &row);
+            let bank = Bank::read(settings, data, seed, rows::EXAMPLE, notices, make)?;
+            return Ok(Self { form: settings.form, asker, source: Source::Rows(bank) });
+        }
         let people = TaskSettings::list("people", &settings.people, PEOPLE)?;
         ensure!(settings.eval_questions > 0, "--eval-questions 0: at least one question is needed to judge by");
-        let mut distinct = Distinct::new(people.clone(), seed, Split::Eval);
+        let mut distinct = distinct(people.clone(), seed, Split::Eval);
         let mut eval = Vec::new();
         while eval.len() < settings.eval_questions {
             let Some((n, puzzle)) = distinct.draw()? else { break };
-            eval.push(question(settings.form, &puzzle, seed, n));
+            eval.push(question(&asker, settings.form, &puzzle, seed, n)?);
         }
-        let exhausted: Vec<String> = distinct.exhausted().iter().map(usize::to_string).collect();
-        if !exhausted.is_empty() {
-            notices.push(format!(
-                "--eval-questions {}: there are no more puzzles of {} people that are kept from training; {} distinct ones in all",
-                settings.eval_questions,
-                exhausted.join(", "),
-                eval.len()
-            ));
+        if let Some(note) = distinct.note(settings.eval_questions, eval.len(), "--people") {
+            notices.push(note);
         }
-        Ok(Self { form: settings.form, people, seed, eval })
+        Ok(Self { form: settings.form, asker, source: Source::Made { people, seed, eval } })
     }
 }
 
-fn question(form: Form, puzzle: &Puzzle, seed: u64, n: u64) -> Question {
+fn question(asker: &Asker, form: Form, puzzle: &Puzzle, seed: u64, n: u64) -> Result<Question> {
     let row = row(form, puzzle, seed, n);
-    Question { prompt: row.prompt, answer: row.solution_text_format, level: puzzle.people() as u32 }
+    let prompt = asker.chat(&row.quiz)?.unwrap_or(row.prompt);
+    Ok(Question { prompt, answer: row.solution_text_format, level: puzzle.people() as u32 })
+}
+
+/// A row as a question. What tells it from others is what its people claim, whatever their names and order.
+fn row_question(asker: &Asker, form: Form, row: &Object) -> Result<(String, Question)> {
+    let asked = rows::asked(row)?;
+    ensure!(
+        asked.form == form,
+        "is written in the {} form; use --form {}",
+        rows::form_name(asked.form),
+        rows::form_name(asked.form)
+    );
+    let given = rows::given(row)?;
+    let read = given.quiz.as_ref().and_then(|quiz| quiz.as_ref().ok()).map(|read| &read.claims);
+    let puzzle = given.statements.as_ref().or(read).map(|claims| format!("{:016x}", fingerprint(claims)));
+    let quiz = asked.quiz.as_ref().or(asked.prompt.as_ref());
+    let chat = quiz.map(|quiz| asker.chat(quiz)).transpose()?.flatten();
+    let plain = || asked.prompt.clone().or_else(|| Some(super::plain_prompt(form, asked.quiz.as_ref()?)));
+    let prompt = chat.or_else(plain).ok_or_else(|| anyhow::anyhow!("holds neither quiz nor prompt"))?;
+    let key = puzzle.unwrap_or_else(|| prompt.clone());
+    Ok((key, Question { prompt, answer: asked.answer, level: asked.people as u32 }))
 }
 
 impl Task for Kk {
@@ -103,17 +106,21 @@ impl Task for Kk {
     }
 
     fn question(&self, split: Split, n: u64) -> Result<Question> {
-        match split {
-            Split::Eval => Ok(self.eval[(n % self.eval.len() as u64) as usize].clone()),
-            Split::Train => {
-                let people = self.people[(n % self.people.len() as u64) as usize];
-                Ok(question(self.form, &made(people, self.seed, split, n)?, self.seed, n))
+        match &self.source {
+            Source::Rows(bank) => Ok(bank.question(split, n)),
+            Source::Made { eval, .. } if split == Split::Eval => Ok(eval[level_of(n, eval.len())].clone()),
+            Source::Made { people, seed, .. } => {
+                let people = people[level_of(n, people.len())];
+                question(&self.asker, self.form, &made(people, *seed, split, n)?, *seed, n)
             }
         }
     }
 
     fn eval_questions(&self) -> u64 {
-        self.eval.len() as u64
+        match &self.source {
+            Source::Rows(bank) => bank.eval_questions(),
+            Source::Made { eval, .. } => eval.len() as u64,
+        }
     }
 
     fn grade(&mut self, answers: &[(&Question, &str)]) -> Result<Vec<Grade>> {

@@ -1,0 +1,215 @@
+//! Puzzles in words back to claims: the wording of the public rows and the compact one.
+
+use super::claim::{Claim, MOST_PEOPLE, Node};
+use super::compact;
+use crate::data::shown;
+use anyhow::{Context, Result, anyhow, bail, ensure};
+
+/// Brackets inside of brackets at most.
+const MOST_BRACKETS: usize = 64;
+
+/// The people of a puzzle, and what each of them claims.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Read {
+    /// In the order in which the puzzle introduces them.
+    pub names: Vec<String>,
+    /// In the same order.
+    pub claims: Vec<Claim>,
+}
+
+/// Whether a text is a puzzle in the compact wording: `A says ...`.
+pub fn is_compact(quiz: &str) -> bool {
+    quiz.trim_start().starts_with("A says ")
+}
+
+/// Reads a puzzle. In English every sentence behind "You meet n inhabitants: ..." must hold one claim in the public wording, and name its
+/// speaker in whatever words.
+///
+/// # Errors
+/// The sentence that is not understood.
+pub fn read(quiz: &str) -> Result<Read> {
+    let read = if is_compact(quiz) { read_compact(quiz)? } else { read_english(quiz)? };
+    for (name, claim) in read.names.iter().zip(&read.claims) {
+        let all = claim.last_person().is_none_or(|person| person < read.names.len());
+        ensure!(all, "the claim of {} is about somebody who says nothing", shown(name));
+    }
+    Ok(read)
+}
+
+fn read_compact(quiz: &str) -> Result<Read> {
+    let names: Vec<String> = (0..MOST_PEOPLE).map(|i| compact::name(i).to_owned()).collect();
+    let mut claims = Vec::new();
+    let quiz = quiz.trim().trim_end_matches("<think>").trim_end();
+    for (i, sentence) in quiz.trim_end_matches('.').split(" . ").enumerate() {
+        ensure!(i < MOST_PEOPLE, "more than {MOST_PEOPLE} people");
+        let not_understood = || anyhow!("not understood: {:?}; expected {} says ...", shown(sentence.trim()), names[i]);
+        let said = sentence.trim().strip_prefix(names[i].as_str()).and_then(|rest| rest.strip_prefix(" says "));
+        let said = said.with_context(not_understood)?;
+        let (claim, rest) = Grammar { words: &COMPACT, names: &names }.claim(said).with_context(not_understood)?;
+        ensure!(rest.trim().is_empty(), not_understood());
+        claims.push(claim);
+    }
+    Ok(Read { names: names[..claims.len()].to_vec(), claims })
+}
+
+fn read_english(quiz: &str) -> Result<Read> {
+    let (_, rest) = quiz.split_once("inhabitants: ").context("holds no \"You meet ... inhabitants: ...\"")?;
+    let (list, body) = rest.split_once('.').context("the list of inhabitants does not end")?;
+    let names: Vec<String> = list
+        .split(", ")
+        .flat_map(|part| part.strip_prefix("and ").unwrap_or(part).split(" and "))
+        .map(|name| name.trim().to_owned())
+        .collect();
+    ensure!(
+        names.len() <= MOST_PEOPLE && !names.iter().any(String::is_empty),
+        "a list of 1 to {MOST_PEOPLE} inhabitants is needed"
+    );
+    let body = body.rsplit_once("So who is").map_or(body, |(body, _)| body);
+    let grammar = Grammar { words: &ENGLISH, names: &names };
+    let mut claims: Vec<Option<Claim>> = vec![None; names.len()];
+    let mut rest = body;
+    while !rest.trim().is_empty() {
+        let sentence = sentence(&grammar, rest).with_context(|| format!("not understood: {:?}", shown(rest.trim())))?;
+        let Sentence { speaker, claim, after } = sentence;
+        ensure!(claims[speaker].is_none(), "{} says two things", shown(&names[speaker]));
+        claims[speaker] = Some(claim);
+        rest = after;
+    }
+    let said = |(i, claim): (usize, Option<Claim>)| claim.with_context(|| format!("{} says nothing", shown(&names[i])));
+    let claims = claims.into_iter().enumerate().map(said).collect::<Result<_>>()?;
+    Ok(Read { names, claims })
+}
+
+struct Sentence<'a> {
+    speaker: usize,
+    claim: Claim,
+    after: &'a str,
+}
+
+/// One sentence: words, a claim, words, a full stop. The speaker is the one who is named in the words.
+fn sentence<'a>(grammar: &Grammar<'_>, text: &'a str) -> Result<Sentence<'a>> {
+    let mut begins = true;
+    for (at, c) in text.char_indices() {
+        if begins && let Some((claim, rest)) = grammar.claim(&text[at..]) {
+            // The full stop, and a quotation mark that closes behind it.
+            let (behind, after) = rest.split_once('.').context("the sentence does not end")?;
+            let after = after.strip_prefix('"').unwrap_or(after);
+            let named: Vec<usize> = (0..grammar.names.len())
+                .filter(|i| [&text[..at], behind].iter().any(|words| holds_word(words, &grammar.names[*i])))
+                .collect();
+            let [speaker] = named[..] else { bail!("{} people speak in one sentence", named.len()) };
+            return Ok(Sentence { speaker, claim, after });
+        }
+        if c == '.' {
+            break;
+        }
+        begins = !c.is_alphanumeric();
+    }
+    bail!("no claim")
+}
+
+fn holds_word(text: &str, word: &str) -> bool {
+    text.split(|c: char| !c.is_alphanumeric()).any(|part| part == word)
+}
+
+/// The words of a wording.
+struct Words {
+    if_then: [&'static [&'static str]; 2],
+    and: &'static str,
+    or: &'static str,
+    iff: &'static str,
+    not: &'static [&'static str],
+    open: &'static str,
+    close: &'static str,
+    /// Between name and role, and whether that says no.
+    is: &'static [(&'static str, bool)],
+}
+
+const ENGLISH: Words = Words {
+    if_then: [&["If ", "if "], &[" then ", ", then "]],
+    and: " and ",
+    or: " or ",
+    iff: " if and only if ",
+    not: &["It is not the case that ", "it is not the case that "],
+    open: "(",
+    close: ")",
+    is: &[(" is a ", true), (" is not a ", false)],
+};
+
+const COMPACT: Words = Words {
+    if_then: [&["if "], &[" then "]],
+    and: " and ",
+    or: " or ",
+    iff: " iff ",
+    not: &["not "],
+    open: "( ",
+    close: " )",
+    is: &[(" ", true)],
+};
+
+struct Grammar<'a> {
+    words: &'a Words,
+    names: &'a [String],
+}
+
+/// Nodes, and the text behind what was read.
+type Part<'t> = Option<(Vec<Node>, &'t str)>;
+
+impl Grammar<'_> {
+    /// The claim that the text begins with, as long as possible.
+    fn claim<'t>(&self, text: &'t str) -> Option<(Claim, &'t str)> {
+        let (nodes, rest) = self.whole(text, 0)?;
+        Some((Claim::new(nodes)?, rest))
+    }
+
+    fn whole<'t>(&self, text: &'t str, depth: usize) -> Part<'t> {
+        let words = self.words;
+        let either = |text: &'t str, list: &[&str]| list.iter().find_map(|word| text.strip_prefix(word));
+        if let Some(rest) = either(text, words.if_then[0]) {
+            let (premise, rest) = self.part(rest, depth)?;
+            let (end, rest) = self.part(either(rest, words.if_then[1])?, depth)?;
+            return Some(([vec![Node::If], premise, end].concat(), rest));
+        }
+        let (first, rest) = self.part(text, depth)?;
+        if let Some((second, rest)) = rest.strip_prefix(words.iff).and_then(|rest| self.part(rest, depth)) {
+            return Some(([vec![Node::Iff], first, second].concat(), rest));
+        }
+        for (word, node) in [(words.and, Node::And as fn(u32) -> Node), (words.or, Node::Or)] {
+            let (mut parts, mut count, mut rest) = (first.clone(), 1, rest);
+            while let Some((next, after)) = rest.strip_prefix(word).and_then(|rest| self.part(rest, depth)) {
+                parts.extend(next);
+                (count, rest) = (count + 1, after);
+            }
+            if count > 1 {
+                return Some(([vec![node(count)], parts].concat(), rest));
+            }
+        }
+        Some((first, rest))
+    }
+
+    fn part<'t>(&self, text: &'t str, depth: usize) -> Part<'t> {
+        if depth > MOST_BRACKETS {
+            return None;
+        }
+        if let Some(rest) = text.strip_prefix(self.words.open) {
+            let (nodes, rest) = self.whole(rest, depth + 1)?;
+            return Some((nodes, rest.strip_prefix(self.words.close)?));
+        }
+        if let Some(rest) = self.words.not.iter().find_map(|word| text.strip_prefix(word)) {
+            let (nodes, rest) = self.part(rest, depth + 1)?;
+            return Some(([vec![Node::Not], nodes].concat(), rest));
+        }
+        self.names.iter().enumerate().find_map(|(person, name)| {
+            let rest = text.strip_prefix(name.as_str())?;
+            self.words.is.iter().find_map(|(is, yes)| {
+                let rest = rest.strip_prefix(is)?;
+                let node = [("knight", Node::Knight as fn(u8) -> Node), ("knave", Node::Knave)];
+                let (node, rest) = node.iter().find_map(|(role, node)| Some((node(person as u8), rest.strip_prefix(role)?)))?;
+                if rest.starts_with(char::is_alphanumeric) {
+                    return None;
+                }
+                Some((if *yes { vec![node] } else { vec![Node::Not, node] }, rest))
+            })
+        })
+    }
+}

@@ -1,0 +1,171 @@
+//! Rows of puzzles that others made: the public ones as they are, those of `lehr data kk`, and such with a response to be judged.
+
+use super::claim::{Claim, solutions};
+use super::{english, notation, reading};
+use crate::config::Form;
+use crate::data::json_rows::Object;
+use crate::data::shown;
+use anyhow::{Context, Result, bail, ensure};
+use serde_json::Value;
+
+/// What a row looks like, for messages.
+pub const EXAMPLE: &str = r#"{"quiz": "...", "solution_text_format": "..."}"#;
+
+/// What is known of a row's puzzle.
+#[derive(Clone, Debug)]
+pub struct Given {
+    /// Who is in it; `None` if the row does not say.
+    pub names: Option<Vec<String>>,
+    /// The claims in the public notation.
+    pub statements: Option<Vec<Claim>>,
+    /// The claims as the quiz says them, or why it is not understood; `None` without a quiz.
+    pub quiz: Option<Result<reading::Read, String>>,
+    /// Who is a knight, as the row has it.
+    pub solution: Option<Vec<bool>>,
+}
+
+/// What solving a row gave.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Solved {
+    /// Who is in it.
+    pub names: Vec<String>,
+    /// How many assignments fit.
+    pub solutions: u32,
+    /// Who is a knight, if exactly one does.
+    pub solution: Option<Vec<bool>>,
+    /// Whether that is what the row has; `None` if it has none.
+    pub agrees: Option<bool>,
+    /// Whether the quiz says what the statements say; `None` if one of them is missing or the quiz is not in a known wording.
+    pub quiz_agrees: Option<bool>,
+}
+
+impl Solved {
+    /// Whether anything does not fit.
+    pub fn disagrees(&self) -> bool {
+        self.agrees == Some(false) || self.quiz_agrees == Some(false)
+    }
+
+    /// The solution in the public form, if there is one.
+    pub fn text(&self) -> Option<String> {
+        let solution = self.solution.as_ref()?;
+        let names: Vec<&str> = self.names.iter().map(String::as_str).collect();
+        Some(english::solution(&names, |person| solution.get(person).copied().unwrap_or(false)))
+    }
+}
+
+/// The puzzle of a row.
+///
+/// # Errors
+/// The field that cannot be used, and why.
+pub fn given(row: &Object) -> Result<Given> {
+    let statements = match row.get("statements") {
+        None | Some(Value::Null) => None,
+        Some(Value::String(text)) => Some(notation::parse(text).context("statements")?),
+        Some(list @ Value::Array(_)) => Some(notation::parse(&list.to_string()).context("statements")?),
+        Some(_) => bail!("statements: must be a string such as \"(('lying', 1), ('not', ('lying', 0)))\""),
+    };
+    let names = match row.get("names") {
+        None | Some(Value::Null) => None,
+        Some(list) => Some(serde_json::from_value::<Vec<String>>(list.clone()).ok().context("names: must be a list of strings")?),
+    };
+    let solution = match row.get("solution") {
+        None | Some(Value::Null) => None,
+        Some(list) => Some(bools(list).context("solution: must be a list of true and false, or of 0 and 1")?),
+    };
+    let quiz = text(row, "quiz")?.or(text(row, "prompt")?).map(|quiz| reading::read(quiz).map_err(|e| format!("{e:#}")));
+    Ok(Given { names, statements, quiz, solution })
+}
+
+fn bools(value: &Value) -> Option<Vec<bool>> {
+    let one = |value: &Value| value.as_bool().or_else(|| value.as_u64().filter(|n| *n < 2).map(|n| n == 1));
+    value.as_array()?.iter().map(one).collect()
+}
+
+/// A field that is a string; `None` if it is missing.
+fn text<'a>(row: &'a Object, field: &str) -> Result<Option<&'a str>> {
+    match row.get(field) {
+        None | Some(Value::Null) => Ok(None),
+        Some(Value::String(text)) => Ok(Some(text)),
+        // A list of messages, of which the last is what a model answers.
+        Some(Value::Array(list)) if field == "prompt" => {
+            let content = list.last().and_then(|message| message["content"].as_str());
+            content.map(Some).context("prompt: must be a string or a list of messages")
+        }
+        Some(_) => bail!("{field}: must be a string"),
+    }
+}
+
+/// Solves a row's puzzle and compares.
+///
+/// # Errors
+/// A row without a puzzle, or whose parts do not fit together.
+pub fn solve(given: &Given) -> Result<Solved> {
+    let read = given.quiz.as_ref().and_then(|quiz| quiz.as_ref().ok());
+    let claims = match (&given.statements, &given.quiz) {
+        (Some(claims), _) => claims,
+        (None, Some(Ok(read))) => &read.claims,
+        (None, Some(Err(why))) => bail!("quiz: {why}"),
+        (None, None) => bail!("holds neither statements nor quiz"),
+    };
+    let people = claims.len();
+    let numbered = || (1..=people).map(|i| format!("Person{i}")).collect();
+    let names = given.names.clone().or_else(|| read.map(|read| read.names.clone())).unwrap_or_else(numbered);
+    ensure!(names.len() == people, "names: {} people, but {people} claims", names.len());
+    let found = solutions(claims);
+    let only = (found.count() == 1).then(|| found.assignments()[0]);
+    let solution: Option<Vec<bool>> = only.map(|bits| (0..people).map(|p| bits >> p & 1 == 1).collect());
+    if let Some(said) = &given.solution {
+        ensure!(said.len() == people, "solution: {} people, but {people} claims", said.len());
+    }
+    Ok(Solved {
+        agrees: given.solution.as_ref().map(|said| solution.as_ref() == Some(said)),
+        quiz_agrees: given.statements.as_ref().and(read).map(|read| &read.claims == claims && read.names == names),
+        solutions: found.count(),
+        names,
+        solution,
+    })
+}
+
+/// What a row asks and the answer, for training and for judging.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Asked {
+    /// What a model was or is to be given, if the row says it.
+    pub prompt: Option<String>,
+    /// The puzzle.
+    pub quiz: Option<String>,
+    /// The solution in the public form.
+    pub answer: String,
+    /// Number of people.
+    pub people: usize,
+    /// How it is written.
+    pub form: Form,
+}
+
+/// Prompt, puzzle and answer of a row; the answer is solved for where the row has none.
+///
+/// # Errors
+/// The field that is missing or cannot be used.
+pub fn asked(row: &Object) -> Result<Asked> {
+    let (prompt, quiz) = (text(row, "prompt")?.map(str::to_owned), text(row, "quiz")?.map(str::to_owned));
+    let answer = match text(row, "solution_text_format")? {
+        Some(answer) => answer.to_owned(),
+        None => {
+            let solved = solve(&given(row)?)?;
+            solved
+                .text()
+                .with_context(|| format!("holds no solution_text_format, and its puzzle has {} solutions", solved.solutions))?
+        }
+    };
+    let people =
+        super::reward::roles(&answer).map_err(|e| anyhow::anyhow!("solution_text_format: {:?} {e}", shown(&answer)))?.len();
+    let compact = quiz.as_ref().or(prompt.as_ref()).is_some_and(|text| reading::is_compact(text));
+    Ok(Asked { prompt, quiz, answer, people, form: if compact { Form::Compact } else { Form::Natural } })
+}
+
+/// As in `--form`.
+pub fn form_name(form: Form) -> &'static str {
+    match form {
+        Form::Natural => "natural",
+        Form::Compact => "compact",
+    }
+}

@@ -1,0 +1,203 @@
+//! Countdown: reach a number from given ones with + - * /, each used exactly once.
+//!
+//! `numbers 3 , 5 , 2 target 1 6 =` and ` ( 3 + 5 ) * 2`. Puzzles are made from a solution, so that there is one.
+
+use super::super::draws::Draws;
+use super::spaced;
+
+/// A puzzle with a solution.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Countdown {
+    /// To be used, each once.
+    pub numbers: Vec<i64>,
+    /// To be reached.
+    pub target: i64,
+    /// One way.
+    pub solution: String,
+}
+
+/// No number on the way is larger.
+const MOST: i64 = 999;
+
+impl Countdown {
+    /// A puzzle of a grade: 1 two numbers, + and -; 2 three; 3 three with *; 4 four with *; 5 five with * and /.
+    pub fn draw(grade: usize, draws: &mut Draws) -> Self {
+        let (count, most, operators): (_, _, &[char]) = match grade {
+            ..=1 => (2, 9, &['+', '-']),
+            2 => (3, 9, &['+', '-']),
+            3 => (3, 12, &['+', '-', '*']),
+            4 => (4, 20, &['+', '-', '*']),
+            _ => (5, 25, &['+', '-', '*', '/']),
+        };
+        loop {
+            let numbers: Vec<i64> = (0..count).map(|_| 1 + draws.below(most) as i64).collect();
+            let mut pool: Vec<(i64, String, bool)> = numbers.iter().map(|n| (*n, spaced(*n), true)).collect();
+            while pool.len() > 1 {
+                let a = pool.swap_remove(draws.below(pool.len()));
+                let b = pool.swap_remove(draws.below(pool.len()));
+                let operator = draws.pick(operators);
+                let Some(value) = apply(operator, a.0, b.0) else {
+                    pool.clear();
+                    break;
+                };
+                let text = |part: (i64, String, bool)| if part.2 { part.1 } else { format!("( {} )", part.1) };
+                pool.push((value, format!("{} {operator} {}", text(a), text(b)), false));
+            }
+            if let [(target, solution, _)] = &pool[..]
+                && !numbers.contains(target)
+            {
+                return Self { numbers, target: *target, solution: solution.clone() };
+            }
+        }
+    }
+
+    /// `numbers 3 , 5 , 2 target 1 6 =`
+    pub fn prompt(&self) -> String {
+        let numbers: Vec<String> = self.numbers.iter().map(|n| spaced(*n)).collect();
+        format!("numbers {} target {} =", numbers.join(" , "), spaced(self.target))
+    }
+
+    /// `3,5,2=16`: what the judge needs.
+    pub fn answer(&self) -> String {
+        let numbers: Vec<String> = self.numbers.iter().map(i64::to_string).collect();
+        format!("{}={}", numbers.join(","), self.target)
+    }
+
+    /// What tells it from others, whatever the order of the numbers.
+    pub fn key(&self) -> String {
+        let mut sorted = self.numbers.clone();
+        sorted.sort_unstable();
+        format!("{sorted:?}={}", self.target)
+    }
+
+    /// Back from [`Self::answer`].
+    pub fn parse(answer: &str) -> Option<Self> {
+        let (numbers, target) = answer.split_once('=')?;
+        let numbers: Option<Vec<i64>> = numbers.split(',').map(|n| n.trim().parse().ok()).collect();
+        Some(Self { numbers: numbers?, target: target.trim().parse().ok()?, solution: String::new() })
+    }
+
+    /// Whether an expression reaches the target with each number once; if not, why.
+    ///
+    /// # Errors
+    /// What is wrong with it, in a few words.
+    pub fn judge(&self, expression: &str) -> Result<(), String> {
+        let (expression, said) = match expression.split_once('=') {
+            Some((left, right)) => (left, Some(right)),
+            None => (expression, None),
+        };
+        let (value, mut used) = evaluate(expression)?;
+        let mut given = self.numbers.clone();
+        given.sort_unstable();
+        used.sort_unstable();
+        if used != given {
+            return Err("does not use each number once".into());
+        }
+        if value != (i128::from(self.target), 1) {
+            return Err(if value.1 == 1 { format!("reaches {}", value.0) } else { format!("reaches {}/{}", value.0, value.1) });
+        }
+        let right = |said: &str| said.split_whitespace().collect::<String>() == self.target.to_string();
+        if said.is_some_and(|said| !right(said)) {
+            return Err("says that it is another number".into());
+        }
+        Ok(())
+    }
+}
+
+/// The result, if it is a whole number above 0 and not too large.
+fn apply(operator: char, a: i64, b: i64) -> Option<i64> {
+    let value = match operator {
+        '+' => a + b,
+        '-' => a - b,
+        '*' => a * b,
+        _ if a % b == 0 => a / b,
+        _ => return None,
+    };
+    (1..=MOST).contains(&value).then_some(value)
+}
+
+/// A fraction in lowest terms.
+type Ratio = (i128, i128);
+
+/// Value and numbers of an expression of whole numbers, + - * / and brackets; digits with spaces between them are one number. A stack
+/// machine: no depth of brackets can exhaust anything but the text.
+fn evaluate(text: &str) -> Result<(Ratio, Vec<i64>), String> {
+    const MOST_NUMBERS: usize = 64;
+    let (mut values, mut operators, mut used): (Vec<Ratio>, Vec<char>, Vec<i64>) = (Vec::new(), Vec::new(), Vec::new());
+    let mut wants_value = true;
+    let mut chars = text.chars().filter(|c| !c.is_whitespace()).peekable();
+    while let Some(c) = chars.next() {
+        match c {
+            '0'..='9' if wants_value => {
+                let mut value = i64::from(c as u32 - u32::from('0'));
+                while let Some(digit) = chars.peek().and_then(|c| c.to_digit(10)) {
+                    value = value.checked_mul(10).and_then(|v| v.checked_add(digit.into())).ok_or("too large a number")?;
+                    chars.next();
+                }
+                if used.len() == MOST_NUMBERS {
+                    return Err("too many numbers".into());
+                }
+                used.push(value);
+                values.push((value.into(), 1));
+                wants_value = false;
+            }
+            '(' if wants_value => operators.push('('),
+            ')' if !wants_value => loop {
+                match operators.pop() {
+                    Some('(') => break,
+                    Some(operator) => combine(operator, &mut values)?,
+                    None => return Err("a bracket too many".into()),
+                }
+            },
+            '+' | '-' | '*' | '/' | '×' | '÷' if !wants_value => {
+                let operator = match c {
+                    '×' => '*',
+                    '÷' => '/',
+                    c => c,
+                };
+                while operators.last().is_some_and(|before| rank(*before) >= rank(operator)) {
+                    combine(operators.pop().unwrap_or('('), &mut values)?;
+                }
+                operators.push(operator);
+                wants_value = true;
+            }
+            _ => return Err("no expression".into()),
+        }
+    }
+    if wants_value {
+        return Err("no expression".into());
+    }
+    while let Some(operator) = operators.pop() {
+        combine(operator, &mut values)?;
+    }
+    values.pop().map(|value| (value, used)).ok_or_else(|| "no expression".into())
+}
+
+fn rank(operator: char) -> u8 {
+    match operator {
+        '(' => 0,
+        '+' | '-' => 1,
+        _ => 2,
+    }
+}
+
+fn combine(operator: char, values: &mut Vec<Ratio>) -> Result<(), String> {
+    if operator == '(' {
+        return Err("a bracket is not closed".into());
+    }
+    let (Some((c, d)), Some((a, b))) = (values.pop(), values.pop()) else { return Err("no expression".into()) };
+    let value = || {
+        let (above, below) = match operator {
+            '+' => (a.checked_mul(d)?.checked_add(c.checked_mul(b)?)?, b.checked_mul(d)?),
+            '-' => (a.checked_mul(d)?.checked_sub(c.checked_mul(b)?)?, b.checked_mul(d)?),
+            '*' => (a.checked_mul(c)?, b.checked_mul(d)?),
+            _ => (a.checked_mul(d)?, b.checked_mul(c)?),
+        };
+        match super::number::Number::ratio(above, below)? {
+            super::number::Number::Ratio(above, below) => Some((above, below)),
+            super::number::Number::Long(..) => None,
+        }
+    };
+    values.push(value().ok_or("divides by zero or becomes too large")?);
+    Ok(())
+}

@@ -1,0 +1,234 @@
+//! Sums and countdown made on the spot, and rows such as GSM8K's, judged by the number at the end: 1 if it is right, 0 if not.
+
+pub mod answer;
+pub mod arithmetic;
+pub mod countdown;
+pub mod number;
+
+use super::asker::Asker;
+use super::bank::Bank;
+use super::distinct::{Distinct, level_of};
+use super::draws::Draws;
+use super::{Grade, Question, Split, Task};
+use crate::config::{DataSettings, MathKind, TaskSettings};
+use crate::data::json_rows::Object;
+use crate::data::{Notices, Tokenizer, shown};
+use anyhow::{Context, Result, bail, ensure};
+use countdown::Countdown;
+use number::Number;
+use serde::Serialize;
+use serde_json::Value;
+
+/// Grades of difficulty.
+pub const GRADES: std::ops::RangeInclusive<usize> = 1..=5;
+/// What a row looks like, for messages.
+pub const EXAMPLE: &str = r##"{"question": "...", "answer": "... #### 72"}"##;
+/// One question in so many is for evaluation.
+const BUCKETS: u64 = 4;
+/// About one draw in four is good for evaluation.
+const MOST_DRAWS: usize = 100_000;
+
+/// What a model is told in a chat about rows.
+const SYSTEM: &str = "Reason step by step, and put the final number in \\boxed{}.";
+/// About sums.
+const SYSTEM_ARITHMETIC: &str = "Compute. Put the result in \\boxed{}.";
+/// About countdown.
+const SYSTEM_COUNTDOWN: &str = "Write an expression of the given numbers, each used exactly once, with + - * / and brackets, that makes \
+the target. Put the expression alone between <answer> and </answer>.";
+
+/// A question with its answer in words: a row of `lehr data math`.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+pub struct Row {
+    /// What a model is given.
+    pub prompt: String,
+    /// What the judge needs: a number, or `3,5,2=16`.
+    pub answer: String,
+    /// Grade of difficulty.
+    pub level: u32,
+    /// What a model should say.
+    pub completion: String,
+    /// Both.
+    pub text: String,
+}
+
+/// A number with spaces between its digits, so that each is a token of `--tokenizer words`.
+pub fn spaced(number: i64) -> String {
+    number.to_string().chars().map(String::from).collect::<Vec<_>>().join(" ")
+}
+
+/// Question `n` of a grade: a function of its arguments, with what tells it from others. Which split a question belongs to follows from
+/// itself, so that training and evaluation share none, whatever the seed.
+///
+/// # Errors
+/// None is found, which the grades in [`GRADES`] rule out.
+pub fn made(kind: MathKind, grade: usize, seed: u64, split: Split, n: u64) -> Result<(String, Row)> {
+    let purpose = match split {
+        Split::Train => "math train",
+        Split::Eval => "math eval",
+    };
+    let mut draws = Draws::new(seed, purpose, n);
+    for _ in 0..MOST_DRAWS {
+        let (key, prompt, answer, completion) = match kind {
+            MathKind::Arithmetic => {
+                let sum = arithmetic::sum(grade, &mut draws);
+                (sum.key, sum.prompt, sum.value.to_string(), format!(" {}", spaced(sum.value)))
+            }
+            MathKind::Countdown => {
+                let made = Countdown::draw(grade, &mut draws);
+                (made.key(), made.prompt(), made.answer(), format!(" {}", made.solution))
+            }
+        };
+        let eval = fnv1a(&key).is_multiple_of(BUCKETS);
+        if eval == (split == Split::Eval) {
+            let text = format!("{prompt}{completion}");
+            return Ok((key, Row { prompt, answer, level: grade as u32, completion, text }));
+        }
+    }
+    bail!("--difficulty {grade}: no question in {MOST_DRAWS} draws")
+}
+
+/// FNV-1a and a finaliser, since its low bits alone depend on the low bits of the text.
+fn fnv1a(text: &str) -> u64 {
+    let hash = text.bytes().fold(0xCBF2_9CE4_8422_2325, |h: u64, b| (h ^ u64::from(b)).wrapping_mul(0x0100_0000_01B3));
+    (hash ^ (hash >> 31)).wrapping_mul(0x94D0_49BB_1331_11EB) >> 20
+}
+
+/// Distinct questions of a split.
+pub fn distinct(kind: MathKind, grades: Vec<usize>, seed: u64, split: Split) -> Distinct<Row> {
+    Distinct::new(grades, split, move |grade, split, n| made(kind, grade, seed, split, n))
+}
+
+/// The task `math`.
+pub struct Math {
+    kind: MathKind,
+    asker: Asker,
+    source: Source,
+}
+
+enum Source {
+    Made { grades: Vec<usize>, seed: u64, eval: Vec<Question> },
+    Rows(Bank),
+}
+
+impl Math {
+    /// Questions that are made, or with `--data` those of the rows.
+    ///
+    /// # Errors
+    /// A setting out of range, a row that cannot be used.
+    pub fn open(
+        settings: &TaskSettings,
+        data: &DataSettings,
+        seed: u64,
+        tokenizer: Option<&Tokenizer>,
+        date: i64,
+        notices: &mut Notices,
+    ) -> Result<Self> {
+        let kind = settings.math;
+        let system = match kind {
+            _ if !data.data.is_empty() => SYSTEM,
+            MathKind::Arithmetic => SYSTEM_ARITHMETIC,
+            MathKind::Countdown => SYSTEM_COUNTDOWN,
+        };
+        let asker = Asker::new(settings, tokenizer, date, Some(system), false)?;
+        if !data.data.is_empty() {
+            let make = |row: Object| {
+                let mut question = row_question(&row)?;
+                let key = question.prompt.clone();
+                question.prompt = asker.chat(question.prompt.trim_end())?.unwrap_or(question.prompt);
+                Ok((key, question))
+            };
+            let bank = Bank::read(settings, data, seed, EXAMPLE, notices, make)?;
+            return Ok(Self { kind, asker, source: Source::Rows(bank) });
+        }
+        let grades = TaskSettings::list("difficulty", &settings.difficulty, GRADES)?;
+        ensure!(settings.eval_questions > 0, "--eval-questions 0: at least one question is needed to judge by");
+        let mut distinct = distinct(kind, grades.clone(), seed, Split::Eval);
+        let mut eval = Vec::new();
+        while eval.len() < settings.eval_questions {
+            let Some((_, row)) = distinct.draw()? else { break };
+            eval.push(question(&asker, row)?);
+        }
+        if let Some(note) = distinct.note(settings.eval_questions, eval.len(), "--difficulty") {
+            notices.push(note);
+        }
+        Ok(Self { kind, asker, source: Source::Made { grades, seed, eval } })
+    }
+}
+
+fn question(asker: &Asker, row: Row) -> Result<Question> {
+    let prompt = asker.chat(&row.prompt)?.unwrap_or(row.prompt);
+    Ok(Question { prompt, answer: row.answer, level: row.level })
+}
+
+/// A row as a question: `question` or `prompt`, and `answer`, a number or a text that ends in `#### NUMBER` or holds a `\boxed{NUMBER}`.
+///
+/// # Errors
+/// The field that is missing or cannot be used.
+pub fn row_question(row: &Object) -> Result<Question> {
+    let (prompt, end) = match (row.get("question"), row.get("prompt")) {
+        (Some(Value::String(question)), _) => (question, "\n"),
+        (None, Some(Value::String(prompt))) => (prompt, ""),
+        (None, None) => bail!("question: missing. Give the text that is asked"),
+        _ => bail!("question: must be a string"),
+    };
+    let answer = match row.get("answer") {
+        Some(Value::String(text)) => text.clone(),
+        Some(Value::Number(number)) => number.to_string(),
+        Some(_) => bail!("answer: must be a string or a number"),
+        None => bail!("answer: missing. Give the number, or a text that ends in #### and the number"),
+    };
+    let answer = match Countdown::parse(&answer) {
+        Some(_) => answer,
+        None => {
+            let number = answer::find(&answer).to_owned();
+            Number::parse(&number)
+                .with_context(|| format!("answer: {:?} is no number; write it alone or behind ####", shown(&number)))?;
+            number
+        }
+    };
+    let level = row.get("level").and_then(Value::as_u64).and_then(|level| u32::try_from(level).ok()).unwrap_or(0);
+    Ok(Question { prompt: format!("{prompt}{end}"), answer, level })
+}
+
+/// 1 if the completion is right, else 0.
+pub fn grade(answer: &str, completion: &str) -> Grade {
+    let verdict = match (Countdown::parse(answer), answer::find(completion)) {
+        (Some(countdown), found) => countdown.judge(found),
+        (None, found) => judge_number(answer, found),
+    };
+    Grade::right_or_not(verdict)
+}
+
+/// A text that is a number throughout (its digits may stand apart), or else its last number, against an answer.
+fn judge_number(answer: &str, found: &str) -> Result<(), String> {
+    let number = Number::parse(found).or_else(|| Number::last_in(found)).ok_or("no number")?;
+    if Number::parse(answer) == Some(number) { Ok(()) } else { Err("another number".into()) }
+}
+
+impl Task for Math {
+    fn name(&self) -> &'static str {
+        "math"
+    }
+
+    fn question(&self, split: Split, n: u64) -> Result<Question> {
+        match &self.source {
+            Source::Rows(bank) => Ok(bank.question(split, n)),
+            Source::Made { eval, .. } if split == Split::Eval => Ok(eval[level_of(n, eval.len())].clone()),
+            Source::Made { grades, seed, .. } => {
+                let grade = grades[level_of(n, grades.len())];
+                question(&self.asker, made(self.kind, grade, *seed, split, n)?.1)
+            }
+        }
+    }
+
+    fn eval_questions(&self) -> u64 {
+        match &self.source {
+            Source::Rows(bank) => bank.eval_questions(),
+            Source::Made { eval, .. } => eval.len() as u64,
+        }
+    }
+
+    fn grade(&mut self, answers: &[(&Question, &str)]) -> Result<Vec<Grade>> {
+        Ok(answers.iter().map(|(question, completion)| grade(&question.answer, completion)).collect())
+    }
+}

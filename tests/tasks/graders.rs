@@ -1,0 +1,144 @@
+//! Judges of the task `custom`, those that are programs included.
+
+use lehr::config::{Grader, TaskSettings};
+use lehr::data::tasks::Question;
+use lehr::data::tasks::custom::Judge;
+
+fn question(answer: &str) -> Question {
+    Question { prompt: "q".into(), answer: answer.into(), level: 0 }
+}
+
+fn settings(grader: Grader) -> TaskSettings {
+    TaskSettings { grader, ..TaskSettings::default() }
+}
+
+fn right(grader: Grader, answer: &str, said: &str) -> bool {
+    let question = question(answer);
+    let grade = Judge::new(&settings(grader)).unwrap().grade(&[(&question, said)]).unwrap().remove(0);
+    assert_eq!(grade.reward, f64::from(u8::from(grade.correct)));
+    grade.correct
+}
+
+#[test]
+fn exact_number_and_regex() {
+    for (grader, answer, said, verdict) in [
+        (Grader::Exact, "Paris", " Paris\n", true),
+        (Grader::Exact, "Paris", "paris", false),
+        (Grader::Exact, "a b", "a  b", false),
+        (Grader::Number, "1,000", "It is 1000.", true),
+        (Grader::Number, "#### 5", "\\boxed{5}", true),
+        (Grader::Number, "5", "five", false),
+        (Grader::Number, "5", "5 or 6", false),
+        (Grader::Regex, r"(?i)\bparis\b", "It is PARIS!", true),
+        (Grader::Regex, r"^paris$", "It is paris", false),
+        (Grader::Regex, r"(a*)*b", &"a".repeat(100_000), false),
+    ] {
+        assert_eq!(right(grader, answer, said), verdict, "{grader:?} {answer}");
+    }
+    let judge = |grader| Judge::new(&settings(grader)).unwrap();
+    let error = judge(Grader::Regex).check("(").unwrap_err().to_string();
+    assert_eq!(error, "answer: \"(\" is no regular expression: error: unclosed group");
+    let error = judge(Grader::Regex).check(r"\w{1000}{1000}").unwrap_err().to_string();
+    assert!(error.contains("is no regular expression") && !error.contains('\n'), "{error}");
+    assert_eq!(judge(Grader::Number).check("five").unwrap_err().to_string(), "answer: \"five\" is no number");
+    assert!(judge(Grader::Exact).check("(").is_ok());
+    let error = Judge::new(&settings(Grader::Process)).err().unwrap().to_string();
+    assert_eq!(error, "--grader process: needs --grader-command, the program that judges");
+}
+
+/// Programs of a few lines of shell.
+#[cfg(unix)]
+mod programs {
+    use super::*;
+
+    fn judge(script: &str, timeout: f64) -> (tempfile::TempDir, Judge) {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("grader with space.sh");
+        std::fs::write(&path, script).unwrap();
+        let settings = TaskSettings {
+            grader: Grader::Process,
+            grader_command: Some(format!("sh '{}'", path.display())),
+            grader_timeout: timeout,
+            ..TaskSettings::default()
+        };
+        (dir, Judge::new(&settings).unwrap())
+    }
+
+    /// The error of a program that is asked twice at once.
+    fn error(script: &str, timeout: f64) -> String {
+        let (_dir, mut judge) = judge(script, timeout);
+        let question = question("a");
+        let error = format!("{:#}", judge.grade(&[(&question, "x"), (&question, "y")]).unwrap_err());
+        assert!(error.starts_with("--grader-command sh '") && !error.contains('\n'), "{error}");
+        error
+    }
+
+    #[test]
+    fn a_program_judges_batch_after_batch() {
+        // It answers in pairs, the second first, and counts its lines: it is the same program all the time.
+        let (_dir, mut judge) = judge(
+            r#"n=0
+while read -r a && read -r b; do
+  n=$((n + 2))
+  id() { printf '%s' "$1" | sed 's/.*"id":\([0-9]*\).*/\1/'; }
+  echo "{\"id\": $(id "$b"), \"reward\": $n, \"reason\": \"line $n\", \"parts\": {\"style\": 0.5}}"
+  echo "{\"id\": $(id "$a"), \"reward\": 0.25, \"correct\": true}"
+done"#,
+            60.0,
+        );
+        let question = question("a\n\"b\"");
+        for batch in 1..4 {
+            let grades = judge.grade(&[(&question, "x\u{0}y"), (&question, "new\nline")]).unwrap();
+            assert_eq!((grades[0].reward, grades[0].correct), (0.25, true));
+            assert_eq!((grades[1].reward, grades[1].correct), (f64::from(2 * batch), true));
+            assert_eq!(grades[1].reason, format!("line {}", 2 * batch));
+            assert_eq!(grades[1].parts["style"], 0.5);
+        }
+        assert!(judge.grade(&[]).unwrap().is_empty());
+    }
+
+    #[test]
+    fn much_text_in_both_directions_does_not_block() {
+        let (_dir, mut judge) = judge(
+            r#"read -r line; sleep 0.2; head -c 300000 /dev/zero | tr '\0' 'e' >&2
+i=0; while [ $i -lt 200 ]; do echo "{\"id\": $i, \"reward\": 1, \"reason\": \"$(printf '%01000d' 0)\"}"; i=$((i + 1)); done; cat > /dev/null"#,
+            60.0,
+        );
+        let (question, long) = (question("a"), "x".repeat(20_000));
+        let answers: Vec<(&Question, &str)> = (0..200).map(|_| (&question, long.as_str())).collect();
+        assert_eq!(judge.grade(&answers).unwrap().len(), 200);
+    }
+
+    #[test]
+    fn what_goes_wrong_is_told_with_the_command_and_its_words() {
+        let said = error("echo 'no module named wise' >&2; exit 3", 60.0);
+        assert!(said.contains("ended (exit status: 3) with 0 of 2 answers judged; it said: no module named wise"), "{said}");
+        let said = error("read -r a; echo '{\"id\": 0, \"reward\": 1}'; kill -9 $$", 60.0);
+        assert!(said.contains("with 1 of 2 answers judged") && said.contains("signal"), "{said}");
+        let said = error("echo hello; cat > /dev/null", 60.0);
+        assert!(said.contains("said \"hello\", which is no {\"id\": 0, \"reward\": 1.0}"), "{said}");
+        let said = error("echo '{\"id\": 7, \"reward\": 1}'; cat > /dev/null", 60.0);
+        assert!(said.contains("said id 7, but was asked 0 to 1"), "{said}");
+        let said = error("echo '{\"id\": 0, \"reward\": 1}'; echo '{\"id\": 0, \"reward\": 1}'; cat > /dev/null", 60.0);
+        assert!(said.contains("gave two verdicts for id 0"), "{said}");
+        let said = error("echo '{\"id\": 0}'; cat > /dev/null", 60.0);
+        assert!(said.contains("missing field `reward`"), "{said}");
+        let said = error("echo waiting for godot >&2; exec sleep 600", 0.3);
+        assert!(said.contains("0 of 2 answers judged after 0.3 s. Raise --grader-timeout"), "{said}");
+        assert!(said.contains("it said: waiting for godot"), "{said}");
+    }
+
+    #[test]
+    fn a_command_that_is_none() {
+        let judge = |command: &str, timeout: f64| {
+            Judge::new(&TaskSettings { grader_command: Some(command.into()), grader_timeout: timeout, ..TaskSettings::default() })
+        };
+        let message = |command: &str, timeout: f64| judge(command, timeout).err().unwrap().to_string();
+        assert_eq!(message(" ", 1.0), "--grader-command: empty. Name a program, such as \"python3 grader.py\"");
+        assert_eq!(message("sh 'x", 1.0), "--grader-command sh 'x: a quote is not closed");
+        assert!(message("sh", 0.0).starts_with("--grader-timeout 0: must be above 0"));
+        assert!(message("sh", f64::NAN).starts_with("--grader-timeout NaN"));
+        let error = judge("/no/such/program", 1.0).unwrap().grade(&[(&question("a"), "x")]).unwrap_err();
+        assert!(format!("{error:#}").starts_with("--grader-command /no/such/program: cannot be started"), "{error:#}");
+    }
+}
