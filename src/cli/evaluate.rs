@@ -1,9 +1,13 @@
-//! `lehr eval`
+//! `lehr eval`: loss on text, or right answers to a task's questions.
+
+mod exam;
 
 use super::{open, output};
-use crate::config::DataSettings;
+use crate::config::{DataSettings, TaskSettings};
 use crate::data::{self, Cache, Notices};
 use crate::train::Scorer;
+use clap::ArgMatches;
+use clap::parser::ValueSource::CommandLine;
 use std::path::PathBuf;
 use web_time::Instant;
 
@@ -13,8 +17,8 @@ pub struct Args {
     /// Model folder (ours or Hugging Face's), or a run folder.
     #[arg(long, value_name = "DIR")]
     model: PathBuf,
-    /// Text file, folder of text files, JSONL with `text`, or - for standard input; may be repeated.
-    #[arg(long, value_name = "PATH", required = true)]
+    /// Text file, folder of text files, JSONL with `text`, or - for standard input; may be repeated. With --task: a JSONL file of questions.
+    #[arg(long, value_name = "PATH", required_unless_present = "task")]
     data: Vec<PathBuf>,
     /// Score only this share of the tokens, from the end (as training holds it out); 1 for all of the text.
     #[arg(long, default_value_t = 1.0)]
@@ -22,7 +26,7 @@ pub struct Args {
     /// Tokens in a window; the model's context when absent.
     #[arg(long)]
     seq_len: Option<usize>,
-    /// Windows computed at once, as far as they fit.
+    /// Windows computed at once, as far as they fit; with --task: answers, as many as suit the adapter when absent.
     #[arg(long, default_value_t = 8)]
     batch_size: usize,
     /// Tokens to score at most; 0 for all.
@@ -34,11 +38,49 @@ pub struct Args {
     /// Adapter by index or by part of its name.
     #[arg(long)]
     adapter: Option<String>,
+    #[command(flatten)]
+    exam: exam::Args,
+    #[command(flatten)]
+    task: TaskSettings,
+}
+
+/// Flags that mean something only for text.
+const OF_TEXT: &[&str] = &["val_fraction", "seq_len", "max_tokens"];
+
+/// The command with the help of its two kinds.
+pub fn command(command: clap::Command) -> clap::Command {
+    let help = "Ask a task's held-out questions and judge the answers, in place of the loss on text";
+    let command = command.mut_arg("eval_questions", |arg| arg.hide(true));
+    command.mut_arg("task", |arg| arg.help(help).long_help(help).hide_default_value(true))
 }
 
 /// Evaluate.
-pub fn run(args: &Args) -> anyhow::Result<i32> {
+pub fn run(args: &Args, typed: &ArgMatches) -> anyhow::Result<i32> {
     anyhow::ensure!(args.batch_size > 0, "--batch-size 0: must be at least 1");
+    let given = |name: &str| typed.value_source(name) == Some(CommandLine);
+    let flag = |name: &str| name.replace('_', "-");
+    anyhow::ensure!(!given("eval_questions"), "--eval-questions: here it is --count that says how many questions are asked");
+    if given("task") {
+        if let Some(name) = OF_TEXT.iter().find(|name| given(name)) {
+            anyhow::bail!("--{}: means nothing with --task; leave the flag out", flag(name));
+        }
+        return exam::run(args, given("batch_size").then_some(args.batch_size));
+    }
+    if let Some(name) = flags_of_tasks().iter().find(|name| given(name)) {
+        anyhow::bail!("--{}: goes with --task, which is not given", flag(name));
+    }
+    text(args)
+}
+
+/// Names of the flags that mean something only with --task.
+fn flags_of_tasks() -> Vec<String> {
+    let command = <exam::Args as clap::Args>::augment_args(clap::Command::new("task"));
+    let command = <TaskSettings as clap::Args>::augment_args(command);
+    command.get_arguments().map(|arg| arg.get_id().to_string()).collect()
+}
+
+/// The loss on text.
+fn text(args: &Args) -> anyhow::Result<i32> {
     anyhow::ensure!(
         args.val_fraction > 0.0 && args.val_fraction <= 1.0,
         "--val-fraction {}: must be above 0 and at most 1",

@@ -39,8 +39,8 @@ enum Commands {
     Grpo(Box<grpo::Args>),
     /// Rows of puzzles and sums to learn from; solve and grade rows of other people.
     Data(Box<data::Args>),
-    /// Loss and perplexity of a model on text.
-    Eval(evaluate::Args),
+    /// Loss and perplexity of a model on text, or its share of right answers to a task.
+    Eval(Box<evaluate::Args>),
     /// Average checkpoints along a training run.
     Merge(Box<merge::Args>),
     /// The loss on the plane through three checkpoints, and whether merging them pays.
@@ -65,15 +65,16 @@ enum Commands {
 pub fn main() -> i32 {
     let started = web_time::Instant::now();
     let command = Cli::command().mut_subcommand("sft", sft::command).mut_subcommand("grpo", grpo::command);
-    let matches = match command.mut_subcommand("replay", replay::command).try_get_matches() {
-        Ok(matches) => matches,
-        Err(error) => {
-            let code = error.exit_code();
-            // A closed pipe is no reason to fail.
-            let _ = error.print();
-            return code;
-        }
-    };
+    let matches =
+        match command.mut_subcommand("replay", replay::command).mut_subcommand("eval", evaluate::command).try_get_matches() {
+            Ok(matches) => matches,
+            Err(error) => {
+                let code = error.exit_code();
+                // A closed pipe is no reason to fail.
+                let _ = error.print();
+                return code;
+            }
+        };
     let cli = match Cli::from_arg_matches(&matches) {
         Ok(cli) => cli,
         Err(error) => error.exit(),
@@ -96,7 +97,10 @@ pub fn main() -> i32 {
             None => unreachable!("clap found the subcommand"),
         },
         Commands::Data(args) => data::run(&args),
-        Commands::Eval(args) => evaluate::run(&args),
+        Commands::Eval(args) => match matches.subcommand() {
+            Some((_, typed)) => evaluate::run(&args, typed),
+            None => unreachable!("clap found the subcommand"),
+        },
         Commands::Merge(args) => merge::run(&args),
         Commands::Landscape(args) => landscape::run(&args),
         Commands::Generate(args) => generate::run(&args),

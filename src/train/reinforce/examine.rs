@@ -9,7 +9,8 @@ use crate::gpu::Gpu;
 use crate::model::{Completion, Model, Request, Rollouts};
 use crate::ops::sample::Sampling;
 use anyhow::{Result, ensure};
-use std::collections::BTreeMap;
+use serde::Serialize;
+use std::collections::{BTreeMap, BTreeSet};
 
 /// What answers.
 pub struct Examinee<'a> {
@@ -103,20 +104,81 @@ pub fn scores(examined: &[Examined]) -> (Score, BTreeMap<u32, Score>) {
     (score(&all), levels.into_iter().map(|(level, of)| (level, score(&of))).collect())
 }
 
-fn score(of: &[&Examined]) -> Score {
+/// Mean of a number over all answers; NaN where there are none.
+fn mean(of: &[&Examined], value: &dyn Fn(&GradedAnswer) -> f64) -> f64 {
     let answers = || of.iter().flat_map(|e| &e.answers);
-    let count = answers().count() as f64;
-    let mean = |value: &dyn Fn(&GradedAnswer) -> f64| {
-        if count == 0.0 { f64::NAN } else { answers().map(value).sum::<f64>() / count }
-    };
-    let right = answers().filter(|a| a.grade.correct).count();
+    answers().map(value).sum::<f64>() / answers().count() as f64
+}
+
+fn score(of: &[&Examined]) -> Score {
+    let mean = |value: &dyn Fn(&GradedAnswer) -> f64| mean(of, value);
+    let accuracy = mean(&|a| f64::from(u8::from(a.grade.correct)));
+    let independent = independent(of);
     Score {
-        count: count as u64,
-        accuracy: mean(&|a| f64::from(u8::from(a.grade.correct))),
-        interval: wilson(right as f64, count),
+        count: of.iter().map(|e| e.answers.len() as u64).sum(),
+        accuracy,
+        interval: if independent > 0.0 { wilson(accuracy * independent, independent) } else { [0.0, 1.0] },
         reward: mean(&|a| a.grade.reward),
         mean_length: mean(&|a| a.tokens as f64),
         clipped_ratio: mean(&|a| f64::from(u8::from(a.truncated))),
+    }
+}
+
+/// How many independent answers would leave the mean as uncertain as these do. Answers to one question resemble each other, so that their
+/// number is divided by the design effect: the variance of the mean from that of the questions' shares, over that of as many independent
+/// answers (Kish 1965, 8.2), never below 1. Where all agree, nothing is known of the resemblance: as many as there are questions.
+fn independent(of: &[&Examined]) -> f64 {
+    let (questions, count) = (of.len() as f64, of.iter().map(|e| e.answers.len()).sum::<usize>() as f64);
+    if of.iter().all(|e| e.answers.len() <= 1) {
+        return count;
+    }
+    let share = |e: &Examined| e.answers.iter().filter(|a| a.grade.correct).count() as f64 / e.answers.len() as f64;
+    let mean = of.iter().map(|e| share(e)).sum::<f64>() / questions;
+    let variance = of.iter().map(|e| (share(e) - mean).powi(2)).sum::<f64>() / (questions - 1.0);
+    let effect = (variance / questions) / (mean * (1.0 - mean) / count);
+    if effect.is_finite() { count / effect.max(1.0) } else { questions }
+}
+
+/// What an exam tells in full.
+#[derive(Clone, Debug, Serialize)]
+pub struct Report {
+    /// Questions.
+    pub questions: u64,
+    /// How their answers were graded.
+    #[serde(flatten)]
+    pub score: Score,
+    /// Mean of each part of the reward.
+    pub rewards: BTreeMap<String, f64>,
+    /// Share of answers in the form that was asked for; none where the task does not judge it.
+    pub format: Option<f64>,
+    /// Estimated share of questions of which k answers hold a right one, for k = 1, 2, 4, ... and all: [`pass_at_k`].
+    #[serde(rename = "pass@")]
+    pub pass_at: BTreeMap<usize, f64>,
+}
+
+/// All questions together, and by level.
+pub fn reports(examined: &[Examined]) -> (Report, BTreeMap<u32, Report>) {
+    let mut levels: BTreeMap<u32, Vec<&Examined>> = BTreeMap::new();
+    examined.iter().for_each(|e| levels.entry(e.question.level).or_default().push(e));
+    let all: Vec<&Examined> = examined.iter().collect();
+    (report(&all), levels.into_iter().map(|(level, of)| (level, report(&of))).collect())
+}
+
+fn report(of: &[&Examined]) -> Report {
+    let samples = of.iter().map(|e| e.answers.len()).min().unwrap_or(0);
+    let names: BTreeSet<&String> = of.iter().flat_map(|e| &e.answers).flat_map(|a| a.grade.parts.keys()).collect();
+    let part = |a: &GradedAnswer, name: &str| a.grade.parts.get(name).copied().unwrap_or(0.0);
+    let pass = |k: usize| {
+        let right = |e: &Examined| e.answers.iter().filter(|a| a.grade.correct).count();
+        of.iter().map(|e| pass_at_k(e.answers.len(), right(e), k)).sum::<f64>() / of.len() as f64
+    };
+    let powers = (0..usize::BITS).map(|i| 1usize << i).take_while(|k| *k <= samples);
+    Report {
+        questions: of.len() as u64,
+        score: score(of),
+        rewards: names.iter().map(|name| ((*name).clone(), mean(of, &|a| part(a, name)))).collect(),
+        format: names.contains(&"format".to_owned()).then(|| mean(of, &|a| f64::from(u8::from(part(a, "format") > 0.0)))),
+        pass_at: powers.chain((samples > 0).then_some(samples)).map(|k| (k, pass(k))).collect(),
     }
 }
 
@@ -181,6 +243,33 @@ mod tests {
             let want = with as f64 / subsets.count() as f64;
             assert!((pass_at_k(n, right, k) - want).abs() < 1e-12, "{n} {right} {k}");
         }
+    }
+
+    /// Questions with so many right answers of so many.
+    fn examined(of: &[(usize, usize)]) -> Vec<Examined> {
+        let answer = |correct| GradedAnswer { grade: Grade { correct, ..Grade::default() }, ..GradedAnswer::default() };
+        let one = |(right, n): &(usize, usize)| Examined {
+            answers: (0..*n).map(|i| answer(i < *right)).collect(),
+            ..Examined::default()
+        };
+        of.iter().map(one).collect()
+    }
+
+    #[test]
+    fn answers_to_one_question_count_as_far_as_they_are_independent() {
+        let count = |of: &[(usize, usize)]| independent(&examined(of).iter().collect::<Vec<_>>());
+        // One answer each: all of them.
+        assert_eq!(count(&[(1, 1), (0, 1), (0, 1)]), 3.0);
+        // Answers to a question always agree: as many as questions, but for the correction of the variance.
+        let agreeing: Vec<_> = (0..100).map(|i| (8 * (i % 2), 8)).collect();
+        assert!((count(&agreeing) - 99.0).abs() < 1e-9, "{}", count(&agreeing));
+        // Questions do not differ: all answers.
+        assert_eq!(count(&[(4, 8); 50]), 400.0);
+        // All right: nothing is known.
+        assert_eq!(count(&[(8, 8); 50]), 50.0);
+        let (all, _) = reports(&examined(&[(1, 2), (2, 2), (0, 2)]));
+        assert_eq!((all.questions, all.score.count, all.score.accuracy, all.format), (3, 6, 0.5, None));
+        assert_eq!(all.pass_at, BTreeMap::from([(1, 0.5), (2, 2.0 / 3.0)]));
     }
 
     #[test]

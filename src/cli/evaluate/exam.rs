@@ -1,0 +1,257 @@
+//! `lehr eval --task`: a model answers held-out questions, greedily and by chance; how often it is right, with intervals.
+
+use super::super::judging::aligned;
+use super::super::{open, output};
+use crate::config::{DataSettings, TaskKind, TaskSettings};
+use crate::data::Notices;
+use crate::data::tasks::{self, Split, Task};
+use crate::model::{Rollouts, rollout};
+use crate::ops::sample::Sampling;
+use crate::session;
+use crate::train::reinforce::examine::{Exam, Examined, Examinee, Report, reports};
+use anyhow::ensure;
+use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
+use serde::Serialize;
+use std::collections::BTreeMap;
+use std::io::IsTerminal;
+use web_time::Instant;
+
+/// Flags of `lehr eval --task`.
+#[derive(clap::Args, Debug)]
+#[command(next_help_heading = "Answers to a task")]
+pub struct Args {
+    /// Held-out questions that are asked.
+    #[arg(long, default_value_t = 200)]
+    count: usize,
+    /// Answers by chance to each question; 0 asks for the greedy ones only.
+    #[arg(long, default_value_t = 1)]
+    samples: usize,
+    /// Temperature of the answers by chance.
+    #[arg(long, default_value_t = 1.0)]
+    temperature: f64,
+    /// Tokens of an answer at most; as many as the model's context leaves, at most 1024, when absent.
+    #[arg(long)]
+    max_completion_length: Option<usize>,
+    /// Seed of the questions and of the draws. Questions of an evaluation are never asked in training, whatever the seed.
+    #[arg(long, default_value_t = 1337)]
+    seed: u64,
+}
+
+/// Tokens of an answer at most where nothing is said.
+const MOST_TOKENS: usize = 1024;
+
+/// One way of answering all questions.
+#[derive(Serialize)]
+struct Sat {
+    temperature: f64,
+    samples: usize,
+    #[serde(flatten)]
+    all: Report,
+    levels: BTreeMap<u32, Report>,
+    eval_seconds: f64,
+    tokens_per_second: f64,
+}
+
+// Length: one thing after another.
+/// Ask, judge, tell; `rows` is how many answers are generated at once, if it was typed.
+pub fn run(args: &super::Args, rows: Option<usize>) -> anyhow::Result<i32> {
+    let own = &args.exam;
+    check(own)?;
+    let dir = open::model_folder(&args.model)?;
+    let config = open::config(&dir)?;
+    let tokenizer = open::tokenizer(&dir, &config)?;
+    let stops = open::stops(&dir, &config, &tokenizer)?;
+    let mut task = questions(args, &tokenizer)?;
+    let count = task.eval_questions();
+    let mut longest = 0;
+    for n in 0..count {
+        longest = longest.max(tokenizer.encode(&task.question(Split::Eval, n)?.prompt)?.len());
+    }
+    let context = config.model.max_position_embeddings;
+    ensure!(
+        longest < context,
+        "--task {}: a question has {longest} tokens, but the model's context (max_position_embeddings) holds {context}; ask shorter ones",
+        task.name()
+    );
+    let most = own.max_completion_length.unwrap_or(MOST_TOKENS).min(context - longest);
+    if own.max_completion_length.is_some_and(|asked| asked > most) {
+        output::note(&format!("note: answers of up to {most} tokens: the model's context of {context} holds no more"));
+    }
+    let gpu = open::gpu(args.adapter.as_deref())?;
+    let room = longest + most;
+    let model = open::model(&gpu, &dir, &config, room)?;
+    let answers = count as usize * own.samples.max(1);
+    let suits = || rollout::default_slots(&config.model, room, gpu.class(), gpu.max_binding_bytes());
+    let mut engine = Rollouts::new(&gpu, &model, rows.unwrap_or_else(suits).min(answers).max(1), room)?;
+    let mut examinee = Examinee { gpu: &gpu, model: &model, engine: &mut engine, tokenizer: &tokenizer, stops: &stops };
+    let mut ways = vec![(0.0, 1)];
+    if own.samples > 0 && own.temperature > 0.0 {
+        ways.push((own.temperature, own.samples));
+    }
+    let mut progress = Progress::new(ways.iter().map(|(_, samples)| count as usize * samples).sum());
+    let mut sat = Vec::new();
+    for (temperature, samples) in ways {
+        let begin = Instant::now();
+        let sampling = Sampling { temperature, seed: own.seed, ..Sampling::default() };
+        let exam = Exam { questions: count, samples, max_completion_length: most, sampling };
+        let Some(examined) = examinee.sit(task.as_mut(), &exam, &mut |_, done, _| progress.tell(done))? else {
+            return Ok(session::control::INTERRUPTED);
+        };
+        progress.passed += count as usize * samples;
+        sat.push(Sat::of(&examined, temperature, samples, begin.elapsed().as_secs_f64()));
+    }
+    progress.end();
+    if args.json {
+        let (greedy, sampled) = (&sat[0], sat.get(1));
+        output::json_line(&serde_json::json!({
+            "task": task.name(), "questions": count, "max_completion_length": most, "seed": own.seed,
+            "greedy": greedy, "sampled": sampled,
+        }))?;
+    } else {
+        show(task.name(), args.task.task, most, &sat)?;
+    }
+    Ok(0)
+}
+
+fn check(args: &Args) -> anyhow::Result<()> {
+    ensure!(args.count > 0, "--count 0: must be at least 1");
+    ensure!(
+        args.temperature.is_finite() && args.temperature >= 0.0,
+        "--temperature {}: must be 0 (greedy) or more",
+        args.temperature
+    );
+    ensure!(args.max_completion_length != Some(0), "--max-completion-length 0: must be at least 1");
+    Ok(())
+}
+
+/// The held-out questions: made ones, or the rows of --data.
+fn questions(args: &super::Args, tokenizer: &crate::data::Tokenizer) -> anyhow::Result<Box<dyn Task>> {
+    ensure!(args.data.len() <= 1, "--data: with --task one file of questions is asked; name one");
+    let data = DataSettings { val_data: args.data.first().cloned(), ..DataSettings::default() };
+    let settings = TaskSettings { eval_questions: args.exam.count, ..args.task.clone() };
+    let mut notices = Notices::new();
+    let now = session::unix_time() as i64;
+    let task = tasks::open(&settings, &data, args.exam.seed, Some(tokenizer), now, &mut notices)?;
+    notices.take().iter().for_each(|n| output::note(&format!("note: {n}")));
+    Ok(task)
+}
+
+impl Sat {
+    fn of(examined: &[Examined], temperature: f64, samples: usize, eval_seconds: f64) -> Self {
+        let (all, levels) = reports(examined);
+        let tokens: usize = examined.iter().flat_map(|e| &e.answers).map(|a| a.tokens).sum();
+        Self { temperature, samples, all, levels, eval_seconds, tokens_per_second: tokens as f64 / eval_seconds }
+    }
+}
+
+/// A table: a line a way and level.
+fn show(name: &str, kind: TaskKind, most: usize, sat: &[Sat]) -> anyhow::Result<()> {
+    let seconds = sat.iter().map(|s| s.eval_seconds).sum();
+    output::line(&format!(
+        "{name}: {} held-out questions, answers of at most {most} tokens, in {}",
+        output::count(sat[0].all.questions),
+        output::duration(seconds)
+    ))?;
+    let level = match kind {
+        TaskKind::Kk => "people",
+        TaskKind::Math => "difficulty",
+        TaskKind::Custom => "level",
+    };
+    let head = ["", level, "answers", "right", "95 % interval", "reward", "format", "tokens", "cut off"];
+    let mut rows = vec![head.map(str::to_owned).to_vec()];
+    for s in sat {
+        let how = if s.temperature == 0.0 { "greedy".to_owned() } else { format!("temperature {}", s.temperature) };
+        let levels = s.levels.iter().filter(|_| s.levels.len() > 1).map(|(level, report)| (level.to_string(), report));
+        let alone = s.levels.keys().next().filter(|_| s.levels.len() == 1);
+        let all = alone.map_or("all".to_owned(), u32::to_string);
+        for (i, (level, report)) in levels.chain([(all, &s.all)]).enumerate() {
+            rows.push(row(if i == 0 { &how } else { "" }, level, report));
+        }
+    }
+    aligned(&rows).iter().try_for_each(|line| output::line(line))?;
+    for s in sat.iter().filter(|s| s.samples > 1) {
+        let mut rows = vec![vec!["pass@k".to_owned(), level.to_owned()]];
+        rows[0].extend(s.all.pass_at.keys().map(usize::to_string));
+        let levels = s.levels.iter().filter(|_| s.levels.len() > 1).map(|(level, report)| (level.to_string(), report));
+        for (level, report) in levels.chain([("all".to_owned(), &s.all)]) {
+            rows.push([String::new(), level].into_iter().chain(report.pass_at.values().map(|share| percent(*share))).collect());
+        }
+        output::line("")?;
+        aligned(&rows).iter().try_for_each(|line| output::line(line))?;
+    }
+    Ok(())
+}
+
+fn row(how: &str, level: String, report: &Report) -> Vec<String> {
+    let score = &report.score;
+    let [low, high] = score.interval.map(|x| 100.0 * x);
+    vec![
+        how.to_owned(),
+        level,
+        score.count.to_string(),
+        percent(score.accuracy),
+        format!("{low:.1} to {high:.1}"),
+        format!("{:.3}", score.reward),
+        report.format.map_or("-".to_owned(), percent),
+        format!("{:.1}", score.mean_length),
+        percent(score.clipped_ratio),
+    ]
+}
+
+fn percent(share: f64) -> String {
+    format!("{:.1} %", 100.0 * share)
+}
+
+/// How many answers there are, and how long it will take: an updating line on a terminal, else a line now and then.
+struct Progress {
+    all: usize,
+    /// Answers of the ways before.
+    passed: usize,
+    begin: Instant,
+    told: Option<Instant>,
+    bar: Option<ProgressBar>,
+}
+
+/// Seconds between two lines where there is no terminal.
+const LINE_SECONDS: f64 = 15.0;
+
+impl Progress {
+    fn new(all: usize) -> Self {
+        let bar = std::io::stderr().is_terminal().then(|| {
+            let bar = ProgressBar::with_draw_target(None, ProgressDrawTarget::stderr_with_hz(8));
+            bar.set_style(ProgressStyle::with_template("{msg}").unwrap_or_else(|_| ProgressStyle::default_spinner()));
+            bar
+        });
+        Self { all, passed: 0, begin: Instant::now(), told: None, bar }
+    }
+
+    /// So many answers of this way are there. Always goes on.
+    fn tell(&mut self, done: usize) -> bool {
+        let done = self.passed + done;
+        let seconds = self.begin.elapsed().as_secs_f64();
+        let due = self.told.map_or(seconds, |told| told.elapsed().as_secs_f64());
+        if due >= if self.bar.is_some() { 0.2 } else { LINE_SECONDS } {
+            self.told = Some(Instant::now());
+            // The first answers to end are the shortest: before a tenth is there, nothing can be said of the rest.
+            let left = match 10 * done >= self.all {
+                true => format!(", about {} left", output::duration(seconds * (self.all - done) as f64 / done as f64)),
+                false => String::new(),
+            };
+            let text = format!("{done} of {} answers in {}{left}", self.all, output::duration(seconds));
+            match &self.bar {
+                Some(bar) => {
+                    bar.set_message(text);
+                    bar.tick();
+                }
+                None => output::note(&text),
+            }
+        }
+        !session::control::Control::interrupted()
+    }
+
+    fn end(&self) {
+        if let Some(bar) = &self.bar {
+            bar.finish_and_clear();
+        }
+    }
+}
