@@ -138,7 +138,7 @@ fn completions_depend_on_no_slot_order_or_neighbour() {
             })
             .collect();
         let ended = alone.iter().filter(|c| !c.truncated).count();
-        assert!(ended > 5 && ended < 40, "{case}: {ended} of 41 ended by a stop; the test shows little");
+        assert!(ended > 2 && ended < 40, "{case}: {ended} of 41 ended by a stop; the test shows little");
         for slots in [1, 3, 8, 41, 64] {
             let mut engine = Rollouts::new(&gpu, &model, slots, ROOM).unwrap();
             assert_eq!(engine.slots(), slots);

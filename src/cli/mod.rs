@@ -61,20 +61,27 @@ enum Commands {
     Demo(pretrain::DemoArgs),
 }
 
+/// The command line, each command with its own defaults and help.
+fn command() -> clap::Command {
+    Cli::command()
+        .mut_subcommand("sft", sft::command)
+        .mut_subcommand("grpo", grpo::command)
+        .mut_subcommand("replay", replay::command)
+        .mut_subcommand("eval", evaluate::command)
+}
+
 /// Run the command line; returns the exit code.
 pub fn main() -> i32 {
     let started = web_time::Instant::now();
-    let command = Cli::command().mut_subcommand("sft", sft::command).mut_subcommand("grpo", grpo::command);
-    let matches =
-        match command.mut_subcommand("replay", replay::command).mut_subcommand("eval", evaluate::command).try_get_matches() {
-            Ok(matches) => matches,
-            Err(error) => {
-                let code = error.exit_code();
-                // A closed pipe is no reason to fail.
-                let _ = error.print();
-                return code;
-            }
-        };
+    let matches = match command().try_get_matches() {
+        Ok(matches) => matches,
+        Err(error) => {
+            let code = error.exit_code();
+            // A closed pipe is no reason to fail.
+            let _ = error.print();
+            return code;
+        }
+    };
     let cli = match Cli::from_arg_matches(&matches) {
         Ok(cli) => cli,
         Err(error) => error.exit(),

@@ -85,7 +85,7 @@ impl TensorBoard {
                 ];
                 self.scalars(wall_time, s.step, &values)?;
                 let more: Vec<(&str, f64)> = s.metrics.iter().map(|(name, value)| (name.as_str(), value.0)).collect();
-                self.scalars(wall_time, s.step, &more)
+                if more.is_empty() { Ok(()) } else { self.scalars(wall_time, s.step, &more) }
             }
             Event::TaskEval(e) => {
                 let kind = if e.temperature == 0.0 { "greedy" } else { "sampled" };
