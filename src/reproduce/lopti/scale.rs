@@ -29,7 +29,7 @@ pub struct Scale {
     pub people: [&'static str; 2],
     /// Tokens of a prompt, of a completion, at most.
     pub lengths: [usize; 2],
-    /// Fine-tuning: updates, rows in each, learning rate. It ends early: what follows must have something to learn.
+    /// Fine-tuning: updates, rows of solutions in each, learning rate. It ends early: what follows must have something to learn.
     pub sft: (u64, usize, f64),
     /// Steps of reinforcement.
     pub steps: u64,
@@ -65,7 +65,7 @@ impl Scale {
             shape: [64, 176, 3, 4],
             people: ["2,3", "2,3"],
             lengths: [48, 96],
-            sft: (2000, 16, 2e-3),
+            sft: (1500, 8, 2e-3),
             steps: 50,
             batch_size: 64,
             num_generations: 8,
