@@ -1,6 +1,6 @@
 //! What every claim works with: arms and their records, benches, what is known already.
 
-use super::arm::{Arm, Record, Work};
+use super::arm::{Arm, Record};
 use super::bench::Bench;
 use super::plan::{Plan, Setting, Way};
 use super::scale::Scale;
@@ -157,9 +157,4 @@ pub fn levels(records: &[Record]) -> Vec<u32> {
         .collect::<std::collections::BTreeSet<_>>()
         .into_iter()
         .collect()
-}
-
-/// Whether an arm makes rollouts.
-pub fn is_reinforced(arm: &Arm) -> bool {
-    matches!(arm.work, Work::Reinforce { .. })
 }

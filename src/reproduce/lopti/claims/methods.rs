@@ -89,7 +89,7 @@ pub fn puzzles(c: &Context<'_>) -> anyhow::Result<Finding> {
 
 /// Is Lopti's gain that of larger or of carried steps?
 pub fn controls(c: &Context<'_>) -> anyhow::Result<Finding> {
-    let of = rows(c, &Plan::ways("L5+"))?;
+    let of = rows(c, &Plan::ways("L5b"))?;
     let [grpo, lopti, apart, root, double] = [&of[0], &of[1], &of[2], &of[3], &of[4]];
     let checks = vec![
         Check::new("accuracy: Lopti minus GRPO at 1.41 times the rate", difference(lopti, root, accuracy), Wants::Above(0.0)),
@@ -98,7 +98,7 @@ pub fn controls(c: &Context<'_>) -> anyhow::Result<Finding> {
         Check::new("accuracy: Lopti minus Lopti with moments apart", difference(lopti, apart, accuracy), Wants::Nothing),
     ];
     let mut found = Finding::new(
-        "L5+",
+        "L5b",
         "Lopti's gain is neither that of a larger learning rate nor that of moments carried from pass to pass (controls, not the paper's)",
         "Not in the paper: Lopti makes twice as many AdamW steps, and its second pass goes on with the first one's moments",
         "As L5. The claim needs Lopti above GRPO at 1.41 and 2 times the rate, and Lopti whose passes have moments of their own above GRPO."
@@ -106,7 +106,7 @@ pub fn controls(c: &Context<'_>) -> anyhow::Result<Finding> {
         checks,
     );
     found.tables.push(level_table("Mean over seeds", &of, "people"));
-    Ok(found.picture("l5-controls", picture_of("L5+: larger steps, moments apart", &of, "people")))
+    Ok(found.picture("l5-controls", picture_of("L5b: larger steps, moments apart", &of, "people")))
 }
 
 /// The same ranking with REINFORCE++.
