@@ -244,9 +244,9 @@ fn two_half_batches_are_one_whole() {
         let mut whole: Option<(Vec<f32>, StepResult)> = None;
         for micro in [4, 2, 1] {
             let mut p = pretrain(gpu(), &shape(family), &settings(4, micro, 1));
-            let result = steps(&mut p, 1)[0];
+            let result = steps(&mut p, 1).remove(0);
             let grads = numbers(&p.gpu, &p.optimizer.grads);
-            let (want, wanted) = whole.get_or_insert_with(|| (grads.clone(), result));
+            let (want, wanted) = whole.get_or_insert_with(|| (grads.clone(), result.clone()));
             let error = worst(&grads, want);
             assert!(error < 5e-6, "{family:?}: gradients of micro-batches of {micro} are off by {error:e}");
             for (name, a, b) in [
@@ -378,7 +378,7 @@ fn a_poisoned_weight_is_caught() {
                     hit.iter().for_each(|i| poisoned[*i] = poison);
                     p.gpu.write(&tensor, &poisoned);
                     let before = trainer_state(&p);
-                    let result = steps(&mut p, 1)[0];
+                    let result = steps(&mut p, 1).remove(0);
                     let after = trainer_state(&p);
                     let what = format!("{family:?} {name} = {poison}: {result:?}");
                     if result.skipped {
@@ -394,7 +394,7 @@ fn a_poisoned_weight_is_caught() {
             }
         }
         let before = trainer_state(&p);
-        let result = steps(&mut p, 1)[0];
+        let result = steps(&mut p, 1).remove(0);
         assert!(!result.skipped && result.loss.is_finite(), "{family:?}: healed, training goes on");
         assert!(before != trainer_state(&p));
     }
@@ -446,7 +446,7 @@ fn an_untrained_model_guesses_evenly() {
     for family in FAMILIES {
         let mut p = pretrain(gpu(), &ModelConfig { initializer_range: 0.02, ..shape(family) }, &settings(8, 4, 5));
         let found = p.evaluate(0, |_, _| Ok(())).unwrap().unwrap();
-        let first = steps(&mut p, 1)[0];
+        let first = steps(&mut p, 1).remove(0);
         for (name, loss) in [("validation", found.loss), ("training", first.loss)] {
             assert!((loss - even).abs() < 0.05, "{family:?}: {name} loss {loss}, ln V = {even}");
         }

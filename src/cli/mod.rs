@@ -63,12 +63,8 @@ enum Commands {
 /// Run the command line; returns the exit code.
 pub fn main() -> i32 {
     let started = web_time::Instant::now();
-    let matches = match Cli::command()
-        .mut_subcommand("sft", sft::command)
-        .mut_subcommand("grpo", grpo::command)
-        .mut_subcommand("replay", replay::command)
-        .try_get_matches()
-    {
+    let command = Cli::command().mut_subcommand("sft", sft::command).mut_subcommand("grpo", grpo::command);
+    let matches = match command.mut_subcommand("replay", replay::command).try_get_matches() {
         Ok(matches) => matches,
         Err(error) => {
             let code = error.exit_code();

@@ -17,7 +17,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::path::{Path, PathBuf};
 
 /// `trainer.json`: all that is not a tensor.
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
 pub struct TrainerFile {
     /// Step and live settings.
     pub state: TrainerState,
@@ -128,8 +128,8 @@ fn snapshot_prefix(step: u64) -> String {
 /// The snapshots of a live merge, in a checkpoint.
 const SNAPSHOTS: &str = "snapshots.safetensors";
 
-/// The rollouts of a step of reinforcement that is not done, in a checkpoint.
-const UNDER_WAY: &str = "rollouts.json";
+/// A step of reinforcement that is not done, in a checkpoint; MessagePack, because JSON loses bits of numbers.
+const UNDER_WAY: &str = "rollouts.msgpack";
 /// Completions of one step are far below this.
 const MAX_UNDER_WAY_BYTES: u64 = 1 << 30;
 
@@ -160,8 +160,9 @@ pub fn save(
         if let Some(ring) = ring {
             out.file(SNAPSHOTS, |file| folder.snapshots(file, ring, &optimizer.grads))?;
         }
-        if let Some(pending) = trainer.under_way() {
-            out.json(UNDER_WAY, pending)?;
+        if let Some(step) = trainer.under_way() {
+            let bytes = rmp_serde::to_vec_named(step).context(UNDER_WAY)?;
+            out.file(UNDER_WAY, |file| Ok(file.write_all(&bytes)?))?;
         }
         out.json("trainer.json", file)
     })
@@ -202,11 +203,11 @@ pub fn restore(vfs: &dyn Vfs, checkpoint: &Checkpoint, trainer: &mut Trainer) ->
     let file: TrainerFile = checkpoint.trainer(vfs).context("trainer.json")?;
     trainer.state = file.state.clone();
     let path = checkpoint.path.join(UNDER_WAY);
-    let pending = match path.exists() {
-        true => Some(serde_json::from_slice(&vfs.read(&path, MAX_UNDER_WAY_BYTES)?).with_context(|| shown(&path))?),
+    let step = match path.exists() {
+        true => Some(rmp_serde::from_slice(&vfs.read(&path, MAX_UNDER_WAY_BYTES)?).with_context(|| shown(&path))?),
         false => None,
     };
-    trainer.set_under_way(pending);
+    trainer.set_under_way(step);
     Ok(file)
 }
 

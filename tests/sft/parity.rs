@@ -95,7 +95,7 @@ fn one_update_matches(gpu: Gpu, packing: bool) {
     let mut trainer = Trainer::new(gpu, &settings, &config, Box::new(source)).unwrap();
     trainer.model.load(&trainer.gpu, &files).unwrap();
     assert!(trainer.step().unwrap().is_none());
-    let result = trainer.flush().unwrap()[0];
+    let result = trainer.flush().unwrap().remove(0);
     let step = &g.value["step"];
     for (name, got) in [
         ("loss", result.loss),

@@ -1,0 +1,7 @@
+//! Reinforcement as a whole: `lehr grpo` and the trainer behind it.
+
+mod common;
+#[path = "reinforce/laws.rs"]
+mod laws;
+#[path = "reinforce/runs.rs"]
+mod runs;
