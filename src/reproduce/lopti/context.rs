@@ -1,6 +1,6 @@
 //! What every claim works with: arms and their records, benches, what is known already.
 
-use super::arm::{Arm, Record, Work};
+use super::arm::{Arm, Record};
 use super::bench::Bench;
 use super::plan::{Plan, Setting, Way};
 use super::scale::Scale;
@@ -102,16 +102,9 @@ impl<'a> Context<'a> {
         measure: impl FnOnce(&mut Bench) -> anyhow::Result<T>,
     ) -> anyhow::Result<T> {
         let sft = self.plan().sft(TaskKind::Kk, seed);
-        let settings = format!(
-            "{:?}",
-            (
-                self.scale.reinforcement(seed),
-                self.scale.rollout(),
-                self.scale.grpo(),
-                self.scale.task(TaskKind::Kk),
-                self.scale.probe
-            )
-        );
+        // Exams and the number of steps do not matter to single updates.
+        let train = crate::config::TrainSettings { max_steps: 0, ..self.scale.reinforcement(seed) };
+        let settings = format!("{:?}", (train, self.scale.rollout(), self.scale.grpo(), self.scale.people, self.scale.probe));
         self.store.remember(&["bench 1", &sft.key(), &settings, what], || {
             self.ensure(std::slice::from_ref(&sft))?;
             let mut benches = self.benches.borrow_mut();
@@ -157,9 +150,4 @@ pub fn levels(records: &[Record]) -> Vec<u32> {
         .collect::<std::collections::BTreeSet<_>>()
         .into_iter()
         .collect()
-}
-
-/// Whether an arm makes rollouts.
-pub fn is_reinforced(arm: &Arm) -> bool {
-    matches!(arm.work, Work::Reinforce { .. })
 }

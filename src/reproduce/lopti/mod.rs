@@ -27,7 +27,7 @@ pub const PAPER: Paper = Paper {
     name: "lopti",
     title: "Advantage Reweighting and Lopti",
     source: "arXiv 2505.12929",
-    claims: &["L0", "L1", "L2", "L3", "L4", "L5", "L6", "L7", "L8", "L9", "L10", "L11", "L12", "L13"],
+    claims: &["L0", "L1", "L2", "L3", "L4", "L5", "L5b", "L6", "L7", "L8", "L9", "L10", "L11", "L12", "L13"],
 };
 
 /// The claims asked for, and the regime check before them.

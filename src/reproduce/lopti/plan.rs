@@ -37,9 +37,10 @@ pub const ABOVE_HALF: Way = Way::Only(&[3, 4]);
 pub const BELOW_QUARTER: Way = Way::Only(&[1]);
 /// The paper's four methods.
 pub const METHODS: [Way; 4] = [Way::Grpo, Way::Ar(ALPHA), Way::Lopti(ETA), Way::Both];
-/// Controls of L5: as many updates, a split by lot, moments apart, larger rates.
-pub const CONTROLS: [Way; 5] =
-    [Way::Twice, Way::RandomSplit, Way::OwnMoments, Way::Rate(std::f64::consts::SQRT_2), Way::Rate(2.0)];
+/// Controls of L5: as many updates, and a split by lot.
+pub const CONTROLS: [Way; 2] = [Way::Twice, Way::RandomSplit];
+/// More controls (L5b): moments apart, and larger rates.
+pub const MORE_CONTROLS: [Way; 3] = [Way::OwnMoments, Way::Rate(std::f64::consts::SQRT_2), Way::Rate(2.0)];
 /// L6.
 pub const ALPHAS: [f64; 5] = [0.1, ALPHA, 0.5, 0.7, 1.0];
 /// L7.
@@ -61,6 +62,7 @@ impl Way {
             Self::OwnMoments => "Lopti, moments apart".into(),
             Self::Only(&[1]) => "only p < 0.25".into(),
             Self::Only(&[3, 4]) => "only p > 0.5".into(),
+            Self::Only(&[4]) => "only p > 0.75".into(),
             Self::Only(_) => "only p > 0.25".into(),
             Self::Rate(factor) => format!("GRPO, rate x {factor:.2}"),
         }
@@ -183,6 +185,7 @@ impl Plan<'_> {
         let main = |ways: &[Way]| ways.iter().map(|w| (Setting::Main, *w)).collect::<Vec<_>>();
         match claim {
             "L5" => main(&[&METHODS[..], &CONTROLS[..]].concat()),
+            "L5b" => main(&[&[Way::Grpo, Way::Lopti(ETA)][..], &MORE_CONTROLS[..]].concat()),
             "L6" => main(&[&[Way::Grpo][..], &ALPHAS.map(Way::Ar)[..]].concat()),
             "L7" => main(&[&[Way::Grpo][..], &ETAS.map(Way::Lopti)[..]].concat()),
             "L8" => main(&[Way::Grpo, Way::Lopti(ETA), Way::HighFirst, Way::RandomSplit]),
@@ -230,7 +233,8 @@ mod tests {
         let plan = Plan { scale: &scale };
         let count = |claims: &[&str]| plan.all(claims, &[1]).len();
         assert_eq!(count(&["L1", "L2", "L3", "L4", "L11"]), 1, "probes need the fine-tuned model only");
-        assert_eq!(count(&["L5"]), 1 + 9);
+        assert_eq!(count(&["L5"]), 1 + 6);
+        assert_eq!(count(&["L5", "L5b"]), count(&["L5"]) + 3);
         // GRPO and alpha = 0.3 are there already.
         assert_eq!(count(&["L5", "L6"]), count(&["L5"]) + 4);
         assert_eq!(count(&["L5", "L7"]), count(&["L5"]) + 4);
@@ -251,7 +255,7 @@ mod tests {
         let scale = Scale::named("tiny").unwrap();
         let plan = Plan { scale: &scale };
         let base = plan.arm(Setting::Main, Way::Grpo, 1);
-        for (setting, way) in Plan::ways("L5") {
+        for (setting, way) in [Plan::ways("L5"), Plan::ways("L5b")].concat() {
             let arm = plan.arm(setting, way, 1);
             assert_eq!((&arm.model, &arm.task, arm.train.seed), (&base.model, &base.task, 1));
             let updates = arm.passes() * scale.mini_batches;

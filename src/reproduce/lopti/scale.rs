@@ -29,7 +29,7 @@ pub struct Scale {
     pub people: [&'static str; 2],
     /// Tokens of a prompt, of a completion, at most.
     pub lengths: [usize; 2],
-    /// Fine-tuning: updates, rows in each, learning rate. It ends early: what follows must have something to learn.
+    /// Fine-tuning: updates, rows of solutions in each, learning rate. It ends early: what follows must have something to learn.
     pub sft: (u64, usize, f64),
     /// Steps of reinforcement.
     pub steps: u64,
@@ -66,14 +66,14 @@ impl Scale {
             shape: [64, 176, 3, 4],
             people: ["2,3", "2,3"],
             lengths: [48, 96],
-            sft: (2000, 16, 2e-3),
-            steps: 50,
-            batch_size: 64,
+            sft: (2500, 8, 2e-3),
+            steps: 24,
+            batch_size: 128,
             num_generations: 8,
             mini_batches: 2,
-            learning_rate: 2e-4,
+            learning_rate: 3e-4,
             temperature: 1.0,
-            exams: (&[0.8, 0.9, 1.0], 160),
+            exams: (&[0.75, 0.875, 1.0], 150),
             probe: (10, 64),
             single_tokens: 300,
         };
@@ -86,7 +86,6 @@ impl Scale {
                 lengths: [72, 128],
                 sft: (6000, 16, 1e-3),
                 steps: 200,
-                batch_size: 128,
                 exams: (&[0.25, 0.5, 0.75, 0.9, 0.95, 1.0], 600),
                 probe: (40, 128),
                 single_tokens: 2000,
@@ -100,7 +99,7 @@ impl Scale {
                 sft: (12_000, 32, 6e-4),
                 steps: 400,
                 batch_size: 512,
-                learning_rate: 5e-5,
+                learning_rate: 1e-4,
                 exams: (&[0.1, 0.25, 0.5, 0.75, 0.9, 0.95, 1.0], 2000),
                 probe: (100, 512),
                 single_tokens: 2000,

@@ -79,7 +79,7 @@ impl School {
         Ok(Practice { task: open(settings, seed)?, tokenizer: self.tokenizer.clone(), stops: vec![self.stop] })
     }
 
-    /// Worked solutions, one a row, loss on the completion alone.
+    /// Worked solutions, loss on the completion alone.
     ///
     /// # Errors
     /// A setting out of range.
@@ -105,6 +105,9 @@ fn solved(settings: &TaskSettings, task: &dyn Task, seed: u64, n: u64) -> anyhow
     Ok(Example { prompt: question.prompt, completion: question.answer })
 }
 
+/// Solutions that a row may hold.
+const MOST_IN_A_ROW: u64 = 8;
+
 /// See [`School::lessons`].
 pub struct Lessons {
     school: School,
@@ -128,22 +131,31 @@ impl Lessons {
 }
 
 impl Source for Lessons {
+    /// Each row is filled with solutions of its own as long as they fit whole; they do not see one another.
     fn batch(&self, n: u64, batch_size: usize) -> Batch {
         let (time, rows) = (self.seq_len, batch_size * self.seq_len);
         let (mut tokens, mut targets, mut doc_start) = (vec![0; rows], vec![IGNORE; rows], vec![0; rows]);
         let mut num_tokens = 0;
         for row in 0..batch_size {
-            let (prompt, completion) = self.tokens(n * batch_size as u64 + row as u64);
-            let all: Vec<u32> = prompt.iter().chain(&completion).copied().collect();
-            // What does not fit is cut: nothing after it counts.
-            let used = all.len().saturating_sub(1).min(time);
-            let at = row * time;
-            tokens[at..at + used].copy_from_slice(&all[..used]);
-            let first = prompt.len().saturating_sub(1).min(used);
-            targets[at + first..at + used].copy_from_slice(&all[first + 1..used + 1]);
+            let (at, first) = (row * time, (n * batch_size as u64 + row as u64) * MOST_IN_A_ROW);
+            let mut filled = 0;
+            for (prompt, completion) in (first..first + MOST_IN_A_ROW).map(|n| self.tokens(n)) {
+                let all: Vec<u32> = prompt.iter().chain(&completion).copied().collect();
+                let used = all.len().saturating_sub(1);
+                // One that is too long by itself is cut: nothing after it counts.
+                let kept = if filled == 0 { used.min(time) } else { used };
+                if filled + kept > time || kept == 0 {
+                    break;
+                }
+                let (here, scored) = (at + filled, prompt.len().saturating_sub(1).min(kept));
+                tokens[here..here + kept].copy_from_slice(&all[..kept]);
+                targets[here + scored..here + kept].copy_from_slice(&all[scored + 1..=kept]);
+                doc_start[here..here + kept].fill(filled as u32);
+                filled += kept;
+            }
             // Padding sees itself alone.
-            (used..time).for_each(|i| doc_start[at + i] = i as u32);
-            num_tokens += used;
+            (filled..time).for_each(|i| doc_start[at + i] = i as u32);
+            num_tokens += filled;
         }
         Batch { batch_size, seq_len: time, tokens, targets, doc_start, num_tokens }
     }
@@ -174,17 +186,28 @@ mod tests {
         let batch = lessons.batch(2, 4);
         assert_eq!(batch, lessons.batch(2, 4));
         assert_ne!(batch.tokens, lessons.batch(3, 4).tokens);
+        let mut solutions = 0;
         for row in 0..4 {
             let at = row * 128;
-            let first = (0..128).find(|i| batch.targets[at + i] != IGNORE).unwrap();
-            let last = (0..128).rfind(|i| batch.targets[at + i] != IGNORE).unwrap();
-            assert!((first..=last).all(|i| batch.targets[at + i] != IGNORE));
-            let prompt = school.tokenizer.decode(&batch.tokens[at..=at + first]).unwrap();
-            let completion = school.tokenizer.decode(&batch.targets[at + first..at + last]).unwrap();
-            assert!(prompt.ends_with("<think>") && completion.ends_with("</answer>"), "{prompt} | {completion}");
-            assert_eq!(batch.targets[at + last], school.stop);
-            assert!((first..last).all(|i| batch.tokens[at + i + 1] == batch.targets[at + i]));
+            // Runs of one document.
+            let starts: Vec<usize> = (0..128).filter(|i| batch.doc_start[at + i] as usize == *i).collect();
+            for (k, start) in starts.iter().enumerate() {
+                let end = starts.get(k + 1).copied().unwrap_or(128);
+                assert!((*start..end).all(|i| batch.doc_start[at + i] as usize == *start));
+                let Some(first) = (*start..end).find(|i| batch.targets[at + i] != IGNORE) else {
+                    assert_eq!(end - start, 1, "padding sees itself alone");
+                    continue;
+                };
+                solutions += 1;
+                assert!((first..end).all(|i| batch.targets[at + i] != IGNORE));
+                let prompt = school.tokenizer.decode(&batch.tokens[at + start..=at + first]).unwrap();
+                let completion = school.tokenizer.decode(&batch.targets[at + first..at + end - 1]).unwrap();
+                assert!(prompt.ends_with("<think>") && completion.ends_with("</answer>"), "{prompt} | {completion}");
+                assert_eq!(batch.targets[at + end - 1], school.stop);
+                assert!((first..end - 1).all(|i| batch.tokens[at + i + 1] == batch.targets[at + i]));
+            }
         }
+        assert!(solutions > 4, "{solutions} solutions in four rows");
         // Every word of a puzzle of eight is known.
         let puzzle = kk::made(8, 77, Split::Eval, 5).unwrap();
         let row = kk::row(crate::config::Form::Compact, &puzzle, 77, 5);

@@ -29,6 +29,7 @@ pub fn find(c: &Context<'_>, claim: &str) -> anyhow::Result<Finding> {
         "L3" => step::selective(c),
         "L4" => step::right(c),
         "L5" => methods::puzzles(c),
+        "L5b" => methods::controls(c),
         "L6" => sweeps::alpha(c),
         "L7" => sweeps::eta(c),
         "L8" => ablations::reversed(c),

@@ -34,11 +34,11 @@ fn rate(bench: &mut Bench) -> anyhow::Result<f64> {
     for _ in 0..10 {
         let found = spreads(&bench.update(&rollouts, Way::Grpo, By::Sgd(rate))?.changes);
         let middle = 0.5 * (found[1] + found[2]);
-        let factor = if middle.is_finite() && middle > 0.0 { SPREAD / middle } else { 4.0 };
-        if (0.9..1.1).contains(&factor) {
+        // Without tokens in the middle there is nothing to go by.
+        if middle.is_nan() || (0.9 * SPREAD..1.1 * SPREAD).contains(&middle) {
             break;
         }
-        rate *= factor.clamp(0.1, 10.0);
+        rate *= (SPREAD / middle).clamp(0.1, 10.0);
     }
     Ok(rate)
 }
@@ -84,7 +84,9 @@ fn selective_of(bench: &mut Bench, rate: f64, batches: u64) -> anyhow::Result<Se
             if i == 0 {
                 full.clone_from(&moved);
             }
-            out.correlation[i].push(correlation(&full, &moved));
+            let found = correlation(&full, &moved);
+            // What does not move at all follows nothing.
+            out.correlation[i].push(if found.is_nan() { 0.0 } else { found });
             let mut bins: [Vec<f64>; 4] = Default::default();
             for (change, by) in changes.iter().zip(&moved) {
                 if let Some(b) = bin(&QUARTILES, change.probability()) {
@@ -92,6 +94,9 @@ fn selective_of(bench: &mut Bench, rate: f64, batches: u64) -> anyhow::Result<Se
                 }
             }
             for (b, spread) in spreads(&changes).into_iter().enumerate() {
+                if bins[b].is_empty() {
+                    continue;
+                }
                 out.spread[i][b].push(spread);
                 out.size[i][b].push(mean(&bins[b].iter().map(|v| v.abs()).collect::<Vec<_>>()));
                 let room = DRAWN.saturating_sub(out.drawn[i][b].len());
@@ -239,4 +244,20 @@ pub fn right(c: &Context<'_>) -> anyhow::Result<Finding> {
     )
     .table("Share that rose [95 %]", &columns, rows)
     .picture("l4-right-direction", panels.svg()))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn correlations_and_spreads() {
+        assert!((correlation(&[1.0, 2.0, 3.0], &[2.0, 4.0, 6.1]) - 1.0).abs() < 1e-3);
+        assert!((correlation(&[1.0, 2.0, 4.0], &[-1.0, -2.0, -4.0]) + 1.0).abs() < 1e-12);
+        assert!(correlation(&[1.0, 1.0], &[1.0, 2.0]).is_nan());
+        // Of five tokens at p = 0.3 that changed by 0, 0.1, ..., 0.4 the quartiles are 0.1 and 0.3.
+        let change = |i: u32| Change { before: 0.3f64.ln(), after: (0.3 + 0.1 * f64::from(i)).ln(), advantage: 1.0 };
+        let found = spreads(&(0..5).map(change).collect::<Vec<_>>());
+        assert!((found[1] - 0.2).abs() < 1e-6 && found[0].is_nan(), "{found:?}");
+    }
 }

@@ -233,7 +233,7 @@ pub fn by_bin(c: &Context<'_>) -> anyhow::Result<Finding> {
                 let rollouts = bench.batch(n)?;
                 let found = bench.gradient_by_quartile(&rollouts)?;
                 let norms = found.quartiles.iter().map(|q| q.0).chain([found.all]);
-                arms.iter_mut().zip(norms).for_each(|(arm, norm)| arm.push(norm));
+                arms.iter_mut().zip(norms).for_each(|(arm, norm)| arm.push(if norm.is_finite() { norm } else { 0.0 }));
             }
             Ok(arms)
         })
