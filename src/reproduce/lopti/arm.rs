@@ -8,7 +8,7 @@ use serde::{Deserialize, Serialize};
 use std::collections::BTreeMap;
 
 /// Changed when the same settings would give other numbers.
-const FORMAT: &str = "lehr reproduce lopti 1";
+const FORMAT: &str = "lehr reproduce lopti 2";
 
 /// See the module.
 #[derive(Clone, Debug, PartialEq, Serialize)]

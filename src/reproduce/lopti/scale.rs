@@ -74,7 +74,7 @@ impl Scale {
             learning_rate: 3e-4,
             temperature: 1.0,
             exams: (&[0.75, 0.875, 1.0], 150),
-            probe: (10, 64),
+            probe: (10, 32),
             single_tokens: 300,
         };
         Ok(match name {

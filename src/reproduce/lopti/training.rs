@@ -5,7 +5,7 @@ use super::school::School;
 use crate::config::Settings;
 use crate::event::{Event, TaskEval};
 use crate::gpu::Gpu;
-use crate::reproduce::pace::Ended;
+use crate::reproduce::pace::{Ended, Interrupted};
 use crate::reproduce::store::{Store, write_whole};
 use crate::session::control::Control;
 use crate::train::{StepResult, Trainer};
@@ -110,7 +110,7 @@ impl Workshop<'_> {
         let mut record = Record::default();
         let asked = serde_json::to_string(&(&arm.task, rollout, arm.train.seed))?;
         record.exams.push(self.store.remember(&["exam", &from.key(), &asked], || {
-            exam(&mut trainer, rollout.temperature)?.context("interrupted; the same command goes on from here")
+            exam(&mut trainer, rollout.temperature)?.ok_or_else(|| Interrupted.into())
         })?);
         while trainer.state.step < arm.train.max_steps {
             let row = trainer.step_watched(&mut |_, _, _| !Control::interrupted())?;
