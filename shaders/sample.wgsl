@@ -1,11 +1,12 @@
 // Draw the next token of each row: temperature, then top-k, top-p, min-p (the order of Hugging Face), then one draw; and move on.
 // A row works at a request until that has ended, then `refill` gives it the next.
 //   logits (B, stride)   tokens (B): what was fed, becomes what is fed next   positions (B): its index, grows by one
-//   requests (B): which request the row works at; IDLE for none
-//   prompt (N, 4 + room): how many tokens must be fed first, how many may be drawn, the two words of the draws' key, then the tokens
-//   output (N, room): every token of the request, by index   logp (N, room): log-probability of each that was drawn
+//   assigned (B, 3): the request that the row works at, IDLE for none; where its prefix lies in the cache, and the tokens of that
+//   prompt (N, 6 + room): how many tokens are given, how many may be drawn, the two words of the draws' key, where the prefix that is
+//     in the cache already lies, and its length (less than what is given); then the tokens
+//   drawn (N, 2, room): every token of the request that the row fed or drew, by index; then the log-probabilities of those drawn
 //   settings: temperature, top_k, top_p, min_p, key0, key1, stops as bit patterns where whole numbers are meant, then the stops
-//   lengths (N): tokens of an ended request   progress: next request, ended requests
+//   lengths (N): tokens of an ended request   progress: next request, ended requests, requests
 // A workgroup owns a row. Thresholds are found by bisection over the order-preserving integer image of f32, so ties stay together.
 #import rng
 override WG: u32 = 256u;
@@ -17,17 +18,19 @@ struct Dims { vocab: u32, stride: u32, room: u32, batch: u32, count: u32 }
 @group(0) @binding(3) var<storage, read>       prompt:    array<u32>;
 @group(0) @binding(4) var<storage, read_write> tokens:    array<u32>;
 @group(0) @binding(5) var<storage, read_write> positions: array<u32>;
-@group(0) @binding(6) var<storage, read_write> output:    array<u32>;
-@group(0) @binding(7) var<storage, read_write> logp:      array<f32>;
-@group(0) @binding(8) var<storage, read_write> requests:  array<u32>;
-@group(0) @binding(9) var<storage, read_write> lengths:   array<u32>;
-@group(0) @binding(10) var<storage, read_write> progress: array<u32>;
+@group(0) @binding(6) var<storage, read_write> assigned:  array<u32>;
+@group(0) @binding(7) var<storage, read_write> drawn:     array<u32>;
+@group(0) @binding(8) var<storage, read_write> lengths:   array<u32>;
+@group(0) @binding(9) var<storage, read_write> progress:  array<u32>;
 
 const LOWEST = -1e30;
 const IDLE = 0xffffffffu;
-const HEAD = 4u;
+const HEAD = 6u;
 var<workgroup> slots: array<f32, WG>;
 var<workgroup> chosen: atomic<u32>;
+var<workgroup> last_kept: atomic<u32>;
+var<workgroup> counts: array<u32, WG>;
+var<workgroup> queue: vec2<u32>;
 
 fn group_sum(value: f32, local: u32) -> f32 {
     slots[local] = value;
@@ -144,14 +147,18 @@ fn draw(@builtin(workgroup_id) group: vec3<u32>, @builtin(local_invocation_index
     }
     // The log-probability is that of the whole distribution, whatever the filters; a greedy row's is that at temperature 1.
     let soft = select(scale, 1.0, greedy);
-    var whole = 0.0;
-    for (var c = first; c < last; c++) {
-        whole += exp(max((logits[start + c] - top) * soft, -87.0));
+    var whole = mass;
+    if threshold > LOWEST {
+        whole = 0.0;
+        for (var c = first; c < last; c++) {
+            whole += exp(max((logits[start + c] - top) * soft, -87.0));
+        }
     }
-    let log_whole = log(group_sum(whole, local));
+    let log_whole = log(max(group_sum(whole, local), 1e-30));
     slots[local] = mass;
     if local == 0u {
         atomicStore(&chosen, dims.vocab);
+        atomicStore(&last_kept, 0u);
     }
     workgroupBarrier();
     var before = 0.0;
@@ -161,73 +168,102 @@ fn draw(@builtin(workgroup_id) group: vec3<u32>, @builtin(local_invocation_index
         total += slots[i];
     }
     let position = positions[row];
-    let request = requests[row];
+    let request = assigned[3u * row];
     let safe_request = min(request, dims.count - 1u);
     let given = safe_request * (dims.room + HEAD);
     let words = philox(vec4<u32>(prompt[given + 2u], prompt[given + 3u], position, 0u), vec2<u32>(settings[4], settings[5]));
     // Greedy: the first of the highest. Otherwise the column in whose share of the mass the draw falls.
     let goal = select(unit(words.x) * total, 0.0, greedy);
     var walked = before;
+    var kept = 0u;
     for (var c = first; c < last; c++) {
         let l = logits[start + c];
         if l >= threshold {
+            kept = c;
             walked += exp(max((l - top) * scale, -87.0));
             if walked > goal {
-                // The lowest such column is the one; integer minimum does not depend on order.
+                // The lowest such column is the one; an integer minimum does not depend on order.
                 atomicMin(&chosen, c);
             }
         }
     }
+    // Rounding may leave the sum below a draw that is nearly 1: then it is the last that is not filtered out.
+    atomicMax(&last_kept, kept);
     workgroupBarrier();
     if local == 0u && request != IDLE {
-        var next = min(atomicLoad(&chosen), dims.vocab - 1u);
+        let found = atomicLoad(&chosen);
+        let column = min(select(found, atomicLoad(&last_kept), found == dims.vocab), dims.vocab - 1u);
+        var next = column;
         let after = position + 1u;
         if after < dims.room {
             let is_given = after < prompt[given];
-            let at = safe_request * dims.room + after;
-            logp[at] = select((logits[start + next] - top) * soft - log_whole, 0.0, is_given);
+            let at = safe_request * 2u * dims.room + after;
+            let logp = select((logits[start + column] - top) * soft - log_whole, 0.0, is_given);
             next = select(next, prompt[given + HEAD + after], is_given);
-            output[at] = next;
+            drawn[at] = next;
+            drawn[at + dims.room] = bitcast<u32>(logp);
             positions[row] = after;
         }
         tokens[row] = next;
     }
 }
 
-// Rows whose request has ended (a stop, its limit, no more room) take the next one. One invocation walks the rows, so that which row gets
-// which request is always the same.
-@compute @workgroup_size(1)
-fn refill(@builtin(global_invocation_id) id: vec3<u32>) {
-    if id.x > 0u {
-        return;
+// Length of the row's request when it has ended by the row's token (a stop, its limit, no more room), else 0.
+fn ended_length(row: u32) -> u32 {
+    let request = assigned[3u * row];
+    let head = min(request, dims.count - 1u) * (dims.room + HEAD);
+    let length = positions[row] + 1u;
+    let token = tokens[row];
+    var ended = length >= prompt[head] + prompt[head + 1u] || length >= dims.room;
+    for (var i = 0u; i < settings[6]; i++) {
+        ended = ended || token == settings[7u + i];
     }
-    var next = progress[0];
-    var ended = progress[1];
-    for (var row = 0u; row < dims.batch; row++) {
-        let request = requests[row];
-        if request >= dims.count {
-            continue;
-        }
-        let position = positions[row];
-        let given = prompt[request * (dims.room + HEAD)];
-        let limit = prompt[request * (dims.room + HEAD) + 1u];
-        let token = tokens[row];
-        var stopped = false;
-        for (var i = 0u; i < settings[6]; i++) {
-            stopped = stopped || token == settings[7u + i];
-        }
-        let drawn = position + 1u >= given + 1u;
-        let full = position + 1u >= given + limit || position + 1u >= dims.room;
-        if drawn && (stopped || full) {
-            lengths[request] = position + 1u;
-            ended += 1u;
-            let taken = select(IDLE, next, next < dims.count);
-            requests[row] = taken;
-            positions[row] = 0u;
-            tokens[row] = select(0u, prompt[min(next, dims.count - 1u) * (dims.room + HEAD) + HEAD], taken != IDLE);
-            next = min(next + 1u, dims.count);
+    return select(0u, length, ended && length > prompt[head] && request < dims.count);
+}
+
+// Rows whose request has ended take the next one. One workgroup: a row takes its request in the order of the rows, so that which row
+// gets which is always the same.
+@compute @workgroup_size(WG)
+fn refill(@builtin(local_invocation_index) local: u32) {
+    // A block of neighbouring rows each.
+    let block = (dims.batch + WG - 1u) / WG;
+    let first = min(local * block, dims.batch);
+    let last = min(first + block, dims.batch);
+    var count = 0u;
+    for (var row = first; row < last; row++) {
+        count += select(0u, 1u, ended_length(row) > 0u);
+    }
+    counts[local] = count;
+    if local == 0u {
+        queue = vec2<u32>(progress[0], progress[1]);
+    }
+    workgroupBarrier();
+    var before = 0u;
+    var all = 0u;
+    for (var i = 0u; i < WG; i++) {
+        before = select(before, all, i == local);
+        all += counts[i];
+    }
+    let requests = min(progress[2], dims.count);
+    var next = queue.x + before;
+    for (var row = first; row < last; row++) {
+        let length = ended_length(row);
+        let request = assigned[3u * row];
+        if length > 0u && request < dims.count {
+            lengths[request] = length;
+            let waits = next < requests;
+            let given = min(next, dims.count - 1u) * (dims.room + HEAD);
+            let fed = select(0u, prompt[given + 5u], waits);
+            assigned[3u * row] = select(IDLE, next, waits);
+            assigned[3u * row + 1u] = select(0u, prompt[given + 4u], waits);
+            assigned[3u * row + 2u] = fed;
+            positions[row] = fed;
+            tokens[row] = select(0u, prompt[given + HEAD + min(fed, dims.room - 1u)], waits);
+            next += 1u;
         }
     }
-    progress[0] = next;
-    progress[1] = ended;
+    if local == 0u {
+        progress[0] = min(queue.x + all, requests);
+        progress[1] = queue.y + all;
+    }
 }

@@ -1,5 +1,6 @@
-//! `lehr bench`: tokens per second of a training step on made-up tokens, and where the time goes.
+//! `lehr bench`: tokens per second of a training step on made-up tokens, or of rollouts, and where the time goes.
 
+use super::bench_rollouts::{self, RolloutArgs};
 use super::{open, output};
 use crate::config::{Layers, Settings};
 use crate::data::{Dataset, TextSource, TokenFile};
@@ -27,22 +28,27 @@ pub struct Args {
     vocab: usize,
     /// Updates to time, after two to warm up.
     #[arg(long, default_value_t = 10)]
-    steps: usize,
+    pub(super) steps: usize,
     /// Also time every kernel by itself.
     #[arg(long)]
-    profile: bool,
+    pub(super) profile: bool,
     /// Print one JSON object.
     #[arg(long)]
-    json: bool,
+    pub(super) json: bool,
     /// Adapter by index or by part of its name.
     #[arg(long)]
-    adapter: Option<String>,
+    pub(super) adapter: Option<String>,
+    #[command(flatten)]
+    pub(super) rollouts: RolloutArgs,
 }
 
 /// Measure.
 pub fn run(args: &Args) -> anyhow::Result<i32> {
     anyhow::ensure!(args.steps > 0 && args.vocab > 0, "--steps and --vocab must be at least 1");
     let settings = settings(args)?;
+    if args.rollouts.rollouts {
+        return bench_rollouts::run(args, &settings.model.config(args.vocab, settings.train.seq_len));
+    }
     let gpu = open::gpu(args.adapter.as_deref())?;
     let begin = Instant::now();
     let mut trainer = trainer(args, &settings, gpu)?;
@@ -154,6 +160,11 @@ fn profile(args: &Args, trainer: &Trainer) -> anyhow::Result<()> {
         row.cost.bytes *= times as f64;
     }
     rows.extend(trainer.gpu.profile(trainer.optimizer.recording())?);
+    profile_rows(args, rows).map(|_| ())
+}
+
+/// Print a profile.
+pub(super) fn profile_rows(args: &Args, mut rows: Vec<ProfileRow>) -> anyhow::Result<i32> {
     rows.sort_by(|a, b| b.seconds.total_cmp(&a.seconds));
     let all: f64 = rows.iter().map(|r| r.seconds).sum();
     if !args.json {
@@ -177,5 +188,5 @@ fn profile(args: &Args, trainer: &Trainer) -> anyhow::Result<()> {
             ))?;
         }
     }
-    Ok(())
+    Ok(0)
 }

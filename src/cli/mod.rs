@@ -1,6 +1,7 @@
 //! Floor 6: the commands. Results on standard output, progress on standard error, one line an error.
 
 mod bench;
+mod bench_rollouts;
 mod data;
 mod data_rows;
 mod doctor;

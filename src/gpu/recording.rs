@@ -1,7 +1,7 @@
 //! A recording is a list of dispatches, made once and replayed every step: nothing is allocated, compiled or bound in between.
 
 use super::reflect::Access;
-use super::{Gpu, GpuFault, Kernel, Shader, Tensor, Uniform};
+use super::{Gpu, GpuFault, Kernel, Rates, Shader, Tensor, Uniform};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -31,6 +31,18 @@ enum Command {
     Dispatch { kernel: Arc<Kernel>, bind_group: wgpu::BindGroup, groups: [u32; 3], cost: Cost },
     Clear(Tensor),
     Copy { from: Tensor, to: Tensor },
+}
+
+impl Command {
+    /// What it is thought to take.
+    fn seconds(&self, rates: &Rates) -> f64 {
+        match self {
+            Self::Dispatch { cost, .. } => {
+                cost.flops / rates.flops_per_second + cost.bytes / rates.bytes_per_second + rates.launch_seconds
+            }
+            Self::Clear(_) | Self::Copy { .. } => 0.0,
+        }
+    }
 }
 
 /// See the module.
@@ -253,8 +265,7 @@ impl Gpu {
         let mut start = 0;
         let mut seconds = 0.0;
         for (i, command) in recording.commands.iter().enumerate() {
-            let Command::Dispatch { cost, .. } = command else { continue };
-            let estimate = cost.flops / rates.flops_per_second + cost.bytes / rates.bytes_per_second + rates.launch_seconds;
+            let estimate = command.seconds(&rates);
             if i > start && seconds + estimate > SUBMISSION_SECONDS {
                 self.submit(&recording.name, &recording.commands[start..i]);
                 start = i;
@@ -266,9 +277,30 @@ impl Gpu {
         self.check()
     }
 
+    /// Replay several times, as many of them in a submission as ~100 ms of estimated work allow. Does not wait.
+    ///
+    /// # Errors
+    /// As [`Gpu::replay`].
+    pub fn replay_times(&self, recording: &Recording, times: usize) -> Result<(), GpuFault> {
+        let rates = self.rates();
+        let seconds: f64 = recording.commands.iter().map(|c| c.seconds(&rates)).sum();
+        let at_once = ((SUBMISSION_SECONDS / seconds.max(1e-9)) as usize).clamp(1, times.max(1));
+        for first in (0..times).step_by(at_once) {
+            match at_once.min(times - first) {
+                1 => self.replay(recording)?,
+                several => self.submit_times(&recording.name, &recording.commands, several),
+            }
+        }
+        self.check()
+    }
+
     fn submit(&self, name: &str, commands: &[Command]) {
+        self.submit_times(name, commands, 1);
+    }
+
+    fn submit_times(&self, name: &str, commands: &[Command], times: usize) {
         let mut encoder = self.device.create_command_encoder(&wgpu::CommandEncoderDescriptor { label: Some(name) });
-        encode(&mut encoder, commands);
+        (0..times).for_each(|_| encode(&mut encoder, commands));
         self.status.append(&mut encoder);
         self.queue.submit([encoder.finish()]);
     }
@@ -290,14 +322,11 @@ impl Gpu {
                 Command::Clear(_) => ("clear", Cost::default()),
                 Command::Copy { .. } => ("copy", Cost::default()),
             };
-            let row = match rows.iter_mut().find(|r| r.kernel == kernel) {
-                Some(row) => row,
-                None => {
-                    rows.push(ProfileRow { kernel: kernel.to_string(), calls: 0, seconds: 0.0, cost: Cost::default() });
-                    let last = rows.len() - 1;
-                    &mut rows[last]
-                }
-            };
+            let at = rows.iter().position(|r| r.kernel == kernel).unwrap_or(rows.len());
+            if at == rows.len() {
+                rows.push(ProfileRow { kernel: kernel.to_string(), calls: 0, seconds: 0.0, cost: Cost::default() });
+            }
+            let row = &mut rows[at];
             row.calls += 1;
             row.seconds += seconds;
             row.cost.flops += cost.flops;

@@ -36,14 +36,13 @@ impl Generator {
         let rows = sample::Rows {
             tokens: acts.inputs.tokens.clone(),
             positions: acts.inputs.positions.clone(),
-            requests: Tensor::new(gpu, "generation", "requests", &[batch]),
+            assigned: Tensor::new(gpu, "generation", "assigned", &[batch, 3]),
             prompt: Tensor::new(gpu, "generation", "prompt", &[batch, PROMPT_HEAD + room]),
-            output: Tensor::new(gpu, "generation", "output", &[batch, room]),
-            logp: Tensor::new(gpu, "generation", "sampled_logp", &[batch, room]),
+            drawn: Tensor::new(gpu, "generation", "drawn", &[batch, 2, room]),
         };
         let settings = Tensor::new(gpu, "generation", "settings", &[sample::SETTINGS_LEN]);
         let mut r = Recording::new("generate");
-        record_decode(&mut r, model.context(gpu), &acts, &caches);
+        record_decode(&mut r, model.context(gpu), &acts, &caches, &rows.assigned);
         sample::draw(&mut r, gpu, c.vocab_size, &acts.logits, &settings, &rows);
         Ok(Self { rows, settings, step: r.finish(gpu)?, batch, room })
     }
@@ -111,22 +110,28 @@ impl Generator {
             );
             let own = &mut given[row * width..(row + 1) * width];
             // Draws are keyed by the row.
-            own[..PROMPT_HEAD].copy_from_slice(&[prompt.len() as u32, self.room as u32, row as u32, 0]);
+            own[..PROMPT_HEAD].copy_from_slice(&[prompt.len() as u32, self.room as u32, row as u32, 0, 0, 0]);
             own[PROMPT_HEAD..PROMPT_HEAD + prompt.len()].copy_from_slice(prompt);
             first[row] = prompt[0];
         }
         gpu.write(&self.rows.prompt, &given);
         gpu.write(&self.rows.tokens, &first);
         gpu.write(&self.rows.positions, &vec![0u32; self.batch]);
-        gpu.write(&self.rows.requests, &(0..self.batch as u32).collect::<Vec<u32>>());
+        gpu.write(&self.rows.assigned, &(0..self.batch as u32).flat_map(|row| [row, 0, 0]).collect::<Vec<u32>>());
         gpu.write(&self.settings, &sampling.pack(&[]));
         let lengths = prompts.iter().map(Vec::len);
         Ok((lengths.clone().min().unwrap_or(1), lengths.max().unwrap_or(1)))
     }
 }
 
-/// One token a row to logits: as `record_forward`, with attention over the cache.
-pub(super) fn record_decode(r: &mut Recording, m: Context<'_>, acts: &Activations<Tensor>, caches: &[[Tensor; 2]]) {
+/// One token a row to logits: as `record_forward`, with attention over the cache. `assigned` as `sample::Rows` has it.
+pub(super) fn record_decode(
+    r: &mut Recording,
+    m: Context<'_>,
+    acts: &Activations<Tensor>,
+    caches: &[[Tensor; 2]],
+    assigned: &Tensor,
+) {
     let (gpu, eps, positions) = (m.gpu, m.config.rms_norm_eps, &acts.inputs.positions);
     let shape = decode_shape(m.config, acts.batch);
     embedding::forward(r, gpu, &acts.inputs.tokens, &m.weights.embed, &acts.embedded);
@@ -135,7 +140,7 @@ pub(super) fn record_decode(r: &mut Recording, m: Context<'_>, acts: &Activation
         rmsnorm::forward(r, gpu, Rows::whole(x), x, &w.attn_norm, &a.attn_in, &a.attn_rstd, eps);
         record_qkv(r, m, w, a, positions);
         attention::append(r, gpu, shape, &a.qkv, positions, cache_k, cache_v);
-        attention::decode(r, gpu, shape, &a.qkv, positions, cache_k, cache_v, &a.attn_out);
+        attention::decode(r, gpu, shape, &a.qkv, positions, cache_k, cache_v, assigned, &a.attn_out);
         record_after_attention(r, m, w, a, x);
         x = &a.after_mlp;
     }

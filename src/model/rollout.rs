@@ -1,16 +1,22 @@
-//! Rollouts: many requests through a fixed number of rows. A row that has ended its request takes the next by itself, on the device; the
-//! host hears how many have ended, some tokens late, and waits for nothing else.
+//! Rollouts: many requests through a fixed number of rows. Prompts go into the cache first, each once; then a row that has ended its
+//! request takes the next by itself, on the device. The host hears how many have ended, some tokens late, and waits for nothing else.
 
 use super::Model;
 use super::activations::{self, Activations, Pass};
 use super::generate::record_decode;
+use super::prefill::{self, Prefill};
 use crate::config::ModelConfig;
 use crate::gpu::{AdapterClass, Gpu, ReadRing, Recording, Tensor};
 use crate::ops::sample::{self, Ended, IDLE, MOST_STOPS, PROMPT_HEAD, Rows, SETTINGS_LEN, Sampling};
 use anyhow::{Result, ensure};
+use std::collections::HashMap;
 
-/// Replays that may be under way before the host looks at the first of them.
-const AHEAD: usize = 4;
+/// Reads that may be under way before the host waits for the first of them.
+const AHEAD: usize = 1;
+/// Bytes that the requests of one go may take on the device.
+const QUEUE_BYTES: usize = 64 << 20;
+/// Bytes of the cache that prompts may always take.
+const PROMPT_BYTES: usize = 64 << 20;
 
 /// Something to be continued.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -37,10 +43,12 @@ pub struct Completion {
 /// See the module.
 pub struct Rollouts {
     acts: Activations<Tensor>,
+    /// (slots + rows of prompts, room, Hkv D) for each layer.
     caches: Vec<[Tensor; 2]>,
     settings: Tensor,
-    requests: Tensor,
+    assigned: Tensor,
     room: usize,
+    prefill: Option<Prefill>,
     /// Buffers and recording for so many requests, made when they are first needed.
     queue: Option<Queue>,
 }
@@ -51,8 +59,11 @@ struct Queue {
     step: Recording,
 }
 
+/// Where a request's first tokens lie in the cache, and how many they are.
+type Prefix = [u32; 2];
+
 impl Rollouts {
-    /// Allocate `slots` rows of up to `room` tokens, prompt and completion together.
+    /// Allocate `slots` rows (fewer when their logits would be too large) of up to `room` tokens, prompt and completion together.
     ///
     /// # Errors
     /// When `room` is beyond the model's table of rotations.
@@ -60,17 +71,24 @@ impl Rollouts {
         ensure!(slots > 0 && room > 1, "{slots} rows of {room} tokens: there is nothing to generate in");
         ensure!(room <= model.max_context(), "{room} tokens: the model was opened for {}", model.max_context());
         let c = &model.config;
+        let slots = fitting(c, slots, gpu.max_binding_bytes());
         let acts = Activations::new(gpu, c, slots, 1, Pass::Forward);
-        let cache = |name: &str| Tensor::new(gpu, "kv cache", name, &[slots, room, c.key_value_dim()]);
+        let rows = slots + prompt_rows(c, slots, room, gpu.max_binding_bytes());
+        let cache = |name: &str| Tensor::new(gpu, "kv cache", name, &[rows, room, c.key_value_dim()]);
         let caches = (0..c.num_hidden_layers).map(|_| [cache("cache_k"), cache("cache_v")]).collect();
         let settings = Tensor::new(gpu, "rollouts", "settings", &[SETTINGS_LEN]);
-        let requests = Tensor::new(gpu, "rollouts", "requests", &[slots]);
-        Ok(Self { acts, caches, settings, requests, room, queue: None })
+        let assigned = Tensor::new(gpu, "rollouts", "assigned", &[slots, 3]);
+        Ok(Self { acts, caches, settings, assigned, room, prefill: None, queue: None })
     }
 
     /// Rows.
     pub fn slots(&self) -> usize {
         self.acts.batch
+    }
+
+    /// One token of every row, for measurements; none before the first [`Rollouts::run`].
+    pub fn recording(&self) -> Option<&Recording> {
+        self.queue.as_ref().map(|queue| &queue.step)
     }
 
     /// Continue every request. `progress` hears (ended, all) now and then, and may end it: then the result is `None`.
@@ -86,37 +104,67 @@ impl Rollouts {
         stops: &[u32],
         progress: &mut dyn FnMut(usize, usize) -> Result<bool>,
     ) -> Result<Option<Vec<Completion>>> {
-        if requests.is_empty() {
-            return Ok(Some(Vec::new()));
-        }
         self.check(requests, stops)?;
-        let (room, slots) = (self.room, self.slots());
-        let queue = self.queue(gpu, model, requests.len())?;
-        queue.start(gpu, requests, slots, room);
         gpu.write(&self.settings, &sampling.pack(stops));
-        let queue = self.queue(gpu, model, requests.len())?;
-        let mut ring = ReadRing::new(gpu, 2, AHEAD + 1);
-        // Every replay moves every busy row by one token, so that this many are enough whatever is drawn.
-        let most: usize = requests.iter().map(|r| r.prompt.len() + r.max_new).sum();
-        let mut ended = 0;
-        for _ in 0..most {
-            gpu.replay(&queue.step)?;
-            ring.ask(gpu, &queue.ended.progress);
-            if ring.pending() > AHEAD {
-                ended = ring.take::<u32>(gpu)?[1] as usize;
-                if !progress(ended, requests.len())? {
-                    return Ok(None);
-                }
-                if ended >= requests.len() {
+        let mut out = Vec::with_capacity(requests.len());
+        while out.len() < requests.len() {
+            let done = out.len();
+            let (some, prompts) = self.take(&requests[done..]);
+            let prefixes = self.fill(gpu, model, some, &prompts)?;
+            let (room, slots) = (self.room, self.slots());
+            let queue = self.queue(gpu, model, some.len())?;
+            queue.start(gpu, some, &prefixes, slots, room);
+            let mut told = |ended| progress(done + ended, requests.len());
+            if !queue.finish(gpu, some, &prefixes, &mut told)? {
+                return Ok(None);
+            }
+            out.extend(queue.completions(gpu, some, room, stops)?);
+        }
+        Ok(Some(out))
+    }
+
+    /// The next requests that fit, and where in the cache the prompts of these begin.
+    fn take<'a>(&self, requests: &'a [Request]) -> (&'a [Request], HashMap<&'a [u32], u32>) {
+        let tokens = self.caches[0][0].matrix()[0];
+        let mut places = HashMap::new();
+        let mut next = self.slots() * self.room;
+        let most = (QUEUE_BYTES / (12 * (self.room + PROMPT_HEAD))).max(1);
+        let mut count = 0;
+        for request in requests.iter().take(most) {
+            // The last token is fed when the first is drawn.
+            let prefix = &request.prompt[..request.prompt.len() - 1];
+            if !prefix.is_empty() && next < tokens && !places.contains_key(prefix) {
+                if next + prefix.len() > tokens {
                     break;
                 }
+                places.insert(prefix, next as u32);
+                next += prefix.len();
+            }
+            count += 1;
+        }
+        // Where not even one fits, prompts are fed token by token.
+        (&requests[..count.max(1)], places)
+    }
+
+    /// Keys and values of the prompts into the cache.
+    fn fill(&mut self, gpu: &Gpu, model: &Model, requests: &[Request], places: &HashMap<&[u32], u32>) -> Result<Vec<Prefix>> {
+        let longest = places.keys().map(|prompt| prompt.len()).max().unwrap_or(0);
+        if longest > 0 {
+            let fits = self.prefill.as_ref().is_some_and(|prefill| prefill.longest() >= longest);
+            if !fits {
+                self.prefill = Some(Prefill::new(gpu, model, &self.caches, longest, self.room)?);
+            }
+            let mut prompts: Vec<(&[u32], u32)> = places.iter().map(|(prompt, place)| (*prompt, *place)).collect();
+            prompts.sort_by_key(|(_, place)| *place);
+            if let Some(prefill) = &self.prefill {
+                prefill.run(gpu, &prompts)?;
             }
         }
-        while ring.pending() > 0 {
-            ended = ring.take::<u32>(gpu)?[1] as usize;
-        }
-        ensure!(ended >= requests.len(), "rollouts: {ended} of {} requests ended (a defect of lehr)", requests.len());
-        queue.completions(gpu, requests, room, stops).map(Some)
+        let of = |request: &Request| {
+            let prefix = &request.prompt[..request.prompt.len() - 1];
+            places.get(prefix).map_or([0, 0], |place| [*place, prefix.len() as u32])
+        };
+        Ok(requests.iter().map(of).collect())
     }
 
     fn check(&self, requests: &[Request], stops: &[u32]) -> Result<()> {
@@ -136,20 +184,19 @@ impl Rollouts {
 
     /// Buffers for `count` requests, and the recording over them.
     fn queue(&mut self, gpu: &Gpu, model: &Model, count: usize) -> Result<&Queue> {
-        let fits = self.queue.as_ref().is_some_and(|queue| queue.rows.output.matrix()[0] == count);
+        let fits = self.queue.as_ref().is_some_and(|queue| queue.rows.prompt.matrix()[0] >= count);
         if !fits {
             let make = |name: &str, shape: &[usize]| Tensor::new(gpu, "rollouts", name, shape);
             let rows = Rows {
                 tokens: self.acts.inputs.tokens.clone(),
                 positions: self.acts.inputs.positions.clone(),
-                requests: self.requests.clone(),
+                assigned: self.assigned.clone(),
                 prompt: make("prompt", &[count, PROMPT_HEAD + self.room]),
-                output: make("output", &[count, self.room]),
-                logp: make("sampled_logp", &[count, self.room]),
+                drawn: make("drawn", &[count, 2, self.room]),
             };
-            let ended = Ended { lengths: make("lengths", &[count]), progress: make("progress", &[2]) };
+            let ended = Ended { lengths: make("lengths", &[count]), progress: make("progress", &[3]) };
             let mut r = Recording::new("rollouts");
-            record_decode(&mut r, model.context(gpu), &self.acts, &self.caches);
+            record_decode(&mut r, model.context(gpu), &self.acts, &self.caches, &rows.assigned);
             sample::draw(&mut r, gpu, model.config.vocab_size, &self.acts.logits, &self.settings, &rows);
             sample::refill(&mut r, gpu, &self.settings, &rows, &ended);
             self.queue = Some(Queue { rows, ended, step: r.finish(gpu)? });
@@ -163,51 +210,111 @@ impl Rollouts {
 
 impl Queue {
     /// Requests onto the device; each row takes its first.
-    fn start(&self, gpu: &Gpu, requests: &[Request], slots: usize, room: usize) {
+    fn start(&self, gpu: &Gpu, requests: &[Request], prefixes: &[Prefix], slots: usize, room: usize) {
         let mut prompt = Vec::with_capacity(requests.len() * (PROMPT_HEAD + room));
-        for request in requests {
-            let [first, second] = request.key;
-            prompt.extend([request.prompt.len() as u32, request.max_new.min(room) as u32, first, second]);
-            prompt.extend(&request.prompt);
+        for (request, prefix) in requests.iter().zip(prefixes) {
+            let given = [request.prompt.len() as u32, request.max_new.min(room) as u32];
+            prompt.extend(given.iter().chain(&request.key).chain(prefix).chain(&request.prompt));
             prompt.extend(std::iter::repeat_n(0, room - request.prompt.len()));
         }
-        let of = |row: usize| requests.get(row).map_or(0, |r| r.prompt[0]);
-        let taken: Vec<u32> = (0..slots).map(|row| if row < requests.len() { row as u32 } else { IDLE }).collect();
+        let first = |row: usize| match (requests.get(row), prefixes.get(row)) {
+            (Some(request), Some([place, fed])) => [request.prompt[*fed as usize], *fed, row as u32, *place, *fed],
+            _ => [0, 0, IDLE, 0, 0],
+        };
+        let rows: Vec<[u32; 5]> = (0..slots).map(first).collect();
         gpu.write(&self.rows.prompt, &prompt);
-        gpu.write(&self.rows.tokens, &(0..slots).map(of).collect::<Vec<u32>>());
-        gpu.write(&self.rows.positions, &vec![0u32; slots]);
-        gpu.write(&self.rows.requests, &taken);
+        gpu.write(&self.rows.tokens, &rows.iter().map(|row| row[0]).collect::<Vec<u32>>());
+        gpu.write(&self.rows.positions, &rows.iter().map(|row| row[1]).collect::<Vec<u32>>());
+        gpu.write(&self.rows.assigned, &rows.iter().flat_map(|row| [row[2], row[3], row[4]]).collect::<Vec<u32>>());
         gpu.write(&self.ended.lengths, &vec![0u32; requests.len()]);
-        gpu.write(&self.ended.progress, &[slots.min(requests.len()) as u32, 0]);
+        gpu.write(&self.ended.progress, &[slots.min(requests.len()) as u32, 0, requests.len() as u32]);
+    }
+
+    /// Replay until all have ended; false when `told` stopped it.
+    fn finish(
+        &self,
+        gpu: &Gpu,
+        requests: &[Request],
+        prefixes: &[Prefix],
+        told: &mut dyn FnMut(usize) -> Result<bool>,
+    ) -> Result<bool> {
+        // A submission costs more than a short wait, but what is under way when the last request ends is done for nothing.
+        let at_once = match gpu.class() {
+            AdapterClass::Software => 2,
+            AdapterClass::Hardware => 8,
+        };
+        let mut ring = ReadRing::new(gpu, 3, AHEAD + 1);
+        // Every replay moves every busy row by one token, so that this many are enough whatever is drawn.
+        let mut left: usize =
+            requests.iter().zip(prefixes).map(|(r, prefix)| r.prompt.len() - prefix[1] as usize + r.max_new).sum();
+        let mut ended = 0;
+        while ended < requests.len() && (left > 0 || ring.pending() > 0) {
+            if left > 0 {
+                let now = at_once.min(left);
+                left -= now;
+                gpu.replay_times(&self.step, now)?;
+                ring.ask(gpu, &self.ended.progress);
+            }
+            if ring.pending() > AHEAD || left == 0 {
+                ended = ring.take::<u32>(gpu)?[1] as usize;
+                if !told(ended)? {
+                    return Ok(false);
+                }
+            }
+        }
+        ensure!(ended >= requests.len(), "rollouts: {ended} of {} requests ended (a defect of lehr)", requests.len());
+        Ok(true)
     }
 
     fn completions(&self, gpu: &Gpu, requests: &[Request], room: usize, stops: &[u32]) -> Result<Vec<Completion>> {
         let lengths: Vec<u32> = gpu.read(&self.ended.lengths)?;
-        let output: Vec<u32> = gpu.read(&self.rows.output)?;
-        let logp: Vec<f32> = gpu.read(&self.rows.logp)?;
+        let drawn: Vec<u32> = gpu.read(&self.rows.drawn)?;
         let of = |(i, request): (usize, &Request)| {
-            let drawn = i * room + request.prompt.len()..i * room + lengths[i] as usize;
-            let tokens = output[drawn.clone()].to_vec();
+            let (tokens, logp) = drawn[2 * room * i..2 * room * (i + 1)].split_at(room);
+            let own = request.prompt.len()..lengths[i] as usize;
+            let tokens = tokens[own.clone()].to_vec();
             let truncated = !tokens.last().is_some_and(|last| stops.contains(last));
-            Completion { tokens, logprobs: logp[drawn].to_vec(), truncated }
+            Completion { tokens, logprobs: logp[own].iter().map(|bits| f32::from_bits(*bits)).collect(), truncated }
         };
         Ok(requests.iter().enumerate().map(of).collect())
     }
 }
 
+/// Rows whose logits are made at once.
+fn fitting(c: &ModelConfig, slots: usize, max_binding_bytes: u64) -> usize {
+    slots.min(activations::chunk_rows(slots, activations::vocab_stride(c.vocab_size), max_binding_bytes))
+}
+
+/// Bytes of one row in one layer's keys, and in all caches.
+fn row_bytes(c: &ModelConfig, room: usize) -> [u64; 2] {
+    let row = (4 * room * c.key_value_dim()) as u64;
+    [row, 2 * row * c.num_hidden_layers as u64]
+}
+
+/// Rows of the cache that hold prompts: a quarter as many as others, where they are small more, as far as a binding reaches.
+fn prompt_rows(c: &ModelConfig, slots: usize, room: usize, max_binding_bytes: u64) -> usize {
+    let [row, all_layers] = row_bytes(c, room);
+    let wanted = slots.div_ceil(4).max((PROMPT_BYTES as u64 / all_layers.max(1)) as usize);
+    wanted.min((max_binding_bytes / row.max(1)).saturating_sub(slots as u64) as usize)
+}
+
 /// Rows that suit an adapter: a GPU wants many, as far as their cache fits; a software adapter gains nothing past some dozens.
 pub fn default_slots(c: &ModelConfig, room: usize, class: AdapterClass, max_binding_bytes: u64) -> usize {
-    let row = (4 * room * c.key_value_dim()) as u64;
-    let all_layers = 2 * row * c.num_hidden_layers as u64;
+    let [row, all_layers] = row_bytes(c, room);
     let (most, bytes) = match class {
         AdapterClass::Software => (64, 1u64 << 30),
         AdapterClass::Hardware => (512, 4 << 30),
     };
-    (most as u64).min(bytes / all_layers.max(1)).min(max_binding_bytes / row.max(1)).max(1) as usize
+    // A fifth is left for prompts.
+    let rows = (most as u64).min(bytes / all_layers.max(1)).min(max_binding_bytes / row.max(1) * 4 / 5);
+    fitting(c, rows.max(1) as usize, max_binding_bytes)
 }
 
 /// Bytes that rollouts of `count` requests in `slots` rows of `room` tokens take.
-pub fn bytes(c: &ModelConfig, slots: usize, room: usize, count: usize, max_binding_bytes: u64) -> u64 {
-    let cache = (2 * 4 * slots * room * c.key_value_dim() * c.num_hidden_layers) as u64;
-    cache + activations::bytes(c, slots, 1, Pass::Forward, max_binding_bytes) + (12 * count * (room + PROMPT_HEAD)) as u64
+pub fn bytes(c: &ModelConfig, slots: usize, room: usize, count: usize, class: AdapterClass, max_binding_bytes: u64) -> u64 {
+    let slots = fitting(c, slots, max_binding_bytes);
+    let rows = slots + prompt_rows(c, slots, room, max_binding_bytes);
+    let acts = activations::bytes(c, slots, 1, Pass::Forward, max_binding_bytes);
+    let prompts = prefill::bytes(c, room, class, max_binding_bytes);
+    rows as u64 * row_bytes(c, room)[1] + acts + prompts + (12 * count * (room + PROMPT_HEAD)) as u64
 }

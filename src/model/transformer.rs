@@ -26,7 +26,7 @@ pub struct Context<'a> {
 }
 
 impl Context<'_> {
-    fn attention_shape(&self, batch: usize, time: usize) -> attention::Shape {
+    pub(super) fn attention_shape(&self, batch: usize, time: usize) -> attention::Shape {
         let c = self.config;
         attention::Shape { batch, time, heads: c.num_attention_heads, kv_heads: c.num_key_value_heads, head_dim: c.head_dim }
     }

@@ -1,18 +1,18 @@
 //! Sampling on the device: temperature, top-k, top-p, min-p, one counter-based draw a row.          shaders/sample.wgsl
 
 use super::check::{Case, Check};
-use crate::gpu::{Cost, Gpu, Recording, Shader, Tensor};
+use crate::gpu::{AdapterClass, Cost, Gpu, Recording, Shader, Tensor};
 use crate::rng::{Rng, unit};
 use crate::{shader, uniform};
 
 const SHADER: Shader = shader!("sample");
-const GROUP: u32 = 256;
 /// Elements of the buffer that [`Sampling::pack`] fills.
 pub const SETTINGS_LEN: usize = 8 + MOST_STOPS;
 /// Tokens that may end a row, at most.
 pub const MOST_STOPS: usize = 64;
-/// Numbers before a request's prompt: its length, how many tokens may be drawn, and the two words of the key of its draws.
-pub const PROMPT_HEAD: usize = 4;
+/// Numbers before a request's prompt: its length, how many tokens may be drawn, the two words of the key of its draws, and where in the
+/// cache the keys and values of its first tokens already lie (counted in tokens), and of how many (not of the last).
+pub const PROMPT_HEAD: usize = 6;
 /// The request of a row that has none.
 pub const IDLE: u32 = u32::MAX;
 
@@ -64,14 +64,13 @@ pub struct Rows {
     pub tokens: Tensor,
     /// Its index in the request's row (B).
     pub positions: Tensor,
-    /// The request of each row, or [`IDLE`] (B).
-    pub requests: Tensor,
-    /// [`PROMPT_HEAD`] numbers and the given tokens of each request (N, 4 + room).
+    /// The request of each row, or [`IDLE`]; where in the cache its prefix lies, and the tokens of that (B, 3).
+    pub assigned: Tensor,
+    /// [`PROMPT_HEAD`] numbers and the given tokens of each request (N, 6 + room).
     pub prompt: Tensor,
-    /// Every token of each request but the first, by index (N, room).
-    pub output: Tensor,
-    /// log pi of each drawn token under the whole distribution at the temperature (greedy: at 1), 0 of a given one (N, room).
-    pub logp: Tensor,
+    /// Every token of each request that was fed or drawn but the first, by index; then as many f32: log pi of each drawn token under the
+    /// whole distribution at the temperature (greedy: at 1), 0 of a given one (N, 2, room).
+    pub drawn: Tensor,
 }
 
 /// What becomes of requests.
@@ -79,7 +78,7 @@ pub struct Rows {
 pub struct Ended {
     /// Tokens of each request that has ended, prompt and stop included (N).
     pub lengths: Tensor,
-    /// (2): the next request, and how many have ended.
+    /// (3): the next request, how many have ended, how many there are.
     pub progress: Tensor,
 }
 
@@ -93,12 +92,11 @@ pub fn draw(r: &mut Recording, gpu: &Gpu, vocab: usize, logits: &Tensor, setting
         ("prompt", &rows.prompt),
         ("tokens", &rows.tokens),
         ("positions", &rows.positions),
-        ("output", &rows.output),
-        ("logp", &rows.logp),
-        ("requests", &rows.requests),
+        ("assigned", &rows.assigned),
+        ("drawn", &rows.drawn),
     ];
     let cost = Cost { flops: 0.0, bytes: 100.0 * (batch * vocab) as f64 };
-    r.run(gpu, &SHADER, "draw", &[("WG", f64::from(GROUP))], dims, bindings, [batch as u32, 1, 1], cost);
+    r.run(gpu, &SHADER, "draw", &[("WG", f64::from(group(gpu, vocab)))], dims, bindings, [batch as u32, 1, 1], cost);
 }
 
 /// Rows whose request has ended take the next, in their order; call it after [`draw`].
@@ -108,16 +106,26 @@ pub fn refill(r: &mut Recording, gpu: &Gpu, settings: &Tensor, rows: &Rows, ende
         ("prompt", &rows.prompt),
         ("tokens", &rows.tokens),
         ("positions", &rows.positions),
-        ("requests", &rows.requests),
+        ("assigned", &rows.assigned),
         ("lengths", &ended.lengths),
         ("progress", &ended.progress),
     ];
     let cost = Cost { flops: 0.0, bytes: 100.0 * rows.tokens.len() as f64 };
-    r.run(gpu, &SHADER, "refill", &[], dims(rows), bindings, [1, 1, 1], cost);
+    let group = group(gpu, rows.tokens.len());
+    r.run(gpu, &SHADER, "refill", &[("WG", f64::from(group))], dims(rows), bindings, [1, 1, 1], cost);
+}
+
+/// Invocations that share `items`. On a software adapter a workgroup of one subgroup needs no barriers.
+fn group(gpu: &Gpu, items: usize) -> u32 {
+    match gpu.class() {
+        AdapterClass::Software => 8,
+        AdapterClass::Hardware if items <= 512 => 64,
+        AdapterClass::Hardware => 256,
+    }
 }
 
 fn dims(rows: &Rows) -> Dims {
-    let [count, room] = rows.output.matrix();
+    let (count, room) = (rows.drawn.shape()[0], rows.drawn.shape()[2]);
     Dims { vocab: 0, stride: 0, room: room as u32, batch: rows.tokens.len() as u32, count: count as u32 }
 }
 
@@ -171,6 +179,39 @@ pub mod twin {
         (logits[token] - top) / temperature - whole.ln()
     }
 
+    /// One row after another: (token, index, request, where its prefix lies, tokens of that). Requests `waiting` are given out in order;
+    /// `prompts` as [`super::Rows::prompt`] has them. Returns how many have ended.
+    pub fn refill(
+        rows: &mut [[u32; 5]],
+        lengths: &mut [u32],
+        prompts: &[&[u32]],
+        mut waiting: std::ops::Range<usize>,
+        stops: &[u32],
+        room: usize,
+    ) -> u32 {
+        let mut ended = 0;
+        for row in rows.iter_mut().filter(|row| row[2] != super::IDLE) {
+            let [token, index, request, ..] = row.map(|n| n as usize);
+            let [given, may] = [0, 1].map(|i| prompts[request][i] as usize);
+            if index < given {
+                continue; // the token is one of the prompt's
+            }
+            let drawn = index + 1 - given;
+            if stops.contains(&(token as u32)) || drawn >= may || index + 1 >= room {
+                lengths[request] = index as u32 + 1;
+                ended += 1;
+                *row = match waiting.next() {
+                    Some(next) => {
+                        let [.., from, fed] = [0, 1, 2, 3, 4, 5].map(|i| prompts[next][i]);
+                        [prompts[next][super::PROMPT_HEAD + fed as usize], fed, next as u32, from, fed]
+                    }
+                    None => [0, 0, super::IDLE, 0, 0],
+                };
+            }
+        }
+        ended
+    }
+
     /// The token in whose share of the distribution `u` falls, and how near the next share's edge is.
     pub fn draw(distribution: &[f64], u: f64) -> (usize, f64) {
         let mut sum = 0.0;
@@ -185,7 +226,7 @@ pub mod twin {
 }
 
 /// Checks for tests and `doctor`.
-pub const CHECKS: &[Check] = &[Check { name: "sample", run: check }];
+pub const CHECKS: &[Check] = &[Check { name: "sample", run: check }, Check { name: "sample (refill)", run: check_refill }];
 
 fn check(gpu: &Gpu, case: &mut Case) -> anyhow::Result<()> {
     let (batch, vocab, room) = (case.int(1, 20), case.int(1, 700), 8);
@@ -211,22 +252,14 @@ fn check(gpu: &Gpu, case: &mut Case) -> anyhow::Result<()> {
     }
     let shift = case.int(0, count - 1);
     let requests: Vec<u32> = (0..batch).map(|row| ((row + shift) % count) as u32).collect();
+    let rows = upload(gpu, case, &vec![0; batch], &positions, &requests, &prompt, [count, room]);
     let up = |case: &Case, name: &str, v: &[u32]| case.upload_u32(gpu, name, v);
-    let rows = Rows {
-        tokens: up(case, "tokens", &vec![0; batch]),
-        positions: up(case, "positions", &positions),
-        requests: up(case, "requests", &requests),
-        prompt: up(case, "prompt", &prompt),
-        output: up(case, "output", &vec![u32::MAX; count * room]).reshape(&[count, room]),
-        logp: case.poisoned(gpu, "logp", &[count, room]),
-    };
     let settings = up(case, "settings", &sampling.pack(&[]));
     let tl = case.upload(gpu, "logits", &[batch, stride], &logits);
     case.replay(gpu, |r| draw(r, gpu, vocab, &tl, &settings, &rows))?;
     let got: Vec<u32> = gpu.read(&rows.tokens)?;
     let after: Vec<u32> = gpu.read(&rows.positions)?;
-    let output: Vec<u32> = gpu.read(&rows.output)?;
-    let logp: Vec<f32> = gpu.read(&rows.logp)?;
+    let drawn: Vec<u32> = gpu.read(&rows.drawn)?;
     for row in 0..batch {
         let (p, request) = (positions[row] as usize, requests[row] as usize);
         let own = &prompt[request * head..][..PROMPT_HEAD];
@@ -244,12 +277,78 @@ fn check(gpu: &Gpu, case: &mut Case) -> anyhow::Result<()> {
             let temperature = if sampling.temperature > 0.0 { sampling.temperature } else { 1.0 };
             want_logp = twin::log_probability(&values, want, temperature);
         }
-        let at = request * room + p + 1;
-        let near = (f64::from(logp[at]) - want_logp).abs() < 1e-4 * (1.0 + want_logp.abs());
-        let right = got[row] as usize == want && after[row] as usize == p + 1 && output[at] as usize == want && near;
+        let at = request * 2 * room + p + 1;
+        let near = (f64::from(f32::from_bits(drawn[at + room])) - want_logp).abs() < 1e-4 * (1.0 + want_logp.abs());
+        let right = got[row] as usize == want && after[row] as usize == p + 1 && drawn[at] as usize == want && near;
         if !right {
             (case.worst, case.detail) = (f64::INFINITY, format!("row {row}: token {} instead of {want}", got[row]));
         }
+    }
+    Ok(())
+}
+
+/// Rows on the device; what has been drawn is poison.
+fn upload(
+    gpu: &Gpu,
+    case: &Case,
+    tokens: &[u32],
+    positions: &[u32],
+    requests: &[u32],
+    prompt: &[u32],
+    [count, room]: [usize; 2],
+) -> Rows {
+    let assigned: Vec<u32> = requests.iter().flat_map(|r| [*r, u32::MAX, u32::MAX]).collect();
+    Rows {
+        tokens: case.upload_u32(gpu, "tokens", tokens),
+        positions: case.upload_u32(gpu, "positions", positions),
+        assigned: case.upload_u32(gpu, "assigned", &assigned).reshape(&[requests.len(), 3]),
+        prompt: case.upload_u32(gpu, "prompt", prompt),
+        drawn: case.poisoned(gpu, "drawn", &[count, 2, room]),
+    }
+}
+
+/// Rows in the middle of their requests, at their ends, and idle ones; more requests or fewer than rows that want one.
+fn check_refill(gpu: &Gpu, case: &mut Case) -> anyhow::Result<()> {
+    let (batch, room) = (case.int(1, 150), case.int(2, 9));
+    let begun = case.int(0, batch);
+    // The buffers may hold more requests than there are.
+    let count = begun + case.int(0, batch);
+    let capacity = count + case.int(1, 4);
+    case.shape = format!("{batch} rows of {room}, {begun} of {count} requests begun");
+    let mut prompt = vec![u32::MAX; capacity * (PROMPT_HEAD + room)];
+    for own in prompt.chunks_mut(PROMPT_HEAD + room).take(count) {
+        let given = case.int(1, room - 1);
+        let fed = case.int(0, given - 1);
+        own[..PROMPT_HEAD].copy_from_slice(&[given, case.int(1, room), 1, 2, case.int(0, 99), fed].map(|n| n as u32));
+        own[PROMPT_HEAD..][..given].iter_mut().for_each(|t| *t = case.int(0, 9) as u32);
+    }
+    let stops: Vec<u32> = (0..case.int(0, 3)).map(|_| case.int(0, 9) as u32).collect();
+    let requests: Vec<u32> = (0..batch).map(|row| if row < begun { (begun - 1 - row) as u32 } else { IDLE }).collect();
+    let tokens: Vec<u32> = (0..batch).map(|_| case.int(0, 9) as u32).collect();
+    let positions: Vec<u32> = (0..batch).map(|_| case.int(0, room - 1) as u32).collect();
+    let rows = upload(gpu, case, &tokens, &positions, &requests, &prompt, [capacity, room]);
+    let before = case.int(0, 5) as u32;
+    let ended = Ended {
+        lengths: case.upload_u32(gpu, "lengths", &vec![u32::MAX; capacity]),
+        progress: case.upload_u32(gpu, "progress", &[begun as u32, before, count as u32]),
+    };
+    let settings = case.upload_u32(gpu, "settings", &Sampling::default().pack(&stops));
+    case.replay(gpu, |r| refill(r, gpu, &settings, &rows, &ended))?;
+    let row = |i: usize| [tokens[i], positions[i], requests[i], u32::MAX, u32::MAX];
+    let mut want: Vec<[u32; 5]> = (0..batch).map(row).collect();
+    let mut lengths = vec![u32::MAX; capacity];
+    let waiting: Vec<&[u32]> = prompt.chunks(PROMPT_HEAD + room).collect();
+    let over = twin::refill(&mut want, &mut lengths, &waiting, begun..count, &stops, room);
+    let [tokens, positions, assigned]: [Vec<u32>; 3] =
+        [gpu.read(&rows.tokens)?, gpu.read(&rows.positions)?, gpu.read(&rows.assigned)?];
+    let got: Vec<[u32; 5]> = assigned.chunks(3).enumerate().map(|(i, a)| [tokens[i], positions[i], a[0], a[1], a[2]]).collect();
+    let taken = (begun as u32 + over).min(count as u32);
+    let right = gpu.read::<u32>(&ended.progress)? == [taken, before + over, count as u32]
+        && gpu.read::<u32>(&ended.lengths)? == lengths
+        && got == want;
+    if !right {
+        let first = (0..batch).find(|&i| got[i] != want[i]);
+        (case.worst, case.detail) = (f64::INFINITY, format!("row {first:?}: {:?}", first.map(|i| (got[i], want[i]))));
     }
     Ok(())
 }

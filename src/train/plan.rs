@@ -65,7 +65,7 @@ impl MemoryPlan {
         if let Some(rollout) = &settings.rollout {
             let room = rollout.max_prompt_length + rollout.max_completion_length;
             let slots = reinforce::slots(c, settings, rollout, class, max_binding_bytes);
-            parts.push(("rollouts", rollouts::bytes(c, slots, room, settings.train.batch_size, max_binding_bytes)));
+            parts.push(("rollouts", rollouts::bytes(c, slots, room, settings.train.batch_size, class, max_binding_bytes)));
         }
         let micro_batch = micro_batch(c, &settings.train, class, max_binding_bytes);
         Ok(Self { parts, micro_batch, ring: None })

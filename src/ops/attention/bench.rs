@@ -115,6 +115,7 @@ fn attention_decode_speed() -> anyhow::Result<()> {
         let [k, v] = ["k", "v"].map(|n| Tensor::new(&gpu, "bench", n, &[batch, max_time, kv_heads * head_dim]));
         let out = Tensor::new(&gpu, "bench", "out", &[batch, heads * head_dim]);
         let positions = case.upload_u32(&gpu, "positions", &vec![max_time as u32 - 1; batch]);
+        let assigned = case.upload_u32(&gpu, "assigned", &vec![0; 3 * batch]);
         println!(
             "B {batch} H {heads}/{kv_heads} cache {max_time} D {head_dim}: best wall ms, cpu ms, GF/s by two cores; first run cpu s"
         );
@@ -124,7 +125,7 @@ fn attention_decode_speed() -> anyhow::Result<()> {
             }
             let plan = DecodePlan { head_dim, threads: 8, heads: at_once, chunk };
             let mut r = Recording::new("decode");
-            decode_by(&mut r, &gpu, plan, shape, &qkv, &positions, &k, &v, &out);
+            decode_by(&mut r, &gpu, plan, shape, &qkv, &positions, &k, &v, &assigned, &out);
             let r = r.finish(&gpu)?;
             let first = timed(&gpu, &r)?[1];
             let best = (0..9).map(|_| timed(&gpu, &r)).collect::<anyhow::Result<Vec<_>>>()?;

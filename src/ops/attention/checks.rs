@@ -85,17 +85,26 @@ fn check_decode(gpu: &Gpu, case: &mut Case) -> anyhow::Result<()> {
     // The prompt does not hold the new token, and what lies behind it in the cache must not matter.
     let mut prompt = qkv.clone();
     (0..shape.batch).for_each(|b| prompt[row_of(b)..(b + 1) * shape.time * width].fill(7.0));
-    let cache_shape = [shape.batch + 1, max_time, shape.kv_heads * shape.head_dim];
+    // The first of a sequence's keys lie in rows of their own behind the sequences', if it has any there.
+    let prefixed: Vec<usize> = lengths.iter().map(|&n| case.pick(&[0, n - 1]).min(case.int(0, n))).collect();
+    let behind = |b: usize| (shape.batch + 1 + b) * max_time;
+    let place = |b: usize, t: usize| if t < prefixed[b] { behind(b) + t } else { b * max_time + t };
+    let places: Vec<u32> = (0..shape.tokens()).map(|i| place(i / shape.time, i % shape.time) as u32).collect();
+    let assigned: Vec<u32> = (0..shape.batch).flat_map(|b| [u32::MAX, behind(b) as u32, prefixed[b] as u32]).collect();
+    let cache_shape = [2 * shape.batch + 1, max_time, shape.kv_heads * shape.head_dim];
     let [cache_k, cache_v] = ["cache_k", "cache_v"].map(|n| case.poisoned(gpu, n, &cache_shape));
+    let [flat_k, flat_v] = [&cache_k, &cache_v].map(|c| c.reshape(&[1, cache_shape[0] * max_time, cache_shape[2]]));
     let tprompt = case.upload(gpu, "prompt", &[shape.batch, shape.time, width], &prompt);
     let tnew = case.upload(gpu, "new", &[shape.batch, 1, width], &new_rows);
-    let (twhole, tnewest) = (case.upload_u32(gpu, "whole", &whole), case.upload_u32(gpu, "newest", &newest));
+    let (tplaces, tnewest) = (case.upload_u32(gpu, "places", &places), case.upload_u32(gpu, "newest", &newest));
+    let tassigned = case.upload_u32(gpu, "assigned", &assigned);
     let tout = case.poisoned(gpu, "out", &[shape.batch, shape.heads * shape.head_dim]);
     let step = Shape { time: 1, ..shape };
+    let all = Shape { batch: 1, time: shape.tokens(), ..shape };
     case.replay(gpu, |r| {
-        append(r, gpu, shape, &tprompt, &twhole, &cache_k, &cache_v);
+        append(r, gpu, all, &tprompt, &tplaces, &flat_k, &flat_v);
         append(r, gpu, step, &tnew, &tnewest, &cache_k, &cache_v);
-        decode(r, gpu, step, &tnew, &tnewest, &cache_k, &cache_v, &tout);
+        decode(r, gpu, step, &tnew, &tnewest, &cache_k, &cache_v, &tassigned, &tout);
     })?;
     let out = twin::forward(shape, &wide(&qkv), &whole).0;
     let each = shape.heads * shape.head_dim;

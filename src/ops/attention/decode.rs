@@ -1,7 +1,8 @@
 //! Writes the WGSL of attention for one new token a sequence against a cache of keys and values.
 //!
 //! A workgroup owns `heads` query heads that share a kv head. Its lanes split the keys, so that each loads rows nobody else needs; at the
-//! end their (maximum, sum, accumulator) are combined through workgroup memory.
+//! end their (maximum, sum, accumulator) are combined through workgroup memory. The first keys of a row may lie elsewhere in the cache:
+//! sequences that begin alike share them.
 
 use super::source::{Pass, Plan, Staging, Stream};
 use super::text::Text;
@@ -20,14 +21,15 @@ pub struct DecodePlan {
 }
 
 const BINDINGS: &str = "#import grid
-struct Dims { batch: u32, heads: u32, kv_heads: u32, max_time: u32, scale: f32 }
+struct Dims { batch: u32, heads: u32, kv_heads: u32, max_time: u32, cache_rows: u32, scale: f32 }
 
 @group(0) @binding(0) var<uniform> dims: Dims;
 @group(0) @binding(1) var<storage, read> qkv: array<vec4<f32>>;
 @group(0) @binding(2) var<storage, read> positions: array<u32>;
 @group(0) @binding(3) var<storage, read> cache_k: array<vec4<f32>>;
 @group(0) @binding(4) var<storage, read> cache_v: array<vec4<f32>>;
-@group(0) @binding(5) var<storage, read_write> out: array<vec4<f32>>;";
+@group(0) @binding(5) var<storage, read_write> out: array<vec4<f32>>;
+@group(0) @binding(6) var<storage, read> assigned: array<u32>;";
 
 const HELPERS: &str = "
 fn query_at(row: u32, head: u32) -> u32 { return row * (dims.heads + 2u * dims.kv_heads) * D4 + head * D4; }
@@ -76,6 +78,8 @@ impl DecodePlan {
         t.line(&format!("let head = item % per_row * {heads}u; // the first of this workgroup"));
         t.line("let kv = head / (dims.heads / dims.kv_heads);");
         t.line("let newest = min(positions[row], dims.max_time - 1u);");
+        t.line("let prefix = assigned[3u * row + 1u];");
+        t.line("let prefixed = assigned[3u * row + 2u];");
         for r in 0..heads {
             for d in 0..head_dim / 4 {
                 t.line(&format!("let q{r}_{d} = qkv[query_at(row, head + {r}u) + {d}u] * dims.scale;"));
@@ -86,7 +90,10 @@ impl DecodePlan {
         }
         t.open(&format!("for (var j = local; j <= newest; j += {}u)", threads * chunk));
         for c in 0..chunk {
-            t.line(&format!("let row{c} = row * dims.max_time + min(j + {}u, newest);", c * threads));
+            t.line(&format!("let key{c} = min(j + {}u, newest);", c * threads));
+            t.line(&format!(
+                "let row{c} = min(select(row * dims.max_time, prefix, key{c} < prefixed) + key{c}, dims.cache_rows - 1u);"
+            ));
             t.line(&format!("let k{c}_at = cache_at(row{c}, kv);"));
             t.line(&format!("let v{c}_at = k{c}_at;"));
         }

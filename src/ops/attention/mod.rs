@@ -25,7 +25,7 @@ const APPEND: Shader = Shader { stem: "attention", source: include_str!("../../.
 const MAX_ITERATIONS: usize = 60_000;
 
 uniform! { struct Dims { batch: u32, time: u32, heads: u32, kv_heads: u32, tiles: u32, scale: f32 } }
-uniform! { struct DecodeDims { batch: u32, heads: u32, kv_heads: u32, max_time: u32, scale: f32 } }
+uniform! { struct DecodeDims { batch: u32, heads: u32, kv_heads: u32, max_time: u32, cache_rows: u32, scale: f32 } }
 uniform! { struct AppendDims { rows: u32, time: u32, max_time: u32, width4: u32, skip4: u32 } }
 
 /// The sizes of an attention problem.
@@ -209,7 +209,9 @@ fn decode_plan(gpu: &Gpu, shape: Shape) -> DecodePlan {
 }
 
 /// `out` (B, H D) of one new token a sequence, whose index is `positions` (B), over keys and values `0 ..= positions[b]` of the caches
-/// (Bmax, Tmax, Hkv D). `qkv` is (B, 1, ...); its key and value must have been [`append`]ed. `shape.time` is not used.
+/// (Bmax, Tmax, Hkv D). `qkv` is (B, 1, ...); its key and value must have been [`append`]ed. `assigned` (B, 3) says in its second and
+/// third column where the keys before an index lie, counted in tokens from the start of the cache, and what that index is: 0 where all
+/// are in the sequence's own row. `shape.time` is not used.
 pub fn decode(
     r: &mut Recording,
     gpu: &Gpu,
@@ -218,9 +220,10 @@ pub fn decode(
     positions: &Tensor,
     cache_k: &Tensor,
     cache_v: &Tensor,
+    assigned: &Tensor,
     out: &Tensor,
 ) {
-    decode_by(r, gpu, decode_plan(gpu, shape), shape, qkv, positions, cache_k, cache_v, out);
+    decode_by(r, gpu, decode_plan(gpu, shape), shape, qkv, positions, cache_k, cache_v, assigned, out);
 }
 
 fn decode_by(
@@ -232,6 +235,7 @@ fn decode_by(
     positions: &Tensor,
     cache_k: &Tensor,
     cache_v: &Tensor,
+    assigned: &Tensor,
     out: &Tensor,
 ) {
     let max_time = cache_k.shape()[1];
@@ -240,6 +244,7 @@ fn decode_by(
         heads: shape.heads as u32,
         kv_heads: shape.kv_heads as u32,
         max_time: max_time as u32,
+        cache_rows: (cache_k.shape()[0] * max_time) as u32,
         scale: shape.scale(),
     };
     // The positions are not known here: half of the cache, on average.
@@ -248,7 +253,7 @@ fn decode_by(
     let cost = Cost { flops: 4.0 * shape.head_dim as f64 * pairs, bytes: 8.0 * shape.head_dim as f64 * rows };
     let groups = grid((shape.batch * shape.heads / plan.heads) as u64);
     match gpu.kernel_from_text(&plan.stem(), &plan.text(), "decode", &[]) {
-        Ok(kernel) => r.dispatch(gpu, &kernel, dims, bind!(qkv, positions, cache_k, cache_v, out), groups, cost),
+        Ok(kernel) => r.dispatch(gpu, &kernel, dims, bind!(qkv, positions, cache_k, cache_v, assigned, out), groups, cost),
         Err(error) => r.fail(&error),
     }
 }

@@ -1,0 +1,147 @@
+//! `lehr bench --rollouts`: tokens per second of sampling completions, against what the adapter's memory could do at best.
+
+use super::{bench::Args, open, output};
+use crate::config::ModelConfig;
+use crate::gpu::{Gpu, Recording, Tensor};
+use crate::model::{Model, Request, Rollouts};
+use crate::ops::sample::Sampling;
+use crate::rng::Rng;
+use std::path::PathBuf;
+use web_time::Instant;
+
+/// Flags of `lehr bench --rollouts`.
+#[derive(clap::Args, Debug)]
+pub struct RolloutArgs {
+    /// Measure rollouts: made-up prompts, each continued by all of its completions to their full length.
+    #[arg(long)]
+    pub rollouts: bool,
+    /// A model folder or a run; else random weights of the preset's shape.
+    #[arg(long, requires = "rollouts")]
+    model: Option<PathBuf>,
+    /// Completions.
+    #[arg(long, default_value_t = 64, requires = "rollouts")]
+    completions: usize,
+    /// Completions of a prompt.
+    #[arg(long, default_value_t = 8, requires = "rollouts")]
+    num_generations: usize,
+    /// Tokens of a prompt.
+    #[arg(long, default_value_t = 32, requires = "rollouts")]
+    prompt_length: usize,
+    /// Tokens of a completion.
+    #[arg(long, default_value_t = 64, requires = "rollouts")]
+    completion_length: usize,
+    /// Completions at once; as many as there are when absent.
+    #[arg(long, requires = "rollouts")]
+    rollout_batch_size: Option<usize>,
+}
+
+/// Measure.
+pub fn run(args: &Args, preset: &ModelConfig) -> anyhow::Result<i32> {
+    let own = &args.rollouts;
+    anyhow::ensure!(
+        own.num_generations > 0 && own.completions > 0 && own.prompt_length > 0 && own.completion_length > 0,
+        "--completions, --num-generations, --prompt-length and --completion-length must be at least 1"
+    );
+    let gpu = open::gpu(args.adapter.as_deref())?;
+    let room = own.prompt_length + own.completion_length;
+    let model = match &own.model {
+        Some(path) => {
+            let dir = open::model_folder(path)?;
+            open::model(&gpu, &dir, &open::config(&dir)?, room)?
+        }
+        None => {
+            let model = Model::new(&gpu, preset, room)?;
+            model.initialise(&gpu, 1);
+            model
+        }
+    };
+    let slots = own.rollout_batch_size.unwrap_or(own.completions).min(own.completions);
+    let mut engine = Rollouts::new(&gpu, &model, slots, room)?;
+    let requests = requests(args, model.config.vocab_size);
+    let mut seconds = Vec::new();
+    for round in 0..=args.steps {
+        let begin = Instant::now();
+        let sampling = Sampling { seed: round as u64, ..Sampling::default() };
+        engine.run(&gpu, &model, &requests, &sampling, &[], &mut |_, _| Ok(true))?;
+        seconds.push(begin.elapsed().as_secs_f64());
+    }
+    // The first run compiles.
+    seconds.remove(0);
+    seconds.sort_by(f64::total_cmp);
+    let bandwidth = bandwidth(&gpu)?;
+    report(args, &gpu, &model, &engine, &seconds, bandwidth)?;
+    match engine.recording() {
+        Some(step) if args.profile => super::bench::profile_rows(args, gpu.profile(step)?),
+        _ => Ok(0),
+    }
+}
+
+fn requests(args: &Args, vocab: usize) -> Vec<Request> {
+    let (own, rng) = (&args.rollouts, Rng::new(1, "bench"));
+    let prompt =
+        |group: usize| (0..own.prompt_length as u64).map(|at| rng.below(group as u64, at, vocab as u64) as u32).collect();
+    (0..own.completions)
+        .map(|i| Request { prompt: prompt(i / own.num_generations), key: [0, i as u32], max_new: own.completion_length })
+        .collect()
+}
+
+fn report(args: &Args, gpu: &Gpu, model: &Model, engine: &Rollouts, seconds: &[f64], bandwidth: f64) -> anyhow::Result<()> {
+    let own = &args.rollouts;
+    let drawn = (own.completions * own.completion_length) as f64;
+    let (median, best) = (seconds[seconds.len() / 2], seconds[0]);
+    // Each step reads every weight once, and every row its own keys and values: half of a completion and the prompt on average.
+    let c = &model.config;
+    let seen = own.prompt_length as f64 + own.completion_length as f64 / 2.0;
+    let cache = engine.slots() as f64 * seen * (8 * c.num_hidden_layers * c.key_value_dim()) as f64;
+    let floor = engine.slots() as f64 * bandwidth / (4.0 * model.parameters.count() as f64 + cache);
+    let summary = gpu.summary();
+    if args.json {
+        return output::json_line(&serde_json::json!({
+            "adapter": summary.name,
+            "driver": summary.driver,
+            "parameters": model.parameters.count(),
+            "completions": own.completions,
+            "num_generations": own.num_generations,
+            "prompt_length": own.prompt_length,
+            "completion_length": own.completion_length,
+            "rollout_batch_size": engine.slots(),
+            "seconds": median,
+            "best_seconds": best,
+            "tokens_per_second": drawn / median,
+            "best_tokens_per_second": drawn / best,
+            "bytes_per_second": bandwidth,
+            "floor_tokens_per_second": floor,
+            "dispatches_per_token": engine.recording().map(Recording::dispatches),
+        }));
+    }
+    output::line(&format!(
+        "{} completions of {} tokens in {} rows on {}: {:.0} tokens/s ({:.0} at best), {:.1} ms a step; at {:.1} GB/s no more than {:.0} tokens/s",
+        own.completions,
+        own.completion_length,
+        engine.slots(),
+        summary.name,
+        drawn / median,
+        drawn / best,
+        1e3 * median * engine.slots() as f64 / drawn,
+        bandwidth / 1e9,
+        floor
+    ))
+}
+
+/// Bytes per second that a copy reads and writes.
+fn bandwidth(gpu: &Gpu) -> anyhow::Result<f64> {
+    const ELEMENTS: usize = 16 << 20;
+    const TIMES: usize = 4;
+    let [from, to] = ["from", "to"].map(|name| Tensor::new(gpu, "bench", name, &[ELEMENTS]));
+    let mut r = Recording::new("bandwidth");
+    r.copy(&from, &to);
+    let r = r.finish(gpu)?;
+    let mut best = f64::INFINITY;
+    for _ in 0..5 {
+        let begin = Instant::now();
+        gpu.replay_times(&r, TIMES)?;
+        gpu.wait()?;
+        best = best.min(begin.elapsed().as_secs_f64());
+    }
+    Ok(8.0 * (ELEMENTS * TIMES) as f64 / best)
+}
