@@ -14,9 +14,10 @@ use super::svg::{Anchor, Rect, Svg, Type, polyline};
 /// let svg = Violins::new("Change of probability", &["< 0.25", "> 0.75"])
 ///     .y("p after - p before")
 ///     .violins("all tokens updated", &[vec![-0.1, 0.0, 0.0, 0.1], vec![0.0, 0.01]])
+///     .violins("improbable ones updated", &[vec![-0.1, 0.0, 0.1], vec![0.0, 0.01]])
 ///     .outliers(0.01)
 ///     .svg();
-/// assert!(svg.contains("all tokens updated"));
+/// assert!(svg.contains("improbable ones updated"));
 /// ```
 #[derive(Clone, Debug, Default)]
 pub struct Violins {

@@ -37,7 +37,7 @@ impl<T> Distinct<T> {
         Self { levels, split, make: Box::new(make), turn: 0, seen: HashSet::new() }
     }
 
-    /// The number of the next question, as [`level_of`] counts, and the question; `None` when there are hardly any others.
+    /// The number of the next question, as `level_of` counts, and the question; `None` when there are hardly any others.
     ///
     /// # Errors
     /// What making it says.

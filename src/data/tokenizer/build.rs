@@ -72,7 +72,7 @@ impl Tokenizer {
         Self::from_value(&chars_json(chars, end_of_text)?, end_of_text)
     }
 
-    /// A token a word, ids in the order of the words' code points, then [`UNKNOWN`] and [`END_OF_TEXT`]. White space only separates words:
+    /// A token a word, ids in the order of the words' code points, then `<unk>` and [`END_OF_TEXT`]. White space only separates words:
     /// decoding puts one space between two of them.
     ///
     /// # Errors

@@ -1,5 +1,5 @@
 //! The claims of Advantage Reweighting and Lopti, arXiv 2505.12929. Two kinds of experiments: single updates of a fine-tuned model on the
-//! bench ([`bench`]), and arms of reinforcement from it ([`training`]), which claims share ([`plan`]). Arms and measurements are kept in
+//! bench ([`mod@bench`]), and arms of reinforcement from it ([`training`]), which claims share ([`plan`]). Arms and measurements are kept in
 //! the work folder under a hash of all their settings.
 
 pub mod arm;
