@@ -5,8 +5,10 @@
 //!
 //! Length: the whole contract in one place.
 
+mod inside;
 mod tokens;
 
+pub use inside::{Norms, Predicted, Predictions};
 pub use tokens::{BinGradient, Binned, Bins, Moved, Probe, Tokens};
 
 use serde::{Deserialize, Serialize};
@@ -25,6 +27,10 @@ pub enum Event {
     Tokens(Box<Tokens>),
     /// An evaluation on held-out data.
     Eval(Eval),
+    /// Supervised learning: the tokens of an evaluation, by the probability that the model gave them.
+    Predictions(Box<Predictions>),
+    /// Size of weights and gradients, block by block.
+    Norms(Norms),
     /// An evaluation on held-out questions.
     TaskEval(TaskEval),
     /// Generated text.
@@ -142,12 +148,19 @@ pub struct Step {
     /// Seconds of training so far, pauses left out, over all starts of the run.
     #[serde(with = "number")]
     pub seconds: f64,
+    /// Bytes of the device's memory that the run has taken; 0 of a log that does not say.
+    #[serde(default, skip_serializing_if = "is_zero")]
+    pub device_bytes: u64,
     /// True when the gradient was not finite and the update was not applied.
     #[serde(default, skip_serializing_if = "std::ops::Not::not")]
     pub skipped: bool,
     /// Reinforcement: everything else by TRL's and verl's names (`reward`, `kl`, `clip_ratio/low_mean`, `timing_s/gen`, ...).
     #[serde(flatten)]
     pub metrics: BTreeMap<String, Number>,
+}
+
+fn is_zero(n: &u64) -> bool {
+    *n == 0
 }
 
 /// An evaluation.

@@ -10,22 +10,32 @@
 //! | 3 | [`model`] [`data`] | weights, transformer, checkpoints; tokenizers, corpora, batches |
 //! | 4 | [`train`] | the loop: pretrain, optimizer, schedule, metrics |
 //! | 5 | [`session`] | one run: folder, lock, events out, commands in, signals |
-//! | 5.5 | [`reproduce`] | claims of papers as experiments: arms, bank, verdicts |
-//! | 6 | [`cli`] | the commands |
+//! | 6 | [`reproduce`] [`history`] | claims of papers as experiments; a run as its files tell it |
+//! | 7 | [`report`] [`story`] | the HTML report; the demo and the lessons |
+//! | 8 | `app` | the window |
+//! | 9 | [`cli`] | the commands |
 
+#[cfg(all(feature = "app", not(target_arch = "wasm32")))]
+pub mod app;
 #[cfg(not(target_arch = "wasm32"))]
 pub mod cli;
 pub mod config;
 pub mod data;
 pub mod event;
 pub mod gpu;
+#[cfg(not(target_arch = "wasm32"))]
+pub mod history;
 pub mod model;
 pub mod ops;
 pub mod plot;
+#[cfg(not(target_arch = "wasm32"))]
+pub mod report;
 #[cfg(not(target_arch = "wasm32"))]
 pub mod reproduce;
 pub mod rng;
 #[cfg(not(target_arch = "wasm32"))]
 pub mod session;
+#[cfg(not(target_arch = "wasm32"))]
+pub mod story;
 pub mod train;
 pub mod vfs;

@@ -163,7 +163,7 @@ impl Person {
             }
             Event::TaskEval(e) => self.say(&examined(e)),
             // For the log: the progress line has no room for tables.
-            Event::Tokens(_) => {}
+            Event::Tokens(_) | Event::Predictions(_) | Event::Norms(_) => {}
             Event::Merged(m) => self.say(&merged(m)),
             Event::Rescue(r) => self.say(&rescued(r)),
             Event::Sample(s) => self.say(&format!("step {}: {}{}", s.step, visible(&s.prompt), visible(&s.text))),

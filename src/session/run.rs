@@ -265,6 +265,7 @@ impl Running<'_> {
             tokens_per_second: rate,
             mfu: rate * flops / (self.run.peak_gflops * 1e9),
             seconds: self.seconds_before + self.clock.seconds(),
+            device_bytes: t.gpu.ledger().total(),
             skipped: result.skipped,
             metrics: result.metrics.clone(),
         });

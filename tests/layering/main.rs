@@ -13,8 +13,10 @@ const FLOORS: &[&[&str]] = &[
     &["model", "data"],
     &["train"],
     &["session"],
-    &["reproduce"],
-    &["cli", "app", "main"],
+    &["reproduce", "history"],
+    &["report", "story"],
+    &["app"],
+    &["cli", "main"],
 ];
 /// Macros that stand at the crate's root, and the module that defines them.
 const MACROS: &[(&str, &str)] = &[("bind", "gpu"), ("shader", "gpu"), ("uniform", "gpu")];

@@ -1,0 +1,84 @@
+//! Which run came from which: forks, merges, fine-tuning, as a tree.
+
+use super::RunFiles;
+
+/// A run in the tree.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Member {
+    /// Index into the runs that were given.
+    pub run: usize,
+    /// Ancestors among them.
+    pub depth: usize,
+    /// How it came from its parent, such as `from a@500` or `sma of a@100,200`; empty when it began from nothing.
+    pub origin: String,
+}
+
+/// Runs as a tree, drawn from top to bottom.
+pub type Family = Vec<Member>;
+
+/// Order runs so that each stands below the one that it came from. A parent that is not among them is named all the same.
+pub fn family(runs: &[&RunFiles]) -> Family {
+    let names: Vec<String> = runs.iter().map(|run| run.name()).collect();
+    let origins: Vec<String> = runs.iter().map(|run| origin(run)).collect();
+    let parent = |i: usize| {
+        let name = parent_name(&origins[i])?;
+        names.iter().position(|n| n == name).filter(|&p| p != i)
+    };
+    let parents: Vec<Option<usize>> = (0..runs.len()).map(parent).collect();
+    let mut family = Vec::new();
+    let mut seen = vec![false; runs.len()];
+    let roots = (0..runs.len()).filter(|&i| parents[i].is_none());
+    // Names that go round in a circle have no root; they are listed all the same.
+    for i in roots.chain(0..runs.len()) {
+        grow(i, 0, &parents, &origins, &mut seen, &mut family);
+    }
+    family
+}
+
+fn grow(run: usize, depth: usize, parents: &[Option<usize>], origins: &[String], seen: &mut [bool], family: &mut Family) {
+    if std::mem::replace(&mut seen[run], true) {
+        return;
+    }
+    family.push(Member { run, depth, origin: origins[run].clone() });
+    for child in (0..parents.len()).filter(|&c| parents[c] == Some(run)) {
+        grow(child, depth + 1, parents, origins, seen, family);
+    }
+}
+
+fn origin(run: &RunFiles) -> String {
+    let told = run.history.started.as_ref().and_then(|s| s.parent.clone());
+    told.or_else(|| run.settings.as_ref().and_then(|s| s.start.parent.clone())).unwrap_or_default()
+}
+
+/// `a` of `a@500` and of `sma of a@100,200`.
+fn parent_name(origin: &str) -> Option<&str> {
+    let run = origin.rsplit_once(" of ").map_or(origin, |(_, run)| run);
+    let name = run.split_once('@').map_or(run, |(name, _)| name);
+    (!name.is_empty()).then_some(name)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::config::Settings;
+    use std::path::Path;
+
+    fn run(name: &str, parent: Option<&str>) -> RunFiles {
+        let mut run = RunFiles::new(Path::new(name));
+        let mut settings = Settings::default();
+        settings.start.parent = parent.map(str::to_owned);
+        run.settings = Some(settings);
+        run
+    }
+
+    #[test]
+    fn children_stand_below_their_parents() {
+        let runs =
+            [run("sft", Some("sma of base@10,20")), run("base", None), run("rl", Some("sft@5")), run("lost", Some("gone@1"))];
+        let found = family(&runs.iter().collect::<Vec<_>>());
+        let shape: Vec<(usize, usize)> = found.iter().map(|m| (m.run, m.depth)).collect();
+        assert_eq!(shape, [(1, 0), (0, 1), (2, 2), (3, 0)]);
+        let circle = [run("a", Some("b@1")), run("b", Some("a@1"))];
+        assert_eq!(family(&circle.iter().collect::<Vec<_>>()).len(), 2);
+    }
+}

@@ -1,0 +1,21 @@
+//! Floor 6: a run as its files tell it: curves, pins, token statistics, texts, settings, lineage. Window, report and lessons read runs
+//! through this and nothing else, so that a run looks the same live, finished, or torn.
+
+mod curve;
+mod differences;
+mod family;
+mod pins;
+mod record;
+mod run;
+mod samples;
+pub mod spec;
+mod table;
+
+pub use curve::{Axis, Clock, Curve, Smoothed};
+pub use differences::{Difference, differences};
+pub use family::{Family, Member, family};
+pub use pins::{Pin, PinKind};
+pub use record::{History, State};
+pub use run::{RunFiles, Update, find_runs, short_name};
+pub use samples::{SampleLog, SampleStep};
+pub use table::{csv, last_values};

@@ -1,0 +1,145 @@
+//! The files of a run folder, followed while they grow.
+
+use super::record::{History, State};
+use super::samples::SampleLog;
+use crate::config::Settings;
+use crate::session::event_log::EventReader;
+use crate::session::folder;
+use crate::session::lock::RunLock;
+use anyhow::Result;
+use std::path::{Path, PathBuf};
+use web_time::Instant;
+
+/// A run folder under observation. Nothing is locked and nothing is written.
+#[derive(Debug)]
+pub struct RunFiles {
+    /// The folder.
+    pub path: PathBuf,
+    /// What its log tells.
+    pub history: History,
+    /// Its settings, once `config.toml` is there and sound.
+    pub settings: Option<Settings>,
+    /// Its completions.
+    pub completions: SampleLog,
+    reader: EventReader,
+}
+
+/// What a look at the files brought.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Update {
+    /// Something is new.
+    pub changed: bool,
+    /// There is more to read at once.
+    pub more: bool,
+}
+
+impl RunFiles {
+    /// Look at a run folder, which need not exist yet. Reads nothing.
+    pub fn new(path: &Path) -> Self {
+        Self {
+            path: path.to_owned(),
+            history: History::default(),
+            settings: None,
+            completions: SampleLog::new(&path.join("samples.jsonl")),
+            reader: EventReader::new(&folder::events(path)),
+        }
+    }
+
+    /// A run as it is now, read to its end.
+    ///
+    /// # Errors
+    /// There is no run, or its log cannot be read.
+    pub fn read(path: &Path) -> Result<Self> {
+        anyhow::ensure!(
+            folder::config(path).is_file() || folder::events(path).is_file(),
+            "{}: holds neither config.toml nor events.jsonl: not a run folder",
+            crate::vfs::shown(path)
+        );
+        let mut run = Self::new(path);
+        while run.follow(f64::INFINITY)?.more {}
+        Ok(run)
+    }
+
+    /// Read what is new, for about so many seconds at most.
+    ///
+    /// # Errors
+    /// A file exists but cannot be read.
+    pub fn follow(&mut self, seconds: f64) -> Result<Update> {
+        let begin = Instant::now();
+        let mut update = Update::default();
+        if self.settings.is_none() {
+            self.settings = Settings::read(&folder::config(&self.path)).ok();
+            update.changed = self.settings.is_some();
+        }
+        loop {
+            let poll = self.reader.poll()?;
+            if poll.reset {
+                self.history = History::default();
+            }
+            update.changed |= poll.reset || !poll.events.is_empty();
+            self.history.bad_lines += poll.bad_lines;
+            poll.events.into_iter().for_each(|event| self.history.push(event));
+            update.more = poll.more;
+            if !poll.more || begin.elapsed().as_secs_f64() >= seconds {
+                break;
+            }
+        }
+        update.changed |= self.completions.follow()?;
+        Ok(update)
+    }
+
+    /// The run's name: its folder's.
+    pub fn name(&self) -> String {
+        short_name(&self.path)
+    }
+
+    /// Whether a trainer holds the run just now.
+    pub fn is_live(&self) -> bool {
+        RunLock::is_held(&self.path)
+    }
+
+    /// How the run stands, in a word: a run that seems to go on, and that nobody holds, was cut off.
+    pub fn standing(&self, live: bool) -> &'static str {
+        match &self.history.state {
+            State::Empty if live => "starting",
+            State::Empty => "empty",
+            State::Running if live => "running",
+            State::Paused if live => "paused",
+            State::Running | State::Paused => "cut off",
+            State::Finished(f) if f.reason == "stopped" => "stopped",
+            State::Finished(_) => "finished",
+            State::Failed(_) => "failed",
+        }
+    }
+
+    /// Bytes on disk, all files together.
+    pub fn bytes(&self) -> u64 {
+        fn of(dir: &Path) -> u64 {
+            let entries = std::fs::read_dir(dir).into_iter().flatten().flatten();
+            let size = |e: std::fs::DirEntry| match e.file_type() {
+                Ok(kind) if kind.is_dir() => of(&e.path()),
+                Ok(kind) if kind.is_file() => e.metadata().map_or(0, |m| m.len()),
+                _ => 0,
+            };
+            entries.map(size).sum()
+        }
+        of(&self.path)
+    }
+}
+
+/// The last part of a path.
+pub fn short_name(path: &Path) -> String {
+    path.file_name().map_or_else(|| path.display().to_string(), |name| name.to_string_lossy().into_owned())
+}
+
+/// Run folders: the given folder itself if it is one, else those in it, by name.
+pub fn find_runs(dir: &Path) -> Vec<PathBuf> {
+    let is_run = |path: &Path| folder::config(path).is_file() || folder::events(path).is_file();
+    if is_run(dir) {
+        return vec![dir.to_owned()];
+    }
+    let entries = std::fs::read_dir(dir).into_iter().flatten().flatten();
+    let mut found: Vec<PathBuf> = entries.map(|e| e.path()).filter(|path| is_run(path)).collect();
+    found.sort();
+    found
+}

@@ -1,0 +1,210 @@
+//! Which metrics belong into one chart, what they are called, and what to look for in them: the same in window and report.
+
+use super::History;
+
+/// A chart.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct Spec {
+    /// Its name.
+    pub title: &'static str,
+    /// What is measured, with its unit.
+    pub y: &'static str,
+    /// Metrics, in the order of drawing; a name that ends in `*` stands for all that begin so.
+    pub metrics: &'static [&'static str],
+    /// Whether the axis is logarithmic to begin with.
+    pub log_y: bool,
+    /// Lower and upper end of the axis, where the numbers have some.
+    pub range: Option<(f64, f64)>,
+    /// What to look for, in one or two sentences.
+    pub hint: &'static str,
+}
+
+const fn spec(title: &'static str, y: &'static str, metrics: &'static [&'static str], hint: &'static str) -> Spec {
+    Spec { title, y, metrics, log_y: false, range: None, hint }
+}
+
+/// Every chart, the most wanted first.
+pub const CHARTS: &[Spec] = &[
+    spec(
+        "Loss",
+        "nats a token",
+        &["loss", "eval_loss", "merge/*", "anneal_estimate"],
+        "Lower is better. The merged curve is the average of recent checkpoints, scored on the same held-out tokens: at a constant \
+         learning rate it runs below the raw one.",
+    ),
+    spec("Reward", "reward", &["reward", "rewards/*"], "What the grader gave, on average, and its parts. It should rise."),
+    Spec {
+        range: Some((0.0, 1.0)),
+        ..spec(
+            "Accuracy",
+            "share that is right",
+            &["eval_accuracy/greedy", "eval_accuracy/sampled", "accuracy", "eval_mean_token_accuracy", "mean_token_accuracy"],
+            "Share of answers that are entirely right (reinforcement), or of tokens that were the most probable one.",
+        )
+    },
+    Spec {
+        range: Some((0.0, 1.0)),
+        ..spec(
+            "Accuracy by level",
+            "share that is right",
+            &["eval_accuracy/greedy/*", "accuracy/*"],
+            "Held-out questions by difficulty: the number of people of a puzzle, the grade of a sum.",
+        )
+    },
+    Spec {
+        log_y: true,
+        ..spec(
+            "Gradient norm",
+            "L2 norm",
+            &["grad_norm", "grad_norm/*"],
+            "Before clipping. A steady rise warns of divergence. With Lopti each step has a pass of low-probability and one of \
+             high-probability tokens.",
+        )
+    },
+    spec("Learning rate", "learning rate", &["learning_rate"], "The schedule, with live changes."),
+    spec("Entropy", "nats a token", &["entropy"], "How undecided the model is. In reinforcement a fall to 0 ends exploration."),
+    spec(
+        "KL",
+        "nats a token",
+        &["kl", "ppo_kl"],
+        "How far the policy has moved: from the model it began as (kl), within a step (ppo_kl).",
+    ),
+    spec(
+        "Clip ratio",
+        "share of tokens",
+        &["clip_ratio/region_mean", "clip_ratio/low_mean", "clip_ratio/high_mean", "clip_ratio/dual_mean"],
+        "Share of tokens whose ratio was clipped. It is 0 in the first pass over a step's completions, because nothing has moved yet.",
+    ),
+    spec(
+        "Completion length",
+        "tokens",
+        &["completions/mean_length", "completions/max_length", "completions/min_length", "completions/mean_terminated_length"],
+        "Lengths of what was sampled.",
+    ),
+    Spec {
+        range: Some((0.0, 1.0)),
+        ..spec(
+            "Groups and limits",
+            "share",
+            &["frac_reward_zero_std", "completions/clipped_ratio"],
+            "Groups whose answers all got the same reward teach nothing; completions that ran into the limit of their length may be cut.",
+        )
+    },
+    spec("Speed", "tokens/s", &["tokens_per_second", "rollout_tokens_per_second"], "Throughput."),
+    spec("Time of a step", "s", &["step_time", "timing_s/*"], "Where a step of reinforcement spends its time."),
+    spec("Device memory", "bytes", &["device_bytes"], "What the run has taken of the device's memory."),
+    Spec {
+        log_y: true,
+        ..spec(
+            "Sampler against trainer",
+            "nats",
+            &["mismatch/logprob_max_abs"],
+            "Largest difference of a token's log-probability between sampling and training: rounding, if all is well.",
+        )
+    },
+    Spec { log_y: true, ..spec("Weights by part", "L2 norm", &["norms/weights/*"], "Size of each block's weights.") },
+    Spec {
+        log_y: true,
+        ..spec("Gradients by part", "L2 norm", &["norms/gradients/*"], "Size of each block's gradient, before clipping.")
+    },
+];
+
+impl Spec {
+    /// The metrics of a run that this chart draws, in its order; `*` stands for names without a further `/` first, then the others.
+    pub fn of<'a>(&self, run: &'a History) -> Vec<&'a str> {
+        let mut found: Vec<&str> = Vec::new();
+        for pattern in self.metrics {
+            let matching = run.curves.iter().filter(|(_, curve)| !curve.is_empty()).map(|(name, _)| name.as_str());
+            match pattern.strip_suffix('*') {
+                None => found.extend(matching.filter(|name| name == pattern)),
+                // Standard deviations belong to no chart of means.
+                Some(start) => {
+                    found.extend(
+                        matching.filter(|name| name.len() > start.len() && name.starts_with(start) && !name.ends_with("/std")),
+                    );
+                }
+            }
+        }
+        found.dedup();
+        found
+    }
+}
+
+/// What a metric is called in a legend.
+pub fn label(metric: &str) -> String {
+    let known = match metric {
+        "loss" => "training loss",
+        "eval_loss" => "validation loss",
+        "anneal_estimate" => "estimate if annealed",
+        "grad_norm" => "gradient norm",
+        "grad_norm/low" => "low-probability pass",
+        "grad_norm/high" => "high-probability pass",
+        "learning_rate" => "learning rate",
+        "mean_token_accuracy" => "training tokens",
+        "eval_mean_token_accuracy" => "held-out tokens",
+        "accuracy" => "sampled in training",
+        "eval_accuracy/greedy" => "held-out, greedy",
+        "eval_accuracy/sampled" => "held-out, sampled",
+        "tokens_per_second" => "training",
+        "rollout_tokens_per_second" => "sampling",
+        "kl" => "from the start",
+        "ppo_kl" => "within a step",
+        "frac_reward_zero_std" => "groups without variance",
+        "completions/clipped_ratio" => "completions cut at the limit",
+        "device_bytes" => "device memory",
+        "mismatch/logprob_max_abs" => "largest difference",
+        _ => "",
+    };
+    if !known.is_empty() {
+        return known.into();
+    }
+    if let Some(method) = metric.strip_prefix("merge/").and_then(|m| m.strip_suffix("/eval_loss")) {
+        return format!("merged ({method})");
+    }
+    if let Some(level) = metric.strip_prefix("eval_accuracy/greedy/") {
+        return format!("held-out, level {level}");
+    }
+    if let Some(level) = metric.strip_prefix("accuracy/") {
+        return format!("sampled, level {level}");
+    }
+    let name = metric.rsplit_once("norms/").map_or(metric, |(_, rest)| rest.split_once('/').map_or(rest, |(_, part)| part));
+    let name = ["rewards/", "timing_s/", "completions/", "clip_ratio/"]
+        .iter()
+        .find_map(|start| name.strip_prefix(start))
+        .unwrap_or(name);
+    name.trim_end_matches("/mean").trim_end_matches("_mean").replace('_', " ")
+}
+
+/// Whether a metric is so noisy that a smoothed line is drawn over it.
+pub fn is_noisy(metric: &str) -> bool {
+    let sparse = ["eval_", "merge/", "anneal_estimate", "learning_rate", "device_bytes", "norms/"];
+    !sparse.iter().any(|start| metric.starts_with(start))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::event::{Event, Number, Step};
+
+    #[test]
+    fn a_chart_finds_its_metrics_and_no_others() {
+        let mut run = History::default();
+        let metrics = ["reward", "rewards/format/mean", "rewards/format/std", "kl", "accuracy/3"];
+        let metrics = metrics.map(|name| (name.to_owned(), Number(1.0))).into();
+        run.push(Event::Step(Step { step: 1, metrics, ..Step::default() }));
+        let of = |title: &str| CHARTS.iter().find(|c| c.title == title).unwrap().of(&run);
+        assert_eq!(of("Reward"), ["reward", "rewards/format/mean"]);
+        assert_eq!(of("Accuracy by level"), ["accuracy/3"]);
+        assert_eq!(of("Clip ratio"), [""; 0]);
+        assert_eq!(
+            [label("rewards/format/mean"), label("timing_s/gen"), label("norms/weights/layers.0")],
+            ["format", "gen", "layers.0"]
+        );
+    }
+
+    #[test]
+    fn titles_are_told_apart() {
+        let titles: std::collections::BTreeSet<_> = CHARTS.iter().map(|c| c.title).collect();
+        assert_eq!(titles.len(), CHARTS.len());
+    }
+}
