@@ -1,5 +1,7 @@
 //! Floor 6: the commands. Results on standard output, progress on standard error, one line an error.
 
+#[cfg(feature = "app")]
+mod app;
 mod bench;
 mod bench_rollouts;
 mod data;
@@ -32,6 +34,9 @@ struct Cli {
 
 #[derive(Subcommand, Debug)]
 enum Commands {
+    /// Open the window: runs, charts, tokens, samples, merging, live controls.
+    #[cfg(feature = "app")]
+    App(app::Args),
     /// Train a model on text.
     Pretrain(Box<pretrain::Args>),
     /// Fine-tune a model on conversations, or on prompts and completions.
@@ -88,10 +93,11 @@ pub fn main() -> i32 {
         Err(error) => error.exit(),
     };
     let Some(command) = cli.command else {
-        let _ = Cli::command().print_help();
-        return 0;
+        return without_command();
     };
     let result = match command {
+        #[cfg(feature = "app")]
+        Commands::App(args) => app::run(&args),
         Commands::Pretrain(args) => match matches.subcommand() {
             Some((_, typed)) => pretrain::run(&args, typed, started),
             None => unreachable!("clap found the subcommand"),
@@ -130,4 +136,20 @@ pub fn main() -> i32 {
             1
         }
     }
+}
+
+/// `lehr` by itself: the window where there is a display, else help.
+fn without_command() -> i32 {
+    #[cfg(feature = "app")]
+    if crate::app::has_display() {
+        return match app::run(&app::Args::default()) {
+            Ok(code) => code,
+            Err(error) => {
+                output::error_line(&error);
+                1
+            }
+        };
+    }
+    let _ = Cli::command().print_help();
+    0
 }

@@ -33,6 +33,10 @@ pub struct Args {
     /// Print every event as a JSON line on standard output.
     #[arg(long)]
     json: bool,
+    /// Open the window on this run.
+    #[cfg(feature = "app")]
+    #[arg(long)]
+    window: bool,
     /// Take commands as JSON lines on standard input, such as {"command":"Pause"}.
     #[arg(long)]
     control: bool,
@@ -86,6 +90,10 @@ pub(super) fn start(args: &Args, settings: Settings, typed: &ArgMatches, started
     if let Some(run) = &args.resume {
         refuse_flags_on_resume(run, typed)?;
     }
+    #[cfg(feature = "app")]
+    if args.window && !args.dry_run {
+        return super::app::train_in_window(settings.stage().name(), args.run.as_deref(), args.resume.as_deref());
+    }
     if args.dry_run {
         return plan(&settings, args.json);
     }
@@ -100,7 +108,7 @@ fn exit_code(finished: &Finished) -> i32 {
 /// A resumed run goes on with its frozen settings; a flag that would change them is a mistake worth a word.
 fn refuse_flags_on_resume(run: &std::path::Path, typed: &ArgMatches) -> anyhow::Result<()> {
     use clap::parser::ValueSource::CommandLine;
-    let own = ["resume", "json", "control", "dry_run"];
+    let own = ["resume", "json", "control", "window", "dry_run"];
     for id in typed.ids().map(clap::Id::as_str).filter(|id| !own.contains(id)) {
         // Groups (the sections) are ids too, but have no value of their own.
         let is_flag = typed.try_contains_id(id).unwrap_or(false) && typed.try_get_raw(id).is_ok();
