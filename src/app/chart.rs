@@ -1,11 +1,11 @@
 //! One chart: curves of runs over a shared axis, their read-out at the shared cross-hair, marks of what happened.
 
 use super::desk::{Desk, OpenRun};
-use super::{format, theme};
+use super::{format, seeds, theme};
 use crate::history::spec::{Spec, is_noisy, label};
 use crate::history::{Axis, Curve, PinKind};
 use eframe::egui::{self, Color32, RichText, Ui};
-use egui_plot::{GridInput, GridMark, Line, LineStyle, Plot, PlotBounds, PlotPoint, PlotPoints, Span, VLine};
+use egui_plot::{FilledArea, GridInput, GridMark, Line, LineStyle, Plot, PlotBounds, PlotPoint, PlotPoints, Span, VLine};
 
 /// The part of the axis that all charts show; None shows everything.
 pub type View = Option<(f64, f64)>;
@@ -21,11 +21,15 @@ pub struct Touched {
 
 /// A curve of a chart, with how it is drawn.
 struct Drawn {
+    /// The run's name, where several are drawn.
+    run: String,
     name: String,
     color: Color32,
     style: LineStyle,
     lines: Vec<Vec<[f64; 2]>>,
     pale: Vec<Vec<[f64; 2]>>,
+    /// Of several seeds: (x, lower, upper).
+    band: Vec<[f64; 3]>,
     /// At the cross-hair: smoothed or only value, and the raw one where that is another.
     value: Option<f64>,
     raw: Option<f64>,
@@ -84,11 +88,18 @@ pub fn chart_ui(ui: &mut Ui, desk: &mut Desk, spec: &Spec, frame: &Frame<'_>, lo
     let metrics = metrics_of(spec, desk, frame.runs);
     let columns = (ui.available_width().max(50.0) as usize).min(4000);
     let mut drawn = collect(desk, &metrics, frame, columns, ui.visuals());
-    legend_ui(ui, &drawn, height);
+    if desk.look.group_seeds {
+        drawn = together(desk, &metrics, frame, drawn, ui.visuals());
+    }
+    legend_ui(ui, &drawn);
     let transform = |y: f64| if log_y { y.log10() } else { y };
     for line in drawn.iter_mut().flat_map(|d| d.lines.iter_mut().chain(&mut d.pale)) {
         line.retain(|p| !log_y || p[1] > 0.0);
         line.iter_mut().for_each(|p| *p = [frame.place(p[0]), transform(p[1])]);
+    }
+    for d in &mut drawn {
+        d.band.retain(|b| !log_y || b[1] > 0.0);
+        d.band.iter_mut().for_each(|b| *b = [frame.place(b[0]), transform(b[1]), transform(b[2])]);
     }
     let (low, high) = span_of(&drawn, spec, log_y);
     let (from, to) = frame.ends();
@@ -118,11 +129,16 @@ pub fn chart_ui(ui: &mut Ui, desk: &mut Desk, spec: &Spec, frame: &Frame<'_>, lo
     let dark = ui.visuals().dark_mode;
     let response = plot.show(ui, |plot| {
         plot.set_plot_bounds(bounds);
-        for (x, color, _) in &pins_drawn {
-            plot.vline(VLine::new("", *x).color(*color).width(1.0).allow_hover(false));
+        for pin in pins_drawn.iter().filter(|pin| pin.line) {
+            plot.vline(VLine::new("", pin.x).color(pin.color).width(1.0).allow_hover(false));
         }
         for d in drawn {
             let pale = if dark { 0.40 } else { 0.30 };
+            if d.band.len() > 1 {
+                let column = |i: usize| d.band.iter().map(|b| b[i]).collect::<Vec<f64>>();
+                let area = FilledArea::new(&d.name, &column(0), &column(1), &column(2));
+                plot.add(area.fill_color(d.color.gamma_multiply(0.2)).allow_hover(false));
+            }
             for line in d.pale {
                 plot.line(curve(&d.name, line).color(d.color.gamma_multiply(pale)).width(1.0).allow_hover(false));
             }
@@ -140,7 +156,25 @@ pub fn chart_ui(ui: &mut Ui, desk: &mut Desk, spec: &Spec, frame: &Frame<'_>, lo
         }
         plot.pointer_coordinate()
     });
+    for pin in &pins {
+        // A foot on the axis; saves have nothing else, or they would bury the curves.
+        let foot = egui::pos2(response.transform.position_from_point_x(pin.x), response.response.rect.bottom());
+        if response.response.rect.x_range().contains(foot.x) {
+            let points = vec![foot + egui::vec2(-3.5, 0.0), foot + egui::vec2(3.5, 0.0), foot + egui::vec2(0.0, -6.0)];
+            ui.painter().add(egui::Shape::convex_polygon(points, pin.color, egui::Stroke::NONE));
+        }
+    }
     touched(&response.response, response.inner, &response.transform, frame, &pins)
+}
+
+/// A mark on the axis.
+#[derive(Clone)]
+struct Pinned {
+    x: f64,
+    color: Color32,
+    text: String,
+    /// Drawn over the whole height.
+    line: bool,
 }
 
 fn curve(name: &str, line: Vec<[f64; 2]>) -> Line<'static> {
@@ -161,14 +195,14 @@ fn touched(
     pointer: Option<PlotPoint>,
     transform: &egui_plot::PlotTransform,
     frame: &Frame<'_>,
-    pins: &[(f64, Color32, String)],
+    pins: &[Pinned],
 ) -> Touched {
     let mut out = Touched::default();
     let inside = |x: f64| frame.back(x);
     if let (Some(at), true) = (pointer, response.hovered()) {
         out.hover = Some(inside(at.x));
         let near = (transform.dvalue_dpos()[0] * 4.0).abs();
-        let texts: Vec<&str> = pins.iter().filter(|p| (p.0 - at.x).abs() <= near).map(|p| p.2.as_str()).take(6).collect();
+        let texts: Vec<&str> = pins.iter().filter(|p| (p.x - at.x).abs() <= near).map(|p| p.text.as_str()).take(6).collect();
         if !texts.is_empty() {
             response.clone().on_hover_text_at_pointer(texts.join("\n"));
         }
@@ -219,15 +253,50 @@ fn collect(desk: &mut Desk, metrics: &[String], frame: &Frame<'_>, columns: usiz
                 true => (readable(run.color, visuals), STYLES[i % STYLES.len()]),
                 false => (readable(theme::series(i), visuals), LineStyle::Solid),
             };
-            let name = if many { format!("{}: {}", run.name(), label(metric)) } else { label(metric) };
             drawn.push(Drawn {
-                name,
+                run: if many { run.name() } else { String::new() },
+                name: label(metric),
                 color,
                 style,
                 pale: if smooth { lines(raw) } else { Vec::new() },
+                band: Vec::new(),
                 lines: smoothed.map_or_else(|| lines(raw), |s| lines(&s.curve)),
                 value: smoothed.map_or_else(|| at(raw), |s| at(&s.curve)),
                 raw: if smooth { at(raw) } else { None },
+            });
+        }
+    }
+    drawn
+}
+
+/// Runs that differ only in their seed, drawn as mean and spread; the others as they are.
+fn together(desk: &Desk, metrics: &[String], frame: &Frame<'_>, alone: Vec<Drawn>, visuals: &egui::Visuals) -> Vec<Drawn> {
+    let groups = seeds::groups(desk, frame.runs);
+    if groups.iter().all(|members| members.len() < 2) {
+        return alone;
+    }
+    let (from, to) = frame.ends();
+    let mut drawn = Vec::new();
+    for members in &groups {
+        let runs: Vec<&OpenRun> = members.iter().filter_map(|path| desk.run(path)).collect();
+        for (i, metric) in metrics.iter().enumerate() {
+            let spread = seeds::spread(&runs, metric, desk.look.axis, from, to);
+            let Some(at) =
+                desk.cursor.map_or(spread.last(), |x| spread.iter().min_by(|a, b| (a.x - x).abs().total_cmp(&(b.x - x).abs())))
+            else {
+                continue;
+            };
+            let of = if runs.len() > 1 { format!("mean of {} seeds", runs.len()) } else { runs[0].name() };
+            drawn.push(Drawn {
+                run: of,
+                name: label(metric),
+                color: readable(runs[0].color, visuals),
+                style: STYLES[i % STYLES.len()],
+                value: Some(at.mean),
+                raw: None,
+                pale: Vec::new(),
+                lines: vec![spread.iter().map(|s| [s.x, s.mean]).collect()],
+                band: spread.iter().map(|s| [s.x, s.mean - s.std, s.mean + s.std]).collect(),
             });
         }
     }
@@ -248,36 +317,75 @@ pub fn readable(color: Color32, visuals: &egui::Visuals) -> Color32 {
     }
 }
 
-/// Names, colours and values: what a legend says, with the read-out of the cross-hair.
-fn legend_ui(ui: &mut Ui, drawn: &[Drawn], height: f32) {
-    let room = if height > 200.0 { 8 } else { 4 };
+/// Names, colours and values: what a legend says, with the read-out of the cross-hair. Of several runs the names of lines are said once,
+/// and each run tells its values in their order.
+fn legend_ui(ui: &mut Ui, drawn: &[Drawn]) {
+    let value = |d: &Drawn| d.value.map_or_else(|| "none".to_owned(), format::number);
+    let many = drawn.iter().any(|d| !d.run.is_empty());
     ui.horizontal_wrapped(|ui| {
-        ui.spacing_mut().item_spacing.x = 4.0;
-        for d in drawn.iter().take(room) {
-            let (rect, _) = ui.allocate_exact_size(egui::vec2(16.0, 10.0), egui::Sense::hover());
-            let y = rect.center().y;
-            ui.painter().line_segment([egui::pos2(rect.left(), y), egui::pos2(rect.right(), y)], egui::Stroke::new(2.5, d.color));
-            let value = d.value.map_or_else(String::new, |v| format!(" {}", format::number(v)));
-            let text = ui.label(RichText::new(format!("{}{value}", d.name)).small());
-            if let Some(raw) = d.raw {
-                text.on_hover_text(format!("{}\nsmoothed {}\nraw {}", d.name, value.trim(), format::number(raw)));
+        ui.spacing_mut().item_spacing = egui::vec2(4.0, 1.0);
+        if !many {
+            for d in drawn.iter().take(SAID) {
+                sample_ui(ui, d.color, LineStyle::Solid);
+                let text = ui.label(RichText::new(format!("{} {}", d.name, value(d))).small());
+                if let Some(raw) = d.raw {
+                    text.on_hover_text(format!("{}\nsmoothed {}\nraw {}", d.name, value(d), format::number(raw)));
+                }
+                ui.add_space(6.0);
             }
-            ui.add_space(6.0);
+            if drawn.len() > SAID {
+                let rest: Vec<String> = drawn[SAID..].iter().map(|d| format!("{} {}", d.name, value(d))).collect();
+                ui.label(RichText::new(format!("and {} more", rest.len())).small().weak()).on_hover_text(rest.join("\n"));
+            }
+            return;
         }
-        if drawn.len() > room {
-            let rest: Vec<&str> = drawn[room..].iter().map(|d| d.name.as_str()).collect();
-            ui.label(RichText::new(format!("and {} more", rest.len())).small().weak()).on_hover_text(rest.join("\n"));
+        let mut names: Vec<&str> = Vec::new();
+        for d in drawn.iter().filter(|d| !d.name.is_empty()) {
+            if !names.contains(&d.name.as_str()) {
+                names.push(&d.name);
+                sample_ui(ui, ui.visuals().weak_text_color(), d.style);
+                ui.label(RichText::new(&d.name).small().weak());
+                ui.add_space(4.0);
+            }
         }
     });
+    if many {
+        ui.horizontal_wrapped(|ui| {
+            ui.spacing_mut().item_spacing = egui::vec2(4.0, 1.0);
+            for of in drawn.chunk_by(|a, b| a.run == b.run).take(SAID) {
+                let values: Vec<String> = of.iter().map(value).collect();
+                let exact: Vec<String> = of.iter().map(|d| format!("{} {}", d.name, value(d))).collect();
+                let text = RichText::new(format!("{} {}", of[0].run, values.join(" / "))).small().color(of[0].color);
+                ui.label(text).on_hover_text(exact.join("\n"));
+                ui.add_space(6.0);
+            }
+        });
+    }
+}
+
+/// Entries of a legend that are said; the others are in its hover.
+const SAID: usize = 8;
+
+fn sample_ui(ui: &mut Ui, color: Color32, style: LineStyle) {
+    let (rect, _) = ui.allocate_exact_size(egui::vec2(18.0, 10.0), egui::Sense::hover());
+    let ends = [rect.left_center(), rect.right_center()];
+    let stroke = egui::Stroke::new(2.0, color);
+    match style {
+        LineStyle::Dashed { length } => ui.painter().extend(egui::Shape::dashed_line(&ends, stroke, length.min(5.0), 3.0)),
+        LineStyle::Dotted { .. } => ui.painter().extend(egui::Shape::dotted_line(&ends, color, 4.0, 1.2)),
+        _ => {
+            ui.painter().line_segment(ends, stroke);
+        }
+    }
 }
 
 /// Ends of the vertical axis: of everything drawn, with some air; as wide as the chart asks for.
 fn span_of(drawn: &[Drawn], spec: &Spec, log_y: bool) -> (f64, f64) {
-    let strong = drawn.iter().flat_map(|d| &d.lines).flatten();
-    let pale = drawn.iter().flat_map(|d| &d.pale).flatten();
+    let lines = drawn.iter().flat_map(|d| d.lines.iter().chain(&d.pale)).flatten().map(|p| (p[1], p[1]));
+    let bands = drawn.iter().flat_map(|d| &d.band).map(|b| (b[1], b[2]));
     let (mut low, mut high) = (f64::INFINITY, f64::NEG_INFINITY);
-    for p in strong.chain(pale) {
-        (low, high) = (low.min(p[1]), high.max(p[1]));
+    for (least, most) in lines.chain(bands) {
+        (low, high) = (low.min(least), high.max(most));
     }
     if low > high {
         (low, high) = if log_y { (-1.0, 1.0) } else { (0.0, 1.0) };
@@ -322,7 +430,7 @@ fn tick(value: f64, log: bool, axis: Axis) -> String {
 }
 
 /// Marks of what happened to the runs: position, colour, words.
-fn pins_of(desk: &Desk, frame: &Frame<'_>) -> Vec<(f64, Color32, String)> {
+fn pins_of(desk: &Desk, frame: &Frame<'_>) -> Vec<Pinned> {
     let mut marks = Vec::new();
     for run in frame.runs.iter().filter_map(|path| desk.run(path)) {
         let of = if frame.runs.len() > 1 { format!("{}: ", run.name()) } else { String::new() };
@@ -331,7 +439,8 @@ fn pins_of(desk: &Desk, frame: &Frame<'_>) -> Vec<(f64, Color32, String)> {
         let newest = history.pins.iter().rev().filter(|pin| kinds(pin.kind)).take(300);
         marks.extend(newest.map(|pin| {
             let x = frame.place(history.clock.at(desk.look.axis, pin.row));
-            (x, pin_color(pin.kind), format!("{of}step {}: {}", pin.step, pin.text))
+            let text = format!("{of}step {}: {}", pin.step, pin.text);
+            Pinned { x, color: pin_color(pin.kind), text, line: pin.kind != PinKind::Save }
         }));
     }
     marks
@@ -340,7 +449,7 @@ fn pins_of(desk: &Desk, frame: &Frame<'_>) -> Vec<(f64, Color32, String)> {
 /// The colour of a mark.
 pub fn pin_color(kind: PinKind) -> Color32 {
     match kind {
-        PinKind::Save => Color32::from_rgba_unmultiplied(120, 120, 120, 70),
+        PinKind::Save => Color32::from_rgba_unmultiplied(130, 130, 130, 160),
         PinKind::Merge => Color32::from_rgba_unmultiplied(0, 158, 115, 200),
         PinKind::Rescue => Color32::from_rgba_unmultiplied(213, 94, 0, 230),
         PinKind::Hyper => Color32::from_rgba_unmultiplied(204, 121, 167, 230),

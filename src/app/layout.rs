@@ -19,9 +19,9 @@ pub fn first() -> Tree<Page> {
     let runs = tiles.insert_pane(Page::Runs);
     let controls = tiles.insert_pane(Page::Controls);
     let mut row = Linear::new(LinearDir::Horizontal, vec![runs, middle, controls]);
-    row.shares.set_share(runs, 0.9);
+    row.shares.set_share(runs, 1.1);
     row.shares.set_share(middle, 3.0);
-    row.shares.set_share(controls, 0.8);
+    row.shares.set_share(controls, 0.95);
     let root = tiles.insert_container(Container::Linear(row));
     Tree::new(egui::Id::unique("pages"), root, tiles)
 }

@@ -14,6 +14,7 @@ mod layout;
 mod memory;
 mod orders;
 pub mod panels;
+mod seeds;
 pub mod theme;
 mod watcher;
 pub mod window;

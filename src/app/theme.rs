@@ -3,6 +3,17 @@
 use eframe::egui;
 use eframe::egui::Color32;
 
+/// Sizes of text for reading, not for decoration.
+pub fn apply(ctx: &egui::Context) {
+    ctx.all_styles_mut(|style| {
+        for (kind, size) in [(egui::TextStyle::Small, 11.5), (egui::TextStyle::Body, 13.5), (egui::TextStyle::Button, 13.5)] {
+            if let Some(font) = style.text_styles.get_mut(&kind) {
+                font.size = size;
+            }
+        }
+    });
+}
+
 /// Colour of the i-th run or line, told apart by colour-blind readers too.
 pub fn series(i: usize) -> Color32 {
     let hex = crate::plot::SERIES[i % crate::plot::SERIES.len()];

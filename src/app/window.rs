@@ -48,6 +48,7 @@ impl Window {
         let wake = ctx.clone();
         let watcher = Watcher::start(move || wake.request_repaint_after(Duration::from_millis(30)))?;
         ctx.set_theme(kept.look.theme);
+        super::theme::apply(ctx);
         let mut desk = Desk::default();
         (desk.look, desk.home) = (kept.look, home);
         Ok(Self {

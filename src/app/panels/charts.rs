@@ -146,6 +146,11 @@ impl Charts {
                 .on_hover_text("Weight of the past in the strong line. The raw curve stays behind it, pale.");
             ui.toggle_value(&mut desk.look.pins, "marks")
                 .on_hover_text("Saves, merges, rescues and changed settings as vertical lines");
+            if desk.runs.iter().filter(|run| run.visible).count() > 1 {
+                ui.toggle_value(&mut desk.look.group_seeds, "seeds together").on_hover_text(
+                    "Runs that differ only in their seed as their mean, with one standard deviation to both sides",
+                );
+            }
             if self.view.is_some() && ui.button("Show all").on_hover_text("Back to the whole run (double click)").clicked() {
                 self.view = None;
             }

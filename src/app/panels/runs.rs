@@ -39,7 +39,7 @@ impl Runs {
             super::empty(ui, "No run is open", what);
             return;
         }
-        egui::ScrollArea::both().auto_shrink(false).show(ui, |ui| {
+        egui::ScrollArea::vertical().auto_shrink(false).show(ui, |ui| {
             self.tree_ui(ui, desk);
             ui.add_space(8.0);
             if let Some(path) = desk.focus.clone() {
@@ -73,16 +73,14 @@ impl Runs {
                     }
                     standing_ui(ui, run);
                 });
-                ui.horizontal(|ui| {
-                    ui.add_space(14.0 * member.depth as f32 + 30.0);
-                    ui.label(RichText::new(in_short(run)).small().weak());
-                });
+                let mut said = in_short(run);
                 if !member.origin.is_empty() {
-                    ui.horizontal(|ui| {
-                        ui.add_space(14.0 * member.depth as f32 + 30.0);
-                        ui.label(RichText::new(format!("from {}", member.origin)).small().weak());
-                    });
+                    said = format!("from {}; {said}", member.origin);
                 }
+                ui.horizontal(|ui| {
+                    ui.add_space(14.0 * member.depth as f32 + 26.0);
+                    ui.add(egui::Label::new(RichText::new(said).small().weak()).wrap());
+                });
             });
         }
         orders.into_iter().for_each(|order| desk.ask(order));
@@ -213,22 +211,26 @@ fn differences_ui(ui: &mut Ui, desk: &Desk) {
                 ui.label(RichText::new("Their settings are the same.").weak());
                 return;
             }
-            egui::Grid::new("differences").striped(true).spacing([10.0, 3.0]).show(ui, |ui| {
-                ui.label("");
-                for run in &ticked {
-                    ui.label(RichText::new(run.name()).small().color(chart::readable(run.color, ui.visuals())));
-                }
-                ui.end_row();
-                for difference in found {
-                    ui.label(RichText::new(&difference.name).small().monospace());
-                    for value in difference.values {
-                        let shown = if value.is_empty() { "none".to_owned() } else { crate::vfs::clean(&value) };
-                        let short: String = shown.chars().take(28).collect();
-                        ui.label(RichText::new(short).small()).on_hover_text(shown);
-                    }
-                    ui.end_row();
-                }
-            });
+            egui::ScrollArea::horizontal().show(ui, |ui| differences_grid_ui(ui, &ticked, found));
         },
     );
+}
+
+fn differences_grid_ui(ui: &mut Ui, ticked: &[&OpenRun], found: Vec<crate::history::Difference>) {
+    egui::Grid::new("differences").striped(true).spacing([10.0, 3.0]).show(ui, |ui| {
+        ui.label("");
+        for run in ticked {
+            ui.label(RichText::new(run.name()).small().color(chart::readable(run.color, ui.visuals())));
+        }
+        ui.end_row();
+        for difference in found {
+            ui.label(RichText::new(&difference.name).small().monospace());
+            for value in difference.values {
+                let shown = if value.is_empty() { "none".to_owned() } else { crate::vfs::clean(&value) };
+                let short: String = shown.chars().take(28).collect();
+                ui.label(RichText::new(short).small()).on_hover_text(shown);
+            }
+            ui.end_row();
+        }
+    });
 }
