@@ -106,6 +106,8 @@ pub fn chart_ui(ui: &mut Ui, desk: &mut Desk, spec: &Spec, frame: &Frame<'_>, lo
     let axis = desk.look.axis;
     let log_x = frame.log_x;
     let plot = Plot::new(("chart", spec.title))
+        // Half of the last number at the axis lies beyond the plot.
+        .width((ui.available_width() - 14.0).max(40.0))
         .height((height - 20.0).max(40.0))
         .show_crosshair(false)
         .allow_drag(false)
@@ -181,13 +183,21 @@ fn curve(name: &str, line: Vec<[f64; 2]>) -> Line<'static> {
     Line::new(name.to_owned(), PlotPoints::from(line))
 }
 
+/// Where a selection began, on the plot's axis: the pointer's origin is forgotten by the time that the button is let go.
+fn origin(response: &egui::Response, here: Option<f64>) -> Option<f64> {
+    let id = response.id.with("selection");
+    if response.drag_started_by(egui::PointerButton::Primary) {
+        response.ctx.data_mut(|d| d.insert_temp(id, here));
+    }
+    response.ctx.data(|d| d.get_temp::<Option<f64>>(id)).flatten()
+}
+
 /// Both ends of what is being selected by dragging.
 fn selection(response: &egui::Response, plot: &egui_plot::PlotUi<'_>) -> Option<(f64, f64)> {
-    let origin = response.ctx.input(|i| i.pointer.press_origin())?;
-    if !response.dragged_by(egui::PointerButton::Primary) {
-        return None;
-    }
-    Some((plot.plot_from_screen(origin).x, plot.pointer_coordinate()?.x))
+    let here = plot.pointer_coordinate().map(|p| p.x);
+    let pressed = response.ctx.input(|i| i.pointer.press_origin()).map(|p| plot.plot_from_screen(p).x);
+    let origin = origin(response, pressed.or(here))?;
+    response.dragged_by(egui::PointerButton::Primary).then_some((origin, here?))
 }
 
 fn touched(
@@ -218,12 +228,13 @@ fn touched(
         }
     }
     if response.drag_stopped_by(egui::PointerButton::Primary)
-        && let (Some(origin), Some(end)) =
-            (response.ctx.input(|i| i.pointer.press_origin()), response.ctx.input(|i| i.pointer.latest_pos()))
-        && (origin.x - end.x).abs() > 5.0
+        && let (Some(a), Some(end)) = (origin(response, None), response.ctx.input(|i| i.pointer.latest_pos()))
     {
-        let (a, b) = (transform.value_from_position(origin).x, transform.value_from_position(end).x);
-        out.view = Some(Some((inside(a.min(b)), inside(a.max(b)))));
+        let b = transform.value_from_position(end).x;
+        let few_pixels = (a - b).abs() < 5.0 * transform.dvalue_dpos()[0].abs();
+        if !few_pixels {
+            out.view = Some(Some((inside(a.min(b)), inside(a.max(b)))));
+        }
     }
     if response.double_clicked() {
         out.view = Some(None);

@@ -68,7 +68,7 @@ impl Window {
             Ok(trainer) => {
                 // Once more from the beginning: a resumed run's log may be cut.
                 let index = self.desk.runs.iter().position(|run| run.files.path == path).unwrap_or(self.desk.runs.len());
-                let fresh = OpenRun { trainer: Some(trainer), live: true, ..OpenRun::new(&path, index) };
+                let fresh = OpenRun { trainer: Some(trainer), ours: true, live: true, ..OpenRun::new(&path, index) };
                 match self.desk.runs.get_mut(index) {
                     Some(run) => *run = fresh,
                     None => self.desk.runs.push(fresh),

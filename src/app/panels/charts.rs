@@ -1,7 +1,7 @@
 //! Every curve of the runs that are ticked, over one axis with one cross-hair.
 
 use crate::app::chart::{self, Frame, View, chart_ui};
-use crate::app::desk::{Desk, Order};
+use crate::app::desk::{Desk, Order, Page};
 use crate::history::spec::{CHARTS, Spec};
 use crate::history::{Axis, csv};
 use eframe::egui::{self, RichText, Ui};
@@ -24,6 +24,14 @@ impl Charts {
         if desk.runs.is_empty() {
             let what = "Start one on the page New run, open a folder on the page Runs, or take a lesson on the page Lessons.";
             super::empty(ui, "No run is open", what);
+            ui.add_space(12.0);
+            ui.vertical_centered(|ui| {
+                for (page, words) in [(Page::NewRun, "Start a new run"), (Page::Lessons, "Take a lesson")] {
+                    if ui.add(egui::Button::new(words).min_size(egui::vec2(180.0, 30.0))).clicked() {
+                        desk.ask(Order::Show(page));
+                    }
+                }
+            });
             return;
         }
         self.toolbar_ui(ui, desk);
@@ -60,7 +68,7 @@ impl Charts {
 
     fn grid_ui(&mut self, ui: &mut Ui, desk: &mut Desk, specs: &[&'static Spec], frame: &Frame<'_>) {
         let width = ui.available_width();
-        let fitting = ((width / 420.0) as usize).clamp(1, 3);
+        let fitting = ((width / 360.0) as usize).clamp(1, 4);
         let columns = if desk.look.columns == 0 { fitting } else { desk.look.columns }.min(specs.len());
         let height = if self.alone.is_some() { (ui.available_height() - 60.0).max(200.0) } else { 210.0 };
         for row in specs.chunks(columns) {

@@ -14,6 +14,8 @@ use std::time::{Duration, Instant};
 
 /// The key of the job that tells what a run would take.
 pub const ESTIMATE: &str = "estimate";
+/// Width of a field.
+const FIELD: f32 = 240.0;
 /// After the last change, until the estimate is asked for.
 const PATIENCE: Duration = Duration::from_millis(700);
 
@@ -124,7 +126,7 @@ impl NewRun {
     /// Draw.
     pub fn ui(&mut self, ui: &mut Ui, desk: &mut Desk) {
         egui::ScrollArea::vertical().auto_shrink(false).show(ui, |ui| {
-            ui.set_max_width(760.0);
+            ui.set_max_width(900.0);
             self.head_ui(ui);
             ui.add_space(6.0);
             self.first_ui(ui);
@@ -172,25 +174,40 @@ impl NewRun {
 
     fn first_ui(&mut self, ui: &mut Ui) {
         let schema = self.schema.clone();
-        egui::Grid::new("first settings").num_columns(2).spacing([12.0, 5.0]).show(ui, |ui| {
+        // Help beside the fields, where there is room for it.
+        let room = (ui.available_width() - 440.0).max(0.0);
+        let help_ui = |ui: &mut Ui, help: &str| {
+            if room > 120.0 {
+                ui.set_max_width(room);
+                let first = help.split_once(". ").map_or(help, |(first, _)| first);
+                ui.add(egui::Label::new(RichText::new(first.trim_end_matches('.')).small().weak()).truncate())
+                    .on_hover_text(help);
+            }
+        };
+        egui::Grid::new("first settings").num_columns(3).spacing([12.0, 5.0]).show(ui, |ui| {
             for name in FIRST {
                 let Some((section, field)) = find(&schema, name) else { continue };
                 self.field_ui(ui, section, field);
+                help_ui(ui, &field.help);
                 ui.end_row();
             }
-            ui.label("folder").on_hover_text("Where the run goes; a new one under runs when empty");
-            ui.add(egui::TextEdit::singleline(&mut self.name).hint_text("one of its own").desired_width(280.0));
+            let label = ui.label("folder");
+            ui.add(egui::TextEdit::singleline(&mut self.name).hint_text("one of its own").desired_width(FIELD))
+                .labelled_by(label.id);
+            help_ui(ui, "Where the run goes; a new folder under runs when empty");
             ui.end_row();
-            ui.label("config file").on_hover_text("A TOML file of settings, between preset and what is typed here");
-            if ui.add(egui::TextEdit::singleline(&mut self.config).hint_text("none").desired_width(280.0)).changed() {
+            let label = ui.label("config file");
+            let field = egui::TextEdit::singleline(&mut self.config).hint_text("none").desired_width(FIELD);
+            if ui.add(field).labelled_by(label.id).changed() {
                 self.changed = Some(Instant::now());
             }
+            help_ui(ui, "A TOML file of settings, between the preset and what is typed here");
             ui.end_row();
         });
     }
 
     fn all_ui(&mut self, ui: &mut Ui) {
-        ui.add(egui::TextEdit::singleline(&mut self.search).hint_text("search in names and help").desired_width(280.0));
+        ui.add(egui::TextEdit::singleline(&mut self.search).hint_text("search in names and help").desired_width(FIELD));
         let wanted = self.search.to_lowercase();
         for section in self.schema.clone() {
             let matches =
@@ -237,7 +254,7 @@ impl NewRun {
                 combo.response.labelled_by(label.id);
             } else {
                 let hint = if field.value_name.is_empty() { "none".to_owned() } else { field.value_name.clone() };
-                ui.add(egui::TextEdit::singleline(&mut value).hint_text(hint).desired_width(280.0)).labelled_by(label.id);
+                ui.add(egui::TextEdit::singleline(&mut value).hint_text(hint).desired_width(FIELD)).labelled_by(label.id);
             }
             if changed
                 && ui
