@@ -1,0 +1,17 @@
+//! Attention, logit lens, norms.
+
+use crate::app::desk::Desk;
+use eframe::egui;
+
+/// See the module.
+#[derive(Debug, Default)]
+pub struct Inside {}
+
+impl Inside {
+    /// Draw.
+    pub fn ui(&mut self, ui: &mut egui::Ui, desk: &mut Desk) {
+        if super::focused_name(ui, desk).is_none() {
+            return;
+        }
+    }
+}

@@ -1,0 +1,17 @@
+//! Averaging checkpoints.
+
+use crate::app::desk::Desk;
+use eframe::egui;
+
+/// See the module.
+#[derive(Debug, Default)]
+pub struct Merge {}
+
+impl Merge {
+    /// Draw.
+    pub fn ui(&mut self, ui: &mut egui::Ui, desk: &mut Desk) {
+        if super::focused_name(ui, desk).is_none() {
+            return;
+        }
+    }
+}

@@ -1,0 +1,13 @@
+//! NewRun.
+
+use crate::app::desk::Desk;
+use eframe::egui;
+
+/// See the module.
+#[derive(Debug, Default)]
+pub struct NewRun {}
+
+impl NewRun {
+    /// Draw.
+    pub fn ui(&mut self, _ui: &mut egui::Ui, _desk: &mut Desk) {}
+}

@@ -1,0 +1,13 @@
+//! Runs.
+
+use crate::app::desk::Desk;
+use eframe::egui;
+
+/// See the module.
+#[derive(Debug, Default)]
+pub struct Runs {}
+
+impl Runs {
+    /// Draw.
+    pub fn ui(&mut self, _ui: &mut egui::Ui, _desk: &mut Desk) {}
+}

@@ -1,0 +1,52 @@
+//! Colours and sizes. Series colours are those of the report, so that a run looks the same in both.
+
+use eframe::egui;
+use eframe::egui::Color32;
+
+/// Colour of the i-th run or line, told apart by colour-blind readers too.
+pub fn series(i: usize) -> Color32 {
+    let hex = crate::plot::SERIES[i % crate::plot::SERIES.len()];
+    Color32::from_hex(hex).unwrap_or(Color32::GRAY)
+}
+
+/// A colour made pale, for raw curves behind smoothed ones.
+pub fn pale(color: Color32, visuals: &egui::Visuals) -> Color32 {
+    let part = if visuals.dark_mode { 0.45 } else { 0.35 };
+    color.gamma_multiply(part)
+}
+
+/// Good, such as a reward that rose.
+pub fn good(visuals: &egui::Visuals) -> Color32 {
+    if visuals.dark_mode { Color32::from_rgb(0x5f, 0xc9, 0x8a) } else { Color32::from_rgb(0x0b, 0x7a, 0x3e) }
+}
+
+/// Bad, such as a failure.
+pub fn bad(visuals: &egui::Visuals) -> Color32 {
+    if visuals.dark_mode { Color32::from_rgb(0xff, 0x8a, 0x80) } else { Color32::from_rgb(0xb3, 0x26, 0x1e) }
+}
+
+/// Colour of a probability, from 0 (violet) over 0.5 (blue-green) to 1 (yellow-green): lightness rises with it.
+pub fn probability(p: f64) -> Color32 {
+    const STOPS: [[f64; 3]; 5] =
+        [[94.0, 60.0, 153.0], [59.0, 110.0, 175.0], [38.0, 150.0, 140.0], [100.0, 190.0, 90.0], [200.0, 215.0, 60.0]];
+    blend(&STOPS, p)
+}
+
+/// Colour of a signed number, -1 (red) over 0 (grey) to 1 (blue).
+pub fn signed(x: f64) -> Color32 {
+    const STOPS: [[f64; 3]; 3] = [[202.0, 70.0, 60.0], [150.0, 150.0, 150.0], [50.0, 120.0, 200.0]];
+    blend(&STOPS, 0.5 + 0.5 * x)
+}
+
+fn blend<const N: usize>(stops: &[[f64; 3]; N], t: f64) -> Color32 {
+    let t = if t.is_finite() { t.clamp(0.0, 1.0) } else { 0.0 } * (N - 1) as f64;
+    let i = (t as usize).min(N - 2);
+    let [r, g, b] = std::array::from_fn(|c| stops[i][c] + (t - i as f64) * (stops[i + 1][c] - stops[i][c]));
+    Color32::from_rgb(r as u8, g as u8, b as u8)
+}
+
+/// Text that is read on top of a colour.
+pub fn ink_on(color: Color32) -> Color32 {
+    let [r, g, b, _] = color.to_array().map(f64::from);
+    if 0.299 * r + 0.587 * g + 0.114 * b > 140.0 { Color32::BLACK } else { Color32::WHITE }
+}

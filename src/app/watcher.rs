@@ -1,0 +1,129 @@
+//! A thread that reads logs, so that a frame never waits for a disk.
+
+use crate::config::Settings;
+use crate::session::event_log::{EventReader, Poll};
+use crate::session::folder;
+use crate::session::lock::RunLock;
+use anyhow::Result;
+use std::path::{Path, PathBuf};
+use std::sync::mpsc::{Receiver, RecvTimeoutError, Sender, SyncSender, channel, sync_channel};
+use std::time::{Duration, Instant};
+
+/// Between two looks at a live run.
+const LIVE: Duration = Duration::from_millis(150);
+/// Between two looks at one that nobody trains.
+const IDLE: Duration = Duration::from_millis(1000);
+
+/// What a look at a run brought.
+#[derive(Debug)]
+pub struct Seen {
+    /// The run.
+    pub path: PathBuf,
+    /// New events.
+    pub poll: Poll,
+    /// A process trains it.
+    pub live: bool,
+    /// Its settings, the first time that they can be read.
+    pub settings: Option<Box<Settings>>,
+    /// Why it cannot be read.
+    pub error: Option<String>,
+}
+
+/// See the module. Dropped, the thread ends.
+#[derive(Debug)]
+pub struct Watcher {
+    watch: Sender<Ask>,
+    seen: Receiver<Seen>,
+}
+
+enum Ask {
+    Watch(PathBuf),
+    Forget(PathBuf),
+}
+
+struct Watched {
+    path: PathBuf,
+    reader: EventReader,
+    has_settings: bool,
+    /// What was said last: live, error.
+    said: Option<(bool, Option<String>)>,
+    next: Instant,
+}
+
+impl Watcher {
+    /// Start the thread; `wake` is called when there is something to see.
+    ///
+    /// # Errors
+    /// No thread can be made.
+    pub fn start(wake: impl Fn() + Send + 'static) -> Result<Self> {
+        let (watch, asks) = channel();
+        // A log is read faster than it is drawn: the thread waits, so that memory stays bounded.
+        let (send, seen) = sync_channel(4);
+        std::thread::Builder::new().name("watcher".into()).spawn(move || work(&asks, &send, wake))?;
+        Ok(Self { watch, seen })
+    }
+
+    /// Follow a run from its first event on.
+    pub fn watch(&self, path: &Path) {
+        let _ = self.watch.send(Ask::Watch(path.to_owned()));
+    }
+
+    /// Follow a run no more.
+    pub fn forget(&self, path: &Path) {
+        let _ = self.watch.send(Ask::Forget(path.to_owned()));
+    }
+
+    /// What was seen, if something was.
+    pub fn next(&self) -> Option<Seen> {
+        self.seen.try_recv().ok()
+    }
+}
+
+fn work(asks: &Receiver<Ask>, send: &SyncSender<Seen>, wake: impl Fn()) {
+    let mut runs: Vec<Watched> = Vec::new();
+    loop {
+        let now = Instant::now();
+        let wait = runs.iter().map(|run| run.next.saturating_duration_since(now)).min().unwrap_or(Duration::from_secs(3600));
+        match asks.recv_timeout(wait) {
+            Err(RecvTimeoutError::Disconnected) => return,
+            Err(RecvTimeoutError::Timeout) => {}
+            Ok(Ask::Forget(path)) => runs.retain(|run| run.path != path),
+            Ok(Ask::Watch(path)) => {
+                runs.retain(|run| run.path != path);
+                let reader = EventReader::new(&folder::events(&path));
+                runs.push(Watched { path, reader, has_settings: false, said: None, next: now });
+            }
+        }
+        for run in runs.iter_mut().filter(|run| run.next <= Instant::now()) {
+            let Some(seen) = run.look() else { continue };
+            if send.send(seen).is_err() {
+                return;
+            }
+            wake();
+        }
+    }
+}
+
+impl Watched {
+    fn look(&mut self) -> Option<Seen> {
+        let live = RunLock::is_held(&self.path);
+        let (poll, error) = match self.reader.poll() {
+            Ok(poll) => (poll, None),
+            Err(e) => (Poll::default(), Some(format!("{e:#}"))),
+        };
+        let mut settings = None;
+        if !self.has_settings {
+            settings = Settings::read(&folder::config(&self.path)).ok().map(Box::new);
+            self.has_settings = settings.is_some();
+        }
+        let pause = if live { LIVE } else { IDLE };
+        self.next = Instant::now() + if poll.more { Duration::ZERO } else { pause };
+        let said = Some((live, error.clone()));
+        let nothing = poll.events.is_empty() && !poll.reset && poll.bad_lines == 0 && settings.is_none();
+        if nothing && self.said == said {
+            return None;
+        }
+        self.said = said;
+        Some(Seen { path: self.path.clone(), poll, live, settings, error })
+    }
+}
