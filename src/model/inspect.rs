@@ -167,7 +167,7 @@ const OVERFLOW: &str = "its numbers are not finite: the activations of this mode
 /// The head over a residual stream (R, C), chunk by chunk: what it says of each next token. Leaves `acts.logp`.
 fn glimpses(m: Context<'_>, acts: &Activations<Tensor>, stream: &Tensor, ask: Question<'_>) -> anyhow::Result<Vec<Glimpse>> {
     let (gpu, c, time) = (m.gpu, m.config, ask.tokens.len());
-    let mut found: Vec<(Vec<(u32, f32)>, Option<u32>)> = Vec::new();
+    let mut found = Vec::new();
     for (chunk, logits, head_in) in transformer::chunks(m, acts) {
         let mut r = Recording::new("lens");
         if chunk.first_row == 0 {
@@ -180,21 +180,28 @@ fn glimpses(m: Context<'_>, acts: &Activations<Tensor>, stream: &Tensor, ask: Qu
         let (numbers, [_, stride]): (Vec<f32>, _) = (gpu.read(&logits)?, logits.matrix());
         for (row, numbers) in numbers.chunks(stride).map(|row| &row[..c.vocab_size]).enumerate() {
             let next = ask.tokens.get(chunk.first_row + row + 1);
-            found.push((highest(numbers, ask.top), next.map(|next| rank(numbers, *next as usize))));
+            found.push(Row { best: highest(numbers, ask.top), rank: next.map(|next| rank(numbers, *next as usize)) });
         }
     }
     let [logp, entropy, lse] = [&acts.logp, &acts.entropy, &acts.lse].map(|of| gpu.read::<f32>(of));
     let (logp, entropy, lse) = (logp?, entropy?, lse?);
-    let glimpse = |(i, (best, rank)): (usize, (Vec<(u32, f32)>, Option<u32>))| {
+    let glimpse = |(i, row): (usize, Row)| {
         let guess = |(id, logit): (u32, f32)| Guess {
             id,
             piece: (ask.piece)(id),
             probability: (f64::from(logit) - f64::from(lse[i])).exp().min(1.0) as f32,
         };
         let actual = (i + 1 < time).then(|| f64::from(logp[i]).exp().min(1.0) as f32);
-        Glimpse { entropy: entropy[i], actual, rank, next: best.into_iter().map(guess).collect() }
+        Glimpse { entropy: entropy[i], actual, rank: row.rank, next: row.best.into_iter().map(guess).collect() }
     };
     Ok(found.into_iter().enumerate().map(glimpse).collect())
+}
+
+/// What the host keeps of a row of logits.
+struct Row {
+    /// (token, logit) of the best guesses.
+    best: Vec<(u32, f32)>,
+    rank: Option<u32>,
 }
 
 /// The `top` highest logits, highest first; of equals the one that comes first.
