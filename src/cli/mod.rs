@@ -10,6 +10,7 @@ mod doctor;
 mod evaluate;
 mod generate;
 mod grpo;
+mod inspect;
 mod judging;
 mod landscape;
 mod merge;
@@ -55,6 +56,8 @@ enum Commands {
     Generate(generate::Args),
     /// Log-probability of every token of given texts or token ids, and gradients.
     Score(score::Args),
+    /// What a model does with one text: attention of each head, logit lens, guesses of each next token.
+    Inspect(inspect::Args),
     /// One step of reinforcement learning on recorded completions: losses, gradients, what moved.
     Replay(Box<replay::Args>),
     /// List adapters and check every kernel on this very device.
@@ -119,6 +122,7 @@ pub fn main() -> i32 {
         Commands::Landscape(args) => landscape::run(&args),
         Commands::Generate(args) => generate::run(&args),
         Commands::Score(args) => score::run(&args),
+        Commands::Inspect(args) => inspect::run(&args),
         Commands::Replay(args) => match matches.subcommand() {
             Some((_, typed)) => replay::run(&args, typed),
             None => unreachable!("clap found the subcommand"),
