@@ -19,6 +19,7 @@ mod open;
 mod output;
 mod pretrain;
 mod replay;
+mod report;
 mod reproduce;
 mod score;
 mod sft;
@@ -66,6 +67,8 @@ enum Commands {
     Bench(Box<bench::Args>),
     /// Check the claims of a paper: experiments, intervals, verdicts, pictures.
     Reproduce(Box<reproduce::Args>),
+    /// One HTML page about runs, for people who have no lehr.
+    Report(report::Args),
     /// Pre-train the nano model on stories that ship with lehr: before and after, in minutes.
     Demo(pretrain::DemoArgs),
 }
@@ -130,6 +133,7 @@ pub fn main() -> i32 {
         Commands::Doctor(args) => doctor::run(&args),
         Commands::Bench(args) => bench::run(&args),
         Commands::Reproduce(args) => reproduce::run(&args),
+        Commands::Report(args) => report::run(&args),
         Commands::Demo(args) => pretrain::demo(&args, started),
     };
     match result {
