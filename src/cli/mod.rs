@@ -4,12 +4,14 @@ mod bench;
 mod bench_rollouts;
 mod data;
 mod data_rows;
+mod demo;
 mod doctor;
 mod evaluate;
 mod generate;
 mod grpo;
 mod judging;
 mod landscape;
+mod lesson;
 mod merge;
 mod merge_sweep;
 mod open;
@@ -19,6 +21,7 @@ mod replay;
 mod reproduce;
 mod score;
 mod sft;
+mod telling;
 
 use clap::{CommandFactory, FromArgMatches, Parser, Subcommand};
 
@@ -58,8 +61,10 @@ enum Commands {
     Bench(Box<bench::Args>),
     /// Check the claims of a paper: experiments, intervals, verdicts, pictures.
     Reproduce(Box<reproduce::Args>),
-    /// Pre-train the nano model on stories that ship with lehr: before and after, in minutes.
-    Demo(pretrain::DemoArgs),
+    /// Short lessons, each with a run of its own: what training is, why merging works, what a reward does.
+    Lesson(lesson::Args),
+    /// The whole life of a model in minutes: pre-training, merging, fine-tuning, reinforcement, and a report.
+    Demo(demo::Args),
 }
 
 /// The command line, each command with its own defaults and help.
@@ -120,7 +125,8 @@ pub fn main() -> i32 {
         Commands::Doctor(args) => doctor::run(&args),
         Commands::Bench(args) => bench::run(&args),
         Commands::Reproduce(args) => reproduce::run(&args),
-        Commands::Demo(args) => pretrain::demo(&args, started),
+        Commands::Lesson(args) => lesson::run(&args),
+        Commands::Demo(args) => demo::run(&args),
     };
     match result {
         Ok(code) => code,
