@@ -75,6 +75,11 @@ impl Trainer {
         self.end.as_ref()
     }
 
+    /// The same as was seen last.
+    pub fn how_it_ended(&self) -> Option<End> {
+        self.end.clone()
+    }
+
     /// The newest line of standard error that is an error's; else the newest line.
     pub fn last_error(&self) -> String {
         last_error(&self.lines)

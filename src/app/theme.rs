@@ -3,6 +3,20 @@
 use eframe::egui;
 use eframe::egui::Color32;
 
+/// Sizes of text for reading, not for decoration.
+pub fn apply(ctx: &egui::Context) {
+    ctx.all_styles_mut(|style| {
+        // Second things are still to be read, also from the last row of a class.
+        style.visuals.weak_text_color =
+            Some(if style.visuals.dark_mode { Color32::from_gray(168) } else { Color32::from_gray(92) });
+        for (kind, size) in [(egui::TextStyle::Small, 11.5), (egui::TextStyle::Body, 13.5), (egui::TextStyle::Button, 13.5)] {
+            if let Some(font) = style.text_styles.get_mut(&kind) {
+                font.size = size;
+            }
+        }
+    });
+}
+
 /// Colour of the i-th run or line, told apart by colour-blind readers too.
 pub fn series(i: usize) -> Color32 {
     let hex = crate::plot::SERIES[i % crate::plot::SERIES.len()];

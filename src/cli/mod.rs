@@ -1,5 +1,7 @@
 //! Floor 6: the commands. Results on standard output, progress on standard error, one line an error.
 
+#[cfg(feature = "app")]
+mod app;
 mod bench;
 mod bench_rollouts;
 mod data;
@@ -9,6 +11,7 @@ mod doctor;
 mod evaluate;
 mod generate;
 mod grpo;
+mod inspect;
 mod judging;
 mod landscape;
 mod lesson;
@@ -35,6 +38,9 @@ struct Cli {
 
 #[derive(Subcommand, Debug)]
 enum Commands {
+    /// Open the window: runs, charts, tokens, samples, merging, live controls.
+    #[cfg(feature = "app")]
+    App(app::Args),
     /// Train a model on text.
     Pretrain(Box<pretrain::Args>),
     /// Fine-tune a model on conversations, or on prompts and completions.
@@ -53,6 +59,8 @@ enum Commands {
     Generate(generate::Args),
     /// Log-probability of every token of given texts or token ids, and gradients.
     Score(score::Args),
+    /// What a model does with one text: attention of each head, logit lens, guesses of each next token.
+    Inspect(inspect::Args),
     /// One step of reinforcement learning on recorded completions: losses, gradients, what moved.
     Replay(Box<replay::Args>),
     /// List adapters and check every kernel on this very device.
@@ -93,10 +101,11 @@ pub fn main() -> i32 {
         Err(error) => error.exit(),
     };
     let Some(command) = cli.command else {
-        let _ = Cli::command().print_help();
-        return 0;
+        return without_command();
     };
     let result = match command {
+        #[cfg(feature = "app")]
+        Commands::App(args) => app::run(&args),
         Commands::Pretrain(args) => match matches.subcommand() {
             Some((_, typed)) => pretrain::run(&args, typed, started),
             None => unreachable!("clap found the subcommand"),
@@ -118,6 +127,7 @@ pub fn main() -> i32 {
         Commands::Landscape(args) => landscape::run(&args),
         Commands::Generate(args) => generate::run(&args),
         Commands::Score(args) => score::run(&args),
+        Commands::Inspect(args) => inspect::run(&args),
         Commands::Replay(args) => match matches.subcommand() {
             Some((_, typed)) => replay::run(&args, typed),
             None => unreachable!("clap found the subcommand"),
@@ -136,4 +146,20 @@ pub fn main() -> i32 {
             1
         }
     }
+}
+
+/// `lehr` by itself: the window where there is a display, else help.
+fn without_command() -> i32 {
+    #[cfg(feature = "app")]
+    if crate::app::has_display() {
+        return match app::run(&app::Args::default()) {
+            Ok(code) => code,
+            Err(error) => {
+                output::error_line(&error);
+                1
+            }
+        };
+    }
+    let _ = Cli::command().print_help();
+    0
 }

@@ -11,6 +11,8 @@ use crate::ops::objective::stats;
 pub enum Pass {
     /// Log-probabilities only: the blocks share one set of buffers.
     Forward,
+    /// Forward, and every block keeps its own buffers: to look into them.
+    Kept,
     /// Forward and backward: every block keeps its own.
     Training,
 }
@@ -174,7 +176,7 @@ impl<T: Clone> Activations<T> {
             after_mlp: make("after_mlp", &[r, width]),
         };
         let blocks = match pass {
-            Pass::Training => (0..c.num_hidden_layers).map(|_| block()).collect(),
+            Pass::Kept | Pass::Training => (0..c.num_hidden_layers).map(|_| block()).collect(),
             Pass::Forward => vec![block(); c.num_hidden_layers],
         };
         let stride = vocab_stride(c.vocab_size);

@@ -4,6 +4,7 @@ pub mod activations;
 pub mod checkpoint;
 mod generate;
 pub mod hf_config;
+pub mod inspect;
 mod prefill;
 pub mod rollout;
 pub mod safetensors_file;

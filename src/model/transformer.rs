@@ -221,7 +221,7 @@ fn gradients(acts: &Activations<Tensor>) -> &super::activations::Gradients<Tenso
 }
 
 /// (chunk, its logits, its rows of the head's input)
-fn chunks<'a>(m: Context<'a>, acts: &'a Activations<Tensor>) -> impl Iterator<Item = (Chunk, Tensor, Tensor)> + 'a {
+pub(super) fn chunks<'a>(m: Context<'a>, acts: &'a Activations<Tensor>) -> impl Iterator<Item = (Chunk, Tensor, Tensor)> + 'a {
     let total = acts.batch * acts.time;
     let [most, _] = acts.logits.matrix();
     (0..total).step_by(most).map(move |first_row| {
