@@ -21,6 +21,7 @@ mod open;
 mod output;
 mod pretrain;
 mod replay;
+mod report;
 mod reproduce;
 mod score;
 mod sft;
@@ -73,6 +74,10 @@ enum Commands {
     Lesson(lesson::Args),
     /// The whole life of a model in minutes: pre-training, merging, fine-tuning, reinforcement, and a report.
     Demo(demo::Args),
+    /// One HTML page about runs, for people who have no lehr.
+    Report(report::Args),
+    /// Pre-train the nano model on stories that ship with lehr: before and after, in minutes.
+    Demo(pretrain::DemoArgs),
 }
 
 /// The command line, each command with its own defaults and help.
@@ -137,6 +142,8 @@ pub fn main() -> i32 {
         Commands::Reproduce(args) => reproduce::run(&args),
         Commands::Lesson(args) => lesson::run(&args),
         Commands::Demo(args) => demo::run(&args),
+        Commands::Report(args) => report::run(&args),
+        Commands::Demo(args) => pretrain::demo(&args, started),
     };
     match result {
         Ok(code) => code,
