@@ -52,6 +52,10 @@ pub fn run(args: &Args) -> anyhow::Result<i32> {
     let page = player.dir().join("report.html");
     report::write(&runs, &page, &report::Options::default())?;
     output::line(&format!("\nAll charts, texts and settings on one page: {}", shown(&page)))?;
-    output::line(&format!("Everything is in {}; it took {}.", shown(player.dir()), output::duration(begin.elapsed().as_secs_f64())))?;
+    output::line(&format!(
+        "Everything is in {}; it took {}.",
+        shown(player.dir()),
+        output::duration(begin.elapsed().as_secs_f64())
+    ))?;
     Ok(0)
 }

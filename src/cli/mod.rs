@@ -76,8 +76,6 @@ enum Commands {
     Demo(demo::Args),
     /// One HTML page about runs, for people who have no lehr.
     Report(report::Args),
-    /// Pre-train the nano model on stories that ship with lehr: before and after, in minutes.
-    Demo(pretrain::DemoArgs),
 }
 
 /// The command line, each command with its own defaults and help.
@@ -143,7 +141,6 @@ pub fn main() -> i32 {
         Commands::Lesson(args) => lesson::run(&args),
         Commands::Demo(args) => demo::run(&args),
         Commands::Report(args) => report::run(&args),
-        Commands::Demo(args) => pretrain::demo(&args, started),
     };
     match result {
         Ok(code) => code,

@@ -14,9 +14,20 @@ macro_rules! lessons {
 /// The whole life of a model.
 const DEMO: &str = include_str!("../../assets/demo.toml");
 /// Lessons in the order of learning.
-const LESSONS: &[(&str, &str)] = lessons!["one-batch", "learning-rate"];
+const LESSONS: &[(&str, &str)] = lessons![
+    "one-batch",
+    "learning-rate",
+    "averaging",
+    "merge-or-anneal",
+    "spike",
+    "probabilities",
+    "reward",
+    "low-probability",
+    "reweighting",
+    "lopti",
+];
 /// What several of them begin with.
-const STARTS: &[(&str, &str)] = &[];
+const STARTS: &[(&str, &str)] = &[("puzzles", include_str!("../../assets/lessons/common/puzzles.toml"))];
 
 /// The demo.
 ///
