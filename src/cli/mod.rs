@@ -6,6 +6,7 @@ mod bench;
 mod bench_rollouts;
 mod data;
 mod data_rows;
+mod demo;
 mod doctor;
 mod evaluate;
 mod generate;
@@ -13,6 +14,7 @@ mod grpo;
 mod inspect;
 mod judging;
 mod landscape;
+mod lesson;
 mod merge;
 mod merge_sweep;
 mod open;
@@ -23,6 +25,7 @@ mod report;
 mod reproduce;
 mod score;
 mod sft;
+mod telling;
 
 use clap::{CommandFactory, FromArgMatches, Parser, Subcommand};
 
@@ -67,10 +70,12 @@ enum Commands {
     Bench(Box<bench::Args>),
     /// Check the claims of a paper: experiments, intervals, verdicts, pictures.
     Reproduce(Box<reproduce::Args>),
+    /// Short lessons, each with a run of its own: what training is, why merging works, what a reward does.
+    Lesson(lesson::Args),
+    /// The whole life of a model in minutes: pre-training, merging, fine-tuning, reinforcement, and a report.
+    Demo(demo::Args),
     /// One HTML page about runs, for people who have no lehr.
     Report(report::Args),
-    /// Pre-train the nano model on stories that ship with lehr: before and after, in minutes.
-    Demo(pretrain::DemoArgs),
 }
 
 /// The command line, each command with its own defaults and help.
@@ -133,8 +138,9 @@ pub fn main() -> i32 {
         Commands::Doctor(args) => doctor::run(&args),
         Commands::Bench(args) => bench::run(&args),
         Commands::Reproduce(args) => reproduce::run(&args),
+        Commands::Lesson(args) => lesson::run(&args),
+        Commands::Demo(args) => demo::run(&args),
         Commands::Report(args) => report::run(&args),
-        Commands::Demo(args) => pretrain::demo(&args, started),
     };
     match result {
         Ok(code) => code,
