@@ -167,7 +167,7 @@ fn runs_are_a_tree_and_what_differs_is_listed() {
     h.get_by_label_contains("from base@16");
     h.get_by_label("train.learning_rate");
     h.get_by_label("0.125");
-    h.get_by_label("child").click();
+    h.get_by_role_and_label(egui::accesskit::Role::Button, "child").click();
     h.run_steps(2);
     assert_eq!(h.state_mut().desk.take_orders(), [Order::Focus("runs/child".into())]);
 }
