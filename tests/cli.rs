@@ -55,7 +55,8 @@ fn help_names_every_flag() {
         ("score", "--model --text --tokens --grads --json --adapter"),
         ("doctor", "--seeds --only --json --adapter"),
         ("bench", "--preset --batch --seq --vocab --steps --profile --json --adapter"),
-        ("demo", "--run --steps --seed --adapter"),
+        ("demo", "--out --seed --quick --commands --adapter"),
+        ("lesson", "--no-window --commands --out --seed --adapter --json"),
     ] {
         let said = run(&mut place.lehr([command, "--help"]));
         assert_eq!((said.code, said.err.as_str()), (Some(0), ""), "{command}");

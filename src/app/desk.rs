@@ -20,6 +20,8 @@ pub struct OpenRun {
     pub live: bool,
     /// That process, when it is ours.
     pub trainer: Option<Trainer>,
+    /// This window started its trainer.
+    pub ours: bool,
     /// Drawn in charts.
     pub visible: bool,
     /// Its colour in charts.
@@ -41,6 +43,7 @@ impl OpenRun {
             files: RunFiles::new(path),
             live: false,
             trainer: None,
+            ours: false,
             visible: true,
             color: theme::series(index),
             loading: true,
@@ -57,7 +60,7 @@ impl OpenRun {
 
     /// Whether this window can command it.
     pub fn is_ours(&self) -> bool {
-        self.trainer.is_some() && self.live
+        self.ours && self.live
     }
 
     /// The newest checkpoint that its log tells of and that is still there.

@@ -3,6 +3,20 @@
 use eframe::egui;
 use eframe::egui::Color32;
 
+/// Sizes of text for reading, not for decoration.
+pub fn apply(ctx: &egui::Context) {
+    ctx.all_styles_mut(|style| {
+        // Second things are still to be read, also from the last row of a class.
+        style.visuals.weak_text_color =
+            Some(if style.visuals.dark_mode { Color32::from_gray(168) } else { Color32::from_gray(92) });
+        for (kind, size) in [(egui::TextStyle::Small, 11.5), (egui::TextStyle::Body, 13.5), (egui::TextStyle::Button, 13.5)] {
+            if let Some(font) = style.text_styles.get_mut(&kind) {
+                font.size = size;
+            }
+        }
+    });
+}
+
 /// Colour of the i-th run or line, told apart by colour-blind readers too.
 pub fn series(i: usize) -> Color32 {
     let hex = crate::plot::SERIES[i % crate::plot::SERIES.len()];
@@ -49,4 +63,18 @@ fn blend<const N: usize>(stops: &[[f64; 3]; N], t: f64) -> Color32 {
 pub fn ink_on(color: Color32) -> Color32 {
     let [r, g, b, _] = color.to_array().map(f64::from);
     if 0.299 * r + 0.587 * g + 0.114 * b > 140.0 { Color32::BLACK } else { Color32::WHITE }
+}
+
+/// A series colour that can be seen on the background.
+pub fn readable(color: Color32, visuals: &egui::Visuals) -> Color32 {
+    let [r, g, b, _] = color.to_array();
+    let light = 0.299 * f32::from(r) + 0.587 * f32::from(g) + 0.114 * f32::from(b);
+    match visuals.dark_mode {
+        true if light < 110.0 => {
+            let lift = |c: u8| (f32::from(c) * 0.55 + 110.0) as u8;
+            Color32::from_rgb(lift(r), lift(g), lift(b))
+        }
+        false if light > 170.0 => color.gamma_multiply(0.8),
+        _ => color,
+    }
 }

@@ -1,9 +1,12 @@
 //! Floor 6: the commands. Results on standard output, progress on standard error, one line an error.
 
+#[cfg(feature = "app")]
+mod app;
 mod bench;
 mod bench_rollouts;
 mod data;
 mod data_rows;
+mod demo;
 mod doctor;
 mod evaluate;
 mod generate;
@@ -11,15 +14,18 @@ mod grpo;
 mod inspect;
 mod judging;
 mod landscape;
+mod lesson;
 mod merge;
 mod merge_sweep;
 mod open;
 mod output;
 mod pretrain;
 mod replay;
+mod report;
 mod reproduce;
 mod score;
 mod sft;
+mod telling;
 
 use clap::{CommandFactory, FromArgMatches, Parser, Subcommand};
 
@@ -33,6 +39,9 @@ struct Cli {
 
 #[derive(Subcommand, Debug)]
 enum Commands {
+    /// Open the window: runs, charts, tokens, samples, merging, live controls.
+    #[cfg(feature = "app")]
+    App(app::Args),
     /// Train a model on text.
     Pretrain(Box<pretrain::Args>),
     /// Fine-tune a model on conversations, or on prompts and completions.
@@ -61,8 +70,12 @@ enum Commands {
     Bench(Box<bench::Args>),
     /// Check the claims of a paper: experiments, intervals, verdicts, pictures.
     Reproduce(Box<reproduce::Args>),
-    /// Pre-train the nano model on stories that ship with lehr: before and after, in minutes.
-    Demo(pretrain::DemoArgs),
+    /// Short lessons, each with a run of its own: what training is, why merging works, what a reward does.
+    Lesson(lesson::Args),
+    /// The whole life of a model in minutes: pre-training, merging, fine-tuning, reinforcement, and a report.
+    Demo(demo::Args),
+    /// One HTML page about runs, for people who have no lehr.
+    Report(report::Args),
 }
 
 /// The command line, each command with its own defaults and help.
@@ -90,41 +103,27 @@ pub fn main() -> i32 {
         Ok(cli) => cli,
         Err(error) => error.exit(),
     };
-    let Some(command) = cli.command else {
-        let _ = Cli::command().print_help();
-        return 0;
-    };
+    let (Some(command), Some((_, typed))) = (cli.command, matches.subcommand()) else { return without_command() };
     let result = match command {
-        Commands::Pretrain(args) => match matches.subcommand() {
-            Some((_, typed)) => pretrain::run(&args, typed, started),
-            None => unreachable!("clap found the subcommand"),
-        },
-        Commands::Sft(args) => match matches.subcommand() {
-            Some((_, typed)) => sft::run(&args, typed, started),
-            None => unreachable!("clap found the subcommand"),
-        },
-        Commands::Grpo(args) => match matches.subcommand() {
-            Some((_, typed)) => grpo::run(&args, typed, started),
-            None => unreachable!("clap found the subcommand"),
-        },
+        #[cfg(feature = "app")]
+        Commands::App(args) => app::run(&args),
+        Commands::Pretrain(args) => pretrain::run(&args, typed, started),
+        Commands::Sft(args) => sft::run(&args, typed, started),
+        Commands::Grpo(args) => grpo::run(&args, typed, started),
         Commands::Data(args) => data::run(&args),
-        Commands::Eval(args) => match matches.subcommand() {
-            Some((_, typed)) => evaluate::run(&args, typed),
-            None => unreachable!("clap found the subcommand"),
-        },
+        Commands::Eval(args) => evaluate::run(&args, typed),
         Commands::Merge(args) => merge::run(&args),
         Commands::Landscape(args) => landscape::run(&args),
         Commands::Generate(args) => generate::run(&args),
         Commands::Score(args) => score::run(&args),
         Commands::Inspect(args) => inspect::run(&args),
-        Commands::Replay(args) => match matches.subcommand() {
-            Some((_, typed)) => replay::run(&args, typed),
-            None => unreachable!("clap found the subcommand"),
-        },
+        Commands::Replay(args) => replay::run(&args, typed),
         Commands::Doctor(args) => doctor::run(&args),
         Commands::Bench(args) => bench::run(&args),
         Commands::Reproduce(args) => reproduce::run(&args),
-        Commands::Demo(args) => pretrain::demo(&args, started),
+        Commands::Lesson(args) => lesson::run(&args),
+        Commands::Demo(args) => demo::run(&args),
+        Commands::Report(args) => report::run(&args),
     };
     match result {
         Ok(code) => code,
@@ -134,4 +133,20 @@ pub fn main() -> i32 {
             1
         }
     }
+}
+
+/// `lehr` by itself: the window where there is a display, else help.
+fn without_command() -> i32 {
+    #[cfg(feature = "app")]
+    if crate::app::has_display() {
+        return match app::run(&app::Args::default()) {
+            Ok(code) => code,
+            Err(error) => {
+                output::error_line(&error);
+                1
+            }
+        };
+    }
+    let _ = Cli::command().print_help();
+    0
 }

@@ -1,12 +1,12 @@
-//! `lehr pretrain` and `lehr demo`.
+//! `lehr pretrain`
 
 use super::output;
 use crate::config::{Layers, RingPlace, Settings, Stage};
-use crate::event::{Event, Finished};
+use crate::event::Finished;
 use crate::session::begin;
 use crate::session::control::INTERRUPTED;
-use crate::session::outlet::{Sink, Told};
-use crate::session::{Start, dry_run, train};
+use crate::session::outlet::Sink;
+use crate::session::{DryRun, Start, dry_run, train};
 use crate::vfs::human_bytes;
 use clap::ArgMatches;
 use std::path::PathBuf;
@@ -33,6 +33,10 @@ pub struct Args {
     /// Print every event as a JSON line on standard output.
     #[arg(long)]
     json: bool,
+    /// Open the window on this run.
+    #[cfg(feature = "app")]
+    #[arg(long)]
+    window: bool,
     /// Take commands as JSON lines on standard input, such as {"command":"Pause"}.
     #[arg(long)]
     control: bool,
@@ -86,6 +90,10 @@ pub(super) fn start(args: &Args, settings: Settings, typed: &ArgMatches, started
     if let Some(run) = &args.resume {
         refuse_flags_on_resume(run, typed)?;
     }
+    #[cfg(feature = "app")]
+    if args.window && !args.dry_run {
+        return super::app::train_in_window(settings.stage().name(), args.run.as_deref(), args.resume.as_deref());
+    }
     if args.dry_run {
         return plan(&settings, args.json);
     }
@@ -100,7 +108,7 @@ fn exit_code(finished: &Finished) -> i32 {
 /// A resumed run goes on with its frozen settings; a flag that would change them is a mistake worth a word.
 fn refuse_flags_on_resume(run: &std::path::Path, typed: &ArgMatches) -> anyhow::Result<()> {
     use clap::parser::ValueSource::CommandLine;
-    let own = ["resume", "json", "control", "dry_run"];
+    let own = ["resume", "json", "control", "window", "dry_run"];
     for id in typed.ids().map(clap::Id::as_str).filter(|id| !own.contains(id)) {
         // Groups (the sections) are ids too, but have no value of their own.
         let is_flag = typed.try_contains_id(id).unwrap_or(false) && typed.try_get_raw(id).is_ok();
@@ -117,13 +125,15 @@ fn refuse_flags_on_resume(run: &std::path::Path, typed: &ArgMatches) -> anyhow::
 
 fn plan(settings: &Settings, json: bool) -> anyhow::Result<i32> {
     let mut sink: Sink = output::sink(false);
-    let (config, plan, gpu) = dry_run(settings, &mut sink)?;
+    let DryRun { settings, config, plan, gpu } = dry_run(settings, &mut sink)?;
     let parameters = crate::model::Parameters::new(&config, gpu.max_binding_bytes())?.count();
+    let seconds = estimated_seconds(&settings, &config, &gpu)?;
     if json {
         let parts: serde_json::Map<String, serde_json::Value> =
             plan.parts.iter().map(|(k, v)| (k.to_string(), (*v).into())).collect();
         output::json_line(&serde_json::json!({
             "parameters": parameters, "micro_batch": plan.micro_batch, "bytes": parts, "total_bytes": plan.total(),
+            "adapter": gpu.summary().name, "estimated_seconds": seconds,
             "merge_ring": plan.ring.map(|(place, bytes)| serde_json::json!({ "place": place, "bytes": bytes })),
         }))?;
         return Ok(0);
@@ -138,89 +148,30 @@ fn plan(settings: &Settings, json: bool) -> anyhow::Result<i32> {
         output::line(&format!("{:<12} {} {place}", "merge ring", human_bytes(bytes)))?;
     }
     output::line(&format!("{:<12} {} on {}", "together", human_bytes(plan.total()), gpu.summary().name))?;
+    if let Some(seconds) = seconds {
+        output::line(&format!(
+            "{:<12} about {} for {} steps",
+            "time",
+            output::duration(seconds.max(1.0)),
+            settings.train.max_steps
+        ))?;
+    }
     Ok(0)
 }
 
-/// Flags of `lehr demo`.
-#[derive(clap::Args, Debug)]
-pub struct DemoArgs {
-    /// Folder of the run; runs/demo-NNN when absent.
-    #[arg(long, value_name = "DIR")]
-    run: Option<PathBuf>,
-    /// Updates to make.
-    #[arg(long, default_value_t = 1500)]
-    steps: u64,
-    /// Seed of weights, data order and samples.
-    #[arg(long, default_value_t = 1337)]
-    seed: u64,
-    /// Adapter by index or by part of its name.
-    #[arg(long)]
-    adapter: Option<String>,
-}
-
-const STORIES: &str = include_str!("../../assets/stories.txt");
-
-/// Pre-train `nano` on the stories that ship; samples before and after; how to open the result.
-pub fn demo(args: &DemoArgs, started: Instant) -> anyhow::Result<i32> {
-    let run = args
-        .run
-        .clone()
-        .unwrap_or_else(|| (1..).map(|i| PathBuf::from(format!("runs/demo-{i:03}"))).find(|p| !p.exists()).unwrap_or_default());
-    // The text lies in a file beside the run, as any user's text would, so that the run can be resumed.
-    let text = run.with_extension("txt");
-    if let Some(parent) = text.parent() {
-        std::fs::create_dir_all(parent)?;
+/// What training takes, held-out loss and saves left out: FLOPs over the share of this adapter's measured matmul peak that steps usually
+/// reach (LOG.md: 70 to 80 % on lavapipe; a third is assumed of GPUs). None in reinforcement, where nobody knows how long answers get.
+fn estimated_seconds(
+    settings: &Settings,
+    config: &crate::config::ModelConfig,
+    gpu: &crate::gpu::Gpu,
+) -> anyhow::Result<Option<f64>> {
+    if settings.stage() == Stage::Grpo {
+        return Ok(None);
     }
-    std::fs::write(&text, STORIES)?;
-    let mut layers = Layers::default();
-    layers.preset("nano")?;
-    let mut settings = layers.settings()?;
-    settings.data.data = vec![text];
-    settings.train.max_steps = args.steps;
-    settings.train.seed = args.seed;
-    settings.eval.eval_every = (args.steps / 4).max(1);
-    settings.eval.sample_tokens = 160;
-    settings.save.save_every = 0;
-    settings.device.adapter = args.adapter.clone();
-    output::note(&format!(
-        "demo: a {}-layer transformer learns to write from {} characters of stories, one character at a time",
-        settings.model.num_hidden_layers,
-        output::count(STORIES.len() as u64)
-    ));
-    let samples = std::rc::Rc::new(std::cell::RefCell::new(Vec::new()));
-    let kept = samples.clone();
-    let mut inner = output::sink(false);
-    let sink: Sink = Box::new(move |told| {
-        if let Told::Event(Event::Sample(s)) = &told {
-            kept.borrow_mut().push(s.clone());
-        }
-        inner(told);
-    });
-    let start = Start { run: Some(run), ..Start::default() };
-    let finished = train(settings, &start, sink, started)?;
-    let samples = samples.borrow();
-    if let (Some(first), Some(last)) = (samples.first(), samples.last()) {
-        output::line(&format!("\nbefore training:\n{}\n", indent(&first.text)))?;
-        output::line(&format!("after {} steps:\n{}\n", last.step, indent(&last.text)))?;
-    }
-    if let (Some(loss), Some(path)) = (finished.eval_loss, &finished.checkpoint) {
-        let path = path.display();
-        output::line(&format!(
-            "validation loss {loss:.3} nats a character (guessing evenly: {:.3})",
-            (distinct_characters(STORIES) as f64).ln()
-        ))?;
-        output::line(&format!("the model is in {path}; go on with it:"))?;
-        let lehr = std::env::args().next().unwrap_or_else(|| "lehr".into());
-        output::line(&format!("  {lehr} generate --model {path} --prompt \"Once \" --max-new-tokens 200"))?;
-        output::line(&format!("  python: AutoModelForCausalLM.from_pretrained(\"{path}\")   (transformers)"))?;
-    }
-    Ok(exit_code(&finished))
-}
-
-fn distinct_characters(text: &str) -> usize {
-    text.chars().collect::<std::collections::BTreeSet<_>>().len()
-}
-
-fn indent(text: &str) -> String {
-    output::visible(text).lines().map(|l| format!("    {l}")).collect::<Vec<_>>().join("\n")
+    let reached = if gpu.class() == crate::gpu::AdapterClass::Software { 0.7 } else { 0.33 };
+    let t = &settings.train;
+    let tokens = (t.max_steps * t.batch_size as u64 * t.seq_len as u64) as f64;
+    let flops = config.flops_per_token_training((t.seq_len as f64 + 1.0) / 2.0);
+    Ok(Some(tokens * flops / (crate::ops::matmul::measured_peak_gflops(gpu)? * 1e9 * reached)))
 }

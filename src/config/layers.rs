@@ -1,7 +1,7 @@
 //! default < preset < config file < flags actually typed.
 
 use super::{GrpoSettings, RolloutSettings, Settings, SftSettings, Stage, TaskSettings};
-use clap::{ArgMatches, Args, Command, FromArgMatches, parser::ValueSource};
+use clap::{ArgMatches, Command, FromArgMatches, parser::ValueSource};
 use std::path::Path;
 use toml::{Table, Value};
 
@@ -256,24 +256,8 @@ fn add_sections(settings: &mut Settings, stage: Stage) {
 
 /// Field names of a section: its clap arguments, so that options without a default are known too.
 fn known_fields(section: &str) -> Vec<String> {
-    let command = Command::new("section");
-    let command = match section {
-        "model" => super::ModelSettings::augment_args(command),
-        "data" => super::DataSettings::augment_args(command),
-        "train" => super::TrainSettings::augment_args(command),
-        "eval" => super::EvalSettings::augment_args(command),
-        "save" => super::SaveSettings::augment_args(command),
-        "start" => super::StartSettings::augment_args(command),
-        "merge" => super::MergeSettings::augment_args(command),
-        "rescue" => super::RescueSettings::augment_args(command),
-        "sft" => SftSettings::augment_args(command),
-        "task" => TaskSettings::augment_args(command),
-        "rollout" => RolloutSettings::augment_args(command),
-        "grpo" => GrpoSettings::augment_args(command),
-        "device" => super::DeviceSettings::augment_args(command),
-        _ => return Vec::new(),
-    };
-    command.get_arguments().map(|a| a.get_id().to_string()).collect()
+    let command = super::schema::arguments(section);
+    command.iter().flat_map(Command::get_arguments).map(|a| a.get_id().to_string()).collect()
 }
 
 fn nearest_section(typed: &str) -> String {

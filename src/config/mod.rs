@@ -7,6 +7,7 @@ mod layers;
 mod merge;
 mod model;
 mod rescue;
+pub mod schema;
 mod sft;
 mod task;
 mod validate;

@@ -36,6 +36,7 @@ impl Axis {
 #[derive(Clone, Debug, Default)]
 pub struct Clock {
     columns: [Vec<f64>; 5],
+    extents: [Option<(f64, f64)>; 5],
 }
 
 impl Clock {
@@ -43,8 +44,18 @@ impl Clock {
     pub(super) fn push(&mut self, steps: f64, tokens: f64, wall: f64, seconds: f64, relative_steps: f64) -> u32 {
         let row = self.columns[0].len() as u32;
         // In the order of `Axis::ALL`.
-        self.columns.iter_mut().zip([steps, tokens, wall, seconds, relative_steps]).for_each(|(column, x)| column.push(x));
+        for (i, x) in [steps, tokens, wall, seconds, relative_steps].into_iter().enumerate() {
+            self.columns[i].push(x);
+            if x.is_finite() {
+                self.extents[i] = Some(self.extents[i].map_or((x, x), |(low, high)| (low.min(x), high.max(x))));
+            }
+        }
         row
+    }
+
+    /// The first and the last position of an axis.
+    pub fn extent(&self, axis: Axis) -> Option<(f64, f64)> {
+        self.extents[axis as usize]
     }
 
     /// The position of a row on an axis; NaN of a row that is not there.

@@ -3,7 +3,7 @@
 use super::record::{History, State};
 use super::samples::SampleLog;
 use crate::config::Settings;
-use crate::session::event_log::EventReader;
+use crate::session::event_log::{EventReader, Poll};
 use crate::session::folder;
 use crate::session::lock::RunLock;
 use anyhow::Result;
@@ -73,19 +73,24 @@ impl RunFiles {
         }
         loop {
             let poll = self.reader.poll()?;
-            if poll.reset {
-                self.history = History::default();
-            }
             update.changed |= poll.reset || !poll.events.is_empty();
-            self.history.bad_lines += poll.bad_lines;
-            poll.events.into_iter().for_each(|event| self.history.push(event));
             update.more = poll.more;
-            if !poll.more || begin.elapsed().as_secs_f64() >= seconds {
+            self.take(poll);
+            if !update.more || begin.elapsed().as_secs_f64() >= seconds {
                 break;
             }
         }
         update.changed |= self.completions.follow()?;
         Ok(update)
+    }
+
+    /// Take what a reader of this run's log has brought.
+    pub fn take(&mut self, poll: Poll) {
+        if poll.reset {
+            self.history = History::default();
+        }
+        self.history.bad_lines += poll.bad_lines;
+        poll.events.into_iter().for_each(|event| self.history.push(event));
     }
 
     /// The run's name: its folder's.

@@ -61,6 +61,12 @@ pub const CHARTS: &[Spec] = &[
              high-probability tokens.",
         )
     },
+    spec(
+        "Policy loss",
+        "loss",
+        &["policy_loss"],
+        "Of reinforcement. It begins near 0 and says nothing of progress, because advantages are centred: look at the reward.",
+    ),
     spec("Learning rate", "learning rate", &["learning_rate"], "The schedule, with live changes."),
     spec("Entropy", "nats a token", &["entropy"], "How undecided the model is. In reinforcement a fall to 0 ends exploration."),
     spec(
@@ -114,7 +120,11 @@ impl Spec {
     pub fn of<'a>(&self, run: &'a History) -> Vec<&'a str> {
         let mut found: Vec<&str> = Vec::new();
         for pattern in self.metrics {
-            let matching = run.curves.iter().filter(|(_, curve)| !curve.is_empty()).map(|(name, _)| name.as_str());
+            let has_numbers = |curve: &super::Curve| curve.extremes(0..curve.len()).is_some();
+            // In reinforcement `loss` is that of the policy, which has a chart of its own.
+            let misleads = |name: &str| name == "loss" && run.stage() == "grpo";
+            let matching = run.curves.iter().filter(|(name, curve)| has_numbers(curve) && !misleads(name));
+            let matching = matching.map(|(name, _)| name.as_str());
             match pattern.strip_suffix('*') {
                 None => found.extend(matching.filter(|name| name == pattern)),
                 // Standard deviations belong to no chart of means.

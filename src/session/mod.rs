@@ -19,7 +19,7 @@ pub mod save;
 mod stage;
 pub mod tensorboard;
 
-pub use open::{Start, dry_run, train};
+pub use open::{DryRun, Start, dry_run, train};
 pub use run::{Run, Running};
 pub use stage::{source, today};
 

@@ -108,11 +108,23 @@ fn trainer(
     }
 }
 
-/// The memory that a run would take, part by part, without starting it.
+/// What a run would be.
+pub struct DryRun {
+    /// The settings, with what the data decides filled in.
+    pub settings: Settings,
+    /// The model's shape.
+    pub config: ModelConfig,
+    /// The memory that it takes, part by part.
+    pub plan: MemoryPlan,
+    /// Where it would run.
+    pub gpu: Gpu,
+}
+
+/// What a run would take, without starting it.
 ///
 /// # Errors
 /// As [`train`], as far as it goes.
-pub fn dry_run(settings: &Settings, sink: &mut Sink) -> anyhow::Result<(ModelConfig, MemoryPlan, Gpu)> {
+pub fn dry_run(settings: &Settings, sink: &mut Sink) -> anyhow::Result<DryRun> {
     settings.validate()?;
     let mut settings = settings.clone();
     let begin = Begin::resolve(&RealFs, &settings.start)?;
@@ -122,7 +134,7 @@ pub fn dry_run(settings: &Settings, sink: &mut Sink) -> anyhow::Result<(ModelCon
         Stage::Grpo => MemoryPlan::reinforcement(&loaded.config, &settings, gpu.class(), gpu.max_binding_bytes())?,
         _ => MemoryPlan::training(&loaded.config, &settings.train, &settings.merge, gpu.class(), gpu.max_binding_bytes())?,
     };
-    Ok((loaded.config, plan, gpu))
+    Ok(DryRun { settings, config: loaded.config, plan, gpu })
 }
 
 fn open_gpu(settings: &Settings, sink: &mut Sink) -> anyhow::Result<Gpu> {

@@ -1,1 +1,20 @@
-//! Floor 7: the demo and the lessons: commands of lehr, told as a story, with the numbers that came out.
+//! Floor 7: stories that train: the demo and the lessons. A story is data (`story.rs`), a player runs it (`player.rs`), a terminal or the
+//! window tells it.
+
+mod child;
+mod facts;
+mod formula;
+mod library;
+mod pace;
+mod place;
+mod player;
+mod story;
+mod text;
+
+pub use facts::Outcome;
+pub use library::{demo, lesson, lesson_names};
+pub use pace::Progress;
+pub use place::Where;
+pub use player::{Options, Phase, Player};
+pub use story::{Panel, Question, Said, Scene, Step, StepKind, Story, Table, Watch};
+pub use text::{Block, Fact, blocks};

@@ -1,13 +1,217 @@
-//! Charts.
+//! Every curve of the runs that are ticked, over one axis with one cross-hair.
 
-use crate::app::desk::Desk;
-use eframe::egui;
+use crate::app::chart::{self, Frame, View, chart_ui};
+use crate::app::desk::{Desk, Order, Page};
+use crate::history::spec::{CHARTS, Spec};
+use crate::history::{Axis, csv};
+use eframe::egui::{self, RichText, Ui};
+use std::path::PathBuf;
 
 /// See the module.
 #[derive(Debug, Default)]
-pub struct Charts {}
+pub struct Charts {
+    /// The part of the axis that is shown.
+    view: View,
+    /// A chart that fills the page.
+    alone: Option<&'static str>,
+    /// Heights of charts may differ with the page's; kept between frames.
+    hovered: bool,
+}
 
 impl Charts {
     /// Draw.
-    pub fn ui(&mut self, _ui: &mut egui::Ui, _desk: &mut Desk) {}
+    pub fn ui(&mut self, ui: &mut Ui, desk: &mut Desk) {
+        if desk.runs.is_empty() {
+            let what = "Start one on the page New run, open a folder on the page Runs, or take a lesson on the page Lessons.";
+            super::empty(ui, "No run is open", what);
+            ui.add_space(12.0);
+            ui.vertical_centered(|ui| {
+                for (page, words) in [(Page::NewRun, "Start a new run"), (Page::Lessons, "Take a lesson")] {
+                    if ui.add(egui::Button::new(words).min_size(egui::vec2(180.0, 30.0))).clicked() {
+                        desk.ask(Order::Show(page));
+                    }
+                }
+            });
+            return;
+        }
+        self.toolbar_ui(ui, desk);
+        let runs: Vec<PathBuf> = desk.runs.iter().filter(|run| run.visible).map(|run| run.files.path.clone()).collect();
+        let specs: Vec<&Spec> = CHARTS
+            .iter()
+            .filter(|spec| {
+                self.alone.map_or(!desk.look.hidden_charts.iter().any(|t| t == spec.title), |alone| alone == spec.title)
+            })
+            .filter(|spec| !chart::metrics_of(spec, desk, &runs).is_empty())
+            .collect();
+        if specs.is_empty() {
+            let reading = desk.runs.iter().any(|run| run.visible && run.loading);
+            let (heading, what) = match (runs.is_empty(), reading) {
+                (true, _) => ("No run is ticked", "Tick one on the page Runs to see its curves."),
+                (_, true) => ("Reading", "The log is being read."),
+                _ => (
+                    "Nothing to draw yet",
+                    "Curves appear with the first step. A run that has just begun compiles its kernels first.",
+                ),
+            };
+            super::empty(ui, heading, what);
+            return;
+        }
+        let extent = extent(desk, &runs);
+        let view = self.view.or_else(|| newest_part(desk, extent));
+        let frame = Frame { view, extent, runs: &runs, log_x: desk.look.log_x && desk.look.axis != Axis::Wall, only: &[] };
+        self.hovered = false;
+        egui::ScrollArea::vertical().auto_shrink(false).show(ui, |ui| self.grid_ui(ui, desk, &specs, &frame));
+        if !self.hovered {
+            desk.cursor = None;
+        }
+    }
+
+    fn grid_ui(&mut self, ui: &mut Ui, desk: &mut Desk, specs: &[&'static Spec], frame: &Frame<'_>) {
+        let width = ui.available_width();
+        let fitting = ((width / 360.0) as usize).clamp(1, 4);
+        let columns = if desk.look.columns == 0 { fitting } else { desk.look.columns }.min(specs.len());
+        let height = if self.alone.is_some() { (ui.available_height() - 60.0).max(200.0) } else { 210.0 };
+        for row in specs.chunks(columns) {
+            ui.columns(columns, |cells| {
+                for (ui, spec) in cells.iter_mut().zip(row) {
+                    self.cell_ui(ui, desk, spec, frame, height);
+                }
+            });
+            ui.add_space(6.0);
+        }
+    }
+
+    fn cell_ui(&mut self, ui: &mut Ui, desk: &mut Desk, spec: &'static Spec, frame: &Frame<'_>, height: f32) {
+        let flipped = desk.look.log_y_flipped.iter().any(|t| t == spec.title);
+        let log_y = spec.log_y != flipped;
+        ui.horizontal(|ui| {
+            ui.label(RichText::new(spec.title).strong()).on_hover_text(spec.hint);
+            ui.with_layout(egui::Layout::right_to_left(egui::Align::Center), |ui| {
+                self.menu_ui(ui, desk, spec, frame);
+                if ui.selectable_label(log_y, RichText::new("log").small()).on_hover_text("Logarithmic vertical axis").clicked() {
+                    match flipped {
+                        true => desk.look.log_y_flipped.retain(|t| t != spec.title),
+                        false => desk.look.log_y_flipped.push(spec.title.to_owned()),
+                    }
+                }
+            });
+        });
+        let touched = chart_ui(ui, desk, spec, frame, log_y, height);
+        if let Some(view) = touched.view {
+            self.view = view;
+        }
+        if let Some(x) = touched.hover {
+            self.hovered = true;
+            desk.cursor = Some(x);
+        }
+    }
+
+    fn menu_ui(&mut self, ui: &mut Ui, desk: &mut Desk, spec: &'static Spec, frame: &Frame<'_>) {
+        let metrics = chart::metrics_of(spec, desk, frame.runs);
+        ui.menu_button("…", |ui| {
+            let alone = self.alone == Some(spec.title);
+            if ui.button(if alone { "Show all charts" } else { "Fill the page" }).clicked() {
+                self.alone = (!alone).then_some(spec.title);
+                ui.close();
+            }
+            if ui.button("Save as PNG").clicked() {
+                super::super::export::picture(desk, spec, frame.runs, &metrics);
+                ui.close();
+            }
+            if ui.button("Save as CSV").clicked() {
+                let names: Vec<&str> = metrics.iter().map(String::as_str).collect();
+                for path in frame.runs {
+                    let Some(run) = desk.run(path) else { continue };
+                    let (text, to) = (csv(&run.files.history, &names), super::super::export::place(path, spec.title, "csv"));
+                    desk.ask(Order::Write(to, text.into_bytes()));
+                }
+                ui.close();
+            }
+            if ui.button("Hide this chart").clicked() {
+                desk.look.hidden_charts.push(spec.title.to_owned());
+                self.alone = None;
+                ui.close();
+            }
+        })
+        .response
+        .on_hover_text("Fill the page, save as PNG or CSV, hide");
+    }
+
+    fn toolbar_ui(&mut self, ui: &mut Ui, desk: &mut Desk) {
+        ui.horizontal_wrapped(|ui| {
+            let label = ui.label("x");
+            let combo = egui::ComboBox::from_id_salt("axis").selected_text(axis_name(desk.look.axis)).show_ui(ui, |ui| {
+                for axis in Axis::ALL {
+                    if ui.selectable_value(&mut desk.look.axis, axis, axis_name(axis)).clicked() {
+                        self.view = None;
+                    }
+                }
+            });
+            combo.response.labelled_by(label.id).on_hover_text("What the horizontal axis counts");
+            if ui.toggle_value(&mut desk.look.log_x, "log x").on_hover_text("Logarithmic horizontal axis").clicked() {
+                self.view = None;
+            }
+            let label = ui.label("smoothing");
+            ui.add(egui::Slider::new(&mut desk.look.smoothing, 0.0..=0.995).show_value(true).max_decimals(3))
+                .labelled_by(label.id)
+                .on_hover_text("Weight of the past in the strong line. The raw curve stays behind it, pale.");
+            ui.toggle_value(&mut desk.look.pins, "marks")
+                .on_hover_text("Saves, merges, rescues and changed settings as vertical lines");
+            if desk.runs.iter().filter(|run| run.visible).count() > 1 {
+                ui.toggle_value(&mut desk.look.group_seeds, "seeds together").on_hover_text(
+                    "Runs that differ only in their seed as their mean, with one standard deviation to both sides",
+                );
+            }
+            if self.view.is_some() && ui.button("Show all").on_hover_text("Back to the whole run (double click)").clicked() {
+                self.view = None;
+            }
+            ui.menu_button("view", |ui| self.view_menu_ui(ui, desk));
+            if ui.available_width() > 260.0 {
+                ui.label(RichText::new("drag to zoom, double click to reset").small().weak());
+            }
+        });
+        ui.add_space(2.0);
+    }
+
+    fn view_menu_ui(&mut self, ui: &mut Ui, desk: &mut Desk) {
+        ui.label("newest steps (0: all)");
+        ui.add(egui::DragValue::new(&mut desk.look.last_steps).speed(10.0));
+        ui.label("charts side by side (0: as fit)");
+        ui.add(egui::DragValue::new(&mut desk.look.columns).range(0..=4));
+        ui.separator();
+        for spec in CHARTS {
+            let mut shown = !desk.look.hidden_charts.iter().any(|t| t == spec.title);
+            if ui.checkbox(&mut shown, spec.title).on_hover_text(spec.hint).changed() {
+                match shown {
+                    true => desk.look.hidden_charts.retain(|t| t != spec.title),
+                    false => desk.look.hidden_charts.push(spec.title.to_owned()),
+                }
+            }
+        }
+    }
+}
+
+fn axis_name(axis: Axis) -> &'static str {
+    match axis {
+        Axis::Steps => "steps",
+        Axis::Tokens => "tokens",
+        Axis::Wall => "time of day",
+        Axis::Relative => "training time",
+        Axis::RelativeSteps => "steps since start",
+    }
+}
+
+/// From the first to the last moment of these runs.
+pub fn extent(desk: &Desk, runs: &[PathBuf]) -> (f64, f64) {
+    let (mut low, mut high) = (f64::INFINITY, f64::NEG_INFINITY);
+    let of = |path: &PathBuf| desk.run(path)?.files.history.clock.extent(desk.look.axis);
+    for (from, to) in runs.iter().filter_map(of) {
+        (low, high) = (low.min(from), high.max(to));
+    }
+    if low > high { (0.0, 1.0) } else { (low, high) }
+}
+
+fn newest_part(desk: &Desk, extent: (f64, f64)) -> View {
+    let counts_steps = matches!(desk.look.axis, Axis::Steps | Axis::RelativeSteps);
+    (desk.look.last_steps > 0 && counts_steps).then(|| (extent.0.max(extent.1 - desk.look.last_steps as f64), extent.1))
 }

@@ -73,12 +73,17 @@ impl Panels {
 
 /// What to write where there is nothing to show: what is missing, and what to do.
 pub fn empty(ui: &mut egui::Ui, heading: &str, what_to_do: &str) {
-    ui.vertical_centered(|ui| {
-        ui.add_space((ui.available_height() * 0.25).min(120.0));
-        ui.label(egui::RichText::new(heading).heading().weak());
-        ui.add_space(4.0);
-        ui.set_max_width(460.0);
-        ui.label(egui::RichText::new(what_to_do).weak());
+    let room = ui.available_size();
+    ui.add_space((room.y * 0.2).min(120.0));
+    let width = (room.x - 8.0).clamp(20.0, 460.0);
+    ui.horizontal(|ui| {
+        ui.add_space((room.x - width).max(0.0) / 2.0);
+        ui.vertical(|ui| {
+            ui.set_max_width(width);
+            ui.label(egui::RichText::new(heading).heading());
+            ui.add_space(4.0);
+            ui.add(egui::Label::new(egui::RichText::new(what_to_do).weak()).wrap());
+        });
     });
 }
 

@@ -1,13 +1,362 @@
-//! NewRun.
+//! The form for a new run, drawn from the settings' own schema; what it would take is asked of `lehr STAGE --dry-run` before it starts, so
+//! that the form refuses what the command would refuse, in the same words.
 
-use crate::app::desk::Desk;
-use eframe::egui;
+use crate::app::child::JobState;
+use crate::app::desk::{Desk, Order};
+use crate::app::format;
+use crate::config::schema::{self, FieldSchema, SectionSchema};
+use crate::config::{Stage, preset_names};
+use crate::vfs::human_bytes;
+use eframe::egui::{self, RichText, Ui};
+use std::collections::BTreeMap;
+use std::path::PathBuf;
+use std::time::{Duration, Instant};
+
+/// The key of the job that tells what a run would take.
+pub const ESTIMATE: &str = "estimate";
+/// Width of a field.
+const FIELD: f32 = 240.0;
+/// After the last change, until the estimate is asked for.
+const PATIENCE: Duration = Duration::from_millis(700);
 
 /// See the module.
-#[derive(Debug, Default)]
-pub struct NewRun {}
+#[derive(Debug)]
+pub struct NewRun {
+    stage: Stage,
+    /// Empty for none.
+    preset: String,
+    /// A TOML file of settings; empty for none.
+    config: String,
+    /// The run folder; empty for one of its own.
+    name: String,
+    /// `section.field` to what was typed; only what differs from `base`.
+    typed: BTreeMap<String, String>,
+    /// The same of every field, as the preset has it.
+    base: BTreeMap<String, String>,
+    schema: Vec<SectionSchema>,
+    search: String,
+    /// When something was changed that no estimate was asked for yet.
+    changed: Option<Instant>,
+    /// What the last estimate was asked for.
+    asked: Vec<String>,
+}
+
+impl Default for NewRun {
+    fn default() -> Self {
+        let mut form = Self {
+            stage: Stage::Pretrain,
+            preset: "nano".into(),
+            config: String::new(),
+            name: String::new(),
+            typed: BTreeMap::new(),
+            base: BTreeMap::new(),
+            schema: Vec::new(),
+            search: String::new(),
+            changed: None,
+            asked: Vec::new(),
+        };
+        form.load();
+        form
+    }
+}
+
+/// Fields that a person who is new here needs; the others wait behind "All settings".
+const FIRST: &[&str] = &[
+    "data.data",
+    "data.tokenizer",
+    "start.init",
+    "start.fork",
+    "task.task",
+    "task.people",
+    "train.max_steps",
+    "sft.num_train_epochs",
+    "train.batch_size",
+    "train.learning_rate",
+    "train.lr_scheduler",
+    "merge.merge_every",
+    "grpo.reweight_alpha",
+    "grpo.lopti_eta",
+    "rollout.temperature",
+    "train.seed",
+];
 
 impl NewRun {
+    /// Fill the form: a stage by name, and `section.field` with values.
+    pub fn fill(&mut self, stage: &str, settings: &[(String, String)]) {
+        self.stage = [Stage::Sft, Stage::Grpo].into_iter().find(|s| s.name() == stage).unwrap_or(Stage::Pretrain);
+        // A model that exists brings its own shape.
+        let begins = settings.iter().any(|(name, _)| name == "start.init" || name == "start.fork");
+        self.preset = if begins { String::new() } else { "nano".into() };
+        self.typed.clear();
+        self.load();
+        for (name, value) in settings {
+            self.typed.insert(name.clone(), value.clone());
+        }
+    }
+
+    fn load(&mut self) {
+        let preset = (!self.preset.is_empty()).then_some(self.preset.as_str());
+        self.schema = schema::schema(self.stage);
+        let values = schema::values(self.stage, preset).unwrap_or_default();
+        self.base = values.into_iter().map(|(section, field, value)| (format!("{section}.{field}"), value)).collect();
+        self.typed.retain(|name, value| self.base.get(name).is_some_and(|base| base != value));
+        self.changed = Some(Instant::now());
+    }
+
+    /// The command line that the form stands for, without the run folder.
+    pub fn args(&self) -> Vec<String> {
+        let mut args = vec![self.stage.name().to_owned()];
+        if !self.preset.is_empty() {
+            args.extend(["--preset".to_owned(), self.preset.clone()]);
+        }
+        if !self.config.trim().is_empty() {
+            args.extend(["--config".to_owned(), self.config.trim().to_owned()]);
+        }
+        for section in &self.schema {
+            for field in &section.fields {
+                let Some(value) = self.typed.get(&format!("{}.{}", section.name, field.name)) else { continue };
+                let values: Vec<&str> = if field.many { value.split(',').map(str::trim).collect() } else { vec![value.as_str()] };
+                // With an equals sign, so that a value that begins with a dash is no flag.
+                args.extend(values.into_iter().filter(|v| !v.is_empty()).map(|value| format!("--{}={value}", field.flag)));
+            }
+        }
+        args
+    }
+
     /// Draw.
-    pub fn ui(&mut self, _ui: &mut egui::Ui, _desk: &mut Desk) {}
+    pub fn ui(&mut self, ui: &mut Ui, desk: &mut Desk) {
+        egui::ScrollArea::vertical().auto_shrink(false).show(ui, |ui| {
+            ui.set_max_width(900.0);
+            self.head_ui(ui);
+            ui.add_space(6.0);
+            self.first_ui(ui);
+            ui.add_space(6.0);
+            self.estimate_ui(ui, desk);
+            self.start_ui(ui, desk);
+            ui.add_space(10.0);
+            egui::CollapsingHeader::new("All settings").show(ui, |ui| self.all_ui(ui));
+        });
+        self.ask_estimate(ui, desk);
+    }
+
+    fn head_ui(&mut self, ui: &mut Ui) {
+        ui.horizontal_wrapped(|ui| {
+            for (stage, name) in [(Stage::Pretrain, "Pre-train"), (Stage::Sft, "Fine-tune"), (Stage::Grpo, "Reinforce")] {
+                if ui.selectable_label(self.stage == stage, name).clicked() && self.stage != stage {
+                    self.stage = stage;
+                    self.preset = if stage == Stage::Pretrain { "nano".into() } else { String::new() };
+                    self.load();
+                }
+            }
+            ui.separator();
+            let label = ui.label("preset");
+            let shown = if self.preset.is_empty() { "none" } else { &self.preset };
+            let before = self.preset.clone();
+            let combo = egui::ComboBox::from_id_salt("preset").selected_text(shown).show_ui(ui, |ui| {
+                ui.selectable_value(&mut self.preset, String::new(), "none");
+                for name in preset_names() {
+                    ui.selectable_value(&mut self.preset, name.to_owned(), name);
+                }
+            });
+            combo.response.labelled_by(label.id).on_hover_text("Model and recipe together");
+            if before != self.preset {
+                self.load();
+            }
+        });
+        let words = match self.stage {
+            Stage::Pretrain => "A new model learns to continue text: give it a file of text.",
+            Stage::Sft => {
+                "A model learns from conversations, or from prompts with their completions: give it rows, and a model to begin from."
+            }
+            Stage::Grpo => "A model practises questions whose answers can be judged: give it a task, and a model to begin from.",
+        };
+        ui.label(RichText::new(words).weak());
+    }
+
+    fn first_ui(&mut self, ui: &mut Ui) {
+        let schema = self.schema.clone();
+        // Help beside the fields, where there is room for it.
+        let room = (ui.available_width() - 440.0).max(0.0);
+        let help_ui = |ui: &mut Ui, help: &str| {
+            if room > 120.0 {
+                ui.set_max_width(room);
+                let first = help.split_once(". ").map_or(help, |(first, _)| first);
+                ui.add(egui::Label::new(RichText::new(first.trim_end_matches('.')).small().weak()).truncate())
+                    .on_hover_text(help);
+            }
+        };
+        egui::Grid::new("first settings").num_columns(3).spacing([12.0, 5.0]).show(ui, |ui| {
+            for name in FIRST {
+                let Some((section, field)) = find(&schema, name) else { continue };
+                self.field_ui(ui, section, field);
+                help_ui(ui, &field.help);
+                ui.end_row();
+            }
+            let label = ui.label("folder");
+            ui.add(egui::TextEdit::singleline(&mut self.name).hint_text("one of its own").desired_width(FIELD))
+                .labelled_by(label.id);
+            help_ui(ui, "Where the run goes; a new folder under runs when empty");
+            ui.end_row();
+            let label = ui.label("config file");
+            let field = egui::TextEdit::singleline(&mut self.config).hint_text("none").desired_width(FIELD);
+            if ui.add(field).labelled_by(label.id).changed() {
+                self.changed = Some(Instant::now());
+            }
+            help_ui(ui, "A TOML file of settings, between the preset and what is typed here");
+            ui.end_row();
+        });
+    }
+
+    fn all_ui(&mut self, ui: &mut Ui) {
+        ui.add(egui::TextEdit::singleline(&mut self.search).hint_text("search in names and help").desired_width(FIELD));
+        let wanted = self.search.to_lowercase();
+        for section in self.schema.clone() {
+            let matches =
+                |f: &&FieldSchema| wanted.is_empty() || f.name.contains(&wanted) || f.help.to_lowercase().contains(&wanted);
+            let fields: Vec<&FieldSchema> = section.fields.iter().filter(matches).collect();
+            if fields.is_empty() {
+                continue;
+            }
+            ui.add_space(4.0);
+            ui.label(RichText::new(&section.heading).strong());
+            egui::Grid::new(section.name).num_columns(2).spacing([12.0, 4.0]).show(ui, |ui| {
+                for field in fields {
+                    self.field_ui(ui, section.name, field);
+                    ui.end_row();
+                }
+            });
+        }
+    }
+
+    fn field_ui(&mut self, ui: &mut Ui, section: &str, field: &FieldSchema) {
+        let key = format!("{section}.{}", field.name);
+        let base = self.base.get(&key).cloned().unwrap_or_default();
+        let mut value = self.typed.get(&key).unwrap_or(&base).clone();
+        let changed = self.typed.contains_key(&key);
+        let name = RichText::new(field.name.replace('_', " "));
+        let label =
+            ui.label(if changed { name.strong() } else { name }).on_hover_text(format!("{}\n--{}", field.help, field.flag));
+        let before = value.clone();
+        ui.horizontal(|ui| {
+            if field.choices.len() == 2 && field.choices.iter().all(|c| c == "true" || c == "false") {
+                let mut on = value == "true";
+                ui.checkbox(&mut on, "").labelled_by(label.id);
+                value = on.to_string();
+            } else if !field.choices.is_empty() {
+                let shown = if value.is_empty() { "none".to_owned() } else { value.clone() };
+                let combo = egui::ComboBox::from_id_salt(&key).selected_text(shown).show_ui(ui, |ui| {
+                    if field.optional {
+                        ui.selectable_value(&mut value, String::new(), "none");
+                    }
+                    for choice in &field.choices {
+                        ui.selectable_value(&mut value, choice.clone(), choice);
+                    }
+                });
+                combo.response.labelled_by(label.id);
+            } else {
+                let hint = if field.value_name.is_empty() { "none".to_owned() } else { field.value_name.clone() };
+                ui.add(egui::TextEdit::singleline(&mut value).hint_text(hint).desired_width(FIELD)).labelled_by(label.id);
+            }
+            if changed
+                && ui
+                    .small_button("reset")
+                    .on_hover_text(format!("back to {}", if base.is_empty() { "none" } else { &base }))
+                    .clicked()
+            {
+                value = base.clone();
+            }
+        });
+        if value != before {
+            self.changed = Some(Instant::now());
+            match value == base {
+                true => self.typed.remove(&key),
+                false => self.typed.insert(key, value),
+            };
+        }
+    }
+
+    /// Once nothing has been typed for a moment.
+    fn ask_estimate(&mut self, ui: &Ui, desk: &mut Desk) {
+        let Some(changed) = self.changed else { return };
+        if changed.elapsed() < PATIENCE {
+            ui.ctx().request_repaint_after(PATIENCE);
+            return;
+        }
+        self.changed = None;
+        let mut args = self.args();
+        args.extend(["--dry-run".to_owned(), "--json".to_owned()]);
+        // Without anything to learn from there is nothing to estimate, and the form says what is missing.
+        if self.missing().is_none() && args != self.asked {
+            self.asked = args.clone();
+            desk.ask(Order::Job(ESTIMATE.into(), args));
+        }
+    }
+
+    /// What must be given before a run can start, in words.
+    fn missing(&self) -> Option<&'static str> {
+        let given = |key: &str| self.typed.get(key).is_some_and(|v| !v.is_empty());
+        let begins = given("start.init") || given("start.fork") || !self.config.trim().is_empty();
+        match self.stage {
+            Stage::Pretrain if !given("data.data") && !begins => {
+                Some("data: name a text file, a folder of them, or JSONL rows with `text`")
+            }
+            Stage::Sft if !given("data.data") && !begins => {
+                Some("data: name a JSONL file of `messages`, or of `prompt` and `completion`")
+            }
+            Stage::Grpo if !begins => Some("init: name the model to begin from, such as a run's folder"),
+            _ => None,
+        }
+    }
+
+    fn estimate_ui(&self, ui: &mut Ui, desk: &Desk) {
+        if let Some(missing) = self.missing() {
+            ui.label(RichText::new(missing).weak());
+            return;
+        }
+        match desk.job(ESTIMATE) {
+            None => {}
+            Some(JobState::Running(line)) => {
+                ui.horizontal(|ui| {
+                    ui.spinner();
+                    ui.label(RichText::new(if line.is_empty() { "looking what it takes" } else { line }).weak());
+                });
+            }
+            Some(JobState::Failed(text)) => {
+                ui.colored_label(ui.visuals().error_fg_color, text);
+            }
+            Some(JobState::Done(text)) => {
+                let found: serde_json::Value = serde_json::from_str(text).unwrap_or_default();
+                let number = |name: &str| found.get(name).and_then(serde_json::Value::as_f64);
+                let mut words = Vec::new();
+                words.extend(number("parameters").map(|n| format!("{} parameters", format::whole(n as u64))));
+                words.extend(number("total_bytes").map(|n| format!("{} of device memory", human_bytes(n as u64))));
+                let adapter = found.get("adapter").and_then(serde_json::Value::as_str).unwrap_or("this machine");
+                words.extend(number("estimated_seconds").map(|s| format!("about {} on {adapter}", format::duration(s))));
+                ui.label(words.join(", "));
+            }
+        }
+    }
+
+    fn start_ui(&mut self, ui: &mut Ui, desk: &mut Desk) {
+        let refused = matches!(desk.job(ESTIMATE), Some(JobState::Failed(_)));
+        let ready = self.missing().is_none() && !refused;
+        let start = ui.add_enabled(ready, egui::Button::new(RichText::new("Start").strong()).min_size(egui::vec2(96.0, 30.0)));
+        if start.on_disabled_hover_text("Something is missing or wrong: see the line above.").clicked() {
+            let typed = self.name.trim();
+            let run = if typed.is_empty() { desk.free_run(self.stage.name()) } else { PathBuf::from(typed) };
+            let mut args = self.args();
+            args.extend(["--run".to_owned(), run.display().to_string()]);
+            self.name.clear();
+            desk.ask(Order::Start { args, run });
+        }
+        let line = format!("lehr {}", self.args().join(" "));
+        ui.add(egui::Label::new(RichText::new(line).monospace().small().weak()).wrap())
+            .on_hover_text("What this form stands for");
+    }
+}
+
+fn find<'a>(schema: &'a [SectionSchema], name: &str) -> Option<(&'static str, &'a FieldSchema)> {
+    let (section, field) = name.split_once('.')?;
+    let section = schema.iter().find(|s| s.name == section)?;
+    Some((section.name, section.fields.iter().find(|f| f.name == field)?))
 }

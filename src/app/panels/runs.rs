@@ -1,13 +1,236 @@
-//! Runs.
+//! Every run that is open, as a tree of what came from what; what can be done with one; what differs between them.
 
-use crate::app::desk::Desk;
-use eframe::egui;
+use crate::app::bars::standing_ui;
+use crate::app::desk::{Desk, OpenRun, Order, Page};
+use crate::app::{format, theme};
+use crate::history::{differences, family};
+use crate::vfs::human_bytes;
+use eframe::egui::{self, RichText, Ui};
+use std::path::{Path, PathBuf};
 
 /// See the module.
 #[derive(Debug, Default)]
-pub struct Runs {}
+pub struct Runs {
+    /// What was typed to be opened.
+    typed: String,
+    /// The run that is to be deleted, once that is confirmed.
+    deleting: Option<PathBuf>,
+}
 
 impl Runs {
     /// Draw.
-    pub fn ui(&mut self, _ui: &mut egui::Ui, _desk: &mut Desk) {}
+    pub fn ui(&mut self, ui: &mut Ui, desk: &mut Desk) {
+        ui.horizontal(|ui| {
+            if ui.button("New run").clicked() {
+                desk.ask(Order::Show(Page::NewRun));
+            }
+            let width = (ui.available_width() - 60.0).max(60.0);
+            let field = ui.add(egui::TextEdit::singleline(&mut self.typed).hint_text("folder of runs").desired_width(width));
+            field.labelled_by(ui.label("").id);
+            if ui.button("Open").on_hover_text("Look at a run folder, or at all runs in a folder").clicked()
+                && !self.typed.trim().is_empty()
+            {
+                desk.ask(Order::Open(PathBuf::from(self.typed.trim())));
+            }
+        });
+        ui.separator();
+        if desk.runs.is_empty() {
+            let what = "Type a folder above and press Open, or start a run. Runs that lehr makes lie in the folder runs.";
+            super::empty(ui, "No run is open", what);
+            return;
+        }
+        egui::ScrollArea::vertical().auto_shrink(false).show(ui, |ui| {
+            self.tree_ui(ui, desk);
+            ui.add_space(8.0);
+            if let Some(path) = desk.focus.clone() {
+                self.actions_ui(ui, desk, &path);
+            }
+            differences_ui(ui, desk);
+        });
+    }
+
+    fn tree_ui(&mut self, ui: &mut Ui, desk: &mut Desk) {
+        let files: Vec<_> = desk.runs.iter().map(|run| &run.files).collect();
+        let members = family(&files);
+        let focus = desk.focus.clone();
+        let mut orders = Vec::new();
+        for member in members {
+            let run = &mut desk.runs[member.run];
+            let focused = focus.as_deref() == Some(run.files.path.as_path());
+            let frame = egui::Frame::new().inner_margin(egui::Margin::symmetric(4, 3)).corner_radius(4.0);
+            let frame = if focused { frame.fill(ui.visuals().selection.bg_fill.gamma_multiply(0.35)) } else { frame };
+            frame.show(ui, |ui| {
+                ui.set_width(ui.available_width());
+                ui.horizontal(|ui| {
+                    ui.add_space(14.0 * member.depth as f32);
+                    let color = theme::readable(run.color, ui.visuals());
+                    let tick = ui.checkbox(&mut run.visible, "").on_hover_text("Draw it in the charts");
+                    ui.painter().circle_filled(tick.rect.right_center() - egui::vec2(1.0, 0.0), 4.0, color);
+                    ui.add_space(6.0);
+                    let name = egui::Button::selectable(focused, RichText::new(run.name()).strong());
+                    if ui.add(name).on_hover_text(crate::vfs::shown(&run.files.path)).clicked() {
+                        orders.push(Order::Focus(run.files.path.clone()));
+                    }
+                    standing_ui(ui, run);
+                });
+                let mut said = in_short(run);
+                if !member.origin.is_empty() {
+                    said = format!("from {}; {said}", member.origin);
+                }
+                ui.horizontal(|ui| {
+                    ui.add_space(14.0 * member.depth as f32 + 26.0);
+                    ui.add(egui::Label::new(RichText::new(said).small().weak()).wrap());
+                });
+            });
+        }
+        orders.into_iter().for_each(|order| desk.ask(order));
+    }
+
+    fn actions_ui(&mut self, ui: &mut Ui, desk: &mut Desk, path: &Path) {
+        let Some(run) = desk.run(path) else { return };
+        ui.label(RichText::new(run.name()).strong());
+        if let Some(error) = &run.error {
+            ui.colored_label(ui.visuals().error_fg_color, error);
+        }
+        let shown = path.display().to_string();
+        let mut orders = Vec::new();
+        ui.horizontal_wrapped(|ui| {
+            going_on_ui(ui, run, &shown, &mut orders);
+            if ui.button("Report").on_hover_text("Write report.html into its folder").clicked() {
+                let out = path.join("report.html").display().to_string();
+                orders.push(Order::Job(format!("report {shown}"), vec!["report".into(), shown.clone(), "-o".into(), out]));
+            }
+            if ui.button("Close").on_hover_text("Look at it no more; nothing is deleted").clicked() {
+                orders.push(Order::Close(path.to_owned()));
+            }
+            if ui.add_enabled(!run.live, egui::Button::new("Delete")).on_disabled_hover_text("It is being trained.").clicked() {
+                self.deleting = Some(path.to_owned());
+            }
+        });
+        if self.deleting.as_deref() == Some(path) {
+            ui.horizontal_wrapped(|ui| {
+                ui.label(format!("Delete {shown} for good, {} with all checkpoints?", human_bytes(run.bytes)));
+                if ui.button("Delete it").clicked() {
+                    orders.push(Order::Delete(path.to_owned()));
+                    self.deleting = None;
+                }
+                if ui.button("Keep it").clicked() {
+                    self.deleting = None;
+                }
+            });
+        }
+        report_ui(ui, desk, path);
+        orders.into_iter().for_each(|order| desk.ask(order));
+    }
+}
+
+/// Ways on from a run: resume it, fork it, begin another stage from it.
+fn going_on_ui(ui: &mut Ui, run: &OpenRun, shown: &str, orders: &mut Vec<Order>) {
+    let stage = run.files.settings.as_ref().map_or("pretrain", |s| s.stage().name());
+    let has_checkpoint = run.newest_checkpoint().is_some();
+    let resume = ui.add_enabled(!run.live && has_checkpoint, egui::Button::new("Resume"));
+    let why = if run.live { "It is being trained." } else { "It has no checkpoint to go on from." };
+    if resume.on_hover_text("Go on from the newest checkpoint").on_disabled_hover_text(why).clicked() {
+        let args = vec![stage.to_owned(), "--resume".into(), shown.to_owned()];
+        orders.push(Order::Start { args, run: run.files.path.clone() });
+    }
+    ui.add_enabled_ui(has_checkpoint, |ui| {
+        ui.menu_button("Fork", |ui| {
+            ui.label("Go on as a run of its own from step");
+            for (step, _) in run.files.history.checkpoints.iter().rev().take(20) {
+                if ui.button(format::whole(*step)).clicked() {
+                    let fork = ("start.fork".to_owned(), format!("{shown}@{step}"));
+                    orders.push(Order::NewRun(stage.to_owned(), vec![fork]));
+                    ui.close();
+                }
+            }
+        });
+        ui.menu_button("Go on with", |ui| {
+            for (next, words) in [("sft", "Fine-tune it"), ("grpo", "Reinforce it"), ("pretrain", "Train it on other text")] {
+                if ui.button(words).clicked() {
+                    orders.push(Order::NewRun(next.into(), vec![("start.init".to_owned(), shown.to_owned())]));
+                    ui.close();
+                }
+            }
+        });
+    });
+}
+
+fn report_ui(ui: &mut Ui, desk: &Desk, path: &Path) {
+    use crate::app::child::JobState;
+    match desk.job(&format!("report {}", path.display())) {
+        None => {}
+        Some(JobState::Running(_)) => {
+            ui.spinner();
+        }
+        Some(JobState::Done(_)) => {
+            ui.label(format!("written: {}", path.join("report.html").display()));
+        }
+        Some(JobState::Failed(text)) => {
+            ui.colored_label(ui.visuals().error_fg_color, text);
+        }
+    }
+}
+
+fn in_short(run: &OpenRun) -> String {
+    let h = &run.files.history;
+    let mut parts = Vec::new();
+    if !h.stage().is_empty() {
+        parts.push(h.stage().to_owned());
+    }
+    if let Some(started) = &h.started {
+        parts.push(format!("{} parameters", format::tick(started.parameters as f64)));
+        parts.push(format!("step {} of {}", format::tick(h.step as f64), format::tick(h.max_steps() as f64)));
+    }
+    let last = match h.stage() {
+        "grpo" => h.last("reward").map(|r| format!("reward {}", format::number(r))),
+        _ => h.last("eval_loss").or(h.last("loss")).map(|l| format!("loss {}", format::number(l))),
+    };
+    parts.extend(last);
+    if run.bytes > 0 {
+        parts.push(human_bytes(run.bytes));
+    }
+    if h.bad_lines > 0 {
+        parts.push(format!("{} lines cannot be read", h.bad_lines));
+    }
+    if parts.is_empty() { "nothing has happened yet".into() } else { parts.join(", ") }
+}
+
+/// Settings of the ticked runs that differ.
+fn differences_ui(ui: &mut Ui, desk: &Desk) {
+    let ticked: Vec<&OpenRun> = desk.runs.iter().filter(|run| run.visible).collect();
+    if ticked.len() < 2 {
+        return;
+    }
+    let settings: Vec<_> = ticked.iter().map(|run| run.files.settings.as_ref()).collect();
+    let found = differences(&settings);
+    egui::CollapsingHeader::new(format!("What differs between the {} ticked runs", ticked.len())).default_open(true).show(
+        ui,
+        |ui| {
+            if found.is_empty() {
+                ui.label(RichText::new("Their settings are the same.").weak());
+                return;
+            }
+            egui::ScrollArea::horizontal().show(ui, |ui| differences_grid_ui(ui, &ticked, found));
+        },
+    );
+}
+
+fn differences_grid_ui(ui: &mut Ui, ticked: &[&OpenRun], found: Vec<crate::history::Difference>) {
+    egui::Grid::new("differences").striped(true).spacing([10.0, 3.0]).show(ui, |ui| {
+        ui.label("");
+        for run in ticked {
+            ui.label(RichText::new(run.name()).small().color(theme::readable(run.color, ui.visuals())));
+        }
+        ui.end_row();
+        for difference in found {
+            ui.label(RichText::new(&difference.name).small().monospace());
+            for value in difference.values {
+                let shown = if value.is_empty() { "none".to_owned() } else { crate::vfs::clean(&value) };
+                let short: String = shown.chars().take(28).collect();
+                ui.label(RichText::new(short).small()).on_hover_text(shown);
+            }
+            ui.end_row();
+        }
+    });
 }

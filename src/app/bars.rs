@@ -1,0 +1,172 @@
+//! The bar at the top, the question when leaving, the sheet of shortcuts.
+
+use super::desk::{OpenRun, Order, Page};
+use super::orders::ours;
+use super::window::Window;
+use super::{format, theme};
+use crate::event::Command;
+use crate::history::State;
+use eframe::egui::{self, RichText, Ui};
+
+/// The focused run in one line, and what is about the whole window.
+pub fn top_ui(ui: &mut Ui, window: &mut Window) {
+    ui.horizontal(|ui| {
+        ui.with_layout(egui::Layout::right_to_left(egui::Align::Center), |ui| {
+            if ui.button("?").on_hover_text("Keyboard shortcuts (F1)").clicked() {
+                window.help = !window.help;
+            }
+            let look = &mut window.desk.look;
+            let names = [
+                (egui::ThemePreference::System, "as the system"),
+                (egui::ThemePreference::Dark, "dark"),
+                (egui::ThemePreference::Light, "light"),
+            ];
+            let current = names.iter().find(|(t, _)| *t == look.theme).map_or("", |(_, name)| name);
+            ui.menu_button("look", |ui| {
+                for (theme, name) in names {
+                    ui.radio_value(&mut look.theme, theme, name);
+                }
+                ui.separator();
+                for (zoom, name) in [(1.0, "desk"), (1.5, "large"), (2.0, "projector")] {
+                    ui.radio_value(&mut look.zoom, zoom, name);
+                }
+            })
+            .response
+            .on_hover_text(format!("Colours ({current}) and size"));
+            ui.with_layout(egui::Layout::left_to_right(egui::Align::Center), |ui| focused_ui(ui, window));
+        });
+    });
+}
+
+fn focused_ui(ui: &mut Ui, window: &mut Window) {
+    ui.label(RichText::new("lehr").strong());
+    ui.separator();
+    let Some(run) = window.desk.focused() else {
+        ui.label(RichText::new("no run is open").weak());
+        if ui.button("New run").clicked() {
+            window.desk.ask(Order::Show(Page::NewRun));
+        }
+        return;
+    };
+    let h = &run.files.history;
+    let standing = run.files.standing(run.live);
+    ui.label(RichText::new(run.name()).strong());
+    standing_ui(ui, run);
+    ui.label(format!("step {} of {}", format::whole(h.step), format::whole(h.max_steps())));
+    if let Some(left) = left_seconds(run).filter(|_| standing == "running") {
+        ui.label(RichText::new(format!("about {} left", format::duration(left))).weak());
+    }
+    let number = |metric: &str, name: &str| h.last(metric).map(|x| format!("{name} {}", format::number(x)));
+    let shown = match h.stage() {
+        "grpo" => [number("reward", "reward"), number("accuracy", "accuracy")],
+        _ => [number("loss", "loss"), number("eval_loss", "validation")],
+    };
+    for text in shown.into_iter().flatten().chain(number("tokens_per_second", "tokens/s")) {
+        ui.label(RichText::new(text).weak());
+    }
+    if run.loading {
+        ui.spinner();
+        ui.label(RichText::new("reading the log").weak());
+    }
+}
+
+/// How a run stands, as a word in its colour.
+pub fn standing_ui(ui: &mut Ui, run: &OpenRun) {
+    let standing = run.files.standing(run.live);
+    let visuals = ui.visuals();
+    let color = match standing {
+        "running" | "starting" => theme::good(visuals),
+        "failed" | "cut off" => theme::bad(visuals),
+        "paused" => visuals.warn_fg_color,
+        _ => visuals.weak_text_color(),
+    };
+    let label = ui.label(RichText::new(standing).color(color));
+    let hint = match &run.files.history.state {
+        State::Failed(text) => text.clone(),
+        _ if standing == "cut off" => {
+            "Its trainer ended without a word: killed, crashed, or the machine went off. Resume goes on from the \
+                                       newest checkpoint."
+                .into()
+        }
+        _ => return,
+    };
+    label.on_hover_text(hint);
+}
+
+/// Seconds until the planned end, by the speed since the newest start.
+pub fn left_seconds(run: &OpenRun) -> Option<f64> {
+    let h = &run.files.history;
+    let first = h.started.as_ref()?.step;
+    let done = h.step.checked_sub(first).filter(|d| *d > 1)? as f64;
+    let curve = h.curves.get("loss")?;
+    let rows = curve.rows();
+    // The first step of a start compiles kernels; the last 100 tell best how it goes.
+    let from = rows.len().saturating_sub(100.min(done as usize));
+    let seconds = |row: u32| h.clock.at(crate::history::Axis::Relative, row);
+    let (a, b) = (*rows.get(from)?, *rows.last()?);
+    let steps = h.clock.at(crate::history::Axis::Steps, b) - h.clock.at(crate::history::Axis::Steps, a);
+    (steps > 0.0).then(|| (seconds(b) - seconds(a)) / steps * h.max_steps().saturating_sub(h.step) as f64)
+}
+
+/// What to do with runs that are being trained when the window is to close.
+pub fn leaving_ui(ui: &mut Ui, window: &mut Window) {
+    let runs = ours(&window.desk);
+    ui.horizontal_wrapped(|ui| {
+        if window.stopping {
+            ui.spinner();
+            ui.label("saving; the window closes when this is done");
+            return;
+        }
+        let what = if runs.len() < 2 { "A run is".to_owned() } else { format!("{} runs are", runs.len()) };
+        ui.label(RichText::new(format!("{what} being trained.")).strong());
+        if ui.button("Stop and save, then close").clicked() {
+            runs.iter().for_each(|run| window.desk.ask(Order::Send(run.clone(), Command::Stop)));
+            window.panels.lessons.stop();
+            window.stopping = true;
+        }
+        let on = ui.button("Close, and let them train on");
+        if on
+            .on_hover_text("They go on without a window; open them again later to watch, or stop them with Ctrl-C or kill.")
+            .clicked()
+        {
+            ui.ctx().send_viewport_cmd(egui::ViewportCommand::Close);
+        }
+        if ui.button("Stay").clicked() {
+            window.leaving = false;
+        }
+    });
+}
+
+/// Keys and what they do.
+const SHORTCUTS: &[(&str, &str)] = &[
+    ("Space", "pause, or go on"),
+    ("N", "one step, while paused"),
+    ("Ctrl S", "save a checkpoint now"),
+    ("M", "merge now"),
+    ("E", "evaluate now"),
+    ("1 to 7", "Charts, Tokens, Samples, Merge, Inside, New run, Lessons"),
+    ("Ctrl + / Ctrl - / Ctrl 0", "larger, smaller, normal size"),
+    ("F1 or ?", "this sheet"),
+    ("drag in a chart", "zoom all charts to that part"),
+    ("Ctrl and wheel", "zoom around the pointer; wheel sideways moves"),
+    ("double click in a chart", "the whole run again"),
+    ("drag a tab", "lay pages out as you like"),
+];
+
+/// The sheet of shortcuts.
+pub fn help_ui(ui: &Ui, open: &mut bool) {
+    egui::Window::new("Shortcuts")
+        .open(open)
+        .resizable(false)
+        .collapsible(false)
+        .anchor(egui::Align2::CENTER_CENTER, [0.0, 0.0])
+        .show(ui.ctx(), |ui| {
+            egui::Grid::new("shortcuts").num_columns(2).spacing([18.0, 6.0]).show(ui, |ui| {
+                for (key, what) in SHORTCUTS {
+                    ui.label(RichText::new(*key).monospace());
+                    ui.label(*what);
+                    ui.end_row();
+                }
+            });
+        });
+}

@@ -1,0 +1,56 @@
+//! Pictures and tables for elsewhere.
+
+use super::desk::{Desk, Order};
+use crate::history::Axis;
+use crate::history::spec::{Spec, is_noisy, label};
+use crate::plot::{Chart, Series};
+use std::path::{Path, PathBuf};
+
+/// Points of a curve in a picture.
+const COLUMNS: usize = 900;
+
+/// `RUN/exports/TITLE.EXTENSION`.
+pub fn place(run: &Path, title: &str, extension: &str) -> PathBuf {
+    run.join("exports").join(format!("{}.{extension}", title.to_lowercase().replace(' ', "-")))
+}
+
+/// Ask for a chart as PNG, beside the first of its runs: drawn as the report draws it, not as the screen shows it.
+pub fn picture(desk: &mut Desk, spec: &Spec, runs: &[PathBuf], metrics: &[String]) {
+    let Some(first) = runs.first() else { return };
+    let svg = svg(desk, spec, runs, metrics);
+    let to = place(first, spec.title, "png");
+    match crate::report::png(&svg, 2.0) {
+        Ok(bytes) => desk.ask(Order::Write(to, bytes)),
+        Err(error) => desk.ask(Order::Say(format!("no picture: {error:#}"))),
+    }
+}
+
+fn svg(desk: &Desk, spec: &Spec, runs: &[PathBuf], metrics: &[String]) -> String {
+    let axis = desk.look.axis;
+    let x_label = if axis == Axis::Wall { "time" } else { axis.label() };
+    let mut chart = Chart::new(spec.title).x(x_label).y(spec.y).size(900.0, 480.0);
+    if spec.log_y {
+        chart = chart.log_y();
+    }
+    for (i, run) in runs.iter().filter_map(|path| desk.run(path)).enumerate() {
+        let clock = &run.files.history.clock;
+        let (from, to) = clock.extent(axis).unwrap_or((0.0, 1.0));
+        for (j, metric) in metrics.iter().enumerate() {
+            let Some(raw) = run.files.history.curves.get(metric) else { continue };
+            let name = if runs.len() > 1 { format!("{}: {}", run.name(), label(metric)) } else { label(metric) };
+            let color = if runs.len() > 1 { i } else { j };
+            let points = |curve: &crate::history::Curve| -> Vec<(f64, f64)> {
+                let lines = curve.lines(clock, axis, from, to, COLUMNS);
+                lines.into_iter().flat_map(|line| line.into_iter().map(|[x, y]| (x, y)).chain([(f64::NAN, f64::NAN)])).collect()
+            };
+            match run.smoothed.get(metric).filter(|_| is_noisy(metric) && desk.look.smoothing > 0.0) {
+                Some(smoothed) => {
+                    chart = chart.add(Series::line("", &points(raw)).color(color).pale());
+                    chart = chart.add(Series::line(&name, &points(&smoothed.curve)).color(color));
+                }
+                None => chart = chart.add(Series::line(&name, &points(raw)).color(color)),
+            }
+        }
+    }
+    chart.svg()
+}

@@ -1,0 +1,100 @@
+//! Numbers as people read them.
+
+/// About four digits, without needless zeros: 0.0001234 as 1.234e-4, 12345678 as 12,345,678.
+pub fn number(x: f64) -> String {
+    if !x.is_finite() {
+        return if x.is_nan() { "none".into() } else { format!("{x}") };
+    }
+    let size = x.abs();
+    match size {
+        0.0 => "0".into(),
+        _ if !(1e-3..1e12).contains(&size) => {
+            let text = format!("{x:.3e}");
+            let (digits, power) = text.split_once('e').unwrap_or((&text, "0"));
+            format!("{}e{power}", trimmed(digits))
+        }
+        _ if size >= 10_000.0 => count(x.round().abs() as u64, x < 0.0),
+        _ => {
+            let digits = (3 - size.log10().floor() as i32).clamp(0, 6) as usize;
+            trimmed(&format!("{x:.digits$}"))
+        }
+    }
+}
+
+fn trimmed(text: &str) -> String {
+    if text.contains('.') { text.trim_end_matches('0').trim_end_matches('.').to_owned() } else { text.to_owned() }
+}
+
+fn count(n: u64, negative: bool) -> String {
+    let digits = n.to_string();
+    let mut out = String::new();
+    for (i, c) in digits.chars().enumerate() {
+        if i > 0 && (digits.len() - i).is_multiple_of(3) {
+            out.push(',');
+        }
+        out.push(c);
+    }
+    if negative { format!("-{out}") } else { out }
+}
+
+/// A whole number with separators.
+pub fn whole(n: u64) -> String {
+    count(n, false)
+}
+
+/// At an axis: short, with k, M, G.
+pub fn tick(x: f64) -> String {
+    let size = x.abs();
+    match size {
+        _ if size >= 1e9 => format!("{}G", number(x / 1e9)),
+        _ if size >= 1e6 => format!("{}M", number(x / 1e6)),
+        _ if size >= 1e4 => format!("{}k", number(x / 1e3)),
+        _ => number(x),
+    }
+}
+
+/// Seconds in words: 45 s, 3 min 20 s, 2 h 5 min.
+pub fn duration(seconds: f64) -> String {
+    if !seconds.is_finite() || seconds < 0.0 {
+        return "unknown".into();
+    }
+    let s = seconds.round() as u64;
+    match s {
+        0..60 => format!("{s} s"),
+        60..3600 => format!("{} min {} s", s / 60, s % 60),
+        3600..86_400 => format!("{} h {} min", s / 3600, s % 3600 / 60),
+        _ => format!("{} d {} h", s / 86_400, s % 86_400 / 3600),
+    }
+}
+
+/// A time of day, in UTC.
+pub fn clock(unix_seconds: f64) -> String {
+    let s = unix_seconds.max(0.0) as u64 % 86_400;
+    format!("{:02}:{:02}:{:02}", s / 3600, s % 3600 / 60, s % 60)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn numbers_are_short_and_exact_enough() {
+        let cases = [
+            (0.0, "0"),
+            (1.0, "1"),
+            (0.00012345, "1.235e-4"),
+            (2.718281828, "2.718"),
+            (12.5, "12.5"),
+            (1234.56, "1235"),
+            (12345678.0, "12,345,678"),
+            (-54321.0, "-54,321"),
+            (f64::NAN, "none"),
+        ];
+        cases.iter().for_each(|(x, text)| assert_eq!(number(*x), *text));
+        assert_eq!([tick(20_000.0), tick(1.5e6), tick(0.25)], ["20k", "1.5M", "0.25"]);
+        assert_eq!(
+            [duration(45.2), duration(200.0), duration(7500.0), duration(-1.0)],
+            ["45 s", "3 min 20 s", "2 h 5 min", "unknown"]
+        );
+    }
+}

@@ -1,0 +1,153 @@
+//! Orders, carried out.
+
+use super::child::{Job, JobState, Trainer};
+use super::desk::{Desk, OpenRun, Order, Page};
+use super::memory::write_whole;
+use super::window::Window;
+use crate::history::find_runs;
+use crate::session::folder;
+use eframe::egui;
+use std::path::{Path, PathBuf};
+
+impl Window {
+    /// Carry out what the panels have asked for.
+    pub(super) fn obey(&mut self, ctx: &egui::Context) {
+        for order in self.desk.take_orders() {
+            match order {
+                Order::Send(path, command) => self.send(&path, &command),
+                Order::Start { args, run } => self.start(args, run, ctx),
+                Order::Job(key, args) => {
+                    let wake = waker(ctx);
+                    let job = Job::start(&self.program, &args, wake);
+                    let job = job.unwrap_or_else(|e| Job::ended(&args, JobState::Failed(format!("{e:#}"))));
+                    self.desk.jobs.insert(key, job);
+                }
+                Order::Cancel(key) => {
+                    if let Some(job) = self.desk.jobs.get_mut(&key) {
+                        job.cancel();
+                    }
+                }
+                Order::Open(path) => self.open(&path),
+                Order::Close(path) => self.close(&path),
+                Order::Delete(path) => self.delete(&path),
+                Order::Focus(path) => {
+                    self.desk.focus = Some(path.clone());
+                    if let Some(run) = self.desk.run_mut(&path) {
+                        run.visible = true;
+                    }
+                }
+                Order::Show(page) => self.show(page),
+                Order::NewRun(stage, settings) => {
+                    self.panels.new_run.fill(&stage, &settings);
+                    self.show(Page::NewRun);
+                }
+                Order::Write(path, bytes) => match write_whole(&path, &bytes) {
+                    Ok(()) => self.say(format!("written: {}", crate::vfs::shown(&path))),
+                    Err(error) => self.say(format!("{error:#}")),
+                },
+                Order::Say(text) => self.say(text),
+            }
+        }
+    }
+
+    fn send(&mut self, path: &Path, command: &crate::event::Command) {
+        let Some(run) = self.desk.run_mut(path) else { return };
+        let name = run.name();
+        let sent = match &mut run.trainer {
+            Some(trainer) => trainer.send(command),
+            None => Err(anyhow::anyhow!("it was not started from this window, so that it takes no commands from it")),
+        };
+        if let Err(error) = sent {
+            self.say(format!("{name}: {error:#}"));
+        }
+    }
+
+    fn start(&mut self, args: Vec<String>, path: PathBuf, ctx: &egui::Context) {
+        match Trainer::start(&self.program, &args, &path, waker(ctx)) {
+            Err(error) => self.say(format!("{error:#}")),
+            Ok(trainer) => {
+                // Once more from the beginning: a resumed run's log may be cut.
+                let index = self.desk.runs.iter().position(|run| run.files.path == path).unwrap_or(self.desk.runs.len());
+                let fresh = OpenRun { trainer: Some(trainer), ours: true, live: true, ..OpenRun::new(&path, index) };
+                match self.desk.runs.get_mut(index) {
+                    Some(run) => *run = fresh,
+                    None => self.desk.runs.push(fresh),
+                }
+                self.watcher.watch(&path);
+                self.desk.focus = Some(path);
+                self.show(Page::Charts);
+            }
+        }
+    }
+
+    /// Look at a run, or at all runs in a folder.
+    pub(super) fn open(&mut self, path: &Path) {
+        let found = find_runs(path);
+        if found.is_empty() {
+            let there = if path.exists() { "holds no run" } else { "is not there" };
+            self.say(format!("{}: {there}", crate::vfs::shown(path)));
+            return;
+        }
+        for path in found {
+            if self.desk.run(&path).is_none() {
+                let run = OpenRun::new(&path, self.desk.runs.len());
+                self.desk.runs.push(run);
+                self.watcher.watch(&path);
+            }
+            if self.desk.focus.is_none() {
+                self.desk.focus = Some(path);
+            }
+        }
+        self.tick_a_few();
+    }
+
+    /// With many runs open at once, only the focused one is drawn to begin with.
+    fn tick_a_few(&mut self) {
+        if self.desk.runs.iter().filter(|run| run.visible).count() > 6 {
+            let focus = self.desk.focus.clone();
+            self.desk.runs.iter_mut().for_each(|run| run.visible = Some(&run.files.path) == focus.as_ref());
+        }
+    }
+
+    fn close(&mut self, path: &Path) {
+        if self.desk.run(path).is_some_and(OpenRun::is_ours) {
+            self.say("a run that is being trained from here stays open; stop it first".into());
+            return;
+        }
+        self.watcher.forget(path);
+        self.desk.runs.retain(|run| run.files.path != path);
+        if self.desk.focus.as_deref() == Some(path) {
+            self.desk.focus = self.desk.runs.first().map(|run| run.files.path.clone());
+        }
+    }
+
+    fn delete(&mut self, path: &Path) {
+        if crate::session::lock::RunLock::is_held(path) {
+            self.say(format!("{}: is being trained; stop it first", crate::vfs::shown(path)));
+            return;
+        }
+        // Never a folder that is not a run's.
+        if !folder::config(path).is_file() {
+            self.say(format!("{}: holds no config.toml, so it is no run; nothing was deleted", crate::vfs::shown(path)));
+            return;
+        }
+        match std::fs::remove_dir_all(path) {
+            Ok(()) => {
+                self.close(path);
+                self.say(format!("deleted: {}", crate::vfs::shown(path)));
+            }
+            Err(error) => self.say(format!("{}: {error}", crate::vfs::shown(path))),
+        }
+    }
+}
+
+/// Wakes the window when a child has something to say.
+pub(super) fn waker(ctx: &egui::Context) -> impl Fn() + Send + Clone + 'static {
+    let ctx = ctx.clone();
+    move || ctx.request_repaint_after(std::time::Duration::from_millis(100))
+}
+
+/// Runs that are trained from this window.
+pub(super) fn ours(desk: &Desk) -> Vec<PathBuf> {
+    desk.runs.iter().filter(|run| run.is_ours()).map(|run| run.files.path.clone()).collect()
+}

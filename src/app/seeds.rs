@@ -1,0 +1,103 @@
+//! Runs that differ in nothing but their seed, as one: mean and spread.
+
+use super::desk::{Desk, OpenRun};
+use crate::config::Settings;
+use crate::history::{Axis, Curve};
+use std::path::PathBuf;
+
+/// Positions at which mean and spread are taken.
+const POSITIONS: usize = 160;
+
+/// Mean and spread at a position.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct Spread {
+    /// Where on the axis.
+    pub x: f64,
+    /// Mean over the runs that have come so far.
+    pub mean: f64,
+    /// Standard deviation (n - 1); 0 of a single run.
+    pub std: f64,
+}
+
+/// Runs that are the same but for the seed stand together, in the order of the first of each.
+pub fn groups(desk: &Desk, runs: &[PathBuf]) -> Vec<Vec<PathBuf>> {
+    let mut groups: Vec<(Option<Settings>, Vec<PathBuf>)> = Vec::new();
+    for path in runs {
+        let key = desk.run(path).and_then(|run| run.files.settings.clone()).map(seedless);
+        match groups.iter_mut().find(|(k, _)| key.is_some() && *k == key) {
+            Some((_, members)) => members.push(path.clone()),
+            None => groups.push((key, vec![path.clone()])),
+        }
+    }
+    groups.into_iter().map(|(_, members)| members).collect()
+}
+
+fn seedless(mut settings: Settings) -> Settings {
+    settings.train.seed = 0;
+    settings
+}
+
+/// Mean and spread of a metric's smoothed curves (or plain ones, where none was smoothed) between two positions.
+pub fn spread(runs: &[&OpenRun], metric: &str, axis: Axis, from: f64, to: f64) -> Vec<Spread> {
+    let curves: Vec<(&OpenRun, &Curve)> = runs
+        .iter()
+        .filter_map(|run| {
+            let raw = run.files.history.curves.get(metric)?;
+            Some((*run, run.smoothed.get(metric).map_or(raw, |s| &s.curve)))
+        })
+        .collect();
+    let ends = |curve: &Curve, run: &OpenRun| {
+        let at = |row: Option<&u32>| row.map_or(f64::NAN, |row| run.files.history.clock.at(axis, *row));
+        (at(curve.rows().first()), at(curve.rows().last()))
+    };
+    let mut found = Vec::new();
+    for i in 0..=POSITIONS {
+        let x = from + (to - from) * i as f64 / POSITIONS as f64;
+        let there = curves.iter().filter(|(run, curve)| {
+            let (first, last) = ends(curve, run);
+            first <= x && x <= last
+        });
+        let values: Vec<f64> = there
+            .filter_map(|(run, curve)| curve.nearest(&run.files.history.clock, axis, x))
+            .map(|(_, y)| y)
+            .filter(|y| y.is_finite())
+            .collect();
+        if values.is_empty() {
+            continue;
+        }
+        let n = values.len() as f64;
+        let mean = values.iter().sum::<f64>() / n;
+        let variance = values.iter().map(|v| (v - mean).powi(2)).sum::<f64>() / (n - 1.0).max(1.0);
+        found.push(Spread { x, mean, std: variance.sqrt() });
+    }
+    found
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::event::{Event, Step};
+    use std::path::Path;
+
+    fn run(name: &str, seed: u64, level: f64, steps: u64) -> OpenRun {
+        let mut run = OpenRun::new(Path::new(name), 0);
+        let mut settings = Settings::default();
+        settings.train.seed = seed;
+        run.files.settings = Some(settings);
+        (1..=steps).for_each(|step| run.files.history.push(Event::Step(Step { step, loss: level, ..Step::default() })));
+        run
+    }
+
+    #[test]
+    fn seeds_stand_together_and_their_spread_is_that_of_the_runs_that_have_come_so_far() {
+        let mut desk = Desk::default();
+        desk.runs = vec![run("a", 1, 1.0, 10), run("b", 2, 3.0, 5), run("c", 3, 9.0, 10)];
+        desk.runs[2].files.settings.as_mut().unwrap().train.learning_rate = 0.5;
+        let paths: Vec<PathBuf> = ["a", "b", "c"].map(PathBuf::from).into();
+        let groups = groups(&desk, &paths);
+        assert_eq!(groups, [vec![PathBuf::from("a"), PathBuf::from("b")], vec![PathBuf::from("c")]]);
+        let found = spread(&[&desk.runs[0], &desk.runs[1]], "loss", Axis::Steps, 1.0, 10.0);
+        assert_eq!((found[0].mean, found[0].std), (2.0, 2f64.sqrt()));
+        assert_eq!((found[POSITIONS].mean, found[POSITIONS].std), (1.0, 0.0));
+    }
+}

@@ -1,0 +1,69 @@
+//! `lehr demo`: the whole life of a model on generated data, told while it happens.
+
+use super::{output, telling};
+use crate::report;
+use crate::story::{Options, Player, StepKind, Where, demo};
+use crate::vfs::shown;
+use std::path::PathBuf;
+use web_time::Instant;
+
+/// Flags of `lehr demo`.
+#[derive(clap::Args, Debug)]
+pub struct Args {
+    /// Folder of everything that is made; runs/demo, or the next free number, when absent.
+    #[arg(long, value_name = "DIR")]
+    out: Option<PathBuf>,
+    /// Seed of all that is random.
+    #[arg(long, default_value_t = 1337)]
+    seed: u64,
+    /// A rehearsal in seconds: every stage, but so short that its numbers mean nothing.
+    #[arg(long)]
+    quick: bool,
+    /// Show it live in the window.
+    #[cfg(feature = "app")]
+    #[arg(long)]
+    window: bool,
+    /// Also show the commands that are run.
+    #[arg(long)]
+    commands: bool,
+    /// Adapter by index or by part of its name.
+    #[arg(long, value_name = "NAME|INDEX")]
+    adapter: Option<String>,
+}
+
+/// Tell the demo, write the report.
+pub fn run(args: &Args) -> anyhow::Result<i32> {
+    let begin = Instant::now();
+    let story = if args.quick { demo()?.quick() } else { demo()? };
+    let options = Options {
+        place: args.out.clone().map_or(Where::In("runs".into()), Where::At),
+        seed: args.seed,
+        adapter: args.adapter.clone(),
+        lehr: std::env::current_exe()?,
+    };
+    #[cfg(feature = "app")]
+    if args.window {
+        return super::app::tell(crate::app::Told { story, options, by_itself: true });
+    }
+    output::line(&story.title)?;
+    output::line(&story.about)?;
+    if args.quick {
+        output::line("A rehearsal: the stages are so short that the numbers mean nothing.")?;
+    }
+    let mut player = Player::open(story, options)?;
+    let code = telling::tell(&mut player, args.commands)?;
+    if code != 0 {
+        return Ok(code);
+    }
+    let trained = player.story().steps().filter(|s| s.kind() == StepKind::Trainer).map(|s| s.name.clone());
+    let runs: Vec<PathBuf> = trained.filter_map(|name| player.product(&name)).collect();
+    let page = player.dir().join("report.html");
+    report::write(&runs, &page, &report::Options::default())?;
+    output::line(&format!("\nAll charts, texts and settings on one page: {}", shown(&page)))?;
+    output::line(&format!(
+        "Everything is in {}; it took {}.",
+        shown(player.dir()),
+        output::duration(begin.elapsed().as_secs_f64())
+    ))?;
+    Ok(0)
+}

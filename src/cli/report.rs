@@ -1,0 +1,61 @@
+//! `lehr report`
+
+use super::output;
+use crate::report::{self, Options};
+use crate::vfs::{human_bytes, shown};
+use std::path::PathBuf;
+
+const EXAMPLES: &str = "\
+Examples:
+  A page about a run, to be opened in any browser, mailed, or printed:
+    lehr report runs/stories
+  Three runs in the same charts, with pictures for a paper:
+    lehr report runs/grpo runs/ar runs/lopti --title 'Three ways' -o three.html --png pictures
+  All runs of a folder, and what was written as JSON:
+    lehr report runs --json
+
+A run may still be going on: the page shows it as it is now.";
+
+/// Flags of `lehr report`.
+#[derive(clap::Args, Debug)]
+#[command(after_help = EXAMPLES)]
+pub struct Args {
+    /// Run folders, or folders of runs.
+    #[arg(value_name = "RUN", required = true)]
+    runs: Vec<PathBuf>,
+    /// The page; a report that is there already is replaced.
+    #[arg(short, long, value_name = "FILE", default_value = "report.html")]
+    out: PathBuf,
+    /// Also write each chart as a PNG file into this folder.
+    #[arg(long, value_name = "DIR")]
+    png: Option<PathBuf>,
+    /// The page's title; made from the runs' names when absent.
+    #[arg(long, value_name = "TEXT")]
+    title: Option<String>,
+    /// Print one JSON object instead of text.
+    #[arg(long)]
+    json: bool,
+}
+
+/// Report.
+pub fn run(args: &Args) -> anyhow::Result<i32> {
+    let options = Options { title: args.title.clone(), png: args.png.clone() };
+    let summary = report::write(&args.runs, &args.out, &options)?;
+    summary.notes.iter().for_each(|note| output::note(&format!("note: {note}")));
+    if args.json {
+        output::json_line(&summary)?;
+        return Ok(0);
+    }
+    let plural = |n: usize, what: &str| format!("{n} {what}{}", if n == 1 { "" } else { "s" });
+    output::line(&format!(
+        "{}: {}, {}, {}",
+        shown(&summary.report),
+        plural(summary.runs.len(), "run"),
+        plural(summary.charts.len(), "chart"),
+        human_bytes(summary.bytes)
+    ))?;
+    if let Some(dir) = &args.png {
+        output::line(&format!("{}: {}", shown(dir), plural(summary.pictures.len(), "picture")))?;
+    }
+    Ok(0)
+}

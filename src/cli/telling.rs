@@ -1,0 +1,284 @@
+//! A story told on a terminal: words and what came out on standard output, progress on standard error.
+
+use super::output;
+use crate::history::{RunFiles, spec};
+use crate::session::control::{Control, INTERRUPTED};
+use crate::story::{Block, Phase, Player, StepKind, Watch};
+use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
+use std::io::IsTerminal;
+use std::time::Duration;
+use web_time::Instant;
+
+/// Columns of the words.
+const WIDTH: usize = 88;
+/// Columns of a small chart.
+const CHART: usize = 48;
+/// Between two looks at a child.
+const POLL: Duration = Duration::from_millis(40);
+/// Seconds between two plain lines where there is no terminal.
+const PLAIN_LINE_SECONDS: f64 = 15.0;
+
+/// Tell a story from here to its end; returns the exit code.
+///
+/// # Errors
+/// A command that failed, a closed pipe.
+pub fn tell(player: &mut Player, with_commands: bool) -> anyhow::Result<i32> {
+    // From here on a signal stops the child cleanly.
+    let _control = Control::listen(false)?;
+    let mut bar = Bar::new();
+    while *player.phase() != Phase::Done {
+        before(player, with_commands)?;
+        player.go();
+        run(player, &mut bar);
+        match player.phase() {
+            Phase::Stopped => {
+                output::note(&format!(
+                    "stopped; what was done is kept in {}, and the same command goes on from there",
+                    crate::vfs::shown(player.dir())
+                ));
+                return Ok(INTERRUPTED);
+            }
+            Phase::Failed(text) => anyhow::bail!("{text}"),
+            _ => after(player)?,
+        }
+        player.next();
+    }
+    Ok(0)
+}
+
+/// Follow the scene's commands to their end.
+fn run(player: &mut Player, bar: &mut Bar) {
+    let mut asked = false;
+    while *player.phase() == Phase::Running {
+        if Control::interrupted() && !asked {
+            asked = true;
+            player.stop();
+        }
+        if !player.poll() {
+            std::thread::sleep(POLL);
+        }
+        bar.show(player);
+    }
+    bar.hide();
+}
+
+fn before(player: &Player, with_commands: bool) -> anyhow::Result<()> {
+    let scenes = player.story().scenes.len();
+    let number = if scenes > 1 { format!("{}/{scenes}  ", player.scene_number() + 1) } else { String::new() };
+    output::line(&format!("\n{number}{}\n", player.scene().title.to_uppercase()))?;
+    show(&player.text(), "")?;
+    if let Some(question) = player.question() {
+        output::line("\n  ? Before it runs, what do you think?\n")?;
+        show(&crate::story::blocks(&question.ask), "    ")?;
+        for (letter, choice) in ('a'..).zip(&question.choices) {
+            let lines = wrapped(choice, WIDTH - 7);
+            output::line(&format!("    {letter}) {}", lines.join("\n       ")))?;
+        }
+    }
+    if with_commands {
+        output::line("")?;
+        for step in &player.scene().steps {
+            output::line(&format!("    $ {}", player.command_line(step)?))?;
+        }
+    }
+    Ok(())
+}
+
+fn after(player: &Player) -> anyhow::Result<()> {
+    for watch in &player.scene().watch {
+        look(player, watch)?;
+    }
+    let seen = player.seen()?;
+    if !seen.is_empty() {
+        output::line("")?;
+        show(&seen, "")?;
+    }
+    if let Some((head, rows)) = player.table()? {
+        output::line("")?;
+        for line in aligned(&head, &rows) {
+            output::line(&format!("  {line}"))?;
+        }
+    }
+    let answer = player.answer()?;
+    if !answer.is_empty() {
+        output::line("\n  ! The answer\n")?;
+        show(&answer, "    ")?;
+    }
+    let closing = player.closing()?;
+    if !closing.is_empty() {
+        output::line("")?;
+        show(&closing, "")?;
+    }
+    Ok(())
+}
+
+/// What is to be looked at, as far as a terminal can show it.
+fn look(player: &Player, watch: &Watch) -> anyhow::Result<()> {
+    if let Some(picture) = &watch.picture {
+        let (step, file) = picture.split_once('/').unwrap_or((picture, ""));
+        let path = player.product(step).unwrap_or_default().join(file);
+        return output::line(&format!("\n  picture: {}", crate::vfs::shown(&path)));
+    }
+    let Some(chart) = watch.spec() else { return Ok(()) };
+    output::line(&format!("\n  {} ({})", chart.title, chart.y))?;
+    let own = player.scene().steps.iter().filter(|s| s.kind() == StepKind::Trainer && !s.shared).map(|s| s.name.as_str());
+    let names: Vec<&str> = if watch.runs.is_empty() { own.collect() } else { watch.runs.iter().map(String::as_str).collect() };
+    for name in &names {
+        let Some(run) = player.run(name) else { continue };
+        for metric in chart.of(&run.history) {
+            if watch.metrics.is_empty() || watch.metrics.iter().any(|m| m == metric) {
+                let whose = if names.len() > 1 { format!("{name}: ") } else { String::new() };
+                output::line(&format!("    {:<28} {}", whose + &spec::label(metric), sparkline(run, metric, chart.log_y)))?;
+            }
+        }
+    }
+    Ok(())
+}
+
+/// A curve in one line: first value, heights in eighths, last value.
+fn sparkline(run: &RunFiles, metric: &str, log: bool) -> String {
+    let Some(curve) = run.history.curves.get(metric) else { return String::new() };
+    let values = curve.values();
+    let columns = CHART.min(values.len());
+    let means: Vec<f64> = (0..columns)
+        .map(|i| {
+            let part = &values[i * values.len() / columns..((i + 1) * values.len() / columns).max(1)];
+            let mean = part.iter().sum::<f64>() / part.len() as f64;
+            if log { mean.max(f64::MIN_POSITIVE).ln() } else { mean }
+        })
+        .collect();
+    let finite = || means.iter().copied().filter(|v| v.is_finite());
+    let (low, high) = (finite().fold(f64::INFINITY, f64::min), finite().fold(f64::NEG_INFINITY, f64::max));
+    const EIGHTHS: [char; 8] = ['▁', '▂', '▃', '▄', '▅', '▆', '▇', '█'];
+    let height = |v: &f64| match v.is_finite() {
+        true if high > low => EIGHTHS[(((v - low) / (high - low)) * 7.0).round() as usize],
+        true => EIGHTHS[0],
+        false => '?',
+    };
+    let line: String = means.iter().map(height).collect();
+    let [first, last] = [values.first(), values.last()].map(|v| v.copied().map_or(String::new(), number));
+    format!("{first:>8}  {line}  {last}")
+}
+
+/// Four digits or so.
+fn number(v: f64) -> String {
+    match v.abs() {
+        a if a == 0.0 => "0".into(),
+        a if !(1e-3..1e5).contains(&a) => format!("{v:.1e}"),
+        a if a >= 100.0 => format!("{v:.0}"),
+        a if a >= 1.0 => format!("{v:.2}"),
+        _ => format!("{v:.4}"),
+    }
+}
+
+fn show(blocks: &[Block], indent: &str) -> anyhow::Result<()> {
+    for (i, block) in blocks.iter().enumerate() {
+        if i > 0 {
+            output::line("")?;
+        }
+        match block {
+            Block::Paragraph(words) => {
+                for line in words.lines().flat_map(|l| wrapped(l, WIDTH - indent.len())) {
+                    output::line(&format!("{indent}{line}"))?;
+                }
+            }
+            Block::Lines(lines) => {
+                for line in lines.iter().flat_map(|l| l.lines()) {
+                    output::line(&format!("{indent}    {line}"))?;
+                }
+            }
+        }
+    }
+    Ok(())
+}
+
+/// Words on lines of so many characters.
+fn wrapped(text: &str, width: usize) -> Vec<String> {
+    let mut lines: Vec<String> = Vec::new();
+    for word in text.split_whitespace() {
+        match lines.last_mut().filter(|l| l.chars().count() + 1 + word.chars().count() <= width) {
+            Some(line) => {
+                line.push(' ');
+                line.push_str(word);
+            }
+            None => lines.push(word.to_owned()),
+        }
+    }
+    lines
+}
+
+/// Columns under their heads: the first to the left, the others to the right where they are numbers.
+fn aligned(head: &[String], rows: &[Vec<String>]) -> Vec<String> {
+    let all: Vec<&[String]> = std::iter::once(head).chain(rows.iter().map(Vec::as_slice)).collect();
+    let widths: Vec<usize> = (0..head.len()).map(|i| all.iter().map(|r| r[i].chars().count()).max().unwrap_or(0)).collect();
+    let is_number = |i: usize| rows.iter().all(|r| r[i].trim_start_matches(['+', '-']).starts_with(|c: char| c.is_ascii_digit()));
+    let right: Vec<bool> = (0..head.len()).map(|i| i > 0 && is_number(i)).collect();
+    let cell = |i: usize, text: &String| {
+        let pad = " ".repeat(widths[i] - text.chars().count());
+        if right[i] { pad + text } else { text.clone() + &pad }
+    };
+    all.iter()
+        .map(|row| row.iter().enumerate().map(|(i, c)| cell(i, c)).collect::<Vec<_>>().join("  ").trim_end().to_owned())
+        .collect()
+}
+
+/// What runs, how far, and what is left of the story: one line that changes on a terminal, else a line now and then.
+struct Bar {
+    bar: ProgressBar,
+    terminal: bool,
+    last: Option<(String, Instant)>,
+}
+
+impl Bar {
+    fn new() -> Self {
+        let terminal = std::io::stderr().is_terminal();
+        let target = if terminal { ProgressDrawTarget::stderr_with_hz(8) } else { ProgressDrawTarget::hidden() };
+        let bar = ProgressBar::with_draw_target(None, target);
+        bar.set_style(ProgressStyle::with_template("{msg}").unwrap_or_else(|_| ProgressStyle::default_spinner()));
+        Self { bar, terminal, last: None }
+    }
+
+    fn show(&mut self, player: &Player) {
+        let progress = player.progress();
+        let Some(doing) = progress.doing else { return };
+        let text = || {
+            let left = output::duration((progress.seconds_left / 5.0).ceil() * 5.0);
+            format!("{doing}: {:.0} %; about {left} left", 100.0 * progress.share)
+        };
+        if self.terminal {
+            self.bar.set_message(text());
+            self.bar.tick();
+            return;
+        }
+        let due = match &self.last {
+            Some((before, at)) => *before != doing || at.elapsed().as_secs_f64() >= PLAIN_LINE_SECONDS,
+            None => true,
+        };
+        if due {
+            output::note(&text());
+            self.last = Some((doing.clone(), Instant::now()));
+        }
+    }
+
+    fn hide(&self) {
+        if self.terminal {
+            self.bar.finish_and_clear();
+            self.bar.reset();
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn words_are_wrapped_and_columns_aligned() {
+        assert_eq!(wrapped("one two  three", 8), ["one two", "three"]);
+        assert_eq!(wrapped("", 8), [""; 0]);
+        let words = |row: &[&str]| row.iter().map(|s| (*s).to_owned()).collect::<Vec<_>>();
+        let lines = aligned(&words(&["", "loss", "what"]), &[words(&["raw", "1.5", "x"]), words(&["merged", "11.5", "yy"])]);
+        assert_eq!(lines, ["        loss  what", "raw      1.5  x", "merged  11.5  yy"]);
+        assert_eq!([number(0.0), number(12.345), number(0.012345), number(1e-5)], ["0", "12.35", "0.0123", "1.0e-5"]);
+    }
+}

@@ -1,0 +1,319 @@
+//! What came out of a story's steps, by name.
+//!
+//! Of a training run: `run.METRIC` is the newest value of a curve, such as `run.eval_loss`; `run.EVENT.field.field` a field of the newest
+//! event of a kind, such as `run.Greedy.interval.0` (exams: `Greedy` and `Sampled`); and `run.path step seconds rescues spikes`. A statistic
+//! may follow: `@first`, `@last`, `@least`, `@most`, `@mean`, `@early` and `@late` (means of the first and last quarter), or a step, `@100`
+//! (the newest value by then). Of rows: `step.path`, and `step.0.field` of the first few. Of other steps: `step.field.field` of the JSON
+//! that they print.
+
+use super::story::StepKind;
+use super::text::Fact;
+use crate::history::{Axis, Curve, History, RunFiles, State, spec};
+use anyhow::{Context as _, Result, bail, ensure};
+use serde::Serialize;
+use serde_json::Value;
+use std::io::BufRead as _;
+use std::path::{Path, PathBuf};
+
+/// Kinds of events that can be asked for.
+const EVENTS: &[&str] =
+    &["Started", "Finished", "Tokens", "Greedy", "Sampled", "Rescue", "Merged", "Sample", "Predictions", "Norms"];
+/// What else a run is asked for.
+const OF_RUNS: &[&str] = &["path", "step", "seconds", "rescues", "spikes", "vocab_size"];
+/// Metrics that no chart shows.
+const MORE_METRICS: &[&str] = &["mfu"];
+/// Rows of a file that can be quoted.
+const FIRST_ROWS: usize = 8;
+const STATISTICS: &[&str] = &["first", "last", "least", "most", "mean", "early", "late"];
+
+/// What a step left.
+#[derive(Debug)]
+pub enum Outcome {
+    /// A training run.
+    Run(Box<RunFiles>),
+    /// A file of rows, and the first of them.
+    Rows(PathBuf, Value),
+    /// What was printed.
+    Printed(Value),
+}
+
+/// Whether a step of this kind can know such a fact.
+///
+/// # Errors
+/// It cannot, for a reason.
+pub fn check_name(kind: StepKind, fact: &str) -> Result<()> {
+    if matches!(kind, StepKind::Folder | StepKind::Json) {
+        // Only a run can tell.
+        return Ok(());
+    }
+    let (name, statistic) = parts(fact)?;
+    match kind {
+        StepKind::Rows => {
+            let is_field = name.split_once('.').is_some_and(|(n, _)| n.parse::<usize>().is_ok_and(|n| n < FIRST_ROWS));
+            ensure!(
+                statistic.is_empty() && (name == "path" || is_field),
+                "of rows there are their path and the first {FIRST_ROWS}"
+            );
+        }
+        _ => {
+            let event = name.split('.').next().unwrap_or_default();
+            let is_event = event.starts_with(|c: char| c.is_ascii_uppercase());
+            ensure!(
+                !is_event || EVENTS.contains(&event),
+                "{event} is no event that can be asked for; known: {}",
+                EVENTS.join(", ")
+            );
+            let fits = |pattern: &&str| pattern.strip_suffix('*').map_or(*pattern == name, |start| name.starts_with(start));
+            let is_metric = spec::CHARTS.iter().flat_map(|c| c.metrics).chain(MORE_METRICS).any(|p| fits(p));
+            ensure!(is_event || is_metric || OF_RUNS.contains(&name), "{name} is neither a metric of a chart nor a known fact");
+            ensure!(statistic.is_empty() || is_event || is_metric, "{name} has no statistics");
+        }
+    }
+    Ok(())
+}
+
+/// `name` and what follows `@`.
+fn parts(fact: &str) -> Result<(&str, &str)> {
+    let (name, statistic) = fact.split_once('@').unwrap_or((fact, ""));
+    let known = statistic.is_empty() || STATISTICS.contains(&statistic) || statistic.parse::<u64>().is_ok();
+    ensure!(
+        known && (statistic.is_empty() == !fact.contains('@')),
+        "@{statistic}: is no statistic; known: {}",
+        STATISTICS.join(", ")
+    );
+    Ok((name, statistic))
+}
+
+impl Outcome {
+    /// A fact.
+    ///
+    /// # Errors
+    /// It is not known.
+    pub fn fact(&self, fact: &str) -> Result<Fact> {
+        if let Self::Printed(value) = self {
+            return field(value, fact);
+        }
+        let (name, statistic) = parts(fact)?;
+        match self {
+            Self::Rows(path, _) if name == "path" => Ok(Fact::Text(crate::vfs::shown(path))),
+            Self::Rows(_, rows) => field(rows, name),
+            Self::Printed(value) => field(value, fact),
+            Self::Run(run) if name == "path" => Ok(Fact::Text(crate::vfs::shown(&run.path))),
+            Self::Run(run) if name == "vocab_size" => vocab_size(run),
+            Self::Run(run) => of_run(&run.history, name, statistic),
+        }
+    }
+}
+
+/// Tokens that the run's newest model knows.
+fn vocab_size(run: &RunFiles) -> Result<Fact> {
+    let (_, folder) = run.history.checkpoints.last().context("the run has saved nothing")?;
+    let folder = run.path.join("checkpoints").join(folder.file_name().unwrap_or_default());
+    let config: Value = serde_json::from_slice(&std::fs::read(folder.join("config.json"))?)?;
+    field(&config, "vocab_size")
+}
+
+/// The first rows of a file.
+///
+/// # Errors
+/// It cannot be read.
+pub fn first_rows(path: &Path) -> Result<Value> {
+    let file = std::io::BufReader::new(std::fs::File::open(path)?);
+    let lines: Vec<String> = file.lines().take(FIRST_ROWS).collect::<Result<_, _>>()?;
+    Ok(Value::Array(lines.iter().filter_map(|line| serde_json::from_str(line).ok()).collect()))
+}
+
+fn of_run(run: &History, name: &str, statistic: &str) -> Result<Fact> {
+    let number = |n: f64| Ok(Fact::Number(n));
+    match name {
+        "step" => return number(run.step as f64),
+        "seconds" => return number(run.seconds()),
+        "rescues" => return number(run.rescues.len() as f64),
+        "spikes" => {
+            let State::Finished(f) = &run.state else { bail!("the run has not ended") };
+            return number(f.spikes as f64);
+        }
+        _ => {}
+    }
+    if name.starts_with(|c: char| c.is_ascii_uppercase()) {
+        let (event, path) = name.split_once('.').unwrap_or((name, ""));
+        return of_events(run, event, path, statistic);
+    }
+    let curve = run.curves.get(name).with_context(|| format!("the run has no {name}"))?;
+    number(of_curve(run, curve, statistic)?)
+}
+
+fn of_curve(run: &History, curve: &Curve, statistic: &str) -> Result<f64> {
+    if let Ok(step) = statistic.parse::<f64>() {
+        let at = curve.rows().iter().rposition(|row| run.clock.at(Axis::Steps, *row) <= step);
+        return Ok(curve.values()[at.with_context(|| format!("there is no value by step {step}"))?]);
+    }
+    summary(curve.values(), statistic)
+}
+
+fn summary(values: &[f64], statistic: &str) -> Result<f64> {
+    let (Some(first), Some(last)) = (values.first(), values.last()) else { bail!("there is no value") };
+    let mean = |values: &[f64]| values.iter().sum::<f64>() / values.len() as f64;
+    let quarter = values.len().div_ceil(4);
+    Ok(match statistic {
+        "first" => *first,
+        "least" => values.iter().copied().fold(f64::NAN, f64::min),
+        "most" => values.iter().copied().fold(f64::NAN, f64::max),
+        "mean" => mean(values),
+        "early" => mean(&values[..quarter]),
+        "late" => mean(&values[values.len() - quarter..]),
+        _ => *last,
+    })
+}
+
+fn of_events(run: &History, event: &str, path: &str, statistic: &str) -> Result<Fact> {
+    let exams = |greedy: bool| json(run.exams.iter().filter(move |e| (e.temperature == 0.0) == greedy));
+    let events = match event {
+        "Started" => json(run.started.iter()),
+        "Finished" => json([&run.state].into_iter().filter_map(|s| if let State::Finished(f) = s { Some(f) } else { None })),
+        "Tokens" => json(run.tokens.iter()),
+        "Greedy" => exams(true),
+        "Sampled" => exams(false),
+        "Rescue" => json(run.rescues.iter()),
+        "Merged" => json(run.merges.iter()),
+        "Sample" => json(run.samples.iter()),
+        "Predictions" => json(run.predictions.iter()),
+        "Norms" => json(run.norms.iter()),
+        _ => bail!("{event}: is no event that can be asked for"),
+    }?;
+    let by_then = |step: f64| events.iter().rfind(|e| e["step"].as_f64().is_some_and(|s| s <= step));
+    let one = match statistic {
+        "" | "last" => events.last(),
+        "first" => events.first(),
+        other => match other.parse() {
+            Ok(step) => by_then(step),
+            Err(_) => {
+                // Events without the field (a step without a probe) do not count.
+                let numbers: Vec<f64> = events.iter().filter_map(|e| field(e, path).ok()).filter_map(finite).collect();
+                return Ok(Fact::Number(summary(&numbers, statistic).with_context(|| format!("{event}.{path}"))?));
+            }
+        },
+    };
+    field(one.with_context(|| format!("the run has no event {event}"))?, path)
+}
+
+fn finite(fact: Fact) -> Option<f64> {
+    if let Fact::Number(n) = fact { Some(n).filter(|n| n.is_finite()) } else { None }
+}
+
+fn json<'a, T: Serialize + 'a>(events: impl Iterator<Item = &'a T>) -> Result<Vec<Value>> {
+    Ok(events.map(serde_json::to_value).collect::<Result<_, _>>()?)
+}
+
+/// A field of JSON by its path: names and indices (`-1` is the last), joined by dots.
+fn field(value: &Value, path: &str) -> Result<Fact> {
+    let mut at = value;
+    let mut rest = path;
+    while !rest.is_empty() {
+        // Names may hold dots themselves (`layers.0`): the longest that fits.
+        let cuts = std::iter::once(rest.len()).chain(rest.rmatch_indices('.').map(|(i, _)| i));
+        let found = cuts.map(|cut| (&rest[..cut], rest[cut..].trim_start_matches('.'))).find_map(|(name, after)| {
+            let inner = match at {
+                Value::Array(list) => match name.parse::<isize>() {
+                    Ok(i) if i < 0 => list.len().checked_sub(i.unsigned_abs()).map(|i| &list[i]),
+                    Ok(i) => list.get(i as usize),
+                    Err(_) => None,
+                },
+                other => other.get(name),
+            };
+            Some((inner?, after))
+        });
+        (at, rest) = found.with_context(|| format!("there is no {path}"))?;
+    }
+    Ok(match at {
+        Value::Number(n) => Fact::Number(n.as_f64().unwrap_or(f64::NAN)),
+        Value::Bool(b) => Fact::Number(f64::from(u8::from(*b))),
+        // Numbers that are none are written as words.
+        Value::String(s) if s == "NaN" => Fact::Number(f64::NAN),
+        Value::String(s) if s == "Infinity" || s == "inf" => Fact::Number(f64::INFINITY),
+        Value::String(s) => Fact::Text(s.clone()),
+        Value::Null => Fact::Number(f64::NAN),
+        Value::Array(_) | Value::Object(_) => bail!("{path}: is neither a number nor text"),
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::event::{Event, Sample, Step, TaskEval};
+    use serde_json::json;
+
+    fn number(fact: Result<Fact>) -> f64 {
+        match fact {
+            Ok(Fact::Number(n)) => n,
+            other => panic!("{other:?}"),
+        }
+    }
+
+    #[test]
+    fn curves_and_events_of_a_run_are_found_by_name() {
+        let mut run = History::default();
+        for (step, loss) in [(1, 4.0), (2, 1.0), (3, 2.0), (4, 3.0)] {
+            run.push(Event::Step(Step { step, loss, ..Step::default() }));
+        }
+        let exam = |step, temperature, accuracy| {
+            let mut e = TaskEval { step, temperature, ..TaskEval::default() };
+            e.all.accuracy = accuracy;
+            e.all.interval = [accuracy - 0.1, accuracy + 0.1];
+            Event::TaskEval(e)
+        };
+        [exam(0, 0.0, 0.2), exam(0, 1.0, 0.1), exam(4, 0.0, 0.5)].into_iter().for_each(|e| run.push(e));
+        run.push(Event::Sample(Sample { step: 4, prompt: String::new(), text: "hello".into() }));
+        for (name, want) in [
+            ("loss", 3.0),
+            ("loss@first", 4.0),
+            ("loss@least", 1.0),
+            ("loss@most", 4.0),
+            ("loss@mean", 2.5),
+            ("loss@early", 4.0),
+            ("loss@late", 3.0),
+            ("loss@2", 1.0),
+            ("step", 4.0),
+            ("Greedy.accuracy", 0.5),
+            ("Greedy.accuracy@first", 0.2),
+            ("Greedy.accuracy@3", 0.2),
+            ("Greedy.accuracy@mean", 0.35),
+            ("Greedy.interval.1", 0.6),
+            ("Greedy.interval.-2", 0.4),
+            ("Sampled.accuracy", 0.1),
+        ] {
+            let (name, statistic) = parts(name).unwrap();
+            assert!((number(of_run(&run, name, statistic)) - want).abs() < 1e-12, "{name}@{statistic}");
+        }
+        assert_eq!(of_run(&run, "Sample.text", "").unwrap(), Fact::Text("hello".into()));
+        for gone in ["reward", "Rescue.step", "Greedy.colour", "spikes", "Greedy"] {
+            assert!(of_run(&run, gone, "").is_err(), "{gone}");
+        }
+    }
+
+    #[test]
+    fn printed_fields_are_found_through_names_with_dots() {
+        let value = json!({"a": {"b.c": [1, {"d": "NaN"}], "b": 3}, "t": true});
+        assert_eq!(number(field(&value, "a.b.c.0")), 1.0);
+        assert_eq!(number(field(&value, "a.b")), 3.0);
+        assert_eq!(number(field(&value, "t")), 1.0);
+        assert!(number(field(&value, "a.b.c.1.d")).is_nan());
+        assert!(field(&value, "a").is_err() && field(&value, "a.x").is_err() && field(&value, "a.b.c.7").is_err());
+    }
+
+    #[test]
+    fn names_that_nothing_makes_are_refused() {
+        use StepKind::{Json, Rows, Trainer};
+        for good in
+            ["eval_loss", "merge/sma/eval_loss@first", "Tokens.quartiles.all.share.0@mean", "grad_norm/low", "path", "loss@10"]
+        {
+            check_name(Trainer, good).unwrap();
+        }
+        for bad in ["evalloss", "Token.x", "loss@middle", "path@first", "loss@"] {
+            assert!(check_name(Trainer, bad).is_err(), "{bad}");
+        }
+        assert!(check_name(Rows, "path").is_ok() && check_name(Rows, "0.text").is_ok());
+        assert!(check_name(Rows, "x").is_err() && check_name(Rows, "9.text").is_err());
+        assert!(check_name(Json, "a.pass@.4").is_ok());
+    }
+}

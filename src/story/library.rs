@@ -1,0 +1,75 @@
+//! The stories that ship.
+
+use super::story::{Step, Story};
+use anyhow::{Context as _, Result, bail};
+use serde::Deserialize;
+
+/// The text that ships.
+pub const STORIES: &str = include_str!("../../assets/stories.txt");
+
+macro_rules! lessons {
+    ($($name:literal),* $(,)?) => { &[$(($name, include_str!(concat!("../../assets/lessons/", $name, ".toml")))),*] };
+}
+
+/// The whole life of a model.
+const DEMO: &str = include_str!("../../assets/demo.toml");
+/// Lessons in the order of learning.
+const LESSONS: &[(&str, &str)] = lessons![
+    "one-batch",
+    "learning-rate",
+    "averaging",
+    "merge-or-anneal",
+    "spike",
+    "probabilities",
+    "reward",
+    "low-probability",
+    "reweighting",
+    "lopti",
+];
+/// What several of them begin with.
+const STARTS: &[(&str, &str)] = &[("puzzles", include_str!("../../assets/lessons/common/puzzles.toml"))];
+
+/// The demo.
+///
+/// # Errors
+/// Only if it were unsound, which a test looks at.
+pub fn demo() -> Result<Story> {
+    Story::parse("demo", DEMO)
+}
+
+/// Names of the lessons, in the order of learning.
+pub fn lesson_names() -> impl Iterator<Item = &'static str> {
+    LESSONS.iter().map(|(name, _)| *name)
+}
+
+/// A lesson by its name or its number (from 1).
+///
+/// # Errors
+/// There is none; the message names the nearest.
+pub fn lesson(name: &str) -> Result<Story> {
+    let by_number = name.parse::<usize>().ok().and_then(|n| LESSONS.get(n.checked_sub(1)?));
+    match by_number.or(LESSONS.iter().find(|(known, _)| *known == name)) {
+        Some((name, text)) => Story::parse(name, text),
+        None => {
+            let near = lesson_names().max_by(|a, b| strsim::jaro_winkler(name, a).total_cmp(&strsim::jaro_winkler(name, b)));
+            bail!(
+                "{}: there is no such lesson; did you mean {}? `lehr lesson` lists them",
+                crate::vfs::clean(name),
+                near.unwrap_or_default()
+            )
+        }
+    }
+}
+
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+struct Start {
+    step: Vec<Step>,
+}
+
+/// The steps of a shared start.
+pub(super) fn start(name: &str) -> Result<Vec<Step>> {
+    let (_, text) = STARTS.iter().find(|(known, _)| *known == name).with_context(|| format!("there is no start {name:?}"))?;
+    let start: Start = toml::from_str(text).map_err(|e| anyhow::anyhow!("{name}: {e}"))?;
+    Ok(start.step.into_iter().map(|step| Step { shared: true, ..step }).collect())
+}

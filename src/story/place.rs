@@ -1,0 +1,276 @@
+//! Where a story's files lie: a folder of its own with `story.json`, which says what has been run, so that a story that was interrupted
+//! goes on; and beside it the folder of a start that several stories share.
+
+use super::story::{Step, StepKind, Story, path_names};
+use crate::session::lock::RunLock;
+use crate::vfs::shown;
+use anyhow::{Context as _, Result, bail, ensure};
+use serde::{Deserialize, Serialize};
+use sha2::{Digest as _, Sha256};
+use std::collections::BTreeSet;
+use std::io::Write as _;
+use std::path::{Path, PathBuf};
+
+/// Where to.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Where {
+    /// A folder of the story's name in this one: one that was interrupted is gone on with, else a new one is made.
+    In(PathBuf),
+    /// This folder, which must be new, empty, or this story's.
+    At(PathBuf),
+}
+
+/// What has been run, as the file says it.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+struct Kept {
+    story: String,
+    /// Of the steps, their files, the seed and lehr's version: another key, other results.
+    key: String,
+    done: BTreeSet<String>,
+}
+
+#[derive(Debug)]
+struct Folder {
+    dir: PathBuf,
+    kept: Kept,
+}
+
+/// See the module.
+#[derive(Debug)]
+pub struct Place {
+    own: Folder,
+    start: Option<Folder>,
+    _lock: RunLock,
+}
+
+const FILE: &str = "story.json";
+
+impl Place {
+    /// Choose and make the folders, write the story's files.
+    ///
+    /// # Errors
+    /// A folder that holds something else, or cannot be written.
+    pub fn open(story: &Story, at: &Where, seed: u64) -> Result<Self> {
+        let own: Vec<&Step> = story.steps().filter(|s| !s.shared).collect();
+        let kept = Kept { story: story.name.clone(), key: key(story, &own, seed), done: BTreeSet::new() };
+        let (dir, root) = match at {
+            Where::At(dir) => (dir.clone(), dir.clone()),
+            Where::In(root) => (free(root, &kept, own.len())?, root.clone()),
+        };
+        let own = Folder::open(dir, kept)?;
+        ensure!(!RunLock::is_held(&own.dir), "{}: another process tells a story there; choose another folder", shown(&own.dir));
+        let lock = RunLock::acquire(&own.dir)?;
+        own.save()?;
+        for (name, content) in &story.files {
+            let path = own.dir.join(file_name(name));
+            let content = if content == "@stories" { super::library::STORIES } else { content };
+            if !path.is_file() {
+                write_whole(&path, content.as_bytes())?;
+            }
+        }
+        let shared: Vec<&Step> = story.steps().filter(|s| s.shared).collect();
+        let start = match &story.start {
+            None => None,
+            Some(name) => {
+                let key = key(&Story::default(), &shared, seed);
+                let dir = root.join(format!("start-{name}-{}", &key[..8]));
+                let folder = Folder::open(dir, Kept { story: format!("start {name}"), key, done: BTreeSet::new() })?;
+                folder.save()?;
+                Some(folder)
+            }
+        };
+        Ok(Self { own, start, _lock: lock })
+    }
+
+    /// The story's folder.
+    pub fn dir(&self) -> &Path {
+        &self.own.dir
+    }
+
+    fn folder(&self, step: &Step) -> &Folder {
+        self.start.as_ref().filter(|_| step.shared).unwrap_or(&self.own)
+    }
+
+    /// What a step makes: a run folder, a file of rows, a folder; of one that prints, what it printed.
+    pub fn product(&self, step: &Step) -> PathBuf {
+        let dir = &self.folder(step).dir;
+        match step.kind() {
+            StepKind::Trainer | StepKind::Folder => dir.join(&step.name),
+            StepKind::Rows => dir.join(format!("{}.jsonl", step.name)),
+            StepKind::Json => self.printed(step),
+        }
+    }
+
+    /// Where the standard output of a step is kept.
+    pub fn printed(&self, step: &Step) -> PathBuf {
+        let extension = if step.kind() == StepKind::Rows { "jsonl" } else { "json" };
+        self.folder(step).dir.join(format!("{}.{extension}", step.name))
+    }
+
+    /// Where its standard error is kept.
+    pub fn log(&self, step: &Step) -> PathBuf {
+        self.folder(step).dir.join(format!("{}.log", step.name))
+    }
+
+    /// The path that a name in a brace of a command line stands for.
+    pub fn path_of(&self, story: &Story, name: &str) -> Result<PathBuf> {
+        if story.files.contains_key(name) {
+            return Ok(self.own.dir.join(file_name(name)));
+        }
+        let step = story.steps().find(|s| s.name == name).with_context(|| format!("{{{name}}}: nothing makes it"))?;
+        Ok(self.product(step))
+    }
+
+    /// Whether a step has been run.
+    pub fn is_done(&self, step: &Step) -> bool {
+        self.folder(step).kept.done.contains(&step.name)
+    }
+
+    /// Note that a step has been run.
+    ///
+    /// # Errors
+    /// The file cannot be written.
+    pub fn done(&mut self, step: &Step) -> Result<()> {
+        let folder = match &mut self.start {
+            Some(start) if step.shared => start,
+            _ => &mut self.own,
+        };
+        folder.kept.done.insert(step.name.clone());
+        folder.save()
+    }
+
+    /// A step's command line, paths and seed put in.
+    ///
+    /// # Errors
+    /// A name that nothing makes.
+    pub fn words(&self, story: &Story, step: &Step, seed: u64) -> Result<Vec<String>> {
+        let fill = |word: &String| -> Result<String> {
+            let mut out = word.clone();
+            for name in path_names(word)? {
+                let value = if name == "seed" { seed.to_string() } else { self.path_of(story, name)?.display().to_string() };
+                out = out.replace(&format!("{{{name}}}"), &value);
+            }
+            Ok(out)
+        };
+        step.run.iter().map(fill).collect()
+    }
+}
+
+impl Folder {
+    /// Make it, or take what it has.
+    fn open(dir: PathBuf, kept: Kept) -> Result<Self> {
+        std::fs::create_dir_all(&dir).with_context(|| shown(&dir))?;
+        let found = read(&dir);
+        let is_empty = std::fs::read_dir(&dir).with_context(|| shown(&dir))?.next().is_none();
+        match found {
+            Some(found) if found.key == kept.key => Ok(Self { dir, kept: found }),
+            None if is_empty => Ok(Self { dir, kept }),
+            _ => bail!("{}: holds something else (or the same with another seed or version); choose another folder", shown(&dir)),
+        }
+    }
+
+    fn save(&self) -> Result<()> {
+        write_whole(&self.dir.join(FILE), (serde_json::to_string_pretty(&self.kept)? + "\n").as_bytes())
+    }
+}
+
+fn read(dir: &Path) -> Option<Kept> {
+    serde_json::from_slice(&std::fs::read(dir.join(FILE)).ok()?).ok()
+}
+
+/// The folder in `root` to be used: one of this story that was interrupted, else the first name that is free.
+fn free(root: &Path, kept: &Kept, steps: usize) -> Result<PathBuf> {
+    for n in 1..10_000 {
+        let name = if n == 1 { kept.story.clone() } else { format!("{}-{n}", kept.story) };
+        let dir = root.join(name);
+        let interrupted =
+            read(&dir).is_some_and(|found| found.key == kept.key && found.done.len() < steps) && !RunLock::is_held(&dir);
+        if interrupted || !dir.exists() {
+            return Ok(dir);
+        }
+    }
+    bail!("{}: is full of folders of this story; remove some", shown(root))
+}
+
+fn key(story: &Story, steps: &[&Step], seed: u64) -> String {
+    let mut hash = Sha256::new();
+    let mut add = |text: &str| {
+        hash.update((text.len() as u64).to_le_bytes());
+        hash.update(text);
+    };
+    add(env!("CARGO_PKG_VERSION"));
+    add(&seed.to_string());
+    story.files.iter().flat_map(|(name, content)| [name, content]).for_each(|text| add(text));
+    for step in steps {
+        add(&step.name);
+        step.run.iter().for_each(|word| add(word));
+    }
+    hash.finalize().iter().map(|byte| format!("{byte:02x}")).collect()
+}
+
+fn file_name(name: &str) -> String {
+    format!("{name}.txt")
+}
+
+/// A file that is there with all of its content or not at all.
+pub(super) fn write_whole(path: &Path, content: &[u8]) -> Result<()> {
+    let write = || -> Result<()> {
+        let mut file = tempfile::NamedTempFile::new_in(path.parent().unwrap_or(Path::new(".")))?;
+        file.write_all(content)?;
+        file.as_file().sync_all()?;
+        file.persist(path)?;
+        Ok(())
+    };
+    write().with_context(|| format!("{}: cannot be written", shown(path)))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn story() -> Story {
+        let text = "title = 't'\nabout = 'a'\n[files]\none = 'x'\n[[scene]]\ntitle = 's'\n[[scene.step]]\nname = 'rows'\ndoing = 'd'\n\
+                    seconds = 1.0\nrun = ['data', 'math', '--seed={seed}']\n[[scene.step]]\nname = 'raw'\ndoing = 'd'\nseconds = 1.0\n\
+                    run = ['pretrain', '--data', '{one}', '--val-data={rows}']\n";
+        Story::parse("s", text).unwrap()
+    }
+
+    #[test]
+    fn an_interrupted_story_is_gone_on_with_and_a_finished_one_left_alone() {
+        let dir = tempfile::tempdir().unwrap();
+        let story = story();
+        let steps: Vec<&Step> = story.steps().collect();
+        let open = |seed| Place::open(&story, &Where::In(dir.path().to_owned()), seed).unwrap();
+        let mut first = open(1);
+        assert!(first.dir().ends_with("s") && first.dir().join("one.txt").is_file());
+        // One that is held by another is not touched.
+        assert!(open(1).dir().ends_with("s-2"));
+        first.done(steps[0]).unwrap();
+        drop(first);
+        let mut again = open(1);
+        assert!(again.dir().ends_with("s") && again.is_done(steps[0]) && !again.is_done(steps[1]));
+        again.done(steps[1]).unwrap();
+        drop(again);
+        assert!(open(1).dir().ends_with("s-2"));
+        assert!(open(2).dir().ends_with("s-3"), "another seed");
+        // A named folder must be the story's own.
+        let at = |name: &str, seed| Place::open(&story, &Where::At(dir.path().join(name)), seed);
+        assert!(at("s", 1).is_ok());
+        assert!(at("s", 2).unwrap_err().to_string().contains("another seed"));
+        std::fs::create_dir(dir.path().join("mine")).unwrap();
+        std::fs::write(dir.path().join("mine/x"), "").unwrap();
+        assert!(at("mine", 1).is_err());
+    }
+
+    #[test]
+    fn names_become_paths() {
+        let dir = tempfile::tempdir().unwrap();
+        let story = story();
+        let place = Place::open(&story, &Where::At(dir.path().join("w")), 7).unwrap();
+        let steps: Vec<&Step> = story.steps().collect();
+        assert_eq!(place.words(&story, steps[0], 7).unwrap(), ["data", "math", "--seed=7"]);
+        let words = place.words(&story, steps[1], 7).unwrap();
+        let path = |name: &str| dir.path().join("w").join(name).display().to_string();
+        assert_eq!(words, ["pretrain", "--data", &path("one.txt"), &format!("--val-data={}", path("rows.jsonl"))]);
+    }
+}
