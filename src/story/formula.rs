@@ -140,15 +140,15 @@ impl Condition {
     pub fn parse(text: &str) -> Result<Self> {
         let comparison = |part: &str| -> Result<(Formula, Order, Formula)> {
             let words: Vec<&str> = part.split_whitespace().collect();
-            let order = |w: &&str| match **w {
+            let order = |w: &str| match w {
                 "<" => Some(Order::Less),
                 "<=" => Some(Order::AtMost),
                 ">" => Some(Order::More),
                 ">=" => Some(Order::AtLeast),
                 _ => None,
             };
-            let found: Vec<usize> = (0..words.len()).filter(|&i| order(&words[i]).is_some()).collect();
-            let (&[at], Some(order)) = (&found[..], found.first().and_then(|&i| order(&words[i]))) else {
+            let found: Vec<usize> = (0..words.len()).filter(|&i| order(words[i]).is_some()).collect();
+            let (&[at], Some(order)) = (&found[..], found.first().and_then(|&i| order(words[i]))) else {
                 bail!("{part:?}: needs one of < <= > >= between spaces");
             };
             Ok((Formula::parse(&words[..at].join(" "))?, order, Formula::parse(&words[at + 1..].join(" "))?))
