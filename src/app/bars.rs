@@ -117,10 +117,11 @@ pub fn leaving_ui(ui: &mut Ui, window: &mut Window) {
             ui.label("saving; the window closes when this is done");
             return;
         }
-        let what = if runs.len() == 1 { "A run is".to_owned() } else { format!("{} runs are", runs.len()) };
+        let what = if runs.len() < 2 { "A run is".to_owned() } else { format!("{} runs are", runs.len()) };
         ui.label(RichText::new(format!("{what} being trained.")).strong());
         if ui.button("Stop and save, then close").clicked() {
             runs.iter().for_each(|run| window.desk.ask(Order::Send(run.clone(), Command::Stop)));
+            window.panels.lessons.stop();
             window.stopping = true;
         }
         let on = ui.button("Close, and let them train on");

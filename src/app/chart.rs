@@ -49,6 +49,8 @@ pub struct Frame<'a> {
     pub runs: &'a [std::path::PathBuf],
     /// The axis is logarithmic.
     pub log_x: bool,
+    /// Only these metrics of a chart; all when empty.
+    pub only: &'a [String],
 }
 
 impl Frame<'_> {
@@ -85,7 +87,8 @@ pub fn metrics_of(spec: &Spec, desk: &Desk, runs: &[std::path::PathBuf]) -> Vec<
 
 /// Draw a chart of this height; `log_y` switches its axis.
 pub fn chart_ui(ui: &mut Ui, desk: &mut Desk, spec: &Spec, frame: &Frame<'_>, log_y: bool, height: f32) -> Touched {
-    let metrics = metrics_of(spec, desk, frame.runs);
+    let mut metrics = metrics_of(spec, desk, frame.runs);
+    metrics.retain(|metric| frame.only.is_empty() || frame.only.contains(metric));
     let columns = (ui.available_width().max(50.0) as usize).min(4000);
     let mut drawn = collect(desk, &metrics, frame, columns, ui.visuals());
     if desk.look.group_seeds {
@@ -107,7 +110,7 @@ pub fn chart_ui(ui: &mut Ui, desk: &mut Desk, spec: &Spec, frame: &Frame<'_>, lo
     let log_x = frame.log_x;
     let plot = Plot::new(("chart", spec.title))
         // Half of the last number at the axis lies beyond the plot.
-        .width((ui.available_width() - 14.0).max(40.0))
+        .width((ui.available_width() - 24.0).max(40.0))
         .height((height - 20.0).max(40.0))
         .show_crosshair(false)
         .allow_drag(false)
@@ -406,28 +409,46 @@ fn span_of(drawn: &[Drawn], spec: &Spec, log_y: bool) -> (f64, f64) {
         let air = 0.02 * (high - low);
         return (low - air, high + air);
     }
-    let air = if high > low { 0.06 * (high - low) } else { low.abs().max(1.0) * 0.1 };
+    if high - low <= 1e-9 * high.abs() {
+        // A single value lies in the middle, over a base of zero where that has a meaning.
+        return match (log_y, low) {
+            (true, _) => (low - 0.5, high + 0.5),
+            (_, 0.0) => (-1.0, 1.0),
+            _ => (low.min(0.0) * 2.0, high.max(0.0) * 2.0),
+        };
+    }
+    let air = 0.06 * (high - low);
     (low - air, high + air)
 }
 
 /// Marks of an axis: round numbers, or decades and their parts.
 fn marks(input: GridInput, log: bool) -> Vec<GridMark> {
     let (from, to) = input.bounds;
-    if !log || to - from < 0.7 {
-        let raw = (to - from) / 6.0;
-        if !raw.is_finite() || raw <= 0.0 {
-            return Vec::new();
-        }
-        let power = 10f64.powf(raw.log10().floor());
-        let step = [1.0, 2.0, 5.0, 10.0].into_iter().find(|m| m * power >= raw).unwrap_or(10.0) * power;
-        let (first, last) = ((from / step).ceil() as i64, (to / step).floor() as i64);
-        return (first..=last.min(first + 100)).map(|i| GridMark { value: i as f64 * step, step_size: step }).collect();
+    if !log {
+        return round(from, to).into_iter().map(|(value, step_size)| GridMark { value, step_size }).collect();
+    }
+    if to - from < 0.7 {
+        // Less than a decade: numbers that are round themselves, not their logarithms.
+        let found = round(10f64.powf(from), 10f64.powf(to)).into_iter().filter(|(value, _)| *value > 0.0);
+        return found.map(|(value, _)| GridMark { value: value.log10(), step_size: (to - from) / 6.0 }).collect();
     }
     let decades = (from.floor() as i64)..=(to.ceil() as i64).min(from.floor() as i64 + 60);
     let parts: &[f64] = if to - from > 3.0 { &[1.0] } else { &[1.0, 2.0, 5.0] };
     let all = decades.flat_map(|d| parts.iter().map(move |p| d as f64 + p.log10()));
     let step = if parts.len() == 1 { 1.0 } else { 0.5 };
     all.filter(|v| (from..=to).contains(v)).map(|value| GridMark { value, step_size: step }).collect()
+}
+
+/// Some six round numbers between two others, with their distance.
+fn round(from: f64, to: f64) -> Vec<(f64, f64)> {
+    let raw = (to - from) / 6.0;
+    if !raw.is_finite() || raw <= 0.0 {
+        return Vec::new();
+    }
+    let power = 10f64.powf(raw.log10().floor());
+    let step = [1.0, 2.0, 5.0, 10.0].into_iter().find(|m| m * power >= raw).unwrap_or(10.0) * power;
+    let (first, last) = ((from / step).ceil() as i64, (to / step).floor() as i64);
+    (first..=last.min(first.saturating_add(100))).map(|i| (i as f64 * step, step)).collect()
 }
 
 fn tick(value: f64, log: bool, axis: Axis) -> String {

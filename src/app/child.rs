@@ -62,6 +62,11 @@ impl Trainer {
         stdin.write_all(line.as_bytes()).and_then(|()| stdin.flush()).context("the trainer takes no more commands")
     }
 
+    /// Its process id.
+    pub fn pid(&self) -> u32 {
+        self.child.id()
+    }
+
     /// How it ended, once it has.
     pub fn end(&mut self) -> Option<&End> {
         if self.end.is_none()

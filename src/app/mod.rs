@@ -21,21 +21,33 @@ pub mod window;
 
 pub use window::Window;
 
+use crate::story::Story;
 use anyhow::{Context as _, Result};
 use eframe::egui;
 use std::path::PathBuf;
 
 /// What the window opens with.
-#[derive(Clone, Debug, Default)]
+#[derive(Debug, Default)]
 pub struct Options {
     /// Run folders, or folders of runs, to look at.
     pub runs: Vec<PathBuf>,
     /// A command line of a trainer to start, without the program, and its run folder.
     pub start: Option<(Vec<String>, PathBuf)>,
-    /// A lesson to begin with.
-    pub lesson: Option<String>,
+    /// A story to begin with.
+    pub story: Option<Told>,
     /// Where new runs go.
     pub home: PathBuf,
+}
+
+/// A story that is told in the window.
+#[derive(Debug)]
+pub struct Told {
+    /// The story.
+    pub story: Story,
+    /// How it is played.
+    pub options: crate::story::Options,
+    /// It goes on by itself from scene to scene.
+    pub by_itself: bool,
 }
 
 /// Open the window; returns when it is closed.
@@ -60,7 +72,7 @@ pub fn open(options: Options) -> Result<()> {
             // The names of wgpu stay in gpu/.
             let adapter = creation.wgpu_render_state.as_ref().map(|state| state.adapter.get_info());
             window.on_software(adapter.is_some_and(|info| format!("{:?}", info.device_type) == "Cpu"));
-            window.begin(&options);
+            window.begin(options);
             Ok(Box::new(window))
         }),
     );

@@ -10,15 +10,19 @@ use crate::event::Command;
 use eframe::egui;
 use egui_tiles::Tree;
 use std::path::PathBuf;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
 /// How long a message stays.
 const TOAST: Duration = Duration::from_secs(8);
 /// Reading logs takes so much of a frame at most.
 const READING: Duration = Duration::from_millis(8);
-/// Between two frames that only a live run asks for, on a display that the processor draws: a frame costs some 50 ms there, which the
-/// trainer would miss (two cores).
-const SOFTWARE_FRAME: Duration = Duration::from_millis(2500);
+/// From news of a live run to the frame that shows it; a moment, so that news come together.
+const HARDWARE_PAUSE_MS: u64 = 30;
+/// The same on a display that the processor draws: a frame costs some 50 ms there, which the trainer would miss (two cores). Whoever moves
+/// the mouse gets frames at once.
+const SOFTWARE_PAUSE_MS: u64 = 2500;
 
 /// See the module.
 pub struct Window {
@@ -34,7 +38,8 @@ pub struct Window {
     pub(super) stopping: bool,
     memory: Option<PathBuf>,
     toasts: Vec<(String, Instant)>,
-    software: bool,
+    /// Milliseconds between what a log brings and the frame that shows it.
+    pause: Arc<AtomicU64>,
     size: Option<[f32; 2]>,
 }
 
@@ -45,8 +50,10 @@ impl Window {
     /// No thread can be made.
     pub fn new(ctx: &egui::Context, program: PathBuf, home: PathBuf, memory: Option<PathBuf>) -> anyhow::Result<Self> {
         let kept: Memory = memory::read(memory.as_deref());
-        let wake = ctx.clone();
-        let watcher = Watcher::start(move || wake.request_repaint_after(Duration::from_millis(30)))?;
+        let (wake, pause) = (ctx.clone(), Arc::new(AtomicU64::new(HARDWARE_PAUSE_MS)));
+        let between = pause.clone();
+        let wake = move || wake.request_repaint_after(Duration::from_millis(between.load(Ordering::Relaxed)));
+        let watcher = Watcher::start(wake)?;
         ctx.set_theme(kept.look.theme);
         super::theme::apply(ctx);
         let mut desk = Desk::default();
@@ -62,22 +69,24 @@ impl Window {
             stopping: false,
             memory,
             toasts: Vec::new(),
-            software: false,
+            pause,
             size: None,
         })
     }
 
     /// Open what was asked for on the command line.
-    pub fn begin(&mut self, options: &super::Options) {
+    pub fn begin(&mut self, options: super::Options) {
+        let nothing = options.start.is_none() && options.story.is_none() && options.runs.is_empty();
         options.runs.iter().for_each(|path| self.open(path));
-        if let Some((args, run)) = &options.start {
-            self.desk.ask(Order::Start { args: args.clone(), run: run.clone() });
-        } else if options.runs.is_empty() && options.home.is_dir() {
-            self.open_home();
+        if let Some((args, run)) = options.start {
+            self.desk.ask(Order::Start { args, run });
         }
-        if let Some(lesson) = &options.lesson {
-            self.panels.lessons.choose(lesson);
+        if let Some(told) = options.story {
+            self.panels.lessons.begin(told);
             self.show(Page::Lessons);
+        }
+        if nothing && options.home.is_dir() {
+            self.open_home();
         }
     }
 
@@ -96,7 +105,8 @@ impl Window {
 
     /// The display is drawn by the processor: frames are dear.
     pub fn on_software(&mut self, software: bool) {
-        self.software = software;
+        let pause = if software { SOFTWARE_PAUSE_MS } else { HARDWARE_PAUSE_MS };
+        self.pause.store(pause, Ordering::Relaxed);
     }
 
     /// Say something; it goes away by itself.
@@ -130,12 +140,14 @@ impl Window {
             }
         }
         self.desk.jobs.values_mut().for_each(super::child::Job::poll);
+        if self.panels.lessons.advance(&mut self.desk) {
+            let pause = self.pause.load(Ordering::Relaxed).clamp(60, 700);
+            ctx.request_repaint_after(Duration::from_millis(pause));
+        }
         self.obey(ctx);
         self.leave(ctx);
         if more {
             ctx.request_repaint();
-        } else if self.desk.runs.iter().any(|run| run.live) || self.desk.jobs.values().any(super::child::Job::is_running) {
-            ctx.request_repaint_after(if self.software { SOFTWARE_FRAME } else { Duration::from_millis(250) });
         }
         self.toasts.retain(|(_, since)| since.elapsed() < TOAST);
         if !self.toasts.is_empty() {
@@ -165,7 +177,7 @@ impl Window {
 
     /// Leaving with runs under way: the user is asked in the window, once.
     fn leave(&mut self, ctx: &egui::Context) {
-        let training = !ours(&self.desk).is_empty();
+        let training = !ours(&self.desk).is_empty() || self.panels.lessons.is_running();
         if self.stopping && !training {
             self.stopping = false;
             ctx.send_viewport_cmd(egui::ViewportCommand::Close);

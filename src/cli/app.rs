@@ -37,6 +37,13 @@ pub fn train_in_window(stage: &str, run: Option<&Path>, resume: Option<&Path>) -
     Ok(0)
 }
 
+/// Open the window on a story.
+pub fn tell(told: app::Told) -> anyhow::Result<i32> {
+    need_display()?;
+    app::open(app::Options { story: Some(told), home: HOME.into(), ..app::Options::default() })?;
+    Ok(0)
+}
+
 fn need_display() -> anyhow::Result<()> {
     anyhow::ensure!(
         app::has_display(),

@@ -19,6 +19,10 @@ pub struct Args {
     /// A rehearsal in seconds: every stage, but so short that its numbers mean nothing.
     #[arg(long)]
     quick: bool,
+    /// Show it live in the window.
+    #[cfg(feature = "app")]
+    #[arg(long)]
+    window: bool,
     /// Also show the commands that are run.
     #[arg(long)]
     commands: bool,
@@ -37,6 +41,10 @@ pub fn run(args: &Args) -> anyhow::Result<i32> {
         adapter: args.adapter.clone(),
         lehr: std::env::current_exe()?,
     };
+    #[cfg(feature = "app")]
+    if args.window {
+        return super::app::tell(crate::app::Told { story, options, by_itself: true });
+    }
     output::line(&story.title)?;
     output::line(&story.about)?;
     if args.quick {

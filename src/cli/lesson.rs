@@ -39,6 +39,10 @@ pub fn run(args: &Args) -> anyhow::Result<i32> {
         adapter: args.adapter.clone(),
         lehr: std::env::current_exe()?,
     };
+    #[cfg(feature = "app")]
+    if !args.no_window && crate::app::has_display() {
+        return super::app::tell(crate::app::Told { story, options, by_itself: false });
+    }
     output::line(&story.title)?;
     output::line(&story.about)?;
     let mut player = Player::open(story, options)?;

@@ -5,7 +5,7 @@
 
 mod picture;
 
-pub use picture::png;
+pub use picture::{Pixels, pixels, png};
 
 use crate::history::{RunFiles, find_runs};
 use crate::vfs::shown;

@@ -27,6 +27,27 @@ fn fonts() -> &'static Arc<usvg::fontdb::Database> {
 /// # Errors
 /// The text is no SVG, or the picture would have no pixels or more than 16,384 a side.
 pub fn png(svg: &str, scale: f32) -> Result<Vec<u8>> {
+    drawn(svg, scale)?.encode_png().context("the picture cannot be written as PNG")
+}
+
+/// Pixels of a picture: width, height, and four bytes for each, red, green, blue, alpha (by which the others are multiplied).
+pub struct Pixels {
+    /// Width and height.
+    pub size: [usize; 2],
+    /// Row by row.
+    pub rgba: Vec<u8>,
+}
+
+/// An SVG picture as pixels, `scale` for each of its own.
+///
+/// # Errors
+/// As [`png`].
+pub fn pixels(svg: &str, scale: f32) -> Result<Pixels> {
+    let drawn = drawn(svg, scale)?;
+    Ok(Pixels { size: [drawn.width() as usize, drawn.height() as usize], rgba: drawn.take() })
+}
+
+fn drawn(svg: &str, scale: f32) -> Result<tiny_skia::Pixmap> {
     let options = usvg::Options { fontdb: fonts().clone(), ..usvg::Options::default() };
     let tree = usvg::Tree::from_str(svg, &options).context("the picture is no sound SVG")?;
     let (w, h) = ((tree.size().width() * scale).ceil(), (tree.size().height() * scale).ceil());
@@ -34,7 +55,7 @@ pub fn png(svg: &str, scale: f32) -> Result<Vec<u8>> {
     anyhow::ensure!(sound(w) && sound(h), "a picture of {w} x {h} pixels cannot be made; each side must have 1 to {MOST_PIXELS}");
     let mut pixels = tiny_skia::Pixmap::new(w as u32, h as u32).context("no memory for the picture")?;
     resvg::render(&tree, tiny_skia::Transform::from_scale(scale, scale), &mut pixels.as_mut());
-    pixels.encode_png().context("the picture cannot be written as PNG")
+    Ok(pixels)
 }
 
 #[cfg(test)]

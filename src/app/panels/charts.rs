@@ -58,7 +58,7 @@ impl Charts {
         }
         let extent = extent(desk, &runs);
         let view = self.view.or_else(|| newest_part(desk, extent));
-        let frame = Frame { view, extent, runs: &runs, log_x: desk.look.log_x && desk.look.axis != Axis::Wall };
+        let frame = Frame { view, extent, runs: &runs, log_x: desk.look.log_x && desk.look.axis != Axis::Wall, only: &[] };
         self.hovered = false;
         egui::ScrollArea::vertical().auto_shrink(false).show(ui, |ui| self.grid_ui(ui, desk, &specs, &frame));
         if !self.hovered {
@@ -139,18 +139,21 @@ impl Charts {
 
     fn toolbar_ui(&mut self, ui: &mut Ui, desk: &mut Desk) {
         ui.horizontal_wrapped(|ui| {
-            egui::ComboBox::from_id_salt("axis").selected_text(axis_name(desk.look.axis)).show_ui(ui, |ui| {
+            let label = ui.label("x");
+            let combo = egui::ComboBox::from_id_salt("axis").selected_text(axis_name(desk.look.axis)).show_ui(ui, |ui| {
                 for axis in Axis::ALL {
                     if ui.selectable_value(&mut desk.look.axis, axis, axis_name(axis)).clicked() {
                         self.view = None;
                     }
                 }
             });
+            combo.response.labelled_by(label.id).on_hover_text("What the horizontal axis counts");
             if ui.toggle_value(&mut desk.look.log_x, "log x").on_hover_text("Logarithmic horizontal axis").clicked() {
                 self.view = None;
             }
-            ui.label("smoothing");
+            let label = ui.label("smoothing");
             ui.add(egui::Slider::new(&mut desk.look.smoothing, 0.0..=0.995).show_value(true).max_decimals(3))
+                .labelled_by(label.id)
                 .on_hover_text("Weight of the past in the strong line. The raw curve stays behind it, pale.");
             ui.toggle_value(&mut desk.look.pins, "marks")
                 .on_hover_text("Saves, merges, rescues and changed settings as vertical lines");
@@ -199,7 +202,7 @@ fn axis_name(axis: Axis) -> &'static str {
 }
 
 /// From the first to the last moment of these runs.
-fn extent(desk: &Desk, runs: &[PathBuf]) -> (f64, f64) {
+pub fn extent(desk: &Desk, runs: &[PathBuf]) -> (f64, f64) {
     let (mut low, mut high) = (f64::INFINITY, f64::NEG_INFINITY);
     let of = |path: &PathBuf| desk.run(path)?.files.history.clock.extent(desk.look.axis);
     for (from, to) in runs.iter().filter_map(of) {

@@ -1,20 +1,424 @@
-//! Lessons.
+//! Lessons: read, predict, run, look, understand. The story is played by [`Player`]; this page tells it.
 
-use crate::app::desk::Desk;
-use eframe::egui;
+use crate::app::chart::{Frame, chart_ui};
+use crate::app::desk::{Desk, Order, Page};
+use crate::app::{Told, format, theme};
+use crate::story::{Block, Options, Panel, Phase, Player, Question, StepKind, Watch, Where, lesson, lesson_names};
+use eframe::egui::{self, RichText, Ui};
+use std::collections::BTreeMap;
+use std::path::{Path, PathBuf};
+
+/// Width of the words: lines that an eye can follow.
+const WIDTH: f32 = 720.0;
+/// The seed that the words were written for.
+const SEED: u64 = 1337;
 
 /// See the module.
-#[derive(Debug, Default)]
-pub struct Lessons {}
+#[derive(Default)]
+pub struct Lessons {
+    player: Option<Player>,
+    /// Which answer was chosen before the run.
+    predicted: Option<usize>,
+    error: Option<String>,
+    by_itself: bool,
+    /// Scenes that are over, of a story that goes on by itself.
+    before: Vec<(String, Vec<Block>)>,
+    /// Name, title, what one learns, minutes.
+    list: Vec<(&'static str, String, String, f64)>,
+    /// Pictures that steps made, by their path; None is one that cannot be shown.
+    pictures: BTreeMap<PathBuf, Option<egui::TextureHandle>>,
+}
+
+impl std::fmt::Debug for Lessons {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Lessons").field("player", &self.player).finish_non_exhaustive()
+    }
+}
 
 impl Lessons {
-    /// Begin with this lesson.
-    pub fn choose(&mut self, _name: &str) {}
+    /// Begin with this lesson; its runs go below `home`.
+    pub fn choose(&mut self, name: &str, home: &Path) {
+        let told = lesson(name).and_then(|story| {
+            let options =
+                Options { place: Where::In(home.join("lessons")), seed: SEED, adapter: None, lehr: std::env::current_exe()? };
+            Ok(Told { story, options, by_itself: false })
+        });
+        match told {
+            Ok(told) => self.begin(told),
+            Err(error) => self.error = Some(format!("{error:#}")),
+        }
+    }
+
+    /// Begin with a story.
+    pub fn begin(&mut self, told: Told) {
+        (self.predicted, self.error, self.by_itself) = (None, None, told.by_itself);
+        self.before.clear();
+        match Player::open(told.story, told.options) {
+            Ok(player) => self.player = Some(player),
+            Err(error) => self.error = Some(format!("{error:#}")),
+        }
+    }
+
+    /// Between frames: look at what runs. True while something does.
+    pub fn advance(&mut self, desk: &mut Desk) -> bool {
+        if self.by_itself {
+            self.go_on_by_itself(desk);
+        }
+        let Some(player) = &mut self.player else { return false };
+        if *player.phase() != Phase::Running {
+            return false;
+        }
+        // A step that is done already takes no time.
+        for _ in 0..20 {
+            if !player.poll() {
+                break;
+            }
+        }
+        let paths: Vec<PathBuf> = player.runs().map(|(_, run)| run.path.clone()).collect();
+        for path in paths {
+            // The other pages show it too.
+            if desk.run(&path).is_none() && path.join("config.toml").is_file() {
+                desk.ask(Order::Open(path.clone()));
+                desk.ask(Order::Focus(path));
+            }
+        }
+        true
+    }
+
+    /// From scene to scene; what was said in those before stays above. At the end comes the report.
+    fn go_on_by_itself(&mut self, desk: &mut Desk) {
+        let Some(player) = &mut self.player else { return };
+        match player.phase() {
+            Phase::Reading => player.go(),
+            Phase::Seen => {
+                let last = player.scene_number() + 1 == player.story().scenes.len();
+                if last {
+                    self.by_itself = false;
+                    let trained = player.story().steps().filter(|s| s.kind() == StepKind::Trainer).map(|s| s.name.clone());
+                    let runs = trained.filter_map(|name| player.product(&name)).map(|path| path.display().to_string());
+                    let out = player.dir().join("report.html").display().to_string();
+                    let args = ["report".to_owned()].into_iter().chain(runs).chain(["-o".to_owned(), out.clone()]).collect();
+                    desk.ask(Order::Job(format!("report {out}"), args));
+                    desk.ask(Order::Say(format!("all charts, texts and settings will be on one page: {out}")));
+                    return;
+                }
+                let mut said = player.text();
+                said.extend(player.seen().unwrap_or_default());
+                said.extend(player.closing().unwrap_or_default());
+                self.before.push((player.scene().title.clone(), said));
+                player.next();
+            }
+            _ => {}
+        }
+    }
+
+    /// Whether a step runs.
+    pub fn is_running(&self) -> bool {
+        self.player.as_ref().is_some_and(|player| *player.phase() == Phase::Running)
+    }
+
+    /// Stop what runs; what was trained is saved.
+    pub fn stop(&mut self) {
+        if let Some(player) = &mut self.player {
+            player.stop();
+        }
+    }
 
     /// Draw.
-    pub fn ui(&mut self, ui: &mut egui::Ui, desk: &mut Desk) {
-        if super::focused_name(ui, desk).is_none() {
+    pub fn ui(&mut self, ui: &mut Ui, desk: &mut Desk) {
+        let scene = self.player.as_ref().map_or(usize::MAX, Player::scene_number);
+        egui::ScrollArea::vertical().id_salt(scene).auto_shrink(false).stick_to_bottom(self.by_itself).show(ui, |ui| {
+            ui.set_max_width(WIDTH.min(ui.available_width()));
+            if let Some(error) = &self.error {
+                ui.colored_label(ui.visuals().error_fg_color, error);
+            }
+            match self.player.is_some() {
+                true => self.scene_ui(ui, desk),
+                false => self.list_ui(ui, desk),
+            }
+        });
+    }
+
+    fn list_ui(&mut self, ui: &mut Ui, desk: &Desk) {
+        if self.list.is_empty() {
+            let told = |name| lesson(name).map(|story| (name, story.title.clone(), story.about.clone(), story.minutes()));
+            self.list = lesson_names().filter_map(|name| told(name).ok()).collect();
+        }
+        ui.label(RichText::new("Lessons").heading());
+        ui.label(
+            "Each is a few minutes: words to read, a question to answer before the run, a real run, and what came out of it.",
+        );
+        ui.add_space(8.0);
+        let mut chosen = None;
+        for (i, (name, title, about, minutes)) in self.list.iter().enumerate() {
+            egui::Frame::group(ui.style()).show(ui, |ui| {
+                ui.set_width(ui.available_width());
+                if ui.button(RichText::new(format!("{}. {title}", i + 1)).strong()).clicked() {
+                    chosen = Some(*name);
+                }
+                ui.label(format!("{about} About {} on two processor cores.", format::duration(minutes * 60.0)));
+            });
+        }
+        if let Some(name) = chosen {
+            self.choose(name, &desk.home.clone());
+        }
+    }
+
+    fn scene_ui(&mut self, ui: &mut Ui, desk: &mut Desk) {
+        let Some(player) = &self.player else { return };
+        let mut back = false;
+        ui.horizontal_wrapped(|ui| {
+            back = ui.button("All lessons").clicked();
+            ui.label(RichText::new(&player.story().title).weak());
+            let scenes = player.story().scenes.len();
+            if scenes > 1 {
+                ui.label(RichText::new(format!("part {} of {scenes}", player.scene_number() + 1)).weak());
+            }
+        });
+        if back {
+            self.stop();
+            self.player = None;
             return;
+        }
+        for (title, said) in &self.before {
+            ui.add_space(10.0);
+            ui.label(RichText::new(title).heading());
+            blocks_ui(ui, said);
+        }
+        ui.add_space(10.0);
+        ui.label(RichText::new(&player.scene().title).heading());
+        blocks_ui(ui, &player.text());
+        if let Some(question) = player.question() {
+            let open = *player.phase() == Phase::Reading;
+            question_ui(ui, question, open, &mut self.predicted);
+        }
+        self.run_ui(ui);
+        self.watch_ui(ui, desk);
+        self.after_ui(ui);
+    }
+
+    /// What can be done now: run, stop, go on.
+    fn run_ui(&mut self, ui: &mut Ui) {
+        let Some(player) = &mut self.player else { return };
+        ui.add_space(8.0);
+        match player.phase().clone() {
+            Phase::Reading => {
+                let asked = player.question().is_some_and(|q| !q.choices.is_empty()) && self.predicted.is_none();
+                let runs = !player.scene().steps.is_empty();
+                let words = match (runs, asked) {
+                    (false, _) => "Go on",
+                    (true, true) => "Run it without a prediction",
+                    (true, false) => "Run it",
+                };
+                if ui.add(egui::Button::new(RichText::new(words).strong()).min_size(egui::vec2(120.0, 32.0))).clicked() {
+                    player.go();
+                }
+                commands_ui(ui, player);
+            }
+            Phase::Running => {
+                let progress = player.progress();
+                ui.horizontal(|ui| {
+                    ui.spinner();
+                    ui.label(progress.doing.unwrap_or_else(|| "starting".into()));
+                    ui.label(RichText::new(format!("about {} left", format::duration(progress.seconds_left))).weak());
+                    if ui.button("Stop").clicked() {
+                        player.stop();
+                    }
+                });
+                ui.add(egui::ProgressBar::new(progress.share as f32).desired_height(6.0));
+            }
+            Phase::Stopped => {
+                ui.label("Stopped. What was trained is saved.");
+                if ui.button("Go on").clicked() {
+                    player.go();
+                }
+            }
+            Phase::Failed(text) => {
+                ui.colored_label(ui.visuals().error_fg_color, text);
+            }
+            Phase::Seen | Phase::Done => {}
+        }
+    }
+
+    fn watch_ui(&mut self, ui: &mut Ui, desk: &mut Desk) {
+        let Some(player) = &self.player else { return };
+        if matches!(player.phase(), Phase::Reading) {
+            return;
+        }
+        let watches = player.scene().watch.clone();
+        for watch in &watches {
+            ui.add_space(8.0);
+            if let Some(spec) = watch.spec() {
+                let runs: Vec<PathBuf> = runs_of(player, watch).into_iter().filter(|path| desk.run(path).is_some()).collect();
+                if runs.is_empty() {
+                    continue;
+                }
+                runs.iter().for_each(|path| desk.run_mut(path).into_iter().for_each(|run| run.visible = true));
+                let extent = super::charts::extent(desk, &runs);
+                let frame = Frame { view: None, extent, runs: &runs, log_x: false, only: &watch.metrics };
+                ui.label(RichText::new(spec.title).strong()).on_hover_text(spec.hint);
+                let touched = chart_ui(ui, desk, spec, &frame, spec.log_y, 230.0);
+                if touched.hover.is_some() {
+                    desk.cursor = touched.hover;
+                }
+            } else if let Some(panel) = watch.panel {
+                let (page, words) = match panel {
+                    Panel::Tokens => (Page::Tokens, "Look at the tokens"),
+                    Panel::Samples => (Page::Samples, "Look at the texts"),
+                    Panel::Merge => (Page::Merge, "Look at merging"),
+                    Panel::Inside => (Page::Inside, "Look inside"),
+                };
+                if ui.button(words).clicked() {
+                    desk.ask(Order::Show(page));
+                }
+            } else if let Some(picture) = &watch.picture {
+                let (step, file) = picture.split_once('/').unwrap_or((picture, ""));
+                if let Some(dir) = player.product(step).filter(|_| matches!(player.phase(), Phase::Seen | Phase::Done)) {
+                    picture_ui(ui, &mut self.pictures, &dir.join(file));
+                }
+            }
+        }
+    }
+
+    /// What came out, and the way on.
+    fn after_ui(&mut self, ui: &mut Ui) {
+        let Some(player) = &mut self.player else { return };
+        if !matches!(player.phase(), Phase::Seen | Phase::Done) {
+            return;
+        }
+        let mut said = || -> anyhow::Result<()> {
+            blocks_ui(ui, &player.seen()?);
+            if let Some((head, rows)) = player.table()? {
+                table_ui(ui, &head, &rows);
+            }
+            let answer = player.answer()?;
+            if !answer.is_empty() {
+                answer_ui(ui, player.question(), self.predicted, &answer);
+            }
+            blocks_ui(ui, &player.closing()?);
+            Ok(())
+        };
+        if let Err(error) = said() {
+            ui.colored_label(ui.visuals().error_fg_color, format!("{error:#}"));
+        }
+        ui.add_space(8.0);
+        let last = player.scene_number() + 1 == player.story().scenes.len();
+        if *player.phase() == Phase::Seen && !last {
+            if ui.add(egui::Button::new(RichText::new("Go on").strong()).min_size(egui::vec2(120.0, 32.0))).clicked() {
+                player.next();
+                self.predicted = None;
+            }
+        } else {
+            ui.label(RichText::new("This is the end. Its runs are open on the other pages.").weak());
+        }
+        ui.add_space(30.0);
+    }
+}
+
+/// Folders of the runs that are to be looked at.
+fn runs_of(player: &Player, watch: &Watch) -> Vec<PathBuf> {
+    let all: Vec<(&str, PathBuf)> = match watch.runs.is_empty() {
+        true => player.runs().map(|(name, run)| (name, run.path.clone())).collect(),
+        false => watch.runs.iter().filter_map(|name| Some((name.as_str(), player.run(name)?.path.clone()))).collect(),
+    };
+    let shared = |name: &str| player.story().steps().any(|s| s.name == name && s.shared);
+    all.into_iter().filter(|(name, _)| !watch.runs.is_empty() || !shared(name)).map(|(_, path)| path).collect()
+}
+
+fn blocks_ui(ui: &mut Ui, blocks: &[Block]) {
+    for block in blocks {
+        ui.add_space(6.0);
+        match block {
+            Block::Paragraph(words) => {
+                ui.add(egui::Label::new(RichText::new(words).size(15.0)).wrap());
+            }
+            Block::Lines(lines) => {
+                egui::Frame::new().fill(ui.visuals().code_bg_color).inner_margin(8).corner_radius(4.0).show(ui, |ui| {
+                    ui.set_width(ui.available_width());
+                    for line in lines {
+                        ui.add(egui::Label::new(RichText::new(line).monospace()).wrap());
+                    }
+                });
+            }
+        }
+    }
+}
+
+fn question_ui(ui: &mut Ui, question: &Question, open: bool, predicted: &mut Option<usize>) {
+    ui.add_space(10.0);
+    let accent = ui.visuals().selection.bg_fill;
+    egui::Frame::new().stroke(egui::Stroke::new(1.5, accent)).inner_margin(12).corner_radius(6.0).show(ui, |ui| {
+        ui.set_width(ui.available_width());
+        ui.label(RichText::new("Before it runs, what do you think?").strong());
+        blocks_ui(ui, &crate::story::blocks(&question.ask));
+        ui.add_space(4.0);
+        ui.add_enabled_ui(open, |ui| {
+            for (i, choice) in question.choices.iter().enumerate() {
+                if ui.radio(*predicted == Some(i), RichText::new(choice).size(15.0)).clicked() {
+                    *predicted = Some(i);
+                }
+            }
+        });
+    });
+}
+
+fn answer_ui(ui: &mut Ui, question: Option<&Question>, predicted: Option<usize>, answer: &[Block]) {
+    ui.add_space(10.0);
+    let accent = theme::good(ui.visuals());
+    egui::Frame::new().stroke(egui::Stroke::new(1.5, accent)).inner_margin(12).corner_radius(6.0).show(ui, |ui| {
+        ui.set_width(ui.available_width());
+        ui.label(RichText::new("The answer").strong().color(accent));
+        if let Some(choice) = question.zip(predicted).and_then(|(q, i)| q.choices.get(i)) {
+            ui.label(RichText::new(format!("You thought: {choice}")).weak());
+        }
+        blocks_ui(ui, answer);
+    });
+}
+
+fn commands_ui(ui: &mut Ui, player: &Player) {
+    if player.scene().steps.is_empty() {
+        return;
+    }
+    egui::CollapsingHeader::new("The commands that will run").show(ui, |ui| {
+        for step in &player.scene().steps {
+            let line = player.command_line(step).unwrap_or_else(|error| format!("{error:#}"));
+            ui.add(egui::Label::new(RichText::new(line).monospace().small()).wrap());
+        }
+    });
+}
+
+fn table_ui(ui: &mut Ui, head: &[String], rows: &[Vec<String>]) {
+    ui.add_space(8.0);
+    egui::Grid::new(("table", head.len(), rows.len())).striped(true).spacing([18.0, 5.0]).show(ui, |ui| {
+        head.iter().for_each(|cell| {
+            ui.label(RichText::new(cell).strong());
+        });
+        ui.end_row();
+        for row in rows {
+            row.iter().for_each(|cell| {
+                ui.label(cell);
+            });
+            ui.end_row();
+        }
+    });
+}
+
+/// A picture that a step made, drawn once.
+fn picture_ui(ui: &mut Ui, pictures: &mut BTreeMap<PathBuf, Option<egui::TextureHandle>>, path: &Path) {
+    let texture = pictures.entry(path.to_owned()).or_insert_with(|| {
+        let svg = std::fs::read_to_string(path).ok()?;
+        let drawn = crate::report::pixels(&svg, 1.5).ok()?;
+        let image = egui::ColorImage::from_rgba_premultiplied(drawn.size, &drawn.rgba);
+        Some(ui.ctx().load_texture(path.display().to_string(), image, egui::TextureOptions::LINEAR))
+    });
+    match texture {
+        Some(texture) => {
+            ui.add(
+                egui::Image::from_texture(&*texture).max_width(ui.available_width()).alt_text(crate::history::short_name(path)),
+            );
+        }
+        None => {
+            ui.label(RichText::new(format!("{} cannot be shown", crate::vfs::shown(path))).weak());
         }
     }
 }

@@ -149,15 +149,16 @@ impl NewRun {
                 }
             }
             ui.separator();
-            ui.label("preset");
+            let label = ui.label("preset");
             let shown = if self.preset.is_empty() { "none" } else { &self.preset };
             let before = self.preset.clone();
-            egui::ComboBox::from_id_salt("preset").selected_text(shown).show_ui(ui, |ui| {
+            let combo = egui::ComboBox::from_id_salt("preset").selected_text(shown).show_ui(ui, |ui| {
                 ui.selectable_value(&mut self.preset, String::new(), "none");
                 for name in preset_names() {
                     ui.selectable_value(&mut self.preset, name.to_owned(), name);
                 }
             });
+            combo.response.labelled_by(label.id).on_hover_text("Model and recipe together");
             if before != self.preset {
                 self.load();
             }

@@ -1,0 +1,66 @@
+//! What a frame of the window costs with long histories: the charts of two runs, drawn again and again.
+//! `cargo bench --bench window` prints milliseconds of the processor's part (layout and shapes), and of the whole with a software adapter.
+
+use eframe::egui;
+use egui_kittest::Harness;
+use lehr::app::desk::{Desk, OpenRun};
+use lehr::app::panels::charts::Charts;
+use lehr::event::{Event, Step};
+use std::path::Path;
+use std::time::Instant;
+
+fn run(name: &str, index: usize, steps: u64) -> OpenRun {
+    let mut run = OpenRun::new(Path::new(name), index);
+    for n in 1..=steps {
+        let noise = (n as f64 * 12.9898).sin();
+        let loss = 2.0 + 3.0 / (1.0 + n as f64 / 1000.0) + 0.2 * noise;
+        let grad_norm = 1.0 + noise.abs();
+        let step = Step {
+            step: n,
+            loss,
+            grad_norm,
+            learning_rate: 1e-3,
+            entropy: 1.0,
+            num_tokens: 768 * n,
+            seconds: n as f64,
+            ..Step::default()
+        };
+        run.files.history.push(Event::Step(step));
+    }
+    run.loading = false;
+    run
+}
+
+fn median(mut times: Vec<f64>) -> f64 {
+    times.sort_by(f64::total_cmp);
+    times[times.len() / 2]
+}
+
+fn main() {
+    println!("{:>10} {:>14} {:>16} {:>14} {:>14}", "steps", "events/s taken", "first frame ms", "frame ms", "drawn ms");
+    for steps in [1_000, 100_000, 1_000_000] {
+        let begin = Instant::now();
+        let mut desk = Desk::default();
+        desk.runs = vec![run("a", 0, steps), run("b", 1, steps)];
+        desk.focus = Some("a".into());
+        let rate = 2.0 * steps as f64 / begin.elapsed().as_secs_f64();
+        let draw = |ui: &mut egui::Ui, (page, desk): &mut (Charts, Desk)| page.ui(ui, desk);
+        let begin = Instant::now();
+        let mut harness = Harness::builder().with_size([1360.0, 860.0]).build_ui_state(draw, (Charts::default(), desk));
+        let first = begin.elapsed().as_secs_f64();
+        let mut time = |what: &mut dyn FnMut(&mut Harness<'_, (Charts, Desk)>)| {
+            let one = |harness: &mut Harness<'_, (Charts, Desk)>, what: &mut dyn FnMut(&mut Harness<'_, (Charts, Desk)>)| {
+                let begin = Instant::now();
+                what(harness);
+                begin.elapsed().as_secs_f64() * 1e3
+            };
+            median((0..15).map(|_| one(&mut harness, what)).collect())
+        };
+        let frame = time(&mut |h| h.step());
+        let drawn = time(&mut |h| {
+            h.step();
+            h.render().expect("an adapter");
+        });
+        println!("{steps:>10} {rate:>14.0} {:>16.1} {frame:>14.2} {drawn:>14.1}", first * 1e3);
+    }
+}

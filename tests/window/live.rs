@@ -1,0 +1,116 @@
+//! The whole window over real trainers: start from an order, watch, pause, go on, stop; a trainer that is killed; one that cannot begin.
+
+use super::common::{PATIENCE, TINY, text};
+use eframe::egui;
+use egui_kittest::Harness;
+use egui_kittest::kittest::Queryable as _;
+use lehr::app::Window;
+use lehr::app::desk::{OpenRun, Order};
+use lehr::event::Command;
+use lehr::history::State;
+use std::path::{Path, PathBuf};
+use std::time::Instant;
+
+struct Live {
+    h: Harness<'static, Option<Window>>,
+    dir: tempfile::TempDir,
+}
+
+impl Live {
+    fn new() -> Self {
+        let dir = tempfile::tempdir().unwrap();
+        std::fs::write(dir.path().join("text.txt"), text(6000)).unwrap();
+        let (home, memory) = (dir.path().join("runs"), dir.path().join("window.json"));
+        let draw = move |ui: &mut egui::Ui, window: &mut Option<Window>| {
+            let window = window.get_or_insert_with(|| {
+                let program = PathBuf::from(env!("CARGO_BIN_EXE_lehr"));
+                Window::new(ui.ctx(), program, home.clone(), Some(memory.clone())).unwrap()
+            });
+            let ctx = ui.ctx().clone();
+            window.advance(&ctx);
+            window.draw(ui);
+        };
+        let mut h = Harness::builder().with_size([1300.0, 800.0]).with_max_steps(4).build_ui_state(draw, None);
+        h.run_steps(2);
+        Self { h, dir }
+    }
+
+    fn run_path(&self, name: &str) -> PathBuf {
+        self.dir.path().join("runs").join(name)
+    }
+
+    fn start(&mut self, name: &str, more: &[&str]) -> PathBuf {
+        let run = self.run_path(name);
+        let data = self.dir.path().join("text.txt").display().to_string();
+        let mut args = vec!["pretrain".to_owned(), "--data".into(), data, "--run".into(), run.display().to_string()];
+        args.extend(TINY.iter().chain(more).map(|a| (*a).to_owned()));
+        self.window().desk().ask(Order::Start { args, run: run.clone() });
+        run
+    }
+
+    fn window(&mut self) -> &mut Window {
+        self.h.state_mut().as_mut().unwrap()
+    }
+
+    /// Frames until this holds of the run.
+    fn until(&mut self, run: &Path, what: &str, fits: impl Fn(&OpenRun) -> bool) {
+        let begin = Instant::now();
+        loop {
+            self.h.step();
+            if self.window().desk().run(run).is_some_and(&fits) {
+                return;
+            }
+            if begin.elapsed() > PATIENCE {
+                let said = self.window().desk().run(run).and_then(|r| Some(r.trainer.as_ref()?.lines()));
+                panic!("{what}: not within {PATIENCE:?}; the trainer said {said:?}");
+            }
+            std::thread::sleep(std::time::Duration::from_millis(20));
+        }
+    }
+}
+
+#[test]
+fn a_run_is_started_paused_changed_resumed_and_stopped_from_the_window() {
+    let mut live = Live::new();
+    let run = live.start("a", &["--max-steps=100000", "--save-every=0"]);
+    live.until(&run, "steps", |r| r.files.history.step >= 3);
+    live.h.get_by_label("Pause").click();
+    live.until(&run, "a pause", |r| r.files.history.state == State::Paused);
+    let step = live.window().desk().run(&run).unwrap().files.history.step;
+    live.h.get_by_label("One step").click();
+    live.until(&run, "one step", |r| r.files.history.step == step + 1);
+    live.h.get_by_label("Go on").click();
+    live.until(&run, "going on", |r| r.files.history.state == State::Running && r.files.history.step > step + 2);
+    let hyper = lehr::event::Hyper { learning_rate_scale: Some(0.5), ..lehr::event::Hyper::default() };
+    live.window().desk().ask(Order::Send(run.clone(), Command::SetHyper(hyper)));
+    live.until(&run, "a changed rate", |r| r.files.history.hyper.get("learning_rate_scale") == Some(&0.5));
+    live.h.get_by_label("Stop and save").click();
+    live.until(&run, "the end", |r| r.files.standing(r.live) == "stopped");
+    assert!(live.window().desk().run(&run).unwrap().newest_checkpoint().is_some());
+}
+
+#[test]
+fn a_killed_trainer_leaves_the_window_on_its_history_with_a_way_to_go_on() {
+    let mut live = Live::new();
+    let run = live.start("a", &["--max-steps=100000", "--save-every=2"]);
+    live.until(&run, "a checkpoint", |r| r.files.history.checkpoints.len() >= 2);
+    let pid = live.window().desk().run(&run).unwrap().trainer.as_ref().unwrap().pid();
+    assert!(std::process::Command::new("kill").args(["-9", &pid.to_string()]).status().unwrap().success());
+    live.until(&run, "the cut", |r| !r.live && r.files.standing(r.live) == "cut off");
+    live.h.run_steps(2);
+    live.h.get_by_label_contains("ended by signal 9");
+    let step = live.window().desk().run(&run).unwrap().files.history.step;
+    live.h.get_by_label_contains("Resume from step").click();
+    live.until(&run, "new steps", |r| r.live && r.files.history.step > step + 1);
+    live.window().desk().ask(Order::Send(run.clone(), Command::Stop));
+    live.until(&run, "the end", |r| r.files.standing(r.live) == "stopped");
+}
+
+#[test]
+fn a_trainer_that_refuses_its_settings_says_why_in_the_window() {
+    let mut live = Live::new();
+    let run = live.start("a", &["--hidden-size=17", "--max-steps=3"]);
+    live.until(&run, "the refusal", |r| !r.live);
+    live.h.run_steps(3);
+    live.h.get_by_label_contains("--hidden-size");
+}

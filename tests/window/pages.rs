@@ -1,0 +1,227 @@
+//! Pages over made histories: what they say, what they ask for, that nothing makes them fall over.
+
+use super::made;
+use eframe::egui;
+use egui_kittest::kittest::Queryable as _;
+use lehr::app::desk::{Desk, Order, Page};
+use lehr::app::panels::{charts::Charts, controls::Controls, new_run::NewRun, runs::Runs};
+use lehr::config::Stage;
+use lehr::event::{Command, Event, Hyper};
+use std::path::PathBuf;
+
+const SIZE: [f32; 2] = [900.0, 700.0];
+
+fn orders_after_click(desk: Desk, label: &str) -> Vec<Order> {
+    let mut h = made::harness(SIZE, true, Controls::default(), desk, Controls::ui);
+    h.get_by_label(label).click();
+    h.run_steps(2);
+    h.state_mut().desk.take_orders()
+}
+
+#[test]
+fn each_button_sends_its_command_to_the_run_in_focus() {
+    let cases = [
+        ("Pause", Command::Pause),
+        ("Stop and save", Command::Stop),
+        ("Save now", Command::SaveNow),
+        ("Merge now", Command::MergeNow),
+        ("Evaluate now", Command::EvalNow),
+    ];
+    for (label, command) in cases {
+        let desk = made::desk("runs/a", Stage::Pretrain, made::pretraining(20), true);
+        assert_eq!(orders_after_click(desk, label), [Order::Send("runs/a".into(), command)], "{label}");
+    }
+    for (label, command) in [("Go on", Command::Resume), ("One step", Command::Step)] {
+        let events = made::pretraining(20).into_iter().chain([Event::Paused { step: 20 }]).collect();
+        let desk = made::desk("runs/a", Stage::Pretrain, events, true);
+        assert_eq!(orders_after_click(desk, label), [Order::Send("runs/a".into(), command)], "{label}");
+    }
+}
+
+#[test]
+fn a_run_that_somebody_else_trains_takes_no_commands_from_here() {
+    let mut desk = made::desk("runs/a", Stage::Pretrain, made::pretraining(20), false);
+    desk.runs[0].live = true;
+    let mut h = made::harness(SIZE, true, Controls::default(), desk, Controls::ui);
+    h.get_by_label("Pause").click();
+    h.run_steps(2);
+    assert_eq!(h.state_mut().desk.take_orders(), []);
+    h.get_by_label_contains("can be watched from here");
+}
+
+/// Type a number into the field that this label names.
+fn typed(h: &mut egui_kittest::Harness<'_, made::Stand<Controls>>, label: &str, text: &str) {
+    h.get_by_role_and_label(egui::accesskit::Role::SpinButton, label).click();
+    h.run_steps(2);
+    h.key_press_modifiers(egui::Modifiers::COMMAND, egui::Key::A);
+    h.event(egui::Event::Text(text.into()));
+    h.run_steps(2);
+    h.key_press(egui::Key::Enter);
+    h.run_steps(3);
+}
+
+#[test]
+fn changing_a_live_setting_sends_just_that_setting() {
+    let cases = [
+        (Stage::Grpo, "Lopti eta", "0.5", Hyper { lopti_eta: Some(0.5), ..Hyper::default() }),
+        (Stage::Grpo, "reweighting alpha", "0.3", Hyper { reweight_alpha: Some(0.3), ..Hyper::default() }),
+        (Stage::Grpo, "temperature", "0.7", Hyper { temperature: Some(0.7), ..Hyper::default() }),
+        (Stage::Pretrain, "learning rate ×", "0.25", Hyper { learning_rate_scale: Some(0.25), ..Hyper::default() }),
+        (Stage::Pretrain, "clip gradients at", "2", Hyper { max_grad_norm: Some(2.0), ..Hyper::default() }),
+    ];
+    for (stage, label, text, hyper) in cases {
+        let events = if stage == Stage::Grpo { made::reinforcement(20) } else { made::pretraining(20) };
+        let desk = made::desk("runs/a", stage, events, true);
+        let mut h = made::harness(SIZE, false, Controls::default(), desk, Controls::ui);
+        typed(&mut h, label, text);
+        let orders = h.state_mut().desk.take_orders();
+        assert_eq!(orders, [Order::Send("runs/a".into(), Command::SetHyper(hyper))], "{label}");
+    }
+}
+
+#[test]
+fn a_supervised_run_shows_no_settings_of_reinforcement() {
+    let desk = made::desk("runs/a", Stage::Pretrain, made::pretraining(20), true);
+    let h = made::harness(SIZE, false, Controls::default(), desk, Controls::ui);
+    assert!(h.query_by_label("Lopti eta").is_none());
+}
+
+#[test]
+fn a_run_that_was_cut_off_says_so_and_can_be_resumed() {
+    let dir = tempfile::tempdir().unwrap();
+    let run = dir.path().join("cut");
+    std::fs::create_dir_all(run.join("checkpoints/step-00000016")).unwrap();
+    let name = run.display().to_string();
+    let desk = made::desk(&name, Stage::Pretrain, made::pretraining(16), false);
+    let mut h = made::harness(SIZE, true, Controls::default(), desk, Controls::ui);
+    h.get_by_label_contains("ended without a word");
+    h.get_by_label("Resume from step 16").click();
+    h.run_steps(2);
+    let args = vec!["pretrain".to_owned(), "--resume".into(), name];
+    assert_eq!(h.state_mut().desk.take_orders(), [Order::Start { args, run }]);
+}
+
+#[test]
+fn charts_draw_whatever_a_log_holds_in_any_size_dark_and_light() {
+    type Made = fn() -> Vec<Event>;
+    let histories: [(&str, Made); 5] = [
+        ("empty", Vec::new),
+        ("begun", || vec![made::started("pretrain", 9)]),
+        ("small", || made::pretraining(40)),
+        ("broken", || made::broken(500)),
+        ("reinforcement", || made::reinforcement(60)),
+    ];
+    for (name, events) in histories {
+        for (size, dark) in [([1.0, 1.0], true), ([380.0, 300.0], false), (SIZE, true), ([5000.0, 3000.0], false)] {
+            for log_x in [false, true] {
+                let mut desk = made::desk("runs/a", Stage::Pretrain, events(), false);
+                desk.look.log_x = log_x;
+                desk.look.log_y_flipped = vec!["Loss".into()];
+                made::harness(size, dark, Charts::default(), desk, Charts::ui);
+            }
+            println!("{name} in {size:?}");
+        }
+    }
+}
+
+#[test]
+fn charts_name_what_they_draw_with_the_newest_value() {
+    let desk = made::desk("runs/a", Stage::Pretrain, made::pretraining(40), false);
+    let last = desk.runs[0].files.history.last("merge/sma/eval_loss").unwrap();
+    let h = made::harness([900.0, 2600.0], true, Charts::default(), desk, Charts::ui);
+    for title in ["Loss", "Gradient norm", "Learning rate", "Speed", "Device memory"] {
+        h.get_by_label(title);
+    }
+    h.get_by_label(&format!("merged (sma) {}", lehr::app::format::number(last)));
+    assert!(h.query_by_label("Reward").is_none(), "a pre-training run has no reward");
+}
+
+#[test]
+fn a_million_steps_are_drawn_in_few_points_and_no_spike_is_lost() {
+    let steps = 1_000_000;
+    let events = (1..=steps).map(|n| {
+        let mut step = made::step(n);
+        if n == 777_777 {
+            step.loss = 50.0;
+        }
+        Event::Step(step)
+    });
+    let desk = made::desk("runs/a", Stage::Pretrain, events.collect(), false);
+    let curve = &desk.runs[0].files.history.curves["loss"];
+    let clock = &desk.runs[0].files.history.clock;
+    let lines = curve.lines(clock, lehr::history::Axis::Steps, 0.0, steps as f64, 800);
+    let points: Vec<[f64; 2]> = lines.into_iter().flatten().collect();
+    assert!(points.len() <= 1700, "{}", points.len());
+    assert!(points.iter().any(|p| p[1] == 50.0));
+    made::harness(SIZE, true, Charts::default(), desk, Charts::ui);
+}
+
+#[test]
+fn runs_are_a_tree_and_what_differs_is_listed() {
+    let mut desk = made::desk("runs/base", Stage::Pretrain, made::pretraining(16), false);
+    made::add(&mut desk, "runs/child", Stage::Pretrain, made::pretraining(16));
+    let child = desk.runs[1].files.settings.as_mut().unwrap();
+    child.start.parent = Some("base@16".into());
+    child.train.learning_rate = 0.125;
+    let mut h = made::harness(SIZE, true, Runs::default(), desk, Runs::ui);
+    h.get_by_label_contains("from base@16");
+    h.get_by_label("train.learning_rate");
+    h.get_by_label("0.125");
+    h.get_by_role_and_label(egui::accesskit::Role::Button, "child").click();
+    h.run_steps(2);
+    assert_eq!(h.state_mut().desk.take_orders(), [Order::Focus("runs/child".into())]);
+}
+
+#[test]
+fn a_run_is_deleted_only_after_a_second_word() {
+    let desk = made::desk("runs/a", Stage::Pretrain, made::pretraining(16), false);
+    let mut h = made::harness(SIZE, true, Runs::default(), desk, Runs::ui);
+    h.get_by_label("Delete").click();
+    h.run_steps(2);
+    assert_eq!(h.state_mut().desk.take_orders(), []);
+    h.get_by_label("Delete it").click();
+    h.run_steps(2);
+    assert_eq!(h.state_mut().desk.take_orders(), [Order::Delete("runs/a".into())]);
+}
+
+#[test]
+fn the_form_stands_for_a_command_line_and_starts_it() {
+    let mut desk = Desk::default();
+    desk.home = PathBuf::from("nowhere");
+    let mut form = NewRun::default();
+    let init = "merge:runs/a?last=4".to_owned();
+    form.fill("grpo", &[("start.init".into(), init), ("grpo.lopti_eta".into(), "0.5".into()), ("train.seed".into(), "7".into())]);
+    assert_eq!(form.args(), ["grpo", "--seed=7", "--init=merge:runs/a?last=4", "--lopti-eta=0.5"]);
+    let mut h = made::harness([900.0, 1400.0], false, form, desk, NewRun::ui);
+    h.get_by_label_contains("lehr grpo --seed=7");
+    h.get_by_label("Start").click();
+    h.run_steps(2);
+    let orders = h.state_mut().desk.take_orders();
+    let run = PathBuf::from("nowhere/grpo-001");
+    let started =
+        orders.iter().find_map(|o| if let Order::Start { args, run: r } = o { Some((args.clone(), r.clone())) } else { None });
+    let (args, path) = started.expect("a start");
+    assert_eq!(path, run);
+    assert_eq!(args[args.len() - 2..], ["--run".to_owned(), run.display().to_string()]);
+}
+
+#[test]
+fn the_form_holds_every_setting_and_says_what_is_missing() {
+    let mut h = made::harness([900.0, 900.0], true, NewRun::default(), Desk::default(), NewRun::ui);
+    h.get_by_label_contains("name a text file");
+    h.get_by_label("All settings").click();
+    h.run_steps(3);
+    let schema = lehr::config::schema::schema(Stage::Pretrain);
+    // What lies below the edge is not in the tree of names; the first section is.
+    for field in &schema[0].fields {
+        assert!(h.query_all_by_label(&field.name.replace('_', " ")).count() > 0, "{}", field.name);
+    }
+}
+
+#[test]
+fn an_empty_desk_says_what_to_do() {
+    let mut h = made::harness(SIZE, true, Charts::default(), Desk::default(), Charts::ui);
+    h.get_by_label("Start a new run").click();
+    h.run_steps(2);
+    assert_eq!(h.state_mut().desk.take_orders(), [Order::Show(Page::NewRun)]);
+}
