@@ -64,3 +64,17 @@ pub fn ink_on(color: Color32) -> Color32 {
     let [r, g, b, _] = color.to_array().map(f64::from);
     if 0.299 * r + 0.587 * g + 0.114 * b > 140.0 { Color32::BLACK } else { Color32::WHITE }
 }
+
+/// A series colour that can be seen on the background.
+pub fn readable(color: Color32, visuals: &egui::Visuals) -> Color32 {
+    let [r, g, b, _] = color.to_array();
+    let light = 0.299 * f32::from(r) + 0.587 * f32::from(g) + 0.114 * f32::from(b);
+    match visuals.dark_mode {
+        true if light < 110.0 => {
+            let lift = |c: u8| (f32::from(c) * 0.55 + 110.0) as u8;
+            Color32::from_rgb(lift(r), lift(g), lift(b))
+        }
+        false if light > 170.0 => color.gamma_multiply(0.8),
+        _ => color,
+    }
+}

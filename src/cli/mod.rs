@@ -103,38 +103,21 @@ pub fn main() -> i32 {
         Ok(cli) => cli,
         Err(error) => error.exit(),
     };
-    let Some(command) = cli.command else {
-        return without_command();
-    };
+    let (Some(command), Some((_, typed))) = (cli.command, matches.subcommand()) else { return without_command() };
     let result = match command {
         #[cfg(feature = "app")]
         Commands::App(args) => app::run(&args),
-        Commands::Pretrain(args) => match matches.subcommand() {
-            Some((_, typed)) => pretrain::run(&args, typed, started),
-            None => unreachable!("clap found the subcommand"),
-        },
-        Commands::Sft(args) => match matches.subcommand() {
-            Some((_, typed)) => sft::run(&args, typed, started),
-            None => unreachable!("clap found the subcommand"),
-        },
-        Commands::Grpo(args) => match matches.subcommand() {
-            Some((_, typed)) => grpo::run(&args, typed, started),
-            None => unreachable!("clap found the subcommand"),
-        },
+        Commands::Pretrain(args) => pretrain::run(&args, typed, started),
+        Commands::Sft(args) => sft::run(&args, typed, started),
+        Commands::Grpo(args) => grpo::run(&args, typed, started),
         Commands::Data(args) => data::run(&args),
-        Commands::Eval(args) => match matches.subcommand() {
-            Some((_, typed)) => evaluate::run(&args, typed),
-            None => unreachable!("clap found the subcommand"),
-        },
+        Commands::Eval(args) => evaluate::run(&args, typed),
         Commands::Merge(args) => merge::run(&args),
         Commands::Landscape(args) => landscape::run(&args),
         Commands::Generate(args) => generate::run(&args),
         Commands::Score(args) => score::run(&args),
         Commands::Inspect(args) => inspect::run(&args),
-        Commands::Replay(args) => match matches.subcommand() {
-            Some((_, typed)) => replay::run(&args, typed),
-            None => unreachable!("clap found the subcommand"),
-        },
+        Commands::Replay(args) => replay::run(&args, typed),
         Commands::Doctor(args) => doctor::run(&args),
         Commands::Bench(args) => bench::run(&args),
         Commands::Reproduce(args) => reproduce::run(&args),

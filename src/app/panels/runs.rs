@@ -2,7 +2,7 @@
 
 use crate::app::bars::standing_ui;
 use crate::app::desk::{Desk, OpenRun, Order, Page};
-use crate::app::{chart, format};
+use crate::app::{format, theme};
 use crate::history::{differences, family};
 use crate::vfs::human_bytes;
 use eframe::egui::{self, RichText, Ui};
@@ -63,7 +63,7 @@ impl Runs {
                 ui.set_width(ui.available_width());
                 ui.horizontal(|ui| {
                     ui.add_space(14.0 * member.depth as f32);
-                    let color = chart::readable(run.color, ui.visuals());
+                    let color = theme::readable(run.color, ui.visuals());
                     let tick = ui.checkbox(&mut run.visible, "").on_hover_text("Draw it in the charts");
                     ui.painter().circle_filled(tick.rect.right_center() - egui::vec2(1.0, 0.0), 4.0, color);
                     ui.add_space(6.0);
@@ -92,41 +92,10 @@ impl Runs {
         if let Some(error) = &run.error {
             ui.colored_label(ui.visuals().error_fg_color, error);
         }
-        let stage = run.files.settings.as_ref().map_or("pretrain", |s| s.stage().name()).to_owned();
-        let (live, checkpoint) = (run.live, run.newest_checkpoint());
         let shown = path.display().to_string();
         let mut orders = Vec::new();
         ui.horizontal_wrapped(|ui| {
-            let can_resume = !live && checkpoint.is_some();
-            let resume = ui.add_enabled(can_resume, egui::Button::new("Resume"));
-            let why = if live { "It is being trained." } else { "It has no checkpoint to go on from." };
-            if resume.on_hover_text("Go on from the newest checkpoint").on_disabled_hover_text(why).clicked() {
-                let args = vec![stage.clone(), "--resume".into(), shown.clone()];
-                orders.push(Order::Start { args, run: path.to_owned() });
-            }
-            let run_files = &run.files.history.checkpoints;
-            ui.add_enabled_ui(checkpoint.is_some(), |ui| {
-                ui.menu_button("Fork", |ui| {
-                    ui.label("Go on as a run of its own from step");
-                    for (step, _) in run_files.iter().rev().take(20) {
-                        if ui.button(format::whole(*step)).clicked() {
-                            let fork = ("start.fork".to_owned(), format!("{shown}@{step}"));
-                            orders.push(Order::NewRun(stage.clone(), vec![fork]));
-                            ui.close();
-                        }
-                    }
-                });
-                ui.menu_button("Go on with", |ui| {
-                    for (next, words) in
-                        [("sft", "Fine-tune it"), ("grpo", "Reinforce it"), ("pretrain", "Train it on other text")]
-                    {
-                        if ui.button(words).clicked() {
-                            orders.push(Order::NewRun(next.into(), vec![("start.init".to_owned(), shown.clone())]));
-                            ui.close();
-                        }
-                    }
-                });
-            });
+            going_on_ui(ui, run, &shown, &mut orders);
             if ui.button("Report").on_hover_text("Write report.html into its folder").clicked() {
                 let out = path.join("report.html").display().to_string();
                 orders.push(Order::Job(format!("report {shown}"), vec!["report".into(), shown.clone(), "-o".into(), out]));
@@ -134,14 +103,13 @@ impl Runs {
             if ui.button("Close").on_hover_text("Look at it no more; nothing is deleted").clicked() {
                 orders.push(Order::Close(path.to_owned()));
             }
-            if ui.add_enabled(!live, egui::Button::new("Delete")).on_disabled_hover_text("It is being trained.").clicked() {
+            if ui.add_enabled(!run.live, egui::Button::new("Delete")).on_disabled_hover_text("It is being trained.").clicked() {
                 self.deleting = Some(path.to_owned());
             }
         });
         if self.deleting.as_deref() == Some(path) {
-            let bytes = human_bytes(run.bytes);
             ui.horizontal_wrapped(|ui| {
-                ui.label(format!("Delete {shown} for good, {bytes} with all checkpoints?"));
+                ui.label(format!("Delete {shown} for good, {} with all checkpoints?", human_bytes(run.bytes)));
                 if ui.button("Delete it").clicked() {
                     orders.push(Order::Delete(path.to_owned()));
                     self.deleting = None;
@@ -154,6 +122,38 @@ impl Runs {
         report_ui(ui, desk, path);
         orders.into_iter().for_each(|order| desk.ask(order));
     }
+}
+
+/// Ways on from a run: resume it, fork it, begin another stage from it.
+fn going_on_ui(ui: &mut Ui, run: &OpenRun, shown: &str, orders: &mut Vec<Order>) {
+    let stage = run.files.settings.as_ref().map_or("pretrain", |s| s.stage().name());
+    let has_checkpoint = run.newest_checkpoint().is_some();
+    let resume = ui.add_enabled(!run.live && has_checkpoint, egui::Button::new("Resume"));
+    let why = if run.live { "It is being trained." } else { "It has no checkpoint to go on from." };
+    if resume.on_hover_text("Go on from the newest checkpoint").on_disabled_hover_text(why).clicked() {
+        let args = vec![stage.to_owned(), "--resume".into(), shown.to_owned()];
+        orders.push(Order::Start { args, run: run.files.path.clone() });
+    }
+    ui.add_enabled_ui(has_checkpoint, |ui| {
+        ui.menu_button("Fork", |ui| {
+            ui.label("Go on as a run of its own from step");
+            for (step, _) in run.files.history.checkpoints.iter().rev().take(20) {
+                if ui.button(format::whole(*step)).clicked() {
+                    let fork = ("start.fork".to_owned(), format!("{shown}@{step}"));
+                    orders.push(Order::NewRun(stage.to_owned(), vec![fork]));
+                    ui.close();
+                }
+            }
+        });
+        ui.menu_button("Go on with", |ui| {
+            for (next, words) in [("sft", "Fine-tune it"), ("grpo", "Reinforce it"), ("pretrain", "Train it on other text")] {
+                if ui.button(words).clicked() {
+                    orders.push(Order::NewRun(next.into(), vec![("start.init".to_owned(), shown.to_owned())]));
+                    ui.close();
+                }
+            }
+        });
+    });
 }
 
 fn report_ui(ui: &mut Ui, desk: &Desk, path: &Path) {
@@ -220,7 +220,7 @@ fn differences_grid_ui(ui: &mut Ui, ticked: &[&OpenRun], found: Vec<crate::histo
     egui::Grid::new("differences").striped(true).spacing([10.0, 3.0]).show(ui, |ui| {
         ui.label("");
         for run in ticked {
-            ui.label(RichText::new(run.name()).small().color(chart::readable(run.color, ui.visuals())));
+            ui.label(RichText::new(run.name()).small().color(theme::readable(run.color, ui.visuals())));
         }
         ui.end_row();
         for difference in found {

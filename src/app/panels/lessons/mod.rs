@@ -1,12 +1,15 @@
 //! Lessons: read, predict, run, look, understand. The story is played by [`Player`]; this page tells it.
 
+mod telling;
+
 use crate::app::chart::{Frame, chart_ui};
 use crate::app::desk::{Desk, Order, Page};
-use crate::app::{Told, format, theme};
-use crate::story::{Block, Options, Panel, Phase, Player, Question, StepKind, Watch, Where, lesson, lesson_names};
+use crate::app::{Told, format};
+use crate::story::{Block, Options, Panel, Phase, Player, StepKind, Watch, Where, lesson, lesson_names};
 use eframe::egui::{self, RichText, Ui};
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
+use telling::{answer_ui, blocks_ui, commands_ui, picture_ui, question_ui, table_ui};
 
 /// Width of the words: lines that an eye can follow.
 const WIDTH: f32 = 720.0;
@@ -323,102 +326,4 @@ fn runs_of(player: &Player, watch: &Watch) -> Vec<PathBuf> {
     };
     let shared = |name: &str| player.story().steps().any(|s| s.name == name && s.shared);
     all.into_iter().filter(|(name, _)| !watch.runs.is_empty() || !shared(name)).map(|(_, path)| path).collect()
-}
-
-fn blocks_ui(ui: &mut Ui, blocks: &[Block]) {
-    for block in blocks {
-        ui.add_space(6.0);
-        match block {
-            Block::Paragraph(words) => {
-                ui.add(egui::Label::new(RichText::new(words).size(15.0)).wrap());
-            }
-            Block::Lines(lines) => {
-                egui::Frame::new().fill(ui.visuals().code_bg_color).inner_margin(8).corner_radius(4.0).show(ui, |ui| {
-                    ui.set_width(ui.available_width());
-                    for line in lines {
-                        ui.add(egui::Label::new(RichText::new(line).monospace()).wrap());
-                    }
-                });
-            }
-        }
-    }
-}
-
-fn question_ui(ui: &mut Ui, question: &Question, open: bool, predicted: &mut Option<usize>) {
-    ui.add_space(10.0);
-    let accent = ui.visuals().selection.bg_fill;
-    egui::Frame::new().stroke(egui::Stroke::new(1.5, accent)).inner_margin(12).corner_radius(6.0).show(ui, |ui| {
-        ui.set_width(ui.available_width());
-        ui.label(RichText::new("Before it runs, what do you think?").strong());
-        blocks_ui(ui, &crate::story::blocks(&question.ask));
-        ui.add_space(4.0);
-        ui.add_enabled_ui(open, |ui| {
-            for (i, choice) in question.choices.iter().enumerate() {
-                if ui.radio(*predicted == Some(i), RichText::new(choice).size(15.0)).clicked() {
-                    *predicted = Some(i);
-                }
-            }
-        });
-    });
-}
-
-fn answer_ui(ui: &mut Ui, question: Option<&Question>, predicted: Option<usize>, answer: &[Block]) {
-    ui.add_space(10.0);
-    let accent = theme::good(ui.visuals());
-    egui::Frame::new().stroke(egui::Stroke::new(1.5, accent)).inner_margin(12).corner_radius(6.0).show(ui, |ui| {
-        ui.set_width(ui.available_width());
-        ui.label(RichText::new("The answer").strong().color(accent));
-        if let Some(choice) = question.zip(predicted).and_then(|(q, i)| q.choices.get(i)) {
-            ui.label(RichText::new(format!("You thought: {choice}")).weak());
-        }
-        blocks_ui(ui, answer);
-    });
-}
-
-fn commands_ui(ui: &mut Ui, player: &Player) {
-    if player.scene().steps.is_empty() {
-        return;
-    }
-    egui::CollapsingHeader::new("The commands that will run").show(ui, |ui| {
-        for step in &player.scene().steps {
-            let line = player.command_line(step).unwrap_or_else(|error| format!("{error:#}"));
-            ui.add(egui::Label::new(RichText::new(line).monospace().small()).wrap());
-        }
-    });
-}
-
-fn table_ui(ui: &mut Ui, head: &[String], rows: &[Vec<String>]) {
-    ui.add_space(8.0);
-    egui::Grid::new(("table", head.len(), rows.len())).striped(true).spacing([18.0, 5.0]).show(ui, |ui| {
-        head.iter().for_each(|cell| {
-            ui.label(RichText::new(cell).strong());
-        });
-        ui.end_row();
-        for row in rows {
-            row.iter().for_each(|cell| {
-                ui.label(cell);
-            });
-            ui.end_row();
-        }
-    });
-}
-
-/// A picture that a step made, drawn once.
-fn picture_ui(ui: &mut Ui, pictures: &mut BTreeMap<PathBuf, Option<egui::TextureHandle>>, path: &Path) {
-    let texture = pictures.entry(path.to_owned()).or_insert_with(|| {
-        let svg = std::fs::read_to_string(path).ok()?;
-        let drawn = crate::report::pixels(&svg, 1.5).ok()?;
-        let image = egui::ColorImage::from_rgba_premultiplied(drawn.size, &drawn.rgba);
-        Some(ui.ctx().load_texture(path.display().to_string(), image, egui::TextureOptions::LINEAR))
-    });
-    match texture {
-        Some(texture) => {
-            ui.add(
-                egui::Image::from_texture(&*texture).max_width(ui.available_width()).alt_text(crate::history::short_name(path)),
-            );
-        }
-        None => {
-            ui.label(RichText::new(format!("{} cannot be shown", crate::vfs::shown(path))).weak());
-        }
-    }
 }

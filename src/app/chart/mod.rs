@@ -1,0 +1,118 @@
+//! One chart: curves of runs over a shared axis, their read-out at the shared cross-hair, marks of what happened.
+
+mod axis;
+mod curves;
+mod legend;
+mod pins;
+mod touch;
+
+pub use curves::metrics_of;
+pub use pins::pin_color;
+pub use touch::Touched;
+
+use super::desk::Desk;
+use super::format;
+use crate::history::Axis;
+use crate::history::spec::Spec;
+use axis::{marks, span_of, tick};
+use curves::{collect, together};
+use eframe::egui::{self, Color32, RichText, Ui};
+use egui_plot::{Plot, PlotBounds, Span, VLine};
+use legend::legend_ui;
+use pins::{feet_ui, pins_of};
+use touch::{selection, touched};
+
+/// The part of the axis that all charts show; None shows everything.
+pub type View = Option<(f64, f64)>;
+
+/// What all charts of a page have in common.
+pub struct Frame<'a> {
+    /// The part of the axis that is shown, in the axis' units.
+    pub view: View,
+    /// The whole of it.
+    pub extent: (f64, f64),
+    /// The runs that are drawn.
+    pub runs: &'a [std::path::PathBuf],
+    /// The axis is logarithmic.
+    pub log_x: bool,
+    /// Only these metrics of a chart; all when empty.
+    pub only: &'a [String],
+}
+
+impl Frame<'_> {
+    /// The ends of what is shown; a logarithmic axis begins at 1 at least.
+    fn ends(&self) -> (f64, f64) {
+        let (from, to) = self.view.unwrap_or(self.extent);
+        let from = if self.log_x { from.max(self.extent.0.max(1.0)) } else { from };
+        if to > from { (from, to) } else { (from, from + 1.0) }
+    }
+
+    fn place(&self, x: f64) -> f64 {
+        if self.log_x { x.max(1e-9).log10() } else { x }
+    }
+
+    fn back(&self, x: f64) -> f64 {
+        if self.log_x { 10f64.powf(x) } else { x }
+    }
+}
+
+/// Draw a chart of this height; `log_y` switches its axis.
+pub fn chart_ui(ui: &mut Ui, desk: &mut Desk, spec: &Spec, frame: &Frame<'_>, log_y: bool, height: f32) -> Touched {
+    let mut metrics = metrics_of(spec, desk, frame.runs);
+    metrics.retain(|metric| frame.only.is_empty() || frame.only.contains(metric));
+    let columns = (ui.available_width().max(50.0) as usize).min(4000);
+    let mut drawn = collect(desk, &metrics, frame, columns, ui.visuals());
+    if desk.look.group_seeds {
+        drawn = together(desk, &metrics, frame, drawn, ui.visuals());
+    }
+    legend_ui(ui, &drawn);
+    drawn.iter_mut().for_each(|d| d.place(frame, log_y));
+    let (low, high) = span_of(&drawn, spec, log_y);
+    let (from, to) = frame.ends();
+    let bounds = PlotBounds::from_min_max([frame.place(from), low], [frame.place(to), high]);
+    let cursor = desk.cursor.map(|x| frame.place(x));
+    let pins = if desk.look.pins { pins_of(desk, frame) } else { Vec::new() };
+    let lines: Vec<_> = pins.iter().filter(|pin| pin.line).map(|pin| (pin.x, pin.color)).collect();
+    let dark = ui.visuals().dark_mode;
+    // Half of the last number at the axis lies beyond the plot.
+    let size = egui::vec2((ui.available_width() - 24.0).max(40.0), (height - 20.0).max(40.0));
+    let response = ground(spec, desk.look.axis, frame.log_x, log_y, size).show(ui, |plot| {
+        plot.set_plot_bounds(bounds);
+        for (x, color) in lines {
+            plot.vline(VLine::new("", x).color(color).width(1.0).allow_hover(false));
+        }
+        drawn.into_iter().for_each(|d| d.draw(plot, dark));
+        if let Some(x) = cursor {
+            let color = if dark { Color32::GRAY } else { Color32::DARK_GRAY };
+            plot.vline(VLine::new("", x).color(color).width(1.0).allow_hover(false));
+        }
+        if let Some((a, b)) = selection(plot.response(), plot) {
+            plot.span(Span::new("", a.min(b)..=a.max(b)).fill(Color32::from_rgba_unmultiplied(120, 150, 200, 50)));
+        }
+        plot.pointer_coordinate()
+    });
+    feet_ui(ui, &pins, &response.transform, response.response.rect);
+    touched(&response.response, response.inner, &response.transform, frame, &pins)
+}
+
+/// An empty plot with its axes. All charts share one view, so the plot itself takes no gestures.
+fn ground<'a>(spec: &Spec, axis: Axis, log_x: bool, log_y: bool, size: egui::Vec2) -> Plot<'a> {
+    Plot::new(("chart", spec.title))
+        .width(size.x)
+        .height(size.y)
+        .show_crosshair(false)
+        .allow_drag(false)
+        .allow_zoom(false)
+        .allow_scroll(false)
+        .allow_boxed_zoom(false)
+        .allow_axis_zoom_drag(false)
+        .allow_double_click_reset(false)
+        .set_margin_fraction(egui::Vec2::ZERO)
+        .x_grid_spacer(move |input| marks(input, log_x))
+        .y_grid_spacer(move |input| marks(input, log_y))
+        .x_axis_formatter(move |mark, _| tick(mark.value, log_x, axis))
+        .y_axis_formatter(move |mark, _| format::tick(if log_y { 10f64.powf(mark.value) } else { mark.value }))
+        .y_axis_min_width(44.0)
+        .y_axis_label(RichText::new(spec.y).small())
+        .label_formatter(|_| None)
+}

@@ -1,0 +1,56 @@
+//! Marks of what happened, at the foot of every chart.
+
+use super::Frame;
+use crate::app::desk::Desk;
+use crate::history::PinKind;
+use eframe::egui::{self, Color32};
+use egui_plot::PlotTransform;
+
+/// A mark on the axis.
+#[derive(Clone)]
+pub(super) struct Pinned {
+    pub x: f64,
+    pub color: Color32,
+    pub text: String,
+    /// Drawn over the whole height.
+    pub line: bool,
+}
+
+/// Marks of what happened to the runs: position, colour, words.
+pub(super) fn pins_of(desk: &Desk, frame: &Frame<'_>) -> Vec<Pinned> {
+    let mut marks = Vec::new();
+    for run in frame.runs.iter().filter_map(|path| desk.run(path)) {
+        let of = if frame.runs.len() > 1 { format!("{}: ", run.name()) } else { String::new() };
+        let history = &run.files.history;
+        let kinds = |kind| !matches!(kind, PinKind::Start | PinKind::End | PinKind::Warning | PinKind::Pause);
+        let newest = history.pins.iter().rev().filter(|pin| kinds(pin.kind)).take(300);
+        marks.extend(newest.map(|pin| {
+            let x = frame.place(history.clock.at(desk.look.axis, pin.row));
+            let text = format!("{of}step {}: {}", pin.step, pin.text);
+            Pinned { x, color: pin_color(pin.kind), text, line: pin.kind != PinKind::Save }
+        }));
+    }
+    marks
+}
+
+/// The colour of a mark.
+pub fn pin_color(kind: PinKind) -> Color32 {
+    match kind {
+        PinKind::Save => Color32::from_rgba_unmultiplied(130, 130, 130, 160),
+        PinKind::Merge => Color32::from_rgba_unmultiplied(0, 158, 115, 200),
+        PinKind::Rescue => Color32::from_rgba_unmultiplied(213, 94, 0, 230),
+        PinKind::Hyper => Color32::from_rgba_unmultiplied(204, 121, 167, 230),
+        _ => Color32::from_rgba_unmultiplied(120, 120, 120, 120),
+    }
+}
+
+/// A foot on the axis for each mark; saves have nothing else, or they would bury the curves.
+pub(super) fn feet_ui(ui: &egui::Ui, pins: &[Pinned], transform: &PlotTransform, plot: egui::Rect) {
+    for pin in pins {
+        let foot = egui::pos2(transform.position_from_point_x(pin.x), plot.bottom());
+        if plot.x_range().contains(foot.x) {
+            let points = vec![foot + egui::vec2(-3.5, 0.0), foot + egui::vec2(3.5, 0.0), foot + egui::vec2(0.0, -6.0)];
+            ui.painter().add(egui::Shape::convex_polygon(points, pin.color, egui::Stroke::NONE));
+        }
+    }
+}

@@ -1,0 +1,75 @@
+//! What somebody does to a chart: zoom by dragging or with the wheel, move, reset, look at a mark.
+
+use super::pins::Pinned;
+use super::{Frame, View};
+use eframe::egui;
+use egui_plot::PlotPoint;
+
+/// What somebody did to a chart.
+#[derive(Clone, Copy, Debug, Default, PartialEq)]
+pub struct Touched {
+    /// The part to show from now on.
+    pub view: Option<View>,
+    /// Where the pointer is on the axis.
+    pub hover: Option<f64>,
+}
+
+/// Where a selection began, on the plot's axis: the pointer's origin is forgotten by the time that the button is let go.
+fn origin(response: &egui::Response, here: Option<f64>) -> Option<f64> {
+    let id = response.id.with("selection");
+    if response.drag_started_by(egui::PointerButton::Primary) {
+        response.ctx.data_mut(|d| d.insert_temp(id, here));
+    }
+    response.ctx.data(|d| d.get_temp::<Option<f64>>(id)).flatten()
+}
+
+/// Both ends of what is being selected by dragging.
+pub(super) fn selection(response: &egui::Response, plot: &egui_plot::PlotUi<'_>) -> Option<(f64, f64)> {
+    let here = plot.pointer_coordinate().map(|p| p.x);
+    let pressed = response.ctx.input(|i| i.pointer.press_origin()).map(|p| plot.plot_from_screen(p).x);
+    let origin = origin(response, pressed.or(here))?;
+    response.dragged_by(egui::PointerButton::Primary).then_some((origin, here?))
+}
+
+/// What somebody did to a chart that was drawn.
+pub(super) fn touched(
+    response: &egui::Response,
+    pointer: Option<PlotPoint>,
+    transform: &egui_plot::PlotTransform,
+    frame: &Frame<'_>,
+    pins: &[Pinned],
+) -> Touched {
+    let mut out = Touched::default();
+    let inside = |x: f64| frame.back(x);
+    if let (Some(at), true) = (pointer, response.hovered()) {
+        out.hover = Some(inside(at.x));
+        let near = (transform.dvalue_dpos()[0] * 4.0).abs();
+        let texts: Vec<&str> = pins.iter().filter(|p| (p.x - at.x).abs() <= near).map(|p| p.text.as_str()).take(6).collect();
+        if !texts.is_empty() {
+            response.clone().on_hover_text_at_pointer(texts.join("\n"));
+        }
+        let (scroll, zoom) = response.ctx.input(|i| (i.smooth_scroll_delta.x, i.zoom_delta()));
+        let (from, to) = frame.ends();
+        if zoom != 1.0 {
+            let part = f64::from(1.0 / zoom);
+            let (a, b) = (frame.place(from), frame.place(to));
+            out.view = Some(Some((inside(at.x + (a - at.x) * part), inside(at.x + (b - at.x) * part))));
+        } else if scroll != 0.0 && frame.view.is_some() {
+            let by = -f64::from(scroll) * transform.dvalue_dpos()[0];
+            out.view = Some(Some((inside(frame.place(from) + by), inside(frame.place(to) + by))));
+        }
+    }
+    if response.drag_stopped_by(egui::PointerButton::Primary)
+        && let (Some(a), Some(end)) = (origin(response, None), response.ctx.input(|i| i.pointer.latest_pos()))
+    {
+        let b = transform.value_from_position(end).x;
+        let few_pixels = (a - b).abs() < 5.0 * transform.dvalue_dpos()[0].abs();
+        if !few_pixels {
+            out.view = Some(Some((inside(a.min(b)), inside(a.max(b)))));
+        }
+    }
+    if response.double_clicked() {
+        out.view = Some(None);
+    }
+    out
+}
