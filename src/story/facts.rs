@@ -123,6 +123,18 @@ pub fn first_rows(path: &Path) -> Result<Value> {
     Ok(Value::Array(lines.iter().filter_map(|line| serde_json::from_str(line).ok()).collect()))
 }
 
+/// JSON that was printed: a value, or a list of them, one a line.
+///
+/// # Errors
+/// It cannot be read, or is no JSON.
+pub fn printed(path: &Path) -> Result<Value> {
+    let text = std::fs::read_to_string(path).with_context(|| crate::vfs::shown(path))?;
+    let lines = text.lines().filter(|l| !l.trim().is_empty()).map(serde_json::from_str);
+    let mut values: Vec<Value> =
+        lines.collect::<Result<_, _>>().with_context(|| format!("{}: is no JSON", crate::vfs::shown(path)))?;
+    Ok(if values.len() == 1 { values.remove(0) } else { Value::Array(values) })
+}
+
 fn of_run(run: &History, name: &str, statistic: &str) -> Result<Fact> {
     let number = |n: f64| Ok(Fact::Number(n));
     match name {
