@@ -1,5 +1,6 @@
 //! Which lines make which chart, and the chart as a picture.
 
+use super::text::visible;
 use super::told::{MORE, Told};
 use super::trace::{Trace, smoothed, trace, window};
 use crate::history::spec::{CHARTS, Spec, is_noisy, label};
@@ -24,11 +25,11 @@ pub(super) struct Line {
 pub(super) struct Plot {
     pub spec: &'static Spec,
     pub lines: Vec<Line>,
-    /// Steps that the longest smoothed line is smoothed over.
+    /// Values that the longest smoothed line is smoothed over.
     pub window: usize,
 }
 
-/// Points of all lines together; fewer each where there are many runs.
+/// Points of a line; fewer where there are many runs.
 const MOST_POINTS: usize = 1500;
 /// Lines of a chart; norms of very deep models would have more.
 const MOST_LINES: usize = 64;
@@ -47,7 +48,7 @@ pub(super) fn plots(runs: &[Told]) -> Vec<Plot> {
 
 fn plot(runs: &[Told], spec: &'static Spec, derived: bool, most: usize) -> Plot {
     let mut out = Plot { spec, lines: Vec::new(), window: 1 };
-    let several = runs.len() > 1;
+    let (several, colors) = (runs.len() > 1, crate::plot::SERIES.len());
     let mut names: Vec<&str> = Vec::new();
     for (run, told) in runs.iter().enumerate() {
         let history = if derived { &told.derived } else { told.history() };
@@ -58,7 +59,7 @@ fn plot(runs: &[Told], spec: &'static Spec, derived: bool, most: usize) -> Plot 
             }
             let which = names.iter().position(|name| *name == metric).unwrap_or(0);
             // One run: a colour a metric. Several: a colour a run, and dashes tell metrics apart.
-            let (color, dash) = if several { (run, which) } else { (which, which / crate::plot::SERIES.len()) };
+            let (color, dash) = if several { (run, which + run / colors) } else { (which, which / colors) };
             let words = if derived { metric.to_owned() } else { label(metric) };
             let smooth = if is_noisy(metric) && !derived { smoothed(&history.clock, curve) } else { None };
             if smooth.is_some() {
@@ -132,8 +133,8 @@ fn is_turn(pin: &Pin) -> bool {
 pub(super) fn short(pin: &Pin) -> String {
     match pin.kind {
         PinKind::Rescue => "rescue".into(),
-        PinKind::Hyper => pin.text.split(", from").next().unwrap_or_default().into(),
-        _ => pin.text.clone(),
+        PinKind::Hyper => visible(pin.text.rsplit_once(", from").map_or("", |(change, _)| change), 60),
+        _ => visible(&pin.text, 60),
     }
 }
 

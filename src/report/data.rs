@@ -1,6 +1,7 @@
 //! The numbers that `assets/report/report.js` draws, as JSON.
 
 use super::charts::{Plot, short};
+use super::text::visible;
 use super::told::Told;
 use super::trace::Trace;
 use crate::history::{Axis, Clock, History, Pin, PinKind};
@@ -9,12 +10,12 @@ use std::collections::{BTreeMap, BTreeSet};
 
 /// Everything for the script.
 #[derive(Serialize)]
-pub(super) struct Data<'a> {
+pub(super) struct Data {
     clocks: Vec<Moments>,
     /// Lists of moments that curves share.
     grids: Vec<Vec<u32>>,
     charts: Vec<ChartData>,
-    runs: Vec<RunData<'a>>,
+    runs: Vec<RunData>,
 }
 
 /// When things happened; three columns.
@@ -26,8 +27,8 @@ struct Moments {
 }
 
 #[derive(Serialize)]
-struct RunData<'a> {
-    name: &'a str,
+struct RunData {
+    name: String,
     pins: Vec<PinData>,
 }
 
@@ -69,7 +70,7 @@ const MOST_SAVES: usize = 200;
 const MOST_PINS: usize = 400;
 
 /// Gather the numbers.
-pub(super) fn data<'a>(runs: &'a [Told], plots: &[Plot]) -> Data<'a> {
+pub(super) fn data(runs: &[Told], plots: &[Plot]) -> Data {
     let mut out = Data { clocks: Vec::new(), grids: Vec::new(), charts: Vec::new(), runs: Vec::new() };
     let mut indices = Vec::new();
     let pins: Vec<Vec<&Pin>> = runs.iter().map(|told| pins(told.history())).collect();
@@ -92,7 +93,7 @@ pub(super) fn data<'a>(runs: &'a [Told], plots: &[Plot]) -> Data<'a> {
             let short = if loud { short(pin) } else { String::new() };
             Some(PinData { at: *index.get(&pin.row)?, kind: word(pin.kind), text: cut(&pin.text), short: cut(&short) })
         });
-        out.runs.push(RunData { name: &told.name, pins: pins.collect() });
+        out.runs.push(RunData { name: cut(&told.name), pins: pins.collect() });
     }
     let mut known: BTreeMap<Vec<u32>, usize> = BTreeMap::new();
     for plot in plots {
@@ -156,7 +157,7 @@ fn word(kind: PinKind) -> &'static str {
     }
 }
 
-/// The script sets this as text, never as markup; only its length matters.
+/// The script sets this as text, never as markup.
 fn cut(text: &str) -> String {
-    if text.chars().count() > 200 { text.chars().take(200).chain(['…']).collect() } else { text.into() }
+    visible(text, 200)
 }

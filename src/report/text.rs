@@ -1,7 +1,5 @@
 //! Words for a page: everything from outside escaped, numbers and times as people write them.
 
-use std::fmt::Write as _;
-
 /// Text as HTML, whatever it holds: markup is no markup, control characters and those that turn the direction of writing are shown as
 /// escapes. Line breaks stay.
 pub(super) fn escape(text: &str) -> String {
@@ -15,7 +13,21 @@ pub(super) fn escape(text: &str) -> String {
             '\'' => out.push_str("&#39;"),
             '\n' => out.push('\n'),
             '\t' => out.push(' '),
-            c if hidden(c) => drop(write!(out, "{}", c.escape_unicode())),
+            c if hidden(c) => out.extend(c.escape_unicode()),
+            c => out.push(c),
+        }
+    }
+    out
+}
+
+/// Text that is no markup where it goes, as much of it as a line may hold: what a reader cannot see is shown as escapes.
+pub(super) fn visible(text: &str, most: usize) -> String {
+    let mut out = String::new();
+    for (i, c) in text.chars().enumerate() {
+        match c {
+            _ if i == most => return out + "…",
+            '\n' | '\t' => out.push(' '),
+            c if hidden(c) => out.extend(c.escape_unicode()),
             c => out.push(c),
         }
     }

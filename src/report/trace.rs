@@ -57,9 +57,9 @@ impl Trace {
     }
 }
 
-/// How many steps a noisy curve of so many points is smoothed over: a fortieth of it, 200 at most.
+/// How many values a noisy curve of so many is smoothed over: enough to see its course, few enough not to lag behind it.
 pub(super) fn window(points: usize) -> usize {
-    (points / 40).clamp(1, 200)
+    ((points as f64).sqrt() / 2.0).clamp(1.0, 500.0) as usize
 }
 
 /// The debiased moving average of a curve, where it is long enough to need one.

@@ -172,7 +172,9 @@ pub fn grpo(dir: &Path, name: &str, steps: u64, parent: Option<&str>) -> PathBuf
     run.settings(|s| {
         s.train.max_steps = steps;
         s.train.learning_rate = 3e-4;
-        s.task = Some(lehr::config::TaskSettings::default());
+        s.task = Some(Default::default());
+        s.rollout = Some(Default::default());
+        s.grpo = Some(Default::default());
     });
     run.started(Stage::Grpo, steps, parent);
     run.event(&Event::TaskEval(exam(0, 0.1)));
