@@ -123,6 +123,18 @@ pub fn first_rows(path: &Path) -> Result<Value> {
     Ok(Value::Array(lines.iter().filter_map(|line| serde_json::from_str(line).ok()).collect()))
 }
 
+/// JSON that was printed: a value, or a list of them, one a line.
+///
+/// # Errors
+/// It cannot be read, or is no JSON.
+pub fn printed(path: &Path) -> Result<Value> {
+    let text = std::fs::read_to_string(path).with_context(|| crate::vfs::shown(path))?;
+    let lines = text.lines().filter(|l| !l.trim().is_empty()).map(serde_json::from_str);
+    let mut values: Vec<Value> =
+        lines.collect::<Result<_, _>>().with_context(|| format!("{}: is no JSON", crate::vfs::shown(path)))?;
+    Ok(if values.len() == 1 { values.remove(0) } else { Value::Array(values) })
+}
+
 fn of_run(run: &History, name: &str, statistic: &str) -> Result<Fact> {
     let number = |n: f64| Ok(Fact::Number(n));
     match name {
@@ -263,7 +275,7 @@ mod tests {
             Event::TaskEval(e)
         };
         [exam(0, 0.0, 0.2), exam(0, 1.0, 0.1), exam(4, 0.0, 0.5)].into_iter().for_each(|e| run.push(e));
-        run.push(Event::Sample(Sample { step: 4, prompt: String::new(), text: "hello".into() }));
+        run.push(Event::Sample(Sample { step: 4, prompt: String::new(), text: "hello".into(), ..Sample::default() }));
         for (name, want) in [
             ("loss", 3.0),
             ("loss@first", 4.0),
