@@ -268,8 +268,8 @@ pub struct Completion {
     pub advantages: Vec<f32>,
 }
 
-/// Generated text.
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+/// Generated text. Lists have an entry a token, and are empty in logs of earlier versions.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
 pub struct Sample {
     /// Updates made so far.
     pub step: u64,
@@ -277,6 +277,18 @@ pub struct Sample {
     pub prompt: String,
     /// What came.
     pub text: String,
+    /// What the logits were divided by; 0 took the most probable token each time. None in logs of earlier versions.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub temperature: Option<f64>,
+    /// The prompt was put to the model as what a user says, through its chat template.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub chat: bool,
+    /// Each token of `text` as text; empty where it completes no character.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub pieces: Vec<String>,
+    /// log pi(token) under the distribution it was drawn from (greedy: at temperature 1), in nats.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub logprobs: Vec<f32>,
 }
 
 /// A merge along the trajectory, judged on the same validation tokens as the run's own weights.
@@ -416,6 +428,15 @@ pub enum Command {
     SampleNow {
         /// What to continue.
         prompt: String,
+        /// Divides the logits; 0 takes the most probable token each time; 0.8 when absent.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        temperature: Option<f64>,
+        /// Tokens to add at most; 200 when absent, or as many as the run's own samples have if that is more.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        tokens: Option<u64>,
+        /// Put the prompt to the model as what a user says, through its chat template.
+        #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+        chat: bool,
     },
     /// Evaluate now.
     EvalNow,
@@ -519,5 +540,11 @@ mod tests {
         let c: Command = serde_json::from_str(r#"{"command":"SetHyper","max_grad_norm":0.5}"#).unwrap();
         assert_eq!(c, Command::SetHyper(Hyper { max_grad_norm: Some(0.5), ..Hyper::default() }));
         assert_eq!(serde_json::to_string(&Command::Pause).unwrap(), r#"{"command":"Pause"}"#);
+        let plain = Command::SampleNow { prompt: "a".into(), temperature: None, tokens: None, chat: false };
+        let line = r#"{"command":"SampleNow","prompt":"a"}"#;
+        assert_eq!((serde_json::from_str(line).unwrap(), serde_json::to_string(&plain).unwrap()), (plain, line.to_owned()));
+        let asked: Command =
+            serde_json::from_str(r#"{"command":"SampleNow","prompt":"a","temperature":0,"tokens":9,"chat":true}"#).unwrap();
+        assert_eq!(asked, Command::SampleNow { prompt: "a".into(), temperature: Some(0.0), tokens: Some(9), chat: true });
     }
 }

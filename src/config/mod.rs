@@ -209,6 +209,9 @@ pub struct EvalSettings {
     /// What samples continue.
     #[arg(long, default_value = "\n")]
     pub sample_prompt: String,
+    /// Norms of weights and gradients, block by block, every so many updates (and at the first); 0 for never.
+    #[arg(long, default_value_t = 50)]
+    pub norms_every: u64,
 }
 
 /// Checkpoints and logs.

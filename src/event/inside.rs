@@ -31,7 +31,7 @@ pub struct Predicted {
     pub gradient: Vec<Number>,
 }
 
-/// L2 norms of weights and of their gradients before clipping, part by part.
+/// L2 norms of weights and of their gradients before clipping, part by part. A step of reinforcement makes several updates: of its last.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
 pub struct Norms {
     /// Updates made, the one that this gradient made included.

@@ -158,6 +158,24 @@ impl ArenaLayout {
         Ok(layout)
     }
 
+    /// (segment, elements) that hold these tensors with their padding, neighbours together.
+    fn spans(&self, these: &[usize]) -> Vec<(usize, Range<usize>)> {
+        let place = |i: &usize| {
+            let (segment, start) = self.places[*i];
+            (segment, start..start + self.shapes[*i].iter().product::<usize>().next_multiple_of(ALIGN))
+        };
+        let mut ranges: Vec<_> = these.iter().map(place).collect();
+        ranges.sort_by_key(|(segment, range)| (*segment, range.start));
+        let mut spans: Vec<(usize, Range<usize>)> = Vec::new();
+        for (segment, range) in ranges {
+            match spans.last_mut() {
+                Some((last, span)) if *last == segment && span.end == range.start => span.end = range.end,
+                _ => spans.push((segment, range)),
+            }
+        }
+        spans
+    }
+
     /// Bytes of one arena.
     pub fn bytes(&self) -> u64 {
         4 * self.segments.iter().sum::<usize>() as u64
@@ -187,6 +205,13 @@ impl Arena {
         Tensor { name: format!("{}.{name}", self.role).into(), ..flat.reshape(shape) }
     }
 
+    /// The ranges that hold the tensors of these indices and nothing else but the zeros that tensors are padded with; as few as they lie in,
+    /// each a multiple of [`ALIGN`] long.
+    pub fn spans(&self, these: &[usize]) -> Vec<Tensor> {
+        let ranges = self.layout.spans(these);
+        ranges.into_iter().map(|(segment, range)| self.segments[segment].slice(range)).collect()
+    }
+
     /// Each segment whole, with the number of leading elements that belong to matrices.
     pub fn segments(&self) -> impl Iterator<Item = (&Tensor, usize)> {
         self.segments.iter().zip(self.layout.matrices.iter().copied())
@@ -214,6 +239,16 @@ mod tests {
                 prop_assert_eq!(*start < layout.matrices[*segment], shapes[i].len() >= 2);
             }
             prop_assert!(layout.segments.iter().all(|&n| n <= cap));
+            // The spans of every other tensor hold those tensors, their padding, and nothing else.
+            let these: Vec<usize> = (0..shapes.len()).step_by(2).collect();
+            let mut inside = 0;
+            for (segment, range) in layout.spans(&these) {
+                prop_assert!(range.start % ALIGN == 0 && range.end % ALIGN == 0);
+                let owners: Vec<usize> = owner[segment][range].iter().flatten().copied().collect();
+                prop_assert!(owners.iter().all(|i| i % 2 == 0));
+                inside += owners.len();
+            }
+            prop_assert_eq!(inside, these.iter().map(|&i| shapes[i].iter().product::<usize>()).sum::<usize>());
         }
     }
 }

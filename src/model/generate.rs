@@ -93,6 +93,22 @@ impl Generator {
         Ok(())
     }
 
+    /// Tokens of a row, prompt included.
+    pub fn room(&self) -> usize {
+        self.room
+    }
+
+    /// Of the last run: log pi of each token of a row by its index, under the distribution it was drawn from (greedy: at temperature 1), in
+    /// nats; 0 of given tokens, anything behind the last that was drawn.
+    ///
+    /// # Errors
+    /// A device fault.
+    pub fn logprobs(&self, gpu: &Gpu, row: usize) -> anyhow::Result<Vec<f32>> {
+        let drawn: Vec<u32> = gpu.read(&self.rows.drawn)?;
+        let own = &drawn[2 * row * self.room..2 * (row + 1) * self.room];
+        Ok(own[self.room..].iter().map(|bits| f32::from_bits(*bits)).collect())
+    }
+
     /// Write prompts and settings; returns the lengths of the shortest and the longest prompt.
     fn start(&self, gpu: &Gpu, prompts: &[Vec<u32>], sampling: &Sampling) -> anyhow::Result<(usize, usize)> {
         anyhow::ensure!(!prompts.is_empty() && prompts.len() <= self.batch, "{} prompts for {} rows", prompts.len(), self.batch);

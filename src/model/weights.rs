@@ -205,6 +205,24 @@ impl Parameters {
         self.layout.bytes()
     }
 
+    /// The parts of the model by name, lowest first (`embed`, `layers.0`, ..., `norm`, and `head` where it is a matrix of its own), each with
+    /// its tensors as indices into [`Parameters::specs`].
+    pub fn parts(&self) -> Vec<(String, Vec<usize>)> {
+        let mut n = 0;
+        let tree = Weights::declare(&self.config, |_| {
+            n += 1;
+            n - 1
+        });
+        let tensors = |b: &Block<usize>| {
+            let always = [b.attn_norm, b.qkv, b.attn_proj, b.mlp_norm, b.gate_up, b.down];
+            always.into_iter().chain([b.qkv_bias, b.q_norm, b.k_norm].into_iter().flatten()).collect()
+        };
+        let blocks = tree.blocks.iter().enumerate().map(|(i, block)| (format!("layers.{i}"), tensors(block)));
+        let head = tree.head.map(|head| ("head".to_owned(), vec![head]));
+        let embed = std::iter::once(("embed".to_owned(), vec![tree.embed]));
+        embed.chain(blocks).chain([("norm".to_owned(), vec![tree.final_norm])]).chain(head).collect()
+    }
+
     /// Allocate an arena for a role.
     pub fn arena(&self, gpu: &Gpu, role: &str) -> Arena {
         Arena::new(gpu, role, self.layout.clone())
@@ -228,7 +246,7 @@ impl Parameters {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::config::Settings;
+    use crate::config::{Architecture, Settings};
 
     #[test]
     fn initial_values_do_not_depend_on_order_or_neighbours() {
@@ -244,5 +262,32 @@ mod tests {
         let p = Parameters::new(&c, 1 << 27).unwrap();
         let block = 4 * 128 * 128 + 3 * 128 * 352 + 2 * 128;
         assert_eq!(p.count(), 4 * block + 65 * 128 + 128);
+    }
+
+    #[test]
+    fn every_tensor_is_in_the_part_that_its_name_says() {
+        for (architecture, tied) in
+            [(Architecture::Llama, true), (Architecture::Qwen2, false), (Architecture::Qwen3, true), (Architecture::Qwen3, false)]
+        {
+            let c = ModelConfig { architecture, tie_word_embeddings: tied, ..Settings::default().model.config(65, 64) };
+            let p = Parameters::new(&c, 1 << 27).unwrap();
+            let mut seen = vec![0; p.specs().len()];
+            for (part, these) in p.parts() {
+                let prefix = match part.as_str() {
+                    "embed" => "model.embed_tokens.".to_owned(),
+                    "norm" => "model.norm.".to_owned(),
+                    "head" => "lm_head.".to_owned(),
+                    layer => format!("model.{layer}."),
+                };
+                for i in these {
+                    seen[i] += 1;
+                    assert!(p.specs()[i].parts.iter().all(|(name, _)| name.starts_with(&prefix)), "{part}: {:?}", p.specs()[i]);
+                }
+            }
+            assert!(seen.iter().all(|n| *n == 1), "{seen:?}");
+            let names: Vec<String> = p.parts().into_iter().map(|(name, _)| name).collect();
+            let want = ["embed", "layers.0", "layers.1", "layers.2", "layers.3", "norm", "head"];
+            assert_eq!(names, want[..7 - usize::from(tied)]);
+        }
     }
 }

@@ -1,13 +1,12 @@
-//! What a run does beside training: commands between two updates, evaluation, samples, saves.
+//! What a run does beside training: commands between two updates, evaluation, saves.
 
-use super::run::{Run, Running};
+use super::run::Running;
+use super::sampling::Asked;
 use super::save::{self, TrainerFile};
 use crate::config::Stage;
-use crate::data::DecodeStream;
-use crate::event::{Checkpoint as Saved, Command, Eval, Event, Sample};
-use crate::model::Generator;
+use crate::event::{Checkpoint as Saved, Command, Eval, Event};
 use crate::model::checkpoint::Origin;
-use crate::ops::sample::Sampling;
+use crate::train::predictions::Seen;
 use web_time::Instant;
 
 impl Running<'_> {
@@ -16,7 +15,9 @@ impl Running<'_> {
         match command {
             Command::SaveNow => self.save(false),
             Command::EvalNow => self.evaluate(self.run.settings.eval.eval_tokens),
-            Command::SampleNow { prompt } => self.sample(&prompt, self.run.settings.eval.sample_tokens.max(200)),
+            Command::SampleNow { prompt, temperature, tokens, chat } => {
+                self.sample_now(&Asked { prompt, temperature, tokens, chat })
+            }
             Command::SetHyper(new) => {
                 let step = self.run.trainer.state.step;
                 let default_norm = self.run.settings.train.max_grad_norm;
@@ -68,7 +69,8 @@ impl Running<'_> {
         }
         let begin = Instant::now();
         let sink = &mut self.out;
-        let found = self.run.trainer.evaluate(tokens, |done, all| {
+        let mut seen = Seen::default();
+        let found = self.run.trainer.evaluate_seeing(tokens, &mut seen, |done, all| {
             sink.progress("evaluating", done, all);
             Ok(())
         })?;
@@ -84,54 +86,11 @@ impl Running<'_> {
                 eval_seconds: begin.elapsed().as_secs_f64(),
             });
             self.out.emit(&event);
+            self.out.emit(&Event::Predictions(Box::new(seen.predictions(step))));
             self.evaluate_merge(tokens, Some(e.loss))?;
         }
         let (wanted, prompt) = (self.run.settings.eval.sample_tokens, self.run.settings.eval.sample_prompt.clone());
         if wanted > 0 { self.sample(&prompt, wanted) } else { Ok(()) }
-    }
-
-    /// Text that continues a prompt; a prompt that cannot be used is a warning.
-    pub(super) fn sample(&mut self, prompt: &str, tokens: usize) -> anyhow::Result<()> {
-        let step = self.run.trainer.state.step;
-        match self.continue_prompt(prompt, tokens) {
-            Ok(text) => self.out.emit(&Event::Sample(Sample { step, prompt: prompt.into(), text })),
-            Err(error) => {
-                self.run.trainer.gpu.check()?;
-                self.out.emit(&Event::Warning { text: format!("no sample: {error:#}") });
-            }
-        }
-        Ok(())
-    }
-
-    fn continue_prompt(&mut self, prompt: &str, tokens: usize) -> anyhow::Result<String> {
-        let Run { trainer, tokenizer, settings, .. } = &self.run;
-        if self.sampler.is_none() {
-            self.sampler = Some(Generator::new(&trainer.gpu, &trainer.model, 1, trainer.model.max_context())?);
-        }
-        let Some(sampler) = &self.sampler else { unreachable!("it was just made") };
-        let mut ids = tokenizer.encode(prompt)?;
-        let (eos, context) = (tokenizer.eos_id(), trainer.model.max_context());
-        let mut sampling = Sampling { temperature: 0.8, seed: settings.train.seed ^ trainer.state.step, ..Sampling::default() };
-        let mut stream: DecodeStream = tokenizer.decode_stream();
-        let (mut text, mut left, mut ended) = (String::new(), tokens, false);
-        while left > 0 && !ended {
-            // A text longer than the context goes on from its last half.
-            let seen = if ids.len() < context { ids.clone() } else { ids[ids.len() - context / 2..].to_vec() };
-            let before = left;
-            sampler.run(&trainer.gpu, &[seen], left, &sampling, |_, new| {
-                ended = Some(new[0]) == eos;
-                if !ended {
-                    ids.push(new[0]);
-                    left -= 1;
-                    text.push_str(&stream.push(new[0])?);
-                }
-                Ok(!ended)
-            })?;
-            ended |= left == before;
-            sampling.seed = sampling.seed.wrapping_add(1 << 32);
-        }
-        text.push_str(&stream.finish()?);
-        Ok(text)
     }
 
     /// Save. A save that fails is a warning while the run goes on (the next one may succeed) and an error at its end.

@@ -14,6 +14,7 @@ mod reinforce;
 pub mod rescue;
 pub mod retention;
 mod run;
+mod sampling;
 pub mod save;
 mod stage;
 pub mod tensorboard;

@@ -64,6 +64,8 @@ pub struct Running<'a> {
     pub(super) tokens_before: u64,
     pub(super) clock: Clock,
     pub(super) sampler: Option<Generator>,
+    /// Samples that were asked for since this start.
+    pub(super) samples_asked: u64,
 }
 
 impl<'a> Run<'a> {
@@ -146,6 +148,7 @@ impl<'a> Run<'a> {
             seconds_before,
             tokens_before,
             sampler: None,
+            samples_asked: 0,
         })
     }
 }

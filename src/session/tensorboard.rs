@@ -1,7 +1,7 @@
 //! TensorBoard event files, written without TensorFlow: TFRecord frames around a dozen bytes of protobuf.
 
 use super::lock::{host_name, unix_seconds};
-use crate::event::Event;
+use crate::event::{Event, Number};
 use crate::vfs::shown;
 use anyhow::{Context, Result, bail};
 use std::fs::{File, OpenOptions};
@@ -117,6 +117,16 @@ impl TensorBoard {
                 let named: Vec<(String, f64)> = bins.chain(norms).collect();
                 let values: Vec<(&str, f64)> = named.iter().map(|(name, value)| (name.as_str(), *value)).collect();
                 self.scalars(wall_time, t.step, &values)
+            }
+            Event::Norms(n) => {
+                let lists = [("weights", &n.weights), ("gradients", &n.gradients)];
+                let of = |(what, list): (&'static str, &Vec<Number>)| {
+                    let named = n.parts.iter().zip(list.clone());
+                    named.map(move |(part, norm)| (format!("norms/{what}/{part}"), norm.0)).collect::<Vec<_>>()
+                };
+                let named: Vec<(String, f64)> = lists.into_iter().flat_map(of).collect();
+                let values: Vec<(&str, f64)> = named.iter().map(|(name, value)| (name.as_str(), *value)).collect();
+                self.scalars(wall_time, n.step, &values)
             }
             _ => Ok(()),
         }

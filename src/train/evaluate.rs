@@ -1,5 +1,6 @@
 //! Held-out loss: log-probabilities of a stream of batches, no gradient.
 
+use super::predictions::Seen;
 use crate::data::{Batch, IGNORE};
 use crate::gpu::Tensor;
 use crate::gpu::{Gpu, Recording};
@@ -82,6 +83,20 @@ impl Scorer {
         &self,
         gpu: &Gpu,
         batches: impl Iterator<Item = Batch>,
+        progress: impl FnMut(usize) -> anyhow::Result<()>,
+    ) -> anyhow::Result<Evaluation> {
+        self.evaluate_seeing(gpu, batches, None, progress)
+    }
+
+    /// The same, to the bit; `seen` takes what the model said of the first tokens.
+    ///
+    /// # Errors
+    /// As [`Scorer::evaluate`].
+    pub fn evaluate_seeing(
+        &self,
+        gpu: &Gpu,
+        batches: impl Iterator<Item = Batch>,
+        mut seen: Option<&mut Seen>,
         mut progress: impl FnMut(usize) -> anyhow::Result<()>,
     ) -> anyhow::Result<Evaluation> {
         let (mut sum, mut hits, mut tokens) = (0.0, 0.0, 0);
@@ -94,6 +109,11 @@ impl Scorer {
                 sum -= f64::from(*l);
                 hits += f64::from(*h);
                 tokens += 1;
+            }
+            if let Some(seen) = seen.as_mut().filter(|seen| seen.wants_more()) {
+                let sum_p2: Vec<f32> = gpu.read(&self.acts.sum_p2)?;
+                let scored = logp.iter().zip(&sum_p2).zip(&batch.targets).filter(|(_, t)| **t != IGNORE);
+                seen.add(scored.map(|((l, s), _)| (*l, *s)));
             }
             progress(done + 1)?;
         }

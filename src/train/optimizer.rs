@@ -1,5 +1,6 @@
 //! AdamW or plain gradient descent over the parameter arenas: gradients, moments, and the recording of one update.
 
+use super::PartNorms;
 use crate::config::{LoptiMoments, OptimizerKind};
 use crate::gpu::{Arena, Gpu, Recording, Tensor};
 use crate::model::{Parameters, Weights};
@@ -18,6 +19,8 @@ pub struct Optimizer {
     pub grad_weights: Weights<Tensor>,
     /// Moments of Lopti's second pass, where it has its own; the others are then the first pass's.
     pub second: Option<Moments>,
+    /// Norms of weights and gradients part by part, where somebody wants to see them.
+    pub norms: Option<PartNorms>,
     hyper: Tensor,
     norm: Recording,
     update: Recording,
@@ -89,7 +92,24 @@ impl Optimizer {
         clear.clear(stats);
         segments.iter().for_each(|grads| clear.clear(grads));
         let (norm, clear) = (only_norm.finish(gpu)?, clear.finish(gpu)?);
-        Ok(Self { grad_weights: parameters.weights(&grads), grads, m, v, second, hyper, norm, update: first, clear })
+        Ok(Self { grad_weights: parameters.weights(&grads), grads, m, v, second, norms: None, hyper, norm, update: first, clear })
+    }
+
+    /// Also measure the norm of each part of the model, at the first update and `every` so many; 0 for never.
+    ///
+    /// # Errors
+    /// When a kernel does not compile.
+    pub fn measure_parts(&mut self, gpu: &Gpu, parameters: &Parameters, values: &Arena, every: u64) -> anyhow::Result<()> {
+        self.norms = match every {
+            0 => None,
+            _ => Some(PartNorms::new(gpu, parameters, values, &self.grads, every)?),
+        };
+        Ok(())
+    }
+
+    /// The norms, if update `step` is one to be measured.
+    pub fn norms_of(&self, step: u64) -> Option<&PartNorms> {
+        self.norms.as_ref().filter(|norms| norms.is_due(step))
     }
 
     /// Set gradients and step statistics to zero: the start of an update.

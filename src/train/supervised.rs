@@ -1,5 +1,6 @@
 //! The supervised stages, pre-training and fine-tuning: batches from a source, a gradient pass, held-out loss. A stage is its source.
 
+use super::predictions::Seen;
 use super::{Evaluation, GradientPass, Scorer, micro_batch};
 use crate::config::Settings;
 use crate::data::{Batch, IGNORE, Source};
@@ -94,19 +95,20 @@ impl Supervised {
         Ok((self.late.pop_front().unwrap_or_default(), numbers))
     }
 
-    /// Held-out loss by the model's own weights, or by another scorer of the same shape.
+    /// Held-out loss by the model's own weights, or by another scorer of the same shape; `seen` takes what was said of the first tokens.
     pub fn evaluate(
         &self,
         gpu: &Gpu,
         scorer: Option<&Scorer>,
         tokens: u64,
+        seen: Option<&mut Seen>,
         mut progress: impl FnMut(usize, usize) -> anyhow::Result<()>,
     ) -> anyhow::Result<Option<Evaluation>> {
         let most = if tokens == 0 { u64::MAX } else { tokens };
         let acts = &self.pass.acts;
         let Some(batches) = self.source.val_batches(acts.batch, acts.time, most) else { return Ok(None) };
         let all = batches.len();
-        scorer.unwrap_or(&self.scorer).evaluate(gpu, batches, |done| progress(done, all)).map(Some)
+        scorer.unwrap_or(&self.scorer).evaluate_seeing(gpu, batches, seen, |done| progress(done, all)).map(Some)
     }
 }
 

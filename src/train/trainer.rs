@@ -2,9 +2,10 @@
 //! makes its own (`train/reinforce`).
 
 use super::merge::{LiveMerge, MergedWindow};
+use super::predictions::Seen;
 use super::reinforce::{Practice, Progress, Reinforce, UnderWay};
 use super::supervised::{Late, Supervised};
-use super::{Evaluation, Optimizer, learning_rate};
+use super::{Evaluation, Optimizer, PartNorms, learning_rate};
 use crate::config::{ModelConfig, Settings, TrainSettings};
 use crate::data::Source;
 use crate::event::{Completion, Event, Hyper as LiveHyper, Number, TaskEval};
@@ -101,7 +102,8 @@ impl Trainer {
     pub fn new(gpu: Gpu, settings: &Settings, config: &ModelConfig, source: Box<dyn Source>) -> anyhow::Result<Self> {
         let model = Model::new(&gpu, config, settings.train.seq_len)?;
         let acts = Supervised::activations(&gpu, settings, &model)?;
-        let optimizer = Optimizer::new(&gpu, &model.parameters, &model.values, &acts.stats)?;
+        let mut optimizer = Optimizer::new(&gpu, &model.parameters, &model.values, &acts.stats)?;
+        optimizer.measure_parts(&gpu, &model.parameters, &model.values, settings.eval.norms_every)?;
         let scratch = (&optimizer.grads, &optimizer.grad_weights);
         let live_merge = LiveMerge::new(&gpu, &model, acts.clone(), scratch, &settings.merge)?;
         let work = Supervised::new(&gpu, &model, acts, &optimizer.grad_weights, source)?;
@@ -117,7 +119,8 @@ impl Trainer {
     pub fn reinforce(gpu: Gpu, settings: &Settings, config: &ModelConfig, practice: Practice) -> anyhow::Result<Self> {
         let model = Model::new(&gpu, config, settings.train.seq_len)?;
         let work = Reinforce::new(&gpu, &model, settings, practice)?;
-        let optimizer = work.optimizer(&gpu, &model, settings)?;
+        let mut optimizer = work.optimizer(&gpu, &model, settings)?;
+        optimizer.measure_parts(&gpu, &model.parameters, &model.values, settings.eval.norms_every)?;
         model.initialise(&gpu, settings.train.seed);
         let (work, live_merge) = (Work::Reinforce(Box::new(work)), None);
         Ok(Self { state: TrainerState::default(), settings: settings.clone(), gpu, model, optimizer, work, live_merge })
@@ -197,7 +200,10 @@ impl Trainer {
         self.optimizer.clear(&self.gpu)?;
         work.gradient(&self.gpu, &batch)?;
         let hyper = hyper(&self.settings.train, &self.state);
+        let norms = self.optimizer.norms_of(self.state.step + 1);
+        norms.map_or(Ok(()), |norms| norms.before(&self.gpu))?;
         self.optimizer.update(&self.gpu, &hyper)?;
+        norms.map_or(Ok(()), |norms| norms.after(&self.gpu))?;
         self.state.step += 1;
         self.state.optimizer_steps += 1;
         self.state.num_tokens += batch.num_tokens as u64;
@@ -208,10 +214,13 @@ impl Trainer {
             epoch: work.epochs(n + 1, batch_size),
         };
         work.submitted(&self.gpu, late);
+        if let Some(norms) = self.optimizer.norms.as_mut().filter(|norms| norms.is_due(late.step)) {
+            norms.ask(&self.gpu, late.step);
+        }
         if let Some(live) = &mut self.live_merge {
             live.after_update(&self.gpu, &self.model, self.state.step)?;
         }
-        if work.pending() > 1 { take(work, &self.gpu).map(Some) } else { Ok(None) }
+        if work.pending() > 1 { take(work, self.optimizer.norms.as_mut(), &self.gpu).map(Some) } else { Ok(None) }
     }
 
     /// The numbers of updates that were submitted and not yet returned, oldest first.
@@ -220,7 +229,7 @@ impl Trainer {
     /// A device fault.
     pub fn flush(&mut self) -> anyhow::Result<Vec<StepResult>> {
         let Work::Supervised(work) = &mut self.work else { return Ok(Vec::new()) };
-        (0..work.pending()).map(|_| take(work, &self.gpu)).collect()
+        (0..work.pending()).map(|_| take(work, self.optimizer.norms.as_mut(), &self.gpu)).collect()
     }
 
     /// Mean loss on the validation split (`None` when nothing is held out), on its first `tokens` tokens (0: on all of it).
@@ -233,7 +242,21 @@ impl Trainer {
         progress: impl FnMut(usize, usize) -> anyhow::Result<()>,
     ) -> anyhow::Result<Option<Evaluation>> {
         let Work::Supervised(work) = &self.work else { return Ok(None) };
-        work.evaluate(&self.gpu, None, tokens, progress)
+        work.evaluate(&self.gpu, None, tokens, None, progress)
+    }
+
+    /// The same, to the bit; what the model said of the first tokens is left in `seen`.
+    ///
+    /// # Errors
+    /// As [`Trainer::evaluate`].
+    pub fn evaluate_seeing(
+        &self,
+        tokens: u64,
+        seen: &mut Seen,
+        progress: impl FnMut(usize, usize) -> anyhow::Result<()>,
+    ) -> anyhow::Result<Option<Evaluation>> {
+        let Work::Supervised(work) = &self.work else { return Ok(None) };
+        work.evaluate(&self.gpu, None, tokens, Some(seen), progress)
     }
 
     /// Merge the snapshots and score the merge as [`Trainer::evaluate`] scores the run's own weights, which it leaves alone. `None` while
@@ -249,7 +272,7 @@ impl Trainer {
         let Some(live) = &self.live_merge else { return Ok(None) };
         let Some(window) = live.merge(&self.gpu)? else { return Ok(None) };
         let Work::Supervised(work) = &self.work else { return Ok(None) };
-        Ok(Some((window, work.evaluate(&self.gpu, Some(&live.scorer), tokens, progress)?)))
+        Ok(Some((window, work.evaluate(&self.gpu, Some(&live.scorer), tokens, None, progress)?)))
     }
 
     /// Adam's moments to zero, as at the start of a run.
@@ -282,8 +305,9 @@ impl Trainer {
 }
 
 /// The oldest update's numbers.
-fn take(work: &mut Supervised, gpu: &Gpu) -> anyhow::Result<StepResult> {
+fn take(work: &mut Supervised, norms: Option<&mut PartNorms>, gpu: &Gpu) -> anyhow::Result<StepResult> {
     let (late, numbers) = work.take(gpu)?;
+    let norms = norms.map_or(Ok(None), |norms| norms.take(gpu, late.step))?;
     let (loss, grad_norm) = (f64::from(numbers[stats::LOSS]), f64::from(numbers[stats::GRAD_NORM]));
     // As the gate in adamw.wgsl: where logits overflow, the loss is infinite while clamps may leave a finite, wrong gradient.
     let finite = numbers[stats::NOT_FINITE] == 0.0 && grad_norm.is_finite() && loss.is_finite();
@@ -298,6 +322,7 @@ fn take(work: &mut Supervised, gpu: &Gpu) -> anyhow::Result<StepResult> {
         grad_norm: if finite { grad_norm } else { f64::NAN },
         learning_rate: late.learning_rate,
         skipped: !finite,
+        events: norms.map(Event::Norms).into_iter().collect(),
         ..StepResult::default()
     })
 }

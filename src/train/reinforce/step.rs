@@ -7,7 +7,7 @@ use super::{Learner, Loss, Pass, Policy, UpdateStats, advantage, passes, probe, 
 use crate::config::{GrpoSettings, ModelConfig, RolloutSettings, Settings};
 use crate::data::Tokenizer;
 use crate::data::tasks::Task;
-use crate::event::BinGradient;
+use crate::event::{BinGradient, Event, Norms};
 use crate::gpu::{AdapterClass, Gpu};
 use crate::model::rollout::default_slots;
 use crate::model::weight_files::WeightFiles;
@@ -60,6 +60,9 @@ pub struct UnderWay {
     pub seconds: Seconds,
     /// What a probe found before the first update.
     pub gradient: Option<BinGradient>,
+    /// Measured at its last update.
+    #[serde(skip)]
+    norms: Option<Norms>,
     /// All updates of the step: a function of the rest.
     #[serde(skip)]
     plan: Option<Vec<(Pass, Range<usize>)>>,
@@ -167,7 +170,14 @@ impl Reinforce {
             let begin = Instant::now();
             self.policy.optimizer_steps = [state.optimizer_steps, state.second_optimizer_steps];
             let loss = self.loss(&now);
+            let is_last = now.updates.len() + 1 == plan.len();
+            let norms = on.optimizer.norms_of(state.step + 1).filter(|_| is_last);
+            norms.map_or(Ok(()), |norms| norms.before(gpu))?;
             let stats = self.policy.update(on, &now.sampled.rollouts, range.clone(), pass, &loss, &hyper)?;
+            if let Some(norms) = norms {
+                norms.after(gpu)?;
+                now.norms = Some(norms.read(gpu, state.step + 1)?);
+            }
             [state.optimizer_steps, state.second_optimizer_steps] = self.policy.optimizer_steps;
             now.updates.push(Made { pass: pass.name.to_owned(), stats });
             now.seconds.update += begin.elapsed().as_secs_f64();
@@ -266,7 +276,8 @@ impl Reinforce {
         }
         let logged = self.rollout.log_completions > 0 && state.step.is_multiple_of(self.rollout.log_completions);
         let samples = if logged { report::completions(&now.sampled, &self.practice.tokenizer, state.step)? } else { Vec::new() };
-        let told = report::step(&now, after.as_deref(), state, &self.rollout, &mut self.watch);
+        let mut told = report::step(&now, after.as_deref(), state, &self.rollout, &mut self.watch);
+        told.events.extend(now.norms.take().map(Event::Norms));
         Ok(StepResult { learning_rate: hyper.learning_rate, samples, ..told })
     }
 }

@@ -112,7 +112,7 @@ fn binned(from: &[f64], tokens: &[Token], whole: f64, wanted: fn(f64) -> bool) -
 }
 
 /// A number to six significant digits: a line of a log need not be longer.
-pub(super) fn short(value: f64) -> Number {
+pub(in crate::train) fn short(value: f64) -> Number {
     if value == 0.0 || !value.is_finite() {
         return Number(value);
     }

@@ -1,0 +1,221 @@
+//! Text that a run writes on the way, at evaluations and when it is asked: a prompt and what the model makes of it.
+
+use super::run::{Run, Running};
+use crate::data::chat::{self, Chat};
+use crate::data::{DecodeStream, Tokenizer};
+use crate::event::{Event, Sample};
+use crate::gpu::Gpu;
+use crate::model::Generator;
+use crate::ops::sample::Sampling;
+use anyhow::{Result, ensure};
+
+/// What samples are drawn at where nobody says otherwise.
+const TEMPERATURE: f64 = 0.8;
+/// Tokens of a sample where nobody says otherwise.
+const TOKENS: usize = 200;
+/// Tokens of a sample, at most: the run waits for it.
+const MOST_TOKENS: u64 = 4096;
+/// Bytes of a prompt, at most.
+const MOST_PROMPT: usize = 1 << 20;
+
+/// A sample to be made.
+#[derive(Clone, Debug)]
+pub(super) struct Asked {
+    pub prompt: String,
+    pub temperature: Option<f64>,
+    pub tokens: Option<u64>,
+    pub chat: bool,
+}
+
+impl Asked {
+    /// (temperature, tokens).
+    fn check(&self, usual: usize) -> Result<(f64, usize)> {
+        let temperature = self.temperature.unwrap_or(TEMPERATURE);
+        ensure!((0.0..=100.0).contains(&temperature), "temperature {temperature}: must be 0 (greedy) or more, at most 100");
+        let tokens = self.tokens.unwrap_or(usual as u64);
+        ensure!((1..=MOST_TOKENS).contains(&tokens), "tokens {tokens}: must lie between 1 and {MOST_TOKENS}");
+        let bytes = self.prompt.len();
+        ensure!(bytes <= MOST_PROMPT, "a prompt of {bytes} bytes; shorten it to a MiB");
+        Ok((temperature, tokens as usize))
+    }
+}
+
+/// What ends a text.
+struct Ends {
+    tokens: Vec<u32>,
+    /// A text that is no token.
+    text: Option<String>,
+}
+
+impl Running<'_> {
+    /// Somebody wants to see a sample; asked again at the same step, the draws are others.
+    pub(super) fn sample_now(&mut self, asked: &Asked) -> Result<()> {
+        self.samples_asked += 1;
+        let usual = self.run.settings.eval.sample_tokens.max(TOKENS);
+        self.sample_by(asked, usual, self.samples_asked)
+    }
+
+    /// Text that continues a prompt; a prompt that cannot be used is a warning.
+    pub(super) fn sample(&mut self, prompt: &str, tokens: usize) -> Result<()> {
+        self.sample_by(&Asked { prompt: prompt.into(), temperature: None, tokens: None, chat: false }, tokens, 0)
+    }
+
+    fn sample_by(&mut self, asked: &Asked, usual: usize, draw: u64) -> Result<()> {
+        match self.answer(asked, usual, draw) {
+            Ok(sample) => self.out.emit(&Event::Sample(sample)),
+            Err(error) => {
+                self.run.trainer.gpu.check()?;
+                self.out.emit(&Event::Warning { text: format!("no sample: {error:#}") });
+            }
+        }
+        Ok(())
+    }
+
+    fn answer(&mut self, asked: &Asked, usual: usize, draw: u64) -> Result<Sample> {
+        let (temperature, tokens) = asked.check(usual)?;
+        let (prompt, ends) = match asked.chat {
+            true => self.as_chat(&asked.prompt)?,
+            false => {
+                let tokens = self.run.tokenizer.eos_id().into_iter().collect();
+                (asked.prompt.clone(), Ends { tokens, text: None })
+            }
+        };
+        let Run { trainer, tokenizer, settings, .. } = &self.run;
+        let ids = tokenizer.encode(&prompt)?;
+        if self.sampler.is_none() {
+            self.sampler = Some(Generator::new(&trainer.gpu, &trainer.model, 1, trainer.model.max_context())?);
+        }
+        let Some(sampler) = &self.sampler else { unreachable!("it was just made") };
+        let seed = (settings.train.seed ^ trainer.state.step).wrapping_add(draw << 48);
+        let sampling = Sampling { temperature, seed, ..Sampling::default() };
+        let (text, pieces, logprobs) = Writer::new(tokenizer, ids, ends).write(&trainer.gpu, sampler, sampling, tokens)?;
+        Ok(Sample {
+            step: trainer.state.step,
+            prompt: asked.prompt.clone(),
+            text,
+            temperature: Some(temperature),
+            chat: asked.chat,
+            pieces,
+            logprobs,
+        })
+    }
+
+    /// What a user says as the text that the model's chat template makes of it, and what ends the answer.
+    fn as_chat(&self, prompt: &str) -> Result<(String, Ends)> {
+        let Run { tokenizer, settings, .. } = &self.run;
+        let day = settings.sft.as_ref().and_then(|sft| sft.date.as_deref()).and_then(chat::parse_date);
+        let (_, template) = chat::template_of(tokenizer, None, day.unwrap_or(super::unix_time() as i64))?;
+        let chat = Chat { messages: vec![serde_json::json!({"role": "user", "content": prompt})], ..Chat::default() };
+        let end = template.end_of_turn(&chat);
+        let first = end.as_ref().map(|end| tokenizer.encode(end)).transpose()?.and_then(|ids| ids.first().copied());
+        let special = first.filter(|id| tokenizer.is_special(*id));
+        let tokens = tokenizer.eos_id().into_iter().chain(special).collect();
+        Ok((template.render(&chat, true)?.text, Ends { tokens, text: end.filter(|_| special.is_none()) }))
+    }
+}
+
+/// A text while it is written.
+struct Writer {
+    /// Prompt and text as tokens.
+    ids: Vec<u32>,
+    ends: Ends,
+    stream: DecodeStream,
+    text: String,
+    /// The text token by token.
+    pieces: Vec<String>,
+    logprobs: Vec<f32>,
+}
+
+impl Writer {
+    fn new(tokenizer: &Tokenizer, ids: Vec<u32>, ends: Ends) -> Self {
+        let (text, pieces, logprobs) = (String::new(), Vec::new(), Vec::new());
+        Self { ids, ends, stream: tokenizer.decode_stream(), text, pieces, logprobs }
+    }
+
+    /// Up to `left` tokens: (text, its pieces, log-probability of each).
+    fn write(
+        mut self,
+        gpu: &Gpu,
+        sampler: &Generator,
+        mut sampling: Sampling,
+        mut left: usize,
+    ) -> Result<(String, Vec<String>, Vec<f32>)> {
+        let (context, mut ended) = (sampler.room(), false);
+        while left > 0 && !ended {
+            // A text longer than the context goes on from its last half.
+            let seen =
+                if self.ids.len() < context { self.ids.clone() } else { self.ids[self.ids.len() - context / 2..].to_vec() };
+            let mut places = Vec::new();
+            sampler.run(gpu, &[seen], left, &sampling, |at, new| {
+                ended = self.ends.tokens.contains(&new[0]);
+                if !ended {
+                    places.push(at);
+                    ended = self.push(new[0])?;
+                }
+                Ok(!ended)
+            })?;
+            ended |= places.is_empty();
+            left -= places.len().min(left);
+            let logprobs = sampler.logprobs(gpu, 0)?;
+            self.logprobs.extend(places.iter().map(|at| logprobs[*at]));
+            sampling.seed = sampling.seed.wrapping_add(1 << 32);
+        }
+        let Self { ends, stream, mut text, mut pieces, logprobs, .. } = self;
+        match ends.text.as_ref().and_then(|end| text.find(end.as_str())) {
+            Some(at) => {
+                text.truncate(at);
+                cut(&mut pieces, at);
+            }
+            None => {
+                let tail = stream.finish()?;
+                text.push_str(&tail);
+                pieces.last_mut().into_iter().for_each(|last| last.push_str(&tail));
+            }
+        }
+        Ok((text, pieces, logprobs))
+    }
+
+    /// One token more; true when the text has ended by it.
+    fn push(&mut self, id: u32) -> Result<bool> {
+        let piece = self.stream.push(id)?;
+        self.ids.push(id);
+        self.text.push_str(&piece);
+        self.pieces.push(piece);
+        Ok(self.ends.text.as_ref().is_some_and(|end| self.text.contains(end.as_str())))
+    }
+}
+
+/// Of pieces the first `bytes` bytes; those behind stay, empty, so that each token keeps its place.
+fn cut(pieces: &mut [String], bytes: usize) {
+    let mut left = bytes;
+    for piece in pieces {
+        piece.truncate(left.min(piece.len()));
+        left -= piece.len();
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn pieces_end_where_the_text_ends() {
+        let mut pieces = ["ab", "c", "de", "f"].map(String::from);
+        cut(&mut pieces, 4);
+        assert_eq!(pieces, ["ab", "c", "d", ""]);
+    }
+
+    #[test]
+    fn what_cannot_be_sampled_is_told() {
+        let asked = Asked { prompt: "a".into(), temperature: None, tokens: None, chat: false };
+        assert_eq!(asked.check(200).unwrap(), (0.8, 200));
+        let refused = |asked: Asked| asked.check(200).unwrap_err().to_string();
+        for temperature in [-1.0, 100.5, f64::NAN, f64::INFINITY] {
+            assert!(refused(Asked { temperature: Some(temperature), ..asked.clone() }).starts_with("temperature "));
+        }
+        for tokens in [0, MOST_TOKENS + 1, u64::MAX] {
+            assert!(refused(Asked { tokens: Some(tokens), ..asked.clone() }).starts_with("tokens "));
+        }
+        assert!(refused(Asked { prompt: "a".repeat(MOST_PROMPT + 1), ..asked }).contains("a prompt of 1048577 bytes"));
+    }
+}

@@ -1,0 +1,115 @@
+//! L2 norms of weights and gradients, part by part: now and then, in a recording of its own beside the update, which it cannot change: it
+//! only reads weights and gradients, and writes into buffers of its own.
+
+use crate::event::{Norms, Number};
+use crate::gpu::{ALIGN, Arena, Gpu, ReadRing, Recording, Tensor};
+use crate::model::Parameters;
+use crate::ops::adamw;
+use crate::ops::grad_norm;
+use crate::ops::objective::stats;
+use crate::train::reinforce::tokens::short;
+use anyhow::Result;
+use std::collections::VecDeque;
+
+/// See the module.
+pub struct PartNorms {
+    names: Vec<String>,
+    every: u64,
+    /// A row of `stats` for each part's weights, then one for each part's gradient (2 N, ALIGN).
+    numbers: Tensor,
+    weights: Recording,
+    gradients: Recording,
+    ring: ReadRing,
+    /// Updates whose norms were asked for and not yet taken.
+    late: VecDeque<u64>,
+}
+
+impl PartNorms {
+    /// Record the norms of both arenas' parts; `every` so many updates they are measured, and at the first.
+    ///
+    /// # Errors
+    /// When a kernel does not compile.
+    pub fn new(gpu: &Gpu, parameters: &Parameters, values: &Arena, grads: &Arena, every: u64) -> Result<Self> {
+        let parts = parameters.parts();
+        let numbers = Tensor::new(gpu, "norms", "part_norms", &[2 * parts.len(), ALIGN]);
+        // The shader also makes a clip factor, which nobody reads.
+        let hyper = Tensor::new(gpu, "norms", "no_hyper", &[adamw::HYPER_LEN]);
+        let spans = |arena: &Arena| parts.iter().map(|(_, these)| arena.spans(these)).collect::<Vec<_>>();
+        let pairs = |spans: &Vec<Tensor>| grad_norm::partials_len(spans.iter().map(Tensor::len));
+        // One after another, so that one buffer serves all.
+        let most = spans(values).iter().map(pairs).max().unwrap_or(1);
+        let partials = Tensor::new(gpu, "norms", "partials", &[most, 2]);
+        let record = |name: &str, arena: &Arena, first: usize| {
+            let mut r = Recording::new(name);
+            for (i, spans) in spans(arena).iter().enumerate() {
+                let row = (first + i) * ALIGN;
+                let out = numbers.slice(row..row + stats::LEN);
+                grad_norm::forward(&mut r, gpu, &spans.iter().collect::<Vec<_>>(), &partials, &hyper, &out);
+            }
+            r.finish(gpu)
+        };
+        let weights = record("norms of weights", values, 0)?;
+        let gradients = record("norms of gradients", grads, parts.len())?;
+        let names = parts.into_iter().map(|(name, _)| name).collect();
+        Ok(Self { names, every, ring: ReadRing::new(gpu, numbers.len(), 3), numbers, weights, gradients, late: VecDeque::new() })
+    }
+
+    /// Whether the update that makes the number `step` is measured.
+    pub fn is_due(&self, step: u64) -> bool {
+        step == 1 || step.is_multiple_of(self.every.max(1))
+    }
+
+    /// Before the update: the norms of the weights.
+    ///
+    /// # Errors
+    /// A device fault.
+    pub fn before(&self, gpu: &Gpu) -> Result<()> {
+        Ok(gpu.replay(&self.weights)?)
+    }
+
+    /// After the update, which reads the gradients and leaves them as they are: their norms.
+    ///
+    /// # Errors
+    /// A device fault.
+    pub fn after(&self, gpu: &Gpu) -> Result<()> {
+        Ok(gpu.replay(&self.gradients)?)
+    }
+
+    /// Ask for what [`PartNorms::before`] and [`PartNorms::after`] measured of update `step`; it comes later.
+    pub fn ask(&mut self, gpu: &Gpu, step: u64) {
+        self.ring.ask(gpu, &self.numbers);
+        self.late.push_back(step);
+    }
+
+    /// The norms of update `step`, if they were asked for.
+    ///
+    /// # Errors
+    /// A device fault.
+    pub fn take(&mut self, gpu: &Gpu, step: u64) -> Result<Option<Norms>> {
+        if self.late.front() != Some(&step) {
+            return Ok(None);
+        }
+        self.late.pop_front();
+        let numbers: Vec<f32> = self.ring.take(gpu)?;
+        Ok(Some(self.of(step, &numbers)))
+    }
+
+    /// The norms of update `step`, now: waits for the device.
+    ///
+    /// # Errors
+    /// A device fault.
+    pub fn read(&self, gpu: &Gpu, step: u64) -> Result<Norms> {
+        Ok(self.of(step, &gpu.read::<f32>(&self.numbers)?))
+    }
+
+    fn of(&self, step: u64, numbers: &[f32]) -> Norms {
+        let norm = |row: &[f32]| match row[stats::NOT_FINITE] {
+            0.0 => short(f64::from(row[stats::GRAD_NORM])),
+            // The sum of squares of what holds a NaN may be anything.
+            _ => Number(f64::NAN),
+        };
+        let mut norms = numbers.chunks(ALIGN).map(norm);
+        let weights = norms.by_ref().take(self.names.len()).collect();
+        Norms { step, parts: self.names.clone(), weights, gradients: norms.collect() }
+    }
+}
