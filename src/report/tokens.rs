@@ -110,7 +110,7 @@ fn sampled(tokens: &[Tokens], run: &str, prefix: &str) -> Vec<Named> {
                 .x("probability before the step")
                 .y("share of tokens")
                 .y_range(0.0, 1.0)
-                .hline(0.5, "chance")
+                .hline(0.5, "")
                 .digits(2)
                 .subtitle(&format!("{run}: mean of {steps}"))
                 .size(SIZE.0, SIZE.1);
@@ -119,7 +119,8 @@ fn sampled(tokens: &[Tokens], run: &str, prefix: &str) -> Vec<Named> {
             }
             if bare { bars.subtitle("").untitled() } else { bars }.into()
         };
-        let hint = "Of the tokens that a step moved at all, those whose probability went where the advantage wants it.";
+        let hint = "Of the tokens that a step moved at all, those whose probability went where the advantage wants it; the dashed \
+                    line is chance.";
         out.push(named(format!("{prefix}right-direction"), "Right direction by probability", hint.into(), right));
     }
     out
