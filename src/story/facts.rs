@@ -275,7 +275,7 @@ mod tests {
             Event::TaskEval(e)
         };
         [exam(0, 0.0, 0.2), exam(0, 1.0, 0.1), exam(4, 0.0, 0.5)].into_iter().for_each(|e| run.push(e));
-        run.push(Event::Sample(Sample { step: 4, prompt: String::new(), text: "hello".into(), ..Sample::default() }));
+        run.push(Event::Sample(Sample { step: 4, text: "hello".into(), ..Sample::default() }));
         for (name, want) in [
             ("loss", 3.0),
             ("loss@first", 4.0),
