@@ -100,20 +100,21 @@ fn the_slider_goes_back_and_the_newest_is_followed_until_then() {
     let tokens: Vec<(u64, u64)> = run.files.history.tokens.iter().map(|t| (t.step, t.tokens)).collect();
     let mut harness = harness(desk(run), Page::Tokens, vec2(1200.0, 900.0), Theme::Dark);
     let newest = tokens[tokens.len() - 1];
-    assert!(harness.query_by_label(&newest.1.to_string()).is_some());
+    let told = |count: u64| format!("response tokens: {count}");
+    assert!(harness.query_by_label(&told(newest.1)).is_some());
     // A new step is shown at once.
     let mut more = harness.state().desk.runs[0].files.history.tokens[0].clone();
     (more.step, more.tokens) = (newest.0 + 2, 98_765);
     harness.state_mut().desk.runs[0].files.history.push(Event::Tokens(Box::new(more.clone())));
     harness.run_ok();
-    assert!(harness.query_by_label("98765").is_some());
+    assert!(harness.query_by_label(&told(98_765)).is_some());
     // Moved, the slider stays.
     harness.get_by_label("The step before").click();
     harness.run_ok();
-    assert!(harness.query_by_label(&newest.1.to_string()).is_some());
+    assert!(harness.query_by_label(&told(newest.1)).is_some());
     harness.state_mut().desk.runs[0].files.history.push(Event::Tokens(Box::new(more)));
     harness.run_ok();
-    assert!(harness.query_by_label("98765").is_none());
+    assert!(harness.query_by_label(&told(98_765)).is_none());
 }
 
 #[test]

@@ -40,10 +40,10 @@ impl<'a> Axes<'a> {
         let painter = ui.painter().with_clip_rect(ui.clip_rect().intersect(whole));
         let row = font.size + 4.0;
         let y_ticks: Vec<(f64, String)> =
-            self.y.ticks((self.height / 45.0) as usize).into_iter().map(|t| self.in_words(t)).collect();
+            self.y.ticks((self.height / 36.0) as usize).into_iter().map(|t| self.in_words(t)).collect();
         let room = |text: &str| ui.fonts_mut(|f| f.layout_no_wrap(text.to_owned(), font.clone(), ink).size().x);
         let left = y_ticks.iter().map(|t| room(&t.1)).fold(18.0, f32::max) + 6.0;
-        let area = Rect::from_min_max(whole.min + vec2(left, row + 4.0), whole.max - vec2(10.0, 2.0 * row));
+        let area = Rect::from_min_max(whole.min + vec2(left, row + 7.0), whole.max - vec2(10.0, 2.0 * row));
         let canvas = Canvas { area, painter, response, x: self.x, y: self.y, font, ink };
         canvas.ground(self, &y_ticks, faint, whole);
         canvas

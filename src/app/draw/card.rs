@@ -1,12 +1,16 @@
 //! What stands around pictures: frames with a title and a hint, columns, legends, single numbers.
 
-use eframe::egui::{self, Color32, RichText, Sense, Ui, vec2};
+use eframe::egui::{self, Color32, RichText, Role, Sense, Ui, WidgetInfo, vec2};
 
 /// A framed part of a page, as wide as there is room; the hint comes up under the pointer.
 pub fn card<R>(ui: &mut Ui, title: &str, hint: &str, add: impl FnOnce(&mut Ui) -> R) -> R {
     let frame = egui::Frame::group(ui.style()).inner_margin(10.0).fill(ui.visuals().faint_bg_color);
     let inner = frame.show(ui, |ui| {
         ui.set_width(ui.available_width().max(1.0));
+        if !ui.visuals().dark_mode {
+            // White fields would not be seen on a white card.
+            ui.visuals_mut().text_edit_bg_color = Some(Color32::from_gray(235));
+        }
         ui.horizontal_wrapped(|ui| {
             ui.label(RichText::new(title).strong());
             if !hint.is_empty() {
@@ -51,11 +55,18 @@ pub fn legend<'a>(ui: &mut Ui, series: impl IntoIterator<Item = (&'a str, Color3
     });
 }
 
-/// A number with its name over it.
+/// A number with its name over it. One piece, so that a row of them wraps.
 pub fn stat(ui: &mut Ui, name: &str, value: &str) {
-    ui.vertical(|ui| {
-        ui.spacing_mut().item_spacing.y = 0.0;
-        ui.label(RichText::new(name).small().weak());
-        ui.label(RichText::new(value).strong());
-    });
+    let small = egui::TextStyle::Small.resolve(ui.style());
+    let body = egui::TextStyle::Body.resolve(ui.style());
+    let (weak, strong) = (ui.visuals().weak_text_color(), ui.visuals().strong_text_color());
+    let most = ui.max_rect().width().max(40.0);
+    let (head, number) =
+        ui.fonts_mut(|f| (f.layout(name.to_owned(), small, weak, most), f.layout(value.to_owned(), body, strong, most)));
+    let size = vec2(head.size().x.max(number.size().x) + 6.0, head.size().y + number.size().y);
+    let (rect, response) = ui.allocate_exact_size(size, Sense::hover());
+    response.widget_info(|| WidgetInfo::labeled(Role::Label, true, format!("{name}: {value}")));
+    let below = rect.min + vec2(0.0, head.size().y);
+    ui.painter().galley(rect.min, head, weak);
+    ui.painter().galley(below, number, strong);
 }

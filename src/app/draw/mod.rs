@@ -19,4 +19,4 @@ pub use heat::{Drawn, Heat, HeatWords};
 pub use lines::{Line, Lines, lines};
 pub use pick::{StepPick, arrow};
 pub use scale::{Scale, percent, short};
-pub use token_text::{Colouring, TokenText, Tokened, printable};
+pub use token_text::{Colouring, TokenText, Tokened, key_to, printable};

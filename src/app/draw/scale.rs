@@ -12,6 +12,8 @@ impl Scale {
     /// Evenly from one number to a greater one; what is no span becomes one.
     pub fn linear(from: f64, to: f64) -> Self {
         let (from, to) = if from.is_finite() && to.is_finite() { (from, to) } else { (0.0, 1.0) };
+        // Their distance must be a number too.
+        let [from, to] = [from, to].map(|v| v.clamp(-1e300, 1e300));
         let to = if to - from > from.abs().max(to.abs()) * 1e-12 { to } else { from + from.abs().max(1e-3) };
         Self { from, to, log: false }
     }
@@ -78,9 +80,16 @@ impl Scale {
         let most = most.max(2);
         if self.log {
             let (low, high) = (self.from.log10().ceil() as i32, self.to.log10().floor() as i32);
-            if high - low >= 1 {
+            let word = |v: f64| (v, short(v));
+            if high - low >= 2 {
                 let stride = (high - low) / most as i32 + 1;
-                return (low..=high).step_by(stride as usize).map(|e| (10f64.powi(e), short(10f64.powi(e)))).collect();
+                return (low..=high).step_by(stride as usize).map(|e| word(10f64.powi(e))).collect();
+            }
+            let within = |v: &f64| (self.from..=self.to).contains(v);
+            let ticks = (low - 1..=high + 1).flat_map(|e| [1.0, 2.0, 5.0].map(|m| m * 10f64.powi(e)));
+            let ticks: Vec<f64> = ticks.filter(within).collect();
+            if ticks.len() > 1 {
+                return ticks.into_iter().map(word).collect();
             }
         }
         let rough = (self.to - self.from) / most as f64;
@@ -106,7 +115,7 @@ fn span(values: impl IntoIterator<Item = f64>) -> Option<(f64, f64)> {
 
 fn minus(text: String) -> String {
     match text.strip_prefix('-') {
-        Some(rest) if rest.chars().all(|c| matches!(c, '0' | '.')) => rest.into(),
+        Some(rest) if !rest.contains(|c: char| matches!(c, '1'..='9')) => rest.into(),
         Some(rest) => format!("−{rest}"),
         None => text,
     }
@@ -163,8 +172,10 @@ mod tests {
         }
         let ticks: Vec<String> = Scale::linear(0.0, 1.0).ticks(5).into_iter().map(|t| t.1).collect();
         assert_eq!(ticks, ["0.0", "0.2", "0.4", "0.6", "0.8", "1.0"]);
-        let ticks: Vec<String> = Scale::around([0.01, 50.0], true).ticks(5).into_iter().map(|t| t.1).collect();
-        assert_eq!(ticks, ["0.01", "0.1", "1", "10"]);
+        let ticks: Vec<String> = Scale::around([0.01, 500.0], true).ticks(5).into_iter().map(|t| t.1).collect();
+        assert_eq!(ticks, ["0.01", "0.1", "1", "10", "100"]);
+        let ticks: Vec<String> = Scale::around([0.05, 0.4], true).ticks(5).into_iter().map(|t| t.1).collect();
+        assert_eq!(ticks, ["0.05", "0.1", "0.2"], "a short span has marks too");
     }
 
     #[test]

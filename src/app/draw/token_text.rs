@@ -3,7 +3,9 @@
 use super::scale::short;
 use crate::app::theme;
 use eframe::egui::text::{LayoutJob, TextFormat, TextWrapping};
-use eframe::egui::{Color32, Galley, Id, Pos2, Rect, Role, Sense, Stroke, StrokeKind, TextStyle, Ui, WidgetInfo, vec2};
+use eframe::egui::{
+    Color32, Galley, Id, Pos2, Rect, RichText, Role, Sense, Stroke, StrokeKind, TextStyle, Ui, WidgetInfo, pos2, vec2,
+};
 use std::hash::{Hash, Hasher};
 use std::sync::Arc;
 
@@ -170,6 +172,26 @@ impl TokenText {
         }
         None
     }
+}
+
+/// What the colours of tokens mean; `most` as in [`Tokened`].
+pub fn key_to(ui: &mut Ui, how: Colouring, most: [f64; 2]) {
+    let (name, from, to, color): (_, _, _, fn(f64) -> Color32) = match how {
+        Colouring::Plain => return,
+        Colouring::Probability => ("probability", "0".into(), "1".into(), theme::probability),
+        Colouring::Entropy => ("entropy", "0".into(), format!("{} nats", short(most[0])), theme::probability),
+        Colouring::Advantage => ("advantage", short(-most[1]), short(most[1]), |t| theme::signed(2.0 * t - 1.0)),
+    };
+    ui.label(RichText::new(format!("{name} {from}")).small());
+    let height = ui.text_style_height(&TextStyle::Small);
+    let (rect, _) = ui.allocate_exact_size(vec2(120.0, height), Sense::hover());
+    let n = 24;
+    for i in 0..n {
+        let at = |i: usize| rect.left() + rect.width() * i as f32 / n as f32;
+        let piece = Rect::from_min_max(pos2(at(i), rect.top()), pos2(at(i + 1), rect.bottom()));
+        ui.painter().rect_filled(piece, 0.0, color((i as f64 + 0.5) / n as f64));
+    }
+    ui.label(RichText::new(to).small());
 }
 
 /// Text from outside with what does not print written as an escape, cut after so many characters; `marks` shows where lines end.

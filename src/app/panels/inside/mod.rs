@@ -110,7 +110,7 @@ impl Inside {
                     let model = if self.at == 0 { path.to_string() } else { format!("{path}@{}", self.at) };
                     let args = ["inspect", "--model", &model, "--text", &self.text, "--top", TOP, "--json"].map(str::to_owned);
                     if let Some(found) = self.results.get_mut(&self.of) {
-                        found.expect();
+                        found.await_new();
                     }
                     orders.push(Order::Job(key.to_owned(), args.to_vec()));
                 }

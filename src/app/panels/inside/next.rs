@@ -30,7 +30,7 @@ pub fn ui(ui: &mut Ui, it: &Inspection, picked: usize) {
             let length = full.max(1.0) * if p.is_finite() { p.clamp(0.0, 1.0) as f32 } else { 0.0 };
             let bar = Rect::from_min_size(pos2(from, rect.top() + 2.0), vec2(length, row - 4.0));
             let painter = ui.painter_at(rect);
-            painter.rect_filled(Rect::from_min_size(bar.min, vec2(full.max(1.0), row - 4.0)), 2.0, ui.visuals().extreme_bg_color);
+            painter.rect_filled(Rect::from_min_size(bar.min, vec2(full.max(1.0), row - 4.0)), 2.0, ui.visuals().code_bg_color);
             painter.rect_filled(bar, 2.0, color);
             let shown: String = name.chars().take(((from - rect.left()) / (0.62 * font.size)) as usize).collect();
             painter.text(pos2(from - 6.0, rect.center().y), Align2::RIGHT_CENTER, shown, font.clone(), ui.visuals().text_color());

@@ -104,7 +104,7 @@ impl LandscapePart {
                     args.extend(["--merged".into(), self.merged.trim().into()]);
                 }
                 args.push("--json".into());
-                self.results.entry(run.to_owned()).or_default().expect();
+                self.results.entry(run.to_owned()).or_default().await_new();
                 orders.push(Order::Job(key("landscape", run), args));
             }
             ui.weak(format!("{} evaluations", self.grid * self.grid + 4));
@@ -165,6 +165,11 @@ fn show(ui: &mut Ui, land: &Landscape, count: u64, heat: &mut Heat, rings: &[Iso
     }
     let path: Vec<Pos2> = land.checkpoints.iter().filter_map(|p| place.point(p)).collect();
     painter.line(path, Stroke::new(1.5, Color32::WHITE));
+    mark(ui, &painter, &place, land);
+}
+
+/// Checkpoints, their mean and the merge, with their losses.
+fn mark(ui: &Ui, painter: &egui::Painter, place: &Place, land: &Landscape) {
     let font = TextStyle::Small.resolve(ui.style());
     let marked = land.checkpoints.iter().map(|p| (p, 4.0)).chain([(&land.mean, 6.5)]).chain(land.merged.iter().map(|p| (p, 5.0)));
     for (point, radius) in marked {

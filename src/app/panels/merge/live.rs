@@ -11,7 +11,7 @@ use eframe::egui::{self, Ui};
 const LISTED: usize = 8;
 
 /// Draw.
-pub fn ui(ui: &mut Ui, run: &OpenRun, orders: &mut Vec<Order>) {
+pub fn ui(ui: &mut Ui, run: &OpenRun, late: &mut bool, orders: &mut Vec<Order>) {
     let history = &run.files.history;
     let hint = "At each evaluation the newest snapshots are averaged, and the average is scored on the same held-out tokens as the run's own \
                 weights; the run is not touched. At a constant learning rate the merged loss runs below the raw one.";
@@ -24,6 +24,8 @@ pub fn ui(ui: &mut Ui, run: &OpenRun, orders: &mut Vec<Order>) {
             ui.weak("No merge was judged in this run so far. A run that is started with --merge-every 50 keeps snapshots and judges their merge at each evaluation.");
         } else {
             newest(ui, history.merges.last());
+            ui.checkbox(late, "newest half").on_hover_text("Leave out the first half of the run, where the loss falls fast");
+            let from = if *late { history.step as f64 / 2.0 } else { 0.0 };
             lines(
                 ui,
                 history,
@@ -33,7 +35,7 @@ pub fn ui(ui: &mut Ui, run: &OpenRun, orders: &mut Vec<Order>) {
                     y_label: "validation loss (nats a token)",
                     log: false,
                     at: None,
-                    from: 0.0,
+                    from,
                     height: 240.0,
                 },
             );

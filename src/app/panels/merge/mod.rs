@@ -24,6 +24,8 @@ pub struct Merge {
     plan: Plan,
     sweep: SweepPart,
     landscape: LandscapePart,
+    /// Only the newest half of the curves.
+    late: bool,
     there: There,
 }
 
@@ -76,7 +78,7 @@ impl Merge {
             self.there.look(run);
             self.plan.follow(run, &desk.home);
             egui::ScrollArea::vertical().id_salt("merge").auto_shrink([false, false]).show(ui, |ui| {
-                live::ui(ui, run, &mut orders);
+                live::ui(ui, run, &mut self.late, &mut orders);
                 ui.add_space(4.0);
                 self.plan.ui(ui, run, &self.there.steps, self.there.spacing(), desk.job(&key("merge", &path)), &mut orders);
                 ui.add_space(4.0);

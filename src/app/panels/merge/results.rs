@@ -129,7 +129,7 @@ impl<T> Default for Found<T> {
 
 impl<T: DeserializeOwned> Found<T> {
     /// A new job is under way.
-    pub fn expect(&mut self) {
+    pub fn await_new(&mut self) {
         self.waiting = true;
     }
 

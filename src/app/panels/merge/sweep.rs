@@ -79,7 +79,7 @@ impl SweepPart {
                 let methods: Vec<&str> = self.methods.iter().filter(|m| m.1).map(|m| m.0).collect();
                 let mut args = vec!["merge".to_owned(), "sweep".into(), run.display().to_string(), "--every".into(), every];
                 args.extend(["--last".into(), list(&self.last), "--methods".into(), methods.join(","), "--json".into()]);
-                self.results.entry(run.to_owned()).or_default().expect();
+                self.results.entry(run.to_owned()).or_default().await_new();
                 orders.push(Order::Job(key("sweep", run), args));
             }
         });

@@ -1,11 +1,11 @@
 //! Completions of reinforcement, the answers to one question side by side.
 
 use crate::app::desk::OpenRun;
-use crate::app::draw::{Colouring, Part, StepPick, TokenText, Tokened, arrow, card, printable, short, stat, tiles};
+use crate::app::draw::{Colouring, Part, StepPick, TokenText, Tokened, arrow, card, key_to, printable, short, stat, tiles};
 use crate::app::theme;
 use crate::event::Completion;
 use crate::history::SampleStep;
-use eframe::egui::{Align2, Color32, Id, Rect, RichText, Sense, TextStyle, Ui, pos2, vec2};
+use eframe::egui::{Id, RichText, Ui};
 use std::collections::{BTreeMap, HashMap};
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
@@ -160,7 +160,7 @@ impl Rollouts {
             if arrow(ui, ">", "The next question", self.group + 1 < groups.len()) {
                 self.group += 1;
             }
-            legend(ui, self.colouring, loaded.most);
+            key_to(ui, self.colouring, loaded.most);
         });
         self.answers(ui, loaded, groups[self.group.min(groups.len() - 1)]);
     }
@@ -217,35 +217,4 @@ fn answer(ui: &mut Ui, loaded: &Loaded, i: usize, text: &mut TokenText, (run, co
         let id = Id::unique(("completion", run, c.step, i));
         text.ui(ui, id, &of, colouring);
     });
-}
-
-/// What the colours mean.
-fn legend(ui: &mut Ui, how: Colouring, most: [f64; 2]) {
-    let (name, from, to, color): (_, _, _, fn(f64) -> Color32) = match how {
-        Colouring::Plain => return,
-        Colouring::Probability => ("probability", "0".into(), "1".into(), theme::probability),
-        Colouring::Entropy => ("entropy", "0".into(), format!("{} nats", short(most[0])), theme::probability),
-        Colouring::Advantage => ("advantage", short(-most[1]), short(most[1]), |t| theme::signed(2.0 * t - 1.0)),
-    };
-    ui.separator();
-    ui.label(RichText::new(format!("{name} {from}")).small());
-    let height = ui.text_style_height(&TextStyle::Small);
-    let (rect, response) = ui.allocate_exact_size(vec2(120.0, height), Sense::hover());
-    let n = 24;
-    for i in 0..n {
-        let at = |i: usize| rect.left() + rect.width() * i as f32 / n as f32;
-        let piece = Rect::from_min_max(pos2(at(i), rect.top()), pos2(at(i + 1), rect.bottom()));
-        ui.painter().rect_filled(piece, 0.0, color((i as f64 + 0.5) / n as f64));
-    }
-    if let Some(at) = response.hover_pos() {
-        let t = f64::from((at.x - rect.left()) / rect.width());
-        ui.painter().text(
-            rect.center(),
-            Align2::CENTER_CENTER,
-            short(t),
-            TextStyle::Small.resolve(ui.style()),
-            theme::ink_on(color(t)),
-        );
-    }
-    ui.label(RichText::new(to).small());
 }

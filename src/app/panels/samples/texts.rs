@@ -1,7 +1,7 @@
 //! What a run generated, and asking for more.
 
 use crate::app::desk::{OpenRun, Order};
-use crate::app::draw::{Colouring, StepPick, TokenText, Tokened, card, printable, short};
+use crate::app::draw::{Colouring, StepPick, TokenText, Tokened, card, key_to, printable, short};
 use crate::event::{Command, Sample};
 use eframe::egui::{self, DragValue, Id, RichText, Ui};
 use std::collections::HashMap;
@@ -54,6 +54,9 @@ impl Texts {
             return super::super::empty(ui, "No text yet", what);
         }
         let entry = self.step.ui(ui, samples.len(), |i| samples[i].step);
+        if !samples[entry].pieces.is_empty() {
+            ui.horizontal_wrapped(|ui| key_to(ui, Colouring::Probability, [0.0; 2]));
+        }
         self.laid.retain(|i, _| (entry.saturating_sub(EARLIER)..=entry).contains(i));
         for (i, sample) in samples[..=entry].iter().enumerate().rev().take(EARLIER) {
             let id = Id::unique(("sample", &self.of, sample.step, i));

@@ -169,9 +169,13 @@ impl MethodSwitch {
 
 /// A number that is sent when it has been set, not while it is dragged. True when it is to be sent.
 fn number(ui: &mut Ui, name: &str, value: &mut f64, on: bool, editing: &mut bool) -> bool {
-    let label = ui.label(name);
-    let drag = DragValue::new(value).range(0.01..=1.0).speed(0.005).max_decimals(3).update_while_editing(false);
-    let response = ui.add_enabled(on, drag).labelled_by(label.id);
+    let drag = DragValue::new(value)
+        .prefix(format!("{name} "))
+        .range(0.01..=1.0)
+        .speed(0.005)
+        .max_decimals(3)
+        .update_while_editing(false);
+    let response = ui.add_enabled(on, drag).accessible_name(name);
     *editing |= response.dragged() || response.has_focus();
     let off = format!("Switch to a method that has {name}.");
     let response = response.on_hover_text("Drag, or click and type").on_disabled_hover_text(off);
