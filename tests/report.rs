@@ -195,7 +195,7 @@ fn nothing_from_outside_becomes_markup() {
     run.started(lehr::config::Stage::Pretrain, 5, Some(evil));
     run.step(1, &[(evil, 1.0), (&format!("rewards/{evil}"), 2.0), (&format!("norms/weights/{evil}"), 2.0)]);
     for text in [evil.to_owned(), "x".repeat(1_000_000), "שלום עולם".into(), "}\u{2028}{".into()] {
-        run.event(&Event::Sample(Sample { step: 1, prompt: text.clone(), text: text.clone() }));
+        run.event(&Event::Sample(Sample { step: 1, prompt: text.clone(), text: text.clone(), ..Sample::default() }));
         run.event(&Event::Warning { text: text.clone() });
         run.event(&Event::HyperChanged { step: 1, name: text, before: f64::NAN, after: 1.0 });
     }

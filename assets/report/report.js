@@ -216,10 +216,12 @@
             return [lo - by, hi + by];
         }
 
+        /** Anew, at the width that there is, or for paper at a given one. */
         draw(width) {
             this.width = Math.max(width || this.box.clientWidth || 560, 200);
-            const height = Math.round(Math.min(Math.max(this.width * 0.5, 200), this.width > 900 ? 380 : 300));
-            const [low, high] = view.from === null ? full() : [view.from, view.to];
+            // Three charts stand on a sheet of paper.
+            const height = width ? 230 : Math.round(Math.min(Math.max(this.width * 0.5, 200), this.width > 900 ? 380 : 300));
+            const [low, high] = view.from === null ? full(this) : [view.from, view.to];
             for (const line of this.lines) {
                 line.x = this.xs(line, line.grid);
                 if (line.smooth) line.smoothX = this.xs(line, line.smooth[0]);
@@ -359,12 +361,15 @@
 
     // ---- all charts together
 
-    function full() {
+    /** The part of the axis that the runs of a chart take (of all charts without one): charts of the same runs stand in line. */
+    function full(chart) {
+        const lines = (chart ? [chart] : charts).flatMap((c) => c.lines).filter((line) => !line.hidden);
         let low = Infinity, high = -Infinity;
-        for (const chart of charts) for (const line of chart.spec.lines) for (const i of data.grids[line.grid]) {
-            const x = data.clocks[line.clock][view.axis][i];
-            low = Math.min(low, x);
-            high = Math.max(high, x);
+        for (const run of new Set(lines.map((line) => line.run))) {
+            for (const clock of data.clocks.slice(2 * run, 2 * run + 2)) for (const x of clock[view.axis]) {
+                low = Math.min(low, x);
+                high = Math.max(high, x);
+            }
         }
         return low < high ? [low, high] : Number.isFinite(low) ? [low - 0.5, high + 0.5] : [0, 1];
     }

@@ -179,7 +179,7 @@ impl Line {
 /// Four digits or so.
 fn number(v: f64) -> String {
     match v.abs() {
-        a if a == 0.0 => "0".into(),
+        0.0 => "0".into(),
         a if !(1e-3..1e5).contains(&a) => format!("{v:.1e}"),
         a if a >= 100.0 => format!("{v:.0}"),
         a if a >= 1.0 => format!("{v:.2}"),

@@ -174,9 +174,11 @@ pub(super) fn settings(runs: &[Told]) -> Option<Section> {
     };
     let mut body = String::new();
     if runs.len() > 1 {
-        let found = differences(&known);
+        // What one run alone has says nothing about a difference; it stands below.
+        let shared = |d: &crate::history::Difference| d.values.iter().filter(|v| !v.is_empty()).count() > 1;
+        let found: Vec<_> = differences(&known).into_iter().filter(shared).collect();
         body += &match found.is_empty() {
-            true => "<p>All settings are the same.</p>\n".to_owned(),
+            true => "<p>Settings that these runs share are the same.</p>\n".to_owned(),
             false => table("What differs", &columns, rows(found)),
         };
     }

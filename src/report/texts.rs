@@ -136,15 +136,15 @@ fn groups(all: &[Completion]) -> String {
 }
 
 fn completion(c: &Completion, out: &mut String) {
-    let parts: Vec<String> = c.rewards.iter().take(8).map(|(name, v)| format!("{} {}", line(name), number(*v))).collect();
+    let parts: Vec<String> = c.rewards.iter().take(8).map(|(name, v)| format!("{} {}", line(name), signed(*v))).collect();
     let parts = if parts.is_empty() { String::new() } else { format!(" ({})", parts.join(", ")) };
     let cut = if c.truncated { ", cut at the limit" } else { "" };
     let verdict = if c.correct { "<span class=\"right\">✓ right</span>" } else { "<span class=\"wrong\">✗</span>" };
     let reason = if c.reason.is_empty() { String::new() } else { format!(" · {}", beginning(&c.reason, 300)) };
-    let _ = writeln!(
+    let _ = write!(
         out,
         "<div class=\"answer\"><p class=\"verdict\">{verdict} <b>reward {}</b>{parts}{cut}{reason}</p><p class=\"tokens\" tabindex=\"0\" dir=\"auto\">",
-        number(c.reward)
+        signed(c.reward)
     );
     for (i, piece) in c.pieces.iter().enumerate().take(MOST_TOKENS) {
         let at = |values: &[f32]| values.get(i).copied().filter(|v| v.is_finite());
@@ -165,6 +165,11 @@ fn cut_piece(piece: &str) -> String {
     // A line break alone could not be seen, nor its colour.
     let piece = piece.replace('\n', "↵\n");
     if piece.chars().count() > 80 { beginning(&piece, 80) } else { escape(&piece) }
+}
+
+/// A reward, which is often a round number.
+fn signed(v: f64) -> String {
+    if v.is_finite() { short(v).replace('-', "−") } else { number(v) }
 }
 
 /// Four digits; the script computes with them.

@@ -106,11 +106,11 @@ fn sampled(tokens: &[Tokens], run: &str, prefix: &str) -> Vec<Named> {
                     a positive advantage should go up, the others down.";
         out.push(named(format!("{prefix}change-of-probability"), "Change of probability in a step", hint.into(), boxes));
         let right = |bare: bool| {
-            let mut bars = Bars::new("Moved in the right direction", &QUARTERS)
+            let mut bars = Bars::new("Right direction by probability", &QUARTERS)
                 .x("probability before the step")
                 .y("share of tokens")
                 .y_range(0.0, 1.0)
-                .hline(0.5, "chance")
+                .hline(0.5, "")
                 .digits(2)
                 .subtitle(&format!("{run}: mean of {steps}"))
                 .size(SIZE.0, SIZE.1);
@@ -119,8 +119,9 @@ fn sampled(tokens: &[Tokens], run: &str, prefix: &str) -> Vec<Named> {
             }
             if bare { bars.subtitle("").untitled() } else { bars }.into()
         };
-        let hint = "Of the tokens that a step moved at all, those whose probability went where the advantage wants it.";
-        out.push(named(format!("{prefix}right-direction"), "Moved in the right direction", hint.into(), right));
+        let hint = "Of the tokens that a step moved at all, those whose probability went where the advantage wants it; the dashed \
+                    line is chance.";
+        out.push(named(format!("{prefix}right-direction"), "Right direction by probability", hint.into(), right));
     }
     out
 }

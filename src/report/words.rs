@@ -62,6 +62,7 @@ fn ending(told: &Told) -> String {
     let steps = format!("{} of {} updates", count(h.step), count(h.max_steps()));
     let took = duration(h.seconds());
     match (&h.state, told.files.standing(told.files.is_live())) {
+        (State::Finished(f), _) if f.reason == "completed" && f.step == 1 => format!("It made its one update in {took}."),
         (State::Finished(f), _) if f.reason == "completed" => format!("It made all {} updates in {took}.", count(f.step)),
         (State::Finished(f), _) => format!("It was {} after {steps}, in {took}.", line(&f.reason)),
         (State::Failed(text), _) => format!("It failed after {steps}: {}.", line(text.trim_end_matches('.'))),

@@ -6,7 +6,7 @@
 //! (the newest value by then). Of rows: `step.path`, and `step.0.field` of the first few. Of other steps: `step.field.field` of the JSON
 //! that they print.
 
-use super::story::StepKind;
+use super::script::StepKind;
 use super::text::Fact;
 use crate::history::{Axis, Curve, History, RunFiles, State, spec};
 use anyhow::{Context as _, Result, bail, ensure};
@@ -64,7 +64,7 @@ pub fn check_name(kind: StepKind, fact: &str) -> Result<()> {
                 EVENTS.join(", ")
             );
             let fits = |pattern: &&str| pattern.strip_suffix('*').map_or(*pattern == name, |start| name.starts_with(start));
-            let is_metric = spec::CHARTS.iter().flat_map(|c| c.metrics).chain(MORE_METRICS).any(|p| fits(p));
+            let is_metric = spec::CHARTS.iter().flat_map(|c| c.metrics).chain(MORE_METRICS).any(fits);
             ensure!(is_event || is_metric || OF_RUNS.contains(&name), "{name} is neither a metric of a chart nor a known fact");
             ensure!(statistic.is_empty() || is_event || is_metric, "{name} has no statistics");
         }
@@ -77,7 +77,7 @@ fn parts(fact: &str) -> Result<(&str, &str)> {
     let (name, statistic) = fact.split_once('@').unwrap_or((fact, ""));
     let known = statistic.is_empty() || STATISTICS.contains(&statistic) || statistic.parse::<u64>().is_ok();
     ensure!(
-        known && (statistic.is_empty() == !fact.contains('@')),
+        known && (statistic.is_empty() != fact.contains('@')),
         "@{statistic}: is no statistic; known: {}",
         STATISTICS.join(", ")
     );

@@ -1,6 +1,6 @@
 //! The stories that ship.
 
-use super::story::{Step, Story};
+use super::script::{Step, Story};
 use crate::vfs::{RealFs, Vfs as _, shown};
 use anyhow::{Context as _, Result, bail};
 use serde::Deserialize;

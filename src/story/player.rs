@@ -9,8 +9,8 @@ use super::facts::{Outcome, first_rows, printed};
 use super::formula::{Condition, Formula};
 use super::pace::{Pace, Progress};
 use super::place::{Place, Where};
-use super::story::{Question, Said, Scene, Step, StepKind, Story};
-use super::text::{Block, Fact, Template, blocks, number};
+use super::script::{Question, Said, Scene, Step, StepKind, Story};
+use super::text::{Block, Fact, Filled, Template, blocks, number};
 use crate::event::Command;
 use crate::history::RunFiles;
 use crate::vfs::shown;
@@ -184,7 +184,7 @@ impl Player {
     ///
     /// # Errors
     /// As [`Self::answer`].
-    pub fn table(&self) -> Result<Option<(Vec<String>, Vec<Vec<String>>)>> {
+    pub fn table(&self) -> Result<Option<Filled>> {
         let Some(table) = &self.scene().table else { return Ok(None) };
         let fill = |cell: &String| Template::parse(cell)?.fill(&|name| self.fact(name));
         let rows = table.rows.iter().map(|row| row.iter().map(fill).collect()).collect::<Result<_>>()?;

@@ -136,7 +136,12 @@ pub fn pretrain(dir: &Path, name: &str, steps: u64) -> PathBuf {
         let norms = |by: f64| numbers(&[3.0, 4.0, 5.0, 1.0, 2.0].map(|v| v * by));
         run.event(&Event::Norms(Norms { step, parts, weights: norms(1.0), gradients: norms(0.01) }));
         run.event(&Event::Predictions(Box::new(predictions(step))));
-        run.event(&Event::Sample(Sample { step, prompt: "Once".into(), text: format!(" upon a time, at step {step}") }));
+        run.event(&Event::Sample(Sample {
+            step,
+            prompt: "Once".into(),
+            text: format!(" upon a time, at step {step}"),
+            ..Sample::default()
+        }));
         run.event(&Event::Checkpoint(Checkpoint { step, path: "c".into(), bytes: 9, save_seconds: 0.1 }));
     }
     run.event(&Event::HyperChanged { step: steps / 2, name: "learning_rate_scale".into(), before: 1.0, after: 0.5 });
