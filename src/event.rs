@@ -199,10 +199,18 @@ pub struct TaskEval {
     #[serde(flatten)]
     pub all: Score,
     /// The same by level: number of people, grade of difficulty.
+    #[serde(deserialize_with = "levels")]
     pub levels: BTreeMap<u32, Score>,
     /// Wall time of the evaluation.
     #[serde(with = "number")]
     pub eval_seconds: f64,
+}
+
+/// Beside a flattened field serde hands out names as text, and takes no numbers from them.
+fn levels<'de, D: serde::Deserializer<'de>>(d: D) -> Result<BTreeMap<u32, Score>, D::Error> {
+    let named = BTreeMap::<String, Score>::deserialize(d)?;
+    let number = |(name, score): (String, Score)| Ok((name.parse().map_err(serde::de::Error::custom)?, score));
+    named.into_iter().map(number).collect()
 }
 
 /// How some answers were graded.
@@ -533,6 +541,16 @@ mod tests {
         assert!(line.starts_with(r#"{"event":"Step","step":3,"loss":"NaN","grad_norm":"Infinity""#), "{line}");
         let Event::Step(back) = serde_json::from_str(&line).unwrap() else { panic!("kind changed") };
         assert!(back.loss.is_nan() && back.grad_norm == f64::INFINITY);
+    }
+
+    #[test]
+    fn an_exam_with_levels_survives_the_trip() {
+        let score = Score { count: 7, accuracy: 0.5, ..Score::default() };
+        let exam =
+            TaskEval { step: 3, all: score.clone(), levels: [(2, score.clone()), (13, score)].into(), ..TaskEval::default() };
+        let event = Event::TaskEval(exam);
+        let line = serde_json::to_string(&event).unwrap();
+        assert_eq!(serde_json::from_str::<Event>(&line).unwrap(), event, "{line}");
     }
 
     #[test]

@@ -8,6 +8,7 @@ mod bars;
 pub mod chart;
 pub mod child;
 pub mod desk;
+pub mod draw;
 mod export;
 pub mod format;
 mod layout;

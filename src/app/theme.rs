@@ -6,6 +6,8 @@ use eframe::egui::Color32;
 /// Sizes of text for reading, not for decoration.
 pub fn apply(ctx: &egui::Context) {
     ctx.all_styles_mut(|style| {
+        let text = if style.visuals.dark_mode { Color32::from_gray(208) } else { Color32::from_gray(40) };
+        style.visuals.widgets.noninteractive.fg_stroke.color = text;
         // Second things are still to be read, also from the last row of a class.
         style.visuals.weak_text_color =
             Some(if style.visuals.dark_mode { Color32::from_gray(168) } else { Color32::from_gray(92) });

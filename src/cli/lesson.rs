@@ -7,7 +7,7 @@ use std::path::PathBuf;
 /// Flags of `lehr lesson`.
 #[derive(clap::Args, Debug)]
 pub struct Args {
-    /// Name or number of a lesson; without it they are listed.
+    /// Name or number of a lesson, or a file of one's own that ends in .toml; without it they are listed.
     name: Option<String>,
     /// Tell the lesson on the terminal instead of in the window.
     #[arg(long)]

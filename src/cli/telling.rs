@@ -123,47 +123,63 @@ fn look(player: &Player, watch: &Watch) -> anyhow::Result<()> {
     output::line(&format!("\n  {} ({})", chart.title, chart.y))?;
     let own = player.scene().steps.iter().filter(|s| s.kind() == StepKind::Trainer && !s.shared).map(|s| s.name.as_str());
     let names: Vec<&str> = if watch.runs.is_empty() { own.collect() } else { watch.runs.iter().map(String::as_str).collect() };
+    let mut lines = Vec::new();
     for name in &names {
         let Some(run) = player.run(name) else { continue };
         for metric in chart.of(&run.history) {
             if watch.metrics.is_empty() || watch.metrics.iter().any(|m| m == metric) {
                 let whose = if names.len() > 1 { format!("{name}: ") } else { String::new() };
-                output::line(&format!("    {:<28} {}", whose + &spec::label(metric), sparkline(run, metric, chart.log_y)))?;
+                lines.extend(Line::of(run, metric, chart.log_y, whose + &spec::label(metric)));
             }
         }
+    }
+    // One scale for all, or they could not be compared.
+    let heights = || lines.iter().flat_map(|l| &l.heights).copied().filter(|v| v.is_finite());
+    let (low, high) = (heights().fold(f64::INFINITY, f64::min), heights().fold(f64::NEG_INFINITY, f64::max));
+    let widest = lines.iter().map(|l| l.name.chars().count()).max().unwrap_or(0);
+    for line in &lines {
+        output::line(&format!("    {:<widest$} {:>8}  {}  {}", line.name, line.first, line.drawn(low, high), line.last))?;
     }
     Ok(())
 }
 
-/// A curve in one line: first value, heights in eighths, last value.
-fn sparkline(run: &RunFiles, metric: &str, log: bool) -> String {
-    let Some(curve) = run.history.curves.get(metric) else { return String::new() };
-    let values = curve.values();
-    let columns = CHART.min(values.len());
-    let means: Vec<f64> = (0..columns)
-        .map(|i| {
-            let part = &values[i * values.len() / columns..((i + 1) * values.len() / columns).max(1)];
+/// A curve in one line of text.
+struct Line {
+    name: String,
+    first: String,
+    last: String,
+    heights: Vec<f64>,
+}
+
+impl Line {
+    fn of(run: &RunFiles, metric: &str, log: bool, name: String) -> Option<Self> {
+        let values = run.history.curves.get(metric)?.values();
+        let columns = CHART.min(values.len());
+        let mean = |i: usize| {
+            let part = &values[i * values.len() / columns..(i + 1) * values.len() / columns];
             let mean = part.iter().sum::<f64>() / part.len() as f64;
             if log { mean.max(f64::MIN_POSITIVE).ln() } else { mean }
-        })
-        .collect();
-    let finite = || means.iter().copied().filter(|v| v.is_finite());
-    let (low, high) = (finite().fold(f64::INFINITY, f64::min), finite().fold(f64::NEG_INFINITY, f64::max));
-    const EIGHTHS: [char; 8] = ['▁', '▂', '▃', '▄', '▅', '▆', '▇', '█'];
-    let height = |v: &f64| match v.is_finite() {
-        true if high > low => EIGHTHS[(((v - low) / (high - low)) * 7.0).round() as usize],
-        true => EIGHTHS[0],
-        false => '?',
-    };
-    let line: String = means.iter().map(height).collect();
-    let [first, last] = [values.first(), values.last()].map(|v| v.copied().map_or(String::new(), number));
-    format!("{first:>8}  {line}  {last}")
+        };
+        let heights = (0..columns).map(mean).collect();
+        Some(Self { name, first: number(*values.first()?), last: number(*values.last()?), heights })
+    }
+
+    /// Heights in eighths.
+    fn drawn(&self, low: f64, high: f64) -> String {
+        const EIGHTHS: [char; 8] = ['▁', '▂', '▃', '▄', '▅', '▆', '▇', '█'];
+        let height = |v: &f64| match v.is_finite() {
+            true if high > low => EIGHTHS[(((v - low) / (high - low)) * 7.0).round() as usize],
+            true => EIGHTHS[0],
+            false => '?',
+        };
+        self.heights.iter().map(height).collect()
+    }
 }
 
 /// Four digits or so.
 fn number(v: f64) -> String {
     match v.abs() {
-        a if a == 0.0 => "0".into(),
+        0.0 => "0".into(),
         a if !(1e-3..1e5).contains(&a) => format!("{v:.1e}"),
         a if a >= 100.0 => format!("{v:.0}"),
         a if a >= 1.0 => format!("{v:.2}"),

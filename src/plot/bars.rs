@@ -1,11 +1,11 @@
 //! Grouped bars with error bars and values.
 
 use super::color;
-use super::frame::{AXIS, Captions, Entry, GRID, Key, captions, foot, side, x_name, y_name, y_ticks};
+use super::frame::{Captions, Entry, Key};
 use super::scale::{Axis, Scale, extent, value, whole};
 use super::series::whisker;
+use super::slots::Slots;
 use super::svg::{Anchor, Rect, Svg, Type};
-use super::text::{shorten, visible};
 
 /// Groups of bars side by side, one bar a series, with error bars and values.
 ///
@@ -111,25 +111,10 @@ impl Bars {
             .enumerate()
             .map(|(i, s)| Entry { name: s.name.clone(), color: color::series(i), key: Key::Swatch })
             .collect();
-        let inner = captions(svg, at, &self.words, if legend.len() > 1 { &legend } else { &[] }, panel);
-        let names = Names::new(&self.groups, inner.w - 60.0);
-        let bottom = foot(&self.x) + names.height - Type::TICK.size;
-        let height = (inner.h - bottom - 8.0).max(1.0);
-        let scale = Scale::new(false, self.span(), (inner.y + 8.0 + height, inner.y + 8.0));
-        let ticks = y_ticks(&scale, height);
-        let left = side(ticks.major.iter().map(|(_, l)| l.as_str()), &self.y.label).max(names.overhang);
-        let area = Rect::new(inner.x + left, inner.y + 8.0, (inner.w - left - 6.0).max(1.0), height);
-        for (v, label) in &ticks.major {
-            svg.line((area.x, scale.at(*v)), (area.right(), scale.at(*v)), GRID);
-            svg.text(area.x - 7.0, scale.at(*v) + Type::TICK.size * 0.35, Anchor::End, Type::TICK, label);
-        }
+        let slots = Slots::open(svg, at, (&self.words, panel), &legend, (&self.x, &self.y, self.span()), &self.groups);
+        let (area, scale) = (slots.area, slots.scale);
         self.draw_bars(svg, &area, &scale);
-        svg.line((area.x, area.y), (area.x, area.bottom()), AXIS);
-        let floor = scale.at(0.0).clamp(area.y, area.bottom());
-        svg.line((area.x, floor), (area.right(), floor), AXIS);
-        names.draw(svg, &area);
-        x_name(svg, &area, &self.x, bottom - 3.0);
-        y_name(svg, inner.x, &area, &self.y.label);
+        slots.close(svg, scale.at(0.0).clamp(area.y, area.bottom()));
     }
 
     fn draw_bars(&self, svg: &mut Svg, area: &Rect, scale: &Scale) {
@@ -184,46 +169,4 @@ pub(super) fn digits_for(values: impl Iterator<Item = f64>) -> usize {
     let spread = if hi > lo { hi - lo } else { hi.abs() };
     let enough = if spread <= 0.0 { 0 } else { (2.0 - spread.log10().floor()).clamp(0.0, 6.0) as usize };
     (0..enough).find(|p| values.iter().all(|v| !v.is_finite() || whole(v * 10f64.powi(*p as i32)))).unwrap_or(enough)
-}
-
-/// Names below categories: side by side where they fit, aslant where not.
-pub(super) struct Names {
-    names: Vec<String>,
-    aslant: bool,
-    /// One of so many is written.
-    every: usize,
-    /// Pixels that they need below the axis.
-    pub height: f64,
-    /// Pixels that the first one needs left of the area.
-    pub overhang: f64,
-}
-
-const SLANT: f64 = 35.0;
-
-impl Names {
-    /// For an area of about this width.
-    pub fn new(names: &[String], width: f64) -> Self {
-        let step = width / names.len().max(1) as f64;
-        let names: Vec<String> = names.iter().map(|n| shorten(&visible(n), Type::TICK.size, 170.0)).collect();
-        let widest = names.iter().map(|n| Type::TICK.width(n)).fold(0.0, f64::max);
-        let aslant = widest + 8.0 > step;
-        let (sin, cos) = SLANT.to_radians().sin_cos();
-        let height = if aslant { widest * sin + Type::TICK.size } else { Type::TICK.size };
-        let overhang = if aslant { names.first().map_or(0.0, |n| Type::TICK.width(n) * cos - step / 2.0) } else { 0.0 };
-        let every = if aslant { (1.3 * Type::TICK.size / step).ceil().max(1.0) as usize } else { 1 };
-        Self { names, aslant, every, height, overhang: overhang.max(0.0) + if aslant { 6.0 } else { 0.0 } }
-    }
-
-    pub fn draw(&self, svg: &mut Svg, area: &Rect) {
-        let step = area.w / self.names.len().max(1) as f64;
-        for (i, name) in self.names.iter().enumerate().step_by(self.every) {
-            let x = area.x + step * (i as f64 + 0.5);
-            let y = area.bottom() + 7.0 + Type::TICK.size * 0.85;
-            if self.aslant {
-                svg.turned(x + 4.0, y, -SLANT, Anchor::End, Type::TICK, name);
-            } else {
-                svg.text(x, y, Anchor::Middle, Type::TICK, name);
-            }
-        }
-    }
 }

@@ -11,12 +11,19 @@ pub(super) struct Captions {
     pub subtitle: String,
     pub footnote: String,
     pub size: Option<(f64, f64)>,
+    pub untitled: bool,
+    pub no_legend: bool,
 }
 
 /// How a legend shows a series.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub(super) enum Key {
-    Line { dashed: bool, marked: bool, pale: bool },
+    /// `dash` is an index into [`DASHES`](super::series::DASHES).
+    Line {
+        dash: usize,
+        marked: bool,
+        pale: bool,
+    },
     Dot,
     Swatch,
 }
@@ -42,6 +49,9 @@ pub(super) fn captions(svg: &mut Svg, outer: &Rect, words: &Captions, legend: &[
     let allowed = if outer.h < 300.0 { 1 } else { 2 };
     let title = if panel { Type::PANEL } else { Type::TITLE };
     for (text, kind) in [(&words.title, title), (&words.subtitle, Type::SUBTITLE)] {
+        if words.untitled && std::ptr::eq(text, &words.title) {
+            continue;
+        }
         for line in wrap(&visible(text), kind.size * if kind.bold { 1.1 } else { 1.0 }, inner.w, allowed) {
             svg.text(inner.x, y + kind.size * 0.85, Anchor::Start, kind, &line);
             y += kind.line();
@@ -50,7 +60,7 @@ pub(super) fn captions(svg: &mut Svg, outer: &Rect, words: &Captions, legend: &[
     if y > inner.y {
         y += 4.0;
     }
-    y = draw_legend(svg, &inner, y, legend);
+    y = draw_legend(svg, &inner, y, if words.no_legend { &[] } else { legend });
     let mut bottom = inner.bottom();
     let notes = wrap(&visible(&words.footnote), Type::NOTE.size, inner.w, allowed + 1);
     bottom -= notes.len() as f64 * Type::NOTE.line();
@@ -83,8 +93,8 @@ fn draw_legend(svg: &mut Svg, inner: &Rect, top: f64, legend: &[Entry]) -> f64 {
 fn draw_key(svg: &mut Svg, x: f64, y: f64, entry: &Entry) {
     let color = entry.color;
     match entry.key {
-        Key::Line { dashed, marked, pale } => {
-            let dash = if dashed { r#" stroke-dasharray="6 4""# } else { "" };
+        Key::Line { dash, marked, pale } => {
+            let dash = super::series::dash(dash);
             let opacity = if pale { r#" stroke-opacity="0.35""# } else { "" };
             svg.line((x, y), (x + KEY, y), &format!(r#"stroke="{color}" stroke-width="2.2"{dash}{opacity}"#));
             if marked {

@@ -1,9 +1,10 @@
 //! A table of numbers as colours.
 
-use super::bars::{Names, digits_for};
+use super::bars::digits_for;
 use super::color::Ramp;
 use super::frame::{AXIS, Captions, captions, foot, side, x_name, y_name};
 use super::scale::{Scale, extent, numbers, value};
+use super::slots::Names;
 use super::svg::{Anchor, Rect, Svg, Type};
 use super::text::{shorten, visible};
 

@@ -2,7 +2,7 @@
 
 use super::frame::{Captions, captions};
 use super::svg::{Rect, Svg};
-use super::{Bars, Chart, Contours, Heatmap, Violins};
+use super::{Bars, Boxes, Chart, Contours, Heatmap, Violins};
 
 /// Any kind of picture.
 #[derive(Clone, Debug)]
@@ -11,6 +11,8 @@ pub enum Figure {
     Chart(Box<Chart>),
     /// Grouped bars.
     Bars(Box<Bars>),
+    /// Boxes of quantiles.
+    Boxes(Box<Boxes>),
     /// Coloured cells.
     Heatmap(Box<Heatmap>),
     /// Contour lines.
@@ -40,7 +42,7 @@ macro_rules! figures {
         }
     };
 }
-figures!(Chart, Bars, Heatmap, Contours, Violins, Panels);
+figures!(Chart, Bars, Boxes, Heatmap, Contours, Violins, Panels);
 
 /// Pixels of a picture that says nothing about its size.
 const SIZE: (f64, f64) = (760.0, 440.0);

@@ -3,6 +3,15 @@
 use super::frame::{Axes, Entry, Key};
 use super::svg::{Svg, polyline};
 
+/// Patterns of dashes, told apart at a glance.
+pub const DASHES: [&str; 6] = ["", "6 4", "2 3", "10 3 2 3", "14 5", "1 5"];
+
+/// The attribute of the i-th pattern.
+pub(super) fn dash(i: usize) -> String {
+    let pattern = DASHES[i % DASHES.len()];
+    if pattern.is_empty() { String::new() } else { format!(r#" stroke-dasharray="{pattern}""#) }
+}
+
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Kind {
     Line,
@@ -20,7 +29,7 @@ pub struct Series {
     pub(super) spread: Vec<(f64, f64)>,
     whiskers: bool,
     pub(super) color: Option<usize>,
-    dashed: bool,
+    dash: usize,
     marked: bool,
     pale: bool,
     window: usize,
@@ -35,7 +44,7 @@ impl Series {
             spread: Vec::new(),
             whiskers: false,
             color: None,
-            dashed: false,
+            dash: 0,
             marked: false,
             pale: false,
             window: 0,
@@ -73,7 +82,13 @@ impl Series {
 
     /// Dashes instead of a whole line.
     pub fn dashed(mut self) -> Self {
-        self.dashed = true;
+        self.dash = 1;
+        self
+    }
+
+    /// The i-th of several patterns of dashes; 0 is a whole line.
+    pub fn dashes(mut self, i: usize) -> Self {
+        self.dash = i;
         self
     }
 
@@ -104,7 +119,7 @@ impl Series {
 
     pub(super) fn entry(&self, color: &'static str) -> Entry {
         let key = match self.kind {
-            Kind::Line => Key::Line { dashed: self.dashed, marked: self.marked, pale: self.pale },
+            Kind::Line => Key::Line { dash: self.dash, marked: self.marked, pale: self.pale },
             Kind::Scatter => Key::Dot,
             Kind::Band => Key::Swatch,
         };
@@ -147,7 +162,7 @@ impl Series {
         }
         if self.kind == Kind::Line {
             let points = self.smooth();
-            let dash = if self.dashed { r#" stroke-dasharray="6 4""# } else { "" };
+            let dash = dash(self.dash);
             let wide = if self.pale { 1.2 } else { 2.2 };
             let style = format!(
                 r#"fill="none" stroke="{color}" stroke-width="{wide}"{dash}{opacity} stroke-linejoin="round" stroke-linecap="round""#

@@ -1,9 +1,9 @@
 //! Violins: how numbers are spread, by group and series, with the box of their quartiles.
 
-use super::bars::Names;
 use super::color;
-use super::frame::{AXIS, Captions, Entry, GRID, Key, captions, foot, side, x_name, y_name, y_ticks};
+use super::frame::{Captions, Entry, Key};
 use super::scale::{Axis, Scale, extent};
+use super::slots::Slots;
 use super::svg::{Anchor, Rect, Svg, Type, polyline};
 
 /// Violins side by side: the width at a height is the density of the numbers there, the bar spans their middle half, the white line is
@@ -139,18 +139,8 @@ impl Violins {
         let entry =
             |(i, s): (usize, &(String, Vec<Shape>))| Entry { name: s.0.clone(), color: color::series(i), key: Key::Swatch };
         let legend: Vec<Entry> = self.series.iter().enumerate().map(entry).collect();
-        let inner = captions(svg, at, &self.words, if legend.len() > 1 { &legend } else { &[] }, panel);
-        let names = Names::new(&self.groups, inner.w - 60.0);
-        let bottom = foot(&self.x) + names.height - Type::TICK.size;
-        let height = (inner.h - bottom - 8.0).max(1.0);
-        let scale = Scale::new(false, self.span(), (inner.y + 8.0 + height, inner.y + 8.0));
-        let ticks = y_ticks(&scale, height);
-        let left = side(ticks.major.iter().map(|(_, l)| l.as_str()), &self.y.label).max(names.overhang);
-        let area = Rect::new(inner.x + left, inner.y + 8.0, (inner.w - left - 6.0).max(1.0), height);
-        for (v, label) in &ticks.major {
-            svg.line((area.x, scale.at(*v)), (area.right(), scale.at(*v)), GRID);
-            svg.text(area.x - 7.0, scale.at(*v) + Type::TICK.size * 0.35, Anchor::End, Type::TICK, label);
-        }
+        let slots = Slots::open(svg, at, (&self.words, panel), &legend, (&self.x, &self.y, self.span()), &self.groups);
+        let (area, scale) = (slots.area, slots.scale);
         svg.clip(&area);
         if let Some(y) = self.line.map(|y| scale.at(y)).filter(|y| y.is_finite()) {
             svg.line((area.x, y), (area.right(), y), r##"stroke="#555555" stroke-width="1.2" stroke-dasharray="5 4""##);
@@ -160,11 +150,7 @@ impl Violins {
         for x in empty {
             svg.text(x, area.bottom() - 5.0, Anchor::Middle, Type::NOTE, "n/a");
         }
-        svg.line((area.x, area.y), (area.x, area.bottom()), AXIS);
-        svg.line((area.x, area.bottom()), (area.right(), area.bottom()), AXIS);
-        names.draw(svg, &area);
-        x_name(svg, &area, &self.x, bottom - 3.0);
-        y_name(svg, inner.x, &area, &self.y.label);
+        slots.close(svg, area.bottom());
     }
 
     /// Draw all violins; where there was nothing to draw and room to say so.

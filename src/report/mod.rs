@@ -1,13 +1,24 @@
 //! Floor 7: one HTML file that shows runs to people who have no lehr: no network, no fonts, nothing beside it.
 //!
-//! Charts are SVG text of ours ([`crate::plot`]) that is there without scripts and in print; `assets/report/report.js` draws them anew
-//! with a cross-hair, zoom and axes to choose from the same numbers. Everything that comes out of a run is escaped.
+//! Charts are SVG text of ours ([`crate::plot`]), there without scripts and for readers of screens; `assets/report/report.js` draws them
+//! anew from the same numbers, with a cross-hair, zoom and axes to choose from. Everything that comes out of a run is escaped. The same
+//! files give the same page.
 
+mod charts;
+mod data;
+mod page;
 mod picture;
+mod tables;
+mod text;
+mod texts;
+mod tokens;
+mod told;
+mod trace;
+mod words;
 
 pub use picture::{Pixels, pixels, png};
 
-use crate::history::{RunFiles, find_runs};
+use crate::reproduce::store::write_whole;
 use crate::vfs::shown;
 use anyhow::{Context as _, Result};
 use serde::Serialize;
@@ -43,22 +54,98 @@ pub struct Summary {
 ///
 /// # Errors
 /// No run is found, a log cannot be read, `out` exists and is no report of lehr, or the disk refuses.
-pub fn write(runs: &[PathBuf], out: &Path, _options: &Options) -> Result<Summary> {
-    let runs = read(runs)?;
-    std::fs::write(out, "<!doctype html>\n").with_context(|| format!("{}: cannot be written", shown(out)))?;
-    Ok(Summary { report: out.to_owned(), runs: runs.iter().map(RunFiles::name).collect(), ..Summary::default() })
+pub fn write(runs: &[PathBuf], out: &Path, options: &Options) -> Result<Summary> {
+    anyhow::ensure!(!runs.is_empty(), "a report needs at least one run");
+    refuse_others(out)?;
+    let runs = told::read(runs)?;
+    let plots = charts::plots(&runs);
+    let pictures = tokens::pictures(&runs);
+    let title = options.title.clone().unwrap_or_else(|| title(&runs));
+    let page = page::page(&title, &runs, &plots, &pictures)?;
+    write_whole(out, page.as_bytes())?;
+    let mut summary = Summary {
+        report: out.to_owned(),
+        bytes: page.len() as u64,
+        runs: runs.iter().map(|run| run.name.clone()).collect(),
+        charts: plots.iter().map(|p| p.spec.title.to_owned()).collect(),
+        notes: notes(&runs),
+        ..Summary::default()
+    };
+    summary.charts.extend(pictures.iter().flat_map(|(_, named)| named).map(|p| p.title.clone()));
+    if let Some(dir) = &options.png {
+        let mut all: Vec<(String, String)> = plots.iter().map(|p| (p.id(), p.chart(&runs, true).svg())).collect();
+        all.extend(pictures.iter().flat_map(|(_, named)| named).map(|p| (p.id.clone(), p.alone.svg())));
+        draw(dir, &all, &mut summary)?;
+    }
+    Ok(summary)
 }
 
-/// All runs that are named, each once, in the order in which they are named.
-fn read(paths: &[PathBuf]) -> Result<Vec<RunFiles>> {
-    let mut found: Vec<PathBuf> = Vec::new();
-    for path in paths {
-        anyhow::ensure!(path.is_dir(), "{}: there is no such folder", shown(path));
-        let runs = find_runs(path);
-        anyhow::ensure!(!runs.is_empty(), "{}: holds no run (a folder with config.toml or events.jsonl)", shown(path));
-        found.extend(runs);
+/// A file that is there is replaced only if it is one of ours.
+fn refuse_others(out: &Path) -> Result<()> {
+    let folder = out.parent().filter(|p| !p.as_os_str().is_empty());
+    if let Some(folder) = folder {
+        anyhow::ensure!(folder.is_dir(), "{}: there is no such folder to write a report into; make it first", shown(folder));
     }
-    let mut seen = std::collections::BTreeSet::new();
-    found.retain(|path| seen.insert(std::fs::canonicalize(path).unwrap_or_else(|_| path.clone())));
-    found.iter().map(|path| RunFiles::read(path)).collect()
+    anyhow::ensure!(!out.is_dir(), "{}: is a folder; name a file, such as {}", shown(out), shown(&out.join("report.html")));
+    if !out.exists() {
+        return Ok(());
+    }
+    let mut head = vec![0; page::MARK.len()];
+    let ours = std::fs::File::open(out).and_then(|mut file| std::io::Read::read_exact(&mut file, &mut head)).is_ok();
+    anyhow::ensure!(
+        ours && head == page::MARK.as_bytes(),
+        "{}: exists and is no report of lehr; choose another name, or remove it first",
+        shown(out)
+    );
+    Ok(())
+}
+
+fn title(runs: &[told::Told]) -> String {
+    let names: Vec<String> = runs.iter().map(|run| run.name.clone()).collect();
+    match names.len() {
+        1 => format!("Run {}", names[0]),
+        2..=4 => format!("Runs {}", text::list(&names)),
+        n => format!("{n} runs"),
+    }
+}
+
+fn notes(runs: &[told::Told]) -> Vec<String> {
+    let mut out = Vec::new();
+    for run in runs {
+        let name = crate::vfs::clean(&run.name);
+        match run.history().bad_lines {
+            0 => {}
+            n => {
+                out.push(format!("{name}: {} of its log cannot be read and {} left out", text::plural(n as u64, "line"), was(n)))
+            }
+        }
+        if run.history().started.is_none() {
+            out.push(format!("{name}: its log holds no start of a run"));
+        }
+        if run.files.settings.is_none() {
+            out.push(format!("{name}: config.toml is missing or cannot be read; its settings are left out"));
+        }
+    }
+    out
+}
+
+fn was(n: usize) -> &'static str {
+    if n == 1 { "was" } else { "were" }
+}
+
+/// Pictures with twice the pixels of the page's, for paper and slides.
+fn draw(dir: &Path, pictures: &[(String, String)], summary: &mut Summary) -> Result<()> {
+    std::fs::create_dir_all(dir).with_context(|| format!("--png {}: cannot be made", shown(dir)))?;
+    let mut replaced = 0;
+    for (name, svg) in pictures {
+        let path = dir.join(format!("{name}.png"));
+        let pixels = png(svg, 2.0).with_context(|| format!("{name}.png"))?;
+        replaced += usize::from(path.exists());
+        write_whole(&path, &pixels)?;
+        summary.pictures.push(path);
+    }
+    if replaced > 0 {
+        summary.notes.push(format!("{}: {} of the same name replaced", shown(dir), text::plural(replaced as u64, "picture")));
+    }
+    Ok(())
 }

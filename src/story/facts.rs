@@ -6,7 +6,7 @@
 //! (the newest value by then). Of rows: `step.path`, and `step.0.field` of the first few. Of other steps: `step.field.field` of the JSON
 //! that they print.
 
-use super::story::StepKind;
+use super::script::StepKind;
 use super::text::Fact;
 use crate::history::{Axis, Curve, History, RunFiles, State, spec};
 use anyhow::{Context as _, Result, bail, ensure};
@@ -64,7 +64,7 @@ pub fn check_name(kind: StepKind, fact: &str) -> Result<()> {
                 EVENTS.join(", ")
             );
             let fits = |pattern: &&str| pattern.strip_suffix('*').map_or(*pattern == name, |start| name.starts_with(start));
-            let is_metric = spec::CHARTS.iter().flat_map(|c| c.metrics).chain(MORE_METRICS).any(|p| fits(p));
+            let is_metric = spec::CHARTS.iter().flat_map(|c| c.metrics).chain(MORE_METRICS).any(fits);
             ensure!(is_event || is_metric || OF_RUNS.contains(&name), "{name} is neither a metric of a chart nor a known fact");
             ensure!(statistic.is_empty() || is_event || is_metric, "{name} has no statistics");
         }
@@ -77,7 +77,7 @@ fn parts(fact: &str) -> Result<(&str, &str)> {
     let (name, statistic) = fact.split_once('@').unwrap_or((fact, ""));
     let known = statistic.is_empty() || STATISTICS.contains(&statistic) || statistic.parse::<u64>().is_ok();
     ensure!(
-        known && (statistic.is_empty() == !fact.contains('@')),
+        known && (statistic.is_empty() != fact.contains('@')),
         "@{statistic}: is no statistic; known: {}",
         STATISTICS.join(", ")
     );
@@ -121,6 +121,18 @@ pub fn first_rows(path: &Path) -> Result<Value> {
     let file = std::io::BufReader::new(std::fs::File::open(path)?);
     let lines: Vec<String> = file.lines().take(FIRST_ROWS).collect::<Result<_, _>>()?;
     Ok(Value::Array(lines.iter().filter_map(|line| serde_json::from_str(line).ok()).collect()))
+}
+
+/// JSON that was printed: a value, or a list of them, one a line.
+///
+/// # Errors
+/// It cannot be read, or is no JSON.
+pub fn printed(path: &Path) -> Result<Value> {
+    let text = std::fs::read_to_string(path).with_context(|| crate::vfs::shown(path))?;
+    let lines = text.lines().filter(|l| !l.trim().is_empty()).map(serde_json::from_str);
+    let mut values: Vec<Value> =
+        lines.collect::<Result<_, _>>().with_context(|| format!("{}: is no JSON", crate::vfs::shown(path)))?;
+    Ok(if values.len() == 1 { values.remove(0) } else { Value::Array(values) })
 }
 
 fn of_run(run: &History, name: &str, statistic: &str) -> Result<Fact> {

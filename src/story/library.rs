@@ -1,8 +1,10 @@
 //! The stories that ship.
 
-use super::story::{Step, Story};
+use super::script::{Step, Story};
+use crate::vfs::{RealFs, Vfs as _, shown};
 use anyhow::{Context as _, Result, bail};
 use serde::Deserialize;
+use std::path::Path;
 
 /// The text that ships.
 pub const STORIES: &str = include_str!("../../assets/stories.txt");
@@ -42,11 +44,14 @@ pub fn lesson_names() -> impl Iterator<Item = &'static str> {
     LESSONS.iter().map(|(name, _)| *name)
 }
 
-/// A lesson by its name or its number (from 1).
+/// A lesson by its name or its number (from 1), or one of the reader's own: a path that ends in `.toml`.
 ///
 /// # Errors
-/// There is none; the message names the nearest.
+/// There is none (the message names the nearest), or the file is no lesson.
 pub fn lesson(name: &str) -> Result<Story> {
+    if name.ends_with(".toml") {
+        return own(Path::new(name));
+    }
     let by_number = name.parse::<usize>().ok().and_then(|n| LESSONS.get(n.checked_sub(1)?));
     match by_number.or(LESSONS.iter().find(|(known, _)| *known == name)) {
         Some((name, text)) => Story::parse(name, text),
@@ -59,6 +64,17 @@ pub fn lesson(name: &str) -> Result<Story> {
             )
         }
     }
+}
+
+/// A lesson in a file.
+fn own(path: &Path) -> Result<Story> {
+    let at = || shown(path);
+    let bytes = RealFs.read(path, 1 << 20).with_context(at)?;
+    let text = String::from_utf8(bytes).with_context(at)?;
+    let name = path.file_stem().map(|stem| stem.to_string_lossy().into_owned()).unwrap_or_default();
+    let is_word = !name.is_empty() && name.chars().all(|c| c.is_ascii_alphanumeric() || matches!(c, '-' | '_'));
+    anyhow::ensure!(is_word, "{}: a lesson's file is named by letters, digits, - and _", at());
+    Story::parse(&name, &text).with_context(at)
 }
 
 #[derive(Deserialize)]

@@ -1,4 +1,4 @@
-//! Floor 7: stories that train: the demo and the lessons. A story is data (`story.rs`), a player runs it (`player.rs`), a terminal or the
+//! Floor 7: stories that train: the demo and the lessons. A story is data (`script.rs`), a player runs it (`player.rs`), a terminal or the
 //! window tells it.
 
 mod child;
@@ -8,7 +8,7 @@ mod library;
 mod pace;
 mod place;
 mod player;
-mod story;
+mod script;
 mod text;
 
 pub use facts::Outcome;
@@ -16,5 +16,5 @@ pub use library::{demo, lesson, lesson_names};
 pub use pace::Progress;
 pub use place::Where;
 pub use player::{Options, Phase, Player};
-pub use story::{Panel, Question, Said, Scene, Step, StepKind, Story, Table, Watch};
-pub use text::{Block, Fact, blocks};
+pub use script::{Panel, Question, Said, Scene, Step, StepKind, Story, Table, Watch};
+pub use text::{Block, Fact, Filled, blocks};

@@ -1,6 +1,6 @@
 //! How far a story is, and how long it will take: the seconds that steps took on a reference machine, scaled by how fast this one is.
 
-use super::story::Step;
+use super::script::Step;
 use web_time::Instant;
 
 /// How far.

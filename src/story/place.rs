@@ -1,7 +1,7 @@
 //! Where a story's files lie: a folder of its own with `story.json`, which says what has been run, so that a story that was interrupted
 //! goes on; and beside it the folder of a start that several stories share.
 
-use super::story::{Step, StepKind, Story, path_names};
+use super::script::{Step, StepKind, Story, path_names};
 use crate::session::lock::RunLock;
 use crate::vfs::shown;
 use anyhow::{Context as _, Result, bail, ensure};

@@ -5,17 +5,16 @@
 //! `Stopped`; `go` goes on from there, as does a new player later.
 
 use super::child::Child;
-use super::facts::{Outcome, first_rows};
+use super::facts::{Outcome, first_rows, printed};
 use super::formula::{Condition, Formula};
 use super::pace::{Pace, Progress};
 use super::place::{Place, Where};
-use super::story::{Question, Said, Scene, Step, StepKind, Story};
-use super::text::{Block, Fact, Template, blocks, number};
+use super::script::{Question, Said, Scene, Step, StepKind, Story};
+use super::text::{Block, Fact, Filled, Template, blocks, number};
 use crate::event::Command;
 use crate::history::RunFiles;
 use crate::vfs::shown;
 use anyhow::{Context as _, Result, bail};
-use serde_json::Value;
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 
@@ -185,7 +184,7 @@ impl Player {
     ///
     /// # Errors
     /// As [`Self::answer`].
-    pub fn table(&self) -> Result<Option<(Vec<String>, Vec<Vec<String>>)>> {
+    pub fn table(&self) -> Result<Option<Filled>> {
         let Some(table) = &self.scene().table else { return Ok(None) };
         let fill = |cell: &String| Template::parse(cell)?.fill(&|name| self.fact(name));
         let rows = table.rows.iter().map(|row| row.iter().map(fill).collect()).collect::<Result<_>>()?;
@@ -398,12 +397,4 @@ fn share_of(run: &RunFiles) -> Option<f64> {
     let started = run.history.started.as_ref()?;
     let planned = started.max_steps.saturating_sub(started.step).max(1);
     Some((run.history.step.saturating_sub(started.step)) as f64 / planned as f64)
-}
-
-/// JSON that was printed: a value, or a list of them, one a line.
-fn printed(path: &Path) -> Result<Value> {
-    let text = std::fs::read_to_string(path).with_context(|| shown(path))?;
-    let lines = text.lines().filter(|l| !l.trim().is_empty()).map(serde_json::from_str);
-    let mut values: Vec<Value> = lines.collect::<Result<_, _>>().with_context(|| format!("{}: is no JSON", shown(path)))?;
-    Ok(if values.len() == 1 { values.remove(0) } else { Value::Array(values) })
 }

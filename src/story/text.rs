@@ -131,6 +131,9 @@ fn visible(text: &str) -> String {
     text.chars().flat_map(|c| if c.is_control() && c != '\n' { c.escape_default().collect() } else { vec![c] }).collect()
 }
 
+/// A table with its numbers: head, rows.
+pub type Filled = (Vec<String>, Vec<Vec<String>>);
+
 /// A paragraph as it is to be shown.
 #[derive(Clone, Debug, PartialEq)]
 pub enum Block {

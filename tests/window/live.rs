@@ -114,3 +114,19 @@ fn a_trainer_that_refuses_its_settings_says_why_in_the_window() {
     live.h.run_steps(3);
     live.h.get_by_label_contains("--hidden-size");
 }
+
+#[test]
+fn closing_asks_what_becomes_of_a_run_and_stops_and_saves_it_if_told() {
+    let mut live = Live::new();
+    let run = live.start("a", &["--max-steps=100000", "--save-every=0"]);
+    live.until(&run, "steps", |r| r.files.history.step >= 2);
+    let root = live.h.input_mut().viewports.get_mut(&egui::ViewportId::ROOT).unwrap();
+    root.events.push(egui::ViewportEvent::Close);
+    live.h.step();
+    live.h.input_mut().viewports.get_mut(&egui::ViewportId::ROOT).unwrap().events.clear();
+    live.h.run_steps(2);
+    assert!(live.window().desk().run(&run).unwrap().live, "nothing has been decided yet");
+    live.h.get_by_label("Stop and save, then close").click();
+    live.until(&run, "the end", |r| r.files.standing(r.live) == "stopped");
+    assert!(live.window().desk().run(&run).unwrap().newest_checkpoint().is_some());
+}

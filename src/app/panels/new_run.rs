@@ -14,8 +14,8 @@ use std::time::{Duration, Instant};
 
 /// The key of the job that tells what a run would take.
 pub const ESTIMATE: &str = "estimate";
-/// Width of a field.
-const FIELD: f32 = 240.0;
+/// Of a field; said outright, because a grid would make it as narrow as its neighbours.
+const SIZE: [f32; 2] = [240.0, 20.0];
 /// After the last change, until the estimate is asked for.
 const PATIENCE: Duration = Duration::from_millis(700);
 
@@ -179,10 +179,12 @@ impl NewRun {
         let room = (ui.available_width() - 440.0).max(0.0);
         let help_ui = |ui: &mut Ui, help: &str| {
             if room > 120.0 {
-                ui.set_max_width(room);
                 let first = help.split_once(". ").map_or(help, |(first, _)| first);
-                ui.add(egui::Label::new(RichText::new(first.trim_end_matches('.')).small().weak()).truncate())
-                    .on_hover_text(help);
+                let label = egui::Label::new(RichText::new(first.trim_end_matches('.')).small().weak()).truncate();
+                ui.scope(|ui| {
+                    ui.set_max_width(room);
+                    ui.add(label).on_hover_text(help);
+                });
             }
         };
         egui::Grid::new("first settings").num_columns(3).spacing([12.0, 5.0]).show(ui, |ui| {
@@ -193,13 +195,13 @@ impl NewRun {
                 ui.end_row();
             }
             let label = ui.label("folder");
-            ui.add(egui::TextEdit::singleline(&mut self.name).hint_text("one of its own").desired_width(FIELD))
+            ui.add(egui::TextEdit::singleline(&mut self.name).hint_text("one of its own").desired_width(SIZE[0]))
                 .labelled_by(label.id);
             help_ui(ui, "Where the run goes; a new folder under runs when empty");
             ui.end_row();
             let label = ui.label("config file");
-            let field = egui::TextEdit::singleline(&mut self.config).hint_text("none").desired_width(FIELD);
-            if ui.add(field).labelled_by(label.id).changed() {
+            let field = egui::TextEdit::singleline(&mut self.config).hint_text("none");
+            if ui.add_sized(SIZE, field).labelled_by(label.id).changed() {
                 self.changed = Some(Instant::now());
             }
             help_ui(ui, "A TOML file of settings, between the preset and what is typed here");
@@ -208,7 +210,7 @@ impl NewRun {
     }
 
     fn all_ui(&mut self, ui: &mut Ui) {
-        ui.add(egui::TextEdit::singleline(&mut self.search).hint_text("search in names and help").desired_width(FIELD));
+        ui.add(egui::TextEdit::singleline(&mut self.search).hint_text("search in names and help").desired_width(SIZE[0]));
         let wanted = self.search.to_lowercase();
         for section in self.schema.clone() {
             let matches =
@@ -255,7 +257,7 @@ impl NewRun {
                 combo.response.labelled_by(label.id);
             } else {
                 let hint = if field.value_name.is_empty() { "none".to_owned() } else { field.value_name.clone() };
-                ui.add(egui::TextEdit::singleline(&mut value).hint_text(hint).desired_width(FIELD)).labelled_by(label.id);
+                ui.add_sized(SIZE, egui::TextEdit::singleline(&mut value).hint_text(hint)).labelled_by(label.id);
             }
             if changed
                 && ui

@@ -36,8 +36,9 @@ pub(super) fn question_ui(ui: &mut Ui, question: &Question, open: bool, predicte
         blocks_ui(ui, &crate::story::blocks(&question.ask));
         ui.add_space(4.0);
         ui.add_enabled_ui(open, |ui| {
-            for (i, choice) in question.choices.iter().enumerate() {
-                if ui.radio(*predicted == Some(i), RichText::new(choice).size(15.0)).clicked() {
+            for ((i, choice), letter) in question.choices.iter().enumerate().zip('a'..) {
+                let words = RichText::new(format!("{letter}) {choice}")).size(15.0);
+                if ui.radio(*predicted == Some(i), words).clicked() {
                     *predicted = Some(i);
                 }
             }

@@ -277,7 +277,7 @@ impl Story {
             texts.extend(said.otherwise.as_deref());
             conditions.extend(said.when.as_deref());
         }
-        for table in &scene.table {
+        if let Some(table) = &scene.table {
             for row in &table.rows {
                 ensure!(row.len() == table.head.len(), "table: a row has {} cells, the head {}", row.len(), table.head.len());
                 texts.extend(row.iter().map(String::as_str));

@@ -1,0 +1,72 @@
+//! What stands around pictures: frames with a title and a hint, columns, legends, single numbers.
+
+use eframe::egui::{self, Color32, RichText, Role, Sense, Ui, WidgetInfo, vec2};
+
+/// A framed part of a page, as wide as there is room; the hint comes up under the pointer.
+pub fn card<R>(ui: &mut Ui, title: &str, hint: &str, add: impl FnOnce(&mut Ui) -> R) -> R {
+    let frame = egui::Frame::group(ui.style()).inner_margin(10.0).fill(ui.visuals().faint_bg_color);
+    let inner = frame.show(ui, |ui| {
+        ui.set_width(ui.available_width().max(1.0));
+        if !ui.visuals().dark_mode {
+            // White fields would not be seen on a white card.
+            ui.visuals_mut().text_edit_bg_color = Some(Color32::from_gray(235));
+        }
+        ui.horizontal_wrapped(|ui| {
+            ui.label(RichText::new(title).strong());
+            if !hint.is_empty() {
+                ui.add(
+                    egui::Label::new(RichText::new(" ? ").small().weak().background_color(ui.visuals().code_bg_color))
+                        .sense(Sense::hover()),
+                )
+                .on_hover_text(hint);
+            }
+        });
+        add(ui)
+    });
+    inner.inner
+}
+
+/// A part of a page.
+pub type Part<'a> = Box<dyn FnOnce(&mut Ui) + 'a>;
+
+/// Parts of a page side by side, as many as fit.
+pub fn tiles(ui: &mut Ui, min_width: f32, parts: Vec<Part<'_>>) {
+    let fitting = (ui.available_width() / min_width) as usize;
+    let columns = fitting.clamp(1, parts.len().clamp(1, 4));
+    ui.columns(columns, |uis| {
+        for (i, part) in parts.into_iter().enumerate() {
+            part(&mut uis[i % columns]);
+            uis[i % columns].add_space(2.0);
+        }
+    });
+}
+
+/// Names of series with their colours.
+pub fn legend<'a>(ui: &mut Ui, series: impl IntoIterator<Item = (&'a str, Color32)>) {
+    ui.horizontal_wrapped(|ui| {
+        ui.spacing_mut().item_spacing.x = 4.0;
+        for (name, color) in series {
+            let side = ui.text_style_height(&egui::TextStyle::Small) * 0.7;
+            let (rect, _) = ui.allocate_exact_size(vec2(side, side), Sense::hover());
+            ui.painter().rect_filled(rect, 2.0, color);
+            ui.label(RichText::new(name).small());
+            ui.add_space(8.0);
+        }
+    });
+}
+
+/// A number with its name over it. One piece, so that a row of them wraps.
+pub fn stat(ui: &mut Ui, name: &str, value: &str) {
+    let small = egui::TextStyle::Small.resolve(ui.style());
+    let body = egui::TextStyle::Body.resolve(ui.style());
+    let (weak, strong) = (ui.visuals().weak_text_color(), ui.visuals().strong_text_color());
+    let most = ui.max_rect().width().max(40.0);
+    let (head, number) =
+        ui.fonts_mut(|f| (f.layout(name.to_owned(), small, weak, most), f.layout(value.to_owned(), body, strong, most)));
+    let size = vec2(head.size().x.max(number.size().x) + 6.0, head.size().y + number.size().y);
+    let (rect, response) = ui.allocate_exact_size(size, Sense::hover());
+    response.widget_info(|| WidgetInfo::labeled(Role::Label, true, format!("{name}: {value}")));
+    let below = rect.min + vec2(0.0, head.size().y);
+    ui.painter().galley(rect.min, head, weak);
+    ui.painter().galley(below, number, strong);
+}

@@ -1,0 +1,22 @@
+//! Pictures of the pages: small charts on egui's painter, whose bars begin at 0, whose axes say what they count, and which read out exact
+//! numbers under the pointer. Nothing here asks for a repaint.
+
+mod bars;
+mod boxes;
+mod canvas;
+mod card;
+mod heat;
+mod lines;
+mod pick;
+mod scale;
+mod token_text;
+
+pub use bars::{Bars, bars};
+pub use boxes::{BoxSeries, Boxes, Five, boxes};
+pub use canvas::{Axes, Canvas, tooltip};
+pub use card::{Part, card, legend, stat, tiles};
+pub use heat::{Drawn, Heat, HeatWords};
+pub use lines::{Line, Lines, lines};
+pub use pick::{StepPick, arrow};
+pub use scale::{Scale, percent, short};
+pub use token_text::{Colouring, TokenText, Tokened, key_to, printable};

@@ -1,0 +1,243 @@
+//! Text whose tokens are coloured, with the exact numbers of the token under the pointer. Laid out once; long text is cut.
+
+use super::scale::short;
+use crate::app::theme;
+use eframe::egui::text::{LayoutJob, TextFormat, TextWrapping};
+use eframe::egui::{
+    Color32, Galley, Id, Pos2, Rect, RichText, Role, Sense, Stroke, StrokeKind, TextStyle, Ui, WidgetInfo, pos2, vec2,
+};
+use std::hash::{Hash, Hasher};
+use std::sync::Arc;
+
+/// What a token's colour tells.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
+pub enum Colouring {
+    /// Its probability.
+    #[default]
+    Probability,
+    /// Entropy of the distribution that it was drawn from.
+    Entropy,
+    /// Its advantage.
+    Advantage,
+    /// Nothing.
+    Plain,
+}
+
+/// Tokens with their numbers; lists that are too short have no number for the rest.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct Tokened<'a> {
+    /// Each as text.
+    pub pieces: &'a [String],
+    /// log p, in nats.
+    pub logprobs: &'a [f32],
+    /// Entropy, in nats.
+    pub entropy: &'a [f32],
+    /// Advantage.
+    pub advantages: &'a [f32],
+    /// Entropy and |advantage| that have the strongest colour.
+    pub most: [f64; 2],
+}
+
+impl Tokened<'_> {
+    fn number(list: &[f32], i: usize) -> f64 {
+        list.get(i).copied().map_or(f64::NAN, f64::from)
+    }
+
+    /// The colour of a token, if it has the number.
+    pub fn color(&self, i: usize, how: Colouring) -> Option<Color32> {
+        let of = |list: &[f32], f: &dyn Fn(f64) -> Color32| Some(Self::number(list, i)).filter(|x| x.is_finite()).map(f);
+        let [entropy, advantage] = self.most.map(|m| if m > 0.0 { m } else { 1.0 });
+        match how {
+            Colouring::Plain => None,
+            Colouring::Probability => of(self.logprobs, &|x| theme::probability(x.exp())),
+            Colouring::Entropy => of(self.entropy, &|x| theme::probability(x / entropy)),
+            Colouring::Advantage => of(self.advantages, &|x| theme::signed(x / advantage)),
+        }
+    }
+
+    /// A token's numbers, in lines.
+    pub fn told(&self, i: usize) -> Vec<String> {
+        let logp = Self::number(self.logprobs, i);
+        let mut lines = vec![
+            format!(
+                "token {} of {}: '{}'",
+                i + 1,
+                self.pieces.len(),
+                self.pieces.get(i).map_or(String::new(), |p| crate::vfs::clean(p))
+            ),
+            format!("probability {}", short(logp.exp())),
+            format!("log p {} nats", short(logp)),
+        ];
+        if !self.entropy.is_empty() {
+            lines.push(format!("entropy {} nats", short(Self::number(self.entropy, i))));
+        }
+        if !self.advantages.is_empty() {
+            lines.push(format!("advantage {}", short(Self::number(self.advantages, i))));
+        }
+        lines
+    }
+}
+
+/// A text that was laid out.
+#[derive(Clone, Debug, Default)]
+pub struct TokenText {
+    laid: Option<(u64, Arc<Galley>)>,
+    /// Characters before each token that is shown.
+    starts: Vec<usize>,
+    all: bool,
+}
+
+/// Characters that are shown at first, and when all is asked for.
+const SHOWN: [usize; 2] = [4_000, 60_000];
+
+impl TokenText {
+    /// Draw; `id` tells texts apart. Returns the token under the pointer.
+    pub fn ui(&mut self, ui: &mut Ui, id: Id, it: &Tokened<'_>, how: Colouring) -> Option<usize> {
+        let width = ui.available_width().max(60.0);
+        let font = TextStyle::Monospace.resolve(ui.style());
+        let mut hasher = std::hash::DefaultHasher::new();
+        let scale = ui.ctx().pixels_per_point();
+        (id, how, width.to_bits(), font.size.to_bits(), scale.to_bits(), ui.visuals().dark_mode, self.all).hash(&mut hasher);
+        (it.pieces.len(), it.most.map(f64::to_bits)).hash(&mut hasher);
+        let key = hasher.finish();
+        if self.laid.as_ref().is_none_or(|laid| laid.0 != key) {
+            let job = self.job(ui, it, how, width);
+            self.laid = Some((key, ui.fonts_mut(|f| f.layout_job(job))));
+        }
+        let (_, galley) = self.laid.clone()?;
+        let (rect, response) = ui.allocate_exact_size(vec2(width, galley.size().y), Sense::hover());
+        response.widget_info(|| WidgetInfo::labeled(Role::Paragraph, true, galley.text().chars().take(400).collect::<String>()));
+        ui.painter().galley(rect.min, galley.clone(), ui.visuals().text_color());
+        let under = response.hover_pos().and_then(|at| self.under(&galley, at - rect.min.to_vec2()));
+        if let Some((token, place)) = under {
+            let place = place.translate(rect.min.to_vec2()).expand(1.0);
+            ui.painter().rect_stroke(place, 2.0, Stroke::new(1.5, ui.visuals().strong_text_color()), StrokeKind::Outside);
+            super::tooltip(&response, it.told(token));
+        }
+        if self.starts.len() < it.pieces.len() {
+            let rest = it.pieces.len() - self.starts.len();
+            if self.all {
+                ui.weak(format!("… {rest} more tokens are too many to show"));
+            } else if ui.small_button(format!("… {rest} more tokens")).clicked() {
+                self.all = true;
+            }
+        }
+        under.map(|u| u.0)
+    }
+
+    fn job(&mut self, ui: &Ui, it: &Tokened<'_>, how: Colouring, width: f32) -> LayoutJob {
+        let font = TextStyle::Monospace.resolve(ui.style());
+        let plain = ui.visuals().text_color();
+        let mut job = LayoutJob { wrap: TextWrapping { max_width: width, ..TextWrapping::default() }, ..LayoutJob::default() };
+        let most = SHOWN[usize::from(self.all)];
+        let mut count = 0;
+        self.starts.clear();
+        for (i, piece) in it.pieces.iter().enumerate() {
+            if count >= most {
+                break;
+            }
+            let text = match piece.is_empty() {
+                true if i + 1 == it.pieces.len() => "[end]".into(),
+                true => "[]".into(),
+                false => printable(piece, most - count, true),
+            };
+            self.starts.push(count);
+            count += text.chars().count();
+            let mut format = TextFormat::simple(font.clone(), plain);
+            if let Some(color) = it.color(i, how) {
+                (format.background, format.color, format.expand_bg) = (color, theme::ink_on(color), 0.5);
+            }
+            job.append(&text, 0.0, format);
+        }
+        job
+    }
+
+    /// The token at a place of the galley, and where its characters are in that row.
+    fn under(&self, galley: &Galley, at: Pos2) -> Option<(usize, Rect)> {
+        let mut count = 0;
+        for row in &galley.rows {
+            let place = Rect::from_min_size(row.pos, row.row.size);
+            let chars = row.row.glyphs.len();
+            if place.y_range().contains(at.y) {
+                let x = at.x - row.pos.x;
+                let column = row.row.glyphs.iter().position(|g| (g.pos.x..g.pos.x + g.advance_width).contains(&x))?;
+                let token = self.starts.partition_point(|s| *s <= count + column).checked_sub(1)?;
+                let first = self.starts[token].saturating_sub(count);
+                let end = self.starts.get(token + 1).map_or(chars, |s| (s - count).min(chars));
+                let (from, to) = (row.row.glyphs.get(first)?, row.row.glyphs.get(end.checked_sub(1)?)?);
+                let range = row.pos.x + from.pos.x..=row.pos.x + to.pos.x + to.advance_width;
+                return Some((token, Rect::from_x_y_ranges(range, place.y_range())));
+            }
+            count += chars + usize::from(row.ends_with_newline);
+        }
+        None
+    }
+}
+
+/// What the colours of tokens mean; `most` as in [`Tokened`].
+pub fn key_to(ui: &mut Ui, how: Colouring, most: [f64; 2]) {
+    let (name, from, to, color): (_, _, _, fn(f64) -> Color32) = match how {
+        Colouring::Plain => return,
+        Colouring::Probability => ("probability", "0".into(), "1".into(), theme::probability),
+        Colouring::Entropy => ("entropy", "0".into(), format!("{} nats", short(most[0])), theme::probability),
+        Colouring::Advantage => ("advantage", short(-most[1]), short(most[1]), |t| theme::signed(2.0 * t - 1.0)),
+    };
+    ui.label(RichText::new(format!("{name} {from}")).small());
+    let height = ui.text_style_height(&TextStyle::Small);
+    let (rect, _) = ui.allocate_exact_size(vec2(120.0, height), Sense::hover());
+    let n = 24;
+    for i in 0..n {
+        let at = |i: usize| rect.left() + rect.width() * i as f32 / n as f32;
+        let piece = Rect::from_min_max(pos2(at(i), rect.top()), pos2(at(i + 1), rect.bottom()));
+        ui.painter().rect_filled(piece, 0.0, color((i as f64 + 0.5) / n as f64));
+    }
+    ui.label(RichText::new(to).small());
+}
+
+/// Text from outside with what does not print written as an escape, cut after so many characters; `marks` shows where lines end.
+pub fn printable(text: &str, most: usize, marks: bool) -> String {
+    let mut out = String::new();
+    for (i, c) in text.chars().enumerate() {
+        if i >= most {
+            out.push('…');
+            break;
+        }
+        match c {
+            '\n' if marks => out.push_str("\\n\n"),
+            '\n' => out.push('\n'),
+            '\t' => out.push_str("    "),
+            // Direction and joining marks would reorder what stands around them.
+            '\u{200b}'..='\u{200f}' | '\u{2028}'..='\u{202e}' | '\u{2060}'..='\u{206f}' | '\u{feff}' => {
+                out.extend(c.escape_unicode())
+            }
+            c if c.is_control() => out.extend(c.escape_debug()),
+            c => out.push(c),
+        }
+    }
+    out
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_does_not_print_is_escaped_and_length_is_bounded() {
+        assert_eq!(printable("a\tb\n\u{7}\u{202e}é", 99, false), "a    b\n\\u{7}\\u{202e}é");
+        assert_eq!(printable("ab\nc", 3, true), "ab\\n\n…");
+        assert_eq!(printable(&"x".repeat(1 << 20), 5, false), "xxxxx…");
+    }
+
+    #[test]
+    fn torn_lists_have_no_colour_and_no_number() {
+        let pieces = ["a".to_owned(), "b".to_owned()];
+        let it = Tokened { pieces: &pieces, logprobs: &[f32::NAN], most: [f64::NAN, 0.0], ..Tokened::default() };
+        assert_eq!(
+            [it.color(0, Colouring::Probability), it.color(1, Colouring::Entropy), it.color(9, Colouring::Advantage)],
+            [None; 3]
+        );
+        assert_eq!(it.told(1)[1], "probability -");
+        let sure = Tokened { logprobs: &[0.0], ..it };
+        assert_eq!(sure.color(0, Colouring::Probability), Some(theme::probability(1.0)));
+    }
+}

@@ -1,0 +1,203 @@
+//! Attention, logit lens and next-token distribution of a text; norms over time.
+
+mod attention;
+mod lens;
+mod next;
+mod norms;
+
+use super::merge::{Found, progress};
+use crate::app::child::JobState;
+use crate::app::desk::{Desk, OpenRun, Order};
+use crate::app::draw::{card, printable, short, stat, tiles};
+use crate::app::theme;
+use crate::model::inspect::Inspection;
+use attention::Attention;
+use eframe::egui::{self, RichText, Ui};
+use lens::LensPart;
+use norms::NormsPart;
+use std::collections::HashMap;
+use std::path::PathBuf;
+
+/// Guesses that are asked for.
+const TOP: &str = "12";
+
+/// See the module.
+#[derive(Debug)]
+pub struct Inside {
+    of: PathBuf,
+    text: String,
+    /// The checkpoint's step; 0 the newest.
+    at: u64,
+    /// The token that is looked at; the last one until one is chosen.
+    picked: Option<usize>,
+    results: HashMap<PathBuf, Found<Inspection>>,
+    attention: Attention,
+    lens: LensPart,
+    norms: NormsPart,
+}
+
+impl Default for Inside {
+    fn default() -> Self {
+        Self {
+            of: PathBuf::new(),
+            text: "Once upon a time".into(),
+            at: 0,
+            picked: None,
+            results: HashMap::new(),
+            attention: Attention::default(),
+            lens: LensPart::default(),
+            norms: NormsPart::default(),
+        }
+    }
+}
+
+impl Inside {
+    /// Draw.
+    pub fn ui(&mut self, ui: &mut Ui, desk: &mut Desk) {
+        let Some(path) = super::focused_name(ui, desk) else { return };
+        if self.of != path {
+            (self.of, self.at, self.picked) = (path.clone(), 0, None);
+        }
+        let mut orders = Vec::new();
+        if let Some(run) = desk.run(&path) {
+            let key = format!("inspect {}", path.display());
+            let job = desk.job(&key);
+            let before = self.results.entry(path.clone()).or_default().count;
+            let found = self.results.entry(path.clone()).or_default();
+            found.take(job);
+            if found.count != before {
+                self.picked = None;
+            }
+            egui::ScrollArea::vertical().id_salt("inside").auto_shrink([false, false]).show(ui, |ui| {
+                self.form(ui, run, &key, job, &mut orders);
+                ui.add_space(4.0);
+                self.found(ui);
+                self.norms.ui(ui, run);
+            });
+        }
+        orders.into_iter().for_each(|order| desk.ask(order));
+    }
+
+    fn form(&mut self, ui: &mut Ui, run: &OpenRun, key: &str, job: Option<&JobState>, orders: &mut Vec<Order>) {
+        let hint = "The text goes through the model once. You see what each head looks at, what the model would say after each block, and what \
+                    it expects next. Short texts (up to about 60 tokens) can be read best.";
+        card(ui, "A text through the model", hint, |ui| {
+            let saved = &run.files.history.checkpoints;
+            if saved.is_empty() {
+                ui.weak("This run has saved no checkpoint yet. Save one now on the page Controls, or wait for --save-every.");
+            }
+            let label = ui.label("text");
+            let field = egui::TextEdit::multiline(&mut self.text).desired_rows(2).desired_width(f32::INFINITY).char_limit(8_000);
+            ui.add(field.hint_text("What the model is to read")).labelled_by(label.id);
+            ui.horizontal_wrapped(|ui| {
+                let running = matches!(job, Some(JobState::Running(_)));
+                let ready = !running && !saved.is_empty() && !self.text.is_empty();
+                let clicked = ui.add_enabled(ready, egui::Button::new("Look inside")).clicked();
+                let name = |at: u64| if at == 0 { "newest".into() } else { format!("step {at}") };
+                let label = ui.label("checkpoint");
+                egui::ComboBox::from_id_salt("checkpoint")
+                    .selected_text(name(self.at))
+                    .show_ui(ui, |ui| {
+                        ui.selectable_value(&mut self.at, 0, name(0));
+                        saved.iter().rev().take(200).for_each(|(step, _)| {
+                            ui.selectable_value(&mut self.at, *step, name(*step));
+                        });
+                    })
+                    .response
+                    .labelled_by(label.id);
+                if clicked {
+                    let path = run.files.path.display();
+                    let model = if self.at == 0 { path.to_string() } else { format!("{path}@{}", self.at) };
+                    let args = ["inspect", "--model", &model, "--text", &self.text, "--top", TOP, "--json"].map(str::to_owned);
+                    if let Some(found) = self.results.get_mut(&self.of) {
+                        found.await_new();
+                    }
+                    orders.push(Order::Job(key.to_owned(), args.to_vec()));
+                }
+            });
+            progress(ui, key, job, orders);
+        });
+    }
+
+    /// What was found, if something was.
+    fn found(&mut self, ui: &mut Ui) {
+        let Some(found) = self.results.remove(&self.of) else { return };
+        match &found.value {
+            Some(Ok(it)) if !it.tokens.is_empty() => {
+                let last = it.tokens.len() - 1;
+                let mut picked = self.picked.unwrap_or(last).min(last);
+                let before = picked;
+                card(ui, "The text, token by token", "Click a token to see what the model expects after it.", |ui| {
+                    ui.weak(format!(
+                        "{}, {} tokens; coloured by the probability that the model gave each.",
+                        printable(&it.model, 120, false),
+                        it.tokens.len()
+                    ));
+                    tokens(ui, it, &mut picked);
+                });
+                ui.add_space(4.0);
+                let (attention, lens, count) = (&mut self.attention, &mut self.lens, found.count);
+                let (mut by_attention, mut by_lens) = (None, None);
+                tiles(
+                    ui,
+                    460.0,
+                    vec![Box::new(|ui| by_attention = attention.ui(ui, it, count)), Box::new(|ui| next::ui(ui, it, picked))],
+                );
+                ui.add_space(4.0);
+                card(ui, "Logit lens", lens::HINT, |ui| by_lens = lens.ui(ui, it, count));
+                ui.add_space(4.0);
+                let chosen = by_attention.or(by_lens).unwrap_or(picked);
+                if chosen != before {
+                    self.picked = Some(chosen);
+                }
+            }
+            Some(Ok(_)) => {
+                ui.weak("The text holds no token.");
+            }
+            Some(Err(why)) => {
+                ui.colored_label(theme::bad(ui.visuals()), why);
+            }
+            None => {}
+        }
+        self.results.insert(self.of.clone(), found);
+    }
+}
+
+/// Tokens as buttons.
+fn tokens(ui: &mut Ui, it: &Inspection, picked: &mut usize) {
+    ui.horizontal_wrapped(|ui| {
+        ui.spacing_mut().item_spacing.x = 3.0;
+        for (i, token) in it.tokens.iter().enumerate() {
+            let p = token.logprob.map_or(f64::NAN, |l| f64::from(l).exp());
+            let fill = if p.is_finite() { theme::probability(p) } else { ui.visuals().widgets.inactive.bg_fill };
+            let ink = if p.is_finite() { theme::ink_on(fill) } else { ui.visuals().text_color() };
+            let button = egui::Button::new(RichText::new(piece(&token.piece)).monospace().color(ink)).fill(fill);
+            let ring = egui::Stroke::new(2.0, ui.visuals().strong_text_color());
+            let button = if *picked == i { button.stroke(ring) } else { button };
+            let told = format!(
+                "token {i}, id {}\nprobability {}\nlog p {} nats\nrank {}\nentropy of what comes next {} nats",
+                token.id,
+                short(p),
+                token.logprob.map_or("-".into(), |l| short(f64::from(l))),
+                token.rank.map_or("-".into(), |r| r.to_string()),
+                short(f64::from(token.entropy))
+            );
+            if ui.add(button).on_hover_text(told).clicked() {
+                *picked = i;
+            }
+        }
+    });
+    let token = &it.tokens[(*picked).min(it.tokens.len() - 1)];
+    ui.horizontal_wrapped(|ui| {
+        stat(ui, "picked", &piece(&token.piece));
+        stat(ui, "probability", &token.logprob.map_or("-".into(), |l| short(f64::from(l).exp())));
+        stat(ui, "rank", &token.rank.map_or("-".into(), |r| r.to_string()));
+        stat(ui, "entropy after it (nats)", &short(f64::from(token.entropy)));
+    });
+}
+
+/// A token's text on one line.
+fn piece(text: &str) -> String {
+    let text = printable(text, 40, false).replace('\n', "\\n");
+    if text.trim().is_empty() { "·".repeat(text.chars().count().clamp(1, 8)) } else { text }
+}

@@ -1,0 +1,110 @@
+//! Merged losses beside raw ones.
+
+use crate::app::desk::{OpenRun, Order};
+use crate::app::draw::{Line, Lines, card, lines, short, stat};
+use crate::app::theme;
+use crate::event::{Command, Merged};
+use crate::history::spec;
+use eframe::egui::{self, Ui};
+
+/// Merges that are listed.
+const LISTED: usize = 8;
+
+/// Draw.
+pub fn ui(ui: &mut Ui, run: &OpenRun, late: &mut bool, orders: &mut Vec<Order>) {
+    let history = &run.files.history;
+    let hint = "At each evaluation the newest snapshots are averaged, and the average is scored on the same held-out tokens as the run's own \
+                weights; the run is not touched. At a constant learning rate the merged loss runs below the raw one.";
+    card(ui, "Merged against raw", hint, |ui| {
+        let merged = history.curves.keys().filter(|name| name.starts_with("merge/") && name.ends_with("/eval_loss"));
+        let known = [("eval_loss", 0), ("anneal_estimate", 4)].into_iter().filter(|(name, _)| history.curves.contains_key(*name));
+        let mut found: Vec<Line<'_>> = known.map(|(name, color)| line(name, color)).collect();
+        found.extend(merged.enumerate().map(|(i, name)| line(name, [1, 2, 3, 5][i % 4])));
+        if history.merges.is_empty() {
+            ui.weak("No merge was judged in this run so far. A run that is started with --merge-every 50 keeps snapshots and judges their merge at each evaluation.");
+        } else {
+            newest(ui, history.merges.last());
+            ui.checkbox(late, "newest half").on_hover_text("Leave out the first half of the run, where the loss falls fast");
+            let from = if *late { history.step as f64 / 2.0 } else { 0.0 };
+            lines(
+                ui,
+                history,
+                &Lines {
+                    name: "Merged against raw",
+                    lines: found,
+                    y_label: "validation loss (nats a token)",
+                    log: false,
+                    at: None,
+                    from,
+                    height: 240.0,
+                },
+            );
+            table(ui, &history.merges);
+        }
+        ui.horizontal_wrapped(|ui| {
+            let button = ui.add_enabled(run.is_ours(), egui::Button::new("Merge now"));
+            let button = button.on_hover_text("Merge the snapshots of this run between two steps, write the model, and judge it");
+            if button.on_disabled_hover_text("Only a run that this window trains can be asked").clicked() {
+                orders.push(Order::Send(run.files.path.clone(), Command::MergeNow));
+            }
+            if !run.is_ours() {
+                ui.weak("for a run that this window trains; any other is merged below, from its checkpoints.");
+            }
+        });
+    });
+}
+
+fn line(metric: &str, color: usize) -> Line<'_> {
+    let name = if metric == "eval_loss" { "raw".into() } else { spec::label(metric) };
+    Line { metric, name, color: theme::series(color), dots: true }
+}
+
+/// The merge's loss, and how far it is below the raw one.
+fn losses(m: &Merged) -> (f64, f64) {
+    let loss = m.metrics.iter().find(|(name, _)| name.ends_with("/eval_loss")).map_or(f64::NAN, |(_, value)| value.0);
+    (loss, m.eval_loss.map_or(f64::NAN, |raw| raw - loss))
+}
+
+fn newest(ui: &mut Ui, merge: Option<&Merged>) {
+    let Some(m) = merge else { return };
+    let (loss, gain) = losses(m);
+    ui.horizontal_wrapped(|ui| {
+        stat(ui, "step", &m.step.to_string());
+        stat(ui, "raw", &m.eval_loss.map_or("-".into(), short));
+        stat(ui, "merged", &short(loss));
+        stat(ui, "merged is", &if gain.is_finite() { super::difference(gain) } else { "-".into() });
+        if let Some(estimate) = m.anneal_estimate {
+            stat(ui, "if annealed, about", &short(estimate));
+        }
+        stat(ui, "snapshots", &m.steps.len().to_string());
+    });
+}
+
+fn table(ui: &mut Ui, merges: &[Merged]) {
+    egui::CollapsingHeader::new("Newest merges").id_salt("merges").show(ui, |ui| {
+        egui::ScrollArea::horizontal().id_salt("merges").show(ui, |ui| {
+            egui::Grid::new("merges").striped(true).num_columns(7).show(ui, |ui| {
+                for head in ["step", "method", "snapshots", "raw", "merged", "gain", "mean age (tokens)"] {
+                    ui.strong(head);
+                }
+                ui.end_row();
+                for m in merges.iter().rev().take(LISTED) {
+                    let (loss, gain) = losses(m);
+                    let cells = [
+                        m.step.to_string(),
+                        crate::vfs::clean(&m.method),
+                        m.steps.len().to_string(),
+                        m.eval_loss.map_or("-".into(), short),
+                        short(loss),
+                        short(gain),
+                        short(m.mean_age_tokens),
+                    ];
+                    cells.into_iter().for_each(|cell| {
+                        ui.label(cell);
+                    });
+                    ui.end_row();
+                }
+            });
+        });
+    });
+}

@@ -1,0 +1,148 @@
+//! What `lehr merge sweep --json` and `lehr landscape --json` print, as far as it is drawn.
+
+use crate::app::child::JobState;
+use serde::Deserialize;
+use serde::de::DeserializeOwned;
+
+/// A number that JSON cannot hold is null.
+type Maybe = Option<f64>;
+
+/// A run's sweep.
+#[derive(Clone, Debug, Default, Deserialize)]
+pub struct Sweep {
+    /// Tokens scored.
+    pub eval_tokens: u64,
+    /// Loss of the raw checkpoints.
+    pub raw: Vec<Raw>,
+    /// Best cell of each step.
+    pub best: Vec<Cell>,
+    /// All merges.
+    pub cells: Vec<Cell>,
+}
+
+/// A raw checkpoint.
+#[derive(Clone, Debug, Default, Deserialize)]
+pub struct Raw {
+    /// Its step.
+    pub at: u64,
+    /// Its loss.
+    pub loss: Maybe,
+}
+
+/// A merge.
+#[derive(Clone, Debug, Default, PartialEq, Deserialize)]
+pub struct Cell {
+    /// Step of the newest checkpoint.
+    pub at: u64,
+    /// Updates between checkpoints.
+    pub every: u64,
+    /// Checkpoints.
+    pub last: usize,
+    /// How they are weighed.
+    pub method: String,
+    /// Its factor.
+    pub alpha: Maybe,
+    /// Validation loss.
+    pub loss: Maybe,
+    /// Why there is none.
+    pub missing: Option<String>,
+    /// Raw loss minus this.
+    pub gain: Maybe,
+    /// Mean age of the weights, in updates.
+    pub mean_age: Maybe,
+}
+
+impl Cell {
+    /// Method and factor.
+    pub fn rule(&self) -> String {
+        self.alpha.map_or_else(|| self.method.clone(), |alpha| format!("{} {alpha}", self.method))
+    }
+}
+
+/// The loss on a plane.
+#[derive(Clone, Debug, Default, Deserialize)]
+pub struct Landscape {
+    /// Tokens scored.
+    pub eval_tokens: u64,
+    /// Oldest first.
+    pub checkpoints: Vec<Point>,
+    /// Their mean.
+    pub mean: Point,
+    /// A merge.
+    pub merged: Option<Point>,
+    /// Whether merging pays.
+    pub test: Test,
+    /// Losses, a row for each y.
+    pub grid: Grid,
+}
+
+/// A marked point.
+#[derive(Clone, Debug, Default, Deserialize)]
+pub struct Point {
+    /// Its short name.
+    pub letter: String,
+    /// Across.
+    pub x: Maybe,
+    /// Up.
+    pub y: Maybe,
+    /// Its own loss.
+    pub loss: Maybe,
+}
+
+/// Noise against lag.
+#[derive(Clone, Debug, Default, Deserialize)]
+pub struct Test {
+    /// Mean loss of the checkpoints minus that of their mean.
+    pub noise_reduction: Maybe,
+    /// Mean loss minus the latest one's.
+    pub lag: Maybe,
+    /// The first minus the second.
+    pub gain: Maybe,
+}
+
+/// Values at crossings of xs and ys.
+#[derive(Clone, Debug, Default, Deserialize)]
+pub struct Grid {
+    /// Across.
+    pub x: Vec<f64>,
+    /// Up.
+    pub y: Vec<f64>,
+    /// A row for each y.
+    pub loss: Vec<Vec<Maybe>>,
+}
+
+/// The newest result of a job, read once.
+#[derive(Debug)]
+pub struct Found<T> {
+    /// What was read, or why it could not be.
+    pub value: Option<Result<T, String>>,
+    /// Counts results, so that pictures know of a new one.
+    pub count: u64,
+    waiting: bool,
+}
+
+impl<T> Default for Found<T> {
+    fn default() -> Self {
+        Self { value: None, count: 0, waiting: true }
+    }
+}
+
+impl<T: DeserializeOwned> Found<T> {
+    /// A new job is under way.
+    pub fn await_new(&mut self) {
+        self.waiting = true;
+    }
+
+    /// Look at the job.
+    pub fn take(&mut self, job: Option<&JobState>) {
+        match job {
+            Some(JobState::Running(_)) => self.waiting = true,
+            Some(JobState::Done(text)) if self.waiting => {
+                self.waiting = false;
+                self.count += 1;
+                self.value = Some(serde_json::from_str(text.trim()).map_err(|e| format!("the result cannot be read: {e}")));
+            }
+            _ => {}
+        }
+    }
+}

@@ -1,0 +1,119 @@
+//! What a run generated, and asking for more.
+
+use crate::app::desk::{OpenRun, Order};
+use crate::app::draw::{Colouring, StepPick, TokenText, Tokened, card, key_to, printable, short};
+use crate::event::{Command, Sample};
+use eframe::egui::{self, DragValue, Id, RichText, Ui};
+use std::collections::HashMap;
+use std::path::PathBuf;
+
+/// Characters of a text.
+const SHOWN: usize = 6_000;
+/// Texts below the slider's.
+const EARLIER: usize = 12;
+
+/// See the module.
+#[derive(Debug)]
+pub struct Texts {
+    step: StepPick,
+    prompt: String,
+    temperature: f64,
+    tokens: u64,
+    chat: bool,
+    of: PathBuf,
+    /// Laid out texts by their place in the history.
+    laid: HashMap<usize, TokenText>,
+}
+
+impl Default for Texts {
+    fn default() -> Self {
+        Self {
+            step: StepPick::default(),
+            prompt: String::new(),
+            temperature: 0.8,
+            tokens: 200,
+            chat: false,
+            of: PathBuf::new(),
+            laid: HashMap::new(),
+        }
+    }
+}
+
+impl Texts {
+    /// Draw.
+    pub fn ui(&mut self, ui: &mut Ui, run: &OpenRun, orders: &mut Vec<Order>) {
+        if self.of != run.files.path {
+            (self.of, self.step) = (run.files.path.clone(), StepPick::default());
+            self.laid.clear();
+        }
+        self.ask(ui, run, orders);
+        ui.add_space(4.0);
+        let samples = &run.files.history.samples;
+        if samples.is_empty() {
+            let what = "Ask for one above while the run goes on, or start a run with --sample-tokens 200: then every evaluation brings one.";
+            return super::super::empty(ui, "No text yet", what);
+        }
+        let entry = self.step.ui(ui, samples.len(), |i| samples[i].step);
+        if !samples[entry].pieces.is_empty() {
+            ui.horizontal_wrapped(|ui| key_to(ui, Colouring::Probability, [0.0; 2]));
+        }
+        self.laid.retain(|i, _| (entry.saturating_sub(EARLIER)..=entry).contains(i));
+        for (i, sample) in samples[..=entry].iter().enumerate().rev().take(EARLIER) {
+            let id = Id::unique(("sample", &self.of, sample.step, i));
+            text(ui, sample, self.laid.entry(i).or_default(), id);
+        }
+        let earlier = (entry + 1).saturating_sub(EARLIER);
+        if earlier > 0 {
+            ui.weak(format!("{earlier} earlier ones: move the slider."));
+        }
+    }
+
+    fn ask(&mut self, ui: &mut Ui, run: &OpenRun, orders: &mut Vec<Order>) {
+        card(ui, "Sample now", "The run generates a text between two steps, from its newest weights.", |ui| {
+            ui.add_enabled_ui(run.is_ours(), |ui| {
+                let label = ui.label("prompt");
+                let field = egui::TextEdit::multiline(&mut self.prompt).desired_rows(2).desired_width(f32::INFINITY);
+                ui.add(field.hint_text("What it is to go on from; empty for a text of its own")).labelled_by(label.id);
+                ui.horizontal_wrapped(|ui| {
+                    let asked = ui.button("Sample now").clicked();
+                    let label = ui.label("temperature");
+                    let warm = DragValue::new(&mut self.temperature).range(0.0..=5.0).speed(0.01).max_decimals(2);
+                    ui.add(warm).labelled_by(label.id).on_hover_text("0 takes the most probable token each time");
+                    let label = ui.label("tokens at most");
+                    ui.add(DragValue::new(&mut self.tokens).range(1..=4096)).labelled_by(label.id);
+                    ui.checkbox(&mut self.chat, "as a chat")
+                        .on_hover_text("Put the prompt to the model as what a user says, through its chat template");
+                    if asked {
+                        let (prompt, chat) = (self.prompt.clone(), self.chat);
+                        let (temperature, tokens) = (Some(self.temperature), Some(self.tokens));
+                        orders
+                            .push(Order::Send(run.files.path.clone(), Command::SampleNow { prompt, temperature, tokens, chat }));
+                    }
+                });
+            });
+            if !run.is_ours() {
+                ui.weak("Only a run that this window trains can be asked. Resume it on the page Controls.");
+            }
+        });
+    }
+}
+
+fn text(ui: &mut Ui, sample: &Sample, laid: &mut TokenText, id: Id) {
+    let how = match (sample.temperature, sample.chat) {
+        (Some(t), chat) => format!(", temperature {}{}", short(t), if chat { ", as a chat" } else { "" }),
+        (None, _) => String::new(),
+    };
+    card(ui, &format!("Step {}{how}", sample.step), "", |ui| {
+        let prompt = printable(&sample.prompt, SHOWN, false);
+        if !prompt.trim().is_empty() {
+            ui.label(RichText::new(prompt).weak());
+        }
+        if sample.pieces.is_empty() {
+            ui.label(printable(&sample.text, SHOWN, false));
+        } else {
+            let it = Tokened { pieces: &sample.pieces, logprobs: &sample.logprobs, ..Tokened::default() };
+            laid.ui(ui, id, &it, Colouring::Probability);
+        }
+    });
+    ui.add_space(2.0);
+}

@@ -1,0 +1,211 @@
+//! The switch between GRPO, Advantage Reweighting, Lopti, and both, for a run that goes on.
+
+use crate::app::desk::{OpenRun, Order};
+use crate::app::draw::{card, short};
+use crate::app::theme;
+use crate::event::{Command, Hyper};
+use crate::history::PinKind;
+use eframe::egui::{DragValue, RichText, Ui};
+use std::path::PathBuf;
+
+/// What the paper recommends for puzzles.
+const USUAL: Method = Method { alpha: 0.3, eta: 0.5 };
+
+/// Which of the two are on: alpha and eta above 0.
+#[derive(Clone, Copy, Debug, PartialEq)]
+struct Method {
+    alpha: f64,
+    eta: f64,
+}
+
+impl Method {
+    fn is_like(self, other: Self) -> bool {
+        (self.alpha > 0.0, self.eta > 0.0) == (other.alpha > 0.0, other.eta > 0.0)
+    }
+
+    fn in_words(self) -> String {
+        let alpha = format!("AR with alpha {}", short(self.alpha));
+        let eta = format!("Lopti with eta {}", short(self.eta));
+        match (self.alpha > 0.0, self.eta > 0.0) {
+            (false, false) => "plain GRPO".into(),
+            (true, false) => format!("GRPO + {alpha}"),
+            (false, true) => format!("GRPO + {eta}"),
+            (true, true) => format!("GRPO + {alpha} + {eta}"),
+        }
+    }
+
+    /// What it does, in a sentence or two.
+    fn explained(self) -> String {
+        let ar = format!(
+            "Reweighting multiplies the advantage of a token of probability p by {} p + {}: by {} where p is 0, by 1 where p is 1.",
+            short(self.alpha),
+            short(1.0 - self.alpha),
+            short(1.0 - self.alpha)
+        );
+        let lopti = format!("Lopti first updates with the tokens below p = {}, then with the others.", short(self.eta));
+        match (self.alpha > 0.0, self.eta > 0.0) {
+            (false, false) => {
+                "Every token counts with its advantage, in one update: the improbable ones have the largest gradients.".into()
+            }
+            (true, false) => ar,
+            (false, true) => lopti,
+            (true, true) => format!("{ar} {lopti}"),
+        }
+    }
+}
+
+/// See the module.
+#[derive(Debug)]
+pub struct MethodSwitch {
+    /// What the two are when they are on.
+    wanted: Method,
+    /// What was asked for and has not been answered: run, method, changes that were known.
+    asked: Option<(PathBuf, Method, usize)>,
+    /// The run that `wanted` was taken from.
+    of: PathBuf,
+    editing: bool,
+}
+
+impl Default for MethodSwitch {
+    fn default() -> Self {
+        Self { wanted: USUAL, asked: None, of: PathBuf::new(), editing: false }
+    }
+}
+
+fn in_force(run: &OpenRun) -> Method {
+    let (grpo, hyper) = (run.files.settings.as_ref().and_then(|s| s.grpo.as_ref()), &run.files.history.hyper);
+    let own = |value: Option<f64>| value.unwrap_or(0.0);
+    Method {
+        alpha: hyper.get("reweight_alpha").copied().unwrap_or_else(|| own(grpo.map(|g| g.reweight_alpha))),
+        eta: hyper.get("lopti_eta").copied().unwrap_or_else(|| own(grpo.and_then(|g| g.lopti_eta))),
+    }
+}
+
+impl MethodSwitch {
+    /// Draw.
+    pub fn ui(&mut self, ui: &mut Ui, run: &OpenRun, orders: &mut Vec<Order>) {
+        let now = in_force(run);
+        let known = run.files.history.pins.iter().filter(|p| p.kind == PinKind::Hyper).count();
+        self.follow(run, now, known);
+        let asked = self.asked.as_ref().map(|a| a.1);
+        let hint = "Advantage Reweighting (AR) weakens the advantage of improbable tokens; Lopti updates improbable and probable tokens one \
+                    after the other. Both keep the large gradients of improbable tokens from drowning the others (arXiv 2505.12929).";
+        card(ui, "Method", hint, |ui| {
+            ui.add_enabled_ui(run.is_ours(), |ui| self.controls(ui, run, asked.unwrap_or(now), known, orders));
+            match asked {
+                Some(asked) => ui.label(
+                    RichText::new(format!("Asked for: {}, from the next step on.", asked.in_words()))
+                        .color(theme::good(ui.visuals())),
+                ),
+                None => ui.label(format!("In force: {}.", now.in_words())),
+            };
+            ui.label(RichText::new(asked.unwrap_or(now).explained()).weak());
+            by_share(ui, run);
+            self.trail(ui, run);
+            if !run.is_ours() {
+                elsewhere(ui, run, orders);
+            }
+        });
+    }
+
+    /// Take over what the run says.
+    fn follow(&mut self, run: &OpenRun, now: Method, known: usize) {
+        let path = &run.files.path;
+        let answered = |a: &(PathBuf, Method, usize)| a.0 != *path || a.1 == now || known > a.2 + 1 || !run.is_ours();
+        self.asked.take_if(|a| answered(a));
+        if self.of != *path {
+            (self.of, self.wanted) = (path.clone(), USUAL);
+        }
+        if self.asked.is_none() && !self.editing {
+            if now.alpha > 0.0 {
+                self.wanted.alpha = now.alpha;
+            }
+            if now.eta > 0.0 {
+                self.wanted.eta = now.eta;
+            }
+        }
+    }
+
+    fn controls(&mut self, ui: &mut Ui, run: &OpenRun, shown: Method, known: usize, orders: &mut Vec<Order>) {
+        let mut ask = |asked: &mut Option<(PathBuf, Method, usize)>, method: Method, hyper: Hyper| {
+            *asked = Some((run.files.path.clone(), method, known));
+            orders.push(Order::Send(run.files.path.clone(), Command::SetHyper(hyper)));
+        };
+        ui.horizontal_wrapped(|ui| {
+            let Method { alpha, eta } = self.wanted;
+            let choices = [("GRPO", 0.0, 0.0), ("+ AR", alpha, 0.0), ("+ Lopti", 0.0, eta), ("+ both", alpha, eta)];
+            for (name, alpha, eta) in choices {
+                let method = Method { alpha, eta };
+                if ui.selectable_label(shown.is_like(method), name).on_hover_text(method.explained()).clicked() && shown != method
+                {
+                    let hyper = Hyper { reweight_alpha: Some(alpha), lopti_eta: Some(eta), ..Hyper::default() };
+                    ask(&mut self.asked, method, hyper);
+                }
+            }
+            ui.separator();
+            let mut editing = false;
+            if number(ui, "alpha", &mut self.wanted.alpha, shown.alpha > 0.0, &mut editing) {
+                let method = Method { alpha: self.wanted.alpha, ..shown };
+                ask(&mut self.asked, method, Hyper { reweight_alpha: Some(method.alpha), ..Hyper::default() });
+            }
+            if number(ui, "eta", &mut self.wanted.eta, shown.eta > 0.0, &mut editing) {
+                let method = Method { eta: self.wanted.eta, ..shown };
+                ask(&mut self.asked, method, Hyper { lopti_eta: Some(method.eta), ..Hyper::default() });
+            }
+            self.editing = editing;
+        });
+    }
+
+    /// The newest changes.
+    fn trail(&self, ui: &mut Ui, run: &OpenRun) {
+        let ours = |text: &str| text.starts_with("reweight_alpha") || text.starts_with("lopti_eta");
+        let pins = run.files.history.pins.iter().rev().filter(|p| p.kind == PinKind::Hyper && ours(&p.text));
+        let told: Vec<String> = pins.take(4).map(|p| crate::vfs::clean(&p.text)).collect();
+        if !told.is_empty() {
+            ui.label(RichText::new(format!("Changed: {}", told.join("; "))).small().weak());
+        }
+    }
+}
+
+/// A number that is sent when it has been set, not while it is dragged. True when it is to be sent.
+fn number(ui: &mut Ui, name: &str, value: &mut f64, on: bool, editing: &mut bool) -> bool {
+    let drag = DragValue::new(value)
+        .prefix(format!("{name} "))
+        .range(0.01..=1.0)
+        .speed(0.005)
+        .max_decimals(3)
+        .update_while_editing(false);
+    let response = ui.add_enabled(on, drag).accessible_name(name);
+    *editing |= response.dragged() || response.has_focus();
+    let off = format!("Switch to a method that has {name}.");
+    let response = response.on_hover_text("Drag, or click and type").on_disabled_hover_text(off);
+    response.drag_stopped() || response.changed() && !response.dragged()
+}
+
+/// Lopti by share cannot be told from the live settings.
+fn by_share(ui: &mut Ui, run: &OpenRun) {
+    let share = run.files.settings.as_ref().and_then(|s| s.grpo.as_ref()?.lopti_quantile);
+    if let Some(share) = share {
+        ui.label(format!(
+            "This run was started with Lopti by share: the least probable {} of the tokens go first.",
+            short(share)
+        ));
+    }
+}
+
+/// A run that takes no commands from here.
+fn elsewhere(ui: &mut Ui, run: &OpenRun, orders: &mut Vec<Order>) {
+    ui.horizontal_wrapped(|ui| {
+        let why = match run.live {
+            true => "Another program trains this run, so that it takes no commands from this window.",
+            false => "Nothing trains this run just now.",
+        };
+        ui.label(RichText::new(why).weak());
+        if let Some((step, _)) = run.newest_checkpoint()
+            && ui.button(format!("Fork with another method from step {step}")).clicked()
+        {
+            let fork = format!("{}@{step}", run.files.path.display());
+            orders.push(Order::NewRun("grpo".into(), vec![("start.fork".into(), fork)]));
+        }
+    });
+}

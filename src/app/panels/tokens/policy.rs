@@ -1,0 +1,225 @@
+//! The pictures of reinforcement.
+
+use super::{Fineness, Group, Tokens, edges, numbers};
+use crate::app::draw::{Bars, Boxes, Five, Line, Lines, bars, boxes, card, lines, percent, short, stat, tiles};
+use crate::app::theme;
+use crate::event::{self, Binned, Bins, Moved};
+use crate::history::History;
+use eframe::egui::Ui;
+
+/// Narrowest picture, in points.
+const NARROW: f32 = 340.0;
+
+fn group(page: &Tokens, bins: &Bins) -> Binned {
+    match page.group {
+        Group::All => bins.all.clone(),
+        Group::Positive => bins.positive.clone(),
+        Group::Negative => bins.negative.clone(),
+    }
+}
+
+/// Draw the pictures of the step that the slider stands at.
+pub fn ui(ui: &mut Ui, page: &mut Tokens, history: &History) {
+    let entry = page.entry(history.tokens.len());
+    let Some(now) = history.tokens.get(entry) else { return };
+    // Probes are made every few steps: the newest one that is not newer than the slider.
+    let probed = history.tokens[..=entry].iter().rev().find(|t| t.probe.is_some() || t.gradient.is_some());
+    summary(ui, now);
+    let bins = match page.fineness {
+        Fineness::Quarters => &now.quartiles,
+        Fineness::Tenths => &now.deciles,
+    };
+    let (edges, of) = (edges(&bins.from), group(page, bins));
+    let (group, step) = (page.group, now.step);
+    let near = &mut page.near;
+    tiles(
+        ui,
+        NARROW,
+        vec![
+            Box::new(|ui| shares(ui, &edges, &of)),
+            Box::new(|ui| gradient(ui, &edges, &of)),
+            Box::new(move |ui| changes(ui, probed, group, near)),
+            Box::new(move |ui| right(ui, probed, group)),
+            Box::new(move |ui| norms_by_pass(ui, history, step)),
+            Box::new(move |ui| norms_by_bin(ui, probed)),
+            Box::new(|ui| {
+                let hint = "Mean size of the advantages, Advantage Reweighting included. Without reweighting it is much the same in every \
+                            bin, so that differences of gradients come from the probabilities.";
+                one(ui, "Mean |advantage|", hint, &edges, &of.count, numbers(&of.advantage), "mean |advantage|");
+            }),
+            Box::new(|ui| {
+                let hint = "How undecided the model was where these tokens were drawn: an improbable token comes from an undecided place.";
+                one(ui, "Entropy", hint, &edges, &of.count, numbers(&of.entropy), "mean entropy (nats)");
+            }),
+        ],
+    );
+}
+
+fn summary(ui: &mut Ui, now: &event::Tokens) {
+    ui.horizontal_wrapped(|ui| {
+        stat(ui, "response tokens", &now.tokens.to_string());
+        let first = |list: &[event::Number]| list.first().map_or(f64::NAN, |n| n.0);
+        stat(ui, "below p = 0.25", &percent(first(&now.quartiles.all.share)));
+        stat(ui, "and their part of the gradient", &percent(first(&now.quartiles.all.gradient)));
+        for (pass, norm) in &now.grad_norm {
+            let name =
+                if pass == "all" { "gradient norm".into() } else { format!("gradient norm, {} pass", crate::vfs::clean(pass)) };
+            stat(ui, &name, &short(norm.0));
+        }
+    });
+    ui.add_space(4.0);
+}
+
+fn shares(ui: &mut Ui, edges: &[f64], of: &Binned) {
+    let hint = "How probable the sampled tokens were when they were drawn. Most tokens of a trained model are sure; those on the left are \
+                where it decides. Shares are of all tokens of the step.";
+    card(ui, "Tokens by probability", hint, |ui| {
+        let series = vec![("share of tokens", theme::series(0), numbers(&of.share))];
+        let it = Bars {
+            name: "Tokens by probability",
+            edges,
+            series,
+            counts: of.count.clone(),
+            y_label: "share of tokens",
+            percent: true,
+            ..Bars::default()
+        };
+        bars(ui, &it);
+    });
+}
+
+fn gradient(ui: &mut Ui, edges: &[f64], of: &Binned) {
+    let hint = "Beside its part of the tokens, each bin's part of the gradient: |advantage| times |d log p / d logits|, summed. Where the \
+                orange bar is the taller one, these tokens have more than their share of the update.";
+    card(ui, "Gradient against tokens", hint, |ui| {
+        let series = vec![
+            ("share of tokens", theme::series(0), numbers(&of.share)),
+            ("share of gradient", theme::series(1), numbers(&of.gradient)),
+        ];
+        let it = Bars {
+            name: "Gradient against tokens",
+            edges,
+            series,
+            counts: of.count.clone(),
+            y_label: "share",
+            percent: true,
+            ..Bars::default()
+        };
+        bars(ui, &it);
+    });
+}
+
+fn one(ui: &mut Ui, name: &str, hint: &str, edges: &[f64], counts: &[u64], values: Vec<f64>, y_label: &str) {
+    card(ui, name, hint, |ui| {
+        let series = vec![(y_label, theme::series(2), values)];
+        bars(ui, &Bars { name, edges, series, counts: counts.to_vec(), y_label, ..Bars::default() });
+    });
+}
+
+/// The two signs of a probe that are shown.
+fn signs(probe: &event::Probe, group: Group) -> Vec<(&'static str, eframe::egui::Color32, &Moved)> {
+    let positive = ("positive advantage", theme::series(0), &probe.positive);
+    let negative = ("negative advantage", theme::series(1), &probe.negative);
+    match group {
+        Group::All => vec![positive, negative],
+        Group::Positive => vec![positive],
+        Group::Negative => vec![negative],
+    }
+}
+
+/// Where there is no probe: how to get one.
+fn unprobed(ui: &mut Ui) {
+    ui.weak("Not measured. Start a run with --probe-every 10 to see what an update does to each token.");
+}
+
+fn measured_at(ui: &mut Ui, probed: &event::Tokens) {
+    ui.weak(format!("Measured at step {}.", probed.step));
+}
+
+fn fives(moved: &Moved) -> Vec<(Five, u64)> {
+    let at = |list: &[event::Number], i: usize| list.get(i).map_or(f64::NAN, |n| n.0);
+    let five = |i: usize| [&moved.least, &moved.lower, &moved.median, &moved.upper, &moved.most].map(|list| at(list, i));
+    moved.count.iter().enumerate().map(|(i, count)| (five(i), *count)).collect()
+}
+
+fn changes(ui: &mut Ui, probed: Option<&event::Tokens>, group: Group, near: &mut bool) {
+    let hint = "What the step's update did to the probability of each token: p after minus p before. Boxes hold the middle half, the line is \
+                the median, whiskers leave out the 0.5 % most extreme on either side. Right is up for positive advantages and down for \
+                negative ones.";
+    card(ui, "Change of probability", hint, |ui| {
+        let Some((probed, probe)) = probed.and_then(|t| Some((t, t.probe.as_ref()?))) else { return unprobed(ui) };
+        ui.horizontal_wrapped(|ui| {
+            measured_at(ui, probed);
+            ui.checkbox(near, "near").on_hover_text("Scale the axis to the boxes, and let it cut the whiskers");
+        });
+        let series = signs(probe, group).into_iter().map(|(name, color, moved)| (name, color, fives(moved))).collect();
+        let edges = edges(&probed.quartiles.from);
+        boxes(ui, &Boxes { name: "Change of probability", edges: &edges, series, y_label: "change of p", near: *near });
+    });
+}
+
+fn right(ui: &mut Ui, probed: Option<&event::Tokens>, group: Group) {
+    let hint = "Of the tokens that moved, the part that moved to where its advantage wants it. Half is chance: improbable tokens with large \
+                gradients push the others about.";
+    card(ui, "Moved in the right direction", hint, |ui| {
+        let Some((probed, probe)) = probed.and_then(|t| Some((t, t.probe.as_ref()?))) else { return unprobed(ui) };
+        measured_at(ui, probed);
+        let edges = edges(&probed.quartiles.from);
+        let series = signs(probe, group).into_iter().map(|(name, color, moved)| (name, color, numbers(&moved.right))).collect();
+        let line = Some((0.5, "chance".into()));
+        bars(
+            ui,
+            &Bars {
+                name: "Moved in the right direction",
+                edges: &edges,
+                series,
+                y_label: "share of the tokens that moved",
+                percent: true,
+                top: Some(1.0),
+                line,
+                ..Bars::default()
+            },
+        );
+    });
+}
+
+fn norms_by_pass(ui: &mut Ui, history: &History, at: u64) {
+    let hint = "Norm of the gradient of each update, before clipping. With Lopti there is one of the improbable (low) and one of the probable \
+                (high) tokens in every step.";
+    card(ui, "Gradient norm over the steps", hint, |ui| {
+        let known = [("grad_norm", "of the step", 5), ("grad_norm/low", "low pass", 1), ("grad_norm/high", "high pass", 2)];
+        let there = known.into_iter().filter(|k| history.curves.get(k.0).is_some_and(|c| !c.is_empty()));
+        let found: Vec<Line<'_>> =
+            there.map(|(metric, name, i)| Line { metric, name: name.into(), color: theme::series(i), dots: false }).collect();
+        lines(
+            ui,
+            history,
+            &Lines { name: "Gradient norm", lines: found, y_label: "L2 norm", log: true, at: Some(at), from: 0.0, height: 190.0 },
+        );
+    });
+}
+
+fn norms_by_bin(ui: &mut Ui, probed: Option<&event::Tokens>) {
+    let hint = "Norm of the gradient with respect to all parameters, computed from the tokens of one quarter alone. Few improbable tokens make a \
+                larger gradient than many probable ones.";
+    card(ui, "Gradient norm of each quarter by itself", hint, |ui| {
+        let Some((probed, gradient)) = probed.and_then(|t| Some((t, t.gradient.as_ref()?))) else { return unprobed(ui) };
+        measured_at(ui, probed);
+        let edges = edges(&probed.quartiles.from);
+        let series = vec![("norm of the gradient", theme::series(3), numbers(&gradient.quartiles))];
+        let line = Some((gradient.all, format!("all tokens: {}", short(gradient.all))));
+        let counts = probed.quartiles.all.count.clone();
+        bars(
+            ui,
+            &Bars {
+                name: "Gradient norm by quarter",
+                edges: &edges,
+                series,
+                counts,
+                y_label: "L2 norm",
+                line,
+                ..Bars::default()
+            },
+        );
+    });
+}

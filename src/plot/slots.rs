@@ -1,0 +1,98 @@
+//! What pictures of groups side by side share: captions, a vertical axis, and a slot with a name for each group.
+
+use super::frame::{AXIS, Captions, Entry, GRID, captions, foot, side, x_name, y_name, y_ticks};
+use super::scale::{Axis, Scale};
+use super::svg::{Anchor, Rect, Svg, Type};
+use super::text::{shorten, visible};
+
+/// A frame that has been begun: draw into `area`, then close it.
+pub(super) struct Slots {
+    /// Where the data goes.
+    pub area: Rect,
+    /// The vertical axis.
+    pub scale: Scale,
+    names: Names,
+    x: String,
+    y: String,
+    left: f64,
+    bottom: f64,
+}
+
+impl Slots {
+    /// Captions, legend (of more than one series), grid and labels of the vertical axis. `axes` are the horizontal axis' name, the vertical
+    /// axis and its span.
+    pub fn open(
+        svg: &mut Svg,
+        at: &Rect,
+        (words, panel): (&Captions, bool),
+        legend: &[Entry],
+        (x, y, span): (&str, &Axis, (f64, f64)),
+        groups: &[String],
+    ) -> Self {
+        let inner = captions(svg, at, words, if legend.len() > 1 { legend } else { &[] }, panel);
+        let names = Names::new(groups, inner.w - 60.0);
+        let bottom = foot(x) + names.height - Type::TICK.size;
+        let height = (inner.h - bottom - 8.0).max(1.0);
+        let scale = Scale::new(false, span, (inner.y + 8.0 + height, inner.y + 8.0));
+        let ticks = y_ticks(&scale, height);
+        let left = side(ticks.major.iter().map(|(_, l)| l.as_str()), &y.label).max(names.overhang);
+        let area = Rect::new(inner.x + left, inner.y + 8.0, (inner.w - left - 6.0).max(1.0), height);
+        for (v, label) in &ticks.major {
+            svg.line((area.x, scale.at(*v)), (area.right(), scale.at(*v)), GRID);
+            svg.text(area.x - 7.0, scale.at(*v) + Type::TICK.size * 0.35, Anchor::End, Type::TICK, label);
+        }
+        Self { area, scale, names, x: x.into(), y: y.label.clone(), left: inner.x, bottom }
+    }
+
+    /// Axes and names; the horizontal line stands at the pixel `floor`.
+    pub fn close(&self, svg: &mut Svg, floor: f64) {
+        let area = &self.area;
+        svg.line((area.x, area.y), (area.x, area.bottom()), AXIS);
+        svg.line((area.x, floor), (area.right(), floor), AXIS);
+        self.names.draw(svg, area);
+        x_name(svg, area, &self.x, self.bottom - 3.0);
+        y_name(svg, self.left, area, &self.y);
+    }
+}
+
+/// Names below categories: side by side where they fit, aslant where not.
+pub(super) struct Names {
+    names: Vec<String>,
+    aslant: bool,
+    /// One of so many is written.
+    every: usize,
+    /// Pixels that they need below the axis.
+    pub height: f64,
+    /// Pixels that the first one needs left of the area.
+    pub overhang: f64,
+}
+
+const SLANT: f64 = 35.0;
+
+impl Names {
+    /// For an area of about this width.
+    pub fn new(names: &[String], width: f64) -> Self {
+        let step = width / names.len().max(1) as f64;
+        let names: Vec<String> = names.iter().map(|n| shorten(&visible(n), Type::TICK.size, 170.0)).collect();
+        let widest = names.iter().map(|n| Type::TICK.width(n)).fold(0.0, f64::max);
+        let aslant = widest + 8.0 > step;
+        let (sin, cos) = SLANT.to_radians().sin_cos();
+        let height = if aslant { widest * sin + Type::TICK.size } else { Type::TICK.size };
+        let overhang = if aslant { names.first().map_or(0.0, |n| Type::TICK.width(n) * cos - step / 2.0) } else { 0.0 };
+        let every = if aslant { (1.3 * Type::TICK.size / step).ceil().max(1.0) as usize } else { 1 };
+        Self { names, aslant, every, height, overhang: overhang.max(0.0) + if aslant { 6.0 } else { 0.0 } }
+    }
+
+    pub fn draw(&self, svg: &mut Svg, area: &Rect) {
+        let step = area.w / self.names.len().max(1) as f64;
+        for (i, name) in self.names.iter().enumerate().step_by(self.every) {
+            let x = area.x + step * (i as f64 + 0.5);
+            let y = area.bottom() + 7.0 + Type::TICK.size * 0.85;
+            if self.aslant {
+                svg.turned(x + 4.0, y, -SLANT, Anchor::End, Type::TICK, name);
+            } else {
+                svg.text(x, y, Anchor::Middle, Type::TICK, name);
+            }
+        }
+    }
+}

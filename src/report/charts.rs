@@ -1,0 +1,146 @@
+//! Which lines make which chart, and the chart as a picture.
+
+use super::text::visible;
+use super::told::{MORE, Told};
+use super::trace::{Trace, smoothed, trace, window};
+use crate::history::spec::{CHARTS, Spec, is_noisy, label};
+use crate::history::{Pin, PinKind};
+use crate::plot::{Chart, Series};
+
+/// A line of a chart.
+pub(super) struct Line {
+    /// Index of the run.
+    pub run: usize,
+    /// Whether it is of the run's own metrics or of those derived from its token statistics.
+    pub derived: bool,
+    /// What the legend says.
+    pub label: String,
+    pub color: usize,
+    pub dash: usize,
+    pub raw: Trace,
+    pub smooth: Option<Trace>,
+}
+
+/// A chart with at least one line.
+pub(super) struct Plot {
+    pub spec: &'static Spec,
+    pub lines: Vec<Line>,
+    /// Values that the longest smoothed line is smoothed over.
+    pub window: usize,
+}
+
+/// Points of a line; fewer where there are many runs.
+const MOST_POINTS: usize = 1500;
+/// Lines of a chart; norms of very deep models would have more.
+const MOST_LINES: usize = 64;
+
+/// Every chart that these runs have numbers for.
+pub(super) fn plots(runs: &[Told]) -> Vec<Plot> {
+    let most = (12 * MOST_POINTS / runs.len().max(1)).clamp(200, MOST_POINTS);
+    let of = |specs: &'static [Spec], derived: bool| {
+        specs.iter().filter_map(move |spec| {
+            let plot = plot(runs, spec, derived, most);
+            (!plot.lines.is_empty()).then_some(plot)
+        })
+    };
+    of(CHARTS, false).chain(of(MORE, true)).collect()
+}
+
+fn plot(runs: &[Told], spec: &'static Spec, derived: bool, most: usize) -> Plot {
+    let mut out = Plot { spec, lines: Vec::new(), window: 1 };
+    let (several, colors) = (runs.len() > 1, crate::plot::SERIES.len());
+    let mut names: Vec<&str> = Vec::new();
+    for (run, told) in runs.iter().enumerate() {
+        let history = if derived { &told.derived } else { told.history() };
+        for metric in spec.of(history) {
+            let Some(curve) = history.curves.get(metric).filter(|c| c.extremes(0..c.len()).is_some()) else { continue };
+            if !names.contains(&metric) {
+                names.push(metric);
+            }
+            let which = names.iter().position(|name| *name == metric).unwrap_or(0);
+            // One run: a colour a metric. Several: a colour a run, and dashes tell metrics apart.
+            let (color, dash) = if several { (run, which + run / colors) } else { (which, which / colors) };
+            let words = if derived { metric.to_owned() } else { label(metric) };
+            let smooth = if is_noisy(metric) && !derived { smoothed(&history.clock, curve) } else { None };
+            if smooth.is_some() {
+                out.window = out.window.max(window(curve.len()));
+            }
+            let smooth = smooth.map(|curve| trace(&history.clock, &curve, most));
+            let raw = trace(&history.clock, curve, most);
+            if out.lines.len() < MOST_LINES {
+                out.lines.push(Line { run, derived, label: words, color, dash, raw, smooth });
+            }
+        }
+    }
+    if several {
+        let one = names.len() == 1;
+        for line in &mut out.lines {
+            let name = &runs[line.run].name;
+            line.label = if one { name.clone() } else { format!("{name} · {}", line.label) };
+        }
+    }
+    out
+}
+
+impl Plot {
+    /// A name fit for a file and an anchor.
+    pub fn id(&self) -> String {
+        slug(self.spec.title)
+    }
+
+    /// The chart as a picture. `alone` has title and legend in it; within a page the page has them.
+    pub fn chart(&self, runs: &[Told], alone: bool) -> Chart {
+        let mut chart = Chart::new(self.spec.title).x("step").y(self.spec.y).size(760.0, if alone { 440.0 } else { 330.0 });
+        if !alone {
+            chart = chart.bare();
+        }
+        if self.is_log() {
+            chart = chart.log_y();
+        } else if let Some((low, high)) = self.spec.range {
+            chart = chart.y_range(low - 0.02 * (high - low), high + 0.02 * (high - low));
+        }
+        for line in &self.lines {
+            let clock = if line.derived { &runs[line.run].derived.clock } else { &runs[line.run].history().clock };
+            let named = |name: &str, trace: &Trace| Series::line(name, &trace.points(clock)).color(line.color).dashes(line.dash);
+            chart = match &line.smooth {
+                None => chart.add(named(&line.label, &line.raw)),
+                Some(smooth) => {
+                    chart.add(Series::line("", &line.raw.points(clock)).color(line.color).pale()).add(named(&line.label, smooth))
+                }
+            };
+        }
+        for (run, told) in runs.iter().enumerate().filter(|(run, _)| self.lines.iter().any(|line| line.run == *run)) {
+            for pin in told.history().pins.iter().filter(|pin| is_turn(pin)).take(8) {
+                let name = if runs.len() > 1 { format!("{}: {}", runs[run].name, short(pin)) } else { short(pin) };
+                chart = chart.vline(pin.step as f64, &name);
+            }
+        }
+        chart
+    }
+
+    /// Whether the vertical axis can be logarithmic and is to be.
+    pub fn is_log(&self) -> bool {
+        self.spec.log_y && self.lines.iter().any(|line| line.raw.values.iter().any(|v| *v > 0.0))
+    }
+}
+
+/// What changes how a run goes on.
+fn is_turn(pin: &Pin) -> bool {
+    matches!(pin.kind, PinKind::Rescue | PinKind::Hyper)
+}
+
+/// What a mark says where there is little room.
+pub(super) fn short(pin: &Pin) -> String {
+    match pin.kind {
+        PinKind::Rescue => "rescue".into(),
+        PinKind::Hyper => visible(pin.text.rsplit_once(", from").map_or("", |(change, _)| change), 60),
+        _ => visible(&pin.text, 60),
+    }
+}
+
+/// `Time of a step` as `time-of-a-step`.
+pub(super) fn slug(title: &str) -> String {
+    let lower = title.to_lowercase();
+    let parts: Vec<&str> = lower.split(|c: char| !c.is_ascii_alphanumeric()).filter(|p| !p.is_empty()).collect();
+    parts.join("-")
+}

@@ -1,0 +1,187 @@
+//! The page: its frame, its sections, its charts with their legends.
+
+use super::charts::Plot;
+use super::data::data;
+use super::text::{escape, json, line, number};
+use super::told::Told;
+use super::{tables, texts, tokens, words};
+use crate::history::PinKind;
+use crate::plot::{DASHES, SERIES};
+use anyhow::Result;
+use std::fmt::Write as _;
+
+/// A part of the page with a heading. Everything is HTML, but for the title, which is ours.
+pub(super) struct Section {
+    pub id: &'static str,
+    pub title: &'static str,
+    pub intro: String,
+    pub body: String,
+}
+
+/// Every report begins so; by it we know our own files.
+pub(super) const MARK: &str = "<!doctype html>\n<!-- written by lehr report -->\n";
+
+const STYLE: &str = include_str!("../../assets/report/report.css");
+const SCRIPT: &str = include_str!("../../assets/report/report.js");
+
+/// The whole page.
+pub(super) fn page(title: &str, runs: &[Told], plots: &[Plot], pictures: &[(usize, Vec<tokens::Named>)]) -> Result<String> {
+    let sections: Vec<Section> = [
+        charts(runs, plots),
+        tables::exams(runs),
+        tokens::section(runs, pictures),
+        tables::merges(runs),
+        texts::samples(runs),
+        texts::completions(runs)?,
+        tables::events(runs),
+        tables::lineage(runs),
+        tables::settings(runs),
+    ]
+    .into_iter()
+    .flatten()
+    .collect();
+    let mut out = String::from(MARK);
+    let title = escape(title);
+    // No outside address may be asked for anything, whatever a text in here says.
+    let _ = write!(
+        out,
+        "<html lang=\"en\">\n<head>\n<meta charset=\"utf-8\">\n<meta name=\"viewport\" content=\"width=device-width, initial-scale=1\">\n\
+         <meta http-equiv=\"Content-Security-Policy\" content=\"default-src 'none'; style-src 'unsafe-inline'; script-src 'unsafe-inline'; \
+         img-src data:\">\n<meta name=\"color-scheme\" content=\"light dark\">\n<meta name=\"generator\" content=\"lehr {}\">\n\
+         <title>{title}</title>\n<style>\n{STYLE}</style>\n</head>\n<body>\n",
+        env!("CARGO_PKG_VERSION")
+    );
+    let _ = write!(out, "<header>\n<h1>{title}</h1>\n<p class=\"lead\">{}</p>\n", words::paragraph(runs));
+    out += "<nav aria-label=\"Sections\">";
+    for s in &sections {
+        let _ = write!(out, "<a href=\"#{}\">{}</a>", s.id, s.title);
+    }
+    let _ = write!(
+        out,
+        "</nav>\n</header>\n<main>\n<section id=\"facts\">\n<h2>At a glance</h2>\n{}</section>\n",
+        words::facts(runs)
+    );
+    for s in &sections {
+        let _ = write!(out, "<section id=\"{}\">\n<h2>{}</h2>\n", s.id, s.title);
+        if !s.intro.is_empty() {
+            let _ = writeln!(out, "<p class=\"intro\">{}</p>", s.intro);
+        }
+        let _ = writeln!(out, "{}</section>", s.body);
+    }
+    let _ = write!(
+        out,
+        "</main>\n<footer><p>Written by lehr {}. This file needs no network and nothing beside it.</p></footer>\n\
+         <script type=\"application/json\" id=\"data\">{}</script>\n<script>\n{SCRIPT}</script>\n</body>\n</html>\n",
+        env!("CARGO_PKG_VERSION"),
+        json(&data(runs, plots))?
+    );
+    Ok(out)
+}
+
+fn charts(runs: &[Told], plots: &[Plot]) -> Option<Section> {
+    let mut body = String::from("<div class=\"toolbar\" id=\"toolbar\"></div>\n<div class=\"charts\">\n");
+    for (i, plot) in plots.iter().enumerate() {
+        body += &chart(i, plot, runs);
+    }
+    body += "</div>\n";
+    body += &marks(runs);
+    let intro = "Pale: every value (where there are more than can be drawn, the least and the greatest of each stretch). Strong: smoothed. The \
+                 values below a chart are the last ones, or those at the cross-hair."
+        .into();
+    (!plots.is_empty()).then_some(Section { id: "charts", title: "Charts", intro, body })
+}
+
+fn chart(index: usize, plot: &Plot, runs: &[Told]) -> String {
+    let id = plot.id();
+    let smooth = if plot.window > 1 { format!(" Smoothed over about {} values.", plot.window) } else { String::new() };
+    let mut out = format!(
+        "<figure class=\"chart\" id=\"chart-{id}\" data-chart=\"{index}\">\n<figcaption><h3>{}</h3><span class=\"unit\">{}</span></figcaption>\n\
+         <div class=\"plot\">{}</div>\n<p class=\"hint\">{}{smooth}</p>\n<div class=\"scroll\"><table class=\"legend\"><thead><tr><th scope=\"col\" \
+         class=\"where\">last</th><th scope=\"col\">value</th>",
+        escape(plot.spec.title),
+        escape(plot.spec.y),
+        plot.chart(runs, false).svg(),
+        escape(plot.spec.hint)
+    );
+    let smoothed = plot.lines.iter().any(|line| line.smooth.is_some());
+    if smoothed {
+        out += "<th scope=\"col\">smoothed</th>";
+    }
+    out += "</tr></thead><tbody>\n";
+    let last = |values: &[f64]| values.last().map_or_else(String::new, |v| number(*v));
+    for l in &plot.lines {
+        let (color, dash) = (l.color % SERIES.len(), DASHES[l.dash % DASHES.len()]);
+        let _ = write!(
+            out,
+            "<tr><th scope=\"row\"><button type=\"button\" aria-pressed=\"true\"><svg class=\"key\" width=\"26\" height=\"8\" \
+             aria-hidden=\"true\"><line x1=\"0\" y1=\"4\" x2=\"26\" y2=\"4\" style=\"stroke:var(--s{color})\" stroke-width=\"2.5\" \
+             stroke-dasharray=\"{dash}\"/></svg>{}</button></th><td>{}</td>",
+            line(&l.label),
+            last(&l.raw.values)
+        );
+        if smoothed {
+            let _ = write!(out, "<td>{}</td>", l.smooth.as_ref().map_or_else(String::new, |t| last(&t.values)));
+        }
+        out += "</tr>\n";
+    }
+    out + "</tbody></table></div>\n</figure>\n"
+}
+
+/// What the marks on the axis stand for; only those that there are.
+fn marks(runs: &[Told]) -> String {
+    let known = [
+        (PinKind::Save, "save", "checkpoint saved"),
+        (PinKind::Merge, "merge", "merge written"),
+        (PinKind::Rescue, "rescue", "rescue"),
+        (PinKind::Hyper, "changed", "setting changed"),
+        (PinKind::Warning, "warning", "warning"),
+        (PinKind::Pause, "pause", "pause"),
+        (PinKind::Start, "start", "start"),
+        (PinKind::End, "end", "end"),
+    ];
+    let there = |kind: PinKind| runs.iter().any(|told| told.history().pins.iter().any(|pin| pin.kind == kind));
+    let items: Vec<String> = known
+        .into_iter()
+        .filter(|(kind, ..)| there(*kind))
+        .map(|(_, class, words)| {
+            format!("<span><svg class=\"pin {class}\" width=\"10\" height=\"10\" aria-hidden=\"true\"><path d=\"M5 0L10 10H0Z\"/></svg>{words}</span>")
+        })
+        .collect();
+    format!("<p class=\"marks\" hidden>Marks on the axis: {}</p>\n", items.join(" "))
+}
+
+/// A picture with its heading; `title` and `hint` are ours.
+pub(super) fn figure(title: &str, hint: &str, svg: &str) -> String {
+    format!(
+        "<figure><figcaption><h3>{}</h3></figcaption>\n<div class=\"plot\">{svg}</div>\n<p class=\"hint\">{}</p></figure>\n",
+        escape(title),
+        escape(hint)
+    )
+}
+
+/// A table of cells that are HTML already; the first cell of a row names it.
+pub(super) fn table(caption: &str, columns: &[&str], rows: Vec<Vec<String>>) -> String {
+    let mut out = String::from("<div class=\"scroll\"><table>");
+    if !caption.is_empty() {
+        let _ = write!(out, "<caption>{caption}</caption>");
+    }
+    out += "<thead><tr>";
+    for column in columns {
+        let _ = match column.is_empty() {
+            true => write!(out, "<td></td>"),
+            false => write!(out, "<th scope=\"col\">{column}</th>"),
+        };
+    }
+    out += "</tr></thead><tbody>\n";
+    for row in rows {
+        out += "<tr>";
+        for (i, cell) in row.iter().enumerate() {
+            let _ = match i {
+                0 => write!(out, "<th scope=\"row\">{cell}</th>"),
+                _ => write!(out, "<td>{cell}</td>"),
+            };
+        }
+        out += "</tr>\n";
+    }
+    out + "</tbody></table></div>\n"
+}

@@ -1,0 +1,192 @@
+//! Words for a page: everything from outside escaped, numbers and times as people write them.
+
+/// Text as HTML, whatever it holds: markup is no markup, control characters and those that turn the direction of writing are shown as
+/// escapes. Line breaks stay.
+pub(super) fn escape(text: &str) -> String {
+    let mut out = String::with_capacity(text.len() + text.len() / 8);
+    for c in text.chars() {
+        match c {
+            '&' => out.push_str("&amp;"),
+            '<' => out.push_str("&lt;"),
+            '>' => out.push_str("&gt;"),
+            '"' => out.push_str("&quot;"),
+            '\'' => out.push_str("&#39;"),
+            '\n' => out.push('\n'),
+            '\t' => out.push(' '),
+            c if hidden(c) => out.extend(c.escape_unicode()),
+            c => out.push(c),
+        }
+    }
+    out
+}
+
+/// Text that is no markup where it goes, as much of it as a line may hold: what a reader cannot see is shown as escapes.
+pub(super) fn visible(text: &str, most: usize) -> String {
+    let mut out = String::new();
+    for (i, c) in text.chars().enumerate() {
+        match c {
+            _ if i == most => return out + "…",
+            '\n' | '\t' => out.push(' '),
+            c if hidden(c) => out.extend(c.escape_unicode()),
+            c => out.push(c),
+        }
+    }
+    out
+}
+
+/// Characters that a reader cannot see and that could make a line say something else.
+fn hidden(c: char) -> bool {
+    c.is_control()
+        || matches!(c, '\u{ad}' | '\u{61c}' | '\u{200b}' | '\u{200e}' | '\u{200f}' | '\u{2028}'..='\u{202e}' | '\u{2060}'..='\u{206f}'
+            | '\u{feff}' | '\u{fff0}'..='\u{fffb}' | '\u{e0000}'..='\u{e0fff}')
+}
+
+/// The beginning of a text that may be long, and how much of it was left out.
+pub(super) fn beginning(text: &str, most: usize) -> String {
+    match text.char_indices().nth(most) {
+        None => escape(text),
+        Some((at, _)) => {
+            let rest = text[at..].chars().count();
+            format!("{} <span class=\"cut\">… {} more characters</span>", escape(&text[..at]), count(rest as u64))
+        }
+    }
+}
+
+/// One line of a text from outside: a name, a path, a reason.
+pub(super) fn line(text: &str) -> String {
+    let flat: String = text.chars().map(|c| if c == '\n' { ' ' } else { c }).collect();
+    format!("<bdi>{}</bdi>", beginning(&flat, 400))
+}
+
+/// A JSON value inside of a script element: nothing in it can end the element.
+pub(super) fn json(value: &impl serde::Serialize) -> anyhow::Result<String> {
+    Ok(serde_json::to_string(value)?.replace('<', "\\u003c").replace('\u{2028}', "\\u2028").replace('\u{2029}', "\\u2029"))
+}
+
+/// 1234567 as 1,234,567.
+pub(super) fn count(n: u64) -> String {
+    let digits = n.to_string();
+    let mut out = String::new();
+    for (i, c) in digits.chars().enumerate() {
+        if i > 0 && (digits.len() - i).is_multiple_of(3) {
+            out.push(',');
+        }
+        out.push(c);
+    }
+    out
+}
+
+/// A large number in words' length: 812,288 as 812 k, 19,500,000 as 19.5 M.
+pub(super) fn about(n: u64) -> String {
+    let v = n as f64;
+    for (unit, name) in [(1e12, "T"), (1e9, "G"), (1e6, "M"), (1e3, "k")] {
+        if v >= unit * 0.9995 {
+            let v = v / unit;
+            let places = if v < 10.0 { 2 } else { usize::from(v < 100.0) };
+            return format!("{v:.places$} {name}");
+        }
+    }
+    n.to_string()
+}
+
+/// A measured number to about four digits; what is none says so.
+pub(super) fn number(v: f64) -> String {
+    if v.is_nan() {
+        return "not a number".into();
+    }
+    if v.is_infinite() {
+        return if v > 0.0 { "infinite".into() } else { "−infinite".into() };
+    }
+    let size = v.abs();
+    let text = match size {
+        0.0 => "0".into(),
+        s if s < 1e-3 => power(v),
+        s if s < 1.0 => format!("{v:.4}"),
+        s if s < 10.0 => format!("{v:.3}"),
+        s if s < 100.0 => format!("{v:.2}"),
+        s if s < 1e4 => format!("{v:.1}"),
+        s if s < 1e15 => return format!("{}{}", if v < 0.0 { "−" } else { "" }, count(size.round() as u64)),
+        _ => power(v),
+    };
+    text.replace('-', "−")
+}
+
+/// 3.00e-4 as 3.00·10<sup>-4</sup>.
+fn power(v: f64) -> String {
+    let text = format!("{v:.2e}");
+    match text.split_once('e') {
+        Some((mantissa, exponent)) => format!("{}·10<sup>{exponent}</sup>", mantissa.trim_end_matches('0').trim_end_matches('.')),
+        None => text,
+    }
+}
+
+/// 0.1625 as 16.3 %.
+pub(super) fn percent(share: f64) -> String {
+    if share.is_finite() { format!("{:.1} %", 100.0 * share).replace('-', "−") } else { "–".into() }
+}
+
+/// Seconds as people say them: 42 s, 3 min 8 s, 2 h 5 min.
+pub(super) fn duration(seconds: f64) -> String {
+    if !seconds.is_finite() || seconds < 0.0 {
+        return "unknown".into();
+    }
+    let s = seconds.round() as u64;
+    match s {
+        0..=9 => format!("{seconds:.1} s"),
+        10..=119 => format!("{s} s"),
+        120..=7199 => format!("{} min {} s", s / 60, s % 60),
+        7200..=172_799 => format!("{} h {} min", s / 3600, s / 60 % 60),
+        _ => format!("{} days {} h", s / 86_400, s / 3600 % 24),
+    }
+}
+
+/// A Unix time as date and time in UTC; years outside of four digits are no time.
+pub(super) fn time(unix: f64) -> Option<String> {
+    (unix.is_finite() && (0.0..2.5e11).contains(&unix)).then(|| {
+        let s = unix as i64;
+        format!("{}, {:02}:{:02} UTC", crate::data::chat::date(s), s / 3600 % 24, s / 60 % 60)
+    })
+}
+
+/// `a`, `a and b`, `a, b and c`.
+pub(super) fn list(items: &[String]) -> String {
+    match items {
+        [] => String::new(),
+        [one] => one.clone(),
+        [first @ .., last] => format!("{} and {last}", first.join(", ")),
+    }
+}
+
+/// 1 run, 2 runs.
+pub(super) fn plural(n: u64, what: &str) -> String {
+    format!("{} {what}{}", count(n), if n == 1 { "" } else { "s" })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn nothing_from_outside_is_markup() {
+        assert_eq!(escape("</script><b a='\"'>&"), "&lt;/script&gt;&lt;b a=&#39;&quot;&#39;&gt;&amp;");
+        assert_eq!(escape("a\u{202e}b\0c\u{1b}[1m\nd"), "a\\u{202e}b\\u{0}c\\u{1b}[1m\nd");
+        assert_eq!(json(&"</script>\u{2028}").unwrap(), r#""\u003c/script>\u2028""#);
+        assert!(beginning(&"x".repeat(1_000_000), 50).len() < 200);
+        assert_eq!(beginning("äöü", 3), "äöü");
+    }
+
+    #[test]
+    fn numbers_are_written_as_people_write_them() {
+        assert_eq!([0, 999, 1000, 1_234_567].map(count), ["0", "999", "1,000", "1,234,567"]);
+        assert_eq!([12, 1000, 812_288, 19_500_000].map(about), ["12", "1.00 k", "812 k", "19.5 M"]);
+        assert_eq!(
+            [0.0, -1.5, 0.12345, 3e-4, 1e20].map(number),
+            ["0", "−1.500", "0.1235", "3·10<sup>−4</sup>", "1·10<sup>20</sup>"]
+        );
+        assert_eq!(number(f64::NAN), "not a number");
+        assert_eq!([4.2, 61.0, 188.1, 7500.0].map(duration), ["4.2 s", "61 s", "3 min 8 s", "2 h 5 min"]);
+        assert_eq!(time(1_795_617_248.8).unwrap(), "2026-11-25, 14:34 UTC");
+        assert!(time(f64::NAN).is_none() && time(1e300).is_none());
+        assert_eq!(list(&["a", "b", "c"].map(String::from)), "a, b and c");
+    }
+}

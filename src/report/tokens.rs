@@ -1,0 +1,269 @@
+//! Token statistics: the pictures of figures 1 and 3 of arXiv 2505.12929 over a whole run, and of supervised runs where their loss comes
+//! from.
+
+use super::page::{Section, figure, table};
+use super::text::{count, line, number, percent, plural};
+use super::told::Told;
+use crate::event::{Bins, Moved, Number, Predicted, Predictions, Tokens};
+use crate::plot::{Bars, Boxes, Figure, Quantiles};
+
+/// A picture with its name for files.
+pub(super) struct Named {
+    pub id: String,
+    /// Within the page: without title.
+    pub inside: Figure,
+    /// By itself.
+    pub alone: Figure,
+    pub title: String,
+    pub hint: String,
+}
+
+const QUARTERS: [&str; 4] = ["p below 0.25", "0.25 to 0.5", "0.5 to 0.75", "0.75 and above"];
+const SIZE: (f64, f64) = (560.0, 320.0);
+
+/// The section about tokens: pictures and tables of each run that has them; None where no run has.
+pub(super) fn section(runs: &[Told], pictures: &[(usize, Vec<Named>)]) -> Option<Section> {
+    let mut body = String::new();
+    for (run, named) in pictures {
+        let told = &runs[*run];
+        let history = told.history();
+        if runs.len() > 1 {
+            body += &format!("<h3>{}</h3>\n", line(&told.name));
+        }
+        body += "<div class=\"pair\">\n";
+        for picture in named {
+            body += &figure(&picture.title, &picture.hint, &picture.inside.svg());
+        }
+        body += "</div>\n";
+        if !history.tokens.is_empty() {
+            body += &quartiles(&history.tokens);
+        }
+        if let Some(last) = history.predictions.last() {
+            body += &predictions(last);
+        }
+    }
+    (!body.is_empty()).then(|| Section { id: "tokens", title: "Tokens by probability", intro: INTRO.into(), body })
+}
+
+const INTRO: &str = "Not every token teaches equally. A token that the model finds improbable has a gradient of nearly the greatest \
+                     size, √(Σp² − 2p + 1) with respect to the logits; a token that it is sure of has almost none.";
+
+/// All pictures of all runs that have token statistics, with the run's index.
+pub(super) fn pictures(runs: &[Told]) -> Vec<(usize, Vec<Named>)> {
+    let of = |(i, told): (usize, &Told)| {
+        let history = told.history();
+        let prefix =
+            if runs.len() > 1 { format!("{}-", super::charts::slug(&format!("{} {i}", told.name))) } else { String::new() };
+        let mut out = Vec::new();
+        if !history.tokens.is_empty() {
+            out.extend(sampled(&history.tokens, &told.name, &prefix));
+        }
+        if let [first, .., last] | [first @ last] = history.predictions.as_slice() {
+            out.push(predicted(first, last, &told.name, &prefix));
+        }
+        (i, out)
+    };
+    runs.iter().enumerate().map(of).filter(|(_, named)| !named.is_empty()).collect()
+}
+
+fn named(id: String, title: &str, hint: String, make: impl Fn(bool) -> Figure) -> Named {
+    Named { id, inside: make(true), alone: make(false), title: title.into(), hint }
+}
+
+fn sampled(tokens: &[Tokens], run: &str, prefix: &str) -> Vec<Named> {
+    let mut out = Vec::new();
+    let steps = plural(tokens.len() as u64, "step");
+    let deciles = Shares::of(tokens, |t| &t.deciles);
+    let groups: Vec<String> = deciles.from.iter().map(|from| format!("{from:.1}")).collect();
+    let bars = |bare: bool| {
+        let bars = Bars::new("Tokens and gradient by probability", &groups)
+            .x("probability of the token, from")
+            .y("share")
+            .bars("of tokens", &deciles.tokens)
+            .bars("of the gradient", &deciles.gradient)
+            .subtitle(&format!("{run}: mean of {steps}"))
+            .size(SIZE.0, SIZE.1);
+        if bare { bars.subtitle("").untitled() } else { bars }.into()
+    };
+    let hint = format!(
+        "Sampled tokens of {steps}, in tenths of probability, and what part of the sum of the gradients' sizes is theirs."
+    );
+    out.push(named(format!("{prefix}tokens-by-probability"), "Tokens and gradient by probability", hint, bars));
+    if tokens.iter().any(|t| t.probe.is_some()) {
+        let boxes = |bare: bool| {
+            let mut boxes = Boxes::new("Change of probability in a step", &QUARTERS)
+                .x("probability before the step")
+                .y("p after − p before")
+                .hline(0.0)
+                .subtitle(&format!("{run}: mean of {steps}"))
+                .size(SIZE.0, SIZE.1);
+            for (name, pick) in [("advantage above 0", true), ("advantage below 0", false)] {
+                boxes = boxes.boxes(name, &moved(tokens, pick));
+            }
+            if bare { boxes.subtitle("").untitled() } else { boxes }.into()
+        };
+        let hint = "Box: the middle half of the tokens, with the median; whiskers: all but the 0.5 % most extreme of each side. Tokens with \
+                    a positive advantage should go up, the others down.";
+        out.push(named(format!("{prefix}change-of-probability"), "Change of probability in a step", hint.into(), boxes));
+        let right = |bare: bool| {
+            let mut bars = Bars::new("Right direction by probability", &QUARTERS)
+                .x("probability before the step")
+                .y("share of tokens")
+                .y_range(0.0, 1.0)
+                .hline(0.5, "")
+                .digits(2)
+                .subtitle(&format!("{run}: mean of {steps}"))
+                .size(SIZE.0, SIZE.1);
+            for (name, which) in [("all", 0), ("advantage above 0", 1), ("advantage below 0", 2)] {
+                bars = bars.bars(name, &right(tokens, which));
+            }
+            if bare { bars.subtitle("").untitled() } else { bars }.into()
+        };
+        let hint = "Of the tokens that a step moved at all, those whose probability went where the advantage wants it; the dashed \
+                    line is chance.";
+        out.push(named(format!("{prefix}right-direction"), "Right direction by probability", hint.into(), right));
+    }
+    out
+}
+
+/// Token-weighted means over steps.
+struct Shares {
+    from: Vec<f64>,
+    tokens: Vec<f64>,
+    gradient: Vec<f64>,
+    advantage: Vec<f64>,
+    entropy: Vec<f64>,
+    weight: Vec<f64>,
+}
+
+impl Shares {
+    fn of(tokens: &[Tokens], pick: impl Fn(&Tokens) -> &Bins) -> Self {
+        let from = tokens.last().map(|t| pick(t).from.clone()).unwrap_or_default();
+        let all: f64 = tokens.iter().map(|t| t.tokens as f64).sum();
+        let of = |value: &dyn Fn(&Bins, usize) -> f64, weight: &dyn Fn(&Tokens, usize) -> f64| -> Vec<f64> {
+            let bin = |b: usize| mean(tokens.iter().map(|t| (value(pick(t), b), weight(t, b))));
+            (0..from.len()).map(bin).collect()
+        };
+        let counted = |t: &Tokens, b: usize| pick(t).all.count.get(b).map_or(0.0, |c| *c as f64);
+        let per_bin = |b: usize| tokens.iter().map(|t| counted(t, b)).sum::<f64>() / all;
+        Self {
+            tokens: (0..from.len()).map(per_bin).collect(),
+            gradient: of(&|bins, b| at(&bins.all.gradient, b), &|t, _| t.tokens as f64),
+            advantage: of(&|bins, b| at(&bins.all.advantage, b), &counted),
+            entropy: of(&|bins, b| at(&bins.all.entropy, b), &counted),
+            weight: of(&|bins, b| at(&bins.all.weight, b), &counted),
+            from,
+        }
+    }
+}
+
+fn at(values: &[Number], i: usize) -> f64 {
+    values.get(i).map_or(f64::NAN, |v| v.0)
+}
+
+/// Weighted mean of what is a number.
+fn mean(values: impl Iterator<Item = (f64, f64)>) -> f64 {
+    let (mut sum, mut mass) = (0.0, 0.0);
+    for (value, weight) in values.filter(|(value, weight)| value.is_finite() && *weight > 0.0) {
+        sum += value * weight;
+        mass += weight;
+    }
+    sum / mass
+}
+
+/// Each quantile's mean over steps, weighted by tokens, for each quartile of probability.
+fn moved(tokens: &[Tokens], positive: bool) -> Vec<Quantiles> {
+    let side = |t: &'_ Tokens| t.probe.as_ref().map(|p| if positive { p.positive.clone() } else { p.negative.clone() });
+    let sides: Vec<Moved> = tokens.iter().filter_map(side).collect();
+    let of = |b: usize| {
+        let quantile = |pick: fn(&Moved) -> &Vec<Number>| {
+            mean(sides.iter().map(|m| (at(pick(m), b), m.count.get(b).map_or(0.0, |c| *c as f64))))
+        };
+        Quantiles {
+            least: quantile(|m| &m.least),
+            lower: quantile(|m| &m.lower),
+            median: quantile(|m| &m.median),
+            upper: quantile(|m| &m.upper),
+            most: quantile(|m| &m.most),
+        }
+    };
+    (0..QUARTERS.len()).map(of).collect()
+}
+
+/// Share that moved to where its advantage wants it: of all (0), of those with a positive (1) or a negative (2) advantage.
+fn right(tokens: &[Tokens], which: usize) -> Vec<f64> {
+    let sides = || tokens.iter().filter_map(move |t| t.probe.as_ref().map(|p| [&p.all, &p.positive, &p.negative][which]));
+    (0..QUARTERS.len()).map(|b| mean(sides().map(|m| (at(&m.right, b), m.count.get(b).map_or(0.0, |c| *c as f64))))).collect()
+}
+
+fn quartiles(tokens: &[Tokens]) -> String {
+    let all = Shares::of(tokens, |t| &t.quartiles);
+    let right = right(tokens, 0);
+    let norm = |b: usize| mean(tokens.iter().filter_map(|t| Some((at(&t.gradient.as_ref()?.quartiles, b), 1.0))));
+    let norms: Vec<f64> = (0..all.from.len()).map(norm).collect();
+    let mut columns =
+        vec!["probability", "share of tokens", "share of gradient", "mean |advantage|", "entropy (nats)", "weight (AR)"];
+    let (moved, measured) = (right.iter().any(|v| v.is_finite()), norms.iter().any(|v| v.is_finite()));
+    if moved {
+        columns.push("moved rightly");
+    }
+    if measured {
+        columns.push("gradient norm");
+    }
+    let rows = (0..all.from.len()).map(|b| {
+        let mut row = vec![
+            QUARTERS.get(b).map_or_else(String::new, |q| (*q).to_owned()),
+            percent(all.tokens[b]),
+            percent(all.gradient[b]),
+            number(all.advantage[b]),
+            number(all.entropy[b]),
+            number(all.weight[b]),
+        ];
+        if moved {
+            row.push(right.get(b).map_or_else(String::new, |v| percent(*v)));
+        }
+        if measured {
+            row.push(number(norms[b]));
+        }
+        row
+    });
+    let total: u64 = tokens.iter().map(|t| t.tokens).sum();
+    let caption = format!("Mean over {}, {} tokens", plural(tokens.len() as u64, "step"), count(total));
+    table(&caption, &columns, rows.collect())
+}
+
+fn predicted(first: &Predictions, last: &Predictions, run: &str, prefix: &str) -> Named {
+    let groups: Vec<String> = last.deciles.from.iter().map(|from| format!("{from:.1}")).collect();
+    let values = |values: &[Number]| values.iter().map(|v| v.0).collect::<Vec<f64>>();
+    let make = |bare: bool| {
+        let mut bars = Bars::new("Held-out tokens by probability", &groups)
+            .x("probability that the model gave the right token, from")
+            .y("share")
+            .subtitle(&format!("{run}: step {}", last.step))
+            .size(SIZE.0, SIZE.1);
+        if first.step != last.step {
+            bars = bars.bars(&format!("of tokens at step {}", first.step), &values(&first.deciles.share));
+        }
+        let d: &Predicted = &last.deciles;
+        bars = bars.bars(&format!("of tokens at step {}", last.step), &values(&d.share)).bars("of the loss", &values(&d.loss));
+        bars = bars.bars("of the gradient", &values(&d.gradient));
+        if bare { bars.subtitle("").untitled() } else { bars }.into()
+    };
+    let hint = format!(
+        "{} held-out tokens in tenths of the probability that the model gave them, and what part of the loss and of the gradient is theirs.",
+        count(last.tokens)
+    );
+    named(format!("{prefix}held-out-by-probability"), "Held-out tokens by probability", hint, make)
+}
+
+fn predictions(last: &Predictions) -> String {
+    let q = &last.quartiles;
+    let share = |values: &[Number], b: usize| percent(at(values, b));
+    let rows = (0..q.from.len()).map(|b| {
+        let name = QUARTERS.get(b).map_or_else(String::new, |q| (*q).to_owned());
+        let tokens = q.count.get(b).map_or_else(String::new, |c| count(*c));
+        vec![name, tokens, share(&q.share, b), share(&q.loss, b), share(&q.gradient, b)]
+    });
+    let caption = format!("Held-out tokens at step {}", count(last.step));
+    table(&caption, &["probability", "tokens", "share of tokens", "share of loss", "share of gradient"], rows.collect())
+}

@@ -1,0 +1,137 @@
+//! A run as the page tells it: its files, a name that no other run has, and curves made of its token statistics.
+
+use crate::event::{Event, Number, Step};
+use crate::history::spec::Spec;
+use crate::history::{Axis, History, RunFiles, find_runs};
+use crate::vfs::shown;
+use anyhow::Result;
+use std::collections::BTreeMap;
+use std::path::PathBuf;
+
+/// See the module.
+pub(super) struct Told {
+    pub files: RunFiles,
+    pub name: String,
+    /// What [`MORE`] draws.
+    pub derived: History,
+}
+
+/// Charts of what reinforcement and supervised learning do to improbable tokens, over steps.
+pub(super) const MORE: &[Spec] = &[
+    Spec {
+        title: "Improbable tokens",
+        y: "share",
+        metrics: &["tokens below 0.25", "gradient below 0.25"],
+        log_y: false,
+        range: Some((0.0, 1.0)),
+        hint: "Sampled tokens that the model gave a probability below 0.25: their share of all tokens, and of the sum of the \
+               gradients' sizes. A few improbable tokens make most of the gradient.",
+    },
+    Spec {
+        title: "Moved in the right direction",
+        y: "share of tokens",
+        metrics: &["p in [0, 0.25)", "p in [0.25, 0.5)", "p in [0.5, 0.75)", "p in [0.75, 1]"],
+        log_y: false,
+        range: Some((0.0, 1.0)),
+        hint: "Of the tokens that a step moved, those whose probability rose with a positive advantage or fell with a negative one, by \
+               their probability before the step. 0.5 is chance.",
+    },
+    Spec {
+        title: "Unexpected held-out tokens",
+        y: "share",
+        metrics: &["held-out tokens below 0.25", "loss below 0.25", "gradient of those"],
+        log_y: false,
+        range: Some((0.0, 1.0)),
+        hint: "Held-out tokens that the model gave a probability below 0.25: their share of all tokens, of the loss, and of the sum of \
+               the gradients' sizes.",
+    },
+];
+
+impl Told {
+    fn new(files: RunFiles) -> Self {
+        let derived = derived(&files.history);
+        Self { name: files.name(), files, derived }
+    }
+
+    pub fn history(&self) -> &History {
+        &self.files.history
+    }
+}
+
+/// All runs that are named, each once, in the order in which they are named; folders of runs count as all runs in them.
+pub(super) fn read(paths: &[PathBuf]) -> Result<Vec<Told>> {
+    let mut found: Vec<PathBuf> = Vec::new();
+    for path in paths {
+        anyhow::ensure!(path.is_dir(), "{}: there is no such folder", shown(path));
+        let runs = find_runs(path);
+        anyhow::ensure!(!runs.is_empty(), "{}: holds no run (a folder with config.toml or events.jsonl)", shown(path));
+        found.extend(runs);
+    }
+    let mut seen = std::collections::BTreeSet::new();
+    found.retain(|path| seen.insert(std::fs::canonicalize(path).unwrap_or_else(|_| path.clone())));
+    anyhow::ensure!(found.len() <= MOST_RUNS, "{} runs are too many for one page; name {MOST_RUNS} at most", found.len());
+    let mut runs: Vec<Told> = found.iter().map(|path| RunFiles::read(path).map(Told::new)).collect::<Result<_>>()?;
+    tell_apart(&mut runs);
+    Ok(runs)
+}
+
+/// More colours and lines than that nobody can tell apart.
+const MOST_RUNS: usize = 48;
+
+/// Runs of the same name are called by their folder too, and where that does not help, by their number.
+fn tell_apart(runs: &mut [Told]) {
+    for round in 0..2 {
+        let names: Vec<String> = runs.iter().map(|run| run.name.clone()).collect();
+        for (i, run) in runs.iter_mut().enumerate() {
+            if names.iter().filter(|name| **name == run.name).count() < 2 {
+                continue;
+            }
+            let folder = run.files.path.parent().and_then(|p| p.file_name()).map(|n| n.to_string_lossy().into_owned());
+            run.name = match folder.filter(|_| round == 0) {
+                Some(folder) => format!("{folder}/{}", run.name),
+                None => format!("{} ({})", run.name, i + 1),
+            };
+        }
+    }
+}
+
+/// Curves of the shares that the run's token statistics hold.
+fn derived(history: &History) -> History {
+    let mut rows: BTreeMap<u64, Vec<(String, f64)>> = BTreeMap::new();
+    let [tokens, moved, predicted] = MORE else { return History::default() };
+    let first = |values: &[Number]| values.first().map_or(f64::NAN, |v| v.0);
+    for t in &history.tokens {
+        let row = rows.entry(t.step).or_default();
+        let all = &t.quartiles.all;
+        row.extend([(tokens.metrics[0].into(), first(&all.share)), (tokens.metrics[1].into(), first(&all.gradient))]);
+        if let Some(probe) = &t.probe {
+            row.extend(moved.metrics.iter().zip(&probe.all.right).map(|(name, v)| ((*name).to_owned(), v.0)));
+        }
+    }
+    for p in &history.predictions {
+        let q = &p.quartiles;
+        let values = [first(&q.share), first(&q.loss), first(&q.gradient)];
+        rows.entry(p.step).or_default().extend(predicted.metrics.iter().zip(values).map(|(name, v)| ((*name).to_owned(), v)));
+    }
+    let mut out = History::default();
+    for (step, metrics) in rows {
+        let row = row_at(history, step);
+        let [num_tokens, seconds] = [Axis::Tokens, Axis::Relative].map(|axis| row.map_or(0.0, |row| history.clock.at(axis, row)));
+        let metrics = metrics.into_iter().map(|(name, value)| (name, Number(value))).collect();
+        out.push(Event::Step(Step { step, num_tokens: num_tokens as u64, seconds, metrics, ..Step::default() }));
+    }
+    out
+}
+
+/// The row of the clock for a step, or for the last one before it.
+fn row_at(history: &History, step: u64) -> Option<u32> {
+    let rows = 0..history.clock.len() as u32;
+    let mut best: Option<u32> = None;
+    // Steps may repeat after a rescue: the newest row counts.
+    if let Some(curve) = history.curves.get("loss") {
+        let stretch = curve.stretches().last()?;
+        let at = curve.find(&history.clock, Axis::Steps, &stretch, step as f64);
+        best = curve.rows().get(at.min(stretch.end.saturating_sub(1))).copied();
+    }
+    best.or_else(|| rows.rev().next())
+}

@@ -1,0 +1,189 @@
+//! The head of the page: what these runs are, in plain sentences made from their facts, and a table of them.
+
+use super::page::table;
+use super::text::{about, count, duration, line, list, number, percent, plural, time};
+use super::told::Told;
+use crate::config::TaskKind;
+use crate::history::{History, State};
+
+/// Runs that get a sentence of their own; of more, the table tells.
+const MOST_SENTENCES: usize = 6;
+
+/// One paragraph as HTML.
+pub(super) fn paragraph(runs: &[Told]) -> String {
+    let mut out = String::new();
+    if runs.len() > 1 {
+        let names: Vec<String> = runs.iter().take(12).map(|run| format!("<b>{}</b>", line(&run.name))).collect();
+        let more = runs.len() - names.len();
+        let rest = if more > 0 { format!(" and {more} more") } else { String::new() };
+        out += &format!("These are {} runs: {}{rest}. ", runs.len(), if more > 0 { names.join(", ") } else { list(&names) });
+    }
+    let sentences: Vec<String> = runs.iter().take(MOST_SENTENCES).map(sentence).collect();
+    out + &sentences.join(" ")
+}
+
+/// A run in one or two sentences.
+fn sentence(told: &Told) -> String {
+    let h = told.history();
+    let name = format!("<b>{}</b>", line(&told.name));
+    let Some(s) = &h.started else {
+        return match h.bad_lines {
+            0 => format!("{name} has not begun: its log holds no event yet."),
+            n => format!("The log of {name} cannot be read: none of its {} is an event.", plural(n as u64, "line")),
+        };
+    };
+    let size = format!("a model of {} parameters", about(s.parameters));
+    let what = match s.stage.as_str() {
+        "pretrain" => format!("pre-trains {size} on {} tokens of text", about(s.train_tokens)),
+        "sft" => format!("fine-tunes {size} on {} tokens of examples", about(s.train_tokens)),
+        "grpo" => format!("reinforces {size} on {}{} completions a step", questions(told), count(s.tokens_per_step)),
+        other => format!("trains {size} ({})", line(other)),
+    };
+    let from = s.parent.as_ref().map_or(String::new(), |p| format!(", beginning from {}", line(p)));
+    let last = match results(h).as_slice() {
+        [] => String::new(),
+        found => format!(" {}.", capital(&list(found))),
+    };
+    format!("{name} {what}{from}. {}{last}", ending(told))
+}
+
+fn questions(told: &Told) -> String {
+    let task = told.files.settings.as_ref().and_then(|s| s.task.as_ref()).map(|t| match t.task {
+        TaskKind::Kk => "Knights-and-Knaves puzzles, ",
+        TaskKind::Math => "sums, ",
+        _ => "questions from a file, ",
+    });
+    task.unwrap_or_default().into()
+}
+
+/// How it ended, as a sentence.
+fn ending(told: &Told) -> String {
+    let h = told.history();
+    let steps = format!("{} of {} updates", count(h.step), count(h.max_steps()));
+    let took = duration(h.seconds());
+    match (&h.state, told.files.standing(told.files.is_live())) {
+        (State::Finished(f), _) if f.reason == "completed" && f.step == 1 => format!("It made its one update in {took}."),
+        (State::Finished(f), _) if f.reason == "completed" => format!("It made all {} updates in {took}.", count(f.step)),
+        (State::Finished(f), _) => format!("It was {} after {steps}, in {took}.", line(&f.reason)),
+        (State::Failed(text), _) => format!("It failed after {steps}: {}.", line(text.trim_end_matches('.'))),
+        (_, "running") => format!("It is still running: {steps} so far, in {took}."),
+        (_, "paused") => format!("It is paused after {steps}, {took} of training."),
+        _ => format!("It was cut off after {steps}, {took} of training: the log does not tell why."),
+    }
+}
+
+/// What came out, as parts of a sentence.
+fn results(h: &History) -> Vec<String> {
+    let mut out = Vec::new();
+    let ends = |metric: &str| {
+        let values = h.curves.get(metric)?.values();
+        let sound = |v: &&f64| v.is_finite();
+        Some((*values.iter().find(sound)?, *values.iter().rev().find(sound)?, values.len()))
+    };
+    let mut tell = |metric: &str, name: &str, write: fn(f64) -> String| match ends(metric) {
+        Some((first, last, n)) if n > 1 => out.push(format!("{name} went from {} to {}", write(first), write(last))),
+        Some((_, last, _)) => out.push(format!("{name} is {}", write(last))),
+        None => {}
+    };
+    if h.stage() == "grpo" {
+        tell("reward", "the mean reward", number);
+        tell("eval_accuracy/greedy", "the share of held-out questions answered rightly", percent);
+    } else {
+        tell("loss", "the training loss", number);
+        tell("eval_loss", "the validation loss", number);
+    }
+    if let Some((step, merged, raw)) = best_merge(h) {
+        out.push(format!(
+            "the best merge, at step {}, has a validation loss of {} where the run's own weights have {}",
+            count(step),
+            number(merged),
+            number(raw)
+        ));
+    }
+    if !h.rescues.is_empty() {
+        out.push(format!("it diverged and was rescued {}", times(h.rescues.len())));
+    }
+    out
+}
+
+fn times(n: usize) -> String {
+    match n {
+        1 => "once".into(),
+        2 => "twice".into(),
+        n => format!("{n} times"),
+    }
+}
+
+/// Step, merged loss and raw loss of the lowest merged loss.
+fn best_merge(h: &History) -> Option<(u64, f64, f64)> {
+    let all = h.merges.iter().filter_map(|m| Some((m.step, super::tables::merged_loss(m)?, m.eval_loss?)));
+    all.filter(|(_, merged, raw)| merged.is_finite() && raw.is_finite()).min_by(|a, b| a.1.total_cmp(&b.1))
+}
+
+fn capital(text: &str) -> String {
+    let mut chars = text.chars();
+    chars.next().map_or(String::new(), |first| first.to_uppercase().collect::<String>() + chars.as_str())
+}
+
+/// Facts, a column a run.
+pub(super) fn facts(runs: &[Told]) -> String {
+    let mut columns = vec![String::new()];
+    columns.extend(runs.iter().enumerate().map(|(i, run)| format!("{}{}", dot(i, runs.len()), line(&run.name))));
+    let last = |metric: &'static str, write: fn(f64) -> String| {
+        move |told: &Told| told.history().last(metric).filter(|v| !v.is_nan()).map(write)
+    };
+    type Fact<'a> = (&'a str, Box<dyn Fn(&Told) -> Option<String>>);
+    let rows: Vec<Fact> = vec![
+        ("state", Box::new(|t| Some(t.files.standing(t.files.is_live()).to_owned()))),
+        ("stage", started(|s| stage(&s.stage))),
+        ("began from", Box::new(|t| t.history().started.as_ref()?.parent.as_ref().map(|p| line(p)))),
+        ("parameters", started(|s| count(s.parameters))),
+        ("training tokens in the data", started(|s| if s.train_tokens > 0 { count(s.train_tokens) } else { String::new() })),
+        ("updates", Box::new(|t| Some(format!("{} of {}", count(t.history().step), count(t.history().max_steps()))))),
+        ("tokens seen", Box::new(|t| Some(t.history().num_tokens()).filter(|n| *n > 0).map(count))),
+        ("time of training", Box::new(|t| Some(t.history().seconds()).filter(|s| *s > 0.0).map(duration))),
+        ("training loss, last", Box::new(last("loss", number))),
+        ("validation loss, last", Box::new(last("eval_loss", number))),
+        ("validation loss, best merge", Box::new(|t| best_merge(t.history()).map(|m| number(m.1)))),
+        ("reward, last", Box::new(last("reward", number))),
+        ("held-out accuracy, greedy", Box::new(last("eval_accuracy/greedy", percent))),
+        ("held-out accuracy, sampled", Box::new(last("eval_accuracy/sampled", percent))),
+        ("rescues", Box::new(|t| Some(t.history().rescues.len()).filter(|n| *n > 0).map(|n| n.to_string()))),
+        ("adapter", started(|s| line(&s.adapter))),
+        ("driver", started(|s| line(&s.driver))),
+        ("lehr", started(|s| line(&s.version))),
+        ("newest start", Box::new(|t| time(t.history().started.as_ref()?.time))),
+        ("unreadable lines of the log", Box::new(|t| Some(t.history().bad_lines).filter(|n| *n > 0).map(|n| n.to_string()))),
+    ];
+    let mut body = Vec::new();
+    for (name, value) in &rows {
+        let values: Vec<String> = runs.iter().map(|told| value(told).unwrap_or_default()).collect();
+        if values.iter().any(|v| !v.is_empty()) {
+            body.push([(*name).to_owned()].into_iter().chain(values).collect());
+        }
+    }
+    let columns: Vec<&str> = columns.iter().map(String::as_str).collect();
+    table("", &columns, body)
+}
+
+fn started(value: impl Fn(&crate::event::Started) -> String + 'static) -> Box<dyn Fn(&Told) -> Option<String>> {
+    Box::new(move |told| told.history().started.as_ref().map(&value))
+}
+
+fn stage(stage: &str) -> String {
+    match stage {
+        "pretrain" => "pre-training".into(),
+        "sft" => "fine-tuning".into(),
+        "grpo" => "reinforcement (GRPO)".into(),
+        other => line(other),
+    }
+}
+
+/// The run's colour, where there are several.
+pub(super) fn dot(run: usize, of: usize) -> String {
+    if of < 2 {
+        String::new()
+    } else {
+        format!("<i class=\"dot\" style=\"--c:var(--s{})\"></i>", run % crate::plot::SERIES.len())
+    }
+}
