@@ -4,13 +4,13 @@
 //! softmax(q k^T / sqrt(D)) is computed here, for this one text. The logit lens (nostalgebraist 2020) puts the final norm and the head to
 //! the residual stream that each block leaves: what the model would say if that block were its last.
 
-use super::transformer::{self, Context};
+use super::transformer;
 use super::{Activations, Model, Pass};
 use crate::config::ModelConfig;
 use crate::gpu::{Gpu, Recording, Tensor};
 use crate::ops::rmsnorm::Rows;
 use crate::ops::{logprob, matmul, rmsnorm};
-use anyhow::ensure;
+use anyhow::{Context as _, ensure};
 use serde::{Deserialize, Serialize};
 
 /// Tokens of a text, at most.
@@ -139,8 +139,7 @@ pub fn inspect(gpu: &Gpu, model: &Model, ask: Question<'_>) -> anyhow::Result<In
     let names = std::iter::once("embed".to_owned()).chain((0..c.num_hidden_layers).map(|i| format!("layers.{i}")));
     let (mut lens, mut logprobs) = (Vec::new(), Vec::new());
     for (part, stream) in names.zip(streams) {
-        let positions = glimpses(model.context(gpu), &acts, stream, ask)?;
-        ensure!(positions.iter().all(|at| at.entropy.is_finite()), "{part}: {OVERFLOW}");
+        let positions = glimpses(model.context(gpu), &acts, stream, ask).with_context(|| part.clone())?;
         logprobs = gpu.read(&acts.logp)?;
         lens.push(Lens { part, positions });
     }
@@ -165,7 +164,12 @@ pub fn inspect(gpu: &Gpu, model: &Model, ask: Question<'_>) -> anyhow::Result<In
 const OVERFLOW: &str = "its numbers are not finite: the activations of this model overflow 32-bit floats";
 
 /// The head over a residual stream (R, C), chunk by chunk: what it says of each next token. Leaves `acts.logp`.
-fn glimpses(m: Context<'_>, acts: &Activations<Tensor>, stream: &Tensor, ask: Question<'_>) -> anyhow::Result<Vec<Glimpse>> {
+fn glimpses(
+    m: transformer::Context<'_>,
+    acts: &Activations<Tensor>,
+    stream: &Tensor,
+    ask: Question<'_>,
+) -> anyhow::Result<Vec<Glimpse>> {
     let (gpu, c, time) = (m.gpu, m.config, ask.tokens.len());
     let mut found = Vec::new();
     for (chunk, logits, head_in) in transformer::chunks(m, acts) {
@@ -185,6 +189,8 @@ fn glimpses(m: Context<'_>, acts: &Activations<Tensor>, stream: &Tensor, ask: Qu
     }
     let [logp, entropy, lse] = [&acts.logp, &acts.entropy, &acts.lse].map(|of| gpu.read::<f32>(of));
     let (logp, entropy, lse) = (logp?, entropy?, lse?);
+    // A maximum or a sum that overflowed shows here, whatever clamps made of the rest.
+    ensure!(lse.iter().chain(&entropy).all(|number| number.is_finite()), OVERFLOW);
     let glimpse = |(i, row): (usize, Row)| {
         let guess = |(id, logit): (u32, f32)| Guess {
             id,

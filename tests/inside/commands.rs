@@ -112,8 +112,9 @@ fn chat_models_and_policies_answer_as_well() {
     let row = json!({"messages": [{"role": "user", "content": "kiln"}, {"role": "assistant", "content": "heat"}]});
     std::fs::write(place.path("rows.jsonl"), format!("{row}\n").repeat(20)).unwrap();
     let sft = ["sft", "--init=base", "--data=rows.jsonl", "--json", "--run=sft", "--control", "--batch-size=4"];
-    let mut t = Trainer::start(place.lehr(sft).args(["--max-steps=100000", "--save-every=0", "--norms-every=2"]));
-    t.hear_step(40);
+    let mut t =
+        Trainer::start(place.lehr(sft).args(["--max-steps=100000", "--save-every=0", "--norms-every=2", "--learning-rate=2e-2"]));
+    t.hear_step(80);
     t.tell(r#"{"command":"Pause"}"#);
     t.hear_kind("Paused");
     assert!(!kind(&t.heard, "Predictions").is_empty() && steps(&t.heard, "Norms").starts_with(&[1, 2, 4]));

@@ -34,8 +34,10 @@ fn assert_bins(found: &Predicted, tokens: &[[f64; 3]]) {
     let mut want = vec![[0.0f64; 3]; bins];
     for [p, loss, norm] in tokens {
         let at = p * bins as f64;
-        assert!((at - at.round()).abs() > 1e-5, "{p} lies too near to an edge for a test");
-        let bin = &mut want[at as usize];
+        let edge = at.round() as usize;
+        let inner = 0 < edge && edge < bins;
+        assert!(!inner || (at - at.round()).abs() > 1e-5, "{p} lies too near to an edge for a test");
+        let bin = &mut want[(at as usize).min(bins - 1)];
         (bin[0], bin[1], bin[2]) = (bin[0] + 1.0, bin[1] + loss, bin[2] + norm);
     }
     let whole = [0, 1, 2].map(|k| want.iter().map(|bin| bin[k]).sum::<f64>());
