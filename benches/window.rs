@@ -31,6 +31,8 @@ fn run(name: &str, index: usize, steps: u64) -> OpenRun {
     run
 }
 
+type Page<'a> = Harness<'a, (Charts, Desk)>;
+
 fn median(mut times: Vec<f64>) -> f64 {
     times.sort_by(f64::total_cmp);
     times[times.len() / 2]
@@ -48,8 +50,8 @@ fn main() {
         let begin = Instant::now();
         let mut harness = Harness::builder().with_size([1360.0, 860.0]).build_ui_state(draw, (Charts::default(), desk));
         let first = begin.elapsed().as_secs_f64();
-        let mut time = |what: &mut dyn FnMut(&mut Harness<'_, (Charts, Desk)>)| {
-            let one = |harness: &mut Harness<'_, (Charts, Desk)>, what: &mut dyn FnMut(&mut Harness<'_, (Charts, Desk)>)| {
+        let mut time = |what: &mut dyn FnMut(&mut Page<'_>)| {
+            let one = |harness: &mut Page<'_>, what: &mut dyn FnMut(&mut Page<'_>)| {
                 let begin = Instant::now();
                 what(harness);
                 begin.elapsed().as_secs_f64() * 1e3

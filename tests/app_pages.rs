@@ -264,7 +264,7 @@ fn an_inspection_is_asked_for_and_every_number_can_be_read() {
     harness.run_ok();
     let orders = harness.state_mut().desk.take_orders();
     let [Order::Job(key, args)] = &orders[..] else { panic!("{orders:?}") };
-    assert_eq!(args, &["inspect", "--model", &path, "--text", "Once upon a time", "--top", "12", "--json"]);
+    assert_eq!(args, &["inspect", "--model", &path, "--text=Once upon a time", "--top", "12", "--json"]);
     let found = made::inspection(6, 2, 3);
     made::finish(harness.state_mut(), key, &serde_json::to_string(&found).unwrap());
     harness.run_ok();
@@ -378,6 +378,19 @@ fn look() {
     std::fs::create_dir_all(&out).unwrap();
     let only = std::env::var("PAGE").unwrap_or_default();
     let dir = tempfile::tempdir().unwrap();
+    let mut one = harness_for_any_text(desk(ours(read("puzzles"))), Page::Tokens, vec2(1280.0, 1000.0), Theme::Dark);
+    one.get_by_label("tenths").click();
+    one.get_by_label("near").click();
+    one.run_ok();
+    one.hover_at(egui::pos2(100.0, 400.0));
+    one.run_steps(4);
+    one.render().unwrap().save(out.join("tokens-tenths.png")).unwrap();
+    let mut one = harness_for_any_text(desk(ours(read("puzzles"))), Page::Samples, vec2(1280.0, 700.0), Theme::Dark);
+    one.get_by_label("entropy").click();
+    one.run_ok();
+    one.hover_at(egui::pos2(80.0, 318.0));
+    one.run_steps(4);
+    one.render().unwrap().save(out.join("samples-hover.png")).unwrap();
     for page in PAGES.into_iter().filter(|p| only.is_empty() || p.title().to_lowercase() == only) {
         for (theme, size) in
             [(Theme::Dark, vec2(1280.0, 1700.0)), (Theme::Light, vec2(1280.0, 1700.0)), (Theme::Dark, vec2(380.0, 3000.0))]

@@ -223,7 +223,7 @@ fn nothing_from_outside_becomes_markup() {
 fn empty_torn_and_numberless_runs_are_reports_too() {
     let dir = tempfile::tempdir().unwrap();
     let empty = Made::new(dir.path(), "empty");
-    let (page, summary) = report(&[empty.path.clone()]);
+    let (page, summary) = report(std::slice::from_ref(&empty.path));
     assert!(page.contains("has not begun") && summary.charts.is_empty() && !summary.notes.is_empty());
     let mut torn = Made::new(dir.path(), "torn");
     torn.started(lehr::config::Stage::Pretrain, 100, None);
@@ -253,14 +253,14 @@ fn only_a_report_is_replaced() {
     let run = made::pretrain(dir.path(), "base", 20);
     let out = dir.path().join("out.html");
     std::fs::write(&out, "<!doctype html>\nmine").unwrap();
-    let refused = |out: &Path| write(&[run.clone()], out, &Options::default()).unwrap_err().to_string();
+    let refused = |out: &Path| write(std::slice::from_ref(&run), out, &Options::default()).unwrap_err().to_string();
     assert!(refused(&out).contains("is no report of lehr"));
     assert_eq!(std::fs::read_to_string(&out).unwrap(), "<!doctype html>\nmine");
     assert!(refused(dir.path()).contains("is a folder"));
     assert!(refused(&dir.path().join("gone/report.html")).contains("no such folder"));
     std::fs::remove_file(&out).unwrap();
     for _ in 0..2 {
-        write(&[run.clone()], &out, &Options::default()).unwrap();
+        write(std::slice::from_ref(&run), &out, &Options::default()).unwrap();
     }
     let none = |path: &Path| write(&[path.to_owned()], &out, &Options::default()).unwrap_err().to_string();
     std::fs::create_dir(dir.path().join("nothing")).unwrap();

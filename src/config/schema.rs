@@ -145,7 +145,8 @@ mod tests {
             let names: Vec<&str> = schema.iter().map(|s| s.name).collect();
             let mut of_file: Vec<&String> = table.keys().collect();
             let mut of_schema = names.clone();
-            (of_file.sort(), of_schema.sort_unstable());
+            of_file.sort();
+            of_schema.sort_unstable();
             assert_eq!(of_file, of_schema, "{stage:?}");
             for section in &schema {
                 let fields: Vec<&str> = section.fields.iter().map(|f| f.name.as_str()).collect();

@@ -125,7 +125,7 @@ fn derived(history: &History) -> History {
 
 /// The row of the clock for a step, or for the last one before it.
 fn row_at(history: &History, step: u64) -> Option<u32> {
-    let rows = 0..history.clock.len() as u32;
+    let mut rows = 0..history.clock.len() as u32;
     let mut best: Option<u32> = None;
     // Steps may repeat after a rescue: the newest row counts.
     if let Some(curve) = history.curves.get("loss") {
@@ -133,5 +133,5 @@ fn row_at(history: &History, step: u64) -> Option<u32> {
         let at = curve.find(&history.clock, Axis::Steps, &stretch, step as f64);
         best = curve.rows().get(at.min(stretch.end.saturating_sub(1))).copied();
     }
-    best.or_else(|| rows.rev().next())
+    best.or_else(|| rows.next_back())
 }

@@ -132,7 +132,7 @@ pub(super) fn facts(runs: &[Told]) -> String {
     let last = |metric: &'static str, write: fn(f64) -> String| {
         move |told: &Told| told.history().last(metric).filter(|v| !v.is_nan()).map(write)
     };
-    type Fact<'a> = (&'a str, Box<dyn Fn(&Told) -> Option<String>>);
+    type Fact<'a> = (&'a str, Says);
     let rows: Vec<Fact> = vec![
         ("state", Box::new(|t| Some(t.files.standing(t.files.is_live()).to_owned()))),
         ("stage", started(|s| stage(&s.stage))),
@@ -166,7 +166,10 @@ pub(super) fn facts(runs: &[Told]) -> String {
     table("", &columns, body)
 }
 
-fn started(value: impl Fn(&crate::event::Started) -> String + 'static) -> Box<dyn Fn(&Told) -> Option<String>> {
+/// What a row of facts says of a run.
+type Says = Box<dyn Fn(&Told) -> Option<String>>;
+
+fn started(value: impl Fn(&crate::event::Started) -> String + 'static) -> Says {
     Box::new(move |told| told.history().started.as_ref().map(&value))
 }
 

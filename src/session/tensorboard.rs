@@ -65,6 +65,11 @@ impl TensorBoard {
         self.record(&event(wall_time, step, &field_bytes(5, &summary)))
     }
 
+    fn named(&mut self, wall_time: f64, step: u64, values: &[(String, f64)]) -> Result<()> {
+        let values: Vec<(&str, f64)> = values.iter().map(|(name, value)| (name.as_str(), *value)).collect();
+        self.scalars(wall_time, step, &values)
+    }
+
     /// Add what a run's event holds in numbers; the other events are passed over.
     ///
     /// # Errors
@@ -92,8 +97,7 @@ impl TensorBoard {
                 let name = |what: &str| format!("eval/{}/{kind}/{what}", e.task);
                 let mut values = vec![(name("accuracy"), e.all.accuracy), (name("reward"), e.all.reward)];
                 values.extend(e.levels.iter().map(|(level, score)| (name(&format!("accuracy/{level}")), score.accuracy)));
-                let values: Vec<(&str, f64)> = values.iter().map(|(name, value)| (name.as_str(), *value)).collect();
-                self.scalars(wall_time, e.step, &values)
+                self.named(wall_time, e.step, &values)
             }
             Event::Eval(e) => {
                 let values = [
@@ -114,9 +118,7 @@ impl TensorBoard {
                     list.iter().enumerate().map(move |(i, value)| (format!("tokens/{what}_q{}", i + 1), value.0))
                 });
                 let norms = t.grad_norm.iter().map(|(pass, value)| (format!("grad_norm/{pass}"), value.0));
-                let named: Vec<(String, f64)> = bins.chain(norms).collect();
-                let values: Vec<(&str, f64)> = named.iter().map(|(name, value)| (name.as_str(), *value)).collect();
-                self.scalars(wall_time, t.step, &values)
+                self.named(wall_time, t.step, &bins.chain(norms).collect::<Vec<_>>())
             }
             Event::Norms(n) => {
                 let lists = [("weights", &n.weights), ("gradients", &n.gradients)];
@@ -124,9 +126,7 @@ impl TensorBoard {
                     let named = n.parts.iter().zip(list.clone());
                     named.map(move |(part, norm)| (format!("norms/{what}/{part}"), norm.0)).collect::<Vec<_>>()
                 };
-                let named: Vec<(String, f64)> = lists.into_iter().flat_map(of).collect();
-                let values: Vec<(&str, f64)> = named.iter().map(|(name, value)| (name.as_str(), *value)).collect();
-                self.scalars(wall_time, n.step, &values)
+                self.named(wall_time, n.step, &lists.into_iter().flat_map(of).collect::<Vec<_>>())
             }
             _ => Ok(()),
         }

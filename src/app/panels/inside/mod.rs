@@ -108,7 +108,9 @@ impl Inside {
                 if clicked {
                     let path = run.files.path.display();
                     let model = if self.at == 0 { path.to_string() } else { format!("{path}@{}", self.at) };
-                    let args = ["inspect", "--model", &model, "--text", &self.text, "--top", TOP, "--json"].map(str::to_owned);
+                    // Joined, because a text may begin with a hyphen.
+                    let text = format!("--text={}", self.text);
+                    let args = ["inspect", "--model", &model, &text, "--top", TOP, "--json"].map(str::to_owned);
                     if let Some(found) = self.results.get_mut(&self.of) {
                         found.await_new();
                     }
