@@ -1,5 +1,7 @@
 //! The pages about tokens, samples, merging and the inside, drawn from recorded and from made-up histories, without a window.
 //!
+//! Length: every page in every state, with what the tables of states need beside it.
+//!
 //! Snapshots lie in tests/snapshots. To renew them after a change of looks (look at them before they are committed):
 //! `UPDATE_SNAPSHOTS=true cargo test --release --test app_pages snapshots`. To see every page in every state:
 //! `cargo test --release --test app_pages look -- --ignored`, which writes PNGs to target/pages.

@@ -121,7 +121,12 @@
         prepare(line, row) {
             const key = row.querySelector("line"), button = row.querySelector("button"), cells = row.querySelectorAll("td");
             const out = { ...line, row, cells, hidden: false, color: key.style.stroke, dash: key.getAttribute("stroke-dasharray") || "none" };
-            out.last = [...cells].map((cell) => [...cell.childNodes]);
+            // The page has the last number; where a stretch has a least and a greatest one, both are said.
+            const last = (grid, values) => {
+                const at = data.grids[grid], n = at.length, pair = n > 1 && at[n - 1] === at[n - 2] && values[n - 2] < values[n - 1];
+                return values.slice(pair ? -2 : -1).map(number).join(" … ");
+            };
+            out.last = [last(line.grid, line.raw), line.smooth ? last(...line.smooth) : ""];
             button.onclick = () => {
                 out.hidden = !out.hidden;
                 button.setAttribute("aria-pressed", String(!out.hidden));
@@ -326,7 +331,7 @@
             this.where.textContent = seen ? place(at) : "last";
             if (seen) for (const key of ["x1", "x2"]) this.cross.setAttribute(key, a.px(at));
             for (const line of this.lines) {
-                if (!seen) { line.cells.forEach((cell, i) => cell.replaceChildren(...line.last[i])); continue; }
+                if (!seen) { line.cells.forEach((cell, i) => { cell.textContent = line.last[i]; }); continue; }
                 const raw = nearest(line.x, line.raw, at, a), smooth = line.smooth && nearest(line.smoothX, line.smooth[1], at, a);
                 this.tell(line.cells[0], raw, at);
                 if (line.cells[1]) this.tell(line.cells[1], smooth, at);
@@ -457,10 +462,9 @@
         { name: "advantage", at: 2, ends: ["−", "+"], alpha: (v, most) => 0.65 * Math.abs(v) / most, color: (v) => (v < 0 ? "213,94,0" : "0,114,178") },
     ];
 
-    function tokens() {
-        const bar = document.getElementById("shade");
-        if (!bar) return;
-        const all = [...document.querySelectorAll(".tokens b")], told = document.getElementById("token");
+    /** Colours and read-out of a section's tokens; its bar has the legend. */
+    function tokens(bar) {
+        const section = bar.closest("section"), all = [...section.querySelectorAll(".tokens b")], told = bar.querySelector("output");
         const numbers = new Map(all.map((b) => [b, b.dataset.n.split(" ").map((n) => (n === "" ? null : Number(n)))]));
         const ramp = bar.querySelector(".ramp"), [low, high] = bar.querySelectorAll(".scale span"), buttons = [];
         const paint = (shade) => {
@@ -473,9 +477,10 @@
             const [a, b] = [["213,94,0,.7", "213,94,0,0"], ["0,114,178,0", "0,114,178,.7"], ["213,94,0,.65", "0,114,178,.65"]][shade.at];
             ramp.style.background = `linear-gradient(90deg,rgba(${a}),${shade.at === 2 ? "transparent," : ""}rgba(${b}))`;
             told.textContent = shade.name + " of the token";
-            buttons.forEach((button, i) => button.setAttribute("aria-pressed", String(SHADES[i] === shade)));
+            buttons.forEach((button, i) => button.setAttribute("aria-pressed", String(shades[i] === shade)));
         };
-        for (const shade of SHADES) {
+        const shades = SHADES.filter((shade) => all.some((b) => numbers.get(b)[shade.at] !== null));
+        for (const shade of shades.length > 1 ? shades : []) {
             const button = make("button", { type: "button", class: "tool", "aria-pressed": String(shade.at === 0) }, null, shade.name);
             button.onclick = () => paint(shade);
             bar.insertBefore(button, bar.children[buttons.length]);
@@ -492,7 +497,7 @@
             if (adv !== null) parts.push(`advantage ${number(adv)}`);
             told.textContent = `“${b.textContent}”: ${parts.join(", ") || "no numbers"}`;
         };
-        for (const line of document.querySelectorAll(".tokens")) {
+        for (const line of section.querySelectorAll(".tokens")) {
             line.onpointerover = line.onclick = (event) => {
                 const b = event.target.closest("b");
                 if (b) show(b);
@@ -510,7 +515,7 @@
     // ---- begin
 
     theme();
-    tokens();
+    document.querySelectorAll(".shade").forEach(tokens);
     if (data.charts.length) {
         for (const figure of document.querySelectorAll("[data-chart]")) charts.push(new Chart(figure, data.charts[figure.dataset.chart]));
         toolbar();

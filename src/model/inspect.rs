@@ -191,6 +191,9 @@ fn glimpses(
     let (logp, entropy, lse) = (logp?, entropy?, lse?);
     // A maximum or a sum that overflowed shows here, whatever clamps made of the rest.
     ensure!(lse.iter().chain(&entropy).all(|number| number.is_finite()), OVERFLOW);
+    // Some drivers clamp an infinite logit to the largest number.
+    let sound = |row: &Row| row.best.iter().all(|(_, logit)| logit.abs() < 1e30);
+    ensure!(found.iter().all(sound), OVERFLOW);
     let glimpse = |(i, row): (usize, Row)| {
         let guess = |(id, logit): (u32, f32)| Guess {
             id,

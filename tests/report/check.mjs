@@ -192,11 +192,11 @@ async function tokens(page) {
     // The second token of a completion has log p -2, entropy 1.2, advantage -0.7.
     const [x, y, w, h] = await page.value(BOX("details[open] .tokens b:nth-child(2)"));
     await page.hover(x + w / 2, y + h / 2);
-    const told = await page.value(`document.getElementById("token").textContent`);
+    const told = await page.value(`document.querySelector("#completions output").textContent`);
     expect(/is”: probability 0\.1353 .*entropy 1\.200 nats, advantage −0\.7000/.test(told), `a token's numbers: ${told}`);
     const color = `getComputedStyle(document.querySelector("details[open] .tokens b:nth-child(2)")).backgroundColor`;
     const before = await page.value(color);
-    await page.value(`document.querySelectorAll("#shade button")[1].click()`);
+    await page.value(`document.querySelectorAll("#completions .shade button")[1].click()`);
     expect((await page.value(color)) !== before, "entropy has the colour of probability");
 }
 
