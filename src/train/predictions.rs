@@ -73,19 +73,19 @@ mod tests {
 
     #[test]
     fn shares_of_two_tokens_by_hand() {
-        // Two of four equal tokens; one of 0.9 against 0.1.
-        let found = seen(&[(0.25f32.ln(), 0.25), (0.9f32.ln(), 0.82)]);
+        // 0.35 of (0.35, 0.25, 0.2, 0.2), and 0.95 of (0.95, 0.05).
+        let found = seen(&[(0.35f32.ln(), 0.265), (0.95f32.ln(), 0.905)]);
         let numbers = |values: &[Number]| values.iter().map(|v| v.0).collect::<Vec<_>>();
         let close = |got: &[Number], want: &[f64]| {
             assert!(numbers(got).iter().zip(want).all(|(g, w)| (g - w).abs() < 1e-5), "{got:?}, not {want:?}");
         };
         assert_eq!((found.step, found.tokens, found.quartiles.count.as_slice()), (7, 2, &[0, 1, 0, 1][..]));
-        assert_eq!(found.deciles.count, [0, 0, 1, 0, 0, 0, 0, 0, 0, 1]);
+        assert_eq!(found.deciles.count, [0, 0, 0, 1, 0, 0, 0, 0, 0, 1]);
         close(&found.quartiles.share, &[0.0, 0.5, 0.0, 0.5]);
-        let (a, b) = (4f64.ln(), -0.9f64.ln());
+        let (a, b) = (-0.35f64.ln(), -0.95f64.ln());
         close(&found.quartiles.loss, &[0.0, a / (a + b), 0.0, b / (a + b)]);
-        // (3/4, -1/4, -1/4, -1/4) and (0.1, -0.1).
-        let (a, b) = (0.75f64.sqrt(), 0.02f64.sqrt());
+        // |(-0.65, 0.25, 0.2, 0.2)| and |(-0.05, 0.05)|.
+        let (a, b) = (0.565f64.sqrt(), 0.005f64.sqrt());
         close(&found.quartiles.gradient, &[0.0, a / (a + b), 0.0, b / (a + b)]);
     }
 
