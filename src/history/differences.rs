@@ -21,6 +21,15 @@ pub fn differences(runs: &[Option<&Settings>]) -> Vec<Difference> {
             names.push(name);
         }
     }
+    // A field that only a later run has stands with its section all the same.
+    let section = |name: &str| name.split_once('.').map_or(name, |(section, _)| section).to_owned();
+    let mut sections: Vec<String> = Vec::new();
+    for name in &names {
+        if !sections.contains(&section(name)) {
+            sections.push(section(name));
+        }
+    }
+    names.sort_by_key(|name| sections.iter().position(|s| *s == section(name)));
     let value =
         |run: &[(String, String)], name: &str| run.iter().find(|(n, _)| n == name).map(|(_, v)| v.clone()).unwrap_or_default();
     let all = names

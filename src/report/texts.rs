@@ -195,12 +195,12 @@ mod tests {
     fn a_token_with_markup_is_text_and_numbers_may_lack() {
         let c = Completion {
             pieces: vec!["</script><b>".into(), "\u{202e}x".into(), String::new()],
-            logprobs: vec![-0.5f32.ln().abs(), f32::NAN],
+            logprobs: vec![0.55f32.ln(), f32::NAN],
             ..Completion::default()
         };
         let mut out = String::new();
         completion(&c, &mut out);
-        assert!(out.contains("<b class=\"p5\" data-n=\"-0.6931  \">&lt;/script&gt;&lt;b&gt;</b>"), "{out}");
+        assert!(out.contains("<b class=\"p5\" data-n=\"-0.5978  \">&lt;/script&gt;&lt;b&gt;</b>"), "{out}");
         assert!(out.contains("<b data-n=\"  \">\\u{202e}x</b><b data-n=\"  \"><span class=\"end\">⟨end⟩</span></b>"), "{out}");
     }
 }
