@@ -13,7 +13,7 @@ pub fn number(x: f64) -> String {
             let (digits, power) = text.split_once('e').unwrap_or((&text, "0"));
             format!("{}e{power}", trimmed(digits))
         }
-        _ if size >= 10_000.0 => count(x.round().abs() as u64, x < 0.0),
+        _ if size >= 10_000.0 => format!("{}{}", if x < 0.0 { "-" } else { "" }, whole(x.round().abs() as u64)),
         _ => {
             let digits = (3 - size.log10().floor() as i32).clamp(0, 6) as usize;
             trimmed(&format!("{x:.digits$}"))
@@ -25,21 +25,9 @@ fn trimmed(text: &str) -> String {
     if text.contains('.') { text.trim_end_matches('0').trim_end_matches('.').to_owned() } else { text.to_owned() }
 }
 
-fn count(n: u64, negative: bool) -> String {
-    let digits = n.to_string();
-    let mut out = String::new();
-    for (i, c) in digits.chars().enumerate() {
-        if i > 0 && (digits.len() - i).is_multiple_of(3) {
-            out.push(',');
-        }
-        out.push(c);
-    }
-    if negative { format!("-{out}") } else { out }
-}
-
 /// A whole number with separators.
 pub fn whole(n: u64) -> String {
-    count(n, false)
+    crate::report::count(n)
 }
 
 /// At an axis: short, with k, M, G.

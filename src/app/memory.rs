@@ -46,13 +46,9 @@ pub fn write(path: &Path, memory: &Memory) -> Result<()> {
 /// # Errors
 /// The folder or the file cannot be written.
 pub fn write_whole(path: &Path, bytes: &[u8]) -> Result<()> {
-    let at = || format!("{}: cannot be written", crate::vfs::shown(path));
     let dir = path.parent().filter(|p| !p.as_os_str().is_empty()).unwrap_or(Path::new("."));
-    std::fs::create_dir_all(dir).with_context(at)?;
-    let mut file = tempfile::NamedTempFile::new_in(dir).with_context(at)?;
-    std::io::Write::write_all(&mut file, bytes).with_context(at)?;
-    file.persist(path).with_context(at)?;
-    Ok(())
+    std::fs::create_dir_all(dir).with_context(|| format!("{}: cannot be written", crate::vfs::shown(path)))?;
+    crate::reproduce::store::write_whole(path, bytes)
 }
 
 #[cfg(test)]

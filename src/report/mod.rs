@@ -17,6 +17,7 @@ mod trace;
 mod words;
 
 pub use picture::{Pixels, pixels, png};
+pub use text::count;
 
 use crate::reproduce::store::write_whole;
 use crate::vfs::shown;

@@ -64,7 +64,7 @@ pub(super) fn json(value: &impl serde::Serialize) -> anyhow::Result<String> {
 }
 
 /// 1234567 as 1,234,567.
-pub(super) fn count(n: u64) -> String {
+pub fn count(n: u64) -> String {
     let digits = n.to_string();
     let mut out = String::new();
     for (i, c) in digits.chars().enumerate() {
