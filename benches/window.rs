@@ -1,5 +1,7 @@
 //! What a frame of the window costs with long histories: the charts of two runs, drawn again and again.
-//! `cargo bench --bench window` prints milliseconds of the processor's part (layout and shapes), and of the whole with a software adapter.
+//! A frame in which nothing is new, and one in which a run has made a step: all its curves are cut anew.
+//! `cargo bench --bench window` prints milliseconds of the processor's two parts (layout and shapes; triangles), and of the whole with
+//! a software adapter.
 
 use eframe::egui;
 use egui_kittest::Harness;
@@ -11,24 +13,25 @@ use std::time::Instant;
 
 fn run(name: &str, index: usize, steps: u64) -> OpenRun {
     let mut run = OpenRun::new(Path::new(name), index);
-    for n in 1..=steps {
-        let noise = (n as f64 * 12.9898).sin();
-        let loss = 2.0 + 3.0 / (1.0 + n as f64 / 1000.0) + 0.2 * noise;
-        let grad_norm = 1.0 + noise.abs();
-        let step = Step {
-            step: n,
-            loss,
-            grad_norm,
-            learning_rate: 1e-3,
-            entropy: 1.0,
-            num_tokens: 768 * n,
-            seconds: n as f64,
-            ..Step::default()
-        };
-        run.files.history.push(Event::Step(step));
-    }
+    (1..=steps).for_each(|n| push(&mut run, n));
     run.loading = false;
     run
+}
+
+fn push(run: &mut OpenRun, n: u64) {
+    let noise = (n as f64 * 12.9898).sin();
+    let loss = 2.0 + 3.0 / (1.0 + n as f64 / 1000.0) + 0.2 * noise;
+    let grad_norm = 1.0 + noise.abs();
+    run.files.history.push(Event::Step(Step {
+        step: n,
+        loss,
+        grad_norm,
+        learning_rate: 1e-3,
+        entropy: 1.0,
+        num_tokens: 768 * n,
+        seconds: n as f64,
+        ..Step::default()
+    }));
 }
 
 type Page<'a> = Harness<'a, (Charts, Desk)>;
@@ -39,7 +42,10 @@ fn median(mut times: Vec<f64>) -> f64 {
 }
 
 fn main() {
-    println!("{:>10} {:>14} {:>16} {:>14} {:>14}", "steps", "events/s taken", "first frame ms", "frame ms", "drawn ms");
+    println!(
+        "{:>10} {:>14} {:>14} {:>14} {:>14} {:>14} {:>14}",
+        "steps", "events/s taken", "first frame ms", "frame ms", "new step ms", "triangles ms", "drawn ms"
+    );
     for steps in [1_000, 100_000, 1_000_000] {
         let begin = Instant::now();
         let mut desk = Desk::default();
@@ -59,10 +65,20 @@ fn main() {
             median((0..15).map(|_| one(&mut harness, what)).collect())
         };
         let frame = time(&mut |h| h.step());
+        let mut n = steps;
+        let news = time(&mut |h| {
+            n += 1;
+            push(&mut h.state_mut().1.runs[0], n);
+            h.step();
+        });
+        let triangles = time(&mut |h| {
+            let output = h.output();
+            std::hint::black_box(h.ctx.tessellate(output.shapes.clone(), output.pixels_per_point));
+        });
         let drawn = time(&mut |h| {
             h.step();
             h.render().expect("an adapter");
         });
-        println!("{steps:>10} {rate:>14.0} {:>16.1} {frame:>14.2} {drawn:>14.1}", first * 1e3);
+        println!("{steps:>10} {rate:>14.0} {:>14.1} {frame:>14.2} {news:>14.2} {triangles:>14.2} {drawn:>14.1}", first * 1e3);
     }
 }

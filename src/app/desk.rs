@@ -1,6 +1,7 @@
 //! What lies on the desk: the open runs, how they are looked at, and what the panels have asked for. Panels draw from the desk and put
 //! [`Order`]s on it; the window carries them out once a frame. Nothing else changes the world.
 
+use super::chart::Cuts;
 use super::child::{Job, JobState, Trainer};
 use super::theme;
 use crate::event::Command;
@@ -34,6 +35,8 @@ pub struct OpenRun {
     pub bytes: u64,
     /// Smoothed curves by metric.
     pub smoothed: HashMap<String, Smoothed>,
+    /// The reading of the log that they are of.
+    pub smoothed_of: u64,
 }
 
 impl OpenRun {
@@ -50,6 +53,7 @@ impl OpenRun {
             error: None,
             bytes: 0,
             smoothed: HashMap::new(),
+            smoothed_of: 0,
         }
     }
 
@@ -75,9 +79,12 @@ impl OpenRun {
 
     /// The smoothed curve of a metric, as far as the run has come.
     pub fn smooth(&mut self, metric: &str, weight: f64) -> Option<&Smoothed> {
+        if std::mem::replace(&mut self.smoothed_of, self.files.reading) != self.files.reading {
+            self.smoothed.clear();
+        }
         let raw = self.files.history.curves.get(metric)?;
         let entry = self.smoothed.entry(metric.to_owned()).or_insert_with(|| Smoothed::new(weight));
-        if entry.weight() != Smoothed::new(weight).weight() || entry.curve.len() > raw.len() {
+        if entry.weight() != Smoothed::new(weight).weight() {
             *entry = Smoothed::new(weight);
         }
         entry.follow(&self.files.history.clock, raw);
@@ -203,6 +210,8 @@ pub struct Desk {
     pub home: PathBuf,
     /// The step under the pointer in any chart, as a position on the axis that is shown.
     pub cursor: Option<f64>,
+    /// Curves as they were drawn last.
+    pub cuts: Cuts,
     orders: Vec<Order>,
 }
 

@@ -1,8 +1,8 @@
 //! Pictures and tables for elsewhere.
 
 use super::desk::{Desk, Order};
-use crate::history::Axis;
 use crate::history::spec::{Spec, is_noisy, label};
+use crate::history::{Axis, Cut};
 use crate::plot::{Chart, Series};
 use std::path::{Path, PathBuf};
 
@@ -35,12 +35,13 @@ fn svg(desk: &Desk, spec: &Spec, runs: &[PathBuf], metrics: &[String]) -> String
     for (i, run) in runs.iter().filter_map(|path| desk.run(path)).enumerate() {
         let clock = &run.files.history.clock;
         let (from, to) = clock.extent(axis).unwrap_or((0.0, 1.0));
+        let cut = Cut { axis, from, to, columns: COLUMNS, log: false };
         for (j, metric) in metrics.iter().enumerate() {
             let Some(raw) = run.files.history.curves.get(metric) else { continue };
             let name = if runs.len() > 1 { format!("{}: {}", run.name(), label(metric)) } else { label(metric) };
             let color = if runs.len() > 1 { i } else { j };
             let points = |curve: &crate::history::Curve| -> Vec<(f64, f64)> {
-                let lines = curve.lines(clock, axis, from, to, COLUMNS);
+                let lines = curve.lines(clock, &cut);
                 lines.into_iter().flat_map(|line| line.into_iter().map(|[x, y]| (x, y)).chain([(f64::NAN, f64::NAN)])).collect()
             };
             match run.smoothed.get(metric).filter(|_| is_noisy(metric) && desk.look.smoothing > 0.0) {

@@ -74,6 +74,36 @@ impl Clock {
     }
 }
 
+/// Which part of a curve is drawn, and how finely.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct Cut {
+    /// What is counted to the right.
+    pub axis: Axis,
+    /// The first position.
+    pub from: f64,
+    /// The last position.
+    pub to: f64,
+    /// Parts of equal width on the screen: pixels, as a rule.
+    pub columns: usize,
+    /// The axis is logarithmic: the parts have equal ratios. Needs `from` above 0.
+    pub log: bool,
+}
+
+impl Cut {
+    /// Where the column of `x` ends; infinite where columns have no width.
+    fn edge(&self, x: f64) -> f64 {
+        let (on, back): (fn(f64) -> f64, fn(f64) -> f64) = if self.log { (f64::ln, f64::exp) } else { (|x| x, |x| x) };
+        let (from, width) = (on(self.from), (on(self.to) - on(self.from)) / self.columns.max(1) as f64);
+        // What lies before the first column is the line's way in.
+        let column = ((on(x) - from) / width).floor().max(-1.0);
+        back(from + (column + 1.0) * width)
+    }
+
+    fn has_width(&self) -> bool {
+        self.to > self.from && (self.to - self.from).is_finite() && (!self.log || self.from > 0.0)
+    }
+}
+
 /// Values of a node's children.
 const FAN: usize = 8;
 
@@ -146,9 +176,12 @@ impl Curve {
     }
 
     /// The stretches between which the line is lifted, oldest first.
-    pub fn stretches(&self) -> impl Iterator<Item = std::ops::Range<usize>> + '_ {
-        let ends = self.starts.iter().skip(1).copied().chain([self.values.len()]);
-        self.starts.iter().copied().zip(ends).map(|(from, to)| from..to)
+    pub fn stretches(&self) -> impl DoubleEndedIterator<Item = std::ops::Range<usize>> + '_ {
+        (0..self.starts.len()).map(|i| self.stretch(i))
+    }
+
+    fn stretch(&self, i: usize) -> std::ops::Range<usize> {
+        self.starts[i]..self.starts.get(i + 1).copied().unwrap_or(self.values.len())
     }
 
     /// The first point of a stretch at or behind `x`.
@@ -156,12 +189,18 @@ impl Curve {
         stretch.start + self.rows[stretch.clone()].partition_point(|&row| clock.at(axis, row) < x)
     }
 
+    /// [`Self::find`], at once where the answer is the guess or a neighbour of it: columns of even steps hold the same number of points.
+    fn find_near(&self, clock: &Clock, axis: Axis, range: &std::ops::Range<usize>, guess: usize, x: f64) -> usize {
+        let behind = |i: usize| i >= range.end || clock.at(axis, self.rows[i]) >= x;
+        let near = (guess.saturating_sub(1).max(range.start + 1)..=guess + 1).take_while(|i| *i <= range.end);
+        near.into_iter().find(|&i| behind(i) && !behind(i - 1)).unwrap_or_else(|| self.find(clock, axis, range, x))
+    }
+
     /// The value in the newest stretch that is nearest to `x`, and where it is.
     pub fn nearest(&self, clock: &Clock, axis: Axis, x: f64) -> Option<(f64, f64)> {
-        let stretches: Vec<_> = self.stretches().collect();
-        let inside = |s: &&std::ops::Range<usize>| clock.at(axis, self.rows[s.start]) <= x;
-        let stretch = stretches.iter().rev().find(inside).or(stretches.first())?;
-        let behind = self.find(clock, axis, stretch, x);
+        let inside = |s: &std::ops::Range<usize>| clock.at(axis, self.rows[s.start]) <= x;
+        let stretch = self.stretches().rev().find(inside).or(self.stretches().next())?;
+        let behind = self.find(clock, axis, &stretch, x);
         let candidates = [behind.checked_sub(1), Some(behind)].into_iter().flatten().filter(|i| stretch.contains(i));
         let at = |i: usize| (clock.at(axis, self.rows[i]), self.values[i]);
         candidates.map(at).min_by(|a, b| (a.0 - x).abs().total_cmp(&(b.0 - x).abs()))
@@ -195,27 +234,27 @@ impl Curve {
         found
     }
 
-    /// The curve as lines to draw between two positions, about two points for each of `columns` at most: where there are more, each
-    /// column has its least and its greatest value, so that no spike is lost. A NaN lifts the line.
-    pub fn lines(&self, clock: &Clock, axis: Axis, from: f64, to: f64, columns: usize) -> Vec<Vec<[f64; 2]>> {
-        let mut lines = Vec::new();
+    /// The curve as lines to draw, about two points for each column at most: where there are more, each column has its least and its
+    /// greatest value, so that no spike is lost. A NaN lifts the line.
+    pub fn lines(&self, clock: &Clock, cut: &Cut) -> Vec<Vec<[f64; 2]>> {
+        let (mut lines, axis) = (Vec::new(), cut.axis);
         for stretch in self.stretches() {
-            let first = self.find(clock, axis, &stretch, from).saturating_sub(1).max(stretch.start);
-            let last = (self.find(clock, axis, &stretch, to) + 1).min(stretch.end);
+            let first = self.find(clock, axis, &stretch, cut.from).saturating_sub(1).max(stretch.start);
+            let last = (self.find(clock, axis, &stretch, cut.to) + 1).min(stretch.end);
             if first >= last {
                 continue;
             }
-            let (line, step) = (&mut Vec::new(), (to - from) / columns.max(1) as f64);
-            if last - first <= 2 * columns || step <= 0.0 || !step.is_finite() {
+            let line = &mut Vec::new();
+            if last - first <= 2 * cut.columns || !cut.has_width() {
                 for i in first..last {
                     self.draw(clock, axis, i, line, &mut lines);
                 }
             } else {
-                let mut at = first;
+                let (mut at, mut size) = (first, 1);
                 while at < last {
                     let x = clock.at(axis, self.rows[at]);
-                    let edge = from + (((x - from) / step).floor() + 1.0) * step;
-                    let next = self.find(clock, axis, &(at..last), edge).max(at + 1);
+                    let next = self.find_near(clock, axis, &(at..last), at + size, cut.edge(x)).max(at + 1);
+                    size = next - at;
                     match self.extremes(at..next) {
                         None => lift(line, &mut lines),
                         Some((low, high)) => line.extend([[x, low], [x, high]].iter().take(1 + usize::from(low < high))),
@@ -305,6 +344,10 @@ mod tests {
         (clock, curve)
     }
 
+    fn cut(from: f64, to: f64, columns: usize) -> Cut {
+        Cut { axis: Axis::Steps, from, to, columns, log: false }
+    }
+
     fn noise(i: u64) -> f64 {
         (f64::from(crate::rng::Rng::new(7, "noise").uniform(0, i)) - 0.5) * 10.0
     }
@@ -325,17 +368,32 @@ mod tests {
     #[test]
     fn a_single_spike_is_drawn_however_many_points_there_are() {
         let (clock, curve) = made((0..100_000).map(|i| (f64::from(i), if i == 54_321 { 99.0 } else { 1.0 })));
-        let lines = curve.lines(&clock, Axis::Steps, 0.0, 1e5, 300);
+        let lines = curve.lines(&clock, &cut(0.0, 1e5, 300));
         assert_eq!(lines.len(), 1);
         assert!(lines[0].len() <= 700, "{}", lines[0].len());
         assert_eq!(lines[0].iter().map(|p| p[1]).fold(0.0, f64::max), 99.0);
         assert!(lines[0].is_sorted_by(|a, b| a[0] <= b[0]));
     }
 
+    /// The first of six decades is a sixth of the picture, and is not one column of it.
+    #[test]
+    fn a_logarithmic_axis_is_cut_into_equal_ratios() {
+        let (clock, curve) = made((1..=100_000).map(|i| (f64::from(i), noise(i as u64))));
+        let log = Cut { log: true, ..cut(1.0, 1e5, 500) };
+        let lines = curve.lines(&clock, &log);
+        assert!(lines[0].len() <= 1001, "{}", lines[0].len());
+        let in_decade = |from: f64| lines[0].iter().filter(|p| p[0] >= from && p[0] < 10.0 * from).count();
+        assert_eq!(in_decade(1.0), 9, "points closer than a column are drawn as they are");
+        assert!((190..=202).contains(&in_decade(1e4)), "{}", in_decade(1e4));
+        let most = |from: usize, to: usize| curve.values[from..to].iter().copied().fold(f64::MIN, f64::max);
+        let drawn = lines[0].iter().filter(|p| p[0] >= 1000.0).map(|p| p[1]).fold(f64::MIN, f64::max);
+        assert!(drawn >= most(1100, 100_000) && drawn <= most(900, 100_000));
+    }
+
     #[test]
     fn few_points_are_drawn_as_they_are_and_nan_lifts_the_line() {
         let (clock, curve) = made([(1.0, 2.0), (2.0, f64::NAN), (3.0, 4.0), (4.0, 5.0)]);
-        let lines = curve.lines(&clock, Axis::Steps, 0.0, 9.0, 100);
+        let lines = curve.lines(&clock, &cut(0.0, 9.0, 100));
         assert_eq!(lines, [vec![[1.0, 2.0]], vec![[3.0, 4.0], [4.0, 5.0]]]);
     }
 
@@ -344,7 +402,7 @@ mod tests {
         let (clock, curve) = made([(1.0, 1.0), (2.0, 2.0), (3.0, 3.0), (2.0, 7.0), (3.0, 8.0)]);
         assert_eq!(curve.stretches().collect::<Vec<_>>(), [0..3, 3..5]);
         assert_eq!(curve.nearest(&clock, Axis::Steps, 2.9), Some((3.0, 8.0)));
-        assert_eq!(curve.lines(&clock, Axis::Steps, 0.0, 9.0, 100).len(), 2);
+        assert_eq!(curve.lines(&clock, &cut(0.0, 9.0, 100)).len(), 2);
     }
 
     #[test]

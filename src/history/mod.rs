@@ -11,7 +11,7 @@ mod samples;
 pub mod spec;
 mod table;
 
-pub use curve::{Axis, Clock, Curve, Smoothed};
+pub use curve::{Axis, Clock, Curve, Cut, Smoothed};
 pub use differences::{Difference, differences};
 pub use family::{Family, Member, family};
 pub use pins::{Pin, PinKind};

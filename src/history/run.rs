@@ -8,6 +8,7 @@ use crate::session::folder;
 use crate::session::lock::RunLock;
 use anyhow::Result;
 use std::path::{Path, PathBuf};
+use std::sync::atomic::{AtomicU64, Ordering};
 use web_time::Instant;
 
 /// A run folder under observation. Nothing is locked and nothing is written.
@@ -21,6 +22,8 @@ pub struct RunFiles {
     pub settings: Option<Settings>,
     /// Its completions.
     pub completions: SampleLog,
+    /// Which reading of a log this is, of all in this process: another one when the log was begun anew.
+    pub reading: u64,
     reader: EventReader,
 }
 
@@ -33,6 +36,11 @@ pub struct Update {
     pub more: bool,
 }
 
+fn next_reading() -> u64 {
+    static NEXT: AtomicU64 = AtomicU64::new(0);
+    NEXT.fetch_add(1, Ordering::Relaxed)
+}
+
 impl RunFiles {
     /// Look at a run folder, which need not exist yet. Reads nothing.
     pub fn new(path: &Path) -> Self {
@@ -41,6 +49,7 @@ impl RunFiles {
             history: History::default(),
             settings: None,
             completions: SampleLog::new(&path.join("samples.jsonl")),
+            reading: next_reading(),
             reader: EventReader::new(&folder::events(path)),
         }
     }
@@ -88,6 +97,7 @@ impl RunFiles {
     pub fn take(&mut self, poll: Poll) {
         if poll.reset {
             self.history = History::default();
+            self.reading = next_reading();
         }
         self.history.bad_lines += poll.bad_lines;
         poll.events.into_iter().for_each(|event| self.history.push(event));

@@ -149,7 +149,8 @@ fn a_million_steps_are_drawn_in_few_points_and_no_spike_is_lost() {
     let desk = made::desk("runs/a", Stage::Pretrain, events.collect(), false);
     let curve = &desk.runs[0].files.history.curves["loss"];
     let clock = &desk.runs[0].files.history.clock;
-    let lines = curve.lines(clock, lehr::history::Axis::Steps, 0.0, steps as f64, 800);
+    let cut = lehr::history::Cut { axis: lehr::history::Axis::Steps, from: 0.0, to: steps as f64, columns: 800, log: false };
+    let lines = curve.lines(clock, &cut);
     let points: Vec<[f64; 2]> = lines.into_iter().flatten().collect();
     assert!(points.len() <= 1700, "{}", points.len());
     assert!(points.iter().any(|p| p[1] == 50.0));

@@ -8,10 +8,8 @@ use egui_plot::{GridInput, GridMark};
 
 /// Ends of the vertical axis: of everything drawn, with some air; as wide as the chart asks for.
 pub(super) fn span_of(drawn: &[Drawn], spec: &Spec, log_y: bool) -> (f64, f64) {
-    let lines = drawn.iter().flat_map(|d| d.lines.iter().chain(&d.pale)).flatten().map(|p| (p[1], p[1]));
-    let bands = drawn.iter().flat_map(|d| &d.band).map(|b| (b[1], b[2]));
     let (mut low, mut high) = (f64::INFINITY, f64::NEG_INFINITY);
-    for (least, most) in lines.chain(bands) {
+    for (least, most) in drawn.iter().flat_map(Drawn::spans) {
         (low, high) = (low.min(least), high.max(most));
     }
     if low > high {

@@ -1,12 +1,14 @@
 //! The curves of the runs, as lines to draw.
 
 use super::Frame;
+use super::cuts::{Cuts, Making, Shape, Source};
 use crate::app::desk::{Desk, OpenRun};
 use crate::app::{seeds, theme};
-use crate::history::Curve;
 use crate::history::spec::{Spec, is_noisy, label};
+use crate::history::{Curve, Cut};
 use eframe::egui::{self, Color32};
-use egui_plot::{FilledArea, Line, LineStyle, PlotPoints, PlotUi};
+use egui_plot::{FilledArea, Line, LineStyle, PlotPoint, PlotPoints, PlotUi};
+use std::rc::Rc;
 
 /// A curve of a chart, with how it is drawn.
 pub(super) struct Drawn {
@@ -15,10 +17,9 @@ pub(super) struct Drawn {
     pub name: String,
     pub color: Color32,
     pub style: LineStyle,
-    pub lines: Vec<Vec<[f64; 2]>>,
-    pub pale: Vec<Vec<[f64; 2]>>,
-    /// Of several seeds: (x, lower, upper).
-    pub band: Vec<[f64; 3]>,
+    pub shape: Rc<Shape>,
+    /// What was measured, behind a smoothed line.
+    pub pale: Option<Rc<Shape>>,
     /// At the cross-hair: smoothed or only value, and the raw one where that is another.
     pub value: Option<f64>,
     pub raw: Option<f64>,
@@ -29,30 +30,24 @@ const STYLES: [LineStyle; 4] =
     [LineStyle::Solid, LineStyle::Dashed { length: 8.0 }, LineStyle::Dotted { spacing: 5.0 }, LineStyle::Dashed { length: 3.0 }];
 
 impl Drawn {
-    /// From values to places on the plot: their logarithms, where an axis is logarithmic.
-    pub fn place(&mut self, frame: &Frame<'_>, log_y: bool) {
-        let up = |y: f64| if log_y { y.log10() } else { y };
-        for line in self.lines.iter_mut().chain(&mut self.pale) {
-            line.retain(|p| !log_y || p[1] > 0.0);
-            line.iter_mut().for_each(|p| *p = [frame.place(p[0]), up(p[1])]);
-        }
-        self.band.retain(|b| !log_y || b[1] > 0.0);
-        self.band.iter_mut().for_each(|b| *b = [frame.place(b[0]), up(b[1]), up(b[2])]);
+    /// Least and greatest place upwards.
+    pub fn spans(&self) -> impl Iterator<Item = (f64, f64)> + '_ {
+        self.shape.span.into_iter().chain(self.pale.as_ref().and_then(|pale| pale.span))
     }
 
     /// Draw: the spread, the raw curve pale, the line itself.
-    pub fn draw(self, plot: &mut PlotUi<'_>, dark: bool) {
-        if self.band.len() > 1 {
-            let column = |i: usize| self.band.iter().map(|b| b[i]).collect::<Vec<f64>>();
-            let area = FilledArea::new(&self.name, &column(0), &column(1), &column(2));
+    pub fn draw<'a>(&'a self, plot: &mut PlotUi<'a>, dark: bool) {
+        let [x, low, high] = &self.shape.band;
+        if x.len() > 1 {
+            let area = FilledArea::new(&self.name, x, low, high);
             plot.add(area.fill_color(self.color.gamma_multiply(0.2)).allow_hover(false));
         }
-        let curve = |line| Line::new(self.name.clone(), PlotPoints::from(line)).allow_hover(false);
+        let curve = |line: &'a Vec<PlotPoint>| Line::new(self.name.as_str(), PlotPoints::Borrowed(line)).allow_hover(false);
         let pale = self.color.gamma_multiply(if dark { 0.40 } else { 0.30 });
-        for line in self.pale {
+        for line in self.pale.iter().flat_map(|pale| &pale.lines) {
             plot.line(curve(line).color(pale).width(1.0));
         }
-        for line in self.lines {
+        for line in &self.shape.lines {
             plot.line(curve(line).color(self.color).style(self.style).width(1.8));
         }
     }
@@ -73,16 +68,10 @@ pub fn metrics_of(spec: &Spec, desk: &Desk, runs: &[std::path::PathBuf]) -> Vec<
     found
 }
 
-/// The curves of the runs as lines between the ends of the axis, with their values at the cross-hair.
-pub(super) fn collect(
-    desk: &mut Desk,
-    metrics: &[String],
-    frame: &Frame<'_>,
-    columns: usize,
-    visuals: &egui::Visuals,
-) -> Vec<Drawn> {
+/// The curves of the runs as lines, with their values at the cross-hair.
+pub(super) fn collect(desk: &mut Desk, metrics: &[String], frame: &Frame<'_>, how: &Look, visuals: &egui::Visuals) -> Vec<Drawn> {
     let (axis, smoothing, cursor) = (desk.look.axis, desk.look.smoothing, desk.cursor);
-    let (from, to) = frame.ends();
+    let mut cuts = std::mem::take(&mut desk.cuts);
     let many = frame.runs.len() > 1;
     let mut drawn = Vec::new();
     for path in frame.runs {
@@ -91,7 +80,11 @@ pub(super) fn collect(
             let smooth = is_noisy(metric) && smoothing > 0.0 && run.smooth(metric, smoothing).is_some();
             let Some(raw) = run.files.history.curves.get(metric) else { continue };
             let clock = &run.files.history.clock;
-            let lines = |curve: &Curve| curve.lines(clock, axis, from, to, columns);
+            let mut shape = |curve: &Curve, smoothing: Option<f64>| {
+                let source = Source { runs: vec![path.clone()], metric: metric.clone(), smoothing: smoothing.map(f64::to_bits) };
+                let how = how.of(vec![(run.files.reading, curve.len())]);
+                cuts.get(source, how, |how| Shape::of_lines(curve.lines(clock, &how.cut), how))
+            };
             let at = |curve: &Curve| match cursor {
                 Some(x) => curve.nearest(clock, axis, x).map(|(_, y)| y),
                 None => curve.last(),
@@ -106,53 +99,67 @@ pub(super) fn collect(
                 name: label(metric),
                 color,
                 style,
-                pale: if smooth { lines(raw) } else { Vec::new() },
-                band: Vec::new(),
-                lines: smoothed.map_or_else(|| lines(raw), |s| lines(&s.curve)),
+                pale: smooth.then(|| shape(raw, None)),
+                shape: match smoothed {
+                    Some(smoothed) => shape(&smoothed.curve, Some(smoothed.weight())),
+                    None => shape(raw, None),
+                },
                 value: smoothed.map_or_else(|| at(raw), |s| at(&s.curve)),
                 raw: if smooth { at(raw) } else { None },
             });
         }
     }
+    desk.cuts = cuts;
     drawn
+}
+
+/// How all curves of a chart are cut and placed.
+pub(super) struct Look {
+    pub cut: Cut,
+    pub log_y: bool,
+}
+
+impl Look {
+    fn of(&self, points: Vec<(u64, usize)>) -> Making {
+        Making { cut: self.cut, log_y: self.log_y, points }
+    }
 }
 
 /// Runs that differ only in their seed, drawn as mean and spread; the others as they are.
 pub(super) fn together(
-    desk: &Desk,
+    desk: &mut Desk,
     metrics: &[String],
-    frame: &Frame<'_>,
-    alone: Vec<Drawn>,
+    groups: &[Vec<std::path::PathBuf>],
+    how: &Look,
     visuals: &egui::Visuals,
 ) -> Vec<Drawn> {
-    let groups = seeds::groups(desk, frame.runs);
-    if groups.iter().all(|members| members.len() < 2) {
-        return alone;
-    }
-    let (from, to) = frame.ends();
+    let mut cuts: Cuts = std::mem::take(&mut desk.cuts);
     let mut drawn = Vec::new();
-    for members in &groups {
+    for members in groups {
         let runs: Vec<&OpenRun> = members.iter().filter_map(|path| desk.run(path)).collect();
         for (i, metric) in metrics.iter().enumerate() {
-            let spread = seeds::spread(&runs, metric, desk.look.axis, from, to);
-            let Some(at) =
-                desk.cursor.map_or(spread.last(), |x| spread.iter().min_by(|a, b| (a.x - x).abs().total_cmp(&(b.x - x).abs())))
-            else {
-                continue;
-            };
-            let of = if runs.len() > 1 { format!("mean of {} seeds", runs.len()) } else { runs[0].name() };
+            let smoothed = runs.iter().find_map(|run| run.smoothed.get(metric));
+            let source =
+                Source { runs: members.clone(), metric: metric.clone(), smoothing: smoothed.map(|s| s.weight().to_bits()) };
+            let points = |run: &&OpenRun| (run.files.reading, run.files.history.curves.get(metric).map_or(0, Curve::len));
+            let shape = cuts.get(source, how.of(runs.iter().map(points).collect()), |how| {
+                Shape::of_spread(seeds::spread(&runs, metric, how.cut.axis, how.cut.from, how.cut.to), how)
+            });
+            let spread = &shape.spread;
+            let nearest = |x: f64| spread.iter().min_by(|a, b| (a.x - x).abs().total_cmp(&(b.x - x).abs()));
+            let Some(value) = desk.cursor.map_or(spread.last(), nearest).map(|s| s.mean) else { continue };
             drawn.push(Drawn {
-                run: of,
+                run: if runs.len() > 1 { format!("mean of {} seeds", runs.len()) } else { runs[0].name() },
                 name: label(metric),
                 color: theme::readable(runs[0].color, visuals),
                 style: STYLES[i % STYLES.len()],
-                value: Some(at.mean),
+                value: Some(value),
                 raw: None,
-                pale: Vec::new(),
-                lines: vec![spread.iter().map(|s| [s.x, s.mean]).collect()],
-                band: spread.iter().map(|s| [s.x, s.mean - s.std, s.mean + s.std]).collect(),
+                pale: None,
+                shape,
             });
         }
     }
+    desk.cuts = cuts;
     drawn
 }

@@ -2,20 +2,22 @@
 
 mod axis;
 mod curves;
+mod cuts;
 mod legend;
 mod pins;
 mod touch;
 
 pub use curves::metrics_of;
+pub use cuts::Cuts;
 pub use pins::pin_color;
 pub use touch::Touched;
 
 use super::desk::Desk;
-use super::format;
-use crate::history::Axis;
+use super::{format, seeds};
 use crate::history::spec::Spec;
+use crate::history::{Axis, Cut};
 use axis::{marks, span_of, tick};
-use curves::{collect, together};
+use curves::{Look, collect, together};
 use eframe::egui::{self, Color32, RichText, Ui};
 use egui_plot::{Plot, PlotBounds, Span, VLine};
 use legend::legend_ui;
@@ -61,14 +63,15 @@ pub fn chart_ui(ui: &mut Ui, desk: &mut Desk, spec: &Spec, frame: &Frame<'_>, lo
     let mut metrics = metrics_of(spec, desk, frame.runs);
     metrics.retain(|metric| frame.only.is_empty() || frame.only.contains(metric));
     let columns = (ui.available_width().max(50.0) as usize).min(4000);
-    let mut drawn = collect(desk, &metrics, frame, columns, ui.visuals());
-    if desk.look.group_seeds {
-        drawn = together(desk, &metrics, frame, drawn, ui.visuals());
+    let (from, to) = frame.ends();
+    let how = Look { cut: Cut { axis: desk.look.axis, from, to, columns, log: frame.log_x }, log_y };
+    let groups = if desk.look.group_seeds { seeds::groups(desk, frame.runs) } else { Vec::new() };
+    let mut drawn = collect(desk, &metrics, frame, &how, ui.visuals());
+    if groups.iter().any(|members| members.len() > 1) {
+        drawn = together(desk, &metrics, &groups, &how, ui.visuals());
     }
     legend_ui(ui, &drawn);
-    drawn.iter_mut().for_each(|d| d.place(frame, log_y));
     let (low, high) = span_of(&drawn, spec, log_y);
-    let (from, to) = frame.ends();
     let bounds = PlotBounds::from_min_max([frame.place(from), low], [frame.place(to), high]);
     let cursor = desk.cursor.map(|x| frame.place(x));
     let pins = if desk.look.pins { pins_of(desk, frame) } else { Vec::new() };
@@ -81,7 +84,7 @@ pub fn chart_ui(ui: &mut Ui, desk: &mut Desk, spec: &Spec, frame: &Frame<'_>, lo
         for (x, color) in lines {
             plot.vline(VLine::new("", x).color(color).width(1.0).allow_hover(false));
         }
-        drawn.into_iter().for_each(|d| d.draw(plot, dark));
+        drawn.iter().for_each(|d| d.draw(plot, dark));
         if let Some(x) = cursor {
             let color = if dark { Color32::GRAY } else { Color32::DARK_GRAY };
             plot.vline(VLine::new("", x).color(color).width(1.0).allow_hover(false));

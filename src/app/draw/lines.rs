@@ -4,7 +4,7 @@ use super::canvas::{Axes, tooltip};
 use super::legend;
 use super::scale::{Scale, short};
 use crate::app::theme::readable;
-use crate::history::{Axis, History};
+use crate::history::{Axis, Cut, History};
 use eframe::egui::{Color32, Stroke, Ui};
 
 /// One metric.
@@ -50,8 +50,8 @@ pub fn lines(ui: &mut Ui, run: &History, it: &Lines<'_>) {
     legend(ui, shown.iter().map(|(line, _, color)| (line.name.as_str(), *color)));
     let ends = shown.iter().filter_map(|(_, curve, _)| curve.rows().last()).map(|row| clock.at(Axis::Steps, *row));
     let x = Scale::linear(it.from, ends.fold(it.from + 1.0, f64::max));
-    let columns = ui.available_width() as usize;
-    let drawn: Vec<_> = shown.iter().map(|(_, curve, _)| curve.lines(clock, Axis::Steps, x.from(), x.to(), columns)).collect();
+    let cut = Cut { axis: Axis::Steps, from: x.from(), to: x.to(), columns: ui.available_width() as usize, log: false };
+    let drawn: Vec<_> = shown.iter().map(|(_, curve, _)| curve.lines(clock, &cut)).collect();
     let values = drawn.iter().flatten().flatten().filter(|p| p[0] >= x.from()).map(|p| p[1]);
     let axes = Axes { height: it.height, ..Axes::new(x, "step", Scale::around(values, it.log), it.y_label) };
     let told = |x: f64| -> Vec<String> {

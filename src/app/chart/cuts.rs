@@ -1,0 +1,145 @@
+//! Curves cut for the screen, kept until a curve or the view changes: a frame in which nothing is new searches no curve.
+
+use crate::app::seeds::Spread;
+use crate::history::Cut;
+use egui_plot::PlotPoint;
+use std::collections::HashMap;
+use std::path::PathBuf;
+use std::rc::Rc;
+
+/// Shapes that are kept at most: more than a page of charts of a class full of runs.
+const MOST: usize = 4096;
+
+/// What a shape was made from.
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+pub(super) struct Source {
+    /// Of several runs the mean over them is drawn.
+    pub runs: Vec<PathBuf>,
+    pub metric: String,
+    /// Weight of the past in a smoothed curve, in bits; None for what was measured.
+    pub smoothing: Option<u64>,
+}
+
+/// How it was made.
+#[derive(Clone, Debug, PartialEq)]
+pub(super) struct Making {
+    pub cut: Cut,
+    /// Upwards logarithms are drawn.
+    pub log_y: bool,
+    /// Points of each run's curve, and of which reading of its log.
+    pub points: Vec<(u64, usize)>,
+}
+
+/// Lines in places of the plot: logarithms, where an axis is logarithmic.
+#[derive(Debug, Default)]
+pub(super) struct Shape {
+    pub lines: Vec<Vec<PlotPoint>>,
+    /// Of several seeds: position, lower, upper.
+    pub band: [Vec<f64>; 3],
+    /// The same in numbers, for the read-out.
+    pub spread: Vec<Spread>,
+    /// Least and greatest place upwards; None of nothing.
+    pub span: Option<(f64, f64)>,
+}
+
+impl Shape {
+    /// Lines between places; what has no logarithm is left out.
+    pub fn of_lines(lines: Vec<Vec<[f64; 2]>>, how: &Making) -> Self {
+        let placed = lines.into_iter().map(|line| line.into_iter().filter_map(|p| how.place(p[0], p[1])).collect());
+        Self { lines: placed.collect(), ..Self::default() }.measured()
+    }
+
+    /// The mean of several runs, with one standard deviation to both sides.
+    pub fn of_spread(spread: Vec<Spread>, how: &Making) -> Self {
+        let mean = spread.iter().filter_map(|s| how.place(s.x, s.mean)).collect();
+        let mut band = [const { Vec::new() }; 3];
+        for s in &spread {
+            if let (Some(low), Some(high)) = (how.place(s.x, s.mean - s.std), how.place(s.x, s.mean + s.std)) {
+                band.iter_mut().zip([low.x, low.y, high.y]).for_each(|(column, v)| column.push(v));
+            }
+        }
+        Self { lines: vec![mean], band, spread, span: None }.measured()
+    }
+
+    fn measured(mut self) -> Self {
+        let values = self.lines.iter().flatten().map(|p| p.y).chain(self.band[1..].iter().flatten().copied());
+        self.span = values.fold(None, |span, y| Some(span.map_or((y, y), |(low, high): (f64, f64)| (low.min(y), high.max(y)))));
+        self
+    }
+}
+
+impl Making {
+    fn place(&self, x: f64, y: f64) -> Option<PlotPoint> {
+        let y = if self.log_y { (y > 0.0).then(|| y.log10())? } else { y };
+        Some(PlotPoint::new(if self.cut.log { x.max(1e-9).log10() } else { x }, y))
+    }
+}
+
+/// See the module.
+#[derive(Debug, Default)]
+pub struct Cuts {
+    kept: HashMap<Source, (Making, Rc<Shape>)>,
+}
+
+impl Cuts {
+    /// The shape of a source, made anew only where it was never made so.
+    pub(super) fn get(&mut self, source: Source, how: Making, make: impl FnOnce(&Making) -> Shape) -> Rc<Shape> {
+        if let Some((made, shape)) = self.kept.get(&source)
+            && *made == how
+        {
+            return shape.clone();
+        }
+        let shape = Rc::new(make(&how));
+        if self.kept.len() >= MOST {
+            self.kept.clear();
+        }
+        self.kept.insert(source, (how, shape.clone()));
+        shape
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::history::Axis;
+
+    fn source(metric: &str) -> Source {
+        Source { runs: vec!["a".into()], metric: metric.into(), smoothing: None }
+    }
+
+    fn how(to: f64, points: usize) -> Making {
+        let cut = Cut { axis: Axis::Steps, from: 1.0, to, columns: 10, log: false };
+        Making { cut, log_y: false, points: vec![(0, points)] }
+    }
+
+    #[test]
+    fn a_shape_is_made_again_when_its_curve_or_its_view_has_changed_and_not_before() {
+        let (mut cuts, mut made) = (Cuts::default(), 0);
+        let mut look = |metric: &str, how: Making| {
+            cuts.get(source(metric), how, |_| {
+                made += 1;
+                Shape::default()
+            });
+            made
+        };
+        assert_eq!(look("loss", how(9.0, 5)), 1);
+        assert_eq!(look("loss", how(9.0, 5)), 1);
+        assert_eq!(look("reward", how(9.0, 5)), 2);
+        assert_eq!(look("loss", how(9.0, 6)), 3, "a new point");
+        assert_eq!(look("loss", how(8.0, 6)), 4, "another view");
+        assert_eq!(look("loss", Making { points: vec![(1, 6)], ..how(8.0, 6) }), 5, "a log that was begun anew");
+        assert_eq!(look("loss", Making { log_y: true, ..how(8.0, 6) }), 6);
+        assert_eq!(look("reward", how(9.0, 5)), 6);
+    }
+
+    #[test]
+    fn what_has_no_logarithm_is_left_out() {
+        let log = Making { log_y: true, ..how(9.0, 3) };
+        let shape = Shape::of_lines(vec![vec![[1.0, 10.0], [2.0, 0.0], [3.0, 1000.0]]], &log);
+        let places: Vec<_> = shape.lines[0].iter().map(|p| (p.x, p.y)).collect();
+        assert_eq!((places, shape.span), (vec![(1.0, 1.0), (3.0, 3.0)], Some((1.0, 3.0))));
+        let spread = vec![Spread { x: 1.0, mean: 10.0, std: 20.0 }, Spread { x: 2.0, mean: 100.0, std: 0.0 }];
+        let shape = Shape::of_spread(spread, &log);
+        assert_eq!((shape.lines[0].len(), &shape.band[0]), (2, &vec![2.0]), "the band's lower side has no logarithm");
+    }
+}
