@@ -54,13 +54,21 @@ impl Method {
     }
 }
 
+/// What was asked for and has not been answered.
+#[derive(Debug)]
+struct Asked {
+    run: PathBuf,
+    method: Method,
+    /// The run's step at that time.
+    step: u64,
+}
+
 /// See the module.
 #[derive(Debug)]
 pub struct MethodSwitch {
     /// What the two are when they are on.
     wanted: Method,
-    /// What was asked for and has not been answered: run, method, changes that were known.
-    asked: Option<(PathBuf, Method, usize)>,
+    asked: Option<Asked>,
     /// The run that `wanted` was taken from.
     of: PathBuf,
     editing: bool,
@@ -85,13 +93,12 @@ impl MethodSwitch {
     /// Draw.
     pub fn ui(&mut self, ui: &mut Ui, run: &OpenRun, orders: &mut Vec<Order>) {
         let now = in_force(run);
-        let known = run.files.history.pins.iter().filter(|p| p.kind == PinKind::Hyper).count();
-        self.follow(run, now, known);
-        let asked = self.asked.as_ref().map(|a| a.1);
+        self.follow(run, now);
+        let asked = self.asked.as_ref().map(|a| a.method);
         let hint = "Advantage Reweighting (AR) weakens the advantage of improbable tokens; Lopti updates improbable and probable tokens one \
                     after the other. Both keep the large gradients of improbable tokens from drowning the others (arXiv 2505.12929).";
         card(ui, "Method", hint, |ui| {
-            ui.add_enabled_ui(run.is_ours(), |ui| self.controls(ui, run, asked.unwrap_or(now), known, orders));
+            ui.add_enabled_ui(run.is_ours(), |ui| self.controls(ui, run, asked.unwrap_or(now), orders));
             match asked {
                 Some(asked) => ui.label(
                     RichText::new(format!("Asked for: {}, from the next step on.", asked.in_words()))
@@ -109,10 +116,11 @@ impl MethodSwitch {
     }
 
     /// Take over what the run says.
-    fn follow(&mut self, run: &OpenRun, now: Method, known: usize) {
+    fn follow(&mut self, run: &OpenRun, now: Method) {
         let path = &run.files.path;
-        let answered = |a: &(PathBuf, Method, usize)| a.0 != *path || a.1 == now || known > a.2 + 1 || !run.is_ours();
-        self.asked.take_if(|a| answered(a));
+        // A command that was refused is not answered; two steps later it would be in force.
+        let late = |a: &Asked| run.files.history.step > a.step + 1;
+        self.asked.take_if(|a| a.run != *path || a.method == now || late(a) || !run.is_ours());
         if self.of != *path {
             (self.of, self.wanted) = (path.clone(), USUAL);
         }
@@ -126,9 +134,9 @@ impl MethodSwitch {
         }
     }
 
-    fn controls(&mut self, ui: &mut Ui, run: &OpenRun, shown: Method, known: usize, orders: &mut Vec<Order>) {
-        let mut ask = |asked: &mut Option<(PathBuf, Method, usize)>, method: Method, hyper: Hyper| {
-            *asked = Some((run.files.path.clone(), method, known));
+    fn controls(&mut self, ui: &mut Ui, run: &OpenRun, shown: Method, orders: &mut Vec<Order>) {
+        let mut ask = |asked: &mut Option<Asked>, method: Method, hyper: Hyper| {
+            *asked = Some(Asked { run: run.files.path.clone(), method, step: run.files.history.step });
             orders.push(Order::Send(run.files.path.clone(), Command::SetHyper(hyper)));
         };
         ui.horizontal_wrapped(|ui| {
