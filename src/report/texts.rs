@@ -44,17 +44,39 @@ pub(super) fn samples(runs: &[Told]) -> Option<Section> {
             body += &format!("<p class=\"note\">{} of {} samples, evenly over the run.</p>\n", picked.len(), all.len());
         }
     }
-    let intro = "The same model, asked at different times. What it was given is grey.";
-    (!body.is_empty()).then(|| Section { id: "samples", title: "Samples over time", intro: intro.into(), body })
+    let colored = body.contains("data-n=");
+    let intro = match colored {
+        true => {
+            "The same model, asked at different times. What it was given is grey; the colour of a token is the probability that it had."
+        }
+        false => "The same model, asked at different times. What it was given is grey.",
+    };
+    let legend = if colored { LEGEND } else { "" };
+    (!body.is_empty()).then(|| Section {
+        id: "samples",
+        title: "Samples over time",
+        intro: intro.into(),
+        body: legend.to_owned() + &body,
+    })
 }
 
 fn sample(s: &Sample) -> String {
-    format!(
-        "<div class=\"sample\"><h4>step {}</h4><p class=\"said\" dir=\"auto\"><span class=\"given\">{}</span>{}</p></div>\n",
+    let how = match s.temperature {
+        None => String::new(),
+        Some(0.0) => ", greedy".into(),
+        Some(t) => format!(", temperature {}", signed(t)),
+    };
+    let mut out = format!(
+        "<div class=\"sample\"><h4>step {}{how}</h4><p class=\"said tokens\" tabindex=\"0\" dir=\"auto\"><span class=\"given\">{}{}</span>",
         count(s.step),
         beginning(&s.prompt, MOST_CHARACTERS),
-        beginning(&s.text, MOST_CHARACTERS)
-    )
+        if s.chat { "\n" } else { "" }
+    );
+    match s.pieces.is_empty() {
+        true => out += &beginning(&s.text, MOST_CHARACTERS),
+        false => tokens(&s.pieces, [&s.logprobs, &[], &[]], &mut out),
+    }
+    out + "</p></div>\n"
 }
 
 /// Completions of reinforcement: a few groups of the first, the middle and the last step that was kept.
@@ -100,8 +122,8 @@ pub(super) fn completions(runs: &[Told]) -> Result<Option<Section>> {
 }
 
 /// Filled by the script, which can colour by other numbers too.
-const LEGEND: &str = "<div class=\"shade\" id=\"shade\"><span class=\"scale p\"><span>0</span><i class=\"ramp\"></i><span>1</span></span> \
-                      <output id=\"token\" aria-live=\"polite\">probability of the token</output></div>\n";
+const LEGEND: &str = "<div class=\"shade\"><span class=\"scale p\"><span>0</span><i class=\"ramp\"></i><span>1</span></span> \
+                      <output aria-live=\"polite\">probability of the token</output></div>\n";
 
 fn groups(all: &[Completion]) -> String {
     let mut order: Vec<u32> = Vec::new();
@@ -146,19 +168,28 @@ fn completion(c: &Completion, out: &mut String) {
         "<div class=\"answer\"><p class=\"verdict\">{verdict} <b>reward {}</b>{parts}{cut}{reason}</p><p class=\"tokens\" tabindex=\"0\" dir=\"auto\">",
         signed(c.reward)
     );
-    for (i, piece) in c.pieces.iter().enumerate().take(MOST_TOKENS) {
-        let at = |values: &[f32]| values.get(i).copied().filter(|v| v.is_finite());
-        let [logprob, entropy, advantage] = [&c.logprobs, &c.entropy, &c.advantages].map(|values| at(values));
-        let text = if piece.is_empty() { "<span class=\"end\">⟨end⟩</span>".to_owned() } else { cut_piece(piece) };
+    tokens(&c.pieces, [&c.logprobs, &c.entropy, &c.advantages], out);
+    *out += "</p></div>\n";
+}
+
+/// Tokens with their numbers, in the order in which the script knows them: log-probability, entropy, advantage.
+fn tokens(pieces: &[String], numbers: [&[f32]; 3], out: &mut String) {
+    for (i, piece) in pieces.iter().enumerate().take(MOST_TOKENS) {
+        let [logprob, entropy, advantage] = numbers.map(|values| values.get(i).copied().filter(|v| v.is_finite()));
+        let text = match piece.is_empty() {
+            false => cut_piece(piece),
+            true if i + 1 == pieces.len() => "<span class=\"end\">⟨end⟩</span>".to_owned(),
+            // It completes no character.
+            true => "<span class=\"end\">⋯</span>".to_owned(),
+        };
         let shade =
             logprob.map_or(String::new(), |l| format!(" class=\"p{}\"", (f64::from(l).exp() * 10.0).clamp(0.0, 9.0) as u8));
         let numbers = [logprob, entropy, advantage].map(|v| v.map_or_else(String::new, |v| short(f64::from(v))));
         let _ = write!(out, "<b{shade} data-n=\"{}\">{text}</b>", numbers.join(" "));
     }
-    if c.pieces.len() > MOST_TOKENS {
-        let _ = write!(out, " <span class=\"cut\">… {} more tokens</span>", count((c.pieces.len() - MOST_TOKENS) as u64));
+    if pieces.len() > MOST_TOKENS {
+        let _ = write!(out, " <span class=\"cut\">… {} more tokens</span>", count((pieces.len() - MOST_TOKENS) as u64));
     }
-    *out += "</p></div>\n";
 }
 
 fn cut_piece(piece: &str) -> String {
