@@ -92,11 +92,12 @@ pub struct Cut {
 impl Cut {
     /// Where the column of `x` ends; infinite where columns have no width.
     fn edge(&self, x: f64) -> f64 {
-        let (on, back): (fn(f64) -> f64, fn(f64) -> f64) = if self.log { (f64::ln, f64::exp) } else { (|x| x, |x| x) };
+        let on = |x: f64| if self.log { x.ln() } else { x };
         let (from, width) = (on(self.from), (on(self.to) - on(self.from)) / self.columns.max(1) as f64);
         // What lies before the first column is the line's way in.
         let column = ((on(x) - from) / width).floor().max(-1.0);
-        back(from + (column + 1.0) * width)
+        let edge = from + (column + 1.0) * width;
+        if self.log { edge.exp() } else { edge }
     }
 
     fn has_width(&self) -> bool {
