@@ -372,25 +372,6 @@ fn snapshots() {
     }
 }
 
-/// What a frame costs with a large history, without drawing it on a device.
-#[test]
-#[ignore = "prints times for people"]
-fn cost() {
-    let dir = tempfile::tempdir().unwrap();
-    for kind in [Kind::Small, Kind::Huge] {
-        let path = dir.path().join(format!("{kind:?}"));
-        made::write(kind, &path);
-        for page in PAGES {
-            let mut desk = desk(ours(app::opened(made::files(kind, &path))));
-            made::jobs(kind, &mut desk);
-            let mut harness = harness_for_any_text(desk, page, vec2(1280.0, 900.0), Theme::Dark);
-            let begin = std::time::Instant::now();
-            harness.run_steps(50);
-            println!("{page:?}, {kind:?}: {:.2} ms a frame", begin.elapsed().as_secs_f64() * 1000.0 / 50.0);
-        }
-    }
-}
-
 /// Pictures of everything, to be looked at.
 #[test]
 #[ignore = "writes PNGs to target/pages for people"]
