@@ -4,7 +4,7 @@
 //!
 //! | floor | modules | hold |
 //! |---|---|---|
-//! | 0 | [`config`] [`event`] [`plot`] [`rng`] [`vfs`] | plain data, settings, the contract, pictures, random numbers, files that can be made to fail |
+//! | 0 | [`config`] [`event`] [`plot`] [`rng`] [`vfs`] [`words`] | plain data, settings, the contract, pictures, random numbers, files that can be made to fail, numbers in words |
 //! | 1 | [`gpu`] | everything wgpu: device, arenas, kernels, recordings |
 //! | 2 | [`ops`] | one file per shader: record functions, f64 twin, check |
 //! | 3 | [`model`] [`data`] | weights, transformer, checkpoints; tokenizers, corpora, batches |
@@ -39,3 +39,4 @@ pub mod session;
 pub mod story;
 pub mod train;
 pub mod vfs;
+pub mod words;

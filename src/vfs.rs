@@ -5,6 +5,9 @@
 
 mod early;
 pub mod fault;
+mod whole;
+
+pub use whole::{write_whole, write_whole_by};
 
 use std::ffi::OsString;
 use std::fs::{self, File, OpenOptions};

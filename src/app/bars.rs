@@ -52,7 +52,7 @@ fn focused_ui(ui: &mut Ui, window: &mut Window) {
     let standing = run.files.standing(run.live);
     ui.label(RichText::new(run.name()).strong());
     standing_ui(ui, run);
-    ui.label(format!("step {} of {}", format::whole(h.step), format::whole(h.max_steps())));
+    ui.label(format!("step {} of {}", format::count(h.step), format::count(h.max_steps())));
     if let Some(left) = left_seconds(run).filter(|_| standing == "running") {
         ui.label(RichText::new(format!("about {} left", format::duration(left))).weak());
     }

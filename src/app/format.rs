@@ -1,5 +1,7 @@
 //! Numbers as people read them.
 
+pub use crate::words::{count, duration};
+
 /// About four digits, without needless zeros: 0.0001234 as 1.234e-4, 12345678 as 12,345,678.
 pub fn number(x: f64) -> String {
     if !x.is_finite() {
@@ -13,7 +15,7 @@ pub fn number(x: f64) -> String {
             let (digits, power) = text.split_once('e').unwrap_or((&text, "0"));
             format!("{}e{power}", trimmed(digits))
         }
-        _ if size >= 10_000.0 => format!("{}{}", if x < 0.0 { "-" } else { "" }, whole(x.round().abs() as u64)),
+        _ if size >= 10_000.0 => format!("{}{}", if x < 0.0 { "-" } else { "" }, count(x.round().abs() as u64)),
         _ => {
             let digits = (3 - size.log10().floor() as i32).clamp(0, 6) as usize;
             trimmed(&format!("{x:.digits$}"))
@@ -25,11 +27,6 @@ fn trimmed(text: &str) -> String {
     if text.contains('.') { text.trim_end_matches('0').trim_end_matches('.').to_owned() } else { text.to_owned() }
 }
 
-/// A whole number with separators.
-pub fn whole(n: u64) -> String {
-    crate::report::count(n)
-}
-
 /// At an axis: short, with k, M, G.
 pub fn tick(x: f64) -> String {
     let size = x.abs();
@@ -38,20 +35,6 @@ pub fn tick(x: f64) -> String {
         _ if size >= 1e6 => format!("{}M", number(x / 1e6)),
         _ if size >= 1e4 => format!("{}k", number(x / 1e3)),
         _ => number(x),
-    }
-}
-
-/// Seconds in words: 45 s, 3 min 20 s, 2 h 5 min.
-pub fn duration(seconds: f64) -> String {
-    if !seconds.is_finite() || seconds < 0.0 {
-        return "unknown".into();
-    }
-    let s = seconds.round() as u64;
-    match s {
-        0..60 => format!("{s} s"),
-        60..3600 => format!("{} min {} s", s / 60, s % 60),
-        3600..86_400 => format!("{} h {} min", s / 3600, s % 3600 / 60),
-        _ => format!("{} d {} h", s / 86_400, s % 86_400 / 3600),
     }
 }
 
@@ -80,9 +63,5 @@ mod tests {
         ];
         cases.iter().for_each(|(x, text)| assert_eq!(number(*x), *text));
         assert_eq!([tick(20_000.0), tick(1.5e6), tick(0.25)], ["20k", "1.5M", "0.25"]);
-        assert_eq!(
-            [duration(45.2), duration(200.0), duration(7500.0), duration(-1.0)],
-            ["45 s", "3 min 20 s", "2 h 5 min", "unknown"]
-        );
     }
 }

@@ -41,14 +41,14 @@ pub fn write(path: &Path, memory: &Memory) -> Result<()> {
     write_whole(path, serde_json::to_string_pretty(memory)?.as_bytes())
 }
 
-/// Write a file so that it is there whole or not at all; folders above it are made.
+/// Write a file whole; folders above it are made.
 ///
 /// # Errors
 /// The folder or the file cannot be written.
 pub fn write_whole(path: &Path, bytes: &[u8]) -> Result<()> {
     let dir = path.parent().filter(|p| !p.as_os_str().is_empty()).unwrap_or(Path::new("."));
     std::fs::create_dir_all(dir).with_context(|| format!("{}: cannot be written", crate::vfs::shown(path)))?;
-    crate::reproduce::store::write_whole(path, bytes)
+    crate::vfs::write_whole(path, bytes)
 }
 
 #[cfg(test)]

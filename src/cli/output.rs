@@ -3,9 +3,9 @@
 use crate::config::Stage;
 use crate::event::{Event, Finished, Merged, Rescue, Step, TaskEval};
 use crate::session::outlet::{Sink, Told};
+pub use crate::words::duration;
 use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
 use std::io::{IsTerminal, Write};
-use std::time::Duration;
 use web_time::Instant;
 
 /// Seconds between two plain lines where there is no terminal.
@@ -337,15 +337,5 @@ pub fn count(n: u64) -> String {
         10_000..1_000_000 => format!("{:.1} k", n as f64 / 1e3),
         1_000_000..1_000_000_000 => format!("{:.1} M", n as f64 / 1e6),
         _ => format!("{:.2} G", n as f64 / 1e9),
-    }
-}
-
-/// Seconds in words.
-pub fn duration(seconds: f64) -> String {
-    let s = Duration::from_secs_f64(seconds.clamp(0.0, 1e9)).as_secs();
-    match s {
-        0..60 => format!("{s} s"),
-        60..3600 => format!("{} min {:02} s", s / 60, s % 60),
-        _ => format!("{} h {:02} min", s / 3600, s / 60 % 60),
     }
 }

@@ -13,13 +13,12 @@ use crate::model::hf_config::{HfConfig, config_json};
 use crate::model::safetensors_file::write_safetensors;
 use crate::train::merge::COPIED;
 use crate::train::reinforce::{probe, tokens};
-use crate::vfs::{RealFs, Vfs as _, shown};
+use crate::vfs::{RealFs, Vfs as _, shown, write_whole_by};
 use anyhow::{Context as _, Result, ensure};
 use clap::ArgMatches;
 use clap::parser::ValueSource::CommandLine;
 use serde::Serialize;
 use std::collections::BTreeMap;
-use std::io::Write;
 use std::path::{Path, PathBuf};
 use step::{PassReport, Step};
 
@@ -290,21 +289,6 @@ fn signed(x: f64) -> String {
     if x.is_nan() { "-".into() } else { format!("{x:+.5}") }
 }
 
-/// A file that appears whole or not at all; others may read it, as any output.
-fn write_whole(path: &Path, write: impl FnOnce(&mut dyn Write) -> Result<()>) -> Result<()> {
-    let at = || shown(path);
-    let parent = path.parent().filter(|p| !p.as_os_str().is_empty()).unwrap_or(Path::new("."));
-    let mut file = super::score::temp_file(parent).with_context(at)?;
-    {
-        let mut out = std::io::BufWriter::new(file.as_file_mut());
-        write(&mut out).with_context(at)?;
-        out.flush().with_context(at)?;
-    }
-    file.as_file().sync_all().with_context(at)?;
-    file.persist(path).with_context(at)?;
-    Ok(())
-}
-
 fn write_gradients(model: &Model, made: &Step, path: &Path) -> Result<()> {
     let one = made.passes.len() == 1;
     let mut names = Vec::new();
@@ -319,11 +303,11 @@ fn write_gradients(model: &Model, made: &Step, path: &Path) -> Result<()> {
             start += n;
         }
     }
-    write_whole(path, |out| write_safetensors(out, &BTreeMap::new(), &names, |name, sink| sink.write(ranges[name])))
+    write_whole_by(path, |out| write_safetensors(out, &BTreeMap::new(), &names, |name, sink| sink.write(ranges[name])))
 }
 
 fn write_rows(made: &Step, path: &Path) -> Result<()> {
-    write_whole(path, |out| {
+    write_whole_by(path, |out| {
         for (rollout, after) in made.rollouts.iter().zip(&made.after) {
             let mut row = serde_json::to_value(rollout)?;
             row["new_logprobs"] = serde_json::to_value(after)?;

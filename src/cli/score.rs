@@ -6,11 +6,12 @@ use crate::gpu::{Arena, Gpu};
 use crate::model::Model;
 use crate::model::safetensors_file::write_safetensors;
 use crate::train::{GradientPass, Scorer};
+use crate::vfs::write_whole_by;
 use anyhow::Context as _;
 use serde::{Deserialize, Serialize};
 use std::collections::hash_map::Entry;
 use std::collections::{BTreeMap, HashMap};
-use std::io::{BufRead, Write};
+use std::io::BufRead;
 use std::path::{Path, PathBuf};
 
 /// Flags of `lehr score`.
@@ -163,14 +164,6 @@ fn print(args: &Args, row: &Scored, tokenizer: Option<&Tokenizer>) -> anyhow::Re
     }
 }
 
-/// A file that others may read, as any output; temporary files are their owner's alone.
-pub(super) fn temp_file(folder: &Path) -> std::io::Result<tempfile::NamedTempFile> {
-    let mut builder = tempfile::Builder::new();
-    #[cfg(unix)]
-    builder.permissions(std::os::unix::fs::PermissionsExt::from_mode(0o644));
-    builder.tempfile_in(folder)
-}
-
 fn write_gradients(gpu: &Gpu, model: &Model, rows: &[(String, Vec<u32>)], path: &Path) -> anyhow::Result<()> {
     let scored: usize = rows.iter().map(|(_, t)| t.len() - 1).sum();
     anyhow::ensure!(scored > 0, "--grads: no token is predicted, so there is no loss; give longer lines");
@@ -188,15 +181,6 @@ fn write_gradients(gpu: &Gpu, model: &Model, rows: &[(String, Vec<u32>)], path: 
         };
         pass.run(gpu, &row_batch(tokens, time), 1.0 / scored as f32)?;
     }
-    let parent = path.parent().filter(|p| !p.as_os_str().is_empty()).unwrap_or(Path::new("."));
-    let mut file = temp_file(parent).with_context(|| path.display().to_string())?;
     let mut reader = model.reader(gpu, &grads);
-    {
-        let mut out = std::io::BufWriter::new(file.as_file_mut());
-        write_safetensors(&mut out, &BTreeMap::new(), &model.names(), |name, sink| reader.write(name, sink))?;
-        out.flush()?;
-    }
-    file.as_file().sync_all()?;
-    file.persist(path).with_context(|| path.display().to_string())?;
-    Ok(())
+    write_whole_by(path, |out| write_safetensors(out, &BTreeMap::new(), &model.names(), |name, sink| reader.write(name, sink)))
 }

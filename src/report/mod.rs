@@ -17,10 +17,9 @@ mod trace;
 mod words;
 
 pub use picture::{Pixels, pixels, png};
-pub use text::count;
 
-use crate::reproduce::store::write_whole;
 use crate::vfs::shown;
+use crate::vfs::write_whole;
 use anyhow::{Context as _, Result};
 use serde::Serialize;
 use std::path::{Path, PathBuf};

@@ -1,5 +1,7 @@
 //! Words for a page: everything from outside escaped, numbers and times as people write them.
 
+pub(super) use crate::words::count;
+
 /// Text as HTML, whatever it holds: markup is no markup, control characters and those that turn the direction of writing are shown as
 /// escapes. Line breaks stay.
 pub(super) fn escape(text: &str) -> String {
@@ -63,19 +65,6 @@ pub(super) fn json(value: &impl serde::Serialize) -> anyhow::Result<String> {
     Ok(serde_json::to_string(value)?.replace('<', "\\u003c").replace('\u{2028}', "\\u2028").replace('\u{2029}', "\\u2029"))
 }
 
-/// 1234567 as 1,234,567.
-pub fn count(n: u64) -> String {
-    let digits = n.to_string();
-    let mut out = String::new();
-    for (i, c) in digits.chars().enumerate() {
-        if i > 0 && (digits.len() - i).is_multiple_of(3) {
-            out.push(',');
-        }
-        out.push(c);
-    }
-    out
-}
-
 /// A large number in words' length: 812,288 as 812 k, 19,500,000 as 19.5 M.
 pub(super) fn about(n: u64) -> String {
     let v = n as f64;
@@ -125,19 +114,9 @@ pub(super) fn percent(share: f64) -> String {
     if share.is_finite() { format!("{:.1} %", 100.0 * share).replace('-', "−") } else { "–".into() }
 }
 
-/// Seconds as people say them: 42 s, 3 min 8 s, 2 h 5 min.
+/// Seconds in words; of few, tenths too.
 pub(super) fn duration(seconds: f64) -> String {
-    if !seconds.is_finite() || seconds < 0.0 {
-        return "unknown".into();
-    }
-    let s = seconds.round() as u64;
-    match s {
-        0..=9 => format!("{seconds:.1} s"),
-        10..=119 => format!("{s} s"),
-        120..=7199 => format!("{} min {} s", s / 60, s % 60),
-        7200..=172_799 => format!("{} h {} min", s / 3600, s / 60 % 60),
-        _ => format!("{} days {} h", s / 86_400, s / 3600 % 24),
-    }
+    if (0.0..9.95).contains(&seconds) { format!("{seconds:.1} s") } else { crate::words::duration(seconds) }
 }
 
 /// A Unix time as date and time in UTC; years outside of four digits are no time.
@@ -177,14 +156,13 @@ mod tests {
 
     #[test]
     fn numbers_are_written_as_people_write_them() {
-        assert_eq!([0, 999, 1000, 1_234_567].map(count), ["0", "999", "1,000", "1,234,567"]);
         assert_eq!([12, 1000, 812_288, 19_500_000].map(about), ["12", "1.00 k", "812 k", "19.5 M"]);
         assert_eq!(
             [0.0, -1.5, 0.12345, 3e-4, 1e20].map(number),
             ["0", "−1.500", "0.1235", "3·10<sup>−4</sup>", "1·10<sup>20</sup>"]
         );
         assert_eq!(number(f64::NAN), "not a number");
-        assert_eq!([4.2, 61.0, 188.1, 7500.0].map(duration), ["4.2 s", "61 s", "3 min 8 s", "2 h 5 min"]);
+        assert_eq!([4.2, 9.97, 61.0].map(duration), ["4.2 s", "10 s", "1 min 1 s"]);
         assert_eq!(time(1_795_617_248.8).unwrap(), "2026-11-25, 14:34 UTC");
         assert!(time(f64::NAN).is_none() && time(1e300).is_none());
         assert_eq!(list(&["a", "b", "c"].map(String::from)), "a, b and c");

@@ -1,9 +1,9 @@
 //! Findings to files: `results.json` for machines, `README.md` for people, pictures. All text is made from the data.
 
 use super::finding::{Finding, Table, number, with_interval};
-use super::store::write_whole;
 use super::verdict::{Check, Met, RULE, Verdict, Wants};
 use super::{Options, Paper, seeds};
+use crate::vfs::write_whole;
 use anyhow::Context as _;
 use serde::Serialize;
 use std::fmt::Write as _;

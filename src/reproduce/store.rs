@@ -1,10 +1,9 @@
 //! What was computed already, on disk: a folder a piece of training, a file an evaluation. Nothing is ever half there.
 
-use crate::vfs::shown;
+use crate::vfs::{shown, write_whole};
 use anyhow::Context as _;
 use sha2::{Digest, Sha256};
 use std::fs::{File, TryLockError};
-use std::io::Write as _;
 use std::path::{Path, PathBuf};
 
 /// A work folder, which several processes may share.
@@ -114,23 +113,6 @@ pub fn arm_folder(root: &Path, name: &str, key: &str) -> PathBuf {
 /// Whether a work folder has it whole; nothing is made.
 pub fn has(root: &Path, name: &str, key: &str) -> bool {
     arm_folder(root, name, key).join(RECORD).is_file()
-}
-
-/// Write a file so that it is there whole or not at all.
-///
-/// # Errors
-/// The disk refuses.
-pub fn write_whole(path: &Path, content: &[u8]) -> anyhow::Result<()> {
-    let folder = path.parent().unwrap_or(Path::new("."));
-    let mut file = tempfile::NamedTempFile::new_in(folder).with_context(|| format!("{}: cannot be written", shown(path)))?;
-    file.write_all(content).with_context(|| format!("{}: cannot be written", shown(path)))?;
-    #[cfg(unix)]
-    {
-        use std::os::unix::fs::PermissionsExt as _;
-        let _ = file.as_file().set_permissions(std::fs::Permissions::from_mode(0o644));
-    }
-    file.persist(path).with_context(|| format!("{}: cannot be written", shown(path)))?;
-    Ok(())
 }
 
 /// Sixteen hexadecimal digits of some texts.

@@ -3,12 +3,11 @@
 
 use super::script::{Step, StepKind, Story, path_names};
 use crate::session::lock::RunLock;
-use crate::vfs::shown;
+use crate::vfs::{shown, write_whole};
 use anyhow::{Context as _, Result, bail, ensure};
 use serde::{Deserialize, Serialize};
 use sha2::{Digest as _, Sha256};
 use std::collections::BTreeSet;
-use std::io::Write as _;
 use std::path::{Path, PathBuf};
 
 /// Where to.
@@ -210,18 +209,6 @@ fn key(story: &Story, steps: &[&Step], seed: u64) -> String {
 
 fn file_name(name: &str) -> String {
     format!("{name}.txt")
-}
-
-/// A file that is there with all of its content or not at all.
-pub(super) fn write_whole(path: &Path, content: &[u8]) -> Result<()> {
-    let write = || -> Result<()> {
-        let mut file = tempfile::NamedTempFile::new_in(path.parent().unwrap_or(Path::new(".")))?;
-        file.write_all(content)?;
-        file.as_file().sync_all()?;
-        file.persist(path)?;
-        Ok(())
-    };
-    write().with_context(|| format!("{}: cannot be written", shown(path)))
 }
 
 #[cfg(test)]

@@ -7,7 +7,7 @@ use std::path::{Path, PathBuf};
 
 /// What may be imported: a module uses its own floor and those below.
 const FLOORS: &[&[&str]] = &[
-    &["config", "event", "plot", "rng", "vfs"],
+    &["config", "event", "plot", "rng", "vfs", "words"],
     &["gpu"],
     &["ops"],
     &["model", "data"],

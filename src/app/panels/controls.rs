@@ -193,7 +193,7 @@ fn end_ui(ui: &mut Ui, desk: &Desk, orders: &mut Vec<Order>) {
             ui.label(RichText::new("It had saved no checkpoint.").weak());
             return;
         };
-        if ui.button(format!("Resume from step {}", format::whole(step))).clicked() {
+        if ui.button(format!("Resume from step {}", format::count(step))).clicked() {
             let stage = run.files.settings.as_ref().map_or("pretrain", |s| s.stage().name()).to_owned();
             let args = vec![stage, "--resume".into(), run.files.path.display().to_string()];
             orders.push(Order::Start { args, run: run.files.path.clone() });
@@ -217,7 +217,7 @@ fn trail_ui(ui: &mut Ui, desk: &Desk) {
                     PinKind::Save => ui.visuals().weak_text_color(),
                     kind => chart::pin_color(kind).to_opaque(),
                 };
-                ui.label(RichText::new(format::whole(pin.step)).small().monospace().color(color));
+                ui.label(RichText::new(format::count(pin.step)).small().monospace().color(color));
                 ui.label(RichText::new(crate::vfs::clean(&pin.text)).small());
             });
         }

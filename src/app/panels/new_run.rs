@@ -330,7 +330,7 @@ impl NewRun {
                 let found: serde_json::Value = serde_json::from_str(text).unwrap_or_default();
                 let number = |name: &str| found.get(name).and_then(serde_json::Value::as_f64);
                 let mut words = Vec::new();
-                words.extend(number("parameters").map(|n| format!("{} parameters", format::whole(n as u64))));
+                words.extend(number("parameters").map(|n| format!("{} parameters", format::count(n as u64))));
                 words.extend(number("total_bytes").map(|n| format!("{} of device memory", human_bytes(n as u64))));
                 let adapter = found.get("adapter").and_then(serde_json::Value::as_str).unwrap_or("this machine");
                 words.extend(number("estimated_seconds").map(|s| format!("about {} on {adapter}", format::duration(s))));

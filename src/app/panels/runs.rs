@@ -138,7 +138,7 @@ fn going_on_ui(ui: &mut Ui, run: &OpenRun, shown: &str, orders: &mut Vec<Order>)
         ui.menu_button("Fork", |ui| {
             ui.label("Go on as a run of its own from step");
             for (step, _) in run.files.history.checkpoints.iter().rev().take(20) {
-                if ui.button(format::whole(*step)).clicked() {
+                if ui.button(format::count(*step)).clicked() {
                     let fork = ("start.fork".to_owned(), format!("{shown}@{step}"));
                     orders.push(Order::NewRun(stage.to_owned(), vec![fork]));
                     ui.close();
