@@ -8,6 +8,7 @@ mod bars;
 pub mod chart;
 pub mod child;
 pub mod desk;
+mod display;
 pub mod draw;
 mod export;
 pub mod format;
@@ -20,6 +21,7 @@ pub mod theme;
 mod watcher;
 pub mod window;
 
+pub use display::{check_display, has_display};
 pub use window::Window;
 
 use crate::story::Story;
@@ -62,6 +64,7 @@ pub fn open(options: Options) -> Result<()> {
     let viewport = egui::ViewportBuilder::default()
         .with_title("lehr")
         .with_app_id("lehr")
+        .with_icon(icon()?)
         .with_inner_size(size)
         .with_min_inner_size([1.0, 1.0]);
     let native = eframe::NativeOptions { viewport, ..eframe::NativeOptions::default() };
@@ -81,12 +84,9 @@ pub fn open(options: Options) -> Result<()> {
         .map_err(|error| anyhow::anyhow!("the window cannot be opened: {error}; every command works without it, see lehr --help"))
 }
 
-/// Whether there is a display to open a window on.
-pub fn has_display() -> bool {
-    if cfg!(any(target_os = "windows", target_os = "macos")) {
-        return true;
-    }
-    ["WAYLAND_DISPLAY", "WAYLAND_SOCKET", "DISPLAY"].iter().any(|name| std::env::var_os(name).is_some_and(|v| !v.is_empty()))
+fn icon() -> Result<egui::IconData> {
+    let png = crate::report::png(include_str!("../../assets/icon.svg"), 1.0)?;
+    eframe::icon_data::from_png_bytes(&png).map_err(|error| anyhow::anyhow!("the window's icon: {error}"))
 }
 
 /// One line on standard error: there is no window to say it in any more.

@@ -17,14 +17,14 @@ const HOME: &str = "runs";
 
 /// Open the window on these runs.
 pub fn run(args: &Args) -> anyhow::Result<i32> {
-    need_display()?;
+    app::check_display()?;
     app::open(app::Options { runs: args.runs.clone(), home: HOME.into(), ..app::Options::default() })?;
     Ok(0)
 }
 
 /// Open the window on a trainer that is started with this process's own command line, but for `--window`.
 pub fn train_in_window(stage: &str, run: Option<&Path>, resume: Option<&Path>) -> anyhow::Result<i32> {
-    need_display()?;
+    app::check_display()?;
     let given: Vec<OsString> = std::env::args_os().skip(1).filter(|a| a != "--window").collect();
     let mut args: Vec<String> = given.into_iter().map(|a| a.to_string_lossy().into_owned()).collect();
     let free = || (1..).map(|i| PathBuf::from(format!("{HOME}/{stage}-{i:03}"))).find(|p| !p.exists()).unwrap_or_default();
@@ -39,15 +39,7 @@ pub fn train_in_window(stage: &str, run: Option<&Path>, resume: Option<&Path>) -
 
 /// Open the window on a story.
 pub fn tell(told: app::Told) -> anyhow::Result<i32> {
-    need_display()?;
+    app::check_display()?;
     app::open(app::Options { story: Some(told), home: HOME.into(), ..app::Options::default() })?;
     Ok(0)
-}
-
-fn need_display() -> anyhow::Result<()> {
-    anyhow::ensure!(
-        app::has_display(),
-        "there is no display to open a window on (DISPLAY and WAYLAND_DISPLAY are not set): run this at a desktop, or leave out the window"
-    );
-    Ok(())
 }
