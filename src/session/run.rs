@@ -161,7 +161,7 @@ impl Running<'_> {
             self.evaluate(settings.eval.eval_tokens)?;
         }
         self.save_start()?;
-        self.clock.start();
+        self.start_clock();
         loop {
             while self.run.trainer.state.step < settings.train.max_steps {
                 if !self.obey()? {
@@ -175,7 +175,7 @@ impl Running<'_> {
                     }
                     // Between the updates of one step of reinforcement nothing is due.
                     if self.rescue()? || (self.run.trainer.state.step != before && self.look_around()?) {
-                        self.clock.start();
+                        self.start_clock();
                     }
                 }
             }
@@ -183,7 +183,7 @@ impl Running<'_> {
             if !self.settle()? {
                 return self.finish("completed");
             }
-            self.clock.start();
+            self.start_clock();
         }
     }
 
@@ -227,6 +227,10 @@ impl Running<'_> {
             time: super::unix_time(),
         });
         self.out.emit(&event);
+    }
+
+    fn start_clock(&mut self) {
+        self.clock.start(self.run.trainer.state.num_tokens);
     }
 
     /// Wait for the updates under way, report them, and stop the clock; true when their numbers sent the run back.
@@ -312,12 +316,12 @@ impl Running<'_> {
                 }
                 Command::Resume if paused => {
                     self.out.emit(&Event::Resumed { step });
-                    self.clock.start();
+                    self.start_clock();
                     paused = false;
                 }
                 Command::Pause | Command::Resume => {}
                 Command::Step if paused && step < self.run.settings.train.max_steps => {
-                    self.clock.start();
+                    self.start_clock();
                     // A step of reinforcement is several updates.
                     while self.run.trainer.state.step == step {
                         let result = self.step()?;
@@ -337,7 +341,7 @@ impl Running<'_> {
                     self.settle()?;
                     self.side_command(other)?;
                     if !paused {
-                        self.clock.start();
+                        self.start_clock();
                     }
                 }
             }

@@ -67,6 +67,8 @@ impl Charts {
     }
 
     fn grid_ui(&mut self, ui: &mut Ui, desk: &mut Desk, specs: &[&'static Spec], frame: &Frame<'_>) {
+        // The bar that scrolls lies over the right edge.
+        ui.set_max_width(ui.available_width() - 8.0);
         let width = ui.available_width();
         let fitting = ((width / 360.0) as usize).clamp(1, 4);
         let columns = if desk.look.columns == 0 { fitting } else { desk.look.columns }.min(specs.len());
@@ -166,7 +168,7 @@ impl Charts {
                 self.view = None;
             }
             ui.menu_button("view", |ui| self.view_menu_ui(ui, desk));
-            if ui.available_width() > 260.0 {
+            if ui.available_width() > 300.0 {
                 ui.label(RichText::new("drag to zoom, double click to reset").small().weak());
             }
         });
