@@ -89,14 +89,23 @@ impl Exam {
         let (all, right) = asked.fold((0, 0), |sum, (all, right)| (sum.0 + all, sum.1 + right));
         right as f64 / all as f64
     }
+
+    /// Mean of both ways to answer, greedily and by chance.
+    fn both(&self, level: Option<u32>) -> f64 {
+        0.5 * (Self::accuracy(&self.sampled, level) + Self::accuracy(&self.greedy, level))
+    }
 }
 
 impl Record {
     /// Mean over the last exams (as the paper reports results) of both ways to answer, greedily and by chance.
     pub fn accuracy(&self, level: Option<u32>) -> f64 {
         let last = &self.exams[self.exams.len().saturating_sub(super::scale::LAST_EXAMS)..];
-        let sum: f64 = last.iter().map(|e| 0.5 * (Exam::accuracy(&e.sampled, level) + Exam::accuracy(&e.greedy, level))).sum();
-        sum / last.len() as f64
+        last.iter().map(|e| e.both(level)).sum::<f64>() / last.len() as f64
+    }
+
+    /// The same before the first step; NaN of no exam.
+    pub fn accuracy_before(&self) -> f64 {
+        self.exams.first().map_or(f64::NAN, |e| e.both(None))
     }
 
     /// Mean of a curve over a part of the run, from 0 to 1.

@@ -119,6 +119,15 @@ impl Setting {
         }
     }
 
+    /// What a way is called in it: its baseline is its own algorithm, and where the paper uses a smaller alpha so do we.
+    pub fn name_of(self, way: Way) -> String {
+        match (self, way) {
+            (Self::PlusPlus, Way::Grpo) => "REINFORCE++".into(),
+            (Self::PlusPlus | Self::Sums, Way::Ar(_)) => Way::Ar(SMALL_ALPHA).name(),
+            _ => way.name(),
+        }
+    }
+
     fn task(self) -> TaskKind {
         if self == Self::Sums { TaskKind::Math } else { TaskKind::Kk }
     }
@@ -265,5 +274,7 @@ mod tests {
         assert_eq!(plan.arm(Setting::Updates(2), Way::Grpo, 1), base);
         let plus = plan.arm(Setting::PlusPlus, Way::Ar(ALPHA), 1);
         assert_eq!(plus.grpo().unwrap().reweight_alpha, SMALL_ALPHA);
+        let names = METHODS.map(|way| Setting::PlusPlus.name_of(way));
+        assert_eq!(names, ["REINFORCE++", "AR 0.1", "Lopti 0.5", "AR + Lopti"]);
     }
 }

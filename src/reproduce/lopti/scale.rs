@@ -203,12 +203,15 @@ impl Scale {
 
     /// What is practised and examined.
     pub fn task(&self, task: TaskKind) -> TaskSettings {
+        let usual = TaskSettings::default();
         TaskSettings {
             task,
             people: self.people[0].into(),
             form: Form::Compact,
+            // Sums of two digits: those of one are so few that a model learns them by heart, and the ones held out stay unknown.
+            difficulty: if task == TaskKind::Math { "2".into() } else { usual.difficulty.clone() },
             eval_questions: self.exams.1,
-            ..TaskSettings::default()
+            ..usual
         }
     }
 

@@ -58,7 +58,7 @@ impl Row {
 fn rows(c: &Context<'_>, ways: &[(Setting, Way)]) -> anyhow::Result<Vec<Row>> {
     let arms: Vec<_> = c.seeds.iter().flat_map(|seed| ways.iter().map(|(s, w)| c.plan().arm(*s, *w, *seed))).collect();
     c.ensure(&arms)?;
-    ways.iter().map(|(setting, way)| Ok(Row { name: way.name(), records: c.records(*setting, *way)? })).collect()
+    ways.iter().map(|(setting, way)| Ok(Row { name: setting.name_of(*way), records: c.records(*setting, *way)? })).collect()
 }
 
 /// `a` minus `b`, seed by seed.
@@ -97,10 +97,8 @@ fn level_table(title: &str, of: &[Row], unit: &str) -> Table {
 
 /// Accuracy before reinforcement, in words.
 fn before(of: &[Row]) -> String {
-    let first = |r: &Record| {
-        r.exams.first().map_or(f64::NAN, |e| 0.5 * (Exam::accuracy(&e.greedy, None) + Exam::accuracy(&e.sampled, None)))
-    };
-    format!("accuracy before reinforcement {:.3}", of.first().map_or(f64::NAN, |r| mean_of(&r.records, first)))
+    let first = of.first().map_or(f64::NAN, |r| mean_of(&r.records, Record::accuracy_before));
+    format!("accuracy before reinforcement {first:.3}")
 }
 
 /// Bars of accuracy by level, with the range over seeds.
