@@ -86,7 +86,7 @@ fn header(options: &Options, c: &Context<'_>) -> anyhow::Result<Header> {
     let details = serde_json::json!({
         "parameters": parameters,
         "vocab": vocab,
-        "fine_tuning": s.fine_tuning(0),
+        "fine_tuning": s.fine_tuning(TaskKind::Kk, 0),
         "reinforcement": s.reinforcement(0),
         "rollout": s.rollout(),
         "grpo": s.grpo(),

@@ -146,14 +146,9 @@ impl Plan<'_> {
             TaskKind::Math => "sft-sums",
             _ => "sft",
         };
+        let train = self.scale.fine_tuning(task, seed);
         let task = TaskSettings { people: self.scale.people[1].into(), ..self.scale.task(task) };
-        Arm {
-            name: format!("{name}/{seed}"),
-            model: self.scale.model(),
-            train: self.scale.fine_tuning(seed),
-            task,
-            work: Work::FineTune,
-        }
+        Arm { name: format!("{name}/{seed}"), model: self.scale.model(), train, task, work: Work::FineTune }
     }
 
     /// Reinforcement from there.

@@ -149,7 +149,7 @@ pub fn sums(c: &Context<'_>) -> anyhow::Result<Finding> {
         "On a task that saturates quickly gains are small and do not stack",
         "Table 1 (math, average of five benchmarks): 38.98, 40.01, 39.6, 39.83; the authors advise one method",
         format!(
-            "Sums and differences of two digits with reward 0 or 1, answered at once, the model fine-tuned for the same number of updates; alpha = \
+            "Sums and differences of two digits with reward 0 or 1, answered at once, the model fine-tuned for a fifth of the updates; alpha = \
              {SMALL_ALPHA}, eta = {ETA}. The claim needs that practice helps at all (GRPO above its beginning by 0.05 or more), the gain of each \
              below 0.02 and both together at most as good as the better one (within 0.01)."
         ),
