@@ -232,6 +232,72 @@ fn a_dry_run_writes_nothing() {
     assert!(!place.path("run").exists());
 }
 
+/// A model that has seen some puzzles answers held-out ones: shares, intervals and parts, all together and by number of people.
+#[test]
+fn eval_of_a_task_tells_shares_with_intervals() {
+    let place = Place::new();
+    let kk = ["--form=compact", "--people=2-3"];
+    let rows = run(place.lehr(["data", "kk", "--count=400", "--seed=1", "--out=rows.jsonl"]).args(kk));
+    assert_eq!(rows.code, Some(0), "{}", rows.err);
+    let shape = ["--hidden-size=32", "--intermediate-size=64", "--num-hidden-layers=1", "--num-attention-heads=2"];
+    let recipe = ["--max-steps=150", "--batch-size=8", "--seq-len=128", "--learning-rate=1e-2", "--warmup-steps=3"];
+    let mut pretrain = place.lehr(["pretrain", "--data=rows.jsonl", "--tokenizer=words", "--run=base", "--json"]);
+    json_lines(pretrain.args(shape).args(recipe).arg("--eval-tokens=96"));
+
+    let eval = ["eval", "--model=base", "--task=kk", "--count=30", "--samples=3", "--max-completion-length=64"];
+    let said = json_lines(place.lehr(eval).args(kk).arg("--json"));
+    assert_eq!(said.len(), 1);
+    let said = &said[0];
+    assert_eq!((&said["task"], &said["questions"], &said["max_completion_length"]), (&json!("kk"), &json!(30), &json!(64)));
+    for (way, samples, temperature) in [("greedy", 1, 0.0), ("sampled", 3, 1.0)] {
+        let all = &said[way];
+        assert_eq!((all["samples"].as_u64(), all["temperature"].as_f64()), (Some(samples), Some(temperature)), "{way}");
+        assert!(all["eval_seconds"].as_f64() > Some(0.0) && all["tokens_per_second"].as_f64() > Some(0.0), "{way}: {all}");
+        let levels = all["levels"].as_object().unwrap();
+        assert_eq!(levels.keys().collect::<Vec<_>>(), ["2", "3"], "{way}: by number of people");
+        for report in levels.values().chain([all]) {
+            report_holds(report, samples);
+        }
+        // Both numbers of people are asked for equally often.
+        for field in ["accuracy", "reward", "mean_length", "clipped_ratio", "format"] {
+            let mean = levels.values().map(|l| l[field].as_f64().unwrap()).sum::<f64>() / 2.0;
+            assert!((all[field].as_f64().unwrap() - mean).abs() < 1e-9, "{way} {field}: {all}");
+        }
+    }
+    // It learned to answer in the form, if not always rightly.
+    assert!(said["greedy"]["format"].as_f64() > Some(0.5), "{said}");
+
+    let said = run(place.lehr(eval).args(kk));
+    assert_eq!(said.code, Some(0), "{}", said.err);
+    for words in ["kk: 30 held-out questions", "people", "95 % interval", "greedy", "temperature 1", "pass@k"] {
+        assert!(said.out.contains(words), "{words}\n{}", said.out);
+    }
+}
+
+/// The laws of one share of right answers; of 15 questions or of both levels' 30.
+fn report_holds(report: &Value, samples: u64) {
+    let number = |name: &str| report[name].as_f64().unwrap_or_else(|| panic!("{name}: {report}"));
+    let (count, p) = (number("count"), number("accuracy"));
+    assert!([15.0, 30.0].contains(&number("questions")) && count == number("questions") * samples as f64, "{report}");
+    let right = p * count;
+    assert!((right - right.round()).abs() < 1e-6 && (0.0..=1.0).contains(&p), "{report}");
+    // An end x of Wilson's interval is a share from which p is z standard deviations away: n (p - x)^2 = z^2 x (1 - x). That says how many
+    // independent answers stand behind it: all of them where each question has one answer, else at most all.
+    let [low, high] = [0, 1].map(|i| report["interval"][i].as_f64().unwrap());
+    assert!(0.0 <= low && low <= p + 1e-12 && p <= high + 1e-12 && high <= 1.0, "{report}");
+    let behind = |x: f64| 1.959_964f64.powi(2) * x * (1.0 - x) / (p - x).powi(2);
+    let ends: Vec<f64> = [low, high].into_iter().filter(|x| *x > 1e-9 && *x < 1.0 - 1e-9).map(behind).collect();
+    assert!(
+        !ends.is_empty() && ends.iter().all(|n| (n / ends[0] - 1.0).abs() < 1e-5 && *n < count * 1.00001),
+        "{ends:?}: {report}"
+    );
+    assert!(samples > 1 || (ends[0] / count - 1.0).abs() < 1e-5, "{ends:?}: {report}");
+    let pass: Vec<f64> = report["pass@"].as_object().unwrap().values().map(|share| share.as_f64().unwrap()).collect();
+    assert!((pass[0] - p).abs() < 1e-9 && pass.is_sorted() && pass.len() == samples as usize, "{report}");
+    assert!(report["rewards"]["answer"].is_f64() && report["rewards"]["format"].is_f64(), "{report}");
+    assert!(number("mean_length") <= 64.0 && (0.0..=1.0).contains(&number("clipped_ratio")), "{report}");
+}
+
 /// Every mistake: one line that names it, exit code 1 (2 where clap refuses), and no trace on disk.
 // Length: a table, a row an input.
 #[test]
@@ -395,6 +461,16 @@ fn bad_input_is_refused_in_one_line() {
         (1, "--seq-len 99", &["eval", "--model", &good, "--data=text.txt", "--seq-len=99"]),
         (1, "--batch-size 0", &["eval", "--model", &good, "--data=text.txt", "--batch-size=0"]),
         (1, "empty.txt", &["eval", "--model", &good, "--data=empty.txt"]),
+        // answers to a task
+        (2, "--task", &["eval", "--model", &good, "--task=chess"]),
+        (2, "--count", &["eval", "--model", &good, "--task=kk", "--count=many"]),
+        (1, "--count 0", &["eval", "--model", &good, "--task=kk", "--count=0"]),
+        (1, "--temperature -1", &["eval", "--model", &good, "--task=kk", "--temperature=-1"]),
+        (1, "--max-completion-length 0", &["eval", "--model", &good, "--task=kk", "--max-completion-length=0"]),
+        (1, "--people 9: must be", &["eval", "--model", &good, "--task=kk", "--people=9"]),
+        (1, "--seq-len: means nothing with --task", &["eval", "--model", &good, "--task=kk", "--seq-len=8"]),
+        (1, "--people: goes with --task", &["eval", "--model", &good, "--data=text.txt", "--people=3"]),
+        (1, "missing.jsonl", &["eval", "--model", &good, "--task=kk", "--data=missing.jsonl"]),
         // adapters
         (1, "--adapter voodoo", &["pretrain", "--adapter=voodoo"]),
         (1, "--adapter 99", &["generate", "--model", &good, "--prompt=a", "--adapter=99"]),

@@ -2,12 +2,11 @@
 
 mod exam;
 
-use super::{open, output};
+use super::{is_typed, open, output, refuse};
 use crate::config::{DataSettings, TaskSettings};
 use crate::data::{self, Cache, Notices};
 use crate::train::Scorer;
 use clap::ArgMatches;
-use clap::parser::ValueSource::CommandLine;
 use std::path::PathBuf;
 use web_time::Instant;
 
@@ -57,17 +56,14 @@ pub fn command(command: clap::Command) -> clap::Command {
 /// Evaluate.
 pub fn run(args: &Args, typed: &ArgMatches) -> anyhow::Result<i32> {
     anyhow::ensure!(args.batch_size > 0, "--batch-size 0: must be at least 1");
-    let given = |name: &str| typed.value_source(name) == Some(CommandLine);
-    let flag = |name: &str| name.replace('_', "-");
+    let given = |name: &str| is_typed(typed, name);
     anyhow::ensure!(!given("eval_questions"), "--eval-questions: here it is --count that says how many questions are asked");
     if given("task") {
-        if let Some(name) = OF_TEXT.iter().find(|name| given(name)) {
-            anyhow::bail!("--{}: means nothing with --task; leave the flag out", flag(name));
-        }
+        refuse(typed, OF_TEXT, "means nothing with --task")?;
         return exam::run(args, given("batch_size").then_some(args.batch_size));
     }
     if let Some(name) = flags_of_tasks().iter().find(|name| given(name)) {
-        anyhow::bail!("--{}: goes with --task, which is not given", flag(name));
+        anyhow::bail!("--{}: goes with --task, which is not given", name.replace('_', "-"));
     }
     text(args)
 }

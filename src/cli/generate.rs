@@ -4,6 +4,7 @@ use super::{open, output};
 use crate::data::Tokenizer;
 use crate::data::chat::{self, Chat};
 use crate::model::Generator;
+use crate::model::hf_config::stop_tokens;
 use crate::ops::sample::Sampling;
 use std::io::{Read, Write};
 use std::path::PathBuf;
@@ -80,7 +81,7 @@ pub fn run(args: &Args) -> anyhow::Result<i32> {
     let generator = Generator::new(&gpu, &model, 1, room)?;
     let sampling =
         Sampling { temperature: args.temperature, top_k: args.top_k, top_p: args.top_p, min_p: args.min_p, seed: args.seed };
-    let mut stops = open::stops(&dir, &config, &tokenizer)?;
+    let mut stops = stop_tokens(&dir, &config, tokenizer.eos_id())?;
     let mut until = Until::new(end, &tokenizer, &mut stops)?;
     let mut stream = tokenizer.decode_stream();
     let (mut text, mut tokens) = (String::new(), Vec::new());

@@ -10,8 +10,6 @@ use crate::session::{self, folder};
 use crate::train::Judge;
 use crate::vfs::{RealFs, Vfs as _, shown};
 use anyhow::{Context as _, Result, bail, ensure};
-use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
-use std::io::IsTerminal as _;
 use std::path::{Path, PathBuf};
 use web_time::Instant;
 
@@ -136,30 +134,20 @@ pub fn folder_of(spec: &str) -> Result<PathBuf> {
     Ok(dir)
 }
 
-/// How far a long row of evaluations is, on standard error: one updating line on a terminal, else a line now and then.
+/// How far a long row of evaluations is.
 pub struct Progress {
     all: usize,
     done: usize,
     begin: Instant,
     /// When the first one was done: it pays for the start.
     first: Option<Instant>,
-    told: Instant,
-    bar: Option<ProgressBar>,
+    line: output::Line,
 }
-
-/// Seconds between two lines where there is no terminal.
-const LINE_SECONDS: f64 = 15.0;
 
 impl Progress {
     /// Of so many evaluations.
     pub fn new(all: usize) -> Self {
-        let bar = std::io::stderr().is_terminal().then(|| {
-            let bar = ProgressBar::with_draw_target(None, ProgressDrawTarget::stderr_with_hz(8));
-            bar.set_style(ProgressStyle::with_template("{msg}").unwrap_or_else(|_| ProgressStyle::default_spinner()));
-            bar
-        });
-        let now = Instant::now();
-        Self { all, done: 0, begin: now, first: None, told: now, bar }
+        Self { all, done: 0, begin: Instant::now(), first: None, line: output::Line::every(output::LONG_LINE_SECONDS) }
     }
 
     /// One more is done.
@@ -171,21 +159,11 @@ impl Progress {
             1 => now.duration_since(self.begin).as_secs_f64(),
             n => now.duration_since(first).as_secs_f64() / (n - 1) as f64,
         };
-        let left = each * self.all.saturating_sub(self.done) as f64;
-        let text = format!("{} of {} evaluations, {each:.1} s each, about {} left", self.done, self.all, output::duration(left));
-        match &self.bar {
-            Some(bar) => {
-                bar.set_message(text);
-                bar.tick();
-                if self.done >= self.all {
-                    bar.finish_and_clear();
-                }
-            }
-            None if self.done == 1 || now.duration_since(self.told).as_secs_f64() >= LINE_SECONDS => {
-                self.told = now;
-                output::note(&text);
-            }
-            None => {}
+        let (done, all) = (self.done, self.all);
+        let left = output::duration(each * all.saturating_sub(done) as f64);
+        self.line.show(|| format!("{done} of {all} evaluations, {each:.1} s each, about {left} left"));
+        if done >= all {
+            self.line.end();
         }
     }
 }

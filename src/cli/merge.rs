@@ -6,8 +6,6 @@ use crate::model::safetensors_file::Dtype;
 use crate::session::control::{Control, INTERRUPTED};
 use crate::train::merge::{self, Check, Inputs, Interval, Merge, MergeRule, Recipe, Target, Window, WindowSpec};
 use crate::vfs::{RealFs, human_bytes, shown};
-use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
-use std::io::IsTerminal;
 use std::path::{Path, PathBuf};
 use web_time::Instant;
 
@@ -227,13 +225,13 @@ fn save(args: &Args, merge: &Merge, target: &Target, recipe: &Recipe) -> anyhow:
     let _control = Control::listen(false)?;
     let begin = Instant::now();
     let whole: u64 = merge.inputs().tensors.iter().map(|t| t.len() as u64 * t.dtype.bytes()).sum();
-    let mut progress = Progress::new(whole);
+    let mut line = output::Line::after(output::PLAIN_LINE_SECONDS);
     let saved = merge.save(&RealFs, target, recipe, &mut |written| {
         anyhow::ensure!(!Control::interrupted(), "interrupted");
-        progress.at(written);
+        line.show(|| format!("merging {} %", 100 * written / whole.max(1)));
         Ok(())
     });
-    progress.bar.finish_and_clear();
+    line.end();
     let manifest = match saved {
         Err(_) if Control::interrupted() => {
             output::note("stopped: nothing was written");
@@ -258,33 +256,4 @@ fn save(args: &Args, merge: &Merge, target: &Target, recipe: &Recipe) -> anyhow:
         human_bytes((read as f64 / seconds.max(1e-9)) as u64)
     ))?;
     Ok(0)
-}
-
-/// One line that changes on a terminal, a line now and then elsewhere.
-struct Progress {
-    bar: ProgressBar,
-    terminal: bool,
-    whole: u64,
-    last: Instant,
-}
-
-impl Progress {
-    fn new(whole: u64) -> Self {
-        let terminal = std::io::stderr().is_terminal();
-        let target = if terminal { ProgressDrawTarget::stderr_with_hz(8) } else { ProgressDrawTarget::hidden() };
-        let bar = ProgressBar::with_draw_target(None, target);
-        bar.set_style(ProgressStyle::with_template("{msg}").unwrap_or_else(|_| ProgressStyle::default_spinner()));
-        Self { bar, terminal, whole, last: Instant::now() }
-    }
-
-    fn at(&mut self, written: u64) {
-        let text = || format!("merging {} %", 100 * written / self.whole.max(1));
-        if self.terminal {
-            self.bar.set_message(text());
-            self.bar.tick();
-        } else if self.last.elapsed().as_secs() >= 10 {
-            output::note(&text());
-            self.last = Instant::now();
-        }
-    }
 }

@@ -27,7 +27,10 @@ mod score;
 mod sft;
 mod telling;
 
-use clap::{CommandFactory, FromArgMatches, Parser, Subcommand};
+use crate::config::{Layers, Stage};
+use crate::session::begin::settings_of_fork;
+use clap::parser::ValueSource::CommandLine;
+use clap::{ArgMatches, CommandFactory, FromArgMatches, Parser, Subcommand};
 
 /// Train small language models on any GPU, and watch, merge and understand them while they train.
 #[derive(Parser, Debug)]
@@ -85,6 +88,53 @@ fn command() -> clap::Command {
         .mut_subcommand("grpo", grpo::command)
         .mut_subcommand("replay", replay::command)
         .mut_subcommand("eval", evaluate::command)
+}
+
+/// A stage's command: flags that mean nothing to it are not shown, others have its defaults and its words.
+fn dressed(
+    mut command: clap::Command,
+    hidden: &[&'static str],
+    defaults: &[(&'static str, &'static str)],
+    help: &[(&'static str, &'static str)],
+) -> clap::Command {
+    for name in hidden {
+        command = command.mut_arg(name, |arg| arg.hide(true));
+    }
+    for (name, value) in defaults {
+        command = command.mut_arg(name, |arg| arg.default_value(*value));
+    }
+    for (name, text) in help {
+        command = command.mut_arg(name, |arg| arg.help(*text).long_help(*text));
+    }
+    command
+}
+
+/// Whether a flag was typed.
+fn is_typed(typed: &ArgMatches, name: &str) -> bool {
+    typed.value_source(name) == Some(CommandLine)
+}
+
+/// An error if one of these flags was typed.
+fn refuse(typed: &ArgMatches, names: &[&str], why: &str) -> anyhow::Result<()> {
+    match names.iter().find(|name| is_typed(typed, name)) {
+        Some(name) => anyhow::bail!("--{}: {why}; leave the flag out", name.replace('_', "-")),
+        None => Ok(()),
+    }
+}
+
+/// An error if the run of `--fork` is of another stage.
+fn check_fork(typed: &ArgMatches, wanted: Stage) -> anyhow::Result<()> {
+    let Ok(Some(fork)) = typed.try_get_one::<String>("fork") else { return Ok(()) };
+    let mut parent = Layers::default();
+    parent.file(&settings_of_fork(fork)?)?;
+    let stage = parent.settings()?.stage();
+    anyhow::ensure!(
+        stage == wanted,
+        "--fork {}: is a run of lehr {}, whose data are others; begin from its weights with --init",
+        fork.escape_debug(),
+        stage.name()
+    );
+    Ok(())
 }
 
 /// Run the command line; returns the exit code.

@@ -65,11 +65,6 @@ pub fn tokenizer(dir: &Path, config: &HfConfig) -> anyhow::Result<Tokenizer> {
     Ok(tokenizer)
 }
 
-/// Every token that ends a text: of config.json, generation_config.json and the tokenizer.
-pub fn stops(dir: &Path, config: &HfConfig, tokenizer: &Tokenizer) -> anyhow::Result<Vec<u32>> {
-    hf_config::stop_tokens(dir, config, tokenizer.eos_id())
-}
-
 /// The adapter, by name or index or the first.
 pub fn gpu(adapter: Option<&str>) -> anyhow::Result<Gpu> {
     let gpu = pollster::block_on(Gpu::open(adapter))?;

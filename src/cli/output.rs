@@ -9,7 +9,9 @@ use std::io::{IsTerminal, Write};
 use web_time::Instant;
 
 /// Seconds between two plain lines where there is no terminal.
-const PLAIN_LINE_SECONDS: f64 = 10.0;
+pub const PLAIN_LINE_SECONDS: f64 = 10.0;
+/// The same where much the same is done again and again.
+pub const LONG_LINE_SECONDS: f64 = 15.0;
 
 /// One line on standard error, control characters escaped.
 pub fn error_line(error: &anyhow::Error) {
@@ -50,30 +52,87 @@ pub fn sink(json: bool) -> Sink {
     })
 }
 
+/// How far something is, on standard error: one line that changes on a terminal, a line now and then elsewhere.
+pub struct Line {
+    /// On a terminal.
+    bar: Option<ProgressBar>,
+    seconds: f64,
+    told: Option<Instant>,
+}
+
+impl Line {
+    /// Where there is no terminal at most one line in so many seconds, the first at once.
+    pub fn every(seconds: f64) -> Self {
+        let bar = std::io::stderr().is_terminal().then(|| {
+            let bar = ProgressBar::with_draw_target(None, ProgressDrawTarget::stderr_with_hz(8));
+            bar.set_style(ProgressStyle::with_template("{msg}").unwrap_or_else(|_| ProgressStyle::default_spinner()));
+            bar
+        });
+        Self { bar, seconds, told: None }
+    }
+
+    /// The same, the first after so many seconds.
+    pub fn after(seconds: f64) -> Self {
+        Self { told: Some(Instant::now()), ..Self::every(seconds) }
+    }
+
+    /// It stands on a terminal.
+    pub fn on_terminal(&self) -> bool {
+        self.bar.is_some()
+    }
+
+    /// What is to be read from now on, if it is time for a line.
+    pub fn show(&mut self, text: impl FnOnce() -> String) {
+        match &self.bar {
+            Some(bar) => {
+                bar.set_message(text());
+                bar.tick();
+            }
+            None if self.told.is_none_or(|told| told.elapsed().as_secs_f64() >= self.seconds) => {
+                self.told = Some(Instant::now());
+                note(&text());
+            }
+            None => {}
+        }
+    }
+
+    /// The next text is due at once.
+    pub fn urge(&mut self) {
+        self.told = None;
+    }
+
+    /// A line that stays.
+    pub fn say(&self, text: &str) {
+        match &self.bar {
+            Some(bar) => bar.suspend(|| note(text)),
+            None => note(text),
+        }
+    }
+
+    /// Take it away.
+    pub fn end(&self) {
+        if let Some(bar) = &self.bar {
+            bar.finish_and_clear();
+        }
+    }
+}
+
 struct Person {
-    bar: ProgressBar,
-    terminal: bool,
+    line: Line,
     max_steps: u64,
     fine_tuning: bool,
     reinforcing: bool,
-    last_line: Option<Instant>,
     last_eval: Option<f64>,
     skip_rate: Option<(u64, f64)>,
 }
 
 impl Person {
     fn new() -> Self {
-        let terminal = std::io::stderr().is_terminal();
-        let target = if terminal { ProgressDrawTarget::stderr_with_hz(8) } else { ProgressDrawTarget::hidden() };
-        let bar = ProgressBar::with_draw_target(None, target);
-        bar.set_style(ProgressStyle::with_template("{msg}").unwrap_or_else(|_| ProgressStyle::default_spinner()));
         Self {
-            bar,
-            terminal,
+            line: Line::every(PLAIN_LINE_SECONDS),
             max_steps: 0,
             fine_tuning: false,
             reinforcing: false,
-            last_line: None,
             last_eval: None,
             skip_rate: None,
         }
@@ -82,9 +141,8 @@ impl Person {
     fn hear(&mut self, told: &Told<'_>) {
         match told {
             Told::Progress(what, done, all) => {
-                if self.terminal && *all > 0 {
-                    self.bar.set_message(format!("{what} {} %", 100 * done / all));
-                    self.bar.tick();
+                if self.line.on_terminal() && *all > 0 {
+                    self.line.show(|| format!("{what} {} %", 100 * done / all));
                 }
             }
             Told::Event(event) => self.event(event),
@@ -122,7 +180,7 @@ impl Person {
             Event::Step(s) => {
                 if self.reinforcing {
                     let text = self.reinforced(s);
-                    return self.pass(text);
+                    return self.line.show(|| text);
                 }
                 let (first, _) = *self.skip_rate.get_or_insert((s.step, s.seconds));
                 let left = self.max_steps.saturating_sub(s.step) as f64;
@@ -147,7 +205,7 @@ impl Person {
                     100.0 * s.mfu,
                     eta
                 );
-                self.pass(text);
+                self.line.show(|| text);
             }
             Event::Eval(e) => {
                 let change = self.last_eval.map_or(String::new(), |before| format!(" ({:+.4})", e.eval_loss - before));
@@ -177,10 +235,10 @@ impl Person {
             }
             Event::Warning { text } => self.say(&format!("note: {}", one_line(text))),
             Event::Finished(f) => {
-                self.bar.finish_and_clear();
+                self.line.end();
                 finished(f);
             }
-            Event::Failed { .. } => self.bar.finish_and_clear(),
+            Event::Failed { .. } => self.line.end(),
         }
     }
 
@@ -209,23 +267,8 @@ impl Person {
         )
     }
 
-    /// A line that the next one replaces.
-    fn pass(&mut self, text: String) {
-        if self.terminal {
-            self.bar.set_message(text);
-            self.bar.tick();
-        } else if self.last_line.is_none_or(|t| t.elapsed().as_secs_f64() >= PLAIN_LINE_SECONDS) {
-            self.last_line = Some(Instant::now());
-            note(&text);
-        }
-    }
-
     fn say(&self, text: &str) {
-        if self.terminal {
-            self.bar.suspend(|| note(text));
-        } else {
-            note(text);
-        }
+        self.line.say(text);
     }
 }
 

@@ -139,7 +139,13 @@ fn plan(settings: &Settings, json: bool) -> anyhow::Result<i32> {
         return Ok(0);
     }
     output::line(&format!("parameters   {}", output::count(parameters as u64)))?;
-    output::line(&format!("micro-batch  {} of {} sequences", plan.micro_batch, settings.train.batch_size))?;
+    let (micro, whole, tokens) = (plan.micro_batch, settings.train.batch_size, settings.train.seq_len);
+    output::line(&match settings.stage() {
+        Stage::Grpo => {
+            format!("micro-batch  {micro} rows of {tokens} tokens, into which the {whole} completions of a step are packed")
+        }
+        Stage::Pretrain | Stage::Sft => format!("micro-batch  {micro} of {whole} sequences"),
+    })?;
     for (name, bytes) in &plan.parts {
         output::line(&format!("{name:<12} {}", human_bytes(*bytes)))?;
     }

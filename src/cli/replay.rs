@@ -3,7 +3,7 @@
 mod rows;
 mod step;
 
-use super::{open, output};
+use super::{dressed, open, output, refuse};
 use crate::config::{GRPO_DEFAULTS, GrpoSettings, Layers, RolloutSettings, Settings, Stage, TrainSettings};
 use crate::event::{Moved, Number, Tokens};
 use crate::gpu::Gpu;
@@ -16,7 +16,6 @@ use crate::train::reinforce::{probe, tokens};
 use crate::vfs::{RealFs, Vfs as _, shown, write_whole_by};
 use anyhow::{Context as _, Result, ensure};
 use clap::ArgMatches;
-use clap::parser::ValueSource::CommandLine;
 use serde::Serialize;
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
@@ -86,13 +85,7 @@ const OF_RUNS: &[&str] = &[
 ];
 
 /// The command with the defaults and the help of this stage.
-pub fn command(mut command: clap::Command) -> clap::Command {
-    for name in OF_RUNS {
-        command = command.mut_arg(name, |arg| arg.hide(true));
-    }
-    for (name, value) in GRPO_DEFAULTS {
-        command = command.mut_arg(name, |arg| arg.default_value(*value));
-    }
+pub fn command(command: clap::Command) -> clap::Command {
     let help = [
         ("learning_rate", "Learning rate of every update"),
         ("seq_len", "Tokens in a packed row; 0 takes the longest prompt with its completion"),
@@ -102,10 +95,7 @@ pub fn command(mut command: clap::Command) -> clap::Command {
         ("temperature", "Divides the logits, as when the completions were sampled"),
         ("seed", "Seed of --lopti-split random"),
     ];
-    for (name, text) in help {
-        command = command.mut_arg(name, |arg| arg.help(text).long_help(text));
-    }
-    command
+    dressed(command, OF_RUNS, GRPO_DEFAULTS, &help)
 }
 
 /// What is printed.
@@ -119,12 +109,7 @@ struct Report {
 
 /// Replay.
 pub fn run(args: &Args, typed: &ArgMatches) -> Result<i32> {
-    if let Some(name) = OF_RUNS.iter().find(|name| typed.value_source(name) == Some(CommandLine)) {
-        anyhow::bail!(
-            "--{}: is for runs; a replay is one step on the completions of --rollouts, leave the flag out",
-            name.replace('_', "-")
-        );
-    }
+    refuse(typed, OF_RUNS, "is for runs; a replay is one step on the completions of --rollouts")?;
     let mut settings = settings(args, typed)?;
     for path in [&args.grads, &args.rows].into_iter().flatten() {
         let parent = path.parent().filter(|p| !p.as_os_str().is_empty());
@@ -194,16 +179,7 @@ fn check(settings: &Settings) -> Result<()> {
     }
     let t = &settings.train;
     ensure!(t.learning_rate.is_finite() && t.learning_rate >= 0.0, "--learning-rate {}: must be 0 or more", t.learning_rate);
-    for (flag, value) in [("adam-beta1", t.adam_beta1), ("adam-beta2", t.adam_beta2)] {
-        ensure!((0.0..1.0).contains(&value), "--{flag} {value}: must be at least 0 and below 1");
-    }
-    ensure!(t.adam_epsilon.is_finite() && t.adam_epsilon >= 1e-12, "--adam-epsilon {}: must be at least 1e-12", t.adam_epsilon);
-    ensure!((0.0..=1.0).contains(&t.weight_decay), "--weight-decay {}: must lie between 0 and 1", t.weight_decay);
-    ensure!(
-        t.max_grad_norm.is_finite() && t.max_grad_norm >= 0.0,
-        "--max-grad-norm {}: must be 0 (off) or more",
-        t.max_grad_norm
-    );
+    t.validate_optimizer()?;
     let mini = settings.grpo.as_ref().and_then(|grpo| grpo.mini_batch_size);
     ensure!(mini != Some(0), "--mini-batch-size 0: must be at least 1");
     Ok(())

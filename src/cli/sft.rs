@@ -1,10 +1,8 @@
 //! `lehr sft`
 
-use super::pretrain;
+use super::{check_fork, dressed, is_typed, pretrain, refuse};
 use crate::config::{Layers, SFT_DEFAULTS, SftSettings, Stage};
-use crate::session::begin::settings_of_fork;
 use clap::ArgMatches;
-use clap::parser::ValueSource::CommandLine;
 use web_time::Instant;
 
 /// Flags of `lehr sft`: those of `lehr pretrain`, and its own.
@@ -36,13 +34,7 @@ pub(super) const OF_NEW_MODELS: &[&str] = &[
 ];
 
 /// The command with the defaults and the help of this stage.
-pub fn command(mut command: clap::Command) -> clap::Command {
-    for name in OF_NEW_MODELS {
-        command = command.mut_arg(name, |arg| arg.hide(true));
-    }
-    for (name, value) in SFT_DEFAULTS {
-        command = command.mut_arg(name, |arg| arg.default_value(*value));
-    }
+pub fn command(command: clap::Command) -> clap::Command {
     let help = [
         (
             "data",
@@ -54,30 +46,15 @@ pub fn command(mut command: clap::Command) -> clap::Command {
         ("max_steps", "Updates to make, in place of --num-train-epochs"),
         ("run", "Folder of the new run; runs/sft-NNN when absent"),
     ];
-    for (name, text) in help {
-        command = command.mut_arg(name, |arg| arg.help(text).long_help(text));
-    }
+    let command = dressed(command, OF_NEW_MODELS, SFT_DEFAULTS, &help);
     command.mut_arg("data", |arg| arg.value_name("PATH[:WEIGHT]")).mut_arg("max_steps", |arg| arg.hide_default_value(true))
 }
 
 /// Fine-tune.
 pub fn run(args: &Args, typed: &ArgMatches, started: Instant) -> anyhow::Result<i32> {
-    let given = |name: &str| typed.value_source(name) == Some(CommandLine);
-    if let Some(name) = OF_NEW_MODELS.iter().find(|name| given(name)) {
-        anyhow::bail!(
-            "--{}: fine-tuning takes shape and tokenizer from the model of --init; leave the flag out",
-            name.replace('_', "-")
-        );
-    }
-    if let Ok(Some(fork)) = typed.try_get_one::<String>("fork") {
-        let mut parent = Layers::default();
-        parent.file(&settings_of_fork(fork)?)?;
-        anyhow::ensure!(
-            parent.settings()?.stage() == Stage::Sft,
-            "--fork {}: is a run of lehr pretrain, whose data are others; begin from its weights with --init",
-            fork.escape_debug()
-        );
-    }
+    let given = |name: &str| is_typed(typed, name);
+    refuse(typed, OF_NEW_MODELS, "fine-tuning takes shape and tokenizer from the model of --init")?;
+    check_fork(typed, Stage::Sft)?;
     let mut settings = pretrain::layered(Layers::of(Stage::Sft)?, None, args.common.config.as_ref(), typed)?;
     let epochs = given("num_train_epochs");
     anyhow::ensure!(!(epochs && given("max_steps")), "--max-steps: is another way to say --num-train-epochs; give one of them");

@@ -4,10 +4,7 @@ use super::output;
 use crate::history::{RunFiles, spec};
 use crate::session::control::{Control, INTERRUPTED};
 use crate::story::{Block, Phase, Player, StepKind, Watch};
-use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
-use std::io::IsTerminal;
 use std::time::Duration;
-use web_time::Instant;
 
 /// Columns of the words.
 const WIDTH: usize = 88;
@@ -15,8 +12,6 @@ const WIDTH: usize = 88;
 const CHART: usize = 48;
 /// Between two looks at a child.
 const POLL: Duration = Duration::from_millis(40);
-/// Seconds between two plain lines where there is no terminal.
-const PLAIN_LINE_SECONDS: f64 = 15.0;
 
 /// Tell a story from here to its end; returns the exit code.
 ///
@@ -240,46 +235,32 @@ fn aligned(head: &[String], rows: &[Vec<String>]) -> Vec<String> {
 
 /// What runs, how far, and what is left of the story: one line that changes on a terminal, else a line now and then.
 struct Bar {
-    bar: ProgressBar,
-    terminal: bool,
-    last: Option<(String, Instant)>,
+    line: output::Line,
+    doing: String,
 }
 
 impl Bar {
     fn new() -> Self {
-        let terminal = std::io::stderr().is_terminal();
-        let target = if terminal { ProgressDrawTarget::stderr_with_hz(8) } else { ProgressDrawTarget::hidden() };
-        let bar = ProgressBar::with_draw_target(None, target);
-        bar.set_style(ProgressStyle::with_template("{msg}").unwrap_or_else(|_| ProgressStyle::default_spinner()));
-        Self { bar, terminal, last: None }
+        Self { line: output::Line::every(output::LONG_LINE_SECONDS), doing: String::new() }
     }
 
     fn show(&mut self, player: &Player) {
         let progress = player.progress();
         let Some(doing) = progress.doing else { return };
-        let text = || {
+        if self.doing != doing {
+            self.doing.clone_from(&doing);
+            self.line.urge();
+        }
+        self.line.show(|| {
             let left = output::duration((progress.seconds_left / 5.0).ceil() * 5.0);
             format!("{doing}: {:.0} %; about {left} left", 100.0 * progress.share)
-        };
-        if self.terminal {
-            self.bar.set_message(text());
-            self.bar.tick();
-            return;
-        }
-        let due = match &self.last {
-            Some((before, at)) => *before != doing || at.elapsed().as_secs_f64() >= PLAIN_LINE_SECONDS,
-            None => true,
-        };
-        if due {
-            output::note(&text());
-            self.last = Some((doing.clone(), Instant::now()));
-        }
+        });
     }
 
-    fn hide(&self) {
-        if self.terminal {
-            self.bar.finish_and_clear();
-            self.bar.reset();
+    fn hide(&mut self) {
+        if self.line.on_terminal() {
+            self.line.end();
+            self.line = output::Line::every(output::LONG_LINE_SECONDS);
         }
     }
 }

@@ -2,7 +2,7 @@
 
 mod grpo;
 
-use super::{MergeMethod, Scheduler, Settings, Stage};
+use super::{MergeMethod, Scheduler, Settings, Stage, TrainSettings};
 
 impl Settings {
     // Length: one statement a setting.
@@ -44,20 +44,7 @@ impl Settings {
             t.min_learning_rate,
             t.learning_rate
         );
-        for (flag, value) in [("adam-beta1", t.adam_beta1), ("adam-beta2", t.adam_beta2)] {
-            anyhow::ensure!((0.0..1.0).contains(&value), "--{flag} {value}: must be at least 0 and below 1");
-        }
-        anyhow::ensure!(
-            t.adam_epsilon.is_finite() && t.adam_epsilon >= 1e-12,
-            "--adam-epsilon {}: must be at least 1e-12",
-            t.adam_epsilon
-        );
-        anyhow::ensure!((0.0..=1.0).contains(&t.weight_decay), "--weight-decay {}: must lie between 0 and 1", t.weight_decay);
-        anyhow::ensure!(
-            t.max_grad_norm.is_finite() && t.max_grad_norm >= 0.0,
-            "--max-grad-norm {}: must be 0 (off) or more",
-            t.max_grad_norm
-        );
+        t.validate_optimizer()?;
         if t.lr_scheduler != Scheduler::Constant {
             anyhow::ensure!(
                 t.warmup_steps < t.max_steps,
@@ -107,6 +94,7 @@ impl Settings {
         anyhow::ensure!(s.keep_last >= 2, "--keep-last {}: must be at least 2, so that a bad newest one is no loss", s.keep_last);
         Ok(())
     }
+
     fn validate_sft(&self) -> anyhow::Result<()> {
         let Some(sft) = &self.sft else { return Ok(()) };
         let epochs = sft.num_train_epochs;
@@ -118,6 +106,23 @@ impl Settings {
             self.start.init.is_some() || self.start.fork.is_some(),
             "--init: fine-tuning begins from a model; name its folder, or a run (RUN, RUN@STEP)"
         );
+        Ok(())
+    }
+}
+
+impl TrainSettings {
+    /// What any update is made with, but for its learning rate.
+    ///
+    /// # Errors
+    /// The first setting that is out of range.
+    pub fn validate_optimizer(&self) -> anyhow::Result<()> {
+        for (flag, value) in [("adam-beta1", self.adam_beta1), ("adam-beta2", self.adam_beta2)] {
+            anyhow::ensure!((0.0..1.0).contains(&value), "--{flag} {value}: must be at least 0 and below 1");
+        }
+        let (epsilon, decay, norm) = (self.adam_epsilon, self.weight_decay, self.max_grad_norm);
+        anyhow::ensure!(epsilon.is_finite() && epsilon >= 1e-12, "--adam-epsilon {epsilon}: must be at least 1e-12");
+        anyhow::ensure!((0.0..=1.0).contains(&decay), "--weight-decay {decay}: must lie between 0 and 1");
+        anyhow::ensure!(norm.is_finite() && norm >= 0.0, "--max-grad-norm {norm}: must be 0 (off) or more");
         Ok(())
     }
 }

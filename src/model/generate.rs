@@ -3,7 +3,6 @@
 use super::Model;
 use super::activations::{Activations, Pass};
 use super::transformer::{Context, record_after_attention, record_qkv};
-use crate::config::ModelConfig;
 use crate::gpu::{Gpu, ReadRing, Recording, Tensor};
 use crate::ops::matmul::Extra;
 use crate::ops::rmsnorm::Rows;
@@ -149,7 +148,7 @@ pub(super) fn record_decode(
     assigned: &Tensor,
 ) {
     let (gpu, eps, positions) = (m.gpu, m.config.rms_norm_eps, &acts.inputs.positions);
-    let shape = decode_shape(m.config, acts.batch);
+    let shape = m.attention_shape(acts.batch, acts.time);
     embedding::forward(r, gpu, &acts.inputs.tokens, &m.weights.embed, &acts.embedded);
     let mut x = &acts.embedded;
     for ((w, a), [cache_k, cache_v]) in m.weights.blocks.iter().zip(&acts.blocks).zip(caches) {
@@ -162,8 +161,4 @@ pub(super) fn record_decode(
     }
     rmsnorm::forward(r, gpu, Rows::whole(x), x, &m.weights.final_norm, &acts.head_in, &acts.head_rstd, eps);
     matmul::forward(r, gpu, &acts.head_in, m.weights.output(), &acts.logits, Extra::None);
-}
-
-fn decode_shape(c: &ModelConfig, batch: usize) -> attention::Shape {
-    attention::Shape { batch, time: 1, heads: c.num_attention_heads, kv_heads: c.num_key_value_heads, head_dim: c.head_dim }
 }

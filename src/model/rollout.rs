@@ -29,6 +29,13 @@ pub struct Request {
     pub max_new: usize,
 }
 
+impl Request {
+    /// What may be in the cache before anything is drawn: the last token is fed when the first is drawn.
+    fn prefix(&self) -> &[u32] {
+        &self.prompt[..self.prompt.len() - 1]
+    }
+}
+
 /// What came of it.
 #[derive(Clone, Debug, Default, PartialEq)]
 pub struct Completion {
@@ -131,8 +138,7 @@ impl Rollouts {
         let most = (QUEUE_BYTES / (12 * (self.room + PROMPT_HEAD))).max(1);
         let mut count = 0;
         for request in requests.iter().take(most) {
-            // The last token is fed when the first is drawn.
-            let prefix = &request.prompt[..request.prompt.len() - 1];
+            let prefix = request.prefix();
             if !prefix.is_empty() && next < tokens && !places.contains_key(prefix) {
                 if next + prefix.len() > tokens {
                     break;
@@ -161,7 +167,7 @@ impl Rollouts {
             }
         }
         let of = |request: &Request| {
-            let prefix = &request.prompt[..request.prompt.len() - 1];
+            let prefix = request.prefix();
             places.get(prefix).map_or([0, 0], |place| [*place, prefix.len() as u32])
         };
         Ok(requests.iter().map(of).collect())

@@ -4,10 +4,13 @@ use super::run::Running;
 use super::sampling::Asked;
 use super::save::{self, TrainerFile};
 use crate::config::Stage;
-use crate::event::{Checkpoint as Saved, Command, Eval, Event};
+use crate::event::{Checkpoint as Saved, Command, Eval, Event, Hyper};
 use crate::model::checkpoint::Origin;
 use crate::train::predictions::Seen;
 use web_time::Instant;
+
+/// What a setting may be, in words and as a test.
+type Range = (&'static str, fn(f64) -> bool);
 
 impl Running<'_> {
     /// Commands that do not change whether the run goes on.
@@ -19,46 +22,49 @@ impl Running<'_> {
                 self.sample_now(&Asked { prompt, temperature, tokens, chat })
             }
             Command::SetHyper(new) => {
-                let step = self.run.trainer.state.step;
-                let default_norm = self.run.settings.train.max_grad_norm;
-                let of_policy = self
-                    .run
-                    .settings
-                    .reinforcement()
-                    .map(|(_, rollout, grpo)| (rollout.temperature, grpo.reweight_alpha, grpo.lopti_eta.unwrap_or(0.0)));
-                let (temperature, alpha, eta) = of_policy.unwrap_or_default();
-                let live = &mut self.run.trainer.state.hyper;
-                let changes = [
-                    ("learning_rate_scale", &mut live.learning_rate_scale, new.learning_rate_scale, 1.0, f64::MAX),
-                    ("max_grad_norm", &mut live.max_grad_norm, new.max_grad_norm, default_norm, f64::MAX),
-                    ("temperature", &mut live.temperature, new.temperature, temperature, 100.0),
-                    ("reweight_alpha", &mut live.reweight_alpha, new.reweight_alpha, alpha, 1.0),
-                    ("lopti_eta", &mut live.lopti_eta, new.lopti_eta, eta, 1.0),
-                ];
-                for (i, (name, slot, value, default, most)) in changes.into_iter().enumerate() {
-                    let Some(value) = value else { continue };
-                    if i >= 2 && of_policy.is_none() {
-                        let text = format!("SetHyper: {name}: only a run of lehr grpo has this; nothing was changed");
-                        self.out.emit(&Event::Warning { text });
-                        continue;
-                    }
-                    let positive = name != "temperature" || value > 0.0;
-                    if !(0.0..=most).contains(&value) || !positive {
-                        let range = match most {
-                            f64::MAX => "zero or more".to_owned(),
-                            _ => format!("{} 0 and at most {most}", if positive { "at least" } else { "above" }),
-                        };
-                        let text = format!("SetHyper: {name} = {value}: must be {range}; nothing was changed");
-                        self.out.emit(&Event::Warning { text });
-                        continue;
-                    }
-                    let before = slot.replace(value).unwrap_or(default);
-                    self.out.emit(&Event::HyperChanged { step, name: name.into(), before, after: value });
-                }
+                self.set_hyper(&new);
                 Ok(())
             }
             Command::MergeNow => self.merge_now(),
             Command::Pause | Command::Resume | Command::Step | Command::Stop => Ok(()),
+        }
+    }
+
+    /// Change live settings; of what cannot be, a warning.
+    fn set_hyper(&mut self, new: &Hyper) {
+        const NOT_NEGATIVE: Range = ("zero or more", |x| (0.0..=f64::MAX).contains(&x));
+        const SHARE: Range = ("at least 0 and at most 1", |x| (0.0..=1.0).contains(&x));
+        const HEAT: Range = ("above 0 and at most 100", |x| x > 0.0 && x <= 100.0);
+        let step = self.run.trainer.state.step;
+        let settings = &self.run.settings;
+        let policy = settings.reinforcement().map(|(_, rollout, grpo)| (rollout, grpo));
+        let (temperature, alpha) = (policy.map(|(r, _)| r.temperature), policy.map(|(_, g)| g.reweight_alpha));
+        let (norm, eta) = (Some(settings.train.max_grad_norm), policy.map(|(_, g)| g.lopti_eta.unwrap_or(0.0)));
+        let live = &mut self.run.trainer.state.hyper;
+        // What holds while nothing has been said is none where the stage does not have the setting.
+        let changes = [
+            ("learning_rate_scale", &mut live.learning_rate_scale, new.learning_rate_scale, Some(1.0), NOT_NEGATIVE),
+            ("max_grad_norm", &mut live.max_grad_norm, new.max_grad_norm, norm, NOT_NEGATIVE),
+            ("temperature", &mut live.temperature, new.temperature, temperature, HEAT),
+            ("reweight_alpha", &mut live.reweight_alpha, new.reweight_alpha, alpha, SHARE),
+            ("lopti_eta", &mut live.lopti_eta, new.lopti_eta, eta, SHARE),
+        ];
+        for (name, slot, value, default, (words, may_be)) in changes {
+            let Some(value) = value else { continue };
+            let event = match default {
+                None => {
+                    let text = format!("SetHyper: {name}: only a run of lehr grpo has this; nothing was changed");
+                    Event::Warning { text }
+                }
+                Some(_) if !may_be(value) => {
+                    Event::Warning { text: format!("SetHyper: {name} = {value}: must be {words}; nothing was changed") }
+                }
+                Some(default) => {
+                    let before = slot.replace(value).unwrap_or(default);
+                    Event::HyperChanged { step, name: name.into(), before, after: value }
+                }
+            };
+            self.out.emit(&event);
         }
     }
 

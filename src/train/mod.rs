@@ -21,6 +21,6 @@ pub use gradient::GradientPass;
 pub use judge::Judge;
 pub use norms::PartNorms;
 pub use optimizer::{Moments, Optimizer};
-pub use plan::{MemoryPlan, micro_batch, most_rows};
+pub use plan::{MemoryPlan, micro_batch, most_rows, rows_at_once};
 pub use schedule::learning_rate;
 pub use trainer::{StepResult, Trainer, TrainerState};

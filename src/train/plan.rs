@@ -11,7 +11,7 @@ use crate::model::{Parameters, Pass, activations, rollout as rollouts};
 pub struct MemoryPlan {
     /// (purpose, bytes), as in the device's ledger.
     pub parts: Vec<(&'static str, u64)>,
-    /// Sequences computed at once.
+    /// Sequences computed at once; in reinforcement rows, each of which holds as many completions as fit.
     pub micro_batch: usize,
     /// Where the snapshots of a live merge are kept, and their bytes there, if there is one.
     pub ring: Option<(RingPlace, u64)>,
@@ -61,13 +61,12 @@ impl MemoryPlan {
         class: AdapterClass,
         max_binding_bytes: u64,
     ) -> anyhow::Result<Self> {
-        let mut parts = reinforce::memory_parts(c, settings, class, max_binding_bytes)?;
+        let (mut parts, micro_batch) = reinforce::memory_parts(c, settings, class, max_binding_bytes)?;
         if let Some(rollout) = &settings.rollout {
             let room = rollout.max_prompt_length + rollout.max_completion_length;
             let slots = reinforce::slots(c, settings, rollout, class, max_binding_bytes);
             parts.push(("rollouts", rollouts::bytes(c, slots, room, settings.train.batch_size, class, max_binding_bytes)));
         }
-        let micro_batch = micro_batch(c, &settings.train, class, max_binding_bytes);
         Ok(Self { parts, micro_batch, ring: None })
     }
 
@@ -75,6 +74,24 @@ impl MemoryPlan {
     pub fn total(&self) -> u64 {
         self.parts.iter().map(|(_, bytes)| bytes).sum()
     }
+}
+
+/// Tokens computed at once, at most: a token may occur that often, and one invocation sums its rows (lavapipe ends loops at 65,535).
+const MAX_ROWS: usize = 32_768;
+
+/// As many rows of `time` tokens as `rows` says, if so many can be computed at once. It is not asked where not even one can.
+///
+/// # Errors
+/// Rows that are too long, or too many.
+pub fn rows_at_once(time: usize, rows: impl FnOnce() -> usize) -> anyhow::Result<usize> {
+    anyhow::ensure!((1..=MAX_ROWS).contains(&time), "--seq-len {time}: must be at least 1 and at most {MAX_ROWS}");
+    let rows = rows();
+    anyhow::ensure!(
+        (1..=MAX_ROWS / time).contains(&rows),
+        "--micro-batch-size {rows}: of {time} tokens each; at most {MAX_ROWS} tokens are computed at once, so use at most {}",
+        MAX_ROWS / time
+    );
+    Ok(rows)
 }
 
 /// Sequences computed at once: as set, else the largest divisor of the batch that stays within what suits the adapter.

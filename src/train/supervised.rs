@@ -1,16 +1,13 @@
 //! The supervised stages, pre-training and fine-tuning: batches from a source, a gradient pass, held-out loss. A stage is its source.
 
 use super::predictions::Seen;
-use super::{Evaluation, GradientPass, Scorer, micro_batch};
+use super::{Evaluation, GradientPass, Scorer, micro_batch, rows_at_once};
 use crate::config::Settings;
 use crate::data::{Batch, IGNORE, Source};
 use crate::gpu::{Gpu, ReadRing, Tensor};
 use crate::model::{Activations, Model, Weights};
 use crate::ops::objective::stats;
 use std::collections::VecDeque;
-
-/// Tokens in a micro-batch, at most: a token may occur that often, and one invocation sums its rows (lavapipe ends loops at 65,535).
-pub(super) const MAX_ROWS: usize = 32_768;
 
 /// What a supervised stage needs beside model and optimizer.
 pub(super) struct Supervised {
@@ -35,14 +32,7 @@ impl Supervised {
     /// Activations of the training pass, which all recordings share.
     pub fn activations(gpu: &Gpu, settings: &Settings, model: &Model) -> anyhow::Result<Activations<Tensor>> {
         let t = &settings.train;
-        let micro = micro_batch(&model.config, t, gpu.class(), gpu.max_binding_bytes());
-        anyhow::ensure!(t.seq_len <= MAX_ROWS, "--seq-len {}: at most {MAX_ROWS} tokens are computed at once", t.seq_len);
-        anyhow::ensure!(
-            micro * t.seq_len <= MAX_ROWS,
-            "--micro-batch-size {micro}: {} tokens at once; at most {MAX_ROWS} are computed at once, so use at most {}",
-            micro * t.seq_len,
-            MAX_ROWS / t.seq_len
-        );
+        let micro = rows_at_once(t.seq_len, || micro_batch(&model.config, t, gpu.class(), gpu.max_binding_bytes()))?;
         Ok(GradientPass::activations(gpu, model, micro, t.seq_len))
     }
 

@@ -334,11 +334,8 @@ fn hyper(t: &TrainSettings, state: &TrainerState) -> Hyper {
         learning_rate: learning_rate(t, state.step + 1)
             * live.learning_rate_scale.unwrap_or(1.0)
             * state.rescue_scale.unwrap_or(1.0),
-        beta1: t.adam_beta1,
-        beta2: t.adam_beta2,
-        epsilon: t.adam_epsilon,
-        weight_decay: t.weight_decay,
         max_grad_norm: live.max_grad_norm.unwrap_or(t.max_grad_norm),
         step: state.optimizer_steps + 1,
+        ..Hyper::from(t)
     }
 }

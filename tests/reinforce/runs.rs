@@ -45,6 +45,18 @@ fn samples(path: &Path) -> Vec<Value> {
     text.lines().map(|line| serde_json::from_str(line).unwrap()).collect()
 }
 
+/// Completions are packed into rows: the plan speaks of both.
+#[test]
+fn a_dry_run_plans_rows_of_completions() {
+    let place = Place::new();
+    base(&place);
+    let said = run(place.lehr(STEP.iter().filter(|arg| **arg != "--json")).args(["--micro-batch-size=4", "--dry-run"]));
+    assert_eq!(said.code, Some(0), "{}", said.err);
+    // A prompt and its completion have 60 + 24 tokens at most.
+    let words = "micro-batch  4 rows of 84 tokens, into which the 8 completions of a step are packed";
+    assert!(said.out.contains(words) && !said.out.contains("sequences"), "{}", said.out);
+}
+
 #[test]
 fn a_run_tells_all_that_it_promises() {
     let place = Place::new();

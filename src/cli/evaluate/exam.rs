@@ -5,15 +5,14 @@ use super::super::{open, output};
 use crate::config::{DataSettings, TaskKind, TaskSettings};
 use crate::data::Notices;
 use crate::data::tasks::{self, Split, Task};
+use crate::model::hf_config::stop_tokens;
 use crate::model::{Rollouts, rollout};
 use crate::ops::sample::Sampling;
 use crate::session;
 use crate::train::reinforce::examine::{Exam, Examined, Examinee, Report, reports};
 use anyhow::ensure;
-use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
 use serde::Serialize;
 use std::collections::BTreeMap;
-use std::io::IsTerminal;
 use web_time::Instant;
 
 /// Flags of `lehr eval --task`.
@@ -60,7 +59,7 @@ pub fn run(args: &super::Args, rows: Option<usize>) -> anyhow::Result<i32> {
     let dir = open::model_folder(&args.model)?;
     let config = open::config(&dir)?;
     let tokenizer = open::tokenizer(&dir, &config)?;
-    let stops = open::stops(&dir, &config, &tokenizer)?;
+    let stops = stop_tokens(&dir, &config, tokenizer.eos_id())?;
     let mut task = questions(args, &tokenizer)?;
     let count = task.eval_questions();
     let mut longest = 0;
@@ -100,7 +99,7 @@ pub fn run(args: &super::Args, rows: Option<usize>) -> anyhow::Result<i32> {
         progress.passed += count as usize * samples;
         sat.push(Sat::of(&examined, temperature, samples, begin.elapsed().as_secs_f64()));
     }
-    progress.end();
+    progress.line.end();
     if args.json {
         let (greedy, sampled) = (&sat[0], sat.get(1));
         output::json_line(&serde_json::json!({
@@ -202,56 +201,31 @@ fn percent(share: f64) -> String {
     format!("{:.1} %", 100.0 * share)
 }
 
-/// How many answers there are, and how long it will take: an updating line on a terminal, else a line now and then.
+/// How many answers there are, and how long it will take.
 struct Progress {
     all: usize,
     /// Answers of the ways before.
     passed: usize,
     begin: Instant,
-    told: Option<Instant>,
-    bar: Option<ProgressBar>,
+    line: output::Line,
 }
-
-/// Seconds between two lines where there is no terminal.
-const LINE_SECONDS: f64 = 15.0;
 
 impl Progress {
     fn new(all: usize) -> Self {
-        let bar = std::io::stderr().is_terminal().then(|| {
-            let bar = ProgressBar::with_draw_target(None, ProgressDrawTarget::stderr_with_hz(8));
-            bar.set_style(ProgressStyle::with_template("{msg}").unwrap_or_else(|_| ProgressStyle::default_spinner()));
-            bar
-        });
-        Self { all, passed: 0, begin: Instant::now(), told: None, bar }
+        Self { all, passed: 0, begin: Instant::now(), line: output::Line::after(output::LONG_LINE_SECONDS) }
     }
 
-    /// So many answers of this way are there. Always goes on.
+    /// So many answers of this way are there. Goes on unless it was interrupted.
     fn tell(&mut self, done: usize) -> bool {
-        let done = self.passed + done;
-        let seconds = self.begin.elapsed().as_secs_f64();
-        let due = self.told.map_or(seconds, |told| told.elapsed().as_secs_f64());
-        if due >= if self.bar.is_some() { 0.2 } else { LINE_SECONDS } {
-            self.told = Some(Instant::now());
+        let (done, all, seconds) = (self.passed + done, self.all, self.begin.elapsed().as_secs_f64());
+        self.line.show(|| {
             // The first answers to end are the shortest: before a tenth is there, nothing can be said of the rest.
-            let left = match 10 * done >= self.all {
-                true => format!(", about {} left", output::duration(seconds * (self.all - done) as f64 / done as f64)),
+            let left = match 10 * done >= all {
+                true => format!(", about {} left", output::duration(seconds * (all - done) as f64 / done as f64)),
                 false => String::new(),
             };
-            let text = format!("{done} of {} answers in {}{left}", self.all, output::duration(seconds));
-            match &self.bar {
-                Some(bar) => {
-                    bar.set_message(text);
-                    bar.tick();
-                }
-                None => output::note(&text),
-            }
-        }
+            format!("{done} of {all} answers in {}{left}", output::duration(seconds))
+        });
         !session::control::Control::interrupted()
-    }
-
-    fn end(&self) {
-        if let Some(bar) = &self.bar {
-            bar.finish_and_clear();
-        }
     }
 }

@@ -14,7 +14,7 @@ use serde::Serialize;
 pub struct PassReport {
     /// `all`, `low` or `high`; with a number behind where it comes more than once.
     pub pass: String,
-    /// Of all updates together: sums of tokens, means over tokens, means of losses and norms.
+    /// Of all updates: [`UpdateStats::together`].
     #[serde(flatten)]
     pub together: UpdateStats,
     /// One for each mini-batch.
@@ -67,7 +67,7 @@ pub fn make(
     let (mut reports, mut gradients) = (Vec::new(), Vec::new());
     for pass in &all {
         let (updates, gradient) = run(on, &mut policy, &rollouts, pass, &loss, settings, keep_gradients)?;
-        reports.push(PassReport { pass: label(pass, grpo.num_iterations), together: together(&updates), updates });
+        reports.push(PassReport { pass: label(pass, grpo.num_iterations), together: UpdateStats::together(&updates), updates });
         gradients.extend(gradient);
     }
     let after = policy.logprobs(gpu, model, &rollouts, loss.temperature)?;
@@ -86,7 +86,7 @@ fn run(
 ) -> Result<(Vec<UpdateStats>, Option<Vec<f32>>)> {
     let (mut updates, mut sum): (_, Option<Vec<f32>>) = (Vec::new(), None);
     for range in policy.mini_batches(rollouts.len()) {
-        updates.push(policy.update(on, rollouts, range, pass, loss, &hyper(settings))?);
+        updates.push(policy.update(on, rollouts, range, pass, loss, &Hyper::from(&settings.train))?);
         if keep_gradients {
             let mut gradient = Vec::new();
             for (_, tensor) in on.model.parameters.tensors(&on.optimizer.grads) {
@@ -101,47 +101,8 @@ fn run(
     Ok((updates, sum))
 }
 
-/// The numbers of several updates as one.
-fn together(updates: &[UpdateStats]) -> UpdateStats {
-    let n = updates.len().max(1) as f64;
-    let tokens: u64 = updates.iter().map(|u| u.tokens).sum();
-    let mean = |of: fn(&UpdateStats) -> f64| updates.iter().map(of).sum::<f64>() / n;
-    let by_tokens = |of: fn(&UpdateStats) -> f64| match updates {
-        [one] => of(one),
-        _ => updates.iter().map(|u| of(u) * u.tokens as f64).sum::<f64>() / tokens.max(1) as f64,
-    };
-    UpdateStats {
-        loss: mean(|u| u.loss),
-        policy_loss: mean(|u| u.policy_loss),
-        kl: by_tokens(|u| u.kl),
-        entropy: by_tokens(|u| u.entropy),
-        approx_kl: by_tokens(|u| u.approx_kl),
-        ratio_deviation: by_tokens(|u| u.ratio_deviation),
-        clip_low: by_tokens(|u| u.clip_low),
-        clip_high: by_tokens(|u| u.clip_high),
-        clip_dual: by_tokens(|u| u.clip_dual),
-        tokens,
-        grad_norm: mean(|u| u.grad_norm),
-        clip_scale: mean(|u| u.clip_scale),
-        skipped: updates.iter().any(|u| u.skipped),
-    }
-}
-
 fn label(pass: &Pass, iterations: usize) -> String {
     if iterations > 1 { format!("{}.{}", pass.name, pass.iteration + 1) } else { pass.name.to_owned() }
-}
-
-fn hyper(settings: &Settings) -> Hyper {
-    let t = &settings.train;
-    Hyper {
-        learning_rate: t.learning_rate,
-        beta1: t.adam_beta1,
-        beta2: t.adam_beta2,
-        epsilon: t.adam_epsilon,
-        weight_decay: t.weight_decay,
-        max_grad_norm: t.max_grad_norm,
-        step: 1,
-    }
 }
 
 /// Log-probabilities by the model, returned, and put where rows bring none of their own.

@@ -1,5 +1,6 @@
-//! Questions from rows of a file: which are for training, in what order, and which are kept for evaluation.
+//! Where a task's questions come from. Of rows of a file: which are for training, in what order, and which are kept for evaluation.
 
+use super::distinct::{Distinct, level_of};
 use super::{Question, Split};
 use crate::config::{DataSettings, TaskSettings};
 use crate::data::json_rows::{Object, read_objects};
@@ -73,18 +74,94 @@ impl Bank {
         };
         rows[at as usize].clone()
     }
+}
+
+/// Questions to be judged by, apart from those to learn from.
+pub struct Held {
+    questions: Vec<Question>,
+    /// What tells them from others; empty where those to learn from can be none of them.
+    keys: HashSet<String>,
+}
+
+impl Held {
+    /// Rows of `--val-data`, `--eval-questions` of them at most; `None` if there is no such file.
+    ///
+    /// # Errors
+    /// As [`Bank::read`].
+    pub fn read(
+        settings: &TaskSettings,
+        data: &DataSettings,
+        example: &str,
+        make: impl Fn(Object) -> Result<Keyed>,
+    ) -> Result<Option<Self>> {
+        let rows = to_judge_by(settings, data, example, make)?;
+        Ok(rows.map(|rows| {
+            let (keys, questions) = rows.into_iter().unzip();
+            Self { questions, keys }
+        }))
+    }
+
+    /// Made ones, `--eval-questions` of them, or as many as there are; `flag` is what levels are said by.
+    ///
+    /// # Errors
+    /// What making one says.
+    pub fn make<T>(
+        settings: &TaskSettings,
+        mut distinct: Distinct<T>,
+        flag: &str,
+        notices: &mut Notices,
+        make: impl Fn(u64, T) -> Result<Question>,
+    ) -> Result<Self> {
+        some(settings)?;
+        let (wanted, mut questions) = (settings.eval_questions, Vec::new());
+        while questions.len() < wanted {
+            let Some((n, made)) = distinct.draw()? else { break };
+            questions.push(make(n, made)?);
+        }
+        if let Some(note) = distinct.note(wanted, questions.len(), flag) {
+            notices.push(note);
+        }
+        Ok(Self { questions, keys: HashSet::new() })
+    }
+
+    /// Whether what this names is asked here.
+    pub fn asks(&self, key: impl FnOnce() -> String) -> bool {
+        !self.keys.is_empty() && self.keys.contains(&key())
+    }
+}
+
+/// Where a task's questions come from.
+pub enum Source {
+    /// All are rows.
+    Rows(Bank),
+    /// Those to learn from are made, or there are none.
+    Held(Held),
+}
+
+impl Source {
+    /// Question `n`; `make` makes those to learn from that are no rows.
+    ///
+    /// # Errors
+    /// What `make` says.
+    pub fn question(&self, split: Split, n: u64, make: impl FnOnce(&Held) -> Result<Question>) -> Result<Question> {
+        match (self, split) {
+            (Self::Rows(bank), _) => Ok(bank.question(split, n)),
+            (Self::Held(held), Split::Eval) => Ok(held.questions[level_of(n, held.questions.len())].clone()),
+            (Self::Held(held), Split::Train) => make(held),
+        }
+    }
 
     /// Questions of evaluation.
     pub fn eval_questions(&self) -> u64 {
-        self.eval.len() as u64
+        match self {
+            Self::Rows(bank) => bank.eval.len() as u64,
+            Self::Held(held) => held.questions.len() as u64,
+        }
     }
 }
 
 /// Rows of `--val-data`, `--eval-questions` of them at most; `None` if there is no such file.
-///
-/// # Errors
-/// As [`Bank::read`].
-pub fn to_judge_by(
+fn to_judge_by(
     settings: &TaskSettings,
     data: &DataSettings,
     example: &str,
@@ -99,10 +176,7 @@ pub fn to_judge_by(
 }
 
 /// Whether any question is wanted to judge by.
-///
-/// # Errors
-/// None is.
-pub fn some(settings: &TaskSettings) -> Result<()> {
+fn some(settings: &TaskSettings) -> Result<()> {
     ensure!(settings.eval_questions > 0, "--eval-questions 0: at least one question is needed to judge by");
     Ok(())
 }

@@ -1,8 +1,7 @@
 //! The task `custom`: rows of `prompt` and `answer`, and a judge of one's choice.
 
 use super::asker::Asker;
-use super::bank::{self, Bank};
-use super::distinct::level_of;
+use super::bank::{Bank, Held, Source};
 use super::math::{answer, number::Number};
 #[cfg(not(target_arch = "wasm32"))]
 use super::process::Process;
@@ -126,12 +125,6 @@ pub struct Custom {
     source: Source,
 }
 
-enum Source {
-    Rows(Bank),
-    /// Only to be judged by.
-    Eval(Vec<Question>),
-}
-
 impl Custom {
     /// The rows of `--data`.
     ///
@@ -154,8 +147,9 @@ impl Custom {
             judge.check(&question.answer)?;
             Ok((question.prompt.clone(), question))
         };
-        let source = match if none { bank::to_judge_by(settings, data, EXAMPLE, make)? } else { None } {
-            Some(rows) => Source::Eval(rows.into_iter().map(|(_, question)| question).collect()),
+        let held = if none { Held::read(settings, data, EXAMPLE, make)? } else { None };
+        let source = match held {
+            Some(held) => Source::Held(held),
             None => Source::Rows(Bank::read(settings, data, seed, EXAMPLE, notices, make)?),
         };
         Ok(Self { judge, source })
@@ -197,18 +191,12 @@ impl Task for Custom {
     }
 
     fn question(&self, split: Split, n: u64) -> Result<Question> {
-        match (&self.source, split) {
-            (Source::Rows(bank), _) => Ok(bank.question(split, n)),
-            (Source::Eval(rows), Split::Eval) => Ok(rows[level_of(n, rows.len())].clone()),
-            (Source::Eval(_), Split::Train) => bail!("--task custom: needs --data, a JSONL file with rows such as {EXAMPLE}"),
-        }
+        let none = |_: &Held| bail!("--task custom: needs --data, a JSONL file with rows such as {EXAMPLE}");
+        self.source.question(split, n, none)
     }
 
     fn eval_questions(&self) -> u64 {
-        match &self.source {
-            Source::Rows(bank) => bank.eval_questions(),
-            Source::Eval(rows) => rows.len() as u64,
-        }
+        self.source.eval_questions()
     }
 
     fn grade(&mut self, answers: &[(&Question, &str)]) -> Result<Vec<Grade>> {

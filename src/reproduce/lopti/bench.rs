@@ -7,10 +7,10 @@ use super::scale::Scale;
 use super::school::School;
 use super::training::weights;
 use crate::config::{GrpoSettings, LossType, OptimizerKind, Settings};
-use crate::data::tasks::{Question, Split, Task};
+use crate::data::tasks::Task;
 use crate::event::BinGradient;
 use crate::gpu::{Arena, Gpu};
-use crate::model::{Model, Request, Rollouts};
+use crate::model::{Model, Rollouts};
 use crate::ops::adamw::Hyper;
 use crate::ops::sample::Sampling;
 use crate::reproduce::pace::{Interrupted, check};
@@ -18,7 +18,7 @@ use crate::reproduce::store::Store;
 use crate::session::control::Control;
 use crate::train::Optimizer;
 use crate::train::reinforce::probe::{Change, changes, gradient_by_quartile, pass_of};
-use crate::train::reinforce::{Learner, Loss, Policy, Rollout, advantage, passes, slots};
+use crate::train::reinforce::{Learner, Loss, Policy, Rollout, Sampler, advantage, passes, slots};
 use std::collections::BTreeMap;
 use std::sync::Arc;
 use web_time::Instant;
@@ -121,43 +121,23 @@ impl Bench {
         check()?;
         self.restore()?;
         let Some((_, rollout, grpo)) = self.settings.reinforcement() else { return Ok(Vec::new()) };
-        let (groups, each) = (self.settings.train.batch_size / rollout.num_generations, rollout.num_generations);
-        // Questions that training meets late or never.
-        let questions: Vec<Question> = (0..groups as u64)
-            .map(|i| self.task.question(Split::Train, FAR + n * groups as u64 + i))
-            .collect::<Result<_, _>>()?;
-        let prompts: Vec<Vec<u32>> =
-            questions.iter().map(|q| self.school.tokenizer.encode(&q.prompt)).collect::<Result<_, _>>()?;
-        let request = |i: usize| Request {
-            prompt: prompts[i / each].clone(),
-            key: [n as u32, i as u32],
-            max_new: rollout.max_completion_length,
+        let completions = self.settings.train.batch_size;
+        let mut sampler = Sampler {
+            gpu: &self.gpu,
+            model: &self.model,
+            engine: &mut self.engine,
+            task: self.task.as_mut(),
+            tokenizer: &self.school.tokenizer,
+            stops: &[self.school.stop],
+            settings: rollout,
+            completions,
+            sampling: Sampling { temperature: rollout.temperature, seed: self.seed, ..Sampling::default() },
+            step: n,
         };
-        let requests: Vec<Request> = (0..groups * each).map(request).collect();
-        let sampling = Sampling { temperature: rollout.temperature, seed: self.seed, ..Sampling::default() };
-        let stops = [self.school.stop];
-        let completions =
-            self.engine.run(&self.gpu, &self.model, &requests, &sampling, &stops, &mut |_, _| Ok(!Control::interrupted()))?;
-        let completions = completions.ok_or(Interrupted)?;
-        let texts: Vec<String> = completions
-            .iter()
-            .map(|c| self.school.tokenizer.decode(&c.tokens[..c.tokens.len() - usize::from(c.tokens.last() == Some(&stops[0]))]))
-            .collect::<Result<_, _>>()?;
-        let answers: Vec<(&Question, &str)> = texts.iter().enumerate().map(|(i, t)| (&questions[i / each], t.as_str())).collect();
-        let grades = self.task.grade(&answers)?;
-        let mut rollouts: Vec<Rollout> = completions
-            .into_iter()
-            .zip(grades)
-            .enumerate()
-            .map(|(i, (completion, grade))| Rollout {
-                group: (i / each) as u32,
-                prompt: prompts[i / each].clone(),
-                completion: completion.tokens,
-                truncated: completion.truncated,
-                reward: grade.reward,
-                ..Rollout::default()
-            })
-            .collect();
+        // Questions that training meets late or never.
+        let mut asked = FAR + n * (completions / rollout.num_generations) as u64;
+        let sampled = sampler.sample(&mut asked, &mut |_, _, _| !Control::interrupted())?;
+        let mut rollouts = sampled.ok_or(Interrupted)?.rollouts;
         let temperature = rollout.temperature;
         self.hands[0].policy.score(&self.gpu, &self.model, &mut rollouts, temperature)?;
         advantage::fill(&mut rollouts, grpo)?;
@@ -191,19 +171,12 @@ impl Bench {
         let begin = Instant::now();
         advantage::fill(&mut weighted, &grpo)?;
         let advantage_seconds = begin.elapsed().as_secs_f64();
-        let t = &self.settings.train;
-        let (hand, learning_rate, max_grad_norm, weight_decay) = match by {
-            By::Sgd(rate) => (&mut self.hands[0], rate, 0.0, 0.0),
-            By::Adam => (&mut self.hands[1], t.learning_rate, t.max_grad_norm, t.weight_decay),
-        };
-        let hyper = Hyper {
-            learning_rate,
-            beta1: t.adam_beta1,
-            beta2: t.adam_beta2,
-            epsilon: t.adam_epsilon,
-            weight_decay,
-            max_grad_norm,
-            step: 1,
+        let adam = Hyper::from(&self.settings.train);
+        let (hand, hyper) = match by {
+            By::Sgd(learning_rate) => {
+                (&mut self.hands[0], Hyper { learning_rate, max_grad_norm: 0.0, weight_decay: 0.0, ..adam })
+            }
+            By::Adam => (&mut self.hands[1], adam),
         };
         let on = Learner { gpu: &self.gpu, model: &self.model, optimizer: &hand.optimizer };
         let begin = Instant::now();

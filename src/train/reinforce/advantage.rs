@@ -2,7 +2,7 @@
 //!
 //! All of it on the host in f64; the device gets one f32 a token.
 
-use super::Rollout;
+use super::{Rollout, tokens};
 use crate::config::{Algorithm, GrpoSettings, ScaleRewards};
 use anyhow::{Result, ensure};
 use std::collections::BTreeMap;
@@ -31,12 +31,11 @@ pub fn fill(rollouts: &mut [Rollout], grpo: &GrpoSettings) -> Result<()> {
     Ok(())
 }
 
-/// Advantage Reweighting: A (alpha pi_old + 1 - alpha). The paper's Eq. 4 writes pi; the released code takes pi_old at the temperature of
-/// the rollout, once a step, and so does this.
+/// Advantage Reweighting: [`tokens::reweight`] of pi_old at the temperature of the rollout, once a step.
 fn reweight(rollout: &mut Rollout, advantage: f64, alpha: f64) -> Result<()> {
     let (known, wanted) = (rollout.old_logprobs.len(), rollout.completion.len());
     ensure!(known == wanted, "advantage reweighting needs {wanted} old log-probabilities, there are {known}");
-    rollout.advantages = rollout.old_probabilities().map(|p| ((alpha * p + 1.0 - alpha) * advantage) as f32).collect();
+    rollout.advantages = rollout.old_probabilities().map(|p| (tokens::reweight(alpha, p) * advantage) as f32).collect();
     Ok(())
 }
 

@@ -1,6 +1,6 @@
 //! An exam: held-out questions, answered and graded, with the uncertainty of the result.
 
-use super::sampling::{Progress, text_of};
+use super::sampling::{Progress, graded, text_of};
 use super::step::Reinforce;
 use crate::data::Tokenizer;
 use crate::data::tasks::{Grade, Question, Split, Task};
@@ -8,7 +8,7 @@ use crate::event::{Score, TaskEval};
 use crate::gpu::Gpu;
 use crate::model::{Completion, Model, Request, Rollouts};
 use crate::ops::sample::Sampling;
-use anyhow::{Result, ensure};
+use anyhow::Result;
 use serde::Serialize;
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -85,8 +85,7 @@ impl Examinee<'_> {
         let texts = completions.iter().map(|c| text_of(c, self.tokenizer, self.stops)).collect::<Result<Vec<_>>>()?;
         let asked: Vec<(&Question, &str)> =
             texts.iter().enumerate().map(|(i, text)| (&out[i / exam.samples].question, text.as_str())).collect();
-        let grades = task.grade(&asked)?;
-        ensure!(grades.len() == texts.len(), "task {}: {} grades for {} answers", task.name(), grades.len(), texts.len());
+        let grades = graded(task, &asked)?;
         for (i, ((text, grade), Completion { tokens, truncated, .. })) in
             texts.into_iter().zip(grades).zip(completions).enumerate()
         {

@@ -29,11 +29,7 @@ impl Pass {
 }
 
 /// Whether a completion's tokens count: those that ran into the limit of length may be masked.
-pub fn counts(rollout: &Rollout, grpo: &GrpoSettings) -> bool {
-    counts_by(grpo.mask_truncated_completions, rollout)
-}
-
-pub(super) fn counts_by(mask_truncated: bool, rollout: &Rollout) -> bool {
+pub fn counts(rollout: &Rollout, mask_truncated: bool) -> bool {
     !(mask_truncated && rollout.truncated)
 }
 
@@ -97,7 +93,7 @@ fn split(grpo: &GrpoSettings) -> Option<By> {
 /// Every token that is updated at all.
 fn candidates(rollouts: &[Rollout], grpo: &GrpoSettings) -> Vec<Place> {
     let mut places = Vec::new();
-    for (rollout, of) in rollouts.iter().enumerate().filter(|(_, of)| counts(of, grpo)) {
+    for (rollout, of) in rollouts.iter().enumerate().filter(|(_, of)| counts(of, grpo.mask_truncated_completions)) {
         for token in 0..of.completion.len() {
             let probability = of.old_logprobs.get(token).map_or(f64::NAN, |l| f64::from(*l).exp());
             if grpo.mask_bins.is_empty() || bin(&QUARTILES, probability).is_some_and(|b| grpo.mask_bins.contains(&(b as u8 + 1)))

@@ -23,6 +23,6 @@ pub use groups::{Pass, counts, passes};
 pub use policy::{Learner, Policy, memory_parts};
 pub use report::Seconds;
 pub use rollout::Rollout;
-pub use sampling::{Answer, Progress, Sampled};
+pub use sampling::{Answer, Progress, Sampled, Sampler};
 pub use step::{Made, Practice, Reinforce, UnderWay, slots};
 pub use update::{Loss, UpdateStats};

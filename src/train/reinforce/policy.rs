@@ -1,13 +1,13 @@
 //! The policy on the device: recordings that score completions and make gradients of them, over packed micro-batches.
 
-use super::Rollout;
 use super::pack::{self, Micro};
+use super::{Loss, Rollout};
 use crate::config::{LoptiMoments, ModelConfig, OptimizerKind, Settings};
 use crate::gpu::{AdapterClass, Gpu, Tensor};
 use crate::model::transformer::Objective;
 use crate::model::{Activations, Model, Parameters, Pass as Kind, activations};
 use crate::ops::objective::{POLICY_LEN, PolicyRows};
-use crate::train::{GradientPass, Optimizer, Scorer, most_rows};
+use crate::train::{GradientPass, Optimizer, Scorer, most_rows, rows_at_once};
 use anyhow::{Result, ensure};
 use std::collections::HashMap;
 use std::collections::hash_map::Entry;
@@ -84,11 +84,6 @@ impl Policy {
         Optimizer::of(gpu, &model.parameters, &model.values, self.stats(), kind)
     }
 
-    /// Rows computed at once, at most, and tokens in a row.
-    pub fn shape(&self) -> (usize, usize) {
-        (self.acts[0].0.batch, self.time)
-    }
-
     /// The mini-batches of a step of so many completions: runs of `--mini-batch-size`, the last may be shorter.
     pub fn mini_batches(&self, completions: usize) -> impl Iterator<Item = Range<usize>> + use<> {
         let size = self.mini_batch;
@@ -138,10 +133,10 @@ impl Policy {
         mut put: impl FnMut(&mut Rollout, [Vec<f32>; 3]),
     ) -> Result<()> {
         self.check(rollouts)?;
-        gpu.write(&self.acts[0].1.inv_temperature, &[(1.0 / temperature) as f32]);
+        self.write_temperature(gpu, temperature);
         for range in self.mini_batches(rollouts.len()) {
             let part = &mut rollouts[range];
-            for micro in pack::pack(part, self.time, self.acts[0].0.batch, |_| true) {
+            for micro in self.pack(part, |_| true) {
                 let scorer = self.scorer(gpu, of, model, micro.batch.batch_size)?;
                 let (logp, entropy) = scorer.score(gpu, &micro.batch)?;
                 let sum_p2: Vec<f32> = gpu.read(&scorer.acts.sum_p2)?;
@@ -153,6 +148,16 @@ impl Policy {
             }
         }
         Ok(())
+    }
+
+    /// What the rows of every size share.
+    pub(super) fn write_terms(&self, gpu: &Gpu, loss: &Loss) {
+        gpu.write(&self.acts[0].1.settings, &loss.terms.pack());
+        self.write_temperature(gpu, loss.temperature);
+    }
+
+    fn write_temperature(&self, gpu: &Gpu, temperature: f64) {
+        gpu.write(&self.acts[0].1.inv_temperature, &[(1.0 / temperature) as f32]);
     }
 
     fn scorer(&mut self, gpu: &Gpu, of: Of, model: &Model, rows: usize) -> Result<&Scorer> {
@@ -219,21 +224,14 @@ fn kind(settings: &Settings) -> (OptimizerKind, LoptiMoments) {
 
 /// (tokens in a row, rows at once)
 fn shape(c: &ModelConfig, settings: &Settings, class: AdapterClass, max_binding_bytes: u64) -> Result<(usize, usize)> {
-    /// As in the supervised trainer.
-    const MAX_TOKENS: usize = 32_768;
     let time = settings.train.seq_len;
-    ensure!((1..=MAX_TOKENS).contains(&time), "--seq-len {time}: must be at least 1 and at most {MAX_TOKENS}");
-    let rows = settings.train.micro_batch_size.unwrap_or_else(|| most_rows(c, time, class, max_binding_bytes));
-    ensure!(
-        rows >= 1 && rows * time <= MAX_TOKENS,
-        "--micro-batch-size {rows}: of {time} tokens each; at most {MAX_TOKENS} tokens are computed at once, so use at most {}",
-        MAX_TOKENS / time
-    );
+    let suits = || most_rows(c, time, class, max_binding_bytes);
+    let rows = rows_at_once(time, || settings.train.micro_batch_size.unwrap_or_else(suits))?;
     // More rows than completions are never filled.
     Ok((time, rows.min(mini_batch_size(settings)).max(1)))
 }
 
-/// Device memory of model, policy, optimizer and reference model, as in the device's ledger; rollouts take more.
+/// Device memory of model, policy, optimizer and reference model, as in the device's ledger (rollouts take more), and rows computed at once.
 ///
 /// # Errors
 /// When one tensor is larger than the adapter can bind, or a length that cannot work.
@@ -242,7 +240,7 @@ pub fn memory_parts(
     settings: &Settings,
     class: AdapterClass,
     max_binding_bytes: u64,
-) -> Result<Vec<(&'static str, u64)>> {
+) -> Result<(Vec<(&'static str, u64)>, usize)> {
     let arena = Parameters::new(c, max_binding_bytes)?.arena_bytes();
     let (time, rows) = shape(c, settings, class, max_binding_bytes)?;
     let activations = activations::bytes(c, rows, time, Kind::Training, max_binding_bytes) + (20 * rows * time) as u64;
@@ -253,5 +251,5 @@ pub fn memory_parts(
     if settings.grpo.as_ref().is_some_and(|grpo| grpo.beta > 0.0) {
         parts.push(("reference values", arena));
     }
-    Ok(parts)
+    Ok((parts, rows))
 }

@@ -43,7 +43,8 @@ pub(super) fn step(
 ) -> StepResult {
     let rollouts = &now.sampled.rollouts;
     let mut all = metrics::of_completions(&now.sampled, settings.num_generations);
-    of_updates(&now.updates, now.grpo.beta, &mut all);
+    let together = UpdateStats::together(&now.updates.iter().map(|m| m.stats).collect::<Vec<_>>());
+    of_updates(&now.updates, &together, now.grpo.beta, &mut all);
     of_time(&now.seconds, rollouts.iter().map(|r| r.completion.len()).sum(), &mut all);
     let mut told = tokens::statistics(state.step, rollouts, now.grpo.reweight_alpha);
     told.grad_norm = grad_norms(&now.updates);
@@ -51,7 +52,6 @@ pub(super) fn step(
     told.probe = after.map(|after| probe::probe(&probe::changes(rollouts, after)));
     let entropies = || rollouts.iter().flat_map(|r| &r.entropy).map(|h| f64::from(*h));
     let entropy = metrics::mean(&entropies().collect::<Vec<_>>());
-    let mean = |of: fn(&UpdateStats) -> f64| metrics::mean(&now.updates.iter().map(|m| of(&m.stats)).collect::<Vec<_>>());
     let get = |name: &str| all.get(name).map_or(f64::NAN, |n| n.0);
     let first = now.updates.first().map(|m| m.stats).unwrap_or_default();
     let warnings = watch.look(&warnings::Seen {
@@ -75,8 +75,8 @@ pub(super) fn step(
         entropy,
         mean_token_accuracy: f64::NAN,
         num_tokens: state.num_tokens,
-        grad_norm: mean(|s| s.grad_norm),
-        skipped: now.updates.iter().any(|m| m.stats.skipped),
+        grad_norm: together.grad_norm,
+        skipped: together.skipped,
         metrics: all,
         events,
         ..StepResult::default()
@@ -96,29 +96,26 @@ fn grad_norms(updates: &[Made]) -> BTreeMap<String, Number> {
     of.into_iter().map(|(pass, norms)| (pass.to_owned(), Number(metrics::mean(&norms)))).collect()
 }
 
-fn of_updates(updates: &[Made], beta: f64, out: &mut Metrics) {
-    // Means over tokens: an update with more of them counts for more.
-    let tokens: f64 = updates.iter().map(|m| m.stats.tokens as f64).sum();
-    let mean =
-        |of: fn(&UpdateStats) -> f64| updates.iter().map(|m| of(&m.stats) * m.stats.tokens as f64).sum::<f64>() / tokens.max(1.0);
-    set(out, "policy_loss", metrics::mean(&updates.iter().map(|m| m.stats.policy_loss).collect::<Vec<_>>()));
+fn of_updates(updates: &[Made], together: &UpdateStats, beta: f64, out: &mut Metrics) {
+    let UpdateStats { clip_low, clip_high, clip_dual, .. } = *together;
+    set(out, "policy_loss", together.policy_loss);
     if beta > 0.0 {
-        set(out, "kl", mean(|s| s.kl));
+        set(out, "kl", together.kl);
     }
-    set(out, "ppo_kl", mean(|s| s.approx_kl));
-    set(out, "ratio_deviation", mean(|s| s.ratio_deviation));
-    set(out, "clip_ratio/low_mean", mean(|s| s.clip_low));
-    set(out, "clip_ratio/high_mean", mean(|s| s.clip_high));
-    set(out, "clip_ratio/dual_mean", mean(|s| s.clip_dual));
-    set(out, "clip_ratio/region_mean", mean(|s| s.clip_low + s.clip_high + s.clip_dual));
+    set(out, "ppo_kl", together.approx_kl);
+    set(out, "ratio_deviation", together.ratio_deviation);
+    set(out, "clip_ratio/low_mean", clip_low);
+    set(out, "clip_ratio/high_mean", clip_high);
+    set(out, "clip_ratio/dual_mean", clip_dual);
+    set(out, "clip_ratio/region_mean", clip_low + clip_high + clip_dual);
     set(out, "num_updates", updates.len() as f64);
     for (pass, norm) in grad_norms(updates) {
         if pass == "all" {
             continue;
         }
-        let of_pass: f64 = updates.iter().filter(|m| m.pass == pass).map(|m| m.stats.tokens as f64).sum();
+        let of_pass: u64 = updates.iter().filter(|m| m.pass == pass).map(|m| m.stats.tokens).sum();
         set(out, format!("lopti/{pass}/grad_norm"), norm.0);
-        set(out, format!("lopti/{pass}/share"), of_pass / tokens.max(1.0));
+        set(out, format!("lopti/{pass}/share"), of_pass as f64 / together.tokens.max(1) as f64);
     }
 }
 

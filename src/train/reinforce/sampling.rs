@@ -42,16 +42,24 @@ pub struct Sampled {
 }
 
 /// What samples and what judges.
-pub(super) struct Sampler<'a> {
+pub struct Sampler<'a> {
+    /// The device.
     pub gpu: &'a Gpu,
+    /// The policy.
     pub model: &'a Model,
+    /// Generates.
     pub engine: &'a mut Rollouts,
+    /// Asks and judges.
     pub task: &'a mut dyn Task,
+    /// The model's tokenizer.
     pub tokenizer: &'a Tokenizer,
+    /// Tokens that end a completion.
     pub stops: &'a [u32],
+    /// Lengths and numbers of completions.
     pub settings: &'a RolloutSettings,
     /// Completions in a step.
     pub completions: usize,
+    /// How tokens are drawn.
     pub sampling: Sampling,
     /// Part of every draw's key.
     pub step: u64,
@@ -63,6 +71,9 @@ const MOST_TOO_LONG: usize = 1000;
 impl Sampler<'_> {
     /// Sample a step's groups; `asked` is the number of the next question, and moves on. `None` when `progress` stopped it: then `asked`
     /// means nothing.
+    ///
+    /// # Errors
+    /// Questions that do not fit, a grader that fails, or a device fault.
     pub fn sample(&mut self, asked: &mut u64, progress: &mut Progress<'_>) -> Result<Option<Sampled>> {
         let mut all = Sampled::default();
         let groups = self.completions / self.settings.num_generations;
@@ -139,15 +150,24 @@ impl Sampler<'_> {
     fn grade(&mut self, sampled: &mut Sampled) -> Result<()> {
         let asked: Vec<(&Question, &str)> =
             sampled.answers.iter().map(|a| (&sampled.questions[a.question], a.text.as_str())).collect();
-        let grades = self.task.grade(&asked)?;
-        ensure!(grades.len() == asked.len(), "task {}: {} grades for {} answers", self.task.name(), grades.len(), asked.len());
+        let grades = graded(self.task, &asked)?;
         for ((grade, answer), rollout) in grades.into_iter().zip(&mut sampled.answers).zip(&mut sampled.rollouts) {
-            ensure!(grade.reward.is_finite(), "task {}: a reward of {}; it must be a number", self.task.name(), grade.reward);
             rollout.reward = grade.reward;
             answer.grade = grade;
         }
         Ok(())
     }
+}
+
+/// A grade for each answer.
+pub(super) fn graded(task: &mut dyn Task, answers: &[(&Question, &str)]) -> Result<Vec<Grade>> {
+    let grades = task.grade(answers)?;
+    let name = task.name();
+    ensure!(grades.len() == answers.len(), "task {name}: {} grades for {} answers", grades.len(), answers.len());
+    for Grade { reward, .. } in &grades {
+        ensure!(reward.is_finite(), "task {name}: a reward of {reward}; it must be a number");
+    }
+    Ok(grades)
 }
 
 /// A completion as text, the token that ended it left out.

@@ -27,7 +27,8 @@ pub fn logit_norm(logprob: f64, sum_p2: f64) -> f64 {
     (sum_p2 - 2.0 * logprob.exp() + 1.0).max(gap * gap).min(2.0 * gap * gap).sqrt()
 }
 
-/// What Advantage Reweighting multiplies an advantage by (Eq. 4, with the probability at the time of the rollout as in the released code).
+/// What Advantage Reweighting multiplies an advantage by (Eq. 4): alpha pi + 1 - alpha. The paper writes pi; the released code takes the
+/// probability at the time of the rollout, and so does this program.
 pub fn reweight(alpha: f64, probability: f64) -> f64 {
     alpha * probability + 1.0 - alpha
 }

@@ -1,6 +1,7 @@
 //! One update of the policy on a mini-batch: what each token weighs, the gradient, the optimizer, the numbers.
 
-use super::groups::counts_by;
+use super::groups::counts;
+use super::metrics::mean;
 use super::pack::Micro;
 use super::policy::{Learner, Policy};
 use super::{Pass, Rollout};
@@ -61,8 +62,8 @@ impl Loss {
     /// the losses of Lopti's two passes add up to the whole. Masked completions weigh 0 and do not count as tokens; they do count as
     /// completions (as in TRL).
     pub fn weights(&self, rollouts: &[Rollout]) -> Vec<f32> {
-        let counts = |r: &Rollout| counts_by(self.mask_truncated_completions, r);
-        let tokens: usize = rollouts.iter().filter(|r| counts(r)).map(|r| r.completion.len()).sum();
+        let in_loss = |r: &Rollout| counts(r, self.mask_truncated_completions);
+        let tokens: usize = rollouts.iter().filter(|r| in_loss(r)).map(|r| r.completion.len()).sum();
         let n = rollouts.len() as f64;
         let weight = |r: &Rollout| match self.loss_type {
             LossType::TokenMean => 1.0 / tokens.max(1) as f64,
@@ -70,7 +71,7 @@ impl Loss {
             LossType::SeqMeanTokenMean => 1.0 / (n * r.completion.len() as f64),
             LossType::DrGrpo => 1.0 / (n * self.max_completion_length as f64),
         };
-        rollouts.iter().map(|r| if counts(r) { weight(r) as f32 } else { 0.0 }).collect()
+        rollouts.iter().map(|r| if in_loss(r) { weight(r) as f32 } else { 0.0 }).collect()
     }
 }
 
@@ -117,6 +118,31 @@ pub struct UpdateStats {
 }
 
 impl UpdateStats {
+    /// Several updates as one: sums of tokens, means over tokens, means of losses and norms (NaN of none).
+    pub fn together(updates: &[Self]) -> Self {
+        let tokens: u64 = updates.iter().map(|u| u.tokens).sum();
+        let mean = |of: fn(&Self) -> f64| mean(&updates.iter().map(of).collect::<Vec<_>>());
+        let by_tokens = |of: fn(&Self) -> f64| match updates {
+            [one] => of(one),
+            _ => updates.iter().map(|u| of(u) * u.tokens as f64).sum::<f64>() / tokens.max(1) as f64,
+        };
+        Self {
+            loss: mean(|u| u.loss),
+            policy_loss: mean(|u| u.policy_loss),
+            kl: by_tokens(|u| u.kl),
+            entropy: by_tokens(|u| u.entropy),
+            approx_kl: by_tokens(|u| u.approx_kl),
+            ratio_deviation: by_tokens(|u| u.ratio_deviation),
+            clip_low: by_tokens(|u| u.clip_low),
+            clip_high: by_tokens(|u| u.clip_high),
+            clip_dual: by_tokens(|u| u.clip_dual),
+            tokens,
+            grad_norm: mean(|u| u.grad_norm),
+            clip_scale: mean(|u| u.clip_scale),
+            skipped: updates.iter().any(|u| u.skipped),
+        }
+    }
+
     /// `tokens` are those of the pass, computed or idle.
     fn of(numbers: &[f32], terms: &PolicyTerms, tokens: u64) -> Self {
         let at = |slot: usize| f64::from(numbers[slot]);
@@ -203,12 +229,11 @@ impl Policy {
         }
         on.optimizer.clear(on.gpu)?;
         let weights = loss.weights(rollouts);
+        self.write_terms(on.gpu, loss);
         for micro in self.pack(rollouts, |i| !(loss.skip_idle && loss.is_idle(&rollouts[i], &tokens[i]))) {
             let samples = rows(&micro, rollouts, tokens, &weights);
             let (pass, policy) = self.gradient_pass(on, micro.batch.batch_size)?;
             on.gpu.write(&policy.samples, &samples);
-            on.gpu.write(&policy.settings, &loss.terms.pack());
-            on.gpu.write(&policy.inv_temperature, &[(1.0 / loss.temperature) as f32]);
             pass.run_by(on.gpu, &micro.batch)?;
         }
         Ok(tokens.iter().flatten().filter(|member| **member).count() as u64)

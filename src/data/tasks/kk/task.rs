@@ -1,7 +1,7 @@
 //! The task `kk`: puzzles that are made, or rows of a file.
 
 use super::super::asker::Asker;
-use super::super::bank::{self, Bank};
+use super::super::bank::{Bank, Held, Source};
 use super::super::distinct::{Distinct, allowed, level_of};
 use super::super::{Grade, Question, Split, Task};
 use super::claim::Claim;
@@ -11,7 +11,6 @@ use crate::config::{DataSettings, Form, TaskSettings};
 use crate::data::json_rows::Object;
 use crate::data::{Notices, Tokenizer};
 use anyhow::{Result, ensure};
-use std::collections::HashSet;
 
 /// What a model is told in a chat, natural form.
 const SYSTEM: &str = "You are a careful assistant. First reason about the problem inside <think> </think>, then give the result inside \
@@ -33,18 +32,10 @@ pub fn distinct(people: Vec<usize>, seed: u64, split: Split) -> Distinct<Puzzle>
 pub struct Kk {
     form: Form,
     asker: Asker,
+    /// Of puzzles that are made.
+    people: Vec<usize>,
+    seed: u64,
     source: Source,
-}
-
-enum Source {
-    /// What is to be judged by may be rows all the same: then `kept` has what they ask, as [`key`] names it.
-    Made {
-        people: Vec<usize>,
-        seed: u64,
-        eval: Vec<Question>,
-        kept: HashSet<String>,
-    },
-    Rows(Bank),
 }
 
 impl Kk {
@@ -62,26 +53,21 @@ impl Kk {
     ) -> Result<Self> {
         let system = if settings.form == Form::Compact { SYSTEM_COMPACT } else { SYSTEM };
         let asker = Asker::new(settings, tokenizer, date, Some(system), true)?;
-        let make = |row: Object| row_question(&asker, settings.form, &row);
+        let form = settings.form;
+        let make = |row: Object| row_question(&asker, form, &row);
         if !data.data.is_empty() {
-            let bank = Bank::read(settings, data, seed, rows::EXAMPLE, notices, make)?;
-            return Ok(Self { form: settings.form, asker, source: Source::Rows(bank) });
+            let source = Source::Rows(Bank::read(settings, data, seed, rows::EXAMPLE, notices, make)?);
+            return Ok(Self { form, asker, people: Vec::new(), seed, source });
         }
         let people = TaskSettings::list("people", &settings.people, PEOPLE)?;
-        if let Some(rows) = bank::to_judge_by(settings, data, rows::EXAMPLE, make)? {
-            let (kept, eval) = rows.into_iter().unzip();
-            return Ok(Self { form: settings.form, asker, source: Source::Made { people, seed, eval, kept } });
-        }
-        let mut distinct = distinct(people.clone(), seed, Split::Eval);
-        let mut eval = Vec::new();
-        while eval.len() < settings.eval_questions {
-            let Some((n, puzzle)) = distinct.draw()? else { break };
-            eval.push(question(&asker, settings.form, &puzzle, seed, n)?);
-        }
-        if let Some(note) = distinct.note(settings.eval_questions, eval.len(), "--people") {
-            notices.push(note);
-        }
-        Ok(Self { form: settings.form, asker, source: Source::Made { people, seed, eval, kept: HashSet::new() } })
+        let held = match Held::read(settings, data, rows::EXAMPLE, make)? {
+            Some(held) => held,
+            None => {
+                let distinct = distinct(people.clone(), seed, Split::Eval);
+                Held::make(settings, distinct, "--people", notices, |n, puzzle| question(&asker, form, &puzzle, seed, n))?
+            }
+        };
+        Ok(Self { form, asker, people, seed, source: Source::Held(held) })
     }
 }
 
@@ -122,23 +108,16 @@ impl Task for Kk {
     }
 
     fn question(&self, split: Split, n: u64) -> Result<Question> {
-        match &self.source {
-            Source::Rows(bank) => Ok(bank.question(split, n)),
-            Source::Made { eval, .. } if split == Split::Eval => Ok(eval[level_of(n, eval.len())].clone()),
-            Source::Made { people, seed, kept, .. } => {
-                let people = people[level_of(n, people.len())];
-                let may = |puzzle: &Puzzle| kept.is_empty() || !kept.contains(&key(&puzzle.claims));
-                let puzzle = allowed(n, |n| made(people, *seed, split, n), may)?;
-                question(&self.asker, self.form, &puzzle, *seed, n)
-            }
-        }
+        self.source.question(split, n, |held| {
+            let people = self.people[level_of(n, self.people.len())];
+            let may = |puzzle: &Puzzle| !held.asks(|| key(&puzzle.claims));
+            let puzzle = allowed(n, |n| made(people, self.seed, split, n), may)?;
+            question(&self.asker, self.form, &puzzle, self.seed, n)
+        })
     }
 
     fn eval_questions(&self) -> u64 {
-        match &self.source {
-            Source::Rows(bank) => bank.eval_questions(),
-            Source::Made { eval, .. } => eval.len() as u64,
-        }
+        self.source.eval_questions()
     }
 
     fn grade(&mut self, answers: &[(&Question, &str)]) -> Result<Vec<Grade>> {

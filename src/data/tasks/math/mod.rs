@@ -6,7 +6,7 @@ pub mod countdown;
 pub mod number;
 
 use super::asker::Asker;
-use super::bank::{self, Bank};
+use super::bank::{Bank, Held, Source};
 use super::distinct::{Distinct, allowed, level_of};
 use super::draws::Draws;
 use super::{Grade, Question, Split, Task};
@@ -18,7 +18,6 @@ use countdown::Countdown;
 use number::Number;
 use serde::Serialize;
 use serde_json::Value;
-use std::collections::HashSet;
 
 /// Grades of difficulty.
 pub const GRADES: std::ops::RangeInclusive<usize> = 1..=5;
@@ -103,18 +102,10 @@ pub fn distinct(kind: MathKind, grades: Vec<usize>, seed: u64, split: Split) -> 
 pub struct Math {
     kind: MathKind,
     asker: Asker,
+    /// Of questions that are made.
+    grades: Vec<usize>,
+    seed: u64,
     source: Source,
-}
-
-enum Source {
-    /// What is to be judged by may be rows all the same: then `kept` has what they ask.
-    Made {
-        grades: Vec<usize>,
-        seed: u64,
-        eval: Vec<Question>,
-        kept: HashSet<String>,
-    },
-    Rows(Bank),
 }
 
 impl Math {
@@ -144,24 +135,18 @@ impl Math {
             Ok((key, question))
         };
         if !data.data.is_empty() {
-            let bank = Bank::read(settings, data, seed, EXAMPLE, notices, make)?;
-            return Ok(Self { kind, asker, source: Source::Rows(bank) });
+            let source = Source::Rows(Bank::read(settings, data, seed, EXAMPLE, notices, make)?);
+            return Ok(Self { kind, asker, grades: Vec::new(), seed, source });
         }
         let grades = TaskSettings::list("difficulty", &settings.difficulty, GRADES)?;
-        if let Some(rows) = bank::to_judge_by(settings, data, EXAMPLE, make)? {
-            let (kept, eval) = rows.into_iter().unzip();
-            return Ok(Self { kind, asker, source: Source::Made { grades, seed, eval, kept } });
-        }
-        let mut distinct = distinct(kind, grades.clone(), seed, Split::Eval);
-        let mut eval = Vec::new();
-        while eval.len() < settings.eval_questions {
-            let Some((_, row)) = distinct.draw()? else { break };
-            eval.push(question(&asker, row)?);
-        }
-        if let Some(note) = distinct.note(settings.eval_questions, eval.len(), "--difficulty") {
-            notices.push(note);
-        }
-        Ok(Self { kind, asker, source: Source::Made { grades, seed, eval, kept: HashSet::new() } })
+        let held = match Held::read(settings, data, EXAMPLE, make)? {
+            Some(held) => held,
+            None => {
+                let distinct = distinct(kind, grades.clone(), seed, Split::Eval);
+                Held::make(settings, distinct, "--difficulty", notices, |_, row| question(&asker, row))?
+            }
+        };
+        Ok(Self { kind, asker, grades, seed, source: Source::Held(held) })
     }
 }
 
@@ -221,22 +206,15 @@ impl Task for Math {
     }
 
     fn question(&self, split: Split, n: u64) -> Result<Question> {
-        match &self.source {
-            Source::Rows(bank) => Ok(bank.question(split, n)),
-            Source::Made { eval, .. } if split == Split::Eval => Ok(eval[level_of(n, eval.len())].clone()),
-            Source::Made { grades, seed, kept, .. } => {
-                let grade = grades[level_of(n, grades.len())];
-                let make = |n| made(self.kind, grade, *seed, split, n).map(|(_, row)| row);
-                question(&self.asker, allowed(n, make, |row| !kept.contains(&row.prompt))?)
-            }
-        }
+        self.source.question(split, n, |held| {
+            let grade = self.grades[level_of(n, self.grades.len())];
+            let make = |n| made(self.kind, grade, self.seed, split, n).map(|(_, row)| row);
+            question(&self.asker, allowed(n, make, |row| !held.asks(|| row.prompt.clone()))?)
+        })
     }
 
     fn eval_questions(&self) -> u64 {
-        match &self.source {
-            Source::Rows(bank) => bank.eval_questions(),
-            Source::Made { eval, .. } => eval.len() as u64,
-        }
+        self.source.eval_questions()
     }
 
     fn grade(&mut self, answers: &[(&Question, &str)]) -> Result<Vec<Grade>> {
