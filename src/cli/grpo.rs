@@ -37,7 +37,6 @@ const OF_SUPERVISION: &[&str] = &[
     "rescue_optimizer",
     "rescue_data",
     "rescue_limit",
-    "rescue_learning_rate_scale",
 ];
 
 /// The command with the defaults and the help of this stage.
