@@ -1,6 +1,7 @@
 //! Floor 6: a run as its files tell it: curves, pins, token statistics, texts, settings, lineage. Window, report and lessons read runs
 //! through this and nothing else, so that a run looks the same live, finished, or torn.
 
+mod clock;
 mod curve;
 mod differences;
 mod family;
@@ -11,7 +12,8 @@ mod samples;
 pub mod spec;
 mod table;
 
-pub use curve::{Axis, Clock, Curve, Cut, Smoothed};
+pub use clock::{Axis, Clock};
+pub use curve::{Curve, Cut, Smoothed};
 pub use differences::{Difference, differences};
 pub use family::{Family, Member, family};
 pub use pins::{Pin, PinKind};

@@ -1,6 +1,7 @@
 //! Events, one after another, become a history.
 
-use super::curve::{Clock, Curve};
+use super::clock::Clock;
+use super::curve::Curve;
 use super::pins::{self, Pin};
 use crate::event::{Event, Finished, Merged, Norms, Predictions, Rescue, Sample, Started, Step, TaskEval, Tokens};
 use std::collections::BTreeMap;
