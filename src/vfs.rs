@@ -5,8 +5,10 @@
 
 mod early;
 pub mod fault;
+#[cfg(not(target_arch = "wasm32"))]
 mod whole;
 
+#[cfg(not(target_arch = "wasm32"))]
 pub use whole::{write_whole, write_whole_by};
 
 use std::ffi::OsString;
