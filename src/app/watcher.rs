@@ -1,10 +1,12 @@
 //! A thread that reads logs, so that a frame never waits for a disk.
 
 use crate::config::Settings;
+use crate::history::find_runs;
 use crate::session::event_log::{EventReader, Poll};
 use crate::session::folder;
 use crate::session::lock::RunLock;
 use anyhow::Result;
+use std::collections::HashSet;
 use std::path::{Path, PathBuf};
 use std::sync::mpsc::{Receiver, RecvTimeoutError, Sender, SyncSender, channel, sync_channel};
 use std::time::{Duration, Instant};
@@ -13,6 +15,8 @@ use std::time::{Duration, Instant};
 const LIVE: Duration = Duration::from_millis(150);
 /// Between two looks at one that nobody trains.
 const IDLE: Duration = Duration::from_millis(1000);
+/// Between two looks for runs that somebody else has begun.
+const HOME: Duration = Duration::from_secs(3);
 
 /// What a look at a run brought.
 #[derive(Debug)]
@@ -34,11 +38,27 @@ pub struct Seen {
 pub struct Watcher {
     watch: Sender<Ask>,
     seen: Receiver<Seen>,
+    found: Receiver<PathBuf>,
 }
 
 enum Ask {
     Watch(PathBuf),
     Forget(PathBuf),
+    Home(Home),
+}
+
+/// A folder of runs, and those in it that were seen.
+struct Home {
+    path: PathBuf,
+    known: HashSet<PathBuf>,
+    next: Instant,
+}
+
+impl Home {
+    fn look(&mut self) -> Vec<PathBuf> {
+        self.next = Instant::now() + HOME;
+        find_runs(&self.path).into_iter().filter(|path| self.known.insert(path.clone())).collect()
+    }
 }
 
 struct Watched {
@@ -59,8 +79,9 @@ impl Watcher {
         let (watch, asks) = channel();
         // A log is read faster than it is drawn: the thread waits, so that memory stays bounded.
         let (send, seen) = sync_channel(4);
-        std::thread::Builder::new().name("watcher".into()).spawn(move || work(&asks, &send, wake))?;
-        Ok(Self { watch, seen })
+        let (tell, found) = channel();
+        std::thread::Builder::new().name("watcher".into()).spawn(move || work(&asks, &send, &tell, wake))?;
+        Ok(Self { watch, seen, found })
     }
 
     /// Follow a run from its first event on.
@@ -73,26 +94,43 @@ impl Watcher {
         let _ = self.watch.send(Ask::Forget(path.to_owned()));
     }
 
+    /// Look for runs that begin in this folder from now on, whoever begins them; it need not be there yet.
+    pub fn look_for_runs(&self, home: &Path) {
+        let known = find_runs(home).into_iter().collect();
+        let _ = self.watch.send(Ask::Home(Home { path: home.to_owned(), known, next: Instant::now() }));
+    }
+
+    /// A run that was found, if one was.
+    pub fn found(&self) -> Option<PathBuf> {
+        self.found.try_recv().ok()
+    }
+
     /// What was seen, if something was.
     pub fn next(&self) -> Option<Seen> {
         self.seen.try_recv().ok()
     }
 }
 
-fn work(asks: &Receiver<Ask>, send: &SyncSender<Seen>, wake: impl Fn()) {
-    let mut runs: Vec<Watched> = Vec::new();
+fn work(asks: &Receiver<Ask>, send: &SyncSender<Seen>, tell: &Sender<PathBuf>, wake: impl Fn()) {
+    let (mut runs, mut home): (Vec<Watched>, Option<Home>) = (Vec::new(), None);
     loop {
         let now = Instant::now();
-        let wait = runs.iter().map(|run| run.next.saturating_duration_since(now)).min().unwrap_or(Duration::from_secs(3600));
+        let due = runs.iter().map(|run| run.next).chain(home.iter().map(|home| home.next)).min();
+        let wait = due.map_or(Duration::from_secs(3600), |next| next.saturating_duration_since(now));
         match asks.recv_timeout(wait) {
             Err(RecvTimeoutError::Disconnected) => return,
             Err(RecvTimeoutError::Timeout) => {}
+            Ok(Ask::Home(asked)) => home = Some(asked),
             Ok(Ask::Forget(path)) => runs.retain(|run| run.path != path),
             Ok(Ask::Watch(path)) => {
                 runs.retain(|run| run.path != path);
                 let reader = EventReader::new(&folder::events(&path));
                 runs.push(Watched { path, reader, has_settings: false, said: None, next: now });
             }
+        }
+        for path in home.iter_mut().filter(|home| home.next <= Instant::now()).flat_map(Home::look) {
+            let _ = tell.send(path);
+            wake();
         }
         for run in runs.iter_mut().filter(|run| run.next <= Instant::now()) {
             let Some(seen) = run.look() else { continue };
@@ -125,5 +163,30 @@ impl Watched {
         }
         self.said = said;
         Some(Seen { path: self.path.clone(), poll, live, settings, error })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_run_that_somebody_begins_is_found_once_and_one_that_was_there_is_not() {
+        let dir = tempfile::tempdir().unwrap();
+        let home = dir.path().join("runs");
+        let begin = |name: &str| {
+            std::fs::create_dir_all(home.join(name)).unwrap();
+            std::fs::write(home.join(name).join("events.jsonl"), "").unwrap();
+        };
+        begin("old");
+        let (send, woken) = channel();
+        let watcher = Watcher::start(move || send.send(()).unwrap_or_default()).unwrap();
+        watcher.look_for_runs(&home);
+        begin("new");
+        woken.recv_timeout(Duration::from_secs(60)).unwrap();
+        assert_eq!(watcher.found(), Some(home.join("new")));
+        begin("newer");
+        woken.recv_timeout(Duration::from_secs(60)).unwrap();
+        assert_eq!([watcher.found(), watcher.found()], [Some(home.join("newer")), None]);
     }
 }

@@ -85,7 +85,8 @@ impl Window {
             self.panels.lessons.begin(told);
             self.show(Page::Lessons);
         }
-        if nothing && options.home.is_dir() {
+        if nothing {
+            self.watcher.look_for_runs(&options.home);
             self.open_home();
         }
     }
@@ -131,6 +132,9 @@ impl Window {
                 more = true;
                 break;
             }
+        }
+        while let Some(path) = self.watcher.found() {
+            self.open(&path);
         }
         for run in &mut self.desk.runs {
             if let Some(trainer) = &mut run.trainer
