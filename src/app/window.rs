@@ -20,7 +20,7 @@ const TOAST: Duration = Duration::from_secs(8);
 const READING: Duration = Duration::from_millis(8);
 /// From news of a live run to the frame that shows it; a moment, so that news come together.
 const HARDWARE_PAUSE_MS: u64 = 30;
-/// The same on a display that the processor draws: a frame costs some 100 ms there, which the trainer would miss (1.4 % of two cores).
+/// The same on a display that the processor draws: a frame costs some 100 ms there, which the trainer would miss (1.5 % of two cores).
 /// Whoever moves the mouse gets frames at once.
 const SOFTWARE_PAUSE_MS: u64 = 4000;
 
