@@ -121,8 +121,8 @@ impl Curve {
     /// [`Self::find`], at once where the answer is the guess or a neighbour of it: columns of even steps hold the same number of points.
     fn find_near(&self, clock: &Clock, axis: Axis, range: &std::ops::Range<usize>, guess: usize, x: f64) -> usize {
         let behind = |i: usize| i >= range.end || clock.at(axis, self.rows[i]) >= x;
-        let near = (guess.saturating_sub(1).max(range.start + 1)..=guess + 1).take_while(|i| *i <= range.end);
-        near.into_iter().find(|&i| behind(i) && !behind(i - 1)).unwrap_or_else(|| self.find(clock, axis, range, x))
+        let mut near = guess.saturating_sub(1).max(range.start + 1)..=(guess + 1).min(range.end);
+        near.find(|&i| behind(i) && !behind(i - 1)).unwrap_or_else(|| self.find(clock, axis, range, x))
     }
 
     /// The value in the newest stretch that is nearest to `x`, and where it is.

@@ -6,6 +6,11 @@ use crate::history::Axis;
 use crate::history::spec::Spec;
 use egui_plot::{GridInput, GridMark};
 
+/// Where a position of the horizontal axis lies on the plot.
+pub(super) fn place(x: f64, log: bool) -> f64 {
+    if log { x.max(1e-9).log10() } else { x }
+}
+
 /// Ends of the vertical axis: of everything drawn, with some air; as wide as the chart asks for.
 pub(super) fn span_of(drawn: &[Drawn], spec: &Spec, log_y: bool) -> (f64, f64) {
     let (mut low, mut high) = (f64::INFINITY, f64::NEG_INFINITY);

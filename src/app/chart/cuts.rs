@@ -1,5 +1,6 @@
 //! Curves cut for the screen, kept until a curve or the view changes: a frame in which nothing is new searches no curve.
 
+use super::axis;
 use crate::app::seeds::Spread;
 use crate::history::Cut;
 use egui_plot::PlotPoint;
@@ -71,7 +72,7 @@ impl Shape {
 impl Making {
     fn place(&self, x: f64, y: f64) -> Option<PlotPoint> {
         let y = if self.log_y { (y > 0.0).then(|| y.log10())? } else { y };
-        Some(PlotPoint::new(if self.cut.log { x.max(1e-9).log10() } else { x }, y))
+        Some(PlotPoint::new(axis::place(x, self.cut.log), y))
     }
 }
 

@@ -50,7 +50,7 @@ impl Frame<'_> {
     }
 
     fn place(&self, x: f64) -> f64 {
-        if self.log_x { x.max(1e-9).log10() } else { x }
+        axis::place(x, self.log_x)
     }
 
     fn back(&self, x: f64) -> f64 {
