@@ -21,8 +21,8 @@ pub mod app;
 pub mod cli;
 pub mod config;
 pub mod data;
+pub mod device;
 pub mod event;
-pub mod gpu;
 #[cfg(not(target_arch = "wasm32"))]
 pub mod history;
 pub mod model;

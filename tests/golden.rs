@@ -1,7 +1,7 @@
 //! One whole step against PyTorch: log-probabilities, entropy, loss, every gradient, ten AdamW losses, packed documents.
 //! The references are made by tests/golden/make.py in float64.
 
-use lehr::gpu::{Gpu, Recording, Tensor};
+use lehr::device::{Device, Recorder, Recording, Tensor};
 use lehr::model::weight_files::WeightFiles;
 use lehr::model::{Activations, Model, Pass, hf_config, transformer};
 use lehr::ops::adamw::Hyper;
@@ -47,11 +47,11 @@ fn folder(case: &str) -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/golden").join(case)
 }
 
-fn open(gpu: &Gpu, case: &str, config: &str, time: usize) -> Model {
+fn open(device: &Device, case: &str, config: &str, time: usize) -> Model {
     let dir = folder(case);
     let config = hf_config::read(&dir.join(config)).unwrap().model;
-    let model = Model::new(gpu, &config, time).unwrap();
-    model.load(gpu, &WeightFiles::open(&dir).unwrap()).unwrap();
+    let model = Model::new(device, &config, time).unwrap();
+    model.load(device, &WeightFiles::open(&dir).unwrap()).unwrap();
     model
 }
 
@@ -74,11 +74,11 @@ struct Setup {
     time: usize,
 }
 
-fn set_up(gpu: &Gpu, model: &Model, batch: usize, time: usize, tokens: &[u32]) -> Setup {
-    let acts = Activations::new(gpu, &model.config, batch, time, Pass::Training);
-    let optimizer = Optimizer::new(gpu, &model.parameters, &model.values, &acts.stats).unwrap();
-    let mut pass = Recording::new("golden");
-    let context = model.context(gpu);
+fn set_up(device: &Device, model: &Model, batch: usize, time: usize, tokens: &[u32]) -> Setup {
+    let acts = Activations::new(device, &model.config, batch, time, Pass::Training);
+    let optimizer = Optimizer::new(device, &model.parameters, &model.values, &acts.stats).unwrap();
+    let mut pass = Recorder::new(device, "golden");
+    let context = model.context(device);
     transformer::record_forward(&mut pass, context, &acts);
     transformer::record_head_and_loss(&mut pass, context, &acts, &optimizer.grad_weights);
     transformer::record_backward(&mut pass, context, &acts, &optimizer.grad_weights);
@@ -90,13 +90,13 @@ fn set_up(gpu: &Gpu, model: &Model, batch: usize, time: usize, tokens: &[u32]) -
         positions.push((i % time) as u32);
     }
     let spans = Spans::of(tokens);
-    gpu.write(&acts.inputs.tokens, tokens);
-    gpu.write(&acts.inputs.targets, &targets);
-    gpu.write(&acts.inputs.positions, &positions);
-    gpu.write(&acts.inputs.weights, &weights);
-    gpu.write(&acts.inputs.order, &spans.order);
-    gpu.write(&acts.inputs.spans, &spans.spans);
-    Setup { pass: pass.finish(gpu).unwrap(), acts, optimizer, batch, time }
+    device.write(&acts.inputs.tokens, tokens);
+    device.write(&acts.inputs.targets, &targets);
+    device.write(&acts.inputs.positions, &positions);
+    device.write(&acts.inputs.weights, &weights);
+    device.write(&acts.inputs.order, &spans.order);
+    device.write(&acts.inputs.spans, &spans.spans);
+    Setup { pass: pass.finish().unwrap(), acts, optimizer, batch, time }
 }
 
 /// All but the last position of each row.
@@ -104,24 +104,24 @@ fn scored(values: &[f32], batch: usize, time: usize) -> Vec<f64> {
     (0..batch).flat_map(|b| values[b * time..(b + 1) * time - 1].iter().map(|v| f64::from(*v))).collect()
 }
 
-fn one_step_matches(gpu: &Gpu, case: &str) {
+fn one_step_matches(device: &Device, case: &str) {
     let golden = Golden::open(case);
     let shape = golden.shape("tokens");
     let (batch, time) = (shape[0], shape[1]);
-    let model = open(gpu, case, "config.json", time);
-    let s = set_up(gpu, &model, batch, time, &golden.integers("tokens"));
-    s.optimizer.clear(gpu).unwrap();
-    gpu.replay(&s.pass).unwrap();
-    let logp = scored(&gpu.read(&s.acts.logp).unwrap(), s.batch, s.time);
-    let entropy = scored(&gpu.read(&s.acts.entropy).unwrap(), s.batch, s.time);
-    let numbers: Vec<f32> = gpu.read(&s.acts.stats).unwrap();
+    let model = open(device, case, "config.json", time);
+    let s = set_up(device, &model, batch, time, &golden.integers("tokens"));
+    s.optimizer.clear(device).unwrap();
+    device.replay(&s.pass).unwrap();
+    let logp = scored(&device.read(&s.acts.logp).unwrap(), s.batch, s.time);
+    let entropy = scored(&device.read(&s.acts.entropy).unwrap(), s.batch, s.time);
+    let numbers: Vec<f32> = device.read(&s.acts.stats).unwrap();
     let mut report = vec![
         ("logprobs".to_string(), worst(logp, &golden.floats("logprobs"))),
         ("entropy".to_string(), worst(entropy, &golden.floats("entropy"))),
         ("loss".to_string(), worst([f64::from(numbers[stats::LOSS])], &golden.floats("loss"))),
     ];
     for (spec, tensor) in model.parameters.tensors(&s.optimizer.grads) {
-        let values: Vec<f32> = gpu.read(&tensor).unwrap();
+        let values: Vec<f32> = device.read(&tensor).unwrap();
         for (name, _, range) in spec.ranges() {
             let got = values[range].iter().map(|v| f64::from(*v));
             report.push((name.to_string(), worst(got, &golden.floats(&format!("grad.{name}")))));
@@ -131,20 +131,20 @@ fn one_step_matches(gpu: &Gpu, case: &str) {
     assert!(bad.is_empty(), "{case}: {bad:?}");
 }
 
-fn ten_losses_match(gpu: &Gpu, case: &str) {
+fn ten_losses_match(device: &Device, case: &str) {
     let golden = Golden::open(case);
     let shape = golden.shape("tokens");
     let (batch, time) = (shape[0], shape[1]);
-    let model = open(gpu, case, "config.json", time);
-    let s = set_up(gpu, &model, batch, time, &golden.integers("tokens"));
+    let model = open(device, case, "config.json", time);
+    let s = set_up(device, &model, batch, time, &golden.integers("tokens"));
     let (mut losses, mut norms) = (Vec::new(), Vec::new());
     for step in 1..=10 {
-        s.optimizer.clear(gpu).unwrap();
-        gpu.replay(&s.pass).unwrap();
+        s.optimizer.clear(device).unwrap();
+        device.replay(&s.pass).unwrap();
         let hyper =
             Hyper { learning_rate: 1e-3, beta1: 0.9, beta2: 0.99, epsilon: 1e-8, weight_decay: 0.1, max_grad_norm: 1.0, step };
-        s.optimizer.update(gpu, &hyper).unwrap();
-        let numbers: Vec<f32> = gpu.read(&s.acts.stats).unwrap();
+        s.optimizer.update(device, &hyper).unwrap();
+        let numbers: Vec<f32> = device.read(&s.acts.stats).unwrap();
         losses.push(f64::from(numbers[stats::LOSS]));
         norms.push(f64::from(numbers[stats::GRAD_NORM]));
     }
@@ -152,44 +152,41 @@ fn ten_losses_match(gpu: &Gpu, case: &str) {
     assert!(e_loss < 2e-5 && e_norm < 2e-4, "{case}: losses off by {e_loss:e}, norms by {e_norm:e}");
 }
 
-fn gpu() -> Gpu {
-    pollster::block_on(Gpu::open(None)).expect("an adapter")
+fn device() -> Device {
+    Device::named(None).expect("an adapter")
 }
 
 #[test]
 fn one_step_matches_pytorch() {
-    let gpu = gpu();
-    CASES.iter().for_each(|case| one_step_matches(&gpu, case));
+    let device = device();
+    CASES.iter().for_each(|case| one_step_matches(&device, case));
 }
 
 #[test]
 fn one_step_of_the_other_kernel_class_matches_pytorch() {
-    let mut gpu = gpu();
-    gpu.pretend(match gpu.class() {
-        lehr::gpu::AdapterClass::Software => lehr::gpu::AdapterClass::Hardware,
-        lehr::gpu::AdapterClass::Hardware => lehr::gpu::AdapterClass::Software,
-    });
-    CASES.iter().for_each(|case| one_step_matches(&gpu, case));
+    let mut device = device();
+    device.switch_gpu_class();
+    CASES.iter().for_each(|case| one_step_matches(&device, case));
 }
 
 /// `hit` against a search of the logits, and the mean of an update against both.
 #[test]
 fn token_accuracy_is_the_share_of_arg_maxes() {
-    let gpu = gpu();
+    let device = device();
     let case = "llama-gqa";
     let golden = Golden::open(case);
     let (shape, tokens) = (golden.shape("tokens"), golden.integers("tokens"));
     let (batch, time) = (shape[0], shape[1]);
-    let model = open(&gpu, case, "config.json", time);
-    let s = set_up(&gpu, &model, batch, time, &tokens);
+    let model = open(&device, case, "config.json", time);
+    let s = set_up(&device, &model, batch, time, &tokens);
     // Every other target is what the model thinks most probable, so that both answers occur.
-    let mut forward = Recording::new("golden");
-    transformer::record_forward(&mut forward, model.context(&gpu), &s.acts);
-    transformer::record_head(&mut forward, model.context(&gpu), &s.acts);
-    let forward = forward.finish(&gpu).unwrap();
-    gpu.write(&s.acts.hit, &vec![f32::NAN; batch * time]);
-    gpu.replay(&forward).unwrap();
-    let logits: Vec<f32> = gpu.read(&s.acts.logits).unwrap();
+    let mut forward = Recorder::new(&device, "golden");
+    transformer::record_forward(&mut forward, model.context(&device), &s.acts);
+    transformer::record_head(&mut forward, model.context(&device), &s.acts);
+    let forward = forward.finish().unwrap();
+    device.write(&s.acts.hit, &vec![f32::NAN; batch * time]);
+    device.replay(&forward).unwrap();
+    let logits: Vec<f32> = device.read(&s.acts.logits).unwrap();
     let stride = logits.len() / (batch * time);
     let best: Vec<u32> = logits
         .chunks(stride)
@@ -197,21 +194,21 @@ fn token_accuracy_is_the_share_of_arg_maxes() {
         .collect();
     let mut targets: Vec<u32> = (0..batch * time).map(|i| tokens[(i + 1) % tokens.len()]).collect();
     targets.iter_mut().zip(&best).step_by(2).for_each(|(target, best)| *target = *best);
-    gpu.write(&s.acts.inputs.targets, &targets);
-    s.optimizer.clear(&gpu).unwrap();
-    gpu.replay(&s.pass).unwrap();
+    device.write(&s.acts.inputs.targets, &targets);
+    s.optimizer.clear(&device).unwrap();
+    device.replay(&s.pass).unwrap();
     let want: Vec<f32> = targets.iter().zip(&best).map(|(target, best)| f32::from(u8::from(target == best))).collect();
-    assert_eq!(gpu.read::<f32>(&s.acts.hit).unwrap(), want);
-    let weights: Vec<f32> = gpu.read(&s.acts.inputs.weights).unwrap();
+    assert_eq!(device.read::<f32>(&s.acts.hit).unwrap(), want);
+    let weights: Vec<f32> = device.read(&s.acts.inputs.weights).unwrap();
     let mean: f64 = want.iter().zip(&weights).map(|(h, w)| f64::from(h * w)).sum();
-    let numbers: Vec<f32> = gpu.read(&s.acts.stats).unwrap();
+    let numbers: Vec<f32> = device.read(&s.acts.stats).unwrap();
     assert!(mean > 0.3 && mean < 0.9 && (f64::from(numbers[stats::ACCURACY]) - mean).abs() < 1e-6, "{mean}");
 }
 
 #[test]
 fn ten_adamw_losses_match_pytorch() {
-    let gpu = gpu();
-    CASES.iter().for_each(|case| ten_losses_match(&gpu, case));
+    let device = device();
+    CASES.iter().for_each(|case| ten_losses_match(&device, case));
 }
 
 #[test]

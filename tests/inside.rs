@@ -10,7 +10,7 @@ mod predictions;
 
 use lehr::config::{Architecture, ModelConfig, Scheduler, Settings};
 use lehr::data::{Dataset, TextSource, TokenFile};
-use lehr::gpu::Gpu;
+use lehr::device::Device;
 use lehr::rng::Rng;
 use lehr::train::Trainer;
 use std::sync::Arc;
@@ -19,8 +19,8 @@ const TIME: usize = 16;
 const VOCAB: usize = 37;
 const FAMILIES: [Architecture; 3] = [Architecture::Llama, Architecture::Qwen2, Architecture::Qwen3];
 
-fn gpu() -> Gpu {
-    pollster::block_on(Gpu::open(None)).expect("an adapter")
+fn device() -> Device {
+    Device::named(None).expect("an adapter")
 }
 
 /// Two layers, grouped queries; sizes that fill no row of the arena; weights wide enough that predictions are far from even.
@@ -58,5 +58,5 @@ fn trainer(config: &ModelConfig, norms_every: u64) -> Trainer {
     (t.max_steps, t.warmup_steps, t.learning_rate, t.lr_scheduler) = (100, 0, 1e-2, Scheduler::Constant);
     s.eval.norms_every = norms_every;
     let source = TextSource::new(dataset(), TIME, 5).unwrap();
-    Trainer::new(gpu(), &s, config, Box::new(source)).unwrap()
+    Trainer::new(device(), &s, config, Box::new(source)).unwrap()
 }

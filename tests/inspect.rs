@@ -6,7 +6,7 @@ mod common;
 use common::{Place, run};
 use lehr::config::{ModelConfig, Settings};
 use lehr::data::{Batch, IGNORE};
-use lehr::gpu::{AdapterClass, Gpu};
+use lehr::device::Device;
 use lehr::model::inspect::{self, Inspection, Question};
 use lehr::model::weight_files::WeightFiles;
 use lehr::model::{Model, hf_config};
@@ -20,34 +20,34 @@ fn folder(case: &str) -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/golden").join(case)
 }
 
-fn gpu() -> Gpu {
-    pollster::block_on(Gpu::open(None)).expect("an adapter")
+fn device() -> Device {
+    Device::named(None).expect("an adapter")
 }
 
-fn both_classes() -> [Gpu; 2] {
-    let mut other = gpu();
-    other.pretend(if other.class() == AdapterClass::Software { AdapterClass::Hardware } else { AdapterClass::Software });
-    [gpu(), other]
+fn both_classes() -> [Device; 2] {
+    let mut other = device();
+    other.switch_gpu_class();
+    [device(), other]
 }
 
-fn open(gpu: &Gpu, case: &str, context: usize) -> Model {
+fn open(device: &Device, case: &str, context: usize) -> Model {
     let config = hf_config::read(&folder(case).join("config.json")).unwrap().model;
-    let model = Model::new(gpu, &config, context).unwrap();
-    model.load(gpu, &WeightFiles::open(&folder(case)).unwrap()).unwrap();
+    let model = Model::new(device, &config, context).unwrap();
+    model.load(device, &WeightFiles::open(&folder(case)).unwrap()).unwrap();
     model
 }
 
-fn look(gpu: &Gpu, model: &Model, tokens: &[u32], top: usize) -> anyhow::Result<Inspection> {
-    inspect::inspect(gpu, model, Question { tokens, top, piece: &|id| format!("<{id}>") })
+fn look(device: &Device, model: &Model, tokens: &[u32], top: usize) -> anyhow::Result<Inspection> {
+    inspect::inspect(device, model, Question { tokens, top, piece: &|id| format!("<{id}>") })
 }
 
 /// log pi(target) and entropy of each token but the last by the usual scoring pass.
-fn scores(gpu: &Gpu, model: &Model, tokens: &[u32]) -> (Vec<f32>, Vec<f32>) {
+fn scores(device: &Device, model: &Model, tokens: &[u32]) -> (Vec<f32>, Vec<f32>) {
     let time = tokens.len();
     let targets = (0..time).map(|i| tokens.get(i + 1).copied().unwrap_or(IGNORE)).collect();
     let batch =
         Batch { batch_size: 1, seq_len: time, tokens: tokens.to_vec(), targets, doc_start: vec![0; time], num_tokens: time };
-    Scorer::new(gpu, model, 1, time).unwrap().score(gpu, &batch).unwrap()
+    Scorer::new(device, model, 1, time).unwrap().score(device, &batch).unwrap()
 }
 
 fn bits(values: impl IntoIterator<Item = f32>) -> Vec<u32> {
@@ -62,14 +62,14 @@ fn attention_and_lens_are_those_of_transformers() {
         let data = file.tensor(&name).unwrap().data().to_vec();
         data.chunks(4).map(|b| f64::from(f32::from_le_bytes(b.try_into().unwrap()))).collect()
     };
-    for gpu in both_classes() {
+    for device in both_classes() {
         for case in CASES {
             let data = file.tensor(&format!("{case}.tokens")).unwrap().data().to_vec();
             let tokens: Vec<u32> = data.chunks(8).map(|b| i64::from_le_bytes(b.try_into().unwrap()) as u32).collect();
-            let model = open(&gpu, case, tokens.len());
+            let model = open(&device, case, tokens.len());
             let (time, vocab) = (tokens.len(), model.config.vocab_size);
             // All tokens as guesses: the whole distribution.
-            let found = look(&gpu, &model, &tokens, vocab).unwrap();
+            let found = look(&device, &model, &tokens, vocab).unwrap();
             let want = floats(format!("{case}.attention"));
             let mut at = want.chunks(time);
             for (layer, heads) in found.attention.iter().enumerate() {
@@ -107,14 +107,14 @@ fn attention_and_lens_are_those_of_transformers() {
 
 #[test]
 fn what_it_says_is_what_the_model_scores() {
-    for gpu in both_classes() {
+    for device in both_classes() {
         for case in CASES {
-            let model = open(&gpu, case, 23);
+            let model = open(&device, case, 23);
             let vocab = model.config.vocab_size as u32;
             for time in [1usize, 2, 23] {
                 let tokens: Vec<u32> = (0..time as u32).map(|i| (i * i + 7 * i + 3) % vocab).collect();
-                let found = look(&gpu, &model, &tokens, 5).unwrap();
-                let (logp, entropy) = scores(&gpu, &model, &tokens);
+                let found = look(&device, &model, &tokens, 5).unwrap();
+                let (logp, entropy) = scores(&device, &model, &tokens);
                 assert_eq!(found.tokens.iter().map(|t| t.id).collect::<Vec<_>>(), tokens);
                 assert_eq!(bits(found.tokens.iter().map(|t| t.entropy)), bits(entropy), "{case} {time}");
                 let said = found.tokens.iter().filter_map(|t| t.logprob);
@@ -139,14 +139,14 @@ fn what_it_says_is_what_the_model_scores() {
 
 #[test]
 fn the_past_does_not_depend_on_the_future() {
-    let gpu = gpu();
-    let model = open(&gpu, "llama-gqa", 40);
+    let device = device();
+    let model = open(&device, "llama-gqa", 40);
     let tokens: Vec<u32> = (0..37).map(|i| (11 * i + 5) % 61).collect();
-    let before = look(&gpu, &model, &tokens, 3).unwrap();
+    let before = look(&device, &model, &tokens, 3).unwrap();
     for cut in [0usize, 1, 20, 36] {
         let mut changed = tokens.clone();
         changed[cut..].iter_mut().for_each(|t| *t = (*t + 9) % 61);
-        let after = look(&gpu, &model, &changed, 3).unwrap();
+        let after = look(&device, &model, &changed, 3).unwrap();
         for (a, b) in before.attention.iter().flatten().zip(after.attention.iter().flatten()) {
             assert_eq!(a[..cut], b[..cut], "attention before {cut}");
             assert!(cut == 0 || a[cut..] != b[cut..], "and it changes from there on");
@@ -162,15 +162,15 @@ fn the_past_does_not_depend_on_the_future() {
 /// So large a vocabulary that the logits are made in two parts.
 #[test]
 fn a_text_whose_logits_come_in_parts() {
-    let gpu = gpu();
+    let device = device();
     let mut config: ModelConfig = Settings::default().model.config(300_001, 128);
     (config.hidden_size, config.intermediate_size, config.num_hidden_layers) = (16, 16, 1);
     (config.num_attention_heads, config.num_key_value_heads, config.head_dim, config.initializer_range) = (2, 1, 8, 0.5);
-    let model = Model::new(&gpu, &config, 100).unwrap();
-    model.initialise(&gpu, 3);
+    let model = Model::new(&device, &config, 100).unwrap();
+    model.initialise(&device, 3);
     let tokens: Vec<u32> = (0..100).map(|i| (i * 9973 + 17) % 300_001).collect();
-    let found = look(&gpu, &model, &tokens, 2).unwrap();
-    let (logp, entropy) = scores(&gpu, &model, &tokens);
+    let found = look(&device, &model, &tokens, 2).unwrap();
+    let (logp, entropy) = scores(&device, &model, &tokens);
     assert_eq!(bits(found.tokens.iter().map(|t| t.entropy)), bits(entropy));
     assert_eq!(bits(found.tokens.iter().filter_map(|t| t.logprob)), bits(logp[..99].iter().copied()));
     let ranked: Vec<u32> = found.tokens.iter().filter_map(|t| t.rank).collect();
@@ -179,16 +179,16 @@ fn a_text_whose_logits_come_in_parts() {
 
 #[test]
 fn what_cannot_be_inspected_is_told_in_words() {
-    let gpu = gpu();
-    let model = open(&gpu, "llama-gqa", 64);
-    let refused = |tokens: &[u32], top| format!("{:#}", look(&gpu, &model, tokens, top).unwrap_err());
+    let device = device();
+    let model = open(&device, "llama-gqa", 64);
+    let refused = |tokens: &[u32], top| format!("{:#}", look(&device, &model, tokens, top).unwrap_err());
     assert_eq!(refused(&[], 5), "the text holds no token; give at least one character");
     assert!(refused(&[0; 65], 5).contains("65 tokens; of this model at most 64"));
     assert_eq!(refused(&[3, 61], 5), "token 61: the model's vocabulary ends at 60");
     assert!(refused(&[3], 0).starts_with("--top 0:") && refused(&[3], 1001).starts_with("--top 1001:"));
     // Weights as files may hold them, whose logits are not.
     let head = model.weights.head.as_ref().unwrap();
-    gpu.write(head, &(0..head.len()).map(|i| if i / 48 % 2 == 0 { 3e38f32 } else { -3e38 }).collect::<Vec<_>>());
+    device.write(head, &(0..head.len()).map(|i| if i / 48 % 2 == 0 { 3e38f32 } else { -3e38 }).collect::<Vec<_>>());
     let text = refused(&[1, 2, 3], 5);
     assert!(text.contains("not finite") && !text.contains('\n'), "{text}");
     // A larger model allows less: the file would have hundreds of megabytes.

@@ -1,9 +1,9 @@
 //! Every kernel against its f64 twin: random odd shapes, poisoned outputs, both kernel classes, WebGPU's default limits.
 
-use lehr::gpu::{AdapterClass, Gpu};
+use lehr::device::Device;
 use lehr::ops::check::Case;
 
-fn run_all(gpu: &Gpu, seeds: std::ops::Range<u64>) {
+fn run_all(device: &Device, seeds: std::ops::Range<u64>) {
     let only = std::env::var("LEHR_CHECK").ok();
     let mut failures = Vec::new();
     for check in lehr::ops::checks() {
@@ -12,7 +12,7 @@ fn run_all(gpu: &Gpu, seeds: std::ops::Range<u64>) {
         }
         for seed in seeds.clone() {
             let mut case = Case::new(check.name, seed);
-            let result = (check.run)(gpu, &mut case);
+            let result = (check.run)(device, &mut case);
             if let Err(e) = result {
                 failures.push(format!("{} seed {seed} ({}): {e:#}", check.name, case.shape));
             } else if case.worst > 1.0 || case.worst.is_nan() {
@@ -26,14 +26,13 @@ fn run_all(gpu: &Gpu, seeds: std::ops::Range<u64>) {
 
 #[test]
 fn kernels_match_their_twins() {
-    let gpu = pollster::block_on(Gpu::open(None)).expect("an adapter");
-    run_all(&gpu, 0..12);
+    let device = Device::named(None).expect("an adapter");
+    run_all(&device, 0..12);
 }
 
 #[test]
 fn the_other_class_of_kernels_matches_too() {
-    let mut gpu = pollster::block_on(Gpu::open_with_default_limits(None)).expect("an adapter");
-    let other = if gpu.class() == AdapterClass::Software { AdapterClass::Hardware } else { AdapterClass::Software };
-    gpu.pretend(other);
-    run_all(&gpu, 100..106);
+    let mut device = Device::with_default_limits(None).expect("an adapter");
+    device.switch_gpu_class();
+    run_all(&device, 100..106);
 }

@@ -5,7 +5,7 @@
 
 use lehr::config::{Architecture, ModelConfig, Scheduler, Settings};
 use lehr::data::{Batch, Dataset, IGNORE, TextSource, TokenFile};
-use lehr::gpu::{AdapterClass, Arena, Gpu};
+use lehr::device::{Arena, Device};
 use lehr::model::weight_files::WeightFiles;
 use lehr::model::{Generator, Model, hf_config};
 use lehr::ops::adamw::Hyper;
@@ -20,18 +20,15 @@ const TIME: usize = 16;
 const VOCAB: usize = 37;
 const FAMILIES: [Architecture; 3] = [Architecture::Llama, Architecture::Qwen2, Architecture::Qwen3];
 
-fn gpu() -> Gpu {
-    pollster::block_on(Gpu::open(None)).expect("an adapter")
+fn device() -> Device {
+    Device::named(None).expect("an adapter")
 }
 
 /// The adapter with its own kernels, and with those of the other class.
-fn both_classes() -> [Gpu; 2] {
-    let mut other = gpu();
-    other.pretend(match other.class() {
-        AdapterClass::Software => AdapterClass::Hardware,
-        AdapterClass::Hardware => AdapterClass::Software,
-    });
-    [gpu(), other]
+fn both_classes() -> [Device; 2] {
+    let mut other = device();
+    other.switch_gpu_class();
+    [device(), other]
 }
 
 /// Two layers, grouped queries; weights wide enough that predictions are far from even.
@@ -59,9 +56,9 @@ fn tokens(purpose: &str, n: usize) -> Vec<u32> {
     (0..n as u64).map(|i| rng.below(0, i, VOCAB as u64) as u32).collect()
 }
 
-fn model(gpu: &Gpu, config: &ModelConfig, context: usize) -> Model {
-    let model = Model::new(gpu, config, context).unwrap();
-    model.initialise(gpu, 3);
+fn model(device: &Device, config: &ModelConfig, context: usize) -> Model {
+    let model = Model::new(device, config, context).unwrap();
+    model.initialise(device, 3);
     model
 }
 
@@ -114,32 +111,32 @@ struct Learner {
 }
 
 impl Learner {
-    fn new(gpu: &Gpu, config: &ModelConfig, batch: usize, time: usize) -> Self {
-        let model = model(gpu, config, time);
-        let acts = GradientPass::activations(gpu, &model, batch, time);
-        let optimizer = Optimizer::new(gpu, &model.parameters, &model.values, &acts.stats).unwrap();
-        let pass = GradientPass::new(gpu, &model, acts, &optimizer.grad_weights).unwrap();
+    fn new(device: &Device, config: &ModelConfig, batch: usize, time: usize) -> Self {
+        let model = model(device, config, time);
+        let acts = GradientPass::activations(device, &model, batch, time);
+        let optimizer = Optimizer::new(device, &model.parameters, &model.values, &acts.stats).unwrap();
+        let pass = GradientPass::new(device, &model, acts, &optimizer.grad_weights).unwrap();
         Self { model, optimizer, pass }
     }
 
     /// Leaves the gradient of the mean loss in the arena; returns the loss.
-    fn gradient(&self, gpu: &Gpu, batch: &Batch) -> f64 {
-        self.optimizer.clear(gpu).unwrap();
-        self.pass.run(gpu, batch, 1.0 / batch.target_count() as f32).unwrap();
-        f64::from(gpu.read::<f32>(&self.pass.acts.stats).unwrap()[stats::LOSS])
+    fn gradient(&self, device: &Device, batch: &Batch) -> f64 {
+        self.optimizer.clear(device).unwrap();
+        self.pass.run(device, batch, 1.0 / batch.target_count() as f32).unwrap();
+        f64::from(device.read::<f32>(&self.pass.acts.stats).unwrap()[stats::LOSS])
     }
 
-    fn state(&self, gpu: &Gpu) -> [Vec<u32>; 3] {
-        [&self.model.values, &self.optimizer.m, &self.optimizer.v].map(|arena| bits(gpu, arena))
+    fn state(&self, device: &Device) -> [Vec<u32>; 3] {
+        [&self.model.values, &self.optimizer.m, &self.optimizer.v].map(|arena| bits(device, arena))
     }
 }
 
-fn bits(gpu: &Gpu, arena: &Arena) -> Vec<u32> {
-    arena.segments().flat_map(|(t, _)| gpu.read::<u32>(t).unwrap()).collect()
+fn bits(device: &Device, arena: &Arena) -> Vec<u32> {
+    arena.segments().flat_map(|(t, _)| device.read::<u32>(t).unwrap()).collect()
 }
 
-fn numbers(gpu: &Gpu, arena: &Arena) -> Vec<f32> {
-    bits(gpu, arena).into_iter().map(f32::from_bits).collect()
+fn numbers(device: &Device, arena: &Arena) -> Vec<f32> {
+    bits(device, arena).into_iter().map(f32::from_bits).collect()
 }
 
 fn to_bits(values: &[f32]) -> Vec<u32> {
@@ -170,9 +167,9 @@ fn dataset() -> Dataset {
     Dataset::split(Arc::new(file), 0.2).unwrap()
 }
 
-fn pretrain(gpu: Gpu, config: &ModelConfig, settings: &Settings) -> Trainer {
+fn pretrain(device: Device, config: &ModelConfig, settings: &Settings) -> Trainer {
     let source = TextSource::new(dataset(), settings.train.seq_len, settings.train.seed).unwrap();
-    Trainer::new(gpu, settings, config, Box::new(source)).unwrap()
+    Trainer::new(device, settings, config, Box::new(source)).unwrap()
 }
 
 fn steps(p: &mut Trainer, n: usize) -> Vec<StepResult> {
@@ -185,21 +182,21 @@ fn steps(p: &mut Trainer, n: usize) -> Vec<StepResult> {
 }
 
 fn trainer_state(p: &Trainer) -> [Vec<u32>; 3] {
-    [&p.model.values, &p.optimizer.m, &p.optimizer.v].map(|arena| bits(&p.gpu, arena))
+    [&p.model.values, &p.optimizer.m, &p.optimizer.v].map(|arena| bits(&p.device, arena))
 }
 
 #[test]
 fn one_batch_can_be_learned_by_heart() {
-    let gpu = gpu();
-    let learner = Learner::new(&gpu, &ModelConfig { initializer_range: 0.05, ..shape(Architecture::Llama) }, 4, TIME);
+    let device = device();
+    let learner = Learner::new(&device, &ModelConfig { initializer_range: 0.05, ..shape(Architecture::Llama) }, 4, TIME);
     // The first tokens differ, so that every target can be known.
     let rows: Vec<_> = (0..4u32).map(|i| [vec![i], tokens(&format!("row {i}"), TIME)].concat()).collect();
     let b = batch(&rows);
     let mut losses = Vec::new();
     for step in 1..=200 {
-        losses.push(learner.gradient(&gpu, &b));
+        losses.push(learner.gradient(&device, &b));
         let hyper = Hyper { learning_rate: 1e-2, beta2: 0.99, max_grad_norm: 1.0, step, ..Hyper::default() };
-        learner.optimizer.update(&gpu, &hyper).unwrap();
+        learner.optimizer.update(&device, &hyper).unwrap();
     }
     let last = losses[losses.len() - 1];
     assert!(losses[0] > 3.0 && last < 0.01, "from {} to {last}", losses[0]);
@@ -207,26 +204,26 @@ fn one_batch_can_be_learned_by_heart() {
 
 #[test]
 fn later_tokens_change_nothing() {
-    for gpu in both_classes() {
+    for device in both_classes() {
         for family in FAMILIES {
-            causal(&gpu, family, TIME, &[0, 7, 14]);
+            causal(&device, family, TIME, &[0, 7, 14]);
         }
         // Across the tiles of attention.
-        causal(&gpu, Architecture::Llama, 72, &[31, 32, 63, 64]);
+        causal(&device, Architecture::Llama, 72, &[31, 32, 63, 64]);
     }
 }
 
-fn causal(gpu: &Gpu, family: Architecture, time: usize, cuts: &[usize]) {
-    let model = model(gpu, &shape(family), time);
-    let scorer = Scorer::new(gpu, &model, 2, time).unwrap();
+fn causal(device: &Device, family: Architecture, time: usize, cuts: &[usize]) {
+    let model = model(device, &shape(family), time);
+    let scorer = Scorer::new(device, &model, 2, time).unwrap();
     let base = batch(&[tokens("a", time + 1), tokens("b", time + 1)]);
-    let (logp, entropy) = scorer.score(gpu, &base).unwrap();
+    let (logp, entropy) = scorer.score(device, &base).unwrap();
     for &cut in cuts {
         let mut changed = base.clone();
         for (i, token) in changed.tokens[cut + 1..time].iter_mut().enumerate() {
             *token = (*token + 1 + i as u32 % 5) % VOCAB as u32;
         }
-        let (logp2, entropy2) = scorer.score(gpu, &changed).unwrap();
+        let (logp2, entropy2) = scorer.score(device, &changed).unwrap();
         for (name, before, after) in [("logp", &logp, &logp2), ("entropy", &entropy, &entropy2)] {
             assert_eq!(to_bits(&before[..=cut]), to_bits(&after[..=cut]), "{family:?} {time} {name}: the past at {cut}");
             assert_eq!(to_bits(&before[time..]), to_bits(&after[time..]), "{family:?} {time} {name}: another row at {cut}");
@@ -243,9 +240,9 @@ fn two_half_batches_are_one_whole() {
     for family in FAMILIES {
         let mut whole: Option<(Vec<f32>, StepResult)> = None;
         for micro in [4, 2, 1] {
-            let mut p = pretrain(gpu(), &shape(family), &settings(4, micro, 1));
+            let mut p = pretrain(device(), &shape(family), &settings(4, micro, 1));
             let result = steps(&mut p, 1).remove(0);
-            let grads = numbers(&p.gpu, &p.optimizer.grads);
+            let grads = numbers(&p.device, &p.optimizer.grads);
             let (want, wanted) = whole.get_or_insert_with(|| (grads.clone(), result.clone()));
             let error = worst(&grads, want);
             assert!(error < 5e-6, "{family:?}: gradients of micro-batches of {micro} are off by {error:e}");
@@ -263,36 +260,36 @@ fn two_half_batches_are_one_whole() {
 
 #[test]
 fn packed_documents_do_not_see_one_another() {
-    for gpu in both_classes() {
+    for device in both_classes() {
         for family in FAMILIES {
-            packing(&gpu, family, TIME, 7, 9);
+            packing(&device, family, TIME, 7, 9);
         }
-        packing(&gpu, Architecture::Llama, 72, 33, 30);
+        packing(&device, Architecture::Llama, 72, 33, 30);
     }
 }
 
-fn packing(gpu: &Gpu, family: Architecture, time: usize, a: usize, b: usize) {
+fn packing(device: &Device, family: Architecture, time: usize, a: usize, b: usize) {
     let (a, b) = (tokens("first", a), tokens("second", b));
     let together = packed(&[&a, &b], time);
     let apart = stack(&[packed(&[&a], time), packed(&[&b], time)]);
     let config = shape(family);
-    let (one, two) = (Learner::new(gpu, &config, 1, time), Learner::new(gpu, &config, 2, time));
-    let (loss, wanted) = (one.gradient(gpu, &together), two.gradient(gpu, &apart));
+    let (one, two) = (Learner::new(device, &config, 1, time), Learner::new(device, &config, 2, time));
+    let (loss, wanted) = (one.gradient(device, &together), two.gradient(device, &apart));
     assert!((loss / wanted - 1.0).abs() < 1e-6, "{family:?}: loss {loss}, apart {wanted}");
-    let row: Vec<f32> = gpu.read(&one.pass.acts.logp).unwrap();
-    let rows: Vec<f32> = gpu.read(&two.pass.acts.logp).unwrap();
+    let row: Vec<f32> = device.read(&one.pass.acts.logp).unwrap();
+    let rows: Vec<f32> = device.read(&two.pass.acts.logp).unwrap();
     let (got, want) = (
         [&row[..a.len() - 1], &row[a.len()..a.len() + b.len() - 1]].concat(),
         [&rows[..a.len() - 1], &rows[time..time + b.len() - 1]].concat(),
     );
     let error = worst(&got, &want);
     assert!(error < 2e-6, "{family:?}: log-probabilities differ by {error:e}");
-    let error = worst(&numbers(gpu, &one.optimizer.grads), &numbers(gpu, &two.optimizer.grads));
+    let error = worst(&numbers(device, &one.optimizer.grads), &numbers(device, &two.optimizer.grads));
     assert!(error < 1e-5, "{family:?}: gradients differ by {error:e}");
     // The law can fail: as one document the second half scores otherwise.
     let fused = Batch { doc_start: vec![0; time], ..together };
-    one.gradient(gpu, &fused);
-    let row: Vec<f32> = gpu.read(&one.pass.acts.logp).unwrap();
+    one.gradient(device, &fused);
+    let row: Vec<f32> = device.read(&one.pass.acts.logp).unwrap();
     let fused: Vec<f32> = [&row[..a.len() - 1], &row[a.len()..a.len() + b.len() - 1]].concat();
     assert!(worst(&fused, &want) > 1e-2, "{family:?}: the boundary made no difference");
 }
@@ -301,7 +298,7 @@ fn packing(gpu: &Gpu, family: Architecture, time: usize, a: usize, b: usize) {
 fn same_seed_same_bits() {
     let config = shape(Architecture::Qwen3);
     let run = |seed, disturbed: bool| {
-        let mut p = pretrain(gpu(), &config, &settings(4, 2, seed));
+        let mut p = pretrain(device(), &config, &settings(4, 2, seed));
         let mut results = Vec::new();
         for _ in 0..5 {
             results.extend(p.step().unwrap());
@@ -325,38 +322,38 @@ fn same_seed_same_bits() {
 
 #[test]
 fn a_gradient_that_is_not_finite_changes_nothing() {
-    let gpu = gpu();
-    let learner = Learner::new(&gpu, &shape(Architecture::Llama), 2, TIME);
+    let device = device();
+    let learner = Learner::new(&device, &shape(Architecture::Llama), 2, TIME);
     let b = batch(&[tokens("a", TIME + 1), tokens("b", TIME + 1)]);
     let hyper = |step| Hyper { weight_decay: 0.1, max_grad_norm: 1.0, step, ..Hyper::default() };
-    learner.gradient(&gpu, &b);
-    learner.optimizer.update(&gpu, &hyper(1)).unwrap();
-    let before = learner.state(&gpu);
+    learner.gradient(&device, &b);
+    learner.optimizer.update(&device, &hyper(1)).unwrap();
+    let before = learner.state(&device);
     assert!(before[1].iter().any(|m| *m != 0) && before[2].iter().any(|v| *v != 0));
     let (segment, _) = learner.optimizer.grads.segments().next().unwrap();
     // The last overflows in the norm only.
     for poison in [f32::NAN, f32::INFINITY, f32::NEG_INFINITY, -1e30] {
         for at in [0, segment.len() / 2, segment.len() - 1] {
-            learner.gradient(&gpu, &b);
-            let mut grads: Vec<f32> = gpu.read(segment).unwrap();
+            learner.gradient(&device, &b);
+            let mut grads: Vec<f32> = device.read(segment).unwrap();
             grads[at] = poison;
-            gpu.write(segment, &grads);
-            learner.optimizer.update(&gpu, &hyper(2)).unwrap();
-            assert!(learner.state(&gpu) == before, "{poison} at {at} of {} got through", segment.len());
+            device.write(segment, &grads);
+            learner.optimizer.update(&device, &hyper(2)).unwrap();
+            assert!(learner.state(&device) == before, "{poison} at {at} of {} got through", segment.len());
         }
     }
     // A loss that is not finite behind a gradient that is: overflowing logits and clamps can do that.
     for poison in [f32::NAN, f32::INFINITY] {
-        learner.gradient(&gpu, &b);
-        let mut numbers: Vec<f32> = gpu.read(&learner.pass.acts.stats).unwrap();
+        learner.gradient(&device, &b);
+        let mut numbers: Vec<f32> = device.read(&learner.pass.acts.stats).unwrap();
         numbers[stats::LOSS] = poison;
-        gpu.write(&learner.pass.acts.stats, &numbers);
-        learner.optimizer.update(&gpu, &hyper(2)).unwrap();
-        assert!(learner.state(&gpu) == before, "a loss of {poison} got through");
+        device.write(&learner.pass.acts.stats, &numbers);
+        learner.optimizer.update(&device, &hyper(2)).unwrap();
+        assert!(learner.state(&device) == before, "a loss of {poison} got through");
     }
-    learner.gradient(&gpu, &b);
-    learner.optimizer.update(&gpu, &hyper(2)).unwrap();
-    let after = learner.state(&gpu);
+    learner.gradient(&device, &b);
+    learner.optimizer.update(&device, &hyper(2)).unwrap();
+    let after = learner.state(&device);
     assert!((0..3).all(|i| after[i] != before[i]), "a finite gradient is applied again");
 }
 
@@ -364,7 +361,7 @@ fn a_gradient_that_is_not_finite_changes_nothing() {
 #[test]
 fn a_poisoned_weight_is_caught() {
     for family in FAMILIES {
-        let mut p = pretrain(gpu(), &shape(family), &settings(4, 2, 1));
+        let mut p = pretrain(device(), &shape(family), &settings(4, 2, 1));
         steps(&mut p, 2);
         let specs: Vec<_> = p.model.parameters.tensors(&p.model.values).map(|(s, t)| (s.clone(), t)).collect();
         for (spec, tensor) in specs {
@@ -373,10 +370,10 @@ fn a_poisoned_weight_is_caught() {
                 let table = name.contains("embed") || name.contains("lm_head");
                 let hit: Vec<usize> = if table { range.step_by(shape[1]).collect() } else { vec![range.start] };
                 for poison in [f32::NAN, f32::INFINITY, 3e38] {
-                    let values: Vec<f32> = p.gpu.read(&tensor).unwrap();
+                    let values: Vec<f32> = p.device.read(&tensor).unwrap();
                     let mut poisoned = values.clone();
                     hit.iter().for_each(|i| poisoned[*i] = poison);
-                    p.gpu.write(&tensor, &poisoned);
+                    p.device.write(&tensor, &poisoned);
                     let before = trainer_state(&p);
                     let result = steps(&mut p, 1).remove(0);
                     let after = trainer_state(&p);
@@ -389,7 +386,7 @@ fn a_poisoned_weight_is_caught() {
                         assert!(result.loss.is_finite() && result.grad_norm.is_finite(), "{what}: a wrong update was made");
                         restore(&p, &before);
                     }
-                    p.gpu.write(&tensor, &values);
+                    p.device.write(&tensor, &values);
                 }
             }
         }
@@ -404,7 +401,7 @@ fn restore(p: &Trainer, state: &[Vec<u32>; 3]) {
     for (arena, words) in [&p.model.values, &p.optimizer.m, &p.optimizer.v].into_iter().zip(state) {
         let mut start = 0;
         for (segment, _) in arena.segments() {
-            p.gpu.write(segment, &words[start..start + segment.len()]);
+            p.device.write(segment, &words[start..start + segment.len()]);
             start += segment.len();
         }
     }
@@ -412,39 +409,39 @@ fn restore(p: &Trainer, state: &[Vec<u32>; 3]) {
 
 #[test]
 fn a_learning_rate_of_zero_moves_nothing_and_decay_is_for_matrices() {
-    let gpu = gpu();
-    let learner = Learner::new(&gpu, &shape(Architecture::Qwen2), 2, TIME);
+    let device = device();
+    let learner = Learner::new(&device, &shape(Architecture::Qwen2), 2, TIME);
     let b = batch(&[tokens("a", TIME + 1), tokens("b", TIME + 1)]);
     let hyper = Hyper { learning_rate: 0.0, weight_decay: 0.5, step: 1, ..Hyper::default() };
-    let before = learner.state(&gpu);
-    learner.gradient(&gpu, &b);
-    learner.optimizer.update(&gpu, &hyper).unwrap();
-    let after = learner.state(&gpu);
+    let before = learner.state(&device);
+    learner.gradient(&device, &b);
+    learner.optimizer.update(&device, &hyper).unwrap();
+    let after = learner.state(&device);
     assert!(before[0] == after[0], "values moved");
     assert!(before[1] != after[1] && before[2] != after[2], "moments are kept all the same");
     // No gradient at all: decay alone, and only on matrices.
-    let learner = Learner::new(&gpu, &shape(Architecture::Qwen2), 2, TIME);
-    learner.optimizer.clear(&gpu).unwrap();
+    let learner = Learner::new(&device, &shape(Architecture::Qwen2), 2, TIME);
+    learner.optimizer.clear(&device).unwrap();
     let hyper = Hyper { learning_rate: 0.125, weight_decay: 0.5, step: 1, ..Hyper::default() };
     let read = |l: &Learner| -> Vec<(String, usize, Vec<f32>)> {
         let all = l.model.parameters.tensors(&l.model.values);
-        all.map(|(s, t)| (s.parts[0].0.clone(), s.shape.len(), gpu.read(&t).unwrap())).collect()
+        all.map(|(s, t)| (s.parts[0].0.clone(), s.shape.len(), device.read(&t).unwrap())).collect()
     };
     let before = read(&learner);
-    learner.optimizer.update(&gpu, &hyper).unwrap();
+    learner.optimizer.update(&device, &hyper).unwrap();
     for ((name, rank, old), (_, _, new)) in before.iter().zip(read(&learner)) {
         // 1 - 0.125 * 0.5 is exact in f32.
         let want: Vec<f32> = old.iter().map(|x| if *rank >= 2 { x * 0.9375 } else { *x }).collect();
         assert_eq!(to_bits(&want), to_bits(&new), "{name}");
     }
-    assert!(numbers(&gpu, &learner.optimizer.m).iter().chain(&numbers(&gpu, &learner.optimizer.v)).all(|x| *x == 0.0));
+    assert!(numbers(&device, &learner.optimizer.m).iter().chain(&numbers(&device, &learner.optimizer.v)).all(|x| *x == 0.0));
 }
 
 #[test]
 fn an_untrained_model_guesses_evenly() {
     let even = (VOCAB as f64).ln();
     for family in FAMILIES {
-        let mut p = pretrain(gpu(), &ModelConfig { initializer_range: 0.02, ..shape(family) }, &settings(8, 4, 5));
+        let mut p = pretrain(device(), &ModelConfig { initializer_range: 0.02, ..shape(family) }, &settings(8, 4, 5));
         let found = p.evaluate(0, |_, _| Ok(())).unwrap().unwrap();
         let first = steps(&mut p, 1).remove(0);
         for (name, loss) in [("validation", found.loss), ("training", first.loss)] {
@@ -463,36 +460,35 @@ fn a_step_allocates_nothing_and_the_plan_is_right() {
         let config = ModelConfig { hidden_size: 64, intermediate_size: 192, ..shape(family) };
         let mut settings = settings(4, micro, 1);
         settings.train.seq_len = 64;
-        let mut p = pretrain(gpu(), &config, &settings);
-        let plan = MemoryPlan::training(&config, &settings.train, &Default::default(), p.gpu.class(), p.gpu.max_binding_bytes())
-            .unwrap();
-        let ledger = p.gpu.ledger().entries();
+        let mut p = pretrain(device(), &config, &settings);
+        let plan = MemoryPlan::training(&config, &settings.train, &Default::default(), p.device.sizes()).unwrap();
+        let ledger = p.device.ledger().entries();
         for (part, bytes) in &plan.parts {
             assert_eq!(ledger.get(*part), Some(bytes), "{family:?}: {part}");
         }
-        let (real, planned) = (p.gpu.ledger().total(), plan.total());
+        let (real, planned) = (p.device.ledger().total(), plan.total());
         let off = (real as f64 / planned as f64 - 1.0).abs();
         assert!(off < 0.15, "{family:?}: planned {planned}, took {real}: {ledger:?}");
         steps(&mut p, 3);
         p.evaluate(0, |_, _| Ok(())).unwrap();
-        assert_eq!(p.gpu.ledger().entries(), ledger);
+        assert_eq!(p.device.ledger().entries(), ledger);
     }
 }
 
-fn golden(gpu: &Gpu, case: &str, context: usize) -> Model {
+fn golden(device: &Device, case: &str, context: usize) -> Model {
     let dir = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/golden").join(case);
     let config = hf_config::read(&dir.join("config.json")).unwrap().model;
-    let model = Model::new(gpu, &config, context).unwrap();
-    model.load(gpu, &WeightFiles::open(&dir).unwrap()).unwrap();
+    let model = Model::new(device, &config, context).unwrap();
+    model.load(device, &WeightFiles::open(&dir).unwrap()).unwrap();
     model
 }
 
 /// Every row whole, prompts included.
-fn generate(gpu: &Gpu, generator: &Generator, prompts: &[Vec<u32>], new: usize, sampling: &Sampling) -> Vec<Vec<u32>> {
+fn generate(device: &Device, generator: &Generator, prompts: &[Vec<u32>], new: usize, sampling: &Sampling) -> Vec<Vec<u32>> {
     let shortest = prompts.iter().map(Vec::len).min().unwrap();
     let mut rows: Vec<Vec<u32>> = prompts.iter().map(|p| p[..shortest].to_vec()).collect();
     generator
-        .run(gpu, prompts, new, sampling, |index, tokens| {
+        .run(device, prompts, new, sampling, |index, tokens| {
             assert_eq!(index, rows[0].len(), "in order, none missing");
             rows.iter_mut().zip(tokens).for_each(|(row, t)| row.push(*t));
             Ok(true)
@@ -505,27 +501,27 @@ fn generate(gpu: &Gpu, generator: &Generator, prompts: &[Vec<u32>], new: usize, 
 }
 
 /// The logits of every position of a row, by the whole forward.
-fn logits(gpu: &Gpu, model: &Model, row: &[u32]) -> Vec<Vec<f32>> {
-    let scorer = Scorer::new(gpu, model, 1, row.len()).unwrap();
-    scorer.score(gpu, &packed(&[row], row.len())).unwrap();
+fn logits(device: &Device, model: &Model, row: &[u32]) -> Vec<Vec<f32>> {
+    let scorer = Scorer::new(device, model, 1, row.len()).unwrap();
+    scorer.score(device, &packed(&[row], row.len())).unwrap();
     let [rows, stride] = scorer.acts.logits.matrix();
     assert_eq!(rows, row.len(), "one chunk");
-    let all: Vec<f32> = gpu.read(&scorer.acts.logits).unwrap();
+    let all: Vec<f32> = device.read(&scorer.acts.logits).unwrap();
     all.chunks(stride).map(|r| r[..model.config.vocab_size].to_vec()).collect()
 }
 
 #[test]
 fn greedy_with_the_cache_is_the_argmax_of_the_whole_forward() {
     let greedy = Sampling { temperature: 0.0, ..Sampling::default() };
-    for gpu in both_classes() {
+    for device in both_classes() {
         for case in ["llama-gqa", "llama-tied", "qwen2", "qwen3"] {
-            let model = golden(&gpu, case, 40);
-            let generator = Generator::new(&gpu, &model, 2, 40).unwrap();
+            let model = golden(&device, case, 40);
+            let generator = Generator::new(&device, &model, 2, 40).unwrap();
             let prompts: Vec<Vec<u32>> = [tokens("long prompt", 9), tokens("short prompt", 4)].to_vec();
-            let rows = generate(&gpu, &generator, &prompts, 20, &greedy);
+            let rows = generate(&device, &generator, &prompts, 20, &greedy);
             for (row, prompt) in rows.iter().zip(&prompts) {
                 assert_eq!(row.len(), 29, "the longest prompt and twenty");
-                let seen = logits(&gpu, &model, row);
+                let seen = logits(&device, &model, row);
                 for at in prompt.len()..row.len() {
                     let best = seen[at - 1].iter().copied().fold(f32::NEG_INFINITY, f32::max);
                     let taken = seen[at - 1][row[at] as usize];
@@ -533,22 +529,22 @@ fn greedy_with_the_cache_is_the_argmax_of_the_whole_forward() {
                 }
             }
             // Alone, in a generator of another shape, a row continues the same way.
-            let alone = Generator::new(&gpu, &model, 1, 30).unwrap();
-            let row = generate(&gpu, &alone, &prompts[1..], 25, &greedy).remove(0);
+            let alone = Generator::new(&device, &model, 1, 30).unwrap();
+            let row = generate(&device, &alone, &prompts[1..], 25, &greedy).remove(0);
             assert_eq!(row, rows[1], "{case}: a row does not depend on its neighbours");
             // The end of the room ends the text.
-            assert_eq!(generate(&gpu, &alone, &prompts[1..], 1000, &greedy)[0].len(), 30);
+            assert_eq!(generate(&device, &alone, &prompts[1..], 1000, &greedy)[0].len(), 30);
         }
     }
 }
 
 #[test]
 fn sampling_repeats_with_its_seed() {
-    let gpu = gpu();
-    let model = golden(&gpu, "qwen3", 48);
-    let generator = Generator::new(&gpu, &model, 2, 48).unwrap();
+    let device = device();
+    let model = golden(&device, "qwen3", 48);
+    let generator = Generator::new(&device, &model, 2, 48).unwrap();
     let prompts = vec![tokens("prompt", 3); 2];
-    let sampled = |seed| generate(&gpu, &generator, &prompts, 40, &Sampling { seed, top_p: 0.95, ..Sampling::default() });
+    let sampled = |seed| generate(&device, &generator, &prompts, 40, &Sampling { seed, top_p: 0.95, ..Sampling::default() });
     let first = sampled(1);
     assert_eq!(first, sampled(1), "the same seed");
     assert_ne!(first, sampled(2), "another seed");

@@ -25,7 +25,7 @@ fn short(scale: &Scale, seed: u64) -> Arm {
 }
 
 fn run(bank: &Bank, arm: &Arm, texts: &Texts) -> Ended {
-    train(bank, arm, texts, None, &mut |_| {}).unwrap()
+    train(bank, arm, texts, &Default::default(), &mut |_| {}).unwrap()
 }
 
 #[test]
@@ -130,7 +130,7 @@ fn gradients_are_slopes_of_the_loss() {
     let place = tempfile::tempdir().unwrap();
     let texts = texts();
     let bank = Bank::open(place.path(), &texts.digest).unwrap();
-    let context = Context { scale: &scale, seeds: vec![1], texts, bank, adapter: None, tell: Box::new(|_| {}) };
+    let context = Context { scale: &scale, seeds: vec![1], texts, bank, device: Default::default(), tell: Box::new(|_| {}) };
     let arm = short(&scale, 1);
     context.ensure(std::slice::from_ref(&arm)).unwrap();
     let lab = Lab::new(&context, scale.smallest());

@@ -5,7 +5,7 @@
 mod chance;
 
 use lehr::data::{Batch, IGNORE};
-use lehr::gpu::{AdapterClass, Gpu, Tensor};
+use lehr::device::{Device, Tensor};
 use lehr::model::weight_files::WeightFiles;
 use lehr::model::{Activations, Completion, Model, Pass, Request, Rollouts, hf_config};
 use lehr::ops::sample::Sampling;
@@ -31,27 +31,27 @@ fn floats(value: &Value) -> Vec<f64> {
     value.as_array().unwrap().iter().map(|x| x.as_f64().unwrap()).collect()
 }
 
-fn gpu() -> Gpu {
-    pollster::block_on(Gpu::open(None)).expect("an adapter")
+fn device() -> Device {
+    Device::named(None).expect("an adapter")
 }
 
-fn open(gpu: &Gpu, case: &str) -> Model {
+fn open(device: &Device, case: &str) -> Model {
     let dir = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/golden").join(case);
     let config = hf_config::read(&dir.join("config.json")).unwrap().model;
-    let model = Model::new(gpu, &config, ROOM).unwrap();
-    model.load(gpu, &WeightFiles::open(&dir).unwrap()).unwrap();
+    let model = Model::new(device, &config, ROOM).unwrap();
+    model.load(device, &WeightFiles::open(&dir).unwrap()).unwrap();
     model
 }
 
 fn go(
-    gpu: &Gpu,
+    device: &Device,
     model: &Model,
     engine: &mut Rollouts,
     requests: &[Request],
     sampling: &Sampling,
     stops: &[u32],
 ) -> Vec<Completion> {
-    engine.run(gpu, model, requests, sampling, stops, &mut |_, _| Ok(true)).unwrap().unwrap()
+    engine.run(device, model, requests, sampling, stops, &mut |_, _| Ok(true)).unwrap().unwrap()
 }
 
 fn greedy() -> Sampling {
@@ -81,16 +81,16 @@ fn mixed(rng: Rng, count: usize, vocab: usize) -> Vec<Request> {
     (0..count).map(of).collect()
 }
 
-fn greedily_as_transformers(gpu: &Gpu) {
+fn greedily_as_transformers(device: &Device) {
     let golden = golden();
     for case in CASES {
-        let model = open(gpu, case);
+        let model = open(device, case);
         let rows = golden[case].as_array().unwrap();
         for slots in [1, 3, 8, 16] {
-            let mut engine = Rollouts::new(gpu, &model, slots, ROOM).unwrap();
+            let mut engine = Rollouts::new(device, &model, slots, ROOM).unwrap();
             let request = |row: &Value| Request { prompt: ids(&row["prompt"]), key: [0; 2], max_new: 24 };
             let requests: Vec<Request> = rows.iter().map(request).collect();
-            let found = go(gpu, &model, &mut engine, &requests, &greedy(), &[]);
+            let found = go(device, &model, &mut engine, &requests, &greedy(), &[]);
             for (row, got) in rows.iter().zip(&found) {
                 assert_eq!(got.tokens, ids(&row["completion"]), "{case}, {slots} slots, prompt {}", row["prompt"]);
                 assert!(got.truncated);
@@ -104,10 +104,10 @@ fn greedily_as_transformers(gpu: &Gpu) {
 
 #[test]
 fn greedy_completions_are_those_of_transformers() {
-    let mut gpu = gpu();
-    greedily_as_transformers(&gpu);
-    gpu.pretend(if gpu.class() == AdapterClass::Software { AdapterClass::Hardware } else { AdapterClass::Software });
-    greedily_as_transformers(&gpu);
+    let mut device = device();
+    greedily_as_transformers(&device);
+    device.switch_gpu_class();
+    greedily_as_transformers(&device);
 }
 
 /// The same completions, and log-probabilities but for rounding.
@@ -122,9 +122,9 @@ fn assert_same(got: &[Completion], want: &[Completion], what: &str) {
 
 #[test]
 fn completions_depend_on_no_slot_order_or_neighbour() {
-    let gpu = gpu();
+    let device = device();
     for (case, seed) in [("qwen3", 1), ("llama-gqa", 2), ("qwen2", 3)] {
-        let model = open(&gpu, case);
+        let model = open(&device, case);
         let vocab = model.config.vocab_size;
         let requests = mixed(Rng::new(seed, "rollouts test"), 41, vocab);
         let sampling = Sampling { temperature: 1.3, top_k: 20, top_p: 0.95, min_p: 0.01, seed };
@@ -133,28 +133,28 @@ fn completions_depend_on_no_slot_order_or_neighbour() {
         let alone: Vec<Completion> = requests
             .iter()
             .flat_map(|request| {
-                let mut engine = Rollouts::new(&gpu, &model, 1, ROOM).unwrap();
-                go(&gpu, &model, &mut engine, std::slice::from_ref(request), &sampling, &stops)
+                let mut engine = Rollouts::new(&device, &model, 1, ROOM).unwrap();
+                go(&device, &model, &mut engine, std::slice::from_ref(request), &sampling, &stops)
             })
             .collect();
         let ended = alone.iter().filter(|c| !c.truncated).count();
         assert!(ended > 2 && ended < 40, "{case}: {ended} of 41 ended by a stop; the test shows little");
         for slots in [1, 3, 8, 41, 64] {
-            let mut engine = Rollouts::new(&gpu, &model, slots, ROOM).unwrap();
+            let mut engine = Rollouts::new(&device, &model, slots, ROOM).unwrap();
             assert_eq!(engine.slots(), slots);
             let what = format!("{case}, {slots} slots");
-            let first = go(&gpu, &model, &mut engine, &requests, &sampling, &stops);
+            let first = go(&device, &model, &mut engine, &requests, &sampling, &stops);
             assert_same(&first, &alone, &what);
             // Fewer requests, then others, then the same again: nothing is left over.
-            let fewer = go(&gpu, &model, &mut engine, &requests[..2], &sampling, &stops);
+            let fewer = go(&device, &model, &mut engine, &requests[..2], &sampling, &stops);
             assert_same(&fewer, &alone[..2], &format!("{what}, fewer"));
             let mut order: Vec<usize> = (0..requests.len()).rev().collect();
             order.swap(0, 17);
             let turned: Vec<Request> = order.iter().map(|&i| requests[i].clone()).collect();
-            let found = go(&gpu, &model, &mut engine, &turned, &sampling, &stops);
+            let found = go(&device, &model, &mut engine, &turned, &sampling, &stops);
             let want: Vec<Completion> = order.iter().map(|&i| alone[i].clone()).collect();
             assert_same(&found, &want, &format!("{what}, another order"));
-            let again = go(&gpu, &model, &mut engine, &requests, &sampling, &stops);
+            let again = go(&device, &model, &mut engine, &requests, &sampling, &stops);
             assert_eq!(again, first, "{what}: the same work twice, to the bit");
         }
     }
@@ -162,12 +162,12 @@ fn completions_depend_on_no_slot_order_or_neighbour() {
 
 #[test]
 fn completions_end_where_they_must() {
-    let gpu = gpu();
+    let device = device();
     let golden = golden();
     let case = "qwen3";
-    let model = open(&gpu, case);
+    let model = open(&device, case);
     let rows = golden[case].as_array().unwrap();
-    let mut engine = Rollouts::new(&gpu, &model, 3, ROOM).unwrap();
+    let mut engine = Rollouts::new(&device, &model, 3, ROOM).unwrap();
     let whole: Vec<(Vec<u32>, Vec<u32>)> = rows.iter().map(|row| (ids(&row["prompt"]), ids(&row["completion"]))).collect();
     // Stops: the completion goes up to the first of them, which is part of it. They also stand in prompts, where they stop nothing.
     let stops = [whole[4].1[5], whole[5].1[3], whole[0].0[0]];
@@ -176,7 +176,7 @@ fn completions_end_where_they_must() {
         .enumerate()
         .map(|(i, (prompt, _))| Request { prompt: prompt.clone(), key: [0; 2], max_new: 1 + 4 * i })
         .collect();
-    let found = go(&gpu, &model, &mut engine, &requests, &greedy(), &stops);
+    let found = go(&device, &model, &mut engine, &requests, &greedy(), &stops);
     let mut stopped = 0;
     for ((got, (_, want)), request) in found.iter().zip(&whole).zip(&requests) {
         let limit = request.max_new.min(ROOM - request.prompt.len());
@@ -193,26 +193,26 @@ fn completions_end_where_they_must() {
     // A prompt that leaves room for one token; a limit of one.
     let long = Request { prompt: (0..ROOM as u32 - 1).map(|i| i % 50).collect(), key: [1, 2], max_new: 30 };
     let short = Request { prompt: vec![5], key: [1, 3], max_new: 1 };
-    let found = go(&gpu, &model, &mut engine, &[long.clone(), short, long], &greedy(), &[]);
+    let found = go(&device, &model, &mut engine, &[long.clone(), short, long], &greedy(), &[]);
     assert_eq!(found.iter().map(|c| (c.tokens.len(), c.truncated)).collect::<Vec<_>>(), [(1, true); 3]);
     assert_eq!(found[0], found[2]);
     // What ends at its limit with a stop is not cut off.
     let one = Request { prompt: whole[4].0.clone(), key: [0; 2], max_new: 6 };
-    let found = go(&gpu, &model, &mut engine, &[one], &greedy(), &[whole[4].1[5]]);
+    let found = go(&device, &model, &mut engine, &[one], &greedy(), &[whole[4].1[5]]);
     let first = whole[4].1.iter().position(|t| *t == whole[4].1[5]).unwrap();
     assert_eq!((found[0].tokens.len(), found[0].truncated), (first + 1, false));
 }
 
 #[test]
 fn log_probabilities_are_the_trainers() {
-    let gpu = gpu();
+    let device = device();
     for (case, temperature) in [("qwen3", 1.0), ("llama-gqa", 0.7), ("llama-tied", 1.6), ("qwen2", 1.0)] {
-        let model = open(&gpu, case);
+        let model = open(&device, case);
         let requests = mixed(Rng::new(9, "rollouts test"), 24, model.config.vocab_size);
-        let mut engine = Rollouts::new(&gpu, &model, 7, ROOM).unwrap();
+        let mut engine = Rollouts::new(&device, &model, 7, ROOM).unwrap();
         // Filters change what is drawn, not the log-probability that is told: that of the whole distribution.
         let sampling = Sampling { temperature, top_k: 10, top_p: 0.9, min_p: 0.02, seed: 4 };
-        let found = go(&gpu, &model, &mut engine, &requests, &sampling, &[3]);
+        let found = go(&device, &model, &mut engine, &requests, &sampling, &[3]);
         let (mut tokens, mut targets) = (Vec::new(), Vec::new());
         for (request, completion) in requests.iter().zip(&found) {
             let whole = [request.prompt.as_slice(), &completion.tokens].concat();
@@ -225,10 +225,10 @@ fn log_probabilities_are_the_trainers() {
         }
         let batch =
             Batch { batch_size: 24, seq_len: ROOM, doc_start: vec![0; tokens.len()], num_tokens: 24 * ROOM, tokens, targets };
-        let inverse = Tensor::new(&gpu, "test", "inv_temperature", &[1]);
-        gpu.write(&inverse, &[(1.0 / temperature) as f32]);
-        let acts = Activations::new(&gpu, &model.config, 24, ROOM, Pass::Forward);
-        let (scored, _) = Scorer::at(&gpu, &model, acts, &inverse).unwrap().score(&gpu, &batch).unwrap();
+        let inverse = Tensor::new(&device, "test", "inv_temperature", &[1]);
+        device.write(&inverse, &[(1.0 / temperature) as f32]);
+        let acts = Activations::new(&device, &model.config, 24, ROOM, Pass::Forward);
+        let (scored, _) = Scorer::at(&device, &model, acts, &inverse).unwrap().score(&device, &batch).unwrap();
         let scored = scored.iter().zip(&batch.targets).filter(|(_, target)| **target != IGNORE).map(|(logp, _)| *logp);
         let told: Vec<f32> = found.iter().flat_map(|c| c.logprobs.clone()).collect();
         let (mut worst, mut count) = (0.0f32, 0);
@@ -243,30 +243,30 @@ fn log_probabilities_are_the_trainers() {
 
 #[test]
 fn it_says_how_far_it_is_and_can_be_stopped() {
-    let gpu = gpu();
-    let model = open(&gpu, "llama-tied");
-    let mut engine = Rollouts::new(&gpu, &model, 4, ROOM).unwrap();
+    let device = device();
+    let model = open(&device, "llama-tied");
+    let mut engine = Rollouts::new(&device, &model, 4, ROOM).unwrap();
     let requests = mixed(Rng::new(5, "rollouts test"), 30, model.config.vocab_size);
     let sampling = Sampling { seed: 8, ..Sampling::default() };
-    let want = go(&gpu, &model, &mut engine, &requests, &sampling, &[3]);
+    let want = go(&device, &model, &mut engine, &requests, &sampling, &[3]);
     let mut heard = Vec::new();
     let mut stop_at = |done: usize, all: usize| {
         assert_eq!(all, 30);
         heard.push(done);
         Ok(done < 10)
     };
-    assert_eq!(engine.run(&gpu, &model, &requests, &sampling, &[3], &mut stop_at).unwrap(), None);
+    assert_eq!(engine.run(&device, &model, &requests, &sampling, &[3], &mut stop_at).unwrap(), None);
     assert!(heard.is_sorted() && (10..30).contains(heard.last().unwrap()), "{heard:?}");
     // Neither stopping nor an error leaves traces.
-    let failed = engine.run(&gpu, &model, &requests, &sampling, &[3], &mut |_, _| anyhow::bail!("enough"));
+    let failed = engine.run(&device, &model, &requests, &sampling, &[3], &mut |_, _| anyhow::bail!("enough"));
     assert_eq!(failed.unwrap_err().to_string(), "enough");
-    assert_eq!(go(&gpu, &model, &mut engine, &requests, &sampling, &[3]), want);
-    assert_eq!(go(&gpu, &model, &mut engine, &[], &sampling, &[3]), []);
+    assert_eq!(go(&device, &model, &mut engine, &requests, &sampling, &[3]), want);
+    assert_eq!(go(&device, &model, &mut engine, &[], &sampling, &[3]), []);
     let of = |prompt: Vec<u32>, max_new| [Request { prompt, key: [0; 2], max_new }];
     for (request, word) in [(of(vec![], 1), "no token"), (of(vec![1; ROOM], 1), "64 tokens"), (of(vec![1], 0), "0 tokens")] {
-        let error = engine.run(&gpu, &model, &request, &sampling, &[], &mut |_, _| Ok(true)).unwrap_err().to_string();
+        let error = engine.run(&device, &model, &request, &sampling, &[], &mut |_, _| Ok(true)).unwrap_err().to_string();
         assert!(error.contains(word) && !error.contains('\n'), "{error}");
     }
-    assert!(Rollouts::new(&gpu, &model, 4, model.max_context() + 1).is_err());
-    assert!(Rollouts::new(&gpu, &model, 0, ROOM).is_err());
+    assert!(Rollouts::new(&device, &model, 4, model.max_context() + 1).is_err());
+    assert!(Rollouts::new(&device, &model, 0, ROOM).is_err());
 }

@@ -52,7 +52,7 @@ say = "The first row: {rows.0.text}. The loss: {asked.loss|2} of {one.vocab_size
 
 fn options(dir: &Path, seed: u64) -> Options {
     let lehr = PathBuf::from(env!("CARGO_BIN_EXE_lehr"));
-    Options { place: Where::In(dir.to_owned()), seed, adapter: None, lehr }
+    Options { place: Where::In(dir.to_owned()), seed, device: Default::default(), lehr }
 }
 
 /// Poll until something is so.

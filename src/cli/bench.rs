@@ -2,9 +2,9 @@
 
 use super::bench_rollouts::{self, RolloutArgs};
 use super::{open, output};
-use crate::config::{Layers, Settings};
+use crate::config::{DeviceSettings, Layers, Settings};
 use crate::data::{Dataset, TextSource, TokenFile};
-use crate::gpu::{Gpu, ProfileRow};
+use crate::device::{Device, ProfileRow};
 use crate::ops::matmul::measured_peak_gflops;
 use crate::rng::Rng;
 use crate::train::Trainer;
@@ -35,9 +35,8 @@ pub struct Args {
     /// Print one JSON object.
     #[arg(long)]
     pub(super) json: bool,
-    /// Adapter by index or by part of its name.
-    #[arg(long)]
-    pub(super) adapter: Option<String>,
+    #[command(flatten)]
+    pub(super) device: DeviceSettings,
     #[command(flatten)]
     pub(super) rollouts: RolloutArgs,
 }
@@ -49,10 +48,10 @@ pub fn run(args: &Args) -> anyhow::Result<i32> {
     if args.rollouts.rollouts {
         return bench_rollouts::run(args, &settings.model.config(args.vocab, settings.train.seq_len));
     }
-    let gpu = open::gpu(args.adapter.as_deref())?;
+    let device = open::device(&args.device)?;
     let begin = Instant::now();
-    let mut trainer = trainer(args, &settings, gpu)?;
-    let peak = measured_peak_gflops(&trainer.gpu)?;
+    let mut trainer = trainer(args, &settings, device)?;
+    let peak = measured_peak_gflops(&trainer.device)?;
     trainer.step()?;
     trainer.flush()?;
     let first_step_seconds = begin.elapsed().as_secs_f64();
@@ -75,14 +74,14 @@ struct Times {
 }
 
 /// A trainer on made-up tokens.
-fn trainer(args: &Args, settings: &Settings, gpu: Gpu) -> anyhow::Result<Trainer> {
+fn trainer(args: &Args, settings: &Settings, device: Device) -> anyhow::Result<Trainer> {
     let t = &settings.train;
     let n = (t.batch_size * (t.seq_len + 1) * 4) as u64;
     let rng = Rng::new(t.seed, "bench");
     let tokens: Vec<u32> = (0..n).map(|i| rng.below(0, i, args.vocab as u64) as u32).collect();
     let file = Arc::new(TokenFile::from_tokens(&tokens, &[n], args.vocab)?);
     let source = TextSource::new(Dataset::split(file, 0.0)?, t.seq_len, t.seed)?;
-    Trainer::new(gpu, settings, &settings.model.config(args.vocab, t.seq_len), Box::new(source))
+    Trainer::new(device, settings, &settings.model.config(args.vocab, t.seq_len), Box::new(source))
 }
 
 /// Seconds of each update, ascending.
@@ -103,7 +102,7 @@ fn report(args: &Args, settings: &Settings, trainer: &Trainer, peak: f64, times:
     let tokens = trainer.tokens_per_step() as f64;
     let flops = tokens * trainer.model.config.flops_per_token_training((t.seq_len as f64 + 1.0) / 2.0);
     let achieved = flops / times.median / 1e9;
-    let summary = trainer.gpu.summary();
+    let summary = trainer.device.summary();
     let Some((pass, passes)) = trainer.recording() else { anyhow::bail!("bench times pre-training") };
     if args.json {
         return output::json_line(&serde_json::json!({
@@ -121,7 +120,7 @@ fn report(args: &Args, settings: &Settings, trainer: &Trainer, peak: f64, times:
             "measured_peak_gflops": peak,
             "mfu": achieved / peak,
             "first_step_seconds": times.first_step,
-            "device_bytes": trainer.gpu.ledger().total(),
+            "device_bytes": trainer.device.ledger().total(),
             "dispatches_per_step": pass.dispatches() * passes + trainer.optimizer.recording().dispatches(),
         }));
     }
@@ -152,14 +151,14 @@ fn settings(args: &Args) -> anyhow::Result<Settings> {
 /// Every kernel of a step timed by itself: the sum is larger than the step, because each waits for the one before.
 fn profile(args: &Args, trainer: &Trainer) -> anyhow::Result<()> {
     let Some((pass, times)) = trainer.recording() else { anyhow::bail!("bench times pre-training") };
-    let mut rows: Vec<ProfileRow> = trainer.gpu.profile(pass)?;
+    let mut rows: Vec<ProfileRow> = trainer.device.profile(pass)?;
     for row in &mut rows {
         row.calls *= times;
         row.seconds *= times as f64;
         row.cost.flops *= times as f64;
         row.cost.bytes *= times as f64;
     }
-    rows.extend(trainer.gpu.profile(trainer.optimizer.recording())?);
+    rows.extend(trainer.device.profile(trainer.optimizer.recording())?);
     profile_rows(args, rows).map(|_| ())
 }
 

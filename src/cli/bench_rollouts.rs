@@ -2,7 +2,7 @@
 
 use super::{bench::Args, open, output};
 use crate::config::ModelConfig;
-use crate::gpu::{Gpu, Recording, Tensor};
+use crate::device::{Device, Recorder, Recording, Tensor};
 use crate::model::{Model, Request, Rollouts};
 use crate::ops::sample::Sampling;
 use crate::rng::Rng;
@@ -42,36 +42,36 @@ pub fn run(args: &Args, preset: &ModelConfig) -> anyhow::Result<i32> {
         own.num_generations > 0 && own.completions > 0 && own.prompt_length > 0 && own.completion_length > 0,
         "--completions, --num-generations, --prompt-length and --completion-length must be at least 1"
     );
-    let gpu = open::gpu(args.adapter.as_deref())?;
+    let device = open::device(&args.device)?;
     let room = own.prompt_length + own.completion_length;
     let model = match &own.model {
         Some(path) => {
             let dir = open::model_folder(path)?;
-            open::model(&gpu, &dir, &open::config(&dir)?, room)?
+            open::model(&device, &dir, &open::config(&dir)?, room)?
         }
         None => {
-            let model = Model::new(&gpu, preset, room)?;
-            model.initialise(&gpu, 1);
+            let model = Model::new(&device, preset, room)?;
+            model.initialise(&device, 1);
             model
         }
     };
     let slots = own.rollout_batch_size.unwrap_or(own.completions).min(own.completions);
-    let mut engine = Rollouts::new(&gpu, &model, slots, room)?;
+    let mut engine = Rollouts::new(&device, &model, slots, room)?;
     let requests = requests(args, model.config.vocab_size);
     let mut seconds = Vec::new();
     for round in 0..=args.steps {
         let begin = Instant::now();
         let sampling = Sampling { seed: round as u64, ..Sampling::default() };
-        engine.run(&gpu, &model, &requests, &sampling, &[], &mut |_, _| Ok(true))?;
+        engine.run(&device, &model, &requests, &sampling, &[], &mut |_, _| Ok(true))?;
         seconds.push(begin.elapsed().as_secs_f64());
     }
     // The first run compiles.
     seconds.remove(0);
     seconds.sort_by(f64::total_cmp);
-    let bandwidth = bandwidth(&gpu)?;
-    report(args, &gpu, &model, &engine, &seconds, bandwidth)?;
+    let bandwidth = bandwidth(&device)?;
+    report(args, &device, &model, &engine, &seconds, bandwidth)?;
     match engine.recording() {
-        Some(step) if args.profile => super::bench::profile_rows(args, gpu.profile(step)?),
+        Some(step) if args.profile => super::bench::profile_rows(args, device.profile(step)?),
         _ => Ok(0),
     }
 }
@@ -85,7 +85,7 @@ fn requests(args: &Args, vocab: usize) -> Vec<Request> {
         .collect()
 }
 
-fn report(args: &Args, gpu: &Gpu, model: &Model, engine: &Rollouts, seconds: &[f64], bandwidth: f64) -> anyhow::Result<()> {
+fn report(args: &Args, device: &Device, model: &Model, engine: &Rollouts, seconds: &[f64], bandwidth: f64) -> anyhow::Result<()> {
     let own = &args.rollouts;
     let drawn = (own.completions * own.completion_length) as f64;
     let (median, best) = (seconds[seconds.len() / 2], seconds[0]);
@@ -94,7 +94,7 @@ fn report(args: &Args, gpu: &Gpu, model: &Model, engine: &Rollouts, seconds: &[f
     let seen = own.prompt_length as f64 + own.completion_length as f64 / 2.0;
     let cache = engine.slots() as f64 * seen * (8 * c.num_hidden_layers * c.key_value_dim()) as f64;
     let floor = engine.slots() as f64 * bandwidth / (4.0 * model.parameters.count() as f64 + cache);
-    let summary = gpu.summary();
+    let summary = device.summary();
     if args.json {
         return output::json_line(&serde_json::json!({
             "adapter": summary.name,
@@ -129,18 +129,18 @@ fn report(args: &Args, gpu: &Gpu, model: &Model, engine: &Rollouts, seconds: &[f
 }
 
 /// Bytes per second that a copy reads and writes.
-fn bandwidth(gpu: &Gpu) -> anyhow::Result<f64> {
+fn bandwidth(device: &Device) -> anyhow::Result<f64> {
     const ELEMENTS: usize = 16 << 20;
     const TIMES: usize = 4;
-    let [from, to] = ["from", "to"].map(|name| Tensor::new(gpu, "bench", name, &[ELEMENTS]));
-    let mut r = Recording::new("bandwidth");
+    let [from, to] = ["from", "to"].map(|name| Tensor::new(device, "bench", name, &[ELEMENTS]));
+    let mut r = Recorder::new(device, "bandwidth");
     r.copy(&from, &to);
-    let r = r.finish(gpu)?;
+    let r = r.finish()?;
     let mut best = f64::INFINITY;
     for _ in 0..5 {
         let begin = Instant::now();
-        gpu.replay_times(&r, TIMES)?;
-        gpu.wait()?;
+        device.replay_times(&r, TIMES)?;
+        device.wait()?;
         best = best.min(begin.elapsed().as_secs_f64());
     }
     Ok(8.0 * (ELEMENTS * TIMES) as f64 / best)

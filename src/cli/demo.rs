@@ -1,6 +1,7 @@
 //! `lehr demo`: the whole life of a model on generated data, told while it happens.
 
 use super::{output, telling};
+use crate::config::DeviceSettings;
 use crate::report;
 use crate::story::{Options, Player, StepKind, Where, demo};
 use crate::vfs::shown;
@@ -26,9 +27,8 @@ pub struct Args {
     /// Also show the commands that are run.
     #[arg(long)]
     commands: bool,
-    /// Adapter by index or by part of its name.
-    #[arg(long, value_name = "NAME|INDEX")]
-    adapter: Option<String>,
+    #[command(flatten)]
+    device: DeviceSettings,
 }
 
 /// Tell the demo, write the report.
@@ -38,7 +38,7 @@ pub fn run(args: &Args) -> anyhow::Result<i32> {
     let options = Options {
         place: args.out.clone().map_or(Where::In("runs".into()), Where::At),
         seed: args.seed,
-        adapter: args.adapter.clone(),
+        device: args.device.clone(),
         lehr: std::env::current_exe()?,
     };
     #[cfg(feature = "app")]

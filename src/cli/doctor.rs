@@ -1,10 +1,10 @@
 //! `lehr doctor`: what is there, and does it compute what it should.
 
 use super::output;
-use crate::gpu::{AdapterClass, Gpu, adapters};
+use crate::config::DeviceSettings;
+use crate::device::{AdapterSummary, Device, adapters};
 use crate::ops::check::Case;
 use crate::ops::{checks, self_test};
-use crate::vfs::human_bytes;
 use web_time::Instant;
 
 /// Flags of `lehr doctor`.
@@ -19,9 +19,8 @@ pub struct Args {
     /// Print JSON lines.
     #[arg(long)]
     json: bool,
-    /// Adapter by index or by part of its name.
-    #[arg(long)]
-    adapter: Option<String>,
+    #[command(flatten)]
+    device: DeviceSettings,
 }
 
 /// List and check.
@@ -36,36 +35,29 @@ pub fn run(args: &Args) -> anyhow::Result<i32> {
             names.join(", ")
         );
     }
-    let list = pollster::block_on(adapters());
-    let gpu = pollster::block_on(Gpu::open(args.adapter.as_deref()))?;
-    let used = gpu.summary().index;
+    let list = adapters();
+    let device = Device::open(&args.device)?;
+    // By name: the CPU is opened by its name without making the list.
+    let used = device.summary();
+    let is_used = |a: &AdapterSummary| (&a.name, &a.backend) == (&used.name, &used.backend);
     for a in &list {
-        let class = if a.class == AdapterClass::Software { "software" } else { "hardware" };
+        let class = a.kind.name();
         if args.json {
             output::json_line(&serde_json::json!({
-                "adapter": a.name, "index": a.index, "backend": a.backend, "driver": a.driver, "class": class, "used": a.index == used,
+                "adapter": a.name, "index": a.index, "backend": a.backend, "driver": a.driver, "class": class, "used": is_used(a),
             }))?;
         } else {
-            let mark = if a.index == used { "*" } else { " " };
+            let mark = if is_used(a) { "*" } else { " " };
             output::line(&format!("{mark} {} {} ({}, {class}; {})", a.index, a.name, a.backend, a.driver))?;
         }
     }
     if !args.json {
-        let l = gpu.limits();
-        output::line(&format!(
-            "  binding {}, buffer {}, {} storage buffers, {} invocations, workgroup memory {}, subgroups of {}",
-            human_bytes(l.max_storage_buffer_binding_size),
-            human_bytes(l.max_buffer_size),
-            l.max_storage_buffers_per_shader_stage,
-            l.max_compute_invocations_per_workgroup,
-            human_bytes(u64::from(l.max_compute_workgroup_storage_size)),
-            gpu.subgroup_size().map_or("several sizes or none".into(), |n| n.to_string()),
-        ))?;
+        output::line(&format!("  {}", device.limits()))?;
     }
-    if let Some(text) = self_test::long_loops(&gpu)? {
+    if let Some(text) = self_test::long_loops(&device)? {
         output::note(&format!("note: {text}"));
     }
-    let failed = check_kernels(args, &gpu)?;
+    let failed = check_kernels(args, &device)?;
     if !args.json {
         let verdict = if failed == 0 { "every kernel computes what it should on this device" } else { "SOME KERNELS ARE WRONG" };
         output::line(&format!("\n{verdict}"))?;
@@ -74,7 +66,7 @@ pub fn run(args: &Args) -> anyhow::Result<i32> {
 }
 
 /// Print a line a kernel; returns how many failed.
-fn check_kernels(args: &Args, gpu: &Gpu) -> anyhow::Result<usize> {
+fn check_kernels(args: &Args, device: &Device) -> anyhow::Result<usize> {
     let mut failed = 0;
     if !args.json {
         output::line(&format!("\n{:<44} {:>10}  {:>9}  result", "kernel (against its f64 twin)", "error", "time"))?;
@@ -87,7 +79,7 @@ fn check_kernels(args: &Args, gpu: &Gpu) -> anyhow::Result<usize> {
         let (mut worst, mut detail) = (0.0f64, String::new());
         for seed in 0..args.seeds {
             let mut case = Case::new(check.name, seed);
-            let result = (check.run)(gpu, &mut case);
+            let result = (check.run)(device, &mut case);
             if let Err(error) = result {
                 (worst, detail) = (f64::INFINITY, format!("{} ({error:#})", case.shape));
             } else if case.worst > worst || case.worst.is_nan() {

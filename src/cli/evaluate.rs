@@ -3,7 +3,7 @@
 mod exam;
 
 use super::{is_typed, open, output, refuse};
-use crate::config::{DataSettings, TaskSettings};
+use crate::config::{DataSettings, DeviceSettings, TaskSettings};
 use crate::data::{self, Cache, Notices};
 use crate::train::Scorer;
 use clap::ArgMatches;
@@ -34,9 +34,8 @@ pub struct Args {
     /// Print one JSON object.
     #[arg(long)]
     json: bool,
-    /// Adapter by index or by part of its name.
-    #[arg(long)]
-    adapter: Option<String>,
+    #[command(flatten)]
+    device: DeviceSettings,
     #[command(flatten)]
     exam: exam::Args,
     #[command(flatten)]
@@ -102,13 +101,13 @@ fn text(args: &Args) -> anyhow::Result<i32> {
     notices.take().iter().for_each(|n| output::note(&format!("note: {n}")));
     let range = if whole { Some(dataset.train) } else { dataset.val };
     let Some(range) = range else { anyhow::bail!("--data: too little text to score") };
-    let gpu = open::gpu(args.adapter.as_deref())?;
-    let model = open::model(&gpu, &dir, &config, seq_len)?;
-    let batch_size = open::fitting_rows(&gpu, &config.model, seq_len, args.batch_size);
-    let scorer = Scorer::new(&gpu, &model, batch_size, seq_len)?;
+    let device = open::device(&args.device)?;
+    let model = open::model(&device, &dir, &config, seq_len)?;
+    let batch_size = open::fitting_rows(&device, &config.model, seq_len, args.batch_size);
+    let scorer = Scorer::new(&device, &model, batch_size, seq_len)?;
     let begin = Instant::now();
     let most = if args.max_tokens == 0 { u64::MAX } else { args.max_tokens };
-    let found = scorer.evaluate(&gpu, range.val_batches(batch_size, seq_len, most), |_| Ok(()))?;
+    let found = scorer.evaluate(&device, range.val_batches(batch_size, seq_len, most), |_| Ok(()))?;
     let seconds = begin.elapsed().as_secs_f64();
     if args.json {
         output::json_line(&serde_json::json!({

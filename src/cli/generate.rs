@@ -1,6 +1,7 @@
 //! `lehr generate`
 
 use super::{open, output};
+use crate::config::DeviceSettings;
 use crate::data::Tokenizer;
 use crate::data::chat::{self, Chat};
 use crate::model::Generator;
@@ -45,9 +46,8 @@ pub struct Args {
     /// Print one JSON object: prompt, text, token ids.
     #[arg(long)]
     json: bool,
-    /// Adapter by index or by part of its name.
-    #[arg(long)]
-    adapter: Option<String>,
+    #[command(flatten)]
+    device: DeviceSettings,
 }
 
 /// Tokens of a row at most.
@@ -76,9 +76,9 @@ pub fn run(args: &Args) -> anyhow::Result<i32> {
             "note: the model learnt contexts of {context} tokens; what comes after them may make little sense"
         ));
     }
-    let gpu = open::gpu(args.adapter.as_deref())?;
-    let model = open::model(&gpu, &dir, &config, room)?;
-    let generator = Generator::new(&gpu, &model, 1, room)?;
+    let device = open::device(&args.device)?;
+    let model = open::model(&device, &dir, &config, room)?;
+    let generator = Generator::new(&device, &model, 1, room)?;
     let sampling =
         Sampling { temperature: args.temperature, top_k: args.top_k, top_p: args.top_p, min_p: args.min_p, seed: args.seed };
     let mut stops = stop_tokens(&dir, &config, tokenizer.eos_id())?;
@@ -90,7 +90,7 @@ pub fn run(args: &Args) -> anyhow::Result<i32> {
         write!(out, "{prompt}")?;
         out.flush()?;
     }
-    generator.run(&gpu, &[ids.clone()], args.max_new_tokens, &sampling, |_, new| {
+    generator.run(&device, &[ids.clone()], args.max_new_tokens, &sampling, |_, new| {
         if stops.contains(&new[0]) || crate::session::control::Control::interrupted() {
             return Ok(false);
         }

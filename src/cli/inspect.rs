@@ -1,6 +1,7 @@
 //! `lehr inspect`: attention, logit lens and next-token distributions of one text.
 
 use super::{judging, open, output};
+use crate::config::DeviceSettings;
 use crate::model::inspect::{self, Guess, Inspection, Question};
 use std::io::Read as _;
 
@@ -30,9 +31,8 @@ pub struct Args {
     /// Print one JSON object with everything in it.
     #[arg(long)]
     json: bool,
-    /// Adapter by index or by part of its name.
-    #[arg(long)]
-    adapter: Option<String>,
+    #[command(flatten)]
+    device: DeviceSettings,
 }
 
 /// Text longer than this is not even made tokens of.
@@ -57,10 +57,10 @@ pub fn run(args: &Args) -> anyhow::Result<i32> {
         "--text: {} tokens; of this model at most {most} can be inspected at once: shorten the text",
         tokens.len()
     );
-    let gpu = open::gpu(args.adapter.as_deref())?;
-    let model = open::model(&gpu, &dir, &config, tokens.len())?;
+    let device = open::device(&args.device)?;
+    let model = open::model(&device, &dir, &config, tokens.len())?;
     let piece = |id: u32| tokenizer.token_text(id).unwrap_or_default();
-    let found = inspect::inspect(&gpu, &model, Question { tokens: &tokens, top: args.top, piece: &piece })?;
+    let found = inspect::inspect(&device, &model, Question { tokens: &tokens, top: args.top, piece: &piece })?;
     let found = Inspection { model: crate::vfs::shown(&dir).to_string(), ..found };
     if args.json {
         output::json_line(&found)?;

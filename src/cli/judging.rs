@@ -1,9 +1,9 @@
 //! What `lehr merge sweep` and `lehr landscape` share: checkpoints by name, the text to judge on, progress, files.
 
 use super::{open, output};
-use crate::config::{DataSettings, Settings};
+use crate::config::{DataSettings, DeviceSettings, Settings};
 use crate::data::{self, Cache, Notices, TokenRange, Tokenizer};
-use crate::gpu::Gpu;
+use crate::device::Device;
 use crate::model::checkpoint;
 use crate::session::begin::split_step;
 use crate::session::{self, folder};
@@ -32,9 +32,8 @@ pub struct Text {
     /// Windows computed at once, as far as they fit; the result does not depend on it.
     #[arg(long, default_value_t = 16)]
     batch_size: usize,
-    /// Adapter by index or by part of its name.
-    #[arg(long, value_name = "NAME|INDEX")]
-    adapter: Option<String>,
+    #[command(flatten)]
+    device: DeviceSettings,
 }
 
 impl Text {
@@ -60,17 +59,17 @@ impl Text {
             0 => u64::MAX,
             most => most,
         };
-        let rows = |gpu: &Gpu| open::fitting_rows(gpu, &config.model, seq_len, self.batch_size);
+        let rows = |device: &Device| open::fitting_rows(device, &config.model, seq_len, self.batch_size);
         if let ([], Some(run), Some(mut settings)) = (self.data.as_slice(), run, settings) {
             let of = || format!("{} (name a text with --data)", shown(run));
             let gone = settings.data.data.iter().any(|p| p.as_os_str() == "-");
             ensure!(!gone, "{}: was trained on standard input, which is gone", of());
             settings.train.seq_len = seq_len;
             let source = session::source(&settings, dir, &mut output::sink(false)).with_context(of)?;
-            let gpu = open::gpu(self.adapter.as_deref())?;
-            let batches = source.val_batches(rows(&gpu), seq_len, most);
+            let device = open::device(&self.device)?;
+            let batches = source.val_batches(rows(&device), seq_len, most);
             let batches = batches.with_context(|| format!("{}: holds no text out for validation", of()))?.collect();
-            return Judge::new(gpu, &config.model, batches);
+            return Judge::new(device, &config.model, batches);
         }
         ensure!(
             !self.data.is_empty(),
@@ -78,9 +77,9 @@ impl Text {
             shown(dir)
         );
         let range = self.range(open::tokenizer(dir, &config)?)?;
-        let gpu = open::gpu(self.adapter.as_deref())?;
-        let batches = range.val_batches(rows(&gpu), seq_len, most).collect();
-        Judge::new(gpu, &config.model, batches)
+        let device = open::device(&self.device)?;
+        let batches = range.val_batches(rows(&device), seq_len, most).collect();
+        Judge::new(device, &config.model, batches)
     }
 
     /// The tokens of --data.

@@ -1,6 +1,7 @@
 //! `lehr lesson`: short lessons, each with a run of its own.
 
 use super::{output, telling};
+use crate::config::DeviceSettings;
 use crate::story::{Options, Player, Where, lesson, lesson_names};
 use std::path::PathBuf;
 
@@ -21,9 +22,8 @@ pub struct Args {
     /// Seed of all that is random. The words were written for the default; other seeds tell what they find.
     #[arg(long, default_value_t = 1337)]
     seed: u64,
-    /// Adapter by index or by part of its name.
-    #[arg(long, value_name = "NAME|INDEX")]
-    adapter: Option<String>,
+    #[command(flatten)]
+    device: DeviceSettings,
     /// List the lessons as JSON.
     #[arg(long, conflicts_with = "name")]
     json: bool,
@@ -36,7 +36,7 @@ pub fn run(args: &Args) -> anyhow::Result<i32> {
     let options = Options {
         place: Where::In(args.out.clone()),
         seed: args.seed,
-        adapter: args.adapter.clone(),
+        device: args.device.clone(),
         lehr: std::env::current_exe()?,
     };
     #[cfg(feature = "app")]

@@ -1,8 +1,8 @@
 //! A model folder, opened for use.
 
-use crate::config::ModelConfig;
+use crate::config::{DeviceSettings, ModelConfig};
 use crate::data::Tokenizer;
-use crate::gpu::Gpu;
+use crate::device::Device;
 use crate::model::hf_config::{self, HfConfig};
 use crate::model::weight_files::WeightFiles;
 use crate::model::{Model, checkpoint};
@@ -36,9 +36,9 @@ pub fn config(dir: &Path) -> anyhow::Result<HfConfig> {
 }
 
 /// Weights onto a device, with rotations for `context` tokens.
-pub fn model(gpu: &Gpu, dir: &Path, config: &HfConfig, context: usize) -> anyhow::Result<Model> {
-    let model = Model::new(gpu, &config.model, context)?;
-    model.load(gpu, &WeightFiles::open(dir)?)?;
+pub fn model(device: &Device, dir: &Path, config: &HfConfig, context: usize) -> anyhow::Result<Model> {
+    let model = Model::new(device, &config.model, context)?;
+    model.load(device, &WeightFiles::open(dir)?)?;
     Ok(model)
 }
 
@@ -47,9 +47,9 @@ const MAX_TOKENS: usize = 32_768;
 
 /// Rows of `seq_len` tokens that an evaluation computes at once, at most `wanted`: the widest activation must fit into a binding. The
 /// result does not depend on the number of rows.
-pub fn fitting_rows(gpu: &Gpu, config: &ModelConfig, seq_len: usize, wanted: usize) -> usize {
+pub fn fitting_rows(device: &Device, config: &ModelConfig, seq_len: usize, wanted: usize) -> usize {
     let widest = 4 * seq_len * (2 * config.intermediate_size).max(config.qkv_dim());
-    wanted.min((gpu.max_binding_bytes() as usize / widest).min(MAX_TOKENS / seq_len).max(1))
+    wanted.min((device.sizes().max_tensor_bytes as usize / widest).min(MAX_TOKENS / seq_len).max(1))
 }
 
 /// The tokenizer of a model folder; refused when it has tokens that the model does not know.
@@ -65,9 +65,9 @@ pub fn tokenizer(dir: &Path, config: &HfConfig) -> anyhow::Result<Tokenizer> {
     Ok(tokenizer)
 }
 
-/// The adapter, by name or index or the first.
-pub fn gpu(adapter: Option<&str>) -> anyhow::Result<Gpu> {
-    let gpu = pollster::block_on(Gpu::open(adapter))?;
-    gpu.enable_tuning();
-    Ok(gpu)
+/// The device that the settings name, else the first.
+pub fn device(settings: &DeviceSettings) -> anyhow::Result<Device> {
+    let device = Device::open(settings)?;
+    device.enable_tuning();
+    Ok(device)
 }

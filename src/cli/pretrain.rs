@@ -125,15 +125,15 @@ fn refuse_flags_on_resume(run: &std::path::Path, typed: &ArgMatches) -> anyhow::
 
 fn plan(settings: &Settings, json: bool) -> anyhow::Result<i32> {
     let mut sink: Sink = output::sink(false);
-    let DryRun { settings, config, plan, gpu } = dry_run(settings, &mut sink)?;
-    let parameters = crate::model::Parameters::new(&config, gpu.max_binding_bytes())?.count();
-    let seconds = estimated_seconds(&settings, &config, &gpu)?;
+    let DryRun { settings, config, plan, device } = dry_run(settings, &mut sink)?;
+    let parameters = crate::model::Parameters::new(&config, device.sizes().max_tensor_bytes)?.count();
+    let seconds = estimated_seconds(&settings, &config, &device)?;
     if json {
         let parts: serde_json::Map<String, serde_json::Value> =
             plan.parts.iter().map(|(k, v)| (k.to_string(), (*v).into())).collect();
         output::json_line(&serde_json::json!({
             "parameters": parameters, "micro_batch": plan.micro_batch, "bytes": parts, "total_bytes": plan.total(),
-            "adapter": gpu.summary().name, "estimated_seconds": seconds,
+            "adapter": device.summary().name, "estimated_seconds": seconds,
             "merge_ring": plan.ring.map(|(place, bytes)| serde_json::json!({ "place": place, "bytes": bytes })),
         }))?;
         return Ok(0);
@@ -153,7 +153,7 @@ fn plan(settings: &Settings, json: bool) -> anyhow::Result<i32> {
         let place = if place == RingPlace::Host { "in the host's memory" } else { "on disk, in the folder of temporary files" };
         output::line(&format!("{:<12} {} {place}", "merge ring", human_bytes(bytes)))?;
     }
-    output::line(&format!("{:<12} {} on {}", "together", human_bytes(plan.total()), gpu.summary().name))?;
+    output::line(&format!("{:<12} {} on {}", "together", human_bytes(plan.total()), device.summary().name))?;
     if let Some(seconds) = seconds {
         output::line(&format!(
             "{:<12} about {} for {} steps",
@@ -165,19 +165,19 @@ fn plan(settings: &Settings, json: bool) -> anyhow::Result<i32> {
     Ok(0)
 }
 
-/// What training takes, held-out loss and saves left out: FLOPs over the share of this adapter's measured matmul peak that steps usually
-/// reach (LOG.md: 70 to 80 % on lavapipe; a third is assumed of GPUs). None in reinforcement, where nobody knows how long answers get.
+/// What training takes, held-out loss and saves left out: FLOPs over the share of this device's measured matmul peak that steps usually
+/// reach. None in reinforcement, where nobody knows how long answers get.
 fn estimated_seconds(
     settings: &Settings,
     config: &crate::config::ModelConfig,
-    gpu: &crate::gpu::Gpu,
+    device: &crate::device::Device,
 ) -> anyhow::Result<Option<f64>> {
     if settings.stage() == Stage::Grpo {
         return Ok(None);
     }
-    let reached = if gpu.class() == crate::gpu::AdapterClass::Software { 0.7 } else { 0.33 };
+    let reached = device.sizes().share_of_peak;
     let t = &settings.train;
     let tokens = (t.max_steps * t.batch_size as u64 * t.seq_len as u64) as f64;
     let flops = config.flops_per_token_training((t.seq_len as f64 + 1.0) / 2.0);
-    Ok(Some(tokens * flops / (crate::ops::matmul::measured_peak_gflops(gpu)? * 1e9 * reached)))
+    Ok(Some(tokens * flops / (crate::ops::matmul::measured_peak_gflops(device)? * 1e9 * reached)))
 }

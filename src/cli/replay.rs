@@ -4,9 +4,9 @@ mod rows;
 mod step;
 
 use super::{dressed, open, output, refuse};
-use crate::config::{GRPO_DEFAULTS, GrpoSettings, Layers, RolloutSettings, Settings, Stage, TrainSettings};
+use crate::config::{DeviceSettings, GRPO_DEFAULTS, GrpoSettings, Layers, RolloutSettings, Settings, Stage, TrainSettings};
+use crate::device::Device;
 use crate::event::{Moved, Number, Tokens};
-use crate::gpu::Gpu;
 use crate::model::Model;
 use crate::model::checkpoint::{Existing, Origin, Place, save};
 use crate::model::hf_config::{HfConfig, config_json};
@@ -53,9 +53,8 @@ pub struct Args {
     /// Print one JSON object.
     #[arg(long)]
     json: bool,
-    /// Adapter by index or by part of its name.
-    #[arg(long, value_name = "NAME|INDEX")]
-    adapter: Option<String>,
+    #[command(flatten)]
+    device: DeviceSettings,
     #[command(flatten)]
     train: TrainSettings,
     #[command(flatten)]
@@ -132,10 +131,11 @@ pub fn run(args: &Args, typed: &ArgMatches) -> Result<i32> {
     }
     train.batch_size = rollouts.len();
     note_what_is_not_used(&settings, &rollouts);
-    let gpu = open::gpu(args.adapter.as_deref())?;
-    let model = open::model(&gpu, &dir, &config, settings.train.seq_len)?;
-    let reference = args.ref_model.as_deref().map(|path| reference(&gpu, path, &config, settings.train.seq_len)).transpose()?;
-    let made = step::make(&gpu, &model, reference.as_ref(), &settings, rollouts, args.grads.is_some())?;
+    let device = open::device(&args.device)?;
+    let model = open::model(&device, &dir, &config, settings.train.seq_len)?;
+    let reference =
+        args.ref_model.as_deref().map(|path| reference(&device, path, &config, settings.train.seq_len)).transpose()?;
+    let made = step::make(&device, &model, reference.as_ref(), &settings, rollouts, args.grads.is_some())?;
     if let Some(path) = &args.grads {
         write_gradients(&model, &made, path)?;
     }
@@ -143,7 +143,7 @@ pub fn run(args: &Args, typed: &ArgMatches) -> Result<i32> {
         write_rows(&made, path)?;
     }
     if let Some((parent, name)) = &place {
-        write_model(&gpu, &model, &dir, &config, (parent, name))?;
+        write_model(&device, &model, &dir, &config, (parent, name))?;
     }
     let report = report(made, settings.grpo.as_ref().map_or(0.0, |grpo| grpo.reweight_alpha));
     if args.json {
@@ -194,12 +194,12 @@ fn note_what_is_not_used(settings: &Settings, rollouts: &[crate::train::reinforc
 }
 
 /// The reference model, of any shape with the same vocabulary.
-fn reference(gpu: &Gpu, path: &Path, config: &HfConfig, context: usize) -> Result<Model> {
+fn reference(device: &Device, path: &Path, config: &HfConfig, context: usize) -> Result<Model> {
     let dir = open::model_folder(path)?;
     let own = open::config(&dir)?;
     let (known, wanted) = (own.model.vocab_size, config.model.vocab_size);
     ensure!(known == wanted, "--ref-model {}: knows {known} tokens, the model {wanted}", shown(path));
-    open::model(gpu, &dir, &own, context)
+    open::model(device, &dir, &own, context)
 }
 
 fn report(made: Step, alpha: f64) -> Report {
@@ -305,14 +305,14 @@ fn out_place(path: &Path) -> Result<(PathBuf, String)> {
 }
 
 /// The model as it is now, with the configuration and the tokenizer of the folder that it came from.
-fn write_model(gpu: &Gpu, model: &Model, from: &Path, config: &HfConfig, (parent, name): (&Path, &str)) -> Result<()> {
+fn write_model(device: &Device, model: &Model, from: &Path, config: &HfConfig, (parent, name): (&Path, &str)) -> Result<()> {
     /// The largest file that is copied.
     const MAX_COPIED: u64 = 64 << 20;
     let bytes = 4 * model.parameters.count() as u64 + (1 << 20);
     let place = Place { parent, name, bytes, existing: Existing::Refuse };
     let origin = Origin { adapter: "lehr replay".into(), ..Origin::default() };
     save(&RealFs, place, &origin, |out| {
-        let mut reader = model.reader(gpu, &model.values);
+        let mut reader = model.reader(device, &model.values);
         out.file("model.safetensors", |file| {
             write_safetensors(file, &BTreeMap::new(), &model.names(), |name, sink| reader.write(name, sink))
         })?;

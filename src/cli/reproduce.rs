@@ -1,6 +1,7 @@
 //! `lehr reproduce`: the claims of a paper as experiments.
 
 use super::output;
+use crate::config::DeviceSettings;
 use crate::reproduce::{self, Options, pace::Interrupted};
 use crate::session::control::{Control, INTERRUPTED};
 use std::path::PathBuf;
@@ -40,9 +41,8 @@ pub struct Args {
     /// Print the results as one JSON object.
     #[arg(long)]
     json: bool,
-    /// Adapter by index or by part of its name.
-    #[arg(long)]
-    adapter: Option<String>,
+    #[command(flatten)]
+    device: DeviceSettings,
 }
 
 /// Reproduce.
@@ -57,7 +57,7 @@ pub fn run(args: &Args) -> anyhow::Result<i32> {
         out: args.out.clone().unwrap_or_else(|| PathBuf::from(format!("reproduce-{}-{}", args.paper, args.scale))),
         work: args.work.clone().unwrap_or_else(|| PathBuf::from(format!("runs/reproduce-{}-{}", args.paper, args.scale))),
         arms_only: args.arms_only,
-        adapter: args.adapter.clone(),
+        device: args.device.clone(),
         command: command(),
         commit: std::env::var("LEHR_COMMIT").ok(),
         flops_per_second: if args.scale == "gpu" { GPU_RATE } else { CPU_RATE },

@@ -1,8 +1,9 @@
 //! `lehr score`: log-probabilities of given text or token ids; optionally the gradient of their mean loss.
 
 use super::{open, output};
+use crate::config::DeviceSettings;
 use crate::data::{Batch, IGNORE, Tokenizer};
-use crate::gpu::{Arena, Gpu};
+use crate::device::{Arena, Device};
 use crate::model::Model;
 use crate::model::safetensors_file::write_safetensors;
 use crate::train::{GradientPass, Scorer};
@@ -32,9 +33,8 @@ pub struct Args {
     /// Print JSON lines.
     #[arg(long)]
     json: bool,
-    /// Adapter by index or by part of its name.
-    #[arg(long)]
-    adapter: Option<String>,
+    #[command(flatten)]
+    device: DeviceSettings,
 }
 
 #[derive(Deserialize)]
@@ -68,20 +68,20 @@ pub fn run(args: &Args) -> anyhow::Result<i32> {
         }
     }
     let longest = rows.iter().map(|(_, t)| padded(t.len())).max().unwrap_or(1);
-    let gpu = open::gpu(args.adapter.as_deref())?;
-    let model = open::model(&gpu, &dir, &config, longest)?;
+    let device = open::device(&args.device)?;
+    let model = open::model(&device, &dir, &config, longest)?;
     let mut scorers: HashMap<usize, Scorer> = HashMap::new();
     for (_, tokens) in &rows {
         let time = padded(tokens.len());
         let scorer = match scorers.entry(time) {
             Entry::Occupied(known) => known.into_mut(),
-            Entry::Vacant(new) => new.insert(Scorer::new(&gpu, &model, 1, time)?),
+            Entry::Vacant(new) => new.insert(Scorer::new(&device, &model, 1, time)?),
         };
-        let (logp, entropy) = scorer.score(&gpu, &row_batch(tokens, time))?;
+        let (logp, entropy) = scorer.score(&device, &row_batch(tokens, time))?;
         print(args, &scored(tokens, &logp, &entropy), tokenizer.as_ref())?;
     }
     if let Some(path) = &args.grads {
-        write_gradients(&gpu, &model, &rows, path)?;
+        write_gradients(&device, &model, &rows, path)?;
     }
     Ok(0)
 }
@@ -164,10 +164,10 @@ fn print(args: &Args, row: &Scored, tokenizer: Option<&Tokenizer>) -> anyhow::Re
     }
 }
 
-fn write_gradients(gpu: &Gpu, model: &Model, rows: &[(String, Vec<u32>)], path: &Path) -> anyhow::Result<()> {
+fn write_gradients(device: &Device, model: &Model, rows: &[(String, Vec<u32>)], path: &Path) -> anyhow::Result<()> {
     let scored: usize = rows.iter().map(|(_, t)| t.len() - 1).sum();
     anyhow::ensure!(scored > 0, "--grads: no token is predicted, so there is no loss; give longer lines");
-    let grads: Arena = model.parameters.arena(gpu, "grads");
+    let grads: Arena = model.parameters.arena(device, "grads");
     let tree = model.parameters.weights(&grads);
     let mut passes: HashMap<usize, GradientPass> = HashMap::new();
     for (_, tokens) in rows {
@@ -175,12 +175,12 @@ fn write_gradients(gpu: &Gpu, model: &Model, rows: &[(String, Vec<u32>)], path: 
         let pass = match passes.entry(time) {
             Entry::Occupied(known) => known.into_mut(),
             Entry::Vacant(new) => {
-                let acts = GradientPass::activations(gpu, model, 1, time);
-                new.insert(GradientPass::new(gpu, model, acts, &tree)?)
+                let acts = GradientPass::activations(device, model, 1, time);
+                new.insert(GradientPass::new(device, model, acts, &tree)?)
             }
         };
-        pass.run(gpu, &row_batch(tokens, time), 1.0 / scored as f32)?;
+        pass.run(device, &row_batch(tokens, time), 1.0 / scored as f32)?;
     }
-    let mut reader = model.reader(gpu, &grads);
+    let mut reader = model.reader(device, &grads);
     write_whole_by(path, |out| write_safetensors(out, &BTreeMap::new(), &model.names(), |name, sink| reader.write(name, sink)))
 }

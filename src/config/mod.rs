@@ -233,14 +233,25 @@ pub struct SaveSettings {
     pub tensorboard: bool,
 }
 
-/// The adapter.
+/// What computes.
 #[derive(Args, Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(default, deny_unknown_fields)]
 #[command(next_help_heading = "Device")]
 pub struct DeviceSettings {
-    /// Adapter by index or by part of its name (`lehr doctor` lists them); hardware before software when absent.
-    #[arg(long, value_name = "NAME|INDEX")]
+    /// What computes, by index or by part of its name (`lehr doctor` lists them), or `cpu`; a GPU, else the CPU when absent.
+    #[arg(long, value_name = "NAME|INDEX|cpu")]
     pub adapter: Option<String>,
+    /// Threads of the CPU executor; one for each physical core when absent. Any number gives the same bits.
+    #[arg(long, value_name = "N")]
+    pub threads: Option<usize>,
+}
+
+impl DeviceSettings {
+    /// As words of a command line.
+    pub fn words(&self) -> Vec<String> {
+        let adapter = self.adapter.iter().flat_map(|a| ["--adapter".to_owned(), a.clone()]);
+        adapter.chain(self.threads.iter().flat_map(|n| ["--threads".to_owned(), n.to_string()])).collect()
+    }
 }
 
 /// How the learning rate runs.

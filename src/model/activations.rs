@@ -2,7 +2,7 @@
 //! for writing in one dispatch.
 
 use crate::config::ModelConfig;
-use crate::gpu::{Gpu, Tensor};
+use crate::device::{Device, Sizes, Tensor};
 use crate::ops::logprob::RowStats;
 use crate::ops::objective::stats;
 
@@ -127,8 +127,8 @@ pub struct Activations<T> {
 const LOGITS_BYTES: usize = 64 << 20;
 
 /// Rows of logits that are made at once: a multiple of 64, so that chunks are aligned.
-pub fn chunk_rows(rows: usize, vocab_stride: usize, max_binding_bytes: u64) -> usize {
-    let most = LOGITS_BYTES.min(max_binding_bytes as usize) / (4 * vocab_stride);
+pub fn chunk_rows(rows: usize, vocab_stride: usize, sizes: Sizes) -> usize {
+    let most = LOGITS_BYTES.min(sizes.max_tensor_bytes as usize) / (4 * vocab_stride);
     rows.min((most / 64 * 64).max(64))
 }
 
@@ -145,7 +145,7 @@ impl<T: Clone> Activations<T> {
         batch: usize,
         time: usize,
         pass: Pass,
-        max_binding_bytes: u64,
+        sizes: Sizes,
         mut make: impl FnMut(&str, &[usize]) -> T,
     ) -> Self {
         let r = batch * time;
@@ -188,7 +188,7 @@ impl<T: Clone> Activations<T> {
             blocks,
             head_in: make("head_in", &[r, width]),
             head_rstd: make("head_rstd", &[r]),
-            logits: make("logits", &[chunk_rows(r, stride, max_binding_bytes), stride]),
+            logits: make("logits", &[chunk_rows(r, stride, sizes), stride]),
             logp: make("logp", &[r]),
             entropy: make("entropy", &[r]),
             sum_p2: make("sum_p2", &[r]),
@@ -212,8 +212,8 @@ impl<T: Clone> Activations<T> {
 
 impl Activations<Tensor> {
     /// Allocate for `batch` sequences of `time` tokens.
-    pub fn new(gpu: &Gpu, c: &ModelConfig, batch: usize, time: usize, pass: Pass) -> Self {
-        Self::nested(gpu, c, &[batch], time, pass).swap_remove(0)
+    pub fn new(device: &Device, c: &ModelConfig, batch: usize, time: usize, pass: Pass) -> Self {
+        Self::nested(device, c, &[batch], time, pass).swap_remove(0)
     }
 
     /// For each of these numbers of sequences, largest first, activations that share one storage: passes of different sizes that run one
@@ -221,17 +221,17 @@ impl Activations<Tensor> {
     ///
     /// # Panics
     /// When `batches` is empty or a later one is larger than the first (a defect of the caller).
-    pub fn nested(gpu: &Gpu, c: &ModelConfig, batches: &[usize], time: usize, pass: Pass) -> Vec<Self> {
+    pub fn nested(device: &Device, c: &ModelConfig, batches: &[usize], time: usize, pass: Pass) -> Vec<Self> {
         let mut storage: Vec<Tensor> = Vec::new();
-        let max_bytes = gpu.max_binding_bytes();
-        let largest = Self::declare(c, batches[0], time, pass, max_bytes, |name, shape| {
-            let tensor = Tensor::new(gpu, "activations", name, shape);
+        let sizes = device.sizes();
+        let largest = Self::declare(c, batches[0], time, pass, sizes, |name, shape| {
+            let tensor = Tensor::new(device, "activations", name, shape);
             storage.push(tensor.clone());
             tensor
         });
         let smaller = |batch: &usize| {
             let mut rest = storage.iter();
-            Self::declare(c, *batch, time, pass, max_bytes, |name, shape| match rest.next() {
+            Self::declare(c, *batch, time, pass, sizes, |name, shape| match rest.next() {
                 Some(whole) => whole.slice(0..shape.iter().product()).reshape(shape),
                 None => unreachable!("{name}: not declared for the largest batch"),
             })
@@ -248,9 +248,9 @@ impl Activations<Tensor> {
 }
 
 /// Bytes that [`Activations::new`] allocates.
-pub fn bytes(c: &ModelConfig, batch: usize, time: usize, pass: Pass, max_binding_bytes: u64) -> u64 {
+pub fn bytes(c: &ModelConfig, batch: usize, time: usize, pass: Pass, sizes: Sizes) -> u64 {
     let mut bytes = 0u64;
-    Activations::declare(c, batch, time, pass, max_binding_bytes, |_, shape| {
+    Activations::declare(c, batch, time, pass, sizes, |_, shape| {
         bytes += (4 * shape.iter().product::<usize>() as u64).next_multiple_of(16);
     });
     bytes

@@ -2,12 +2,9 @@
 
 use super::Model;
 use super::activations::{Activations, Pass};
-use super::transformer::{Context, record_after_attention, record_qkv};
-use crate::gpu::{Gpu, ReadRing, Recording, Tensor};
-use crate::ops::matmul::Extra;
-use crate::ops::rmsnorm::Rows;
+use super::transformer::record_decode;
+use crate::device::{Device, ReadRing, Recorder, Recording, Tensor};
 use crate::ops::sample::{self, PROMPT_HEAD, Sampling};
-use crate::ops::{attention, embedding, matmul, rmsnorm};
 
 /// Replays that may be under way before the host looks at the first of them.
 const AHEAD: usize = 2;
@@ -26,24 +23,24 @@ impl Generator {
     ///
     /// # Errors
     /// When `room` is beyond the model's table of rotations, or a kernel does not compile.
-    pub fn new(gpu: &Gpu, model: &Model, batch: usize, room: usize) -> anyhow::Result<Self> {
+    pub fn new(device: &Device, model: &Model, batch: usize, room: usize) -> anyhow::Result<Self> {
         anyhow::ensure!(room <= model.max_context(), "{room} tokens: the model was opened for {}", model.max_context());
         let c = &model.config;
-        let acts = Activations::new(gpu, c, batch, 1, Pass::Forward);
-        let cache = |name: &str| Tensor::new(gpu, "kv cache", name, &[batch, room, c.key_value_dim()]);
+        let acts = Activations::new(device, c, batch, 1, Pass::Forward);
+        let cache = |name: &str| Tensor::new(device, "kv cache", name, &[batch, room, c.key_value_dim()]);
         let caches: Vec<[Tensor; 2]> = (0..c.num_hidden_layers).map(|_| [cache("cache_k"), cache("cache_v")]).collect();
         let rows = sample::Rows {
             tokens: acts.inputs.tokens.clone(),
             positions: acts.inputs.positions.clone(),
-            assigned: Tensor::new(gpu, "generation", "assigned", &[batch, 3]),
-            prompt: Tensor::new(gpu, "generation", "prompt", &[batch, PROMPT_HEAD + room]),
-            drawn: Tensor::new(gpu, "generation", "drawn", &[batch, 2, room]),
+            assigned: Tensor::new(device, "generation", "assigned", &[batch, 3]),
+            prompt: Tensor::new(device, "generation", "prompt", &[batch, PROMPT_HEAD + room]),
+            drawn: Tensor::new(device, "generation", "drawn", &[batch, 2, room]),
         };
-        let settings = Tensor::new(gpu, "generation", "settings", &[sample::SETTINGS_LEN]);
-        let mut r = Recording::new("generate");
-        record_decode(&mut r, model.context(gpu), &acts, &caches, &rows.assigned);
-        sample::draw(&mut r, gpu, c.vocab_size, &acts.logits, &settings, &rows);
-        Ok(Self { rows, settings, step: r.finish(gpu)?, batch, room })
+        let settings = Tensor::new(device, "generation", "settings", &[sample::SETTINGS_LEN]);
+        let mut r = Recorder::new(device, "generate");
+        record_decode(&mut r, model.context(device), &acts, &caches, &rows.assigned);
+        sample::draw(&mut r, c.vocab_size, &acts.logits, &settings, &rows);
+        Ok(Self { rows, settings, step: r.finish()?, batch, room })
     }
 
     /// Continue each prompt (row 0, 1, ...; unused rows repeat the last) by up to `max_new` tokens. `on_tokens` gets (index in the row,
@@ -53,29 +50,29 @@ impl Generator {
     /// An empty or too long prompt, or a device fault.
     pub fn run(
         &self,
-        gpu: &Gpu,
+        device: &Device,
         prompts: &[Vec<u32>],
         max_new: usize,
         sampling: &Sampling,
         mut on_tokens: impl FnMut(usize, &[u32]) -> anyhow::Result<bool>,
     ) -> anyhow::Result<()> {
-        let (shortest, longest) = self.start(gpu, prompts, sampling)?;
+        let (shortest, longest) = self.start(device, prompts, sampling)?;
         let last = (longest + max_new).min(self.room);
-        let mut ring = ReadRing::new(gpu, self.batch, AHEAD + 1);
+        let mut ring = ReadRing::new(device, self.batch, AHEAD + 1);
         // Index of the token that the next replay yields, and of the one that the host reads next.
         let mut read = shortest;
         for next in 1..last {
-            gpu.replay(&self.step)?;
+            device.replay(&self.step)?;
             if next < shortest {
                 // Nothing to listen to yet, but do not run away from the device.
                 if next % 64 == 0 {
-                    gpu.wait()?;
+                    device.wait()?;
                 }
                 continue;
             }
-            ring.ask(gpu, &self.rows.tokens);
+            ring.ask(device, &self.rows.tokens);
             if ring.pending() > AHEAD {
-                let tokens: Vec<u32> = ring.take(gpu)?;
+                let tokens: Vec<u32> = ring.take(device)?;
                 if !on_tokens(read, &tokens)? {
                     return Ok(());
                 }
@@ -83,7 +80,7 @@ impl Generator {
             }
         }
         while ring.pending() > 0 {
-            let tokens: Vec<u32> = ring.take(gpu)?;
+            let tokens: Vec<u32> = ring.take(device)?;
             if !on_tokens(read, &tokens)? {
                 return Ok(());
             }
@@ -102,14 +99,14 @@ impl Generator {
     ///
     /// # Errors
     /// A device fault.
-    pub fn logprobs(&self, gpu: &Gpu, row: usize) -> anyhow::Result<Vec<f32>> {
-        let drawn: Vec<u32> = gpu.read(&self.rows.drawn)?;
+    pub fn logprobs(&self, device: &Device, row: usize) -> anyhow::Result<Vec<f32>> {
+        let drawn: Vec<u32> = device.read(&self.rows.drawn)?;
         let own = &drawn[2 * row * self.room..2 * (row + 1) * self.room];
         Ok(own[self.room..].iter().map(|bits| f32::from_bits(*bits)).collect())
     }
 
     /// Write prompts and settings; returns the lengths of the shortest and the longest prompt.
-    fn start(&self, gpu: &Gpu, prompts: &[Vec<u32>], sampling: &Sampling) -> anyhow::Result<(usize, usize)> {
+    fn start(&self, device: &Device, prompts: &[Vec<u32>], sampling: &Sampling) -> anyhow::Result<(usize, usize)> {
         anyhow::ensure!(!prompts.is_empty() && prompts.len() <= self.batch, "{} prompts for {} rows", prompts.len(), self.batch);
         let width = PROMPT_HEAD + self.room;
         let mut given = vec![0u32; self.batch * width];
@@ -129,36 +126,12 @@ impl Generator {
             own[PROMPT_HEAD..PROMPT_HEAD + prompt.len()].copy_from_slice(prompt);
             first[row] = prompt[0];
         }
-        gpu.write(&self.rows.prompt, &given);
-        gpu.write(&self.rows.tokens, &first);
-        gpu.write(&self.rows.positions, &vec![0u32; self.batch]);
-        gpu.write(&self.rows.assigned, &(0..self.batch as u32).flat_map(|row| [row, 0, 0]).collect::<Vec<u32>>());
-        gpu.write(&self.settings, &sampling.pack(&[]));
+        device.write(&self.rows.prompt, &given);
+        device.write(&self.rows.tokens, &first);
+        device.write(&self.rows.positions, &vec![0u32; self.batch]);
+        device.write(&self.rows.assigned, &(0..self.batch as u32).flat_map(|row| [row, 0, 0]).collect::<Vec<u32>>());
+        device.write(&self.settings, &sampling.pack(&[]));
         let lengths = prompts.iter().map(Vec::len);
         Ok((lengths.clone().min().unwrap_or(1), lengths.max().unwrap_or(1)))
     }
-}
-
-/// One token a row to logits: as `record_forward`, with attention over the cache. `assigned` as `sample::Rows` has it.
-pub(super) fn record_decode(
-    r: &mut Recording,
-    m: Context<'_>,
-    acts: &Activations<Tensor>,
-    caches: &[[Tensor; 2]],
-    assigned: &Tensor,
-) {
-    let (gpu, eps, positions) = (m.gpu, m.config.rms_norm_eps, &acts.inputs.positions);
-    let shape = m.attention_shape(acts.batch, acts.time);
-    embedding::forward(r, gpu, &acts.inputs.tokens, &m.weights.embed, &acts.embedded);
-    let mut x = &acts.embedded;
-    for ((w, a), [cache_k, cache_v]) in m.weights.blocks.iter().zip(&acts.blocks).zip(caches) {
-        rmsnorm::forward(r, gpu, Rows::whole(x), x, &w.attn_norm, &a.attn_in, &a.attn_rstd, eps);
-        record_qkv(r, m, w, a, positions);
-        attention::append(r, gpu, shape, &a.qkv, positions, cache_k, cache_v);
-        attention::decode(r, gpu, shape, &a.qkv, positions, cache_k, cache_v, assigned, &a.attn_out);
-        record_after_attention(r, m, w, a, x);
-        x = &a.after_mlp;
-    }
-    rmsnorm::forward(r, gpu, Rows::whole(x), x, &m.weights.final_norm, &acts.head_in, &acts.head_rstd, eps);
-    matmul::forward(r, gpu, &acts.head_in, m.weights.output(), &acts.logits, Extra::None);
 }

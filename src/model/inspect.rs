@@ -7,7 +7,7 @@
 use super::transformer;
 use super::{Activations, Model, Pass};
 use crate::config::ModelConfig;
-use crate::gpu::{Gpu, Recording, Tensor};
+use crate::device::{Device, Recorder, Tensor};
 use crate::ops::rmsnorm::Rows;
 use crate::ops::{logprob, matmul, rmsnorm};
 use anyhow::{Context as _, ensure};
@@ -118,7 +118,7 @@ pub fn most_tokens(c: &ModelConfig) -> usize {
 ///
 /// # Errors
 /// A text that is empty or too long, a token that the model does not know, numbers that are not finite, or a device fault.
-pub fn inspect(gpu: &Gpu, model: &Model, ask: Question<'_>) -> anyhow::Result<Inspection> {
+pub fn inspect(device: &Device, model: &Model, ask: Question<'_>) -> anyhow::Result<Inspection> {
     let (c, time) = (&model.config, ask.tokens.len());
     ensure!(time > 0, "the text holds no token; give at least one character");
     let most = most_tokens(c).min(model.max_context());
@@ -127,23 +127,23 @@ pub fn inspect(gpu: &Gpu, model: &Model, ask: Question<'_>) -> anyhow::Result<In
     if let Some(bad) = ask.tokens.iter().find(|t| **t as usize >= c.vocab_size) {
         anyhow::bail!("token {bad}: the model's vocabulary ends at {}", c.vocab_size - 1);
     }
-    let acts = Activations::new(gpu, c, 1, time, Pass::Kept);
+    let acts = Activations::new(device, c, 1, time, Pass::Kept);
     let targets: Vec<u32> = ask.tokens[1..].iter().copied().chain([0]).collect();
-    gpu.write(&acts.inputs.tokens, ask.tokens);
-    gpu.write(&acts.inputs.targets, &targets);
-    gpu.write(&acts.inputs.positions, &(0..time as u32).collect::<Vec<_>>());
-    let mut forward = Recording::new("inspect");
-    transformer::record_forward(&mut forward, model.context(gpu), &acts);
-    gpu.replay(&forward.finish(gpu)?)?;
+    device.write(&acts.inputs.tokens, ask.tokens);
+    device.write(&acts.inputs.targets, &targets);
+    device.write(&acts.inputs.positions, &(0..time as u32).collect::<Vec<_>>());
+    let mut forward = Recorder::new(device, "inspect");
+    transformer::record_forward(&mut forward, model.context(device), &acts);
+    device.replay(&forward.finish()?)?;
     let streams = std::iter::once(&acts.embedded).chain(acts.blocks.iter().map(|block| &block.after_mlp));
     let names = std::iter::once("embed".to_owned()).chain((0..c.num_hidden_layers).map(|i| format!("layers.{i}")));
     let (mut lens, mut logprobs) = (Vec::new(), Vec::new());
     for (part, stream) in names.zip(streams) {
-        let positions = glimpses(model.context(gpu), &acts, stream, ask).with_context(|| part.clone())?;
-        logprobs = gpu.read(&acts.logp)?;
+        let positions = glimpses(model.context(device), &acts, stream, ask).with_context(|| part.clone())?;
+        logprobs = device.read(&acts.logp)?;
         lens.push(Lens { part, positions });
     }
-    let heads = acts.blocks.iter().enumerate().map(|(layer, block)| attention(gpu, c, &block.qkv, layer));
+    let heads = acts.blocks.iter().enumerate().map(|(layer, block)| attention(device, c, &block.qkv, layer));
     let attention = heads.collect::<anyhow::Result<_>>()?;
     // What the last block leaves goes through the norm and the head as in the model itself.
     let own = lens.last().map(|last| last.positions.as_slice()).unwrap_or_default();
@@ -170,24 +170,24 @@ fn glimpses(
     stream: &Tensor,
     ask: Question<'_>,
 ) -> anyhow::Result<Vec<Glimpse>> {
-    let (gpu, c, time) = (m.gpu, m.config, ask.tokens.len());
+    let (device, c, time) = (m.device, m.config, ask.tokens.len());
     let mut found = Vec::new();
     for (chunk, logits, head_in) in transformer::chunks(m, acts) {
-        let mut r = Recording::new("lens");
+        let mut r = Recorder::new(device, "lens");
         if chunk.first_row == 0 {
             let (gain, out, rstd) = (&m.weights.final_norm, &acts.head_in, &acts.head_rstd);
-            rmsnorm::forward(&mut r, gpu, Rows::whole(stream), stream, gain, out, rstd, c.rms_norm_eps);
+            rmsnorm::forward(&mut r, Rows::whole(stream), stream, gain, out, rstd, c.rms_norm_eps);
         }
-        matmul::forward(&mut r, gpu, &head_in, m.weights.output(), &logits, matmul::Extra::None);
-        logprob::forward(&mut r, gpu, chunk, &logits, &acts.inputs.targets, &acts.row_stats());
-        gpu.replay(&r.finish(gpu)?)?;
-        let (numbers, [_, stride]): (Vec<f32>, _) = (gpu.read(&logits)?, logits.matrix());
+        matmul::forward(&mut r, &head_in, m.weights.output(), &logits, matmul::Extra::None);
+        logprob::forward(&mut r, chunk, &logits, &acts.inputs.targets, &acts.row_stats());
+        device.replay(&r.finish()?)?;
+        let (numbers, [_, stride]): (Vec<f32>, _) = (device.read(&logits)?, logits.matrix());
         for (row, numbers) in numbers.chunks(stride).map(|row| &row[..c.vocab_size]).enumerate() {
             let next = ask.tokens.get(chunk.first_row + row + 1);
             found.push(Row { best: highest(numbers, ask.top), rank: next.map(|next| rank(numbers, *next as usize)) });
         }
     }
-    let [logp, entropy, lse] = [&acts.logp, &acts.entropy, &acts.lse].map(|of| gpu.read::<f32>(of));
+    let [logp, entropy, lse] = [&acts.logp, &acts.entropy, &acts.lse].map(|of| device.read::<f32>(of));
     let (logp, entropy, lse) = (logp?, entropy?, lse?);
     // A maximum or a sum that overflowed shows here, whatever clamps made of the rest.
     ensure!(lse.iter().chain(&entropy).all(|number| number.is_finite()), OVERFLOW);
@@ -233,8 +233,8 @@ fn rank(logits: &[f32], id: usize) -> u32 {
 }
 
 /// softmax(q k^T / sqrt(D)) of every head, from a block's rotated queries and keys (T, H D + 2 Hkv D), in f64.
-fn attention(gpu: &Gpu, c: &ModelConfig, qkv: &Tensor, layer: usize) -> anyhow::Result<Vec<Vec<Vec<f32>>>> {
-    let (numbers, d): (Vec<f32>, _) = (gpu.read(qkv)?, c.head_dim);
+fn attention(device: &Device, c: &ModelConfig, qkv: &Tensor, layer: usize) -> anyhow::Result<Vec<Vec<Vec<f32>>>> {
+    let (numbers, d): (Vec<f32>, _) = (device.read(qkv)?, c.head_dim);
     let rows: Vec<&[f32]> = numbers.chunks(c.qkv_dim()).collect();
     let group = c.num_attention_heads / c.num_key_value_heads;
     let scale = 1.0 / (d as f64).sqrt();

@@ -18,7 +18,7 @@ pub use rollout::{Completion, Request, Rollouts};
 pub use weights::{Block, Init, Parameters, Spec, Weights};
 
 use crate::config::ModelConfig;
-use crate::gpu::{Arena, Gpu, Tensor};
+use crate::device::{Arena, Device, Tensor};
 use crate::ops::rope;
 use safetensors_file::TensorSink;
 use weight_files::WeightFiles;
@@ -44,27 +44,27 @@ impl Model {
     ///
     /// # Errors
     /// A shape that cannot work, or a tensor larger than the adapter can bind.
-    pub fn new(gpu: &Gpu, config: &ModelConfig, context: usize) -> anyhow::Result<Self> {
+    pub fn new(device: &Device, config: &ModelConfig, context: usize) -> anyhow::Result<Self> {
         if let Some(problem) = config.problems().into_iter().next() {
             anyhow::bail!("{problem}");
         }
-        let parameters = Parameters::new(config, gpu.max_binding_bytes())?;
-        let values = parameters.arena(gpu, "values");
-        let rope_table = Tensor::new(gpu, "rope table", "rope_table", &[context, config.head_dim]);
-        gpu.write(&rope_table, &rope::table(&rope::frequencies(config), context));
+        let parameters = Parameters::new(config, device.sizes().max_tensor_bytes)?;
+        let values = parameters.arena(device, "values");
+        let rope_table = Tensor::new(device, "rope table", "rope_table", &[context, config.head_dim]);
+        device.write(&rope_table, &rope::table(&rope::frequencies(config), context));
         Ok(Self { config: config.clone(), weights: parameters.weights(&values), parameters, values, rope_table })
     }
 
     /// Random values from a seed.
-    pub fn initialise(&self, gpu: &Gpu, seed: u64) {
+    pub fn initialise(&self, device: &Device, seed: u64) {
         for (spec, tensor) in self.parameters.tensors(&self.values) {
-            gpu.write(&tensor, &spec.initial_values(seed));
+            device.write(&tensor, &spec.initial_values(seed));
         }
     }
 
     /// What recordings of this model need.
-    pub fn context<'a>(&'a self, gpu: &'a Gpu) -> transformer::Context<'a> {
-        transformer::Context { gpu, config: &self.config, weights: &self.weights, rope_table: &self.rope_table }
+    pub fn context<'a>(&'a self, device: &'a Device) -> transformer::Context<'a> {
+        transformer::Context { device, config: &self.config, weights: &self.weights, rope_table: &self.rope_table }
     }
 
     /// Longest context that the rotation table covers.
@@ -81,9 +81,9 @@ impl Model {
     ///
     /// # Errors
     /// Missing, unexpected or differently shaped tensors, values that are not finite, or files that cannot be read.
-    pub fn load(&self, gpu: &Gpu, files: &WeightFiles) -> anyhow::Result<()> {
+    pub fn load(&self, device: &Device, files: &WeightFiles) -> anyhow::Result<()> {
         self.check(files)?;
-        self.fill(gpu, &self.values, &mut |name, shape| files.read_f32(name, shape))
+        self.fill(device, &self.values, &mut |name, shape| files.read_f32(name, shape))
     }
 
     /// Refuse files that do not belong to this shape.
@@ -119,11 +119,11 @@ impl Model {
     ///
     /// # Panics
     /// When there are not as many as the model has (a defect of the caller).
-    pub fn set(&self, gpu: &Gpu, all: &[f32]) {
+    pub fn set(&self, device: &Device, all: &[f32]) {
         let mut rest = all;
         for (spec, tensor) in self.parameters.tensors(&self.values) {
             let (own, others) = rest.split_at(spec.len());
-            gpu.write(&tensor, own);
+            device.write(&tensor, own);
             rest = others;
         }
         assert!(rest.is_empty(), "{} values too many", rest.len());
@@ -133,10 +133,10 @@ impl Model {
     ///
     /// # Errors
     /// A device fault.
-    pub fn get(&self, gpu: &Gpu) -> anyhow::Result<Vec<f32>> {
+    pub fn get(&self, device: &Device) -> anyhow::Result<Vec<f32>> {
         let mut all = Vec::new();
         for (_, tensor) in self.parameters.tensors(&self.values) {
-            all.extend(gpu.read::<f32>(&tensor)?);
+            all.extend(device.read::<f32>(&tensor)?);
         }
         Ok(all)
     }
@@ -145,27 +145,27 @@ impl Model {
     ///
     /// # Errors
     /// What `read` returns.
-    pub fn fill(&self, gpu: &Gpu, arena: &Arena, read: &mut Reader<'_>) -> anyhow::Result<()> {
+    pub fn fill(&self, device: &Device, arena: &Arena, read: &mut Reader<'_>) -> anyhow::Result<()> {
         for (spec, tensor) in self.parameters.tensors(arena) {
             let mut whole = Vec::with_capacity(spec.len());
             for (name, shape, _) in spec.ranges() {
                 whole.extend(read(name, shape)?);
             }
-            gpu.write(&tensor, &whole);
+            device.write(&tensor, &whole);
         }
         Ok(())
     }
 
     /// The numbers of an arena by Hugging Face name, read from the device tensor by tensor: for writing files.
-    pub fn reader<'a>(&'a self, gpu: &'a Gpu, arena: &'a Arena) -> ArenaReader<'a> {
-        ArenaReader { model: self, gpu, arena, last: None }
+    pub fn reader<'a>(&'a self, device: &'a Device, arena: &'a Arena) -> ArenaReader<'a> {
+        ArenaReader { model: self, device, arena, last: None }
     }
 }
 
 /// Hands out an arena's numbers part by part; see [`Model::reader`].
 pub struct ArenaReader<'a> {
     model: &'a Model,
-    gpu: &'a Gpu,
+    device: &'a Device,
     arena: &'a Arena,
     /// The fused tensor read last: its parts are asked for one after another.
     last: Option<(usize, Vec<f32>)>,
@@ -184,7 +184,7 @@ impl ArenaReader<'_> {
             .find_map(|(i, spec)| spec.ranges().find(|(part, _, _)| *part == name).map(|(_, _, range)| (i, range)));
         let (index, range) = found.ok_or_else(|| anyhow::anyhow!("the model has no parameter {name}"))?;
         if self.last.as_ref().is_none_or(|(i, _)| *i != index) {
-            self.last = Some((index, self.gpu.read(&self.arena.tensor(index, name))?));
+            self.last = Some((index, self.device.read(&self.arena.tensor(index, name))?));
         }
         match &self.last {
             Some((_, numbers)) => sink.write(&numbers[range]),

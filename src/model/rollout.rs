@@ -3,10 +3,10 @@
 
 use super::Model;
 use super::activations::{self, Activations, Pass};
-use super::generate::record_decode;
 use super::prefill::{self, Prefill};
+use super::transformer::record_decode;
 use crate::config::ModelConfig;
-use crate::gpu::{AdapterClass, Gpu, ReadRing, Recording, Tensor};
+use crate::device::{Device, ReadRing, Recorder, Recording, Sizes, Tensor};
 use crate::ops::sample::{self, Ended, IDLE, MOST_STOPS, PROMPT_HEAD, Rows, SETTINGS_LEN, Sampling};
 use anyhow::{Result, ensure};
 use std::collections::HashMap;
@@ -74,17 +74,17 @@ impl Rollouts {
     ///
     /// # Errors
     /// When `room` is beyond the model's table of rotations.
-    pub fn new(gpu: &Gpu, model: &Model, slots: usize, room: usize) -> Result<Self> {
+    pub fn new(device: &Device, model: &Model, slots: usize, room: usize) -> Result<Self> {
         ensure!(slots > 0 && room > 1, "{slots} rows of {room} tokens: there is nothing to generate in");
         ensure!(room <= model.max_context(), "{room} tokens: the model was opened for {}", model.max_context());
         let c = &model.config;
-        let slots = fitting(c, slots, gpu.max_binding_bytes());
-        let acts = Activations::new(gpu, c, slots, 1, Pass::Forward);
-        let rows = slots + prompt_rows(c, slots, room, gpu.max_binding_bytes());
-        let cache = |name: &str| Tensor::new(gpu, "kv cache", name, &[rows, room, c.key_value_dim()]);
+        let slots = fitting(c, slots, device.sizes());
+        let acts = Activations::new(device, c, slots, 1, Pass::Forward);
+        let rows = slots + prompt_rows(c, slots, room, device.sizes());
+        let cache = |name: &str| Tensor::new(device, "kv cache", name, &[rows, room, c.key_value_dim()]);
         let caches = (0..c.num_hidden_layers).map(|_| [cache("cache_k"), cache("cache_v")]).collect();
-        let settings = Tensor::new(gpu, "rollouts", "settings", &[SETTINGS_LEN]);
-        let assigned = Tensor::new(gpu, "rollouts", "assigned", &[slots, 3]);
+        let settings = Tensor::new(device, "rollouts", "settings", &[SETTINGS_LEN]);
+        let assigned = Tensor::new(device, "rollouts", "assigned", &[slots, 3]);
         Ok(Self { acts, caches, settings, assigned, room, prefill: None, queue: None })
     }
 
@@ -104,7 +104,7 @@ impl Rollouts {
     /// An empty or too long prompt, a device fault, or what `progress` returns.
     pub fn run(
         &mut self,
-        gpu: &Gpu,
+        device: &Device,
         model: &Model,
         requests: &[Request],
         sampling: &Sampling,
@@ -112,20 +112,20 @@ impl Rollouts {
         progress: &mut dyn FnMut(usize, usize) -> Result<bool>,
     ) -> Result<Option<Vec<Completion>>> {
         self.check(requests, stops)?;
-        gpu.write(&self.settings, &sampling.pack(stops));
+        device.write(&self.settings, &sampling.pack(stops));
         let mut out = Vec::with_capacity(requests.len());
         while out.len() < requests.len() {
             let done = out.len();
             let (some, prompts) = self.take(&requests[done..]);
-            let prefixes = self.fill(gpu, model, some, &prompts)?;
+            let prefixes = self.fill(device, model, some, &prompts)?;
             let (room, slots) = (self.room, self.slots());
-            let queue = self.queue(gpu, model, some.len())?;
-            queue.start(gpu, some, &prefixes, slots, room);
+            let queue = self.queue(device, model, some.len())?;
+            queue.start(device, some, &prefixes, slots, room);
             let mut told = |ended| progress(done + ended, requests.len());
-            if !queue.finish(gpu, some, &prefixes, &mut told)? {
+            if !queue.finish(device, some, &prefixes, &mut told)? {
                 return Ok(None);
             }
-            out.extend(queue.completions(gpu, some, room, stops)?);
+            out.extend(queue.completions(device, some, room, stops)?);
         }
         Ok(Some(out))
     }
@@ -153,17 +153,23 @@ impl Rollouts {
     }
 
     /// Keys and values of the prompts into the cache.
-    fn fill(&mut self, gpu: &Gpu, model: &Model, requests: &[Request], places: &HashMap<&[u32], u32>) -> Result<Vec<Prefix>> {
+    fn fill(
+        &mut self,
+        device: &Device,
+        model: &Model,
+        requests: &[Request],
+        places: &HashMap<&[u32], u32>,
+    ) -> Result<Vec<Prefix>> {
         let longest = places.keys().map(|prompt| prompt.len()).max().unwrap_or(0);
         if longest > 0 {
             let fits = self.prefill.as_ref().is_some_and(|prefill| prefill.longest() >= longest);
             if !fits {
-                self.prefill = Some(Prefill::new(gpu, model, &self.caches, longest, self.room)?);
+                self.prefill = Some(Prefill::new(device, model, &self.caches, longest, self.room)?);
             }
             let mut prompts: Vec<(&[u32], u32)> = places.iter().map(|(prompt, place)| (*prompt, *place)).collect();
             prompts.sort_by_key(|(_, place)| *place);
             if let Some(prefill) = &self.prefill {
-                prefill.run(gpu, &prompts)?;
+                prefill.run(device, &prompts)?;
             }
         }
         let of = |request: &Request| {
@@ -189,10 +195,10 @@ impl Rollouts {
     }
 
     /// Buffers for `count` requests, and the recording over them.
-    fn queue(&mut self, gpu: &Gpu, model: &Model, count: usize) -> Result<&Queue> {
+    fn queue(&mut self, device: &Device, model: &Model, count: usize) -> Result<&Queue> {
         let fits = self.queue.as_ref().is_some_and(|queue| queue.rows.prompt.matrix()[0] >= count);
         if !fits {
-            let make = |name: &str, shape: &[usize]| Tensor::new(gpu, "rollouts", name, shape);
+            let make = |name: &str, shape: &[usize]| Tensor::new(device, "rollouts", name, shape);
             let rows = Rows {
                 tokens: self.acts.inputs.tokens.clone(),
                 positions: self.acts.inputs.positions.clone(),
@@ -201,11 +207,11 @@ impl Rollouts {
                 drawn: make("drawn", &[count, 2, self.room]),
             };
             let ended = Ended { lengths: make("lengths", &[count]), progress: make("progress", &[3]) };
-            let mut r = Recording::new("rollouts");
-            record_decode(&mut r, model.context(gpu), &self.acts, &self.caches, &rows.assigned);
-            sample::draw(&mut r, gpu, model.config.vocab_size, &self.acts.logits, &self.settings, &rows);
-            sample::refill(&mut r, gpu, &self.settings, &rows, &ended);
-            self.queue = Some(Queue { rows, ended, step: r.finish(gpu)? });
+            let mut r = Recorder::new(device, "rollouts");
+            record_decode(&mut r, model.context(device), &self.acts, &self.caches, &rows.assigned);
+            sample::draw(&mut r, model.config.vocab_size, &self.acts.logits, &self.settings, &rows);
+            sample::refill(&mut r, &self.settings, &rows, &ended);
+            self.queue = Some(Queue { rows, ended, step: r.finish()? });
         }
         match &self.queue {
             Some(queue) => Ok(queue),
@@ -216,7 +222,7 @@ impl Rollouts {
 
 impl Queue {
     /// Requests onto the device; each row takes its first.
-    fn start(&self, gpu: &Gpu, requests: &[Request], prefixes: &[Prefix], slots: usize, room: usize) {
+    fn start(&self, device: &Device, requests: &[Request], prefixes: &[Prefix], slots: usize, room: usize) {
         let mut prompt = Vec::with_capacity(requests.len() * (PROMPT_HEAD + room));
         for (request, prefix) in requests.iter().zip(prefixes) {
             let given = [request.prompt.len() as u32, request.max_new.min(room) as u32];
@@ -228,28 +234,25 @@ impl Queue {
             _ => [0, 0, IDLE, 0, 0],
         };
         let rows: Vec<[u32; 5]> = (0..slots).map(first).collect();
-        gpu.write(&self.rows.prompt, &prompt);
-        gpu.write(&self.rows.tokens, &rows.iter().map(|row| row[0]).collect::<Vec<u32>>());
-        gpu.write(&self.rows.positions, &rows.iter().map(|row| row[1]).collect::<Vec<u32>>());
-        gpu.write(&self.rows.assigned, &rows.iter().flat_map(|row| [row[2], row[3], row[4]]).collect::<Vec<u32>>());
-        gpu.write(&self.ended.lengths, &vec![0u32; requests.len()]);
-        gpu.write(&self.ended.progress, &[slots.min(requests.len()) as u32, 0, requests.len() as u32]);
+        device.write(&self.rows.prompt, &prompt);
+        device.write(&self.rows.tokens, &rows.iter().map(|row| row[0]).collect::<Vec<u32>>());
+        device.write(&self.rows.positions, &rows.iter().map(|row| row[1]).collect::<Vec<u32>>());
+        device.write(&self.rows.assigned, &rows.iter().flat_map(|row| [row[2], row[3], row[4]]).collect::<Vec<u32>>());
+        device.write(&self.ended.lengths, &vec![0u32; requests.len()]);
+        device.write(&self.ended.progress, &[slots.min(requests.len()) as u32, 0, requests.len() as u32]);
     }
 
     /// Replay until all have ended; false when `told` stopped it.
     fn finish(
         &self,
-        gpu: &Gpu,
+        device: &Device,
         requests: &[Request],
         prefixes: &[Prefix],
         told: &mut dyn FnMut(usize) -> Result<bool>,
     ) -> Result<bool> {
         // A submission costs more than a short wait, but what is under way when the last request ends is done for nothing.
-        let at_once = match gpu.class() {
-            AdapterClass::Software => 2,
-            AdapterClass::Hardware => 8,
-        };
-        let mut ring = ReadRing::new(gpu, 3, AHEAD + 1);
+        let at_once = device.sizes().replays_at_once;
+        let mut ring = ReadRing::new(device, 3, AHEAD + 1);
         // Every replay moves every busy row by one token, so that this many are enough whatever is drawn.
         let mut left: usize =
             requests.iter().zip(prefixes).map(|(r, prefix)| r.prompt.len() - prefix[1] as usize + r.max_new).sum();
@@ -258,11 +261,11 @@ impl Queue {
             if left > 0 {
                 let now = at_once.min(left);
                 left -= now;
-                gpu.replay_times(&self.step, now)?;
-                ring.ask(gpu, &self.ended.progress);
+                device.replay_times(&self.step, now)?;
+                ring.ask(device, &self.ended.progress);
             }
             if ring.pending() > AHEAD || left == 0 {
-                ended = ring.take::<u32>(gpu)?[1] as usize;
+                ended = ring.take::<u32>(device)?[1] as usize;
                 if !told(ended)? {
                     return Ok(false);
                 }
@@ -272,9 +275,9 @@ impl Queue {
         Ok(true)
     }
 
-    fn completions(&self, gpu: &Gpu, requests: &[Request], room: usize, stops: &[u32]) -> Result<Vec<Completion>> {
-        let lengths: Vec<u32> = gpu.read(&self.ended.lengths)?;
-        let drawn: Vec<u32> = gpu.read(&self.rows.drawn)?;
+    fn completions(&self, device: &Device, requests: &[Request], room: usize, stops: &[u32]) -> Result<Vec<Completion>> {
+        let lengths: Vec<u32> = device.read(&self.ended.lengths)?;
+        let drawn: Vec<u32> = device.read(&self.rows.drawn)?;
         let of = |(i, request): (usize, &Request)| {
             let (tokens, logp) = drawn[2 * room * i..2 * room * (i + 1)].split_at(room);
             let own = request.prompt.len()..lengths[i] as usize;
@@ -287,8 +290,8 @@ impl Queue {
 }
 
 /// Rows whose logits are made at once.
-fn fitting(c: &ModelConfig, slots: usize, max_binding_bytes: u64) -> usize {
-    slots.min(activations::chunk_rows(slots, activations::vocab_stride(c.vocab_size), max_binding_bytes))
+fn fitting(c: &ModelConfig, slots: usize, sizes: Sizes) -> usize {
+    slots.min(activations::chunk_rows(slots, activations::vocab_stride(c.vocab_size), sizes))
 }
 
 /// Bytes of one row in one layer's keys, and in all caches.
@@ -297,30 +300,27 @@ fn row_bytes(c: &ModelConfig, room: usize) -> [u64; 2] {
     [row, 2 * row * c.num_hidden_layers as u64]
 }
 
-/// Rows of the cache that hold prompts: a quarter as many as others, where they are small more, as far as a binding reaches.
-fn prompt_rows(c: &ModelConfig, slots: usize, room: usize, max_binding_bytes: u64) -> usize {
+/// Rows of the cache that hold prompts: a quarter as many as others, where they are small more, as far as a tensor reaches.
+fn prompt_rows(c: &ModelConfig, slots: usize, room: usize, sizes: Sizes) -> usize {
     let [row, all_layers] = row_bytes(c, room);
     let wanted = slots.div_ceil(4).max((PROMPT_BYTES as u64 / all_layers.max(1)) as usize);
-    wanted.min((max_binding_bytes / row.max(1)).saturating_sub(slots as u64) as usize)
+    wanted.min((sizes.max_tensor_bytes / row.max(1)).saturating_sub(slots as u64) as usize)
 }
 
-/// Rows that suit an adapter: a GPU wants many, as far as their cache fits; a software adapter gains nothing past some dozens.
-pub fn default_slots(c: &ModelConfig, room: usize, class: AdapterClass, max_binding_bytes: u64) -> usize {
+/// Rows that suit a device, as far as their cache fits.
+pub fn default_slots(c: &ModelConfig, room: usize, sizes: Sizes) -> usize {
     let [row, all_layers] = row_bytes(c, room);
-    let (most, bytes) = match class {
-        AdapterClass::Software => (64, 1u64 << 30),
-        AdapterClass::Hardware => (512, 4 << 30),
-    };
+    let (most, bytes) = (sizes.rollout_rows as u64, sizes.rollout_cache_bytes);
     // A fifth is left for prompts.
-    let rows = (most as u64).min(bytes / all_layers.max(1)).min(max_binding_bytes / row.max(1) * 4 / 5);
-    fitting(c, rows.max(1) as usize, max_binding_bytes)
+    let rows = most.min(bytes / all_layers.max(1)).min(sizes.max_tensor_bytes / row.max(1) * 4 / 5);
+    fitting(c, rows.max(1) as usize, sizes)
 }
 
 /// Bytes that rollouts of `count` requests in `slots` rows of `room` tokens take.
-pub fn bytes(c: &ModelConfig, slots: usize, room: usize, count: usize, class: AdapterClass, max_binding_bytes: u64) -> u64 {
-    let slots = fitting(c, slots, max_binding_bytes);
-    let rows = slots + prompt_rows(c, slots, room, max_binding_bytes);
-    let acts = activations::bytes(c, slots, 1, Pass::Forward, max_binding_bytes);
-    let prompts = prefill::bytes(c, room, class, max_binding_bytes);
+pub fn bytes(c: &ModelConfig, slots: usize, room: usize, count: usize, sizes: Sizes) -> u64 {
+    let slots = fitting(c, slots, sizes);
+    let rows = slots + prompt_rows(c, slots, room, sizes);
+    let acts = activations::bytes(c, slots, 1, Pass::Forward, sizes);
+    let prompts = prefill::bytes(c, room, sizes);
     rows as u64 * row_bytes(c, room)[1] + acts + prompts + (12 * count * (room + PROMPT_HEAD)) as u64
 }

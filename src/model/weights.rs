@@ -1,7 +1,7 @@
 //! Parameters: named, shaped and initialised in one place, [`Weights::declare`].
 
 use crate::config::ModelConfig;
-use crate::gpu::{Arena, ArenaLayout, Gpu, Tensor};
+use crate::device::{Arena, ArenaLayout, Device, Tensor};
 use crate::rng::Rng;
 use std::sync::Arc;
 
@@ -224,8 +224,8 @@ impl Parameters {
     }
 
     /// Allocate an arena for a role.
-    pub fn arena(&self, gpu: &Gpu, role: &str) -> Arena {
-        Arena::new(gpu, role, self.layout.clone())
+    pub fn arena(&self, device: &Device, role: &str) -> Arena {
+        Arena::new(device, role, self.layout.clone())
     }
 
     /// The tensors of an arena, as the tree of weights.

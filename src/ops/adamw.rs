@@ -1,11 +1,14 @@
 //! AdamW (Loshchilov & Hutter 2019) in PyTorch's form, and plain gradient descent, over the parameter arenas.          shaders/adamw.wgsl
 
+mod host;
+
 use super::WG;
 use super::check::{Case, Check, wide};
 use super::objective::stats;
 use crate::config::TrainSettings;
-use crate::gpu::{Cost, Gpu, Recording, Shader, Tensor, grid};
+use crate::device::{Cost, Device, Dispatcher, Op, Recorder, Shader, Tensor, grid};
 use crate::{bind, shader, uniform};
+use bytemuck::cast_slice;
 
 const SHADER: Shader = shader!("adamw");
 /// Vectors of four that one invocation updates, so that reading the settings is paid once for several.
@@ -89,26 +92,35 @@ pub struct Segment<'a> {
 }
 
 /// One update of a segment. `gate` is the stats buffer after `grad_norm::forward`: a gradient or a loss that is not finite changes nothing.
-pub fn update(r: &mut Recording, gpu: &Gpu, segment: Segment<'_>, hyper: &Tensor, gate: &Tensor) {
+pub fn update(r: &mut Recorder<'_>, segment: Segment<'_>, hyper: &Tensor, gate: &Tensor) {
     let Segment { values, grads, m, v, decayed } = segment;
-    let (dims, grid) = shape(values, decayed);
-    let cost = Cost { flops: 15.0 * values.len() as f64, bytes: 28.0 * values.len() as f64 };
-    let bindings: &[(&str, &Tensor)] =
-        &[("values", values), ("grads", grads), ("m", m), ("v", v), ("hyper", hyper), ("gate", gate)];
-    r.run(gpu, &SHADER, "update", &[("WG", f64::from(WG))], dims, bindings, grid, cost);
+    let len = values.len();
+    let cost = Cost { flops: 15.0 * len as f64, bytes: 28.0 * len as f64 };
+    r.op(
+        Op { name: "adamw.update", cost, reads: bind!(grads, hyper, gate), writes: bind!(values, m, v) },
+        |wgsl| dispatch(wgsl, "update", len, decayed),
+        move |cpu, [grads, hyper, gate], [values, m, v]| {
+            host::update(cpu, decayed, grads, hyper, cast_slice(gate), values, m, v);
+        },
+    );
 }
 
 /// One step of plain gradient descent of a segment, values -= lr clip grads, behind the same `gate`; no moments, no decay.
-pub fn sgd(r: &mut Recording, gpu: &Gpu, values: &Tensor, grads: &Tensor, hyper: &Tensor, gate: &Tensor) {
-    let (dims, grid) = shape(values, 0);
-    let cost = Cost { flops: 2.0 * values.len() as f64, bytes: 12.0 * values.len() as f64 };
-    r.run(gpu, &SHADER, "sgd", &[("WG", f64::from(WG))], dims, bind!(values, grads, hyper, gate), grid, cost);
+pub fn sgd(r: &mut Recorder<'_>, values: &Tensor, grads: &Tensor, hyper: &Tensor, gate: &Tensor) {
+    let len = values.len();
+    let cost = Cost { flops: 2.0 * len as f64, bytes: 12.0 * len as f64 };
+    r.op(
+        Op { name: "adamw.sgd", cost, reads: bind!(grads, hyper, gate), writes: bind!(values) },
+        |wgsl| dispatch(wgsl, "sgd", len, 0),
+        |cpu, [grads, hyper, gate], [values]| host::sgd(cpu, grads, hyper, cast_slice(gate), values),
+    );
 }
 
-fn shape(values: &Tensor, decayed: usize) -> (Dims, [u32; 3]) {
-    let n4 = values.len() / 4;
-    let grid = grid(n4.div_ceil(WG as usize * PER_THREAD) as u64);
-    (Dims { n4: n4 as u32, decayed4: (decayed / 4) as u32, threads: grid[0] * grid[1] * WG }, grid)
+fn dispatch(wgsl: &mut Dispatcher<'_>, entry: &str, len: usize, decayed: usize) -> anyhow::Result<()> {
+    let n4 = len / 4;
+    let groups = grid(n4.div_ceil(WG as usize * PER_THREAD) as u64);
+    let dims = Dims { n4: n4 as u32, decayed4: (decayed / 4) as u32, threads: groups[0] * groups[1] * WG };
+    wgsl.run(&SHADER, entry, &[("WG", f64::from(WG))], dims, groups)
 }
 
 /// The same arithmetic in f64.
@@ -138,9 +150,9 @@ pub mod twin {
 /// Checks for tests and `doctor`.
 pub const CHECKS: &[Check] = &[
     Check { name: "adamw", run: check },
-    Check { name: "adamw (finite gate)", run: |gpu, case| check_gate(gpu, case, Kind::AdamW) },
+    Check { name: "adamw (finite gate)", run: |device, case| check_gate(device, case, Kind::AdamW) },
     Check { name: "sgd", run: check_sgd },
-    Check { name: "sgd (finite gate)", run: |gpu, case| check_gate(gpu, case, Kind::Sgd) },
+    Check { name: "sgd (finite gate)", run: |device, case| check_gate(device, case, Kind::Sgd) },
 ];
 
 #[derive(Clone, Copy, PartialEq)]
@@ -157,26 +169,26 @@ struct Buffers {
     packed: Tensor,
 }
 
-fn buffers(gpu: &Gpu, case: &mut Case) -> Buffers {
+fn buffers(device: &Device, case: &mut Case) -> Buffers {
     let n = 4 * case.int(1, 3000);
     let decayed = 4 * case.int(0, n / 4);
     let host =
         [case.normals(n, 1.0), case.normals(n, 0.1), case.normals(n, 0.1), case.normals(n, 0.1).iter().map(|x| x * x).collect()];
-    let tensors = ["values", "grads", "m", "v"].map(|name| Tensor::new(gpu, "check", name, &[n]));
-    tensors.iter().zip(&host).for_each(|(t, h)| gpu.write(t, h));
+    let tensors = ["values", "grads", "m", "v"].map(|name| Tensor::new(device, "check", name, &[n]));
+    tensors.iter().zip(&host).for_each(|(t, h)| device.write(t, h));
     let hyper = Hyper { weight_decay: 0.1, step: case.int(1, 500) as u64, beta2: 0.99, ..Hyper::default() };
-    let packed = Tensor::new(gpu, "check", "hyper", &[HYPER_LEN]);
-    gpu.write(&packed, &hyper.pack());
+    let packed = Tensor::new(device, "check", "hyper", &[HYPER_LEN]);
+    device.write(&packed, &hyper.pack());
     case.shape = format!("{n} numbers, {decayed} decayed, step {}", hyper.step);
     Buffers { host, tensors, decayed, hyper, packed }
 }
 
-fn run(gpu: &Gpu, case: &Case, b: &Buffers, gate: &[f32; stats::LEN], kind: Kind) -> anyhow::Result<()> {
-    let gate = case.upload(gpu, "gate", &[stats::LEN], gate);
+fn run(device: &Device, case: &Case, b: &Buffers, gate: &[f32; stats::LEN], kind: Kind) -> anyhow::Result<()> {
+    let gate = case.upload(device, "gate", &[stats::LEN], gate);
     let [values, grads, m, v] = &b.tensors;
-    case.replay(gpu, |r| match kind {
-        Kind::AdamW => update(r, gpu, Segment { values, grads, m, v, decayed: b.decayed }, &b.packed, &gate),
-        Kind::Sgd => sgd(r, gpu, values, grads, &b.packed, &gate),
+    case.replay(device, |r| match kind {
+        Kind::AdamW => update(r, Segment { values, grads, m, v, decayed: b.decayed }, &b.packed, &gate),
+        Kind::Sgd => sgd(r, values, grads, &b.packed, &gate),
     })
 }
 
@@ -188,30 +200,30 @@ fn open_gate(case: &mut Case) -> (f32, [f32; stats::LEN]) {
     (clip, gate)
 }
 
-fn check_sgd(gpu: &Gpu, case: &mut Case) -> anyhow::Result<()> {
-    let b = buffers(gpu, case);
+fn check_sgd(device: &Device, case: &mut Case) -> anyhow::Result<()> {
+    let b = buffers(device, case);
     let (clip, gate) = open_gate(case);
-    run(gpu, case, &b, &gate, Kind::Sgd)?;
+    run(device, case, &b, &gate, Kind::Sgd)?;
     let mut values = wide(&b.host[0]);
     twin::sgd(&mut values, &wide(&b.host[1]), f64::from(clip), &b.hyper);
-    case.compare(gpu, &b.tensors[0], &values)?;
-    case.compare(gpu, &b.tensors[2], &wide(&b.host[2]))
+    case.compare(device, &b.tensors[0], &values)?;
+    case.compare(device, &b.tensors[2], &wide(&b.host[2]))
 }
 
-fn check(gpu: &Gpu, case: &mut Case) -> anyhow::Result<()> {
-    let b = buffers(gpu, case);
+fn check(device: &Device, case: &mut Case) -> anyhow::Result<()> {
+    let b = buffers(device, case);
     let (clip, gate) = open_gate(case);
-    run(gpu, case, &b, &gate, Kind::AdamW)?;
+    run(device, case, &b, &gate, Kind::AdamW)?;
     let [mut values, grads, mut m, mut v] = b.host.each_ref().map(|h| wide(h));
     twin::update(&mut values, &grads, &mut m, &mut v, b.decayed, f64::from(clip), &b.hyper);
-    case.compare(gpu, &b.tensors[0], &values)?;
-    case.compare(gpu, &b.tensors[2], &m)?;
-    case.compare(gpu, &b.tensors[3], &v)
+    case.compare(device, &b.tensors[0], &values)?;
+    case.compare(device, &b.tensors[2], &m)?;
+    case.compare(device, &b.tensors[3], &v)
 }
 
 /// With the flag up, or a norm or a loss that is not finite, not a bit may change.
-fn check_gate(gpu: &Gpu, case: &mut Case, kind: Kind) -> anyhow::Result<()> {
-    let b = buffers(gpu, case);
+fn check_gate(device: &Device, case: &mut Case, kind: Kind) -> anyhow::Result<()> {
+    let b = buffers(device, case);
     let mut gate = [0.0; stats::LEN];
     gate[stats::CLIP_SCALE] = 1.0;
     match case.int(0, 3) {
@@ -220,9 +232,9 @@ fn check_gate(gpu: &Gpu, case: &mut Case, kind: Kind) -> anyhow::Result<()> {
         2 => gate[stats::GRAD_NORM] = f32::NAN,
         _ => gate[stats::GRAD_NORM] = f32::INFINITY,
     }
-    run(gpu, case, &b, &gate, kind)?;
+    run(device, case, &b, &gate, kind)?;
     for i in [0, 2, 3] {
-        let after: Vec<u32> = gpu.read(&b.tensors[i])?;
+        let after: Vec<u32> = device.read(&b.tensors[i])?;
         if after != bytemuck::cast_slice::<f32, u32>(&b.host[i]) {
             (case.worst, case.detail) = (f64::INFINITY, format!("{} changed behind a closed gate", b.tensors[i].name()));
         }

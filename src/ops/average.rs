@@ -1,8 +1,10 @@
 //! Weighted average of snapshots, sum_s w_s snapshot_s with sum_s w_s = 1 (PMA, arXiv 2505.12082, Eq. 1).          shaders/average.wgsl
 
+mod host;
+
 use super::WG;
 use super::check::{Case, Check, wide};
-use crate::gpu::{Cost, Gpu, Recording, Shader, Tensor, grid};
+use crate::device::{Cost, Device, Dispatcher, Op, Recorder, Shader, Tensor, grid};
 use crate::{bind, shader, uniform};
 
 const SHADER: Shader = shader!("average");
@@ -12,34 +14,36 @@ const PER_THREAD: usize = 4;
 uniform! { struct Dims { n4: u32, index: u32, threads: u32 } }
 
 /// `merged` (n) += `weights[index]` (`snapshot` - `base`); clear `merged` before the first snapshot.
-pub fn accumulate(
-    r: &mut Recording,
-    gpu: &Gpu,
-    snapshot: &Tensor,
-    base: &Tensor,
-    weights: &Tensor,
-    index: usize,
-    merged: &Tensor,
-) {
-    let (dims, groups, cost) = shape(merged, index, 16.0);
-    r.run(gpu, &SHADER, "accumulate", &constants(), dims, bind!(snapshot, base, weights, merged), groups, cost);
+pub fn accumulate(r: &mut Recorder<'_>, snapshot: &Tensor, base: &Tensor, weights: &Tensor, index: usize, merged: &Tensor) {
+    let len = merged.len();
+    r.op(
+        Op { name: "average.accumulate", cost: cost(len, 16.0), reads: bind!(snapshot, base, weights), writes: bind!(merged) },
+        |wgsl| dispatch(wgsl, "accumulate", len, index),
+        move |cpu, [snapshot, base, weights], [merged]| {
+            host::accumulate(cpu, index, snapshot, base, weights, merged);
+        },
+    );
 }
 
 /// `merged` (n) = `base` + `merged`, after the last snapshot.
-pub fn finish(r: &mut Recording, gpu: &Gpu, base: &Tensor, merged: &Tensor) {
-    let (dims, groups, cost) = shape(merged, 0, 12.0);
-    r.run(gpu, &SHADER, "finish", &constants(), dims, bind!(base, merged), groups, cost);
+pub fn finish(r: &mut Recorder<'_>, base: &Tensor, merged: &Tensor) {
+    let len = merged.len();
+    r.op(
+        Op { name: "average.finish", cost: cost(len, 12.0), reads: bind!(base), writes: bind!(merged) },
+        |wgsl| dispatch(wgsl, "finish", len, 0),
+        |cpu, [base], [merged]| host::finish(cpu, base, merged),
+    );
 }
 
-fn constants() -> [(&'static str, f64); 1] {
-    [("WG", f64::from(WG))]
+fn cost(len: usize, bytes: f64) -> Cost {
+    Cost { flops: 3.0 * len as f64, bytes: bytes * len as f64 }
 }
 
-fn shape(merged: &Tensor, index: usize, bytes: f64) -> (Dims, [u32; 3], Cost) {
-    let n4 = merged.len() / 4;
-    let grid = grid(n4.div_ceil(WG as usize * PER_THREAD) as u64);
-    let cost = Cost { flops: 3.0 * merged.len() as f64, bytes: bytes * merged.len() as f64 };
-    (Dims { n4: n4 as u32, index: index as u32, threads: grid[0] * grid[1] * WG }, grid, cost)
+fn dispatch(wgsl: &mut Dispatcher<'_>, entry: &str, len: usize, index: usize) -> anyhow::Result<()> {
+    let n4 = len / 4;
+    let groups = grid(n4.div_ceil(WG as usize * PER_THREAD) as u64);
+    let dims = Dims { n4: n4 as u32, index: index as u32, threads: groups[0] * groups[1] * WG };
+    wgsl.run(&SHADER, entry, &[("WG", f64::from(WG))], dims, groups)
 }
 
 /// The same in f64, as the definition has it.
@@ -54,7 +58,7 @@ pub mod twin {
 /// Checks for tests and `doctor`.
 pub const CHECKS: &[Check] = &[Check { name: "average", run: check }];
 
-fn check(gpu: &Gpu, case: &mut Case) -> anyhow::Result<()> {
+fn check(device: &Device, case: &mut Case) -> anyhow::Result<()> {
     let (n, count) = (4 * case.int(1, 3000), case.int(1, 12));
     case.shape = format!("{count} snapshots of {n} numbers");
     let snapshots: Vec<Vec<f32>> = (0..count).map(|_| case.normals(n, 1.0)).collect();
@@ -66,19 +70,19 @@ fn check(gpu: &Gpu, case: &mut Case) -> anyhow::Result<()> {
     let base = case.normals(n, 1.0);
     let on_device: Vec<f32> = weights.iter().map(|w| *w as f32).collect();
     let (base_tensor, weights_tensor) =
-        (case.upload(gpu, "base", &[n], &base), case.upload(gpu, "weights", &[count], &on_device));
-    let merged = case.poisoned(gpu, "merged", &[n]);
-    let tensors: Vec<Tensor> = snapshots.iter().map(|s| case.upload(gpu, "snapshot", &[n], s)).collect();
-    case.replay(gpu, |r| {
+        (case.upload(device, "base", &[n], &base), case.upload(device, "weights", &[count], &on_device));
+    let merged = case.poisoned(device, "merged", &[n]);
+    let tensors: Vec<Tensor> = snapshots.iter().map(|s| case.upload(device, "snapshot", &[n], s)).collect();
+    case.replay(device, |r| {
         r.clear(&merged);
-        tensors.iter().enumerate().for_each(|(i, s)| accumulate(r, gpu, s, &base_tensor, &weights_tensor, i, &merged));
-        finish(r, gpu, &base_tensor, &merged);
+        tensors.iter().enumerate().for_each(|(i, s)| accumulate(r, s, &base_tensor, &weights_tensor, i, &merged));
+        finish(r, &base_tensor, &merged);
     })?;
     // Weights rounded to f32 sum to 1 within rounding only; the rest falls to the base.
     let mut all: Vec<Vec<f64>> = snapshots.iter().map(|s| wide(s)).collect();
     all.push(wide(&base));
     let weights: Vec<f64> = weights.into_iter().chain([rest]).collect();
-    case.compare(gpu, &merged, &twin::average(&all, &weights))
+    case.compare(device, &merged, &twin::average(&all, &weights))
 }
 
 #[cfg(test)]

@@ -1,6 +1,6 @@
 //! The harness of the checks: random odd shapes, poisoned outputs, comparison with the f64 twin. Tests and `lehr doctor` share it.
 
-use crate::gpu::{Gpu, Recording, Tensor};
+use crate::device::{Device, Recorder, Tensor};
 use crate::rng::Rng;
 
 /// One check: a kernel (or a pair) against its twin.
@@ -9,7 +9,7 @@ pub struct Check {
     /// `op.entry`.
     pub name: &'static str,
     /// Run it on a shape and values drawn from the case.
-    pub run: fn(&Gpu, &mut Case) -> anyhow::Result<()>,
+    pub run: fn(&Device, &mut Case) -> anyhow::Result<()>,
 }
 
 /// Draws for one run of a check, and what was found.
@@ -52,23 +52,23 @@ impl Case {
     }
 
     /// A device tensor with these values.
-    pub fn upload(&self, gpu: &Gpu, name: &str, shape: &[usize], values: &[f32]) -> Tensor {
-        let t = Tensor::new(gpu, "check", name, shape);
-        gpu.write(&t, values);
+    pub fn upload(&self, device: &Device, name: &str, shape: &[usize], values: &[f32]) -> Tensor {
+        let t = Tensor::new(device, "check", name, shape);
+        device.write(&t, values);
         t
     }
 
     /// A device tensor with these whole numbers.
-    pub fn upload_u32(&self, gpu: &Gpu, name: &str, values: &[u32]) -> Tensor {
-        let t = Tensor::new(gpu, "check", name, &[values.len()]);
-        gpu.write(&t, values);
+    pub fn upload_u32(&self, device: &Device, name: &str, values: &[u32]) -> Tensor {
+        let t = Tensor::new(device, "check", name, &[values.len()]);
+        device.write(&t, values);
         t
     }
 
     /// A device tensor full of NaN: whatever is not written will show.
-    pub fn poisoned(&self, gpu: &Gpu, name: &str, shape: &[usize]) -> Tensor {
-        let t = Tensor::new(gpu, "check", name, shape);
-        gpu.write(&t, &vec![f32::from_bits(0xFFFF_FFFF); t.len()]);
+    pub fn poisoned(&self, device: &Device, name: &str, shape: &[usize]) -> Tensor {
+        let t = Tensor::new(device, "check", name, shape);
+        device.write(&t, &vec![f32::from_bits(0xFFFF_FFFF); t.len()]);
         t
     }
 
@@ -76,20 +76,20 @@ impl Case {
     ///
     /// # Errors
     /// What recording or the device reported.
-    pub fn replay(&self, gpu: &Gpu, record: impl FnOnce(&mut Recording)) -> anyhow::Result<()> {
-        let mut r = Recording::new("check");
+    pub fn replay(&self, device: &Device, record: impl FnOnce(&mut Recorder<'_>)) -> anyhow::Result<()> {
+        let mut r = Recorder::new(device, "check");
         record(&mut r);
-        let r = r.finish(gpu)?;
-        gpu.replay(&r)?;
-        Ok(gpu.wait()?)
+        let r = r.finish()?;
+        device.replay(&r)?;
+        Ok(device.wait()?)
     }
 
     /// Compare a device tensor with what the twin says.
     ///
     /// # Errors
     /// A device fault. A difference is not an error here: it is kept in `worst`.
-    pub fn compare(&mut self, gpu: &Gpu, got: &Tensor, want: &[f64]) -> anyhow::Result<()> {
-        let values: Vec<f32> = gpu.read(got)?;
+    pub fn compare(&mut self, device: &Device, got: &Tensor, want: &[f64]) -> anyhow::Result<()> {
+        let values: Vec<f32> = device.read(got)?;
         anyhow::ensure!(values.len() == want.len(), "{}: {} values, twin has {}", got.name(), values.len(), want.len());
         let rms = (want.iter().map(|w| w * w).sum::<f64>() / want.len().max(1) as f64).sqrt();
         for (i, (&g, &w)) in values.iter().zip(want).enumerate() {

@@ -1,32 +1,56 @@
 //! Embedding: `y[row] = weight[token[row]]`.          shaders/embedding.wgsl
 
+mod host;
+
 use super::WG;
 use super::check::{Case, Check, wide};
-use crate::gpu::{Cost, Gpu, Recording, Shader, Tensor, grid};
+use crate::device::{Cost, Device, Dispatcher, Op, Recorder, Shader, Tensor, grid};
 use crate::{bind, shader, uniform};
+use bytemuck::cast_slice;
 
 const SHADER: Shader = shader!("embedding");
 
 uniform! { struct Dims { rows: u32, vocab: u32 } }
 
 /// `y` (R, C) = the rows of `weight` (V, C) named by `tokens` (R).
-pub fn forward(r: &mut Recording, gpu: &Gpu, tokens: &Tensor, weight: &Tensor, y: &Tensor) {
-    let (dims, constants, groups, cost) = shape(weight, y);
-    r.run(gpu, &SHADER, "forward", &constants, dims, bind!(tokens, weight, y), groups, cost);
+pub fn forward(r: &mut Recorder<'_>, tokens: &Tensor, weight: &Tensor, y: &Tensor) {
+    let (sizes, cost) = shape(weight, y);
+    r.op(
+        Op { name: "embedding.forward", cost, reads: bind!(tokens, weight), writes: bind!(y) },
+        |wgsl| dispatch(wgsl, "forward", sizes),
+        move |cpu, [tokens, weight], [y]| host::forward(cpu, sizes.cols, cast_slice(tokens), weight, y),
+    );
 }
 
 /// `dweight` (V, C) += the gradient `dy` (R, C), row by row onto its token. `order` and `spans` come from [`Spans::of`].
-pub fn backward(r: &mut Recording, gpu: &Gpu, dy: &Tensor, dweight: &Tensor, order: &Tensor, spans: &Tensor) {
-    let (dims, constants, groups, cost) = shape(dweight, dy);
-    r.run(gpu, &SHADER, "backward", &constants, dims, bind!(dy, dweight, order, spans), groups, cost);
+pub fn backward(r: &mut Recorder<'_>, dy: &Tensor, dweight: &Tensor, order: &Tensor, spans: &Tensor) {
+    let (sizes, cost) = shape(dweight, dy);
+    r.op(
+        Op { name: "embedding.backward", cost, reads: bind!(dy, order, spans), writes: bind!(dweight) },
+        |wgsl| dispatch(wgsl, "backward", sizes),
+        move |cpu, [dy, order, spans], [dweight]| {
+            host::backward(cpu, sizes.cols, dy, cast_slice(order), cast_slice(spans), dweight);
+        },
+    );
 }
 
-fn shape(weight: &Tensor, y: &Tensor) -> (Dims, [(&'static str, f64); 2], [u32; 3], Cost) {
+/// Rows, columns, vocabulary.
+#[derive(Clone, Copy)]
+struct Sizes {
+    rows: usize,
+    cols: usize,
+    vocab: usize,
+}
+
+fn shape(weight: &Tensor, y: &Tensor) -> (Sizes, Cost) {
     let ([rows, cols], [vocab, _]) = (y.matrix(), weight.matrix());
-    let items = (rows * cols / 4) as u64;
-    let dims = Dims { rows: rows as u32, vocab: vocab as u32 };
+    (Sizes { rows, cols, vocab }, Cost { flops: 0.0, bytes: 8.0 * y.len() as f64 })
+}
+
+fn dispatch(wgsl: &mut Dispatcher<'_>, entry: &str, Sizes { rows, cols, vocab }: Sizes) -> anyhow::Result<()> {
     let constants = [("WG", f64::from(WG)), ("COLS4", (cols / 4) as f64)];
-    (dims, constants, grid(items.div_ceil(u64::from(WG))), Cost { flops: 0.0, bytes: 32.0 * items as f64 })
+    let groups = grid((rows * cols / 4).div_ceil(WG as usize) as u64);
+    wgsl.run(&SHADER, entry, &constants, Dims { rows: rows as u32, vocab: vocab as u32 }, groups)
 }
 
 /// Where each token occurs in a batch, so that the backward needs no atomics.
@@ -76,24 +100,24 @@ pub mod twin {
 /// Checks for tests and `doctor`.
 pub const CHECKS: &[Check] = &[Check { name: "embedding", run: check }];
 
-fn check(gpu: &Gpu, case: &mut Case) -> anyhow::Result<()> {
+fn check(device: &Device, case: &mut Case) -> anyhow::Result<()> {
     let (rows, cols, vocab) = (case.int(1, 300), 4 * case.int(1, 40), case.int(1, 50));
     case.shape = format!("{rows} rows of {cols}, vocabulary {vocab}");
     let tokens: Vec<u32> = (0..rows).map(|_| case.int(0, vocab - 1) as u32).collect();
     let (weight, dy, dw0) = (case.normals(vocab * cols, 1.0), case.normals(rows * cols, 1.0), case.normals(vocab * cols, 1.0));
     let spans = Spans::of(&tokens);
-    let (t, order) = (case.upload_u32(gpu, "tokens", &tokens), case.upload_u32(gpu, "order", &spans.order));
-    let spans = case.upload_u32(gpu, "spans", &spans.spans);
-    let (w, dw) = (case.upload(gpu, "weight", &[vocab, cols], &weight), case.upload(gpu, "dweight", &[vocab, cols], &dw0));
-    let (y, tdy) = (case.poisoned(gpu, "y", &[rows, cols]), case.upload(gpu, "dy", &[rows, cols], &dy));
-    case.replay(gpu, |r| {
-        forward(r, gpu, &t, &w, &y);
-        backward(r, gpu, &tdy, &dw, &order, &spans);
+    let (t, order) = (case.upload_u32(device, "tokens", &tokens), case.upload_u32(device, "order", &spans.order));
+    let spans = case.upload_u32(device, "spans", &spans.spans);
+    let (w, dw) = (case.upload(device, "weight", &[vocab, cols], &weight), case.upload(device, "dweight", &[vocab, cols], &dw0));
+    let (y, tdy) = (case.poisoned(device, "y", &[rows, cols]), case.upload(device, "dy", &[rows, cols], &dy));
+    case.replay(device, |r| {
+        forward(r, &t, &w, &y);
+        backward(r, &tdy, &dw, &order, &spans);
     })?;
-    case.compare(gpu, &y, &twin::forward(&tokens, &wide(&weight), cols))?;
+    case.compare(device, &y, &twin::forward(&tokens, &wide(&weight), cols))?;
     let mut want = wide(&dw0);
     twin::backward(&wide(&dy), &tokens, &mut want, cols);
-    case.compare(gpu, &dw, &want)
+    case.compare(device, &dw, &want)
 }
 
 #[cfg(test)]

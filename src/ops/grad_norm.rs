@@ -1,10 +1,12 @@
 //! Global gradient norm, clip factor (PyTorch `clip_grad_norm_`) and finite gate over the gradient arena.          shaders/grad_norm.wgsl
 
+mod host;
+
 use super::WG;
 use super::adamw::{self, Hyper};
 use super::check::{Case, Check, wide};
 use super::objective::stats;
-use crate::gpu::{Cost, Gpu, Recording, Shader, Tensor, grid};
+use crate::device::{Cost, Device, Op, Recorder, Shader, Tensor, grid};
 use crate::{bind, shader, uniform};
 
 const SHADER: Shader = shader!("grad_norm");
@@ -26,7 +28,7 @@ fn groups_for(elements: usize) -> usize {
 
 /// Norm, clip factor and count of bad workgroups of all `segments` together, into `stats[0..3]`. `partials` holds
 /// [`partials_len`] pairs; the clip threshold is `hyper`'s.
-pub fn forward(r: &mut Recording, gpu: &Gpu, segments: &[&Tensor], partials: &Tensor, hyper: &Tensor, stats: &Tensor) {
+pub fn forward(r: &mut Recorder<'_>, segments: &[&Tensor], partials: &Tensor, hyper: &Tensor, stats: &Tensor) {
     let constants = [("WG", f64::from(WG))];
     let mut first = 0;
     for grads in segments {
@@ -34,11 +36,19 @@ pub fn forward(r: &mut Recording, gpu: &Gpu, segments: &[&Tensor], partials: &Te
         // `grid` may round the number of groups up to a rectangle; the shader ignores those beyond.
         let dims = Dims { n4: (grads.len() / 4) as u32, threads: groups as u32 * WG, first: first as u32, count: 0 };
         let cost = Cost { flops: 2.0 * grads.len() as f64, bytes: grads.bytes() as f64 };
-        r.run(gpu, &SHADER, "partial", &constants, dims, bind!(grads, partials), grid(groups as u64), cost);
+        r.op(
+            Op { name: "grad_norm.partial", cost, reads: bind!(grads), writes: bind!(partials) },
+            |wgsl| wgsl.run(&SHADER, "partial", &constants, dims, grid(groups as u64)),
+            move |cpu, [grads], [partials]| host::partial(cpu, first, grads, partials),
+        );
         first += groups;
     }
     let dims = Dims { n4: 0, threads: 0, first: 0, count: first as u32 };
-    r.run(gpu, &SHADER, "finish", &constants, dims, bind!(partials, stats, hyper), [1, 1, 1], Cost::default());
+    r.op(
+        Op { name: "grad_norm.finish", cost: Cost::default(), reads: bind!(hyper), writes: bind!(partials, stats) },
+        |wgsl| wgsl.run(&SHADER, "finish", &constants, dims, [1, 1, 1]),
+        move |_, [hyper], [partials, stats]| host::finish(first, partials, hyper, stats),
+    );
 }
 
 /// The same arithmetic in f64.
@@ -54,17 +64,17 @@ pub mod twin {
 pub const CHECKS: &[Check] =
     &[Check { name: "grad_norm", run: check }, Check { name: "grad_norm (finite gate)", run: check_gate }];
 
-fn run(gpu: &Gpu, case: &Case, parts: &[Vec<f32>], max_norm: f64) -> anyhow::Result<Tensor> {
-    let segments: Vec<Tensor> = parts.iter().map(|v| case.upload(gpu, "grads", &[v.len()], v)).collect();
-    let partials = case.poisoned(gpu, "partials", &[partials_len(parts.iter().map(Vec::len)), 2]);
-    let hyper = Tensor::new(gpu, "check", "hyper", &[adamw::HYPER_LEN]);
-    gpu.write(&hyper, &Hyper { max_grad_norm: max_norm, ..Hyper::default() }.pack());
-    let out = case.upload(gpu, "stats", &[stats::LEN], &[0.0; stats::LEN]);
-    case.replay(gpu, |r| forward(r, gpu, &segments.iter().collect::<Vec<_>>(), &partials, &hyper, &out))?;
+fn run(device: &Device, case: &Case, parts: &[Vec<f32>], max_norm: f64) -> anyhow::Result<Tensor> {
+    let segments: Vec<Tensor> = parts.iter().map(|v| case.upload(device, "grads", &[v.len()], v)).collect();
+    let partials = case.poisoned(device, "partials", &[partials_len(parts.iter().map(Vec::len)), 2]);
+    let hyper = Tensor::new(device, "check", "hyper", &[adamw::HYPER_LEN]);
+    device.write(&hyper, &Hyper { max_grad_norm: max_norm, ..Hyper::default() }.pack());
+    let out = case.upload(device, "stats", &[stats::LEN], &[0.0; stats::LEN]);
+    case.replay(device, |r| forward(r, &segments.iter().collect::<Vec<_>>(), &partials, &hyper, &out))?;
     Ok(out)
 }
 
-fn check(gpu: &Gpu, case: &mut Case) -> anyhow::Result<()> {
+fn check(device: &Device, case: &mut Case) -> anyhow::Result<()> {
     let parts: Vec<Vec<f32>> = (0..case.int(1, 3))
         .map(|_| 4 * case.int(1, 9000))
         .collect::<Vec<_>>()
@@ -73,21 +83,21 @@ fn check(gpu: &Gpu, case: &mut Case) -> anyhow::Result<()> {
         .collect();
     let max_norm = case.pick(&[0.0, 1.0, 1e6]);
     case.shape = format!("segments of {:?}, clip at {max_norm}", parts.iter().map(Vec::len).collect::<Vec<_>>());
-    let out = run(gpu, case, &parts, max_norm)?;
+    let out = run(device, case, &parts, max_norm)?;
     let (norm, clip) = twin::forward(&wide(&parts.concat()), max_norm);
     let mut want = vec![0.0; stats::LEN];
     (want[stats::GRAD_NORM], want[stats::CLIP_SCALE]) = (norm, clip);
-    case.compare(gpu, &out, &want)
+    case.compare(device, &out, &want)
 }
 
 /// One bad number anywhere must raise the flag.
-fn check_gate(gpu: &Gpu, case: &mut Case) -> anyhow::Result<()> {
+fn check_gate(device: &Device, case: &mut Case) -> anyhow::Result<()> {
     let mut parts = vec![case.normals(4 * 700, 0.1), case.normals(4 * 5000, 0.1)];
     let (part, bad) = (case.int(0, 1), case.pick(&[f32::NAN, f32::INFINITY, f32::NEG_INFINITY, f32::from_bits(0xFFC0_0001)]));
     let at = case.int(0, parts[part].len() - 1);
     parts[part][at] = bad;
     case.shape = format!("{bad} at {at} of segment {part}");
-    let values: Vec<f32> = gpu.read(&run(gpu, case, &parts, 1.0)?)?;
+    let values: Vec<f32> = device.read(&run(device, case, &parts, 1.0)?)?;
     if values[stats::NOT_FINITE] != 1.0 {
         (case.worst, case.detail) = (f64::INFINITY, format!("flag is {}", values[stats::NOT_FINITE]));
     }

@@ -3,10 +3,15 @@
 //! Every objective of lehr sees the model through log pi(target) alone, so this backward serves them all (DESIGN 2.6). Only a policy's adds
 //! to it: a temperature, pi = softmax(logits / T), and the entropy of a bonus.
 
+mod host;
+
+pub(super) use host::highest;
+
 use super::check::{Case, Check, wide};
 use super::{WG, row_constants, row_lanes};
-use crate::gpu::{Cost, Gpu, Recording, Shader, Tensor, grid};
+use crate::device::{Cost, Device, Dispatcher, Op, Recorder, Shader, Tensor, grid};
 use crate::{bind, shader, uniform};
+use bytemuck::cast_slice;
 
 const SHADER: Shader = shader!("logprob");
 
@@ -36,51 +41,50 @@ pub struct Chunk {
     pub first_row: usize,
     /// Columns that count.
     pub vocab: usize,
+    /// Columns that a row of logits has.
+    pub stride: usize,
 }
 
 /// Statistics of each row of a chunk of logits.
-pub fn forward(r: &mut Recording, gpu: &Gpu, chunk: Chunk, logits: &Tensor, targets: &Tensor, out: &RowStats) {
+pub fn forward(r: &mut Recorder<'_>, chunk: Chunk, logits: &Tensor, targets: &Tensor, out: &RowStats) {
     let RowStats { logp, entropy, sum_p2, lse, hit } = out;
-    let (dims, lanes, groups, cost) = shape(gpu, chunk, logits);
-    let bindings: &[(&str, &Tensor)] = &[
-        ("logits", logits),
-        ("targets", targets),
-        ("logp", logp),
-        ("entropy", entropy),
-        ("sum_p2", sum_p2),
-        ("lse", lse),
-        ("hit", hit),
-    ];
-    r.run(gpu, &SHADER, "forward", &row_constants(lanes), dims, bindings, groups, cost);
+    let cost = cost(chunk, logits);
+    r.op(
+        Op { name: "logprob.forward", cost, reads: bind!(logits, targets), writes: bind!(logp, entropy, sum_p2, lse, hit) },
+        |wgsl| dispatch(wgsl, "forward", chunk),
+        move |cpu, [logits, targets], [logp, entropy, sum_p2, lse, hit]| {
+            host::forward(cpu, chunk, logits, cast_slice(targets), logp, entropy, sum_p2, lse, hit);
+        },
+    );
 }
 
 /// Turn a chunk of logits into its gradient, from `dlogp` (R) and the `lse` that forward left.
-pub fn backward(
-    r: &mut Recording,
-    gpu: &Gpu,
-    chunk: Chunk,
-    dlogits: &Tensor,
-    targets: &Tensor,
-    dlogp: &Tensor,
-    row_lse: &Tensor,
-) {
-    let (dims, lanes, groups, cost) = shape(gpu, chunk, dlogits);
-    r.run(gpu, &SHADER, "backward", &row_constants(lanes), dims, bind!(dlogits, targets, dlogp, row_lse), groups, cost);
+pub fn backward(r: &mut Recorder<'_>, chunk: Chunk, dlogits: &Tensor, targets: &Tensor, dlogp: &Tensor, row_lse: &Tensor) {
+    let cost = cost(chunk, dlogits);
+    r.op(
+        Op { name: "logprob.backward", cost, reads: bind!(targets, dlogp, row_lse), writes: bind!(dlogits) },
+        |wgsl| dispatch(wgsl, "backward", chunk),
+        move |cpu, [targets, dlogp, row_lse], [dlogits]| {
+            host::backward(cpu, chunk, cast_slice(targets), dlogp, row_lse, dlogits);
+        },
+    );
 }
 
 /// Multiply a chunk of logits by `inv_temperature` (1), before [`forward`]; with 1 no bit changes.
-pub fn divide(r: &mut Recording, gpu: &Gpu, chunk: Chunk, dlogits: &Tensor, inv_temperature: &Tensor) {
-    let (dims, lanes, groups, cost) = shape(gpu, chunk, dlogits);
-    let cost = Cost { flops: dlogits.len() as f64, ..cost };
-    r.run(gpu, &SHADER, "divide", &row_constants(lanes), dims, bind!(dlogits, inv_temperature), groups, cost);
+pub fn divide(r: &mut Recorder<'_>, chunk: Chunk, dlogits: &Tensor, inv_temperature: &Tensor) {
+    let cost = Cost { flops: dlogits.len() as f64, ..cost(chunk, dlogits) };
+    r.op(
+        Op { name: "logprob.divide", cost, reads: bind!(inv_temperature), writes: bind!(dlogits) },
+        |wgsl| dispatch(wgsl, "divide", chunk),
+        move |cpu, [inv_temperature], [dlogits]| host::divide(cpu, chunk, inv_temperature, dlogits),
+    );
 }
 
 /// As [`backward`], of logits that [`divide`] has divided, to the logits before that; and for an objective that also depends on the entropy
 /// of each row, `dentropy` (R) being d loss / d entropy: d entropy / d logits = -p (log p + entropy) / T. Of `stats`, `lse` and `entropy`
 /// must be what forward left.
 pub fn backward_policy(
-    r: &mut Recording,
-    gpu: &Gpu,
+    r: &mut Recorder<'_>,
     chunk: Chunk,
     dlogits: &Tensor,
     targets: &Tensor,
@@ -88,24 +92,39 @@ pub fn backward_policy(
     (dlogp, dentropy): (&Tensor, &Tensor),
     stats: &RowStats,
 ) {
-    let (dims, lanes, groups, cost) = shape(gpu, chunk, dlogits);
+    let cost = cost(chunk, dlogits);
     let (row_lse, row_entropy) = (&stats.lse, &stats.entropy);
-    let bindings: &[(&str, &Tensor)] = bind!(dlogits, targets, inv_temperature, dlogp, dentropy, row_lse, row_entropy);
-    r.run(gpu, &SHADER, "backward_policy", &row_constants(lanes), dims, bindings, groups, cost);
+    r.op(
+        Op {
+            name: "logprob.backward_policy",
+            cost,
+            reads: bind!(targets, inv_temperature, dlogp, dentropy, row_lse, row_entropy),
+            writes: bind!(dlogits),
+        },
+        |wgsl| dispatch(wgsl, "backward_policy", chunk),
+        move |cpu, [targets, inv_temperature, dlogp, dentropy, row_lse, row_entropy], [dlogits]| {
+            let targets = cast_slice(targets);
+            host::backward_policy(cpu, chunk, targets, dlogp, row_lse, inv_temperature, row_entropy, dentropy, dlogits);
+        },
+    );
 }
 
-fn shape(gpu: &Gpu, chunk: Chunk, logits: &Tensor) -> (Dims, u32, [u32; 3], Cost) {
-    let [_, stride] = logits.matrix();
+fn cost(chunk: Chunk, logits: &Tensor) -> Cost {
+    assert_eq!(logits.matrix()[1], chunk.stride, "{}: stride", logits.name());
+    let numbers = (chunk.rows * chunk.vocab) as f64;
+    Cost { flops: 30.0 * numbers, bytes: 8.0 * numbers }
+}
+
+fn dispatch(wgsl: &mut Dispatcher<'_>, entry: &str, chunk: Chunk) -> anyhow::Result<()> {
     let dims = Dims {
         rows: chunk.rows as u32,
         vocab: chunk.vocab as u32,
-        stride4: (stride / 4) as u32,
+        stride4: (chunk.stride / 4) as u32,
         first_row: chunk.first_row as u32,
     };
-    let lanes = row_lanes(gpu, chunk.vocab);
-    let numbers = (chunk.rows * chunk.vocab) as f64;
+    let lanes = row_lanes(wgsl.class(), chunk.vocab);
     let groups = grid((chunk.rows as u64).div_ceil(u64::from(WG / lanes)));
-    (dims, lanes, groups, Cost { flops: 30.0 * numbers, bytes: 8.0 * numbers })
+    wgsl.run(&SHADER, entry, &row_constants(lanes), dims, groups)
 }
 
 /// The same arithmetic in f64, one row.
@@ -138,7 +157,7 @@ pub mod twin {
 /// Checks for tests and `doctor`.
 pub const CHECKS: &[Check] = &[Check { name: "logprob", run: check }, Check { name: "logprob (policy)", run: check_policy }];
 
-fn check(gpu: &Gpu, case: &mut Case) -> anyhow::Result<()> {
+fn check(device: &Device, case: &mut Case) -> anyhow::Result<()> {
     let (rows, vocab, first_row) = (case.int(1, 80), case.int(1, 400), case.int(0, 30));
     let (stride, scale) = (vocab.next_multiple_of(4) + 4 * case.int(0, 2), case.pick(&[1.0, 10.0, 50.0]));
     case.shape = format!("{rows} rows from {first_row}, vocabulary {vocab}, stride {stride}, scale {scale}");
@@ -154,16 +173,16 @@ fn check(gpu: &Gpu, case: &mut Case) -> anyhow::Result<()> {
         row[*target as usize] = row[..vocab].iter().copied().fold(f32::NEG_INFINITY, f32::max);
     }
     let dlogp = case.normals(total, 1.0);
-    let (t, d) = (case.upload_u32(gpu, "targets", &targets), case.upload(gpu, "dlogp", &[total], &dlogp));
-    let l = case.upload(gpu, "logits", &[rows, stride], &logits);
+    let (t, d) = (case.upload_u32(device, "targets", &targets), case.upload(device, "dlogp", &[total], &dlogp));
+    let l = case.upload(device, "logits", &[rows, stride], &logits);
     let zeros = vec![0.0; total];
-    let out = |name: &str| case.upload(gpu, name, &[total], &zeros);
+    let out = |name: &str| case.upload(device, name, &[total], &zeros);
     let (logp, entropy, sum_p2, lse, hit) = (out("logp"), out("entropy"), out("sum_p2"), out("lse"), out("hit"));
     let stats = RowStats { logp, entropy, sum_p2, lse, hit };
-    let chunk = Chunk { rows, first_row, vocab };
-    case.replay(gpu, |r| {
-        forward(r, gpu, chunk, &l, &t, &stats);
-        backward(r, gpu, chunk, &l, &t, &d, &stats.lse);
+    let chunk = Chunk { rows, first_row, vocab, stride };
+    case.replay(device, |r| {
+        forward(r, chunk, &l, &t, &stats);
+        backward(r, chunk, &l, &t, &d, &stats.lse);
     })?;
     let mut want: [Vec<f64>; 5] = std::array::from_fn(|_| vec![0.0; first_row]);
     let mut dwant = Vec::new();
@@ -176,10 +195,10 @@ fn check(gpu: &Gpu, case: &mut Case) -> anyhow::Result<()> {
         dwant.extend(twin::backward(&row, target, f64::from(dlogp[first_row + i])));
         dwant.resize(dwant.len() + stride - vocab, 0.0);
     }
-    case.compare(gpu, &stats.logp, &want[0])?;
+    case.compare(device, &stats.logp, &want[0])?;
     // Entropy and sum p^2 lie in fixed ranges; where they are tiny by nature (scale 50) only their absolute error means anything.
     for (tensor, want) in [(&stats.entropy, &want[1]), (&stats.sum_p2, &want[2])] {
-        let values: Vec<f32> = gpu.read(tensor)?;
+        let values: Vec<f32> = device.read(tensor)?;
         for (g, w) in values.iter().zip(want) {
             let error = (f64::from(*g) - w).abs() / (2e-5 * (1.0 + w.abs()));
             if error > case.worst {
@@ -187,12 +206,12 @@ fn check(gpu: &Gpu, case: &mut Case) -> anyhow::Result<()> {
             }
         }
     }
-    case.compare(gpu, &stats.lse, &want[3])?;
-    case.compare(gpu, &stats.hit, &want[4])?;
-    case.compare(gpu, &l, &dwant)
+    case.compare(device, &stats.lse, &want[3])?;
+    case.compare(device, &stats.hit, &want[4])?;
+    case.compare(device, &l, &dwant)
 }
 
-fn check_policy(gpu: &Gpu, case: &mut Case) -> anyhow::Result<()> {
+fn check_policy(device: &Device, case: &mut Case) -> anyhow::Result<()> {
     let (rows, vocab, first_row) = (case.int(1, 80), case.int(1, 400), case.int(0, 30));
     let (stride, scale) = (vocab.next_multiple_of(4) + 4 * case.int(0, 2), case.pick(&[0.3, 1.0, 5.0]));
     let inv = (1.0 / case.pick(&[1.0, 0.7, 0.25, 1.3])) as f32;
@@ -205,18 +224,18 @@ fn check_policy(gpu: &Gpu, case: &mut Case) -> anyhow::Result<()> {
     }
     let targets: Vec<u32> = (0..total).map(|_| case.int(0, vocab - 1) as u32).collect();
     let (dlogp, dentropy) = (case.normals(total, 1.0), case.normals(total, 1.0));
-    let (t, d) = (case.upload_u32(gpu, "targets", &targets), case.upload(gpu, "dlogp", &[total], &dlogp));
-    let (e, inv_t) = (case.upload(gpu, "dentropy", &[total], &dentropy), case.upload(gpu, "inv_temperature", &[1], &[inv]));
-    let l = case.upload(gpu, "logits", &[rows, stride], &logits);
+    let (t, d) = (case.upload_u32(device, "targets", &targets), case.upload(device, "dlogp", &[total], &dlogp));
+    let (e, inv_t) = (case.upload(device, "dentropy", &[total], &dentropy), case.upload(device, "inv_temperature", &[1], &[inv]));
+    let l = case.upload(device, "logits", &[rows, stride], &logits);
     let zeros = vec![0.0; total];
-    let out = |name: &str| case.upload(gpu, name, &[total], &zeros);
+    let out = |name: &str| case.upload(device, name, &[total], &zeros);
     let (logp, entropy, sum_p2, lse, hit) = (out("logp"), out("entropy"), out("sum_p2"), out("lse"), out("hit"));
     let stats = RowStats { logp, entropy, sum_p2, lse, hit };
-    let chunk = Chunk { rows, first_row, vocab };
-    case.replay(gpu, |r| {
-        divide(r, gpu, chunk, &l, &inv_t);
-        forward(r, gpu, chunk, &l, &t, &stats);
-        backward_policy(r, gpu, chunk, &l, &t, &inv_t, (&d, &e), &stats);
+    let chunk = Chunk { rows, first_row, vocab, stride };
+    case.replay(device, |r| {
+        divide(r, chunk, &l, &inv_t);
+        forward(r, chunk, &l, &t, &stats);
+        backward_policy(r, chunk, &l, &t, &inv_t, (&d, &e), &stats);
     })?;
     let (mut logp, mut want) = (vec![0.0; first_row], Vec::new());
     for (i, row) in logits.chunks(stride).enumerate() {
@@ -226,8 +245,8 @@ fn check_policy(gpu: &Gpu, case: &mut Case) -> anyhow::Result<()> {
         want.extend(twin::backward_policy(&row, inv, target, f64::from(dlogp[at]), f64::from(dentropy[at])));
         want.resize(want.len() + stride - vocab, 0.0);
     }
-    case.compare(gpu, &stats.logp, &logp)?;
-    case.compare(gpu, &l, &want)
+    case.compare(device, &stats.logp, &logp)?;
+    case.compare(device, &l, &want)
 }
 
 #[cfg(test)]

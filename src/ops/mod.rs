@@ -19,16 +19,16 @@ pub mod self_test;
 pub mod sources;
 pub mod swiglu;
 
-use crate::gpu::{AdapterClass, Gpu};
+use crate::device::GpuClass;
 
 /// Invocations in a workgroup of the row and element kernels.
 pub(crate) const WG: u32 = 64;
 
 /// Invocations that share a row: one on a software adapter, where lanes are few and barriers dear; up to a whole workgroup on a GPU.
-pub(crate) fn row_lanes(gpu: &Gpu, cols: usize) -> u32 {
-    match gpu.class() {
-        AdapterClass::Software => 1,
-        AdapterClass::Hardware => (cols.div_ceil(4) as u32).next_power_of_two().min(WG),
+pub(crate) fn row_lanes(class: GpuClass, cols: usize) -> u32 {
+    match class {
+        GpuClass::Software => 1,
+        GpuClass::Hardware => (cols.div_ceil(4) as u32).next_power_of_two().min(WG),
     }
 }
 

@@ -1,9 +1,11 @@
 //! Objectives: one number a token, d loss / d log pi(target); everything behind it is shared.          shaders/objective.wgsl
 
+mod host;
+
 use super::check::{Case, Check, wide};
 use super::logprob::RowStats;
-use crate::gpu::{Cost, Gpu, Recording, Shader, Tensor};
-use crate::{shader, uniform};
+use crate::device::{Cost, Device, Op, Recorder, Shader, Tensor};
+use crate::{bind, shader, uniform};
 
 const SHADER: Shader = shader!("objective");
 const GROUP: u32 = 256;
@@ -50,26 +52,22 @@ uniform! { struct Dims { rows: u32, first_row: u32 } }
 
 /// Cross-entropy over rows `first_row..first_row + rows`: `dlogp = -weights`; adds loss, entropy and accuracy to `stats`.
 pub fn cross_entropy(
-    r: &mut Recording,
-    gpu: &Gpu,
+    r: &mut Recorder<'_>,
     rows: (usize, usize),
     of: &RowStats,
     weights: &Tensor,
     dlogp: &Tensor,
     stats: &Tensor,
 ) {
-    let dims = Dims { first_row: rows.0 as u32, rows: rows.1 as u32 };
+    let RowStats { logp, entropy, hit, .. } = of;
     let cost = Cost { flops: 0.0, bytes: 20.0 * rows.1 as f64 };
-    let constants = [("WG", f64::from(GROUP))];
-    let bindings: &[(&str, &Tensor)] = &[
-        ("logp", &of.logp),
-        ("entropy", &of.entropy),
-        ("hit", &of.hit),
-        ("weights", weights),
-        ("dlogp", dlogp),
-        ("stats", stats),
-    ];
-    r.run(gpu, &SHADER, "cross_entropy", &constants, dims, bindings, [1, 1, 1], cost);
+    r.op(
+        Op { name: "objective.cross_entropy", cost, reads: bind!(logp, entropy, hit, weights), writes: bind!(dlogp, stats) },
+        |wgsl| wgsl.run(&SHADER, "cross_entropy", &constants(), dims(rows), [1, 1, 1]),
+        move |cpu, [logp, entropy, hit, weights], [dlogp, stats]| {
+            host::cross_entropy(cpu, rows, logp, entropy, weights, hit, dlogp, stats);
+        },
+    );
 }
 
 /// What `objective.policy` needs of each row beside what the head says, and where it leaves d loss / d entropy.
@@ -121,27 +119,36 @@ impl PolicyTerms {
 ///
 /// Where a row's share w is 0, it leaves zeros, whatever finite numbers stand in the rest of the row.
 pub fn policy(
-    r: &mut Recording,
-    gpu: &Gpu,
+    r: &mut Recorder<'_>,
     rows: (usize, usize),
     of: &RowStats,
     policy: &PolicyRows<Tensor>,
     dlogp: &Tensor,
     stats: &Tensor,
 ) {
-    let dims = Dims { first_row: rows.0 as u32, rows: rows.1 as u32 };
+    let RowStats { logp, entropy, .. } = of;
+    let PolicyRows { samples, settings, dentropy, .. } = policy;
     let cost = Cost { flops: 0.0, bytes: 36.0 * rows.1 as f64 };
-    let constants = [("WG", f64::from(GROUP))];
-    let bindings: &[(&str, &Tensor)] = &[
-        ("logp", &of.logp),
-        ("entropy", &of.entropy),
-        ("samples", &policy.samples),
-        ("settings", &policy.settings),
-        ("dlogp", dlogp),
-        ("dentropy", &policy.dentropy),
-        ("stats", stats),
-    ];
-    r.run(gpu, &SHADER, "policy", &constants, dims, bindings, [1, 1, 1], cost);
+    r.op(
+        Op {
+            name: "objective.policy",
+            cost,
+            reads: bind!(logp, entropy, samples, settings),
+            writes: bind!(dlogp, dentropy, stats),
+        },
+        |wgsl| wgsl.run(&SHADER, "policy", &constants(), dims(rows), [1, 1, 1]),
+        move |_, [logp, entropy, samples, settings], [dlogp, dentropy, stats]| {
+            host::policy(rows, logp, entropy, samples, settings, dlogp, stats, dentropy);
+        },
+    );
+}
+
+fn constants() -> [(&'static str, f64); 1] {
+    [("WG", f64::from(GROUP))]
+}
+
+fn dims(rows: (usize, usize)) -> Dims {
+    Dims { first_row: rows.0 as u32, rows: rows.1 as u32 }
 }
 
 /// The same arithmetic in f64.
@@ -189,28 +196,28 @@ pub mod twin {
 pub const CHECKS: &[Check] =
     &[Check { name: "objective (cross-entropy)", run: check }, Check { name: "objective (policy)", run: check_policy }];
 
-fn check(gpu: &Gpu, case: &mut Case) -> anyhow::Result<()> {
+fn check(device: &Device, case: &mut Case) -> anyhow::Result<()> {
     let (rows, first) = (case.int(1, 900), case.int(0, 50));
     case.shape = format!("{rows} rows from {first}");
     let n = first + rows;
     let (logp, entropy, weights) = (case.normals(n, 3.0), case.normals(n, 1.0), case.normals(n, 0.01));
     let start = case.normals(stats::LEN, 1.0);
-    let up = |case: &Case, name: &str, v: &[f32]| case.upload(gpu, name, &[v.len()], v);
+    let up = |case: &Case, name: &str, v: &[f32]| case.upload(device, name, &[v.len()], v);
     let (tl, te, tw) = (up(case, "logp", &logp), up(case, "entropy", &entropy), up(case, "weights", &weights));
     let hit: Vec<f32> = (0..n).map(|_| case.int(0, 1) as f32).collect();
     let (td, ts) = (up(case, "dlogp", &vec![0.0; n]), up(case, "stats", &start));
     // What is not read may be anything.
-    let unread = case.poisoned(gpu, "unread", &[n]);
+    let unread = case.poisoned(device, "unread", &[n]);
     let of = RowStats { logp: tl, entropy: te, hit: up(case, "hit", &hit), sum_p2: unread.clone(), lse: unread };
-    case.replay(gpu, |r| cross_entropy(r, gpu, (first, rows), &of, &tw, &td, &ts))?;
+    case.replay(device, |r| cross_entropy(r, (first, rows), &of, &tw, &td, &ts))?;
     let part = |v: &[f32]| wide(&v[first..]);
     let (dlogp, loss, weighted, accuracy) = twin::cross_entropy(&part(&logp), &part(&entropy), &part(&hit), &part(&weights));
     let mut want = wide(&start);
     want[stats::LOSS] += loss;
     want[stats::ENTROPY] += weighted;
     want[stats::ACCURACY] += accuracy;
-    case.compare(gpu, &td, &[vec![0.0; first], dlogp].concat())?;
-    case.compare(gpu, &ts, &want)
+    case.compare(device, &td, &[vec![0.0; first], dlogp].concat())?;
+    case.compare(device, &ts, &want)
 }
 
 /// Ratios, gaps and advantages on both sides of every bound, some exactly at one.
@@ -225,7 +232,7 @@ fn draw_samples(case: &mut Case, logp: &[f32]) -> Vec<f32> {
     samples
 }
 
-fn check_policy(gpu: &Gpu, case: &mut Case) -> anyhow::Result<()> {
+fn check_policy(device: &Device, case: &mut Case) -> anyhow::Result<()> {
     let (rows, first) = (case.int(1, 900), case.int(0, 50));
     let n = first + rows;
     let terms = PolicyTerms {
@@ -238,18 +245,18 @@ fn check_policy(gpu: &Gpu, case: &mut Case) -> anyhow::Result<()> {
     case.shape = format!("{rows} rows from {first}, {terms:?}");
     let (logp, entropy, start) = (case.normals(n, 3.0), case.normals(n, 1.0), case.normals(stats::LEN, 1.0));
     let samples = draw_samples(case, &logp);
-    let up = |case: &Case, name: &str, v: &[f32]| case.upload(gpu, name, &[v.len()], v);
+    let up = |case: &Case, name: &str, v: &[f32]| case.upload(device, name, &[v.len()], v);
     let (td, ts) = (up(case, "dlogp", &vec![0.0; n]), up(case, "stats", &start));
-    let unread = case.poisoned(gpu, "unread", &[n]);
+    let unread = case.poisoned(device, "unread", &[n]);
     let (tl, te) = (up(case, "logp", &logp), up(case, "entropy", &entropy));
     let of = RowStats { logp: tl, entropy: te, hit: unread.clone(), sum_p2: unread.clone(), lse: unread.clone() };
     let inputs = PolicyRows {
-        samples: case.upload(gpu, "samples", &[n, 4], &samples),
+        samples: case.upload(device, "samples", &[n, 4], &samples),
         settings: up(case, "settings", &terms.pack()),
         inv_temperature: unread,
         dentropy: up(case, "dentropy", &vec![0.0; n]),
     };
-    case.replay(gpu, |r| policy(r, gpu, (first, rows), &of, &inputs, &td, &ts))?;
+    case.replay(device, |r| policy(r, (first, rows), &of, &inputs, &td, &ts))?;
     let mut want = wide(&start);
     let (mut dlogp, mut dentropy) = (vec![0.0; first], vec![0.0; first]);
     for at in first..n {
@@ -277,9 +284,9 @@ fn check_policy(gpu: &Gpu, case: &mut Case) -> anyhow::Result<()> {
             want[slot] += value;
         }
     }
-    case.compare(gpu, &td, &dlogp)?;
-    case.compare(gpu, &inputs.dentropy, &dentropy)?;
-    case.compare(gpu, &ts, &want)
+    case.compare(device, &td, &dlogp)?;
+    case.compare(device, &inputs.dentropy, &dentropy)?;
+    case.compare(device, &ts, &want)
 }
 
 #[cfg(test)]

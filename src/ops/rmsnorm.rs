@@ -1,14 +1,16 @@
 //! RMSNorm: y = x * rstd * gain, rstd = 1 / sqrt(mean(x^2) + eps) (Zhang & Sennrich 2019).          shaders/rmsnorm.wgsl
 
+mod host;
+
 use super::check::{Case, Check, wide};
 use super::{WG, row_lanes};
-use crate::gpu::{Cost, Gpu, Recording, Shader, Tensor, grid};
+use crate::device::{Cost, Device, Dispatcher, Op, Recorder, Shader, Tensor, grid};
 use crate::{bind, shader, uniform};
 
 const SHADER: Shader = shader!("rmsnorm");
 
 /// Rows that one invocation sums at most.
-const MAX_TURNS: usize = 32_768;
+const MAX_ITERATIONS: usize = 32_768;
 
 uniform! { struct Dims { rows: u32, cols4: u32, stride4: u32, offset4: u32, first_row: u32, eps: f32, accumulate: u32 } }
 
@@ -54,6 +56,28 @@ impl Rows {
         [("WG", f64::from(size)), ("LANES", f64::from(lanes)), ("HEADS", self.heads as f64)]
     }
 
+    fn dispatch(&self, wgsl: &mut Dispatcher<'_>, entry: &str, eps: f64, accumulate: bool) -> anyhow::Result<()> {
+        let lanes = row_lanes(wgsl.class(), self.cols);
+        let groups = grid((self.count() as u64).div_ceil(u64::from(WG / lanes)));
+        wgsl.run(&SHADER, entry, &self.constants(WG, lanes), self.dims(eps, accumulate), groups)
+    }
+
+    fn dispatch_gain(&self, wgsl: &mut Dispatcher<'_>) -> anyhow::Result<()> {
+        let lanes = row_lanes(wgsl.class(), 4 * self.count());
+        // Few columns: on a software adapter small workgroups, so that every core has some.
+        let size = if lanes == 1 { 8 } else { WG };
+        let groups = grid((self.cols as u64 / 4).div_ceil(u64::from(size / lanes)));
+        // A lane's loop stays far below the 65,535 iterations after which lavapipe ends it.
+        let most = MAX_ITERATIONS * lanes as usize;
+        for first in (0..self.count()).step_by(most) {
+            let end = self.count().min(first + most);
+            let dims = Dims { first_row: first as u32, rows: end as u32, ..self.dims(0.0, true) };
+            let share = (end - first) as f64 / self.count() as f64;
+            wgsl.run_part(&SHADER, "backward_gain", &self.constants(size, lanes), dims, groups, share)?;
+        }
+        Ok(())
+    }
+
     fn cost(&self, passes: f64) -> Cost {
         let numbers = (self.count() * self.cols) as f64;
         Cost { flops: 4.0 * numbers, bytes: 4.0 * passes * numbers }
@@ -61,17 +85,17 @@ impl Rows {
 }
 
 /// Normalise `rows` of `x` into the same places of `y`; keep `rstd` (one number a normalised row) for backward.
-pub fn forward(r: &mut Recording, gpu: &Gpu, rows: Rows, x: &Tensor, gain: &Tensor, y: &Tensor, rstd: &Tensor, eps: f64) {
-    let lanes = row_lanes(gpu, rows.cols);
-    let groups = grid((rows.count() as u64).div_ceil(u64::from(WG / lanes)));
-    let dims = rows.dims(eps, false);
-    r.run(gpu, &SHADER, "forward", &rows.constants(WG, lanes), dims, bind!(x, gain, rstd, y), groups, rows.cost(3.0));
+pub fn forward(r: &mut Recorder<'_>, rows: Rows, x: &Tensor, gain: &Tensor, y: &Tensor, rstd: &Tensor, eps: f64) {
+    r.op(
+        Op { name: "rmsnorm.forward", cost: rows.cost(3.0), reads: bind!(x, gain), writes: bind!(rstd, y) },
+        |wgsl| rows.dispatch(wgsl, "forward", eps, false),
+        move |cpu, [x, gain], [rstd, y]| host::forward(cpu, rows, eps as f32, x, gain, rstd, y),
+    );
 }
 
 /// `dx = ` (or `+=`) the gradient of the loss by `x`, from the gradient `dy` by `y`.
 pub fn backward(
-    r: &mut Recording,
-    gpu: &Gpu,
+    r: &mut Recorder<'_>,
     rows: Rows,
     dy: &Tensor,
     x: &Tensor,
@@ -80,34 +104,20 @@ pub fn backward(
     dx: &Tensor,
     accumulate: bool,
 ) {
-    let lanes = row_lanes(gpu, rows.cols);
-    let groups = grid((rows.count() as u64).div_ceil(u64::from(WG / lanes)));
-    let dims = rows.dims(0.0, accumulate);
-    r.run(gpu, &SHADER, "backward", &rows.constants(WG, lanes), dims, bind!(x, gain, rstd, dy, dx), groups, rows.cost(6.0));
+    r.op(
+        Op { name: "rmsnorm.backward", cost: rows.cost(6.0), reads: bind!(x, gain, rstd, dy), writes: bind!(dx) },
+        |wgsl| rows.dispatch(wgsl, "backward", 0.0, accumulate),
+        move |cpu, [x, gain, rstd, dy], [dx]| host::backward(cpu, rows, accumulate, x, gain, rstd, dy, dx),
+    );
 }
 
 /// `dgain +=` the gradient of the loss by the gain.
-pub fn backward_gain(r: &mut Recording, gpu: &Gpu, rows: Rows, dy: &Tensor, x: &Tensor, rstd: &Tensor, dgain: &Tensor) {
-    let lanes = row_lanes(gpu, 4 * rows.count());
-    // Few columns: on a software adapter small workgroups, so that every core has some.
-    let size = if lanes == 1 { 8 } else { WG };
-    let groups = grid((rows.cols as u64 / 4).div_ceil(u64::from(size / lanes)));
-    // A lane's loop stays far below the 65,535 turns after which lavapipe ends it.
-    let most = MAX_TURNS * lanes as usize;
-    for first in (0..rows.count()).step_by(most) {
-        let end = rows.count().min(first + most);
-        let dims = Dims { first_row: first as u32, rows: end as u32, ..rows.dims(0.0, true) };
-        r.run(
-            gpu,
-            &SHADER,
-            "backward_gain",
-            &rows.constants(size, lanes),
-            dims,
-            bind!(x, rstd, dy, dgain),
-            groups,
-            rows.cost(2.0),
-        );
-    }
+pub fn backward_gain(r: &mut Recorder<'_>, rows: Rows, dy: &Tensor, x: &Tensor, rstd: &Tensor, dgain: &Tensor) {
+    r.op(
+        Op { name: "rmsnorm.backward_gain", cost: rows.cost(2.0), reads: bind!(x, rstd, dy), writes: bind!(dgain) },
+        |wgsl| rows.dispatch_gain(wgsl),
+        move |cpu, [x, rstd, dy], [dgain]| host::backward_gain(cpu, rows, x, rstd, dy, dgain),
+    );
 }
 
 /// The same arithmetic in f64, on whole rows.
@@ -145,22 +155,22 @@ pub mod twin {
 pub const CHECKS: &[Check] =
     &[Check { name: "rmsnorm", run: check_whole }, Check { name: "rmsnorm (heads of a fused row)", run: check_heads }];
 
-fn check_whole(gpu: &Gpu, case: &mut Case) -> anyhow::Result<()> {
+fn check_whole(device: &Device, case: &mut Case) -> anyhow::Result<()> {
     let (rows, cols) = (case.int(1, 150), 4 * case.int(1, 70));
     case.shape = format!("{rows} x {cols}");
     let spec = Rows { matrix_rows: rows, stride: cols, offset: 0, heads: 1, cols };
-    compare(gpu, case, spec)
+    compare(device, case, spec)
 }
 
-fn check_heads(gpu: &Gpu, case: &mut Case) -> anyhow::Result<()> {
+fn check_heads(device: &Device, case: &mut Case) -> anyhow::Result<()> {
     let (matrix_rows, heads, cols) = (case.int(1, 40), case.int(1, 5), 4 * case.int(2, 32));
     let offset = 4 * case.int(0, 9);
     let stride = offset + heads * cols + 4 * case.int(0, 9);
     case.shape = format!("{matrix_rows} x {heads} heads of {cols} at {offset} of {stride}");
-    compare(gpu, case, Rows { matrix_rows, stride, offset, heads, cols })
+    compare(device, case, Rows { matrix_rows, stride, offset, heads, cols })
 }
 
-fn compare(gpu: &Gpu, case: &mut Case, rows: Rows) -> anyhow::Result<()> {
+fn compare(device: &Device, case: &mut Case, rows: Rows) -> anyhow::Result<()> {
     let eps = 1e-5;
     let size = rows.matrix_rows * rows.stride;
     let (x, dy, dx0) = (case.normals(size, 2.0), case.normals(size, 1.0), case.normals(size, 0.1));
@@ -178,25 +188,25 @@ fn compare(gpu: &Gpu, case: &mut Case, rows: Rows) -> anyhow::Result<()> {
         out
     };
     let shape = [rows.matrix_rows, rows.stride];
-    let (tx, tdy) = (case.upload(gpu, "x", &shape, &x), case.upload(gpu, "dy", &shape, &dy));
-    let (tgain, tdgain) = (case.upload(gpu, "gain", &[rows.cols], &gain), case.upload(gpu, "dgain", &[rows.cols], &dgain0));
-    let (ty, trstd) = (case.upload(gpu, "y", &shape, &dx0), case.poisoned(gpu, "rstd", &[rows.count()]));
-    let (tdx, tsum) = (case.upload(gpu, "dx", &shape, &dx0), case.upload(gpu, "dx accumulated", &shape, &dx0));
-    case.replay(gpu, |r| {
-        forward(r, gpu, rows, &tx, &tgain, &ty, &trstd, eps);
-        backward(r, gpu, rows, &tdy, &tx, &tgain, &trstd, &tdx, false);
-        backward(r, gpu, rows, &tdy, &tx, &tgain, &trstd, &tsum, true);
-        backward_gain(r, gpu, rows, &tdy, &tx, &trstd, &tdgain);
+    let (tx, tdy) = (case.upload(device, "x", &shape, &x), case.upload(device, "dy", &shape, &dy));
+    let (tgain, tdgain) = (case.upload(device, "gain", &[rows.cols], &gain), case.upload(device, "dgain", &[rows.cols], &dgain0));
+    let (ty, trstd) = (case.upload(device, "y", &shape, &dx0), case.poisoned(device, "rstd", &[rows.count()]));
+    let (tdx, tsum) = (case.upload(device, "dx", &shape, &dx0), case.upload(device, "dx accumulated", &shape, &dx0));
+    case.replay(device, |r| {
+        forward(r, rows, &tx, &tgain, &ty, &trstd, eps);
+        backward(r, rows, &tdy, &tx, &tgain, &trstd, &tdx, false);
+        backward(r, rows, &tdy, &tx, &tgain, &trstd, &tsum, true);
+        backward_gain(r, rows, &tdy, &tx, &trstd, &tdgain);
     })?;
     let (y, rstd) = twin::forward(&gather(&x), &wide(&gain), eps);
     let (dx, dgain) = twin::backward(&gather(&dy), &gather(&x), &wide(&gain), &rstd);
     let sum: Vec<f64> = dx.iter().zip(gather(&dx0)).map(|(a, b)| a + b).collect();
     let dgain: Vec<f64> = dgain.iter().zip(&dgain0).map(|(a, &b)| a + f64::from(b)).collect();
-    case.compare(gpu, &ty, &scatter(&dx0, &y))?;
-    case.compare(gpu, &trstd, &rstd)?;
-    case.compare(gpu, &tdx, &scatter(&dx0, &dx))?;
-    case.compare(gpu, &tsum, &scatter(&dx0, &sum))?;
-    case.compare(gpu, &tdgain, &dgain)
+    case.compare(device, &ty, &scatter(&dx0, &y))?;
+    case.compare(device, &trstd, &rstd)?;
+    case.compare(device, &tdx, &scatter(&dx0, &dx))?;
+    case.compare(device, &tsum, &scatter(&dx0, &sum))?;
+    case.compare(device, &tdgain, &dgain)
 }
 
 #[cfg(test)]

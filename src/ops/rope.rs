@@ -1,33 +1,43 @@
 //! Rotary position embedding (Su et al. 2021), in place on fused q|k|v rows; tables from the CPU in f64.          shaders/rope.wgsl
 
+mod host;
+
 use super::WG;
 use super::check::{Case, Check, wide};
 use crate::config::{Llama3Scaling, ModelConfig};
-use crate::gpu::{Cost, Gpu, Recording, Shader, Tensor, grid};
+use crate::device::{Cost, Device, Op, Recorder, Shader, Tensor, grid};
 use crate::{bind, shader, uniform};
+use bytemuck::cast_slice;
 
 const SHADER: Shader = shader!("rope");
 
 uniform! { struct Dims { rows: u32, stride2: u32, table_rows: u32, direction: f32 } }
 
 /// Rotate the first `heads` heads (queries, then keys) of each row of `qkv` (R, stride) by the angles of `positions` (R).
-pub fn forward(r: &mut Recording, gpu: &Gpu, heads: usize, positions: &Tensor, table: &Tensor, qkv: &Tensor) {
-    rotate(r, gpu, heads, positions, table, qkv, 1.0);
+pub fn forward(r: &mut Recorder<'_>, heads: usize, positions: &Tensor, table: &Tensor, qkv: &Tensor) {
+    rotate(r, heads, positions, table, qkv, 1.0);
 }
 
 /// The gradient of a rotation is the rotation back.
-pub fn backward(r: &mut Recording, gpu: &Gpu, heads: usize, positions: &Tensor, table: &Tensor, dqkv: &Tensor) {
-    rotate(r, gpu, heads, positions, table, dqkv, -1.0);
+pub fn backward(r: &mut Recorder<'_>, heads: usize, positions: &Tensor, table: &Tensor, dqkv: &Tensor) {
+    rotate(r, heads, positions, table, dqkv, -1.0);
 }
 
-fn rotate(r: &mut Recording, gpu: &Gpu, heads: usize, positions: &Tensor, table: &Tensor, qkv: &Tensor, direction: f32) {
+fn rotate(r: &mut Recorder<'_>, heads: usize, positions: &Tensor, table: &Tensor, qkv: &Tensor, direction: f32) {
     let ([rows, stride], [table_rows, head_dim]) = (qkv.matrix(), table.matrix());
-    let dims = Dims { rows: rows as u32, stride2: (stride / 2) as u32, table_rows: table_rows as u32, direction };
     let items = (rows * heads * head_dim / 4) as u64;
     let cost = Cost { flops: 12.0 * items as f64, bytes: 48.0 * items as f64 };
-    let groups = grid(items.div_ceil(u64::from(WG)));
-    let constants = [("WG", f64::from(WG)), ("HEADS", heads as f64), ("QUARTER", (head_dim / 4) as f64)];
-    r.run(gpu, &SHADER, "rotate", &constants, dims, bind!(positions, table, qkv), groups, cost);
+    r.op(
+        Op { name: "rope.rotate", cost, reads: bind!(positions, table), writes: bind!(qkv) },
+        |wgsl| {
+            let dims = Dims { rows: rows as u32, stride2: (stride / 2) as u32, table_rows: table_rows as u32, direction };
+            let constants = [("WG", f64::from(WG)), ("HEADS", heads as f64), ("QUARTER", (head_dim / 4) as f64)];
+            wgsl.run(&SHADER, "rotate", &constants, dims, grid(items.div_ceil(u64::from(WG))))
+        },
+        move |cpu, [positions, table], [qkv]| {
+            host::rotate(cpu, heads, head_dim, stride, direction, cast_slice(positions), table, qkv);
+        },
+    );
 }
 
 /// One angular frequency per pair of a head (D/2), Llama 3's scaling included (transformers `_compute_llama3_parameters`).
@@ -86,25 +96,25 @@ pub mod twin {
 /// Checks for tests and `doctor`.
 pub const CHECKS: &[Check] = &[Check { name: "rope", run: check }];
 
-fn check(gpu: &Gpu, case: &mut Case) -> anyhow::Result<()> {
+fn check(device: &Device, case: &mut Case) -> anyhow::Result<()> {
     let (rows, heads, head_dim) = (case.int(1, 60), case.int(1, 6), 4 * case.int(2, 32));
     let stride = head_dim * (heads + case.int(0, 3));
     case.shape = format!("{rows} rows, {heads} heads of {head_dim}, stride {stride}");
     let positions: Vec<u32> = (0..rows).map(|_| case.int(0, 99) as u32).collect();
     let values = case.normals(rows * stride, 1.0);
     let frequencies: Vec<f64> = (0..head_dim / 2).map(|i| 1e4f64.powf(-2.0 * i as f64 / head_dim as f64)).collect();
-    let table = case.upload(gpu, "table", &[100, head_dim], &table(&frequencies, 100));
-    let p = case.upload_u32(gpu, "positions", &positions);
-    let turned = case.upload(gpu, "qkv", &[rows, stride], &values);
-    let back = case.upload(gpu, "dqkv", &[rows, stride], &values);
-    case.replay(gpu, |r| {
-        forward(r, gpu, heads, &p, &table, &turned);
-        backward(r, gpu, heads, &p, &table, &back);
+    let table = case.upload(device, "table", &[100, head_dim], &table(&frequencies, 100));
+    let p = case.upload_u32(device, "positions", &positions);
+    let turned = case.upload(device, "qkv", &[rows, stride], &values);
+    let back = case.upload(device, "dqkv", &[rows, stride], &values);
+    case.replay(device, |r| {
+        forward(r, heads, &p, &table, &turned);
+        backward(r, heads, &p, &table, &back);
     })?;
     for (tensor, direction) in [(turned, 1.0), (back, -1.0)] {
         let mut want = wide(&values);
         twin::rotate(&mut want, stride, heads, &frequencies, &positions, direction);
-        case.compare(gpu, &tensor, &want)?;
+        case.compare(device, &tensor, &want)?;
     }
     Ok(())
 }

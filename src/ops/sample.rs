@@ -1,9 +1,12 @@
 //! Sampling on the device: temperature, top-k, top-p, min-p, one counter-based draw a row.          shaders/sample.wgsl
 
+mod host;
+
 use super::check::{Case, Check};
-use crate::gpu::{AdapterClass, Cost, Gpu, Recording, Shader, Tensor};
+use crate::device::{Cost, Device, GpuClass, Op, Recorder, Shader, Tensor};
 use crate::rng::{Rng, unit};
-use crate::{shader, uniform};
+use crate::{bind, shader, uniform};
+use bytemuck::{cast_slice, cast_slice_mut};
 
 const SHADER: Shader = shader!("sample");
 /// Elements of the buffer that [`Sampling::pack`] fills.
@@ -83,50 +86,81 @@ pub struct Ended {
 }
 
 /// Draw the token after each row's position from `logits` (B, stride), or take it from the prompt; advance the rows.
-pub fn draw(r: &mut Recording, gpu: &Gpu, vocab: usize, logits: &Tensor, settings: &Tensor, rows: &Rows) {
-    let (batch, [_, stride]) = (rows.tokens.len(), logits.matrix());
-    let dims = Dims { vocab: vocab as u32, stride: stride as u32, ..dims(rows) };
-    let bindings: &[(&str, &Tensor)] = &[
-        ("logits", logits),
-        ("settings", settings),
-        ("prompt", &rows.prompt),
-        ("tokens", &rows.tokens),
-        ("positions", &rows.positions),
-        ("assigned", &rows.assigned),
-        ("drawn", &rows.drawn),
-    ];
-    let cost = Cost { flops: 0.0, bytes: 100.0 * (batch * vocab) as f64 };
-    r.run(gpu, &SHADER, "draw", &[("WG", f64::from(group(gpu, vocab)))], dims, bindings, [batch as u32, 1, 1], cost);
+pub fn draw(r: &mut Recorder<'_>, vocab: usize, logits: &Tensor, settings: &Tensor, rows: &Rows) {
+    let Rows { tokens, positions, assigned, prompt, drawn } = rows;
+    let (batch, sizes) = (tokens.len(), Sizes::of(rows, vocab, logits.matrix()[1]));
+    r.op(
+        Op {
+            name: "sample.draw",
+            cost: Cost { flops: 0.0, bytes: 100.0 * (batch * vocab) as f64 },
+            reads: bind!(logits, settings, prompt),
+            writes: bind!(tokens, positions, assigned, drawn),
+        },
+        |wgsl| {
+            let constants = [("WG", f64::from(group(wgsl.class(), vocab)))];
+            wgsl.run(&SHADER, "draw", &constants, sizes.dims(), [batch as u32, 1, 1])
+        },
+        move |cpu, [logits, settings, prompt], [tokens, positions, assigned, drawn]| {
+            let [settings, prompt] = [settings, prompt].map(cast_slice);
+            let [tokens, positions, assigned, drawn] = [tokens, positions, assigned, drawn].map(cast_slice_mut);
+            host::draw(cpu, sizes, logits, settings, prompt, assigned, tokens, positions, drawn);
+        },
+    );
 }
 
 /// Rows whose request has ended take the next, in their order; call it after [`draw`].
-pub fn refill(r: &mut Recording, gpu: &Gpu, settings: &Tensor, rows: &Rows, ended: &Ended) {
-    let bindings: &[(&str, &Tensor)] = &[
-        ("settings", settings),
-        ("prompt", &rows.prompt),
-        ("tokens", &rows.tokens),
-        ("positions", &rows.positions),
-        ("assigned", &rows.assigned),
-        ("lengths", &ended.lengths),
-        ("progress", &ended.progress),
-    ];
-    let cost = Cost { flops: 0.0, bytes: 100.0 * rows.tokens.len() as f64 };
-    let group = group(gpu, rows.tokens.len());
-    r.run(gpu, &SHADER, "refill", &[("WG", f64::from(group))], dims(rows), bindings, [1, 1, 1], cost);
+pub fn refill(r: &mut Recorder<'_>, settings: &Tensor, rows: &Rows, ended: &Ended) {
+    let Rows { tokens, positions, assigned, prompt, .. } = rows;
+    let Ended { lengths, progress } = ended;
+    let sizes = Sizes::of(rows, 0, 0);
+    r.op(
+        Op {
+            name: "sample.refill",
+            cost: Cost { flops: 0.0, bytes: 100.0 * tokens.len() as f64 },
+            reads: bind!(settings, prompt),
+            writes: bind!(tokens, positions, assigned, lengths, progress),
+        },
+        |wgsl| {
+            let constants = [("WG", f64::from(group(wgsl.class(), sizes.batch)))];
+            wgsl.run(&SHADER, "refill", &constants, sizes.dims(), [1, 1, 1])
+        },
+        move |_, [settings, prompt], [tokens, positions, assigned, lengths, progress]| {
+            let [settings, prompt] = [settings, prompt].map(cast_slice);
+            let [tokens, positions, assigned, lengths, progress] =
+                [tokens, positions, assigned, lengths, progress].map(cast_slice_mut);
+            host::refill(sizes, settings, prompt, tokens, positions, assigned, lengths, progress);
+        },
+    );
 }
 
 /// Invocations that share `items`. On a software adapter a workgroup of one subgroup needs no barriers.
-fn group(gpu: &Gpu, items: usize) -> u32 {
-    match gpu.class() {
-        AdapterClass::Software => 8,
-        AdapterClass::Hardware if items <= 512 => 64,
-        AdapterClass::Hardware => 256,
+fn group(class: GpuClass, items: usize) -> u32 {
+    match class {
+        GpuClass::Software => 8,
+        GpuClass::Hardware if items <= 512 => 64,
+        GpuClass::Hardware => 256,
     }
 }
 
-fn dims(rows: &Rows) -> Dims {
-    let (count, room) = (rows.drawn.shape()[0], rows.drawn.shape()[2]);
-    Dims { vocab: 0, stride: 0, room: room as u32, batch: rows.tokens.len() as u32, count: count as u32 }
+/// Columns of the logits that count, columns that they have, rows that are generated at once, tokens of each, requests.
+#[derive(Clone, Copy)]
+struct Sizes {
+    vocab: usize,
+    stride: usize,
+    batch: usize,
+    room: usize,
+    count: usize,
+}
+
+impl Sizes {
+    fn of(rows: &Rows, vocab: usize, stride: usize) -> Self {
+        Self { vocab, stride, batch: rows.tokens.len(), room: rows.drawn.shape()[2], count: rows.drawn.shape()[0] }
+    }
+
+    fn dims(self) -> Dims {
+        let [vocab, stride, room, batch, count] = [self.vocab, self.stride, self.room, self.batch, self.count].map(|n| n as u32);
+        Dims { vocab, stride, room, batch, count }
+    }
 }
 
 /// The same in f64, with a sort.
@@ -228,7 +262,7 @@ pub mod twin {
 /// Checks for tests and `doctor`.
 pub const CHECKS: &[Check] = &[Check { name: "sample", run: check }, Check { name: "sample (refill)", run: check_refill }];
 
-fn check(gpu: &Gpu, case: &mut Case) -> anyhow::Result<()> {
+fn check(device: &Device, case: &mut Case) -> anyhow::Result<()> {
     let (batch, vocab, room) = (case.int(1, 20), case.int(1, 700), 8);
     let stride = vocab.next_multiple_of(4);
     let sampling = Sampling {
@@ -252,14 +286,14 @@ fn check(gpu: &Gpu, case: &mut Case) -> anyhow::Result<()> {
     }
     let shift = case.int(0, count - 1);
     let requests: Vec<u32> = (0..batch).map(|row| ((row + shift) % count) as u32).collect();
-    let rows = upload(gpu, case, &vec![0; batch], &positions, &requests, &prompt, [count, room]);
-    let up = |case: &Case, name: &str, v: &[u32]| case.upload_u32(gpu, name, v);
+    let rows = upload(device, case, &vec![0; batch], &positions, &requests, &prompt, [count, room]);
+    let up = |case: &Case, name: &str, v: &[u32]| case.upload_u32(device, name, v);
     let settings = up(case, "settings", &sampling.pack(&[]));
-    let tl = case.upload(gpu, "logits", &[batch, stride], &logits);
-    case.replay(gpu, |r| draw(r, gpu, vocab, &tl, &settings, &rows))?;
-    let got: Vec<u32> = gpu.read(&rows.tokens)?;
-    let after: Vec<u32> = gpu.read(&rows.positions)?;
-    let drawn: Vec<u32> = gpu.read(&rows.drawn)?;
+    let tl = case.upload(device, "logits", &[batch, stride], &logits);
+    case.replay(device, |r| draw(r, vocab, &tl, &settings, &rows))?;
+    let got: Vec<u32> = device.read(&rows.tokens)?;
+    let after: Vec<u32> = device.read(&rows.positions)?;
+    let drawn: Vec<u32> = device.read(&rows.drawn)?;
     for row in 0..batch {
         let (p, request) = (positions[row] as usize, requests[row] as usize);
         let own = &prompt[request * head..][..PROMPT_HEAD];
@@ -289,7 +323,7 @@ fn check(gpu: &Gpu, case: &mut Case) -> anyhow::Result<()> {
 
 /// Rows on the device; what has been drawn is poison.
 fn upload(
-    gpu: &Gpu,
+    device: &Device,
     case: &Case,
     tokens: &[u32],
     positions: &[u32],
@@ -299,16 +333,16 @@ fn upload(
 ) -> Rows {
     let assigned: Vec<u32> = requests.iter().flat_map(|r| [*r, u32::MAX, u32::MAX]).collect();
     Rows {
-        tokens: case.upload_u32(gpu, "tokens", tokens),
-        positions: case.upload_u32(gpu, "positions", positions),
-        assigned: case.upload_u32(gpu, "assigned", &assigned).reshape(&[requests.len(), 3]),
-        prompt: case.upload_u32(gpu, "prompt", prompt),
-        drawn: case.poisoned(gpu, "drawn", &[count, 2, room]),
+        tokens: case.upload_u32(device, "tokens", tokens),
+        positions: case.upload_u32(device, "positions", positions),
+        assigned: case.upload_u32(device, "assigned", &assigned).reshape(&[requests.len(), 3]),
+        prompt: case.upload_u32(device, "prompt", prompt),
+        drawn: case.poisoned(device, "drawn", &[count, 2, room]),
     }
 }
 
 /// Rows in the middle of their requests, at their ends, and idle ones; more requests or fewer than rows that want one.
-fn check_refill(gpu: &Gpu, case: &mut Case) -> anyhow::Result<()> {
+fn check_refill(device: &Device, case: &mut Case) -> anyhow::Result<()> {
     let (batch, room) = (case.int(1, 150), case.int(2, 9));
     let begun = case.int(0, batch);
     // The buffers may hold more requests than there are.
@@ -326,25 +360,25 @@ fn check_refill(gpu: &Gpu, case: &mut Case) -> anyhow::Result<()> {
     let requests: Vec<u32> = (0..batch).map(|row| if row < begun { (begun - 1 - row) as u32 } else { IDLE }).collect();
     let tokens: Vec<u32> = (0..batch).map(|_| case.int(0, 9) as u32).collect();
     let positions: Vec<u32> = (0..batch).map(|_| case.int(0, room - 1) as u32).collect();
-    let rows = upload(gpu, case, &tokens, &positions, &requests, &prompt, [capacity, room]);
+    let rows = upload(device, case, &tokens, &positions, &requests, &prompt, [capacity, room]);
     let before = case.int(0, 5) as u32;
     let ended = Ended {
-        lengths: case.upload_u32(gpu, "lengths", &vec![u32::MAX; capacity]),
-        progress: case.upload_u32(gpu, "progress", &[begun as u32, before, count as u32]),
+        lengths: case.upload_u32(device, "lengths", &vec![u32::MAX; capacity]),
+        progress: case.upload_u32(device, "progress", &[begun as u32, before, count as u32]),
     };
-    let settings = case.upload_u32(gpu, "settings", &Sampling::default().pack(&stops));
-    case.replay(gpu, |r| refill(r, gpu, &settings, &rows, &ended))?;
+    let settings = case.upload_u32(device, "settings", &Sampling::default().pack(&stops));
+    case.replay(device, |r| refill(r, &settings, &rows, &ended))?;
     let row = |i: usize| [tokens[i], positions[i], requests[i], u32::MAX, u32::MAX];
     let mut want: Vec<[u32; 5]> = (0..batch).map(row).collect();
     let mut lengths = vec![u32::MAX; capacity];
     let waiting: Vec<&[u32]> = prompt.chunks(PROMPT_HEAD + room).collect();
     let over = twin::refill(&mut want, &mut lengths, &waiting, begun..count, &stops, room);
     let [tokens, positions, assigned]: [Vec<u32>; 3] =
-        [gpu.read(&rows.tokens)?, gpu.read(&rows.positions)?, gpu.read(&rows.assigned)?];
+        [device.read(&rows.tokens)?, device.read(&rows.positions)?, device.read(&rows.assigned)?];
     let got: Vec<[u32; 5]> = assigned.chunks(3).enumerate().map(|(i, a)| [tokens[i], positions[i], a[0], a[1], a[2]]).collect();
     let taken = (begun as u32 + over).min(count as u32);
-    let right = gpu.read::<u32>(&ended.progress)? == [taken, before + over, count as u32]
-        && gpu.read::<u32>(&ended.lengths)? == lengths
+    let right = device.read::<u32>(&ended.progress)? == [taken, before + over, count as u32]
+        && device.read::<u32>(&ended.lengths)? == lengths
         && got == want;
     if !right {
         let first = (0..batch).find(|&i| got[i] != want[i]);

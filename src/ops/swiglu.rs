@@ -1,8 +1,10 @@
 //! SwiGLU: h = silu(gate) * up (Shazeer 2020).          shaders/swiglu.wgsl
 
+mod host;
+
 use super::WG;
 use super::check::{Case, Check, wide};
-use crate::gpu::{Cost, Gpu, Recording, Shader, Tensor, grid};
+use crate::device::{Cost, Device, Dispatcher, Op, Recorder, Shader, Tensor, grid};
 use crate::{bind, shader, uniform};
 
 const SHADER: Shader = shader!("swiglu");
@@ -10,23 +12,33 @@ const SHADER: Shader = shader!("swiglu");
 uniform! { struct Dims { rows: u32 } }
 
 /// `h` (R, F) from `gate_up` (R, 2 F): gate in the first F columns, up in the others.
-pub fn forward(r: &mut Recording, gpu: &Gpu, gate_up: &Tensor, h: &Tensor) {
-    let (dims, constants, groups, cost) = shape(h);
-    r.run(gpu, &SHADER, "forward", &constants, dims, bind!(gate_up, h), groups, cost);
+pub fn forward(r: &mut Recorder<'_>, gate_up: &Tensor, h: &Tensor) {
+    let ([rows, cols], cost) = shape(h);
+    r.op(
+        Op { name: "swiglu.forward", cost, reads: bind!(gate_up), writes: bind!(h) },
+        |wgsl| dispatch(wgsl, "forward", rows, cols),
+        move |cpu, [gate_up], [h]| host::forward(cpu, cols, gate_up, h),
+    );
 }
 
 /// `dgate_up` (R, 2 F) from `dh` (R, F).
-pub fn backward(r: &mut Recording, gpu: &Gpu, gate_up: &Tensor, dh: &Tensor, dgate_up: &Tensor) {
-    let (dims, constants, groups, cost) = shape(dh);
-    r.run(gpu, &SHADER, "backward", &constants, dims, bind!(gate_up, dh, dgate_up), groups, cost);
+pub fn backward(r: &mut Recorder<'_>, gate_up: &Tensor, dh: &Tensor, dgate_up: &Tensor) {
+    let ([rows, cols], cost) = shape(dh);
+    r.op(
+        Op { name: "swiglu.backward", cost, reads: bind!(gate_up, dh), writes: bind!(dgate_up) },
+        |wgsl| dispatch(wgsl, "backward", rows, cols),
+        move |cpu, [gate_up, dh], [dgate_up]| host::backward(cpu, cols, gate_up, dh, dgate_up),
+    );
 }
 
-fn shape(h: &Tensor) -> (Dims, [(&'static str, f64); 2], [u32; 3], Cost) {
-    let [rows, cols] = h.matrix();
-    let items = (rows * cols / 4) as u64;
-    let cost = Cost { flops: 60.0 * items as f64, bytes: 64.0 * items as f64 };
+fn shape(h: &Tensor) -> ([usize; 2], Cost) {
+    (h.matrix(), Cost { flops: 15.0 * h.len() as f64, bytes: 16.0 * h.len() as f64 })
+}
+
+fn dispatch(wgsl: &mut Dispatcher<'_>, entry: &str, rows: usize, cols: usize) -> anyhow::Result<()> {
     let constants = [("WG", f64::from(WG)), ("COLS4", (cols / 4) as f64)];
-    (Dims { rows: rows as u32 }, constants, grid(items.div_ceil(u64::from(WG))), cost)
+    let groups = grid((rows * cols / 4).div_ceil(WG as usize) as u64);
+    wgsl.run(&SHADER, entry, &constants, Dims { rows: rows as u32 }, groups)
 }
 
 /// The same arithmetic in f64.
@@ -51,20 +63,20 @@ pub mod twin {
 /// Checks for tests and `doctor`.
 pub const CHECKS: &[Check] = &[Check { name: "swiglu", run: check }];
 
-fn check(gpu: &Gpu, case: &mut Case) -> anyhow::Result<()> {
+fn check(device: &Device, case: &mut Case) -> anyhow::Result<()> {
     let (rows, cols) = (case.int(1, 90), 4 * case.int(1, 60));
     case.shape = format!("{rows} x {cols}");
     // Wide values too: exp must neither overflow nor turn into NaN.
     let scale = case.pick(&[1.0, 5.0, 60.0]);
     let (gate_up, dh) = (case.normals(rows * 2 * cols, scale), case.normals(rows * cols, 1.0));
-    let (x, dy) = (case.upload(gpu, "gate_up", &[rows, 2 * cols], &gate_up), case.upload(gpu, "dh", &[rows, cols], &dh));
-    let (h, dx) = (case.poisoned(gpu, "h", &[rows, cols]), case.poisoned(gpu, "dgate_up", &[rows, 2 * cols]));
-    case.replay(gpu, |r| {
-        forward(r, gpu, &x, &h);
-        backward(r, gpu, &x, &dy, &dx);
+    let (x, dy) = (case.upload(device, "gate_up", &[rows, 2 * cols], &gate_up), case.upload(device, "dh", &[rows, cols], &dh));
+    let (h, dx) = (case.poisoned(device, "h", &[rows, cols]), case.poisoned(device, "dgate_up", &[rows, 2 * cols]));
+    case.replay(device, |r| {
+        forward(r, &x, &h);
+        backward(r, &x, &dy, &dx);
     })?;
-    case.compare(gpu, &h, &twin::forward(&wide(&gate_up), cols))?;
-    case.compare(gpu, &dx, &twin::backward(&wide(&gate_up), &wide(&dh), cols))
+    case.compare(device, &h, &twin::forward(&wide(&gate_up), cols))?;
+    case.compare(device, &dx, &twin::backward(&wide(&gate_up), &wide(&dh), cols))
 }
 
 #[cfg(test)]

@@ -12,6 +12,7 @@ pub mod stats;
 pub mod store;
 pub mod verdict;
 
+use crate::config::DeviceSettings;
 use report::Report;
 use std::path::PathBuf;
 
@@ -51,7 +52,7 @@ pub struct Options {
     /// Train the arms that can be told beforehand, and stop.
     pub arms_only: bool,
     /// Adapter by name or index.
-    pub adapter: Option<String>,
+    pub device: DeviceSettings,
     /// The command line, for the report.
     pub command: String,
     /// The commit of the source, where it is known.
@@ -82,9 +83,9 @@ pub fn seeds(options: &Options) -> Vec<u64> {
 }
 
 /// The adapter that would be used, and its driver.
-fn device(adapter: Option<&str>) -> anyhow::Result<String> {
-    let gpu = pollster::block_on(crate::gpu::Gpu::open(adapter))?;
-    let s = gpu.summary();
+fn device(device: &DeviceSettings) -> anyhow::Result<String> {
+    let device = crate::device::Device::open(device)?;
+    let s = device.summary();
     Ok(format!("{} ({}, {})", s.name, s.backend, s.driver))
 }
 

@@ -251,7 +251,7 @@ mod tests {
             out: "out".into(),
             work: "work".into(),
             arms_only: false,
-            adapter: None,
+            device: crate::config::DeviceSettings::default(),
             command: "lehr reproduce pma".into(),
             commit: None,
             flops_per_second: 1.0,

@@ -138,7 +138,7 @@ impl Running<'_> {
             }
             Err(error) => {
                 self.watch_save(step, true);
-                self.run.trainer.gpu.check()?;
+                self.run.trainer.device.check()?;
                 if last {
                     return Err(error.into());
                 }

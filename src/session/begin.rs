@@ -126,14 +126,14 @@ impl Begin {
         match self {
             Self::Nothing => Ok(()),
             Self::Model { dir, checkpoint } => {
-                trainer.model.load(&trainer.gpu, &WeightFiles::open(dir)?)?;
+                trainer.model.load(&trainer.device, &WeightFiles::open(dir)?)?;
                 match (optimizer, checkpoint) {
                     (Some(OptimizerState::Keep), Some(checkpoint)) => keep_moments(vfs, checkpoint, trainer),
                     _ => Ok(()),
                 }
             }
             Self::Merge(merge) => {
-                merge.inputs.merge(&merge.spec.rule)?.load(&trainer.gpu, &trainer.model)?;
+                merge.inputs.merge(&merge.spec.rule)?.load(&trainer.device, &trainer.model)?;
                 if optimizer == Some(OptimizerState::Keep) { keep_moments(vfs, &merge.newest, trainer) } else { Ok(()) }
             }
             Self::Fork(checkpoint) => {

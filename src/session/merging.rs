@@ -66,7 +66,7 @@ impl Running<'_> {
         match written {
             Ok(path) => Ok(Some(path)),
             Err(text) => {
-                self.run.trainer.gpu.check()?;
+                self.run.trainer.device.check()?;
                 self.out.emit(&Event::Warning { text });
                 Ok(None)
             }

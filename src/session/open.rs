@@ -9,8 +9,8 @@ use super::run::Run;
 use super::stage::{self, Material};
 use crate::config::{ModelConfig, Settings, Stage};
 use crate::data::Tokenizer;
+use crate::device::{Device, Kind};
 use crate::event::{Event, Finished};
-use crate::gpu::{AdapterClass, Gpu};
 use crate::model::checkpoint::{self, Checkpoint};
 use crate::ops::matmul::measured_peak_gflops;
 use crate::ops::self_test;
@@ -60,13 +60,13 @@ pub fn train(settings: Settings, start: &Start, mut sink: Sink, started: Instant
     let loaded = stage::load(&mut settings, existing, resumed.is_some(), &mut sink)?;
     // Once more, because a number of epochs is a number of updates only now.
     fork_fits(&begin, &settings)?;
-    let gpu = open_gpu(&settings, &mut sink)?;
+    let device = open_device(&settings, &mut sink)?;
     let data_tokens = loaded.material.tokens();
-    let mut trainer = trainer(gpu, &settings, &loaded.config, &loaded.tokenizer, loaded.material)?;
+    let mut trainer = trainer(device, &settings, &loaded.config, &loaded.tokenizer, loaded.material)?;
     begin.apply(vfs, &mut trainer, settings.start.init_optimizer)?;
     // What the run begins from is what it is held to.
     reinforce::take_reference(&settings, &begin, start.resume.as_deref(), &mut trainer)?;
-    let peak_gflops = measured_peak_gflops(&trainer.gpu)?;
+    let peak_gflops = measured_peak_gflops(&trainer.device)?;
     let (folder, checkpoint) = match resumed {
         None => {
             let folder = new_folder(vfs, start, &settings, &begin)?;
@@ -94,16 +94,16 @@ pub fn train(settings: Settings, start: &Start, mut sink: Sink, started: Instant
 }
 
 fn trainer(
-    gpu: Gpu,
+    device: Device,
     settings: &Settings,
     config: &ModelConfig,
     tokenizer: &Tokenizer,
     material: Material,
 ) -> anyhow::Result<Trainer> {
     match material {
-        Material::Source(source) => Trainer::new(gpu, settings, config, source),
+        Material::Source(source) => Trainer::new(device, settings, config, source),
         Material::Task(task, stops) => {
-            Trainer::reinforce(gpu, settings, config, Practice { task, tokenizer: tokenizer.clone(), stops })
+            Trainer::reinforce(device, settings, config, Practice { task, tokenizer: tokenizer.clone(), stops })
         }
     }
 }
@@ -117,7 +117,7 @@ pub struct DryRun {
     /// The memory that it takes, part by part.
     pub plan: MemoryPlan,
     /// Where it would run.
-    pub gpu: Gpu,
+    pub device: Device,
 }
 
 /// What a run would take, without starting it.
@@ -129,26 +129,31 @@ pub fn dry_run(settings: &Settings, sink: &mut Sink) -> anyhow::Result<DryRun> {
     let mut settings = settings.clone();
     let begin = Begin::resolve(&RealFs, &settings.start)?;
     let loaded = stage::load(&mut settings, begin.folder(), false, sink)?;
-    let gpu = open_gpu(&settings, sink)?;
+    let device = open_device(&settings, sink)?;
     let plan = match settings.stage() {
-        Stage::Grpo => MemoryPlan::reinforcement(&loaded.config, &settings, gpu.class(), gpu.max_binding_bytes())?,
-        _ => MemoryPlan::training(&loaded.config, &settings.train, &settings.merge, gpu.class(), gpu.max_binding_bytes())?,
+        Stage::Grpo => MemoryPlan::reinforcement(&loaded.config, &settings, device.sizes())?,
+        _ => MemoryPlan::training(&loaded.config, &settings.train, &settings.merge, device.sizes())?,
     };
-    Ok(DryRun { settings, config: loaded.config, plan, gpu })
+    Ok(DryRun { settings, config: loaded.config, plan, device })
 }
 
-fn open_gpu(settings: &Settings, sink: &mut Sink) -> anyhow::Result<Gpu> {
-    let gpu = pollster::block_on(Gpu::open(settings.device.adapter.as_deref()))?;
-    gpu.enable_tuning();
-    if gpu.class() == AdapterClass::Software {
-        let text =
-            format!("no GPU in use: {} computes on the processor, which is slow; --adapter chooses another", gpu.summary().name);
-        sink(Told::Event(&Event::Warning { text }));
-        if let Some(text) = self_test::long_loops(&gpu)? {
-            sink(Told::Event(&Event::Warning { text }));
+fn open_device(settings: &Settings, sink: &mut Sink) -> anyhow::Result<Device> {
+    let device = Device::open(&settings.device)?;
+    device.enable_tuning();
+    let summary = device.summary();
+    let named = settings.device.adapter.is_some();
+    let mut warn = |text| sink(Told::Event(&Event::Warning { text }));
+    match device.kind() {
+        Kind::Cpu if !named => warn(format!("no GPU found: computing on the CPU ({}, {})", summary.name, summary.driver)),
+        Kind::SoftwareGpu => {
+            warn(format!("{} computes shaders on the CPU, which is slow; --adapter cpu is many times faster", summary.name));
+            if let Some(text) = self_test::long_loops(&device)? {
+                warn(text);
+            }
         }
+        Kind::Cpu | Kind::Gpu => {}
     }
-    Ok(gpu)
+    Ok(device)
 }
 
 fn fork_fits(begin: &Begin, settings: &Settings) -> anyhow::Result<()> {

@@ -77,7 +77,7 @@ pub(super) fn keep_reference(
     parent: Option<String>,
 ) -> Result<()> {
     let Some(model) = trainer.reference() else { return Ok(()) };
-    let files = ModelFolder { gpu: &trainer.gpu, model, values: &model.values, tokenizer };
+    let files = ModelFolder { device: &trainer.device, model, values: &model.values, tokenizer };
     let place = Place { parent: folder.path(), name: REFERENCE, bytes: files.bytes(1), existing: Existing::Replace };
     let origin = Origin { parent, ..Origin::default() };
     checkpoint::save(vfs, place, &origin, |out| files.write(out, &BTreeMap::new()))?;

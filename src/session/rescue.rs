@@ -130,7 +130,7 @@ impl Running<'_> {
         if from.len() > 1 {
             let dirs: Vec<_> = from.iter().map(|checkpoint| checkpoint.path.clone()).collect();
             let inputs = Inputs::open(vfs, &dirs, Check::Sizes)?;
-            inputs.merge(&MergeRule::Sma)?.load(&trainer.gpu, &trainer.model)?;
+            inputs.merge(&MergeRule::Sma)?.load(&trainer.device, &trainer.model)?;
         }
         if plan.reset {
             trainer.forget_moments()?;

@@ -124,7 +124,7 @@ impl<'a> Run<'a> {
         };
         let s = &self.settings.save;
         let retention = Retention::new(Policy { keep_last: s.keep_last, keep_every: s.keep_every });
-        let adapter = self.trainer.gpu.summary();
+        let adapter = self.trainer.device.summary();
         let origin = Origin {
             step: 0,
             run_id: self.folder.path().file_name().unwrap_or_default().to_string_lossy().into_owned(),
@@ -209,7 +209,7 @@ impl Running<'_> {
 
     fn announce(&mut self) {
         let r = &self.run;
-        let adapter = r.trainer.gpu.summary();
+        let adapter = r.trainer.device.summary();
         let event = Event::Started(Started {
             stage: r.settings.stage().name().into(),
             run: r.folder.path().to_path_buf(),
@@ -272,7 +272,7 @@ impl Running<'_> {
             tokens_per_second: rate,
             mfu: rate * flops / (self.run.peak_gflops * 1e9),
             seconds: self.seconds_before + self.clock.seconds(),
-            device_bytes: t.gpu.ledger().total(),
+            device_bytes: t.device.ledger().total(),
             skipped: result.skipped,
             metrics: result.metrics.clone(),
         });

@@ -3,8 +3,8 @@
 use super::run::{Run, Running};
 use crate::data::chat::{self, Chat};
 use crate::data::{DecodeStream, Tokenizer};
+use crate::device::Device;
 use crate::event::{Event, Sample};
-use crate::gpu::Gpu;
 use crate::model::Generator;
 use crate::ops::sample::Sampling;
 use anyhow::{Result, ensure};
@@ -64,7 +64,7 @@ impl Running<'_> {
         match self.answer(asked, usual, draw) {
             Ok(sample) => self.out.emit(&Event::Sample(sample)),
             Err(error) => {
-                self.run.trainer.gpu.check()?;
+                self.run.trainer.device.check()?;
                 self.out.emit(&Event::Warning { text: format!("no sample: {error:#}") });
             }
         }
@@ -83,12 +83,12 @@ impl Running<'_> {
         let Run { trainer, tokenizer, settings, .. } = &self.run;
         let ids = tokenizer.encode(&prompt)?;
         if self.sampler.is_none() {
-            self.sampler = Some(Generator::new(&trainer.gpu, &trainer.model, 1, trainer.model.max_context())?);
+            self.sampler = Some(Generator::new(&trainer.device, &trainer.model, 1, trainer.model.max_context())?);
         }
         let Some(sampler) = &self.sampler else { unreachable!("it was just made") };
         let seed = (settings.train.seed ^ trainer.state.step).wrapping_add(draw << 48);
         let sampling = Sampling { temperature, seed, ..Sampling::default() };
-        let (text, pieces, logprobs) = Writer::new(tokenizer, ids, ends).write(&trainer.gpu, sampler, sampling, tokens)?;
+        let (text, pieces, logprobs) = Writer::new(tokenizer, ids, ends).write(&trainer.device, sampler, sampling, tokens)?;
         Ok(Sample {
             step: trainer.state.step,
             prompt: asked.prompt.clone(),
@@ -135,7 +135,7 @@ impl Writer {
     /// Up to `left` tokens: (text, its pieces, log-probability of each).
     fn write(
         mut self,
-        gpu: &Gpu,
+        device: &Device,
         sampler: &Generator,
         mut sampling: Sampling,
         mut left: usize,
@@ -146,7 +146,7 @@ impl Writer {
             let seen =
                 if self.ids.len() < context { self.ids.clone() } else { self.ids[self.ids.len() - context / 2..].to_vec() };
             let mut places = Vec::new();
-            sampler.run(gpu, &[seen], left, &sampling, |at, new| {
+            sampler.run(device, &[seen], left, &sampling, |at, new| {
                 ended = self.ends.tokens.contains(&new[0]);
                 if !ended {
                     places.push(at);
@@ -156,7 +156,7 @@ impl Writer {
             })?;
             ended |= places.is_empty();
             left -= places.len().min(left);
-            let logprobs = sampler.logprobs(gpu, 0)?;
+            let logprobs = sampler.logprobs(device, 0)?;
             self.logprobs.extend(places.iter().map(|at| logprobs[*at]));
             sampling.seed = sampling.seed.wrapping_add(1 << 32);
         }

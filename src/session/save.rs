@@ -2,7 +2,7 @@
 
 use super::rescue::Watch;
 use crate::data::Tokenizer;
-use crate::gpu::{Arena, Gpu};
+use crate::device::{Arena, Device};
 use crate::model::Model;
 use crate::model::checkpoint::{self, Checkpoint, CheckpointWriter, Existing, Manifest, Origin, Place, SaveFailed};
 use crate::model::hf_config::{SpecialTokens, config_json, generation_config_json};
@@ -45,7 +45,7 @@ pub struct TrainerFile {
 #[derive(Clone, Copy)]
 pub struct ModelFolder<'a> {
     /// The device.
-    pub gpu: &'a Gpu,
+    pub device: &'a Device,
     /// The model.
     pub model: &'a Model,
     /// Its weights: the model's own, or a merge.
@@ -87,7 +87,7 @@ impl ModelFolder<'_> {
         arenas: &[(&str, &Arena)],
     ) -> anyhow::Result<()> {
         let names: Vec<_> = arenas.iter().flat_map(|(prefix, _)| self.names(prefix)).collect();
-        let mut readers: Vec<_> = arenas.iter().map(|(prefix, arena)| (*prefix, self.model.reader(self.gpu, arena))).collect();
+        let mut readers: Vec<_> = arenas.iter().map(|(prefix, arena)| (*prefix, self.model.reader(self.device, arena))).collect();
         write_safetensors(file, metadata, &names, |name, sink| {
             for (prefix, reader) in &mut readers {
                 // The empty prefix stands alone, so the first that fits is the right one.
@@ -103,13 +103,13 @@ impl ModelFolder<'_> {
     fn snapshots(&self, file: &mut dyn std::io::Write, ring: &Ring, scratch: &Arena) -> anyhow::Result<()> {
         let prefixes: Vec<String> = ring.steps().into_iter().map(snapshot_prefix).collect();
         let names: Vec<_> = prefixes.iter().flat_map(|prefix| self.names(prefix)).collect();
-        let (mut reader, mut at) = (self.model.reader(self.gpu, scratch), None);
+        let (mut reader, mut at) = (self.model.reader(self.device, scratch), None);
         write_safetensors(file, &BTreeMap::new(), &names, |name, sink| {
             let found = prefixes.iter().position(|prefix| name.starts_with(prefix.as_str()));
             let i = found.with_context(|| format!("no snapshot holds {name}"))?;
             if at != Some(i) {
-                ring.copy_to_scratch(self.gpu, i)?;
-                (reader, at) = (self.model.reader(self.gpu, scratch), Some(i));
+                ring.copy_to_scratch(self.device, i)?;
+                (reader, at) = (self.model.reader(self.device, scratch), Some(i));
             }
             reader.write(&name[prefixes[i].len()..], sink)
         })
@@ -145,8 +145,8 @@ pub fn save(
     file: &TrainerFile,
     origin: &Origin,
 ) -> Result<(PathBuf, Manifest), SaveFailed> {
-    let Trainer { gpu, model, optimizer, .. } = trainer;
-    let folder = ModelFolder { gpu, model, values: &model.values, tokenizer };
+    let Trainer { device, model, optimizer, .. } = trainer;
+    let folder = ModelFolder { device, model, values: &model.values, tokenizer };
     let ring = trainer.live_merge.as_ref().map(|live| &live.ring).filter(|ring| !ring.steps().is_empty());
     let place = Place {
         parent: checkpoints,
@@ -180,7 +180,7 @@ pub fn export_merge(
     window: &MergedWindow,
     origin: &Origin,
 ) -> Result<(PathBuf, Manifest), SaveFailed> {
-    let folder = ModelFolder { gpu: &trainer.gpu, model: &trainer.model, values: &trainer.optimizer.grads, tokenizer };
+    let folder = ModelFolder { device: &trainer.device, model: &trainer.model, values: &trainer.optimizer.grads, tokenizer };
     let list = |texts: Vec<String>| texts.join(",");
     let metadata = BTreeMap::from([
         ("merge_method".to_owned(), window.method.clone()),
@@ -198,7 +198,7 @@ pub fn export_merge(
 /// Files that do not fit the model, or cannot be read.
 pub fn restore(vfs: &dyn Vfs, checkpoint: &Checkpoint, trainer: &mut Trainer) -> anyhow::Result<TrainerFile> {
     restore_snapshots(checkpoint, trainer)?;
-    trainer.model.load(&trainer.gpu, &checkpoint.weights()?)?;
+    trainer.model.load(&trainer.device, &checkpoint.weights()?)?;
     restore_moments(checkpoint, trainer)?;
     let file: TrainerFile = checkpoint.trainer(vfs).context("trainer.json")?;
     trainer.state = file.state.clone();
@@ -216,10 +216,10 @@ pub fn restore(vfs: &dyn Vfs, checkpoint: &Checkpoint, trainer: &mut Trainer) ->
 /// # Errors
 /// As [`restore`].
 pub fn restore_moments(checkpoint: &Checkpoint, trainer: &Trainer) -> anyhow::Result<()> {
-    let Trainer { gpu, model, optimizer, .. } = trainer;
+    let Trainer { device, model, optimizer, .. } = trainer;
     let moments = checkpoint.optimizer()?;
     for (prefix, arena) in self::moments(optimizer) {
-        model.fill(gpu, arena, &mut |name, shape| moments.read_f32(&format!("{prefix}{name}"), shape))?;
+        model.fill(device, arena, &mut |name, shape| moments.read_f32(&format!("{prefix}{name}"), shape))?;
     }
     Ok(())
 }
@@ -232,7 +232,7 @@ fn moments(optimizer: &Optimizer) -> Vec<(&'static str, &Arena)> {
 
 /// The ring as it was; the model's weights are overwritten on the way. A ring of another length keeps the newest that fit.
 fn restore_snapshots(checkpoint: &Checkpoint, trainer: &mut Trainer) -> anyhow::Result<()> {
-    let Trainer { gpu, model, live_merge: Some(live), .. } = trainer else { return Ok(()) };
+    let Trainer { device, model, live_merge: Some(live), .. } = trainer else { return Ok(()) };
     live.ring.clear();
     let path = checkpoint.path.join(SNAPSHOTS);
     if !path.exists() {
@@ -243,8 +243,8 @@ fn restore_snapshots(checkpoint: &Checkpoint, trainer: &mut Trainer) -> anyhow::
     let steps: BTreeSet<u64> = file.tensors().keys().filter_map(name_of).collect();
     for step in steps {
         let prefix = snapshot_prefix(step);
-        model.fill(gpu, &model.values, &mut |name, shape| file.read_f32(&format!("{prefix}{name}"), shape))?;
-        live.ring.push(gpu, model, step)?;
+        model.fill(device, &model.values, &mut |name, shape| file.read_f32(&format!("{prefix}{name}"), shape))?;
+        live.ring.push(device, model, step)?;
     }
     Ok(())
 }

@@ -11,6 +11,7 @@ use super::pace::{Pace, Progress};
 use super::place::{Place, Where};
 use super::script::{Question, Said, Scene, Step, StepKind, Story};
 use super::text::{Block, Fact, Filled, Template, blocks, number};
+use crate::config::DeviceSettings;
 use crate::event::Command;
 use crate::history::RunFiles;
 use crate::vfs::shown;
@@ -26,7 +27,7 @@ pub struct Options {
     /// Seed of all that is random.
     pub seed: u64,
     /// Adapter of all commands.
-    pub adapter: Option<String>,
+    pub device: DeviceSettings,
     /// The program.
     pub lehr: PathBuf,
 }
@@ -344,7 +345,7 @@ impl Player {
                     }
                     super::child::Attempt::Nothing => {
                         words.extend(["--run".into(), product.display().to_string()]);
-                        words.extend(self.options.adapter.iter().flat_map(|a| ["--adapter".to_owned(), a.clone()]));
+                        words.extend(self.options.device.words());
                     }
                 }
                 words.push("--control".into());
@@ -358,7 +359,7 @@ impl Player {
                     words.extend(["--out".into(), product.display().to_string()]);
                 }
                 if words[0] != "merge" {
-                    words.extend(self.options.adapter.iter().flat_map(|a| ["--adapter".to_owned(), a.clone()]));
+                    words.extend(self.options.device.words());
                 }
             }
         }

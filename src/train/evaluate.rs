@@ -2,8 +2,8 @@
 
 use super::predictions::Seen;
 use crate::data::{Batch, IGNORE};
-use crate::gpu::Tensor;
-use crate::gpu::{Gpu, Recording};
+use crate::device::Tensor;
+use crate::device::{Device, Recorder, Recording};
 use crate::model::{Activations, Model, Pass, Weights, transformer};
 
 /// Mean loss over some tokens.
@@ -29,50 +29,55 @@ impl Scorer {
     ///
     /// # Errors
     /// When a kernel does not compile.
-    pub fn new(gpu: &Gpu, model: &Model, batch: usize, time: usize) -> anyhow::Result<Self> {
-        let acts = Activations::new(gpu, &model.config, batch, time, Pass::Forward);
-        Self::over(gpu, model, acts)
+    pub fn new(device: &Device, model: &Model, batch: usize, time: usize) -> anyhow::Result<Self> {
+        let acts = Activations::new(device, &model.config, batch, time, Pass::Forward);
+        Self::over(device, model, acts)
     }
 
     /// Record over activations that exist already, a training pass's for one.
     ///
     /// # Errors
     /// As [`Scorer::new`].
-    pub fn over(gpu: &Gpu, model: &Model, acts: Activations<Tensor>) -> anyhow::Result<Self> {
-        Self::of_weights(gpu, model, &model.weights, acts)
+    pub fn over(device: &Device, model: &Model, acts: Activations<Tensor>) -> anyhow::Result<Self> {
+        Self::of_weights(device, model, &model.weights, acts)
     }
 
     /// Record over other weights than the model's own: a merge, for one.
     ///
     /// # Errors
     /// As [`Scorer::new`].
-    pub fn of_weights(gpu: &Gpu, model: &Model, weights: &Weights<Tensor>, acts: Activations<Tensor>) -> anyhow::Result<Self> {
-        Self::record(transformer::Context { weights, ..model.context(gpu) }, acts, None)
+    pub fn of_weights(
+        device: &Device,
+        model: &Model,
+        weights: &Weights<Tensor>,
+        acts: Activations<Tensor>,
+    ) -> anyhow::Result<Self> {
+        Self::record(transformer::Context { weights, ..model.context(device) }, acts, None)
     }
 
     /// Record over activations that exist already, at the temperature 1 / `inv_temperature` (1).
     ///
     /// # Errors
     /// As [`Scorer::new`].
-    pub fn at(gpu: &Gpu, model: &Model, acts: Activations<Tensor>, inv_temperature: &Tensor) -> anyhow::Result<Self> {
-        Self::record(model.context(gpu), acts, Some(inv_temperature))
+    pub fn at(device: &Device, model: &Model, acts: Activations<Tensor>, inv_temperature: &Tensor) -> anyhow::Result<Self> {
+        Self::record(model.context(device), acts, Some(inv_temperature))
     }
 
     fn record(m: transformer::Context<'_>, acts: Activations<Tensor>, inv_temperature: Option<&Tensor>) -> anyhow::Result<Self> {
-        let mut r = Recording::new("score");
+        let mut r = Recorder::new(m.device, "score");
         transformer::record_forward(&mut r, m, &acts);
         transformer::record_head_at(&mut r, m, &acts, inv_temperature);
-        Ok(Self { recording: r.finish(m.gpu)?, acts })
+        Ok(Self { recording: r.finish()?, acts })
     }
 
     /// (log pi(target), entropy) of every position of a batch; meaningless where the target is [`IGNORE`].
     ///
     /// # Errors
     /// A device fault.
-    pub fn score(&self, gpu: &Gpu, batch: &Batch) -> anyhow::Result<(Vec<f32>, Vec<f32>)> {
-        upload_tokens(gpu, &self.acts, batch);
-        gpu.replay(&self.recording)?;
-        Ok((gpu.read(&self.acts.logp)?, gpu.read(&self.acts.entropy)?))
+    pub fn score(&self, device: &Device, batch: &Batch) -> anyhow::Result<(Vec<f32>, Vec<f32>)> {
+        upload_tokens(device, &self.acts, batch);
+        device.replay(&self.recording)?;
+        Ok((device.read(&self.acts.logp)?, device.read(&self.acts.entropy)?))
     }
 
     /// Mean loss over batches of this scorer's shape. `progress` gets the number of batches done.
@@ -81,11 +86,11 @@ impl Scorer {
     /// A device fault, or what `progress` returns (to stop early).
     pub fn evaluate(
         &self,
-        gpu: &Gpu,
+        device: &Device,
         batches: impl Iterator<Item = Batch>,
         progress: impl FnMut(usize) -> anyhow::Result<()>,
     ) -> anyhow::Result<Evaluation> {
-        self.evaluate_seeing(gpu, batches, None, progress)
+        self.evaluate_seeing(device, batches, None, progress)
     }
 
     /// The same, to the bit; `seen` takes what the model said of the first tokens.
@@ -94,24 +99,24 @@ impl Scorer {
     /// As [`Scorer::evaluate`].
     pub fn evaluate_seeing(
         &self,
-        gpu: &Gpu,
+        device: &Device,
         batches: impl Iterator<Item = Batch>,
         mut seen: Option<&mut Seen>,
         mut progress: impl FnMut(usize) -> anyhow::Result<()>,
     ) -> anyhow::Result<Evaluation> {
         let (mut sum, mut hits, mut tokens) = (0.0, 0.0, 0);
         for (done, batch) in batches.enumerate() {
-            upload_tokens(gpu, &self.acts, &batch);
-            gpu.replay(&self.recording)?;
-            let logp: Vec<f32> = gpu.read(&self.acts.logp)?;
-            let hit: Vec<f32> = gpu.read(&self.acts.hit)?;
+            upload_tokens(device, &self.acts, &batch);
+            device.replay(&self.recording)?;
+            let logp: Vec<f32> = device.read(&self.acts.logp)?;
+            let hit: Vec<f32> = device.read(&self.acts.hit)?;
             for ((l, h), _) in logp.iter().zip(&hit).zip(&batch.targets).filter(|(_, t)| **t != IGNORE) {
                 sum -= f64::from(*l);
                 hits += f64::from(*h);
                 tokens += 1;
             }
             if let Some(seen) = seen.as_mut().filter(|seen| seen.wants_more()) {
-                let sum_p2: Vec<f32> = gpu.read(&self.acts.sum_p2)?;
+                let sum_p2: Vec<f32> = device.read(&self.acts.sum_p2)?;
                 let scored = logp.iter().zip(&sum_p2).zip(&batch.targets).filter(|(_, t)| **t != IGNORE);
                 seen.add(scored.map(|((l, s), _)| (*l, *s)));
             }
@@ -123,11 +128,11 @@ impl Scorer {
 }
 
 /// Tokens, targets and positions of a batch, to the device.
-pub(super) fn upload_tokens(gpu: &Gpu, acts: &Activations<Tensor>, batch: &Batch) {
+pub(super) fn upload_tokens(device: &Device, acts: &Activations<Tensor>, batch: &Batch) {
     assert_eq!((batch.batch_size, batch.seq_len), (acts.batch, acts.time), "the batch has another shape than the pass");
-    gpu.write(&acts.inputs.tokens, &batch.tokens);
-    gpu.write(&acts.inputs.targets, &batch.targets);
-    gpu.write(&acts.inputs.positions, &positions(batch));
+    device.write(&acts.inputs.tokens, &batch.tokens);
+    device.write(&acts.inputs.targets, &batch.targets);
+    device.write(&acts.inputs.positions, &positions(batch));
 }
 
 /// Index of each token inside its document: what rotary positions and the reach of attention go by.

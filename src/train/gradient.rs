@@ -2,7 +2,7 @@
 
 use super::evaluate::upload_tokens;
 use crate::data::{Batch, IGNORE};
-use crate::gpu::{Gpu, Recording, Tensor};
+use crate::device::{Device, Recorder, Recording, Tensor};
 use crate::model::transformer::{self, Objective};
 use crate::model::{Activations, Model, Pass, Weights};
 use crate::ops::embedding::Spans;
@@ -20,8 +20,8 @@ impl GradientPass {
     ///
     /// # Errors
     /// When a kernel does not compile.
-    pub fn new(gpu: &Gpu, model: &Model, acts: Activations<Tensor>, grads: &Weights<Tensor>) -> anyhow::Result<Self> {
-        Self::by(gpu, model, acts, grads, Objective::CrossEntropy)
+    pub fn new(device: &Device, model: &Model, acts: Activations<Tensor>, grads: &Weights<Tensor>) -> anyhow::Result<Self> {
+        Self::by(device, model, acts, grads, Objective::CrossEntropy)
     }
 
     /// The same by another objective.
@@ -29,44 +29,44 @@ impl GradientPass {
     /// # Errors
     /// When a kernel does not compile.
     pub fn by(
-        gpu: &Gpu,
+        device: &Device,
         model: &Model,
         acts: Activations<Tensor>,
         grads: &Weights<Tensor>,
         objective: Objective<'_>,
     ) -> anyhow::Result<Self> {
-        let mut r = Recording::new("forward and backward");
-        let context = model.context(gpu);
+        let mut r = Recorder::new(device, "forward and backward");
+        let context = model.context(device);
         transformer::record_forward(&mut r, context, &acts);
         transformer::record_head_and_objective(&mut r, context, &acts, grads, objective);
         transformer::record_backward(&mut r, context, &acts, grads);
-        Ok(Self { recording: r.finish(gpu)?, acts })
+        Ok(Self { recording: r.finish()?, acts })
     }
 
     /// Allocate activations for a training pass.
-    pub fn activations(gpu: &Gpu, model: &Model, batch: usize, time: usize) -> Activations<Tensor> {
-        Activations::new(gpu, &model.config, batch, time, Pass::Training)
+    pub fn activations(device: &Device, model: &Model, batch: usize, time: usize) -> Activations<Tensor> {
+        Activations::new(device, &model.config, batch, time, Pass::Training)
     }
 
     /// Run on a batch whose targets each weigh `weight` in the loss.
     ///
     /// # Errors
     /// A device fault.
-    pub fn run(&self, gpu: &Gpu, batch: &Batch, weight: f32) -> anyhow::Result<()> {
+    pub fn run(&self, device: &Device, batch: &Batch, weight: f32) -> anyhow::Result<()> {
         let weights: Vec<f32> = batch.targets.iter().map(|t| if *t == IGNORE { 0.0 } else { weight }).collect();
-        gpu.write(&self.acts.inputs.weights, &weights);
-        self.run_by(gpu, batch)
+        device.write(&self.acts.inputs.weights, &weights);
+        self.run_by(device, batch)
     }
 
     /// Run on a batch when what the objective asks of each row is on the device already.
     ///
     /// # Errors
     /// A device fault.
-    pub fn run_by(&self, gpu: &Gpu, batch: &Batch) -> anyhow::Result<()> {
-        upload_tokens(gpu, &self.acts, batch);
+    pub fn run_by(&self, device: &Device, batch: &Batch) -> anyhow::Result<()> {
+        upload_tokens(device, &self.acts, batch);
         let spans = Spans::of(&batch.tokens);
-        gpu.write(&self.acts.inputs.order, &spans.order);
-        gpu.write(&self.acts.inputs.spans, &spans.spans);
-        Ok(gpu.replay(&self.recording)?)
+        device.write(&self.acts.inputs.order, &spans.order);
+        device.write(&self.acts.inputs.spans, &spans.spans);
+        Ok(device.replay(&self.recording)?)
     }
 }

@@ -3,13 +3,13 @@
 use super::{Evaluation, Scorer};
 use crate::config::ModelConfig;
 use crate::data::Batch;
-use crate::gpu::Gpu;
+use crate::device::Device;
 use crate::model::Model;
 use crate::model::weight_files::WeightFiles;
 
 /// A model on the device whose weights are changed from one evaluation to the next.
 pub struct Judge {
-    gpu: Gpu,
+    device: Device,
     /// Its weights are those judged last.
     pub model: Model,
     scorer: Scorer,
@@ -21,11 +21,11 @@ impl Judge {
     ///
     /// # Errors
     /// No batch, or as [`Model::new`] and [`Scorer::new`].
-    pub fn new(gpu: Gpu, config: &ModelConfig, batches: Vec<Batch>) -> anyhow::Result<Self> {
+    pub fn new(device: Device, config: &ModelConfig, batches: Vec<Batch>) -> anyhow::Result<Self> {
         let Some(first) = batches.first() else { anyhow::bail!("--data: too little text to score") };
-        let model = Model::new(&gpu, config, first.seq_len)?;
-        let scorer = Scorer::new(&gpu, &model, first.batch_size, first.seq_len)?;
-        Ok(Self { scorer, model, gpu, batches })
+        let model = Model::new(&device, config, first.seq_len)?;
+        let scorer = Scorer::new(&device, &model, first.batch_size, first.seq_len)?;
+        Ok(Self { scorer, model, device, batches })
     }
 
     /// Tokens that an evaluation scores.
@@ -46,8 +46,8 @@ impl Judge {
     /// # Errors
     /// A device fault, or a loss that is no number.
     pub fn loss(&self, weights: &[f32]) -> anyhow::Result<f64> {
-        self.model.set(&self.gpu, weights);
-        let Evaluation { loss, .. } = self.scorer.evaluate(&self.gpu, self.batches.iter().cloned(), |_| Ok(()))?;
+        self.model.set(&self.device, weights);
+        let Evaluation { loss, .. } = self.scorer.evaluate(&self.device, self.batches.iter().cloned(), |_| Ok(()))?;
         Ok(loss)
     }
 }

@@ -1,8 +1,8 @@
 //! L2 norms of weights and gradients, part by part: now and then, in a recording of its own beside the update, which it cannot change: it
 //! only reads weights and gradients, and writes into buffers of its own.
 
+use crate::device::{ALIGN, Arena, Device, ReadRing, Recorder, Recording, Tensor};
 use crate::event::{Norms, Number};
-use crate::gpu::{ALIGN, Arena, Gpu, ReadRing, Recording, Tensor};
 use crate::model::Parameters;
 use crate::ops::adamw;
 use crate::ops::grad_norm;
@@ -29,29 +29,37 @@ impl PartNorms {
     ///
     /// # Errors
     /// When a kernel does not compile.
-    pub fn new(gpu: &Gpu, parameters: &Parameters, values: &Arena, grads: &Arena, every: u64) -> Result<Self> {
+    pub fn new(device: &Device, parameters: &Parameters, values: &Arena, grads: &Arena, every: u64) -> Result<Self> {
         let parts = parameters.parts();
-        let numbers = Tensor::new(gpu, "norms", "part_norms", &[2 * parts.len(), ALIGN]);
+        let numbers = Tensor::new(device, "norms", "part_norms", &[2 * parts.len(), ALIGN]);
         // The shader also makes a clip factor, which nobody reads.
-        let hyper = Tensor::new(gpu, "norms", "no_hyper", &[adamw::HYPER_LEN]);
+        let hyper = Tensor::new(device, "norms", "no_hyper", &[adamw::HYPER_LEN]);
         let spans = |arena: &Arena| parts.iter().map(|(_, these)| arena.spans(these)).collect::<Vec<_>>();
         let pairs = |spans: &Vec<Tensor>| grad_norm::partials_len(spans.iter().map(Tensor::len));
         // One after another, so that one buffer serves all.
         let most = spans(values).iter().map(pairs).max().unwrap_or(1);
-        let partials = Tensor::new(gpu, "norms", "partials", &[most, 2]);
+        let partials = Tensor::new(device, "norms", "partials", &[most, 2]);
         let record = |name: &str, arena: &Arena, first: usize| {
-            let mut r = Recording::new(name);
+            let mut r = Recorder::new(device, name);
             for (i, spans) in spans(arena).iter().enumerate() {
                 let row = (first + i) * ALIGN;
                 let out = numbers.slice(row..row + stats::LEN);
-                grad_norm::forward(&mut r, gpu, &spans.iter().collect::<Vec<_>>(), &partials, &hyper, &out);
+                grad_norm::forward(&mut r, &spans.iter().collect::<Vec<_>>(), &partials, &hyper, &out);
             }
-            r.finish(gpu)
+            r.finish()
         };
         let weights = record("norms of weights", values, 0)?;
         let gradients = record("norms of gradients", grads, parts.len())?;
         let names = parts.into_iter().map(|(name, _)| name).collect();
-        Ok(Self { names, every, ring: ReadRing::new(gpu, numbers.len(), 3), numbers, weights, gradients, late: VecDeque::new() })
+        Ok(Self {
+            names,
+            every,
+            ring: ReadRing::new(device, numbers.len(), 3),
+            numbers,
+            weights,
+            gradients,
+            late: VecDeque::new(),
+        })
     }
 
     /// Whether the update that makes the number `step` is measured.
@@ -63,21 +71,21 @@ impl PartNorms {
     ///
     /// # Errors
     /// A device fault.
-    pub fn before(&self, gpu: &Gpu) -> Result<()> {
-        Ok(gpu.replay(&self.weights)?)
+    pub fn before(&self, device: &Device) -> Result<()> {
+        Ok(device.replay(&self.weights)?)
     }
 
     /// After the update, which reads the gradients and leaves them as they are: their norms.
     ///
     /// # Errors
     /// A device fault.
-    pub fn after(&self, gpu: &Gpu) -> Result<()> {
-        Ok(gpu.replay(&self.gradients)?)
+    pub fn after(&self, device: &Device) -> Result<()> {
+        Ok(device.replay(&self.gradients)?)
     }
 
     /// Ask for what [`PartNorms::before`] and [`PartNorms::after`] measured of update `step`; it comes later.
-    pub fn ask(&mut self, gpu: &Gpu, step: u64) {
-        self.ring.ask(gpu, &self.numbers);
+    pub fn ask(&mut self, device: &Device, step: u64) {
+        self.ring.ask(device, &self.numbers);
         self.late.push_back(step);
     }
 
@@ -85,12 +93,12 @@ impl PartNorms {
     ///
     /// # Errors
     /// A device fault.
-    pub fn take(&mut self, gpu: &Gpu, step: u64) -> Result<Option<Norms>> {
+    pub fn take(&mut self, device: &Device, step: u64) -> Result<Option<Norms>> {
         if self.late.front() != Some(&step) {
             return Ok(None);
         }
         self.late.pop_front();
-        let numbers: Vec<f32> = self.ring.take(gpu)?;
+        let numbers: Vec<f32> = self.ring.take(device)?;
         Ok(Some(self.of(step, &numbers)))
     }
 
@@ -98,8 +106,8 @@ impl PartNorms {
     ///
     /// # Errors
     /// A device fault.
-    pub fn read(&self, gpu: &Gpu, step: u64) -> Result<Norms> {
-        Ok(self.of(step, &gpu.read::<f32>(&self.numbers)?))
+    pub fn read(&self, device: &Device, step: u64) -> Result<Norms> {
+        Ok(self.of(step, &device.read::<f32>(&self.numbers)?))
     }
 
     fn of(&self, step: u64, numbers: &[f32]) -> Norms {

@@ -2,7 +2,7 @@
 
 use super::PartNorms;
 use crate::config::{LoptiMoments, OptimizerKind};
-use crate::gpu::{Arena, Gpu, Recording, Tensor};
+use crate::device::{Arena, Device, Recorder, Recording, Tensor};
 use crate::model::{Parameters, Weights};
 use crate::ops::adamw::{self, Hyper, Segment};
 use crate::ops::grad_norm;
@@ -41,8 +41,8 @@ impl Optimizer {
     ///
     /// # Errors
     /// When a kernel does not compile.
-    pub fn new(gpu: &Gpu, parameters: &Parameters, values: &Arena, stats: &Tensor) -> anyhow::Result<Self> {
-        Self::of(gpu, parameters, values, stats, (OptimizerKind::Adamw, LoptiMoments::Shared))
+    pub fn new(device: &Device, parameters: &Parameters, values: &Arena, stats: &Tensor) -> anyhow::Result<Self> {
+        Self::of(device, parameters, values, stats, (OptimizerKind::Adamw, LoptiMoments::Shared))
     }
 
     /// Allocate, and record the update of `values`. `stats` receives norm, clip factor and gate (`ops::objective::stats`). Plain gradient
@@ -51,47 +51,47 @@ impl Optimizer {
     /// # Errors
     /// When a kernel does not compile.
     pub fn of(
-        gpu: &Gpu,
+        device: &Device,
         parameters: &Parameters,
         values: &Arena,
         stats: &Tensor,
         (kind, moments): (OptimizerKind, LoptiMoments),
     ) -> anyhow::Result<Self> {
-        let [grads, m, v] = ["grads", "adam_m", "adam_v"].map(|role| parameters.arena(gpu, role));
-        let hyper = Tensor::new(gpu, "optimizer", "hyper", &[adamw::HYPER_LEN]);
+        let [grads, m, v] = ["grads", "adam_m", "adam_v"].map(|role| parameters.arena(device, role));
+        let hyper = Tensor::new(device, "optimizer", "hyper", &[adamw::HYPER_LEN]);
         let segments: Vec<&Tensor> = grads.segments().map(|(t, _)| t).collect();
         let partials = grad_norm::partials_len(segments.iter().map(|t| t.len()));
-        let partials = Tensor::new(gpu, "optimizer", "partials", &[partials, 2]);
-        let norm = |r: &mut Recording| grad_norm::forward(r, gpu, &segments, &partials, &hyper, stats);
+        let partials = Tensor::new(device, "optimizer", "partials", &[partials, 2]);
+        let norm = |r: &mut Recorder<'_>| grad_norm::forward(r, &segments, &partials, &hyper, stats);
         let update = |m: &Arena, v: &Arena| {
-            let mut r = Recording::new("update");
+            let mut r = Recorder::new(device, "update");
             norm(&mut r);
             for (((values, decayed), (grads, _)), ((m, _), (v, _))) in
                 values.segments().zip(grads.segments()).zip(m.segments().zip(v.segments()))
             {
                 match kind {
                     OptimizerKind::Adamw => {
-                        adamw::update(&mut r, gpu, Segment { values, grads, m, v, decayed }, &hyper, stats);
+                        adamw::update(&mut r, Segment { values, grads, m, v, decayed }, &hyper, stats);
                     }
-                    OptimizerKind::Sgd => adamw::sgd(&mut r, gpu, values, grads, &hyper, stats),
+                    OptimizerKind::Sgd => adamw::sgd(&mut r, values, grads, &hyper, stats),
                 }
             }
-            r.finish(gpu)
+            r.finish()
         };
         let first = update(&m, &v)?;
         let second = match moments {
             LoptiMoments::Separate if kind == OptimizerKind::Adamw => {
-                let [m, v] = ["adam_m2", "adam_v2"].map(|role| parameters.arena(gpu, role));
+                let [m, v] = ["adam_m2", "adam_v2"].map(|role| parameters.arena(device, role));
                 Some(Moments { update: update(&m, &v)?, m, v })
             }
             _ => None,
         };
-        let mut only_norm = Recording::new("norm");
+        let mut only_norm = Recorder::new(device, "norm");
         norm(&mut only_norm);
-        let mut clear = Recording::new("clear");
+        let mut clear = Recorder::new(device, "clear");
         clear.clear(stats);
         segments.iter().for_each(|grads| clear.clear(grads));
-        let (norm, clear) = (only_norm.finish(gpu)?, clear.finish(gpu)?);
+        let (norm, clear) = (only_norm.finish()?, clear.finish()?);
         Ok(Self { grad_weights: parameters.weights(&grads), grads, m, v, second, norms: None, hyper, norm, update: first, clear })
     }
 
@@ -99,10 +99,10 @@ impl Optimizer {
     ///
     /// # Errors
     /// When a kernel does not compile.
-    pub fn measure_parts(&mut self, gpu: &Gpu, parameters: &Parameters, values: &Arena, every: u64) -> anyhow::Result<()> {
+    pub fn measure_parts(&mut self, device: &Device, parameters: &Parameters, values: &Arena, every: u64) -> anyhow::Result<()> {
         self.norms = match every {
             0 => None,
-            _ => Some(PartNorms::new(gpu, parameters, values, &self.grads, every)?),
+            _ => Some(PartNorms::new(device, parameters, values, &self.grads, every)?),
         };
         Ok(())
     }
@@ -116,35 +116,35 @@ impl Optimizer {
     ///
     /// # Errors
     /// A device fault.
-    pub fn clear(&self, gpu: &Gpu) -> anyhow::Result<()> {
-        Ok(gpu.replay(&self.clear)?)
+    pub fn clear(&self, device: &Device) -> anyhow::Result<()> {
+        Ok(device.replay(&self.clear)?)
     }
 
     /// Norm, clip, gate, AdamW (or plain gradient descent).
     ///
     /// # Errors
     /// A device fault.
-    pub fn update(&self, gpu: &Gpu, hyper: &Hyper) -> anyhow::Result<()> {
-        gpu.write(&self.hyper, &hyper.pack());
-        Ok(gpu.replay(&self.update)?)
+    pub fn update(&self, device: &Device, hyper: &Hyper) -> anyhow::Result<()> {
+        device.write(&self.hyper, &hyper.pack());
+        Ok(device.replay(&self.update)?)
     }
 
     /// The same by the second pair of moments, if there is one.
     ///
     /// # Errors
     /// A device fault.
-    pub fn update_second(&self, gpu: &Gpu, hyper: &Hyper) -> anyhow::Result<()> {
-        gpu.write(&self.hyper, &hyper.pack());
-        Ok(gpu.replay(self.second.as_ref().map_or(&self.update, |second| &second.update))?)
+    pub fn update_second(&self, device: &Device, hyper: &Hyper) -> anyhow::Result<()> {
+        device.write(&self.hyper, &hyper.pack());
+        Ok(device.replay(self.second.as_ref().map_or(&self.update, |second| &second.update))?)
     }
 
     /// Only the norm, the clip factor that `max_grad_norm` asks for, and the gate, into the step statistics.
     ///
     /// # Errors
     /// A device fault.
-    pub fn norm(&self, gpu: &Gpu, max_grad_norm: f64) -> anyhow::Result<()> {
-        gpu.write(&self.hyper, &Hyper { max_grad_norm, ..Hyper::default() }.pack());
-        Ok(gpu.replay(&self.norm)?)
+    pub fn norm(&self, device: &Device, max_grad_norm: f64) -> anyhow::Result<()> {
+        device.write(&self.hyper, &Hyper { max_grad_norm, ..Hyper::default() }.pack());
+        Ok(device.replay(&self.norm)?)
     }
 
     /// The recording of the update, for profiles.

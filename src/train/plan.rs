@@ -3,7 +3,7 @@
 use super::merge::ring::choose_place;
 use super::reinforce;
 use crate::config::{MergeSettings, ModelConfig, RingPlace, Settings, TrainSettings};
-use crate::gpu::AdapterClass;
+use crate::device::Sizes;
 use crate::model::{Parameters, Pass, activations, rollout as rollouts};
 
 /// Device memory of a training run, in bytes.
@@ -22,16 +22,10 @@ impl MemoryPlan {
     ///
     /// # Errors
     /// When one tensor is larger than the adapter can bind.
-    pub fn training(
-        c: &ModelConfig,
-        t: &TrainSettings,
-        merge: &MergeSettings,
-        class: AdapterClass,
-        max_binding_bytes: u64,
-    ) -> anyhow::Result<Self> {
-        let arena = Parameters::new(c, max_binding_bytes)?.arena_bytes();
-        let micro_batch = micro_batch(c, t, class, max_binding_bytes);
-        let activations = activations::bytes(c, micro_batch, t.seq_len, Pass::Training, max_binding_bytes);
+    pub fn training(c: &ModelConfig, t: &TrainSettings, merge: &MergeSettings, sizes: Sizes) -> anyhow::Result<Self> {
+        let arena = Parameters::new(c, sizes.max_tensor_bytes)?.arena_bytes();
+        let micro_batch = micro_batch(c, t, sizes);
+        let activations = activations::bytes(c, micro_batch, t.seq_len, Pass::Training, sizes);
         let rope = 4 * (t.seq_len * c.head_dim) as u64;
         let mut parts = vec![
             ("values", arena),
@@ -43,7 +37,7 @@ impl MemoryPlan {
         ];
         let ring = (merge.merge_every > 0).then(|| {
             let bytes = arena * merge.merge_last as u64;
-            (choose_place(merge.merge_ring, class, bytes), bytes)
+            (choose_place(merge.merge_ring, sizes.merge_ring_bytes, bytes), bytes)
         });
         if let Some((RingPlace::Device, bytes)) = ring {
             parts.push(("merge ring", bytes));
@@ -55,17 +49,12 @@ impl MemoryPlan {
     ///
     /// # Errors
     /// As [`MemoryPlan::training`], or lengths that cannot work.
-    pub fn reinforcement(
-        c: &ModelConfig,
-        settings: &Settings,
-        class: AdapterClass,
-        max_binding_bytes: u64,
-    ) -> anyhow::Result<Self> {
-        let (mut parts, micro_batch) = reinforce::memory_parts(c, settings, class, max_binding_bytes)?;
+    pub fn reinforcement(c: &ModelConfig, settings: &Settings, sizes: Sizes) -> anyhow::Result<Self> {
+        let (mut parts, micro_batch) = reinforce::memory_parts(c, settings, sizes)?;
         if let Some(rollout) = &settings.rollout {
             let room = rollout.max_prompt_length + rollout.max_completion_length;
-            let slots = reinforce::slots(c, settings, rollout, class, max_binding_bytes);
-            parts.push(("rollouts", rollouts::bytes(c, slots, room, settings.train.batch_size, class, max_binding_bytes)));
+            let slots = reinforce::slots(c, settings, rollout, sizes);
+            parts.push(("rollouts", rollouts::bytes(c, slots, room, settings.train.batch_size, sizes)));
         }
         Ok(Self { parts, micro_batch, ring: None })
     }
@@ -95,26 +84,21 @@ pub fn rows_at_once(time: usize, rows: impl FnOnce() -> usize) -> anyhow::Result
 }
 
 /// Sequences computed at once: as set, else the largest divisor of the batch that stays within what suits the adapter.
-pub fn micro_batch(c: &ModelConfig, t: &TrainSettings, class: AdapterClass, max_binding_bytes: u64) -> usize {
+pub fn micro_batch(c: &ModelConfig, t: &TrainSettings, sizes: Sizes) -> usize {
     if let Some(set) = t.micro_batch_size {
         return set;
     }
-    let most = most_rows(c, t.seq_len, class, max_binding_bytes);
+    let most = most_rows(c, t.seq_len, sizes);
     (1..=t.batch_size.min(most)).rev().find(|&n| t.batch_size.is_multiple_of(n)).unwrap_or(1)
 }
 
-/// Sequences of this length that suit the adapter at once, at least one.
-///
-/// A software adapter gains nothing past a few thousand tokens, and its dispatches get long; a GPU wants many, within 2 GiB of activations.
-pub fn most_rows(c: &ModelConfig, seq_len: usize, class: AdapterClass, max_binding_bytes: u64) -> usize {
-    let (most_tokens, most_bytes) = match class {
-        AdapterClass::Software => (4096, 2u64 << 30),
-        AdapterClass::Hardware => (32_768, 2 << 30),
-    };
+/// Sequences of this length that suit the device at once, at least one.
+pub fn most_rows(c: &ModelConfig, seq_len: usize, sizes: Sizes) -> usize {
+    let (most_tokens, most_bytes) = (sizes.training_tokens, sizes.activation_bytes);
     let fits = |n: usize| {
         n * seq_len <= most_tokens
-            && activations::bytes(c, n, seq_len, Pass::Training, max_binding_bytes) <= most_bytes
-            && (4 * n * seq_len * (2 * c.intermediate_size).max(c.qkv_dim())) as u64 <= max_binding_bytes
+            && activations::bytes(c, n, seq_len, Pass::Training, sizes) <= most_bytes
+            && (4 * n * seq_len * (2 * c.intermediate_size).max(c.qkv_dim())) as u64 <= sizes.max_tensor_bytes
     };
     // All three grow with the number of sequences.
     (1..=most_tokens / seq_len.max(1)).rev().find(|&n| fits(n)).unwrap_or(1)

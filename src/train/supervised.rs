@@ -4,7 +4,7 @@ use super::predictions::Seen;
 use super::{Evaluation, GradientPass, Scorer, micro_batch, rows_at_once};
 use crate::config::Settings;
 use crate::data::{Batch, IGNORE, Source};
-use crate::gpu::{Gpu, ReadRing, Tensor};
+use crate::device::{Device, ReadRing, Tensor};
 use crate::model::{Activations, Model, Weights};
 use crate::ops::objective::stats;
 use std::collections::VecDeque;
@@ -30,22 +30,22 @@ pub(super) struct Late {
 
 impl Supervised {
     /// Activations of the training pass, which all recordings share.
-    pub fn activations(gpu: &Gpu, settings: &Settings, model: &Model) -> anyhow::Result<Activations<Tensor>> {
+    pub fn activations(device: &Device, settings: &Settings, model: &Model) -> anyhow::Result<Activations<Tensor>> {
         let t = &settings.train;
-        let micro = rows_at_once(t.seq_len, || micro_batch(&model.config, t, gpu.class(), gpu.max_binding_bytes()))?;
-        Ok(GradientPass::activations(gpu, model, micro, t.seq_len))
+        let micro = rows_at_once(t.seq_len, || micro_batch(&model.config, t, device.sizes()))?;
+        Ok(GradientPass::activations(device, model, micro, t.seq_len))
     }
 
     pub fn new(
-        gpu: &Gpu,
+        device: &Device,
         model: &Model,
         acts: Activations<Tensor>,
         grads: &Weights<Tensor>,
         source: Box<dyn Source>,
     ) -> anyhow::Result<Self> {
-        let scorer = Scorer::over(gpu, model, acts.clone())?;
-        let pass = GradientPass::new(gpu, model, acts, grads)?;
-        Ok(Self { pass, scorer, source, ring: ReadRing::new(gpu, stats::LEN, 3), late: VecDeque::new() })
+        let scorer = Scorer::over(device, model, acts.clone())?;
+        let pass = GradientPass::new(device, model, acts, grads)?;
+        Ok(Self { pass, scorer, source, ring: ReadRing::new(device, stats::LEN, 3), late: VecDeque::new() })
     }
 
     /// Batch `n` of the source.
@@ -59,18 +59,18 @@ impl Supervised {
     }
 
     /// Add the gradient of the mean loss over a batch's targets.
-    pub fn gradient(&self, gpu: &Gpu, batch: &Batch) -> anyhow::Result<()> {
+    pub fn gradient(&self, device: &Device, batch: &Batch) -> anyhow::Result<()> {
         let targets = batch.targets.iter().filter(|t| **t != IGNORE).count();
         let weight = 1.0 / targets.max(1) as f32;
         for micro in micro_batches(batch, self.pass.acts.batch) {
-            self.pass.run(gpu, &micro, weight)?;
+            self.pass.run(device, &micro, weight)?;
         }
         Ok(())
     }
 
     /// An update was submitted: its numbers come one update later.
-    pub fn submitted(&mut self, gpu: &Gpu, late: Late) {
-        self.ring.ask(gpu, &self.pass.acts.stats);
+    pub fn submitted(&mut self, device: &Device, late: Late) {
+        self.ring.ask(device, &self.pass.acts.stats);
         self.late.push_back(late);
     }
 
@@ -80,15 +80,15 @@ impl Supervised {
     }
 
     /// The numbers of the oldest of those, as `ops::objective::stats` lays them out.
-    pub fn take(&mut self, gpu: &Gpu) -> anyhow::Result<(Late, Vec<f32>)> {
-        let numbers = self.ring.take(gpu)?;
+    pub fn take(&mut self, device: &Device) -> anyhow::Result<(Late, Vec<f32>)> {
+        let numbers = self.ring.take(device)?;
         Ok((self.late.pop_front().unwrap_or_default(), numbers))
     }
 
     /// Held-out loss by the model's own weights, or by another scorer of the same shape; `seen` takes what was said of the first tokens.
     pub fn evaluate(
         &self,
-        gpu: &Gpu,
+        device: &Device,
         scorer: Option<&Scorer>,
         tokens: u64,
         seen: Option<&mut Seen>,
@@ -98,7 +98,7 @@ impl Supervised {
         let acts = &self.pass.acts;
         let Some(batches) = self.source.val_batches(acts.batch, acts.time, most) else { return Ok(None) };
         let all = batches.len();
-        scorer.unwrap_or(&self.scorer).evaluate_seeing(gpu, batches, seen, |done| progress(done, all)).map(Some)
+        scorer.unwrap_or(&self.scorer).evaluate_seeing(device, batches, seen, |done| progress(done, all)).map(Some)
     }
 }
 

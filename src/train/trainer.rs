@@ -8,8 +8,8 @@ use super::supervised::{Late, Supervised};
 use super::{Evaluation, Optimizer, PartNorms, learning_rate};
 use crate::config::{ModelConfig, Settings, TrainSettings};
 use crate::data::Source;
+use crate::device::{Device, Recorder, Recording};
 use crate::event::{Completion, Event, Hyper as LiveHyper, Number, TaskEval};
-use crate::gpu::{Gpu, Recording};
 use crate::model::Model;
 use crate::model::weight_files::WeightFiles;
 use crate::ops::adamw::Hyper;
@@ -20,7 +20,7 @@ use std::collections::BTreeMap;
 /// Everything that training needs beside files, events and commands.
 pub struct Trainer {
     /// The device.
-    pub gpu: Gpu,
+    pub device: Device,
     /// The model.
     pub model: Model,
     /// Gradients and moments.
@@ -99,31 +99,31 @@ impl Trainer {
     ///
     /// # Errors
     /// A shape or a batch that cannot work, or a kernel that does not compile.
-    pub fn new(gpu: Gpu, settings: &Settings, config: &ModelConfig, source: Box<dyn Source>) -> anyhow::Result<Self> {
-        let model = Model::new(&gpu, config, settings.train.seq_len)?;
-        let acts = Supervised::activations(&gpu, settings, &model)?;
-        let mut optimizer = Optimizer::new(&gpu, &model.parameters, &model.values, &acts.stats)?;
-        optimizer.measure_parts(&gpu, &model.parameters, &model.values, settings.eval.norms_every)?;
+    pub fn new(device: Device, settings: &Settings, config: &ModelConfig, source: Box<dyn Source>) -> anyhow::Result<Self> {
+        let model = Model::new(&device, config, settings.train.seq_len)?;
+        let acts = Supervised::activations(&device, settings, &model)?;
+        let mut optimizer = Optimizer::new(&device, &model.parameters, &model.values, &acts.stats)?;
+        optimizer.measure_parts(&device, &model.parameters, &model.values, settings.eval.norms_every)?;
         let scratch = (&optimizer.grads, &optimizer.grad_weights);
-        let live_merge = LiveMerge::new(&gpu, &model, acts.clone(), scratch, &settings.merge)?;
-        let work = Supervised::new(&gpu, &model, acts, &optimizer.grad_weights, source)?;
-        model.initialise(&gpu, settings.train.seed);
+        let live_merge = LiveMerge::new(&device, &model, acts.clone(), scratch, &settings.merge)?;
+        let work = Supervised::new(&device, &model, acts, &optimizer.grad_weights, source)?;
+        model.initialise(&device, settings.train.seed);
         let work = Work::Supervised(Box::new(work));
-        Ok(Self { state: TrainerState::default(), settings: settings.clone(), gpu, model, optimizer, work, live_merge })
+        Ok(Self { state: TrainerState::default(), settings: settings.clone(), device, model, optimizer, work, live_merge })
     }
 
     /// The same for reinforcement.
     ///
     /// # Errors
     /// As [`Trainer::new`].
-    pub fn reinforce(gpu: Gpu, settings: &Settings, config: &ModelConfig, practice: Practice) -> anyhow::Result<Self> {
-        let model = Model::new(&gpu, config, settings.train.seq_len)?;
-        let work = Reinforce::new(&gpu, &model, settings, practice)?;
-        let mut optimizer = work.optimizer(&gpu, &model, settings)?;
-        optimizer.measure_parts(&gpu, &model.parameters, &model.values, settings.eval.norms_every)?;
-        model.initialise(&gpu, settings.train.seed);
+    pub fn reinforce(device: Device, settings: &Settings, config: &ModelConfig, practice: Practice) -> anyhow::Result<Self> {
+        let model = Model::new(&device, config, settings.train.seq_len)?;
+        let work = Reinforce::new(&device, &model, settings, practice)?;
+        let mut optimizer = work.optimizer(&device, &model, settings)?;
+        optimizer.measure_parts(&device, &model.parameters, &model.values, settings.eval.norms_every)?;
+        model.initialise(&device, settings.train.seed);
         let (work, live_merge) = (Work::Reinforce(Box::new(work)), None);
-        Ok(Self { state: TrainerState::default(), settings: settings.clone(), gpu, model, optimizer, work, live_merge })
+        Ok(Self { state: TrainerState::default(), settings: settings.clone(), device, model, optimizer, work, live_merge })
     }
 
     /// Reinforcement: hold the policy to the model of a folder, or to itself as it is now. Nothing is kept where the loss has no KL term.
@@ -133,7 +133,7 @@ impl Trainer {
     pub fn keep_reference(&mut self, files: Option<&WeightFiles>) -> anyhow::Result<()> {
         match &mut self.work {
             Work::Supervised(_) => Ok(()),
-            Work::Reinforce(work) => work.keep_reference(&self.gpu, &self.model, files),
+            Work::Reinforce(work) => work.keep_reference(&self.device, &self.model, files),
         }
     }
 
@@ -167,7 +167,7 @@ impl Trainer {
     pub fn examine(&mut self, temperature: f64, progress: &mut Progress<'_>) -> anyhow::Result<Option<TaskEval>> {
         match &mut self.work {
             Work::Supervised(_) => Ok(None),
-            Work::Reinforce(work) => work.examine(&self.gpu, &self.model, self.state.step, temperature, progress),
+            Work::Reinforce(work) => work.examine(&self.device, &self.model, self.state.step, temperature, progress),
         }
     }
 
@@ -188,7 +188,7 @@ impl Trainer {
     pub fn step_watched(&mut self, progress: &mut Progress<'_>) -> anyhow::Result<Option<StepResult>> {
         if let Work::Reinforce(work) = &mut self.work {
             let hyper = hyper(&self.settings.train, &self.state);
-            return work.step(&self.gpu, &self.model, &mut self.optimizer, &mut self.state, hyper, progress);
+            return work.step(&self.device, &self.model, &mut self.optimizer, &mut self.state, hyper, progress);
         }
         self.supervised_step()
     }
@@ -197,13 +197,13 @@ impl Trainer {
         let Work::Supervised(work) = &mut self.work else { return Ok(None) };
         let (batch_size, n) = (self.settings.train.batch_size, self.state.step + self.state.skipped_batches);
         let batch = work.batch(n, batch_size);
-        self.optimizer.clear(&self.gpu)?;
-        work.gradient(&self.gpu, &batch)?;
+        self.optimizer.clear(&self.device)?;
+        work.gradient(&self.device, &batch)?;
         let hyper = hyper(&self.settings.train, &self.state);
         let norms = self.optimizer.norms_of(self.state.step + 1);
-        norms.map_or(Ok(()), |norms| norms.before(&self.gpu))?;
-        self.optimizer.update(&self.gpu, &hyper)?;
-        norms.map_or(Ok(()), |norms| norms.after(&self.gpu))?;
+        norms.map_or(Ok(()), |norms| norms.before(&self.device))?;
+        self.optimizer.update(&self.device, &hyper)?;
+        norms.map_or(Ok(()), |norms| norms.after(&self.device))?;
         self.state.step += 1;
         self.state.optimizer_steps += 1;
         self.state.num_tokens += batch.num_tokens as u64;
@@ -213,14 +213,14 @@ impl Trainer {
             num_tokens: self.state.num_tokens,
             epoch: work.epochs(n + 1, batch_size),
         };
-        work.submitted(&self.gpu, late);
+        work.submitted(&self.device, late);
         if let Some(norms) = self.optimizer.norms.as_mut().filter(|norms| norms.is_due(late.step)) {
-            norms.ask(&self.gpu, late.step);
+            norms.ask(&self.device, late.step);
         }
         if let Some(live) = &mut self.live_merge {
-            live.after_update(&self.gpu, &self.model, self.state.step)?;
+            live.after_update(&self.device, &self.model, self.state.step)?;
         }
-        if work.pending() > 1 { take(work, self.optimizer.norms.as_mut(), &self.gpu).map(Some) } else { Ok(None) }
+        if work.pending() > 1 { take(work, self.optimizer.norms.as_mut(), &self.device).map(Some) } else { Ok(None) }
     }
 
     /// The numbers of updates that were submitted and not yet returned, oldest first.
@@ -229,7 +229,7 @@ impl Trainer {
     /// A device fault.
     pub fn flush(&mut self) -> anyhow::Result<Vec<StepResult>> {
         let Work::Supervised(work) = &mut self.work else { return Ok(Vec::new()) };
-        (0..work.pending()).map(|_| take(work, self.optimizer.norms.as_mut(), &self.gpu)).collect()
+        (0..work.pending()).map(|_| take(work, self.optimizer.norms.as_mut(), &self.device)).collect()
     }
 
     /// Mean loss on the validation split (`None` when nothing is held out), on its first `tokens` tokens (0: on all of it).
@@ -242,7 +242,7 @@ impl Trainer {
         progress: impl FnMut(usize, usize) -> anyhow::Result<()>,
     ) -> anyhow::Result<Option<Evaluation>> {
         let Work::Supervised(work) = &self.work else { return Ok(None) };
-        work.evaluate(&self.gpu, None, tokens, None, progress)
+        work.evaluate(&self.device, None, tokens, None, progress)
     }
 
     /// The same, to the bit; what the model said of the first tokens is left in `seen`.
@@ -256,7 +256,7 @@ impl Trainer {
         progress: impl FnMut(usize, usize) -> anyhow::Result<()>,
     ) -> anyhow::Result<Option<Evaluation>> {
         let Work::Supervised(work) = &self.work else { return Ok(None) };
-        work.evaluate(&self.gpu, None, tokens, Some(seen), progress)
+        work.evaluate(&self.device, None, tokens, Some(seen), progress)
     }
 
     /// Merge the snapshots and score the merge as [`Trainer::evaluate`] scores the run's own weights, which it leaves alone. `None` while
@@ -270,9 +270,9 @@ impl Trainer {
         progress: impl FnMut(usize, usize) -> anyhow::Result<()>,
     ) -> anyhow::Result<Option<(MergedWindow, Option<Evaluation>)>> {
         let Some(live) = &self.live_merge else { return Ok(None) };
-        let Some(window) = live.merge(&self.gpu)? else { return Ok(None) };
+        let Some(window) = live.merge(&self.device)? else { return Ok(None) };
         let Work::Supervised(work) = &self.work else { return Ok(None) };
-        Ok(Some((window, work.evaluate(&self.gpu, Some(&live.scorer), tokens, None, progress)?)))
+        Ok(Some((window, work.evaluate(&self.device, Some(&live.scorer), tokens, None, progress)?)))
     }
 
     /// Adam's moments to zero, as at the start of a run.
@@ -280,11 +280,11 @@ impl Trainer {
     /// # Errors
     /// A device fault.
     pub fn forget_moments(&mut self) -> anyhow::Result<()> {
-        let mut clear = Recording::new("forget moments");
+        let mut clear = Recorder::new(&self.device, "forget moments");
         let second = self.optimizer.second.iter().flat_map(|second| [&second.m, &second.v]);
         let arenas = [&self.optimizer.m, &self.optimizer.v].into_iter().chain(second);
         arenas.flat_map(|arena| arena.segments()).for_each(|(t, _)| clear.clear(t));
-        self.gpu.replay(&clear.finish(&self.gpu)?)?;
+        self.device.replay(&clear.finish()?)?;
         (self.state.optimizer_steps, self.state.second_optimizer_steps) = (0, 0);
         Ok(())
     }
@@ -305,9 +305,9 @@ impl Trainer {
 }
 
 /// The oldest update's numbers.
-fn take(work: &mut Supervised, norms: Option<&mut PartNorms>, gpu: &Gpu) -> anyhow::Result<StepResult> {
-    let (late, numbers) = work.take(gpu)?;
-    let norms = norms.map_or(Ok(None), |norms| norms.take(gpu, late.step))?;
+fn take(work: &mut Supervised, norms: Option<&mut PartNorms>, device: &Device) -> anyhow::Result<StepResult> {
+    let (late, numbers) = work.take(device)?;
+    let norms = norms.map_or(Ok(None), |norms| norms.take(device, late.step))?;
     let (loss, grad_norm) = (f64::from(numbers[stats::LOSS]), f64::from(numbers[stats::GRAD_NORM]));
     // As the gate in adamw.wgsl: where logits overflow, the loss is infinite while clamps may leave a finite, wrong gradient.
     let finite = numbers[stats::NOT_FINITE] == 0.0 && grad_norm.is_finite() && loss.is_finite();

@@ -2,7 +2,7 @@
 
 use crate::{golden, worst};
 use lehr::config::{GrpoSettings, Layers, LoptiMoments, OptimizerKind, Settings, Stage};
-use lehr::gpu::{AdapterClass, Arena, Gpu};
+use lehr::device::{Arena, Device};
 use lehr::model::weight_files::WeightFiles;
 use lehr::model::{Model, hf_config};
 use lehr::ops::adamw::Hyper;
@@ -11,7 +11,7 @@ use lehr::train::Optimizer;
 use lehr::train::reinforce::{Learner, Loss, Policy, Rollout, advantage, passes};
 
 struct Bench {
-    gpu: Gpu,
+    device: Device,
     model: Model,
     optimizer: Optimizer,
     policy: Policy,
@@ -19,18 +19,18 @@ struct Bench {
 }
 
 impl Bench {
-    fn new(gpu: Gpu, change: impl FnOnce(&mut GrpoSettings)) -> Self {
+    fn new(device: Device, change: impl FnOnce(&mut GrpoSettings)) -> Self {
         let mut settings = Layers::of(Stage::Grpo).unwrap().settings().unwrap();
         (settings.train.seq_len, settings.train.batch_size, settings.train.micro_batch_size) = (20, 12, Some(3));
         if let Some(grpo) = &mut settings.grpo {
             change(grpo);
         }
         let config = hf_config::read(&golden("qwen2/config.json")).unwrap().model;
-        let model = Model::new(&gpu, &config, 20).unwrap();
-        model.load(&gpu, &WeightFiles::open(&golden("qwen2")).unwrap()).unwrap();
-        let policy = Policy::new(&gpu, &model, &settings).unwrap();
-        let optimizer = policy.optimizer(&gpu, &model, &settings).unwrap();
-        Self { gpu, model, optimizer, policy, settings }
+        let model = Model::new(&device, &config, 20).unwrap();
+        model.load(&device, &WeightFiles::open(&golden("qwen2")).unwrap()).unwrap();
+        let policy = Policy::new(&device, &model, &settings).unwrap();
+        let optimizer = policy.optimizer(&device, &model, &settings).unwrap();
+        Self { device, model, optimizer, policy, settings }
     }
 
     fn grpo(&self) -> &GrpoSettings {
@@ -53,7 +53,7 @@ impl Bench {
                 ..Rollout::default()
             })
             .collect();
-        self.policy.score(&self.gpu, &self.model, &mut rollouts, 1.0).unwrap();
+        self.policy.score(&self.device, &self.model, &mut rollouts, 1.0).unwrap();
         advantage::fill(&mut rollouts, self.settings.grpo.as_ref().unwrap()).unwrap();
         rollouts
     }
@@ -61,7 +61,7 @@ impl Bench {
     /// All updates of a step.
     fn step(&mut self, rollouts: &[Rollout], loss: &Loss) {
         let hyper = Hyper { learning_rate: 1e-3, max_grad_norm: 1.0, ..Hyper::default() };
-        let on = Learner { gpu: &self.gpu, model: &self.model, optimizer: &self.optimizer };
+        let on = Learner { device: &self.device, model: &self.model, optimizer: &self.optimizer };
         for pass in passes(rollouts, self.settings.grpo.as_ref().unwrap(), 1, 1).unwrap() {
             for range in self.policy.mini_batches(rollouts.len()) {
                 let stats = self.policy.update(on, rollouts, range, &pass, loss, &hyper).unwrap();
@@ -71,34 +71,35 @@ impl Bench {
     }
 
     fn numbers(&self, arena: &Arena) -> Vec<f64> {
-        arena.segments().flat_map(|(t, _)| self.gpu.read::<f32>(t).unwrap()).map(f64::from).collect()
+        arena.segments().flat_map(|(t, _)| self.device.read::<f32>(t).unwrap()).map(f64::from).collect()
     }
 }
 
-fn gpu() -> Gpu {
-    pollster::block_on(Gpu::open(None)).expect("an adapter")
+fn device() -> Device {
+    Device::named(None).expect("an adapter")
 }
 
 #[test]
 fn idle_completions_need_not_be_computed() {
     for other in [false, true] {
-        let mut device = gpu();
+        let mut device = device();
         if other {
-            device.pretend(if device.class() == AdapterClass::Software {
-                AdapterClass::Hardware
-            } else {
-                AdapterClass::Software
-            });
+            device.switch_gpu_class();
         }
         let mut b = Bench::new(device, |_| {});
         let rollouts = b.rollouts();
         let pass = passes(&rollouts, b.grpo(), 1, 1).unwrap().remove(0);
         let mut of = |loss: &Loss| {
-            let on = Learner { gpu: &b.gpu, model: &b.model, optimizer: &b.optimizer };
+            let on = Learner { device: &b.device, model: &b.model, optimizer: &b.optimizer };
             let stats = b.policy.gradient(on, &rollouts, 0..12, &pass, loss).unwrap();
             (
                 stats,
-                b.optimizer.grads.segments().flat_map(|(t, _)| b.gpu.read::<f32>(t).unwrap()).map(f64::from).collect::<Vec<_>>(),
+                b.optimizer
+                    .grads
+                    .segments()
+                    .flat_map(|(t, _)| b.device.read::<f32>(t).unwrap())
+                    .map(f64::from)
+                    .collect::<Vec<_>>(),
             )
         };
         let loss = Loss { skip_idle: false, ..Loss::of(b.settings.rollout.as_ref().unwrap(), b.settings.grpo.as_ref().unwrap()) };
@@ -119,7 +120,7 @@ fn idle_completions_need_not_be_computed() {
 #[test]
 fn the_second_pass_may_have_its_own_moments() {
     let run = |moments: LoptiMoments| {
-        let mut b = Bench::new(gpu(), |grpo| {
+        let mut b = Bench::new(device(), |grpo| {
             (grpo.lopti_eta, grpo.lopti_moments, grpo.mini_batch_size) = (Some(0.05), moments, Some(6));
         });
         let rollouts = b.rollouts();
@@ -140,13 +141,13 @@ fn the_second_pass_may_have_its_own_moments() {
 fn a_step_repeats_bit_for_bit() {
     let run = |kind: OptimizerKind| {
         let mut b =
-            Bench::new(gpu(), |grpo| (grpo.optimizer, grpo.lopti_eta, grpo.mini_batch_size) = (kind, Some(0.05), Some(4)));
+            Bench::new(device(), |grpo| (grpo.optimizer, grpo.lopti_eta, grpo.mini_batch_size) = (kind, Some(0.05), Some(4)));
         let rollouts = b.rollouts();
         let loss = b.loss();
         b.step(&rollouts, &loss);
         // A probe in between leaves no trace.
         let pass = passes(&rollouts, b.grpo(), 1, 1).unwrap().remove(0);
-        let on = Learner { gpu: &b.gpu, model: &b.model, optimizer: &b.optimizer };
+        let on = Learner { device: &b.device, model: &b.model, optimizer: &b.optimizer };
         b.policy.gradient(on, &rollouts, 0..12, &pass, &loss).unwrap();
         b.step(&rollouts, &loss);
         (b.numbers(&b.model.values), b.numbers(&b.optimizer.m))
@@ -159,14 +160,14 @@ fn a_step_repeats_bit_for_bit() {
 
 #[test]
 fn what_was_not_scored_is_refused() {
-    let mut b = Bench::new(gpu(), |_| {});
+    let mut b = Bench::new(device(), |_| {});
     let mut rollouts = b.rollouts();
     let pass = passes(&rollouts, b.grpo(), 1, 1).unwrap().remove(0);
     let loss = b.loss();
     let mut beta = loss;
     beta.terms.beta = 0.1;
     let mut gradient = |rollouts: &[Rollout], loss: &Loss| {
-        let on = Learner { gpu: &b.gpu, model: &b.model, optimizer: &b.optimizer };
+        let on = Learner { device: &b.device, model: &b.model, optimizer: &b.optimizer };
         b.policy.gradient(on, rollouts, 0..12, &pass, loss).map_err(|e| e.to_string())
     };
     assert!(gradient(&rollouts, &loss).is_ok());

@@ -1,6 +1,6 @@
 //! One token's gradient at the logits: proposition 4.2 of arXiv 2505.12929, exactly, of the kernel itself.
 
-use lehr::gpu::{AdapterClass, Gpu, Recording, Tensor};
+use lehr::device::{Device, Recorder, Tensor};
 use lehr::ops::logprob::{self, Chunk, RowStats};
 use lehr::rng::Rng;
 
@@ -8,36 +8,36 @@ use lehr::rng::Rng;
 #[test]
 fn the_gradient_of_a_token_is_bounded_by_its_probability() {
     for other in [false, true] {
-        let mut gpu = pollster::block_on(Gpu::open(None)).expect("an adapter");
+        let mut device = Device::named(None).expect("an adapter");
         if other {
-            gpu.pretend(if gpu.class() == AdapterClass::Software { AdapterClass::Hardware } else { AdapterClass::Software });
+            device.switch_gpu_class();
         }
         for (case, vocab) in [2usize, 3, 17, 61, 222].into_iter().enumerate() {
-            bounded(&gpu, case as u64, vocab);
+            bounded(&device, case as u64, vocab);
         }
     }
 }
 
-fn bounded(gpu: &Gpu, case: u64, vocab: usize) {
+fn bounded(device: &Device, case: u64, vocab: usize) {
     const ROWS: usize = 300;
     let (rng, stride) = (Rng::new(11, "bound"), vocab.next_multiple_of(4));
     let draw = |i: usize| rng.normal_pair(case, i as u64)[0];
     let logits: Vec<f32> = (0..ROWS * stride).map(|i| (draw(i) * [0.1, 1.0, 4.0][i / stride % 3]) as f32).collect();
     let targets: Vec<u32> = (0..ROWS).map(|i| rng.below(case + 100, i as u64, vocab as u64) as u32).collect();
     let weights: Vec<f32> = (0..ROWS).map(|i| draw(1 << 20 | i) as f32).collect();
-    let make = |name: &str, shape: &[usize]| Tensor::new(gpu, "test", name, shape);
+    let make = |name: &str, shape: &[usize]| Tensor::new(device, "test", name, shape);
     let (l, t, d) = (make("logits", &[ROWS, stride]), make("targets", &[ROWS]), make("dlogp", &[ROWS]));
     let [logp, entropy, sum_p2, lse, hit] = ["logp", "entropy", "sum_p2", "lse", "hit"].map(|name| make(name, &[ROWS]));
     let stats = RowStats { logp, entropy, sum_p2, lse, hit };
-    gpu.write(&l, &logits);
-    gpu.write(&t, &targets);
-    gpu.write(&d, &weights);
-    let chunk = Chunk { rows: ROWS, first_row: 0, vocab };
-    let mut r = Recording::new("test");
-    logprob::forward(&mut r, gpu, chunk, &l, &t, &stats);
-    logprob::backward(&mut r, gpu, chunk, &l, &t, &d, &stats.lse);
-    gpu.replay(&r.finish(gpu).unwrap()).unwrap();
-    let gradient: Vec<f32> = gpu.read(&l).unwrap();
+    device.write(&l, &logits);
+    device.write(&t, &targets);
+    device.write(&d, &weights);
+    let chunk = Chunk { rows: ROWS, first_row: 0, vocab, stride };
+    let mut r = Recorder::new(device, "test");
+    logprob::forward(&mut r, chunk, &l, &t, &stats);
+    logprob::backward(&mut r, chunk, &l, &t, &d, &stats.lse);
+    device.replay(&r.finish().unwrap()).unwrap();
+    let gradient: Vec<f32> = device.read(&l).unwrap();
     let mut tight = (false, false);
     for (row, g) in gradient.chunks(stride).enumerate() {
         let z: Vec<f64> = logits[row * stride..row * stride + vocab].iter().map(|l| f64::from(*l)).collect();

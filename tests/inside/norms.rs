@@ -1,15 +1,15 @@
 //! Norms against sums in f64 over tensors that were read back, and that measuring them changes nothing.
 
-use crate::{FAMILIES, gpu, shape, trainer};
+use crate::{FAMILIES, device, shape, trainer};
+use lehr::device::{Arena, Device};
 use lehr::event::{Event, Norms};
-use lehr::gpu::{AdapterClass, Arena, Gpu};
 use lehr::model::Parameters;
 use lehr::rng::Rng;
 use lehr::train::{PartNorms, StepResult, Trainer};
 use std::collections::BTreeMap;
 
 /// Norm of each part by the names of the tensors alone.
-fn plain(gpu: &Gpu, parameters: &Parameters, arena: &Arena) -> BTreeMap<String, f64> {
+fn plain(device: &Device, parameters: &Parameters, arena: &Arena) -> BTreeMap<String, f64> {
     let mut squares: BTreeMap<String, f64> = BTreeMap::new();
     for (spec, tensor) in parameters.tensors(arena) {
         let name = &spec.parts[0].0;
@@ -20,7 +20,7 @@ fn plain(gpu: &Gpu, parameters: &Parameters, arena: &Arena) -> BTreeMap<String, 
             [_, "layers", layer, ..] => format!("layers.{layer}"),
             _ => panic!("{name}"),
         };
-        let values: Vec<f32> = gpu.read(&tensor).unwrap();
+        let values: Vec<f32> = device.read(&tensor).unwrap();
         *squares.entry(part).or_default() += values.iter().map(|v| f64::from(*v).powi(2)).sum::<f64>();
     }
     squares.into_iter().map(|(part, square)| (part, square.sqrt())).collect()
@@ -51,11 +51,11 @@ fn norms_are_those_of_the_tensors() {
         let mut p = trainer(&shape(family), 3);
         let mut told = Vec::new();
         for n in 1..=7 {
-            let weights = plain(&p.gpu, &p.model.parameters, &p.model.values);
+            let weights = plain(&p.device, &p.model.parameters, &p.model.values);
             let result = step(&mut p);
             for found in norms(&result) {
                 assert_eq!(found.step, n);
-                let gradients = plain(&p.gpu, &p.model.parameters, &p.optimizer.grads);
+                let gradients = plain(&p.device, &p.model.parameters, &p.optimizer.grads);
                 assert_norms(found, &weights, &gradients, &format!("{family:?}"));
                 let whole = found.gradients.iter().map(|g| g.0 * g.0).sum::<f64>().sqrt();
                 assert!((whole / result.grad_norm - 1.0).abs() < 1e-5, "{family:?}: {whole}, not {}", result.grad_norm);
@@ -97,7 +97,7 @@ fn measuring_changes_no_bit() {
         let numbers: Vec<_> =
             results.iter().map(|r| (r.step, r.loss.to_bits(), r.grad_norm.to_bits(), r.entropy.to_bits())).collect();
         let arenas = [&p.model.values, &p.optimizer.m, &p.optimizer.v];
-        let bits = arenas.map(|arena| arena.segments().flat_map(|(t, _)| p.gpu.read::<u32>(t).unwrap()).collect::<Vec<_>>());
+        let bits = arenas.map(|arena| arena.segments().flat_map(|(t, _)| p.device.read::<u32>(t).unwrap()).collect::<Vec<_>>());
         (told, numbers, bits)
     };
     let (never, always) = (run(0), run(1));
@@ -109,34 +109,34 @@ fn measuring_changes_no_bit() {
 /// Parts that lie in several buffers, kernels of both classes, and a number that is none.
 #[test]
 fn parts_that_lie_in_several_segments() {
-    let mut other = gpu();
-    other.pretend(if other.class() == AdapterClass::Software { AdapterClass::Hardware } else { AdapterClass::Software });
-    for gpu in [gpu(), other] {
+    let mut other = device();
+    other.switch_gpu_class();
+    for device in [device(), other] {
         for family in FAMILIES {
             let p = Parameters::new(&shape(family), 20_000).unwrap();
-            let [values, grads] = ["values", "grads"].map(|role| p.arena(&gpu, role));
+            let [values, grads] = ["values", "grads"].map(|role| p.arena(&device, role));
             assert!(values.segments().count() > 3);
             let rng = Rng::new(3, "norms");
             for (a, arena) in [&values, &grads].into_iter().enumerate() {
                 for (i, (spec, tensor)) in p.tensors(arena).enumerate() {
                     let scale = [1.0, 1e-3][a] * (1.0 + i as f64);
                     let draw = |k: usize| (scale * rng.normal_pair((100 * a + i) as u64, k as u64)[0]) as f32;
-                    gpu.write(&tensor, &(0..spec.len()).map(draw).collect::<Vec<_>>());
+                    device.write(&tensor, &(0..spec.len()).map(draw).collect::<Vec<_>>());
                 }
             }
-            let measured = PartNorms::new(&gpu, &p, &values, &grads, 10).unwrap();
+            let measured = PartNorms::new(&device, &p, &values, &grads, 10).unwrap();
             let read = || {
-                measured.before(&gpu).unwrap();
-                measured.after(&gpu).unwrap();
-                measured.read(&gpu, 4).unwrap()
+                measured.before(&device).unwrap();
+                measured.after(&device).unwrap();
+                measured.read(&device, 4).unwrap()
             };
             let found = read();
-            assert_norms(&found, &plain(&gpu, &p, &values), &plain(&gpu, &p, &grads), &format!("{family:?}"));
+            assert_norms(&found, &plain(&device, &p, &values), &plain(&device, &p, &grads), &format!("{family:?}"));
             // A gradient that is not finite shows where it is.
             let (spec, bad) = p.tensors(&grads).find(|(spec, _)| spec.parts[0].0.contains("layers.1.mlp.gate")).unwrap();
-            let mut numbers: Vec<f32> = gpu.read(&bad).unwrap();
+            let mut numbers: Vec<f32> = device.read(&bad).unwrap();
             numbers[spec.len() - 1] = f32::INFINITY;
-            gpu.write(&bad, &numbers);
+            device.write(&bad, &numbers);
             let torn = read();
             assert_eq!(torn.weights, found.weights);
             for (i, part) in torn.parts.iter().enumerate() {

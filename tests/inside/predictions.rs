@@ -9,13 +9,13 @@ use lehr::train::{Scorer, Trainer};
 
 /// Probability, loss and |d loss / d logits| of each of the first `most` held-out tokens.
 fn plain(p: &Trainer, most: usize) -> Vec<[f64; 3]> {
-    let scorer = Scorer::new(&p.gpu, &p.model, 2, TIME).unwrap();
+    let scorer = Scorer::new(&p.device, &p.model, 2, TIME).unwrap();
     let mut all = Vec::new();
     for batch in dataset().val.unwrap().val_batches(2, TIME, u64::MAX) {
-        scorer.score(&p.gpu, &batch).unwrap();
+        scorer.score(&p.device, &batch).unwrap();
         let [rows, stride] = scorer.acts.logits.matrix();
         assert_eq!(rows, 2 * TIME, "one chunk");
-        let logits: Vec<f32> = p.gpu.read(&scorer.acts.logits).unwrap();
+        let logits: Vec<f32> = p.device.read(&scorer.acts.logits).unwrap();
         for (row, target) in logits.chunks(stride).zip(&batch.targets).filter(|(_, target)| **target != IGNORE) {
             let e: Vec<f64> = row[..VOCAB].iter().map(|l| f64::from(*l).exp()).collect();
             let sum: f64 = e.iter().sum();

@@ -6,8 +6,8 @@ use lehr::config::{
 };
 use lehr::data::Tokenizer;
 use lehr::data::tasks::{Grade, Question, Split, Task};
+use lehr::device::Device;
 use lehr::event::Event;
-use lehr::gpu::Gpu;
 use lehr::model::checkpoint::{Checkpoint, Origin};
 use lehr::session::save::{self, TrainerFile};
 use lehr::train::reinforce::Practice;
@@ -89,14 +89,14 @@ fn shape() -> ModelConfig {
     model.config(257, 16)
 }
 
-fn gpu() -> Gpu {
-    pollster::block_on(Gpu::open(None)).expect("these tests need an adapter; scripts/setup installs one")
+fn device() -> Device {
+    Device::named(None).expect("these tests need an adapter; scripts/setup installs one")
 }
 
 fn trainer_of(settings: &Settings, flat: Option<f64>) -> Trainer {
     let tokenizer = Tokenizer::bytes(true).unwrap();
     let stops = tokenizer.eos_id().into_iter().collect();
-    Trainer::reinforce(gpu(), settings, &shape(), Practice { task: Box::new(Letters { flat }), tokenizer, stops }).unwrap()
+    Trainer::reinforce(device(), settings, &shape(), Practice { task: Box::new(Letters { flat }), tokenizer, stops }).unwrap()
 }
 
 fn trainer(settings: &Settings) -> Trainer {
@@ -113,7 +113,7 @@ fn steps(t: &mut Trainer, n: usize) -> Vec<StepResult> {
 }
 
 fn weights(t: &Trainer) -> Vec<u32> {
-    t.model.get(&t.gpu).unwrap().into_iter().map(f32::to_bits).collect()
+    t.model.get(&t.device).unwrap().into_iter().map(f32::to_bits).collect()
 }
 
 /// A step's numbers, those of the clock left out.

@@ -1,6 +1,6 @@
 //! Draws: as often as the distribution says, and a function of seed, key and position.
 
-use super::{ROOM, floats, go, golden, gpu, ids, open};
+use super::{ROOM, device, floats, go, golden, ids, open};
 use lehr::model::{Request, Rollouts};
 use lehr::ops::sample::{Sampling, twin};
 
@@ -31,7 +31,7 @@ fn chi_square(counts: &[usize], probabilities: &[f64]) -> (f64, usize) {
 
 #[test]
 fn tokens_come_as_often_as_the_distribution_says() {
-    let (gpu, golden) = (gpu(), golden());
+    let (device, golden) = (device(), golden());
     let base = Sampling { temperature: 2.5, seed: 31, ..Sampling::default() };
     let ways = [
         base,
@@ -43,8 +43,8 @@ fn tokens_come_as_often_as_the_distribution_says() {
     ];
     const DRAWS: usize = 6000;
     for case in ["llama-gqa", "qwen3"] {
-        let model = open(&gpu, case);
-        let mut engine = Rollouts::new(&gpu, &model, 64, ROOM).unwrap();
+        let model = open(&device, case);
+        let mut engine = Rollouts::new(&device, &model, 64, ROOM).unwrap();
         let row = &golden[case][2];
         let logits = floats(&row["first_logits"]);
         let request = |i: usize| Request { prompt: ids(&row["prompt"]), key: [(i / 100) as u32, (i % 100) as u32], max_new: 1 };
@@ -52,7 +52,7 @@ fn tokens_come_as_often_as_the_distribution_says() {
         for sampling in &ways {
             let wanted = twin::distribution(&logits, sampling);
             let mut counts = vec![0; logits.len()];
-            for completion in go(&gpu, &model, &mut engine, &requests, sampling, &[]) {
+            for completion in go(&device, &model, &mut engine, &requests, sampling, &[]) {
                 let token = completion.tokens[0] as usize;
                 counts[token] += 1;
                 let want = twin::log_probability(&logits, token, sampling.temperature);
@@ -71,13 +71,13 @@ fn tokens_come_as_often_as_the_distribution_says() {
 #[test]
 fn later_tokens_are_drawn_independently() {
     // At a temperature this high all tokens are equally probable, whatever the model says: pairs must be as often as the product.
-    let gpu = gpu();
-    let model = open(&gpu, "qwen2");
-    let mut engine = Rollouts::new(&gpu, &model, 64, ROOM).unwrap();
+    let device = device();
+    let model = open(&device, "qwen2");
+    let mut engine = Rollouts::new(&device, &model, 64, ROOM).unwrap();
     let flat = Sampling { temperature: 1e6, seed: 77, ..Sampling::default() };
     let vocab = model.config.vocab_size;
     let request = |i: usize| Request { prompt: vec![1, 2], key: [3, i as u32], max_new: 12 };
-    let found = go(&gpu, &model, &mut engine, &(0..1000).map(request).collect::<Vec<_>>(), &flat, &[]);
+    let found = go(&device, &model, &mut engine, &(0..1000).map(request).collect::<Vec<_>>(), &flat, &[]);
     let uniform = |n: usize| vec![1.0 / n as f64; n];
     let mut all = vec![0; vocab];
     let mut pairs = vec![0; 16];
@@ -100,11 +100,11 @@ fn later_tokens_are_drawn_independently() {
         assert!(statistic < bound(df), "{what}: chi-square {statistic:.1} with {df} degrees of freedom");
     }
     // Another seed, other draws; another key, other draws.
-    let other = go(&gpu, &model, &mut engine, &[request(0)], &Sampling { seed: 78, ..flat }, &[]);
+    let other = go(&device, &model, &mut engine, &[request(0)], &Sampling { seed: 78, ..flat }, &[]);
     assert_ne!(other[0].tokens, found[0].tokens);
     assert_ne!(found[0].tokens, found[1].tokens);
     let both = [Request { key: [0, 3], ..request(0) }, Request { key: [3, 0], ..request(0) }];
-    let both = go(&gpu, &model, &mut engine, &both, &flat, &[]);
+    let both = go(&device, &model, &mut engine, &both, &flat, &[]);
     assert_ne!(both[0].tokens, both[1].tokens, "both words of the key count");
     assert_eq!(both[1].tokens, found[0].tokens, "a completion belongs to its key");
 }

@@ -4,7 +4,7 @@ use crate::golden;
 use lehr::config::{Layers, Settings, Stage};
 use lehr::data::chat::{self, ChatSource, ChatTemplate, Encoder, LossOn, read_rows};
 use lehr::data::{Notices, Source, Tokenizer};
-use lehr::gpu::Gpu;
+use lehr::device::Device;
 use lehr::model::hf_config;
 use lehr::model::weight_files::WeightFiles;
 use lehr::train::Trainer;
@@ -79,7 +79,7 @@ fn settings(g: &Golden, packing: bool) -> Settings {
 
 /// One update on all rows, one a sequence or packed: every figure that TRL logs, and every weight afterwards.
 // Length: one figure after another.
-fn one_update_matches(gpu: Gpu, packing: bool) {
+fn one_update_matches(device: Device, packing: bool) {
     let g = Golden::open();
     let mut settings = settings(&g, packing);
     let from = chat::From { tokenizer: &g.tokenizer, template: &g.template, seq_len: settings.train.seq_len, seed: 1 };
@@ -92,8 +92,8 @@ fn one_update_matches(gpu: Gpu, packing: bool) {
     assert_eq!(packing, settings.train.batch_size < 6, "{} sequences", settings.train.batch_size);
     let config = hf_config::read(&golden("sft/model/config.json")).unwrap().model;
     let files = WeightFiles::open(&golden("sft/model")).unwrap();
-    let mut trainer = Trainer::new(gpu, &settings, &config, Box::new(source)).unwrap();
-    trainer.model.load(&trainer.gpu, &files).unwrap();
+    let mut trainer = Trainer::new(device, &settings, &config, Box::new(source)).unwrap();
+    trainer.model.load(&trainer.device, &files).unwrap();
     assert!(trainer.step().unwrap().is_none());
     let result = trainer.flush().unwrap().remove(0);
     let step = &g.value["step"];
@@ -118,7 +118,7 @@ fn one_update_matches(gpu: Gpu, packing: bool) {
     };
     let mut moved = HashMap::new();
     for (spec, tensor) in trainer.model.parameters.tensors(&trainer.model.values) {
-        let values: Vec<f32> = trainer.gpu.read(&tensor).unwrap();
+        let values: Vec<f32> = trainer.device.read(&tensor).unwrap();
         for (name, shape, range) in spec.ranges() {
             let (want, before) = (floats(name), files.read_f32(name, shape).unwrap());
             // How far each weight went, against how far it should have gone.
@@ -137,9 +137,9 @@ fn one_update_matches(gpu: Gpu, packing: bool) {
 
 #[test]
 fn one_update_is_that_of_trl() {
-    let gpu = || pollster::block_on(Gpu::open(None)).expect("an adapter");
-    one_update_matches(gpu(), false);
-    one_update_matches(gpu(), true);
+    let device = || Device::named(None).expect("an adapter");
+    one_update_matches(device(), false);
+    one_update_matches(device(), true);
 }
 
 /// `batch` of a source by way of its trait, so that the test sees what the trainer sees.

@@ -47,7 +47,7 @@ fn fail_if_any(failures: &[String]) {
 fn every_text_resolves_and_validates() {
     let (texts, mut failures) = texts::all();
     for text in &texts {
-        match lehr::gpu::reflect::reflect(&text.stem, &text.text) {
+        match lehr::device::reflect::reflect(&text.stem, &text.text) {
             Ok(reflection) if reflection.entry_points.is_empty() => {
                 failures.push(format!("{}: no entry point; a text for import belongs in shaders/lib", text.stem));
             }
@@ -72,19 +72,19 @@ fn every_stem_names_one_text() {
 
 #[test]
 fn a_broken_text_is_refused() {
-    assert!(lehr::gpu::resolve("#import nothing\n").is_err());
-    let text = lehr::gpu::resolve("#import grid\nfn broken() -> u32 { return linear_group(1u); }\n").expect("an import");
-    let error = format!("{:#}", lehr::gpu::reflect::reflect("broken", &text).err().expect("an error"));
+    assert!(lehr::device::resolve("#import nothing\n").is_err());
+    let text = lehr::device::resolve("#import grid\nfn broken() -> u32 { return linear_group(1u); }\n").expect("an import");
+    let error = format!("{:#}", lehr::device::reflect::reflect("broken", &text).err().expect("an error"));
     assert!(error.contains("broken.wgsl"), "{error}");
 }
 
 #[test]
 fn every_library_is_listed_and_has_no_entry_point() {
     let files = texts::stems(&texts::folder("shaders/lib"), "wgsl");
-    let mut listed: Vec<_> = lehr::gpu::LIBRARY.iter().map(|(name, _)| (*name).to_string()).collect();
+    let mut listed: Vec<_> = lehr::device::LIBRARY.iter().map(|(name, _)| (*name).to_string()).collect();
     listed.sort();
     assert_eq!(files, listed, "shaders/lib and gpu::LIBRARY differ");
-    for (name, text) in lehr::gpu::LIBRARY {
+    for (name, text) in lehr::device::LIBRARY {
         assert!(!text.contains("@compute"), "shaders/lib/{name}.wgsl has an entry point");
     }
 }

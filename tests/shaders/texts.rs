@@ -36,7 +36,7 @@ pub fn all() -> (Vec<Text>, Vec<String>) {
     let generated = lehr::ops::sources::generated().into_iter().map(|(stem, text)| (stem, text, true));
     let (mut texts, mut failures) = (Vec::new(), Vec::new());
     for (stem, source, generated) in files.chain(generated) {
-        match lehr::gpu::resolve(&source) {
+        match lehr::device::resolve(&source) {
             Ok(text) if texts.iter().any(|t: &Text| t.stem == stem && t.text == text) => {}
             Ok(text) => texts.push(Text { stem, text, generated }),
             Err(error) => failures.push(format!("{stem}: {error:#}")),

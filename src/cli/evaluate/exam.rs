@@ -76,13 +76,13 @@ pub fn run(args: &super::Args, rows: Option<usize>) -> anyhow::Result<i32> {
     if own.max_completion_length.is_some_and(|asked| asked > most) {
         output::note(&format!("note: answers of up to {most} tokens: the model's context of {context} holds no more"));
     }
-    let gpu = open::gpu(args.adapter.as_deref())?;
+    let device = open::device(&args.device)?;
     let room = longest + most;
-    let model = open::model(&gpu, &dir, &config, room)?;
+    let model = open::model(&device, &dir, &config, room)?;
     let answers = count as usize * own.samples.max(1);
-    let suits = || rollout::default_slots(&config.model, room, gpu.class(), gpu.max_binding_bytes());
-    let mut engine = Rollouts::new(&gpu, &model, rows.unwrap_or_else(suits).min(answers).max(1), room)?;
-    let mut examinee = Examinee { gpu: &gpu, model: &model, engine: &mut engine, tokenizer: &tokenizer, stops: &stops };
+    let suits = || rollout::default_slots(&config.model, room, device.sizes());
+    let mut engine = Rollouts::new(&device, &model, rows.unwrap_or_else(suits).min(answers).max(1), room)?;
+    let mut examinee = Examinee { device: &device, model: &model, engine: &mut engine, tokenizer: &tokenizer, stops: &stops };
     let mut ways = vec![(0.0, 1)];
     if own.samples > 0 && own.temperature > 0.0 {
         ways.push((own.temperature, own.samples));

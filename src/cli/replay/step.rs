@@ -1,8 +1,8 @@
 //! One step of reinforcement learning on recorded completions.
 
 use crate::config::Settings;
+use crate::device::Device;
 use crate::event::BinGradient;
-use crate::gpu::Gpu;
 use crate::model::Model;
 use crate::ops::adamw::Hyper;
 use crate::train::reinforce::{Learner, Loss, Pass, Policy, Rollout, UpdateStats, advantage, passes, probe};
@@ -42,7 +42,7 @@ pub struct Step {
 /// # Errors
 /// Settings that leave nothing to update, or a device fault.
 pub fn make(
-    gpu: &Gpu,
+    device: &Device,
     model: &Model,
     reference: Option<&Model>,
     settings: &Settings,
@@ -51,16 +51,16 @@ pub fn make(
 ) -> Result<Step> {
     let (Some(rollout), Some(grpo)) = (&settings.rollout, &settings.grpo) else { unreachable!("settings of this stage") };
     let loss = Loss::of(rollout, grpo);
-    let mut policy = Policy::new(gpu, model, settings)?;
-    let before = fill_scores(gpu, &mut policy, model, &mut rollouts, loss.temperature)?;
+    let mut policy = Policy::new(device, model, settings)?;
+    let before = fill_scores(device, &mut policy, model, &mut rollouts, loss.temperature)?;
     if grpo.beta > 0.0 {
-        fill_reference(gpu, reference, settings, &mut rollouts, &before, loss.temperature)?;
+        fill_reference(device, reference, settings, &mut rollouts, &before, loss.temperature)?;
     }
     if rollouts.iter().all(|r| r.advantages.is_empty()) {
         advantage::fill(&mut rollouts, grpo)?;
     }
-    let optimizer = policy.optimizer(gpu, model, settings)?;
-    let on = Learner { gpu, model, optimizer: &optimizer };
+    let optimizer = policy.optimizer(device, model, settings)?;
+    let on = Learner { device, model, optimizer: &optimizer };
     let all = passes(&rollouts, grpo, settings.train.seed, 1)?;
     ensure!(!all.is_empty(), "no token is left to update: --mask-bins or --mask-truncated-completions leave none");
     let by_quartile = probe::gradient_by_quartile(&mut policy, on, &rollouts, grpo, &loss)?;
@@ -70,7 +70,7 @@ pub fn make(
         reports.push(PassReport { pass: label(pass, grpo.num_iterations), together: UpdateStats::together(&updates), updates });
         gradients.extend(gradient);
     }
-    let after = policy.logprobs(gpu, model, &rollouts, loss.temperature)?;
+    let after = policy.logprobs(device, model, &rollouts, loss.temperature)?;
     Ok(Step { rollouts, before, after, by_quartile, passes: reports, gradients })
 }
 
@@ -90,7 +90,7 @@ fn run(
         if keep_gradients {
             let mut gradient = Vec::new();
             for (_, tensor) in on.model.parameters.tensors(&on.optimizer.grads) {
-                gradient.extend(on.gpu.read::<f32>(&tensor)?);
+                gradient.extend(on.device.read::<f32>(&tensor)?);
             }
             match &mut sum {
                 Some(sum) => sum.iter_mut().zip(gradient).for_each(|(s, g)| *s += g),
@@ -107,14 +107,14 @@ fn label(pass: &Pass, iterations: usize) -> String {
 
 /// Log-probabilities by the model, returned, and put where rows bring none of their own.
 fn fill_scores(
-    gpu: &Gpu,
+    device: &Device,
     policy: &mut Policy,
     model: &Model,
     rollouts: &mut [Rollout],
     temperature: f64,
 ) -> Result<Vec<Vec<f32>>> {
     let given: Vec<Vec<f32>> = rollouts.iter_mut().map(|r| std::mem::take(&mut r.old_logprobs)).collect();
-    policy.score(gpu, model, rollouts, temperature)?;
+    policy.score(device, model, rollouts, temperature)?;
     let mut before = Vec::new();
     for (rollout, given) in rollouts.iter_mut().zip(given) {
         let computed = rollout.old_logprobs.clone();
@@ -129,7 +129,7 @@ fn fill_scores(
 
 /// The same by the reference model; without one the model as it is before the step.
 fn fill_reference(
-    gpu: &Gpu,
+    device: &Device,
     reference: Option<&Model>,
     settings: &Settings,
     rollouts: &mut [Rollout],
@@ -138,8 +138,8 @@ fn fill_reference(
 ) -> Result<()> {
     let computed: Vec<Vec<f32>> = match reference {
         None => before.to_vec(),
-        Some(model) => Policy::new(gpu, model, settings)
-            .and_then(|mut policy| policy.logprobs(gpu, model, rollouts, temperature))
+        Some(model) => Policy::new(device, model, settings)
+            .and_then(|mut policy| policy.logprobs(device, model, rollouts, temperature))
             .context("--ref-model")?,
     };
     let missing = rollouts.iter_mut().zip(computed).filter(|(r, _)| r.ref_logprobs.is_empty());

@@ -1,7 +1,7 @@
 //! Speed of the stagings side by side: `cargo test attention_speed -- --ignored --nocapture`. Figures in LOG.md.
 
 use super::{DecodePlan, Pass, Plan, Shape, Staging, backward_by, decode_by, forward_by};
-use crate::gpu::{Gpu, Recording, Tensor};
+use crate::device::{Device, Recorder, Recording, Tensor};
 use crate::ops::check::Case;
 
 /// Processor seconds that this process has used: on a busy machine the only figure that means anything.
@@ -18,47 +18,47 @@ struct Setup {
 }
 
 impl Setup {
-    fn new(gpu: &Gpu, shape: Shape) -> Self {
+    fn new(device: &Device, shape: Shape) -> Self {
         let mut case = Case::new("bench", 1);
         let (n, width, wide) = (shape.tokens(), shape.row_width(), shape.heads * shape.head_dim);
         let positions: Vec<u32> = (0..n).map(|i| (i % shape.time) as u32).collect();
         let (qkv, dout) = (case.normals(n * width, 1.0), case.normals(n * wide, 1.0));
-        let mut tensors = vec![case.upload(gpu, "qkv", &[n, width], &qkv), case.upload_u32(gpu, "positions", &positions)];
-        tensors.push(case.upload(gpu, "dout", &[n, wide], &dout));
-        tensors.push(Tensor::new(gpu, "bench", "out", &[n, wide]));
-        tensors.push(Tensor::new(gpu, "bench", "lse", &[n, shape.heads]));
-        tensors.push(Tensor::new(gpu, "bench", "delta", &[n, shape.heads]));
-        tensors.push(Tensor::new(gpu, "bench", "dqkv", &[n, width]));
+        let mut tensors = vec![case.upload(device, "qkv", &[n, width], &qkv), case.upload_u32(device, "positions", &positions)];
+        tensors.push(case.upload(device, "dout", &[n, wide], &dout));
+        tensors.push(Tensor::new(device, "bench", "out", &[n, wide]));
+        tensors.push(Tensor::new(device, "bench", "lse", &[n, shape.heads]));
+        tensors.push(Tensor::new(device, "bench", "delta", &[n, shape.heads]));
+        tensors.push(Tensor::new(device, "bench", "dqkv", &[n, width]));
         Self { shape, tensors }
     }
 
     /// (forward, backward), recorded.
-    fn record(&self, gpu: &Gpu, plan: impl Fn(Pass) -> Plan) -> anyhow::Result<[Recording; 2]> {
+    fn record(&self, device: &Device, plan: impl Fn(Pass) -> Plan) -> anyhow::Result<[Recording; 2]> {
         let [qkv, positions, dout, out, lse, delta, dqkv] = &self.tensors[..] else { unreachable!() };
-        let (mut f, mut b) = (Recording::new("forward"), Recording::new("backward"));
-        forward_by(&mut f, gpu, plan(Pass::Forward), self.shape, qkv, positions, out, lse);
+        let (mut f, mut b) = (Recorder::new(device, "forward"), Recorder::new(device, "backward"));
+        forward_by(&mut f, |_| plan(Pass::Forward), self.shape, qkv, positions, out, lse);
         let plans = [plan(Pass::BackwardQuery), plan(Pass::BackwardKey)];
-        backward_by(&mut b, gpu, plans, self.shape, qkv, positions, out, lse, dout, delta, dqkv);
-        Ok([f.finish(gpu)?, b.finish(gpu)?])
+        backward_by(&mut b, |_| plans, self.shape, qkv, positions, out, lse, dout, delta, dqkv);
+        Ok([f.finish()?, b.finish()?])
     }
 }
 
 /// [wall, processor] seconds of a replay.
-fn timed(gpu: &Gpu, recording: &Recording) -> anyhow::Result<[f64; 2]> {
+fn timed(device: &Device, recording: &Recording) -> anyhow::Result<[f64; 2]> {
     let (begin, cpu) = (std::time::Instant::now(), cpu_seconds());
-    gpu.replay(recording)?;
-    gpu.wait()?;
+    device.replay(recording)?;
+    device.wait()?;
     Ok([begin.elapsed().as_secs_f64(), cpu_seconds() - cpu])
 }
 
 #[test]
 #[ignore = "a measurement"]
 fn attention_speed() -> anyhow::Result<()> {
-    let gpu = pollster::block_on(Gpu::open(None))?;
+    let device = Device::named(None)?;
     let only = std::env::var("LEHR_PLAN").ok();
     for (batch, heads, time, head_dim) in [(12, 4, 64, 32), (16, 6, 256, 64), (2, 9, 1024, 64)] {
         let shape = Shape { batch, time, heads, kv_heads: heads, head_dim };
-        let setup = Setup::new(&gpu, shape);
+        let setup = Setup::new(&device, shape);
         let mut runs = Vec::new();
         for (staging, threads, rows, split, chunk) in [
             (Staging::Direct, 8, 2, 1, 1),
@@ -72,10 +72,10 @@ fn attention_speed() -> anyhow::Result<()> {
             let plan = |pass| Plan { pass, staging, head_dim, threads, rows, split, chunk };
             let name = format!("{staging:?} rows {rows} split {split}");
             if only.as_ref().is_none_or(|o| name.starts_with(o.as_str())) {
-                let recordings = setup.record(&gpu, plan)?;
+                let recordings = setup.record(&device, plan)?;
                 let mut first = Vec::new();
                 for r in &recordings {
-                    first.push(timed(&gpu, r)?[1]);
+                    first.push(timed(&device, r)?[1]);
                 }
                 runs.push((name, recordings, [[f64::INFINITY; 2]; 2], first));
             }
@@ -83,7 +83,7 @@ fn attention_speed() -> anyhow::Result<()> {
         for _ in 0..9 {
             for (_, recordings, best, _) in &mut runs {
                 for (recording, best) in recordings.iter().zip(best) {
-                    let now = timed(&gpu, recording)?;
+                    let now = timed(&device, recording)?;
                     *best = [best[0].min(now[0]), best[1].min(now[1])];
                 }
             }
@@ -107,15 +107,15 @@ fn attention_speed() -> anyhow::Result<()> {
 #[test]
 #[ignore = "a measurement"]
 fn attention_decode_speed() -> anyhow::Result<()> {
-    let gpu = pollster::block_on(Gpu::open(None))?;
+    let device = Device::named(None)?;
     for (batch, heads, kv_heads, max_time, head_dim) in [(64, 6, 6, 256, 64), (64, 8, 2, 256, 64), (16, 4, 4, 64, 32)] {
         let shape = Shape { batch, time: 1, heads, kv_heads, head_dim };
         let case = Case::new("bench", 1);
-        let qkv = Tensor::new(&gpu, "bench", "qkv", &[batch, shape.row_width()]);
-        let [k, v] = ["k", "v"].map(|n| Tensor::new(&gpu, "bench", n, &[batch, max_time, kv_heads * head_dim]));
-        let out = Tensor::new(&gpu, "bench", "out", &[batch, heads * head_dim]);
-        let positions = case.upload_u32(&gpu, "positions", &vec![max_time as u32 - 1; batch]);
-        let assigned = case.upload_u32(&gpu, "assigned", &vec![0; 3 * batch]);
+        let qkv = Tensor::new(&device, "bench", "qkv", &[batch, shape.row_width()]);
+        let [k, v] = ["k", "v"].map(|n| Tensor::new(&device, "bench", n, &[batch, max_time, kv_heads * head_dim]));
+        let out = Tensor::new(&device, "bench", "out", &[batch, heads * head_dim]);
+        let positions = case.upload_u32(&device, "positions", &vec![max_time as u32 - 1; batch]);
+        let assigned = case.upload_u32(&device, "assigned", &vec![0; 3 * batch]);
         println!(
             "B {batch} H {heads}/{kv_heads} cache {max_time} D {head_dim}: best wall ms, cpu ms, GF/s by two cores; first run cpu s"
         );
@@ -124,11 +124,11 @@ fn attention_decode_speed() -> anyhow::Result<()> {
                 continue;
             }
             let plan = DecodePlan { head_dim, threads: 8, heads: at_once, chunk };
-            let mut r = Recording::new("decode");
-            decode_by(&mut r, &gpu, plan, shape, &qkv, &positions, &k, &v, &assigned, &out);
-            let r = r.finish(&gpu)?;
-            let first = timed(&gpu, &r)?[1];
-            let best = (0..9).map(|_| timed(&gpu, &r)).collect::<anyhow::Result<Vec<_>>>()?;
+            let mut r = Recorder::new(&device, "decode");
+            decode_by(&mut r, |_| plan, shape, &qkv, &positions, &k, &v, &assigned, &out);
+            let r = r.finish()?;
+            let first = timed(&device, &r)?[1];
+            let best = (0..9).map(|_| timed(&device, &r)).collect::<anyhow::Result<Vec<_>>>()?;
             let [wall, cpu] = [0, 1].map(|i| best.iter().map(|b| b[i]).fold(f64::INFINITY, f64::min));
             let rate = 2.0 * 4.0 * (batch * heads * max_time * head_dim) as f64 / cpu / 1e9;
             println!("heads {at_once} chunk {chunk}   {:8.2} {:8.2} ms {rate:5.1}   {first:5.2} s", 1e3 * wall, 1e3 * cpu);

@@ -2,13 +2,13 @@
 
 use super::super::check::{Case, Check, wide};
 use super::{Pass, Shape, Staging, append, backward_by, decode, forward_by, plan, twin};
-use crate::gpu::Gpu;
+use crate::device::{Device, Gpu};
 
 /// Checks for tests and `doctor`.
 pub const CHECKS: &[Check] = &[
-    Check { name: "attention (direct)", run: |gpu, case| check(gpu, case, Staging::Direct) },
-    Check { name: "attention (shared)", run: |gpu, case| check(gpu, case, Staging::Shared) },
-    Check { name: "attention (subgroup)", run: |gpu, case| check(gpu, case, Staging::Subgroup) },
+    Check { name: "attention (direct)", run: |device, case| check(device, case, Staging::Direct) },
+    Check { name: "attention (shared)", run: |device, case| check(device, case, Staging::Shared) },
+    Check { name: "attention (subgroup)", run: |device, case| check(device, case, Staging::Subgroup) },
     Check { name: "attention (decode)", run: check_decode },
 ];
 
@@ -38,8 +38,9 @@ fn documents(case: &mut Case, shape: Shape) -> Vec<u32> {
     positions
 }
 
-fn check(gpu: &Gpu, case: &mut Case, staging: Staging) -> anyhow::Result<()> {
-    if staging == Staging::Subgroup && !matches!(gpu.subgroup_size(), Some(4 | 8)) {
+fn check(device: &Device, case: &mut Case, staging: Staging) -> anyhow::Result<()> {
+    let native = device.gpu().is_none() && staging != Staging::Direct;
+    if native || device.gpu().is_some_and(|gpu| staging == Staging::Subgroup && !matches!(gpu.subgroup_size(), Some(4 | 8))) {
         case.shape = "not for this adapter".into();
         return Ok(());
     }
@@ -49,28 +50,28 @@ fn check(gpu: &Gpu, case: &mut Case, staging: Staging) -> anyhow::Result<()> {
     let (width, out_shape) = (shape.row_width(), [shape.batch, shape.time, shape.heads * shape.head_dim]);
     let qkv = case.normals(shape.tokens() * width, 1.5);
     let dout = case.normals(out_shape.iter().product(), 1.0);
-    let tqkv = case.upload(gpu, "qkv", &[shape.batch, shape.time, width], &qkv);
-    let tdout = case.upload(gpu, "dout", &out_shape, &dout);
-    let tpositions = case.upload_u32(gpu, "positions", &positions);
-    let tout = case.poisoned(gpu, "out", &out_shape);
-    let [tlse, tdelta] = ["lse", "delta"].map(|n| case.poisoned(gpu, n, &[shape.tokens(), shape.heads]));
-    let tdqkv = case.poisoned(gpu, "dqkv", &[shape.batch, shape.time, width]);
-    case.replay(gpu, |r| {
-        let by = |pass| plan(gpu, staging, pass, shape);
-        forward_by(r, gpu, by(Pass::Forward), shape, &tqkv, &tpositions, &tout, &tlse);
-        let plans = [Pass::BackwardQuery, Pass::BackwardKey].map(by);
-        backward_by(r, gpu, plans, shape, &tqkv, &tpositions, &tout, &tlse, &tdout, &tdelta, &tdqkv);
+    let tqkv = case.upload(device, "qkv", &[shape.batch, shape.time, width], &qkv);
+    let tdout = case.upload(device, "dout", &out_shape, &dout);
+    let tpositions = case.upload_u32(device, "positions", &positions);
+    let tout = case.poisoned(device, "out", &out_shape);
+    let [tlse, tdelta] = ["lse", "delta"].map(|n| case.poisoned(device, n, &[shape.tokens(), shape.heads]));
+    let tdqkv = case.poisoned(device, "dqkv", &[shape.batch, shape.time, width]);
+    case.replay(device, |r| {
+        let by = |gpu: &Gpu, pass| plan(gpu, staging, pass, shape);
+        forward_by(r, |gpu| by(gpu, Pass::Forward), shape, &tqkv, &tpositions, &tout, &tlse);
+        let plans = |gpu: &Gpu| [Pass::BackwardQuery, Pass::BackwardKey].map(|pass| by(gpu, pass));
+        backward_by(r, plans, shape, &tqkv, &tpositions, &tout, &tlse, &tdout, &tdelta, &tdqkv);
     })?;
     let (out, lse) = twin::forward(shape, &wide(&qkv), &positions);
     let (delta, dqkv) = twin::backward(shape, &wide(&qkv), &positions, &out, &lse, &wide(&dout));
-    case.compare(gpu, &tout, &out)?;
-    case.compare(gpu, &tlse, &lse)?;
-    case.compare(gpu, &tdelta, &delta)?;
-    case.compare(gpu, &tdqkv, &dqkv)
+    case.compare(device, &tout, &out)?;
+    case.compare(device, &tlse, &lse)?;
+    case.compare(device, &tdelta, &delta)?;
+    case.compare(device, &tdqkv, &dqkv)
 }
 
 /// Sequences of unequal length in a cache that is larger than they are: the prompts are appended at once, then one token each.
-fn check_decode(gpu: &Gpu, case: &mut Case) -> anyhow::Result<()> {
+fn check_decode(device: &Device, case: &mut Case) -> anyhow::Result<()> {
     let shape = draw(case);
     let max_time = shape.time + case.int(0, 9);
     case.shape = format!("{shape:?}, cache of {max_time}");
@@ -92,23 +93,23 @@ fn check_decode(gpu: &Gpu, case: &mut Case) -> anyhow::Result<()> {
     let places: Vec<u32> = (0..shape.tokens()).map(|i| place(i / shape.time, i % shape.time) as u32).collect();
     let assigned: Vec<u32> = (0..shape.batch).flat_map(|b| [u32::MAX, behind(b) as u32, prefixed[b] as u32]).collect();
     let cache_shape = [2 * shape.batch + 1, max_time, shape.kv_heads * shape.head_dim];
-    let [cache_k, cache_v] = ["cache_k", "cache_v"].map(|n| case.poisoned(gpu, n, &cache_shape));
+    let [cache_k, cache_v] = ["cache_k", "cache_v"].map(|n| case.poisoned(device, n, &cache_shape));
     let [flat_k, flat_v] = [&cache_k, &cache_v].map(|c| c.reshape(&[1, cache_shape[0] * max_time, cache_shape[2]]));
-    let tprompt = case.upload(gpu, "prompt", &[shape.batch, shape.time, width], &prompt);
-    let tnew = case.upload(gpu, "new", &[shape.batch, 1, width], &new_rows);
-    let (tplaces, tnewest) = (case.upload_u32(gpu, "places", &places), case.upload_u32(gpu, "newest", &newest));
-    let tassigned = case.upload_u32(gpu, "assigned", &assigned);
-    let tout = case.poisoned(gpu, "out", &[shape.batch, shape.heads * shape.head_dim]);
+    let tprompt = case.upload(device, "prompt", &[shape.batch, shape.time, width], &prompt);
+    let tnew = case.upload(device, "new", &[shape.batch, 1, width], &new_rows);
+    let (tplaces, tnewest) = (case.upload_u32(device, "places", &places), case.upload_u32(device, "newest", &newest));
+    let tassigned = case.upload_u32(device, "assigned", &assigned);
+    let tout = case.poisoned(device, "out", &[shape.batch, shape.heads * shape.head_dim]);
     let step = Shape { time: 1, ..shape };
     let all = Shape { batch: 1, time: shape.tokens(), ..shape };
-    case.replay(gpu, |r| {
-        append(r, gpu, all, &tprompt, &tplaces, &flat_k, &flat_v);
-        append(r, gpu, step, &tnew, &tnewest, &cache_k, &cache_v);
-        decode(r, gpu, step, &tnew, &tnewest, &cache_k, &cache_v, &tassigned, &tout);
+    case.replay(device, |r| {
+        append(r, all, &tprompt, &tplaces, &flat_k, &flat_v);
+        append(r, step, &tnew, &tnewest, &cache_k, &cache_v);
+        decode(r, step, &tnew, &tnewest, &cache_k, &cache_v, &tassigned, &tout);
     })?;
     let out = twin::forward(shape, &wide(&qkv), &whole).0;
     let each = shape.heads * shape.head_dim;
     let want: Vec<f64> =
         (0..shape.batch).flat_map(|b| out[row_of(b) / width * each..(row_of(b) / width + 1) * each].to_vec()).collect();
-    case.compare(gpu, &tout, &want)
+    case.compare(device, &tout, &want)
 }

@@ -5,6 +5,7 @@
 
 mod checks;
 mod decode;
+mod host;
 mod passes;
 mod source;
 mod staging;
@@ -16,9 +17,10 @@ pub use decode::DecodePlan;
 pub use source::{Pass, Plan, Staging};
 
 use crate::bind;
-use crate::gpu::{AdapterClass, Cost, Gpu, Recording, Shader, Tensor, grid};
+use crate::device::{Cost, Dispatcher, Gpu, GpuClass, Op, Recorder, Shader, Tensor, grid};
 use crate::uniform;
-use anyhow::anyhow;
+use anyhow::ensure;
+use bytemuck::cast_slice;
 
 const APPEND: Shader = Shader { stem: "attention", source: include_str!("../../../shaders/attention.wgsl") };
 /// Most loop iterations of a thread: lavapipe stops loops silently at 65,535 (reference/stack.md 2).
@@ -59,6 +61,10 @@ impl Shape {
         self.heads / self.kv_heads
     }
 
+    fn check(&self) {
+        assert!(self.heads.is_multiple_of(self.kv_heads) && self.head_dim.is_multiple_of(4), "{self:?}");
+    }
+
     fn scale(&self) -> f32 {
         (1.0 / (self.head_dim as f64).sqrt()) as f32
     }
@@ -72,12 +78,12 @@ impl Shape {
     }
 }
 
-/// The staging that suits an adapter.
+/// The staging that suits a GPU.
 pub fn staging(gpu: &Gpu) -> Staging {
     match (gpu.class(), gpu.subgroup_size()) {
-        (AdapterClass::Hardware, _) => Staging::Shared,
-        (AdapterClass::Software, Some(4 | 8)) => Staging::Subgroup,
-        (AdapterClass::Software, _) => Staging::Direct,
+        (GpuClass::Hardware, _) => Staging::Shared,
+        (GpuClass::Software, Some(4 | 8)) => Staging::Subgroup,
+        (GpuClass::Software, _) => Staging::Direct,
     }
 }
 
@@ -103,28 +109,31 @@ fn plan(gpu: &Gpu, staging: Staging, pass: Pass, shape: Shape) -> Plan {
 }
 
 /// `out` (B, T, H D) and `lse` (B T, H), the log of the sum of exponentials of a query's scores.
-pub fn forward(r: &mut Recording, gpu: &Gpu, shape: Shape, qkv: &Tensor, positions: &Tensor, out: &Tensor, lse: &Tensor) {
-    let plan = plan(gpu, staging(gpu), Pass::Forward, shape);
-    forward_by(r, gpu, plan, shape, qkv, positions, out, lse);
+pub fn forward(r: &mut Recorder<'_>, shape: Shape, qkv: &Tensor, positions: &Tensor, out: &Tensor, lse: &Tensor) {
+    forward_by(r, |gpu| plan(gpu, staging(gpu), Pass::Forward, shape), shape, qkv, positions, out, lse);
 }
 
+/// As [`forward`]; on a GPU by the plan that `plan` makes.
 fn forward_by(
-    r: &mut Recording,
-    gpu: &Gpu,
-    plan: Plan,
+    r: &mut Recorder<'_>,
+    plan: impl Fn(&Gpu) -> Plan,
     shape: Shape,
     qkv: &Tensor,
     positions: &Tensor,
     out: &Tensor,
     lse: &Tensor,
 ) {
-    run(r, gpu, plan, shape, bind!(qkv, positions, out, lse), shape.cost(2.0, 1.0, 1.0));
+    shape.check();
+    r.op(
+        Op { name: "attention.forward", cost: shape.cost(2.0, 1.0, 1.0), reads: bind!(qkv, positions), writes: bind!(out, lse) },
+        |wgsl| dispatch(wgsl, plan(wgsl.gpu()), shape, 1.0),
+        move |cpu, [qkv, positions], [out, lse]| host::forward(cpu, shape, qkv, cast_slice(positions), out, lse),
+    );
 }
 
 /// All of `dqkv` (B, T, (H + 2 Hkv) D) from `dout`; `delta` (B T, H), the dot products of `dout` and `out`, is written on the way.
 pub fn backward(
-    r: &mut Recording,
-    gpu: &Gpu,
+    r: &mut Recorder<'_>,
     shape: Shape,
     qkv: &Tensor,
     positions: &Tensor,
@@ -134,14 +143,14 @@ pub fn backward(
     delta: &Tensor,
     dqkv: &Tensor,
 ) {
-    let plans = [Pass::BackwardQuery, Pass::BackwardKey].map(|pass| plan(gpu, staging(gpu), pass, shape));
-    backward_by(r, gpu, plans, shape, qkv, positions, out, lse, dout, delta, dqkv);
+    let plans = |gpu: &Gpu| [Pass::BackwardQuery, Pass::BackwardKey].map(|pass| plan(gpu, staging(gpu), pass, shape));
+    backward_by(r, plans, shape, qkv, positions, out, lse, dout, delta, dqkv);
 }
 
+/// As [`backward`]; on a GPU by the plans that `plans` makes, one for the gradient of the queries, one for that of keys and values.
 fn backward_by(
-    r: &mut Recording,
-    gpu: &Gpu,
-    plans: [Plan; 2],
+    r: &mut Recorder<'_>,
+    plans: impl Fn(&Gpu) -> [Plan; 2],
     shape: Shape,
     qkv: &Tensor,
     positions: &Tensor,
@@ -151,20 +160,32 @@ fn backward_by(
     delta: &Tensor,
     dqkv: &Tensor,
 ) {
-    let [query, key] = plans;
-    run(r, gpu, query, shape, bind!(qkv, positions, out, lse, dout, delta, dqkv), shape.cost(3.0, 1.0, 3.0));
-    run(r, gpu, key, shape, bind!(qkv, positions, lse, dout, delta, dqkv), shape.cost(4.0, 2.0, 1.0));
+    shape.check();
+    r.op(
+        Op {
+            name: "attention.backward",
+            cost: shape.cost(7.0, 3.0, 4.0),
+            reads: bind!(qkv, positions, out, lse, dout),
+            writes: bind!(delta, dqkv),
+        },
+        |wgsl| {
+            let [query, key] = plans(wgsl.gpu());
+            dispatch(wgsl, query, shape, 3.0 / 7.0)?;
+            dispatch(wgsl, key, shape, 4.0 / 7.0)
+        },
+        move |cpu, [qkv, positions, out, lse, dout], [delta, dqkv]| {
+            host::backward(cpu, shape, qkv, cast_slice(positions), out, lse, dout, delta, dqkv);
+        },
+    );
 }
 
-fn run(r: &mut Recording, gpu: &Gpu, plan: Plan, shape: Shape, bindings: &[(&str, &Tensor)], cost: Cost) {
-    assert!(shape.heads.is_multiple_of(shape.kv_heads) && shape.head_dim.is_multiple_of(4), "{shape:?}");
+fn dispatch(wgsl: &mut Dispatcher<'_>, plan: Plan, shape: Shape, share: f64) -> anyhow::Result<()> {
     let heads_streamed = if plan.pass == Pass::BackwardKey { shape.group() } else { 1 };
-    if heads_streamed * (shape.time / plan.chunk + 2) > MAX_ITERATIONS {
-        return r.fail(&anyhow!(
-            "a context of {} tokens is too long for this version of attention; use a smaller --seq-len",
-            shape.time
-        ));
-    }
+    ensure!(
+        heads_streamed * (shape.time / plan.chunk + 2) <= MAX_ITERATIONS,
+        "a context of {} tokens is too long for this version of attention on a GPU; use a smaller --seq-len",
+        shape.time
+    );
     let tiles = shape.time.div_ceil(plan.tile_rows());
     let heads = if plan.pass == Pass::BackwardKey { shape.kv_heads } else { shape.heads };
     let dims = Dims {
@@ -175,36 +196,46 @@ fn run(r: &mut Recording, gpu: &Gpu, plan: Plan, shape: Shape, bindings: &[(&str
         tiles: tiles as u32,
         scale: shape.scale(),
     };
-    match gpu.kernel_from_text(&plan.stem(), &plan.text(), plan.entry(), &[]) {
-        Ok(kernel) => r.dispatch(gpu, &kernel, dims, bindings, grid((shape.batch * heads * tiles) as u64), cost),
-        Err(error) => r.fail(&error),
-    }
+    let kernel = wgsl.gpu().kernel_from_text(&plan.stem(), &plan.text(), plan.entry(), &[])?;
+    wgsl.dispatch(&kernel, dims, grid((shape.batch * heads * tiles) as u64), share);
+    Ok(())
 }
 
 /// Copy the keys and values of `qkv` (B, T, ...) into the caches (Bmax, Tmax, Hkv D): token t of sequence b goes to row
 /// `positions[b T + t]` of sequence b. T is 1 when decoding, the length of the prompts before that.
-pub fn append(r: &mut Recording, gpu: &Gpu, shape: Shape, qkv: &Tensor, positions: &Tensor, cache_k: &Tensor, cache_v: &Tensor) {
-    let width4 = shape.kv_heads * shape.head_dim / 4;
-    let dims = AppendDims {
-        rows: shape.tokens() as u32,
-        time: shape.time as u32,
-        max_time: cache_k.shape()[1] as u32,
-        width4: width4 as u32,
-        skip4: (shape.heads * shape.head_dim / 4) as u32,
-    };
-    let work = shape.tokens() * width4;
-    let cost = Cost { flops: 0.0, bytes: 64.0 * work as f64 };
-    let groups = grid((work as u64).div_ceil(64));
-    r.run(gpu, &APPEND, "append", &[], dims, bind!(qkv, positions, cache_k, cache_v), groups, cost);
+pub fn append(r: &mut Recorder<'_>, shape: Shape, qkv: &Tensor, positions: &Tensor, cache_k: &Tensor, cache_v: &Tensor) {
+    let (width, max_time) = (shape.kv_heads * shape.head_dim, cache_k.shape()[1]);
+    let work = shape.tokens() * width / 4;
+    r.op(
+        Op {
+            name: "attention.append",
+            cost: Cost { flops: 0.0, bytes: 64.0 * work as f64 },
+            reads: bind!(qkv, positions),
+            writes: bind!(cache_k, cache_v),
+        },
+        |wgsl| {
+            let dims = AppendDims {
+                rows: shape.tokens() as u32,
+                time: shape.time as u32,
+                max_time: max_time as u32,
+                width4: (width / 4) as u32,
+                skip4: (shape.heads * shape.head_dim / 4) as u32,
+            };
+            wgsl.run(&APPEND, "append", &[], dims, grid((work as u64).div_ceil(64)))
+        },
+        move |_, [qkv, positions], [cache_k, cache_v]| {
+            host::append(shape, max_time, qkv, cast_slice(positions), cache_k, cache_v);
+        },
+    );
 }
 
 fn decode_plan(gpu: &Gpu, shape: Shape) -> DecodePlan {
     match gpu.class() {
-        AdapterClass::Software => {
+        GpuClass::Software => {
             let heads = [4, 3, 2].into_iter().find(|&n| shape.group().is_multiple_of(n)).unwrap_or(1);
             DecodePlan { head_dim: shape.head_dim, threads: 8, heads, chunk: 1 }
         }
-        AdapterClass::Hardware => DecodePlan { head_dim: shape.head_dim, threads: 64, heads: 1, chunk: 2 },
+        GpuClass::Hardware => DecodePlan { head_dim: shape.head_dim, threads: 64, heads: 1, chunk: 2 },
     }
 }
 
@@ -213,8 +244,7 @@ fn decode_plan(gpu: &Gpu, shape: Shape) -> DecodePlan {
 /// third column where the keys before an index lie, counted in tokens from the start of the cache, and what that index is: 0 where all
 /// are in the sequence's own row. `shape.time` is not used.
 pub fn decode(
-    r: &mut Recording,
-    gpu: &Gpu,
+    r: &mut Recorder<'_>,
     shape: Shape,
     qkv: &Tensor,
     positions: &Tensor,
@@ -223,13 +253,13 @@ pub fn decode(
     assigned: &Tensor,
     out: &Tensor,
 ) {
-    decode_by(r, gpu, decode_plan(gpu, shape), shape, qkv, positions, cache_k, cache_v, assigned, out);
+    decode_by(r, |gpu| decode_plan(gpu, shape), shape, qkv, positions, cache_k, cache_v, assigned, out);
 }
 
+/// As [`decode`]; on a GPU by the plan that `plan` makes.
 fn decode_by(
-    r: &mut Recording,
-    gpu: &Gpu,
-    plan: DecodePlan,
+    r: &mut Recorder<'_>,
+    plan: impl Fn(&Gpu) -> DecodePlan,
     shape: Shape,
     qkv: &Tensor,
     positions: &Tensor,
@@ -238,24 +268,34 @@ fn decode_by(
     assigned: &Tensor,
     out: &Tensor,
 ) {
-    let max_time = cache_k.shape()[1];
-    let dims = DecodeDims {
-        batch: shape.batch as u32,
-        heads: shape.heads as u32,
-        kv_heads: shape.kv_heads as u32,
-        max_time: max_time as u32,
-        cache_rows: (cache_k.shape()[0] * max_time) as u32,
-        scale: shape.scale(),
-    };
+    let (cache_rows, max_time) = (cache_k.shape()[0], cache_k.shape()[1]);
     // The positions are not known here: half of the cache, on average.
     let pairs = (shape.batch * shape.heads * max_time) as f64 / 2.0;
     let rows = (shape.batch * shape.kv_heads * max_time) as f64 / 2.0;
-    let cost = Cost { flops: 4.0 * shape.head_dim as f64 * pairs, bytes: 8.0 * shape.head_dim as f64 * rows };
-    let groups = grid((shape.batch * shape.heads / plan.heads) as u64);
-    match gpu.kernel_from_text(&plan.stem(), &plan.text(), "decode", &[]) {
-        Ok(kernel) => r.dispatch(gpu, &kernel, dims, bind!(qkv, positions, cache_k, cache_v, assigned, out), groups, cost),
-        Err(error) => r.fail(&error),
-    }
+    r.op(
+        Op {
+            name: "attention.decode",
+            cost: Cost { flops: 4.0 * shape.head_dim as f64 * pairs, bytes: 8.0 * shape.head_dim as f64 * rows },
+            reads: bind!(qkv, positions, cache_k, cache_v, assigned),
+            writes: bind!(out),
+        },
+        |wgsl| {
+            let plan = plan(wgsl.gpu());
+            let dims = DecodeDims {
+                batch: shape.batch as u32,
+                heads: shape.heads as u32,
+                kv_heads: shape.kv_heads as u32,
+                max_time: max_time as u32,
+                cache_rows: (cache_rows * max_time) as u32,
+                scale: shape.scale(),
+            };
+            let groups = grid((shape.batch * shape.heads / plan.heads) as u64);
+            wgsl.run_text((&plan.stem(), &plan.text()), "decode", dims, groups)
+        },
+        move |cpu, [qkv, positions, cache_k, cache_v, assigned], [out]| {
+            host::decode(cpu, shape, qkv, cast_slice(positions), cache_k, cache_v, max_time, cast_slice(assigned), out);
+        },
+    );
 }
 
 /// Texts of every staging and pass at a few head widths, as (stem, WGSL), for the translation tests.
@@ -282,7 +322,7 @@ mod bench;
 
 #[cfg(test)]
 mod tests {
-    use crate::gpu::{reflect::reflect, resolve};
+    use crate::device::{reflect::reflect, resolve};
 
     #[test]
     fn texts_are_distinct_and_fit_every_adapter() -> anyhow::Result<()> {

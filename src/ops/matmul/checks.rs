@@ -2,7 +2,7 @@
 
 use super::super::check::{Case, Check, wide};
 use super::{Extra, Tile, twin};
-use crate::gpu::{Gpu, Recording, Tensor};
+use crate::device::{Device, Recorder, Tensor};
 
 /// Checks for tests and `doctor`.
 pub const CHECKS: &[Check] = &[
@@ -29,12 +29,12 @@ impl Matrix {
         Self { values: case.normals(rows * cols, 1.0), rows, cols, stride }
     }
 
-    fn upload(&self, gpu: &Gpu, case: &Case, name: &str) -> Tensor {
+    fn upload(&self, device: &Device, case: &Case, name: &str) -> Tensor {
         let mut padded = vec![NAN; self.rows * self.stride];
         for (to, from) in padded.chunks_mut(self.stride).zip(self.values.chunks(self.cols)) {
             to[..self.cols].copy_from_slice(from);
         }
-        case.upload(gpu, name, &[self.rows, self.stride], &padded)
+        case.upload(device, name, &[self.rows, self.stride], &padded)
     }
 
     fn plus(&self, sums: &[f64]) -> Vec<f64> {
@@ -42,8 +42,8 @@ impl Matrix {
     }
 
     /// The device's values must be `want`, and its padding as it was: NaN.
-    fn compare(&self, gpu: &Gpu, case: &mut Case, got: &Tensor, want: &[f64]) -> anyhow::Result<()> {
-        let values: Vec<f32> = gpu.read(got)?;
+    fn compare(&self, device: &Device, case: &mut Case, got: &Tensor, want: &[f64]) -> anyhow::Result<()> {
+        let values: Vec<f32> = device.read(got)?;
         let dense: Vec<f32> = values.chunks(self.stride).flat_map(|row| &row[..self.cols]).copied().collect();
         let touched = values.chunks(self.stride).any(|row| row[self.cols..].iter().any(|v| !v.is_nan()));
         if touched {
@@ -51,8 +51,8 @@ impl Matrix {
             case.detail = format!("{}: padding columns were written", got.name());
             return Ok(());
         }
-        let dense = case.upload(gpu, got.name(), &[dense.len()], &dense);
-        case.compare(gpu, &dense, want)
+        let dense = case.upload(device, got.name(), &[dense.len()], &dense);
+        case.compare(device, &dense, want)
     }
 }
 
@@ -78,35 +78,35 @@ impl Layer {
     }
 
     /// The products of the layer that are asked for, by `tile` or by the chosen one.
-    fn check(&self, gpu: &Gpu, case: &mut Case, tile: Option<Tile>, products: &[Product]) -> anyhow::Result<()> {
+    fn check(&self, device: &Device, case: &mut Case, tile: Option<Tile>, products: &[Product]) -> anyhow::Result<()> {
         let (n, k) = (self.w.rows, self.w.cols);
-        let (x, w, dy) = (self.x.upload(gpu, case, "x"), self.w.upload(gpu, case, "w"), self.dy.upload(gpu, case, "dy"));
+        let (x, w, dy) = (self.x.upload(device, case, "x"), self.w.upload(device, case, "w"), self.dy.upload(device, case, "dy"));
         let (tx, tw, tdy) = (wide(&self.x.values), wide(&self.w.values), wide(&self.dy.values));
         for &product in products {
             // What is added, the device's result (poisoned where nothing is), its layout, the twin's sums.
             let (out, layout, sums) = match product {
                 Product::Forward | Product::Bias | Product::Residual => {
-                    let out = case.poisoned(gpu, "y", &[self.dy.rows, self.dy.stride]);
-                    let residual = self.residual.upload(gpu, case, "residual");
-                    let bias = case.upload(gpu, "bias", &[n], &self.bias);
+                    let out = case.poisoned(device, "y", &[self.dy.rows, self.dy.stride]);
+                    let residual = self.residual.upload(device, case, "residual");
+                    let bias = case.upload(device, "bias", &[n], &self.bias);
                     let extra = match product {
                         Product::Bias => Extra::Bias(&bias),
                         Product::Residual => Extra::Residual(&residual),
                         _ => Extra::None,
                     };
-                    case.replay(gpu, |r| forward(r, gpu, tile, [&x, &w, &out], extra))?;
+                    case.replay(device, |r| forward(r, tile, [&x, &w, &out], extra))?;
                     (out, &self.dy, twin::forward(&tx, &tw, n, k))
                 }
                 Product::Input | Product::InputAdd => {
                     let add = product == Product::InputAdd;
-                    let poisoned = case.poisoned(gpu, "dx", &[self.x.rows, k]);
-                    let out = if add { self.x.upload(gpu, case, "dx accumulated") } else { poisoned };
-                    case.replay(gpu, |r| backward_input(r, gpu, tile, [&dy, &w, &out], add))?;
+                    let poisoned = case.poisoned(device, "dx", &[self.x.rows, k]);
+                    let out = if add { self.x.upload(device, case, "dx accumulated") } else { poisoned };
+                    case.replay(device, |r| backward_input(r, tile, [&dy, &w, &out], add))?;
                     (out, &self.x, twin::backward_input(&tdy, &tw, n, k))
                 }
                 Product::Weight => {
-                    let out = self.w.upload(gpu, case, "dw");
-                    case.replay(gpu, |r| backward_weight(r, gpu, tile, [&dy, &x, &out]))?;
+                    let out = self.w.upload(device, case, "dw");
+                    case.replay(device, |r| backward_weight(r, tile, [&dy, &x, &out]))?;
                     (out, &self.w, twin::backward_weight(&tdy, &tx, n, k))
                 }
             };
@@ -117,7 +117,7 @@ impl Layer {
                 Product::InputAdd => self.x.plus(&sums),
                 Product::Weight => self.w.plus(&sums),
             };
-            layout.compare(gpu, case, &out, &want)?;
+            layout.compare(device, case, &out, &want)?;
         }
         Ok(())
     }
@@ -137,24 +137,24 @@ enum Product {
 const PRODUCTS: [Product; 6] =
     [Product::Forward, Product::Bias, Product::Residual, Product::Input, Product::InputAdd, Product::Weight];
 
-fn forward(r: &mut Recording, gpu: &Gpu, tile: Option<Tile>, [x, w, y]: [&Tensor; 3], extra: Extra<'_>) {
+fn forward(r: &mut Recorder<'_>, tile: Option<Tile>, [x, w, y]: [&Tensor; 3], extra: Extra<'_>) {
     match tile {
-        Some(tile) => super::forward_by(r, gpu, tile, x, w, y, extra),
-        None => super::forward(r, gpu, x, w, y, extra),
+        Some(tile) => super::forward_by(r, tile, x, w, y, extra),
+        None => super::forward(r, x, w, y, extra),
     }
 }
 
-fn backward_input(r: &mut Recording, gpu: &Gpu, tile: Option<Tile>, [dy, w, dx]: [&Tensor; 3], accumulate: bool) {
+fn backward_input(r: &mut Recorder<'_>, tile: Option<Tile>, [dy, w, dx]: [&Tensor; 3], accumulate: bool) {
     match tile {
-        Some(tile) => super::backward_input_by(r, gpu, tile, dy, w, dx, accumulate),
-        None => super::backward_input(r, gpu, dy, w, dx, accumulate),
+        Some(tile) => super::backward_input_by(r, tile, dy, w, dx, accumulate),
+        None => super::backward_input(r, dy, w, dx, accumulate),
     }
 }
 
-fn backward_weight(r: &mut Recording, gpu: &Gpu, tile: Option<Tile>, [dy, x, dw]: [&Tensor; 3]) {
+fn backward_weight(r: &mut Recorder<'_>, tile: Option<Tile>, [dy, x, dw]: [&Tensor; 3]) {
     match tile {
-        Some(tile) => super::backward_weight_by(r, gpu, tile, dy, x, dw),
-        None => super::backward_weight(r, gpu, dy, x, dw),
+        Some(tile) => super::backward_weight_by(r, tile, dy, x, dw),
+        None => super::backward_weight(r, dy, x, dw),
     }
 }
 
@@ -170,39 +170,42 @@ fn draw_features(case: &mut Case) -> [usize; 3] {
     }
 }
 
-fn check_chosen(gpu: &Gpu, case: &mut Case) -> anyhow::Result<()> {
+fn check_chosen(device: &Device, case: &mut Case) -> anyhow::Result<()> {
     let rows = case.int(super::choose::FEW_ROWS + 1, 200);
     let [n, stride, k] = draw_features(case);
-    Layer::draw(case, rows, n, k, stride).check(gpu, case, None, &PRODUCTS)
+    Layer::draw(case, rows, n, k, stride).check(device, case, None, &PRODUCTS)
 }
 
-fn check_few_rows(gpu: &Gpu, case: &mut Case) -> anyhow::Result<()> {
+fn check_few_rows(device: &Device, case: &mut Case) -> anyhow::Result<()> {
     let rows = case.int(1, super::choose::FEW_ROWS);
     let [n, stride, k] = draw_features(case);
-    Layer::draw(case, rows, n, k, stride).check(gpu, case, None, &PRODUCTS)
+    Layer::draw(case, rows, n, k, stride).check(device, case, None, &PRODUCTS)
 }
 
 /// The device is said to be so slow that a product takes several dispatches.
-fn check_split(gpu: &Gpu, case: &mut Case) -> anyhow::Result<()> {
+fn check_split(device: &Device, case: &mut Case) -> anyhow::Result<()> {
     let (rows, n, k) = (4 * case.int(10, 60), 4 * case.int(1, 60), 4 * case.int(1, 30));
     let layer = Layer::draw(case, rows, n, k, n);
-    let rates = gpu.rates();
-    gpu.set_flops_per_second((rows * n * k) as f64);
-    let result = layer.check(gpu, case, None, &[Product::Residual, Product::InputAdd, Product::Weight]);
-    gpu.set_flops_per_second(rates.flops_per_second);
+    let rates = device.rates();
+    device.set_flops_per_second((rows * n * k) as f64);
+    let result = layer.check(device, case, None, &[Product::Residual, Product::InputAdd, Product::Weight]);
+    device.set_flops_per_second(rates.flops_per_second);
     result
 }
 
 /// One product a tile and a case, because a software adapter takes up to a second to compile each kernel.
-fn check_every_tile(gpu: &Gpu, case: &mut Case) -> anyhow::Result<()> {
+fn check_every_tile(device: &Device, case: &mut Case) -> anyhow::Result<()> {
     let rows = case.int(1, 150);
     let [n, stride, k] = draw_features(case);
     let first = case.int(0, PRODUCTS.len() - 1);
     let layer = Layer::draw(case, rows, n, k, stride);
     let shape = case.shape.clone();
+    let Some(gpu) = device.gpu() else {
+        return layer.check(device, case, None, &PRODUCTS);
+    };
     for (i, &tile) in super::choose::checked(gpu).iter().enumerate() {
         case.shape = format!("{}, {shape}", tile.name());
-        layer.check(gpu, case, Some(tile), &[PRODUCTS[(first + i) % PRODUCTS.len()]])?;
+        layer.check(device, case, Some(tile), &[PRODUCTS[(first + i) % PRODUCTS.len()]])?;
         if case.worst > 1.0 {
             break;
         }
@@ -210,13 +213,13 @@ fn check_every_tile(gpu: &Gpu, case: &mut Case) -> anyhow::Result<()> {
     Ok(())
 }
 
-fn check_bias(gpu: &Gpu, case: &mut Case) -> anyhow::Result<()> {
+fn check_bias(device: &Device, case: &mut Case) -> anyhow::Result<()> {
     let (rows, n) = (case.int(1, 300), case.int(1, 150));
     let stride = n.next_multiple_of(4) + 4 * case.int(0, 1);
     case.shape = format!("{rows} rows, {n} (stride {stride})");
     let (dy, dbias) = (Matrix::draw(case, rows, n, stride), Matrix::draw(case, 1, n, stride));
-    let (tdy, room) = (dy.upload(gpu, case, "dy"), dbias.upload(gpu, case, "dbias"));
+    let (tdy, room) = (dy.upload(device, case, "dy"), dbias.upload(device, case, "dbias"));
     let tdbias = room.slice(0..n);
-    case.replay(gpu, |r| super::backward_bias(r, gpu, &tdy, &tdbias))?;
-    dbias.compare(gpu, case, &room, &dbias.plus(&twin::backward_bias(&wide(&dy.values), n)))
+    case.replay(device, |r| super::backward_bias(r, &tdy, &tdbias))?;
+    dbias.compare(device, case, &room, &dbias.plus(&twin::backward_bias(&wide(&dy.values), n)))
 }

@@ -1,7 +1,8 @@
 //! Which tile a product gets: by a table, or where tuning is on by measurement, one for each class of shapes.
 
-use super::{Epilogue, Family, LANES, Role, Shape, Tile};
-use crate::gpu::{AdapterClass, Gpu, Recording, Tensor};
+use super::{Extra, Family, LANES, Role, Shape, Tile};
+use crate::device::cpu::gemm;
+use crate::device::{Device, Gpu, GpuClass, Recorder, Tensor};
 use sha2::{Digest as _, Sha256};
 use std::sync::OnceLock;
 use web_time::Instant;
@@ -30,35 +31,35 @@ fn subgroups(gpu: &Gpu) -> bool {
 /// The tiles worth trying for a large product, the one that is taken unmeasured first.
 pub fn candidates(gpu: &Gpu) -> &'static [Tile] {
     match gpu.class() {
-        AdapterClass::Hardware => &[SHARED_4X4, SHARED_8X4],
-        AdapterClass::Software if subgroups(gpu) => &[SUBGROUP_32X8, SUBGROUP_16X8],
-        AdapterClass::Software => &[DIRECT_16X8, DIRECT_32X16],
+        GpuClass::Hardware => &[SHARED_4X4, SHARED_8X4],
+        GpuClass::Software if subgroups(gpu) => &[SUBGROUP_32X8, SUBGROUP_16X8],
+        GpuClass::Software => &[DIRECT_16X8, DIRECT_32X16],
     }
 }
 
 /// Every tile that has a chance on this adapter.
 pub fn tiles(gpu: &Gpu) -> &'static [Tile] {
     match gpu.class() {
-        AdapterClass::Hardware => &[SHARED_4X4, SHARED_8X4, DIRECT_16X8],
-        AdapterClass::Software if subgroups(gpu) => &ALL[..6],
-        AdapterClass::Software => &ALL[3..6],
+        GpuClass::Hardware => &[SHARED_4X4, SHARED_8X4, DIRECT_16X8],
+        GpuClass::Software if subgroups(gpu) => &ALL[..6],
+        GpuClass::Software => &ALL[3..6],
     }
 }
 
 /// The tile for few rows.
 pub(super) fn small(gpu: &Gpu) -> Tile {
     match gpu.class() {
-        AdapterClass::Hardware => SHARED_4X4,
-        AdapterClass::Software if subgroups(gpu) => SUBGROUP_8X8,
-        AdapterClass::Software => DIRECT_4X8,
+        GpuClass::Hardware => SHARED_4X4,
+        GpuClass::Software if subgroups(gpu) => SUBGROUP_8X8,
+        GpuClass::Software => DIRECT_4X8,
     }
 }
 
 /// The tile for a product; none when a GPU had better treat it as row vectors.
-pub fn choose(gpu: &Gpu, role: Role, shape: &Shape) -> Option<Tile> {
+pub fn choose(device: &Device, gpu: &Gpu, role: Role, shape: &Shape) -> Option<Tile> {
     if shape.rows <= FEW_ROWS {
         let aligned = shape.strides[0].is_multiple_of(4) && shape.strides[1].is_multiple_of(4) && shape.depth.is_multiple_of(4);
-        let vectors = gpu.class() == AdapterClass::Hardware && role == Role::Forward && aligned;
+        let vectors = gpu.class() == GpuClass::Hardware && role == Role::Forward && aligned;
         return (!vectors).then(|| small(gpu));
     }
     let tiles = candidates(gpu);
@@ -69,7 +70,7 @@ pub fn choose(gpu: &Gpu, role: Role, shape: &Shape) -> Option<Tile> {
     let names: Vec<_> = tiles.iter().map(|t| t.name()).collect();
     let named = |name: &str| tiles.iter().copied().find(|t| t.name() == name).unwrap_or(tiles[0]);
     let key = format!("matmul {}/{} {}", sources_hash(), role.entry(), class.name());
-    Some(named(&gpu.tuned(&key, &names, |name| seconds(gpu, role, named(name), class.example()))))
+    Some(named(&device.tuned(&key, &names, |name| seconds(device, role, named(name), class.example()))))
 }
 
 /// Multiply-adds below which no choice of tile matters.
@@ -90,7 +91,7 @@ impl Class {
         // A software adapter is busy with a few tiles; more of them change nothing.
         let edge = match gpu.class() {
             _ if numbers < 1 << 16 => 192,
-            AdapterClass::Hardware if numbers >= 1 << 21 => 2048,
+            GpuClass::Hardware if numbers >= 1 << 21 => 2048,
             _ => 512,
         };
         Self { edge, depth: if shape.depth < 256 { 128 } else { 512 } }
@@ -116,7 +117,7 @@ fn sources_hash() -> &'static str {
 }
 
 /// Least time of three runs of one product of `[rows, cols, depth]`, after one that compiles it.
-fn seconds(gpu: &Gpu, role: Role, tile: Tile, [rows, cols, depth]: [usize; 3]) -> anyhow::Result<f64> {
+fn seconds(device: &Device, role: Role, tile: Tile, [rows, cols, depth]: [usize; 3]) -> anyhow::Result<f64> {
     const SCRATCH: &str = "tuning";
     let extents = match role {
         Role::Forward => [[rows, depth], [cols, depth], [rows, cols]],
@@ -124,53 +125,64 @@ fn seconds(gpu: &Gpu, role: Role, tile: Tile, [rows, cols, depth]: [usize; 3]) -
         Role::BackwardWeight => [[depth, rows], [depth, cols], [rows, cols]],
     };
     let best = {
-        let [left, right, out] = extents.map(|extent| Tensor::new(gpu, SCRATCH, "tuning", &extent));
+        let [left, right, out] = extents.map(|extent| Tensor::new(device, SCRATCH, "tuning", &extent));
         for operand in [&left, &right] {
             // Real numbers: a GPU that multiplies zeros stays cooler and runs faster.
             let values: Vec<f32> = (0..operand.len()).map(|i| (i * 2_654_435_761 % 1021) as f32 / 510.0 - 1.0).collect();
-            gpu.write(operand, &values);
+            device.write(operand, &values);
         }
-        let mut recording = Recording::new("tuning");
-        let epilogue = if role == Role::BackwardWeight { Epilogue::Add } else { Epilogue::Store };
-        super::product(&mut recording, gpu, role, tile, epilogue, [&left, &right, &out], None);
-        let recording = recording.finish(gpu)?;
-        gpu.replay(&recording)?;
-        gpu.wait()?;
+        let mut r = Recorder::new(device, "tuning");
+        match role {
+            Role::Forward => super::forward_by(&mut r, tile, &left, &right, &out, Extra::None),
+            Role::BackwardInput => super::backward_input_by(&mut r, tile, &left, &right, &out, false),
+            Role::BackwardWeight => super::backward_weight_by(&mut r, tile, &left, &right, &out),
+        }
+        let recording = r.finish()?;
+        device.replay(&recording)?;
+        device.wait()?;
         let mut best = f64::INFINITY;
         for _ in 0..3 {
             let begin = Instant::now();
-            gpu.replay(&recording)?;
-            gpu.wait()?;
+            device.replay(&recording)?;
+            device.wait()?;
             best = best.min(begin.elapsed().as_secs_f64());
         }
         best
     };
-    gpu.scratch_freed(SCRATCH);
+    device.scratch_freed(SCRATCH);
     Ok(best)
 }
 
-/// Best matmul rate of this adapter in GFLOP/s, through [`super::forward`]'s kernels; remembered like a choice. From here on the adapter's
-/// submissions and long dispatches are split by it.
+/// Best matmul rate of this device in GFLOP/s, through [`super::forward`]'s kernels; remembered like a choice. From here on a GPU's submissions
+/// and long dispatches are split by it.
 ///
 /// # Errors
 /// A fault of the device.
-pub fn measured_peak_gflops(gpu: &Gpu) -> anyhow::Result<f64> {
-    let key = format!("matmul {}/peak GFLOP/s", sources_hash());
-    let peak = gpu.measured_peak(&key, || {
-        let mut peak: f64 = 0.0;
-        for edge in [1024, 2048, 4096] {
-            let shape = Shape { rows: edge, cols: edge, depth: edge, strides: [edge; 3] };
-            let tile = choose(gpu, Role::Forward, &shape).unwrap_or_else(|| small(gpu));
-            let time = seconds(gpu, Role::Forward, tile, [edge; 3])?;
-            peak = peak.max(shape.flops() / time / 1e9);
-            gpu.set_flops_per_second(1e9 * peak);
-            if time > 0.01 {
-                break;
-            }
+pub fn measured_peak_gflops(device: &Device) -> anyhow::Result<f64> {
+    let peak = match (device.gpu(), device.cpu()) {
+        (Some(gpu), _) => {
+            let key = format!("matmul {}/peak GFLOP/s", sources_hash());
+            device.measured_peak(&key, || gpu_peak_gflops(device, gpu))?
         }
-        Ok(peak)
-    })?;
-    gpu.set_flops_per_second(1e9 * peak);
+        (None, Some(cpu)) => device.measured_peak("matmul/peak GFLOP/s", || Ok(gemm::peak_gflops(cpu)))?,
+        (None, None) => unreachable!("a device is one of the two"),
+    };
+    device.set_flops_per_second(1e9 * peak);
+    Ok(peak)
+}
+
+fn gpu_peak_gflops(device: &Device, gpu: &Gpu) -> anyhow::Result<f64> {
+    let mut peak: f64 = 0.0;
+    for edge in [1024, 2048, 4096] {
+        let shape = Shape { rows: edge, cols: edge, depth: edge, strides: [edge; 3] };
+        let tile = choose(device, gpu, Role::Forward, &shape).unwrap_or_else(|| small(gpu));
+        let time = seconds(device, Role::Forward, tile, [edge; 3])?;
+        peak = peak.max(shape.flops() / time / 1e9);
+        device.set_flops_per_second(1e9 * peak);
+        if time > 0.01 {
+            break;
+        }
+    }
     Ok(peak)
 }
 
@@ -178,8 +190,8 @@ pub fn measured_peak_gflops(gpu: &Gpu) -> anyhow::Result<f64> {
 /// lavapipe three seconds to compile, so it is left to the adapters that choose it.
 pub(super) fn checked(gpu: &Gpu) -> &'static [Tile] {
     match gpu.class() {
-        AdapterClass::Hardware => &[SHARED_4X4, SHARED_8X4],
-        AdapterClass::Software if subgroups(gpu) => &[SUBGROUP_32X8, SUBGROUP_16X8, SUBGROUP_8X8, DIRECT_16X8, DIRECT_4X8],
-        AdapterClass::Software => &[DIRECT_32X16, DIRECT_16X8, DIRECT_4X8],
+        GpuClass::Hardware => &[SHARED_4X4, SHARED_8X4],
+        GpuClass::Software if subgroups(gpu) => &[SUBGROUP_32X8, SUBGROUP_16X8, SUBGROUP_8X8, DIRECT_16X8, DIRECT_4X8],
+        GpuClass::Software => &[DIRECT_32X16, DIRECT_16X8, DIRECT_4X8],
     }
 }

@@ -11,12 +11,14 @@ mod shared;
 mod source;
 pub mod twin;
 
+pub use crate::device::cpu::gemm::Shape;
 pub use checks::CHECKS;
 pub use choose::{candidates, choose, measured_peak_gflops, tiles};
 pub use source::{Epilogue, Family, LANES, Role, Tile, Variant};
 
 use super::{WG, row_constants, row_lanes};
-use crate::gpu::{Cost, Gpu, Recording, Shader, Tensor, grid};
+use crate::device::cpu::gemm;
+use crate::device::{Cost, Dispatcher, Op, Recorder, Shader, Tensor, grid};
 use crate::{bind, shader, uniform};
 
 const BIAS: Shader = shader!("bias");
@@ -41,30 +43,18 @@ pub enum Extra<'a> {
     Residual(&'a Tensor),
 }
 
-/// Extents and strides of one product.
-#[derive(Clone, Copy, Debug)]
-pub struct Shape {
-    /// Rows of the result.
-    pub rows: usize,
-    /// Columns of the result.
-    pub cols: usize,
-    /// Terms of each sum.
-    pub depth: usize,
-    /// Elements from row to row, as stored: left, right, result.
-    pub strides: [usize; 3],
-}
-
-impl Shape {
-    fn flops(&self) -> f64 {
-        2.0 * self.rows as f64 * self.cols as f64 * self.depth as f64
-    }
+/// Cost of a product; `added` when its result is added to numbers that are read.
+fn cost(shape: &Shape, added: bool) -> Cost {
+    let passes = if added { 2 } else { 1 };
+    let numbers = shape.rows * shape.depth + shape.cols * shape.depth + passes * shape.rows * shape.cols;
+    Cost { flops: shape.flops(), bytes: 4.0 * numbers as f64 }
 }
 
 /// `y = x w^T`, plus what `extra` says. Columns of `y` past N stay as they are.
 ///
 /// # Panics
 /// When shapes do not fit (a defect of the caller).
-pub fn forward(r: &mut Recording, gpu: &Gpu, x: &Tensor, w: &Tensor, y: &Tensor, extra: Extra<'_>) {
+pub fn forward(r: &mut Recorder<'_>, x: &Tensor, w: &Tensor, y: &Tensor, extra: Extra<'_>) {
     let shape = shape(Role::Forward, [x, w, y]);
     if let Extra::Residual(residual) = extra {
         assert_eq!(residual.matrix(), y.matrix(), "{} is added to {}", residual.name(), y.name());
@@ -72,74 +62,121 @@ pub fn forward(r: &mut Recording, gpu: &Gpu, x: &Tensor, w: &Tensor, y: &Tensor,
     if let Extra::Bias(bias) = extra {
         assert_eq!(bias.len(), shape.cols, "{} is added to {}", bias.name(), y.name());
     }
-    match choose(gpu, Role::Forward, &shape) {
-        Some(tile) => forward_by(r, gpu, tile, x, w, y, extra),
-        None => row_vectors(r, gpu, shape, x, w, y, extra),
-    }
+    record_forward(r, None, shape, [x, w, y], extra);
 }
 
 /// `dx = dy w`, or `dx += dy w`. Columns of `dx` past K stay as they are.
 ///
 /// # Panics
 /// When shapes do not fit (a defect of the caller).
-pub fn backward_input(r: &mut Recording, gpu: &Gpu, dy: &Tensor, w: &Tensor, dx: &Tensor, accumulate: bool) {
-    let tile = tile(gpu, Role::BackwardInput, [dy, w, dx]);
-    backward_input_by(r, gpu, tile, dy, w, dx, accumulate);
+pub fn backward_input(r: &mut Recorder<'_>, dy: &Tensor, w: &Tensor, dx: &Tensor, accumulate: bool) {
+    record_backward(r, Role::BackwardInput, None, [dy, w, dx], accumulate);
 }
 
 /// `dw += dy^T x`
 ///
 /// # Panics
 /// When shapes do not fit (a defect of the caller).
-pub fn backward_weight(r: &mut Recording, gpu: &Gpu, dy: &Tensor, x: &Tensor, dw: &Tensor) {
-    let tile = tile(gpu, Role::BackwardWeight, [dy, x, dw]);
-    backward_weight_by(r, gpu, tile, dy, x, dw);
+pub fn backward_weight(r: &mut Recorder<'_>, dy: &Tensor, x: &Tensor, dw: &Tensor) {
+    record_backward(r, Role::BackwardWeight, None, [dy, x, dw], true);
 }
 
 /// `dbias +=` the column sums of `dy`, whose stride is a multiple of 4. shaders/bias.wgsl
 ///
 /// # Panics
 /// When shapes do not fit (a defect of the caller).
-pub fn backward_bias(r: &mut Recording, gpu: &Gpu, dy: &Tensor, dbias: &Tensor) {
+pub fn backward_bias(r: &mut Recorder<'_>, dy: &Tensor, dbias: &Tensor) {
     let ([rows, stride], cols) = (dy.matrix(), dbias.len());
     assert!(stride.is_multiple_of(4) && cols <= stride, "{}: {} columns in rows of {stride}", dy.name(), cols);
-    let lanes = row_lanes(gpu, 4 * rows);
+    let numbers = (rows * cols) as f64;
+    r.op(
+        Op {
+            name: "matmul.backward_bias",
+            cost: Cost { flops: numbers, bytes: 4.0 * numbers },
+            reads: bind!(dy),
+            writes: bind!(dbias),
+        },
+        |wgsl| dispatch_bias(wgsl, rows, cols, stride),
+        move |cpu, [dy], [dbias]| gemm::column_sums(cpu, [rows, cols, stride], dy, dbias),
+    );
+}
+
+fn dispatch_bias(wgsl: &mut Dispatcher<'_>, rows: usize, cols: usize, stride: usize) -> anyhow::Result<()> {
+    let lanes = row_lanes(wgsl.class(), 4 * rows);
     let groups = grid((cols as u64).div_ceil(4).div_ceil(u64::from(WG / lanes)));
-    // A lane's loop stays far below the 65,535 turns after which lavapipe ends it.
+    // A lane's loop stays far below the 65,535 iterations after which lavapipe ends it.
     let most = 32_768 * lanes as usize;
     for first in (0..rows).step_by(most) {
         let end = rows.min(first + most);
-        let numbers = ((end - first) * cols) as f64;
         let dims = BiasDims { first_row: first as u32, end_row: end as u32, cols: cols as u32, stride4: (stride / 4) as u32 };
-        let cost = Cost { flops: numbers, bytes: 4.0 * numbers };
-        r.run(gpu, &BIAS, "backward", &row_constants(lanes), dims, bind!(dy, dbias), groups, cost);
+        let share = (end - first) as f64 / rows as f64;
+        wgsl.run_part(&BIAS, "backward", &row_constants(lanes), dims, groups, share)?;
+    }
+    Ok(())
+}
+
+/// As [`forward`]; on a GPU with this tile.
+pub fn forward_by(r: &mut Recorder<'_>, tile: Tile, x: &Tensor, w: &Tensor, y: &Tensor, extra: Extra<'_>) {
+    record_forward(r, Some(tile), shape(Role::Forward, [x, w, y]), [x, w, y], extra);
+}
+
+/// As [`backward_input`]; on a GPU with this tile.
+pub fn backward_input_by(r: &mut Recorder<'_>, tile: Tile, dy: &Tensor, w: &Tensor, dx: &Tensor, accumulate: bool) {
+    record_backward(r, Role::BackwardInput, Some(tile), [dy, w, dx], accumulate);
+}
+
+/// As [`backward_weight`]; on a GPU with this tile.
+pub fn backward_weight_by(r: &mut Recorder<'_>, tile: Tile, dy: &Tensor, x: &Tensor, dw: &Tensor) {
+    record_backward(r, Role::BackwardWeight, Some(tile), [dy, x, dw], true);
+}
+
+fn record_forward(r: &mut Recorder<'_>, tile: Option<Tile>, shape: Shape, [x, w, y]: [&Tensor; 3], extra: Extra<'_>) {
+    let (name, cost) = ("matmul.forward", cost(&shape, !matches!(extra, Extra::None)));
+    match extra {
+        Extra::None => r.op(
+            Op { name, cost, reads: bind!(x, w), writes: bind!(y) },
+            |wgsl| dispatch_forward(wgsl, tile, Epilogue::Store, &shape),
+            move |cpu, [x, w], [y]| gemm::forward(cpu, x, w, y, &shape, gemm::Extra::None),
+        ),
+        Extra::Bias(bias) => r.op(
+            Op { name, cost, reads: bind!(x, w, bias), writes: bind!(y) },
+            |wgsl| dispatch_forward(wgsl, tile, Epilogue::Bias, &shape),
+            move |cpu, [x, w, bias], [y]| gemm::forward(cpu, x, w, y, &shape, gemm::Extra::Bias(bias)),
+        ),
+        Extra::Residual(residual) => r.op(
+            Op { name, cost, reads: bind!(x, w, residual), writes: bind!(y) },
+            |wgsl| dispatch_forward(wgsl, tile, Epilogue::Residual, &shape),
+            move |cpu, [x, w, residual], [y]| gemm::forward(cpu, x, w, y, &shape, gemm::Extra::Residual(residual)),
+        ),
     }
 }
 
-/// As [`forward`], with this tile.
-pub fn forward_by(r: &mut Recording, gpu: &Gpu, tile: Tile, x: &Tensor, w: &Tensor, y: &Tensor, extra: Extra<'_>) {
-    let (epilogue, added) = match extra {
-        Extra::None => (Epilogue::Store, None),
-        Extra::Bias(bias) => (Epilogue::Bias, Some(("bias", bias))),
-        Extra::Residual(residual) => (Epilogue::Residual, Some(("residual", residual))),
-    };
-    product(r, gpu, Role::Forward, tile, epilogue, [x, w, y], added);
-}
-
-/// As [`backward_input`], with this tile.
-pub fn backward_input_by(r: &mut Recording, gpu: &Gpu, tile: Tile, dy: &Tensor, w: &Tensor, dx: &Tensor, accumulate: bool) {
-    let epilogue = if accumulate { Epilogue::Add } else { Epilogue::Store };
-    product(r, gpu, Role::BackwardInput, tile, epilogue, [dy, w, dx], None);
-}
-
-/// As [`backward_weight`], with this tile.
-pub fn backward_weight_by(r: &mut Recording, gpu: &Gpu, tile: Tile, dy: &Tensor, x: &Tensor, dw: &Tensor) {
-    product(r, gpu, Role::BackwardWeight, tile, Epilogue::Add, [dy, x, dw], None);
-}
-
-fn tile(gpu: &Gpu, role: Role, operands: [&Tensor; 3]) -> Tile {
+/// The products of a backward pass: of the input with `accumulate` or without, of the weight always with.
+fn record_backward(r: &mut Recorder<'_>, role: Role, tile: Option<Tile>, operands: [&Tensor; 3], accumulate: bool) {
     let shape = shape(role, operands);
-    choose(gpu, role, &shape).unwrap_or_else(|| choose::small(gpu))
+    let [left, right, out] = operands;
+    let [left_name, right_name, out_name] = role.names();
+    let name = if role == Role::BackwardInput { "matmul.backward_input" } else { "matmul.backward_weight" };
+    let epilogue = if accumulate { Epilogue::Add } else { Epilogue::Store };
+    r.op(
+        Op { name, cost: cost(&shape, accumulate), reads: [(left_name, left), (right_name, right)], writes: [(out_name, out)] },
+        |wgsl| {
+            let tile =
+                tile.or_else(|| choose(wgsl.device, wgsl.gpu(), role, &shape)).unwrap_or_else(|| choose::small(wgsl.gpu()));
+            dispatch(wgsl, role, tile, epilogue, &shape)
+        },
+        move |cpu, [left, right], [out]| match role {
+            Role::BackwardInput => gemm::backward_input(cpu, left, right, out, &shape, accumulate),
+            _ => gemm::backward_weight(cpu, left, right, out, &shape),
+        },
+    );
+}
+
+fn dispatch_forward(wgsl: &mut Dispatcher<'_>, tile: Option<Tile>, epilogue: Epilogue, shape: &Shape) -> anyhow::Result<()> {
+    match tile.or_else(|| choose(wgsl.device, wgsl.gpu(), Role::Forward, shape)) {
+        Some(tile) => dispatch(wgsl, Role::Forward, tile, epilogue, shape),
+        None => dispatch_row_vectors(wgsl, epilogue, shape),
+    }
 }
 
 /// Extents and strides, the operands' agreement checked. The weight, or its gradient, is what tells extents from strides.
@@ -176,45 +213,20 @@ fn variant(role: Role, tile: Tile, epilogue: Epilogue, shape: &Shape) -> Variant
     }
 }
 
-/// Record one product, in several dispatches when it is long.
-fn product(
-    r: &mut Recording,
-    gpu: &Gpu,
-    role: Role,
-    tile: Tile,
-    epilogue: Epilogue,
-    operands: [&Tensor; 3],
-    added: Option<(&str, &Tensor)>,
-) {
-    let shape = shape(role, operands);
-    if shape.depth > tile.max_depth() {
-        r.fail(&anyhow::anyhow!("{}: {} terms a sum, at most {} are safe", role.entry(), shape.depth, tile.max_depth()));
-        return;
-    }
-    let variant = variant(role, tile, epilogue, &shape);
-    let kernel = match gpu.kernel_from_text(&variant.stem(), &variant.source(), role.entry(), &[]) {
-        Ok(kernel) => kernel,
-        Err(error) => return r.fail(&error),
-    };
-    let mut bindings: Vec<_> = role.names().into_iter().zip(operands).collect();
-    bindings.extend(added);
+/// One product, in several dispatches when it is long.
+fn dispatch(wgsl: &mut Dispatcher<'_>, role: Role, tile: Tile, epilogue: Epilogue, shape: &Shape) -> anyhow::Result<()> {
+    let (depth, most) = (shape.depth, tile.max_depth());
+    anyhow::ensure!(depth <= most, "{}: {depth} terms a sum, at most {most} are safe", role.entry());
+    let variant = variant(role, tile, epilogue, shape);
+    let kernel = wgsl.gpu().kernel_from_text(&variant.stem(), &variant.source(), role.entry(), &[])?;
     let [block_rows, block_cols] = tile.block();
-    let chunk = rows_per_dispatch(gpu, &shape, block_rows);
+    let chunk = rows_per_dispatch(wgsl.device.rates().flops_per_second, shape, block_rows);
     for first_row in (0..shape.rows).step_by(chunk) {
         let rows = chunk.min(shape.rows - first_row);
         let groups = [shape.cols.div_ceil(block_cols) as u32, rows.div_ceil(block_rows) as u32, 1];
-        let passes = if epilogue == Epilogue::Store { 1 } else { 2 };
-        let numbers = rows * shape.depth + shape.cols * shape.depth + passes * rows * shape.cols;
-        let part = Shape { rows, ..shape };
-        r.dispatch(
-            gpu,
-            &kernel,
-            dims(&shape, first_row),
-            &bindings,
-            groups,
-            Cost { flops: part.flops(), bytes: 4.0 * numbers as f64 },
-        );
+        wgsl.dispatch(&kernel, dims(shape, first_row), groups, rows as f64 / shape.rows as f64);
     }
+    Ok(())
 }
 
 fn dims(shape: &Shape, first_row: usize) -> Dims {
@@ -230,28 +242,24 @@ fn dims(shape: &Shape, first_row: usize) -> Dims {
 }
 
 /// Rows of the result, a multiple of the tile's, that one dispatch may hold: at most ~100 ms of work, at most 65,535 workgroups.
-fn rows_per_dispatch(gpu: &Gpu, shape: &Shape, block_rows: usize) -> usize {
+fn rows_per_dispatch(flops_per_second: f64, shape: &Shape, block_rows: usize) -> usize {
     const SECONDS: f64 = 0.1;
     let blocks = shape.rows.div_ceil(block_rows);
-    let seconds = shape.flops() / gpu.rates().flops_per_second;
+    let seconds = shape.flops() / flops_per_second;
     let parts = ((seconds / SECONDS).ceil() as usize).max(blocks.div_ceil(65_535)).clamp(1, blocks.max(1));
     blocks.div_ceil(parts).max(1) * block_rows
 }
 
 /// Few rows on a GPU: lanes along the depth, a reduction a column. shaders/rowvec.wgsl
-fn row_vectors(r: &mut Recording, gpu: &Gpu, shape: Shape, x: &Tensor, w: &Tensor, y: &Tensor, extra: Extra<'_>) {
-    let lanes = row_lanes(gpu, shape.depth);
+fn dispatch_row_vectors(wgsl: &mut Dispatcher<'_>, epilogue: Epilogue, shape: &Shape) -> anyhow::Result<()> {
+    let lanes = row_lanes(wgsl.class(), shape.depth);
     let groups = grid((shape.cols as u64).div_ceil(u64::from(WG / lanes)));
-    let numbers = (shape.rows + shape.cols) * shape.depth + 2 * shape.rows * shape.cols;
-    let cost = Cost { flops: shape.flops(), bytes: 4.0 * numbers as f64 };
-    let (dims, constants) = (dims(&shape, 0), row_constants(lanes));
-    match extra {
-        Extra::None => r.run(gpu, &ROWVEC, "forward", &constants, dims, bind!(x, w, y), groups, cost),
-        Extra::Bias(bias) => r.run(gpu, &ROWVEC, "forward_bias", &constants, dims, bind!(x, w, y, bias), groups, cost),
-        Extra::Residual(residual) => {
-            r.run(gpu, &ROWVEC, "forward_residual", &constants, dims, bind!(x, w, y, residual), groups, cost);
-        }
-    }
+    let entry = match epilogue {
+        Epilogue::Bias => "forward_bias",
+        Epilogue::Residual => "forward_residual",
+        _ => "forward",
+    };
+    wgsl.run(&ROWVEC, entry, &row_constants(lanes), dims(shape, 0), groups)
 }
 
 /// Representative texts of every family, role and binding kind, as (name, WGSL): for translation tests and for reading.
@@ -283,7 +291,7 @@ pub fn sources() -> Vec<(String, String)> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::gpu::reflect::reflect;
+    use crate::device::{Device, reflect::reflect};
     use std::collections::HashSet;
 
     #[test]
@@ -302,26 +310,26 @@ mod tests {
     /// Which tile is measured to be the fastest must not change results: on one adapter all register tiles give the same bits.
     #[test]
     fn tiles_agree_to_the_bit() {
-        let gpu = pollster::block_on(Gpu::open(None)).expect("an adapter");
+        let device = Device::named(None).expect("a device");
         let (rows, n, k) = (70, 36, 133);
         let make = |name: &str, shape: [usize; 2]| {
-            let t = Tensor::new(&gpu, "test", name, &shape);
-            gpu.write(&t, &(0..t.len()).map(|i| (i * 7919 % 1013) as f32 / 977.0 - 0.5).collect::<Vec<_>>());
+            let t = Tensor::new(&device, "test", name, &shape);
+            device.write(&t, &(0..t.len()).map(|i| (i * 7919 % 1013) as f32 / 977.0 - 0.5).collect::<Vec<_>>());
             t
         };
         let (x, w, dy) = (make("x", [rows, k]), make("w", [n, k]), make("dy", [rows, n]));
         let mut results: Vec<(String, Vec<u32>)> = Vec::new();
-        for &tile in candidates(&gpu) {
+        for &tile in device.gpu().map_or(&[][..], candidates) {
             let (y, dx, dw) = (make("y", [rows, n]), make("dx", [rows, k]), make("dw", [n, k]));
-            let mut r = Recording::new("test");
-            forward_by(&mut r, &gpu, tile, &x, &w, &y, Extra::None);
-            backward_input_by(&mut r, &gpu, tile, &dy, &w, &dx, true);
-            backward_weight_by(&mut r, &gpu, tile, &dy, &x, &dw);
-            gpu.replay(&r.finish(&gpu).unwrap()).unwrap();
-            let bits: Vec<u32> = [y, dx, dw].iter().flat_map(|t| gpu.read::<u32>(t).unwrap()).collect();
+            let mut r = Recorder::new(&device, "test");
+            forward_by(&mut r, tile, &x, &w, &y, Extra::None);
+            backward_input_by(&mut r, tile, &dy, &w, &dx, true);
+            backward_weight_by(&mut r, tile, &dy, &x, &dw);
+            device.replay(&r.finish().unwrap()).unwrap();
+            let bits: Vec<u32> = [y, dx, dw].iter().flat_map(|t| device.read::<u32>(t).unwrap()).collect();
             results.push((tile.name(), bits));
         }
-        for (name, bits) in &results[1..] {
+        for (name, bits) in results.iter().skip(1) {
             assert!(*bits == results[0].1, "{name} differs from {}", results[0].0);
         }
     }
@@ -329,12 +337,15 @@ mod tests {
     /// Sums that lavapipe would silently cut short are refused.
     #[test]
     fn endless_sums_are_refused() {
-        let gpu = pollster::block_on(Gpu::open(None)).expect("an adapter");
+        let device = Device::named(None).expect("a device");
+        if device.gpu().is_none() {
+            return;
+        }
         let tokens = 300_000;
-        let [dy, x, dw] = [[tokens, 4], [tokens, 4], [4, 4]].map(|shape| Tensor::new(&gpu, "test", "t", &shape));
-        let mut r = Recording::new("test");
-        backward_weight(&mut r, &gpu, &dy, &x, &dw);
-        assert!(r.finish(&gpu).err().unwrap().to_string().contains("300000 terms"));
+        let [dy, x, dw] = [[tokens, 4], [tokens, 4], [4, 4]].map(|shape| Tensor::new(&device, "test", "t", &shape));
+        let mut r = Recorder::new(&device, "test");
+        backward_weight(&mut r, &dy, &x, &dw);
+        assert!(r.finish().err().unwrap().to_string().contains("300000 terms"));
     }
 
     /// With tuning on, a choice is measured once, kept, and within its time.
@@ -344,12 +355,13 @@ mod tests {
         let shape = Shape { rows: 256, cols: 384, depth: 128, strides: [128, 128, 384] };
         let mut chosen = Vec::new();
         for _ in 0..2 {
-            let gpu = pollster::block_on(Gpu::open(None)).expect("an adapter");
-            gpu.enable_tuning_in(Some(folder.path().to_path_buf()));
+            let device = Device::named(None).expect("a device");
+            let Some(gpu) = device.gpu() else { return };
+            device.enable_tuning_in(Some(folder.path().to_path_buf()));
             let begin = web_time::Instant::now();
-            chosen.push(choose(&gpu, Role::Forward, &shape));
+            chosen.push(choose(&device, gpu, Role::Forward, &shape));
             eprintln!("{:?} after {:.2} s", chosen, begin.elapsed().as_secs_f64());
-            assert!(!gpu.ledger().entries().contains_key("tuning"), "scratch is freed");
+            assert!(!device.ledger().entries().contains_key("tuning"), "scratch is freed");
         }
         assert_eq!(chosen[0], chosen[1]);
     }

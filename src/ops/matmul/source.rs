@@ -184,7 +184,7 @@ impl Variant {
             self.tile.rows, self.tile.cols
         ));
         t.line("struct Dims {");
-        for (field, _) in <super::Dims as crate::gpu::Uniform>::FIELDS {
+        for (field, _) in <super::Dims as crate::device::Uniform>::FIELDS {
             t.line(format!("{field}: u32,"));
         }
         t.line("}");

@@ -6,10 +6,10 @@ use super::plan::Way;
 use super::scale::Scale;
 use super::school::School;
 use super::training::weights;
-use crate::config::{GrpoSettings, LossType, OptimizerKind, Settings};
+use crate::config::{DeviceSettings, GrpoSettings, LossType, OptimizerKind, Settings};
 use crate::data::tasks::Task;
+use crate::device::{Arena, Device};
 use crate::event::BinGradient;
-use crate::gpu::{Arena, Gpu};
 use crate::model::{Model, Rollouts};
 use crate::ops::adamw::Hyper;
 use crate::ops::sample::Sampling;
@@ -25,7 +25,7 @@ use web_time::Instant;
 
 /// See the module.
 pub struct Bench {
-    gpu: Gpu,
+    device: Device,
     model: Model,
     weights: Vec<f32>,
     hands: [Hand; 2],
@@ -67,8 +67,8 @@ impl Bench {
     ///
     /// # Errors
     /// Weights that are not there, or a device fault.
-    pub fn new(store: &Store, school: &School, scale: &Scale, sft: &Arm, adapter: Option<&str>) -> anyhow::Result<Self> {
-        let gpu = pollster::block_on(Gpu::open(adapter))?;
+    pub fn new(store: &Store, school: &School, scale: &Scale, sft: &Arm, device: &DeviceSettings) -> anyhow::Result<Self> {
+        let device = Device::open(device)?;
         let seed = sft.train.seed;
         let mut settings = Settings {
             model: sft.model.clone(),
@@ -81,21 +81,21 @@ impl Bench {
         };
         settings.train.batch_size = scale.probe.1;
         let config = sft.model.config(school.vocab(), scale.seq_len());
-        let model = Model::new(&gpu, &config, scale.seq_len())?;
+        let model = Model::new(&device, &config, scale.seq_len())?;
         let weights = weights(store, sft)?;
-        model.set(&gpu, &weights);
+        model.set(&device, &weights);
         let hand = |optimizer: OptimizerKind| -> anyhow::Result<Hand> {
             let mut settings = settings.clone();
             settings.grpo.iter_mut().for_each(|g| g.optimizer = optimizer);
-            let policy = Policy::new(&gpu, &model, &settings)?;
-            let optimizer = policy.optimizer(&gpu, &model, &settings)?;
+            let policy = Policy::new(&device, &model, &settings)?;
+            let optimizer = policy.optimizer(&device, &model, &settings)?;
             Ok(Hand { policy, optimizer })
         };
         let hands = [hand(OptimizerKind::Sgd)?, hand(OptimizerKind::Adamw)?];
-        let slots = slots(&config, &settings, &scale.rollout(), gpu.class(), gpu.max_binding_bytes());
-        let engine = Rollouts::new(&gpu, &model, slots, scale.seq_len())?;
+        let slots = slots(&config, &settings, &scale.rollout(), device.sizes());
+        let engine = Rollouts::new(&device, &model, slots, scale.seq_len())?;
         let task = school.practice(&scale.task(sft.task.task), seed)?.task;
-        Ok(Self { gpu, model, weights, hands, engine, task, school: school.clone(), settings, seed, batches: BTreeMap::new() })
+        Ok(Self { device, model, weights, hands, engine, task, school: school.clone(), settings, seed, batches: BTreeMap::new() })
     }
 
     /// Temperature of rollouts.
@@ -123,7 +123,7 @@ impl Bench {
         let Some((_, rollout, grpo)) = self.settings.reinforcement() else { return Ok(Vec::new()) };
         let completions = self.settings.train.batch_size;
         let mut sampler = Sampler {
-            gpu: &self.gpu,
+            device: &self.device,
             model: &self.model,
             engine: &mut self.engine,
             task: self.task.as_mut(),
@@ -139,17 +139,17 @@ impl Bench {
         let sampled = sampler.sample(&mut asked, &mut |_, _, _| !Control::interrupted())?;
         let mut rollouts = sampled.ok_or(Interrupted)?.rollouts;
         let temperature = rollout.temperature;
-        self.hands[0].policy.score(&self.gpu, &self.model, &mut rollouts, temperature)?;
+        self.hands[0].policy.score(&self.device, &self.model, &mut rollouts, temperature)?;
         advantage::fill(&mut rollouts, grpo)?;
         Ok(rollouts)
     }
 
     /// Weights as fine-tuning left them, moments at zero.
     fn restore(&mut self) -> anyhow::Result<()> {
-        self.model.set(&self.gpu, &self.weights);
+        self.model.set(&self.device, &self.weights);
         for hand in &mut self.hands {
             for arena in [&hand.optimizer.m, &hand.optimizer.v] {
-                clear(&self.gpu, arena);
+                clear(&self.device, arena);
             }
             hand.policy.optimizer_steps = [0; 2];
         }
@@ -178,13 +178,13 @@ impl Bench {
             }
             By::Adam => (&mut self.hands[1], adam),
         };
-        let on = Learner { gpu: &self.gpu, model: &self.model, optimizer: &hand.optimizer };
+        let on = Learner { device: &self.device, model: &self.model, optimizer: &hand.optimizer };
         let begin = Instant::now();
         for pass in passes(&weighted, &grpo, self.seed, 0)? {
             hand.policy.update(on, &weighted, 0..weighted.len(), &pass, &loss, &hyper)?;
         }
         let seconds = begin.elapsed().as_secs_f64();
-        let after = hand.policy.logprobs(&self.gpu, &self.model, rollouts, temperature)?;
+        let after = hand.policy.logprobs(&self.device, &self.model, rollouts, temperature)?;
         Ok(Updated { changes: changes(rollouts, &after), seconds, advantage_seconds })
     }
 
@@ -198,7 +198,7 @@ impl Bench {
         let Some((_, rollout, grpo)) = self.settings.reinforcement() else { anyhow::bail!("no settings of reinforcement") };
         let loss = Loss::of(rollout, grpo);
         let hand = &mut self.hands[0];
-        let on = Learner { gpu: &self.gpu, model: &self.model, optimizer: &hand.optimizer };
+        let on = Learner { device: &self.device, model: &self.model, optimizer: &hand.optimizer };
         gradient_by_quartile(&mut hand.policy, on, rollouts, grpo, &loss)
     }
 
@@ -214,11 +214,11 @@ impl Bench {
         let mut pass = pass_of(std::slice::from_ref(&one), |_| false);
         Arc::make_mut(&mut pass.tokens)[0][token] = true;
         let hand = &mut self.hands[0];
-        let on = Learner { gpu: &self.gpu, model: &self.model, optimizer: &hand.optimizer };
+        let on = Learner { device: &self.device, model: &self.model, optimizer: &hand.optimizer };
         hand.policy.gradient(on, std::slice::from_ref(&one), 0..1, &pass, &loss)?;
         let mut out = Vec::new();
         for (spec, tensor) in self.model.parameters.tensors(&hand.optimizer.grads) {
-            let values: Vec<f32> = self.gpu.read(&tensor)?;
+            let values: Vec<f32> = self.device.read(&tensor)?;
             for (name, _, range) in spec.ranges() {
                 let squares: f64 = values[range].iter().map(|v| f64::from(*v).powi(2)).sum();
                 out.push((name.to_owned(), squares.sqrt()));
@@ -231,8 +231,8 @@ impl Bench {
 /// The first question of the bench: far behind those of training.
 const FAR: u64 = 1 << 40;
 
-fn clear(gpu: &Gpu, arena: &Arena) {
+fn clear(device: &Device, arena: &Arena) {
     for (segment, _) in arena.segments() {
-        gpu.write(segment, &vec![0f32; segment.len()]);
+        device.write(segment, &vec![0f32; segment.len()]);
     }
 }

@@ -6,7 +6,7 @@ use super::plan::{Plan, Setting, Way};
 use super::scale::Scale;
 use super::school::School;
 use super::training::Workshop;
-use crate::config::TaskKind;
+use crate::config::{DeviceSettings, TaskKind};
 use crate::reproduce::pace::{Ended, Worker, work_off};
 use crate::reproduce::stats::mean;
 use crate::reproduce::store::Store;
@@ -22,7 +22,7 @@ pub struct Context<'a> {
     /// What is known already.
     pub store: Store,
     /// Adapter by name or index.
-    pub adapter: Option<String>,
+    pub device: DeviceSettings,
     /// Gets progress lines.
     pub tell: Box<dyn Fn(&str) + 'a>,
     puzzles: School,
@@ -39,11 +39,11 @@ impl<'a> Context<'a> {
         scale: &'a Scale,
         seeds: Vec<u64>,
         store: Store,
-        adapter: Option<String>,
+        device: DeviceSettings,
         tell: Box<dyn Fn(&str) + 'a>,
     ) -> anyhow::Result<Self> {
         let (sums, benches) = (OnceCell::new(), RefCell::default());
-        Ok(Self { scale, seeds, store, adapter, tell, puzzles: School::new(TaskKind::Kk)?, sums, benches })
+        Ok(Self { scale, seeds, store, device, tell, puzzles: School::new(TaskKind::Kk)?, sums, benches })
     }
 
     /// Makes arms.
@@ -111,7 +111,7 @@ impl<'a> Context<'a> {
             let bench = match benches.entry(seed) {
                 std::collections::btree_map::Entry::Occupied(known) => known.into_mut(),
                 std::collections::btree_map::Entry::Vacant(new) => {
-                    new.insert(Bench::new(&self.store, &self.puzzles, self.scale, &sft, self.adapter.as_deref())?)
+                    new.insert(Bench::new(&self.store, &self.puzzles, self.scale, &sft, &self.device)?)
                 }
             };
             measure(bench)
@@ -126,7 +126,7 @@ impl Worker<Arm> for Context<'_> {
 
     fn attempt(&self, arm: &Arm, tell: &mut dyn FnMut(f64)) -> anyhow::Result<Ended> {
         let school = self.school(arm.task.task)?;
-        Workshop { store: &self.store, school, adapter: self.adapter.as_deref() }.train(arm, tell)
+        Workshop { store: &self.store, school, device: &self.device }.train(arm, tell)
     }
 }
 

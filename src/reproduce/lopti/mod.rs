@@ -93,7 +93,7 @@ fn header(options: &Options, c: &Context<'_>) -> anyhow::Result<Header> {
         "task": s.task(TaskKind::Kk),
     });
     let tables = vec![Table { title: "How this differs from the paper".into(), columns, rows }];
-    Ok(Header::new(&PAPER, options, Facts { device: device(options.adapter.as_deref())?, notes, tables, details }))
+    Ok(Header::new(&PAPER, options, Facts { device: device(&options.device)?, notes, tables, details }))
 }
 
 /// Train and compare; the report is written after every claim, so that what is done is there. `None` with [`Options::arms_only`].
@@ -105,7 +105,7 @@ pub fn run(options: &Options, tell: &dyn Fn(&str)) -> anyhow::Result<Option<Repo
     let (claims, arms) = (asked(options)?, arms(options)?);
     anyhow::ensure!(options.data.is_none(), "--data: lopti makes its puzzles itself; leave the flag out");
     let store = Store::open(&options.work)?;
-    let context = Context::new(&scale, seeds(options), store, options.adapter.clone(), Box::new(tell))?;
+    let context = Context::new(&scale, seeds(options), store, options.device.clone(), Box::new(tell))?;
     let mut report = Report { header: header(options, &context)?, findings: Vec::new() };
     if options.arms_only {
         context.ensure(&arms)?;

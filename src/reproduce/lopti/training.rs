@@ -2,9 +2,9 @@
 
 use super::arm::{Arm, Exam, Levels, Record, Work};
 use super::school::School;
-use crate::config::Settings;
+use crate::config::{DeviceSettings, Settings};
+use crate::device::Device;
 use crate::event::{Event, TaskEval};
-use crate::gpu::Gpu;
 use crate::reproduce::pace::{Ended, Interrupted};
 use crate::reproduce::store::Store;
 use crate::session::control::Control;
@@ -22,7 +22,7 @@ pub struct Workshop<'a> {
     /// Words and questions of the arm's task.
     pub school: &'a School,
     /// Adapter by name or index.
-    pub adapter: Option<&'a str>,
+    pub device: &'a DeviceSettings,
 }
 
 /// File of an arm's last weights.
@@ -66,9 +66,9 @@ impl Workshop<'_> {
         Ok(Ended::Done)
     }
 
-    fn gpu(&self) -> anyhow::Result<Gpu> {
+    fn device(&self) -> anyhow::Result<Device> {
         // Not tuned: kernels that were chosen by the clock would make the bits depend on the day.
-        pollster::block_on(Gpu::open(self.adapter))
+        Device::open(self.device)
     }
 
     /// `None` when a signal came.
@@ -76,7 +76,7 @@ impl Workshop<'_> {
         let settings = Settings { model: arm.model.clone(), train: arm.train.clone(), ..Settings::default() };
         let config = arm.model.config(self.school.vocab(), arm.train.seq_len);
         let lessons = self.school.lessons(&arm.task, arm.train.seq_len, arm.train.seed)?;
-        let mut trainer = Trainer::new(self.gpu()?, &settings, &config, Box::new(lessons))?;
+        let mut trainer = Trainer::new(self.device()?, &settings, &config, Box::new(lessons))?;
         let mut record = Record { updates: arm.train.max_steps, ..Record::default() };
         for done in 1..=arm.train.max_steps {
             if Control::interrupted() {
@@ -87,7 +87,7 @@ impl Workshop<'_> {
         }
         record.loss.extend(trainer.flush()?.into_iter().map(|row| row.loss));
         record.loss.iter_mut().filter(|l| !l.is_finite()).for_each(|l| *l = f64::MAX);
-        let weights = trainer.model.get(&trainer.gpu)?;
+        let weights = trainer.model.get(&trainer.device)?;
         write_whole(&weights_file(self.store, arm), bytemuck::cast_slice(&weights))?;
         Ok(Some(record))
     }
@@ -105,8 +105,8 @@ impl Workshop<'_> {
         };
         let config = arm.model.config(self.school.vocab(), arm.train.seq_len);
         let practice = self.school.practice(&arm.task, arm.train.seed)?;
-        let mut trainer = Trainer::reinforce(self.gpu()?, &settings, &config, practice)?;
-        trainer.model.set(&trainer.gpu, &weights(self.store, from)?);
+        let mut trainer = Trainer::reinforce(self.device()?, &settings, &config, practice)?;
+        trainer.model.set(&trainer.device, &weights(self.store, from)?);
         trainer.keep_reference(None)?;
         let mut record = Record::default();
         let asked = serde_json::to_string(&(&arm.task, rollout, arm.train.seed))?;

@@ -6,6 +6,7 @@ use super::plan::Plan;
 use super::scale::Scale;
 use super::texts::Texts;
 use super::trajectory::train;
+use crate::config::DeviceSettings;
 use crate::reproduce::pace::{Ended, Job, Worker, work_off};
 
 /// See the module.
@@ -19,7 +20,7 @@ pub struct Context<'a> {
     /// What is known already.
     pub bank: Bank,
     /// Adapter by name or index.
-    pub adapter: Option<String>,
+    pub device: DeviceSettings,
     /// Gets progress lines.
     pub tell: Box<dyn Fn(&str) + 'a>,
 }
@@ -61,6 +62,6 @@ impl Worker<Arm> for Context<'_> {
 
     fn attempt(&self, arm: &Arm, tell: &mut dyn FnMut(f64)) -> anyhow::Result<Ended> {
         let updates = arm.updates() as f64;
-        train(&self.bank, arm, &self.texts, self.adapter.as_deref(), &mut |done| tell(done as f64 / updates))
+        train(&self.bank, arm, &self.texts, &self.device, &mut |done| tell(done as f64 / updates))
     }
 }

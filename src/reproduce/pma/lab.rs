@@ -5,7 +5,7 @@ use super::context::Context;
 use super::scale::Size;
 use super::trajectory::{read_arena, write_values};
 use crate::data::{Batch, IGNORE};
-use crate::gpu::{Arena, Gpu};
+use crate::device::{Arena, Device};
 use crate::model::Model;
 use crate::train::{GradientPass, Scorer};
 use serde::{Deserialize, Serialize};
@@ -34,11 +34,11 @@ impl Scored {
 pub struct Lab<'a> {
     context: &'a Context<'a>,
     size: &'a Size,
-    device: OnceCell<Device>,
+    device: OnceCell<OpenDevice>,
 }
 
-struct Device {
-    gpu: Gpu,
+struct OpenDevice {
+    device: Device,
     model: Model,
     scorer: Scorer,
     slope: Slope,
@@ -55,16 +55,16 @@ impl<'a> Lab<'a> {
         Self { context, size, device: OnceCell::new() }
     }
 
-    fn device(&self) -> anyhow::Result<&Device> {
+    fn device(&self) -> anyhow::Result<&OpenDevice> {
         if self.device.get().is_none() {
             let seq_len = self.context.scale.seq_len;
-            let gpu = pollster::block_on(Gpu::open(self.context.adapter.as_deref()))?;
-            let model = Model::new(&gpu, &self.size.model().config(self.context.texts.vocab, seq_len), seq_len)?;
-            let scorer = Scorer::new(&gpu, &model, ROWS, seq_len)?;
-            let grads = model.parameters.arena(&gpu, "grads");
-            let acts = GradientPass::activations(&gpu, &model, ROWS, seq_len);
-            let pass = GradientPass::new(&gpu, &model, acts, &model.parameters.weights(&grads))?;
-            let _ = self.device.set(Device { gpu, model, scorer, slope: Slope { pass, grads } });
+            let device = Device::open(&self.context.device)?;
+            let model = Model::new(&device, &self.size.model().config(self.context.texts.vocab, seq_len), seq_len)?;
+            let scorer = Scorer::new(&device, &model, ROWS, seq_len)?;
+            let grads = model.parameters.arena(&device, "grads");
+            let acts = GradientPass::activations(&device, &model, ROWS, seq_len);
+            let pass = GradientPass::new(&device, &model, acts, &model.parameters.weights(&grads))?;
+            let _ = self.device.set(OpenDevice { device, model, scorer, slope: Slope { pass, grads } });
         }
         self.device.get().ok_or_else(|| anyhow::anyhow!("the device was not opened"))
     }
@@ -97,17 +97,17 @@ impl<'a> Lab<'a> {
     /// A device fault.
     pub fn score_weights_on(&self, weights: &[f32], text: Text, most: u64) -> anyhow::Result<Scored> {
         let d = self.device()?;
-        write_values(&d.gpu, &d.model.values, weights)?;
+        write_values(&d.device, &d.model.values, weights)?;
         let seq_len = self.context.scale.seq_len;
         let source = self.context.texts.source(text, seq_len, 0)?;
         let batches = source.val_batches(ROWS, seq_len, most);
         let mut scored = Scored { windows: Vec::new(), accuracy: None };
         let mut counts = [0u64; 4];
         for batch in batches.into_iter().flatten() {
-            let (logp, _) = d.scorer.score(&d.gpu, &batch)?;
+            let (logp, _) = d.scorer.score(&d.device, &batch)?;
             scored.windows.extend(window_losses(&batch, &logp));
             if text == Text::Task {
-                let logits: Vec<f32> = d.gpu.read(&d.scorer.acts.logits)?;
+                let logits: Vec<f32> = d.device.read(&d.scorer.acts.logits)?;
                 let stride = d.scorer.acts.logits.matrix()[1];
                 self.judge(&batch, &logits, stride, &mut counts);
             }
@@ -149,18 +149,18 @@ impl<'a> Lab<'a> {
     /// A device fault.
     pub fn gradient(&self, weights: &[f32], tokens: u64) -> anyhow::Result<Vec<f64>> {
         let d = self.device()?;
-        write_values(&d.gpu, &d.model.values, weights)?;
+        write_values(&d.device, &d.model.values, weights)?;
         let seq_len = self.context.scale.seq_len;
         let source = self.context.texts.source(Text::Base, seq_len, 0)?;
         let batches: Vec<Batch> = source.val_batches(ROWS, seq_len, tokens).into_iter().flatten().collect();
         let targets: usize = batches.iter().map(Batch::target_count).sum();
         for (segment, _) in d.slope.grads.segments() {
-            d.gpu.write(segment, &vec![0f32; segment.len()]);
+            d.device.write(segment, &vec![0f32; segment.len()]);
         }
         for batch in &batches {
-            d.slope.pass.run(&d.gpu, batch, 1.0 / targets.max(1) as f32)?;
+            d.slope.pass.run(&d.device, batch, 1.0 / targets.max(1) as f32)?;
         }
-        Ok(read_arena(&d.gpu, &d.slope.grads)?.into_iter().map(f64::from).collect())
+        Ok(read_arena(&d.device, &d.slope.grads)?.into_iter().map(f64::from).collect())
     }
 }
 

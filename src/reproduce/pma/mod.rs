@@ -100,7 +100,7 @@ fn header(options: &Options, scale: &Scale, texts: &Texts) -> anyhow::Result<Hea
         "texts": &texts.described,
     });
     let tables = vec![Table { title: String::new(), columns, rows: rows.collect() }];
-    Ok(Header::new(&PAPER, options, Facts { device: device(options.adapter.as_deref())?, notes, tables, details }))
+    Ok(Header::new(&PAPER, options, Facts { device: device(&options.device)?, notes, tables, details }))
 }
 
 /// Train and compare; the report is written after every claim, so that what is done is there. `None` with
@@ -115,7 +115,7 @@ pub fn run(options: &Options, tell: &dyn Fn(&str)) -> anyhow::Result<Option<Repo
     let bank = Bank::open(&options.work, &texts.digest)?;
     let mut report = Report { header: header(options, &scale, &texts)?, findings: Vec::new() };
     let context =
-        Context { scale: &scale, seeds: seeds(options), texts, bank, adapter: options.adapter.clone(), tell: Box::new(tell) };
+        Context { scale: &scale, seeds: seeds(options), texts, bank, device: options.device.clone(), tell: Box::new(tell) };
     context.ensure(&arms)?;
     if options.arms_only {
         return Ok(None);

@@ -4,8 +4,8 @@ use super::arm::{Arm, Begin, Record};
 use super::bank::{Bank, State, state_name};
 use super::spike::first_lost;
 use super::texts::Texts;
-use crate::config::Settings;
-use crate::gpu::{Arena, Gpu};
+use crate::config::{DeviceSettings, Settings};
+use crate::device::{Arena, Device};
 use crate::reproduce::pace::Ended;
 use crate::session::control::Control;
 use crate::train::Trainer;
@@ -20,7 +20,7 @@ const LOOK_EVERY: u64 = 25;
 ///
 /// # Errors
 /// A device fault or a disk that refuses.
-pub fn train(bank: &Bank, arm: &Arm, texts: &Texts, adapter: Option<&str>, tell: &mut dyn FnMut(u64)) -> anyhow::Result<Ended> {
+pub fn train(bank: &Bank, arm: &Arm, texts: &Texts, device: &DeviceSettings, tell: &mut dyn FnMut(u64)) -> anyhow::Result<Ended> {
     if bank.is_done(arm) {
         return Ok(Ended::Done);
     }
@@ -29,7 +29,7 @@ pub fn train(bank: &Bank, arm: &Arm, texts: &Texts, adapter: Option<&str>, tell:
         return Ok(Ended::Done);
     }
     let folder = bank.folder(arm);
-    let mut trainer = trainer(bank, arm, texts, adapter)?;
+    let mut trainer = trainer(bank, arm, texts, device)?;
     let begin = Instant::now();
     let mut record = Record { first_step: arm.from_step + 1, ..Record::default() };
     let mut snapshots = match arm.snapshot_every {
@@ -46,13 +46,13 @@ pub fn train(bank: &Bank, arm: &Arm, texts: &Texts, adapter: Option<&str>, tell:
         if let Some(file) = &mut snapshots
             && done.is_multiple_of(arm.snapshot_every)
         {
-            write_arena(&trainer.gpu, &trainer.model.values, file)?;
+            write_arena(&trainer.device, &trainer.model.values, file)?;
         }
         let step = arm.from_step + done;
         if arm.states.contains(&step) {
             let mut file = BufWriter::new(File::create(folder.join(state_name(step)))?);
             for arena in [&trainer.model.values, &trainer.optimizer.m, &trainer.optimizer.v] {
-                write_arena(&trainer.gpu, arena, &mut file)?;
+                write_arena(&trainer.device, arena, &mut file)?;
             }
             file.flush()?;
         }
@@ -78,22 +78,22 @@ fn push(record: &mut Record, loss: f64, grad_norm: f64) {
 }
 
 /// A trainer at the arm's beginning.
-fn trainer(bank: &Bank, arm: &Arm, texts: &Texts, adapter: Option<&str>) -> anyhow::Result<Trainer> {
+fn trainer(bank: &Bank, arm: &Arm, texts: &Texts, device: &DeviceSettings) -> anyhow::Result<Trainer> {
     let settings = Settings { model: arm.model.clone(), train: arm.train.clone(), ..Settings::default() };
     let seq_len = arm.train.seq_len;
     let config = arm.model.config(texts.vocab, seq_len);
     // Not tuned: kernels that were chosen by the clock would make the bits depend on the day.
-    let gpu = pollster::block_on(Gpu::open(adapter))?;
-    let mut trainer = Trainer::new(gpu, &settings, &config, texts.source(arm.text, seq_len, arm.train.seed)?)?;
+    let device = Device::open(device)?;
+    let mut trainer = Trainer::new(device, &settings, &config, texts.source(arm.text, seq_len, arm.train.seed)?)?;
     // Whoever begins later than at 0 brings moments that are as old as that.
     (trainer.state.step, trainer.state.optimizer_steps) = (arm.from_step, arm.from_step);
     trainer.state.skipped_batches = arm.skip;
     if let Begin::From { arm: parent, mix, moments } = &arm.begin {
-        write_values(&trainer.gpu, &trainer.model.values, &bank.merged(parent, mix)?)?;
+        write_values(&trainer.device, &trainer.model.values, &bank.merged(parent, mix)?)?;
         if let Some(step) = moments {
             let State { parts: [_, m, v] } = bank.state(parent, *step)?;
-            write_values(&trainer.gpu, &trainer.optimizer.m, &m)?;
-            write_values(&trainer.gpu, &trainer.optimizer.v, &v)?;
+            write_values(&trainer.device, &trainer.optimizer.m, &m)?;
+            write_values(&trainer.device, &trainer.optimizer.v, &v)?;
         }
     }
     Ok(trainer)
@@ -103,17 +103,17 @@ fn trainer(bank: &Bank, arm: &Arm, texts: &Texts, adapter: Option<&str>) -> anyh
 ///
 /// # Errors
 /// A device fault.
-pub fn read_arena(gpu: &Gpu, arena: &Arena) -> anyhow::Result<Vec<f32>> {
+pub fn read_arena(device: &Device, arena: &Arena) -> anyhow::Result<Vec<f32>> {
     let mut out = Vec::new();
     for (segment, _) in arena.segments() {
-        out.extend(gpu.read::<f32>(segment)?);
+        out.extend(device.read::<f32>(segment)?);
     }
     Ok(out)
 }
 
-fn write_arena(gpu: &Gpu, arena: &Arena, file: &mut impl std::io::Write) -> anyhow::Result<()> {
+fn write_arena(device: &Device, arena: &Arena, file: &mut impl std::io::Write) -> anyhow::Result<()> {
     for (segment, _) in arena.segments() {
-        file.write_all(bytemuck::cast_slice(&gpu.read::<f32>(segment)?))?;
+        file.write_all(bytemuck::cast_slice(&device.read::<f32>(segment)?))?;
     }
     Ok(())
 }
@@ -122,13 +122,13 @@ fn write_arena(gpu: &Gpu, arena: &Arena, file: &mut impl std::io::Write) -> anyh
 ///
 /// # Errors
 /// Another number of them than the arena has: they belong to another shape.
-pub fn write_values(gpu: &Gpu, arena: &Arena, values: &[f32]) -> anyhow::Result<()> {
+pub fn write_values(device: &Device, arena: &Arena, values: &[f32]) -> anyhow::Result<()> {
     let want: usize = arena.segments().map(|(s, _)| s.len()).sum();
     anyhow::ensure!(values.len() == want, "{} numbers for a model of {want}", values.len());
     let mut rest = values;
     for (segment, _) in arena.segments() {
         let (now, later) = rest.split_at(segment.len());
-        gpu.write(segment, now);
+        device.write(segment, now);
         rest = later;
     }
     Ok(())

@@ -4,7 +4,7 @@
 use super::MergeRule;
 use super::ring::Ring;
 use crate::config::{MergeSettings, RingPlace};
-use crate::gpu::{Arena, Gpu, Tensor};
+use crate::device::{Arena, Device, Tensor};
 use crate::model::{Activations, Model, Weights};
 use crate::train::Scorer;
 
@@ -43,7 +43,7 @@ impl LiveMerge {
     /// # Errors
     /// A kernel that does not compile, or a place that cannot be used.
     pub fn new(
-        gpu: &Gpu,
+        device: &Device,
         model: &Model,
         acts: Activations<Tensor>,
         (scratch, scratch_weights): (&Arena, &Weights<Tensor>),
@@ -54,9 +54,13 @@ impl LiveMerge {
         }
         let s = settings;
         let rule = MergeRule::new(s.merge_method, s.merge_alpha, s.merge_decay, &[], "merge-")?;
-        let place = super::ring::choose_place(s.merge_ring, gpu.class(), model.parameters.arena_bytes() * s.merge_last as u64);
-        let ring = Ring::new(gpu, model, scratch, place, s.merge_last)?;
-        let scorer = Scorer::of_weights(gpu, model, scratch_weights, acts)?;
+        let place = super::ring::choose_place(
+            s.merge_ring,
+            device.sizes().merge_ring_bytes,
+            model.parameters.arena_bytes() * s.merge_last as u64,
+        );
+        let ring = Ring::new(device, model, scratch, place, s.merge_last)?;
+        let scorer = Scorer::of_weights(device, model, scratch_weights, acts)?;
         Ok(Some(Self { rule, every: s.merge_every, ring, scorer }))
     }
 
@@ -64,21 +68,21 @@ impl LiveMerge {
     ///
     /// # Errors
     /// A device or disk fault.
-    pub fn after_update(&mut self, gpu: &Gpu, model: &Model, step: u64) -> anyhow::Result<()> {
-        if step.is_multiple_of(self.every) { self.ring.push(gpu, model, step) } else { Ok(()) }
+    pub fn after_update(&mut self, device: &Device, model: &Model, step: u64) -> anyhow::Result<()> {
+        if step.is_multiple_of(self.every) { self.ring.push(device, model, step) } else { Ok(()) }
     }
 
     /// Merge the snapshots into the scratch arena. `None` while there are fewer than two: one alone is no merge.
     ///
     /// # Errors
     /// A device or disk fault.
-    pub fn merge(&self, gpu: &Gpu) -> anyhow::Result<Option<MergedWindow>> {
+    pub fn merge(&self, device: &Device) -> anyhow::Result<Option<MergedWindow>> {
         let steps = self.ring.steps();
         if steps.len() < 2 {
             return Ok(None);
         }
         let weights = self.rule.weights(steps.len())?;
-        self.ring.merge(gpu, &weights)?;
+        self.ring.merge(device, &weights)?;
         Ok(Some(MergedWindow { method: self.rule.to_string(), steps, weights }))
     }
 

@@ -1,30 +1,23 @@
 //! The newest N snapshots of the weights: on the device, in the host's memory, or in a temporary file each.
 
 use crate::config::RingPlace;
-use crate::gpu::{AdapterClass, Arena, Gpu, Recording, Tensor};
+use crate::device::{Arena, Device, Recorder, Recording, Tensor};
 use crate::model::Model;
 use crate::ops::average;
 use anyhow::{Context as _, Result};
 use std::collections::VecDeque;
 use std::io::{Read as _, Seek as _, SeekFrom, Write as _};
 
-/// Device memory that a ring may take unasked: drivers do not tell how much there is.
-const DEVICE_BYTES: u64 = 2 << 30;
 /// Host memory that a ring may take unasked.
 const HOST_BYTES: u64 = 4 << 30;
 /// Numbers of a file that are merged at once.
 const PIECE: usize = 1 << 18;
 
-/// Where a ring of `bytes` goes: as set, else the first place that is large enough.
-///
-/// On a software adapter device memory is host memory, and copies on it are as fast.
-pub fn choose_place(set: RingPlace, class: AdapterClass, bytes: u64) -> RingPlace {
-    let most = match class {
-        AdapterClass::Hardware => DEVICE_BYTES,
-        AdapterClass::Software => HOST_BYTES,
-    };
+/// Where a ring of `bytes` goes: as set, else the first place that is large enough. Device memory takes `on_device` bytes unasked
+/// (`Sizes::merge_ring_bytes`).
+pub fn choose_place(set: RingPlace, on_device: u64, bytes: u64) -> RingPlace {
     match set {
-        RingPlace::Auto if bytes <= most => RingPlace::Device,
+        RingPlace::Auto if bytes <= on_device => RingPlace::Device,
         RingPlace::Auto if bytes <= HOST_BYTES => RingPlace::Host,
         RingPlace::Auto => RingPlace::Disk,
         set => set,
@@ -62,9 +55,9 @@ impl Ring {
     ///
     /// # Errors
     /// A kernel that does not compile, or temporary files that cannot be made.
-    pub fn new(gpu: &Gpu, model: &Model, scratch: &Arena, place: RingPlace, capacity: usize) -> Result<Self> {
+    pub fn new(device: &Device, model: &Model, scratch: &Arena, place: RingPlace, capacity: usize) -> Result<Self> {
         let slots = match place {
-            RingPlace::Device | RingPlace::Auto => Slots::Device(Box::new(DeviceSlots::new(gpu, model, scratch, capacity)?)),
+            RingPlace::Device | RingPlace::Auto => Slots::Device(Box::new(DeviceSlots::new(device, model, scratch, capacity)?)),
             RingPlace::Host => Slots::Host(vec![Vec::new(); capacity]),
             RingPlace::Disk => Slots::Disk((0..capacity).map(|_| temporary_file()).collect::<Result<_>>()?),
         };
@@ -100,12 +93,12 @@ impl Ring {
     ///
     /// # Errors
     /// A device or disk fault.
-    pub fn push(&mut self, gpu: &Gpu, model: &Model, step: u64) -> Result<()> {
+    pub fn push(&mut self, device: &Device, model: &Model, step: u64) -> Result<()> {
         let slot = self.next_slot();
         match &mut self.slots {
-            Slots::Device(d) => gpu.replay(&d.keep[slot])?,
-            Slots::Host(slots) => slots[slot] = read_segments(gpu, &model.values)?,
-            Slots::Disk(files) => write_file(&mut files[slot], &read_segments(gpu, &model.values)?)?,
+            Slots::Device(d) => device.replay(&d.keep[slot])?,
+            Slots::Host(slots) => slots[slot] = read_segments(device, &model.values)?,
+            Slots::Disk(files) => write_file(&mut files[slot], &read_segments(device, &model.values)?)?,
         }
         self.held.push_back((step, slot));
         Ok(())
@@ -122,29 +115,29 @@ impl Ring {
     ///
     /// # Errors
     /// A device or disk fault.
-    pub fn merge(&self, gpu: &Gpu, weights: &[f64]) -> Result<()> {
+    pub fn merge(&self, device: &Device, weights: &[f64]) -> Result<()> {
         match &self.slots {
             Slots::Device(d) => {
                 let mut by_slot = vec![0.0f32; self.capacity];
                 self.held.iter().zip(weights).for_each(|((_, slot), w)| by_slot[*slot] = *w as f32);
-                gpu.write(&d.weights, &by_slot);
-                gpu.replay(&d.begin)?;
+                device.write(&d.weights, &by_slot);
+                device.replay(&d.begin)?;
                 // Oldest first, wherever they lie, so that a resumed run adds in the same order.
-                self.held.iter().try_for_each(|(_, slot)| gpu.replay(&d.add[*slot]))?;
-                Ok(gpu.replay(&d.finish)?)
+                self.held.iter().try_for_each(|(_, slot)| device.replay(&d.add[*slot]))?;
+                Ok(device.replay(&d.finish)?)
             }
             Slots::Host(slots) => {
                 for (i, segment) in self.segments.iter().enumerate() {
                     let parts: Vec<&[f32]> = self.held.iter().map(|(_, slot)| slots[*slot][i].as_slice()).collect();
-                    gpu.write(segment, &average_in_f64(&parts, weights));
+                    device.write(segment, &average_in_f64(&parts, weights));
                 }
                 Ok(())
             }
-            Slots::Disk(files) => self.merge_files(gpu, files, weights),
+            Slots::Disk(files) => self.merge_files(device, files, weights),
         }
     }
 
-    fn merge_files(&self, gpu: &Gpu, files: &[std::fs::File], weights: &[f64]) -> Result<()> {
+    fn merge_files(&self, device: &Device, files: &[std::fs::File], weights: &[f64]) -> Result<()> {
         let mut start = 0u64;
         for segment in &self.segments {
             let mut merged = Vec::with_capacity(segment.len());
@@ -155,7 +148,7 @@ impl Ring {
                     self.held.iter().map(|(_, slot)| read_piece(&files[*slot], at, n)).collect::<Result<_>>()?;
                 merged.extend(average_in_f64(&pieces.iter().map(Vec::as_slice).collect::<Vec<_>>(), weights));
             }
-            gpu.write(segment, &merged);
+            device.write(segment, &merged);
             start += segment.bytes();
         }
         Ok(())
@@ -165,19 +158,19 @@ impl Ring {
     ///
     /// # Errors
     /// A device or disk fault.
-    pub fn copy_to_scratch(&self, gpu: &Gpu, i: usize) -> Result<u64> {
+    pub fn copy_to_scratch(&self, device: &Device, i: usize) -> Result<u64> {
         let (step, slot) = self.held[i];
         match &self.slots {
             Slots::Device(d) => {
-                let mut copy = Recording::new("snapshot");
+                let mut copy = Recorder::new(device, "snapshot");
                 d.arenas[slot].segments().zip(&self.segments).for_each(|((from, _), to)| copy.copy(from, to));
-                gpu.replay(&copy.finish(gpu)?)?;
+                device.replay(&copy.finish()?)?;
             }
-            Slots::Host(slots) => self.segments.iter().zip(&slots[slot]).for_each(|(t, numbers)| gpu.write(t, numbers)),
+            Slots::Host(slots) => self.segments.iter().zip(&slots[slot]).for_each(|(t, numbers)| device.write(t, numbers)),
             Slots::Disk(files) => {
                 let mut start = 0;
                 for segment in &self.segments {
-                    gpu.write(segment, &read_piece(&files[slot], start, segment.len())?);
+                    device.write(segment, &read_piece(&files[slot], start, segment.len())?);
                     start += segment.bytes();
                 }
             }
@@ -187,30 +180,30 @@ impl Ring {
 }
 
 impl DeviceSlots {
-    fn new(gpu: &Gpu, model: &Model, scratch: &Arena, capacity: usize) -> Result<Self> {
-        let weights = Tensor::new(gpu, "merge ring", "weights", &[capacity]);
-        let arenas: Vec<Arena> = (0..capacity).map(|_| model.parameters.arena(gpu, "merge ring")).collect();
+    fn new(device: &Device, model: &Model, scratch: &Arena, capacity: usize) -> Result<Self> {
+        let weights = Tensor::new(device, "merge ring", "weights", &[capacity]);
+        let arenas: Vec<Arena> = (0..capacity).map(|_| model.parameters.arena(device, "merge ring")).collect();
         let (mut keep, mut add) = (Vec::new(), Vec::new());
         for (i, arena) in arenas.iter().enumerate() {
-            let (mut k, mut a) = (Recording::new("keep a snapshot"), Recording::new("merge"));
+            let (mut k, mut a) = (Recorder::new(device, "keep a snapshot"), Recorder::new(device, "merge"));
             for (((slot, _), (base, _)), (merged, _)) in arena.segments().zip(model.values.segments()).zip(scratch.segments()) {
                 k.copy(base, slot);
-                average::accumulate(&mut a, gpu, slot, base, &weights, i, merged);
+                average::accumulate(&mut a, slot, base, &weights, i, merged);
             }
-            keep.push(k.finish(gpu)?);
-            add.push(a.finish(gpu)?);
+            keep.push(k.finish()?);
+            add.push(a.finish()?);
         }
-        let (mut begin, mut finish) = (Recording::new("begin a merge"), Recording::new("finish a merge"));
+        let (mut begin, mut finish) = (Recorder::new(device, "begin a merge"), Recorder::new(device, "finish a merge"));
         for ((merged, _), (base, _)) in scratch.segments().zip(model.values.segments()) {
             begin.clear(merged);
-            average::finish(&mut finish, gpu, base, merged);
+            average::finish(&mut finish, base, merged);
         }
-        Ok(Self { arenas, weights, keep, add, begin: begin.finish(gpu)?, finish: finish.finish(gpu)? })
+        Ok(Self { arenas, weights, keep, add, begin: begin.finish()?, finish: finish.finish()? })
     }
 }
 
-fn read_segments(gpu: &Gpu, arena: &Arena) -> Result<Vec<Vec<f32>>> {
-    arena.segments().map(|(t, _)| Ok(gpu.read(t)?)).collect()
+fn read_segments(device: &Device, arena: &Arena) -> Result<Vec<Vec<f32>>> {
+    arena.segments().map(|(t, _)| Ok(device.read(t)?)).collect()
 }
 
 /// Sum of weight x part, in f64 and in this order, rounded once.
@@ -253,14 +246,15 @@ fn read_piece(mut file: &std::fs::File, at: u64, n: usize) -> Result<Vec<f32>> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::device::Sizes;
 
     #[test]
     fn a_ring_goes_where_it_fits() {
-        let place = |set, bytes| choose_place(set, AdapterClass::Hardware, bytes);
+        let place = |set, bytes| choose_place(set, Sizes::GPU.merge_ring_bytes, bytes);
         assert_eq!(place(RingPlace::Auto, 1 << 30), RingPlace::Device);
         assert_eq!(place(RingPlace::Auto, 3 << 30), RingPlace::Host);
         assert_eq!(place(RingPlace::Auto, 9 << 30), RingPlace::Disk);
         assert_eq!(place(RingPlace::Disk, 1), RingPlace::Disk);
-        assert_eq!(choose_place(RingPlace::Auto, AdapterClass::Software, 3 << 30), RingPlace::Device);
+        assert_eq!(choose_place(RingPlace::Auto, Sizes::CPU.merge_ring_bytes, 3 << 30), RingPlace::Device);
     }
 }

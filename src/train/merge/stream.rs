@@ -7,7 +7,7 @@ use super::inputs::{Inputs, MergedTensor, Treatment};
 use super::numbers::{accumulate, divide, encode, first_not_finite};
 use super::parallel::{default_threads, in_order};
 use super::rule::MergeRule;
-use crate::gpu::Gpu;
+use crate::device::Device;
 use crate::model::Model;
 use crate::model::safetensors_file::{Dtype, SafetensorsFile, TensorInfo};
 use crate::vfs::{clean, shown};
@@ -123,11 +123,11 @@ impl<'a> Merge<'a> {
     ///
     /// # Errors
     /// Weights that are not this model's, or as [`Self::stream`].
-    pub fn load(&self, gpu: &Gpu, model: &Model) -> Result<()> {
+    pub fn load(&self, device: &Device, model: &Model) -> Result<()> {
         let tied = model.config.tie_word_embeddings;
         let ignorable = |name: &str| (tied && name == "lm_head.weight") || name.ends_with("rotary_emb.inv_freq");
         self.inputs.newest().weights.expect(&model.names(), &ignorable)?;
-        model.fill(gpu, &model.values, &mut |name, shape| self.read_f32(name, shape))
+        model.fill(device, &model.values, &mut |name, shape| self.read_f32(name, shape))
     }
 
     fn run(&self, pieces: Vec<Piece>, dtype: Option<Dtype>, sink: &mut dyn FnMut(&[u8]) -> Result<()>) -> Result<()> {

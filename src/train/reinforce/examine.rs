@@ -4,8 +4,8 @@ use super::sampling::{Progress, graded, text_of};
 use super::step::Reinforce;
 use crate::data::Tokenizer;
 use crate::data::tasks::{Grade, Question, Split, Task};
+use crate::device::Device;
 use crate::event::{Score, TaskEval};
-use crate::gpu::Gpu;
 use crate::model::{Completion, Model, Request, Rollouts};
 use crate::ops::sample::Sampling;
 use anyhow::Result;
@@ -15,7 +15,7 @@ use std::collections::{BTreeMap, BTreeSet};
 /// What answers.
 pub struct Examinee<'a> {
     /// The device.
-    pub gpu: &'a Gpu,
+    pub device: &'a Device,
     /// The model.
     pub model: &'a Model,
     /// Generates; its rows hold prompt and completion.
@@ -80,7 +80,7 @@ impl Examinee<'_> {
             out.push(Examined { question, answers: Vec::new() });
         }
         let mut watch = |done: usize, all: usize| Ok(progress("examining", done, all));
-        let run = self.engine.run(self.gpu, self.model, &requests, &exam.sampling, self.stops, &mut watch)?;
+        let run = self.engine.run(self.device, self.model, &requests, &exam.sampling, self.stops, &mut watch)?;
         let Some(completions) = run else { return Ok(None) };
         let texts = completions.iter().map(|c| text_of(c, self.tokenizer, self.stops)).collect::<Result<Vec<_>>>()?;
         let asked: Vec<(&Question, &str)> =
@@ -206,7 +206,7 @@ impl Reinforce {
     /// Ask the held-out questions; see [`crate::train::Trainer::examine`].
     pub(in crate::train) fn examine(
         &mut self,
-        gpu: &Gpu,
+        device: &Device,
         model: &Model,
         step: u64,
         temperature: f64,
@@ -221,7 +221,7 @@ impl Reinforce {
             sampling: Sampling { temperature, seed: self.seed, ..Sampling::default() },
         };
         let (tokenizer, stops) = (&self.practice.tokenizer, self.practice.stops.as_slice());
-        let mut examinee = Examinee { gpu, model, engine: &mut self.engine, tokenizer, stops };
+        let mut examinee = Examinee { device, model, engine: &mut self.engine, tokenizer, stops };
         let Some(examined) = examinee.sit(task, &exam, progress)? else { return Ok(None) };
         let (all, levels) = scores(&examined);
         let eval_seconds = begin.elapsed().as_secs_f64();

@@ -3,7 +3,7 @@
 use super::pack::{self, Micro};
 use super::{Loss, Rollout};
 use crate::config::{LoptiMoments, ModelConfig, OptimizerKind, Settings};
-use crate::gpu::{AdapterClass, Gpu, Tensor};
+use crate::device::{Device, Sizes, Tensor};
 use crate::model::transformer::Objective;
 use crate::model::{Activations, Model, Parameters, Pass as Kind, activations};
 use crate::ops::objective::{POLICY_LEN, PolicyRows};
@@ -17,7 +17,7 @@ use std::ops::Range;
 #[derive(Clone, Copy)]
 pub struct Learner<'a> {
     /// The device.
-    pub gpu: &'a Gpu,
+    pub device: &'a Device,
     /// The model.
     pub model: &'a Model,
     /// Its gradients and moments.
@@ -49,12 +49,12 @@ impl Policy {
     ///
     /// # Errors
     /// A length that cannot work.
-    pub fn new(gpu: &Gpu, model: &Model, settings: &Settings) -> Result<Self> {
-        let (time, rows) = shape(&model.config, settings, gpu.class(), gpu.max_binding_bytes())?;
+    pub fn new(device: &Device, model: &Model, settings: &Settings) -> Result<Self> {
+        let (time, rows) = shape(&model.config, settings, device.sizes())?;
         ensure!(time <= model.max_context(), "--seq-len {time}: the model was opened for {}", model.max_context());
         let sizes = pack::sizes(rows);
-        let acts = Activations::nested(gpu, &model.config, &sizes, time, Kind::Training);
-        let make = |name: &str, shape: &[usize]| Tensor::new(gpu, "activations", name, shape);
+        let acts = Activations::nested(device, &model.config, &sizes, time, Kind::Training);
+        let make = |name: &str, shape: &[usize]| Tensor::new(device, "activations", name, shape);
         let samples = make("samples", &[rows * time, 4]);
         let (terms, inv_temperature) = (make("policy_settings", &[POLICY_LEN]), make("inv_temperature", &[1]));
         let dentropy = make("dentropy", &[rows * time]);
@@ -79,9 +79,9 @@ impl Policy {
     ///
     /// # Errors
     /// When a kernel does not compile.
-    pub fn optimizer(&self, gpu: &Gpu, model: &Model, settings: &Settings) -> Result<Optimizer> {
+    pub fn optimizer(&self, device: &Device, model: &Model, settings: &Settings) -> Result<Optimizer> {
         let kind = kind(settings);
-        Optimizer::of(gpu, &model.parameters, &model.values, self.stats(), kind)
+        Optimizer::of(device, &model.parameters, &model.values, self.stats(), kind)
     }
 
     /// The mini-batches of a step of so many completions: runs of `--mini-batch-size`, the last may be shorter.
@@ -97,8 +97,8 @@ impl Policy {
     ///
     /// # Errors
     /// A completion that does not fit, or a device fault.
-    pub fn score(&mut self, gpu: &Gpu, model: &Model, rollouts: &mut [Rollout], temperature: f64) -> Result<()> {
-        self.score_by(gpu, (Of::Policy, model), rollouts, temperature, |rollout, [logp, entropy, sum_p2]| {
+    pub fn score(&mut self, device: &Device, model: &Model, rollouts: &mut [Rollout], temperature: f64) -> Result<()> {
+        self.score_by(device, (Of::Policy, model), rollouts, temperature, |rollout, [logp, entropy, sum_p2]| {
             (rollout.old_logprobs, rollout.entropy, rollout.sum_p2) = (logp, entropy, sum_p2);
         })
     }
@@ -107,39 +107,47 @@ impl Policy {
     ///
     /// # Errors
     /// As [`Policy::score`].
-    pub fn score_reference(&mut self, gpu: &Gpu, reference: &Model, rollouts: &mut [Rollout], temperature: f64) -> Result<()> {
-        self.score_by(gpu, (Of::Reference, reference), rollouts, temperature, |rollout, [logp, ..]| rollout.ref_logprobs = logp)
+    pub fn score_reference(
+        &mut self,
+        device: &Device,
+        reference: &Model,
+        rollouts: &mut [Rollout],
+        temperature: f64,
+    ) -> Result<()> {
+        self.score_by(device, (Of::Reference, reference), rollouts, temperature, |rollout, [logp, ..]| {
+            rollout.ref_logprobs = logp
+        })
     }
 
     /// log pi(token) of each completion by the model as it is now: what an update changed.
     ///
     /// # Errors
     /// As [`Policy::score`].
-    pub fn logprobs(&mut self, gpu: &Gpu, model: &Model, rollouts: &[Rollout], temperature: f64) -> Result<Vec<Vec<f32>>> {
+    pub fn logprobs(&mut self, device: &Device, model: &Model, rollouts: &[Rollout], temperature: f64) -> Result<Vec<Vec<f32>>> {
         let mut copies: Vec<Rollout> = rollouts
             .iter()
             .map(|r| Rollout { prompt: r.prompt.clone(), completion: r.completion.clone(), ..Rollout::default() })
             .collect();
-        self.score(gpu, model, &mut copies, temperature)?;
+        self.score(device, model, &mut copies, temperature)?;
         Ok(copies.into_iter().map(|r| r.old_logprobs).collect())
     }
 
     fn score_by(
         &mut self,
-        gpu: &Gpu,
+        device: &Device,
         (of, model): (Of, &Model),
         rollouts: &mut [Rollout],
         temperature: f64,
         mut put: impl FnMut(&mut Rollout, [Vec<f32>; 3]),
     ) -> Result<()> {
         self.check(rollouts)?;
-        self.write_temperature(gpu, temperature);
+        self.write_temperature(device, temperature);
         for range in self.mini_batches(rollouts.len()) {
             let part = &mut rollouts[range];
             for micro in self.pack(part, |_| true) {
-                let scorer = self.scorer(gpu, of, model, micro.batch.batch_size)?;
-                let (logp, entropy) = scorer.score(gpu, &micro.batch)?;
-                let sum_p2: Vec<f32> = gpu.read(&scorer.acts.sum_p2)?;
+                let scorer = self.scorer(device, of, model, micro.batch.batch_size)?;
+                let (logp, entropy) = scorer.score(device, &micro.batch)?;
+                let sum_p2: Vec<f32> = device.read(&scorer.acts.sum_p2)?;
                 for place in &micro.places {
                     let at = place.at..place.at + part[place.rollout].completion.len();
                     let cut = |of: &[f32]| of[at.clone()].to_vec();
@@ -151,21 +159,21 @@ impl Policy {
     }
 
     /// What the rows of every size share.
-    pub(super) fn write_terms(&self, gpu: &Gpu, loss: &Loss) {
-        gpu.write(&self.acts[0].1.settings, &loss.terms.pack());
-        self.write_temperature(gpu, loss.temperature);
+    pub(super) fn write_terms(&self, device: &Device, loss: &Loss) {
+        device.write(&self.acts[0].1.settings, &loss.terms.pack());
+        self.write_temperature(device, loss.temperature);
     }
 
-    fn write_temperature(&self, gpu: &Gpu, temperature: f64) {
-        gpu.write(&self.acts[0].1.inv_temperature, &[(1.0 / temperature) as f32]);
+    fn write_temperature(&self, device: &Device, temperature: f64) {
+        device.write(&self.acts[0].1.inv_temperature, &[(1.0 / temperature) as f32]);
     }
 
-    fn scorer(&mut self, gpu: &Gpu, of: Of, model: &Model, rows: usize) -> Result<&Scorer> {
+    fn scorer(&mut self, device: &Device, of: Of, model: &Model, rows: usize) -> Result<&Scorer> {
         match self.scorers.entry((of, rows)) {
             Entry::Occupied(known) => Ok(known.into_mut()),
             Entry::Vacant(new) => {
                 let (acts, policy) = of_rows(&self.acts, rows);
-                Ok(new.insert(Scorer::at(gpu, model, acts.clone(), &policy.inv_temperature)?))
+                Ok(new.insert(Scorer::at(device, model, acts.clone(), &policy.inv_temperature)?))
             }
         }
     }
@@ -177,7 +185,7 @@ impl Policy {
             Entry::Occupied(known) => known.into_mut(),
             Entry::Vacant(new) => {
                 let by = Objective::Policy(policy);
-                new.insert(GradientPass::by(on.gpu, on.model, acts.clone(), &on.optimizer.grad_weights, by)?)
+                new.insert(GradientPass::by(on.device, on.model, acts.clone(), &on.optimizer.grad_weights, by)?)
             }
         };
         Ok((pass, policy))
@@ -223,9 +231,9 @@ fn kind(settings: &Settings) -> (OptimizerKind, LoptiMoments) {
 }
 
 /// (tokens in a row, rows at once)
-fn shape(c: &ModelConfig, settings: &Settings, class: AdapterClass, max_binding_bytes: u64) -> Result<(usize, usize)> {
+fn shape(c: &ModelConfig, settings: &Settings, sizes: Sizes) -> Result<(usize, usize)> {
     let time = settings.train.seq_len;
-    let suits = || most_rows(c, time, class, max_binding_bytes);
+    let suits = || most_rows(c, time, sizes);
     let rows = rows_at_once(time, || settings.train.micro_batch_size.unwrap_or_else(suits))?;
     // More rows than completions are never filled.
     Ok((time, rows.min(mini_batch_size(settings)).max(1)))
@@ -235,15 +243,10 @@ fn shape(c: &ModelConfig, settings: &Settings, class: AdapterClass, max_binding_
 ///
 /// # Errors
 /// When one tensor is larger than the adapter can bind, or a length that cannot work.
-pub fn memory_parts(
-    c: &ModelConfig,
-    settings: &Settings,
-    class: AdapterClass,
-    max_binding_bytes: u64,
-) -> Result<(Vec<(&'static str, u64)>, usize)> {
-    let arena = Parameters::new(c, max_binding_bytes)?.arena_bytes();
-    let (time, rows) = shape(c, settings, class, max_binding_bytes)?;
-    let activations = activations::bytes(c, rows, time, Kind::Training, max_binding_bytes) + (20 * rows * time) as u64;
+pub fn memory_parts(c: &ModelConfig, settings: &Settings, sizes: Sizes) -> Result<(Vec<(&'static str, u64)>, usize)> {
+    let arena = Parameters::new(c, sizes.max_tensor_bytes)?.arena_bytes();
+    let (time, rows) = shape(c, settings, sizes)?;
+    let activations = activations::bytes(c, rows, time, Kind::Training, sizes) + (20 * rows * time) as u64;
     let mut parts = vec![("values", arena), ("grads", arena), ("adam_m", arena), ("adam_v", arena), ("activations", activations)];
     if kind(settings) == (OptimizerKind::Adamw, LoptiMoments::Separate) {
         parts.extend([("adam_m2", arena), ("adam_v2", arena)]);

@@ -4,7 +4,7 @@ use super::Rollout;
 use crate::config::RolloutSettings;
 use crate::data::Tokenizer;
 use crate::data::tasks::{Grade, Question, Split, Task};
-use crate::gpu::Gpu;
+use crate::device::Device;
 use crate::model::{Completion, Model, Request, Rollouts};
 use crate::ops::sample::Sampling;
 use anyhow::{Result, ensure};
@@ -44,7 +44,7 @@ pub struct Sampled {
 /// What samples and what judges.
 pub struct Sampler<'a> {
     /// The device.
-    pub gpu: &'a Gpu,
+    pub device: &'a Device,
     /// The policy.
     pub model: &'a Model,
     /// Generates.
@@ -124,7 +124,8 @@ impl Sampler<'_> {
             .collect();
         let begin = web_time::Instant::now();
         let mut watch = |done: usize, all: usize| Ok(progress("sampling", done, all));
-        let Some(completions) = self.engine.run(self.gpu, self.model, &requests, &self.sampling, self.stops, &mut watch)? else {
+        let Some(completions) = self.engine.run(self.device, self.model, &requests, &self.sampling, self.stops, &mut watch)?
+        else {
             return Ok(None);
         };
         out.seconds[0] = begin.elapsed().as_secs_f64();

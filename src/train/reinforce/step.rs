@@ -7,8 +7,8 @@ use super::{Learner, Loss, Pass, Policy, UpdateStats, advantage, passes, probe, 
 use crate::config::{GrpoSettings, ModelConfig, RolloutSettings, Settings};
 use crate::data::Tokenizer;
 use crate::data::tasks::Task;
+use crate::device::{Device, Sizes};
 use crate::event::{BinGradient, Event, Norms};
-use crate::gpu::{AdapterClass, Gpu};
 use crate::model::rollout::default_slots;
 use crate::model::weight_files::WeightFiles;
 use crate::model::{Model, Rollouts};
@@ -82,15 +82,15 @@ impl Reinforce {
     ///
     /// # Errors
     /// Lengths that cannot work, or a kernel that does not compile.
-    pub fn new(gpu: &Gpu, model: &Model, settings: &Settings, practice: Practice) -> Result<Self> {
+    pub fn new(device: &Device, model: &Model, settings: &Settings, practice: Practice) -> Result<Self> {
         let (_, rollout, grpo) = settings.reinforcement().context("settings without the sections of reinforcement")?;
         let completions = settings.train.batch_size;
         let room = rollout.max_prompt_length + rollout.max_completion_length;
-        let slots = slots(&model.config, settings, rollout, gpu.class(), gpu.max_binding_bytes());
+        let slots = slots(&model.config, settings, rollout, device.sizes());
         Ok(Self {
             practice,
-            engine: Rollouts::new(gpu, model, slots, room)?,
-            policy: Policy::new(gpu, model, settings)?,
+            engine: Rollouts::new(device, model, slots, room)?,
+            policy: Policy::new(device, model, settings)?,
             reference: None,
             rollout: rollout.clone(),
             grpo: grpo.clone(),
@@ -105,22 +105,22 @@ impl Reinforce {
     ///
     /// # Errors
     /// When a kernel does not compile.
-    pub fn optimizer(&self, gpu: &Gpu, model: &Model, settings: &Settings) -> Result<Optimizer> {
-        self.policy.optimizer(gpu, model, settings)
+    pub fn optimizer(&self, device: &Device, model: &Model, settings: &Settings) -> Result<Optimizer> {
+        self.policy.optimizer(device, model, settings)
     }
 
     /// Hold the policy to a model: that of a folder, or as it is now. Without a KL term nothing is kept.
     ///
     /// # Errors
     /// Weights that do not fit, or a device fault.
-    pub fn keep_reference(&mut self, gpu: &Gpu, model: &Model, files: Option<&WeightFiles>) -> Result<()> {
+    pub fn keep_reference(&mut self, device: &Device, model: &Model, files: Option<&WeightFiles>) -> Result<()> {
         if self.grpo.beta == 0.0 {
             return Ok(());
         }
-        let reference = Model::new(gpu, &model.config, model.max_context())?;
+        let reference = Model::new(device, &model.config, model.max_context())?;
         match files {
-            Some(files) => reference.load(gpu, files)?,
-            None => reference.set(gpu, &model.get(gpu)?),
+            Some(files) => reference.load(device, files)?,
+            None => reference.set(device, &model.get(device)?),
         }
         self.reference = Some(reference);
         Ok(())
@@ -147,14 +147,14 @@ impl Reinforce {
     /// A grader that fails, or a device fault.
     pub fn step(
         &mut self,
-        gpu: &Gpu,
+        device: &Device,
         model: &Model,
         optimizer: &mut Optimizer,
         state: &mut TrainerState,
         hyper: Hyper,
         progress: &mut Progress<'_>,
     ) -> Result<Option<StepResult>> {
-        let on = Learner { gpu, model, optimizer };
+        let on = Learner { device, model, optimizer };
         let mut now = match self.under_way.take() {
             Some(now) => now,
             None => match self.begin(on, state, progress)? {
@@ -172,11 +172,11 @@ impl Reinforce {
             let loss = self.loss(&now);
             let is_last = now.updates.len() + 1 == plan.len();
             let norms = on.optimizer.norms_of(state.step + 1).filter(|_| is_last);
-            norms.map_or(Ok(()), |norms| norms.before(gpu))?;
+            norms.map_or(Ok(()), |norms| norms.before(device))?;
             let stats = self.policy.update(on, &now.sampled.rollouts, range.clone(), pass, &loss, &hyper)?;
             if let Some(norms) = norms {
-                norms.after(gpu)?;
-                now.norms = Some(norms.read(gpu, state.step + 1)?);
+                norms.after(device)?;
+                now.norms = Some(norms.read(device, state.step + 1)?);
             }
             [state.optimizer_steps, state.second_optimizer_steps] = self.policy.optimizer_steps;
             now.updates.push(Made { pass: pass.name.to_owned(), stats });
@@ -206,7 +206,7 @@ impl Reinforce {
         let r = &self.rollout;
         let sampling = Sampling { temperature: now.temperature, top_k: r.top_k, top_p: r.top_p, min_p: r.min_p, seed: self.seed };
         let mut sampler = Sampler {
-            gpu: on.gpu,
+            device: on.device,
             model: on.model,
             engine: &mut self.engine,
             task: self.practice.task.as_mut(),
@@ -224,9 +224,9 @@ impl Reinforce {
         let begin = Instant::now();
         progress("scoring", 0, 1);
         let rollouts = &mut now.sampled.rollouts;
-        self.policy.score(on.gpu, on.model, rollouts, now.temperature)?;
+        self.policy.score(on.device, on.model, rollouts, now.temperature)?;
         if let Some(reference) = &self.reference {
-            self.policy.score_reference(on.gpu, reference, rollouts, now.temperature)?;
+            self.policy.score_reference(on.device, reference, rollouts, now.temperature)?;
         }
         advantage::fill(rollouts, &now.grpo)?;
         now.seconds.score = begin.elapsed().as_secs_f64();
@@ -271,7 +271,7 @@ impl Reinforce {
         if self.is_probed(state.step) {
             let begin = Instant::now();
             progress("probing", 0, 1);
-            after = Some(self.policy.logprobs(on.gpu, on.model, &now.sampled.rollouts, now.temperature)?);
+            after = Some(self.policy.logprobs(on.device, on.model, &now.sampled.rollouts, now.temperature)?);
             now.seconds.probe += begin.elapsed().as_secs_f64();
         }
         let logged = self.rollout.log_completions > 0 && state.step.is_multiple_of(self.rollout.log_completions);
@@ -283,14 +283,8 @@ impl Reinforce {
 }
 
 /// Completions that are generated at once.
-pub fn slots(
-    config: &ModelConfig,
-    settings: &Settings,
-    rollout: &RolloutSettings,
-    class: AdapterClass,
-    max_binding_bytes: u64,
-) -> usize {
+pub fn slots(config: &ModelConfig, settings: &Settings, rollout: &RolloutSettings, sizes: Sizes) -> usize {
     let room = rollout.max_prompt_length + rollout.max_completion_length;
-    let most = || default_slots(config, room, class, max_binding_bytes);
+    let most = || default_slots(config, room, sizes);
     rollout.rollout_batch_size.unwrap_or_else(most).min(settings.train.batch_size).max(1)
 }

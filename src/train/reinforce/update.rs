@@ -6,8 +6,8 @@ use super::pack::Micro;
 use super::policy::{Learner, Policy};
 use super::{Pass, Rollout};
 use crate::config::{GrpoSettings, LossType, RolloutSettings};
+use crate::device::Device;
 use crate::event::number;
-use crate::gpu::Gpu;
 use crate::ops::adamw::Hyper;
 use crate::ops::objective::{PolicyTerms, stats};
 use anyhow::{Result, ensure};
@@ -188,10 +188,10 @@ impl Policy {
         *steps += 1;
         let hyper = Hyper { step: *steps, ..*hyper };
         match second {
-            true => on.optimizer.update_second(on.gpu, &hyper)?,
-            false => on.optimizer.update(on.gpu, &hyper)?,
+            true => on.optimizer.update_second(on.device, &hyper)?,
+            false => on.optimizer.update(on.device, &hyper)?,
         }
-        self.read(on.gpu, loss, tokens)
+        self.read(on.device, loss, tokens)
     }
 
     /// The gradient that [`Policy::update`] would use, left in `on.optimizer.grads` before clipping; nothing is changed but that and the
@@ -208,12 +208,12 @@ impl Policy {
         loss: &Loss,
     ) -> Result<UpdateStats> {
         let tokens = self.accumulate(on, &rollouts[range.clone()], &pass.tokens[range], loss)?;
-        on.optimizer.norm(on.gpu, 0.0)?;
-        self.read(on.gpu, loss, tokens)
+        on.optimizer.norm(on.device, 0.0)?;
+        self.read(on.device, loss, tokens)
     }
 
-    fn read(&self, gpu: &Gpu, loss: &Loss, tokens: u64) -> Result<UpdateStats> {
-        Ok(UpdateStats::of(&gpu.read::<f32>(self.stats())?, &loss.terms, tokens))
+    fn read(&self, device: &Device, loss: &Loss, tokens: u64) -> Result<UpdateStats> {
+        Ok(UpdateStats::of(&device.read::<f32>(self.stats())?, &loss.terms, tokens))
     }
 
     /// Leaves the sum of the gradients; returns the number of tokens of the pass.
@@ -227,14 +227,14 @@ impl Policy {
                 "the KL term needs log-probabilities by the reference model"
             );
         }
-        on.optimizer.clear(on.gpu)?;
+        on.optimizer.clear(on.device)?;
         let weights = loss.weights(rollouts);
-        self.write_terms(on.gpu, loss);
+        self.write_terms(on.device, loss);
         for micro in self.pack(rollouts, |i| !(loss.skip_idle && loss.is_idle(&rollouts[i], &tokens[i]))) {
             let samples = rows(&micro, rollouts, tokens, &weights);
             let (pass, policy) = self.gradient_pass(on, micro.batch.batch_size)?;
-            on.gpu.write(&policy.samples, &samples);
-            pass.run_by(on.gpu, &micro.batch)?;
+            on.device.write(&policy.samples, &samples);
+            pass.run_by(on.device, &micro.batch)?;
         }
         Ok(tokens.iter().flatten().filter(|member| **member).count() as u64)
     }

@@ -5,6 +5,7 @@ mod telling;
 use crate::app::chart::{Frame, chart_ui};
 use crate::app::desk::{Desk, Order, Page};
 use crate::app::{Told, format};
+use crate::config::DeviceSettings;
 use crate::story::{Block, Options, Panel, Phase, Player, StepKind, Watch, Where, lesson, lesson_names};
 use eframe::egui::{self, RichText, Ui};
 use std::collections::BTreeMap;
@@ -42,8 +43,12 @@ impl Lessons {
     /// Begin with this lesson; its runs go below `home`.
     pub fn choose(&mut self, name: &str, home: &Path) {
         let told = lesson(name).and_then(|story| {
-            let options =
-                Options { place: Where::In(home.join("lessons")), seed: SEED, adapter: None, lehr: std::env::current_exe()? };
+            let options = Options {
+                place: Where::In(home.join("lessons")),
+                seed: SEED,
+                device: DeviceSettings::default(),
+                lehr: std::env::current_exe()?,
+            };
             Ok(Told { story, options, by_itself: false })
         });
         match told {

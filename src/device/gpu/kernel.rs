@@ -1,7 +1,8 @@
 //! Kernels: WGSL text -> imports -> naga check -> pipeline. Built once, matched with Rust by name.
 
+use super::Gpu;
 use super::reflect::{self, EntryPoint};
-use super::{Gpu, fault::GpuFault};
+use crate::device::{DeviceFault, lock};
 use anyhow::{Context as _, anyhow};
 use std::borrow::Cow;
 use std::sync::Arc;
@@ -18,7 +19,7 @@ pub struct Shader {
 #[macro_export]
 macro_rules! shader {
     ($stem:literal) => {
-        $crate::gpu::Shader {
+        $crate::device::Shader {
             stem: $stem,
             source: include_str!(concat!(env!("CARGO_MANIFEST_DIR"), "/shaders/", $stem, ".wgsl")),
         }
@@ -27,9 +28,9 @@ macro_rules! shader {
 
 /// Texts that a shader may `#import`.
 pub const LIBRARY: &[(&str, &str)] = &[
-    ("grid", include_str!("../../shaders/lib/grid.wgsl")),
-    ("reduce", include_str!("../../shaders/lib/reduce.wgsl")),
-    ("rng", include_str!("../../shaders/lib/rng.wgsl")),
+    ("grid", include_str!("../../../shaders/lib/grid.wgsl")),
+    ("reduce", include_str!("../../../shaders/lib/reduce.wgsl")),
+    ("rng", include_str!("../../../shaders/lib/rng.wgsl")),
 ];
 
 /// One entry point, compiled.
@@ -54,16 +55,10 @@ macro_rules! uniform {
         #[repr(C)]
         #[derive(Clone, Copy, Debug, bytemuck::Pod, bytemuck::Zeroable)]
         $vis struct $name { $($field: $ty),* }
-        impl $crate::gpu::Uniform for $name {
+        impl $crate::device::Uniform for $name {
             const FIELDS: &'static [(&'static str, usize)] = &[$((stringify!($field), std::mem::offset_of!($name, $field))),*];
         }
     };
-}
-
-/// `bind!(x, gain)` = `[("x", &x), ("gain", &gain)]`: the Rust variable's name is the WGSL variable's name.
-#[macro_export]
-macro_rules! bind {
-    ($($name:ident),* $(,)?) => { &[$((stringify!($name), &$name)),*] };
 }
 
 /// A shader's text with its `#import` lines replaced, each library once.
@@ -154,12 +149,8 @@ impl Gpu {
             cache: None,
         });
         if let Some(error) = pollster::block_on(scope.pop()) {
-            return Err(anyhow!(GpuFault::Validation(error.to_string())));
+            return Err(anyhow!(DeviceFault::Validation(error.to_string())));
         }
         Ok(Kernel { name: format!("{stem}.{entry}"), pipeline, entry: found })
     }
-}
-
-pub(super) fn lock<T>(mutex: &std::sync::Mutex<T>) -> std::sync::MutexGuard<'_, T> {
-    mutex.lock().unwrap_or_else(std::sync::PoisonError::into_inner)
 }

@@ -2,10 +2,9 @@
 //!
 //! The file is `tune.json` in `$LEHR_CACHE`, else in `lehr` in the user's cache folder: one group of answers an adapter (name, driver
 //! version, lehr version), keyed by question. A damaged file is ignored and rewritten; where none can be written, or in a browser, answers
-//! live as long as the [`Gpu`]. Every kernel choice is correct, so nothing but time depends on the answers.
+//! live as long as the [`Device`]. Every kernel choice is correct, so nothing but time depends on the answers.
 
-use super::Gpu;
-use super::kernel::lock;
+use super::{Device, lock};
 use serde::{Deserialize, Serialize};
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
@@ -33,7 +32,7 @@ pub(super) struct Tuner {
     answers: Answers,
 }
 
-impl Gpu {
+impl Device {
     /// Measure kernel choices from now on, unless `LEHR_TUNE=off`, and keep them in the user's cache folder.
     pub fn enable_tuning(&self) {
         if std::env::var("LEHR_TUNE").is_ok_and(|v| v == "off") {
@@ -42,7 +41,7 @@ impl Gpu {
         self.enable_tuning_in(disk::folder());
     }
 
-    /// As [`Gpu::enable_tuning`], with the answers in this folder, or nowhere.
+    /// As [`Device::enable_tuning`], with the answers in this folder, or nowhere.
     pub fn enable_tuning_in(&self, folder: Option<PathBuf>) {
         let answers =
             folder.as_deref().and_then(disk::read).and_then(|mut all| all.remove(&self.tuning_group())).unwrap_or_default();
@@ -184,12 +183,12 @@ mod disk {
 mod tests {
     use super::*;
 
-    fn gpu(folder: Option<&Path>) -> Gpu {
-        let gpu = pollster::block_on(Gpu::open(None)).expect("an adapter");
+    fn device(folder: Option<&Path>) -> Device {
+        let device = Device::named(None).expect("a device");
         if let Some(folder) = folder {
-            gpu.enable_tuning_in(Some(folder.to_path_buf()));
+            device.enable_tuning_in(Some(folder.to_path_buf()));
         }
-        gpu
+        device
     }
 
     fn names() -> Vec<String> {
@@ -211,11 +210,11 @@ mod tests {
     #[test]
     fn measured_once_and_remembered() {
         let folder = tempfile::tempdir().unwrap();
-        let first = gpu(Some(folder.path()));
+        let first = device(Some(folder.path()));
         assert_eq!(first.tuned("key", &names(), seconds), "fast");
         assert_eq!(first.tuned("key", &names(), never), "fast");
         assert_eq!(first.measured_peak("peak", || Ok(40.0)).unwrap(), 40.0);
-        let second = gpu(Some(folder.path()));
+        let second = device(Some(folder.path()));
         assert_eq!(second.tuned("key", &names(), never), "fast");
         assert_eq!(second.measured_peak("peak", || Ok(30.0)).unwrap(), 40.0);
         // A choice that is no longer offered is measured again.
@@ -224,26 +223,26 @@ mod tests {
 
     #[test]
     fn off_takes_the_first() {
-        assert_eq!(gpu(None).tuned("key", &names(), never), "slow");
+        assert_eq!(device(None).tuned("key", &names(), never), "slow");
     }
 
     #[test]
     fn damaged_and_unwritable_files_do_no_harm() {
         let folder = tempfile::tempdir().unwrap();
         let path = folder.path().join("tune.json");
-        let group = gpu(None).tuning_group();
+        let group = device(None).tuning_group();
         let quoted = serde_json::to_string(&group).unwrap();
         let nan = format!("{{{quoted}: {{\"key\": 3, \"peak\": -1}}}}");
         for content in ["", "{", "[]", "{\"a\": {\"b\": [1]}}", &"[".repeat(100_000), &nan, &" ".repeat(3 << 20)] {
             std::fs::write(&path, content).unwrap();
-            let gpu = gpu(Some(folder.path()));
-            assert_eq!(gpu.tuned("key", &names(), seconds), "fast");
-            assert_eq!(gpu.measured_peak("peak", || Ok(7.0)).unwrap(), 7.0);
+            let device = device(Some(folder.path()));
+            assert_eq!(device.tuned("key", &names(), seconds), "fast");
+            assert_eq!(device.measured_peak("peak", || Ok(7.0)).unwrap(), 7.0);
             assert_eq!(disk::read(folder.path()).unwrap()[&group].len(), 2);
         }
         // A folder that cannot be: below a file.
-        let gpu = gpu(Some(&path.join("below")));
-        assert_eq!(gpu.tuned("key", &names(), seconds), "fast");
-        assert_eq!(gpu.tuned("key", &names(), never), "fast");
+        let device = device(Some(&path.join("below")));
+        assert_eq!(device.tuned("key", &names(), seconds), "fast");
+        assert_eq!(device.tuned("key", &names(), never), "fast");
     }
 }

@@ -21,8 +21,10 @@ pub struct Binding {
     pub name: String,
     /// `@binding(N)`
     pub slot: u32,
-    /// How it is used.
+    /// How it is declared.
     pub access: Access,
+    /// Whether this entry point writes it; others of the shader may be what it is declared for.
+    pub is_written: bool,
     /// For uniforms: (field, byte offset), in order.
     pub fields: Vec<(String, u32)>,
 }
@@ -66,7 +68,7 @@ pub fn reflect(stem: &str, source: &str) -> anyhow::Result<Reflection> {
                 .global_variables
                 .iter()
                 .filter(|(handle, var)| var.binding.is_some() && !usage[*handle].is_empty())
-                .map(|(_, var)| binding(&module, var))
+                .map(|(handle, var)| binding(&module, var, usage[handle].contains(naga::valid::GlobalUse::WRITE)))
                 .collect::<anyhow::Result<Vec<_>>>()
                 .with_context(|| format!("{stem}.wgsl: {}", entry.name))?;
             bindings.sort_by_key(|b| b.slot);
@@ -81,7 +83,7 @@ pub fn capabilities() -> naga::valid::Capabilities {
     naga::valid::Capabilities::SUBGROUP
 }
 
-fn binding(module: &naga::Module, var: &naga::GlobalVariable) -> anyhow::Result<Binding> {
+fn binding(module: &naga::Module, var: &naga::GlobalVariable, is_written: bool) -> anyhow::Result<Binding> {
     let name = var.name.clone().context("a binding without a name")?;
     let slot = var.binding.as_ref().context("a binding without a number")?;
     anyhow::ensure!(slot.group == 0, "{name}: only @group(0) is used");
@@ -97,5 +99,5 @@ fn binding(module: &naga::Module, var: &naga::GlobalVariable) -> anyhow::Result<
         }
         _ => Vec::new(),
     };
-    Ok(Binding { name, slot: slot.binding, access, fields })
+    Ok(Binding { name, slot: slot.binding, access, is_written, fields })
 }

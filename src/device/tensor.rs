@@ -1,6 +1,9 @@
 //! Tensors are ranges of device buffers; an arena holds all the tensors of one role.
 
-use super::Gpu;
+use super::Device;
+use super::gpu::GpuBuffer;
+use super::host::{HostBuffer, ReadGuard, WriteGuard};
+use super::open::Engine;
 use std::ops::Range;
 use std::sync::Arc;
 
@@ -10,18 +13,31 @@ pub const ALIGN: usize = 64;
 /// A range of a device buffer with a shape. Elements are 4 bytes: f32, or u32 for tokens and flags.
 #[derive(Clone, Debug)]
 pub struct Tensor {
-    pub(super) buffer: wgpu::Buffer,
+    buffer: Buffer,
     /// In bytes.
-    pub(super) offset: u64,
+    offset: u64,
     shape: Vec<usize>,
     name: Arc<str>,
 }
 
+/// Memory of one device.
+#[derive(Clone, Debug)]
+enum Buffer {
+    Gpu(GpuBuffer),
+    Cpu(HostBuffer),
+}
+
 impl Tensor {
     /// A buffer of its own, for an activation; zero at first. `purpose` is its line in the ledger.
-    pub fn new(gpu: &Gpu, purpose: &str, name: &str, shape: &[usize]) -> Self {
+    pub fn new(device: &Device, purpose: &str, name: &str, shape: &[usize]) -> Self {
         let len: usize = shape.iter().product();
-        let buffer = gpu.new_buffer(purpose, name, len);
+        // Rounded so that a binding may always be read as vec4.
+        let bytes = (4 * len as u64).next_multiple_of(16).max(16);
+        device.ledger.add(purpose, bytes);
+        let buffer = match &device.engine {
+            Engine::Gpu(gpu) => Buffer::Gpu(gpu.new_buffer(name, bytes)),
+            Engine::Cpu(_) => Buffer::Cpu(HostBuffer::new(len)),
+        };
         Self { buffer, offset: 0, shape: shape.to_vec(), name: name.into() }
     }
 
@@ -87,15 +103,63 @@ impl Tensor {
 
     /// True when both lie in one buffer.
     pub fn shares_buffer(&self, other: &Self) -> bool {
-        self.buffer == other.buffer
+        match (&self.buffer, &other.buffer) {
+            (Buffer::Gpu(a), Buffer::Gpu(b)) => a == b,
+            (Buffer::Cpu(a), Buffer::Cpu(b)) => a.is(b),
+            _ => false,
+        }
     }
 
-    pub(super) fn binding(&self) -> wgpu::BindingResource<'_> {
-        wgpu::BindingResource::Buffer(wgpu::BufferBinding {
-            buffer: &self.buffer,
-            offset: self.offset,
-            size: std::num::NonZeroU64::new(self.bytes().next_multiple_of(16)),
-        })
+    /// Buffer of a GPU and offset in bytes.
+    pub(super) fn on_gpu(&self) -> (&GpuBuffer, u64) {
+        match &self.buffer {
+            Buffer::Gpu(buffer) => (buffer, self.offset),
+            Buffer::Cpu(_) => panic!("{}: lies in the CPU executor's memory", self.name),
+        }
+    }
+
+    fn on_cpu(&self) -> (&HostBuffer, Range<usize>) {
+        let first = self.offset as usize / 4;
+        match &self.buffer {
+            Buffer::Cpu(buffer) => (buffer, first..first + self.len()),
+            Buffer::Gpu(_) => panic!("{}: lies in a GPU's memory", self.name),
+        }
+    }
+
+    /// The elements, while nobody writes the buffer.
+    pub(super) fn lock_for_reading(&self) -> Reading<'_> {
+        let (buffer, range) = self.on_cpu();
+        Reading { whole: buffer.read(&self.name), range }
+    }
+
+    /// The elements, while nobody else uses the buffer.
+    pub(super) fn lock_for_writing(&self) -> Writing<'_> {
+        let (buffer, range) = self.on_cpu();
+        Writing { whole: buffer.write(&self.name), range }
+    }
+}
+
+/// A tensor of the CPU executor that is read.
+pub(super) struct Reading<'a> {
+    whole: ReadGuard<'a>,
+    range: Range<usize>,
+}
+
+impl Reading<'_> {
+    pub(super) fn values(&self) -> &[f32] {
+        &self.whole.values()[self.range.clone()]
+    }
+}
+
+/// A tensor of the CPU executor that is written.
+pub(super) struct Writing<'a> {
+    whole: WriteGuard<'a>,
+    range: Range<usize>,
+}
+
+impl Writing<'_> {
+    pub(super) fn values(&mut self) -> &mut [f32] {
+        &mut self.whole.values()[self.range.clone()]
     }
 }
 
@@ -126,7 +190,7 @@ impl ArenaLayout {
             let len = shape.iter().product::<usize>().next_multiple_of(ALIGN);
             anyhow::ensure!(
                 len <= most,
-                "{name} {shape:?} takes {} MiB, but this adapter binds at most {} MiB; use a smaller vocabulary or another adapter",
+                "{name} {shape:?} takes {} MiB, but this device holds at most {} MiB in one tensor; use a smaller vocabulary or another adapter",
                 len >> 18,
                 max_bytes >> 20
             );
@@ -191,9 +255,13 @@ pub struct Arena {
 
 impl Arena {
     /// Allocate a role; zero at first.
-    pub fn new(gpu: &Gpu, role: &str, layout: Arc<ArenaLayout>) -> Self {
-        let segments =
-            layout.segments.iter().enumerate().map(|(i, &len)| Tensor::new(gpu, role, &format!("{role}[{i}]"), &[len])).collect();
+    pub fn new(device: &Device, role: &str, layout: Arc<ArenaLayout>) -> Self {
+        let segments = layout
+            .segments
+            .iter()
+            .enumerate()
+            .map(|(i, &len)| Tensor::new(device, role, &format!("{role}[{i}]"), &[len]))
+            .collect();
         Self { layout, segments, role: role.into() }
     }
 

@@ -1,0 +1,104 @@
+//! The devices that a machine has, and which one is taken.
+
+use super::gpu;
+use crate::config::DeviceSettings;
+use anyhow::{Context as _, bail};
+
+/// What computes.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Kind {
+    /// A GPU.
+    Gpu,
+    /// Native code on the CPU.
+    Cpu,
+    /// Shaders compiled for the CPU (lavapipe, SwiftShader, WARP): for checking WGSL without a GPU.
+    SoftwareGpu,
+}
+
+impl Kind {
+    /// For lists: `hardware`, `native`, `software`.
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Gpu => "hardware",
+            Self::Cpu => "native",
+            Self::SoftwareGpu => "software",
+        }
+    }
+}
+
+/// One device as `lehr doctor` lists it.
+#[derive(Clone, Debug)]
+pub struct AdapterSummary {
+    /// Position in the list; `--adapter` takes it.
+    pub index: usize,
+    /// Name as the driver or the processor gives it.
+    pub name: String,
+    /// Vulkan, Metal, Dx12 or Cpu.
+    pub backend: String,
+    /// Driver name and version; of the CPU its instruction set.
+    pub driver: String,
+    /// What computes.
+    pub kind: Kind,
+}
+
+/// A device that can be opened.
+pub(super) enum Found {
+    Gpu(gpu::FoundAdapter),
+    Cpu,
+}
+
+/// Every device in the order in which one is taken: GPUs, then the CPU, then software Vulkan, which is taken only when named.
+pub fn adapters() -> Vec<AdapterSummary> {
+    found().into_iter().map(|(summary, _)| summary).collect()
+}
+
+fn found() -> Vec<(AdapterSummary, Found)> {
+    let mut list: Vec<(AdapterSummary, Found)> =
+        gpu::enumerate().into_iter().map(|found| (found.summary(), Found::Gpu(found))).collect();
+    let cpu_at = list.iter().position(|(summary, _)| summary.kind == Kind::SoftwareGpu).unwrap_or(list.len());
+    list.insert(cpu_at, (super::cpu::summary(), Found::Cpu));
+    for (index, (summary, _)) in list.iter_mut().enumerate() {
+        summary.index = index;
+    }
+    list
+}
+
+/// The device that the settings, else the variable `LEHR_ADAPTER`, name by index or by part of its name, else the first in
+/// [`adapters`] order.
+pub(super) fn choose(settings: &DeviceSettings) -> anyhow::Result<(AdapterSummary, Found)> {
+    let variable = std::env::var("LEHR_ADAPTER").ok().filter(|v| !v.is_empty());
+    let (source, wanted) = match (&settings.adapter, &variable) {
+        (Some(wanted), _) => ("--adapter", Some(wanted.as_str())),
+        (None, Some(wanted)) => ("LEHR_ADAPTER", Some(wanted.as_str())),
+        (None, None) => ("", None),
+    };
+    // Named exactly, the CPU needs no driver to be asked, which takes a while.
+    if wanted.is_some_and(|wanted| wanted.eq_ignore_ascii_case("cpu")) {
+        return Ok((super::cpu::summary(), Found::Cpu));
+    }
+    let mut list = found();
+    let Some(wanted) = wanted else { return Ok(list.swap_remove(0)) };
+    let Some(at) = position(&list, wanted) else {
+        let names: Vec<_> = list.iter().map(|(a, _)| format!("{} = {} ({})", a.index, a.name, a.backend)).collect();
+        bail!("{source} {}: no such adapter; there are: {}", wanted.escape_debug(), names.join(", "));
+    };
+    Ok(list.swap_remove(at))
+}
+
+fn position(list: &[(AdapterSummary, Found)], wanted: &str) -> Option<usize> {
+    match wanted.parse::<usize>() {
+        Ok(index) => (index < list.len()).then_some(index),
+        Err(_) => list.iter().position(|(a, _)| a.name.to_lowercase().contains(&wanted.to_lowercase())),
+    }
+}
+
+/// Threads of the CPU executor: as set, else `LEHR_THREADS`, else one for each physical core.
+pub(super) fn threads(settings: &DeviceSettings) -> anyhow::Result<usize> {
+    let variable = match std::env::var("LEHR_THREADS").ok().filter(|v| !v.is_empty()) {
+        Some(text) => Some(text.parse().with_context(|| format!("LEHR_THREADS {text}: must be a number of threads"))?),
+        None => None,
+    };
+    let threads = settings.threads.or(variable).unwrap_or_else(num_cpus::get_physical);
+    anyhow::ensure!((1..=1024).contains(&threads), "--threads {threads}: must be at least 1 and at most 1024");
+    Ok(threads)
+}

@@ -1,0 +1,52 @@
+//! What can go wrong on a device, kept until somebody asks.
+
+use std::sync::{Mutex, PoisonError};
+
+/// The first fault that a device reported.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum DeviceFault {
+    /// The device is gone: driver reset, suspend, unplugged.
+    #[error("the GPU device was lost ({0}); the last checkpoint is safe, resume the run from it")]
+    Lost(String),
+    /// Out of device memory.
+    #[error("the GPU is out of memory ({0}); use a smaller --micro-batch-size or --seq-len")]
+    OutOfMemory(String),
+    /// wgpu refused what we asked for: a defect of lehr.
+    #[error("wgpu refused a command: {0}")]
+    Validation(String),
+    /// The device did not finish in time.
+    #[error("the GPU did not finish within {0} s; it may be hung, or another program holds it")]
+    Timeout(u64),
+    /// Submissions were dropped without an error.
+    #[error("the GPU finished {ran} of {sent} submissions and reported no error; its results cannot be trusted")]
+    Silent {
+        /// Submissions that counted themselves.
+        ran: u32,
+        /// Submissions that were sent.
+        sent: u32,
+    },
+    /// A function of the CPU executor panicked: a defect of lehr.
+    #[error("{op} failed on the CPU: {message} (a defect of lehr; the last checkpoint is safe)")]
+    Panicked {
+        /// The op, such as `rmsnorm.forward`.
+        op: String,
+        /// What the panic said, and where.
+        message: String,
+    },
+}
+
+/// Keeps the first fault.
+#[derive(Default)]
+pub(super) struct Faults {
+    first: Mutex<Option<DeviceFault>>,
+}
+
+impl Faults {
+    pub(super) fn raise(&self, fault: DeviceFault) {
+        self.first.lock().unwrap_or_else(PoisonError::into_inner).get_or_insert(fault);
+    }
+
+    pub(super) fn check(&self) -> Result<(), DeviceFault> {
+        self.first.lock().unwrap_or_else(PoisonError::into_inner).clone().map_or(Ok(()), Err)
+    }
+}

@@ -1,0 +1,155 @@
+//! The GPU half: adapters, kernels, dispatches, submissions, read-backs through wgpu. Nothing outside of this folder names a wgpu type.
+
+mod dispatch;
+mod faults;
+mod kernel;
+pub mod reflect;
+mod ring;
+mod status;
+mod submit;
+mod transfer;
+
+pub(super) use dispatch::{Command, UniformPool};
+pub use dispatch::{Dispatcher, grid};
+pub use kernel::{Kernel, LIBRARY, Shader, Uniform, resolve};
+pub(super) use ring::Ring;
+pub(super) use transfer::GpuBuffer;
+
+use super::adapter::{AdapterSummary, Kind};
+use super::fault::Faults;
+use super::sizes::SAFE_BINDING;
+use crate::vfs::human_bytes;
+use anyhow::Context as _;
+use status::Status;
+use std::collections::HashMap;
+use std::sync::{Arc, Mutex};
+
+/// Hardware and software adapters need different kernels (figures in LOG.md).
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum GpuClass {
+    /// A GPU: many lanes, workgroup memory is fast, launches are cheap.
+    Hardware,
+    /// Shaders compiled for the CPU (lavapipe, SwiftShader, WARP): 4 to 16 lanes, workgroup memory is plain memory, launches are
+    /// expensive.
+    Software,
+}
+
+/// A wgpu device, its queue and its compiled kernels.
+pub struct Gpu {
+    pub(super) device: wgpu::Device,
+    pub(super) queue: wgpu::Queue,
+    kernels: Mutex<HashMap<String, Arc<Kernel>>>,
+    status: Status,
+    class: GpuClass,
+    limits: wgpu::Limits,
+    subgroup_size: Option<u32>,
+}
+
+/// An adapter that can be opened.
+pub(super) struct FoundAdapter(wgpu::Adapter);
+
+/// Every adapter, hardware before software, in a stable order.
+pub(super) fn enumerate() -> Vec<FoundAdapter> {
+    let mut descriptor = wgpu::InstanceDescriptor::new_without_display_handle();
+    descriptor.backends = wgpu::Backends::VULKAN | wgpu::Backends::METAL | wgpu::Backends::DX12;
+    if cfg!(debug_assertions) {
+        descriptor.flags |= wgpu::InstanceFlags::DEBUG;
+    }
+    let instance = wgpu::Instance::new(descriptor);
+    let mut found = pollster::block_on(instance.enumerate_adapters(wgpu::Backends::all()));
+    // Discrete GPUs first, then integrated and virtual ones, software last.
+    found.sort_by_key(|a| match a.get_info().device_type {
+        wgpu::DeviceType::DiscreteGpu => 0,
+        wgpu::DeviceType::IntegratedGpu => 1,
+        wgpu::DeviceType::VirtualGpu | wgpu::DeviceType::Other => 2,
+        wgpu::DeviceType::Cpu => 3,
+    });
+    found.into_iter().map(FoundAdapter).collect()
+}
+
+impl FoundAdapter {
+    /// Its line in the list of devices; the index is the list's to give.
+    pub(super) fn summary(&self) -> AdapterSummary {
+        let info = self.0.get_info();
+        AdapterSummary {
+            index: 0,
+            name: info.name.clone(),
+            backend: format!("{:?}", info.backend),
+            driver: format!("{} {}", info.driver, info.driver_info).trim().to_string(),
+            kind: if info.device_type == wgpu::DeviceType::Cpu { Kind::SoftwareGpu } else { Kind::Gpu },
+        }
+    }
+}
+
+impl Gpu {
+    /// Open an adapter with all it has, or with no more than WebGPU's default limits.
+    pub(super) fn open(found: &FoundAdapter, faults: &Arc<Faults>, default_limits: bool) -> anyhow::Result<Self> {
+        let adapter = &found.0;
+        let info = adapter.get_info();
+        let limits = if default_limits { wgpu::Limits::default() } else { capped(adapter.limits()) };
+        let features = adapter.features() & (wgpu::Features::SUBGROUP | wgpu::Features::TIMESTAMP_QUERY);
+        let descriptor = wgpu::DeviceDescriptor {
+            label: Some("lehr"),
+            required_features: features,
+            required_limits: limits.clone(),
+            experimental_features: wgpu::ExperimentalFeatures::disabled(),
+            memory_hints: wgpu::MemoryHints::Performance,
+            trace: wgpu::Trace::Off,
+        };
+        let (device, queue) = pollster::block_on(adapter.request_device(&descriptor))
+            .with_context(|| format!("adapter {} ({}) refuses a device", info.name, info.driver))?;
+        faults::listen(&device, faults);
+        let status = Status::new(&device);
+        let fixed_subgroup = features.contains(wgpu::Features::SUBGROUP) && info.subgroup_min_size == info.subgroup_max_size;
+        let software = info.device_type == wgpu::DeviceType::Cpu;
+        Ok(Self {
+            device,
+            queue,
+            kernels: Mutex::new(HashMap::new()),
+            status,
+            class: if software { GpuClass::Software } else { GpuClass::Hardware },
+            limits,
+            subgroup_size: fixed_subgroup.then_some(info.subgroup_min_size),
+        })
+    }
+
+    /// Hardware or software.
+    pub fn class(&self) -> GpuClass {
+        self.class
+    }
+
+    pub(super) fn pretend(&mut self, class: GpuClass) {
+        self.class = class;
+    }
+
+    /// The subgroup size where the adapter has exactly one; None where it has none or several.
+    pub fn subgroup_size(&self) -> Option<u32> {
+        self.subgroup_size
+    }
+
+    /// Most bytes that one binding may span.
+    pub(super) fn max_binding_bytes(&self) -> u64 {
+        self.limits.max_storage_buffer_binding_size.min(self.limits.max_buffer_size)
+    }
+
+    /// The limits that were granted, in words.
+    pub(super) fn limits_line(&self) -> String {
+        let l = &self.limits;
+        format!(
+            "binding {}, buffer {}, {} storage buffers, {} invocations, workgroup memory {}, subgroups of {}",
+            human_bytes(l.max_storage_buffer_binding_size),
+            human_bytes(l.max_buffer_size),
+            l.max_storage_buffers_per_shader_stage,
+            l.max_compute_invocations_per_workgroup,
+            human_bytes(u64::from(l.max_compute_workgroup_storage_size)),
+            self.subgroup_size.map_or("several sizes or none".into(), |n| n.to_string()),
+        )
+    }
+}
+
+/// Ask for what the adapter has, but never more than is safe.
+fn capped(mut limits: wgpu::Limits) -> wgpu::Limits {
+    limits.max_storage_buffer_binding_size = limits.max_storage_buffer_binding_size.min(SAFE_BINDING);
+    limits.max_buffer_size = limits.max_buffer_size.min(SAFE_BINDING);
+    limits
+}

@@ -1,0 +1,31 @@
+//! Floor 1: who computes. A [`Device`] is a GPU (wgpu: Vulkan, Metal, DX12) or the CPU itself; memory, recordings, read-backs, faults and the
+//! ledger work for both, and nothing above this floor knows which one it is. wgpu types appear only in `gpu/`.
+
+mod adapter;
+pub mod cpu;
+mod fault;
+pub mod gpu;
+mod host;
+mod ledger;
+mod open;
+mod recording;
+mod sizes;
+mod tensor;
+mod transfer;
+mod tune;
+
+pub use adapter::{AdapterSummary, Kind, adapters};
+pub use cpu::Cpu;
+pub use fault::DeviceFault;
+pub use gpu::{Dispatcher, Gpu, GpuClass, LIBRARY, Shader, Uniform, grid, reflect, resolve};
+pub use ledger::Ledger;
+pub use open::{Device, Rates};
+pub use recording::{Cost, Op, ProfileRow, Recorder, Recording};
+pub use sizes::Sizes;
+pub use tensor::{ALIGN, Arena, ArenaLayout, Tensor};
+pub use transfer::ReadRing;
+
+/// The value behind a mutex, whatever became of a thread that held it: what these mutexes guard is replaced whole.
+fn lock<T>(mutex: &std::sync::Mutex<T>) -> std::sync::MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(std::sync::PoisonError::into_inner)
+}

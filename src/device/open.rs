@@ -1,0 +1,195 @@
+//! A device, opened: a GPU or the CPU, with what both have in common.
+
+use super::adapter::{self, AdapterSummary, Found, Kind};
+use super::fault::Faults;
+use super::tune::Tuner;
+use super::{Cpu, DeviceFault, Gpu, GpuClass, Ledger, Sizes, lock};
+use crate::config::DeviceSettings;
+use std::sync::{Arc, Mutex};
+
+/// What computes recordings. One thread owns it.
+pub struct Device {
+    pub(super) engine: Engine,
+    pub(super) faults: Arc<Faults>,
+    pub(super) rates: Mutex<Rates>,
+    pub(super) tuner: Mutex<Tuner>,
+    pub(super) ledger: Ledger,
+    summary: AdapterSummary,
+    sizes: Sizes,
+}
+
+/// The two kinds of device.
+pub(super) enum Engine {
+    Gpu(Box<Gpu>),
+    Cpu(Cpu),
+}
+
+/// How fast a device is estimated to be; the first guess is replaced by what was measured.
+#[derive(Clone, Copy, Debug)]
+pub struct Rates {
+    /// Of a large matmul.
+    pub flops_per_second: f64,
+    /// Of a streaming kernel.
+    pub bytes_per_second: f64,
+    /// Of an empty dispatch.
+    pub launch_seconds: f64,
+}
+
+impl Rates {
+    fn guess(kind: Kind) -> Self {
+        match kind {
+            Kind::Cpu => Self { flops_per_second: 1e11, bytes_per_second: 1e10, launch_seconds: 2e-6 },
+            Kind::SoftwareGpu => Self { flops_per_second: 2e10, bytes_per_second: 5e9, launch_seconds: 4e-5 },
+            Kind::Gpu => Self { flops_per_second: 5e11, bytes_per_second: 5e10, launch_seconds: 5e-6 },
+        }
+    }
+}
+
+impl Device {
+    /// Open the device that the settings name, else `LEHR_ADAPTER`, else the first of [`super::adapters`].
+    ///
+    /// # Errors
+    /// When none matches, or the driver refuses a device.
+    pub fn open(settings: &DeviceSettings) -> anyhow::Result<Self> {
+        let (summary, found) = adapter::choose(settings)?;
+        let (sizes, faults) = (Sizes::of(summary.kind), Arc::new(Faults::default()));
+        match found {
+            Found::Cpu => {
+                let cpu = Cpu::new(adapter::threads(settings)?)?;
+                let summary = AdapterSummary { driver: cpu.description(), ..summary };
+                Ok(Self::new(Engine::Cpu(cpu), summary, sizes, faults))
+            }
+            Found::Gpu(found) => {
+                let gpu = Gpu::open(&found, &faults, false)?;
+                let sizes = Sizes { max_tensor_bytes: gpu.max_binding_bytes(), ..sizes };
+                Ok(Self::new(Engine::Gpu(Box::new(gpu)), summary, sizes, faults))
+            }
+        }
+    }
+
+    /// Open a device by index or part of its name.
+    ///
+    /// # Errors
+    /// As [`Device::open`].
+    pub fn named(adapter: Option<&str>) -> anyhow::Result<Self> {
+        Self::open(&DeviceSettings { adapter: adapter.map(str::to_owned), threads: None })
+    }
+
+    /// As [`Device::named`], for tests: a GPU gets no more than WebGPU's default limits, as some machines have no more.
+    ///
+    /// # Errors
+    /// As [`Device::open`].
+    pub fn with_default_limits(adapter: Option<&str>) -> anyhow::Result<Self> {
+        let settings = DeviceSettings { adapter: adapter.map(str::to_owned), threads: None };
+        let (summary, Found::Gpu(found)) = adapter::choose(&settings)? else { return Self::open(&settings) };
+        let faults = Arc::new(Faults::default());
+        let gpu = Gpu::open(&found, &faults, true)?;
+        let sizes = Sizes { max_tensor_bytes: gpu.max_binding_bytes(), ..Sizes::of(summary.kind) };
+        Ok(Self::new(Engine::Gpu(Box::new(gpu)), summary, sizes, faults))
+    }
+
+    fn new(engine: Engine, summary: AdapterSummary, sizes: Sizes, faults: Arc<Faults>) -> Self {
+        let (rates, tuner) = (Mutex::new(Rates::guess(summary.kind)), Mutex::default());
+        Self { engine, faults, rates, tuner, ledger: Ledger::default(), summary, sizes }
+    }
+
+    /// Name, driver, kind.
+    pub fn summary(&self) -> &AdapterSummary {
+        &self.summary
+    }
+
+    /// What computes.
+    pub fn kind(&self) -> Kind {
+        self.summary.kind
+    }
+
+    /// Sizes that suit it.
+    pub fn sizes(&self) -> Sizes {
+        self.sizes
+    }
+
+    /// The GPU, if it is one: for what only WGSL can be asked.
+    pub fn gpu(&self) -> Option<&Gpu> {
+        match &self.engine {
+            Engine::Gpu(gpu) => Some(gpu),
+            Engine::Cpu(_) => None,
+        }
+    }
+
+    /// The CPU, if it is that: for what only native code can be asked.
+    pub fn cpu(&self) -> Option<&Cpu> {
+        match &self.engine {
+            Engine::Cpu(cpu) => Some(cpu),
+            Engine::Gpu(_) => None,
+        }
+    }
+
+    /// Take the kernels and sizes of the other class of GPUs, for tests; nothing on the CPU, which has one kind of kernels.
+    pub fn switch_gpu_class(&mut self) {
+        if let Engine::Gpu(gpu) = &mut self.engine {
+            let (class, sizes) = match gpu.class() {
+                GpuClass::Software => (GpuClass::Hardware, Sizes::GPU),
+                GpuClass::Hardware => (GpuClass::Software, Sizes::SOFTWARE_GPU),
+            };
+            gpu.pretend(class);
+            self.sizes = Sizes { max_tensor_bytes: self.sizes.max_tensor_bytes, ..sizes };
+        }
+    }
+
+    /// One line for `doctor`: limits of a GPU, threads of the CPU.
+    pub fn limits(&self) -> String {
+        match &self.engine {
+            Engine::Gpu(gpu) => gpu.limits_line(),
+            Engine::Cpu(cpu) => format!("{} threads", cpu.threads()),
+        }
+    }
+
+    /// `device + driver`, the part of a cache key that names this machine's compiler.
+    pub fn fingerprint(&self) -> String {
+        format!("{}|{}|{}", self.summary.backend, self.summary.name, self.summary.driver)
+    }
+
+    /// How fast this device is estimated to be, for splitting submissions and long dispatches.
+    pub fn rates(&self) -> Rates {
+        *lock(&self.rates)
+    }
+
+    /// Replace the guess by what was measured.
+    pub fn set_flops_per_second(&self, flops_per_second: f64) {
+        lock(&self.rates).flops_per_second = flops_per_second;
+    }
+
+    /// What is allocated on the device, by purpose.
+    pub fn ledger(&self) -> &Ledger {
+        &self.ledger
+    }
+
+    /// The first fault that the device reported, if any.
+    ///
+    /// # Errors
+    /// That fault.
+    pub fn check(&self) -> Result<(), DeviceFault> {
+        self.faults.check()
+    }
+
+    /// Wait until everything submitted has run, and prove that it did.
+    ///
+    /// # Errors
+    /// A lost device, a timeout, or submissions that vanished.
+    pub fn wait(&self) -> Result<(), DeviceFault> {
+        if let Engine::Gpu(gpu) = &self.engine {
+            gpu.poll(None)?;
+        }
+        self.check()
+    }
+}
+
+impl Sizes {
+    fn of(kind: Kind) -> Self {
+        match kind {
+            Kind::Gpu => Self::GPU,
+            Kind::Cpu => Self::CPU,
+            Kind::SoftwareGpu => Self::SOFTWARE_GPU,
+        }
+    }
+}

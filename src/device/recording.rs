@@ -1,0 +1,356 @@
+//! A recording is a list of ops, made once and replayed every step: nothing is allocated, compiled or bound in between.
+//!
+//! An op is recorded with two functions: one that records its WGSL dispatches, used on a GPU, and one that computes it on the CPU. Both see the
+//! same bindings under the same names, and the rule that a buffer bound for writing is bound nowhere else.
+
+use super::gpu::{self, Dispatcher, Gpu};
+use super::open::Engine;
+use super::{Cpu, Device, DeviceFault, Tensor};
+use std::panic::AssertUnwindSafe;
+
+/// What an op costs, for splitting submissions and for profiles.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct Cost {
+    /// Multiply-adds times two.
+    pub flops: f64,
+    /// Bytes read and written, each tensor once.
+    pub bytes: f64,
+}
+
+/// `bind!(x, gain)` = `[("x", &x), ("gain", &gain)]`: the Rust variable's name is the WGSL variable's name.
+#[macro_export]
+macro_rules! bind {
+    ($($name:ident),* $(,)?) => { [$((stringify!($name), &$name)),*] };
+}
+
+/// What an op is called, costs and binds, whoever computes it.
+pub struct Op<'a, const R: usize, const W: usize> {
+    /// `stem.entry`, for messages and profiles.
+    pub name: &'static str,
+    /// Its work.
+    pub cost: Cost,
+    /// Tensors that are only read, by the names of the WGSL variables.
+    pub reads: [(&'static str, &'a Tensor); R],
+    /// Tensors that are written; what an op does not write stays as it is.
+    pub writes: [(&'static str, &'a Tensor); W],
+}
+
+/// A finished recording.
+pub struct Recording {
+    name: String,
+    body: Body,
+}
+
+enum Body {
+    Gpu(Vec<gpu::Command>),
+    Cpu(Vec<HostCommand>),
+}
+
+struct HostCommand {
+    name: &'static str,
+    cost: Cost,
+    run: Box<dyn Fn(&Cpu) + Send + Sync>,
+}
+
+/// One line of a profile: all runs of one op.
+#[derive(Clone, Debug)]
+pub struct ProfileRow {
+    /// `stem.entry`.
+    pub kernel: String,
+    /// Runs.
+    pub calls: usize,
+    /// Their time.
+    pub seconds: f64,
+    /// Their work.
+    pub cost: Cost,
+}
+
+/// A recording in the making.
+pub struct Recorder<'d> {
+    device: &'d Device,
+    recording: Recording,
+    uniforms: gpu::UniformPool,
+    /// The first mistake made while recording; reported when the recording is finished.
+    error: Option<String>,
+}
+
+impl<'d> Recorder<'d> {
+    /// An empty list for this device.
+    pub fn new(device: &'d Device, name: &str) -> Self {
+        let body = match device.engine {
+            Engine::Gpu(_) => Body::Gpu(Vec::new()),
+            Engine::Cpu(_) => Body::Cpu(Vec::new()),
+        };
+        let recording = Recording { name: name.to_string(), body };
+        Self { device, recording, uniforms: gpu::UniformPool::default(), error: None }
+    }
+
+    /// The device that is recorded for.
+    pub fn device(&self) -> &'d Device {
+        self.device
+    }
+
+    /// Append an op. `wgsl` records its dispatches on a GPU; `host` computes it on the CPU, with the bound tensors in the order of `op`. An
+    /// error is kept for [`Recorder::finish`].
+    ///
+    /// # Panics
+    /// When a buffer bound for writing is bound a second time, or names, access or uniform fields do not fit the WGSL: defects of the
+    /// caller, found by the first test that records the op.
+    pub fn op<const R: usize, const W: usize>(
+        &mut self,
+        op: Op<'_, R, W>,
+        wgsl: impl FnOnce(&mut Dispatcher<'_>) -> anyhow::Result<()>,
+        host: impl Fn(&Cpu, [&[f32]; R], [&mut [f32]; W]) + Send + Sync + 'static,
+    ) {
+        let Op { name, cost, reads, writes } = op;
+        check_bindings(name, &reads, &writes);
+        match (&self.device.engine, &mut self.recording.body) {
+            (Engine::Gpu(gpu), Body::Gpu(commands)) => {
+                let (device, uniforms) = (self.device, &mut self.uniforms);
+                let used = Vec::new();
+                let mut dispatcher = Dispatcher { device, gpu, commands, uniforms, reads: &reads, writes: &writes, cost, used };
+                match wgsl(&mut dispatcher) {
+                    Ok(()) => dispatcher.check_used(name),
+                    Err(error) => self.fail(&error),
+                }
+            }
+            (Engine::Cpu(_), Body::Cpu(commands)) => {
+                let (reads, writes) = (reads.map(|(_, t)| t.clone()), writes.map(|(_, t)| t.clone()));
+                let run = move |cpu: &Cpu| {
+                    let read = reads.each_ref().map(Tensor::lock_for_reading);
+                    let mut written = writes.each_ref().map(Tensor::lock_for_writing);
+                    host(cpu, read.each_ref().map(|t| t.values()), written.each_mut().map(|t| t.values()));
+                };
+                commands.push(HostCommand { name, cost, run: Box::new(run) });
+            }
+            _ => unreachable!("made by `new` for the same device"),
+        }
+    }
+
+    /// Append: set a tensor to zero.
+    pub fn clear(&mut self, tensor: &Tensor) {
+        let tensor = tensor.clone();
+        match &mut self.recording.body {
+            Body::Gpu(commands) => commands.push(gpu::Command::Clear(tensor)),
+            Body::Cpu(commands) => {
+                let cost = Cost { flops: 0.0, bytes: tensor.bytes() as f64 };
+                let run = move |cpu: &Cpu| cpu.fill_zero(tensor.lock_for_writing().values());
+                commands.push(HostCommand { name: "clear", cost, run: Box::new(run) });
+            }
+        }
+    }
+
+    /// Append: copy a tensor onto another of the same size in another buffer.
+    ///
+    /// # Panics
+    /// When sizes differ or both lie in one buffer (a defect of the caller).
+    pub fn copy(&mut self, from: &Tensor, to: &Tensor) {
+        assert_eq!(from.len(), to.len(), "copy {} to {}", from.name(), to.name());
+        assert!(!from.shares_buffer(to), "copy {} to {} in one buffer", from.name(), to.name());
+        let (from, to) = (from.clone(), to.clone());
+        match &mut self.recording.body {
+            Body::Gpu(commands) => commands.push(gpu::Command::Copy { from, to }),
+            Body::Cpu(commands) => {
+                let cost = Cost { flops: 0.0, bytes: 2.0 * from.bytes() as f64 };
+                let run = move |cpu: &Cpu| cpu.copy(from.lock_for_reading().values(), to.lock_for_writing().values());
+                commands.push(HostCommand { name: "copy", cost, run: Box::new(run) });
+            }
+        }
+    }
+
+    /// Keep an error that arose while recording; [`Recorder::finish`] returns it.
+    pub fn fail(&mut self, error: &anyhow::Error) {
+        self.error.get_or_insert_with(|| format!("{error:#}"));
+    }
+
+    /// The recording, or the first error that arose while recording.
+    ///
+    /// # Errors
+    /// A kernel that the driver refused, or a validation error.
+    pub fn finish(self) -> anyhow::Result<Recording> {
+        if let Some(error) = self.error {
+            anyhow::bail!("{}: {error}", self.recording.name);
+        }
+        self.device.check()?;
+        Ok(self.recording)
+    }
+}
+
+fn check_bindings(op: &str, reads: &[(&'static str, &Tensor)], writes: &[(&'static str, &Tensor)]) {
+    for (name, written) in writes {
+        let clash = reads.iter().chain(writes).find(|(other, t)| other != name && t.shares_buffer(written));
+        assert!(clash.is_none(), "{op}: `{name}` is written and shares a buffer with `{}`", clash.map_or("", |c| c.0));
+    }
+}
+
+impl Recording {
+    /// Number of dispatches of a GPU, or of functions of the CPU.
+    pub fn dispatches(&self) -> usize {
+        self.costs().filter(|(name, _)| !matches!(*name, "clear" | "copy")).count()
+    }
+
+    /// Multiply-adds times two of all ops that declare them.
+    pub fn flops(&self) -> f64 {
+        self.costs().map(|(_, cost)| cost.flops).sum()
+    }
+
+    fn costs(&self) -> Box<dyn Iterator<Item = (&str, Cost)> + '_> {
+        match &self.body {
+            Body::Gpu(commands) => Box::new(commands.iter().map(gpu::Command::name_and_cost)),
+            Body::Cpu(commands) => Box::new(commands.iter().map(|c| (c.name, c.cost))),
+        }
+    }
+}
+
+impl Device {
+    /// Compute a recording. A GPU gets it in submissions of at most ~100 ms of estimated work and is not waited for; on the CPU it has run
+    /// when this returns.
+    ///
+    /// # Errors
+    /// A fault that the device reported since the last call.
+    ///
+    /// # Panics
+    /// When the recording was made for another kind of device (a defect of the caller).
+    pub fn replay(&self, recording: &Recording) -> Result<(), DeviceFault> {
+        self.replay_times(recording, 1)
+    }
+
+    /// Compute a recording several times; see [`Device::replay`].
+    ///
+    /// # Errors
+    /// As [`Device::replay`].
+    ///
+    /// # Panics
+    /// As [`Device::replay`].
+    pub fn replay_times(&self, recording: &Recording, times: usize) -> Result<(), DeviceFault> {
+        match (&self.engine, &recording.body) {
+            (Engine::Gpu(gpu), Body::Gpu(commands)) => gpu.submit_times(&recording.name, commands, times, &self.rates()),
+            (Engine::Cpu(cpu), Body::Cpu(commands)) => {
+                self.check()?;
+                for _ in 0..times {
+                    self.run_on_cpu(cpu, commands);
+                }
+            }
+            _ => panic!("{}: recorded for another device", recording.name),
+        }
+        self.check()
+    }
+
+    /// Compute with a wait after every op: slow, but says where the time goes.
+    ///
+    /// # Errors
+    /// A fault of the device.
+    ///
+    /// # Panics
+    /// As [`Device::replay`].
+    pub fn profile(&self, recording: &Recording) -> Result<Vec<ProfileRow>, DeviceFault> {
+        let mut rows: Vec<ProfileRow> = Vec::new();
+        self.wait()?;
+        for (i, (kernel, cost)) in recording.costs().enumerate() {
+            let begin = web_time::Instant::now();
+            match (&self.engine, &recording.body) {
+                (Engine::Gpu(gpu), Body::Gpu(commands)) => gpu.submit(&recording.name, &commands[i..=i], 1),
+                (Engine::Cpu(cpu), Body::Cpu(commands)) => self.run_on_cpu(cpu, &commands[i..=i]),
+                _ => panic!("{}: recorded for another device", recording.name),
+            }
+            self.wait()?;
+            let seconds = begin.elapsed().as_secs_f64();
+            let at = rows.iter().position(|r| r.kernel == kernel).unwrap_or(rows.len());
+            if at == rows.len() {
+                rows.push(ProfileRow { kernel: kernel.to_string(), calls: 0, seconds: 0.0, cost: Cost::default() });
+            }
+            let row = &mut rows[at];
+            row.calls += 1;
+            row.seconds += seconds;
+            row.cost.flops += cost.flops;
+            row.cost.bytes += cost.bytes;
+        }
+        Ok(rows)
+    }
+
+    /// Run on the pool's threads; a panic in a function becomes the device's fault.
+    fn run_on_cpu(&self, cpu: &Cpu, commands: &[HostCommand]) {
+        let mut current = "";
+        let outcome = std::panic::catch_unwind(AssertUnwindSafe(|| {
+            cpu.install(|| {
+                for command in commands {
+                    current = command.name;
+                    (command.run)(cpu);
+                }
+            });
+        }));
+        if let Err(payload) = outcome {
+            let message = super::cpu::panic_message(payload.as_ref());
+            self.faults.raise(DeviceFault::Panicked { op: current.to_string(), message });
+        }
+    }
+
+    pub(super) fn gpu_of(&self, what: &str) -> &Gpu {
+        match &self.engine {
+            Engine::Gpu(gpu) => gpu,
+            Engine::Cpu(_) => panic!("{what}: made for another device"),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::config::DeviceSettings;
+
+    fn cpu(threads: usize) -> Device {
+        Device::open(&DeviceSettings { adapter: Some("cpu".into()), threads: Some(threads) }).unwrap()
+    }
+
+    fn op<'a>(x: &'a Tensor, y: &'a Tensor) -> Op<'a, 1, 1> {
+        Op { name: "test.double", cost: Cost::default(), reads: bind!(x), writes: bind!(y) }
+    }
+
+    #[test]
+    fn ops_run_in_order() {
+        let device = cpu(2);
+        let [x, y, z] = ["x", "y", "z"].map(|name| Tensor::new(&device, "test", name, &[3]));
+        device.write(&x, &[1.0f32, 2.0, 3.0]);
+        let mut r = Recorder::new(&device, "test");
+        let double = |_: &Cpu, [x]: [&[f32]; 1], [y]: [&mut [f32]; 1]| y.iter_mut().zip(x).for_each(|(y, x)| *y = 2.0 * x);
+        r.op(op(&x, &y), |_| Ok(()), double);
+        r.op(op(&y, &z), |_| Ok(()), double);
+        r.copy(&z, &x);
+        r.clear(&y);
+        let r = r.finish().unwrap();
+        assert_eq!(r.dispatches(), 2);
+        device.replay_times(&r, 2).unwrap();
+        assert_eq!(device.read::<f32>(&x).unwrap(), [16.0, 32.0, 48.0]);
+        assert_eq!(device.read::<f32>(&y).unwrap(), [0.0; 3]);
+    }
+
+    /// A panic in a function of the CPU is the device's fault, with the op's name and the message; the process lives on.
+    #[test]
+    fn a_panic_becomes_a_fault() {
+        let device = cpu(2);
+        let [x, y] = ["x", "y"].map(|name| Tensor::new(&device, "test", name, &[3]));
+        let mut r = Recorder::new(&device, "test");
+        r.op(
+            op(&x, &y),
+            |_| Ok(()),
+            |cpu, [x], _| {
+                cpu.for_each(8, |i| assert!(i < 7 && x.len() == 3, "index {i} is out of reach"));
+            },
+        );
+        let r = r.finish().unwrap();
+        let fault = device.replay(&r).unwrap_err();
+        let DeviceFault::Panicked { op, message } = &fault else { panic!("{fault}") };
+        assert!(op == "test.double" && message.contains("index 7 is out of reach"), "{fault}");
+        assert_eq!(device.replay(&r).unwrap_err(), fault);
+        assert!(device.wait().is_err());
+    }
+
+    #[test]
+    #[should_panic(expected = "`y` is written and shares a buffer with `x`")]
+    fn a_written_buffer_is_bound_once() {
+        let device = cpu(1);
+        let whole = Tensor::new(&device, "test", "whole", &[128]);
+        let (x, y) = (whole.slice(0..64), whole.slice(64..128));
+        Recorder::new(&device, "test").op(op(&x, &y), |_| Ok(()), |_, _, _| {});
+    }
+}

@@ -1,0 +1,68 @@
+//! Sizes that suit a device. Each device provides its own, so that nothing above asks what kind of device it is.
+
+/// How much of something a device should be given at once.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct Sizes {
+    /// Bytes that one tensor, or one segment of an arena, may span.
+    pub max_tensor_bytes: u64,
+    /// Tokens of one pass forward and back.
+    pub training_tokens: usize,
+    /// Bytes of activations of one pass forward and back.
+    pub activation_bytes: u64,
+    /// Tokens of prompts in one pass before completions are sampled.
+    pub prefill_tokens: usize,
+    /// Completions sampled at once.
+    pub rollout_rows: usize,
+    /// Bytes of the key/value caches of rollouts.
+    pub rollout_cache_bytes: u64,
+    /// Decoding steps in one submission.
+    pub replays_at_once: usize,
+    /// Bytes of snapshots for live merging that are kept in device memory unasked.
+    pub merge_ring_bytes: u64,
+    /// Share of the measured matmul peak that a training step usually reaches, for estimates of time (LOG.md).
+    pub share_of_peak: f64,
+}
+
+impl Sizes {
+    /// A GPU: wants much at once, as far as its memory allows (drivers do not say how much there is).
+    pub const GPU: Self = Self {
+        max_tensor_bytes: SAFE_BINDING,
+        training_tokens: 32_768,
+        activation_bytes: 2 << 30,
+        prefill_tokens: 4096,
+        rollout_rows: 512,
+        rollout_cache_bytes: 4 << 30,
+        replays_at_once: 8,
+        merge_ring_bytes: 2 << 30,
+        share_of_peak: 0.33,
+    };
+
+    /// Software Vulkan: gains nothing past a few thousand tokens, its dispatches get long, and its memory is the host's.
+    pub const SOFTWARE_GPU: Self = Self {
+        max_tensor_bytes: SAFE_BINDING,
+        training_tokens: 4096,
+        activation_bytes: 2 << 30,
+        prefill_tokens: 512,
+        rollout_rows: 64,
+        rollout_cache_bytes: 1 << 30,
+        replays_at_once: 2,
+        merge_ring_bytes: 4 << 30,
+        share_of_peak: 0.7,
+    };
+
+    /// The CPU: more tokens at once gain nothing once a product's operands leave the caches; a replay runs before it returns.
+    pub const CPU: Self = Self {
+        max_tensor_bytes: if cfg!(target_pointer_width = "32") { SAFE_BINDING } else { 1 << 40 },
+        training_tokens: 4096,
+        activation_bytes: 2 << 30,
+        prefill_tokens: 512,
+        rollout_rows: 64,
+        rollout_cache_bytes: 1 << 30,
+        replays_at_once: 1,
+        merge_ring_bytes: 4 << 30,
+        share_of_peak: 0.6,
+    };
+}
+
+/// Bindings past 2^31 - 4 bytes miscompute on some drivers (wgpu issues 2361, 10305).
+pub(super) const SAFE_BINDING: u64 = (1 << 31) - 256;

@@ -1,0 +1,109 @@
+//! Numbers to and from a device.
+
+use super::gpu::Ring;
+use super::open::Engine;
+use super::{Device, DeviceFault, Tensor};
+use std::collections::VecDeque;
+
+impl Device {
+    /// Write the first elements of a tensor. Takes effect before the next replay.
+    ///
+    /// # Panics
+    /// When there are more elements than the tensor holds (a defect of the caller).
+    pub fn write<T: bytemuck::Pod>(&self, tensor: &Tensor, data: &[T]) {
+        let bytes: &[u8] = bytemuck::cast_slice(data);
+        assert!(bytes.len() as u64 <= tensor.bytes(), "{}: {} bytes into {}", tensor.name(), bytes.len(), tensor.bytes());
+        match &self.engine {
+            Engine::Gpu(gpu) => gpu.write(tensor, bytes),
+            Engine::Cpu(_) => {
+                let mut whole = tensor.lock_for_writing();
+                bytemuck::cast_slice_mut(whole.values())[..bytes.len()].copy_from_slice(bytes);
+            }
+        }
+    }
+
+    /// Read a whole tensor; waits for the device.
+    ///
+    /// # Errors
+    /// A fault of the device.
+    pub fn read<T: bytemuck::Pod>(&self, tensor: &Tensor) -> Result<Vec<T>, DeviceFault> {
+        let mut out = vec![T::zeroed(); tensor.bytes() as usize / std::mem::size_of::<T>()];
+        match &self.engine {
+            Engine::Gpu(gpu) => gpu.read(tensor, bytemuck::cast_slice_mut(&mut out), || self.check())?,
+            Engine::Cpu(_) => {
+                self.check()?;
+                bytemuck::cast_slice_mut(&mut out)
+                    .copy_from_slice(bytemuck::cast_slice::<f32, u8>(tensor.lock_for_reading().values()));
+            }
+        }
+        Ok(out)
+    }
+}
+
+/// Reads a small tensor once a step without stalling: results come in order, a step late.
+pub struct ReadRing {
+    body: Body,
+    len: usize,
+}
+
+enum Body {
+    Gpu(Ring),
+    Cpu { free: Vec<Vec<f32>>, pending: VecDeque<Vec<f32>> },
+}
+
+impl ReadRing {
+    /// A ring for tensors of up to `len` elements, with `depth` reads under way at most.
+    pub fn new(device: &Device, len: usize, depth: usize) -> Self {
+        let body = match &device.engine {
+            Engine::Gpu(gpu) => Body::Gpu(Ring::new(gpu, 4 * len as u64, depth)),
+            Engine::Cpu(_) => {
+                Body::Cpu { free: (0..depth).map(|_| vec![0.0; len]).collect(), pending: VecDeque::with_capacity(depth) }
+            }
+        };
+        Self { body, len }
+    }
+
+    /// Reads that were asked for and not yet taken.
+    pub fn pending(&self) -> usize {
+        match &self.body {
+            Body::Gpu(ring) => ring.pending(),
+            Body::Cpu { pending, .. } => pending.len(),
+        }
+    }
+
+    /// Ask for the tensor's value as of now (after everything replayed so far).
+    ///
+    /// # Panics
+    /// When more reads are asked for than the ring is deep (a defect of the caller).
+    pub fn ask(&mut self, device: &Device, tensor: &Tensor) {
+        assert!(tensor.len() <= self.len, "{}: larger than the ring", tensor.name());
+        match &mut self.body {
+            Body::Gpu(ring) => ring.ask(device.gpu_of("read ring"), tensor),
+            Body::Cpu { free, pending } => {
+                let Some(mut values) = free.pop() else { panic!("the read ring is full") };
+                values[..tensor.len()].copy_from_slice(tensor.lock_for_reading().values());
+                pending.push_back(values);
+            }
+        }
+    }
+
+    /// The oldest value asked for; waits only if the device has not come that far.
+    ///
+    /// # Errors
+    /// A fault of the device, submissions that vanished among them.
+    ///
+    /// # Panics
+    /// When nothing was asked for (a defect of the caller).
+    pub fn take<T: bytemuck::Pod>(&mut self, device: &Device) -> Result<Vec<T>, DeviceFault> {
+        match &mut self.body {
+            Body::Gpu(ring) => ring.take(device.gpu_of("read ring"), || device.check()),
+            Body::Cpu { free, pending } => {
+                device.check()?;
+                let Some(values) = pending.pop_front() else { panic!("nothing was asked for") };
+                let out = bytemuck::pod_collect_to_vec(&values);
+                free.push(values);
+                Ok(out)
+            }
+        }
+    }
+}

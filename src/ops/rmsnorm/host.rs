@@ -1,0 +1,234 @@
+//! RMSNorm: y = x * rstd * gain, rstd = 1 / sqrt(mean(x^2) + eps) (Zhang & Sennrich 2019).
+
+use super::Rows;
+use crate::device::cpu::math::sum4;
+use crate::device::cpu::{Cpu, Cut, Tile, Tiled, task_rows, with_scratch};
+use crate::simd;
+use fearless_simd::prelude::*;
+
+impl Rows {
+    fn tile_rows(&self) -> usize {
+        task_rows(self.matrix_rows, self.heads * self.cols)
+    }
+
+    /// The normalised rows in tasks.
+    fn window(&self) -> Cut {
+        let Rows { matrix_rows, stride, offset, heads, cols } = *self;
+        Cut { offset, stride, rows: matrix_rows, cols: heads * cols, tile_rows: self.tile_rows(), tile_cols: heads * cols }
+    }
+
+    /// One number a normalised row, in the same tasks.
+    fn numbers(&self) -> Cut {
+        Cut::rows(self.matrix_rows, self.heads, self.tile_rows())
+    }
+
+    /// The heads in a row of a matrix.
+    #[inline(always)]
+    fn row<'a>(&self, matrix: &'a [f32], row: usize) -> &'a [f32] {
+        &matrix[row * self.stride + self.offset..][..self.heads * self.cols]
+    }
+}
+
+/// Normalise `rows` of `x` into the same places of `y`; keep `rstd` (one number a normalised row) for backward.
+pub fn forward(cpu: &Cpu, rows: Rows, eps: f32, x: &[f32], gain: &[f32], rstd: &mut [f32], y: &mut [f32]) {
+    let outputs = [Tiled::new(rstd, rows.numbers()), Tiled::new(y, rows.window())];
+    cpu.for_tiles(outputs, |_, [rstd, y]| simd!(cpu, s => forward_tile(s, rows, eps, x, gain, rstd, y)));
+}
+
+#[inline(always)]
+fn forward_tile<S: Simd>(simd: S, rows: Rows, eps: f32, x: &[f32], gain: &[f32], mut rstd: Tile<'_>, mut y: Tile<'_>) {
+    let (cols, gain) = (rows.cols, &gain[..rows.cols]);
+    let share = 1.0 / cols as f32;
+    for i in 0..y.rows() {
+        let (x, y, rstd) = (rows.row(x, y.first_row() + i), y.row(i), rstd.row(i));
+        for (head, rstd) in rstd.iter_mut().enumerate() {
+            let (x, y) = (&x[head * cols..][..cols], &mut y[head * cols..][..cols]);
+            let scale = 1.0 / (squares(simd, x) * share + eps).sqrt();
+            *rstd = scale;
+            scaled(simd, scale, x, gain, y);
+        }
+    }
+}
+
+/// Sum of squares.
+#[inline(always)]
+fn squares<S: Simd>(simd: S, x: &[f32]) -> f32 {
+    let n = S::f32s::LEN;
+    let mut sums = [S::f32s::splat(simd, 0.0); 4];
+    let fours = x.chunks_exact(4 * n);
+    let ones = fours.remainder().chunks_exact(n);
+    let rest = ones.remainder();
+    for four in fours {
+        for (sum, x) in sums.iter_mut().zip(four.chunks_exact(n)) {
+            let x = S::f32s::from_slice(simd, x);
+            *sum = x.mul_add(x, *sum);
+        }
+    }
+    for (sum, x) in sums.iter_mut().zip(ones) {
+        let x = S::f32s::from_slice(simd, x);
+        *sum = x.mul_add(x, *sum);
+    }
+    sum4(simd, sums) + rest.iter().map(|x| x * x).sum::<f32>()
+}
+
+/// y = x * scale * gain
+#[inline(always)]
+fn scaled<S: Simd>(simd: S, scale: f32, x: &[f32], gain: &[f32], y: &mut [f32]) {
+    let n = S::f32s::LEN;
+    let (x, gain, mut y) = (x.chunks_exact(n), gain.chunks_exact(n), y.chunks_exact_mut(n));
+    let rest = x.remainder().iter().zip(gain.remainder());
+    for (y, (x, gain)) in (&mut y).zip(x.zip(gain)) {
+        (S::f32s::from_slice(simd, x) * scale * S::f32s::from_slice(simd, gain)).store_slice(y);
+    }
+    for (y, (x, gain)) in y.into_remainder().iter_mut().zip(rest) {
+        *y = x * scale * gain;
+    }
+}
+
+/// `dx = ` (or `+=`) the gradient of the loss by `x`, from the gradient `dy` by `y`:
+/// dx = rstd * (dy * gain - n * mean(dy * gain * n)), n = x * rstd.
+pub fn backward(cpu: &Cpu, rows: Rows, accumulate: bool, x: &[f32], gain: &[f32], rstd: &[f32], dy: &[f32], dx: &mut [f32]) {
+    let dx = Tiled::new(dx, rows.window());
+    cpu.for_tiles([dx], |_, [dx]| {
+        if accumulate {
+            simd!(cpu, s => backward_tile::<_, true>(s, rows, x, gain, rstd, dy, dx));
+        } else {
+            simd!(cpu, s => backward_tile::<_, false>(s, rows, x, gain, rstd, dy, dx));
+        }
+    });
+}
+
+#[inline(always)]
+fn backward_tile<S: Simd, const ADD: bool>(
+    simd: S,
+    rows: Rows,
+    x: &[f32],
+    gain: &[f32],
+    rstd: &[f32],
+    dy: &[f32],
+    mut dx: Tile<'_>,
+) {
+    let (cols, gain) = (rows.cols, &gain[..rows.cols]);
+    let share = 1.0 / cols as f32;
+    for i in 0..dx.rows() {
+        let row = dx.first_row() + i;
+        let (x, dy, dx) = (rows.row(x, row), rows.row(dy, row), dx.row(i));
+        for (head, &scale) in rstd[row * rows.heads..][..rows.heads].iter().enumerate() {
+            let at = head * cols;
+            let (x, dy, dx) = (&x[at..][..cols], &dy[at..][..cols], &mut dx[at..][..cols]);
+            let mean = dot3(simd, dy, gain, x) * scale * share;
+            backward_row::<S, ADD>(simd, scale, scale * mean, x, gain, dy, dx);
+        }
+    }
+}
+
+/// Sum of products of three.
+#[inline(always)]
+fn dot3<S: Simd>(simd: S, a: &[f32], b: &[f32], c: &[f32]) -> f32 {
+    let n = S::f32s::LEN;
+    let full = a.len() / (2 * n) * (2 * n);
+    let mut sums = [S::f32s::splat(simd, 0.0); 4];
+    let twos = a.chunks_exact(2 * n).zip(b.chunks_exact(2 * n)).zip(c.chunks_exact(2 * n));
+    for ((a, b), c) in twos {
+        let low = S::f32s::from_slice(simd, &a[..n]) * S::f32s::from_slice(simd, &b[..n]);
+        let high = S::f32s::from_slice(simd, &a[n..]) * S::f32s::from_slice(simd, &b[n..]);
+        sums[0] = low.mul_add(S::f32s::from_slice(simd, &c[..n]), sums[0]);
+        sums[1] = high.mul_add(S::f32s::from_slice(simd, &c[n..]), sums[1]);
+    }
+    let rest = a[full..].iter().zip(&b[full..]).zip(&c[full..]);
+    sum4(simd, sums) + rest.map(|((a, b), c)| a * b * c).sum::<f32>()
+}
+
+/// dx = scale * (dy * gain - x * pull)
+#[inline(always)]
+fn backward_row<S: Simd, const ADD: bool>(simd: S, scale: f32, pull: f32, x: &[f32], gain: &[f32], dy: &[f32], dx: &mut [f32]) {
+    let n = S::f32s::LEN;
+    let (x, gain, dy, mut dx) = (x.chunks_exact(n), gain.chunks_exact(n), dy.chunks_exact(n), dx.chunks_exact_mut(n));
+    let rest = x.remainder().iter().zip(gain.remainder()).zip(dy.remainder());
+    for (dx, ((x, gain), dy)) in (&mut dx).zip(x.zip(gain).zip(dy)) {
+        let of_y = S::f32s::from_slice(simd, dy) * S::f32s::from_slice(simd, gain);
+        let d = S::f32s::from_slice(simd, x).mul_add(-pull, of_y);
+        let d = if ADD { d.mul_add(scale, S::f32s::from_slice(simd, dx)) } else { d * scale };
+        d.store_slice(dx);
+    }
+    for (dx, ((x, gain), dy)) in dx.into_remainder().iter_mut().zip(rest) {
+        let d = scale * (dy * gain - x * pull);
+        *dx = if ADD { *dx + d } else { d };
+    }
+}
+
+/// `dgain` (cols) += the gradient of the loss by the gain: the sum over all rows of dy * x * rstd. Tasks sum blocks of rows, whose sums
+/// are then added in order.
+pub fn backward_gain(cpu: &Cpu, rows: Rows, x: &[f32], rstd: &[f32], dy: &[f32], dgain: &mut [f32]) {
+    let each = rows.tile_rows();
+    let blocks = rows.matrix_rows.div_ceil(each);
+    with_scratch(blocks * rows.cols, |sums| {
+        let tiles = Tiled::new(sums, Cut::rows(blocks, rows.cols, 1));
+        cpu.for_tiles([tiles], |[block, _], [mut sums]| {
+            let range = block * each..rows.matrix_rows.min((block + 1) * each);
+            simd!(cpu, s => gain_block(s, rows, range, x, rstd, dy, sums.row(0)));
+        });
+        let (first, others) = sums.split_at_mut(rows.cols);
+        for block in others.chunks_exact(rows.cols) {
+            first.iter_mut().zip(block).for_each(|(sum, b)| *sum += b);
+        }
+        dgain.iter_mut().zip(first).for_each(|(d, sum)| *d += *sum);
+    });
+}
+
+#[inline(always)]
+fn gain_block<S: Simd>(
+    simd: S,
+    rows: Rows,
+    range: std::ops::Range<usize>,
+    x: &[f32],
+    rstd: &[f32],
+    dy: &[f32],
+    sums: &mut [f32],
+) {
+    let n = S::f32s::LEN;
+    let eights = sums.len() / (8 * n) * (8 * n);
+    let ones = sums.len() / n * n;
+    for first in (0..eights).step_by(8 * n) {
+        gain_columns::<S, 8>(simd, rows, range.clone(), first, x, rstd, dy, &mut sums[first..]);
+    }
+    for first in (eights..ones).step_by(n) {
+        gain_columns::<S, 1>(simd, rows, range.clone(), first, x, rstd, dy, &mut sums[first..]);
+    }
+    for (c, sum) in sums.iter_mut().enumerate().skip(ones) {
+        let of = |i: usize| {
+            let at = i / rows.heads * rows.stride + rows.offset + i % rows.heads * rows.cols + c;
+            x[at] * rstd[i] * dy[at]
+        };
+        *sum = (range.start * rows.heads..range.end * rows.heads).map(of).sum();
+    }
+}
+
+/// Of `N` vectors of columns from `first`.
+#[inline(always)]
+fn gain_columns<S: Simd, const N: usize>(
+    simd: S,
+    rows: Rows,
+    range: std::ops::Range<usize>,
+    first: usize,
+    x: &[f32],
+    rstd: &[f32],
+    dy: &[f32],
+    to: &mut [f32],
+) {
+    let n = S::f32s::LEN;
+    let mut sums = [S::f32s::splat(simd, 0.0); N];
+    for row in range {
+        let (x, dy) = (rows.row(x, row), rows.row(dy, row));
+        for (head, &scale) in rstd[row * rows.heads..][..rows.heads].iter().enumerate() {
+            let at = head * rows.cols + first;
+            let (x, dy) = (&x[at..][..N * n], &dy[at..][..N * n]);
+            for (sum, (x, dy)) in sums.iter_mut().zip(x.chunks_exact(n).zip(dy.chunks_exact(n))) {
+                *sum = (S::f32s::from_slice(simd, x) * scale).mul_add(S::f32s::from_slice(simd, dy), *sum);
+            }
+        }
+    }
+    for (sum, to) in sums.iter().zip(to.chunks_exact_mut(n)) {
+        sum.store_slice(to);
+    }
+}
