@@ -1,11 +1,13 @@
-//! Every kernel against its f64 twin: random odd shapes, poisoned outputs, both kernel classes, WebGPU's default limits.
+//! Every kernel against its f64 reference: random odd shapes, poisoned outputs. WGSL in both classes and with WebGPU's default limits; native code
+//! with every instruction set of this machine, to the same bits with any number of threads.
 
-use lehr::device::Device;
+use lehr::device::{Device, Kind, cpu};
 use lehr::ops::check::Case;
 
-fn run_all(device: &Device, seeds: std::ops::Range<u64>) {
+/// Run all checks; returns (check, seed, bits) of each.
+fn run_all(device: &Device, seeds: std::ops::Range<u64>) -> Vec<(&'static str, u64, u64)> {
     let only = std::env::var("LEHR_CHECK").ok();
-    let mut failures = Vec::new();
+    let (mut failures, mut bits) = (Vec::new(), Vec::new());
     for check in lehr::ops::checks() {
         if only.as_ref().is_some_and(|o| !check.name.contains(o.as_str())) {
             continue;
@@ -19,20 +21,35 @@ fn run_all(device: &Device, seeds: std::ops::Range<u64>) {
                 failures
                     .push(format!("{} seed {seed} ({}): {:.1} x allowed, {}", check.name, case.shape, case.worst, case.detail));
             }
+            bits.push((check.name, seed, case.bits));
         }
     }
-    assert!(failures.is_empty(), "{} failures:\n{}", failures.len(), failures.join("\n"));
+    assert!(failures.is_empty(), "{}: {} failures:\n{}", device.summary().driver, failures.len(), failures.join("\n"));
+    bits
 }
 
 #[test]
-fn kernels_match_their_twins() {
-    let device = Device::named(None).expect("an adapter");
+fn kernels_match_their_references() {
+    let device = Device::named(None).expect("a device");
     run_all(&device, 0..12);
 }
 
 #[test]
 fn the_other_class_of_kernels_matches_too() {
-    let mut device = Device::with_default_limits(None).expect("an adapter");
+    let mut device = Device::with_default_limits(None).expect("a device");
     device.switch_gpu_class();
-    run_all(&device, 100..106);
+    if device.kind() != Kind::Cpu {
+        run_all(&device, 100..106);
+    }
+}
+
+#[test]
+fn every_instruction_set_matches_and_threads_change_no_bit() {
+    for level in cpu::levels() {
+        let run = |threads| run_all(&Device::cpu_with_level(level, threads).expect("the CPU"), 200..212);
+        let one = run(1);
+        for threads in [2, 3, 5] {
+            assert!(run(threads) == one, "{level:?}: {threads} threads give other bits than one");
+        }
+    }
 }

@@ -551,3 +551,29 @@ fn sampling_repeats_with_its_seed() {
     assert_ne!(first[0], first[1], "each row draws for itself");
     assert!(first.iter().flatten().all(|t| (*t as usize) < model.config.vocab_size));
 }
+
+/// Two updates by WGSL and by native code: losses, gradients and weights agree within rounding, whatever the architecture. With the CPU as the
+/// device under test there is nothing to compare with.
+#[test]
+fn executors_agree_over_training_steps() {
+    let (shaders, cpu) = (device(), Device::named(Some("cpu")).unwrap());
+    if shaders.gpu().is_none() {
+        return;
+    }
+    let rows: Vec<Vec<u32>> = (0..3).map(|i| tokens(&format!("executors {i}"), TIME + 1)).collect();
+    for family in FAMILIES {
+        let [a, b] = [&shaders, &cpu].map(|device| {
+            let learner = Learner::new(device, &shape(family), 3, TIME);
+            let mut losses = Vec::new();
+            let mut gradients = Vec::new();
+            for step in 1..=2 {
+                losses.push(learner.gradient(device, &batch(&rows)) as f32);
+                gradients.extend(numbers(device, &learner.optimizer.grads));
+                learner.optimizer.update(device, &Hyper { step, ..Hyper::default() }).unwrap();
+            }
+            (losses, gradients, numbers(device, &learner.model.values))
+        });
+        let differences = [worst(&b.0, &a.0), worst(&b.1, &a.1), worst(&b.2, &a.2)];
+        assert!(differences.iter().all(|d| *d < 1e-4), "{family:?}: losses, gradients, weights differ by {differences:?}");
+    }
+}

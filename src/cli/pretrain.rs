@@ -108,7 +108,7 @@ fn exit_code(finished: &Finished) -> i32 {
 /// A resumed run goes on with its frozen settings; a flag that would change them is a mistake worth a word.
 fn refuse_flags_on_resume(run: &std::path::Path, typed: &ArgMatches) -> anyhow::Result<()> {
     use clap::parser::ValueSource::CommandLine;
-    let own = ["resume", "json", "control", "window", "dry_run"];
+    let own = ["resume", "json", "control", "window", "dry_run", "adapter", "threads"];
     for id in typed.ids().map(clap::Id::as_str).filter(|id| !own.contains(id)) {
         // Groups (the sections) are ids too, but have no value of their own.
         let is_flag = typed.try_contains_id(id).unwrap_or(false) && typed.try_get_raw(id).is_ok();

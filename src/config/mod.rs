@@ -238,7 +238,7 @@ pub struct SaveSettings {
 #[serde(default, deny_unknown_fields)]
 #[command(next_help_heading = "Device")]
 pub struct DeviceSettings {
-    /// What computes, by index or by part of its name (`lehr doctor` lists them), or `cpu`; a GPU, else the CPU when absent.
+    /// What computes, by index, part of its name (`lehr doctor` lists them) or backend, or `cpu`; a GPU, else the CPU when absent.
     #[arg(long, value_name = "NAME|INDEX|cpu")]
     pub adapter: Option<String>,
     /// Threads of the CPU executor; one for each physical core when absent. Any number gives the same bits.
@@ -247,6 +247,12 @@ pub struct DeviceSettings {
 }
 
 impl DeviceSettings {
+    /// These, and where they say nothing, `others`.
+    #[must_use]
+    pub fn or(self, others: Self) -> Self {
+        Self { adapter: self.adapter.or(others.adapter), threads: self.threads.or(others.threads) }
+    }
+
     /// As words of a command line.
     pub fn words(&self) -> Vec<String> {
         let adapter = self.adapter.iter().flat_map(|a| ["--adapter".to_owned(), a.clone()]);

@@ -41,6 +41,13 @@ pub struct AdapterSummary {
     pub kind: Kind,
 }
 
+impl AdapterSummary {
+    /// Name and driver: what a checkpoint says it was computed by.
+    pub fn title(&self) -> String {
+        format!("{} ({})", self.name, self.driver)
+    }
+}
+
 /// A device that can be opened.
 pub(super) enum Found {
     Gpu(gpu::FoundAdapter),
@@ -63,7 +70,7 @@ fn found() -> Vec<(AdapterSummary, Found)> {
     list
 }
 
-/// The device that the settings, else the variable `LEHR_ADAPTER`, name by index or by part of its name, else the first in
+/// The device that the settings, else the variable `LEHR_ADAPTER`, name by index, by part of its name or by its backend (`vulkan`), else the first in
 /// [`adapters`] order.
 pub(super) fn choose(settings: &DeviceSettings) -> anyhow::Result<(AdapterSummary, Found)> {
     let variable = std::env::var("LEHR_ADAPTER").ok().filter(|v| !v.is_empty());
@@ -88,7 +95,11 @@ pub(super) fn choose(settings: &DeviceSettings) -> anyhow::Result<(AdapterSummar
 fn position(list: &[(AdapterSummary, Found)], wanted: &str) -> Option<usize> {
     match wanted.parse::<usize>() {
         Ok(index) => (index < list.len()).then_some(index),
-        Err(_) => list.iter().position(|(a, _)| a.name.to_lowercase().contains(&wanted.to_lowercase())),
+        Err(_) => {
+            let wanted = wanted.to_lowercase();
+            let named = |a: &AdapterSummary| a.name.to_lowercase().contains(&wanted) || a.backend.to_lowercase() == wanted;
+            list.iter().position(|(a, _)| named(a))
+        }
     }
 }
 

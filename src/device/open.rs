@@ -56,7 +56,6 @@ impl Device {
         match found {
             Found::Cpu => {
                 let cpu = Cpu::new(adapter::threads(settings)?)?;
-                let summary = AdapterSummary { driver: cpu.description(), ..summary };
                 Ok(Self::new(Engine::Cpu(cpu), summary, sizes, faults))
             }
             Found::Gpu(found) => {
@@ -73,6 +72,15 @@ impl Device {
     /// As [`Device::open`].
     pub fn named(adapter: Option<&str>) -> anyhow::Result<Self> {
         Self::open(&DeviceSettings { adapter: adapter.map(str::to_owned), threads: None })
+    }
+
+    /// The CPU with this instruction set, for tests; see [`super::cpu::levels`].
+    ///
+    /// # Errors
+    /// When the operating system refuses a thread.
+    pub fn cpu_with_level(level: fearless_simd::Level, threads: usize) -> anyhow::Result<Self> {
+        let cpu = Cpu::with_level(level, threads)?;
+        Ok(Self::new(Engine::Cpu(cpu), super::cpu::summary(), Sizes::CPU, Arc::new(Faults::default())))
     }
 
     /// As [`Device::named`], for tests: a GPU gets no more than WebGPU's default limits, as some machines have no more.
@@ -140,7 +148,7 @@ impl Device {
     pub fn limits(&self) -> String {
         match &self.engine {
             Engine::Gpu(gpu) => gpu.limits_line(),
-            Engine::Cpu(cpu) => format!("{} threads", cpu.threads()),
+            Engine::Cpu(cpu) => cpu.description(),
         }
     }
 

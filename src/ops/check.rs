@@ -22,6 +22,8 @@ pub struct Case {
     pub worst: f64,
     /// Where, and both values.
     pub detail: String,
+    /// A hash of every value that was compared: equal bits give equal hashes.
+    pub bits: u64,
 }
 
 /// Allowed error, relative to |wanted| + the root mean square of what is wanted. The order of sums and the 2 to 163 ULP that WGSL
@@ -31,7 +33,7 @@ pub const TOLERANCE: f64 = 2e-5;
 impl Case {
     /// The draws of this check's `seed`.
     pub fn new(name: &str, seed: u64) -> Self {
-        Self { rng: Rng::new(seed, name), drawn: 0, shape: String::new(), worst: 0.0, detail: String::new() }
+        Self { rng: Rng::new(seed, name), drawn: 0, shape: String::new(), worst: 0.0, detail: String::new(), bits: 0 }
     }
 
     /// A whole number in `low..=high`.
@@ -91,6 +93,9 @@ impl Case {
     pub fn compare(&mut self, device: &Device, got: &Tensor, want: &[f64]) -> anyhow::Result<()> {
         let values: Vec<f32> = device.read(got)?;
         anyhow::ensure!(values.len() == want.len(), "{}: {} values, twin has {}", got.name(), values.len(), want.len());
+        for value in &values {
+            self.bits = (self.bits.rotate_left(5) ^ u64::from(value.to_bits())).wrapping_mul(0x517C_C1B7_2722_0A95);
+        }
         let rms = (want.iter().map(|w| w * w).sum::<f64>() / want.len().max(1) as f64).sqrt();
         for (i, (&g, &w)) in values.iter().zip(want).enumerate() {
             let error = (f64::from(g) - w).abs() / ((w.abs() + rms).max(1e-30) * TOLERANCE);

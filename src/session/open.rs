@@ -48,7 +48,10 @@ pub fn train(settings: Settings, start: &Start, mut sink: Sink, started: Instant
             // The lock comes before all else: whoever holds it may be changing what is there.
             let (folder, tidied) = RunFolder::open_for_resume(vfs, run)?;
             tidied.into_iter().for_each(|text| sink(Told::Event(&Event::Warning { text })));
-            (frozen_settings(run, settings.stage())?, Some((folder, newest(vfs, run, &mut sink)?)))
+            let frozen = frozen_settings(run, settings.stage())?;
+            // What computes is no part of what is computed.
+            let device = settings.device.or(frozen.device.clone());
+            (Settings { device, ..frozen }, Some((folder, newest(vfs, run, &mut sink)?)))
         }
     };
     settings.validate()?;
@@ -61,6 +64,9 @@ pub fn train(settings: Settings, start: &Start, mut sink: Sink, started: Instant
     // Once more, because a number of epochs is a number of updates only now.
     fork_fits(&begin, &settings)?;
     let device = open_device(&settings, &mut sink)?;
+    if let Some((_, checkpoint)) = &resumed {
+        notice_other_device(&device, checkpoint, &mut sink);
+    }
     let data_tokens = loaded.material.tokens();
     let mut trainer = trainer(device, &settings, &loaded.config, &loaded.tokenizer, loaded.material)?;
     begin.apply(vfs, &mut trainer, settings.start.init_optimizer)?;
@@ -144,7 +150,7 @@ fn open_device(settings: &Settings, sink: &mut Sink) -> anyhow::Result<Device> {
     let named = settings.device.adapter.is_some();
     let mut warn = |text| sink(Told::Event(&Event::Warning { text }));
     match device.kind() {
-        Kind::Cpu if !named => warn(format!("no GPU found: computing on the CPU ({}, {})", summary.name, summary.driver)),
+        Kind::Cpu if !named => warn(format!("no GPU found: computing on the CPU ({}, {})", summary.name, device.limits())),
         Kind::SoftwareGpu => {
             warn(format!("{} computes shaders on the CPU, which is slow; --adapter cpu is many times faster", summary.name));
             if let Some(text) = self_test::long_loops(&device)? {
@@ -154,6 +160,16 @@ fn open_device(settings: &Settings, sink: &mut Sink) -> anyhow::Result<Device> {
         Kind::Cpu | Kind::Gpu => {}
     }
     Ok(device)
+}
+
+/// A run may go on on another device; the bits of its numbers may then differ from what they would have been.
+fn notice_other_device(device: &Device, checkpoint: &Checkpoint, sink: &mut Sink) {
+    let (before, now) = (&checkpoint.manifest.origin.adapter, device.summary().title());
+    if *before != now {
+        let text =
+            format!("the run was computed by {before} and continues on {now}: results agree within rounding, not bit for bit");
+        sink(Told::Event(&Event::Warning { text }));
+    }
 }
 
 fn fork_fits(begin: &Begin, settings: &Settings) -> anyhow::Result<()> {

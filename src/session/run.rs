@@ -129,7 +129,7 @@ impl<'a> Run<'a> {
             step: 0,
             run_id: self.folder.path().file_name().unwrap_or_default().to_string_lossy().into_owned(),
             config_hash: super::config_hash(&self.settings)?,
-            adapter: format!("{} ({})", adapter.name, adapter.driver),
+            adapter: adapter.title(),
             parent: self.parent.clone(),
         };
         let sink = std::mem::replace(&mut self.sink, Box::new(|_| {}));

@@ -97,7 +97,7 @@ pub fn backward_bias(r: &mut Recorder<'_>, dy: &Tensor, dbias: &Tensor) {
             writes: bind!(dbias),
         },
         |wgsl| dispatch_bias(wgsl, rows, cols, stride),
-        move |cpu, [dy], [dbias]| gemm::column_sums(cpu, [rows, cols, stride], dy, dbias),
+        move |cpu, [dy], [dbias]| gemm::backward_bias(cpu, dy, dbias, rows, stride),
     );
 }
 

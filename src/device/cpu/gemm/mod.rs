@@ -4,16 +4,19 @@
 //! out however an output is cut into tiles.
 
 mod choose;
+mod dots;
 mod micro;
 mod pack;
+mod rate;
 mod serial;
-mod sums;
 
+pub use rate::peak_gflops;
 pub use serial::{View, product};
-pub use sums::{column_sums, peak_gflops};
 
 use super::{Cpu, Cut, Tiled};
 use crate::simd;
+use fearless_simd::Simd;
+use fearless_simd::prelude::*;
 use micro::Base;
 use serial::product_onto;
 
@@ -87,20 +90,68 @@ pub fn backward_weight(cpu: &Cpu, dy: &[f32], x: &[f32], dw: &mut [f32], shape: 
     run(cpu, View::transposed(dy, dy_stride), View::new(x, x_stride), dw, shape, Base::Output);
 }
 
+/// `dbias +=` the column sums of `dy`: `dy` [rows, dbias.len()] in rows of `stride`.
+///
+/// # Panics
+/// When a buffer is too short (a defect of the caller).
+pub fn backward_bias(cpu: &Cpu, dy: &[f32], dbias: &mut [f32], rows: usize, stride: usize) {
+    // Whole cache lines, a multiple of every vector's length.
+    const COLS: usize = 32;
+    let cols = dbias.len();
+    assert!(rows == 0 || cols <= stride && (rows - 1) * stride + cols <= dy.len(), "{rows} x {cols} in rows of {stride}");
+    let cut = Cut { offset: 0, stride: cols, rows: 1, cols, tile_rows: 1, tile_cols: COLS };
+    cpu.for_tiles([Tiled::new(dbias, cut)], |_, [mut tile]| {
+        let col = tile.first_col();
+        simd!(cpu, s => column_sums(s, tile.row(0), dy, rows, stride, col));
+    });
+}
+
+/// `sums[j] +=` the sum of column `first_col + j`: of each 256 rows in a row, then of those.
+#[inline(always)]
+fn column_sums<S: Simd>(s: S, sums: &mut [f32], dy: &[f32], rows: usize, stride: usize, first_col: usize) {
+    const ROWS: usize = 256;
+    let len = S::f32s::LEN;
+    for first in (0..rows).step_by(ROWS) {
+        let some = first..rows.min(first + ROWS);
+        let mut parts = sums.chunks_exact_mut(len);
+        let mut col = first_col;
+        for part in &mut parts {
+            let mut sum = S::f32s::splat(s, 0.0);
+            for i in some.clone() {
+                sum += S::f32s::from_slice(s, &dy[i * stride + col..i * stride + col + len]);
+            }
+            (sum + S::f32s::from_slice(s, part)).store_slice(part);
+            col += len;
+        }
+        for (j, part) in parts.into_remainder().iter_mut().enumerate() {
+            let mut sum = 0.0;
+            for i in some.clone() {
+                sum += dy[i * stride + col + j];
+            }
+            *part += sum;
+        }
+    }
+}
+
 /// `out = base + a b`, in tiles.
 fn run(cpu: &Cpu, a: View<'_>, b: View<'_>, out: &mut [f32], shape: &Shape, base: Base<'_>) {
     let &Shape { rows, cols, depth, strides: [_, _, stride] } = shape;
-    let [tile_rows, tile_cols] = choose::tile(cpu.level(), rows, cols, depth);
+    let few = rows <= choose::FEW_ROWS && a.col == 1 && b.row == 1;
+    let [tile_rows, tile_cols] = if few { [rows, choose::few_cols(depth)] } else { choose::tile(cpu, shape, a, b) };
     let cut = Cut { offset: 0, stride, rows, cols, tile_rows, tile_cols };
     cpu.for_tiles([Tiled::new(out, cut)], |_, [mut tile]| {
         let (row, col) = (tile.first_row(), tile.first_col());
-        let a = View { data: &a.data[row * a.row..], ..a };
-        let b = View { data: &b.data[col * b.col..], ..b };
+        let (a, b) = (a.from(row, 0), b.from(0, col));
         let base = match base {
             Base::Row(values) => Base::Row(&values[col..]),
             Base::Matrix(values, stride) => Base::Matrix(&values[row * stride + col..], stride),
             Base::Zero | Base::Output => base,
         };
-        simd!(cpu, s => product_onto(s, &mut tile, a, b, depth, base));
+        if few {
+            let (rows, cols) = ([0, tile.rows()], [0, tile.cols()]);
+            simd!(cpu, s => dots::columns(s, &mut tile, a, b, depth, base, rows, cols));
+        } else {
+            simd!(cpu, s => product_onto(s, &mut tile, a, b, depth, base));
+        }
     });
 }

@@ -6,52 +6,54 @@ use fearless_simd::{Simd, f32x4};
 
 /// Rows in groups of at most `most`, which differ by one row at most: (rows of a group, first and end row of all such groups).
 #[inline(always)]
-pub fn groups(rows: usize, most: usize) -> [(usize, [usize; 2]); 2] {
-    let count = rows.div_ceil(most);
-    let (small, larger) = (rows / count, rows % count);
-    let end = larger * (small + 1);
-    [(small + 1, [0, end]), (small, [end, rows])]
+pub fn groups([first, end]: [usize; 2], most: usize) -> [(usize, [usize; 2]); 2] {
+    let count = (end - first).div_ceil(most);
+    let (small, larger) = ((end - first) / count, (end - first) % count);
+    let middle = first + larger * (small + 1);
+    [(small + 1, [first, middle]), (small, [middle, end])]
 }
 
-/// Columns of `b`, in panels of `[depth][W]`, zeros past the last column.
+/// Columns of `b` over `depth` rows, in panels of `[depth][W]`, zeros past the last column.
 #[inline(always)]
-pub fn right<S: Simd, const W: usize>(
-    s: S,
-    strip: &mut [f32],
-    b: View<'_>,
-    [first, end]: [usize; 2],
-    [col, end_col]: [usize; 2],
-) {
-    let depth = end - first;
-    if b.col == 1 {
-        for k in 0..depth {
-            let from = &b.data[(first + k) * b.row..][col..end_col];
-            for (i, from) in from.chunks(W).enumerate() {
-                copy_padded(&mut strip[(i * depth + k) * W..][..W], from);
+pub fn right<S: Simd, const W: usize>(s: S, strip: &mut [f32], b: View<'_>, depth: usize, [col, end_col]: [usize; 2]) {
+    // Some panels at once, so that whole cache lines are read of rows that may be a page apart.
+    const SOME: usize = 4;
+    for (i, col) in (col..end_col).step_by(SOME * W).enumerate() {
+        let end_col = end_col.min(col + SOME * W);
+        let strip = &mut strip[i * SOME * W * depth..];
+        if b.col == 1 {
+            for k in 0..depth {
+                let from = &b.data[k * b.row + col..k * b.row + end_col];
+                for (i, from) in from.chunks(W).enumerate() {
+                    copy_padded(&mut strip[(i * depth + k) * W..][..W], from);
+                }
             }
-        }
-    } else {
-        for (i, col) in (col..end_col).step_by(W).enumerate() {
-            let panel = &mut strip[i * depth * W..(i + 1) * depth * W];
-            let lines = View { data: &b.data[col * b.col + first..], row: b.col, col: 1 };
-            transpose(s, panel, W, lines, W.min(end_col - col));
+        } else {
+            for (i, col) in (col..end_col).step_by(W).enumerate() {
+                let panel = &mut strip[i * depth * W..(i + 1) * depth * W];
+                transpose::<S, W>(s, panel, b.from(0, col), W.min(end_col - col));
+            }
         }
     }
 }
 
-/// All rows of a column-major `a`, in blocks of `[depth][rows of the group]`.
+/// Rows of a column-major `a` over `depth` columns, in blocks of `[depth][rows of a group]`; row `i` is at `packed[i * depth..]`.
 #[inline(always)]
-pub fn left<const R: usize>(packed: &mut [f32], a: View<'_>, rows: usize, [first, end]: [usize; 2]) {
+pub fn left<const R: usize>(packed: &mut [f32], a: View<'_>, rows: [usize; 2], depth: usize) {
     // Some depths at once, so that their cache lines are still there when the next group reads on in them.
-    const STEP: usize = 8;
-    let depth = end - first;
-    for some in (0..depth).step_by(STEP) {
-        let some = [some, depth.min(some + STEP)];
-        for (count, [row, end_row]) in groups(rows, R) {
+    const SOME: usize = 8;
+    for first in (0..depth).step_by(SOME) {
+        let some = [first, depth.min(first + SOME)];
+        for k in some[1]..depth.min(some[1] + SOME) {
+            for i in (rows[0]..rows[1]).step_by(16) {
+                prefetch(a.data, k * a.col + i);
+            }
+        }
+        for (count, rows) in groups(rows, R) {
             macro_rules! by_count {
                 ($($rows:literal)*) => {
                     match count {
-                        $($rows => left_groups::<$rows>(packed, a, [row, end_row], first, depth, some),)*
+                        $($rows => left_groups::<$rows>(packed, a, rows, depth, some),)*
                         _ => {}
                     }
                 };
@@ -66,13 +68,12 @@ fn left_groups<const R: usize>(
     packed: &mut [f32],
     a: View<'_>,
     [row, end_row]: [usize; 2],
-    first: usize,
     depth: usize,
-    some: [usize; 2],
+    [first, end]: [usize; 2],
 ) {
     for row in (row..end_row).step_by(R) {
-        let block = &mut packed[row * depth..(row + R) * depth].as_chunks_mut::<R>().0[some[0]..some[1]];
-        for (to, k) in block.iter_mut().zip(first + some[0]..) {
+        let block = &mut packed[row * depth..(row + R) * depth].as_chunks_mut::<R>().0[first..end];
+        for (to, k) in block.iter_mut().zip(first..) {
             to.copy_from_slice(&a.data[k * a.col + row..][..R]);
         }
     }
@@ -89,47 +90,64 @@ fn copy_padded(to: &mut [f32], from: &[f32]) {
     }
 }
 
-/// `panel[k][j] = lines[j][k]` for `cols` lines of as many elements as the panel has rows; zeros past `cols`.
+/// `panel[k][j] = b[k][j]` for `cols` columns of a column-major `b`; zeros past them.
 #[inline(always)]
-fn transpose<S: Simd>(s: S, panel: &mut [f32], width: usize, lines: View<'_>, cols: usize) {
-    let depth = panel.len() / width;
+fn transpose<S: Simd, const W: usize>(s: S, panel: &mut [f32], b: View<'_>, cols: usize) {
+    let panel = panel.as_chunks_mut::<W>().0;
+    let depth = panel.len();
     let mut j = 0;
     while j + 4 <= cols {
-        let mut line = [lines.data; 4];
-        for (i, l) in line.iter_mut().enumerate() {
-            *l = &lines.data[(j + i) * lines.row..][..depth];
-        }
-        let mut k = 0;
-        while k + 4 <= depth {
-            let at = &mut panel[k * width..(k + 4) * width];
-            let a = f32x4::from_slice(s, &line[0][k..k + 4]);
-            let b = f32x4::from_slice(s, &line[1][k..k + 4]);
-            let c = f32x4::from_slice(s, &line[2][k..k + 4]);
-            let d = f32x4::from_slice(s, &line[3][k..k + 4]);
-            let (ac0, ac1, bd0, bd1) = (a.zip_low(c), a.zip_high(c), b.zip_low(d), b.zip_high(d));
-            ac0.zip_low(bd0).store_slice(&mut at[j..j + 4]);
-            ac0.zip_high(bd0).store_slice(&mut at[width + j..width + j + 4]);
-            ac1.zip_low(bd1).store_slice(&mut at[2 * width + j..2 * width + j + 4]);
-            ac1.zip_high(bd1).store_slice(&mut at[3 * width + j..3 * width + j + 4]);
-            k += 4;
-        }
-        while k < depth {
-            for (i, l) in line.iter().enumerate() {
-                panel[k * width + j + i] = l[k];
-            }
-            k += 1;
-        }
+        transpose4(s, panel, b.from(0, j), j);
         j += 4;
     }
     for j in j..cols {
-        let line = &lines.data[j * lines.row..][..depth];
-        for (to, &v) in panel.chunks_exact_mut(width).zip(line) {
+        let line = &b.data[j * b.col..][..depth];
+        for (to, &v) in panel.iter_mut().zip(line) {
             to[j] = v;
         }
     }
-    if cols < width {
-        for to in panel.chunks_exact_mut(width) {
+    if cols < W {
+        for to in panel {
             to[cols..].fill(0.0);
         }
     }
+}
+
+/// Four columns of `b`, to columns from `j` on.
+#[inline(always)]
+fn transpose4<S: Simd, const W: usize>(s: S, panel: &mut [[f32; W]], b: View<'_>, j: usize) {
+    let depth = panel.len();
+    let mut lines = [&[] as &[[f32; 4]]; 4];
+    let mut rests = [&[] as &[f32]; 4];
+    for i in 0..4 {
+        (lines[i], rests[i]) = b.data[i * b.col..][..depth].as_chunks();
+    }
+    let (fours, rest) = panel.as_chunks_mut::<4>();
+    for (k, to) in fours.iter_mut().enumerate() {
+        let [p, q, r, t] = [lines[0][k], lines[1][k], lines[2][k], lines[3][k]];
+        let (p, q, r, t) = (f32x4::load_array(s, p), f32x4::load_array(s, q), f32x4::load_array(s, r), f32x4::load_array(s, t));
+        let (low, high, low2, high2) = (p.zip_low(r), p.zip_high(r), q.zip_low(t), q.zip_high(t));
+        low.zip_low(low2).store_slice(&mut to[0][j..j + 4]);
+        low.zip_high(low2).store_slice(&mut to[1][j..j + 4]);
+        high.zip_low(high2).store_slice(&mut to[2][j..j + 4]);
+        high.zip_high(high2).store_slice(&mut to[3][j..j + 4]);
+    }
+    for (k, to) in rest.iter_mut().enumerate() {
+        for i in 0..4 {
+            to[j + i] = rests[i][k];
+        }
+    }
+}
+
+/// Ask for an element that will be read soon.
+#[inline(always)]
+pub fn prefetch(data: &[f32], at: usize) {
+    #[cfg(target_arch = "x86_64")]
+    {
+        use std::arch::x86_64::{_MM_HINT_T0, _mm_prefetch};
+        // SAFETY: a hint, which no address can make fail.
+        unsafe { _mm_prefetch::<_MM_HINT_T0>(data.as_ptr().wrapping_add(at).cast()) };
+    }
+    #[cfg(not(target_arch = "x86_64"))]
+    let _ = (data, at);
 }

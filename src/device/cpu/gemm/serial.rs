@@ -1,6 +1,7 @@
 //! The product of one task.
 
 use super::super::Tile;
+use super::dots;
 use super::micro::{Base, Left, Sweep, sweep};
 use super::pack;
 use fearless_simd::prelude::*;
@@ -29,6 +30,12 @@ impl<'a> View<'a> {
     #[inline(always)]
     pub fn transposed(data: &'a [f32], stride: usize) -> Self {
         Self { data, row: 1, col: stride }
+    }
+
+    /// The part that begins at (row, column).
+    #[inline(always)]
+    pub(super) fn from(self, row: usize, col: usize) -> Self {
+        Self { data: &self.data[(row * self.row + col * self.col).min(self.data.len())..], ..self }
     }
 }
 
@@ -60,8 +67,18 @@ pub(super) fn product_onto<S: Simd>(s: S, out: &mut Tile<'_>, a: View<'_>, b: Vi
     SCRATCH.set(scratch);
 }
 
-/// Terms of a sum that are taken at once: a panel of as many rows of 16 floats stays in a first-level cache of 32 KB.
-pub(super) const MOST_DEPTH: usize = 320;
+/// Terms of a sum that are taken at once: a panel of as many rows of 16 floats takes most of a first-level cache of 32 KB.
+pub(super) const MOST_DEPTH: usize = 384;
+
+/// Columns of the right operand that are packed at once: many if they meet several blocks of rows, else few, so that they stay in a
+/// second-level cache.
+const STRIPS: [usize; 2] = [64, 384];
+
+/// Rows of the left operand that meet all panels before the next rows do: they stay in a second-level cache.
+const BLOCK_ROWS: usize = 192;
+
+/// Columns left over by the panels that are computed one by one, if both operands are dense along the depth.
+const FEW_COLS: usize = 4;
 
 /// Rows and columns of the output that are held in registers.
 pub(super) fn block_of_registers(level: Level) -> [usize; 2] {
@@ -94,6 +111,7 @@ fn aligned(scratch: &mut Vec<f32>, len: usize) -> &mut [f32] {
     &mut scratch[skip..skip + len]
 }
 
+/// The product: parts of the depth, strips of columns, blocks of rows, panels.
 #[inline(always)]
 fn blocks<S: Simd, const R: usize, const V: usize, const W: usize>(
     s: S,
@@ -104,54 +122,80 @@ fn blocks<S: Simd, const R: usize, const V: usize, const W: usize>(
     depth: usize,
     base: Base<'_>,
 ) {
-    let (rows, cols) = (out.rows(), out.cols());
-    if rows == 0 || cols == 0 {
+    let (rows, all_cols) = (out.rows(), out.cols());
+    if rows == 0 {
         return;
     }
-    let most: usize = std::env::var("KC").map_or(MOST_DEPTH, |v| v.parse().unwrap());
-    let parts = depth.div_ceil(most).max(1);
+    let left_over = all_cols % W;
+    let by_dots = a.col == 1 && b.row == 1 && left_over <= FEW_COLS;
+    let cols = if by_dots { all_cols - left_over } else { all_cols };
+    if cols == 0 {
+        return dots::columns(s, out, a, b, depth, base, [0, rows], [0, all_cols]);
+    }
+    let parts = depth.div_ceil(MOST_DEPTH).max(1);
     let longest = depth.div_ceil(parts);
+    let strip_cols = cols.min(STRIPS[usize::from(rows > BLOCK_ROWS)]).next_multiple_of(W);
     let left_len = if a.col == 1 { 0 } else { rows * longest };
-    let most_panels: usize = std::env::var("PANELS").map_or(PANELS, |v| v.parse().unwrap());
-    let strip_cols = cols.next_multiple_of(W).min(most_panels * W);
     let (strip, left) = aligned(scratch, longest * strip_cols + left_len).split_at_mut(longest * strip_cols);
     for part in 0..parts {
         let (first, end) = (part * depth / parts, (part + 1) * depth / parts);
         let base = if part == 0 { base } else { Base::Output };
-        if a.col != 1 {
-            let rb: usize = std::env::var("RB").map_or(192, |v| v.parse().unwrap());
-            for first_row in (0..rows).step_by(rb) {
-                let last_row = rows.min(first_row + rb);
-                let a = View { data: &a.data[first_row..], ..a };
-                pack::left::<R>(&mut left[first_row * (end - first)..], a, last_row - first_row, [first, end]);
-            }
-        }
-        for strip_col in (0..cols).step_by(strip_cols) {
-            let end_col = cols.min(strip_col + strip_cols);
-            pack::right::<S, W>(s, strip, b, [first, end], [strip_col, end_col]);
-            let rb: usize = std::env::var("RB").map_or(192, |v| v.parse().unwrap());
-            for first_row in (0..rows).step_by(rb) {
-                let last_row = rows.min(first_row + rb);
-                for (i, col) in (strip_col..end_col).step_by(W).enumerate() {
-                    let panel = &strip[i * (end - first) * W..(i + 1) * (end - first) * W];
-                    for (count, [row, end_row]) in pack::groups(last_row - first_row, R) {
-                        let (row, end_row) = (row + first_row, end_row + first_row);
-                        let left = if a.col == 1 {
-                            Left::Rows(&a.data[(row * a.row + first).min(a.data.len())..], a.row)
-                        } else {
-                            Left::Packed(&left[row * (end - first)..end_row * (end - first)])
-                        };
-                        let part = Sweep { rows: [row, end_row], col, cols: W.min(cols - col), panel: panel.as_chunks().0, base };
-                        sweep_by::<S, V, W>(s, count, left, out, &part);
-                    }
+        let (whole_a, whole_b, a, b) = (a, b, a.from(0, first), b.from(first, 0));
+        for col in (0..cols).step_by(strip_cols) {
+            let end_col = cols.min(col + strip_cols);
+            pack::right::<S, W>(s, strip, b, end - first, [col, end_col]);
+            let strip = &strip[..(end_col - col).next_multiple_of(W) * (end - first)];
+            for rows in row_blocks(rows) {
+                if a.col != 1 && col == 0 {
+                    pack::left::<R>(left, a, rows, end - first);
+                }
+                let left = if a.col == 1 { Left::Rows(a.data, a.row) } else { Left::Packed(left) };
+                panels::<S, R, V, W>(s, out, left, strip, rows, [col, end_col], base);
+                if part == 0 && end_col == cols && cols < all_cols {
+                    // While these rows are in the cache.
+                    dots::columns(s, out, whole_a, whole_b, depth, base, rows, [cols, all_cols]);
                 }
             }
         }
     }
 }
 
-/// Panels of the right operand that are packed at once: rows of four cache lines are read.
-const PANELS: usize = 4;
+/// First and end row of blocks of rows.
+#[inline(always)]
+fn row_blocks(rows: usize) -> impl Iterator<Item = [usize; 2]> {
+    let block = BLOCK_ROWS;
+    (0..rows).step_by(block).map(
+        #[inline(always)]
+        move |row| [row, rows.min(row + block)],
+    )
+}
+
+/// A block of rows times all panels of a strip.
+#[inline(always)]
+fn panels<S: Simd, const R: usize, const V: usize, const W: usize>(
+    s: S,
+    out: &mut Tile<'_>,
+    left: Left<'_>,
+    strip: &[f32],
+    [first_row, last_row]: [usize; 2],
+    [col, end_col]: [usize; 2],
+    base: Base<'_>,
+) {
+    let panels = (end_col - col).div_ceil(W);
+    let depth = strip.len() / (panels * W);
+    for i in 0..panels {
+        let panel = strip[i * depth * W..(i + 1) * depth * W].as_chunks().0;
+        for (count, [row, end_row]) in pack::groups([first_row, last_row], R) {
+            let left = match left {
+                Left::Rows(data, stride) => Left::Rows(&data[(row * stride).min(data.len())..], stride),
+                Left::Packed(data) => Left::Packed(&data[row * depth..end_row * depth]),
+            };
+            let col = col + i * W;
+            let part = Sweep { rows: [row, end_row], col, cols: W.min(end_col - col), panel, base };
+            sweep_by::<S, V, W>(s, count, left, out, &part);
+        }
+    }
+}
 
 /// A sweep in blocks of `count` rows.
 #[inline(always)]
