@@ -5,7 +5,7 @@
 //! | floor | modules | hold |
 //! |---|---|---|
 //! | 0 | [`config`] [`event`] [`plot`] [`rng`] [`vfs`] [`words`] | plain data, settings, the contract, pictures, random numbers, files that can be made to fail, numbers in words |
-//! | 1 | [`gpu`] | everything wgpu: device, arenas, kernels, recordings |
+//! | 1 | [`device`] | who computes: a GPU (wgpu) or the CPU; arenas, kernels, recordings |
 //! | 2 | [`ops`] | one file per shader: record functions, f64 twin, check |
 //! | 3 | [`model`] [`data`] | weights, transformer, checkpoints; tokenizers, corpora, batches |
 //! | 4 | [`train`] | the loop: pretrain, optimizer, schedule, metrics |

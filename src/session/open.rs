@@ -48,10 +48,7 @@ pub fn train(settings: Settings, start: &Start, mut sink: Sink, started: Instant
             // The lock comes before all else: whoever holds it may be changing what is there.
             let (folder, tidied) = RunFolder::open_for_resume(vfs, run)?;
             tidied.into_iter().for_each(|text| sink(Told::Event(&Event::Warning { text })));
-            let frozen = frozen_settings(run, settings.stage())?;
-            // What computes is no part of what is computed.
-            let device = settings.device.or(frozen.device.clone());
-            (Settings { device, ..frozen }, Some((folder, newest(vfs, run, &mut sink)?)))
+            (resumed_settings(run, settings)?, Some((folder, newest(vfs, run, &mut sink)?)))
         }
     };
     settings.validate()?;
@@ -185,6 +182,12 @@ fn newest(vfs: &dyn Vfs, run: &Path, sink: &mut Sink) -> anyhow::Result<Checkpoi
         sink(Told::Event(&Event::Warning { text: format!("passed over a checkpoint: {reason}") }));
     }
     newest.found.with_context(|| format!("{}: holds no sound checkpoint to resume from; start anew with --run", shown(run)))
+}
+
+/// The settings of a run, but what computes if that was named anew: it is no part of what is computed.
+fn resumed_settings(run: &Path, typed: Settings) -> anyhow::Result<Settings> {
+    let frozen = frozen_settings(run, typed.stage())?;
+    Ok(Settings { device: typed.device.or(frozen.device.clone()), ..frozen })
 }
 
 /// The settings of a run, which must be one of this stage.

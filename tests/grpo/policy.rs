@@ -105,7 +105,8 @@ fn idle_completions_need_not_be_computed() {
         let loss = Loss { skip_idle: false, ..Loss::of(b.settings.rollout.as_ref().unwrap(), b.settings.grpo.as_ref().unwrap()) };
         let (all, want) = of(&loss);
         let (some, got) = of(&Loss { skip_idle: true, ..loss });
-        assert!(worst(&got, &want) < 1e-5, "{:e}", worst(&got, &want));
+        // Other rows are packed together, so that sums are taken in another order.
+        assert!(worst(&got, &want) < 5e-5, "{:e}", worst(&got, &want));
         assert_eq!((all.tokens, all.clip_high), (some.tokens, some.clip_high));
         assert!((all.loss - some.loss).abs() < 1e-6 && all.grad_norm > 0.01);
         assert_ne!(all.entropy, some.entropy, "four completions fewer");

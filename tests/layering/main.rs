@@ -289,7 +289,8 @@ mod gates_can_fail {
         assert_eq!(wrong_floors("src/device/a.rs", &code("use crate::{config::A, ops::{x, y}, train};")).len(), 2);
         assert_eq!(wrong_floors("src/config/mod.rs", &code("fn f() { crate::shader!(1) }")).len(), 1);
         assert_eq!(wrong_floors("src/new/mod.rs", "").len(), 1);
-        let fine = "use crate::{bind, gpu::{Gpu, self}, model}; // crate::train\n#[cfg(test)] mod tests { use crate::cli; }";
+        let fine =
+            "use crate::{bind, device::{Device, self}, model}; // crate::train\n#[cfg(test)] mod tests { use crate::cli; }";
         assert_eq!(wrong_floors("src/data/a.rs", &code(fine)), Vec::<String>::new());
     }
 
@@ -307,7 +308,7 @@ mod gates_can_fail {
         assert_eq!(too_long("a.rs", &long, &blank(&long)).len(), 1);
         let excused = format!("// Length: a table.\n/// What it does.\n#[inline]\n{long}");
         assert_eq!(too_long("a.rs", &excused, &blank(&excused)).len(), 0);
-        let file = "const A: u32 = 1;\n".repeat(401);
+        let file = "const A: u32 = 1;\n".repeat(801);
         assert_eq!(too_long("a.rs", &file, &blank(&file)).len(), 1);
         let excused = format!("//! Length: a table.\n{file}");
         assert_eq!(too_long("a.rs", &excused, &blank(&excused)).len(), 0);
