@@ -180,6 +180,8 @@ impl<'a> Tile<'a> {
     /// Ask for columns `col..col + cols` of the `N` rows from `row` on, which will be written soon.
     #[inline(always)]
     pub fn prefetch<const N: usize>(&self, [row, col]: [usize; 2], cols: usize) {
+        #[cfg(not(target_arch = "x86_64"))]
+        let _ = (row, col, cols);
         #[cfg(target_arch = "x86_64")]
         for i in 0..N {
             use std::arch::x86_64::{_MM_HINT_T0, _mm_prefetch};
