@@ -245,7 +245,7 @@ fn two_half_batches_are_one_whole() {
             let grads = numbers(&p.device, &p.optimizer.grads);
             let (want, wanted) = whole.get_or_insert_with(|| (grads.clone(), result.clone()));
             let error = worst(&grads, want);
-            assert!(error < 1e-5, "{family:?}: gradients of micro-batches of {micro} are off by {error:e}");
+            assert!(error < 3e-5, "{family:?}: gradients of micro-batches of {micro} are off by {error:e}");
             for (name, a, b) in [
                 ("loss", result.loss, wanted.loss),
                 ("entropy", result.entropy, wanted.entropy),
