@@ -2,7 +2,7 @@
 #import grid
 override WG: u32 = 64u;
 override COLS4: u32 = 1u; // a constant, because dividing by a variable is slow
-struct Dims { rows: u32, vocab: u32 }
+struct Dims { rows: u32, vocab: u32, skip: u32, most: u32 }
 
 @group(0) @binding(0) var<uniform>             dims:    Dims;
 @group(0) @binding(1) var<storage, read>       tokens:  array<u32>;
@@ -23,7 +23,8 @@ fn forward(@builtin(workgroup_id) group: vec3<u32>, @builtin(num_workgroups) gro
     }
 }
 
-// dweight[token] += sum of dy over the rows of that token. One invocation owns (token, four columns), so no atomics are needed.
+// dweight[token] += sum of dy over the rows of that token, of which `skip` are skipped and at most `most` are added.
+// One invocation owns (token, four columns), so no atomics are needed.
 @compute @workgroup_size(WG)
 fn backward(@builtin(workgroup_id) group: vec3<u32>, @builtin(num_workgroups) groups: vec3<u32>,
             @builtin(local_invocation_index) local: u32) {
@@ -31,8 +32,8 @@ fn backward(@builtin(workgroup_id) group: vec3<u32>, @builtin(num_workgroups) gr
     if i < dims.rows * COLS4 {
         let span = 3u * (i / COLS4);
         let c = i % COLS4;
-        let start = spans[span + 1u];
-        let end = min(spans[span + 2u], dims.rows);
+        let start = spans[span + 1u] + dims.skip;
+        let end = min(min(spans[span + 2u], dims.rows), start + dims.most);
         if start < end {
             var sum = vec4<f32>(0.0);
             for (var s = start; s < end; s++) {

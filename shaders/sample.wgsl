@@ -7,7 +7,7 @@
 //   drawn (N, 2, room): every token of the request that the row fed or drew, by index; then the log-probabilities of those drawn
 //   settings: temperature, top_k, top_p, min_p, key0, key1, stops as bit patterns where whole numbers are meant, then the stops
 //   lengths (N): tokens of an ended request   progress: next request, ended requests, requests
-// A workgroup owns a row. Thresholds are found by bisection over the order-preserving integer image of f32, so ties stay together.
+// A workgroup owns a row. Thresholds are found by a search over the order-preserving integer image of f32, so ties stay together.
 #import rng
 override WG: u32 = 256u;
 struct Dims { vocab: u32, stride: u32, room: u32, batch: u32, count: u32 }
@@ -26,13 +26,14 @@ struct Dims { vocab: u32, stride: u32, room: u32, batch: u32, count: u32 }
 const LOWEST = -1e30;
 const IDLE = 0xffffffffu;
 const HEAD = 6u;
-var<workgroup> slots: array<f32, WG>;
+const ROUNDS = 16u;
+var<workgroup> slots: array<vec3<f32>, WG>;
 var<workgroup> chosen: atomic<u32>;
 var<workgroup> last_kept: atomic<u32>;
 var<workgroup> counts: array<u32, WG>;
 var<workgroup> queue: vec2<u32>;
 
-fn group_sum(value: f32, local: u32) -> f32 {
+fn group_sum(value: vec3<f32>, local: u32) -> vec3<f32> {
     slots[local] = value;
     workgroupBarrier();
     for (var step = WG / 2u; step > 0u; step = step / 2u) {
@@ -47,15 +48,15 @@ fn group_sum(value: f32, local: u32) -> f32 {
 }
 
 fn group_max(value: f32, local: u32) -> f32 {
-    slots[local] = value;
+    slots[local].x = value;
     workgroupBarrier();
     for (var step = WG / 2u; step > 0u; step = step / 2u) {
         if local < step {
-            slots[local] = max(slots[local], slots[local + step]);
+            slots[local].x = max(slots[local].x, slots[local + step].x);
         }
         workgroupBarrier();
     }
-    let most = slots[0];
+    let most = slots[0].x;
     workgroupBarrier();
     return most;
 }
@@ -68,6 +69,28 @@ fn at_rank(rank: u32) -> f32 {
 fn rank_of(value: f32) -> u32 {
     let bits = bitcast<u32>(value);
     return select(bits | 0x80000000u, ~bits, bits >= 0x80000000u);
+}
+
+// A search among ranks low ..= high for the highest at which enough lies at or above: three bars cut the range into quarters, so that
+// 16 rounds find any of 2^32.
+fn bars(low: u32, high: u32) -> vec3<u32> {
+    let quarter = (high - low) / 4u + 1u;
+    let span = vec3<u32>(high - low);
+    return vec3<u32>(low) + min(span, vec3<u32>(quarter, 2u * quarter, 3u * quarter));
+}
+
+// The quarter of low ..= high that is left when `enough` says at which of the bars `at` enough lies.
+fn narrowed(low: u32, high: u32, at: vec3<u32>, enough: vec3<bool>) -> vec2<u32> {
+    if enough.z {
+        return vec2<u32>(at.z, high);
+    }
+    if enough.y {
+        return vec2<u32>(at.y, max(at.y, at.z - 1u));
+    }
+    if enough.x {
+        return vec2<u32>(at.x, max(at.x, at.y - 1u));
+    }
+    return vec2<u32>(low, max(low, at.x - 1u));
 }
 
 @compute @workgroup_size(WG)
@@ -94,22 +117,17 @@ fn draw(@builtin(workgroup_id) group: vec3<u32>, @builtin(local_invocation_index
     var threshold = select(LOWEST, top, greedy);
 
     if top_k > 0u && top_k < dims.vocab && !greedy {
-        var low = rank_of(threshold);
-        var high = rank_of(top);
-        for (var round = 0u; round < 32u; round++) {
-            let middle = low + (high - low + 1u) / 2u;
-            let bar = at_rank(middle);
-            var count = 0.0;
+        var range = vec2<u32>(rank_of(threshold), rank_of(top));
+        for (var round = 0u; round < ROUNDS; round++) {
+            let at = bars(range.x, range.y);
+            let bar = vec3<f32>(at_rank(at.x), at_rank(at.y), at_rank(at.z));
+            var count = vec3<f32>(0.0);
             for (var c = first; c < last; c++) {
-                count += select(0.0, 1.0, logits[start + c] >= bar);
+                count += select(vec3<f32>(0.0), vec3<f32>(1.0), vec3<f32>(logits[start + c]) >= bar);
             }
-            if group_sum(count, local) >= f32(top_k) {
-                low = middle;
-            } else {
-                high = select(middle - 1u, low, middle == low);
-            }
+            range = narrowed(range.x, range.y, at, group_sum(count, local) >= vec3<f32>(f32(top_k)));
         }
-        threshold = at_rank(low);
+        threshold = at_rank(range.x);
     }
     if top_p < 1.0 && !greedy {
         var all = 0.0;
@@ -117,24 +135,19 @@ fn draw(@builtin(workgroup_id) group: vec3<u32>, @builtin(local_invocation_index
             let l = logits[start + c];
             all += select(0.0, exp(max((l - top) * scale, -87.0)), l >= threshold);
         }
-        let wanted = top_p * group_sum(all, local);
-        var low = rank_of(threshold);
-        var high = rank_of(top);
-        for (var round = 0u; round < 32u; round++) {
-            let middle = low + (high - low + 1u) / 2u;
-            let bar = at_rank(middle);
-            var mass = 0.0;
+        let wanted = top_p * group_sum(vec3<f32>(all), local).x;
+        var range = vec2<u32>(rank_of(threshold), rank_of(top));
+        for (var round = 0u; round < ROUNDS; round++) {
+            let at = bars(range.x, range.y);
+            let bar = vec3<f32>(at_rank(at.x), at_rank(at.y), at_rank(at.z));
+            var mass = vec3<f32>(0.0);
             for (var c = first; c < last; c++) {
                 let l = logits[start + c];
-                mass += select(0.0, exp(max((l - top) * scale, -87.0)), l >= bar);
+                mass += select(vec3<f32>(0.0), vec3<f32>(exp(max((l - top) * scale, -87.0))), vec3<f32>(l) >= bar);
             }
-            if group_sum(mass, local) >= wanted {
-                low = middle;
-            } else {
-                high = select(middle - 1u, low, middle == low);
-            }
+            range = narrowed(range.x, range.y, at, group_sum(mass, local) >= vec3<f32>(wanted));
         }
-        threshold = max(threshold, at_rank(low));
+        threshold = max(threshold, at_rank(range.x));
     }
     if min_p > 0.0 && !greedy {
         threshold = max(threshold, min(top, top + log(max(min_p, 1e-30)) / scale));
@@ -154,8 +167,8 @@ fn draw(@builtin(workgroup_id) group: vec3<u32>, @builtin(local_invocation_index
             whole += exp(max((logits[start + c] - top) * soft, -87.0));
         }
     }
-    let log_whole = log(max(group_sum(whole, local), 1e-30));
-    slots[local] = mass;
+    let log_whole = log(max(group_sum(vec3<f32>(whole), local).x, 1e-30));
+    slots[local].x = mass;
     if local == 0u {
         atomicStore(&chosen, dims.vocab);
         atomicStore(&last_kept, 0u);
@@ -165,7 +178,7 @@ fn draw(@builtin(workgroup_id) group: vec3<u32>, @builtin(local_invocation_index
     var total = 0.0;
     for (var i = 0u; i < WG; i++) {
         before = select(before, total, i == local);
-        total += slots[i];
+        total += slots[i].x;
     }
     let position = positions[row];
     let request = assigned[3u * row];

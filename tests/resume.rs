@@ -4,6 +4,7 @@
 mod common;
 
 use common::{Place, Trainer, kind, random, run, step_numbers};
+use lehr::device::{self, Kind};
 use lehr::model::checkpoint;
 use lehr::vfs::RealFs;
 use serde_json::{Value, json};
@@ -192,6 +193,23 @@ fn kill_storm() {
     for file in TENSORS {
         assert!(place.checkpoint("storm", last, file) == place.checkpoint("calm", last, file), "seed {seed}: {file} differs");
     }
+}
+
+/// Where there is a second device: the run goes on there, and says that bits may differ.
+#[test]
+fn a_run_resumes_on_another_device_with_a_warning() {
+    let Some(other) = device::adapters().into_iter().find(|a| a.kind != Kind::Cpu) else { return };
+    let place = Place::new();
+    let mut trainer = Trainer::start(place.pretrain("run", RECIPE).args(["--adapter", "cpu"]));
+    trainer.hear_step(8);
+    trainer.signal("INT");
+    assert_eq!(trainer.end().code(), Some(130), "{}", trainer.account());
+    let mut resumed = Trainer::start(&mut place.resume("run", &["--adapter", &other.index.to_string()]));
+    assert_eq!(resumed.end().code(), Some(0), "{}", resumed.account());
+    let warnings = kind(&resumed.heard, "Warning");
+    let says = |text: &str| warnings.iter().any(|w| w["text"].as_str().is_some_and(|t| t.contains(text)));
+    assert!(says("continues on") && says(&other.name), "{warnings:?}");
+    assert_eq!(step_numbers(&place.events("run")), (1..=STEPS).collect::<Vec<_>>());
 }
 
 #[test]

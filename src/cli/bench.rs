@@ -26,9 +26,12 @@ pub struct Args {
     /// Rows of the embedding.
     #[arg(long, default_value_t = 65)]
     vocab: usize,
-    /// Updates to time, after two to warm up.
+    /// Updates to time.
     #[arg(long, default_value_t = 10)]
     pub(super) steps: usize,
+    /// Updates before those that are timed, at least one.
+    #[arg(long, default_value_t = 2)]
+    warmup: usize,
     /// Also time every kernel by itself.
     #[arg(long)]
     pub(super) profile: bool,
@@ -48,15 +51,13 @@ pub fn run(args: &Args) -> anyhow::Result<i32> {
     if args.rollouts.rollouts {
         return bench_rollouts::run(args, &settings.model.config(args.vocab, settings.train.seq_len));
     }
-    let device = open::device(&args.device)?;
     let begin = Instant::now();
-    let mut trainer = trainer(args, &settings, device)?;
-    let peak = measured_peak_gflops(&trainer.device)?;
+    let mut trainer = trainer(args, &settings, open::device(&args.device)?)?;
     trainer.step()?;
     trainer.flush()?;
     let first_step_seconds = begin.elapsed().as_secs_f64();
-    trainer.step()?;
-    trainer.flush()?;
+    let peak = measured_peak_gflops(&trainer.device)?;
+    time_steps(&mut trainer, args.warmup.saturating_sub(1))?;
     let seconds = time_steps(&mut trainer, args.steps)?;
     let times = Times { median: seconds[seconds.len() / 2], best: seconds[0], first_step: first_step_seconds };
     report(args, &settings, &trainer, peak, times)?;

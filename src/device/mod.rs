@@ -17,7 +17,7 @@ mod tune;
 pub use adapter::{AdapterSummary, Kind, adapters};
 pub use cpu::Cpu;
 pub use fault::DeviceFault;
-pub use gpu::{Dispatcher, Gpu, GpuClass, LIBRARY, Shader, Uniform, grid, reflect, resolve};
+pub use gpu::{Dispatcher, Extent, Gpu, GpuClass, LIBRARY, Shader, Uniform, grid, reflect, resolve};
 pub use ledger::Ledger;
 pub use open::{Device, Rates};
 pub use recording::{Cost, Op, ProfileRow, Recorder, Recording};

@@ -2,8 +2,9 @@
 
 use super::adapter::{self, AdapterSummary, Found, Kind};
 use super::fault::Faults;
+use super::gpu::{IterationCounter, SLOTS};
 use super::tune::Tuner;
-use super::{Cpu, DeviceFault, Gpu, GpuClass, Ledger, Sizes, lock};
+use super::{Cpu, DeviceFault, Gpu, GpuClass, Ledger, Sizes, Tensor, lock};
 use crate::config::DeviceSettings;
 use std::sync::{Arc, Mutex};
 
@@ -142,6 +143,25 @@ impl Device {
             gpu.pretend(class);
             self.sizes = Sizes { max_tensor_bytes: self.sizes.max_tensor_bytes, ..sizes };
         }
+    }
+
+    /// From here on kernels count the loop iterations of their invocations, for tests; nothing on the CPU. Call it before any op is
+    /// recorded.
+    pub fn count_iterations(&mut self) {
+        let counted = Tensor::new(self, "check", "iterations counted", &[SLOTS]);
+        self.write(&counted, &[0u32; SLOTS]);
+        if let Engine::Gpu(gpu) = &mut self.engine {
+            gpu.counter = Some(IterationCounter::new(counted));
+        }
+    }
+
+    /// Kernel, most iterations stated ([`super::Extent::iterations`]), most counted.
+    ///
+    /// # Errors
+    /// A device fault.
+    pub fn iterations(&self) -> Result<Vec<(String, usize, usize)>, DeviceFault> {
+        let Some(counter) = self.gpu().and_then(|gpu| gpu.counter.as_ref()) else { return Ok(Vec::new()) };
+        Ok(counter.compared(&self.read::<u32>(&counter.counted)?))
     }
 
     /// One line for `doctor`: limits of a GPU, threads of the CPU.

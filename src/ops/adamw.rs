@@ -6,7 +6,7 @@ use super::WG;
 use super::check::{Case, Check, wide};
 use super::objective::stats;
 use crate::config::TrainSettings;
-use crate::device::{Cost, Device, Dispatcher, Op, Recorder, Shader, Tensor, grid};
+use crate::device::{Cost, Device, Dispatcher, Extent, Op, Recorder, Shader, Tensor, grid};
 use crate::{bind, shader, uniform};
 use bytemuck::cast_slice;
 
@@ -120,7 +120,7 @@ fn dispatch(wgsl: &mut Dispatcher<'_>, entry: &str, len: usize, decayed: usize) 
     let n4 = len / 4;
     let groups = grid(n4.div_ceil(WG as usize * PER_THREAD) as u64);
     let dims = Dims { n4: n4 as u32, decayed4: (decayed / 4) as u32, threads: groups[0] * groups[1] * WG };
-    wgsl.run(&SHADER, entry, &[("WG", f64::from(WG))], dims, groups)
+    wgsl.run(&SHADER, entry, &[("WG", f64::from(WG))], dims, Extent { groups, iterations: n4.div_ceil(dims.threads as usize) })
 }
 
 /// The same arithmetic in f64.

@@ -4,7 +4,7 @@ mod host;
 
 use super::WG;
 use super::check::{Case, Check, wide};
-use crate::device::{Cost, Device, Dispatcher, Op, Recorder, Shader, Tensor, grid};
+use crate::device::{Cost, Device, Dispatcher, Extent, Op, Recorder, Shader, Tensor, grid};
 use crate::{bind, shader, uniform};
 
 const SHADER: Shader = shader!("average");
@@ -43,7 +43,7 @@ fn dispatch(wgsl: &mut Dispatcher<'_>, entry: &str, len: usize, index: usize) ->
     let n4 = len / 4;
     let groups = grid(n4.div_ceil(WG as usize * PER_THREAD) as u64);
     let dims = Dims { n4: n4 as u32, index: index as u32, threads: groups[0] * groups[1] * WG };
-    wgsl.run(&SHADER, entry, &[("WG", f64::from(WG))], dims, groups)
+    wgsl.run(&SHADER, entry, &[("WG", f64::from(WG))], dims, Extent { groups, iterations: n4.div_ceil(dims.threads as usize) })
 }
 
 /// The same in f64, as the definition has it.

@@ -30,6 +30,9 @@ pub struct Case {
 /// grants to exp leave this much (reference/reliability.md 2.6); a wrong formula is orders of magnitude away.
 pub const TOLERANCE: f64 = 2e-5;
 
+/// Vocabularies of well-known tokenizers (Llama 2, SmolLM2, Llama 3, Qwen), for the checks of kernels that loop over the vocabulary.
+pub const LARGE_VOCABULARIES: [usize; 4] = [32_000, 49_152, 128_256, 151_936];
+
 impl Case {
     /// The draws of this check's `seed`.
     pub fn new(name: &str, seed: u64) -> Self {

@@ -4,13 +4,13 @@ mod host;
 
 use super::WG;
 use super::check::{Case, Check, wide};
-use crate::device::{Cost, Device, Dispatcher, Op, Recorder, Shader, Tensor, grid};
+use crate::device::{Cost, Device, Dispatcher, Extent, Op, Recorder, Shader, Tensor, grid};
 use crate::{bind, shader, uniform};
 use bytemuck::cast_slice;
 
 const SHADER: Shader = shader!("embedding");
 
-uniform! { struct Dims { rows: u32, vocab: u32 } }
+uniform! { struct Dims { rows: u32, vocab: u32, skip: u32, most: u32 } }
 
 /// `y` (R, C) = the rows of `weight` (V, C) named by `tokens` (R).
 pub fn forward(r: &mut Recorder<'_>, tokens: &Tensor, weight: &Tensor, y: &Tensor) {
@@ -50,7 +50,13 @@ fn shape(weight: &Tensor, y: &Tensor) -> (Sizes, Cost) {
 fn dispatch(wgsl: &mut Dispatcher<'_>, entry: &str, Sizes { rows, cols, vocab }: Sizes) -> anyhow::Result<()> {
     let constants = [("WG", f64::from(WG)), ("COLS4", (cols / 4) as f64)];
     let groups = grid((rows * cols / 4).div_ceil(WG as usize) as u64);
-    wgsl.run(&SHADER, entry, &constants, Dims { rows: rows as u32, vocab: vocab as u32 }, groups)
+    // Backward loops over the rows of a token, which may be all of them.
+    let most = rows.min(wgsl.gpu().most_iterations());
+    for skip in (0..if entry == "backward" { rows } else { 1 }).step_by(most.max(1)) {
+        let dims = Dims { rows: rows as u32, vocab: vocab as u32, skip: skip as u32, most: most as u32 };
+        wgsl.run(&SHADER, entry, &constants, dims, Extent { groups, iterations: most })?;
+    }
+    Ok(())
 }
 
 /// Where each token occurs in a batch, so that the backward needs no atomics.

@@ -6,7 +6,7 @@ use super::WG;
 use super::adamw::{self, Hyper};
 use super::check::{Case, Check, wide};
 use super::objective::stats;
-use crate::device::{Cost, Device, Op, Recorder, Shader, Tensor, grid};
+use crate::device::{Cost, Device, Extent, Op, Recorder, Shader, Tensor, grid};
 use crate::{bind, shader, uniform};
 
 const SHADER: Shader = shader!("grad_norm");
@@ -26,6 +26,11 @@ fn groups_for(elements: usize) -> usize {
     elements.div_ceil(4 * WG as usize * PER_THREAD).clamp(1, MAX_GROUPS)
 }
 
+/// Of a loop of `iterations` and a sum over the workgroup.
+fn extent(groups: [u32; 3], iterations: u32) -> Extent {
+    Extent { groups, iterations: (iterations + WG.ilog2()) as usize }
+}
+
 /// Norm, clip factor and count of bad workgroups of all `segments` together, into `stats[0..3]`. `partials` holds
 /// [`partials_len`] pairs; the clip threshold is `hyper`'s.
 pub fn forward(r: &mut Recorder<'_>, segments: &[&Tensor], partials: &Tensor, hyper: &Tensor, stats: &Tensor) {
@@ -38,7 +43,7 @@ pub fn forward(r: &mut Recorder<'_>, segments: &[&Tensor], partials: &Tensor, hy
         let cost = Cost { flops: 2.0 * grads.len() as f64, bytes: grads.bytes() as f64 };
         r.op(
             Op { name: "grad_norm.partial", cost, reads: bind!(grads), writes: bind!(partials) },
-            |wgsl| wgsl.run(&SHADER, "partial", &constants, dims, grid(groups as u64)),
+            |wgsl| wgsl.run(&SHADER, "partial", &constants, dims, extent(grid(groups as u64), dims.n4.div_ceil(dims.threads))),
             move |cpu, [grads], [partials]| host::partial(cpu, first, grads, partials),
         );
         first += groups;
@@ -46,7 +51,7 @@ pub fn forward(r: &mut Recorder<'_>, segments: &[&Tensor], partials: &Tensor, hy
     let dims = Dims { n4: 0, threads: 0, first: 0, count: first as u32 };
     r.op(
         Op { name: "grad_norm.finish", cost: Cost::default(), reads: bind!(hyper), writes: bind!(partials, stats) },
-        |wgsl| wgsl.run(&SHADER, "finish", &constants, dims, [1, 1, 1]),
+        |wgsl| wgsl.run(&SHADER, "finish", &constants, dims, extent([1, 1, 1], dims.count.div_ceil(WG))),
         move |_, [hyper], [partials, stats]| host::finish(first, partials, hyper, stats),
     );
 }

@@ -19,17 +19,26 @@ pub mod self_test;
 pub mod sources;
 pub mod swiglu;
 
-use crate::device::GpuClass;
+use crate::device::{Gpu, GpuClass};
 
 /// Invocations in a workgroup of the row and element kernels.
 pub(crate) const WG: u32 = 64;
 
-/// Invocations that share a row: one on a software adapter, where lanes are few and barriers dear; up to a whole workgroup on a GPU.
-pub(crate) fn row_lanes(class: GpuClass, cols: usize) -> u32 {
-    match class {
-        GpuClass::Software => 1,
+/// Invocations that share a row of `cols` numbers, over which each loops `loops` times: on a software adapter, where lanes are few and
+/// barriers expensive, one if it may loop that long; up to a whole workgroup on a GPU.
+pub(crate) fn row_lanes(gpu: &Gpu, cols: usize, loops: usize) -> u32 {
+    match gpu.class() {
+        GpuClass::Software => {
+            let fits = |lanes: &u32| row_iterations(*lanes, cols, loops) <= gpu.most_iterations();
+            (0..=WG.ilog2()).map(|shift| 1 << shift).find(fits).unwrap_or(WG)
+        }
         GpuClass::Hardware => (cols.div_ceil(4) as u32).next_power_of_two().min(WG),
     }
+}
+
+/// Loop iterations of one of `lanes` invocations that share a row: `loops` loops over the row's vec4, at most 8 reductions.
+pub(crate) fn row_iterations(lanes: u32, cols: usize, loops: usize) -> usize {
+    loops * cols.div_ceil(4).div_ceil(lanes as usize) + 8 * lanes.ilog2() as usize
 }
 
 /// Override constants of `lib/reduce.wgsl`.

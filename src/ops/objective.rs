@@ -4,7 +4,7 @@ mod host;
 
 use super::check::{Case, Check, wide};
 use super::logprob::RowStats;
-use crate::device::{Cost, Device, Op, Recorder, Shader, Tensor};
+use crate::device::{Cost, Device, Extent, Op, Recorder, Shader, Tensor};
 use crate::{bind, shader, uniform};
 
 const SHADER: Shader = shader!("objective");
@@ -63,7 +63,7 @@ pub fn cross_entropy(
     let cost = Cost { flops: 0.0, bytes: 20.0 * rows.1 as f64 };
     r.op(
         Op { name: "objective.cross_entropy", cost, reads: bind!(logp, entropy, hit, weights), writes: bind!(dlogp, stats) },
-        |wgsl| wgsl.run(&SHADER, "cross_entropy", &constants(), dims(rows), [1, 1, 1]),
+        |wgsl| wgsl.run(&SHADER, "cross_entropy", &constants(), dims(rows), extent(rows)),
         move |cpu, [logp, entropy, hit, weights], [dlogp, stats]| {
             host::cross_entropy(cpu, rows, logp, entropy, weights, hit, dlogp, stats);
         },
@@ -136,7 +136,7 @@ pub fn policy(
             reads: bind!(logp, entropy, samples, settings),
             writes: bind!(dlogp, dentropy, stats),
         },
-        |wgsl| wgsl.run(&SHADER, "policy", &constants(), dims(rows), [1, 1, 1]),
+        |wgsl| wgsl.run(&SHADER, "policy", &constants(), dims(rows), extent(rows)),
         move |_, [logp, entropy, samples, settings], [dlogp, dentropy, stats]| {
             host::policy(rows, logp, entropy, samples, settings, dlogp, stats, dentropy);
         },
@@ -145,6 +145,11 @@ pub fn policy(
 
 fn constants() -> [(&'static str, f64); 1] {
     [("WG", f64::from(GROUP))]
+}
+
+/// One workgroup: a loop over the rows, three sums over the workgroup.
+fn extent(rows: (usize, usize)) -> Extent {
+    Extent { groups: [1, 1, 1], iterations: rows.1.div_ceil(GROUP as usize) + 3 * GROUP.ilog2() as usize }
 }
 
 fn dims(rows: (usize, usize)) -> Dims {

@@ -3,14 +3,14 @@
 mod host;
 
 use super::check::{Case, Check, wide};
-use super::{WG, row_lanes};
-use crate::device::{Cost, Device, Dispatcher, Op, Recorder, Shader, Tensor, grid};
+use super::{WG, row_iterations, row_lanes};
+use crate::device::{Cost, Device, Dispatcher, Extent, Op, Recorder, Shader, Tensor, grid};
 use crate::{bind, shader, uniform};
 
 const SHADER: Shader = shader!("rmsnorm");
 
-/// Rows that one invocation sums at most.
-const MAX_ITERATIONS: usize = 32_768;
+/// Rows that one invocation sums in one dispatch, at most.
+const ROWS_OF_A_LANE: usize = 32_768;
 
 uniform! { struct Dims { rows: u32, cols4: u32, stride4: u32, offset4: u32, first_row: u32, eps: f32, accumulate: u32 } }
 
@@ -57,23 +57,26 @@ impl Rows {
     }
 
     fn dispatch(&self, wgsl: &mut Dispatcher<'_>, entry: &str, eps: f64, accumulate: bool) -> anyhow::Result<()> {
-        let lanes = row_lanes(wgsl.class(), self.cols);
+        const LOOPS: usize = 2;
+        let lanes = row_lanes(wgsl.gpu(), self.cols, LOOPS);
         let groups = grid((self.count() as u64).div_ceil(u64::from(WG / lanes)));
-        wgsl.run(&SHADER, entry, &self.constants(WG, lanes), self.dims(eps, accumulate), groups)
+        let extent = Extent { groups, iterations: row_iterations(lanes, self.cols, LOOPS) };
+        wgsl.run(&SHADER, entry, &self.constants(WG, lanes), self.dims(eps, accumulate), extent)
     }
 
     fn dispatch_gain(&self, wgsl: &mut Dispatcher<'_>) -> anyhow::Result<()> {
-        let lanes = row_lanes(wgsl.class(), 4 * self.count());
+        // Lanes share the rows, which are read a vec4 of a few columns at a time.
+        let lanes = row_lanes(wgsl.gpu(), 4 * self.count().min(ROWS_OF_A_LANE), 1);
         // Few columns: on a software adapter small workgroups, so that every core has some.
         let size = if lanes == 1 { 8 } else { WG };
         let groups = grid((self.cols as u64 / 4).div_ceil(u64::from(size / lanes)));
-        // A lane's loop stays far below the 65,535 iterations after which lavapipe ends it.
-        let most = MAX_ITERATIONS * lanes as usize;
+        let most = ROWS_OF_A_LANE * lanes as usize;
         for first in (0..self.count()).step_by(most) {
             let end = self.count().min(first + most);
             let dims = Dims { first_row: first as u32, rows: end as u32, ..self.dims(0.0, true) };
             let share = (end - first) as f64 / self.count() as f64;
-            wgsl.run_part(&SHADER, "backward_gain", &self.constants(size, lanes), dims, groups, share)?;
+            let extent = Extent { groups, iterations: row_iterations(lanes, 4 * (end - first), 1) };
+            wgsl.run_part(&SHADER, "backward_gain", &self.constants(size, lanes), dims, extent, share)?;
         }
         Ok(())
     }

@@ -2,8 +2,8 @@
 
 mod host;
 
-use super::check::{Case, Check};
-use crate::device::{Cost, Device, GpuClass, Op, Recorder, Shader, Tensor};
+use super::check::{Case, Check, LARGE_VOCABULARIES};
+use crate::device::{Cost, Device, Extent, Gpu, GpuClass, Op, Recorder, Shader, Tensor};
 use crate::rng::{Rng, unit};
 use crate::{bind, shader, uniform};
 use bytemuck::{cast_slice, cast_slice_mut};
@@ -97,8 +97,9 @@ pub fn draw(r: &mut Recorder<'_>, vocab: usize, logits: &Tensor, settings: &Tens
             writes: bind!(tokens, positions, assigned, drawn),
         },
         |wgsl| {
-            let constants = [("WG", f64::from(group(wgsl.class(), vocab)))];
-            wgsl.run(&SHADER, "draw", &constants, sizes.dims(), [batch as u32, 1, 1])
+            let size = draw_group(wgsl.gpu(), vocab);
+            let extent = Extent { groups: [batch as u32, 1, 1], iterations: draw_iterations(size, vocab) };
+            wgsl.run(&SHADER, "draw", &[("WG", f64::from(size))], sizes.dims(), extent)
         },
         move |cpu, [logits, settings, prompt], [tokens, positions, assigned, drawn]| {
             let [settings, prompt] = [settings, prompt].map(cast_slice);
@@ -121,8 +122,11 @@ pub fn refill(r: &mut Recorder<'_>, settings: &Tensor, rows: &Rows, ended: &Ende
             writes: bind!(tokens, positions, assigned, lengths, progress),
         },
         |wgsl| {
-            let constants = [("WG", f64::from(group(wgsl.class(), sizes.batch)))];
-            wgsl.run(&SHADER, "refill", &constants, sizes.dims(), [1, 1, 1])
+            let size = group(wgsl.class(), sizes.batch);
+            // Two walks over a block of rows, each of which compares its token with the stops.
+            let walk = 2 * sizes.batch.div_ceil(size as usize) * (1 + MOST_STOPS);
+            let extent = Extent { groups: [1, 1, 1], iterations: walk + size as usize };
+            wgsl.run(&SHADER, "refill", &[("WG", f64::from(size))], sizes.dims(), extent)
         },
         move |_, [settings, prompt], [tokens, positions, assigned, lengths, progress]| {
             let [settings, prompt] = [settings, prompt].map(cast_slice);
@@ -140,6 +144,22 @@ fn group(class: GpuClass, items: usize) -> u32 {
         GpuClass::Hardware if items <= 512 => 64,
         GpuClass::Hardware => 256,
     }
+}
+
+/// Invocations that share a row of [`draw`]: as [`group`], more if each would loop too long.
+fn draw_group(gpu: &Gpu, vocab: usize) -> u32 {
+    const MOST: u32 = 256;
+    let fits = |size: &u32| draw_iterations(*size, vocab) <= gpu.most_iterations();
+    let least = group(gpu.class(), vocab);
+    std::iter::successors(Some(least), |size| (*size < MOST).then_some(2 * size)).find(fits).unwrap_or(MOST)
+}
+
+/// Loop iterations of one of `size` invocations that share a row of [`draw`]: walks over its block of columns (the highest logit, two
+/// searches of 16 rounds each, four sums and the draw), reductions, the walk over the others' sums.
+fn draw_iterations(size: u32, vocab: usize) -> usize {
+    const ROUNDS: usize = 16;
+    let (size, steps) = (size as usize, size.ilog2() as usize);
+    (2 * ROUNDS + 5) * vocab.div_ceil(size) + 2 * ROUNDS + (2 * ROUNDS + 3) * steps + size
 }
 
 /// Columns of the logits that count, columns that they have, rows that are generated at once, tokens of each, requests.
@@ -260,10 +280,17 @@ pub mod twin {
 }
 
 /// Checks for tests and `doctor`.
-pub const CHECKS: &[Check] = &[Check { name: "sample", run: check }, Check { name: "sample (refill)", run: check_refill }];
+pub const CHECKS: &[Check] = &[
+    Check { name: "sample", run: |device, case| check(device, case, 20, |case| case.int(1, 700)) },
+    Check {
+        name: "sample (large vocabularies)",
+        run: |device, case| check(device, case, 2, |case| case.pick(&LARGE_VOCABULARIES)),
+    },
+    Check { name: "sample (refill)", run: check_refill },
+];
 
-fn check(device: &Device, case: &mut Case) -> anyhow::Result<()> {
-    let (batch, vocab, room) = (case.int(1, 20), case.int(1, 700), 8);
+fn check(device: &Device, case: &mut Case, most_rows: usize, vocab: fn(&mut Case) -> usize) -> anyhow::Result<()> {
+    let (batch, vocab, room) = (case.int(1, most_rows), vocab(case), 8);
     let stride = vocab.next_multiple_of(4);
     let sampling = Sampling {
         temperature: case.pick(&[0.0, 0.7, 1.0, 1.5]),

@@ -44,7 +44,7 @@ fn scaled_exp<S: Simd, const MINUS: bool>(r: S::f32s, shifted: S::f32s) -> S::f3
     above_one.mul_add(scale, scale)
 }
 
-/// e^x. At most 1 ulp from it for x in [-87.33, 88.37]; 0 below -87.68, e^88.376 above, NaN for NaN.
+/// e^x. At most 1.1 ulp from it for x in [-87.33, 88.37]; 0 below -87.68, e^88.376 above, NaN for NaN.
 #[inline(always)]
 pub fn exp<S: Simd>(simd: S, x: S::f32s) -> S::f32s {
     exp_inside(simd, x.clamp(EXP_LOWEST, EXP_HIGHEST))
@@ -74,6 +74,20 @@ pub fn load_part<S: Simd>(simd: S, from: &[f32], pad: f32) -> S::f32s {
     let mut all = [pad; WIDEST];
     all[..from.len()].copy_from_slice(from);
     S::f32s::from_slice(simd, &all[..S::f32s::LEN])
+}
+
+/// The last vector of `from`, which is at least as long as one; but `pad` for all but the last `rest` lanes.
+#[inline(always)]
+pub fn load_last<S: Simd>(simd: S, from: &[f32], rest: usize, pad: f32) -> S::f32s {
+    last_lanes(simd, rest).select(S::f32s::from_slice(simd, &from[from.len() - S::f32s::LEN..]), S::f32s::splat(simd, pad))
+}
+
+/// The last `rest` lanes of a vector.
+#[inline(always)]
+pub fn last_lanes<S: Simd>(simd: S, rest: usize) -> S::mask32s {
+    const LANES: [f32; WIDEST] = [0.0, 1.0, 2.0, 3.0, 4.0, 5.0, 6.0, 7.0, 8.0, 9.0, 10.0, 11.0, 12.0, 13.0, 14.0, 15.0];
+    let n = S::f32s::LEN;
+    S::f32s::from_slice(simd, &LANES[..n]).simd_ge((n - rest) as f32)
 }
 
 /// The first lanes of a vector.
@@ -139,7 +153,7 @@ mod tests {
 
     #[test]
     fn exp_is_within_its_bound() {
-        // 1 runs all 2.2e9 numbers of the range (minutes); the worst is the same.
+        // 1 runs all 2.2e9 numbers of the range (minutes); the worst of every seventh is 1.02.
         let step = std::env::var("LEHR_SWEEP").ok().and_then(|s| s.parse().ok()).unwrap_or(997);
         for level in levels() {
             let (mut worst, mut at) = (0.0, 0.0);

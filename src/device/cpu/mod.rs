@@ -6,6 +6,8 @@
 pub mod gemm;
 pub mod math;
 mod tasks;
+#[cfg(test)]
+pub(crate) mod testing;
 mod tiles;
 
 pub use tasks::{TASK, flat, task_rows, with_scratch};
@@ -24,11 +26,33 @@ pub struct Cpu {
 }
 
 /// Evaluate an expression in which `$s` is the token of the instruction set in use; functions called in it must be `#[inline(always)]`.
+///
+/// Each arm is another copy of the expression's code. On x86-64 there are three: SSE4.2 runs the code of SSE2.
 #[macro_export]
 macro_rules! simd {
-    ($cpu:expr, $s:ident => $body:expr) => {
-        fearless_simd::dispatch!($cpu.level(), $s => $body)
-    };
+    ($cpu:expr, $s:ident => $body:expr) => {{
+        let level = $cpu.level();
+        #[cfg(target_arch = "x86_64")]
+        let result = match level {
+            fearless_simd::Level::Avx512(token) => $crate::simd!(@token token, $s => $body),
+            fearless_simd::Level::Avx2(token) => $crate::simd!(@token token, $s => $body),
+            other => {
+                let token = other.as_sse2().expect("x86-64 has SSE2");
+                $crate::simd!(@token token, $s => $body)
+            }
+        };
+        #[cfg(not(target_arch = "x86_64"))]
+        let result = fearless_simd::dispatch!(level, $s => $body);
+        result
+    }};
+    (@token $token:ident, $s:ident => $body:expr) => {{
+        let $s = $token;
+        fearless_simd::Simd::vectorize(
+            $s,
+            #[inline(always)]
+            || $body,
+        )
+    }};
 }
 
 impl Cpu {
@@ -114,17 +138,12 @@ impl Cpu {
     }
 }
 
-/// Every instruction set of this machine, the widest last: tests run them all.
+/// Every instruction set of this machine that has code of its own, the widest last: tests run them all.
 pub fn levels() -> Vec<Level> {
     #[cfg(target_arch = "x86_64")]
     {
         let widest = Level::new();
-        let all = [
-            widest.as_sse2().map(Level::Sse2),
-            widest.as_sse4_2().map(Level::Sse4_2),
-            widest.as_avx2().map(Level::Avx2),
-            widest.as_avx512().map(Level::Avx512),
-        ];
+        let all = [widest.as_sse2().map(Level::Sse2), widest.as_avx2().map(Level::Avx2), widest.as_avx512().map(Level::Avx512)];
         all.into_iter().flatten().collect()
     }
     #[cfg(not(target_arch = "x86_64"))]

@@ -1,5 +1,6 @@
 //! The WGSL side of an op: which kernel, which constants, how many workgroups.
 
+use super::counting;
 use super::reflect::Access;
 use super::{Gpu, GpuBuffer, GpuClass, Kernel, Shader, Uniform};
 use crate::device::{Cost, Device, Tensor};
@@ -14,6 +15,22 @@ pub fn grid(groups: u64) -> [u32; 3] {
     let y = groups.div_ceil(MAX_GROUPS);
     let x = groups.div_ceil(y);
     [x as u32, y as u32, 1]
+}
+
+/// How much one dispatch does.
+#[derive(Clone, Copy, Debug)]
+pub struct Extent {
+    /// Workgroups.
+    pub groups: [u32; 3],
+    /// Loop iterations of one invocation, at most: those of all its loops together, nested ones multiplied.
+    pub iterations: usize,
+}
+
+impl Extent {
+    /// Of a kernel without loops.
+    pub fn straight(groups: [u32; 3]) -> Self {
+        Self { groups, iterations: 0 }
+    }
 }
 
 /// One command of a recording.
@@ -50,7 +67,7 @@ impl Dispatcher<'_> {
     /// Dispatch `shader.entry` with these override constants, compiling it if it is new.
     ///
     /// # Errors
-    /// When the driver refuses the kernel.
+    /// When the driver refuses the kernel, or as [`Dispatcher::dispatch`].
     ///
     /// # Panics
     /// As [`Dispatcher::dispatch`].
@@ -60,9 +77,9 @@ impl Dispatcher<'_> {
         entry: &str,
         constants: &[(&str, f64)],
         params: U,
-        groups: [u32; 3],
+        extent: Extent,
     ) -> anyhow::Result<()> {
-        self.run_part(shader, entry, constants, params, groups, 1.0)
+        self.run_part(shader, entry, constants, params, extent, 1.0)
     }
 
     /// As [`Dispatcher::run`], when an op takes several dispatches and this one does `share` of its work.
@@ -78,12 +95,11 @@ impl Dispatcher<'_> {
         entry: &str,
         constants: &[(&str, f64)],
         params: U,
-        groups: [u32; 3],
+        extent: Extent,
         share: f64,
     ) -> anyhow::Result<()> {
         let kernel = self.gpu.kernel(shader, entry, constants)?;
-        self.dispatch(&kernel, params, groups, share);
-        Ok(())
+        self.dispatch(&kernel, params, extent, share)
     }
 
     /// Dispatch an entry point of a generated text, whose `stem` must name it uniquely; see [`Gpu::kernel_from_text`].
@@ -98,24 +114,37 @@ impl Dispatcher<'_> {
         (stem, text): (&str, &str),
         entry: &str,
         params: U,
-        groups: [u32; 3],
+        extent: Extent,
     ) -> anyhow::Result<()> {
         let kernel = self.gpu.kernel_from_text(stem, text, entry, &[])?;
-        self.dispatch(&kernel, params, groups, 1.0);
-        Ok(())
+        self.dispatch(&kernel, params, extent, 1.0)
     }
 
     /// Append a dispatch that does `share` of the op's work. The WGSL variables are matched with the op's bindings by name; an op of several
     /// dispatches may use some of its bindings in one and some in another.
     ///
+    /// # Errors
+    /// When an invocation has more loop iterations than this class of devices executes ([`Gpu::most_iterations`]).
+    ///
     /// # Panics
     /// When names, access, uniform fields or the number of groups do not fit the kernel: defects of the caller, found by the first test
     /// that records the op.
-    pub fn dispatch<U: Uniform>(&mut self, kernel: &Arc<Kernel>, params: U, groups: [u32; 3], share: f64) {
+    pub fn dispatch<U: Uniform>(&mut self, kernel: &Arc<Kernel>, params: U, extent: Extent, share: f64) -> anyhow::Result<()> {
         self.check_names::<U>(kernel);
+        if let Some(counter) = &self.gpu.counter {
+            counter.state(&kernel.name, extent.iterations);
+        }
+        let Extent { groups, iterations } = extent;
+        let most = self.gpu.most_iterations();
+        anyhow::ensure!(
+            iterations <= most,
+            "{}: {iterations} loop iterations in one invocation; software Vulkan executes {most} at most, and ends longer loops \
+             without an error: use --adapter cpu, or smaller sizes",
+            kernel.name
+        );
         assert!(groups.iter().all(|&g| u64::from(g) <= MAX_GROUPS), "{}: {groups:?} workgroups", kernel.name);
         if groups.contains(&0) {
-            return;
+            return Ok(());
         }
         let uniform = self.uniforms.place(self.device, self.gpu, bytemuck::bytes_of(&params));
         let entries: Vec<_> = kernel
@@ -142,9 +171,13 @@ impl Dispatcher<'_> {
         });
         let cost = Cost { flops: share * self.cost.flops, bytes: share * self.cost.bytes };
         self.commands.push(Command::Dispatch { kernel: kernel.clone(), bind_group, groups, cost });
+        Ok(())
     }
 
     fn named(&self, name: &str) -> &Tensor {
+        if let (Some(counter), counting::BINDING) = (&self.gpu.counter, name) {
+            return &counter.counted;
+        }
         match self.reads.iter().chain(self.writes).find(|(n, _)| *n == name) {
             Some((_, tensor)) => tensor,
             None => unreachable!("check_names compared them"),
@@ -152,7 +185,7 @@ impl Dispatcher<'_> {
     }
 
     fn check_names<U: Uniform>(&mut self, kernel: &Kernel) {
-        for b in kernel.entry.bindings.iter().filter(|b| b.access != Access::Uniform) {
+        for b in kernel.entry.bindings.iter().filter(|b| b.access != Access::Uniform && b.name != counting::BINDING) {
             let bound = |list: &[(&'static str, &Tensor)]| list.iter().map(|(name, _)| *name).find(|name| *name == b.name);
             let (read, written) = (bound(self.reads), bound(self.writes));
             let name = read.or(written);

@@ -126,7 +126,10 @@ impl Gpu {
     }
 
     fn build(&self, stem: &str, source: &str, entry: &str, constants: &[(&str, f64)]) -> anyhow::Result<Kernel> {
-        let text = resolve(source)?;
+        let mut text = resolve(source)?;
+        if let Some(counter) = &self.counter {
+            text = counter.instrument(&format!("{stem}.{entry}"), &text, entry);
+        }
         let reflection = reflect::reflect(stem, &text)?;
         let found = reflection.entry_points.into_iter().find(|e| e.name == entry).context("no such entry point")?;
         let scope = self.device.push_error_scope(wgpu::ErrorFilter::Validation);

@@ -1,5 +1,6 @@
 //! The GPU half: adapters, kernels, dispatches, submissions, read-backs through wgpu. Nothing outside of this folder names a wgpu type.
 
+mod counting;
 mod dispatch;
 mod faults;
 mod kernel;
@@ -9,8 +10,9 @@ mod status;
 mod submit;
 mod transfer;
 
+pub(super) use counting::{IterationCounter, SLOTS};
 pub(super) use dispatch::{Command, UniformPool};
-pub use dispatch::{Dispatcher, grid};
+pub use dispatch::{Dispatcher, Extent, grid};
 pub use kernel::{Kernel, LIBRARY, Shader, Uniform, resolve};
 pub(super) use ring::Ring;
 pub(super) use transfer::GpuBuffer;
@@ -41,6 +43,8 @@ pub struct Gpu {
     kernels: Mutex<HashMap<String, Arc<Kernel>>>,
     status: Status,
     class: GpuClass,
+    is_software: bool,
+    pub(super) counter: Option<IterationCounter>,
     limits: wgpu::Limits,
     subgroup_size: Option<u32>,
 }
@@ -101,13 +105,15 @@ impl Gpu {
         faults::listen(&device, faults);
         let status = Status::new(&device);
         let fixed_subgroup = features.contains(wgpu::Features::SUBGROUP) && info.subgroup_min_size == info.subgroup_max_size;
-        let software = info.device_type == wgpu::DeviceType::Cpu;
+        let is_software = info.device_type == wgpu::DeviceType::Cpu;
         Ok(Self {
             device,
             queue,
             kernels: Mutex::new(HashMap::new()),
             status,
-            class: if software { GpuClass::Software } else { GpuClass::Hardware },
+            class: if is_software { GpuClass::Software } else { GpuClass::Hardware },
+            is_software,
+            counter: None,
             limits,
             subgroup_size: fixed_subgroup.then_some(info.subgroup_min_size),
         })
@@ -120,6 +126,12 @@ impl Gpu {
 
     pub(super) fn pretend(&mut self, class: GpuClass) {
         self.class = class;
+    }
+
+    /// Loop iterations that one invocation may execute, over all its loops. Mesa's llvmpipe ends every loop of an invocation after 65,535
+    /// iterations in total, without an error (`LP_MAX_TGSI_LOOP_ITERATIONS`; measured with 22.3.6).
+    pub fn most_iterations(&self) -> usize {
+        if self.is_software { 60_000 } else { usize::MAX }
     }
 
     /// The subgroup size where the adapter has exactly one; None where it has none or several.

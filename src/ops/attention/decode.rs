@@ -55,6 +55,15 @@ impl DecodePlan {
         (512 / self.threads).min(self.head_dim / 4)
     }
 
+    /// Loop iterations of an invocation over a cache of `time` tokens.
+    pub fn iterations(&self, time: usize) -> usize {
+        let Self { head_dim, threads, heads, chunk } = *self;
+        let stream = time.div_ceil(threads * chunk);
+        let parts = (head_dim / 4).div_ceil(self.combined());
+        let combine = threads + parts * self.combined().div_ceil(threads) * (1 + threads);
+        stream + heads * combine
+    }
+
     /// The text.
     pub fn text(&self) -> String {
         let Self { head_dim, threads, heads, chunk } = *self;

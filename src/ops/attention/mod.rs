@@ -17,14 +17,12 @@ pub use decode::DecodePlan;
 pub use source::{Pass, Plan, Staging};
 
 use crate::bind;
-use crate::device::{Cost, Dispatcher, Gpu, GpuClass, Op, Recorder, Shader, Tensor, grid};
+use crate::device::{Cost, Dispatcher, Extent, Gpu, GpuClass, Op, Recorder, Shader, Tensor, grid};
 use crate::uniform;
-use anyhow::ensure;
+use anyhow::Context as _;
 use bytemuck::cast_slice;
 
 const APPEND: Shader = Shader { stem: "attention", source: include_str!("../../../shaders/attention.wgsl") };
-/// Most loop iterations of a thread: lavapipe stops loops silently at 65,535 (reference/stack.md 2).
-const MAX_ITERATIONS: usize = 60_000;
 
 uniform! { struct Dims { batch: u32, time: u32, heads: u32, kv_heads: u32, tiles: u32, scale: f32 } }
 uniform! { struct DecodeDims { batch: u32, heads: u32, kv_heads: u32, max_time: u32, cache_rows: u32, scale: f32 } }
@@ -180,12 +178,6 @@ fn backward_by(
 }
 
 fn dispatch(wgsl: &mut Dispatcher<'_>, plan: Plan, shape: Shape, share: f64) -> anyhow::Result<()> {
-    let heads_streamed = if plan.pass == Pass::BackwardKey { shape.group() } else { 1 };
-    ensure!(
-        heads_streamed * (shape.time / plan.chunk + 2) <= MAX_ITERATIONS,
-        "a context of {} tokens is too long for this version of attention on a GPU; use a smaller --seq-len",
-        shape.time
-    );
     let tiles = shape.time.div_ceil(plan.tile_rows());
     let heads = if plan.pass == Pass::BackwardKey { shape.kv_heads } else { shape.heads };
     let dims = Dims {
@@ -197,8 +189,9 @@ fn dispatch(wgsl: &mut Dispatcher<'_>, plan: Plan, shape: Shape, share: f64) -> 
         scale: shape.scale(),
     };
     let kernel = wgsl.gpu().kernel_from_text(&plan.stem(), &plan.text(), plan.entry(), &[])?;
-    wgsl.dispatch(&kernel, dims, grid((shape.batch * heads * tiles) as u64), share);
-    Ok(())
+    let extent =
+        Extent { groups: grid((shape.batch * heads * tiles) as u64), iterations: plan.iterations(shape.time, shape.group()) };
+    wgsl.dispatch(&kernel, dims, extent, share).with_context(|| format!("a context of {} tokens", shape.time))
 }
 
 /// Copy the keys and values of `qkv` (B, T, ...) into the caches (Bmax, Tmax, Hkv D): token t of sequence b goes to row
@@ -221,7 +214,7 @@ pub fn append(r: &mut Recorder<'_>, shape: Shape, qkv: &Tensor, positions: &Tens
                 width4: (width / 4) as u32,
                 skip4: (shape.heads * shape.head_dim / 4) as u32,
             };
-            wgsl.run(&APPEND, "append", &[], dims, grid((work as u64).div_ceil(64)))
+            wgsl.run(&APPEND, "append", &[], dims, Extent::straight(grid((work as u64).div_ceil(64))))
         },
         move |_, [qkv, positions], [cache_k, cache_v]| {
             host::append(shape, max_time, qkv, cast_slice(positions), cache_k, cache_v);
@@ -290,7 +283,8 @@ fn decode_by(
                 scale: shape.scale(),
             };
             let groups = grid((shape.batch * shape.heads / plan.heads) as u64);
-            wgsl.run_text((&plan.stem(), &plan.text()), "decode", dims, groups)
+            let extent = Extent { groups, iterations: plan.iterations(max_time) };
+            wgsl.run_text((&plan.stem(), &plan.text()), "decode", dims, extent)
         },
         move |cpu, [qkv, positions, cache_k, cache_v, assigned], [out]| {
             host::decode(cpu, shape, qkv, cast_slice(positions), cache_k, cache_v, max_time, cast_slice(assigned), out);

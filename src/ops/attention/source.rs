@@ -113,6 +113,19 @@ impl Plan {
         (1280 / self.head_dim / self.chunk).clamp(1, 32 / self.chunk.min(32)) * self.chunk
     }
 
+    /// Loop iterations of an invocation over a sequence of `time` tokens, where `group` query heads share a key head.
+    pub fn iterations(&self, time: usize, group: usize) -> usize {
+        let once = match self.staging {
+            Staging::Direct | Staging::Subgroup => time.div_ceil(self.chunk) + 1,
+            Staging::Shared => {
+                let staged = self.staged_rows();
+                let copies = (staged * self.head_dim / 4).div_ceil(self.threads) + staged.div_ceil(self.threads);
+                (time.div_ceil(staged) + 1) * (1 + copies + staged.div_ceil(self.chunk))
+            }
+        };
+        if self.pass == Pass::BackwardKey { group * (1 + once) } else { once }
+    }
+
     /// vec4 of a row that one thread holds.
     pub(super) fn part(&self) -> usize {
         self.head_dim / 4 / self.split

@@ -1,6 +1,6 @@
 //! Every tile that the adapter can run, and the tile it would choose, against the twin.
 
-use super::super::check::{Case, Check, wide};
+use super::super::check::{Case, Check, LARGE_VOCABULARIES, wide};
 use super::{Extra, Tile, twin};
 use crate::device::{Device, Recorder, Tensor};
 
@@ -11,6 +11,7 @@ pub const CHECKS: &[Check] = &[
     Check { name: "matmul (split dispatches)", run: check_split },
     Check { name: "matmul (every tile)", run: check_every_tile },
     Check { name: "matmul (bias gradient)", run: check_bias },
+    Check { name: "matmul (large vocabularies)", run: check_large_vocabulary },
 ];
 
 /// A dense matrix laid out in rows of `stride`, NaN in the padding.
@@ -180,6 +181,12 @@ fn check_few_rows(device: &Device, case: &mut Case) -> anyhow::Result<()> {
     let rows = case.int(1, super::choose::FEW_ROWS);
     let [n, stride, k] = draw_features(case);
     Layer::draw(case, rows, n, k, stride).check(device, case, None, &PRODUCTS)
+}
+
+/// The language-model head: the gradient of its input sums over the vocabulary.
+fn check_large_vocabulary(device: &Device, case: &mut Case) -> anyhow::Result<()> {
+    let (rows, vocab, k) = (case.int(1, 9), case.pick(&LARGE_VOCABULARIES), 4 * case.int(1, 3));
+    Layer::draw(case, rows, vocab, k, vocab).check(device, case, None, &[Product::Forward, Product::Input, Product::Weight])
 }
 
 /// The device is said to be so slow that a product takes several dispatches.

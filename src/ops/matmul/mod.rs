@@ -16,9 +16,9 @@ pub use checks::CHECKS;
 pub use choose::{candidates, choose, measured_peak_gflops, tiles};
 pub use source::{Epilogue, Family, LANES, Role, Tile, Variant};
 
-use super::{WG, row_constants, row_lanes};
+use super::{WG, row_constants, row_iterations, row_lanes};
 use crate::device::cpu::gemm;
-use crate::device::{Cost, Dispatcher, Op, Recorder, Shader, Tensor, grid};
+use crate::device::{Cost, Dispatcher, Extent, Op, Recorder, Shader, Tensor, grid};
 use crate::{bind, shader, uniform};
 
 const BIAS: Shader = shader!("bias");
@@ -102,15 +102,17 @@ pub fn backward_bias(r: &mut Recorder<'_>, dy: &Tensor, dbias: &Tensor) {
 }
 
 fn dispatch_bias(wgsl: &mut Dispatcher<'_>, rows: usize, cols: usize, stride: usize) -> anyhow::Result<()> {
-    let lanes = row_lanes(wgsl.class(), 4 * rows);
+    // Rows of a lane in one dispatch.
+    const ROWS: usize = 32_768;
+    let lanes = row_lanes(wgsl.gpu(), 4 * rows.min(ROWS), 1);
     let groups = grid((cols as u64).div_ceil(4).div_ceil(u64::from(WG / lanes)));
-    // A lane's loop stays far below the 65,535 iterations after which lavapipe ends it.
-    let most = 32_768 * lanes as usize;
+    let most = ROWS * lanes as usize;
     for first in (0..rows).step_by(most) {
         let end = rows.min(first + most);
         let dims = BiasDims { first_row: first as u32, end_row: end as u32, cols: cols as u32, stride4: (stride / 4) as u32 };
         let share = (end - first) as f64 / rows as f64;
-        wgsl.run_part(&BIAS, "backward", &row_constants(lanes), dims, groups, share)?;
+        let extent = Extent { groups, iterations: row_iterations(lanes, 4 * (end - first), 1) };
+        wgsl.run_part(&BIAS, "backward", &row_constants(lanes), dims, extent, share)?;
     }
     Ok(())
 }
@@ -215,8 +217,6 @@ fn variant(role: Role, tile: Tile, epilogue: Epilogue, shape: &Shape) -> Variant
 
 /// One product, in several dispatches when it is long.
 fn dispatch(wgsl: &mut Dispatcher<'_>, role: Role, tile: Tile, epilogue: Epilogue, shape: &Shape) -> anyhow::Result<()> {
-    let (depth, most) = (shape.depth, tile.max_depth());
-    anyhow::ensure!(depth <= most, "{}: {depth} terms a sum, at most {most} are safe", role.entry());
     let variant = variant(role, tile, epilogue, shape);
     let kernel = wgsl.gpu().kernel_from_text(&variant.stem(), &variant.source(), role.entry(), &[])?;
     let [block_rows, block_cols] = tile.block();
@@ -224,7 +224,8 @@ fn dispatch(wgsl: &mut Dispatcher<'_>, role: Role, tile: Tile, epilogue: Epilogu
     for first_row in (0..shape.rows).step_by(chunk) {
         let rows = chunk.min(shape.rows - first_row);
         let groups = [shape.cols.div_ceil(block_cols) as u32, rows.div_ceil(block_rows) as u32, 1];
-        wgsl.dispatch(&kernel, dims(shape, first_row), groups, rows as f64 / shape.rows as f64);
+        let extent = Extent { groups, iterations: tile.iterations(shape.depth) };
+        wgsl.dispatch(&kernel, dims(shape, first_row), extent, rows as f64 / shape.rows as f64)?;
     }
     Ok(())
 }
@@ -252,14 +253,16 @@ fn rows_per_dispatch(flops_per_second: f64, shape: &Shape, block_rows: usize) ->
 
 /// Few rows on a GPU: lanes along the depth, a reduction a column. shaders/rowvec.wgsl
 fn dispatch_row_vectors(wgsl: &mut Dispatcher<'_>, epilogue: Epilogue, shape: &Shape) -> anyhow::Result<()> {
-    let lanes = row_lanes(wgsl.class(), shape.depth);
+    let four_rows = shape.rows.div_ceil(4);
+    let lanes = row_lanes(wgsl.gpu(), shape.depth, four_rows);
     let groups = grid((shape.cols as u64).div_ceil(u64::from(WG / lanes)));
+    let extent = Extent { groups, iterations: four_rows * (1 + row_iterations(lanes, shape.depth, 1)) };
     let entry = match epilogue {
         Epilogue::Bias => "forward_bias",
         Epilogue::Residual => "forward_residual",
         _ => "forward",
     };
-    wgsl.run(&ROWVEC, entry, &row_constants(lanes), dims(shape, 0), groups)
+    wgsl.run(&ROWVEC, entry, &row_constants(lanes), dims(shape, 0), extent)
 }
 
 /// Representative texts of every family, role and binding kind, as (name, WGSL): for translation tests and for reading.

@@ -98,12 +98,13 @@ impl Tile {
         }
     }
 
-    /// Largest inner dimension: lavapipe silently ends all loops of an invocation after 65,535 turns.
-    pub fn max_depth(self) -> usize {
-        // Turns: register tiles depth / 4 + 3, shared ones depth / 16 * (1 + 4).
+    /// Loop iterations of an invocation for sums of `depth` terms.
+    pub fn iterations(self, depth: usize) -> usize {
         match self.family {
-            Family::Direct | Family::Subgroup => 4 * 60_000,
-            Family::Shared => 3 * 60_000,
+            // Vectors of 4, up to 3 single terms, and the rows that are stored.
+            Family::Direct | Family::Subgroup => depth.div_ceil(4) + 3 + self.rows,
+            // Slabs, and the vectors of each.
+            Family::Shared => depth.div_ceil(16) * (1 + 4),
         }
     }
 }

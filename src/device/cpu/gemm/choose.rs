@@ -1,28 +1,33 @@
-//! Which tiles an output is cut into. Sums are taken in the same order in every tile (`super::serial`), so the number of threads may
+//! Which tiles an output is cut into. Sums are taken in the same order in every tile (`serial.rs`), so the number of threads may
 //! play a part.
 
-use super::serial::{View, block_of_registers};
+use super::serial::{Job, registers};
 use super::{Cpu, Shape};
 
-/// Rows of the result up to which y = x w^T is taken by inner products, without packing the weight.
-pub const FEW_ROWS: usize = 32;
+/// Whether y = x w^T is taken by inner products, without packing the weight. It depends on the shape alone: the bits hang on it.
+pub fn few_rows(rows: usize, depth: usize) -> bool {
+    // Measured on Zen 3: up to about 48 rows, and fewer at small depths, where the last additions of a sum cost more than its terms.
+    rows == 1 || rows <= (depth / 5).min(40)
+}
 
 /// Columns of a task of few rows, whose part of the weight takes about 128 KB: enough to be worth a task.
 pub fn few_cols(depth: usize) -> usize {
     (32_768 / depth.max(1)).next_multiple_of(8).max(8)
 }
 
-/// Rows and columns of a tile.
-pub fn tile(cpu: &Cpu, shape: &Shape, a: View<'_>, b: View<'_>) -> [usize; 2] {
-    let block = block_of_registers(cpu.level());
-    let costs = Costs::new(cpu.threads(), block, shape, [a.col == 1, b.col == 1]);
+/// Rows and columns of a tile: the least estimate among some ways to give each thread one to four tasks.
+pub fn tile(cpu: &Cpu, shape: &Shape, job: &Job<'_>) -> [usize; 2] {
+    const LEAST_ROWS: usize = 96;
+    const MOST_PARTS: usize = 64;
+    const MOST_WAVES: usize = 4;
+    let costs = Costs::new(cpu, shape, job);
+    let [_, width, _] = costs.registers;
     let mut best = [shape.rows, shape.cols];
     let mut least = f64::INFINITY;
     for row_parts in 1..=shape.rows.div_ceil(LEAST_ROWS).min(MOST_PARTS) {
         for waves in 1..=MOST_WAVES {
-            let col_parts = (waves * cpu.threads()).div_ceil(row_parts).min(shape.cols.div_ceil(block[1]));
-            let part = |extent: usize, parts: usize, unit: usize| extent.div_ceil(parts).next_multiple_of(unit);
-            let tile = [part(shape.rows, row_parts, block[0]), part(shape.cols, col_parts.max(1), block[1])];
+            let col_parts = (waves * cpu.threads()).div_ceil(row_parts).min(shape.cols.div_ceil(width)).max(1);
+            let tile = costs.whole_blocks([row_parts, col_parts]);
             let cost = costs.of(tile);
             if cost < least {
                 (least, best) = (cost, tile);
@@ -32,42 +37,56 @@ pub fn tile(cpu: &Cpu, shape: &Shape, a: View<'_>, b: View<'_>) -> [usize; 2] {
     best
 }
 
-const LEAST_ROWS: usize = 96;
-const MOST_PARTS: usize = 64;
-const MOST_WAVES: usize = 4;
-
-/// Estimates in units of one vector's multiplication and addition.
-struct Costs {
-    threads: f64,
-    extents: [usize; 2],
-    depth: f64,
-    lanes: f64,
+/// Estimates, in units of one vector's multiplication and addition.
+struct Costs<'a> {
+    threads: usize,
+    registers: [usize; 3],
+    shape: &'a Shape,
     /// Of an element of the left and of the right operand that a task reads first.
     first: [f64; 2],
 }
 
-impl Costs {
-    /// `rows_dense`: whether the rows of the left and of the right operand are dense.
-    fn new(threads: usize, block: [usize; 2], shape: &Shape, rows_dense: [bool; 2]) -> Self {
-        // Measured on Zen 3: a left operand read where it lies, or packed; a right operand copied, or transposed.
-        let first = [if rows_dense[0] { 0.3 } else { 2.0 }, if rows_dense[1] { 0.6 } else { 1.4 }];
-        Self {
-            threads: threads as f64,
-            extents: [shape.rows, shape.cols],
-            depth: shape.depth as f64,
-            lanes: (block[1] / if block[1] == 12 { 3 } else { 2 }) as f64,
-            first,
-        }
+impl<'a> Costs<'a> {
+    fn new(cpu: &Cpu, shape: &'a Shape, job: &Job<'_>) -> Self {
+        // Fitted to rates on Zen 3: a left operand is read where it lies, or packed; a right one is always packed.
+        let first = [if job.a.by_rows() { 0.3 } else { 2.0 }, 2.5];
+        Self { threads: cpu.threads(), registers: registers(cpu.level()), shape, first }
+    }
+
+    /// The tile that makes these many parts, rounded up to whole blocks of registers.
+    fn whole_blocks(&self, parts: [usize; 2]) -> [usize; 2] {
+        let [rows, cols, _] = self.registers;
+        [self.shape.rows.div_ceil(parts[0]).next_multiple_of(rows), self.shape.cols.div_ceil(parts[1]).next_multiple_of(cols)]
     }
 
     fn of(&self, [rows, cols]: [usize; 2]) -> f64 {
-        // A task's start, and the wait for the last task: others may hold the threads.
+        // A task's start, and the wait for the last task: something else may hold a thread.
         const START: f64 = 4000.0;
-        const TAIL: f64 = 0.15;
-        let tasks = self.extents[0].div_ceil(rows) * self.extents[1].div_ceil(cols);
-        let (rows, cols) = (rows.min(self.extents[0]) as f64, cols.min(self.extents[1]) as f64);
-        let task = self.depth * (rows * cols / self.lanes + rows * self.first[0] + cols * self.first[1]) + START;
-        let tail = if self.threads > 1.0 { TAIL } else { 0.0 };
-        task * ((tasks as f64 / self.threads).ceil() + tail)
+        const WAIT: f64 = 0.05;
+        let tasks = self.shape.rows.div_ceil(rows) * self.shape.cols.div_ceil(cols);
+        let [rows, cols] = [rows.min(self.shape.rows), cols.min(self.shape.cols)].map(|extent| extent as f64);
+        let lanes = self.registers[2] as f64;
+        let task = self.shape.depth as f64 * (rows * cols / lanes + rows * self.first[0] + cols * self.first[1]) + START;
+        let wait = if self.threads > 1 { WAIT } else { 0.0 };
+        task * (tasks.div_ceil(self.threads) as f64 + wait)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::{Base, View};
+    use super::*;
+
+    /// Two threads get work of about the same size, in tasks that are worth it.
+    #[test]
+    fn tiles_are_balanced() {
+        let cpu = Cpu::new(2).unwrap();
+        for (rows, cols, depth) in [(768, 384, 128), (768, 128, 384), (384, 128, 768), (2048, 1536, 384), (65, 384, 16384)] {
+            let shape = Shape { rows, cols, depth, strides: [depth, cols, cols] };
+            let job = Job { a: View::new(&[], depth), b: View::new(&[], cols), depth, base: Base::Zero };
+            let [m, n] = tile(&cpu, &shape, &job);
+            let tasks = rows.div_ceil(m) * cols.div_ceil(n);
+            assert!(tasks % 2 == 0 && tasks <= 16, "{shape:?}: {tasks} tasks of {m} x {n}");
+        }
     }
 }

@@ -1,44 +1,36 @@
-//! Products of few rows, or of few columns, by inner products: nothing is packed, and each weight is read once.
+//! Products of few rows, or of few columns, by inner products: nothing is packed, and each weight is read once from memory.
 
 use super::super::Tile;
 use super::micro::Base;
 use super::pack::groups;
-use super::serial::View;
+use super::serial::Job;
 use fearless_simd::Simd;
 use fearless_simd::prelude::*;
 
-/// `out = base + a b` in some rows and columns, for a row-major `a` and a column-major `b`.
+/// The part of the result in some rows and columns, for a row-major left and a column-major right operand, as a function of its own for
+/// each instruction set.
+pub fn run<S: Simd>(s: S, out: &mut Tile<'_>, job: &Job<'_>) {
+    let (rows, cols) = ([0, out.rows()], [0, out.cols()]);
+    s.vectorize(
+        #[inline(always)]
+        || columns(s, out, job, rows, cols),
+    );
+}
+
+/// As [`run`], in some rows and columns.
 #[inline(always)]
-pub fn columns<S: Simd>(
-    s: S,
-    out: &mut Tile<'_>,
-    a: View<'_>,
-    b: View<'_>,
-    depth: usize,
-    base: Base<'_>,
-    rows: [usize; 2],
-    cols: [usize; 2],
-) {
+pub fn columns<S: Simd>(s: S, out: &mut Tile<'_>, job: &Job<'_>, rows: [usize; 2], cols: [usize; 2]) {
     match S::f32s::LEN {
-        16 => by_width::<S, 16>(s, out, a, b, depth, base, rows, cols),
-        8 => by_width::<S, 8>(s, out, a, b, depth, base, rows, cols),
-        _ => by_width::<S, 4>(s, out, a, b, depth, base, rows, cols),
+        16 => by_width::<S, 16>(s, out, job, rows, cols),
+        8 => by_width::<S, 8>(s, out, job, rows, cols),
+        _ => by_width::<S, 4>(s, out, job, rows, cols),
     }
 }
 
 #[inline(always)]
-fn by_width<S: Simd, const L: usize>(
-    s: S,
-    out: &mut Tile<'_>,
-    a: View<'_>,
-    b: View<'_>,
-    depth: usize,
-    base: Base<'_>,
-    rows: [usize; 2],
-    [first, end]: [usize; 2],
-) {
+fn by_width<S: Simd, const L: usize>(s: S, out: &mut Tile<'_>, job: &Job<'_>, rows: [usize; 2], [first, end]: [usize; 2]) {
     let mut col = first;
-    while col < end {
+    while rows[0] < rows[1] && col < end {
         let step = match end - col {
             8.. if rows[1] - rows[0] == 1 => 8,
             4.. => 4,
@@ -46,15 +38,15 @@ fn by_width<S: Simd, const L: usize>(
         };
         for (count, [row, end_row]) in groups(rows, 3) {
             for row in (row..end_row).step_by(count.max(1)) {
-                let (a, b, at) = (a.from(row, 0), b.from(0, col), [row, col]);
+                let at = [row, col];
                 match (count, step) {
-                    (1, 8) => block::<S, L, 1, 8>(s, out, a, b, depth, base, at),
-                    (1, 4) => block::<S, L, 1, 4>(s, out, a, b, depth, base, at),
-                    (1, _) => block::<S, L, 1, 1>(s, out, a, b, depth, base, at),
-                    (2, 4) => block::<S, L, 2, 4>(s, out, a, b, depth, base, at),
-                    (2, _) => block::<S, L, 2, 1>(s, out, a, b, depth, base, at),
-                    (_, 4) => block::<S, L, 3, 4>(s, out, a, b, depth, base, at),
-                    _ => block::<S, L, 3, 1>(s, out, a, b, depth, base, at),
+                    (1, 8) => block::<S, L, 1, 8>(s, out, job, at),
+                    (1, 4) => block::<S, L, 1, 4>(s, out, job, at),
+                    (1, _) => block::<S, L, 1, 1>(s, out, job, at),
+                    (2, 4) => block::<S, L, 2, 4>(s, out, job, at),
+                    (2, _) => block::<S, L, 2, 1>(s, out, job, at),
+                    (_, 4) => block::<S, L, 3, 4>(s, out, job, at),
+                    _ => block::<S, L, 3, 1>(s, out, job, at),
                 }
             }
         }
@@ -62,56 +54,65 @@ fn by_width<S: Simd, const L: usize>(
     }
 }
 
-/// `R` rows times `C` columns. A sum is taken in `L` lanes, one vector after the other, the last one padded with zeros.
+/// `R` rows times `C` columns. A sum is taken in `L` lanes, one vector after the other, the last one padded with zeros, then the lanes
+/// in pairs: in any block the same.
 #[inline(always)]
 fn block<S: Simd, const L: usize, const R: usize, const C: usize>(
     s: S,
     out: &mut Tile<'_>,
-    a: View<'_>,
-    b: View<'_>,
-    depth: usize,
-    base: Base<'_>,
+    job: &Job<'_>,
     [row, col]: [usize; 2],
 ) {
-    let whole = depth / L;
-    let (mut left, mut right) = ([&[] as &[[f32; L]]; R], [&[] as &[[f32; L]]; C]);
-    let (mut left_rest, mut right_rest) = ([[0.0; L]; R], [[0.0; L]; C]);
-    for i in 0..R {
-        let (vectors, rest) = a.data[i * a.row..][..depth].as_chunks();
-        left[i] = &vectors[..whole];
-        left_rest[i][..rest.len()].copy_from_slice(rest);
-    }
-    for j in 0..C {
-        let (vectors, rest) = b.data[j * b.col..][..depth].as_chunks();
-        right[j] = &vectors[..whole];
-        right_rest[j][..rest.len()].copy_from_slice(rest);
-    }
+    let (a, b) = (&job.a.data[row * job.a.row..], &job.b.data[col * job.b.col..]);
+    let left = vectors::<L, R>(a, job.a.row, job.depth);
+    let right = vectors::<L, C>(b, job.b.col, job.depth);
     let mut acc = [[S::f32s::splat(s, 0.0); C]; R];
-    for k in 0..whole {
-        let (mut p, mut q) = ([[0.0; L]; R], [[0.0; L]; C]);
-        for i in 0..R {
-            p[i] = left[i][k];
+    for k in 0..job.depth / L {
+        let (mut a, mut b) = ([[0.0; L]; R], [[0.0; L]; C]);
+        for (a, left) in a.iter_mut().zip(&left) {
+            *a = left[k];
         }
-        for j in 0..C {
-            q[j] = right[j][k];
+        for (b, right) in b.iter_mut().zip(&right) {
+            *b = right[k];
         }
-        step(s, &mut acc, &p, &q);
+        step(s, &mut acc, &a, &b);
     }
-    if depth > whole * L {
-        step(s, &mut acc, &left_rest, &right_rest);
+    if !job.depth.is_multiple_of(L) {
+        step(s, &mut acc, &rest::<L, R>(a, job.a.row, job.depth), &rest::<L, C>(b, job.b.col, job.depth));
     }
-    for i in 0..R {
-        let to = &mut out.row(row + i)[col..col + C];
-        for j in 0..C {
-            let sum = acc[i][j].reduce_sum();
-            to[j] = match base {
+    for (i, acc) in acc.iter().enumerate() {
+        let base = job.base.from(row + i, col);
+        for (j, (to, acc)) in out.row(row + i)[col..col + C].iter_mut().zip(acc).enumerate() {
+            let sum = acc.reduce_sum();
+            *to = match base {
                 Base::Zero => sum,
-                Base::Output => to[j] + sum,
-                Base::Row(values) => values[col + j] + sum,
-                Base::Matrix(values, stride) => values[(row + i) * stride + col + j] + sum,
+                Base::Output => *to + sum,
+                Base::Row(values) | Base::Matrix(values, _) => values[j] + sum,
             };
         }
     }
+}
+
+/// The whole vectors of `N` lines, `stride` elements from line to line.
+#[inline(always)]
+fn vectors<const L: usize, const N: usize>(data: &[f32], stride: usize, depth: usize) -> [&[[f32; L]]; N] {
+    let mut lines = [&[] as &[[f32; L]]; N];
+    for (i, line) in lines.iter_mut().enumerate() {
+        // The length as the loop over vectors has it, so that it needs no check.
+        *line = &data[i * stride..][..depth].as_chunks().0[..depth / L];
+    }
+    lines
+}
+
+/// The last elements of `N` lines, padded with zeros.
+#[inline(always)]
+fn rest<const L: usize, const N: usize>(data: &[f32], stride: usize, depth: usize) -> [[f32; L]; N] {
+    let mut rest = [[0.0; L]; N];
+    for (i, rest) in rest.iter_mut().enumerate() {
+        let last = data[i * stride..][..depth].as_chunks::<L>().1;
+        rest[..last.len()].copy_from_slice(last);
+    }
+    rest
 }
 
 #[inline(always)]
@@ -121,14 +122,15 @@ fn step<S: Simd, const L: usize, const R: usize, const C: usize>(
     left: &[[f32; L]; R],
     right: &[[f32; L]; C],
 ) {
-    let mut b = [S::f32s::splat(s, 0.0); C];
-    for j in 0..C {
-        b[j] = S::f32s::from_slice(s, &right[j]);
+    let mut a = [S::f32s::splat(s, 0.0); R];
+    for (a, left) in a.iter_mut().zip(left) {
+        *a = S::f32s::from_slice(s, left);
     }
-    for i in 0..R {
-        let a = S::f32s::from_slice(s, &left[i]);
-        for j in 0..C {
-            acc[i][j] = a.mul_add(b[j], acc[i][j]);
+    for (j, right) in right.iter().enumerate() {
+        // One vector of the right operand at a time: with all of them the registers of AVX2 would not do.
+        let b = S::f32s::from_slice(s, right);
+        for (acc, a) in acc.iter_mut().zip(a) {
+            acc[j] = a.mul_add(b, acc[j]);
         }
     }
 }

@@ -17,6 +17,18 @@ pub enum Base<'a> {
     Matrix(&'a [f32], usize),
 }
 
+impl Base<'_> {
+    /// The part that begins at (row, column).
+    #[inline(always)]
+    pub fn from(self, row: usize, col: usize) -> Self {
+        match self {
+            Base::Row(values) => Base::Row(&values[col..]),
+            Base::Matrix(values, stride) => Base::Matrix(&values[row * stride + col..], stride),
+            Base::Zero | Base::Output => self,
+        }
+    }
+}
+
 /// The left operand of a sweep.
 #[derive(Clone, Copy)]
 pub enum Left<'a> {
@@ -55,8 +67,8 @@ pub fn sweep<S: Simd, const R: usize, const V: usize, const W: usize>(
         let acc = match left {
             Left::Rows(data, stride) => {
                 let mut rows = [data; R];
-                for (j, part) in rows.iter_mut().enumerate() {
-                    *part = &data[(i * R + j) * stride..][..depth];
+                for (j, row) in rows.iter_mut().enumerate() {
+                    *row = &data[(i * R + j) * stride..][..depth];
                 }
                 sums_of_rows::<S, R, V, W>(s, rows, sweep.panel)
             }
@@ -76,34 +88,31 @@ fn sums_of_rows<S: Simd, const R: usize, const V: usize, const W: usize>(
     rows: [&[f32]; R],
     panel: &[[f32; W]],
 ) -> [[S::f32s; V]; R] {
-    let mut acc = [[S::f32s::splat(s, 0.0); V]; R];
     // Unrolled, so that elements lie at constant distances from a row's pointer.
-    let (fours, rest) = panel.as_chunks::<UNROLL>();
-    let mut row_fours = [&[] as &[[f32; UNROLL]]; R];
-    for i in 0..R {
-        row_fours[i] = &rows[i].as_chunks().0[..fours.len()];
+    const UNROLL: usize = 2;
+    let mut acc = [[S::f32s::splat(s, 0.0); V]; R];
+    let (blocks, rest) = panel.as_chunks::<UNROLL>();
+    let mut row_blocks = [&[] as &[[f32; UNROLL]]; R];
+    for (blocks_of, row) in row_blocks.iter_mut().zip(rows) {
+        *blocks_of = &row.as_chunks().0[..blocks.len()];
     }
-    for k in 0..fours.len() {
-        for u in 0..UNROLL {
-            let mut left = [0.0; R];
-            for i in 0..R {
-                left[i] = row_fours[i][k][u];
+    for (k, block) in blocks.iter().enumerate() {
+        for (u, right) in block.iter().enumerate() {
+            let b = vectors::<S, V, W>(s, right);
+            for (acc, row) in acc.iter_mut().zip(&row_blocks) {
+                add_product(s, acc, row[k][u], &b);
             }
-            step(s, &mut acc, &left, &fours[k][u]);
         }
     }
-    let first = fours.len() * UNROLL;
+    let first = blocks.len() * UNROLL;
     for (k, right) in rest.iter().enumerate() {
-        let mut left = [0.0; R];
-        for i in 0..R {
-            left[i] = rows[i][first + k];
+        let b = vectors::<S, V, W>(s, right);
+        for (acc, row) in acc.iter_mut().zip(&rows) {
+            add_product(s, acc, row[first + k], &b);
         }
-        step(s, &mut acc, &left, right);
     }
     acc
 }
-
-const UNROLL: usize = 4;
 
 /// As [`sums_of_rows`], of a packed block.
 #[inline(always)]
@@ -114,28 +123,28 @@ fn sums<S: Simd, const R: usize, const V: usize, const W: usize>(
 ) -> [[S::f32s; V]; R] {
     let mut acc = [[S::f32s::splat(s, 0.0); V]; R];
     for (left, right) in block.iter().zip(panel) {
-        step(s, &mut acc, left, right);
+        let b = vectors::<S, V, W>(s, right);
+        for (acc, &left) in acc.iter_mut().zip(left) {
+            add_product(s, acc, left, &b);
+        }
     }
     acc
 }
 
 #[inline(always)]
-fn step<S: Simd, const R: usize, const V: usize, const W: usize>(
-    s: S,
-    acc: &mut [[S::f32s; V]; R],
-    left: &[f32; R],
-    right: &[f32; W],
-) {
-    let len = S::f32s::LEN;
-    let mut b = [S::f32s::splat(s, 0.0); V];
-    for v in 0..V {
-        b[v] = S::f32s::from_slice(s, &right[v * len..(v + 1) * len]);
+fn vectors<S: Simd, const V: usize, const W: usize>(s: S, row: &[f32; W]) -> [S::f32s; V] {
+    let mut vectors = [S::f32s::splat(s, 0.0); V];
+    for (vector, part) in vectors.iter_mut().zip(row.chunks_exact(S::f32s::LEN)) {
+        *vector = S::f32s::from_slice(s, part);
     }
-    for i in 0..R {
-        let a = S::f32s::splat(s, left[i]);
-        for v in 0..V {
-            acc[i][v] = a.mul_add(b[v], acc[i][v]);
-        }
+    vectors
+}
+
+#[inline(always)]
+fn add_product<S: Simd, const V: usize>(s: S, acc: &mut [S::f32s; V], left: f32, right: &[S::f32s; V]) {
+    let left = S::f32s::splat(s, left);
+    for (acc, &right) in acc.iter_mut().zip(right) {
+        *acc = left.mul_add(right, *acc);
     }
 }
 
@@ -149,43 +158,51 @@ fn write<S: Simd, const R: usize, const V: usize, const W: usize>(
     cols: usize,
     base: Base<'_>,
 ) {
-    let block = out.block::<R>([row, col], cols);
-    if cols == W {
-        match base {
-            Base::Zero => {
-                for i in 0..R {
-                    store(acc[i], block[i]);
-                }
-            }
-            Base::Output => {
-                for i in 0..R {
-                    store(plus(s, acc[i], block[i]), block[i]);
-                }
-            }
-            Base::Row(values) => {
-                let values = &values[col..col + W];
-                for i in 0..R {
-                    store(plus(s, acc[i], values), block[i]);
-                }
-            }
-            Base::Matrix(values, stride) => {
-                let values = &values[row * stride + col..];
-                for i in 0..R {
-                    store(plus(s, acc[i], &values[i * stride..][..W]), block[i]);
-                }
+    let mut block = out.block::<R>([row, col], cols);
+    let block = block.iter_mut().zip(acc);
+    if cols < W {
+        for (i, (to, &sums)) in block.enumerate() {
+            write_some::<S, V, W>(sums, to, base.from(row + i, col));
+        }
+        return;
+    }
+    match base {
+        Base::Zero => {
+            for (to, &sums) in block {
+                store(sums, to);
             }
         }
-    } else {
-        for i in 0..R {
-            // A copy: an index that is not constant would keep all sums in memory.
-            let mut sums = [0.0; W];
-            store(acc[i], &mut sums);
-            let sums = &sums[..cols];
-            match base {
-                Base::Zero => block[i].copy_from_slice(sums),
-                Base::Output => add_to(block[i], sums),
-                Base::Row(values) => set_sum(block[i], sums, &values[col..]),
-                Base::Matrix(values, stride) => set_sum(block[i], sums, &values[(row + i) * stride + col..]),
+        Base::Output => {
+            for (to, &sums) in block {
+                store(plus(s, sums, to), to);
+            }
+        }
+        Base::Row(values) => {
+            for (to, &sums) in block {
+                store(plus(s, sums, &values[col..col + W]), to);
+            }
+        }
+        Base::Matrix(values, stride) => {
+            for (i, (to, &sums)) in block.enumerate() {
+                store(plus(s, sums, &values[(row + i) * stride + col..][..W]), to);
+            }
+        }
+    }
+}
+
+/// A row of fewer columns than a panel has.
+#[inline(always)]
+fn write_some<S: Simd, const V: usize, const W: usize>(sums: [S::f32s; V], to: &mut [f32], base: Base<'_>) {
+    // A copy: an index that is not constant would keep all sums in memory.
+    let mut copy = [0.0; W];
+    store(sums, &mut copy);
+    let sums = copy.iter();
+    match base {
+        Base::Zero => to.copy_from_slice(&copy[..to.len()]),
+        Base::Output => to.iter_mut().zip(sums).for_each(|(to, sum)| *to += sum),
+        Base::Row(values) | Base::Matrix(values, _) => {
+            for ((to, sum), value) in to.iter_mut().zip(sums).zip(values) {
+                *to = sum + value;
             }
         }
     }
@@ -193,29 +210,15 @@ fn write<S: Simd, const R: usize, const V: usize, const W: usize>(
 
 #[inline(always)]
 fn store<S: Simd, V: SimdBase<S, Element = f32>, const N: usize>(values: [V; N], to: &mut [f32]) {
-    for v in 0..N {
-        values[v].store_slice(&mut to[v * V::LEN..(v + 1) * V::LEN]);
+    for (value, to) in values.iter().zip(to.chunks_exact_mut(V::LEN)) {
+        value.store_slice(to);
     }
 }
 
 #[inline(always)]
 fn plus<S: Simd, V: SimdBase<S, Element = f32>, const N: usize>(s: S, mut values: [V; N], other: &[f32]) -> [V; N] {
-    for v in 0..N {
-        values[v] += V::from_slice(s, &other[v * V::LEN..(v + 1) * V::LEN]);
+    for (value, other) in values.iter_mut().zip(other.chunks_exact(V::LEN)) {
+        *value += V::from_slice(s, other);
     }
     values
-}
-
-#[inline(always)]
-fn add_to(to: &mut [f32], sums: &[f32]) {
-    for (to, sum) in to.iter_mut().zip(sums) {
-        *to += sum;
-    }
-}
-
-#[inline(always)]
-fn set_sum(to: &mut [f32], sums: &[f32], others: &[f32]) {
-    for ((to, sum), other) in to.iter_mut().zip(sums).zip(others) {
-        *to = sum + other;
-    }
 }

@@ -9,6 +9,8 @@ mod micro;
 mod pack;
 mod rate;
 mod serial;
+#[cfg(test)]
+mod tests;
 
 pub use rate::peak_gflops;
 pub use serial::{View, product};
@@ -18,7 +20,7 @@ use crate::simd;
 use fearless_simd::Simd;
 use fearless_simd::prelude::*;
 use micro::Base;
-use serial::product_onto;
+use serial::Job;
 
 /// Extents and strides of one product.
 #[derive(Clone, Copy, Debug)]
@@ -57,18 +59,13 @@ pub enum Extra<'a> {
 /// When a buffer is too short (a defect of the caller).
 pub fn forward(cpu: &Cpu, x: &[f32], w: &[f32], y: &mut [f32], shape: &Shape, extra: Extra<'_>) {
     let [x_stride, w_stride, _] = shape.strides;
-    run(
-        cpu,
-        View::new(x, x_stride),
-        View::transposed(w, w_stride),
-        y,
-        shape,
-        match extra {
-            Extra::None => Base::Zero,
-            Extra::Bias(bias) => Base::Row(bias),
-            Extra::Residual(residual) => Base::Matrix(residual, shape.strides[2]),
-        },
-    );
+    let base = match extra {
+        Extra::None => Base::Zero,
+        Extra::Bias(bias) => Base::Row(bias),
+        Extra::Residual(residual) => Base::Matrix(residual, shape.strides[2]),
+    };
+    let job = Job { a: View::new(x, x_stride), b: View::transposed(w, w_stride), depth: shape.depth, base };
+    run(cpu, job, y, shape);
 }
 
 /// `dx = dy w`, or `dx += dy w`: `dy` [rows, depth], `w` [depth, cols], `dx` [rows, cols]. Columns of `dx` past `cols` stay as they are.
@@ -78,7 +75,8 @@ pub fn forward(cpu: &Cpu, x: &[f32], w: &[f32], y: &mut [f32], shape: &Shape, ex
 pub fn backward_input(cpu: &Cpu, dy: &[f32], w: &[f32], dx: &mut [f32], shape: &Shape, accumulate: bool) {
     let [dy_stride, w_stride, _] = shape.strides;
     let base = if accumulate { Base::Output } else { Base::Zero };
-    run(cpu, View::new(dy, dy_stride), View::new(w, w_stride), dx, shape, base);
+    let job = Job { a: View::new(dy, dy_stride), b: View::new(w, w_stride), depth: shape.depth, base };
+    run(cpu, job, dx, shape);
 }
 
 /// `dw += dy^T x`: `dy` [depth, rows], `x` [depth, cols], `dw` [rows, cols].
@@ -87,7 +85,8 @@ pub fn backward_input(cpu: &Cpu, dy: &[f32], w: &[f32], dx: &mut [f32], shape: &
 /// When a buffer is too short (a defect of the caller).
 pub fn backward_weight(cpu: &Cpu, dy: &[f32], x: &[f32], dw: &mut [f32], shape: &Shape) {
     let [dy_stride, x_stride, _] = shape.strides;
-    run(cpu, View::transposed(dy, dy_stride), View::new(x, x_stride), dw, shape, Base::Output);
+    let job = Job { a: View::transposed(dy, dy_stride), b: View::new(x, x_stride), depth: shape.depth, base: Base::Output };
+    run(cpu, job, dw, shape);
 }
 
 /// `dbias +=` the column sums of `dy`: `dy` [rows, dbias.len()] in rows of `stride`.
@@ -134,24 +133,17 @@ fn column_sums<S: Simd>(s: S, sums: &mut [f32], dy: &[f32], rows: usize, stride:
 }
 
 /// `out = base + a b`, in tiles.
-fn run(cpu: &Cpu, a: View<'_>, b: View<'_>, out: &mut [f32], shape: &Shape, base: Base<'_>) {
+fn run(cpu: &Cpu, job: Job<'_>, out: &mut [f32], shape: &Shape) {
     let &Shape { rows, cols, depth, strides: [_, _, stride] } = shape;
-    let few = rows <= choose::FEW_ROWS && a.col == 1 && b.row == 1;
-    let [tile_rows, tile_cols] = if few { [rows, choose::few_cols(depth)] } else { choose::tile(cpu, shape, a, b) };
+    let few = job.by_depth() && choose::few_rows(rows, depth);
+    let [tile_rows, tile_cols] = if few { [rows, choose::few_cols(depth)] } else { choose::tile(cpu, shape, &job) };
     let cut = Cut { offset: 0, stride, rows, cols, tile_rows, tile_cols };
     cpu.for_tiles([Tiled::new(out, cut)], |_, [mut tile]| {
-        let (row, col) = (tile.first_row(), tile.first_col());
-        let (a, b) = (a.from(row, 0), b.from(0, col));
-        let base = match base {
-            Base::Row(values) => Base::Row(&values[col..]),
-            Base::Matrix(values, stride) => Base::Matrix(&values[row * stride + col..], stride),
-            Base::Zero | Base::Output => base,
-        };
+        let job = job.from(tile.first_row(), tile.first_col());
         if few {
-            let (rows, cols) = ([0, tile.rows()], [0, tile.cols()]);
-            simd!(cpu, s => dots::columns(s, &mut tile, a, b, depth, base, rows, cols));
+            simd!(cpu, s => dots::run(s, &mut tile, &job));
         } else {
-            simd!(cpu, s => product_onto(s, &mut tile, a, b, depth, base));
+            simd!(cpu, s => serial::run(s, &mut tile, &job));
         }
     });
 }

@@ -21,7 +21,7 @@ pub fn right<S: Simd, const W: usize>(s: S, strip: &mut [f32], b: View<'_>, dept
     for (i, col) in (col..end_col).step_by(SOME * W).enumerate() {
         let end_col = end_col.min(col + SOME * W);
         let strip = &mut strip[i * SOME * W * depth..];
-        if b.col == 1 {
+        if b.by_rows() {
             for k in 0..depth {
                 let from = &b.data[k * b.row + col..k * b.row + end_col];
                 for (i, from) in from.chunks(W).enumerate() {
@@ -39,26 +39,28 @@ pub fn right<S: Simd, const W: usize>(s: S, strip: &mut [f32], b: View<'_>, dept
 
 /// Rows of a column-major `a` over `depth` columns, in blocks of `[depth][rows of a group]`; row `i` is at `packed[i * depth..]`.
 #[inline(always)]
-pub fn left<const R: usize>(packed: &mut [f32], a: View<'_>, rows: [usize; 2], depth: usize) {
+pub fn left<const R: usize>(packed: &mut [f32], a: View<'_>, rows: usize, depth: usize) {
     // Some depths at once, so that their cache lines are still there when the next group reads on in them.
     const SOME: usize = 8;
+    /// Floats of a cache line.
+    const LINE: usize = 16;
     for first in (0..depth).step_by(SOME) {
         let some = [first, depth.min(first + SOME)];
         for k in some[1]..depth.min(some[1] + SOME) {
-            for i in (rows[0]..rows[1]).step_by(16) {
+            for i in (0..rows).step_by(LINE) {
                 prefetch(a.data, k * a.col + i);
             }
         }
-        for (count, rows) in groups(rows, R) {
+        for (count, rows) in groups([0, rows], R) {
             macro_rules! by_count {
                 ($($rows:literal)*) => {
                     match count {
-                        $($rows => left_groups::<$rows>(packed, a, rows, depth, some),)*
+                        $($rows if $rows <= R => left_groups::<$rows>(packed, a, rows, depth, some),)*
                         _ => {}
                     }
                 };
             }
-            by_count!(1 2 3 4 5 6 7 8 9 10 11 12);
+            by_count!(1 2 3 4 5 6 7 8);
         }
     }
 }
@@ -117,15 +119,16 @@ fn transpose<S: Simd, const W: usize>(s: S, panel: &mut [f32], b: View<'_>, cols
 #[inline(always)]
 fn transpose4<S: Simd, const W: usize>(s: S, panel: &mut [[f32; W]], b: View<'_>, j: usize) {
     let depth = panel.len();
-    let mut lines = [&[] as &[[f32; 4]]; 4];
-    let mut rests = [&[] as &[f32]; 4];
-    for i in 0..4 {
-        (lines[i], rests[i]) = b.data[i * b.col..][..depth].as_chunks();
+    let (mut lines, mut rests) = ([&[] as &[[f32; 4]]; 4], [&[] as &[f32]; 4]);
+    for (i, (line, rest)) in lines.iter_mut().zip(&mut rests).enumerate() {
+        (*line, *rest) = b.data[i * b.col..][..depth].as_chunks();
     }
     let (fours, rest) = panel.as_chunks_mut::<4>();
     for (k, to) in fours.iter_mut().enumerate() {
-        let [p, q, r, t] = [lines[0][k], lines[1][k], lines[2][k], lines[3][k]];
-        let (p, q, r, t) = (f32x4::load_array(s, p), f32x4::load_array(s, q), f32x4::load_array(s, r), f32x4::load_array(s, t));
+        let p = f32x4::load_array(s, lines[0][k]);
+        let q = f32x4::load_array(s, lines[1][k]);
+        let r = f32x4::load_array(s, lines[2][k]);
+        let t = f32x4::load_array(s, lines[3][k]);
         let (low, high, low2, high2) = (p.zip_low(r), p.zip_high(r), q.zip_low(t), q.zip_high(t));
         low.zip_low(low2).store_slice(&mut to[0][j..j + 4]);
         low.zip_high(low2).store_slice(&mut to[1][j..j + 4]);
@@ -133,8 +136,8 @@ fn transpose4<S: Simd, const W: usize>(s: S, panel: &mut [[f32; W]], b: View<'_>
         high.zip_high(high2).store_slice(&mut to[3][j..j + 4]);
     }
     for (k, to) in rest.iter_mut().enumerate() {
-        for i in 0..4 {
-            to[j + i] = rests[i][k];
+        for (to, line) in to[j..j + 4].iter_mut().zip(rests) {
+            *to = line[k];
         }
     }
 }

@@ -32,6 +32,12 @@ impl<'a> View<'a> {
         Self { data, row: 1, col: stride }
     }
 
+    /// Whether the elements of a row lie side by side.
+    #[inline(always)]
+    pub(super) fn by_rows(&self) -> bool {
+        self.col == 1
+    }
+
     /// The part that begins at (row, column).
     #[inline(always)]
     pub(super) fn from(self, row: usize, col: usize) -> Self {
@@ -39,17 +45,43 @@ impl<'a> View<'a> {
     }
 }
 
+/// `base + a b`: `a` [rows, depth], `b` [depth, columns].
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Job<'a> {
+    pub a: View<'a>,
+    pub b: View<'a>,
+    pub depth: usize,
+    pub base: Base<'a>,
+}
+
+impl Job<'_> {
+    /// The part of the result that begins at (row, column).
+    #[inline(always)]
+    pub fn from(self, row: usize, col: usize) -> Self {
+        Self { a: self.a.from(row, 0), b: self.b.from(0, col), depth: self.depth, base: self.base.from(row, col) }
+    }
+
+    /// Whether both operands are dense along the depth, as inner products need it.
+    #[inline(always)]
+    pub fn by_depth(&self) -> bool {
+        self.a.by_rows() && self.b.row == 1
+    }
+}
+
 /// `out = a b`, or `out += a b`, on this thread: `a` [out.rows, depth], `b` [depth, out.cols].
+///
+/// Scratch memory belongs to the thread, grows at first use and is kept.
 ///
 /// # Panics
 /// When an operand is too short, or has no stride of 1 (a defect of the caller).
 pub fn product<S: Simd>(s: S, out: &mut Tile<'_>, a: View<'_>, b: View<'_>, depth: usize, add: bool) {
     let base = if add { Base::Output } else { Base::Zero };
-    product_onto(s, out, a, b, depth, base);
+    run(s, out, &Job { a, b, depth, base });
 }
 
-/// As [`product`], adding to `base`.
-pub(super) fn product_onto<S: Simd>(s: S, out: &mut Tile<'_>, a: View<'_>, b: View<'_>, depth: usize, base: Base<'_>) {
+/// As [`product`].
+pub(super) fn run<S: Simd>(s: S, out: &mut Tile<'_>, job: &Job<'_>) {
+    let &Job { a, b, .. } = job;
     assert!((a.row == 1 || a.col == 1) && (b.row == 1 || b.col == 1), "{a:?} {b:?}: neither rows nor columns are dense");
     // Taken out for the time of the call: code inside of `LocalKey::with` would not be compiled for the instruction set.
     let mut scratch = SCRATCH.take();
@@ -58,46 +90,97 @@ pub(super) fn product_onto<S: Simd>(s: S, out: &mut Tile<'_>, a: View<'_>, b: Vi
     s.vectorize(
         #[inline(always)]
         || match S::f32s::LEN {
-            16 => blocks::<S, 12, 2, 32>(s, room, out, a, b, depth, base),
-            8 => blocks::<S, 6, 2, 16>(s, room, out, a, b, depth, base),
-            _ if cfg!(target_arch = "aarch64") => blocks::<S, 8, 3, 12>(s, room, out, a, b, depth, base),
-            _ => blocks::<S, 4, 2, 8>(s, room, out, a, b, depth, base),
+            16 => blocks::<S, 8, 2, 32>(s, room, out, job),
+            8 => blocks::<S, 6, 2, 16>(s, room, out, job),
+            _ if cfg!(target_arch = "aarch64") => blocks::<S, 8, 3, 12>(s, room, out, job),
+            _ => blocks::<S, 4, 2, 8>(s, room, out, job),
         },
     );
     SCRATCH.set(scratch);
 }
 
-/// Terms of a sum that are taken at once: a panel of as many rows of 16 floats takes most of a first-level cache of 32 KB.
-pub(super) const MOST_DEPTH: usize = 384;
+thread_local! {
+    static SCRATCH: Cell<Vec<f32>> = const { Cell::new(Vec::new()) };
+}
 
-/// Columns of the right operand that are packed at once: many if they meet several blocks of rows, else few, so that they stay in a
-/// second-level cache.
-const STRIPS: [usize; 2] = [64, 384];
+/// Rows and columns of the block of the output that is held in registers, and elements of a vector. As in [`run`].
+pub(super) fn registers(level: Level) -> [usize; 3] {
+    #[inline(always)]
+    fn of<S: Simd>(_: S) -> [usize; 3] {
+        match S::f32s::LEN {
+            16 => [8, 32, 16],
+            8 => [6, 16, 8],
+            _ if cfg!(target_arch = "aarch64") => [8, 12, 4],
+            _ => [4, 8, 4],
+        }
+    }
+    fearless_simd::dispatch!(level, s => of(s))
+}
+
+/// Terms of a sum that are taken at once: a panel of as many rows of 16 floats takes most of a first-level cache of 32 KB. The order of
+/// a sum hangs on it, so it is the same for all instruction sets.
+const MOST_DEPTH: usize = 384;
+
+/// Columns of the right operand that are packed at once: few, which stay in a second-level cache, or many, which meet several blocks
+/// of rows.
+const STRIP_COLS: [usize; 2] = [64, 384];
 
 /// Rows of the left operand that meet all panels before the next rows do: they stay in a second-level cache.
-const BLOCK_ROWS: usize = 192;
+const BLOCK_ROWS: usize = 96;
 
-/// Columns left over by the panels that are computed one by one, if both operands are dense along the depth.
+/// Columns left over by the panels that are taken by inner products: a panel would cost as much as a full one.
 const FEW_COLS: usize = 4;
 
-/// Rows and columns of the output that are held in registers.
-pub(super) fn block_of_registers(level: Level) -> [usize; 2] {
-    fearless_simd::dispatch!(level, s => block_of(s))
-}
-
+/// The product: parts of the depth, strips of columns, blocks of rows, panels.
 #[inline(always)]
-fn block_of<S: Simd>(_: S) -> [usize; 2] {
-    match S::f32s::LEN {
-        16 => [12, 32],
-        8 => [6, 16],
-        _ if cfg!(target_arch = "aarch64") => [8, 12],
-        _ => [4, 8],
+fn blocks<S: Simd, const R: usize, const V: usize, const W: usize>(
+    s: S,
+    scratch: &mut Vec<f32>,
+    out: &mut Tile<'_>,
+    job: &Job<'_>,
+) {
+    let (rows, all_cols, depth) = (out.rows(), out.cols(), job.depth);
+    let left_over = all_cols % W;
+    let cols = if job.by_depth() && left_over <= FEW_COLS { all_cols - left_over } else { all_cols };
+    if rows == 0 || cols == 0 {
+        return dots::columns(s, out, job, [0, rows], [0, all_cols]);
     }
-}
-
-thread_local! {
-    /// Packed operands. It grows at first use and is kept.
-    static SCRATCH: Cell<Vec<f32>> = const { Cell::new(Vec::new()) };
+    let parts = depth.div_ceil(MOST_DEPTH).max(1);
+    let longest = depth.div_ceil(parts);
+    let strip_cols = cols.min(STRIP_COLS[usize::from(rows > BLOCK_ROWS)]).next_multiple_of(W);
+    // Blocks of rows that meet one strip only take turns in one place, which stays in a cache.
+    let left_rows = if cols > strip_cols { rows } else { rows.min(BLOCK_ROWS) };
+    let left_len = if job.a.by_rows() { 0 } else { left_rows * longest };
+    let (strip, left) = aligned(scratch, longest * strip_cols + left_len).split_at_mut(longest * strip_cols);
+    for part in 0..parts {
+        let (first, end) = (part * depth / parts, (part + 1) * depth / parts);
+        let (a, b) = (job.a.from(0, first), job.b.from(first, 0));
+        let base = if part == 0 { job.base } else { Base::Output };
+        for col in (0..cols).step_by(strip_cols) {
+            let end_col = cols.min(col + strip_cols);
+            pack::right::<S, W>(s, strip, b, end - first, [col, end_col]);
+            let strip = &strip[..(end_col - col).next_multiple_of(W) * (end - first)];
+            for row in (0..rows).step_by(BLOCK_ROWS) {
+                let rows = [row, rows.min(row + BLOCK_ROWS)];
+                let a = a.from(row, 0);
+                let left = if a.by_rows() {
+                    Left::Rows(a.data, a.row)
+                } else {
+                    let at = row % left_rows * (end - first);
+                    let left = &mut left[at..at + (rows[1] - row) * (end - first)];
+                    if col == 0 {
+                        pack::left::<R>(left, a, rows[1] - row, end - first);
+                    }
+                    Left::Packed(left)
+                };
+                panels::<S, R, V, W>(s, out, left, strip, rows, [col, end_col], base);
+                if part == 0 && end_col == cols && cols < all_cols {
+                    // While these rows are in the cache.
+                    dots::columns(s, out, job, rows, [cols, all_cols]);
+                }
+            }
+        }
+    }
 }
 
 /// The first `len` floats, on a cache line's boundary.
@@ -109,65 +192,6 @@ fn aligned(scratch: &mut Vec<f32>, len: usize) -> &mut [f32] {
     }
     let skip = scratch.as_ptr().align_offset(LINE).min(LINE);
     &mut scratch[skip..skip + len]
-}
-
-/// The product: parts of the depth, strips of columns, blocks of rows, panels.
-#[inline(always)]
-fn blocks<S: Simd, const R: usize, const V: usize, const W: usize>(
-    s: S,
-    scratch: &mut Vec<f32>,
-    out: &mut Tile<'_>,
-    a: View<'_>,
-    b: View<'_>,
-    depth: usize,
-    base: Base<'_>,
-) {
-    let (rows, all_cols) = (out.rows(), out.cols());
-    if rows == 0 {
-        return;
-    }
-    let left_over = all_cols % W;
-    let by_dots = a.col == 1 && b.row == 1 && left_over <= FEW_COLS;
-    let cols = if by_dots { all_cols - left_over } else { all_cols };
-    if cols == 0 {
-        return dots::columns(s, out, a, b, depth, base, [0, rows], [0, all_cols]);
-    }
-    let parts = depth.div_ceil(MOST_DEPTH).max(1);
-    let longest = depth.div_ceil(parts);
-    let strip_cols = cols.min(STRIPS[usize::from(rows > BLOCK_ROWS)]).next_multiple_of(W);
-    let left_len = if a.col == 1 { 0 } else { rows * longest };
-    let (strip, left) = aligned(scratch, longest * strip_cols + left_len).split_at_mut(longest * strip_cols);
-    for part in 0..parts {
-        let (first, end) = (part * depth / parts, (part + 1) * depth / parts);
-        let base = if part == 0 { base } else { Base::Output };
-        let (whole_a, whole_b, a, b) = (a, b, a.from(0, first), b.from(first, 0));
-        for col in (0..cols).step_by(strip_cols) {
-            let end_col = cols.min(col + strip_cols);
-            pack::right::<S, W>(s, strip, b, end - first, [col, end_col]);
-            let strip = &strip[..(end_col - col).next_multiple_of(W) * (end - first)];
-            for rows in row_blocks(rows) {
-                if a.col != 1 && col == 0 {
-                    pack::left::<R>(left, a, rows, end - first);
-                }
-                let left = if a.col == 1 { Left::Rows(a.data, a.row) } else { Left::Packed(left) };
-                panels::<S, R, V, W>(s, out, left, strip, rows, [col, end_col], base);
-                if part == 0 && end_col == cols && cols < all_cols {
-                    // While these rows are in the cache.
-                    dots::columns(s, out, whole_a, whole_b, depth, base, rows, [cols, all_cols]);
-                }
-            }
-        }
-    }
-}
-
-/// First and end row of blocks of rows.
-#[inline(always)]
-fn row_blocks(rows: usize) -> impl Iterator<Item = [usize; 2]> {
-    let block = BLOCK_ROWS;
-    (0..rows).step_by(block).map(
-        #[inline(always)]
-        move |row| [row, rows.min(row + block)],
-    )
 }
 
 /// A block of rows times all panels of a strip.
@@ -185,13 +209,13 @@ fn panels<S: Simd, const R: usize, const V: usize, const W: usize>(
     let depth = strip.len() / (panels * W);
     for i in 0..panels {
         let panel = strip[i * depth * W..(i + 1) * depth * W].as_chunks().0;
-        for (count, [row, end_row]) in pack::groups([first_row, last_row], R) {
+        for (count, [row, end_row]) in pack::groups([0, last_row - first_row], R) {
             let left = match left {
                 Left::Rows(data, stride) => Left::Rows(&data[(row * stride).min(data.len())..], stride),
                 Left::Packed(data) => Left::Packed(&data[row * depth..end_row * depth]),
             };
             let col = col + i * W;
-            let part = Sweep { rows: [row, end_row], col, cols: W.min(end_col - col), panel, base };
+            let part = Sweep { rows: [first_row + row, first_row + end_row], col, cols: W.min(end_col - col), panel, base };
             sweep_by::<S, V, W>(s, count, left, out, &part);
         }
     }
@@ -215,8 +239,8 @@ fn sweep_by<S: Simd, const V: usize, const W: usize>(
         };
     }
     match S::f32s::LEN {
-        16 => by_count!(1 2 3 4 5 6 7 8 9 10 11 12),
         8 => by_count!(1 2 3 4 5 6),
+        16 => by_count!(1 2 3 4 5 6 7 8),
         _ if cfg!(target_arch = "aarch64") => by_count!(1 2 3 4 5 6 7 8),
         _ => by_count!(1 2 3 4),
     }

@@ -1,6 +1,6 @@
 //! One row, from its logits to a token.
 
-use super::select::{Scratch, cut, kth, mass, nucleus};
+use super::select::{Scratch, Weight, kth, mass, nucleus, nucleus_above};
 use crate::device::cpu::math::{exp_neg, load_part, store_part};
 use crate::ops::logprob::highest;
 use fearless_simd::prelude::*;
@@ -29,15 +29,15 @@ impl Filter {
     }
 }
 
-/// The column in whose share of the filtered mass `unit` falls (greedy: the first of the highest), and its log-probability under the whole
-/// distribution at the temperature (greedy: at 1).
+/// The column in whose share of the filtered mass `unit` falls (greedy: the first of the highest), and its log-probability under
+/// the whole distribution at the temperature (greedy: at 1).
 #[inline(always)]
 pub fn choose<S: Simd>(simd: S, f: Filter, unit: f32, row: &[f32], scratch: &mut Scratch) -> (usize, f32) {
     let top = highest(simd, row);
     if f.is_greedy {
         let found = first_at_least(simd, row, top);
         let column = if found < row.len() { found } else { 0 };
-        return (column, log_probability(row[column], top, 1.0, mass(simd, row, top, 1.0)));
+        return (column, log_probability(row[column], top, 1.0, mass(simd, row, Weight { top, scale: 1.0 })));
     }
     let (threshold, known) = threshold(simd, f, row, top, scratch);
     let masses = &mut scratch.masses;
@@ -46,7 +46,11 @@ pub fn choose<S: Simd>(simd: S, f: Filter, unit: f32, row: &[f32], scratch: &mut
         masses.push(mass_above(simd, block, threshold, top, f.scale));
     }
     let total: f64 = masses.iter().sum();
-    let whole = if threshold > LOWEST { known.unwrap_or_else(|| mass(simd, row, top, f.scale)) } else { total };
+    let whole = match known {
+        _ if threshold <= LOWEST => total,
+        Some(whole) => whole,
+        None => mass(simd, row, Weight { top, scale: f.scale }),
+    };
     let column = walk(simd, f64::from(unit) * total, [threshold, top, f.scale], row, masses);
     (column, log_probability(row[column], top, f.scale, whole))
 }
@@ -59,18 +63,15 @@ fn log_probability(logit: f32, top: f32, scale: f32, whole: f64) -> f32 {
 #[inline(always)]
 fn threshold<S: Simd>(simd: S, f: Filter, row: &[f32], top: f32, scratch: &mut Scratch) -> (f32, Option<f64>) {
     let (mut threshold, mut whole) = (LOWEST, None);
-    let is_cut = f.top_k > 0 && f.top_k < row.len();
-    if is_cut {
+    let weight = Weight { top, scale: f.scale };
+    if f.top_k > 0 && f.top_k < row.len() {
         threshold = kth(simd, row, f.top_k, LOWEST, scratch);
     }
-    if f.top_p < 1.0 {
-        if threshold > LOWEST {
-            let wanted = f64::from(f.top_p) * mass(simd, &scratch.kept, top, f.scale);
-            threshold = cut(simd, &mut scratch.kept, 0.0, wanted, top, f.scale).max(threshold);
-        } else {
-            let (bar, all) = nucleus(simd, row, f.top_p, [LOWEST, top, f.scale], &mut scratch.kept);
-            (threshold, whole) = (bar.max(threshold), Some(all));
-        }
+    if f.top_p < 1.0 && threshold > LOWEST {
+        threshold = nucleus_above(simd, row, f.top_p, threshold, weight, scratch);
+    } else if f.top_p < 1.0 {
+        let (bar, all) = nucleus(simd, row, f.top_p, LOWEST, weight, scratch);
+        (threshold, whole) = (bar.max(LOWEST), Some(all));
     }
     if f.min_p > 0.0 {
         threshold = threshold.max(top.min(top + f.min_p.max(1e-30).ln() / f.scale));
@@ -100,8 +101,8 @@ fn mass_above<S: Simd>(simd: S, block: &[f32], threshold: f32, top: f32, scale: 
     f64::from(sum.reduce_sum())
 }
 
-/// The first column up to which more mass than `goal` is kept; where rounding leaves the sum below a draw that is nearly 1, the last that is
-/// kept. `masses`: those of the blocks.
+/// The first column up to which more mass than `goal` is kept; where rounding leaves the sum below a draw that is nearly 1, the
+/// last that is kept. `masses`: those of the blocks.
 #[inline(always)]
 fn walk<S: Simd>(simd: S, goal: f64, [threshold, top, scale]: [f32; 3], row: &[f32], masses: &[f64]) -> usize {
     let n = S::f32s::LEN;

@@ -11,6 +11,8 @@
 
 mod choose;
 mod select;
+#[cfg(test)]
+mod tests;
 
 use super::{IDLE, PROMPT_HEAD, Sizes};
 use crate::device::cpu::{Cpu, Cut, Tiled, task_rows, with_scratch};

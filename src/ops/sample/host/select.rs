@@ -1,44 +1,55 @@
 //! The logits at which top-k and top-p cut. Both are found exactly; ties of a cut stay together, whatever their number.
+//!
+//! A cut is searched by masses: how much lies at or above each of a few bars says between which two it is, and only what lies
+//! there is looked at again. Top-k is the same with every logit's mass 1.
 
-use crate::device::cpu::math::{exp_neg, load_part};
+use crate::device::cpu::math::{exp_neg, load_last, load_part};
 use fearless_simd::prelude::*;
 
 /// Vectors of a row whose lane-wise maxima make a group of [`kth`].
 const GROUP: usize = 16;
-/// What is not larger is sorted.
+/// Vectors whose masses are summed in f32.
+const BLOCK: usize = 512;
+/// What is not more is sorted.
 const FEW: usize = 48;
-/// Distances from the highest logit, in nats, between which [`nucleus`] first looks for its cut.
-const BARS: [f32; 6] = [0.5, 1.0, 2.0, 3.5, 5.5, 8.0];
+/// Bars at once.
+const BARS: usize = 6;
+/// Distances from the highest logit, in nats, of the first bars of [`nucleus`].
+const NATS: [f32; BARS] = [0.5, 1.0, 2.0, 3.5, 5.5, 8.0];
 
 /// Buffers of a thread.
 #[derive(Default)]
 pub struct Scratch {
-    /// Candidates.
-    pub kept: Vec<f32>,
+    /// Candidates, and behind them anything.
+    kept: Vec<f32>,
     /// Maxima of groups.
     groups: Vec<f32>,
     /// Sums of blocks.
     pub masses: Vec<f64>,
 }
 
-/// The logits of `row` from `bar` up to, but without, `below`, in order.
-#[inline(always)]
-fn collect<S: Simd>(simd: S, row: &[f32], bar: f32, below: f32, kept: &mut Vec<f32>) {
-    kept.clear();
-    let vectors = row.chunks_exact(S::f32s::LEN);
-    let rest = vectors.remainder();
-    for chunk in vectors {
-        let v = S::f32s::from_slice(simd, chunk);
-        let mut mask = (v.simd_ge(bar) & v.simd_lt(below)).to_bitmask();
-        while mask != 0 {
-            kept.push(chunk[mask.trailing_zeros() as usize]);
-            mask &= mask - 1;
+impl Scratch {
+    /// Room for the candidates of a row.
+    fn fit(&mut self, row: usize, lanes: usize) {
+        if self.kept.len() < row + lanes {
+            self.kept.resize(row + lanes, 0.0);
         }
     }
-    for l in rest {
-        if *l >= bar && *l < below {
-            kept.push(*l);
-        }
+}
+
+/// What a logit weighs: exp((l - top) scale), so 1 if `scale` is 0.
+#[derive(Clone, Copy)]
+pub struct Weight {
+    /// The highest logit.
+    pub top: f32,
+    /// 1 / temperature.
+    pub scale: f32,
+}
+
+impl Weight {
+    #[inline(always)]
+    fn of<S: Simd>(self, simd: S, logits: S::f32s) -> S::f32s {
+        exp_neg(simd, (logits - self.top) * self.scale)
     }
 }
 
@@ -46,23 +57,18 @@ fn descending(a: &f32, b: &f32) -> std::cmp::Ordering {
     b.total_cmp(a)
 }
 
-/// The `k`th highest logit (from 1) of those that are not below `lowest`, or `lowest`; `scratch.kept` then holds all that are as high.
+/// The `k`th highest logit (from 1) of those that are not below `lowest`, or `lowest`.
 #[inline(always)]
 pub fn kth<S: Simd>(simd: S, row: &[f32], k: usize, lowest: f32, scratch: &mut Scratch) -> f32 {
+    scratch.fit(row.len(), S::f32s::LEN);
     // If k disjoint groups have maxima of at least b, so have k logits: only those must be looked at.
-    let Scratch { kept, groups, .. } = scratch;
-    maxima(simd, row, groups);
+    maxima(simd, row, &mut scratch.groups);
     let mut bar = lowest;
-    if 2 * k <= groups.len() {
-        bar = groups.select_nth_unstable_by(k - 1, descending).1.max(lowest);
+    if 2 * k <= scratch.groups.len() {
+        bar = scratch.groups.select_nth_unstable_by(k - 1, descending).1.max(lowest);
     }
-    collect(simd, row, bar, f32::INFINITY, kept);
-    if kept.len() < k {
-        return lowest;
-    }
-    let bar = *kept.select_nth_unstable_by(k - 1, descending).1;
-    kept.retain(|l| *l >= bar);
-    bar
+    let count = collect(simd, row, [bar, f32::INFINITY], &mut scratch.kept);
+    if count < k { lowest } else { cut(simd, &mut scratch.kept, count, 0.0, k as f64, Weight { top: 0.0, scale: 0.0 }) }
 }
 
 /// Maxima of groups that are disjoint and hold all of `row`; NaN counts as -infinity.
@@ -75,7 +81,6 @@ fn maxima<S: Simd>(simd: S, row: &[f32], groups: &mut Vec<f32>) {
         let vectors = group.chunks_exact(n);
         let rest = vectors.remainder();
         for v in vectors {
-            // In this order a NaN is passed over, also on x86.
             most = S::f32s::from_slice(simd, v).max_precise(most);
         }
         if !rest.is_empty() {
@@ -85,91 +90,146 @@ fn maxima<S: Simd>(simd: S, row: &[f32], groups: &mut Vec<f32>) {
     }
 }
 
-/// Sum of exp((l - top) scale).
+/// Mass of all of `logits`.
 #[inline(always)]
-pub fn mass<S: Simd>(simd: S, logits: &[f32], top: f32, scale: f32) -> f64 {
+pub fn mass<S: Simd>(simd: S, logits: &[f32], weight: Weight) -> f64 {
     let n = S::f32s::LEN;
     let mut total = 0.0;
-    for block in logits.chunks(512 * n) {
+    for block in logits.chunks(BLOCK * n) {
         let mut sum = S::f32s::splat(simd, 0.0);
-        let full = block.chunks_exact(n);
-        let rest = full.remainder();
-        for v in full {
-            sum += exp_neg(simd, (S::f32s::from_slice(simd, v) - top) * scale);
+        let vectors = block.chunks_exact(n);
+        let rest = vectors.remainder();
+        for v in vectors {
+            sum += weight.of(simd, S::f32s::from_slice(simd, v));
         }
         if !rest.is_empty() {
-            sum += exp_neg(simd, (load_part(simd, rest, f32::NEG_INFINITY) - top) * scale);
+            sum += weight.of(simd, load_part(simd, rest, f32::NEG_INFINITY));
         }
         total += f64::from(sum.reduce_sum());
     }
     total
 }
 
-/// The highest of `logits` such that what is not below it holds `wanted` of mass, of which `above` lies elsewhere: by halves.
+/// Put the logits of `row` from `low` up to, but without, `high` to the front of `kept`, in order; how many there are. `kept` is
+/// longer than `row` by a vector.
 #[inline(always)]
-pub fn cut<S: Simd>(simd: S, mut logits: &mut [f32], mut above: f64, wanted: f64, top: f32, scale: f32) -> f32 {
-    while logits.len() > FEW {
-        let middle = logits.len() / 2;
-        logits.select_nth_unstable_by(middle, descending);
-        let (upper, lower) = logits.split_at_mut(middle);
-        let with_upper = above + mass(simd, upper, top, scale);
-        if with_upper >= wanted {
-            logits = upper;
-        } else {
-            (above, logits) = (with_upper, lower);
-        }
+fn collect<S: Simd>(simd: S, row: &[f32], [low, high]: [f32; 2], kept: &mut [f32]) -> usize {
+    let n = S::f32s::LEN;
+    let mut count = 0;
+    for chunk in row.chunks_exact(n) {
+        let v = S::f32s::from_slice(simd, chunk);
+        push(simd, v, v.simd_ge(low) & v.simd_lt(high), kept, &mut count);
     }
-    logits.sort_unstable_by(descending);
-    let mut bar = top;
-    for l in logits {
-        bar = *l;
-        above += mass(simd, &[bar], top, scale);
+    for l in &row[row.len() / n * n..] {
+        kept[count] = *l;
+        count += usize::from(*l >= low && *l < high);
+    }
+    count
+}
+
+/// [`collect`] of the first `count` of `kept` itself: what is written lies never behind what has been read.
+#[inline(always)]
+fn narrow<S: Simd>(simd: S, kept: &mut [f32], count: usize, [low, high]: [f32; 2]) -> usize {
+    let n = S::f32s::LEN;
+    let (full, mut left) = (count / n * n, 0);
+    for at in (0..full).step_by(n) {
+        let v = S::f32s::from_slice(simd, &kept[at..at + n]);
+        push(simd, v, v.simd_ge(low) & v.simd_lt(high), kept, &mut left);
+    }
+    for at in full..count {
+        let l = kept[at];
+        kept[left] = l;
+        left += usize::from(l >= low && l < high);
+    }
+    left
+}
+
+#[inline(always)]
+fn push<S: Simd>(_: S, v: S::f32s, mask: S::mask32s, kept: &mut [f32], count: &mut usize) {
+    let bits = mask.to_bitmask();
+    if bits != 0 {
+        v.compress(mask).store_slice(&mut kept[*count..*count + S::f32s::LEN]);
+        *count += bits.count_ones() as usize;
+    }
+}
+
+/// The highest of the first `count` logits of `kept` such that what is not below it weighs `wanted`, of which `above` lies
+/// elsewhere; the lowest, if rounding leaves less than that.
+#[inline(always)]
+fn cut<S: Simd>(simd: S, kept: &mut [f32], mut count: usize, mut above: f64, wanted: f64, weight: Weight) -> f32 {
+    while count > FEW {
+        let bars = quantiles(&kept[..count]);
+        let (all, masses) = masses_above(simd, &kept[..count], bars, f32::NEG_INFINITY, weight);
+        // Below the lowest bar, if there is something: rounding may leave all of it a little short of what is wanted.
+        let last = if masses[BARS - 1] < all { BARS } else { BARS - 1 };
+        let found = masses.iter().position(|m| above + m >= wanted).unwrap_or(last);
+        let low = *bars.get(found).unwrap_or(&f32::NEG_INFINITY);
+        let high = if found == 0 { f32::INFINITY } else { bars[found - 1] };
+        let left = narrow(simd, kept, count, [low, high]);
+        if left == count {
+            break; // ties alone
+        }
+        above += if found == 0 { 0.0 } else { masses[found - 1] };
+        count = left;
+    }
+    let kept = &mut kept[..count];
+    kept.sort_unstable_by(descending);
+    for l in kept.iter() {
+        above += f64::from(weight.of(simd, S::f32s::splat(simd, *l)).as_slice()[0]);
         if above >= wanted {
-            break;
+            return *l;
         }
     }
-    bar
+    kept.last().copied().unwrap_or(f32::NEG_INFINITY)
+}
+
+/// Numbers that part those of a sample into parts of the same size, highest first.
+fn quantiles(values: &[f32]) -> [f32; BARS] {
+    const SAMPLE: usize = 8 * (BARS + 1) - 1;
+    let mut sample: [f32; SAMPLE] = std::array::from_fn(|i| values[i * values.len() / SAMPLE]);
+    sample.sort_unstable_by(descending);
+    std::array::from_fn(|i| sample[8 * i + 7])
 }
 
 /// The cut of top-p over all of `row` that is not below `lowest`, and the mass of that.
 #[inline(always)]
-pub fn nucleus<S: Simd>(simd: S, row: &[f32], top_p: f32, [lowest, top, scale]: [f32; 3], kept: &mut Vec<f32>) -> (f32, f64) {
-    let bars = BARS.map(|nats| (top - nats / scale).max(lowest));
-    let (all, masses) = masses_above(simd, row, bars, [lowest, top, scale]);
+pub fn nucleus<S: Simd>(simd: S, row: &[f32], top_p: f32, lowest: f32, weight: Weight, scratch: &mut Scratch) -> (f32, f64) {
+    scratch.fit(row.len(), S::f32s::LEN);
+    let mut bars = NATS;
+    for bar in &mut bars {
+        *bar = (weight.top - *bar / weight.scale).max(lowest);
+    }
+    let (all, masses) = masses_above(simd, row, bars, lowest, weight);
     let wanted = f64::from(top_p) * all;
-    let found = masses.iter().position(|m| *m >= wanted).unwrap_or(BARS.len());
-    let (below, above) = if found == 0 { (f32::INFINITY, 0.0) } else { (bars[found - 1], masses[found - 1]) };
-    collect(simd, row, *bars.get(found).unwrap_or(&lowest), below, kept);
-    (cut(simd, kept, above, wanted, top, scale), all)
+    let found = masses.iter().position(|m| *m >= wanted).unwrap_or(BARS);
+    let (high, above) = if found == 0 { (f32::INFINITY, 0.0) } else { (bars[found - 1], masses[found - 1]) };
+    let count = collect(simd, row, [*bars.get(found).unwrap_or(&lowest), high], &mut scratch.kept);
+    (cut(simd, &mut scratch.kept, count, above, wanted, weight), all)
 }
 
-/// The mass of `row` that is not below `lowest`, and of that which is not below each of `bars`.
+/// The cut of top-p over what is not below `bar`, which [`kth`] has found.
 #[inline(always)]
-fn masses_above<S: Simd>(simd: S, row: &[f32], bars: [f32; 6], [lowest, top, scale]: [f32; 3]) -> (f64, [f64; 6]) {
+pub fn nucleus_above<S: Simd>(simd: S, row: &[f32], top_p: f32, bar: f32, weight: Weight, scratch: &mut Scratch) -> f32 {
+    let count = collect(simd, row, [bar, f32::INFINITY], &mut scratch.kept);
+    let wanted = f64::from(top_p) * mass(simd, &scratch.kept[..count], weight);
+    cut(simd, &mut scratch.kept, count, 0.0, wanted, weight).max(bar)
+}
+
+/// The mass of `row` that is not below `lowest`, and of that which is not below each of `bars`, which fall.
+#[inline(always)]
+fn masses_above<S: Simd>(simd: S, row: &[f32], bars: [f32; BARS], lowest: f32, weight: Weight) -> (f64, [f64; BARS]) {
     let n = S::f32s::LEN;
-    let (mut all, mut above) = (0.0, [0.0; 6]);
+    let (mut all, mut above) = (0.0, [0.0; BARS]);
     let zero = S::f32s::splat(simd, 0.0);
-    for block in row.chunks(512 * n) {
-        let (mut sum, mut sums) = (zero, [zero; 6]);
-        let vectors = block.chunks_exact(n);
-        let rest = vectors.remainder();
-        for chunk in vectors {
-            let v = S::f32s::from_slice(simd, chunk);
-            let e = v.simd_ge(lowest).select(exp_neg(simd, (v - top) * scale), zero);
-            sum += e;
-            if v.simd_ge(bars[5]).any_true() {
-                for (sum, bar) in sums.iter_mut().zip(bars) {
-                    *sum += v.simd_ge(bar).select(e, zero);
-                }
-            }
+    for block in row.chunks(BLOCK * n) {
+        let (mut sum, mut sums) = (zero, [zero; BARS]);
+        let rest = block.len() % n;
+        for chunk in block.chunks_exact(n) {
+            add(simd, S::f32s::from_slice(simd, chunk), bars, lowest, weight, &mut sum, &mut sums);
         }
-        if !rest.is_empty() {
-            let v = load_part(simd, rest, f32::NAN);
-            let e = v.simd_ge(lowest).select(exp_neg(simd, (v - top) * scale), zero);
-            sum += e;
-            for (sum, bar) in sums.iter_mut().zip(bars) {
-                *sum += v.simd_ge(bar).select(e, zero);
-            }
+        if rest > 0 {
+            let last = if block.len() < n { load_part(simd, block, f32::NAN) } else { load_last(simd, block, rest, f32::NAN) };
+            add(simd, last, bars, lowest, weight, &mut sum, &mut sums);
         }
         all += f64::from(sum.reduce_sum());
         for (above, sum) in above.iter_mut().zip(sums) {
@@ -177,4 +237,24 @@ fn masses_above<S: Simd>(simd: S, row: &[f32], bars: [f32; 6], [lowest, top, sca
         }
     }
     (all, above)
+}
+
+#[inline(always)]
+fn add<S: Simd>(
+    simd: S,
+    logits: S::f32s,
+    bars: [f32; BARS],
+    lowest: f32,
+    weight: Weight,
+    sum: &mut S::f32s,
+    sums: &mut [S::f32s; BARS],
+) {
+    let zero = S::f32s::splat(simd, 0.0);
+    let e = logits.simd_ge(lowest).select(weight.of(simd, logits), zero);
+    *sum += e;
+    if logits.simd_ge(bars[BARS - 1]).any_true() {
+        for (sum, bar) in sums.iter_mut().zip(bars) {
+            *sum += logits.simd_ge(bar).select(e, zero);
+        }
+    }
 }

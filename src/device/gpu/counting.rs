@@ -1,0 +1,84 @@
+//! For tests: counts the loop iterations that invocations really execute, beside those that ops state ([`super::Extent::iterations`]).
+
+use crate::device::{Tensor, lock};
+use std::collections::HashMap;
+use std::sync::Mutex;
+
+/// Kernels that a counter can tell apart.
+pub(in crate::device) const SLOTS: usize = 4096;
+/// The counter's name in instrumented texts.
+pub(super) const BINDING: &str = "iterations_counted";
+
+/// The most iterations of an invocation, by kernel.
+pub(in crate::device) struct IterationCounter {
+    /// As counted (SLOTS), u32.
+    pub counted: Tensor,
+    /// Slot and most stated iterations of each kernel.
+    kernels: Mutex<HashMap<String, (usize, usize)>>,
+}
+
+impl IterationCounter {
+    pub fn new(counted: Tensor) -> Self {
+        Self { counted, kernels: Mutex::default() }
+    }
+
+    /// A text whose `entry` counts into a slot of its own.
+    pub fn instrument(&self, kernel: &str, text: &str, entry: &str) -> String {
+        let slot = {
+            let mut kernels = lock(&self.kernels);
+            let next = kernels.len();
+            kernels.entry(kernel.to_owned()).or_insert((next, 0)).0
+        };
+        let mut out = format!(
+            "var<private> iterations_done: u32;\n@group(0) @binding(100) var<storage, read_write> {BINDING}: array<atomic<u32>>;\n"
+        );
+        let counted = in_loops(text);
+        let end = end_of_function(&counted, entry);
+        out.push_str(&counted[..end]);
+        out.push_str(&format!("atomicMax(&{BINDING}[{slot}], iterations_done);\n"));
+        out.push_str(&counted[end..]);
+        out
+    }
+
+    /// Remember what a dispatch states.
+    pub fn state(&self, kernel: &str, iterations: usize) {
+        if let Some((_, most)) = lock(&self.kernels).get_mut(kernel) {
+            *most = iterations.max(*most);
+        }
+    }
+
+    /// Kernel, stated, counted.
+    pub fn compared(&self, counted: &[u32]) -> Vec<(String, usize, usize)> {
+        lock(&self.kernels).iter().map(|(name, &(slot, stated))| (name.clone(), stated, counted[slot] as usize)).collect()
+    }
+}
+
+/// Every body of a `for` or `while` begins by counting.
+fn in_loops(text: &str) -> String {
+    let mut out = String::new();
+    let mut rest = text;
+    while let Some(at) = ["for (", "while "].iter().filter_map(|word| rest.find(word)).min() {
+        // A loop's head has no brace.
+        let Some(open) = rest[at..].find('{') else { break };
+        let (head, tail) = rest.split_at(at + open + 1);
+        out.push_str(head);
+        out.push_str(" iterations_done++;");
+        rest = tail;
+    }
+    out + rest
+}
+
+/// Where the last brace of a function is.
+fn end_of_function(text: &str, name: &str) -> usize {
+    let begin = text.find(&format!("fn {name}(")).unwrap_or(text.len());
+    let mut depth = 0;
+    for (i, c) in text[begin..].char_indices() {
+        depth += match c {
+            '{' => 1,
+            '}' if depth == 1 => return begin + i,
+            '}' => -1,
+            _ => 0,
+        };
+    }
+    text.len()
+}
