@@ -3,15 +3,17 @@
 
 use lehr::device::{Device, Recorder, Recording, Tensor};
 use lehr::model::weight_files::WeightFiles;
-use lehr::model::{Activations, Model, Pass, hf_config, transformer};
+use lehr::model::{Activations, Model, Pass, Request, Rollouts, hf_config, transformer};
 use lehr::ops::adamw::Hyper;
 use lehr::ops::embedding::Spans;
 use lehr::ops::objective::stats;
+use lehr::ops::rope::Rotation;
+use lehr::ops::sample::Sampling;
 use lehr::train::Optimizer;
 use safetensors::SafeTensors;
 use std::path::{Path, PathBuf};
 
-const CASES: [&str; 4] = ["llama-gqa", "llama-tied", "qwen2", "qwen3"];
+const CASES: [&str; 8] = ["llama-gqa", "llama-tied", "qwen2", "qwen3", "llama-bias", "mistral", "qwen2-yarn", "qwen3-yarn"];
 
 struct Golden {
     bytes: Vec<u8>,
@@ -211,11 +213,45 @@ fn ten_adamw_losses_match_pytorch() {
     CASES.iter().for_each(|case| ten_losses_match(&device, case));
 }
 
+/// Prompts into the cache at once, then token by token: rotations, biases and norms of the decoding path.
 #[test]
-fn config_of_transformers_4_means_the_same() {
-    let dir = folder("llama-tied");
-    assert_eq!(
-        hf_config::read(&dir.join("config.json")).unwrap().model,
-        hf_config::read(&dir.join("config.v4.json")).unwrap().model
-    );
+fn greedy_continuations_match_pytorch() {
+    let device = device();
+    for case in CASES {
+        let golden = Golden::open(case);
+        let (tokens, want) = (golden.integers("tokens"), golden.integers("greedy"));
+        let model = open(&device, case, "config.json", golden.shape("tokens")[1]);
+        let request = Request { prompt: tokens[..5].to_vec(), key: [0, 0], max_new: want.len() };
+        let mut rollouts = Rollouts::new(&device, &model, 1, model.max_context()).unwrap();
+        let sampling = Sampling { temperature: 0.0, ..Sampling::default() };
+        let done = rollouts.run(&device, &model, &[request], &sampling, &[], &mut |_, _| Ok(true)).unwrap().unwrap();
+        assert_eq!(done[0].tokens, want, "{case}");
+    }
+}
+
+#[test]
+fn configs_of_transformers_4_mean_the_same() {
+    for case in ["llama-tied", "qwen2-yarn"] {
+        let read = |name: &str| hf_config::read(&folder(case).join(name)).unwrap().model;
+        assert_eq!(read("config.json"), read("config.v4.json"), "{case}");
+    }
+}
+
+/// Frequencies and scales of many configs; what is written of each reads back.
+#[test]
+fn rotations_match_transformers() {
+    let text = std::fs::read_to_string(folder("rope.json")).unwrap();
+    let cases: Vec<serde_json::Value> = serde_json::from_str(&text).unwrap();
+    for case in &cases {
+        let read =
+            |json: &serde_json::Value| hf_config::parse(json.to_string().as_bytes()).unwrap_or_else(|e| panic!("{json}: {e:#}"));
+        let model = read(&case["config"]).model;
+        let rotation = Rotation::new(&model);
+        let want: Vec<f64> = case["frequencies"].as_array().unwrap().iter().map(|f| f.as_f64().unwrap()).collect();
+        assert_eq!(rotation.frequencies.len(), want.len());
+        for (got, want) in rotation.frequencies.iter().zip(&want).chain([(&rotation.scale, &case["scale"].as_f64().unwrap())]) {
+            assert!((got / want - 1.0).abs() < 1e-12, "{}: {got} is not {want}", case["config"]);
+        }
+        assert_eq!(read(&hf_config::config_json(&model, &hf_config::SpecialTokens::default())).model, model);
+    }
 }

@@ -38,6 +38,8 @@ fn shape(architecture: Architecture) -> ModelConfig {
         rms_norm_eps: 1e-5,
         rope_theta: 10000.0,
         rope_scaling: None,
+        attention_bias: false,
+        sliding_window: None,
         tie_word_embeddings: architecture == Architecture::Qwen2,
         initializer_range: 0.2,
     }

@@ -1,7 +1,7 @@
 //! `lehr score`: log-probabilities of given text or token ids; optionally the gradient of their mean loss.
 
 use super::{open, output};
-use crate::config::DeviceSettings;
+use crate::config::{DeviceSettings, ModelConfig};
 use crate::data::{Batch, IGNORE, Tokenizer};
 use crate::device::{Arena, Device};
 use crate::model::Model;
@@ -67,12 +67,12 @@ pub fn run(args: &Args) -> anyhow::Result<i32> {
             anyhow::bail!("{place}: token {bad}: the model's vocabulary ends at {}", config.model.vocab_size - 1);
         }
     }
-    let longest = rows.iter().map(|(_, t)| padded(t.len())).max().unwrap_or(1);
+    let longest = rows.iter().map(|(_, t)| padded(&config.model, t.len())).max().unwrap_or(1);
     let device = open::device(&args.device)?;
     let model = open::model(&device, &dir, &config, longest)?;
     let mut scorers: HashMap<usize, Scorer> = HashMap::new();
     for (_, tokens) in &rows {
-        let time = padded(tokens.len());
+        let time = padded(&config.model, tokens.len());
         let scorer = match scorers.entry(time) {
             Entry::Occupied(known) => known.into_mut(),
             Entry::Vacant(new) => new.insert(Scorer::new(&device, &model, 1, time)?),
@@ -127,8 +127,9 @@ fn nonempty(place: &str, tokens: Vec<u32>) -> anyhow::Result<Vec<u32>> {
 }
 
 /// Lengths are rounded up, so that a few recordings serve all lines; what follows a token cannot change its score.
-fn padded(len: usize) -> usize {
-    if len <= 64 { len.next_power_of_two().max(8) } else { len.next_multiple_of(64) }
+fn padded(c: &ModelConfig, len: usize) -> usize {
+    let rounded = if len <= 64 { len.next_power_of_two().max(8) } else { len.next_multiple_of(64) };
+    c.exact_context().map_or(rounded, |(most, _)| rounded.min(most).max(len))
 }
 
 fn row_batch(tokens: &[u32], time: usize) -> Batch {
@@ -171,7 +172,7 @@ fn write_gradients(device: &Device, model: &Model, rows: &[(String, Vec<u32>)], 
     let tree = model.parameters.weights(&grads);
     let mut passes: HashMap<usize, GradientPass> = HashMap::new();
     for (_, tokens) in rows {
-        let time = padded(tokens.len());
+        let time = padded(&model.config, tokens.len());
         let pass = match passes.entry(time) {
             Entry::Occupied(known) => known.into_mut(),
             Entry::Vacant(new) => {

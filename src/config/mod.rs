@@ -7,6 +7,7 @@ mod layers;
 mod merge;
 mod model;
 mod rescue;
+mod rope;
 pub mod schema;
 mod sft;
 mod task;
@@ -17,8 +18,9 @@ pub use grpo::{
 };
 pub use layers::{GRPO_DEFAULTS, Layers, SFT_DEFAULTS, preset_names};
 pub use merge::{MergeMethod, MergeSettings, OptimizerState, RingPlace, StartSettings};
-pub use model::{Architecture, Llama3Scaling, ModelConfig};
+pub use model::{Architecture, ModelConfig};
 pub use rescue::{Rescue, RescueData, RescueOptimizer, RescueSettings};
+pub use rope::{Llama3Scaling, RopeScaling, YarnScaling};
 pub use sft::{SftSettings, Stage};
 pub use task::{Form, Grader, MathKind, TaskKind, TaskSettings};
 
@@ -354,6 +356,8 @@ impl ModelSettings {
             rms_norm_eps: self.rms_norm_eps,
             rope_theta: self.rope_theta,
             rope_scaling: None,
+            attention_bias: false,
+            sliding_window: None,
             tie_word_embeddings: self.tie_word_embeddings,
             initializer_range: self.initializer_range,
         }

@@ -1,31 +1,21 @@
 //! The shape of a model, in Hugging Face's words.
 
+use super::RopeScaling;
 use serde::{Deserialize, Serialize};
 
 /// The decoder families that lehr builds. They share one set of kernels.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, clap::ValueEnum)]
 #[serde(rename_all = "lowercase")]
 pub enum Architecture {
-    /// `LlamaForCausalLM`: no biases.
+    /// `LlamaForCausalLM`.
     #[default]
     Llama,
     /// `Qwen2ForCausalLM`: biases on the q, k and v projections.
     Qwen2,
     /// `Qwen3ForCausalLM`: RMSNorm on each head of q and k.
     Qwen3,
-}
-
-/// Llama 3's frequency scaling (transformers `_compute_llama3_parameters`).
-#[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
-pub struct Llama3Scaling {
-    /// Long wavelengths are stretched by this.
-    pub factor: f64,
-    /// Wavelengths above `original / low_freq_factor` are stretched whole.
-    pub low_freq_factor: f64,
-    /// Wavelengths below `original / high_freq_factor` are left alone.
-    pub high_freq_factor: f64,
-    /// The context length of the original pre-training.
-    pub original_max_position_embeddings: u64,
+    /// `MistralForCausalLM`: as Llama, within its sliding window.
+    Mistral,
 }
 
 /// More blocks than any model has; names and arenas are made for all of them before a file is looked at.
@@ -56,8 +46,12 @@ pub struct ModelConfig {
     pub rms_norm_eps: f64,
     /// Base of the rotary frequencies.
     pub rope_theta: f64,
-    /// Llama 3's scaling of them.
-    pub rope_scaling: Option<Llama3Scaling>,
+    /// Scaling of them.
+    pub rope_scaling: Option<RopeScaling>,
+    /// Biases on the q, k, v and output projections (Llama and Qwen3; Qwen2 has those of q, k and v without it).
+    pub attention_bias: bool,
+    /// Tokens that a query sees, itself included (Mistral). lehr attends to the whole context, which is the same up to so many tokens.
+    pub sliding_window: Option<usize>,
     /// One matrix for embedding and head.
     pub tie_word_embeddings: bool,
     /// Standard deviation of random weights.
@@ -82,7 +76,20 @@ impl ModelConfig {
 
     /// Biases on q, k and v.
     pub fn qkv_bias(&self) -> bool {
-        self.architecture == Architecture::Qwen2
+        self.architecture == Architecture::Qwen2 || self.attention_bias
+    }
+
+    /// Tokens up to which transformers computes what lehr computes, and why not beyond; `None` where there is no such bound.
+    pub fn exact_context(&self) -> Option<(usize, String)> {
+        let window = self.sliding_window.map(|window| (window, format!("sliding_window = {window}, and lehr has no window")));
+        let most = self.max_position_embeddings;
+        let dynamic = matches!(self.rope_scaling, Some(RopeScaling::Dynamic { .. })).then(|| {
+            let why = format!(
+                "rope_type = \"dynamic\", whose frequencies depend on the length of the text beyond max_position_embeddings = {most}"
+            );
+            (most, why)
+        });
+        window.into_iter().chain(dynamic).min_by_key(|(most, _)| *most)
     }
 
     /// RMSNorm on each head of q and k.
@@ -157,6 +164,9 @@ impl ModelConfig {
             if !(value.is_finite() && value > 0.0) {
                 out.push(format!("{name} = {value}: must be a positive number"));
             }
+        }
+        if self.sliding_window == Some(0) {
+            out.push("sliding_window = 0: must be at least 1, or null".to_owned());
         }
         if !(self.initializer_range.is_finite() && self.initializer_range >= 0.0) {
             out.push(format!("initializer_range = {}: must be zero or more", self.initializer_range));

@@ -3,12 +3,25 @@
 //! A setting that would change the arithmetic and that lehr does not build is refused by name; defaults for absent fields are those of
 //! the `transformers` classes.
 
-use crate::config::{Architecture, Llama3Scaling, ModelConfig};
+mod rope;
+
+use crate::config::{Architecture, ModelConfig};
 use crate::vfs::{RealFs, Vfs, clean, shown};
 use anyhow::{Context, Result, bail, ensure};
+use clap::ValueEnum;
 use serde::de::{Error as _, MapAccess, Visitor};
 use serde_json::{Map, Value, json};
 use std::path::Path;
+
+/// Class and `model_type` of a family.
+fn names(architecture: Architecture) -> (&'static str, &'static str) {
+    match architecture {
+        Architecture::Llama => ("LlamaForCausalLM", "llama"),
+        Architecture::Mistral => ("MistralForCausalLM", "mistral"),
+        Architecture::Qwen2 => ("Qwen2ForCausalLM", "qwen2"),
+        Architecture::Qwen3 => ("Qwen3ForCausalLM", "qwen3"),
+    }
+}
 
 /// The ids of the tokens that begin, end and fill a text.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -71,7 +84,7 @@ pub fn parse(text: &[u8]) -> Result<HfConfig> {
     let UniqueKeys(map) = serde_json::from_slice(text).map_err(|e| anyhow::anyhow!("{}", clean(&e.to_string())))?;
     let fields = Fields(&map);
     let architecture = fields.architecture()?;
-    fields.refuse_unbuilt(architecture)?;
+    fields.refuse_unbuilt()?;
     let model = fields.model(architecture)?;
     if let Some(problem) = model.problems().first() {
         bail!("{problem}");
@@ -81,6 +94,9 @@ pub fn parse(text: &[u8]) -> Result<HfConfig> {
         if map.get(name).and_then(Value::as_f64).is_some_and(|p| p != 0.0) {
             notices.push(format!("{name} = {}: lehr trains without dropout", map[name]));
         }
+    }
+    if let Some((most, why)) = model.exact_context().filter(|(most, _)| *most < model.max_position_embeddings) {
+        notices.push(format!("more than {most} tokens at once are refused: {why}"));
     }
     Ok(HfConfig { model, tokens, notices })
 }
@@ -142,49 +158,42 @@ impl Fields<'_> {
     }
 
     fn architecture(&self) -> Result<Architecture> {
-        const KNOWN: [(&str, &str, Architecture); 3] = [
-            ("LlamaForCausalLM", "llama", Architecture::Llama),
-            ("Qwen2ForCausalLM", "qwen2", Architecture::Qwen2),
-            ("Qwen3ForCausalLM", "qwen3", Architecture::Qwen3),
-        ];
-        let only = "lehr builds LlamaForCausalLM, Qwen2ForCausalLM and Qwen3ForCausalLM";
-        if let Some(value) = self.get("architectures") {
-            let names: Vec<&str> = value.as_array().map(|a| a.iter().filter_map(Value::as_str).collect()).unwrap_or_default();
-            let found = KNOWN.iter().find(|row| names == [row.0]);
-            return found.map(|row| row.2).with_context(|| format!("architectures = {}: {only}", clean(&value.to_string())));
+        let only = "lehr builds LlamaForCausalLM, MistralForCausalLM, Qwen2ForCausalLM and Qwen3ForCausalLM";
+        let families = Architecture::value_variants().iter().copied();
+        let kind = self.get("model_type");
+        let Some(value) = self.get("architectures") else {
+            let Some(kind) = kind else { bail!("architectures is missing: {only}") };
+            let found = families.into_iter().find(|family| kind == names(*family).1);
+            return found.with_context(|| format!("model_type = {}: {only}", clean(&kind.to_string())));
+        };
+        let given: Vec<&str> = value.as_array().map(|a| a.iter().filter_map(Value::as_str).collect()).unwrap_or_default();
+        let found = families.into_iter().find(|family| given == [names(*family).0]);
+        let architecture = found.with_context(|| format!("architectures = {}: {only}", clean(&value.to_string())))?;
+        let (class, model_type) = names(architecture);
+        if let Some(kind) = kind.filter(|kind| *kind != model_type) {
+            bail!("model_type = {}, but architectures = [\"{class}\"]: they contradict each other", clean(&kind.to_string()));
         }
-        let Some(value) = self.get("model_type") else { bail!("architectures is missing: {only}") };
-        let found = KNOWN.iter().find(|row| value == row.1);
-        found.map(|row| row.2).with_context(|| format!("model_type = {}: {only}", clean(&value.to_string())))
+        Ok(architecture)
+    }
+
+    fn refusal<T>(&self, name: &str, why: &str) -> Result<T> {
+        let value = self.get(name).map(|v| clean(&v.to_string())).unwrap_or_default();
+        bail!("{name} = {value}: {why}")
     }
 
     /// Settings that would change the arithmetic.
-    fn refuse_unbuilt(&self, architecture: Architecture) -> Result<()> {
-        let refuse = |name: &str, why: &str| {
-            let value = self.get(name).map(|v| clean(&v.to_string())).unwrap_or_default();
-            Err(anyhow::anyhow!("{name} = {value}: {why}"))
-        };
-        if architecture != Architecture::Qwen2 && self.boolean("attention_bias", false)? {
-            return refuse("attention_bias", "lehr has no bias on the output projection; only Qwen2's q, k, v biases");
-        }
+    fn refuse_unbuilt(&self) -> Result<()> {
         if self.boolean("mlp_bias", false)? {
-            return refuse("mlp_bias", "lehr has no biases in the SwiGLU");
+            return self.refusal("mlp_bias", "lehr has no biases in the SwiGLU");
         }
         if self.get("hidden_act").is_some_and(|act| act != "silu") {
-            return refuse("hidden_act", "lehr has only silu");
-        }
-        if self.boolean("use_sliding_window", false)? {
-            return refuse("use_sliding_window", "lehr attends to the whole context only");
+            return self.refusal("hidden_act", "lehr has only silu");
         }
         if self.boolean("rope_interleaved", false)? {
-            return refuse("rope_interleaved", "lehr rotates halves, as transformers does");
-        }
-        let full = |v: &Value| v.as_array().is_some_and(|a| a.iter().all(|t| t == "full_attention"));
-        if self.get("layer_types").is_some_and(|v| !full(v)) {
-            return refuse("layer_types", "lehr has only full_attention");
+            return self.refusal("rope_interleaved", "lehr rotates halves, as transformers does");
         }
         if self.get("partial_rotary_factor").is_some_and(|v| v.as_f64() != Some(1.0)) {
-            return refuse("partial_rotary_factor", "lehr rotates whole heads");
+            return self.refusal("partial_rotary_factor", "lehr rotates whole heads");
         }
         if self.get("quantization_config").is_some() {
             bail!("quantization_config: lehr reads only unquantised weights: take the original model");
@@ -193,78 +202,79 @@ impl Fields<'_> {
     }
 
     fn model(&self, architecture: Architecture) -> Result<ModelConfig> {
-        let qwen = architecture != Architecture::Llama;
+        let qwen = matches!(architecture, Architecture::Qwen2 | Architecture::Qwen3);
         let (hidden_size, heads) = (self.required("hidden_size")?, self.required("num_attention_heads")?);
         // Absent is the class default; null is one for each query head.
         let key_value_heads = match self.0.get("num_key_value_heads") {
             None if qwen => 32,
+            None if architecture == Architecture::Mistral => 8,
             _ => self.integer("num_key_value_heads")?.unwrap_or(heads),
         };
         let head_dim = match self.0.get("head_dim") {
             None if architecture == Architecture::Qwen3 => 128,
             _ => self.integer("head_dim")?.unwrap_or(hidden_size / heads.max(1)),
         };
-        let (rope_theta, rope_scaling) = self.rope()?;
+        let num_hidden_layers = self.required("num_hidden_layers")?;
+        let usual_context = match architecture {
+            Architecture::Llama => 2048,
+            Architecture::Mistral => 131_072,
+            Architecture::Qwen2 | Architecture::Qwen3 => 32768,
+        };
+        let max_position_embeddings = self.integer("max_position_embeddings")?.unwrap_or(usual_context);
+        let (rope_theta, rope_scaling) = rope::read(self, max_position_embeddings)?;
+        // Qwen2 and Mistral have no such setting.
+        let biases = matches!(architecture, Architecture::Llama | Architecture::Qwen3);
         Ok(ModelConfig {
             architecture,
             vocab_size: self.required("vocab_size")?,
             hidden_size,
             intermediate_size: self.required("intermediate_size")?,
-            num_hidden_layers: self.required("num_hidden_layers")?,
+            num_hidden_layers,
             num_attention_heads: heads,
             num_key_value_heads: key_value_heads,
             head_dim,
-            max_position_embeddings: self.integer("max_position_embeddings")?.unwrap_or(if qwen { 32768 } else { 2048 }),
+            max_position_embeddings,
             rms_norm_eps: self.number("rms_norm_eps", 1e-6)?,
             rope_theta,
             rope_scaling,
+            attention_bias: biases && self.boolean("attention_bias", false)?,
+            sliding_window: self.sliding_window(architecture, num_hidden_layers)?,
             tie_word_embeddings: self.boolean("tie_word_embeddings", false)?,
             initializer_range: self.number("initializer_range", 0.02)?,
         })
     }
 
-    /// transformers 5 has `rope_parameters`, 4 has `rope_theta` and `rope_scaling`.
-    fn rope(&self) -> Result<(f64, Option<Llama3Scaling>)> {
-        let name = if self.get("rope_parameters").is_some() { "rope_parameters" } else { "rope_scaling" };
-        let theta = self.number("rope_theta", 10000.0)?;
-        let Some(value) = self.get(name) else { return Ok((theta, None)) };
-        let Some(rope) = value.as_object() else { bail!("{name} = {}: must be an object", clean(&value.to_string())) };
-        let field = |key: &str| number(rope.get(key), &format!("{name}.{key}"));
-        let theta = field("rope_theta")?.unwrap_or(theta);
-        if let Some(part) = field("partial_rotary_factor")?.filter(|part| *part != 1.0) {
-            bail!("{name}.partial_rotary_factor = {part}: lehr rotates whole heads");
+    /// Mistral's window; Qwen's layers must all attend to the whole context.
+    fn sliding_window(&self, architecture: Architecture, layers: usize) -> Result<Option<usize>> {
+        // Absent is the class default; null is none.
+        let window = match self.0.get("sliding_window") {
+            None => Some(4096),
+            Some(_) => self.integer("sliding_window")?,
+        };
+        let types = self.get("layer_types");
+        if let Some(types) = types {
+            let full = types.as_array().filter(|types| types.iter().all(|t| t == "full_attention"));
+            let Some(full) = full else { return self.refusal("layer_types", "lehr has only full_attention") };
+            ensure!(full.len() == layers, "layer_types has {} entries, but num_hidden_layers = {layers}", full.len());
         }
-        if rope.values().any(Value::is_object) {
-            bail!("{name}: gives each kind of layer its own rotation; lehr has one for all");
-        }
-        let kind = rope.get("rope_type").or(rope.get("type"));
-        match kind.map_or(Some("default"), Value::as_str) {
-            Some("default") => return Ok((theta, None)),
-            Some("llama3") => {}
-            _ => bail!(
-                "{name}.rope_type = {}: lehr has only default and llama3",
-                clean(&kind.map(Value::to_string).unwrap_or_default())
+        match architecture {
+            Architecture::Llama => Ok(None),
+            Architecture::Mistral if types.is_some() && window.is_some() => self.refusal(
+                "layer_types",
+                "transformers makes a Ministral of it, which lehr does not build; set sliding_window to null",
             ),
+            Architecture::Mistral => Ok(window),
+            Architecture::Qwen2 | Architecture::Qwen3 => {
+                let first = self.integer("max_window_layers")?.unwrap_or(28);
+                if types.is_none() && window.is_some() && first < layers && self.boolean("use_sliding_window", false)? {
+                    let why = format!(
+                        "layers from max_window_layers = {first} on have a sliding window; lehr attends to the whole context only"
+                    );
+                    return self.refusal("use_sliding_window", &why);
+                }
+                Ok(None)
+            }
         }
-        let need = |key: &str| -> Result<f64> {
-            let value = field(key)?.with_context(|| format!("{name}.{key} is missing"))?;
-            ensure!(value > 0.0, "{name}.{key} = {value}: must be above 0");
-            Ok(value)
-        };
-        let original = need("original_max_position_embeddings")?;
-        ensure!(
-            original.fract() == 0.0 && original < 1e12,
-            "{name}.original_max_position_embeddings = {original}: must be a whole number"
-        );
-        let scaling = Llama3Scaling {
-            factor: need("factor")?,
-            low_freq_factor: need("low_freq_factor")?,
-            high_freq_factor: need("high_freq_factor")?,
-            original_max_position_embeddings: original as u64,
-        };
-        let (low, high) = (scaling.low_freq_factor, scaling.high_freq_factor);
-        ensure!(low < high, "{name}.low_freq_factor = {low}: must be below high_freq_factor = {high}");
-        Ok((theta, Some(scaling)))
     }
 
     fn tokens(&self, vocab_size: usize) -> Result<(SpecialTokens, Vec<String>)> {
@@ -310,22 +320,7 @@ fn eos_json(tokens: &SpecialTokens) -> Value {
 
 /// The `config.json` that both `transformers` 4 and 5 load: rotary settings stand there in both dialects.
 pub fn config_json(model: &ModelConfig, tokens: &SpecialTokens) -> Value {
-    let (class, model_type) = match model.architecture {
-        Architecture::Llama => ("LlamaForCausalLM", "llama"),
-        Architecture::Qwen2 => ("Qwen2ForCausalLM", "qwen2"),
-        Architecture::Qwen3 => ("Qwen3ForCausalLM", "qwen3"),
-    };
-    let rope = model.rope_scaling.map(|s| {
-        json!({
-            "rope_type": "llama3",
-            "factor": s.factor,
-            "low_freq_factor": s.low_freq_factor,
-            "high_freq_factor": s.high_freq_factor,
-            "original_max_position_embeddings": s.original_max_position_embeddings,
-        })
-    });
-    let mut parameters = rope.clone().unwrap_or_else(|| json!({"rope_type": "default"}));
-    parameters["rope_theta"] = json!(model.rope_theta);
+    let (class, model_type) = names(model.architecture);
     let mut out = json!({
         "architectures": [class],
         "model_type": model_type,
@@ -338,9 +333,6 @@ pub fn config_json(model: &ModelConfig, tokens: &SpecialTokens) -> Value {
         "head_dim": model.head_dim,
         "max_position_embeddings": model.max_position_embeddings,
         "rms_norm_eps": model.rms_norm_eps,
-        "rope_theta": model.rope_theta,
-        "rope_scaling": rope,
-        "rope_parameters": parameters,
         "tie_word_embeddings": model.tie_word_embeddings,
         "initializer_range": model.initializer_range,
         "hidden_act": "silu",
@@ -352,10 +344,16 @@ pub fn config_json(model: &ModelConfig, tokens: &SpecialTokens) -> Value {
         "dtype": "float32",
         "torch_dtype": "float32",
     });
+    for (name, value) in rope::write(model) {
+        out[name] = value;
+    }
     match model.architecture {
-        Architecture::Llama => (out["attention_bias"], out["mlp_bias"]) = (json!(false), json!(false)),
+        Architecture::Llama => (out["attention_bias"], out["mlp_bias"]) = (json!(model.attention_bias), json!(false)),
+        Architecture::Mistral => out["sliding_window"] = json!(model.sliding_window),
         Architecture::Qwen2 => out["use_sliding_window"] = json!(false),
-        Architecture::Qwen3 => (out["attention_bias"], out["use_sliding_window"]) = (json!(false), json!(false)),
+        Architecture::Qwen3 => {
+            (out["attention_bias"], out["use_sliding_window"]) = (json!(model.attention_bias), json!(false));
+        }
     }
     out
 }

@@ -43,15 +43,18 @@ impl Model {
     /// Allocate a model for contexts of up to `context` tokens; its values are zero until [`Model::initialise`] or [`Model::load`].
     ///
     /// # Errors
-    /// A shape that cannot work, or a tensor larger than the adapter can bind.
+    /// A shape that cannot work, a context that would be computed otherwise than transformers does, or a tensor larger than the adapter can bind.
     pub fn new(device: &Device, config: &ModelConfig, context: usize) -> anyhow::Result<Self> {
         if let Some(problem) = config.problems().into_iter().next() {
             anyhow::bail!("{problem}");
         }
+        if let Some((most, why)) = config.exact_context() {
+            anyhow::ensure!(context <= most, "{context} tokens: this model takes at most {most} at once: {why}");
+        }
         let parameters = Parameters::new(config, device.sizes().max_tensor_bytes)?;
         let values = parameters.arena(device, "values");
         let rope_table = Tensor::new(device, "rope table", "rope_table", &[context, config.head_dim]);
-        device.write(&rope_table, &rope::table(&rope::frequencies(config), context));
+        device.write(&rope_table, &rope::table(&rope::Rotation::new(config), context));
         Ok(Self { config: config.clone(), weights: parameters.weights(&values), parameters, values, rope_table })
     }
 

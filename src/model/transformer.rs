@@ -10,7 +10,7 @@ use crate::device::{Device, Recorder, Tensor};
 use crate::ops::logprob::Chunk;
 use crate::ops::matmul::Extra;
 use crate::ops::rmsnorm::Rows;
-use crate::ops::{attention, embedding, logprob, matmul, objective, rmsnorm, rope, swiglu};
+use crate::ops::{add_bias, attention, embedding, logprob, matmul, objective, rmsnorm, rope, swiglu};
 
 /// What every recording of a model needs.
 #[derive(Clone, Copy)]
@@ -98,6 +98,9 @@ pub(super) fn record_blocks(r: &mut Recorder<'_>, m: Context<'_>, acts: &Activat
             return;
         }
         matmul::forward(r, &a.attn_out, &w.attn_proj, &a.after_attn, Extra::Residual(x));
+        if let Some(bias) = &w.attn_proj_bias {
+            add_bias::forward(r, bias, &a.after_attn);
+        }
         rmsnorm::forward(r, Rows::whole(x), &a.after_attn, &w.mlp_norm, &a.mlp_in, &a.mlp_rstd, eps);
         matmul::forward(r, &a.mlp_in, &w.gate_up, &a.gate_up, Extra::None);
         swiglu::forward(r, &a.gate_up, &a.hidden);
@@ -239,6 +242,9 @@ pub fn record_backward(r: &mut Recorder<'_>, m: Context<'_>, acts: &Activations<
         rmsnorm::backward_gain(r, stream_rows, &d.norm_in, &a.after_attn, &a.mlp_rstd, &g.mlp_norm);
         rmsnorm::backward(r, stream_rows, &d.norm_in, &a.after_attn, &w.mlp_norm, &a.mlp_rstd, &d.stream, true);
         // attention
+        if let Some(dbias) = &g.attn_proj_bias {
+            matmul::backward_bias(r, &d.stream, dbias);
+        }
         matmul::backward_weight(r, &d.stream, &a.attn_out, &g.attn_proj);
         matmul::backward_input(r, &d.stream, &w.attn_proj, &d.attn_out, false);
         let shape = m.attention_shape(acts.batch, acts.time);

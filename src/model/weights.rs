@@ -100,7 +100,7 @@ pub struct Block<T> {
     pub attn_norm: T,
     /// q, k and v projections (H D + 2 Hkv D, C)
     pub qkv: T,
-    /// (H D + 2 Hkv D), Qwen2
+    /// (H D + 2 Hkv D), Qwen2 and `attention_bias`
     pub qkv_bias: Option<T>,
     /// (D), Qwen3
     pub q_norm: Option<T>,
@@ -108,6 +108,8 @@ pub struct Block<T> {
     pub k_norm: Option<T>,
     /// (C, H D)
     pub attn_proj: T,
+    /// (C), `attention_bias`
+    pub attn_proj_bias: Option<T>,
     /// (C)
     pub mlp_norm: T,
     /// gate and up projections (2 F, C)
@@ -147,6 +149,7 @@ impl<T> Weights<T> {
                 q_norm: c.qk_norm().then(|| p(Spec::one(name("self_attn.q_norm.weight"), &[d], Init::Ones))),
                 k_norm: c.qk_norm().then(|| p(Spec::one(name("self_attn.k_norm.weight"), &[d], Init::Ones))),
                 attn_proj: p(Spec::one(name("self_attn.o_proj.weight"), &[width, q], normal)),
+                attn_proj_bias: c.attention_bias.then(|| p(Spec::one(name("self_attn.o_proj.bias"), &[width], Init::Zeros))),
                 mlp_norm: p(Spec::one(name("post_attention_layernorm.weight"), &[width], Init::Ones)),
                 gate_up: p(Spec::fused(
                     &[(name("mlp.gate_proj.weight"), &[inner, width]), (name("mlp.up_proj.weight"), &[inner, width])],
@@ -215,7 +218,7 @@ impl Parameters {
         });
         let tensors = |b: &Block<usize>| {
             let always = [b.attn_norm, b.qkv, b.attn_proj, b.mlp_norm, b.gate_up, b.down];
-            always.into_iter().chain([b.qkv_bias, b.q_norm, b.k_norm].into_iter().flatten()).collect()
+            always.into_iter().chain([b.qkv_bias, b.q_norm, b.k_norm, b.attn_proj_bias].into_iter().flatten()).collect()
         };
         let blocks = tree.blocks.iter().enumerate().map(|(i, block)| (format!("layers.{i}"), tensors(block)));
         let head = tree.head.map(|head| ("head".to_owned(), vec![head]));
@@ -266,10 +269,20 @@ mod tests {
 
     #[test]
     fn every_tensor_is_in_the_part_that_its_name_says() {
-        for (architecture, tied) in
-            [(Architecture::Llama, true), (Architecture::Qwen2, false), (Architecture::Qwen3, true), (Architecture::Qwen3, false)]
-        {
-            let c = ModelConfig { architecture, tie_word_embeddings: tied, ..Settings::default().model.config(65, 64) };
+        for (architecture, tied, attention_bias) in [
+            (Architecture::Llama, true, false),
+            (Architecture::Llama, false, true),
+            (Architecture::Mistral, true, false),
+            (Architecture::Qwen2, false, false),
+            (Architecture::Qwen3, true, true),
+            (Architecture::Qwen3, false, false),
+        ] {
+            let c = ModelConfig {
+                architecture,
+                tie_word_embeddings: tied,
+                attention_bias,
+                ..Settings::default().model.config(65, 64)
+            };
             let p = Parameters::new(&c, 1 << 27).unwrap();
             let mut seen = vec![0; p.specs().len()];
             for (part, these) in p.parts() {

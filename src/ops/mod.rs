@@ -4,6 +4,7 @@
 //! Parameter gradients are `+=`, activation gradients `=`, except the residual stream, which is `+=` too.
 
 pub mod adamw;
+pub mod add_bias;
 pub mod attention;
 pub mod average;
 pub mod check;
@@ -52,6 +53,7 @@ pub fn checks() -> Vec<check::Check> {
         embedding::CHECKS,
         rmsnorm::CHECKS,
         matmul::CHECKS,
+        add_bias::CHECKS,
         rope::CHECKS,
         attention::CHECKS,
         swiglu::CHECKS,

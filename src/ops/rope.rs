@@ -1,10 +1,12 @@
 //! Rotary position embedding (Su et al. 2021), in place on fused q|k|v rows; tables from the CPU in f64.          shaders/rope.wgsl
 
+mod frequencies;
 mod host;
+
+pub use frequencies::Rotation;
 
 use super::WG;
 use super::check::{Case, Check, wide};
-use crate::config::{Llama3Scaling, ModelConfig};
 use crate::device::{Cost, Device, Extent, Op, Recorder, Shader, Tensor, grid};
 use crate::{bind, shader, uniform};
 use bytemuck::cast_slice;
@@ -18,7 +20,7 @@ pub fn forward(r: &mut Recorder<'_>, heads: usize, positions: &Tensor, table: &T
     rotate(r, heads, positions, table, qkv, 1.0);
 }
 
-/// The gradient of a rotation is the rotation back.
+/// The gradient of a rotation is the rotation back, by the same scale.
 pub fn backward(r: &mut Recorder<'_>, heads: usize, positions: &Tensor, table: &Tensor, dqkv: &Tensor) {
     rotate(r, heads, positions, table, dqkv, -1.0);
 }
@@ -40,38 +42,14 @@ fn rotate(r: &mut Recorder<'_>, heads: usize, positions: &Tensor, table: &Tensor
     );
 }
 
-/// One angular frequency per pair of a head (D/2), Llama 3's scaling included (transformers `_compute_llama3_parameters`).
-pub fn frequencies(config: &ModelConfig) -> Vec<f64> {
-    let d = config.head_dim;
-    (0..d / 2)
-        .map(|i| {
-            let f = config.rope_theta.powf(-2.0 * i as f64 / d as f64);
-            config.rope_scaling.as_ref().map_or(f, |s| scaled(f, s))
-        })
-        .collect()
-}
-
-fn scaled(frequency: f64, s: &Llama3Scaling) -> f64 {
-    let wavelength = std::f64::consts::TAU / frequency;
-    let original = s.original_max_position_embeddings as f64;
-    if wavelength < original / s.high_freq_factor {
-        frequency
-    } else if wavelength > original / s.low_freq_factor {
-        frequency / s.factor
-    } else {
-        let smooth = (original / wavelength - s.low_freq_factor) / (s.high_freq_factor - s.low_freq_factor);
-        (1.0 - smooth) * frequency / s.factor + smooth * frequency
-    }
-}
-
-/// The table for `positions` positions: (positions, D/4) groups of (cos, cos, sin, sin), so D numbers a position.
-pub fn table(frequencies: &[f64], positions: usize) -> Vec<f32> {
-    let mut out = Vec::with_capacity(positions * frequencies.len() * 2);
+/// The table for `positions` positions: (positions, D/4) groups of (cos, cos, sin, sin) times the scale, so D numbers a position.
+pub fn table(rotation: &Rotation, positions: usize) -> Vec<f32> {
+    let mut out = Vec::with_capacity(positions * rotation.frequencies.len() * 2);
     for p in 0..positions {
-        for pair in frequencies.chunks(2) {
+        for pair in rotation.frequencies.chunks(2) {
             let angles: Vec<f64> = pair.iter().map(|f| f * p as f64).collect();
-            out.extend(angles.iter().map(|a| a.cos() as f32));
-            out.extend(angles.iter().map(|a| a.sin() as f32));
+            out.extend(angles.iter().map(|a| (rotation.scale * a.cos()) as f32));
+            out.extend(angles.iter().map(|a| (rotation.scale * a.sin()) as f32));
         }
     }
     out
@@ -79,13 +57,16 @@ pub fn table(frequencies: &[f64], positions: usize) -> Vec<f32> {
 
 /// The same arithmetic in f64, with angles of its own.
 pub mod twin {
-    /// Rotate the first `heads` heads of each row in place; `direction` 1 or -1.
-    pub fn rotate(qkv: &mut [f64], stride: usize, heads: usize, frequencies: &[f64], positions: &[u32], direction: f64) {
-        let half = frequencies.len();
+    use super::Rotation;
+
+    /// Rotate and scale the first `heads` heads of each row in place; `direction` 1 or -1.
+    pub fn rotate(qkv: &mut [f64], stride: usize, heads: usize, rotation: &Rotation, positions: &[u32], direction: f64) {
+        let half = rotation.frequencies.len();
         for (row, &p) in qkv.chunks_mut(stride).zip(positions) {
             for head in row.chunks_mut(2 * half).take(heads) {
                 for i in 0..half {
-                    let (sin, cos) = (direction * frequencies[i] * f64::from(p)).sin_cos();
+                    let (sin, cos) = (direction * rotation.frequencies[i] * f64::from(p)).sin_cos();
+                    let (sin, cos) = (rotation.scale * sin, rotation.scale * cos);
                     (head[i], head[i + half]) = (head[i] * cos - head[i + half] * sin, head[i + half] * cos + head[i] * sin);
                 }
             }
@@ -102,8 +83,9 @@ fn check(device: &Device, case: &mut Case) -> anyhow::Result<()> {
     case.shape = format!("{rows} rows, {heads} heads of {head_dim}, stride {stride}");
     let positions: Vec<u32> = (0..rows).map(|_| case.int(0, 99) as u32).collect();
     let values = case.normals(rows * stride, 1.0);
-    let frequencies: Vec<f64> = (0..head_dim / 2).map(|i| 1e4f64.powf(-2.0 * i as f64 / head_dim as f64)).collect();
-    let table = case.upload(device, "table", &[100, head_dim], &table(&frequencies, 100));
+    let frequencies = (0..head_dim / 2).map(|i| 1e4f64.powf(-2.0 * i as f64 / head_dim as f64)).collect();
+    let rotation = Rotation { frequencies, scale: case.pick(&[1.0, 1.3689]) };
+    let table = case.upload(device, "table", &[100, head_dim], &table(&rotation, 100));
     let p = case.upload_u32(device, "positions", &positions);
     let turned = case.upload(device, "qkv", &[rows, stride], &values);
     let back = case.upload(device, "dqkv", &[rows, stride], &values);
@@ -113,7 +95,7 @@ fn check(device: &Device, case: &mut Case) -> anyhow::Result<()> {
     })?;
     for (tensor, direction) in [(turned, 1.0), (back, -1.0)] {
         let mut want = wide(&values);
-        twin::rotate(&mut want, stride, heads, &frequencies, &positions, direction);
+        twin::rotate(&mut want, stride, heads, &rotation, &positions, direction);
         case.compare(device, &tensor, &want)?;
     }
     Ok(())
@@ -122,19 +104,19 @@ fn check(device: &Device, case: &mut Case) -> anyhow::Result<()> {
 #[cfg(test)]
 mod tests {
     use super::super::check::{dot, finite_difference_error, probe};
-    use super::twin;
+    use super::{Rotation, twin};
 
     #[test]
     fn rotating_back_is_the_derivative() {
-        let (positions, frequencies) = ([3u32, 0, 7], [1.0, 0.1]);
+        let (positions, rotation) = ([3u32, 0, 7], Rotation { frequencies: vec![1.0, 0.1], scale: 1.3 });
         let (x, weights) = (probe(3 * 8), probe(3 * 8));
         let loss = |x: &[f64]| {
             let mut y = x.to_vec();
-            twin::rotate(&mut y, 8, 1, &frequencies, &positions, 1.0);
+            twin::rotate(&mut y, 8, 1, &rotation, &positions, 1.0);
             dot(&y, &weights)
         };
         let mut dx = weights.clone();
-        twin::rotate(&mut dx, 8, 1, &frequencies, &positions, -1.0);
+        twin::rotate(&mut dx, 8, 1, &rotation, &positions, -1.0);
         assert!(finite_difference_error(&x, &dx, loss) < 1e-6);
     }
 }

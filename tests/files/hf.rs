@@ -1,6 +1,9 @@
 //! `config.json`: what transformers writes is read, what would change the arithmetic is refused, what is written reads back.
 
 use super::*;
+use lehr::config::{RopeScaling, YarnScaling};
+use lehr::device::Device;
+use lehr::model::Model;
 
 fn base(architecture: Architecture) -> ModelConfig {
     ModelConfig {
@@ -16,20 +19,54 @@ fn base(architecture: Architecture) -> ModelConfig {
         rms_norm_eps: 1e-6,
         rope_theta: 500_000.0,
         rope_scaling: None,
+        attention_bias: false,
+        sliding_window: None,
         tie_word_embeddings: true,
         initializer_range: 0.02,
     }
 }
 
-const SCALING: Llama3Scaling =
-    Llama3Scaling { factor: 8.0, low_freq_factor: 1.0, high_freq_factor: 4.0, original_max_position_embeddings: 8192 };
+const SCALING: RopeScaling = RopeScaling::Llama3(Llama3Scaling {
+    factor: 8.0,
+    low_freq_factor: 1.0,
+    high_freq_factor: 4.0,
+    original_max_position_embeddings: 8192,
+});
+
+const YARN: YarnScaling = YarnScaling {
+    factor: 4.0,
+    original_max_position_embeddings: 128,
+    beta_fast: 32.0,
+    beta_slow: 1.0,
+    truncate: true,
+    attention_factor: None,
+    mscale: None,
+    mscale_all_dim: None,
+};
 
 #[test]
 fn what_is_written_reads_back() {
     let tokens = SpecialTokens { bos: Some(1), eos: vec![2, 3], pad: None };
-    for architecture in [Architecture::Llama, Architecture::Qwen2, Architecture::Qwen3] {
-        for rope_scaling in [None, Some(SCALING)] {
-            let model = ModelConfig { rope_scaling, ..base(architecture) };
+    let yarn = YarnScaling { beta_fast: 16.5, truncate: false, attention_factor: Some(1.25), ..YARN };
+    let mscale = YarnScaling { mscale: Some(0.5), mscale_all_dim: Some(1.0), ..YARN };
+    let scalings = [
+        SCALING,
+        RopeScaling::Linear { factor: 2.0 },
+        RopeScaling::Dynamic { factor: 2.5 },
+        RopeScaling::Yarn(YARN),
+        RopeScaling::Yarn(yarn),
+        RopeScaling::Yarn(mscale),
+    ];
+    for (architecture, attention_bias, sliding_window) in [
+        (Architecture::Llama, false, None),
+        (Architecture::Llama, true, None),
+        (Architecture::Qwen2, false, None),
+        (Architecture::Qwen3, true, None),
+        (Architecture::Mistral, false, None),
+        (Architecture::Mistral, false, Some(512)),
+    ] {
+        for rope_scaling in scalings.map(Some).into_iter().chain([None]) {
+            let model = ModelConfig { rope_scaling, attention_bias, sliding_window, ..base(architecture) };
             let text = hf_config::config_json(&model, &tokens).to_string();
             let back = hf_config::parse(text.as_bytes()).unwrap();
             assert_eq!((back.model, back.tokens, back.notices), (model, tokens.clone(), vec![]));
@@ -68,6 +105,13 @@ fn absent_fields_have_the_classes_defaults() {
     let old = llama3.replace("rope_type", "type").replace(",\"rope_theta\":9.0", "");
     let m = parse(&format!(r#"{{"rope_theta":3.0,"rope_scaling":{old}}}"#)).unwrap().model;
     assert_eq!((m.rope_theta, m.rope_scaling), (3.0, Some(SCALING)));
+    let both = parse(
+        r#"{"rope_theta":3.0,"rope_scaling":{"type":"linear","factor":2},
+        "rope_parameters":{"rope_type":"linear","factor":2.0,"rope_theta":3}}"#,
+    );
+    assert_eq!(both.unwrap().model.rope_scaling, Some(RopeScaling::Linear { factor: 2.0 }));
+    let yarn = r#"{"max_position_embeddings":128,"rope_scaling":{"type":"yarn","factor":4.0}}"#;
+    assert_eq!(parse(yarn).unwrap().model.rope_scaling, Some(RopeScaling::Yarn(YARN)));
     let t = parse(r#"{"bos_token_id":1,"eos_token_id":[2,3],"pad_token_id":-1}"#).unwrap().tokens;
     assert_eq!(t, SpecialTokens { bos: Some(1), eos: vec![2, 3], pad: None });
     assert_eq!(parse(r#"{"attention_dropout":0.1,"eos_token_id":300}"#).unwrap().notices.len(), 2);
@@ -77,24 +121,106 @@ fn absent_fields_have_the_classes_defaults() {
 }
 
 #[test]
+fn windows_that_no_text_feels_are_accepted() {
+    let mistral = |more: &str| parse(&format!(r#"{{"architectures":["MistralForCausalLM"],"num_attention_heads":8{more}}}"#));
+    let m = mistral("").unwrap();
+    assert_eq!((m.model.num_key_value_heads, m.model.max_position_embeddings, m.model.sliding_window), (8, 131_072, Some(4096)));
+    assert!(m.notices[0].contains("more than 4096 tokens at once are refused: sliding_window = 4096"), "{:?}", m.notices);
+    let m = mistral(r#","sliding_window":null,"num_key_value_heads":null"#).unwrap();
+    assert_eq!((m.model.num_key_value_heads, m.model.sliding_window, m.notices.len()), (8, None, 0));
+    let dynamic = mistral(r#","sliding_window":64,"max_position_embeddings":60,"rope_scaling":{"type":"dynamic","factor":2.0}"#);
+    assert_eq!(dynamic.unwrap().model.exact_context().unwrap().0, 60);
+    for qwen in ["Qwen2", "Qwen3"] {
+        let qwen = |more: &str| {
+            parse(&format!(
+                r#"{{"architectures":["{qwen}ForCausalLM"],"num_key_value_heads":2,"use_sliding_window":true{more}}}"#
+            ))
+        };
+        let full = r#","sliding_window":8,"layer_types":["full_attention","full_attention"],"max_window_layers":0"#;
+        for more in ["", r#","max_window_layers":2"#, r#","sliding_window":null,"max_window_layers":0"#, full] {
+            let model = qwen(more).unwrap().model;
+            assert_eq!((model.sliding_window, model.exact_context()), (None, None), "{more}");
+        }
+    }
+}
+
+#[test]
+fn contexts_that_would_be_computed_otherwise_are_refused() {
+    let device = Device::named(Some("cpu")).unwrap();
+    let open = |model: ModelConfig, context| Model::new(&device, &model, context).map(drop).map_err(|e| e.to_string());
+    let mistral = ModelConfig { sliding_window: Some(100), ..base(Architecture::Mistral) };
+    let dynamic = ModelConfig { rope_scaling: Some(RopeScaling::Dynamic { factor: 2.0 }), ..base(Architecture::Llama) };
+    assert_eq!((open(mistral.clone(), 100), open(dynamic.clone(), 512)), (Ok(()), Ok(())));
+    let text = open(mistral, 101).unwrap_err();
+    assert!(text.contains("101 tokens") && text.contains("at most 100") && text.contains("sliding_window = 100"), "{text}");
+    let text = open(dynamic, 513).unwrap_err();
+    assert!(text.contains("at most 512") && text.contains("rope_type = \"dynamic\""), "{text}");
+}
+
+#[test]
 fn what_lehr_does_not_build_is_refused_by_name() {
     for (change, parts) in [
-        (r#"{"attention_bias":true}"#, ["attention_bias = true", "Qwen2"]),
         (r#"{"mlp_bias":true}"#, ["mlp_bias = true", "SwiGLU"]),
         (r#"{"hidden_act":"gelu\u001b"}"#, ["hidden_act = \"gelu\\u001b\"", "silu"]),
-        (r#"{"architectures":["Qwen2ForCausalLM"],"use_sliding_window":true}"#, ["use_sliding_window = true", "whole context"]),
-        (r#"{"architectures":["Qwen3ForCausalLM"],"attention_bias":true}"#, ["attention_bias = true", "Qwen2"]),
+        (
+            r#"{"architectures":["Qwen2ForCausalLM"],"use_sliding_window":true,"max_window_layers":1}"#,
+            ["use_sliding_window = true", "max_window_layers = 1"],
+        ),
+        (r#"{"layer_types":["full_attention"]}"#, ["layer_types has 1 entries", "num_hidden_layers = 2"]),
+        (
+            r#"{"architectures":["MistralForCausalLM"],"layer_types":["full_attention","full_attention"]}"#,
+            ["layer_types", "Ministral"],
+        ),
+        (
+            r#"{"architectures":["MistralForCausalLM"],"num_key_value_heads":4,"sliding_window":0}"#,
+            ["sliding_window = 0", "null"],
+        ),
+        (r#"{"model_type":"qwen2"}"#, ["model_type = \"qwen2\"", "contradict"]),
         (r#"{"layer_types":["full_attention","sliding_attention"]}"#, ["layer_types", "full_attention"]),
         (r#"{"partial_rotary_factor":0.5}"#, ["partial_rotary_factor = 0.5", "whole heads"]),
         (r#"{"quantization_config":{"bits":4}}"#, ["quantization_config", "unquantised"]),
-        (r#"{"rope_scaling":{"type":"linear","factor":2.0}}"#, ["rope_scaling.rope_type = \"linear\"", "llama3"]),
-        (r#"{"rope_parameters":{"rope_type":"yarn","factor":2.0}}"#, ["rope_parameters.rope_type = \"yarn\"", "llama3"]),
+        (r#"{"rope_scaling":{"type":"longrope","factor":2.0}}"#, ["rope_scaling.rope_type = \"longrope\"", "llama3"]),
+        (r#"{"rope_parameters":{"rope_type":null}}"#, ["rope_parameters.rope_type = null", "yarn"]),
+        (
+            r#"{"rope_scaling":{"rope_type":"yarn","type":"linear","factor":2.0}}"#,
+            ["rope_scaling.type = \"linear\"", "contradict"],
+        ),
+        (
+            r#"{"rope_scaling":{"rope_type":"yarn","factor":4.0},"rope_parameters":{"rope_type":"default","rope_theta":10000.0}}"#,
+            ["contradict", "rope_type is \"yarn\" in rope_scaling, \"default\" in rope_parameters"],
+        ),
+        (
+            r#"{"rope_scaling":{"rope_type":"linear","factor":4.0},"rope_parameters":{"rope_type":"linear","factor":2.0}}"#,
+            ["contradict", "factor is 4.0 in rope_scaling, 2.0 in rope_parameters"],
+        ),
+        (
+            r#"{"rope_scaling":{"rope_type":"default"},"rope_parameters":{"rope_type":"default","rope_theta":1e6}}"#,
+            ["rope_theta is 10000.0 in rope_scaling, 1000000.0 in rope_parameters", "without rope_theta"],
+        ),
+        (
+            r#"{"rope_theta":5.0,"rope_parameters":{"rope_type":"default","rope_theta":6.0}}"#,
+            ["rope_theta = 5, but rope_parameters.rope_theta = 6", "contradict"],
+        ),
+        (
+            r#"{"original_max_position_embeddings":64,
+                "rope_scaling":{"type":"yarn","factor":4.0,"original_max_position_embeddings":32}}"#,
+            ["original_max_position_embeddings = 64, but rope_scaling.original_max_position_embeddings = 32", "contradict"],
+        ),
+        (r#"{"rope_scaling":{"type":"yarn"}}"#, ["rope_scaling.factor", "missing"]),
+        (r#"{"rope_scaling":{"type":"yarn","factor":4,"truncate":1}}"#, ["rope_scaling.truncate = 1", "true or false"]),
+        (r#"{"rope_scaling":{"type":"yarn","factor":4,"beta_fast":"x"}}"#, ["rope_scaling.beta_fast = \"x\"", "number"]),
+        (r#"{"rope_scaling":{"type":"yarn","factor":4,"attention_factor":0}}"#, ["rope_scaling.attention_factor = 0", "above 0"]),
+        (r#"{"rope_theta":1,"rope_scaling":{"type":"yarn","factor":4}}"#, ["rope_theta = 1", "logarithm"]),
+        (
+            r#"{"rope_scaling":{"type":"yarn","factor":4,"partial_rotary_factor":0.5}}"#,
+            ["rope_scaling.partial_rotary_factor = 0.5", "whole heads"],
+        ),
         (r#"{"rope_parameters":{"full_attention":{"rope_type":"default"}}}"#, ["rope_parameters", "each kind of layer"]),
-        (r#"{"rope_scaling":{"rope_type":"llama3","factor":2.0}}"#, ["original_max_position_embeddings", "missing"]),
+        (r#"{"rope_scaling":{"rope_type":"llama3","factor":2.0}}"#, ["low_freq_factor", "missing"]),
         (r#"{"rope_scaling":7}"#, ["rope_scaling = 7", "object"]),
         (
             r#"{"architectures":["GPT2LMHeadModel"]}"#,
-            ["GPT2LMHeadModel", "LlamaForCausalLM, Qwen2ForCausalLM and Qwen3ForCausalLM"],
+            ["GPT2LMHeadModel", "LlamaForCausalLM, MistralForCausalLM, Qwen2ForCausalLM and Qwen3ForCausalLM"],
         ),
         (r#"{"architectures":[]}"#, ["architectures = []", "Qwen3ForCausalLM"]),
         (r#"{"hidden_size":0}"#, ["hidden_size = 0", "between 1 and"]),

@@ -25,6 +25,7 @@ from safetensors.torch import save_file
 from torch.overrides import TorchFunctionMode
 from transformers import (
     LlamaConfig, LlamaForCausalLM,
+    MistralConfig, MistralForCausalLM,
     Qwen2Config, Qwen2ForCausalLM,
     Qwen3Config, Qwen3ForCausalLM,
 )
@@ -38,7 +39,7 @@ LR, BETAS, EPS, DECAY, CLIP = 1e-3, (0.9, 0.99), 1e-8, 0.1, 1.0
 DOCUMENTS = (7, 1, 11)  # packed documents in one row of 19, one of them a single token
 
 # ---------------------------------------------------------------------------------------------
-# The four models. Shapes are odd on purpose: vocabularies are prime, heads * head_dim differs from
+# The models. Shapes are odd on purpose: vocabularies are prime, heads * head_dim differs from
 # hidden in qwen3, and the llama-3 scaling has its bend inside the 19 positions.
 # ---------------------------------------------------------------------------------------------
 
@@ -70,7 +71,32 @@ MODELS = {
         num_hidden_layers=2, hidden_size=40, num_attention_heads=4, num_key_value_heads=2, head_dim=16,
         intermediate_size=44, vocab_size=53, tie_word_embeddings=False, max_position_embeddings=64,
         rms_norm_eps=1e-6, rope_parameters=dict(rope_type="default", rope_theta=1000000.0), **NO_SPECIAL)),
+    # attention_bias: q, k, v and output. Dynamic scaling, which is none up to max_position_embeddings.
+    "llama-bias": (LlamaForCausalLM, lambda: LlamaConfig(
+        num_hidden_layers=2, hidden_size=32, num_attention_heads=4, num_key_value_heads=2, attention_bias=True,
+        intermediate_size=36, vocab_size=59, tie_word_embeddings=True, max_position_embeddings=19,
+        rms_norm_eps=1e-5, rope_parameters=dict(rope_type="dynamic", factor=4.0, rope_theta=10000.0), **NO_SPECIAL)),
+    # A sliding window as wide as the context, linear scaling, heads * head_dim differs from hidden.
+    "mistral": (MistralForCausalLM, lambda: MistralConfig(
+        num_hidden_layers=2, hidden_size=28, num_attention_heads=4, num_key_value_heads=1, head_dim=8,
+        intermediate_size=36, vocab_size=59, tie_word_embeddings=False, max_position_embeddings=64, sliding_window=19,
+        rms_norm_eps=1e-5, rope_parameters=dict(rope_type="linear", factor=3.0, rope_theta=10000.0), **NO_SPECIAL)),
+    # YaRN by its defaults, as Qwen's model cards write it; a window that no layer has.
+    "qwen2-yarn": (Qwen2ForCausalLM, lambda: Qwen2Config(
+        num_hidden_layers=2, hidden_size=32, num_attention_heads=4, num_key_value_heads=2,
+        intermediate_size=36, vocab_size=59, tie_word_embeddings=True, max_position_embeddings=64,
+        use_sliding_window=True, sliding_window=4, max_window_layers=2, rms_norm_eps=1e-6,
+        rope_parameters=dict(
+            rope_type="yarn", factor=4.0, original_max_position_embeddings=16, rope_theta=10000.0), **NO_SPECIAL)),
+    # YaRN with every other field, biases under the q/k norms.
+    "qwen3-yarn": (Qwen3ForCausalLM, lambda: Qwen3Config(
+        num_hidden_layers=2, hidden_size=28, num_attention_heads=4, num_key_value_heads=2, head_dim=12, attention_bias=True,
+        intermediate_size=36, vocab_size=53, tie_word_embeddings=True, max_position_embeddings=128,
+        rms_norm_eps=1e-6, rope_parameters=dict(
+            rope_type="yarn", factor=4.0, original_max_position_embeddings=32, rope_theta=100.0, beta_fast=4.0, beta_slow=0.5,
+            mscale=1.3, mscale_all_dim=0.6, truncate=False), **NO_SPECIAL)),
 }
+V4 = ["llama-tied", "qwen2-yarn"]   # have a config.v4.json too
 
 
 def build(name):
@@ -118,11 +144,11 @@ def in_double(model):
     double = copy.deepcopy(model).double()
     rope = double.model.rotary_emb
     if rope.rope_type == "default":
-        rope.inv_freq, _ = rope.compute_default_rope_parameters(model.config)
+        rope.inv_freq, rope.attention_scaling = rope.compute_default_rope_parameters(model.config)
     else:
         from transformers.modeling_rope_utils import ROPE_INIT_FUNCTIONS
-        rope.inv_freq, _ = ROPE_INIT_FUNCTIONS[rope.rope_type](model.config, "cpu")
-    assert rope.inv_freq.dtype == torch.float64 and rope.attention_scaling == 1.0
+        rope.inv_freq, rope.attention_scaling = ROPE_INIT_FUNCTIONS[rope.rope_type](model.config, "cpu")
+    assert rope.inv_freq.dtype == torch.float64
     return double
 
 
@@ -245,7 +271,7 @@ def make(name):
     model, g = build(name)
     model.save_pretrained(folder)
     (folder / "generation_config.json").unlink(missing_ok=True)   # says nothing here
-    if name == "llama-tied":
+    if name in V4:
         write_v4_config(folder)
     numbers = reference_numbers(name, model, g)
     save_file(numbers, folder / "golden.safetensors", metadata={"made_by": "tests/golden/make.py"})
