@@ -255,3 +255,22 @@ fn rotations_match_transformers() {
         assert_eq!(read(&hf_config::config_json(&model, &hf_config::SpecialTokens::default())).model, model);
     }
 }
+
+/// Some tools write tied weights under the head's name alone.
+#[test]
+fn a_tied_model_may_hold_the_head_alone() {
+    let device = Device::named(None).unwrap();
+    let (from, dir) = (folder("llama-tied"), tempfile::tempdir().unwrap());
+    let bytes = std::fs::read(from.join("model.safetensors")).unwrap();
+    let tensors = SafeTensors::deserialize(&bytes).unwrap();
+    let renamed = tensors.tensors().into_iter().map(|(name, tensor)| (name.replace("model.embed_tokens", "lm_head"), tensor));
+    std::fs::write(dir.path().join("model.safetensors"), safetensors::serialize(renamed, None).unwrap()).unwrap();
+    let config = hf_config::read(&from.join("config.json")).unwrap().model;
+    assert!(config.tie_word_embeddings);
+    let model = Model::new(&device, &config, 8).unwrap();
+    let whole = model.read(&WeightFiles::open(&from).unwrap()).unwrap();
+    let head_alone = WeightFiles::open(dir.path()).unwrap();
+    assert!(head_alone.shape("model.embed_tokens.weight").is_none() && model.read(&head_alone).unwrap() == whole);
+    model.load(&device, &head_alone).unwrap();
+    assert!(model.get(&device).unwrap() == whole);
+}

@@ -5,7 +5,6 @@ use crate::config::DeviceSettings;
 use crate::data::Tokenizer;
 use crate::data::chat::{self, Chat};
 use crate::model::Generator;
-use crate::model::hf_config::stop_tokens;
 use crate::ops::sample::Sampling;
 use std::io::{Read, Write};
 use std::path::PathBuf;
@@ -17,14 +16,17 @@ pub struct Args {
     #[arg(long, value_name = "DIR")]
     model: PathBuf,
     /// What to continue; read from standard input when absent.
-    #[arg(long)]
+    #[arg(long, allow_hyphen_values = true)]
     prompt: Option<String>,
     /// Take the prompt as what a user says, and answer through the model's chat template.
     #[arg(long)]
     chat: bool,
     /// With --chat: a system message to begin with.
-    #[arg(long, value_name = "TEXT", requires = "chat")]
+    #[arg(long, value_name = "TEXT", requires = "chat", allow_hyphen_values = true)]
     system: Option<String>,
+    /// With --chat: NAME=VALUE for the chat template, such as enable_thinking=false. May be repeated.
+    #[arg(long, value_name = "NAME=VALUE", requires = "chat")]
+    chat_template_kwargs: Vec<String>,
     /// Tokens to add at most.
     #[arg(long, default_value_t = 200)]
     max_new_tokens: usize,
@@ -61,13 +63,12 @@ pub fn run(args: &Args) -> anyhow::Result<i32> {
     let dir = open::model_folder(&args.model)?;
     let config = open::config(&dir)?;
     let tokenizer = open::tokenizer(&dir, &config)?;
-    let asked = if args.chat { Some(conversation(args, &prompt, &tokenizer)?) } else { None };
-    let (text, end) = asked.unwrap_or((prompt.clone(), None));
-    let mut ids = tokenizer.encode(&text)?;
-    if ids.is_empty() {
-        ids.extend(config.tokens.bos.or(tokenizer.bos_id()).or(tokenizer.eos_id()));
-    }
-    anyhow::ensure!(!ids.is_empty(), "--prompt: holds no token; give at least one character");
+    let (tokenizer, text) = if args.chat { conversation(args, &prompt, &tokenizer)? } else { (tokenizer, prompt.clone()) };
+    let ids = tokenizer.encode_prompt(&text, args.chat)?;
+    anyhow::ensure!(
+        !ids.is_empty(),
+        "--prompt: holds no token, and this tokenizer has none that begins or ends a text; give at least one character"
+    );
     let (context, room) = (config.model.max_position_embeddings, ids.len().saturating_add(args.max_new_tokens));
     anyhow::ensure!(room <= MAX_ROOM, "--max-new-tokens {}: prompt and text are at most {MAX_ROOM} tokens", args.max_new_tokens);
     if room > context {
@@ -81,23 +82,26 @@ pub fn run(args: &Args) -> anyhow::Result<i32> {
     let generator = Generator::new(&device, &model, 1, room)?;
     let sampling =
         Sampling { temperature: args.temperature, top_k: args.top_k, top_p: args.top_p, min_p: args.min_p, seed: args.seed };
-    let mut stops = stop_tokens(&dir, &config, tokenizer.eos_id())?;
-    let mut until = Until::new(end, &tokenizer, &mut stops)?;
-    let mut stream = tokenizer.decode_stream();
+    let ends = tokenizer.end_tokens();
+    let mut until = Until::new(ends.text().filter(|_| args.chat));
+    // An answer is a text of its own, a continuation is part of one.
+    let mut stream = tokenizer.decode_stream(if args.chat { &[] } else { &ids });
     let (mut text, mut tokens) = (String::new(), Vec::new());
     let mut out = std::io::stdout();
     if !args.json && !args.chat {
-        write!(out, "{prompt}")?;
+        // The continuation brings the space in front of it where the prompt's own is in no token.
+        let held = tokenizer.decode(&ids)?.ends_with(char::is_whitespace);
+        write!(out, "{}", output::generated(if held { &prompt } else { prompt.trim_end() }))?;
         out.flush()?;
     }
     generator.run(&device, &[ids.clone()], args.max_new_tokens, &sampling, |_, new| {
-        if stops.contains(&new[0]) || crate::session::control::Control::interrupted() {
+        if ends.contains(new[0]) || crate::session::control::Control::interrupted() {
             return Ok(false);
         }
         tokens.push(new[0]);
         let (piece, ended) = until.push(&stream.push(new[0])?);
         if !args.json {
-            write!(out, "{piece}")?;
+            write!(out, "{}", output::generated(&piece))?;
             out.flush()?;
         }
         text.push_str(&piece);
@@ -108,39 +112,36 @@ pub fn run(args: &Args) -> anyhow::Result<i32> {
     if args.json {
         output::json_line(&serde_json::json!({ "prompt": prompt, "text": text, "prompt_tokens": ids, "tokens": tokens }))?;
     } else {
-        writeln!(out, "{rest}")?;
+        writeln!(out, "{}", output::generated(&rest))?;
     }
     Ok(0)
 }
 
-/// The conversation as text, and what is written behind the answer.
-fn conversation(args: &Args, prompt: &str, tokenizer: &Tokenizer) -> anyhow::Result<(String, Option<String>)> {
+/// The tokenizer with the template that is used, and the conversation as text.
+fn conversation(args: &Args, prompt: &str, tokenizer: &Tokenizer) -> anyhow::Result<(Tokenizer, String)> {
     let now = crate::session::unix_time() as i64;
-    let (_, template) = chat::template_of(tokenizer, None, now)?;
+    let (tokenizer, template) = chat::template_of(tokenizer, None, now)?;
     let say = |role: &str, content: &str| serde_json::json!({"role": role, "content": content});
     let system = args.system.iter().map(|text| say("system", text));
-    let chat = Chat { messages: system.chain([say("user", prompt.trim_end_matches('\n'))]).collect(), ..Chat::default() };
-    Ok((template.render(&chat, true)?.text, template.end_of_turn(&chat)))
+    let messages = system.chain([say("user", prompt.trim_end_matches('\n'))]).collect();
+    let chat = Chat { messages, extra: chat::template_kwargs(&args.chat_template_kwargs)?, ..Chat::default() };
+    Ok((tokenizer, template.render(&chat, true)?.text))
 }
 
 /// Lets text through up to a text that ends it, and holds back what may become that.
-struct Until {
+pub(super) struct Until {
     end: Option<String>,
     held: String,
     ended: bool,
 }
 
 impl Until {
-    /// An end that begins with a special token is a token that stops, and no text.
-    fn new(end: Option<String>, tokenizer: &Tokenizer, stops: &mut Vec<u32>) -> anyhow::Result<Self> {
-        let first = end.as_ref().map(|end| tokenizer.encode(end)).transpose()?.and_then(|ids| ids.first().copied());
-        let special = first.filter(|id| tokenizer.is_special(*id));
-        stops.extend(special);
-        Ok(Self { end: end.filter(|_| special.is_none()), held: String::new(), ended: false })
+    pub(super) fn new(end: Option<&str>) -> Self {
+        Self { end: end.map(str::to_owned), held: String::new(), ended: false }
     }
 
     /// What may be shown by now, and whether the end has come.
-    fn push(&mut self, piece: &str) -> (String, bool) {
+    pub(super) fn push(&mut self, piece: &str) -> (String, bool) {
         let Some(end) = &self.end else { return (piece.to_owned(), false) };
         self.held.push_str(piece);
         if let Some(at) = self.held.find(end.as_str()) {
@@ -153,7 +154,7 @@ impl Until {
     }
 
     /// What was held back when no more comes.
-    fn finish(mut self, rest: &str) -> String {
+    pub(super) fn finish(mut self, rest: &str) -> String {
         if self.ended {
             return String::new();
         }
@@ -192,9 +193,8 @@ mod tests {
 
     #[test]
     fn text_stops_before_its_end() {
-        let tokenizer = Tokenizer::bytes(true).unwrap();
         let run = |end: &str, pieces: &[&str]| {
-            let mut until = Until::new(Some(end.into()), &tokenizer, &mut Vec::new()).unwrap();
+            let mut until = Until::new(Some(end));
             let mut shown = Vec::new();
             for piece in pieces {
                 let (text, ended) = until.push(piece);
@@ -209,8 +209,6 @@ mod tests {
         assert_eq!(run("\n\n", &["a\n", "b", "\n", "\n", "c"]), ["a", "\nb", "", "", ""]);
         assert_eq!(run("\n\n", &["a", "\n"]), ["a", "", "\n"]);
         assert_eq!(run("abab", &["xaba", "abab!"]), ["x", "aba", ""]);
-        let mut stops = Vec::new();
-        let mut until = Until::new(Some("<|endoftext|>\n".into()), &tokenizer, &mut stops).unwrap();
-        assert_eq!((until.push("<|end").0.as_str(), stops.as_slice()), ("<|end", &[256][..]));
+        assert_eq!(Until::new(None).push("<|end").0, "<|end");
     }
 }

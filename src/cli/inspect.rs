@@ -23,7 +23,7 @@ pub struct Args {
     #[arg(long, value_name = "DIR|RUN@STEP")]
     model: String,
     /// The text; read from standard input when absent.
-    #[arg(long)]
+    #[arg(long, allow_hyphen_values = true)]
     text: Option<String>,
     /// Guesses of each next token.
     #[arg(long, value_name = "K", default_value_t = 5)]
@@ -49,7 +49,7 @@ pub fn run(args: &Args) -> anyhow::Result<i32> {
     let dir = judging::folder_of(&args.model)?;
     let config = open::config(&dir)?;
     let tokenizer = open::tokenizer(&dir, &config)?;
-    let tokens = tokenizer.encode(&text(args)?)?;
+    let tokens = tokenizer.encode_text(&text(args)?)?;
     anyhow::ensure!(!tokens.is_empty(), "--text: holds no token; give at least one character");
     let most = inspect::most_tokens(&config.model);
     anyhow::ensure!(

@@ -22,7 +22,7 @@ pub struct Args {
     #[arg(long, value_name = "DIR")]
     model: PathBuf,
     /// Score this text.
-    #[arg(long, conflicts_with = "tokens")]
+    #[arg(long, conflicts_with = "tokens", allow_hyphen_values = true)]
     text: Option<String>,
     /// Score each line of this file ({"tokens": [...]} or {"text": "..."}); - or absent for standard input.
     #[arg(long, value_name = "FILE.jsonl")]
@@ -89,7 +89,7 @@ pub fn run(args: &Args) -> anyhow::Result<i32> {
 /// (where it came from, tokens) of everything to score.
 fn read_rows(args: &Args, tokenizer: Option<&Tokenizer>) -> anyhow::Result<Vec<(String, Vec<u32>)>> {
     let encode = |text: &str| match tokenizer {
-        Some(tokenizer) => tokenizer.encode(text),
+        Some(tokenizer) => tokenizer.encode_text(text),
         None => anyhow::bail!("{}: holds no tokenizer.json; give token ids", args.model.display()),
     };
     if let Some(text) = &args.text {

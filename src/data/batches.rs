@@ -1,6 +1,6 @@
 //! From tokens to batches: the split, the order of training, the walk over validation text. All of it pure functions of a few integers.
 
-use super::TokenFile;
+use super::{ContentHash, TokenFile};
 use crate::rng::{Permutation, Rng};
 use anyhow::{Result, ensure};
 use std::ops::Range;
@@ -36,7 +36,8 @@ pub struct Batch {
     pub tokens: Vec<u32>,
     /// The token that follows each input, or [`IGNORE`].
     pub targets: Vec<u32>,
-    /// The place in the row, 0 to `seq_len` - 1, where the input's document begins: attention reaches back to there and no further.
+    /// The place in the row, 0 to `seq_len` - 1, where the input's document begins: attention reaches back to there and no further. Where
+    /// documents have no begin token of their own, that is the token that ends the one before.
     pub doc_start: Vec<u32>,
     /// Inputs that are no padding.
     pub num_tokens: usize,
@@ -59,6 +60,18 @@ impl Dataset {
 }
 
 impl TokenRange {
+    /// Its tokens and where its documents end, for telling it from others.
+    pub fn hash_into(&self, hash: &mut ContentHash) {
+        const PIECE: u64 = 1 << 16;
+        for start in self.range.clone().step_by(PIECE as usize) {
+            let mut ids = vec![0; (self.range.end - start).min(PIECE) as usize];
+            self.file.read(start, &mut ids);
+            hash.numbers(&ids);
+        }
+        let ends = self.file.document_ends().iter().filter(|end| self.range.contains(end));
+        ends.for_each(|end| hash.bytes(&(end - self.range.start).to_le_bytes()));
+    }
+
     /// All tokens of a file.
     pub fn whole(file: Arc<TokenFile>) -> Self {
         let range = 0..file.len();
@@ -103,18 +116,21 @@ impl TokenRange {
         let inputs = (self.range.end.saturating_sub(start + 1)).min(seq_len as u64) as usize;
         let mut ids = vec![0; if inputs == 0 { 0 } else { inputs + 1 }];
         self.file.read(start, &mut ids);
-        let ends = self.file.document_ends();
+        let (ends, separator) = (self.file.document_ends(), self.file.separator());
         let mut document = ends.partition_point(|end| *end <= start);
-        let mut doc_start = 0;
+        let (mut doc_start, mut joins) = (0, false);
         for i in 0..inputs {
             let position = start + i as u64;
             if ends.get(document) == Some(&position) {
                 document += 1;
-                doc_start = i;
+                doc_start = if joins { doc_start } else { i };
             }
             let last_of_document = ends.get(document) == Some(&(position + 1));
+            // A target of the document that it ends, it is an input of the next alone.
+            joins = last_of_document && separator == Some(ids[i]);
+            doc_start = if joins { i } else { doc_start };
             batch.tokens.push(ids[i]);
-            batch.targets.push(if last_of_document { IGNORE } else { ids[i + 1] });
+            batch.targets.push(if last_of_document && !joins { IGNORE } else { ids[i + 1] });
             batch.doc_start.push(doc_start as u32);
         }
         batch.num_tokens += inputs;

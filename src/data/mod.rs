@@ -9,6 +9,7 @@
 mod batches;
 pub mod chat;
 mod corpus;
+mod files;
 mod json_rows;
 mod shards;
 mod source;
@@ -17,10 +18,13 @@ mod tokenizer;
 
 pub use batches::{Batch, Dataset, IGNORE, TokenRange, TrainOrder, ValBatches};
 pub use corpus::{Corpus, Piece, Pieces};
+pub use files::{DataFolder, data_folder, snapshot};
 pub use json_rows::{Object, read_objects};
 pub use shards::{Cache, TokenFile, tokenize};
-pub use source::{Source, TextSource};
-pub use tokenizer::{DecodeStream, END_OF_TEXT, Tokenizer, TokenizerKind};
+pub use source::{ContentHash, Source, TextSource};
+pub use tokenizer::{DecodeStream, END_OF_TEXT, EndTokens, Tokenizer, TokenizerKind};
+
+pub(crate) use tokenizer::{byte_of, char_of};
 
 use crate::config::DataSettings;
 use anyhow::Result;
@@ -78,9 +82,14 @@ pub fn load(
         "data: no text named. Give --data PATH (a file, a folder, JSONL, or - for standard input)"
     );
     let train = Corpus::open(&settings.data, notices)?;
-    let val = settings.val_data.as_ref().map(|path| Corpus::open(std::slice::from_ref(path), notices)).transpose()?;
+    let named = settings.val_data.as_slice();
+    let val = if named.is_empty() { train.validation_files() } else { named };
+    let val = if val.is_empty() { None } else { Some(Corpus::open(val, notices)?) };
     let tokenizer = match tokenizer {
-        Some(tokenizer) => tokenizer,
+        Some(tokenizer) => {
+            tokenizer.check_marker(std::iter::once(&train).chain(&val), notices)?;
+            tokenizer
+        }
         None => Tokenizer::build(&settings.tokenizer.parse()?, &train, val.as_ref(), notices)?,
     };
     let train = std::sync::Arc::new(tokenize(&train, &tokenizer, cache, notices, progress)?);

@@ -1,17 +1,19 @@
 //! Token files: a corpus as ids, tokenised once, found again by its content, memory-mapped.
 //!
-//! Documents are followed by the tokenizer's end-of-text token if there are several. That token in the text itself ends a document too,
-//! so that text files in the manner of TinyStories keep their documents apart.
+//! Every document is encoded as `transformers` encodes a text, with the begin token that the tokenizer's own rules put in front of it. Documents
+//! are followed by the tokenizer's end-of-text token if there are several. That token in the text itself ends a document too, so that text
+//! files in the manner of TinyStories keep their documents apart. Where documents have no begin token, the end-of-text token before one is
+//! what its first token is predicted from, as in GPT-2: the first of several has one put in front of it.
 
 #[cfg(not(target_arch = "wasm32"))]
 mod cache;
 mod writer;
 
 use super::tokenizer::WordMemory;
-use super::{Corpus, Notices, Tokenizer};
+use super::{Corpus, Notices, Piece, Tokenizer};
 use anyhow::{Result, ensure};
 use std::path::PathBuf;
-use writer::{Output, Writer};
+use writer::{Bounds, Output, Writer};
 
 /// Where tokenised corpora are kept for the next run.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -29,6 +31,8 @@ pub struct TokenFile {
     store: Store,
     vocab_size: usize,
     from_cache: bool,
+    /// The token that ends a document and begins the next.
+    separator: Option<u32>,
 }
 
 enum Store {
@@ -78,6 +82,17 @@ impl TokenFile {
         self.vocab_size
     }
 
+    /// The token that ends a document and is also what the next one begins with, where documents have no begin token of their own.
+    pub fn separator(&self) -> Option<u32> {
+        self.separator
+    }
+
+    /// The same file with such a token.
+    #[must_use]
+    pub fn with_separator(self, separator: Option<u32>) -> Self {
+        Self { separator, ..self }
+    }
+
     /// Whether an earlier run's tokens were found.
     pub fn is_from_cache(&self) -> bool {
         self.from_cache
@@ -106,7 +121,7 @@ impl TokenFile {
 
     /// Tokens that are in memory already, as one document or several. Errors: an id outside the vocabulary, ends that do not rise.
     pub fn from_tokens(tokens: &[u32], ends: &[u64], vocab_size: usize) -> Result<Self> {
-        let mut writer = Writer::new(Output::memory(vocab_size), vocab_size, None);
+        let mut writer = Writer::new(Output::memory(vocab_size), vocab_size, Bounds::default());
         let mut start = 0;
         for end in ends {
             ensure!(*end >= start && *end <= tokens.len() as u64, "document end {end} is outside {start}..={}", tokens.len());
@@ -130,10 +145,12 @@ pub fn tokenize(
     notices: &mut Notices,
     progress: &mut dyn FnMut(u64, u64),
 ) -> Result<TokenFile> {
+    let bounds = Bounds::of(corpus, tokenizer)?;
+    let separator = bounds.separator();
     #[cfg(not(target_arch = "wasm32"))]
     if *cache != Cache::Off {
         match cache::find_or_make(corpus, tokenizer, cache, notices, progress) {
-            Ok(found) => return Ok(found),
+            Ok(found) => return Ok(found.with_separator(separator)),
             Err(cache::Failure::Data(error)) => return Err(error),
             Err(cache::Failure::Cache(why)) => {
                 notices.push(format!("token cache: {why}; the tokens stay in memory. Set LEHR_CACHE to a writable folder"));
@@ -143,9 +160,9 @@ pub fn tokenize(
     #[cfg(target_arch = "wasm32")]
     let _ = cache;
     let vocab_size = tokenizer.vocab_size();
-    let mut writer = Writer::new(Output::memory(vocab_size), vocab_size, tokenizer.eos_id());
+    let mut writer = Writer::new(Output::memory(vocab_size), vocab_size, bounds);
     write_corpus(corpus, tokenizer, &mut writer, notices, progress)?;
-    writer.finish()?.into_memory(vocab_size)
+    Ok(writer.finish()?.into_memory(vocab_size)?.with_separator(separator))
 }
 
 /// Streams a corpus through its tokenizer into `writer`.
@@ -161,11 +178,11 @@ fn write_corpus(
         return threads::write_corpus(corpus, tokenizer, writer, notices, progress);
     }
     let (total, mut shown, mut ids) = (corpus.total_bytes(), 0, Vec::new());
-    let (mut pieces, mut memory) = (corpus.pieces(), WordMemory::default());
+    let (mut pieces, mut memory, mut before) = (corpus.pieces(), WordMemory::default(), Before::default());
     progress(0, total);
     while let Some(piece) = pieces.next_piece(notices)? {
         ids.clear();
-        tokenizer.encode_into(&piece.text, &mut ids, &mut memory)?;
+        tokenizer.encode_piece(before.of(&piece), &piece.text, &mut ids, &mut memory)?;
         writer.push(&ids)?;
         if piece.ends_document {
             writer.end_document()?;
@@ -180,10 +197,22 @@ fn write_corpus(
     Ok(())
 }
 
+/// The character in front of each piece.
+#[derive(Default)]
+struct Before(Option<char>);
+
+impl Before {
+    /// The one in front of this piece, which is the next; `None` where its document begins.
+    fn of(&mut self, piece: &Piece) -> Option<char> {
+        let last = piece.text.chars().next_back().or(self.0).filter(|_| !piece.ends_document);
+        std::mem::replace(&mut self.0, last)
+    }
+}
+
 #[cfg(not(target_arch = "wasm32"))]
 mod threads {
     use super::*;
-    use crate::data::{Piece, Pieces};
+    use crate::data::Pieces;
     use anyhow::Context;
     use std::collections::BTreeMap;
     use std::sync::{Mutex, mpsc};
@@ -193,6 +222,8 @@ mod threads {
     /// More threads hardly help: reading and writing are one thread each.
     const MAX_THREADS: usize = 8;
 
+    /// Pieces, each with the character in front of it.
+    type Job = Vec<(Option<char>, Piece)>;
     /// The ids of each piece, and whether it ends a document.
     type Done = Result<Vec<(Vec<u32>, bool)>>;
 
@@ -205,7 +236,7 @@ mod threads {
         progress: &mut dyn FnMut(u64, u64),
     ) -> Result<()> {
         let count = std::thread::available_parallelism().map_or(2, usize::from).min(MAX_THREADS);
-        let (job_sender, jobs) = mpsc::channel::<(u64, Vec<Piece>)>();
+        let (job_sender, jobs) = mpsc::channel::<(u64, Job)>();
         let (done_sender, done) = mpsc::channel::<(u64, Done)>();
         let jobs = Mutex::new(jobs);
         std::thread::scope(|scope| {
@@ -219,12 +250,12 @@ mod threads {
                     .context("cannot start a thread to tokenise")?;
             }
             let total = corpus.total_bytes();
-            let (mut pieces, mut waiting) = (corpus.pieces(), BTreeMap::new());
+            let (mut pieces, mut waiting, mut before) = (corpus.pieces(), BTreeMap::new(), Before::default());
             let (mut sent, mut written, mut at_end) = (0, 0, false);
             progress(0, total);
             loop {
                 while !at_end && sent - written < 2 * count as u64 {
-                    let job = next_job(&mut pieces, notices)?;
+                    let job = next_job(&mut pieces, &mut before, notices)?;
                     at_end = job.is_empty();
                     if !at_end {
                         job_sender.send((sent, job)).context("the tokenising threads are gone")?;
@@ -251,11 +282,11 @@ mod threads {
         })
     }
 
-    fn encode_jobs(tokenizer: &Tokenizer, jobs: &Mutex<mpsc::Receiver<(u64, Vec<Piece>)>>, done: &mpsc::Sender<(u64, Done)>) {
+    fn encode_jobs(tokenizer: &Tokenizer, jobs: &Mutex<mpsc::Receiver<(u64, Job)>>, done: &mpsc::Sender<(u64, Done)>) {
         let mut memory = WordMemory::default();
-        let mut encode = |piece: Piece| {
+        let mut encode = |(before, piece): (Option<char>, Piece)| {
             let mut ids = Vec::new();
-            tokenizer.encode_into(&piece.text, &mut ids, &mut memory)?;
+            tokenizer.encode_piece(before, &piece.text, &mut ids, &mut memory)?;
             Ok((ids, piece.ends_document))
         };
         loop {
@@ -271,12 +302,12 @@ mod threads {
         }
     }
 
-    fn next_job(pieces: &mut Pieces, notices: &mut Notices) -> Result<Vec<Piece>> {
+    fn next_job(pieces: &mut Pieces, before: &mut Before, notices: &mut Notices) -> Result<Job> {
         let (mut job, mut bytes) = (Vec::new(), 0);
         while bytes < JOB_BYTES {
             let Some(piece) = pieces.next_piece(notices)? else { break };
             bytes += piece.text.len();
-            job.push(piece);
+            job.push((before.of(&piece), piece));
         }
         Ok(job)
     }

@@ -6,11 +6,18 @@
 
 mod build;
 mod chat;
+mod companions;
+mod ends;
 mod files;
+mod frame;
+mod gguf;
 mod stream;
 mod words;
 
+pub use ends::EndTokens;
+pub(super) use frame::Frame;
 pub use stream::DecodeStream;
+pub(crate) use stream::{byte_of, char_of};
 pub(super) use words::WordMemory;
 
 use super::shown;
@@ -18,7 +25,7 @@ use anyhow::{Result, anyhow, bail, ensure};
 use std::collections::HashSet;
 use std::path::PathBuf;
 use std::str::FromStr;
-use std::sync::Arc;
+use std::sync::{Arc, OnceLock};
 
 /// The token that the built-in tokenizers put after a document when there are several.
 pub const END_OF_TEXT: &str = "<|endoftext|>";
@@ -87,6 +94,11 @@ pub struct Tokenizer {
     vocab_size: usize,
     eos: Option<u32>,
     bos: Option<u32>,
+    pad: Option<u32>,
+    /// What the model's files say of ends, padding and sampling.
+    generation: Arc<ends::Generation>,
+    /// Found when it is first asked for, because that takes a rendering of the chat template.
+    ends: Arc<OnceLock<EndTokens>>,
 }
 
 /// The path around the crate's slow parts, for the tokenizers that people train with here.
@@ -134,7 +146,8 @@ impl CharTable {
 }
 
 impl Tokenizer {
-    /// The ids of a text; nothing is added at either end. The text of a special token becomes that token, as in `transformers`.
+    /// The ids of a text; nothing is added at either end: right for what a chat template wrote, for texts of their own there is
+    /// [`Self::encode_text`]. The text of a special token becomes that token, as in `transformers`.
     ///
     /// An error where the tokenizer has no token for a character (only `chars` and foreign tokenizers).
     pub fn encode(&self, text: &str) -> Result<Vec<u32>> {
@@ -146,7 +159,7 @@ impl Tokenizer {
     /// As [`Self::encode`], appending to `ids`. A caller with much text keeps one `memory` for this tokenizer, a thread its own.
     pub(super) fn encode_into(&self, text: &str, ids: &mut Vec<u32>, memory: &mut WordMemory) -> Result<()> {
         if matches!(self.direct, Direct::Off) {
-            ids.extend_from_slice(self.encode_by_crate(text)?.get_ids());
+            ids.extend_from_slice(self.encode_by_crate(text, false)?.get_ids());
             return Ok(());
         }
         let Some(eos) = self.eos else {
@@ -161,15 +174,16 @@ impl Tokenizer {
         Ok(())
     }
 
-    /// The text of ids, special tokens left out; ids without a token are left out too, as `transformers` does, because a model's
-    /// vocabulary may be padded beyond its tokenizer's.
+    /// The text of ids. Tokens that end a text or pad are left out, other special tokens are text (`<think>`). Ids without a token are left
+    /// out too, as `transformers` does, because a model's vocabulary may be padded beyond its tokenizer's.
     pub fn decode(&self, ids: &[u32]) -> Result<String> {
-        guarded(|| self.inner.decode(ids, true)).map_err(|e| anyhow!("tokenizer: cannot decode {} ids: {e}", ids.len()))
+        let seen: Vec<u32> = ids.iter().copied().filter(|id| !self.is_hidden(*id)).collect();
+        guarded(|| self.inner.decode(&seen, false)).map_err(|e| anyhow!("tokenizer: cannot decode {} ids: {e}", ids.len()))
     }
 
-    /// A decoder for tokens that come one at a time.
-    pub fn decode_stream(&self) -> DecodeStream {
-        DecodeStream::new(self.clone())
+    /// A decoder for tokens that come one at a time, behind those of `before`: what they say depends on it (the space before a word).
+    pub fn decode_stream(&self, before: &[u32]) -> DecodeStream {
+        DecodeStream::new(self.clone(), before)
     }
 
     /// Rows that a model's embedding needs: the largest id + 1.
@@ -187,7 +201,7 @@ impl Tokenizer {
         self.bos
     }
 
-    /// Whether the id is a special token, which [`Self::decode`] leaves out.
+    /// Whether the id is a special token.
     pub fn is_special(&self, id: u32) -> bool {
         self.special.contains(&id)
     }
@@ -217,7 +231,6 @@ impl Tokenizer {
     }
 
     /// Whether encoding is so fast that threads would not help.
-    #[cfg_attr(target_arch = "wasm32", expect(dead_code, reason = "only threads ask"))]
     pub(super) fn is_table(&self) -> bool {
         matches!(self.direct, Direct::Bytes | Direct::Chars(_))
     }
@@ -255,8 +268,9 @@ impl Tokenizer {
         Ok(())
     }
 
-    fn encode_by_crate(&self, text: &str) -> Result<tokenizers::Encoding> {
-        guarded(|| self.inner.encode_fast(text, false))
+    /// `whole`: with what the post-processor puts around a text.
+    fn encode_by_crate(&self, text: &str, whole: bool) -> Result<tokenizers::Encoding> {
+        guarded(|| self.inner.encode_fast(text, whole))
             .map_err(|e| anyhow!("tokenizer: cannot encode {:?}: {}", shown(text), shown(&e)))
     }
 }

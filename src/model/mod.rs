@@ -3,6 +3,7 @@
 pub mod activations;
 pub mod checkpoint;
 mod generate;
+pub mod gguf;
 pub mod hf_config;
 pub mod inspect;
 mod prefill;
@@ -22,6 +23,10 @@ use crate::device::{Arena, Device, Tensor};
 use crate::ops::rope;
 use safetensors_file::TensorSink;
 use weight_files::WeightFiles;
+
+/// Two names of one tensor where embeddings are tied.
+const EMBEDDING: &str = "model.embed_tokens.weight";
+const HEAD: &str = "lm_head.weight";
 
 /// Gives the numbers of (Hugging Face name, shape).
 pub type Reader<'a> = dyn FnMut(&str, &[usize]) -> anyhow::Result<Vec<f32>> + 'a;
@@ -86,23 +91,20 @@ impl Model {
     /// Missing, unexpected or differently shaped tensors, values that are not finite, or files that cannot be read.
     pub fn load(&self, device: &Device, files: &WeightFiles) -> anyhow::Result<()> {
         self.check(files)?;
-        self.fill(device, &self.values, &mut |name, shape| files.read_f32(name, shape))
+        self.fill(device, &self.values, &mut |name, shape| files.read_f32(self.stored(files, name), shape))
+    }
+
+    /// Under which name a file holds a parameter; see [`stored`].
+    pub fn stored<'a>(&self, files: &WeightFiles, name: &'a str) -> &'a str {
+        stored(&self.config, files, name)
     }
 
     /// Refuse files that do not belong to this shape.
-    fn check(&self, files: &WeightFiles) -> anyhow::Result<()> {
-        let tied = self.config.tie_word_embeddings;
-        let ignorable = |name: &str| (tied && name == "lm_head.weight") || name.ends_with("rotary_emb.inv_freq");
-        files.expect(&self.names(), &ignorable)?;
-        if tied && files.shape("lm_head.weight").is_some() {
-            let shape = [self.config.vocab_size, self.config.hidden_size];
-            anyhow::ensure!(
-                files.read_f32("lm_head.weight", &shape)? == files.read_f32("model.embed_tokens.weight", &shape)?,
-                "{}: config.json says tie_word_embeddings, but lm_head.weight differs from the embedding; set it to false",
-                crate::vfs::shown(files.dir())
-            );
-        }
-        Ok(())
+    ///
+    /// # Errors
+    /// As [`Model::load`].
+    pub fn check(&self, files: &WeightFiles) -> anyhow::Result<()> {
+        check(&self.config, &self.names(), files)
     }
 
     /// All values of a Hugging Face folder one after another, in order of declaration, on the host: for [`Model::set`].
@@ -113,7 +115,7 @@ impl Model {
         self.check(files)?;
         let mut all = Vec::with_capacity(self.parameters.specs().iter().map(Spec::len).sum());
         for (name, shape, _) in self.parameters.specs().iter().flat_map(Spec::ranges) {
-            all.extend(files.read_f32(name, shape)?);
+            all.extend(files.read_f32(self.stored(files, name), shape)?);
         }
         Ok(all)
     }
@@ -163,6 +165,32 @@ impl Model {
     pub fn reader<'a>(&'a self, device: &'a Device, arena: &'a Arena) -> ArenaReader<'a> {
         ArenaReader { model: self, device, arena, last: None }
     }
+}
+
+/// Under which name a file holds a parameter: tied embeddings may stand there as the head alone.
+pub fn stored<'a>(config: &ModelConfig, files: &WeightFiles, name: &'a str) -> &'a str {
+    let as_head = config.tie_word_embeddings && name == EMBEDDING && files.shape(EMBEDDING).is_none();
+    if as_head && files.shape(HEAD).is_some() { HEAD } else { name }
+}
+
+/// Refuse files that do not hold the parameters `names` of a model of this shape.
+///
+/// # Errors
+/// As [`Model::load`].
+pub fn check(config: &ModelConfig, names: &[(String, Vec<usize>)], files: &WeightFiles) -> anyhow::Result<()> {
+    let tied = config.tie_word_embeddings;
+    let ignorable = |name: &str| (tied && name == HEAD) || name.ends_with("rotary_emb.inv_freq");
+    let names: Vec<_> = names.iter().map(|(name, shape)| (stored(config, files, name).to_owned(), shape.clone())).collect();
+    files.expect(&names, &ignorable)?;
+    if tied && [HEAD, EMBEDDING].iter().all(|name| files.shape(name).is_some()) {
+        let shape = [config.vocab_size, config.hidden_size];
+        anyhow::ensure!(
+            files.read_f32(HEAD, &shape)? == files.read_f32(EMBEDDING, &shape)?,
+            "{}: config.json says tie_word_embeddings, but lm_head.weight differs from the embedding; set it to false",
+            crate::vfs::shown(files.dir())
+        );
+    }
+    Ok(())
 }
 
 /// Hands out an arena's numbers part by part; see [`Model::reader`].

@@ -2,7 +2,7 @@
 
 use super::run::{Run, Running};
 use crate::data::chat::{self, Chat};
-use crate::data::{DecodeStream, Tokenizer};
+use crate::data::{DecodeStream, EndTokens, Tokenizer};
 use crate::device::Device;
 use crate::event::{Event, Sample};
 use crate::model::Generator;
@@ -40,13 +40,6 @@ impl Asked {
     }
 }
 
-/// What ends a text.
-struct Ends {
-    tokens: Vec<u32>,
-    /// A text that is no token.
-    text: Option<String>,
-}
-
 impl Running<'_> {
     /// Somebody wants to see a sample; asked again at the same step, the draws are others.
     pub(super) fn sample_now(&mut self, asked: &Asked) -> Result<()> {
@@ -73,22 +66,18 @@ impl Running<'_> {
 
     fn answer(&mut self, asked: &Asked, usual: usize, draw: u64) -> Result<Sample> {
         let (temperature, tokens) = asked.check(usual)?;
-        let (prompt, ends) = match asked.chat {
-            true => self.as_chat(&asked.prompt)?,
-            false => {
-                let tokens = self.run.tokenizer.eos_id().into_iter().collect();
-                (asked.prompt.clone(), Ends { tokens, text: None })
-            }
-        };
         let Run { trainer, tokenizer, settings, .. } = &self.run;
-        let ids = tokenizer.encode(&prompt)?;
+        let (tokenizer, prompt) =
+            if asked.chat { self.as_chat(&asked.prompt)? } else { (tokenizer.clone(), asked.prompt.clone()) };
+        let ids = tokenizer.encode_prompt(&prompt, asked.chat)?;
         if self.sampler.is_none() {
             self.sampler = Some(Generator::new(&trainer.device, &trainer.model, 1, trainer.model.max_context())?);
         }
         let Some(sampler) = &self.sampler else { unreachable!("it was just made") };
         let seed = (settings.train.seed ^ trainer.state.step).wrapping_add(draw << 48);
         let sampling = Sampling { temperature, seed, ..Sampling::default() };
-        let (text, pieces, logprobs) = Writer::new(tokenizer, ids, ends).write(&trainer.device, sampler, sampling, tokens)?;
+        let (text, pieces, logprobs) =
+            Writer::new(&tokenizer, ids, asked.chat).write(&trainer.device, sampler, sampling, tokens)?;
         Ok(Sample {
             step: trainer.state.step,
             prompt: asked.prompt.clone(),
@@ -100,17 +89,13 @@ impl Running<'_> {
         })
     }
 
-    /// What a user says as the text that the model's chat template makes of it, and what ends the answer.
-    fn as_chat(&self, prompt: &str) -> Result<(String, Ends)> {
+    /// The tokenizer with the template that is used, and what a user says as that template writes it.
+    fn as_chat(&self, prompt: &str) -> Result<(Tokenizer, String)> {
         let Run { tokenizer, settings, .. } = &self.run;
         let day = settings.sft.as_ref().and_then(|sft| sft.date.as_deref()).and_then(chat::parse_date);
-        let (_, template) = chat::template_of(tokenizer, None, day.unwrap_or(super::unix_time() as i64))?;
+        let (tokenizer, template) = chat::template_of(tokenizer, None, day.unwrap_or(super::unix_time() as i64))?;
         let chat = Chat { messages: vec![serde_json::json!({"role": "user", "content": prompt})], ..Chat::default() };
-        let end = template.end_of_turn(&chat);
-        let first = end.as_ref().map(|end| tokenizer.encode(end)).transpose()?.and_then(|ids| ids.first().copied());
-        let special = first.filter(|id| tokenizer.is_special(*id));
-        let tokens = tokenizer.eos_id().into_iter().chain(special).collect();
-        Ok((template.render(&chat, true)?.text, Ends { tokens, text: end.filter(|_| special.is_none()) }))
+        Ok((tokenizer, template.render(&chat, true)?.text))
     }
 }
 
@@ -118,7 +103,9 @@ impl Running<'_> {
 struct Writer {
     /// Prompt and text as tokens.
     ids: Vec<u32>,
-    ends: Ends,
+    ends: EndTokens,
+    /// A text that ends it too.
+    end: Option<String>,
     stream: DecodeStream,
     text: String,
     /// The text token by token.
@@ -127,9 +114,13 @@ struct Writer {
 }
 
 impl Writer {
-    fn new(tokenizer: &Tokenizer, ids: Vec<u32>, ends: Ends) -> Self {
+    fn new(tokenizer: &Tokenizer, ids: Vec<u32>, chat: bool) -> Self {
         let (text, pieces, logprobs) = (String::new(), Vec::new(), Vec::new());
-        Self { ids, ends, stream: tokenizer.decode_stream(), text, pieces, logprobs }
+        let ends = tokenizer.end_tokens().clone();
+        let end = ends.text().filter(|_| chat).map(str::to_owned);
+        // An answer is a text of its own, a continuation is part of one.
+        let stream = tokenizer.decode_stream(if chat { &[] } else { &ids });
+        Self { ids, ends, end, stream, text, pieces, logprobs }
     }
 
     /// Up to `left` tokens: (text, its pieces, log-probability of each).
@@ -147,7 +138,7 @@ impl Writer {
                 if self.ids.len() < context { self.ids.clone() } else { self.ids[self.ids.len() - context / 2..].to_vec() };
             let mut places = Vec::new();
             sampler.run(device, &[seen], left, &sampling, |at, new| {
-                ended = self.ends.tokens.contains(&new[0]);
+                ended = self.ends.contains(new[0]);
                 if !ended {
                     places.push(at);
                     ended = self.push(new[0])?;
@@ -160,8 +151,8 @@ impl Writer {
             self.logprobs.extend(places.iter().map(|at| logprobs[*at]));
             sampling.seed = sampling.seed.wrapping_add(1 << 32);
         }
-        let Self { ends, stream, mut text, mut pieces, logprobs, .. } = self;
-        match ends.text.as_ref().and_then(|end| text.find(end.as_str())) {
+        let Self { end, stream, mut text, mut pieces, logprobs, .. } = self;
+        match end.as_ref().and_then(|end| text.find(end.as_str())) {
             Some(at) => {
                 text.truncate(at);
                 cut(&mut pieces, at);
@@ -181,7 +172,7 @@ impl Writer {
         self.ids.push(id);
         self.text.push_str(&piece);
         self.pieces.push(piece);
-        Ok(self.ends.text.as_ref().is_some_and(|end| self.text.contains(end.as_str())))
+        Ok(self.end.as_ref().is_some_and(|end| self.text.contains(end.as_str())))
     }
 }
 

@@ -96,7 +96,8 @@ fn device() -> Device {
 fn trainer_of(settings: &Settings, flat: Option<f64>) -> Trainer {
     let tokenizer = Tokenizer::bytes(true).unwrap();
     let stops = tokenizer.eos_id().into_iter().collect();
-    Trainer::reinforce(device(), settings, &shape(), Practice { task: Box::new(Letters { flat }), tokenizer, stops }).unwrap()
+    Trainer::reinforce(device(), settings, &shape(), Practice { task: Box::new(Letters { flat }), tokenizer, stops, chat: false })
+        .unwrap()
 }
 
 fn trainer(settings: &Settings) -> Trainer {

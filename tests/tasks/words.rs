@@ -28,10 +28,12 @@ fn text_with_single_spaces_comes_back() {
         assert_eq!(prompt.len() + completion.len(), row.text.split(' ').count());
         assert_eq!(tokenizer.decode(&prompt).unwrap(), row.prompt);
         assert_eq!(tokenizer.decode(&completion).unwrap(), row.completion.trim_start());
-        let mut stream = tokenizer.decode_stream();
-        let mut streamed: String = completion.iter().map(|id| stream.push(*id).unwrap()).collect();
-        streamed += &stream.finish().unwrap();
-        assert_eq!(streamed, row.completion.trim_start());
+        for (before, expected) in [(&[][..], row.completion.trim_start()), (&prompt, row.completion.as_str())] {
+            let mut stream = tokenizer.decode_stream(before);
+            let mut streamed: String = completion.iter().map(|id| stream.push(*id).unwrap()).collect();
+            streamed += &stream.finish().unwrap();
+            assert_eq!(streamed, expected, "behind the prompt the space between the two is kept");
+        }
     }
     let unknown = tokenizer.token_id("<unk>").unwrap();
     assert_eq!(tokenizer.encode("A says xyzzy").unwrap()[2], unknown);

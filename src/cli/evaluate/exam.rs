@@ -5,7 +5,6 @@ use super::super::{open, output};
 use crate::config::{DataSettings, TaskKind, TaskSettings};
 use crate::data::Notices;
 use crate::data::tasks::{self, Split, Task};
-use crate::model::hf_config::stop_tokens;
 use crate::model::{Rollouts, rollout};
 use crate::ops::sample::Sampling;
 use crate::session;
@@ -59,12 +58,11 @@ pub fn run(args: &super::Args, rows: Option<usize>) -> anyhow::Result<i32> {
     let dir = open::model_folder(&args.model)?;
     let config = open::config(&dir)?;
     let tokenizer = open::tokenizer(&dir, &config)?;
-    let stops = stop_tokens(&dir, &config, tokenizer.eos_id())?;
     let mut task = questions(args, &tokenizer)?;
-    let count = task.eval_questions();
+    let (count, chat) = (task.eval_questions(), args.task.chat);
     let mut longest = 0;
     for n in 0..count {
-        longest = longest.max(tokenizer.encode(&task.question(Split::Eval, n)?.prompt)?.len());
+        longest = longest.max(tokenizer.encode_prompt(&task.question(Split::Eval, n)?.prompt, chat)?.len());
     }
     let context = config.model.max_position_embeddings;
     ensure!(
@@ -82,7 +80,8 @@ pub fn run(args: &super::Args, rows: Option<usize>) -> anyhow::Result<i32> {
     let answers = count as usize * own.samples.max(1);
     let suits = || rollout::default_slots(&config.model, room, device.sizes());
     let mut engine = Rollouts::new(&device, &model, rows.unwrap_or_else(suits).min(answers).max(1), room)?;
-    let mut examinee = Examinee { device: &device, model: &model, engine: &mut engine, tokenizer: &tokenizer, stops: &stops };
+    let stops = tokenizer.end_tokens().ids();
+    let mut examinee = Examinee { device: &device, model: &model, engine: &mut engine, tokenizer: &tokenizer, stops, chat };
     let mut ways = vec![(0.0, 1)];
     if own.samples > 0 && own.temperature > 0.0 {
         ways.push((own.temperature, own.samples));

@@ -144,3 +144,20 @@ fn validation_stops_at_the_wanted_number() {
     assert_eq!((count(0), count(1), count(100), count(999), count(u64::MAX)), (0, 16, 112, 999, 999));
     assert_eq!(TokenRange { file: range.file.clone(), range: 5..6 }.val_batches(2, 4, u64::MAX).count(), 0);
 }
+
+/// Tokens 90 and above end a document, and begin the next.
+#[test]
+fn the_token_that_ends_a_document_begins_the_next() {
+    let tokens = [90, 1, 2, 90, 3, 90, 90, 4, 5];
+    let file = Arc::new(TokenFile::from_tokens(&tokens, &[4, 6, 7, 9], 100).unwrap().with_separator(Some(90)));
+    let range = TokenRange::whole(file.clone());
+    let batch = range.val_batches(1, 8, u64::MAX).next().unwrap();
+    assert_eq!(batch.targets, [1, 2, 90, 3, 90, 90, 4, 5], "every token but the very first");
+    assert_eq!(batch.doc_start, [0, 0, 0, 3, 3, 5, 6, 6]);
+    let behind = TokenRange { file, range: 4..9 }.val_batches(1, 4, u64::MAX).next().unwrap();
+    assert_eq!((behind.targets, behind.doc_start), (vec![90, 90, 4, 5], vec![0, 1, 2, 2]));
+    // An end that is another token, or none, is no beginning.
+    let apart = TokenFile::from_tokens(&tokens, &[4, 6, 7, 9], 100).unwrap().with_separator(Some(5));
+    let batch = TokenRange::whole(Arc::new(apart)).val_batches(1, 8, u64::MAX).next().unwrap();
+    assert_eq!(batch.targets, [1, 2, 90, IGNORE, 90, IGNORE, IGNORE, 5]);
+}

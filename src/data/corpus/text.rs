@@ -1,7 +1,7 @@
 //! Plain text, read in pieces of about a MiB that are cut where no tokenizer would join the two sides.
 
 use super::{Piece, Reader};
-use crate::data::Notices;
+use crate::data::{END_OF_TEXT, Notices};
 use anyhow::{Context, Result, ensure};
 use std::io::Read;
 
@@ -159,7 +159,14 @@ fn cut_point(text: &str) -> usize {
     if let Some(newline) = places.clone().rev().find(|at| lone(at, b'\n')) {
         return newline + 1;
     }
-    places.rev().find(|at| lone(at, b' ')).unwrap_or(bytes.len())
+    places.rev().find(|at| lone(at, b' ')).unwrap_or_else(|| before_marker(text))
+}
+
+/// The end of the text, or where the beginning of an end-of-text marker stands there: it is never cut.
+fn before_marker(text: &str) -> usize {
+    let part = (1..END_OF_TEXT.len()).rev().find(|length| text.ends_with(&END_OF_TEXT[..*length]));
+    // A text that is nothing else goes on at its end, or no piece would ever come.
+    text.len() - part.filter(|length| *length < text.len()).unwrap_or(0)
 }
 
 #[cfg(test)]
@@ -173,5 +180,6 @@ mod tests {
         assert_eq!(cut_point("one  two"), 8);
         assert_eq!(cut_point(""), 0);
         assert_eq!(cut_point("ééé"), 6);
+        assert_eq!((cut_point("ééé<|end"), cut_point("ééé<|endoftext|>"), cut_point("<")), (6, 19, 1), "never inside a marker");
     }
 }

@@ -14,7 +14,7 @@
 //!     80         tokens, zeros up to a multiple of 8, document ends (8 bytes each)
 //! ```
 
-use super::writer::{Output, Writer, Written};
+use super::writer::{Bounds, Output, Writer, Written};
 use super::{Cache, Ids, Store, TokenFile, write_corpus};
 use crate::data::{Corpus, Notices, Tokenizer, shown_path};
 use anyhow::{Result, anyhow};
@@ -24,7 +24,7 @@ use std::io::{self, BufWriter, Seek, SeekFrom, Write};
 use std::path::{Path, PathBuf};
 
 const MAGIC: u64 = u64::from_be_bytes(*b"LEHRTOK\n");
-const FORMAT_VERSION: u32 = 1;
+const FORMAT_VERSION: u32 = 2;
 const HEADER_BYTES: usize = 80;
 const TEMPORARY_PREFIX: &str = ".making-";
 
@@ -103,8 +103,9 @@ fn folder_of(cache: &Cache) -> Result<PathBuf, String> {
 fn key_of(corpus: &Corpus, tokenizer: &Tokenizer) -> Result<[u8; 32]> {
     let mut hash = Sha256::new();
     hash.update(FORMAT_VERSION.to_le_bytes());
-    hash.update((tokenizer.json().len() as u64).to_le_bytes());
-    hash.update(tokenizer.json());
+    let rules = tokenizer.rules()?;
+    hash.update((rules.len() as u64).to_le_bytes());
+    hash.update(rules);
     hash.update(tokenizer.eos_id().map_or(-1, i64::from).to_le_bytes());
     corpus.hash_into(&mut hash)?;
     Ok(hash.finalize().into())
@@ -122,7 +123,7 @@ fn make(
     let temporary = tempfile::Builder::new().prefix(TEMPORARY_PREFIX).tempfile_in(folder).map_err(CannotWrite)?;
     let vocab_size = tokenizer.vocab_size();
     let file = FileOutput::new(temporary, vocab_size).map_err(CannotWrite)?;
-    let mut writer = Writer::new(Output::File(file), vocab_size, tokenizer.eos_id());
+    let mut writer = Writer::new(Output::File(file), vocab_size, Bounds::of(corpus, tokenizer)?);
     write_corpus(corpus, tokenizer, &mut writer, notices, progress)?;
     let Written { output: Output::File(file), ends, count } = writer.finish()? else {
         return Err(anyhow!("token file: written to memory, not to a file"));
@@ -253,7 +254,7 @@ fn open(path: &Path, key: &[u8; 32], tokenizer: &Tokenizer) -> Result<TokenFile,
         return Err("its checksum is wrong".into());
     }
     let store = Store::Mapped(Mapped { map, header });
-    Ok(TokenFile { store, vocab_size: tokenizer.vocab_size(), from_cache: true })
+    Ok(TokenFile { store, vocab_size: tokenizer.vocab_size(), from_cache: true, separator: None })
 }
 
 impl Mapped {

@@ -40,9 +40,9 @@ fn documents_end_with_the_token_for_it() {
         (ids_of(&file), file.document_ends().to_vec())
     };
     let (a, b, eos) = (u32::from(b'a'), u32::from(b'b'), 256);
-    assert_eq!(tokens(&["a"]), (vec![a], vec![1]), "one document needs no end");
-    assert_eq!(tokens(&["a", "bb", "a"]), (vec![a, eos, b, b, eos, a, eos], vec![2, 5, 7]));
-    assert_eq!(tokens(&["a<|endoftext|>", "b"]), (vec![a, eos, b, eos], vec![2, 4]), "not ended twice");
+    assert_eq!(tokens(&["a"]), (vec![eos, a], vec![2]), "one document needs no end");
+    assert_eq!(tokens(&["a", "bb", "a"]), (vec![eos, a, eos, b, b, eos, a, eos], vec![3, 6, 8]));
+    assert_eq!(tokens(&["a<|endoftext|>", "b"]), (vec![eos, a, eos, b, eos], vec![3, 5]), "not ended twice");
     assert_eq!(tokens(&["<|endoftext|><|endoftext|>b"]), (vec![eos, eos, b, eos], vec![1, 2, 4]));
     let plain = Tokenizer::bytes(false).unwrap();
     let (file, _) = run(&documents(folder.path(), &["a", "bb"]), &plain, &Cache::Off);
@@ -81,7 +81,7 @@ fn wide_vocabularies_take_four_bytes() {
     let (memory, _) = run(&corpus, &tokenizer, &Cache::Off);
     let (made, _) = run(&corpus, &tokenizer, &Cache::Folder(folder.path().join("cache")));
     assert_eq!(ids_of(&memory), ids_of(&made));
-    assert_eq!((memory.document_ends(), memory.len()), (made.document_ends(), text.chars().count() as u64 + 3));
+    assert_eq!((memory.document_ends(), memory.len()), (made.document_ends(), text.chars().count() as u64 + 4));
     assert!(ids_of(&made).iter().any(|id| *id > 1 << 16));
 }
 
@@ -181,4 +181,65 @@ fn ids_outside_the_vocabulary_are_refused() {
     assert!(TokenFile::from_tokens(&[0, 4], &[2], 5).is_ok());
     assert!(TokenFile::from_tokens(&[0, 4], &[3], 5).is_err());
     assert!(TokenFile::from_tokens(&[0, 4], &[2, 1], 5).is_err());
+}
+
+/// A tokenizer in the manner of Llama's, that begins texts with `<s>` and every word with a mark; with `</s>` at the end on demand.
+fn framed(folder: &Path, end: bool) -> Tokenizer {
+    let special = |id: u32, content: &str| {
+        serde_json::json!({"id": id, "content": content, "single_word": false, "lstrip": false, "rstrip": false, "normalized": false,
+            "special": true})
+    };
+    let mut vocab: serde_json::Map<String, serde_json::Value> = serde_json::Map::new();
+    for (id, token) in ["<unk>", "<s>", "</s>", "▁", "a", "b", "\n", "▁a", "▁b"].iter().enumerate() {
+        vocab.insert((*token).into(), id.into());
+    }
+    let mut single = vec![
+        serde_json::json!({"SpecialToken": {"id": "<s>", "type_id": 0}}),
+        serde_json::json!({"Sequence": {"id": "A", "type_id": 0}}),
+    ];
+    if end {
+        single.push(serde_json::json!({"SpecialToken": {"id": "</s>", "type_id": 0}}));
+    }
+    let json = serde_json::json!({"version": "1.0", "added_tokens": [special(0, "<unk>"), special(1, "<s>"), special(2, "</s>")],
+        "pre_tokenizer": {"type": "Metaspace", "replacement": "▁", "prepend_scheme": "first", "split": false},
+        "post_processor": {"type": "TemplateProcessing", "single": single,
+            "pair": [{"Sequence": {"id": "A", "type_id": 0}}, {"Sequence": {"id": "B", "type_id": 0}}],
+            "special_tokens": {"<s>": {"id": "<s>", "ids": [1], "tokens": ["<s>"]}, "</s>": {"id": "</s>", "ids": [2], "tokens": ["</s>"]}}},
+        "model": {"type": "BPE", "unk_token": "<unk>", "vocab": vocab, "merges": ["▁ a", "▁ b"]}});
+    fs::write(folder.join("tokenizer.json"), json.to_string()).unwrap();
+    fs::write(folder.join("tokenizer_config.json"), r#"{"bos_token":"<s>","eos_token":"</s>"}"#).unwrap();
+    Tokenizer::from_folder(folder).unwrap()
+}
+
+#[test]
+fn documents_begin_as_transformers_begins_texts() {
+    let folder = tempfile::tempdir().unwrap();
+    for (end, want) in [(false, vec![1, 7, 2, 1, 8, 5, 2]), (true, vec![1, 7, 2, 1, 8, 5, 2])] {
+        let tokenizer = framed(folder.path(), end);
+        let (file, _) = run(&documents(folder.path(), &["a", "bb"]), &tokenizer, &Cache::Off);
+        assert_eq!((ids_of(&file), file.document_ends(), file.separator()), (want, [3, 7].as_slice(), None));
+        let (file, _) = run(&Corpus::from_text("t", "a</s>b"), &tokenizer, &Cache::Off);
+        let mut want = vec![1, 7, 2, 1, 5];
+        want.extend(end.then_some(2));
+        assert_eq!((ids_of(&file), file.document_ends().len()), (want, 2), "a document that another ends in the text itself");
+    }
+    let bytes = Tokenizer::bytes(true).unwrap();
+    assert_eq!(run(&documents(folder.path(), &["a", "b"]), &bytes, &Cache::Off).0.separator(), Some(256));
+}
+
+/// A tokenizer that puts a mark in front of every text does not put one where a long text was cut.
+#[test]
+fn a_text_in_pieces_is_one_text() {
+    let folder = tempfile::tempdir().unwrap();
+    let tokenizer = framed(folder.path(), false);
+    for text in ["a b\n".repeat(700_000), "ab ".repeat(800_000), "ab".repeat(1_000_000)] {
+        let corpus = Corpus::from_text("t", text.clone());
+        let pieces = std::iter::from_fn({
+            let mut pieces = corpus.pieces();
+            move || pieces.next_piece(&mut Notices::new()).unwrap()
+        });
+        assert!(pieces.count() > 1);
+        let (file, _) = run(&corpus, &tokenizer, &Cache::Off);
+        assert!(ids_of(&file) == tokenizer.encode_text(&text).unwrap());
+    }
 }

@@ -1,6 +1,7 @@
 //! Collects tokens and document ends, in memory or in a file, checking every id.
 
-use super::{Store, TokenFile};
+use super::{Corpus, Store, TokenFile, Tokenizer};
+use crate::data::tokenizer::Frame;
 use anyhow::{Result, ensure};
 #[cfg(not(target_arch = "wasm32"))]
 use {super::cache::FileOutput, anyhow::bail};
@@ -13,11 +14,33 @@ pub(super) enum Output {
     File(FileOutput),
 }
 
+/// What stands around documents.
+#[derive(Default)]
+pub(super) struct Bounds {
+    frame: Frame,
+    eos: Option<u32>,
+    /// The end-of-text token in front of the first of several documents.
+    leads: bool,
+}
+
+impl Bounds {
+    pub(super) fn of(corpus: &Corpus, tokenizer: &Tokenizer) -> Result<Self> {
+        let (frame, eos) = (tokenizer.frame()?, tokenizer.eos_id());
+        let leads = frame.begin.is_empty() && corpus.may_have_several_documents();
+        Ok(Self { frame, eos, leads })
+    }
+
+    /// See [`TokenFile::separator`].
+    pub(super) fn separator(&self) -> Option<u32> {
+        self.eos.filter(|_| self.frame.begin.is_empty())
+    }
+}
+
 /// Puts tokens behind one another and remembers where documents end.
 pub(super) struct Writer {
     output: Output,
     vocab_size: usize,
-    eos: Option<u32>,
+    bounds: Bounds,
     ends: Vec<u64>,
     count: u64,
     /// A document is finished but its end-of-text token is not written: a second document must appear first.
@@ -40,8 +63,8 @@ impl Output {
 }
 
 impl Writer {
-    pub(super) fn new(output: Output, vocab_size: usize, eos: Option<u32>) -> Self {
-        Self { output, vocab_size, eos, ends: Vec::new(), count: 0, owes_eos: false }
+    pub(super) fn new(output: Output, vocab_size: usize, bounds: Bounds) -> Self {
+        Self { output, vocab_size, bounds, ends: Vec::new(), count: 0, owes_eos: false }
     }
 
     /// Adds tokens to the current document. An end-of-text token among them ends it.
@@ -49,26 +72,34 @@ impl Writer {
         if ids.is_empty() {
             return Ok(());
         }
-        if let (true, Some(eos)) = (std::mem::take(&mut self.owes_eos), self.eos) {
+        if let (true, Some(eos)) = (std::mem::take(&mut self.owes_eos), self.bounds.eos) {
             self.append(&[eos])?;
             self.close();
         }
         let mut rest = ids;
-        while let Some(at) = self.eos.and_then(|eos| rest.iter().position(|id| *id == eos)) {
+        while let Some(at) = self.bounds.eos.and_then(|eos| rest.iter().position(|id| *id == eos)) {
             let (document, after) = rest.split_at(at + 1);
+            self.begin(document[0])?;
             self.append(document)?;
             self.close();
             rest = after;
+        }
+        if let Some(first) = rest.first() {
+            self.begin(*first)?;
         }
         self.append(rest)
     }
 
     /// Ends the current document; empty ones leave no trace.
     pub(super) fn end_document(&mut self) -> Result<()> {
-        if self.count == self.ends.last().copied().unwrap_or(0) {
+        if self.is_between() {
             return Ok(());
         }
-        if self.eos.is_none() {
+        let end = std::mem::take(&mut self.bounds.frame.end);
+        self.append(&end)?;
+        let ended = end.last().is_some() && end.last() == self.bounds.eos.as_ref();
+        self.bounds.frame.end = end;
+        if ended || self.bounds.eos.is_none() {
             self.close();
         } else {
             self.owes_eos = true;
@@ -77,13 +108,32 @@ impl Writer {
     }
 
     pub(super) fn finish(mut self) -> Result<Written> {
-        if let (true, false, Some(eos)) = (self.owes_eos, self.ends.is_empty(), self.eos) {
+        if let (true, false, Some(eos)) = (self.owes_eos, self.ends.is_empty(), self.bounds.eos) {
             self.append(&[eos])?;
         }
-        if self.count > self.ends.last().copied().unwrap_or(0) {
+        if !self.is_between() {
             self.close();
         }
         Ok(Written { output: self.output, ends: self.ends, count: self.count })
+    }
+
+    /// Whether no document is open.
+    fn is_between(&self) -> bool {
+        self.count == self.ends.last().copied().unwrap_or(0)
+    }
+
+    /// Puts in front of a document what belongs there, if one begins here with this token.
+    fn begin(&mut self, first: u32) -> Result<()> {
+        if !self.is_between() {
+            return Ok(());
+        }
+        if let (true, 0, Some(eos)) = (self.bounds.leads, self.count, self.bounds.eos) {
+            return if first == eos { Ok(()) } else { self.append(&[eos]) };
+        }
+        let begin = std::mem::take(&mut self.bounds.frame.begin);
+        let appended = self.append(&begin);
+        self.bounds.frame.begin = begin;
+        appended
     }
 
     fn close(&mut self) {
@@ -114,6 +164,6 @@ impl Written {
             #[cfg(not(target_arch = "wasm32"))]
             Output::File(_) => bail!("token file: written to a file, not to memory"),
         };
-        Ok(TokenFile { store, vocab_size, from_cache: false })
+        Ok(TokenFile { store, vocab_size, from_cache: false, separator: None })
     }
 }

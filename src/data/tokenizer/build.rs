@@ -1,5 +1,6 @@
 //! Making tokenizers: bytes, characters, words, BPE. Each is written as a `tokenizer.json` and then loaded like any other.
 
+use super::companions::Companions;
 use super::{END_OF_TEXT, Tokenizer, TokenizerKind, UNKNOWN, stream, words};
 use crate::data::{Corpus, Notices};
 use anyhow::{Result, anyhow, ensure};
@@ -16,28 +17,38 @@ const MAX_WORD_BYTES: usize = 256;
 /// Words that `words` knows at most, the most frequent ones; distinct words that are counted at most.
 const MAX_WORDS: usize = 1 << 16;
 const MAX_COUNTED_WORDS: usize = 1 << 22;
+/// Characters of a word on average, at most: text with spaces has less than ten.
+const MAX_MEAN_WORD: u64 = 40;
 /// A pair that occurs once is no pattern.
 const MIN_PAIR_COUNT: u64 = 2;
 
 impl Tokenizer {
-    /// The tokenizer that `kind` asks for. `chars` takes the characters of both corpora, so that validation text always has tokens;
-    /// `bpe:N` is trained on `train` alone.
+    /// The tokenizer that `kind` asks for. The text of [`END_OF_TEXT`] ends a document for all that are made here. `chars` takes the characters
+    /// of both corpora, so that validation text always has tokens; `bpe:N` is trained on `train` alone.
     pub fn build(kind: &TokenizerKind, train: &Corpus, val: Option<&Corpus>, notices: &mut Notices) -> Result<Self> {
-        let several = train.may_have_several_documents() || val.is_some_and(Corpus::may_have_several_documents);
+        let corpora: Vec<&Corpus> = std::iter::once(train).chain(val).collect();
+        let several = corpora.iter().any(|corpus| corpus.may_have_several_documents());
         match kind {
-            TokenizerKind::Bytes => Self::bytes(several),
-            TokenizerKind::Chars => {
-                let mut seen = vec![false; char::MAX as usize + 1];
-                for corpus in std::iter::once(train).chain(val) {
-                    collect_chars(corpus, &mut seen, notices)?;
+            TokenizerKind::Bytes => {
+                let mut ends = several;
+                for corpus in corpora {
+                    ends = ends || corpus.contains(END_OF_TEXT, notices)?;
                 }
-                Self::chars(('\0'..=char::MAX).filter(|c| seen[*c as usize]), several)
+                Self::bytes(ends)
+            }
+            TokenizerKind::Chars => {
+                let (mut seen, mut ends) = (vec![false; char::MAX as usize + 1], several);
+                for corpus in corpora {
+                    ends |= collect_chars(corpus, &mut seen, notices)?;
+                }
+                Self::chars(('\0'..=char::MAX).filter(|c| seen[*c as usize]), ends)
             }
             TokenizerKind::Words => {
                 let mut counts = HashMap::new();
-                for corpus in std::iter::once(train).chain(val) {
+                for corpus in corpora {
                     count_words(corpus, &mut counts, notices)?;
                 }
+                check_words(&counts)?;
                 let mut words: Vec<(String, u64)> = counts.into_iter().collect();
                 if words.len() > MAX_WORDS {
                     notices.push(format!(
@@ -80,12 +91,12 @@ impl Tokenizer {
     pub fn words(words: impl IntoIterator<Item = String>) -> Result<Self> {
         let mut roles = end_of_text_roles();
         roles.insert("unk_token".into(), json!(UNKNOWN));
-        Self::from_bytes("tokenizer", serde_json::to_vec_pretty(&words_json(words)?)?, roles, Vec::new())
+        Self::from_bytes("tokenizer", serde_json::to_vec_pretty(&words_json(words)?)?, Companions::of(roles))
     }
 
     fn from_value(tokenizer: &Value, end_of_text: bool) -> Result<Self> {
         let config = if end_of_text { end_of_text_roles() } else { Map::new() };
-        Self::from_bytes("tokenizer", serde_json::to_vec_pretty(tokenizer)?, config, Vec::new())
+        Self::from_bytes("tokenizer", serde_json::to_vec_pretty(tokenizer)?, Companions::of(config))
     }
 }
 
@@ -125,7 +136,7 @@ fn words_json(words: impl IntoIterator<Item = String>) -> Result<Value> {
     let model = json!({"type": "WordLevel", "vocab": null, "unk_token": UNKNOWN});
     let mut tokenizer = with_model(json!({"type": "WhitespaceSplit"}), Value::Null, model, vocab, true);
     if let Some(added) = tokenizer["added_tokens"].as_array_mut() {
-        added.insert(0, added_token(unknown, UNKNOWN));
+        added.insert(0, special_token(unknown, UNKNOWN));
     }
     Ok(tokenizer)
 }
@@ -135,15 +146,21 @@ fn with_model(pre_tokenizer: Value, decoder: Value, mut model: Value, mut vocab:
     if end_of_text {
         let id = vocab.len();
         vocab.insert(END_OF_TEXT.into(), json!(id));
-        added.push(added_token(id, END_OF_TEXT));
+        added.push(special_token(id, END_OF_TEXT));
     }
     model["vocab"] = Value::Object(vocab);
     json!({"version": "1.0", "truncation": null, "padding": null, "added_tokens": added, "normalizer": null,
         "pre_tokenizer": pre_tokenizer, "post_processor": null, "decoder": decoder, "model": model})
 }
 
-fn added_token(id: usize, content: &str) -> Value {
-    json!({"id": id, "content": content, "single_word": false, "lstrip": false, "rstrip": false, "normalized": false, "special": true})
+/// An added token as it stands in a `tokenizer.json`.
+pub(super) fn added_token(id: u32, token: &AddedToken) -> Value {
+    json!({"id": id, "content": token.content, "single_word": token.single_word, "lstrip": token.lstrip, "rstrip": token.rstrip,
+        "normalized": token.normalized, "special": token.special})
+}
+
+fn special_token(id: usize, content: &str) -> Value {
+    added_token(id as u32, &AddedToken::from(content, true))
 }
 
 /// One token plays all the parts, as in GPT-2.
@@ -151,13 +168,28 @@ fn end_of_text_roles() -> Map<String, Value> {
     ["bos_token", "eos_token", "pad_token"].into_iter().map(|role| (role.to_owned(), json!(END_OF_TEXT))).collect()
 }
 
-fn collect_chars(corpus: &Corpus, seen: &mut [bool], notices: &mut Notices) -> Result<()> {
-    let mut pieces = corpus.pieces();
+/// Marks the characters of the text; whether it holds the text of the end-of-text token, which is no characters.
+fn collect_chars(corpus: &Corpus, seen: &mut [bool], notices: &mut Notices) -> Result<bool> {
+    let (mut pieces, mut ends) = (corpus.pieces(), false);
     while let Some(piece) = pieces.next_piece(notices)? {
-        for c in piece.text.chars() {
-            seen[c as usize] = true;
+        for (i, part) in piece.text.split(END_OF_TEXT).enumerate() {
+            ends |= i > 0;
+            part.chars().for_each(|c| seen[c as usize] = true);
         }
     }
+    Ok(ends)
+}
+
+/// Refuses a text that is not written in words.
+fn check_words(counts: &HashMap<String, u64>) -> Result<()> {
+    let count = counts.values().sum::<u64>().max(1);
+    let characters: u64 = counts.iter().map(|(word, times)| word.chars().count() as u64 * times).sum();
+    ensure!(
+        characters / count < MAX_MEAN_WORD,
+        "tokenizer = words: what stands between spaces is a word, and those of this text have {} characters on average: it is not written \
+         in words. Use chars, bytes or bpe:N",
+        characters / count
+    );
     Ok(())
 }
 
@@ -220,7 +252,7 @@ fn train_bpe(corpus: &Corpus, vocab_size: usize, notices: &mut Notices) -> Resul
     tokenizer.with_decoder(Some(ByteLevel::new(false, false, true)));
     tokenizer.add_special_tokens(special).map_err(training_failed)?;
     let json = tokenizer.to_string(true).map_err(training_failed)?.into_bytes();
-    Tokenizer::from_bytes("tokenizer", json, end_of_text_roles(), Vec::new())
+    Tokenizer::from_bytes("tokenizer", json, Companions::of(end_of_text_roles()))
 }
 
 /// The words of a text as byte-level BPE sees them. The text of the special token is a token already and is not learned from.

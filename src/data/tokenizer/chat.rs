@@ -77,7 +77,7 @@ impl Tokenizer {
         let mut config = (*self.config).clone();
         config.insert("chat_template".into(), json!(template));
         let extra = self.extra.iter().filter(|(name, _)| name != TEMPLATE_FILE).cloned().collect();
-        Self { config: Arc::new(config), extra: Arc::new(extra), ..self.clone() }
+        Self { config: Arc::new(config), extra: Arc::new(extra), ends: Arc::default(), ..self.clone() }
     }
 
     /// The special tokens by role, as templates know them: `bos_token`, `eos_token` and what else `tokenizer_config.json` names.

@@ -1,16 +1,20 @@
 //! Tokenizers as files: reading `tokenizer.json` and its companions from strangers, writing them so that `AutoTokenizer` opens them.
 
-use super::{CharTable, Direct, END_OF_TEXT, Spelling, Tokenizer, guarded, words};
+use super::companions::{self, Companions, merge_map};
+use super::ends::Generation;
+use super::{CharTable, Direct, END_OF_TEXT, Spelling, Tokenizer, build, guarded, words};
 use crate::config::Architecture;
 use crate::data::{shown, shown_path};
-use anyhow::{Context, Result, anyhow, bail, ensure};
+use crate::model::gguf::is_gguf;
+use anyhow::{Context, Result, anyhow, ensure};
 use serde::de::{Deserializer, IgnoredAny, MapAccess, SeqAccess, Visitor};
 use serde::{Deserialize, de};
 use serde_json::{Map, Value, json};
-use std::collections::{HashMap, HashSet};
+use std::collections::{BTreeMap, HashMap, HashSet};
 use std::fs;
 use std::path::Path;
 use std::sync::Arc;
+use tokenizers::AddedToken;
 
 /// The largest `tokenizer.json` that is read; those of 250,000 tokens have 20 MiB.
 const MAX_JSON_BYTES: u64 = 64 << 20;
@@ -22,21 +26,23 @@ const MAX_ID_GAP: u64 = 4096;
 const EXTRA_FILES: [&str; 3] = ["chat_template.jinja", "special_tokens_map.json", "added_tokens.json"];
 
 impl Tokenizer {
-    /// Reads a folder with `tokenizer.json`, or such a file. The special tokens' roles come from `tokenizer_config.json` beside it,
-    /// else from the ids in `generation_config.json` or `config.json`.
+    /// Reads a folder with `tokenizer.json`, such a file, or a GGUF file. Special tokens and their roles come from `tokenizer_config.json`,
+    /// `special_tokens_map.json` and `added_tokens.json` beside it, as in `transformers`; where no role is named there, the ids in
+    /// `generation_config.json` or `config.json` say which token ends and which begins a text.
     ///
     /// Errors name the file and what is wrong with it: more than 64 MiB, not JSON, a token twice, ids that repeat, are negative or far
-    /// beyond the number of tokens, a special token that is not in the vocabulary.
+    /// beyond the number of tokens, a token that ends texts and has no place in the model's vocabulary.
     pub fn from_folder(path: &Path) -> Result<Self> {
+        if is_gguf(path) {
+            return Self::from_gguf(path);
+        }
         let file = if path.is_dir() { path.join("tokenizer.json") } else { path.to_owned() };
         let name = shown_path(&file);
-        ensure!(
-            file.exists(),
-            "tokenizer = {name}: no such file. Use bytes, chars, words, bpe:N, or a path to a tokenizer.json or its folder"
-        );
+        ensure!(file.exists(), "{}", no_tokenizer(path, &name));
         let json = read_bounded(&file, MAX_JSON_BYTES)?;
         let folder = file.parent().unwrap_or(Path::new("."));
         let mut config = read_config(&folder.join("tokenizer_config.json"))?;
+        merge_map(&mut config, read_config(&folder.join("special_tokens_map.json"))?);
         let mut extra = Vec::new();
         for file in EXTRA_FILES {
             let path = folder.join(file);
@@ -44,19 +50,11 @@ impl Tokenizer {
                 extra.push((file.to_owned(), read_bounded(&path, MAX_CONFIG_BYTES)?));
             }
         }
-        let has_role = |config: &Map<String, Value>, role: &str| config.get(role).is_some_and(|v| !v.is_null());
-        if !has_role(&config, "eos_token") || !has_role(&config, "bos_token") {
-            let ids = [read_config(&folder.join("generation_config.json"))?, read_config(&folder.join("config.json"))?];
-            let tokenizer = Self::from_bytes(&name, json.clone(), Map::new(), Vec::new())?;
-            for role in ["eos", "bos"] {
-                let id = ids.iter().find_map(|c| first_id(c.get(&format!("{role}_token_id"))?));
-                let token = id.and_then(|id| tokenizer.inner.id_to_token(id));
-                if let (false, Some(token)) = (has_role(&config, &format!("{role}_token")), token) {
-                    config.insert(format!("{role}_token"), json!(token));
-                }
-            }
-        }
-        Self::from_bytes(&name, json, config, extra)
+        let model = read_config(&folder.join("config.json"))?;
+        let most = model.get("vocab_size").and_then(Value::as_u64).and_then(|size| usize::try_from(size).ok());
+        let generation = Generation::new(read_config(&folder.join("generation_config.json"))?, &model)?;
+        let added = read_config(&folder.join("added_tokens.json"))?;
+        Self::from_bytes(&name, json, Companions { config, added, extra, most, generation })
     }
 
     /// The files that make `AutoTokenizer.from_pretrained` open this tokenizer: (name, content). Context length in tokens.
@@ -79,13 +77,8 @@ impl Tokenizer {
         Ok(files)
     }
 
-    /// Checks a `tokenizer.json` and takes it into use. `name` is for messages.
-    pub(super) fn from_bytes(
-        name: &str,
-        json: Vec<u8>,
-        config: Map<String, Value>,
-        extra: Vec<(String, Vec<u8>)>,
-    ) -> Result<Self> {
+    /// Checks a `tokenizer.json` and takes it into use with the files beside it. `name` is for messages.
+    pub(super) fn from_bytes(name: &str, json: Vec<u8>, files: Companions) -> Result<Self> {
         let file: TokenizerFile = serde_json::from_slice(&json).map_err(|e| anyhow!("{name}: {}", shown(&e.to_string())))?;
         check_ids(name, &file)?;
         let mut inner =
@@ -93,9 +86,8 @@ impl Tokenizer {
         // Settings of somebody's batch job, which would cut or lengthen our text.
         inner.with_padding(None);
         inner.with_truncation(None).map_err(|e| anyhow!("{name}: {e}"))?;
-        let vocab = inner.get_vocab(true);
         for t in &file.added_tokens {
-            let got = vocab.get(&t.content).copied().unwrap_or_default();
+            let got = inner.token_to_id(&t.content).unwrap_or_default();
             let token = shown(&t.content);
             ensure!(
                 i64::from(got) == t.id,
@@ -103,33 +95,68 @@ impl Tokenizer {
                 t.id
             );
         }
+        companions::add_tokens(&mut inner, &files)?;
+        let vocab = inner.get_vocab(true);
         let vocab_size = vocab.values().max().map_or(0, |id| *id as usize + 1);
-        let role = |role: &str| special_id(&config, role, &vocab);
-        let (eos, bos) = (role("eos_token")?, role("bos_token")?);
-        let special = inner.get_added_tokens_decoder().into_iter().filter(|(_, t)| t.special).map(|(id, _)| id).collect();
+        let role = |role: &str| companions::content(&files.config, role).and_then(|token| vocab.get(token).copied());
+        let (eos, bos, pad) = (role("eos_token"), role("bos_token"), role("pad_token"));
+        let added = inner.get_added_tokens_decoder();
+        let Companions { config, extra, generation, .. } = files;
         let mut tokenizer = Self {
             direct: Direct::Off,
             spelling: if file.has_byte_level_decoder() { Spelling::ByteLevel } else { Spelling::Other },
-            inner: Arc::new(inner),
             json: json.into(),
-            config: Arc::new(config),
             extra: Arc::new(extra),
-            special: Arc::new(special),
+            special: Arc::new(added.iter().filter(|(_, t)| t.special).map(|(id, _)| *id).collect()),
             vocab_size,
-            eos,
-            bos,
+            eos: eos.or_else(|| generation.eos.iter().copied().find(|id| inner.id_to_token(*id).is_some())),
+            bos: bos.or_else(|| generation.bos.filter(|id| inner.id_to_token(*id).is_some())),
+            pad,
+            inner: Arc::new(inner),
+            config: Arc::new(config),
+            generation: Arc::new(generation),
+            ends: Arc::default(),
         };
-        tokenizer.recognise(&vocab);
+        tokenizer.name_roles();
+        tokenizer.recognise(&vocab, added);
         Ok(tokenizer)
     }
 
+    /// Where no file says which token ends or begins a text, and no chat template of its own relies on that, the ids of the model's
+    /// configuration do.
+    fn name_roles(&mut self) {
+        if matches!(self.chat_template(), Ok(None)) {
+            let mut config = (*self.config).clone();
+            for (role, id) in [("eos_token", self.eos), ("bos_token", self.bos)] {
+                if let (false, Some(token)) = (config.contains_key(role), id.and_then(|id| self.inner.id_to_token(id))) {
+                    config.insert(role.into(), json!(token));
+                }
+            }
+            self.config = Arc::new(config);
+        }
+    }
+
+    /// What the tokenizer does, written in one way: two files that say the same give the same. Batch settings are left out.
+    ///
+    /// # Errors
+    /// A `tokenizer.json` that cannot be used.
+    pub fn rules_of(json: &[u8]) -> Result<Value> {
+        let mut inner = guarded(|| tokenizers::Tokenizer::from_bytes(json)).map_err(|e| anyhow!("{}", shown(&e)))?;
+        inner.with_padding(None);
+        inner.with_truncation(None).map_err(|e| anyhow!("{e}"))?;
+        Ok(serde_json::to_value(&inner)?)
+    }
+
     /// Takes the direct path if this is what [`Self::bytes`] or [`Self::chars`] would make, to the last field, or splits words as GPT-2.
-    fn recognise(&mut self, vocab: &HashMap<String, u32>) {
+    fn recognise(&mut self, vocab: &HashMap<String, u32>, added: impl IntoIterator<Item = (u32, AddedToken)>) {
         let (end, words): (Vec<_>, Vec<_>) = vocab.iter().partition(|(token, _)| *token == END_OF_TEXT);
         let chars: Option<Vec<(char, u32)>> = words.iter().map(|(token, id)| Some((only_char(token)?, **id))).collect();
-        let Ok(mine) = serde_json::from_slice::<Value>(&self.json) else {
+        let Ok(mut mine) = serde_json::from_slice::<Value>(&self.json) else {
             return;
         };
+        // With those that only the files beside it name.
+        let added: BTreeMap<u32, AddedToken> = added.into_iter().collect();
+        mine["added_tokens"] = added.iter().map(|(id, token)| build::added_token(*id, token)).collect();
         if self.eos.is_some() == end.is_empty() {
             return;
         }
@@ -140,39 +167,35 @@ impl Tokenizer {
             return;
         };
         let same = |parts: Result<Value>| parts.is_ok_and(|parts| parts == mine);
-        if same(super::build::bytes_json(!end.is_empty())) {
+        if same(build::bytes_json(!end.is_empty())) {
             self.direct = Direct::Bytes;
-        } else if same(super::build::chars_json(chars.iter().map(|(c, _)| *c), !end.is_empty())) {
+        } else if same(build::chars_json(chars.iter().map(|(c, _)| *c), !end.is_empty())) {
             self.direct = Direct::Chars(Arc::new(CharTable::new(chars)));
             self.spelling = Spelling::Verbatim;
         }
     }
 }
 
+/// Why there is no tokenizer, and what to do.
+fn no_tokenizer(path: &Path, name: &str) -> String {
+    const SLOW: [&str; 4] = ["tokenizer.model", "vocab.json", "merges.txt", "vocab.txt"];
+    let there: Vec<&str> = SLOW.into_iter().filter(|file| path.join(file).is_file()).collect();
+    if there.is_empty() {
+        return format!(
+            "tokenizer = {name}: no such file. Use bytes, chars, words, bpe:N, or a path to a tokenizer.json or its folder"
+        );
+    }
+    let folder = shown_path(path);
+    format!(
+        "{folder}: holds {}, but no tokenizer.json, which is what lehr reads. Make it with transformers: \
+         AutoTokenizer.from_pretrained({folder:?}).save_pretrained({folder:?})",
+        there.join(" and ")
+    )
+}
+
 fn only_char(text: &str) -> Option<char> {
     let mut chars = text.chars();
     chars.next().filter(|_| chars.next().is_none())
-}
-
-/// The id of the token that `tokenizer_config.json` names for a role, as a string or as an object with `content`.
-fn special_id(config: &Map<String, Value>, role: &str, vocab: &HashMap<String, u32>) -> Result<Option<u32>> {
-    let token = match config.get(role) {
-        None | Some(Value::Null) => return Ok(None),
-        Some(Value::String(token)) => token,
-        Some(value) => match value.get("content") {
-            Some(Value::String(token)) => token,
-            _ => bail!("tokenizer_config.json: {role} is neither a string nor an object with content. Correct it"),
-        },
-    };
-    match vocab.get(token) {
-        Some(id) => Ok(Some(*id)),
-        None => bail!("tokenizer_config.json: {role} = {:?} is not in tokenizer.json. Correct one of them", shown(token)),
-    }
-}
-
-fn first_id(value: &Value) -> Option<u32> {
-    let id = value.as_array().map_or(Some(value), |list| list.first())?;
-    u32::try_from(id.as_u64()?).ok()
 }
 
 fn read_bounded(path: &Path, most: u64) -> Result<Vec<u8>> {

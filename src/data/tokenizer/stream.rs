@@ -17,13 +17,16 @@ pub struct DecodeStream {
 }
 
 impl DecodeStream {
-    pub(super) fn new(tokenizer: Tokenizer) -> Self {
-        Self { tokenizer, bytes: Vec::new(), ids: Vec::new(), shown: 0 }
+    pub(super) fn new(tokenizer: Tokenizer, before: &[u32]) -> Self {
+        // A begin token is not written: the first word behind it has no space in front.
+        let last = &before[before.len().saturating_sub(MAX_PENDING)..];
+        let ids: Vec<u32> = last.iter().copied().filter(|id| Some(*id) != tokenizer.bos).collect();
+        Self { tokenizer, bytes: Vec::new(), shown: ids.len(), ids }
     }
 
-    /// The text that this token completes; empty for special tokens and in the middle of a character.
+    /// The text that this token completes; empty for tokens that end a text or pad, and in the middle of a character.
     pub fn push(&mut self, id: u32) -> Result<String> {
-        if self.tokenizer.is_special(id) {
+        if self.tokenizer.is_hidden(id) {
             return Ok(String::new());
         }
         let Some(token) = self.tokenizer.inner.id_to_token(id) else {
@@ -71,7 +74,7 @@ pub(super) fn bytes_of(token: &str) -> Vec<u8> {
 }
 
 /// GPT-2's alphabet: printable Latin-1 stands for itself, the other 68 bytes follow in order from U+0100.
-pub(super) fn byte_of(c: char) -> Option<u8> {
+pub(crate) fn byte_of(c: char) -> Option<u8> {
     let code = c as u32;
     match code {
         0x21..=0x7E | 0xA1..=0xAC | 0xAE..=0xFF => Some(code as u8),
@@ -83,7 +86,7 @@ pub(super) fn byte_of(c: char) -> Option<u8> {
 }
 
 /// The character of GPT-2's alphabet for a byte: the inverse of [`byte_of`].
-pub(super) fn char_of(byte: u8) -> char {
+pub(crate) fn char_of(byte: u8) -> char {
     match byte {
         0x00..=0x20 => char::from_u32(0x100 + u32::from(byte)).unwrap_or(' '),
         0x7F..=0xA0 => char::from_u32(0x121 + u32::from(byte) - 0x7F).unwrap_or(' '),

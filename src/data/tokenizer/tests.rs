@@ -24,7 +24,7 @@ fn save(tokenizer: &Tokenizer, folder: &Path) {
 }
 
 fn streamed(tokenizer: &Tokenizer, ids: &[u32]) -> (String, Vec<String>) {
-    let mut stream = tokenizer.decode_stream();
+    let mut stream = tokenizer.decode_stream(&[]);
     let parts: Vec<String> = ids.iter().map(|id| stream.push(*id).expect("push")).collect();
     (parts.concat() + &stream.finish().expect("finish"), parts)
 }
@@ -64,7 +64,7 @@ proptest! {
         for tokenizer in [&*BYTES, &*BYTES_EOS] {
             let ids = tokenizer.encode(&text).unwrap();
             prop_assert_eq!(&ids, &text.bytes().map(u32::from).collect::<Vec<_>>());
-            prop_assert_eq!(&ids, &tokenizer.encode_by_crate(&text).unwrap().get_ids().to_vec());
+            prop_assert_eq!(&ids, &tokenizer.encode_by_crate(&text, false).unwrap().get_ids().to_vec());
             prop_assert_eq!(tokenizer.decode(&ids).unwrap(), text.clone());
             prop_assert_eq!(streamed(tokenizer, &ids).0, text.clone());
         }
@@ -76,7 +76,7 @@ proptest! {
         prop_assert!(tokenizer.is_table());
         let ids = tokenizer.encode(&text).unwrap();
         prop_assert_eq!(ids.len(), text.chars().count());
-        prop_assert_eq!(&ids, &tokenizer.encode_by_crate(&text).unwrap().get_ids().to_vec());
+        prop_assert_eq!(&ids, &tokenizer.encode_by_crate(&text, false).unwrap().get_ids().to_vec());
         prop_assert_eq!(tokenizer.decode(&ids).unwrap(), text.clone());
         prop_assert_eq!(streamed(&tokenizer, &ids).0, text);
     }
@@ -85,7 +85,7 @@ proptest! {
     fn bpe_round_trip(text in any::<String>(), sample in "[ a-zA-Z',.\\n\u{e9}\u{6771}\u{1f642}]{0,80}") {
         for text in [text, sample] {
             let ids = BPE.encode(&text).unwrap();
-            prop_assert_eq!(&ids, &BPE.encode_by_crate(&text).unwrap().get_ids().to_vec());
+            prop_assert_eq!(&ids, &BPE.encode_by_crate(&text, false).unwrap().get_ids().to_vec());
             prop_assert!(ids.iter().all(|id| (*id as usize) < BPE.vocab_size()));
             prop_assert_eq!(BPE.decode(&ids).unwrap(), text.clone());
             prop_assert_eq!(streamed(&BPE, &ids).0, text);
@@ -109,7 +109,7 @@ proptest! {
         BPE.encode_into(&text, &mut once, &mut memory).unwrap();
         BPE.encode_into(&text, &mut twice, &mut memory).unwrap();
         prop_assert_eq!(&once, &twice);
-        prop_assert_eq!(&once, &BPE.encode_by_crate(&text).unwrap().get_ids().to_vec());
+        prop_assert_eq!(&once, &BPE.encode_by_crate(&text, false).unwrap().get_ids().to_vec());
     }
 
     /// A model may sample any ids at all: the stream still says what decoding at once says, and never half a character.
@@ -162,7 +162,7 @@ fn the_end_of_text_token_is_special() {
         let eos = tokenizer.eos_id().unwrap();
         let ids = tokenizer.encode(&format!("ab{END_OF_TEXT}c{END_OF_TEXT}")).unwrap();
         assert_eq!(ids.iter().filter(|id| **id == eos).count(), 2);
-        assert_eq!(ids, tokenizer.encode_by_crate(&format!("ab{END_OF_TEXT}c{END_OF_TEXT}")).unwrap().get_ids());
+        assert_eq!(ids, tokenizer.encode_by_crate(&format!("ab{END_OF_TEXT}c{END_OF_TEXT}"), false).unwrap().get_ids());
         assert_eq!((tokenizer.decode(&ids).unwrap(), streamed(tokenizer, &ids).0), ("abc".into(), "abc".into()));
         assert_eq!((tokenizer.token_text(eos).as_deref(), tokenizer.bos_id()), (Some(END_OF_TEXT), Some(eos)));
     }
@@ -186,6 +186,32 @@ fn bpe_training_is_repeatable_and_complete() {
     assert_eq!(BPE.token_text(BPE.encode("\u{1}").unwrap()[0]).as_deref(), Some("\u{1}"));
     assert_eq!(BPE.token_text(BYTES_EOS.vocab_size() as u32 + 9000), None);
     assert_eq!(BYTES.token_text(0xE2).as_deref(), Some("\\xE2"));
+}
+
+#[test]
+fn the_end_of_text_marker_means_the_same_for_all() {
+    let text = format!("ab cd{END_OF_TEXT}ef gh\n");
+    for (kind, characters) in [("bytes", 256), ("chars", 10), ("words", 5), ("bpe:300", 0)] {
+        let corpus = Corpus::from_text("text", text.clone());
+        let tokenizer = Tokenizer::build(&kind.parse().unwrap(), &corpus, None, &mut Notices::new()).unwrap();
+        let ids = tokenizer.encode(&text).unwrap();
+        let eos = tokenizer.eos_id().expect("a token that ends documents");
+        assert_eq!(ids.iter().filter(|id| **id == eos).count(), 1, "{kind}");
+        assert!(characters == 0 || tokenizer.vocab_size() == characters + 1, "{kind}: no character of the marker is learnt");
+        let plain =
+            Tokenizer::build(&kind.parse().unwrap(), &Corpus::from_text("text", "ab cd"), None, &mut Notices::new()).unwrap();
+        let mut notices = Notices::new();
+        plain.check_marker([&corpus], &mut notices).unwrap();
+        assert_eq!(notices.is_empty(), plain.eos_id().is_some(), "{kind}: {notices:?}");
+    }
+}
+
+#[test]
+fn words_need_spaces() {
+    let corpus = Corpus::from_text("text", "東京の空は高い".repeat(20));
+    assert!(
+        error_of(Tokenizer::build(&TokenizerKind::Words, &corpus, None, &mut Notices::new())).contains("not written in words")
+    );
 }
 
 #[test]
@@ -226,7 +252,11 @@ fn special_tokens_come_from_the_files_beside() {
     std::fs::write(at("generation_config.json"), json!({"eos_token_id": 7}).to_string()).unwrap();
     assert_eq!((load().unwrap().eos_id(), load().unwrap().bos_id()), (Some(7), Some(1)));
     std::fs::write(at("tokenizer_config.json"), json!({"eos_token": "</s>"}).to_string()).unwrap();
-    assert!(error_of(load()).contains("eos_token = \"</s>\""));
+    assert_eq!((load().unwrap().eos_id(), load().unwrap().vocab_size()), (Some(300), 301), "added, as in transformers");
+    std::fs::write(at("config.json"), json!({"vocab_size": 300}).to_string()).unwrap();
+    assert!(error_of(load()).contains("eos_token = \"</s>\" is not in tokenizer.json"));
+    std::fs::write(at("tokenizer_config.json"), json!({"pad_token": "[PAD]"}).to_string()).unwrap();
+    assert_eq!(load().unwrap().vocab_size(), 300, "a token that the model has no row for, and that no text needs");
     std::fs::write(at("tokenizer_config.json"), json!({"eos_token": 5}).to_string()).unwrap();
     assert!(error_of(load()).contains("eos_token is neither"));
     std::fs::write(at("tokenizer_config.json"), "[").unwrap();

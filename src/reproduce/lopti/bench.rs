@@ -129,6 +129,7 @@ impl Bench {
             task: self.task.as_mut(),
             tokenizer: &self.school.tokenizer,
             stops: &[self.school.stop],
+            chat: false,
             settings: rollout,
             completions,
             sampling: Sampling { temperature: rollout.temperature, seed: self.seed, ..Sampling::default() },

@@ -76,7 +76,7 @@ impl School {
     /// # Errors
     /// A setting out of range.
     pub fn practice(&self, settings: &TaskSettings, seed: u64) -> anyhow::Result<Practice> {
-        Ok(Practice { task: open(settings, seed)?, tokenizer: self.tokenizer.clone(), stops: vec![self.stop] })
+        Ok(Practice { task: open(settings, seed)?, tokenizer: self.tokenizer.clone(), stops: vec![self.stop], chat: false })
     }
 
     /// Worked solutions, loss on the completion alone.

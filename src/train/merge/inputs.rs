@@ -2,7 +2,9 @@
 
 use super::numbers::{mergeable, widest};
 use super::parallel::parallel;
+use crate::data::Tokenizer;
 use crate::model::checkpoint::{MANIFEST, Manifest, step_of, verify_model, verify_sizes};
+use crate::model::gguf::is_gguf;
 use crate::model::hf_config;
 use crate::model::safetensors_file::{Dtype, TensorInfo};
 use crate::model::weight_files::WeightFiles;
@@ -203,6 +205,7 @@ fn is_table(name: &str) -> bool {
 }
 
 fn open(vfs: &dyn Vfs, dir: &Path, check: Check) -> Result<Folder> {
+    ensure!(!is_gguf(dir), "{}: a GGUF file; only folders with safetensors files are merged", shown(dir));
     ensure!(dir.is_dir(), "{}: there is no such folder", shown(dir));
     let manifest = match (dir.join(MANIFEST).exists(), check) {
         (false, _) => None,
@@ -292,6 +295,7 @@ fn agree_on_vocabulary(vfs: &dyn Vfs, folders: &[Folder]) -> Result<()> {
             if found == wanted {
                 continue;
             }
+            // Two spellings of the same rules: merges as strings or as pairs, defaults left out.
             let why = match (rules(&wanted), rules(&found)) {
                 (Some(a), Some(b)) if a == b => continue,
                 (Some(a), Some(b)) => first_token(&a, &b),
@@ -303,9 +307,10 @@ fn agree_on_vocabulary(vfs: &dyn Vfs, folders: &[Folder]) -> Result<()> {
     Ok(())
 }
 
-/// A `tokenizer.json` without what somebody's batch job left in it.
+/// What a `tokenizer.json` does, without what somebody's batch job left in it; one that the library cannot use as it is written.
 fn rules(text: &[u8]) -> Option<Map<String, Value>> {
-    let mut rules: Map<String, Value> = serde_json::from_slice(text).ok()?;
+    let as_written = || serde_json::from_slice(text).ok();
+    let mut rules = Tokenizer::rules_of(text).ok().map(|rules| object(&rules)).or_else(as_written)?;
     rules.retain(|key, _| key != "padding" && key != "truncation");
     Some(rules)
 }

@@ -124,10 +124,9 @@ impl<'a> Merge<'a> {
     /// # Errors
     /// Weights that are not this model's, or as [`Self::stream`].
     pub fn load(&self, device: &Device, model: &Model) -> Result<()> {
-        let tied = model.config.tie_word_embeddings;
-        let ignorable = |name: &str| (tied && name == "lm_head.weight") || name.ends_with("rotary_emb.inv_freq");
-        self.inputs.newest().weights.expect(&model.names(), &ignorable)?;
-        model.fill(device, &model.values, &mut |name, shape| self.read_f32(name, shape))
+        let newest = &self.inputs.newest().weights;
+        model.check(newest)?;
+        model.fill(device, &model.values, &mut |name, shape| self.read_f32(model.stored(newest, name), shape))
     }
 
     fn run(&self, pieces: Vec<Piece>, dtype: Option<Dtype>, sink: &mut dyn FnMut(&[u8]) -> Result<()>) -> Result<()> {

@@ -1,6 +1,6 @@
 //! An exam: held-out questions, answered and graded, with the uncertainty of the result.
 
-use super::sampling::{Progress, graded, text_of};
+use super::sampling::{Progress, graded, spelt, text_of};
 use super::step::Reinforce;
 use crate::data::Tokenizer;
 use crate::data::tasks::{Grade, Question, Split, Task};
@@ -8,7 +8,7 @@ use crate::device::Device;
 use crate::event::{Score, TaskEval};
 use crate::model::{Completion, Model, Request, Rollouts};
 use crate::ops::sample::Sampling;
-use anyhow::Result;
+use anyhow::{Result, ensure};
 use serde::Serialize;
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -24,6 +24,8 @@ pub struct Examinee<'a> {
     pub tokenizer: &'a Tokenizer,
     /// Tokens that end an answer.
     pub stops: &'a [u32],
+    /// Prompts are what a chat template wrote.
+    pub chat: bool,
 }
 
 /// How it is asked.
@@ -44,7 +46,7 @@ pub struct Exam {
 pub struct Examined {
     /// What was asked.
     pub question: Question,
-    /// What was answered.
+    /// What was answered, as far as the grader could judge it.
     pub answers: Vec<GradedAnswer>,
 }
 
@@ -62,16 +64,20 @@ pub struct GradedAnswer {
 }
 
 impl Examinee<'_> {
-    /// Ask and grade. `None` when `progress` stopped it.
+    /// Ask and grade. `None` when `progress` stopped it. Questions that cannot be spelt or are too long, and answers that the grader
+    /// could not judge, are left out.
     ///
     /// # Errors
     /// A prompt that does not fit, a grader that fails, or a device fault.
     pub fn sit(&mut self, task: &mut dyn Task, exam: &Exam, progress: &mut Progress<'_>) -> Result<Option<Vec<Examined>>> {
         let mut out = Vec::new();
         let mut requests = Vec::new();
+        let room = self.engine.room().saturating_sub(exam.max_completion_length);
         for n in 0..exam.questions {
             let question = task.question(Split::Eval, n)?;
-            let prompt = self.tokenizer.encode(&question.prompt)?;
+            let Some(prompt) = spelt(self.tokenizer, &question, self.chat).ok().filter(|prompt| prompt.len() <= room) else {
+                continue;
+            };
             for sample in 0..exam.samples {
                 // Draws of an exam are its own: no step of training has this key.
                 let key = [u32::MAX - sample as u32, n as u32];
@@ -79,6 +85,7 @@ impl Examinee<'_> {
             }
             out.push(Examined { question, answers: Vec::new() });
         }
+        ensure!(!out.is_empty(), "task {}: no question of evaluation fits into {room} tokens", task.name());
         let mut watch = |done: usize, all: usize| Ok(progress("examining", done, all));
         let run = self.engine.run(self.device, self.model, &requests, &exam.sampling, self.stops, &mut watch)?;
         let Some(completions) = run else { return Ok(None) };
@@ -89,8 +96,12 @@ impl Examinee<'_> {
         for (i, ((text, grade), Completion { tokens, truncated, .. })) in
             texts.into_iter().zip(grades).zip(completions).enumerate()
         {
-            out[i / exam.samples].answers.push(GradedAnswer { text, grade, tokens: tokens.len(), truncated });
+            if !grade.ungraded {
+                out[i / exam.samples].answers.push(GradedAnswer { text, grade, tokens: tokens.len(), truncated });
+            }
         }
+        // Of a question without a verdict nothing is known.
+        out.retain(|examined| !examined.answers.is_empty());
         Ok(Some(out))
     }
 }
@@ -220,8 +231,8 @@ impl Reinforce {
             max_completion_length: self.rollout.max_completion_length,
             sampling: Sampling { temperature, seed: self.seed, ..Sampling::default() },
         };
-        let (tokenizer, stops) = (&self.practice.tokenizer, self.practice.stops.as_slice());
-        let mut examinee = Examinee { device, model, engine: &mut self.engine, tokenizer, stops };
+        let (tokenizer, stops, chat) = (&self.practice.tokenizer, self.practice.stops.as_slice(), self.practice.chat);
+        let mut examinee = Examinee { device, model, engine: &mut self.engine, tokenizer, stops, chat };
         let Some(examined) = examinee.sit(task, &exam, progress)? else { return Ok(None) };
         let (all, levels) = scores(&examined);
         let eval_seconds = begin.elapsed().as_secs_f64();

@@ -65,6 +65,8 @@ pub(super) fn step(
         entropy,
         seconds: [now.seconds.rollout, now.seconds.score, now.seconds.update],
         mismatch: get("mismatch/logprob_max_abs"),
+        ungraded: ungraded(&now.sampled),
+        unspelt: now.sampled.unspelt.clone(),
         ..warnings::Seen::default()
     });
     let mut events = vec![Event::Tokens(Box::new(told))];
@@ -81,6 +83,12 @@ pub(super) fn step(
         events,
         ..StepResult::default()
     }
+}
+
+/// Completions without a reward, and why the last.
+fn ungraded(sampled: &Sampled) -> (usize, String) {
+    let of: Vec<_> = sampled.answers.iter().filter(|answer| answer.grade.ungraded).collect();
+    (of.len(), of.last().map(|answer| answer.grade.reason.clone()).unwrap_or_default())
 }
 
 /// The loss of a mini-batch, passes that divide its tokens added up, on average.
@@ -140,7 +148,7 @@ fn of_time(seconds: &Seconds, tokens: usize, out: &mut Metrics) {
 pub(super) fn completions(sampled: &Sampled, tokenizer: &Tokenizer, step: u64) -> Result<Vec<Completion>> {
     let of = |(answer, rollout): (&super::Answer, &super::Rollout)| {
         let question = &sampled.questions[answer.question];
-        let mut stream = tokenizer.decode_stream();
+        let mut stream = tokenizer.decode_stream(&[]);
         let pieces = rollout.completion.iter().map(|id| stream.push(*id)).collect::<Result<Vec<_>>>()?;
         Ok(Completion {
             step,

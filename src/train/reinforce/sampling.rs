@@ -37,6 +37,9 @@ pub struct Sampled {
     pub dropped_groups: usize,
     /// Questions that were passed over because they are longer than --max-prompt-length.
     pub too_long: usize,
+    /// Questions that were passed over because the tokenizer cannot spell them, and why the first.
+    #[serde(default)]
+    pub unspelt: (usize, String),
     /// Seconds of sampling, and of grading.
     pub seconds: [f64; 2],
 }
@@ -55,6 +58,8 @@ pub struct Sampler<'a> {
     pub tokenizer: &'a Tokenizer,
     /// Tokens that end a completion.
     pub stops: &'a [u32],
+    /// Prompts are what a chat template wrote.
+    pub chat: bool,
     /// Lengths and numbers of completions.
     pub settings: &'a RolloutSettings,
     /// Completions in a step.
@@ -99,8 +104,18 @@ impl Sampler<'_> {
         while out.questions.len() < groups {
             let question = self.task.question(Split::Train, *asked)?;
             *asked += 1;
-            let ids = self.tokenizer.encode(&question.prompt)?;
-            ensure!(!ids.is_empty(), "a question of task {} holds no token", self.task.name());
+            let ids = match spelt(self.tokenizer, &question, self.chat) {
+                Ok(ids) => ids,
+                Err(error) => {
+                    let (count, why) = &mut out.unspelt;
+                    *count += 1;
+                    ensure!(*count < MOST_TOO_LONG, "task {}: {MOST_TOO_LONG} questions in a row: {error:#}", self.task.name());
+                    if why.is_empty() {
+                        *why = format!("{error:#}");
+                    }
+                    continue;
+                }
+            };
             if ids.len() > self.settings.max_prompt_length {
                 out.too_long += 1;
                 ensure!(
@@ -153,11 +168,18 @@ impl Sampler<'_> {
             sampled.answers.iter().map(|a| (&sampled.questions[a.question], a.text.as_str())).collect();
         let grades = graded(self.task, &asked)?;
         for ((grade, answer), rollout) in grades.into_iter().zip(&mut sampled.answers).zip(&mut sampled.rollouts) {
-            rollout.reward = grade.reward;
+            (rollout.reward, rollout.ungraded) = (grade.reward, grade.ungraded);
             answer.grade = grade;
         }
         Ok(())
     }
+}
+
+/// The tokens of a question; at least one.
+pub(super) fn spelt(tokenizer: &Tokenizer, question: &Question, chat: bool) -> Result<Vec<u32>> {
+    let ids = tokenizer.encode_prompt(&question.prompt, chat)?;
+    ensure!(!ids.is_empty(), "the question holds no token");
+    Ok(ids)
 }
 
 /// A grade for each answer.
@@ -181,13 +203,19 @@ impl Sampled {
     /// Put another round's groups behind these, up to `most` groups; with `choosy` only those whose rewards differ.
     fn take(&mut self, more: Sampled, generations: usize, most: usize, choosy: bool) {
         self.too_long += more.too_long;
+        self.unspelt.0 += more.unspelt.0;
+        if self.unspelt.1.is_empty() {
+            self.unspelt.1 = more.unspelt.1;
+        }
         (0..2).for_each(|i| self.seconds[i] += more.seconds[i]);
         let groups = more.answers.chunks(generations).zip(more.rollouts.chunks(generations));
         for (question, (answers, rollouts)) in more.questions.into_iter().zip(groups) {
             if self.questions.len() >= most {
                 break;
             }
-            if choosy && rollouts.iter().all(|r| r.reward == rollouts[0].reward) {
+            let mut rewards = rollouts.iter().filter(|r| !r.ungraded).map(|r| r.reward);
+            let first = rewards.next();
+            if choosy && rewards.all(|reward| Some(reward) == first) {
                 self.dropped_groups += 1;
                 continue;
             }

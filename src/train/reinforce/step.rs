@@ -28,6 +28,8 @@ pub struct Practice {
     pub tokenizer: Tokenizer,
     /// Tokens that end a completion.
     pub stops: Vec<u32>,
+    /// Prompts are what a chat template wrote.
+    pub chat: bool,
 }
 
 /// What reinforcement needs beside model and optimizer.
@@ -212,6 +214,7 @@ impl Reinforce {
             task: self.practice.task.as_mut(),
             tokenizer: &self.practice.tokenizer,
             stops: &self.practice.stops,
+            chat: self.practice.chat,
             settings: &self.rollout,
             completions: self.completions,
             sampling,

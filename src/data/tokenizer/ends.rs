@@ -1,0 +1,127 @@
+//! Where a text ends: the one list of end tokens of a model folder, what pads, and the sampling settings that its files name.
+
+use super::Tokenizer;
+use crate::data::chat::{Chat, ChatTemplate};
+use crate::data::shown;
+use anyhow::{Result, bail};
+use serde_json::{Map, Value, json};
+
+/// What ends the text that a model writes. Made by [`Tokenizer::end_tokens`].
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct EndTokens {
+    ids: Vec<u32>,
+    text: Option<String>,
+}
+
+impl EndTokens {
+    /// The tokens: those of `generation_config.json` and `config.json`, the tokenizer's, the chat template's end of a turn.
+    pub fn ids(&self) -> &[u32] {
+        &self.ids
+    }
+
+    /// Whether this token ends a text.
+    pub fn contains(&self, id: u32) -> bool {
+        self.ids.contains(&id)
+    }
+
+    /// What the chat template writes behind an answer, where that begins with no token of its own: text that ends an answer.
+    pub fn text(&self) -> Option<&str> {
+        self.text.as_deref()
+    }
+
+    fn of(tokenizer: &Tokenizer) -> Self {
+        let (turn, text) = end_of_turn(tokenizer).unwrap_or_default();
+        let mut ids = Vec::new();
+        for id in tokenizer.generation.eos.iter().copied().chain(tokenizer.eos).chain(turn) {
+            if !ids.contains(&id) {
+                ids.push(id);
+            }
+        }
+        Self { ids, text }
+    }
+}
+
+/// The token, or the text, that the tokenizer's own template writes behind an answer. A template that cannot be used says so where it is.
+fn end_of_turn(tokenizer: &Tokenizer) -> Option<(Option<u32>, Option<String>)> {
+    let template = ChatTemplate::new(&tokenizer.chat_template().ok()??, tokenizer.special_tokens(), 0).ok()?;
+    let chat = Chat { messages: vec![json!({"role": "user", "content": "a"})], ..Chat::default() };
+    let end = template.end_of_turn(&chat)?;
+    let first = tokenizer.encode(end.trim_start()).ok()?.first().copied();
+    let added = tokenizer.inner.get_added_tokens_decoder();
+    Some(match first.filter(|id| added.contains_key(id)) {
+        Some(id) => (Some(id), None),
+        None => (None, Some(end)),
+    })
+}
+
+/// What `config.json` and `generation_config.json` beside a tokenizer say of special tokens and of sampling.
+#[derive(Debug, Default)]
+pub(super) struct Generation {
+    pub(super) eos: Vec<u32>,
+    pub(super) bos: Option<u32>,
+    pub(super) pad: Option<u32>,
+    /// `generation_config.json` as it was.
+    settings: Map<String, Value>,
+}
+
+impl Generation {
+    /// From the two files; the first goes before the second, as in `transformers`, but the end tokens of both count.
+    pub(super) fn new(settings: Map<String, Value>, config: &Map<String, Value>) -> Result<Self> {
+        let both = |role: &str| -> Result<Vec<u32>> {
+            let mut ids = token_ids("generation_config.json", &settings, role)?;
+            ids.extend(token_ids("config.json", config, role)?);
+            Ok(ids)
+        };
+        let (eos, bos, pad) = (both("eos_token_id")?, both("bos_token_id")?, both("pad_token_id")?);
+        Ok(Self { eos, bos: bos.first().copied(), pad: pad.first().copied(), settings })
+    }
+}
+
+/// One id or a list of them; null and -1 are none.
+fn token_ids(file: &str, config: &Map<String, Value>, role: &str) -> Result<Vec<u32>> {
+    let value = config.get(role).unwrap_or(&Value::Null);
+    let mut ids = Vec::new();
+    for id in value.as_array().map_or(std::slice::from_ref(value), Vec::as_slice) {
+        match id.as_u64().and_then(|id| u32::try_from(id).ok()) {
+            Some(id) => ids.push(id),
+            None if id.is_null() || *id == -1 => {}
+            None => bail!("{file}: {role} = {}: must be a token id or a list of them", shown(&value.to_string())),
+        }
+    }
+    Ok(ids)
+}
+
+impl Tokenizer {
+    /// What ends a text of this model.
+    pub fn end_tokens(&self) -> &EndTokens {
+        self.ends.get_or_init(|| EndTokens::of(self))
+    }
+
+    /// The token that fills up batches, if `generation_config.json` or `config.json` names one.
+    pub fn pad_id(&self) -> Option<u32> {
+        self.generation.pad
+    }
+
+    /// The `generation_config.json` of a model with this tokenizer: the one it was read with, with all end tokens in it.
+    pub fn generation_config(&self) -> Value {
+        let mut config = self.generation.settings.clone();
+        if config.is_empty() {
+            config.insert("_from_model_config".into(), json!(true));
+            config.insert("do_sample".into(), json!(true));
+        }
+        config.insert("bos_token_id".into(), json!(self.bos));
+        let eos = match self.end_tokens().ids() {
+            [] => Value::Null,
+            [one] => json!(one),
+            many => json!(many),
+        };
+        config.insert("eos_token_id".into(), eos);
+        config.insert("pad_token_id".into(), json!(self.generation.pad));
+        Value::Object(config)
+    }
+
+    /// Whether the token marks an end or pads: no part of what a text says.
+    pub(super) fn is_hidden(&self, id: u32) -> bool {
+        self.end_tokens().contains(id) || self.generation.pad == Some(id) || self.pad == Some(id)
+    }
+}
