@@ -3,6 +3,8 @@
 
 mod common;
 
+#[path = "sft/hostile.rs"]
+mod hostile;
 #[path = "sft/masks.rs"]
 mod masks;
 #[path = "sft/parity.rs"]

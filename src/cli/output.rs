@@ -368,6 +368,30 @@ pub fn visible(text: &str) -> String {
     text.chars().flat_map(|c| if c.is_control() && c != '\n' { c.escape_default().collect() } else { vec![c] }).collect()
 }
 
+/// Generated text and prompts, fit for standard output: a terminal obeys control characters, so they are shown to it (`\u{1b}`); files and
+/// pipes get them as they are.
+pub fn generated(text: &str) -> std::borrow::Cow<'_, str> {
+    if std::io::stdout().is_terminal() { harmless(text) } else { text.into() }
+}
+
+/// Text that changes nothing on a terminal but what is written on it; new lines and tabs kept.
+fn harmless(text: &str) -> std::borrow::Cow<'_, str> {
+    // The last two ranges turn the direction of what follows.
+    let moves = |c: char| {
+        (c.is_control() && c != '\n' && c != '\t')
+            || ('\u{202A}'..='\u{202E}').contains(&c)
+            || ('\u{2066}'..='\u{2069}').contains(&c)
+    };
+    if !text.contains(moves) {
+        return text.into();
+    }
+    let mut out = String::with_capacity(text.len() + 16);
+    for c in text.chars() {
+        if moves(c) { out.extend(c.escape_default()) } else { out.push(c) }
+    }
+    out.into()
+}
+
 /// Text on one line, control characters escaped.
 fn one_line(text: &str) -> String {
     visible(text).replace('\n', " ")
@@ -380,5 +404,21 @@ pub fn count(n: u64) -> String {
         10_000..1_000_000 => format!("{:.1} k", n as f64 / 1e3),
         1_000_000..1_000_000_000 => format!("{:.1} M", n as f64 / 1e6),
         _ => format!("{:.2} G", n as f64 / 1e9),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn generated_text_moves_no_cursor() {
+        assert_eq!(
+            harmless("a\u{1b}[2Jb\u{9b}1m\r\u{7}\u{8}\u{7f}\u{202e}x\u{2069}"),
+            "a\\u{1b}[2Jb\\u{9b}1m\\r\\u{7}\\u{8}\\u{7f}\\u{202e}x\\u{2069}"
+        );
+        assert!(matches!(harmless("\tÄ 漢字 😀\u{200d}\n"), std::borrow::Cow::Borrowed("\tÄ 漢字 😀\u{200d}\n")));
+        // Nobody watches a test.
+        assert_eq!(generated("\u{1b}[2J"), if std::io::stdout().is_terminal() { "\\u{1b}[2J" } else { "\u{1b}[2J" });
     }
 }

@@ -125,7 +125,8 @@ pub struct ModelSettings {
 #[serde(default, deny_unknown_fields)]
 #[command(next_help_heading = "Data")]
 pub struct DataSettings {
-    /// Text file, folder of text files, JSONL with `text`, or - for standard input; may be repeated.
+    /// Text file, rows with `text` (JSONL, JSON, Parquet), either compressed or not, a folder of them, or - for standard input; may be
+    /// repeated.
     #[arg(long, value_name = "PATH")]
     pub data: Vec<PathBuf>,
     /// Share of the tokens, from the end, held out for validation.
@@ -230,6 +231,9 @@ pub struct SaveSettings {
     /// Also keep every checkpoint whose step is a multiple of this; 0 for none.
     #[arg(long, default_value_t = 0)]
     pub keep_every: u64,
+    /// End a run that could save nothing for so many minutes (a full disk) instead of training on unsaved; 0 trains on.
+    #[arg(long, default_value_t = 60, value_name = "MINUTES")]
+    pub max_unsaved_minutes: u64,
     /// Also write TensorBoard event files into the run folder.
     #[arg(long, default_value_t = false, action = clap::ArgAction::Set, num_args = 0..=1, default_missing_value = "true")]
     pub tensorboard: bool,

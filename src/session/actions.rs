@@ -3,10 +3,12 @@
 use super::run::Running;
 use super::sampling::Asked;
 use super::save::{self, TrainerFile};
+use super::unsaved::Outcome;
 use crate::config::Stage;
 use crate::event::{Checkpoint as Saved, Command, Eval, Event, Hyper};
 use crate::model::checkpoint::Origin;
 use crate::train::predictions::Seen;
+use crate::vfs::shown;
 use web_time::Instant;
 
 /// What a setting may be, in words and as a test.
@@ -16,7 +18,10 @@ impl Running<'_> {
     /// Commands that do not change whether the run goes on.
     pub(super) fn side_command(&mut self, command: Command) -> anyhow::Result<()> {
         match command {
-            Command::SaveNow => self.save(false),
+            Command::SaveNow => {
+                self.unsaved.ask(Instant::now());
+                self.save(false)
+            }
             Command::EvalNow => self.evaluate(self.run.settings.eval.eval_tokens),
             Command::SampleNow { prompt, temperature, tokens, chat } => {
                 self.sample_now(&Asked { prompt, temperature, tokens, chat })
@@ -99,7 +104,8 @@ impl Running<'_> {
         if wanted > 0 { self.sample(&prompt, wanted) } else { Ok(()) }
     }
 
-    /// Save. A save that fails is a warning while the run goes on (the next one may succeed) and an error at its end.
+    /// Save. A save that fails is a warning while the run goes on (the next one may succeed) and an error at its end, or when none has
+    /// succeeded for long, or when the run's folder is gone.
     pub(super) fn save(&mut self, last: bool) -> anyhow::Result<()> {
         let begin = Instant::now();
         if self.just_went_back() {
@@ -107,6 +113,7 @@ impl Running<'_> {
             self.out.emit(&Event::Warning { text });
             return Ok(());
         }
+        self.run.folder.check(self.run.vfs)?;
         let step = self.run.trainer.state.step;
         self.watch_save(step, false);
         let r = &self.run;
@@ -117,6 +124,7 @@ impl Running<'_> {
             events_bytes: self.out.offset(),
             samples_bytes: self.out.samples_offset(),
             data_tokens: r.data_tokens,
+            data_hash: r.data_hash.clone(),
             eval_loss: self.eval_loss,
             watch: self.watch.clone(),
         };
@@ -128,6 +136,7 @@ impl Running<'_> {
                 self.checkpoint = Some(path.clone());
                 let save_seconds = begin.elapsed().as_secs_f64();
                 self.out.emit(&Event::Checkpoint(Saved { step, path, bytes: manifest.bytes(), save_seconds }));
+                self.unsaved.saved().into_iter().for_each(|text| self.out.emit(&Event::Warning { text }));
                 let purged = self.retention.purge(self.run.vfs, self.run.folder.path());
                 let warnings = match purged {
                     Ok(purged) => purged.warnings,
@@ -142,9 +151,20 @@ impl Running<'_> {
                 if last {
                     return Err(error.into());
                 }
-                self.out.emit(&Event::Warning { text: format!("{error}; training goes on and will try again at the next save") });
+                let minutes = self.run.settings.save.max_unsaved_minutes;
+                match self.unsaved.failed(&error.to_string(), minutes, Instant::now()) {
+                    Outcome::Silence => {}
+                    Outcome::Tell(text) => self.out.emit(&Event::Warning { text }),
+                    Outcome::End(text) => anyhow::bail!("{text}{}", self.newest_checkpoint()),
+                }
                 Ok(())
             }
         }
+    }
+    /// Where a run that ends in an error can be gone on with.
+    fn newest_checkpoint(&self) -> String {
+        let resume = shown(self.run.folder.path());
+        self.last_saved
+            .map_or(String::new(), |step| format!("; its newest checkpoint is that of step {step} (--resume {resume})"))
     }
 }

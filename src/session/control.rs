@@ -1,14 +1,30 @@
 //! Commands and signals, looked at between two steps.
 //!
-//! Ctrl-C and SIGTERM mean `Stop`: save, then leave. A second one leaves at once; what was saved stays.
+//! Ctrl-C and SIGTERM mean `Stop`: save, then leave. A second one leaves at once; what was saved stays. Before training there is nothing
+//! to save, and the first one leaves.
+//!
+//! Standard input is foreign: no line of it ends the listener, keeps a step waiting or fills memory or log. Lines that are no commands are
+//! counted and told of now and then; commands beyond [`WAITING`] are dropped, and told of too, but for `Stop`.
 
 use crate::event::Command;
-use std::io::BufRead;
-use std::sync::atomic::{AtomicU32, Ordering};
-use std::sync::mpsc::{Receiver, TryRecvError};
+use std::io::{BufRead, ErrorKind};
+use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
+use std::sync::mpsc::{Receiver, SyncSender, TryRecvError, TrySendError, sync_channel};
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::{Duration, Instant};
 
 /// Signals so far.
 static SIGNALS: AtomicU32 = AtomicU32::new(0);
+/// A run goes on that saves before it stops.
+static TRAINING: AtomicBool = AtomicBool::new(false);
+
+/// Commands that wait to be looked at.
+const WAITING: usize = 256;
+/// Bytes of a line: a command may hold a prompt.
+const MAX_LINE_BYTES: usize = 1 << 20;
+/// Notes of lines that are no commands: so many at once, and then one in so many seconds.
+const NOTES: f64 = 10.0;
+const NOTE_SECONDS: f64 = 10.0;
 
 /// Something that was asked for.
 #[derive(Clone, Debug, PartialEq)]
@@ -17,52 +33,70 @@ pub enum Request {
     Stop,
     /// A command came.
     Command(Command),
-    /// A line that is no command; the text says why.
+    /// Lines that are no commands; the text says why, and how many.
     Invalid(String),
 }
 
 /// See the module.
 pub struct Control {
-    lines: Option<Receiver<String>>,
+    commands: Option<Receiver<Command>>,
+    heard: Arc<Heard>,
+    /// How many notes may be made, and when that was so.
+    notes: (f64, Instant),
     /// Looked at already, not yet taken.
     next: Option<Request>,
+}
+
+/// What the listener has to say beside commands.
+#[derive(Default)]
+struct Heard {
+    refused: Mutex<Refused>,
+    /// A `Stop` found the queue full.
+    stop: AtomicBool,
+}
+
+/// Lines that nothing came of, since they were last told of.
+#[derive(Default)]
+struct Refused {
+    count: u64,
+    first: String,
 }
 
 /// Exit code of a process that was interrupted.
 pub const INTERRUPTED: i32 = 130;
 
 impl Control {
-    /// Listen for signals, and for commands on standard input when `stdin` is set.
-    ///
-    /// # Errors
-    /// When signals cannot be handled or no thread can be made.
-    pub fn listen(stdin: bool) -> anyhow::Result<Self> {
+    /// From now on a signal ends the process with [`INTERRUPTED`], at once until training begins.
+    pub fn catch_signals() {
         // A second call (tests run several runs in one process) keeps the first handler.
         let _ = ctrlc::set_handler(|| {
-            if SIGNALS.fetch_add(1, Ordering::SeqCst) >= 1 {
+            if SIGNALS.fetch_add(1, Ordering::SeqCst) >= 1 || !TRAINING.load(Ordering::SeqCst) {
                 std::process::exit(INTERRUPTED);
             }
         });
-        let lines = match stdin {
-            false => None,
-            true => {
-                let (send, receive) = std::sync::mpsc::channel();
-                std::thread::Builder::new().name("commands".into()).spawn(move || {
-                    for line in std::io::stdin().lock().lines().map_while(Result::ok) {
-                        if send.send(line).is_err() {
-                            return;
-                        }
-                    }
-                })?;
-                Some(receive)
-            }
-        };
-        Ok(Self { lines, next: None })
+    }
+
+    /// Listen for signals, and for commands on standard input when `stdin` is set. Training begins.
+    ///
+    /// # Errors
+    /// No thread can be made.
+    pub fn listen(stdin: bool) -> anyhow::Result<Self> {
+        TRAINING.store(true, Ordering::SeqCst);
+        Self::catch_signals();
+        let mut control = Self::none();
+        if stdin {
+            let (send, receive) = sync_channel(WAITING);
+            let heard = Arc::clone(&control.heard);
+            let listen = move || hear(&mut std::io::stdin().lock(), &send, &heard);
+            std::thread::Builder::new().name("commands".into()).spawn(listen)?;
+            control.commands = Some(receive);
+        }
+        Ok(control)
     }
 
     /// Nobody commands; signals only.
     pub fn none() -> Self {
-        Self { lines: None, next: None }
+        Self { commands: None, heard: Arc::default(), notes: (NOTES, Instant::now()), next: None }
     }
 
     /// Whether a signal asked to stop.
@@ -72,23 +106,35 @@ impl Control {
 
     /// The next request, if there is one.
     pub fn poll(&mut self) -> Option<Request> {
-        if Self::interrupted() {
+        if Self::interrupted() || self.heard.stop.load(Ordering::SeqCst) {
             return Some(Request::Stop);
         }
-        if let Some(request) = self.next.take() {
-            return Some(request);
-        }
-        loop {
-            match self.lines.as_ref()?.try_recv() {
-                Ok(line) if line.trim().is_empty() => {}
-                Ok(line) => return Some(parse(&line)),
-                Err(TryRecvError::Empty) => return None,
-                Err(TryRecvError::Disconnected) => {
-                    self.lines = None;
-                    return None;
-                }
+        self.next.take().or_else(|| self.note()).or_else(|| match self.commands.as_ref()?.try_recv() {
+            Ok(command) => Some(Request::Command(command)),
+            Err(TryRecvError::Empty) => None,
+            Err(TryRecvError::Disconnected) => {
+                self.commands = None;
+                None
             }
+        })
+    }
+
+    /// The lines that were refused since the last note, if one is due.
+    fn note(&mut self) -> Option<Request> {
+        let (left, since) = self.notes;
+        let left = NOTES.min(left + since.elapsed().as_secs_f64() / NOTE_SECONDS);
+        self.notes = (left, Instant::now());
+        if left < 1.0 {
+            return None;
         }
+        let refused = std::mem::take(&mut *self.heard.refused.lock().unwrap_or_else(PoisonError::into_inner));
+        if refused.count == 0 {
+            return None;
+        }
+        self.notes.0 -= 1.0;
+        let more = refused.count - 1;
+        let more = if more > 0 { format!(" (and {more} more lines of which nothing came)") } else { String::new() };
+        Some(Request::Invalid(format!("{}{more}", refused.first)))
     }
 
     /// Whether the next request should not wait for the end of a step. It is still to be taken.
@@ -103,33 +149,149 @@ impl Control {
             if let Some(request) = self.poll() {
                 return Some(request);
             }
-            if self.lines.is_none() {
+            if self.commands.is_none() {
                 return Some(Request::Command(Command::Resume));
             }
-            std::thread::sleep(std::time::Duration::from_millis(20));
+            std::thread::sleep(Duration::from_millis(20));
         }
     }
 }
 
-fn parse(line: &str) -> Request {
-    match serde_json::from_str(line) {
-        Ok(command) => Request::Command(command),
-        Err(error) => {
-            let shown: String = line.chars().take(80).flat_map(char::escape_default).collect();
-            Request::Invalid(format!("not a command: {shown}: {error}"))
+/// Reads lines to the end of the input.
+fn hear(input: &mut impl BufRead, commands: &SyncSender<Command>, heard: &Heard) {
+    let mut line = Vec::new();
+    while let Some(whole) = read_line(input, &mut line) {
+        let command = match (whole, line.trim_ascii()) {
+            (true, []) => continue,
+            (true, line) => parse(line),
+            (false, _) => Err(format!("a line of more than {} MiB", MAX_LINE_BYTES >> 20)),
+        };
+        let refused = match command.map(|command| (command == Command::Stop, commands.try_send(command))) {
+            Ok((_, Ok(()))) => continue,
+            Ok((_, Err(TrySendError::Disconnected(_)))) => return,
+            Ok((true, Err(TrySendError::Full(_)))) => {
+                heard.stop.store(true, Ordering::SeqCst);
+                continue;
+            }
+            Ok((false, Err(TrySendError::Full(_)))) => format!("more than {WAITING} commands wait; this one was dropped"),
+            Err(why) => format!("not a command: {why}"),
+        };
+        let mut told = heard.refused.lock().unwrap_or_else(PoisonError::into_inner);
+        if told.count == 0 {
+            told.first = refused;
+        }
+        told.count += 1;
+    }
+}
+
+/// The next line, without what is beyond the limit (then `false`); `None` at the end of the input.
+fn read_line(input: &mut impl BufRead, line: &mut Vec<u8>) -> Option<bool> {
+    line.clear();
+    let (mut whole, mut any) = (true, false);
+    loop {
+        let chunk = match input.fill_buf() {
+            Ok([]) => return any.then_some(whole),
+            Ok(chunk) => chunk,
+            Err(error) if error.kind() == ErrorKind::Interrupted => continue,
+            Err(_) => return any.then_some(whole),
+        };
+        any = true;
+        let end = chunk.iter().position(|byte| *byte == b'\n');
+        let part = &chunk[..end.unwrap_or(chunk.len())];
+        whole &= line.len() + part.len() <= MAX_LINE_BYTES;
+        if whole {
+            line.extend_from_slice(part);
+        }
+        let consumed = part.len() + usize::from(end.is_some());
+        input.consume(consumed);
+        if end.is_some() {
+            return Some(whole);
         }
     }
+}
+
+/// A line as a command, or why it is none.
+pub fn parse(line: &[u8]) -> Result<Command, String> {
+    let text = String::from_utf8_lossy(line);
+    let shown = || text.chars().take(80).flat_map(char::escape_default).collect::<String>();
+    if std::str::from_utf8(line).is_err() {
+        return Err(format!("{}: not UTF-8", shown()));
+    }
+    serde_json::from_slice(line).map_err(|error| {
+        let error: String = error.to_string().chars().take(160).flat_map(char::escape_debug).collect();
+        format!("{}: {error}", shown())
+    })
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
 
+    /// What a control hears of an input that has ended.
+    fn heard(input: &[u8]) -> Control {
+        let mut control = Control::none();
+        let (send, receive) = sync_channel(WAITING);
+        // A small buffer, so that lines go over its end.
+        hear(&mut std::io::BufReader::with_capacity(7, input), &send, &control.heard);
+        control.commands = Some(receive);
+        control
+    }
+
+    fn requests(input: &[u8]) -> Vec<Request> {
+        let mut control = heard(input);
+        std::iter::from_fn(|| control.poll()).take(1000).collect()
+    }
+
     #[test]
     fn lines_become_requests() {
-        assert_eq!(parse(r#"{"command":"SaveNow"}"#), Request::Command(Command::SaveNow));
+        let save = Request::Command(Command::SaveNow);
+        assert_eq!(requests(b"{\"command\":\"SaveNow\"}\n\n \n{\"command\":\"SaveNow\"}"), [save.clone(), save.clone()]);
+        let bad = b"\xff\xfe\n{\"command\":\"Fly\"}\x1b[2J\n{\"command\":\"SaveNow\"}\n\x00\n";
+        let heard = requests(bad);
+        let Request::Invalid(text) = &heard[0] else { panic!("{heard:?}") };
+        assert!(text.contains("not UTF-8") && text.contains("and 2 more lines") && !text.contains(char::is_control), "{text}");
+        assert_eq!(heard[1..], [save]);
+        let Err(text) = parse("{\"command\":\"Fly\\u001b\"}\u{1b}[2J".as_bytes()) else { panic!("it flies") };
+        assert!(text.contains("u{1b}") && !text.contains(char::is_control), "{text}");
+    }
+
+    #[test]
+    fn notes_are_rare() {
+        fn told(control: &mut Control) -> usize {
+            let one = |_: &i32| {
+                control.heard.refused.lock().unwrap().count += 1;
+                control.note().is_some()
+            };
+            (0..100).filter(one).count()
+        }
+        let mut control = Control::none();
+        assert_eq!(told(&mut control), NOTES as usize);
+        control.notes.1 -= Duration::from_secs(25);
+        assert_eq!(told(&mut control), 2);
+    }
+
+    #[test]
+    fn a_flood_fills_neither_memory_nor_log() {
+        let mut flood = b"{\"command\":\"SaveNow\"\n".repeat(100_000);
+        flood.extend(vec![b'x'; MAX_LINE_BYTES + 1]);
+        flood.extend(b"\n{\"command\":\"Pause\"}\n");
+        let heard = requests(&flood);
         assert!(
-            matches!(parse("{\"command\":\"Fly\"}\u{1b}[2J"), Request::Invalid(t) if t.contains("u{1b}") && !t.contains('\u{1b}'))
+            matches!(&heard[0], Request::Invalid(text) if text.contains("and 100000 more lines") && text.len() < 400),
+            "{heard:?}"
         );
+        assert_eq!(heard[1..], [Request::Command(Command::Pause)]);
+
+        let mut flood = b"{\"command\":\"SaveNow\"}\n".repeat(100_000);
+        flood.extend(b"{\"command\":\"Stop\"}\n");
+        let mut control = self::heard(&flood);
+        assert_eq!(control.poll(), Some(Request::Stop), "the queue was full");
+        control.heard.stop.store(false, Ordering::SeqCst);
+        assert!(
+            matches!(control.poll(), Some(Request::Invalid(text)) if text.contains("dropped") && text.contains("and 99743 more"))
+        );
+        assert_eq!(std::iter::from_fn(|| control.poll()).count(), WAITING);
+        let orderly = requests(b"{\"command\":\"SaveNow\"}\n{\"command\":\"Stop\"}\n");
+        assert_eq!(orderly, [Command::SaveNow, Command::Stop].map(Request::Command));
     }
 }

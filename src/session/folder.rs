@@ -10,7 +10,7 @@ use std::path::{Path, PathBuf};
 #[derive(Debug)]
 pub struct RunFolder {
     path: PathBuf,
-    _lock: RunLock,
+    lock: RunLock,
 }
 
 impl RunFolder {
@@ -26,7 +26,7 @@ impl RunFolder {
         let lock = RunLock::acquire(path)?;
         // Another trainer may have come and gone between the look and the lock.
         Self::refuse_used(vfs, path)?;
-        let folder = RunFolder { path: path.to_owned(), _lock: lock };
+        let folder = RunFolder { path: path.to_owned(), lock };
         let checkpoints = folder.checkpoints();
         if vfs.kind(&checkpoints)?.is_none() {
             vfs.create_dir(&checkpoints).with_context(|| shown(&checkpoints))?;
@@ -75,13 +75,32 @@ impl RunFolder {
         }
         ensure!(path.is_dir(), "{}: there is no such run folder to resume", shown(path));
         ensure!(config(path).is_file(), "{}: holds no config.toml: not a run folder", shown(path));
-        let folder = RunFolder { path: path.to_owned(), _lock: RunLock::acquire(path)? };
+        let folder = RunFolder { path: path.to_owned(), lock: RunLock::acquire(path)? };
         let checkpoints = folder.checkpoints();
         if vfs.kind(&checkpoints)?.is_none() {
             vfs.create_dir(&checkpoints).with_context(|| shown(&checkpoints))?;
         }
         let tidied = checkpoint::clean_stale(vfs, &checkpoints)?;
         Ok((folder, tidied))
+    }
+
+    /// Before a save: the folder is still this run's, and has a place for checkpoints.
+    ///
+    /// # Errors
+    /// It was removed, or another stands in its place.
+    pub fn check(&self, vfs: &dyn Vfs) -> Result<()> {
+        // A disk that fails just now says nothing.
+        let gone = [&self.path, &self.config()].into_iter().any(|path| matches!(vfs.kind(path), Ok(None)));
+        ensure!(
+            !gone && !self.lock.is_replaced(&self.path),
+            "{}: the run's folder was removed or replaced while it trained: there is no place to save to, and the run ends",
+            shown(&self.path)
+        );
+        if matches!(vfs.kind(&self.checkpoints()), Ok(None)) {
+            // What went wrong here goes wrong again in the save, which tells it.
+            let _ = vfs.create_dir(&self.checkpoints());
+        }
+        Ok(())
     }
 
     /// The folder itself.

@@ -52,6 +52,21 @@ impl RunLock {
         Ok(RunLock { file })
     }
 
+    /// Whether the file of that name is another by now: the folder was removed and made anew.
+    pub fn is_replaced(&self, run: &Path) -> bool {
+        #[cfg(unix)]
+        {
+            use std::os::unix::fs::MetadataExt;
+            let there = std::fs::metadata(run.join("lock"));
+            if let (Ok(held), Ok(there)) = (self.file.metadata(), there) {
+                return (held.dev(), held.ino()) != (there.dev(), there.ino());
+            }
+        }
+        // Elsewhere a file that is open cannot be removed.
+        let _ = run;
+        false
+    }
+
     /// Is the run held by a process just now? Takes nothing.
     pub fn is_held(run: &Path) -> bool {
         File::open(run.join("lock")).is_ok_and(|file| matches!(file.try_lock_shared(), Err(TryLockError::WouldBlock)))

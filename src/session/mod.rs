@@ -18,6 +18,7 @@ mod sampling;
 pub mod save;
 mod stage;
 pub mod tensorboard;
+mod unsaved;
 
 pub use open::{DryRun, Start, dry_run, train};
 pub use run::{Run, Running};

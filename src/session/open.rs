@@ -15,8 +15,8 @@ use crate::model::checkpoint::{self, Checkpoint};
 use crate::ops::matmul::measured_peak_gflops;
 use crate::ops::self_test;
 use crate::train::reinforce::Practice;
-use crate::train::{MemoryPlan, Trainer};
-use crate::vfs::{RealFs, Vfs, shown};
+use crate::train::{MemoryPlan, Trainer, learning_rate};
+use crate::vfs::{RealFs, Vfs, shown, write_whole};
 use anyhow::Context as _;
 use std::path::{Path, PathBuf};
 use web_time::Instant;
@@ -28,6 +28,8 @@ pub struct Start {
     pub run: Option<PathBuf>,
     /// An existing run's folder, to go on with.
     pub resume: Option<PathBuf>,
+    /// With `resume`: updates to make in all, in place of the run's own number.
+    pub max_steps: Option<u64>,
     /// Take commands from standard input.
     pub control: bool,
 }
@@ -37,6 +39,7 @@ pub struct Start {
 /// # Errors
 /// Settings, files or devices that cannot work: one line that says what to do.
 pub fn train(settings: Settings, start: &Start, mut sink: Sink, started: Instant) -> anyhow::Result<Finished> {
+    Control::catch_signals();
     let vfs: &dyn Vfs = &RealFs;
     let (mut settings, resumed) = match &start.resume {
         None => {
@@ -48,7 +51,8 @@ pub fn train(settings: Settings, start: &Start, mut sink: Sink, started: Instant
             // The lock comes before all else: whoever holds it may be changing what is there.
             let (folder, tidied) = RunFolder::open_for_resume(vfs, run)?;
             tidied.into_iter().for_each(|text| sink(Told::Event(&Event::Warning { text })));
-            (resumed_settings(run, settings)?, Some((folder, newest(vfs, run, &mut sink)?)))
+            let checkpoint = newest(vfs, run, &mut sink)?;
+            (resumed_settings(run, settings, start.max_steps, checkpoint.step(), &mut sink)?, Some((folder, checkpoint)))
         }
     };
     settings.validate()?;
@@ -64,7 +68,7 @@ pub fn train(settings: Settings, start: &Start, mut sink: Sink, started: Instant
     if let Some((_, checkpoint)) = &resumed {
         notice_other_device(&device, checkpoint, &mut sink);
     }
-    let data_tokens = loaded.material.tokens();
+    let (data_tokens, data_hash) = (loaded.material.tokens(), loaded.material.content_hash());
     let mut trainer = trainer(device, &settings, &loaded.config, &loaded.tokenizer, loaded.material)?;
     begin.apply(vfs, &mut trainer, settings.start.init_optimizer)?;
     // What the run begins from is what it is held to.
@@ -76,7 +80,12 @@ pub fn train(settings: Settings, start: &Start, mut sink: Sink, started: Instant
             reinforce::keep_reference(vfs, &folder, &trainer, &loaded.tokenizer, begin.parent())?;
             (folder, None)
         }
-        Some((folder, checkpoint)) => (folder, Some(checkpoint)),
+        Some((folder, checkpoint)) => {
+            if let Some(max_steps) = start.max_steps {
+                keep_extended(&folder, max_steps)?;
+            }
+            (folder, Some(checkpoint))
+        }
     };
     let control = Control::listen(start.control)?;
     let parent = begin.parent();
@@ -92,6 +101,7 @@ pub fn train(settings: Settings, start: &Start, mut sink: Sink, started: Instant
         peak_gflops,
         started,
         data_tokens,
+        data_hash,
     };
     run.train(checkpoint.as_ref())
 }
@@ -105,8 +115,10 @@ fn trainer(
 ) -> anyhow::Result<Trainer> {
     match material {
         Material::Source(source) => Trainer::new(device, settings, config, source),
-        Material::Task(task, stops) => {
-            Trainer::reinforce(device, settings, config, Practice { task, tokenizer: tokenizer.clone(), stops })
+        Material::Task(task) => {
+            let stops = tokenizer.end_tokens().ids().to_vec();
+            let chat = settings.task.as_ref().is_some_and(|task| task.chat);
+            Trainer::reinforce(device, settings, config, Practice { task, tokenizer: tokenizer.clone(), stops, chat })
         }
     }
 }
@@ -184,10 +196,46 @@ fn newest(vfs: &dyn Vfs, run: &Path, sink: &mut Sink) -> anyhow::Result<Checkpoi
     newest.found.with_context(|| format!("{}: holds no sound checkpoint to resume from; start anew with --run", shown(run)))
 }
 
-/// The settings of a run, but what computes if that was named anew: it is no part of what is computed.
-fn resumed_settings(run: &Path, typed: Settings) -> anyhow::Result<Settings> {
+/// The settings of a run, but what computes if that was named anew: it is no part of what is computed. And the number of updates, if
+/// the run is to go on for more of them.
+fn resumed_settings(run: &Path, typed: Settings, max_steps: Option<u64>, step: u64, sink: &mut Sink) -> anyhow::Result<Settings> {
     let frozen = frozen_settings(run, typed.stage())?;
-    Ok(Settings { device: typed.device.or(frozen.device.clone()), ..frozen })
+    let mut settings = Settings { device: typed.device.or(frozen.device.clone()), ..frozen };
+    let mut say = |text: String| sink(Told::Event(&Event::Warning { text }));
+    let Some(most) = max_steps else {
+        if step >= settings.train.max_steps {
+            say(format!("the run has made all of its {step} updates; --max-steps N lets it make more"));
+        }
+        return Ok(settings);
+    };
+    anyhow::ensure!(step < most, "--max-steps {most}: the run has made {step} updates; name a number above that");
+    let next = |settings: &Settings| learning_rate(&settings.train, (step + 1).min(settings.train.max_steps));
+    let (before, planned) = (settings.train.max_steps, next(&settings));
+    extend(&mut settings, most);
+    let rate = next(&settings);
+    if most != before {
+        let scheduler = format!("{:?}", settings.train.lr_scheduler).to_lowercase();
+        let fixed = if rate == planned {
+            String::new()
+        } else {
+            format!(": the next update's learning rate is {rate:.2e}, not {planned:.2e}")
+        };
+        say(format!("--max-steps {most}, not {before}: the {scheduler} schedule is laid over all {most} updates{fixed}"));
+    }
+    Ok(settings)
+}
+
+/// Another number of updates, which is not said in epochs.
+fn extend(settings: &mut Settings, max_steps: u64) {
+    settings.train.max_steps = max_steps;
+    settings.sft.iter_mut().for_each(|sft| sft.num_train_epochs = 0.0);
+}
+
+/// Write the number down, for the next time that the run is resumed.
+fn keep_extended(folder: &RunFolder, max_steps: u64) -> anyhow::Result<()> {
+    let mut settings = Settings::read(&folder.config())?;
+    extend(&mut settings, max_steps);
+    write_whole(&folder.config(), toml::to_string(&settings)?.as_bytes())
 }
 
 /// The settings of a run, which must be one of this stage.

@@ -9,6 +9,7 @@ use super::rescue::Watch;
 use super::retention::{Policy, Retention};
 use super::save;
 use super::tensorboard::TensorBoard;
+use super::unsaved::Unsaved;
 use crate::config::{Settings, Stage};
 use crate::data::Tokenizer;
 use crate::event::{Checkpoint as Saved, Finished, Started, Step};
@@ -44,6 +45,8 @@ pub struct Run<'a> {
     pub started: Instant,
     /// (tokens for training, for validation)
     pub data_tokens: (u64, u64),
+    /// What tells the data from other data.
+    pub data_hash: Option<String>,
 }
 
 /// A run that is going.
@@ -53,6 +56,7 @@ pub struct Running<'a> {
     pub(super) retention: Retention,
     pub(super) origin: Origin,
     pub(super) last_saved: Option<u64>,
+    pub(super) unsaved: Unsaved,
     pub(super) checkpoint: Option<PathBuf>,
     pub(super) eval_loss: Option<f64>,
     pub(super) accuracy: Option<f64>,
@@ -78,6 +82,7 @@ impl<'a> Run<'a> {
         match running.go() {
             Ok(finished) => Ok(finished),
             Err(error) => {
+                let error = running.save_without_grader(error);
                 running.out.emit(&Event::Failed { text: format!("{error:#}") });
                 Err(error)
             }
@@ -105,6 +110,13 @@ impl<'a> Run<'a> {
                     self.data_tokens.1,
                     file.data_tokens.0,
                     file.data_tokens.1
+                );
+                // Checkpoints of earlier versions have none.
+                let same = file.data_hash.is_none() || self.data_hash.is_none() || file.data_hash == self.data_hash;
+                anyhow::ensure!(
+                    same,
+                    "--resume: the text of --data has changed: as much as before, but another, or in another order; put it back, or \
+                     start a new run with --init"
                 );
                 let mut log = EventLog::resume(&self.folder.events(), file.events_bytes)?;
                 for event in event_log::read_all(&self.folder.events())?.0 {
@@ -143,6 +155,7 @@ impl<'a> Run<'a> {
             retention,
             origin,
             last_saved,
+            unsaved: Unsaved::default(),
             eval_loss,
             accuracy: None,
             seconds_before,
@@ -191,7 +204,8 @@ impl Running<'_> {
     fn look_around(&mut self) -> anyhow::Result<bool> {
         let (step, settings) = (self.run.trainer.state.step, &self.run.settings);
         let every = |n: u64| n > 0 && step.is_multiple_of(n) && step < settings.train.max_steps;
-        let (eval, save) = (every(settings.eval.eval_every), every(settings.save.save_every));
+        let (eval, save) =
+            (every(settings.eval.eval_every), every(settings.save.save_every) || self.unsaved.is_due(Instant::now()));
         if !eval && !save {
             return Ok(false);
         }

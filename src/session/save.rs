@@ -5,7 +5,7 @@ use crate::data::Tokenizer;
 use crate::device::{Arena, Device};
 use crate::model::Model;
 use crate::model::checkpoint::{self, Checkpoint, CheckpointWriter, Existing, Manifest, Origin, Place, SaveFailed};
-use crate::model::hf_config::{SpecialTokens, config_json, generation_config_json};
+use crate::model::hf_config::{SpecialTokens, config_json};
 use crate::model::safetensors_file::{SafetensorsFile, write_safetensors};
 use crate::train::merge::MergedWindow;
 use crate::train::merge::ring::Ring;
@@ -30,6 +30,9 @@ pub struct TrainerFile {
     pub events_bytes: u64,
     /// Tokens for training and for validation: a text that has become another would train another model.
     pub data_tokens: (u64, u64),
+    /// A hash of the data and of its order; `None` of data that is made.
+    #[serde(default)]
+    pub data_hash: Option<String>,
     /// Length of `samples.jsonl`, likewise.
     #[serde(default)]
     pub samples_bytes: u64,
@@ -56,7 +59,8 @@ pub struct ModelFolder<'a> {
 
 impl ModelFolder<'_> {
     fn tokens(&self) -> SpecialTokens {
-        SpecialTokens { bos: self.tokenizer.bos_id(), eos: self.tokenizer.eos_id().into_iter().collect(), pad: None }
+        let ends = self.tokenizer.end_tokens().ids().to_vec();
+        SpecialTokens { bos: self.tokenizer.bos_id(), eos: ends, pad: self.tokenizer.pad_id() }
     }
 
     /// The files that make a Hugging Face folder; `metadata` goes into the weights' file.
@@ -67,7 +71,7 @@ impl ModelFolder<'_> {
         let config = &self.model.config;
         out.file("model.safetensors", |file| self.tensors(file, metadata, &[("", self.values)]))?;
         out.json("config.json", &config_json(config, &self.tokens()))?;
-        out.json("generation_config.json", &generation_config_json(&self.tokens()))?;
+        out.json("generation_config.json", &self.tokenizer.generation_config())?;
         for (name, bytes) in self.tokenizer.files(config.max_position_embeddings, config.architecture)? {
             out.file(&name, |file| Ok(file.write_all(&bytes)?))?;
         }
@@ -115,11 +119,21 @@ impl ModelFolder<'_> {
         })
     }
 
-    /// Bytes of a folder that holds `arenas` arenas.
+    /// Bytes of a folder that holds `arenas` arenas, to within some KiB.
     pub fn bytes(&self, arenas: u64) -> u64 {
-        4 * self.model.parameters.count() as u64 * arenas + (1 << 20)
+        let config = &self.model.config;
+        let names = self.model.names();
+        let header: usize = names.iter().map(|(name, _)| name.len() + HEADER_BYTES).sum();
+        let tokenizer = self.tokenizer.files(config.max_position_embeddings, config.architecture);
+        let tokenizer: usize = tokenizer.map_or(0, |files| files.iter().map(|(_, bytes)| bytes.len()).sum());
+        (4 * self.model.parameters.count() + header) as u64 * arenas + tokenizer as u64 + SMALL_FILES
     }
 }
+
+/// Bytes of a tensor's entry in a safetensors header beside its name, prefix included.
+const HEADER_BYTES: usize = 120;
+/// Bytes of configuration, manifest and the like.
+const SMALL_FILES: u64 = 32 << 10;
 
 fn snapshot_prefix(step: u64) -> String {
     format!("{}/", checkpoint::step_name(step))
@@ -148,10 +162,13 @@ pub fn save(
     let Trainer { device, model, optimizer, .. } = trainer;
     let folder = ModelFolder { device, model, values: &model.values, tokenizer };
     let ring = trainer.live_merge.as_ref().map(|live| &live.ring).filter(|ring| !ring.steps().is_empty());
+    let arenas = 1 + moments(optimizer).len() as u64 + ring.map_or(0, |ring| ring.steps().len() as u64);
+    // A step under way cannot fail to be written as bytes; if it did, the save would tell.
+    let under_way = trainer.under_way().and_then(|step| rmp_serde::to_vec_named(step).ok());
     let place = Place {
         parent: checkpoints,
         name: &checkpoint::step_name(file.state.step),
-        bytes: folder.bytes(1 + moments(optimizer).len() as u64 + ring.map_or(0, |ring| ring.steps().len() as u64)),
+        bytes: folder.bytes(arenas) + under_way.as_ref().map_or(0, |bytes| bytes.len() as u64),
         existing: Existing::Replace,
     };
     checkpoint::save(vfs, place, origin, |out| {
@@ -160,9 +177,9 @@ pub fn save(
         if let Some(ring) = ring {
             out.file(SNAPSHOTS, |file| folder.snapshots(file, ring, &optimizer.grads))?;
         }
-        if let Some(step) = trainer.under_way() {
-            let bytes = rmp_serde::to_vec_named(step).context(UNDER_WAY)?;
-            out.file(UNDER_WAY, |file| Ok(file.write_all(&bytes)?))?;
+        if trainer.under_way().is_some() {
+            let bytes = under_way.as_ref().context(UNDER_WAY)?;
+            out.file(UNDER_WAY, |file| Ok(file.write_all(bytes)?))?;
         }
         out.json("trainer.json", file)
     })

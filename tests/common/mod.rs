@@ -194,8 +194,13 @@ impl Trainer {
     }
 
     pub fn tell(&mut self, line: &str) {
+        self.tell_bytes(format!("{line}\n").as_bytes());
+    }
+
+    pub fn tell_bytes(&mut self, bytes: &[u8]) {
         let stdin = self.child.stdin.as_mut().unwrap();
-        writeln!(stdin, "{line}").and_then(|()| stdin.flush()).unwrap_or_else(|e| panic!("{line}: {e}"));
+        let done = stdin.write_all(bytes).and_then(|()| stdin.flush());
+        done.unwrap_or_else(|e| panic!("{e}\n{}", self.account()));
     }
 
     /// Close its standard input.

@@ -2,16 +2,23 @@
 
 use serde_json::Value;
 
-/// `json.dumps`: ", " and ": " between parts unless `separators` says otherwise (with `indent`, no blank before a line's end).
-pub(super) fn to_json(value: &Value, indent: Option<usize>, separators: Option<&[String]>, ascii: bool, sort: bool) -> String {
+/// `json.dumps`: ", " and ": " between parts unless `separators` says otherwise (with `indent`, no blank before a line's end). `None`:
+/// it would be longer than `most` bytes.
+pub(super) fn to_json(
+    value: &Value,
+    indent: Option<usize>,
+    separators: Option<&[String]>,
+    (ascii, sort): (bool, bool),
+    most: usize,
+) -> Option<String> {
     let (item, key) = match separators {
         Some([item, key]) => (item.as_str(), key.as_str()),
         _ if indent.is_some() => (",", ": "),
         _ => (", ", ": "),
     };
-    let mut out = String::new();
-    Writer { indent, item, key, ascii, sort }.write(value, 0, &mut out);
-    out
+    let mut writer = Writer { indent, item, key, ascii, sort, most, out: String::new() };
+    writer.write(value, 0)?;
+    Some(writer.out)
 }
 
 struct Writer<'a> {
@@ -20,73 +27,86 @@ struct Writer<'a> {
     key: &'a str,
     ascii: bool,
     sort: bool,
+    most: usize,
+    out: String,
 }
 
 impl Writer<'_> {
-    fn write(&self, value: &Value, depth: usize, out: &mut String) {
+    /// `None` where it would become too long.
+    fn push(&mut self, text: &str) -> Option<()> {
+        self.fits(text.len())?;
+        self.out.push_str(text);
+        Some(())
+    }
+
+    fn fits(&self, bytes: usize) -> Option<()> {
+        (self.out.len().saturating_add(bytes) <= self.most).then_some(())
+    }
+
+    fn write(&mut self, value: &Value, depth: usize) -> Option<()> {
         match value {
-            Value::String(text) => self.string(text, out),
+            Value::String(text) => self.string(text),
             Value::Array(list) => {
-                out.push('[');
+                self.push("[")?;
                 for (i, value) in list.iter().enumerate() {
-                    self.between(i, depth + 1, out);
-                    self.write(value, depth + 1, out);
+                    self.between(i, depth + 1)?;
+                    self.write(value, depth + 1)?;
                 }
-                self.close(list.is_empty(), depth, out);
-                out.push(']');
+                self.close(list.is_empty(), depth)?;
+                self.push("]")
             }
             Value::Object(map) => {
                 let mut fields: Vec<_> = map.iter().collect();
                 if self.sort {
                     fields.sort_by_key(|(name, _)| *name);
                 }
-                out.push('{');
+                self.push("{")?;
                 for (i, (name, value)) in fields.iter().enumerate() {
-                    self.between(i, depth + 1, out);
-                    self.string(name, out);
-                    out.push_str(self.key);
-                    self.write(value, depth + 1, out);
+                    self.between(i, depth + 1)?;
+                    self.string(name)?;
+                    self.push(self.key)?;
+                    self.write(value, depth + 1)?;
                 }
-                self.close(map.is_empty(), depth, out);
-                out.push('}');
+                self.close(map.is_empty(), depth)?;
+                self.push("}")
             }
-            other => out.push_str(&other.to_string()),
+            other => self.push(&other.to_string()),
         }
     }
 
-    fn between(&self, i: usize, depth: usize, out: &mut String) {
+    fn between(&mut self, i: usize, depth: usize) -> Option<()> {
         if i > 0 {
-            out.push_str(self.item);
+            self.push(self.item)?;
         }
-        self.new_line(depth, out);
+        self.new_line(depth)
     }
 
-    fn close(&self, empty: bool, depth: usize, out: &mut String) {
-        if !empty {
-            self.new_line(depth, out);
-        }
+    fn close(&mut self, empty: bool, depth: usize) -> Option<()> {
+        if empty { Some(()) } else { self.new_line(depth) }
     }
 
-    fn new_line(&self, depth: usize, out: &mut String) {
-        if let Some(indent) = self.indent {
-            out.push('\n');
-            out.extend(std::iter::repeat_n(' ', indent * depth));
-        }
+    fn new_line(&mut self, depth: usize) -> Option<()> {
+        let Some(indent) = self.indent else { return Some(()) };
+        let blanks = indent.checked_mul(depth)?;
+        self.fits(blanks.saturating_add(1))?;
+        self.out.push('\n');
+        self.out.extend(std::iter::repeat_n(' ', blanks));
+        Some(())
     }
 
-    fn string(&self, text: &str, out: &mut String) {
+    fn string(&mut self, text: &str) -> Option<()> {
         let quoted = Value::String(text.to_owned()).to_string();
         if !self.ascii {
-            out.push_str(&quoted);
-            return;
+            return self.push(&quoted);
         }
         let mut units = [0; 2];
         for c in quoted.chars() {
             match c.is_ascii() {
-                true => out.push(c),
-                false => c.encode_utf16(&mut units).iter().for_each(|unit| out.push_str(&format!("\\u{unit:04x}"))),
+                true => self.push(c.encode_utf8(&mut [0; 4]))?,
+                false => c.encode_utf16(&mut units).iter().try_for_each(|unit| self.push(&format!("\\u{unit:04x}")))?,
             }
         }
+        Some(())
     }
 }
 
@@ -184,13 +204,19 @@ mod tests {
 
     #[test]
     fn json_as_python_writes_it() {
+        let json = |value: &Value, indent, separators: Option<&[String]>, ascii, sort| {
+            to_json(value, indent, separators, (ascii, sort), 1000).expect("it is short")
+        };
         let value = serde_json::json!({"b": [1, 2.5, true, null], "a": {"ä": "<\n\"\u{1}\u{10348}>"}, "e": [], "o": {}});
         assert_eq!(
-            to_json(&value, None, None, false, false),
+            json(&value, None, None, false, false),
             "{\"b\": [1, 2.5, true, null], \"a\": {\"ä\": \"<\\n\\\"\\u0001\u{10348}>\"}, \"e\": [], \"o\": {}}"
         );
-        assert_eq!(to_json(&value["a"], Some(2), None, true, false), "{\n  \"\\u00e4\": \"<\\n\\\"\\u0001\\ud800\\udf48>\"\n}");
+        assert_eq!(json(&value["a"], Some(2), None, true, false), "{\n  \"\\u00e4\": \"<\\n\\\"\\u0001\\ud800\\udf48>\"\n}");
         let separators = [",".to_owned(), ":".to_owned()];
-        assert!(to_json(&value, None, Some(&separators), false, true).starts_with("{\"a\":{"));
+        assert!(json(&value, None, Some(&separators), false, true).starts_with("{\"a\":{"));
+        for indent in [500, 10_000_000_000, usize::MAX] {
+            assert_eq!(to_json(&value, Some(indent), None, (false, false), 1000), None, "{indent}");
+        }
     }
 }

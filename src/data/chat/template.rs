@@ -3,15 +3,18 @@
 //! As in `transformers.utils.chat_template_utils`: blocks trimmed, loop controls, Python's methods on strings and maps, `tojson` that
 //! escapes no HTML, `raise_exception`, `strftime_now`, and `{% generation %}` around what the assistant says.
 
-use super::python::{strftime, to_json};
-use crate::data::shown;
-use anyhow::{Result, anyhow, bail, ensure};
-use minijinja::syntax::SyntaxConfig;
-use minijinja::value::{Kwargs, Serde, Value as Jinja, ValueKind};
-use minijinja::{Environment, Error, ErrorKind};
+mod bound;
+mod engine;
+mod guard;
+mod limits;
+
+use anyhow::{Result, bail, ensure};
+use engine::{GENERATION, Request, Worker};
 use serde_json::{Map, Value};
 use std::borrow::Cow;
 use std::ops::Range;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Mutex, PoisonError};
 
 /// The template of a tokenizer that brings none: plain text, so that a tokenizer of characters can spell it. Turns of the assistant end
 /// in the end-of-text token, or in an empty line where the tokenizer has none.
@@ -34,10 +37,6 @@ pub const PLAIN: &str = "\
 /// Marks around what the assistant says; taken out again. Noncharacters, which stand in no text.
 const OPEN: char = '\u{FDD0}';
 const CLOSE: char = '\u{FDD1}';
-/// Steps of the engine for one rendering, and bytes of one template: a file from outside must not hang or fill the machine.
-const FUEL: u64 = 20_000_000;
-const MAX_TEMPLATE_BYTES: usize = 1 << 20;
-
 /// What a chat is rendered from, beside the template.
 #[derive(Clone, Debug, Default, PartialEq)]
 pub struct Chat {
@@ -45,6 +44,8 @@ pub struct Chat {
     pub messages: Vec<Value>,
     /// What the template calls `tools`, and anything more it may ask for.
     pub extra: Map<String, Value>,
+    /// Messages of the assistant that do not count in the loss.
+    pub masked: Vec<usize>,
 }
 
 /// A chat as text.
@@ -58,41 +59,35 @@ pub struct Rendered {
 
 /// A template, compiled.
 pub struct ChatTemplate {
-    environment: Environment<'static>,
     source: String,
+    /// What is compiled: line ends as in Jinja, `{% generation %}` as a filter.
+    compiled: String,
+    date: i64,
     specials: Map<String, Value>,
     marks_generation: bool,
+    /// As many as ever rendered at once, those that are idle.
+    workers: Mutex<Vec<Worker>>,
+    /// A rendering did not end: no other will be tried.
+    given_up: AtomicBool,
 }
 
 impl ChatTemplate {
     /// Compiles `source`. `specials` are the tokenizer's (`bos_token` and so on); `date` (seconds since 1970) is what `strftime_now` says.
     ///
     /// # Errors
-    /// A template that is no Jinja, with the line.
+    /// A template that is no Jinja, with the line; one over a limit, which is named.
     pub fn new(source: &str, specials: Map<String, Value>, date: i64) -> Result<Self> {
         ensure!(
-            source.len() <= MAX_TEMPLATE_BYTES,
-            "chat template: {} bytes, more than 1 MiB. Is it the right file?",
+            source.len() <= limits::SOURCE,
+            "chat template: over a limit: {} bytes, more than 1 MiB. Is it the right file?",
             source.len()
         );
-        let mut environment = Environment::new();
-        let syntax = SyntaxConfig::builder().trim_blocks(true).lstrip_blocks(true).build().map_err(|e| template_error(&e))?;
-        environment.set_syntax(syntax);
-        environment.set_fuel(Some(FUEL));
-        environment.set_auto_escape_callback(|_| minijinja::AutoEscape::None);
-        environment.set_unknown_method_callback(minijinja_contrib::pycompat::unknown_method_callback);
-        // MiniJinja goes through nothing as through an empty list, Python does not.
-        environment
-            .add_test("iterable", |value: &Jinja| !matches!(value.kind(), ValueKind::None | ValueKind::Bool | ValueKind::Number));
-        environment.add_filter("tojson", tojson);
-        environment.add_filter("lehr_generation", |said: String| format!("{OPEN}{said}{CLOSE}"));
-        environment.add_function("raise_exception", |text: String| -> Result<Jinja, Error> {
-            Err(Error::new(ErrorKind::InvalidOperation, text))
-        });
-        environment.add_function("strftime_now", move |format: String| strftime(&format, date));
-        let (compiled, marks_generation) = without_generation_tags(source);
-        environment.add_template_owned("chat", compiled.into_owned()).map_err(|e| template_error(&e))?;
-        Ok(Self { environment, source: source.to_owned(), specials, marks_generation })
+        let unix = source.replace("\r\n", "\n").replace('\r', "\n");
+        let (compiled, marks_generation) = without_generation_tags(&unix);
+        let compiled = compiled.into_owned();
+        let workers = Mutex::new(vec![Worker::start(&compiled, date)?]);
+        let given_up = AtomicBool::new(false);
+        Ok(Self { source: source.to_owned(), compiled, date, specials, marks_generation, workers, given_up })
     }
 
     /// The text of the template.
@@ -111,21 +106,38 @@ impl ChatTemplate {
     /// What the template refuses, in its own words.
     pub fn render(&self, chat: &Chat, add_generation_prompt: bool) -> Result<Rendered> {
         let strings = chat.messages.iter().any(holds_mark) || chat.extra.values().any(holds_mark);
-        ensure!(!strings, "holds U+FDD0 or U+FDD1, which stand in no text. Take it out");
-        self.render_marked(chat, add_generation_prompt)
+        ensure!(!strings, "holds a noncharacter (U+FDD0 to U+FDEF), which stands in no text. Take it out");
+        take_marks(&self.render_raw(chat, add_generation_prompt)?)
     }
 
-    /// As [`Self::render`], of contents that may hold marks already.
-    fn render_marked(&self, chat: &Chat, add_generation_prompt: bool) -> Result<Rendered> {
+    /// What the engine writes, marks and all; contents may hold marks already.
+    pub(super) fn render_raw(&self, chat: &Chat, add_generation_prompt: bool) -> Result<String> {
         let mut context = self.specials.clone();
         context.insert("tools".into(), Value::Null);
         context.insert("documents".into(), Value::Null);
         context.extend(chat.extra.clone());
-        context.insert("messages".into(), Value::Array(chat.messages.clone()));
+        context.insert("messages".into(), chat.messages.iter().map(with_reasoning).collect());
         context.insert("add_generation_prompt".into(), Value::Bool(add_generation_prompt));
-        let template = self.environment.get_template("chat").map_err(|e| template_error(&e))?;
-        let text = template.render(Jinja::from(Serde(&context))).map_err(|e| template_error(&e))?;
-        take_marks(&text)
+        let bytes = chat.messages.iter().chain(chat.extra.values()).map(text_bytes).sum();
+        self.run(Request { context, steps: limits::steps(chat.messages.len(), bytes) })
+    }
+
+    /// A worker that has nothing to do, with the template compiled.
+    fn idle(&self) -> Result<Worker> {
+        let waiting = self.workers.lock().unwrap_or_else(PoisonError::into_inner).pop();
+        waiting.map_or_else(|| Worker::start(&self.compiled, self.date), Ok)
+    }
+
+    fn run(&self, request: Request) -> Result<String> {
+        ensure!(!self.given_up.load(Ordering::Relaxed), "the chat template was given up on before");
+        let worker = self.idle()?;
+        let answer = worker.render(request);
+        if answer.as_ref().err().is_some_and(Worker::gave_up) {
+            self.given_up.store(true, Ordering::Relaxed);
+        } else {
+            self.workers.lock().unwrap_or_else(PoisonError::into_inner).push(worker);
+        }
+        answer
     }
 
     /// What is written behind the assistant's next words, so that generation can stop there; `None` where the template hides it.
@@ -137,72 +149,20 @@ impl ChatTemplate {
         let (_, end) = text.rsplit_once(WORDS)?;
         Some(end.to_owned()).filter(|end| !end.is_empty())
     }
-
-    /// The bytes of the whole chat that the assistant wrote, its end-of-turn included, in order.
-    ///
-    /// From `{% generation %}` where the template has it. Else from renderings of the chat cut before and after each turn of the
-    /// assistant, where those are beginnings of the whole; a template that writes earlier turns otherwise than the last (Qwen3) is asked
-    /// where it puts the contents, and `true` says that the token which ends the turn comes after them.
-    ///
-    /// # Errors
-    /// What the template refuses; a template that hides where the contents go.
-    pub fn assistant_part(&self, chat: &Chat, whole: &Rendered) -> Result<(Vec<Range<usize>>, bool)> {
-        if self.marks_generation {
-            return Ok((whole.generated.clone(), false));
-        }
-        if let Some(spans) = self.by_beginnings(chat, &whole.text) {
-            return Ok((spans, false));
-        }
-        for trimmed in [false, true] {
-            let marked = Chat { messages: chat.messages.iter().map(|m| marked(m, trimmed)).collect(), extra: chat.extra.clone() };
-            let count = marked.messages.iter().filter(|m| holds_mark(m)).count();
-            match self.render_marked(&marked, false) {
-                Ok(found) if found.text == whole.text && found.generated.len() == count => return Ok((found.generated, true)),
-                _ => {}
-            }
-        }
-        bail!(
-            "the chat template does not show which part is the assistant's. Put {{% generation %}} ... {{% endgeneration %}} around it \
-             (--chat-template FILE), or use --assistant-only-loss false"
-        )
-    }
-
-    fn by_beginnings(&self, chat: &Chat, whole: &str) -> Option<Vec<Range<usize>>> {
-        let cut = |n: usize| Chat { messages: chat.messages[..n].to_vec(), extra: chat.extra.clone() };
-        let assistant = (0..chat.messages.len()).filter(|i| chat.messages[*i]["role"] == "assistant");
-        assistant
-            .map(|i| {
-                let before = self.render(&cut(i), true).ok()?.text;
-                let after = self.render(&cut(i + 1), false).ok()?.text;
-                let fits = after.starts_with(&before) && whole.starts_with(&after);
-                fits.then_some(before.len()..after.len())
-            })
-            .collect()
-    }
-}
-
-/// A message of the assistant with marks around its content: outside white space that the template may trim, or around all of it.
-fn marked(message: &Value, trimmed: bool) -> Value {
-    let mut message = message.clone();
-    if message["role"] != "assistant" {
-        return message;
-    }
-    if let Some(Value::String(content)) = message.get_mut("content") {
-        let inner = if trimmed { content.trim() } else { content.as_str() };
-        let start = inner.as_ptr() as usize - content.as_ptr() as usize;
-        let (before, after) = (&content[..start], &content[start + inner.len()..]);
-        *content = format!("{before}{OPEN}{inner}{CLOSE}{after}");
-    }
-    message
 }
 
 fn holds_mark(value: &Value) -> bool {
     match value {
-        Value::String(text) => text.contains([OPEN, CLOSE]),
+        Value::String(text) => text.contains(is_mark),
         Value::Array(list) => list.iter().any(holds_mark),
-        Value::Object(map) => map.iter().any(|(key, value)| key.contains([OPEN, CLOSE]) || holds_mark(value)),
+        Value::Object(map) => map.iter().any(|(key, value)| key.contains(is_mark) || holds_mark(value)),
         _ => false,
     }
+}
+
+/// The noncharacters that marks are made of, here and in `spans`.
+pub(super) fn is_mark(c: char) -> bool {
+    ('\u{FDD0}'..='\u{FDEF}').contains(&c)
 }
 
 /// The text without marks, and what stood between them.
@@ -226,57 +186,53 @@ fn take_marks(marked: &str) -> Result<Rendered> {
     Ok(Rendered { text, generated })
 }
 
+/// A message with its reasoning under both names that templates read, as in `transformers`, whichever name it came under.
+fn with_reasoning(message: &Value) -> Value {
+    let given = |name: &&str| message.get(*name).is_some_and(|value| !value.is_null());
+    let (Some(name), Value::Object(fields)) = (["reasoning_content", "thinking", "reasoning"].into_iter().find(given), message)
+    else {
+        return message.clone();
+    };
+    let mut out = Map::from_iter([("thinking".to_owned(), message[name].clone())]);
+    out.extend(fields.clone());
+    out.insert("reasoning_content".into(), message[name].clone());
+    Value::Object(out)
+}
+
+/// Bytes of the texts in a value.
+fn text_bytes(value: &Value) -> usize {
+    match value {
+        Value::String(text) => text.len(),
+        Value::Array(list) => list.iter().map(text_bytes).sum(),
+        Value::Object(map) => map.iter().map(|(key, value)| key.len() + text_bytes(value)).sum(),
+        _ => 8,
+    }
+}
+
 /// `{% generation %}` is a tag of transformers, not of Jinja: here it becomes a filter block, white-space control kept.
 fn without_generation_tags(source: &str) -> (Cow<'_, str>, bool) {
+    let blank = |c: char| c.is_ascii_whitespace() || c == '-' || c == '+';
     let mut out = String::new();
     let (mut rest, mut found) = (source, false);
     while let Some(at) = rest.find("{%") {
-        let inside = &rest[at + 2..];
-        let Some(end) = inside.find("%}") else { break };
-        let tag = &inside[..end];
-        let word = tag.trim_matches(|c: char| c.is_ascii_whitespace() || c == '-' || c == '+');
-        out.push_str(&rest[..at + 2]);
-        match word {
-            "generation" => {
-                out.push_str(&tag.replacen(word, "filter lehr_generation", 1));
-                found = true;
-            }
-            "endgeneration" => out.push_str(&tag.replacen(word, "endfilter", 1)),
-            _ => {
-                // Only the opening is passed over: what looks like a tag may begin inside a comment.
-                rest = inside;
+        let (before, inside) = rest.split_at(at + 2);
+        out.push_str(before);
+        rest = inside;
+        let word = inside.trim_start_matches(blank);
+        for (tag, begin) in [("generation", true), ("endgeneration", false)] {
+            let Some(after) = word.strip_prefix(tag).filter(|after| after.trim_start_matches(blank).starts_with("%}")) else {
                 continue;
-            }
+            };
+            out.push_str(&inside[..inside.len() - word.len()]);
+            out.push_str(&if begin { format!("filter {GENERATION}") } else { "endfilter".into() });
+            found |= begin;
+            rest = after;
         }
-        rest = &inside[end..];
+        // Only the opening is passed over: what looks like a tag may begin inside a comment.
     }
     if !found {
         return (Cow::Borrowed(source), false);
     }
     out.push_str(rest);
     (Cow::Owned(out), true)
-}
-
-fn template_error(error: &Error) -> anyhow::Error {
-    let mut detail = error.detail().map_or_else(|| error.kind().to_string(), str::to_owned);
-    let mut cause = std::error::Error::source(error);
-    while let Some(inner) = cause {
-        detail = inner.to_string();
-        cause = inner.source();
-    }
-    match error.line() {
-        Some(line) => anyhow!("the chat template (line {line}) refuses it: {}", shown(&detail)),
-        None => anyhow!("the chat template refuses it: {}", shown(&detail)),
-    }
-}
-
-/// `json.dumps(x, ensure_ascii=False)`, with its options.
-fn tojson(value: &Jinja, options: Kwargs) -> Result<String, Error> {
-    let indent: Option<usize> = options.get("indent")?;
-    let ascii: Option<bool> = options.get("ensure_ascii")?;
-    let sort: Option<bool> = options.get("sort_keys")?;
-    let separators: Option<Vec<String>> = options.get("separators")?;
-    options.assert_all_used()?;
-    let value = serde_json::to_value(value).map_err(|e| Error::new(ErrorKind::BadSerialization, e.to_string()))?;
-    Ok(to_json(&value, indent, separators.as_deref(), ascii.unwrap_or(false), sort.unwrap_or(false)))
 }

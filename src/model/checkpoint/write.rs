@@ -8,8 +8,8 @@ use std::io::{self, Write};
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicU64, Ordering};
 
-/// Kept free on the disk beyond a save's own need.
-const RESERVE: u64 = 16 << 20;
+/// Kept free on the disk beyond a save's own need: for the logs, which are written meanwhile.
+const RESERVE: u64 = 1 << 20;
 /// Numbers the temp folders of this process.
 static COUNTER: AtomicU64 = AtomicU64::new(0);
 
@@ -190,8 +190,9 @@ impl Drop for CheckpointWriter<'_> {
     }
 }
 
+/// What a disk must have free: blocks are not used to the last byte.
 fn needed(bytes: u64) -> u64 {
-    bytes.saturating_add(bytes / 10).saturating_add(RESERVE)
+    bytes.saturating_add(bytes / 100).saturating_add(RESERVE)
 }
 
 /// Save: `write` fills the folder through the writer. After an error other than a full disk it is tried once more, with new files.

@@ -1,0 +1,140 @@
+//! Values held within limits, so that whatever the engine does with one (print, join, compare, drop) is bounded too.
+
+use super::limits::{DEPTH, ITEMS, TEXT, over};
+use minijinja::formatting::{FormatStyle, format};
+use minijinja::value::{DynObject, ObjectRepr, Rest, Serde, Tuple, Value, ValueKind, ValueOrKwargs};
+use minijinja::{Error, ErrorKind, State};
+use serde::{Serialize, Serializer};
+
+/// The value, if it is within the limits. Lists that are computed as they are read become lists, as in Python: else each reading would
+/// walk through all that they were made from, one frame of the stack each.
+pub(super) fn bound(state: &State, value: Value) -> Result<Value, Error> {
+    hold(state, value, true)
+}
+
+/// As [`bound`], for an attribute of a namespace: only there can a value come to contain itself.
+pub(super) fn bound_attribute(state: &State, value: Value) -> Result<Value, Error> {
+    hold(state, value, false)
+}
+
+/// Whether a value may be printed.
+pub(super) fn check(state: &State, value: &Value) -> Result<(), Error> {
+    bound(state, value.clone()).map(drop)
+}
+
+fn hold(state: &State, value: Value, namespaces: bool) -> Result<Value, Error> {
+    if value.as_object().is_none() {
+        return Ok(value);
+    }
+    let mut tally = Tally { items: 0, text: 0, namespaces };
+    let changed = tally.walk(&value, 0)?;
+    state.consume_fuel(tally.items as u64 / 2)?;
+    Ok(changed.unwrap_or(value))
+}
+
+/// What a value holds so far.
+struct Tally {
+    items: usize,
+    text: usize,
+    /// Namespaces may be in it.
+    namespaces: bool,
+}
+
+impl Tally {
+    /// Counts; gives the value anew where a list in it was not one yet.
+    fn walk(&mut self, value: &Value, depth: usize) -> Result<Option<Value>, Error> {
+        self.items += 1;
+        if self.items > ITEMS {
+            return Err(over(&format!("more than {ITEMS} values in one value")));
+        }
+        if let Some(text) = value.as_str() {
+            self.text += text.len();
+            if self.text > TEXT {
+                return Err(over(&format!("more than {} MiB of text in one value", TEXT >> 20)));
+            }
+        }
+        let Some(object) = value.as_object() else { return Ok(None) };
+        if depth >= DEPTH {
+            return Err(over(&format!("values nested more than {DEPTH} deep")));
+        }
+        match object.repr() {
+            ObjectRepr::Seq | ObjectRepr::Iterable => self.list(value, object, depth + 1),
+            ObjectRepr::Map => self.map(object, depth + 1),
+            _ => Ok(None),
+        }
+    }
+
+    fn list(&mut self, value: &Value, object: &DynObject, depth: usize) -> Result<Option<Value>, Error> {
+        let (tuple, list) = (value.is_tuple(), object.downcast_ref::<Vec<Value>>().is_some());
+        let (mut items, mut changed) = (Vec::new(), !tuple && !list);
+        for item in object.try_iter().into_iter().flatten() {
+            // Out of fuel, or another error that stands in an item's place.
+            if item.kind() == ValueKind::Invalid {
+                return Ok(None);
+            }
+            let new = self.walk(&item, depth)?;
+            changed |= new.is_some();
+            items.push(new.unwrap_or(item));
+        }
+        Ok(changed.then(|| if tuple { Value::from(Tuple::from(items)) } else { Value::from(items) }))
+    }
+
+    fn map(&mut self, object: &DynObject, depth: usize) -> Result<Option<Value>, Error> {
+        // The engine's own type, which it does not name in public.
+        let namespace = object.type_name().ends_with("::Namespace");
+        if namespace && !self.namespaces {
+            return Err(over("a namespace in a namespace"));
+        }
+        let (mut pairs, mut changed) = (Vec::new(), false);
+        for (key, value) in object.try_iter_pairs().into_iter().flatten() {
+            self.walk(&key, depth)?;
+            let new = self.walk(&value, depth)?;
+            changed |= new.is_some();
+            pairs.push((key, new.unwrap_or(value)));
+        }
+        // What a namespace or a loop holds was held within the limits when it was put there.
+        let plain = object.type_name().contains("IndexMap");
+        Ok((changed && plain).then(|| Value::from(Serde(Pairs(pairs)))))
+    }
+}
+
+/// A map, in this order.
+struct Pairs(Vec<(Value, Value)>);
+
+impl Serialize for Pairs {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        serializer.collect_map(self.0.iter().map(|(key, value)| (key, value)))
+    }
+}
+
+/// The filter `format`, as in Python's `%`.
+pub(super) fn printf(args: Rest<ValueOrKwargs>) -> Result<Value, Error> {
+    let args: Vec<Value> = args.0.into_iter().map(ValueOrKwargs::into_value).collect();
+    let Some((Some(text), args)) = args.split_first().map(|(text, args)| (text.as_str(), args)) else {
+        return Err(Error::new(ErrorKind::InvalidOperation, "format: the format must be a text"));
+    };
+    check_format(text, '%', args)?;
+    format(FormatStyle::Printf, text, args).map(Value::from)
+}
+
+/// Whether `text.format(args)` or `text % args` stays within the limits: every field could be the longest argument, at the greatest width.
+pub(super) fn check_format(text: &str, field: char, args: &[Value]) -> Result<(), Error> {
+    let fields = text.matches(field).count();
+    let mut longest = 32;
+    for arg in args {
+        let mut tally = Tally { items: 0, text: 0, namespaces: true };
+        tally.walk(arg, 0)?;
+        // Brackets, quotes, escapes.
+        longest = longest.max(4 * tally.text + 32 * tally.items);
+    }
+    let numbers = text.split(|c: char| !c.is_ascii_digit()).filter(|digits| !digits.is_empty());
+    let widths = numbers.fold(0usize, |sum, digits| sum.saturating_add(digits.parse().unwrap_or(usize::MAX)));
+    // `*` takes its width from an argument.
+    let widest = args.iter().filter_map(|arg| arg.as_i64()).fold(0, |most, n| most.max(n.unsigned_abs() as usize));
+    let starred = if text.contains('*') { widest.saturating_mul(fields) } else { 0 };
+    let most = fields.saturating_mul(longest).saturating_add(widths).saturating_add(starred).saturating_add(text.len());
+    if most > TEXT {
+        return Err(over(&format!("a format that could write more than {} MiB", TEXT >> 20)));
+    }
+    Ok(())
+}

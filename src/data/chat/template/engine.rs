@@ -1,0 +1,179 @@
+//! The engine, set up as `transformers` sets up its own, on a thread of its own: a stack of known size, and a clock that can give up.
+
+use super::bound::{bound, bound_attribute, check, check_format, printf};
+use super::guard::{ATTRIBUTE, BOUND, guarded};
+use super::limits::{OUTPUT, SECONDS, STACK, TEXT, check_source, over};
+use super::{CLOSE, OPEN};
+use crate::data::chat::python::{strftime, to_json};
+use crate::data::shown;
+use anyhow::{Context, Result, anyhow, bail};
+use minijinja::machinery::{CodeGenerator, eval, make_string_output, parse};
+use minijinja::syntax::SyntaxConfig;
+use minijinja::value::{Kwargs, Serde, Value as Jinja, ValueKind};
+use minijinja::{AutoEscape, Environment, Error, ErrorKind, State};
+use serde_json::{Map, Value};
+use std::sync::mpsc::{Receiver, RecvTimeoutError, SyncSender, sync_channel};
+use std::time::Duration;
+
+/// A filter in place of `{% generation %}`.
+pub(super) const GENERATION: &str = "lehr_generation";
+
+/// What is to be rendered.
+pub(super) struct Request {
+    /// All variables.
+    pub context: Map<String, Value>,
+    /// Steps that it may take.
+    pub steps: u64,
+}
+
+/// A thread that holds the compiled template. Dropped, it ends; one that does not answer is left to its fuel.
+pub(super) struct Worker {
+    requests: SyncSender<Request>,
+    answers: Receiver<Result<String>>,
+}
+
+impl Worker {
+    /// Compiles.
+    pub(super) fn start(source: &str, date: i64) -> Result<Self> {
+        let (requests, asked) = sync_channel::<Request>(1);
+        let (tell, answers) = sync_channel(1);
+        let source = source.to_owned();
+        let work = move || {
+            serve(&source, date, |answer| {
+                tell.send(answer).ok()?;
+                asked.recv().ok()
+            });
+        };
+        let thread = std::thread::Builder::new().name("chat template".into()).stack_size(STACK);
+        thread.spawn(work).context("chat template: no thread for it")?;
+        let worker = Self { requests, answers };
+        worker.answer()?;
+        Ok(worker)
+    }
+
+    /// Renders; with an error the worker may still be used, but for [`Self::gave_up`].
+    pub(super) fn render(&self, request: Request) -> Result<String> {
+        let _ = self.requests.send(request);
+        self.answer()
+    }
+
+    fn answer(&self) -> Result<String> {
+        match self.answers.recv_timeout(Duration::from_secs(SECONDS)) {
+            Ok(answer) => answer,
+            Err(RecvTimeoutError::Timeout) => bail!("{}: more than {SECONDS} s", Self::GAVE_UP),
+            Err(RecvTimeoutError::Disconnected) => bail!("{}: the engine failed", Self::GAVE_UP),
+        }
+    }
+
+    const GAVE_UP: &str = "the chat template was given up on";
+
+    /// Whether this error means that the worker is lost.
+    pub(super) fn gave_up(error: &anyhow::Error) -> bool {
+        error.to_string().starts_with(Self::GAVE_UP)
+    }
+}
+
+/// Compiles, then renders what `next` asks for; it is given the answer before, the first that of the compiler.
+pub(super) fn serve(source: &str, date: i64, mut next: impl FnMut(Result<String>) -> Option<Request>) {
+    let mut environment = environment(date);
+    let compiled = syntax().and_then(|syntax| {
+        check_source(source, &syntax)?;
+        let tree = guarded(&parse(source, "chat", syntax).map_err(|e| template_error(&e))?);
+        let mut generator = CodeGenerator::new("chat", source);
+        generator.compile_stmt(&tree);
+        Ok(generator.finish())
+    });
+    let (instructions, blocks) = match compiled {
+        Ok(compiled) => compiled,
+        Err(error) => {
+            next(Err(error));
+            return;
+        }
+    };
+    let mut answer = Ok(String::new());
+    while let Some(Request { context, steps }) = next(answer) {
+        environment.set_fuel(Some(steps));
+        let (mut text, root) = (String::new(), Jinja::from(Serde(&context)));
+        let mut output = make_string_output(&mut text);
+        let done = eval(&environment, &instructions, root, &blocks, &mut output, AutoEscape::None).map(drop);
+        drop(output);
+        answer = match done {
+            Err(error) => Err(template_error(&error)),
+            Ok(()) if text.len() > OUTPUT => {
+                Err(anyhow!("the chat template is over a limit: it wrote more than {} MiB", OUTPUT >> 20))
+            }
+            Ok(()) => Ok(text),
+        };
+    }
+}
+
+fn syntax() -> Result<SyntaxConfig> {
+    SyntaxConfig::builder().trim_blocks(true).lstrip_blocks(true).build().map_err(|e| template_error(&e))
+}
+
+fn environment(date: i64) -> Environment<'static> {
+    let mut environment = Environment::new();
+    environment.set_auto_escape_callback(|_| AutoEscape::None);
+    environment.set_unknown_method_callback(method);
+    // Shows everything; Jinja has it in an extension only.
+    environment.remove_global("debug");
+    environment.set_formatter(|out, state, value| {
+        check(state, value)?;
+        minijinja::escape_formatter(out, state, value)
+    });
+    // MiniJinja goes through nothing as through an empty list, Python does not.
+    environment
+        .add_test("iterable", |value: &Jinja| !matches!(value.kind(), ValueKind::None | ValueKind::Bool | ValueKind::Number));
+    environment.add_filter(BOUND, bound);
+    environment.add_filter(ATTRIBUTE, bound_attribute);
+    environment.add_filter("tojson", tojson);
+    environment.add_filter("format", printf);
+    environment.add_filter(GENERATION, |said: String| format!("{OPEN}{said}{CLOSE}"));
+    environment.add_function("raise_exception", |text: String| -> Result<Jinja, Error> {
+        Err(Error::new(ErrorKind::InvalidOperation, text))
+    });
+    environment.add_function("strftime_now", move |format: String| match format.len() {
+        0..=1024 => Ok(strftime(&format, date)),
+        _ => Err(over("strftime_now with a format of more than 1024 bytes")),
+    });
+    environment
+}
+
+/// Python's methods on texts, maps and lists.
+fn method(state: &mut State, value: &Jinja, name: &str, args: &[Jinja]) -> Result<Jinja, Error> {
+    if let ("format", Some(text)) = (name, value.as_str()) {
+        check_format(text, '{', args)?;
+    }
+    minijinja_contrib::pycompat::unknown_method_callback(state, value, name, args)
+}
+
+/// `json.dumps(x, ensure_ascii=False)`, with its options.
+fn tojson(value: &Jinja, options: Kwargs) -> Result<String, Error> {
+    let indent: Option<usize> = options.get("indent")?;
+    let ascii: Option<bool> = options.get("ensure_ascii")?;
+    let sort: Option<bool> = options.get("sort_keys")?;
+    let separators: Option<Vec<String>> = options.get("separators")?;
+    options.assert_all_used()?;
+    let value = serde_json::to_value(value).map_err(|e| Error::new(ErrorKind::BadSerialization, e.to_string()))?;
+    let flags = (ascii.unwrap_or(false), sort.unwrap_or(false));
+    let text = to_json(&value, indent, separators.as_deref(), flags, TEXT);
+    text.ok_or_else(|| over(&format!("tojson would write more than {} MiB", TEXT >> 20)))
+}
+
+fn template_error(error: &Error) -> anyhow::Error {
+    let mut detail = error.detail().map_or_else(|| error.kind().to_string(), str::to_owned);
+    let mut fuel = error.kind() == ErrorKind::OutOfFuel;
+    let mut cause = std::error::Error::source(error);
+    while let Some(inner) = cause {
+        detail = inner.to_string();
+        fuel |= inner.downcast_ref::<Error>().is_some_and(|e| e.kind() == ErrorKind::OutOfFuel);
+        cause = inner.source();
+    }
+    if fuel {
+        detail = "over a limit: it ran out of fuel, too many steps for a chat of this length".into();
+    }
+    match error.line() {
+        Some(line) => anyhow!("the chat template (line {line}) refuses it: {}", shown(&detail)),
+        None => anyhow!("the chat template refuses it: {}", shown(&detail)),
+    }
+}

@@ -1,0 +1,256 @@
+//! A parsed template with guards: [`BOUND`] around each value that is stored, passed on, or made without being paid for, so that no
+//! single step of the engine meets one that is too deep or too large.
+
+use minijinja::machinery::ast::{
+    AutoEscape, BinOp, BinOpKind, Break, Call, CallArg, CallBlock, Compare, CompareOp, CompareOpKind, Const, Continue, Do,
+    EmitExpr, EmitRaw, Expr, Filter, FilterBlock, ForLoop, GetAttr, GetItem, IfCond, IfExpr, List, Macro, Map, Set, SetBlock,
+    Slice, Spanned, Stmt, Template, Test, Tuple, UnaryOp, UnaryOpKind, Var, WithBlock,
+};
+
+/// The filter that holds a value within limits.
+pub(super) const BOUND: &str = "lehr_bound";
+/// The same for what becomes an attribute of a namespace.
+pub(super) const ATTRIBUTE: &str = "lehr_attribute";
+
+/// Filters whose result is a text or a number, whatever they get.
+const PLAIN_FILTERS: &[&str] = &[
+    "abs",
+    "bool",
+    "capitalize",
+    "count",
+    "e",
+    "escape",
+    "float",
+    "format",
+    "indent",
+    "int",
+    "join",
+    "length",
+    "lower",
+    "pprint",
+    "replace",
+    "round",
+    "string",
+    "title",
+    "tojson",
+    "trim",
+    "upper",
+];
+/// Filters that look at no item of what they get.
+const LOOKING_FILTERS: &[&str] = &["count", "length"];
+/// Tests that look at the kind of a value.
+const LOOKING_TESTS: &[&str] = &[
+    "boolean",
+    "defined",
+    "divisibleby",
+    "even",
+    "false",
+    "filter",
+    "float",
+    "int",
+    "integer",
+    "iterable",
+    "mapping",
+    "none",
+    "number",
+    "odd",
+    "sameas",
+    "sequence",
+    "string",
+    "test",
+    "true",
+    "undefined",
+];
+
+/// The statement with guards.
+pub(super) fn guarded<'a>(statement: &Stmt<'a>) -> Stmt<'a> {
+    match statement {
+        Stmt::Template(s) => Stmt::Template(Spanned::new(Template { children: all(&s.children) }, s.span())),
+        Stmt::EmitExpr(s) => Stmt::EmitExpr(Spanned::new(EmitExpr { expr: free(&s.expr) }, s.span())),
+        Stmt::EmitRaw(s) => Stmt::EmitRaw(Spanned::new(EmitRaw { raw: s.raw }, s.span())),
+        Stmt::ForLoop(s) => {
+            let (target, iter, filter_expr) = (free(&s.target), free(&s.iter), s.filter_expr.as_ref().map(free));
+            let (body, else_body) = (all(&s.body), all(&s.else_body));
+            let recursive = s.recursive;
+            Stmt::ForLoop(Spanned::new(ForLoop { target, iter, filter_expr, recursive, body, else_body }, s.span()))
+        }
+        Stmt::IfCond(s) => {
+            let (true_body, false_body) = (all(&s.true_body), all(&s.false_body));
+            Stmt::IfCond(Spanned::new(IfCond { expr: free(&s.expr), true_body, false_body }, s.span()))
+        }
+        Stmt::WithBlock(s) => {
+            let assignments = s.assignments.iter().map(|(target, expr)| (free(target), held(expr))).collect();
+            Stmt::WithBlock(Spanned::new(WithBlock { assignments, body: all(&s.body) }, s.span()))
+        }
+        Stmt::Set(s) => {
+            let filter = if matches!(s.target, Expr::GetAttr(_)) { ATTRIBUTE } else { BOUND };
+            Stmt::Set(Spanned::new(Set { target: free(&s.target), expr: held_by(filter, &s.expr) }, s.span()))
+        }
+        Stmt::SetBlock(s) => {
+            let filter = s.filter.as_ref().map(free);
+            Stmt::SetBlock(Spanned::new(SetBlock { target: free(&s.target), filter, body: all(&s.body) }, s.span()))
+        }
+        Stmt::AutoEscape(s) => {
+            Stmt::AutoEscape(Spanned::new(AutoEscape { enabled: free(&s.enabled), body: all(&s.body) }, s.span()))
+        }
+        Stmt::FilterBlock(s) => {
+            let (filter, filter_span) = (free(&s.filter), s.filter_span);
+            Stmt::FilterBlock(Spanned::new(FilterBlock { filter, filter_span, body: all(&s.body) }, s.span()))
+        }
+        Stmt::Macro(s) => Stmt::Macro(macro_of(s)),
+        Stmt::CallBlock(s) => {
+            let (call, call_expr_span, macro_decl) = (call(&s.call), s.call_expr_span, macro_of(&s.macro_decl));
+            Stmt::CallBlock(Spanned::new(CallBlock { call, call_expr_span, macro_decl }, s.span()))
+        }
+        Stmt::Continue(s) => Stmt::Continue(Spanned::new(Continue, s.span())),
+        Stmt::Break(s) => Stmt::Break(Spanned::new(Break, s.span())),
+        Stmt::Do(s) => Stmt::Do(Spanned::new(Do { call: call(&s.call) }, s.span())),
+    }
+}
+
+fn all<'a>(statements: &[Stmt<'a>]) -> Vec<Stmt<'a>> {
+    statements.iter().map(guarded).collect()
+}
+
+fn macro_of<'a>(s: &Spanned<Macro<'a>>) -> Spanned<Macro<'a>> {
+    let (args, defaults) = (s.args.iter().map(free).collect(), s.defaults.iter().map(held).collect());
+    Spanned::new(Macro { name: s.name, args, defaults, body: all(&s.body) }, s.span())
+}
+
+fn call<'a>(s: &Spanned<Call<'a>>) -> Spanned<Call<'a>> {
+    Spanned::new(Call { expr: free(&s.expr), args: arguments(&s.args) }, s.span())
+}
+
+fn arguments<'a>(args: &[CallArg<'a>]) -> Vec<CallArg<'a>> {
+    let guard = |arg: &CallArg<'a>| match arg {
+        CallArg::Pos(expr) => CallArg::Pos(held(expr)),
+        CallArg::Kwarg(name, expr) => CallArg::Kwarg(name, held(expr)),
+        CallArg::PosSplat(expr) => CallArg::PosSplat(held(expr)),
+        CallArg::KwargSplat(expr) => CallArg::KwargSplat(held(expr)),
+    };
+    args.iter().map(guard).collect()
+}
+
+/// The expression with a guard around its value, unless that is known to be small.
+fn held<'a>(expr: &Expr<'a>) -> Expr<'a> {
+    held_by(BOUND, expr)
+}
+
+fn held_by<'a>(filter: &'static str, expr: &Expr<'a>) -> Expr<'a> {
+    if kind(expr) == Kind::Unknown { filtered(filter, free(expr)) } else { free(expr) }
+}
+
+fn filtered<'a>(name: &'static str, expr: Expr<'a>) -> Expr<'a> {
+    let span = expr.span();
+    Expr::Filter(Spanned::new(Filter { name, expr: Some(expr), args: Vec::new() }, span))
+}
+
+/// The expression with guards inside only, but for lists that are computed as they are read.
+fn free<'a>(expr: &Expr<'a>) -> Expr<'a> {
+    match expr {
+        Expr::Var(s) => Expr::Var(Spanned::new(Var { id: s.id }, s.span())),
+        Expr::Const(s) => Expr::Const(Spanned::new(Const { value: s.value.clone() }, s.span())),
+        Expr::Slice(s) => {
+            let part = |part: &Option<Expr<'a>>| part.as_ref().map(free);
+            let (start, stop, step) = (part(&s.start), part(&s.stop), part(&s.step));
+            Expr::Slice(Spanned::new(Slice { expr: free(&s.expr), start, stop, step }, s.span()))
+        }
+        Expr::UnaryOp(s) => Expr::UnaryOp(Spanned::new(
+            UnaryOp {
+                op: match s.op {
+                    UnaryOpKind::Not => UnaryOpKind::Not,
+                    UnaryOpKind::Neg => UnaryOpKind::Neg,
+                },
+                expr: free(&s.expr),
+            },
+            s.span(),
+        )),
+        Expr::BinOp(s) => binary(expr, s),
+        Expr::Compare(s) => {
+            let membership = s.ops.iter().any(|op| matches!(op.op, CompareOpKind::In | CompareOpKind::NotIn));
+            let side = if membership { held } else { free };
+            let ops = s.ops.iter().map(|op| CompareOp { op: op.op, expr: side(&op.expr) }).collect();
+            Expr::Compare(Spanned::new(Compare { expr: side(&s.expr), ops }, s.span()))
+        }
+        Expr::IfExpr(s) => {
+            let (test_expr, true_expr) = (free(&s.test_expr), free(&s.true_expr));
+            let false_expr = s.false_expr.as_ref().map(free);
+            Expr::IfExpr(Spanned::new(IfExpr { test_expr, true_expr, false_expr }, s.span()))
+        }
+        Expr::Filter(s) => {
+            let side = if LOOKING_FILTERS.contains(&s.name) { free } else { held };
+            let filter = Filter { name: s.name, expr: s.expr.as_ref().map(side), args: arguments(&s.args) };
+            let filter = Expr::Filter(Spanned::new(filter, s.span()));
+            // Reads its lists only when it is read itself.
+            if s.name == "chain" { filtered(BOUND, filter) } else { filter }
+        }
+        Expr::Test(s) => {
+            let side = if LOOKING_TESTS.contains(&s.name) { free } else { held };
+            Expr::Test(Spanned::new(Test { name: s.name, expr: side(&s.expr), args: arguments(&s.args) }, s.span()))
+        }
+        Expr::GetAttr(s) => Expr::GetAttr(Spanned::new(GetAttr { expr: free(&s.expr), name: s.name }, s.span())),
+        Expr::GetItem(s) => {
+            let (expr, subscript_expr) = (free(&s.expr), free(&s.subscript_expr));
+            Expr::GetItem(Spanned::new(GetItem { expr, subscript_expr }, s.span()))
+        }
+        Expr::Call(s) => Expr::Call(call(s)),
+        Expr::List(s) => Expr::List(Spanned::new(List { items: s.items.iter().map(free).collect() }, s.span())),
+        Expr::Tuple(s) => Expr::Tuple(Spanned::new(Tuple { items: s.items.iter().map(free).collect() }, s.span())),
+        Expr::Map(s) => {
+            let (keys, values) = (s.keys.iter().map(free).collect(), s.values.iter().map(free).collect());
+            Expr::Map(Spanned::new(Map { keys, values }, s.span()))
+        }
+    }
+}
+
+fn binary<'a>(whole: &Expr<'a>, s: &Spanned<BinOp<'a>>) -> Expr<'a> {
+    let of = |side: fn(&Expr<'a>) -> Expr<'a>| {
+        Expr::BinOp(Spanned::new(BinOp { op: s.op, left: side(&s.left), right: side(&s.right) }, s.span()))
+    };
+    match s.op {
+        // Both sides become text.
+        BinOpKind::Concat | BinOpKind::In => of(held),
+        BinOpKind::Add | BinOpKind::Mul if kind(whole) == Kind::Unknown => filtered(BOUND, of(free)),
+        _ => of(free),
+    }
+}
+
+/// What a value is, whatever the variables are.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Kind {
+    Text,
+    /// A text, a number, a truth value or nothing.
+    Plain,
+    /// A list or map of those, as long as the template.
+    Literal,
+    Unknown,
+}
+
+fn kind(expr: &Expr<'_>) -> Kind {
+    let literal = |items: &[Expr<'_>]| {
+        let plain = items.iter().all(|item| matches!(kind(item), Kind::Text | Kind::Plain));
+        if plain { Kind::Literal } else { Kind::Unknown }
+    };
+    match expr {
+        Expr::Const(s) if s.value.as_str().is_some() => Kind::Text,
+        Expr::Const(s) if s.value.as_object().is_none() => Kind::Plain,
+        Expr::UnaryOp(_) | Expr::Compare(_) | Expr::Test(_) => Kind::Plain,
+        Expr::BinOp(s) => match (s.op, kind(&s.left), kind(&s.right)) {
+            (BinOpKind::Concat, ..) => Kind::Text,
+            // A text adds to texts only, and text times number is text.
+            (BinOpKind::Add, Kind::Text, _) | (BinOpKind::Add, _, Kind::Text) => Kind::Text,
+            (BinOpKind::Mul, Kind::Text, _) | (BinOpKind::Mul, _, Kind::Text) => Kind::Text,
+            (_, Kind::Text | Kind::Plain, Kind::Text | Kind::Plain) => Kind::Plain,
+            (BinOpKind::Add | BinOpKind::Mul | BinOpKind::ScAnd | BinOpKind::ScOr, ..) => Kind::Unknown,
+            _ => Kind::Plain,
+        },
+        Expr::IfExpr(s) => match (kind(&s.true_expr), s.false_expr.as_ref().map_or(Kind::Plain, kind)) {
+            (Kind::Text | Kind::Plain, Kind::Text | Kind::Plain) => Kind::Plain,
+            _ => Kind::Unknown,
+        },
+        Expr::Filter(s) if PLAIN_FILTERS.contains(&s.name) => Kind::Plain,
+        Expr::List(s) => literal(&s.items),
+        Expr::Tuple(s) => literal(&s.items),
+        _ => Kind::Unknown,
+    }
+}
