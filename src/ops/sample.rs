@@ -137,7 +137,7 @@ pub fn refill(r: &mut Recorder<'_>, settings: &Tensor, rows: &Rows, ended: &Ende
     );
 }
 
-/// Invocations that share `items`. On a software adapter a workgroup of one subgroup needs no barriers.
+/// Invocations that share `items`. On a software adapter few, because barriers are expensive.
 fn group(class: GpuClass, items: usize) -> u32 {
     match class {
         GpuClass::Software => 8,

@@ -33,7 +33,7 @@ pub enum Rule {
     FloatBits,
     /// float -> int of a value that is not visibly in range.
     UnboundedToInt,
-    /// A return that only some invocations take, before a barrier or subgroup operation.
+    /// A return that only some invocations take, before a barrier.
     ReturnBeforeBarrier,
     /// A return inside a loop: FXC and some drivers miscompile it.
     ReturnInLoop,

@@ -28,18 +28,10 @@ const BACKENDS: &[(&str, Capable, Writer)] = &[
     ("es.comp", glsl::supported_capabilities, write_gles),
 ];
 
-/// Uses subgroup operations: no WebGL-era language has them, and naga's GLSL ES writer refuses.
-pub fn uses_subgroups(text: &str) -> bool {
-    text.lines().any(|line| line.split("//").next().is_some_and(|code| code.contains("subgroup")))
-}
-
 /// Translate one text for every entry point, override set and backend. Results and failures.
 pub fn translate(text: &Text, module: &Module, sets: &[Set]) -> (Vec<Output>, Vec<String>) {
     let (mut outputs, mut failures) = (Vec::new(), Vec::new());
     for (name, capabilities, write) in BACKENDS {
-        if *name == "es.comp" && uses_subgroups(&text.text) {
-            continue; // GLSL ES has no subgroups; the program offers these kernels only where wgpu reports the feature.
-        }
         let info = match Validator::new(ValidationFlags::all(), capabilities()).validate(module) {
             Ok(info) => info,
             Err(error) => {

@@ -16,10 +16,8 @@ async function open() {
   const gpu = keep(create(['backend=null']));
   const adapter = keep(await gpu.requestAdapter());
   if (!adapter) throw new Error('Dawn offers no null adapter');
-  const subgroups = adapter.features.has('subgroups');
   // Default limits on purpose: what every browser has.
-  const device = keep(await adapter.requestDevice({ requiredFeatures: subgroups ? ['subgroups'] : [] }));
-  return { device, subgroups };
+  return keep(await adapter.requestDevice());
 }
 
 // Messages of one text; an empty list when all is well.
@@ -27,14 +25,11 @@ async function check(device, item) {
   const failures = [];
   let count = 0;
   device.pushErrorScope('validation');
-  // naga refuses the directive and Tint demands it, so that it is in no source.
-  const code = item.subgroups ? `enable subgroups;\n${item.code}` : item.code;
-  const module = keep(device.createShaderModule({ code }));
+  const module = keep(device.createShaderModule({ code: item.code }));
   const info = await module.getCompilationInfo();
   const scope = await device.popErrorScope();
   for (const m of info.messages.filter((m) => m.type === 'error')) {
-    const line = m.lineNum - (item.subgroups ? 1 : 0);
-    failures.push(`${item.file}:${line}:${m.linePos}: ${m.message}`);
+    failures.push(`${item.file}:${m.lineNum}:${m.linePos}: ${m.message}`);
   }
   if (scope && failures.length === 0) failures.push(`${item.file}: ${scope.message}`);
   if (failures.length > 0) return { failures, count };
@@ -52,20 +47,17 @@ async function check(device, item) {
 }
 
 // A check that cannot fail is a defect: these must be refused, the last must pass.
-async function selfTest(device, subgroups) {
-  const text = (code, extra = {}) => ({ file: 'self-test', entries: ['main'], constants: [{}], subgroups: false, code, ...extra });
+async function selfTest(device) {
+  const text = (code, extra = {}) => ({ file: 'self-test', entries: ['main'], constants: [{}], code, ...extra });
   const barrier = (condition) => `var<workgroup> w: u32;
     @compute @workgroup_size(8) fn main(@builtin(local_invocation_index) i: u32) { if ${condition} { workgroupBarrier(); } w = i; }`;
   const group = (size) => `override N = 64u; @compute @workgroup_size(N) fn main() {} const size = ${size};`;
-  const lanes = '@compute @workgroup_size(8) fn main() { let x = subgroupAdd(1u); }';
   const cases = [
     ['a type error', text('@compute @workgroup_size(1) fn main() { let x: u32 = 1.5; }'), true],
     ['a barrier in divergent flow', text(barrier('i < 4u')), true],
     ['an override that makes the workgroup too large', text(group(1), { constants: [{ N: 512 }] }), true],
     ['an unknown entry point', text(group(1), { entries: ['other'] }), true],
-    ['subgroups without the directive', text(lanes), true],
     ['a correct text', text(barrier('true')), false],
-    ...(subgroups ? [['subgroups with the directive', text(lanes, { subgroups: true }), false]] : []),
   ];
   for (const [name, item, mustFail] of cases) {
     const { failures } = await check(device, item);
@@ -77,26 +69,21 @@ async function selfTest(device, subgroups) {
 }
 
 async function main() {
-  const { device, subgroups } = await open();
-  await selfTest(device, subgroups);
+  const device = await open();
+  await selfTest(device);
   const folder = process.argv[2];
   if (folder !== '--self-test') {
     const manifest = JSON.parse(readFileSync(join(folder, 'manifest.json'), 'utf8'));
     const failures = [];
-    let [texts, pipelines, skipped] = [0, 0, 0];
+    let [texts, pipelines] = [0, 0];
     for (const item of manifest) {
-      if (item.subgroups && !subgroups) {
-        skipped += 1;
-        continue;
-      }
       const result = await check(device, { ...item, code: readFileSync(join(folder, item.file), 'utf8') });
       failures.push(...result.failures);
       texts += 1;
       pipelines += result.count;
     }
     for (const failure of failures) console.error(failure);
-    const note = subgroups ? 'subgroups checked too' : `${skipped} texts with subgroups NOT checked: the null adapter has no such feature`;
-    console.log(`tint: ${texts} texts, ${pipelines} pipelines, ${failures.length} failures; ${note}`);
+    console.log(`tint: ${texts} texts, ${pipelines} pipelines, ${failures.length} failures`);
     if (failures.length > 0 || texts === 0) process.exitCode = 1;
   }
   device.destroy();

@@ -46,7 +46,6 @@ pub struct Gpu {
     is_software: bool,
     pub(super) counter: Option<IterationCounter>,
     limits: wgpu::Limits,
-    subgroup_size: Option<u32>,
 }
 
 /// An adapter that can be opened.
@@ -91,7 +90,7 @@ impl Gpu {
         let adapter = &found.0;
         let info = adapter.get_info();
         let limits = if default_limits { wgpu::Limits::default() } else { capped(adapter.limits()) };
-        let features = adapter.features() & (wgpu::Features::SUBGROUP | wgpu::Features::TIMESTAMP_QUERY);
+        let features = adapter.features() & wgpu::Features::TIMESTAMP_QUERY;
         let descriptor = wgpu::DeviceDescriptor {
             label: Some("lehr"),
             required_features: features,
@@ -104,7 +103,6 @@ impl Gpu {
             .with_context(|| format!("adapter {} ({}) refuses a device", info.name, info.driver))?;
         faults::listen(&device, faults);
         let status = Status::new(&device);
-        let fixed_subgroup = features.contains(wgpu::Features::SUBGROUP) && info.subgroup_min_size == info.subgroup_max_size;
         let is_software = info.device_type == wgpu::DeviceType::Cpu;
         Ok(Self {
             device,
@@ -115,7 +113,6 @@ impl Gpu {
             is_software,
             counter: None,
             limits,
-            subgroup_size: fixed_subgroup.then_some(info.subgroup_min_size),
         })
     }
 
@@ -134,11 +131,6 @@ impl Gpu {
         if self.is_software { 60_000 } else { usize::MAX }
     }
 
-    /// The subgroup size where the adapter has exactly one; None where it has none or several.
-    pub fn subgroup_size(&self) -> Option<u32> {
-        self.subgroup_size
-    }
-
     /// Most bytes that one binding may span.
     pub(super) fn max_binding_bytes(&self) -> u64 {
         self.limits.max_storage_buffer_binding_size.min(self.limits.max_buffer_size)
@@ -148,13 +140,12 @@ impl Gpu {
     pub(super) fn limits_line(&self) -> String {
         let l = &self.limits;
         format!(
-            "binding {}, buffer {}, {} storage buffers, {} invocations, workgroup memory {}, subgroups of {}",
+            "binding {}, buffer {}, {} storage buffers, {} invocations, workgroup memory {}",
             human_bytes(l.max_storage_buffer_binding_size),
             human_bytes(l.max_buffer_size),
             l.max_storage_buffers_per_shader_stage,
             l.max_compute_invocations_per_workgroup,
             human_bytes(u64::from(l.max_compute_workgroup_storage_size)),
-            self.subgroup_size.map_or("several sizes or none".into(), |n| n.to_string()),
         )
     }
 }

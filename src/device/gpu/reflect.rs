@@ -78,9 +78,9 @@ pub fn reflect(stem: &str, source: &str) -> anyhow::Result<Reflection> {
     Ok(Reflection { module, info, entry_points })
 }
 
-/// What our shaders may use beyond plain WGSL: subgroup operations, behind a feature gate.
+/// What shaders may use beyond plain WGSL: nothing.
 pub fn capabilities() -> naga::valid::Capabilities {
-    naga::valid::Capabilities::SUBGROUP
+    naga::valid::Capabilities::empty()
 }
 
 fn binding(module: &naga::Module, var: &naga::GlobalVariable, is_written: bool) -> anyhow::Result<Binding> {

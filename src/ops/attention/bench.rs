@@ -65,9 +65,6 @@ fn attention_speed() -> anyhow::Result<()> {
             (Staging::Direct, 8, 4, 1, 1),
             (Staging::Shared, 64, 1, 1, 4),
             (Staging::Shared, 64, 2, 2, 4),
-            (Staging::Subgroup, 8, 1, 1, 8),
-            (Staging::Subgroup, 8, 2, 1, 8),
-            (Staging::Subgroup, 8, 4, 1, 8),
         ] {
             let plan = |pass| Plan { pass, staging, head_dim, threads, rows, split, chunk };
             let name = format!("{staging:?} rows {rows} split {split}");
@@ -137,7 +134,7 @@ fn attention_decode_speed() -> anyhow::Result<()> {
     Ok(())
 }
 
-/// `LEHR_PLAN=attention_forward_subgroup_d8 cargo test print_attention -- --ignored --nocapture`
+/// `LEHR_PLAN=attention_forward_shared_d8 cargo test print_attention -- --ignored --nocapture`
 #[test]
 #[ignore = "prints"]
 fn print_attention() {

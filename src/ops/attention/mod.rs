@@ -78,25 +78,19 @@ impl Shape {
 
 /// The staging that suits a GPU.
 pub fn staging(gpu: &Gpu) -> Staging {
-    match (gpu.class(), gpu.subgroup_size()) {
-        (GpuClass::Hardware, _) => Staging::Shared,
-        (GpuClass::Software, Some(4 | 8)) => Staging::Subgroup,
-        (GpuClass::Software, _) => Staging::Direct,
+    match gpu.class() {
+        GpuClass::Hardware => Staging::Shared,
+        GpuClass::Software => Staging::Direct,
     }
 }
 
 /// The text for a pass, from what was measured (LOG.md). More rows a thread use a loaded row more often, but on lavapipe the time to
 /// compile grows with the square of what a thread holds, so that is bounded: `numbers` of each of its matrices.
-fn plan(gpu: &Gpu, staging: Staging, pass: Pass, shape: Shape) -> Plan {
+fn plan(staging: Staging, pass: Pass, shape: Shape) -> Plan {
     let head_dim = shape.head_dim;
     let rows_for = |most: usize, numbers: usize| (numbers / head_dim).clamp(1, most);
     match staging {
         Staging::Direct => Plan { pass, staging, head_dim, threads: 8, rows: rows_for(4, 128), split: 1, chunk: 1 },
-        Staging::Subgroup => {
-            let lanes = gpu.subgroup_size().unwrap_or(8) as usize;
-            let rows = if pass == Pass::Forward { rows_for(4, 256) } else { rows_for(2, 128) };
-            Plan { pass, staging, head_dim, threads: lanes, rows, split: 1, chunk: lanes }
-        }
         Staging::Shared => {
             // A thread holds at most 32 numbers of a row, so that what it owns stays in registers.
             let split = [1, 2, 4].into_iter().find(|s| head_dim / s <= 32 && (head_dim / 4).is_multiple_of(*s)).unwrap_or(1);
@@ -108,7 +102,7 @@ fn plan(gpu: &Gpu, staging: Staging, pass: Pass, shape: Shape) -> Plan {
 
 /// `out` (B, T, H D) and `lse` (B T, H), the log of the sum of exponentials of a query's scores.
 pub fn forward(r: &mut Recorder<'_>, shape: Shape, qkv: &Tensor, positions: &Tensor, out: &Tensor, lse: &Tensor) {
-    forward_by(r, |gpu| plan(gpu, staging(gpu), Pass::Forward, shape), shape, qkv, positions, out, lse);
+    forward_by(r, |gpu| plan(staging(gpu), Pass::Forward, shape), shape, qkv, positions, out, lse);
 }
 
 /// As [`forward`]; on a GPU by the plan that `plan` makes.
@@ -141,7 +135,7 @@ pub fn backward(
     delta: &Tensor,
     dqkv: &Tensor,
 ) {
-    let plans = |gpu: &Gpu| [Pass::BackwardQuery, Pass::BackwardKey].map(|pass| plan(gpu, staging(gpu), pass, shape));
+    let plans = |gpu: &Gpu| [Pass::BackwardQuery, Pass::BackwardKey].map(|pass| plan(staging(gpu), pass, shape));
     backward_by(r, plans, shape, qkv, positions, out, lse, dout, delta, dqkv);
 }
 
@@ -292,16 +286,13 @@ fn decode_by(
     );
 }
 
-/// Texts of every staging and pass at a few head widths, as (stem, WGSL), for the translation tests.
+/// The text of every staging and pass at a few head widths, as devices get it: (stem, WGSL), for the translation tests.
 pub fn sources() -> Vec<(String, String)> {
     let mut all = Vec::new();
     for head_dim in [8, 32, 64, 128] {
         for pass in [Pass::Forward, Pass::BackwardQuery, Pass::BackwardKey] {
-            let split = (head_dim / 32).max(1);
-            let plan = Plan { pass, staging: Staging::Direct, head_dim, threads: 8, rows: 2, split: 1, chunk: 1 };
-            let shared = Plan { staging: Staging::Shared, threads: 64, rows: 1, split, chunk: 4, ..plan };
-            let subgroup = Plan { staging: Staging::Subgroup, chunk: 8, ..plan };
-            all.extend([plan, shared, subgroup].map(|p| (p.stem(), p.text())));
+            let shape = Shape { batch: 1, time: 1, heads: 1, kv_heads: 1, head_dim };
+            all.extend([Staging::Direct, Staging::Shared].map(|staging| plan(staging, pass, shape)).map(|p| (p.stem(), p.text())));
         }
         for (threads, heads, chunk) in [(8, 2, 1), (64, 1, 2)] {
             let plan = DecodePlan { head_dim, threads, heads, chunk };

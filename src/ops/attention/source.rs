@@ -14,9 +14,6 @@ pub enum Staging {
     Direct,
     /// The workgroup loads a tile into workgroup memory: for GPUs.
     Shared,
-    /// Lane i of a subgroup loads row i, `subgroupBroadcast` feeds the others: for software adapters, where a load of 8 lanes costs the
-    /// same whether they want one row or eight. The workgroup is exactly one subgroup.
-    Subgroup,
 }
 
 /// One of the three kernels.
@@ -39,7 +36,7 @@ pub struct Plan {
     pub staging: Staging,
     /// D, a multiple of 4.
     pub head_dim: usize,
-    /// Invocations in a workgroup; with [`Staging::Subgroup`] the subgroup size.
+    /// Invocations in a workgroup.
     pub threads: usize,
     /// Rows that a thread owns.
     pub rows: usize,
@@ -116,7 +113,7 @@ impl Plan {
     /// Loop iterations of an invocation over a sequence of `time` tokens, where `group` query heads share a key head.
     pub fn iterations(&self, time: usize, group: usize) -> usize {
         let once = match self.staging {
-            Staging::Direct | Staging::Subgroup => time.div_ceil(self.chunk) + 1,
+            Staging::Direct => time.div_ceil(self.chunk) + 1,
             Staging::Shared => {
                 let staged = self.staged_rows();
                 let copies = (staged * self.head_dim / 4).div_ceil(self.threads) + staged.div_ceil(self.threads);
@@ -139,13 +136,12 @@ impl Plan {
     pub fn text(&self) -> String {
         let mut t = Text::default();
         self.header(&mut t);
-        let lane = if self.staging == Staging::Subgroup { ", @builtin(subgroup_invocation_id) lane: u32" } else { "" };
         t.line(&format!("@compute @workgroup_size({})", self.threads));
         t.line(&format!(
             "fn {}(@builtin(workgroup_id) group: vec3<u32>, @builtin(num_workgroups) groups: vec3<u32>,",
             self.entry()
         ));
-        t.open(&format!("    @builtin(local_invocation_index) local: u32{lane})"));
+        t.open("    @builtin(local_invocation_index) local: u32)");
         match self.pass {
             Pass::Forward => self.forward(&mut t),
             Pass::BackwardQuery => self.backward_query(&mut t),

@@ -21,7 +21,6 @@ impl Plan {
         }
         match self.staging {
             Staging::Direct => self.stage_direct(t),
-            Staging::Subgroup => self.stage_subgroup(t),
             Staging::Shared => self.stage_shared(t),
         }
         body(t);
@@ -38,21 +37,6 @@ impl Plan {
             for s in self.streams() {
                 t.line(&format!("let {}{c}_at = {}(row{c}, {});", s.name, s.at, s.head));
             }
-        }
-    }
-
-    pub(super) fn stage_subgroup(&self, t: &mut Text) {
-        t.line("let mine = base + min(j + lane, dims.time - 1u);");
-        for s in self.streams() {
-            t.line(&format!("let my_{}_at = {}(mine, {});", s.name, s.at, s.head));
-            for d in 0..self.part() {
-                t.line(&format!("let my_{0}_{d} = {1}[my_{0}_at + {d}u];", s.name, s.buffer));
-            }
-        }
-        if self.pass == Pass::BackwardKey {
-            t.line("let my_lse = lse[mine * dims.heads + head];");
-            t.line("let my_delta = delta[mine * dims.heads + head];");
-            t.line("let my_reach = select(0u, positions[mine] + 1u, j + lane < dims.time);");
         }
     }
 
@@ -84,7 +68,6 @@ impl Plan {
         match self.staging {
             Staging::Direct => format!("{buffer}[{name}{c}_at + {d}u]"),
             Staging::Shared => format!("{name}_tile[staged + {}u]", c * self.head_dim / 4 + d),
-            Staging::Subgroup => format!("subgroupBroadcast(my_{name}_{d}, {c}u)"),
         }
     }
 
@@ -94,7 +77,6 @@ impl Plan {
             (Staging::Direct, "reach") => format!("select(0u, positions[row{c}] + 1u, j + {c}u < dims.time)"),
             (Staging::Direct, _) => format!("{name}[row{c} * dims.heads + head]"),
             (Staging::Shared, _) => format!("{name}_tile[c0 + {c}u]"),
-            (Staging::Subgroup, _) => format!("subgroupBroadcast(my_{name}, {c}u)"),
         }
     }
 }

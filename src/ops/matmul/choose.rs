@@ -7,33 +7,22 @@ use sha2::{Digest as _, Sha256};
 use std::sync::OnceLock;
 use web_time::Instant;
 
-const SUBGROUP_32X8: Tile = Tile::new(Family::Subgroup, 32, 8);
-const SUBGROUP_16X8: Tile = Tile::new(Family::Subgroup, 16, 8);
-const SUBGROUP_8X8: Tile = Tile::new(Family::Subgroup, 8, 8);
-const DIRECT_32X16: Tile = Tile::new(Family::Direct, 32, 16);
 const DIRECT_16X8: Tile = Tile::new(Family::Direct, 16, 8);
 const DIRECT_4X8: Tile = Tile::new(Family::Direct, 4, 8);
 const SHARED_4X4: Tile = Tile::new(Family::Shared, 4, 4);
 const SHARED_8X4: Tile = Tile::new(Family::Shared, 8, 4);
 
-/// Every tile that is used anywhere.
-pub(super) const ALL: [Tile; 8] =
-    [SUBGROUP_32X8, SUBGROUP_16X8, SUBGROUP_8X8, DIRECT_32X16, DIRECT_16X8, DIRECT_4X8, SHARED_4X4, SHARED_8X4];
+/// Every tile that is used anywhere. Larger ones in registers take a compiler seconds each, newer lavapipes and SwiftShader a minute.
+pub(super) const ALL: [Tile; 4] = [DIRECT_16X8, DIRECT_4X8, SHARED_4X4, SHARED_8X4];
 
 /// Rows up to which a product is one of a few row vectors, as in decoding.
 pub(super) const FEW_ROWS: usize = 8;
-
-/// The adapter's subgroups are as wide as a register-tile workgroup.
-fn subgroups(gpu: &Gpu) -> bool {
-    gpu.subgroup_size() == Some(LANES as u32)
-}
 
 /// The tiles worth trying for a large product, the one that is taken unmeasured first.
 pub fn candidates(gpu: &Gpu) -> &'static [Tile] {
     match gpu.class() {
         GpuClass::Hardware => &[SHARED_4X4, SHARED_8X4],
-        GpuClass::Software if subgroups(gpu) => &[SUBGROUP_32X8, SUBGROUP_16X8],
-        GpuClass::Software => &[DIRECT_16X8, DIRECT_32X16],
+        GpuClass::Software => &[DIRECT_16X8],
     }
 }
 
@@ -41,8 +30,7 @@ pub fn candidates(gpu: &Gpu) -> &'static [Tile] {
 pub fn tiles(gpu: &Gpu) -> &'static [Tile] {
     match gpu.class() {
         GpuClass::Hardware => &[SHARED_4X4, SHARED_8X4, DIRECT_16X8],
-        GpuClass::Software if subgroups(gpu) => &ALL[..6],
-        GpuClass::Software => &ALL[3..6],
+        GpuClass::Software => &[DIRECT_16X8, DIRECT_4X8],
     }
 }
 
@@ -50,7 +38,6 @@ pub fn tiles(gpu: &Gpu) -> &'static [Tile] {
 pub(super) fn small(gpu: &Gpu) -> Tile {
     match gpu.class() {
         GpuClass::Hardware => SHARED_4X4,
-        GpuClass::Software if subgroups(gpu) => SUBGROUP_8X8,
         GpuClass::Software => DIRECT_4X8,
     }
 }
@@ -186,12 +173,10 @@ fn gpu_peak_gflops(device: &Device, gpu: &Gpu) -> anyhow::Result<f64> {
     Ok(peak)
 }
 
-/// The tiles that the checks run: all that this adapter may choose, and `Direct` ones where they run but are not chosen. The largest takes
-/// lavapipe three seconds to compile, so it is left to the adapters that choose it.
+/// The tiles that the checks run: all that this adapter may choose.
 pub(super) fn checked(gpu: &Gpu) -> &'static [Tile] {
     match gpu.class() {
         GpuClass::Hardware => &[SHARED_4X4, SHARED_8X4],
-        GpuClass::Software if subgroups(gpu) => &[SUBGROUP_32X8, SUBGROUP_16X8, SUBGROUP_8X8, DIRECT_16X8, DIRECT_4X8],
-        GpuClass::Software => &[DIRECT_32X16, DIRECT_16X8, DIRECT_4X8],
+        GpuClass::Software => &[DIRECT_16X8, DIRECT_4X8],
     }
 }

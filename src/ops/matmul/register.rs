@@ -1,6 +1,6 @@
-//! The loop body of the `Direct` and `Subgroup` families: a register tile a lane, lanes along the columns.
+//! The loop body of the `Direct` family: a register tile a lane, lanes along the columns.
 
-use super::source::{Epilogue, Family, LANES, Text, Variant, XYZW};
+use super::source::{Epilogue, LANES, Text, Variant, XYZW};
 
 /// Rows whose stores are written out; a loop goes over the tile. Stores are most of lavapipe's compile time (2.0 s for 32 rows, 0.65 s for 4).
 const STORE_ROWS: usize = 4;
@@ -26,9 +26,8 @@ pub(super) fn body(t: &mut Text, v: &Variant) {
         t.line("}");
         t.line("");
     }
-    let lane = if v.tile.family == Family::Subgroup { "subgroup_invocation_id" } else { "local_invocation_index" };
     t.line(format!("@compute @workgroup_size({LANES})"));
-    t.line(format!("fn {}(@builtin(workgroup_id) group: vec3<u32>, @builtin({lane}) lane: u32) {{", v.role.entry()));
+    t.line(format!("fn {}(@builtin(workgroup_id) group: vec3<u32>, @builtin(local_invocation_index) lane: u32) {{", v.role.entry()));
     t.line(format!("let row0 = dims.first_row + group.y * {rows}u;"));
     t.line(format!("let col0 = group.x * {}u + lane * 4u;", v.tile.block()[1]));
     t.line("let last_row = dims.rows - 1u;");
@@ -77,30 +76,13 @@ pub(super) fn body(t: &mut Text, v: &Variant) {
 /// Load positions of the left operand that do not depend on the step.
 fn left_places(t: &mut Text, v: &Variant) {
     let (rows, name) = (v.tile.rows, v.role.names()[0]);
-    match (v.tile.family, v.role.left_along_depth()) {
-        (Family::Subgroup, true) => {
-            for i in 0..rows / LANES {
-                t.line(format!("let {name}_row{i} = min(row0 + {}u + lane, last_row) * left_stride;", i * LANES));
-            }
+    if v.role.left_along_depth() {
+        for r in 0..rows {
+            t.line(format!("let {name}_row{r} = min(row0 + {r}u, last_row) * left_stride;"));
         }
-        (Family::Subgroup, false) => {
-            // The lanes share out the 4 x rows / 4 vectors of a step; vector number v has index v / (rows / 4) of the step.
-            let vectors = rows / 4;
-            for i in 0..rows / LANES {
-                let number = i * LANES;
-                t.line(format!("let {name}_col{i} = min(row0 + (({number}u + lane) % {vectors}u) * 4u, last_row & ~3u);"));
-                t.line(format!("let {name}_step{i} = ({number}u + lane) / {vectors}u;"));
-            }
-        }
-        (_, true) => {
-            for r in 0..rows {
-                t.line(format!("let {name}_row{r} = min(row0 + {r}u, last_row) * left_stride;"));
-            }
-        }
-        (_, false) => {
-            for g in 0..rows / 4 {
-                t.line(format!("let {name}_col{g} = min(row0 + {}u, last_row & ~3u);", g * 4));
-            }
+    } else {
+        for g in 0..rows / 4 {
+            t.line(format!("let {name}_col{g} = min(row0 + {}u, last_row & ~3u);", g * 4));
         }
     }
 }
@@ -149,24 +131,7 @@ fn right_step(t: &mut Text, v: &Variant, groups: usize, step: &mut Step) {
 /// Left operand of the four indices i .. i + 3.
 fn left_step(t: &mut Text, v: &Variant, step: &mut Step) {
     let (rows, name) = (v.tile.rows, v.role.names()[0]);
-    let along_depth = v.role.left_along_depth();
-    if v.tile.family == Family::Subgroup {
-        for i in 0..rows / LANES {
-            if along_depth {
-                t.line(format!("let {name}{i} = load_{name}({name}_row{i}, i);"));
-            } else {
-                t.line(format!("let {name}{i} = load_{name}((i + {name}_step{i}) * left_stride, {name}_col{i});"));
-            }
-        }
-        for r in 0..rows {
-            let of = |q: usize| {
-                // Which vector of the step, and which of its components.
-                let (vector, x) = if along_depth { (r, XYZW[q]) } else { (q * rows / 4 + r / 4, XYZW[r % 4]) };
-                format!("subgroupBroadcast({name}{}.{x}, {}u)", vector / LANES, vector % LANES)
-            };
-            step.left.push((0..4).map(of).collect());
-        }
-    } else if along_depth {
+    if v.role.left_along_depth() {
         for r in 0..rows {
             t.line(format!("let {name}{r} = load_{name}({name}_row{r}, i);"));
             step.left.push(XYZW.iter().map(|x| format!("{name}{r}.{x}")).collect());
@@ -200,25 +165,16 @@ fn tail_step(t: &mut Text, v: &Variant, groups: usize) -> Step {
             t.line(format!("let {right}0_{g} = load_{right}(i * right_stride, {right}_col{g});"));
         }
     }
-    match (v.tile.family, v.role.left_along_depth()) {
-        (Family::Subgroup, true) => {
-            for i in 0..rows / LANES {
-                t.line(format!("let {left}{i} = pick(load_{left}({left}_row{i}, i4), part);"));
-            }
-            step.left = (0..rows).map(|r| vec![format!("subgroupBroadcast({left}{}, {}u)", r / LANES, r % LANES)]).collect();
+    if v.role.left_along_depth() {
+        for r in 0..rows {
+            t.line(format!("let {left}{r} = pick(load_{left}({left}_row{r}, i4), part);"));
+            step.left.push(vec![format!("{left}{r}")]);
         }
-        (_, true) => {
-            for r in 0..rows {
-                t.line(format!("let {left}{r} = pick(load_{left}({left}_row{r}, i4), part);"));
-                step.left.push(vec![format!("{left}{r}")]);
-            }
+    } else {
+        for g in 0..rows / 4 {
+            t.line(format!("let {left}{g} = load_{left}(i * left_stride, min(row0 + {}u, last_row & ~3u));", g * 4));
         }
-        (_, false) => {
-            for g in 0..rows / 4 {
-                t.line(format!("let {left}{g} = load_{left}(i * left_stride, min(row0 + {}u, last_row & ~3u));", g * 4));
-            }
-            step.left = (0..rows).map(|r| vec![format!("{left}{}.{}", r / 4, XYZW[r % 4])]).collect();
-        }
+        step.left = (0..rows).map(|r| vec![format!("{left}{}.{}", r / 4, XYZW[r % 4])]).collect();
     }
     step
 }
@@ -226,20 +182,8 @@ fn tail_step(t: &mut Text, v: &Variant, groups: usize) -> Step {
 /// The multiply-adds of a step, all terms of one sum together.
 fn multiply(t: &mut Text, step: &Step) {
     for (r, terms) in step.left.iter().enumerate() {
-        // A broadcast gets a name, so that all column groups use one.
-        let scalars: Vec<_> = terms
-            .iter()
-            .enumerate()
-            .map(|(q, term)| {
-                if !term.starts_with("subgroup") {
-                    return term.clone();
-                }
-                t.line(format!("let s{r}_{q} = {term};"));
-                format!("s{r}_{q}")
-            })
-            .collect();
         for g in 0..step.right[0].len() {
-            let terms: Vec<_> = scalars.iter().zip(&step.right).map(|(s, right)| format!(" + {s} * {}", right[g])).collect();
+            let terms: Vec<_> = terms.iter().zip(&step.right).map(|(s, right)| format!(" + {s} * {}", right[g])).collect();
             t.line(format!("sum{r}_{g} = sum{r}_{g}{};", terms.concat()));
         }
     }

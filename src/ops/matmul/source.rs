@@ -57,8 +57,6 @@ impl Role {
 pub enum Family {
     /// Every invocation loads its register tile's operands straight from storage.
     Direct,
-    /// The same, but the left operand, which all lanes need, is loaded by the lanes together and broadcast. A workgroup is one subgroup.
-    Subgroup,
     /// Slabs of both operands go through workgroup memory: 16 x 16 invocations.
     Shared,
 }
@@ -75,16 +73,15 @@ pub struct Tile {
 }
 
 impl Tile {
-    /// A tile; dimensions are multiples of 4 (rows of [`LANES`] for `Subgroup`, columns exactly 4 for `Shared`).
+    /// A tile; dimensions are multiples of 4 (columns exactly 4 for `Shared`).
     pub const fn new(family: Family, rows: usize, cols: usize) -> Self {
         Self { family, rows, cols }
     }
 
-    /// `subgroup32x8`
+    /// `direct16x8`
     pub fn name(self) -> String {
         let family = match self.family {
             Family::Direct => "direct",
-            Family::Subgroup => "subgroup",
             Family::Shared => "shared",
         };
         format!("{family}{}x{}", self.rows, self.cols)
@@ -93,7 +90,7 @@ impl Tile {
     /// Rows and columns of the result that one workgroup owns.
     pub fn block(self) -> [usize; 2] {
         match self.family {
-            Family::Direct | Family::Subgroup => [self.rows, LANES * self.cols],
+            Family::Direct => [self.rows, LANES * self.cols],
             Family::Shared => [super::shared::EDGE * self.rows, super::shared::EDGE * self.cols],
         }
     }
@@ -102,7 +99,7 @@ impl Tile {
     pub fn iterations(self, depth: usize) -> usize {
         match self.family {
             // Vectors of 4, up to 3 single terms, and the rows that are stored.
-            Family::Direct | Family::Subgroup => depth.div_ceil(4) + 3 + self.rows,
+            Family::Direct => depth.div_ceil(4) + 3 + self.rows,
             // Slabs, and the vectors of each.
             Family::Shared => depth.div_ceil(16) * (1 + 4),
         }
@@ -160,7 +157,7 @@ impl Variant {
         let mut t = Text::default();
         self.header(&mut t);
         match self.tile.family {
-            Family::Direct | Family::Subgroup => super::register::body(&mut t, self),
+            Family::Direct => super::register::body(&mut t, self),
             Family::Shared => super::shared::body(&mut t, self),
         }
         t.out
