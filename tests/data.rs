@@ -89,6 +89,49 @@ fn refusals_are_one_line_and_name_the_cause() {
     assert!(error(&DataSettings { val_fraction: 2.0, ..settings(&path, "chars") }).contains("val_fraction = 2"));
 }
 
+/// A folder as huggingface_hub downloads it, in every format; the card and the licence are no text.
+#[test]
+fn a_dataset_folder_is_its_data() {
+    let folder = tempfile::tempdir().unwrap();
+    let at = |name: &str| folder.path().join(name);
+    fs::create_dir(at("data")).unwrap();
+    fs::write(at("README.md"), "---\nlicense: mit\n---\n# A card\n".repeat(9)).unwrap();
+    fs::write(at("LICENSE.txt"), "All rights").unwrap();
+    let golden = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/golden/rows/text.parquet");
+    fs::copy(golden, at("data/train-00000.parquet")).unwrap();
+    fs::write(at("data/rows.json"), r#"[{"text": "three"}, {"text": 4}, {"text": ""}]"#).unwrap();
+    let mut packed =
+        flate2::write::GzEncoder::new(fs::File::create(at("data/more.jsonl.gz")).unwrap(), flate2::Compression::fast());
+    std::io::Write::write_all(&mut packed, b"{\"text\": \"four\"}\n").unwrap();
+    packed.finish().unwrap();
+    fs::write(at("data/plain.txt.zst"), zstd::encode_all(&b"five"[..], 1).unwrap()).unwrap();
+    let mut notices = Notices::new();
+    let corpus = Corpus::open(&[folder.path().into()], &mut notices).unwrap();
+    let said = notices.take().join("\n");
+    assert!(
+        said.contains("reads data/more.jsonl.gz, data/plain.txt.zst, data/rows.json, data/train-00000.parquet; skips "),
+        "{said}"
+    );
+    let (mut pieces, mut documents) = (corpus.pieces(), Vec::new());
+    while let Some(piece) = pieces.next_piece(&mut notices).unwrap() {
+        documents.push(piece.text);
+    }
+    assert_eq!(documents, ["four", "five", "three", "one é\n", " two"]);
+    assert_eq!(pieces.bytes_done(), corpus.total_bytes());
+    let said = notices.take().join("\n");
+    assert!(
+        said.contains("rows.json:1: skipped: ") && said.contains("train-00000.parquet: 2 of 4 documents are empty"),
+        "{said}"
+    );
+    // Validation by name; a file that has no text.
+    fs::write(at("data/validation.jsonl"), "{\"text\": \"val\"}\n").unwrap();
+    let (_, dataset, notices) = run(&settings(folder.path(), "bytes"), &Cache::Off).unwrap();
+    assert!(dataset.val.unwrap().len() < 8 && notices[0].contains("to be judged by: data/validation.jsonl"), "{notices:?}");
+    let chats = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/golden/rows/zstd.parquet");
+    let error = format!("{:#}", run(&settings(&chats, "bytes"), &Cache::Off).err().unwrap());
+    assert!(error.contains("zstd.parquet: has no column text; its columns are id, score, messages, tools"), "{error}");
+}
+
 /// Speeds and the famous numbers; run by hand with `LEHR_TEXT=FILE cargo test --test data -- --ignored --nocapture`.
 #[test]
 #[ignore = "a measurement; needs a text file"]

@@ -352,6 +352,74 @@ fn a_text_that_changed_is_noticed() {
     t.hear_kind("Step");
 }
 
+/// As many characters as before, but others: the number of tokens does not tell.
+#[test]
+fn a_text_of_the_same_length_is_noticed() {
+    let place = Place::new();
+    let text = common::text(6000);
+    let finished = run(&mut place.pretrain("run", &["--max-steps=4", "--eval-every=0"]));
+    assert_eq!(finished.code, Some(0), "{}", finished.err);
+    let halves = text.split_at(text.char_indices().nth(3000).map_or(0, |(at, _)| at));
+    for (changed, wanted) in [
+        (
+            format!("{}{}", halves.1, halves.0),
+            "--resume: the text of --data has changed: as much as before, but another, or in another order",
+        ),
+        (text.replacen(|c: char| c.is_alphabetic(), "\u{2603}", 1), "the data of this run is not what it began with"),
+    ] {
+        std::fs::write(place.path("text.txt"), changed).unwrap();
+        let said = run(&mut place.resume("run", &["--max-steps=8"]));
+        assert!(said.code == Some(1) && said.err.contains(wanted), "{}", said.err);
+    }
+    std::fs::write(place.path("text.txt"), text).unwrap();
+    let said = run(&mut place.resume("run", &["--max-steps=8"]));
+    assert_eq!(said.code, Some(0), "{}", said.err);
+}
+
+/// A finished run goes on with its moments: under a constant rate it comes to the bits of a run that was that long from the start.
+#[test]
+fn a_finished_run_is_extended() {
+    let place = Place::new();
+    let recipe =
+        |steps: &str| [&["--lr-scheduler=constant", "--eval-every=0", "--save-every=4", "--tensorboard"], &[steps][..]].concat();
+    for (name, steps) in [("long", "--max-steps=12"), ("short", "--max-steps=8")] {
+        let said = run(&mut place.pretrain(name, &recipe(steps)));
+        assert_eq!(said.code, Some(0), "{}", said.err);
+    }
+    let said = run(&mut place.resume("short", &[]));
+    assert!(said.code == Some(0), "{}", said.err);
+    let warned =
+        |events: &[Value], words: &str| kind(events, "Warning").iter().any(|w| w["text"].as_str().unwrap().contains(words));
+    assert!(
+        said.out.contains("the run has made all of its 8 updates; --max-steps N lets it make more"),
+        "{}{}",
+        said.out,
+        said.err
+    );
+    let said = run(&mut place.resume("short", &["--max-steps=8"]));
+    assert!(
+        said.code == Some(1) && said.err.contains("--max-steps 8: the run has made 8 updates; name a number above that"),
+        "{}",
+        said.err
+    );
+    let said = run(&mut place.resume("short", &["--max-steps=12"]));
+    assert_eq!(said.code, Some(0), "{}", said.err);
+    for file in TENSORS {
+        assert!(place.checkpoint("short", 12, file) == place.checkpoint("long", 12, file), "{file} differs");
+    }
+    assert_eq!(step_numbers(&place.events("short")), (1..=12).collect::<Vec<_>>());
+    assert!(!warned(&place.events("short"), "made all"));
+    // The number is written down: it is resumed without it, and cannot be taken for finished.
+    let config = std::fs::read_to_string(place.path("short/config.toml")).unwrap();
+    assert!(config.contains("max_steps = 12"), "{config}");
+    // TensorBoard drops what lies behind the step that was resumed from, and keeps that step.
+    let boards: Vec<_> = std::fs::read_dir(place.path("short")).unwrap().flatten().collect();
+    let boards =
+        boards.iter().filter(|e| e.file_name().to_string_lossy().contains("tfevents")).map(|e| std::fs::read(e.path()).unwrap());
+    // Event { step: 9, session_log: { status: START } }
+    assert!(boards.filter(|bytes| bytes.windows(6).any(|w| w == [2 << 3, 9, (7 << 3) | 2, 2, 1 << 3, 1])).count() >= 1);
+}
+
 #[test]
 fn an_end_of_commands_is_no_command() {
     let place = Place::new();

@@ -33,7 +33,7 @@ pub(super) fn solve(args: &SolveArgs) -> anyhow::Result<i32> {
         let given = rows::given(&row).with_context(|| place.to_owned())?;
         let solved = rows::solve(&given).with_context(|| place.to_owned())?;
         counts.add(&solved);
-        let line = place.rsplit(':').next().and_then(|n| n.parse::<u64>().ok());
+        let line = place.rsplit([':', ' ']).next().and_then(|n| n.parse::<u64>().ok());
         if args.json {
             return output::json_line(&json!({
                 "line": line,
@@ -198,7 +198,7 @@ impl Rows<'_> {
         let answers: Vec<(&Question, &str)> = waiting.iter().map(|(_, question, said)| (question, said.as_str())).collect();
         let grades = match &mut self.judge {
             Some(judge) => judge.grade(&answers)?,
-            None => answers.iter().map(|(question, said)| math::grade(&question.answer, said)).collect(),
+            None => answers.iter().map(|(question, said)| math::verdict::judge(question, said, false)).collect(),
         };
         for ((row, ..), grade) in waiting.into_iter().zip(&grades) {
             self.give(row, grade)?;

@@ -44,7 +44,7 @@ pub fn command(command: clap::Command) -> clap::Command {
     let help = [
         (
             "data",
-            "JSONL rows of questions: the public rows of kk, GSM8K's, or prompt and answer; kk and math make their own without",
+            "Rows of questions (JSONL, a list in JSON, Parquet; a folder of them): the public rows of kk, GSM8K's, or prompt and answer; kk and math make their own without",
         ),
         ("val_data", "Questions to be judged by, in a file of their own"),
         ("seq_len", "Tokens that are computed in a row at once; 0 takes the longest prompt and completion together"),

@@ -1,23 +1,27 @@
-//! A model folder, opened for use.
+//! A model folder or a GGUF file, opened for use.
 
 use crate::config::{DeviceSettings, ModelConfig};
 use crate::data::Tokenizer;
 use crate::device::Device;
+use crate::model::gguf::is_gguf;
 use crate::model::hf_config::{self, HfConfig};
 use crate::model::weight_files::WeightFiles;
 use crate::model::{Model, checkpoint};
+use crate::session::begin::model_dir;
 use crate::vfs::RealFs;
+use anyhow::Context as _;
 use std::path::{Path, PathBuf};
 
-/// The folder of a model that a user named: a model folder, or a run folder, which stands for its newest sound checkpoint.
+/// The place of a model that a user named: a model folder, a GGUF file, or a run folder, which stands for its newest sound checkpoint.
 pub fn model_folder(path: &Path) -> anyhow::Result<PathBuf> {
-    if path.join("config.json").is_file() {
-        return Ok(path.to_path_buf());
+    let dir = model_dir(path).context("--model")?;
+    if dir.join("config.json").is_file() || is_gguf(path) {
+        return Ok(dir);
     }
-    anyhow::ensure!(path.is_dir(), "--model {}: no such folder", path.display());
+    anyhow::ensure!(path.is_dir(), "--model {}: no such folder or GGUF file", path.display());
     anyhow::ensure!(
         path.join("config.toml").is_file(),
-        "--model {}: holds no config.json; name a model folder or a run folder",
+        "--model {}: holds no config.json; name a model folder, a GGUF file or a run folder",
         path.display()
     );
     match checkpoint::newest_valid(&RealFs, path)?.found {
@@ -28,7 +32,7 @@ pub fn model_folder(path: &Path) -> anyhow::Result<PathBuf> {
 
 /// Shape and special tokens of a model folder.
 pub fn config(dir: &Path) -> anyhow::Result<HfConfig> {
-    let config = hf_config::read(&dir.join("config.json"))?;
+    let config = hf_config::of_model(dir)?;
     for notice in &config.notices {
         super::output::note(&format!("note: {notice}"));
     }

@@ -1,6 +1,6 @@
 //! `lehr pretrain`
 
-use super::output;
+use super::{is_typed, output};
 use crate::config::{Layers, RingPlace, Settings, Stage};
 use crate::event::Finished;
 use crate::session::begin;
@@ -86,12 +86,15 @@ pub fn run(args: &Args, typed: &ArgMatches, started: Instant) -> anyhow::Result<
 
 /// Train by these settings, or say what it would take.
 pub(super) fn start(args: &Args, settings: Settings, typed: &ArgMatches, started: Instant) -> anyhow::Result<i32> {
-    let start = Start { run: args.run.clone(), resume: args.resume.clone(), control: args.control };
+    // A run that is resumed may be told to make more updates than it was to.
+    let max_steps = (args.resume.is_some() && is_typed(typed, "max_steps")).then_some(settings.train.max_steps);
+    let start = Start { run: args.run.clone(), resume: args.resume.clone(), max_steps, control: args.control };
     if let Some(run) = &args.resume {
         refuse_flags_on_resume(run, typed)?;
     }
     #[cfg(feature = "app")]
     if args.window && !args.dry_run {
+        anyhow::ensure!(max_steps.is_none(), "--max-steps: --window resumes a run as it is; leave --window out");
         return super::app::train_in_window(settings.stage().name(), args.run.as_deref(), args.resume.as_deref());
     }
     if args.dry_run {
@@ -108,7 +111,7 @@ fn exit_code(finished: &Finished) -> i32 {
 /// A resumed run goes on with its frozen settings; a flag that would change them is a mistake worth a word.
 fn refuse_flags_on_resume(run: &std::path::Path, typed: &ArgMatches) -> anyhow::Result<()> {
     use clap::parser::ValueSource::CommandLine;
-    let own = ["resume", "json", "control", "window", "dry_run", "adapter", "threads"];
+    let own = ["resume", "max_steps", "json", "control", "window", "dry_run", "adapter", "threads"];
     for id in typed.ids().map(clap::Id::as_str).filter(|id| !own.contains(id)) {
         // Groups (the sections) are ids too, but have no value of their own.
         let is_flag = typed.try_contains_id(id).unwrap_or(false) && typed.try_get_raw(id).is_ok();

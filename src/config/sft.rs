@@ -47,6 +47,9 @@ pub struct SftSettings {
     /// A Jinja file to write messages by; the model's own template when absent, a plain one where it has none.
     #[arg(long, value_name = "FILE")]
     pub chat_template: Option<PathBuf>,
+    /// NAME=VALUE for the chat template, such as enable_thinking=false; a row's own chat_template_kwargs go first. May be repeated.
+    #[arg(long, value_name = "NAME=VALUE")]
+    pub chat_template_kwargs: Vec<String>,
     /// The day that a template's strftime_now says (2026-11-25); lehr writes the day the run began.
     #[arg(long, hide = true)]
     pub date: Option<String>,

@@ -76,6 +76,10 @@ pub struct TaskSettings {
     /// Write the question through the model's chat template, with the task's system message.
     #[arg(long, default_value_t = false, action = clap::ArgAction::Set, num_args = 0..=1, default_missing_value = "true")]
     pub chat: bool,
+    /// With --chat, NAME=VALUE for the chat template, such as enable_thinking=false; a row's own chat_template_kwargs go first. May be
+    /// repeated.
+    #[arg(long, value_name = "NAME=VALUE")]
+    pub chat_template_kwargs: Vec<String>,
     /// custom: how answers are judged.
     #[arg(long, value_enum, default_value = "exact")]
     pub grader: Grader,

@@ -1,12 +1,14 @@
-//! Where the text comes from: files, folders, JSONL, standard input or memory, read as a stream of pieces in bounded memory.
+//! Where the text comes from: files, folders, rows, standard input or memory, read as a stream of pieces in bounded memory.
 //!
-//! A text file is one document and every character of it counts. A folder is its `.txt`, `.md`, `.text` and `.jsonl` files in the
-//! order of their paths. A JSONL file holds one document a line, in the field `text`.
+//! A text file is one document and every character of it counts. A JSONL file, a list in a JSON file, and a Parquet or Arrow file hold a
+//! document a row, in the field `text`. Files may be compressed (`.gz`, `.zst`). A folder is its data files in the order of their paths.
 
+#[cfg(not(target_arch = "wasm32"))]
+mod columns;
 mod lines;
-mod sniff;
 mod text;
 
+use super::files::{self, Format, Opened, Reader};
 use super::{Notices, shown_path};
 use anyhow::{Context, Result, ensure};
 use lines::LineReader;
@@ -15,15 +17,15 @@ use std::fs;
 use std::io::{Cursor, Read};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::SystemTime;
 use text::TextReader;
-
-/// Folders inside folders beyond this are not entered.
-const MAX_FOLDER_DEPTH: usize = 32;
 
 /// The sources of text, checked and in order, not yet read.
 pub struct Corpus {
     sources: Vec<Source>,
+    /// Files that folders hold for validation.
+    validation: Vec<PathBuf>,
     /// Standard input, copied so that it can be read more than once; removed when the corpus is dropped.
     #[cfg(not(target_arch = "wasm32"))]
     _spool: Option<tempfile::TempPath>,
@@ -36,15 +38,6 @@ pub struct Piece {
     pub text: String,
     /// Whether the document ends after this piece.
     pub ends_document: bool,
-}
-
-/// How a source is cut into documents.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Format {
-    /// The whole source is one document.
-    Text,
-    /// One JSON object a line, with the document in `text`.
-    JsonLines,
 }
 
 enum Origin {
@@ -62,13 +55,11 @@ struct Source {
     modified: Option<SystemTime>,
 }
 
-type Reader = Box<dyn Read + Send>;
-
 impl Corpus {
     /// Opens the named files and folders, in order; `-` is standard input. Reads no text yet, except standard input, which is copied to
     /// a temporary file.
     ///
-    /// Refused: a path that is missing, empty, neither file nor folder, compressed, or UTF-16; a folder without text files.
+    /// Refused: a path that is missing, empty, neither file nor folder, or UTF-16; a folder without data.
     pub fn open(paths: &[PathBuf], notices: &mut Notices) -> Result<Self> {
         let mut corpus = Self::empty();
         for path in paths {
@@ -78,17 +69,9 @@ impl Corpus {
             }
             let meta = fs::metadata(path).map_err(|e| missing(path, &e))?;
             if meta.is_dir() {
-                let mut files = Vec::new();
-                list_folder(path, 0, &mut files, notices)?;
-                files.sort();
-                ensure!(
-                    !files.is_empty(),
-                    "{}: no .txt, .md, .text or .jsonl file in this folder. Name a file, or a folder that holds some",
-                    shown_path(path)
-                );
-                for file in files {
-                    corpus.add_file(&file, notices)?;
-                }
+                let folder = files::data_folder(path, true, notices)?;
+                folder.train.iter().try_for_each(|file| corpus.add_file(file, notices))?;
+                corpus.validation.extend(folder.validation);
             } else {
                 corpus.add_file(path, notices)?;
             }
@@ -116,14 +99,33 @@ impl Corpus {
         corpus
     }
 
+    /// Files that folders hold for validation.
+    pub fn validation_files(&self) -> &[PathBuf] {
+        &self.validation
+    }
+
     /// Bytes of all sources together.
     pub fn total_bytes(&self) -> u64 {
         self.sources.iter().map(|s| s.bytes).sum()
     }
 
-    /// Whether a token that ends documents is needed: more than one file, or JSONL.
+    /// Whether a token that ends documents is needed: more than one file, or one of rows.
     pub fn may_have_several_documents(&self) -> bool {
-        self.sources.len() > 1 || self.sources.iter().any(|s| s.format == Format::JsonLines)
+        self.sources.len() > 1 || self.sources.iter().any(|s| s.format != Format::Text)
+    }
+
+    /// Whether this stands in the text of any document.
+    ///
+    /// # Errors
+    /// As [`Pieces::next_piece`].
+    pub fn contains(&self, words: &str, notices: &mut Notices) -> Result<bool> {
+        let mut pieces = self.pieces();
+        while let Some(piece) = pieces.next_piece(notices)? {
+            if piece.text.contains(words) {
+                return Ok(true);
+            }
+        }
+        Ok(false)
     }
 
     /// Starts reading from the beginning.
@@ -153,6 +155,7 @@ impl Corpus {
     fn empty() -> Self {
         Self {
             sources: Vec::new(),
+            validation: Vec::new(),
             #[cfg(not(target_arch = "wasm32"))]
             _spool: None,
         }
@@ -163,14 +166,13 @@ impl Corpus {
         // Asked before opening, because opening a pipe waits for a writer and reading a device may never end.
         let meta = fs::metadata(path).map_err(|e| missing(path, &e))?;
         ensure!(meta.is_file(), "{name}: not a regular file (a device, pipe or socket). Name a file, or - for standard input");
-        let extension = path.extension().map(|e| e.to_string_lossy().to_ascii_lowercase()).unwrap_or_default();
-        if extension == "json" {
-            notices.push(format!("{name}: read as plain text; name it .jsonl if it holds one record a line"));
+        let format = Format::of(path)?;
+        if format == Format::Text && files::extension(path) == "json" {
+            notices.push(format!("{name}: holds no list of rows and no row a line: read as plain text"));
         }
-        let format = if extension == "jsonl" || extension == "ndjson" { Format::JsonLines } else { Format::Text };
         let source =
             Source { name, format, origin: Origin::File(path.into()), bytes: meta.len(), modified: meta.modified().ok() };
-        sniff::open_text(&source)?;
+        source.check()?;
         self.sources.push(source);
         Ok(())
     }
@@ -191,7 +193,7 @@ impl Corpus {
             modified: meta.modified().ok(),
         };
         self._spool = Some(path);
-        sniff::open_text(&source)?;
+        source.open()?;
         self.sources.push(source);
         Ok(())
     }
@@ -208,6 +210,45 @@ impl Source {
         Ok(match &self.origin {
             Origin::File(path) => Box::new(fs::File::open(path).with_context(|| format!("{}: cannot be opened", self.name))?),
             Origin::Memory(text) => Box::new(Cursor::new(Arc::<[u8]>::from(text.clone()))),
+        })
+    }
+
+    /// The text from the start, unpacked.
+    fn open(&self) -> Result<Opened> {
+        files::unpack(&self.name, self.reader()?)
+    }
+
+    /// An error if it cannot be read as what it is.
+    fn check(&self) -> Result<()> {
+        match self.format {
+            Format::Parquet | Format::Arrow => self.documents().map(drop),
+            _ if self.bytes == 0 => Ok(()),
+            _ => self.open().map(drop),
+        }
+    }
+
+    /// The rows of a file in columns.
+    #[cfg(not(target_arch = "wasm32"))]
+    fn documents(&self) -> Result<Open> {
+        let Origin::File(path) = &self.origin else { anyhow::bail!("{}: is not in columns", self.name) };
+        Ok(Open::Columns(columns::ColumnReader::open(&self.name, path, self.format, self.bytes)?))
+    }
+
+    #[cfg(target_arch = "wasm32")]
+    fn documents(&self) -> Result<Open> {
+        anyhow::bail!("{}: files in columns are not read here. Convert it to JSONL", self.name)
+    }
+
+    /// Starts reading documents.
+    fn start(&self) -> Result<Open> {
+        if matches!(self.format, Format::Parquet | Format::Arrow) {
+            return self.documents();
+        }
+        let opened = self.open()?;
+        let packed = opened.compressed.then(|| opened.done.clone());
+        Ok(match self.format {
+            Format::Text => Open::Text(TextReader::new(self.name.clone(), self.bytes, opened.reader), packed),
+            format => Open::Lines(LineReader::new(self.name.clone(), opened.reader, format == Format::JsonList), packed),
         })
     }
 
@@ -234,9 +275,35 @@ pub struct Pieces<'a> {
     saw_text: bool,
 }
 
+/// The bytes that were read of a compressed file.
+type Packed = Option<Arc<AtomicU64>>;
+
 enum Open {
-    Text(TextReader),
-    Lines(LineReader),
+    Text(TextReader, Packed),
+    Lines(LineReader, Packed),
+    #[cfg(not(target_arch = "wasm32"))]
+    Columns(columns::ColumnReader),
+}
+
+impl Open {
+    fn next_piece(&mut self, notices: &mut Notices) -> Result<Option<Piece>> {
+        match self {
+            Self::Text(reader, _) => reader.next_piece(notices),
+            Self::Lines(reader, _) => reader.next_document(notices),
+            #[cfg(not(target_arch = "wasm32"))]
+            Self::Columns(reader) => reader.next_document(notices),
+        }
+    }
+
+    fn bytes_read(&self) -> u64 {
+        match self {
+            Self::Text(_, Some(done)) | Self::Lines(_, Some(done)) => done.load(Ordering::Relaxed),
+            Self::Text(reader, None) => reader.bytes_read(),
+            Self::Lines(reader, None) => reader.bytes_read(),
+            #[cfg(not(target_arch = "wasm32"))]
+            Self::Columns(reader) => reader.bytes_read(),
+        }
+    }
 }
 
 impl Pieces<'_> {
@@ -251,20 +318,13 @@ impl Pieces<'_> {
                     ensure!(self.saw_text, "{}", self.nothing_usable());
                     return Ok(None);
                 };
-                let reader = sniff::open_text(source)?;
-                self.open = Some(match source.format {
-                    Format::Text => Open::Text(TextReader::new(source.name.clone(), source.bytes, reader)),
-                    Format::JsonLines => Open::Lines(LineReader::new(source.name.clone(), reader)),
-                });
+                self.open = Some(source.start()?);
             }
-            let (piece, done) = match self.open.as_mut() {
-                Some(Open::Text(reader)) => (reader.next_piece(notices)?, reader.bytes_read()),
-                Some(Open::Lines(reader)) => (reader.next_document(notices)?, reader.bytes_read()),
-                None => continue,
-            };
+            let Some(open) = &mut self.open else { continue };
+            let (piece, done) = (open.next_piece(notices)?, open.bytes_read());
             match piece {
                 Some(piece) => {
-                    self.bytes_done = self.bytes_before() + done;
+                    self.bytes_done = self.bytes_before() + done.min(self.corpus.sources[self.next].bytes);
                     self.saw_text = self.saw_text || piece.text.contains(|c: char| !c.is_whitespace());
                     return Ok(Some(piece));
                 }
@@ -291,8 +351,8 @@ impl Pieces<'_> {
         let sources = &self.corpus.sources;
         let first = sources.first().map_or("data", |s| s.name.as_str());
         let others = if sources.len() > 1 { format!(" and {} more", sources.len() - 1) } else { String::new() };
-        let lines = sources.iter().any(|s| s.format == Format::JsonLines);
-        let hint = if lines { "Each line needs a string in the field text" } else { "Name a file with text in it" };
+        let rows = sources.iter().any(|s| s.format != Format::Text);
+        let hint = if rows { "Each row needs a string in the field text" } else { "Name a file with text in it" };
         format!("{first}{others}: {} bytes, but no usable text. {hint}", self.corpus.total_bytes())
     }
 }
@@ -303,37 +363,6 @@ fn missing(path: &Path, error: &std::io::Error) -> anyhow::Error {
         std::io::ErrorKind::NotFound => anyhow::anyhow!("{name}: no such file or folder. Check --data"),
         _ => anyhow::anyhow!("{name}: cannot be opened: {error}. Check the path and its permissions"),
     }
-}
-
-/// Text files under a folder. Hidden ones are left out; links to folders are not followed, so that a loop of links ends.
-fn list_folder(folder: &Path, depth: usize, files: &mut Vec<PathBuf>, notices: &mut Notices) -> Result<()> {
-    if depth > MAX_FOLDER_DEPTH {
-        notices.push(format!("{}: more than {MAX_FOLDER_DEPTH} folders deep, not entered", shown_path(folder)));
-        return Ok(());
-    }
-    let entries = fs::read_dir(folder).map_err(|e| missing(folder, &e))?;
-    for entry in entries {
-        let entry = entry.with_context(|| format!("{}: cannot be listed", shown_path(folder)))?;
-        let (path, kind) = (entry.path(), entry.file_type()?);
-        if entry.file_name().to_string_lossy().starts_with('.') {
-            continue;
-        }
-        if kind.is_dir() {
-            list_folder(&path, depth + 1, files, notices)?;
-            continue;
-        }
-        let extension = path.extension().map(|e| e.to_string_lossy().to_ascii_lowercase()).unwrap_or_default();
-        if !["txt", "md", "text", "jsonl", "ndjson"].contains(&extension.as_str()) {
-            continue;
-        }
-        match fs::metadata(&path) {
-            Ok(meta) if meta.is_file() && meta.len() > 0 => files.push(path),
-            Ok(meta) if meta.is_file() => notices.push(format!("{}: 0 bytes, left out", shown_path(&path))),
-            Ok(_) => notices.push(format!("{}: not a regular file, left out", shown_path(&path))),
-            Err(error) => return Err(missing(&path, &error)),
-        }
-    }
-    Ok(())
 }
 
 #[cfg(test)]

@@ -1,24 +1,21 @@
-//! JSONL, an object a line, in bounded memory. Rows are hand-made and precious: one that cannot be used is an error that names file and
-//! line.
+//! Rows as JSON objects, in bounded memory: JSONL, a list, Parquet or Arrow, compressed or not. Rows are hand-made and precious: one that
+//! cannot be used is an error that names file and line.
 
+use super::files::{self, MAX_RECORD_BYTES, Record, Records};
 use super::{shown, shown_path};
 use anyhow::{Context, Result, anyhow, bail, ensure};
 use serde_json::{Map, Value};
-use std::fs::File;
-use std::io::{BufRead, BufReader, Read};
+use std::io::BufReader;
 use std::path::Path;
-
-/// A longer line is no row.
-const MAX_LINE_BYTES: usize = 16 << 20;
 
 /// An object of a line.
 pub type Object = Map<String, Value>;
 
-/// Reads a file and gives each object with its place (`file:line`) to `take`; `example` is what a row looks like, for messages, and
-/// `progress` gets (bytes done, bytes in all).
+/// Reads a file and gives each object with its place (`file:line`, or `file: row n` of columns) to `take`; `example` is what a row looks
+/// like, for messages, and `progress` gets (bytes done, bytes in all).
 ///
 /// # Errors
-/// The first line that is no object, with its place and the cure; what `take` returns.
+/// The first row that is no object, with its place and the cure; what `take` returns.
 pub fn read_objects(
     path: &Path,
     example: &str,
@@ -26,40 +23,119 @@ pub fn read_objects(
     mut take: impl FnMut(&str, Object) -> Result<()>,
 ) -> Result<()> {
     let name = shown_path(path);
-    let meta = std::fs::metadata(path).with_context(|| format!("{name}: cannot be opened"))?;
-    ensure!(meta.is_file(), "{name}: not a regular file. Name a JSONL file");
-    let file = File::open(path).with_context(|| format!("{name}: cannot be opened"))?;
-    let mut reader = BufReader::with_capacity(1 << 18, file);
-    let (mut line, mut number, mut done) = (Vec::new(), 0u64, 0u64);
-    loop {
-        line.clear();
-        number += 1;
-        let read = reader.by_ref().take(MAX_LINE_BYTES as u64 + 1).read_until(b'\n', &mut line);
-        let read = read.with_context(|| format!("{name}: cannot be read"))?;
-        if read == 0 {
-            return Ok(());
+    let format = files::regular_rows(path)?;
+    let bytes = std::fs::metadata(path).map_or(0, |meta| meta.len());
+    #[cfg(not(target_arch = "wasm32"))]
+    if matches!(format, files::Format::Parquet | files::Format::Arrow) {
+        let mut rows = files::Columns::open(path, format, None)?;
+        while let Some((number, object)) = rows.next_row()? {
+            if number.is_multiple_of(256) {
+                progress(rows.bytes_done(bytes), bytes);
+            }
+            take(&format!("{name}: row {number}"), object)?;
         }
-        ensure!(read <= MAX_LINE_BYTES, "{name}:{number}: line longer than {} MiB. Is it JSONL?", MAX_LINE_BYTES >> 20);
-        done += read as u64;
-        if number.is_multiple_of(256) {
-            progress(done.min(meta.len()), meta.len());
+        return Ok(());
+    }
+    let opened = files::open(path)?;
+    let done = opened.done.clone();
+    let mut records = Records::new(BufReader::with_capacity(1 << 18, opened.reader), format == files::Format::JsonList);
+    for count in 1u64.. {
+        let record = records.next().with_context(|| format!("{name}: cannot be read"))?;
+        let place = format!("{name}:{}", records.line());
+        ensure!(record != Record::TooLong, "{place}: row longer than {} MiB. Is it JSONL?", MAX_RECORD_BYTES >> 20);
+        if record == Record::End {
+            break;
         }
-        let bytes = line.strip_prefix(b"\xEF\xBB\xBF").filter(|_| number == 1).unwrap_or(&line).trim_ascii();
-        if bytes.is_empty() {
+        if count.is_multiple_of(256) {
+            progress(done.load(std::sync::atomic::Ordering::Relaxed).min(bytes), bytes);
+        }
+        let text = records.bytes().trim_ascii();
+        if text.is_empty() && record == Record::Whole(true) || text.is_empty() && format == files::Format::JsonLines {
             continue;
         }
-        let place = format!("{name}:{number}");
-        let object = parse(bytes, example).map_err(|e| anyhow!("{place}: {e}"))?;
+        let object = parse(text, example).map_err(|e| anyhow!("{place}: {e}"))?;
         take(&place, object)?;
+    }
+    Ok(())
+}
+
+fn parse(row: &[u8], example: &str) -> Result<Object> {
+    let text =
+        std::str::from_utf8(row).map_err(|e| anyhow!("not UTF-8 at byte {}. Save the file as UTF-8", e.valid_up_to() + 1))?;
+    let value: Value = serde_json::from_str(text).map_err(|e| not_json(text, &e, example))?;
+    match value {
+        Value::Object(object) => Ok(object),
+        _ => bail!("not a JSON object. A row is {example}, on one line or in a list"),
     }
 }
 
-fn parse(line: &[u8], example: &str) -> Result<Object> {
-    let text =
-        std::str::from_utf8(line).map_err(|e| anyhow!("not UTF-8 at byte {}. Save the file as UTF-8", e.valid_up_to() + 1))?;
-    let value: Value = serde_json::from_str(text).map_err(|e| anyhow!("not JSON: {}", shown(&e.to_string())))?;
-    match value {
-        Value::Object(object) => Ok(object),
-        _ => bail!("not a JSON object. A row is {example} on one line"),
+/// What is wrong, and what writers of JSON get wrong most.
+fn not_json(text: &str, error: &serde_json::Error, example: &str) -> anyhow::Error {
+    // The line within the row says nothing.
+    let what = error.to_string();
+    let what = shown(what.rsplit_once(" at line ").map_or(what.as_str(), |(what, _)| what));
+    if error.is_eof() {
+        return anyhow!("not JSON: {what}: it is cut off. A row is {example}, on one line or in a list");
+    }
+    let at = text.lines().take(error.line().saturating_sub(1)).map(|line| line.len() + 1).sum::<usize>()
+        + error.column().saturating_sub(1);
+    let near = text.get(at.saturating_sub(9)..(at + 9).min(text.len())).unwrap_or_default();
+    match ["NaN", "Infinity"].into_iter().find(|word| near.contains(word)) {
+        Some(word) => anyhow!("not JSON: {word} at byte {}, which JSON has no number for. Write null", at + 1),
+        None => anyhow!("not JSON: {what} at byte {}", at + 1),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn read(name: &str, bytes: &[u8]) -> Result<Vec<(String, Object)>> {
+        let dir = tempfile::tempdir()?;
+        let path = dir.path().join(name);
+        std::fs::write(&path, bytes)?;
+        let mut out = Vec::new();
+        read_objects(&path, "{}", &mut |_, _| {}, |place, object| {
+            out.push((place.rsplit('/').next().unwrap_or_default().to_owned(), object));
+            Ok(())
+        })?;
+        Ok(out)
+    }
+
+    #[test]
+    fn lists_and_lines_are_the_same_rows() {
+        for (name, text, places) in [
+            ("a.jsonl", "{\"a\": 1}\n\n{\"a\": 2}", ["a.jsonl:1", "a.jsonl:3"]),
+            ("a.json", "[{\"a\": 1},\n {\n\"a\":\n 2}]\n", ["a.json:1", "a.json:2"]),
+            ("a.json", "{\"a\": 1}\n{\"a\": 2}\n", ["a.json:1", "a.json:2"]),
+            ("a.txt", "\n [ {\"a\": 1}, {\"a\": 2} ]", ["a.txt:2", "a.txt:2"]),
+        ] {
+            let rows = read(name, text.as_bytes()).unwrap();
+            let found: Vec<_> = rows.iter().map(|(place, row)| (place.as_str(), row["a"].as_u64().unwrap())).collect();
+            assert_eq!(found, [(places[0], 1), (places[1], 2)], "{text}");
+            let packed = zstd::encode_all(text.as_bytes(), 1).unwrap();
+            assert_eq!(read(name, &packed).unwrap(), rows);
+        }
+        assert!(read("a.json", b"[]").unwrap().is_empty());
+    }
+
+    #[test]
+    fn what_is_wrong_is_said() {
+        for (text, wanted) in [
+            ("[{\"a\": 1},\n\n3]", ":3: not a JSON object"),
+            ("[{\"a\": 1},", ":1: not JSON: EOF while parsing a value: it is cut off"),
+            ("[{\"a\": 1}] {", ":1: not JSON: EOF"),
+            ("{\"a\": 1, \"b\": NaN}", ":1: not JSON: NaN at byte 15, which JSON has no number for. Write null"),
+            ("{\"a\": -Infinity}", ":1: not JSON: Infinity at byte"),
+            ("{\"a\": }", ":1: not JSON: expected value at byte 7"),
+            ("{\n\"a\": 1}", ":1: not JSON: EOF while parsing an object: it is cut off. A row is {}, on one line or in a list"),
+        ] {
+            let error = read("x.json", text.as_bytes()).expect_err(text).to_string();
+            assert!(error.contains(wanted), "{text}\n{error}");
+        }
+        let utf16: Vec<u8> = "\u{FEFF}{\"a\": 1}".encode_utf16().flat_map(u16::to_le_bytes).collect();
+        assert!(read("a.jsonl", &utf16).unwrap_err().to_string().contains("this is UTF-16 text; convert it to UTF-8 first"));
+        assert!(read("a.parquet", b"{}").unwrap_err().to_string().contains("is no Parquet file"));
+        assert!(read("a.parquet", b"PAR1....PAR1").unwrap_err().to_string().contains("cannot be read"));
     }
 }

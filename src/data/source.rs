@@ -2,6 +2,7 @@
 
 use super::{Batch, Dataset, TokenRange, TrainOrder};
 use anyhow::Result;
+use sha2::{Digest, Sha256};
 
 /// Batches in an order that is a pure function of their number, so that a counter is all there is to save.
 pub trait Source: Send {
@@ -19,8 +20,35 @@ pub trait Source: Send {
     /// (tokens for training, for validation)
     fn tokens(&self) -> (u64, u64);
 
+    /// A hash of all of it and of its order, so that a run that goes on can tell whether it is the same; `None` of data that is made.
+    fn content_hash(&self) -> Option<String> {
+        None
+    }
+
     /// Passes over the training data behind the first `n` batches of `batch_size` rows.
     fn epochs(&self, n: u64, batch_size: usize) -> f64;
+}
+
+/// A hash of data, part by part; each part's length is hashed with it.
+#[derive(Clone, Default)]
+pub struct ContentHash(Sha256);
+
+impl ContentHash {
+    /// Token ids, or other numbers.
+    pub fn numbers(&mut self, numbers: &[u32]) {
+        self.bytes(bytemuck::cast_slice(numbers));
+    }
+
+    /// Bytes.
+    pub fn bytes(&mut self, bytes: &[u8]) {
+        self.0.update((bytes.len() as u64).to_le_bytes());
+        self.0.update(bytes);
+    }
+
+    /// The hash in hexadecimal digits.
+    pub fn finish(self) -> String {
+        self.0.finalize().iter().map(|byte| format!("{byte:02x}")).collect()
+    }
 }
 
 /// Running text, every next token of which counts the same: pre-training.
@@ -29,6 +57,7 @@ pub struct TextSource {
     order: TrainOrder,
     val: Option<TokenRange>,
     tokens: (u64, u64),
+    hash: String,
 }
 
 impl TextSource {
@@ -38,7 +67,11 @@ impl TextSource {
     /// Too little text for one window.
     pub fn new(data: Dataset, seq_len: usize, seed: u64) -> Result<Self> {
         let tokens = (data.train.len(), data.val.as_ref().map_or(0, TokenRange::len));
-        Ok(Self { order: TrainOrder::new(data.train, seq_len, seed)?, val: data.val, tokens })
+        let mut hash = ContentHash::default();
+        data.train.hash_into(&mut hash);
+        data.val.iter().for_each(|val| val.hash_into(&mut hash));
+        let order = TrainOrder::new(data.train, seq_len, seed)?;
+        Ok(Self { order, val: data.val, tokens, hash: hash.finish() })
     }
 }
 
@@ -58,6 +91,10 @@ impl Source for TextSource {
 
     fn tokens(&self) -> (u64, u64) {
         self.tokens
+    }
+
+    fn content_hash(&self) -> Option<String> {
+        Some(self.hash.clone())
     }
 
     fn epochs(&self, n: u64, batch_size: usize) -> f64 {

@@ -2,7 +2,9 @@
 
 use super::save;
 use crate::config::{OptimizerState, StartSettings};
+use crate::data::snapshot;
 use crate::model::checkpoint::{self, Checkpoint};
+use crate::model::gguf::is_gguf;
 use crate::model::weight_files::WeightFiles;
 use crate::train::Trainer;
 use crate::train::merge::{self, Check, Inputs, MergeSpec, Window};
@@ -14,9 +16,9 @@ use std::path::{Path, PathBuf};
 pub enum Begin {
     /// Random weights.
     Nothing,
-    /// The weights of a folder, ours or Hugging Face's.
+    /// The weights of a folder, ours or Hugging Face's, or of a GGUF file.
     Model {
-        /// The folder.
+        /// The folder, or the file.
         dir: PathBuf,
         /// The same, when it is a checkpoint of a run.
         checkpoint: Option<Box<Checkpoint>>,
@@ -84,8 +86,8 @@ impl Begin {
             let checkpoint = checkpoint_of(vfs, init, "--init")?;
             Self::Model { dir: checkpoint.path.clone(), checkpoint: Some(Box::new(checkpoint)) }
         } else {
-            let dir = PathBuf::from(init);
-            ensure!(dir.is_dir(), "--init {}: there is no such folder", shown(&dir));
+            let dir = model_dir(Path::new(init)).context("--init")?;
+            ensure!(dir.is_dir() || is_gguf(&dir), "--init {}: there is no such folder or GGUF file", shown(&dir));
             let checkpoint = Checkpoint::open(vfs, &dir).ok().map(Box::new);
             Self::Model { dir, checkpoint }
         };
@@ -160,6 +162,27 @@ fn keep_moments(vfs: &dyn Vfs, checkpoint: &Checkpoint, trainer: &mut Trainer) -
 /// `RUN@STEP` of a checkpoint.
 fn name_of(checkpoint: &Checkpoint) -> String {
     format!("{}@{}", checkpoint.manifest.origin.run_id, checkpoint.step())
+}
+
+/// The folder of a model as Hugging Face keeps it: itself, or of the top folder of a hub's cache its snapshot.
+///
+/// # Errors
+/// An adapter (LoRA), which is no model; a cache without a snapshot.
+pub fn model_dir(path: &Path) -> Result<PathBuf> {
+    let dir = snapshot(path)?;
+    let adapter = dir.join("adapter_config.json");
+    if adapter.is_file() && !dir.join("config.json").is_file() {
+        let text = std::fs::read_to_string(&adapter).unwrap_or_default();
+        let base = serde_json::from_str(&text)
+            .ok()
+            .and_then(|json: serde_json::Value| Some(json["base_model_name_or_path"].as_str()?.to_owned()));
+        bail!(
+            "{}: is an adapter (LoRA), not a model; merge it into its base model{} first (peft: merge_and_unload, save_pretrained)",
+            shown(path),
+            base.map(|base| format!(" {}", base.escape_debug())).unwrap_or_default()
+        );
+    }
+    Ok(dir)
 }
 
 /// `path@step` into its parts; an @ that no number follows belongs to the path.

@@ -24,16 +24,24 @@ pub(super) struct Loaded {
 pub(super) enum Material {
     /// Batches.
     Source(Box<dyn Source>),
-    /// Questions, and the tokens that end an answer.
-    Task(Box<dyn Task>, Vec<u32>),
+    /// Questions.
+    Task(Box<dyn Task>),
 }
 
 impl Material {
+    /// What tells it from other material.
+    pub fn content_hash(&self) -> Option<String> {
+        match self {
+            Self::Source(source) => source.content_hash(),
+            Self::Task(task) => task.content_hash(),
+        }
+    }
+
     /// What a text that became another would change: (tokens for training, for validation); of a task the questions to be judged by.
     pub fn tokens(&self) -> (u64, u64) {
         match self {
             Self::Source(source) => source.tokens(),
-            Self::Task(task, _) => (0, task.eval_questions()),
+            Self::Task(task) => (0, task.eval_questions()),
         }
     }
 }
@@ -43,9 +51,9 @@ impl Material {
 pub(super) fn load(settings: &mut Settings, existing: Option<&Path>, resumed: bool, sink: &mut Sink) -> Result<Loaded> {
     let mut notices = Notices::new();
     let loaded = match (settings.sft.clone(), settings.stage()) {
-        (_, Stage::Grpo) => questions(settings, existing, &mut notices),
+        (_, Stage::Grpo) => questions(settings, existing, resumed, &mut notices),
         (Some(sft), _) => rows(settings, &sft, existing, resumed, &mut notices, sink),
-        (None, _) => text(settings, existing, &mut notices, sink),
+        (None, _) => text(settings, existing, resumed, &mut notices, sink),
     };
     notices.take().into_iter().for_each(|text| sink(Told::Event(&Event::Warning { text })));
     loaded
@@ -59,7 +67,7 @@ pub(super) fn load(settings: &mut Settings, existing: Option<&Path>, resumed: bo
 pub fn source(settings: &Settings, checkpoint: &Path, sink: &mut Sink) -> Result<Box<dyn Source>> {
     match load(&mut settings.clone(), Some(checkpoint), true, sink)?.material {
         Material::Source(source) => Ok(source),
-        Material::Task(task, _) => {
+        Material::Task(task) => {
             anyhow::bail!("a run of lehr grpo on {} has no validation text; judge it with lehr eval --task", task.name())
         }
     }
@@ -67,14 +75,25 @@ pub fn source(settings: &Settings, checkpoint: &Path, sink: &mut Sink) -> Result
 
 /// A model's tokenizer and shape.
 fn model(dir: &Path) -> Result<(Tokenizer, ModelConfig)> {
-    let config = hf_config::read(&dir.join("config.json"))?;
+    let config = hf_config::of_model(dir)?;
     Ok((Tokenizer::from_folder(dir)?, config.model))
 }
 
-fn text(settings: &Settings, existing: Option<&Path>, notices: &mut Notices, sink: &mut Sink) -> Result<Loaded> {
+/// What a run that goes on says of data which was good when it began.
+fn not_the_same(resumed: bool, error: anyhow::Error) -> anyhow::Error {
+    match resumed {
+        true => anyhow::anyhow!(
+            "the data of this run is not what it began with: {error:#}; put it back, or start a new run with --init"
+        ),
+        false => error,
+    }
+}
+
+fn text(settings: &Settings, existing: Option<&Path>, resumed: bool, notices: &mut Notices, sink: &mut Sink) -> Result<Loaded> {
     let (tokenizer, shape) = existing.map(model).transpose()?.unzip();
     let progress = &mut |done, all| sink(Told::Progress("reading text", done as usize, all as usize));
-    let (tokenizer, dataset) = data::load(&settings.data, tokenizer, &Cache::User, notices, progress)?;
+    let (tokenizer, dataset) =
+        data::load(&settings.data, tokenizer, &Cache::User, notices, progress).map_err(|e| not_the_same(resumed, e))?;
     let config = shape.unwrap_or_else(|| settings.model.config(tokenizer.vocab_size(), settings.train.seq_len));
     check(settings, &config, &tokenizer)?;
     let source = TextSource::new(dataset, settings.train.seq_len, settings.train.seed)?;
@@ -82,12 +101,9 @@ fn text(settings: &Settings, existing: Option<&Path>, notices: &mut Notices, sin
 }
 
 /// The task of reinforcement, and lengths that fit the model's context.
-fn questions(settings: &mut Settings, existing: Option<&Path>, notices: &mut Notices) -> Result<Loaded> {
+fn questions(settings: &mut Settings, existing: Option<&Path>, resumed: bool, notices: &mut Notices) -> Result<Loaded> {
     let dir = existing.context("--init: reinforcement begins from a model; name its folder, or a run (RUN, RUN@STEP)")?;
-    let hf = hf_config::read(&dir.join("config.json"))?;
-    let tokenizer = Tokenizer::from_folder(dir)?;
-    let stops = hf_config::stop_tokens(dir, &hf, tokenizer.eos_id())?;
-    let config = hf.model;
+    let (tokenizer, config) = model(dir)?;
     let context = config.max_position_embeddings;
     if let Some(rollout) = &mut settings.rollout {
         let most = rollout.max_completion_length;
@@ -119,9 +135,10 @@ fn questions(settings: &mut Settings, existing: Option<&Path>, notices: &mut Not
         task.date = Some(day);
     }
     let task = settings.task.clone().unwrap_or_default();
-    let task = tasks::open(&task, &settings.data, settings.train.seed, Some(&tokenizer), date, notices)?;
+    let opened = tasks::open(&task, &settings.data, settings.train.seed, Some(&tokenizer), date, notices);
+    let task = opened.map_err(|e| not_the_same(resumed, e))?;
     settings.validate()?;
-    Ok(Loaded { tokenizer, material: Material::Task(task, stops), config })
+    Ok(Loaded { tokenizer, material: Material::Task(task), config })
 }
 
 fn rows(
@@ -147,7 +164,8 @@ fn rows(
     let from =
         chat::From { tokenizer: &tokenizer, template: &template, seq_len: settings.train.seq_len, seed: settings.train.seed };
     let progress = &mut |done, all| sink(Told::Progress("reading rows", done as usize, all as usize));
-    let mut source = chat::load(&settings.data, sft, &from, notices, progress)?;
+    let loaded = chat::load(&settings.data, sft, &from, notices, progress);
+    let mut source = loaded.map_err(|e| not_the_same(resumed, e))?;
     plan_updates(settings, sft.num_train_epochs, &mut source, notices);
     if let Some(sft) = &mut settings.sft {
         sft.date = Some(day);

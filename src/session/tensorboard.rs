@@ -16,7 +16,7 @@ pub struct TensorBoard {
 }
 
 impl TensorBoard {
-    /// A new event file in `dir`. `restart` is the step that a resumed run goes on from: TensorBoard then drops later points.
+    /// A new event file in `dir`. `restart` is the step that a resumed run goes on from: TensorBoard then drops the points behind it.
     ///
     /// # Errors
     /// The file cannot be made.
@@ -26,8 +26,8 @@ impl TensorBoard {
         let mut this = TensorBoard { path, file };
         this.record(&event(now as f64, 0, &field_bytes(3, b"brain.Event:2")))?;
         if let Some(step) = restart {
-            // SessionLog { status: START }
-            this.record(&event(now as f64, step, &field_bytes(7, &[1 << 3, 1])))?;
+            // SessionLog { status: START }: points of this step and later ones are dropped.
+            this.record(&event(now as f64, step + 1, &field_bytes(7, &[1 << 3, 1])))?;
         }
         Ok(this)
     }

@@ -212,6 +212,16 @@ TEMPLATES = {
 {{- messages[0].role.title() }}{{ 'ab'.center(6) if false else '' }}{{ '%s-%d' | format('n', 3) }}""",
 }
 
+# The same with what the assistant writes marked: what is found out without the marks must be what stands between them.
+HEADER = "'<|im_start|>' + message.role + '\\n"
+TEMPLATES["qwen3-generation"] = (
+    TEMPLATES["qwen3"]
+    .replace(HEADER + "<think>", "'<think>")
+    .replace("{{- " + HEADER + "' + content }}", "{{- content }}")
+    .replace("{%- if loop.index0 > ns.", "{{- " + HEADER + "' }}{%- generation %}{%- if loop.index0 > ns.")
+    .replace("}\n    {%- elif message.role == \"tool\" %}", "}{%- endgeneration %}\n    {%- elif message.role == \"tool\" %}")
+)
+
 SAY = {
     "system": {"role": "system", "content": "  You are terse. "},
     "user": {"role": "user", "content": "What is 1 < 2 & \"3\"?\nTell me.  "},
@@ -219,6 +229,7 @@ SAY = {
     "user2": {"role": "user", "content": "Noch eine Frage: 你好 🙂"},
     "assistant2": {"role": "assistant", "content": "<think>\nLet me see.\n</think>\n\nFine."},
     "empty": {"role": "assistant", "content": ""},
+    "reasoned": {"role": "assistant", "content": "So it is.", "reasoning_content": "Because é.\n"},
     "call": {
         "role": "assistant",
         "content": "",
@@ -235,6 +246,8 @@ CHATS = [
     ["system", "user", "assistant2", "user2", "assistant"],
     ["user", "assistant", "user2", "empty"],
     ["user", "call", "tool", "tool", "assistant2", "user2"],
+    ["user", "reasoned", "user2", "reasoned"],
+    ["system", "user", "call", "tool", "reasoned", "user2", "empty"],
     ["user", "user2"],
     ["assistant", "user"],
     ["system", "critic"],

@@ -8,7 +8,7 @@ const ONLY: LossOn = LossOn { assistant_only: true, completion_only: true };
 
 fn chat(turns: &[(&str, &str)]) -> Chat {
     let messages = turns.iter().map(|(role, content)| json!({"role": role, "content": content})).collect();
-    Chat { messages, extra: Map::new() }
+    Chat { messages, extra: Map::new(), ..Chat::default() }
 }
 
 /// Text in pieces, of which those with `true` count.
@@ -89,21 +89,20 @@ fn without_generation_blocks_beginnings_tell() {
     }
 }
 
-/// Earlier turns are written otherwise than the last, as Qwen3 does: the contents are found, and the special token behind them.
+/// Earlier turns are written otherwise than the last, as Qwen3 does: a turn begins behind the generation prompt.
 #[test]
 fn where_beginnings_do_not_tell_contents_do() {
     let source = "{% for m in messages %}{{ m.role + ':' }}{% if m.role == 'assistant' and loop.last %}{{ '()' }}{% endif %}\
         {{ m.content.strip() + (eos_token or '.') }}{% endfor %}{% if add_generation_prompt %}{{ 'assistant:' }}{% endif %}";
     for tokenizer in tokenizers() {
-        let special = tokenizer.eos_id().is_some();
-        let end = if special { "<|endoftext|>" } else { "." };
+        let end = if tokenizer.eos_id().is_some() { "<|endoftext|>" } else { "." };
         let user = format!("user:q{end}assistant:");
         check(
             &tokenizer,
             source,
             ONLY,
             &Row::Messages(chat(&[("user", "q"), ("assistant", " one\n"), ("user", "q"), ("assistant", "two")])),
-            &[(&user, false), ("one", true), (end, special), (&user, false), ("()", false), ("two", true), (end, special)],
+            &[(&user, false), ("one", true), (end, true), (&user, false), ("()two", true), (end, true)],
         );
         // A template that hides them says so.
         let template = ChatTemplate::new(
@@ -123,6 +122,27 @@ fn where_beginnings_do_not_tell_contents_do() {
         .unwrap();
         let error = Encoder { tokenizer: &tokenizer, template: &hidden, loss_on: ONLY }.encode(&row).unwrap_err().to_string();
         assert!(error.contains("{% generation %}") && error.contains("--assistant-only-loss false"), "{error}");
+    }
+}
+
+/// A turn that does not count is not learnt, whatever says so, with and without `{% generation %}`, in both kinds of rows.
+#[test]
+fn turns_without_weight_do_not_count() {
+    let tokenizer = Tokenizer::bytes(false).unwrap();
+    let turns = [("user", "a"), ("assistant", "wrong"), ("user", "b"), ("assistant", "right")];
+    for (source, asked) in [
+        (PLAIN, ["user:\na\n\nassistant:\n", "user:\nb\n\nassistant:\n"]),
+        (CHATML, ["<user>a</>\n<assistant>", "<user>b</>\n<assistant>"]),
+    ] {
+        let end = if source == PLAIN { "\n\n" } else { "</>\n" };
+        let muted = Chat { masked: vec![1], ..chat(&turns) };
+        let (wrong, right) = (format!("wrong{end}"), format!("right{end}"));
+        let row = Row::Messages(muted.clone());
+        check(&tokenizer, source, ONLY, &row, &[(asked[0], false), (&wrong, false), (asked[1], false), (&right, true)]);
+        let all = LossOn { assistant_only: false, ..ONLY };
+        check(&tokenizer, source, all, &row, &[(asked[0], true), (&wrong, false), (asked[1], true), (&right, true)]);
+        let row = Row::Turn(chat(&turns[..1]), muted);
+        check(&tokenizer, source, ONLY, &row, &[(asked[0], false), (&wrong, false), (asked[1], true), (&right, true)]);
     }
 }
 

@@ -17,7 +17,7 @@ fn chat(case: &Value) -> Chat {
     if !case["tools"].is_null() {
         extra.insert("tools".into(), case["tools"].clone());
     }
-    Chat { messages: case["messages"].as_array().unwrap().clone(), extra }
+    Chat { messages: case["messages"].as_array().unwrap().clone(), extra, ..Chat::default() }
 }
 
 /// Words of Python and of jinja2 for what no template meant to refuse; that it is refused is enough.
@@ -71,6 +71,55 @@ fn templates_render_as_in_transformers() {
     eprintln!("{rendered} renderings, {marked} with marks, {refused} refusals, {} differences", wrong.len());
     assert!(wrong.is_empty(), "{}", wrong.join("\n\n"));
     assert!(rendered > 100 && refused > 10 && marked > 20, "{rendered} {refused} {marked}");
+}
+
+/// What Qwen3's template does not say of its assistant's part is what the same template with `{% generation %}` says, as transformers
+/// reads it: from where the generation prompt ends.
+#[test]
+fn reasoning_is_learnt_in_every_turn() {
+    let goldens = goldens().1;
+    let named = |name: &str| goldens.iter().find(|t| t["name"] == name).unwrap();
+    let (plain, marked) = (named("qwen3"), named("qwen3-generation"));
+    let new = |golden: &Value, case: &Value| {
+        ChatTemplate::new(golden["template"].as_str().unwrap(), case["specials"].as_object().unwrap().clone(), 0).unwrap()
+    };
+    let mut turns = 0;
+    for case in marked["cases"].as_array().unwrap() {
+        if case["add_generation_prompt"] == true || case["text"].is_null() {
+            continue;
+        }
+        let (chat, template) = (chat(case), new(plain, case));
+        let whole = template.render(&chat, false).unwrap();
+        assert_eq!(whole.text, case["text"], "the same text with and without marks");
+        let wanted = new(marked, case).render(&chat, false).unwrap().generated;
+        let found: Vec<_> = template.assistant_part(&chat, &whole).unwrap().into_iter().map(|said| said.bytes).collect();
+        let shown = |spans: &[std::ops::Range<usize>]| spans.iter().map(|s| whole.text[s.clone()].to_owned()).collect::<Vec<_>>();
+        assert_eq!(shown(&found), shown(&wanted), "{}", whole.text);
+        assert_eq!(found, wanted);
+        turns += found.len();
+    }
+    assert!(turns > 12, "{turns} turns");
+    // Without thinking, an empty block is part of the generation prompt, and no turn but the last has one.
+    let case = &marked["cases"][0];
+    let say = |role: &str, content: &str| serde_json::json!({"role": role, "content": content});
+    let messages = vec![say("user", "a"), say("assistant", "<thought>"), say("user", "c"), say("assistant", "d")];
+    let chat = Chat { messages, extra: Map::from_iter([("enable_thinking".into(), false.into())]), ..Chat::default() };
+    let template = new(plain, case);
+    let whole = template.render(&chat, false).unwrap();
+    let found = template.assistant_part(&chat, &whole).unwrap();
+    let texts: Vec<&str> = found.iter().map(|said| &whole.text[said.bytes.clone()]).collect();
+    assert_eq!(texts, ["<thought><|im_end|>\n", "d<|im_end|>\n"]);
+}
+
+#[test]
+fn line_ends_of_a_template_are_those_of_jinja() {
+    let chat = Chat { messages: vec![serde_json::json!({"role": "user", "content": "a\r\nb"})], ..Chat::default() };
+    let render = |source: &str| ChatTemplate::new(source, Map::new(), 0).unwrap().render(&chat, false).unwrap().text;
+    let unix = "{% for m in messages %}\n{{ m.content + '\n\n' }}\n{% endfor %}\n\nend\n";
+    assert_eq!(render(unix), "a\r\nb\n\n\n\nend");
+    for other in ["\r\n", "\r"] {
+        assert_eq!(render(&unix.replace('\n', other)), render(unix), "{other:?}");
+    }
 }
 
 #[test]

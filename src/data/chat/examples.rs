@@ -1,9 +1,10 @@
 //! From a row to tokens, each of which counts in the loss or does not.
 
 use super::rows::Row;
+use super::spans::Said;
 use super::template::{Chat, ChatTemplate};
 use crate::data::Tokenizer;
-use anyhow::{Context, Result};
+use anyhow::{Context, Result, ensure};
 use std::ops::Range;
 
 /// What counts.
@@ -43,11 +44,7 @@ impl Encoder<'_> {
     pub fn encode(&self, row: &Row) -> Result<Example> {
         match row {
             Row::Messages(chat) => self.messages(chat),
-            Row::Turn(prompt, whole) => {
-                let before = self.spell(&self.template.render(prompt, true)?.text, false)?.0;
-                let (tokens, _) = self.spell(&self.template.render(whole, false)?.text, false)?;
-                Ok(self.after(&before, tokens))
-            }
+            Row::Turn(prompt, whole) => self.turn(prompt, whole),
             Row::Text(prompt, completion) => {
                 let mut whole = format!("{prompt}{completion}");
                 if let Some(end) = self.tokenizer.eos_id().and_then(|id| self.tokenizer.token_text(id))
@@ -73,19 +70,66 @@ impl Encoder<'_> {
     fn messages(&self, chat: &Chat) -> Result<Example> {
         let whole = self.template.render(chat, false)?;
         let (tokens, places) = self.spell(&whole.text, false)?;
-        if !self.loss_on.assistant_only {
-            return Ok(Example { scored: vec![true; tokens.len()], tokens });
-        }
-        let mut scored = vec![false; tokens.len()];
-        let (spans, without_end) = self.template.assistant_part(chat, &whole)?;
-        for span in spans {
-            let mut inside = tokens_of(&places, &span);
-            if without_end && tokens.get(inside.end).is_some_and(|id| self.tokenizer.is_special(*id)) {
-                inside.end += 1;
+        let mut scored = vec![!self.loss_on.assistant_only; tokens.len()];
+        if self.loss_on.assistant_only || !chat.masked.is_empty() {
+            let said = self.template.assistant_part(chat, &whole)?;
+            for (i, part) in said.iter().enumerate() {
+                let counts = !self.is_masked(chat, i, said.len())?;
+                self.fill(&mut scored, &tokens, &places, part, counts);
             }
-            scored[inside].fill(true);
         }
         Ok(Example { tokens, scored })
+    }
+
+    /// What is said after a prompt: from where the prompt ends in the whole. Where the template writes the prompt otherwise once it goes
+    /// on, the turns of the completion are looked for.
+    fn turn(&self, prompt: &Chat, whole: &Chat) -> Result<Example> {
+        let (before, rendered) = (self.template.render(prompt, true)?.text, self.template.render(whole, false)?);
+        let (tokens, places) = self.spell(&rendered.text, false)?;
+        let asked = prompt.messages.len();
+        let mut example = if rendered.text.starts_with(&before) || !self.loss_on.completion_only {
+            self.after(&self.spell(&before, false)?.0, tokens)
+        } else {
+            let said = self.template.assistant_part(whole, &rendered)?;
+            let (turns, first) = (whole.assistant_turns().count(), prompt.assistant_turns().count());
+            ensure!(
+                said.len() == turns && whole.messages[asked]["role"] == "assistant",
+                "completion: the chat template does not show where it begins. Let it begin with a message of the assistant"
+            );
+            let start = tokens_of(&places, &said[first].bytes).start;
+            Example { scored: (0..tokens.len()).map(|i| i >= start).collect(), tokens }
+        };
+        if !whole.masked.is_empty() {
+            let said = self.template.assistant_part(whole, &rendered)?;
+            for (i, part) in said.iter().enumerate() {
+                if self.is_masked(whole, i, said.len())? {
+                    self.fill(&mut example.scored, &example.tokens, &places, part, false);
+                }
+            }
+        }
+        Ok(example)
+    }
+
+    /// Whether the i-th of `parts` parts of the assistant is a turn that does not count.
+    fn is_masked(&self, chat: &Chat, i: usize, parts: usize) -> Result<bool> {
+        if chat.masked.is_empty() {
+            return Ok(false);
+        }
+        let turns: Vec<usize> = chat.assistant_turns().collect();
+        ensure!(
+            turns.len() == parts,
+            "weight: cannot be told apart, since the chat template has {parts} {{% generation %}} blocks for {} turns of the assistant",
+            turns.len()
+        );
+        Ok(chat.masked.contains(&turns[i]))
+    }
+
+    fn fill(&self, scored: &mut [bool], tokens: &[u32], places: &[Range<usize>], said: &Said, counts: bool) {
+        let mut inside = tokens_of(places, &said.bytes);
+        if said.and_end && tokens.get(inside.end).is_some_and(|id| self.tokenizer.is_special(*id)) {
+            inside.end += 1;
+        }
+        scored[inside].fill(counts);
     }
 
     fn spell(&self, text: &str, with_special: bool) -> Result<(Vec<u32>, Vec<Range<usize>>)> {

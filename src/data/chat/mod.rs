@@ -5,23 +5,28 @@
 //! each.
 
 mod examples;
+mod messages;
 mod pack;
 mod python;
 mod rows;
 mod source;
+mod spans;
 mod template;
 
 pub use examples::{Encoder, Example, LossOn};
+pub use messages::template_kwargs;
 pub use pack::best_fit;
-pub use rows::{Part, Row, read_rows};
+pub use rows::{Part, Row, prompt_chat, read_rows, row_files};
 pub use source::{ChatSource, Rows, Store};
+pub use spans::Said;
 pub use template::{Chat, ChatTemplate, PLAIN, Rendered};
 
 use super::{Notices, Tokenizer, shown_path};
 use crate::config::{DataSettings, SftSettings};
 use crate::rng::{Permutation, Rng};
 use anyhow::{Context, Result, ensure};
-use std::path::Path;
+use serde_json::{Map, Value};
+use std::path::{Path, PathBuf};
 
 /// Seconds since 1970 at the start of a day that is written as 2026-11-25.
 pub fn parse_date(text: &str) -> Option<i64> {
@@ -86,29 +91,36 @@ pub fn load(
     let loss_on = LossOn { assistant_only: sft.assistant_only_loss, completion_only: sft.completion_only_loss };
     let encoder = Encoder { tokenizer: from.tokenizer, template: from.template, loss_on };
     encoder.check_template()?;
-    let parts: Vec<Part> = data.data.iter().map(|spec| Part::parse(spec)).collect::<Result<_>>()?;
-    let mut reader = Reader { encoder, seq_len: from.seq_len, notices, progress };
-    let valid: Vec<&Path> = match &data.val_data {
-        Some(path) => vec![path],
-        None => parts.iter().filter_map(|part| part.valid.as_deref()).collect(),
+    let parts: Vec<Part> = data.data.iter().map(|spec| Part::parse(spec, notices)).collect::<Result<_>>()?;
+    let valid: Vec<PathBuf> = match &data.val_data {
+        Some(path) => {
+            let named = row_files(path, notices)?;
+            if named.validation.is_empty() { named.train } else { named.validation }
+        }
+        None => parts.iter().flat_map(|part| part.validation.clone()).collect(),
     };
+    let kwargs = template_kwargs(&sft.chat_template_kwargs)?;
+    let mut reader = Reader { encoder, kwargs, seq_len: from.seq_len, notices, progress };
     let fraction = if valid.is_empty() { data.val_fraction } else { 0.0 };
     let mut rows = Rows { store: Store::default(), train: Vec::new(), val: Vec::new() };
     for part in &parts {
-        let examples = reader.read(&part.path)?;
+        let mut examples = Vec::new();
+        for file in &part.files {
+            examples.extend(reader.read(file)?);
+        }
         let held_out = held_out(examples.len(), fraction);
         let start = rows.store.len();
         for (example, _) in examples.iter().zip(&held_out).filter(|(_, held)| !**held) {
             rows.store.push(example)?;
         }
         let end = rows.store.len();
-        ensure!(end > start, "{}: no row is left to learn from; use a longer --seq-len, or other rows", shown_path(&part.path));
+        ensure!(end > start, "{}: no row is left to learn from", shown_path(&part.path));
         rows.train.push((start..end, part.weight));
         for (example, _) in examples.iter().zip(&held_out).filter(|(_, held)| **held) {
             rows.val.push(rows.store.push(example)?);
         }
     }
-    for path in valid {
+    for path in &valid {
         for example in reader.read(path)? {
             rows.val.push(rows.store.push(&example)?);
         }
@@ -130,42 +142,71 @@ fn held_out(n: usize, fraction: f64) -> Vec<bool> {
 
 struct Reader<'a> {
     encoder: Encoder<'a>,
+    /// For the template, where a row does not say otherwise.
+    kwargs: Map<String, Value>,
     seq_len: usize,
     notices: &'a mut Notices,
     progress: &'a mut dyn FnMut(u64, u64),
 }
 
+/// What became of the rows of a file.
+#[derive(Default)]
+struct Counts {
+    kept: u64,
+    cut: u64,
+    /// Without a token to learn: none at all, or none that was not cut off. (how many, the first)
+    nothing: Option<(u64, String)>,
+    cut_off: Option<(u64, String)>,
+}
+
 impl Reader<'_> {
     /// The examples of a file, cut to a row's length; those in which nothing is left to learn are dropped and counted.
     fn read(&mut self, path: &Path) -> Result<Vec<Example>> {
-        let (mut examples, mut cut, mut dropped, mut first_dropped) = (Vec::new(), 0u64, 0u64, None);
-        let (encoder, seq_len) = (&self.encoder, self.seq_len);
+        let (mut examples, mut counts) = (Vec::new(), Counts::default());
+        let (encoder, seq_len, kwargs) = (&self.encoder, self.seq_len, &self.kwargs);
+        // The first token has no predecessor that could predict it.
+        let learns = |example: &Example| example.scored.iter().skip(1).any(|scored| *scored);
         read_rows(path, self.progress, |place, row| {
-            let mut example = encoder.encode(&row).with_context(|| place.to_owned())?;
+            let mut example = encoder.encode(&row.with_kwargs(kwargs)).with_context(|| place.to_owned())?;
+            let anything = learns(&example);
             if example.tokens.len() > seq_len {
                 example.tokens.truncate(seq_len);
                 example.scored.truncate(seq_len);
-                cut += 1;
+                counts.cut += 1;
             }
-            // The first token has no predecessor that could predict it.
-            if example.scored.iter().skip(1).any(|scored| *scored) {
+            if learns(&example) {
+                counts.kept += 1;
                 examples.push(example);
             } else {
-                dropped += 1;
-                first_dropped.get_or_insert_with(|| place.to_owned());
+                let list = if anything { &mut counts.cut_off } else { &mut counts.nothing };
+                list.get_or_insert_with(|| (0, place.to_owned())).0 += 1;
             }
             Ok(())
         })?;
-        let (name, all) = (shown_path(path), examples.len() as u64 + dropped);
-        if cut > 0 {
-            self.notices.push(format!("{name}: {cut} of {all} rows are longer than --seq-len {seq_len} and were cut"));
+        counts.tell(&shown_path(path), seq_len, self.notices)?;
+        Ok(examples)
+    }
+}
+
+impl Counts {
+    fn tell(self, name: &str, seq_len: usize, notices: &mut Notices) -> Result<()> {
+        let dropped = |list: &Option<(u64, String)>| list.as_ref().map_or(0, |(n, _)| *n);
+        let all = self.kept + dropped(&self.nothing) + dropped(&self.cut_off);
+        ensure!(all > 0, "{name}: holds no row. A row is {{\"messages\": [...]}}, one a line");
+        if self.cut > 0 {
+            notices.push(format!("{name}: {} of {all} rows are longer than --seq-len {seq_len} and were cut", self.cut));
         }
-        if let Some(first) = first_dropped {
-            self.notices.push(format!(
-                "{name}: {dropped} of {all} rows dropped, the first at {first}: no token to learn (of the assistant, or of the \
-                 completion) among their first {seq_len}"
+        if let Some((n, first)) = self.cut_off {
+            notices.push(format!(
+                "{name}: {n} of {all} rows dropped, the first at {first}: no token to learn (of the assistant, or of the completion) among \
+                 their first {seq_len}; a longer --seq-len keeps them"
             ));
         }
-        Ok(examples)
+        if let Some((n, first)) = self.nothing {
+            notices.push(format!(
+                "{name}: {n} of {all} rows dropped, the first at {first}: nothing to learn: no message of the assistant counts"
+            ));
+        }
+        Ok(())
     }
 }

@@ -1,11 +1,13 @@
-//! Rows of fine-tuning data: JSONL with `messages`, `prompt` and `completion`, or `text`. Hand-made and precious, so that a row which
-//! cannot be used is an error that names file, line and field, and not passed over.
+//! Rows of fine-tuning data, by their fields: `messages`, ShareGPT's `conversations`, `prompt` and `completion`, Alpaca's `instruction` and
+//! `output`, or `text`; the first of these that a row has, so that other columns do no harm. Hand-made and precious: a row which cannot be
+//! used is an error that names file, line and field, and not passed over.
 
+use super::messages::{self, Turns, extra};
 use super::template::Chat;
 use crate::data::json_rows::{Object, read_objects};
-use crate::data::{shown, shown_path};
+use crate::data::{DataFolder, Notices, data_folder, shown, shown_path};
 use anyhow::{Result, anyhow, bail, ensure};
-use serde_json::{Map, Value};
+use serde_json::{Map, Value, json};
 use std::path::{Path, PathBuf};
 
 /// One row.
@@ -19,23 +21,49 @@ pub enum Row {
     Text(String, String),
 }
 
-/// A file of rows and its weight in the mixture.
+impl Row {
+    /// The same with more for the template, where the row itself does not say.
+    #[must_use]
+    pub fn with_kwargs(mut self, kwargs: &Map<String, Value>) -> Self {
+        match &mut self {
+            Self::Messages(chat) => chat.add_kwargs(kwargs),
+            Self::Turn(prompt, whole) => [prompt, whole].into_iter().for_each(|chat| chat.add_kwargs(kwargs)),
+            Self::Text(..) => {}
+        }
+        self
+    }
+}
+
+impl Chat {
+    /// More for the template, where the chat itself does not say.
+    pub fn add_kwargs(&mut self, kwargs: &Map<String, Value>) {
+        for (name, value) in kwargs {
+            if !self.extra.contains_key(name) {
+                self.extra.insert(name.clone(), value.clone());
+            }
+        }
+    }
+}
+
+/// Files of rows and their weight in the mixture.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Part {
-    /// The JSONL file.
+    /// What was named.
     pub path: PathBuf,
-    /// How often each of its rows is seen in an epoch.
+    /// The files: itself, or those of the folder.
+    pub files: Vec<PathBuf>,
+    /// How often each of their rows is seen in an epoch.
     pub weight: f64,
-    /// `valid.jsonl` beside it, when the path was a folder that holds one.
-    pub valid: Option<PathBuf>,
+    /// What a folder holds for validation.
+    pub validation: Vec<PathBuf>,
 }
 
 impl Part {
-    /// `PATH` or `PATH:WEIGHT`; a folder stands for its `train.jsonl` (and `valid.jsonl`).
+    /// `PATH` or `PATH:WEIGHT`; a folder stands for its data files.
     ///
     /// # Errors
-    /// A path that is not there, a weight that is no number above 0.
-    pub fn parse(spec: &Path) -> Result<Self> {
+    /// A path that is not there, a weight that is no number above 0, a folder without data.
+    pub fn parse(spec: &Path, notices: &mut Notices) -> Result<Self> {
         ensure!(spec.as_os_str() != "-", "--data -: rows are read more than once; put them into a file");
         let (path, weight) = match spec.to_str().and_then(|s| s.rsplit_once(':')) {
             Some((path, weight)) if !spec.exists() && !path.is_empty() => {
@@ -51,20 +79,27 @@ impl Part {
             }
             _ => (spec.to_owned(), 1.0),
         };
-        ensure!(path.exists(), "--data {}: there is no such file or folder", shown_path(&path));
-        if !path.is_dir() {
-            return Ok(Self { path, weight, valid: None });
-        }
-        let (train, valid) = (path.join("train.jsonl"), path.join("valid.jsonl"));
-        ensure!(train.is_file(), "--data {}: this folder holds no train.jsonl. Name a JSONL file", shown_path(&path));
-        Ok(Self { path: train, weight, valid: valid.is_file().then_some(valid) })
+        let DataFolder { train, validation } = row_files(&path, notices)?;
+        Ok(Self { path, files: train, weight, validation })
+    }
+}
+
+/// The files of rows that a path of `--data` stands for: itself, or those of the folder.
+///
+/// # Errors
+/// A path that is not there, a folder without data.
+pub fn row_files(path: &Path, notices: &mut Notices) -> Result<DataFolder> {
+    ensure!(path.exists(), "--data {}: there is no such file or folder", shown_path(path));
+    match path.is_dir() {
+        true => data_folder(path, false, notices).map_err(|e| anyhow!("--data {e}")),
+        false => Ok(DataFolder { train: vec![path.to_owned()], validation: Vec::new() }),
     }
 }
 
 /// Reads a file and gives each row with its place (`file:line`) to `take`.
 ///
 /// # Errors
-/// The first line that is no row, with its place, its field and the cure; what `take` returns.
+/// The first row that is none, with its place, its field and the cure; what `take` returns.
 pub fn read_rows(path: &Path, progress: &mut dyn FnMut(u64, u64), mut take: impl FnMut(&str, Row) -> Result<()>) -> Result<()> {
     read_objects(path, r#"{"messages": [...]}"#, progress, |place, object| {
         let row = parse_row(object).map_err(|e| anyhow!("{place}: {e}"))?;
@@ -72,26 +107,25 @@ pub fn read_rows(path: &Path, progress: &mut dyn FnMut(u64, u64), mut take: impl
     })
 }
 
-/// One line.
+/// One row. A field that is null is as good as absent.
 fn parse_row(mut row: Object) -> Result<Row> {
-    if let (Some(Value::String(prompt)), Some(Value::String(completion)), Some(Value::String(text))) =
-        (row.get("prompt"), row.get("completion"), row.get("text"))
-        && text.strip_prefix(prompt.as_str()) == Some(completion)
-    {
-        // The same thing said twice, for pre-training and for this.
-        row.remove("text");
+    row.retain(|_, value| !value.is_null());
+    let has = |key: &str| row.contains_key(key);
+    if has("messages") {
+        ensure!(
+            !(has("prompt") && has("completion")),
+            "holds messages beside prompt and completion, which may be two different things. Keep one"
+        );
+        return conversation("messages", row);
     }
-    let kinds = ["messages", "prompt", "text"].map(|key| row.contains_key(key));
-    if kinds.iter().filter(|there| **there).count() > 1 {
-        bail!("holds more than one of messages, prompt and text. Keep one");
+    if has("conversations") {
+        return conversation("conversations", row);
     }
-    if let Some(list) = row.remove("messages") {
-        let messages = messages("messages", list)?;
-        ensure!(!messages.is_empty(), "messages: empty. A conversation has at least one message");
-        return Ok(Row::Messages(Chat { messages, extra: extra(row)? }));
+    if has("prompt") && (has("completion") || !has("text")) {
+        return prompt_and_completion(row);
     }
-    if let Some(prompt) = row.remove("prompt") {
-        return prompt_and_completion(prompt, row);
+    if has("instruction") && has("output") {
+        return instruction(row);
     }
     match row.remove("text") {
         Some(Value::String(text)) => {
@@ -100,14 +134,28 @@ fn parse_row(mut row: Object) -> Result<Row> {
         }
         Some(_) => bail!("text: must be a string"),
         None if row.contains_key("completion") => bail!("completion without prompt. Add prompt, or call it text"),
-        None if row.contains_key("conversations") => {
-            bail!("conversations: not known here. Call it messages, with role (user, assistant) and content in each")
-        }
-        None => bail!("holds neither messages, nor prompt and completion, nor text"),
+        None => bail!(
+            "holds neither messages, nor conversations, nor prompt and completion, nor instruction and output, nor text; its fields are {}",
+            shown(&row.keys().map(String::as_str).collect::<Vec<_>>().join(", "))
+        ),
     }
 }
 
-fn prompt_and_completion(prompt: Value, mut row: Map<String, Value>) -> Result<Row> {
+fn conversation(field: &str, mut row: Object) -> Result<Row> {
+    let mut turns = Turns::read(field, row.remove(field).unwrap_or_default())?;
+    ensure!(!turns.messages.is_empty(), "{field}: empty. A conversation has at least one message");
+    // Some rows in the manner of ShareGPT keep the system message apart.
+    let apart = row.remove("system").filter(|_| field == "conversations" && turns.messages[0]["role"] != "system");
+    match apart {
+        Some(Value::String(text)) if !text.is_empty() => turns.put_first(json!({"role": "system", "content": text})),
+        Some(Value::String(_)) | None => {}
+        Some(_) => bail!("system: must be a string"),
+    }
+    Ok(Row::Messages(Chat { messages: turns.messages, extra: extra(&row)?, masked: turns.masked }))
+}
+
+fn prompt_and_completion(mut row: Object) -> Result<Row> {
+    let prompt = row.remove("prompt").unwrap_or_default();
     let completion =
         row.remove("completion").ok_or_else(|| anyhow!("prompt without completion. Add what is to follow the prompt"))?;
     match (prompt, completion) {
@@ -116,13 +164,18 @@ fn prompt_and_completion(prompt: Value, mut row: Map<String, Value>) -> Result<R
             Ok(Row::Text(prompt, completion))
         }
         (prompt @ Value::Array(_), completion @ Value::Array(_)) => {
-            let prompt = messages("prompt", prompt)?;
-            let completion = messages("completion", completion)?;
-            ensure!(!prompt.is_empty(), "prompt: empty. A prompt has at least one message");
-            ensure!(!completion.is_empty(), "completion: empty. There is nothing to learn");
-            let extra = extra(row)?;
-            let whole = Chat { messages: [prompt.clone(), completion].concat(), extra: extra.clone() };
-            Ok(Row::Turn(Chat { messages: prompt, extra }, whole))
+            let prompt = Turns::read("prompt", prompt)?;
+            let completion = Turns::read("completion", completion)?;
+            ensure!(!prompt.messages.is_empty(), "prompt: empty. A prompt has at least one message");
+            ensure!(!completion.messages.is_empty(), "completion: empty. There is nothing to learn");
+            let extra = extra(&row)?;
+            let asked = prompt.messages.len();
+            let whole = Chat {
+                messages: [prompt.messages.clone(), completion.messages].concat(),
+                extra: extra.clone(),
+                masked: prompt.masked.iter().copied().chain(completion.masked.iter().map(|i| i + asked)).collect(),
+            };
+            Ok(Row::Turn(Chat { messages: prompt.messages, extra, masked: prompt.masked }, whole))
         }
         (Value::String(_), Value::Array(_)) | (Value::Array(_), Value::String(_)) => {
             bail!("prompt and completion must be both strings or both lists of messages")
@@ -132,43 +185,55 @@ fn prompt_and_completion(prompt: Value, mut row: Map<String, Value>) -> Result<R
     }
 }
 
-/// Messages with the fields that a template needs; fields that are null are left out, as `transformers` does.
-fn messages(field: &str, list: Value) -> Result<Vec<Value>> {
-    let Value::Array(list) = list else { bail!("{field}: must be a list of {{\"role\": ..., \"content\": ...}}") };
-    let mut out = Vec::with_capacity(list.len());
-    for (i, message) in list.into_iter().enumerate() {
-        let Value::Object(mut message) = message else { bail!("{field}[{i}]: must be an object with role and content") };
-        message.retain(|_, value| !value.is_null());
-        match message.get("role") {
-            Some(Value::String(role)) if !role.is_empty() => {}
-            Some(_) => bail!("{field}[{i}].role: must be a string, such as user or assistant"),
-            None => bail!("{field}[{i}].role: missing. Say user, assistant or system"),
-        }
-        match message.get("content") {
-            Some(Value::String(_) | Value::Array(_)) => {}
-            Some(_) => bail!("{field}[{i}].content: must be a string"),
-            // A turn that only calls tools says nothing.
-            None if message.contains_key("tool_calls") => {}
-            None => bail!("{field}[{i}].content: missing. Give the text of the message"),
-        }
-        out.push(Value::Object(message));
+/// Alpaca's rows as a conversation, as LLaMA-Factory reads them: what the user says is the instruction and, on a line of its own, the
+/// input; `system` and `history` (pairs of what was said before) come first.
+fn instruction(mut row: Object) -> Result<Row> {
+    let mut text = |field: &str| match row.remove(field) {
+        None => Ok(String::new()),
+        Some(Value::String(text)) => Ok(text),
+        Some(_) => bail!("{field}: must be a string"),
+    };
+    let (instruction, input, output, system) = (text("instruction")?, text("input")?, text("output")?, text("system")?);
+    ensure!(!output.is_empty(), "output: empty. There is nothing to learn");
+    let asked: Vec<&str> = [instruction.as_str(), input.as_str()].into_iter().filter(|part| !part.is_empty()).collect();
+    ensure!(!asked.is_empty(), "instruction: empty. Give what is asked");
+    let mut said: Vec<(&str, String)> = Vec::new();
+    if !system.is_empty() {
+        said.push(("system", system));
     }
-    Ok(out)
+    match row.remove("history") {
+        None => {}
+        Some(Value::Array(pairs)) => {
+            for (i, pair) in pairs.iter().enumerate() {
+                let [Some(user), Some(assistant)] = [0usize, 1].map(|k| pair.get(k).and_then(Value::as_str)) else {
+                    bail!("history[{i}]: must be a pair of strings: what the user said, and the answer");
+                };
+                said.extend([("user", user.to_owned()), ("assistant", assistant.to_owned())]);
+            }
+        }
+        Some(_) => bail!("history: must be a list of pairs"),
+    }
+    said.extend([("user", asked.join("\n")), ("assistant", output)]);
+    let messages = said.into_iter().map(|(role, content)| json!({"role": role, "content": content})).collect();
+    Ok(Row::Messages(Chat { messages, extra: extra(&row)?, ..Chat::default() }))
 }
 
-/// What a row gives to the template beside messages, as in TRL: `tools` (a list, or JSON in a string) and `chat_template_kwargs`.
-fn extra(mut row: Map<String, Value>) -> Result<Map<String, Value>> {
-    let mut extra = match row.remove("chat_template_kwargs") {
-        None | Some(Value::Null) => Map::new(),
-        Some(Value::Object(map)) => map,
-        Some(_) => bail!("chat_template_kwargs: must be an object"),
+/// What a row asks a model, for the chat template: `prompt` as a text of the user or as messages, with the row's `tools` and
+/// `chat_template_kwargs`.
+///
+/// # Errors
+/// A prompt that is missing or none, with its field.
+pub fn prompt_chat(row: &Object) -> Result<Chat> {
+    let messages = match row.get("prompt") {
+        Some(Value::String(text)) => vec![json!({"role": "user", "content": text})],
+        Some(list @ Value::Array(_)) => Turns::read("prompt", list.clone())?.messages,
+        Some(Value::Null) | None => bail!("prompt: missing. Give the text that is asked"),
+        Some(_) => bail!("prompt: must be a string or a list of messages"),
     };
-    let tools = match row.remove("tools") {
-        None | Some(Value::Null) => return Ok(extra),
-        Some(Value::String(text)) => serde_json::from_str(&text).map_err(|e| anyhow!("tools: {}", shown(&e.to_string())))?,
-        Some(tools) => tools,
-    };
-    ensure!(tools.is_array(), "tools: must be a list");
-    extra.insert("tools".into(), tools);
-    Ok(extra)
+    ensure!(!messages.is_empty(), "prompt: empty. A prompt has at least one message");
+    ensure!(
+        messages.last().is_none_or(|last| last["role"] != "assistant"),
+        "prompt: ends in a message of the assistant, whose turn it is. End it with what the user (or a tool) says"
+    );
+    Ok(Chat { messages, extra: messages::extra(row)?, ..Chat::default() })
 }

@@ -2,7 +2,7 @@
 
 use super::examples::Example;
 use super::pack::{Bin, Share, best_fit, draws, shuffled};
-use crate::data::{Batch, IGNORE, Source};
+use crate::data::{Batch, ContentHash, IGNORE, Source};
 use crate::rng::Rng;
 use anyhow::{Result, ensure};
 use std::sync::{Mutex, PoisonError};
@@ -219,6 +219,18 @@ impl Source for ChatSource {
 
     fn tokens(&self) -> (u64, u64) {
         self.tokens
+    }
+
+    fn content_hash(&self) -> Option<String> {
+        let mut hash = ContentHash::default();
+        hash.numbers(&self.store.tokens);
+        self.store.ends.iter().for_each(|end| hash.bytes(&(*end as u64).to_le_bytes()));
+        for share in &self.train {
+            hash.numbers(&[share.examples.start, share.examples.end]);
+            hash.bytes(&share.weight.to_le_bytes());
+        }
+        self.val.iter().for_each(|bin| hash.numbers(bin));
+        Some(hash.finish())
     }
 
     fn epochs(&self, n: u64, batch_size: usize) -> f64 {

@@ -1,16 +1,15 @@
-//! JSONL, one document a line: bad lines are skipped and counted, never fatal on their own.
+//! JSON, one document a line or an element of a list: bad ones are skipped and counted, never fatal on their own.
 
 use super::{Piece, Reader};
+use crate::data::files::{MAX_RECORD_BYTES, Record as Cut, Records};
 use crate::data::{Notices, shown};
 use anyhow::{Context, Result, ensure};
 use serde::Deserialize;
 use std::borrow::Cow;
 use std::collections::HashSet;
 use std::hash::{DefaultHasher, Hash, Hasher};
-use std::io::{BufRead, BufReader};
+use std::io::BufReader;
 
-/// A longer line is skipped: no document of a corpus is that long, and memory must stay bounded.
-const MAX_LINE_BYTES: usize = 16 << 20;
 /// Skipped lines that are shown one by one before they are only counted.
 const SHOWN: u64 = 3;
 /// Documents looked at for repetitions.
@@ -22,108 +21,67 @@ struct Record<'a> {
     text: Cow<'a, str>,
 }
 
-/// Reads one JSONL file.
+/// Reads one file.
 pub(super) struct LineReader {
     name: String,
-    reader: BufReader<Reader>,
-    line: Vec<u8>,
-    line_number: u64,
-    bytes_read: u64,
+    cut: Records<BufReader<Reader>>,
+    /// What a record is called.
+    unit: &'static str,
     records: u64,
     not_utf8: u64,
     unusable: u64,
+    too_long: u64,
     empty: u64,
-    seen: HashSet<u64>,
-    documents: u64,
-    repeated: u64,
-}
-
-/// What the next line turned out to be.
-enum Line {
-    End,
-    TooLong,
-    /// In `self.line`; `true` if a newline ended it.
-    Whole(bool),
+    repetitions: Repetitions,
 }
 
 impl LineReader {
-    pub(super) fn new(name: String, reader: Reader) -> Self {
+    /// Lines, or the elements of a list.
+    pub(super) fn new(name: String, reader: Reader, list: bool) -> Self {
         Self {
             name,
-            reader: BufReader::with_capacity(1 << 18, reader),
-            line: Vec::new(),
-            line_number: 0,
-            bytes_read: 0,
+            cut: Records::new(BufReader::with_capacity(1 << 18, reader), list),
+            unit: if list { "row" } else { "line" },
             records: 0,
             not_utf8: 0,
             unusable: 0,
+            too_long: 0,
             empty: 0,
-            seen: HashSet::new(),
-            documents: 0,
-            repeated: 0,
+            repetitions: Repetitions::default(),
         }
     }
 
     pub(super) fn bytes_read(&self) -> u64 {
-        self.bytes_read
+        self.cut.bytes_read()
     }
 
-    /// The next line with usable text.
+    /// The next one with usable text.
     pub(super) fn next_document(&mut self, notices: &mut Notices) -> Result<Option<Piece>> {
         loop {
-            let terminated = match self.read_line().with_context(|| format!("{}: cannot be read", self.name))? {
-                Line::End => {
+            let terminated = match self.cut.next().with_context(|| format!("{}: cannot be read", self.name))? {
+                Cut::End => {
                     self.finish(notices)?;
                     return Ok(None);
                 }
-                Line::TooLong => {
-                    let mib = MAX_LINE_BYTES >> 20;
-                    notices.push(format!("{}:{}: line longer than {mib} MiB, skipped", self.name, self.line_number));
+                Cut::TooLong => {
+                    self.too_long += 1;
+                    let mib = MAX_RECORD_BYTES >> 20;
+                    notices.push(format!("{}:{}: {} longer than {mib} MiB, skipped", self.name, self.cut.line(), self.unit));
                     continue;
                 }
-                Line::Whole(terminated) => terminated,
+                Cut::Whole(terminated) => terminated,
             };
             if let Some(text) = self.parse(terminated, notices) {
-                self.note_repetition(&text);
+                self.repetitions.note(&text);
                 return Ok(Some(Piece { text, ends_document: true }));
-            }
-        }
-    }
-
-    fn read_line(&mut self) -> std::io::Result<Line> {
-        self.line.clear();
-        self.line_number += 1;
-        let mut too_long = false;
-        loop {
-            let chunk = match self.reader.fill_buf() {
-                Err(e) if e.kind() == std::io::ErrorKind::Interrupted => continue,
-                chunk => chunk?,
-            };
-            if chunk.is_empty() {
-                return Ok(match (too_long, self.line.is_empty()) {
-                    (true, _) => Line::TooLong,
-                    (false, true) => Line::End,
-                    (false, false) => Line::Whole(false),
-                });
-            }
-            let newline = chunk.iter().position(|b| *b == b'\n');
-            let taken = newline.unwrap_or(chunk.len());
-            too_long = too_long || self.line.len() + taken > MAX_LINE_BYTES;
-            if !too_long {
-                self.line.extend_from_slice(&chunk[..taken]);
-            }
-            let consumed = taken + usize::from(newline.is_some());
-            self.reader.consume(consumed);
-            self.bytes_read += consumed as u64;
-            if newline.is_some() {
-                return Ok(if too_long { Line::TooLong } else { Line::Whole(true) });
             }
         }
     }
 
     /// The document in the current line, or `None` after counting why there is none.
     fn parse(&mut self, terminated: bool, notices: &mut Notices) -> Option<String> {
-        let line = self.line.trim_ascii();
+        let line = self.cut.bytes().trim_ascii();
+        let (number, unit) = (self.cut.line(), self.unit);
         if line.is_empty() {
             return None;
         }
@@ -134,7 +92,7 @@ impl LineReader {
                 self.not_utf8 += 1;
                 if self.not_utf8 <= SHOWN {
                     let byte = error.valid_up_to() + 1;
-                    notices.push(format!("{}:{}:{byte}: not UTF-8, line skipped", self.name, self.line_number));
+                    notices.push(format!("{}:{number}:{byte}: not UTF-8, {unit} skipped", self.name));
                 }
                 return None;
             }
@@ -152,20 +110,55 @@ impl LineReader {
             }
             Ok(record) => Some(record.text.into_owned()),
             Err((true, _)) => {
-                notices.push(format!("{}:{}: last line is cut off, skipped", self.name, self.line_number));
+                notices.push(format!("{}:{number}: last {unit} is cut off, skipped", self.name));
                 None
             }
             Err((false, why)) => {
                 self.unusable += 1;
                 if self.unusable <= SHOWN {
-                    notices.push(format!("{}:{}: skipped: {}", self.name, self.line_number, shown(&why)));
+                    notices.push(format!("{}:{number}: skipped: {}", self.name, shown(&why)));
                 }
                 None
             }
         }
     }
 
-    fn note_repetition(&mut self, text: &str) {
+    fn finish(&self, notices: &mut Notices) -> Result<()> {
+        let (name, records, unit) = (&self.name, self.records, self.unit);
+        ensure!(
+            self.not_utf8 * 100 <= records,
+            "{name}: {} of {records} {unit}s are not UTF-8, more than 1 %. Convert the file to UTF-8",
+            self.not_utf8
+        );
+        ensure!(
+            self.too_long == 0 || self.too_long < records + self.too_long,
+            "{name}: every {unit} is longer than {} MiB. Is it one document a {unit}?",
+            MAX_RECORD_BYTES >> 20
+        );
+        if self.not_utf8 > 0 {
+            notices.push(format!("{name}: {} of {records} {unit}s skipped: not UTF-8", self.not_utf8));
+        }
+        if self.unusable > 0 {
+            notices.push(format!("{name}: {} of {records} {unit}s skipped: no usable string in the field text", self.unusable));
+        }
+        if self.empty > 0 {
+            notices.push(format!("{name}: {} of {records} documents are empty, left out", self.empty));
+        }
+        self.repetitions.finish(name, notices);
+        Ok(())
+    }
+}
+
+/// Counts documents that repeat earlier ones, among the first.
+#[derive(Default)]
+pub(super) struct Repetitions {
+    seen: HashSet<u64>,
+    documents: u64,
+    repeated: u64,
+}
+
+impl Repetitions {
+    pub(super) fn note(&mut self, text: &str) {
         if self.documents < DUPLICATE_SAMPLE {
             let mut hasher = DefaultHasher::new();
             text.hash(&mut hasher);
@@ -174,25 +167,9 @@ impl LineReader {
         }
     }
 
-    fn finish(&self, notices: &mut Notices) -> Result<()> {
-        let (name, records) = (&self.name, self.records);
-        ensure!(
-            self.not_utf8 * 100 <= records,
-            "{name}: {} of {records} lines are not UTF-8, more than 1 %. Convert the file to UTF-8",
-            self.not_utf8
-        );
-        if self.not_utf8 > 0 {
-            notices.push(format!("{name}: {} of {records} lines skipped: not UTF-8", self.not_utf8));
-        }
-        if self.unusable > 0 {
-            notices.push(format!("{name}: {} of {records} lines skipped: no usable string in the field text", self.unusable));
-        }
-        if self.empty > 0 {
-            notices.push(format!("{name}: {} of {records} documents are empty, left out", self.empty));
-        }
+    pub(super) fn finish(&self, name: &str, notices: &mut Notices) {
         if self.repeated * 2 > self.documents && self.documents > 1 {
             notices.push(format!("{name}: {} of the first {} documents repeat an earlier one", self.repeated, self.documents));
         }
-        Ok(())
     }
 }

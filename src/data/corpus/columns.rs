@@ -1,0 +1,60 @@
+//! Parquet and Arrow, one document a row in the column `text`.
+
+use super::Piece;
+use super::lines::Repetitions;
+use crate::data::Notices;
+use crate::data::files::{Columns, Format};
+use anyhow::{Result, ensure};
+use serde_json::Value;
+use std::path::Path;
+
+const TEXT: &str = "text";
+
+/// Reads one file.
+pub(super) struct ColumnReader {
+    name: String,
+    rows: Columns,
+    bytes: u64,
+    empty: u64,
+    all: u64,
+    repetitions: Repetitions,
+}
+
+impl ColumnReader {
+    /// # Errors
+    /// A damaged file; one without the column.
+    pub(super) fn open(name: &str, path: &Path, format: Format, bytes: u64) -> Result<Self> {
+        let columns = Columns::open(path, format, None)?;
+        ensure!(
+            columns.names().iter().any(|column| column == TEXT),
+            "{name}: has no column text; its columns are {}. Pre-training reads text; rows of messages are for lehr sft",
+            crate::data::shown(&columns.names().join(", "))
+        );
+        let rows = Columns::open(path, format, Some(TEXT))?;
+        Ok(Self { name: name.to_owned(), rows, bytes, empty: 0, all: 0, repetitions: Repetitions::default() })
+    }
+
+    pub(super) fn bytes_read(&self) -> u64 {
+        self.rows.bytes_done(self.bytes)
+    }
+
+    /// The next row with text.
+    pub(super) fn next_document(&mut self, notices: &mut Notices) -> Result<Option<Piece>> {
+        while let Some((number, mut row)) = self.rows.next_row()? {
+            self.all += 1;
+            match row.remove(TEXT) {
+                Some(Value::String(text)) if !text.is_empty() => {
+                    self.repetitions.note(&text);
+                    return Ok(Some(Piece { text, ends_document: true }));
+                }
+                Some(Value::String(_)) | None => self.empty += 1,
+                Some(_) => anyhow::bail!("{}: row {number}: text: must be a string", self.name),
+            }
+        }
+        if self.empty > 0 {
+            notices.push(format!("{}: {} of {} documents are empty, left out", self.name, self.empty, self.all));
+        }
+        self.repetitions.finish(&self.name, notices);
+        Ok(None)
+    }
+}

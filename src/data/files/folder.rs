@@ -1,0 +1,262 @@
+//! Folders of data: which files are data, by their suffixes, and which of them are for training, by the words in their names, as
+//! `datasets` goes by. A folder as huggingface_hub downloads it holds a card and a licence beside them; its cache keeps snapshots.
+
+use super::{Format, extension, format_of_rows};
+use crate::data::{Notices, shown_path};
+use anyhow::{Context, Result, bail, ensure};
+use std::collections::{BTreeMap, BTreeSet};
+use std::fs;
+use std::path::{Path, PathBuf};
+
+/// Folders inside folders beyond this are not entered.
+const MAX_DEPTH: usize = 32;
+/// Names that are said before the rest is only counted.
+const NAMED: usize = 6;
+
+const OF_ROWS: &[&str] = &["jsonl", "ndjson", "json", "parquet", "arrow"];
+const OF_TEXT: &[&str] = &["txt", "md", "text"];
+/// What is written about data, and data about data.
+const ABOUT: &[&str] = &["readme", "license", "licence", "dataset_info", "dataset_infos", "dataset_dict", "state"];
+
+/// The words of `datasets` for its splits.
+const TRAIN: &[&str] = &["train", "training"];
+const VALIDATION: &[&str] = &["validation", "valid", "dev", "val"];
+const TEST: &[&str] = &["test", "testing", "eval", "evaluation"];
+
+/// The files of a folder, each list in the order of their paths.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct DataFolder {
+    /// To learn from.
+    pub train: Vec<PathBuf>,
+    /// To be judged by.
+    pub validation: Vec<PathBuf>,
+}
+
+/// The data files of a folder, with one notice of what is read and what is not. Without `with_text` only files of rows count.
+///
+/// # Errors
+/// No data there; several data sets, of which one must be named.
+pub fn data_folder(path: &Path, with_text: bool, notices: &mut Notices) -> Result<DataFolder> {
+    let folder = snapshot(path)?;
+    let mut listing = Listing { with_text, ..Listing::default() };
+    listing.walk(&folder, Path::new(""), 0, notices)?;
+    listing.data.sort();
+    let shown = shown_path(path);
+    let what = if with_text {
+        "no .txt, .md, .text, .jsonl, .json, .parquet or .arrow file"
+    } else {
+        "no .jsonl, .json, .parquet or .arrow file"
+    };
+    ensure!(
+        !listing.data.is_empty(),
+        "{shown}: {what} in this folder. Name a file, or a folder that holds some{}",
+        listing.skipped_words()
+    );
+    listing.refuse_subsets(&folder, &shown)?;
+    let mut out = listing.split(&shown)?;
+    refuse_twins(&out.train, &shown)?;
+    let read = |files: &[PathBuf]| files.iter().map(|file| shown_path(file)).collect::<Vec<_>>();
+    let mut line = format!("{shown}: reads {}", few(&read(&out.train)));
+    if !out.validation.is_empty() {
+        line.push_str(&format!("; to be judged by: {}", few(&read(&out.validation))));
+    }
+    line.push_str(&listing.skipped_words());
+    notices.push(line);
+    for file in out.train.iter_mut().chain(&mut out.validation) {
+        *file = folder.join(&file);
+    }
+    Ok(out)
+}
+
+#[derive(Default)]
+struct Listing {
+    with_text: bool,
+    data: Vec<PathBuf>,
+    skipped: Vec<String>,
+}
+
+impl Listing {
+    /// Hidden files are left out without a word; links to folders are not followed, so that a loop of links ends.
+    fn walk(&mut self, root: &Path, inside: &Path, depth: usize, notices: &mut Notices) -> Result<()> {
+        let folder = root.join(inside);
+        if depth > MAX_DEPTH {
+            notices.push(format!("{}: more than {MAX_DEPTH} folders deep, not entered", shown_path(&folder)));
+            return Ok(());
+        }
+        let cannot = || format!("{}: cannot be listed", shown_path(&folder));
+        for entry in fs::read_dir(&folder).with_context(cannot)? {
+            let entry = entry.with_context(cannot)?;
+            let (name, kind) = (entry.file_name(), entry.file_type()?);
+            if name.to_string_lossy().starts_with('.') {
+                continue;
+            }
+            let below = inside.join(&name);
+            if kind.is_dir() {
+                self.walk(root, &below, depth + 1, notices)?;
+            } else {
+                self.file(root, below, notices)?;
+            }
+        }
+        Ok(())
+    }
+
+    fn file(&mut self, root: &Path, file: PathBuf, notices: &mut Notices) -> Result<()> {
+        let path = root.join(&file);
+        let meta = fs::metadata(&path).with_context(|| format!("{}: cannot be opened", shown_path(&path)))?;
+        if !meta.is_file() {
+            notices.push(format!("{}: not a regular file, left out", shown_path(&path)));
+        } else if !self.is_data(&path) {
+            self.skipped.push(shown_path(&file));
+        } else if meta.len() == 0 {
+            notices.push(format!("{}: 0 bytes, left out", shown_path(&path)));
+        } else {
+            self.data.push(file);
+        }
+        Ok(())
+    }
+
+    fn is_data(&self, path: &Path) -> bool {
+        let (stem, extension) = (stem(path), extension(path));
+        let stem = stem.to_ascii_lowercase();
+        // What `Dataset.map` keeps beside an Arrow file is no part of it.
+        let about =
+            ABOUT.contains(&stem.as_str()) || (extension == "arrow" && (stem.starts_with("cache-") || stem.starts_with("tmp")));
+        let of_rows = OF_ROWS.contains(&extension.as_str()) && (extension != "json" || format_of_json(path));
+        !about && (of_rows || (self.with_text && OF_TEXT.contains(&extension.as_str())))
+    }
+
+    /// Training and validation by the words in the names, where there are such words; files of tests are passed over.
+    fn split(&mut self, shown: &str) -> Result<DataFolder> {
+        let mut out = DataFolder::default();
+        let has = |file: &Path, words: &[&str]| words.iter().any(|word| has_word(file, word));
+        let named = self.data.iter().any(|file| has(file, TRAIN));
+        // `train.jsonl` beside others is what the folder is named for.
+        let alone = self.data.iter().any(|file| TRAIN.contains(&stem(file).as_str()) && file.components().count() == 1);
+        for file in &self.data {
+            let train = has(file, TRAIN);
+            if !named || train || !(alone || has(file, VALIDATION) || has(file, TEST)) {
+                out.train.push(file.clone());
+            } else if has(file, VALIDATION) {
+                out.validation.push(file.clone());
+            } else {
+                self.skipped.push(shown_path(file));
+            }
+        }
+        let splits: BTreeSet<String> = out.train.iter().filter_map(|file| sharded(file)).collect();
+        ensure!(
+            splits.len() < 2,
+            "{shown}: holds several data sets for training: {}. Name the files of one of them, each by its own --data",
+            few(&splits.into_iter().collect::<Vec<_>>())
+        );
+        Ok(out)
+    }
+
+    /// Subsets ("configurations") of a data set often hold the same rows.
+    fn refuse_subsets(&self, root: &Path, shown: &str) -> Result<()> {
+        let card = fs::read_to_string(root.join("README.md")).unwrap_or_default();
+        let names = card.lines().filter_map(|line| line.trim_start_matches([' ', '-']).strip_prefix("config_name:"));
+        let names: BTreeSet<&str> = names.map(|name| name.trim().trim_matches(['"', '\''])).collect();
+        let top = |file: &PathBuf| file.components().next().map(|part| part.as_os_str().to_string_lossy().into_owned());
+        let held: BTreeSet<String> = self.data.iter().filter_map(top).filter(|top| names.contains(top.as_str())).collect();
+        let first = held.first().cloned().unwrap_or_default();
+        ensure!(
+            held.len() < 2,
+            "{shown}: holds several subsets: {}. Name one of them, such as {}",
+            few(&held.into_iter().collect::<Vec<_>>()),
+            Path::new(shown).join(first).display()
+        );
+        Ok(())
+    }
+
+    fn skipped_words(&self) -> String {
+        let mut skipped = self.skipped.clone();
+        skipped.sort();
+        if skipped.is_empty() { String::new() } else { format!("; skips {}", few(&skipped)) }
+    }
+}
+
+/// Whether a `.json` file of a folder is a list of rows, or a row a line: there are many other kinds.
+fn format_of_json(path: &Path) -> bool {
+    Format::of(path).is_ok_and(|format| matches!(format, Format::JsonList | Format::JsonLines))
+}
+
+/// Two files of one name and different suffixes are the same rows twice.
+fn refuse_twins(files: &[PathBuf], shown: &str) -> Result<()> {
+    let mut seen = BTreeMap::new();
+    for file in files {
+        let formats = OF_ROWS.contains(&extension(file).as_str());
+        if let Some(other) = seen.insert(file.with_file_name(stem(file)), file).filter(|_| formats) {
+            bail!("{shown}: {} and {} look like the same rows twice. Name one of them", shown_path(other), shown_path(file));
+        }
+    }
+    Ok(())
+}
+
+/// A file's name without what says its format and compression.
+fn stem(path: &Path) -> String {
+    let stem = path.file_stem().unwrap_or_default();
+    let packed = path.extension().is_some_and(|e| ["gz", "zst"].contains(&e.to_string_lossy().to_ascii_lowercase().as_str()));
+    let stem = if packed { Path::new(stem).file_stem().unwrap_or_default() } else { stem };
+    stem.to_string_lossy().into_owned()
+}
+
+/// Whether a word stands in a path, with no letter on either side.
+fn has_word(path: &Path, word: &str) -> bool {
+    let path = path.to_string_lossy().to_ascii_lowercase();
+    path.match_indices(word).any(|(at, _)| {
+        let letter = |c: Option<char>| c.is_some_and(char::is_alphabetic);
+        !letter(path[..at].chars().next_back()) && !letter(path[at + word.len()..].chars().next())
+    })
+}
+
+/// `SPLIT` of `SPLIT-00000-of-00012.parquet`.
+fn sharded(file: &Path) -> Option<String> {
+    let stem = stem(file);
+    let mut parts = stem.rsplitn(4, '-');
+    let (all, of, number, split) = (parts.next()?, parts.next()?, parts.next()?, parts.next()?);
+    let digits = |text: &str| text.len() == 5 && text.bytes().all(|b| b.is_ascii_digit());
+    (digits(all) && of == "of" && digits(number)).then(|| file.with_file_name(split).display().to_string())
+}
+
+fn few(names: &[String]) -> String {
+    let more = names.len().saturating_sub(NAMED);
+    let shown = names[..names.len() - more].join(", ");
+    if more > 0 { format!("{shown} and {more} more") } else { shown }
+}
+
+/// The folder itself, or of the top folder of a hub's cache the snapshot that it holds.
+///
+/// # Errors
+/// A cache that holds no snapshot, or several of which none is the main one.
+pub fn snapshot(path: &Path) -> Result<PathBuf> {
+    let snapshots = path.join("snapshots");
+    if !snapshots.is_dir() || !(path.join("refs").is_dir() || path.join("blobs").is_dir()) {
+        return Ok(path.to_owned());
+    }
+    let shown = shown_path(path);
+    if let Ok(main) = fs::read_to_string(path.join("refs/main")) {
+        let found = snapshots.join(main.trim());
+        let plain = !main.trim().is_empty() && main.trim().bytes().all(|b| b.is_ascii_alphanumeric());
+        ensure!(plain && found.is_dir(), "{shown}: its snapshot {} is not there; download it again", main.trim().escape_debug());
+        return Ok(found);
+    }
+    let entries = fs::read_dir(&snapshots).with_context(|| format!("{shown}: cannot be listed"))?;
+    let mut found: Vec<PathBuf> = entries.flatten().map(|entry| entry.path()).filter(|path| path.is_dir()).collect();
+    match (found.pop(), found.is_empty()) {
+        (Some(only), true) => Ok(only),
+        (None, _) => bail!("{shown}: a cache that holds no snapshot; download it again"),
+        (Some(_), false) => bail!("{shown}: holds several snapshots; name one of the folders in {}", shown_path(&snapshots)),
+    }
+}
+
+/// What a file of rows is cut into, once it is known to be a regular file.
+///
+/// # Errors
+/// A pipe, device or folder; a file that is no data.
+pub(in crate::data) fn regular_rows(path: &Path) -> Result<Format> {
+    let name = shown_path(path);
+    // Asked before opening, because opening a pipe waits for a writer and reading a device may never end.
+    let meta = fs::metadata(path).with_context(|| format!("{name}: cannot be opened"))?;
+    ensure!(meta.is_file(), "{name}: not a regular file. Name a file of rows (JSONL, JSON, Parquet)");
+    format_of_rows(path)
+}

@@ -1,0 +1,190 @@
+//! Files of data as they come: plain or compressed, a record a line or a list of them, in columns; and folders of them.
+
+#[cfg(not(target_arch = "wasm32"))]
+mod columns;
+mod folder;
+mod records;
+mod sniff;
+
+#[cfg(not(target_arch = "wasm32"))]
+pub(super) use columns::Columns;
+pub(super) use folder::regular_rows;
+pub use folder::{DataFolder, data_folder, snapshot};
+pub(super) use records::{MAX_RECORD_BYTES, Record, Records};
+
+use super::shown_path;
+use anyhow::{Context, Result, bail, ensure};
+use std::fs::File;
+use std::io::{Cursor, Read};
+use std::path::Path;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+
+pub(super) type Reader = Box<dyn Read + Send>;
+
+/// How a file is cut into records.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Format {
+    /// The whole file is one text.
+    Text,
+    /// One JSON object a line.
+    JsonLines,
+    /// One JSON list of objects.
+    JsonList,
+    /// Apache Parquet.
+    Parquet,
+    /// Arrow IPC, a file or a stream, as `datasets` keeps it on disk.
+    Arrow,
+}
+
+impl Format {
+    /// The format of a regular file, by its first bytes and its name.
+    ///
+    /// # Errors
+    /// A file that cannot be read, or is none that lehr reads: one line that says what it is.
+    pub(super) fn of(path: &Path) -> Result<Self> {
+        let name = shown_path(path);
+        let mut head = Vec::new();
+        let file = File::open(path).with_context(|| format!("{name}: cannot be opened"))?;
+        file.take(8).read_to_end(&mut head).with_context(|| format!("{name}: cannot be read"))?;
+        if head.starts_with(b"PAR1") {
+            return Ok(Self::Parquet);
+        }
+        let extension = extension(path);
+        if head.starts_with(b"ARROW1") || (extension == "arrow" && !head.is_empty()) {
+            return Ok(Self::Arrow);
+        }
+        ensure!(extension != "parquet" || head.is_empty(), "{name}: is no Parquet file, whatever its name says");
+        let lines = ["jsonl", "ndjson"].contains(&extension.as_str());
+        if !lines && extension != "json" {
+            return Ok(Self::Text);
+        }
+        let first = first_character(path)?;
+        Ok(match first {
+            Some(b'[') => Self::JsonList,
+            Some(b'{') | None => Self::JsonLines,
+            Some(_) => {
+                if lines {
+                    Self::JsonLines
+                } else {
+                    Self::Text
+                }
+            }
+        })
+    }
+}
+
+/// What a file of rows is cut into: the list if it begins with one, else lines.
+///
+/// # Errors
+/// As [`Format::of`].
+pub(super) fn format_of_rows(path: &Path) -> Result<Format> {
+    match Format::of(path)? {
+        Format::Text => Ok(if first_character(path)? == Some(b'[') { Format::JsonList } else { Format::JsonLines }),
+        other => Ok(other),
+    }
+}
+
+/// The first byte that is no white space, among the first few thousand.
+fn first_character(path: &Path) -> Result<Option<u8>> {
+    let mut head = Vec::new();
+    open(path)?
+        .reader
+        .take(HEAD_BYTES)
+        .read_to_end(&mut head)
+        .with_context(|| format!("{}: cannot be read", shown_path(path)))?;
+    Ok(head.trim_ascii_start().first().copied())
+}
+
+/// The suffix that says what a file is, in small letters; `.gz` and `.zst` behind it are left out.
+pub(super) fn extension(path: &Path) -> String {
+    let of = |path: &Path| path.extension().map(|e| e.to_string_lossy().to_ascii_lowercase()).unwrap_or_default();
+    match of(path).as_str() {
+        "gz" | "zst" => of(Path::new(path.file_stem().unwrap_or_default())),
+        other => other.to_owned(),
+    }
+}
+
+const HEAD_BYTES: u64 = 4096;
+const BOM: &[u8] = b"\xEF\xBB\xBF";
+
+/// A file being read as text.
+pub(super) struct Opened {
+    /// What it holds, unpacked, without a byte order mark.
+    pub reader: Reader,
+    /// Bytes of the file read so far.
+    pub done: Arc<AtomicU64>,
+    /// Whether it is compressed.
+    pub compressed: bool,
+}
+
+/// Opens a file of text, unpacking it.
+///
+/// # Errors
+/// It cannot be read, or is no text: one line that says what it is.
+pub(super) fn open(path: &Path) -> Result<Opened> {
+    let name = shown_path(path);
+    let file = File::open(path).with_context(|| format!("{name}: cannot be opened"))?;
+    unpack(&name, Box::new(file))
+}
+
+/// Unpacks bytes and checks that they are text.
+///
+/// # Errors
+/// As [`open`].
+pub(super) fn unpack(name: &str, raw: Reader) -> Result<Opened> {
+    let done = Arc::new(AtomicU64::new(0));
+    let (head, reader) = peek(name, Box::new(Counted { inner: raw, done: done.clone() }))?;
+    let unpacked: Option<Reader> = if head.starts_with(b"\x1F\x8B") {
+        Some(Box::new(flate2::read::MultiGzDecoder::new(reader)))
+    } else if head.starts_with(b"\x28\xB5\x2F\xFD") {
+        Some(zstd(name, reader)?)
+    } else {
+        return Ok(Opened { reader: as_text(name, head, reader)?, done, compressed: false });
+    };
+    let (head, reader) = peek(name, unpacked.unwrap_or_else(|| Box::new(std::io::empty())))?;
+    Ok(Opened { reader: as_text(name, head, reader)?, done, compressed: true })
+}
+
+#[cfg(not(target_arch = "wasm32"))]
+fn zstd(name: &str, reader: Reader) -> Result<Reader> {
+    Ok(Box::new(zstd::Decoder::new(reader).with_context(|| format!("{name}: cannot be unpacked"))?))
+}
+
+#[cfg(target_arch = "wasm32")]
+fn zstd(name: &str, _: Reader) -> Result<Reader> {
+    bail!("{name}: is zstd-compressed, which is not read here; unpack it first (unzstd)")
+}
+
+/// The first bytes, and a reader of all of them.
+fn peek(name: &str, mut reader: Reader) -> Result<(Vec<u8>, Reader)> {
+    let mut head = Vec::new();
+    reader.by_ref().take(HEAD_BYTES).read_to_end(&mut head).with_context(|| format!("{name}: cannot be read"))?;
+    Ok((head.clone(), Box::new(Cursor::new(head).chain(reader))))
+}
+
+fn as_text(name: &str, head: Vec<u8>, mut reader: Reader) -> Result<Reader> {
+    if let Some(what) = sniff::not_text(&head) {
+        bail!("{name}: this is {what}");
+    }
+    if head.starts_with(BOM) {
+        reader.read_exact(&mut [0; BOM.len()]).with_context(|| format!("{name}: cannot be read"))?;
+    }
+    Ok(reader)
+}
+
+struct Counted {
+    inner: Reader,
+    done: Arc<AtomicU64>,
+}
+
+impl Read for Counted {
+    fn read(&mut self, buffer: &mut [u8]) -> std::io::Result<usize> {
+        let n = self.inner.read(buffer)?;
+        self.done.fetch_add(n as u64, Ordering::Relaxed);
+        Ok(n)
+    }
+}
+
+#[cfg(test)]
+mod tests;

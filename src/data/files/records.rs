@@ -1,0 +1,212 @@
+//! Cuts JSON into records without reading it: lines of JSONL, or the elements of one list. Memory stays bounded.
+
+use std::io::{BufRead, Result};
+use std::ops::Range;
+
+/// A longer record is none: memory must stay bounded.
+pub(in crate::data) const MAX_RECORD_BYTES: usize = 16 << 20;
+
+/// What the next record turned out to be.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(in crate::data) enum Record {
+    /// There is none.
+    End,
+    /// It is over the limit and was passed over.
+    TooLong,
+    /// It is in [`Records::bytes`]; `true` if its end was seen, and not only the end of the file.
+    Whole(bool),
+}
+
+/// Reads records one by one.
+pub(in crate::data) struct Records<R> {
+    reader: R,
+    bytes: Vec<u8>,
+    list: bool,
+    place: Place,
+    /// Bytes read so far.
+    consumed: u64,
+}
+
+/// How far a text has been cut.
+struct Place {
+    /// A list was opened, or closed.
+    opened: bool,
+    closed: bool,
+    line: u64,
+    /// The line on which the record begins.
+    start: u64,
+}
+
+/// Where a list's element is being cut out.
+#[derive(Default)]
+struct Inside {
+    begun: bool,
+    depth: usize,
+    quoted: bool,
+    escaped: bool,
+}
+
+impl<R: BufRead> Records<R> {
+    /// Lines, or the elements of a list.
+    pub(in crate::data) fn new(reader: R, list: bool) -> Self {
+        Self { reader, bytes: Vec::new(), list, place: Place { opened: false, closed: false, line: 1, start: 1 }, consumed: 0 }
+    }
+
+    /// The record.
+    pub(in crate::data) fn bytes(&self) -> &[u8] {
+        &self.bytes
+    }
+
+    /// The line on which the record begins.
+    pub(in crate::data) fn line(&self) -> u64 {
+        self.place.start
+    }
+
+    /// Bytes read so far.
+    pub(in crate::data) fn bytes_read(&self) -> u64 {
+        self.consumed
+    }
+
+    /// The next record, which may be an empty line.
+    pub(in crate::data) fn next(&mut self) -> Result<Record> {
+        self.bytes.clear();
+        let (mut inside, mut too_long) = (Inside::default(), false);
+        self.place.start = self.place.line;
+        loop {
+            let chunk = match self.reader.fill_buf() {
+                Err(e) if e.kind() == std::io::ErrorKind::Interrupted => continue,
+                chunk => chunk?,
+            };
+            if chunk.is_empty() {
+                return Ok(self.at_end(inside.begun, too_long));
+            }
+            let (range, consumed, ended) = match self.list {
+                true => self.place.element(chunk, &mut inside),
+                false => self.place.rest_of_line(chunk, &mut inside),
+            };
+            too_long = too_long || self.bytes.len() + range.len() > MAX_RECORD_BYTES;
+            if !too_long {
+                self.bytes.extend_from_slice(&chunk[range]);
+            }
+            self.reader.consume(consumed);
+            self.consumed += consumed as u64;
+            if ended {
+                return Ok(if too_long { Record::TooLong } else { Record::Whole(true) });
+            }
+        }
+    }
+
+    fn at_end(&mut self, begun: bool, too_long: bool) -> Record {
+        // A list that is not closed is cut off, if only between two elements.
+        let cut_off = self.list && self.place.opened && !std::mem::replace(&mut self.place.closed, true);
+        match (too_long, begun || cut_off) {
+            (true, _) => Record::TooLong,
+            (false, true) => Record::Whole(false),
+            (false, false) => Record::End,
+        }
+    }
+}
+
+impl Place {
+    /// (bytes of the record, bytes to pass over, whether it ends there)
+    fn rest_of_line(&mut self, chunk: &[u8], inside: &mut Inside) -> (Range<usize>, usize, bool) {
+        inside.begun = true;
+        match chunk.iter().position(|b| *b == b'\n') {
+            Some(at) => {
+                self.line += 1;
+                (0..at, at + 1, true)
+            }
+            None => (0..chunk.len(), chunk.len(), false),
+        }
+    }
+
+    /// As [`Self::rest_of_line`]. What stands behind the list is a record of its own, which nobody will like.
+    fn element(&mut self, chunk: &[u8], inside: &mut Inside) -> (Range<usize>, usize, bool) {
+        let mut from = if inside.begun { Some(0) } else { None };
+        for (i, byte) in chunk.iter().enumerate() {
+            self.line += u64::from(*byte == b'\n');
+            if !inside.begun {
+                match byte {
+                    b'[' if !self.opened => self.opened = true,
+                    b']' if !self.closed => self.closed = true,
+                    b',' if !self.closed => {}
+                    byte if byte.is_ascii_whitespace() => {}
+                    _ => (inside.begun, self.start, from) = (true, self.line, Some(i)),
+                }
+            }
+            if inside.begun && self.ends(*byte, inside) {
+                return (from.unwrap_or(i)..i, i + 1, true);
+            }
+        }
+        (from.unwrap_or(chunk.len())..chunk.len(), chunk.len(), false)
+    }
+
+    /// Whether this byte of an element is the comma or bracket behind it.
+    fn ends(&mut self, byte: u8, inside: &mut Inside) -> bool {
+        match (inside.quoted, inside.escaped, byte) {
+            (true, true, _) => inside.escaped = false,
+            (true, false, b'\\') => inside.escaped = true,
+            (_, _, b'"') => inside.quoted = !inside.quoted,
+            (true, ..) => {}
+            (_, _, b'[' | b'{') => inside.depth += 1,
+            (_, _, b',' | b']') if inside.depth == 0 => {
+                self.closed = self.closed || byte == b']';
+                return true;
+            }
+            (_, _, b']' | b'}') => inside.depth = inside.depth.saturating_sub(1),
+            _ => {}
+        }
+        false
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::io::BufReader;
+
+    fn cut(text: &str, list: bool) -> Vec<(u64, String, bool)> {
+        // A small buffer, so that records go over its end.
+        let mut records = Records::new(BufReader::with_capacity(3, text.as_bytes()), list);
+        let mut out = Vec::new();
+        while let Record::Whole(ended) = records.next().unwrap() {
+            out.push((records.line(), String::from_utf8(records.bytes().to_vec()).unwrap(), ended));
+            assert!(out.len() < 100);
+        }
+        assert_eq!(records.bytes_read(), text.len() as u64);
+        out
+    }
+
+    fn own(list: &[(u64, &str, bool)]) -> Vec<(u64, String, bool)> {
+        list.iter().map(|(line, text, ended)| (*line, (*text).to_owned(), *ended)).collect()
+    }
+
+    #[test]
+    fn lines_and_elements() {
+        assert_eq!(cut("a\n\nb", false), own(&[(1, "a", true), (2, "", true), (3, "b", false)]));
+        assert_eq!(cut("[]\n", true), own(&[]));
+        assert_eq!(
+            cut(" [\n {\"a\": \"],\\\"}\"},\n\n [1, 2]\n, 3]\n", true),
+            own(&[(2, "{\"a\": \"],\\\"}\"}", true), (4, "[1, 2]\n", true), (5, "3", true)])
+        );
+        assert_eq!(cut("[{\"a\": 1}, {\"b\"", true), own(&[(1, "{\"a\": 1}", true), (1, "{\"b\"", false)]));
+        assert_eq!(cut("[1,", true), own(&[(1, "1", true), (1, "", false)]), "cut off between two");
+        assert_eq!(cut("[1] x", true), own(&[(1, "1", true), (1, "x", false)]));
+    }
+
+    #[test]
+    fn what_is_too_long_is_passed_over() {
+        let long = format!("[\"{}\", 1]", "x".repeat(MAX_RECORD_BYTES));
+        let mut records = Records::new(BufReader::new(long.as_bytes()), true);
+        assert_eq!(
+            (records.next().unwrap(), records.next().unwrap(), records.bytes()),
+            (Record::TooLong, Record::Whole(true), &b"1"[..])
+        );
+        let long = format!("{}\n1", "x".repeat(MAX_RECORD_BYTES + 1));
+        let mut records = Records::new(BufReader::new(long.as_bytes()), false);
+        assert_eq!(
+            (records.next().unwrap(), records.next().unwrap(), records.line()),
+            (Record::TooLong, Record::Whole(false), 2)
+        );
+    }
+}
