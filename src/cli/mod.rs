@@ -4,11 +4,13 @@
 mod app;
 mod bench;
 mod bench_rollouts;
+mod chat;
 mod data;
 mod data_rows;
 mod demo;
 mod doctor;
 mod evaluate;
+mod export;
 mod generate;
 mod grpo;
 mod inspect;
@@ -57,10 +59,14 @@ enum Commands {
     Eval(Box<evaluate::Args>),
     /// Average checkpoints along a training run.
     Merge(Box<merge::Args>),
+    /// Write a model as a GGUF file, for llama.cpp, Ollama and LM Studio.
+    Export(export::Args),
     /// The loss on the plane through three checkpoints, and whether merging them pays.
     Landscape(Box<landscape::Args>),
     /// Continue a prompt, streamed.
     Generate(generate::Args),
+    /// Talk with a model in the terminal.
+    Chat(chat::Args),
     /// Log-probability of every token of given texts or token ids, and gradients.
     Score(score::Args),
     /// What a model does with one text: attention of each head, logit lens, guesses of each next token.
@@ -163,8 +169,10 @@ pub fn main() -> i32 {
         Commands::Data(args) => data::run(&args),
         Commands::Eval(args) => evaluate::run(&args, typed),
         Commands::Merge(args) => merge::run(&args),
+        Commands::Export(args) => export::run(&args),
         Commands::Landscape(args) => landscape::run(&args),
         Commands::Generate(args) => generate::run(&args),
+        Commands::Chat(args) => chat::run(&args),
         Commands::Score(args) => score::run(&args),
         Commands::Inspect(args) => inspect::run(&args),
         Commands::Replay(args) => replay::run(&args, typed),

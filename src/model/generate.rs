@@ -54,14 +54,31 @@ impl Generator {
         prompts: &[Vec<u32>],
         max_new: usize,
         sampling: &Sampling,
+        on_tokens: impl FnMut(usize, &[u32]) -> anyhow::Result<bool>,
+    ) -> anyhow::Result<()> {
+        self.run_from(device, prompts, 0, max_new, sampling, on_tokens)
+    }
+
+    /// As [`Self::run`], where the first `cached` tokens of each row are those of the run before, so that their keys and values are not
+    /// computed again. Of that run the last token that was drawn does not count.
+    ///
+    /// # Errors
+    /// As there.
+    pub fn run_from(
+        &self,
+        device: &Device,
+        prompts: &[Vec<u32>],
+        cached: usize,
+        max_new: usize,
+        sampling: &Sampling,
         mut on_tokens: impl FnMut(usize, &[u32]) -> anyhow::Result<bool>,
     ) -> anyhow::Result<()> {
-        let (shortest, longest) = self.start(device, prompts, sampling)?;
+        let (shortest, longest) = self.start(device, prompts, cached, sampling)?;
         let last = (longest + max_new).min(self.room);
         let mut ring = ReadRing::new(device, self.batch, AHEAD + 1);
         // Index of the token that the next replay yields, and of the one that the host reads next.
         let mut read = shortest;
-        for next in 1..last {
+        for next in cached + 1..last {
             device.replay(&self.step)?;
             if next < shortest {
                 // Nothing to listen to yet, but do not run away from the device.
@@ -106,7 +123,7 @@ impl Generator {
     }
 
     /// Write prompts and settings; returns the lengths of the shortest and the longest prompt.
-    fn start(&self, device: &Device, prompts: &[Vec<u32>], sampling: &Sampling) -> anyhow::Result<(usize, usize)> {
+    fn start(&self, device: &Device, prompts: &[Vec<u32>], cached: usize, sampling: &Sampling) -> anyhow::Result<(usize, usize)> {
         anyhow::ensure!(!prompts.is_empty() && prompts.len() <= self.batch, "{} prompts for {} rows", prompts.len(), self.batch);
         let width = PROMPT_HEAD + self.room;
         let mut given = vec![0u32; self.batch * width];
@@ -121,14 +138,15 @@ impl Generator {
                 self.room
             );
             let own = &mut given[row * width..(row + 1) * width];
+            anyhow::ensure!(cached < prompt.len(), "{cached} tokens are cached, but the prompt has {}", prompt.len());
             // Draws are keyed by the row.
             own[..PROMPT_HEAD].copy_from_slice(&[prompt.len() as u32, self.room as u32, row as u32, 0, 0, 0]);
             own[PROMPT_HEAD..PROMPT_HEAD + prompt.len()].copy_from_slice(prompt);
-            first[row] = prompt[0];
+            first[row] = prompt[cached];
         }
         device.write(&self.rows.prompt, &given);
         device.write(&self.rows.tokens, &first);
-        device.write(&self.rows.positions, &vec![0u32; self.batch]);
+        device.write(&self.rows.positions, &vec![cached as u32; self.batch]);
         device.write(&self.rows.assigned, &(0..self.batch as u32).flat_map(|row| [row, 0, 0]).collect::<Vec<u32>>());
         device.write(&self.settings, &sampling.pack(&[]));
         let lengths = prompts.iter().map(Vec::len);

@@ -54,24 +54,16 @@ pub fn read(path: &Path) -> Result<HfConfig> {
     parse(&bytes).with_context(|| shown(path))
 }
 
-/// Every token that ends a text: of config.json, of generation_config.json beside it, and the tokenizer's own.
+/// The configuration of a model: of `config.json` in a folder, or of a GGUF file.
 ///
 /// # Errors
-/// A generation_config.json that is there and cannot be read.
-pub fn stop_tokens(dir: &Path, config: &HfConfig, tokenizer_eos: Option<u32>) -> Result<Vec<u32>> {
-    let mut stops = config.tokens.eos.clone();
-    stops.extend(tokenizer_eos);
-    let path = dir.join("generation_config.json");
-    if path.is_file() {
-        let text = RealFs.read(&path, 1 << 20).with_context(|| shown(&path))?;
-        let parsed: Value = serde_json::from_slice(&text).with_context(|| shown(&path))?;
-        let eos = &parsed["eos_token_id"];
-        let list = eos.as_array().map_or(std::slice::from_ref(eos), Vec::as_slice);
-        stops.extend(list.iter().filter_map(Value::as_u64).filter_map(|id| u32::try_from(id).ok()));
+/// As [`read`].
+pub fn of_model(path: &Path) -> Result<HfConfig> {
+    if !super::gguf::is_gguf(path) {
+        return read(&path.join("config.json"));
     }
-    stops.sort_unstable();
-    stops.dedup();
-    Ok(stops)
+    let file = super::gguf::GgufFile::open(path)?;
+    file.config_json().and_then(|json| parse(json.to_string().as_bytes())).with_context(|| shown(path))
 }
 
 /// Parse the text of a `config.json`.
@@ -356,15 +348,4 @@ pub fn config_json(model: &ModelConfig, tokens: &SpecialTokens) -> Value {
         }
     }
     out
-}
-
-/// The `generation_config.json` beside it: sampling as trained, until an end token.
-pub fn generation_config_json(tokens: &SpecialTokens) -> Value {
-    json!({
-        "_from_model_config": true,
-        "do_sample": true,
-        "bos_token_id": tokens.bos,
-        "eos_token_id": eos_json(tokens),
-        "pad_token_id": tokens.pad,
-    })
 }

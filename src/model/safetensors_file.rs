@@ -184,14 +184,7 @@ impl SafetensorsFile {
             sink(&numbers)
         })
         .with_context(at)?;
-        if let Some((index, value)) = bad.first {
-            let (n, total) = (bad.count, bad.seen);
-            bail!(
-                "{}: {n} of {total} numbers are not finite, the first is {value} at index {index}; use another checkpoint",
-                at()
-            );
-        }
-        Ok(())
+        bad.refuse(&at())
     }
 
     fn stream_bytes(&self, info: &TensorInfo, sink: &mut dyn FnMut(&[u8]) -> Result<()>) -> Result<()> {
@@ -223,7 +216,8 @@ impl SafetensorsFile {
     /// # Errors
     /// Lists up to five missing, unexpected and differently shaped tensors each.
     pub fn expect(&self, expected: &[(String, Vec<usize>)]) -> Result<()> {
-        let found: BTreeMap<&str, &TensorInfo> = self.tensors.iter().map(|(name, info)| (name.as_str(), info)).collect();
+        let found: BTreeMap<&str, &[usize]> =
+            self.tensors.iter().map(|(name, info)| (name.as_str(), info.shape.as_slice())).collect();
         super::weight_files::compare(
             &format!("{}: these tensors do not belong to this model", shown(&self.path)),
             &found,
@@ -235,15 +229,17 @@ impl SafetensorsFile {
     }
 }
 
+/// Looks for numbers that are not finite while they pass.
 #[derive(Default)]
-struct NonFinite {
+pub(super) struct NonFinite {
     seen: usize,
     count: usize,
     first: Option<(usize, f32)>,
 }
 
 impl NonFinite {
-    fn look(&mut self, numbers: &[f32]) {
+    /// The next numbers.
+    pub(super) fn look(&mut self, numbers: &[f32]) {
         for (i, x) in numbers.iter().enumerate() {
             if !x.is_finite() {
                 self.count += 1;
@@ -251,5 +247,11 @@ impl NonFinite {
             }
         }
         self.seen += numbers.len();
+    }
+    /// An error if there was one; `at` names file and tensor.
+    pub(super) fn refuse(&self, at: &str) -> Result<()> {
+        let Some((index, value)) = self.first else { return Ok(()) };
+        let (n, total) = (self.count, self.seen);
+        bail!("{at}: {n} of {total} numbers are not finite, the first is {value} at index {index}; use another checkpoint")
     }
 }

@@ -1,6 +1,7 @@
-//! The weights of a Hugging Face folder: one `model.safetensors`, or shards with an index.
+//! The weights of a model: a Hugging Face folder with one `model.safetensors`, or shards with an index; or a GGUF file.
 
-use super::safetensors_file::{Dtype, SafetensorsFile, TensorInfo};
+use super::gguf::{GgufFile, is_gguf};
+use super::safetensors_file::{NonFinite, SafetensorsFile, TensorInfo};
 use crate::vfs::{Vfs, clean, shown};
 use anyhow::{Context, Result, bail, ensure};
 use std::collections::{BTreeMap, BTreeSet};
@@ -9,12 +10,14 @@ use std::path::{Path, PathBuf};
 const SINGLE: &str = "model.safetensors";
 const INDEX: &str = "model.safetensors.index.json";
 
-/// Every tensor of a model folder, whichever file it is in.
+/// Every tensor of a model, whichever file it is in.
 #[derive(Debug)]
 pub struct WeightFiles {
     dir: PathBuf,
     files: Vec<SafetensorsFile>,
     index: BTreeMap<String, usize>,
+    /// In place of those.
+    gguf: Option<Box<GgufFile>>,
 }
 
 #[derive(serde::Deserialize)]
@@ -23,11 +26,15 @@ struct Index {
 }
 
 impl WeightFiles {
-    /// Open the weights in a folder. As in `transformers`, a single file goes before an index.
+    /// Open the weights in a folder, or in a GGUF file. As in `transformers`, a single file goes before an index.
     ///
     /// # Errors
     /// No weights, a damaged file, or an index that does not match its shards.
     pub fn open(dir: &Path) -> Result<Self> {
+        if is_gguf(dir) {
+            let gguf = Some(Box::new(GgufFile::open(dir)?));
+            return Ok(WeightFiles { dir: dir.to_owned(), files: Vec::new(), index: BTreeMap::new(), gguf });
+        }
         let single = dir.join(SINGLE);
         if single.exists() {
             return Self::from_files(dir, vec![SafetensorsFile::open(&single)?]);
@@ -64,34 +71,29 @@ impl WeightFiles {
                 }
             }
         }
-        Ok(WeightFiles { dir: dir.to_owned(), files, index })
+        Ok(WeightFiles { dir: dir.to_owned(), files, index, gguf: None })
     }
 
-    /// The folder.
+    /// The folder, or the GGUF file.
     pub fn dir(&self) -> &Path {
         &self.dir
     }
 
     /// Every tensor's name, sorted.
     pub fn names(&self) -> impl Iterator<Item = &str> {
-        self.index.keys().map(String::as_str)
-    }
-
-    fn info(&self, name: &str) -> Option<&TensorInfo> {
-        Some(self.locate(name)?.1)
+        let of_gguf = self.gguf.iter().flat_map(|file| file.tensors().map(|(name, _)| name));
+        self.index.keys().map(String::as_str).chain(of_gguf)
     }
 
     /// A tensor's sizes.
     pub fn shape(&self, name: &str) -> Option<&[usize]> {
-        self.info(name).map(|info| info.shape.as_slice())
+        match &self.gguf {
+            Some(file) => file.shape(name),
+            None => self.locate(name).map(|(_, info)| info.shape.as_slice()),
+        }
     }
 
-    /// How a tensor is stored.
-    pub fn dtype(&self, name: &str) -> Option<Dtype> {
-        self.info(name).map(|info| info.dtype)
-    }
-
-    /// The files.
+    /// The safetensors files.
     pub fn files(&self) -> &[SafetensorsFile] {
         &self.files
     }
@@ -112,7 +114,12 @@ impl WeightFiles {
     /// # Errors
     /// As there.
     pub fn read_f32(&self, name: &str, shape: &[usize]) -> Result<Vec<f32>> {
-        self.file_of(name)?.read_f32(name, shape)
+        let mut out = Vec::new();
+        self.stream_f32(name, shape, &mut |piece| {
+            out.extend_from_slice(piece);
+            Ok(())
+        })?;
+        Ok(out)
     }
 
     /// One tensor as f32 in pieces; see [`SafetensorsFile::stream_f32`].
@@ -120,14 +127,21 @@ impl WeightFiles {
     /// # Errors
     /// As there.
     pub fn stream_f32(&self, name: &str, shape: &[usize], sink: &mut dyn FnMut(&[f32]) -> Result<()>) -> Result<()> {
-        self.file_of(name)?.stream_f32(name, shape, sink)
-    }
-
-    fn file_of(&self, name: &str) -> Result<&SafetensorsFile> {
-        let Some(i) = self.index.get(name) else {
-            bail!("{}: tensor '{}' is missing{}", shown(&self.dir), clean(name), nearest(name, self.names()));
-        };
-        Ok(&self.files[*i])
+        let missing = || format!("tensor '{}' is missing{}", clean(name), nearest(name, self.names()));
+        if let Some(file) = &self.gguf {
+            let at = || format!("{}: tensor '{}'", shown(&self.dir), clean(name));
+            let own = file.shape(name).with_context(|| format!("{}: {}", shown(&self.dir), missing()))?;
+            ensure!(own == shape, "{}: has shape {own:?}, the model needs {shape:?}", at());
+            let mut bad = NonFinite::default();
+            file.stream_f32(name, &mut |piece| {
+                bad.look(piece);
+                sink(piece)
+            })
+            .with_context(at)?;
+            return bad.refuse(&at());
+        }
+        let Some(i) = self.index.get(name) else { bail!("{}: {}", shown(&self.dir), missing()) };
+        self.files[*i].stream_f32(name, shape, sink)
     }
 
     /// Refuse weights that are not the expected ones. Unexpected tensors for which `ignorable` is true are passed over
@@ -137,8 +151,8 @@ impl WeightFiles {
     /// Lists up to five missing, unexpected and differently shaped tensors each.
     pub fn expect(&self, expected: &[(String, Vec<usize>)], ignorable: &dyn Fn(&str) -> bool) -> Result<()> {
         compare(
-            &format!("{}: these weights do not belong to this config.json", shown(&self.dir)),
-            &self.infos(),
+            &format!("{}: these weights do not belong to {}", shown(&self.dir), self.whose()),
+            &self.shapes(),
             expected,
             ignorable,
         )
@@ -150,21 +164,26 @@ impl WeightFiles {
     /// # Errors
     /// As [`Self::expect`].
     pub fn expect_like(&self, other: &WeightFiles, ignorable: &dyn Fn(&str) -> bool) -> Result<()> {
-        let expected = other.infos().into_iter().filter(|(name, _)| !ignorable(name));
-        let expected: Vec<_> = expected.map(|(name, info)| (name.to_owned(), info.shape.clone())).collect();
+        let expected = other.shapes().into_iter().filter(|(name, _)| !ignorable(name));
+        let expected: Vec<_> = expected.map(|(name, shape)| (name.to_owned(), shape.to_vec())).collect();
         let what = format!("{}: these are not weights of the model in {}", shown(&self.dir), shown(&other.dir));
-        compare(&what, &self.infos(), &expected, ignorable)
+        compare(&what, &self.shapes(), &expected, ignorable)
     }
 
-    fn infos(&self) -> BTreeMap<&str, &TensorInfo> {
-        self.names().filter_map(|name| Some((name, self.info(name)?))).collect()
+    /// What says which tensors there should be.
+    fn whose(&self) -> &'static str {
+        if self.gguf.is_some() { "the file's settings" } else { "this config.json" }
+    }
+
+    fn shapes(&self) -> BTreeMap<&str, &[usize]> {
+        self.names().filter_map(|name| Some((name, self.shape(name)?))).collect()
     }
 }
 
 /// Compare what a file holds with what it should hold; every difference in one message that begins with `what`.
 pub(super) fn compare(
     what: &str,
-    found: &BTreeMap<&str, &TensorInfo>,
+    found: &BTreeMap<&str, &[usize]>,
     expected: &[(String, Vec<usize>)],
     ignorable: &dyn Fn(&str) -> bool,
 ) -> Result<()> {
@@ -173,10 +192,10 @@ pub(super) fn compare(
     let missing: Vec<&str> = wanted.iter().copied().filter(|name| !found.contains_key(name)).collect();
     let mut shapes = Vec::new();
     for (name, shape) in expected {
-        if let Some(info) = found.get(name.as_str()).filter(|info| info.shape != *shape) {
-            let reversed = shape.len() == 2 && info.shape.iter().rev().eq(shape.iter());
+        if let Some(own) = found.get(name.as_str()).filter(|own| **own != shape.as_slice()) {
+            let reversed = shape.len() == 2 && own.iter().rev().eq(shape.iter());
             let hint = if reversed { " (transposed?)" } else { "" };
-            shapes.push(format!("'{}' has {:?}, needs {shape:?}{hint}", clean(name), info.shape));
+            shapes.push(format!("'{}' has {own:?}, needs {shape:?}{hint}", clean(name)));
         }
     }
     let mut parts = Vec::new();
@@ -215,7 +234,11 @@ fn nearest<'a>(name: &str, names: impl Iterator<Item = &'a str>) -> String {
 /// Why a folder without safetensors files has no weights.
 fn nothing_there(dir: &Path) -> String {
     if !dir.is_dir() {
-        return "is not a folder".into();
+        return "is not a folder, and not a GGUF file".into();
+    }
+    let names = std::fs::read_dir(dir).into_iter().flatten().flatten().map(|entry| entry.file_name());
+    if let Some(name) = names.filter(|name| name.to_string_lossy().ends_with(".gguf")).min() {
+        return format!("holds {}: name that file instead of its folder", clean(&name.to_string_lossy()));
     }
     for (name, what) in
         [("pytorch_model.bin", "PyTorch"), ("pytorch_model.bin.index.json", "PyTorch"), ("tf_model.h5", "TensorFlow")]

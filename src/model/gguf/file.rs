@@ -1,0 +1,142 @@
+//! An open GGUF file: tensors by their Hugging Face names, as f32.
+
+use super::blocks::BlockType;
+use super::header::{self, Place};
+use super::names;
+use super::value::Metadata;
+use crate::vfs::{clean, open_regular, read_exact_at, shown};
+use anyhow::{Context, Result, ensure};
+use std::collections::BTreeMap;
+use std::fs::File;
+use std::path::{Path, PathBuf};
+
+/// Bytes that are read at once, at least.
+const PIECE: usize = 1 << 20;
+
+/// A file whose head has been checked.
+#[derive(Debug)]
+pub struct GgufFile {
+    path: PathBuf,
+    file: File,
+    pub(super) metadata: Metadata,
+    pub(super) arch: String,
+    pub(super) heads: (usize, usize),
+    /// By Hugging Face name.
+    tensors: BTreeMap<String, Place>,
+    /// The factors of rotary frequencies, if the file has them.
+    pub(super) rope_freqs: Option<Vec<f32>>,
+}
+
+impl GgufFile {
+    /// Open a file and check its head: counts, lengths, types, offsets, and that it is of a family that lehr builds.
+    ///
+    /// # Errors
+    /// Anything that is not a sound GGUF file of such a model, in one line that names the file and, where there is one, the tensor.
+    pub fn open(path: &Path) -> Result<Self> {
+        let (mut file, bytes) = open_regular(path).with_context(|| format!("{}: cannot be opened", shown(path)))?;
+        let head = header::read(&mut file, bytes).with_context(|| shown(path))?;
+        Self::from_head(path, file, head).with_context(|| shown(path))
+    }
+
+    fn from_head(path: &Path, file: File, head: header::Head) -> Result<Self> {
+        let header::Head { metadata, tensors } = head;
+        let arch = metadata.text("general.architecture")?.context("general.architecture is missing")?.to_owned();
+        ensure!(
+            ["llama", "qwen2", "qwen3"].contains(&arch.as_str()),
+            "general.architecture = \"{}\": lehr reads llama, qwen2 and qwen3",
+            clean(&arch)
+        );
+        let parts = metadata.integer("split.count")?.unwrap_or(1);
+        ensure!(parts <= 1, "split.count = {parts}: one of several parts; join them with llama.cpp's llama-gguf-split --merge");
+        let count = |name: &str| -> Result<Option<usize>> {
+            let name = format!("{arch}.attention.{name}");
+            let number = metadata.integer(&name)?.map(usize::try_from).transpose()?;
+            ensure!(number.is_none_or(|n| (1..1 << 20).contains(&n)), "{name} = {}: must be above 0", number.unwrap_or_default());
+            Ok(number)
+        };
+        let heads = count("head_count")?.with_context(|| format!("{arch}.attention.head_count is missing"))?;
+        let heads = (heads, count("head_count_kv")?.unwrap_or(heads));
+        let (mut known, mut rope) = (BTreeMap::new(), None);
+        for (name, place) in tensors {
+            if name == names::ROPE_FREQS {
+                rope = Some(place);
+                continue;
+            }
+            let hf = names::to_hf(&name);
+            let hf = hf.with_context(|| format!("tensor '{}': lehr has no such part: not a plain {arch} model", clean(&name)))?;
+            if let Some(heads) = names::heads_of(&hf, &arch, heads.0, heads.1) {
+                let rows = place.shape[0];
+                ensure!(rows.is_multiple_of(2 * heads), "tensor '{}': {rows} rows are no pairs in {heads} heads", clean(&name));
+            }
+            ensure!(known.insert(hf, place).is_none(), "tensor '{}' stands in the file twice", clean(&name));
+        }
+        let mut open = Self { path: path.to_owned(), file, metadata, arch, heads, tensors: known, rope_freqs: None };
+        if let Some(place) = rope {
+            ensure!(place.bytes <= 1 << 16, "tensor '{}' has {:?} numbers", names::ROPE_FREQS, place.shape);
+            let mut factors = Vec::new();
+            open.stream_place(&place, &mut |piece| {
+                factors.extend_from_slice(piece);
+                Ok(())
+            })?;
+            open.rope_freqs = Some(factors);
+        }
+        Ok(open)
+    }
+
+    /// The file.
+    pub fn path(&self) -> &Path {
+        &self.path
+    }
+
+    /// Its settings.
+    pub fn metadata(&self) -> &Metadata {
+        &self.metadata
+    }
+
+    /// Every tensor: Hugging Face's name and sizes, outermost first.
+    pub fn tensors(&self) -> impl Iterator<Item = (&str, &[usize])> {
+        self.tensors.iter().map(|(name, place)| (name.as_str(), place.shape.as_slice()))
+    }
+
+    /// The sizes of a tensor.
+    pub fn shape(&self, name: &str) -> Option<&[usize]> {
+        self.tensors.get(name).map(|place| place.shape.as_slice())
+    }
+
+    /// How a tensor is stored.
+    pub fn kind(&self, name: &str) -> Option<BlockType> {
+        self.tensors.get(name).map(|place| place.kind)
+    }
+
+    /// One tensor as f32, in order and in pieces, in the order of rows that Hugging Face has.
+    ///
+    /// # Errors
+    /// A missing tensor, or a file that cannot be read.
+    pub fn stream_f32(&self, name: &str, sink: &mut dyn FnMut(&[f32]) -> Result<()>) -> Result<()> {
+        let place = self.tensors.get(name).context("is not in the file")?;
+        let Some(heads) = names::heads_of(name, &self.arch, self.heads.0, self.heads.1) else {
+            return self.stream_place(place, sink);
+        };
+        let mut whole = Vec::new();
+        self.stream_place(place, &mut |piece| {
+            whole.extend_from_slice(piece);
+            Ok(())
+        })?;
+        sink(&names::reorder(&whole, heads, place.shape[0], false))
+    }
+
+    fn stream_place(&self, place: &Place, sink: &mut dyn FnMut(&[f32]) -> Result<()>) -> Result<()> {
+        let piece = PIECE.next_multiple_of(place.kind.block_bytes()) as u64;
+        let mut buffer = vec![0; place.bytes.min(piece) as usize];
+        let (mut done, mut numbers) = (0, Vec::new());
+        while done < place.bytes {
+            let now = (place.bytes - done).min(piece) as usize;
+            read_exact_at(&self.file, &mut buffer[..now], place.start + done).context("cannot be read (did the file shrink?)")?;
+            numbers.clear();
+            place.kind.decode(&buffer[..now], &mut numbers);
+            sink(&numbers)?;
+            done += now as u64;
+        }
+        Ok(())
+    }
+}

@@ -1,0 +1,41 @@
+//! GGUF, the file format of llama.cpp: one file with settings, tokenizer, chat template and tensors, many of them quantised.
+//!
+//! Layout (version 2 and 3, little endian): `GGUF`, version, number of tensors, number of settings; the settings; for each tensor name,
+//! sizes (innermost first), type and offset; padding; the tensors. Lengths and offsets are checked against the file before anything is
+//! allocated or read.
+//!
+//! Reading: [`GgufFile`] gives the tensors by their Hugging Face names as f32, [`GgufFile::config_json`] the `config.json`, and
+//! [`GgufFile::tokenizer_files`] the tokenizer's files. Writing: [`Plan`] and [`write()`].
+
+mod blocks;
+mod config;
+mod file;
+mod header;
+mod names;
+mod pre;
+mod spelling;
+mod value;
+mod vocabulary;
+mod write;
+
+pub use blocks::BlockType;
+pub use file::GgufFile;
+pub use spelling::{Spelled, spell};
+pub use value::{Metadata, Value};
+pub use vocabulary::TokenizerFiles;
+pub use write::{Plan, write};
+
+use std::path::Path;
+
+/// The first bytes of a file.
+const MAGIC: [u8; 4] = *b"GGUF";
+/// Where tensors begin, unless the file says otherwise.
+const ALIGNMENT: u64 = 32;
+
+/// Whether a path names a GGUF file: a file that ends in `.gguf` or begins with its mark.
+pub fn is_gguf(path: &Path) -> bool {
+    use std::io::Read as _;
+    let Ok((mut file, _)) = crate::vfs::open_regular(path) else { return false };
+    let mut first = [0; 4];
+    path.extension().is_some_and(|end| end.eq_ignore_ascii_case("gguf")) || file.read_exact(&mut first).is_ok() && first == MAGIC
+}

@@ -1,0 +1,135 @@
+//! The settings of a GGUF file: typed values by name.
+
+use crate::vfs::clean;
+use anyhow::{Context, Result, anyhow, ensure};
+
+/// A setting. Of arrays, those of strings and of numbers.
+#[derive(Clone, Debug, PartialEq)]
+#[allow(missing_docs)]
+pub enum Value {
+    U32(u32),
+    /// Any other whole number.
+    Int(i128),
+    F32(f32),
+    F64(f64),
+    Bool(bool),
+    Text(String),
+    Texts(Vec<String>),
+    I32s(Vec<i32>),
+    F32s(Vec<f32>),
+    /// An array of another type of number.
+    Numbers(Vec<f64>),
+    /// An array that lehr has no use for: its length.
+    Other(u64),
+}
+
+/// Settings in the order of the file.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub struct Metadata(Vec<(String, Value)>);
+
+impl Metadata {
+    /// Put a setting at the end; one of that name is taken out.
+    pub fn set(&mut self, name: impl Into<String>, value: Value) {
+        let name = name.into();
+        self.0.retain(|(known, _)| *known != name);
+        self.0.push((name, value));
+    }
+
+    /// Every setting.
+    pub fn iter(&self) -> impl Iterator<Item = (&str, &Value)> {
+        self.0.iter().map(|(name, value)| (name.as_str(), value))
+    }
+
+    /// How many there are.
+    pub fn len(&self) -> usize {
+        self.0.len()
+    }
+
+    /// Whether there is none.
+    pub fn is_empty(&self) -> bool {
+        self.0.is_empty()
+    }
+
+    /// Put a setting at the end whose name is known to be new.
+    pub(super) fn push(&mut self, name: String, value: Value) {
+        self.0.push((name, value));
+    }
+
+    /// A setting.
+    pub fn get(&self, name: &str) -> Option<&Value> {
+        self.0.iter().find(|(known, _)| known == name).map(|(_, value)| value)
+    }
+
+    /// A text.
+    pub(super) fn text(&self, name: &str) -> Result<Option<&str>> {
+        let Some(value) = self.get(name) else { return Ok(None) };
+        match value {
+            Value::Text(text) => Ok(Some(text)),
+            other => Err(wrong(name, other, "a string")),
+        }
+    }
+
+    /// A whole number. An array counts when all of its entries are the same (one for each block).
+    pub(super) fn integer(&self, name: &str) -> Result<Option<u64>> {
+        let Some(value) = self.get(name) else { return Ok(None) };
+        let whole = |x: f64| (x >= 0.0 && x.fract() == 0.0 && x < 2f64.powi(53)).then_some(x as u64);
+        let same = |list: &[f64]| list.first().copied().filter(|first| list.iter().all(|x| x == first)).and_then(whole);
+        let number = match value {
+            Value::U32(number) => Some(u64::from(*number)),
+            Value::Int(number) => u64::try_from(*number).ok(),
+            Value::Numbers(list) => same(list),
+            Value::I32s(list) => same(&list.iter().map(|x| f64::from(*x)).collect::<Vec<_>>()),
+            _ => None,
+        };
+        Ok(Some(number.with_context(|| wrong(name, value, "a whole number"))?))
+    }
+
+    /// A number. Those of 32 bits are read as the shortest decimal fraction that means them, as somebody wrote them.
+    pub(super) fn number(&self, name: &str) -> Result<Option<f64>> {
+        let Some(value) = self.get(name) else { return Ok(None) };
+        let number = match value {
+            Value::F32(x) => x.to_string().parse().unwrap_or(f64::from(*x)),
+            Value::F64(x) => *x,
+            Value::U32(x) => f64::from(*x),
+            Value::Int(x) => *x as f64,
+            other => return Err(wrong(name, other, "a number")),
+        };
+        ensure!(number.is_finite(), "{name} = {number}: must be a finite number");
+        Ok(Some(number))
+    }
+
+    /// Yes or no.
+    pub(super) fn flag(&self, name: &str) -> Result<Option<bool>> {
+        match self.get(name) {
+            None => Ok(None),
+            Some(Value::Bool(flag)) => Ok(Some(*flag)),
+            Some(other) => Err(wrong(name, other, "true or false")),
+        }
+    }
+
+    /// A list of texts.
+    pub(super) fn texts(&self, name: &str) -> Result<Option<&[String]>> {
+        match self.get(name) {
+            None => Ok(None),
+            Some(Value::Texts(list)) => Ok(Some(list)),
+            Some(other) => Err(wrong(name, other, "a list of strings")),
+        }
+    }
+}
+
+fn wrong(name: &str, value: &Value, wanted: &str) -> anyhow::Error {
+    let shown = match value {
+        Value::Text(text) => format!("\"{text}\""),
+        Value::Texts(list) => format!("a list of {} strings", list.len()),
+        Value::I32s(list) => format!("a list of {} numbers", list.len()),
+        Value::F32s(list) => format!("a list of {} numbers", list.len()),
+        Value::Numbers(list) => format!("a list of {} numbers", list.len()),
+        Value::Other(count) => format!("a list of {count}"),
+        Value::U32(x) => x.to_string(),
+        Value::Int(x) => x.to_string(),
+        Value::F32(x) => x.to_string(),
+        Value::F64(x) => x.to_string(),
+        Value::Bool(x) => x.to_string(),
+    };
+    anyhow!("{} = {}: must be {wanted}", clean(name), clean(&shown))
+}

@@ -1,0 +1,222 @@
+//! Writing a GGUF file: head first, then each tensor as it comes.
+
+use super::blocks::BlockType;
+use super::config;
+use super::names;
+use super::spelling::Spelled;
+use super::value::{Metadata, Value};
+use super::{ALIGNMENT, MAGIC};
+use crate::config::{ModelConfig, RopeScaling};
+use crate::model::weight_files::WeightFiles;
+use crate::model::{Parameters, Spec, check, stored};
+use crate::vfs::clean;
+use anyhow::{Context, Result};
+use std::io::Write;
+
+/// One tensor to write.
+#[derive(Debug)]
+struct Part {
+    name: String,
+    /// Hugging Face's name, under which the weights have it.
+    hf: String,
+    shape: Vec<usize>,
+    kind: BlockType,
+    bytes: u64,
+    /// Numbers that are computed, not read.
+    given: Option<Vec<f32>>,
+}
+
+/// A file to be written; everything has been checked but the numbers.
+#[derive(Debug)]
+pub struct Plan<'a> {
+    model: &'a ModelConfig,
+    weights: &'a WeightFiles,
+    head: Vec<u8>,
+    parts: Vec<Part>,
+    /// What users should know.
+    pub notes: Vec<String>,
+}
+
+impl<'a> Plan<'a> {
+    /// Plan a file: `name` says what the model is called, `kind` how matrices are stored; norms and biases stay F32.
+    ///
+    /// # Errors
+    /// Weights that are not those of this model, or a shape that llama.cpp does not compute.
+    pub fn new(name: &str, model: &'a ModelConfig, weights: &'a WeightFiles, spelled: Spelled, kind: BlockType) -> Result<Self> {
+        let specs = Parameters::new(model, u64::MAX)?;
+        let declared: Vec<(String, Vec<usize>)> = specs.specs().iter().flat_map(|s: &Spec| s.parts.iter().cloned()).collect();
+        check(model, &declared, weights)?;
+        let mut notes = spelled.notes;
+        let mut parts = Vec::new();
+        if let Some(RopeScaling::Llama3(scaling)) = &model.rope_scaling {
+            let factors = config::llama3_factors(scaling, model.rope_theta, model.head_dim);
+            let (name, shape) = (names::ROPE_FREQS.to_owned(), vec![factors.len()]);
+            parts.push(Part {
+                name,
+                hf: String::new(),
+                bytes: 4 * shape[0] as u64,
+                shape,
+                kind: BlockType::F32,
+                given: Some(factors),
+            });
+        }
+        let mut coarser = 0;
+        for (hf, shape) in declared {
+            let own = match (shape.len(), shape[shape.len() - 1].is_multiple_of(kind.block())) {
+                (2, true) => kind,
+                (2, false) => {
+                    coarser += 1;
+                    BlockType::F16
+                }
+                _ => BlockType::F32,
+            };
+            let name = names::to_gguf(&hf).with_context(|| format!("tensor '{}': llama.cpp has no such part", clean(&hf)))?;
+            let numbers = shape.iter().map(|n| *n as u64).product();
+            let bytes = own.bytes(numbers).with_context(|| format!("tensor '{}': too large", clean(&hf)))?;
+            parts.push(Part { name, hf, shape, kind: own, bytes, given: None });
+        }
+        if coarser > 0 {
+            notes.push(format!("{coarser} matrices have rows that are no multiple of {}: F16", kind.block()));
+        }
+        let mut metadata = Metadata::default();
+        metadata.set("general.architecture", Value::Text(names::architecture(model.architecture).to_owned()));
+        metadata.set("general.type", Value::Text("model".into()));
+        metadata.set("general.name", Value::Text(name.to_owned()));
+        metadata.set("general.file_type", Value::U32(file_type(kind)));
+        metadata.set("general.quantization_version", Value::U32(2));
+        for (name, value) in config::settings(model)?.iter().chain(spelled.metadata.iter()) {
+            metadata.set(name, value.clone());
+        }
+        let head = head(&metadata, &parts)?;
+        Ok(Self { model, weights, head, parts, notes })
+    }
+
+    /// Bytes of the file.
+    pub fn bytes(&self) -> u64 {
+        self.head.len() as u64 + self.parts.iter().map(|part| part.bytes.next_multiple_of(ALIGNMENT)).sum::<u64>()
+    }
+}
+
+/// llama.cpp's number of what most tensors are stored as (`llama_ftype`).
+fn file_type(kind: BlockType) -> u32 {
+    match kind {
+        BlockType::F16 => 1,
+        BlockType::BF16 => 32,
+        BlockType::Q8_0 => 7,
+        _ => 0,
+    }
+}
+
+fn head(metadata: &Metadata, parts: &[Part]) -> Result<Vec<u8>> {
+    let mut out = MAGIC.to_vec();
+    out.extend(3u32.to_le_bytes());
+    out.extend((parts.len() as u64).to_le_bytes());
+    out.extend((metadata.len() as u64).to_le_bytes());
+    for (name, value) in metadata.iter() {
+        text(&mut out, name);
+        setting(&mut out, value).with_context(|| clean(name))?;
+    }
+    let mut offset = 0u64;
+    for part in parts {
+        text(&mut out, &part.name);
+        out.extend((part.shape.len() as u32).to_le_bytes());
+        part.shape.iter().rev().for_each(|n| out.extend((*n as u64).to_le_bytes()));
+        out.extend(part.kind.code().to_le_bytes());
+        out.extend(offset.to_le_bytes());
+        offset += part.bytes.next_multiple_of(ALIGNMENT);
+    }
+    out.resize(out.len().next_multiple_of(ALIGNMENT as usize), 0);
+    Ok(out)
+}
+
+fn text(out: &mut Vec<u8>, text: &str) {
+    out.extend((text.len() as u64).to_le_bytes());
+    out.extend(text.as_bytes());
+}
+
+fn setting(out: &mut Vec<u8>, value: &Value) -> Result<()> {
+    let list = |out: &mut Vec<u8>, kind: u32, count: usize| {
+        out.extend(9u32.to_le_bytes());
+        out.extend(kind.to_le_bytes());
+        out.extend((count as u64).to_le_bytes());
+    };
+    match value {
+        Value::U32(x) => {
+            out.extend(4u32.to_le_bytes());
+            out.extend(x.to_le_bytes());
+        }
+        Value::F32(x) => {
+            out.extend(6u32.to_le_bytes());
+            out.extend(x.to_le_bytes());
+        }
+        Value::Bool(x) => {
+            out.extend(7u32.to_le_bytes());
+            out.push(u8::from(*x));
+        }
+        Value::Text(x) => {
+            out.extend(8u32.to_le_bytes());
+            text(out, x);
+        }
+        Value::Texts(x) => {
+            list(out, 8, x.len());
+            x.iter().for_each(|x| text(out, x));
+        }
+        Value::I32s(x) => {
+            list(out, 5, x.len());
+            x.iter().for_each(|x| out.extend(x.to_le_bytes()));
+        }
+        Value::F32s(x) => {
+            list(out, 6, x.len());
+            x.iter().for_each(|x| out.extend(x.to_le_bytes()));
+        }
+        other => anyhow::bail!("{other:?} is not written"),
+    }
+    Ok(())
+}
+
+/// Write the file. `progress` gets (bytes done, bytes in all) after each tensor.
+///
+/// # Errors
+/// Numbers that the type cannot hold, weights that cannot be read, or a write that fails.
+pub fn write(plan: &Plan<'_>, out: &mut dyn Write, progress: &mut dyn FnMut(u64, u64)) -> Result<()> {
+    let (mut done, all) = (plan.head.len() as u64, plan.bytes());
+    out.write_all(&plan.head)?;
+    let model = plan.model;
+    let arch = names::architecture(model.architecture);
+    for part in &plan.parts {
+        let at = || format!("tensor '{}'", clean(&part.hf));
+        let mut bytes = Vec::new();
+        let mut put = |numbers: &[f32]| -> Result<()> {
+            bytes.clear();
+            part.kind.encode(numbers, &mut bytes)?;
+            Ok(out.write_all(&bytes)?)
+        };
+        let heads = names::heads_of(&part.hf, arch, model.num_attention_heads, model.num_key_value_heads);
+        match (&part.given, heads) {
+            (Some(numbers), _) => put(numbers)?,
+            (None, Some(heads)) => {
+                let whole = plan.weights.read_f32(&part.hf, &part.shape)?;
+                put(&names::reorder(&whole, heads, part.shape[0], true)).with_context(at)?;
+            }
+            (None, None) => in_blocks(plan, part, &mut put).with_context(at)?,
+        }
+        let padding = part.bytes.next_multiple_of(ALIGNMENT) - part.bytes;
+        out.write_all(&vec![0; padding as usize])?;
+        done += part.bytes + padding;
+        progress(done, all);
+    }
+    Ok(())
+}
+
+/// A tensor in pieces of whole blocks.
+fn in_blocks(plan: &Plan<'_>, part: &Part, put: &mut dyn FnMut(&[f32]) -> Result<()>) -> Result<()> {
+    let mut rest: Vec<f32> = Vec::new();
+    plan.weights.stream_f32(stored(plan.model, plan.weights, &part.hf), &part.shape, &mut |piece| {
+        rest.extend_from_slice(piece);
+        let whole = rest.len() / part.kind.block() * part.kind.block();
+        put(&rest[..whole])?;
+        rest.drain(..whole);
+        Ok(())
+    })?;
+    put(&rest)
+}

@@ -1,0 +1,337 @@
+//! GGUF files: read as transformers reads them, refused by name where they are not sound, written so that they are read again; and `lehr chat`.
+//! The references are made by tests/gguf/make.py; `scripts/check-gguf` compares what is written with llama.cpp itself.
+
+mod common;
+
+use common::{Place, json_lines, run};
+use lehr::data::{Batch, IGNORE, Tokenizer};
+use lehr::device::Device;
+use lehr::model::gguf::GgufFile;
+use lehr::model::weight_files::WeightFiles;
+use lehr::model::{Generator, Model, hf_config};
+use lehr::ops::sample::Sampling;
+use lehr::train::Scorer;
+use serde_json::Value;
+use std::io::Write as _;
+use std::path::{Path, PathBuf};
+use std::process::Stdio;
+
+fn golden(name: &str) -> PathBuf {
+    Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/golden/gguf").join(name)
+}
+
+fn device() -> Device {
+    Device::named(None).expect("an adapter")
+}
+
+fn open(device: &Device, path: &Path, context: usize) -> Model {
+    let config = hf_config::of_model(path).unwrap().model;
+    let model = Model::new(device, &config, context).unwrap();
+    model.load(device, &WeightFiles::open(path).unwrap()).unwrap();
+    model
+}
+
+fn logits(device: &Device, model: &Model, ids: &[u32]) -> Vec<Vec<f32>> {
+    let targets = ids.iter().skip(1).copied().chain([IGNORE]).collect();
+    let row = Batch {
+        batch_size: 1,
+        seq_len: ids.len(),
+        tokens: ids.to_vec(),
+        targets,
+        doc_start: vec![0; ids.len()],
+        num_tokens: ids.len(),
+    };
+    let scorer = Scorer::new(device, model, 1, ids.len()).unwrap();
+    scorer.score(device, &row).unwrap();
+    let [_, stride] = scorer.acts.logits.matrix();
+    let all: Vec<f32> = device.read(&scorer.acts.logits).unwrap();
+    all.chunks(stride).map(|row| row[..model.config.vocab_size].to_vec()).collect()
+}
+
+#[test]
+fn logits_and_token_ids_are_those_of_transformers() {
+    let wanted: Value = serde_json::from_slice(&std::fs::read(golden("golden.json")).unwrap()).unwrap();
+    let device = device();
+    for (case, wanted) in wanted.as_object().unwrap() {
+        let path = golden(&format!("{case}.gguf"));
+        let tokenizer = Tokenizer::from_folder(&path).unwrap();
+        for pair in wanted["ids"].as_array().unwrap() {
+            let text = pair[0].as_str().unwrap();
+            let ids: Vec<u32> = serde_json::from_value(pair[1].clone()).unwrap();
+            assert_eq!(tokenizer.encode_text(text).unwrap(), ids, "{case}: {text:?}");
+        }
+        let ids: Vec<u32> = serde_json::from_value(wanted["input"].clone()).unwrap();
+        let found = logits(&device, &open(&device, &path, ids.len()), &ids);
+        for (wanted, found) in wanted["logits"].as_array().unwrap().iter().zip([&found[0], &found[ids.len() - 1]]) {
+            let wanted: Vec<f32> = serde_json::from_value(wanted.clone()).unwrap();
+            assert_eq!(wanted.len(), found.len());
+            let worst = wanted.iter().zip(found).map(|(a, b)| (a - b).abs()).fold(0.0, f32::max);
+            assert!(worst < 1e-4, "{case}: logits differ by {worst}");
+        }
+    }
+}
+
+#[test]
+fn template_and_special_tokens_come_with_the_file() {
+    let tokenizer = Tokenizer::from_folder(&golden("qwen2.gguf")).unwrap();
+    assert!(tokenizer.chat_template().unwrap().unwrap().contains("<|user|>"));
+    let end = tokenizer.token_id("<|end|>").unwrap();
+    assert_eq!((tokenizer.eos_id(), tokenizer.end_tokens().ids()), (Some(end), &[end][..]));
+    assert!(tokenizer.is_special(end) && !tokenizer.is_special(tokenizer.token_id("<think>").unwrap()));
+}
+
+/// The bytes of a sound file with some of them changed.
+fn damaged(change: impl FnOnce(&mut Vec<u8>)) -> String {
+    let mut bytes = std::fs::read(golden("qwen2.gguf")).unwrap();
+    change(&mut bytes);
+    let dir = tempfile::tempdir().unwrap();
+    let path = dir.path().join("bad.gguf");
+    std::fs::write(&path, bytes).unwrap();
+    let opened = GgufFile::open(&path).and_then(|file| Ok((file.config_json()?, file.tokenizer_files()?)));
+    let error = format!("{:#}", opened.err().map_or_else(|| panic!("it opened"), |error| error));
+    assert!(!error.contains('\n') && error.len() < 600, "{error}");
+    error
+}
+
+fn find(bytes: &[u8], what: &str) -> usize {
+    bytes.windows(what.len()).position(|w| w == what.as_bytes()).unwrap()
+}
+
+#[test]
+fn hostile_files_get_one_line() {
+    let put = |at: usize, value: u64| move |bytes: &mut Vec<u8>| bytes[at..at + 8].copy_from_slice(&value.to_le_bytes());
+    assert!(damaged(|b| b[0] = b'X').contains("not a GGUF file"));
+    assert!(damaged(|b| b[4] = 9).contains("version 9"));
+    assert!(damaged(|b| b[4..8].copy_from_slice(&[0, 0, 0, 3])).contains("big-endian"));
+    assert!(damaged(put(8, u64::MAX)).contains("tensors"));
+    assert!(damaged(put(16, 1 << 40)).contains("settings"));
+    assert!(damaged(put(24, u64::MAX)).contains("longer than"));
+    assert!(damaged(|b| b.truncate(20)).contains("beyond the end"));
+    assert!(damaged(|b| b.truncate(b.len() - 1000)).contains("beyond the end of the file"));
+    // The list of tokens: its length stands behind name, type of list, type of entry.
+    let list = "tokenizer.ggml.tokens";
+    assert!(
+        damaged(|b| {
+            let at = find(b, list) + list.len() + 8;
+            put(at, u64::MAX / 2)(b)
+        })
+        .contains("does not fit")
+    );
+    assert!(
+        damaged(|b| {
+            let at = find(b, list) + list.len() + 4;
+            b[at] = 9
+        })
+        .contains("array of type 9")
+    );
+    // A tensor: name, number of sizes, sizes, type, offset.
+    let name = "blk.0.attn_q.weight";
+    let at = |b: &[u8]| find(b, name) + name.len();
+    assert!(
+        damaged(|b| {
+            let at = at(b);
+            b[at] = 200
+        })
+        .contains("200 dimensions")
+    );
+    assert!(
+        damaged(|b| {
+            let at = at(b) + 4;
+            put(at, 1 << 62)(b)
+        })
+        .contains("overflows")
+    );
+    assert!(
+        damaged(|b| {
+            let at = at(b) + 4 + 16;
+            b[at] = 10
+        })
+        .contains("Q2_K: lehr reads F32")
+    );
+    assert!(
+        damaged(|b| {
+            let at = at(b) + 4 + 16;
+            b[at] = 77
+        })
+        .contains("type 77")
+    );
+    assert!(
+        damaged(|b| {
+            let at = at(b) + 4 + 16 + 4;
+            put(at, u64::MAX - 31)(b)
+        })
+        .contains("beyond the end")
+    );
+    assert!(
+        damaged(|b| {
+            let at = at(b) + 4 + 16 + 4;
+            put(at, 0)(b)
+        })
+        .contains("overlap")
+    );
+    assert!(
+        damaged(|b| {
+            let at = at(b) - 3;
+            b[at] = b'X'
+        })
+        .contains("no such part")
+    );
+    assert!(
+        damaged(|b| {
+            let at = find(b, "qwen2");
+            b[at] = b'g'
+        })
+        .contains("general.architecture")
+    );
+    assert!(
+        damaged(|b| {
+            let at = find(b, "qwen2.block_count") + 8;
+            b[at] = b'X'
+        })
+        .contains("does not build that")
+    );
+}
+
+#[test]
+fn every_cut_and_every_flipped_byte_of_the_head_is_survived() {
+    let whole = std::fs::read(golden("qwen2.gguf")).unwrap();
+    let dir = tempfile::tempdir().unwrap();
+    let path = dir.path().join("bad.gguf");
+    let head = find(&whole, "blk.2.ffn_down") + 64;
+    let mut state = 1u64;
+    for round in 0..400 {
+        state = state.wrapping_mul(6364136223846793005).wrapping_add(1442695040888963407);
+        let mut bytes = whole.clone();
+        let at = (state >> 33) as usize % head;
+        match round % 4 {
+            0 => bytes.truncate(at),
+            kind => bytes[at] ^= [0xff, 0x80, 0x01][kind - 1],
+        }
+        std::fs::write(&path, bytes).unwrap();
+        let _ = GgufFile::open(&path).and_then(|file| Ok((file.config_json()?, file.tokenizer_files()?)));
+    }
+}
+
+/// Training begins from such a file, and what is saved is a folder like any other.
+#[test]
+fn a_run_begins_from_a_file() {
+    let place = Place::new();
+    let init = golden("qwen3.gguf");
+    let mut command =
+        place.lehr(["pretrain", "--data=text.txt", "--json", "--run=run", "--max-steps=2", "--batch-size=2", "--seq-len=16"]);
+    json_lines(command.arg("--init").arg(&init).arg("--warmup-steps=0").arg("--eval-tokens=32"));
+    for model in [Path::new("run"), &init] {
+        let said = json_lines(
+            place.lehr(["generate", "--json", "--prompt=The cat", "--max-new-tokens=4", "--temperature=0", "--model"]).arg(model),
+        );
+        assert!(said[0]["tokens"].as_array().unwrap().len() <= 4);
+    }
+    let merge = run(place.lehr(["merge", "--out=merged"]).args([&init, &init]));
+    assert!(merge.code == Some(1) && merge.err.contains("GGUF"), "{}", merge.err);
+}
+
+fn exported(place: &Place, model: &str, kind: &str) -> PathBuf {
+    let out = place.path(&format!("{kind}.gguf"));
+    let said = run(place.lehr(["export", model, "--type", kind, "--gguf"]).arg(&out));
+    assert_eq!(said.code, Some(0), "{}", said.err);
+    out
+}
+
+fn greedy(place: &Place, model: &Path) -> Value {
+    let mut command =
+        place.lehr(["generate", "--json", "--prompt=the kiln ", "--max-new-tokens=12", "--temperature=0", "--model"]);
+    json_lines(command.arg(model)).remove(0)
+}
+
+#[test]
+fn what_is_exported_is_read_again() {
+    for (tokenizer, architecture) in [("chars", "llama"), ("bytes", "qwen2"), ("bpe:280", "qwen3"), ("bpe:300", "llama")] {
+        let place = Place::new();
+        let shape = [
+            "--architecture",
+            architecture,
+            "--hidden-size=32",
+            "--intermediate-size=64",
+            "--tokenizer",
+            tokenizer,
+            "--max-steps=4",
+        ];
+        assert_eq!(run(&mut place.pretrain("run", &shape)).code, Some(0));
+        let wanted = greedy(&place, Path::new("run"));
+        for kind in ["f32", "bf16", "f16", "q8_0"] {
+            let file = exported(&place, "run", kind);
+            let found = greedy(&place, &file);
+            assert_eq!(found["prompt_tokens"], wanted["prompt_tokens"], "{tokenizer} {kind}");
+            if kind == "f32" {
+                assert_eq!(found["tokens"], wanted["tokens"], "{tokenizer}");
+            }
+        }
+        let modelfile = std::fs::read_to_string(place.path("f32.gguf.Modelfile")).unwrap();
+        assert!(modelfile.starts_with("FROM ./f32.gguf\n"), "{modelfile}");
+        // A file as the source, and its own name as the target.
+        let said = run(place.lehr(["export", "f32.gguf", "--gguf", "f32.gguf"]).stdin(Stdio::null()));
+        assert!(said.code == Some(1) && said.err.contains("is the model itself"), "{}", said.err);
+    }
+}
+
+#[test]
+fn whole_words_cannot_be_exported() {
+    let place = Place::new();
+    assert_eq!(run(&mut place.pretrain("run", &["--tokenizer=words", "--max-steps=1"])).code, Some(0));
+    let said = run(&mut place.lehr(["export", "run", "--gguf", "x.gguf"]));
+    assert!(said.code == Some(1) && said.err.contains("whole words"), "{}", said.err);
+    assert!(!place.path("x.gguf").exists());
+}
+
+/// A conversation through a pipe; returns standard output and error.
+fn talk(model: &Path, more: &[&str], lines: &str) -> (String, String) {
+    let place = Place::new();
+    let mut command = place.lehr(["chat", "--max-tokens=8", "--temperature=0", "--model"]);
+    let mut child =
+        command.arg(model).args(more).stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap();
+    child.stdin.take().unwrap().write_all(lines.as_bytes()).unwrap();
+    let output = child.wait_with_output().unwrap();
+    let err = String::from_utf8(output.stderr).unwrap();
+    assert!(output.status.success(), "{err}");
+    (String::from_utf8(output.stdout).unwrap(), err)
+}
+
+#[test]
+fn a_conversation_has_a_memory_that_can_be_reset() {
+    let model = golden("qwen2.gguf");
+    let (out, _) = talk(&model, &[], "the cat\n/reset\nthe cat\n/exit\nnever said\n");
+    let half = out.len() / 2;
+    assert_eq!(out[..half], out[half..], "the same question after /reset");
+    let (one, _) = talk(&model, &[], "the cat\n");
+    assert_eq!(one, out[..half], "the end of input ends it");
+    let (system, err) = talk(&model, &[], "/system say mat\n/system\nthe cat\n/nonsense\n");
+    assert!(err.contains("system message: say mat") && err.contains("no such command: /nonsense"), "{err}");
+    assert_eq!(talk(&model, &["--system=say mat"], "the cat\n").0, system);
+    // 64 tokens of context: the oldest turns are left out, then a line is too long.
+    let (_, err) = talk(&model, &[], &format!("{}{}\nagain\n", "the dog\n".repeat(12), "mat sat ".repeat(60)));
+    assert!(err.contains("oldest 2 messages are left out") && err.contains("too many"), "{err}");
+}
+
+/// What is in the cache of the last run need not be computed again.
+#[test]
+fn a_cached_beginning_changes_nothing() {
+    let device = device();
+    let model = open(&device, &golden("llama.gguf"), 48);
+    let sampling = Sampling { temperature: 0.0, ..Sampling::default() };
+    let prompt: Vec<u32> = (5..25).collect();
+    let generate = |generator: &Generator, cached: usize| {
+        let mut tokens = Vec::new();
+        let take = |_: usize, new: &[u32]| {
+            tokens.push(new[0]);
+            Ok(true)
+        };
+        generator.run_from(&device, &[prompt.clone()], cached, 16, &sampling, take).unwrap();
+        tokens
+    };
+    let generator = Generator::new(&device, &model, 1, 48).unwrap();
+    let wanted = generate(&generator, 0);
+    assert_eq!(wanted.len(), 16);
+    for cached in [1, 10, 19] {
+        assert_eq!(generate(&generator, cached), wanted, "{cached} tokens from the cache");
+    }
+}
