@@ -132,7 +132,7 @@ fn mutate(rng: &mut Draws, bytes: &mut Vec<u8>, other: &[u8]) {
         6 => {
             // A number becomes another.
             let digits: Vec<usize> = (0..bytes.len()).filter(|i| bytes[*i].is_ascii_digit()).collect();
-            let Some(start) = digits.get(at(rng, &vec![0; digits.len()])).copied() else { return };
+            let Some(start) = digits.get(rng.below(digits.len().max(1) as u64) as usize).copied() else { return };
             let end = start + bytes[start..].iter().take_while(|byte| byte.is_ascii_digit()).count();
             bytes.splice(start..end, WORDS[rng.below(10) as usize].bytes());
         }
