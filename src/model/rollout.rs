@@ -70,6 +70,11 @@ struct Queue {
 type Prefix = [u32; 2];
 
 impl Rollouts {
+    /// Tokens of a prompt and its completion that a row holds.
+    pub fn room(&self) -> usize {
+        self.room
+    }
+
     /// Allocate `slots` rows (fewer when their logits would be too large) of up to `room` tokens, prompt and completion together.
     ///
     /// # Errors

@@ -6,6 +6,7 @@ use super::run::Running;
 use super::save::ModelFolder;
 use crate::config::Settings;
 use crate::data::Tokenizer;
+use crate::data::tasks::GraderGone;
 use crate::event::Event;
 use crate::model::checkpoint::{self, Existing, Origin, Place};
 use crate::model::weight_files::WeightFiles;
@@ -31,6 +32,27 @@ impl Running<'_> {
             self.out.emit(&Event::TaskEval(exam));
         }
         Ok(())
+    }
+}
+
+impl Running<'_> {
+    /// A run whose grader is gone ends in an error, but loses nothing: the updates made so far are saved, and resumed once the grader is
+    /// repaired. Other errors stay as they are.
+    pub(super) fn save_without_grader(&mut self, error: anyhow::Error) -> anyhow::Error {
+        let step = self.run.trainer.state.step;
+        if !error.is::<GraderGone>() {
+            return error;
+        }
+        let is_saved = self.last_saved == Some(step) && self.run.trainer.under_way().is_none();
+        let saved = if is_saved || step == 0 { Ok(()) } else { self.save(true) };
+        match saved {
+            Ok(()) if step == 0 => error,
+            Ok(()) => error.context(format!(
+                "the run was saved after step {step}; repair the grader and go on with --resume {}",
+                shown(self.run.folder.path())
+            )),
+            Err(unsaved) => error.context(format!("step {step} could not be saved ({unsaved:#})")),
+        }
     }
 }
 

@@ -29,6 +29,8 @@ fn exact_number_and_regex() {
         (Grader::Number, "#### 5", "\\boxed{5}", true),
         (Grader::Number, "5", "five", false),
         (Grader::Number, "5", "5 or 6", false),
+        (Grader::Number, "6", "5 or 6", false),
+        (Grader::Number, "5", "\\boxed{\\text{none of 1 to 5}}", false),
         (Grader::Regex, r"(?i)\bparis\b", "It is PARIS!", true),
         (Grader::Regex, r"^paris$", "It is paris", false),
         (Grader::Regex, r"(a*)*b", &"a".repeat(100_000), false),
@@ -40,7 +42,8 @@ fn exact_number_and_regex() {
     assert_eq!(error, "answer: \"(\" is no regular expression: error: unclosed group");
     let error = judge(Grader::Regex).check(r"\w{1000}{1000}").unwrap_err().to_string();
     assert!(error.contains("is no regular expression") && !error.contains('\n'), "{error}");
-    assert_eq!(judge(Grader::Number).check("five").unwrap_err().to_string(), "answer: \"five\" is no number");
+    let error = judge(Grader::Number).check("five of them, that is 5, or so they say").unwrap_err().to_string();
+    assert!(error.starts_with("answer: \"five of them") && error.contains("holds no number and no short answer"), "{error}");
     assert!(judge(Grader::Exact).check("(").is_ok());
     let error = Judge::new(&settings(Grader::Process)).err().unwrap().to_string();
     assert_eq!(error, "--grader process: needs --grader-command, the program that judges");
@@ -113,19 +116,74 @@ i=0; while [ $i -lt 200 ]; do echo "{\"id\": $i, \"reward\": 1, \"reason\": \"$(
     fn what_goes_wrong_is_told_with_the_command_and_its_words() {
         let said = error("echo 'no module named wise' >&2; exit 3", 60.0);
         assert!(said.contains("ended (exit status: 3) with 0 of 2 answers judged; it said: no module named wise"), "{said}");
-        let said = error("read -r a; echo '{\"id\": 0, \"reward\": 1}'; kill -9 $$", 60.0);
-        assert!(said.contains("with 1 of 2 answers judged") && said.contains("signal"), "{said}");
+        let said = error("read -r a; kill -9 $$", 60.0);
+        assert!(said.contains("with 0 of 2 answers judged") && said.contains("signal"), "{said}");
         let said = error("echo hello; cat > /dev/null", 60.0);
         assert!(said.contains("said \"hello\", which is no {\"id\": 0, \"reward\": 1.0}"), "{said}");
         let said = error("echo '{\"id\": 7, \"reward\": 1}'; cat > /dev/null", 60.0);
         assert!(said.contains("said id 7, but was asked 0 to 1"), "{said}");
-        let said = error("echo '{\"id\": 0, \"reward\": 1}'; echo '{\"id\": 0, \"reward\": 1}'; cat > /dev/null", 60.0);
-        assert!(said.contains("gave two verdicts for id 0"), "{said}");
         let said = error("echo '{\"id\": 0}'; cat > /dev/null", 60.0);
         assert!(said.contains("missing field `reward`"), "{said}");
         let said = error("echo waiting for godot >&2; exec sleep 600", 0.3);
         assert!(said.contains("0 of 2 answers judged after 0.3 s. Raise --grader-timeout"), "{said}");
         assert!(said.contains("it said: waiting for godot"), "{said}");
+    }
+
+    /// A program that fails on completions with `bad`, in several ways; `{}` is what it does then.
+    fn picky(then: &str) -> String {
+        format!(
+            r#"while read -r line; do
+  id=$(printf '%s' "$line" | sed 's/.*"id":\([0-9]*\).*/\1/')
+  case "$line" in *bad*) {then};; *) echo "{{\"id\": $id, \"reward\": 1}}";; esac
+done"#
+        )
+    }
+
+    #[test]
+    fn a_completion_that_it_fails_on_is_ungraded_and_the_others_are_judged() {
+        for (then, says) in [
+            ("echo odd >&2; exit 1", "ended (exit status: 1)"),
+            ("echo nonsense", "nonsense"),
+            (r#"echo "{\"id\": $id, \"reward\": null}""#, "gave no reward"),
+            (r#"echo "{\"id\": $id, \"reward\": NaN}""#, "gave no reward"),
+        ] {
+            let (_dir, mut judge) = judge(&picky(then), 60.0);
+            let question = question("a");
+            for _ in 0..2 {
+                let said = ["x", "bad", "y", "bad", "z"].map(|said| (&question, said));
+                let grades = judge.grade(&said).unwrap();
+                let ungraded: Vec<bool> = grades.iter().map(|grade| grade.ungraded).collect();
+                assert_eq!(ungraded, [false, true, false, true, false], "{then}");
+                assert!(grades[1].reason.contains(says), "{then}: {}", grades[1].reason);
+                assert!(grades.iter().all(|grade| grade.correct != grade.ungraded));
+            }
+        }
+    }
+
+    #[test]
+    fn a_program_that_judged_before_is_gone_after_three_batches() {
+        let (_dir, mut judge) = judge(&picky("exit 1"), 60.0);
+        let question = question("a");
+        assert!(judge.grade(&[(&question, "x")]).unwrap()[0].correct);
+        for _ in 0..2 {
+            assert!(judge.grade(&[(&question, "bad")]).unwrap()[0].ungraded);
+        }
+        let error = judge.grade(&[(&question, "bad")]).unwrap_err();
+        assert!(error.is::<lehr::data::tasks::GraderGone>() && error.to_string().contains("0 of 1"), "{error:#}");
+    }
+
+    #[test]
+    fn one_that_fails_once_judges_all() {
+        // It dies at its third line, whatever that is.
+        let (_dir, mut judge) = judge(
+            r#"n=0; while read -r line; do n=$((n + 1)); [ $n -gt 2 ] && exit 1
+  echo "{\"id\": $(printf '%s' "$line" | sed 's/.*"id":\([0-9]*\).*/\1/'), \"reward\": 0.5}"
+done"#,
+            60.0,
+        );
+        let question = question("a");
+        let grades = judge.grade(&[(&question, "x"); 4]).unwrap();
+        assert!(grades.iter().all(|grade| !grade.ungraded && grade.reward == 0.5), "{grades:?}");
     }
 
     #[test]

@@ -119,7 +119,24 @@ fn solutions_as_text() {
     let of = |text: &str| roles(text).map_err(|e| e.to_string());
     let pair = |a: &str, b: bool| (a.to_owned(), b);
     assert_eq!(of(SOLUTION).unwrap(), [pair("Zoey", true), pair("Oliver", false)]);
-    assert_eq!(of("(1) Zoey is a KNAVE\r\n\n  (2) Al2 is Bob, a knight\n()").unwrap(), [pair("Zoey", false), pair("is", true)]);
+    assert_eq!(of("(1) Zoey is a KNAVE\r\n\n  (2) Al2 is Bob, a knight\n()").unwrap(), [pair("Zoey", false), pair("Al2", true)]);
+    let names = ["José", "Jean-Luc", "Mary Ann", "R2", "Иван", "O'Neil", "Ann", "Luc", "Dr. No", "李雷"];
+    let solution = |roles: &dyn Fn(usize) -> &'static str| {
+        let line = |(i, name): (usize, &&str)| format!("({}) {name} is a {}", i + 1, roles(i));
+        names.iter().enumerate().map(line).collect::<Vec<_>>().join("\n")
+    };
+    let right = solution(&|i| ["knight", "knave"][i % 2]);
+    let known = roles(&right).unwrap();
+    assert_eq!(known.iter().map(|(name, _)| name.as_str()).collect::<Vec<_>>(), names);
+    let graded = |answer: &str| grade(Form::Natural, &known, "<think>", &format!("x</think><answer>{answer}</answer>")).reward;
+    assert_eq!(graded(&right), RIGHT);
+    assert_eq!(graded(&right.to_uppercase()), RIGHT);
+    for wrong in 0..names.len() {
+        assert_eq!(graded(&solution(&|i| ["knight", "knave"][(i + usize::from(i == wrong)) % 2])), WRONG, "{}", names[wrong]);
+    }
+    assert!(lehr::data::tasks::kk::reward::check(Form::Natural, &right).is_ok());
+    let knight = lehr::data::tasks::kk::reward::check(Form::Natural, "(1) Sir Knight is a knave").unwrap_err();
+    assert!(knight.to_string().contains("is not right by itself"), "{knight}");
     assert!(of("").unwrap_err().contains("names nobody"));
     assert!(of("knight").unwrap_err().contains("names nobody"));
     let many: String = (0..100).fold(String::new(), |mut all, i| {

@@ -147,8 +147,8 @@ fn rows_that_cannot_be_used_are_told_with_their_place() {
         (TaskKind::Math, r#"{"question": "x"}"#, "rows.jsonl:2: answer: missing"),
         (
             TaskKind::Math,
-            r#"{"question": "x", "answer": "many"}"#,
-            "rows.jsonl:2: answer: \"many\" is no number; write it alone or behind ####",
+            r#"{"question": "x", "answer": "they are many, that is 12 or more"}"#,
+            "rows.jsonl:2: answer: \"they are many, that is 12 or more\" holds no number and no short answer; write it alone",
         ),
         (TaskKind::Math, r#"{"answer": "1"}"#, "rows.jsonl:2: question: missing"),
         (TaskKind::Custom, r#"{"prompt": "x"}"#, "rows.jsonl:2: answer: missing"),
@@ -170,6 +170,29 @@ fn rows_that_cannot_be_used_are_told_with_their_place() {
     let chat = TaskSettings { chat: true, ..settings(kk) };
     let error = opened(&chat, &DataSettings::default(), &mut Notices::new()).err().unwrap().to_string();
     assert!(error.contains("--chat: the chat template is the model's"), "{error}");
+}
+
+#[test]
+fn a_bad_row_among_others_is_left_out_and_told() {
+    let dir = tempfile::tempdir().unwrap();
+    let tokenizer = Tokenizer::chars(('a'..='z').chain('0'..='9').chain(" ?".chars()), true).unwrap();
+    let row = |prompt: &str, answer: &str| serde_json::json!({"prompt": prompt, "answer": answer});
+    let mut rows: Vec<serde_json::Value> = (0..60).map(|n| row(&format!("q{n} ?"), &n.to_string())).collect();
+    rows[3] = row("café", "1");
+    rows[7] = row("", "1");
+    rows[9] = serde_json::json!({"prompt": "q"});
+    rows[59] = row("what ?", "there are 3 of 4 in all of them");
+    let path = write(dir.path(), "rows.jsonl", &rows);
+    let number = TaskSettings { grader: Grader::Number, ..settings(TaskKind::Custom) };
+    let mut notices = Notices::new();
+    let task = open(&number, &data(&path), 7, Some(&tokenizer), 0, &mut notices).unwrap();
+    let told = notices.lines().join("\n");
+    for says in ["rows.jsonl: 4 of 60 rows cannot be used and are left out: ", "rows.jsonl:4: the question: ", "rows.jsonl:8: the question holds no", "rows.jsonl:10: answer: missing", "; and 1 more"] {
+        assert!(told.contains(says), "{says}: {told}");
+    }
+    let asked: BTreeSet<String> = (0..26).map(|n| task.question(Split::Train, n).unwrap().prompt).collect();
+    assert_eq!((task.eval_questions(), asked.len()), (30, 26));
+    assert!(!asked.contains("café") && !asked.contains(""));
 }
 
 #[test]

@@ -2,9 +2,9 @@
 
 use crate::config::TaskSettings;
 use crate::data::Tokenizer;
-use crate::data::chat::{Chat, ChatTemplate, template_of};
+use crate::data::chat::{Chat, ChatTemplate, template_kwargs, template_of};
 use anyhow::{Context, Result};
-use serde_json::{Value, json};
+use serde_json::{Map, Value, json};
 
 /// The tag that opens reasoning.
 const THINK: &str = "<think>";
@@ -12,6 +12,8 @@ const THINK: &str = "<think>";
 /// Puts questions.
 pub struct Asker {
     template: Option<ChatTemplate>,
+    /// For the template, where a row does not say otherwise.
+    kwargs: Map<String, Value>,
     system: Option<&'static str>,
     opens_think: bool,
 }
@@ -36,7 +38,7 @@ impl Asker {
                 Some(template_of(tokenizer, None, date)?.1)
             }
         };
-        Ok(Self { template, system, opens_think })
+        Ok(Self { template, kwargs: template_kwargs(&settings.chat_template_kwargs)?, system, opens_think })
     }
 
     /// A question through the template; `None` without `--chat`.
@@ -44,27 +46,29 @@ impl Asker {
     /// # Errors
     /// What the template refuses.
     pub fn chat(&self, question: &str) -> Result<Option<String>> {
-        self.messages(&[json!({"role": "user", "content": question})])
+        self.conversation(Chat { messages: vec![json!({"role": "user", "content": question})], ..Chat::default() })
     }
 
     /// As [`Self::chat`], for a conversation.
     ///
     /// # Errors
     /// As [`Self::chat`].
-    pub fn messages(&self, messages: &[Value]) -> Result<Option<String>> {
+    pub fn conversation(&self, mut chat: Chat) -> Result<Option<String>> {
         let Some(template) = &self.template else { return Ok(None) };
-        let mut all = messages.to_vec();
+        chat.add_kwargs(&self.kwargs);
+        let messages = &chat.messages;
+        let mut all = messages.clone();
         let own = all.first().is_some_and(|first| first["role"] == "system");
         if let (Some(system), false) = (self.system, own) {
             all.insert(0, json!({"role": "system", "content": system}));
         }
-        let rendered = template.render(&Chat { messages: all, ..Chat::default() }, true).or_else(|error| {
+        let rendered = template.render(&Chat { messages: all, ..chat.clone() }, true).or_else(|error| {
             // Some templates know no system message: then the instruction stands before the question.
             let (Some(system), Some(first), false) = (self.system, messages.first(), own) else { return Err(error) };
             let mut first = first.clone();
             first["content"] = json!(format!("{system}\n\n{}", first["content"].as_str().unwrap_or_default()));
             let all = [&[first], &messages[1..]].concat();
-            template.render(&Chat { messages: all, ..Chat::default() }, true)
+            template.render(&Chat { messages: all, ..chat.clone() }, true)
         })?;
         let mut text = rendered.text;
         if self.opens_think && !text.trim_end().ends_with(THINK) {

@@ -3,15 +3,29 @@
 use super::distinct::{Distinct, level_of};
 use super::{Question, Split};
 use crate::config::{DataSettings, TaskSettings};
+use crate::data::chat::row_files;
 use crate::data::json_rows::{Object, read_objects};
-use crate::data::{Notices, shown_path};
+use crate::data::{ContentHash, Notices, Tokenizer, shown_path};
 use crate::rng::{Permutation, Rng};
-use anyhow::{Context, Result, ensure};
+use anyhow::{Context, Error, Result, ensure};
 use std::collections::HashSet;
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 
 /// A question and what tells it from others.
 pub type Keyed = (String, Question);
+
+/// Rows that are left out are told by place and reason, so many of a file.
+const TOLD: usize = 3;
+
+/// How rows become questions. A row that cannot be used is left out and counted: one bad row of many ends no run.
+pub struct Reader<'a, F: Fn(Object) -> Result<Keyed>> {
+    /// What a row looks like, for messages.
+    pub example: &'a str,
+    /// Spells questions; one that it cannot spell is left out too.
+    pub tokenizer: Option<&'a Tokenizer>,
+    /// A row as a question.
+    pub make: F,
+}
 
 /// Questions in memory.
 pub struct Bank {
@@ -21,24 +35,23 @@ pub struct Bank {
 }
 
 impl Bank {
-    /// Reads `--data` and `--val-data`; `example` is what a row looks like. Without `--val-data` the last `--eval-questions` rows are for
-    /// evaluation. What is asked there is taken out of training.
+    /// Reads `--data` and `--val-data`. Without `--val-data` the last `--eval-questions` rows are for evaluation. What is asked there is
+    /// taken out of training.
     ///
     /// # Errors
-    /// The first row that `make` refuses, with its place; too few rows.
+    /// Why no row can be used, with the place of the first; too few rows.
     pub fn read(
         settings: &TaskSettings,
         data: &DataSettings,
         seed: u64,
-        example: &str,
+        reader: &Reader<'_, impl Fn(Object) -> Result<Keyed>>,
         notices: &mut Notices,
-        make: impl Fn(Object) -> Result<Keyed>,
     ) -> Result<Self> {
         some(settings)?;
-        let mut train = read(&data.data, example, &make)?;
+        let mut train = reader.read(&data.data, notices)?;
         let name = data.data.first().map(|path| shown_path(path)).unwrap_or_default();
         let eval = match &data.val_data {
-            Some(_) => to_judge_by(settings, data, example, &make)?.unwrap_or_default(),
+            Some(_) => reader.to_judge_by(settings, data, notices)?.unwrap_or_default(),
             None => {
                 let most = settings.eval_questions;
                 ensure!(
@@ -91,10 +104,10 @@ impl Held {
     pub fn read(
         settings: &TaskSettings,
         data: &DataSettings,
-        example: &str,
-        make: impl Fn(Object) -> Result<Keyed>,
+        reader: &Reader<'_, impl Fn(Object) -> Result<Keyed>>,
+        notices: &mut Notices,
     ) -> Result<Option<Self>> {
-        let rows = to_judge_by(settings, data, example, make)?;
+        let rows = reader.to_judge_by(settings, data, notices)?;
         Ok(rows.map(|rows| {
             let (keys, questions) = rows.into_iter().unzip();
             Self { questions, keys }
@@ -151,6 +164,24 @@ impl Source {
         }
     }
 
+    /// A hash of the questions that are rows.
+    pub fn content_hash(&self) -> Option<String> {
+        let parts: [&[Question]; 2] = match self {
+            Self::Rows(bank) => [&bank.train, &bank.eval],
+            Self::Held(held) if held.keys.is_empty() => return None,
+            Self::Held(held) => [&held.questions, &[]],
+        };
+        let mut hash = ContentHash::default();
+        for part in parts {
+            hash.bytes(&part.len().to_le_bytes());
+            for question in part {
+                hash.bytes(question.prompt.as_bytes());
+                hash.bytes(question.answer.as_bytes());
+            }
+        }
+        Some(hash.finish())
+    }
+
     /// Questions of evaluation.
     pub fn eval_questions(&self) -> u64 {
         match self {
@@ -160,47 +191,65 @@ impl Source {
     }
 }
 
-/// Rows of `--val-data`, `--eval-questions` of them at most; `None` if there is no such file.
-fn to_judge_by(
-    settings: &TaskSettings,
-    data: &DataSettings,
-    example: &str,
-    make: impl Fn(Object) -> Result<Keyed>,
-) -> Result<Option<Vec<Keyed>>> {
-    some(settings)?;
-    let Some(path) = &data.val_data else { return Ok(None) };
-    let mut rows = read(std::slice::from_ref(path), example, make)?;
-    rows.truncate(settings.eval_questions);
-    ensure!(!rows.is_empty(), "--val-data {}: holds no row", shown_path(path));
-    Ok(Some(rows))
+impl<F: Fn(Object) -> Result<Keyed>> Reader<'_, F> {
+    /// Rows of `--val-data`, `--eval-questions` of them at most; `None` if there is no such file.
+    fn to_judge_by(&self, settings: &TaskSettings, data: &DataSettings, notices: &mut Notices) -> Result<Option<Vec<Keyed>>> {
+        some(settings)?;
+        let Some(path) = &data.val_data else { return Ok(None) };
+        let mut rows = self.read(std::slice::from_ref(path), notices)?;
+        rows.truncate(settings.eval_questions);
+        ensure!(!rows.is_empty(), "--val-data {}: holds no row", shown_path(path));
+        Ok(Some(rows))
+    }
+
+    fn read(&self, paths: &[PathBuf], notices: &mut Notices) -> Result<Vec<Keyed>> {
+        let mut rows = Vec::new();
+        for path in paths {
+            let (mut bad, mut count, before) = (Vec::new(), 0, rows.len());
+            for file in row_files(path, notices)?.train {
+                read_objects(&file, self.example, &mut |_, _| {}, |place, row| {
+                    match (self.make)(row).and_then(|row| self.spelt(row)) {
+                        Ok(row) => rows.push(row),
+                        Err(error) => {
+                            count += 1;
+                            if bad.len() < TOLD {
+                                bad.push(error.context(place.to_owned()));
+                            }
+                        }
+                    }
+                    Ok(())
+                })?;
+            }
+            let good = rows.len() - before;
+            if let (0, Some(first)) = (good, bad.first()) {
+                let others = if count > 1 { format!("; none of the {count} rows can be used") } else { String::new() };
+                return Err(Error::msg(format!("{first:#}{others}")));
+            }
+            if count > 0 {
+                notices.push(left_out(&shown_path(path), count, good, &bad));
+            }
+        }
+        Ok(rows)
+    }
+
+    /// A question that the tokenizer can spell.
+    fn spelt(&self, row: Keyed) -> Result<Keyed> {
+        if let Some(tokenizer) = self.tokenizer {
+            let ids = tokenizer.encode(&row.1.prompt).context("the question")?;
+            ensure!(!ids.is_empty(), "the question holds no token; a model must be asked something");
+        }
+        Ok(row)
+    }
+}
+
+fn left_out(name: &str, count: usize, good: usize, bad: &[Error]) -> String {
+    let told: Vec<String> = bad.iter().map(|error| format!("{error:#}")).collect();
+    let more = if count > bad.len() { format!("; and {} more", count - bad.len()) } else { String::new() };
+    format!("{name}: {count} of {} rows cannot be used and are left out: {}{more}", count + good, told.join("; "))
 }
 
 /// Whether any question is wanted to judge by.
 fn some(settings: &TaskSettings) -> Result<()> {
     ensure!(settings.eval_questions > 0, "--eval-questions 0: at least one question is needed to judge by");
     Ok(())
-}
-
-fn read(paths: &[PathBuf], example: &str, make: impl Fn(Object) -> Result<Keyed>) -> Result<Vec<Keyed>> {
-    let mut rows = Vec::new();
-    for path in paths {
-        let path = train_file(path)?;
-        read_objects(&path, example, &mut |_, _| {}, |place, row| {
-            rows.push(make(row).with_context(|| place.to_owned())?);
-            Ok(())
-        })?;
-    }
-    Ok(rows)
-}
-
-/// A file, or the `train.jsonl` of a folder.
-fn train_file(path: &Path) -> Result<PathBuf> {
-    ensure!(path.exists(), "--data {}: there is no such file or folder", shown_path(path));
-    let inside = path.join("train.jsonl");
-    ensure!(
-        !path.is_dir() || inside.is_file(),
-        "--data {}: this folder holds no train.jsonl. Name a JSONL file",
-        shown_path(path)
-    );
-    Ok(if path.is_dir() { inside } else { path.to_owned() })
 }

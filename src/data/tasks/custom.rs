@@ -1,15 +1,16 @@
 //! The task `custom`: rows of `prompt` and `answer`, and a judge of one's choice.
 
 use super::asker::Asker;
-use super::bank::{Bank, Held, Source};
-use super::math::{answer, number::Number};
+use super::bank::{Bank, Held, Reader, Source};
+use super::math::verdict;
 #[cfg(not(target_arch = "wasm32"))]
 use super::process::Process;
 use super::{Grade, Question, Split, Task};
 use crate::config::{DataSettings, Grader, TaskSettings};
+use crate::data::chat::prompt_chat;
 use crate::data::json_rows::Object;
 use crate::data::{Notices, Tokenizer, shown};
-use anyhow::{Context, Result, bail, ensure};
+use anyhow::{Result, bail, ensure};
 use regex::{Regex, RegexBuilder};
 use serde_json::Value;
 use std::collections::HashMap;
@@ -60,7 +61,7 @@ impl Judge {
     pub fn check(&self, answer: &str) -> Result<()> {
         match self.kind {
             Kind::Number => {
-                Number::parse(answer::find(answer)).with_context(|| format!("answer: {:?} is no number", shown(answer)))?;
+                verdict::reference(answer).map_err(|why| anyhow::anyhow!("answer: {:?} {why}", shown(answer)))?;
             }
             Kind::Regex => drop(compile(answer)?),
             _ => {}
@@ -78,17 +79,7 @@ impl Judge {
             #[cfg(not(target_arch = "wasm32"))]
             Kind::Process(process) => process.grade(answers),
             Kind::Exact => Ok(answers.iter().map(|(q, said)| verdict(q.answer.trim() == said.trim())).collect()),
-            Kind::Number => {
-                let number = |text: &str| {
-                    let found = answer::find(text);
-                    Number::parse(found).or_else(|| Number::last_in(found))
-                };
-                let one = |(question, said): &(&Question, &str)| match number(said) {
-                    None => Grade::right_or_not(Err("no number".into())),
-                    Some(said) => verdict(Number::parse(answer::find(&question.answer)) == Some(said)),
-                };
-                Ok(answers.iter().map(one).collect())
-            }
+            Kind::Number => Ok(answers.iter().map(|(question, said)| verdict::judge(question, said, false)).collect()),
             Kind::Regex => {
                 if self.regexes.len() > MAX_REGEXES {
                     self.regexes.clear();
@@ -147,10 +138,11 @@ impl Custom {
             judge.check(&question.answer)?;
             Ok((question.prompt.clone(), question))
         };
-        let held = if none { Held::read(settings, data, EXAMPLE, make)? } else { None };
+        let reader = Reader { example: EXAMPLE, tokenizer, make };
+        let held = if none { Held::read(settings, data, &reader, notices)? } else { None };
         let source = match held {
             Some(held) => Source::Held(held),
-            None => Source::Rows(Bank::read(settings, data, seed, EXAMPLE, notices, make)?),
+            None => Source::Rows(Bank::read(settings, data, seed, &reader, notices)?),
         };
         Ok(Self { judge, source })
     }
@@ -158,11 +150,10 @@ impl Custom {
 
 /// A row as a question. The prompt is a text, or messages for the chat template.
 fn row_question(row: &Object, asker: &Asker) -> Result<Question> {
-    let prompt = match row.get("prompt") {
-        Some(Value::String(text)) => asker.chat(text)?.unwrap_or_else(|| text.clone()),
-        Some(Value::Array(messages)) => asker.messages(messages)?.context("prompt: is a list of messages, which needs --chat")?,
-        Some(_) => bail!("prompt: must be a string or a list of messages"),
-        None => bail!("prompt: missing. Give the text that is asked"),
+    let prompt = match (asker.conversation(prompt_chat(row)?)?, row.get("prompt")) {
+        (Some(text), _) => text,
+        (None, Some(Value::String(text))) => text.clone(),
+        (None, _) => bail!("prompt: is a list of messages, which needs --chat"),
     };
     Ok(Question { prompt, answer: row_answer(row)?, level: level(row) })
 }
@@ -182,7 +173,11 @@ pub fn row_answer(row: &Object) -> Result<String> {
 
 /// What results are grouped by, if the row says it.
 pub fn level(row: &Object) -> u32 {
-    row.get("level").and_then(Value::as_u64).and_then(|level| u32::try_from(level).ok()).unwrap_or(0)
+    match row.get("level") {
+        // MATH says "Level 5".
+        Some(Value::String(text)) => text.rsplit(' ').next().and_then(|level| level.parse().ok()).unwrap_or(0),
+        level => level.and_then(Value::as_u64).and_then(|level| u32::try_from(level).ok()).unwrap_or(0),
+    }
 }
 
 impl Task for Custom {
@@ -197,6 +192,10 @@ impl Task for Custom {
 
     fn eval_questions(&self) -> u64 {
         self.source.eval_questions()
+    }
+
+    fn content_hash(&self) -> Option<String> {
+        self.source.content_hash()
     }
 
     fn grade(&mut self, answers: &[(&Question, &str)]) -> Result<Vec<Grade>> {

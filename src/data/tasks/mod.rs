@@ -51,6 +51,9 @@ pub struct Grade {
     pub parts: BTreeMap<String, f64>,
     /// Why, in a few words.
     pub reason: String,
+    /// The grader could not judge it: nothing is known of it, and it is neither learned from nor counted.
+    #[serde(default)]
+    pub ungraded: bool,
 }
 
 impl Grade {
@@ -61,7 +64,17 @@ impl Grade {
             Err(reason) => Self { reason, ..Self::default() },
         }
     }
+
+    /// No verdict, for the reason given.
+    pub(crate) fn none(reason: String) -> Self {
+        Self { reason, ungraded: true, ..Self::default() }
+    }
 }
+
+/// The error of a program that judges no more: it cannot be started, or judges nothing however often it is.
+#[derive(Debug, thiserror::Error)]
+#[error("{0}")]
+pub struct GraderGone(pub String);
 
 /// A task.
 pub trait Task: Send {
@@ -78,10 +91,15 @@ pub trait Task: Send {
     /// Questions of the evaluation split.
     fn eval_questions(&self) -> u64;
 
+    /// A hash of the rows that questions come from, and of their order; `None` where they are made.
+    fn content_hash(&self) -> Option<String> {
+        None
+    }
+
     /// Judge completions (question, text without the token that ended it), in order.
     ///
     /// # Errors
-    /// A grader process that fails or takes too long. An answer, however odd, is never an error.
+    /// [`GraderGone`]. An answer, however odd, is never an error; one that a program fails on is [`Grade::ungraded`].
     fn grade(&mut self, answers: &[(&Question, &str)]) -> Result<Vec<Grade>>;
 }
 

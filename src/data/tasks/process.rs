@@ -1,10 +1,14 @@
 //! A judge of one's own: a program that reads a JSON object a line and writes one a line.
 //!
 //! To the program: `{"id": 0, "prompt": "...", "answer": "...", "completion": "..."}`. Back, in any order:
-//! `{"id": 0, "reward": 1.0}`, with `correct`, `parts` and `reason` if it likes. It is started at the first batch, keeps running, and gets
-//! the next batch when all of the last has been judged. What it writes to standard error is shown when it fails.
+//! `{"id": 0, "reward": 1.0}`, with `correct`, `parts` and `reason` if it likes; a reward of `null` or `NaN` is no verdict. It is started at
+//! the first batch, keeps running, and gets the next batch when all of the last has been judged. Each line has an id of its own.
+//!
+//! A program that ends, talks nonsense or takes too long is started anew and gets what it has not judged once more, at last one completion
+//! at a time; a completion without a verdict then is ungraded. It is gone, and that is an error, when it cannot be started, when it has
+//! judged nothing of the first batch, and when it has judged nothing of three batches in a row. What it writes to standard error is shown.
 
-use super::{Grade, Question};
+use super::{Grade, GraderGone, Question};
 use crate::data::shown;
 use anyhow::{Context, Result, anyhow, bail, ensure};
 use serde::Deserialize;
@@ -22,11 +26,21 @@ const MAX_LINE_BYTES: u64 = 1 << 20;
 /// Of what the program complains about, this much of the end is kept.
 const KEPT_BYTES: usize = 2048;
 
+/// Batches in a row of which nothing was judged, until a program is gone.
+const MOST_BARREN: u32 = 3;
+/// Attempts to start it, and the pause between them.
+const STARTS: u32 = 3;
+const PAUSE: Duration = Duration::from_millis(300);
+/// Time-outs that judging one at a time may take in all.
+const MOST_TIMEOUTS: u32 = 4;
+
 /// A line that came back.
 #[derive(Deserialize)]
 struct Verdict {
-    id: usize,
-    reward: f64,
+    id: u64,
+    /// Present, and perhaps null.
+    #[serde(deserialize_with = "Option::deserialize")]
+    reward: Option<f64>,
     correct: Option<bool>,
     #[serde(default)]
     parts: BTreeMap<String, f64>,
@@ -40,6 +54,12 @@ pub struct Process {
     words: Vec<String>,
     timeout: Duration,
     running: Option<Running>,
+    /// The id of the next line.
+    next: u64,
+    /// It has judged something.
+    proven: bool,
+    /// Batches in a row of which it has judged nothing.
+    barren: u32,
 }
 
 struct Running {
@@ -69,84 +89,137 @@ impl Process {
         );
         let words = split(command).with_context(|| format!("--grader-command {}: a quote is not closed", shown(command)))?;
         ensure!(!words.is_empty(), "--grader-command: empty. Name a program, such as \"python3 grader.py\"");
-        Ok(Self { command: shown(command), words, timeout: Duration::from_secs_f64(timeout_seconds), running: None })
+        Ok(Self { command: shown(command), words, timeout: Duration::from_secs_f64(timeout_seconds), running: None, next: 0, proven: false, barren: 0 })
     }
 
-    /// Verdicts in the order of the answers.
+    /// Verdicts in the order of the answers; see the module.
     ///
     /// # Errors
-    /// A program that cannot be started, ends, says something else than verdicts, or takes too long; with its command and what it said.
+    /// [`GraderGone`], with the command and what it said.
     pub fn grade(&mut self, answers: &[(&Question, &str)]) -> Result<Vec<Grade>> {
-        if answers.is_empty() {
-            return Ok(Vec::new());
+        let mut grades: Vec<Option<Grade>> = vec![None; answers.len()];
+        let open = |grades: &[Option<Grade>]| (0..grades.len()).filter(|i| grades[*i].is_none()).collect::<Vec<_>>();
+        let (mut first, mut last) = (None, "the grader gave no reward".to_owned());
+        let mut note = |result: Result<()>| -> Result<()> {
+            match result {
+                Err(error) if error.is::<GraderGone>() => Err(error),
+                Err(error) => {
+                    last = format!("{error:#}");
+                    first.get_or_insert_with(|| last.clone());
+                    Ok(())
+                }
+                Ok(()) => Ok(()),
+            }
+        };
+        for _ in 0..2 {
+            let left = open(&grades);
+            if !left.is_empty() {
+                note(self.round(&left, answers, &mut grades))?;
+            }
         }
+        let deadline = Instant::now() + self.timeout * MOST_TIMEOUTS;
+        for i in open(&grades) {
+            if answers.len() > 1 && Instant::now() < deadline {
+                note(self.round(&[i], answers, &mut grades))?;
+            }
+        }
+        let judged = grades.iter().any(Option::is_some);
+        self.proven |= judged;
+        self.barren = if judged || answers.is_empty() { 0 } else { self.barren + 1 };
+        if self.barren > 0 && (!self.proven || self.barren >= MOST_BARREN) {
+            let why = first.unwrap_or_else(|| format!("--grader-command {}: gave no reward for any answer", self.command));
+            return Err(GraderGone(why).into());
+        }
+        Ok(grades.into_iter().map(|grade| grade.unwrap_or_else(|| Grade::none(last.clone()))).collect())
+    }
+
+    /// Asks for the verdicts of some answers. Those that came before something went wrong are kept; the program is then started anew by
+    /// the next round, since it is out of step.
+    fn round(&mut self, asked: &[usize], answers: &[(&Question, &str)], grades: &mut [Option<Grade>]) -> Result<()> {
         let mut running = match self.running.take() {
             Some(running) => running,
-            None => self.start()?,
+            None => self.started()?,
         };
-        let grades = self.batch(&mut running, answers);
-        match grades {
-            Ok(grades) => {
-                self.running = Some(running);
-                Ok(grades)
+        let first = self.next;
+        self.next += asked.len() as u64;
+        let result = self.batch(&mut running, first, asked, answers, grades);
+        if result.is_ok() {
+            self.running = Some(running);
+        }
+        result
+    }
+
+    fn started(&self) -> Result<Running> {
+        let mut tries = 1;
+        loop {
+            match self.start() {
+                Ok(running) => return Ok(running),
+                Err(error) if tries == STARTS || !self.proven => return Err(GraderGone(format!("{error:#}")).into()),
+                Err(_) => std::thread::sleep(PAUSE * tries),
             }
-            // A program that is out of step is of no further use.
-            Err(error) => Err(error),
+            tries += 1;
         }
     }
 
-    fn batch(&self, running: &mut Running, answers: &[(&Question, &str)]) -> Result<Vec<Grade>> {
+    fn batch(
+        &self,
+        running: &mut Running,
+        first: u64,
+        asked: &[usize],
+        answers: &[(&Question, &str)],
+        grades: &mut [Option<Grade>],
+    ) -> Result<()> {
         let deadline = Instant::now() + self.timeout;
-        for (id, (question, completion)) in answers.iter().enumerate() {
+        for (id, i) in (first..).zip(asked) {
+            let (question, completion) = answers[*i];
             let line =
                 json!({"id": id, "prompt": question.prompt, "answer": question.answer, "completion": completion}).to_string();
             // Where the program has ended, its end is told below.
             let _ = running.to.send(line);
         }
-        let mut grades: Vec<Option<Grade>> = vec![None; answers.len()];
-        let mut left = answers.len();
-        while left > 0 {
+        let (all, mut seen) = (asked.len(), vec![false; asked.len()]);
+        while let done = seen.iter().filter(|seen| **seen).count()
+            && done < all
+        {
             let line = match running.from.recv_timeout(deadline.saturating_duration_since(Instant::now())) {
                 Ok(line) => line.map_err(|e| self.fault(running, &format!("cannot be read: {e}")))?,
                 Err(RecvTimeoutError::Timeout) => {
-                    let (done, all) = (answers.len() - left, answers.len());
                     let seconds = self.timeout.as_secs_f64();
-                    return Err(self.fault(
-                        running,
-                        &format!("{done} of {all} answers judged after {seconds} s. Raise --grader-timeout, or is it waiting?"),
-                    ));
+                    let what = format!("{done} of {all} answers judged after {seconds} s. Raise --grader-timeout, or is it waiting?");
+                    return Err(self.fault(running, &what));
                 }
-                Err(RecvTimeoutError::Disconnected) => return Err(self.ended(running, answers.len() - left, answers.len())),
+                Err(RecvTimeoutError::Disconnected) => return Err(self.ended(running, done, all)),
             };
             if line.trim().is_empty() {
                 continue;
             }
-            let verdict: Verdict = serde_json::from_str(&line).map_err(|e| {
-                self.fault(
-                    running,
-                    &format!(
-                        "said \"{}\", which is no {{\"id\": 0, \"reward\": 1.0}}: {}",
-                        shown(line.trim()),
-                        shown(&e.to_string())
-                    ),
-                )
-            })?;
-            let Some(place) = grades.get_mut(verdict.id) else {
-                return Err(self.fault(running, &format!("said id {}, but was asked 0 to {}", verdict.id, answers.len() - 1)));
+            let verdict = self.verdict(running, &line)?;
+            let place = verdict.id.checked_sub(first).and_then(|place| usize::try_from(place).ok()).filter(|place| *place < all);
+            let Some(place) = place else {
+                let last = first + all as u64 - 1;
+                return Err(self.fault(running, &format!("said id {}, but was asked {first} to {last}", verdict.id)));
             };
-            if !verdict.reward.is_finite() || place.is_some() {
-                let what = if place.is_some() { "two verdicts" } else { "no finite reward" };
-                return Err(self.fault(running, &format!("gave {what} for id {}", verdict.id)));
+            if std::mem::replace(&mut seen[place], true) {
+                return Err(self.fault(running, &format!("gave two verdicts for id {}", verdict.id)));
             }
-            *place = Some(Grade {
-                reward: verdict.reward,
-                correct: verdict.correct.unwrap_or(verdict.reward >= 1.0),
+            grades[asked[place]] = verdict.reward.filter(|reward| reward.is_finite()).map(|reward| Grade {
+                reward,
+                correct: verdict.correct.unwrap_or(reward >= 1.0),
                 parts: verdict.parts,
                 reason: verdict.reason,
+                ungraded: false,
             });
-            left -= 1;
         }
-        Ok(grades.into_iter().flatten().collect())
+        Ok(())
+    }
+
+    fn verdict(&self, running: &mut Running, line: &str) -> Result<Verdict> {
+        // Python writes NaN and Infinity, which are no JSON, for rewards that are no numbers.
+        let plain = || line.replace("-Infinity", "null").replace("Infinity", "null").replace("NaN", "null");
+        serde_json::from_str(line).or_else(|e| serde_json::from_str(&plain()).map_err(|_| e)).map_err(|e| {
+            let said = shown(line.trim());
+            self.fault(running, &format!("said \"{said}\", which is no {{\"id\": 0, \"reward\": 1.0}}: {}", shown(&e.to_string())))
+        })
     }
 
     fn start(&self) -> Result<Running> {

@@ -13,16 +13,19 @@ const EPSILON: f64 = 1e-6;
 const WHITEN_EPSILON: f64 = 1e-8;
 
 /// Fill the advantage of each token of a step's completions from their rewards, groups and (where tokens are reweighted) old
-/// log-probabilities.
+/// log-probabilities. Of one that was not graded it is 0, and the others' are as if it were not there.
 ///
 /// # Errors
 /// Reweighting without old log-probabilities.
 pub fn fill(rollouts: &mut [Rollout], grpo: &GrpoSettings) -> Result<()> {
-    let of_completion = match grpo.algorithm {
-        Algorithm::Grpo => group_normalised(rollouts, grpo.scale_rewards),
-        Algorithm::ReinforcePlusPlus => whitened(rollouts),
-    };
-    for (rollout, advantage) in rollouts.iter_mut().zip(of_completion) {
+    let graded: Vec<&Rollout> = rollouts.iter().filter(|r| !r.ungraded).collect();
+    let mut of_graded = match grpo.algorithm {
+        Algorithm::Grpo => group_normalised(&graded, grpo.scale_rewards),
+        Algorithm::ReinforcePlusPlus => whitened(&graded),
+    }
+    .into_iter();
+    for rollout in rollouts.iter_mut() {
+        let advantage = if rollout.ungraded { 0.0 } else { of_graded.next().unwrap_or(0.0) };
         rollout.advantages = vec![advantage as f32; rollout.completion.len()];
         if grpo.reweight_alpha != 0.0 {
             reweight(rollout, advantage, grpo.reweight_alpha)?;
@@ -41,7 +44,7 @@ fn reweight(rollout: &mut Rollout, advantage: f64, alpha: f64) -> Result<()> {
 
 /// The advantage of each completion: (R - mean of its group) / (standard deviation + 1e-6), the deviation with n - 1, of the group or of all
 /// rewards, or 1. Equal rewards give exactly 0. As in verl a group of one has mean 0 and deviation 1.
-fn group_normalised(rollouts: &[Rollout], scale: ScaleRewards) -> Vec<f64> {
+fn group_normalised(rollouts: &[&Rollout], scale: ScaleRewards) -> Vec<f64> {
     let mut groups: BTreeMap<u32, Vec<f64>> = BTreeMap::new();
     rollouts.iter().for_each(|r| groups.entry(r.group).or_default().push(r.reward));
     let all: Vec<f64> = rollouts.iter().map(|r| r.reward).collect();
@@ -68,12 +71,12 @@ fn group_normalised(rollouts: &[Rollout], scale: ScaleRewards) -> Vec<f64> {
 
 /// The advantage of each completion's tokens: its reward at every token (a return without discount), whitened over all tokens of the step:
 /// (R - mean) / sqrt(variance with n - 1, + 1e-8).
-fn whitened(rollouts: &[Rollout]) -> Vec<f64> {
+fn whitened(rollouts: &[&Rollout]) -> Vec<f64> {
     let rewards: Vec<f64> = rollouts.iter().map(|r| r.reward).collect();
     if rewards.windows(2).all(|pair| pair[0] == pair[1]) {
         return vec![0.0; rewards.len()];
     }
-    let tokens = |r: &Rollout| r.completion.len() as f64;
+    let tokens = |r: &&Rollout| r.completion.len() as f64;
     let n: f64 = rollouts.iter().map(tokens).sum();
     let mean = rollouts.iter().map(|r| tokens(r) * r.reward).sum::<f64>() / n;
     let squares = rollouts.iter().map(|r| tokens(r) * (r.reward - mean).powi(2)).sum::<f64>();
@@ -140,6 +143,28 @@ mod tests {
                 assert_eq!(filled(&[(0, 0.1, 2), (0, 0.1, 1), (0, 0.1, 4)], &grpo), [0.0; 7], "{grpo:?}");
             }
         }
+    }
+
+    #[test]
+    fn what_was_not_graded_is_as_if_it_were_not_there() {
+        let of = [(0, 1.0, 2), (0, 0.0, 1), (0, 9.0, 3), (1, 4.0, 2), (1, 2.0, 1)];
+        for algorithm in [Algorithm::Grpo, Algorithm::ReinforcePlusPlus] {
+            for scale_rewards in [ScaleRewards::Group, ScaleRewards::Batch, ScaleRewards::None] {
+                let grpo = GrpoSettings { algorithm, scale_rewards, reweight_alpha: 0.2, ..GrpoSettings::default() };
+                let mut masked = rollouts(&of);
+                masked[2].ungraded = true;
+                fill(&mut masked, &grpo).unwrap();
+                assert_eq!(masked[2].advantages, [0.0; 3]);
+                let mut without = rollouts(&[of[0], of[1], of[3], of[4]]);
+                fill(&mut without, &grpo).unwrap();
+                masked.remove(2);
+                assert_eq!(masked, without, "{grpo:?}");
+            }
+        }
+        let mut none = rollouts(&of);
+        none.iter_mut().for_each(|r| r.ungraded = true);
+        fill(&mut none, &GrpoSettings::default()).unwrap();
+        assert!(none.iter().all(|r| r.advantages.iter().all(|a| *a == 0.0)));
     }
 
     #[test]

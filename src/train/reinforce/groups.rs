@@ -28,9 +28,9 @@ impl Pass {
     }
 }
 
-/// Whether a completion's tokens count: those that ran into the limit of length may be masked.
+/// Whether a completion's tokens count: those that ran into the limit of length may be masked, those that were not graded are.
 pub fn counts(rollout: &Rollout, mask_truncated: bool) -> bool {
-    !(mask_truncated && rollout.truncated)
+    !(rollout.ungraded || mask_truncated && rollout.truncated)
 }
 
 /// The passes of a step, in their order; one without tokens is left out. Probabilities are those of `old_logprobs`, which are not computed
@@ -213,6 +213,9 @@ mod tests {
         rollouts[0].truncated = true;
         let grpo = GrpoSettings { mask_truncated_completions: true, ..GrpoSettings::default() };
         assert_eq!(tokens(&passes(&rollouts, &grpo, 1, 1).unwrap()[0]), [false, false, false, true, true]);
+        let open = GrpoSettings::default();
+        rollouts[1].ungraded = true;
+        assert_eq!(tokens(&passes(&rollouts, &open, 1, 1).unwrap()[0]), [true, true, true, false, false]);
         rollouts[1].truncated = true;
         assert!(passes(&rollouts, &grpo, 1, 1).unwrap().is_empty());
     }

@@ -16,15 +16,21 @@ pub(super) fn set(metrics: &mut Metrics, name: impl Into<String>, value: f64) {
 /// from the trainer's.
 pub(super) fn of_completions(sampled: &Sampled, generations: usize) -> Metrics {
     let mut out = Metrics::new();
-    let rewards: Vec<f64> = sampled.rollouts.iter().map(|r| r.reward).collect();
+    let of = |group: &[super::Rollout]| group.iter().filter(|r| !r.ungraded).map(|r| r.reward).collect::<Vec<f64>>();
+    let rewards = of(&sampled.rollouts);
     set(&mut out, "reward", mean(&rewards));
-    let stds: Vec<f64> = rewards.chunks(generations).map(std).collect();
+    let groups: Vec<Vec<f64>> = sampled.rollouts.chunks(generations).map(of).collect();
+    let stds: Vec<f64> = groups.iter().map(|group| std(group)).collect();
     set(&mut out, "reward_std", mean(&stds));
-    let flat = rewards.chunks(generations).filter(|group| group.iter().all(|r| *r == group[0])).count();
+    let flat = groups.iter().filter(|group| group.iter().all(|r| *r == group[0])).count();
     set(&mut out, "frac_reward_zero_std", flat as f64 / stds.len().max(1) as f64);
+    let ungraded = sampled.rollouts.len() - rewards.len();
+    if ungraded > 0 {
+        set(&mut out, "completions/ungraded", ungraded as f64);
+    }
     let mut parts: BTreeMap<&str, Vec<f64>> = BTreeMap::new();
     let mut levels: BTreeMap<u32, Vec<f64>> = BTreeMap::new();
-    for answer in &sampled.answers {
+    for answer in sampled.answers.iter().filter(|answer| !answer.grade.ungraded) {
         answer.grade.parts.iter().for_each(|(name, value)| parts.entry(name).or_default().push(*value));
         levels.entry(sampled.questions[answer.question].level).or_default().push(f64::from(u8::from(answer.grade.correct)));
     }
@@ -114,5 +120,12 @@ mod tests {
         assert_eq!([get("completions/mean_length"), get("completions/mean_terminated_length")], [6.0, 5.0]);
         assert_eq!([get("completions/clipped_ratio"), get("completions/max_length")], [0.25, 9.0]);
         assert_eq!([get("mismatch/logprob_max_abs"), get("rewards/format/mean")], [0.5, 1.0]);
+        assert!(!m.contains_key("completions/ungraded"));
+        let mut sampled = sampled;
+        (sampled.rollouts[2].ungraded, sampled.answers[2].grade.ungraded) = (true, true);
+        let m = of_completions(&sampled, 2);
+        let get = |name: &str| m[name].0;
+        assert_eq!([get("reward"), get("frac_reward_zero_std"), get("completions/ungraded")], [3.0, 1.0, 1.0]);
+        assert_eq!([get("accuracy"), get("accuracy/4")], [1.0, 1.0]);
     }
 }

@@ -16,6 +16,8 @@ pub struct Rollout {
     pub reward: f64,
     /// It ran into the limit of its length.
     pub truncated: bool,
+    /// Its grader failed: it has no reward, takes no part in advantages and loss.
+    pub ungraded: bool,
     /// log pi(token) at the step's temperature by the trainer's own forward pass, before any update of the step ("old").
     pub old_logprobs: Vec<f32>,
     /// The same by the reference model; empty when beta is 0.

@@ -20,7 +20,7 @@ const SURE: f64 = 0.05;
 const MISMATCH: f64 = 0.02;
 
 /// The numbers of one step. What was not measured is NaN and says nothing.
-#[derive(Clone, Copy, Debug)]
+#[derive(Clone, Debug)]
 pub struct Seen {
     /// Steps made, this one included.
     pub step: u64,
@@ -44,6 +44,10 @@ pub struct Seen {
     pub seconds: [f64; 3],
     /// Largest difference between log-probabilities of sampler and trainer.
     pub mismatch: f64,
+    /// Completions that the grader could not judge, and why the last.
+    pub ungraded: (usize, String),
+    /// Questions that the tokenizer cannot spell, and why the first.
+    pub unspelt: (usize, String),
 }
 
 impl Default for Seen {
@@ -61,6 +65,8 @@ impl Default for Seen {
             entropy: nan,
             seconds: [nan; 3],
             mismatch: nan,
+            ungraded: Default::default(),
+            unspelt: Default::default(),
         }
     }
 }
@@ -73,6 +79,15 @@ struct Habit {
 }
 
 impl Habit {
+    /// The same at once.
+    fn happened(&mut self, step: u64, is: bool) -> bool {
+        let now = is && self.said_at.is_none_or(|at| step >= at + AGAIN);
+        if now {
+            self.said_at = Some(step);
+        }
+        now
+    }
+
     fn noticed(&mut self, step: u64, is: bool) -> bool {
         self.in_a_row = if is { self.in_a_row + 1 } else { 0 };
         let due = self.said_at.is_none_or(|at| step >= at + AGAIN);
@@ -94,6 +109,8 @@ pub struct Watch {
     generating: Habit,
     sure: Habit,
     mismatch: Habit,
+    ungraded: Habit,
+    unspelt: Habit,
     /// Mean entropy of the first steps, and of how many.
     first_entropy: (f64, u64),
 }
@@ -105,6 +122,7 @@ impl Watch {
         if !std::mem::replace(&mut self.explained, true) {
             out.extend(explanation(seen));
         }
+        out.extend(self.left_out(seen));
         if self.idle.noticed(seen.step, seen.idle_groups > IDLE) {
             out.push(idle(seen));
         }
@@ -137,6 +155,23 @@ impl Watch {
                  update knows the whole distribution), else `lehr doctor` should be asked",
                 seen.mismatch
             ));
+        }
+        out
+    }
+
+    /// Completions and questions that the step had to do without.
+    fn left_out(&mut self, seen: &Seen) -> Vec<String> {
+        let (step, mut out) = (seen.step, Vec::new());
+        let (ungraded, why) = &seen.ungraded;
+        if self.ungraded.happened(step, *ungraded > 0) {
+            out.push(format!(
+                "step {step}: {ungraded} completions have no reward, since the grader failed on them twice; they are left out of \
+                 advantages and loss (completions/ungraded counts them): {why}"
+            ));
+        }
+        let (unspelt, why) = &seen.unspelt;
+        if self.unspelt.happened(step, *unspelt > 0) {
+            out.push(format!("step {step}: {unspelt} questions are passed over: {why}"));
         }
         out
     }
@@ -236,11 +271,11 @@ mod tests {
             mismatch: 1e-4,
             ..Seen::default()
         };
-        let found = told(1000, |_| healthy);
+        let found = told(1000, |_| healthy.clone());
         assert!(found.len() == 2 && found.iter().all(|(step, _)| *step == 1), "{found:?}");
         assert!(found[0].1.starts_with("the loss is about 0") && found[1].1.starts_with("clip_ratio is 0"));
         // With several updates a ratio of 0 is news, not an explanation; nothing is said of what was not measured.
-        assert_eq!(told(3, |_| Seen { updates: 4, loss: 0.5, ..healthy }), []);
+        assert_eq!(told(3, |_| Seen { updates: 4, loss: 0.5, ..healthy.clone() }), []);
         assert_eq!(told(300, |_| Seen::default()), []);
     }
 
@@ -254,14 +289,23 @@ mod tests {
             (Seen { idle_groups: 0.81, reward: 2.9, reward_range: Some((-3.0, 3.0)), ..Seen::default() }, "too easy", "harder"),
         ];
         for (seen, what, cure) in cases {
-            let found = told(410, |_| seen);
+            let found = told(410, |_| seen.clone());
             assert_eq!(found.iter().map(|f| f.0).collect::<Vec<_>>(), [5, 205, 405], "{found:?}");
             assert!(found[0].1.contains(what) && found[0].1.contains(cure) && !found[0].1.contains("  "), "{}", found[0].1);
             // Now and then is no habit.
-            assert_eq!(told(400, |step| if step % 5 == 0 { Seen::default() } else { seen }), []);
+            assert_eq!(told(400, |step| if step % 5 == 0 { Seen::default() } else { seen.clone() }), []);
         }
         let hard = Seen { idle_groups: 1.0, reward: -2.9, reward_range: Some((-3.0, 3.0)), ..Seen::default() };
-        assert!(told(5, |_| hard)[0].1.contains("too hard: choose easier"));
+        assert!(told(5, |_| hard.clone())[0].1.contains("too hard: choose easier"));
+    }
+
+    #[test]
+    fn what_has_no_reward_is_told_at_once_and_rarely() {
+        let failed = Seen { ungraded: (2, "it ended".into()), unspelt: (1, "no such character".into()), ..Seen::default() };
+        let found = told(210, |_| failed.clone());
+        assert_eq!(found.iter().map(|f| f.0).collect::<Vec<_>>(), [1, 1, 201, 201], "{found:?}");
+        assert!(found[0].1.contains("2 completions have no reward") && found[0].1.ends_with("it ended"), "{}", found[0].1);
+        assert!(found[1].1.contains("1 questions are passed over: no such character"), "{}", found[1].1);
     }
 
     #[test]

@@ -95,7 +95,7 @@ fn sentence<'a>(grammar: &Grammar<'_>, text: &'a str) -> Result<Sentence<'a>> {
             let (behind, after) = rest.split_once('.').context("the sentence does not end")?;
             let after = after.strip_prefix('"').unwrap_or(after);
             let named: Vec<usize> = (0..grammar.names.len())
-                .filter(|i| [&text[..at], behind].iter().any(|words| holds_word(words, &grammar.names[*i])))
+                .filter(|i| [&text[..at], behind].iter().any(|words| names_person(words, *i, grammar.names)))
                 .collect();
             let [speaker] = named[..] else { bail!("{} people speak in one sentence", named.len()) };
             return Ok(Sentence { speaker, claim, after });
@@ -108,8 +108,19 @@ fn sentence<'a>(grammar: &Grammar<'_>, text: &'a str) -> Result<Sentence<'a>> {
     bail!("no claim")
 }
 
-fn holds_word(text: &str, word: &str) -> bool {
-    text.split(|c: char| !c.is_alphanumeric()).any(|part| part == word)
+/// Whether a text names a person. The name may be several words; Ann is not named by Mary Ann, if there is such a one.
+fn names_person(text: &str, person: usize, names: &[String]) -> bool {
+    let name = names[person].as_str();
+    let longer = || names.iter().filter(|other| other.len() > name.len() && other.contains(name));
+    text.match_indices(name).any(|(at, _)| {
+        let (before, after) = (&text[..at], &text[at + name.len()..]);
+        let apart = !before.ends_with(char::is_alphanumeric) && !after.starts_with(char::is_alphanumeric);
+        let within = |other: &String| {
+            let mut places = other.match_indices(name);
+            places.any(|(at, _)| before.ends_with(&other[..at]) && after.starts_with(&other[at + name.len()..]))
+        };
+        apart && !longer().any(within)
+    })
 }
 
 /// The words of a wording.

@@ -17,18 +17,16 @@ const MOST_NAMES: usize = 64;
 /// Who is what.
 pub type Roles = Vec<(String, bool)>;
 
-/// The people of a solution's text (`(1) Zoey is a knight`, a line for each) with their roles, by the public rule: the first word of
-/// letters in a line is the name, the first `knight` or `knave` behind it the role; lines without either say nothing.
+/// The people of a solution's text (`(1) Zoey is a knight`, a line for each) with their roles. What stands between the number and `is a
+/// knight` (or knave) is the name, whatever it is made of: José, Jean-Luc, Mary Ann, R2. In a line in other words the first word is the
+/// name, the first `knight` or `knave` behind it the role; lines without either say nothing.
 ///
 /// # Errors
 /// A text that names nobody.
 pub fn roles(solution: &str) -> Result<Roles> {
     let mut roles = Roles::new();
     for line in solution.split('\n') {
-        let mut words = words_of_letters(line);
-        let Some(name) = words.next() else { continue };
-        let said = words.find_map(role_of).or_else(|| line.split(|c: char| !is_word(c)).skip(1).find_map(role_of));
-        let Some(knight) = said else { continue };
+        let Some((name, knight)) = role_in(line) else { continue };
         match roles.iter_mut().find(|(known, _)| known == name) {
             Some(known) => known.1 = knight,
             None => roles.push((name.to_owned(), knight)),
@@ -39,9 +37,50 @@ pub fn roles(solution: &str) -> Result<Roles> {
     Ok(roles)
 }
 
-/// Words that are made of ASCII letters only.
-fn words_of_letters(line: &str) -> impl Iterator<Item = &str> {
-    line.split(|c: char| !is_word(c)).filter(|word| !word.is_empty() && word.bytes().all(|b| b.is_ascii_alphabetic()))
+fn role_in(line: &str) -> Option<(&str, bool)> {
+    let line = unnumbered(line.trim());
+    if let Some((at, knight)) = said_in(line)
+        && let name = line[..at].trim()
+        && name.chars().any(char::is_alphanumeric)
+    {
+        return Some((name, knight));
+    }
+    let mut words = line.split(|c: char| !is_word(c)).filter(|word| word.chars().any(char::is_alphabetic));
+    let name = words.next()?;
+    Some((name, words.find_map(role_of)?))
+}
+
+/// Without the number of a line, `(1)`, `1.` or `1)`, or the sign of a list.
+fn unnumbered(line: &str) -> &str {
+    let bare = line.strip_prefix(['(', '-', '*', '•']).unwrap_or(line).trim_start();
+    let digits = bare.trim_start_matches(|c: char| c.is_ascii_digit());
+    let numbered = digits.len() < bare.len() && digits.starts_with([')', '.']);
+    if numbered { digits[1..].trim_start() } else if line.starts_with('(') { line } else { bare }
+}
+
+/// Where ` is a knight` or ` is a knave` begins in a line, and which.
+fn said_in(line: &str) -> Option<(usize, bool)> {
+    line.char_indices().find_map(|(at, c)| {
+        let rest = c.is_whitespace().then(|| skip_spaces(&line[at..])).flatten()?;
+        let rest = ["is", "a"].into_iter().try_fold(rest, |rest, word| skip_spaces(after_folded(rest, word)?))?;
+        let said = |knight: bool| after_folded(rest, role(knight)).is_some_and(|after| !after.starts_with(is_word));
+        [true, false].into_iter().find(|knight| said(*knight)).map(|knight| (at, knight))
+    })
+}
+
+/// Whether the solution itself, said as it has to be, is right by the rule.
+///
+/// # Errors
+/// Why it is not.
+pub fn check(form: Form, solution: &str) -> Result<()> {
+    let roles = roles(solution)?;
+    let answer: Vec<String> = match form {
+        Form::Natural => vec![solution.to_owned()],
+        Form::Compact => roles.iter().map(|(name, knight)| format!("{name} {}", role(*knight))).collect(),
+    };
+    let grade = grade(form, &roles, TAGS[0], &format!("</think><answer>{}</answer>", answer.join(" ")));
+    ensure!(grade.correct, "solution_text_format: is not right by itself: {}", grade.reason);
+    Ok(())
 }
 
 fn role_of(word: &str) -> Option<bool> {
@@ -86,6 +125,7 @@ pub fn grade(form: Form, roles: &Roles, prompt: &str, response: &str) -> Grade {
         correct: answer > 0.0,
         parts: [("format".to_owned(), format), ("answer".to_owned(), answer)].into(),
         reason,
+        ungraded: false,
     }
 }
 
@@ -129,7 +169,7 @@ fn compare<'a>(form: Form, roles: &'a Roles, answer: &str) -> Result<Option<&'a 
     }
     let mut wrong = None;
     for (name, knight) in roles {
-        match said_of(form, answer, name) {
+        match said_of(form, answer, name, roles) {
             None => return Err(format!("no role of {name}")),
             Some(said) if said != *knight => wrong = wrong.or(Some(name.as_str())),
             Some(_) => {}
@@ -165,6 +205,12 @@ fn after_folded<'a>(text: &'a str, word: &str) -> Option<&'a str> {
     after(text, word, fold)
 }
 
+/// Whether a text ends in `word`, whatever the case.
+fn ends_folded(text: &str, word: &str) -> bool {
+    let mut chars = text.chars().rev();
+    word.chars().rev().all(|wanted| chars.next().map(fold) == Some(fold(wanted)))
+}
+
 /// Lower case as Python's `lower` gives it, as far as it can make ASCII letters: the Kelvin sign is a `k`.
 fn lower(c: char) -> char {
     if c == '\u{212A}' { 'k' } else { c.to_ascii_lowercase() }
@@ -181,8 +227,14 @@ fn fold(c: char) -> char {
     }
 }
 
-/// The first role that is given to `name`: `NAME is a knight`, or `NAME knight` in the compact form.
-fn said_of(form: Form, answer: &str, name: &str) -> Option<bool> {
+/// The first role that is given to `name`: `NAME is a knight`, or `NAME knight` in the compact form. The end of a longer name (Mary Ann)
+/// is not that of Ann.
+fn said_of(form: Form, answer: &str, name: &str, all: &Roles) -> Option<bool> {
+    let longer: Vec<&str> = all
+        .iter()
+        .filter_map(|(other, _)| other.strip_suffix(name))
+        .filter(|front| !front.is_empty())
+        .collect();
     let between: &[&str] = match form {
         Form::Natural => &["is", "a"],
         Form::Compact => &[],
@@ -192,6 +244,9 @@ fn said_of(form: Form, answer: &str, name: &str) -> Option<bool> {
         let begins = before.is_none_or(|b| !is_word(b));
         before = Some(c);
         let Some(rest) = after_folded(&answer[at..], name).filter(|_| begins) else { continue };
+        if longer.iter().any(|front| ends_folded(&answer[..at], front)) {
+            continue;
+        }
         let rest = between.iter().try_fold(rest, |rest, word| after_folded(skip_spaces(rest)?, word));
         let Some(rest) = rest.and_then(skip_spaces) else { continue };
         for knight in [true, false] {

@@ -1,7 +1,7 @@
 //! The task `kk`: puzzles that are made, or rows of a file.
 
 use super::super::asker::Asker;
-use super::super::bank::{Bank, Held, Source};
+use super::super::bank::{Bank, Held, Reader, Source};
 use super::super::distinct::{Distinct, allowed, level_of};
 use super::super::{Grade, Question, Split, Task};
 use super::claim::Claim;
@@ -55,12 +55,13 @@ impl Kk {
         let asker = Asker::new(settings, tokenizer, date, Some(system), true)?;
         let form = settings.form;
         let make = |row: Object| row_question(&asker, form, &row);
+        let reader = Reader { example: rows::EXAMPLE, tokenizer, make };
         if !data.data.is_empty() {
-            let source = Source::Rows(Bank::read(settings, data, seed, rows::EXAMPLE, notices, make)?);
+            let source = Source::Rows(Bank::read(settings, data, seed, &reader, notices)?);
             return Ok(Self { form, asker, people: Vec::new(), seed, source });
         }
         let people = TaskSettings::list("people", &settings.people, PEOPLE)?;
-        let held = match Held::read(settings, data, rows::EXAMPLE, make)? {
+        let held = match Held::read(settings, data, &reader, notices)? {
             Some(held) => held,
             None => {
                 let distinct = distinct(people.clone(), seed, Split::Eval);
@@ -98,6 +99,7 @@ fn row_question(asker: &Asker, form: Form, row: &Object) -> Result<(String, Ques
     let chat = quiz.map(|quiz| asker.chat(quiz)).transpose()?.flatten();
     let plain = || asked.prompt.clone().or_else(|| Some(super::plain_prompt(form, asked.quiz.as_ref()?)));
     let prompt = chat.or_else(plain).ok_or_else(|| anyhow::anyhow!("holds neither quiz nor prompt"))?;
+    reward::check(form, &asked.answer)?;
     let key = puzzle.unwrap_or_else(|| prompt.clone());
     Ok((key, Question { prompt, answer: asked.answer, level: asked.people as u32 }))
 }
@@ -118,6 +120,10 @@ impl Task for Kk {
 
     fn eval_questions(&self) -> u64 {
         self.source.eval_questions()
+    }
+
+    fn content_hash(&self) -> Option<String> {
+        self.source.content_hash()
     }
 
     fn grade(&mut self, answers: &[(&Question, &str)]) -> Result<Vec<Grade>> {

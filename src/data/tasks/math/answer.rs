@@ -1,45 +1,103 @@
 //! Where in a completion the answer stands.
 
-/// The last answer in a completion: behind `</think>` if there is one; there what stands in the last `<answer>...</answer>`, else in the
-/// last `\boxed{...}` (braces inside it are matched), else behind the last `####` to the end of its line, else all.
-pub fn find(completion: &str) -> &str {
-    let text = completion.rsplit_once("</think>").map_or(completion, |(_, after)| after);
-    let text = match text.rsplit_once("</answer>") {
-        Some((before, _)) => before.rsplit_once("<answer>").map_or(text, |(_, inside)| inside),
-        None => text,
+/// What was found.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Found<'a> {
+    /// The text in `\boxed{...}`, `\fbox{...}` or `<answer>...</answer>`: an answer and nothing else.
+    Marked(&'a str),
+    /// What stands behind `####`, to the end of its line: the first number of it counts.
+    Hashes(&'a str),
+    /// Text without a mark: its last number counts.
+    Plain(&'a str),
+}
+
+impl<'a> Found<'a> {
+    /// The text, whatever the mark.
+    pub fn text(self) -> &'a str {
+        match self {
+            Self::Marked(text) | Self::Hashes(text) | Self::Plain(text) => text,
+        }
+    }
+}
+
+const THINK: [&str; 2] = ["<think>", "</think>"];
+const ANSWER: [&str; 2] = ["<answer>", "</answer>"];
+
+/// What is said behind the reasoning; nothing of reasoning that is not finished, be it that the prompt opened it.
+pub fn behind_reasoning<'a>(prompt: &str, completion: &'a str) -> &'a str {
+    let [open, close] = THINK;
+    let text = match completion.rsplit_once(close) {
+        Some((_, after)) => after,
+        None if prompt.trim_end().ends_with(open) => "",
+        None => completion,
     };
-    if let Some(inside) = last_boxed(text) {
-        return inside.trim();
-    }
-    match text.rsplit_once("####") {
-        Some((_, after)) => after.lines().next().unwrap_or_default().trim(),
-        None => text.trim(),
-    }
+    text.split_once(open).map_or(text, |(before, _)| before)
 }
 
-/// Whether [`find`] would find a mark, and not take all.
-pub fn is_marked(completion: &str) -> bool {
-    let text = completion.rsplit_once("</think>").map_or(completion, |(_, after)| after);
-    last_boxed(text).is_some() || text.contains("####") || text.contains("</answer>")
+/// The answer in a text without reasoning: in the last `<answer>...</answer>` if there is one; there what stands in the last
+/// `\boxed{...}` (braces inside it are matched), else behind the first `####` that a number follows, else all.
+///
+/// The first `####`, since a model of few-shot prompts goes on with questions of its own (lm-evaluation-harness takes the first too). A
+/// mark that is opened last and not closed, because the text ends, counts if no other is there.
+pub fn find(text: &str) -> Found<'_> {
+    let [open, close] = ANSWER;
+    let (inside, is_marked) = match text.rsplit_once(close) {
+        Some((before, _)) => before.rsplit_once(open).map_or((before, false), |(_, inside)| (inside, true)),
+        None => text.rsplit_once(open).map_or((text, false), |(_, inside)| (inside, true)),
+    };
+    if let Some(boxed) = last_boxed(inside) {
+        return Found::Marked(boxed.trim());
+    }
+    if let Some(line) = hashes(inside) {
+        return Found::Hashes(line);
+    }
+    if is_marked { Found::Marked(inside.trim()) } else { Found::Plain(inside.trim()) }
 }
 
-/// What stands in the last `\boxed{...}` that is closed. One pass from behind: the stack holds the closing braces that are still open
-/// that way.
+/// What follows `####`: the first that a number follows directly, else the first in whose line there is one, else the first.
+fn hashes(text: &str) -> Option<&str> {
+    const MARK: &str = "####";
+    const MOST: usize = 64;
+    let lines = || {
+        text.match_indices(MARK).take(MOST).map(|(at, _)| {
+            let rest = text[at + MARK.len()..].trim_start_matches('#').trim_start();
+            rest.lines().next().unwrap_or_default().trim()
+        })
+    };
+    let begins = |line: &&str| super::reading::first_number(line, true).is_some();
+    let holds = |line: &&str| line.bytes().any(|byte| byte.is_ascii_digit());
+    lines().find(begins).or_else(|| lines().find(holds)).or_else(|| lines().next())
+}
+
+/// What stands in the last `\boxed{...}` or `\fbox{...}` that is closed; else in the last that is not, to the end; else behind the last
+/// `\boxed` without braces. One pass from behind: the stack holds the closing braces that are still open that way.
 fn last_boxed(text: &str) -> Option<&str> {
-    const BOXED: &str = "\\boxed{";
+    let bytes = text.as_bytes();
+    let escaped = |at: usize| bytes[..at].iter().rev().take_while(|byte| **byte == b'\\').count() % 2 == 1;
     let mut closing: Vec<usize> = Vec::new();
-    for (at, byte) in text.bytes().enumerate().rev() {
+    let mut open = None;
+    for (at, byte) in bytes.iter().enumerate().rev() {
         match byte {
-            b'}' => closing.push(at),
-            b'{' => {
+            b'}' if !escaped(at) => closing.push(at),
+            b'{' if !escaped(at) => {
                 let end = closing.pop();
-                let start = at + 1;
-                if let (Some(end), true) = (end, text[..start].ends_with(BOXED)) {
-                    return Some(&text[start..end]);
+                if is_box(text[..at].trim_end_matches(' ')) {
+                    match end {
+                        Some(end) => return Some(&text[at + 1..end]),
+                        None => open = open.or(Some(&text[at + 1..])),
+                    }
                 }
             }
             _ => {}
         }
     }
-    None
+    open.or_else(|| {
+        let rest = text.rsplit_once("\\boxed")?.1.trim_start_matches(' ');
+        let end = rest.find(|c: char| c.is_whitespace() || c == '$').unwrap_or(rest.len());
+        (end > 0 && !rest.starts_with('{')).then_some(&rest[..end])
+    })
+}
+
+fn is_box(text: &str) -> bool {
+    text.ends_with("\\boxed") || text.ends_with("\\fbox")
 }

@@ -4,6 +4,8 @@
 
 use super::super::draws::Draws;
 use super::spaced;
+use num_rational::BigRational;
+use num_traits::Zero;
 
 /// A puzzle with a solution.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -93,8 +95,8 @@ impl Countdown {
         if used != given {
             return Err("does not use each number once".into());
         }
-        if value != (i128::from(self.target), 1) {
-            return Err(if value.1 == 1 { format!("reaches {}", value.0) } else { format!("reaches {}/{}", value.0, value.1) });
+        if value != BigRational::from_integer(self.target.into()) {
+            return Err(format!("reaches {value}"));
         }
         let right = |said: &str| said.split_whitespace().collect::<String>() == self.target.to_string();
         if said.is_some_and(|said| !right(said)) {
@@ -116,14 +118,11 @@ fn apply(operator: char, a: i64, b: i64) -> Option<i64> {
     (1..=MOST).contains(&value).then_some(value)
 }
 
-/// A fraction in lowest terms.
-type Ratio = (i128, i128);
-
 /// Value and numbers of an expression of whole numbers, + - * / and brackets; digits with spaces between them are one number. A stack
 /// machine: no depth of brackets can exhaust anything but the text.
-fn evaluate(text: &str) -> Result<(Ratio, Vec<i64>), String> {
+fn evaluate(text: &str) -> Result<(BigRational, Vec<i64>), String> {
     const MOST_NUMBERS: usize = 64;
-    let (mut values, mut operators, mut used): (Vec<Ratio>, Vec<char>, Vec<i64>) = (Vec::new(), Vec::new(), Vec::new());
+    let (mut values, mut operators, mut used): (Vec<BigRational>, Vec<char>, Vec<i64>) = (Vec::new(), Vec::new(), Vec::new());
     let mut wants_value = true;
     let mut chars = text.chars().filter(|c| !c.is_whitespace()).peekable();
     while let Some(c) = chars.next() {
@@ -138,7 +137,7 @@ fn evaluate(text: &str) -> Result<(Ratio, Vec<i64>), String> {
                     return Err("too many numbers".into());
                 }
                 used.push(value);
-                values.push((value.into(), 1));
+                values.push(BigRational::from_integer(value.into()));
                 wants_value = false;
             }
             '(' if wants_value => operators.push('('),
@@ -181,23 +180,17 @@ fn rank(operator: char) -> u8 {
     }
 }
 
-fn combine(operator: char, values: &mut Vec<Ratio>) -> Result<(), String> {
+fn combine(operator: char, values: &mut Vec<BigRational>) -> Result<(), String> {
     if operator == '(' {
         return Err("a bracket is not closed".into());
     }
-    let (Some((c, d)), Some((a, b))) = (values.pop(), values.pop()) else { return Err("no expression".into()) };
-    let value = || {
-        let (above, below) = match operator {
-            '+' => (a.checked_mul(d)?.checked_add(c.checked_mul(b)?)?, b.checked_mul(d)?),
-            '-' => (a.checked_mul(d)?.checked_sub(c.checked_mul(b)?)?, b.checked_mul(d)?),
-            '*' => (a.checked_mul(c)?, b.checked_mul(d)?),
-            _ => (a.checked_mul(d)?, b.checked_mul(c)?),
-        };
-        match super::number::Number::ratio(above, below)? {
-            super::number::Number::Ratio(above, below) => Some((above, below)),
-            super::number::Number::Long(..) => None,
-        }
-    };
-    values.push(value().ok_or("divides by zero or becomes too large")?);
+    let (Some(b), Some(a)) = (values.pop(), values.pop()) else { return Err("no expression".into()) };
+    values.push(match operator {
+        '+' => a + b,
+        '-' => a - b,
+        '*' => a * b,
+        _ if b.is_zero() => return Err("divides by zero".into()),
+        _ => a / b,
+    });
     Ok(())
 }

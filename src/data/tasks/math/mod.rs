@@ -1,12 +1,21 @@
-//! Sums and countdown made on the spot, and rows such as GSM8K's, judged by the number at the end: 1 if it is right, 0 if not.
+//! Sums and countdown made on the spot, and rows such as those of GSM8K and MATH, judged by their answer: 1 if it is right, 0 if not.
+//!
+//! `answer` finds where a completion says its answer, `tokens` and `expression` read it, `value` computes it exactly, `reading` compares,
+//! `verdict` has the rules and says where they differ from math-verify's.
 
 pub mod answer;
 pub mod arithmetic;
 pub mod countdown;
-pub mod number;
+pub mod expression;
+pub mod reading;
+mod tokens;
+pub mod value;
+pub mod verdict;
+
+pub use verdict::grade;
 
 use super::asker::Asker;
-use super::bank::{Bank, Held, Source};
+use super::bank::{Bank, Held, Reader, Source};
 use super::distinct::{Distinct, allowed, level_of};
 use super::draws::Draws;
 use super::{Grade, Question, Split, Task};
@@ -15,7 +24,6 @@ use crate::data::json_rows::Object;
 use crate::data::{Notices, Tokenizer, shown};
 use anyhow::{Context, Result, bail};
 use countdown::Countdown;
-use number::Number;
 use serde::Serialize;
 use serde_json::Value;
 
@@ -23,6 +31,9 @@ use serde_json::Value;
 pub const GRADES: std::ops::RangeInclusive<usize> = 1..=5;
 /// What a row looks like, for messages.
 pub const EXAMPLE: &str = r##"{"question": "...", "answer": "... #### 72"}"##;
+/// Fields that a question stands in, and whether a line ends behind it; and those of its answer, a rationale that ends in it included.
+const QUESTIONS: [(&str, &str); 3] = [("question", "\n"), ("problem", "\n"), ("prompt", "")];
+const ANSWERS: [&str; 2] = ["answer", "solution"];
 /// One question in so many is for evaluation.
 const BUCKETS: u64 = 4;
 /// About one draw in four is good for evaluation.
@@ -134,12 +145,13 @@ impl Math {
             question.prompt = asker.chat(question.prompt.trim_end())?.unwrap_or(question.prompt);
             Ok((key, question))
         };
+        let reader = Reader { example: EXAMPLE, tokenizer, make };
         if !data.data.is_empty() {
-            let source = Source::Rows(Bank::read(settings, data, seed, EXAMPLE, notices, make)?);
+            let source = Source::Rows(Bank::read(settings, data, seed, &reader, notices)?);
             return Ok(Self { kind, asker, grades: Vec::new(), seed, source });
         }
         let grades = TaskSettings::list("difficulty", &settings.difficulty, GRADES)?;
-        let held = match Held::read(settings, data, EXAMPLE, make)? {
+        let held = match Held::read(settings, data, &reader, notices)? {
             Some(held) => held,
             None => {
                 let distinct = distinct(kind, grades.clone(), seed, Split::Eval);
@@ -155,49 +167,28 @@ fn question(asker: &Asker, row: Row) -> Result<Question> {
     Ok(Question { prompt, answer: row.answer, level: row.level })
 }
 
-/// A row as a question: `question` or `prompt`, and `answer`, a number or a text that ends in `#### NUMBER` or holds a `\boxed{NUMBER}`.
+/// A row as a question: `question`, `problem` or `prompt`; and `answer` or `solution`, which is a number or a few words, or a text that
+/// has them behind `####` or in `\boxed{}`. The row's own answer must earn the reward.
 ///
 /// # Errors
 /// The field that is missing or cannot be used.
 pub fn row_question(row: &Object) -> Result<Question> {
-    let (prompt, end) = match (row.get("question"), row.get("prompt")) {
-        (Some(Value::String(question)), _) => (question, "\n"),
-        (None, Some(Value::String(prompt))) => (prompt, ""),
-        (None, None) => bail!("question: missing. Give the text that is asked"),
-        _ => bail!("question: must be a string"),
+    let there = |field: &str| row.get(field).filter(|value| !value.is_null());
+    let asked = QUESTIONS.iter().find_map(|(field, end)| Some((field, there(field)?, end)));
+    let (field, asked, end) = asked.context("question: missing. Give the text that is asked")?;
+    let asked = asked.as_str().with_context(|| format!("{field}: must be a string"))?;
+    let found = ANSWERS.iter().find_map(|field| Some((*field, there(field)?)));
+    let (field, answer) = found.context("answer: missing. Give the number, or a text that ends in #### and the number")?;
+    let own = match answer {
+        Value::String(text) => text.clone(),
+        Value::Number(number) => number.to_string(),
+        _ => bail!("{field}: must be a string or a number"),
     };
-    let answer = match row.get("answer") {
-        Some(Value::String(text)) => text.clone(),
-        Some(Value::Number(number)) => number.to_string(),
-        Some(_) => bail!("answer: must be a string or a number"),
-        None => bail!("answer: missing. Give the number, or a text that ends in #### and the number"),
+    let answer = match Countdown::parse(&own) {
+        Some(_) => own,
+        None => verdict::reference(&own).map_err(|why| anyhow::anyhow!("{field}: {:?} {why}", shown(&own)))?,
     };
-    let answer = match Countdown::parse(&answer) {
-        Some(_) => answer,
-        None => {
-            let number = answer::find(&answer).to_owned();
-            Number::parse(&number)
-                .with_context(|| format!("answer: {:?} is no number; write it alone or behind ####", shown(&number)))?;
-            number
-        }
-    };
-    let level = row.get("level").and_then(Value::as_u64).and_then(|level| u32::try_from(level).ok()).unwrap_or(0);
-    Ok(Question { prompt: format!("{prompt}{end}"), answer, level })
-}
-
-/// 1 if the completion is right, else 0.
-pub fn grade(answer: &str, completion: &str) -> Grade {
-    let verdict = match (Countdown::parse(answer), answer::find(completion)) {
-        (Some(countdown), found) => countdown.judge(found),
-        (None, found) => judge_number(answer, found),
-    };
-    Grade::right_or_not(verdict)
-}
-
-/// A text that is a number throughout (its digits may stand apart), or else its last number, against an answer.
-fn judge_number(answer: &str, found: &str) -> Result<(), String> {
-    let number = Number::parse(found).or_else(|| Number::last_in(found)).ok_or("no number")?;
-    if Number::parse(answer) == Some(number) { Ok(()) } else { Err("another number".into()) }
+    Ok(Question { prompt: format!("{asked}{end}"), answer, level: super::custom::level(row) })
 }
 
 impl Task for Math {
@@ -217,7 +208,13 @@ impl Task for Math {
         self.source.eval_questions()
     }
 
+    fn content_hash(&self) -> Option<String> {
+        self.source.content_hash()
+    }
+
     fn grade(&mut self, answers: &[(&Question, &str)]) -> Result<Vec<Grade>> {
-        Ok(answers.iter().map(|(question, completion)| grade(&question.answer, completion)).collect())
+        // What is made is to be worked out: `4 7 * 3` is no answer to `4 7 * 3 =`.
+        let made = !self.grades.is_empty();
+        Ok(answers.iter().map(|(question, completion)| verdict::judge(question, completion, made)).collect())
     }
 }

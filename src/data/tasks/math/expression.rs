@@ -1,0 +1,541 @@
+//! Numbers and expressions in mathematical text: a parser by recursive descent, whose depth and length are bounded.
+//!
+//! ```text
+//! quantity = ["-"] [currency] ["-"] sum ["%"] ["million" ...] [unit]
+//! sum      = product { ("+" | "-") product }
+//! product  = power { ("*" | "/" | ":" | nothing) power }
+//! power    = atom ["^" exponent]
+//! atom     = number | mixed number | fraction | root | constant or variable | "(" sum ")" | "{" sum "}"
+//! ```
+
+use super::tokens::{Kind, Token};
+use super::value::Value;
+use num_bigint::BigInt;
+use num_rational::BigRational;
+use num_traits::{One, Zero};
+
+/// Tokens of an expression, and brackets inside of brackets, at most.
+pub const MOST_TOKENS: usize = 256;
+const MOST_DEPTH: usize = 24;
+/// Words of a unit at most.
+const MOST_UNIT: usize = 10;
+
+/// What an expression says.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Quantity {
+    /// Its value; of `25 %` it is 25.
+    pub value: Value,
+    /// A percent sign follows.
+    pub percent: bool,
+    /// It is written with a decimal point.
+    pub decimal: bool,
+    /// It is no number as it stands, but something to be worked out: it holds a product, a power or a root.
+    pub computed: bool,
+    /// The numbers that it is made of.
+    pub numbers: Vec<BigRational>,
+}
+
+/// The constants and variables that commands stand for.
+const SYMBOLS: &[&str] = &[
+    "pi",
+    "infty",
+    "alpha",
+    "beta",
+    "gamma",
+    "delta",
+    "epsilon",
+    "varepsilon",
+    "zeta",
+    "eta",
+    "theta",
+    "lambda",
+    "mu",
+    "nu",
+    "xi",
+    "rho",
+    "sigma",
+    "tau",
+    "phi",
+    "varphi",
+    "chi",
+    "psi",
+    "omega",
+    "Delta",
+    "Omega",
+    "Gamma",
+    "Theta",
+    "ell",
+];
+/// Single letters that are units where nothing but a unit follows a number.
+const UNIT_LETTERS: &[&str] = &["m", "g", "s", "h", "L", "J", "N", "W", "V", "K", "C", "F", "A"];
+/// Short words that are units even if no space stands before them; others are products of variables.
+const SHORT_UNITS: &[&str] = &[
+    "cm", "mm", "km", "dm", "nm", "kg", "mg", "ml", "mL", "cl", "in", "ft", "yd", "mi", "lb", "lbs", "oz", "hr", "hrs", "min",
+    "sec", "ms", "am", "pm", "AM", "PM", "kW", "MW", "GB", "MB", "KB", "TB", "Hz", "kHz", "rad", "deg", "mph", "kph", "st", "nd",
+    "rd", "th", "USD", "EUR", "GBP", "Rs", "sq", "cu",
+];
+/// Words that are no unit: what follows changes what is said.
+const NO_UNITS: &[&str] =
+    &["or", "and", "to", "plus", "minus", "times", "over", "divided", "squared", "cubed", "not", "by", "mod", "x"];
+const MAGNITUDES: &[(&str, u64)] = &[
+    ("hundred", 100),
+    ("thousand", 1000),
+    ("million", 1_000_000),
+    ("billion", 1_000_000_000),
+    ("trillion", 1_000_000_000_000),
+    ("lakh", 100_000),
+    ("crore", 10_000_000),
+];
+/// Currencies before a number.
+const CURRENCIES: &[&str] = &["USD", "EUR", "GBP", "INR", "US", "Rs", "CAD", "AUD"];
+
+/// A text that is one number or expression from its first token to its last; of an equation its right side.
+pub fn single(tokens: &[Token]) -> Option<Quantity> {
+    let tokens = right_side(trimmed(tokens))?;
+    if let Some(joined) = digits_apart(tokens) {
+        return Some(joined);
+    }
+    let mut parser = Parser::new(tokens, true)?;
+    let quantity = parser.quantity()?;
+    parser.is_done().then_some(quantity)
+}
+
+/// The expression that tokens begin with, whatever follows, and the number of its tokens.
+pub fn leading(tokens: &[Token]) -> Option<(Quantity, usize)> {
+    let tokens = &tokens[..tokens.len().min(MOST_TOKENS)];
+    let mut parser = Parser::new(tokens, false)?;
+    let quantity = parser.quantity()?;
+    Some((quantity, parser.at))
+}
+
+/// Without line ends around it and punctuation behind it.
+fn trimmed(mut tokens: &[Token]) -> &[Token] {
+    let drop = |token: &Token| token.kind == Kind::Line || token.is('*') || token.is('`') || token.is('"');
+    while let Some((_, rest)) = tokens.split_first().filter(|(first, _)| drop(first)) {
+        tokens = rest;
+    }
+    while let Some((_, rest)) =
+        tokens.split_last().filter(|(last, _)| drop(last) || ['.', ',', ';', ':'].iter().any(|sign| last.is(*sign)))
+    {
+        tokens = rest;
+    }
+    tokens
+}
+
+/// What stands behind the last `=`, if what stands before it names one thing.
+fn right_side(tokens: &[Token]) -> Option<&[Token]> {
+    let Some(at) = tokens.iter().rposition(|token| token.is('=')) else { return Some(tokens) };
+    let several = |token: &Token| token.is(',') || token.is(';') || token.word().is_some_and(|word| matches!(word, "or" | "and"));
+    if tokens[..at].iter().any(several) { None } else { Some(&tokens[at + 1..]) }
+}
+
+/// `1 2 3`, digits of one number that stand apart, and `1 234 567`.
+fn digits_apart(tokens: &[Token]) -> Option<Quantity> {
+    let (negative, rest) = match tokens.split_first() {
+        Some((first, rest)) if first.is('-') => (true, rest),
+        _ => (false, tokens),
+    };
+    let groups: Option<Vec<&str>> = rest
+        .iter()
+        .map(|token| match &token.kind {
+            Kind::Number { digits: Some(digits), .. } => Some(digits.as_str()),
+            _ => None,
+        })
+        .collect();
+    let groups = groups.filter(|groups| groups.len() > 1 && groups.len() <= 64)?;
+    let single = groups.iter().all(|group| group.len() == 1);
+    let thousands = groups[0].len() <= 3 && groups[1..].iter().all(|group| group.len() == 3);
+    let value: BigInt = (single || thousands).then(|| groups.concat().parse().ok())??;
+    let value = Value::rational(BigRational::from_integer(if negative { -value } else { value }));
+    Some(Quantity { value, percent: false, decimal: false, computed: false, numbers: Vec::new() })
+}
+
+struct Parser {
+    tokens: Vec<Token>,
+    at: usize,
+    depth: usize,
+    /// All tokens are read as one expression; else words apart are text that follows.
+    whole: bool,
+    decimal: bool,
+    computed: bool,
+    numbers: Vec<BigRational>,
+}
+
+impl Parser {
+    fn new(tokens: &[Token], whole: bool) -> Option<Self> {
+        let fits = !tokens.is_empty() && tokens.len() <= MOST_TOKENS;
+        fits.then(|| Self {
+            tokens: tokens.to_vec(),
+            at: 0,
+            depth: 0,
+            whole,
+            decimal: false,
+            computed: false,
+            numbers: Vec::new(),
+        })
+    }
+
+    fn peek(&self) -> Option<&Token> {
+        self.tokens.get(self.at)
+    }
+
+    fn is_done(&self) -> bool {
+        self.at >= self.tokens.len()
+    }
+
+    fn next_is(&self, sign: char) -> bool {
+        self.peek().is_some_and(|token| token.is(sign))
+    }
+
+    fn take(&mut self, sign: char) -> bool {
+        let is = self.next_is(sign);
+        self.at += usize::from(is);
+        is
+    }
+
+    fn currency(&mut self) {
+        while self.take('$') {}
+        if self.peek().and_then(Token::word).is_some_and(|word| CURRENCIES.contains(&word)) {
+            self.at += 1;
+            self.take('.');
+            while self.take('$') {}
+        }
+    }
+
+    /// See the module. Sums, and a unit to the end, are read in a whole text only.
+    fn quantity(&mut self) -> Option<Quantity> {
+        let sign = |parser: &mut Self| if parser.take('-') { true } else { parser.take('+') && false };
+        let mut negative = sign(self);
+        self.currency();
+        if !negative {
+            negative = sign(self);
+            self.currency();
+        }
+        let mut value = if self.whole { self.sum(negative)? } else { self.signed_product(negative)? };
+        while self.take('$') {}
+        let percent = self.percent();
+        let magnitude = self.peek().and_then(Token::word).and_then(|word| MAGNITUDES.iter().find(|(name, _)| *name == word));
+        if let Some((_, factor)) = magnitude {
+            value = value.times(&Value::rational(BigRational::from_integer((*factor).into())))?;
+            self.at += 1;
+        }
+        if self.whole && !self.is_done() && self.is_unit(self.at) {
+            self.at = self.tokens.len();
+        }
+        let numbers = std::mem::take(&mut self.numbers);
+        Some(Quantity { value, percent, decimal: self.decimal, computed: self.computed, numbers })
+    }
+
+    fn percent(&mut self) -> bool {
+        if self.take('%') {
+            return true;
+        }
+        let word = |at: usize| self.tokens.get(at).and_then(Token::word);
+        let length = match (word(self.at), word(self.at + 1)) {
+            (Some("percent" | "pct"), _) => 1,
+            (Some("per"), Some("cent")) => 2,
+            _ => 0,
+        };
+        self.at += length;
+        length > 0
+    }
+
+    /// Whether all from `at` on is a unit: words, their powers and quotients, degrees, currency.
+    fn is_unit(&self, at: usize) -> bool {
+        let rest = &self.tokens[at..];
+        let Some(first) = rest.first().filter(|_| rest.len() <= MOST_UNIT) else { return false };
+        let per = rest.get(1).filter(|_| first.is('/'));
+        if let Some(word) = per.and_then(Token::word).or(first.word()) {
+            let first = per.unwrap_or(first);
+            let letters = word.chars().count();
+            let known = if letters == 1 { UNIT_LETTERS.contains(&word) } else { SHORT_UNITS.contains(&word) };
+            // `5ab` is a product.
+            if !known && !first.upright && (letters == 1 || letters <= 3 && !first.spaced) {
+                return false;
+            }
+        }
+        let mut raised = false;
+        let mut one = |token: &Token| {
+            let was_raised = raised;
+            raised = token.is('^') || was_raised && (token.is('{') || token.is('-'));
+            match &token.kind {
+                Kind::Word(word) => !NO_UNITS.contains(&word.as_str()),
+                Kind::Number { .. } => was_raised,
+                Kind::Sign(sign) => "/^{}().°-*$".contains(*sign),
+                Kind::Line | Kind::Command(_) => false,
+            }
+        };
+        let names = first.word().is_some() || ['°', '$', '/'].iter().any(|sign| first.is(*sign));
+        (names || first.is('^') && self.is_degree(at)) && rest.iter().all(&mut one)
+    }
+
+    fn deeper<T>(&mut self, read: impl FnOnce(&mut Self) -> Option<T>) -> Option<T> {
+        if self.depth >= MOST_DEPTH {
+            return None;
+        }
+        self.depth += 1;
+        let out = read(self);
+        self.depth -= 1;
+        out
+    }
+
+    /// Terms that could be added up are a calculation that was not done, and no number.
+    fn sum(&mut self, negative: bool) -> Option<Value> {
+        let mut sum = self.signed_product(negative)?;
+        loop {
+            let minus = match self.peek() {
+                Some(token) if token.is('+') => false,
+                Some(token) if token.is('-') => true,
+                _ => return Some(sum),
+            };
+            self.at += 1;
+            let term = self.signed_product(minus)?;
+            if sum.merges_with(&term) {
+                return None;
+            }
+            sum = sum.plus(term)?;
+        }
+    }
+
+    fn signed_product(&mut self, negative: bool) -> Option<Value> {
+        let product = self.product()?;
+        Some(if negative { product.negated() } else { product })
+    }
+
+    fn product(&mut self) -> Option<Value> {
+        let mut product = self.power()?;
+        loop {
+            let Some(token) = self.peek() else { return Some(product) };
+            let quotient = token.is('/') || token.is(':');
+            let next = self.tokens.get(self.at + 1);
+            let factor_follows = next.is_some_and(|next| begins_factor(next) || next.is('-') || next.is('$'));
+            if (quotient || token.is('*') || self.is_cross()) && factor_follows && !(quotient && self.is_unit(self.at)) {
+                self.at += 1;
+                while self.take('$') {}
+                let minus = self.take('-');
+                let (start, computed) = (self.at, self.computed);
+                let factor = self.power()?;
+                let factor = if minus { factor.negated() } else { factor };
+                // A number in scientific notation is no calculation.
+                let scientific = is_power_of_ten(&factor) && self.tokens[start..self.at].iter().any(|token| token.is('^'));
+                self.computed = if scientific { computed } else { self.computed || !quotient };
+                product = if quotient { product.over(&factor)? } else { product.times(&factor)? };
+            } else if begins_factor(token) && !token.is_number() && !self.is_word(self.at) {
+                let group = token.is('(') || token.is('{');
+                let factor = self.power()?;
+                // 2(3) is written by nobody who means 6 as an answer.
+                if group && product.as_rational().is_some() && factor.as_rational().is_some() {
+                    return None;
+                }
+                product = product.times(&factor)?;
+            } else {
+                return Some(product);
+            }
+        }
+    }
+
+    /// `x` between a number and a power of ten.
+    fn is_cross(&self) -> bool {
+        let ten = |token: &Token| matches!(&token.kind, Kind::Number { digits: Some(digits), .. } if digits == "10");
+        let is_cross = self.peek().and_then(Token::word).is_some_and(|word| matches!(word, "x" | "X"));
+        is_cross
+            && self.tokens.get(self.at + 1).is_some_and(ten)
+            && self.tokens.get(self.at + 2).is_some_and(|token| token.is('^'))
+    }
+
+    /// Whether the word there is one, or a unit, and no variable.
+    fn is_word(&self, at: usize) -> bool {
+        let Some(token) = self.tokens.get(at) else { return false };
+        match token.word() {
+            Some(word) => {
+                let letters = word.chars().count();
+                let apart = token.spaced && (letters > 1 || !self.whole);
+                token.upright || letters > 3 || apart || SHORT_UNITS.contains(&word) || self.is_unit(at)
+            }
+            None => false,
+        }
+    }
+
+    fn power(&mut self) -> Option<Value> {
+        let base = self.atom()?;
+        if !self.next_is('^') || self.is_degree(self.at) {
+            return Some(base);
+        }
+        self.at += 1;
+        let exponent = self.deeper(Self::exponent)?;
+        self.computed |= base.as_rational().is_some();
+        base.power(&exponent.as_rational()?)
+    }
+
+    /// `^\circ`, `^{\circ}`.
+    fn is_degree(&self, at: usize) -> bool {
+        self.tokens[at + 1..].iter().find(|token| !token.is('{')).is_some_and(|token| token.is('°'))
+    }
+
+    fn exponent(&mut self) -> Option<Value> {
+        if self.take('-') {
+            return self.atom().map(Value::negated);
+        }
+        self.argument()
+    }
+
+    /// A group in braces, or what stands alone.
+    fn argument(&mut self) -> Option<Value> {
+        if self.take('{') {
+            let negative = self.take('-');
+            let value = self.sum(negative)?;
+            return self.take('}').then_some(value);
+        }
+        self.atom()
+    }
+
+    /// `\frac12` has two arguments of a digit each.
+    fn fraction_argument(&mut self) -> Option<Value> {
+        if let Some(Token { kind: Kind::Number { digits: Some(digits), value, .. }, .. }) = self.tokens.get_mut(self.at)
+            && digits.len() > 1
+        {
+            let rest = digits.split_off(1);
+            let first: BigInt = digits.parse().ok()?;
+            *value = BigRational::from_integer(rest.parse().ok()?);
+            *digits = rest;
+            return Some(Value::rational(BigRational::from_integer(first)));
+        }
+        self.argument()
+    }
+
+    fn fraction(&mut self) -> Option<Value> {
+        let above = self.deeper(Self::fraction_argument)?;
+        let below = self.deeper(Self::fraction_argument)?;
+        above.over(&below)
+    }
+
+    fn root(&mut self) -> Option<Value> {
+        let mut degree = BigRational::from_integer(2.into());
+        if self.take('[') {
+            degree = self.deeper(|parser| parser.sum(false))?.as_rational().filter(|degree| !degree.is_zero())?;
+            if !self.take(']') {
+                return None;
+            }
+        }
+        self.computed = true;
+        let of = self.deeper(Self::argument)?;
+        of.power(&(BigRational::one() / degree))
+    }
+
+    fn atom(&mut self) -> Option<Value> {
+        let token = self.peek()?.clone();
+        self.at += 1;
+        match token.kind {
+            Kind::Number { value, decimal, digits } => {
+                self.decimal |= decimal;
+                self.numbers.push(value.clone());
+                if self.next_is('_') && !self.base_ten() {
+                    return None;
+                }
+                let whole = Value::rational(value);
+                match digits.is_some().then(|| self.mixed()) {
+                    Some(Some(fraction)) => whole.plus(fraction),
+                    _ => Some(whole),
+                }
+            }
+            Kind::Sign('(') => self.bracketed(')'),
+            Kind::Sign('{') => self.bracketed('}'),
+            Kind::Command(name) if name == "frac" => self.fraction(),
+            Kind::Command(name) if name == "sqrt" => self.root(),
+            Kind::Command(name) if SYMBOLS.contains(&name.as_str()) => Some(self.symbol(&name)),
+            Kind::Word(word) if !token.upright && word.chars().count() <= 3 => {
+                let mut letters = word.chars().map(String::from).collect::<Vec<_>>();
+                let last = letters.pop()?;
+                let last = self.symbol(&last);
+                letters.iter().try_fold(last, |product, letter| product.times(&Value::symbol(letter)))
+            }
+            _ => None,
+        }
+    }
+
+    fn bracketed(&mut self, close: char) -> Option<Value> {
+        let value = self.deeper(|parser| {
+            let negative = parser.take('-');
+            parser.sum(negative)
+        })?;
+        self.take(close).then_some(value)
+    }
+
+    /// A variable, with its index.
+    fn symbol(&mut self, name: &str) -> Value {
+        let mut name = name.to_owned();
+        if self.take('_') {
+            let mut braces = 0;
+            for token in &self.tokens[self.at..] {
+                braces += i32::from(token.is('{')) - i32::from(token.is('}'));
+                name.push_str(&format!("_{:?}", token.kind));
+                self.at += 1;
+                if braces <= 0 {
+                    break;
+                }
+            }
+        }
+        Value::symbol(&name)
+    }
+
+    /// `_{10}` behind a number says nothing; another base another number.
+    fn base_ten(&mut self) -> bool {
+        let ten = |token: &Token| matches!(&token.kind, Kind::Number { digits: Some(digits), .. } if digits == "10");
+        self.at += 1;
+        let braces = self.take('{');
+        let is = self.peek().is_some_and(ten);
+        self.at += 1;
+        is && (!braces || self.take('}'))
+    }
+
+    /// The fraction of a mixed number: two whole numbers, `\frac{1}{2}` or ` 1/2`.
+    fn mixed(&mut self) -> Option<Value> {
+        let start = self.at;
+        let whole = |token: &Token| match &token.kind {
+            Kind::Number { value, digits: Some(_), .. } => Some(Value::rational(value.clone())),
+            _ => None,
+        };
+        let first = self.peek()?.clone();
+        let found = match &first.kind {
+            Kind::Command(name) if name == "frac" => {
+                let (tokens, computed) = (self.tokens.clone(), self.computed);
+                self.at += 1;
+                let value = self.fraction().filter(|value| value.as_rational().is_some() && self.computed == computed);
+                if value.is_none() {
+                    (self.tokens, self.computed) = (tokens, computed);
+                }
+                value
+            }
+            Kind::Number { .. } if first.spaced => {
+                let above = whole(&first)?;
+                let slash = self.tokens.get(start + 1).is_some_and(|token| token.is('/'));
+                let below = self.tokens.get(start + 2).and_then(whole).filter(|_| slash)?;
+                self.at += 3;
+                above.over(&below)
+            }
+            _ => return None,
+        };
+        if found.is_none() {
+            self.at = start;
+        }
+        found
+    }
+}
+
+/// Whether a factor begins with this token.
+fn begins_factor(token: &Token) -> bool {
+    match &token.kind {
+        Kind::Number { .. } => true,
+        Kind::Word(word) => !token.upright && word.chars().count() <= 3,
+        Kind::Command(name) => matches!(name.as_str(), "frac" | "sqrt") || SYMBOLS.contains(&name.as_str()),
+        Kind::Sign(sign) => matches!(sign, '(' | '{'),
+        Kind::Line => false,
+    }
+}
+
+/// Whether a factor is 1, 10, 100, ... or a tenth and so on.
+fn is_power_of_ten(value: &Value) -> bool {
+    let Some(value) = value.as_rational() else { return false };
+    let one = |n: &BigInt| n.to_string().strip_prefix('1').is_some_and(|rest| rest.bytes().all(|digit| digit == b'0'));
+    one(value.numer()) && one(value.denom())
+}

@@ -1,0 +1,370 @@
+//! What an answer says, and whether two say the same.
+//!
+//! An answer is a number or an expression ([`Quantity`]), a list of such (a pair, an interval, a set), or a few words. The number at the
+//! end of a text, and the first behind `####`, are looked for here too.
+
+use super::expression::{Quantity, leading, single};
+use super::tokens::{Kind, Token, tokens};
+use num_bigint::BigInt;
+use num_rational::BigRational;
+use num_traits::{One, Signed, ToPrimitive, Zero};
+
+/// A longer text is no answer of a row.
+const MOST_CHARS: usize = 400;
+/// Words of an answer that is no number.
+const MOST_WORDS: usize = 8;
+/// Tokens on either side of the last number of a text that may belong to it.
+const MOST_AROUND: usize = 64;
+/// Places behind the point to which a decimal number stands for one that has no end.
+const PLACES: i32 = 6;
+
+/// See the module.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Reading {
+    /// A number or an expression.
+    Quantity(Quantity),
+    /// Several, in brackets or not; those of a set in any order.
+    List {
+        /// The brackets, or spaces.
+        brackets: (char, char),
+        /// What stands between commas.
+        items: Vec<Reading>,
+    },
+    /// Words, and whatever is none of the others, without spaces, type and case.
+    Words(String),
+}
+
+impl Reading {
+    /// A whole text; `None` for one that is too long, or empty.
+    pub fn of(text: &str) -> Option<Self> {
+        if text.chars().count() > MOST_CHARS {
+            return None;
+        }
+        let all = tokens(text);
+        let bare: Vec<Token> = all.into_iter().filter(|token| token.kind != Kind::Line).collect();
+        Self::of_tokens(&bare, true)
+    }
+
+    fn of_tokens(all: &[Token], may_be_list: bool) -> Option<Self> {
+        if let Some(quantity) = single(all) {
+            return Some(Self::Quantity(quantity));
+        }
+        if let (true, Some(list)) = (may_be_list, Self::list(all)) {
+            return Some(list);
+        }
+        words(all).map(Self::Words)
+    }
+
+    /// The same where only words are compared: `C` is a variable by itself.
+    pub fn in_words(text: &str) -> Option<Self> {
+        (text.chars().count() <= MOST_CHARS).then(|| words(&tokens(text)).map(Self::Words)).flatten()
+    }
+
+    fn list(all: &[Token]) -> Option<Self> {
+        let all: Vec<Token> = all.iter().filter(|token| !token.is('$')).cloned().collect();
+        let (first, last) = (all.first()?, all.last()?);
+        let sign = |token: &Token| match token.kind {
+            Kind::Sign(sign) => sign,
+            _ => ' ',
+        };
+        let pairs = [('(', ')'), ('[', ']'), ('(', ']'), ('[', ')'), ('⟨', '⟩')];
+        let brackets = Some((sign(first), sign(last))).filter(|pair| all.len() > 2 && pairs.contains(pair));
+        let inside = if brackets.is_some() { &all[1..all.len() - 1] } else { &all[..] };
+        let parts = parts(inside)?;
+        let set = brackets == Some(('⟨', '⟩'));
+        if parts.len() < 2 && !set {
+            return None;
+        }
+        let items = parts.into_iter().map(|part| Self::of_tokens(part, false)).collect::<Option<_>>()?;
+        Some(Self::List { brackets: brackets.unwrap_or((' ', ' ')), items })
+    }
+
+    /// Whether both say the same.
+    pub fn same(&self, other: &Self) -> bool {
+        match (self, other) {
+            (Self::Quantity(a), Self::Quantity(b)) => same_quantity(a, b),
+            (Self::Words(a), Self::Words(b)) => a == b,
+            (Self::List { brackets, items: a }, Self::List { brackets: others, items: b }) => {
+                if a.len() != b.len() {
+                    return false;
+                }
+                let unordered = |brackets: &(char, char)| matches!(brackets, (' ', ' ') | ('⟨', '⟩'));
+                if unordered(brackets) && unordered(others) {
+                    let mut left: Vec<&Self> = b.iter().collect();
+                    return a.iter().all(|item| {
+                        let found = left.iter().position(|other| item.same(other));
+                        found.map(|at| left.swap_remove(at)).is_some()
+                    });
+                }
+                let sides = brackets == others || *others == (' ', ' ') && *brackets == ('(', ')');
+                sides && a.iter().zip(b).all(|(a, b)| a.same(b))
+            }
+            _ => false,
+        }
+    }
+}
+
+fn words(all: &[Token]) -> Option<String> {
+    let words: String = all.iter().map(spelt).collect();
+    let words = words.trim_end_matches(['.', ',', ';', ':']);
+    let bare = words.strip_prefix('(').and_then(|words| words.strip_suffix(')')).unwrap_or(words);
+    let count = all.iter().filter(|token| token.word().is_some()).count();
+    (!bare.is_empty() && count <= MOST_WORDS).then(|| bare.to_owned())
+}
+
+/// What stands between the commas (or the words `and`, `or`) outside of brackets; `None` where brackets do not match.
+fn parts(all: &[Token]) -> Option<Vec<&[Token]>> {
+    let (mut depth, mut start, mut out) = (0i32, 0, Vec::new());
+    for (at, token) in all.iter().enumerate() {
+        let open = ['(', '[', '{', '⟨'].iter().any(|sign| token.is(*sign));
+        let close = [')', ']', '}', '⟩'].iter().any(|sign| token.is(*sign));
+        depth += i32::from(open) - i32::from(close);
+        if depth < 0 {
+            return None;
+        }
+        let parts = token.is(',') || token.is(';') || token.word().is_some_and(|word| matches!(word, "and" | "or"));
+        if depth == 0 && parts {
+            // Of `1, 2, and 3` the comma has ended the part.
+            if at > start {
+                out.push(&all[start..at]);
+            }
+            start = at + 1;
+        }
+    }
+    if start < all.len() {
+        out.push(&all[start..]);
+    }
+    (depth == 0 && out.len() <= 64).then_some(out)
+}
+
+/// A token as it is compared where nothing is computed.
+fn spelt(token: &Token) -> String {
+    match &token.kind {
+        Kind::Number { value, .. } => value.to_string(),
+        Kind::Word(word) => word.to_lowercase(),
+        Kind::Command(name) => format!("\\{name}"),
+        Kind::Sign('$' | '{' | '}') | Kind::Line => String::new(),
+        Kind::Sign(sign) => sign.to_string(),
+    }
+}
+
+/// Equal values; a percentage is what stands there or a hundredth of it, unless both are percentages. A decimal number is equal to one
+/// that has no end as a decimal (1/3, pi) if both are the same when rounded to six places, as in math-verify.
+pub fn same_quantity(a: &Quantity, b: &Quantity) -> bool {
+    let as_they_stand = same_value(a, b, &BigRational::one());
+    let hundredth = BigRational::new(1.into(), 100.into());
+    as_they_stand
+        || match (a.percent, b.percent) {
+            (true, false) => same_value(a, b, &hundredth),
+            (false, true) => same_value(b, a, &hundredth),
+            _ => false,
+        }
+}
+
+fn same_value(a: &Quantity, b: &Quantity, factor: &BigRational) -> bool {
+    let scaled =
+        if factor.is_one() { Some(a.value.clone()) } else { a.value.times(&super::value::Value::rational(factor.clone())) };
+    let Some(first) = scaled else { return false };
+    if first == b.value {
+        return true;
+    }
+    if a.decimal == b.decimal {
+        return false;
+    }
+    let endless = |value: &super::value::Value| !value.as_rational().is_some_and(|value| has_end(&value));
+    let other = if a.decimal { &b.value } else { &first };
+    let rounded = |value: &super::value::Value| match value.as_rational() {
+        Some(value) => {
+            Some((value * BigRational::from_integer(BigInt::from(10).pow(PLACES.unsigned_abs()))).round().to_integer())
+        }
+        None => {
+            let shifted = (value.approximate()? * 10f64.powi(PLACES)).round();
+            (shifted.abs() < 1e15).then(|| shifted.to_i64().map(BigInt::from)).flatten()
+        }
+    };
+    endless(other) && rounded(&first).is_some_and(|x| !x.is_zero() && rounded(&b.value) == Some(x))
+}
+
+/// Whether a number can be written with so many digits behind the point.
+fn has_end(value: &BigRational) -> bool {
+    let mut rest = value.denom().abs();
+    for prime in [2, 5] {
+        let prime = BigInt::from(prime);
+        while (&rest % &prime).is_zero() {
+            rest /= &prime;
+        }
+    }
+    rest.is_one()
+}
+
+/// The numbers that a text holds.
+pub fn numbers_in(text: &str) -> Vec<BigRational> {
+    let value = |token: Token| match token.kind {
+        Kind::Number { value, .. } => Some(value),
+        _ => None,
+    };
+    tokens(text).into_iter().filter_map(value).collect()
+}
+
+/// A text that is a number or an expression throughout, or an equation whose right side is one; not one that only holds one.
+pub fn number(text: &str) -> Option<Quantity> {
+    single(&short_tokens(text)?)
+}
+
+/// The first number of a line behind `####`, whatever follows. `directly`: nothing may stand before it but signs.
+pub fn first_number(line: &str, directly: bool) -> Option<Quantity> {
+    let line: String = line.chars().take(MOST_CHARS).collect();
+    let all = tokens(&line);
+    let is_number = |token: &Token| {
+        token.is_number() || matches!(&token.kind, Kind::Command(name) if matches!(name.as_str(), "frac" | "sqrt" | "pi"))
+    };
+    let at = all.iter().position(is_number)?;
+    let signs = |token: &Token| ['-', '+', '$', '(', '{', ':', '*', '='].iter().any(|sign| token.is(*sign));
+    let before = all[..at].iter().rev().take_while(|token| signs(token)).count();
+    if directly && before < at {
+        return None;
+    }
+    // `a - 5` is a difference, `- 5` a number below 0.
+    let after_word = before < at && all[at - before..at].first().is_some_and(|token| !token.spaced);
+    let begins = |token: &Token| !after_word && (token.is('-') || token.is('$') || token.is('('));
+    let signed = all[..at].iter().rev().take_while(|token| begins(token)).count();
+    (0..=signed).rev().find_map(|signed| leading(&all[at - signed..])).map(|(quantity, _)| quantity)
+}
+
+/// The last number of a text, or the expression that it belongs to; `None` where it is one of several that are offered (`41 or 42`).
+pub fn last_number(text: &str) -> Option<Quantity> {
+    let all = tokens(text);
+    if all.len() <= super::expression::MOST_TOKENS
+        && let Some(quantity) = single(&all)
+    {
+        return Some(quantity);
+    }
+    let mut end = all.len();
+    // Of `5 m^2` the last number is 5.
+    for _ in 0..MOST_AROUND {
+        let last = all[..end].iter().rposition(Token::is_number)?;
+        let start = run_start(&all, last);
+        let run = run(&all, start, last);
+        let quantity = single(run).or_else(|| leading(run).filter(|(_, read)| start + read > last).map(|(quantity, _)| quantity));
+        if quantity.is_none() && last > start && all[last - 1].is('^') && unit_before(&all, last - 1) {
+            end = last - 1;
+            continue;
+        }
+        return quantity.filter(|_| !is_offered(&all, start));
+    }
+    None
+}
+
+/// A word before a sign of a power that is no variable in an expression: a unit apart.
+fn unit_before(all: &[Token], at: usize) -> bool {
+    at > 1 && all[at - 1].word().is_some_and(|word| word.len() > 1 || all[at - 1].spaced) && !all[at - 2].is_number()
+}
+
+/// Where the expression begins that the number at `last` belongs to.
+fn run_start(all: &[Token], last: usize) -> usize {
+    let mut start = last;
+    while start > 0 && last - start < MOST_AROUND {
+        let (token, next) = (&all[start - 1], &all[start]);
+        let belongs = match &token.kind {
+            Kind::Number { .. } => true,
+            Kind::Command(_) => true,
+            // A letter of an expression stands beside its other parts.
+            Kind::Word(word) => {
+                let beside = !next.spaced || next.is('^');
+                beside && word.chars().count() <= 3 && !['$', '(', '-'].iter().any(|sign| next.is(*sign)) && !next.is('/')
+            }
+            Kind::Sign('-' | '+') => true,
+            Kind::Sign(sign) => "*/^_(){}[]$".contains(*sign),
+            Kind::Line => false,
+        };
+        if !belongs {
+            break;
+        }
+        start -= 1;
+    }
+    // A dash or a bullet before a space, and brackets that open something else, are no part of it.
+    loop {
+        let Some(first) = all.get(start).filter(|_| start < last) else { return start };
+        let next = &all[start + 1];
+        let attached = start > 0 && !first.spaced && matches!(all[start - 1].kind, Kind::Word(_) | Kind::Number { .. });
+        let dash = (first.is('-') || first.is('+')) && (next.spaced && start > 0 || attached);
+        let loose = ['*', '/', '^', '_', ')', '}', ']'].iter().any(|sign| first.is(*sign));
+        let bracket = ['(', '[', '{'].iter().any(|sign| first.is(*sign)) && !closes(all, start, last);
+        if !(dash || loose || bracket) {
+            return start;
+        }
+        start += 1;
+    }
+}
+
+/// Whether the bracket at `open` closes behind `last`, soon.
+fn closes(all: &[Token], open: usize, last: usize) -> bool {
+    let mut depth = 0i32;
+    for (at, token) in all.iter().enumerate().skip(open).take(2 * MOST_AROUND) {
+        depth += i32::from(['(', '[', '{'].iter().any(|sign| token.is(*sign)));
+        depth -= i32::from([')', ']', '}'].iter().any(|sign| token.is(*sign)));
+        if depth <= 0 {
+            return at > last || at > open;
+        }
+    }
+    false
+}
+
+/// The tokens from `start` that belong to the expression of the number at `last`.
+fn run(all: &[Token], start: usize, last: usize) -> &[Token] {
+    let mut end = last + 1;
+    while end < all.len() && end - last < MOST_AROUND {
+        let (token, before) = (&all[end], &all[end - 1]);
+        let belongs = match &token.kind {
+            Kind::Command(_) => true,
+            Kind::Word(word) => {
+                let unit = ["percent", "hundred", "thousand", "million", "billion", "trillion"].contains(&word.as_str());
+                unit && before.is_number() || !token.spaced && word.chars().count() <= 3
+            }
+            Kind::Sign(sign) => "^_){}]%$°*".contains(*sign),
+            Kind::Number { .. } | Kind::Line => false,
+        };
+        if !belongs {
+            break;
+        }
+        end += 1;
+    }
+    // Signs behind it that close or begin something else.
+    while end > last + 1 {
+        let inside = &all[start..end];
+        let count = |signs: &[char]| inside.iter().filter(|token| signs.iter().any(|sign| token.is(*sign))).count();
+        let surplus = count(&[')', ']', '}']) > count(&['(', '[', '{']);
+        let token = &all[end - 1];
+        let loose = token.is('*') || token.is('_') || token.is('^') || token.is('$');
+        if !(loose || surplus && [')', ']', '}'].iter().any(|sign| token.is(*sign))) {
+            break;
+        }
+        end -= 1;
+    }
+    &all[start..end]
+}
+
+/// Whether the number that begins at `start` is offered beside another: `41 or 42`.
+fn is_offered(all: &[Token], start: usize) -> bool {
+    let mut words = 0;
+    let mut or = false;
+    for token in all[..start].iter().rev() {
+        match &token.kind {
+            Kind::Number { .. } => return or,
+            Kind::Word(word) => {
+                words += 1;
+                or |= word == "or";
+            }
+            Kind::Line | Kind::Sign('.' | ';' | '!' | '?') => return false,
+            _ => {}
+        }
+        if words > 5 {
+            return false;
+        }
+    }
+    false
+}
+
+fn short_tokens(text: &str) -> Option<Vec<Token>> {
+    (text.len() <= 8 * MOST_CHARS).then(|| tokens(text))
+}
