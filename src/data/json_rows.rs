@@ -41,7 +41,7 @@ pub fn read_objects(
     let mut records = Records::new(BufReader::with_capacity(1 << 18, opened.reader), format == files::Format::JsonList);
     for count in 1u64.. {
         let record = records.next().with_context(|| format!("{name}: cannot be read"))?;
-        let place = format!("{name}:{}", records.line());
+        let place = format!("{name}:{}", records.start_line());
         ensure!(record != Record::TooLong, "{place}: row longer than {} MiB. Is it JSONL?", MAX_RECORD_BYTES >> 20);
         if record == Record::End {
             break;

@@ -66,7 +66,12 @@ impl LineReader {
                 Cut::TooLong => {
                     self.too_long += 1;
                     let mib = MAX_RECORD_BYTES >> 20;
-                    notices.push(format!("{}:{}: {} longer than {mib} MiB, skipped", self.name, self.cut.line(), self.unit));
+                    notices.push(format!(
+                        "{}:{}: {} longer than {mib} MiB, skipped",
+                        self.name,
+                        self.cut.start_line(),
+                        self.unit
+                    ));
                     continue;
                 }
                 Cut::Whole(terminated) => terminated,
@@ -81,7 +86,7 @@ impl LineReader {
     /// The document in the current line, or `None` after counting why there is none.
     fn parse(&mut self, terminated: bool, notices: &mut Notices) -> Option<String> {
         let line = self.cut.bytes().trim_ascii();
-        let (number, unit) = (self.cut.line(), self.unit);
+        let (number, unit) = (self.cut.start_line(), self.unit);
         if line.is_empty() {
             return None;
         }

@@ -58,7 +58,7 @@ impl<R: BufRead> Records<R> {
     }
 
     /// The line on which the record begins.
-    pub(in crate::data) fn line(&self) -> u64 {
+    pub(in crate::data) fn start_line(&self) -> u64 {
         self.place.start
     }
 
@@ -170,7 +170,7 @@ mod tests {
         let mut records = Records::new(BufReader::with_capacity(3, text.as_bytes()), list);
         let mut out = Vec::new();
         while let Record::Whole(ended) = records.next().unwrap() {
-            out.push((records.line(), String::from_utf8(records.bytes().to_vec()).unwrap(), ended));
+            out.push((records.start_line(), String::from_utf8(records.bytes().to_vec()).unwrap(), ended));
             assert!(out.len() < 100);
         }
         assert_eq!(records.bytes_read(), text.len() as u64);
@@ -205,7 +205,7 @@ mod tests {
         let long = format!("{}\n1", "x".repeat(MAX_RECORD_BYTES + 1));
         let mut records = Records::new(BufReader::new(long.as_bytes()), false);
         assert_eq!(
-            (records.next().unwrap(), records.next().unwrap(), records.line()),
+            (records.next().unwrap(), records.next().unwrap(), records.start_line()),
             (Record::TooLong, Record::Whole(false), 2)
         );
     }
