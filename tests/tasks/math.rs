@@ -1,11 +1,11 @@
 //! Sums, countdown, numbers in text.
 
 use lehr::config::MathKind;
-use lehr::data::tasks::{Question, Split};
-use lehr::data::tasks::math::countdown::Countdown;
 use lehr::data::tasks::math::answer::{Found, behind_reasoning, find};
+use lehr::data::tasks::math::countdown::Countdown;
 use lehr::data::tasks::math::reading::{Reading, last_number, number};
 use lehr::data::tasks::math::{distinct, grade, made, row_question, verdict};
+use lehr::data::tasks::{Question, Split};
 use proptest::prelude::*;
 use std::collections::{BTreeMap, BTreeSet, HashSet};
 
@@ -169,19 +169,67 @@ fn training_and_evaluation_share_no_question() {
 fn numbers_are_compared_as_numbers() {
     let same: &[&[&str]] = &[
         &[
-            "1234", "1,234", "1234.0", "$1,234", "1234.", " 1 234 ", "+1234", "1.234e3", "\\$1,234", "2468/2", "1{,}234", "1,\\!234",
-            "1\\,234", "１２３４", "1 2 3 4", "1234 dollars", "1234\\text{ m}^3", "x = 1234", "1234_{10}", "1.234 \\times 10^{3}", "01234",
+            "1234",
+            "1,234",
+            "1234.0",
+            "$1,234",
+            "1234.",
+            " 1 234 ",
+            "+1234",
+            "1.234e3",
+            "\\$1,234",
+            "2468/2",
+            "1{,}234",
+            "1,\\!234",
+            "1\\,234",
+            "１２３４",
+            "1 2 3 4",
+            "1234 dollars",
+            "1234\\text{ m}^3",
+            "x = 1234",
+            "1234_{10}",
+            "1.234 \\times 10^{3}",
+            "01234",
         ],
         &[
-            "0.5", ".5", "1/2", "\\frac{1}{2}", "\\dfrac{2}{4}", "0.50", "5e-1", "\\frac12", "\\cfrac{ 1 }{ 2 }", "½", "50\\%", "1:2",
-            "\\frac{\\text{1}}{\\text{2}}", "\\frac{-1}{-2}", "2^{-1}", "\\sqrt{\\frac{1}{4}}", "1 \\div 2", "50 percent"
+            "0.5",
+            ".5",
+            "1/2",
+            "\\frac{1}{2}",
+            "\\dfrac{2}{4}",
+            "0.50",
+            "5e-1",
+            "\\frac12",
+            "\\cfrac{ 1 }{ 2 }",
+            "½",
+            "50\\%",
+            "1:2",
+            "\\frac{\\text{1}}{\\text{2}}",
+            "\\frac{-1}{-2}",
+            "2^{-1}",
+            "\\sqrt{\\frac{1}{4}}",
+            "1 \\div 2",
+            "50 percent",
         ],
         &["-3", "- 3", "\u{2212}3", "–3", "-3.0", "-$3", "-6/2", "-\\frac{6}{2}", "－３"],
         &["0", "0.0", "-0", "0/5", "0.000"],
         &["2.5", "2\\frac{1}{2}", "2 1/2", "2½", "\\frac{5}{2}", "2 \\frac12 \\text{ cups}"],
         &["-1.25", "-1\\frac{1}{4}", "-1 1/4"],
         &["1234567", "1,234,567", "12,34,567", "1 234 567", "#### 1,234,567.00 dollars"],
-        &["25", "5²", "5^2", "5^{2}", "\\sqrt{625}", "√625", "5 \\times 5", "5 \\cdot 5", "5**2", "\\sqrt[3]{15625}", "25^\\circ", "25^{\\circ}"],
+        &[
+            "25",
+            "5²",
+            "5^2",
+            "5^{2}",
+            "\\sqrt{625}",
+            "√625",
+            "5 \\times 5",
+            "5 \\cdot 5",
+            "5**2",
+            "\\sqrt[3]{15625}",
+            "25^\\circ",
+            "25^{\\circ}",
+        ],
         &["\\frac{1}{6}", "0.1\\overline{6}", "0.166667"],
         &["\\frac{2\\pi}{3}", "\\frac{2}{3}\\pi", "2π/3"],
         &["2\\sqrt{2}", "\\sqrt{8}", "2\\sqrt2", "\\frac{4}{\\sqrt{2}}"],
@@ -202,8 +250,28 @@ fn numbers_are_compared_as_numbers() {
         }
     }
     for no in [
-        "", "1.2.3", "1/0", "$", "5!", "47 + 38", "5 - 3", "2(3)", "41 or 42", "1, 2", "\\text{none of 1 to 5}", "101_2", "0^{-1}",
-        "\\sqrt{-4}", "12 apples and 3 pears", "10^{10^{10}}", "\\frac{1}{0}", "5 \\pm 1", "(5", "{5", "2^", "\\frac{1}",
+        "",
+        "1.2.3",
+        "1/0",
+        "$",
+        "5!",
+        "47 + 38",
+        "5 - 3",
+        "2(3)",
+        "41 or 42",
+        "1, 2",
+        "\\text{none of 1 to 5}",
+        "101_2",
+        "0^{-1}",
+        "\\sqrt{-4}",
+        "12 apples and 3 pears",
+        "10^{10^{10}}",
+        "\\frac{1}{0}",
+        "5 \\pm 1",
+        "(5",
+        "{5",
+        "2^",
+        "\\frac{1}",
     ] {
         assert_eq!(number(no), None, "{no}");
     }
@@ -322,8 +390,9 @@ fn rows_of_gsm8k_and_math() {
     };
     let answer = |text: &str| row(text).unwrap().answer;
     assert_eq!(answer(r##"{"question": "q", "answer": "20+52=<<20+52=72>>72\n#### 72"}"##), "72");
-    assert_eq!(answer(r##"{"question": "q", "answer": "#### 72 dollars for 3 days"}"##), "#### 72 dollars for 3 days");
-    let math = row(r#"{"problem": "p", "solution": "So $\\boxed{\\frac{3}{4}}$.", "level": "Level 5", "type": "Algebra"}"#).unwrap();
+    assert_eq!(answer(r#####"{"question": "q", "answer": "#### 72 dollars for 3 days"}"#####), "#### 72 dollars for 3 days");
+    let math =
+        row(r#"{"problem": "p", "solution": "So $\\boxed{\\frac{3}{4}}$.", "level": "Level 5", "type": "Algebra"}"#).unwrap();
     assert_eq!((math.prompt.as_str(), math.answer.as_str(), math.level), ("p\n", "\\frac{3}{4}", 5));
     assert_eq!(answer(r#"{"problem": "p", "solution": "long \\boxed{1}", "answer": "2"}"#), "2");
     for (text, said, right) in [
@@ -340,7 +409,10 @@ fn rows_of_gsm8k_and_math() {
     }
     for (text, says) in [
         (r#"{"question": "q", "answer": "They have 5 apples, so they have 10 apples in all"}"#, "answer: \"They have"),
-        (r#"{"question": "q", "answer": ""}"#, "holds no number and no short answer; write it alone, behind #### or in \\boxed{}"),
+        (
+            r#"{"question": "q", "answer": ""}"#,
+            "holds no number and no short answer; write it alone, behind #### or in \\boxed{}",
+        ),
         (r#"{"question": "q", "answer": "41 or 42 or 3"}"#, "answer: \"41 or"),
         (r#"{"question": "q"}"#, "answer: missing"),
         (r#"{"question": 5, "answer": "1"}"#, "question: must be a string"),
@@ -386,7 +458,7 @@ proptest! {
 
     #[test]
     fn whole_numbers_are_equal_to_themselves_alone(a in -10_000i64..10_000, b in -10_000i64..10_000) {
-        prop_assert_eq!(grade(&a.to_string(), &format!("\boxed{{{b}.00}}")).correct, a == b);
+        prop_assert_eq!(grade(&a.to_string(), &format!("\\boxed{{{b}.00}}")).correct, a == b);
         prop_assert!(grade(&a.to_string(), &format!("so it is {a} yes")).correct);
     }
 }

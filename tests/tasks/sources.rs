@@ -187,7 +187,13 @@ fn a_bad_row_among_others_is_left_out_and_told() {
     let mut notices = Notices::new();
     let task = open(&number, &data(&path), 7, Some(&tokenizer), 0, &mut notices).unwrap();
     let told = notices.lines().join("\n");
-    for says in ["rows.jsonl: 4 of 60 rows cannot be used and are left out: ", "rows.jsonl:4: the question: ", "rows.jsonl:8: the question holds no", "rows.jsonl:10: answer: missing", "; and 1 more"] {
+    for says in [
+        "rows.jsonl: 4 of 60 rows cannot be used and are left out: ",
+        "rows.jsonl:4: the question: ",
+        "rows.jsonl:8: the question holds no",
+        "rows.jsonl:10: answer: missing",
+        "; and 1 more",
+    ] {
         assert!(told.contains(says), "{says}: {told}");
     }
     let asked: BTreeSet<String> = (0..26).map(|n| task.question(Split::Train, n).unwrap().prompt).collect();

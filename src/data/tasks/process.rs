@@ -89,7 +89,15 @@ impl Process {
         );
         let words = split(command).with_context(|| format!("--grader-command {}: a quote is not closed", shown(command)))?;
         ensure!(!words.is_empty(), "--grader-command: empty. Name a program, such as \"python3 grader.py\"");
-        Ok(Self { command: shown(command), words, timeout: Duration::from_secs_f64(timeout_seconds), running: None, next: 0, proven: false, barren: 0 })
+        Ok(Self {
+            command: shown(command),
+            words,
+            timeout: Duration::from_secs_f64(timeout_seconds),
+            running: None,
+            next: 0,
+            proven: false,
+            barren: 0,
+        })
     }
 
     /// Verdicts in the order of the answers; see the module.
@@ -185,7 +193,8 @@ impl Process {
                 Ok(line) => line.map_err(|e| self.fault(running, &format!("cannot be read: {e}")))?,
                 Err(RecvTimeoutError::Timeout) => {
                     let seconds = self.timeout.as_secs_f64();
-                    let what = format!("{done} of {all} answers judged after {seconds} s. Raise --grader-timeout, or is it waiting?");
+                    let what =
+                        format!("{done} of {all} answers judged after {seconds} s. Raise --grader-timeout, or is it waiting?");
                     return Err(self.fault(running, &what));
                 }
                 Err(RecvTimeoutError::Disconnected) => return Err(self.ended(running, done, all)),
@@ -218,7 +227,10 @@ impl Process {
         let plain = || line.replace("-Infinity", "null").replace("Infinity", "null").replace("NaN", "null");
         serde_json::from_str(line).or_else(|e| serde_json::from_str(&plain()).map_err(|_| e)).map_err(|e| {
             let said = shown(line.trim());
-            self.fault(running, &format!("said \"{said}\", which is no {{\"id\": 0, \"reward\": 1.0}}: {}", shown(&e.to_string())))
+            self.fault(
+                running,
+                &format!("said \"{said}\", which is no {{\"id\": 0, \"reward\": 1.0}}: {}", shown(&e.to_string())),
+            )
         })
     }
 

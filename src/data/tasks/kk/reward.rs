@@ -55,7 +55,13 @@ fn unnumbered(line: &str) -> &str {
     let bare = line.strip_prefix(['(', '-', '*', '•']).unwrap_or(line).trim_start();
     let digits = bare.trim_start_matches(|c: char| c.is_ascii_digit());
     let numbered = digits.len() < bare.len() && digits.starts_with([')', '.']);
-    if numbered { digits[1..].trim_start() } else if line.starts_with('(') { line } else { bare }
+    if numbered {
+        digits[1..].trim_start()
+    } else if line.starts_with('(') {
+        line
+    } else {
+        bare
+    }
 }
 
 /// Where ` is a knight` or ` is a knave` begins in a line, and which.
@@ -230,11 +236,8 @@ fn fold(c: char) -> char {
 /// The first role that is given to `name`: `NAME is a knight`, or `NAME knight` in the compact form. The end of a longer name (Mary Ann)
 /// is not that of Ann.
 fn said_of(form: Form, answer: &str, name: &str, all: &Roles) -> Option<bool> {
-    let longer: Vec<&str> = all
-        .iter()
-        .filter_map(|(other, _)| other.strip_suffix(name))
-        .filter(|front| !front.is_empty())
-        .collect();
+    let longer: Vec<&str> =
+        all.iter().filter_map(|(other, _)| other.strip_suffix(name)).filter(|front| !front.is_empty()).collect();
     let between: &[&str] = match form {
         Form::Natural => &["is", "a"],
         Form::Compact => &[],
