@@ -270,7 +270,9 @@ fn run_start(all: &[Token], last: usize) -> usize {
             Kind::Command(_) => true,
             // A letter of an expression stands beside its other parts.
             Kind::Word(word) => {
-                let beside = !next.spaced || next.is('^');
+                // The x of `2x + 3`.
+                let factor = !token.spaced && start > 1 && all[start - 2].is_number() && word.chars().count() == 1;
+                let beside = !next.spaced || next.is('^') || factor;
                 beside && word.chars().count() <= 3 && !['$', '(', '-'].iter().any(|sign| next.is(*sign)) && !next.is('/')
             }
             Kind::Sign('-' | '+') => true,
