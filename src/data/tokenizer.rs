@@ -174,7 +174,7 @@ impl Tokenizer {
         Ok(())
     }
 
-    /// The text of ids. Tokens that end a text or pad are left out, other special tokens are text (`<think>`). Ids without a token are left
+    /// The text of ids. Tokens that begin or end a text or pad are left out, other special tokens are text (`<think>`). Ids without a token are left
     /// out too, as `transformers` does, because a model's vocabulary may be padded beyond its tokenizer's.
     pub fn decode(&self, ids: &[u32]) -> Result<String> {
         let seen: Vec<u32> = ids.iter().copied().filter(|id| !self.is_hidden(*id)).collect();

@@ -120,8 +120,8 @@ impl Tokenizer {
         Value::Object(config)
     }
 
-    /// Whether the token marks an end or pads: no part of what a text says.
+    /// Whether the token marks a beginning or an end, or pads: no part of what a text says.
     pub(super) fn is_hidden(&self, id: u32) -> bool {
-        self.end_tokens().contains(id) || self.generation.pad == Some(id) || self.pad == Some(id)
+        self.end_tokens().contains(id) || self.bos == Some(id) || self.generation.pad == Some(id) || self.pad == Some(id)
     }
 }

@@ -18,13 +18,11 @@ pub struct DecodeStream {
 
 impl DecodeStream {
     pub(super) fn new(tokenizer: Tokenizer, before: &[u32]) -> Self {
-        // A begin token is not written: the first word behind it has no space in front.
-        let last = &before[before.len().saturating_sub(MAX_PENDING)..];
-        let ids: Vec<u32> = last.iter().copied().filter(|id| Some(*id) != tokenizer.bos).collect();
+        let ids = before[before.len().saturating_sub(MAX_PENDING)..].to_vec();
         Self { tokenizer, bytes: Vec::new(), shown: ids.len(), ids }
     }
 
-    /// The text that this token completes; empty for tokens that end a text or pad, and in the middle of a character.
+    /// The text that this token completes; empty for tokens that begin or end a text or pad, and in the middle of a character.
     pub fn push(&mut self, id: u32) -> Result<String> {
         if self.tokenizer.is_hidden(id) {
             return Ok(String::new());
