@@ -88,7 +88,7 @@ fn damaged(change: impl FnOnce(&mut Vec<u8>)) -> String {
     let path = dir.path().join("bad.gguf");
     std::fs::write(&path, bytes).unwrap();
     let opened = GgufFile::open(&path).and_then(|file| Ok((file.config_json()?, file.tokenizer_files()?)));
-    let error = format!("{:#}", opened.err().map_or_else(|| panic!("it opened"), |error| error));
+    let error = format!("{:#}", opened.err().unwrap_or_else(|| panic!("it opened")));
     assert!(!error.contains('\n') && error.len() < 600, "{error}");
     error
 }
@@ -317,7 +317,7 @@ fn a_cached_beginning_changes_nothing() {
             tokens.push(new[0]);
             Ok(true)
         };
-        generator.run_from(&device, &[prompt.clone()], cached, 16, &sampling, take).unwrap();
+        generator.run_from(&device, std::slice::from_ref(&prompt), cached, 16, &sampling, take).unwrap();
         tokens
     };
     let generator = Generator::new(&device, &model, 1, 48).unwrap();

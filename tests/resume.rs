@@ -381,7 +381,7 @@ fn a_text_of_the_same_length_is_noticed() {
 fn a_finished_run_is_extended() {
     let place = Place::new();
     let recipe =
-        |steps: &str| [&["--lr-scheduler=constant", "--eval-every=0", "--save-every=4", "--tensorboard"], &[steps][..]].concat();
+        |steps: &'static str| [&["--lr-scheduler=constant", "--eval-every=0", "--save-every=4", "--tensorboard"], &[steps][..]].concat();
     for (name, steps) in [("long", "--max-steps=12"), ("short", "--max-steps=8")] {
         let said = run(&mut place.pretrain(name, &recipe(steps)));
         assert_eq!(said.code, Some(0), "{}", said.err);

@@ -94,7 +94,7 @@ pub fn run(args: &Args) -> anyhow::Result<i32> {
         write!(out, "{}", output::generated(if held { &prompt } else { prompt.trim_end() }))?;
         out.flush()?;
     }
-    generator.run(&device, &[ids.clone()], args.max_new_tokens, &sampling, |_, new| {
+    generator.run(&device, std::slice::from_ref(&ids), args.max_new_tokens, &sampling, |_, new| {
         if ends.contains(new[0]) || crate::session::control::Control::interrupted() {
             return Ok(false);
         }

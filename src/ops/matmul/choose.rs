@@ -1,6 +1,6 @@
 //! Which tile a product gets: by a table, or where tuning is on by measurement, one for each class of shapes.
 
-use super::{Extra, Family, LANES, Role, Shape, Tile};
+use super::{Extra, Family, Role, Shape, Tile};
 use crate::device::cpu::gemm;
 use crate::device::{Device, Gpu, GpuClass, Recorder, Tensor};
 use sha2::{Digest as _, Sha256};

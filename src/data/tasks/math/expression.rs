@@ -204,7 +204,13 @@ impl Parser {
 
     /// See the module. Sums, and a unit to the end, are read in a whole text only.
     fn quantity(&mut self) -> Option<Quantity> {
-        let sign = |parser: &mut Self| if parser.take('-') { true } else { parser.take('+') && false };
+        let sign = |parser: &mut Self| {
+            let negative = parser.take('-');
+            if !negative {
+                parser.take('+');
+            }
+            negative
+        };
         let mut negative = sign(self);
         self.currency();
         if !negative {
