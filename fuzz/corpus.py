@@ -82,9 +82,9 @@ def gguf_file():
     path = HERE / "gguf.tmp"
     out = gguf.GGUFWriter(path, "llama")
     out.add_context_length(16)
-    out.add_embedding_length(4)
+    out.add_embedding_length(16)
     out.add_block_count(1)
-    out.add_feed_forward_length(8)
+    out.add_feed_forward_length(32)
     out.add_head_count(2)
     out.add_head_count_kv(1)
     out.add_layer_norm_rms_eps(1e-5)
@@ -97,9 +97,10 @@ def gguf_file():
     out.add_token_types([1, 1, 1, 1, 1, 3])
     out.add_eos_token_id(5)
     shapes = {
-        "token_embd.weight": (6, 4), "output_norm.weight": (4,), "blk.0.attn_norm.weight": (4,), "blk.0.ffn_norm.weight": (4,),
-        "blk.0.attn_q.weight": (4, 4), "blk.0.attn_k.weight": (2, 4), "blk.0.attn_v.weight": (2, 4), "blk.0.attn_output.weight": (4, 4),
-        "blk.0.ffn_gate.weight": (8, 4), "blk.0.ffn_up.weight": (8, 4), "blk.0.ffn_down.weight": (4, 8),
+        "token_embd.weight": (6, 16), "output_norm.weight": (16,), "blk.0.attn_norm.weight": (16,), "blk.0.ffn_norm.weight": (16,),
+        "blk.0.attn_q.weight": (16, 16), "blk.0.attn_k.weight": (8, 16), "blk.0.attn_v.weight": (8, 16),
+        "blk.0.attn_output.weight": (16, 16), "blk.0.ffn_gate.weight": (32, 16), "blk.0.ffn_up.weight": (32, 16),
+        "blk.0.ffn_down.weight": (16, 32),
     }
     for name, shape in shapes.items():
         out.add_tensor(name, np.ones(shape, np.float32))

@@ -27,14 +27,14 @@ const LOWEST = -1e30;
 const IDLE = 0xffffffffu;
 const HEAD = 6u;
 const ROUNDS = 16u;
-var<workgroup> slots: array<vec3<f32>, WG>;
+var<workgroup> slots: array<vec4<f32>, WG>;
 var<workgroup> chosen: atomic<u32>;
 var<workgroup> last_kept: atomic<u32>;
 var<workgroup> counts: array<u32, WG>;
 var<workgroup> queue: vec2<u32>;
 
 fn group_sum(value: vec3<f32>, local: u32) -> vec3<f32> {
-    slots[local] = value;
+    slots[local] = vec4<f32>(value, 0.0);
     workgroupBarrier();
     for (var step = WG / 2u; step > 0u; step = step / 2u) {
         if local < step {
@@ -42,7 +42,7 @@ fn group_sum(value: vec3<f32>, local: u32) -> vec3<f32> {
         }
         workgroupBarrier();
     }
-    let total = slots[0];
+    let total = slots[0].xyz;
     workgroupBarrier();
     return total;
 }

@@ -488,7 +488,7 @@ fn bad_input_is_refused_in_one_line() {
         (1, "no-model", &["pretrain!", "--resume=no-model"]),
         (1, "is a checkpoint", &["pretrain!", "--resume", &good]),
         (1, "--learning-rate", &["pretrain!", "--resume", &trained, "--learning-rate=0.5"]),
-        (1, "--max-steps", &["pretrain!", "--resume", &trained, "--max-steps=99"]),
+        (1, "--batch-size", &["pretrain!", "--resume", &trained, "--batch-size=99"]),
         (1, "--data", &["pretrain!", "--resume", &trained, "--data=text.txt"]),
         (2, "--preset", &["pretrain!", "--resume", &trained, "--preset=nano"]),
     ];

@@ -98,6 +98,7 @@ fn find(bytes: &[u8], what: &str) -> usize {
 }
 
 #[test]
+// Length: one table.
 fn hostile_files_get_one_line() {
     let put = |at: usize, value: u64| move |bytes: &mut Vec<u8>| bytes[at..at + 8].copy_from_slice(&value.to_le_bytes());
     assert!(damaged(|b| b[0] = b'X').contains("not a GGUF file"));

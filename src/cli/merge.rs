@@ -2,6 +2,7 @@
 
 use super::{merge_sweep, output};
 use crate::config::{DecayShape, MergeMethod};
+use crate::model::gguf::is_gguf;
 use crate::model::safetensors_file::Dtype;
 use crate::session::control::{Control, INTERRUPTED};
 use crate::train::merge::{self, Check, Inputs, Interval, Merge, MergeRule, Recipe, Target, Window, WindowSpec};
@@ -161,6 +162,7 @@ fn folders(args: &Args) -> anyhow::Result<(Vec<PathBuf>, Option<Window>)> {
         return Ok((window.folders(), Some(window)));
     }
     for path in &args.inputs {
+        anyhow::ensure!(!is_gguf(path), "{}: is a GGUF file; merge averages folders with safetensors", shown(path));
         anyhow::ensure!(path.is_dir(), "{}: there is no such folder", shown(path));
         anyhow::ensure!(!is_run(path), "{}: is a run; name one run alone, or checkpoint folders", shown(path));
     }

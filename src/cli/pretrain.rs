@@ -113,8 +113,9 @@ fn refuse_flags_on_resume(run: &std::path::Path, typed: &ArgMatches) -> anyhow::
     use clap::parser::ValueSource::CommandLine;
     let own = ["resume", "max_steps", "json", "control", "window", "dry_run", "adapter", "threads"];
     for id in typed.ids().map(clap::Id::as_str).filter(|id| !own.contains(id)) {
-        // Groups (the sections) are ids too, but have no value of their own.
-        let is_flag = typed.try_contains_id(id).unwrap_or(false) && typed.try_get_raw(id).is_ok();
+        // Groups (the sections, named as their types are) are ids too, but have no value of their own.
+        let is_flag =
+            !id.starts_with(char::is_uppercase) && typed.try_contains_id(id).unwrap_or(false) && typed.try_get_raw(id).is_ok();
         if is_flag && typed.value_source(id) == Some(CommandLine) {
             anyhow::bail!(
                 "--{}: a resumed run keeps the settings in {}; leave the flag out, or start a new run with --init",

@@ -41,20 +41,7 @@ pub struct Start {
 pub fn train(settings: Settings, start: &Start, mut sink: Sink, started: Instant) -> anyhow::Result<Finished> {
     Control::catch_signals();
     let vfs: &dyn Vfs = &RealFs;
-    let (mut settings, resumed) = match &start.resume {
-        None => {
-            // Not the last word, that is the lock's, but soon said.
-            start.run.iter().try_for_each(|path| RunFolder::refuse_used(vfs, path))?;
-            (settings, None)
-        }
-        Some(run) => {
-            // The lock comes before all else: whoever holds it may be changing what is there.
-            let (folder, tidied) = RunFolder::open_for_resume(vfs, run)?;
-            tidied.into_iter().for_each(|text| sink(Told::Event(&Event::Warning { text })));
-            let checkpoint = newest(vfs, run, &mut sink)?;
-            (resumed_settings(run, settings, start.max_steps, checkpoint.step(), &mut sink)?, Some((folder, checkpoint)))
-        }
-    };
+    let (mut settings, resumed) = begun(vfs, settings, start, &mut sink)?;
     settings.validate()?;
     // What a resumed run began from is in its checkpoint.
     let begin = if resumed.is_some() { Begin::Nothing } else { Begin::resolve(vfs, &settings.start)? };
@@ -104,6 +91,25 @@ pub fn train(settings: Settings, start: &Start, mut sink: Sink, started: Instant
         data_hash,
     };
     run.train(checkpoint.as_ref())
+}
+
+/// The settings, and the folder and checkpoint of a run that is resumed.
+fn begun(
+    vfs: &dyn Vfs,
+    settings: Settings,
+    start: &Start,
+    sink: &mut Sink,
+) -> anyhow::Result<(Settings, Option<(RunFolder, Checkpoint)>)> {
+    let Some(run) = &start.resume else {
+        // Not the last word, that is the lock's, but soon said.
+        start.run.iter().try_for_each(|path| RunFolder::refuse_used(vfs, path))?;
+        return Ok((settings, None));
+    };
+    // The lock comes before all else: whoever holds it may be changing what is there.
+    let (folder, tidied) = RunFolder::open_for_resume(vfs, run)?;
+    tidied.into_iter().for_each(|text| sink(Told::Event(&Event::Warning { text })));
+    let checkpoint = newest(vfs, run, sink)?;
+    Ok((resumed_settings(run, settings, start.max_steps, checkpoint.step(), sink)?, Some((folder, checkpoint))))
 }
 
 fn trainer(

@@ -158,6 +158,7 @@ fn contexts_that_would_be_computed_otherwise_are_refused() {
 }
 
 #[test]
+// Length: one table.
 fn what_lehr_does_not_build_is_refused_by_name() {
     for (change, parts) in [
         (r#"{"mlp_bias":true}"#, ["mlp_bias = true", "SwiGLU"]),

@@ -210,7 +210,7 @@ fn tensorboard_files_decode() {
     let first = decode::fields(&records[0]);
     assert_eq!(first[2], (3, 2, b"brain.Event:2".to_vec()));
     let restart = decode::fields(&records[1]);
-    assert_eq!((restart[1].2[..2].to_vec(), restart[2].clone()), (vec![44, 1], (7, 2, vec![8, 1])));
+    assert_eq!((restart[1].2[..2].to_vec(), restart[2].clone()), (vec![45, 1], (7, 2, vec![8, 1])));
     let event = decode::fields(&records[2]);
     assert_eq!(event[0], (1, 1, 12.5f64.to_le_bytes().to_vec()));
     assert_eq!(event[1], (2, 0, 301u64.to_le_bytes().to_vec()));

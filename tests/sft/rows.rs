@@ -32,6 +32,7 @@ fn read(path: &Path) -> anyhow::Result<Vec<Row>> {
 }
 
 #[test]
+// Length: one table.
 fn every_bad_row_is_refused_by_line_and_field() {
     let place = Place::new();
     let good = r#"{"messages":[{"role":"user","content":"a"},{"role":"assistant","content":"b"}]}"#;

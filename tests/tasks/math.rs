@@ -166,6 +166,7 @@ fn training_and_evaluation_share_no_question() {
 }
 
 #[test]
+// Length: one table.
 fn numbers_are_compared_as_numbers() {
     let same: &[&[&str]] = &[
         &[

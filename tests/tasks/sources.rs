@@ -137,7 +137,7 @@ fn rows_that_cannot_be_used_are_told_with_their_place() {
             r#"{"statements": "(('lying', 1), ('lying', 0))", "quiz": "x"}"#,
             "rows.jsonl:2: holds no solution_text_format, and its puzzle has 2 solutions",
         ),
-        (kk, "[]", "rows.jsonl:2: not a JSON object"),
+        (kk, "5", "rows.jsonl:2: not a JSON object"),
         (kk, "{", "rows.jsonl:2: not JSON"),
         (
             kk,

@@ -36,10 +36,10 @@ macro_rules! simd {
         let result = match level {
             fearless_simd::Level::Avx512(token) => $crate::simd!(@token token, $s => $body),
             fearless_simd::Level::Avx2(token) => $crate::simd!(@token token, $s => $body),
-            other => {
-                let token = other.as_sse2().expect("x86-64 has SSE2");
-                $crate::simd!(@token token, $s => $body)
-            }
+            other => match other.as_sse2() {
+                Some(token) => $crate::simd!(@token token, $s => $body),
+                None => unreachable!("x86-64 has SSE2"),
+            },
         };
         #[cfg(not(target_arch = "x86_64"))]
         let result = fearless_simd::dispatch!(level, $s => $body);

@@ -292,7 +292,9 @@ pub fn sources() -> Vec<(String, String)> {
     for head_dim in [8, 32, 64, 128] {
         for pass in [Pass::Forward, Pass::BackwardQuery, Pass::BackwardKey] {
             let shape = Shape { batch: 1, time: 1, heads: 1, kv_heads: 1, head_dim };
-            all.extend([Staging::Direct, Staging::Shared].map(|staging| plan(staging, pass, shape)).map(|p| (p.stem(), p.text())));
+            all.extend(
+                [Staging::Direct, Staging::Shared].map(|staging| plan(staging, pass, shape)).map(|p| (p.stem(), p.text())),
+            );
         }
         for (threads, heads, chunk) in [(8, 2, 1), (64, 1, 2)] {
             let plan = DecodePlan { head_dim, threads, heads, chunk };

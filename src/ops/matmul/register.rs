@@ -27,7 +27,10 @@ pub(super) fn body(t: &mut Text, v: &Variant) {
         t.line("");
     }
     t.line(format!("@compute @workgroup_size({LANES})"));
-    t.line(format!("fn {}(@builtin(workgroup_id) group: vec3<u32>, @builtin(local_invocation_index) lane: u32) {{", v.role.entry()));
+    t.line(format!(
+        "fn {}(@builtin(workgroup_id) group: vec3<u32>, @builtin(local_invocation_index) lane: u32) {{",
+        v.role.entry()
+    ));
     t.line(format!("let row0 = dims.first_row + group.y * {rows}u;"));
     t.line(format!("let col0 = group.x * {}u + lane * 4u;", v.tile.block()[1]));
     t.line("let last_row = dims.rows - 1u;");

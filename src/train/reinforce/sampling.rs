@@ -100,35 +100,7 @@ impl Sampler<'_> {
     /// One round: so many groups, sampled and graded.
     fn round(&mut self, groups: usize, asked: &mut u64, first_key: u32, progress: &mut Progress<'_>) -> Result<Option<Sampled>> {
         let mut out = Sampled::default();
-        let mut prompts = Vec::new();
-        while out.questions.len() < groups {
-            let question = self.task.question(Split::Train, *asked)?;
-            *asked += 1;
-            let ids = match spelt(self.tokenizer, &question, self.chat) {
-                Ok(ids) => ids,
-                Err(error) => {
-                    let (count, why) = &mut out.unspelt;
-                    *count += 1;
-                    ensure!(*count < MOST_TOO_LONG, "task {}: {MOST_TOO_LONG} questions in a row: {error:#}", self.task.name());
-                    if why.is_empty() {
-                        *why = format!("{error:#}");
-                    }
-                    continue;
-                }
-            };
-            if ids.len() > self.settings.max_prompt_length {
-                out.too_long += 1;
-                ensure!(
-                    out.too_long < MOST_TOO_LONG,
-                    "--max-prompt-length {}: {MOST_TOO_LONG} questions in a row are longer (the last has {} tokens)",
-                    self.settings.max_prompt_length,
-                    ids.len()
-                );
-                continue;
-            }
-            prompts.push(ids);
-            out.questions.push(question);
-        }
+        let prompts = self.ask(groups, asked, &mut out)?;
         let generations = self.settings.num_generations;
         let requests: Vec<Request> = (0..groups * generations)
             .map(|i| Request {
@@ -161,6 +133,40 @@ impl Sampler<'_> {
         self.grade(&mut out)?;
         out.seconds[1] = begin.elapsed().as_secs_f64();
         Ok(Some(out))
+    }
+
+    /// The next questions that can be encoded and are short enough, and the ids of their prompts.
+    fn ask(&self, groups: usize, asked: &mut u64, out: &mut Sampled) -> Result<Vec<Vec<u32>>> {
+        let mut prompts = Vec::new();
+        while out.questions.len() < groups {
+            let question = self.task.question(Split::Train, *asked)?;
+            *asked += 1;
+            let ids = match spelt(self.tokenizer, &question, self.chat) {
+                Ok(ids) => ids,
+                Err(error) => {
+                    let (count, why) = &mut out.unspelt;
+                    *count += 1;
+                    ensure!(*count < MOST_TOO_LONG, "task {}: {MOST_TOO_LONG} questions in a row: {error:#}", self.task.name());
+                    if why.is_empty() {
+                        *why = format!("{error:#}");
+                    }
+                    continue;
+                }
+            };
+            if ids.len() > self.settings.max_prompt_length {
+                out.too_long += 1;
+                ensure!(
+                    out.too_long < MOST_TOO_LONG,
+                    "--max-prompt-length {}: {MOST_TOO_LONG} questions in a row are longer (the last has {} tokens)",
+                    self.settings.max_prompt_length,
+                    ids.len()
+                );
+                continue;
+            }
+            prompts.push(ids);
+            out.questions.push(question);
+        }
+        Ok(prompts)
     }
 
     fn grade(&mut self, sampled: &mut Sampled) -> Result<()> {

@@ -225,7 +225,8 @@ impl Parser {
             value = value.times(&Value::rational(BigRational::from_integer((*factor).into())))?;
             self.at += 1;
         }
-        if self.whole && !self.is_done() && self.is_unit(self.at) {
+        // A unit stands beside a number, not behind letters alone ("no solution").
+        if self.whole && !self.is_done() && !self.numbers.is_empty() && self.is_unit(self.at) {
             self.at = self.tokens.len();
         }
         let numbers = std::mem::take(&mut self.numbers);

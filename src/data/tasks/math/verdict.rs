@@ -86,9 +86,10 @@ fn read(answer: &str) -> Option<Reading> {
             None => Reading::of(line),
         },
         Found::Marked(text) => Reading::of(text),
-        Found::Plain(text) => Reading::of(text).filter(|reading| match reading {
-            Reading::Words(_) => word_count(text) < SENTENCE || numbers_in(text).is_empty(),
-            _ => true,
+        Found::Plain(text) => Reading::of(text).filter(|reading| {
+            let words = |reading: &Reading| matches!(reading, Reading::Words(_));
+            let has_words = words(reading) || matches!(reading, Reading::List { items, .. } if items.iter().any(words));
+            !has_words || word_count(text) < SENTENCE || numbers_in(text).is_empty()
         }),
     }
 }
