@@ -152,7 +152,11 @@ fn rows_that_cannot_be_used_are_told_with_their_place() {
         ),
         (TaskKind::Math, r#"{"answer": "1"}"#, "rows.jsonl:2: question: missing"),
         (TaskKind::Custom, r#"{"prompt": "x"}"#, "rows.jsonl:2: answer: missing"),
-        (TaskKind::Custom, r#"{"prompt": [], "answer": "x"}"#, "rows.jsonl:2: prompt: is a list of messages, which needs --chat"),
+        (
+            TaskKind::Custom,
+            r#"{"prompt": [{"role": "user", "content": "x"}], "answer": "x"}"#,
+            "rows.jsonl:2: prompt: is a list of messages, which needs --chat",
+        ),
         (TaskKind::Custom, r#"{"answer": "x"}"#, "rows.jsonl:2: prompt: missing"),
     ] {
         let path = dir.path().join("rows.jsonl");
