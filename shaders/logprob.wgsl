@@ -24,6 +24,7 @@ struct Dims { rows: u32, vocab: u32, stride4: u32, first_row: u32 }
 @group(0) @binding(13) var<storage, read>      dentropy: array<f32>;
 
 const LOWEST = -1e30;
+const BLOCK = 64u;
 
 // Which of four columns exist.
 fn inside(c: u32) -> vec4<bool> {
@@ -46,13 +47,19 @@ fn forward(@builtin(workgroup_id) group: vec3<u32>, @builtin(num_workgroups) gro
     var mass = 0.0;
     var mass2 = 0.0;
     var weighted = 0.0;
-    for (var c = lane; c < cols4; c += LANES) {
-        let there = inside(c);
-        let shifted = select(vec4<f32>(0.0), max(logits[start + c] - m, vec4<f32>(-87.0)), there);
-        let e = select(vec4<f32>(0.0), exp(shifted), there);
-        mass += e.x + e.y + e.z + e.w;
-        mass2 += dot(e, e);
-        weighted += dot(e, shifted);
+    // In blocks: a sum over a large vocabulary in one go would lose what is small beside it.
+    for (var block = lane; block < cols4; block += BLOCK * LANES) {
+        let end = min(block + BLOCK * LANES, cols4);
+        var part = vec3<f32>(0.0);
+        for (var c = block; c < end; c += LANES) {
+            let there = inside(c);
+            let shifted = select(vec4<f32>(0.0), max(logits[start + c] - m, vec4<f32>(-87.0)), there);
+            let e = select(vec4<f32>(0.0), exp(shifted), there);
+            part += vec3<f32>(e.x + e.y + e.z + e.w, dot(e, e), dot(e, shifted));
+        }
+        mass += part.x;
+        mass2 += part.y;
+        weighted += part.z;
     }
     let at = dims.first_row + safe_row;
     let target_column = min(targets[at], dims.vocab - 1u);

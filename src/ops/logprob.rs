@@ -122,8 +122,8 @@ fn dispatch(wgsl: &mut Dispatcher<'_>, entry: &str, chunk: Chunk) -> anyhow::Res
         stride4: (chunk.stride / 4) as u32,
         first_row: chunk.first_row as u32,
     };
-    // Forward has three loops; the others have one, and no smaller sizes to gain from it.
-    const LOOPS: usize = 3;
+    // Forward has three loops, one of them in blocks; the others have one, and no smaller sizes to gain from it.
+    const LOOPS: usize = 4;
     let lanes = row_lanes(wgsl.gpu(), chunk.stride, LOOPS);
     let groups = grid((chunk.rows as u64).div_ceil(u64::from(WG / lanes)));
     let extent = Extent { groups, iterations: row_iterations(lanes, chunk.stride, LOOPS) };

@@ -155,11 +155,11 @@ fn draw_group(gpu: &Gpu, vocab: usize) -> u32 {
 }
 
 /// Loop iterations of one of `size` invocations that share a row of [`draw`]: walks over its block of columns (the highest logit, two
-/// searches of 16 rounds each, four sums and the draw), reductions, the walk over the others' sums.
+/// searches of 16 rounds each, four sums and the draw), reductions, the walk over the others' sums, the rounds of Philox.
 fn draw_iterations(size: u32, vocab: usize) -> usize {
     const ROUNDS: usize = 16;
     let (size, steps) = (size as usize, size.ilog2() as usize);
-    (2 * ROUNDS + 5) * vocab.div_ceil(size) + 2 * ROUNDS + (2 * ROUNDS + 3) * steps + size
+    (2 * ROUNDS + 5) * vocab.div_ceil(size) + 2 * ROUNDS + (2 * ROUNDS + 3) * steps + size + 10
 }
 
 /// Columns of the logits that count, columns that they have, rows that are generated at once, tokens of each, requests.
