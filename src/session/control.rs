@@ -4,7 +4,7 @@
 //! to save, and the first one leaves.
 //!
 //! Standard input is foreign: no line of it ends the listener, keeps a step waiting or fills memory or log. Lines that are no commands are
-//! counted and told of now and then; commands beyond [`WAITING`] are dropped, and told of too, but for `Stop`.
+//! counted and told of now and then; commands beyond `WAITING` are dropped, and told of too, but for `Stop`.
 
 use crate::event::Command;
 use std::io::{BufRead, ErrorKind};
