@@ -282,14 +282,9 @@ impl<'a> Voice<'a> {
         let mut stream = self.tokenizer.decode_stream(&[]);
         let (mut text, mut new) = (String::new(), Vec::new());
         let shared = self.cached.iter().zip(ids).take_while(|(a, b)| a == b).count().min(ids.len() - 1);
-        let terminal = std::io::stdout().is_terminal();
         let show = |piece: &str| -> Result<()> {
             let mut out = std::io::stdout();
-            if terminal {
-                write!(out, "{}", output::visible(piece))?
-            } else {
-                write!(out, "{piece}")?
-            }
+            write!(out, "{}", output::generated(piece))?;
             Ok(out.flush()?)
         };
         STATE.store(SPEAKING, Ordering::SeqCst);

@@ -135,14 +135,14 @@ pub(super) fn open(path: &Path) -> Result<Opened> {
 pub(super) fn unpack(name: &str, raw: Reader) -> Result<Opened> {
     let done = Arc::new(AtomicU64::new(0));
     let (head, reader) = peek(name, Box::new(Counted { inner: raw, done: done.clone() }))?;
-    let unpacked: Option<Reader> = if head.starts_with(b"\x1F\x8B") {
-        Some(Box::new(flate2::read::MultiGzDecoder::new(reader)))
+    let unpacked: Reader = if head.starts_with(b"\x1F\x8B") {
+        Box::new(flate2::read::MultiGzDecoder::new(reader))
     } else if head.starts_with(b"\x28\xB5\x2F\xFD") {
-        Some(zstd(name, reader)?)
+        zstd(name, reader)?
     } else {
         return Ok(Opened { reader: as_text(name, head, reader)?, done, compressed: false });
     };
-    let (head, reader) = peek(name, unpacked.unwrap_or_else(|| Box::new(std::io::empty())))?;
+    let (head, reader) = peek(name, unpacked)?;
     Ok(Opened { reader: as_text(name, head, reader)?, done, compressed: true })
 }
 

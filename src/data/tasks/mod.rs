@@ -66,6 +66,7 @@ impl Grade {
     }
 
     /// No verdict, for the reason given.
+    #[cfg(not(target_arch = "wasm32"))]
     pub(crate) fn none(reason: String) -> Self {
         Self { reason, ungraded: true, ..Self::default() }
     }

@@ -36,6 +36,11 @@ impl Draw {
         low + (self.word() % (high - low + 1) as u64) as usize
     }
 
+    /// A whole number below `end`.
+    pub fn below(&mut self, end: usize) -> usize {
+        self.int(0, end - 1)
+    }
+
     /// One of these.
     pub fn pick<T: Copy>(&mut self, of: &[T]) -> T {
         of[self.int(0, of.len() - 1)]

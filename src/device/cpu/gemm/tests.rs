@@ -1,32 +1,14 @@
 use super::*;
+use crate::device::cpu::testing::Draw;
 use crate::device::cpu::{Cpu, Tile, levels};
 
-/// Numbers of a fixed sequence.
-struct Draw(u64);
-
-impl Draw {
-    fn next(&mut self) -> u64 {
-        self.0 = self.0.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
-        self.0 >> 33
+/// `rows` rows of `cols` numbers in [-1, 1), in rows of `stride`, NaN between them.
+fn matrix(d: &mut Draw, rows: usize, cols: usize, stride: usize) -> Vec<f32> {
+    let mut m = vec![f32::NAN; rows * stride];
+    for row in m.chunks_mut(stride) {
+        row[..cols].fill_with(|| (2.0 * d.unit() - 1.0) as f32);
     }
-
-    fn below(&mut self, end: usize) -> usize {
-        self.next() as usize % end
-    }
-
-    /// In [-1, 1).
-    fn float(&mut self) -> f32 {
-        self.next() as f32 / (1u64 << 30) as f32 - 1.0
-    }
-
-    /// `rows` rows of `cols` in rows of `stride`, NaN between them.
-    fn matrix(&mut self, rows: usize, cols: usize, stride: usize) -> Vec<f32> {
-        let mut m = vec![f32::NAN; rows * stride];
-        for row in m.chunks_mut(stride) {
-            row[..cols].fill_with(|| self.float());
-        }
-        m
-    }
+    m
 }
 
 /// Compare `out` with `base(i, j) + a b`, and see that what lies between rows was not written.
@@ -51,7 +33,7 @@ fn compare(what: &str, out: &[f32], shape: &Shape, a: View<'_>, b: View<'_>, bas
 
 #[test]
 fn serial_products_agree() {
-    let mut d = Draw(7);
+    let mut d = Draw::new(7);
     for level in levels() {
         let cpu = Cpu::with_level(level, 1).unwrap();
         for case in 0..400 {
@@ -62,11 +44,11 @@ fn serial_products_agree() {
             let view = |t: bool, rows: usize, cols: usize, d: &mut Draw| {
                 let (r, c) = if t { (cols, rows) } else { (rows, cols) };
                 let stride = (c + pad).max(1);
-                (d.matrix(r, c, stride), stride)
+                (matrix(d, r, c, stride), stride)
             };
             let ((a, sa), (b, sb)) = (view(ta, m, k, &mut d), view(tb, k, n, &mut d));
             let so = n + pad;
-            let mut out = if add { d.matrix(m, n, so) } else { vec![f32::NAN; m * so] };
+            let mut out = if add { matrix(&mut d, m, n, so) } else { vec![f32::NAN; m * so] };
             let before = out.clone();
             let look = |t: bool, data, stride| if t { View::transposed(data, stride) } else { View::new(data, stride) };
             let (va, vb) = (look(ta, &a, sa), look(tb, &b, sb));
@@ -100,11 +82,11 @@ impl Layer {
             n,
             k,
             strides,
-            x: d.matrix(rows, k, sx),
-            w: d.matrix(n, k, sw),
-            dy: d.matrix(rows, n, sy),
-            residual: d.matrix(rows, n, sy),
-            bias: d.matrix(1, n, n),
+            x: matrix(d, rows, k, sx),
+            w: matrix(d, n, k, sw),
+            dy: matrix(d, rows, n, sy),
+            residual: matrix(d, rows, n, sy),
+            bias: matrix(d, 1, n, n),
         }
     }
 
@@ -152,7 +134,7 @@ impl Layer {
 
 #[test]
 fn layers_agree() {
-    let mut d = Draw(11);
+    let mut d = Draw::new(11);
     for level in levels() {
         let cpu = Cpu::with_level(level, 2).unwrap();
         let mut shapes =
@@ -168,7 +150,7 @@ fn layers_agree() {
 
 #[test]
 fn threads_give_the_same_bits() {
-    let mut d = Draw(13);
+    let mut d = Draw::new(13);
     for level in levels() {
         let cpus = [1, 2, 3].map(|threads| Cpu::with_level(level, threads).unwrap());
         for [rows, n, k] in [[1, 300, 400], [20, 700, 300], [100, 65, 130], [500, 200, 300], [1000, 130, 96]] {

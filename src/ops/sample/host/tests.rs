@@ -1,80 +1,24 @@
+use super::super::{Sampling, twin};
 use super::*;
 use crate::device::cpu::levels;
 use crate::device::cpu::testing::{Draw, everywhere};
 
-struct Settings {
-    temperature: f64,
-    top_k: u32,
-    top_p: f64,
-    min_p: f64,
-    key: [u32; 2],
-}
-
-impl Settings {
-    fn pack(&self, stops: &[u32]) -> Vec<u32> {
-        let bits = |x: f64| (x as f32).to_bits();
-        let mut out = vec![bits(self.temperature), self.top_k, bits(self.top_p), bits(self.min_p), self.key[0], self.key[1]];
-        out.push(stops.len() as u32);
-        out.extend(stops);
-        out.resize(72, 0);
-        out
-    }
-}
-
-/// Probability of each token after all filters, and which lie so near to the edge of a filter that rounding decides.
-fn distribution(logits: &[f64], s: &Settings) -> (Vec<f64>, bool) {
-    let mut order: Vec<usize> = (0..logits.len()).collect();
-    order.sort_by(|&a, &b| logits[b].total_cmp(&logits[a]));
-    let top = logits[order[0]];
+/// Whether a token lies so near to the edge of top-p or min-p that rounding decides.
+fn is_near_edge(logits: &[f64], s: &Sampling) -> bool {
     if s.temperature <= 0.0 {
-        let first = logits.iter().position(|l| *l == top);
-        return ((0..logits.len()).map(|i| f64::from(u8::from(Some(i) == first))).collect(), false);
+        return false;
     }
-    let mut is_edge = false;
-    let mut weight: Vec<f64> = logits.iter().map(|l| ((l - top) / s.temperature).exp()).collect();
-    let keep_from = |weight: &mut Vec<f64>, bar: f64| {
-        weight.iter_mut().zip(logits).filter(|(_, l)| **l < bar).for_each(|(w, _)| *w = 0.0);
-    };
-    if s.top_k > 0 && (s.top_k as usize) < logits.len() {
-        keep_from(&mut weight, logits[order[s.top_k as usize - 1]]);
-    }
-    if s.top_p < 1.0 {
-        let all = weight.iter().sum::<f64>();
-        let wanted = f64::from(s.top_p as f32) * all;
-        let (mut mass, mut bar) = (0.0, top);
-        for &i in &order {
-            bar = logits[i];
-            mass += weight[i];
-            is_edge |= (mass - wanted).abs() < 2e-6 * all;
-            if mass >= wanted {
-                break;
-            }
-        }
-        keep_from(&mut weight, bar);
-    }
-    let floor = f64::from(s.min_p as f32) * weight.iter().copied().fold(0.0, f64::max);
-    is_edge |= floor > 0.0 && weight.iter().any(|w| (w / floor - 1.0).abs() < 1e-5);
-    weight.iter_mut().for_each(|w| *w = if *w < floor { 0.0 } else { *w });
-    let total: f64 = weight.iter().sum();
-    (weight.iter().map(|w| w / total).collect(), is_edge)
-}
-
-/// The token in whose share of the distribution `u` falls, and how near the next share's edge is.
-fn draw_from(distribution: &[f64], u: f64) -> (usize, f64) {
-    let mut sum = 0.0;
-    for (i, p) in distribution.iter().enumerate() {
-        if *p > 0.0 && sum + p > u {
-            return (i, (u - sum).min(sum + p - u));
-        }
-        sum += p;
-    }
-    (distribution.iter().rposition(|p| *p > 0.0).unwrap_or(0), 0.0)
-}
-
-fn log_probability(logits: &[f64], token: usize, temperature: f64) -> f64 {
-    let top = logits.iter().copied().fold(f64::NEG_INFINITY, f64::max);
-    let whole: f64 = logits.iter().map(|l| ((l - top) / temperature).exp()).sum();
-    (logits[token] - top) / temperature - whole.ln()
+    let mut whole = twin::distribution(logits, &Sampling { top_p: 1.0, min_p: 0.0, ..*s });
+    whole.sort_unstable_by(|a, b| b.total_cmp(a));
+    let mut mass = 0.0;
+    let by_top_p = s.top_p < 1.0
+        && whole.iter().any(|p| {
+            mass += p;
+            (mass - s.top_p).abs() < 2e-6
+        });
+    let kept = twin::distribution(logits, &Sampling { min_p: 0.0, ..*s });
+    let floor = s.min_p * kept.iter().copied().fold(0.0, f64::max);
+    by_top_p || floor > 0.0 && kept.iter().any(|p| (p / floor - 1.0).abs() < 1e-5)
 }
 
 /// Rows that draw; of the prompts the heads count alone.
@@ -115,7 +59,7 @@ fn problem(d: &mut Draw, batch: usize, vocab: usize, scale: f64) -> Problem {
     }
 }
 
-fn check(p: &Problem, s: &Settings, cpu: &Cpu) -> (Vec<u32>, usize) {
+fn check(p: &Problem, s: &Sampling, cpu: &Cpu) -> (Vec<u32>, usize) {
     let (batch, room, head) = (p.positions.len(), p.sizes.room, p.sizes.room + PROMPT_HEAD);
     let (mut tokens, mut positions, mut drawn) =
         (vec![99; batch], p.positions.clone(), vec![u32::MAX; p.prompt.len() / head * 2 * room]);
@@ -130,17 +74,16 @@ fn check(p: &Problem, s: &Settings, cpu: &Cpu) -> (Vec<u32>, usize) {
         let own = &p.prompt[request as usize * head..][..PROMPT_HEAD];
         let is_given = before + 1 < room && before + 1 < own[0] as usize;
         let values: Vec<f64> = p.logits[row * p.sizes.stride..][..p.sizes.vocab].iter().map(|&l| f64::from(l)).collect();
-        let u = f64::from((philox([own[2], own[3], before as u32, 0], s.key)[0] >> 8) as f32 / 16_777_216.0);
-        let (of, is_edge) = distribution(&values, s);
-        let (mut want, edge) = draw_from(&of, u);
+        let u = f64::from((philox([own[2], own[3], before as u32, 0], s.rng().key())[0] >> 8) as f32 / 16_777_216.0);
+        let (mut want, edge) = twin::draw(&twin::distribution(&values, s), u);
         let mut want_logp = 0.0;
         if is_given {
             want = 7;
-        } else if (is_edge || edge < 1e-5) && tokens[row] as usize != want {
+        } else if tokens[row] as usize != want && (edge < 1e-5 || is_near_edge(&values, s)) {
             edges += 1;
             continue; // rounding may choose either neighbour of an edge
         } else {
-            want_logp = log_probability(&values, want, if s.temperature > 0.0 { s.temperature } else { 1.0 });
+            want_logp = twin::log_probability(&values, want, if s.temperature > 0.0 { s.temperature } else { 1.0 });
         }
         assert_eq!(tokens[row] as usize, want, "row {row}");
         if before + 1 < room {
@@ -155,13 +98,13 @@ fn check(p: &Problem, s: &Settings, cpu: &Cpu) -> (Vec<u32>, usize) {
     (tokens, edges)
 }
 
-fn random(d: &mut Draw) -> Settings {
-    Settings {
+fn random(d: &mut Draw) -> Sampling {
+    Sampling {
         temperature: d.pick(&[0.0, 0.7, 1.0, 1.5]),
         top_k: d.pick(&[0, 1, 5, 50, 3000, 40_000]),
         top_p: d.pick(&[1.0, 0.9, 0.3, 0.999]),
         min_p: d.pick(&[0.0, 0.05]),
-        key: [d.int(0, 1 << 30) as u32, d.int(0, 1 << 30) as u32],
+        seed: d.int(0, 1 << 30) as u64,
     }
 }
 
@@ -203,8 +146,8 @@ fn draws_have_the_frequencies_of_the_distribution() {
     let logits = d.normals(vocab, 2.0);
     let values: Vec<f64> = logits.iter().map(|&l| f64::from(l)).collect();
     for (top_k, top_p, min_p) in [(0, 1.0, 0.0), (40, 1.0, 0.0), (0, 0.8, 0.0), (0, 1.0, 0.02), (100, 0.7, 0.01)] {
-        let s = Settings { temperature: 0.8, top_k, top_p, min_p, key: [1, 2] };
-        let (of, _) = distribution(&values, &s);
+        let s = Sampling { temperature: 0.8, top_k, top_p, min_p, seed: 1 };
+        let of = twin::distribution(&values, &s);
         let mut times = vec![0u32; vocab];
         let mut scratch = Scratch::default();
         let draws = 20_000;
@@ -224,44 +167,12 @@ fn nothing_to_draw_is_column_zero() {
     let cpu = Cpu::new(1).unwrap();
     for (temperature, top_k, top_p) in [(0.0, 0, 1.0), (1.0, 0, 1.0), (1.0, 3, 1.0), (1.0, 0, 0.5), (1.0, 3, 0.5)] {
         for bad in [f32::NAN, f32::NEG_INFINITY] {
-            let s = Settings { temperature, top_k, top_p, min_p: 0.0, key: [1, 2] };
+            let s = Sampling { temperature, top_k, top_p, ..Sampling::default() };
             let mut scratch = Scratch::default();
             let (column, _) = simd!(cpu, s2 => choose(s2, Filter::new(&s.pack(&[])), 0.5, &[bad; 100], &mut scratch));
             assert_eq!(column, 0, "{temperature} {top_k} {top_p} {bad}");
         }
     }
-}
-
-/// One row after another: (token, index, request, where its prefix lies, tokens of that).
-fn twin_refill(
-    rows: &mut [[u32; 5]],
-    lengths: &mut [u32],
-    prompts: &[&[u32]],
-    mut waiting: std::ops::Range<usize>,
-    stops: &[u32],
-    room: usize,
-) -> u32 {
-    let mut ended = 0;
-    for row in rows.iter_mut().filter(|row| row[2] != IDLE) {
-        let [token, index, request, ..] = row.map(|n| n as usize);
-        let [given, may] = [0, 1].map(|i| prompts[request][i] as usize);
-        if index < given {
-            continue; // the token is one of the prompt's
-        }
-        let drawn = index + 1 - given;
-        if stops.contains(&(token as u32)) || drawn >= may || index + 1 >= room {
-            lengths[request] = index as u32 + 1;
-            ended += 1;
-            *row = match waiting.next() {
-                Some(next) => {
-                    let [.., from, fed] = [0, 1, 2, 3, 4, 5].map(|i| prompts[next][i]);
-                    [prompts[next][PROMPT_HEAD + fed as usize], fed, next as u32, from, fed]
-                }
-                None => [0, 0, IDLE, 0, 0],
-            };
-        }
-    }
-    ended
 }
 
 /// Rows in the middle of their requests, at their ends, and idle ones; more requests or fewer than rows that want one.
@@ -278,7 +189,6 @@ fn check_refill(d: &mut Draw) {
         own[PROMPT_HEAD..][..given].iter_mut().for_each(|t| *t = d.int(0, 9) as u32);
     }
     let stops: Vec<u32> = (0..d.int(0, 3)).map(|_| d.int(0, 9) as u32).collect();
-    let s = Settings { temperature: 1.0, top_k: 0, top_p: 1.0, min_p: 0.0, key: [0, 0] };
     let row = |d: &mut Draw, i: usize| {
         let request = if i < begun { (begun - 1 - i) as u32 } else { IDLE };
         [d.int(0, 9) as u32, d.int(0, room - 1) as u32, request, u32::MAX, u32::MAX]
@@ -289,10 +199,19 @@ fn check_refill(d: &mut Draw) {
     let mut assigned: Vec<u32> = want.iter().flat_map(|r| [r[2], r[3], r[4]]).collect();
     let (mut lengths, mut progress) = (vec![u32::MAX; capacity], vec![begun as u32, 3, count as u32]);
     let sizes = Sizes { vocab: 0, stride: 0, batch, room, count: capacity };
-    refill(sizes, &s.pack(&stops), &prompt, &mut tokens, &mut positions, &mut assigned, &mut lengths, &mut progress);
+    refill(
+        sizes,
+        &Sampling::default().pack(&stops),
+        &prompt,
+        &mut tokens,
+        &mut positions,
+        &mut assigned,
+        &mut lengths,
+        &mut progress,
+    );
     let mut want_lengths = vec![u32::MAX; capacity];
     let prompts: Vec<&[u32]> = prompt.chunks(PROMPT_HEAD + room).collect();
-    let over = twin_refill(&mut want, &mut want_lengths, &prompts, begun..count, &stops, room);
+    let over = twin::refill(&mut want, &mut want_lengths, &prompts, begun..count, &stops, room);
     let got: Vec<[u32; 5]> =
         (0..batch).map(|i| [tokens[i], positions[i], assigned[3 * i], assigned[3 * i + 1], assigned[3 * i + 2]]).collect();
     assert_eq!(got, want);
