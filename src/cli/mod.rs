@@ -88,7 +88,7 @@ enum Commands {
 }
 
 /// The command line, each command with its own defaults and help.
-fn command() -> clap::Command {
+pub fn command() -> clap::Command {
     Cli::command()
         .mut_subcommand("sft", sft::command)
         .mut_subcommand("grpo", grpo::command)
