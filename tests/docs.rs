@@ -511,9 +511,9 @@ mod flags {
         "--all-targets",
     ];
 
-    /// A value's help or an argument's, on one line.
+    /// A value's help or an argument's, on one line; what looks like a tag of HTML is text.
     fn line(text: &str) -> String {
-        text.split_whitespace().collect::<Vec<_>>().join(" ")
+        text.split_whitespace().collect::<Vec<_>>().join(" ").replace('<', "\\<")
     }
 
     fn default_of(arg: &Arg) -> Option<String> {
@@ -691,7 +691,7 @@ mod flags {
             let (paragraphs, _) = parts(&read(&page));
             for Part { line, text } in code(&paragraphs) {
                 for word in text.split_whitespace().filter(|word| word.starts_with("--") && word.len() > 2) {
-                    let flag = word.split('=').next().unwrap_or(word).trim_end_matches([',', '.', ';', ']']);
+                    let flag = word.split('=').next().unwrap_or(word).trim_end_matches([',', '.', ';', ':', ']']);
                     if !known.contains(flag) {
                         failures.push(format!("{}:{line}: `{text}`: no command has {flag}", name(&page)));
                     }

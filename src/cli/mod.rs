@@ -1,4 +1,4 @@
-//! Floor 6: the commands. Results on standard output, progress on standard error, one line an error.
+//! Floor 9: the commands. Results on standard output, progress on standard error, one line an error.
 
 #[cfg(feature = "app")]
 mod app;
