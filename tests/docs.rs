@@ -1,7 +1,15 @@
 //! The documents against the tree and the program: links, paths, names of items, command lines, and the two generated reference pages.
 //! `LEHR_RENEW=1 cargo test --test docs` writes those pages.
 
-use std::collections::BTreeSet;
+#[path = "docs/events.rs"]
+mod events;
+// The window's feature has flags of its own, which the page holds.
+#[cfg(feature = "app")]
+#[path = "docs/flags.rs"]
+mod flags;
+
+use regex::Regex;
+use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
 use std::path::{Path, PathBuf};
 
@@ -239,24 +247,83 @@ fn item(code: &str) -> Option<Vec<&str>> {
     (parts.len() > 1 && fine).then_some(parts)
 }
 
+fn words(text: &str) -> impl Iterator<Item = &str> {
+    text.split(|c: char| !(c.is_alphanumeric() || c == '_')).filter(|word| !word.is_empty())
+}
+
+/// What a type has, under its name: the words of its definition, and what its `impl` blocks define. Blocks begin in the first column, as
+/// rustfmt lays them out.
+fn types_of(source: &str, types: &mut BTreeMap<String, BTreeSet<String>>) {
+    let (mut open, mut is_impl): (Vec<String>, bool) = (Vec::new(), false);
+    for line in source.lines() {
+        let head =
+            !line.starts_with([' ', '}', '/', '#']) && words(line).any(|w| ["impl", "struct", "enum", "trait"].contains(&w));
+        if head {
+            let named = |word: &&str| word.starts_with(|c: char| c.is_ascii_uppercase());
+            open = words(line).filter(named).map(str::to_owned).collect();
+            is_impl = words(line).next() == Some("impl");
+        }
+        let all: Vec<&str> = words(line).collect();
+        let defined = |i: &usize| !is_impl || (*i > 0 && ["fn", "const", "type"].contains(&all[i - 1]));
+        let members: Vec<String> = (0..all.len()).filter(defined).map(|i| all[i].to_owned()).collect();
+        for name in &open {
+            types.entry(name.clone()).or_default().extend(members.iter().cloned());
+        }
+        if line.starts_with('}') || (head && line.ends_with([';', '}'])) {
+            open.clear();
+        }
+    }
+}
+
 #[test]
 fn items_that_documents_name_exist() {
-    let sources = [files("src", ".rs"), files("tests", ".rs")].concat();
-    let words: BTreeSet<String> = sources
-        .iter()
-        .flat_map(|file| read(file).split(|c: char| !(c.is_alphanumeric() || c == '_')).map(str::to_owned).collect::<Vec<_>>())
-        .collect();
+    let mut known = BTreeSet::new();
+    let mut types = BTreeMap::new();
+    for file in [files("src", ".rs"), files("tests", ".rs")].concat() {
+        let text = read(&file);
+        known.extend(words(&text).map(str::to_owned));
+        types_of(&text, &mut types);
+    }
     let mut failures = Vec::new();
     for page in written() {
         let (paragraphs, _) = parts(&read(&page));
         for Part { line, text } in code(&paragraphs) {
+            let parts = item(&text).unwrap_or_default();
             // One capital stands for a name of the reader's.
-            let unknown = |part: &&&str| part.len() > 1 && !words.contains(**part);
-            for part in item(&text).iter().flatten().filter(unknown) {
+            let unknown = |part: &&&str| part.len() > 1 && !known.contains(**part);
+            for part in parts.iter().filter(unknown) {
                 failures.push(format!("{}:{line}: `{text}`: nothing is called {part}", name(&page)));
+            }
+            for pair in parts.windows(2) {
+                if types.get(pair[0]).is_some_and(|of| !of.contains(pair[1])) {
+                    failures.push(format!("{}:{line}: `{text}`: {} has no {}", name(&page), pair[0], pair[1]));
+                }
             }
         }
     }
+    fail_if_any(&failures);
+}
+
+/// Sources as readers of messages see them: lines of a text joined, `...` for what is filled in, no backticks.
+fn as_said(source: &str) -> String {
+    let joined = Regex::new(r"\\\n\s*").expect("a pattern").replace_all(source, "").into_owned();
+    let filled = Regex::new(r"\{[^{}\n]*\}").expect("a pattern").replace_all(&joined, "...").into_owned();
+    filled.replace('`', "").replace("\\\"", "\"")
+}
+
+#[test]
+fn messages_that_are_explained_exist() {
+    let sources = as_said(&files("src", ".rs").iter().map(|file| read(file)).collect::<String>());
+    let (paragraphs, _) = parts(&read(&root().join("docs/troubleshooting.md")));
+    let (mut failures, mut seen) = (Vec::new(), 0);
+    for paragraph in paragraphs.into_iter().filter(|paragraph| paragraph.text.starts_with("**`")) {
+        let Some(Part { line, text }) = code(&[paragraph]).into_iter().next() else { continue };
+        seen += 1;
+        let pieces = text.split("...").map(str::trim).filter(|piece| piece.len() >= 8);
+        let unknown = pieces.filter(|piece| !sources.contains(piece));
+        failures.extend(unknown.map(|piece| format!("docs/troubleshooting.md:{line}: no message says '{piece}'")));
+    }
+    assert!(seen > 20, "only {seen} messages were found");
     fail_if_any(&failures);
 }
 
@@ -278,439 +345,6 @@ fn compare(page: &str, wanted: &str) {
         line(&there),
         line(wanted)
     );
-}
-
-/// `docs/reference/events.md` from the source of the contract: its types, their docstrings, and what serde does to them.
-mod events {
-    use super::{compare, read, root};
-    use std::collections::BTreeMap;
-
-    /// Where the contract stands.
-    const SOURCES: &[&str] = &["src/event.rs", "src/event/tokens.rs", "src/event/inside.rs"];
-
-    /// A field, or a variant of an enum.
-    #[derive(Debug, Default, PartialEq)]
-    struct Member {
-        name: String,
-        /// The Rust type; empty where a variant has none.
-        kind: String,
-        doc: String,
-        attributes: String,
-        /// Fields of a variant.
-        members: Vec<Member>,
-    }
-
-    /// A `pub struct` or `pub enum`.
-    #[derive(Debug, Default, PartialEq)]
-    struct Type {
-        doc: String,
-        attributes: String,
-        members: Vec<Member>,
-    }
-
-    /// The public types of a source that rustfmt has laid out, tests left out.
-    fn types(source: &str) -> BTreeMap<String, Type> {
-        let source = source.split("#[cfg(test)]").next().unwrap_or_default();
-        let mut found = BTreeMap::new();
-        let (mut doc, mut attributes) = (Vec::new(), String::new());
-        let mut lines = source.lines();
-        while let Some(line) = lines.next() {
-            let text = line.trim();
-            if let Some(words) = text.strip_prefix("///") {
-                doc.push(words.trim());
-            } else if text.starts_with("#[") {
-                attributes.push_str(text);
-            } else {
-                let head = line.strip_prefix("pub struct ").or_else(|| line.strip_prefix("pub enum "));
-                if let Some(name) = head.and_then(|head| head.strip_suffix(" {")) {
-                    let members = members(&mut lines, "}");
-                    found.insert(
-                        name.to_owned(),
-                        Type { doc: doc.join(" "), attributes: std::mem::take(&mut attributes), members },
-                    );
-                }
-                doc.clear();
-                attributes.clear();
-            }
-        }
-        found
-    }
-
-    /// Fields or variants up to the line that closes them.
-    fn members<'a>(lines: &mut impl Iterator<Item = &'a str>, end: &str) -> Vec<Member> {
-        let mut found = Vec::new();
-        let mut next = Member::default();
-        while let Some(line) = lines.next() {
-            let text = line.trim();
-            if text == end {
-                break;
-            } else if let Some(words) = text.strip_prefix("///") {
-                next.doc = format!("{} {}", next.doc, words.trim()).trim().to_owned();
-            } else if text.starts_with("#[") {
-                next.attributes.push_str(text);
-            } else if let Some(name) = text.strip_suffix(" {") {
-                next.name = name.to_owned();
-                next.members = members(lines, "},");
-                found.push(std::mem::take(&mut next));
-            } else if let Some(member) = text.strip_suffix(',') {
-                let member = member.trim_start_matches("pub ");
-                let (name, kind) = match member.split_once(": ") {
-                    Some((name, kind)) => (name, kind),
-                    None => member.trim_end_matches(')').split_once('(').unwrap_or((member, "")),
-                };
-                (next.name, next.kind) = (name.to_owned(), kind.to_owned());
-                found.push(std::mem::take(&mut next));
-            }
-        }
-        found
-    }
-
-    /// What `Outer<T>` holds.
-    fn inside<'a>(kind: &'a str, outer: &str) -> Option<&'a str> {
-        kind.strip_prefix(outer)?.strip_prefix('<')?.strip_suffix('>')
-    }
-
-    /// A Rust type as JSON has it.
-    fn json(kind: &str) -> String {
-        match kind {
-            "f64" | "f32" | "Number" => "number".to_owned(),
-            "u64" | "u32" | "u8" => "integer".to_owned(),
-            "String" => "string".to_owned(),
-            "PathBuf" => "path".to_owned(),
-            "bool" => "boolean".to_owned(),
-            "[f64; 2]" => "two numbers".to_owned(),
-            other => {
-                if let Some(held) = inside(other, "Option") {
-                    format!("{} or null", json(held))
-                } else if let Some(held) = inside(other, "Vec") {
-                    format!("list of {}", json(held))
-                } else if let Some(held) = inside(other, "Box") {
-                    json(held)
-                } else if let Some((_, value)) = inside(other, "BTreeMap").and_then(|held| held.split_once(", ")) {
-                    format!("object, name to {}", json(value))
-                } else {
-                    format!("[{other}](#{})", other.to_lowercase())
-                }
-            }
-        }
-    }
-
-    fn table(members: &[Member]) -> String {
-        if members.is_empty() {
-            return String::new();
-        }
-        let mut out = String::from("| field | type | meaning |\n|---|---|---|\n");
-        for member in members {
-            let mut kind = json(&member.kind);
-            if member.attributes.contains("skip_serializing_if") {
-                kind = format!("{}, may be absent", kind.trim_end_matches(" or null"));
-            }
-            let name = if member.attributes.contains("flatten") {
-                kind = format!("{kind}; its fields stand in this object");
-                format!("({})", member.name)
-            } else {
-                format!("`{}`", member.name)
-            };
-            out.push_str(&format!("| {name} | {kind} | {} |\n", member.doc.replace('|', "\\|")));
-        }
-        out + "\n"
-    }
-
-    /// The sections of an enum's variants: a variant's own fields, or those of its type.
-    fn variants(all: &BTreeMap<String, Type>, of: &str, shown: &mut Vec<String>) -> String {
-        let mut out = String::new();
-        for variant in &all[of].members {
-            let inner = inside(&variant.kind, "Box").unwrap_or(&variant.kind);
-            out.push_str(&format!("### {}\n\n", variant.name));
-            let held = all.get(inner);
-            let said_again = held.is_some_and(|held| held.doc.starts_with(&variant.doc));
-            if !said_again {
-                out.push_str(&format!("{}\n\n", variant.doc));
-            }
-            if let Some(held) = held {
-                shown.push(inner.to_owned());
-                out.push_str(&format!("{}\n\n{}", held.doc, table(&held.members)));
-            } else {
-                out.push_str(&table(&variant.members));
-            }
-        }
-        out
-    }
-
-    fn page(all: &BTreeMap<String, Type>) -> String {
-        let mut shown = vec!["Event".to_owned(), "Command".to_owned(), "Number".to_owned()];
-        let mut out = String::from(
-            "# Events and commands\n\n\
-             Made from the source of the contract (`src/event.rs`) by `LEHR_RENEW=1 cargo test --test docs`; do not edit.\n\n\
-             A run appends its events to `events.jsonl`, one JSON object a line with the kind in `event`. With `--control` a trainer reads \
-             commands from standard input, one JSON object a line with the kind in `command`, and answers each with an event. A number that \
-             JSON cannot hold is the string `\"NaN\"`, `\"Infinity\"` or `\"-Infinity\"`.\n\n## Events\n\n",
-        );
-        out.push_str(&variants(all, "Event", &mut shown));
-        out.push_str("## Commands\n\n");
-        out.push_str(&variants(all, "Command", &mut shown));
-        out.push_str("## Objects inside events, and lines of samples.jsonl\n\n");
-        for (name, held) in all.iter().filter(|(name, _)| !shown.contains(name)) {
-            out.push_str(&format!("### {name}\n\n{}\n\n{}", held.doc, table(&held.members)));
-        }
-        out.trim_end().to_owned() + "\n"
-    }
-
-    #[test]
-    fn the_page_of_events_is_current() {
-        let all: BTreeMap<_, _> = SOURCES.iter().flat_map(|file| types(&read(&root().join(file)))).collect();
-        for needed in ["Event", "Command", "Step", "Tokens", "Norms"] {
-            assert!(all.get(needed).is_some_and(|held| !held.members.is_empty()), "{needed} was not found in {SOURCES:?}");
-        }
-        compare("docs/reference/events.md", &page(&all));
-    }
-
-    #[test]
-    fn a_type_is_read_with_its_docs() {
-        let source = "/// A thing\n/// that is.\n#[derive(Debug)]\npub enum Thing {\n    /// None.\n    Empty,\n    /// One.\n    One(Box<Part>),\n    \
-                      /// Two.\n    Two {\n        /// Updates.\n        step: u64,\n    },\n}\n\npub fn f() {\n}\n\n/// A part.\n\
-                      pub struct Part {\n    /// Width | height.\n    #[serde(flatten)]\n    pub size: Option<Vec<f64>>,\n}\n";
-        let all = types(source);
-        assert_eq!(all.keys().collect::<Vec<_>>(), ["Part", "Thing"]);
-        assert_eq!(all["Thing"].doc, "A thing that is.");
-        let names: Vec<_> = all["Thing"].members.iter().map(|m| (m.name.as_str(), m.kind.as_str(), m.doc.as_str())).collect();
-        assert_eq!(names, [("Empty", "", "None."), ("One", "Box<Part>", "One."), ("Two", "", "Two.")]);
-        assert_eq!(all["Thing"].members[2].members[0].name, "step");
-        let rows = table(&all["Part"].members);
-        assert!(
-            rows.ends_with("| (size) | list of number or null; its fields stand in this object | Width \\| height. |\n\n"),
-            "{rows}"
-        );
-    }
-}
-
-/// `docs/reference/flags.md` from clap's tree, and the command lines of the documents put to clap. The window's feature has flags of its own.
-#[cfg(feature = "app")]
-mod flags {
-    use super::{Part, code, compare, fail_if_any, name, parts, read, written};
-    use clap::error::ErrorKind;
-    use clap::{Arg, Command};
-    use std::collections::BTreeSet;
-
-    /// Flags of other programs that the documents name between backticks.
-    const OF_OTHERS: &[&str] = &[
-        "--release",
-        "--no-default-features",
-        "--features",
-        "--test",
-        "--locked",
-        "--dry-run",
-        "--lib",
-        "--ignored",
-        "--nocapture",
-        "--vulkan",
-        "--allow-dirty",
-        "--list",
-        "--path",
-        "--user",
-        "--all-targets",
-    ];
-
-    /// A value's help or an argument's, on one line; what looks like a tag of HTML is text.
-    fn line(text: &str) -> String {
-        text.split_whitespace().collect::<Vec<_>>().join(" ").replace('<', "\\<")
-    }
-
-    fn default_of(arg: &Arg) -> Option<String> {
-        if arg.is_hide_default_value_set() || !arg.get_action().takes_values() || arg.get_default_values().is_empty() {
-            return None;
-        }
-        let shown = |value: &clap::builder::OsStr| {
-            let text = value.to_string_lossy().into_owned();
-            if text.contains(char::is_whitespace) || text.is_empty() { format!("{text:?}") } else { text }
-        };
-        Some(arg.get_default_values().iter().map(shown).collect::<Vec<_>>().join(" "))
-    }
-
-    /// One argument as an item of a list, its values below it.
-    fn entry(arg: &Arg) -> String {
-        let short = arg.get_short().filter(|_| arg.get_long().is_some()).map(|c| format!("-{c}, ")).unwrap_or_default();
-        let help = arg.get_long_help().or(arg.get_help()).map(|help| line(&help.to_string())).unwrap_or_default();
-        let mut out = format!("- `{short}{arg}`: {help}");
-        if let Some(default) = default_of(arg) {
-            out.push_str(&format!(" (default `{default}`)"));
-        }
-        if let Some(aliases) = arg.get_visible_aliases().filter(|all| !all.is_empty()) {
-            out.push_str(&format!(" (also `--{}`)", aliases.join("`, `--")));
-        }
-        out.push('\n');
-        let values: Vec<_> = arg.get_possible_values().into_iter().filter(|value| !value.is_hide_set()).collect();
-        if values.iter().any(|value| value.get_help().is_some()) {
-            for value in &values {
-                let help = value.get_help().map(|help| format!(": {}", line(&help.to_string()))).unwrap_or_default();
-                out.push_str(&format!("  - `{}`{help}\n", value.get_name()));
-            }
-        } else if !values.is_empty() {
-            let names: Vec<_> = values.iter().map(|value| format!("`{}`", value.get_name())).collect();
-            out.push_str(&format!("  - {}\n", names.join(", ")));
-        }
-        out
-    }
-
-    /// A command with its arguments by the headings of `--help`, then its subcommands.
-    fn section(command: &mut Command, path: &str, out: &mut String) {
-        let about = command.get_long_about().or(command.get_about()).map(|about| line(&about.to_string())).unwrap_or_default();
-        let usage = command.render_usage().to_string();
-        out.push_str(&format!("## {path}\n\n{about}\n\n```text\n{}\n```\n\n", usage.trim()));
-        let shown = |arg: &&Arg| !arg.is_hide_set() && !["help", "version"].contains(&arg.get_id().as_str());
-        let mut headings: Vec<&str> = Vec::new();
-        let args: Vec<&Arg> = command.get_arguments().filter(shown).collect();
-        let heading = |arg: &Arg| match arg.get_help_heading() {
-            Some(heading) => heading.to_owned(),
-            None if arg.is_positional() => "Arguments".to_owned(),
-            None => "Options".to_owned(),
-        };
-        let of_args: Vec<String> = args.iter().map(|arg| heading(arg)).collect();
-        let first = ["Arguments", "Options"].into_iter().filter(|first| of_args.iter().any(|of| of == first));
-        headings.extend(first);
-        for of in &of_args {
-            if !headings.contains(&of.as_str()) {
-                headings.push(of);
-            }
-        }
-        for wanted in headings {
-            out.push_str(&format!("**{wanted}**\n\n"));
-            args.iter().zip(&of_args).filter(|(_, of)| *of == wanted).for_each(|(arg, _)| out.push_str(&entry(arg)));
-            out.push('\n');
-        }
-        if let Some(after) = command.get_after_long_help().or(command.get_after_help()) {
-            out.push_str(&format!("```text\n{}\n```\n\n", after.to_string().trim()));
-        }
-        for sub in command.get_subcommands_mut().filter(|sub| !sub.is_hide_set() && sub.get_name() != "help") {
-            let path = format!("{path} {}", sub.get_name());
-            section(sub, &path, out);
-        }
-    }
-
-    fn page() -> String {
-        let mut out = String::from(
-            "# Flags\n\nMade from the program's own command line by `LEHR_RENEW=1 cargo test --test docs`; do not edit. \
-             `lehr COMMAND --help` prints the same. Every command also has `--help` and `--version`.\n\n",
-        );
-        let mut command = lehr::cli::command();
-        command.build();
-        section(&mut command, "lehr", &mut out);
-        out.trim_end().to_owned() + "\n"
-    }
-
-    #[test]
-    fn the_page_of_flags_is_current() {
-        compare("docs/reference/flags.md", &page());
-    }
-
-    /// The words of a shell's line up to a comment, a pipe or a redirection; quotes as a shell takes them.
-    fn shell(text: &str) -> Vec<String> {
-        let (mut words, mut word, mut quote) = (Vec::new(), None::<String>, None::<char>);
-        for c in text.chars() {
-            match (quote, c) {
-                (Some(q), _) if c == q => quote = None,
-                (None, '"' | '\'') => {
-                    quote = Some(c);
-                    word.get_or_insert_default();
-                }
-                (None, '#') if word.is_none() => break,
-                (None, '|' | '>' | '<' | ';' | '&') => break,
-                (None, c) if c.is_whitespace() => words.extend(word.take()),
-                (_, c) => word.get_or_insert_default().push(c),
-            }
-        }
-        words.extend(word);
-        words
-    }
-
-    /// The command lines of lehr in a block of code, lines that end in a backslash joined.
-    fn command_lines(block: &Part) -> Vec<Part> {
-        let mut found: Vec<Part> = Vec::new();
-        let mut open: Option<Part> = None;
-        for (i, text) in block.text.lines().enumerate() {
-            let begins = |text: &str| text.starts_with("lehr ") || text.starts_with("target/release/lehr ");
-            let text = text.trim().trim_start_matches("$ ");
-            let text = text.split(" | ").find(|piece| begins(piece)).unwrap_or(text);
-            let (piece, more) = match text.strip_suffix('\\') {
-                Some(piece) => (piece, true),
-                None => (text, false),
-            };
-            match &mut open {
-                Some(line) => line.text.push_str(piece),
-                None if begins(text) => open = Some(Part { line: block.line + i, text: piece.to_owned() }),
-                None => continue,
-            }
-            if !more {
-                found.extend(open.take());
-            }
-        }
-        found
-    }
-
-    #[test]
-    fn command_lines_of_documents_are_understood() {
-        let mut failures = Vec::new();
-        let mut seen = 0;
-        for page in written() {
-            let (_, blocks) = parts(&read(&page));
-            for Part { line, text } in blocks.iter().flat_map(command_lines) {
-                seen += 1;
-                let harmless =
-                    [ErrorKind::DisplayHelp, ErrorKind::DisplayVersion, ErrorKind::DisplayHelpOnMissingArgumentOrSubcommand];
-                if let Err(error) = lehr::cli::command().try_get_matches_from(shell(&text))
-                    && !harmless.contains(&error.kind())
-                {
-                    failures.push(format!(
-                        "{}:{line}: {text}\n  {}",
-                        name(&page),
-                        error.to_string().lines().next().unwrap_or_default()
-                    ));
-                }
-            }
-        }
-        assert!(seen > 20, "only {seen} command lines were found");
-        fail_if_any(&failures);
-    }
-
-    fn long_flags(command: &Command, found: &mut BTreeSet<String>) {
-        for arg in command.get_arguments() {
-            found.extend(arg.get_long().map(|long| format!("--{long}")));
-            found.extend(arg.get_visible_aliases().into_iter().flatten().map(|long| format!("--{long}")));
-        }
-        command.get_subcommands().for_each(|sub| long_flags(sub, found));
-    }
-
-    #[test]
-    fn flags_that_documents_name_exist() {
-        let mut known: BTreeSet<String> = OF_OTHERS.iter().map(|flag| (*flag).to_owned()).collect();
-        let mut command = lehr::cli::command();
-        command.build();
-        long_flags(&command, &mut known);
-        let mut failures = Vec::new();
-        for page in written() {
-            let (paragraphs, _) = parts(&read(&page));
-            for Part { line, text } in code(&paragraphs) {
-                for word in text.split_whitespace().filter(|word| word.starts_with("--") && word.len() > 2) {
-                    let flag = word.split('=').next().unwrap_or(word).trim_end_matches([',', '.', ';', ':', ']']);
-                    if !known.contains(flag) {
-                        failures.push(format!("{}:{line}: `{text}`: no command has {flag}", name(&page)));
-                    }
-                }
-            }
-        }
-        fail_if_any(&failures);
-    }
-
-    #[test]
-    fn shell_lines_are_cut_as_a_shell_cuts_them() {
-        assert_eq!(shell("lehr a --b \"c d\" 'e' f#g # h"), ["lehr", "a", "--b", "c d", "e", "f#g"]);
-        assert_eq!(shell("lehr a \"\" > out"), ["lehr", "a", ""]);
-        let block = Part { line: 3, text: "out\n$ echo x | lehr score --json\nlehr a \\\n    --b\nlehrer\n".into() };
-        let lines: Vec<_> = command_lines(&block).into_iter().map(|part| (part.line, shell(&part.text))).collect();
-        assert_eq!(lines.len(), 2);
-        assert_eq!(lines[0], (4, ["lehr", "score", "--json"].map(str::to_owned).to_vec()));
-        assert_eq!(lines[1], (5, ["lehr", "a", "--b"].map(str::to_owned).to_vec()));
-    }
 }
 
 mod checks_can_fail {
@@ -737,6 +371,26 @@ mod checks_can_fail {
         assert_eq!(item("Trainer::step()"), Some(vec!["Trainer", "step"]));
         assert_eq!(item("a == b"), None);
         assert_eq!(item("reward"), None);
+    }
+
+    #[test]
+    fn members_belong_to_their_type() {
+        let mut types = BTreeMap::new();
+        let source = "pub struct Unit;\nenum E {\n    One(Two),\n}\nimpl Show for E {\n    fn show() {\n        called();\n    }\n}\nfn free(e: E) {\n    loose();\n}\n";
+        types_of(source, &mut types);
+        assert!(types["E"].contains("One") && types["E"].contains("show") && types["Show"].contains("show"));
+        assert!(
+            !types["E"].contains("loose")
+                && !types["E"].contains("called")
+                && !types["E"].contains("free")
+                && !types["Unit"].contains("One")
+        );
+    }
+
+    #[test]
+    fn messages_are_read_as_they_are_said() {
+        let source = "f!(\n    \"{name}: is `no` run; \\\n     use {}\"\n)";
+        assert!(as_said(source).contains("...: is no run; use ..."), "{}", as_said(source));
     }
 
     #[test]

@@ -254,7 +254,8 @@ fn tree_of(page: &str) -> Option<Vec<String>> {
 fn tree_failures(tree: &[String], files: &[String]) -> Vec<String> {
     let below = |path: &str, folder: &str| path == folder || path.starts_with(&format!("{folder}/"));
     let gone = tree.iter().filter(|path| !files.iter().any(|file| below(file, path)));
-    let mut failures: Vec<String> = gone.map(|path| format!("the tree in CONTRIBUTING.md names {path}, which is not there")).collect();
+    let mut failures: Vec<String> =
+        gone.map(|path| format!("the tree in CONTRIBUTING.md names {path}, which is not there")).collect();
     let mut parts: Vec<String> = files
         .iter()
         .filter(|file| !file.starts_with('.') && !UNNAMED.contains(&file.as_str()))
