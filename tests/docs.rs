@@ -1,5 +1,5 @@
-//! The documents against the tree and the program: links, paths, names of items, command lines, and the two generated reference pages.
-//! `LEHR_RENEW=1 cargo test --test docs` writes those pages.
+//! The documents against the tree and the program: links, paths, names of items, messages, command lines and their outputs, and the two
+//! generated reference pages. `LEHR_RENEW=1 cargo test --test docs` writes those pages and the outputs.
 
 #[path = "docs/events.rs"]
 mod events;
@@ -7,6 +7,8 @@ mod events;
 #[cfg(feature = "app")]
 #[path = "docs/flags.rs"]
 mod flags;
+#[path = "docs/outputs.rs"]
+mod outputs;
 
 use regex::Regex;
 use std::collections::{BTreeMap, BTreeSet};
@@ -327,6 +329,26 @@ fn messages_that_are_explained_exist() {
     fail_if_any(&failures);
 }
 
+/// The words of a shell's line up to a comment, a pipe or a redirection; quotes as a shell takes them.
+fn shell(text: &str) -> Vec<String> {
+    let (mut words, mut word, mut quote) = (Vec::new(), None::<String>, None::<char>);
+    for c in text.chars() {
+        match (quote, c) {
+            (Some(q), _) if c == q => quote = None,
+            (None, '"' | '\'') => {
+                quote = Some(c);
+                word.get_or_insert_default();
+            }
+            (None, '#') if word.is_none() => break,
+            (None, '|' | '>' | '<' | ';' | '&') => break,
+            (None, c) if c.is_whitespace() => words.extend(word.take()),
+            (_, c) => word.get_or_insert_default().push(c),
+        }
+    }
+    words.extend(word);
+    words
+}
+
 /// The page as it stands in the tree; with `LEHR_RENEW=1` it is written first.
 fn compare(page: &str, wanted: &str) {
     let path = root().join(page);
@@ -371,6 +393,12 @@ mod checks_can_fail {
         assert_eq!(item("Trainer::step()"), Some(vec!["Trainer", "step"]));
         assert_eq!(item("a == b"), None);
         assert_eq!(item("reward"), None);
+    }
+
+    #[test]
+    fn shell_lines_are_cut_as_a_shell_cuts_them() {
+        assert_eq!(shell("lehr a --b \"c d\" 'e' f#g # h"), ["lehr", "a", "--b", "c d", "e", "f#g"]);
+        assert_eq!(shell("lehr a \"\" > out"), ["lehr", "a", ""]);
     }
 
     #[test]

@@ -1,6 +1,6 @@
 //! `docs/reference/flags.md` from clap's tree, and the command lines of the documents put to clap. The window's feature has flags of its own.
 
-use super::{Part, code, compare, fail_if_any, name, parts, read, written};
+use super::{Part, code, compare, fail_if_any, name, parts, read, shell, written};
 use clap::error::ErrorKind;
 use clap::{Arg, Command};
 use std::collections::BTreeSet;
@@ -116,26 +116,6 @@ fn the_page_of_flags_is_current() {
     compare("docs/reference/flags.md", &page());
 }
 
-/// The words of a shell's line up to a comment, a pipe or a redirection; quotes as a shell takes them.
-fn shell(text: &str) -> Vec<String> {
-    let (mut words, mut word, mut quote) = (Vec::new(), None::<String>, None::<char>);
-    for c in text.chars() {
-        match (quote, c) {
-            (Some(q), _) if c == q => quote = None,
-            (None, '"' | '\'') => {
-                quote = Some(c);
-                word.get_or_insert_default();
-            }
-            (None, '#') if word.is_none() => break,
-            (None, '|' | '>' | '<' | ';' | '&') => break,
-            (None, c) if c.is_whitespace() => words.extend(word.take()),
-            (_, c) => word.get_or_insert_default().push(c),
-        }
-    }
-    words.extend(word);
-    words
-}
-
 /// The command lines of lehr in a block of code, lines that end in a backslash joined.
 fn command_lines(block: &Part) -> Vec<Part> {
     let mut found: Vec<Part> = Vec::new();
@@ -215,9 +195,7 @@ fn flags_that_documents_name_exist() {
 }
 
 #[test]
-fn shell_lines_are_cut_as_a_shell_cuts_them() {
-    assert_eq!(shell("lehr a --b \"c d\" 'e' f#g # h"), ["lehr", "a", "--b", "c d", "e", "f#g"]);
-    assert_eq!(shell("lehr a \"\" > out"), ["lehr", "a", ""]);
+fn command_lines_are_found_in_blocks() {
     let block = Part { line: 3, text: "out\n$ echo x | lehr score --json\nlehr a \\\n    --b\nlehrer\n".into() };
     let lines: Vec<_> = command_lines(&block).into_iter().map(|part| (part.line, shell(&part.text))).collect();
     assert_eq!(lines.len(), 2);
