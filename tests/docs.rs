@@ -195,6 +195,12 @@ fn links_lead_somewhere() {
 }
 
 #[test]
+fn the_readme_is_short() {
+    let bytes = read(&root().join("README.md")).len();
+    assert!(bytes <= 6 << 10, "README.md has {bytes} bytes; at most 6 KiB, the rest belongs into docs/");
+}
+
+#[test]
 fn the_summary_lists_every_page() {
     let (paragraphs, _) = parts(&read(&root().join("docs/SUMMARY.md")));
     let listed: BTreeSet<PathBuf> = links(&paragraphs).iter().map(|link| root().join("docs").join(&link.text)).collect();
