@@ -1,16 +1,27 @@
-//! lehr trains small language models on any GPU and lets people watch, merge and understand them while they train.
+//! lehr trains small language models on any GPU, or on the CPU, and lets people watch, merge and understand them while they train.
 //!
-//! The map, lowest floor first (a module may use its own floor and those above this line in the list, never one below):
+//! The binary `lehr` is this library's [`cli`]. As a library, from a text to a trained model (`examples/train.rs`):
 //!
-//! | floor | modules | hold |
+//! ```
+#![doc = include_str!("../examples/train.rs")]
+//! ```
+//!
+//! A run with folder, events, checkpoints and resume is [`session::train`]; the model is written out in [`model::transformer`]; an op with its
+//! kernels and its reference is a file of [`ops`]. `ARCHITECTURE.md` in the repository says how they work together.
+//!
+//! # Layers
+//!
+//! Lowest first; a module imports from its own layer and from those above it in this list:
+//!
+//! | layer | modules | hold |
 //! |---|---|---|
-//! | 0 | [`config`] [`event`] [`plot`] [`rng`] [`vfs`] [`words`] | plain data, settings, the contract, pictures, random numbers, files that can be made to fail, numbers in words |
-//! | 1 | [`device`] | who computes: a GPU (wgpu) or the CPU; arenas, kernels, recordings |
-//! | 2 | [`ops`] | one file per shader: record functions, f64 twin, check |
-//! | 3 | [`model`] [`data`] | weights, transformer, checkpoints; tokenizers, corpora, batches |
-//! | 4 | [`train`] | the loop: pretrain, optimizer, schedule, metrics |
+//! | 0 | [`config`] [`event`] [`plot`] [`rng`] [`vfs`] [`words`] | settings, events and commands, charts as SVG text, random numbers, files that can be made to fail, numbers in words |
+//! | 1 | [`device`] | what computes: a GPU (wgpu) or the CPU; arenas, kernels, recordings |
+//! | 2 | [`ops`] | one file per shader: record functions, host function, f64 reference implementation (twin), check |
+//! | 3 | [`model`] [`data`] | weights, transformer, checkpoints; tokenizers, corpora, batches, tasks |
+//! | 4 | [`train`] | trainer, optimizer, schedule, metrics, merging, reinforcement learning |
 //! | 5 | [`session`] | one run: folder, lock, events out, commands in, signals |
-//! | 6 | [`reproduce`] [`history`] | claims of papers as experiments; a run as its files tell it |
+//! | 6 | [`reproduce`] [`history`] | claims of papers as experiments; a run as its files describe it |
 //! | 7 | [`report`] [`story`] | the HTML report; the demo and the lessons |
 //! | 8 | `app` | the window |
 //! | 9 | [`cli`] | the commands |

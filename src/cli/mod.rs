@@ -1,4 +1,4 @@
-//! Floor 6: the commands. Results on standard output, progress on standard error, one line an error.
+//! Floor 9: the commands. Results on standard output, progress on standard error, one line an error.
 
 #[cfg(feature = "app")]
 mod app;
@@ -88,7 +88,7 @@ enum Commands {
 }
 
 /// The command line, each command with its own defaults and help.
-fn command() -> clap::Command {
+pub fn command() -> clap::Command {
     Cli::command()
         .mut_subcommand("sft", sft::command)
         .mut_subcommand("grpo", grpo::command)

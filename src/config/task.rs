@@ -83,7 +83,7 @@ pub struct TaskSettings {
     /// custom: how answers are judged.
     #[arg(long, value_enum, default_value = "exact")]
     pub grader: Grader,
-    /// A program that judges: one JSON object a line in, one out (README, "A grader of your own").
+    /// A program that judges: one JSON object a line in, one out (docs/tasks.md).
     #[arg(long, value_name = "COMMAND")]
     pub grader_command: Option<String>,
     /// Seconds that the program may take for a batch of answers.

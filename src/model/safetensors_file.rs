@@ -1,7 +1,7 @@
 //! One safetensors file, read with suspicion and written tensor by tensor.
 //!
 //! The `safetensors` crate accepts duplicate keys, spends seconds and gigabytes on hostile headers, and its errors name neither file nor
-//! tensor (`reference/reliability.md` 14-16), so the header is checked here. Data is read, never mapped: a file that shrinks while it
+//! tensor, so the header is checked here. Data is read, never mapped: a file that shrinks while it
 //! is read is an error, not a SIGBUS.
 
 mod header;

@@ -27,7 +27,7 @@ pub struct Case {
 }
 
 /// Allowed error, relative to |wanted| + the root mean square of what is wanted. The order of sums and the 2 to 163 ULP that WGSL
-/// grants to exp leave this much (reference/reliability.md 2.6); a wrong formula is orders of magnitude away.
+/// grants to exp leave this much (its specification: 3 + 2 |x| ULP); a wrong formula is orders of magnitude away.
 pub const TOLERANCE: f64 = 2e-5;
 
 /// Vocabularies of well-known tokenizers (Llama 2, SmolLM2, Llama 3, Qwen), for the checks of kernels that loop over the vocabulary.

@@ -1,6 +1,6 @@
 //! Log-probability head: log pi(target), entropy, sum p^2, whether the target is the arg-max and, in place, dlogits = dlogp * (onehot - p).          shaders/logprob.wgsl
 //!
-//! Every objective of lehr sees the model through log pi(target) alone, so this backward serves them all (DESIGN 2.6). Only a policy's adds
+//! Every objective of lehr sees the model through log pi(target) alone, so this backward serves them all. Only a policy's adds
 //! to it: a temperature, pi = softmax(logits / T), and the entropy of a bonus.
 
 mod host;

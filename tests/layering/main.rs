@@ -27,7 +27,7 @@ const LONGEST: [usize; 2] = [800, 60];
 /// Where a panic on None or Err is the right thing: file, line's text, why.
 const MAY_PANIC: &[(&str, &str, &str)] = &[];
 
-/// Files that every repository has; the README's tree need not name them.
+/// Files that every repository has; the tree in CONTRIBUTING.md need not name them.
 const UNNAMED: &[&str] = &["README.md", "LICENSE-APACHE", "LICENSE-MIT", "Cargo.lock"];
 
 struct File {
@@ -95,7 +95,7 @@ fn wrong_floors(path: &str, code: &str) -> Vec<String> {
     if module == "lib" {
         return Vec::new();
     }
-    let Some(own) = floor(module) else { return vec![format!("{path}: {module} stands on no floor (FLOORS, DESIGN)")] };
+    let Some(own) = floor(module) else { return vec![format!("{path}: {module} stands on no floor (FLOORS)")] };
     let mut failures = Vec::new();
     for (at, name) in crate_paths(code) {
         let target = MACROS.iter().find(|(m, _)| *m == name).map_or(name.as_str(), |(_, home)| home);
@@ -240,9 +240,9 @@ fn no_file_names_a_machine() {
     fail_if_any(&failures);
 }
 
-/// Paths in the README's tree, the fenced block under `## The tree`: the first word of a line, and of what follows two spaces.
-fn tree_of(readme: &str) -> Option<Vec<String>> {
-    let block = readme.split("\n## The tree\n").nth(1)?.split("```").nth(1)?;
+/// Paths in the tree of CONTRIBUTING.md, the fenced block under `## The tree`: the first word of a line, and of what follows two spaces.
+fn tree_of(page: &str) -> Option<Vec<String>> {
+    let block = page.split("\n## The tree\n").nth(1)?.split("```").nth(1)?;
     let cells = block.lines().skip(1).flat_map(|line| line.split("  "));
     let words = cells.filter_map(|cell| cell.split_whitespace().next());
     // The first word of a description has no dot or slash, or belongs to a list.
@@ -254,7 +254,8 @@ fn tree_of(readme: &str) -> Option<Vec<String>> {
 fn tree_failures(tree: &[String], files: &[String]) -> Vec<String> {
     let below = |path: &str, folder: &str| path == folder || path.starts_with(&format!("{folder}/"));
     let gone = tree.iter().filter(|path| !files.iter().any(|file| below(file, path)));
-    let mut failures: Vec<String> = gone.map(|path| format!("README's tree names {path}, which is not there")).collect();
+    let mut failures: Vec<String> =
+        gone.map(|path| format!("the tree in CONTRIBUTING.md names {path}, which is not there")).collect();
     let mut parts: Vec<String> = files
         .iter()
         .filter(|file| !file.starts_with('.') && !UNNAMED.contains(&file.as_str()))
@@ -264,15 +265,15 @@ fn tree_failures(tree: &[String], files: &[String]) -> Vec<String> {
     parts.dedup();
     let module = |path: &str| path.trim_end_matches(".rs").to_string();
     let missing = parts.iter().filter(|part| !tree.iter().any(|path| below(path, part) || module(path) == module(part)));
-    failures.extend(missing.map(|part| format!("README's tree does not name {part}")));
+    failures.extend(missing.map(|part| format!("the tree in CONTRIBUTING.md does not name {part}")));
     failures
 }
 
 #[test]
-fn the_readme_shows_the_tree() {
-    let Ok(readme) = std::fs::read_to_string(root().join("README.md")) else { return };
+fn the_contributors_page_shows_the_tree() {
+    let Ok(page) = std::fs::read_to_string(root().join("CONTRIBUTING.md")) else { return };
     let Some(files) = tracked() else { return };
-    let tree = tree_of(&readme).expect("README.md has no fenced block under `## The tree`");
+    let tree = tree_of(&page).expect("CONTRIBUTING.md has no fenced block under `## The tree`");
     fail_if_any(&tree_failures(&tree, &files));
 }
 

@@ -57,7 +57,7 @@ fn made_puzzles_follow_the_rules() {
     assert_eq!(operators.len(), 6);
 }
 
-/// The shares of draws with exactly one solution that papers.md C.1 gives for 2 to 8 people.
+/// The shares of draws with exactly one solution of the public generator's rules, for 2 to 8 people.
 #[test]
 fn as_many_draws_have_one_solution_as_elsewhere() {
     for (people, share) in (2..=8).zip([0.41, 0.38, 0.36, 0.35, 0.34, 0.33, 0.33]) {

@@ -1,4 +1,4 @@
-//! The rule reward: its totals on a table of nasty answers, by the public rules (papers.md C.4), and its cost on hostile ones.
+//! The rule reward: its totals on a table of nasty answers, by the public rules, and its cost on hostile ones.
 
 use lehr::config::Form;
 use lehr::data::tasks::Grade;

@@ -137,7 +137,7 @@ impl Gpu {
         // Bounds checks stay on. The counter that wgpu adds to every loop does not: it cost up to a quarter of a row kernel's time on
         // lavapipe (LOG.md), and every loop here ends by a bound from a uniform or a constant.
         let checks = wgpu::ShaderRuntimeChecks { force_loop_bounding: false, ..wgpu::ShaderRuntimeChecks::checked() };
-        // SAFETY: all text is our own, and `tests/shaders.rs` refuses loops without a bound.
+        // SAFETY: all text is our own, and `tests/shaders` refuses loops without a bound.
         let module = unsafe { self.device.create_shader_module_trusted(descriptor, checks) };
         let pipeline = self.device.create_compute_pipeline(&wgpu::ComputePipelineDescriptor {
             label: Some(&format!("{stem}.{entry}")),

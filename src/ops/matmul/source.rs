@@ -1,7 +1,7 @@
 //! WGSL text of one matrix product kernel: bindings, loads, stores. The two loop bodies are in `register.rs` and `shared.rs`.
 //!
 //! Register tiles are unrolled in the text, because loops over private arrays are five to ten times slower on software adapters
-//! (`reference` figures in LOG.md); that is why these kernels are generated and not written.
+//! (figures in LOG.md); that is why these kernels are generated and not written.
 
 use std::fmt::Write as _;
 

@@ -142,7 +142,7 @@ mod tests {
         (a - b).abs() <= digits
     }
 
-    /// The PMA paper's N = 10: mean age, effective count, weight of the oldest and of the newest (`reference/papers.md` A.1, computed there).
+    /// The PMA paper's N = 10: mean age, effective count, weight of the oldest and of the newest, computed by hand.
     #[test]
     fn windows_of_ten_lag_and_average_as_the_paper_has_it() {
         for (rule, age, count, first, last) in [

@@ -26,7 +26,7 @@ impl Clean {
     }
 }
 
-/// At most one false alarm in 10,000 updates (`reference/reliability.md` A13), over noises from large to small batches.
+/// At most one false alarm in 10,000 updates, over noises from large to small batches.
 #[test]
 fn clean_runs_are_left_in_peace() {
     let (mut alarms, mut updates) = (Vec::new(), 0);

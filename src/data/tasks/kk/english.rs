@@ -1,4 +1,4 @@
-//! Puzzles in English sentences, in the wording of the public rows (papers.md C.2).
+//! Puzzles in English sentences, in the wording of the public rows.
 
 use super::super::draws::Draws;
 use super::claim::{Claim, Node};

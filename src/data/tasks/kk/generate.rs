@@ -1,4 +1,4 @@
-//! Puzzles made on the spot, by the rules of the public generator (papers.md C.1): each claim is by an even die a leaf, `not`, `and`, `or`,
+//! Puzzles made on the spot, by the rules of the public generator: each claim is by an even die a leaf, `not`, `and`, `or`,
 //! `->` or `<=>` of leaves; nobody calls himself a knave; the two parts of an operator differ; exactly one assignment of roles fits.
 //!
 //! **Training and evaluation never overlap.** Which of them a puzzle belongs to is a function of its claims alone (one puzzle in

@@ -1,7 +1,7 @@
 //! Knights and Knaves: on an island knights always tell the truth and knaves always lie; who is what follows from what they say.
 //!
 //! `claim` has claims and their truth tables, `notation` the public rows' tuples, `generate` the puzzles, `search` the steps of a solution,
-//! `english` and `compact` their words, `reward` the judge. Facts: `papers.md` C; the public data are those of Xie et al. 2024 (K&K) and
+//! `english` and `compact` their words, `reward` the judge. The public data are those of Xie et al. 2024 (K&K) and
 //! Logic-RL.
 
 pub mod claim;

@@ -1,4 +1,4 @@
-//! The rule reward of Logic-RL (papers.md C.4), with its totals: 3 for the right answer, -0.5 for a wrong one, -1 for one that cannot be
+//! The rule reward of Logic-RL, with its totals: 3 for the right answer, -0.5 for a wrong one, -1 for one that cannot be
 //! read although the tags are right, -3 where they are not.
 //!
 //! Everything is one pass over the text, whatever it holds: a million tags cost what a million letters cost.

@@ -1,5 +1,5 @@
 //! How a puzzle is solved step by step: a search that assumes one role after another and goes back where a claim is contradicted. This is
-//! the chain of thought that models are shown (papers.md C.2), with the order of people, the role that is tried first and the
+//! the chain of thought that models are shown, with the order of people, the role that is tried first and the
 //! contradicted claim that is named left to chance, so that a model which learns it is not certain of every word.
 
 use super::super::draws::Draws;

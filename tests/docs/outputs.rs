@@ -1,0 +1,60 @@
+//! Blocks of the documents whose outputs are the same everywhere: fenced as `console,tested`, run anew, compared line by line.
+
+use super::{compare, name, read, shell, written};
+use std::path::Path;
+use std::process::{Command, Stdio};
+
+const FENCE: &str = "```console,tested";
+
+/// What a command line prints: standard output, then standard error.
+fn output(line: &str, folder: &Path) -> String {
+    let words = shell(line);
+    assert_eq!(words.first().map(String::as_str), Some("lehr"), "{line}: only lehr is run");
+    let mut command = Command::new(env!("CARGO_BIN_EXE_lehr"));
+    command.args(&words[1..]).current_dir(folder).stdin(Stdio::null()).env("LEHR_ADAPTER", "cpu").env("COLUMNS", "100");
+    let done = command.output().unwrap_or_else(|e| panic!("{line}: {e}"));
+    let text = [done.stdout, done.stderr].concat();
+    String::from_utf8_lossy(&text).replace("\r\n", "\n").trim_end().to_owned()
+}
+
+/// A page with the outputs of its tested blocks as `run` gives them, and how many commands were run.
+fn renewed(page: &str, mut run: impl FnMut(&str) -> String) -> (String, usize) {
+    let (mut out, mut count, mut inside) = (String::new(), 0, false);
+    for line in page.lines() {
+        if line.starts_with("```") {
+            inside = line == FENCE;
+        } else if inside {
+            // Lines between the commands are outputs, which are put in below.
+            let Some(command) = line.strip_prefix("$ ") else { continue };
+            count += 1;
+            let said = run(command);
+            out.push_str(&format!("{line}\n{said}{}", if said.is_empty() { "" } else { "\n" }));
+            continue;
+        }
+        out.push_str(line);
+        out.push('\n');
+    }
+    (out, count)
+}
+
+#[test]
+fn tested_blocks_show_what_the_program_prints() {
+    let folder = tempfile::tempdir().expect("a folder");
+    let mut all = 0;
+    for page in written() {
+        let (wanted, count) = renewed(&read(&page), |line| output(line, folder.path()));
+        if count > 0 {
+            compare(&name(&page), &wanted);
+        }
+        all += count;
+    }
+    assert!(all > 3, "only {all} commands were found");
+}
+
+#[test]
+fn outputs_are_put_under_their_commands() {
+    let page = "a\n```console,tested\n$ lehr x\nold\nolder\n$ lehr y\n```\n```console\n$ lehr z\nkept\n```\n";
+    let (text, count) = renewed(page, |line| if line == "lehr x" { "new".into() } else { String::new() });
+    assert_eq!(count, 2);
+    assert_eq!(text, "a\n```console,tested\n$ lehr x\nnew\n$ lehr y\n```\n```console\n$ lehr z\nkept\n```\n");
+}
