@@ -43,6 +43,8 @@ const MOST_TOKENS: usize = 1024;
 struct Sat {
     temperature: f64,
     samples: usize,
+    /// Answers that the grader could not judge; no other number counts them.
+    ungraded: u64,
     #[serde(flatten)]
     all: Report,
     levels: BTreeMap<u32, Report>,
@@ -92,11 +94,19 @@ pub fn run(args: &super::Args, rows: Option<usize>) -> anyhow::Result<i32> {
         let begin = Instant::now();
         let sampling = Sampling { temperature, seed: own.seed, ..Sampling::default() };
         let exam = Exam { questions: count, samples, max_completion_length: most, sampling };
-        let Some(examined) = examinee.sit(task.as_mut(), &exam, &mut |_, done, _| progress.tell(done))? else {
+        let Some((examined, ungraded)) = examinee.sit(task.as_mut(), &exam, &mut |_, done, _| progress.tell(done))? else {
             return Ok(session::control::INTERRUPTED);
         };
         progress.passed += count as usize * samples;
-        sat.push(Sat::of(&examined, temperature, samples, begin.elapsed().as_secs_f64()));
+        sat.push(Sat::of(&examined, ungraded.0, (temperature, samples), begin.elapsed().as_secs_f64()));
+        if ungraded.0 > 0 {
+            progress.line.say(&format!(
+                "note: {} of {} answers have no reward, since the grader failed on them twice, and are not counted: {}",
+                ungraded.0,
+                count as usize * samples,
+                ungraded.1
+            ));
+        }
     }
     progress.line.end();
     if args.json {
@@ -135,10 +145,10 @@ fn questions(args: &super::Args, tokenizer: &crate::data::Tokenizer) -> anyhow::
 }
 
 impl Sat {
-    fn of(examined: &[Examined], temperature: f64, samples: usize, eval_seconds: f64) -> Self {
+    fn of(examined: &[Examined], ungraded: u64, (temperature, samples): (f64, usize), eval_seconds: f64) -> Self {
         let (all, levels) = reports(examined);
         let tokens: usize = examined.iter().flat_map(|e| &e.answers).map(|a| a.tokens).sum();
-        Self { temperature, samples, all, levels, eval_seconds, tokens_per_second: tokens as f64 / eval_seconds }
+        Self { temperature, samples, ungraded, all, levels, eval_seconds, tokens_per_second: tokens as f64 / eval_seconds }
     }
 }
 

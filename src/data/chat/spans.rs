@@ -130,7 +130,7 @@ impl ChatTemplate {
             ..chat.clone()
         };
         // A template may refuse what begins with the assistant.
-        let question = Chat { messages: vec![serde_json::json!({"role": "user", "content": "?"})], ..asked.clone() };
+        let question = Chat { messages: Chat::of_user("?").messages, ..asked.clone() };
         let mut out: Vec<String> = [of(&asked).or_else(|| of(&question)), of(&plain(&asked)).or_else(|| of(&plain(&question)))]
             .into_iter()
             .flatten()

@@ -44,7 +44,7 @@ impl EndTokens {
 /// The token, or the text, that the tokenizer's own template writes behind an answer. A template that cannot be used says so where it is.
 fn end_of_turn(tokenizer: &Tokenizer) -> Option<(Option<u32>, Option<String>)> {
     let template = ChatTemplate::new(&tokenizer.chat_template().ok()??, tokenizer.special_tokens(), 0).ok()?;
-    let chat = Chat { messages: vec![json!({"role": "user", "content": "a"})], ..Chat::default() };
+    let chat = Chat::of_user("a");
     let end = template.end_of_turn(&chat)?;
     let first = tokenizer.encode(end.trim_start()).ok()?.first().copied();
     let added = tokenizer.inner.get_added_tokens_decoder();

@@ -8,6 +8,7 @@ use super::claim::Claim;
 use super::generate::{PEOPLE, Puzzle, fingerprint};
 use super::{made, notation, reward, row, rows};
 use crate::config::{DataSettings, Form, TaskSettings};
+use crate::data::chat::question_chat;
 use crate::data::json_rows::Object;
 use crate::data::{Notices, Tokenizer};
 use anyhow::{Result, ensure};
@@ -96,7 +97,7 @@ fn row_question(asker: &Asker, form: Form, row: &Object) -> Result<(String, Ques
     let read = given.quiz.as_ref().and_then(|quiz| quiz.as_ref().ok()).map(|read| &read.claims);
     let puzzle = given.statements.as_ref().or(read).map(|claims| key(claims));
     let quiz = asked.quiz.as_ref().or(asked.prompt.as_ref());
-    let chat = quiz.map(|quiz| asker.chat(quiz)).transpose()?.flatten();
+    let chat = quiz.map(|quiz| asker.conversation(question_chat(quiz, row)?)).transpose()?.flatten();
     let plain = || asked.prompt.clone().or_else(|| Some(super::plain_prompt(form, asked.quiz.as_ref()?)));
     let prompt = chat.or_else(plain).ok_or_else(|| anyhow::anyhow!("holds neither quiz nor prompt"))?;
     reward::check(form, &asked.answer)?;

@@ -20,6 +20,7 @@ use super::distinct::{Distinct, allowed, level_of};
 use super::draws::Draws;
 use super::{Grade, Question, Split, Task};
 use crate::config::{DataSettings, MathKind, TaskSettings};
+use crate::data::chat::question_chat;
 use crate::data::json_rows::Object;
 use crate::data::{Notices, Tokenizer, shown};
 use anyhow::{Context, Result, bail};
@@ -142,7 +143,8 @@ impl Math {
         let make = |row: Object| {
             let mut question = row_question(&row)?;
             let key = question.prompt.clone();
-            question.prompt = asker.chat(question.prompt.trim_end())?.unwrap_or(question.prompt);
+            let chat = question_chat(question.prompt.trim_end(), &row)?;
+            question.prompt = asker.conversation(chat)?.unwrap_or(question.prompt);
             Ok((key, question))
         };
         let reader = Reader { example: EXAMPLE, tokenizer, make };
