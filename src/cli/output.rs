@@ -363,19 +363,14 @@ fn finished(f: &Finished) {
     }
 }
 
-/// Text with its control characters escaped, new lines kept.
-pub fn visible(text: &str) -> String {
-    text.chars().flat_map(|c| if c.is_control() && c != '\n' { c.escape_default().collect() } else { vec![c] }).collect()
-}
-
 /// Generated text and prompts, fit for standard output: a terminal obeys control characters, so they are shown to it (`\u{1b}`); files and
 /// pipes get them as they are.
 pub fn generated(text: &str) -> std::borrow::Cow<'_, str> {
-    if std::io::stdout().is_terminal() { harmless(text) } else { text.into() }
+    if std::io::stdout().is_terminal() { visible(text) } else { text.into() }
 }
 
 /// Text that changes nothing on a terminal but what is written on it; new lines and tabs kept.
-fn harmless(text: &str) -> std::borrow::Cow<'_, str> {
+pub fn visible(text: &str) -> std::borrow::Cow<'_, str> {
     // The last two ranges turn the direction of what follows.
     let moves = |c: char| {
         (c.is_control() && c != '\n' && c != '\t')
@@ -414,10 +409,10 @@ mod tests {
     #[test]
     fn generated_text_moves_no_cursor() {
         assert_eq!(
-            harmless("a\u{1b}[2Jb\u{9b}1m\r\u{7}\u{8}\u{7f}\u{202e}x\u{2069}"),
+            visible("a\u{1b}[2Jb\u{9b}1m\r\u{7}\u{8}\u{7f}\u{202e}x\u{2069}"),
             "a\\u{1b}[2Jb\\u{9b}1m\\r\\u{7}\\u{8}\\u{7f}\\u{202e}x\\u{2069}"
         );
-        assert!(matches!(harmless("\tÄ 漢字 😀\u{200d}\n"), std::borrow::Cow::Borrowed("\tÄ 漢字 😀\u{200d}\n")));
+        assert!(matches!(visible("\tÄ 漢字 😀\u{200d}\n"), std::borrow::Cow::Borrowed("\tÄ 漢字 😀\u{200d}\n")));
         // Nobody watches a test.
         assert_eq!(generated("\u{1b}[2J"), if std::io::stdout().is_terminal() { "\\u{1b}[2J" } else { "\u{1b}[2J" });
     }

@@ -64,7 +64,7 @@ pub fn run(args: &super::Args, rows: Option<usize>) -> anyhow::Result<i32> {
     let (count, chat) = (task.eval_questions(), args.task.chat);
     let mut longest = 0;
     for n in 0..count {
-        longest = longest.max(tokenizer.encode_prompt(&task.question(Split::Eval, n)?.prompt, chat)?.len());
+        longest = longest.max(task.question(Split::Eval, n)?.encode(&tokenizer, chat)?.len());
     }
     let context = config.model.max_position_embeddings;
     ensure!(
@@ -123,11 +123,7 @@ pub fn run(args: &super::Args, rows: Option<usize>) -> anyhow::Result<i32> {
 
 fn check(args: &Args) -> anyhow::Result<()> {
     ensure!(args.count > 0, "--count 0: must be at least 1");
-    ensure!(
-        args.temperature.is_finite() && args.temperature >= 0.0,
-        "--temperature {}: must be 0 (greedy) or more",
-        args.temperature
-    );
+    Sampling { temperature: args.temperature, ..Sampling::default() }.check("--")?;
     ensure!(args.max_completion_length != Some(0), "--max-completion-length 0: must be at least 1");
     Ok(())
 }

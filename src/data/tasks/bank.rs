@@ -7,7 +7,7 @@ use crate::data::chat::row_files;
 use crate::data::json_rows::{Object, read_objects};
 use crate::data::{ContentHash, Notices, Tokenizer, shown_path};
 use crate::rng::{Permutation, Rng};
-use anyhow::{Context, Error, Result, ensure};
+use anyhow::{Error, Result, ensure};
 use std::collections::HashSet;
 use std::path::PathBuf;
 
@@ -235,8 +235,7 @@ impl<F: Fn(Object) -> Result<Keyed>> Reader<'_, F> {
     /// A question that the tokenizer can spell.
     fn spelt(&self, row: Keyed) -> Result<Keyed> {
         if let Some(tokenizer) = self.tokenizer {
-            let ids = tokenizer.encode(&row.1.prompt).context("the question")?;
-            ensure!(!ids.is_empty(), "the question holds no token; a model must be asked something");
+            row.1.encode(tokenizer, true)?;
         }
         Ok(row)
     }

@@ -1,6 +1,6 @@
 //! An exam: held-out questions, answered and graded, with the uncertainty of the result.
 
-use super::sampling::{Progress, graded, spelt, text_of};
+use super::sampling::{Progress, graded, text_of};
 use super::step::Reinforce;
 use crate::data::Tokenizer;
 use crate::data::tasks::{Grade, Question, Split, Task};
@@ -78,7 +78,7 @@ impl Examinee<'_> {
         let room = self.engine.room().saturating_sub(exam.max_completion_length);
         for n in 0..exam.questions {
             let question = task.question(Split::Eval, n)?;
-            let Some(prompt) = spelt(self.tokenizer, &question, self.chat).ok().filter(|prompt| prompt.len() <= room) else {
+            let Some(prompt) = question.encode(self.tokenizer, self.chat).ok().filter(|prompt| prompt.len() <= room) else {
                 continue;
             };
             for sample in 0..exam.samples {
