@@ -366,30 +366,30 @@ fn finished(f: &Finished) {
 /// Generated text and prompts, fit for standard output: a terminal obeys control characters, so they are shown to it (`\u{1b}`); files and
 /// pipes get them as they are.
 pub fn generated(text: &str) -> std::borrow::Cow<'_, str> {
-    if std::io::stdout().is_terminal() { visible(text) } else { text.into() }
+    if std::io::stdout().is_terminal() { visible(text).into() } else { text.into() }
 }
 
 /// Text that changes nothing on a terminal but what is written on it; new lines and tabs kept.
-pub fn visible(text: &str) -> std::borrow::Cow<'_, str> {
+pub fn visible(text: &str) -> String {
     // The last two ranges turn the direction of what follows.
     let moves = |c: char| {
         (c.is_control() && c != '\n' && c != '\t')
             || ('\u{202A}'..='\u{202E}').contains(&c)
             || ('\u{2066}'..='\u{2069}').contains(&c)
     };
-    if !text.contains(moves) {
-        return text.into();
-    }
-    let mut out = String::with_capacity(text.len() + 16);
-    for c in text.chars() {
-        if moves(c) { out.extend(c.escape_default()) } else { out.push(c) }
-    }
-    out.into()
+    let mut out = String::with_capacity(text.len());
+    text.chars().for_each(|c| if moves(c) { out.extend(c.escape_default()) } else { out.push(c) });
+    out
+}
+
+/// The text of a token, new lines and tabs shown too.
+pub fn piece(text: &str) -> String {
+    visible(text).replace('\n', "\\n").replace('\t', "\\t")
 }
 
 /// Text on one line, control characters escaped.
 fn one_line(text: &str) -> String {
-    visible(text).replace('\n', " ")
+    visible(text).replace(['\n', '\t'], " ")
 }
 
 /// 12,345,678 as 12.3 M.
@@ -412,7 +412,8 @@ mod tests {
             visible("a\u{1b}[2Jb\u{9b}1m\r\u{7}\u{8}\u{7f}\u{202e}x\u{2069}"),
             "a\\u{1b}[2Jb\\u{9b}1m\\r\\u{7}\\u{8}\\u{7f}\\u{202e}x\\u{2069}"
         );
-        assert!(matches!(visible("\tÄ 漢字 😀\u{200d}\n"), std::borrow::Cow::Borrowed("\tÄ 漢字 😀\u{200d}\n")));
+        assert_eq!(visible("\tÄ 漢字 😀\u{200d}\n"), "\tÄ 漢字 😀\u{200d}\n");
+        assert_eq!(piece("\ta\n\r"), "\\ta\\n\\r");
         // Nobody watches a test.
         assert_eq!(generated("\u{1b}[2J"), if std::io::stdout().is_terminal() { "\\u{1b}[2J" } else { "\u{1b}[2J" });
     }

@@ -144,7 +144,7 @@ fn hostile_templates_are_refused_by_name() {
 #[test]
 fn a_conversation_without_end_is_refused_where_its_turns_are_looked_for() {
     let messages = |count: usize| -> Chat {
-        let message = |i: usize| json!({"role": if i % 2 == 0 { "user" } else { "assistant" }, "content": "x"});
+        let message = |i: usize| json!({"role": if i.is_multiple_of(2) { "user" } else { "assistant" }, "content": "x"});
         Chat { messages: (0..count).map(message).collect(), ..Chat::default() }
     };
     let plain =

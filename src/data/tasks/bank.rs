@@ -152,6 +152,25 @@ pub enum Source {
 }
 
 impl Source {
+    /// The rows of `--data`; without them those of `--val-data` to be judged by, or what `make` makes.
+    ///
+    /// # Errors
+    /// As [`Bank::read`]; what `make` says.
+    pub fn open(
+        settings: &TaskSettings,
+        data: &DataSettings,
+        seed: u64,
+        reader: &Reader<'_, impl Fn(Object) -> Result<Keyed>>,
+        notices: &mut Notices,
+        make: impl FnOnce(&mut Notices) -> Result<Held>,
+    ) -> Result<Self> {
+        if !data.data.is_empty() {
+            return Ok(Self::Rows(Bank::read(settings, data, seed, reader, notices)?));
+        }
+        let held = Held::read(settings, data, reader, notices)?;
+        Ok(Self::Held(held.map_or_else(|| make(notices), Ok)?))
+    }
+
     /// Question `n`; `make` makes those to learn from that are no rows.
     ///
     /// # Errors

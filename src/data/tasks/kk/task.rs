@@ -1,7 +1,7 @@
 //! The task `kk`: puzzles that are made, or rows of a file.
 
 use super::super::asker::Asker;
-use super::super::bank::{Bank, Held, Reader, Source};
+use super::super::bank::{Held, Reader, Source};
 use super::super::distinct::{Distinct, allowed, level_of};
 use super::super::{Grade, Question, Split, Task};
 use super::claim::Claim;
@@ -57,19 +57,12 @@ impl Kk {
         let form = settings.form;
         let make = |row: Object| row_question(&asker, form, &row);
         let reader = Reader { example: rows::EXAMPLE, tokenizer, make };
-        if !data.data.is_empty() {
-            let source = Source::Rows(Bank::read(settings, data, seed, &reader, notices)?);
-            return Ok(Self { form, asker, people: Vec::new(), seed, source });
-        }
-        let people = TaskSettings::list("people", &settings.people, PEOPLE)?;
-        let held = match Held::read(settings, data, &reader, notices)? {
-            Some(held) => held,
-            None => {
-                let distinct = distinct(people.clone(), seed, Split::Eval);
-                Held::make(settings, distinct, "--people", notices, |n, puzzle| question(&asker, form, &puzzle, seed, n))?
-            }
-        };
-        Ok(Self { form, asker, people, seed, source: Source::Held(held) })
+        let people = if data.data.is_empty() { TaskSettings::list("people", &settings.people, PEOPLE)? } else { Vec::new() };
+        let source = Source::open(settings, data, seed, &reader, notices, |notices| {
+            let distinct = distinct(people.clone(), seed, Split::Eval);
+            Held::make(settings, distinct, "--people", notices, |n, puzzle| question(&asker, form, &puzzle, seed, n))
+        })?;
+        Ok(Self { form, asker, people, seed, source })
     }
 }
 

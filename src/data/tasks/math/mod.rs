@@ -15,7 +15,7 @@ pub mod verdict;
 pub use verdict::grade;
 
 use super::asker::Asker;
-use super::bank::{Bank, Held, Reader, Source};
+use super::bank::{Held, Reader, Source};
 use super::distinct::{Distinct, allowed, level_of};
 use super::draws::Draws;
 use super::{Grade, Question, Split, Task};
@@ -148,19 +148,13 @@ impl Math {
             Ok((key, question))
         };
         let reader = Reader { example: EXAMPLE, tokenizer, make };
-        if !data.data.is_empty() {
-            let source = Source::Rows(Bank::read(settings, data, seed, &reader, notices)?);
-            return Ok(Self { kind, asker, grades: Vec::new(), seed, source });
-        }
-        let grades = TaskSettings::list("difficulty", &settings.difficulty, GRADES)?;
-        let held = match Held::read(settings, data, &reader, notices)? {
-            Some(held) => held,
-            None => {
-                let distinct = distinct(kind, grades.clone(), seed, Split::Eval);
-                Held::make(settings, distinct, "--difficulty", notices, |_, row| question(&asker, row))?
-            }
-        };
-        Ok(Self { kind, asker, grades, seed, source: Source::Held(held) })
+        let grades =
+            if data.data.is_empty() { TaskSettings::list("difficulty", &settings.difficulty, GRADES)? } else { Vec::new() };
+        let source = Source::open(settings, data, seed, &reader, notices, |notices| {
+            let distinct = distinct(kind, grades.clone(), seed, Split::Eval);
+            Held::make(settings, distinct, "--difficulty", notices, |_, row| question(&asker, row))
+        })?;
+        Ok(Self { kind, asker, grades, seed, source })
     }
 }
 
