@@ -195,15 +195,20 @@ fn row(how: &str, level: String, report: &Report) -> Vec<String> {
         score.count.to_string(),
         percent(score.accuracy),
         format!("{low:.1} to {high:.1}"),
-        format!("{:.3}", score.reward),
+        or_dash(score.reward, format!("{:.3}", score.reward)),
         report.format.map_or("-".to_owned(), percent),
-        format!("{:.1}", score.mean_length),
+        or_dash(score.mean_length, format!("{:.1}", score.mean_length)),
         percent(score.clipped_ratio),
     ]
 }
 
 fn percent(share: f64) -> String {
-    format!("{:.1} %", 100.0 * share)
+    or_dash(share, format!("{:.1} %", 100.0 * share))
+}
+
+/// A number in words, where there is one: of no answers there is no mean.
+fn or_dash(number: f64, text: String) -> String {
+    if number.is_finite() { text } else { "-".to_owned() }
 }
 
 /// How many answers there are, and how long it will take.
