@@ -201,6 +201,11 @@ pub struct TaskEval {
     /// The same by level: number of people, grade of difficulty.
     #[serde(deserialize_with = "levels")]
     pub levels: BTreeMap<u32, Score>,
+    /// Answers that the grader could not judge; no other number counts them.
+    pub ungraded: u64,
+    /// Why the last of them has no reward.
+    #[serde(skip_serializing_if = "String::is_empty")]
+    pub ungraded_reason: String,
     /// Wall time of the evaluation.
     #[serde(with = "number")]
     pub eval_seconds: f64,

@@ -213,6 +213,98 @@ fn every_cut_and_every_flipped_byte_of_the_head_is_survived() {
     }
 }
 
+fn text(text: &str) -> Vec<u8> {
+    [&(text.len() as u64).to_le_bytes()[..], text.as_bytes()].concat()
+}
+
+/// A setting: name, type, value.
+fn setting(name: &str, kind: u32, value: &[u8]) -> Vec<u8> {
+    [&text(name)[..], &kind.to_le_bytes(), value].concat()
+}
+
+/// A list of entries of a type.
+fn list(name: &str, kind: u32, entries: &[Vec<u8>]) -> Vec<u8> {
+    setting(name, 9, &[&kind.to_le_bytes()[..], &(entries.len() as u64).to_le_bytes(), &entries.concat()].concat())
+}
+
+/// A small llama with these settings too, whose tensors of f32 (sizes innermost first) hold twos; what is said of it.
+fn made(more: &[Vec<u8>], tensors: &[(&str, &[u64])]) -> anyhow::Result<()> {
+    let mut settings = vec![setting("general.architecture", 8, &text("llama"))];
+    for (name, value) in [
+        ("attention.head_count", 2u32),
+        ("embedding_length", 16),
+        ("feed_forward_length", 32),
+        ("block_count", 1),
+        ("context_length", 64),
+    ] {
+        settings.push(setting(&format!("llama.{name}"), 4, &value.to_le_bytes()));
+    }
+    settings.push(setting("llama.attention.layer_norm_rms_epsilon", 6, &1e-5f32.to_le_bytes()));
+    settings.extend_from_slice(more);
+    let (mut infos, mut data) = (Vec::new(), Vec::<u8>::new());
+    for (name, sizes) in tensors {
+        infos.extend(text(name));
+        infos.extend((sizes.len() as u32).to_le_bytes());
+        sizes.iter().for_each(|size| infos.extend(size.to_le_bytes()));
+        infos.extend(0u32.to_le_bytes());
+        infos.extend((data.len() as u64).to_le_bytes());
+        (0..sizes.iter().product::<u64>()).for_each(|_| data.extend(2f32.to_le_bytes()));
+        data.resize(data.len().next_multiple_of(32), 0);
+    }
+    let mut file = [&b"GGUF"[..], &3u32.to_le_bytes()].concat();
+    file.extend((tensors.len() as u64).to_le_bytes());
+    file.extend((settings.len() as u64).to_le_bytes());
+    file.extend(settings.concat());
+    file.extend(infos);
+    file.resize(file.len().next_multiple_of(32), 0);
+    file.extend(data);
+    let dir = tempfile::tempdir()?;
+    let path = dir.path().join("made.gguf");
+    std::fs::write(&path, file)?;
+    let file = GgufFile::open(&path)?;
+    hf_config::parse(file.config_json()?.to_string().as_bytes())?;
+    file.tokenizer_files().map(drop)
+}
+
+const EMBEDDING: (&str, &[u64]) = ("token_embd.weight", &[16, 8]);
+
+/// A vocabulary of SentencePiece's kind.
+fn pieces(tokens: &[String]) -> [Vec<u8>; 3] {
+    [
+        setting("tokenizer.ggml.model", 8, &text("llama")),
+        list("tokenizer.ggml.tokens", 8, &tokens.iter().map(|token| text(token)).collect::<Vec<_>>()),
+        list("tokenizer.ggml.scores", 6, &vec![0f32.to_le_bytes().to_vec(); tokens.len()]),
+    ]
+}
+
+/// Small files that claim much: each was an allocation that ended the process, or hours of work.
+#[test]
+fn claims_that_cost_much_are_refused() {
+    let tokens = |list: &[&str]| pieces(&list.iter().map(|token| (*token).to_owned()).collect::<Vec<_>>());
+    made(&tokens(&["a", "b", "ab"]), &[EMBEDDING]).unwrap();
+    let refused = |more: &[Vec<u8>], tensors: &[(&str, &[u64])], says: &str| {
+        let error = format!("{:#}", made(more, tensors).unwrap_err());
+        assert!(error.contains(says) && error.len() < 600, "{error}");
+    };
+    // Heads of 2^40 numbers, as rotary factors ask for.
+    let wide = ["attention.key_length", "attention.value_length", "rope.dimension_count"]
+        .map(|name| setting(&format!("llama.{name}"), 10, &(1u64 << 40).to_le_bytes()));
+    refused(
+        &wide,
+        &[EMBEDDING, ("rope_freqs.weight", &[4])],
+        "tensor 'rope_freqs.weight' has 4 factors, a head has 549755813888",
+    );
+    refused(&wide, &[EMBEDDING], "head_dim = 1099511627776: must be between 1 and");
+    // Tokens are cut at each character to find what they are merged from.
+    let long = "a".repeat(100_000);
+    refused(&tokens(&["a", &long]), &[EMBEDDING], "token 1 has 100000 bytes, more than 1024");
+    let squares = (0..140).flat_map(|i| (0..140).map(move |j| "a".repeat(i) + &"b".repeat(j))).filter(|token| !token.is_empty());
+    refused(&pieces(&squares.collect::<Vec<_>>()), &[EMBEDDING], "more than 2097152 pairs of tokens make a token");
+    // A list that is named in a message is not written out.
+    let texts = list("llama.unheard_of", 8, &vec![text("text"); 10_000]);
+    refused(&[texts], &[EMBEDDING], "llama.unheard_of = a list of 10000 strings: lehr does not build that");
+}
+
 /// Training begins from such a file, and what is saved is a folder like any other.
 #[test]
 fn a_run_begins_from_a_file() {

@@ -66,6 +66,47 @@ fn a_folder_that_is_gone_ends_the_run() {
     }
 }
 
+/// A run that cannot save says so once, trains on, and says when it could again; a last save that fails is an error.
+#[test]
+fn a_run_that_cannot_save_says_so_once() {
+    let place = Place::new();
+    let checkpoints = place.path("run/checkpoints");
+    // A file in its place: no folder can be made in it.
+    let block = |aside: &str| {
+        std::fs::rename(&checkpoints, place.path(aside)).unwrap();
+        std::fs::write(&checkpoints, "").unwrap();
+    };
+    let said = |t: &Trainer, word: &str| texts(&t.heard, "Warning").iter().filter(|text| text.contains(word)).count();
+    let mut t = Trainer::start(place.pretrain("run", LONG).args(["--save-every=1", "--control"]));
+    t.hear_kind("Checkpoint");
+    t.tell(r#"{"command":"Pause"}"#);
+    let paused = t.hear_kind("Paused")["step"].as_u64().unwrap();
+    block("first");
+    t.tell(r#"{"command":"Resume"}"#);
+    // Each of these steps tries to save.
+    t.hear_step(paused + 30);
+    assert_eq!(said(&t, "NOT SAVED: "), 1, "{}", t.account());
+    std::fs::remove_file(&checkpoints).unwrap();
+    t.hear("a save that succeeds", |e| e["text"].as_str().is_some_and(|text| text.starts_with("saved again, after ")));
+    assert_eq!(said(&t, "NOT SAVED: "), 1, "{}", t.account());
+
+    t.tell(r#"{"command":"Pause"}"#);
+    let paused = t.hear_kind("Paused")["step"].as_u64().unwrap();
+    block("second");
+    t.tell(r#"{"command":"Step"}"#);
+    t.hear_step(paused + 1);
+    t.tell(r#"{"command":"Stop"}"#);
+    assert_eq!(t.end().code(), Some(1), "{}", t.account());
+    assert_eq!(said(&t, "NOT SAVED: "), 2, "{}", t.account());
+    let errors: Vec<String> = t.stderr().lines().filter(|line| line.starts_with("error: ")).map(str::to_owned).collect();
+    assert!(errors.len() == 1 && errors[0].contains(&checkpoint::step_name(paused + 1)), "{}", t.stderr());
+    // What was saved before is sound.
+    std::fs::remove_file(&checkpoints).unwrap();
+    std::fs::rename(place.path("second"), &checkpoints).unwrap();
+    let newest = checkpoint::newest_valid(&RealFs, &place.path("run")).unwrap();
+    assert_eq!(newest.found.map(|found| found.step()), Some(paused));
+}
+
 #[test]
 fn a_folder_without_its_checkpoints_gets_a_new_one() {
     let dir = tempfile::tempdir().unwrap();

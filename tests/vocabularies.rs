@@ -201,6 +201,43 @@ fn tokens_with_another_id_than_declared_are_refused() {
     }
 }
 
+/// Steps that make much of little would end the process while a text is encoded.
+#[test]
+fn a_tokenizer_that_makes_texts_endless_is_refused() {
+    let read =
+        |name: &str| -> Value { serde_json::from_slice(&std::fs::read(folder(name).join("tokenizer.json")).unwrap()).unwrap() };
+    let double = json!({"type": "Replace", "pattern": {"String": "a"}, "content": "aa"});
+    let text = json!({"Sequence": {"id": "A", "type_id": 0}});
+    let other = json!({"Sequence": {"id": "B", "type_id": 1}});
+    let twice = json!({"type": "TemplateProcessing", "single": [text, text], "pair": [text, other], "special_tokens": {}});
+    for (part, value, says) in [
+        (
+            "normalizer",
+            json!({"type": "Sequence", "normalizers": vec![&double; 60]}),
+            "normalizer and pre_tokenizer: could make a text",
+        ),
+        ("decoder", json!({"type": "Sequence", "decoders": vec![&double; 60]}), "decoder: could make a text"),
+        (
+            "pre_tokenizer",
+            json!({"type": "Sequence", "pretokenizers": vec![json!({"type": "ByteLevel", "add_prefix_space": false, "trim_offsets": true, "use_regex": false}); 40]}),
+            "normalizer and pre_tokenizer: could make a text",
+        ),
+        ("post_processor", twice, "puts 0 tokens around 2 copies of a text"),
+    ] {
+        let mut json = read("llama");
+        json[part] = value;
+        let copy = with("llama", &[("tokenizer.json", json)]);
+        let error = format!("{:#}", Tokenizer::from_folder(copy.path()).err().unwrap_or_else(|| panic!("{part}: it opened")));
+        assert!(error.contains(says) && error.contains("tokenizer.json: ") && !error.contains('\n'), "{part}: {error}");
+    }
+    let ids: Vec<u32> = (0..2000).collect();
+    for file in ["generation_config.json", "config.json"] {
+        let copy = with("llama", &[(file, json!({"eos_token_id": ids}))]);
+        let error = format!("{:#}", Tokenizer::from_folder(copy.path()).err().unwrap());
+        assert!(error.contains(&format!("{file}: eos_token_id lists 2000 tokens, more than 1024")), "{error}");
+    }
+}
+
 #[test]
 fn two_spellings_are_one_tokenizer() {
     let text = std::fs::read(folder("llama/tokenizer.json")).unwrap();

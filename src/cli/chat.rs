@@ -116,13 +116,12 @@ fn sampling(args: &Args, tokenizer: &Tokenizer) -> Result<Sampling> {
     let temperature = args.temperature.unwrap_or(if greedy { 0.0 } else { own("temperature").unwrap_or(0.8) });
     let top_k = args.top_k.unwrap_or(own("top_k").map_or(0, |k| k as u32));
     let (top_p, min_p) = (args.top_p.or(own("top_p")).unwrap_or(1.0), args.min_p.or(own("min_p")).unwrap_or(0.0));
-    ensure!(temperature.is_finite() && temperature >= 0.0, "--temperature {temperature}: must be 0 (greedy) or more");
-    ensure!(top_p > 0.0 && top_p <= 1.0, "--top-p {top_p}: must be above 0 and at most 1");
-    ensure!((0.0..=1.0).contains(&min_p), "--min-p {min_p}: must lie between 0 and 1");
     if let Some(penalty) = own("repetition_penalty").filter(|penalty| *penalty != 1.0) {
         output::note(&format!("note: generation_config.json: repetition_penalty = {penalty}: lehr has none; it is not used"));
     }
-    Ok(Sampling { temperature, top_k, top_p, min_p, seed: args.seed })
+    let sampling = Sampling { temperature, top_k, top_p, min_p, seed: args.seed };
+    sampling.check("--")?;
+    Ok(sampling)
 }
 
 /// What the user says next, without the end of the line; `None` at the end of input.

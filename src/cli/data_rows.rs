@@ -129,8 +129,16 @@ const BATCH: usize = 256;
 
 /// Judge; rows come back with the verdict, a summary goes to standard error.
 pub(super) fn grade(args: &GradeArgs) -> anyhow::Result<i32> {
-    let mut judge =
-        Rows { args, judge: None, out: Out::open(args.out.as_ref())?, waiting: Vec::new(), count: 0, correct: 0, reward: 0.0 };
+    let mut judge = Rows {
+        args,
+        judge: None,
+        out: Out::open(args.out.as_ref())?,
+        waiting: Vec::new(),
+        count: 0,
+        ungraded: 0,
+        correct: 0,
+        reward: 0.0,
+    };
     if args.task.task == TaskKind::Custom || args.task.grader_command.is_some() {
         judge.judge = Some(Judge::new(&args.task)?);
     }
@@ -139,13 +147,17 @@ pub(super) fn grade(args: &GradeArgs) -> anyhow::Result<i32> {
     judge.flush()?;
     judge.out.finish()?;
     ensure!(judge.count > 0, "{}: holds no row", crate::vfs::shown(&args.file));
-    let rows = judge.count as f64;
+    let graded = (judge.count - judge.ungraded) as f64;
+    let ungraded = match judge.ungraded {
+        0 => String::new(),
+        n => format!("; {n} have no reward, since the grader failed on them twice, and are not counted"),
+    };
     output::note(&format!(
-        "{} rows, {} correct ({:.1} %), mean reward {:.3}",
+        "{} rows, {} correct ({:.1} %), mean reward {:.3}{ungraded}",
         judge.count,
         judge.correct,
-        100.0 * judge.correct as f64 / rows,
-        judge.reward / rows
+        100.0 * judge.correct as f64 / graded,
+        judge.reward / graded
     ));
     Ok(0)
 }
@@ -156,6 +168,8 @@ struct Rows<'a> {
     out: Out,
     waiting: Vec<(Object, Question, String)>,
     count: u64,
+    /// Of these the grader could not judge so many.
+    ungraded: u64,
     correct: u64,
     reward: f64,
 }
@@ -208,9 +222,10 @@ impl Rows<'_> {
 
     fn give(&mut self, mut row: Object, grade: &Grade) -> anyhow::Result<()> {
         self.count += 1;
+        self.ungraded += u64::from(grade.ungraded);
         self.correct += u64::from(grade.correct);
         self.reward += grade.reward;
-        row.insert("reward".into(), json!(grade.reward));
+        row.insert("reward".into(), if grade.ungraded { Value::Null } else { json!(grade.reward) });
         if let Some(format) = grade.parts.get("format") {
             row.insert("format".into(), json!(*format > 0.0));
         }

@@ -80,8 +80,7 @@ pub fn run(args: &Args) -> anyhow::Result<i32> {
     let device = open::device(&args.device)?;
     let model = open::model(&device, &dir, &config, room)?;
     let generator = Generator::new(&device, &model, 1, room)?;
-    let sampling =
-        Sampling { temperature: args.temperature, top_k: args.top_k, top_p: args.top_p, min_p: args.min_p, seed: args.seed };
+    let sampling = sampling(args);
     let ends = tokenizer.end_tokens();
     let mut until = Until::new(ends.text().filter(|_| args.chat));
     // An answer is a text of its own, a continuation is part of one.
@@ -175,14 +174,12 @@ fn prompt(args: &Args) -> anyhow::Result<String> {
     Ok(text)
 }
 
+fn sampling(args: &Args) -> Sampling {
+    Sampling { temperature: args.temperature, top_k: args.top_k, top_p: args.top_p, min_p: args.min_p, seed: args.seed }
+}
+
 fn check(args: &Args) -> anyhow::Result<()> {
-    anyhow::ensure!(
-        args.temperature.is_finite() && args.temperature >= 0.0,
-        "--temperature {}: must be 0 (greedy) or more",
-        args.temperature
-    );
-    anyhow::ensure!(args.top_p > 0.0 && args.top_p <= 1.0, "--top-p {}: must be above 0 and at most 1", args.top_p);
-    anyhow::ensure!((0.0..=1.0).contains(&args.min_p), "--min-p {}: must lie between 0 and 1", args.min_p);
+    sampling(args).check("--")?;
     anyhow::ensure!(args.max_new_tokens > 0, "--max-new-tokens 0: must be at least 1");
     Ok(())
 }

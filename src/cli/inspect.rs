@@ -174,7 +174,7 @@ fn percent(p: f32) -> String {
 
 /// A piece on one line, its spaces seen, cut where it is long.
 fn shown(piece: &str) -> String {
-    let text = output::visible(piece).replace('\n', "\\n").replace(' ', "\u{b7}");
+    let text = output::piece(piece).replace(' ', "\u{b7}");
     match text.chars().count() > PIECE {
         true => text.chars().take(PIECE - 1).chain(['\u{2026}']).collect(),
         false => text,

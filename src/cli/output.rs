@@ -275,6 +275,9 @@ impl Person {
 /// An exam's line: share of right answers with its interval, and by level.
 fn examined(e: &TaskEval) -> String {
     let how = if e.temperature == 0.0 { "greedy".to_owned() } else { format!("at temperature {}", e.temperature) };
+    if e.all.count == 0 {
+        return format!("step {}: no answer {how} to a held-out question could be judged", e.step);
+    }
     let [low, high] = e.all.interval.map(|x| 100.0 * x);
     let levels: Vec<String> = e.levels.iter().map(|(level, s)| format!("{level}: {:.1} %", 100.0 * s.accuracy)).collect();
     let levels = if levels.len() > 1 { format!(" ({})", levels.join(", ")) } else { String::new() };
@@ -363,38 +366,33 @@ fn finished(f: &Finished) {
     }
 }
 
-/// Text with its control characters escaped, new lines kept.
-pub fn visible(text: &str) -> String {
-    text.chars().flat_map(|c| if c.is_control() && c != '\n' { c.escape_default().collect() } else { vec![c] }).collect()
-}
-
 /// Generated text and prompts, fit for standard output: a terminal obeys control characters, so they are shown to it (`\u{1b}`); files and
 /// pipes get them as they are.
 pub fn generated(text: &str) -> std::borrow::Cow<'_, str> {
-    if std::io::stdout().is_terminal() { harmless(text) } else { text.into() }
+    if std::io::stdout().is_terminal() { visible(text).into() } else { text.into() }
 }
 
 /// Text that changes nothing on a terminal but what is written on it; new lines and tabs kept.
-fn harmless(text: &str) -> std::borrow::Cow<'_, str> {
+pub fn visible(text: &str) -> String {
     // The last two ranges turn the direction of what follows.
     let moves = |c: char| {
         (c.is_control() && c != '\n' && c != '\t')
             || ('\u{202A}'..='\u{202E}').contains(&c)
             || ('\u{2066}'..='\u{2069}').contains(&c)
     };
-    if !text.contains(moves) {
-        return text.into();
-    }
-    let mut out = String::with_capacity(text.len() + 16);
-    for c in text.chars() {
-        if moves(c) { out.extend(c.escape_default()) } else { out.push(c) }
-    }
-    out.into()
+    let mut out = String::with_capacity(text.len());
+    text.chars().for_each(|c| if moves(c) { out.extend(c.escape_default()) } else { out.push(c) });
+    out
+}
+
+/// The text of a token, new lines and tabs shown too.
+pub fn piece(text: &str) -> String {
+    visible(text).replace('\n', "\\n").replace('\t', "\\t")
 }
 
 /// Text on one line, control characters escaped.
 fn one_line(text: &str) -> String {
-    visible(text).replace('\n', " ")
+    visible(text).replace(['\n', '\t'], " ")
 }
 
 /// 12,345,678 as 12.3 M.
@@ -414,10 +412,11 @@ mod tests {
     #[test]
     fn generated_text_moves_no_cursor() {
         assert_eq!(
-            harmless("a\u{1b}[2Jb\u{9b}1m\r\u{7}\u{8}\u{7f}\u{202e}x\u{2069}"),
+            visible("a\u{1b}[2Jb\u{9b}1m\r\u{7}\u{8}\u{7f}\u{202e}x\u{2069}"),
             "a\\u{1b}[2Jb\\u{9b}1m\\r\\u{7}\\u{8}\\u{7f}\\u{202e}x\\u{2069}"
         );
-        assert!(matches!(harmless("\tÄ 漢字 😀\u{200d}\n"), std::borrow::Cow::Borrowed("\tÄ 漢字 😀\u{200d}\n")));
+        assert_eq!(visible("\tÄ 漢字 😀\u{200d}\n"), "\tÄ 漢字 😀\u{200d}\n");
+        assert_eq!(piece("\ta\n\r"), "\\ta\\n\\r");
         // Nobody watches a test.
         assert_eq!(generated("\u{1b}[2J"), if std::io::stdout().is_terminal() { "\\u{1b}[2J" } else { "\u{1b}[2J" });
     }

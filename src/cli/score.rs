@@ -153,7 +153,7 @@ fn print(args: &Args, row: &Scored, tokenizer: Option<&Tokenizer>) -> anyhow::Re
     }
     for (i, token) in row.tokens.iter().enumerate() {
         let text = tokenizer.and_then(|t| t.token_text(*token)).unwrap_or_default();
-        let text = output::visible(&text).replace('\n', "\\n");
+        let text = output::piece(&text);
         match (row.logprobs[i], row.entropy[i]) {
             (Some(l), Some(e)) => output::line(&format!("{token:>7}  {l:>9.4}  entropy {e:.4}  {text}"))?,
             _ => output::line(&format!("{token:>7}  {:>9}  {:>14}  {text}", "given", ""))?,

@@ -11,6 +11,7 @@ mod ends;
 mod files;
 mod frame;
 mod gguf;
+mod growth;
 mod stream;
 mod words;
 

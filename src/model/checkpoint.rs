@@ -14,6 +14,7 @@ use crate::vfs::clean;
 use anyhow::{Result, ensure};
 use serde::{Deserialize, Serialize};
 use sha2::{Digest, Sha256};
+use std::collections::BTreeSet;
 use std::path::{Path, PathBuf};
 
 /// The version of the folder's format; a reader refuses newer ones.
@@ -91,13 +92,10 @@ impl Manifest {
         let sound = checksum.strip_suffix(CHECKSUM_END).is_some_and(|c| c == hex(&Sha256::digest(body)));
         ensure!(sound, "{MANIFEST}: its checksum does not fit: damaged or edited");
         let manifest: Manifest = serde_json::from_str(text).map_err(broken)?;
-        for (i, file) in manifest.files.iter().enumerate() {
-            check_file_name(&file.name)?;
-            ensure!(
-                manifest.files[..i].iter().all(|f| f.name != file.name),
-                "{MANIFEST}: '{}' is listed twice",
-                clean(&file.name)
-            );
+        let mut names = BTreeSet::new();
+        for FileEntry { name, .. } in &manifest.files {
+            check_file_name(name)?;
+            ensure!(names.insert(name), "{MANIFEST}: '{}' is listed twice", clean(name));
         }
         Ok(manifest)
     }

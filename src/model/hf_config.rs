@@ -23,6 +23,9 @@ fn names(architecture: Architecture) -> (&'static str, &'static str) {
     }
 }
 
+/// Tokens that one role may list.
+pub const MAX_ROLE_TOKENS: usize = 1024;
+
 /// The ids of the tokens that begin, end and fill a text.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct SpecialTokens {
@@ -274,6 +277,7 @@ impl Fields<'_> {
         let mut ids = |name: &str| -> Result<Vec<u32>> {
             let Some(value) = self.get(name) else { return Ok(Vec::new()) };
             let list = value.as_array().cloned().unwrap_or_else(|| vec![value.clone()]);
+            ensure!(list.len() <= MAX_ROLE_TOKENS, "{name} lists {} tokens, more than {MAX_ROLE_TOKENS}", list.len());
             let mut out = Vec::new();
             for id in list {
                 // -1 is an old way to say "none".

@@ -149,12 +149,7 @@ impl SafetensorsFile {
     /// # Errors
     /// A missing tensor, another shape, a type that is no float, a number that is not finite, or a file that cannot be read.
     pub fn read_f32(&self, name: &str, shape: &[usize]) -> Result<Vec<f32>> {
-        let mut out = Vec::new();
-        self.stream_f32(name, shape, &mut |piece| {
-            out.extend_from_slice(piece);
-            Ok(())
-        })?;
-        Ok(out)
+        whole(|sink| self.stream_f32(name, shape, sink))
     }
 
     /// One tensor as f32, in order and in pieces of at most 256 Ki numbers, so that no second copy of it is in memory.
@@ -227,6 +222,19 @@ impl SafetensorsFile {
         ensure!(self.tensors.len() == expected.len(), "{}: a tensor is expected twice", shown(&self.path));
         Ok(())
     }
+}
+
+/// What takes the pieces of a tensor.
+pub(super) type Sink<'a> = dyn FnMut(&[f32]) -> Result<()> + 'a;
+
+/// All pieces that `stream` gives, one behind another.
+pub(super) fn whole(stream: impl FnOnce(&mut Sink<'_>) -> Result<()>) -> Result<Vec<f32>> {
+    let mut out = Vec::new();
+    stream(&mut |piece| {
+        out.extend_from_slice(piece);
+        Ok(())
+    })?;
+    Ok(out)
 }
 
 /// Looks for numbers that are not finite while they pass.

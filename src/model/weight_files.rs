@@ -1,7 +1,7 @@
 //! The weights of a model: a Hugging Face folder with one `model.safetensors`, or shards with an index; or a GGUF file.
 
 use super::gguf::{GgufFile, is_gguf};
-use super::safetensors_file::{NonFinite, SafetensorsFile, TensorInfo};
+use super::safetensors_file::{NonFinite, SafetensorsFile, TensorInfo, whole};
 use crate::vfs::{Vfs, clean, shown};
 use anyhow::{Context, Result, bail, ensure};
 use std::collections::{BTreeMap, BTreeSet};
@@ -14,10 +14,14 @@ const INDEX: &str = "model.safetensors.index.json";
 #[derive(Debug)]
 pub struct WeightFiles {
     dir: PathBuf,
-    files: Vec<SafetensorsFile>,
-    index: BTreeMap<String, usize>,
-    /// In place of those.
-    gguf: Option<Box<GgufFile>>,
+    source: Source,
+}
+
+#[derive(Debug)]
+enum Source {
+    /// The files, and which of them each tensor is in.
+    Safetensors(Vec<SafetensorsFile>, BTreeMap<String, usize>),
+    Gguf(Box<GgufFile>),
 }
 
 #[derive(serde::Deserialize)]
@@ -32,8 +36,7 @@ impl WeightFiles {
     /// No weights, a damaged file, or an index that does not match its shards.
     pub fn open(dir: &Path) -> Result<Self> {
         if is_gguf(dir) {
-            let gguf = Some(Box::new(GgufFile::open(dir)?));
-            return Ok(WeightFiles { dir: dir.to_owned(), files: Vec::new(), index: BTreeMap::new(), gguf });
+            return Ok(WeightFiles { dir: dir.to_owned(), source: Source::Gguf(Box::new(GgufFile::open(dir)?)) });
         }
         let single = dir.join(SINGLE);
         if single.exists() {
@@ -48,14 +51,15 @@ impl WeightFiles {
         let index: Index = serde_json::from_slice(&bytes).map_err(|e| anyhow::anyhow!("{}: {}", at(), clean(&e.to_string())))?;
         let names: BTreeSet<&String> = index.weight_map.values().collect();
         ensure!(!names.is_empty() && names.len() <= 10_000, "{}: names {} files, must be 1 to 10000", at(), names.len());
-        let mut files = Vec::new();
+        let (mut files, mut places) = (Vec::new(), BTreeMap::new());
         for name in names {
             let plain = Path::new(name).file_name().is_some_and(|f| f == name.as_str()) && !name.contains(['/', '\\', ':']);
             ensure!(plain, "{}: file '{}' is not a plain file name", at(), clean(name));
+            places.insert(name, files.len());
             files.push(SafetensorsFile::open(&dir.join(name)).with_context(|| format!("shard named in {INDEX}"))?);
         }
         for (tensor, name) in &index.weight_map {
-            let found = files.iter().any(|f| f.path().ends_with(name) && f.tensors().contains_key(tensor));
+            let found = files[places[name]].tensors().contains_key(tensor);
             ensure!(found, "{}: tensor '{}' should be in '{}' but is not", at(), clean(tensor), clean(name));
         }
         Self::from_files(dir, files)
@@ -71,7 +75,7 @@ impl WeightFiles {
                 }
             }
         }
-        Ok(WeightFiles { dir: dir.to_owned(), files, index, gguf: None })
+        Ok(WeightFiles { dir: dir.to_owned(), source: Source::Safetensors(files, index) })
     }
 
     /// The folder, or the GGUF file.
@@ -81,32 +85,40 @@ impl WeightFiles {
 
     /// Every tensor's name, sorted.
     pub fn names(&self) -> impl Iterator<Item = &str> {
-        let of_gguf = self.gguf.iter().flat_map(|file| file.tensors().map(|(name, _)| name));
-        self.index.keys().map(String::as_str).chain(of_gguf)
+        let (index, gguf) = match &self.source {
+            Source::Safetensors(_, index) => (Some(index.keys()), None),
+            Source::Gguf(file) => (None, Some(file.tensors())),
+        };
+        let of_gguf = gguf.into_iter().flatten().map(|(name, _)| name);
+        index.into_iter().flatten().map(String::as_str).chain(of_gguf)
     }
 
     /// A tensor's sizes.
     pub fn shape(&self, name: &str) -> Option<&[usize]> {
-        match &self.gguf {
-            Some(file) => file.shape(name),
-            None => self.locate(name).map(|(_, info)| info.shape.as_slice()),
+        match &self.source {
+            Source::Gguf(file) => file.shape(name),
+            Source::Safetensors(..) => self.locate(name).map(|(_, info)| info.shape.as_slice()),
         }
     }
 
-    /// The safetensors files.
+    /// The safetensors files; none of a GGUF file.
     pub fn files(&self) -> &[SafetensorsFile] {
-        &self.files
+        match &self.source {
+            Source::Safetensors(files, _) => files,
+            Source::Gguf(_) => &[],
+        }
     }
 
     /// Where a tensor is: which of [`Self::files`], and where in it.
     pub fn locate(&self, name: &str) -> Option<(usize, &TensorInfo)> {
-        let file = *self.index.get(name)?;
-        Some((file, self.files[file].tensors().get(name)?))
+        let Source::Safetensors(files, index) = &self.source else { return None };
+        let file = *index.get(name)?;
+        Some((file, files[file].tensors().get(name)?))
     }
 
     /// What was odd but harmless.
     pub fn warnings(&self) -> impl Iterator<Item = &str> {
-        self.files.iter().flat_map(|f| f.warnings()).map(String::as_str)
+        self.files().iter().flat_map(|f| f.warnings()).map(String::as_str)
     }
 
     /// One tensor as f32; see [`SafetensorsFile::read_f32`].
@@ -114,12 +126,7 @@ impl WeightFiles {
     /// # Errors
     /// As there.
     pub fn read_f32(&self, name: &str, shape: &[usize]) -> Result<Vec<f32>> {
-        let mut out = Vec::new();
-        self.stream_f32(name, shape, &mut |piece| {
-            out.extend_from_slice(piece);
-            Ok(())
-        })?;
-        Ok(out)
+        whole(|sink| self.stream_f32(name, shape, sink))
     }
 
     /// One tensor as f32 in pieces; see [`SafetensorsFile::stream_f32`].
@@ -127,21 +134,22 @@ impl WeightFiles {
     /// # Errors
     /// As there.
     pub fn stream_f32(&self, name: &str, shape: &[usize], sink: &mut dyn FnMut(&[f32]) -> Result<()>) -> Result<()> {
-        let missing = || format!("tensor '{}' is missing{}", clean(name), nearest(name, self.names()));
-        if let Some(file) = &self.gguf {
-            let at = || format!("{}: tensor '{}'", shown(&self.dir), clean(name));
-            let own = file.shape(name).with_context(|| format!("{}: {}", shown(&self.dir), missing()))?;
-            ensure!(own == shape, "{}: has shape {own:?}, the model needs {shape:?}", at());
-            let mut bad = NonFinite::default();
-            file.stream_f32(name, &mut |piece| {
-                bad.look(piece);
-                sink(piece)
-            })
-            .with_context(at)?;
-            return bad.refuse(&at());
+        let missing = || format!("{}: tensor '{}' is missing{}", shown(&self.dir), clean(name), nearest(name, self.names()));
+        match &self.source {
+            Source::Safetensors(files, index) => files[*index.get(name).with_context(missing)?].stream_f32(name, shape, sink),
+            Source::Gguf(file) => {
+                let at = || format!("{}: tensor '{}'", shown(&self.dir), clean(name));
+                let own = file.shape(name).with_context(missing)?;
+                ensure!(own == shape, "{}: has shape {own:?}, the model needs {shape:?}", at());
+                let mut bad = NonFinite::default();
+                file.stream_f32(name, &mut |piece| {
+                    bad.look(piece);
+                    sink(piece)
+                })
+                .with_context(at)?;
+                bad.refuse(&at())
+            }
         }
-        let Some(i) = self.index.get(name) else { bail!("{}: {}", shown(&self.dir), missing()) };
-        self.files[*i].stream_f32(name, shape, sink)
     }
 
     /// Refuse weights that are not the expected ones. Unexpected tensors for which `ignorable` is true are passed over
@@ -172,7 +180,10 @@ impl WeightFiles {
 
     /// What says which tensors there should be.
     fn whose(&self) -> &'static str {
-        if self.gguf.is_some() { "the file's settings" } else { "this config.json" }
+        match self.source {
+            Source::Gguf(_) => "the file's settings",
+            Source::Safetensors(..) => "this config.json",
+        }
     }
 
     fn shapes(&self) -> BTreeMap<&str, &[usize]> {
@@ -222,9 +233,10 @@ fn first_five(mut lines: impl Iterator<Item = String>) -> String {
     out.join(", ")
 }
 
-/// ` (nearest: 'x')`, if something is near; at most 2000 names are looked at.
+/// ` (nearest: 'x')`, if something is near; at most 2000 names are looked at, and none that are too long to be compared at once.
 fn nearest<'a>(name: &str, names: impl Iterator<Item = &'a str>) -> String {
-    let scored = names.take(2000).map(|other| (strsim::normalized_levenshtein(name, other), other));
+    let scored =
+        names.take(2000).filter(|other| other.len() < 256).map(|other| (strsim::normalized_levenshtein(name, other), other));
     match scored.max_by(|a, b| a.0.total_cmp(&b.0)) {
         Some((score, other)) if score > 0.7 => format!(" (nearest: '{}')", clean(other)),
         _ => String::new(),

@@ -7,6 +7,7 @@ use super::check::{Case, Check, wide};
 use crate::device::{Cost, Device, Dispatcher, Extent, Op, Recorder, Shader, Tensor, grid};
 use crate::{bind, shader, uniform};
 use bytemuck::cast_slice;
+use std::ops::Range;
 
 const SHADER: Shader = shader!("embedding");
 
@@ -17,7 +18,7 @@ pub fn forward(r: &mut Recorder<'_>, tokens: &Tensor, weight: &Tensor, y: &Tenso
     let (sizes, cost) = shape(weight, y);
     r.op(
         Op { name: "embedding.forward", cost, reads: bind!(tokens, weight), writes: bind!(y) },
-        |wgsl| dispatch(wgsl, "forward", sizes),
+        |wgsl| dispatch(wgsl, "forward", sizes, 0..1, 0),
         move |cpu, [tokens, weight], [y]| host::forward(cpu, sizes.cols, cast_slice(tokens), weight, y),
     );
 }
@@ -27,7 +28,11 @@ pub fn backward(r: &mut Recorder<'_>, dy: &Tensor, dweight: &Tensor, order: &Ten
     let (sizes, cost) = shape(dweight, dy);
     r.op(
         Op { name: "embedding.backward", cost, reads: bind!(dy, order, spans), writes: bind!(dweight) },
-        |wgsl| dispatch(wgsl, "backward", sizes),
+        |wgsl| {
+            // Loops over the rows of a token, which may be all of them.
+            let most = sizes.rows.min(wgsl.gpu().most_iterations()).max(1);
+            dispatch(wgsl, "backward", sizes, 0..sizes.rows, most)
+        },
         move |cpu, [dy, order, spans], [dweight]| {
             host::backward(cpu, sizes.cols, dy, cast_slice(order), cast_slice(spans), dweight);
         },
@@ -47,12 +52,17 @@ fn shape(weight: &Tensor, y: &Tensor) -> (Sizes, Cost) {
     (Sizes { rows, cols, vocab }, Cost { flops: 0.0, bytes: 8.0 * y.len() as f64 })
 }
 
-fn dispatch(wgsl: &mut Dispatcher<'_>, entry: &str, Sizes { rows, cols, vocab }: Sizes) -> anyhow::Result<()> {
+/// One dispatch for every `most` rows of a token; 0 for a kernel without loops.
+fn dispatch(
+    wgsl: &mut Dispatcher<'_>,
+    entry: &str,
+    Sizes { rows, cols, vocab }: Sizes,
+    of_a_token: Range<usize>,
+    most: usize,
+) -> anyhow::Result<()> {
     let constants = [("WG", f64::from(WG)), ("COLS4", (cols / 4) as f64)];
     let groups = grid((rows * cols / 4).div_ceil(WG as usize) as u64);
-    // Backward loops over the rows of a token, which may be all of them.
-    let most = rows.min(wgsl.gpu().most_iterations());
-    for skip in (0..if entry == "backward" { rows } else { 1 }).step_by(most.max(1)) {
+    for skip in of_a_token.step_by(most.max(1)) {
         let dims = Dims { rows: rows as u32, vocab: vocab as u32, skip: skip as u32, most: most as u32 };
         wgsl.run(&SHADER, entry, &constants, dims, Extent { groups, iterations: most })?;
     }

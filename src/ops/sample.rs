@@ -6,6 +6,7 @@ use super::check::{Case, Check, LARGE_VOCABULARIES};
 use crate::device::{Cost, Device, Extent, Gpu, GpuClass, Op, Recorder, Shader, Tensor};
 use crate::rng::{Rng, unit};
 use crate::{bind, shader, uniform};
+use anyhow::ensure;
 use bytemuck::{cast_slice, cast_slice_mut};
 
 const SHADER: Shader = shader!("sample");
@@ -43,6 +44,21 @@ impl Default for Sampling {
 }
 
 impl Sampling {
+    /// Whether tokens can be drawn so. `dashes` is what stands before the name of a setting in messages: `--` for a flag.
+    ///
+    /// # Errors
+    /// The setting that is out of range.
+    pub fn check(&self, dashes: &str) -> anyhow::Result<()> {
+        let Self { temperature, top_p, min_p, .. } = *self;
+        ensure!(
+            (0.0..=100.0).contains(&temperature),
+            "{dashes}temperature {temperature}: must be 0 (greedy) or more, at most 100"
+        );
+        ensure!(top_p > 0.0 && top_p <= 1.0, "{dashes}top-p {top_p}: must be above 0 and at most 1");
+        ensure!((0.0..=1.0).contains(&min_p), "{dashes}min-p {min_p}: must lie between 0 and 1");
+        Ok(())
+    }
+
     fn rng(&self) -> Rng {
         Rng::new(self.seed, "sample")
     }

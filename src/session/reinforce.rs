@@ -28,8 +28,16 @@ impl Running<'_> {
                 !control.is_urgent()
             })?;
             let Some(exam) = found else { return Ok(()) };
-            self.accuracy = Some(exam.all.accuracy);
+            // Where nothing could be judged, the accuracy of before stands.
+            self.accuracy = Some(exam.all.accuracy).filter(|accuracy| accuracy.is_finite()).or(self.accuracy);
+            let text = (exam.ungraded > 0).then(|| {
+                format!(
+                    "evaluation after step {}: {} answers have no reward, since the grader failed on them twice, and are not counted: {}",
+                    exam.step, exam.ungraded, exam.ungraded_reason
+                )
+            });
             self.out.emit(&Event::TaskEval(exam));
+            text.into_iter().for_each(|text| self.out.emit(&Event::Warning { text }));
         }
         Ok(())
     }
@@ -44,6 +52,7 @@ impl Running<'_> {
             return error;
         }
         let is_saved = self.last_saved == Some(step) && self.run.trainer.under_way().is_none();
+        self.clock.stop();
         let saved = if is_saved || step == 0 { Ok(()) } else { self.save(true) };
         match saved {
             Ok(()) if step == 0 => error,

@@ -31,7 +31,7 @@ impl Asked {
     /// (temperature, tokens).
     fn check(&self, usual: usize) -> Result<(f64, usize)> {
         let temperature = self.temperature.unwrap_or(TEMPERATURE);
-        ensure!((0.0..=100.0).contains(&temperature), "temperature {temperature}: must be 0 (greedy) or more, at most 100");
+        Sampling { temperature, ..Sampling::default() }.check("")?;
         let tokens = self.tokens.unwrap_or(usual as u64);
         ensure!((1..=MOST_TOKENS).contains(&tokens), "tokens {tokens}: must lie between 1 and {MOST_TOKENS}");
         let bytes = self.prompt.len();

@@ -5,7 +5,7 @@ use serde_json::Value;
 use std::path::Path;
 
 /// A model that knows the words of compact puzzles and nothing else.
-fn base(place: &Place) {
+pub fn base(place: &Place) {
     let rows = ["data", "kk", "--form=compact", "--people=2-3", "--count=200", "--seed=1", "--out=rows.jsonl"];
     assert_eq!(run(&mut place.lehr(rows)).code, Some(0));
     let model = ["--hidden-size=16", "--intermediate-size=32", "--num-hidden-layers=1", "--num-attention-heads=2"];
@@ -36,7 +36,7 @@ fn grpo(place: &Place, name: &str, more: &[&str]) -> std::process::Command {
     command
 }
 
-fn weights(place: &Place, name: &str, step: u64) -> Vec<u8> {
+pub fn weights(place: &Place, name: &str, step: u64) -> Vec<u8> {
     place.checkpoint(name, step, "model.safetensors")
 }
 

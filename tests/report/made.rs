@@ -222,7 +222,15 @@ fn exam(step: u64, accuracy: f64) -> TaskEval {
     let score =
         |count: u64, accuracy: f64| Score { count, accuracy, interval: [accuracy - 0.05, accuracy + 0.06], ..Score::default() };
     let levels = [(2, score(50, accuracy + 0.1)), (3, score(50, accuracy - 0.1))].into();
-    TaskEval { step, task: "kk".into(), temperature: 0.0, all: score(100, accuracy), levels, eval_seconds: 1.0 }
+    TaskEval {
+        step,
+        task: "kk".into(),
+        temperature: 0.0,
+        all: score(100, accuracy),
+        levels,
+        eval_seconds: 1.0,
+        ..TaskEval::default()
+    }
 }
 
 fn tokens(step: u64) -> Tokens {

@@ -140,6 +140,26 @@ fn hostile_templates_are_refused_by_name() {
     assert!(peak() < 3 << 30, "{} MiB", peak() >> 20);
 }
 
+/// Each turn takes renderings of the whole conversation: one of a hundred thousand messages would take days.
+#[test]
+fn a_conversation_without_end_is_refused_where_its_turns_are_looked_for() {
+    let messages = |count: usize| -> Chat {
+        let message = |i: usize| json!({"role": if i.is_multiple_of(2) { "user" } else { "assistant" }, "content": "x"});
+        Chat { messages: (0..count).map(message).collect(), ..Chat::default() }
+    };
+    let plain =
+        "{% for m in messages %}<{{ m.role }}>{{ m.content }}{% endfor %}{% if add_generation_prompt %}<assistant>{% endif %}";
+    let marked = "{% for m in messages %}<{{ m.role }}>{% generation %}{{ m.content }}{% endgeneration %}{% endfor %}";
+    let part = |source: &str, chat: &Chat| {
+        let template = ChatTemplate::new(source, Map::new(), 0)?;
+        template.assistant_part(chat, &template.render(chat, false)?).map(|said| said.len())
+    };
+    let error = part(plain, &messages(5000)).unwrap_err().to_string();
+    assert!(error.starts_with("holds 5000 messages; ") && error.contains("more than 4096"), "{error}");
+    assert_eq!(part(marked, &messages(5000)).unwrap(), 5000, "where the template marks them, nothing is looked for");
+    assert_eq!(part(plain, &messages(20)).unwrap(), 10);
+}
+
 #[test]
 fn a_template_is_used_by_many_threads() {
     let template = ChatTemplate::new("{% for m in messages %}{{ m.role }} {% endfor %}", Map::new(), 0).unwrap();

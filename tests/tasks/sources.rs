@@ -263,6 +263,59 @@ fn questions_in_the_models_chat_template() {
     assert!(task.question(Split::Eval, 0).unwrap().prompt.contains("\\boxed{}"));
 }
 
+/// `tools` and `chat_template_kwargs` of a row reach the template for every task, and are checked as those of fine-tuning are.
+#[test]
+fn rows_bring_tools_and_template_arguments() {
+    use serde_json::{Value, json};
+    let template = "{% for m in messages %}{% if m.role == 'user' %}{{ m.content }}{% endif %}{% endfor %}\
+                    |{% if tools %}{{ tools[0].name }}{% else %}none{% endif %}|{{ style }}|";
+    let tokenizer = Tokenizer::bytes(true).unwrap().with_chat_template(template);
+    let dir = tempfile::tempdir().unwrap();
+    for (kind, plain) in [
+        (TaskKind::Kk, public_rows(1).remove(0)),
+        (TaskKind::Math, json!({"question": "What are 2 and 2?", "answer": "#### 4"})),
+        (TaskKind::Custom, json!({"prompt": "What are 2 and 2?", "answer": "4"})),
+    ] {
+        let with = |more: &Value| {
+            let mut row = plain.clone();
+            row.as_object_mut().unwrap().extend(more.as_object().unwrap().clone());
+            row
+        };
+        let ask = |row: Value, notices: &mut Notices| -> anyhow::Result<String> {
+            let path = write(dir.path(), "rows.jsonl", &[plain.clone(), row]);
+            let data = DataSettings { val_data: Some(path), ..DataSettings::default() };
+            let settings = TaskSettings { chat: true, chat_template_kwargs: vec!["style=long".into()], ..settings(kind) };
+            let task = open(&settings, &data, 7, Some(&tokenizer), 0, notices)?;
+            Ok(task.question(Split::Eval, task.eval_questions() - 1)?.prompt)
+        };
+        for (more, tail) in [
+            (json!({}), "|none|long|"),
+            (json!({"tools": null, "chat_template_kwargs": null}), "|none|long|"),
+            (json!({"tools": ""}), "|none|long|"),
+            (json!({"tools": [{"name": "calc"}]}), "|calc|long|"),
+            (json!({"tools": "[{\"name\": \"calc\"}]"}), "|calc|long|"),
+            (json!({"tools": [{"name": "calc"}], "chat_template_kwargs": {"style": "short"}}), "|calc|short|"),
+        ] {
+            let mut notices = Notices::new();
+            let prompt = ask(with(&more), &mut notices).unwrap();
+            assert!(prompt.trim_end_matches("<think>").ends_with(tail), "{kind:?} {more}: {prompt}");
+            assert!(notices.is_empty(), "{notices:?}");
+        }
+        for (more, says) in [
+            (json!({"tools": 3}), "rows.jsonl:2: tools: must be a list"),
+            (json!({"tools": "{"}), "rows.jsonl:2: tools: "),
+            (json!({"tools": {"name": "calc"}}), "rows.jsonl:2: tools: must be a list"),
+            (json!({"chat_template_kwargs": [1]}), "rows.jsonl:2: chat_template_kwargs: must be an object"),
+        ] {
+            let mut notices = Notices::new();
+            // The row before it is sound, so that this one is left out and reported.
+            let prompt = ask(with(&more), &mut notices).unwrap();
+            assert!(prompt.trim_end_matches("<think>").ends_with("|none|long|"), "{kind:?} {more}: {prompt}");
+            assert!(notices.lines().len() == 1 && notices.lines()[0].contains(says), "{kind:?} {more}: {notices:?}");
+        }
+    }
+}
+
 #[test]
 fn rows_to_be_judged_by_alone() {
     let dir = tempfile::tempdir().unwrap();

@@ -43,6 +43,8 @@ const MOST_TOKENS: usize = 1024;
 struct Sat {
     temperature: f64,
     samples: usize,
+    /// Answers that the grader could not judge; no other number counts them.
+    ungraded: u64,
     #[serde(flatten)]
     all: Report,
     levels: BTreeMap<u32, Report>,
@@ -62,7 +64,7 @@ pub fn run(args: &super::Args, rows: Option<usize>) -> anyhow::Result<i32> {
     let (count, chat) = (task.eval_questions(), args.task.chat);
     let mut longest = 0;
     for n in 0..count {
-        longest = longest.max(tokenizer.encode_prompt(&task.question(Split::Eval, n)?.prompt, chat)?.len());
+        longest = longest.max(task.question(Split::Eval, n)?.encode(&tokenizer, chat)?.len());
     }
     let context = config.model.max_position_embeddings;
     ensure!(
@@ -92,11 +94,19 @@ pub fn run(args: &super::Args, rows: Option<usize>) -> anyhow::Result<i32> {
         let begin = Instant::now();
         let sampling = Sampling { temperature, seed: own.seed, ..Sampling::default() };
         let exam = Exam { questions: count, samples, max_completion_length: most, sampling };
-        let Some(examined) = examinee.sit(task.as_mut(), &exam, &mut |_, done, _| progress.tell(done))? else {
+        let Some((examined, ungraded)) = examinee.sit(task.as_mut(), &exam, &mut |_, done, _| progress.tell(done))? else {
             return Ok(session::control::INTERRUPTED);
         };
         progress.passed += count as usize * samples;
-        sat.push(Sat::of(&examined, temperature, samples, begin.elapsed().as_secs_f64()));
+        sat.push(Sat::of(&examined, ungraded.0, (temperature, samples), begin.elapsed().as_secs_f64()));
+        if ungraded.0 > 0 {
+            progress.line.say(&format!(
+                "note: {} of {} answers have no reward, since the grader failed on them twice, and are not counted: {}",
+                ungraded.0,
+                count as usize * samples,
+                ungraded.1
+            ));
+        }
     }
     progress.line.end();
     if args.json {
@@ -113,11 +123,7 @@ pub fn run(args: &super::Args, rows: Option<usize>) -> anyhow::Result<i32> {
 
 fn check(args: &Args) -> anyhow::Result<()> {
     ensure!(args.count > 0, "--count 0: must be at least 1");
-    ensure!(
-        args.temperature.is_finite() && args.temperature >= 0.0,
-        "--temperature {}: must be 0 (greedy) or more",
-        args.temperature
-    );
+    Sampling { temperature: args.temperature, ..Sampling::default() }.check("--")?;
     ensure!(args.max_completion_length != Some(0), "--max-completion-length 0: must be at least 1");
     Ok(())
 }
@@ -135,10 +141,10 @@ fn questions(args: &super::Args, tokenizer: &crate::data::Tokenizer) -> anyhow::
 }
 
 impl Sat {
-    fn of(examined: &[Examined], temperature: f64, samples: usize, eval_seconds: f64) -> Self {
+    fn of(examined: &[Examined], ungraded: u64, (temperature, samples): (f64, usize), eval_seconds: f64) -> Self {
         let (all, levels) = reports(examined);
         let tokens: usize = examined.iter().flat_map(|e| &e.answers).map(|a| a.tokens).sum();
-        Self { temperature, samples, all, levels, eval_seconds, tokens_per_second: tokens as f64 / eval_seconds }
+        Self { temperature, samples, ungraded, all, levels, eval_seconds, tokens_per_second: tokens as f64 / eval_seconds }
     }
 }
 
@@ -189,15 +195,20 @@ fn row(how: &str, level: String, report: &Report) -> Vec<String> {
         score.count.to_string(),
         percent(score.accuracy),
         format!("{low:.1} to {high:.1}"),
-        format!("{:.3}", score.reward),
+        or_dash(score.reward, format!("{:.3}", score.reward)),
         report.format.map_or("-".to_owned(), percent),
-        format!("{:.1}", score.mean_length),
+        or_dash(score.mean_length, format!("{:.1}", score.mean_length)),
         percent(score.clipped_ratio),
     ]
 }
 
 fn percent(share: f64) -> String {
-    format!("{:.1} %", 100.0 * share)
+    or_dash(share, format!("{:.1} %", 100.0 * share))
+}
+
+/// A number in words, where there is one: of no answers there is no mean.
+fn or_dash(number: f64, text: String) -> String {
+    if number.is_finite() { text } else { "-".to_owned() }
 }
 
 /// How many answers there are, and how long it will take.

@@ -16,7 +16,7 @@ mod template;
 pub use examples::{Encoder, Example, LossOn};
 pub use messages::template_kwargs;
 pub use pack::best_fit;
-pub use rows::{Part, Row, prompt_chat, read_rows, row_files};
+pub use rows::{Part, Row, prompt_chat, question_chat, read_rows, row_files};
 pub use source::{ChatSource, Rows, Store};
 pub use spans::Said;
 pub use template::{Chat, ChatTemplate, PLAIN, Rendered};

@@ -35,6 +35,11 @@ impl Row {
 }
 
 impl Chat {
+    /// One message of the user.
+    pub fn of_user(text: &str) -> Self {
+        Self { messages: vec![json!({"role": "user", "content": text})], ..Self::default() }
+    }
+
     /// More for the template, where the chat itself does not say.
     pub fn add_kwargs(&mut self, kwargs: &Map<String, Value>) {
         for (name, value) in kwargs {
@@ -218,6 +223,14 @@ fn instruction(mut row: Object) -> Result<Row> {
     Ok(Row::Messages(Chat { messages, extra: extra(&row)?, ..Chat::default() }))
 }
 
+/// A question of a row for the chat template, as a text of the user, with the row's `tools` and `chat_template_kwargs`.
+///
+/// # Errors
+/// The field that is of another type.
+pub fn question_chat(question: &str, row: &Object) -> Result<Chat> {
+    Ok(Chat { extra: messages::extra(row)?, ..Chat::of_user(question) })
+}
+
 /// What a row asks a model, for the chat template: `prompt` as a text of the user or as messages, with the row's `tools` and
 /// `chat_template_kwargs`.
 ///
@@ -225,7 +238,7 @@ fn instruction(mut row: Object) -> Result<Row> {
 /// A prompt that is missing or none, with its field.
 pub fn prompt_chat(row: &Object) -> Result<Chat> {
     let messages = match row.get("prompt") {
-        Some(Value::String(text)) => vec![json!({"role": "user", "content": text})],
+        Some(Value::String(text)) => return question_chat(text, row),
         Some(list @ Value::Array(_)) => Turns::read("prompt", list.clone())?.messages,
         Some(Value::Null) | None => bail!("prompt: missing. Give the text that is asked"),
         Some(_) => bail!("prompt: must be a string or a list of messages"),

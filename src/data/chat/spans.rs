@@ -1,7 +1,7 @@
 //! Which part of a rendered chat the assistant wrote: from where the generation prompt ends to where the next message begins.
 
 use super::template::{Chat, ChatTemplate, Rendered, is_mark};
-use anyhow::{Result, bail};
+use anyhow::{Result, bail, ensure};
 use serde_json::Value;
 use std::ops::Range;
 
@@ -9,6 +9,8 @@ use std::ops::Range;
 const MARK: char = '\u{FDD2}';
 const DIGIT_0: u32 = 0xFDE0;
 const DIGITS: usize = 3;
+/// As many messages as marks can tell apart.
+const MOST_MESSAGES: usize = 1 << (4 * DIGITS);
 
 /// The bytes of one turn of the assistant.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -47,6 +49,13 @@ impl ChatTemplate {
         if self.marks_generation() {
             return Ok(whole.generated.iter().cloned().map(exact).collect());
         }
+        // Each turn takes renderings of its own.
+        let count = chat.messages.len();
+        ensure!(
+            count <= MOST_MESSAGES,
+            "holds {count} messages; the assistant's part of more than {MOST_MESSAGES} is found only where the chat template marks it. \
+             Put {{% generation %}} ... {{% endgeneration %}} around it (--chat-template FILE), or divide the conversation"
+        );
         if let Some(spans) = self.by_beginnings(chat, &whole.text) {
             return Ok(spans.into_iter().map(exact).collect());
         }
@@ -130,7 +139,7 @@ impl ChatTemplate {
             ..chat.clone()
         };
         // A template may refuse what begins with the assistant.
-        let question = Chat { messages: vec![serde_json::json!({"role": "user", "content": "?"})], ..asked.clone() };
+        let question = Chat { messages: Chat::of_user("?").messages, ..asked.clone() };
         let mut out: Vec<String> = [of(&asked).or_else(|| of(&question)), of(&plain(&asked)).or_else(|| of(&plain(&question)))]
             .into_iter()
             .flatten()
@@ -247,7 +256,7 @@ impl Shown {
 
     /// From the first to the last place that shows a text of this message.
     fn texts(&self, message: usize) -> Option<Range<usize>> {
-        let places = self.marks.iter().filter(|(of, _)| *of == message % (1 << (4 * DIGITS))).map(|(_, place)| *place);
+        let places = self.marks.iter().filter(|(of, _)| *of == message).map(|(_, place)| *place);
         // In the order of the text.
         places.clone().next().zip(places.max()).map(|(first, last)| first..last)
     }

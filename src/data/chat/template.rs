@@ -7,14 +7,16 @@ mod bound;
 mod engine;
 mod guard;
 mod limits;
+mod worker;
 
 use anyhow::{Result, bail, ensure};
-use engine::{GENERATION, Request, Worker};
+use engine::{GENERATION, Request};
 use serde_json::{Map, Value};
 use std::borrow::Cow;
 use std::ops::Range;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Mutex, PoisonError};
+use worker::Worker;
 
 /// The template of a tokenizer that brings none: plain text, so that a tokenizer of characters can spell it. Turns of the assistant end
 /// in the end-of-text token, or in an empty line where the tokenizer has none.

@@ -101,6 +101,7 @@ fn rows_of(path: &Path, format: Format, only: Option<&str>) -> Result<(Rows, Vec
 }
 
 fn parquet_rows(file: File, only: Option<&str>) -> Result<(Rows, Vec<String>, Option<u64>)> {
+    super::footer::check(&file)?;
     let reader = SerializedFileReader::new(file)?;
     let meta = reader.metadata().file_metadata();
     let schema = meta.schema().clone();

@@ -3,13 +3,17 @@
 
 use super::{Format, extension, format_of_rows};
 use crate::data::{Notices, shown_path};
+use crate::vfs::open_regular;
 use anyhow::{Context, Result, bail, ensure};
 use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
+use std::io::Read;
 use std::path::{Path, PathBuf};
 
 /// Folders inside folders beyond this are not entered.
 const MAX_DEPTH: usize = 32;
+/// Bytes of a card that are read; its head names the subsets.
+const MAX_CARD: u64 = 1 << 20;
 /// Names that are said before the rest is only counted.
 const NAMED: usize = 6;
 
@@ -153,7 +157,12 @@ impl Listing {
 
     /// Subsets ("configurations") of a data set often hold the same rows.
     fn refuse_subsets(&self, root: &Path, shown: &str) -> Result<()> {
-        let card = fs::read_to_string(root.join("README.md")).unwrap_or_default();
+        let mut card = Vec::new();
+        if let Ok((file, _)) = open_regular(&root.join("README.md")) {
+            // One that cannot be read names no subset.
+            let _ = file.take(MAX_CARD).read_to_end(&mut card);
+        }
+        let card = String::from_utf8_lossy(&card);
         let names = card.lines().filter_map(|line| line.trim_start_matches([' ', '-']).strip_prefix("config_name:"));
         let names: BTreeSet<&str> = names.map(|name| name.trim().trim_matches(['"', '\''])).collect();
         let top = |file: &PathBuf| file.components().next().map(|part| part.as_os_str().to_string_lossy().into_owned());

@@ -3,6 +3,8 @@
 #[cfg(not(target_arch = "wasm32"))]
 mod columns;
 mod folder;
+#[cfg(not(target_arch = "wasm32"))]
+mod footer;
 mod records;
 mod sniff;
 

@@ -46,7 +46,7 @@ impl Asker {
     /// # Errors
     /// What the template refuses.
     pub fn chat(&self, question: &str) -> Result<Option<String>> {
-        self.conversation(Chat { messages: vec![json!({"role": "user", "content": question})], ..Chat::default() })
+        self.conversation(Chat::of_user(question))
     }
 
     /// As [`Self::chat`], for a conversation.

@@ -7,7 +7,7 @@ use crate::data::chat::row_files;
 use crate::data::json_rows::{Object, read_objects};
 use crate::data::{ContentHash, Notices, Tokenizer, shown_path};
 use crate::rng::{Permutation, Rng};
-use anyhow::{Context, Error, Result, ensure};
+use anyhow::{Error, Result, ensure};
 use std::collections::HashSet;
 use std::path::PathBuf;
 
@@ -152,6 +152,25 @@ pub enum Source {
 }
 
 impl Source {
+    /// The rows of `--data`; without them those of `--val-data` to be judged by, or what `make` makes.
+    ///
+    /// # Errors
+    /// As [`Bank::read`]; what `make` says.
+    pub fn open(
+        settings: &TaskSettings,
+        data: &DataSettings,
+        seed: u64,
+        reader: &Reader<'_, impl Fn(Object) -> Result<Keyed>>,
+        notices: &mut Notices,
+        make: impl FnOnce(&mut Notices) -> Result<Held>,
+    ) -> Result<Self> {
+        if !data.data.is_empty() {
+            return Ok(Self::Rows(Bank::read(settings, data, seed, reader, notices)?));
+        }
+        let held = Held::read(settings, data, reader, notices)?;
+        Ok(Self::Held(held.map_or_else(|| make(notices), Ok)?))
+    }
+
     /// Question `n`; `make` makes those to learn from that are no rows.
     ///
     /// # Errors
@@ -235,8 +254,7 @@ impl<F: Fn(Object) -> Result<Keyed>> Reader<'_, F> {
     /// A question that the tokenizer can spell.
     fn spelt(&self, row: Keyed) -> Result<Keyed> {
         if let Some(tokenizer) = self.tokenizer {
-            let ids = tokenizer.encode(&row.1.prompt).context("the question")?;
-            ensure!(!ids.is_empty(), "the question holds no token; a model must be asked something");
+            row.1.encode(tokenizer, true)?;
         }
         Ok(row)
     }

@@ -1,7 +1,7 @@
 //! The task `custom`: rows of `prompt` and `answer`, and a judge of one's choice.
 
 use super::asker::Asker;
-use super::bank::{Bank, Held, Reader, Source};
+use super::bank::{Reader, Source};
 use super::math::verdict;
 #[cfg(not(target_arch = "wasm32"))]
 use super::process::Process;
@@ -10,7 +10,7 @@ use crate::config::{DataSettings, Grader, TaskSettings};
 use crate::data::chat::prompt_chat;
 use crate::data::json_rows::Object;
 use crate::data::{Notices, Tokenizer, shown};
-use anyhow::{Result, bail, ensure};
+use anyhow::{Result, bail};
 use regex::{Regex, RegexBuilder};
 use serde_json::Value;
 use std::collections::HashMap;
@@ -129,8 +129,6 @@ impl Custom {
         date: i64,
         notices: &mut Notices,
     ) -> Result<Self> {
-        let none = data.data.is_empty();
-        ensure!(!none || data.val_data.is_some(), "--task custom: needs --data, a JSONL file with rows such as {EXAMPLE}");
         let asker = Asker::new(settings, tokenizer, date, None, false)?;
         let judge = Judge::new(settings)?;
         let make = |row: Object| {
@@ -139,13 +137,14 @@ impl Custom {
             Ok((question.prompt.clone(), question))
         };
         let reader = Reader { example: EXAMPLE, tokenizer, make };
-        let held = if none { Held::read(settings, data, &reader, notices)? } else { None };
-        let source = match held {
-            Some(held) => Source::Held(held),
-            None => Source::Rows(Bank::read(settings, data, seed, &reader, notices)?),
-        };
+        let source = Source::open(settings, data, seed, &reader, notices, |_| nothing_made())?;
         Ok(Self { judge, source })
     }
+}
+
+/// Where a question is to come from that is no row.
+fn nothing_made<T>() -> Result<T> {
+    bail!("--task custom: needs --data, a JSONL file with rows such as {EXAMPLE}")
 }
 
 /// A row as a question. The prompt is a text, or messages for the chat template.
@@ -186,8 +185,7 @@ impl Task for Custom {
     }
 
     fn question(&self, split: Split, n: u64) -> Result<Question> {
-        let none = |_: &Held| bail!("--task custom: needs --data, a JSONL file with rows such as {EXAMPLE}");
-        self.source.question(split, n, none)
+        self.source.question(split, n, |_| nothing_made())
     }
 
     fn eval_questions(&self) -> u64 {

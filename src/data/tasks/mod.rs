@@ -16,7 +16,7 @@ pub use draws::Draws;
 use super::tokenizer::UNKNOWN;
 use super::{Notices, Tokenizer, shown};
 use crate::config::{DataSettings, TaskKind, TaskSettings};
-use anyhow::{Context, Result};
+use anyhow::{Context, Result, ensure};
 use serde::{Deserialize, Serialize};
 use std::collections::BTreeMap;
 
@@ -38,6 +38,18 @@ pub struct Question {
     pub answer: String,
     /// What results are grouped by: the number of people, or the grade of difficulty.
     pub level: u32,
+}
+
+impl Question {
+    /// The tokens of the prompt, at least one beside a begin token. One that a chat template wrote (`chat`) has its begin token already.
+    ///
+    /// # Errors
+    /// A prompt that the tokenizer cannot spell, or that has no token.
+    pub fn encode(&self, tokenizer: &Tokenizer, chat: bool) -> Result<Vec<u32>> {
+        let ids = tokenizer.encode(&self.prompt).context("the question")?;
+        ensure!(!ids.is_empty(), "the question holds no token; a model must be asked something");
+        if chat { Ok(ids) } else { tokenizer.encode_text(&self.prompt).context("the question") }
+    }
 }
 
 /// What a grader says of an answer.

@@ -6,7 +6,7 @@ use super::guarded;
 use crate::data::shown;
 use anyhow::{Context, Result, anyhow, bail, ensure};
 use serde_json::{Map, Value};
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, HashSet};
 use tokenizers::AddedToken;
 
 /// The roles that `transformers` knows, in its order; other keys that end in `_token` are roles too.
@@ -46,7 +46,7 @@ pub(super) fn merge_map(config: &mut Map<String, Value>, map: Map<String, Value>
 pub(super) fn add_tokens(inner: &mut tokenizers::Tokenizer, files: &Companions) -> Result<()> {
     let (roles, extra) = (roles(&files.config)?, extra(&files.config)?);
     let listed = listed(inner, files, &roles, &extra)?;
-    let mut known: Vec<String> = inner.get_added_tokens_decoder().into_values().map(|token| token.content).collect();
+    let mut known: HashSet<String> = inner.get_added_tokens_decoder().into_values().map(|token| token.content).collect();
     known.extend(listed.values().map(|token| token.content.clone()));
     let mut next = listed.keys().map(|id| *id as usize + 1).fold(size(inner), usize::max);
     let declared: Vec<(u32, String)> = listed.iter().map(|(id, token)| (*id, token.content.clone())).collect();
@@ -67,7 +67,7 @@ pub(super) fn add_tokens(inner: &mut tokenizers::Tokenizer, files: &Companions) 
             }
             next += 1;
         }
-        known.push(token.content.clone());
+        known.insert(token.content.clone());
         tokens.push(token);
     }
     guarded(|| inner.add_tokens(tokens)).map_err(|e| anyhow!("{CONFIG}: its added tokens cannot be used: {}", shown(&e)))?;
@@ -87,7 +87,9 @@ fn listed(
     extra: &[AddedToken],
 ) -> Result<BTreeMap<u32, AddedToken>> {
     let mut listed = BTreeMap::new();
-    let has_role = |content: &str| roles.iter().any(|(_, token)| token.content == content);
+    let with_role: HashSet<&str> = roles.iter().map(|(_, token)| token.content.as_str()).collect();
+    let more: HashSet<&str> = extra.iter().map(|token| token.content.as_str()).collect();
+    let has_role = |content: &str| with_role.contains(content);
     let not_an_id = |key: &str| format!("{CONFIG}: added_tokens_decoder: {:?} is no token id. Correct it", shown(key));
     match files.config.get("added_tokens_decoder") {
         Some(Value::Object(tokens)) => {
@@ -106,7 +108,7 @@ fn listed(
                 let id = id.as_u64().and_then(|id| u32::try_from(id).ok());
                 let id =
                     id.with_context(|| format!("added_tokens.json: token {:?} has no token id. Correct it", shown(content)))?;
-                let special = has_role(content) || extra.iter().any(|token| token.content == *content);
+                let special = has_role(content) || more.contains(content.as_str());
                 listed.insert(id, AddedToken::from(content.clone(), special));
             }
             listed.extend(inner.get_added_tokens_decoder());

@@ -3,7 +3,8 @@
 use super::Tokenizer;
 use crate::data::chat::{Chat, ChatTemplate};
 use crate::data::shown;
-use anyhow::{Result, bail};
+use crate::model::hf_config::MAX_ROLE_TOKENS;
+use anyhow::{Result, bail, ensure};
 use serde_json::{Map, Value, json};
 
 /// What ends the text that a model writes. Made by [`Tokenizer::end_tokens`].
@@ -44,7 +45,7 @@ impl EndTokens {
 /// The token, or the text, that the tokenizer's own template writes behind an answer. A template that cannot be used says so where it is.
 fn end_of_turn(tokenizer: &Tokenizer) -> Option<(Option<u32>, Option<String>)> {
     let template = ChatTemplate::new(&tokenizer.chat_template().ok()??, tokenizer.special_tokens(), 0).ok()?;
-    let chat = Chat { messages: vec![json!({"role": "user", "content": "a"})], ..Chat::default() };
+    let chat = Chat::of_user("a");
     let end = template.end_of_turn(&chat)?;
     let first = tokenizer.encode(end.trim_start()).ok()?.first().copied();
     let added = tokenizer.inner.get_added_tokens_decoder();
@@ -80,8 +81,9 @@ impl Generation {
 /// One id or a list of them; null and -1 are none.
 fn token_ids(file: &str, config: &Map<String, Value>, role: &str) -> Result<Vec<u32>> {
     let value = config.get(role).unwrap_or(&Value::Null);
-    let mut ids = Vec::new();
-    for id in value.as_array().map_or(std::slice::from_ref(value), Vec::as_slice) {
+    let (mut ids, list) = (Vec::new(), value.as_array().map_or(std::slice::from_ref(value), Vec::as_slice));
+    ensure!(list.len() <= MAX_ROLE_TOKENS, "{file}: {role} lists {} tokens, more than {MAX_ROLE_TOKENS}", list.len());
+    for id in list {
         match id.as_u64().and_then(|id| u32::try_from(id).ok()) {
             Some(id) => ids.push(id),
             None if id.is_null() || *id == -1 => {}

@@ -2,7 +2,7 @@
 
 use super::companions::{self, Companions, merge_map};
 use super::ends::Generation;
-use super::{CharTable, Direct, END_OF_TEXT, Spelling, Tokenizer, build, guarded, words};
+use super::{CharTable, Direct, END_OF_TEXT, Spelling, Tokenizer, build, growth, guarded, words};
 use crate::config::Architecture;
 use crate::data::{shown, shown_path};
 use crate::model::gguf::is_gguf;
@@ -22,6 +22,8 @@ const MAX_JSON_BYTES: u64 = 64 << 20;
 const MAX_CONFIG_BYTES: u64 = 4 << 20;
 /// Ids may have gaps (reserved tokens), but an id this far above the number of tokens would only waste memory in the model.
 const MAX_ID_GAP: u64 = 4096;
+/// Characters of a word that WordPiece looks into; its time grows with their cube. BERT has 100.
+const MAX_WORD_CHARS: u64 = 1000;
 /// Files that are kept and written again unread.
 const EXTRA_FILES: [&str; 3] = ["chat_template.jinja", "special_tokens_map.json", "added_tokens.json"];
 
@@ -83,6 +85,7 @@ impl Tokenizer {
         check_ids(name, &file)?;
         let mut inner =
             guarded(|| tokenizers::Tokenizer::from_bytes(&json)).map_err(|e| anyhow!("{name}: cannot be used: {}", shown(&e)))?;
+        growth::check(name, &inner)?;
         // Settings of somebody's batch job, which would cut or lengthen our text.
         inner.with_padding(None);
         inner.with_truncation(None).map_err(|e| anyhow!("{name}: {e}"))?;
@@ -228,6 +231,9 @@ struct TokenizerFile {
 #[derive(Deserialize)]
 struct ModelPart {
     vocab: Vocab,
+    /// Of WordPiece, which tries every part of a word.
+    #[serde(default)]
+    max_input_chars_per_word: Option<u64>,
 }
 
 #[derive(Deserialize)]
@@ -285,6 +291,11 @@ impl TokenizerFile {
 fn check_ids(name: &str, file: &TokenizerFile) -> Result<()> {
     let vocab = &file.model.vocab.0;
     ensure!(!vocab.is_empty() || !file.added_tokens.is_empty(), "{name}: model.vocab is empty");
+    let most = file.model.max_input_chars_per_word.unwrap_or(0);
+    ensure!(
+        most <= MAX_WORD_CHARS,
+        "{name}: model.max_input_chars_per_word = {most}: lehr reads at most {MAX_WORD_CHARS}, words so long take hours"
+    );
     let (mut ids, mut tokens) = (HashSet::new(), HashSet::new());
     for (token, id) in vocab {
         ensure!(tokens.insert(token.as_str()), "{name}: model.vocab has the token {:?} twice", shown(token));

@@ -98,7 +98,7 @@ impl GgufFile {
         let arch = &self.arch;
         let prefix = format!("{arch}.");
         for (name, value) in self.metadata.iter().filter_map(|(name, value)| Some((name.strip_prefix(&prefix)?, value))) {
-            ensure!(KNOWN.contains(&name), "{arch}.{} = {}: lehr does not build that", clean(name), clean(&format!("{value:?}")));
+            ensure!(KNOWN.contains(&name), "{arch}.{} = {}: lehr does not build that", clean(name), value.shown());
         }
         let experts = self.whole("expert_count")?.unwrap_or(0);
         ensure!(experts == 0, "{arch}.expert_count = {experts}: lehr builds no mixture of experts");
@@ -154,10 +154,12 @@ impl GgufFile {
 
 /// The settings of Llama 3 from which its factors are computed: those that Meta has published, with the factor that the file shows.
 fn llama3_of(factors: &[f32], theta: f64, head_dim: usize) -> Result<Llama3Scaling> {
+    let pairs = head_dim / 2;
+    ensure!(factors.len() == pairs, "tensor '{}' has {} factors, a head has {pairs}", names::ROPE_FREQS, factors.len());
     let factor = f64::from(factors.iter().copied().fold(1.0, f32::max));
     let found = Llama3Scaling { factor, low_freq_factor: 1.0, high_freq_factor: 4.0, original_max_position_embeddings: 8192 };
     let own = llama3_factors(&found, theta, head_dim);
-    let same = own.len() == factors.len() && own.iter().zip(factors).all(|(a, b)| (a - b).abs() <= 1e-4 * a.abs());
+    let same = own.iter().zip(factors).all(|(a, b)| (a - b).abs() <= 1e-4 * a.abs());
     ensure!(
         same,
         "tensor '{}': its factors are not those of Llama 3 (factor {factor}, low_freq_factor 1, high_freq_factor 4, 8192 tokens)",

@@ -4,6 +4,7 @@ use super::blocks::BlockType;
 use super::header::{self, Place};
 use super::names;
 use super::value::Metadata;
+use crate::model::safetensors_file::whole;
 use crate::vfs::{clean, open_regular, read_exact_at, shown};
 use anyhow::{Context, Result, ensure};
 use std::collections::BTreeMap;
@@ -73,12 +74,7 @@ impl GgufFile {
         let mut open = Self { path: path.to_owned(), file, metadata, arch, heads, tensors: known, rope_freqs: None };
         if let Some(place) = rope {
             ensure!(place.bytes <= 1 << 16, "tensor '{}' has {:?} numbers", names::ROPE_FREQS, place.shape);
-            let mut factors = Vec::new();
-            open.stream_place(&place, &mut |piece| {
-                factors.extend_from_slice(piece);
-                Ok(())
-            })?;
-            open.rope_freqs = Some(factors);
+            open.rope_freqs = Some(whole(|sink| open.stream_place(&place, sink))?);
         }
         Ok(open)
     }
@@ -117,12 +113,7 @@ impl GgufFile {
         let Some(heads) = names::heads_of(name, &self.arch, self.heads.0, self.heads.1) else {
             return self.stream_place(place, sink);
         };
-        let mut whole = Vec::new();
-        self.stream_place(place, &mut |piece| {
-            whole.extend_from_slice(piece);
-            Ok(())
-        })?;
-        sink(&names::reorder(&whole, heads, place.shape[0], false))
+        sink(&names::reorder(&whole(|sink| self.stream_place(place, sink))?, heads, place.shape[0], false))
     }
 
     fn stream_place(&self, place: &Place, sink: &mut dyn FnMut(&[f32]) -> Result<()>) -> Result<()> {

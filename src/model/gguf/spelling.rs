@@ -5,7 +5,7 @@
 
 use super::pre::Pre;
 use super::value::{Metadata, Value as Setting};
-use super::vocabulary::{Kind, escape, fillers, tokenizer_files};
+use super::vocabulary::{Kind, MAX_TOKEN, escape, fillers, tokenizer_files};
 use crate::data::{Tokenizer, char_of};
 use crate::vfs::clean;
 use anyhow::{Context, Result, bail, ensure};
@@ -212,7 +212,8 @@ impl Table {
     fn scores(&self, merges: &[(&str, &str)]) -> Result<Vec<f32>> {
         let ids: HashMap<&str, usize> = self.normal().map(|(id, token)| (token, id)).collect();
         let pairs: HashSet<(&str, &str)> = merges.iter().copied().collect();
-        for (_, token) in self.normal() {
+        for (id, token) in self.normal() {
+            ensure!(token.len() <= MAX_TOKEN, "token {id} has {} bytes, more than {MAX_TOKEN}", token.len());
             for (at, _) in token.char_indices().skip(1) {
                 let pair = token.split_at(at);
                 let both = ids.contains_key(pair.0) && ids.contains_key(pair.1);

@@ -117,19 +117,25 @@ impl Metadata {
     }
 }
 
+impl Value {
+    /// For a message: of a list its length.
+    pub(super) fn shown(&self) -> String {
+        match self {
+            Self::Text(text) => format!("\"{}\"", clean(text)),
+            Self::Texts(list) => format!("a list of {} strings", list.len()),
+            Self::I32s(list) => format!("a list of {} numbers", list.len()),
+            Self::F32s(list) => format!("a list of {} numbers", list.len()),
+            Self::Numbers(list) => format!("a list of {} numbers", list.len()),
+            Self::Other(count) => format!("a list of {count}"),
+            Self::U32(x) => x.to_string(),
+            Self::Int(x) => x.to_string(),
+            Self::F32(x) => x.to_string(),
+            Self::F64(x) => x.to_string(),
+            Self::Bool(x) => x.to_string(),
+        }
+    }
+}
+
 fn wrong(name: &str, value: &Value, wanted: &str) -> anyhow::Error {
-    let shown = match value {
-        Value::Text(text) => format!("\"{text}\""),
-        Value::Texts(list) => format!("a list of {} strings", list.len()),
-        Value::I32s(list) => format!("a list of {} numbers", list.len()),
-        Value::F32s(list) => format!("a list of {} numbers", list.len()),
-        Value::Numbers(list) => format!("a list of {} numbers", list.len()),
-        Value::Other(count) => format!("a list of {count}"),
-        Value::U32(x) => x.to_string(),
-        Value::Int(x) => x.to_string(),
-        Value::F32(x) => x.to_string(),
-        Value::F64(x) => x.to_string(),
-        Value::Bool(x) => x.to_string(),
-    };
-    anyhow!("{} = {}: must be {wanted}", clean(name), clean(&shown))
+    anyhow!("{} = {}: must be {wanted}", clean(name), value.shown())
 }

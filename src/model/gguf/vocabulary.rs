@@ -10,7 +10,11 @@ use serde_json::{Map, Value, json};
 use std::collections::{HashMap, HashSet};
 
 /// More than any vocabulary has.
-const MAX_TOKENS: usize = 1 << 22;
+const MAX_TOKENS: usize = 1 << 20;
+/// The longest token that is cut at each of its characters to find what it is merged from, the bytes of all of them, and pairs in all.
+pub(super) const MAX_TOKEN: usize = 1 << 10;
+const MAX_TOKEN_BYTES: usize = 64 << 20;
+const MAX_PAIRS: usize = 1 << 21;
 
 /// What a token is (llama.cpp's `llama_token_type`).
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -227,7 +231,7 @@ impl<'a> Vocabulary<'a> {
             self.tokens.len()
         );
         let prefix = metadata.flag("tokenizer.ggml.add_space_prefix")?.unwrap_or(true);
-        let mut model = bpe(self.map(), self.merges(scores), false);
+        let mut model = bpe(self.map(), self.merges(scores)?, false);
         (model["fuse_unk"], model["byte_fallback"]) = (json!(true), json!(true));
         model["unk_token"] = json!(self.role(metadata, "unknown")?.map(|(_, token)| token));
         let scheme = if prefix { "first" } else { "never" };
@@ -244,13 +248,21 @@ impl<'a> Vocabulary<'a> {
     }
 
     /// Every pair of tokens that makes a token, best score first (transformers' `generate_merges`).
-    fn merges(&self, scores: &[f32]) -> Vec<Value> {
+    fn merges(&self, scores: &[f32]) -> Result<Vec<Value>> {
         struct Pair<'b> {
             parts: (&'b str, &'b str),
             key: (f32, usize, usize),
         }
+        let bytes: usize = self.tokens.iter().map(String::len).sum();
+        ensure!(bytes <= MAX_TOKEN_BYTES, "tokenizer.ggml.tokens has {bytes} bytes of text: is it a vocabulary?");
         let mut pairs = Vec::new();
         for (id, token, _) in self.used() {
+            ensure!(
+                token.len() <= MAX_TOKEN,
+                "tokenizer.ggml.tokens: token {id} has {} bytes, more than {MAX_TOKEN}",
+                token.len()
+            );
+            ensure!(pairs.len() <= MAX_PAIRS, "tokenizer.ggml.tokens: more than {MAX_PAIRS} pairs of tokens make a token");
             let first = pairs.len();
             let count = token.chars().count();
             for (before, (at, _)) in token.char_indices().enumerate().skip(1) {
@@ -263,7 +275,7 @@ impl<'a> Vocabulary<'a> {
         }
         let order = |pair: &Pair| (pair.key.1, pair.key.2);
         pairs.sort_by(|a, b| b.key.0.total_cmp(&a.key.0).then_with(|| order(b).cmp(&order(a))));
-        pairs.into_iter().map(|pair| json!([pair.parts.0, pair.parts.1])).collect()
+        Ok(pairs.into_iter().map(|pair| json!([pair.parts.0, pair.parts.1])).collect())
     }
 }
 

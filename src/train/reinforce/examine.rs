@@ -1,6 +1,6 @@
 //! An exam: held-out questions, answered and graded, with the uncertainty of the result.
 
-use super::sampling::{Progress, graded, spelt, text_of};
+use super::sampling::{Progress, graded, text_of};
 use super::step::Reinforce;
 use crate::data::Tokenizer;
 use crate::data::tasks::{Grade, Question, Split, Task};
@@ -50,6 +50,9 @@ pub struct Examined {
     pub answers: Vec<GradedAnswer>,
 }
 
+/// Questions with their answers; and how many answers the grader could not judge, with the reason of the last.
+pub type Sitting = (Vec<Examined>, (u64, String));
+
 /// One answer.
 #[derive(Clone, Debug, Default)]
 pub struct GradedAnswer {
@@ -64,18 +67,18 @@ pub struct GradedAnswer {
 }
 
 impl Examinee<'_> {
-    /// Ask and grade. `None` when `progress` stopped it. Questions that cannot be spelt or are too long, and answers that the grader
-    /// could not judge, are left out.
+    /// Ask and grade. `None` when `progress` stopped it. Questions that cannot be spelt or are too long are left out, and so are answers
+    /// that the grader could not judge: how many these were, and why the last.
     ///
     /// # Errors
     /// A prompt that does not fit, a grader that fails, or a device fault.
-    pub fn sit(&mut self, task: &mut dyn Task, exam: &Exam, progress: &mut Progress<'_>) -> Result<Option<Vec<Examined>>> {
+    pub fn sit(&mut self, task: &mut dyn Task, exam: &Exam, progress: &mut Progress<'_>) -> Result<Option<Sitting>> {
         let mut out = Vec::new();
         let mut requests = Vec::new();
         let room = self.engine.room().saturating_sub(exam.max_completion_length);
         for n in 0..exam.questions {
             let question = task.question(Split::Eval, n)?;
-            let Some(prompt) = spelt(self.tokenizer, &question, self.chat).ok().filter(|prompt| prompt.len() <= room) else {
+            let Some(prompt) = question.encode(self.tokenizer, self.chat).ok().filter(|prompt| prompt.len() <= room) else {
                 continue;
             };
             for sample in 0..exam.samples {
@@ -93,16 +96,19 @@ impl Examinee<'_> {
         let asked: Vec<(&Question, &str)> =
             texts.iter().enumerate().map(|(i, text)| (&out[i / exam.samples].question, text.as_str())).collect();
         let grades = graded(task, &asked)?;
+        let mut ungraded = (0, String::new());
         for (i, ((text, grade), Completion { tokens, truncated, .. })) in
             texts.into_iter().zip(grades).zip(completions).enumerate()
         {
-            if !grade.ungraded {
-                out[i / exam.samples].answers.push(GradedAnswer { text, grade, tokens: tokens.len(), truncated });
+            if grade.ungraded {
+                ungraded = (ungraded.0 + 1, grade.reason);
+                continue;
             }
+            out[i / exam.samples].answers.push(GradedAnswer { text, grade, tokens: tokens.len(), truncated });
         }
         // Of a question without a verdict nothing is known.
         out.retain(|examined| !examined.answers.is_empty());
-        Ok(Some(out))
+        Ok(Some((out, ungraded)))
     }
 }
 
@@ -233,10 +239,11 @@ impl Reinforce {
         };
         let (tokenizer, stops, chat) = (&self.practice.tokenizer, self.practice.stops.as_slice(), self.practice.chat);
         let mut examinee = Examinee { device, model, engine: &mut self.engine, tokenizer, stops, chat };
-        let Some(examined) = examinee.sit(task, &exam, progress)? else { return Ok(None) };
+        let Some((examined, (ungraded, ungraded_reason))) = examinee.sit(task, &exam, progress)? else { return Ok(None) };
         let (all, levels) = scores(&examined);
         let eval_seconds = begin.elapsed().as_secs_f64();
-        Ok(Some(TaskEval { step, task: task.name().to_owned(), temperature, all, levels, eval_seconds }))
+        let task = task.name().to_owned();
+        Ok(Some(TaskEval { step, task, temperature, all, levels, ungraded, ungraded_reason, eval_seconds }))
     }
 }
 

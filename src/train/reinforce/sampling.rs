@@ -141,7 +141,7 @@ impl Sampler<'_> {
         while out.questions.len() < groups {
             let question = self.task.question(Split::Train, *asked)?;
             *asked += 1;
-            let ids = match spelt(self.tokenizer, &question, self.chat) {
+            let ids = match question.encode(self.tokenizer, self.chat) {
                 Ok(ids) => ids,
                 Err(error) => {
                     let (count, why) = &mut out.unspelt;
@@ -179,13 +179,6 @@ impl Sampler<'_> {
         }
         Ok(())
     }
-}
-
-/// The tokens of a question; at least one.
-pub(super) fn spelt(tokenizer: &Tokenizer, question: &Question, chat: bool) -> Result<Vec<u32>> {
-    let ids = tokenizer.encode_prompt(&question.prompt, chat)?;
-    ensure!(!ids.is_empty(), "the question holds no token");
-    Ok(ids)
 }
 
 /// A grade for each answer.

@@ -1,19 +1,17 @@
-//! The engine, set up as `transformers` sets up its own, on a thread of its own: a stack of known size, and a clock that can give up.
+//! The engine, set up as `transformers` sets up its own.
 
 use super::bound::{bound, bound_attribute, check, check_format, printf};
 use super::guard::{ATTRIBUTE, BOUND, guarded};
-use super::limits::{OUTPUT, SECONDS, STACK, TEXT, check_source, over};
+use super::limits::{OUTPUT, Recursion, TEXT, check_source, over};
 use super::{CLOSE, OPEN};
 use crate::data::chat::python::{strftime, to_json};
 use crate::data::shown;
-use anyhow::{Context, Result, anyhow, bail};
+use anyhow::{Result, anyhow};
 use minijinja::machinery::{CodeGenerator, eval, make_string_output, parse};
 use minijinja::syntax::SyntaxConfig;
 use minijinja::value::{Kwargs, Serde, Value as Jinja, ValueKind};
 use minijinja::{AutoEscape, Environment, Error, ErrorKind, State};
 use serde_json::{Map, Value};
-use std::sync::mpsc::{Receiver, RecvTimeoutError, SyncSender, sync_channel};
-use std::time::Duration;
 
 /// A filter in place of `{% generation %}`.
 pub(super) const GENERATION: &str = "lehr_generation";
@@ -26,58 +24,12 @@ pub(super) struct Request {
     pub steps: u64,
 }
 
-/// A thread that holds the compiled template. Dropped, it ends; one that does not answer is left to its fuel.
-pub(super) struct Worker {
-    requests: SyncSender<Request>,
-    answers: Receiver<Result<String>>,
-}
-
-impl Worker {
-    /// Compiles.
-    pub(super) fn start(source: &str, date: i64) -> Result<Self> {
-        let (requests, asked) = sync_channel::<Request>(1);
-        let (tell, answers) = sync_channel(1);
-        let source = source.to_owned();
-        let work = move || {
-            serve(&source, date, |answer| {
-                tell.send(answer).ok()?;
-                asked.recv().ok()
-            });
-        };
-        let thread = std::thread::Builder::new().name("chat template".into()).stack_size(STACK);
-        thread.spawn(work).context("chat template: no thread for it")?;
-        let worker = Self { requests, answers };
-        worker.answer()?;
-        Ok(worker)
-    }
-
-    /// Renders; with an error the worker may still be used, but for [`Self::gave_up`].
-    pub(super) fn render(&self, request: Request) -> Result<String> {
-        let _ = self.requests.send(request);
-        self.answer()
-    }
-
-    fn answer(&self) -> Result<String> {
-        match self.answers.recv_timeout(Duration::from_secs(SECONDS)) {
-            Ok(answer) => answer,
-            Err(RecvTimeoutError::Timeout) => bail!("{}: more than {SECONDS} s", Self::GAVE_UP),
-            Err(RecvTimeoutError::Disconnected) => bail!("{}: the engine failed", Self::GAVE_UP),
-        }
-    }
-
-    const GAVE_UP: &str = "the chat template was given up on";
-
-    /// Whether this error means that the worker is lost.
-    pub(super) fn gave_up(error: &anyhow::Error) -> bool {
-        error.to_string().starts_with(Self::GAVE_UP)
-    }
-}
-
 /// Compiles, then renders what `next` asks for; it is given the answer before, the first that of the compiler.
-pub(super) fn serve(source: &str, date: i64, mut next: impl FnMut(Result<String>) -> Option<Request>) {
+pub(super) fn serve(source: &str, date: i64, most: Recursion, mut next: impl FnMut(Result<String>) -> Option<Request>) {
     let mut environment = environment(date);
+    environment.set_recursion_limit(most.calls);
     let compiled = syntax().and_then(|syntax| {
-        check_source(source, &syntax)?;
+        check_source(source, &syntax, most)?;
         let tree = guarded(&parse(source, "chat", syntax).map_err(|e| template_error(&e))?);
         let mut generator = CodeGenerator::new("chat", source);
         generator.compile_stmt(&tree);

@@ -12,10 +12,26 @@ use minijinja::{Error, ErrorKind};
 
 /// Bytes of a template.
 pub(super) const SOURCE: usize = 1 << 20;
-/// Operators, brackets, filters and dots in one tag: each may be one more frame of the parser's stack.
-const OPERATORS: usize = 4000;
-/// `elif` branches of a template, for the same reason.
-const BRANCHES: usize = 500;
+/// What recurses, and how deep it may: that depends on the stack.
+#[derive(Clone, Copy)]
+pub(super) struct Recursion {
+    /// Operators, brackets, filters and dots in one tag: each may be one more frame of the parser's stack.
+    operators: usize,
+    /// `elif` branches of a template, for the same reason.
+    branches: usize,
+    /// Calls of macros, and of loops by themselves.
+    pub calls: usize,
+}
+
+impl Recursion {
+    /// On a stack of 64 MiB, of which this needs a tenth.
+    #[cfg(not(target_arch = "wasm32"))]
+    pub const ON_A_THREAD: Self = Self { operators: 4000, branches: 500, calls: 500 };
+    /// On the caller's stack, which has 1 MiB where there are no threads.
+    #[cfg(any(test, target_arch = "wasm32"))]
+    pub const IN_LINE: Self = Self { operators: 200, branches: 25, calls: 50 };
+}
+
 /// Values in values.
 pub(super) const DEPTH: usize = 100;
 /// Values in one value.
@@ -28,10 +44,6 @@ pub(super) const OUTPUT: usize = 64 << 20;
 const STEPS: u64 = 2_000_000;
 /// More of them for each message.
 const STEPS_A_MESSAGE: u64 = 2000;
-/// Seconds for one rendering.
-pub(super) const SECONDS: u64 = 60;
-/// The stack of the thread that compiles and renders; what the limits above let through needs a tenth of it.
-pub(super) const STACK: usize = 64 << 20;
 
 /// Steps for a chat of so many messages and bytes.
 pub(super) fn steps(messages: usize, bytes: usize) -> u64 {
@@ -44,12 +56,13 @@ pub(super) fn over(limit: &str) -> Error {
 }
 
 /// Whether the template is short and flat enough to be parsed.
-pub(super) fn check_source(source: &str, syntax: &SyntaxConfig) -> Result<()> {
+pub(super) fn check_source(source: &str, syntax: &SyntaxConfig, most: Recursion) -> Result<()> {
     ensure!(
         source.len() <= SOURCE,
         "chat template: over a limit: {} bytes, more than 1 MiB. Is it the right file?",
         source.len()
     );
+    let (most_operators, most_branches) = (most.operators, most.branches);
     let (mut operators, mut branches) = (0, 0);
     // What is no token is the parser's to report.
     for (token, span) in tokenize(source, false, syntax.clone()).map_while(Result::ok) {
@@ -63,10 +76,10 @@ pub(super) fn check_source(source: &str, syntax: &SyntaxConfig) -> Result<()> {
         }
         let line = span.start_line;
         ensure!(
-            operators <= OPERATORS,
-            "chat template (line {line}): over a limit: more than {OPERATORS} operators and brackets in one tag"
+            operators <= most_operators,
+            "chat template (line {line}): over a limit: more than {most_operators} operators and brackets in one tag"
         );
-        ensure!(branches <= BRANCHES, "chat template (line {line}): over a limit: more than {BRANCHES} elif branches");
+        ensure!(branches <= most_branches, "chat template (line {line}): over a limit: more than {most_branches} elif branches");
     }
     Ok(())
 }

@@ -1,13 +1,14 @@
 //! The task `kk`: puzzles that are made, or rows of a file.
 
 use super::super::asker::Asker;
-use super::super::bank::{Bank, Held, Reader, Source};
+use super::super::bank::{Held, Reader, Source};
 use super::super::distinct::{Distinct, allowed, level_of};
 use super::super::{Grade, Question, Split, Task};
 use super::claim::Claim;
 use super::generate::{PEOPLE, Puzzle, fingerprint};
 use super::{made, notation, reward, row, rows};
 use crate::config::{DataSettings, Form, TaskSettings};
+use crate::data::chat::question_chat;
 use crate::data::json_rows::Object;
 use crate::data::{Notices, Tokenizer};
 use anyhow::{Result, ensure};
@@ -56,19 +57,12 @@ impl Kk {
         let form = settings.form;
         let make = |row: Object| row_question(&asker, form, &row);
         let reader = Reader { example: rows::EXAMPLE, tokenizer, make };
-        if !data.data.is_empty() {
-            let source = Source::Rows(Bank::read(settings, data, seed, &reader, notices)?);
-            return Ok(Self { form, asker, people: Vec::new(), seed, source });
-        }
-        let people = TaskSettings::list("people", &settings.people, PEOPLE)?;
-        let held = match Held::read(settings, data, &reader, notices)? {
-            Some(held) => held,
-            None => {
-                let distinct = distinct(people.clone(), seed, Split::Eval);
-                Held::make(settings, distinct, "--people", notices, |n, puzzle| question(&asker, form, &puzzle, seed, n))?
-            }
-        };
-        Ok(Self { form, asker, people, seed, source: Source::Held(held) })
+        let people = if data.data.is_empty() { TaskSettings::list("people", &settings.people, PEOPLE)? } else { Vec::new() };
+        let source = Source::open(settings, data, seed, &reader, notices, |notices| {
+            let distinct = distinct(people.clone(), seed, Split::Eval);
+            Held::make(settings, distinct, "--people", notices, |n, puzzle| question(&asker, form, &puzzle, seed, n))
+        })?;
+        Ok(Self { form, asker, people, seed, source })
     }
 }
 
@@ -96,7 +90,7 @@ fn row_question(asker: &Asker, form: Form, row: &Object) -> Result<(String, Ques
     let read = given.quiz.as_ref().and_then(|quiz| quiz.as_ref().ok()).map(|read| &read.claims);
     let puzzle = given.statements.as_ref().or(read).map(|claims| key(claims));
     let quiz = asked.quiz.as_ref().or(asked.prompt.as_ref());
-    let chat = quiz.map(|quiz| asker.chat(quiz)).transpose()?.flatten();
+    let chat = quiz.map(|quiz| asker.conversation(question_chat(quiz, row)?)).transpose()?.flatten();
     let plain = || asked.prompt.clone().or_else(|| Some(super::plain_prompt(form, asked.quiz.as_ref()?)));
     let prompt = chat.or_else(plain).ok_or_else(|| anyhow::anyhow!("holds neither quiz nor prompt"))?;
     reward::check(form, &asked.answer)?;

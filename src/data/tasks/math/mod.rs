@@ -15,11 +15,12 @@ pub mod verdict;
 pub use verdict::grade;
 
 use super::asker::Asker;
-use super::bank::{Bank, Held, Reader, Source};
+use super::bank::{Held, Reader, Source};
 use super::distinct::{Distinct, allowed, level_of};
 use super::draws::Draws;
 use super::{Grade, Question, Split, Task};
 use crate::config::{DataSettings, MathKind, TaskSettings};
+use crate::data::chat::question_chat;
 use crate::data::json_rows::Object;
 use crate::data::{Notices, Tokenizer, shown};
 use anyhow::{Context, Result, bail};
@@ -142,23 +143,18 @@ impl Math {
         let make = |row: Object| {
             let mut question = row_question(&row)?;
             let key = question.prompt.clone();
-            question.prompt = asker.chat(question.prompt.trim_end())?.unwrap_or(question.prompt);
+            let chat = question_chat(question.prompt.trim_end(), &row)?;
+            question.prompt = asker.conversation(chat)?.unwrap_or(question.prompt);
             Ok((key, question))
         };
         let reader = Reader { example: EXAMPLE, tokenizer, make };
-        if !data.data.is_empty() {
-            let source = Source::Rows(Bank::read(settings, data, seed, &reader, notices)?);
-            return Ok(Self { kind, asker, grades: Vec::new(), seed, source });
-        }
-        let grades = TaskSettings::list("difficulty", &settings.difficulty, GRADES)?;
-        let held = match Held::read(settings, data, &reader, notices)? {
-            Some(held) => held,
-            None => {
-                let distinct = distinct(kind, grades.clone(), seed, Split::Eval);
-                Held::make(settings, distinct, "--difficulty", notices, |_, row| question(&asker, row))?
-            }
-        };
-        Ok(Self { kind, asker, grades, seed, source: Source::Held(held) })
+        let grades =
+            if data.data.is_empty() { TaskSettings::list("difficulty", &settings.difficulty, GRADES)? } else { Vec::new() };
+        let source = Source::open(settings, data, seed, &reader, notices, |notices| {
+            let distinct = distinct(kind, grades.clone(), seed, Split::Eval);
+            Held::make(settings, distinct, "--difficulty", notices, |_, row| question(&asker, row))
+        })?;
+        Ok(Self { kind, asker, grades, seed, source })
     }
 }
 

@@ -16,6 +16,7 @@ mod tests;
 
 use super::{IDLE, PROMPT_HEAD, Sizes};
 use crate::device::cpu::{Cpu, Cut, Tiled, task_rows, with_scratch};
+use crate::rng::{philox, unit};
 use crate::simd;
 use choose::{Filter, choose};
 use select::Scratch;
@@ -93,25 +94,12 @@ fn choose_all(
                 continue;
             }
             let words = philox([given[2], given[3], positions[row], 0], [settings[4], settings[5]]);
-            let unit = (words[0] >> 8) as f32 * (1.0 / 16_777_216.0);
+            let unit = unit(words[0]);
             let logits = &logits[row * sizes.stride..][..sizes.vocab];
             let (column, logp) = SCRATCH.with_borrow_mut(|scratch| simd!(cpu, s => choose(s, filter, unit, logits, scratch)));
             choices.row(i).copy_from_slice(&[f32::from_bits(column as u32), logp]);
         }
     });
-}
-
-/// Philox4x32 with ten rounds (`rng::philox`).
-pub(super) fn philox(mut counter: [u32; 4], mut key: [u32; 2]) -> [u32; 4] {
-    for round in 0..10 {
-        if round > 0 {
-            key = [key[0].wrapping_add(0x9E37_79B9), key[1].wrapping_add(0xBB67_AE85)];
-        }
-        let low = u64::from(counter[0]) * 0xD251_1F53;
-        let high = u64::from(counter[2]) * 0xCD9E_8D57;
-        counter = [(high >> 32) as u32 ^ counter[1] ^ key[0], high as u32, (low >> 32) as u32 ^ counter[3] ^ key[1], low as u32];
-    }
-    counter
 }
 
 /// Rows whose request has ended (by a stop, its limit, no more room) take the next, in their order; call it after [`draw`].

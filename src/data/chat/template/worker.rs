@@ -1,0 +1,174 @@
+//! Where the engine runs: on a thread of its own, which has a stack of known size and can be given up; or, where there are no threads, in
+//! the caller, with less recursion allowed and fuel as the only clock.
+
+#[cfg(any(test, target_arch = "wasm32"))]
+mod in_line {
+    use super::super::engine::{Request, serve};
+    use super::super::limits::Recursion;
+    use anyhow::Result;
+
+    /// A template that compiles; it is compiled anew for each rendering, since what is compiled borrows the text.
+    pub struct Worker {
+        source: String,
+        date: i64,
+    }
+
+    impl Worker {
+        /// Compiles.
+        pub fn start(source: &str, date: i64) -> Result<Self> {
+            let worker = Self { source: source.to_owned(), date };
+            worker.last_answer(None)?;
+            Ok(worker)
+        }
+
+        /// Renders.
+        pub fn render(&self, request: Request) -> Result<String> {
+            self.last_answer(Some(request))
+        }
+
+        fn last_answer(&self, mut request: Option<Request>) -> Result<String> {
+            let mut answer = Ok(String::new());
+            serve(&self.source, self.date, Recursion::IN_LINE, |said| {
+                answer = said;
+                request.take()
+            });
+            answer
+        }
+
+        /// Whether this error means that the worker is lost, which it never is.
+        #[cfg_attr(not(target_arch = "wasm32"), expect(dead_code, reason = "tests run it where there are threads"))]
+        pub fn gave_up(_: &anyhow::Error) -> bool {
+            false
+        }
+    }
+}
+
+#[cfg(not(target_arch = "wasm32"))]
+mod threaded {
+    use super::super::engine::{Request, serve};
+    use super::super::limits::Recursion;
+    use anyhow::{Context, Result, bail};
+    use std::sync::mpsc::{Receiver, RecvTimeoutError, SyncSender, sync_channel};
+    use std::time::Duration;
+
+    /// Seconds for one rendering.
+    const SECONDS: u64 = 60;
+    /// The stack of the thread; see [`Recursion::ON_A_THREAD`].
+    const STACK: usize = 64 << 20;
+    const GAVE_UP: &str = "the chat template was given up on";
+
+    /// A thread that holds the compiled template. Dropped, it ends; one that does not answer is left to its fuel.
+    pub struct Worker {
+        requests: SyncSender<Request>,
+        answers: Receiver<Result<String>>,
+    }
+
+    impl Worker {
+        /// Compiles.
+        pub fn start(source: &str, date: i64) -> Result<Self> {
+            let (requests, asked) = sync_channel::<Request>(1);
+            let (tell, answers) = sync_channel(1);
+            let source = source.to_owned();
+            let work = move || {
+                serve(&source, date, Recursion::ON_A_THREAD, |answer| {
+                    tell.send(answer).ok()?;
+                    asked.recv().ok()
+                });
+            };
+            let thread = std::thread::Builder::new().name("chat template".into()).stack_size(STACK);
+            thread.spawn(work).context("chat template: no thread for it")?;
+            let worker = Self { requests, answers };
+            worker.answer()?;
+            Ok(worker)
+        }
+
+        /// Renders; with an error the worker may still be used, but for [`Self::gave_up`].
+        pub fn render(&self, request: Request) -> Result<String> {
+            let _ = self.requests.send(request);
+            self.answer()
+        }
+
+        fn answer(&self) -> Result<String> {
+            match self.answers.recv_timeout(Duration::from_secs(SECONDS)) {
+                Ok(answer) => answer,
+                Err(RecvTimeoutError::Timeout) => bail!("{GAVE_UP}: more than {SECONDS} s"),
+                Err(RecvTimeoutError::Disconnected) => bail!("{GAVE_UP}: the engine failed"),
+            }
+        }
+
+        /// Whether this error means that the worker is lost.
+        pub fn gave_up(error: &anyhow::Error) -> bool {
+            error.to_string().starts_with(GAVE_UP)
+        }
+    }
+}
+
+#[cfg(target_arch = "wasm32")]
+pub(super) use in_line::Worker;
+#[cfg(not(target_arch = "wasm32"))]
+pub(super) use threaded::Worker;
+
+#[cfg(test)]
+mod tests {
+    use super::super::engine::Request;
+    use super::super::limits::steps;
+    use super::super::{PLAIN, without_generation_tags};
+    use super::*;
+    use serde_json::{Map, Value, json};
+
+    fn request() -> Request {
+        let messages = json!([{"role": "user", "content": "a"}, {"role": "assistant", "content": "b"}]);
+        let context =
+            Map::from_iter([("messages".to_owned(), messages), ("add_generation_prompt".to_owned(), Value::Bool(true))]);
+        Request { context, steps: steps(2, 100) }
+    }
+
+    /// What a template gives in the caller's stack of 1 MiB, as a browser has it.
+    fn in_line(source: &str) -> Result<String, String> {
+        let source = source.to_owned();
+        let work = move || {
+            let worker = in_line::Worker::start(&source, 0)?;
+            worker.render(request()).and_then(|_| worker.render(request()))
+        };
+        let thread = std::thread::Builder::new().stack_size(1 << 20).spawn(work).unwrap();
+        thread.join().expect("no panic").map_err(|error| format!("{error:#}"))
+    }
+
+    #[test]
+    fn in_line_and_on_a_thread_write_the_same() {
+        let (plain, _) = without_generation_tags(PLAIN);
+        for source in [&*plain, "{% for m in messages %}[{{ m.role }}]{{ m.content | trim }}{% endfor %}{{ messages | tojson }}"]
+        {
+            let threaded = threaded::Worker::start(source, 0).unwrap().render(request()).unwrap();
+            assert_eq!(in_line(source), Ok(threaded));
+        }
+        let error = in_line("{{ raise_exception('no') }}").unwrap_err();
+        assert_eq!(error, "the chat template (line 1) refuses it: no");
+    }
+
+    /// What would overflow a small stack is refused by name, and what the limits let through does not overflow it.
+    #[test]
+    fn in_line_recursion_is_refused_by_name() {
+        let branches = |n: usize| format!("{{% if x %}}a{}{{% endif %}}", "{% elif x %}b".repeat(n));
+        for (source, wanted) in [
+            (format!("{{{{ {}x }}}}", "not ".repeat(300)), "more than 200 operators"),
+            (format!("{{{{ 1{} }}}}", "+1".repeat(300)), "more than 200 operators"),
+            (branches(30), "more than 25 elif branches"),
+            ("{% macro f() %}{{ f() }}{% endmacro %}{{ f() }}".into(), "recurs"),
+            ("{% for x in [[1]] recursive %}{{ loop([[x]]) }}{% endfor %}".into(), "recurs"),
+            ("{% for i in range(3000) %}{% for j in range(3000) %}x{% endfor %}{% endfor %}".into(), "fuel"),
+        ] {
+            let error = in_line(&source).unwrap_err();
+            assert!(error.contains(wanted), "{source}: {error}");
+        }
+        for (source, wanted) in [
+            (format!("{{{{ {}true }}}}", "not ".repeat(180)), "True".to_owned()),
+            (format!("{{{{ 1{} }}}}", "+1".repeat(180)), "181".into()),
+            (format!("{{{{ 'a'{} }}}}", "~'a'".repeat(180)), "a".repeat(181)),
+            (branches(20), String::new()),
+            ("{% macro f(n) %}{% if n %}{{ f(n - 1) }}{% endif %}x{% endmacro %}{{ f(5) }}".into(), "xxxxxx".into()),
+        ] {
+            assert_eq!(in_line(&source), Ok(wanted), "{source}");
+        }
+    }
+}

@@ -1,0 +1,162 @@
+//! How much longer a tokenizer may make a text. A file of a few hundred bytes can double what it gets sixty times (`Replace` in a row), or
+//! put a million tokens around every text: it would end the process, not fail.
+
+use anyhow::{Result, ensure};
+use serde::Serialize;
+use serde_json::Value;
+
+/// Bytes that come of one, at most. NFKC makes 11 of one, SentencePiece's blank three.
+const MAX_GROWTH: f64 = 1024.0;
+/// Tokens around a text.
+const MAX_AROUND: usize = 1024;
+
+/// Refuses a tokenizer whose steps make much of little. `name` is for messages.
+///
+/// # Errors
+/// The part that does, by name.
+pub(super) fn check(name: &str, inner: &tokenizers::Tokenizer) -> Result<()> {
+    let (normalizer, pre) = (json(inner.get_normalizer())?, json(inner.get_pre_tokenizer())?);
+    let (decoder, post) = (json(inner.get_decoder())?, json(inner.get_post_processor())?);
+    for (part, growth) in [("normalizer and pre_tokenizer", growth(&normalizer) * growth(&pre)), ("decoder", growth(&decoder))] {
+        ensure!(growth <= MAX_GROWTH, "{name}: {part}: could make a text more than {MAX_GROWTH} times as long");
+    }
+    let (copies, tokens) = around(&post);
+    ensure!(
+        copies <= 1 && tokens <= MAX_AROUND,
+        "{name}: post_processor: puts {tokens} tokens around {copies} copies of a text; lehr reads one copy and at most {MAX_AROUND}"
+    );
+    Ok(())
+}
+
+fn json(part: Option<&impl Serialize>) -> Result<Value> {
+    Ok(serde_json::to_value(part)?)
+}
+
+/// The steps of a sequence, which stand under one of these names.
+fn steps<'a>(part: &'a Value, names: &[&str]) -> impl Iterator<Item = &'a Value> {
+    names.iter().find_map(|name| part.get(name)?.as_array()).into_iter().flatten()
+}
+
+/// Bytes that a step, or all steps of a sequence, makes of one at most.
+fn growth(part: &Value) -> f64 {
+    if part["type"] == "Sequence" {
+        return steps(part, &["normalizers", "pretokenizers", "decoders"]).map(growth).product();
+    }
+    let length = |value: &Value| value.as_str().map_or(0, str::len) as f64;
+    match part["type"].as_str().unwrap_or_default() {
+        "Replace" => match length(&part["pattern"]["String"]) {
+            // A regular expression, which may match one byte or none.
+            0.0 => length(&part["content"]) + 1.0,
+            pattern => (length(&part["content"]) / pattern).max(1.0),
+        },
+        "Prepend" => length(&part["prepend"]) + 1.0,
+        "Precompiled" => longest_text(part["precompiled_charsmap"].as_str().unwrap_or_default()),
+        "NFKC" | "NFKD" => 11.0,
+        "NFC" | "NFD" => 4.0,
+        "BertNormalizer" | "Lowercase" => 4.0,
+        // A byte becomes a character of two bytes; a space may be put before it.
+        "ByteLevel" => 3.0,
+        // The same with a character of up to four.
+        "Metaspace" => 5.0,
+        _ => 1.0,
+    }
+}
+
+/// Bytes of the longest text in SentencePiece's table of characters: behind the length of the index and the index itself stand texts that
+/// end in a zero.
+fn longest_text(base64: &str) -> f64 {
+    let bytes = decoded(base64);
+    let index = bytes.first_chunk().map_or(0, |length| u32::from_le_bytes(*length) as usize);
+    let texts = bytes.get(4usize.saturating_add(index)..).unwrap_or(&bytes);
+    texts.split(|byte| *byte == 0).map(<[u8]>::len).max().unwrap_or(0).max(1) as f64
+}
+
+/// Base64 without its padding; other characters are passed over.
+fn decoded(text: &str) -> Vec<u8> {
+    let (mut out, mut bits, mut count) = (Vec::with_capacity(text.len() / 4 * 3), 0u32, 0);
+    for c in text.bytes() {
+        let value = match c {
+            b'A'..=b'Z' => c - b'A',
+            b'a'..=b'z' => c - b'a' + 26,
+            b'0'..=b'9' => c - b'0' + 52,
+            b'+' => 62,
+            b'/' => 63,
+            _ => continue,
+        };
+        (bits, count) = (bits << 6 | u32::from(value), count + 6);
+        if count >= 8 {
+            count -= 8;
+            out.push((bits >> count) as u8);
+        }
+    }
+    out
+}
+
+/// How often a post-processor writes a text, and how many tokens around it.
+fn around(part: &Value) -> (usize, usize) {
+    if part["type"] == "Sequence" {
+        let all = steps(part, &["processors"]).map(around);
+        return all
+            .fold((1, 0), |(copies, tokens), (c, t)| (copies.saturating_mul(c), tokens.saturating_mul(c).saturating_add(t)));
+    }
+    if part["type"] != "TemplateProcessing" {
+        return (1, 2);
+    }
+    let pieces = part["single"].as_array().map(Vec::as_slice).unwrap_or_default();
+    let ids = |piece: &Value| {
+        let special = part["special_tokens"].get(piece["SpecialToken"]["id"].as_str()?)?;
+        special["ids"].as_array().map(Vec::len)
+    };
+    let tokens = pieces.iter().filter_map(ids).fold(0usize, usize::saturating_add);
+    (pieces.iter().filter(|piece| piece.get("Sequence").is_some()).count(), tokens)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use serde_json::json;
+
+    #[test]
+    fn what_models_use_is_far_below_the_limit() {
+        let replace = |from: &str, to: &str| json!({"type": "Replace", "pattern": {"String": from}, "content": to});
+        let llama = json!({"type": "Sequence", "normalizers": [{"type": "Prepend", "prepend": "▁"}, replace(" ", "▁")]});
+        assert_eq!(growth(&llama), 12.0);
+        let qwen = json!({"type": "Sequence", "pretokenizers": [
+            {"type": "Split", "pattern": {"Regex": "\\s"}, "behavior": "Isolated", "invert": false}, {"type": "ByteLevel"}]});
+        assert_eq!(growth(&qwen) * growth(&json!({"type": "NFC"})), 12.0);
+        assert_eq!(growth(&Value::Null), 1.0);
+        assert_eq!((growth(&replace("ab", "c")), growth(&replace("", "ab")), growth(&replace("a", "bcd"))), (1.0, 3.0, 3.0));
+    }
+
+    #[test]
+    fn doublings_multiply() {
+        let double = json!({"type": "Replace", "pattern": {"String": "a"}, "content": "aa"});
+        let inner = json!({"type": "Sequence", "normalizers": vec![double; 10]});
+        assert_eq!(growth(&inner), 1024.0);
+        assert_eq!(growth(&json!({"type": "Sequence", "normalizers": [inner, inner]})), 1024.0 * 1024.0);
+        assert_eq!(growth(&json!({"type": "Sequence", "pretokenizers": vec![json!({"type": "ByteLevel"}); 2]})), 9.0);
+    }
+
+    #[test]
+    fn texts_of_a_table_are_measured() {
+        // An index of four bytes; the texts "ab", "" and "cdefg".
+        assert_eq!(decoded("BAAAAAECAwRhYgAAY2RlZmcA"), b"\x04\0\0\0\x01\x02\x03\x04ab\0\0cdefg\0");
+        assert_eq!(longest_text("BAAAAAECAwRhYgAAY2RlZmcA"), 5.0);
+        assert_eq!((longest_text(""), longest_text("////////")), (1.0, 6.0));
+    }
+
+    #[test]
+    fn what_stands_around_a_text_is_counted() {
+        let piece = |id: &str| json!({"SpecialToken": {"id": id, "type_id": 0}});
+        let text = json!({"Sequence": {"id": "A", "type_id": 0}});
+        let template = |single: Vec<Value>| {
+            json!({"type": "TemplateProcessing", "single": single, "pair": [],
+                "special_tokens": {"<s>": {"id": "<s>", "ids": [1, 2], "tokens": ["a", "b"]}}})
+        };
+        let once = template(vec![piece("<s>"), text.clone(), piece("<s>"), piece("?")]);
+        assert_eq!(around(&once), (1, 4));
+        let twice = template(vec![text.clone(), text]);
+        assert_eq!(around(&json!({"type": "Sequence", "processors": [once, twice, twice]})), (4, 16));
+        assert_eq!(around(&Value::Null), (1, 2));
+    }
+}
