@@ -17,6 +17,7 @@ mod memory;
 mod orders;
 pub mod panels;
 mod seeds;
+pub mod talk;
 pub mod theme;
 mod watcher;
 pub mod window;

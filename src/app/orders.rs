@@ -3,6 +3,7 @@
 use super::child::{Job, JobState, Trainer};
 use super::desk::{Desk, OpenRun, Order, Page};
 use super::memory::write_whole;
+use super::talk::{Talk, TalkState};
 use super::window::Window;
 use crate::history::find_runs;
 use crate::session::folder;
@@ -27,6 +28,19 @@ impl Window {
                         job.cancel();
                     }
                 }
+                Order::Talk { model, system, tokens } => {
+                    // First the one before goes, with its memory on the device.
+                    self.desk.talk = None;
+                    let talk = Talk::start(&self.program, &model, (&system, tokens), waker(ctx));
+                    let talk = talk.unwrap_or_else(|e| Talk::made(&model, Vec::new(), TalkState::Ended(format!("{e:#}"))));
+                    self.desk.talk = Some(talk);
+                }
+                Order::Ask(ask) => {
+                    if let Some(talk) = &mut self.desk.talk {
+                        talk.ask(ask);
+                    }
+                }
+                Order::EndTalk => self.desk.talk = None,
                 Order::Open(path) => self.open(&path),
                 Order::Close(path) => self.close(&path),
                 Order::Delete(path) => self.delete(&path),
@@ -68,12 +82,14 @@ impl Window {
             Ok(trainer) => {
                 // Once more from the beginning: a resumed run's log may be cut.
                 let index = self.desk.runs.iter().position(|run| run.files.path == path).unwrap_or(self.desk.runs.len());
-                let fresh = OpenRun { trainer: Some(trainer), ours: true, live: true, ..OpenRun::new(&path, index) };
+                let hue = self.desk.runs.get(index).map_or_else(|| self.desk.free_hue(), |run| run.hue);
+                let fresh = OpenRun { trainer: Some(trainer), ours: true, live: true, ..OpenRun::new(&path, hue) };
                 match self.desk.runs.get_mut(index) {
                     Some(run) => *run = fresh,
                     None => self.desk.runs.push(fresh),
                 }
                 self.watcher.watch(&path);
+                self.desk.only(&path);
                 self.desk.focus = Some(path);
                 self.show(Page::Charts);
             }
@@ -90,7 +106,7 @@ impl Window {
         }
         for path in found {
             if self.desk.run(&path).is_none() {
-                let run = OpenRun::new(&path, self.desk.runs.len());
+                let run = OpenRun::new(&path, self.desk.free_hue());
                 self.desk.runs.push(run);
                 self.watcher.watch(&path);
             }

@@ -144,6 +144,7 @@ impl Window {
             }
         }
         self.desk.jobs.values_mut().for_each(super::child::Job::poll);
+        self.desk.talk.iter_mut().for_each(super::talk::Talk::poll);
         if self.panels.lessons.advance(&mut self.desk) {
             let pause = self.pause.load(Ordering::Relaxed).clamp(60, 700);
             ctx.request_repaint_after(Duration::from_millis(pause));

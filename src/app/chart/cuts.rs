@@ -17,8 +17,8 @@ pub(super) struct Source {
     /// Of several runs the mean over them is drawn.
     pub runs: Vec<PathBuf>,
     pub metric: String,
-    /// Weight of the past in a smoothed curve, in bits; None for what was measured.
-    pub smoothing: Option<u64>,
+    /// Points to each side that a smoothed line is averaged over; 0 for what was measured.
+    pub reach: usize,
 }
 
 /// How it was made.
@@ -105,7 +105,7 @@ mod tests {
     use crate::history::Axis;
 
     fn source(metric: &str) -> Source {
-        Source { runs: vec!["a".into()], metric: metric.into(), smoothing: None }
+        Source { runs: vec!["a".into()], metric: metric.into(), reach: 0 }
     }
 
     fn how(to: f64, points: usize) -> Making {

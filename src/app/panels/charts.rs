@@ -58,7 +58,8 @@ impl Charts {
         }
         let extent = extent(desk, &runs);
         let view = self.view.or_else(|| newest_part(desk, extent));
-        let frame = Frame { view, extent, runs: &runs, log_x: desk.look.log_x && desk.look.axis != Axis::Wall, only: &[] };
+        let frame =
+            Frame { view, extent, runs: &runs, log_x: desk.look.log_x && desk.look.axis != Axis::Wall, only: &[], raw: false };
         self.hovered = false;
         egui::ScrollArea::vertical().auto_shrink(false).show(ui, |ui| self.grid_ui(ui, desk, &specs, &frame));
         if !self.hovered {
@@ -154,15 +155,23 @@ impl Charts {
                 self.view = None;
             }
             let label = ui.label("smoothing");
-            ui.add(egui::Slider::new(&mut desk.look.smoothing, 0.0..=0.995).show_value(true).max_decimals(3))
+            let slider = egui::Slider::new(&mut desk.look.smooth, 0.0..=0.3).custom_formatter(|share, _| format!("{:.1} %", 100.0 * share));
+            ui.add(slider.custom_parser(|text| Some(text.trim().trim_end_matches('%').trim().parse::<f64>().ok()? / 100.0)))
                 .labelled_by(label.id)
-                .on_hover_text("Weight of the past in the strong line. The raw curve stays behind it, pale.");
+                .on_hover_text("Each point of the strong line is the mean of this share of the curve's points, as many before it as behind it. \
+                                What was measured stays behind it, pale. Few points are not smoothed.");
             ui.toggle_value(&mut desk.look.pins, "marks")
                 .on_hover_text("Saves, merges, rescues and changed settings as vertical lines");
             if desk.runs.iter().filter(|run| run.visible).count() > 1 {
                 ui.toggle_value(&mut desk.look.group_seeds, "seeds together").on_hover_text(
                     "Runs that differ only in their seed as their mean, with one standard deviation to both sides",
                 );
+            }
+            let ticked = desk.runs.iter().filter(|run| run.visible).count();
+            if let Some(path) = desk.focus.clone().filter(|_| ticked > 1)
+                && ui.button("Only this run").on_hover_text(format!("Draw {} and no other", crate::history::short_name(&path))).clicked()
+            {
+                desk.only(&path);
             }
             if self.view.is_some() && ui.button("Show all").on_hover_text("Back to the whole run (double click)").clicked() {
                 self.view = None;

@@ -93,13 +93,16 @@ impl Runs {
             ui.colored_label(ui.visuals().error_fg_color, error);
         }
         let shown = path.display().to_string();
-        let mut orders = Vec::new();
+        let (mut orders, mut only_this) = (Vec::new(), false);
         ui.horizontal_wrapped(|ui| {
             going_on_ui(ui, run, &shown, &mut orders);
             if ui.button("Report").on_hover_text("Write report.html into its folder").clicked() {
                 let out = path.join("report.html").display().to_string();
                 orders.push(Order::Job(format!("report {shown}"), vec!["report".into(), shown.clone(), "-o".into(), out]));
             }
+            let others = desk.runs.iter().any(|other| other.visible && other.files.path != path);
+            let only = ui.add_enabled(others || !run.visible, egui::Button::new("Only this run"));
+            only_this |= only.on_hover_text("Draw this run in the charts, and no other").clicked();
             if ui.button("Close").on_hover_text("Look at it no more; nothing is deleted").clicked() {
                 orders.push(Order::Close(path.to_owned()));
             }
@@ -120,6 +123,9 @@ impl Runs {
             });
         }
         report_ui(ui, desk, path);
+        if only_this {
+            desk.only(path);
+        }
         orders.into_iter().for_each(|order| desk.ask(order));
     }
 }
@@ -182,11 +188,7 @@ fn in_short(run: &OpenRun) -> String {
         parts.push(format!("{} parameters", format::tick(started.parameters as f64)));
         parts.push(format!("step {} of {}", format::tick(h.step as f64), format::tick(h.max_steps() as f64)));
     }
-    let last = match h.stage() {
-        "grpo" => h.last("reward").map(|r| format!("reward {}", format::number(r))),
-        _ => h.last("eval_loss").or(h.last("loss")).map(|l| format!("loss {}", format::number(l))),
-    };
-    parts.extend(last);
+    parts.extend(h.figures().iter().map(format::figure));
     if run.bytes > 0 {
         parts.push(human_bytes(run.bytes));
     }

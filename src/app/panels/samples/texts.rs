@@ -92,7 +92,7 @@ impl Texts {
                 });
             });
             if !run.is_ours() {
-                ui.weak("Only a run that this window trains can be asked. Resume it on the page Controls.");
+                ui.weak("Only a run that this window trains can be asked for a sample. Chat, above, works on every checkpoint.");
             }
         });
     }
