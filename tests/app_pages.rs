@@ -431,8 +431,16 @@ fn every_page_is_drawn_in_every_state() {
 #[test]
 fn without_a_run_pages_say_how_to_get_one() {
     for page in PAGES {
-        let harness = harness(lehr::app::desk::Desk::default(), page, vec2(800.0, 600.0), Theme::Dark);
+        let mut harness = harness(lehr::app::desk::Desk::default(), page, vec2(800.0, 600.0), Theme::Dark);
+        if page == Page::Samples {
+            // There are models to talk to without a run.
+            harness.get_by_label("Generated text").click();
+            harness.run_ok();
+        }
         assert!(harness.query_by_label("No run is open").is_some(), "{page:?}");
+        harness.get_by_label("Start a new run").click();
+        harness.run_ok();
+        assert_eq!(harness.state_mut().desk.take_orders(), [Order::Show(Page::NewRun)], "{page:?}");
     }
 }
 

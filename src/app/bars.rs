@@ -158,6 +158,7 @@ const SHORTCUTS: &[(&str, &str)] = &[
     ("1 to 7", "Charts, Tokens, Samples, Merge, Inside, New run, Lessons"),
     ("Ctrl + / Ctrl - / Ctrl 0", "larger, smaller, normal size"),
     ("F1 or ?", "this sheet"),
+    ("Escape", "close this sheet, cancel a question"),
     ("drag in a chart", "zoom all charts to that part"),
     ("Ctrl and wheel", "zoom around the pointer; wheel sideways moves"),
     ("double click in a chart", "the whole run again"),

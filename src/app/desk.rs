@@ -185,7 +185,8 @@ pub enum Order {
     Focus(PathBuf),
     /// Bring a page to the front.
     Show(Page),
-    /// Fill the form for a new run: a stage (`pretrain`, `sft`, `grpo`), and settings to set in it as `section.field` and value in TOML.
+    /// Fill the form for a new run: a stage (`pretrain`, `sft`, `grpo`), and settings to set in it as `section.field` and value in TOML;
+    /// `config` names a file of settings to go out from.
     NewRun(String, Vec<(String, String)>),
     /// Write a file, whole; the text is said when it is done.
     Write(PathBuf, Vec<u8>),

@@ -10,6 +10,7 @@ pub mod child;
 pub mod desk;
 mod display;
 pub mod draw;
+mod errands;
 mod export;
 pub mod format;
 mod layout;

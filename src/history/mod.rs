@@ -21,7 +21,7 @@ pub use family::{Family, Member, family};
 pub use opening::opening_text;
 pub use pins::{Pin, PinKind};
 pub use record::{History, State};
-pub use run::{RunFiles, Update, find_runs, short_name};
+pub use run::{RunFiles, Update, bytes_on_disk, find_runs, short_name};
 pub use samples::{SampleLog, SampleStep};
 pub use summary::{Figure, Of};
 pub use table::{csv, last_values};

@@ -197,3 +197,23 @@ fn somebody_talks_to_a_checkpoint_from_the_window() {
     live.window().desk().ask(Order::EndTalk);
     live.wait("the end", |live| live.window().desk().talk.is_none());
 }
+
+/// What asks for a decision goes away undecided.
+#[test]
+fn escape_cancels_a_question() {
+    let mut live = Live::new();
+    let run = live.start("a", &["--max-steps=3"]);
+    live.until(&run, "the end", |r| r.files.standing(r.live) == "finished");
+    live.h.get_by_label("Delete").click();
+    live.h.run_steps(3);
+    assert!(live.h.query_by_label("Delete it").is_some());
+    live.h.key_press(egui::Key::Escape);
+    live.h.run_steps(3);
+    assert!(live.h.query_by_label("Delete it").is_none() && run.is_dir());
+    // Said twice, it is done, by a thread.
+    live.h.get_by_label("Delete").click();
+    live.h.run_steps(3);
+    live.h.get_by_label("Delete it").click();
+    live.wait("the deletion", |live| live.window().desk().runs.is_empty());
+    assert!(!run.exists());
+}

@@ -1,7 +1,7 @@
 //! Every curve of the runs that are ticked, over one axis with one cross-hair.
 
 use crate::app::chart::{self, Frame, View, chart_ui};
-use crate::app::desk::{Desk, Order, Page};
+use crate::app::desk::{Desk, Order};
 use crate::history::spec::{CHARTS, Spec};
 use crate::history::{Axis, csv};
 use eframe::egui::{self, RichText, Ui};
@@ -22,16 +22,9 @@ impl Charts {
     /// Draw.
     pub fn ui(&mut self, ui: &mut Ui, desk: &mut Desk) {
         if desk.runs.is_empty() {
-            let what = "Start one on the page New run, open a folder on the page Runs, or take a lesson on the page Lessons.";
-            super::empty(ui, "No run is open", what);
-            ui.add_space(12.0);
-            ui.vertical_centered(|ui| {
-                for (page, words) in [(Page::NewRun, "Start a new run"), (Page::Lessons, "Take a lesson")] {
-                    if ui.add(egui::Button::new(words).min_size(egui::vec2(180.0, 30.0))).clicked() {
-                        desk.ask(Order::Show(page));
-                    }
-                }
-            });
+            let mut orders = Vec::new();
+            super::no_run(ui, &mut orders);
+            orders.into_iter().for_each(|order| desk.ask(order));
             return;
         }
         self.toolbar_ui(ui, desk);
@@ -54,6 +47,12 @@ impl Charts {
                 ),
             };
             super::empty(ui, heading, what);
+            if let Some(path) = desk.focus.clone().filter(|_| runs.is_empty()) {
+                let mut asked = Vec::new();
+                let words = format!("Draw {}", crate::history::short_name(&path));
+                super::offers(ui, [(words.as_str(), Order::Focus(path))], &mut asked);
+                asked.into_iter().for_each(|order| desk.ask(order));
+            }
             return;
         }
         let extent = extent(desk, &runs);

@@ -18,6 +18,11 @@ pub struct Runs {
 }
 
 impl Runs {
+    /// Delete nothing: what was asked is taken back.
+    pub fn cancel(&mut self) {
+        self.deleting = None;
+    }
+
     /// Draw.
     pub fn ui(&mut self, ui: &mut Ui, desk: &mut Desk) {
         ui.horizontal(|ui| {
@@ -95,7 +100,7 @@ impl Runs {
         let shown = path.display().to_string();
         let (mut orders, mut only_this) = (Vec::new(), false);
         ui.horizontal_wrapped(|ui| {
-            going_on_ui(ui, run, &shown, &mut orders);
+            continue_ui(ui, run, &mut orders);
             if ui.button("Report").on_hover_text("Write report.html into its folder").clicked() {
                 let out = path.join("report.html").display().to_string();
                 orders.push(Order::Job(format!("report {shown}"), vec!["report".into(), shown.clone(), "-o".into(), out]));
@@ -130,19 +135,21 @@ impl Runs {
     }
 }
 
-/// Ways on from a run: resume it, fork it, begin another stage from it.
-fn going_on_ui(ui: &mut Ui, run: &OpenRun, shown: &str, orders: &mut Vec<Order>) {
+/// Ways to continue from a run: resume it, fork it, begin another stage from it.
+pub fn continue_ui(ui: &mut Ui, run: &OpenRun, orders: &mut Vec<Order>) {
     let stage = run.files.settings.as_ref().map_or("pretrain", |s| s.stage().name());
-    let has_checkpoint = run.newest_checkpoint().is_some();
+    let shown = run.files.path.display().to_string();
+    // As its log tells: a frame looks at no disk.
+    let has_checkpoint = !run.files.history.checkpoints.is_empty();
     let resume = ui.add_enabled(!run.live && has_checkpoint, egui::Button::new("Resume"));
-    let why = if run.live { "It is being trained." } else { "It has no checkpoint to go on from." };
-    if resume.on_hover_text("Go on from the newest checkpoint").on_disabled_hover_text(why).clicked() {
-        let args = vec![stage.to_owned(), "--resume".into(), shown.to_owned()];
+    let why = if run.live { "It is being trained." } else { "It has saved no checkpoint." };
+    if resume.on_hover_text("Continue from the newest checkpoint").on_disabled_hover_text(why).clicked() {
+        let args = vec![stage.to_owned(), "--resume".into(), shown.clone()];
         orders.push(Order::Start { args, run: run.files.path.clone() });
     }
     ui.add_enabled_ui(has_checkpoint, |ui| {
         ui.menu_button("Fork", |ui| {
-            ui.label("Go on as a run of its own from step");
+            ui.label("Continue as a run of its own from step");
             for (step, _) in run.files.history.checkpoints.iter().rev().take(20) {
                 if ui.button(format::count(*step)).clicked() {
                     let fork = ("start.fork".to_owned(), format!("{shown}@{step}"));
@@ -151,10 +158,10 @@ fn going_on_ui(ui: &mut Ui, run: &OpenRun, shown: &str, orders: &mut Vec<Order>)
                 }
             }
         });
-        ui.menu_button("Go on with", |ui| {
+        ui.menu_button("Continue with", |ui| {
             for (next, words) in [("sft", "Fine-tune it"), ("grpo", "Reinforce it"), ("pretrain", "Train it on other text")] {
                 if ui.button(words).clicked() {
-                    orders.push(Order::NewRun(next.into(), vec![("start.init".to_owned(), shown.to_owned())]));
+                    orders.push(Order::NewRun(next.into(), vec![("start.init".to_owned(), shown.clone())]));
                     ui.close();
                 }
             }
@@ -213,22 +220,24 @@ fn differences_ui(ui: &mut Ui, desk: &Desk) {
                 ui.label(RichText::new("Their settings are the same.").weak());
                 return;
             }
-            egui::ScrollArea::horizontal().show(ui, |ui| differences_grid_ui(ui, &ticked, found));
+            egui::ScrollArea::horizontal().show(ui, |ui| differences_grid_ui(ui, &ticked, &found));
         },
     );
 }
 
-fn differences_grid_ui(ui: &mut Ui, ticked: &[&OpenRun], found: Vec<crate::history::Difference>) {
-    egui::Grid::new("differences").striped(true).spacing([10.0, 3.0]).show(ui, |ui| {
+/// A row a run, a column a setting: names of settings are short, and runs are compared line by line.
+fn differences_grid_ui(ui: &mut Ui, ticked: &[&OpenRun], found: &[crate::history::Difference]) {
+    egui::Grid::new("differences").striped(true).spacing([14.0, 3.0]).show(ui, |ui| {
         ui.label("");
-        for run in ticked {
-            ui.label(RichText::new(run.name()).small().color(theme::readable(run.color, ui.visuals())));
-        }
-        ui.end_row();
         for difference in found {
             ui.label(RichText::new(&difference.name).small().monospace());
-            for value in difference.values {
-                let shown = if value.is_empty() { "none".to_owned() } else { crate::vfs::clean(&value) };
+        }
+        ui.end_row();
+        for (i, run) in ticked.iter().enumerate() {
+            ui.label(RichText::new(run.name()).small().color(theme::readable(run.color, ui.visuals())));
+            for difference in found {
+                let value = difference.values.get(i).map_or("", String::as_str);
+                let shown = if value.is_empty() { "none".to_owned() } else { crate::vfs::clean(value) };
                 let short: String = shown.chars().take(28).collect();
                 ui.label(RichText::new(short).small()).on_hover_text(shown);
             }

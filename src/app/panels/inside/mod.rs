@@ -10,6 +10,7 @@ use crate::app::child::JobState;
 use crate::app::desk::{Desk, OpenRun, Order};
 use crate::app::draw::{card, printable, short, stat, tiles};
 use crate::app::theme;
+use crate::event::Command;
 use crate::history::opening_text;
 use crate::model::inspect::Inspection;
 use attention::Attention;
@@ -119,7 +120,7 @@ impl Inside {
                 self.form(ui, run, &key, job, &mut orders);
                 ui.add_space(4.0);
                 self.found(ui);
-                self.norms.ui(ui, run);
+                self.norms.ui(ui, run, &mut orders);
             });
         }
         orders.into_iter().for_each(|order| desk.ask(order));
@@ -131,7 +132,12 @@ impl Inside {
         card(ui, "A text through the model", hint, |ui| {
             let saved = &run.files.history.checkpoints;
             if saved.is_empty() {
-                ui.weak("This run has saved no checkpoint yet. Save one now on the page Controls, or wait for --save-every.");
+                ui.horizontal_wrapped(|ui| {
+                    ui.weak("This run has saved no checkpoint yet.");
+                    if run.is_ours() && ui.button("Save now").clicked() {
+                        orders.push(Order::Send(run.files.path.clone(), Command::SaveNow));
+                    }
+                });
             }
             let label = ui.label("text");
             let field = egui::TextEdit::multiline(&mut self.text).desired_rows(2).desired_width(f32::INFINITY).char_limit(8_000);

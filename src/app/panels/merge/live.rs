@@ -20,7 +20,9 @@ pub fn ui(ui: &mut Ui, run: &OpenRun, late: &mut bool, orders: &mut Vec<Order>) 
         let known = ["eval_loss", "anneal_estimate"].into_iter().filter(|name| history.curves.contains_key(*name));
         let found: Vec<Line<'_>> = known.chain(merged.map(String::as_str)).map(line).collect();
         if history.merges.is_empty() {
-            ui.weak("No merge was judged in this run so far. A run that is started with --merge-every 50 keeps snapshots and judges their merge at each evaluation.");
+            ui.weak("No merge was judged in this run so far. A run with live merging keeps snapshots and judges their merge at each evaluation.");
+            let words = "New run like this one, with live merging";
+            super::super::another_run(ui, run, words, &[("merge.merge_every", "50")], orders);
         } else {
             newest(ui, history.merges.last());
             ui.checkbox(late, "newest half").on_hover_text("Leave out the first half of the run, where the loss falls fast");

@@ -55,9 +55,7 @@ impl Samples {
             (View::Chat, run) => self.chat.ui(ui, desk, run, &mut orders),
             (View::Rollouts, Some(run)) => self.rollouts.ui(ui, run),
             (View::Texts, Some(run)) => self.texts.ui(ui, run, &mut orders),
-            (View::Rollouts | View::Texts, None) => {
-                super::focused_name(ui, desk);
-            }
+            (View::Rollouts | View::Texts, None) => super::no_run(ui, &mut orders),
         });
         orders.into_iter().for_each(|order| desk.ask(order));
     }

@@ -129,7 +129,7 @@ fn signs(probe: &event::Probe, group: Group) -> Vec<(&'static str, eframe::egui:
 
 /// Where there is no probe: how to get one.
 fn unprobed(ui: &mut Ui) {
-    ui.weak("Not measured. Start a run with --probe-every 10 to see what an update does to each token.");
+    ui.weak("Not measured: the setting \"probe every\" of a new run measures what an update does to each token.");
 }
 
 fn measured_at(ui: &mut Ui, probed: &event::Tokens) {
