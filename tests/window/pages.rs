@@ -180,10 +180,8 @@ fn a_run_is_continued_from_the_page_of_its_controls() {
     let desk = || made::desk(&run, Stage::Pretrain, made::pretraining(16), false);
     let after = |label: &str, choice: Option<&str>| {
         let mut h = made::harness(SIZE, true, Controls::default(), desk(), Controls::ui);
-        h.get_by_label(label).click();
-        h.run_steps(3);
-        if let Some(choice) = choice {
-            h.get_by_label(choice).click();
+        for words in [Some(label), choice].into_iter().flatten() {
+            h.get_by_role_and_label(egui::accesskit::Role::Button, words).click();
             h.run_steps(3);
         }
         h.state_mut().desk.take_orders()
