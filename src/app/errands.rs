@@ -10,7 +10,7 @@ pub enum Done {
     Found(PathBuf, Vec<PathBuf>, bool),
     /// A run's folder is deleted.
     Deleted(PathBuf),
-    /// Something to tell the user.
+    /// A line for the user.
     Said(String),
 }
 

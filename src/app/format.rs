@@ -40,7 +40,7 @@ pub fn tick(x: f64) -> String {
     }
 }
 
-/// At an axis of which `span` is shown: with as many digits as tell marks apart.
+/// At an axis of which `span` is shown: with as many digits as its marks need to differ.
 pub fn tick_within(x: f64, span: f64) -> String {
     let fine = span / 60.0;
     if !(x.is_finite() && fine > 0.0) || x == 0.0 || fine >= x.abs() * 1e-3 {

@@ -45,7 +45,7 @@ impl History {
         Some((curve.mean(0..count)?, count))
     }
 
-    /// The figures that tell how a run stands: held-out results first, then what training measured.
+    /// The figures that say how a run stands: held-out results first, then what training measured.
     pub fn figures(&self) -> Vec<Figure> {
         let reinforced = self.stage() == "grpo";
         let mean = |metric: &str, name: &'static str, percent: bool| {
@@ -60,21 +60,16 @@ impl History {
             interval: Some(exam.all.interval),
             of: Of::Step(exam.step),
         });
-        let held_out = exam.or_else(|| {
+        let validation = || {
             let curve = self.curves.get("eval_loss")?;
             let last = curve.len().checked_sub(1).filter(|last| curve.values()[*last].is_finite())?;
             let step = self.clock.at(super::Axis::Steps, curve.rows()[last]) as u64;
-            Some(Figure {
-                name: "validation loss",
-                value: curve.values()[last],
-                percent: false,
-                interval: None,
-                of: Of::Step(step),
-            })
-        });
-        // In reinforcement `loss` is the policy's, which tells nothing of progress.
+            let value = curve.values()[last];
+            Some(Figure { name: "validation loss", value, percent: false, interval: None, of: Of::Step(step) })
+        };
+        // In reinforcement `loss` is the policy's, which says nothing of progress.
         let trained = if reinforced { mean("reward", "reward", false) } else { mean("loss", "training loss", false) };
-        held_out.into_iter().chain(trained).collect()
+        exam.into_iter().chain(validation()).chain(trained).collect()
     }
 }
 

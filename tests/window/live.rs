@@ -179,7 +179,7 @@ fn somebody_talks_to_a_checkpoint_from_the_window() {
     assert_eq!(turns(&mut live), [false, true]);
     let about = live.window().desk().talk.as_ref().unwrap().about.clone().unwrap();
     assert!(about.model.ends_with("step-00000002") && !about.template && about.context == 256, "{about:?}");
-    // What does not fit is refused, and the conversation goes on.
+    // What does not fit is refused, and the conversation continues.
     live.window().desk().ask(say(&"glass ".repeat(100)));
     live.wait("the refusal", |live| ready(live) && turns(live).len() == 3);
     let talk = live.window().desk().talk.as_ref().unwrap();

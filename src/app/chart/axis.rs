@@ -52,7 +52,7 @@ pub(super) fn x_marks(input: GridInput, log: bool, axis: Axis, width: f64) -> Ve
     let label = |value: f64| CHARACTER * tick(value, span, log, axis).chars().count() as f64;
     let apart = COLUMNS_APART.max(label(from).max(label(to)) + 12.0) / scale;
     let unit = if in_minutes(span, log, axis) { 60.0 } else { 1.0 };
-    // There is nothing between two updates, and no time of day is told closer than a second.
+    // There is nothing between two updates, and times of day are written to the second.
     let whole = !log && axis != Axis::Relative && from.ceil() <= to.floor();
     let choose = |apart: f64| match whole {
         true => round(from, to, apart.max(1.0)),
@@ -124,7 +124,7 @@ fn round(from: f64, to: f64, apart: f64) -> Vec<f64> {
     (first..=last.min(first.saturating_add(400))).map(|i| i as f64 * step).collect()
 }
 
-/// Whether times on the axis are told in minutes.
+/// Whether times on the axis are written in minutes.
 fn in_minutes(span: f64, log: bool, axis: Axis) -> bool {
     axis == Axis::Relative && !log && span >= 600.0
 }
@@ -134,13 +134,13 @@ pub(super) fn tick(value: f64, span: f64, log: bool, axis: Axis) -> String {
     if in_minutes(span, log, axis) {
         return format!("{} min", format::tick_within(value / 60.0, span / 60.0));
     }
-    let told = |value: f64| if log { format::tick(10f64.powf(value)) } else { format::tick_within(value, span) };
+    let words = |value: f64| if log { format::tick(10f64.powf(value)) } else { format::tick_within(value, span) };
     match axis {
         Axis::Wall => format::clock(if log { 10f64.powf(value) } else { value }),
-        Axis::Relative => format!("{} s", told(value)),
+        Axis::Relative => format!("{} s", words(value)),
         // Zoomed in, thousands are too coarse.
         _ if !log && span < 0.02 * value.abs() && value.fract() == 0.0 => format::count(value.max(0.0) as u64),
-        _ => told(value),
+        _ => words(value),
     }
 }
 

@@ -90,9 +90,9 @@ pub(super) fn collect(
             let Some(raw) = run.files.history.curves.get(metric).filter(|_| own.contains(&metric.as_str())) else { continue };
             let reach = if is_noisy(metric) { raw.reach(share) } else { 0 };
             let mut shape = |reach: usize| {
-                let source = Source { runs: vec![run.files.path.clone()], metric: metric.clone(), reach };
+                let source = Source { runs: vec![run.files.path.clone()], metric: metric.clone(), smooth: reach > 0 };
                 let lines = |cut: &Cut| if reach == 0 { raw.lines(clock, cut) } else { raw.smoothed_lines(clock, cut, reach) };
-                cuts.get(source, how.of(vec![(run.files.reading, raw.len())]), |how| Shape::of_lines(lines(&how.cut), how))
+                cuts.get(source, how.of(reach, vec![(run.files.reading, raw.len())]), |how| Shape::of_lines(lines(&how.cut), how))
             };
             let at = cursor.map_or(raw.len().checked_sub(1), |x| raw.index_at(clock, how.cut.axis, x));
             let (color, style) = match many {
@@ -131,8 +131,8 @@ pub(super) struct Look {
 }
 
 impl Look {
-    fn of(&self, points: Vec<(u64, usize)>) -> Making {
-        Making { cut: self.cut, log_y: self.log_y, points }
+    fn of(&self, reach: usize, points: Vec<(u64, usize)>) -> Making {
+        Making { cut: self.cut, log_y: self.log_y, reach, points }
     }
 }
 
@@ -156,10 +156,10 @@ pub(super) fn together(
             let share = if is_noisy(metric) { share } else { 0.0 };
             // The window of the longest stands for all: it changes with them.
             let reach = (0.5 * share * runs.iter().map(length).max().unwrap_or(0) as f64) as usize;
-            let source = Source { runs: members.clone(), metric: metric.clone(), reach };
+            let source = Source { runs: members.clone(), metric: metric.clone(), smooth: reach > 0 };
             let points = runs.iter().map(|run| (run.files.reading, length(run))).collect();
-            let shape =
-                cuts.get(source, how.of(points), |how| Shape::of_spread(seeds::spread(&runs, metric, share, &how.cut), how));
+            let shape = cuts
+                .get(source, how.of(reach, points), |how| Shape::of_spread(seeds::spread(&runs, metric, share, &how.cut), how));
             if shape.spread.is_empty() {
                 continue;
             }

@@ -139,7 +139,7 @@ impl Runs {
 pub fn continue_ui(ui: &mut Ui, run: &OpenRun, orders: &mut Vec<Order>) {
     let stage = run.files.settings.as_ref().map_or("pretrain", |s| s.stage().name());
     let shown = run.files.path.display().to_string();
-    // As its log tells: a frame looks at no disk.
+    // From its log: a frame reads no disk.
     let has_checkpoint = !run.files.history.checkpoints.is_empty();
     let resume = ui.add_enabled(!run.live && has_checkpoint, egui::Button::new("Resume"));
     let why = if run.live { "It is being trained." } else { "It has saved no checkpoint." };
