@@ -75,7 +75,7 @@ fn the_cross_hair_says_where_it_is_and_nothing_where_a_run_has_nothing() {
         let texts = texts(&h);
         assert!(texts.iter().any(|(text, _)| text == title), "{title}: {texts:?}");
         let (there, gone) = (rows(&texts, there), rows(&texts, gone));
-        assert!(!there.is_empty() && there.len() == gone.len());
+        assert!(!there.is_empty() && !gone.is_empty());
         assert!(gone.iter().flatten().all(|cell| cell == "–"), "{gone:?}");
         assert!(there.iter().flatten().all(|cell| cell != "–"), "{there:?}");
         // The loss, in the first chart: what was measured thereabouts.
@@ -128,6 +128,9 @@ fn the_axis_keeps_its_labels_when_somebody_zooms() {
             h.hover_at(b);
             h.run_steps(1);
             h.drop_at(b);
+            h.run_steps(2);
+            // The cross-hair's time is no label.
+            h.remove_cursor();
             h.run_steps(2);
             assert!(h.query_by_label("Show all").is_some(), "{width} wide: dragging has not zoomed");
         }
