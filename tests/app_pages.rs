@@ -15,8 +15,10 @@ use app::{PAGES, State, desk, harness, harness_for_any_text, ours, read, recorde
 use eframe::egui::{self, Theme, vec2};
 use egui_kittest::kittest::{NodeT as _, Queryable as _};
 use egui_kittest::{Harness, SnapshotOptions, SnapshotResults};
-use lehr::app::desk::{Order, Page};
+use lehr::app::desk::{Desk, Order, Page};
+use lehr::app::talk::{Talk, TalkState};
 use lehr::event::{Command, Event, Hyper};
+use lehr::model::conversation::{Ask, ReplyEnd, Said};
 use std::path::Path;
 
 fn sent(harness: &mut Harness<'_, State>) -> Vec<Command> {
@@ -171,6 +173,81 @@ fn sample_now_sends_the_prompt() {
     assert_eq!(commands, [wanted]);
 }
 
+fn send_from_chat(harness: &mut Harness<'_, State>, text: &str) -> Vec<Order> {
+    harness.get_by_role_and_label(egui::Role::MultilineTextInput, "message").focus();
+    harness.run_steps(2);
+    harness.get_by_role_and_label(egui::Role::MultilineTextInput, "message").type_text(text);
+    harness.run_steps(2);
+    harness.get_by_role_and_label(egui::Role::Button, "Send").click();
+    harness.run_steps(2);
+    harness.state_mut().desk.take_orders()
+}
+
+fn message(text: &str) -> Order {
+    Order::Ask(Ask::Say { text: text.into(), temperature: None })
+}
+
+#[test]
+fn a_message_loads_the_newest_checkpoint_and_is_said_to_it() {
+    let dir = tempfile::tempdir().unwrap();
+    let run = made::with_checkpoints(read("stories"), dir.path());
+    let path = run.files.path.display().to_string();
+    let mut harness = harness(desk(run), Page::Samples, vec2(1000.0, 900.0), Theme::Dark);
+    harness.get_by_label("Chat").click();
+    harness.run_steps(2);
+    let begun = Order::Talk { model: path, system: String::new(), tokens: 0 };
+    assert_eq!(send_from_chat(&mut harness, "Hello"), [begun, message("Hello")]);
+}
+
+#[test]
+fn chat_works_without_any_run_on_a_model_folder() {
+    let mut harness = harness(Desk::default(), Page::Samples, vec2(1000.0, 900.0), Theme::Light);
+    assert!(harness.query_by_label("Name a model folder or a GGUF file.").is_some());
+    harness.get_by_role_and_label(egui::Role::TextInput, "model folder").focus();
+    harness.run_steps(2);
+    harness.get_by_role_and_label(egui::Role::TextInput, "model folder").type_text("models/small.gguf");
+    harness.run_steps(2);
+    let begun = Order::Talk { model: "models/small.gguf".into(), system: String::new(), tokens: 0 };
+    assert_eq!(send_from_chat(&mut harness, "Hello"), [begun, message("Hello")]);
+}
+
+#[test]
+fn a_conversation_shows_its_turns_stops_and_starts_over() {
+    let mut talk = Talk::made("runs/a", Vec::new(), TalkState::Ready);
+    talk.hear(Said::Ready { model: "runs/a".into(), template: false, context: 64, temperature: 0.7 });
+    talk.ask(Ask::Say { text: "Who sat by the lake?".into(), temperature: None });
+    talk.hear(Said::Piece { text: "A fox".into() });
+    let mut state = desk(read("stories"));
+    state.talk = Some(talk);
+    let mut harness = harness(state, Page::Samples, vec2(1000.0, 900.0), Theme::Dark);
+    harness.get_by_label("Chat").click();
+    harness.run_steps(2);
+    for words in ["Who sat by the lake?", "A fox"] {
+        assert!(harness.query_by_label(words).is_some(), "{words}");
+    }
+    assert!(harness.query_by_label_contains("no chat template of its own").is_some());
+    // While it replies there is nothing to send, but it can be stopped.
+    assert_eq!(send_from_chat(&mut harness, "And then?"), []);
+    harness.get_by_label("Stop").click();
+    harness.run_steps(2);
+    assert_eq!(harness.state_mut().desk.take_orders(), [Order::Ask(Ask::Stop)]);
+    harness.state_mut().desk.talk.as_mut().unwrap().hear(Said::Replied { end: ReplyEnd::Stopped, left_out: 0 });
+    harness.run_steps(2);
+    assert!(harness.query_by_label("stopped").is_some());
+    harness.get_by_role_and_label(egui::Role::SpinButton, "temperature").set_value_accesskit(0.25);
+    harness.run_steps(2);
+    harness.get_by_role_and_label(egui::Role::Button, "Send").click();
+    harness.run_steps(2);
+    let wanted = Ask::Say { text: "And then?".into(), temperature: Some(0.25) };
+    assert_eq!(harness.state_mut().desk.take_orders(), [Order::Ask(wanted)]);
+    harness.get_by_label("Start over").click();
+    harness.run_steps(2);
+    assert_eq!(harness.state_mut().desk.take_orders(), [Order::Ask(Ask::Reset { system: None })]);
+    harness.state_mut().desk.talk = Some(Talk::made("runs/a", Vec::new(), TalkState::Ended("the device was lost".into())));
+    harness.run_steps(2);
+    assert!(harness.query_by_label_contains("The conversation has ended: the device was lost").is_some());
+}
+
 #[test]
 fn merge_now_sends_merge_now() {
     let mut harness = harness(desk(ours(read("stories"))), Page::Merge, vec2(1000.0, 900.0), Theme::Dark);
@@ -294,6 +371,23 @@ fn an_inspection_is_asked_for_and_every_number_can_be_read() {
     assert!(harness.query_by_label_contains(&one).is_some(), "{one}");
 }
 
+#[test]
+fn a_text_that_the_model_does_not_know_is_warned_of() {
+    let mut harness = harness(desk(read("stories")), Page::Inside, vec2(1200.0, 2200.0), Theme::Dark);
+    let mut found = made::inspection(6, 2, 3);
+    let key = format!("inspect {}", harness.state().desk.focus.as_ref().unwrap().display());
+    made::finish(harness.state_mut(), &key, &serde_json::to_string(&found).unwrap());
+    harness.run_ok();
+    assert!(harness.query_by_label_contains("<unk>").is_none());
+    found.tokens[2].piece = "<unk>".into();
+    found.tokens[4].piece = "<unk>".into();
+    made::set_job(harness.state_mut(), &key, lehr::app::child::JobState::Running(String::new()));
+    harness.run_ok();
+    made::finish(harness.state_mut(), &key, &serde_json::to_string(&found).unwrap());
+    harness.run_ok();
+    assert!(harness.query_by_label_contains("2 of 6 tokens are <unk>").is_some());
+}
+
 /// What must be read on a page, for a kind of history.
 fn words(page: Page, kind: Kind) -> &'static [&'static str] {
     match (page, kind) {
@@ -337,8 +431,16 @@ fn every_page_is_drawn_in_every_state() {
 #[test]
 fn without_a_run_pages_say_how_to_get_one() {
     for page in PAGES {
-        let harness = harness(lehr::app::desk::Desk::default(), page, vec2(800.0, 600.0), Theme::Dark);
+        let mut harness = harness(lehr::app::desk::Desk::default(), page, vec2(800.0, 600.0), Theme::Dark);
+        if page == Page::Samples {
+            // There are models to talk to without a run.
+            harness.get_by_label("Generated text").click();
+            harness.run_ok();
+        }
         assert!(harness.query_by_label("No run is open").is_some(), "{page:?}");
+        harness.get_by_label("Start a new run").click();
+        harness.run_ok();
+        assert_eq!(harness.state_mut().desk.take_orders(), [Order::Show(Page::NewRun)], "{page:?}");
     }
 }
 

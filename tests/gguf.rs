@@ -397,6 +397,36 @@ fn a_conversation_has_a_memory_that_can_be_reset() {
     assert!(err.contains("oldest 2 messages are left out") && err.contains("too many"), "{err}");
 }
 
+/// A program that speaks in JSON lines holds the same conversation.
+#[test]
+fn a_program_talks_as_a_person_does() {
+    let model = golden("qwen2.gguf");
+    let (wanted, _) = talk(&model, &[], "the cat\n");
+    let lines = [
+        r#"{"ask":"Say","text":"the cat"}"#,
+        r#"{"ask":"Reset"}"#,
+        r#"{"ask":"Say","text":"the cat","temperature":0}"#,
+        "nonsense",
+        r#"{"ask":"Say","text":"the cat","temperature":-1}"#,
+    ];
+    let (out, _) = talk(&model, &["--json"], &(lines.join("\n") + "\n"));
+    let said: Vec<serde_json::Value> = out.lines().map(|line| serde_json::from_str(line).unwrap()).collect();
+    assert_eq!(said[0]["said"], "Ready", "{out}");
+    assert_eq!(said[0]["context"], 64);
+    let mut replies = vec![String::new()];
+    let mut others = Vec::new();
+    for line in &said[1..] {
+        match line["said"].as_str().unwrap() {
+            "Piece" => replies.last_mut().unwrap().push_str(line["text"].as_str().unwrap()),
+            "Replied" => replies.push(String::new()),
+            other => others.push((other, line["text"].as_str().unwrap_or_default().to_owned())),
+        }
+    }
+    assert_eq!(replies, [wanted.trim_end_matches('\n'), wanted.trim_end_matches('\n'), ""]);
+    assert_eq!(others.iter().map(|o| o.0).collect::<Vec<_>>(), ["Fresh", "Refused", "Refused"], "{others:?}");
+    assert!(others[1].1.contains("no request") && others[2].1.contains("temperature -1"), "{others:?}");
+}
+
 /// What is in the cache of the last run need not be computed again.
 #[test]
 fn a_cached_beginning_changes_nothing() {

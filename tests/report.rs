@@ -114,7 +114,7 @@ fn a_run_that_tells_everything_is_shown_whole() {
         "a driver 1.2",
         "merged (sma)",
         "estimate if annealed",
-        "learning_rate_scale: 1 -&gt; 0.5, from step 101 on",
+        "learning rate × 1 -&gt; 0.5, from step 101 on",
         "the loss rose: back to step 199 (pma)",
         "two checkpoints were gone",
         "grad_norm is 9, usual is 1",

@@ -9,5 +9,7 @@ mod live;
 mod made;
 #[path = "window/pages.rs"]
 mod pages;
+#[path = "window/painted.rs"]
+mod painted;
 #[path = "window/pictures.rs"]
 mod pictures;

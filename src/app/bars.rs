@@ -52,22 +52,33 @@ fn focused_ui(ui: &mut Ui, window: &mut Window) {
     let standing = run.files.standing(run.live);
     ui.label(RichText::new(run.name()).strong());
     standing_ui(ui, run);
+    if standing == "starting" {
+        starting_ui(ui, run);
+        return;
+    }
     ui.label(format!("step {} of {}", format::count(h.step), format::count(h.max_steps())));
+    if h.max_steps() > 0 {
+        let share = h.step as f32 / h.max_steps() as f32;
+        ui.add(egui::ProgressBar::new(share.min(1.0)).desired_width(90.0).desired_height(8.0));
+    }
     if let Some(left) = left_seconds(run).filter(|_| standing == "running") {
         ui.label(RichText::new(format!("about {} left", format::duration(left))).weak());
     }
-    let number = |metric: &str, name: &str| h.last(metric).map(|x| format!("{name} {}", format::number(x)));
-    let shown = match h.stage() {
-        "grpo" => [number("reward", "reward"), number("accuracy", "accuracy")],
-        _ => [number("loss", "loss"), number("eval_loss", "validation")],
-    };
-    for text in shown.into_iter().flatten().chain(number("tokens_per_second", "tokens/s")) {
-        ui.label(RichText::new(text).weak());
-    }
+    let speed = h.newest_mean("tokens_per_second").map(|(speed, _)| format!("{} tokens/s", format::number(speed)));
+    let said: Vec<String> = h.figures().iter().map(format::figure).chain(speed).collect();
+    ui.add(egui::Label::new(RichText::new(said.join("   ")).weak()).truncate());
     if run.loading {
         ui.spinner();
         ui.label(RichText::new("reading the log").weak());
     }
+}
+
+/// What a run does that has made no step yet: the trainer's newest line.
+fn starting_ui(ui: &mut Ui, run: &OpenRun) {
+    ui.spinner();
+    let line = run.trainer.as_ref().and_then(|trainer| trainer.lines().pop());
+    let line = line.unwrap_or_else(|| "reading data and compiling kernels".into());
+    ui.add(egui::Label::new(RichText::new(crate::vfs::clean(&line)).weak()).truncate());
 }
 
 /// How a run stands, as a word in its colour.
@@ -147,6 +158,7 @@ const SHORTCUTS: &[(&str, &str)] = &[
     ("1 to 7", "Charts, Tokens, Samples, Merge, Inside, New run, Lessons"),
     ("Ctrl + / Ctrl - / Ctrl 0", "larger, smaller, normal size"),
     ("F1 or ?", "this sheet"),
+    ("Escape", "close this sheet, cancel a question"),
     ("drag in a chart", "zoom all charts to that part"),
     ("Ctrl and wheel", "zoom around the pointer; wheel sideways moves"),
     ("double click in a chart", "the whole run again"),

@@ -185,13 +185,15 @@ impl Drop for Job {
     }
 }
 
-fn last_error(lines: &Lines) -> String {
+/// The newest line that is an error's; else the newest line.
+pub(super) fn last_error(lines: &Lines) -> String {
     let Ok(lines) = lines.lock() else { return String::new() };
     let error = lines.iter().rev().find_map(|line| line.strip_prefix("error: ").map(str::to_owned));
     error.or_else(|| lines.back().cloned()).unwrap_or_default()
 }
 
-fn in_words(status: ExitStatus, said: &str) -> String {
+/// How a process ended that did not end well.
+pub(super) fn in_words(status: ExitStatus, said: &str) -> String {
     #[cfg(unix)]
     if let Some(signal) = std::os::unix::process::ExitStatusExt::signal(&status) {
         let name = match signal {
@@ -209,7 +211,8 @@ fn in_words(status: ExitStatus, said: &str) -> String {
     }
 }
 
-fn keep_lines(stderr: Option<std::process::ChildStderr>, wake: impl Fn() + Send + 'static) -> Result<Lines> {
+/// Keeps the last lines of standard error, on a thread of its own.
+pub(super) fn keep_lines(stderr: Option<std::process::ChildStderr>, wake: impl Fn() + Send + 'static) -> Result<Lines> {
     let lines = Lines::default();
     let kept = lines.clone();
     std::thread::Builder::new().name("stderr".into()).spawn(move || {

@@ -3,13 +3,15 @@
 
 use super::chart::Cuts;
 use super::child::{Job, JobState, Trainer};
+use super::talk::Talk;
 use super::theme;
 use crate::event::Command;
-use crate::history::{Axis, RunFiles, Smoothed};
+use crate::history::{Axis, RunFiles};
+use crate::model::conversation::Ask;
 use eframe::egui;
 use eframe::egui::Color32;
 use serde::{Deserialize, Serialize};
-use std::collections::{BTreeMap, HashMap};
+use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 
 /// A run that is looked at.
@@ -25,7 +27,9 @@ pub struct OpenRun {
     pub ours: bool,
     /// Drawn in charts.
     pub visible: bool,
-    /// Its colour in charts.
+    /// Which of the series' colours it has.
+    pub hue: usize,
+    /// That colour, on every page.
     pub color: Color32,
     /// Its log is still being read.
     pub loading: bool,
@@ -33,27 +37,22 @@ pub struct OpenRun {
     pub error: Option<String>,
     /// Bytes on disk, when last counted.
     pub bytes: u64,
-    /// Smoothed curves by metric.
-    pub smoothed: HashMap<String, Smoothed>,
-    /// The reading of the log that they are of.
-    pub smoothed_of: u64,
 }
 
 impl OpenRun {
-    /// A run, not yet read; `index` chooses its colour.
-    pub fn new(path: &Path, index: usize) -> Self {
+    /// A run, not yet read; `color` is which of the series' colours it has.
+    pub fn new(path: &Path, color: usize) -> Self {
         Self {
             files: RunFiles::new(path),
             live: false,
             trainer: None,
             ours: false,
             visible: true,
-            color: theme::series(index),
+            hue: color,
+            color: theme::series(color),
             loading: true,
             error: None,
             bytes: 0,
-            smoothed: HashMap::new(),
-            smoothed_of: 0,
         }
     }
 
@@ -76,20 +75,6 @@ impl OpenRun {
         };
         self.files.history.checkpoints.iter().rev().find_map(there)
     }
-
-    /// The smoothed curve of a metric, as far as the run has come.
-    pub fn smooth(&mut self, metric: &str, weight: f64) -> Option<&Smoothed> {
-        if std::mem::replace(&mut self.smoothed_of, self.files.reading) != self.files.reading {
-            self.smoothed.clear();
-        }
-        let raw = self.files.history.curves.get(metric)?;
-        let entry = self.smoothed.entry(metric.to_owned()).or_insert_with(|| Smoothed::new(weight));
-        if entry.weight() != Smoothed::new(weight).weight() {
-            *entry = Smoothed::new(weight);
-        }
-        entry.follow(&self.files.history.clock, raw);
-        Some(entry)
-    }
 }
 
 /// How things are looked at; remembered from one day to the next.
@@ -98,8 +83,8 @@ impl OpenRun {
 pub struct Look {
     /// What the horizontal axis counts.
     pub axis: Axis,
-    /// Weight of the past in smoothed lines, 0 to below 1.
-    pub smoothing: f64,
+    /// Share of a curve's points in the window of its smoothed line; 0 draws no smoothed lines.
+    pub smooth: f64,
     /// Logarithmic horizontal axes.
     pub log_x: bool,
     /// Charts whose vertical axis was switched from what it begins as.
@@ -124,7 +109,7 @@ impl Default for Look {
     fn default() -> Self {
         Self {
             axis: Axis::Steps,
-            smoothing: 0.9,
+            smooth: 0.05,
             log_x: false,
             log_y_flipped: Vec::new(),
             hidden_charts: Vec::new(),
@@ -177,6 +162,19 @@ pub enum Order {
     Job(String, Vec<String>),
     /// End a job.
     Cancel(String),
+    /// Begin a conversation with a model; it takes the place of the one before.
+    Talk {
+        /// RUN, RUN@STEP, a model folder or a GGUF file.
+        model: String,
+        /// The system message; none when empty.
+        system: String,
+        /// Tokens of a reply at most; as many as suit the model when 0.
+        tokens: u64,
+    },
+    /// Ask the conversation for something.
+    Ask(Ask),
+    /// End the conversation and unload its model.
+    EndTalk,
     /// Look at a run, or at all runs in a folder.
     Open(PathBuf),
     /// Look at a run no more; nothing is deleted.
@@ -187,7 +185,8 @@ pub enum Order {
     Focus(PathBuf),
     /// Bring a page to the front.
     Show(Page),
-    /// Fill the form for a new run: a stage (`pretrain`, `sft`, `grpo`), and settings to set in it as `section.field` and value in TOML.
+    /// Fill the form for a new run: a stage (`pretrain`, `sft`, `grpo`), and settings to set in it as `section.field` and value in TOML;
+    /// `config` names a file of settings to go out from.
     NewRun(String, Vec<(String, String)>),
     /// Write a file, whole; the text is said when it is done.
     Write(PathBuf, Vec<u8>),
@@ -206,6 +205,8 @@ pub struct Desk {
     pub look: Look,
     /// Jobs by key.
     pub jobs: BTreeMap<String, Job>,
+    /// The conversation with a model, if one has begun.
+    pub talk: Option<Talk>,
     /// Where new runs go.
     pub home: PathBuf,
     /// The step under the pointer in any chart, as a position on the axis that is shown.
@@ -239,6 +240,17 @@ impl Desk {
     /// The run that panels show.
     pub fn focused(&self) -> Option<&OpenRun> {
         self.run(self.focus.as_deref()?)
+    }
+
+    /// A colour that no open run has, while there are some; else the one that fewest have.
+    pub fn free_hue(&self) -> usize {
+        let taken = |hue: &usize| self.runs.iter().filter(|run| run.hue == *hue).count();
+        (0..crate::plot::SERIES.len()).min_by_key(taken).unwrap_or(0)
+    }
+
+    /// Draw this run in the charts, and no other.
+    pub fn only(&mut self, path: &Path) {
+        self.runs.iter_mut().for_each(|run| run.visible = run.files.path == path);
     }
 
     /// Send a command to the run that panels show.

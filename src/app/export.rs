@@ -32,25 +32,30 @@ fn svg(desk: &Desk, spec: &Spec, runs: &[PathBuf], metrics: &[String]) -> String
     if spec.log_y {
         chart = chart.log_y();
     }
-    for (i, run) in runs.iter().filter_map(|path| desk.run(path)).enumerate() {
+    let (many, colors) = (runs.len() > 1, spec.colors(metrics));
+    for run in runs.iter().filter_map(|path| desk.run(path)) {
         let clock = &run.files.history.clock;
         let (from, to) = clock.extent(axis).unwrap_or((0.0, 1.0));
         let cut = Cut { axis, from, to, columns: COLUMNS, log: false };
-        for (j, metric) in metrics.iter().enumerate() {
-            let Some(raw) = run.files.history.curves.get(metric) else { continue };
-            let name = if runs.len() > 1 { format!("{}: {}", run.name(), label(metric)) } else { label(metric) };
-            let color = if runs.len() > 1 { i } else { j };
-            let points = |curve: &crate::history::Curve| -> Vec<(f64, f64)> {
-                let lines = curve.lines(clock, &cut);
+        for (i, (metric, own)) in metrics.iter().zip(&colors).enumerate() {
+            let Some(raw) =
+                run.files.history.curves.get(metric).filter(|_| spec.of(&run.files.history).contains(&metric.as_str()))
+            else {
+                continue;
+            };
+            let name = if many { format!("{}: {}", run.name(), label(metric)) } else { label(metric) };
+            let (color, dash) = if many { (run.hue, i) } else { (*own, 0) };
+            let points = |lines: Vec<Vec<[f64; 2]>>| -> Vec<(f64, f64)> {
                 lines.into_iter().flat_map(|line| line.into_iter().map(|[x, y]| (x, y)).chain([(f64::NAN, f64::NAN)])).collect()
             };
-            match run.smoothed.get(metric).filter(|_| is_noisy(metric) && desk.look.smoothing > 0.0) {
-                Some(smoothed) => {
-                    chart = chart.add(Series::line("", &points(raw)).color(color).pale());
-                    chart = chart.add(Series::line(&name, &points(&smoothed.curve)).color(color));
-                }
-                None => chart = chart.add(Series::line(&name, &points(raw)).color(color)),
-            }
+            let series = |name: &str, lines| Series::line(name, &points(lines)).color(color).dashes(dash);
+            let reach = if is_noisy(metric) { raw.reach(desk.look.smooth) } else { 0 };
+            chart = match reach {
+                0 => chart.add(series(&name, raw.lines(clock, &cut))),
+                _ => chart
+                    .add(series("", raw.lines(clock, &cut)).pale())
+                    .add(series(&name, raw.smoothed_lines(clock, &cut, reach))),
+            };
         }
     }
     chart.svg()

@@ -1,5 +1,7 @@
 //! Numbers as people read them.
 
+use crate::history::{Figure, Of};
+
 pub use crate::words::{count, duration};
 
 /// About four digits, without needless zeros: 0.0001234 as 1.234e-4, 12345678 as 12,345,678.
@@ -38,6 +40,33 @@ pub fn tick(x: f64) -> String {
     }
 }
 
+/// At an axis of which `span` is shown: with as many digits as its marks need to differ.
+pub fn tick_within(x: f64, span: f64) -> String {
+    let fine = span / 60.0;
+    if !(x.is_finite() && fine > 0.0) || x == 0.0 || fine >= x.abs() * 1e-3 {
+        return tick(x);
+    }
+    let digits = (-fine.log10().floor()).clamp(0.0, 12.0) as usize;
+    trimmed(&format!("{x:.digits$}"))
+}
+
+/// A share in percent.
+pub fn percent(share: f64) -> String {
+    if share.is_finite() { format!("{:.1} %", 100.0 * share) } else { "none".into() }
+}
+
+/// A run's figure, with what it is of: `validation loss 4.156 at step 0`.
+pub fn figure(f: &Figure) -> String {
+    let write = |x: f64| if f.percent { percent(x) } else { number(x) };
+    let interval = f.interval.map_or(String::new(), |[low, high]| format!(" ({} to {})", write(low), write(high)));
+    let of = match f.of {
+        Of::Step(step) => format!(" at step {}", count(step)),
+        Of::Updates(1) => " in 1 step".to_owned(),
+        Of::Updates(n) => format!(" (mean of {} steps)", count(n as u64)),
+    };
+    format!("{} {}{interval}{of}", f.name, write(f.value))
+}
+
 /// A time of day, in UTC.
 pub fn clock(unix_seconds: f64) -> String {
     let s = unix_seconds.max(0.0) as u64 % 86_400;
@@ -63,5 +92,9 @@ mod tests {
         ];
         cases.iter().for_each(|(x, text)| assert_eq!(number(*x), *text));
         assert_eq!([tick(20_000.0), tick(1.5e6), tick(0.25)], ["20k", "1.5M", "0.25"]);
+        assert_eq!(
+            [tick_within(1.23405, 1e-4), tick_within(1.25, 2.0), tick_within(12_345.0, 20.0)],
+            ["1.23405", "1.25", "12345"]
+        );
     }
 }

@@ -60,14 +60,14 @@ mod tests {
         let dir = tempfile::tempdir().unwrap();
         let path = dir.path().join("deep").join("window.json");
         let mut memory = Memory::default();
-        memory.look.smoothing = 0.5;
+        memory.look.smooth = 0.5;
         memory.size = Some([800.0, 600.0]);
         write(&path, &memory).unwrap();
         let back = read(Some(&path));
         assert_eq!((back.look, back.size), (memory.look, memory.size));
         std::fs::write(&path, "{\"look\": 7}").unwrap();
         assert_eq!(read(Some(&path)).look, Look::default());
-        std::fs::write(&path, "{\"look\": {\"smoothing\": 0.25}, \"of_later\": 1}").unwrap();
-        assert_eq!(read(Some(&path)).look, Look { smoothing: 0.25, ..Look::default() });
+        std::fs::write(&path, "{\"look\": {\"smooth\": 0.25}, \"of_later\": 1}").unwrap();
+        assert_eq!(read(Some(&path)).look, Look { smooth: 0.25, ..Look::default() });
     }
 }

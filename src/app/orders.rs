@@ -2,7 +2,9 @@
 
 use super::child::{Job, JobState, Trainer};
 use super::desk::{Desk, OpenRun, Order, Page};
+use super::errands::Done;
 use super::memory::write_whole;
+use super::talk::{Talk, TalkState};
 use super::window::Window;
 use crate::history::find_runs;
 use crate::session::folder;
@@ -27,9 +29,16 @@ impl Window {
                         job.cancel();
                     }
                 }
-                Order::Open(path) => self.open(&path),
+                Order::Talk { model, system, tokens } => self.talk(&model, (&system, tokens), ctx),
+                Order::Ask(ask) => {
+                    if let Some(talk) = &mut self.desk.talk {
+                        talk.ask(ask);
+                    }
+                }
+                Order::EndTalk => self.desk.talk = None,
+                Order::Open(path) => self.errands.run(move || look(path), waker(ctx)),
                 Order::Close(path) => self.close(&path),
-                Order::Delete(path) => self.delete(&path),
+                Order::Delete(path) => self.errands.run(move || delete(path), waker(ctx)),
                 Order::Focus(path) => {
                     self.desk.focus = Some(path.clone());
                     if let Some(run) = self.desk.run_mut(&path) {
@@ -41,13 +50,17 @@ impl Window {
                     self.panels.new_run.fill(&stage, &settings);
                     self.show(Page::NewRun);
                 }
-                Order::Write(path, bytes) => match write_whole(&path, &bytes) {
-                    Ok(()) => self.say(format!("written: {}", crate::vfs::shown(&path))),
-                    Err(error) => self.say(format!("{error:#}")),
-                },
+                Order::Write(path, bytes) => self.errands.run(move || write(&path, &bytes), waker(ctx)),
                 Order::Say(text) => self.say(text),
             }
         }
+    }
+
+    fn talk(&mut self, model: &str, how: (&str, u64), ctx: &egui::Context) {
+        // First the one before goes, with its memory on the device.
+        self.desk.talk = None;
+        let talk = Talk::start(&self.program, model, how, waker(ctx));
+        self.desk.talk = Some(talk.unwrap_or_else(|e| Talk::made(model, Vec::new(), TalkState::Ended(format!("{e:#}")))));
     }
 
     fn send(&mut self, path: &Path, command: &crate::event::Command) {
@@ -68,29 +81,35 @@ impl Window {
             Ok(trainer) => {
                 // Once more from the beginning: a resumed run's log may be cut.
                 let index = self.desk.runs.iter().position(|run| run.files.path == path).unwrap_or(self.desk.runs.len());
-                let fresh = OpenRun { trainer: Some(trainer), ours: true, live: true, ..OpenRun::new(&path, index) };
+                let hue = self.desk.runs.get(index).map_or_else(|| self.desk.free_hue(), |run| run.hue);
+                let fresh = OpenRun { trainer: Some(trainer), ours: true, live: true, ..OpenRun::new(&path, hue) };
                 match self.desk.runs.get_mut(index) {
                     Some(run) => *run = fresh,
                     None => self.desk.runs.push(fresh),
                 }
                 self.watcher.watch(&path);
+                self.desk.only(&path);
                 self.desk.focus = Some(path);
                 self.show(Page::Charts);
             }
         }
     }
 
-    /// Look at a run, or at all runs in a folder.
+    /// Look at a run, or at all runs in a folder, before the first frame.
     pub(super) fn open(&mut self, path: &Path) {
-        let found = find_runs(path);
+        self.opened(path, find_runs(path), path.exists());
+    }
+
+    /// Look at these runs, which were found in a folder.
+    pub(super) fn opened(&mut self, path: &Path, found: Vec<PathBuf>, there: bool) {
         if found.is_empty() {
-            let there = if path.exists() { "holds no run" } else { "is not there" };
+            let there = if there { "holds no run" } else { "is not there" };
             self.say(format!("{}: {there}", crate::vfs::shown(path)));
             return;
         }
         for path in found {
             if self.desk.run(&path).is_none() {
-                let run = OpenRun::new(&path, self.desk.runs.len());
+                let run = OpenRun::new(&path, self.desk.free_hue());
                 self.desk.runs.push(run);
                 self.watcher.watch(&path);
             }
@@ -109,7 +128,8 @@ impl Window {
         }
     }
 
-    fn close(&mut self, path: &Path) {
+    /// Look at a run no more.
+    pub(super) fn close(&mut self, path: &Path) {
         if self.desk.run(path).is_some_and(OpenRun::is_ours) {
             self.say("a run that is being trained from here stays open; stop it first".into());
             return;
@@ -120,24 +140,33 @@ impl Window {
             self.desk.focus = self.desk.runs.first().map(|run| run.files.path.clone());
         }
     }
+}
 
-    fn delete(&mut self, path: &Path) {
-        if crate::session::lock::RunLock::is_held(path) {
-            self.say(format!("{}: is being trained; stop it first", crate::vfs::shown(path)));
-            return;
-        }
-        // Never a folder that is not a run's.
-        if !folder::config(path).is_file() {
-            self.say(format!("{}: holds no config.toml, so it is no run; nothing was deleted", crate::vfs::shown(path)));
-            return;
-        }
-        match std::fs::remove_dir_all(path) {
-            Ok(()) => {
-                self.close(path);
-                self.say(format!("deleted: {}", crate::vfs::shown(path)));
-            }
-            Err(error) => self.say(format!("{}: {error}", crate::vfs::shown(path))),
-        }
+/// Look for the runs in a folder.
+fn look(path: PathBuf) -> Done {
+    let (found, there) = (find_runs(&path), path.exists());
+    Done::Found(path, found, there)
+}
+
+fn write(path: &Path, bytes: &[u8]) -> Done {
+    match write_whole(path, bytes) {
+        Ok(()) => Done::Said(format!("written: {}", crate::vfs::shown(path))),
+        Err(error) => Done::Said(format!("{error:#}")),
+    }
+}
+
+/// Delete a run's folder, never one that is not a run's.
+fn delete(path: PathBuf) -> Done {
+    let shown = crate::vfs::shown(&path);
+    if crate::session::lock::RunLock::is_held(&path) {
+        return Done::Said(format!("{shown}: is being trained; stop it first"));
+    }
+    if !folder::config(&path).is_file() {
+        return Done::Said(format!("{shown}: holds no config.toml, so it is no run; nothing was deleted"));
+    }
+    match std::fs::remove_dir_all(&path) {
+        Ok(()) => Done::Deleted(path),
+        Err(error) => Done::Said(format!("{shown}: {error}")),
     }
 }
 

@@ -2,7 +2,7 @@
 
 use super::desk::{Desk, OpenRun};
 use crate::config::Settings;
-use crate::history::{Axis, Curve};
+use crate::history::{Clock, Curve, Cut};
 use std::path::PathBuf;
 
 /// Positions at which mean and spread are taken.
@@ -37,31 +37,22 @@ fn seedless(mut settings: Settings) -> Settings {
     settings
 }
 
-/// Mean and spread of a metric's smoothed curves (or plain ones, where none was smoothed) between two positions.
-pub fn spread(runs: &[&OpenRun], metric: &str, axis: Axis, from: f64, to: f64) -> Vec<Spread> {
-    let curves: Vec<(&OpenRun, &Curve)> = runs
+/// Mean and spread of a metric between two positions, each curve smoothed over `share` of its points.
+pub fn spread(runs: &[&OpenRun], metric: &str, share: f64, how: &Cut) -> Vec<Spread> {
+    let curves: Vec<(&Clock, &Curve, usize)> = runs
         .iter()
         .filter_map(|run| {
-            let raw = run.files.history.curves.get(metric)?;
-            Some((*run, run.smoothed.get(metric).map_or(raw, |s| &s.curve)))
+            let curve = run.files.history.curves.get(metric)?;
+            Some((&run.files.history.clock, curve, curve.reach(share)))
         })
         .collect();
-    let ends = |curve: &Curve, run: &OpenRun| {
-        let at = |row: Option<&u32>| row.map_or(f64::NAN, |row| run.files.history.clock.at(axis, *row));
-        (at(curve.rows().first()), at(curve.rows().last()))
-    };
     let mut found = Vec::new();
     for i in 0..=POSITIONS {
-        let x = from + (to - from) * i as f64 / POSITIONS as f64;
-        let there = curves.iter().filter(|(run, curve)| {
-            let (first, last) = ends(curve, run);
-            first <= x && x <= last
-        });
-        let values: Vec<f64> = there
-            .filter_map(|(run, curve)| curve.nearest(&run.files.history.clock, axis, x))
-            .map(|(_, y)| y)
-            .filter(|y| y.is_finite())
-            .collect();
+        let x = how.from + (how.to - how.from) * i as f64 / POSITIONS as f64;
+        let at = |(clock, curve, reach): &(&Clock, &Curve, usize)| {
+            Some(curve.smoothed_at(curve.index_at(clock, how.axis, x)?, *reach))
+        };
+        let values: Vec<f64> = curves.iter().filter_map(at).filter(|y| y.is_finite()).collect();
         if values.is_empty() {
             continue;
         }
@@ -77,6 +68,7 @@ pub fn spread(runs: &[&OpenRun], metric: &str, axis: Axis, from: f64, to: f64) -
 mod tests {
     use super::*;
     use crate::event::{Event, Step};
+    use crate::history::Axis;
     use std::path::Path;
 
     fn run(name: &str, seed: u64, level: f64, steps: u64) -> OpenRun {
@@ -96,7 +88,8 @@ mod tests {
         let paths: Vec<PathBuf> = ["a", "b", "c"].map(PathBuf::from).into();
         let groups = groups(&desk, &paths);
         assert_eq!(groups, [vec![PathBuf::from("a"), PathBuf::from("b")], vec![PathBuf::from("c")]]);
-        let found = spread(&[&desk.runs[0], &desk.runs[1]], "loss", Axis::Steps, 1.0, 10.0);
+        let how = Cut { axis: Axis::Steps, from: 1.0, to: 10.0, columns: 100, log: false };
+        let found = spread(&[&desk.runs[0], &desk.runs[1]], "loss", 0.0, &how);
         assert_eq!((found[0].mean, found[0].std), (2.0, 2f64.sqrt()));
         assert_eq!((found[POSITIONS].mean, found[POSITIONS].std), (1.0, 0.0));
     }

@@ -27,8 +27,12 @@ pub fn series(i: usize) -> Color32 {
 
 /// A colour made pale, for raw curves behind smoothed ones.
 pub fn pale(color: Color32, visuals: &egui::Visuals) -> Color32 {
-    let part = if visuals.dark_mode { 0.45 } else { 0.35 };
-    color.gamma_multiply(part)
+    color.gamma_multiply(if visuals.dark_mode { 0.55 } else { 0.5 })
+}
+
+/// The lines of a chart's grid: fainter than any curve, the pale ones too.
+pub fn grid(visuals: &egui::Visuals) -> Color32 {
+    Color32::from_gray(if visuals.dark_mode { 36 } else { 230 })
 }
 
 /// Good, such as a reward that rose.
@@ -78,5 +82,26 @@ pub fn readable(color: Color32, visuals: &egui::Visuals) -> Color32 {
         }
         false if light > 170.0 => color.gamma_multiply(0.8),
         _ => color,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// What was measured must not drown in the grid.
+    #[test]
+    fn pale_curves_are_stronger_than_the_grid() {
+        for visuals in [egui::Visuals::dark(), egui::Visuals::light()] {
+            let ground = visuals.extreme_bg_color;
+            let far = |color: Color32| {
+                let seen = ground.blend(color);
+                [0, 1, 2].map(|c| f64::from(seen[c]) - f64::from(ground[c])).iter().map(|d| d * d).sum::<f64>().sqrt()
+            };
+            for i in 0..crate::plot::SERIES.len() {
+                let curve = pale(readable(series(i), &visuals), &visuals);
+                assert!(far(curve) > 1.5 * far(grid(&visuals)), "series {i}, dark: {}", visuals.dark_mode);
+            }
+        }
     }
 }

@@ -1,7 +1,8 @@
 //! A thread that reads logs, so that a frame never waits for a disk.
 
 use crate::config::Settings;
-use crate::history::find_runs;
+use crate::event::Event;
+use crate::history::{bytes_on_disk, find_runs};
 use crate::session::event_log::{EventReader, Poll};
 use crate::session::folder;
 use crate::session::lock::RunLock;
@@ -27,6 +28,8 @@ pub struct Seen {
     pub poll: Poll,
     /// A process trains it.
     pub live: bool,
+    /// Bytes on disk, when they were counted anew.
+    pub bytes: Option<u64>,
     /// Its settings, the first time that they can be read.
     pub settings: Option<Box<Settings>>,
     /// Why it cannot be read.
@@ -65,6 +68,8 @@ struct Watched {
     path: PathBuf,
     reader: EventReader,
     has_settings: bool,
+    /// Something has been saved since its bytes were counted.
+    unweighed: bool,
     /// What was said last: live, error.
     said: Option<(bool, Option<String>)>,
     next: Instant,
@@ -125,7 +130,7 @@ fn work(asks: &Receiver<Ask>, send: &SyncSender<Seen>, tell: &Sender<PathBuf>, w
             Ok(Ask::Watch(path)) => {
                 runs.retain(|run| run.path != path);
                 let reader = EventReader::new(&folder::events(&path));
-                runs.push(Watched { path, reader, has_settings: false, said: None, next: now });
+                runs.push(Watched { path, reader, has_settings: false, unweighed: true, said: None, next: now });
             }
         }
         for path in home.iter_mut().filter(|home| home.next <= Instant::now()).flat_map(Home::look) {
@@ -162,7 +167,11 @@ impl Watched {
             return None;
         }
         self.said = said;
-        Some(Seen { path: self.path.clone(), poll, live, settings, error })
+        self.unweighed |= poll.reset || poll.events.iter().any(|event| matches!(event, Event::Checkpoint(_)));
+        // While a long log is being read, later.
+        let bytes = (self.unweighed && !poll.more).then(|| bytes_on_disk(&self.path));
+        self.unweighed &= bytes.is_none();
+        Some(Seen { path: self.path.clone(), poll, live, bytes, settings, error })
     }
 }
 

@@ -1,6 +1,7 @@
 //! The window itself: it takes what the watcher saw, draws the pages, and carries out what they ask for.
 
 use super::desk::{Desk, OpenRun, Order, Page};
+use super::errands::{Done, Errands};
 use super::memory::{self, Memory};
 use super::orders::ours;
 use super::panels::Panels;
@@ -29,6 +30,7 @@ pub struct Window {
     pub(super) desk: Desk,
     pub(super) panels: Panels,
     pub(super) watcher: Watcher,
+    pub(super) errands: Errands,
     pub(super) program: PathBuf,
     pub(super) tree: Tree<Page>,
     pub(super) help: bool,
@@ -62,6 +64,7 @@ impl Window {
             desk,
             panels: Panels::default(),
             watcher,
+            errands: Errands::default(),
             program,
             tree: kept.tree.filter(layout::is_whole).unwrap_or_else(layout::first),
             help: false,
@@ -134,7 +137,17 @@ impl Window {
             }
         }
         while let Some(path) = self.watcher.found() {
-            self.open(&path);
+            self.opened(&path, vec![path.clone()], true);
+        }
+        while let Some(done) = self.errands.next() {
+            match done {
+                Done::Found(asked, runs, there) => self.opened(&asked, runs, there),
+                Done::Deleted(path) => {
+                    self.close(&path);
+                    self.say(format!("deleted: {}", crate::vfs::shown(&path)));
+                }
+                Done::Said(text) => self.say(text),
+            }
         }
         for run in &mut self.desk.runs {
             if let Some(trainer) = &mut run.trainer
@@ -144,6 +157,7 @@ impl Window {
             }
         }
         self.desk.jobs.values_mut().for_each(super::child::Job::poll);
+        self.desk.talk.iter_mut().for_each(super::talk::Talk::poll);
         if self.panels.lessons.advance(&mut self.desk) {
             let pause = self.pause.load(Ordering::Relaxed).clamp(60, 700);
             ctx.request_repaint_after(Duration::from_millis(pause));
@@ -171,12 +185,8 @@ impl Window {
         if let Some(settings) = seen.settings {
             run.files.settings = Some(*settings);
         }
-        let saved = |e: &crate::event::Event| matches!(e, crate::event::Event::Checkpoint(_));
-        let weigh = seen.poll.reset || run.bytes == 0 || seen.poll.events.iter().any(saved);
+        run.bytes = seen.bytes.unwrap_or(run.bytes);
         run.files.take(seen.poll);
-        if weigh && !run.loading {
-            run.bytes = run.files.bytes();
-        }
     }
 
     /// Leaving with runs under way: the user is asked in the window, once.
@@ -228,6 +238,12 @@ impl Window {
 
     fn shortcuts(&mut self, ui: &egui::Ui) {
         let ctx = ui.ctx();
+        // Whatever asks for a decision goes away undecided, also while somebody types.
+        if ctx.input(|i| i.key_pressed(egui::Key::Escape)) {
+            self.help = false;
+            self.leaving &= self.stopping;
+            self.panels.runs.cancel();
+        }
         if ctx.egui_wants_keyboard_input() {
             return;
         }
@@ -248,9 +264,6 @@ impl Window {
         }
         if pressed(egui::Key::F1) || pressed(egui::Key::Questionmark) {
             self.help = !self.help;
-        }
-        if pressed(egui::Key::Escape) {
-            self.help = false;
         }
         let digits = [
             egui::Key::Num1,

@@ -1,15 +1,13 @@
 //! `lehr chat`: a conversation in the terminal.
 
-use super::generate::Until;
-use super::{open, output};
+use super::{chat_json, open, output};
 use crate::config::DeviceSettings;
-use crate::data::Tokenizer;
-use crate::data::chat::{self, Chat, ChatTemplate};
-use crate::device::Device;
-use crate::model::{Generator, Model};
+use crate::data::{Tokenizer, chat};
+use crate::model::conversation::{Conversation, Limits, ReplyEnd, Said};
 use crate::ops::sample::Sampling;
+use crate::vfs::shown;
 use anyhow::{Context as _, Result, ensure};
-use serde_json::{Value, json};
+use serde_json::Value;
 use std::io::{BufRead, IsTerminal, Read, Write};
 use std::path::PathBuf;
 use std::sync::atomic::{AtomicU8, Ordering};
@@ -19,15 +17,15 @@ use std::sync::atomic::{AtomicU8, Ordering};
 #[command(after_help = "In the conversation: /system TEXT begins anew with a system message, /reset begins anew, /exit leaves, \
     /help lists this. Ctrl-C stops a reply. A line that ends in \\ goes on in the next.")]
 pub struct Args {
-    /// Model folder (ours or Hugging Face's), GGUF file, or run folder.
+    /// Model folder (ours or Hugging Face's), GGUF file, run folder, or RUN@STEP.
     #[arg(long, value_name = "PATH")]
     model: PathBuf,
     /// A system message to begin with.
     #[arg(long, value_name = "TEXT", allow_hyphen_values = true)]
     system: Option<String>,
-    /// Tokens of a reply at most.
-    #[arg(long, default_value_t = 512, visible_alias = "max-new-tokens")]
-    max_tokens: usize,
+    /// Tokens of a reply at most. 512, or half of the context where that is less, when absent.
+    #[arg(long, visible_alias = "max-new-tokens", value_name = "TOKENS")]
+    max_tokens: Option<usize>,
     /// Tokens of the conversation that the model sees at most; beyond them the oldest turns are left out. The model's context, and
     /// at most 4096, when absent.
     #[arg(long, value_name = "TOKENS")]
@@ -47,6 +45,10 @@ pub struct Args {
     /// Seed of the draws.
     #[arg(long, default_value_t = 0)]
     seed: u64,
+    /// For programs: requests as JSON lines on standard input ({"ask":"Say","text":"..."}, also with "temperature"; {"ask":"Stop"};
+    /// {"ask":"Reset"}, also with "system"), answers as JSON lines on standard output.
+    #[arg(long)]
+    json: bool,
     #[command(flatten)]
     device: DeviceSettings,
 }
@@ -55,6 +57,8 @@ pub struct Args {
 const MAX_LINE: u64 = 16 << 20;
 /// Tokens in view where nobody says how many.
 const USUAL_CONTEXT: usize = 4096;
+/// Tokens of a reply where nobody says how many.
+const USUAL_REPLY: usize = 512;
 
 /// Nobody speaks, the model speaks, the model is to stop.
 const WAITING: u8 = 0;
@@ -70,15 +74,32 @@ pub fn run(args: &Args) -> Result<i32> {
     let dir = open::model_folder(&args.model)?;
     let config = open::config(&dir)?;
     let tokenizer = open::tokenizer(&dir, &config)?;
+    let own = tokenizer.chat_template()?.is_some();
     let (tokenizer, template) = chat::template_of(&tokenizer, None, crate::session::unix_time() as i64)?;
     let sampling = sampling(args, &tokenizer)?;
     let most = config.model.exact_context().map_or(config.model.max_position_embeddings, |(most, _)| most);
     let context = args.context.unwrap_or(most.min(USUAL_CONTEXT));
     ensure!(context <= most, "--context {context}: the model's context holds {most} tokens");
-    ensure!((1..context).contains(&args.max_tokens), "--max-tokens {}: must be between 1 and {}", args.max_tokens, context - 1);
+    ensure!(context >= 2, "--context {context}: must be at least 2");
+    let max_tokens = args.max_tokens.unwrap_or((context / 2).min(USUAL_REPLY));
+    ensure!((1..context).contains(&max_tokens), "--max-tokens {max_tokens}: must be between 1 and {}", context - 1);
     let device = open::device(&args.device)?;
     let model = open::model(&device, &dir, &config, context)?;
-    let voice = Voice::new(&device, &model, &tokenizer, context, args.max_tokens, sampling)?;
+    let limits = Limits { context, reply: max_tokens };
+    let mut with = Conversation::new(&device, &model, (&tokenizer, template), limits, sampling)?;
+    with.reset(args.system.clone());
+    if args.json {
+        let ready = Said::Ready { model: shown(&dir), template: own, context, temperature: sampling.temperature };
+        return chat_json::run(with, &ready);
+    }
+    if !own {
+        output::note("note: the model has no chat template; lehr's plain one is used (user: ..., assistant: ...)");
+    }
+    converse(Talk { with, max_tokens })
+}
+
+/// The conversation on standard input and output.
+fn converse(mut talk: Talk<'_>) -> Result<i32> {
     // A second Ctrl-C, or one while nobody speaks, leaves.
     let _ = ctrlc::set_handler(|| {
         if STATE.compare_exchange(SPEAKING, STOPPING, Ordering::SeqCst, Ordering::SeqCst).is_err() {
@@ -86,8 +107,6 @@ pub fn run(args: &Args) -> Result<i32> {
             std::process::exit(crate::session::control::INTERRUPTED);
         }
     });
-    let mut talk = Talk { voice, template, chat: Chat::default(), system: args.system.clone() };
-    talk.reset();
     let terminal = std::io::stdin().is_terminal();
     if terminal {
         output::note("/help lists the commands; Ctrl-C stops a reply, /exit leaves.");
@@ -156,36 +175,28 @@ fn read_turn(terminal: bool) -> Result<Option<String>> {
     }
 }
 
-/// The conversation.
+/// The conversation in a terminal.
 struct Talk<'a> {
-    voice: Voice<'a>,
-    template: ChatTemplate,
-    chat: Chat,
-    system: Option<String>,
+    with: Conversation<'a>,
+    max_tokens: usize,
 }
 
 impl Talk<'_> {
-    /// Begin anew.
-    fn reset(&mut self) {
-        self.chat.messages = self.system.iter().map(|text| json!({"role": "system", "content": text})).collect();
-    }
-
     /// A line that began with /; whether the conversation goes on.
     fn obey(&mut self, line: &str) -> bool {
         let (command, rest) = line.split_once(char::is_whitespace).map_or((line, ""), |(command, rest)| (command, rest.trim()));
         match (command, rest) {
             ("exit" | "quit", "") => return false,
             ("reset", "") => {
-                self.reset();
+                self.with.reset(self.with.system().map(str::to_owned));
                 output::note("a new conversation");
             }
             ("system", "") => {
-                let system = self.system.as_deref().map_or("none".to_owned(), output::visible);
+                let system = self.with.system().map_or("none".to_owned(), output::visible);
                 output::note(&format!("system message: {system}"));
             }
             ("system", text) => {
-                self.system = Some(text.to_owned());
-                self.reset();
+                self.with.reset(Some(text.to_owned()));
                 output::note("a new conversation with this system message");
             }
             ("help", "") => output::note(
@@ -200,117 +211,36 @@ impl Talk<'_> {
         true
     }
 
-    /// Say something and print the reply. What the template refuses is told, and unsaid.
+    /// Say something and print the reply as it comes. What is refused is printed, and has not been said.
     fn say(&mut self, text: &str) -> Result<()> {
-        let before = self.chat.messages.len();
-        self.chat.messages.push(json!({"role": "user", "content": text}));
-        match self.prompt() {
-            Ok(ids) => {
-                let reply = self.voice.reply(&ids)?;
-                self.chat.messages.push(json!({"role": "assistant", "content": reply}));
-            }
+        let prompt = match self.with.say(text) {
+            Ok(prompt) => prompt,
             Err(error) => {
-                self.chat.messages.truncate(before);
                 output::error_line(&error);
+                return Ok(());
             }
+        };
+        if prompt.left_out > 0 {
+            output::note(&format!(
+                "note: the conversation fills --context; its oldest {} messages are left out",
+                prompt.left_out
+            ));
         }
-        Ok(())
-    }
-
-    /// The conversation as tokens. Of one that is too long the oldest turns are left out for good.
-    fn prompt(&mut self) -> Result<Vec<u32>> {
-        let (room, first) = (self.voice.room(), usize::from(self.system.is_some()));
-        let mut messages = self.chat.messages.clone();
-        let mut left_out = 0;
-        loop {
-            let chat = Chat { messages, ..self.chat.clone() };
-            let ids = self.voice.tokenizer.encode_prompt(&self.template.render(&chat, true)?.text, true)?;
-            ensure!(!ids.is_empty(), "the chat template makes no token of it");
-            messages = chat.messages;
-            if ids.len() <= room {
-                if left_out > 0 {
-                    output::note(&format!("note: the conversation fills --context; its oldest {left_out} messages are left out"));
-                }
-                self.chat.messages = messages;
-                return Ok(ids);
-            }
-            ensure!(
-                messages.len() > first + 2,
-                "{} tokens are too many: --context less --max-tokens leaves {room}; say less",
-                ids.len()
-            );
-            messages.drain(first..first + 2);
-            left_out += 2;
-        }
-    }
-}
-
-/// The model, ready to reply.
-struct Voice<'a> {
-    device: &'a Device,
-    generator: Generator,
-    tokenizer: &'a Tokenizer,
-    sampling: Sampling,
-    max_tokens: usize,
-    /// Tokens whose keys and values are in the cache: what is asked next begins like it.
-    cached: Vec<u32>,
-}
-
-impl<'a> Voice<'a> {
-    fn new(
-        device: &'a Device,
-        model: &'a Model,
-        tokenizer: &'a Tokenizer,
-        context: usize,
-        max_tokens: usize,
-        sampling: Sampling,
-    ) -> Result<Self> {
-        let generator = Generator::new(device, model, 1, context)?;
-        Ok(Self { device, generator, tokenizer, sampling, max_tokens, cached: Vec::new() })
-    }
-
-    /// Tokens of a prompt at most.
-    fn room(&self) -> usize {
-        self.generator.room() - self.max_tokens
-    }
-
-    /// Print the reply as it comes, and return it.
-    fn reply(&mut self, ids: &[u32]) -> Result<String> {
-        let ends = self.tokenizer.end_tokens();
-        let mut until = Until::new(ends.text());
-        let mut stream = self.tokenizer.decode_stream(&[]);
-        let (mut text, mut new) = (String::new(), Vec::new());
-        let shared = self.cached.iter().zip(ids).take_while(|(a, b)| a == b).count().min(ids.len() - 1);
-        let show = |piece: &str| -> Result<()> {
+        STATE.store(SPEAKING, Ordering::SeqCst);
+        let replied = self.with.reply(&prompt, &mut |piece| {
             let mut out = std::io::stdout();
             write!(out, "{}", output::generated(piece))?;
-            Ok(out.flush()?)
-        };
-        STATE.store(SPEAKING, Ordering::SeqCst);
-        let spoken = self.generator.run_from(self.device, &[ids.to_vec()], shared, self.max_tokens, &self.sampling, |_, next| {
-            if ends.contains(next[0]) || STATE.load(Ordering::SeqCst) == STOPPING {
-                return Ok(false);
-            }
-            new.push(next[0]);
-            let (piece, ended) = until.push(&stream.push(next[0])?);
-            show(&piece)?;
-            text.push_str(&piece);
-            Ok(!ended)
+            out.flush()?;
+            Ok(STATE.load(Ordering::SeqCst) != STOPPING)
         });
-        let stopped = STATE.swap(WAITING, Ordering::SeqCst) == STOPPING;
-        spoken?;
-        let rest = until.finish(&stream.finish()?);
-        show(&format!("{rest}\n"))?;
-        text.push_str(&rest);
-        if stopped {
-            output::note("(stopped)");
-        } else if new.len() == self.max_tokens {
-            output::note(&format!("(--max-tokens {})", self.max_tokens));
+        STATE.store(WAITING, Ordering::SeqCst);
+        let end = replied?;
+        output::line("")?;
+        match end {
+            ReplyEnd::Stopped => output::note("(stopped)"),
+            ReplyEnd::Length => output::note(&format!("(--max-tokens {})", self.max_tokens)),
+            ReplyEnd::Turn => {}
         }
-        // The last token has been drawn, but not read.
-        new.pop();
-        self.cached = [ids, &new].concat();
-        self.sampling.seed = self.sampling.seed.wrapping_add(1);
-        Ok(text)
+        Ok(())
     }
 }

@@ -2,8 +2,8 @@
 
 use super::{open, output};
 use crate::config::DeviceSettings;
-use crate::data::Tokenizer;
 use crate::data::chat::{self, Chat};
+use crate::data::{Tokenizer, Until};
 use crate::model::Generator;
 use crate::ops::sample::Sampling;
 use std::io::{Read, Write};
@@ -127,41 +127,6 @@ fn conversation(args: &Args, prompt: &str, tokenizer: &Tokenizer) -> anyhow::Res
     Ok((tokenizer, template.render(&chat, true)?.text))
 }
 
-/// Lets text through up to a text that ends it, and holds back what may become that.
-pub(super) struct Until {
-    end: Option<String>,
-    held: String,
-    ended: bool,
-}
-
-impl Until {
-    pub(super) fn new(end: Option<&str>) -> Self {
-        Self { end: end.map(str::to_owned), held: String::new(), ended: false }
-    }
-
-    /// What may be shown by now, and whether the end has come.
-    pub(super) fn push(&mut self, piece: &str) -> (String, bool) {
-        let Some(end) = &self.end else { return (piece.to_owned(), false) };
-        self.held.push_str(piece);
-        if let Some(at) = self.held.find(end.as_str()) {
-            self.ended = true;
-            return (self.held[..at].to_owned(), true);
-        }
-        let keep = end.char_indices().map(|(at, _)| at).filter(|at| self.held.ends_with(&end[..*at])).max().unwrap_or(0);
-        let rest = self.held.split_off(self.held.len() - keep);
-        (std::mem::replace(&mut self.held, rest), false)
-    }
-
-    /// What was held back when no more comes.
-    pub(super) fn finish(mut self, rest: &str) -> String {
-        if self.ended {
-            return String::new();
-        }
-        self.held.push_str(rest);
-        self.held
-    }
-}
-
 /// The prompt as typed, or from standard input.
 fn prompt(args: &Args) -> anyhow::Result<String> {
     let mut text = String::new();
@@ -182,30 +147,4 @@ fn check(args: &Args) -> anyhow::Result<()> {
     sampling(args).check("--")?;
     anyhow::ensure!(args.max_new_tokens > 0, "--max-new-tokens 0: must be at least 1");
     Ok(())
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn text_stops_before_its_end() {
-        let run = |end: &str, pieces: &[&str]| {
-            let mut until = Until::new(Some(end));
-            let mut shown = Vec::new();
-            for piece in pieces {
-                let (text, ended) = until.push(piece);
-                shown.push(text);
-                if ended {
-                    break;
-                }
-            }
-            shown.push(until.finish(""));
-            shown
-        };
-        assert_eq!(run("\n\n", &["a\n", "b", "\n", "\n", "c"]), ["a", "\nb", "", "", ""]);
-        assert_eq!(run("\n\n", &["a", "\n"]), ["a", "", "\n"]);
-        assert_eq!(run("abab", &["xaba", "abab!"]), ["x", "aba", ""]);
-        assert_eq!(Until::new(None).push("<|end").0, "<|end");
-    }
 }

@@ -5,6 +5,7 @@ mod app;
 mod bench;
 mod bench_rollouts;
 mod chat;
+mod chat_json;
 mod data;
 mod data_rows;
 mod demo;

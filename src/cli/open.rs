@@ -7,13 +7,17 @@ use crate::model::gguf::is_gguf;
 use crate::model::hf_config::{self, HfConfig};
 use crate::model::weight_files::WeightFiles;
 use crate::model::{Model, checkpoint};
-use crate::session::begin::model_dir;
+use crate::session::begin::{model_dir, split_step};
 use crate::vfs::RealFs;
 use anyhow::Context as _;
 use std::path::{Path, PathBuf};
 
-/// The place of a model that a user named: a model folder, a GGUF file, or a run folder, which stands for its newest sound checkpoint.
+/// The place of a model that a user named: a model folder, a GGUF file, a run folder, which stands for its newest sound checkpoint, or
+/// `RUN@STEP`.
 pub fn model_folder(path: &Path) -> anyhow::Result<PathBuf> {
+    if let Some(spec) = path.to_str().filter(|spec| !path.exists() && split_step(spec).1.is_some()) {
+        return super::judging::folder_of(spec).context("--model");
+    }
     let dir = model_dir(path).context("--model")?;
     if dir.join("config.json").is_file() || is_gguf(path) {
         return Ok(dir);

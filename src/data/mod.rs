@@ -15,6 +15,7 @@ mod shards;
 mod source;
 pub mod tasks;
 mod tokenizer;
+mod until;
 
 pub use batches::{Batch, Dataset, IGNORE, TokenRange, TrainOrder, ValBatches};
 pub use corpus::{Corpus, Piece, Pieces};
@@ -23,6 +24,7 @@ pub use json_rows::{Object, read_objects};
 pub use shards::{Cache, TokenFile, tokenize};
 pub use source::{ContentHash, Source, TextSource};
 pub use tokenizer::{DecodeStream, END_OF_TEXT, EndTokens, Tokenizer, TokenizerKind};
+pub use until::Until;
 
 pub(crate) use tokenizer::{byte_of, char_of};
 

@@ -1,4 +1,4 @@
-//! A metric over a run: every point kept, drawn through a tree of minima and maxima, never by leaving points out.
+//! A metric over a run: every point kept, drawn through a tree of minima, maxima and sums, never by leaving points out.
 
 use super::clock::{Axis, Clock};
 
@@ -43,8 +43,35 @@ pub struct Curve {
     values: Vec<f64>,
     /// Where stretches begin.
     starts: Vec<usize>,
-    /// Least and greatest number of `FAN`, `FAN`^2, ... values; NaN where there is none.
-    tree: Vec<Vec<(f64, f64)>>,
+    /// What `FAN`, `FAN`^2, ... values hold.
+    tree: Vec<Vec<Node>>,
+}
+
+/// What some values hold: least, greatest, sum and count of the finite ones.
+#[derive(Clone, Copy, Debug)]
+struct Node {
+    low: f64,
+    high: f64,
+    sum: f64,
+    count: u32,
+}
+
+impl Node {
+    /// Of no value.
+    const NONE: Self = Self { low: f64::INFINITY, high: f64::NEG_INFINITY, sum: 0.0, count: 0 };
+
+    fn of(value: f64) -> Self {
+        if value.is_finite() { Self { low: value, high: value, sum: value, count: 1 } } else { Self::NONE }
+    }
+
+    fn and(self, other: Self) -> Self {
+        Self {
+            low: self.low.min(other.low),
+            high: self.high.max(other.high),
+            sum: self.sum + other.sum,
+            count: self.count + other.count,
+        }
+    }
 }
 
 impl Curve {
@@ -56,7 +83,7 @@ impl Curve {
         }
         self.rows.push(row);
         self.values.push(value);
-        let (mut at, mut pair) = (self.values.len() - 1, (value, value));
+        let (mut at, new) = (self.values.len() - 1, Node::of(value));
         for level in 0.. {
             at /= FAN;
             if self.values.len() <= FAN.pow(level as u32) {
@@ -64,19 +91,23 @@ impl Curve {
             }
             if self.tree.len() == level {
                 // The level's first nodes, of what was there before.
-                let below = |i: usize| if level == 0 { (self.values[i], self.values[i]) } else { self.tree[level - 1][i] };
                 let count = if level == 0 { self.values.len() } else { self.tree[level - 1].len() };
-                let nodes = (0..count.div_ceil(FAN)).map(|n| (n * FAN..count.min(n * FAN + FAN)).map(below).fold(NONE, widest));
-                let nodes: Vec<_> = nodes.collect();
+                let held =
+                    |n: usize| (n * FAN..count.min(n * FAN + FAN)).map(|i| self.node(level, i)).fold(Node::NONE, Node::and);
+                let nodes: Vec<_> = (0..count.div_ceil(FAN)).map(held).collect();
                 self.tree.push(nodes);
                 return;
             }
             match self.tree[level].get_mut(at) {
-                Some(node) => *node = widest(*node, pair),
-                None => self.tree[level].push(pair),
+                Some(node) => *node = node.and(new),
+                None => self.tree[level].push(new),
             }
-            pair = self.tree[level][at];
         }
+    }
+
+    /// The i-th node of a level: 0 are the values themselves.
+    fn node(&self, level: usize, i: usize) -> Node {
+        if level == 0 { Node::of(self.values[i]) } else { self.tree[level - 1][i] }
     }
 
     /// Points.
@@ -125,35 +156,42 @@ impl Curve {
         near.find(|&i| behind(i) && !behind(i - 1)).unwrap_or_else(|| self.find(clock, axis, range, x))
     }
 
-    /// The value in the newest stretch that is nearest to `x`, and where it is.
-    pub fn nearest(&self, clock: &Clock, axis: Axis, x: f64) -> Option<(f64, f64)> {
-        let inside = |s: &std::ops::Range<usize>| clock.at(axis, self.rows[s.start]) <= x;
-        let stretch = self.stretches().rev().find(inside).or(self.stretches().next())?;
+    /// The point that stands at `x`: the nearest one of the newest stretch that reaches over `x`; None where the curve has not begun, has
+    /// ended or was lifted.
+    pub fn index_at(&self, clock: &Clock, axis: Axis, x: f64) -> Option<usize> {
+        let at = |i: usize| clock.at(axis, self.rows[i]);
+        let over = |s: &std::ops::Range<usize>| !s.is_empty() && at(s.start) <= x && x <= at(s.end - 1);
+        let stretch = self.stretches().rev().find(over)?;
         let behind = self.find(clock, axis, &stretch, x);
         let candidates = [behind.checked_sub(1), Some(behind)].into_iter().flatten().filter(|i| stretch.contains(i));
-        let at = |i: usize| (clock.at(axis, self.rows[i]), self.values[i]);
-        candidates.map(at).min_by(|a, b| (a.0 - x).abs().total_cmp(&(b.0 - x).abs()))
+        candidates.min_by(|&a, &b| (at(a) - x).abs().total_cmp(&(at(b) - x).abs()))
     }
 
     /// Least and greatest number among some values; None when they hold none. Infinite ones do not count.
     pub fn extremes(&self, range: std::ops::Range<usize>) -> Option<(f64, f64)> {
-        let found = self.widest_in(range);
-        (found.0 <= found.1).then_some(found)
+        let found = self.held_in(range);
+        (found.count > 0).then_some((found.low, found.high))
     }
 
-    fn widest_in(&self, range: std::ops::Range<usize>) -> (f64, f64) {
+    /// Mean of the finite numbers among some values; None when they hold none.
+    pub fn mean(&self, range: std::ops::Range<usize>) -> Option<f64> {
+        let found = self.held_in(range);
+        // Sums of huge numbers may leave the range of numbers.
+        (found.count > 0 && found.sum.is_finite()).then(|| found.sum / f64::from(found.count))
+    }
+
+    fn held_in(&self, range: std::ops::Range<usize>) -> Node {
         let (mut from, mut to) = (range.start, range.end.min(self.values.len()));
-        let mut found = NONE;
+        let mut found = Node::NONE;
         for level in 0..=self.tree.len() {
-            let node = |i: usize| if level == 0 { (self.values[i], self.values[i]) } else { self.tree[level - 1][i] };
             let higher = level < self.tree.len();
             while from < to && (!higher || from % FAN != 0) {
-                found = widest(found, node(from));
+                found = found.and(self.node(level, from));
                 from += 1;
             }
             while from < to && (!higher || to % FAN != 0) {
                 to -= 1;
-                found = widest(found, node(to));
+                found = found.and(self.node(level, to));
             }
             if from >= to {
                 break;
@@ -161,6 +199,50 @@ impl Curve {
             (from, to) = (from / FAN, to / FAN);
         }
         found
+    }
+
+    /// Points to each side that a smoothed line is averaged over: `share` of the curve's points lie in the window. 0 is no smoothing.
+    pub fn reach(&self, share: f64) -> usize {
+        (0.5 * share.clamp(0.0, 1.0) * self.len() as f64) as usize
+    }
+
+    /// The mean of a point and its neighbours, as many before it as behind it (`reach`, fewer at the ends of a stretch), so that a smoothed
+    /// line runs neither behind nor ahead of its curve. NaN where the point is no number.
+    pub fn smoothed_at(&self, i: usize, reach: usize) -> f64 {
+        let value = self.values[i];
+        if reach == 0 || !value.is_finite() {
+            return value;
+        }
+        let stretch = self.stretch(self.starts.partition_point(|&start| start <= i).saturating_sub(1));
+        let reach = reach.min(i - stretch.start).min(stretch.end - 1 - i);
+        self.mean(i - reach..i + reach + 1).unwrap_or(value)
+    }
+
+    /// The smoothed curve, point by point.
+    pub fn smoothed(&self, clock: &Clock, reach: usize) -> Self {
+        let mut out = Self::default();
+        (0..self.len()).for_each(|i| out.push(clock, self.rows[i], self.smoothed_at(i, reach)));
+        out
+    }
+
+    /// The smoothed curve as lines to draw, a point for each column at most.
+    pub fn smoothed_lines(&self, clock: &Clock, cut: &Cut, reach: usize) -> Vec<Vec<[f64; 2]>> {
+        let (mut lines, axis) = (Vec::new(), cut.axis);
+        for stretch in self.stretches() {
+            let first = self.find(clock, axis, &stretch, cut.from).saturating_sub(1).max(stretch.start);
+            let last = (self.find(clock, axis, &stretch, cut.to) + 1).min(stretch.end);
+            let line = &mut Vec::new();
+            let every = if cut.has_width() { last.saturating_sub(first).div_ceil(cut.columns.max(1)).max(1) } else { 1 };
+            // The last point stands whatever the columns are.
+            for i in (first..last).step_by(every).chain((every > 1 && last > first).then(|| last - 1)) {
+                match self.smoothed_at(i, reach) {
+                    y if y.is_finite() => line.push([clock.at(axis, self.rows[i]), y]),
+                    _ => lift(line, &mut lines),
+                }
+            }
+            lift(line, &mut lines);
+        }
+        lines
     }
 
     /// The curve as lines to draw, about two points for each column at most: where there are more, each column has its least and its
@@ -207,56 +289,6 @@ impl Curve {
 fn lift(line: &mut Vec<[f64; 2]>, lines: &mut Vec<Vec<[f64; 2]>>) {
     if !line.is_empty() {
         lines.push(std::mem::take(line));
-    }
-}
-
-/// No value yet.
-const NONE: (f64, f64) = (f64::INFINITY, f64::NEG_INFINITY);
-
-/// Of two pairs; infinite numbers and NaN are no part of a span.
-fn widest(a: (f64, f64), b: (f64, f64)) -> (f64, f64) {
-    let low = if b.0.is_finite() { a.0.min(b.0) } else { a.0 };
-    let high = if b.1.is_finite() { a.1.max(b.1) } else { a.1 };
-    let low = if low.is_finite() { low } else { f64::INFINITY };
-    (low, if high.is_finite() { high } else { f64::NEG_INFINITY })
-}
-
-/// A curve's exponential moving average, bias-corrected as Adam's moments are: weight * old + (1 - weight) * new, over the sum of the
-/// weights. Follows its curve as that grows.
-#[derive(Clone, Debug, Default)]
-pub struct Smoothed {
-    weight: f64,
-    average: f64,
-    mass: f64,
-    /// What was made of the curve so far.
-    pub curve: Curve,
-}
-
-impl Smoothed {
-    /// Nothing yet; `weight` of the past is 0 (none) to below 1.
-    pub fn new(weight: f64) -> Self {
-        Self { weight: weight.clamp(0.0, 0.9999), ..Self::default() }
-    }
-
-    /// The weight of the past.
-    pub fn weight(&self) -> f64 {
-        self.weight
-    }
-
-    /// Take the points that are new. Numbers that are none are passed over; a stretch begins afresh.
-    pub fn follow(&mut self, clock: &Clock, raw: &Curve) {
-        for i in self.curve.len()..raw.len() {
-            if raw.starts.binary_search(&i).is_ok() {
-                (self.average, self.mass) = (0.0, 0.0);
-            }
-            let mut shown = f64::NAN;
-            if raw.values[i].is_finite() {
-                self.average = self.weight * self.average + (1.0 - self.weight) * raw.values[i];
-                self.mass = self.weight * self.mass + (1.0 - self.weight);
-                shown = self.average / self.mass;
-            }
-            self.curve.push(clock, raw.rows[i], shown);
-        }
     }
 }
 
@@ -330,24 +362,71 @@ mod tests {
     fn a_step_that_goes_back_begins_a_stretch() {
         let (clock, curve) = made([(1.0, 1.0), (2.0, 2.0), (3.0, 3.0), (2.0, 7.0), (3.0, 8.0)]);
         assert_eq!(curve.stretches().collect::<Vec<_>>(), [0..3, 3..5]);
-        assert_eq!(curve.nearest(&clock, Axis::Steps, 2.9), Some((3.0, 8.0)));
+        assert_eq!(curve.index_at(&clock, Axis::Steps, 2.9), Some(4));
         assert_eq!(curve.lines(&clock, &cut(0.0, 9.0, 100)).len(), 2);
     }
 
     #[test]
-    fn smoothing_is_the_debiased_average_by_its_definition() {
-        let (clock, curve) = made((0..50).map(|i| (i as f64, noise(i))));
-        let mut smoothed = Smoothed::new(0.8);
-        smoothed.follow(&clock, &curve);
-        for i in [0, 1, 7, 49] {
-            let weights: Vec<f64> = (0..=i).map(|j| 0.8f64.powi((i - j) as i32)).collect();
-            let sum: f64 = weights.iter().zip(&curve.values).map(|(w, v)| w * v).sum();
-            let mean = sum / weights.iter().sum::<f64>();
-            assert!((smoothed.curve.values[i] - mean).abs() < 1e-9, "{i}");
+    fn smoothing_is_the_mean_of_as_many_before_as_behind() {
+        let (clock, curve) = made((0..700).map(|i| (i as f64, if i % 31 == 7 { f64::NAN } else { noise(i) })));
+        let reach = curve.reach(0.1);
+        assert_eq!(reach, 35);
+        let smoothed = curve.smoothed(&clock, reach);
+        for i in [0, 1, 20, 300, 650, 698, 699] {
+            let r = reach.min(i).min(699 - i);
+            let near: Vec<f64> = curve.values[i - r..=i + r].iter().copied().filter(|v| v.is_finite()).collect();
+            let mean = near.iter().sum::<f64>() / near.len() as f64;
+            assert!((smoothed.values[i] - mean).abs() < 1e-9, "{i}");
         }
-        let (clock, constant) = made((0..9).map(|i| (i as f64, 3.0)));
-        let mut same = Smoothed::new(0.99);
-        same.follow(&clock, &constant);
-        assert!(same.curve.values.iter().all(|v| (v - 3.0).abs() < 1e-9));
+        assert!(smoothed.values[7].is_nan(), "what is no number stays none");
+        // A straight line stays itself, to its ends: nothing runs behind.
+        let (clock, line) = made((0..90).map(|i| (i as f64, 3.0 - 0.5 * i as f64)));
+        let same = line.smoothed(&clock, 9);
+        assert!(same.values.iter().zip(&line.values).all(|(a, b)| (a - b).abs() < 1e-9));
+        assert_eq!(line.reach(0.02), 0, "few points are drawn as they are");
+    }
+
+    /// What the issue saw: drawn above what was measured, where learning is fast.
+    #[test]
+    fn a_smoothed_line_is_not_above_a_curve_that_falls_fast() {
+        let falls = |i: u64| 3.0 * (-(i as f64) / 12.0).exp();
+        let (_, curve) = made((0..200).map(|i| (i as f64, falls(i))));
+        let drawn = curve.smoothed_at(37, curve.reach(0.05));
+        assert!((drawn / falls(37) - 1.0).abs() < 0.05, "{drawn} for {}", falls(37));
+    }
+
+    #[test]
+    fn a_smoothed_line_of_a_long_curve_keeps_its_ends_and_its_course() {
+        let (clock, curve) = made((0..100_000).map(|i| (f64::from(i), f64::from(i) + noise(i as u64))));
+        let lines = curve.smoothed_lines(&clock, &cut(0.0, 1e5, 300), curve.reach(0.02));
+        assert_eq!(lines.len(), 1);
+        assert!(lines[0].len() <= 302, "{}", lines[0].len());
+        assert_eq!((lines[0][0][0], lines[0][lines[0].len() - 1][0]), (0.0, 99_999.0));
+        assert!(lines[0].iter().all(|p| (p[0] - p[1]).abs() < 5.1));
+        assert!(lines[0][50..250].iter().all(|p| (p[0] - p[1]).abs() < 0.5), "noise of 5 over 2000 values");
+    }
+
+    #[test]
+    fn nothing_stands_where_a_curve_has_not_begun_or_has_ended() {
+        let (clock, curve) = made([(800.0, 1.0), (801.0, 2.0), (900.0, 3.0), (850.0, 4.0), (870.0, 5.0)]);
+        let at = |x: f64| curve.index_at(&clock, Axis::Steps, x).map(|i| curve.values[i]);
+        assert_eq!([at(287.0), at(799.0), at(901.0)], [None; 3]);
+        assert_eq!([at(800.0), at(810.0), at(900.0)], [Some(1.0), Some(2.0), Some(3.0)]);
+        assert_eq!([at(851.0), at(870.0)], [Some(4.0), Some(5.0)], "the newest stretch that is there");
+    }
+
+    #[test]
+    fn means_are_those_of_a_plain_sum() {
+        for count in [1usize, 8, 65, 1000] {
+            let (_, curve) = made((0..count as u64).map(|i| (i as f64, if i % 13 == 5 { f64::INFINITY } else { noise(i) })));
+            for (from, to) in (0..60).map(|k| ((k * 37) % count, (k * 91) % (count + 1))) {
+                let plain: Vec<f64> = curve.values[from..to.max(from)].iter().copied().filter(|v| v.is_finite()).collect();
+                let wanted = (!plain.is_empty()).then(|| plain.iter().sum::<f64>() / plain.len() as f64);
+                match (curve.mean(from..to.max(from)), wanted) {
+                    (Some(a), Some(b)) => assert!((a - b).abs() < 1e-9, "{from}..{to} of {count}: {a}, {b}"),
+                    (a, b) => assert_eq!(a, b, "{from}..{to} of {count}"),
+                }
+            }
+        }
     }
 }

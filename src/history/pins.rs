@@ -47,7 +47,8 @@ pub(super) fn pin(event: &Event) -> Option<(Option<u64>, PinKind, String)> {
         }
         Event::Rescue(r) => (Some(r.step), PinKind::Rescue, format!("{}: back to step {} ({})", r.cause, r.to_step, r.method)),
         Event::HyperChanged { step, name, before, after } => {
-            (Some(*step), PinKind::Hyper, format!("{name}: {before} -> {after}, from step {} on", step + 1))
+            let name = setting_in_words(name);
+            (Some(*step), PinKind::Hyper, format!("{name} {before} -> {after}, from step {} on", step + 1))
         }
         Event::Paused { step } => (Some(*step), PinKind::Pause, "paused".into()),
         Event::Warning { text } => (None, PinKind::Warning, text.clone()),
@@ -55,4 +56,15 @@ pub(super) fn pin(event: &Event) -> Option<(Option<u64>, PinKind, String)> {
         Event::Failed { text } => (None, PinKind::End, format!("failed: {text}")),
         _ => return None,
     })
+}
+
+/// A live setting as people call it.
+fn setting_in_words(name: &str) -> &str {
+    match name {
+        "learning_rate_scale" => "learning rate ×",
+        "max_grad_norm" => "gradients clipped at",
+        "reweight_alpha" => "reweighting alpha",
+        "lopti_eta" => "Lopti eta",
+        other => other,
+    }
 }

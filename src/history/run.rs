@@ -126,20 +126,17 @@ impl RunFiles {
             State::Failed(_) => "failed",
         }
     }
+}
 
-    /// Bytes on disk, all files together.
-    pub fn bytes(&self) -> u64 {
-        fn of(dir: &Path) -> u64 {
-            let entries = std::fs::read_dir(dir).into_iter().flatten().flatten();
-            let size = |e: std::fs::DirEntry| match e.file_type() {
-                Ok(kind) if kind.is_dir() => of(&e.path()),
-                Ok(kind) if kind.is_file() => e.metadata().map_or(0, |m| m.len()),
-                _ => 0,
-            };
-            entries.map(size).sum()
-        }
-        of(&self.path)
-    }
+/// Bytes of all files in a folder and below it.
+pub fn bytes_on_disk(dir: &Path) -> u64 {
+    let entries = std::fs::read_dir(dir).into_iter().flatten().flatten();
+    let size = |e: std::fs::DirEntry| match e.file_type() {
+        Ok(kind) if kind.is_dir() => bytes_on_disk(&e.path()),
+        Ok(kind) if kind.is_file() => e.metadata().map_or(0, |m| m.len()),
+        _ => 0,
+    };
+    entries.map(size).sum()
 }
 
 /// The last part of a path.

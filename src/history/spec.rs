@@ -138,6 +138,29 @@ impl Spec {
         found.dedup();
         found
     }
+
+    /// Which of the series' colours each of these metrics of the chart has, where colours stand for metrics: validation, merged and
+    /// estimated loss have the same everywhere.
+    pub fn colors<S: AsRef<str>>(&self, metrics: &[S]) -> Vec<usize> {
+        let own = |metric: &str| self.metrics.iter().position(|m| *m == metric);
+        let known = self.metrics.iter().filter(|m| !m.ends_with('*')).count();
+        let mut others = known..;
+        let color = |metric: &str| fixed_color(metric).or_else(|| own(metric)).or_else(|| others.next()).unwrap_or(0);
+        metrics.iter().map(AsRef::as_ref).map(color).collect()
+    }
+}
+
+/// The colour of losses on held-out text, the same on every page.
+fn fixed_color(metric: &str) -> Option<usize> {
+    const LOSSES: [&str; 6] =
+        ["loss", "eval_loss", "merge/sma/eval_loss", "anneal_estimate", "merge/ema/eval_loss", "merge/wma/eval_loss"];
+    LOSSES.iter().position(|name| *name == metric).or(metric.starts_with("merge/").then_some(2))
+}
+
+/// Which of the series' colours a metric has in the first chart that draws it.
+pub fn color_of(metric: &str) -> usize {
+    let known = CHARTS.iter().find_map(|spec| spec.metrics.iter().position(|name| *name == metric));
+    fixed_color(metric).or(known).unwrap_or(0)
 }
 
 /// What a metric is called in a legend.
@@ -210,6 +233,18 @@ mod tests {
             [label("rewards/format/mean"), label("timing_s/gen"), label("norms/weights/layers.0")],
             ["format", "gen", "layers.0"]
         );
+    }
+
+    #[test]
+    fn a_metric_has_one_colour_whatever_stands_beside_it() {
+        let loss = &CHARTS[0];
+        assert_eq!(loss.colors(&["eval_loss", "merge/sma/eval_loss"]), [1, 2]);
+        assert_eq!(loss.colors(&["loss", "merge/ema/eval_loss", "anneal_estimate", "merge/sma/eval_loss"]), [0, 4, 3, 2]);
+        for metric in ["loss", "eval_loss", "merge/sma/eval_loss", "anneal_estimate"] {
+            assert_eq!(loss.colors(&[metric]), [color_of(metric)], "{metric}");
+        }
+        let rewards = CHARTS.iter().find(|c| c.title == "Reward").unwrap();
+        assert_eq!(rewards.colors(&["reward", "rewards/a", "rewards/b"]), [0, 1, 2]);
     }
 
     #[test]

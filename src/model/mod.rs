@@ -2,6 +2,7 @@
 
 pub mod activations;
 pub mod checkpoint;
+pub mod conversation;
 mod generate;
 pub mod gguf;
 pub mod hf_config;

@@ -1,7 +1,9 @@
 //! Colours that colour-blind readers can tell apart, and that print.
 
-/// For series, in order of use: Okabe and Ito's set (2008) without its yellow, which white swallows, then two greys.
-pub const SERIES: [&str; 8] = ["#0072b2", "#d55e00", "#009e73", "#cc79a7", "#e69f00", "#56b4e9", "#333333", "#999999"];
+/// For series, in order of use: Okabe and Ito's set (2008) without its yellow, which white swallows, then four more hues. None is grey:
+/// grids and axes are.
+pub const SERIES: [&str; 10] =
+    ["#0072b2", "#d55e00", "#009e73", "#cc79a7", "#e69f00", "#56b4e9", "#6a3d9a", "#7f8c00", "#8c4a2f", "#c2185b"];
 
 /// Colour of the i-th series.
 pub(super) fn series(i: usize) -> &'static str {
@@ -84,6 +86,19 @@ mod tests {
         for ramp in [Ramp::Sequential, Ramp::Pale] {
             let light: Vec<f64> = (0..=64).map(|i| luminance(ramp.rgb(f64::from(i) / 64.0))).collect();
             assert!(light.windows(2).all(|w| w[1] > w[0]), "{ramp:?}: {light:?}");
+        }
+    }
+
+    #[test]
+    fn series_are_told_apart_from_each_other_and_from_the_grid() {
+        let colors = SERIES.map(|color| split(u32::from_str_radix(&color[1..], 16).unwrap()));
+        for (i, a) in colors.iter().enumerate() {
+            let (least, most) = a.iter().fold((1.0, 0.0), |(l, m): (f64, f64), c| (l.min(*c), m.max(*c)));
+            assert!(most - least > 0.25, "{}: nearly grey", SERIES[i]);
+            for (j, b) in colors.iter().enumerate().skip(i + 1) {
+                let apart: f64 = a.iter().zip(b).map(|(a, b)| (a - b).powi(2)).sum::<f64>().sqrt();
+                assert!(apart > 0.2, "{} and {}: {apart}", SERIES[i], SERIES[j]);
+            }
         }
     }
 

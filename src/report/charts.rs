@@ -59,7 +59,8 @@ fn plot(runs: &[Told], spec: &'static Spec, derived: bool, most: usize) -> Plot 
             }
             let which = names.iter().position(|name| *name == metric).unwrap_or(0);
             // One run: a colour a metric. Several: a colour a run, and dashes tell metrics apart.
-            let (color, dash) = if several { (run, which + run / colors) } else { (which, which / colors) };
+            let own = spec.colors(&names)[which];
+            let (color, dash) = if several { (run, which + run / colors) } else { (own, own / colors) };
             let words = if derived { metric.to_owned() } else { label(metric) };
             let smooth = if is_noisy(metric) && !derived { smoothed(&history.clock, curve) } else { None };
             if smooth.is_some() {

@@ -1,6 +1,6 @@
 //! Curves, made small: every point of a short one, least and greatest of each column of a long one. Never a choice of points.
 
-use crate::history::{Axis, Clock, Curve, Smoothed};
+use crate::history::{Axis, Clock, Curve};
 
 /// Points of a curve as rows of the run's clock; a row that stands twice has the least and the greatest value about there.
 #[derive(Clone, Debug, Default, PartialEq)]
@@ -62,14 +62,10 @@ pub(super) fn window(points: usize) -> usize {
     ((points as f64).sqrt() / 2.0).clamp(1.0, 500.0) as usize
 }
 
-/// The debiased moving average of a curve, where it is long enough to need one.
+/// The centred mean of a curve, where it is long enough to need one.
 pub(super) fn smoothed(clock: &Clock, curve: &Curve) -> Option<Curve> {
-    let window = window(curve.len());
-    (window > 1).then(|| {
-        let mut smoothed = Smoothed::new(1.0 - 1.0 / window as f64);
-        smoothed.follow(clock, curve);
-        smoothed.curve
-    })
+    let reach = window(curve.len()) / 2;
+    (reach > 0).then(|| curve.smoothed(clock, reach))
 }
 
 #[cfg(test)]

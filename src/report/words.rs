@@ -4,7 +4,7 @@ use super::page::table;
 use super::text::{about, count, duration, line, list, number, percent, plural, time};
 use super::told::Told;
 use crate::config::TaskKind;
-use crate::history::{History, State};
+use crate::history::{Figure, History, Of, State};
 
 /// Runs that get a sentence of their own; of more, the table tells.
 const MOST_SENTENCES: usize = 6;
@@ -80,17 +80,28 @@ fn results(h: &History) -> Vec<String> {
         let sound = |v: &&f64| v.is_finite();
         Some((*values.iter().find(sound)?, *values.iter().rev().find(sound)?, values.len()))
     };
+    let (metric, name) = if h.stage() == "grpo" { ("reward", "the mean reward") } else { ("loss", "the training loss") };
+    // Never of a single batch: what one update measures is mostly noise.
+    if let (Some((first, n)), Some((last, m))) = (h.oldest_mean(metric), h.newest_mean(metric)) {
+        match h.curves.get(metric).is_some_and(|curve| curve.len() >= n + m) {
+            true => out.push(format!(
+                "{name} went from {} (mean of the first {}) to {} (of the last {})",
+                number(first),
+                plural(n as u64, "update"),
+                number(last),
+                count(m as u64)
+            )),
+            false => out.push(format!("{name} is {} (mean of {})", number(last), plural(m as u64, "update"))),
+        }
+    }
     let mut tell = |metric: &str, name: &str, write: fn(f64) -> String| match ends(metric) {
         Some((first, last, n)) if n > 1 => out.push(format!("{name} went from {} to {}", write(first), write(last))),
         Some((_, last, _)) => out.push(format!("{name} is {}", write(last))),
         None => {}
     };
-    if h.stage() == "grpo" {
-        tell("reward", "the mean reward", number);
-        tell("eval_accuracy/greedy", "the share of held-out questions answered rightly", percent);
-    } else {
-        tell("loss", "the training loss", number);
-        tell("eval_loss", "the validation loss", number);
+    match h.stage() {
+        "grpo" => tell("eval_accuracy/greedy", "the share of held-out questions answered rightly", percent),
+        _ => tell("eval_loss", "the validation loss", number),
     }
     if let Some((step, merged, raw)) = best_merge(h) {
         out.push(format!(
@@ -129,8 +140,11 @@ fn capital(text: &str) -> String {
 pub(super) fn facts(runs: &[Told]) -> String {
     let mut columns = vec![String::new()];
     columns.extend(runs.iter().enumerate().map(|(i, run)| format!("{}{}", dot(i, runs.len()), line(&run.name))));
-    let last = |metric: &'static str, write: fn(f64) -> String| {
-        move |told: &Told| told.history().last(metric).filter(|v| !v.is_nan()).map(write)
+    let mean = |metric: &'static str, of_policy: bool| {
+        move |told: &Told| {
+            let (value, n) = told.history().newest_mean(metric).filter(|_| (told.history().stage() == "grpo") == of_policy)?;
+            Some(format!("{} (mean of the last {})", number(value), plural(n as u64, "update")))
+        }
     };
     type Fact<'a> = (&'a str, Says);
     let rows: Vec<Fact> = vec![
@@ -142,12 +156,12 @@ pub(super) fn facts(runs: &[Told]) -> String {
         ("updates", Box::new(|t| Some(format!("{} of {}", count(t.history().step), count(t.history().max_steps()))))),
         ("tokens seen", Box::new(|t| Some(t.history().num_tokens()).filter(|n| *n > 0).map(count))),
         ("time of training", Box::new(|t| Some(t.history().seconds()).filter(|s| *s > 0.0).map(duration))),
-        ("training loss, last", Box::new(last("loss", number))),
-        ("validation loss, last", Box::new(last("eval_loss", number))),
+        ("training loss", Box::new(mean("loss", false))),
+        ("validation loss", Box::new(|t| t.history().figures().iter().find(|f| f.name == "validation loss").map(held_out))),
         ("validation loss, best merge", Box::new(|t| best_merge(t.history()).map(|m| number(m.1)))),
-        ("reward, last", Box::new(last("reward", number))),
-        ("held-out accuracy, greedy", Box::new(last("eval_accuracy/greedy", percent))),
-        ("held-out accuracy, sampled", Box::new(last("eval_accuracy/sampled", percent))),
+        ("reward", Box::new(mean("reward", true))),
+        ("held-out accuracy, greedy", Box::new(|t| exam(t.history(), true))),
+        ("held-out accuracy, sampled", Box::new(|t| exam(t.history(), false))),
         ("rescues", Box::new(|t| Some(t.history().rescues.len()).filter(|n| *n > 0).map(|n| n.to_string()))),
         ("adapter", started(|s| line(&s.adapter))),
         ("driver", started(|s| line(&s.driver))),
@@ -164,6 +178,21 @@ pub(super) fn facts(runs: &[Told]) -> String {
     }
     let columns: Vec<&str> = columns.iter().map(String::as_str).collect();
     table("", &columns, body)
+}
+
+/// A held-out result and its step.
+fn held_out(figure: &Figure) -> String {
+    match figure.of {
+        Of::Step(step) => format!("{} at step {}", number(figure.value), count(step)),
+        Of::Updates(_) => number(figure.value),
+    }
+}
+
+/// The newest exam of a kind, with its interval.
+fn exam(h: &History, greedy: bool) -> Option<String> {
+    let exam = h.exams.iter().rev().find(|exam| (exam.temperature == 0.0) == greedy && exam.all.accuracy.is_finite())?;
+    let [low, high] = exam.all.interval;
+    Some(format!("{} ({} to {}) at step {}", percent(exam.all.accuracy), percent(low), percent(high), count(exam.step)))
 }
 
 /// What a row of facts says of a run.

@@ -52,6 +52,20 @@ impl Live {
         self.h.state_mut().as_mut().unwrap()
     }
 
+    /// Frames until this holds of the window.
+    fn wait(&mut self, what: &str, fits: impl Fn(&mut Self) -> bool) {
+        let begin = Instant::now();
+        loop {
+            self.h.step();
+            if fits(self) {
+                return;
+            }
+            let talk = &self.window().desk().talk;
+            assert!(begin.elapsed() <= PATIENCE, "{what}: not within {PATIENCE:?}; the conversation: {talk:?}");
+            std::thread::sleep(std::time::Duration::from_millis(20));
+        }
+    }
+
     /// Frames until this holds of the run.
     fn until(&mut self, run: &Path, what: &str, fits: impl Fn(&OpenRun) -> bool) {
         let begin = Instant::now();
@@ -131,4 +145,75 @@ fn closing_asks_what_becomes_of_a_run_and_stops_and_saves_it_if_told() {
     live.h.get_by_label("Stop and save, then close").click();
     live.until(&run, "the end", |r| r.files.standing(r.live) == "stopped");
     assert!(live.window().desk().run(&run).unwrap().newest_checkpoint().is_some());
+}
+
+#[test]
+fn a_run_that_starts_is_the_only_one_that_is_drawn() {
+    let mut live = Live::new();
+    let first = live.start("a", &["--max-steps=3"]);
+    live.until(&first, "the end", |r| r.files.standing(r.live) == "finished");
+    let second = live.start("b", &["--max-steps=3"]);
+    live.until(&second, "the end", |r| r.files.standing(r.live) == "finished");
+    let drawn: Vec<(bool, usize)> = live.window().desk().runs.iter().map(|run| (run.visible, run.hue)).collect();
+    assert_eq!(drawn, [(false, 0), (true, 1)]);
+}
+
+#[test]
+fn somebody_talks_to_a_checkpoint_from_the_window() {
+    use lehr::app::talk::TalkState;
+    use lehr::model::conversation::Ask;
+    let mut live = Live::new();
+    let more = ["--max-steps=4", "--save-every=2", "--tokenizer=bytes", "--max-position-embeddings=256"];
+    let run = live.start("a", &more);
+    live.until(&run, "the end", |r| r.files.standing(r.live) == "finished");
+    let say = |text: &str| Order::Ask(Ask::Say { text: text.into(), temperature: Some(0.0) });
+    let begin = |model: String| Order::Talk { model, system: String::new(), tokens: 8 };
+    let desk = live.window().desk();
+    desk.ask(begin(format!("{}@2", run.display())));
+    desk.ask(say("glass"));
+    let ready = |live: &mut Live| live.window().desk().talk.as_ref().is_some_and(|talk| talk.state == TalkState::Ready);
+    let turns = |live: &mut Live| -> Vec<bool> {
+        live.window().desk().talk.as_ref().unwrap().turns.iter().map(|turn| turn.by_model).collect()
+    };
+    live.wait("the reply", ready);
+    assert_eq!(turns(&mut live), [false, true]);
+    let about = live.window().desk().talk.as_ref().unwrap().about.clone().unwrap();
+    assert!(about.model.ends_with("step-00000002") && !about.template && about.context == 256, "{about:?}");
+    // What does not fit is refused, and the conversation continues.
+    live.window().desk().ask(say(&"glass ".repeat(100)));
+    live.wait("the refusal", |live| ready(live) && turns(live).len() == 3);
+    let talk = live.window().desk().talk.as_ref().unwrap();
+    assert!(talk.turns[2].refused && talk.turns[2].note.contains("too many"), "{:?}", talk.turns);
+    live.window().desk().ask(Order::Ask(Ask::Reset { system: None }));
+    live.wait("a new conversation", |live| turns(live).is_empty());
+    live.window().desk().ask(say("kiln"));
+    live.wait("a reply", |live| ready(live) && turns(live).len() == 2);
+    live.window().desk().ask(begin("nowhere".into()));
+    let ended = |live: &mut Live| match live.window().desk().talk.as_ref().map(|talk| talk.state.clone()) {
+        Some(TalkState::Ended(why)) => why.contains("no such folder"),
+        _ => false,
+    };
+    live.wait("the reason", ended);
+    live.window().desk().ask(Order::EndTalk);
+    live.wait("the end", |live| live.window().desk().talk.is_none());
+}
+
+/// What asks for a decision goes away undecided.
+#[test]
+fn escape_cancels_a_question() {
+    let mut live = Live::new();
+    let run = live.start("a", &["--max-steps=3"]);
+    live.until(&run, "the end", |r| r.files.standing(r.live) == "finished");
+    live.h.get_by_label("Delete").click();
+    live.h.run_steps(3);
+    assert!(live.h.query_by_label("Delete it").is_some());
+    live.h.key_press(egui::Key::Escape);
+    live.h.run_steps(3);
+    assert!(live.h.query_by_label("Delete it").is_none() && run.is_dir());
+    // Said twice, it is done, by a thread.
+    live.h.get_by_label("Delete").click();
+    live.h.run_steps(3);
+    live.h.get_by_label("Delete it").click();
+    live.wait("the deletion", |live| live.window().desk().runs.is_empty());
+    assert!(!run.exists());
 }

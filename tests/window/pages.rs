@@ -174,6 +174,45 @@ fn runs_are_a_tree_and_what_differs_is_listed() {
 }
 
 #[test]
+fn a_run_is_continued_from_the_page_of_its_controls() {
+    let dir = tempfile::tempdir().unwrap();
+    let run = dir.path().join("done").display().to_string();
+    let desk = || made::desk(&run, Stage::Pretrain, made::pretraining(16), false);
+    let after = |label: &str, choice: Option<&str>| {
+        let mut h = made::harness(SIZE, true, Controls::default(), desk(), Controls::ui);
+        for words in [Some(label), choice].into_iter().flatten() {
+            h.get_by_role_and_label(egui::accesskit::Role::Button, words).click();
+            h.run_steps(3);
+        }
+        h.state_mut().desk.take_orders()
+    };
+    let args = vec!["pretrain".to_owned(), "--resume".into(), run.clone()];
+    assert_eq!(after("Resume", None), [Order::Start { args, run: run.clone().into() }]);
+    let fork = vec![("start.fork".to_owned(), format!("{run}@16"))];
+    assert_eq!(after("Fork", Some("16")), [Order::NewRun("pretrain".into(), fork)]);
+    let init = vec![("start.init".to_owned(), run.clone())];
+    assert_eq!(after("Continue with", Some("Reinforce it")), [Order::NewRun("grpo".into(), init)]);
+}
+
+/// What a page lacks is a setting away.
+#[test]
+fn a_run_like_another_one_begins_with_its_settings() {
+    let mut form = NewRun::default();
+    form.fill("pretrain", &[("config".into(), "runs/a/config.toml".into()), ("eval.norms_every".into(), "25".into())]);
+    assert_eq!(form.args(), ["pretrain", "--config", "runs/a/config.toml", "--norms-every=25"]);
+    form.fill("pretrain", &[]);
+    assert_eq!(form.args(), ["pretrain", "--preset", "nano"]);
+}
+
+#[test]
+fn live_settings_are_told_in_words() {
+    let desk = made::desk("runs/a", Stage::Pretrain, made::pretraining(16), true);
+    let h = made::harness(SIZE, true, Controls::default(), desk, Controls::ui);
+    h.get_by_label("learning rate × 1 -> 0.5, from step 9 on");
+    assert!(h.query_by_label_contains("learning_rate_scale").is_none());
+}
+
+#[test]
 fn a_run_is_deleted_only_after_a_second_word() {
     let desk = made::desk("runs/a", Stage::Pretrain, made::pretraining(16), false);
     let mut h = made::harness(SIZE, true, Runs::default(), desk, Runs::ui);
@@ -208,7 +247,7 @@ fn the_form_stands_for_a_command_line_and_starts_it() {
 
 #[test]
 fn the_form_holds_every_setting_and_says_what_is_missing() {
-    let mut h = made::harness([900.0, 900.0], true, NewRun::default(), Desk::default(), NewRun::ui);
+    let mut h = made::harness([900.0, 1300.0], true, NewRun::default(), Desk::default(), NewRun::ui);
     h.get_by_label_contains("name a text file");
     h.get_by_label("All settings").click();
     h.run_steps(3);

@@ -5,7 +5,7 @@ use super::cuts::{Cuts, Making, Shape, Source};
 use crate::app::desk::{Desk, OpenRun};
 use crate::app::{seeds, theme};
 use crate::history::spec::{Spec, is_noisy, label};
-use crate::history::{Curve, Cut};
+use crate::history::{Axis, Curve, Cut};
 use eframe::egui::{self, Color32};
 use egui_plot::{FilledArea, Line, LineStyle, PlotPoint, PlotPoints, PlotUi};
 use std::rc::Rc;
@@ -20,9 +20,11 @@ pub(super) struct Drawn {
     pub shape: Rc<Shape>,
     /// What was measured, behind a smoothed line.
     pub pale: Option<Rc<Shape>>,
-    /// At the cross-hair: smoothed or only value, and the raw one where that is another.
+    /// At the cross-hair: smoothed or only value, and the raw one where that is another. None where the curve has no point.
     pub value: Option<f64>,
     pub raw: Option<f64>,
+    /// Of the selected run, where several are drawn: over the others.
+    pub selected: bool,
 }
 
 /// Kinds of lines, for the metrics of a run when colours stand for runs.
@@ -36,19 +38,19 @@ impl Drawn {
     }
 
     /// Draw: the spread, the raw curve pale, the line itself.
-    pub fn draw<'a>(&'a self, plot: &mut PlotUi<'a>, dark: bool) {
+    pub fn draw<'a>(&'a self, plot: &mut PlotUi<'a>, visuals: &egui::Visuals) {
         let [x, low, high] = &self.shape.band;
         if x.len() > 1 {
             let area = FilledArea::new(&self.name, x, low, high);
             plot.add(area.fill_color(self.color.gamma_multiply(0.2)).allow_hover(false));
         }
         let curve = |line: &'a Vec<PlotPoint>| Line::new(self.name.as_str(), PlotPoints::Borrowed(line)).allow_hover(false);
-        let pale = self.color.gamma_multiply(if dark { 0.40 } else { 0.30 });
+        let pale = theme::pale(self.color, visuals);
         for line in self.pale.iter().flat_map(|pale| &pale.lines) {
             plot.line(curve(line).color(pale).width(1.0));
         }
         for line in &self.shape.lines {
-            plot.line(curve(line).color(self.color).style(self.style).width(1.8));
+            plot.line(curve(line).color(self.color).style(self.style).width(if self.selected { 2.6 } else { 1.8 }));
         }
     }
 }
@@ -69,48 +71,57 @@ pub fn metrics_of(spec: &Spec, desk: &Desk, runs: &[std::path::PathBuf]) -> Vec<
 }
 
 /// The curves of the runs as lines, with their values at the cross-hair.
-pub(super) fn collect(desk: &mut Desk, metrics: &[String], frame: &Frame<'_>, how: &Look, visuals: &egui::Visuals) -> Vec<Drawn> {
-    let (axis, smoothing, cursor) = (desk.look.axis, desk.look.smoothing, desk.cursor);
+pub(super) fn collect(
+    desk: &mut Desk,
+    spec: &Spec,
+    metrics: &[String],
+    frame: &Frame<'_>,
+    how: &Look,
+    visuals: &egui::Visuals,
+) -> Vec<Drawn> {
+    let (cursor, share) = (position(desk), frame.share(desk));
     let mut cuts = std::mem::take(&mut desk.cuts);
-    let many = frame.runs.len() > 1;
+    let (many, colors) = (frame.runs.len() > 1, spec.colors(metrics));
     let mut drawn = Vec::new();
-    for path in frame.runs {
-        let Some(run): Option<&mut OpenRun> = desk.run_mut(path) else { continue };
+    for run in frame.runs.iter().filter_map(|path| desk.run(path)) {
+        let (clock, own) = (&run.files.history.clock, spec.of(&run.files.history));
         for (i, metric) in metrics.iter().enumerate() {
-            let smooth = is_noisy(metric) && smoothing > 0.0 && run.smooth(metric, smoothing).is_some();
-            let Some(raw) = run.files.history.curves.get(metric) else { continue };
-            let clock = &run.files.history.clock;
-            let mut shape = |curve: &Curve, smoothing: Option<f64>| {
-                let source = Source { runs: vec![path.clone()], metric: metric.clone(), smoothing: smoothing.map(f64::to_bits) };
-                let how = how.of(vec![(run.files.reading, curve.len())]);
-                cuts.get(source, how, |how| Shape::of_lines(curve.lines(clock, &how.cut), how))
+            // What another run draws under this name may mean something else here.
+            let Some(raw) = run.files.history.curves.get(metric).filter(|_| own.contains(&metric.as_str())) else { continue };
+            let reach = if is_noisy(metric) { raw.reach(share) } else { 0 };
+            let mut shape = |reach: usize| {
+                let source = Source { runs: vec![run.files.path.clone()], metric: metric.clone(), smooth: reach > 0 };
+                let lines = |cut: &Cut| if reach == 0 { raw.lines(clock, cut) } else { raw.smoothed_lines(clock, cut, reach) };
+                cuts.get(source, how.of(reach, vec![(run.files.reading, raw.len())]), |how| Shape::of_lines(lines(&how.cut), how))
             };
-            let at = |curve: &Curve| match cursor {
-                Some(x) => curve.nearest(clock, axis, x).map(|(_, y)| y),
-                None => curve.last(),
-            };
-            let smoothed = if smooth { run.smoothed.get(metric) } else { None };
+            let at = cursor.map_or(raw.len().checked_sub(1), |x| raw.index_at(clock, how.cut.axis, x));
             let (color, style) = match many {
-                true => (theme::readable(run.color, visuals), STYLES[i % STYLES.len()]),
-                false => (theme::readable(theme::series(i), visuals), LineStyle::Solid),
+                true => (run.color, STYLES[i % STYLES.len()]),
+                false => (theme::series(colors[i]), LineStyle::Solid),
             };
             drawn.push(Drawn {
                 run: if many { run.name() } else { String::new() },
                 name: label(metric),
-                color,
+                color: theme::readable(color, visuals),
                 style,
-                pale: smooth.then(|| shape(raw, None)),
-                shape: match smoothed {
-                    Some(smoothed) => shape(&smoothed.curve, Some(smoothed.weight())),
-                    None => shape(raw, None),
-                },
-                value: smoothed.map_or_else(|| at(raw), |s| at(&s.curve)),
-                raw: if smooth { at(raw) } else { None },
+                pale: (reach > 0).then(|| shape(0)),
+                shape: shape(reach),
+                value: at.map(|i| raw.smoothed_at(i, reach)),
+                raw: at.filter(|_| reach > 0).map(|i| raw.values()[i]),
+                selected: many && desk.focus.as_ref() == Some(&run.files.path),
             });
         }
     }
     desk.cuts = cuts;
     drawn
+}
+
+/// Where the cross-hair stands: updates and tokens are whole numbers.
+pub(super) fn position(desk: &Desk) -> Option<f64> {
+    desk.cursor.map(|x| match desk.look.axis {
+        Axis::Steps | Axis::Tokens | Axis::RelativeSteps => x.round(),
+        Axis::Wall | Axis::Relative => x,
+    })
 }
 
 /// How all curves of a chart are cut and placed.
@@ -120,16 +131,16 @@ pub(super) struct Look {
 }
 
 impl Look {
-    fn of(&self, points: Vec<(u64, usize)>) -> Making {
-        Making { cut: self.cut, log_y: self.log_y, points }
+    fn of(&self, reach: usize, points: Vec<(u64, usize)>) -> Making {
+        Making { cut: self.cut, log_y: self.log_y, reach, points }
     }
 }
 
 /// Runs that differ only in their seed, drawn as mean and spread; the others as they are.
 pub(super) fn together(
     desk: &mut Desk,
-    metrics: &[String],
-    groups: &[Vec<std::path::PathBuf>],
+    (spec, metrics): (&Spec, &[String]),
+    (groups, share): (&[Vec<std::path::PathBuf>], f64),
     how: &Look,
     visuals: &egui::Visuals,
 ) -> Vec<Drawn> {
@@ -137,25 +148,36 @@ pub(super) fn together(
     let mut drawn = Vec::new();
     for members in groups {
         let runs: Vec<&OpenRun> = members.iter().filter_map(|path| desk.run(path)).collect();
+        let Some(first) = runs.first() else { continue };
         for (i, metric) in metrics.iter().enumerate() {
-            let smoothed = runs.iter().find_map(|run| run.smoothed.get(metric));
-            let source =
-                Source { runs: members.clone(), metric: metric.clone(), smoothing: smoothed.map(|s| s.weight().to_bits()) };
-            let points = |run: &&OpenRun| (run.files.reading, run.files.history.curves.get(metric).map_or(0, Curve::len));
-            let shape = cuts.get(source, how.of(runs.iter().map(points).collect()), |how| {
-                Shape::of_spread(seeds::spread(&runs, metric, how.cut.axis, how.cut.from, how.cut.to), how)
-            });
-            let spread = &shape.spread;
-            let nearest = |x: f64| spread.iter().min_by(|a, b| (a.x - x).abs().total_cmp(&(b.x - x).abs()));
-            let Some(value) = desk.cursor.map_or(spread.last(), nearest).map(|s| s.mean) else { continue };
+            let has = |run: &&OpenRun| spec.of(&run.files.history).contains(&metric.as_str());
+            let runs: Vec<&OpenRun> = runs.iter().copied().filter(has).collect();
+            let length = |run: &&OpenRun| run.files.history.curves.get(metric).map_or(0, Curve::len);
+            let share = if is_noisy(metric) { share } else { 0.0 };
+            // The window of the longest stands for all: it changes with them.
+            let reach = (0.5 * share * runs.iter().map(length).max().unwrap_or(0) as f64) as usize;
+            let source = Source { runs: members.clone(), metric: metric.clone(), smooth: reach > 0 };
+            let points = runs.iter().map(|run| (run.files.reading, length(run))).collect();
+            let shape = cuts
+                .get(source, how.of(reach, points), |how| Shape::of_spread(seeds::spread(&runs, metric, share, &how.cut), how));
+            if shape.spread.is_empty() {
+                continue;
+            }
+            let (from, to) = (shape.spread[0].x, shape.spread[shape.spread.len() - 1].x);
+            let nearest = |x: f64| shape.spread.iter().min_by(|a, b| (a.x - x).abs().total_cmp(&(b.x - x).abs()));
+            let value = match position(desk) {
+                None => shape.spread.last(),
+                Some(x) => nearest(x).filter(|_| from <= x && x <= to),
+            };
             drawn.push(Drawn {
-                run: if runs.len() > 1 { format!("mean of {} seeds", runs.len()) } else { runs[0].name() },
+                run: if members.len() > 1 { format!("mean of {} seeds", members.len()) } else { first.name() },
                 name: label(metric),
-                color: theme::readable(runs[0].color, visuals),
+                color: theme::readable(first.color, visuals),
                 style: STYLES[i % STYLES.len()],
-                value: Some(value),
+                value: value.map(|s| s.mean),
                 raw: None,
                 pale: None,
+                selected: members.iter().any(|path| desk.focus.as_ref() == Some(path)),
                 shape,
             });
         }

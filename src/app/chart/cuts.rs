@@ -17,8 +17,8 @@ pub(super) struct Source {
     /// Of several runs the mean over them is drawn.
     pub runs: Vec<PathBuf>,
     pub metric: String,
-    /// Weight of the past in a smoothed curve, in bits; None for what was measured.
-    pub smoothing: Option<u64>,
+    /// The smoothed line, not what was measured.
+    pub smooth: bool,
 }
 
 /// How it was made.
@@ -27,6 +27,8 @@ pub(super) struct Making {
     pub cut: Cut,
     /// Upwards logarithms are drawn.
     pub log_y: bool,
+    /// Points to each side that a smoothed line is averaged over.
+    pub reach: usize,
     /// Points of each run's curve, and of which reading of its log.
     pub points: Vec<(u64, usize)>,
 }
@@ -105,12 +107,12 @@ mod tests {
     use crate::history::Axis;
 
     fn source(metric: &str) -> Source {
-        Source { runs: vec!["a".into()], metric: metric.into(), smoothing: None }
+        Source { runs: vec!["a".into()], metric: metric.into(), smooth: false }
     }
 
     fn how(to: f64, points: usize) -> Making {
         let cut = Cut { axis: Axis::Steps, from: 1.0, to, columns: 10, log: false };
-        Making { cut, log_y: false, points: vec![(0, points)] }
+        Making { cut, log_y: false, reach: 0, points: vec![(0, points)] }
     }
 
     #[test]

@@ -13,11 +13,11 @@ pub use pins::pin_color;
 pub use touch::Touched;
 
 use super::desk::Desk;
-use super::{format, seeds};
+use super::{format, seeds, theme};
 use crate::history::spec::Spec;
 use crate::history::{Axis, Cut};
-use axis::{marks, span_of, tick};
-use curves::{Look, collect, together};
+use axis::{span_of, tick, x_marks, y_marks};
+use curves::{Look, collect, position, together};
 use eframe::egui::{self, Color32, RichText, Ui};
 use egui_plot::{Plot, PlotBounds, Span, VLine};
 use legend::legend_ui;
@@ -39,6 +39,8 @@ pub struct Frame<'a> {
     pub log_x: bool,
     /// Only these metrics of a chart; all when empty.
     pub only: &'a [String],
+    /// What was measured and no smoothed lines.
+    pub raw: bool,
 }
 
 impl Frame<'_> {
@@ -47,6 +49,11 @@ impl Frame<'_> {
         let (from, to) = self.view.unwrap_or(self.extent);
         let from = if self.log_x { from.max(self.extent.0.max(1.0)) } else { from };
         if to > from { (from, to) } else { (from, from + 1.0) }
+    }
+
+    /// Share of a curve's points in the window of its smoothed line.
+    fn share(&self, desk: &Desk) -> f64 {
+        if self.raw { 0.0 } else { desk.look.smooth }
     }
 
     fn place(&self, x: f64) -> f64 {
@@ -58,6 +65,9 @@ impl Frame<'_> {
     }
 }
 
+/// Points to the right of a plot, where half of the last number at its axis lies.
+const BESIDE: f32 = 24.0;
+
 /// Draw a chart of this height; `log_y` switches its axis.
 pub fn chart_ui(ui: &mut Ui, desk: &mut Desk, spec: &Spec, frame: &Frame<'_>, log_y: bool, height: f32) -> Touched {
     let mut metrics = metrics_of(spec, desk, frame.runs);
@@ -66,27 +76,30 @@ pub fn chart_ui(ui: &mut Ui, desk: &mut Desk, spec: &Spec, frame: &Frame<'_>, lo
     let (from, to) = frame.ends();
     let how = Look { cut: Cut { axis: desk.look.axis, from, to, columns, log: frame.log_x }, log_y };
     let groups = if desk.look.group_seeds { seeds::groups(desk, frame.runs) } else { Vec::new() };
-    let mut drawn = collect(desk, &metrics, frame, &how, ui.visuals());
-    if groups.iter().any(|members| members.len() > 1) {
-        drawn = together(desk, &metrics, &groups, &how, ui.visuals());
-    }
-    legend_ui(ui, &drawn);
+    let mut drawn = match groups.iter().any(|members| members.len() > 1) {
+        true => together(desk, (spec, &metrics), (&groups, frame.share(desk)), &how, ui.visuals()),
+        false => collect(desk, spec, &metrics, frame, &how, ui.visuals()),
+    };
+    let at = position(desk).map_or("newest".to_owned(), |x| axis::place_words(x, desk.look.axis));
+    ui.push_id(spec.title, |ui| legend_ui(ui, &drawn, &at));
+    // Drawn last, it lies over the others.
+    drawn.sort_by_key(|d| d.selected);
     let (low, high) = span_of(&drawn, spec, log_y);
     let bounds = PlotBounds::from_min_max([frame.place(from), low], [frame.place(to), high]);
     let cursor = desk.cursor.map(|x| frame.place(x));
     let pins = if desk.look.pins { pins_of(desk, frame) } else { Vec::new() };
     let lines: Vec<_> = pins.iter().filter(|pin| pin.line).map(|pin| (pin.x, pin.color)).collect();
-    let dark = ui.visuals().dark_mode;
-    // Half of the last number at the axis lies beyond the plot.
-    let size = egui::vec2((ui.available_width() - 24.0).max(40.0), (height - 20.0).max(40.0));
-    let response = ground(spec, desk.look.axis, frame.log_x, log_y, size).show(ui, |plot| {
+    let visuals = ui.visuals().clone();
+    let size = egui::vec2((ui.available_width() - BESIDE).max(40.0), (height - 20.0).max(40.0));
+    let ground = ground(spec, desk.look.axis, frame.log_x, log_y, size).grid_color(theme::grid(&visuals));
+    let response = ground.show(ui, |plot| {
         plot.set_plot_bounds(bounds);
         for (x, color) in lines {
             plot.vline(VLine::new("", x).color(color).width(1.0).allow_hover(false));
         }
-        drawn.iter().for_each(|d| d.draw(plot, dark));
+        drawn.iter().for_each(|d| d.draw(plot, &visuals));
         if let Some(x) = cursor {
-            let color = if dark { Color32::GRAY } else { Color32::DARK_GRAY };
+            let color = if visuals.dark_mode { Color32::GRAY } else { Color32::DARK_GRAY };
             plot.vline(VLine::new("", x).color(color).width(1.0).allow_hover(false));
         }
         if let Some((a, b)) = selection(plot.response(), plot) {
@@ -111,10 +124,13 @@ fn ground<'a>(spec: &Spec, axis: Axis, log_x: bool, log_y: bool, size: egui::Vec
         .allow_axis_zoom_drag(false)
         .allow_double_click_reset(false)
         .set_margin_fraction(egui::Vec2::ZERO)
-        .x_grid_spacer(move |input| marks(input, log_x))
-        .y_grid_spacer(move |input| marks(input, log_y))
-        .x_axis_formatter(move |mark, _| tick(mark.value, log_x, axis))
-        .y_axis_formatter(move |mark, _| format::tick(if log_y { 10f64.powf(mark.value) } else { mark.value }))
+        .x_grid_spacer(move |input| x_marks(input, log_x, axis, f64::from(size.x)))
+        .y_grid_spacer(move |input| y_marks(input, log_y, f64::from(size.y)))
+        .x_axis_formatter(move |mark, range| tick(mark.value, range.end() - range.start(), log_x, axis))
+        .y_axis_formatter(move |mark, range| match log_y {
+            true => format::tick(10f64.powf(mark.value)),
+            false => format::tick_within(mark.value, range.end() - range.start()),
+        })
         .y_axis_min_width(44.0)
         .y_axis_label(RichText::new(spec.y).small())
         .label_formatter(|_| None)

@@ -56,7 +56,8 @@ pub fn lines(ui: &mut Ui, run: &History, it: &Lines<'_>) {
     let axes = Axes { height: it.height, ..Axes::new(x, "step", Scale::around(values, it.log), it.y_label) };
     let told = |x: f64| -> Vec<String> {
         let near = shown.iter().filter_map(|(line, curve, _)| {
-            let (at, value) = curve.nearest(clock, Axis::Steps, x)?;
+            let i = curve.index_at(clock, Axis::Steps, x)?;
+            let (at, value) = (clock.at(Axis::Steps, curve.rows()[i]), curve.values()[i]);
             Some(format!("{}: {} (step {at})", line.name, short(value)))
         });
         near.collect()

@@ -1,7 +1,7 @@
 //! Every curve of the runs that are ticked, over one axis with one cross-hair.
 
 use crate::app::chart::{self, Frame, View, chart_ui};
-use crate::app::desk::{Desk, Order, Page};
+use crate::app::desk::{Desk, Order};
 use crate::history::spec::{CHARTS, Spec};
 use crate::history::{Axis, csv};
 use eframe::egui::{self, RichText, Ui};
@@ -22,16 +22,9 @@ impl Charts {
     /// Draw.
     pub fn ui(&mut self, ui: &mut Ui, desk: &mut Desk) {
         if desk.runs.is_empty() {
-            let what = "Start one on the page New run, open a folder on the page Runs, or take a lesson on the page Lessons.";
-            super::empty(ui, "No run is open", what);
-            ui.add_space(12.0);
-            ui.vertical_centered(|ui| {
-                for (page, words) in [(Page::NewRun, "Start a new run"), (Page::Lessons, "Take a lesson")] {
-                    if ui.add(egui::Button::new(words).min_size(egui::vec2(180.0, 30.0))).clicked() {
-                        desk.ask(Order::Show(page));
-                    }
-                }
-            });
+            let mut orders = Vec::new();
+            super::no_run(ui, &mut orders);
+            orders.into_iter().for_each(|order| desk.ask(order));
             return;
         }
         self.toolbar_ui(ui, desk);
@@ -54,11 +47,18 @@ impl Charts {
                 ),
             };
             super::empty(ui, heading, what);
+            if let Some(path) = desk.focus.clone().filter(|_| runs.is_empty()) {
+                let mut asked = Vec::new();
+                let words = format!("Draw {}", crate::history::short_name(&path));
+                super::offers(ui, [(words.as_str(), Order::Focus(path))], &mut asked);
+                asked.into_iter().for_each(|order| desk.ask(order));
+            }
             return;
         }
         let extent = extent(desk, &runs);
         let view = self.view.or_else(|| newest_part(desk, extent));
-        let frame = Frame { view, extent, runs: &runs, log_x: desk.look.log_x && desk.look.axis != Axis::Wall, only: &[] };
+        let frame =
+            Frame { view, extent, runs: &runs, log_x: desk.look.log_x && desk.look.axis != Axis::Wall, only: &[], raw: false };
         self.hovered = false;
         egui::ScrollArea::vertical().auto_shrink(false).show(ui, |ui| self.grid_ui(ui, desk, &specs, &frame));
         if !self.hovered {
@@ -154,15 +154,23 @@ impl Charts {
                 self.view = None;
             }
             let label = ui.label("smoothing");
-            ui.add(egui::Slider::new(&mut desk.look.smoothing, 0.0..=0.995).show_value(true).max_decimals(3))
+            let slider = egui::Slider::new(&mut desk.look.smooth, 0.0..=0.3).custom_formatter(|share, _| format!("{:.1} %", 100.0 * share));
+            ui.add(slider.custom_parser(|text| Some(text.trim().trim_end_matches('%').trim().parse::<f64>().ok()? / 100.0)))
                 .labelled_by(label.id)
-                .on_hover_text("Weight of the past in the strong line. The raw curve stays behind it, pale.");
+                .on_hover_text("Each point of the strong line is the mean of this share of the curve's points, as many before it as behind it. \
+                                What was measured stays behind it, pale. Few points are not smoothed.");
             ui.toggle_value(&mut desk.look.pins, "marks")
                 .on_hover_text("Saves, merges, rescues and changed settings as vertical lines");
             if desk.runs.iter().filter(|run| run.visible).count() > 1 {
                 ui.toggle_value(&mut desk.look.group_seeds, "seeds together").on_hover_text(
                     "Runs that differ only in their seed as their mean, with one standard deviation to both sides",
                 );
+            }
+            let ticked = desk.runs.iter().filter(|run| run.visible).count();
+            if let Some(path) = desk.focus.clone().filter(|_| ticked > 1)
+                && ui.button("Only this run").on_hover_text(format!("Draw {} and no other", crate::history::short_name(&path))).clicked()
+            {
+                desk.only(&path);
             }
             if self.view.is_some() && ui.button("Show all").on_hover_text("Back to the whole run (double click)").clicked() {
                 self.view = None;

@@ -64,10 +64,10 @@ const LIVE: &[Live] = &[
 impl Controls {
     /// Draw.
     pub fn ui(&mut self, ui: &mut Ui, desk: &mut Desk) {
-        let Some(run) = desk.focused() else {
-            super::empty(ui, "No run", "The controls of a run are here.");
+        if super::focused_name(ui, desk).is_none() {
             return;
-        };
+        }
+        let Some(run) = desk.focused() else { return };
         let (ours, live, state) = (run.is_ours(), run.live, run.files.history.state.clone());
         ui.label(RichText::new(run.name()).strong());
         let mut orders: Vec<Order> = Vec::new();
@@ -83,6 +83,11 @@ impl Controls {
                 };
                 ui.label(RichText::new(words).weak());
             }
+            ui.horizontal_wrapped(|ui| {
+                if let Some(run) = desk.focused() {
+                    super::runs::continue_ui(ui, run, &mut orders);
+                }
+            });
             ui.separator();
             ui.label(RichText::new("Live settings").strong());
             ui.add_enabled_ui(ours, |ui| self.live_ui(ui, desk, &send, &mut orders));

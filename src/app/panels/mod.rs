@@ -11,7 +11,7 @@ pub mod runs;
 pub mod samples;
 pub mod tokens;
 
-use super::desk::{Desk, Page};
+use super::desk::{Desk, OpenRun, Order, Page};
 use eframe::egui;
 
 /// All pages.
@@ -87,11 +87,41 @@ pub fn empty(ui: &mut egui::Ui, heading: &str, what_to_do: &str) {
     });
 }
 
-/// The run that a page is about, or words that say how to get one.
-pub fn focused_name(ui: &mut egui::Ui, desk: &Desk) -> Option<std::path::PathBuf> {
-    let Some(run) = desk.focused() else {
-        empty(ui, "No run is open", "Start one on the page New run, or open a run folder on the page Runs.");
-        return None;
-    };
-    Some(run.files.path.clone())
+/// Buttons under what [`empty`] says, each with what it asks for.
+pub fn offers<const N: usize>(ui: &mut egui::Ui, offered: [(&str, Order); N], orders: &mut Vec<Order>) {
+    ui.add_space(12.0);
+    ui.vertical_centered(|ui| {
+        for (words, order) in offered {
+            if ui.add(egui::Button::new(words).min_size(egui::vec2(180.0, 30.0))).clicked() {
+                orders.push(order);
+            }
+        }
+    });
+}
+
+/// Where no run is open: how to get one.
+pub fn no_run(ui: &mut egui::Ui, orders: &mut Vec<Order>) {
+    empty(ui, "No run is open", "Start one, take a lesson, or open a folder of runs on the page Runs.");
+    offers(ui, [("Start a new run", Order::Show(Page::NewRun)), ("Take a lesson", Order::Show(Page::Lessons))], orders);
+}
+
+/// A button that fills the form for a run with the settings of this one, but for these (`section.field` and value).
+pub fn another_run(ui: &mut egui::Ui, run: &OpenRun, words: &str, settings: &[(&str, &str)], orders: &mut Vec<Order>) {
+    let Some(stage) = run.files.settings.as_ref().map(|settings| settings.stage().name()) else { return };
+    if ui.button(words).on_hover_text("Fill the form with this run's settings and this change").clicked() {
+        let config = run.files.path.join("config.toml").display().to_string();
+        let changed = settings.iter().map(|(name, value)| ((*name).to_owned(), (*value).to_owned()));
+        orders.push(Order::NewRun(stage.to_owned(), std::iter::once(("config".to_owned(), config)).chain(changed).collect()));
+    }
+}
+
+/// The run that a page is about, or a way to get one.
+pub fn focused_name(ui: &mut egui::Ui, desk: &mut Desk) -> Option<std::path::PathBuf> {
+    if let Some(run) = desk.focused() {
+        return Some(run.files.path.clone());
+    }
+    let mut orders = Vec::new();
+    no_run(ui, &mut orders);
+    orders.into_iter().for_each(|order| desk.ask(order));
+    None
 }

@@ -63,13 +63,15 @@ impl Default for NewRun {
 /// Fields that a person who is new here needs; the others wait behind "All settings".
 const FIRST: &[&str] = &[
     "data.data",
-    "data.tokenizer",
-    "start.init",
-    "start.fork",
     "task.task",
     "task.people",
     "train.max_steps",
     "sft.num_train_epochs",
+    "data.tokenizer",
+    "start.init",
+    "start.fork",
+    "eval.eval_every",
+    "eval.sample_tokens",
     "train.batch_size",
     "train.learning_rate",
     "train.lr_scheduler",
@@ -81,15 +83,17 @@ const FIRST: &[&str] = &[
 ];
 
 impl NewRun {
-    /// Fill the form: a stage by name, and `section.field` with values.
+    /// Fill the form: a stage by name, and `section.field` with values; `config` is a file of settings to go out from.
     pub fn fill(&mut self, stage: &str, settings: &[(String, String)]) {
         self.stage = [Stage::Sft, Stage::Grpo].into_iter().find(|s| s.name() == stage).unwrap_or(Stage::Pretrain);
         // A model that exists brings its own shape.
         let begins = settings.iter().any(|(name, _)| name == "start.init" || name == "start.fork");
-        self.preset = if begins { String::new() } else { "nano".into() };
+        let config = settings.iter().find(|(name, _)| name == "config").map_or(String::new(), |(_, path)| path.clone());
+        self.preset = if begins || !config.is_empty() { String::new() } else { "nano".into() };
+        self.config = config;
         self.typed.clear();
         self.load();
-        for (name, value) in settings {
+        for (name, value) in settings.iter().filter(|(name, _)| name != "config") {
             self.typed.insert(name.clone(), value.clone());
         }
     }
@@ -180,7 +184,7 @@ impl NewRun {
         let help_ui = |ui: &mut Ui, help: &str| {
             if room > 120.0 {
                 let first = help.split_once(". ").map_or(help, |(first, _)| first);
-                let label = egui::Label::new(RichText::new(first.trim_end_matches('.')).small().weak()).truncate();
+                let label = egui::Label::new(RichText::new(first.trim_end_matches('.')).small().weak()).wrap();
                 ui.scope(|ui| {
                     ui.set_max_width(room);
                     ui.add(label).on_hover_text(help);

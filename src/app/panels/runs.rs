@@ -18,6 +18,11 @@ pub struct Runs {
 }
 
 impl Runs {
+    /// Delete nothing: what was asked is taken back.
+    pub fn cancel(&mut self) {
+        self.deleting = None;
+    }
+
     /// Draw.
     pub fn ui(&mut self, ui: &mut Ui, desk: &mut Desk) {
         ui.horizontal(|ui| {
@@ -93,13 +98,16 @@ impl Runs {
             ui.colored_label(ui.visuals().error_fg_color, error);
         }
         let shown = path.display().to_string();
-        let mut orders = Vec::new();
+        let (mut orders, mut only_this) = (Vec::new(), false);
         ui.horizontal_wrapped(|ui| {
-            going_on_ui(ui, run, &shown, &mut orders);
+            continue_ui(ui, run, &mut orders);
             if ui.button("Report").on_hover_text("Write report.html into its folder").clicked() {
                 let out = path.join("report.html").display().to_string();
                 orders.push(Order::Job(format!("report {shown}"), vec!["report".into(), shown.clone(), "-o".into(), out]));
             }
+            let others = desk.runs.iter().any(|other| other.visible && other.files.path != path);
+            let only = ui.add_enabled(others || !run.visible, egui::Button::new("Only this run"));
+            only_this |= only.on_hover_text("Draw this run in the charts, and no other").clicked();
             if ui.button("Close").on_hover_text("Look at it no more; nothing is deleted").clicked() {
                 orders.push(Order::Close(path.to_owned()));
             }
@@ -120,23 +128,28 @@ impl Runs {
             });
         }
         report_ui(ui, desk, path);
+        if only_this {
+            desk.only(path);
+        }
         orders.into_iter().for_each(|order| desk.ask(order));
     }
 }
 
-/// Ways on from a run: resume it, fork it, begin another stage from it.
-fn going_on_ui(ui: &mut Ui, run: &OpenRun, shown: &str, orders: &mut Vec<Order>) {
+/// Ways to continue from a run: resume it, fork it, begin another stage from it.
+pub fn continue_ui(ui: &mut Ui, run: &OpenRun, orders: &mut Vec<Order>) {
     let stage = run.files.settings.as_ref().map_or("pretrain", |s| s.stage().name());
-    let has_checkpoint = run.newest_checkpoint().is_some();
+    let shown = run.files.path.display().to_string();
+    // From its log: a frame reads no disk.
+    let has_checkpoint = !run.files.history.checkpoints.is_empty();
     let resume = ui.add_enabled(!run.live && has_checkpoint, egui::Button::new("Resume"));
-    let why = if run.live { "It is being trained." } else { "It has no checkpoint to go on from." };
-    if resume.on_hover_text("Go on from the newest checkpoint").on_disabled_hover_text(why).clicked() {
-        let args = vec![stage.to_owned(), "--resume".into(), shown.to_owned()];
+    let why = if run.live { "It is being trained." } else { "It has saved no checkpoint." };
+    if resume.on_hover_text("Continue from the newest checkpoint").on_disabled_hover_text(why).clicked() {
+        let args = vec![stage.to_owned(), "--resume".into(), shown.clone()];
         orders.push(Order::Start { args, run: run.files.path.clone() });
     }
     ui.add_enabled_ui(has_checkpoint, |ui| {
         ui.menu_button("Fork", |ui| {
-            ui.label("Go on as a run of its own from step");
+            ui.label("Continue as a run of its own from step");
             for (step, _) in run.files.history.checkpoints.iter().rev().take(20) {
                 if ui.button(format::count(*step)).clicked() {
                     let fork = ("start.fork".to_owned(), format!("{shown}@{step}"));
@@ -145,10 +158,10 @@ fn going_on_ui(ui: &mut Ui, run: &OpenRun, shown: &str, orders: &mut Vec<Order>)
                 }
             }
         });
-        ui.menu_button("Go on with", |ui| {
+        ui.menu_button("Continue with", |ui| {
             for (next, words) in [("sft", "Fine-tune it"), ("grpo", "Reinforce it"), ("pretrain", "Train it on other text")] {
                 if ui.button(words).clicked() {
-                    orders.push(Order::NewRun(next.into(), vec![("start.init".to_owned(), shown.to_owned())]));
+                    orders.push(Order::NewRun(next.into(), vec![("start.init".to_owned(), shown.clone())]));
                     ui.close();
                 }
             }
@@ -182,11 +195,7 @@ fn in_short(run: &OpenRun) -> String {
         parts.push(format!("{} parameters", format::tick(started.parameters as f64)));
         parts.push(format!("step {} of {}", format::tick(h.step as f64), format::tick(h.max_steps() as f64)));
     }
-    let last = match h.stage() {
-        "grpo" => h.last("reward").map(|r| format!("reward {}", format::number(r))),
-        _ => h.last("eval_loss").or(h.last("loss")).map(|l| format!("loss {}", format::number(l))),
-    };
-    parts.extend(last);
+    parts.extend(h.figures().iter().map(format::figure));
     if run.bytes > 0 {
         parts.push(human_bytes(run.bytes));
     }
@@ -211,22 +220,24 @@ fn differences_ui(ui: &mut Ui, desk: &Desk) {
                 ui.label(RichText::new("Their settings are the same.").weak());
                 return;
             }
-            egui::ScrollArea::horizontal().show(ui, |ui| differences_grid_ui(ui, &ticked, found));
+            egui::ScrollArea::horizontal().show(ui, |ui| differences_grid_ui(ui, &ticked, &found));
         },
     );
 }
 
-fn differences_grid_ui(ui: &mut Ui, ticked: &[&OpenRun], found: Vec<crate::history::Difference>) {
-    egui::Grid::new("differences").striped(true).spacing([10.0, 3.0]).show(ui, |ui| {
+/// A row a run, a column a setting: names of settings are short, and runs are compared line by line.
+fn differences_grid_ui(ui: &mut Ui, ticked: &[&OpenRun], found: &[crate::history::Difference]) {
+    egui::Grid::new("differences").striped(true).spacing([14.0, 3.0]).show(ui, |ui| {
         ui.label("");
-        for run in ticked {
-            ui.label(RichText::new(run.name()).small().color(theme::readable(run.color, ui.visuals())));
-        }
-        ui.end_row();
         for difference in found {
             ui.label(RichText::new(&difference.name).small().monospace());
-            for value in difference.values {
-                let shown = if value.is_empty() { "none".to_owned() } else { crate::vfs::clean(&value) };
+        }
+        ui.end_row();
+        for (i, run) in ticked.iter().enumerate() {
+            ui.label(RichText::new(run.name()).small().color(theme::readable(run.color, ui.visuals())));
+            for difference in found {
+                let value = difference.values.get(i).map_or("", String::as_str);
+                let shown = if value.is_empty() { "none".to_owned() } else { crate::vfs::clean(value) };
                 let short: String = shown.chars().take(28).collect();
                 ui.label(RichText::new(short).small()).on_hover_text(shown);
             }

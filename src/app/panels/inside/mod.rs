@@ -10,6 +10,8 @@ use crate::app::child::JobState;
 use crate::app::desk::{Desk, OpenRun, Order};
 use crate::app::draw::{card, printable, short, stat, tiles};
 use crate::app::theme;
+use crate::event::Command;
+use crate::history::opening_text;
 use crate::model::inspect::Inspection;
 use attention::Attention;
 use eframe::egui::{self, RichText, Ui};
@@ -17,9 +19,52 @@ use lens::LensPart;
 use norms::NormsPart;
 use std::collections::HashMap;
 use std::path::PathBuf;
+use std::sync::mpsc::{Receiver, channel};
 
 /// Guesses that are asked for.
 const TOP: &str = "12";
+
+/// The text where a run's data cannot be read.
+const USUAL: &str = "Once upon a time";
+/// How tokens are written that stand for what a tokenizer does not know.
+const UNKNOWN: [&str; 3] = ["<unk>", "[UNK]", "<UNK>"];
+
+/// The first words of the data of the run in focus, read by a thread.
+#[derive(Debug, Default)]
+struct Opening {
+    /// The run whose data were asked for.
+    of: PathBuf,
+    /// What was put into the field; something else there was typed.
+    given: Option<String>,
+    found: Option<Receiver<String>>,
+}
+
+impl Opening {
+    /// Put the words into the field, unless somebody has typed something there.
+    fn follow(&mut self, ui: &Ui, run: &OpenRun, text: &mut String) {
+        if self.of != run.files.path
+            && let Some(settings) = run.files.settings.clone()
+        {
+            self.of.clone_from(&run.files.path);
+            let (send, found) = channel();
+            let (path, ctx) = (run.files.path.clone(), ui.ctx().clone());
+            let read = move || {
+                if let Some(words) = opening_text(&path, &settings) {
+                    let _ = send.send(words);
+                    ctx.request_repaint();
+                }
+            };
+            // Without a thread the usual text stays.
+            let thread = std::thread::Builder::new().name("opening".into()).spawn(read);
+            self.found = thread.is_ok().then_some(found);
+        }
+        let untouched = text == self.given.as_deref().unwrap_or(USUAL);
+        if let Some(words) = self.found.as_ref().and_then(|found| found.try_recv().ok()).filter(|_| untouched) {
+            text.clone_from(&words);
+            self.given = Some(words);
+        }
+    }
+}
 
 /// See the module.
 #[derive(Debug)]
@@ -31,6 +76,7 @@ pub struct Inside {
     /// The token that is looked at; the last one until one is chosen.
     picked: Option<usize>,
     results: HashMap<PathBuf, Found<Inspection>>,
+    opening: Opening,
     attention: Attention,
     lens: LensPart,
     norms: NormsPart,
@@ -40,10 +86,11 @@ impl Default for Inside {
     fn default() -> Self {
         Self {
             of: PathBuf::new(),
-            text: "Once upon a time".into(),
+            text: USUAL.into(),
             at: 0,
             picked: None,
             results: HashMap::new(),
+            opening: Opening::default(),
             attention: Attention::default(),
             lens: LensPart::default(),
             norms: NormsPart::default(),
@@ -60,6 +107,7 @@ impl Inside {
         }
         let mut orders = Vec::new();
         if let Some(run) = desk.run(&path) {
+            self.opening.follow(ui, run, &mut self.text);
             let key = format!("inspect {}", path.display());
             let job = desk.job(&key);
             let before = self.results.entry(path.clone()).or_default().count;
@@ -72,7 +120,7 @@ impl Inside {
                 self.form(ui, run, &key, job, &mut orders);
                 ui.add_space(4.0);
                 self.found(ui);
-                self.norms.ui(ui, run);
+                self.norms.ui(ui, run, &mut orders);
             });
         }
         orders.into_iter().for_each(|order| desk.ask(order));
@@ -84,7 +132,12 @@ impl Inside {
         card(ui, "A text through the model", hint, |ui| {
             let saved = &run.files.history.checkpoints;
             if saved.is_empty() {
-                ui.weak("This run has saved no checkpoint yet. Save one now on the page Controls, or wait for --save-every.");
+                ui.horizontal_wrapped(|ui| {
+                    ui.weak("This run has saved no checkpoint yet.");
+                    if run.is_ours() && ui.button("Save now").clicked() {
+                        orders.push(Order::Send(run.files.path.clone(), Command::SaveNow));
+                    }
+                });
             }
             let label = ui.label("text");
             let field = egui::TextEdit::multiline(&mut self.text).desired_rows(2).desired_width(f32::INFINITY).char_limit(8_000);
@@ -135,6 +188,7 @@ impl Inside {
                         printable(&it.model, 120, false),
                         it.tokens.len()
                     ));
+                    unknown(ui, it);
                     tokens(ui, it, &mut picked);
                 });
                 ui.add_space(4.0);
@@ -162,6 +216,20 @@ impl Inside {
             None => {}
         }
         self.results.insert(self.of.clone(), found);
+    }
+}
+
+/// Says how much of the text the model does not know.
+fn unknown(ui: &mut Ui, it: &Inspection) {
+    let count = it.tokens.iter().filter(|token| UNKNOWN.contains(&token.piece.as_str())).count();
+    if count > 0 {
+        let (are, parts) = if count == 1 { ("is", "A part") } else { ("are", "Parts") };
+        let words = format!(
+            "{count} of {} tokens {are} <unk>. {parts} of this text {are} not in the model's vocabulary: it reads the same token for all of \
+             them. Try words of the text that it was trained on.",
+            it.tokens.len()
+        );
+        ui.colored_label(ui.visuals().warn_fg_color, words);
     }
 }
 

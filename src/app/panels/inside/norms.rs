@@ -1,6 +1,6 @@
 //! How large weights and gradients are, part by part, over time.
 
-use crate::app::desk::OpenRun;
+use crate::app::desk::{OpenRun, Order};
 use crate::app::draw::{Heat, HeatWords, Line, Lines, card, lines, short, tiles};
 use crate::app::theme;
 use crate::event::Norms;
@@ -64,13 +64,15 @@ impl Table {
 
 impl NormsPart {
     /// Draw.
-    pub fn ui(&mut self, ui: &mut Ui, run: &OpenRun) {
+    pub fn ui(&mut self, ui: &mut Ui, run: &OpenRun, orders: &mut Vec<Order>) {
         let history = &run.files.history;
         let hint = "The L2 norm of each part's weights, or of its gradient before clipping. A gradient that grows in one part warns of trouble \
                     there; one that vanishes in the lower blocks says that these hardly learn.";
         card(ui, "Norms by part of the model", hint, |ui| {
             if history.norms.is_empty() {
-                ui.weak("No norms yet: a run measures them every so many updates (--norms-every 50).");
+                ui.weak("No norms yet: a run measures them every so many updates.");
+                let words = "New run like this one, with norms";
+                super::super::another_run(ui, run, words, &[("eval.norms_every", "50")], orders);
                 return;
             }
             ui.horizontal_wrapped(|ui| {

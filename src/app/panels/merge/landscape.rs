@@ -51,7 +51,7 @@ impl LandscapePart {
                     checkpoints sit on the walls of a bowl, their mean (yellow) lies nearer to its bottom.";
         card(ui, "Landscape", hint, |ui| {
             if steps.len() < 3 {
-                ui.weak("A landscape needs three checkpoints on disk: --save-every 50 --keep-every 50.");
+                ui.weak("A landscape needs three checkpoints on disk.");
             } else {
                 self.form(ui, &path, steps, job, orders);
             }

@@ -17,11 +17,12 @@ pub fn ui(ui: &mut Ui, run: &OpenRun, late: &mut bool, orders: &mut Vec<Order>) 
                 weights; the run is not touched. At a constant learning rate the merged loss runs below the raw one.";
     card(ui, "Merged against raw", hint, |ui| {
         let merged = history.curves.keys().filter(|name| name.starts_with("merge/") && name.ends_with("/eval_loss"));
-        let known = [("eval_loss", 0), ("anneal_estimate", 4)].into_iter().filter(|(name, _)| history.curves.contains_key(*name));
-        let mut found: Vec<Line<'_>> = known.map(|(name, color)| line(name, color)).collect();
-        found.extend(merged.enumerate().map(|(i, name)| line(name, [1, 2, 3, 5][i % 4])));
+        let known = ["eval_loss", "anneal_estimate"].into_iter().filter(|name| history.curves.contains_key(*name));
+        let found: Vec<Line<'_>> = known.chain(merged.map(String::as_str)).map(line).collect();
         if history.merges.is_empty() {
-            ui.weak("No merge was judged in this run so far. A run that is started with --merge-every 50 keeps snapshots and judges their merge at each evaluation.");
+            ui.weak("No merge was judged in this run so far. A run with live merging keeps snapshots and judges their merge at each evaluation.");
+            let words = "New run like this one, with live merging";
+            super::super::another_run(ui, run, words, &[("merge.merge_every", "50")], orders);
         } else {
             newest(ui, history.merges.last());
             ui.checkbox(late, "newest half").on_hover_text("Leave out the first half of the run, where the loss falls fast");
@@ -54,9 +55,9 @@ pub fn ui(ui: &mut Ui, run: &OpenRun, late: &mut bool, orders: &mut Vec<Order>) 
     });
 }
 
-fn line(metric: &str, color: usize) -> Line<'_> {
+fn line(metric: &str) -> Line<'_> {
     let name = if metric == "eval_loss" { "raw".into() } else { spec::label(metric) };
-    Line { metric, name, color: theme::series(color), dots: true }
+    Line { metric, name, color: theme::series(spec::color_of(metric)), dots: true }
 }
 
 /// The merge's loss, and how far it is below the raw one.

@@ -120,9 +120,16 @@ impl Plan {
                 (Some(first), Some(last)) => {
                     format!("{} checkpoints are there, steps {first} to {last}, {spacing} apart at least.", steps.len())
                 }
-                _ => "This run has no checkpoint on disk yet. --save-every 100 --keep-every 100 keeps those that a merge needs."
-                    .into(),
+                _ => "This run has no checkpoint on disk yet; a merge averages two or more.".into(),
             });
+            if steps.len() == 1 {
+                ui.weak("There is only one: the mean of one checkpoint is that checkpoint. A merge needs two or more.");
+            }
+            if steps.len() < 3 {
+                let words = "New run like this one that keeps its checkpoints";
+                let keep = [("save.save_every", "50"), ("save.keep_every", "50")];
+                super::super::another_run(ui, run, words, &keep, orders);
+            }
             self.choices(ui, steps);
             let path = &run.files.path;
             ui.add_enabled_ui(!steps.is_empty(), |ui| {

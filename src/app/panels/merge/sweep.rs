@@ -44,7 +44,7 @@ impl SweepPart {
                     apart or many checkpoints average away more noise, but lag further behind.";
         card(ui, "Sweep", hint, |ui| {
             if steps.len() < 3 {
-                ui.weak("A sweep needs at least three checkpoints on disk: --save-every 50 --keep-every 50.");
+                ui.weak("A sweep needs at least three checkpoints on disk.");
             } else {
                 self.form(ui, &path, spacing, job, orders);
             }

@@ -1,9 +1,11 @@
-//! Texts and rollouts, token by token.
+//! Texts and rollouts, token by token; a conversation with any model.
 
+mod chat;
 mod rollouts;
 mod texts;
 
 use crate::app::desk::{Desk, Order};
+use chat::Chat;
 use eframe::egui::{self, Ui};
 use rollouts::Rollouts;
 use texts::Texts;
@@ -13,6 +15,7 @@ use texts::Texts;
 enum View {
     Rollouts,
     Texts,
+    Chat,
 }
 
 /// See the module.
@@ -22,32 +25,38 @@ pub struct Samples {
     view: Option<View>,
     rollouts: Rollouts,
     texts: Texts,
+    chat: Chat,
 }
 
 impl Samples {
     /// Draw.
     pub fn ui(&mut self, ui: &mut Ui, desk: &mut Desk) {
-        let Some(path) = super::focused_name(ui, desk) else { return };
-        if let Some(run) = desk.run_mut(&path) {
+        if let Some(run) = desk.focus.clone().and_then(|path| desk.run_mut(&path)) {
             self.rollouts.follow(run);
         }
         let mut orders: Vec<Order> = Vec::new();
-        if let Some(run) = desk.run(&path) {
-            let reinforced = run.files.history.stage() == "grpo" || !run.files.completions.steps().is_empty();
-            let mut view = self.view.unwrap_or(if reinforced { View::Rollouts } else { View::Texts });
-            ui.horizontal_wrapped(|ui| {
-                for (choice, name) in [(View::Rollouts, "Rollouts"), (View::Texts, "Generated text")] {
-                    if ui.selectable_value(&mut view, choice, name).clicked() {
-                        self.view = Some(choice);
-                    }
+        let run = desk.focused();
+        let reinforced = run.is_some_and(|run| run.files.history.stage() == "grpo" || !run.files.completions.steps().is_empty());
+        let usual = match run {
+            None => View::Chat,
+            Some(_) if reinforced => View::Rollouts,
+            Some(_) => View::Texts,
+        };
+        let mut view = self.view.unwrap_or(usual);
+        ui.horizontal_wrapped(|ui| {
+            for (choice, name) in [(View::Rollouts, "Rollouts"), (View::Texts, "Generated text"), (View::Chat, "Chat")] {
+                if ui.selectable_value(&mut view, choice, name).clicked() {
+                    self.view = Some(choice);
                 }
-            });
-            ui.separator();
-            egui::ScrollArea::vertical().id_salt("samples").auto_shrink([false, false]).show(ui, |ui| match view {
-                View::Rollouts => self.rollouts.ui(ui, run),
-                View::Texts => self.texts.ui(ui, run, &mut orders),
-            });
-        }
+            }
+        });
+        ui.separator();
+        egui::ScrollArea::vertical().id_salt("samples").auto_shrink([false, false]).show(ui, |ui| match (view, run) {
+            (View::Chat, run) => self.chat.ui(ui, desk, run, &mut orders),
+            (View::Rollouts, Some(run)) => self.rollouts.ui(ui, run),
+            (View::Texts, Some(run)) => self.texts.ui(ui, run, &mut orders),
+            (View::Rollouts | View::Texts, None) => super::no_run(ui, &mut orders),
+        });
         orders.into_iter().for_each(|order| desk.ask(order));
     }
 }

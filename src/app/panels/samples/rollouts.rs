@@ -82,9 +82,9 @@ impl Rollouts {
         if steps.is_empty() {
             let what = match run.files.history.stage() {
                 "grpo" => {
-                    "This run keeps the rollouts of every so many steps: --log-completions 10. The first ones come with step 1 or later."
+                    "A run of GRPO keeps the rollouts of every tenth step, unless its setting \"log completions\" says otherwise. The first ones come with step 1 or later."
                 }
-                _ => "Rollouts belong to reinforcement (lehr grpo). What this run generated is under Generated text.",
+                _ => "Rollouts belong to reinforcement (GRPO). What this run generated is under Generated text.",
             };
             return super::super::empty(ui, "No rollouts", what);
         }

@@ -50,8 +50,14 @@ impl Texts {
         ui.add_space(4.0);
         let samples = &run.files.history.samples;
         if samples.is_empty() {
-            let what = "Ask for one above while the run goes on, or start a run with --sample-tokens 200: then every evaluation brings one.";
-            return super::super::empty(ui, "No text yet", what);
+            let what = "Ask for one above while the run is trained here, or talk to one of its checkpoints under Chat. A run can also write \
+                        a sample at each evaluation.";
+            super::super::empty(ui, "No text yet", what);
+            ui.vertical_centered(|ui| {
+                let words = "New run like this one, with samples";
+                super::super::another_run(ui, run, words, &[("eval.sample_tokens", "200")], orders);
+            });
+            return;
         }
         let entry = self.step.ui(ui, samples.len(), |i| samples[i].step);
         if !samples[entry].pieces.is_empty() {
@@ -92,7 +98,7 @@ impl Texts {
                 });
             });
             if !run.is_ours() {
-                ui.weak("Only a run that this window trains can be asked. Resume it on the page Controls.");
+                ui.weak("Only a run that this window trains can be asked for a sample. Chat, above, works on every checkpoint.");
             }
         });
     }

@@ -6,6 +6,7 @@ mod supervised;
 
 use crate::app::desk::{Desk, OpenRun, Order};
 use crate::app::draw::StepPick;
+use crate::event::Command;
 use eframe::egui::{self, Ui};
 use method::MethodSwitch;
 
@@ -71,10 +72,13 @@ impl Tokens {
                 false => (
                     "No token statistics yet",
                     "A run of reinforcement has them at every step; pre-training and fine-tuning have them at every evaluation \
-                     (--eval-every). Evaluate now on the page Controls.",
+                     .",
                 ),
             };
             super::empty(ui, heading, what);
+            if run.is_ours() && !reinforced {
+                super::offers(ui, [("Evaluate now", Order::Send(run.files.path.clone(), Command::EvalNow))], orders);
+            }
         }
     }
 

@@ -94,7 +94,7 @@ fn gradient(ui: &mut Ui, edges: &[f64], of: &Binned) {
     card(ui, "Gradient against tokens", hint, |ui| {
         let series = vec![
             ("share of tokens", theme::series(0), numbers(&of.share)),
-            ("share of gradient", theme::series(1), numbers(&of.gradient)),
+            ("share of gradient", theme::series(2), numbers(&of.gradient)),
         ];
         let it = Bars {
             name: "Gradient against tokens",
@@ -129,7 +129,7 @@ fn signs(probe: &event::Probe, group: Group) -> Vec<(&'static str, eframe::egui:
 
 /// Where there is no probe: how to get one.
 fn unprobed(ui: &mut Ui) {
-    ui.weak("Not measured. Start a run with --probe-every 10 to see what an update does to each token.");
+    ui.weak("Not measured: the setting \"probe every\" of a new run measures what an update does to each token.");
 }
 
 fn measured_at(ui: &mut Ui, probed: &event::Tokens) {
@@ -187,7 +187,7 @@ fn norms_by_pass(ui: &mut Ui, history: &History, at: u64) {
     let hint = "Norm of the gradient of each update, before clipping. With Lopti there is one of the improbable (low) and one of the probable \
                 (high) tokens in every step.";
     card(ui, "Gradient norm over the steps", hint, |ui| {
-        let known = [("grad_norm", "of the step", 5), ("grad_norm/low", "low pass", 1), ("grad_norm/high", "high pass", 2)];
+        let known = [("grad_norm", "of the step", 0), ("grad_norm/high", "high pass", 1), ("grad_norm/low", "low pass", 2)];
         let there = known.into_iter().filter(|k| history.curves.get(k.0).is_some_and(|c| !c.is_empty()));
         let found: Vec<Line<'_>> =
             there.map(|(metric, name, i)| Line { metric, name: name.into(), color: theme::series(i), dots: false }).collect();

@@ -1,0 +1,234 @@
+//! A conversation with a run's checkpoint, or with any model folder or GGUF file.
+
+use crate::app::desk::{Desk, OpenRun, Order};
+use crate::app::draw::{card, printable};
+use crate::app::talk::{Talk, TalkState, Turn};
+use crate::app::theme;
+use crate::model::conversation::Ask;
+use eframe::egui::{self, DragValue, RichText, Ui};
+use std::path::{Path, PathBuf};
+
+/// Characters of a turn that are shown.
+const SHOWN: usize = 20_000;
+/// Temperature where neither the user nor the model says one.
+const USUAL_TEMPERATURE: f64 = 0.8;
+
+/// Which model to talk to.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+enum At {
+    #[default]
+    Newest,
+    Step(u64),
+    Named,
+}
+
+/// See the module.
+#[derive(Debug)]
+pub struct Chat {
+    of: PathBuf,
+    at: At,
+    named: String,
+    system: String,
+    /// None: the model's own.
+    temperature: Option<f64>,
+    tokens: u64,
+    draft: String,
+}
+
+impl Default for Chat {
+    fn default() -> Self {
+        Self {
+            of: PathBuf::new(),
+            at: At::Newest,
+            named: String::new(),
+            system: String::new(),
+            temperature: None,
+            tokens: 0,
+            draft: String::new(),
+        }
+    }
+}
+
+impl Chat {
+    /// Draw; `run` is the one in focus.
+    pub fn ui(&mut self, ui: &mut Ui, desk: &Desk, run: Option<&OpenRun>, orders: &mut Vec<Order>) {
+        let path = run.map_or(Path::new(""), |run| &run.files.path);
+        if self.of != path {
+            (self.of, self.at) = (path.to_owned(), At::Newest);
+        }
+        let talk = desk.talk.as_ref();
+        let wanted = self.wanted(run);
+        card(ui, "Model", "The model is loaded by a process of its own, beside any run that is being trained.", |ui| {
+            self.model_ui(ui, run, talk, &wanted, orders);
+        });
+        ui.add_space(4.0);
+        let title =
+            talk.map_or("Conversation".to_owned(), |talk| format!("Conversation with {}", printable(&talk.model, 120, false)));
+        card(ui, &title, "", |ui| {
+            if let Some(talk) = talk {
+                talk_ui(ui, talk);
+            }
+            self.entry_ui(ui, talk, &wanted, orders);
+        });
+    }
+
+    /// The model to talk to as the command line names it, or what is missing.
+    fn wanted(&self, run: Option<&OpenRun>) -> Result<String, &'static str> {
+        let typed = self.named.trim();
+        match (self.at, run) {
+            (At::Named, _) | (_, None) if typed.is_empty() => Err("Name a model folder or a GGUF file."),
+            (At::Named, _) | (_, None) => Ok(typed.to_owned()),
+            (_, Some(run)) if run.files.history.checkpoints.is_empty() => {
+                Err("This run has saved no checkpoint yet. Save one on the page Controls, or choose a model folder.")
+            }
+            (At::Step(step), Some(run)) => Ok(format!("{}@{step}", run.files.path.display())),
+            (At::Newest, Some(run)) => Ok(run.files.path.display().to_string()),
+        }
+    }
+
+    fn model_ui(
+        &mut self,
+        ui: &mut Ui,
+        run: Option<&OpenRun>,
+        talk: Option<&Talk>,
+        wanted: &Result<String, &'static str>,
+        orders: &mut Vec<Order>,
+    ) {
+        ui.horizontal_wrapped(|ui| {
+            if let Some(run) = run {
+                self.choice_ui(ui, run);
+            }
+            if run.is_none() || self.at == At::Named {
+                let label = ui.label("model folder");
+                let field = egui::TextEdit::singleline(&mut self.named).hint_text("model folder, GGUF file, or run folder");
+                ui.add(field.desired_width(320.0)).labelled_by(label.id);
+            }
+            let label = ui.label("tokens at most");
+            let tokens = DragValue::new(&mut self.tokens).range(0..=4096);
+            let tokens = tokens.custom_formatter(|n, _| if n < 1.0 { "auto".into() } else { format!("{n:.0}") });
+            let tokens = tokens.custom_parser(|text| if text.trim() == "auto" { Some(0.0) } else { text.trim().parse().ok() });
+            ui.add(tokens).labelled_by(label.id).on_hover_text("Of a reply, from the next conversation on");
+        });
+        ui.horizontal(|ui| {
+            let label = ui.label("system message");
+            let field = egui::TextEdit::singleline(&mut self.system).hint_text("none").desired_width(f32::INFINITY);
+            ui.add(field).labelled_by(label.id);
+        });
+        ui.horizontal_wrapped(|ui| {
+            let same = talk.is_some_and(|talk| Ok(&talk.model) == wanted.as_ref() && !matches!(talk.state, TalkState::Ended(_)));
+            if let (Ok(model), false) = (wanted, same)
+                && ui.button("Load").on_hover_text("Begin a conversation with this model").clicked()
+            {
+                orders.push(self.begin(model));
+            }
+            let Some(talk) = talk else { return };
+            let idle = talk.state == TalkState::Ready;
+            let reset = ui.add_enabled(idle, egui::Button::new("Start over"));
+            if reset.on_hover_text("Forget what was said; takes the system message above").clicked() {
+                orders.push(Order::Ask(Ask::Reset { system: Some(self.system.clone()).filter(|s| !s.trim().is_empty()) }));
+            }
+            if ui.button("Unload").on_hover_text("End the conversation and free the model's memory").clicked() {
+                orders.push(Order::EndTalk);
+            }
+        });
+        if let Err(missing) = wanted {
+            ui.weak(*missing);
+        }
+    }
+
+    fn choice_ui(&mut self, ui: &mut Ui, run: &OpenRun) {
+        let name = |at: At| match at {
+            At::Newest => "newest checkpoint".to_owned(),
+            At::Step(step) => format!("step {step}"),
+            At::Named => "a model folder or file".to_owned(),
+        };
+        let label = ui.label("model");
+        let combo = egui::ComboBox::from_id_salt("chat model").selected_text(name(self.at)).show_ui(ui, |ui| {
+            ui.selectable_value(&mut self.at, At::Newest, name(At::Newest));
+            ui.selectable_value(&mut self.at, At::Named, name(At::Named));
+            for (step, _) in run.files.history.checkpoints.iter().rev().take(200) {
+                ui.selectable_value(&mut self.at, At::Step(*step), name(At::Step(*step)));
+            }
+        });
+        combo.response.labelled_by(label.id);
+    }
+
+    fn begin(&self, model: &str) -> Order {
+        Order::Talk { model: model.to_owned(), system: self.system.clone(), tokens: self.tokens }
+    }
+
+    /// Where the user writes.
+    fn entry_ui(&mut self, ui: &mut Ui, talk: Option<&Talk>, wanted: &Result<String, &'static str>, orders: &mut Vec<Order>) {
+        let label = ui.label("message");
+        let newline = egui::KeyboardShortcut::new(egui::Modifiers::SHIFT, egui::Key::Enter);
+        let field = egui::TextEdit::multiline(&mut self.draft).desired_rows(2).desired_width(f32::INFINITY).return_key(newline);
+        let field = ui.add(field.hint_text("Enter sends, Shift Enter begins a line")).labelled_by(label.id);
+        let enter = field.has_focus() && ui.input(|i| i.key_pressed(egui::Key::Enter) && !i.modifiers.shift);
+        // A conversation that is over, or that has not begun, begins with the message.
+        let over = talk.is_none_or(|talk| matches!(talk.state, TalkState::Ended(_)));
+        let open = talk.is_some_and(Talk::can_say) || (over && wanted.is_ok());
+        ui.horizontal_wrapped(|ui| {
+            let ready = open && !self.draft.trim().is_empty();
+            let clicked = ui.add_enabled(ready, egui::Button::new("Send")).clicked();
+            if ready && (clicked || enter) {
+                if let (true, Ok(model)) = (over, wanted) {
+                    orders.push(self.begin(model));
+                }
+                let text = std::mem::take(&mut self.draft);
+                orders.push(Order::Ask(Ask::Say { text, temperature: self.temperature }));
+            }
+            let replying = talk.is_some_and(|talk| talk.state == TalkState::Replying);
+            if ui.add_enabled(replying, egui::Button::new("Stop")).on_hover_text("End this reply").clicked() {
+                orders.push(Order::Ask(Ask::Stop));
+            }
+            let own = talk.and_then(|talk| talk.about.as_ref()).map_or(USUAL_TEMPERATURE, |about| about.temperature);
+            let mut value = self.temperature.unwrap_or(own);
+            let label = ui.label("temperature");
+            let drag = ui.add(DragValue::new(&mut value).range(0.0..=5.0).speed(0.01).max_decimals(2)).labelled_by(label.id);
+            if drag.on_hover_text("0 takes the most probable token each time").changed() {
+                self.temperature = Some(value);
+            }
+        });
+    }
+}
+
+/// What was said, and how the conversation stands.
+fn talk_ui(ui: &mut Ui, talk: &Talk) {
+    if let Some(about) = talk.about.as_ref().filter(|about| !about.template) {
+        ui.weak("This model has no chat template of its own: lehr's plain one (user: ..., assistant: ...) is used. A model that was only \
+                 pre-trained continues the text rather than answering.")
+            .on_hover_text(printable(&about.model, 300, false));
+    }
+    for turn in &talk.turns {
+        turn_ui(ui, turn);
+    }
+    match &talk.state {
+        TalkState::Loading(line) => {
+            ui.horizontal(|ui| {
+                ui.spinner();
+                ui.weak(if line.is_empty() { "loading the model".to_owned() } else { printable(line, 200, false) });
+            });
+        }
+        TalkState::Ended(why) => {
+            ui.colored_label(theme::bad(ui.visuals()), format!("The conversation has ended: {}", printable(why, 600, false)));
+        }
+        TalkState::Replying if talk.turns.last().is_some_and(|turn| turn.text.is_empty()) => {
+            ui.spinner();
+        }
+        TalkState::Ready | TalkState::Replying => {}
+    }
+    ui.add_space(6.0);
+}
+
+fn turn_ui(ui: &mut Ui, turn: &Turn) {
+    let who = if turn.by_model { "model" } else { "you" };
+    let color = if turn.by_model { ui.visuals().hyperlink_color } else { ui.visuals().weak_text_color() };
+    ui.label(RichText::new(who).small().strong().color(color));
+    let text = RichText::new(printable(&turn.text, SHOWN, false));
+    ui.add(egui::Label::new(if turn.refused { text.weak().strikethrough() } else { text }).wrap());
+    if !turn.note.is_empty() {
+        let note = RichText::new(printable(&turn.note, 600, false)).small();
+        ui.label(if turn.refused { note.color(theme::bad(ui.visuals())) } else { note.weak() });
+    }
+    ui.add_space(4.0);
+}

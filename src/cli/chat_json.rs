@@ -1,0 +1,107 @@
+//! `lehr chat --json`: a conversation with a program, in lines of [`Ask`] and [`Said`].
+
+use super::output;
+use crate::model::conversation::{Ask, Conversation, Said};
+use crate::vfs::clean;
+use anyhow::Result;
+use std::collections::VecDeque;
+use std::io::{BufRead, Read};
+use std::sync::mpsc::{Receiver, TryRecvError, sync_channel};
+
+/// Bytes of a request.
+const MAX_LINE: u64 = 16 << 20;
+/// Requests that wait.
+const WAITING: usize = 64;
+
+/// A line of standard input, or why it is none.
+type Heard = Result<Ask, String>;
+
+/// Speak until standard input ends.
+///
+/// # Errors
+/// A device fault; standard output that was closed.
+pub fn run(mut with: Conversation<'_>, ready: &Said) -> Result<i32> {
+    let (send, asks) = sync_channel(WAITING);
+    let listen = move || {
+        let mut input = std::io::stdin().lock();
+        while let Some(heard) = hear(&mut input) {
+            if send.send(heard).is_err() {
+                return;
+            }
+        }
+    };
+    std::thread::Builder::new().name("requests".into()).spawn(listen)?;
+    output::json_line(ready)?;
+    let mut waiting = VecDeque::new();
+    while let Some(heard) = waiting.pop_front().or_else(|| asks.recv().ok()) {
+        match heard {
+            Ok(Ask::Say { text, temperature }) => match temperature {
+                Some(t) if !(t.is_finite() && t >= 0.0) => refuse(&format!("temperature {t}: must be 0 (greedy) or more"))?,
+                _ => {
+                    with.sampling.temperature = temperature.unwrap_or(with.sampling.temperature);
+                    say(&mut with, &text, &asks, &mut waiting)?;
+                }
+            },
+            // The reply has ended already.
+            Ok(Ask::Stop) => {}
+            Ok(Ask::Reset { system }) => {
+                with.reset(system);
+                output::json_line(&Said::Fresh)?;
+            }
+            Err(text) => refuse(&text)?,
+        }
+    }
+    Ok(0)
+}
+
+/// The next line; None at the end of input, and after a line that is too long to find its end.
+fn hear(input: &mut impl BufRead) -> Option<Heard> {
+    let mut line = Vec::new();
+    let read = input.take(MAX_LINE + 1).read_until(b'\n', &mut line).ok()?;
+    if read == 0 || read as u64 > MAX_LINE {
+        return None;
+    }
+    Some(serde_json::from_slice(&line).map_err(|error| format!("standard input: no request: {error}")))
+}
+
+fn refuse(text: &str) -> Result<()> {
+    output::json_line(&Said::Refused { text: clean(text) })
+}
+
+/// Say something and pass the reply on. Requests that come meanwhile wait; `Stop` ends the reply.
+fn say(with: &mut Conversation<'_>, text: &str, asks: &Receiver<Heard>, waiting: &mut VecDeque<Heard>) -> Result<()> {
+    let prompt = match with.say(text) {
+        Ok(prompt) => prompt,
+        Err(error) => return refuse(&format!("{error:#}")),
+    };
+    let end = with.reply(&prompt, &mut |piece| {
+        if !piece.is_empty() {
+            output::json_line(&Said::Piece { text: piece.to_owned() })?;
+        }
+        loop {
+            match asks.try_recv() {
+                Ok(Ok(Ask::Stop)) => return Ok(false),
+                Ok(other) if waiting.len() < WAITING => waiting.push_back(other),
+                // More than anybody means: dropped.
+                Ok(_) => {}
+                // Where the input has ended, the reply is still wanted.
+                Err(TryRecvError::Empty | TryRecvError::Disconnected) => return Ok(true),
+            }
+        }
+    })?;
+    output::json_line(&Said::Replied { end, left_out: prompt.left_out })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_line_that_is_no_request_is_refused_and_the_next_is_heard() {
+        let mut input: &[u8] = b"{\"ask\":\"Stop\"}\nnonsense\n{\"ask\":\"Say\",\"text\":\"a\\nb\"}\n";
+        assert_eq!(hear(&mut input), Some(Ok(Ask::Stop)));
+        assert!(hear(&mut input).unwrap().unwrap_err().starts_with("standard input: no request"));
+        assert_eq!(hear(&mut input), Some(Ok(Ask::Say { text: "a\nb".into(), temperature: None })));
+        assert_eq!(hear(&mut input), None);
+    }
+}

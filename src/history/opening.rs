@@ -1,0 +1,124 @@
+//! The beginning of what a run learns from: a text that its model knows.
+
+use crate::config::Settings;
+use crate::data::chat::row_files;
+use crate::data::{Corpus, Notices, read_objects};
+use anyhow::{Result, bail};
+use serde_json::Value;
+use std::io::{BufRead, BufReader, Read};
+use std::path::Path;
+
+/// Characters that are taken.
+const MOST: usize = 80;
+/// Bytes of a line of `samples.jsonl` that are read.
+const MOST_LINE: u64 = 1 << 20;
+/// Fields of a row that hold what the user says, or all of the text.
+const FIELDS: [&str; 9] =
+    ["messages", "conversations", "prompt", "question", "problem", "instruction", "input", "text", "completion"];
+
+/// The first words of a run's data: of its text, of its first row, or of the prompt that it logged first. Reads files, so it belongs on a
+/// thread of its own. None where there is nothing to read any more.
+pub fn opening_text(run: &Path, settings: &Settings) -> Option<String> {
+    let rows = settings.sft.is_some() || settings.grpo.is_some();
+    let data = settings.data.data.first();
+    let found = match (data, rows) {
+        (Some(path), false) => first_text(path).ok(),
+        (Some(path), true) => first_row(path).ok(),
+        (None, _) => None,
+    };
+    found.or_else(|| first_prompt(run)).map(|text| beginning(&text)).filter(|text| !text.is_empty())
+}
+
+fn first_text(path: &Path) -> Result<String> {
+    // Standard input is another program's.
+    if path.as_os_str() == "-" {
+        bail!("standard input");
+    }
+    let mut notices = Notices::new();
+    let corpus = Corpus::open(&[path.to_owned()], &mut notices)?;
+    let mut pieces = corpus.pieces();
+    while let Some(piece) = pieces.next_piece(&mut notices)? {
+        if !piece.text.trim().is_empty() {
+            return Ok(piece.text);
+        }
+    }
+    bail!("no text")
+}
+
+fn first_row(path: &Path) -> Result<String> {
+    let file = row_files(path, &mut Notices::new())?.train.into_iter().next();
+    let mut found = None;
+    if let Some(file) = file {
+        // The first row that says something ends the reading.
+        let _ = read_objects(&file, "", &mut |_, _| {}, |_, row| {
+            found = FIELDS.iter().find_map(|field| said(row.get(*field)?));
+            if found.is_some() { bail!("enough") } else { Ok(()) }
+        });
+    }
+    match found {
+        Some(text) => Ok(text),
+        None => bail!("no row"),
+    }
+}
+
+/// A text, or of a conversation what the user says first.
+fn said(value: &Value) -> Option<String> {
+    match value {
+        Value::String(text) => Some(text.clone()).filter(|text| !text.trim().is_empty()),
+        Value::Array(turns) => {
+            let role = |turn: &Value| ["role", "from"].iter().find_map(|key| turn.get(*key)?.as_str().map(str::to_owned));
+            let is_user = |turn: &&Value| matches!(role(turn).as_deref(), Some("user" | "human"));
+            let turn = turns.iter().find(is_user).or(turns.first())?;
+            ["content", "value"].iter().find_map(|key| said(turn.get(*key)?))
+        }
+        _ => None,
+    }
+}
+
+fn first_prompt(run: &Path) -> Option<String> {
+    let file = std::fs::File::open(run.join("samples.jsonl")).ok()?;
+    let mut line = Vec::new();
+    BufReader::new(file).take(MOST_LINE).read_until(b'\n', &mut line).ok()?;
+    let json: Value = serde_json::from_slice(&line).ok()?;
+    Some(json.get("prompt")?.as_str()?.to_owned())
+}
+
+/// The first words, up to the end of a sentence or a line where one comes soon.
+fn beginning(text: &str) -> String {
+    let line = text.trim_start().lines().next().unwrap_or_default();
+    let cut: String = line.chars().take(MOST).collect();
+    if cut.len() == line.len() {
+        return cut.trim_end().to_owned();
+    }
+    // No half words, but of a script without blanks.
+    let end = cut.rfind([' ', '\t']).filter(|end| *end > 0).unwrap_or(cut.len());
+    cut[..end].trim_end().to_owned()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_opening_is_the_users_or_the_texts_first_words() {
+        let dir = tempfile::tempdir().unwrap();
+        let file = |name: &str, text: &str| {
+            let path = dir.path().join(name);
+            std::fs::write(&path, text).unwrap();
+            path
+        };
+        let mut settings = Settings::default();
+        settings.data.data = vec![file("text.txt", "\n\nA fox sat by the lake. It was still.\nMore.\n")];
+        assert_eq!(opening_text(dir.path(), &settings).as_deref(), Some("A fox sat by the lake. It was still."));
+        settings.data.data = vec![file("long.txt", &"word ".repeat(100))];
+        assert_eq!(opening_text(dir.path(), &settings).unwrap(), "word ".repeat(16).trim_end());
+        settings.sft = Some(Default::default());
+        let row = r#"{"messages": [{"role": "system", "content": "be kind"}, {"role": "user", "content": "Who are you?"}]}"#;
+        settings.data.data = vec![file("rows.jsonl", &format!("{row}\n{{broken"))];
+        assert_eq!(opening_text(dir.path(), &settings).as_deref(), Some("Who are you?"));
+        settings.data.data = vec![dir.path().join("gone.jsonl")];
+        assert_eq!(opening_text(dir.path(), &settings), None);
+        file("samples.jsonl", "{\"step\": 1, \"prompt\": \"A says: B lies.\"}\n");
+        assert_eq!(opening_text(dir.path(), &settings).as_deref(), Some("A says: B lies."));
+    }
+}

@@ -1,0 +1,139 @@
+//! A run's result in a few figures, for lists and headings: never that of a single batch.
+
+use super::History;
+
+/// A figure of a run.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Figure {
+    /// What it is: `validation loss`.
+    pub name: &'static str,
+    /// Its value: nats, a reward, or a share where `percent`.
+    pub value: f64,
+    /// A share.
+    pub percent: bool,
+    /// Bounds of the value at 95 %, where they are known.
+    pub interval: Option<[f64; 2]>,
+    /// What it is of.
+    pub of: Of,
+}
+
+/// What a figure is of.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Of {
+    /// Held-out data after so many updates.
+    Step(u64),
+    /// The mean over so many of the newest updates.
+    Updates(usize),
+}
+
+/// Updates that a mean is taken over, at least, where there are as many.
+const LEAST: usize = 8;
+
+impl History {
+    /// Mean of a metric over the last tenth of its values, of the newest stretch; with how many there are.
+    pub fn newest_mean(&self, metric: &str) -> Option<(f64, usize)> {
+        let curve = self.curves.get(metric)?;
+        let stretch = curve.stretches().next_back()?;
+        let count = (curve.len() / 10).max(LEAST).min(stretch.len());
+        Some((curve.mean(stretch.end - count..stretch.end)?, count))
+    }
+
+    /// The same over the first tenth.
+    pub fn oldest_mean(&self, metric: &str) -> Option<(f64, usize)> {
+        let curve = self.curves.get(metric)?;
+        let count = (curve.len() / 10).max(LEAST).min(curve.len());
+        Some((curve.mean(0..count)?, count))
+    }
+
+    /// The figures that say how a run stands: held-out results first, then what training measured.
+    pub fn figures(&self) -> Vec<Figure> {
+        let reinforced = self.stage() == "grpo";
+        let mean = |metric: &str, name: &'static str, percent: bool| {
+            let (value, count) = self.newest_mean(metric)?;
+            Some(Figure { name, value, percent, interval: None, of: Of::Updates(count) })
+        };
+        let graded = || self.exams.iter().rev().filter(|exam| exam.all.count > 0 && exam.all.accuracy.is_finite());
+        let exam = graded().find(|exam| exam.temperature == 0.0).or_else(|| graded().next()).map(|exam| Figure {
+            name: "held-out accuracy",
+            value: exam.all.accuracy,
+            percent: true,
+            interval: Some(exam.all.interval),
+            of: Of::Step(exam.step),
+        });
+        let validation = || {
+            let curve = self.curves.get("eval_loss")?;
+            let last = curve.len().checked_sub(1).filter(|last| curve.values()[*last].is_finite())?;
+            let step = self.clock.at(super::Axis::Steps, curve.rows()[last]) as u64;
+            let value = curve.values()[last];
+            Some(Figure { name: "validation loss", value, percent: false, interval: None, of: Of::Step(step) })
+        };
+        // In reinforcement `loss` is the policy's, which says nothing of progress.
+        let trained = if reinforced { mean("reward", "reward", false) } else { mean("loss", "training loss", false) };
+        exam.into_iter().chain(validation()).chain(trained).collect()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::event::{Eval, Event, Number, Score, Started, Step, TaskEval};
+
+    fn begun(stage: &str) -> History {
+        let mut h = History::default();
+        h.push(Event::Started(Started {
+            stage: stage.into(),
+            run: "runs/x".into(),
+            step: 0,
+            max_steps: 100,
+            parameters: 1,
+            tokens_per_step: 1,
+            train_tokens: 1,
+            val_tokens: 1,
+            adapter: String::new(),
+            driver: String::new(),
+            startup_seconds: 0.0,
+            version: String::new(),
+            parent: None,
+            time: 0.0,
+        }));
+        h
+    }
+
+    #[test]
+    fn a_single_batch_is_never_a_result() {
+        let mut h = begun("pretrain");
+        for step in 1..=200 {
+            let loss = if step == 200 { 9.0 } else { 2.0 };
+            h.push(Event::Step(Step { step, loss, ..Step::default() }));
+        }
+        let (perplexity, eval_mean_token_accuracy) = (f64::NAN, f64::NAN);
+        h.push(Event::Eval(Eval {
+            step: 0,
+            eval_loss: 4.156,
+            perplexity,
+            eval_mean_token_accuracy,
+            eval_tokens: 1,
+            eval_seconds: 0.0,
+        }));
+        let figures = h.figures();
+        assert_eq!((figures[0].name, figures[0].value, figures[0].of), ("validation loss", 4.156, Of::Step(0)));
+        assert_eq!((figures[1].name, figures[1].of), ("training loss", Of::Updates(20)));
+        assert!((figures[1].value - (19.0 * 2.0 + 9.0) / 20.0).abs() < 1e-12);
+    }
+
+    #[test]
+    fn reinforcement_has_no_training_loss_and_exams_have_their_interval() {
+        let mut h = begun("grpo");
+        for step in 1..=12 {
+            let metrics = [("reward".to_owned(), Number(step as f64))].into();
+            h.push(Event::Step(Step { step, loss: 0.1, metrics, ..Step::default() }));
+        }
+        let all = Score { count: 100, accuracy: 0.4, interval: [0.31, 0.5], ..Score::default() };
+        h.push(Event::TaskEval(TaskEval { step: 12, all, ..TaskEval::default() }));
+        let figures = h.figures();
+        assert_eq!(figures.iter().map(|f| f.name).collect::<Vec<_>>(), ["held-out accuracy", "reward"]);
+        assert_eq!((figures[0].interval, figures[0].of), (Some([0.31, 0.5]), Of::Step(12)));
+        // The mean of 5 to 12.
+        assert_eq!((figures[1].value, figures[1].of), (8.5, Of::Updates(8)));
+    }
+}

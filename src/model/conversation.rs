@@ -1,0 +1,242 @@
+//! A conversation with a model: what was said, how replies are drawn, when they end. The terminal (`lehr chat`) and the window hold the
+//! same one; the window speaks with it through `lehr chat --json`, in lines of [`Ask`] and [`Said`].
+
+use super::{Generator, Model};
+use crate::data::chat::{Chat, ChatTemplate};
+use crate::data::{Tokenizer, Until};
+use crate::device::Device;
+use crate::ops::sample::Sampling;
+use anyhow::{Result, ensure};
+use serde::{Deserialize, Serialize};
+use serde_json::json;
+
+/// A request to `lehr chat --json`: one JSON object a line.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(tag = "ask", deny_unknown_fields)]
+pub enum Ask {
+    /// Say something to the model, which then replies.
+    Say {
+        /// The user's words.
+        text: String,
+        /// Divides the logits from this reply on, 0 takes the most probable token; as before when absent.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        temperature: Option<f64>,
+    },
+    /// End the reply that is being generated; nothing otherwise.
+    Stop,
+    /// Forget what was said, and begin with this system message.
+    Reset {
+        /// Absent: none.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        system: Option<String>,
+    },
+}
+
+/// An answer of `lehr chat --json`: one JSON object a line.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(tag = "said")]
+pub enum Said {
+    /// The model is loaded.
+    Ready {
+        /// Its folder or file.
+        model: String,
+        /// It has a chat template of its own; else lehr's plain one is used.
+        template: bool,
+        /// Tokens of the conversation that it sees at most.
+        context: usize,
+        /// Divides the logits, unless [`Ask::Say`] says otherwise.
+        temperature: f64,
+    },
+    /// More of a reply.
+    Piece {
+        /// Its text.
+        text: String,
+    },
+    /// A reply has ended.
+    Replied {
+        /// Why.
+        end: ReplyEnd,
+        /// Messages that were left out before it, because the context was full.
+        left_out: usize,
+    },
+    /// What was asked is refused, and nothing has changed: why, in one line.
+    Refused {
+        /// The reason.
+        text: String,
+    },
+    /// [`Ask::Reset`] has been carried out.
+    Fresh,
+}
+
+/// Why a reply ended.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub enum ReplyEnd {
+    /// The model ended its turn.
+    Turn,
+    /// It was stopped.
+    Stopped,
+    /// It has as many tokens as a reply may have.
+    Length,
+}
+
+/// Tokens that the model is to continue with a reply.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Prompt {
+    ids: Vec<u32>,
+    /// Oldest messages that were left out for good to make room.
+    pub left_out: usize,
+}
+
+/// See the module.
+pub struct Conversation<'a> {
+    device: &'a Device,
+    generator: Generator,
+    tokenizer: &'a Tokenizer,
+    template: ChatTemplate,
+    /// How tokens are drawn; the seed goes up by one a reply.
+    pub sampling: Sampling,
+    max_tokens: usize,
+    chat: Chat,
+    system: Option<String>,
+    /// Tokens whose keys and values are in the cache: what is asked next begins like it.
+    cached: Vec<u32>,
+}
+
+/// Bounds of a conversation, in tokens.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Limits {
+    /// Tokens that the model sees at most, the reply included.
+    pub context: usize,
+    /// Tokens of a reply at most; fewer than `context`.
+    pub reply: usize,
+}
+
+impl<'a> Conversation<'a> {
+    /// An empty conversation. `tokenizer` is the one that `template` was made for; the model must have been opened for `limits.context`.
+    ///
+    /// # Errors
+    /// As [`Generator::new`].
+    pub fn new(
+        device: &'a Device,
+        model: &Model,
+        (tokenizer, template): (&'a Tokenizer, ChatTemplate),
+        limits: Limits,
+        sampling: Sampling,
+    ) -> Result<Self> {
+        let generator = Generator::new(device, model, 1, limits.context)?;
+        let (chat, cached) = (Chat::default(), Vec::new());
+        Ok(Self { device, generator, tokenizer, template, sampling, max_tokens: limits.reply, chat, system: None, cached })
+    }
+
+    /// The system message.
+    pub fn system(&self) -> Option<&str> {
+        self.system.as_deref()
+    }
+
+    /// Forget what was said, and begin with this system message.
+    pub fn reset(&mut self, system: Option<String>) {
+        self.chat.messages = system.iter().map(|text| json!({"role": "system", "content": text})).collect();
+        self.system = system;
+    }
+
+    /// Add what the user says; [`Self::reply`] must follow. Of a conversation that is too long the oldest turns are left out for good.
+    ///
+    /// # Errors
+    /// What the chat template or the context refuses; nothing has been said then.
+    pub fn say(&mut self, text: &str) -> Result<Prompt> {
+        let before = self.chat.messages.len();
+        self.chat.messages.push(json!({"role": "user", "content": text}));
+        let prompt = self.prompt();
+        if prompt.is_err() {
+            self.chat.messages.truncate(before);
+        }
+        prompt
+    }
+
+    fn prompt(&mut self) -> Result<Prompt> {
+        let (room, first) = (self.generator.room() - self.max_tokens, usize::from(self.system.is_some()));
+        let mut messages = self.chat.messages.clone();
+        let mut left_out = 0;
+        loop {
+            let chat = Chat { messages, ..self.chat.clone() };
+            let ids = self.tokenizer.encode_prompt(&self.template.render(&chat, true)?.text, true)?;
+            ensure!(!ids.is_empty(), "the chat template makes no token of it");
+            messages = chat.messages;
+            if ids.len() <= room {
+                self.chat.messages = messages;
+                return Ok(Prompt { ids, left_out });
+            }
+            ensure!(
+                messages.len() > first + 2,
+                "{} tokens are too many: --context less --max-tokens leaves {room}; say less",
+                ids.len()
+            );
+            messages.drain(first..first + 2);
+            left_out += 2;
+        }
+    }
+
+    /// Generate the reply. `show` gets its text piece by piece, once for each token and once at the end (a piece may be empty), and returns
+    /// whether to continue.
+    ///
+    /// # Errors
+    /// A device fault, or what `show` returns.
+    pub fn reply(&mut self, prompt: &Prompt, show: &mut dyn FnMut(&str) -> Result<bool>) -> Result<ReplyEnd> {
+        let ids = &prompt.ids;
+        let ends = self.tokenizer.end_tokens();
+        let mut until = Until::new(ends.text());
+        let mut stream = self.tokenizer.decode_stream(&[]);
+        let (mut text, mut new, mut stopped) = (String::new(), Vec::new(), false);
+        let shared = self.cached.iter().zip(ids).take_while(|(a, b)| a == b).count().min(ids.len() - 1);
+        // Should it fail, the cache holds nobody knows what.
+        self.cached.clear();
+        let prompts = std::slice::from_ref(ids);
+        self.generator.run_from(self.device, prompts, shared, self.max_tokens, &self.sampling, |_, next| {
+            if ends.contains(next[0]) {
+                return Ok(false);
+            }
+            new.push(next[0]);
+            let (piece, ended) = until.push(&stream.push(next[0])?);
+            stopped = !show(&piece)?;
+            text.push_str(&piece);
+            Ok(!ended && !stopped)
+        })?;
+        let rest = until.finish(&stream.finish()?);
+        show(&rest)?;
+        text.push_str(&rest);
+        self.chat.messages.push(json!({"role": "assistant", "content": text}));
+        let end = match (stopped, new.len() == self.max_tokens) {
+            (true, _) => ReplyEnd::Stopped,
+            (_, true) => ReplyEnd::Length,
+            _ => ReplyEnd::Turn,
+        };
+        // The last token has been drawn, but not read.
+        new.pop();
+        self.cached = [ids.as_slice(), &new].concat();
+        self.sampling.seed = self.sampling.seed.wrapping_add(1);
+        Ok(end)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// The lines are an interface: other programs write and read them.
+    #[test]
+    fn lines_are_as_documented() {
+        let asks = [
+            (r#"{"ask":"Say","text":"hi"}"#, Ask::Say { text: "hi".into(), temperature: None }),
+            (r#"{"ask":"Say","text":"hi","temperature":0.5}"#, Ask::Say { text: "hi".into(), temperature: Some(0.5) }),
+            (r#"{"ask":"Stop"}"#, Ask::Stop),
+            (r#"{"ask":"Reset"}"#, Ask::Reset { system: None }),
+        ];
+        for (line, ask) in asks {
+            assert_eq!(serde_json::from_str::<Ask>(line).unwrap(), ask);
+            assert_eq!(serde_json::to_string(&ask).unwrap(), line);
+        }
+        assert!(serde_json::from_str::<Ask>(r#"{"ask":"Say","text":"hi","heat":1}"#).is_err());
+        let said = Said::Replied { end: ReplyEnd::Length, left_out: 2 };
+        assert_eq!(serde_json::to_string(&said).unwrap(), r#"{"said":"Replied","end":"Length","left_out":2}"#);
+    }
+}

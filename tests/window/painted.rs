@@ -1,0 +1,232 @@
+//! What is really painted: no value where a run has none, labels at every zoom, colours that stand for one thing, numbers that say what
+//! they are of.
+
+use super::made;
+use eframe::egui::{self, Color32, Rect, Shape, epaint::ColorMode};
+use egui_kittest::Harness;
+use egui_kittest::kittest::Queryable as _;
+use lehr::app::desk::Desk;
+use lehr::app::panels::{charts::Charts, runs::Runs};
+use lehr::app::theme;
+use lehr::config::Stage;
+use lehr::event::{Event, Number, Step};
+use lehr::history::Axis;
+use std::path::Path;
+
+type Page<P> = Harness<'static, made::Stand<P>>;
+
+/// Everything that was painted, in order.
+fn shapes<P>(h: &Page<P>) -> Vec<Shape> {
+    fn flat(shape: &Shape, out: &mut Vec<Shape>) {
+        match shape {
+            Shape::Vec(parts) => parts.iter().for_each(|part| flat(part, out)),
+            other => out.push(other.clone()),
+        }
+    }
+    let mut out = Vec::new();
+    h.output().shapes.iter().for_each(|clipped| flat(&clipped.shape, &mut out));
+    out
+}
+
+/// Painted texts with their places.
+fn texts<P>(h: &Page<P>) -> Vec<(String, Rect)> {
+    let text =
+        |shape| if let Shape::Text(t) = shape { Some((t.galley.text().to_owned(), t.visual_bounding_rect())) } else { None };
+    shapes(h).into_iter().filter_map(text).collect()
+}
+
+/// Texts to the right of the text `name`, in its row; for each place where that stands.
+fn rows(texts: &[(String, Rect)], name: &str) -> Vec<Vec<String>> {
+    let heads = texts.iter().filter(|(text, _)| text == name);
+    let row = |head: &Rect| {
+        let beside = |r: &Rect| (r.center().y - head.center().y).abs() < 3.0 && r.left() >= head.right();
+        texts.iter().filter(|(text, rect)| beside(rect) && !text.is_empty()).map(|(text, _)| text.clone()).collect()
+    };
+    heads.map(|(_, head)| row(head)).collect()
+}
+
+/// Titles of all charts but that of the losses.
+fn all_but_losses() -> Vec<String> {
+    let titles = lehr::history::spec::CHARTS.iter().map(|spec| spec.title.to_owned());
+    titles.filter(|title| title != "Loss").collect()
+}
+
+/// A run whose log begins behind `from`.
+fn between(from: u64, to: u64) -> Vec<Event> {
+    [made::started("pretrain", to)].into_iter().chain((from + 1..=to).map(|n| Event::Step(made::step(n)))).collect()
+}
+
+fn early_and_late() -> Desk {
+    let mut desk = made::desk("runs/early-run", Stage::Pretrain, between(0, 400), false);
+    made::add(&mut desk, "runs/late-run", Stage::Pretrain, between(800, 1200));
+    desk.look.columns = 1;
+    desk
+}
+
+#[test]
+fn the_cross_hair_says_where_it_is_and_nothing_where_a_run_has_nothing() {
+    for (at, title, there, gone) in
+        [(287.2, "step 287", "early-run", "late-run"), (1000.0, "step 1,000", "late-run", "early-run")]
+    {
+        let h = made::harness([900.0, 1300.0], true, Charts::default(), early_and_late(), move |page: &mut Charts, ui, desk| {
+            desk.cursor = Some(at);
+            page.ui(ui, desk);
+        });
+        let texts = texts(&h);
+        assert!(texts.iter().any(|(text, _)| text == title), "{title}: {texts:?}");
+        let (there, gone) = (rows(&texts, there), rows(&texts, gone));
+        assert!(!there.is_empty() && !gone.is_empty());
+        assert!(gone.iter().flatten().all(|cell| cell == "–"), "{gone:?}");
+        assert!(there.iter().flatten().all(|cell| cell != "–"), "{there:?}");
+        // The loss, in the first chart: what was measured thereabouts.
+        let loss: f64 = there[0][0].parse().unwrap();
+        let near = (-10i64..=10).map(|d| made::step((at as i64 + d) as u64).loss);
+        let (low, high) = near.fold((f64::MAX, f64::MIN), |(l, h), x| (l.min(x), h.max(x)));
+        assert!((low..=high).contains(&loss), "{loss} of {low} to {high}");
+    }
+}
+
+#[test]
+fn without_a_cross_hair_the_newest_values_are_named_so() {
+    let h = made::harness([900.0, 1300.0], false, Charts::default(), early_and_late(), Charts::ui);
+    let texts = texts(&h);
+    assert!(texts.iter().any(|(text, _)| text == "newest"));
+    assert!(rows(&texts, "late-run").iter().flatten().all(|cell| cell != "–"));
+}
+
+/// Labels of the horizontal axis: times end in their unit.
+fn times<P>(h: &Page<P>, below: f32) -> Vec<(String, Rect)> {
+    let is_time = |text: &str| text.starts_with(|c: char| c.is_ascii_digit()) && (text.ends_with(" s") || text.ends_with(" min"));
+    texts(h).into_iter().filter(|(text, r)| is_time(text) && r.top() > below).collect()
+}
+
+#[test]
+fn the_axis_keeps_its_labels_when_somebody_zooms() {
+    for width in [420.0, 640.0, 900.0, 1300.0] {
+        let mut desk = made::desk("runs/a", Stage::Pretrain, made::pretraining(400), false);
+        desk.look.columns = 1;
+        desk.look.hidden_charts = all_but_losses();
+        desk.look.axis = Axis::Relative;
+        let mut h = made::harness([width, 900.0], true, Charts::default(), desk, Charts::ui);
+        for zoom in 0..4 {
+            let title = h.get_by_label("Loss").rect();
+            let labels = times(&h, title.bottom());
+            assert!(!labels.is_empty(), "{width} wide, zoomed {zoom} times: no label");
+            for (text, rect) in &labels {
+                assert!(rect.left() >= 0.0 && rect.right() <= width, "{text} sticks out: {rect:?} in {width}");
+            }
+            for pair in labels.windows(2) {
+                assert!(pair[0].1.right() < pair[1].1.left(), "{pair:?} in {width}");
+            }
+            let (a, b) = (egui::pos2(0.45 * width, title.bottom() + 90.0), egui::pos2(0.8 * width, title.bottom() + 95.0));
+            h.hover_at(a);
+            h.run_steps(1);
+            h.drag_at(a);
+            h.run_steps(1);
+            h.hover_at(a + 0.5 * (b - a));
+            h.run_steps(1);
+            h.hover_at(b);
+            h.run_steps(1);
+            h.drop_at(b);
+            h.run_steps(2);
+            // The cross-hair's time is no label.
+            h.remove_cursor();
+            h.run_steps(2);
+            assert!(h.query_by_label("Show all").is_some(), "{width} wide: dragging has not zoomed");
+        }
+    }
+}
+
+/// Widths and colours of painted curves, in order.
+fn curves<P>(h: &Page<P>) -> Vec<(f32, Color32)> {
+    let curve = |shape: &Shape| match shape {
+        Shape::Path(path) if !path.closed && path.points.len() > 10 => match path.stroke.color {
+            ColorMode::Solid(color) => Some((path.stroke.width, color)),
+            ColorMode::UV(_) => None,
+        },
+        _ => None,
+    };
+    shapes(h).iter().filter_map(curve).collect()
+}
+
+#[test]
+fn the_selected_run_lies_on_top_and_colours_are_those_of_the_list() {
+    for (dark, visuals) in [(true, egui::Visuals::dark()), (false, egui::Visuals::light())] {
+        for focus in ["runs/early-run", "runs/late-run"] {
+            let mut desk = early_and_late();
+            desk.focus = Some(focus.into());
+            desk.look.hidden_charts = all_but_losses();
+            let colors = |desk: &Desk| -> Vec<Color32> { desk.runs.iter().map(|r| theme::readable(r.color, &visuals)).collect() };
+            let (own, selected) = (colors(&desk), theme::readable(desk.run(Path::new(focus)).unwrap().color, &visuals));
+            let h = made::harness([900.0, 700.0], dark, Charts::default(), desk, Charts::ui);
+            let strong: Vec<_> = curves(&h).into_iter().filter(|(width, _)| *width > 1.5).collect();
+            assert_eq!(strong.len(), 2, "{strong:?}");
+            assert_eq!(strong[1].1, selected, "drawn last");
+            assert!(strong[1].0 > strong[0].0 && own.contains(&strong[0].1) && strong[0].1 != selected);
+            let list = made::harness([500.0, 400.0], dark, Runs::default(), early_and_late(), Runs::ui);
+            let dots: Vec<Color32> =
+                shapes(&list).iter().filter_map(|s| if let Shape::Circle(c) = s { Some(c.fill) } else { None }).collect();
+            assert!(own.iter().all(|color| dots.contains(color)), "{own:?} in {dots:?}");
+        }
+    }
+}
+
+#[test]
+fn ten_runs_have_ten_colours_and_a_colour_that_is_free_is_taken_again() {
+    let mut desk = Desk::default();
+    for i in 0..10 {
+        made::add(&mut desk, &format!("runs/{i}"), Stage::Pretrain, Vec::new());
+        let hue = desk.runs[i].hue;
+        assert_eq!(hue, i);
+        assert_eq!(desk.runs.iter().filter(|run| run.color == desk.runs[i].color).count(), 1);
+    }
+    desk.runs.remove(3);
+    assert_eq!(desk.free_hue(), 3);
+}
+
+#[test]
+fn only_this_run_unticks_the_others() {
+    let mut h = made::harness([900.0, 700.0], true, Charts::default(), early_and_late(), Charts::ui);
+    h.get_by_label("Only this run").click();
+    h.run_steps(2);
+    let visible: Vec<bool> = h.state().desk.runs.iter().map(|run| run.visible).collect();
+    assert_eq!(visible, [true, false]);
+    assert!(h.query_by_label("Only this run").is_none());
+}
+
+#[test]
+fn the_list_quotes_no_single_batch() {
+    let mut events = between(0, 200);
+    // The last batch is an easy one.
+    events.push(Event::Step(Step { loss: 0.001, ..made::step(201) }));
+    let losses: Vec<f64> = (182..=200).map(|n| made::step(n).loss).chain([0.001]).collect();
+    let mean = losses.iter().sum::<f64>() / losses.len() as f64;
+    let desk = made::desk("runs/a", Stage::Pretrain, events, false);
+    let h = made::harness([700.0, 500.0], true, Runs::default(), desk, Runs::ui);
+    h.get_by_label_contains(&format!("training loss {} (mean of 20 steps)", lehr::app::format::number(mean)));
+    let desk = made::desk("runs/a", Stage::Pretrain, made::pretraining(40), false);
+    let h = made::harness([700.0, 500.0], true, Runs::default(), desk, Runs::ui);
+    h.get_by_label_contains(" at step 40");
+    let desk = made::desk("runs/g", Stage::Grpo, made::reinforcement(40), false);
+    let h = made::harness([700.0, 500.0], true, Runs::default(), desk, Runs::ui);
+    h.get_by_label_contains("reward ");
+    assert!(h.query_by_label_contains("training loss").is_none());
+}
+
+/// The loss of the policy is no cross-entropy, and its run has no line in the chart of losses.
+#[test]
+fn charts_do_not_mix_units() {
+    let mut desk = made::desk("runs/text-run", Stage::Pretrain, made::pretraining(40), false);
+    let mut policy = made::reinforcement(40);
+    policy.push(Event::Step(Step { loss: -0.5, metrics: [("policy_loss".to_owned(), Number(-0.5))].into(), ..made::step(41) }));
+    made::add(&mut desk, "runs/policy-run", Stage::Grpo, policy);
+    desk.look.columns = 1;
+    let h = made::harness([900.0, 4000.0], true, Charts::default(), desk, Charts::ui);
+    let (title, next) = (h.get_by_label("Loss").rect(), h.get_by_label("Reward").rect());
+    let texts = texts(&h);
+    let inside = |name: &str, from: f32, to: f32| texts.iter().any(|(text, r)| text == name && r.top() > from && r.bottom() < to);
+    assert!(inside("text-run", title.bottom(), next.top()));
+    assert!(!inside("policy-run", title.bottom(), next.top()), "the policy's loss among cross-entropies");
+    let own = h.get_by_label("Policy loss").rect();
+    assert!(inside("policy-run", own.bottom(), own.bottom() + 60.0));
+}
