@@ -29,7 +29,7 @@ impl Recursion {
     pub const ON_A_THREAD: Self = Self { operators: 4000, branches: 500, calls: 500 };
     /// On the caller's stack, which has 1 MiB where there are no threads.
     #[cfg(any(test, target_arch = "wasm32"))]
-    pub const IN_LINE: Self = Self { operators: 200, branches: 25, calls: 50 };
+    pub const IN_LINE: Self = Self { operators: 120, branches: 25, calls: 50 };
 }
 
 /// Values in values.
