@@ -3,7 +3,7 @@
 mod exam;
 
 use super::{is_typed, open, output, refuse};
-use crate::config::{DataSettings, DeviceSettings, TaskSettings};
+use crate::config::{DataSettings, DeviceSettings, TaskSettings, Usage};
 use crate::data::{self, Cache, Notices};
 use crate::train::Scorer;
 use clap::ArgMatches;
@@ -17,7 +17,7 @@ pub struct Args {
     #[arg(long, value_name = "DIR")]
     model: PathBuf,
     /// Text file, folder of text files, JSONL with `text`, or - for standard input; may be repeated. With --task: a JSONL file of questions.
-    #[arg(long, value_name = "PATH", required_unless_present = "task")]
+    #[arg(long, value_name = "PATH")]
     data: Vec<PathBuf>,
     /// Score only this share of the tokens, from the end (as training holds it out); 1 for all of the text.
     #[arg(long, default_value_t = 1.0)]
@@ -63,6 +63,11 @@ pub fn run(args: &Args, typed: &ArgMatches) -> anyhow::Result<i32> {
     }
     if let Some(name) = flags_of_tasks().iter().find(|name| given(name)) {
         anyhow::bail!("--{}: goes with --task, which is not given", name.replace('_', "-"));
+    }
+    if args.data.is_empty() {
+        let text = "--data or --task: is missing; name a text whose loss is wanted (--data text.txt), or a task whose questions are asked \
+                    (--task kk, math or custom)";
+        anyhow::bail!(Usage(text.to_owned()));
     }
     text(args)
 }
