@@ -12,7 +12,7 @@ use crate::model::checkpoint::{Existing, Origin, Place, save};
 use crate::model::hf_config::{HfConfig, config_json};
 use crate::model::safetensors_file::write_safetensors;
 use crate::train::merge::COPIED;
-use crate::train::reinforce::{probe, tokens};
+use crate::train::reinforce::{Rollout, probe, tokens};
 use crate::vfs::{RealFs, Vfs as _, shown, write_whole_by};
 use anyhow::{Context as _, Result, ensure};
 use clap::ArgMatches;
@@ -104,6 +104,23 @@ struct Report {
     passes: Vec<PassReport>,
     /// By probability at the time of the rollout: shares of tokens and of the gradient. By probability before the step: what moved.
     tokens: Tokens,
+    /// For each group of completions, by its number: the share of the tokens with an advantage whose probability went the way that it
+    /// asks for; none where no token has one. The same groups under other settings can be compared one by one.
+    right_by_group: Vec<Option<f64>>,
+}
+
+/// See [`Report::right_by_group`]; `old_logprobs` are those of the model before the step.
+fn right_by_group(rollouts: &[Rollout], after: &[Vec<f32>]) -> Vec<Option<f64>> {
+    let mut groups: BTreeMap<u32, (u64, u64)> = BTreeMap::new();
+    for (rollout, after) in rollouts.iter().zip(after) {
+        let (right, all) = groups.entry(rollout.group).or_default();
+        let moved = rollout.old_logprobs.iter().zip(after).map(|(before, after)| after - before);
+        for (advantage, moved) in rollout.advantages.iter().zip(moved).filter(|(advantage, _)| **advantage != 0.0) {
+            *all += 1;
+            *right += u64::from(advantage * moved > 0.0);
+        }
+    }
+    groups.into_values().map(|(right, all)| (all > 0).then(|| right as f64 / all as f64)).collect()
 }
 
 /// Replay.
@@ -212,7 +229,8 @@ fn report(made: Step, alpha: f64) -> Report {
     // What moved is seen from the model, whatever old log-probabilities rows bring.
     rollouts.iter_mut().zip(made.before).for_each(|(r, before)| r.old_logprobs = before);
     tokens.probe = Some(probe::probe(&probe::changes(&rollouts, after)));
-    Report { completions: rollouts.len(), passes: made.passes, tokens }
+    let right_by_group = right_by_group(&rollouts, after);
+    Report { completions: rollouts.len(), passes: made.passes, tokens, right_by_group }
 }
 
 fn print(report: &Report) -> Result<()> {

@@ -46,6 +46,11 @@ struct Sat {
     #[serde(flatten)]
     all: Report,
     levels: BTreeMap<u32, Report>,
+    /// Share of right answers to each question, in the order in which they are asked: what paired comparisons need. None where no answer
+    /// could be judged.
+    per_question: Vec<Option<f64>>,
+    /// Whether at least one answer to the question is right, 1 or 0.
+    any_right: Vec<Option<f64>>,
     eval_seconds: f64,
     tokens_per_second: f64,
 }
@@ -138,7 +143,12 @@ impl Sat {
     fn of(examined: &[Examined], temperature: f64, samples: usize, eval_seconds: f64) -> Self {
         let (all, levels) = reports(examined);
         let tokens: usize = examined.iter().flat_map(|e| &e.answers).map(|a| a.tokens).sum();
-        Self { temperature, samples, all, levels, eval_seconds, tokens_per_second: tokens as f64 / eval_seconds }
+        let right = |e: &Examined| e.answers.iter().filter(|a| a.grade.correct).count() as f64;
+        let judged = |e: &Examined, value: f64| (!e.answers.is_empty()).then_some(value);
+        let per_question = examined.iter().map(|e| judged(e, right(e) / e.answers.len() as f64)).collect();
+        let any_right = examined.iter().map(|e| judged(e, f64::from(u8::from(right(e) > 0.0)))).collect();
+        let tokens_per_second = tokens as f64 / eval_seconds;
+        Self { temperature, samples, all, levels, per_question, any_right, eval_seconds, tokens_per_second }
     }
 }
 
