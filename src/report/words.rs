@@ -1,29 +1,14 @@
-//! The head of the page: what these runs are, in plain sentences made from their facts, and a table of them.
+//! What these runs are, in plain sentences made from their facts, and a table of them.
 
-use super::page::table;
-use super::text::{about, count, duration, line, list, number, percent, plural, time};
+use super::findings::{late_mean, tenths};
+use super::page::{Section, table};
+use super::text::{about, capital, count, duration, line, list, number, percent, plural, time};
 use super::told::Told;
 use crate::config::TaskKind;
-use crate::history::{History, State};
+use crate::history::{Axis, History, State};
 
-/// Runs that get a sentence of their own; of more, the table tells.
-const MOST_SENTENCES: usize = 6;
-
-/// One paragraph as HTML.
-pub(super) fn paragraph(runs: &[Told]) -> String {
-    let mut out = String::new();
-    if runs.len() > 1 {
-        let names: Vec<String> = runs.iter().take(12).map(|run| format!("<b>{}</b>", line(&run.name))).collect();
-        let more = runs.len() - names.len();
-        let rest = if more > 0 { format!(" and {more} more") } else { String::new() };
-        out += &format!("These are {} runs: {}{rest}. ", runs.len(), if more > 0 { names.join(", ") } else { list(&names) });
-    }
-    let sentences: Vec<String> = runs.iter().take(MOST_SENTENCES).map(sentence).collect();
-    out + &sentences.join(" ")
-}
-
-/// A run in one or two sentences.
-fn sentence(told: &Told) -> String {
+/// A run in two or three sentences, as HTML.
+pub(super) fn sentence(told: &Told) -> String {
     let h = told.history();
     let name = format!("<b>{}</b>", line(&told.name));
     let Some(s) = &h.started else {
@@ -72,25 +57,38 @@ fn ending(told: &Told) -> String {
     }
 }
 
-/// What came out, as parts of a sentence.
+/// What came out, as parts of a sentence: means of the first and last tenth of the steps, and held-out results with their step.
 fn results(h: &History) -> Vec<String> {
     let mut out = Vec::new();
-    let ends = |metric: &str| {
-        let values = h.curves.get(metric)?.values();
-        let sound = |v: &&f64| v.is_finite();
-        Some((*values.iter().find(sound)?, *values.iter().rev().find(sound)?, values.len()))
-    };
-    let mut tell = |metric: &str, name: &str, write: fn(f64) -> String| match ends(metric) {
-        Some((first, last, n)) if n > 1 => out.push(format!("{name} went from {} to {}", write(first), write(last))),
-        Some((_, last, _)) => out.push(format!("{name} is {}", write(last))),
-        None => {}
+    let mut mean = |metric: &str, name: &str| match (tenths(h, metric), late_mean(h, metric)) {
+        (Some([first, _]), Some(late)) if first.iter().all(|v| v.is_finite()) => {
+            let early = first.iter().sum::<f64>() / first.len() as f64;
+            out.push(format!(
+                "{name} went from {} over the first tenth of its steps to {} over the last",
+                number(early),
+                number(late)
+            ));
+        }
+        (None, Some(late)) => out.push(format!("{name} is {} on average", number(late))),
+        _ => {}
     };
     if h.stage() == "grpo" {
-        tell("reward", "the mean reward", number);
-        tell("eval_accuracy/greedy", "the share of held-out questions answered rightly", percent);
+        mean("reward", "the mean reward");
+        if let Some(e) = h.exams.last() {
+            let [low, high] = e.all.interval.map(percent);
+            let share = percent(e.all.accuracy);
+            out.push(format!(
+                "{share} of the held-out questions are answered right at step {} (95 % interval {low} to {high})",
+                count(e.step)
+            ));
+        }
     } else {
-        tell("loss", "the training loss", number);
-        tell("eval_loss", "the validation loss", number);
+        mean("loss", "the training loss");
+        let last = h.curves.get("eval_loss").and_then(|c| Some((*c.rows().last()?, c.last().filter(|v| v.is_finite())?)));
+        if let Some((row, loss)) = last {
+            let step = h.clock.at(Axis::Steps, row).max(0.0) as u64;
+            out.push(format!("the validation loss is {} at step {}", number(loss), count(step)));
+        }
     }
     if let Some((step, merged, raw)) = best_merge(h) {
         out.push(format!(
@@ -120,13 +118,8 @@ fn best_merge(h: &History) -> Option<(u64, f64, f64)> {
     all.filter(|(_, merged, raw)| merged.is_finite() && raw.is_finite()).min_by(|a, b| a.1.total_cmp(&b.1))
 }
 
-fn capital(text: &str) -> String {
-    let mut chars = text.chars();
-    chars.next().map_or(String::new(), |first| first.to_uppercase().collect::<String>() + chars.as_str())
-}
-
 /// Facts, a column a run.
-pub(super) fn facts(runs: &[Told]) -> String {
+pub(super) fn facts(runs: &[Told]) -> Section {
     let mut columns = vec![String::new()];
     columns.extend(runs.iter().enumerate().map(|(i, run)| format!("{}{}", dot(i, runs.len()), line(&run.name))));
     let last = |metric: &'static str, write: fn(f64) -> String| {
@@ -142,10 +135,13 @@ pub(super) fn facts(runs: &[Told]) -> String {
         ("updates", Box::new(|t| Some(format!("{} of {}", count(t.history().step), count(t.history().max_steps()))))),
         ("tokens seen", Box::new(|t| Some(t.history().num_tokens()).filter(|n| *n > 0).map(count))),
         ("time of training", Box::new(|t| Some(t.history().seconds()).filter(|s| *s > 0.0).map(duration))),
-        ("training loss, last", Box::new(last("loss", number))),
+        (
+            "training loss, last tenth",
+            Box::new(|t| late_mean(t.history(), "loss").filter(|_| t.history().stage() != "grpo").map(number)),
+        ),
         ("validation loss, last", Box::new(last("eval_loss", number))),
         ("validation loss, best merge", Box::new(|t| best_merge(t.history()).map(|m| number(m.1)))),
-        ("reward, last", Box::new(last("reward", number))),
+        ("reward, last tenth", Box::new(|t| late_mean(t.history(), "reward").map(number))),
         ("held-out accuracy, greedy", Box::new(last("eval_accuracy/greedy", percent))),
         ("held-out accuracy, sampled", Box::new(last("eval_accuracy/sampled", percent))),
         ("rescues", Box::new(|t| Some(t.history().rescues.len()).filter(|n| *n > 0).map(|n| n.to_string()))),
@@ -163,7 +159,7 @@ pub(super) fn facts(runs: &[Told]) -> String {
         }
     }
     let columns: Vec<&str> = columns.iter().map(String::as_str).collect();
-    table("", &columns, body)
+    Section { id: "facts", title: "Runs in full", intro: String::new(), body: table("", &columns, body) }
 }
 
 /// What a row of facts says of a run.
@@ -173,7 +169,7 @@ fn started(value: impl Fn(&crate::event::Started) -> String + 'static) -> Says {
     Box::new(move |told| told.history().started.as_ref().map(&value))
 }
 
-fn stage(stage: &str) -> String {
+pub(super) fn stage(stage: &str) -> String {
     match stage {
         "pretrain" => "pre-training".into(),
         "sft" => "fine-tuning".into(),
