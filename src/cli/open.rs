@@ -40,6 +40,15 @@ pub fn run_exists(flag: &str, run: &Path) -> anyhow::Result<()> {
     Ok(())
 }
 
+/// The same without a flag.
+///
+/// # Errors
+/// There is no such folder.
+pub fn folder_exists(path: &Path) -> anyhow::Result<()> {
+    anyhow::ensure!(path.is_dir(), "{}: there is no such folder{}", shown(path), near(path));
+    Ok(())
+}
+
 /// The same for what a run begins from: `DIR`, `RUN@STEP` or `merge:RUN?...`.
 ///
 /// # Errors

@@ -386,6 +386,32 @@ fn finished(f: &Finished) {
     }
 }
 
+/// Words on lines of so many characters.
+pub fn wrapped(text: &str, width: usize) -> Vec<String> {
+    let mut lines: Vec<String> = Vec::new();
+    for word in text.split_whitespace() {
+        match lines.last_mut().filter(|l| l.chars().count() + 1 + word.chars().count() <= width) {
+            Some(line) => {
+                line.push(' ');
+                line.push_str(word);
+            }
+            None => lines.push(word.to_owned()),
+        }
+    }
+    lines
+}
+
+/// A line of text on as many lines as it needs in a terminal; its indentation is kept, and what follows is indented further.
+pub fn folded(line: &str) -> Vec<String> {
+    let text = line.trim_start();
+    let indent = line.len() - text.len();
+    if line.chars().count() <= COLUMNS {
+        return vec![line.to_owned()];
+    }
+    let parts = wrapped(text, COLUMNS - indent - 2).into_iter().enumerate();
+    parts.map(|(i, part)| format!("{}{part}", " ".repeat(indent + if i == 0 { 0 } else { 2 }))).collect()
+}
+
 /// Text with its control characters escaped, new lines kept.
 pub fn visible(text: &str) -> String {
     text.chars().flat_map(|c| if c.is_control() && c != '\n' { c.escape_default().collect() } else { vec![c] }).collect()
@@ -460,6 +486,16 @@ mod tests {
         let first = person.reinforced(&step(1, 3.0));
         assert!(first.ends_with("eta ...") && first.chars().count() <= COLUMNS, "{first}");
         assert_eq!([None, Some(59.6), Some(7505.0), Some(f64::NAN)].map(eta), ["eta ...", "eta 1:00", "eta 2:05:05", "eta ..."]);
+    }
+
+    #[test]
+    fn words_are_wrapped_and_lines_folded() {
+        assert_eq!(wrapped("one two  three", 8), ["one two", "three"]);
+        assert_eq!(wrapped("", 8), [""; 0]);
+        assert_eq!(folded("  short"), ["  short"]);
+        let long = folded(&format!("  {}", "word ".repeat(40)));
+        assert!(long.len() > 2 && long.iter().all(|line| line.chars().count() <= COLUMNS), "{long:?}");
+        assert!(long[0].starts_with("  word") && long[1].starts_with("    word"), "{long:?}");
     }
 
     #[test]

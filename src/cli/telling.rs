@@ -1,6 +1,6 @@
 //! A story told on a terminal: words and what came out on standard output, progress on standard error.
 
-use super::output;
+use super::output::{self, wrapped};
 use crate::history::{RunFiles, spec};
 use crate::session::control::{Control, INTERRUPTED};
 use crate::story::{Block, Phase, Player, StepKind, Watch};
@@ -249,21 +249,6 @@ fn show(blocks: &[Block], indent: &str) -> anyhow::Result<()> {
     Ok(())
 }
 
-/// Words on lines of so many characters.
-fn wrapped(text: &str, width: usize) -> Vec<String> {
-    let mut lines: Vec<String> = Vec::new();
-    for word in text.split_whitespace() {
-        match lines.last_mut().filter(|l| l.chars().count() + 1 + word.chars().count() <= width) {
-            Some(line) => {
-                line.push(' ');
-                line.push_str(word);
-            }
-            None => lines.push(word.to_owned()),
-        }
-    }
-    lines
-}
-
 /// Columns under their heads: the first to the left, the others to the right where they are numbers.
 fn aligned(head: &[String], rows: &[Vec<String>]) -> Vec<String> {
     let all: Vec<&[String]> = std::iter::once(head).chain(rows.iter().map(Vec::as_slice)).collect();
@@ -316,9 +301,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn words_are_wrapped_and_columns_aligned() {
-        assert_eq!(wrapped("one two  three", 8), ["one two", "three"]);
-        assert_eq!(wrapped("", 8), [""; 0]);
+    fn columns_are_aligned() {
         let words = |row: &[&str]| row.iter().map(|s| (*s).to_owned()).collect::<Vec<_>>();
         let lines = aligned(&words(&["", "loss", "what"]), &[words(&["raw", "1.5", "x"]), words(&["merged", "11.5", "yy"])]);
         assert_eq!(lines, ["        loss  what", "raw      1.5  x", "merged  11.5  yy"]);

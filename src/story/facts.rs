@@ -105,7 +105,11 @@ impl Facts {
 
 impl Object for Facts {
     fn get_value(self: &Arc<Self>, key: &Jinja) -> Option<Jinja> {
-        self.find(key.as_str()?).map(or_error)
+        let name = key.as_str()?;
+        // The engine's own functions are looked for here first.
+        let unknown =
+            || (!words::FUNCTIONS.contains(&name)).then(|| Err(anyhow::anyhow!("{name}: is no value of this story by now")));
+        self.find(name).or_else(unknown).map(or_error)
     }
 }
 

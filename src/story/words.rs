@@ -16,7 +16,7 @@ use std::sync::OnceLock;
 /// Filters that words may use.
 const FILTERS: &[&str] = &["fixed", "signed", "percent", "points", "abs", "int", "min", "max"];
 /// Functions that words may use.
-const FUNCTIONS: &[&str] = &["exp"];
+pub(super) const FUNCTIONS: &[&str] = &["exp"];
 
 /// A name in words: a step or a value of the story, and what is asked of it, joined by dots.
 #[derive(Clone, Debug, PartialEq, Eq)]

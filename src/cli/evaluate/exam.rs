@@ -165,18 +165,24 @@ fn show(name: &str, kind: TaskKind, most: usize, sat: &[Sat]) -> anyhow::Result<
         TaskKind::Math => "difficulty",
         TaskKind::Custom => "level",
     };
-    let head = ["", level, "answers", "right", "95 % interval", "reward", "format", "tokens", "cut off"];
+    let head = [level, "answers", "right", "95 % interval", "reward", "format", "tokens", "cut off"];
     let mut rows = vec![head.map(str::to_owned).to_vec()];
+    // Before which row each way of answering is named.
+    let mut ways = Vec::new();
     for s in sat {
         let how = if s.temperature == 0.0 { "greedy".to_owned() } else { format!("temperature {}", s.temperature) };
+        ways.push((rows.len(), how));
         let levels = s.levels.iter().filter(|_| s.levels.len() > 1).map(|(level, report)| (level.to_string(), report));
         let alone = s.levels.keys().next().filter(|_| s.levels.len() == 1);
         let all = alone.map_or("all".to_owned(), u32::to_string);
-        for (i, (level, report)) in levels.chain([(all, &s.all)]).enumerate() {
-            rows.push(row(if i == 0 { &how } else { "" }, level, report));
-        }
+        rows.extend(levels.chain([(all, &s.all)]).map(|(level, report)| row(level, report)));
     }
-    aligned(&rows).iter().try_for_each(|line| output::line(line))?;
+    for (at, line) in aligned(&rows).iter().enumerate() {
+        if let Some((_, how)) = ways.iter().find(|(first, _)| *first == at) {
+            output::line(how)?;
+        }
+        output::line(line)?;
+    }
     for s in sat.iter().filter(|s| s.samples > 1) {
         let mut rows = vec![vec!["pass@k".to_owned(), level.to_owned()]];
         rows[0].extend(s.all.pass_at.keys().map(usize::to_string));
@@ -190,11 +196,10 @@ fn show(name: &str, kind: TaskKind, most: usize, sat: &[Sat]) -> anyhow::Result<
     Ok(())
 }
 
-fn row(how: &str, level: String, report: &Report) -> Vec<String> {
+fn row(level: String, report: &Report) -> Vec<String> {
     let score = &report.score;
     let [low, high] = score.interval.map(|x| 100.0 * x);
     vec![
-        how.to_owned(),
         level,
         score.count.to_string(),
         percent(score.accuracy),
