@@ -288,7 +288,7 @@
                     if (v < a.low || v > a.high) continue;
                     if (pin.kind === "save") {
                         // Where checkpoints lie closer than their marks, one mark stands for them.
-                        if (saved.some((at) => Math.abs(at - x) < 14)) continue;
+                        if (saved.some((at) => Math.abs(at - x) < 36)) continue;
                         saved.push(x);
                     }
                     const mark = make("path", { class: "pin " + pin.kind, d: `M${x} ${floor + 2}l4 7h-8Z` }, this.svg);
