@@ -168,6 +168,26 @@ fn a_story_that_is_stopped_saves_and_goes_on_with_the_same_result() {
 }
 
 #[test]
+fn a_training_is_paused_stepped_and_continued() {
+    let dir = tempfile::tempdir().unwrap();
+    let mut player = Player::open(Story::parse("held", SMALL).unwrap(), options(dir.path(), 3)).unwrap();
+    assert!(!player.can_pause() && player.pause(true).is_err());
+    player.go();
+    wait(&mut player, "some updates", |p| p.run("one").is_some_and(|r| r.history.step >= 3));
+    player.pause(true).unwrap();
+    wait(&mut player, "the pause", Player::is_paused);
+    let at = player.run("one").unwrap().history.step;
+    assert!(at < 2000 && player.can_pause());
+    player.send(&lehr::event::Command::Step).unwrap();
+    wait(&mut player, "one update", |p| p.run("one").is_some_and(|r| r.history.step > at));
+    assert_eq!(player.run("one").unwrap().history.step, at + 1);
+    player.pause(false).unwrap();
+    wait(&mut player, "more updates", |p| p.run("one").is_some_and(|r| r.history.step > at + 3));
+    player.stop();
+    wait(&mut player, "the stop", |p| *p.phase() == Phase::Stopped);
+}
+
+#[test]
 fn a_command_that_fails_is_told_in_a_line() {
     let dir = tempfile::tempdir().unwrap();
     let text = SMALL.replace("\"--seq-len\", \"16\"", "\"--seq-len\", \"0\"");

@@ -13,7 +13,7 @@ use super::script::{Question, Said, Scene, Step, StepKind, Story};
 use super::words::{self, Block, Filled, blocks};
 use crate::config::DeviceSettings;
 use crate::event::Command;
-use crate::history::RunFiles;
+use crate::history::{RunFiles, State};
 use crate::vfs::shown;
 use anyhow::{Context as _, Result, bail};
 use std::collections::BTreeMap;
@@ -317,6 +317,30 @@ impl Player {
     /// None runs.
     pub fn send(&mut self, command: &Command) -> Result<()> {
         self.child.as_mut().context("nothing is being trained")?.send(command)
+    }
+
+    /// Whether what runs can be paused: a trainer.
+    pub fn can_pause(&self) -> bool {
+        self.phase == Phase::Running && self.step().is_some_and(|step| step.kind() == StepKind::Trainer)
+    }
+
+    /// Whether the trainer that runs is paused.
+    pub fn is_paused(&self) -> bool {
+        self.step().and_then(|step| self.run(&step.name)).is_some_and(|run| run.history.state == State::Paused)
+    }
+
+    /// Pause the trainer that runs, or let it continue.
+    ///
+    /// # Errors
+    /// None runs.
+    pub fn pause(&mut self, paused: bool) -> Result<()> {
+        self.send(if paused { &Command::Pause } else { &Command::Resume })?;
+        if paused {
+            self.pace.pauses()
+        } else {
+            self.pace.resumes()
+        }
+        Ok(())
     }
 
     /// Look at what runs, start what comes next. Whether anything is new. An error becomes the phase `Failed`.

@@ -6,6 +6,7 @@ use crate::app::chart::{Frame, chart_ui};
 use crate::app::desk::{Desk, Order, Page};
 use crate::app::{Told, format, theme};
 use crate::config::DeviceSettings;
+use crate::event::Command;
 use crate::story::{
     Block, Options, Panel, Phase, Player, StepKind, Story, Watch, Where, is_complete, lesson, lesson_names, next_lesson,
 };
@@ -275,6 +276,7 @@ impl Lessons {
                     ui.label(progress.doing.unwrap_or_else(|| "starting".into()));
                     let left = progress.seconds_left.map_or("...".to_owned(), format::duration);
                     ui.label(RichText::new(format!("{left} left")).weak());
+                    pause_ui(ui, player);
                     if ui.button("Stop").clicked() {
                         player.stop();
                     }
@@ -383,6 +385,21 @@ impl Lessons {
             let name = next.name.clone();
             self.choose(&name, home);
         }
+    }
+}
+
+/// Pause, one update, continue: while a trainer runs.
+fn pause_ui(ui: &mut Ui, player: &mut Player) {
+    if !player.can_pause() {
+        return;
+    }
+    let paused = player.is_paused();
+    // A trainer that has just ended takes no command; what became of it is seen next.
+    if ui.button(if paused { "Continue" } else { "Pause" }).clicked() {
+        let _ = player.pause(!paused);
+    }
+    if paused && ui.button("One update").clicked() {
+        let _ = player.send(&Command::Step);
     }
 }
 
