@@ -27,6 +27,21 @@ pub fn duration(seconds: f64) -> String {
     }
 }
 
+/// The name that is nearest to what was typed, if one is near.
+pub fn nearest<'a>(typed: &str, known: impl IntoIterator<Item = &'a str>) -> Option<&'a str> {
+    let scored = known.into_iter().map(|name| (strsim::jaro_winkler(typed, name), name));
+    scored.max_by(|a, b| a.0.total_cmp(&b.0)).filter(|(score, _)| *score > 0.8).map(|(_, name)| name)
+}
+
+/// "; did you mean X?" when something is near, else the list.
+pub fn did_you_mean<'a>(typed: &str, known: impl IntoIterator<Item = &'a str>) -> String {
+    let known: Vec<&str> = known.into_iter().collect();
+    match nearest(typed, known.iter().copied()) {
+        Some(name) => format!("; did you mean {name}?"),
+        None => format!("; known: {}", known.join(", ")),
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

@@ -357,11 +357,14 @@ fn bad_input_is_refused_in_one_line() {
         (2, "--no-such-flag", &["pretrain", "--no-such-flag"]),
         (2, "train-it", &["train-it"]),
         (2, "--model", &["generate", "--prompt=a"]),
-        (2, "--data", &["eval", "--model=no-model"]),
+        (2, "--data or --task", &["eval", "--model=no-model"]),
+        (2, "--data: no text named", &["pretrain!"]),
         (2, "--batch-size", &["pretrain", "--batch-size=many"]),
         (2, "--learning-rate", &["pretrain", "--learning-rate=0,001"]),
         (2, "--max-steps", &["pretrain", "--max-steps=1e3"]),
         (2, "--seed", &["pretrain", "--seed=-1"]),
+        (2, "--seed", &["pretrain", "--seed", "-1"]),
+        (1, "--learning-rate -1", &["pretrain", "--learning-rate", "-1"]),
         (2, "--seed", &["pretrain", "--seed=18446744073709551616"]),
         (2, "--lr-scheduler", &["pretrain", "--lr-scheduler=cosin"]),
         (2, "--resume", &["pretrain", "--resume=x"]), // conflicts with the --run of this table
@@ -402,7 +405,7 @@ fn bad_input_is_refused_in_one_line() {
         (1, "rms_norm_eps = NaN", &["pretrain", "--rms-norm-eps=nan"]),
         (1, "max_position_embeddings", &["pretrain", "--max-position-embeddings=8"]),
         // presets and config files
-        (1, "--preset nanoo", &["pretrain", "--preset=nanoo"]),
+        (2, "--preset nanoo: no such preset; did you mean nano?", &["pretrain", "--preset=nanoo"]),
         (1, "missing.toml", &["pretrain", "--config=missing.toml"]),
         (1, "no-model", &["pretrain", "--config=no-model"]),
         (1, "learing_rate = 0.1: unknown setting; did you mean learning_rate?", &["pretrain", "--config=unknown.toml"]),
@@ -419,8 +422,9 @@ fn bad_input_is_refused_in_one_line() {
         (1, "binary.txt", &["pretrain", "--data=binary.txt"]),
         (1, "missing.txt", &["pretrain", "--data=text.txt", "--val-data=missing.txt"]),
         (1, "no-model", &["pretrain", "--data=no-model"]),
-        (1, "bpe:3", &["pretrain", "--tokenizer=bpe:3"]),
-        (1, "wordpiece", &["pretrain", "--tokenizer=wordpiece"]),
+        (2, "bpe:3", &["pretrain", "--tokenizer=bpe:3"]),
+        (2, "wordpiece", &["pretrain", "--tokenizer=wordpiece"]),
+        (2, "did you mean words?", &["pretrain", "--tokenizer=wrods"]),
         (2, "--data", &["pretrain", "--data="]),
         (1, r"\u{1b}[2J", &["pretrain", "--data=\u{1b}[2Jx"]),
         // folders
@@ -437,6 +441,11 @@ fn bad_input_is_refused_in_one_line() {
         (1, "model.safetensors", &["score", "--model=nan", "--text=a"]),
         (1, "no-model", &["generate", "--model=no-model", "--prompt=a"]),
         (1, "nowhere", &["eval", "--model=nowhere", "--data=text.txt"]),
+        (
+            1,
+            "--model no-modle: no such folder or GGUF file; did you mean no-model?",
+            &["eval", "--model=no-modle", "--data=text.txt"],
+        ),
         (1, "page.html", &["score", "--model=page.html", "--text=a"]),
         // generation
         (1, "--prompt", &["generate", "--model", &good, "--prompt="]),
@@ -478,13 +487,14 @@ fn bad_input_is_refused_in_one_line() {
         (1, "--adapter voodoo", &["bench", "--adapter=voodoo"]),
         (1, "--only nosuch", &["doctor", "--only=nosuch"]),
         (1, "--seeds 0", &["doctor", "--seeds=0"]),
-        (1, "--preset nanoo", &["bench", "--preset=nanoo"]),
+        (2, "--preset nanoo", &["bench", "--preset=nanoo"]),
         (1, "--seq-len 100000", &["bench", "--batch=1", "--seq=100000"]),
         (1, "vocab_size = 1000000000000", &["bench", "--vocab=1000000000000"]),
         (1, "--steps", &["bench", "--steps=0"]),
         (1, "--batch-size 0", &["bench", "--batch=0"]),
         // resuming
         (1, "nowhere", &["pretrain!", "--resume=nowhere"]),
+        (1, "did you mean no-model?", &["pretrain!", "--resume=nomodel"]),
         (1, "no-model", &["pretrain!", "--resume=no-model"]),
         (1, "is a checkpoint", &["pretrain!", "--resume", &good]),
         (1, "--learning-rate", &["pretrain!", "--resume", &trained, "--learning-rate=0.5"]),
@@ -523,7 +533,7 @@ fn bad_input_is_refused_in_one_line() {
             && errors.len() == 1
             && (if *code == 2 { &said.err } else { errors[0] }).contains(needle)
             && errors[0].len() < 700
-            && (*code == 2 || others == 0)
+            && others == 0
             && !control
             && said.out.is_empty();
         if !ok {
@@ -562,6 +572,31 @@ fn everything(place: &Place) -> Vec<PathBuf> {
     }
     out.sort();
     out
+}
+
+/// A short run needs no other flag than its length: warm-up, evaluation and saving are fitted to it, and what was typed is kept.
+#[test]
+fn a_short_run_needs_no_other_flags() {
+    let place = Place::new();
+    let shape: Vec<&str> = TINY.iter().copied().filter(|flag| !flag.starts_with("--warmup")).collect();
+    for steps in [1, 5, 40] {
+        let name = format!("run-{steps}");
+        let mut command =
+            place.lehr(["pretrain", "--data=text.txt", "--json", "--run", &name, "--max-steps", &steps.to_string()]);
+        let events = json_lines(command.args(&shape));
+        assert_eq!(step_numbers(&events), (1..=steps).collect::<Vec<_>>());
+        let evals: Vec<u64> = kind(&events, "Eval").iter().filter_map(|e| e["step"].as_u64()).collect();
+        let every = (steps / 4).max(1) as usize;
+        let mut wanted: Vec<u64> = (0..=steps).step_by(every).collect();
+        wanted.extend((wanted.last() != Some(&steps)).then_some(steps));
+        assert_eq!(evals, wanted, "{steps} steps");
+    }
+    let refused = run(place.lehr(["pretrain", "--data=text.txt", "--max-steps=40", "--warmup-steps=40"]).args(&shape));
+    assert!(
+        refused.code == Some(1) && refused.err.contains("--warmup-steps 40: must be below --max-steps 40"),
+        "{}",
+        refused.err
+    );
 }
 
 #[test]

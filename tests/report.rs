@@ -124,6 +124,13 @@ fn a_run_that_tells_everything_is_shown_whole() {
     ] {
         assert!(page.contains(text), "{text}");
     }
+    // The page begins with what was found: the merge lies 0.05 lower at each of the last five evaluations.
+    let head = page.split("</header>").next().unwrap();
+    let found = "over its last 5 evaluations the merge has a lower validation loss than the run's own weights: −0.0500 on average (95 % \
+                 interval −0.0500 to −0.0500)";
+    assert!(head.contains("<h1>Pre-training: base</h1>") && head.contains(found), "{head}");
+    // No single batch is quoted: the last tenth of 201 losses about 2 + 2 / step.
+    assert!(head.contains("the training loss went from") && head.contains("over the first tenth of its steps"), "{head}");
     let data = data(&page);
     let loss = points(&data, "loss", 0);
     assert_eq!(loss.len(), 201);
@@ -149,6 +156,10 @@ fn reinforcement_has_its_tokens_exams_and_completions() {
     ] {
         assert!(page.contains(text), "{text}");
     }
+    // Newcombe's interval from those of 10 % [5, 16] and 40 % [35, 46]: 30 -+ sqrt(5^2 + 6^2).
+    let found =
+        "10.0 % of held-out questions right at step 0, 40.0 % at step 60: +30.0 percentage points (95 % interval +22.2 to +37.8)";
+    assert!(page.split("</header>").next().unwrap().contains(found), "{}", page.split("</header>").next().unwrap());
     // The share of the lowest quarter: 4 / (1 + 2 + 3 + 4).
     assert_eq!(points(&data(&page), "improbable-tokens", 1)[0], (1, Some(0.4)));
 }
@@ -206,7 +217,7 @@ fn nothing_from_outside_becomes_markup() {
     std::fs::write(run.path.join("samples.jsonl"), format!("{}\n", serde_json::to_string(&c).unwrap())).unwrap();
     run.event(&Event::Failed { text: evil.into() });
     let out = dir.path().join("r.html");
-    let options = Options { title: Some(evil.into()), png: Some(dir.path().join("png")) };
+    let options = Options { title: Some(evil.into()), png: Some(dir.path().join("png")), findings: vec![evil.into()] };
     let summary = write(&[run.path.clone()], &out, &options).unwrap();
     let page = std::fs::read_to_string(&out).unwrap();
     // Two scripts of ours; `src=` stands in escaped text only.

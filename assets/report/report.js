@@ -26,7 +26,8 @@
     function number(v) {
         if (v === null || v === undefined || Number.isNaN(v)) return "not a number";
         const size = Math.abs(v), sign = v < 0 ? "−" : "";
-        if (size === 0) return "0";
+        // What rounding leaves of a zero is one.
+        if (size < 1e-12) return "0";
         if (size < 1e-3 || size >= 1e15) {
             const [mantissa, exponent] = size.toExponential(2).split("e");
             return sign + String(Number(mantissa)) + "·10" + raised(Number(exponent));
@@ -222,10 +223,11 @@
         }
 
         /** Anew, at the width that there is, or for paper at a given one. */
-        draw(width) {
-            this.width = Math.max(width || this.box.clientWidth || 560, 200);
-            // Three charts stand on a sheet of paper.
-            const height = width ? 230 : Math.round(Math.min(Math.max(this.width * 0.5, 200), this.width > 900 ? 380 : 300));
+        draw(paper) {
+            // On paper charts stand in two columns, the first across both.
+            const first = this === charts[0];
+            this.width = paper ? (first ? 660 : 330) : Math.max(this.box.clientWidth || 560, 200);
+            const height = paper ? (first ? 220 : 170) : Math.round(Math.min(Math.max(this.width * 0.5, 200), this.width > 900 ? 380 : 300));
             const [low, high] = view.from === null ? full(this) : [view.from, view.to];
             for (const line of this.lines) {
                 line.x = this.xs(line, line.grid);
@@ -277,13 +279,18 @@
 
         /** Marks on the axis; what changes a run gets a line and, where there is room, a word. */
         turns(inner) {
-            const a = this.area, taken = [];
+            const a = this.area, taken = [], saved = [];
             data.runs.forEach((run, r) => {
                 const own = this.lines.filter((line) => line.run === r && !line.hidden);
                 if (!own.length) return;
                 for (const pin of run.pins) {
                     const v = data.clocks[2 * r][view.axis][pin.at], x = a.px(v), floor = a.y + a.h;
                     if (v < a.low || v > a.high) continue;
+                    if (pin.kind === "save") {
+                        // Where checkpoints lie closer than their marks, one mark stands for them.
+                        if (saved.some((at) => Math.abs(at - x) < 36)) continue;
+                        saved.push(x);
+                    }
                     const mark = make("path", { class: "pin " + pin.kind, d: `M${x} ${floor + 2}l4 7h-8Z` }, this.svg);
                     make("title", {}, mark, `${place(v)}: ${pin.text}`);
                     if (!pin.short) continue;
@@ -379,7 +386,7 @@
         return low < high ? [low, high] : Number.isFinite(low) ? [low - 0.5, high + 0.5] : [0, 1];
     }
 
-    const drawAll = (width) => charts.forEach((chart) => chart.draw(width));
+    const drawAll = (paper) => charts.forEach((chart) => chart.draw(paper));
 
     function zoom(from, to) {
         if (from !== null && !(to > from)) return;
@@ -524,7 +531,7 @@
         new ResizeObserver(() => {
             if (document.body.clientWidth !== width) { width = document.body.clientWidth; drawAll(); }
         }).observe(document.body);
-        addEventListener("beforeprint", () => { aim(null, charts[0]); drawAll(680); });
+        addEventListener("beforeprint", () => { aim(null, charts[0]); drawAll(true); });
         addEventListener("afterprint", () => drawAll());
     }
 })();

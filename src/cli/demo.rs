@@ -3,7 +3,7 @@
 use super::{output, telling};
 use crate::config::DeviceSettings;
 use crate::report;
-use crate::story::{Options, Player, StepKind, Where, demo};
+use crate::story::{Block, Options, Player, StepKind, Where, demo};
 use crate::vfs::shown;
 use std::path::PathBuf;
 use web_time::Instant;
@@ -58,7 +58,9 @@ pub fn run(args: &Args) -> anyhow::Result<i32> {
     let trained = player.story().steps().filter(|s| s.kind() == StepKind::Trainer).map(|s| s.name.clone());
     let runs: Vec<PathBuf> = trained.filter_map(|name| player.product(&name)).collect();
     let page = player.dir().join("report.html");
-    report::write(&runs, &page, &report::Options::default())?;
+    let options =
+        report::Options { title: Some(player.story().title.clone()), findings: findings(&player)?, ..Default::default() };
+    report::write(&runs, &page, &options)?;
     output::line(&format!("\nAll charts, texts and settings on one page: {}", shown(&page)))?;
     output::line(&format!(
         "Everything is in {}; it took {}.",
@@ -66,4 +68,15 @@ pub fn run(args: &Args) -> anyhow::Result<i32> {
         output::duration(begin.elapsed().as_secs_f64())
     ))?;
     Ok(0)
+}
+
+/// What the story says at its end: paragraphs, but for those that only introduce lines to be copied.
+fn findings(player: &Player) -> anyhow::Result<Vec<String>> {
+    let blocks = player.closing()?;
+    let introduces = |at: usize| matches!(blocks.get(at + 1), Some(Block::Lines(_)));
+    let paragraph = |(at, block): (usize, &Block)| match block {
+        Block::Paragraph(text) if !introduces(at) => Some(text.clone()),
+        _ => None,
+    };
+    Ok(blocks.iter().enumerate().filter_map(paragraph).collect())
 }

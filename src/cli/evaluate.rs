@@ -3,9 +3,10 @@
 mod exam;
 
 use super::{is_typed, open, output, refuse};
-use crate::config::{DataSettings, DeviceSettings, TaskSettings};
-use crate::data::{self, Cache, Notices};
-use crate::train::Scorer;
+use crate::config::{DataSettings, DeviceSettings, TaskSettings, Usage};
+use crate::data::{self, Batch, Cache, IGNORE, Notices};
+use crate::device::Device;
+use crate::train::{Evaluation, Scorer};
 use clap::ArgMatches;
 use std::path::PathBuf;
 use web_time::Instant;
@@ -17,7 +18,7 @@ pub struct Args {
     #[arg(long, value_name = "DIR")]
     model: PathBuf,
     /// Text file, folder of text files, JSONL with `text`, or - for standard input; may be repeated. With --task: a JSONL file of questions.
-    #[arg(long, value_name = "PATH", required_unless_present = "task")]
+    #[arg(long, value_name = "PATH")]
     data: Vec<PathBuf>,
     /// Score only this share of the tokens, from the end (as training holds it out); 1 for all of the text.
     #[arg(long, default_value_t = 1.0)]
@@ -34,6 +35,9 @@ pub struct Args {
     /// Print one JSON object.
     #[arg(long)]
     json: bool,
+    /// With --json: also the mean loss of each window, in order, for paired comparisons of models.
+    #[arg(long, requires = "json")]
+    windows: bool,
     #[command(flatten)]
     device: DeviceSettings,
     #[command(flatten)]
@@ -43,7 +47,7 @@ pub struct Args {
 }
 
 /// Flags that mean something only for text.
-const OF_TEXT: &[&str] = &["val_fraction", "seq_len", "max_tokens"];
+const OF_TEXT: &[&str] = &["val_fraction", "seq_len", "max_tokens", "windows"];
 
 /// The command with the help of its two kinds.
 pub fn command(command: clap::Command) -> clap::Command {
@@ -63,6 +67,11 @@ pub fn run(args: &Args, typed: &ArgMatches) -> anyhow::Result<i32> {
     }
     if let Some(name) = flags_of_tasks().iter().find(|name| given(name)) {
         anyhow::bail!("--{}: goes with --task, which is not given", name.replace('_', "-"));
+    }
+    if args.data.is_empty() {
+        let text = "--data or --task: is missing; name a text whose loss is wanted (--data text.txt), or a task whose questions are asked \
+                    (--task kk, math or custom)";
+        anyhow::bail!(Usage(text.to_owned()));
     }
     text(args)
 }
@@ -107,12 +116,20 @@ fn text(args: &Args) -> anyhow::Result<i32> {
     let scorer = Scorer::new(&device, &model, batch_size, seq_len)?;
     let begin = Instant::now();
     let most = if args.max_tokens == 0 { u64::MAX } else { args.max_tokens };
-    let found = scorer.evaluate(&device, range.val_batches(batch_size, seq_len, most), |_| Ok(()))?;
+    let batches = range.val_batches(batch_size, seq_len, most);
+    let (found, windows) = match args.windows {
+        true => by_window(&device, &scorer, batches)?,
+        false => (scorer.evaluate(&device, batches, |_| Ok(()))?, Vec::new()),
+    };
     let seconds = begin.elapsed().as_secs_f64();
     if args.json {
-        output::json_line(&serde_json::json!({
+        let mut report = serde_json::json!({
             "eval_loss": found.loss, "perplexity": found.loss.exp(), "eval_tokens": found.tokens, "eval_seconds": seconds,
-        }))?;
+        });
+        if args.windows {
+            report["windows"] = windows.into();
+        }
+        output::json_line(&report)?;
     } else {
         output::line(&format!(
             "loss {:.4} nats a token, perplexity {:.3}, {} tokens in {}",
@@ -123,4 +140,23 @@ fn text(args: &Args) -> anyhow::Result<i32> {
         ))?;
     }
     Ok(0)
+}
+
+/// The mean loss, and that of each window of which tokens are scored.
+fn by_window(device: &Device, scorer: &Scorer, batches: impl Iterator<Item = Batch>) -> anyhow::Result<(Evaluation, Vec<f64>)> {
+    let (mut sum, mut tokens, mut windows) = (0.0, 0, Vec::new());
+    for batch in batches {
+        let (logp, _) = scorer.score(device, &batch)?;
+        for (logp, targets) in logp.chunks(batch.seq_len).zip(batch.targets.chunks(batch.seq_len)) {
+            let scored = logp.iter().zip(targets).filter(|(_, target)| **target != IGNORE);
+            let losses: Vec<f64> = scored.map(|(l, _)| -f64::from(*l)).collect();
+            let total: f64 = losses.iter().sum();
+            if !losses.is_empty() {
+                windows.push(total / losses.len() as f64);
+            }
+            (sum, tokens) = (sum + total, tokens + losses.len() as u64);
+        }
+    }
+    let loss = if tokens == 0 { f64::NAN } else { sum / tokens as f64 };
+    Ok((Evaluation { loss, tokens, ..Evaluation::default() }, windows))
 }

@@ -114,7 +114,7 @@ pub fn folder_of(spec: &str) -> Result<PathBuf> {
         false => split_step(spec),
     };
     let at = shown(path);
-    ensure!(path.is_dir(), "{at}: there is no such folder; name RUN@STEP, RUN or a model's folder");
+    ensure!(path.is_dir(), "{at}: there is no such folder; name RUN@STEP, RUN or a model's folder{}", super::open::near(path));
     let is_run = folder::config(path).is_file() && !path.join("config.json").is_file();
     let Some(step) = step else {
         if !is_run {

@@ -164,8 +164,8 @@ impl Report {
     fn lines(&self) -> Vec<String> {
         let tokens = output::count(self.eval_tokens);
         let n = self.field.xs.len();
-        let mut out =
-            vec![format!("validation loss on the plane through {}, on {tokens} tokens, {n} x {n} points", self.corner_names())];
+        let title = format!("validation loss on the plane through {}, on {tokens} tokens, {n} x {n} points", self.corner_names());
+        let mut out = output::folded(&title);
         let mut rows = vec![["", "loss", "x", "y", "off the plane"].map(String::from).to_vec()];
         for p in self.all() {
             let name = if p.letter.len() > 3 { p.letter.clone() + " " + &p.name } else { format!("{} {}", p.letter, p.name) };
@@ -183,8 +183,8 @@ impl Report {
         }
         out.extend(aligned(&rows));
         out.push(String::new());
-        out.extend(self.verdict());
-        out.extend(self.explained());
+        let sentences = self.verdict().into_iter().chain(self.explained());
+        out.extend(sentences.flat_map(|line| output::folded(&line)));
         out
     }
 

@@ -2,7 +2,7 @@
 
 use super::{output, telling};
 use crate::config::DeviceSettings;
-use crate::story::{Options, Player, Where, lesson, lesson_names};
+use crate::story::{Options, Player, Where, is_complete, lesson, lesson_names, next_lesson};
 use std::path::PathBuf;
 
 /// Flags of `lehr lesson`.
@@ -16,6 +16,9 @@ pub struct Args {
     /// Also show the commands that are run.
     #[arg(long)]
     commands: bool,
+    /// NAME=VALUE of a parameter that the lesson lets you choose; may be repeated.
+    #[arg(long, value_name = "NAME=VALUE")]
+    set: Vec<String>,
     /// Folder in which the lessons' runs are kept.
     #[arg(long, value_name = "DIR", default_value = "runs/lessons")]
     out: PathBuf,
@@ -31,8 +34,14 @@ pub struct Args {
 
 /// List the lessons, or tell one.
 pub fn run(args: &Args) -> anyhow::Result<i32> {
-    let Some(name) = &args.name else { return list(args.json) };
-    let story = lesson(name)?;
+    let Some(name) = &args.name else { return list(args) };
+    let mut story = lesson(name)?;
+    for set in &args.set {
+        let Some((name, value)) = set.split_once('=') else {
+            anyhow::bail!("--set {}: write NAME=VALUE", crate::vfs::clean(set))
+        };
+        story.set(name, value)?;
+    }
     let options = Options {
         place: Where::In(args.out.clone()),
         seed: args.seed,
@@ -49,23 +58,32 @@ pub fn run(args: &Args) -> anyhow::Result<i32> {
     let code = telling::tell(&mut player, args.commands)?;
     if code == 0 {
         output::line(&format!("\nThe runs are in {}.", crate::vfs::shown(player.dir())))?;
+        if let Some(next) = next_lesson(&args.out, &player.story().name)? {
+            output::line(&format!("Next: lehr lesson {}  ({})", next.name, next.title))?;
+        }
     }
     Ok(code)
 }
 
-fn list(json: bool) -> anyhow::Result<i32> {
+fn list(args: &Args) -> anyhow::Result<i32> {
+    let mut open = None;
     for (i, name) in lesson_names().enumerate() {
         let story = lesson(name)?;
-        if json {
+        let done = is_complete(&args.out, &story);
+        open = open.or((!done).then_some(name));
+        if args.json {
             output::json_line(&serde_json::json!({
-                "name": name, "title": story.title, "about": story.about, "minutes": story.minutes(),
+                "name": name, "title": story.title, "about": story.about, "seconds": story.seconds(),
+                "preparation_seconds": story.preparation_seconds(), "done": done,
             }))?;
         } else {
-            output::line(&format!("{:>2}  {name:<20}  {:>4.1} min  {}", i + 1, story.minutes(), story.title))?;
+            let (mark, seconds) = (if done { "done" } else { "" }, story.seconds());
+            output::line(&format!("{:>2}  {name:<16} {seconds:>3.0} s {mark:<4}  {}", i + 1, story.title))?;
         }
     }
-    if !json {
-        output::note("`lehr lesson NAME` begins one; minutes are those of two processor cores without a GPU");
+    if !args.json {
+        let next = open.map_or(String::new(), |name| format!("; next: `lehr lesson {name}`"));
+        output::note(&format!("seconds are those of two processor cores without a GPU{next}"));
     }
     Ok(0)
 }
@@ -76,9 +94,14 @@ mod tests {
     use crate::story::{Step, StepKind, Story};
 
     /// The command line of a step, with what the player adds.
-    fn accepted(step: &Step) -> Result<clap::ArgMatches, clap::Error> {
+    fn accepted(story: &Story, step: &Step) -> Result<clap::ArgMatches, clap::Error> {
         let mut words = vec!["lehr".to_owned()];
-        words.extend(step.run.iter().map(|w| w.replace("{seed}", "7").replace(['{', '}'], "")));
+        let value = |word: &String| {
+            let values = story.parameters.iter().map(|(name, p)| (format!("{{{name}}}"), p.value.clone()));
+            let values = values.chain([("{seed}".to_owned(), "7".to_owned())]);
+            values.fold(word.clone(), |word, (name, value)| word.replace(&name, &value)).replace(['{', '}'], "")
+        };
+        words.extend(step.run.iter().map(value));
         let more: &[&str] = match step.kind() {
             StepKind::Trainer => &["--run", "x", "--control", "--adapter", "0"],
             StepKind::Rows => &[],
@@ -92,11 +115,11 @@ mod tests {
 
     fn check(story: &Story) {
         for step in story.steps() {
-            accepted(step).unwrap_or_else(|e| panic!("{}: step {}: {e}", story.name, step.name));
+            accepted(story, step).unwrap_or_else(|e| panic!("{}: step {}: {e}", story.name, step.name));
         }
         assert!(story.scenes.iter().any(|s| s.question.is_some()) || story.name == "demo", "{}: asks nothing", story.name);
         assert!(story.scenes.iter().any(|s| !s.watch.is_empty()) || story.name == "demo", "{}: nothing to look at", story.name);
-        assert!(story.minutes() <= 3.0 || story.name == "demo", "{}: {} minutes", story.name, story.minutes());
+        assert!(story.seconds() <= 20.0, "{}: {} seconds", story.name, story.seconds());
     }
 
     #[test]

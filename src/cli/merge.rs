@@ -163,7 +163,7 @@ fn folders(args: &Args) -> anyhow::Result<(Vec<PathBuf>, Option<Window>)> {
     }
     for path in &args.inputs {
         anyhow::ensure!(!is_gguf(path), "{}: is a GGUF file; merge averages folders with safetensors", shown(path));
-        anyhow::ensure!(path.is_dir(), "{}: there is no such folder", shown(path));
+        super::open::folder_exists(path)?;
         anyhow::ensure!(!is_run(path), "{}: is a run; name one run alone, or checkpoint folders", shown(path));
     }
     for (flag, typed) in [("last", args.last.is_some()), ("every", args.every.is_some()), ("at", args.at.is_some())] {

@@ -76,6 +76,7 @@ struct Report {
 
 /// Sweep.
 pub fn run(args: &Args) -> Result<i32> {
+    super::open::folder_exists(&args.run)?;
     let tokens_per_step = merge::tokens_per_step(&args.run)?;
     let grid = grid(args, tokens_per_step)?;
     let there = checkpoints(args, &grid)?;
@@ -271,7 +272,7 @@ impl Report {
         let (word, closed) = (if gain >= 0.0 { "below" } else { "above" }, self.found.closed(best));
         let way = closed.map_or(String::new(), |s| format!(", {:.0} % of the way to the annealed one", 100.0 * s));
         Some(format!(
-            "best: {} V {} N {}: {loss:.4}, {:.4} {word} the raw checkpoint{way}; {:.1} updates old on average, {:.1} effective checkpoints",
+            "best: {} V {} N {}: {loss:.4}, {:.4} {word} the raw checkpoint{way}\n      ({:.1} updates old on average, {:.1} effective checkpoints)",
             best.rule,
             best.every,
             best.last,

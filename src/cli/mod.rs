@@ -30,7 +30,7 @@ mod score;
 mod sft;
 mod telling;
 
-use crate::config::{Layers, Stage};
+use crate::config::{Layers, Stage, Usage};
 use crate::session::begin::settings_of_fork;
 use clap::parser::ValueSource::CommandLine;
 use clap::{ArgMatches, CommandFactory, FromArgMatches, Parser, Subcommand};
@@ -95,6 +95,23 @@ pub fn command() -> clap::Command {
         .mut_subcommand("grpo", grpo::command)
         .mut_subcommand("replay", replay::command)
         .mut_subcommand("eval", evaluate::command)
+        .mut_subcommands(with_dashed_values)
+}
+
+/// Flags whose value is any text, also one that begins with a dash.
+const FREE_TEXT: &[&str] = &["prompt", "system", "text", "sample_prompt", "stop"];
+
+/// Numbers below zero reach the check that names their flag; free text may begin with a dash.
+fn with_dashed_values(command: clap::Command) -> clap::Command {
+    let command = command.mut_args(|arg| {
+        let is_text = FREE_TEXT.contains(&arg.get_id().as_str());
+        match arg.get_action().takes_values() && !arg.is_positional() {
+            true if is_text => arg.allow_hyphen_values(true),
+            true => arg.allow_negative_numbers(true),
+            false => arg,
+        }
+    });
+    command.mut_subcommands(with_dashed_values)
 }
 
 /// A stage's command: flags that mean nothing to it are not shown, others have its defaults and its words.
@@ -149,16 +166,11 @@ pub fn main() -> i32 {
     let started = web_time::Instant::now();
     let matches = match command().try_get_matches() {
         Ok(matches) => matches,
-        Err(error) => {
-            let code = error.exit_code();
-            // A closed pipe is no reason to fail.
-            let _ = error.print();
-            return code;
-        }
+        Err(error) => return refused(&error),
     };
     let cli = match Cli::from_arg_matches(&matches) {
         Ok(cli) => cli,
-        Err(error) => error.exit(),
+        Err(error) => return refused(&error),
     };
     let (Some(command), Some((_, typed))) = (cli.command, matches.subcommand()) else { return without_command() };
     let result = match command {
@@ -189,8 +201,40 @@ pub fn main() -> i32 {
         Err(error) if output::is_closed_pipe(&error) => 0,
         Err(error) => {
             output::error_line(&error);
-            1
+            if error.chain().any(|cause| cause.is::<Usage>()) { USAGE_ERROR } else { 1 }
         }
+    }
+}
+
+/// Exit code of a command line that cannot be meant.
+const USAGE_ERROR: i32 = 2;
+
+/// Help and the version as clap prints them; an error in one line.
+fn refused(error: &clap::Error) -> i32 {
+    if !error.use_stderr() || error.kind() == clap::error::ErrorKind::DisplayHelpOnMissingArgumentOrSubcommand {
+        // A closed pipe is no reason to fail.
+        let _ = error.print();
+        return error.exit_code();
+    }
+    let first = std::env::args_os().nth(1).unwrap_or_default();
+    output::error_line(&anyhow::anyhow!("{}", one_line(&error.to_string(), &first.to_string_lossy())));
+    USAGE_ERROR
+}
+
+/// What clap says in several paragraphs: the error, its tips, and the command whose help says more.
+fn one_line(text: &str, first: &str) -> String {
+    let is_end = |line: &str| line.starts_with("Usage: ") || line.starts_with("For more information");
+    let lines = text.lines().map(str::trim).take_while(|line| !is_end(line));
+    let mut out = String::new();
+    for line in lines.filter(|line| !line.is_empty()) {
+        if !out.is_empty() {
+            out.push_str(if line.starts_with("tip: ") { "; " } else { " " });
+        }
+        out.push_str(line.trim_start_matches("error: ").trim_start_matches("tip: "));
+    }
+    match Cli::command().find_subcommand(first) {
+        Some(command) => format!("{out}; see `lehr {} --help`", command.get_name()),
+        None => format!("{out}; see `lehr --help`"),
     }
 }
 
@@ -208,4 +252,44 @@ fn without_command() -> i32 {
     }
     let _ = Cli::command().print_help();
     0
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn refusal(words: &[&str]) -> String {
+        let error = command().try_get_matches_from(words).expect_err("is refused");
+        assert!(error.use_stderr() && error.exit_code() == USAGE_ERROR, "{words:?}");
+        one_line(&error.to_string(), words[1])
+    }
+
+    #[test]
+    fn what_clap_refuses_is_said_in_one_line() {
+        for (words, parts) in [
+            (&["lehr", "pretrain", "--seed", "-1"][..], &["'-1'", "--seed", "see `lehr pretrain --help`"][..]),
+            (&["lehr", "pretrain", "--no-such-flag"], &["--no-such-flag"]),
+            (&["lehr", "pretrain", "--lr-scheduler=cosin"], &["cosin", "cosine", "--lr-scheduler"]),
+            (&["lehr", "generate", "--prompt", "a"], &["--model", "see `lehr generate --help`"]),
+            (&["lehr", "pretrian"], &["pretrian", "pretrain", "see `lehr --help`"]),
+        ] {
+            let text = refusal(words);
+            assert!(text.lines().count() == 1 && parts.iter().all(|part| text.contains(part)), "{words:?}: {text}");
+            assert!(!text.contains("error:") && !text.contains("Usage"), "{text}");
+        }
+    }
+
+    #[test]
+    fn values_may_begin_with_a_dash() {
+        for words in [
+            &["lehr", "generate", "--model", "m", "--prompt", "- item"][..],
+            &["lehr", "generate", "--model", "m", "--prompt", "--"],
+            &["lehr", "pretrain", "--sample-prompt", "-1 and more"],
+            &["lehr", "pretrain", "--learning-rate", "-0.5"],
+            &["lehr", "grpo", "--entropy-coef", "-1e-3"],
+            &["lehr", "score", "--model", "m", "--text", "-x"],
+        ] {
+            command().try_get_matches_from(words).unwrap_or_else(|e| panic!("{words:?}: {e}"));
+        }
+    }
 }

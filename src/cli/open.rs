@@ -8,7 +8,8 @@ use crate::model::hf_config::{self, HfConfig};
 use crate::model::weight_files::WeightFiles;
 use crate::model::{Model, checkpoint};
 use crate::session::begin::{model_dir, split_step};
-use crate::vfs::RealFs;
+use crate::vfs::{RealFs, shown};
+use crate::words::nearest;
 use anyhow::Context as _;
 use std::path::{Path, PathBuf};
 
@@ -22,7 +23,7 @@ pub fn model_folder(path: &Path) -> anyhow::Result<PathBuf> {
     if dir.join("config.json").is_file() || is_gguf(path) {
         return Ok(dir);
     }
-    anyhow::ensure!(path.is_dir(), "--model {}: no such folder or GGUF file", path.display());
+    anyhow::ensure!(path.is_dir(), "--model {}: no such folder or GGUF file{}", shown(path), near(path));
     anyhow::ensure!(
         path.join("config.toml").is_file(),
         "--model {}: holds no config.json; name a model folder, a GGUF file or a run folder",
@@ -33,6 +34,57 @@ pub fn model_folder(path: &Path) -> anyhow::Result<PathBuf> {
         None => anyhow::bail!("{}: this run holds no sound checkpoint yet", path.display()),
     }
 }
+
+/// Refuse a run folder that is not there, with the name of a near one.
+///
+/// # Errors
+/// There is no such folder.
+pub fn run_exists(flag: &str, run: &Path) -> anyhow::Result<()> {
+    anyhow::ensure!(run.is_dir(), "{flag} {}: there is no such run folder{}", shown(run), near(run));
+    Ok(())
+}
+
+/// The same without a flag.
+///
+/// # Errors
+/// There is no such folder.
+pub fn folder_exists(path: &Path) -> anyhow::Result<()> {
+    anyhow::ensure!(path.is_dir(), "{}: there is no such folder{}", shown(path), near(path));
+    Ok(())
+}
+
+/// The same for what a run begins from: `DIR`, `RUN@STEP` or `merge:RUN?...`.
+///
+/// # Errors
+/// There is no such folder or file.
+pub fn start_exists(flag: &str, spec: &str) -> anyhow::Result<()> {
+    let (path, what) = match spec.strip_prefix("merge:") {
+        Some(rest) => (Path::new(rest.split_once('?').map_or(rest, |(run, _)| run)), "run folder"),
+        None if Path::new(spec).exists() => return Ok(()),
+        None => match split_step(spec) {
+            (path, Some(_)) => (path, "run folder"),
+            (path, None) => (path, "folder or GGUF file"),
+        },
+    };
+    anyhow::ensure!(path.exists(), "{flag} {}: there is no such {what}{}", shown(path), near(path));
+    Ok(())
+}
+
+/// "; did you mean runs/a?" when a folder beside this path, or of its name below `runs`, is near to it.
+pub fn near(path: &Path) -> String {
+    let Some(name) = path.file_name().map(|name| name.to_string_lossy().into_owned()) else { return String::new() };
+    let own = path.parent().unwrap_or(Path::new(""));
+    let found = [own, Path::new("runs")].into_iter().find_map(|parent| {
+        let listed = if parent.as_os_str().is_empty() { Path::new(".") } else { parent };
+        let folders = std::fs::read_dir(listed).ok()?.flatten().filter(|entry| entry.path().is_dir()).take(MOST_NEIGHBOURS);
+        let names: Vec<String> = folders.map(|entry| entry.file_name().to_string_lossy().into_owned()).collect();
+        nearest(&name, names.iter().map(String::as_str)).map(|name| parent.join(name))
+    });
+    found.map_or(String::new(), |path| format!("; did you mean {}?", shown(&path)))
+}
+
+/// Folders that are looked at for a near name.
+const MOST_NEIGHBOURS: usize = 5000;
 
 /// Shape and special tokens of a model folder.
 pub fn config(dir: &Path) -> anyhow::Result<HfConfig> {

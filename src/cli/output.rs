@@ -182,29 +182,7 @@ impl Person {
                     let text = self.reinforced(s);
                     return self.line.show(|| text);
                 }
-                let (first, _) = *self.skip_rate.get_or_insert((s.step, s.seconds));
-                let left = self.max_steps.saturating_sub(s.step) as f64;
-                let per_step = if s.step > first && s.tokens_per_second > 0.0 {
-                    s.num_tokens as f64 / s.step as f64 / s.tokens_per_second
-                } else {
-                    0.0
-                };
-                let eta = if per_step > 0.0 { duration(left * per_step) } else { "...".into() };
-                let accuracy = match self.fine_tuning {
-                    true => format!("  accuracy {:.1} %", 100.0 * s.mean_token_accuracy),
-                    false => String::new(),
-                };
-                let text = format!(
-                    "step {}/{}  loss {:.4}{accuracy}  grad_norm {:.3}  lr {:.2e}  {} tokens/s  MFU {:.0} %  {} left",
-                    s.step,
-                    self.max_steps,
-                    s.loss,
-                    s.grad_norm,
-                    s.learning_rate,
-                    count(s.tokens_per_second as u64),
-                    100.0 * s.mfu,
-                    eta
-                );
+                let text = self.supervised(s);
                 self.line.show(|| text);
             }
             Event::Eval(e) => {
@@ -242,33 +220,78 @@ impl Person {
         }
     }
 
+    /// `step 12/100`, the number as wide as the last.
+    fn step_of(&self, step: u64) -> String {
+        let width = self.max_steps.to_string().len();
+        format!("step {step:>width$}/{}", self.max_steps)
+    }
+
+    /// A step of a supervised stage.
+    fn supervised(&mut self, s: &Step) -> String {
+        let (first, _) = *self.skip_rate.get_or_insert((s.step, s.seconds));
+        let is_known = s.step > first && s.step > 0 && s.tokens_per_second > 0.0;
+        let per_step = s.num_tokens as f64 / s.step.max(1) as f64 / s.tokens_per_second;
+        let seconds = is_known.then(|| per_step * self.max_steps.saturating_sub(s.step) as f64);
+        let mut parts = vec![(0, self.step_of(s.step)), (0, format!("loss {:<7.4}", s.loss))];
+        if self.fine_tuning {
+            parts.push((1, format!("accuracy {:>5.1} %", 100.0 * s.mean_token_accuracy)));
+        }
+        parts.extend([
+            (2, format!("grad {:<6.3}", s.grad_norm)),
+            (4, format!("lr {:.2e}", s.learning_rate)),
+            (3, format!("{:>7} tok/s", count(s.tokens_per_second as u64))),
+            (0, eta(seconds)),
+        ]);
+        fitted(parts)
+    }
+
     /// A step of reinforcement: what was won, how often rightly, how far the policy moved, where the time went.
     fn reinforced(&mut self, s: &Step) -> String {
         let get = |name: &str| s.metrics.get(name).map_or(f64::NAN, |number| number.0);
         let (first, seconds) = *self.skip_rate.get_or_insert((s.step, s.seconds));
         let left = self.max_steps.saturating_sub(s.step) as f64;
-        let eta = match s.step > first {
-            true => duration(left * (s.seconds - seconds) / (s.step - first) as f64),
-            false => "...".into(),
-        };
-        format!(
-            "step {}/{}  reward {:.3}  accuracy {:.1} %  length {:.0}  entropy {:.3}  grad_norm {:.3}  lr {:.1e}  {:.1} s a step \
-             ({:.0} % sampling)  {eta} left",
-            s.step,
-            self.max_steps,
-            get("reward"),
-            100.0 * get("accuracy"),
-            get("completions/mean_length"),
-            s.entropy,
-            s.grad_norm,
-            s.learning_rate,
-            get("step_time"),
-            100.0 * get("timing_s/gen") / get("step_time"),
-        )
+        let left = (s.step > first).then(|| left * (s.seconds - seconds) / (s.step - first) as f64);
+        let sampling = 100.0 * get("timing_s/gen") / get("step_time");
+        fitted(vec![
+            (0, self.step_of(s.step)),
+            (0, format!("reward {:>6.3}", get("reward"))),
+            (1, format!("accuracy {:>4.1} %", 100.0 * get("accuracy"))),
+            (3, format!("length {:>3.0}", get("completions/mean_length"))),
+            (2, format!("entropy {:.2}", s.entropy)),
+            (5, format!("grad {:<6.3}", s.grad_norm)),
+            (6, format!("lr {:.1e}", s.learning_rate)),
+            (4, format!("{:.1} s/step", get("step_time"))),
+            (7, format!("sampling {sampling:.0} %")),
+            (0, eta(left)),
+        ])
     }
 
     fn say(&self, text: &str) {
         self.line.say(text);
+    }
+}
+
+/// Columns of a terminal that lines are made for.
+pub const COLUMNS: usize = 80;
+
+/// The parts of a progress line that fit: those with the highest rank are left out first, those of rank 0 never.
+fn fitted(mut parts: Vec<(u8, String)>) -> String {
+    loop {
+        let line = parts.iter().map(|(_, text)| text.as_str()).collect::<Vec<_>>().join("  ");
+        let least = parts.iter().enumerate().max_by_key(|(_, (rank, _))| *rank);
+        match least.filter(|(_, (rank, _))| *rank > 0 && line.chars().count() > COLUMNS).map(|(at, _)| at) {
+            Some(at) => drop(parts.remove(at)),
+            None => return line,
+        }
+    }
+}
+
+/// Time left as m:ss or h:mm:ss; `...` until something has been measured.
+fn eta(seconds: Option<f64>) -> String {
+    match seconds.filter(|s| s.is_finite() && *s >= 0.0).map(|s| s.round() as u64) {
+        None => "eta ...".into(),
+        Some(s) if s < 3600 => format!("eta {}:{:02}", s / 60, s % 60),
+        Some(s) => format!("eta {}:{:02}:{:02}", s / 3600, s % 3600 / 60, s % 60),
     }
 }
 
@@ -336,7 +359,7 @@ fn steadiness(f: &Finished) -> Option<String> {
     let [mean, std, p99, over] = ["mean", "std", "p99", "spikes"].map(|key| f.grad_norm.get(key).copied());
     let plural = |n: u64, word: &str| format!("{n} {word}{}", if n == 1 { "" } else { "s" });
     Some(format!(
-        "grad_norm: mean {:.3}, standard deviation {:.3}, 99th percentile {:.3}, {} over twice the running median; {}, {}",
+        "grad_norm: mean {:.3}, std {:.3}, p99 {:.3}, {} > 2 x median; {}, {}",
         mean?,
         std?,
         p99?,
@@ -364,6 +387,32 @@ fn finished(f: &Finished) {
     if let Some(path) = &f.checkpoint {
         note(&format!("checkpoint: {}", path.display()));
     }
+}
+
+/// Words on lines of so many characters.
+pub fn wrapped(text: &str, width: usize) -> Vec<String> {
+    let mut lines: Vec<String> = Vec::new();
+    for word in text.split_whitespace() {
+        match lines.last_mut().filter(|l| l.chars().count() + 1 + word.chars().count() <= width) {
+            Some(line) => {
+                line.push(' ');
+                line.push_str(word);
+            }
+            None => lines.push(word.to_owned()),
+        }
+    }
+    lines
+}
+
+/// A line of text on as many lines as it needs in a terminal; its indentation is kept, and what follows is indented further.
+pub fn folded(line: &str) -> Vec<String> {
+    let text = line.trim_start();
+    let indent = line.len() - text.len();
+    if line.chars().count() <= COLUMNS {
+        return vec![line.to_owned()];
+    }
+    let parts = wrapped(text, COLUMNS - indent - 2).into_iter().enumerate();
+    parts.map(|(i, part)| format!("{}{part}", " ".repeat(indent + if i == 0 { 0 } else { 2 }))).collect()
 }
 
 /// Generated text and prompts, fit for standard output: a terminal obeys control characters, so they are shown to it (`\u{1b}`); files and
@@ -408,6 +457,44 @@ pub fn count(n: u64) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn progress_lines_fit_80_columns_and_estimate_nothing_before_it_is_measured() {
+        let mut person = Person { max_steps: 200_000, ..Person::new() };
+        let step = |step: u64, seconds: f64| Step {
+            step,
+            loss: 10.8264,
+            grad_norm: 123.456,
+            learning_rate: 1e-3,
+            tokens_per_second: 123_456.0,
+            num_tokens: step * 768,
+            seconds,
+            ..Step::default()
+        };
+        for stage in [Stage::Pretrain, Stage::Sft] {
+            person.fine_tuning = stage == Stage::Sft;
+            person.skip_rate = None;
+            let first = person.supervised(&step(100_000, 1.0));
+            let later = person.supervised(&step(100_010, 2.0));
+            assert!(first.ends_with("eta ...") && later.ends_with("eta 10:22"), "{first}\n{later}");
+            assert!(first.chars().count() <= COLUMNS && first.contains("loss 10.8264"), "{first}");
+            assert_eq!(person.supervised(&step(7, 9.0)).find("loss"), later.find("loss"), "columns line up");
+        }
+        person.skip_rate = None;
+        let first = person.reinforced(&step(1, 3.0));
+        assert!(first.ends_with("eta ...") && first.chars().count() <= COLUMNS, "{first}");
+        assert_eq!([None, Some(59.6), Some(7505.0), Some(f64::NAN)].map(eta), ["eta ...", "eta 1:00", "eta 2:05:05", "eta ..."]);
+    }
+
+    #[test]
+    fn words_are_wrapped_and_lines_folded() {
+        assert_eq!(wrapped("one two  three", 8), ["one two", "three"]);
+        assert_eq!(wrapped("", 8), [""; 0]);
+        assert_eq!(folded("  short"), ["  short"]);
+        let long = folded(&format!("  {}", "word ".repeat(40)));
+        assert!(long.len() > 2 && long.iter().all(|line| line.chars().count() <= COLUMNS), "{long:?}");
+        assert!(long[0].starts_with("  word") && long[1].starts_with("    word"), "{long:?}");
+    }
 
     #[test]
     fn generated_text_moves_no_cursor() {

@@ -1,13 +1,15 @@
 //! `lehr pretrain`
 
-use super::{is_typed, output};
-use crate::config::{Layers, RingPlace, Settings, Stage};
+use super::{is_typed, open, output};
+use crate::config::{Layers, RingPlace, Settings, Stage, TaskKind, Usage};
+use crate::data::TokenizerKind;
 use crate::event::Finished;
 use crate::session::begin;
 use crate::session::control::INTERRUPTED;
 use crate::session::outlet::Sink;
 use crate::session::{DryRun, Start, dry_run, train};
 use crate::vfs::human_bytes;
+use crate::words::did_you_mean;
 use clap::ArgMatches;
 use std::path::PathBuf;
 use web_time::Instant;
@@ -68,7 +70,7 @@ pub(super) fn layered(
         layers.file(path)?;
     }
     layers.flags(typed)?;
-    layers.settings()
+    layers.fitted()
 }
 
 /// Train.
@@ -89,8 +91,12 @@ pub(super) fn start(args: &Args, settings: Settings, typed: &ArgMatches, started
     // A run that is resumed may be told to make more updates than it was to.
     let max_steps = (args.resume.is_some() && is_typed(typed, "max_steps")).then_some(settings.train.max_steps);
     let start = Start { run: args.run.clone(), resume: args.resume.clone(), max_steps, control: args.control };
-    if let Some(run) = &args.resume {
-        refuse_flags_on_resume(run, typed)?;
+    match &args.resume {
+        Some(run) => {
+            open::run_exists("--resume", run)?;
+            refuse_flags_on_resume(run, typed)?;
+        }
+        None => check_usage(&settings)?,
     }
     #[cfg(feature = "app")]
     if args.window && !args.dry_run {
@@ -102,6 +108,46 @@ pub(super) fn start(args: &Args, settings: Settings, typed: &ArgMatches, started
     }
     let finished = train(settings, &start, output::sink(args.json), started)?;
     Ok(exit_code(&finished))
+}
+
+/// What every new run of a stage needs, and names that can only be mistyped.
+fn check_usage(settings: &Settings) -> anyhow::Result<()> {
+    let begin = &settings.start;
+    for (flag, name) in [("--init", &begin.init), ("--fork", &begin.fork)] {
+        name.iter().try_for_each(|name| open::start_exists(flag, name))?;
+    }
+    let is_new = begin.init.is_none() && begin.fork.is_none();
+    let has_data = !settings.data.data.is_empty();
+    let is_custom = settings.task.as_ref().is_some_and(|task| task.task == TaskKind::Custom);
+    let lacks = match settings.stage() {
+        Stage::Pretrain if !has_data => {
+            Some("--data: no text named. Give --data PATH (a file, a folder, JSONL, or - for standard input)")
+        }
+        Stage::Sft if !has_data => {
+            Some("--data: no rows named. Give --data PATH, a JSONL file with messages, or prompt and completion")
+        }
+        Stage::Sft if is_new => Some("--init: fine-tuning begins from a model; name its folder, or a run (RUN, RUN@STEP)"),
+        Stage::Grpo if is_new => Some("--init: reinforcement begins from a model; name its folder, or a run (RUN, RUN@STEP)"),
+        Stage::Grpo if is_custom && !has_data => Some("--data: --task custom needs rows with prompt and answer"),
+        Stage::Pretrain | Stage::Sft | Stage::Grpo => None,
+    };
+    if let Some(text) = lacks {
+        anyhow::bail!(Usage(text.to_owned()));
+    }
+    if is_new { check_tokenizer(&settings.data.tokenizer) } else { Ok(()) }
+}
+
+/// A tokenizer that is neither one of the built-in kinds nor a path that exists.
+fn check_tokenizer(name: &str) -> anyhow::Result<()> {
+    match name.parse::<TokenizerKind>() {
+        Ok(TokenizerKind::Path(path)) if !path.exists() => {
+            let hint = did_you_mean(name, ["bytes", "chars", "words", "bpe:N"]);
+            let name = crate::vfs::clean(name);
+            anyhow::bail!(Usage(format!("--tokenizer {name}: no such tokenizer, file or folder{hint}")))
+        }
+        Ok(_) => Ok(()),
+        Err(error) => Err(Usage(format!("{error:#}")).into()),
+    }
 }
 
 fn exit_code(finished: &Finished) -> i32 {

@@ -3,6 +3,7 @@
 mod rows;
 mod step;
 
+use super::judging::aligned;
 use super::{dressed, open, output, refuse};
 use crate::config::{DeviceSettings, GRPO_DEFAULTS, GrpoSettings, Layers, RolloutSettings, Settings, Stage, TrainSettings};
 use crate::device::Device;
@@ -12,7 +13,7 @@ use crate::model::checkpoint::{Existing, Origin, Place, save};
 use crate::model::hf_config::{HfConfig, config_json};
 use crate::model::safetensors_file::write_safetensors;
 use crate::train::merge::COPIED;
-use crate::train::reinforce::{probe, tokens};
+use crate::train::reinforce::{Rollout, UpdateStats, probe, tokens};
 use crate::vfs::{RealFs, Vfs as _, shown, write_whole_by};
 use anyhow::{Context as _, Result, ensure};
 use clap::ArgMatches;
@@ -104,6 +105,23 @@ struct Report {
     passes: Vec<PassReport>,
     /// By probability at the time of the rollout: shares of tokens and of the gradient. By probability before the step: what moved.
     tokens: Tokens,
+    /// For each group of completions, by its number: the share of the tokens with an advantage whose probability went the way that it
+    /// asks for; none where no token has one. The same groups under other settings can be compared one by one.
+    right_by_group: Vec<Option<f64>>,
+}
+
+/// See [`Report::right_by_group`]; `old_logprobs` are those of the model before the step.
+fn right_by_group(rollouts: &[Rollout], after: &[Vec<f32>]) -> Vec<Option<f64>> {
+    let mut groups: BTreeMap<u32, (u64, u64)> = BTreeMap::new();
+    for (rollout, after) in rollouts.iter().zip(after) {
+        let (right, all) = groups.entry(rollout.group).or_default();
+        let moved = rollout.old_logprobs.iter().zip(after).map(|(before, after)| after - before);
+        for (advantage, moved) in rollout.advantages.iter().zip(moved).filter(|(advantage, _)| **advantage != 0.0) {
+            *all += 1;
+            *right += u64::from(advantage * moved > 0.0);
+        }
+    }
+    groups.into_values().map(|(right, all)| (all > 0).then(|| right as f64 / all as f64)).collect()
 }
 
 /// Replay.
@@ -212,53 +230,51 @@ fn report(made: Step, alpha: f64) -> Report {
     // What moved is seen from the model, whatever old log-probabilities rows bring.
     rollouts.iter_mut().zip(made.before).for_each(|(r, before)| r.old_logprobs = before);
     tokens.probe = Some(probe::probe(&probe::changes(&rollouts, after)));
-    Report { completions: rollouts.len(), passes: made.passes, tokens }
+    let right_by_group = right_by_group(&rollouts, after);
+    Report { completions: rollouts.len(), passes: made.passes, tokens, right_by_group }
 }
 
+/// Tables that fit 80 columns: losses of the updates, what was clipped, tokens by probability, how far they moved.
 fn print(report: &Report) -> Result<()> {
-    output::line("pass         loss  policy_loss  grad_norm  tokens  clip low   high   dual         kl  entropy  approx_kl")?;
-    for pass in &report.passes {
-        for u in &pass.updates {
-            output::line(&format!(
-                "{:<8} {:>8.5} {:>12.5} {:>10.5} {:>7} {:>9.4} {:>6.4} {:>6.4} {:>10.3e} {:>8.4} {:>10.2e}{}",
-                pass.pass,
-                u.loss,
-                u.policy_loss,
-                u.grad_norm,
-                u.tokens,
-                u.clip_low,
-                u.clip_high,
-                u.clip_dual,
-                u.kl,
-                u.entropy,
-                u.approx_kl,
-                if u.skipped { "  not finite: skipped" } else { "" }
-            ))?;
-        }
-    }
+    let updates: Vec<(&str, &UpdateStats)> =
+        report.passes.iter().flat_map(|pass| pass.updates.iter().map(|u| (pass.pass.as_str(), u))).collect();
+    let losses = updates.iter().map(|(pass, u)| {
+        let note = if u.skipped { "skipped: not finite" } else { "" };
+        let numbers = [format!("{:.5}", u.loss), format!("{:.5}", u.policy_loss), format!("{:.5}", u.grad_norm)];
+        let rest = [u.tokens.to_string(), format!("{:.4}", u.entropy), note.to_owned()];
+        [(*pass).to_owned()].into_iter().chain(numbers).chain(rest).collect()
+    });
+    table(&["pass", "loss", "policy loss", "grad norm", "tokens", "entropy", ""], losses)?;
+    output::line("")?;
+    let limits = updates.iter().map(|(pass, u)| {
+        let clips = [u.clip_low, u.clip_high, u.clip_dual].map(|share| format!("{share:.4}"));
+        [(*pass).to_owned()].into_iter().chain(clips).chain([u.kl, u.approx_kl].map(|kl| format!("{kl:.2e}"))).collect()
+    });
+    table(&["pass", "clipped low", "high", "dual", "kl", "approx kl"], limits)?;
     let (t, Some(probe)) = (&report.tokens.quartiles, &report.tokens.probe) else { return Ok(()) };
-    output::line(
-        "\nprobability   tokens  share  gradient  grad_norm  moved: tokens    least    lower   median    upper     most  right way",
-    )?;
-    for (b, from) in t.from.iter().enumerate() {
-        let Moved { count, least, lower, median, upper, most, right } = &probe.all;
-        output::line(&format!(
-            "{from:.2} to {:.2} {:>8} {:>6.3} {:>9.3} {:>10} {:>14} {:>8} {:>8} {:>8} {:>8} {:>8} {:>10}",
-            t.from.get(b + 1).unwrap_or(&1.0),
-            t.all.count[b],
-            t.all.share[b].0,
-            t.all.gradient[b].0,
-            report.tokens.gradient.as_ref().map_or("-".into(), |g| format!("{:.5}", g.quartiles[b].0)),
-            count[b],
-            signed(least[b].0),
-            signed(lower[b].0),
-            signed(median[b].0),
-            signed(upper[b].0),
-            signed(most[b].0),
-            if right[b].0.is_nan() { "-".into() } else { format!("{:.3}", right[b].0) },
-        ))?;
-    }
-    Ok(())
+    let bins: Vec<String> =
+        t.from.iter().enumerate().map(|(b, from)| format!("{from:.2} to {:.2}", t.from.get(b + 1).unwrap_or(&1.0))).collect();
+    output::line("")?;
+    let norms = report.tokens.gradient.as_ref();
+    let shares = bins.iter().enumerate().map(|(b, bin)| {
+        let norm = norms.map_or("-".into(), |g| format!("{:.5}", g.quartiles[b].0));
+        let shares = [t.all.share[b].0, t.all.gradient[b].0].map(|share| format!("{share:.3}"));
+        [bin.clone(), t.all.count[b].to_string()].into_iter().chain(shares).chain([norm]).collect()
+    });
+    table(&["probability", "tokens", "share", "of the gradient", "grad norm"], shares)?;
+    output::line("")?;
+    let Moved { count, least, lower, median, upper, most, right } = &probe.all;
+    let moved = bins.iter().enumerate().map(|(b, bin)| {
+        let changes = [least, lower, median, upper, most].map(|of| signed(of[b].0));
+        let right = if right[b].0.is_nan() { "-".into() } else { format!("{:.3}", right[b].0) };
+        [bin.clone(), count[b].to_string()].into_iter().chain(changes).chain([right]).collect()
+    });
+    table(&["moved", "tokens", "least", "lower", "median", "upper", "most", "right"], moved)
+}
+
+fn table(head: &[&str], rows: impl Iterator<Item = Vec<String>>) -> Result<()> {
+    let head = head.iter().map(|cell| (*cell).to_owned()).collect();
+    aligned(&[head].into_iter().chain(rows).collect::<Vec<_>>()).iter().try_for_each(|line| output::line(line))
 }
 
 fn signed(x: f64) -> String {

@@ -39,7 +39,8 @@ pub struct Args {
 
 /// Report.
 pub fn run(args: &Args) -> anyhow::Result<i32> {
-    let options = Options { title: args.title.clone(), png: args.png.clone() };
+    args.runs.iter().try_for_each(|path| super::open::folder_exists(path))?;
+    let options = Options { title: args.title.clone(), png: args.png.clone(), ..Options::default() };
     let summary = report::write(&args.runs, &args.out, &options)?;
     summary.notes.iter().for_each(|note| output::note(&format!("note: {note}")));
     if args.json {

@@ -1,15 +1,17 @@
 //! A story told on a terminal: words and what came out on standard output, progress on standard error.
 
-use super::output;
+use super::output::{self, wrapped};
 use crate::history::{RunFiles, spec};
 use crate::session::control::{Control, INTERRUPTED};
 use crate::story::{Block, Phase, Player, StepKind, Watch};
+use std::io::IsTerminal as _;
+use std::sync::mpsc::RecvTimeoutError;
 use std::time::Duration;
 
 /// Columns of the words.
-const WIDTH: usize = 88;
+const WIDTH: usize = output::COLUMNS;
 /// Columns of a small chart.
-const CHART: usize = 48;
+const CHART: usize = 30;
 /// Between two looks at a child.
 const POLL: Duration = Duration::from_millis(40);
 
@@ -23,6 +25,7 @@ pub fn tell(player: &mut Player, with_commands: bool) -> anyhow::Result<i32> {
     let mut bar = Bar::new();
     while *player.phase() != Phase::Done {
         before(player, with_commands)?;
+        let guess = guess(player)?;
         player.go();
         run(player, &mut bar);
         match player.phase() {
@@ -34,7 +37,7 @@ pub fn tell(player: &mut Player, with_commands: bool) -> anyhow::Result<i32> {
                 return Ok(INTERRUPTED);
             }
             Phase::Failed(text) => anyhow::bail!("{text}"),
-            _ => after(player)?,
+            _ => after(player, guess)?,
         }
         player.next();
     }
@@ -70,6 +73,19 @@ fn before(player: &Player, with_commands: bool) -> anyhow::Result<()> {
             output::line(&format!("    {letter}) {}", lines.join("\n       ")))?;
         }
     }
+    if let Some(seconds) = player.preparation() {
+        let about = output::duration((seconds / 5.0).ceil() * 5.0);
+        let text = format!(
+            "Once, before this lesson: a model that several lessons share is trained. On two processor cores that takes about {about}; \
+             it is kept."
+        );
+        output::line("")?;
+        wrapped(&text, WIDTH).iter().try_for_each(|line| output::line(line))?;
+    }
+    for (name, parameter) in &player.story().parameters {
+        let choices = parameter.choices.join(", ");
+        output::line(&format!("\n  {}: {} (--set {name}=..., one of {choices})", parameter.label, parameter.value))?;
+    }
     if with_commands {
         output::line("")?;
         for step in &player.scene().steps {
@@ -79,7 +95,31 @@ fn before(player: &Player, with_commands: bool) -> anyhow::Result<()> {
     Ok(())
 }
 
-fn after(player: &Player) -> anyhow::Result<()> {
+/// The reader's choice, from 0, where a person can be asked.
+fn guess(player: &Player) -> anyhow::Result<Option<usize>> {
+    let choices = player.question().map_or(0, |q| q.choices.len());
+    if choices == 0 || !std::io::stdin().is_terminal() || !std::io::stdout().is_terminal() {
+        return Ok(None);
+    }
+    let last = ('a'..='z').nth(choices - 1).unwrap_or('z');
+    output::line(&format!("\n  Your guess, a to {last} and Enter, or Enter alone:"))?;
+    // Read by a thread, so that Ctrl-C is noticed meanwhile.
+    let (send, receive) = std::sync::mpsc::channel();
+    std::thread::spawn(move || {
+        let mut line = String::new();
+        let _ = std::io::stdin().read_line(&mut line).map(|_| send.send(line));
+    });
+    while !Control::interrupted() {
+        match receive.recv_timeout(POLL) {
+            Ok(line) => return Ok(('a'..='z').take(choices).position(|c| line.trim().eq_ignore_ascii_case(&c.to_string()))),
+            Err(RecvTimeoutError::Disconnected) => return Ok(None),
+            Err(RecvTimeoutError::Timeout) => {}
+        }
+    }
+    Ok(None)
+}
+
+fn after(player: &Player, guess: Option<usize>) -> anyhow::Result<()> {
     for watch in &player.scene().watch {
         look(player, watch)?;
     }
@@ -97,6 +137,12 @@ fn after(player: &Player) -> anyhow::Result<()> {
     let answer = player.answer()?;
     if !answer.is_empty() {
         output::line("\n  ! The answer\n")?;
+        if let Some(judged) = guess.map(|guess| player.judge(guess)).transpose()?.flatten() {
+            for line in wrapped(&judged.text, WIDTH - 4) {
+                output::line(&format!("    {line}"))?;
+            }
+            output::line("")?;
+        }
         show(&answer, "    ")?;
     }
     let closing = player.closing()?;
@@ -203,21 +249,6 @@ fn show(blocks: &[Block], indent: &str) -> anyhow::Result<()> {
     Ok(())
 }
 
-/// Words on lines of so many characters.
-fn wrapped(text: &str, width: usize) -> Vec<String> {
-    let mut lines: Vec<String> = Vec::new();
-    for word in text.split_whitespace() {
-        match lines.last_mut().filter(|l| l.chars().count() + 1 + word.chars().count() <= width) {
-            Some(line) => {
-                line.push(' ');
-                line.push_str(word);
-            }
-            None => lines.push(word.to_owned()),
-        }
-    }
-    lines
-}
-
 /// Columns under their heads: the first to the left, the others to the right where they are numbers.
 fn aligned(head: &[String], rows: &[Vec<String>]) -> Vec<String> {
     let all: Vec<&[String]> = std::iter::once(head).chain(rows.iter().map(Vec::as_slice)).collect();
@@ -252,8 +283,8 @@ impl Bar {
             self.line.urge();
         }
         self.line.show(|| {
-            let left = output::duration((progress.seconds_left / 5.0).ceil() * 5.0);
-            format!("{doing}: {:.0} %; about {left} left", 100.0 * progress.share)
+            let left = progress.seconds_left.map_or("...".to_owned(), |s| output::duration((s / 5.0).ceil() * 5.0));
+            format!("{doing}: {:.0} %; {left} left", 100.0 * progress.share)
         });
     }
 
@@ -270,9 +301,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn words_are_wrapped_and_columns_aligned() {
-        assert_eq!(wrapped("one two  three", 8), ["one two", "three"]);
-        assert_eq!(wrapped("", 8), [""; 0]);
+    fn columns_are_aligned() {
         let words = |row: &[&str]| row.iter().map(|s| (*s).to_owned()).collect::<Vec<_>>();
         let lines = aligned(&words(&["", "loss", "what"]), &[words(&["raw", "1.5", "x"]), words(&["merged", "11.5", "yy"])]);
         assert_eq!(lines, ["        loss  what", "raw      1.5  x", "merged  11.5  yy"]);

@@ -1,7 +1,9 @@
 //! default < preset < config file < flags actually typed.
 
-use super::{GrpoSettings, RolloutSettings, Settings, SftSettings, Stage, TaskSettings};
+use super::{GrpoSettings, RolloutSettings, Settings, SftSettings, Stage, TaskSettings, Usage};
+use crate::words::did_you_mean;
 use clap::{ArgMatches, Command, FromArgMatches, parser::ValueSource};
+use std::collections::BTreeSet;
 use std::path::Path;
 use toml::{Table, Value};
 
@@ -51,11 +53,13 @@ pub fn preset_names() -> impl Iterator<Item = &'static str> {
 /// Settings under construction, lowest layer first.
 pub struct Layers {
     table: Table,
+    /// Fields that a config file or a flag sets; the others are defaults, which may be fitted to them.
+    explicit: BTreeSet<String>,
 }
 
 impl Default for Layers {
     fn default() -> Self {
-        Self { table: to_table(&Settings::default()) }
+        Self { table: to_table(&Settings::default()), explicit: BTreeSet::new() }
     }
 }
 
@@ -67,7 +71,7 @@ impl Layers {
     pub fn of(stage: Stage) -> anyhow::Result<Self> {
         let mut settings = Settings::default();
         add_sections(&mut settings, stage);
-        let mut layers = Self { table: to_table(&settings) };
+        let mut layers = Self { table: to_table(&settings), explicit: BTreeSet::new() };
         let defaults = match stage {
             Stage::Pretrain => &[],
             Stage::Sft => SFT_DEFAULTS,
@@ -87,8 +91,8 @@ impl Layers {
     /// When there is no such preset; the message lists them.
     pub fn preset(&mut self, name: &str) -> anyhow::Result<()> {
         let Some((_, text)) = PRESETS.iter().find(|(n, _)| *n == name) else {
-            let names: Vec<_> = preset_names().collect();
-            anyhow::bail!("--preset {name}: no such preset; choose one of {}", names.join(", "));
+            let hint = did_you_mean(name, preset_names());
+            anyhow::bail!(Usage(format!("--preset {name}: no such preset{hint}")));
         };
         self.overlay(text, &format!("preset {name}"))
     }
@@ -106,6 +110,8 @@ impl Layers {
             .map_err(|e| anyhow::anyhow!("{shown}: not UTF-8 at byte {}; save it as UTF-8", e.utf8_error().valid_up_to()))?;
         let text = text.trim_start_matches('\u{feff}');
         self.overlay(text, &shown.to_string())?;
+        let sections = text.parse::<Table>().unwrap_or_default();
+        self.explicit.extend(sections.values().filter_map(Value::as_table).flat_map(Table::keys).cloned());
         // Who writes down a number of updates and no number of epochs wants those updates.
         let says = |section: &str, field: &str| {
             text.parse::<Table>().is_ok_and(|t| t.get(section).is_some_and(|fields| fields.get(field).is_some()))
@@ -141,7 +147,10 @@ impl Layers {
             }
             for (field, value) in fields {
                 if !known.contains(&field) {
-                    anyhow::bail!("{source}: [{section}] {field} = {value}: unknown setting{}", did_you_mean(&field, &known));
+                    anyhow::bail!(
+                        "{source}: [{section}] {field} = {value}: unknown setting{}",
+                        did_you_mean(&field, known.iter().map(String::as_str))
+                    );
                 }
                 self.set(&section, &field, value.clone());
                 if let Err(e) = self.settings() {
@@ -186,6 +195,7 @@ impl Layers {
             for (field, value) in fields.as_table().into_iter().flatten() {
                 if matches.value_source(field) == Some(ValueSource::CommandLine) {
                     self.set(section, field, value.clone());
+                    self.explicit.insert(field.clone());
                 }
             }
         }
@@ -204,6 +214,16 @@ impl Layers {
     /// When a value has the wrong type.
     pub fn settings(&self) -> anyhow::Result<Settings> {
         Ok(Value::Table(self.table.clone()).try_into()?)
+    }
+
+    /// The result, with the defaults fitted to what was set ([`Settings::fit_defaults`]).
+    ///
+    /// # Errors
+    /// When a value has the wrong type.
+    pub fn fitted(&self) -> anyhow::Result<Settings> {
+        let mut settings = self.settings()?;
+        settings.fit_defaults(|field| self.explicit.contains(field));
+        Ok(settings)
     }
 
     fn set(&mut self, section: &str, field: &str, value: Value) {
@@ -268,16 +288,7 @@ fn nearest_section(typed: &str) -> String {
             return format!("; {typed} belongs to [{section}]");
         }
     }
-    did_you_mean(typed, &sections)
-}
-
-/// "; did you mean X?" when something is near, else the list.
-fn did_you_mean(typed: &str, known: &[String]) -> String {
-    let best = known.iter().map(|k| (strsim::jaro_winkler(typed, k), k)).max_by(|a, b| a.0.total_cmp(&b.0));
-    match best {
-        Some((score, name)) if score > 0.8 => format!("; did you mean {name}?"),
-        _ => format!("; known: {}", known.join(", ")),
-    }
+    did_you_mean(typed, sections.iter().map(String::as_str))
 }
 
 fn one_line(text: &str) -> String {

@@ -2,6 +2,7 @@
 //!
 //! Precedence: default < preset < config file < flags actually typed (`layers.rs`).
 
+mod fit;
 mod grpo;
 mod layers;
 mod merge;
@@ -27,6 +28,11 @@ pub use task::{Form, Grader, MathKind, TaskKind, TaskSettings};
 use clap::{Args, ValueEnum};
 use serde::{Deserialize, Serialize};
 use std::path::PathBuf;
+
+/// A command line that lacks something or names something unknown; the command ends with exit code 2.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+#[error("{0}")]
+pub struct Usage(pub String);
 
 /// All settings of a training run, one section a concern.
 #[derive(Args, Clone, Debug, Default, PartialEq, Serialize, Deserialize)]

@@ -107,7 +107,7 @@ pub(super) fn arguments(section: &str) -> Option<Command> {
 pub fn values(stage: Stage, preset: Option<&str>) -> anyhow::Result<Vec<(&'static str, String, String)>> {
     let mut layers = Layers::of(stage)?;
     preset.map_or(Ok(()), |name| layers.preset(name))?;
-    Ok(values_of(&layers.settings()?))
+    Ok(values_of(&layers.fitted()?))
 }
 
 /// The same of settings that are there.

@@ -24,6 +24,7 @@ pub use recording::{Cost, Op, ProfileRow, Recorder, Recording};
 pub use sizes::Sizes;
 pub use tensor::{ALIGN, Arena, ArenaLayout, Tensor};
 pub use transfer::ReadRing;
+pub use tune::cache_folder;
 
 /// The value behind a mutex, whatever became of a thread that held it: what these mutexes guard is replaced whole.
 fn lock<T>(mutex: &std::sync::Mutex<T>) -> std::sync::MutexGuard<'_, T> {

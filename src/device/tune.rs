@@ -32,13 +32,18 @@ pub(super) struct Tuner {
     answers: Answers,
 }
 
+/// `$LEHR_CACHE`, else `lehr` in the user's cache folder.
+pub fn cache_folder() -> Option<PathBuf> {
+    disk::folder()
+}
+
 impl Device {
     /// Measure kernel choices from now on, unless `LEHR_TUNE=off`, and keep them in the user's cache folder.
     pub fn enable_tuning(&self) {
         if std::env::var("LEHR_TUNE").is_ok_and(|v| v == "off") {
             return;
         }
-        self.enable_tuning_in(disk::folder());
+        self.enable_tuning_in(cache_folder());
     }
 
     /// As [`Device::enable_tuning`], with the answers in this folder, or nowhere.

@@ -65,7 +65,7 @@ struct LineData {
 }
 
 /// Marks of a run that saved very often are thinned out to about so many.
-const MOST_SAVES: usize = 200;
+const MOST_SAVES: usize = 60;
 /// Other marks.
 const MOST_PINS: usize = 400;
 

@@ -6,6 +6,7 @@
 
 mod charts;
 mod data;
+mod findings;
 mod page;
 mod picture;
 mod tables;
@@ -27,8 +28,10 @@ use std::path::{Path, PathBuf};
 /// How to report.
 #[derive(Clone, Debug, Default)]
 pub struct Options {
-    /// The page's title; made from the runs' names when absent.
+    /// The page's title; made from the runs' stages and names when absent.
     pub title: Option<String>,
+    /// Sentences that the findings begin with.
+    pub findings: Vec<String>,
     /// Also write each chart as a PNG file into this folder.
     pub png: Option<PathBuf>,
 }
@@ -61,7 +64,7 @@ pub fn write(runs: &[PathBuf], out: &Path, options: &Options) -> Result<Summary>
     let plots = charts::plots(&runs);
     let pictures = tokens::pictures(&runs);
     let title = options.title.clone().unwrap_or_else(|| title(&runs));
-    let page = page::page(&title, &runs, &plots, &pictures)?;
+    let page = page::page(&title, &options.findings, &runs, &plots, &pictures)?;
     write_whole(out, page.as_bytes())?;
     let mut summary = Summary {
         report: out.to_owned(),
@@ -100,13 +103,19 @@ fn refuse_others(out: &Path) -> Result<()> {
     Ok(())
 }
 
+/// What was done, and to which runs.
 fn title(runs: &[told::Told]) -> String {
-    let names: Vec<String> = runs.iter().map(|run| run.name.clone()).collect();
-    match names.len() {
-        1 => format!("Run {}", names[0]),
-        2..=4 => format!("Runs {}", text::list(&names)),
-        n => format!("{n} runs"),
+    let mut stages: Vec<String> = Vec::new();
+    for run in runs {
+        let stage = words::stage(run.history().stage());
+        if !stage.is_empty() && !stages.contains(&stage) {
+            stages.push(stage);
+        }
     }
+    let names: Vec<String> = runs.iter().map(|run| run.name.clone()).collect();
+    let names = if names.len() > 4 { format!("{} runs", names.len()) } else { text::list(&names) };
+    let done = text::capital(&text::list(&stages));
+    if done.is_empty() { names } else { format!("{done}: {names}") }
 }
 
 fn notes(runs: &[told::Told]) -> Vec<String> {

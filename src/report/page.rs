@@ -4,7 +4,7 @@ use super::charts::Plot;
 use super::data::data;
 use super::text::{escape, json, line, number};
 use super::told::Told;
-use super::{tables, texts, tokens, words};
+use super::{findings, tables, texts, tokens, words};
 use crate::history::PinKind;
 use crate::plot::{DASHES, SERIES};
 use anyhow::Result;
@@ -25,7 +25,13 @@ const STYLE: &str = include_str!("../../assets/report/report.css");
 const SCRIPT: &str = include_str!("../../assets/report/report.js");
 
 /// The whole page.
-pub(super) fn page(title: &str, runs: &[Told], plots: &[Plot], pictures: &[(usize, Vec<tokens::Named>)]) -> Result<String> {
+pub(super) fn page(
+    title: &str,
+    own: &[String],
+    runs: &[Told],
+    plots: &[Plot],
+    pictures: &[(usize, Vec<tokens::Named>)],
+) -> Result<String> {
     let sections: Vec<Section> = [
         charts(runs, plots),
         tables::exams(runs),
@@ -35,6 +41,7 @@ pub(super) fn page(title: &str, runs: &[Told], plots: &[Plot], pictures: &[(usiz
         texts::completions(runs)?,
         tables::events(runs),
         tables::lineage(runs),
+        Some(words::facts(runs)),
         tables::settings(runs),
     ]
     .into_iter()
@@ -51,16 +58,12 @@ pub(super) fn page(title: &str, runs: &[Told], plots: &[Plot], pictures: &[(usiz
          <title>{title}</title>\n<style>\n{STYLE}</style>\n</head>\n<body>\n",
         env!("CARGO_PKG_VERSION")
     );
-    let _ = write!(out, "<header>\n<h1>{title}</h1>\n<p class=\"lead\">{}</p>\n", words::paragraph(runs));
+    let _ = write!(out, "<header>\n<h1>{title}</h1>\n{}", findings::head(runs, own));
     out += "<nav aria-label=\"Sections\">";
     for s in &sections {
         let _ = write!(out, "<a href=\"#{}\">{}</a>", s.id, s.title);
     }
-    let _ = write!(
-        out,
-        "</nav>\n</header>\n<main>\n<section id=\"facts\">\n<h2>At a glance</h2>\n{}</section>\n",
-        words::facts(runs)
-    );
+    out += "</nav>\n</header>\n<main>\n";
     for s in &sections {
         let _ = write!(out, "<section id=\"{}\">\n<h2>{}</h2>\n", s.id, s.title);
         if !s.intro.is_empty() {

@@ -88,7 +88,8 @@ pub(super) fn number(v: f64) -> String {
     }
     let size = v.abs();
     let text = match size {
-        0.0 => "0".into(),
+        // What rounding leaves of a zero is one.
+        s if s < 1e-12 => "0".into(),
         s if s < 1e-3 => power(v),
         s if s < 1.0 => format!("{v:.4}"),
         s if s < 10.0 => format!("{v:.3}"),
@@ -125,6 +126,12 @@ pub(super) fn time(unix: f64) -> Option<String> {
         let s = unix as i64;
         format!("{}, {:02}:{:02} UTC", crate::data::chat::date(s), s / 3600 % 24, s / 60 % 60)
     })
+}
+
+/// The first letter as a capital.
+pub(super) fn capital(text: &str) -> String {
+    let mut chars = text.chars();
+    chars.next().map_or(String::new(), |first| first.to_uppercase().collect::<String>() + chars.as_str())
 }
 
 /// `a`, `a and b`, `a, b and c`.

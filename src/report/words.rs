@@ -1,29 +1,13 @@
-//! The head of the page: what these runs are, in plain sentences made from their facts, and a table of them.
+//! What these runs are, in plain sentences made from their facts, and a table of them.
 
-use super::page::table;
-use super::text::{about, count, duration, line, list, number, percent, plural, time};
+use super::page::{Section, table};
+use super::text::{about, capital, count, duration, line, list, number, percent, plural, time};
 use super::told::Told;
 use crate::config::TaskKind;
-use crate::history::{Figure, History, Of, State};
+use crate::history::{Axis, Figure, History, Of, State};
 
-/// Runs that get a sentence of their own; of more, the table tells.
-const MOST_SENTENCES: usize = 6;
-
-/// One paragraph as HTML.
-pub(super) fn paragraph(runs: &[Told]) -> String {
-    let mut out = String::new();
-    if runs.len() > 1 {
-        let names: Vec<String> = runs.iter().take(12).map(|run| format!("<b>{}</b>", line(&run.name))).collect();
-        let more = runs.len() - names.len();
-        let rest = if more > 0 { format!(" and {more} more") } else { String::new() };
-        out += &format!("These are {} runs: {}{rest}. ", runs.len(), if more > 0 { names.join(", ") } else { list(&names) });
-    }
-    let sentences: Vec<String> = runs.iter().take(MOST_SENTENCES).map(sentence).collect();
-    out + &sentences.join(" ")
-}
-
-/// A run in one or two sentences.
-fn sentence(told: &Told) -> String {
+/// A run in two or three sentences, as HTML.
+pub(super) fn sentence(told: &Told) -> String {
     let h = told.history();
     let name = format!("<b>{}</b>", line(&told.name));
     let Some(s) = &h.started else {
@@ -72,36 +56,37 @@ fn ending(told: &Told) -> String {
     }
 }
 
-/// What came out, as parts of a sentence.
+/// What came out, as parts of a sentence: means of the first and last tenth of the steps, and held-out results with their step.
 fn results(h: &History) -> Vec<String> {
     let mut out = Vec::new();
-    let ends = |metric: &str| {
-        let values = h.curves.get(metric)?.values();
-        let sound = |v: &&f64| v.is_finite();
-        Some((*values.iter().find(sound)?, *values.iter().rev().find(sound)?, values.len()))
-    };
-    let (metric, name) = if h.stage() == "grpo" { ("reward", "the mean reward") } else { ("loss", "the training loss") };
-    // Never of a single batch: what one update measures is mostly noise.
-    if let (Some((first, n)), Some((last, m))) = (h.oldest_mean(metric), h.newest_mean(metric)) {
+    let mut mean = |metric: &str, name: &str| {
+        let (Some((early, n)), Some((late, m))) = (h.oldest_mean(metric), h.newest_mean(metric)) else { return };
         match h.curves.get(metric).is_some_and(|curve| curve.len() >= n + m) {
             true => out.push(format!(
-                "{name} went from {} (mean of the first {}) to {} (of the last {})",
-                number(first),
-                plural(n as u64, "update"),
-                number(last),
-                count(m as u64)
+                "{name} went from {} over the first tenth of its steps to {} over the last",
+                number(early),
+                number(late)
             )),
-            false => out.push(format!("{name} is {} (mean of {})", number(last), plural(m as u64, "update"))),
+            false => out.push(format!("{name} is {} on average", number(late))),
         }
-    }
-    let mut tell = |metric: &str, name: &str, write: fn(f64) -> String| match ends(metric) {
-        Some((first, last, n)) if n > 1 => out.push(format!("{name} went from {} to {}", write(first), write(last))),
-        Some((_, last, _)) => out.push(format!("{name} is {}", write(last))),
-        None => {}
     };
-    match h.stage() {
-        "grpo" => tell("eval_accuracy/greedy", "the share of held-out questions answered rightly", percent),
-        _ => tell("eval_loss", "the validation loss", number),
+    if h.stage() == "grpo" {
+        mean("reward", "the mean reward");
+        if let Some(e) = h.exams.last() {
+            let [low, high] = e.all.interval.map(percent);
+            let share = percent(e.all.accuracy);
+            out.push(format!(
+                "{share} of the held-out questions are answered right at step {} (95 % interval {low} to {high})",
+                count(e.step)
+            ));
+        }
+    } else {
+        mean("loss", "the training loss");
+        let last = h.curves.get("eval_loss").and_then(|c| Some((*c.rows().last()?, c.last().filter(|v| v.is_finite())?)));
+        if let Some((row, loss)) = last {
+            let step = h.clock.at(Axis::Steps, row).max(0.0) as u64;
+            out.push(format!("the validation loss is {} at step {}", number(loss), count(step)));
+        }
     }
     if let Some((step, merged, raw)) = best_merge(h) {
         out.push(format!(
@@ -131,13 +116,8 @@ fn best_merge(h: &History) -> Option<(u64, f64, f64)> {
     all.filter(|(_, merged, raw)| merged.is_finite() && raw.is_finite()).min_by(|a, b| a.1.total_cmp(&b.1))
 }
 
-fn capital(text: &str) -> String {
-    let mut chars = text.chars();
-    chars.next().map_or(String::new(), |first| first.to_uppercase().collect::<String>() + chars.as_str())
-}
-
 /// Facts, a column a run.
-pub(super) fn facts(runs: &[Told]) -> String {
+pub(super) fn facts(runs: &[Told]) -> Section {
     let mut columns = vec![String::new()];
     columns.extend(runs.iter().enumerate().map(|(i, run)| format!("{}{}", dot(i, runs.len()), line(&run.name))));
     let mean = |metric: &'static str, of_policy: bool| {
@@ -177,7 +157,7 @@ pub(super) fn facts(runs: &[Told]) -> String {
         }
     }
     let columns: Vec<&str> = columns.iter().map(String::as_str).collect();
-    table("", &columns, body)
+    Section { id: "facts", title: "Runs in full", intro: String::new(), body: table("", &columns, body) }
 }
 
 /// A held-out result and its step.
@@ -202,7 +182,7 @@ fn started(value: impl Fn(&crate::event::Started) -> String + 'static) -> Says {
     Box::new(move |told| told.history().started.as_ref().map(&value))
 }
 
-fn stage(stage: &str) -> String {
+pub(super) fn stage(stage: &str) -> String {
     match stage {
         "pretrain" => "pre-training".into(),
         "sft" => "fine-tuning".into(),

@@ -11,6 +11,7 @@ mod merging;
 mod open;
 pub mod outlet;
 mod reinforce;
+mod remarks;
 pub mod rescue;
 pub mod retention;
 mod run;

@@ -5,6 +5,7 @@ use super::control::Control;
 use super::folder::RunFolder;
 use super::outlet::{Sink, Told};
 use super::reinforce;
+use super::remarks;
 use super::run::Run;
 use super::stage::{self, Material};
 use crate::config::{ModelConfig, Settings, Stage};
@@ -163,7 +164,11 @@ fn open_device(settings: &Settings, sink: &mut Sink) -> anyhow::Result<Device> {
     device.enable_tuning();
     let summary = device.summary();
     let named = settings.device.adapter.is_some();
-    let mut warn = |text| sink(Told::Event(&Event::Warning { text }));
+    let mut warn = |text: String| {
+        if remarks::is_new(&device, &text) {
+            sink(Told::Event(&Event::Warning { text }));
+        }
+    };
     match device.kind() {
         Kind::Cpu if !named => warn(format!("no GPU found: computing on the CPU ({}, {})", summary.name, device.limits())),
         Kind::SoftwareGpu => {

@@ -6,14 +6,19 @@
 //! (the newest value by then). Of rows: `step.path`, and `step.0.field` of the first few. Of other steps: `step.field.field` of the JSON
 //! that they print.
 
+use super::compare::{Comparison, Difference};
 use super::script::StepKind;
-use super::text::Fact;
+use super::words;
 use crate::history::{Axis, Curve, History, RunFiles, State, spec};
 use anyhow::{Context as _, Result, bail, ensure};
+use minijinja::value::{Object, Value as Jinja};
+use minijinja::{Error, ErrorKind};
 use serde::Serialize;
 use serde_json::Value;
+use std::collections::BTreeMap;
 use std::io::BufRead as _;
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 
 /// Kinds of events that can be asked for.
 const EVENTS: &[&str] =
@@ -25,6 +30,123 @@ const MORE_METRICS: &[&str] = &["mfu"];
 /// Rows of a file that can be quoted.
 const FIRST_ROWS: usize = 8;
 const STATISTICS: &[&str] = &["first", "last", "least", "most", "mean", "early", "late"];
+
+/// Something that a name stands for.
+#[derive(Clone, Debug, PartialEq)]
+pub enum Fact {
+    /// A number.
+    Number(f64),
+    /// Text, not to be trusted.
+    Text(String),
+}
+
+/// All that words may name: what steps left, values and comparisons made of it, and parameters.
+#[derive(Clone, Debug, Default)]
+pub struct Facts {
+    outcomes: BTreeMap<String, Arc<Outcome>>,
+    values: BTreeMap<String, String>,
+    comparisons: BTreeMap<String, Comparison>,
+    parameters: BTreeMap<String, String>,
+}
+
+impl Facts {
+    /// With these names.
+    pub fn new(
+        values: &BTreeMap<String, String>,
+        comparisons: &BTreeMap<String, Comparison>,
+        parameters: impl Iterator<Item = (String, String)>,
+    ) -> Self {
+        let (values, comparisons) = (values.clone(), comparisons.clone());
+        Self { outcomes: BTreeMap::new(), values, comparisons, parameters: parameters.collect() }
+    }
+
+    /// A step left this.
+    pub fn add(&mut self, step: &str, outcome: impl Into<Arc<Outcome>>) {
+        self.outcomes.insert(step.to_owned(), outcome.into());
+    }
+
+    /// A name for an expression.
+    #[cfg(test)]
+    pub fn name(&mut self, name: &str, expression: &str) {
+        self.values.insert(name.to_owned(), expression.to_owned());
+    }
+
+    /// For the engine.
+    pub fn value(&self) -> Jinja {
+        Jinja::from_object(self.clone())
+    }
+
+    /// A comparison, as it came out.
+    ///
+    /// # Errors
+    /// A list is not there.
+    pub fn difference(&self, name: &str) -> Result<Difference> {
+        let comparison = self.comparisons.get(name).with_context(|| format!("{name}: is no comparison of this story"))?;
+        let list = |path: &str| {
+            let (step, path) = path.split_once('.').with_context(|| format!("{path}: is no list of a step"))?;
+            self.outcomes.get(step).with_context(|| format!("{step}: has not been run"))?.list(path)
+        };
+        Ok(Difference::of(&list(&comparison.before)?, &list(&comparison.after)?, comparison.lower_is_better))
+    }
+
+    fn find(&self, name: &str) -> Option<Result<Jinja>> {
+        if let Some(outcome) = self.outcomes.get(name) {
+            return Some(Ok(Jinja::from_object(Left(outcome.clone()))));
+        }
+        if let Some(expression) = self.values.get(name) {
+            return Some(words::evaluate(expression, self.value()).map_err(|e| anyhow::anyhow!("{name}: {e}")));
+        }
+        if self.comparisons.contains_key(name) {
+            return Some(self.difference(name).map(|d| d.value()));
+        }
+        self.parameters.get(name).map(|text| Ok(text.parse::<i64>().map_or_else(|_| Jinja::from(text.as_str()), Jinja::from)))
+    }
+}
+
+impl Object for Facts {
+    fn get_value(self: &Arc<Self>, key: &Jinja) -> Option<Jinja> {
+        let name = key.as_str()?;
+        // The engine's own functions are looked for here first.
+        let unknown =
+            || (!words::FUNCTIONS.contains(&name)).then(|| Err(anyhow::anyhow!("{name}: is no value of this story by now")));
+        self.find(name).or_else(unknown).map(or_error)
+    }
+}
+
+/// What a step left, as words see it.
+#[derive(Debug)]
+struct Left(Arc<Outcome>);
+
+impl Object for Left {
+    fn get_value(self: &Arc<Self>, key: &Jinja) -> Option<Jinja> {
+        Some(or_error(self.0.value(&key.to_string())))
+    }
+}
+
+/// A value that says what is missing when it is used.
+fn or_error(value: Result<Jinja>) -> Jinja {
+    value.unwrap_or_else(|error| Jinja::from(Error::new(ErrorKind::UndefinedError, format!("{error:#}"))))
+}
+
+/// Text from a model or a file with its control characters escaped, new lines kept.
+fn visible(text: &str) -> String {
+    text.chars().flat_map(|c| if c.is_control() && c != '\n' { c.escape_default().collect() } else { vec![c] }).collect()
+}
+
+/// JSON for the engine; what is no number is NaN.
+fn value_of(json: &Value) -> Jinja {
+    match json {
+        Value::Array(list) => Jinja::from(list.iter().map(value_of).collect::<Vec<_>>()),
+        Value::Object(map) => {
+            Jinja::from(map.iter().map(|(key, value)| (key.clone(), value_of(value))).collect::<BTreeMap<_, _>>())
+        }
+        leaf => match leaf_of(leaf) {
+            Fact::Number(_) if leaf.is_i64() => Jinja::from(leaf.as_i64().unwrap_or_default()),
+            Fact::Number(n) => Jinja::from(n),
+            Fact::Text(text) => Jinja::from(visible(&text)),
+        },
+    }
+}
 
 /// What a step left.
 #[derive(Debug)]
@@ -105,6 +227,29 @@ impl Outcome {
     }
 }
 
+impl Outcome {
+    /// A fact, or a part of what was printed.
+    fn value(&self, key: &str) -> Result<Jinja> {
+        match self.fact(key) {
+            Ok(Fact::Number(n)) if n.fract() == 0.0 && n.abs() < 1e15 => Ok(Jinja::from(n as i64)),
+            Ok(Fact::Number(n)) => Ok(Jinja::from(n)),
+            Ok(Fact::Text(text)) => Ok(Jinja::from(visible(&text))),
+            Err(error) => match self {
+                Self::Printed(value) | Self::Rows(_, value) => Ok(value_of(find(value, key)?)),
+                Self::Run(run) if EVENTS.contains(&key) => newest(&run.history, key).map(|event| value_of(&event)),
+                Self::Run(_) => Err(error),
+            },
+        }
+    }
+
+    /// A list of numbers that was printed.
+    fn list(&self, path: &str) -> Result<Vec<f64>> {
+        let Self::Printed(value) = self else { bail!("{path}: only what is printed holds lists") };
+        let Value::Array(list) = find(value, path)? else { bail!("{path}: is no list") };
+        Ok(list.iter().map(|item| item.as_f64().unwrap_or(f64::NAN)).collect())
+    }
+}
+
 /// Tokens that the run's newest model knows.
 fn vocab_size(run: &RunFiles) -> Result<Fact> {
     let (_, folder) = run.history.checkpoints.last().context("the run has saved nothing")?;
@@ -178,9 +323,10 @@ fn summary(values: &[f64], statistic: &str) -> Result<f64> {
     })
 }
 
-fn of_events(run: &History, event: &str, path: &str, statistic: &str) -> Result<Fact> {
+/// All events of a kind.
+fn events_of(run: &History, event: &str) -> Result<Vec<Value>> {
     let exams = |greedy: bool| json(run.exams.iter().filter(move |e| (e.temperature == 0.0) == greedy));
-    let events = match event {
+    match event {
         "Started" => json(run.started.iter()),
         "Finished" => json([&run.state].into_iter().filter_map(|s| if let State::Finished(f) = s { Some(f) } else { None })),
         "Tokens" => json(run.tokens.iter()),
@@ -192,7 +338,16 @@ fn of_events(run: &History, event: &str, path: &str, statistic: &str) -> Result<
         "Predictions" => json(run.predictions.iter()),
         "Norms" => json(run.norms.iter()),
         _ => bail!("{event}: is no event that can be asked for"),
-    }?;
+    }
+}
+
+/// The newest event of a kind.
+fn newest(run: &History, event: &str) -> Result<Value> {
+    events_of(run, event)?.pop().with_context(|| format!("the run has no event {event}"))
+}
+
+fn of_events(run: &History, event: &str, path: &str, statistic: &str) -> Result<Fact> {
+    let events = events_of(run, event)?;
     let by_then = |step: f64| events.iter().rfind(|e| e["step"].as_f64().is_some_and(|s| s <= step));
     let one = match statistic {
         "" | "last" => events.last(),
@@ -217,8 +372,8 @@ fn json<'a, T: Serialize + 'a>(events: impl Iterator<Item = &'a T>) -> Result<Ve
     Ok(events.map(serde_json::to_value).collect::<Result<_, _>>()?)
 }
 
-/// A field of JSON by its path: names and indices (`-1` is the last), joined by dots.
-fn field(value: &Value, path: &str) -> Result<Fact> {
+/// What is at a path: names and indices (`-1` is the last), joined by dots.
+fn find<'a>(value: &'a Value, path: &str) -> Result<&'a Value> {
     let mut at = value;
     let mut rest = path;
     while !rest.is_empty() {
@@ -237,16 +392,26 @@ fn field(value: &Value, path: &str) -> Result<Fact> {
         });
         (at, rest) = found.with_context(|| format!("there is no {path}"))?;
     }
-    Ok(match at {
+    Ok(at)
+}
+
+/// A field of JSON by its path.
+fn field(value: &Value, path: &str) -> Result<Fact> {
+    match find(value, path)? {
+        Value::Array(_) | Value::Object(_) => bail!("{path}: is neither a number nor text"),
+        leaf => Ok(leaf_of(leaf)),
+    }
+}
+
+fn leaf_of(value: &Value) -> Fact {
+    match value {
         Value::Number(n) => Fact::Number(n.as_f64().unwrap_or(f64::NAN)),
         Value::Bool(b) => Fact::Number(f64::from(u8::from(*b))),
         // Numbers that are none are written as words.
-        Value::String(s) if s == "NaN" => Fact::Number(f64::NAN),
         Value::String(s) if s == "Infinity" || s == "inf" => Fact::Number(f64::INFINITY),
-        Value::String(s) => Fact::Text(s.clone()),
-        Value::Null => Fact::Number(f64::NAN),
-        Value::Array(_) | Value::Object(_) => bail!("{path}: is neither a number nor text"),
-    })
+        Value::String(s) if s != "NaN" => Fact::Text(s.clone()),
+        _ => Fact::Number(f64::NAN),
+    }
 }
 
 #[cfg(test)]

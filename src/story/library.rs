@@ -1,7 +1,9 @@
 //! The stories that ship.
 
+use super::place::is_complete;
 use super::script::{Step, Story};
 use crate::vfs::{RealFs, Vfs as _, shown};
+use crate::words::did_you_mean;
 use anyhow::{Context as _, Result, bail};
 use serde::Deserialize;
 use std::path::Path;
@@ -20,11 +22,13 @@ const LESSONS: &[(&str, &str)] = lessons![
     "one-batch",
     "learning-rate",
     "averaging",
+    "merge-filter",
     "merge-or-anneal",
     "spike",
     "probabilities",
     "reward",
     "low-probability",
+    "reading-gradient",
     "reweighting",
     "lopti",
 ];
@@ -56,14 +60,25 @@ pub fn lesson(name: &str) -> Result<Story> {
     match by_number.or(LESSONS.iter().find(|(known, _)| *known == name)) {
         Some((name, text)) => Story::parse(name, text),
         None => {
-            let near = lesson_names().max_by(|a, b| strsim::jaro_winkler(name, a).total_cmp(&strsim::jaro_winkler(name, b)));
-            bail!(
-                "{}: there is no such lesson; did you mean {}? `lehr lesson` lists them",
-                crate::vfs::clean(name),
-                near.unwrap_or_default()
-            )
+            bail!("{}: there is no such lesson{}", crate::vfs::clean(name), did_you_mean(name, lesson_names()))
         }
     }
+}
+
+/// The first lesson after this one that has not been run to its end below `root`; of those before it if all after it have.
+///
+/// # Errors
+/// Only if a lesson were unsound, which a test looks at.
+pub fn next_lesson(root: &Path, name: &str) -> Result<Option<Story>> {
+    let at = LESSONS.iter().position(|(known, _)| *known == name).map_or(0, |at| at + 1);
+    let (before, after) = LESSONS.split_at(at);
+    for (name, text) in after.iter().chain(before) {
+        let story = Story::parse(name, text)?;
+        if !is_complete(root, &story) {
+            return Ok(Some(story));
+        }
+    }
+    Ok(None)
 }
 
 /// A lesson in a file.

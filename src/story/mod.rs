@@ -2,19 +2,20 @@
 //! window tells it.
 
 mod child;
+mod compare;
 mod facts;
-mod formula;
 mod library;
 mod pace;
 mod place;
 mod player;
 mod script;
-mod text;
+mod words;
 
-pub use facts::Outcome;
-pub use library::{demo, lesson, lesson_names};
+pub use compare::{Comparison, Difference, Verdict};
+pub use facts::{Fact, Outcome};
+pub use library::{demo, lesson, lesson_names, next_lesson};
 pub use pace::Progress;
-pub use place::Where;
-pub use player::{Options, Phase, Player};
-pub use script::{Panel, Question, Said, Scene, Step, StepKind, Story, Table, Watch};
-pub use text::{Block, Fact, Filled, blocks};
+pub use place::{Where, is_complete};
+pub use player::{Judged, Options, Phase, Player};
+pub use script::{Panel, Parameter, Question, Said, Scene, Step, StepKind, Story, Table, Watch};
+pub use words::{Block, Filled, blocks};

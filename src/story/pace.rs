@@ -10,8 +10,8 @@ pub struct Progress {
     pub doing: Option<String>,
     /// How far that is, from 0 to 1.
     pub share: f64,
-    /// Seconds left of the whole story, reading not counted, as far as can be told.
-    pub seconds_left: f64,
+    /// Seconds left of the whole story, reading not counted; none until something has been measured on this machine.
+    pub seconds_left: Option<f64>,
 }
 
 /// Seconds that were planned and that were taken.
@@ -20,41 +20,61 @@ pub struct Pace {
     planned: f64,
     taken: f64,
     begun: Option<Instant>,
+    /// Seconds of the step that runs in which it was paused, and since when it is.
+    held: f64,
+    held_since: Option<Instant>,
 }
 
-/// The estimate trusts the plan for about so many seconds before it trusts this machine.
-const TRUST: f64 = 3.0;
+/// So many planned seconds of work must be behind us before their pace says something.
+const LEAST: f64 = 0.5;
 
 impl Pace {
     /// A step begins.
     pub fn begins(&mut self) {
-        self.begun = Some(Instant::now());
+        *self = Self { planned: self.planned, taken: self.taken, begun: Some(Instant::now()), ..Self::default() };
+    }
+
+    /// It is paused: its time stands still.
+    pub fn pauses(&mut self) {
+        self.held_since.get_or_insert_with(Instant::now);
+    }
+
+    /// It runs again.
+    pub fn resumes(&mut self) {
+        self.held += self.held_since.take().map_or(0.0, |since| since.elapsed().as_secs_f64());
+    }
+
+    /// Seconds that the step has run.
+    fn elapsed(&self) -> f64 {
+        let held = self.held + self.held_since.map_or(0.0, |since| since.elapsed().as_secs_f64());
+        self.begun.map_or(0.0, |begun| (begun.elapsed().as_secs_f64() - held).max(0.0))
     }
 
     /// The step that ran has ended; it was planned to take so long.
     pub fn passed(&mut self, planned: f64) {
-        if let Some(begun) = self.begun.take() {
+        let elapsed = self.elapsed();
+        if self.begun.take().is_some() {
             self.planned += planned;
-            self.taken += begun.elapsed().as_secs_f64();
+            self.taken += elapsed;
         }
     }
 
     /// How far; `share` of the step's updates are made, and `later` seconds are planned for those after it.
     pub fn progress(&self, step: Option<&Step>, share: Option<f64>, later: f64) -> Progress {
-        let elapsed = self.begun.map_or(0.0, |begun| begun.elapsed().as_secs_f64());
-        self.estimate(step, share, later, elapsed)
+        self.estimate(step, share, later, self.elapsed())
     }
 
     fn estimate(&self, step: Option<&Step>, share: Option<f64>, later: f64, elapsed: f64) -> Progress {
         let planned = step.map_or(0.0, |s| s.seconds);
-        let share = share.unwrap_or((elapsed / planned.max(1e-9)).min(0.9)).clamp(0.0, 1.0);
         let (mut known, mut taken) = (self.planned, self.taken);
-        if step.is_some() {
+        if let (Some(_), Some(share)) = (step, share) {
             known += planned * share;
             taken += elapsed;
         }
-        let scale = (TRUST + taken) / (TRUST + known);
-        let seconds_left = scale * (planned * (1.0 - share) * f64::from(u8::from(step.is_some())) + later);
+        // Of a command that does not say how far it is, the plan has to do.
+        let share = share.unwrap_or((elapsed / planned.max(1e-9)).min(0.9)).clamp(0.0, 1.0);
+        let planned_left = planned * (1.0 - share) + later;
+        let seconds_left = (known >= LEAST).then(|| taken / known * planned_left);
         Progress { doing: step.map(|s| s.doing.clone()), share, seconds_left }
     }
 }
@@ -64,17 +84,33 @@ mod tests {
     use super::*;
 
     #[test]
-    fn the_estimate_goes_from_the_plan_to_this_machine() {
+    fn the_time_of_a_pause_does_not_count() {
+        // Begun 100 s ago, of which 60 were a pause that is over and 30 one that is not.
+        let ago = |seconds| Instant::now().checked_sub(std::time::Duration::from_secs(seconds));
+        let (Some(begun), Some(since)) = (ago(100), ago(30)) else { return };
+        let mut pace = Pace { begun: Some(begun), held: 60.0, held_since: Some(since), ..Pace::default() };
+        assert!((10.0..40.0).contains(&pace.elapsed()), "{}", pace.elapsed());
+        pace.pauses();
+        assert_eq!(pace.held_since, Some(since), "a pause has one beginning");
+        pace.resumes();
+        assert!(pace.held >= 90.0 && pace.held_since.is_none(), "{pace:?}");
+        pace.begins();
+        assert_eq!(pace.held, 0.0);
+    }
+
+    #[test]
+    fn the_estimate_is_what_this_machine_has_measured() {
         let step = Step { seconds: 10.0, doing: "x".into(), ..Step::default() };
         let fresh = Pace::default();
-        assert_eq!(fresh.estimate(Some(&step), Some(0.0), 50.0, 0.0).seconds_left, 60.0);
+        assert_eq!(fresh.estimate(Some(&step), Some(0.0), 50.0, 0.0).seconds_left, None, "nothing is measured yet");
         // A machine that is twice as slow.
-        let slow = Pace { planned: 100.0, taken: 200.0, begun: None };
-        let half = slow.estimate(Some(&step), Some(0.5), 50.0, 10.0);
-        assert!((half.seconds_left - 110.0).abs() < 5.0, "{half:?}");
+        let slow = Pace { planned: 100.0, taken: 200.0, ..Pace::default() };
+        let half = slow.estimate(Some(&step), Some(0.5), 50.0, 10.0).seconds_left.unwrap();
+        assert!((half - 110.0).abs() < 1e-9, "{half}");
         // Of a command that does not tell, time tells, but never all.
-        let quiet = fresh.estimate(Some(&step), None, 0.0, 100.0);
-        assert!(quiet.share == 0.9 && quiet.seconds_left > 0.0, "{quiet:?}");
-        assert_eq!(fresh.estimate(None, None, 5.0, 0.0).seconds_left, 5.0);
+        let quiet = slow.estimate(Some(&step), None, 0.0, 100.0);
+        assert!(quiet.share == 0.9 && quiet.seconds_left > Some(0.0), "{quiet:?}");
+        assert_eq!(fresh.estimate(Some(&step), None, 0.0, 5.0).seconds_left, None);
+        assert_eq!(slow.estimate(None, None, 5.0, 0.0).seconds_left, Some(10.0));
     }
 }

@@ -54,7 +54,7 @@ impl Place {
         let kept = Kept { story: story.name.clone(), key: key(story, &own, seed), done: BTreeSet::new() };
         let (dir, root) = match at {
             Where::At(dir) => (dir.clone(), dir.clone()),
-            Where::In(root) => (free(root, &kept, own.len())?, root.clone()),
+            Where::In(root) => (free(root, &kept, &own)?, root.clone()),
         };
         let own = Folder::open(dir, kept)?;
         ensure!(!RunLock::is_held(&own.dir), "{}: another process tells a story there; choose another folder", shown(&own.dir));
@@ -94,8 +94,8 @@ impl Place {
     pub fn product(&self, step: &Step) -> PathBuf {
         let dir = &self.folder(step).dir;
         match step.kind() {
-            StepKind::Trainer | StepKind::Folder => dir.join(&step.name),
-            StepKind::Rows => dir.join(format!("{}.jsonl", step.name)),
+            StepKind::Trainer | StepKind::Folder => dir.join(&step.stem),
+            StepKind::Rows => dir.join(format!("{}.jsonl", step.stem)),
             StepKind::Json => self.printed(step),
         }
     }
@@ -103,12 +103,12 @@ impl Place {
     /// Where the standard output of a step is kept.
     pub fn printed(&self, step: &Step) -> PathBuf {
         let extension = if step.kind() == StepKind::Rows { "jsonl" } else { "json" };
-        self.folder(step).dir.join(format!("{}.{extension}", step.name))
+        self.folder(step).dir.join(format!("{}.{extension}", step.stem))
     }
 
     /// Where its standard error is kept.
     pub fn log(&self, step: &Step) -> PathBuf {
-        self.folder(step).dir.join(format!("{}.log", step.name))
+        self.folder(step).dir.join(format!("{}.log", step.stem))
     }
 
     /// The path that a name in a brace of a command line stands for.
@@ -122,7 +122,7 @@ impl Place {
 
     /// Whether a step has been run.
     pub fn is_done(&self, step: &Step) -> bool {
-        self.folder(step).kept.done.contains(&step.name)
+        self.folder(step).kept.done.contains(&step.stem)
     }
 
     /// Note that a step has been run.
@@ -134,7 +134,7 @@ impl Place {
             Some(start) if step.shared => start,
             _ => &mut self.own,
         };
-        folder.kept.done.insert(step.name.clone());
+        folder.kept.done.insert(step.stem.clone());
         folder.save()
     }
 
@@ -146,7 +146,11 @@ impl Place {
         let fill = |word: &String| -> Result<String> {
             let mut out = word.clone();
             for name in path_names(word)? {
-                let value = if name == "seed" { seed.to_string() } else { self.path_of(story, name)?.display().to_string() };
+                let value = match story.parameters.get(name) {
+                    Some(parameter) => parameter.value.clone(),
+                    None if name == "seed" => seed.to_string(),
+                    None => self.path_of(story, name)?.display().to_string(),
+                };
                 out = out.replace(&format!("{{{name}}}"), &value);
             }
             Ok(out)
@@ -178,17 +182,26 @@ fn read(dir: &Path) -> Option<Kept> {
 }
 
 /// The folder in `root` to be used: one of this story that was interrupted, else the first name that is free.
-fn free(root: &Path, kept: &Kept, steps: usize) -> Result<PathBuf> {
+fn free(root: &Path, kept: &Kept, steps: &[&Step]) -> Result<PathBuf> {
     for n in 1..10_000 {
         let name = if n == 1 { kept.story.clone() } else { format!("{}-{n}", kept.story) };
         let dir = root.join(name);
-        let interrupted =
-            read(&dir).is_some_and(|found| found.key == kept.key && found.done.len() < steps) && !RunLock::is_held(&dir);
+        let is_left = |found: &Kept| steps.iter().any(|step| !found.done.contains(&step.stem));
+        let interrupted = read(&dir).is_some_and(|found| found.key == kept.key && is_left(&found)) && !RunLock::is_held(&dir);
         if interrupted || !dir.exists() {
             return Ok(dir);
         }
     }
     bail!("{}: is full of folders of this story; remove some", shown(root))
+}
+
+/// Whether a story has been run to its end in a folder of its name below `root`, with whatever seed.
+pub fn is_complete(root: &Path, story: &Story) -> bool {
+    let own: Vec<&Step> = story.steps().filter(|s| !s.shared).collect();
+    let folders = (1..).map(|n| root.join(if n == 1 { story.name.clone() } else { format!("{}-{n}", story.name) }));
+    folders.take_while(|dir| dir.is_dir()).any(|dir| {
+        read(&dir).is_some_and(|kept| kept.story == story.name && own.iter().all(|step| kept.done.contains(&step.stem)))
+    })
 }
 
 fn key(story: &Story, steps: &[&Step], seed: u64) -> String {
@@ -240,6 +253,8 @@ mod tests {
         drop(again);
         assert!(open(1).dir().ends_with("s-2"));
         assert!(open(2).dir().ends_with("s-3"), "another seed");
+        assert!(is_complete(dir.path(), &story));
+        assert!(!is_complete(&dir.path().join("s"), &story), "nothing of this story lies there");
         // A named folder must be the story's own.
         let at = |name: &str, seed| Place::open(&story, &Where::At(dir.path().join(name)), seed);
         assert!(at("s", 1).is_ok());
@@ -247,6 +262,29 @@ mod tests {
         std::fs::create_dir(dir.path().join("mine")).unwrap();
         std::fs::write(dir.path().join("mine/x"), "").unwrap();
         assert!(at("mine", 1).is_err());
+    }
+
+    #[test]
+    fn what_depends_on_a_parameter_has_files_of_its_own() {
+        let text = "title = 't'\nabout = 'a'\n[parameters.n]\nlabel = 'count'\nvalue = '2'\nchoices = ['2', '4']\n[[scene]]\ntitle = 's'\n\
+                    [[scene.step]]\nname = 'rows'\ndoing = 'd'\nseconds = 1.0\nrun = ['data', 'math']\n\
+                    [[scene.step]]\nname = 'few'\ndoing = 'd'\nseconds = 1.0\nrun = ['data', 'math', '--count={n}']\n\
+                    [[scene.step]]\nname = 'asked'\ndoing = 'd'\nseconds = 1.0\nrun = ['data', 'solve', '{few}']\n";
+        let mut story = Story::parse("p", text).unwrap();
+        let stems = |story: &Story| story.steps().map(|s| s.stem.clone()).collect::<Vec<_>>();
+        assert_eq!(stems(&story), ["rows", "few-n2", "asked-n2"]);
+        let dir = tempfile::tempdir().unwrap();
+        let mut place = Place::open(&story, &Where::At(dir.path().join("w")), 7).unwrap();
+        story.clone().steps().for_each(|step| place.done(step).unwrap());
+        story.set("n", "4").unwrap();
+        assert_eq!(stems(&story), ["rows", "few-n4", "asked-n4"]);
+        let steps: Vec<&Step> = story.steps().collect();
+        assert!(place.is_done(steps[0]) && !place.is_done(steps[1]) && !place.is_done(steps[2]));
+        assert_eq!(place.words(&story, steps[1], 7).unwrap(), ["data", "math", "--count=4"]);
+        let few = dir.path().join("w/few-n4.jsonl").display().to_string();
+        assert_eq!(place.words(&story, steps[2], 7).unwrap(), ["data", "solve", &few]);
+        assert!(story.set("n", "3").unwrap_err().to_string().contains("must be one of 2, 4"));
+        assert!(story.set("m", "2").unwrap_err().to_string().contains("no parameter"));
     }
 
     #[test]

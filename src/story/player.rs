@@ -5,19 +5,20 @@
 //! `Stopped`; `go` goes on from there, as does a new player later.
 
 use super::child::Child;
-use super::facts::{Outcome, first_rows, printed};
-use super::formula::{Condition, Formula};
+use super::compare::Verdict;
+use super::facts::{Fact, Facts, Outcome, first_rows, printed};
 use super::pace::{Pace, Progress};
 use super::place::{Place, Where};
 use super::script::{Question, Said, Scene, Step, StepKind, Story};
-use super::text::{Block, Fact, Filled, Template, blocks, number};
+use super::words::{self, Block, Filled, blocks};
 use crate::config::DeviceSettings;
 use crate::event::Command;
-use crate::history::RunFiles;
+use crate::history::{RunFiles, State};
 use crate::vfs::shown;
 use anyhow::{Context as _, Result, bail};
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 
 /// How to play.
 #[derive(Clone, Debug)]
@@ -49,6 +50,15 @@ pub enum Phase {
     Failed(String),
 }
 
+/// What is said to a guess.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Judged {
+    /// It was the right one.
+    pub is_right: bool,
+    /// "Right." or "Not quite." with the reason.
+    pub text: String,
+}
+
 /// See the module.
 #[derive(Debug)]
 pub struct Player {
@@ -61,7 +71,7 @@ pub struct Player {
     phase: Phase,
     child: Option<Child>,
     stopping: bool,
-    outcomes: BTreeMap<String, Outcome>,
+    outcomes: BTreeMap<String, Arc<Outcome>>,
     pace: Pace,
 }
 
@@ -118,7 +128,7 @@ impl Player {
 
     /// A training run of the story so far, by its step's name; live while it trains.
     pub fn run(&self, name: &str) -> Option<&RunFiles> {
-        if let Some(Outcome::Run(run)) = self.outcomes.get(name) { Some(run) } else { None }
+        if let Some(Outcome::Run(run)) = self.outcomes.get(name).map(Arc::as_ref) { Some(run) } else { None }
     }
 
     /// Training runs of this scene so far, in order.
@@ -149,7 +159,7 @@ impl Player {
 
     /// The scene's words before the run.
     pub fn text(&self) -> Vec<Block> {
-        self.plain(&self.scene().text)
+        blocks(&self.scene().text)
     }
 
     /// The scene's question.
@@ -187,49 +197,81 @@ impl Player {
     /// As [`Self::answer`].
     pub fn table(&self) -> Result<Option<Filled>> {
         let Some(table) = &self.scene().table else { return Ok(None) };
-        let fill = |cell: &String| Template::parse(cell)?.fill(&|name| self.fact(name));
+        let facts = self.facts();
+        let fill = |cell: &String| words::fill(cell, &facts);
         let rows = table.rows.iter().map(|row| row.iter().map(fill).collect()).collect::<Result<_>>()?;
         Ok(Some((table.head.clone(), rows)))
     }
 
-    /// A number or text that came out, by its name.
+    /// What is said to the choice that was made, from 0; nothing where the question has no right answer, or this run does not decide it.
+    ///
+    /// # Errors
+    /// As [`Self::answer`].
+    pub fn judge(&self, choice: usize) -> Result<Option<Judged>> {
+        let Some((question, right)) = self.question().and_then(|q| Some((q, q.right.as_ref()?))) else { return Ok(None) };
+        let letter = words::text(right, &self.facts())?;
+        let Some(right) = ('a'..='z').position(|c| letter == c.to_string()) else { return Ok(None) };
+        let is_right = right == choice;
+        let reason = question.reasons.get(choice).map_or("", |text| text.trim());
+        let text = if is_right { "Right.".to_owned() } else { format!("Not quite. {reason}").trim_end().to_owned() };
+        Ok(Some(Judged { is_right, text }))
+    }
+
+    /// A number or text of a step, `step.fact`.
     ///
     /// # Errors
     /// Nothing of this name is there.
     pub fn fact(&self, name: &str) -> Result<Fact> {
-        if let Some(formula) = self.story.values.get(name) {
-            let value = Formula::parse(formula)?.value(&|name| number(name, self.fact(name)?));
-            return value.map(Fact::Number).with_context(|| name.to_owned());
-        }
-        let (step, fact) = name.split_once('.').with_context(|| format!("{name}: is no value of this story"))?;
+        let (step, fact) = name.split_once('.').with_context(|| format!("{name}: is no fact of a step"))?;
         let outcome = self.outcomes.get(step).with_context(|| format!("{name}: no step {step} has been run"))?;
         outcome.fact(fact).with_context(|| name.to_owned())
     }
 
+    /// Everything that words may name by now.
+    fn facts(&self) -> Facts {
+        let parameters = self.story.parameters.iter().map(|(name, p)| (name.clone(), p.value.clone()));
+        let mut facts = Facts::new(&self.story.values, &self.story.compare, parameters);
+        self.outcomes.iter().for_each(|(step, outcome)| facts.add(step, outcome.clone()));
+        facts
+    }
+
     fn said(&self, words: &[Said]) -> Result<Vec<Block>> {
+        let facts = self.facts();
         let mut out = Vec::new();
         for said in words {
-            let holds = match &said.when {
-                None => true,
-                Some(when) => Condition::parse(when)?.holds(&|name| number(name, self.fact(name)?))?,
-            };
-            if let Some(text) = if holds { Some(&said.say) } else { said.otherwise.as_ref() } {
-                // Numbers are put in after the words were cut into lines, so that no text from a model looks like ours.
-                for block in blocks(text) {
-                    let fill = |text: &str| Template::parse(text)?.fill(&|name| self.fact(name));
-                    out.push(match block {
-                        Block::Paragraph(words) => Block::Paragraph(fill(&words)?),
-                        Block::Lines(lines) => Block::Lines(lines.iter().map(|l| fill(l)).collect::<Result<_>>()?),
-                    });
-                }
+            let Some(text) = chosen(said, &facts)? else { continue };
+            // Numbers are put in after the words were cut into lines, so that no text from a model looks like ours.
+            for block in blocks(text) {
+                let fill = |text: &str| words::fill(text, &facts);
+                out.push(match block {
+                    Block::Paragraph(words) => Block::Paragraph(fill(&words)?),
+                    Block::Lines(lines) => Block::Lines(lines.iter().map(|l| fill(l)).collect::<Result<_>>()?),
+                });
             }
         }
         Ok(out)
     }
 
-    /// Words without numbers.
-    fn plain(&self, text: &str) -> Vec<Block> {
-        blocks(&Template::parse(text).and_then(|t| t.fill(&|name| self.fact(name))).unwrap_or_else(|_| text.to_owned()))
+    /// Give a parameter another value; a scene that was run with the old one can be run again.
+    ///
+    /// # Errors
+    /// Something runs, or the parameter cannot have this value.
+    pub fn set(&mut self, name: &str, value: &str) -> Result<()> {
+        if !matches!(self.phase, Phase::Reading | Phase::Seen | Phase::Done) {
+            bail!("{name}: can be changed once what runs has ended");
+        }
+        if self.story.parameters.get(name).is_some_and(|p| p.value == value) {
+            return Ok(());
+        }
+        self.story.set(name, value)?;
+        (self.phase, self.passed) = (Phase::Reading, 0);
+        Ok(())
+    }
+
+    /// Seconds of what several stories begin with and what is still to be made, once; none where it is there.
+    pub fn preparation(&self) -> Option<f64> {
+        let missing = self.story.steps().filter(|s| s.shared && !self.place.is_done(s)).map(|s| s.seconds).sum::<f64>();
+        Some(missing).filter(|seconds| *seconds > 1.0)
     }
 
     /// How far the story is.
@@ -277,6 +319,30 @@ impl Player {
         self.child.as_mut().context("nothing is being trained")?.send(command)
     }
 
+    /// Whether what runs can be paused: a trainer.
+    pub fn can_pause(&self) -> bool {
+        self.phase == Phase::Running && self.step().is_some_and(|step| step.kind() == StepKind::Trainer)
+    }
+
+    /// Whether the trainer that runs is paused.
+    pub fn is_paused(&self) -> bool {
+        self.step().and_then(|step| self.run(&step.name)).is_some_and(|run| run.history.state == State::Paused)
+    }
+
+    /// Pause the trainer that runs, or let it continue.
+    ///
+    /// # Errors
+    /// None runs.
+    pub fn pause(&mut self, paused: bool) -> Result<()> {
+        self.send(if paused { &Command::Pause } else { &Command::Resume })?;
+        if paused {
+            self.pace.pauses()
+        } else {
+            self.pace.resumes()
+        }
+        Ok(())
+    }
+
     /// Look at what runs, start what comes next. Whether anything is new. An error becomes the phase `Failed`.
     pub fn poll(&mut self) -> bool {
         if self.phase != Phase::Running {
@@ -295,7 +361,7 @@ impl Player {
         let ended = child.ended()?;
         let step = &self.story.scenes[self.scene].steps[self.passed];
         let mut changed = false;
-        if let Some(Outcome::Run(run)) = self.outcomes.get_mut(&step.name) {
+        if let Some(Outcome::Run(run)) = self.outcomes.get_mut(&step.name).and_then(Arc::get_mut) {
             changed = match ended {
                 None => run.follow(0.02)?.changed,
                 Some(_) => {
@@ -349,7 +415,8 @@ impl Player {
                     }
                 }
                 words.push("--control".into());
-                self.outcomes.insert(step.name.clone(), Outcome::Run(Box::new(RunFiles::new(&product))));
+                let run = Outcome::Run(Box::new(RunFiles::new(&product)));
+                self.outcomes.insert(step.name.clone(), Arc::new(run));
             }
             StepKind::Rows => {}
             kind => {
@@ -388,9 +455,23 @@ impl Player {
             }
             StepKind::Folder | StepKind::Json => Outcome::Printed(printed(&self.place.printed(step))?),
         };
-        self.outcomes.insert(step.name.clone(), outcome);
+        self.outcomes.insert(step.name.clone(), Arc::new(outcome));
         Ok(())
     }
+}
+
+/// The words that are said, if any.
+fn chosen<'a>(said: &'a Said, facts: &Facts) -> Result<Option<&'a str>> {
+    let text = match (&said.by, &said.when) {
+        (Some(by), _) => match facts.difference(by)?.verdict {
+            Verdict::Better => &said.better,
+            Verdict::Worse => &said.worse,
+            Verdict::Inconclusive => &said.inconclusive,
+        },
+        (None, Some(when)) if !words::holds(when, facts)? => &said.otherwise,
+        (None, _) => &said.say,
+    };
+    Ok(text.as_deref())
 }
 
 /// Part of a run's updates that are made.

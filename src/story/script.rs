@@ -2,10 +2,11 @@
 //!
 //! Files are TOML; an unknown field is an error, and so is a name in a brace that nothing in the story makes.
 
+use super::compare::{Comparison, FIELDS};
 use super::facts::check_name;
-use super::formula::Condition;
-use super::text::Template;
+use super::words::{Name, names, names_of_expression};
 use crate::history::spec;
+use crate::words::did_you_mean;
 use anyhow::{Context as _, Result, bail, ensure};
 use serde::Deserialize;
 use std::collections::{BTreeMap, BTreeSet};
@@ -30,6 +31,12 @@ pub struct Story {
     /// Names for numbers, usable in all words after the runs that they are made of.
     #[serde(default)]
     pub values: BTreeMap<String, String>,
+    /// Differences on the same questions, by name.
+    #[serde(default)]
+    pub compare: BTreeMap<String, Comparison>,
+    /// What the reader may change, by name: `{name}` in command lines.
+    #[serde(default)]
+    pub parameters: BTreeMap<String, Parameter>,
     /// One after another.
     #[serde(rename = "scene")]
     pub scenes: Vec<Scene>,
@@ -73,22 +80,71 @@ pub struct Question {
     /// Answers to choose from, if the question has some.
     #[serde(default)]
     pub choices: Vec<String>,
+    /// An expression for the letter of the right choice (`"'b'"`), empty where this run does not decide it.
+    #[serde(default)]
+    pub right: Option<String>,
+    /// For each choice, why it is not the right one; empty for one that always is.
+    #[serde(default)]
+    pub reasons: Vec<String>,
     /// What is said to it after the run.
     pub answer: Vec<Said>,
 }
 
-/// Words that may depend on what came out.
+/// Words that may depend on what came out: `say` with or without a condition, or three branches of a comparison.
 #[derive(Clone, Debug, Default, PartialEq, Deserialize)]
-#[serde(deny_unknown_fields)]
+#[serde(default, deny_unknown_fields)]
 pub struct Said {
     /// Said when this holds; always without it.
-    #[serde(default)]
     pub when: Option<String>,
     /// The words.
-    pub say: String,
+    pub say: Option<String>,
     /// Said when it does not hold.
-    #[serde(default)]
     pub otherwise: Option<String>,
+    /// A comparison, which decides between the next three.
+    pub by: Option<String>,
+    /// Said when the difference is for the better.
+    pub better: Option<String>,
+    /// Said when it is for the worse.
+    pub worse: Option<String>,
+    /// Said when its interval holds zero.
+    pub inconclusive: Option<String>,
+}
+
+/// Something that the reader may change before a scene is run, and again after it.
+#[derive(Clone, Debug, Default, PartialEq, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Parameter {
+    /// What it is, in words.
+    pub label: String,
+    /// Its value.
+    pub value: String,
+    /// Values to choose from.
+    pub choices: Vec<String>,
+}
+
+impl Said {
+    /// All words that it may say.
+    fn words(&self) -> impl Iterator<Item = &str> {
+        [&self.say, &self.otherwise, &self.better, &self.worse, &self.inconclusive].into_iter().flatten().map(String::as_str)
+    }
+
+    /// Whether its parts belong together.
+    fn check(&self, story: &Story) -> Result<()> {
+        let branches = [&self.better, &self.worse, &self.inconclusive];
+        let Some(by) = &self.by else {
+            ensure!(self.say.is_some(), "words without say");
+            ensure!(branches.iter().all(|b| b.is_none()), "better, worse and inconclusive need by");
+            ensure!(self.otherwise.is_none() || self.when.is_some(), "{:?}: otherwise without when", self.say);
+            return Ok(());
+        };
+        ensure!(story.compare.contains_key(by), "by = {by:?}: is no comparison of this story");
+        ensure!(branches.iter().all(|b| b.is_some()), "by = {by:?}: needs all of better, worse and inconclusive");
+        ensure!(
+            self.say.is_none() && self.when.is_none() && self.otherwise.is_none(),
+            "by = {by:?}: has branches instead of say"
+        );
+        Ok(())
+    }
 }
 
 /// A command of lehr.
@@ -110,6 +166,9 @@ pub struct Step {
     /// Its results are kept for all stories with the same start.
     #[serde(skip)]
     pub shared: bool,
+    /// What its files are called: its name, and the values of the parameters that it depends on.
+    #[serde(skip)]
+    pub stem: String,
 }
 
 /// What a command is to the player.
@@ -199,7 +258,51 @@ impl Story {
             scene.steps.splice(0..0, steps);
         }
         story.check().with_context(|| name.to_owned())?;
+        story.name_files();
         Ok(story)
+    }
+
+    /// Give a parameter another value; what depends on it gets other files.
+    ///
+    /// # Errors
+    /// There is no such parameter, or it cannot have this value.
+    pub fn set(&mut self, name: &str, value: &str) -> Result<()> {
+        let known: Vec<&str> = self.parameters.keys().map(String::as_str).collect();
+        let hint = if known.is_empty() { "; this lesson has none".to_owned() } else { did_you_mean(name, known) };
+        let shown = crate::vfs::clean(name);
+        let parameter =
+            self.parameters.get_mut(name).with_context(|| format!("--set {shown}: is no parameter of the lesson{hint}"))?;
+        let choices = parameter.choices.join(", ");
+        let value_ = crate::vfs::clean(value);
+        ensure!(parameter.choices.iter().any(|c| c == value), "--set {shown}={value_}: must be one of {choices}");
+        value.clone_into(&mut parameter.value);
+        self.name_files();
+        Ok(())
+    }
+
+    /// Each step's stem: with the parameters that it or what it builds on depends on.
+    fn name_files(&mut self) {
+        let mut used: BTreeMap<String, BTreeSet<String>> = BTreeMap::new();
+        for step in self.scenes.iter_mut().flat_map(|s| &mut s.steps) {
+            let mut own = BTreeSet::new();
+            for name in step.run.iter().flat_map(|word| path_names(word).unwrap_or_default()) {
+                match used.get(name) {
+                    Some(others) => own.extend(others.iter().cloned()),
+                    None if self.parameters.contains_key(name) => {
+                        own.insert(name.to_owned());
+                    }
+                    None => {}
+                }
+            }
+            let values = own.iter().map(|name| format!("-{name}{}", self.parameters[name].value));
+            step.stem = step.name.clone() + &values.collect::<String>();
+            used.insert(step.name.clone(), own);
+        }
+    }
+
+    /// Seconds of the steps that several stories begin with, on two processor cores without a GPU.
+    pub fn preparation_seconds(&self) -> f64 {
+        self.steps().filter(|s| s.shared).map(|s| s.seconds).sum()
     }
 
     /// The same as a rehearsal.
@@ -225,9 +328,9 @@ impl Story {
         self.scenes.iter().flat_map(|s| &s.steps)
     }
 
-    /// Minutes on two processor cores without a GPU, the start included.
-    pub fn minutes(&self) -> f64 {
-        self.steps().map(|s| s.seconds).sum::<f64>() / 60.0
+    /// Seconds on two processor cores without a GPU, the start left out.
+    pub fn seconds(&self) -> f64 {
+        self.steps().filter(|s| !s.shared).map(|s| s.seconds).sum()
     }
 
     /// Whether every name is made by something before it is used.
@@ -236,6 +339,12 @@ impl Story {
         let mut paths: BTreeSet<&str> = self.files.keys().map(String::as_str).collect();
         let mut made: BTreeMap<&str, StepKind> = BTreeMap::new();
         paths.insert("seed");
+        for (name, parameter) in &self.parameters {
+            ensure!(parameter.choices.contains(&parameter.value), "parameter {name}: its value must be one of its choices");
+            let is_plain = |c: &String| !c.is_empty() && c.chars().all(|c| c.is_ascii_alphanumeric() || matches!(c, '.' | '-'));
+            ensure!(parameter.choices.iter().all(is_plain), "parameter {name}: choices are of letters, digits, dots and dashes");
+            ensure!(paths.insert(name), "parameter {name}: the name is taken");
+        }
         for name in &paths {
             check_word(name)?;
         }
@@ -258,60 +367,76 @@ impl Story {
             }
             self.check_words(scene, &made).with_context(at)?;
         }
-        let unused = self.values.values().find_map(|text| super::formula::Formula::parse(text).err());
-        unused.map_or(Ok(()), |error| Err(error.context("values")))
+        for (name, text) in &self.values {
+            names_of_expression(text).with_context(|| format!("values: {name}"))?;
+        }
+        for (name, comparison) in &self.compare {
+            for path in [&comparison.before, &comparison.after] {
+                let kind = path.split_once('.').and_then(|(step, _)| made.get(step));
+                ensure!(
+                    matches!(kind, Some(StepKind::Json | StepKind::Folder)),
+                    "compare {name}: {path:?} is no list that a step prints"
+                );
+            }
+        }
+        Ok(())
     }
 
     fn check_words(&self, scene: &Scene, made: &BTreeMap<&str, StepKind>) -> Result<()> {
-        let mut texts: Vec<&str> = Vec::new();
-        let mut conditions: Vec<&str> = Vec::new();
-        let question = scene.question.iter().inspect(|q| texts.extend([q.ask.as_str()]));
-        let answers: Vec<&Said> = question.flat_map(|q| &q.answer).collect();
-        ensure!(scene.question.is_none() || !answers.is_empty(), "the question has no answer");
-        for text in texts.drain(..).chain(scene.question.iter().flat_map(|q| q.choices.iter().map(String::as_str))) {
-            no_places(text)?;
+        if let Some(question) = &scene.question {
+            ensure!(!question.answer.is_empty(), "the question has no answer");
+            no_places(&question.ask)?;
+            question.choices.iter().chain(&question.reasons).try_for_each(|text| no_places(text))?;
+            ensure!(
+                question.reasons.is_empty() || question.reasons.len() == question.choices.len(),
+                "question: {} reasons for {} choices",
+                question.reasons.len(),
+                question.choices.len()
+            );
+            ensure!(question.right.is_none() || !question.choices.is_empty(), "question: right, but no choices");
         }
-        for said in answers.into_iter().chain(&scene.seen).chain(&scene.closing) {
-            ensure!(said.otherwise.is_none() || said.when.is_some(), "{:?}: otherwise without when", said.say);
-            texts.push(&said.say);
-            texts.extend(said.otherwise.as_deref());
-            conditions.extend(said.when.as_deref());
+        let answers = scene.question.iter().flat_map(|q| &q.answer);
+        let said: Vec<&Said> = answers.chain(&scene.seen).chain(&scene.closing).collect();
+        said.iter().try_for_each(|s| s.check(self))?;
+        let rows = scene.table.iter().flat_map(|table| &table.rows);
+        for row in rows.clone() {
+            let columns = scene.table.as_ref().map_or(0, |table| table.head.len());
+            ensure!(row.len() == columns, "table: a row has {} cells, the head {columns}", row.len());
         }
-        if let Some(table) = &scene.table {
-            for row in &table.rows {
-                ensure!(row.len() == table.head.len(), "table: a row has {} cells, the head {}", row.len(), table.head.len());
-                texts.extend(row.iter().map(String::as_str));
-            }
-        }
+        let texts = said.iter().flat_map(|s| s.words()).chain(rows.flatten().map(String::as_str));
         for text in texts {
-            let template = Template::parse(text).with_context(|| format!("{text:?}"))?;
-            template
-                .names()
-                .into_iter()
-                .try_for_each(|name| self.check_fact(name, made, 0))
-                .with_context(|| format!("{text:?}"))?;
+            self.check_names(&names(text)?, made).with_context(|| format!("{text:?}"))?;
         }
-        for text in conditions {
-            let condition = Condition::parse(text)?;
-            condition
-                .names()
-                .into_iter()
-                .try_for_each(|name| self.check_fact(name, made, 0))
-                .with_context(|| format!("{text:?}"))?;
+        let right = scene.question.iter().filter_map(|q| q.right.as_deref());
+        for text in said.iter().filter_map(|s| s.when.as_deref()).chain(right) {
+            self.check_names(&names_of_expression(text)?, made).with_context(|| format!("{text:?}"))?;
         }
         scene.watch.iter().try_for_each(|watch| watch.check(made))
     }
 
-    /// A name in words: one of `values`, or `step.fact` of a step that has been run by then.
-    fn check_fact(&self, name: &str, made: &BTreeMap<&str, StepKind>, depth: usize) -> Result<()> {
-        ensure!(depth < 8, "{name}: is made of itself");
-        if let Some(formula) = self.values.get(name) {
-            let formula = super::formula::Formula::parse(formula).with_context(|| name.to_owned())?;
-            return formula.names().into_iter().try_for_each(|name| self.check_fact(name, made, depth + 1));
+    fn check_names(&self, names: &[Name], made: &BTreeMap<&str, StepKind>) -> Result<()> {
+        names.iter().try_for_each(|name| self.check_fact(name, made, 0))
+    }
+
+    /// A name in words: one of `values`, a comparison, a parameter, or a fact of a step that has been run by then.
+    fn check_fact(&self, name: &Name, made: &BTreeMap<&str, StepKind>, depth: usize) -> Result<()> {
+        let Name { root, path } = name;
+        ensure!(depth < 8, "{root}: is made of itself");
+        if let Some(expression) = self.values.get(root) {
+            return names_of_expression(expression)?.iter().try_for_each(|name| self.check_fact(name, made, depth + 1));
         }
-        let Some((step, fact)) = name.split_once('.') else { bail!("{name}: is no value of this story") };
-        let Some(kind) = made.get(step) else { bail!("{name}: no step {step} has been run by then") };
-        check_name(*kind, fact).with_context(|| name.to_owned())
+        if let Some(comparison) = self.compare.get(root) {
+            ensure!(FIELDS.contains(&path.as_str()), "{root}.{path}: a comparison has {}", FIELDS.join(", "));
+            let steps = [&comparison.before, &comparison.after].map(|path| path.split('.').next().unwrap_or_default());
+            let late = steps.iter().find(|step| !made.contains_key(*step));
+            return late.map_or(Ok(()), |step| Err(anyhow::anyhow!("{root}: no step {step} has been run by then")));
+        }
+        if self.parameters.contains_key(root) && path.is_empty() {
+            return Ok(());
+        }
+        ensure!(!path.is_empty(), "{root}: is no value of this story");
+        let Some(kind) = made.get(root.as_str()) else { bail!("{root}.{path}: no step {root} has been run by then") };
+        check_name(*kind, path).with_context(|| format!("{root}.{path}"))
     }
 }
 
@@ -363,9 +488,8 @@ pub(super) fn path_names(word: &str) -> Result<Vec<&str>> {
 
 /// Words before a run, where there are no numbers yet.
 fn no_places(text: &str) -> Result<()> {
-    let names =
-        Template::parse(text).with_context(|| format!("{text:?}"))?.names().into_iter().map(str::to_owned).collect::<Vec<_>>();
-    ensure!(names.is_empty(), "{text:?}: {{{}}} stands before the run", names[0]);
+    let found = names(text)?;
+    ensure!(found.is_empty(), "{text:?}: {} stands before the run", found[0].root);
     Ok(())
 }
 

@@ -209,5 +209,5 @@ fn what_cannot_work_is_refused_in_one_line() {
         assert!(!place.path("no").exists(), "{more:?} left something behind");
     }
     let said = run(&mut place.lehr(["grpo", "--task=kk"]));
-    assert!(said.code == Some(1) && said.err.contains("--init"), "{}", said.err);
+    assert!(said.code == Some(2) && said.err.contains("--init"), "{}", said.err);
 }

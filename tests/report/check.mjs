@@ -168,6 +168,29 @@ async function zooming(page) {
     await toolbar("−");
 }
 
+/** The page begins with what was found; legends show all lines; marks of checkpoints do not cover each other. */
+async function findings(page) {
+    const found = await page.value(`[...document.querySelectorAll("header .findings li")].map((li) => li.textContent)`);
+    expect(found.length > 0 && found.every((text) => /95 % interval/.test(text)), `findings: ${found.join(" | ")}`);
+    const hidden = await page.value(`[...document.querySelectorAll(".chart .scroll")].filter((s) => s.scrollHeight > s.clientHeight + 1).length`);
+    expect(hidden === 0, `${hidden} legends are cut`);
+    const near = await page.value(`(() => {
+        const at = [...document.querySelectorAll("#chart-loss .pin.save")].map((p) => p.getBoundingClientRect().left).sort((a, b) => a - b);
+        return at.filter((x, i) => i > 0 && x - at[i - 1] < 8).length;
+    })()`);
+    expect(near === 0, `${near} marks of checkpoints lie on one another`);
+}
+
+/** A table that is wider than a phone scrolls, and its first column stays. */
+async function narrow(page) {
+    const [moved, kept] = await page.value(`(() => {
+        const box = document.querySelector("#facts .scroll"), head = box.querySelector("tbody th");
+        box.scrollLeft = 150;
+        return [box.scrollLeft, Math.abs(head.getBoundingClientRect().left - box.getBoundingClientRect().left) < 2];
+    })()`);
+    expect(moved > 20 && kept, `the table of runs: scrolled by ${moved}, first column ${kept ? "kept" : "gone"}`);
+}
+
 async function choices(page) {
     const paths = `document.querySelectorAll("#chart-loss path.line").length`;
     const before = await page.value(paths);
@@ -205,10 +228,13 @@ async function paper(page) {
     const pdf = Buffer.from(data, "base64");
     if (pictures) writeFileSync(join(pictures, "report.pdf"), pdf);
     const sheets = pdf.toString("latin1").match(/\/Type\s*\/Page\b(?!s)/g)?.length ?? 0;
-    expect(sheets >= 2 && sheets < 40, `printed on ${sheets} sheets`);
+    expect(sheets >= 2 && sheets <= 14, `printed on ${sheets} sheets`);
     await page.send("Emulation.setEmulatedMedia", { media: "print" });
     expect(await page.value(`[...document.querySelectorAll("figure")].every((f) => getComputedStyle(f).breakInside === "avoid")`), "a chart may be cut by the edge of a sheet");
     expect(await page.value(`getComputedStyle(document.getElementById("toolbar")).display === "none"`), "buttons are printed");
+    const [second, third] = await page.value(`[...document.querySelectorAll(".charts figure")].slice(1, 3).map((f) => { const b = f.getBoundingClientRect(); return [b.left, b.top]; })`);
+    expect(third[0] > second[0] && third[1] === second[1], `charts do not stand in two columns on paper: ${second}, ${third}`);
+    expect(await page.value(`[...document.querySelectorAll("h2, h3, figcaption")].every((h) => getComputedStyle(h).breakAfter === "avoid")`), "a heading may stand alone at the foot of a sheet");
     await page.send("Emulation.setEmulatedMedia", { media: "" });
 }
 
@@ -236,6 +262,7 @@ async function all(page) {
     await page.show("one.html", { width: 1280, height: 900 });
     await drawn(page, "one.html", 9);
     await page.picture("desktop");
+    await findings(page);
     await crossHair(page);
     await zooming(page);
     await choices(page);
@@ -248,6 +275,7 @@ async function all(page) {
     await page.show("three.html", { width: 390, height: 844, dark: true, phone: true });
     await drawn(page, "three.html on a phone", 12);
     await page.picture("phone");
+    await narrow(page);
     await page.show("empty.html", { width: 1280, height: 900 });
     expect((await page.value("document.querySelectorAll('figure').length")) === 0, "an empty run has charts");
     await page.send("Emulation.setScriptExecutionDisabled", { value: true });

@@ -48,6 +48,11 @@ struct Sat {
     #[serde(flatten)]
     all: Report,
     levels: BTreeMap<u32, Report>,
+    /// Share of right answers to each question, in the order in which they are asked: what paired comparisons need. None where no answer
+    /// could be judged.
+    per_question: Vec<Option<f64>>,
+    /// Whether at least one answer to the question is right, 1 or 0.
+    any_right: Vec<Option<f64>>,
     eval_seconds: f64,
     tokens_per_second: f64,
 }
@@ -144,7 +149,12 @@ impl Sat {
     fn of(examined: &[Examined], ungraded: u64, (temperature, samples): (f64, usize), eval_seconds: f64) -> Self {
         let (all, levels) = reports(examined);
         let tokens: usize = examined.iter().flat_map(|e| &e.answers).map(|a| a.tokens).sum();
-        Self { temperature, samples, ungraded, all, levels, eval_seconds, tokens_per_second: tokens as f64 / eval_seconds }
+        let right = |e: &Examined| e.answers.iter().filter(|a| a.grade.correct).count() as f64;
+        let judged = |e: &Examined, value: f64| (!e.answers.is_empty()).then_some(value);
+        let per_question = examined.iter().map(|e| judged(e, right(e) / e.answers.len() as f64)).collect();
+        let any_right = examined.iter().map(|e| judged(e, f64::from(u8::from(right(e) > 0.0)))).collect();
+        let tokens_per_second = tokens as f64 / eval_seconds;
+        Self { temperature, samples, ungraded, all, levels, per_question, any_right, eval_seconds, tokens_per_second }
     }
 }
 
@@ -161,18 +171,24 @@ fn show(name: &str, kind: TaskKind, most: usize, sat: &[Sat]) -> anyhow::Result<
         TaskKind::Math => "difficulty",
         TaskKind::Custom => "level",
     };
-    let head = ["", level, "answers", "right", "95 % interval", "reward", "format", "tokens", "cut off"];
+    let head = [level, "answers", "right", "95 % interval", "reward", "format", "tokens", "cut off"];
     let mut rows = vec![head.map(str::to_owned).to_vec()];
+    // Before which row each way of answering is named.
+    let mut ways = Vec::new();
     for s in sat {
         let how = if s.temperature == 0.0 { "greedy".to_owned() } else { format!("temperature {}", s.temperature) };
+        ways.push((rows.len(), how));
         let levels = s.levels.iter().filter(|_| s.levels.len() > 1).map(|(level, report)| (level.to_string(), report));
         let alone = s.levels.keys().next().filter(|_| s.levels.len() == 1);
         let all = alone.map_or("all".to_owned(), u32::to_string);
-        for (i, (level, report)) in levels.chain([(all, &s.all)]).enumerate() {
-            rows.push(row(if i == 0 { &how } else { "" }, level, report));
-        }
+        rows.extend(levels.chain([(all, &s.all)]).map(|(level, report)| row(level, report)));
     }
-    aligned(&rows).iter().try_for_each(|line| output::line(line))?;
+    for (at, line) in aligned(&rows).iter().enumerate() {
+        if let Some((_, how)) = ways.iter().find(|(first, _)| *first == at) {
+            output::line(how)?;
+        }
+        output::line(line)?;
+    }
     for s in sat.iter().filter(|s| s.samples > 1) {
         let mut rows = vec![vec!["pass@k".to_owned(), level.to_owned()]];
         rows[0].extend(s.all.pass_at.keys().map(usize::to_string));
@@ -186,11 +202,10 @@ fn show(name: &str, kind: TaskKind, most: usize, sat: &[Sat]) -> anyhow::Result<
     Ok(())
 }
 
-fn row(how: &str, level: String, report: &Report) -> Vec<String> {
+fn row(level: String, report: &Report) -> Vec<String> {
     let score = &report.score;
     let [low, high] = score.interval.map(|x| 100.0 * x);
     vec![
-        how.to_owned(),
         level,
         score.count.to_string(),
         percent(score.accuracy),

@@ -4,9 +4,12 @@ mod telling;
 
 use crate::app::chart::{Frame, chart_ui};
 use crate::app::desk::{Desk, Order, Page};
-use crate::app::{Told, format};
+use crate::app::{Told, format, theme};
 use crate::config::DeviceSettings;
-use crate::story::{Block, Options, Panel, Phase, Player, StepKind, Watch, Where, lesson, lesson_names};
+use crate::event::Command;
+use crate::story::{
+    Block, Options, Panel, Phase, Player, StepKind, Story, Watch, Where, is_complete, lesson, lesson_names, next_lesson,
+};
 use eframe::egui::{self, RichText, Ui};
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
@@ -27,8 +30,10 @@ pub struct Lessons {
     by_itself: bool,
     /// Scenes that are over, of a story that goes on by itself.
     before: Vec<(String, Vec<Block>)>,
-    /// Name, title, what one learns, minutes.
-    list: Vec<(&'static str, String, String, f64)>,
+    /// The lessons, and whether each has been run to its end.
+    list: Vec<(Story, bool)>,
+    /// The next lesson, once it was looked for.
+    next: Option<Option<Story>>,
     /// Pictures that steps made, by their path; None is one that cannot be shown.
     pictures: BTreeMap<PathBuf, Option<egui::TextureHandle>>,
 }
@@ -60,6 +65,7 @@ impl Lessons {
     /// Begin with a story.
     pub fn begin(&mut self, told: Told) {
         (self.predicted, self.error, self.by_itself) = (None, None, told.by_itself);
+        self.next = None;
         self.before.clear();
         match Player::open(told.story, told.options) {
             Ok(player) => self.player = Some(player),
@@ -149,26 +155,32 @@ impl Lessons {
 
     fn list_ui(&mut self, ui: &mut Ui, desk: &Desk) {
         if self.list.is_empty() {
-            let told = |name| lesson(name).map(|story| (name, story.title.clone(), story.about.clone(), story.minutes()));
-            self.list = lesson_names().filter_map(|name| told(name).ok()).collect();
+            let root = desk.home.join("lessons");
+            let stories = lesson_names().filter_map(|name| lesson(name).ok());
+            self.list = stories.map(|story| (is_complete(&root, &story), story)).map(|(done, story)| (story, done)).collect();
         }
         ui.label(RichText::new("Lessons").heading());
         ui.label(
-            "Each is a few minutes: words to read, a question to answer before the run, a real run, and what came out of it.",
+            "Each is a few minutes: text to read, a question to answer before the run, a real run, and what came out of it.",
         );
         ui.add_space(8.0);
         let mut chosen = None;
-        for (i, (name, title, about, minutes)) in self.list.iter().enumerate() {
+        for (i, (story, done)) in self.list.iter().enumerate() {
             egui::Frame::group(ui.style()).show(ui, |ui| {
                 ui.set_width(ui.available_width());
-                if ui.button(RichText::new(format!("{}. {title}", i + 1)).strong()).clicked() {
-                    chosen = Some(*name);
-                }
-                ui.label(format!("{about} About {} on two processor cores.", format::duration(minutes * 60.0)));
+                ui.horizontal(|ui| {
+                    if ui.button(RichText::new(format!("{}. {}", i + 1, story.title)).strong()).clicked() {
+                        chosen = Some(story.name.clone());
+                    }
+                    if *done {
+                        ui.colored_label(theme::good(ui.visuals()), "done");
+                    }
+                });
+                ui.label(format!("{} About {} on two processor cores.", story.about, format::duration(story.seconds())));
             });
         }
         if let Some(name) = chosen {
-            self.choose(name, &desk.home.clone());
+            self.choose(&name, &desk.home.clone());
         }
     }
 
@@ -186,6 +198,7 @@ impl Lessons {
         if back {
             self.stop();
             self.player = None;
+            self.list.clear();
             return;
         }
         for (title, said) in &self.before {
@@ -200,9 +213,35 @@ impl Lessons {
             let open = *player.phase() == Phase::Reading;
             question_ui(ui, question, open, &mut self.predicted);
         }
+        self.parameters_ui(ui);
         self.run_ui(ui);
         self.watch_ui(ui, desk);
-        self.after_ui(ui);
+        self.after_ui(ui, &desk.home);
+    }
+
+    /// What the reader may change before a scene is run, and again after it.
+    fn parameters_ui(&mut self, ui: &mut Ui) {
+        let Some(player) = &mut self.player else { return };
+        let is_open = matches!(player.phase(), Phase::Reading | Phase::Seen | Phase::Done);
+        let mut changed = None;
+        let uses = |name: &str| {
+            player.scene().steps.iter().any(|step| step.run.iter().any(|word| word.contains(&format!("{{{name}}}"))))
+        };
+        for (name, parameter) in player.story().parameters.iter().filter(|(name, _)| uses(name)) {
+            ui.add_enabled_ui(is_open, |ui| {
+                ui.horizontal(|ui| {
+                    ui.label(&parameter.label);
+                    for choice in &parameter.choices {
+                        if ui.selectable_label(*choice == parameter.value, choice).clicked() {
+                            changed = Some((name.clone(), choice.clone()));
+                        }
+                    }
+                });
+            });
+        }
+        if let Some((name, value)) = changed {
+            self.error = player.set(&name, &value).err().map(|error| format!("{error:#}"));
+        }
     }
 
     /// What can be done now: run, stop, go on.
@@ -221,6 +260,13 @@ impl Lessons {
                 if ui.add(egui::Button::new(RichText::new(words).strong()).min_size(egui::vec2(120.0, 32.0))).clicked() {
                     player.go();
                 }
+                if let Some(seconds) = player.preparation() {
+                    let about = format::duration((seconds / 5.0).ceil() * 5.0);
+                    let text = format!(
+                        "Once, before this lesson, a model that several lessons share is trained: about {about} on two cores."
+                    );
+                    ui.label(RichText::new(text).weak());
+                }
                 commands_ui(ui, player);
             }
             Phase::Running => {
@@ -228,7 +274,9 @@ impl Lessons {
                 ui.horizontal(|ui| {
                     ui.spinner();
                     ui.label(progress.doing.unwrap_or_else(|| "starting".into()));
-                    ui.label(RichText::new(format!("about {} left", format::duration(progress.seconds_left))).weak());
+                    let left = progress.seconds_left.map_or("...".to_owned(), format::duration);
+                    ui.label(RichText::new(format!("{left} left")).weak());
+                    pause_ui(ui, player);
                     if ui.button("Stop").clicked() {
                         player.stop();
                     }
@@ -289,7 +337,7 @@ impl Lessons {
     }
 
     /// What came out, and the way on.
-    fn after_ui(&mut self, ui: &mut Ui) {
+    fn after_ui(&mut self, ui: &mut Ui, home: &Path) {
         let Some(player) = &mut self.player else { return };
         if !matches!(player.phase(), Phase::Seen | Phase::Done) {
             return;
@@ -301,7 +349,8 @@ impl Lessons {
             }
             let answer = player.answer()?;
             if !answer.is_empty() {
-                answer_ui(ui, player.question(), self.predicted, &answer);
+                let judged = self.predicted.map(|choice| player.judge(choice)).transpose()?.flatten();
+                answer_ui(ui, player.question(), self.predicted, judged.as_ref(), &answer);
             }
             blocks_ui(ui, &player.closing()?);
             Ok(())
@@ -318,8 +367,39 @@ impl Lessons {
             }
         } else {
             ui.label(RichText::new("This is the end. Its runs are open on the other pages.").weak());
+            self.next_ui(ui, home);
         }
         ui.add_space(30.0);
+    }
+}
+
+impl Lessons {
+    /// The way to the next lesson.
+    fn next_ui(&mut self, ui: &mut Ui, home: &Path) {
+        if self.next.is_none() {
+            let name = self.player.as_ref().map_or(String::new(), |player| player.story().name.clone());
+            self.next = Some(next_lesson(&home.join("lessons"), &name).ok().flatten());
+        }
+        let Some(Some(next)) = &self.next else { return };
+        if ui.button(RichText::new(format!("Next lesson: {}", next.title)).strong()).clicked() {
+            let name = next.name.clone();
+            self.choose(&name, home);
+        }
+    }
+}
+
+/// Pause, one update, continue: while a trainer runs.
+fn pause_ui(ui: &mut Ui, player: &mut Player) {
+    if !player.can_pause() {
+        return;
+    }
+    let paused = player.is_paused();
+    // A trainer that has just ended takes no command; what became of it is seen next.
+    if ui.button(if paused { "Continue" } else { "Pause" }).clicked() {
+        let _ = player.pause(!paused);
+    }
+    if paused && ui.button("One update").clicked() {
+        let _ = player.send(&Command::Step);
     }
 }
 

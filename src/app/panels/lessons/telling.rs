@@ -1,7 +1,7 @@
 //! The parts of a lesson, as they stand on the page.
 
 use crate::app::theme;
-use crate::story::{Block, Player, Question};
+use crate::story::{Block, Judged, Player, Question};
 use eframe::egui::{self, RichText, Ui};
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
@@ -47,7 +47,13 @@ pub(super) fn question_ui(ui: &mut Ui, question: &Question, open: bool, predicte
 }
 
 /// The answer, with what was predicted.
-pub(super) fn answer_ui(ui: &mut Ui, question: Option<&Question>, predicted: Option<usize>, answer: &[Block]) {
+pub(super) fn answer_ui(
+    ui: &mut Ui,
+    question: Option<&Question>,
+    predicted: Option<usize>,
+    judged: Option<&Judged>,
+    answer: &[Block],
+) {
     ui.add_space(10.0);
     let accent = theme::good(ui.visuals());
     egui::Frame::new().stroke(egui::Stroke::new(1.5, accent)).inner_margin(12).corner_radius(6.0).show(ui, |ui| {
@@ -55,6 +61,9 @@ pub(super) fn answer_ui(ui: &mut Ui, question: Option<&Question>, predicted: Opt
         ui.label(RichText::new("The answer").strong().color(accent));
         if let Some(choice) = question.zip(predicted).and_then(|(q, i)| q.choices.get(i)) {
             ui.label(RichText::new(format!("You thought: {choice}")).weak());
+        }
+        if let Some(judged) = judged {
+            ui.add(egui::Label::new(RichText::new(&judged.text).size(15.0).strong()).wrap());
         }
         blocks_ui(ui, answer);
     });

@@ -1,0 +1,233 @@
+//! What the page begins with: what was found, in sentences with 95 % intervals, and one line for each run.
+//!
+//! Nothing here quotes a single batch: rewards and training losses are means over the first and the last tenth of a run's steps.
+
+use super::text::{count, escape, line, number, percent};
+use super::told::Told;
+use super::words::{dot, sentence};
+use crate::event::{Score, TaskEval};
+use crate::history::History;
+
+/// A sentence, and whether it tells of something better or worse.
+struct Finding {
+    verdict: Verdict,
+    html: String,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Verdict {
+    Better,
+    Worse,
+    /// The interval holds zero, or nothing is compared.
+    Open,
+}
+
+/// More sentences than that are no summary.
+const MOST: usize = 8;
+/// Half the width of a 95 % interval, in standard errors of many values.
+const Z: f64 = 1.959_964;
+/// Fewer values have no interval.
+const FEWEST: usize = 5;
+
+/// The head of the page; `own` are sentences that whoever asked for the report brings.
+pub(super) fn head(runs: &[Told], own: &[String]) -> String {
+    let mut found: Vec<Finding> = own.iter().map(|text| Finding { verdict: Verdict::Open, html: escape(text) }).collect();
+    found.extend(methods(runs));
+    found.extend(runs.iter().filter_map(merges));
+    found.extend(runs.iter().filter_map(progress));
+    let item = |f: &Finding| {
+        let class = match f.verdict {
+            Verdict::Better => " class=\"better\"",
+            Verdict::Worse => " class=\"worse\"",
+            Verdict::Open => "",
+        };
+        format!("<li{class}>{}</li>\n", f.html)
+    };
+    let mut out = String::new();
+    if !found.is_empty() {
+        let items: String = found.iter().take(MOST.max(own.len())).map(item).collect();
+        out += &format!("<ul class=\"findings\">\n{items}</ul>\n");
+    }
+    let lines: String =
+        runs.iter().enumerate().map(|(i, run)| format!("<li>{}{}</li>\n", dot(i, runs.len()), sentence(run))).collect();
+    out + &format!("<ul class=\"runs\">\n{lines}</ul>\n")
+}
+
+/// Runs of reinforcement learning against the first of them, on the questions held out.
+fn methods(runs: &[Told]) -> Vec<Finding> {
+    let reinforced: Vec<&Told> = runs.iter().filter(|run| last_exam(run.history()).is_some()).collect();
+    let Some((first, others)) = reinforced.split_first() else { return Vec::new() };
+    let against = |other: &&Told| {
+        let (a, b) = (last_exam(first.history())?, last_exam(other.history())?);
+        let same = a.temperature.total_cmp(&b.temperature).is_eq() && a.all.count == b.all.count && task(first) == task(other);
+        let (difference, interval) = difference(&a.all, &b.all);
+        let names = format!("<b>{}</b> against <b>{}</b>", line(&other.name), line(&first.name));
+        let what = format!("{} of held-out questions right, {} with the other", percent(b.all.accuracy), percent(a.all.accuracy));
+        same.then(|| shares(&format!("{names}: {what}"), difference, interval))
+    };
+    others.iter().filter_map(against).collect()
+}
+
+fn task(told: &Told) -> Option<&crate::config::TaskSettings> {
+    told.files.settings.as_ref()?.task.as_ref()
+}
+
+/// The newest exam: of sampled answers where there are any.
+fn last_exam(h: &History) -> Option<&TaskEval> {
+    h.exams.iter().rfind(|e| e.temperature > 0.0).or(h.exams.last())
+}
+
+/// A difference of shares in words, with its verdict.
+fn shares(what: &str, difference: f64, interval: [f64; 2]) -> Finding {
+    let verdict = match interval {
+        [low, _] if low > 0.0 => Verdict::Better,
+        [_, high] if high < 0.0 => Verdict::Worse,
+        _ => Verdict::Open,
+    };
+    let [low, high] = interval.map(points);
+    let open = if verdict == Verdict::Open { "; the interval holds zero" } else { "" };
+    let html = format!("{what}: {} percentage points (95 % interval {low} to {high}{open}).", points(difference));
+    Finding { verdict, html }
+}
+
+/// 0.042 as +4.2.
+fn points(share: f64) -> String {
+    let text = format!("{:+.1}", 100.0 * share).replace('-', "−");
+    if text == "−0.0" || text == "+0.0" { "0".into() } else { text }
+}
+
+/// Newcombe's interval of the difference b - a of two shares with Wilson intervals (method 10 of Newcombe 1998); on the same questions it
+/// is rather too wide.
+fn difference(a: &Score, b: &Score) -> (f64, [f64; 2]) {
+    let (p, q) = (a.accuracy, b.accuracy);
+    let ([low_a, high_a], [low_b, high_b]) = (a.interval, b.interval);
+    let d = q - p;
+    (d, [d - (q - low_b).hypot(high_a - p), d + (high_b - q).hypot(p - low_a)])
+}
+
+/// The merge against the run's own weights, on the same held-out tokens at each evaluation of the run's second half.
+fn merges(told: &Told) -> Option<Finding> {
+    let h = told.history();
+    let pairs: Vec<f64> = h.merges.iter().filter_map(|m| Some(super::tables::merged_loss(m)? - m.eval_loss?)).collect();
+    let pairs: Vec<f64> = pairs.into_iter().filter(|d| d.is_finite()).collect();
+    let late = &pairs[pairs.len() / 2..];
+    let (mean, half) = mean_and_half(late)?;
+    let verdict = match (mean - half, mean + half) {
+        (_, high) if high < 0.0 => Verdict::Better,
+        (low, _) if low > 0.0 => Verdict::Worse,
+        _ => Verdict::Open,
+    };
+    let words = match verdict {
+        Verdict::Better => "the merge has a lower validation loss than the run's own weights",
+        Verdict::Worse => "the merge has a higher validation loss than the run's own weights",
+        Verdict::Open => "merge and own weights cannot be told apart by their validation loss",
+    };
+    let html = format!(
+        "<b>{}</b>: over its last {} evaluations {words}: {} on average (95 % interval {} to {}).",
+        line(&told.name),
+        late.len(),
+        signed(mean),
+        signed(mean - half),
+        signed(mean + half)
+    );
+    Some(Finding { verdict, html })
+}
+
+/// The end of a run against its start.
+fn progress(told: &Told) -> Option<Finding> {
+    let h = told.history();
+    let name = format!("<b>{}</b>", line(&told.name));
+    if let Some(last) = last_exam(h) {
+        let first = h.exams.iter().find(|e| e.temperature.total_cmp(&last.temperature).is_eq() && e.step < last.step)?;
+        let (d, interval) = difference(&first.all, &last.all);
+        let what = format!(
+            "{name}: {} of held-out questions right at step {}, {} at step {}",
+            percent(first.all.accuracy),
+            count(first.step),
+            percent(last.all.accuracy),
+            count(last.step)
+        );
+        return Some(shares(&what, d, interval));
+    }
+    let metric = if h.stage() == "grpo" { "reward" } else { "loss" };
+    let (what, lower) = if h.stage() == "grpo" { ("mean reward", false) } else { ("training loss", true) };
+    let [first, last] = tenths(h, metric)?;
+    let ((a, half_a), (b, half_b)) = (mean_and_half(first)?, mean_and_half(last)?);
+    let (d, half) = (b - a, half_a.hypot(half_b));
+    let verdict = match (d - half, d + half) {
+        (low, high) if low <= 0.0 && high >= 0.0 => Verdict::Open,
+        (low, _) if (low > 0.0) == lower => Verdict::Worse,
+        _ => Verdict::Better,
+    };
+    let html = format!(
+        "{name}: {what} {} over the first {} steps, {} over the last: {} (95 % interval {} to {}).",
+        number(a),
+        count(first.len() as u64),
+        number(b),
+        signed(d),
+        signed(d - half),
+        signed(d + half)
+    );
+    Some(Finding { verdict, html })
+}
+
+/// The first and the last tenth of a curve; none where they would be too few.
+fn tenths<'a>(h: &'a History, metric: &str) -> Option<[&'a [f64]; 2]> {
+    let values = h.curves.get(metric)?.values();
+    let n = (values.len() / 10).max(FEWEST);
+    (values.len() >= 2 * n).then(|| [&values[..n], &values[values.len() - n..]])
+}
+
+/// Mean, and half of its 95 % interval by Student's t; values that are no numbers are left out.
+fn mean_and_half(values: &[f64]) -> Option<(f64, f64)> {
+    let sound: Vec<f64> = values.iter().copied().filter(|v| v.is_finite()).collect();
+    if sound.len() < FEWEST {
+        return None;
+    }
+    let n = sound.len() as f64;
+    let mean = sound.iter().sum::<f64>() / n;
+    let variance = sound.iter().map(|v| (v - mean).powi(2)).sum::<f64>() / (n - 1.0);
+    Some((mean, student(n - 1.0) * (variance / n).sqrt()))
+}
+
+/// The 97.5 % quantile of Student's t for 4 degrees of freedom or more, within 2 % (the first terms of its expansion about the normal one).
+fn student(degrees: f64) -> f64 {
+    Z + (Z.powi(3) + Z) / (4.0 * degrees) + (5.0 * Z.powi(5) + 16.0 * Z.powi(3) + 3.0 * Z) / (96.0 * degrees * degrees)
+}
+
+fn signed(v: f64) -> String {
+    if v > 0.0 { format!("+{}", number(v)) } else { number(v) }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn intervals_are_those_of_the_tables() {
+        // Student's t, 97.5 %: 2.776 for 4 degrees of freedom, 2.262 for 9, 2.045 for 29.
+        for (degrees, wanted) in [(4.0, 2.776), (9.0, 2.262), (29.0, 2.045)] {
+            assert!((student(degrees) / wanted - 1.0).abs() < 0.02, "{degrees}: {}", student(degrees));
+        }
+        let (mean, half) = mean_and_half(&[1.0, 2.0, 3.0, 4.0, 5.0, f64::NAN]).unwrap();
+        // Standard deviation sqrt(2.5), standard error sqrt(0.5).
+        assert!((mean - 3.0).abs() < 1e-12 && (half / (2.776 * 0.5f64.sqrt()) - 1.0).abs() < 0.02, "{mean} {half}");
+        assert!(mean_and_half(&[1.0, 2.0]).is_none());
+        // Newcombe 1998, table II, example (a): 56/70 against 48/80, difference 0.2, interval 0.0524 to 0.3339.
+        let score = |accuracy, interval| Score { accuracy, interval, ..Score::default() };
+        let (d, [low, high]) = difference(&score(0.6, [0.4904, 0.7004]), &score(0.8, [0.6916, 0.8768]));
+        assert!((d - 0.2).abs() < 1e-12 && (low - 0.0524).abs() < 1e-3 && (high - 0.3339).abs() < 1e-3, "{low} {high}");
+    }
+
+    #[test]
+    fn differences_of_shares_are_points_with_a_verdict() {
+        let better = shares("x", 0.042, [0.01, 0.074]);
+        assert_eq!(
+            (better.verdict, better.html.as_str()),
+            (Verdict::Better, "x: +4.2 percentage points (95 % interval +1.0 to +7.4).")
+        );
+        assert_eq!(shares("x", -0.1, [-0.2, -0.01]).verdict, Verdict::Worse);
+        let open = shares("x", 0.0, [-0.05, 0.05]);
+        assert!(open.verdict == Verdict::Open && open.html.contains(": 0 percentage points") && open.html.contains("holds zero"));
+    }
+}

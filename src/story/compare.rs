@@ -1,0 +1,123 @@
+//! Better, worse or inconclusive: the difference of two models on the same questions, with its 95 % interval.
+
+use minijinja::value::Value;
+use serde::Deserialize;
+use std::collections::BTreeMap;
+
+/// Two lists of numbers, one for each question (or window of text), in the same order.
+#[derive(Clone, Debug, Default, PartialEq, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Comparison {
+    /// A step and the path to its list: `before.sampled.per_question`.
+    pub before: String,
+    /// The same of what it is compared with.
+    pub after: String,
+    /// Of losses: less is better.
+    #[serde(default)]
+    pub lower_is_better: bool,
+}
+
+/// How it came out.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Verdict {
+    /// The interval lies on the good side of zero.
+    Better,
+    /// It lies on the other side.
+    Worse,
+    /// It holds zero.
+    Inconclusive,
+}
+
+impl Verdict {
+    /// As conditions spell it.
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Better => "better",
+            Self::Worse => "worse",
+            Self::Inconclusive => "inconclusive",
+        }
+    }
+}
+
+/// A paired difference.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct Difference {
+    /// Mean of after - before.
+    pub mean: f64,
+    /// Ends of its 95 % interval.
+    pub interval: [f64; 2],
+    /// Questions that both have.
+    pub count: usize,
+    /// What it says.
+    pub verdict: Verdict,
+}
+
+/// Half the width of a 95 % interval, in standard errors; from 30 pairs on it is right within 5 %.
+const Z: f64 = 1.959_964;
+/// Fewer pairs decide nothing.
+const FEWEST: usize = 20;
+
+impl Difference {
+    /// Of lists in the same order; pairs of which one is no number are left out.
+    pub fn of(before: &[f64], after: &[f64], lower_is_better: bool) -> Self {
+        let both = before.iter().zip(after).map(|(b, a)| a - b).filter(|d| d.is_finite());
+        let differences: Vec<f64> = both.collect();
+        let n = differences.len() as f64;
+        let mean = differences.iter().sum::<f64>() / n;
+        let variance = differences.iter().map(|d| (d - mean).powi(2)).sum::<f64>() / (n - 1.0);
+        let half = Z * (variance / n).sqrt();
+        let interval = [mean - half, mean + half];
+        let is_above = if lower_is_better { interval[1] < 0.0 } else { interval[0] > 0.0 };
+        let is_below = if lower_is_better { interval[0] > 0.0 } else { interval[1] < 0.0 };
+        let verdict = match before.len() == after.len() && differences.len() >= FEWEST {
+            true if is_above => Verdict::Better,
+            true if is_below => Verdict::Worse,
+            _ => Verdict::Inconclusive,
+        };
+        Self { mean, interval, count: differences.len(), verdict }
+    }
+
+    /// For words: `rise.difference`, `rise.low`, `rise.high`, `rise.count`, `rise.verdict`.
+    pub fn value(&self) -> Value {
+        Value::from(BTreeMap::from([
+            ("difference", Value::from(self.mean)),
+            ("low", Value::from(self.interval[0])),
+            ("high", Value::from(self.interval[1])),
+            ("count", Value::from(self.count)),
+            ("verdict", Value::from(self.verdict.name())),
+        ]))
+    }
+}
+
+/// Facts of a comparison.
+pub const FIELDS: &[&str] = &["difference", "low", "high", "count", "verdict"];
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_paired_interval_decides() {
+        // Differences of 0.2 and 0 in turn: mean 0.1, variance 0.01 n / (n - 1), standard error sqrt(0.01 / (n - 1)).
+        let before: Vec<f64> = (0..101).map(|i| f64::from(i % 7)).collect();
+        let after: Vec<f64> = before.iter().enumerate().take(100).map(|(i, x)| x + if i % 2 == 0 { 0.2 } else { 0.0 }).collect();
+        let rise = Difference::of(&before[..100], &after, false);
+        let half = Z * (0.01f64 / 99.0).sqrt();
+        assert!((rise.mean - 0.1).abs() < 1e-12 && (rise.interval[0] - (0.1 - half)).abs() < 1e-12, "{rise:?}");
+        assert_eq!((rise.count, rise.verdict), (100, Verdict::Better));
+        assert_eq!(Difference::of(&after, &before[..100], false).verdict, Verdict::Worse);
+        assert_eq!(Difference::of(&before[..100], &after, true).verdict, Verdict::Worse);
+        assert_eq!(Difference::of(&after, &before[..100], true).verdict, Verdict::Better);
+        // Other questions, too few of them, no difference: nothing is decided.
+        assert_eq!(Difference::of(&before, &after, false).verdict, Verdict::Inconclusive);
+        assert_eq!(Difference::of(&before[..10], &after[..10], false).verdict, Verdict::Inconclusive);
+        assert_eq!(Difference::of(&after, &after, false).verdict, Verdict::Inconclusive);
+        // Wide differences that cancel: the same mean, no verdict.
+        let noisy: Vec<f64> = before.iter().take(100).enumerate().map(|(i, x)| x + if i % 2 == 0 { 9.1 } else { -8.9 }).collect();
+        assert_eq!(Difference::of(&before[..100], &noisy, false).verdict, Verdict::Inconclusive);
+        // What could not be judged is left out.
+        let mut holes = after.clone();
+        holes[3] = f64::NAN;
+        assert_eq!(Difference::of(&before[..100], &holes, false).count, 99);
+    }
+}
