@@ -130,7 +130,7 @@ fn a_run_that_tells_everything_is_shown_whole() {
                  interval −0.0500 to −0.0500)";
     assert!(head.contains("<h1>Pre-training: base</h1>") && head.contains(found), "{head}");
     // No single batch is quoted: the last tenth of 201 losses about 2 + 2 / step.
-    assert!(head.contains("the training loss went from") && head.contains("over the first tenth of its steps"), "{head}");
+    assert!(head.contains("The training loss went from") && head.contains("over the first tenth of its steps"), "{head}");
     let data = data(&page);
     let loss = points(&data, "loss", 0);
     assert_eq!(loss.len(), 201);

@@ -34,6 +34,7 @@ use crate::config::{Layers, Stage, Usage};
 use crate::session::begin::settings_of_fork;
 use clap::parser::ValueSource::CommandLine;
 use clap::{ArgMatches, CommandFactory, FromArgMatches, Parser, Subcommand};
+use std::any::TypeId;
 
 /// Train small language models on any GPU, and watch, merge and understand them while they train.
 #[derive(Parser, Debug)]
@@ -104,9 +105,12 @@ const FREE_TEXT: &[&str] = &["prompt", "system", "text", "sample_prompt", "stop"
 /// Numbers below zero reach the check that names their flag; free text may begin with a dash.
 fn with_dashed_values(command: clap::Command) -> clap::Command {
     let command = command.mut_args(|arg| {
+        let parsed = arg.get_value_parser().type_id();
+        // Clap does not take `-1e-3` for a number.
+        let is_number = parsed == TypeId::of::<f64>() || parsed == TypeId::of::<f32>();
         let is_text = FREE_TEXT.contains(&arg.get_id().as_str());
         match arg.get_action().takes_values() && !arg.is_positional() {
-            true if is_text => arg.allow_hyphen_values(true),
+            true if is_text || is_number => arg.allow_hyphen_values(true),
             true => arg.allow_negative_numbers(true),
             false => arg,
         }

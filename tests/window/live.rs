@@ -150,9 +150,9 @@ fn closing_asks_what_becomes_of_a_run_and_stops_and_saves_it_if_told() {
 #[test]
 fn a_run_that_starts_is_the_only_one_that_is_drawn() {
     let mut live = Live::new();
-    let first = live.start("a", &["--max-steps=3"]);
+    let first = live.start("a", &["--max-steps=4"]);
     live.until(&first, "the end", |r| r.files.standing(r.live) == "finished");
-    let second = live.start("b", &["--max-steps=3"]);
+    let second = live.start("b", &["--max-steps=4"]);
     live.until(&second, "the end", |r| r.files.standing(r.live) == "finished");
     let drawn: Vec<(bool, usize)> = live.window().desk().runs.iter().map(|run| (run.visible, run.hue)).collect();
     assert_eq!(drawn, [(false, 0), (true, 1)]);
@@ -202,7 +202,7 @@ fn somebody_talks_to_a_checkpoint_from_the_window() {
 #[test]
 fn escape_cancels_a_question() {
     let mut live = Live::new();
-    let run = live.start("a", &["--max-steps=3"]);
+    let run = live.start("a", &["--max-steps=4"]);
     live.until(&run, "the end", |r| r.files.standing(r.live) == "finished");
     live.h.get_by_label("Delete").click();
     live.h.run_steps(3);

@@ -144,6 +144,8 @@ fn curves<P>(h: &Page<P>) -> Vec<(f32, Color32)> {
             ColorMode::Solid(color) => Some((path.stroke.width, color)),
             ColorMode::UV(_) => None,
         },
+        // Dense curves are painted as bands between least and greatest, as wide as the line where they are flat.
+        Shape::Band(band) => Some((band.points.iter().map(|point| point.y.span()).fold(f32::MAX, f32::min), band.fill)),
         _ => None,
     };
     shapes(h).iter().filter_map(curve).collect()
@@ -159,8 +161,10 @@ fn the_selected_run_lies_on_top_and_colours_are_those_of_the_list() {
             let colors = |desk: &Desk| -> Vec<Color32> { desk.runs.iter().map(|r| theme::readable(r.color, &visuals)).collect() };
             let (own, selected) = (colors(&desk), theme::readable(desk.run(Path::new(focus)).unwrap().color, &visuals));
             let h = made::harness([900.0, 700.0], dark, Charts::default(), desk, Charts::ui);
-            let strong: Vec<_> = curves(&h).into_iter().filter(|(width, _)| *width > 1.5).collect();
-            assert_eq!(strong.len(), 2, "{strong:?}");
+            // What was measured is paler than the runs' colours.
+            let painted = curves(&h);
+            let strong: Vec<_> = painted.iter().copied().filter(|(_, color)| own.contains(color)).collect();
+            assert_eq!(strong.len(), 2, "{painted:?} of {own:?}");
             assert_eq!(strong[1].1, selected, "drawn last");
             assert!(strong[1].0 > strong[0].0 && own.contains(&strong[0].1) && strong[0].1 != selected);
             let list = made::harness([500.0, 400.0], dark, Runs::default(), early_and_late(), Runs::ui);
