@@ -1,5 +1,5 @@
 //! The pages of the window. Each is a small struct of what it remembers between frames, with `ui(&mut self, ui, desk)`; it draws from the
-//! [`Desk`] and asks by [`Order`](super::desk::Order)s.
+//! [`Desk`] and asks by [`Order`]s.
 
 pub mod charts;
 pub mod controls;
