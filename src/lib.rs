@@ -15,7 +15,7 @@
 //!
 //! | layer | modules | hold |
 //! |---|---|---|
-//! | 0 | [`config`] [`event`] [`plot`] [`rng`] [`vfs`] [`words`] | settings, events and commands, charts as SVG text, random numbers, files that can be made to fail, numbers in words |
+//! | 0 | [`config`] [`event`] [`plot`] [`rng`] [`stats`] [`vfs`] [`words`] | settings, events and commands, charts as SVG text, random numbers, intervals, files that can be made to fail, numbers in words |
 //! | 1 | [`device`] | what computes: a GPU (wgpu) or the CPU; arenas, kernels, recordings |
 //! | 2 | [`ops`] | one file per shader: record functions, host function, f64 reference implementation (twin), check |
 //! | 3 | [`model`] [`data`] | weights, transformer, checkpoints; tokenizers, corpora, batches, tasks |
@@ -46,6 +46,7 @@ pub mod reproduce;
 pub mod rng;
 #[cfg(not(target_arch = "wasm32"))]
 pub mod session;
+pub mod stats;
 #[cfg(not(target_arch = "wasm32"))]
 pub mod story;
 pub mod train;

@@ -54,7 +54,7 @@ pub struct Args {
 }
 
 /// The longest line that is read.
-const MAX_LINE: u64 = 16 << 20;
+pub(super) const MAX_LINE: u64 = 16 << 20;
 /// Tokens in view where nobody says how many.
 const USUAL_CONTEXT: usize = 4096;
 /// Tokens of a reply where nobody says how many.

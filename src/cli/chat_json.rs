@@ -1,15 +1,15 @@
 //! `lehr chat --json`: a conversation with a program, in lines of [`Ask`] and [`Said`].
 
+use super::chat::MAX_LINE;
 use super::output;
 use crate::model::conversation::{Ask, Conversation, Said};
+use crate::ops::sample::Sampling;
 use crate::vfs::clean;
 use anyhow::Result;
 use std::collections::VecDeque;
 use std::io::{BufRead, Read};
 use std::sync::mpsc::{Receiver, TryRecvError, sync_channel};
 
-/// Bytes of a request.
-const MAX_LINE: u64 = 16 << 20;
 /// Requests that wait.
 const WAITING: usize = 64;
 
@@ -35,13 +35,17 @@ pub fn run(mut with: Conversation<'_>, ready: &Said) -> Result<i32> {
     let mut waiting = VecDeque::new();
     while let Some(heard) = waiting.pop_front().or_else(|| asks.recv().ok()) {
         match heard {
-            Ok(Ask::Say { text, temperature }) => match temperature {
-                Some(t) if !(t.is_finite() && t >= 0.0) => refuse(&format!("temperature {t}: must be 0 (greedy) or more"))?,
-                _ => {
-                    with.sampling.temperature = temperature.unwrap_or(with.sampling.temperature);
-                    say(&mut with, &text, &asks, &mut waiting)?;
+            Ok(Ask::Say { text, temperature }) => {
+                let temperature = temperature.unwrap_or(with.sampling.temperature);
+                let sampling = Sampling { temperature, ..with.sampling };
+                match sampling.check("") {
+                    Ok(()) => {
+                        with.sampling = sampling;
+                        say(&mut with, &text, &asks, &mut waiting)?;
+                    }
+                    Err(error) => refuse(&error.to_string())?,
                 }
-            },
+            }
             // The reply has ended already.
             Ok(Ask::Stop) => {}
             Ok(Ask::Reset { system }) => {

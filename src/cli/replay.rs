@@ -20,6 +20,7 @@ use clap::ArgMatches;
 use serde::Serialize;
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
+use std::slice::from_ref;
 use step::{PassReport, Step};
 
 /// Flags of `lehr replay`: those of `lehr grpo` that a step on recorded completions has a use for, and its own.
@@ -105,8 +106,8 @@ struct Report {
     passes: Vec<PassReport>,
     /// By probability at the time of the rollout: shares of tokens and of the gradient. By probability before the step: what moved.
     tokens: Tokens,
-    /// For each group of completions, by its number: the share of the tokens with an advantage whose probability went the way that it
-    /// asks for; none where no token has one. The same groups under other settings can be compared one by one.
+    /// For each group of completions, by its number: the share of right among the tokens that moved and have an advantage, as in
+    /// `tokens.probe`; none where there is no such token. The same groups under other settings can be compared one by one.
     right_by_group: Vec<Option<f64>>,
 }
 
@@ -115,10 +116,9 @@ fn right_by_group(rollouts: &[Rollout], after: &[Vec<f32>]) -> Vec<Option<f64>> 
     let mut groups: BTreeMap<u32, (u64, u64)> = BTreeMap::new();
     for (rollout, after) in rollouts.iter().zip(after) {
         let (right, all) = groups.entry(rollout.group).or_default();
-        let moved = rollout.old_logprobs.iter().zip(after).map(|(before, after)| after - before);
-        for (advantage, moved) in rollout.advantages.iter().zip(moved).filter(|(advantage, _)| **advantage != 0.0) {
+        for is_right in probe::changes(from_ref(rollout), from_ref(after)).iter().filter_map(probe::Change::right) {
             *all += 1;
-            *right += u64::from(advantage * moved > 0.0);
+            *right += u64::from(is_right);
         }
     }
     groups.into_values().map(|(right, all)| (all > 0).then(|| right as f64 / all as f64)).collect()

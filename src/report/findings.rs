@@ -7,6 +7,7 @@ use super::told::Told;
 use super::words::{dot, sentence};
 use crate::event::{Score, TaskEval};
 use crate::history::History;
+use crate::stats::{deviation, mean, t_quantile};
 
 /// A sentence, and whether it tells of something better or worse.
 struct Finding {
@@ -24,8 +25,6 @@ enum Verdict {
 
 /// More sentences than that are no summary.
 const MOST: usize = 8;
-/// Half the width of a 95 % interval, in standard errors of many values.
-const Z: f64 = 1.959_964;
 /// Fewer values have no interval.
 const FEWEST: usize = 5;
 
@@ -184,15 +183,8 @@ fn mean_and_half(values: &[f64]) -> Option<(f64, f64)> {
     if sound.len() < FEWEST {
         return None;
     }
-    let n = sound.len() as f64;
-    let mean = sound.iter().sum::<f64>() / n;
-    let variance = sound.iter().map(|v| (v - mean).powi(2)).sum::<f64>() / (n - 1.0);
-    Some((mean, student(n - 1.0) * (variance / n).sqrt()))
-}
-
-/// The 97.5 % quantile of Student's t for 4 degrees of freedom or more, within 2 % (the first terms of its expansion about the normal one).
-fn student(degrees: f64) -> f64 {
-    Z + (Z.powi(3) + Z) / (4.0 * degrees) + (5.0 * Z.powi(5) + 16.0 * Z.powi(3) + 3.0 * Z) / (96.0 * degrees * degrees)
+    let half = t_quantile(sound.len() - 1) * deviation(&sound) / (sound.len() as f64).sqrt();
+    Some((mean(&sound), half))
 }
 
 fn signed(v: f64) -> String {
@@ -206,8 +198,8 @@ mod tests {
     #[test]
     fn intervals_are_those_of_the_tables() {
         // Student's t, 97.5 %: 2.776 for 4 degrees of freedom, 2.262 for 9, 2.045 for 29.
-        for (degrees, wanted) in [(4.0, 2.776), (9.0, 2.262), (29.0, 2.045)] {
-            assert!((student(degrees) / wanted - 1.0).abs() < 0.02, "{degrees}: {}", student(degrees));
+        for (degrees, wanted) in [(4, 2.776), (9, 2.262), (29, 2.045)] {
+            assert!((t_quantile(degrees) / wanted - 1.0).abs() < 0.02, "{degrees}: {}", t_quantile(degrees));
         }
         let (mean, half) = mean_and_half(&[1.0, 2.0, 3.0, 4.0, 5.0, f64::NAN]).unwrap();
         // Standard deviation sqrt(2.5), standard error sqrt(0.5).

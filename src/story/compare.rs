@@ -1,5 +1,6 @@
 //! Better, worse or inconclusive: the difference of two models on the same questions, with its 95 % interval.
 
+use crate::stats::{deviation, mean};
 use minijinja::value::Value;
 use serde::Deserialize;
 use std::collections::BTreeMap;
@@ -62,10 +63,8 @@ impl Difference {
     pub fn of(before: &[f64], after: &[f64], lower_is_better: bool) -> Self {
         let both = before.iter().zip(after).map(|(b, a)| a - b).filter(|d| d.is_finite());
         let differences: Vec<f64> = both.collect();
-        let n = differences.len() as f64;
-        let mean = differences.iter().sum::<f64>() / n;
-        let variance = differences.iter().map(|d| (d - mean).powi(2)).sum::<f64>() / (n - 1.0);
-        let half = Z * (variance / n).sqrt();
+        let mean = mean(&differences);
+        let half = Z * deviation(&differences) / (differences.len() as f64).sqrt();
         let interval = [mean - half, mean + half];
         let is_above = if lower_is_better { interval[1] < 0.0 } else { interval[0] > 0.0 };
         let is_below = if lower_is_better { interval[0] > 0.0 } else { interval[1] < 0.0 };
