@@ -10,7 +10,7 @@
 // A workgroup owns a row. Thresholds are found by a search over the order-preserving integer image of f32, so ties stay together.
 #import rng
 override WG: u32 = 256u;
-struct Dims { vocab: u32, stride: u32, room: u32, batch: u32, count: u32 }
+struct Dims { vocab: u32, stride: u32, max_len: u32, batch: u32, count: u32 }
 
 @group(0) @binding(0) var<uniform>             dims:      Dims;
 @group(0) @binding(1) var<storage, read>       logits:    array<f32>;
@@ -183,7 +183,7 @@ fn draw(@builtin(workgroup_id) group: vec3<u32>, @builtin(local_invocation_index
     let position = positions[row];
     let request = assigned[3u * row];
     let safe_request = min(request, dims.count - 1u);
-    let given = safe_request * (dims.room + HEAD);
+    let given = safe_request * (dims.max_len + HEAD);
     let words = philox(vec4<u32>(prompt[given + 2u], prompt[given + 3u], position, 0u), vec2<u32>(settings[4], settings[5]));
     // Greedy: the first of the highest. Otherwise the column in whose share of the mass the draw falls.
     let goal = select(unit(words.x) * total, 0.0, greedy);
@@ -208,13 +208,13 @@ fn draw(@builtin(workgroup_id) group: vec3<u32>, @builtin(local_invocation_index
         let column = min(select(found, atomicLoad(&last_kept), found == dims.vocab), dims.vocab - 1u);
         var next = column;
         let after = position + 1u;
-        if after < dims.room {
+        if after < dims.max_len {
             let is_given = after < prompt[given];
-            let at = safe_request * 2u * dims.room + after;
+            let at = safe_request * 2u * dims.max_len + after;
             let logp = select((logits[start + column] - top) * soft - log_whole, 0.0, is_given);
             next = select(next, prompt[given + HEAD + after], is_given);
             drawn[at] = next;
-            drawn[at + dims.room] = bitcast<u32>(logp);
+            drawn[at + dims.max_len] = bitcast<u32>(logp);
             positions[row] = after;
         }
         tokens[row] = next;
@@ -224,10 +224,10 @@ fn draw(@builtin(workgroup_id) group: vec3<u32>, @builtin(local_invocation_index
 // Length of the row's request when it has ended by the row's token (a stop, its limit, no more room), else 0.
 fn ended_length(row: u32) -> u32 {
     let request = assigned[3u * row];
-    let head = min(request, dims.count - 1u) * (dims.room + HEAD);
+    let head = min(request, dims.count - 1u) * (dims.max_len + HEAD);
     let length = positions[row] + 1u;
     let token = tokens[row];
-    var ended = length >= prompt[head] + prompt[head + 1u] || length >= dims.room;
+    var ended = length >= prompt[head] + prompt[head + 1u] || length >= dims.max_len;
     for (var i = 0u; i < settings[6]; i++) {
         ended = ended || token == settings[7u + i];
     }
@@ -265,13 +265,13 @@ fn refill(@builtin(local_invocation_index) local: u32) {
         if length > 0u && request < dims.count {
             lengths[request] = length;
             let waits = next < requests;
-            let given = min(next, dims.count - 1u) * (dims.room + HEAD);
+            let given = min(next, dims.count - 1u) * (dims.max_len + HEAD);
             let fed = select(0u, prompt[given + 5u], waits);
             assigned[3u * row] = select(IDLE, next, waits);
             assigned[3u * row + 1u] = select(0u, prompt[given + 4u], waits);
             assigned[3u * row + 2u] = fed;
             positions[row] = fed;
-            tokens[row] = select(0u, prompt[given + HEAD + min(fed, dims.room - 1u)], waits);
+            tokens[row] = select(0u, prompt[given + HEAD + min(fed, dims.max_len - 1u)], waits);
             next += 1u;
         }
     }

@@ -434,7 +434,7 @@ pub enum Command {
     /// Save and leave.
     Stop,
     /// Change live settings; absent fields stay.
-    SetHyper(Hyper),
+    SetHyper(LiveSettings),
     /// Save a checkpoint now.
     SaveNow,
     /// Generate text now.
@@ -460,7 +460,7 @@ pub enum Command {
 /// The settings that may change while a run goes on.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
 #[serde(default, deny_unknown_fields)]
-pub struct Hyper {
+pub struct LiveSettings {
     /// Factor on the scheduled learning rate.
     pub learning_rate_scale: Option<f64>,
     /// Clip the global gradient norm to this.
@@ -561,7 +561,7 @@ mod tests {
     #[test]
     fn commands_are_one_object_a_line() {
         let c: Command = serde_json::from_str(r#"{"command":"SetHyper","max_grad_norm":0.5}"#).unwrap();
-        assert_eq!(c, Command::SetHyper(Hyper { max_grad_norm: Some(0.5), ..Hyper::default() }));
+        assert_eq!(c, Command::SetHyper(LiveSettings { max_grad_norm: Some(0.5), ..LiveSettings::default() }));
         assert_eq!(serde_json::to_string(&Command::Pause).unwrap(), r#"{"command":"Pause"}"#);
         let plain = Command::SampleNow { prompt: "a".into(), temperature: None, tokens: None, chat: false };
         let line = r#"{"command":"SampleNow","prompt":"a"}"#;

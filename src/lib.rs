@@ -37,6 +37,7 @@ pub mod event;
 #[cfg(not(target_arch = "wasm32"))]
 pub mod history;
 pub mod model;
+pub mod number_format;
 pub mod ops;
 pub mod plot;
 #[cfg(not(target_arch = "wasm32"))]
@@ -51,4 +52,3 @@ pub mod stats;
 pub mod story;
 pub mod train;
 pub mod vfs;
-pub mod words;

@@ -11,27 +11,27 @@
 mod app;
 
 use app::made::{self, Kind};
-use app::{PAGES, State, desk, harness, harness_for_any_text, ours, read, recorded};
+use app::{PAGES, State, harness, harness_for_any_text, ours, read, recorded, state};
 use eframe::egui::{self, Theme, vec2};
 use egui_kittest::kittest::{NodeT as _, Queryable as _};
 use egui_kittest::{Harness, SnapshotOptions, SnapshotResults};
-use lehr::app::desk::{Desk, Order, Page};
-use lehr::app::talk::{Talk, TalkState};
-use lehr::event::{Command, Event, Hyper};
+use lehr::app::chat_process::{ChatState, Talk};
+use lehr::app::state::{Action, AppState, Page};
+use lehr::event::{Command, Event, LiveSettings};
 use lehr::model::conversation::{Ask, ReplyEnd, Said};
 use std::path::Path;
 
 fn sent(harness: &mut Harness<'_, State>) -> Vec<Command> {
-    let orders = harness.state_mut().desk.take_orders();
-    orders.into_iter().map(|order| if let Order::Send(_, command) = order { command } else { panic!("{order:?}") }).collect()
+    let actions = harness.state_mut().desk.take_orders();
+    actions.into_iter().map(|order| if let Action::Send(_, command) = order { command } else { panic!("{order:?}") }).collect()
 }
 
 fn hyper(alpha: Option<f64>, eta: Option<f64>) -> Command {
-    Command::SetHyper(Hyper { reweight_alpha: alpha, lopti_eta: eta, ..Hyper::default() })
+    Command::SetHyper(LiveSettings { reweight_alpha: alpha, lopti_eta: eta, ..LiveSettings::default() })
 }
 
 /// As if the trainer had answered.
-fn say(run: &mut lehr::app::desk::OpenRun, name: &str, after: f64) {
+fn say(run: &mut lehr::app::state::OpenRun, name: &str, after: f64) {
     let step = run.files.history.step;
     run.files.history.push(Event::HyperChanged { step, name: name.into(), before: 0.0, after });
 }
@@ -173,7 +173,7 @@ fn sample_now_sends_the_prompt() {
     assert_eq!(commands, [wanted]);
 }
 
-fn send_from_chat(harness: &mut Harness<'_, State>, text: &str) -> Vec<Order> {
+fn send_from_chat(harness: &mut Harness<'_, State>, text: &str) -> Vec<Action> {
     harness.get_by_role_and_label(egui::Role::MultilineTextInput, "message").focus();
     harness.run_steps(2);
     harness.get_by_role_and_label(egui::Role::MultilineTextInput, "message").type_text(text);
@@ -183,8 +183,8 @@ fn send_from_chat(harness: &mut Harness<'_, State>, text: &str) -> Vec<Order> {
     harness.state_mut().desk.take_orders()
 }
 
-fn message(text: &str) -> Order {
-    Order::Ask(Ask::Say { text: text.into(), temperature: None })
+fn message(text: &str) -> Action {
+    Action::Ask(Ask::Say { text: text.into(), temperature: None })
 }
 
 #[test]
@@ -195,25 +195,25 @@ fn a_message_loads_the_newest_checkpoint_and_is_said_to_it() {
     let mut harness = harness(desk(run), Page::Samples, vec2(1000.0, 900.0), Theme::Dark);
     harness.get_by_label("Chat").click();
     harness.run_steps(2);
-    let begun = Order::Talk { model: path, system: String::new(), tokens: 0 };
+    let begun = Action::Talk { model: path, system: String::new(), tokens: 0 };
     assert_eq!(send_from_chat(&mut harness, "Hello"), [begun, message("Hello")]);
 }
 
 #[test]
 fn chat_works_without_any_run_on_a_model_folder() {
-    let mut harness = harness(Desk::default(), Page::Samples, vec2(1000.0, 900.0), Theme::Light);
+    let mut harness = harness(AppState::default(), Page::Samples, vec2(1000.0, 900.0), Theme::Light);
     assert!(harness.query_by_label("Name a model folder or a GGUF file.").is_some());
     harness.get_by_role_and_label(egui::Role::TextInput, "model folder").focus();
     harness.run_steps(2);
     harness.get_by_role_and_label(egui::Role::TextInput, "model folder").type_text("models/small.gguf");
     harness.run_steps(2);
-    let begun = Order::Talk { model: "models/small.gguf".into(), system: String::new(), tokens: 0 };
+    let begun = Action::Talk { model: "models/small.gguf".into(), system: String::new(), tokens: 0 };
     assert_eq!(send_from_chat(&mut harness, "Hello"), [begun, message("Hello")]);
 }
 
 #[test]
 fn a_conversation_shows_its_turns_stops_and_starts_over() {
-    let mut talk = Talk::made("runs/a", Vec::new(), TalkState::Ready);
+    let mut talk = Talk::made("runs/a", Vec::new(), ChatState::Ready);
     talk.hear(Said::Ready { model: "runs/a".into(), template: false, context: 64, temperature: 0.7 });
     talk.ask(Ask::Say { text: "Who sat by the lake?".into(), temperature: None });
     talk.hear(Said::Piece { text: "A fox".into() });
@@ -230,7 +230,7 @@ fn a_conversation_shows_its_turns_stops_and_starts_over() {
     assert_eq!(send_from_chat(&mut harness, "And then?"), []);
     harness.get_by_label("Stop").click();
     harness.run_steps(2);
-    assert_eq!(harness.state_mut().desk.take_orders(), [Order::Ask(Ask::Stop)]);
+    assert_eq!(harness.state_mut().desk.take_orders(), [Action::Ask(Ask::Stop)]);
     harness.state_mut().desk.talk.as_mut().unwrap().hear(Said::Replied { end: ReplyEnd::Stopped, left_out: 0 });
     harness.run_steps(2);
     assert!(harness.query_by_label("stopped").is_some());
@@ -239,11 +239,11 @@ fn a_conversation_shows_its_turns_stops_and_starts_over() {
     harness.get_by_role_and_label(egui::Role::Button, "Send").click();
     harness.run_steps(2);
     let wanted = Ask::Say { text: "And then?".into(), temperature: Some(0.25) };
-    assert_eq!(harness.state_mut().desk.take_orders(), [Order::Ask(wanted)]);
+    assert_eq!(harness.state_mut().desk.take_orders(), [Action::Ask(wanted)]);
     harness.get_by_label("Start over").click();
     harness.run_steps(2);
-    assert_eq!(harness.state_mut().desk.take_orders(), [Order::Ask(Ask::Reset { system: None })]);
-    harness.state_mut().desk.talk = Some(Talk::made("runs/a", Vec::new(), TalkState::Ended("the device was lost".into())));
+    assert_eq!(harness.state_mut().desk.take_orders(), [Action::Ask(Ask::Reset { system: None })]);
+    harness.state_mut().desk.talk = Some(Talk::made("runs/a", Vec::new(), ChatState::Ended("the device was lost".into())));
     harness.run_steps(2);
     assert!(harness.query_by_label_contains("The conversation has ended: the device was lost").is_some());
 }
@@ -267,7 +267,7 @@ fn pma_init_fills_the_form_with_this_merge() {
     harness.get_by_label("PMA-init from here").click();
     harness.run_ok();
     let spec = format!("merge:{}?last=3&method=sma", path.display());
-    let wanted = Order::NewRun("pretrain".into(), vec![("start.init".into(), spec)]);
+    let wanted = Action::NewRun("pretrain".into(), vec![("start.init".into(), spec)]);
     assert_eq!(harness.state_mut().desk.take_orders(), [wanted]);
 }
 
@@ -279,8 +279,8 @@ fn a_sweep_is_asked_for_shown_and_its_best_taken_over() {
     let mut harness = harness(desk(run), Page::Merge, vec2(1000.0, 1900.0), Theme::Light);
     harness.get_by_role_and_label(egui::Role::Button, "Sweep").click();
     harness.run_ok();
-    let orders = harness.state_mut().desk.take_orders();
-    let [Order::Job(key, args)] = &orders[..] else { panic!("{orders:?}") };
+    let actions = harness.state_mut().desk.take_orders();
+    let [Action::Job(key, args)] = &actions[..] else { panic!("{actions:?}") };
     let run = path.display().to_string();
     let wanted = ["merge", "sweep", &run, "--every", "20,40,80", "--last", "2,3,5,8", "--methods", "sma,ema,wma", "--json"];
     assert_eq!(args, &wanted);
@@ -301,8 +301,8 @@ fn a_landscape_is_asked_for_and_shown() {
     let mut harness = harness(desk(run), Page::Merge, vec2(1000.0, 1900.0), Theme::Light);
     harness.get_by_label("Measure").click();
     harness.run_ok();
-    let orders = harness.state_mut().desk.take_orders();
-    let [Order::Job(key, args)] = &orders[..] else { panic!("{orders:?}") };
+    let actions = harness.state_mut().desk.take_orders();
+    let [Action::Job(key, args)] = &actions[..] else { panic!("{actions:?}") };
     let steps = [20, 120, 200].map(|step| format!("{path}@{step}"));
     assert_eq!(args, &["landscape", &steps[0], &steps[1], &steps[2], "--grid", "11", "--json"]);
     made::finish(harness.state_mut(), key, &made::text("landscape.json"));
@@ -325,7 +325,7 @@ fn a_job_that_fails_says_why_and_one_that_runs_can_be_cancelled() {
     assert!(harness.query_by_label("3 of 9 evaluations").is_some());
     harness.get_by_label("Cancel").click();
     harness.run_ok();
-    assert_eq!(harness.state_mut().desk.take_orders(), [Order::Cancel(key.clone())]);
+    assert_eq!(harness.state_mut().desk.take_orders(), [Action::Cancel(key.clone())]);
     made::set_job(harness.state_mut(), &key, lehr::app::child::JobState::Failed("no room on the disk".into()));
     harness.run_ok();
     assert!(harness.query_by_label("no room on the disk").is_some());
@@ -341,8 +341,8 @@ fn an_inspection_is_asked_for_and_every_number_can_be_read() {
     let mut harness = harness(desk(run), Page::Inside, vec2(1200.0, 2200.0), Theme::Dark);
     harness.get_by_label("Look inside").click();
     harness.run_ok();
-    let orders = harness.state_mut().desk.take_orders();
-    let [Order::Job(key, args)] = &orders[..] else { panic!("{orders:?}") };
+    let actions = harness.state_mut().desk.take_orders();
+    let [Action::Job(key, args)] = &actions[..] else { panic!("{actions:?}") };
     assert_eq!(args, &["inspect", "--model", &path, "--text=Once upon a time", "--top", "12", "--json"]);
     let found = made::inspection(6, 2, 3);
     made::finish(harness.state_mut(), key, &serde_json::to_string(&found).unwrap());
@@ -431,7 +431,7 @@ fn every_page_is_drawn_in_every_state() {
 #[test]
 fn without_a_run_pages_say_how_to_get_one() {
     for page in PAGES {
-        let mut harness = harness(lehr::app::desk::Desk::default(), page, vec2(800.0, 600.0), Theme::Dark);
+        let mut harness = harness(lehr::app::state::AppState::default(), page, vec2(800.0, 600.0), Theme::Dark);
         if page == Page::Samples {
             // There are models to talk to without a run.
             harness.get_by_label("Generated text").click();
@@ -440,7 +440,7 @@ fn without_a_run_pages_say_how_to_get_one() {
         assert!(harness.query_by_label("No run is open").is_some(), "{page:?}");
         harness.get_by_label("Start a new run").click();
         harness.run_ok();
-        assert_eq!(harness.state_mut().desk.take_orders(), [Order::Show(Page::NewRun)], "{page:?}");
+        assert_eq!(harness.state_mut().desk.take_orders(), [Action::Show(Page::NewRun)], "{page:?}");
     }
 }
 

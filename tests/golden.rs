@@ -4,7 +4,7 @@
 use lehr::device::{Device, Recorder, Recording, Tensor};
 use lehr::model::weight_files::WeightFiles;
 use lehr::model::{Activations, Model, Pass, Request, Rollouts, hf_config, transformer};
-use lehr::ops::adamw::Hyper;
+use lehr::ops::adamw::UpdateParams;
 use lehr::ops::embedding::Spans;
 use lehr::ops::objective::stats;
 use lehr::ops::rope::Rotation;
@@ -143,8 +143,15 @@ fn ten_losses_match(device: &Device, case: &str) {
     for step in 1..=10 {
         s.optimizer.clear(device).unwrap();
         device.replay(&s.pass).unwrap();
-        let hyper =
-            Hyper { learning_rate: 1e-3, beta1: 0.9, beta2: 0.99, epsilon: 1e-8, weight_decay: 0.1, max_grad_norm: 1.0, step };
+        let hyper = UpdateParams {
+            learning_rate: 1e-3,
+            beta1: 0.9,
+            beta2: 0.99,
+            epsilon: 1e-8,
+            weight_decay: 0.1,
+            max_grad_norm: 1.0,
+            step,
+        };
         s.optimizer.update(device, &hyper).unwrap();
         let numbers: Vec<f32> = device.read(&s.acts.stats).unwrap();
         losses.push(f64::from(numbers[stats::LOSS]));

@@ -8,7 +8,7 @@ use lehr::data::{Batch, Dataset, IGNORE, TextSource, TokenFile};
 use lehr::device::{Arena, Device};
 use lehr::model::weight_files::WeightFiles;
 use lehr::model::{Generator, Model, hf_config};
-use lehr::ops::adamw::Hyper;
+use lehr::ops::adamw::UpdateParams;
 use lehr::ops::objective::stats;
 use lehr::ops::sample::Sampling;
 use lehr::rng::Rng;
@@ -106,13 +106,13 @@ fn stack(rows: &[Batch]) -> Batch {
 }
 
 /// A model, its optimizer and a pass, without data or settings.
-struct Learner {
+struct PolicyModel {
     model: Model,
     optimizer: Optimizer,
     pass: GradientPass,
 }
 
-impl Learner {
+impl PolicyModel {
     fn new(device: &Device, config: &ModelConfig, batch: usize, time: usize) -> Self {
         let model = model(device, config, time);
         let acts = GradientPass::activations(device, &model, batch, time);
@@ -190,14 +190,14 @@ fn trainer_state(p: &Trainer) -> [Vec<u32>; 3] {
 #[test]
 fn one_batch_can_be_learned_by_heart() {
     let device = device();
-    let learner = Learner::new(&device, &ModelConfig { initializer_range: 0.05, ..shape(Architecture::Llama) }, 4, TIME);
+    let learner = PolicyModel::new(&device, &ModelConfig { initializer_range: 0.05, ..shape(Architecture::Llama) }, 4, TIME);
     // The first tokens differ, so that every target can be known.
     let rows: Vec<_> = (0..4u32).map(|i| [vec![i], tokens(&format!("row {i}"), TIME)].concat()).collect();
     let b = batch(&rows);
     let mut losses = Vec::new();
     for step in 1..=200 {
         losses.push(learner.gradient(&device, &b));
-        let hyper = Hyper { learning_rate: 1e-2, beta2: 0.99, max_grad_norm: 1.0, step, ..Hyper::default() };
+        let hyper = UpdateParams { learning_rate: 1e-2, beta2: 0.99, max_grad_norm: 1.0, step, ..UpdateParams::default() };
         learner.optimizer.update(&device, &hyper).unwrap();
     }
     let last = losses[losses.len() - 1];
@@ -275,7 +275,7 @@ fn packing(device: &Device, family: Architecture, time: usize, a: usize, b: usiz
     let together = packed(&[&a, &b], time);
     let apart = stack(&[packed(&[&a], time), packed(&[&b], time)]);
     let config = shape(family);
-    let (one, two) = (Learner::new(device, &config, 1, time), Learner::new(device, &config, 2, time));
+    let (one, two) = (PolicyModel::new(device, &config, 1, time), PolicyModel::new(device, &config, 2, time));
     let (loss, wanted) = (one.gradient(device, &together), two.gradient(device, &apart));
     assert!((loss / wanted - 1.0).abs() < 1e-6, "{family:?}: loss {loss}, apart {wanted}");
     let row: Vec<f32> = device.read(&one.pass.acts.logp).unwrap();
@@ -325,9 +325,9 @@ fn same_seed_same_bits() {
 #[test]
 fn a_gradient_that_is_not_finite_changes_nothing() {
     let device = device();
-    let learner = Learner::new(&device, &shape(Architecture::Llama), 2, TIME);
+    let learner = PolicyModel::new(&device, &shape(Architecture::Llama), 2, TIME);
     let b = batch(&[tokens("a", TIME + 1), tokens("b", TIME + 1)]);
-    let hyper = |step| Hyper { weight_decay: 0.1, max_grad_norm: 1.0, step, ..Hyper::default() };
+    let hyper = |step| UpdateParams { weight_decay: 0.1, max_grad_norm: 1.0, step, ..UpdateParams::default() };
     learner.gradient(&device, &b);
     learner.optimizer.update(&device, &hyper(1)).unwrap();
     let before = learner.state(&device);
@@ -412,9 +412,9 @@ fn restore(p: &Trainer, state: &[Vec<u32>; 3]) {
 #[test]
 fn a_learning_rate_of_zero_moves_nothing_and_decay_is_for_matrices() {
     let device = device();
-    let learner = Learner::new(&device, &shape(Architecture::Qwen2), 2, TIME);
+    let learner = PolicyModel::new(&device, &shape(Architecture::Qwen2), 2, TIME);
     let b = batch(&[tokens("a", TIME + 1), tokens("b", TIME + 1)]);
-    let hyper = Hyper { learning_rate: 0.0, weight_decay: 0.5, step: 1, ..Hyper::default() };
+    let hyper = UpdateParams { learning_rate: 0.0, weight_decay: 0.5, step: 1, ..UpdateParams::default() };
     let before = learner.state(&device);
     learner.gradient(&device, &b);
     learner.optimizer.update(&device, &hyper).unwrap();
@@ -422,10 +422,10 @@ fn a_learning_rate_of_zero_moves_nothing_and_decay_is_for_matrices() {
     assert!(before[0] == after[0], "values moved");
     assert!(before[1] != after[1] && before[2] != after[2], "moments are kept all the same");
     // No gradient at all: decay alone, and only on matrices.
-    let learner = Learner::new(&device, &shape(Architecture::Qwen2), 2, TIME);
+    let learner = PolicyModel::new(&device, &shape(Architecture::Qwen2), 2, TIME);
     learner.optimizer.clear(&device).unwrap();
-    let hyper = Hyper { learning_rate: 0.125, weight_decay: 0.5, step: 1, ..Hyper::default() };
-    let read = |l: &Learner| -> Vec<(String, usize, Vec<f32>)> {
+    let hyper = UpdateParams { learning_rate: 0.125, weight_decay: 0.5, step: 1, ..UpdateParams::default() };
+    let read = |l: &PolicyModel| -> Vec<(String, usize, Vec<f32>)> {
         let all = l.model.parameters.tensors(&l.model.values);
         all.map(|(s, t)| (s.parts[0].0.clone(), s.shape.len(), device.read(&t).unwrap())).collect()
     };
@@ -565,13 +565,13 @@ fn executors_agree_over_training_steps() {
     let rows: Vec<Vec<u32>> = (0..3).map(|i| tokens(&format!("executors {i}"), TIME + 1)).collect();
     for family in FAMILIES {
         let [a, b] = [&shaders, &cpu].map(|device| {
-            let learner = Learner::new(device, &shape(family), 3, TIME);
+            let learner = PolicyModel::new(device, &shape(family), 3, TIME);
             let mut losses = Vec::new();
             let mut gradients = Vec::new();
             for step in 1..=2 {
                 losses.push(learner.gradient(device, &batch(&rows)) as f32);
                 gradients.extend(numbers(device, &learner.optimizer.grads));
-                learner.optimizer.update(device, &Hyper { step, ..Hyper::default() }).unwrap();
+                learner.optimizer.update(device, &UpdateParams { step, ..UpdateParams::default() }).unwrap();
             }
             (losses, gradients, numbers(device, &learner.model.values))
         });

@@ -3,12 +3,12 @@
 mod common;
 
 use common::Place;
-use lehr::reproduce::pace::Ended;
+use lehr::reproduce::attempts::Ended;
 use lehr::reproduce::pma::arm::{Arm, Begin, Text};
-use lehr::reproduce::pma::bank::Bank;
 use lehr::reproduce::pma::context::Context;
 use lehr::reproduce::pma::lab::Lab;
 use lehr::reproduce::pma::plan::{Plan, Window};
+use lehr::reproduce::pma::question_set::QuestionSet;
 use lehr::reproduce::pma::scale::{GRID, Scale};
 use lehr::reproduce::pma::texts::Texts;
 use lehr::reproduce::pma::trajectory::train;
@@ -24,7 +24,7 @@ fn short(scale: &Scale, seed: u64) -> Arm {
     Arm { name: "short".into(), to_step: 12, snapshot_every: 3, states: vec![6], ..base }
 }
 
-fn run(bank: &Bank, arm: &Arm, texts: &Texts) -> Ended {
+fn run(bank: &QuestionSet, arm: &Arm, texts: &Texts) -> Ended {
     train(bank, arm, texts, &Default::default(), &mut |_| {}).unwrap()
 }
 
@@ -33,10 +33,10 @@ fn an_arm_that_was_cut_off_is_trained_anew_to_the_same_bits() {
     let (scale, texts) = (Scale::named("test").unwrap(), texts());
     let arm = short(&scale, 3);
     let [whole, cut] = [tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap()];
-    let bank = Bank::open(whole.path(), &texts.digest).unwrap();
+    let bank = QuestionSet::open(whole.path(), &texts.digest).unwrap();
     assert_eq!(run(&bank, &arm, &texts), Ended::Done);
     // What a kill leaves: files that were begun, no record.
-    let other = Bank::open(cut.path(), &texts.digest).unwrap();
+    let other = QuestionSet::open(cut.path(), &texts.digest).unwrap();
     std::fs::create_dir_all(other.folder(&arm)).unwrap();
     std::fs::write(other.folder(&arm).join("weights.f32"), [7u8; 100_001]).unwrap();
     std::fs::write(other.folder(&arm).join("state-6.f32"), [7u8; 5]).unwrap();
@@ -59,7 +59,7 @@ fn an_arm_that_was_cut_off_is_trained_anew_to_the_same_bits() {
 fn an_arm_that_another_process_trains_is_busy() {
     let (scale, texts) = (Scale::named("test").unwrap(), texts());
     let place = tempfile::tempdir().unwrap();
-    let bank = Bank::open(place.path(), &texts.digest).unwrap();
+    let bank = QuestionSet::open(place.path(), &texts.digest).unwrap();
     let arm = short(&scale, 1);
     let held = bank.lock(&arm).unwrap();
     assert!(held.is_some());
@@ -71,7 +71,7 @@ fn an_arm_that_another_process_trains_is_busy() {
 fn a_fork_that_changes_nothing_is_the_run_itself() {
     let (scale, texts) = (Scale::named("test").unwrap(), texts());
     let place = tempfile::tempdir().unwrap();
-    let bank = Bank::open(place.path(), &texts.digest).unwrap();
+    let bank = QuestionSet::open(place.path(), &texts.digest).unwrap();
     let arm = short(&scale, 2);
     run(&bank, &arm, &texts);
     let begin = Begin::From { arm: Box::new(arm.clone()), mix: vec![(6, 1.0)], moments: Some(6) };
@@ -129,7 +129,7 @@ fn gradients_are_slopes_of_the_loss() {
     let scale = Scale::named("test").unwrap();
     let place = tempfile::tempdir().unwrap();
     let texts = texts();
-    let bank = Bank::open(place.path(), &texts.digest).unwrap();
+    let bank = QuestionSet::open(place.path(), &texts.digest).unwrap();
     let context = Context { scale: &scale, seeds: vec![1], texts, bank, device: Default::default(), tell: Box::new(|_| {}) };
     let arm = short(&scale, 1);
     context.ensure(std::slice::from_ref(&arm)).unwrap();

@@ -11,7 +11,7 @@ pub enum Done {
     /// A run's folder is deleted.
     Deleted(PathBuf),
     /// A line for the user.
-    Said(String),
+    Message(String),
 }
 
 /// See the module.
@@ -37,7 +37,7 @@ impl Errands {
             wake();
         };
         if let Err(error) = std::thread::Builder::new().name("errand".into()).spawn(errand) {
-            let _ = self.send.send(Done::Said(format!("no thread can be made: {error}")));
+            let _ = self.send.send(Done::Message(format!("no thread can be made: {error}")));
         }
     }
 

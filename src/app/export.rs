@@ -1,6 +1,6 @@
 //! Pictures and tables for elsewhere.
 
-use super::desk::{Desk, Order};
+use super::state::{Action, AppState};
 use crate::history::spec::{Spec, is_noisy, label};
 use crate::history::{Axis, Cut};
 use crate::plot::{Chart, Series};
@@ -15,17 +15,17 @@ pub fn place(run: &Path, title: &str, extension: &str) -> PathBuf {
 }
 
 /// Ask for a chart as PNG, beside the first of its runs: drawn as the report draws it, not as the screen shows it.
-pub fn picture(desk: &mut Desk, spec: &Spec, runs: &[PathBuf], metrics: &[String]) {
+pub fn picture(desk: &mut AppState, spec: &Spec, runs: &[PathBuf], metrics: &[String]) {
     let Some(first) = runs.first() else { return };
     let svg = svg(desk, spec, runs, metrics);
     let to = place(first, spec.title, "png");
     match crate::report::png(&svg, 2.0) {
-        Ok(bytes) => desk.ask(Order::Write(to, bytes)),
-        Err(error) => desk.ask(Order::Say(format!("no picture: {error:#}"))),
+        Ok(bytes) => desk.ask(Action::Write(to, bytes)),
+        Err(error) => desk.ask(Action::Say(format!("no picture: {error:#}"))),
     }
 }
 
-fn svg(desk: &Desk, spec: &Spec, runs: &[PathBuf], metrics: &[String]) -> String {
+fn svg(desk: &AppState, spec: &Spec, runs: &[PathBuf], metrics: &[String]) -> String {
     let axis = desk.look.axis;
     let x_label = if axis == Axis::Wall { "time" } else { axis.label() };
     let mut chart = Chart::new(spec.title).x(x_label).y(spec.y).size(900.0, 480.0);

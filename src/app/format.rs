@@ -2,7 +2,7 @@
 
 use crate::history::{Figure, Of};
 
-pub use crate::words::{count, duration};
+pub use crate::number_format::{count, duration};
 
 /// About four digits, without needless zeros: 0.0001234 as 1.234e-4, 12345678 as 12,345,678.
 pub fn number(x: f64) -> String {

@@ -1,7 +1,7 @@
 //! How pages lie beside each other: runs at the left, controls at the right, the others as tabs between; each can be dragged elsewhere.
 
-use super::desk::{Desk, Page};
 use super::panels::Panels;
+use super::state::{AppState, Page};
 use eframe::egui::{self, Ui};
 use egui_tiles::{Behavior, Container, Linear, LinearDir, SimplificationOptions, TileId, Tiles, Tree, UiResponse};
 
@@ -37,7 +37,7 @@ pub fn is_whole(tree: &Tree<Page>) -> bool {
 }
 
 /// Draw the pages.
-pub fn ui(ui: &mut Ui, tree: &mut Tree<Page>, panels: &mut Panels, desk: &mut Desk) {
+pub fn ui(ui: &mut Ui, tree: &mut Tree<Page>, panels: &mut Panels, desk: &mut AppState) {
     let mut pages = Pages { panels, desk };
     if ui.available_width() >= NARROW {
         tree.ui(&mut pages, ui);
@@ -60,7 +60,7 @@ pub fn ui(ui: &mut Ui, tree: &mut Tree<Page>, panels: &mut Panels, desk: &mut De
 
 struct Pages<'a> {
     panels: &'a mut Panels,
-    desk: &'a mut Desk,
+    desk: &'a mut AppState,
 }
 
 impl Behavior<Page> for Pages<'_> {

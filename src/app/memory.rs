@@ -1,7 +1,7 @@
 //! What the window remembers from one day to the next: look, layout, open runs. A file that cannot be read is passed over: the window
 //! then opens as on the first day.
 
-use super::desk::{Look, Page};
+use super::state::{Look, Page};
 use anyhow::{Context as _, Result};
 use etcetera::BaseStrategy as _;
 use serde::{Deserialize, Serialize};

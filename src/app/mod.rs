@@ -2,12 +2,12 @@
 //! a crash of a trainer or its driver leaves the window as it is.
 //!
 //! A frame: `window` takes what `watcher` saw, draws the pages (`panels`) from the `desk`, and carries out the orders that they put
-//! there (`orders`). Nothing else changes the world.
+//! there (`actions`). Nothing else changes the world.
 
-mod bars;
+mod actions;
 pub mod chart;
+pub mod chat_process;
 pub mod child;
-pub mod desk;
 mod display;
 pub mod draw;
 mod errands;
@@ -15,11 +15,11 @@ mod export;
 pub mod format;
 mod layout;
 mod memory;
-mod orders;
 pub mod panels;
 mod seeds;
-pub mod talk;
+pub mod state;
 pub mod theme;
+mod top_bar;
 mod watcher;
 pub mod window;
 
@@ -39,14 +39,14 @@ pub struct Options {
     /// A command line of a trainer to start, without the program, and its run folder.
     pub start: Option<(Vec<String>, PathBuf)>,
     /// A story to begin with.
-    pub story: Option<Told>,
+    pub story: Option<StoryView>,
     /// Where new runs go.
     pub home: PathBuf,
 }
 
 /// A story that is told in the window.
 #[derive(Debug)]
-pub struct Told {
+pub struct StoryView {
     /// The story.
     pub story: Story,
     /// How it is played.

@@ -1,6 +1,6 @@
 //! Runs that differ in nothing but their seed, as one: mean and spread.
 
-use super::desk::{Desk, OpenRun};
+use super::state::{AppState, OpenRun};
 use crate::config::Settings;
 use crate::history::{Clock, Curve, Cut};
 use std::path::PathBuf;
@@ -20,7 +20,7 @@ pub struct Spread {
 }
 
 /// Runs that are the same but for the seed stand together, in the order of the first of each.
-pub fn groups(desk: &Desk, runs: &[PathBuf]) -> Vec<Vec<PathBuf>> {
+pub fn groups(desk: &AppState, runs: &[PathBuf]) -> Vec<Vec<PathBuf>> {
     let mut groups: Vec<(Option<Settings>, Vec<PathBuf>)> = Vec::new();
     for path in runs {
         let key = desk.run(path).and_then(|run| run.files.settings.clone()).map(seedless);
@@ -82,7 +82,7 @@ mod tests {
 
     #[test]
     fn seeds_stand_together_and_their_spread_is_that_of_the_runs_that_have_come_so_far() {
-        let mut desk = Desk::default();
+        let mut desk = AppState::default();
         desk.runs = vec![run("a", 1, 1.0, 10), run("b", 2, 3.0, 5), run("c", 3, 9.0, 10)];
         desk.runs[2].files.settings.as_mut().unwrap().train.learning_rate = 0.5;
         let paths: Vec<PathBuf> = ["a", "b", "c"].map(PathBuf::from).into();

@@ -39,12 +39,12 @@ pub struct Seen {
 /// See the module. Dropped, the thread ends.
 #[derive(Debug)]
 pub struct Watcher {
-    watch: Sender<Ask>,
+    watch: Sender<ChatRequest>,
     seen: Receiver<Seen>,
     found: Receiver<PathBuf>,
 }
 
-enum Ask {
+enum ChatRequest {
     Watch(PathBuf),
     Forget(PathBuf),
     Home(Home),
@@ -91,18 +91,18 @@ impl Watcher {
 
     /// Follow a run from its first event on.
     pub fn watch(&self, path: &Path) {
-        let _ = self.watch.send(Ask::Watch(path.to_owned()));
+        let _ = self.watch.send(ChatRequest::Watch(path.to_owned()));
     }
 
     /// Follow a run no more.
     pub fn forget(&self, path: &Path) {
-        let _ = self.watch.send(Ask::Forget(path.to_owned()));
+        let _ = self.watch.send(ChatRequest::Forget(path.to_owned()));
     }
 
     /// Look for runs that begin in this folder from now on, whoever begins them; it need not be there yet.
     pub fn look_for_runs(&self, home: &Path) {
         let known = find_runs(home).into_iter().collect();
-        let _ = self.watch.send(Ask::Home(Home { path: home.to_owned(), known, next: Instant::now() }));
+        let _ = self.watch.send(ChatRequest::Home(Home { path: home.to_owned(), known, next: Instant::now() }));
     }
 
     /// A run that was found, if one was.
@@ -116,7 +116,7 @@ impl Watcher {
     }
 }
 
-fn work(asks: &Receiver<Ask>, send: &SyncSender<Seen>, tell: &Sender<PathBuf>, wake: impl Fn()) {
+fn work(asks: &Receiver<ChatRequest>, send: &SyncSender<Seen>, tell: &Sender<PathBuf>, wake: impl Fn()) {
     let (mut runs, mut home): (Vec<Watched>, Option<Home>) = (Vec::new(), None);
     loop {
         let now = Instant::now();
@@ -125,9 +125,9 @@ fn work(asks: &Receiver<Ask>, send: &SyncSender<Seen>, tell: &Sender<PathBuf>, w
         match asks.recv_timeout(wait) {
             Err(RecvTimeoutError::Disconnected) => return,
             Err(RecvTimeoutError::Timeout) => {}
-            Ok(Ask::Home(asked)) => home = Some(asked),
-            Ok(Ask::Forget(path)) => runs.retain(|run| run.path != path),
-            Ok(Ask::Watch(path)) => {
+            Ok(ChatRequest::Home(asked)) => home = Some(asked),
+            Ok(ChatRequest::Forget(path)) => runs.retain(|run| run.path != path),
+            Ok(ChatRequest::Watch(path)) => {
                 runs.retain(|run| run.path != path);
                 let reader = EventReader::new(&folder::events(&path));
                 runs.push(Watched { path, reader, has_settings: false, unweighed: true, said: None, next: now });

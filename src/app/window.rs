@@ -1,12 +1,12 @@
 //! The window itself: it takes what the watcher saw, draws the pages, and carries out what they ask for.
 
-use super::desk::{Desk, OpenRun, Order, Page};
+use super::actions::ours;
 use super::errands::{Done, Errands};
 use super::memory::{self, Memory};
-use super::orders::ours;
 use super::panels::Panels;
+use super::state::{Action, AppState, OpenRun, Page};
 use super::watcher::Watcher;
-use super::{bars, layout};
+use super::{layout, top_bar};
 use crate::event::Command;
 use eframe::egui;
 use egui_tiles::Tree;
@@ -27,7 +27,7 @@ const SOFTWARE_PAUSE_MS: u64 = 4000;
 
 /// See the module.
 pub struct Window {
-    pub(super) desk: Desk,
+    pub(super) desk: AppState,
     pub(super) panels: Panels,
     pub(super) watcher: Watcher,
     pub(super) errands: Errands,
@@ -58,7 +58,7 @@ impl Window {
         let watcher = Watcher::start(wake)?;
         ctx.set_theme(kept.look.theme);
         super::theme::apply(ctx);
-        let mut desk = Desk::default();
+        let mut desk = AppState::default();
         (desk.look, desk.home) = (kept.look, home);
         Ok(Self {
             desk,
@@ -82,7 +82,7 @@ impl Window {
         let nothing = options.start.is_none() && options.story.is_none() && options.runs.is_empty();
         options.runs.iter().for_each(|path| self.open(path));
         if let Some((args, run)) = options.start {
-            self.desk.ask(Order::Start { args, run });
+            self.desk.ask(Action::Start { args, run });
         }
         if let Some(told) = options.story {
             self.panels.lessons.begin(told);
@@ -103,7 +103,7 @@ impl Window {
     }
 
     /// The desk, for tests.
-    pub fn desk(&mut self) -> &mut Desk {
+    pub fn desk(&mut self) -> &mut AppState {
         &mut self.desk
     }
 
@@ -146,7 +146,7 @@ impl Window {
                     self.close(&path);
                     self.say(format!("deleted: {}", crate::vfs::shown(&path)));
                 }
-                Done::Said(text) => self.say(text),
+                Done::Message(text) => self.say(text),
             }
         }
         for run in &mut self.desk.runs {
@@ -157,12 +157,12 @@ impl Window {
             }
         }
         self.desk.jobs.values_mut().for_each(super::child::Job::poll);
-        self.desk.talk.iter_mut().for_each(super::talk::Talk::poll);
+        self.desk.talk.iter_mut().for_each(super::chat_process::ChatProcess::poll);
         if self.panels.lessons.advance(&mut self.desk) {
             let pause = self.pause.load(Ordering::Relaxed).clamp(60, 700);
             ctx.request_repaint_after(Duration::from_millis(pause));
         }
-        self.obey(ctx);
+        self.handle_commands(ctx);
         self.leave(ctx);
         if more {
             ctx.request_repaint();
@@ -211,9 +211,9 @@ impl Window {
         if rect.width() < 40.0 || rect.height() < 40.0 {
             return;
         }
-        egui::Panel::top("top").show(ui, |ui| bars::top_ui(ui, self));
+        egui::Panel::top("top").show(ui, |ui| top_bar::top_ui(ui, self));
         if self.leaving {
-            egui::Panel::top("leaving").show(ui, |ui| bars::leaving_ui(ui, self));
+            egui::Panel::top("leaving").show(ui, |ui| top_bar::leaving_ui(ui, self));
         }
         if !self.toasts.is_empty() {
             let texts: Vec<String> = self.toasts.iter().map(|(text, _)| text.clone()).collect();
@@ -225,7 +225,7 @@ impl Window {
         }
         egui::CentralPanel::default().show(ui, |ui| layout::ui(ui, &mut self.tree, &mut self.panels, &mut self.desk));
         if self.help {
-            bars::help_ui(ui, &mut self.help);
+            top_bar::help_ui(ui, &mut self.help);
         }
         let zoom = self.desk.look.zoom.clamp(0.5, 4.0);
         if (ui.ctx().zoom_factor() - zoom).abs() > 1e-3 {
@@ -306,7 +306,7 @@ impl eframe::App for Window {
 
     fn ui(&mut self, ui: &mut egui::Ui, _frame: &mut eframe::Frame) {
         self.draw(ui);
-        self.obey(&ui.ctx().clone());
+        self.handle_commands(&ui.ctx().clone());
     }
 
     fn on_exit(&mut self) {

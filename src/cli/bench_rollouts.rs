@@ -43,20 +43,20 @@ pub fn run(args: &Args, preset: &ModelConfig) -> anyhow::Result<i32> {
         "--completions, --num-generations, --prompt-length and --completion-length must be at least 1"
     );
     let device = open::device(&args.device)?;
-    let room = own.prompt_length + own.completion_length;
+    let max_len = own.prompt_length + own.completion_length;
     let model = match &own.model {
         Some(path) => {
             let dir = open::model_folder(path)?;
-            open::model(&device, &dir, &open::config(&dir)?, room)?
+            open::model(&device, &dir, &open::config(&dir)?, max_len)?
         }
         None => {
-            let model = Model::new(&device, preset, room)?;
+            let model = Model::new(&device, preset, max_len)?;
             model.initialise(&device, 1);
             model
         }
     };
     let slots = own.rollout_batch_size.unwrap_or(own.completions).min(own.completions);
-    let mut engine = Rollouts::new(&device, &model, slots, room)?;
+    let mut engine = Rollouts::new(&device, &model, slots, max_len)?;
     let requests = requests(args, model.config.vocab_size);
     let mut seconds = Vec::new();
     for round in 0..=args.steps {

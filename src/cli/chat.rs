@@ -3,7 +3,7 @@
 use super::{chat_json, open, output};
 use crate::config::DeviceSettings;
 use crate::data::{Tokenizer, chat};
-use crate::model::conversation::{Conversation, Limits, ReplyEnd, Said};
+use crate::model::conversation::{ChatEvent, Conversation, Limits, ReplyEnd};
 use crate::ops::sample::Sampling;
 use crate::vfs::shown;
 use anyhow::{Context as _, Result, ensure};
@@ -89,17 +89,17 @@ pub fn run(args: &Args) -> Result<i32> {
     let mut with = Conversation::new(&device, &model, (&tokenizer, template), limits, sampling)?;
     with.reset(args.system.clone());
     if args.json {
-        let ready = Said::Ready { model: shown(&dir), template: own, context, temperature: sampling.temperature };
+        let ready = ChatEvent::Ready { model: shown(&dir), template: own, context, temperature: sampling.temperature };
         return chat_json::run(with, &ready);
     }
     if !own {
         output::note("note: the model has no chat template; lehr's plain one is used (user: ..., assistant: ...)");
     }
-    converse(Talk { with, max_tokens })
+    converse(ChatSession { with, max_tokens })
 }
 
 /// The conversation on standard input and output.
-fn converse(mut talk: Talk<'_>) -> Result<i32> {
+fn converse(mut talk: ChatSession<'_>) -> Result<i32> {
     // A second Ctrl-C, or one while nobody speaks, leaves.
     let _ = ctrlc::set_handler(|| {
         if STATE.compare_exchange(SPEAKING, STOPPING, Ordering::SeqCst, Ordering::SeqCst).is_err() {
@@ -117,7 +117,7 @@ fn converse(mut talk: Talk<'_>) -> Result<i32> {
         }
         match line.trim_end().strip_prefix('/') {
             Some(command) => {
-                if !talk.obey(command) {
+                if !talk.handle_command(command) {
                     break;
                 }
             }
@@ -176,14 +176,14 @@ fn read_turn(terminal: bool) -> Result<Option<String>> {
 }
 
 /// The conversation in a terminal.
-struct Talk<'a> {
+struct ChatSession<'a> {
     with: Conversation<'a>,
     max_tokens: usize,
 }
 
-impl Talk<'_> {
+impl ChatSession<'_> {
     /// A line that began with /; whether the conversation goes on.
-    fn obey(&mut self, line: &str) -> bool {
+    fn handle_command(&mut self, line: &str) -> bool {
         let (command, rest) = line.split_once(char::is_whitespace).map_or((line, ""), |(command, rest)| (command, rest.trim()));
         match (command, rest) {
             ("exit" | "quit", "") => return false,

@@ -3,7 +3,7 @@
 use super::data::Out;
 use super::output;
 use crate::config::{Form, TaskKind, TaskSettings};
-use crate::data::tasks::custom::{self, Judge};
+use crate::data::tasks::custom::{self, RowGrader};
 use crate::data::tasks::kk::{reward, rows};
 use crate::data::tasks::{Grade, Question, math};
 use crate::data::{Object, read_objects};
@@ -140,7 +140,7 @@ pub(super) fn grade(args: &GradeArgs) -> anyhow::Result<i32> {
         reward: 0.0,
     };
     if args.task.task == TaskKind::Custom || args.task.grader_command.is_some() {
-        judge.judge = Some(Judge::new(&args.task)?);
+        judge.judge = Some(RowGrader::new(&args.task)?);
     }
     let example = r#"{"quiz": "...", "solution_text_format": "...", "response": "..."}"#;
     read_objects(&args.file, example, &mut |_, _| {}, |place, row| judge.take(place, row))?;
@@ -164,7 +164,7 @@ pub(super) fn grade(args: &GradeArgs) -> anyhow::Result<i32> {
 
 struct Rows<'a> {
     args: &'a GradeArgs,
-    judge: Option<Judge>,
+    judge: Option<RowGrader>,
     out: Out,
     waiting: Vec<(Object, Question, String)>,
     count: u64,

@@ -1,6 +1,6 @@
 //! `lehr demo`: the whole life of a model on generated data, told while it happens.
 
-use super::{output, telling};
+use super::{output, story_output};
 use crate::config::DeviceSettings;
 use crate::report;
 use crate::story::{Block, Options, Player, StepKind, Where, demo};
@@ -43,7 +43,7 @@ pub fn run(args: &Args) -> anyhow::Result<i32> {
     };
     #[cfg(feature = "app")]
     if args.window {
-        return super::app::tell(crate::app::Told { story, options, by_itself: true });
+        return super::app::tell(crate::app::StoryView { story, options, by_itself: true });
     }
     output::line(&story.title)?;
     output::line(&story.about)?;
@@ -51,7 +51,7 @@ pub fn run(args: &Args) -> anyhow::Result<i32> {
         output::line("A rehearsal: the stages are so short that the numbers mean nothing.")?;
     }
     let mut player = Player::open(story, options)?;
-    let code = telling::tell(&mut player, args.commands)?;
+    let code = story_output::tell(&mut player, args.commands)?;
     if code != 0 {
         return Ok(code);
     }

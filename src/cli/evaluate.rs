@@ -1,6 +1,6 @@
 //! `lehr eval`: loss on text, or right answers to a task's questions.
 
-mod exam;
+mod task;
 
 use super::{is_typed, open, output, refuse};
 use crate::config::{DataSettings, DeviceSettings, TaskSettings, Usage};
@@ -41,7 +41,7 @@ pub struct Args {
     #[command(flatten)]
     device: DeviceSettings,
     #[command(flatten)]
-    exam: exam::Args,
+    exam: task::Args,
     #[command(flatten)]
     task: TaskSettings,
 }
@@ -63,9 +63,9 @@ pub fn run(args: &Args, typed: &ArgMatches) -> anyhow::Result<i32> {
     anyhow::ensure!(!given("eval_questions"), "--eval-questions: here it is --count that says how many questions are asked");
     if given("task") {
         refuse(typed, OF_TEXT, "means nothing with --task")?;
-        return exam::run(args, given("batch_size").then_some(args.batch_size));
+        return task::run(args, given("batch_size").then_some(args.batch_size));
     }
-    if let Some(name) = flags_of_tasks().iter().find(|name| given(name)) {
+    if let Some(name) = task_flags().iter().find(|name| given(name)) {
         anyhow::bail!("--{}: goes with --task, which is not given", name.replace('_', "-"));
     }
     if args.data.is_empty() {
@@ -77,8 +77,8 @@ pub fn run(args: &Args, typed: &ArgMatches) -> anyhow::Result<i32> {
 }
 
 /// Names of the flags that mean something only with --task.
-fn flags_of_tasks() -> Vec<String> {
-    let command = <exam::Args as clap::Args>::augment_args(clap::Command::new("task"));
+fn task_flags() -> Vec<String> {
+    let command = <task::Args as clap::Args>::augment_args(clap::Command::new("task"));
     let command = <TaskSettings as clap::Args>::augment_args(command);
     command.get_arguments().map(|arg| arg.get_id().to_string()).collect()
 }

@@ -69,17 +69,21 @@ pub fn run(args: &Args) -> anyhow::Result<i32> {
         !ids.is_empty(),
         "--prompt: holds no token, and this tokenizer has none that begins or ends a text; give at least one character"
     );
-    let (context, room) = (config.model.max_position_embeddings, ids.len().saturating_add(args.max_new_tokens));
-    anyhow::ensure!(room <= MAX_ROOM, "--max-new-tokens {}: prompt and text are at most {MAX_ROOM} tokens", args.max_new_tokens);
-    if room > context {
+    let (context, max_len) = (config.model.max_position_embeddings, ids.len().saturating_add(args.max_new_tokens));
+    anyhow::ensure!(
+        max_len <= MAX_ROOM,
+        "--max-new-tokens {}: prompt and text are at most {MAX_ROOM} tokens",
+        args.max_new_tokens
+    );
+    if max_len > context {
         // As transformers does: positions go on, the model has never seen them.
         output::note(&format!(
             "note: the model learnt contexts of {context} tokens; what comes after them may make little sense"
         ));
     }
     let device = open::device(&args.device)?;
-    let model = open::model(&device, &dir, &config, room)?;
-    let generator = Generator::new(&device, &model, 1, room)?;
+    let model = open::model(&device, &dir, &config, max_len)?;
+    let generator = Generator::new(&device, &model, 1, max_len)?;
     let sampling = sampling(args);
     let ends = tokenizer.end_tokens();
     let mut until = Until::new(ends.text().filter(|_| args.chat));

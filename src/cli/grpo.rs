@@ -1,7 +1,7 @@
 //! `lehr grpo`
 
 use super::sft::OF_NEW_MODELS;
-use super::{check_fork, dressed, is_typed, pretrain, refuse};
+use super::{check_fork, is_typed, pretrain, refuse, with_stage_defaults};
 use crate::config::{GRPO_DEFAULTS, GrpoSettings, Layers, RolloutSettings, Stage, TaskSettings};
 use clap::ArgMatches;
 use web_time::Instant;
@@ -53,7 +53,7 @@ pub fn command(command: clap::Command) -> clap::Command {
         ("max_steps", "Steps to make: completions of --batch-size, and all the updates that they give"),
         ("run", "Folder of the new run; runs/grpo-NNN when absent"),
     ];
-    dressed(command, &[OF_NEW_MODELS, OF_SUPERVISION].concat(), GRPO_DEFAULTS, &help)
+    with_stage_defaults(command, &[OF_NEW_MODELS, OF_SUPERVISION].concat(), GRPO_DEFAULTS, &help)
 }
 
 /// Reinforce.

@@ -1,6 +1,6 @@
 //! `lehr inspect`: attention, logit lens and next-token distributions of one text.
 
-use super::{judging, open, output};
+use super::{held_out_text, open, output};
 use crate::config::DeviceSettings;
 use crate::model::inspect::{self, Guess, Inspection, Question};
 use std::io::Read as _;
@@ -46,7 +46,7 @@ pub fn run(args: &Args) -> anyhow::Result<i32> {
         args.top,
         inspect::MOST_GUESSES
     );
-    let dir = judging::folder_of(&args.model)?;
+    let dir = held_out_text::folder_of(&args.model)?;
     let config = open::config(&dir)?;
     let tokenizer = open::tokenizer(&dir, &config)?;
     let tokens = tokenizer.encode_text(&text(args)?)?;

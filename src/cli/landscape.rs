@@ -1,10 +1,10 @@
 //! `lehr landscape`: the loss between checkpoints, and whether merging them pays.
 
-use super::judging::{Progress, Text, aligned, folder_of, prepare, run_of, save};
+use super::held_out_text::{Progress, Text, aligned, folder_of, prepare, run_of, save};
 use super::output;
 use crate::model::weight_files::WeightFiles;
 use crate::plot::{Contours, Field, Mark};
-use crate::train::Judge;
+use crate::train::WeightEvaluator;
 use crate::train::landscape::{Frame, MergeTest, Plane, Quadratic};
 use crate::train::merge::ring::average_in_f64;
 use crate::train::merge::{Check, Inputs};
@@ -98,7 +98,7 @@ pub fn run(args: &Args) -> Result<i32> {
     Ok(0)
 }
 
-fn measure(args: &Args, judge: &Judge, inputs: &Inputs) -> Result<Report> {
+fn measure(args: &Args, judge: &WeightEvaluator, inputs: &Inputs) -> Result<Report> {
     let k = args.checkpoints.len();
     let read = |files: &WeightFiles| judge.read(files);
     let sets: Vec<Vec<f32>> = inputs.folders.iter().map(|f| read(&f.weights)).collect::<Result<_>>()?;

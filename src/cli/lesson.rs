@@ -1,6 +1,6 @@
 //! `lehr lesson`: short lessons, each with a run of its own.
 
-use super::{output, telling};
+use super::{output, story_output};
 use crate::config::DeviceSettings;
 use crate::story::{Options, Player, Where, is_complete, lesson, lesson_names, next_lesson};
 use std::path::PathBuf;
@@ -50,12 +50,12 @@ pub fn run(args: &Args) -> anyhow::Result<i32> {
     };
     #[cfg(feature = "app")]
     if !args.no_window && crate::app::has_display() {
-        return super::app::tell(crate::app::Told { story, options, by_itself: false });
+        return super::app::tell(crate::app::StoryView { story, options, by_itself: false });
     }
     output::line(&story.title)?;
     output::line(&story.about)?;
     let mut player = Player::open(story, options)?;
-    let code = telling::tell(&mut player, args.commands)?;
+    let code = story_output::tell(&mut player, args.commands)?;
     if code == 0 {
         output::line(&format!("\nThe runs are in {}.", crate::vfs::shown(player.dir())))?;
         if let Some(next) = next_lesson(&args.out, &player.story().name)? {

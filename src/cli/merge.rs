@@ -116,9 +116,9 @@ pub fn run(args: &Args) -> anyhow::Result<i32> {
         merge.threads = threads;
     }
     let recipe = Recipe::new(&merge, &rule, window.as_ref());
-    tell_notes(&inputs, window.as_ref(), &recipe);
+    print_notes(&inputs, window.as_ref(), &recipe);
     if !args.json {
-        tell_plan(&merge, &recipe)?;
+        print_plan(&merge, &recipe)?;
     }
     let Some(target) = target.filter(|_| !args.dry_run) else {
         if args.json {
@@ -172,7 +172,7 @@ fn folders(args: &Args) -> anyhow::Result<(Vec<PathBuf>, Option<Window>)> {
     Ok((args.inputs.clone(), None))
 }
 
-fn tell_notes(inputs: &Inputs, window: Option<&Window>, recipe: &Recipe) {
+fn print_notes(inputs: &Inputs, window: Option<&Window>, recipe: &Recipe) {
     for reason in window.iter().flat_map(|w| &w.skipped) {
         output::note(&format!("note: passed over a checkpoint: {reason}"));
     }
@@ -188,7 +188,7 @@ fn tell_notes(inputs: &Inputs, window: Option<&Window>, recipe: &Recipe) {
 }
 
 /// What will be merged, before any work.
-fn tell_plan(merge: &Merge, recipe: &Recipe) -> anyhow::Result<()> {
+fn print_plan(merge: &Merge, recipe: &Recipe) -> anyhow::Result<()> {
     let inputs = merge.inputs();
     let n = inputs.folders.len();
     let of = match (&recipe.run, recipe.every_steps, recipe.tokens_per_step) {

@@ -1,6 +1,6 @@
 //! `lehr merge sweep`: which merge of a run is the best one.
 
-use super::judging::{Progress, Text, aligned, folder_of, prepare, save};
+use super::held_out_text::{Progress, Text, aligned, folder_of, prepare, save};
 use super::output;
 use crate::config::{DecayShape, MergeMethod};
 use crate::model::checkpoint::{self, step_name, verify_model};

@@ -14,8 +14,8 @@ mod evaluate;
 mod export;
 mod generate;
 mod grpo;
+mod held_out_text;
 mod inspect;
-mod judging;
 mod landscape;
 mod lesson;
 mod merge;
@@ -28,7 +28,7 @@ mod report;
 mod reproduce;
 mod score;
 mod sft;
-mod telling;
+mod story_output;
 
 use crate::config::{Layers, Stage, Usage};
 use crate::session::begin::settings_of_fork;
@@ -119,7 +119,7 @@ fn with_dashed_values(command: clap::Command) -> clap::Command {
 }
 
 /// A stage's command: flags that mean nothing to it are not shown, others have its defaults and its words.
-fn dressed(
+fn with_stage_defaults(
     mut command: clap::Command,
     hidden: &[&'static str],
     defaults: &[(&'static str, &'static str)],

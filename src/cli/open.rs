@@ -7,9 +7,9 @@ use crate::model::gguf::is_gguf;
 use crate::model::hf_config::{self, HfConfig};
 use crate::model::weight_files::WeightFiles;
 use crate::model::{Model, checkpoint};
+use crate::number_format::nearest;
 use crate::session::begin::{model_dir, split_step};
 use crate::vfs::{RealFs, shown};
-use crate::words::nearest;
 use anyhow::Context as _;
 use std::path::{Path, PathBuf};
 
@@ -17,7 +17,7 @@ use std::path::{Path, PathBuf};
 /// `RUN@STEP`.
 pub fn model_folder(path: &Path) -> anyhow::Result<PathBuf> {
     if let Some(spec) = path.to_str().filter(|spec| !path.exists() && split_step(spec).1.is_some()) {
-        return super::judging::folder_of(spec).context("--model");
+        return super::held_out_text::folder_of(spec).context("--model");
     }
     let dir = model_dir(path).context("--model")?;
     if dir.join("config.json").is_file() || is_gguf(path) {

@@ -2,8 +2,8 @@
 
 use crate::config::Stage;
 use crate::event::{Event, Finished, Merged, Rescue, Step, TaskEval};
-use crate::session::outlet::{Sink, Told};
-pub use crate::words::duration;
+pub use crate::number_format::duration;
+use crate::session::emitter::{Listener, Notification};
 use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
 use std::io::{IsTerminal, Write};
 use web_time::Instant;
@@ -41,10 +41,10 @@ pub fn note(text: &str) {
 }
 
 /// Listens to a run: `json` prints every event on standard output; people get one updating line, or plain lines now and then.
-pub fn sink(json: bool) -> Sink {
+pub fn sink(json: bool) -> Listener {
     let mut person = Person::new();
     Box::new(move |told| {
-        if let (true, Told::Event(event)) = (json, &told) {
+        if let (true, Notification::Event(event)) = (json, &told) {
             // A reader that went away must not stop a run.
             let _ = json_line(event);
         }
@@ -138,14 +138,14 @@ impl Person {
         }
     }
 
-    fn hear(&mut self, told: &Told<'_>) {
+    fn hear(&mut self, told: &Notification<'_>) {
         match told {
-            Told::Progress(what, done, all) => {
+            Notification::Progress(what, done, all) => {
                 if self.line.on_terminal() && *all > 0 {
                     self.line.show(|| format!("{what} {} %", 100 * done / all));
                 }
             }
-            Told::Event(event) => self.event(event),
+            Notification::Event(event) => self.event(event),
         }
     }
 
@@ -197,7 +197,7 @@ impl Person {
                     e.eval_seconds
                 ));
             }
-            Event::TaskEval(e) => self.say(&examined(e)),
+            Event::TaskEval(e) => self.say(&graded_questions(e)),
             // For the log: the progress line has no room for tables.
             Event::Tokens(_) | Event::Predictions(_) | Event::Norms(_) => {}
             Event::Merged(m) => self.say(&merged(m)),
@@ -296,7 +296,7 @@ fn eta(seconds: Option<f64>) -> String {
 }
 
 /// An exam's line: share of right answers with its interval, and by level.
-fn examined(e: &TaskEval) -> String {
+fn graded_questions(e: &TaskEval) -> String {
     let how = if e.temperature == 0.0 { "greedy".to_owned() } else { format!("at temperature {}", e.temperature) };
     if e.all.count == 0 {
         return format!("step {}: no answer {how} to a held-out question could be judged", e.step);

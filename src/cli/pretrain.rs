@@ -4,12 +4,12 @@ use super::{is_typed, open, output};
 use crate::config::{Layers, RingPlace, Settings, Stage, TaskKind, Usage};
 use crate::data::TokenizerKind;
 use crate::event::Finished;
+use crate::number_format::did_you_mean;
 use crate::session::begin;
 use crate::session::control::INTERRUPTED;
-use crate::session::outlet::Sink;
+use crate::session::emitter::Listener;
 use crate::session::{DryRun, Start, dry_run, train};
 use crate::vfs::human_bytes;
-use crate::words::did_you_mean;
 use clap::ArgMatches;
 use std::path::PathBuf;
 use web_time::Instant;
@@ -174,7 +174,7 @@ fn refuse_flags_on_resume(run: &std::path::Path, typed: &ArgMatches) -> anyhow::
 }
 
 fn plan(settings: &Settings, json: bool) -> anyhow::Result<i32> {
-    let mut sink: Sink = output::sink(false);
+    let mut sink: Listener = output::sink(false);
     let DryRun { settings, config, plan, device } = dry_run(settings, &mut sink)?;
     let parameters = crate::model::Parameters::new(&config, device.sizes().max_tensor_bytes)?.count();
     let seconds = estimated_seconds(&settings, &config, &device)?;

@@ -3,8 +3,8 @@
 mod rows;
 mod step;
 
-use super::judging::aligned;
-use super::{dressed, open, output, refuse};
+use super::held_out_text::aligned;
+use super::{open, output, refuse, with_stage_defaults};
 use crate::config::{DeviceSettings, GRPO_DEFAULTS, GrpoSettings, Layers, RolloutSettings, Settings, Stage, TrainSettings};
 use crate::device::Device;
 use crate::event::{Moved, Number, Tokens};
@@ -96,7 +96,7 @@ pub fn command(command: clap::Command) -> clap::Command {
         ("temperature", "Divides the logits, as when the completions were sampled"),
         ("seed", "Seed of --lopti-split random"),
     ];
-    dressed(command, OF_RUNS, GRPO_DEFAULTS, &help)
+    with_stage_defaults(command, OF_RUNS, GRPO_DEFAULTS, &help)
 }
 
 /// What is printed.

@@ -2,7 +2,7 @@
 
 use super::output;
 use crate::config::DeviceSettings;
-use crate::reproduce::{self, Options, pace::Interrupted};
+use crate::reproduce::{self, Options, attempts::Interrupted};
 use crate::session::control::{Control, INTERRUPTED};
 use std::path::PathBuf;
 

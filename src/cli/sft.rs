@@ -1,6 +1,6 @@
 //! `lehr sft`
 
-use super::{check_fork, dressed, is_typed, pretrain, refuse};
+use super::{check_fork, is_typed, pretrain, refuse, with_stage_defaults};
 use crate::config::{Layers, SFT_DEFAULTS, SftSettings, Stage};
 use clap::ArgMatches;
 use web_time::Instant;
@@ -46,7 +46,7 @@ pub fn command(command: clap::Command) -> clap::Command {
         ("max_steps", "Updates to make, in place of --num-train-epochs"),
         ("run", "Folder of the new run; runs/sft-NNN when absent"),
     ];
-    let command = dressed(command, OF_NEW_MODELS, SFT_DEFAULTS, &help);
+    let command = with_stage_defaults(command, OF_NEW_MODELS, SFT_DEFAULTS, &help);
     command.mut_arg("data", |arg| arg.value_name("PATH[:WEIGHT]")).mut_arg("max_steps", |arg| arg.hide_default_value(true))
 }
 

@@ -1,7 +1,7 @@
 //! default < preset < config file < flags actually typed.
 
 use super::{GrpoSettings, RolloutSettings, Settings, SftSettings, Stage, TaskSettings, Usage};
-use crate::words::did_you_mean;
+use crate::number_format::did_you_mean;
 use clap::{ArgMatches, Command, FromArgMatches, parser::ValueSource};
 use std::collections::BTreeSet;
 use std::path::Path;

@@ -13,13 +13,13 @@ mod frame;
 mod gguf;
 mod growth;
 mod stream;
-mod words;
+mod word_splitter;
 
 pub use ends::EndTokens;
 pub(super) use frame::Frame;
 pub use stream::DecodeStream;
 pub(crate) use stream::{byte_of, char_of};
-pub(super) use words::WordMemory;
+pub(super) use word_splitter::WordMemory;
 
 use super::shown;
 use anyhow::{Result, anyhow, bail, ensure};
@@ -241,7 +241,7 @@ impl Tokenizer {
             Direct::Off => bail!("tokenizer: no direct path"),
             Direct::Bytes => ids.extend(text.bytes().map(u32::from)),
             Direct::Words => {
-                for word in words::split(text) {
+                for word in word_splitter::split(text) {
                     if !memory.recall(word, ids) {
                         let first = ids.len();
                         self.encode_word(word, ids)?;

@@ -14,7 +14,7 @@ pub enum PinKind {
     /// The run went back to good weights.
     Rescue,
     /// A live setting was changed.
-    Hyper,
+    LiveSettings,
     /// The run was paused.
     Pause,
     /// Something that the user should know.
@@ -48,7 +48,7 @@ pub(super) fn pin(event: &Event) -> Option<(Option<u64>, PinKind, String)> {
         Event::Rescue(r) => (Some(r.step), PinKind::Rescue, format!("{}: back to step {} ({})", r.cause, r.to_step, r.method)),
         Event::HyperChanged { step, name, before, after } => {
             let name = setting_in_words(name);
-            (Some(*step), PinKind::Hyper, format!("{name} {before} -> {after}, from step {} on", step + 1))
+            (Some(*step), PinKind::LiveSettings, format!("{name} {before} -> {after}, from step {} on", step + 1))
         }
         Event::Paused { step } => (Some(*step), PinKind::Pause, "paused".into()),
         Event::Warning { text } => (None, PinKind::Warning, text.clone()),

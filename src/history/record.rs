@@ -79,7 +79,7 @@ impl History {
             Event::Eval(e) => {
                 self.add(e.step, [("eval_loss", e.eval_loss), ("eval_mean_token_accuracy", e.eval_mean_token_accuracy)]);
             }
-            Event::TaskEval(e) => self.take_exam(e),
+            Event::TaskEval(e) => self.take_task_eval(e),
             Event::Merged(m) => {
                 self.add(m.step, m.metrics.iter().map(|(name, value)| (name.as_str(), value.0)));
                 self.add(m.step, m.anneal_estimate.map(|value| ("anneal_estimate", value)));
@@ -156,7 +156,7 @@ impl History {
         self.add(s.step, s.metrics.iter().map(|(name, value)| (name.as_str(), value.0)));
     }
 
-    fn take_exam(&mut self, e: TaskEval) {
+    fn take_task_eval(&mut self, e: TaskEval) {
         let how = if e.temperature == 0.0 { "greedy" } else { "sampled" };
         let levels = e.levels.iter().map(|(level, score)| (format!("eval_accuracy/{how}/{level}"), score.accuracy));
         let all: Vec<_> = [(format!("eval_accuracy/{how}"), e.all.accuracy)].into_iter().chain(levels).collect();
@@ -271,6 +271,6 @@ mod tests {
         assert_eq!(h.state, State::Failed("device lost".into()));
         assert_eq!(h.hyper["lopti_eta"], 0.5);
         let kinds: Vec<PinKind> = h.pins.iter().map(|p| p.kind).collect();
-        assert_eq!(kinds, [PinKind::Start, PinKind::Hyper, PinKind::Pause, PinKind::End]);
+        assert_eq!(kinds, [PinKind::Start, PinKind::LiveSettings, PinKind::Pause, PinKind::End]);
     }
 }

@@ -1,5 +1,5 @@
 //! A conversation with a model: what was said, how replies are drawn, when they end. The terminal (`lehr chat`) and the window hold the
-//! same one; the window speaks with it through `lehr chat --json`, in lines of [`Ask`] and [`Said`].
+//! same one; the window speaks with it through `lehr chat --json`, in lines of [`ChatRequest`] and [`ChatEvent`].
 
 use super::{Generator, Model};
 use crate::data::chat::{Chat, ChatTemplate};
@@ -13,7 +13,7 @@ use serde_json::json;
 /// A request to `lehr chat --json`: one JSON object a line.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(tag = "ask", deny_unknown_fields)]
-pub enum Ask {
+pub enum ChatRequest {
     /// Say something to the model, which then replies.
     Say {
         /// The user's words.
@@ -35,7 +35,7 @@ pub enum Ask {
 /// An answer of `lehr chat --json`: one JSON object a line.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(tag = "said")]
-pub enum Said {
+pub enum ChatEvent {
     /// The model is loaded.
     Ready {
         /// Its folder or file.
@@ -44,7 +44,7 @@ pub enum Said {
         template: bool,
         /// Tokens of the conversation that it sees at most.
         context: usize,
-        /// Divides the logits, unless [`Ask::Say`] says otherwise.
+        /// Divides the logits, unless [`ChatRequest::Say`] says otherwise.
         temperature: f64,
     },
     /// More of a reply.
@@ -64,7 +64,7 @@ pub enum Said {
         /// The reason.
         text: String,
     },
-    /// [`Ask::Reset`] has been carried out.
+    /// [`ChatRequest::Reset`] has been carried out.
     Fresh,
 }
 
@@ -154,7 +154,7 @@ impl<'a> Conversation<'a> {
     }
 
     fn prompt(&mut self) -> Result<Prompt> {
-        let (room, first) = (self.generator.room() - self.max_tokens, usize::from(self.system.is_some()));
+        let (max_len, first) = (self.generator.max_len() - self.max_tokens, usize::from(self.system.is_some()));
         let mut messages = self.chat.messages.clone();
         let mut left_out = 0;
         loop {
@@ -162,13 +162,13 @@ impl<'a> Conversation<'a> {
             let ids = self.tokenizer.encode_prompt(&self.template.render(&chat, true)?.text, true)?;
             ensure!(!ids.is_empty(), "the chat template makes no token of it");
             messages = chat.messages;
-            if ids.len() <= room {
+            if ids.len() <= max_len {
                 self.chat.messages = messages;
                 return Ok(Prompt { ids, left_out });
             }
             ensure!(
                 messages.len() > first + 2,
-                "{} tokens are too many: --context less --max-tokens leaves {room}; say less",
+                "{} tokens are too many: --context less --max-tokens leaves {max_len}; say less",
                 ids.len()
             );
             messages.drain(first..first + 2);
@@ -226,17 +226,17 @@ mod tests {
     #[test]
     fn lines_are_as_documented() {
         let asks = [
-            (r#"{"ask":"Say","text":"hi"}"#, Ask::Say { text: "hi".into(), temperature: None }),
-            (r#"{"ask":"Say","text":"hi","temperature":0.5}"#, Ask::Say { text: "hi".into(), temperature: Some(0.5) }),
-            (r#"{"ask":"Stop"}"#, Ask::Stop),
-            (r#"{"ask":"Reset"}"#, Ask::Reset { system: None }),
+            (r#"{"ask":"Say","text":"hi"}"#, ChatRequest::Say { text: "hi".into(), temperature: None }),
+            (r#"{"ask":"Say","text":"hi","temperature":0.5}"#, ChatRequest::Say { text: "hi".into(), temperature: Some(0.5) }),
+            (r#"{"ask":"Stop"}"#, ChatRequest::Stop),
+            (r#"{"ask":"Reset"}"#, ChatRequest::Reset { system: None }),
         ];
         for (line, ask) in asks {
-            assert_eq!(serde_json::from_str::<Ask>(line).unwrap(), ask);
+            assert_eq!(serde_json::from_str::<ChatRequest>(line).unwrap(), ask);
             assert_eq!(serde_json::to_string(&ask).unwrap(), line);
         }
-        assert!(serde_json::from_str::<Ask>(r#"{"ask":"Say","text":"hi","heat":1}"#).is_err());
-        let said = Said::Replied { end: ReplyEnd::Length, left_out: 2 };
+        assert!(serde_json::from_str::<ChatRequest>(r#"{"ask":"Say","text":"hi","heat":1}"#).is_err());
+        let said = ChatEvent::Replied { end: ReplyEnd::Length, left_out: 2 };
         assert_eq!(serde_json::to_string(&said).unwrap(), r#"{"said":"Replied","end":"Length","left_out":2}"#);
     }
 }

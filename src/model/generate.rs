@@ -9,38 +9,38 @@ use crate::ops::sample::{self, PROMPT_HEAD, Sampling};
 /// Replays that may be under way before the host looks at the first of them.
 const AHEAD: usize = 2;
 
-/// Generates `batch` rows of up to `room` tokens, prompts included.
+/// Generates `batch` rows of up to `max_len` tokens, prompts included.
 pub struct Generator {
     rows: sample::Rows,
     settings: Tensor,
     step: Recording,
     batch: usize,
-    room: usize,
+    max_len: usize,
 }
 
 impl Generator {
     /// Allocate the cache and record one step.
     ///
     /// # Errors
-    /// When `room` is beyond the model's table of rotations, or a kernel does not compile.
-    pub fn new(device: &Device, model: &Model, batch: usize, room: usize) -> anyhow::Result<Self> {
-        anyhow::ensure!(room <= model.max_context(), "{room} tokens: the model was opened for {}", model.max_context());
+    /// When `max_len` is beyond the model's table of rotations, or a kernel does not compile.
+    pub fn new(device: &Device, model: &Model, batch: usize, max_len: usize) -> anyhow::Result<Self> {
+        anyhow::ensure!(max_len <= model.max_context(), "{max_len} tokens: the model was opened for {}", model.max_context());
         let c = &model.config;
         let acts = Activations::new(device, c, batch, 1, Pass::Forward);
-        let cache = |name: &str| Tensor::new(device, "kv cache", name, &[batch, room, c.key_value_dim()]);
+        let cache = |name: &str| Tensor::new(device, "kv cache", name, &[batch, max_len, c.key_value_dim()]);
         let caches: Vec<[Tensor; 2]> = (0..c.num_hidden_layers).map(|_| [cache("cache_k"), cache("cache_v")]).collect();
         let rows = sample::Rows {
             tokens: acts.inputs.tokens.clone(),
             positions: acts.inputs.positions.clone(),
             assigned: Tensor::new(device, "generation", "assigned", &[batch, 3]),
-            prompt: Tensor::new(device, "generation", "prompt", &[batch, PROMPT_HEAD + room]),
-            drawn: Tensor::new(device, "generation", "drawn", &[batch, 2, room]),
+            prompt: Tensor::new(device, "generation", "prompt", &[batch, PROMPT_HEAD + max_len]),
+            drawn: Tensor::new(device, "generation", "drawn", &[batch, 2, max_len]),
         };
         let settings = Tensor::new(device, "generation", "settings", &[sample::SETTINGS_LEN]);
         let mut r = Recorder::new(device, "generate");
         record_decode(&mut r, model.context(device), &acts, &caches, &rows.assigned);
         sample::draw(&mut r, c.vocab_size, &acts.logits, &settings, &rows);
-        Ok(Self { rows, settings, step: r.finish()?, batch, room })
+        Ok(Self { rows, settings, step: r.finish()?, batch, max_len })
     }
 
     /// Continue each prompt (row 0, 1, ...; unused rows repeat the last) by up to `max_new` tokens. `on_tokens` gets (index in the row,
@@ -74,7 +74,7 @@ impl Generator {
         mut on_tokens: impl FnMut(usize, &[u32]) -> anyhow::Result<bool>,
     ) -> anyhow::Result<()> {
         let (shortest, longest) = self.start(device, prompts, cached, sampling)?;
-        let last = (longest + max_new).min(self.room);
+        let last = (longest + max_new).min(self.max_len);
         let mut ring = ReadRing::new(device, self.batch, AHEAD + 1);
         // Index of the token that the next replay yields, and of the one that the host reads next.
         let mut read = shortest;
@@ -107,8 +107,8 @@ impl Generator {
     }
 
     /// Tokens of a row, prompt included.
-    pub fn room(&self) -> usize {
-        self.room
+    pub fn max_len(&self) -> usize {
+        self.max_len
     }
 
     /// Of the last run: log pi of each token of a row by its index, under the distribution it was drawn from (greedy: at temperature 1), in
@@ -118,29 +118,29 @@ impl Generator {
     /// A device fault.
     pub fn logprobs(&self, device: &Device, row: usize) -> anyhow::Result<Vec<f32>> {
         let drawn: Vec<u32> = device.read(&self.rows.drawn)?;
-        let own = &drawn[2 * row * self.room..2 * (row + 1) * self.room];
-        Ok(own[self.room..].iter().map(|bits| f32::from_bits(*bits)).collect())
+        let own = &drawn[2 * row * self.max_len..2 * (row + 1) * self.max_len];
+        Ok(own[self.max_len..].iter().map(|bits| f32::from_bits(*bits)).collect())
     }
 
     /// Write prompts and settings; returns the lengths of the shortest and the longest prompt.
     fn start(&self, device: &Device, prompts: &[Vec<u32>], cached: usize, sampling: &Sampling) -> anyhow::Result<(usize, usize)> {
         anyhow::ensure!(!prompts.is_empty() && prompts.len() <= self.batch, "{} prompts for {} rows", prompts.len(), self.batch);
-        let width = PROMPT_HEAD + self.room;
+        let width = PROMPT_HEAD + self.max_len;
         let mut given = vec![0u32; self.batch * width];
         let mut first = vec![0u32; self.batch];
         for row in 0..self.batch {
             let prompt = &prompts[row.min(prompts.len() - 1)];
             anyhow::ensure!(!prompt.is_empty(), "the prompt holds no token; give at least one character");
             anyhow::ensure!(
-                prompt.len() < self.room,
+                prompt.len() < self.max_len,
                 "the prompt has {} tokens, but the model's context holds {}; shorten the prompt",
                 prompt.len(),
-                self.room
+                self.max_len
             );
             let own = &mut given[row * width..(row + 1) * width];
             anyhow::ensure!(cached < prompt.len(), "{cached} tokens are cached, but the prompt has {}", prompt.len());
             // Draws are keyed by the row.
-            own[..PROMPT_HEAD].copy_from_slice(&[prompt.len() as u32, self.room as u32, row as u32, 0, 0, 0]);
+            own[..PROMPT_HEAD].copy_from_slice(&[prompt.len() as u32, self.max_len as u32, row as u32, 0, 0, 0]);
             own[PROMPT_HEAD..PROMPT_HEAD + prompt.len()].copy_from_slice(prompt);
             first[row] = prompt[cached];
         }

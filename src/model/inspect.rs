@@ -80,12 +80,12 @@ pub struct Lens {
     /// `embed`, `layers.0`, `layers.1`, ...
     pub part: String,
     /// At each token of the text.
-    pub positions: Vec<Glimpse>,
+    pub positions: Vec<LensPrediction>,
 }
 
 /// What the lens says of the token after one position.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
-pub struct Glimpse {
+pub struct LensPrediction {
     /// Entropy of the distribution, in nats.
     pub entropy: f32,
     /// Probability of the token that does come next in the text; none at its end.
@@ -169,7 +169,7 @@ fn glimpses(
     acts: &Activations<Tensor>,
     stream: &Tensor,
     ask: Question<'_>,
-) -> anyhow::Result<Vec<Glimpse>> {
+) -> anyhow::Result<Vec<LensPrediction>> {
     let (device, c, time) = (m.device, m.config, ask.tokens.len());
     let mut found = Vec::new();
     for (chunk, logits, head_in) in transformer::chunks(m, acts) {
@@ -201,7 +201,7 @@ fn glimpses(
             probability: (f64::from(logit) - f64::from(lse[i])).exp().min(1.0) as f32,
         };
         let actual = (i + 1 < time).then(|| f64::from(logp[i]).exp().min(1.0) as f32);
-        Glimpse { entropy: entropy[i], actual, rank: row.rank, next: row.best.into_iter().map(guess).collect() }
+        LensPrediction { entropy: entropy[i], actual, rank: row.rank, next: row.best.into_iter().map(guess).collect() }
     };
     Ok(found.into_iter().enumerate().map(glimpse).collect())
 }

@@ -19,9 +19,9 @@ pub(super) struct Prefill {
 }
 
 impl Prefill {
-    /// For prompts of up to `longest` tokens; `room` is the most that there can be. `caches` (rows, room, Hkv D) are written.
-    pub fn new(device: &Device, model: &Model, caches: &[[Tensor; 2]], longest: usize, room: usize) -> Result<Self> {
-        let [batch, time] = shape(longest, room, device.sizes().prefill_tokens);
+    /// For prompts of up to `longest` tokens; `max_len` is the most that there can be. `caches` (rows, room, Hkv D) are written.
+    pub fn new(device: &Device, model: &Model, caches: &[[Tensor; 2]], longest: usize, max_len: usize) -> Result<Self> {
+        let [batch, time] = shape(longest, max_len, device.sizes().prefill_tokens);
         let acts = Activations::new(device, &headless(&model.config), batch, time, Pass::Forward);
         let places = Tensor::new(device, "rollouts", "places", &[batch * time]);
         let positions: Vec<u32> = (0..batch * time).map(|i| (i % time) as u32).collect();
@@ -57,8 +57,8 @@ impl Prefill {
 }
 
 /// Prompts and tokens of each in one pass.
-fn shape(longest: usize, room: usize, most: usize) -> [usize; 2] {
-    let time = longest.next_multiple_of(GRAIN).min(room);
+fn shape(longest: usize, max_len: usize, most: usize) -> [usize; 2] {
+    let time = longest.next_multiple_of(GRAIN).min(max_len);
     [(most / time).max(1), time]
 }
 
@@ -67,8 +67,8 @@ fn headless(c: &ModelConfig) -> ModelConfig {
     ModelConfig { vocab_size: 1, ..c.clone() }
 }
 
-/// Bytes that passes over prompts of up to `room` tokens take.
-pub(super) fn bytes(c: &ModelConfig, room: usize, sizes: Sizes) -> u64 {
-    let [batch, time] = shape(room, room, sizes.prefill_tokens);
+/// Bytes that passes over prompts of up to `max_len` tokens take.
+pub(super) fn bytes(c: &ModelConfig, max_len: usize, sizes: Sizes) -> u64 {
+    let [batch, time] = shape(max_len, max_len, sizes.prefill_tokens);
     activations::bytes(&headless(c), batch, time, Pass::Forward, sizes) + (4 * batch * time) as u64
 }

@@ -54,7 +54,7 @@ pub struct Rollouts {
     caches: Vec<[Tensor; 2]>,
     settings: Tensor,
     assigned: Tensor,
-    room: usize,
+    max_len: usize,
     prefill: Option<Prefill>,
     /// Buffers and recording for so many requests, made when they are first needed.
     queue: Option<Queue>,
@@ -71,26 +71,26 @@ type Prefix = [u32; 2];
 
 impl Rollouts {
     /// Tokens of a prompt and its completion that a row holds.
-    pub fn room(&self) -> usize {
-        self.room
+    pub fn max_len(&self) -> usize {
+        self.max_len
     }
 
-    /// Allocate `slots` rows (fewer when their logits would be too large) of up to `room` tokens, prompt and completion together.
+    /// Allocate `slots` rows (fewer when their logits would be too large) of up to `max_len` tokens, prompt and completion together.
     ///
     /// # Errors
-    /// When `room` is beyond the model's table of rotations.
-    pub fn new(device: &Device, model: &Model, slots: usize, room: usize) -> Result<Self> {
-        ensure!(slots > 0 && room > 1, "{slots} rows of {room} tokens: there is nothing to generate in");
-        ensure!(room <= model.max_context(), "{room} tokens: the model was opened for {}", model.max_context());
+    /// When `max_len` is beyond the model's table of rotations.
+    pub fn new(device: &Device, model: &Model, slots: usize, max_len: usize) -> Result<Self> {
+        ensure!(slots > 0 && max_len > 1, "{slots} rows of {max_len} tokens: there is nothing to generate in");
+        ensure!(max_len <= model.max_context(), "{max_len} tokens: the model was opened for {}", model.max_context());
         let c = &model.config;
         let slots = fitting(c, slots, device.sizes());
         let acts = Activations::new(device, c, slots, 1, Pass::Forward);
-        let rows = slots + prompt_rows(c, slots, room, device.sizes());
-        let cache = |name: &str| Tensor::new(device, "kv cache", name, &[rows, room, c.key_value_dim()]);
+        let rows = slots + prompt_rows(c, slots, max_len, device.sizes());
+        let cache = |name: &str| Tensor::new(device, "kv cache", name, &[rows, max_len, c.key_value_dim()]);
         let caches = (0..c.num_hidden_layers).map(|_| [cache("cache_k"), cache("cache_v")]).collect();
         let settings = Tensor::new(device, "rollouts", "settings", &[SETTINGS_LEN]);
         let assigned = Tensor::new(device, "rollouts", "assigned", &[slots, 3]);
-        Ok(Self { acts, caches, settings, assigned, room, prefill: None, queue: None })
+        Ok(Self { acts, caches, settings, assigned, max_len, prefill: None, queue: None })
     }
 
     /// Rows.
@@ -123,14 +123,14 @@ impl Rollouts {
             let done = out.len();
             let (some, prompts) = self.take(&requests[done..]);
             let prefixes = self.fill(device, model, some, &prompts)?;
-            let (room, slots) = (self.room, self.slots());
+            let (max_len, slots) = (self.max_len, self.slots());
             let queue = self.queue(device, model, some.len())?;
-            queue.start(device, some, &prefixes, slots, room);
+            queue.start(device, some, &prefixes, slots, max_len);
             let mut told = |ended| progress(done + ended, requests.len());
             if !queue.finish(device, some, &prefixes, &mut told)? {
                 return Ok(None);
             }
-            out.extend(queue.completions(device, some, room, stops)?);
+            out.extend(queue.completions(device, some, max_len, stops)?);
         }
         Ok(Some(out))
     }
@@ -139,8 +139,8 @@ impl Rollouts {
     fn take<'a>(&self, requests: &'a [Request]) -> (&'a [Request], HashMap<&'a [u32], u32>) {
         let tokens = self.caches[0][0].matrix()[0];
         let mut places = HashMap::new();
-        let mut next = self.slots() * self.room;
-        let most = (QUEUE_BYTES / (12 * (self.room + PROMPT_HEAD))).max(1);
+        let mut next = self.slots() * self.max_len;
+        let most = (QUEUE_BYTES / (12 * (self.max_len + PROMPT_HEAD))).max(1);
         let mut count = 0;
         for request in requests.iter().take(most) {
             let prefix = request.prefix();
@@ -169,7 +169,7 @@ impl Rollouts {
         if longest > 0 {
             let fits = self.prefill.as_ref().is_some_and(|prefill| prefill.longest() >= longest);
             if !fits {
-                self.prefill = Some(Prefill::new(device, model, &self.caches, longest, self.room)?);
+                self.prefill = Some(Prefill::new(device, model, &self.caches, longest, self.max_len)?);
             }
             let mut prompts: Vec<(&[u32], u32)> = places.iter().map(|(prompt, place)| (*prompt, *place)).collect();
             prompts.sort_by_key(|(_, place)| *place);
@@ -190,10 +190,10 @@ impl Rollouts {
             ensure!(!request.prompt.is_empty(), "the prompt holds no token; give at least one character");
             ensure!(request.max_new > 0, "a completion of 0 tokens; ask for at least 1");
             ensure!(
-                request.prompt.len() < self.room,
+                request.prompt.len() < self.max_len,
                 "the prompt has {} tokens, but prompt and completion have room for {}; shorten the prompt",
                 request.prompt.len(),
-                self.room
+                self.max_len
             );
         }
         Ok(())
@@ -208,8 +208,8 @@ impl Rollouts {
                 tokens: self.acts.inputs.tokens.clone(),
                 positions: self.acts.inputs.positions.clone(),
                 assigned: self.assigned.clone(),
-                prompt: make("prompt", &[count, PROMPT_HEAD + self.room]),
-                drawn: make("drawn", &[count, 2, self.room]),
+                prompt: make("prompt", &[count, PROMPT_HEAD + self.max_len]),
+                drawn: make("drawn", &[count, 2, self.max_len]),
             };
             let ended = Ended { lengths: make("lengths", &[count]), progress: make("progress", &[3]) };
             let mut r = Recorder::new(device, "rollouts");
@@ -227,12 +227,12 @@ impl Rollouts {
 
 impl Queue {
     /// Requests onto the device; each row takes its first.
-    fn start(&self, device: &Device, requests: &[Request], prefixes: &[Prefix], slots: usize, room: usize) {
-        let mut prompt = Vec::with_capacity(requests.len() * (PROMPT_HEAD + room));
+    fn start(&self, device: &Device, requests: &[Request], prefixes: &[Prefix], slots: usize, max_len: usize) {
+        let mut prompt = Vec::with_capacity(requests.len() * (PROMPT_HEAD + max_len));
         for (request, prefix) in requests.iter().zip(prefixes) {
-            let given = [request.prompt.len() as u32, request.max_new.min(room) as u32];
+            let given = [request.prompt.len() as u32, request.max_new.min(max_len) as u32];
             prompt.extend(given.iter().chain(&request.key).chain(prefix).chain(&request.prompt));
-            prompt.extend(std::iter::repeat_n(0, room - request.prompt.len()));
+            prompt.extend(std::iter::repeat_n(0, max_len - request.prompt.len()));
         }
         let first = |row: usize| match (requests.get(row), prefixes.get(row)) {
             (Some(request), Some([place, fed])) => [request.prompt[*fed as usize], *fed, row as u32, *place, *fed],
@@ -280,11 +280,11 @@ impl Queue {
         Ok(true)
     }
 
-    fn completions(&self, device: &Device, requests: &[Request], room: usize, stops: &[u32]) -> Result<Vec<Completion>> {
+    fn completions(&self, device: &Device, requests: &[Request], max_len: usize, stops: &[u32]) -> Result<Vec<Completion>> {
         let lengths: Vec<u32> = device.read(&self.ended.lengths)?;
         let drawn: Vec<u32> = device.read(&self.rows.drawn)?;
         let of = |(i, request): (usize, &Request)| {
-            let (tokens, logp) = drawn[2 * room * i..2 * room * (i + 1)].split_at(room);
+            let (tokens, logp) = drawn[2 * max_len * i..2 * max_len * (i + 1)].split_at(max_len);
             let own = request.prompt.len()..lengths[i] as usize;
             let tokens = tokens[own.clone()].to_vec();
             let truncated = !tokens.last().is_some_and(|last| stops.contains(last));
@@ -300,32 +300,32 @@ fn fitting(c: &ModelConfig, slots: usize, sizes: Sizes) -> usize {
 }
 
 /// Bytes of one row in one layer's keys, and in all caches.
-fn row_bytes(c: &ModelConfig, room: usize) -> [u64; 2] {
-    let row = (4 * room * c.key_value_dim()) as u64;
+fn row_bytes(c: &ModelConfig, max_len: usize) -> [u64; 2] {
+    let row = (4 * max_len * c.key_value_dim()) as u64;
     [row, 2 * row * c.num_hidden_layers as u64]
 }
 
 /// Rows of the cache that hold prompts: a quarter as many as others, where they are small more, as far as a tensor reaches.
-fn prompt_rows(c: &ModelConfig, slots: usize, room: usize, sizes: Sizes) -> usize {
-    let [row, all_layers] = row_bytes(c, room);
+fn prompt_rows(c: &ModelConfig, slots: usize, max_len: usize, sizes: Sizes) -> usize {
+    let [row, all_layers] = row_bytes(c, max_len);
     let wanted = slots.div_ceil(4).max((PROMPT_BYTES as u64 / all_layers.max(1)) as usize);
     wanted.min((sizes.max_tensor_bytes / row.max(1)).saturating_sub(slots as u64) as usize)
 }
 
 /// Rows that suit a device, as far as their cache fits.
-pub fn default_slots(c: &ModelConfig, room: usize, sizes: Sizes) -> usize {
-    let [row, all_layers] = row_bytes(c, room);
+pub fn default_slots(c: &ModelConfig, max_len: usize, sizes: Sizes) -> usize {
+    let [row, all_layers] = row_bytes(c, max_len);
     let (most, bytes) = (sizes.rollout_rows as u64, sizes.rollout_cache_bytes);
     // A fifth is left for prompts.
     let rows = most.min(bytes / all_layers.max(1)).min(sizes.max_tensor_bytes / row.max(1) * 4 / 5);
     fitting(c, rows.max(1) as usize, sizes)
 }
 
-/// Bytes that rollouts of `count` requests in `slots` rows of `room` tokens take.
-pub fn bytes(c: &ModelConfig, slots: usize, room: usize, count: usize, sizes: Sizes) -> u64 {
+/// Bytes that rollouts of `count` requests in `slots` rows of `max_len` tokens take.
+pub fn bytes(c: &ModelConfig, slots: usize, max_len: usize, count: usize, sizes: Sizes) -> u64 {
     let slots = fitting(c, slots, sizes);
-    let rows = slots + prompt_rows(c, slots, room, sizes);
+    let rows = slots + prompt_rows(c, slots, max_len, sizes);
     let acts = activations::bytes(c, slots, 1, Pass::Forward, sizes);
-    let prompts = prefill::bytes(c, room, sizes);
-    rows as u64 * row_bytes(c, room)[1] + acts + prompts + (12 * count * (room + PROMPT_HEAD)) as u64
+    let prompts = prefill::bytes(c, max_len, sizes);
+    rows as u64 * row_bytes(c, max_len)[1] + acts + prompts + (12 * count * (max_len + PROMPT_HEAD)) as u64
 }

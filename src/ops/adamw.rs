@@ -13,14 +13,14 @@ use bytemuck::cast_slice;
 const SHADER: Shader = shader!("adamw");
 /// Vectors of four that one invocation updates, so that reading the settings is paid once for several.
 const PER_THREAD: usize = 4;
-/// Elements of the buffer that [`Hyper::pack`] fills.
+/// Elements of the buffer that [`UpdateParams::pack`] fills.
 pub const HYPER_LEN: usize = 8;
 
 uniform! { struct Dims { n4: u32, decayed4: u32, threads: u32 } }
 
 /// What an update needs besides gradients; new each step.
 #[derive(Clone, Copy, Debug, PartialEq)]
-pub struct Hyper {
+pub struct UpdateParams {
     /// Learning rate of this step.
     pub learning_rate: f64,
     /// Decay of the first moment.
@@ -37,13 +37,13 @@ pub struct Hyper {
     pub step: u64,
 }
 
-impl Default for Hyper {
+impl Default for UpdateParams {
     fn default() -> Self {
         Self { learning_rate: 1e-3, beta1: 0.9, beta2: 0.999, epsilon: 1e-8, weight_decay: 0.0, max_grad_norm: 0.0, step: 1 }
     }
 }
 
-impl From<&TrainSettings> for Hyper {
+impl From<&TrainSettings> for UpdateParams {
     /// The first update by these settings, the learning rate at its full height.
     fn from(t: &TrainSettings) -> Self {
         Self {
@@ -58,7 +58,7 @@ impl From<&TrainSettings> for Hyper {
     }
 }
 
-impl Hyper {
+impl UpdateParams {
     /// As the shaders read it; the bias corrections are computed here, in f64.
     pub fn pack(&self) -> [f32; HYPER_LEN] {
         let t = self.step as f64;
@@ -125,15 +125,15 @@ fn dispatch(wgsl: &mut Dispatcher<'_>, entry: &str, len: usize, decayed: usize) 
 
 /// The same arithmetic in f64.
 pub mod twin {
-    use super::Hyper;
+    use super::UpdateParams;
 
     /// Update values in place by plain gradient descent.
-    pub fn sgd(values: &mut [f64], grads: &[f64], clip: f64, h: &Hyper) {
+    pub fn sgd(values: &mut [f64], grads: &[f64], clip: f64, h: &UpdateParams) {
         values.iter_mut().zip(grads).for_each(|(v, g)| *v -= h.learning_rate * clip * g);
     }
 
     /// Update values, m and v in place.
-    pub fn update(values: &mut [f64], grads: &[f64], m: &mut [f64], v: &mut [f64], decayed: usize, clip: f64, h: &Hyper) {
+    pub fn update(values: &mut [f64], grads: &[f64], m: &mut [f64], v: &mut [f64], decayed: usize, clip: f64, h: &UpdateParams) {
         for i in 0..values.len() {
             let g = grads[i] * clip;
             m[i] = h.beta1 * m[i] + (1.0 - h.beta1) * g;
@@ -165,7 +165,7 @@ struct Buffers {
     host: [Vec<f32>; 4],
     tensors: [Tensor; 4],
     decayed: usize,
-    hyper: Hyper,
+    hyper: UpdateParams,
     packed: Tensor,
 }
 
@@ -176,7 +176,7 @@ fn buffers(device: &Device, case: &mut Case) -> Buffers {
         [case.normals(n, 1.0), case.normals(n, 0.1), case.normals(n, 0.1), case.normals(n, 0.1).iter().map(|x| x * x).collect()];
     let tensors = ["values", "grads", "m", "v"].map(|name| Tensor::new(device, "check", name, &[n]));
     tensors.iter().zip(&host).for_each(|(t, h)| device.write(t, h));
-    let hyper = Hyper { weight_decay: 0.1, step: case.int(1, 500) as u64, beta2: 0.99, ..Hyper::default() };
+    let hyper = UpdateParams { weight_decay: 0.1, step: case.int(1, 500) as u64, beta2: 0.99, ..UpdateParams::default() };
     let packed = Tensor::new(device, "check", "hyper", &[HYPER_LEN]);
     device.write(&packed, &hyper.pack());
     case.shape = format!("{n} numbers, {decayed} decayed, step {}", hyper.step);
@@ -249,7 +249,7 @@ mod tests {
     /// First step of Adam moves every number by lr against its gradient's sign, whatever its size (Kingma & Ba 2015, section 2.1).
     #[test]
     fn twin_first_step_is_a_sign_step() {
-        let hyper = Hyper::default();
+        let hyper = UpdateParams::default();
         let (mut values, grads) = (vec![0.0; 3], [1e-3, -20.0, 0.5]);
         twin::update(&mut values, &grads, &mut [0.0; 3], &mut [0.0; 3], 0, 1.0, &hyper);
         for (v, g) in values.iter().zip(grads) {

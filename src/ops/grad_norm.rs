@@ -3,7 +3,7 @@
 mod host;
 
 use super::WG;
-use super::adamw::{self, Hyper};
+use super::adamw::{self, UpdateParams};
 use super::check::{Case, Check, wide};
 use super::objective::stats;
 use crate::device::{Cost, Device, Extent, Op, Recorder, Shader, Tensor, grid};
@@ -73,7 +73,7 @@ fn run(device: &Device, case: &Case, parts: &[Vec<f32>], max_norm: f64) -> anyho
     let segments: Vec<Tensor> = parts.iter().map(|v| case.upload(device, "grads", &[v.len()], v)).collect();
     let partials = case.poisoned(device, "partials", &[partials_len(parts.iter().map(Vec::len)), 2]);
     let hyper = Tensor::new(device, "check", "hyper", &[adamw::HYPER_LEN]);
-    device.write(&hyper, &Hyper { max_grad_norm: max_norm, ..Hyper::default() }.pack());
+    device.write(&hyper, &UpdateParams { max_grad_norm: max_norm, ..UpdateParams::default() }.pack());
     let out = case.upload(device, "stats", &[stats::LEN], &[0.0; stats::LEN]);
     case.replay(device, |r| forward(r, &segments.iter().collect::<Vec<_>>(), &partials, &hyper, &out))?;
     Ok(out)

@@ -20,7 +20,7 @@ pub const PROMPT_HEAD: usize = 6;
 /// The request of a row that has none.
 pub const IDLE: u32 = u32::MAX;
 
-uniform! { struct Dims { vocab: u32, stride: u32, room: u32, batch: u32, count: u32 } }
+uniform! { struct Dims { vocab: u32, stride: u32, max_len: u32, batch: u32, count: u32 } }
 
 /// How tokens are drawn.
 #[derive(Clone, Copy, Debug, PartialEq)]
@@ -184,18 +184,19 @@ struct Sizes {
     vocab: usize,
     stride: usize,
     batch: usize,
-    room: usize,
+    max_len: usize,
     count: usize,
 }
 
 impl Sizes {
     fn of(rows: &Rows, vocab: usize, stride: usize) -> Self {
-        Self { vocab, stride, batch: rows.tokens.len(), room: rows.drawn.shape()[2], count: rows.drawn.shape()[0] }
+        Self { vocab, stride, batch: rows.tokens.len(), max_len: rows.drawn.shape()[2], count: rows.drawn.shape()[0] }
     }
 
     fn dims(self) -> Dims {
-        let [vocab, stride, room, batch, count] = [self.vocab, self.stride, self.room, self.batch, self.count].map(|n| n as u32);
-        Dims { vocab, stride, room, batch, count }
+        let [vocab, stride, max_len, batch, count] =
+            [self.vocab, self.stride, self.max_len, self.batch, self.count].map(|n| n as u32);
+        Dims { vocab, stride, max_len, batch, count }
     }
 }
 
@@ -257,7 +258,7 @@ pub mod twin {
         prompts: &[&[u32]],
         mut waiting: std::ops::Range<usize>,
         stops: &[u32],
-        room: usize,
+        max_len: usize,
     ) -> u32 {
         let mut ended = 0;
         for row in rows.iter_mut().filter(|row| row[2] != super::IDLE) {
@@ -267,7 +268,7 @@ pub mod twin {
                 continue; // the token is one of the prompt's
             }
             let drawn = index + 1 - given;
-            if stops.contains(&(token as u32)) || drawn >= may || index + 1 >= room {
+            if stops.contains(&(token as u32)) || drawn >= may || index + 1 >= max_len {
                 lengths[request] = index as u32 + 1;
                 ended += 1;
                 *row = match waiting.next() {
@@ -306,7 +307,7 @@ pub const CHECKS: &[Check] = &[
 ];
 
 fn check(device: &Device, case: &mut Case, most_rows: usize, vocab: fn(&mut Case) -> usize) -> anyhow::Result<()> {
-    let (batch, vocab, room) = (case.int(1, most_rows), vocab(case), 8);
+    let (batch, vocab, max_len) = (case.int(1, most_rows), vocab(case), 8);
     let stride = vocab.next_multiple_of(4);
     let sampling = Sampling {
         temperature: case.pick(&[0.0, 0.7, 1.0, 1.5]),
@@ -317,19 +318,19 @@ fn check(device: &Device, case: &mut Case, most_rows: usize, vocab: fn(&mut Case
     };
     case.shape = format!("{batch} rows, vocabulary {vocab}, {sampling:?}");
     let logits = case.normals(batch * stride, 3.0);
-    let positions: Vec<u32> = (0..batch).map(|_| case.int(0, room - 2) as u32).collect();
+    let positions: Vec<u32> = (0..batch).map(|_| case.int(0, max_len - 2) as u32).collect();
     // Rows work at any request, and take their next token from its prompt while it lasts.
     let count = batch + case.int(0, 5);
-    let head = room + PROMPT_HEAD;
+    let head = max_len + PROMPT_HEAD;
     let mut prompt = vec![7u32; count * head];
     for request in 0..count {
-        prompt[request * head] = case.pick(&[0, room as u32]);
+        prompt[request * head] = case.pick(&[0, max_len as u32]);
         prompt[request * head + 2] = case.int(0, 1 << 30) as u32;
         prompt[request * head + 3] = case.int(0, 1 << 30) as u32;
     }
     let shift = case.int(0, count - 1);
     let requests: Vec<u32> = (0..batch).map(|row| ((row + shift) % count) as u32).collect();
-    let rows = upload(device, case, &vec![0; batch], &positions, &requests, &prompt, [count, room]);
+    let rows = upload(device, case, &vec![0; batch], &positions, &requests, &prompt, [count, max_len]);
     let up = |case: &Case, name: &str, v: &[u32]| case.upload_u32(device, name, v);
     let settings = up(case, "settings", &sampling.pack(&[]));
     let tl = case.upload(device, "logits", &[batch, stride], &logits);
@@ -354,8 +355,8 @@ fn check(device: &Device, case: &mut Case, most_rows: usize, vocab: fn(&mut Case
             let temperature = if sampling.temperature > 0.0 { sampling.temperature } else { 1.0 };
             want_logp = twin::log_probability(&values, want, temperature);
         }
-        let at = request * 2 * room + p + 1;
-        let near = (f64::from(f32::from_bits(drawn[at + room])) - want_logp).abs() < 1e-4 * (1.0 + want_logp.abs());
+        let at = request * 2 * max_len + p + 1;
+        let near = (f64::from(f32::from_bits(drawn[at + max_len])) - want_logp).abs() < 1e-4 * (1.0 + want_logp.abs());
         let right = got[row] as usize == want && after[row] as usize == p + 1 && drawn[at] as usize == want && near;
         if !right {
             (case.worst, case.detail) = (f64::INFINITY, format!("row {row}: token {} instead of {want}", got[row]));
@@ -372,7 +373,7 @@ fn upload(
     positions: &[u32],
     requests: &[u32],
     prompt: &[u32],
-    [count, room]: [usize; 2],
+    [count, max_len]: [usize; 2],
 ) -> Rows {
     let assigned: Vec<u32> = requests.iter().flat_map(|r| [*r, u32::MAX, u32::MAX]).collect();
     Rows {
@@ -380,30 +381,30 @@ fn upload(
         positions: case.upload_u32(device, "positions", positions),
         assigned: case.upload_u32(device, "assigned", &assigned).reshape(&[requests.len(), 3]),
         prompt: case.upload_u32(device, "prompt", prompt),
-        drawn: case.poisoned(device, "drawn", &[count, 2, room]),
+        drawn: case.poisoned(device, "drawn", &[count, 2, max_len]),
     }
 }
 
 /// Rows in the middle of their requests, at their ends, and idle ones; more requests or fewer than rows that want one.
 fn check_refill(device: &Device, case: &mut Case) -> anyhow::Result<()> {
-    let (batch, room) = (case.int(1, 150), case.int(2, 9));
+    let (batch, max_len) = (case.int(1, 150), case.int(2, 9));
     let begun = case.int(0, batch);
     // The buffers may hold more requests than there are.
     let count = begun + case.int(0, batch);
     let capacity = count + case.int(1, 4);
-    case.shape = format!("{batch} rows of {room}, {begun} of {count} requests begun");
-    let mut prompt = vec![u32::MAX; capacity * (PROMPT_HEAD + room)];
-    for own in prompt.chunks_mut(PROMPT_HEAD + room).take(count) {
-        let given = case.int(1, room - 1);
+    case.shape = format!("{batch} rows of {max_len}, {begun} of {count} requests begun");
+    let mut prompt = vec![u32::MAX; capacity * (PROMPT_HEAD + max_len)];
+    for own in prompt.chunks_mut(PROMPT_HEAD + max_len).take(count) {
+        let given = case.int(1, max_len - 1);
         let fed = case.int(0, given - 1);
-        own[..PROMPT_HEAD].copy_from_slice(&[given, case.int(1, room), 1, 2, case.int(0, 99), fed].map(|n| n as u32));
+        own[..PROMPT_HEAD].copy_from_slice(&[given, case.int(1, max_len), 1, 2, case.int(0, 99), fed].map(|n| n as u32));
         own[PROMPT_HEAD..][..given].iter_mut().for_each(|t| *t = case.int(0, 9) as u32);
     }
     let stops: Vec<u32> = (0..case.int(0, 3)).map(|_| case.int(0, 9) as u32).collect();
     let requests: Vec<u32> = (0..batch).map(|row| if row < begun { (begun - 1 - row) as u32 } else { IDLE }).collect();
     let tokens: Vec<u32> = (0..batch).map(|_| case.int(0, 9) as u32).collect();
-    let positions: Vec<u32> = (0..batch).map(|_| case.int(0, room - 1) as u32).collect();
-    let rows = upload(device, case, &tokens, &positions, &requests, &prompt, [capacity, room]);
+    let positions: Vec<u32> = (0..batch).map(|_| case.int(0, max_len - 1) as u32).collect();
+    let rows = upload(device, case, &tokens, &positions, &requests, &prompt, [capacity, max_len]);
     let before = case.int(0, 5) as u32;
     let ended = Ended {
         lengths: case.upload_u32(device, "lengths", &vec![u32::MAX; capacity]),
@@ -414,8 +415,8 @@ fn check_refill(device: &Device, case: &mut Case) -> anyhow::Result<()> {
     let row = |i: usize| [tokens[i], positions[i], requests[i], u32::MAX, u32::MAX];
     let mut want: Vec<[u32; 5]> = (0..batch).map(row).collect();
     let mut lengths = vec![u32::MAX; capacity];
-    let waiting: Vec<&[u32]> = prompt.chunks(PROMPT_HEAD + room).collect();
-    let over = twin::refill(&mut want, &mut lengths, &waiting, begun..count, &stops, room);
+    let waiting: Vec<&[u32]> = prompt.chunks(PROMPT_HEAD + max_len).collect();
+    let over = twin::refill(&mut want, &mut lengths, &waiting, begun..count, &stops, max_len);
     let [tokens, positions, assigned]: [Vec<u32>; 3] =
         [device.read(&rows.tokens)?, device.read(&rows.positions)?, device.read(&rows.assigned)?];
     let got: Vec<[u32; 5]> = assigned.chunks(3).enumerate().map(|(i, a)| [tokens[i], positions[i], a[0], a[1], a[2]]).collect();

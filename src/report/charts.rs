@@ -1,7 +1,7 @@
 //! Which lines make which chart, and the chart as a picture.
 
-use super::text::visible;
-use super::told::{MORE, Told};
+use super::html::visible;
+use super::run::{MORE, ReportRun};
 use super::trace::{Trace, smoothed, trace, window};
 use crate::history::spec::{CHARTS, Spec, is_noisy, label};
 use crate::history::{Pin, PinKind};
@@ -35,7 +35,7 @@ const MOST_POINTS: usize = 1500;
 const MOST_LINES: usize = 64;
 
 /// Every chart that these runs have numbers for.
-pub(super) fn plots(runs: &[Told]) -> Vec<Plot> {
+pub(super) fn plots(runs: &[ReportRun]) -> Vec<Plot> {
     let most = (12 * MOST_POINTS / runs.len().max(1)).clamp(200, MOST_POINTS);
     let of = |specs: &'static [Spec], derived: bool| {
         specs.iter().filter_map(move |spec| {
@@ -46,7 +46,7 @@ pub(super) fn plots(runs: &[Told]) -> Vec<Plot> {
     of(CHARTS, false).chain(of(MORE, true)).collect()
 }
 
-fn plot(runs: &[Told], spec: &'static Spec, derived: bool, most: usize) -> Plot {
+fn plot(runs: &[ReportRun], spec: &'static Spec, derived: bool, most: usize) -> Plot {
     let mut out = Plot { spec, lines: Vec::new(), window: 1 };
     let (several, colors) = (runs.len() > 1, crate::plot::SERIES.len());
     let mut names: Vec<&str> = Vec::new();
@@ -90,7 +90,7 @@ impl Plot {
     }
 
     /// The chart as a picture. `alone` has title and legend in it; within a page the page has them.
-    pub fn chart(&self, runs: &[Told], alone: bool) -> Chart {
+    pub fn chart(&self, runs: &[ReportRun], alone: bool) -> Chart {
         let mut chart = Chart::new(self.spec.title).x("step").y(self.spec.y).size(760.0, if alone { 440.0 } else { 330.0 });
         if !alone {
             chart = chart.bare();
@@ -127,14 +127,14 @@ impl Plot {
 
 /// What changes how a run goes on.
 fn is_turn(pin: &Pin) -> bool {
-    matches!(pin.kind, PinKind::Rescue | PinKind::Hyper)
+    matches!(pin.kind, PinKind::Rescue | PinKind::LiveSettings)
 }
 
 /// What a mark says where there is little room.
 pub(super) fn short(pin: &Pin) -> String {
     match pin.kind {
         PinKind::Rescue => "rescue".into(),
-        PinKind::Hyper => visible(pin.text.rsplit_once(", from").map_or("", |(change, _)| change), 60),
+        PinKind::LiveSettings => visible(pin.text.rsplit_once(", from").map_or("", |(change, _)| change), 60),
         _ => visible(&pin.text, 60),
     }
 }

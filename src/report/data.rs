@@ -1,8 +1,8 @@
 //! The numbers that `assets/report/report.js` draws, as JSON.
 
 use super::charts::{Plot, short};
-use super::text::visible;
-use super::told::Told;
+use super::html::visible;
+use super::run::ReportRun;
 use super::trace::Trace;
 use crate::history::{Axis, Clock, History, Pin, PinKind};
 use serde::Serialize;
@@ -70,7 +70,7 @@ const MOST_SAVES: usize = 60;
 const MOST_PINS: usize = 400;
 
 /// Gather the numbers.
-pub(super) fn data(runs: &[Told], plots: &[Plot]) -> Data {
+pub(super) fn data(runs: &[ReportRun], plots: &[Plot]) -> Data {
     let mut out = Data { clocks: Vec::new(), grids: Vec::new(), charts: Vec::new(), runs: Vec::new() };
     let mut indices = Vec::new();
     let pins: Vec<Vec<&Pin>> = runs.iter().map(|told| pins(told.history())).collect();
@@ -89,7 +89,7 @@ pub(super) fn data(runs: &[Told], plots: &[Plot]) -> Data {
     }
     for ((told, pins), index) in runs.iter().zip(&pins).zip(indices.iter().step_by(2)) {
         let pins = pins.iter().filter_map(|pin| {
-            let loud = matches!(pin.kind, PinKind::Rescue | PinKind::Hyper | PinKind::Merge);
+            let loud = matches!(pin.kind, PinKind::Rescue | PinKind::LiveSettings | PinKind::Merge);
             let short = if loud { short(pin) } else { String::new() };
             Some(PinData { at: *index.get(&pin.row)?, kind: word(pin.kind), text: cut(&pin.text), short: cut(&short) })
         });
@@ -150,7 +150,7 @@ fn word(kind: PinKind) -> &'static str {
         PinKind::Save => "save",
         PinKind::Merge => "merge",
         PinKind::Rescue => "rescue",
-        PinKind::Hyper => "changed",
+        PinKind::LiveSettings => "changed",
         PinKind::Pause => "pause",
         PinKind::Warning => "warning",
         PinKind::End => "end",

@@ -2,9 +2,9 @@
 //!
 //! Nothing here quotes a single batch: rewards and training losses are means over the first and the last tenth of a run's steps.
 
-use super::text::{count, escape, line, number, percent};
-use super::told::Told;
-use super::words::{dot, sentence};
+use super::html::{count, escape, line, number, percent};
+use super::run::ReportRun;
+use super::run_facts::{dot, sentence};
 use crate::event::{Score, TaskEval};
 use crate::history::History;
 use crate::stats::{deviation, mean, t_quantile};
@@ -29,7 +29,7 @@ const MOST: usize = 8;
 const FEWEST: usize = 5;
 
 /// The head of the page; `own` are sentences that whoever asked for the report brings.
-pub(super) fn head(runs: &[Told], own: &[String]) -> String {
+pub(super) fn head(runs: &[ReportRun], own: &[String]) -> String {
     let mut found: Vec<Finding> = own.iter().map(|text| Finding { verdict: Verdict::Open, html: escape(text) }).collect();
     found.extend(methods(runs));
     found.extend(runs.iter().filter_map(merges));
@@ -53,11 +53,11 @@ pub(super) fn head(runs: &[Told], own: &[String]) -> String {
 }
 
 /// Runs of reinforcement learning against the first of them, on the questions held out.
-fn methods(runs: &[Told]) -> Vec<Finding> {
-    let reinforced: Vec<&Told> = runs.iter().filter(|run| last_exam(run.history()).is_some()).collect();
+fn methods(runs: &[ReportRun]) -> Vec<Finding> {
+    let reinforced: Vec<&ReportRun> = runs.iter().filter(|run| last_task_eval(run.history()).is_some()).collect();
     let Some((first, others)) = reinforced.split_first() else { return Vec::new() };
-    let against = |other: &&Told| {
-        let (a, b) = (last_exam(first.history())?, last_exam(other.history())?);
+    let against = |other: &&ReportRun| {
+        let (a, b) = (last_task_eval(first.history())?, last_task_eval(other.history())?);
         let same = a.temperature.total_cmp(&b.temperature).is_eq() && a.all.count == b.all.count && task(first) == task(other);
         let (difference, interval) = difference(&a.all, &b.all);
         let names = format!("<b>{}</b> against <b>{}</b>", line(&other.name), line(&first.name));
@@ -67,12 +67,12 @@ fn methods(runs: &[Told]) -> Vec<Finding> {
     others.iter().filter_map(against).collect()
 }
 
-fn task(told: &Told) -> Option<&crate::config::TaskSettings> {
+fn task(told: &ReportRun) -> Option<&crate::config::TaskSettings> {
     told.files.settings.as_ref()?.task.as_ref()
 }
 
 /// The newest exam: of sampled answers where there are any.
-fn last_exam(h: &History) -> Option<&TaskEval> {
+fn last_task_eval(h: &History) -> Option<&TaskEval> {
     h.exams.iter().rfind(|e| e.temperature > 0.0).or(h.exams.last())
 }
 
@@ -105,7 +105,7 @@ fn difference(a: &Score, b: &Score) -> (f64, [f64; 2]) {
 }
 
 /// The merge against the run's own weights, on the same held-out tokens at each evaluation of the run's second half.
-fn merges(told: &Told) -> Option<Finding> {
+fn merges(told: &ReportRun) -> Option<Finding> {
     let h = told.history();
     let pairs: Vec<f64> = h.merges.iter().filter_map(|m| Some(super::tables::merged_loss(m)? - m.eval_loss?)).collect();
     let pairs: Vec<f64> = pairs.into_iter().filter(|d| d.is_finite()).collect();
@@ -133,10 +133,10 @@ fn merges(told: &Told) -> Option<Finding> {
 }
 
 /// The end of a run against its start.
-fn progress(told: &Told) -> Option<Finding> {
+fn progress(told: &ReportRun) -> Option<Finding> {
     let h = told.history();
     let name = format!("<b>{}</b>", line(&told.name));
-    if let Some(last) = last_exam(h) {
+    if let Some(last) = last_task_eval(h) {
         let first = h.exams.iter().find(|e| e.temperature.total_cmp(&last.temperature).is_eq() && e.step < last.step)?;
         let (d, interval) = difference(&first.all, &last.all);
         let what = format!(

@@ -7,15 +7,15 @@
 mod charts;
 mod data;
 mod findings;
+mod html;
 mod page;
 mod picture;
+mod run;
+mod run_facts;
+mod samples;
 mod tables;
-mod text;
-mod texts;
 mod tokens;
-mod told;
 mod trace;
-mod words;
 
 pub use picture::{Pixels, pixels, png};
 
@@ -60,7 +60,7 @@ pub struct Summary {
 pub fn write(runs: &[PathBuf], out: &Path, options: &Options) -> Result<Summary> {
     anyhow::ensure!(!runs.is_empty(), "a report needs at least one run");
     refuse_others(out)?;
-    let runs = told::read(runs)?;
+    let runs = run::read(runs)?;
     let plots = charts::plots(&runs);
     let pictures = tokens::pictures(&runs);
     let title = options.title.clone().unwrap_or_else(|| title(&runs));
@@ -104,28 +104,28 @@ fn refuse_others(out: &Path) -> Result<()> {
 }
 
 /// What was done, and to which runs.
-fn title(runs: &[told::Told]) -> String {
+fn title(runs: &[run::ReportRun]) -> String {
     let mut stages: Vec<String> = Vec::new();
     for run in runs {
-        let stage = words::stage(run.history().stage());
+        let stage = run_facts::stage(run.history().stage());
         if !stage.is_empty() && !stages.contains(&stage) {
             stages.push(stage);
         }
     }
     let names: Vec<String> = runs.iter().map(|run| run.name.clone()).collect();
-    let names = if names.len() > 4 { format!("{} runs", names.len()) } else { text::list(&names) };
-    let done = text::capital(&text::list(&stages));
+    let names = if names.len() > 4 { format!("{} runs", names.len()) } else { html::list(&names) };
+    let done = html::capital(&html::list(&stages));
     if done.is_empty() { names } else { format!("{done}: {names}") }
 }
 
-fn notes(runs: &[told::Told]) -> Vec<String> {
+fn notes(runs: &[run::ReportRun]) -> Vec<String> {
     let mut out = Vec::new();
     for run in runs {
         let name = crate::vfs::clean(&run.name);
         match run.history().bad_lines {
             0 => {}
             n => {
-                out.push(format!("{name}: {} of its log cannot be read and {} left out", text::plural(n as u64, "line"), was(n)))
+                out.push(format!("{name}: {} of its log cannot be read and {} left out", html::plural(n as u64, "line"), was(n)))
             }
         }
         if run.history().started.is_none() {
@@ -154,7 +154,7 @@ fn draw(dir: &Path, pictures: &[(String, String)], summary: &mut Summary) -> Res
         summary.pictures.push(path);
     }
     if replaced > 0 {
-        summary.notes.push(format!("{}: {} of the same name replaced", shown(dir), text::plural(replaced as u64, "picture")));
+        summary.notes.push(format!("{}: {} of the same name replaced", shown(dir), html::plural(replaced as u64, "picture")));
     }
     Ok(())
 }

@@ -2,9 +2,9 @@
 
 use super::charts::Plot;
 use super::data::data;
-use super::text::{escape, json, line, number};
-use super::told::Told;
-use super::{findings, tables, texts, tokens, words};
+use super::html::{escape, json, line, number};
+use super::run::ReportRun;
+use super::{findings, run_facts, samples, tables, tokens};
 use crate::history::PinKind;
 use crate::plot::{DASHES, SERIES};
 use anyhow::Result;
@@ -28,7 +28,7 @@ const SCRIPT: &str = include_str!("../../assets/report/report.js");
 pub(super) fn page(
     title: &str,
     own: &[String],
-    runs: &[Told],
+    runs: &[ReportRun],
     plots: &[Plot],
     pictures: &[(usize, Vec<tokens::Named>)],
 ) -> Result<String> {
@@ -37,11 +37,11 @@ pub(super) fn page(
         tables::exams(runs),
         tokens::section(runs, pictures),
         tables::merges(runs),
-        texts::samples(runs),
-        texts::completions(runs)?,
+        samples::samples(runs),
+        samples::completions(runs)?,
         tables::events(runs),
         tables::lineage(runs),
-        Some(words::facts(runs)),
+        Some(run_facts::facts(runs)),
         tables::settings(runs),
     ]
     .into_iter()
@@ -81,7 +81,7 @@ pub(super) fn page(
     Ok(out)
 }
 
-fn charts(runs: &[Told], plots: &[Plot]) -> Option<Section> {
+fn charts(runs: &[ReportRun], plots: &[Plot]) -> Option<Section> {
     let mut body = String::from("<div class=\"toolbar\" id=\"toolbar\"></div>\n<div class=\"charts\">\n");
     for (i, plot) in plots.iter().enumerate() {
         body += &chart(i, plot, runs);
@@ -94,7 +94,7 @@ fn charts(runs: &[Told], plots: &[Plot]) -> Option<Section> {
     (!plots.is_empty()).then_some(Section { id: "charts", title: "Charts", intro, body })
 }
 
-fn chart(index: usize, plot: &Plot, runs: &[Told]) -> String {
+fn chart(index: usize, plot: &Plot, runs: &[ReportRun]) -> String {
     let id = plot.id();
     let smooth = if plot.window > 1 { format!(" Smoothed over about {} values.", plot.window) } else { String::new() };
     let mut out = format!(
@@ -131,12 +131,12 @@ fn chart(index: usize, plot: &Plot, runs: &[Told]) -> String {
 }
 
 /// What the marks on the axis stand for; only those that there are.
-fn marks(runs: &[Told]) -> String {
+fn marks(runs: &[ReportRun]) -> String {
     let known = [
         (PinKind::Save, "save", "checkpoint saved"),
         (PinKind::Merge, "merge", "merge written"),
         (PinKind::Rescue, "rescue", "rescue"),
-        (PinKind::Hyper, "changed", "setting changed"),
+        (PinKind::LiveSettings, "changed", "setting changed"),
         (PinKind::Warning, "warning", "warning"),
         (PinKind::Pause, "pause", "pause"),
         (PinKind::Start, "start", "start"),

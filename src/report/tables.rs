@@ -1,9 +1,9 @@
 //! What happened to the runs, in tables: merges, rescues, changes and warnings, exams, settings, lineage.
 
+use super::html::{about, beginning, count, line, number, percent, plural};
 use super::page::{Section, table};
-use super::text::{about, beginning, count, line, number, percent, plural};
-use super::told::Told;
-use super::words::dot;
+use super::run::ReportRun;
+use super::run_facts::dot;
 use crate::config::Settings;
 use crate::event::{Merged, Score, TaskEval};
 use crate::history::{Pin, PinKind, differences, family};
@@ -32,7 +32,13 @@ fn left_out(n: usize) -> String {
 }
 
 /// A section with a part for each run that has something to say.
-fn by_run(runs: &[Told], id: &'static str, title: &'static str, intro: &str, part: impl Fn(&Told) -> String) -> Option<Section> {
+fn by_run(
+    runs: &[ReportRun],
+    id: &'static str,
+    title: &'static str,
+    intro: &str,
+    part: impl Fn(&ReportRun) -> String,
+) -> Option<Section> {
     let mut body = String::new();
     for (i, told) in runs.iter().enumerate() {
         let text = part(told);
@@ -45,7 +51,7 @@ fn by_run(runs: &[Told], id: &'static str, title: &'static str, intro: &str, par
 }
 
 /// Merges beside the run's own weights.
-pub(super) fn merges(runs: &[Told]) -> Option<Section> {
+pub(super) fn merges(runs: &[ReportRun]) -> Option<Section> {
     let intro = "A merge is the average of recent checkpoints, scored on the same held-out tokens as the run's own weights; the run itself is not \
                  touched. At a constant learning rate the merge stands for what annealing would give.";
     by_run(runs, "merges", "Merges", intro, |told| {
@@ -75,7 +81,7 @@ pub(super) fn merges(runs: &[Told]) -> Option<Section> {
 }
 
 /// Rescues, changes while it ran, warnings, starts and ends.
-pub(super) fn events(runs: &[Told]) -> Option<Section> {
+pub(super) fn events(runs: &[ReportRun]) -> Option<Section> {
     by_run(runs, "events", "What happened", "Starts, live changes, rescues, warnings and ends, in order.", |told| {
         let history = told.history();
         let saves = history.pins.iter().filter(|pin| pin.kind == PinKind::Save).count();
@@ -105,7 +111,7 @@ fn kind(kind: PinKind) -> &'static str {
         PinKind::Save => "save",
         PinKind::Merge => "merge",
         PinKind::Rescue => "rescue",
-        PinKind::Hyper => "live change",
+        PinKind::LiveSettings => "live change",
         PinKind::Pause => "pause",
         PinKind::Warning => "warning",
         PinKind::End => "end",
@@ -113,7 +119,7 @@ fn kind(kind: PinKind) -> &'static str {
 }
 
 /// Exams on held-out questions, by level: the first and the last of each way of answering.
-pub(super) fn exams(runs: &[Told]) -> Option<Section> {
+pub(super) fn exams(runs: &[ReportRun]) -> Option<Section> {
     let intro = "Share of held-out questions that are answered entirely right, with Wilson's interval at 95 %. Greedy answers take the most \
                  probable token each time; sampled ones are drawn at the given temperature.";
     by_run(runs, "exams", "Accuracy by level", intro, |told| {
@@ -155,7 +161,7 @@ fn score(s: &Score) -> String {
 }
 
 /// Settings that differ, and all of them folded away.
-pub(super) fn settings(runs: &[Told]) -> Option<Section> {
+pub(super) fn settings(runs: &[ReportRun]) -> Option<Section> {
     let known: Vec<Option<&Settings>> = runs.iter().map(|told| told.files.settings.as_ref()).collect();
     if known.iter().all(Option::is_none) {
         return None;
@@ -191,7 +197,7 @@ pub(super) fn settings(runs: &[Told]) -> Option<Section> {
 }
 
 /// Which run came from which.
-pub(super) fn lineage(runs: &[Told]) -> Option<Section> {
+pub(super) fn lineage(runs: &[ReportRun]) -> Option<Section> {
     let files: Vec<_> = runs.iter().map(|told| &told.files).collect();
     let members = family(&files);
     if members.iter().all(|m| m.origin.is_empty()) {

@@ -1,9 +1,9 @@
 //! Token statistics: the pictures of figures 1 and 3 of arXiv 2505.12929 over a whole run, and of supervised runs where their loss comes
 //! from.
 
+use super::html::{count, line, number, percent, plural};
 use super::page::{Section, figure, table};
-use super::text::{count, line, number, percent, plural};
-use super::told::Told;
+use super::run::ReportRun;
 use crate::event::{Bins, Moved, Number, Predicted, Predictions, Tokens};
 use crate::plot::{Bars, Boxes, Figure, Quantiles};
 
@@ -22,7 +22,7 @@ const QUARTERS: [&str; 4] = ["p below 0.25", "0.25 to 0.5", "0.5 to 0.75", "0.75
 const SIZE: (f64, f64) = (560.0, 320.0);
 
 /// The section about tokens: pictures and tables of each run that has them; None where no run has.
-pub(super) fn section(runs: &[Told], pictures: &[(usize, Vec<Named>)]) -> Option<Section> {
+pub(super) fn section(runs: &[ReportRun], pictures: &[(usize, Vec<Named>)]) -> Option<Section> {
     let mut body = String::new();
     for (run, named) in pictures {
         let told = &runs[*run];
@@ -49,8 +49,8 @@ const INTRO: &str = "Not every token teaches equally. A token that the model fin
                      size, √(Σp² − 2p + 1) with respect to the logits; a token that it is sure of has almost none.";
 
 /// All pictures of all runs that have token statistics, with the run's index.
-pub(super) fn pictures(runs: &[Told]) -> Vec<(usize, Vec<Named>)> {
-    let of = |(i, told): (usize, &Told)| {
+pub(super) fn pictures(runs: &[ReportRun]) -> Vec<(usize, Vec<Named>)> {
+    let of = |(i, told): (usize, &ReportRun)| {
         let history = told.history();
         let prefix =
             if runs.len() > 1 { format!("{}-", super::charts::slug(&format!("{} {i}", told.name))) } else { String::new() };

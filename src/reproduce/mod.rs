@@ -3,9 +3,9 @@
 //! `pma` is arXiv 2505.12082, `lopti` arXiv 2505.12929. They share how work is kept ([`store`]) and done ([`pace`]), how numbers get their
 //! intervals ([`stats`]) and a verdict ([`verdict`]), and how all of it is told ([`finding`], [`report`]).
 
+pub mod attempts;
 pub mod finding;
 pub mod lopti;
-pub mod pace;
 pub mod pma;
 pub mod report;
 pub mod stats;
@@ -111,7 +111,7 @@ pub fn dry_run(paper: &str, options: &Options) -> anyhow::Result<Plan> {
 /// Train and compare. `None` with [`Options::arms_only`].
 ///
 /// # Errors
-/// Settings that cannot work, a device fault, a full disk, or [`pace::Interrupted`].
+/// Settings that cannot work, a device fault, a full disk, or [`attempts::Interrupted`].
 pub fn run(paper: &str, options: &Options, tell: &dyn Fn(&str)) -> anyhow::Result<Option<Report>> {
     if paper == lopti::PAPER.name { lopti::run(options, tell) } else { pma::run(options, tell) }
 }

@@ -5,7 +5,7 @@ use super::sampling::Asked;
 use super::save::{self, TrainerFile};
 use super::unsaved::Outcome;
 use crate::config::Stage;
-use crate::event::{Checkpoint as Saved, Command, Eval, Event, Hyper};
+use crate::event::{Checkpoint as Saved, Command, Eval, Event, LiveSettings};
 use crate::model::checkpoint::Origin;
 use crate::train::predictions::Seen;
 use crate::vfs::shown;
@@ -36,7 +36,7 @@ impl Running<'_> {
     }
 
     /// Change live settings; of what cannot be, a warning.
-    fn set_hyper(&mut self, new: &Hyper) {
+    fn set_hyper(&mut self, new: &LiveSettings) {
         const NOT_NEGATIVE: Range = ("zero or more", |x| (0.0..=f64::MAX).contains(&x));
         const SHARE: Range = ("at least 0 and at most 1", |x| (0.0..=1.0).contains(&x));
         const HEAT: Range = ("above 0 and at most 100", |x| x > 0.0 && x <= 100.0);
@@ -76,7 +76,7 @@ impl Running<'_> {
     /// Held-out loss on `tokens` tokens of the validation split (0: all), and a sample if asked for.
     pub(super) fn evaluate(&mut self, tokens: u64) -> anyhow::Result<()> {
         if self.run.settings.stage() == Stage::Grpo {
-            return self.examine();
+            return self.evaluate_task();
         }
         let begin = Instant::now();
         let sink = &mut self.out;
@@ -108,7 +108,7 @@ impl Running<'_> {
     /// succeeded for long, or when the run's folder is gone.
     pub(super) fn save(&mut self, last: bool) -> anyhow::Result<()> {
         let begin = Instant::now();
-        if self.just_went_back() {
+        if self.just_rolled_back() {
             let text = "nothing was saved: the run has just gone back to this step, whose checkpoint stays as it is".into();
             self.out.emit(&Event::Warning { text });
             return Ok(());

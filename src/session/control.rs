@@ -40,7 +40,7 @@ pub enum Request {
 /// See the module.
 pub struct Control {
     commands: Option<Receiver<Command>>,
-    heard: Arc<Heard>,
+    heard: Arc<ListenerNotes>,
     /// How many notes may be made, and when that was so.
     notes: (f64, Instant),
     /// Looked at already, not yet taken.
@@ -49,7 +49,7 @@ pub struct Control {
 
 /// What the listener has to say beside commands.
 #[derive(Default)]
-struct Heard {
+struct ListenerNotes {
     refused: Mutex<Refused>,
     /// A `Stop` found the queue full.
     stop: AtomicBool,
@@ -158,7 +158,7 @@ impl Control {
 }
 
 /// Reads lines to the end of the input.
-fn hear(input: &mut impl BufRead, commands: &SyncSender<Command>, heard: &Heard) {
+fn hear(input: &mut impl BufRead, commands: &SyncSender<Command>, heard: &ListenerNotes) {
     let mut line = Vec::new();
     while let Some(whole) = read_line(input, &mut line) {
         let command = match (whole, line.trim_ascii()) {

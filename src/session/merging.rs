@@ -21,7 +21,7 @@ impl Running<'_> {
             Ok(())
         })?;
         let Some((window, evaluation)) = found else { return Ok(()) };
-        self.tell_merged(&window, evaluation, raw, None, begin);
+        self.report_merged(&window, evaluation, raw, None, begin);
         Ok(())
     }
 
@@ -42,7 +42,7 @@ impl Running<'_> {
         let raw = self.run.trainer.evaluate(tokens, |_, _| Ok(()))?.map(|e| e.loss);
         let Some((window, evaluation)) = self.run.trainer.evaluate_merge(tokens, |_, _| Ok(()))? else { return Ok(()) };
         let path = self.write_merge(&window, method)?;
-        self.tell_merged(&window, evaluation, raw, path, begin);
+        self.report_merged(&window, evaluation, raw, path, begin);
         Ok(())
     }
 
@@ -73,7 +73,7 @@ impl Running<'_> {
         }
     }
 
-    fn tell_merged(
+    fn report_merged(
         &mut self,
         window: &MergedWindow,
         evaluation: Option<Evaluation>,

@@ -2,12 +2,12 @@
 
 use super::begin::{self, Begin};
 use super::control::Control;
+use super::driver_notes;
+use super::emitter::{Listener, Notification};
 use super::folder::RunFolder;
-use super::outlet::{Sink, Told};
 use super::reinforce;
-use super::remarks;
 use super::run::Run;
-use super::stage::{self, Material};
+use super::stage::{self, StageData};
 use crate::config::{ModelConfig, Settings, Stage};
 use crate::data::Tokenizer;
 use crate::device::{Device, Kind};
@@ -15,7 +15,7 @@ use crate::event::{Event, Finished};
 use crate::model::checkpoint::{self, Checkpoint};
 use crate::ops::matmul::measured_peak_gflops;
 use crate::ops::self_test;
-use crate::train::reinforce::Practice;
+use crate::train::reinforce::TaskContext;
 use crate::train::{MemoryPlan, Trainer, learning_rate};
 use crate::vfs::{RealFs, Vfs, shown, write_whole};
 use anyhow::Context as _;
@@ -39,7 +39,7 @@ pub struct Start {
 ///
 /// # Errors
 /// Settings, files or devices that cannot work: one line that says what to do.
-pub fn train(settings: Settings, start: &Start, mut sink: Sink, started: Instant) -> anyhow::Result<Finished> {
+pub fn train(settings: Settings, start: &Start, mut sink: Listener, started: Instant) -> anyhow::Result<Finished> {
     Control::catch_signals();
     let vfs: &dyn Vfs = &RealFs;
     let (mut settings, resumed) = begun(vfs, settings, start, &mut sink)?;
@@ -99,7 +99,7 @@ fn begun(
     vfs: &dyn Vfs,
     settings: Settings,
     start: &Start,
-    sink: &mut Sink,
+    sink: &mut Listener,
 ) -> anyhow::Result<(Settings, Option<(RunFolder, Checkpoint)>)> {
     let Some(run) = &start.resume else {
         // Not the last word, that is the lock's, but soon said.
@@ -108,7 +108,7 @@ fn begun(
     };
     // The lock comes before all else: whoever holds it may be changing what is there.
     let (folder, tidied) = RunFolder::open_for_resume(vfs, run)?;
-    tidied.into_iter().for_each(|text| sink(Told::Event(&Event::Warning { text })));
+    tidied.into_iter().for_each(|text| sink(Notification::Event(&Event::Warning { text })));
     let checkpoint = newest(vfs, run, sink)?;
     Ok((resumed_settings(run, settings, start.max_steps, checkpoint.step(), sink)?, Some((folder, checkpoint))))
 }
@@ -118,14 +118,14 @@ fn trainer(
     settings: &Settings,
     config: &ModelConfig,
     tokenizer: &Tokenizer,
-    material: Material,
+    material: StageData,
 ) -> anyhow::Result<Trainer> {
     match material {
-        Material::Source(source) => Trainer::new(device, settings, config, source),
-        Material::Task(task) => {
+        StageData::Source(source) => Trainer::new(device, settings, config, source),
+        StageData::Task(task) => {
             let stops = tokenizer.end_tokens().ids().to_vec();
             let chat = settings.task.as_ref().is_some_and(|task| task.chat);
-            Trainer::reinforce(device, settings, config, Practice { task, tokenizer: tokenizer.clone(), stops, chat })
+            Trainer::reinforce(device, settings, config, TaskContext { task, tokenizer: tokenizer.clone(), stops, chat })
         }
     }
 }
@@ -146,7 +146,7 @@ pub struct DryRun {
 ///
 /// # Errors
 /// As [`train`], as far as it goes.
-pub fn dry_run(settings: &Settings, sink: &mut Sink) -> anyhow::Result<DryRun> {
+pub fn dry_run(settings: &Settings, sink: &mut Listener) -> anyhow::Result<DryRun> {
     settings.validate()?;
     let mut settings = settings.clone();
     let begin = Begin::resolve(&RealFs, &settings.start)?;
@@ -159,14 +159,14 @@ pub fn dry_run(settings: &Settings, sink: &mut Sink) -> anyhow::Result<DryRun> {
     Ok(DryRun { settings, config: loaded.config, plan, device })
 }
 
-fn open_device(settings: &Settings, sink: &mut Sink) -> anyhow::Result<Device> {
+fn open_device(settings: &Settings, sink: &mut Listener) -> anyhow::Result<Device> {
     let device = Device::open(&settings.device)?;
     device.enable_tuning();
     let summary = device.summary();
     let named = settings.device.adapter.is_some();
     let mut warn = |text: String| {
-        if remarks::is_new(&device, &text) {
-            sink(Told::Event(&Event::Warning { text }));
+        if driver_notes::is_new(&device, &text) {
+            sink(Notification::Event(&Event::Warning { text }));
         }
     };
     match device.kind() {
@@ -183,12 +183,12 @@ fn open_device(settings: &Settings, sink: &mut Sink) -> anyhow::Result<Device> {
 }
 
 /// A run may go on on another device; the bits of its numbers may then differ from what they would have been.
-fn notice_other_device(device: &Device, checkpoint: &Checkpoint, sink: &mut Sink) {
+fn notice_other_device(device: &Device, checkpoint: &Checkpoint, sink: &mut Listener) {
     let (before, now) = (&checkpoint.manifest.origin.adapter, device.summary().title());
     if *before != now {
         let text =
             format!("the run was computed by {before} and continues on {now}: results agree within rounding, not bit for bit");
-        sink(Told::Event(&Event::Warning { text }));
+        sink(Notification::Event(&Event::Warning { text }));
     }
 }
 
@@ -199,20 +199,26 @@ fn fork_fits(begin: &Begin, settings: &Settings) -> anyhow::Result<()> {
     Ok(())
 }
 
-fn newest(vfs: &dyn Vfs, run: &Path, sink: &mut Sink) -> anyhow::Result<Checkpoint> {
+fn newest(vfs: &dyn Vfs, run: &Path, sink: &mut Listener) -> anyhow::Result<Checkpoint> {
     let newest = checkpoint::newest_valid(vfs, run)?;
     for reason in newest.skipped {
-        sink(Told::Event(&Event::Warning { text: format!("passed over a checkpoint: {reason}") }));
+        sink(Notification::Event(&Event::Warning { text: format!("passed over a checkpoint: {reason}") }));
     }
     newest.found.with_context(|| format!("{}: holds no sound checkpoint to resume from; start anew with --run", shown(run)))
 }
 
 /// The settings of a run, but what computes if that was named anew: it is no part of what is computed. And the number of updates, if
 /// the run is to go on for more of them.
-fn resumed_settings(run: &Path, typed: Settings, max_steps: Option<u64>, step: u64, sink: &mut Sink) -> anyhow::Result<Settings> {
+fn resumed_settings(
+    run: &Path,
+    typed: Settings,
+    max_steps: Option<u64>,
+    step: u64,
+    sink: &mut Listener,
+) -> anyhow::Result<Settings> {
     let frozen = frozen_settings(run, typed.stage())?;
     let mut settings = Settings { device: typed.device.or(frozen.device.clone()), ..frozen };
-    let mut say = |text: String| sink(Told::Event(&Event::Warning { text }));
+    let mut say = |text: String| sink(Notification::Event(&Event::Warning { text }));
     let Some(most) = max_steps else {
         if step >= settings.train.max_steps {
             say(format!("the run has made all of its {step} updates; --max-steps N lets it make more"));

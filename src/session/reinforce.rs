@@ -18,12 +18,12 @@ use std::path::Path;
 
 impl Running<'_> {
     /// Ask the held-out questions: greedily, and by chance as in training.
-    pub(super) fn examine(&mut self) -> Result<()> {
+    pub(super) fn evaluate_task(&mut self) -> Result<()> {
         let sampled = self.run.settings.rollout.as_ref().map_or(1.0, |r| r.temperature);
         let sampled = self.run.trainer.state.hyper.temperature.unwrap_or(sampled);
         for temperature in [0.0, sampled] {
             let (out, control) = (&mut self.out, &mut self.run.control);
-            let found = self.run.trainer.examine(temperature, &mut |what, done, all| {
+            let found = self.run.trainer.evaluate_task(temperature, &mut |what, done, all| {
                 out.progress(what, done, all);
                 !control.is_urgent()
             })?;
@@ -51,7 +51,7 @@ impl Running<'_> {
         if !error.is::<GraderGone>() {
             return error;
         }
-        let is_saved = self.last_saved == Some(step) && self.run.trainer.under_way().is_none();
+        let is_saved = self.last_saved == Some(step) && self.run.trainer.pending_step().is_none();
         self.clock.stop();
         let saved = if is_saved || step == 0 { Ok(()) } else { self.save(true) };
         match saved {

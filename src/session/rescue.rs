@@ -7,12 +7,12 @@
 use super::run::Running;
 use super::save;
 use crate::config::Rescue as Method;
-use crate::event::{Event, Hyper, Rescue};
+use crate::event::{Event, LiveSettings, Rescue};
 use crate::model::checkpoint::{self, Checkpoint, step_name};
 use crate::train::StepResult;
 use crate::train::merge::{Check, Inputs, MergeRule};
 use crate::train::rescue::{Ladder, Plan};
-use crate::train::spike::{Detector, Sign, Trouble};
+use crate::train::spike::{Detector, PersistentSpike, Sign};
 use crate::vfs::shown;
 use anyhow::{Context as _, Result, bail};
 use serde::{Deserialize, Serialize};
@@ -28,7 +28,7 @@ pub struct Watch {
     pub ladder: Ladder,
     /// A spike that will not pass, between being seen and being dealt with; nothing is saved meanwhile.
     #[serde(skip)]
-    trouble: Option<Trouble>,
+    trouble: Option<PersistentSpike>,
 }
 
 impl Watch {
@@ -52,7 +52,7 @@ impl Running<'_> {
         }
         match sign {
             None => {}
-            Some(Sign::Trouble(trouble)) if self.rescues() => self.watch.trouble = Some(trouble),
+            Some(Sign::PersistentSpike(trouble)) if self.rescues() => self.watch.trouble = Some(trouble),
             Some(sign) => self.out.emit(&Event::Warning { text: words(&sign, result) }),
         }
     }
@@ -77,14 +77,14 @@ impl Running<'_> {
     }
 
     /// True when nothing was done since the run went back to this step: its checkpoint is what it went back to, and stays so.
-    pub(super) fn just_went_back(&self) -> bool {
+    pub(super) fn just_rolled_back(&self) -> bool {
         let step = self.run.trainer.state.step;
         self.last_saved == Some(step) && self.watch.ladder.past.last().is_some_and(|past| past.to == step)
     }
 
     /// A run that ends in a spike has not ended well, and its last checkpoint is no good one.
-    pub(super) fn tell_unfinished(&mut self) {
-        let Some(onset) = self.watch.detector.under_way() else { return };
+    pub(super) fn report_unfinished(&mut self) {
+        let Some(onset) = self.watch.detector.pending_step() else { return };
         let good = self.watch.ladder.pinned().filter(|step| *step < onset).max();
         let good = good.map_or(String::new(), |step| format!("; the newest good checkpoint is that of step {step}"));
         let text = format!("the run ends in a spike, which began about update {onset} and had not passed{good}");
@@ -117,11 +117,11 @@ impl Running<'_> {
             }
         };
         let checkpoints = plan.from_steps.iter().map(|step| found.remove(step).context("a checkpoint that was just verified"));
-        self.go_back(&plan, &trouble, &checkpoints.collect::<Result<Vec<_>>>()?)?;
+        self.roll_back(&plan, &trouble, &checkpoints.collect::<Result<Vec<_>>>()?)?;
         Ok(true)
     }
 
-    fn go_back(&mut self, plan: &Plan, trouble: &Trouble, from: &[Checkpoint]) -> Result<()> {
+    fn roll_back(&mut self, plan: &Plan, trouble: &PersistentSpike, from: &[Checkpoint]) -> Result<()> {
         let newest = from.last().context("a plan names a checkpoint")?;
         let vfs = self.run.vfs;
         let trainer = &mut self.run.trainer;
@@ -138,7 +138,7 @@ impl Running<'_> {
         trainer.state.skipped_batches = before.skipped_batches + plan.skip;
         trainer.state.rescue_scale = Some(plan.learning_rate_scale).filter(|scale| *scale != 1.0);
         let hyper = trainer.state.hyper.clone();
-        self.watch.detector.go_back(file.watch.detector);
+        self.watch.detector.roll_back(file.watch.detector);
         (self.last_saved, self.checkpoint) = (Some(plan.to()), Some(newest.path.clone()));
         let purged = self.retention.remove_after(vfs, self.run.folder.path(), plan.to())?;
         let out = &mut self.out;
@@ -166,12 +166,12 @@ impl Running<'_> {
             count: self.watch.ladder.past.len() as u64,
         }));
         purged.warnings.into_iter().for_each(|text| self.out.emit(&Event::Warning { text }));
-        self.tell_hyper(&before.hyper, &hyper, plan.to());
+        self.report_live_settings(&before.hyper, &hyper, plan.to());
         Ok(())
     }
 
     /// Live settings are again what they were at the checkpoint.
-    fn tell_hyper(&mut self, before: &Hyper, after: &Hyper, step: u64) {
+    fn report_live_settings(&mut self, before: &LiveSettings, after: &LiveSettings, step: u64) {
         let norm = self.run.settings.train.max_grad_norm;
         for (name, before, after, default) in [
             ("learning_rate_scale", before.learning_rate_scale, after.learning_rate_scale, 1.0),
@@ -198,7 +198,7 @@ fn words(sign: &Sign, result: &StepResult) -> String {
         Sign::Passed { onset, lasted, peak } => {
             format!("update {step}: the loss is back, {lasted} update(s) after its rise about update {onset} (highest {peak:.3})")
         }
-        Sign::Trouble(trouble) => format!(
+        Sign::PersistentSpike(trouble) => format!(
             "update {step}: {}; training has diverged: start from a checkpoint before it (--fork RUN@STEP) with a lower --learning-rate, \
              or let --rescue rollback or pma do so by itself",
             trouble.cause

@@ -2,9 +2,9 @@
 
 use super::clock::Clock;
 use super::control::{Control, Request};
+use super::emitter::{EventEmitter, GradNorms, Listener};
 use super::event_log::{self, EventLog};
 use super::folder::RunFolder;
-use super::outlet::{GradNorms, Outlet, Sink};
 use super::rescue::Watch;
 use super::retention::{Policy, Retention};
 use super::save;
@@ -38,7 +38,7 @@ pub struct Run<'a> {
     /// Commands and signals.
     pub control: Control,
     /// Who listens.
-    pub sink: Sink,
+    pub sink: Listener,
     /// Best matmul rate of the adapter, for MFU.
     pub peak_gflops: f64,
     /// When the process started.
@@ -52,7 +52,7 @@ pub struct Run<'a> {
 /// A run that is going.
 pub struct Running<'a> {
     pub(super) run: Run<'a>,
-    pub(super) out: Outlet,
+    pub(super) out: EventEmitter,
     pub(super) retention: Retention,
     pub(super) origin: Origin,
     pub(super) last_saved: Option<u64>,
@@ -147,7 +147,7 @@ impl<'a> Run<'a> {
         let sink = std::mem::replace(&mut self.sink, Box::new(|_| {}));
         Ok(Running {
             checkpoint: resume.map(|c| c.path.clone()),
-            out: Outlet::new(log, (self.folder.samples(), samples_bytes), tensorboard, sink),
+            out: EventEmitter::new(log, (self.folder.samples(), samples_bytes), tensorboard, sink),
             grad_norms,
             watch,
             clock: Clock::default(),
@@ -177,7 +177,7 @@ impl Running<'_> {
         self.start_clock();
         loop {
             while self.run.trainer.state.step < settings.train.max_steps {
-                if !self.obey()? {
+                if !self.handle_commands()? {
                     return self.finish("stopped");
                 }
                 // A paused run may have been stepped to its end.
@@ -187,7 +187,7 @@ impl Running<'_> {
                         self.report(&result);
                     }
                     // Between the updates of one step of reinforcement nothing is due.
-                    if self.rescue()? || (self.run.trainer.state.step != before && self.look_around()?) {
+                    if self.rescue()? || (self.run.trainer.state.step != before && self.run_scheduled()?) {
                         self.start_clock();
                     }
                 }
@@ -201,7 +201,7 @@ impl Running<'_> {
     }
 
     /// Evaluate and save after an update that is due for it; true when one was. The clock stands then.
-    fn look_around(&mut self) -> anyhow::Result<bool> {
+    fn run_scheduled(&mut self) -> anyhow::Result<bool> {
         let (step, settings) = (self.run.trainer.state.step, &self.run.settings);
         let every = |n: u64| n > 0 && step.is_multiple_of(n) && step < settings.train.max_steps;
         let (eval, save) =
@@ -307,7 +307,7 @@ impl Running<'_> {
     }
 
     /// Commands and signals that came since the last step; false when the run is to stop.
-    fn obey(&mut self) -> anyhow::Result<bool> {
+    fn handle_commands(&mut self) -> anyhow::Result<bool> {
         let mut paused = false;
         loop {
             let request = if paused { self.run.control.wait() } else { self.run.control.poll() };
@@ -345,7 +345,7 @@ impl Running<'_> {
                         }
                     }
                     if !self.settle()? {
-                        self.look_around()?;
+                        self.run_scheduled()?;
                     }
                 }
                 Command::Step => {
@@ -368,9 +368,9 @@ impl Running<'_> {
         if reason == "completed" {
             // The last word is on the whole validation split.
             self.evaluate(0)?;
-            self.tell_unfinished();
+            self.report_unfinished();
         }
-        let within_a_step = self.run.trainer.under_way().is_some();
+        let within_a_step = self.run.trainer.pending_step().is_some();
         if within_a_step || (self.last_saved != Some(step) && step > 0) {
             self.save(true)?;
         }

@@ -131,7 +131,7 @@ impl Writer {
         mut sampling: Sampling,
         mut left: usize,
     ) -> Result<(String, Vec<String>, Vec<f32>)> {
-        let (context, mut ended) = (sampler.room(), false);
+        let (context, mut ended) = (sampler.max_len(), false);
         while left > 0 && !ended {
             // A text longer than the context goes on from its last half.
             let seen =

@@ -164,11 +164,11 @@ pub fn save(
     let ring = trainer.live_merge.as_ref().map(|live| &live.ring).filter(|ring| !ring.steps().is_empty());
     let arenas = 1 + moments(optimizer).len() as u64 + ring.map_or(0, |ring| ring.steps().len() as u64);
     // A step under way cannot fail to be written as bytes; if it did, the save would tell.
-    let under_way = trainer.under_way().and_then(|step| rmp_serde::to_vec_named(step).ok());
+    let pending_step = trainer.pending_step().and_then(|step| rmp_serde::to_vec_named(step).ok());
     let place = Place {
         parent: checkpoints,
         name: &checkpoint::step_name(file.state.step),
-        bytes: folder.bytes(arenas) + under_way.as_ref().map_or(0, |bytes| bytes.len() as u64),
+        bytes: folder.bytes(arenas) + pending_step.as_ref().map_or(0, |bytes| bytes.len() as u64),
         existing: Existing::Replace,
     };
     checkpoint::save(vfs, place, origin, |out| {
@@ -177,8 +177,8 @@ pub fn save(
         if let Some(ring) = ring {
             out.file(SNAPSHOTS, |file| folder.snapshots(file, ring, &optimizer.grads))?;
         }
-        if trainer.under_way().is_some() {
-            let bytes = under_way.as_ref().context(UNDER_WAY)?;
+        if trainer.pending_step().is_some() {
+            let bytes = pending_step.as_ref().context(UNDER_WAY)?;
             out.file(UNDER_WAY, |file| Ok(file.write_all(bytes)?))?;
         }
         out.json("trainer.json", file)
@@ -224,7 +224,7 @@ pub fn restore(vfs: &dyn Vfs, checkpoint: &Checkpoint, trainer: &mut Trainer) ->
         true => Some(rmp_serde::from_slice(&vfs.read(&path, MAX_UNDER_WAY_BYTES)?).with_context(|| shown(&path))?),
         false => None,
     };
-    trainer.set_under_way(step);
+    trainer.set_pending_step(step);
     Ok(file)
 }
 

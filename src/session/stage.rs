@@ -1,7 +1,7 @@
 //! What a stage trains on: text for pre-training, rows of messages for fine-tuning, questions for reinforcement. Model and tokenizer come
 //! first, the rest follows.
 
-use super::outlet::{Sink, Told};
+use super::emitter::{Listener, Notification};
 use crate::config::{ModelConfig, Settings, SftSettings, Stage};
 use crate::data::tasks::{self, Task};
 use crate::data::{self, Cache, Notices, Source, TextSource, Tokenizer, chat};
@@ -16,19 +16,19 @@ const MOST_SEQ_LEN: usize = 1024;
 /// A stage's data, with the tokenizer and the shape that go with it.
 pub(super) struct Loaded {
     pub tokenizer: Tokenizer,
-    pub material: Material,
+    pub material: StageData,
     pub config: ModelConfig,
 }
 
 /// What a stage learns from.
-pub(super) enum Material {
+pub(super) enum StageData {
     /// Batches.
     Source(Box<dyn Source>),
     /// Questions.
     Task(Box<dyn Task>),
 }
 
-impl Material {
+impl StageData {
     /// What tells it from other material.
     pub fn content_hash(&self) -> Option<String> {
         match self {
@@ -48,14 +48,14 @@ impl Material {
 
 /// Data, tokenizer and shape. `existing` is the folder of a model that is there already. Settings that depend on the data (the number
 /// of updates in so many epochs) are put in.
-pub(super) fn load(settings: &mut Settings, existing: Option<&Path>, resumed: bool, sink: &mut Sink) -> Result<Loaded> {
+pub(super) fn load(settings: &mut Settings, existing: Option<&Path>, resumed: bool, sink: &mut Listener) -> Result<Loaded> {
     let mut notices = Notices::new();
     let loaded = match (settings.sft.clone(), settings.stage()) {
         (_, Stage::Grpo) => questions(settings, existing, resumed, &mut notices),
         (Some(sft), _) => rows(settings, &sft, existing, resumed, &mut notices, sink),
         (None, _) => text(settings, existing, resumed, &mut notices, sink),
     };
-    notices.take().into_iter().for_each(|text| sink(Told::Event(&Event::Warning { text })));
+    notices.take().into_iter().for_each(|text| sink(Notification::Event(&Event::Warning { text })));
     loaded
 }
 
@@ -64,10 +64,10 @@ pub(super) fn load(settings: &mut Settings, existing: Option<&Path>, resumed: bo
 ///
 /// # Errors
 /// Text or rows that are not there any more, or do not fit.
-pub fn source(settings: &Settings, checkpoint: &Path, sink: &mut Sink) -> Result<Box<dyn Source>> {
+pub fn source(settings: &Settings, checkpoint: &Path, sink: &mut Listener) -> Result<Box<dyn Source>> {
     match load(&mut settings.clone(), Some(checkpoint), true, sink)?.material {
-        Material::Source(source) => Ok(source),
-        Material::Task(task) => {
+        StageData::Source(source) => Ok(source),
+        StageData::Task(task) => {
             anyhow::bail!("a run of lehr grpo on {} has no validation text; judge it with lehr eval --task", task.name())
         }
     }
@@ -89,15 +89,21 @@ fn not_the_same(resumed: bool, error: anyhow::Error) -> anyhow::Error {
     }
 }
 
-fn text(settings: &Settings, existing: Option<&Path>, resumed: bool, notices: &mut Notices, sink: &mut Sink) -> Result<Loaded> {
+fn text(
+    settings: &Settings,
+    existing: Option<&Path>,
+    resumed: bool,
+    notices: &mut Notices,
+    sink: &mut Listener,
+) -> Result<Loaded> {
     let (tokenizer, shape) = existing.map(model).transpose()?.unzip();
-    let progress = &mut |done, all| sink(Told::Progress("reading text", done as usize, all as usize));
+    let progress = &mut |done, all| sink(Notification::Progress("reading text", done as usize, all as usize));
     let (tokenizer, dataset) =
         data::load(&settings.data, tokenizer, &Cache::User, notices, progress).map_err(|e| not_the_same(resumed, e))?;
     let config = shape.unwrap_or_else(|| settings.model.config(tokenizer.vocab_size(), settings.train.seq_len));
     check(settings, &config, &tokenizer)?;
     let source = TextSource::new(dataset, settings.train.seq_len, settings.train.seed)?;
-    Ok(Loaded { tokenizer, material: Material::Source(Box::new(source)), config })
+    Ok(Loaded { tokenizer, material: StageData::Source(Box::new(source)), config })
 }
 
 /// The task of reinforcement, and lengths that fit the model's context.
@@ -138,7 +144,7 @@ fn questions(settings: &mut Settings, existing: Option<&Path>, resumed: bool, no
     let opened = tasks::open(&task, &settings.data, settings.train.seed, Some(&tokenizer), date, notices);
     let task = opened.map_err(|e| not_the_same(resumed, e))?;
     settings.validate()?;
-    Ok(Loaded { tokenizer, material: Material::Task(task), config })
+    Ok(Loaded { tokenizer, material: StageData::Task(task), config })
 }
 
 fn rows(
@@ -147,7 +153,7 @@ fn rows(
     existing: Option<&Path>,
     resumed: bool,
     notices: &mut Notices,
-    sink: &mut Sink,
+    sink: &mut Listener,
 ) -> Result<Loaded> {
     let dir = existing.context("--init: fine-tuning begins from a model; name its folder, or a run (RUN, RUN@STEP)")?;
     let (tokenizer, config) = model(dir)?;
@@ -163,7 +169,7 @@ fn rows(
     let (tokenizer, template) = chat::template_of(&tokenizer, file, date)?;
     let from =
         chat::From { tokenizer: &tokenizer, template: &template, seq_len: settings.train.seq_len, seed: settings.train.seed };
-    let progress = &mut |done, all| sink(Told::Progress("reading rows", done as usize, all as usize));
+    let progress = &mut |done, all| sink(Notification::Progress("reading rows", done as usize, all as usize));
     let loaded = chat::load(&settings.data, sft, &from, notices, progress);
     let mut source = loaded.map_err(|e| not_the_same(resumed, e))?;
     plan_updates(settings, sft.num_train_epochs, &mut source, notices);
@@ -171,7 +177,7 @@ fn rows(
         sft.date = Some(day);
     }
     settings.validate()?;
-    Ok(Loaded { tokenizer, material: Material::Source(Box::new(source)), config })
+    Ok(Loaded { tokenizer, material: StageData::Source(Box::new(source)), config })
 }
 
 /// Epochs to updates, and a warm-up that fits into them.

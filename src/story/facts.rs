@@ -8,7 +8,7 @@
 
 use super::compare::{Comparison, Difference};
 use super::script::StepKind;
-use super::words;
+use super::templates;
 use crate::history::{Axis, Curve, History, RunFiles, State, spec};
 use anyhow::{Context as _, Result, bail, ensure};
 use minijinja::value::{Object, Value as Jinja};
@@ -94,7 +94,7 @@ impl Facts {
             return Some(Ok(Jinja::from_object(Left(outcome.clone()))));
         }
         if let Some(expression) = self.values.get(name) {
-            return Some(words::evaluate(expression, self.value()).map_err(|e| anyhow::anyhow!("{name}: {e}")));
+            return Some(templates::evaluate(expression, self.value()).map_err(|e| anyhow::anyhow!("{name}: {e}")));
         }
         if self.comparisons.contains_key(name) {
             return Some(self.difference(name).map(|d| d.value()));
@@ -108,7 +108,7 @@ impl Object for Facts {
         let name = key.as_str()?;
         // The engine's own functions are looked for here first.
         let unknown =
-            || (!words::FUNCTIONS.contains(&name)).then(|| Err(anyhow::anyhow!("{name}: is no value of this story by now")));
+            || (!templates::FUNCTIONS.contains(&name)).then(|| Err(anyhow::anyhow!("{name}: is no value of this story by now")));
         self.find(name).or_else(unknown).map(or_error)
     }
 }

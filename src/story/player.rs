@@ -7,10 +7,10 @@
 use super::child::Child;
 use super::compare::Verdict;
 use super::facts::{Fact, Facts, Outcome, first_rows, printed};
-use super::pace::{Pace, Progress};
 use super::place::{Place, Where};
 use super::script::{Question, Said, Scene, Step, StepKind, Story};
-use super::words::{self, Block, Filled, blocks};
+use super::templates::{self, Block, Filled, blocks};
+use super::time_estimate::{Progress, TimeEstimate};
 use crate::config::DeviceSettings;
 use crate::event::Command;
 use crate::history::{RunFiles, State};
@@ -72,7 +72,7 @@ pub struct Player {
     child: Option<Child>,
     stopping: bool,
     outcomes: BTreeMap<String, Arc<Outcome>>,
-    pace: Pace,
+    pace: TimeEstimate,
 }
 
 impl Player {
@@ -92,7 +92,7 @@ impl Player {
             child: None,
             stopping: false,
             outcomes: BTreeMap::new(),
-            pace: Pace::default(),
+            pace: TimeEstimate::default(),
         })
     }
 
@@ -198,7 +198,7 @@ impl Player {
     pub fn table(&self) -> Result<Option<Filled>> {
         let Some(table) = &self.scene().table else { return Ok(None) };
         let facts = self.facts();
-        let fill = |cell: &String| words::fill(cell, &facts);
+        let fill = |cell: &String| templates::fill(cell, &facts);
         let rows = table.rows.iter().map(|row| row.iter().map(fill).collect()).collect::<Result<_>>()?;
         Ok(Some((table.head.clone(), rows)))
     }
@@ -209,7 +209,7 @@ impl Player {
     /// As [`Self::answer`].
     pub fn judge(&self, choice: usize) -> Result<Option<Judged>> {
         let Some((question, right)) = self.question().and_then(|q| Some((q, q.right.as_ref()?))) else { return Ok(None) };
-        let letter = words::text(right, &self.facts())?;
+        let letter = templates::text(right, &self.facts())?;
         let Some(right) = ('a'..='z').position(|c| letter == c.to_string()) else { return Ok(None) };
         let is_right = right == choice;
         let reason = question.reasons.get(choice).map_or("", |text| text.trim());
@@ -242,7 +242,7 @@ impl Player {
             let Some(text) = chosen(said, &facts)? else { continue };
             // Numbers are put in after the words were cut into lines, so that no text from a model looks like ours.
             for block in blocks(text) {
-                let fill = |text: &str| words::fill(text, &facts);
+                let fill = |text: &str| templates::fill(text, &facts);
                 out.push(match block {
                     Block::Paragraph(words) => Block::Paragraph(fill(&words)?),
                     Block::Lines(lines) => Block::Lines(lines.iter().map(|l| fill(l)).collect::<Result<_>>()?),
@@ -468,7 +468,7 @@ fn chosen<'a>(said: &'a Said, facts: &Facts) -> Result<Option<&'a str>> {
             Verdict::Worse => &said.worse,
             Verdict::Inconclusive => &said.inconclusive,
         },
-        (None, Some(when)) if !words::holds(when, facts)? => &said.otherwise,
+        (None, Some(when)) if !templates::holds(when, facts)? => &said.otherwise,
         (None, _) => &said.say,
     };
     Ok(text.as_deref())

@@ -4,9 +4,9 @@
 
 use super::compare::{Comparison, FIELDS};
 use super::facts::check_name;
-use super::words::{Name, names, names_of_expression};
+use super::templates::{Name, names, names_of_expression};
 use crate::history::spec;
-use crate::words::did_you_mean;
+use crate::number_format::did_you_mean;
 use anyhow::{Context as _, Result, bail, ensure};
 use serde::Deserialize;
 use std::collections::{BTreeMap, BTreeSet};

@@ -4,7 +4,7 @@ use super::PartNorms;
 use crate::config::{LoptiMoments, OptimizerKind};
 use crate::device::{Arena, Device, Recorder, Recording, Tensor};
 use crate::model::{Parameters, Weights};
-use crate::ops::adamw::{self, Hyper, Segment};
+use crate::ops::adamw::{self, Segment, UpdateParams};
 use crate::ops::grad_norm;
 
 /// Gradients, moments and the update, for one set of parameters.
@@ -124,7 +124,7 @@ impl Optimizer {
     ///
     /// # Errors
     /// A device fault.
-    pub fn update(&self, device: &Device, hyper: &Hyper) -> anyhow::Result<()> {
+    pub fn update(&self, device: &Device, hyper: &UpdateParams) -> anyhow::Result<()> {
         device.write(&self.hyper, &hyper.pack());
         Ok(device.replay(&self.update)?)
     }
@@ -133,7 +133,7 @@ impl Optimizer {
     ///
     /// # Errors
     /// A device fault.
-    pub fn update_second(&self, device: &Device, hyper: &Hyper) -> anyhow::Result<()> {
+    pub fn update_second(&self, device: &Device, hyper: &UpdateParams) -> anyhow::Result<()> {
         device.write(&self.hyper, &hyper.pack());
         Ok(device.replay(self.second.as_ref().map_or(&self.update, |second| &second.update))?)
     }
@@ -143,7 +143,7 @@ impl Optimizer {
     /// # Errors
     /// A device fault.
     pub fn norm(&self, device: &Device, max_grad_norm: f64) -> anyhow::Result<()> {
-        device.write(&self.hyper, &Hyper { max_grad_norm, ..Hyper::default() }.pack());
+        device.write(&self.hyper, &UpdateParams { max_grad_norm, ..UpdateParams::default() }.pack());
         Ok(device.replay(&self.norm)?)
     }
 

@@ -52,9 +52,9 @@ impl MemoryPlan {
     pub fn reinforcement(c: &ModelConfig, settings: &Settings, sizes: Sizes) -> anyhow::Result<Self> {
         let (mut parts, micro_batch) = reinforce::memory_parts(c, settings, sizes)?;
         if let Some(rollout) = &settings.rollout {
-            let room = rollout.max_prompt_length + rollout.max_completion_length;
+            let max_len = rollout.max_prompt_length + rollout.max_completion_length;
             let slots = reinforce::slots(c, settings, rollout, sizes);
-            parts.push(("rollouts", rollouts::bytes(c, slots, room, settings.train.batch_size, sizes)));
+            parts.push(("rollouts", rollouts::bytes(c, slots, max_len, settings.train.batch_size, sizes)));
         }
         Ok(Self { parts, micro_batch, ring: None })
     }

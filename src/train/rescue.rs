@@ -12,7 +12,7 @@
 //! for each span, and between two rescues at most the whole run is made once.
 //! Without merge, reset, skipped data or another learning rate the same updates would be made again, to the bit; such a plan skips data.
 
-use super::spike::{MARGIN, Trouble};
+use super::spike::{MARGIN, PersistentSpike};
 use crate::config::{Rescue, RescueData, RescueOptimizer, RescueSettings};
 use serde::{Deserialize, Serialize};
 
@@ -122,7 +122,12 @@ impl Ladder {
     ///
     /// # Errors
     /// Nothing: why, what was tried, what to do, in one line.
-    pub fn decide(&mut self, trouble: &Trouble, s: &RescueSettings, usable: &mut dyn FnMut(u64) -> bool) -> Result<Plan, String> {
+    pub fn decide(
+        &mut self,
+        trouble: &PersistentSpike,
+        s: &RescueSettings,
+        usable: &mut dyn FnMut(u64) -> bool,
+    ) -> Result<Plan, String> {
         let recent = self.past.iter().filter(|p| p.at + SPAN > trouble.at).count() as u64;
         if recent >= s.rescue_limit {
             return Err(self.account(trouble, &format!("{recent} rescues within {SPAN} updates did not help (--rescue-limit)")));
@@ -184,7 +189,7 @@ impl Ladder {
         Ok(plan)
     }
 
-    fn account(&self, trouble: &Trouble, why: &str) -> String {
+    fn account(&self, trouble: &PersistentSpike, why: &str) -> String {
         let tried: Vec<String> = self.past.iter().map(|p| format!("at {} back to {}", p.at, p.to)).collect();
         let tried = if tried.is_empty() { String::new() } else { format!("; tried: {}", tried.join(", ")) };
         let scale = match self.learning_rate_scale {

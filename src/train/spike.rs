@@ -125,12 +125,12 @@ pub enum Sign {
         peak: f64,
     },
     /// It will not pass.
-    Trouble(Trouble),
+    PersistentSpike(PersistentSpike),
 }
 
 /// A spike that will not pass.
 #[derive(Clone, Debug, PartialEq)]
-pub struct Trouble {
+pub struct PersistentSpike {
     /// The update at which that was decided.
     pub at: u64,
     /// The first update that may have been part of it.
@@ -170,7 +170,7 @@ impl Detector {
         // As f32, which is what the device computes in.
         if !((loss as f32).is_finite() && (grad_norm as f32).is_finite()) {
             self.calm = false;
-            return self.not_finite(step).map(Sign::Trouble);
+            return self.not_finite(step).map(Sign::PersistentSpike);
         }
         self.in_a_row = 0;
         self.level.push(loss, LEVEL);
@@ -196,12 +196,12 @@ impl Detector {
     }
 
     /// The first update of a spike that goes on.
-    pub fn under_way(&self) -> Option<u64> {
+    pub fn pending_step(&self) -> Option<u64> {
         self.episode.map(|episode| episode.onset)
     }
 
     /// The run went back to where `older` was the state: what is usual is what was usual then; counts go on.
-    pub fn go_back(&mut self, older: Detector) {
+    pub fn roll_back(&mut self, older: Detector) {
         let skipped = VecDeque::new();
         let (spikes, updates) = (self.spikes, self.updates);
         *self = Detector { spikes, updates, skipped, in_a_row: 0, episode: None, norm_alarm: None, ..older };
@@ -266,10 +266,10 @@ impl Detector {
         }
         let cause =
             format!("the loss rose from {usual:.3} to {peak:.3} about update {onset} and did not come back in {lasted} updates");
-        Some(Sign::Trouble(Trouble { at: step, onset, cause, loss_before: usual, loss_at_spike: peak }))
+        Some(Sign::PersistentSpike(PersistentSpike { at: step, onset, cause, loss_before: usual, loss_at_spike: peak }))
     }
 
-    fn not_finite(&mut self, step: u64) -> Option<Trouble> {
+    fn not_finite(&mut self, step: u64) -> Option<PersistentSpike> {
         self.in_a_row += 1;
         self.skipped.push_back((self.updates, step));
         while self.skipped.front().is_some_and(|(at, _)| at + SHARE.0 <= self.updates) {
@@ -290,7 +290,7 @@ impl Detector {
         let onset = self.episode.as_ref().map_or(onset, |e| e.onset.min(onset));
         let loss_before = self.losses.median().unwrap_or(f64::NAN);
         let loss_at_spike = self.episode.take().map_or(f64::NAN, |e| f64::from(e.peak));
-        Some(Trouble { at: step, onset, cause, loss_before, loss_at_spike })
+        Some(PersistentSpike { at: step, onset, cause, loss_before, loss_at_spike })
     }
 }
 

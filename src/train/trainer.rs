@@ -3,16 +3,16 @@
 
 use super::merge::{LiveMerge, MergedWindow};
 use super::predictions::Seen;
-use super::reinforce::{Practice, Progress, Reinforce, UnderWay};
+use super::reinforce::{PendingStep, Progress, Reinforce, TaskContext};
 use super::supervised::{Late, Supervised};
 use super::{Evaluation, Optimizer, PartNorms, learning_rate};
 use crate::config::{ModelConfig, Settings, TrainSettings};
 use crate::data::Source;
 use crate::device::{Device, Recorder, Recording};
-use crate::event::{Completion, Event, Hyper as LiveHyper, Number, TaskEval};
+use crate::event::{Completion, Event, LiveSettings, Number, TaskEval};
 use crate::model::Model;
 use crate::model::weight_files::WeightFiles;
-use crate::ops::adamw::Hyper;
+use crate::ops::adamw::UpdateParams;
 use crate::ops::objective::stats;
 use serde::{Deserialize, Serialize};
 use std::collections::BTreeMap;
@@ -49,7 +49,7 @@ pub struct TrainerState {
     /// Updates since Adam's moments were zero: what the bias correction goes by.
     pub optimizer_steps: u64,
     /// Settings that were changed while the run went on.
-    pub hyper: LiveHyper,
+    pub hyper: LiveSettings,
     /// Updates' worth of training data passed over so far (a rescue may skip the data that led to a spike): update n is made from the
     /// source's batch n + this.
     #[serde(default)]
@@ -116,9 +116,14 @@ impl Trainer {
     ///
     /// # Errors
     /// As [`Trainer::new`].
-    pub fn reinforce(device: Device, settings: &Settings, config: &ModelConfig, practice: Practice) -> anyhow::Result<Self> {
+    pub fn reinforce(
+        device: Device,
+        settings: &Settings,
+        config: &ModelConfig,
+        task_context: TaskContext,
+    ) -> anyhow::Result<Self> {
         let model = Model::new(&device, config, settings.train.seq_len)?;
-        let work = Reinforce::new(&device, &model, settings, practice)?;
+        let work = Reinforce::new(&device, &model, settings, task_context)?;
         let mut optimizer = work.optimizer(&device, &model, settings)?;
         optimizer.measure_parts(&device, &model.parameters, &model.values, settings.eval.norms_every)?;
         model.initialise(&device, settings.train.seed);
@@ -146,17 +151,17 @@ impl Trainer {
     }
 
     /// A step of reinforcement that is not done, for a checkpoint.
-    pub fn under_way(&self) -> Option<&UnderWay> {
+    pub fn pending_step(&self) -> Option<&PendingStep> {
         match &self.work {
             Work::Supervised(_) => None,
-            Work::Reinforce(work) => work.under_way(),
+            Work::Reinforce(work) => work.pending_step(),
         }
     }
 
     /// Go on with a step that a checkpoint held, or with none.
-    pub fn set_under_way(&mut self, step: Option<UnderWay>) {
+    pub fn set_pending_step(&mut self, step: Option<PendingStep>) {
         if let Work::Reinforce(work) = &mut self.work {
-            work.set_under_way(step);
+            work.set_pending_step(step);
         }
     }
 
@@ -164,10 +169,10 @@ impl Trainer {
     ///
     /// # Errors
     /// A grader that fails, or a device fault.
-    pub fn examine(&mut self, temperature: f64, progress: &mut Progress<'_>) -> anyhow::Result<Option<TaskEval>> {
+    pub fn evaluate_task(&mut self, temperature: f64, progress: &mut Progress<'_>) -> anyhow::Result<Option<TaskEval>> {
         match &mut self.work {
             Work::Supervised(_) => Ok(None),
-            Work::Reinforce(work) => work.examine(&self.device, &self.model, self.state.step, temperature, progress),
+            Work::Reinforce(work) => work.evaluate_task(&self.device, &self.model, self.state.step, temperature, progress),
         }
     }
 
@@ -328,14 +333,14 @@ fn take(work: &mut Supervised, norms: Option<&mut PartNorms>, device: &Device) -
 }
 
 /// What the next update is made with.
-fn hyper(t: &TrainSettings, state: &TrainerState) -> Hyper {
+fn hyper(t: &TrainSettings, state: &TrainerState) -> UpdateParams {
     let live = &state.hyper;
-    Hyper {
+    UpdateParams {
         learning_rate: learning_rate(t, state.step + 1)
             * live.learning_rate_scale.unwrap_or(1.0)
             * state.rescue_scale.unwrap_or(1.0),
         max_grad_norm: live.max_grad_norm.unwrap_or(t.max_grad_norm),
         step: state.optimizer_steps + 1,
-        ..Hyper::from(t)
+        ..UpdateParams::from(t)
     }
 }

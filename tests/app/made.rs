@@ -2,10 +2,10 @@
 
 use super::{State, recorded};
 use lehr::app::child::{Job, JobState};
-use lehr::app::desk::{Desk, OpenRun};
+use lehr::app::state::{AppState, OpenRun};
 use lehr::event::{Checkpoint, Completion, Event, Merged, Norms, Number, Sample, Tokens};
 use lehr::history::RunFiles;
-use lehr::model::inspect::{Glimpse, Guess, Inspection, Lens, Token};
+use lehr::model::inspect::{Guess, Inspection, Lens, LensPrediction, Token};
 use serde_json::Value;
 use std::io::Write as _;
 use std::path::Path;
@@ -163,7 +163,7 @@ pub fn finish(state: &mut State, key: &str, output: &str) {
 }
 
 /// Results of all jobs, as good as the run is.
-pub fn jobs(kind: Kind, desk: &mut Desk) {
+pub fn jobs(kind: Kind, desk: &mut AppState) {
     let Some(path) = desk.focus.clone() else { return };
     let (mut sweep, mut landscape, mut inspection): (Value, Value, Value) = (
         serde_json::from_str(&text("sweep.json")).unwrap(),
@@ -221,7 +221,8 @@ pub fn inspection(n: usize, layers: usize, heads: usize) -> Inspection {
         entropy: 1.5,
         next: next(i),
     };
-    let glimpse = |l: usize, i: usize| Glimpse { entropy: 2.0, actual: Some(0.25), rank: Some(2), next: next(i + layers - l) };
+    let glimpse =
+        |l: usize, i: usize| LensPrediction { entropy: 2.0, actual: Some(0.25), rank: Some(2), next: next(i + layers - l) };
     let part = |l: usize| if l == 0 { "embed".to_owned() } else { format!("layers.{}", l - 1) };
     let lens = |l: usize| Lens { part: part(l), positions: (0..n).map(|i| glimpse(l, i)).collect() };
     Inspection {

@@ -4,14 +4,14 @@ pub mod made;
 
 use eframe::egui::{self, Theme, Vec2};
 use egui_kittest::{Harness, HarnessBuilder};
-use lehr::app::desk::{Desk, OpenRun, Page};
 use lehr::app::panels::Panels;
+use lehr::app::state::{AppState, OpenRun, Page};
 use lehr::history::RunFiles;
 use std::path::{Path, PathBuf};
 
 /// What is drawn.
 pub struct State {
-    pub desk: Desk,
+    pub desk: AppState,
     pub panels: Panels,
     pub page: Page,
 }
@@ -35,9 +35,9 @@ pub fn read(name: &str) -> OpenRun {
 }
 
 /// A desk with one run on it, in focus.
-pub fn desk(run: OpenRun) -> Desk {
+pub fn desk(run: OpenRun) -> AppState {
     let focus = Some(run.files.path.clone());
-    let mut desk = Desk::default();
+    let mut desk = AppState::default();
     (desk.runs, desk.focus, desk.home) = (vec![run], focus, "runs".into());
     desk
 }
@@ -49,16 +49,16 @@ pub fn ours(mut run: OpenRun) -> OpenRun {
 }
 
 /// A page, drawn until it rests.
-pub fn harness(desk: Desk, page: Page, size: Vec2, theme: Theme) -> Harness<'static, State> {
+pub fn harness(desk: AppState, page: Page, size: Vec2, theme: Theme) -> Harness<'static, State> {
     stand(Harness::builder(), desk, page, size, theme)
 }
 
 /// The same; what no font can draw is drawn as a box.
-pub fn harness_for_any_text(desk: Desk, page: Page, size: Vec2, theme: Theme) -> Harness<'static, State> {
+pub fn harness_for_any_text(desk: AppState, page: Page, size: Vec2, theme: Theme) -> Harness<'static, State> {
     stand(Harness::builder().allow_missing_glyphs(), desk, page, size, theme)
 }
 
-fn stand(builder: HarnessBuilder<State>, desk: Desk, page: Page, size: Vec2, theme: Theme) -> Harness<'static, State> {
+fn stand(builder: HarnessBuilder<State>, desk: AppState, page: Page, size: Vec2, theme: Theme) -> Harness<'static, State> {
     let state = State { desk, panels: Panels::default(), page };
     let builder = builder.with_size(size).with_theme(theme).with_max_steps(12);
     let mut harness = builder.build_ui_state(

@@ -5,10 +5,10 @@ use lehr::config::{GrpoSettings, Layers, LoptiMoments, OptimizerKind, Settings, 
 use lehr::device::{Arena, Device};
 use lehr::model::weight_files::WeightFiles;
 use lehr::model::{Model, hf_config};
-use lehr::ops::adamw::Hyper;
+use lehr::ops::adamw::UpdateParams;
 use lehr::rng::Rng;
 use lehr::train::Optimizer;
-use lehr::train::reinforce::{Learner, Loss, Policy, Rollout, advantage, passes};
+use lehr::train::reinforce::{Loss, Policy, PolicyModel, Rollout, advantage, passes};
 
 struct Bench {
     device: Device,
@@ -60,8 +60,8 @@ impl Bench {
 
     /// All updates of a step.
     fn step(&mut self, rollouts: &[Rollout], loss: &Loss) {
-        let hyper = Hyper { learning_rate: 1e-3, max_grad_norm: 1.0, ..Hyper::default() };
-        let on = Learner { device: &self.device, model: &self.model, optimizer: &self.optimizer };
+        let hyper = UpdateParams { learning_rate: 1e-3, max_grad_norm: 1.0, ..UpdateParams::default() };
+        let on = PolicyModel { device: &self.device, model: &self.model, optimizer: &self.optimizer };
         for pass in passes(rollouts, self.settings.grpo.as_ref().unwrap(), 1, 1).unwrap() {
             for range in self.policy.mini_batches(rollouts.len()) {
                 let stats = self.policy.update(on, rollouts, range, &pass, loss, &hyper).unwrap();
@@ -90,7 +90,7 @@ fn idle_completions_need_not_be_computed() {
         let rollouts = b.rollouts();
         let pass = passes(&rollouts, b.grpo(), 1, 1).unwrap().remove(0);
         let mut of = |loss: &Loss| {
-            let on = Learner { device: &b.device, model: &b.model, optimizer: &b.optimizer };
+            let on = PolicyModel { device: &b.device, model: &b.model, optimizer: &b.optimizer };
             let stats = b.policy.gradient(on, &rollouts, 0..12, &pass, loss).unwrap();
             (
                 stats,
@@ -148,7 +148,7 @@ fn a_step_repeats_bit_for_bit() {
         b.step(&rollouts, &loss);
         // A probe in between leaves no trace.
         let pass = passes(&rollouts, b.grpo(), 1, 1).unwrap().remove(0);
-        let on = Learner { device: &b.device, model: &b.model, optimizer: &b.optimizer };
+        let on = PolicyModel { device: &b.device, model: &b.model, optimizer: &b.optimizer };
         b.policy.gradient(on, &rollouts, 0..12, &pass, &loss).unwrap();
         b.step(&rollouts, &loss);
         (b.numbers(&b.model.values), b.numbers(&b.optimizer.m))
@@ -168,7 +168,7 @@ fn what_was_not_scored_is_refused() {
     let mut beta = loss;
     beta.terms.beta = 0.1;
     let mut gradient = |rollouts: &[Rollout], loss: &Loss| {
-        let on = Learner { device: &b.device, model: &b.model, optimizer: &b.optimizer };
+        let on = PolicyModel { device: &b.device, model: &b.model, optimizer: &b.optimizer };
         b.policy.gradient(on, rollouts, 0..12, &pass, loss).map_err(|e| e.to_string())
     };
     assert!(gradient(&rollouts, &loss).is_ok());

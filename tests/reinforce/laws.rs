@@ -10,7 +10,7 @@ use lehr::device::Device;
 use lehr::event::Event;
 use lehr::model::checkpoint::{Checkpoint, Origin};
 use lehr::session::save::{self, TrainerFile};
-use lehr::train::reinforce::Practice;
+use lehr::train::reinforce::TaskContext;
 use lehr::train::{StepResult, Trainer};
 use lehr::vfs::RealFs;
 use std::collections::BTreeMap;
@@ -96,8 +96,13 @@ fn device() -> Device {
 fn trainer_of(settings: &Settings, flat: Option<f64>) -> Trainer {
     let tokenizer = Tokenizer::bytes(true).unwrap();
     let stops = tokenizer.eos_id().into_iter().collect();
-    Trainer::reinforce(device(), settings, &shape(), Practice { task: Box::new(Letters { flat }), tokenizer, stops, chat: false })
-        .unwrap()
+    Trainer::reinforce(
+        device(),
+        settings,
+        &shape(),
+        TaskContext { task: Box::new(Letters { flat }), tokenizer, stops, chat: false },
+    )
+    .unwrap()
 }
 
 fn trainer(settings: &Settings) -> Trainer {
@@ -180,7 +185,7 @@ fn a_step_goes_on_where_it_was_left() {
         for _ in 0..cut {
             assert!(first.step().unwrap().is_none());
         }
-        assert_eq!(first.under_way().is_some(), cut > 0);
+        assert_eq!(first.pending_step().is_some(), cut > 0);
         let dir = tempfile::tempdir().unwrap();
         let file = TrainerFile { state: first.state.clone(), ..TrainerFile::default() };
         let tokenizer = Tokenizer::bytes(true).unwrap();
@@ -202,7 +207,7 @@ fn a_stopped_rollout_is_sampled_again_alike() {
     let mut t = trainer(&settings());
     let mut got = vec![numbers(&steps(&mut t, 1)[0])];
     assert!(t.step_watched(&mut |what, done, _| !(what == "sampling" && done > 0)).unwrap().is_none());
-    assert!(t.under_way().is_none() && t.state.step == 1);
+    assert!(t.pending_step().is_none() && t.state.step == 1);
     got.extend(steps(&mut t, 1).iter().map(numbers));
     assert!(got == want, "{got:#?}\n{want:#?}");
 }
@@ -242,8 +247,8 @@ fn an_exam_does_not_disturb() {
     steps(&mut straight, 2);
     let mut t = trainer(&settings());
     steps(&mut t, 1);
-    let first = t.examine(1.0, &mut |_, _, _| true).unwrap().unwrap();
-    let again = t.examine(1.0, &mut |_, _, _| true).unwrap().unwrap();
+    let first = t.evaluate_task(1.0, &mut |_, _, _| true).unwrap().unwrap();
+    let again = t.evaluate_task(1.0, &mut |_, _, _| true).unwrap().unwrap();
     assert_eq!((first.all.count, first.levels.len()), (6, 2));
     assert_eq!(first.all, again.all);
     steps(&mut t, 1);

@@ -15,11 +15,11 @@ type E = Handle<Expression>;
 
 /// [`Rule::ReturnBeforeBarrier`], [`Rule::ReturnInLoop`], [`Rule::Switch`] and [`Rule::Atomic`].
 pub fn returns(module: &Module, function: &Function, name: &str, report: &mut Report) {
-    let mut order = Order { module, function, flow: Flow::of(function), name, early: Vec::new(), report };
+    let mut order = Action { module, function, flow: Flow::of(function), name, early: Vec::new(), report };
     order.visit(&function.body, false, false);
 }
 
-struct Order<'a, 'b> {
+struct Action<'a, 'b> {
     module: &'a Module,
     function: &'a Function,
     flow: Flow,
@@ -28,7 +28,7 @@ struct Order<'a, 'b> {
     report: &'a mut Report<'b>,
 }
 
-impl Order<'_, '_> {
+impl Action<'_, '_> {
     fn visit(&mut self, block: &Block, in_loop: bool, divergent: bool) {
         for (statement, span) in block.span_iter() {
             match statement {

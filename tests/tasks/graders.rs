@@ -2,7 +2,7 @@
 
 use lehr::config::{Grader, TaskSettings};
 use lehr::data::tasks::Question;
-use lehr::data::tasks::custom::Judge;
+use lehr::data::tasks::custom::WeightEvaluator;
 
 fn question(answer: &str) -> Question {
     Question { prompt: "q".into(), answer: answer.into(), level: 0 }
@@ -14,7 +14,7 @@ fn settings(grader: Grader) -> TaskSettings {
 
 fn right(grader: Grader, answer: &str, said: &str) -> bool {
     let question = question(answer);
-    let grade = Judge::new(&settings(grader)).unwrap().grade(&[(&question, said)]).unwrap().remove(0);
+    let grade = WeightEvaluator::new(&settings(grader)).unwrap().grade(&[(&question, said)]).unwrap().remove(0);
     assert_eq!(grade.reward, f64::from(u8::from(grade.correct)));
     grade.correct
 }
@@ -37,7 +37,7 @@ fn exact_number_and_regex() {
     ] {
         assert_eq!(right(grader, answer, said), verdict, "{grader:?} {answer}");
     }
-    let judge = |grader| Judge::new(&settings(grader)).unwrap();
+    let judge = |grader| WeightEvaluator::new(&settings(grader)).unwrap();
     let error = judge(Grader::Regex).check("(").unwrap_err().to_string();
     assert_eq!(error, "answer: \"(\" is no regular expression: error: unclosed group");
     let error = judge(Grader::Regex).check(r"\w{1000}{1000}").unwrap_err().to_string();
@@ -45,7 +45,7 @@ fn exact_number_and_regex() {
     let error = judge(Grader::Number).check("five of them, that is 5, or so they say").unwrap_err().to_string();
     assert!(error.starts_with("answer: \"five of them") && error.contains("holds no number and no short answer"), "{error}");
     assert!(judge(Grader::Exact).check("(").is_ok());
-    let error = Judge::new(&settings(Grader::Process)).err().unwrap().to_string();
+    let error = WeightEvaluator::new(&settings(Grader::Process)).err().unwrap().to_string();
     assert_eq!(error, "--grader process: needs --grader-command, the program that judges");
 }
 
@@ -54,7 +54,7 @@ fn exact_number_and_regex() {
 mod programs {
     use super::*;
 
-    fn judge(script: &str, timeout: f64) -> (tempfile::TempDir, Judge) {
+    fn judge(script: &str, timeout: f64) -> (tempfile::TempDir, WeightEvaluator) {
         let dir = tempfile::tempdir().unwrap();
         let path = dir.path().join("grader with space.sh");
         std::fs::write(&path, script).unwrap();
@@ -64,7 +64,7 @@ mod programs {
             grader_timeout: timeout,
             ..TaskSettings::default()
         };
-        (dir, Judge::new(&settings).unwrap())
+        (dir, WeightEvaluator::new(&settings).unwrap())
     }
 
     /// The error of a program that is asked twice at once.

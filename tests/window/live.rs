@@ -5,7 +5,7 @@ use eframe::egui;
 use egui_kittest::Harness;
 use egui_kittest::kittest::Queryable as _;
 use lehr::app::Window;
-use lehr::app::desk::{OpenRun, Order};
+use lehr::app::state::{Action, OpenRun};
 use lehr::event::Command;
 use lehr::history::State;
 use std::path::{Path, PathBuf};
@@ -44,7 +44,7 @@ impl Live {
         let data = self.dir.path().join("text.txt").display().to_string();
         let mut args = vec!["pretrain".to_owned(), "--data".into(), data, "--run".into(), run.display().to_string()];
         args.extend(TINY.iter().chain(more).map(|a| (*a).to_owned()));
-        self.window().desk().ask(Order::Start { args, run: run.clone() });
+        self.window().desk().ask(Action::Start { args, run: run.clone() });
         run
     }
 
@@ -95,8 +95,8 @@ fn a_run_is_started_paused_changed_resumed_and_stopped_from_the_window() {
     live.until(&run, "one step", |r| r.files.history.step == step + 1);
     live.h.get_by_label("Go on").click();
     live.until(&run, "going on", |r| r.files.history.state == State::Running && r.files.history.step > step + 2);
-    let hyper = lehr::event::Hyper { learning_rate_scale: Some(0.5), ..lehr::event::Hyper::default() };
-    live.window().desk().ask(Order::Send(run.clone(), Command::SetHyper(hyper)));
+    let hyper = lehr::event::LiveSettings { learning_rate_scale: Some(0.5), ..lehr::event::LiveSettings::default() };
+    live.window().desk().ask(Action::Send(run.clone(), Command::SetHyper(hyper)));
     live.until(&run, "a changed rate", |r| r.files.history.hyper.get("learning_rate_scale") == Some(&0.5));
     live.h.get_by_label("Stop and save").click();
     live.until(&run, "the end", |r| r.files.standing(r.live) == "stopped");
@@ -118,7 +118,7 @@ fn a_killed_trainer_leaves_the_window_on_its_history_with_a_way_to_go_on() {
     let step = live.window().desk().run(&run).unwrap().files.history.step;
     live.h.get_by_label_contains("Resume from step").click();
     live.until(&run, "new steps", |r| r.live && r.files.history.step > step + 1);
-    live.window().desk().ask(Order::Send(run.clone(), Command::Stop));
+    live.window().desk().ask(Action::Send(run.clone(), Command::Stop));
     live.until(&run, "the end", |r| r.files.standing(r.live) == "stopped");
 }
 
@@ -160,18 +160,18 @@ fn a_run_that_starts_is_the_only_one_that_is_drawn() {
 
 #[test]
 fn somebody_talks_to_a_checkpoint_from_the_window() {
-    use lehr::app::talk::TalkState;
+    use lehr::app::chat_process::ChatState;
     use lehr::model::conversation::Ask;
     let mut live = Live::new();
     let more = ["--max-steps=4", "--save-every=2", "--tokenizer=bytes", "--max-position-embeddings=256"];
     let run = live.start("a", &more);
     live.until(&run, "the end", |r| r.files.standing(r.live) == "finished");
-    let say = |text: &str| Order::Ask(Ask::Say { text: text.into(), temperature: Some(0.0) });
-    let begin = |model: String| Order::Talk { model, system: String::new(), tokens: 8 };
+    let say = |text: &str| Action::Ask(Ask::Say { text: text.into(), temperature: Some(0.0) });
+    let begin = |model: String| Action::Talk { model, system: String::new(), tokens: 8 };
     let desk = live.window().desk();
     desk.ask(begin(format!("{}@2", run.display())));
     desk.ask(say("glass"));
-    let ready = |live: &mut Live| live.window().desk().talk.as_ref().is_some_and(|talk| talk.state == TalkState::Ready);
+    let ready = |live: &mut Live| live.window().desk().talk.as_ref().is_some_and(|talk| talk.state == ChatState::Ready);
     let turns = |live: &mut Live| -> Vec<bool> {
         live.window().desk().talk.as_ref().unwrap().turns.iter().map(|turn| turn.by_model).collect()
     };
@@ -184,17 +184,17 @@ fn somebody_talks_to_a_checkpoint_from_the_window() {
     live.wait("the refusal", |live| ready(live) && turns(live).len() == 3);
     let talk = live.window().desk().talk.as_ref().unwrap();
     assert!(talk.turns[2].refused && talk.turns[2].note.contains("too many"), "{:?}", talk.turns);
-    live.window().desk().ask(Order::Ask(Ask::Reset { system: None }));
+    live.window().desk().ask(Action::Ask(Ask::Reset { system: None }));
     live.wait("a new conversation", |live| turns(live).is_empty());
     live.window().desk().ask(say("kiln"));
     live.wait("a reply", |live| ready(live) && turns(live).len() == 2);
     live.window().desk().ask(begin("nowhere".into()));
     let ended = |live: &mut Live| match live.window().desk().talk.as_ref().map(|talk| talk.state.clone()) {
-        Some(TalkState::Ended(why)) => why.contains("no such folder"),
+        Some(ChatState::Ended(why)) => why.contains("no such folder"),
         _ => false,
     };
     live.wait("the reason", ended);
-    live.window().desk().ask(Order::EndTalk);
+    live.window().desk().ask(Action::EndTalk);
     live.wait("the end", |live| live.window().desk().talk.is_none());
 }
 

@@ -2,7 +2,7 @@
 
 use eframe::egui;
 use egui_kittest::Harness;
-use lehr::app::desk::{Desk, OpenRun};
+use lehr::app::state::{AppState, OpenRun};
 use lehr::config::{Layers, Settings, Stage};
 use lehr::event::{Checkpoint, Eval, Event, Merged, Number, Rescue, Started, Step, TaskEval};
 use std::collections::BTreeMap;
@@ -125,15 +125,15 @@ pub fn settings(stage: Stage) -> Settings {
 }
 
 /// A desk with one run of these events in focus, trained by this window if `ours`.
-pub fn desk(name: &str, stage: Stage, events: Vec<Event>, ours: bool) -> Desk {
-    let mut desk = Desk::default();
+pub fn desk(name: &str, stage: Stage, events: Vec<Event>, ours: bool) -> AppState {
+    let mut desk = AppState::default();
     add(&mut desk, name, stage, events);
     let run = &mut desk.runs[0];
     (run.ours, run.live) = (ours, ours);
     desk
 }
 
-pub fn add(desk: &mut Desk, name: &str, stage: Stage, events: Vec<Event>) {
+pub fn add(desk: &mut AppState, name: &str, stage: Stage, events: Vec<Event>) {
     let mut run = OpenRun::new(Path::new(name), desk.runs.len());
     run.files.settings = Some(settings(stage));
     run.loading = false;
@@ -145,7 +145,7 @@ pub fn add(desk: &mut Desk, name: &str, stage: Stage, events: Vec<Event>) {
 /// A page over a desk.
 pub struct Stand<P> {
     pub page: P,
-    pub desk: Desk,
+    pub desk: AppState,
 }
 
 /// A page over a desk in a window of this size; dark or light.
@@ -153,8 +153,8 @@ pub fn harness<P: 'static>(
     size: [f32; 2],
     dark: bool,
     page: P,
-    desk: Desk,
-    draw: impl Fn(&mut P, &mut egui::Ui, &mut Desk) + 'static,
+    desk: AppState,
+    draw: impl Fn(&mut P, &mut egui::Ui, &mut AppState) + 'static,
 ) -> Harness<'static, Stand<P>> {
     let builder = Harness::builder().with_size(size).with_max_steps(8).with_step_dt(0.1);
     let mut harness = builder.build_ui_state(

@@ -3,15 +3,15 @@
 use super::made;
 use eframe::egui;
 use egui_kittest::kittest::Queryable as _;
-use lehr::app::desk::{Desk, Order, Page};
 use lehr::app::panels::{charts::Charts, controls::Controls, new_run::NewRun, runs::Runs};
+use lehr::app::state::{Action, AppState, Page};
 use lehr::config::Stage;
-use lehr::event::{Command, Event, Hyper};
+use lehr::event::{Command, Event, LiveSettings};
 use std::path::PathBuf;
 
 const SIZE: [f32; 2] = [900.0, 700.0];
 
-fn orders_after_click(desk: Desk, label: &str) -> Vec<Order> {
+fn orders_after_click(desk: AppState, label: &str) -> Vec<Action> {
     let mut h = made::harness(SIZE, true, Controls::default(), desk, Controls::ui);
     h.get_by_label(label).click();
     h.run_steps(2);
@@ -29,12 +29,12 @@ fn each_button_sends_its_command_to_the_run_in_focus() {
     ];
     for (label, command) in cases {
         let desk = made::desk("runs/a", Stage::Pretrain, made::pretraining(20), true);
-        assert_eq!(orders_after_click(desk, label), [Order::Send("runs/a".into(), command)], "{label}");
+        assert_eq!(orders_after_click(desk, label), [Action::Send("runs/a".into(), command)], "{label}");
     }
     for (label, command) in [("Go on", Command::Resume), ("One step", Command::Step)] {
         let events = made::pretraining(20).into_iter().chain([Event::Paused { step: 20 }]).collect();
         let desk = made::desk("runs/a", Stage::Pretrain, events, true);
-        assert_eq!(orders_after_click(desk, label), [Order::Send("runs/a".into(), command)], "{label}");
+        assert_eq!(orders_after_click(desk, label), [Action::Send("runs/a".into(), command)], "{label}");
     }
 }
 
@@ -63,19 +63,19 @@ fn typed(h: &mut egui_kittest::Harness<'_, made::Stand<Controls>>, label: &str, 
 #[test]
 fn changing_a_live_setting_sends_just_that_setting() {
     let cases = [
-        (Stage::Grpo, "Lopti eta", "0.5", Hyper { lopti_eta: Some(0.5), ..Hyper::default() }),
-        (Stage::Grpo, "reweighting alpha", "0.3", Hyper { reweight_alpha: Some(0.3), ..Hyper::default() }),
-        (Stage::Grpo, "temperature", "0.7", Hyper { temperature: Some(0.7), ..Hyper::default() }),
-        (Stage::Pretrain, "learning rate ×", "0.25", Hyper { learning_rate_scale: Some(0.25), ..Hyper::default() }),
-        (Stage::Pretrain, "clip gradients at", "2", Hyper { max_grad_norm: Some(2.0), ..Hyper::default() }),
+        (Stage::Grpo, "Lopti eta", "0.5", LiveSettings { lopti_eta: Some(0.5), ..LiveSettings::default() }),
+        (Stage::Grpo, "reweighting alpha", "0.3", LiveSettings { reweight_alpha: Some(0.3), ..LiveSettings::default() }),
+        (Stage::Grpo, "temperature", "0.7", LiveSettings { temperature: Some(0.7), ..LiveSettings::default() }),
+        (Stage::Pretrain, "learning rate ×", "0.25", LiveSettings { learning_rate_scale: Some(0.25), ..LiveSettings::default() }),
+        (Stage::Pretrain, "clip gradients at", "2", LiveSettings { max_grad_norm: Some(2.0), ..LiveSettings::default() }),
     ];
     for (stage, label, text, hyper) in cases {
         let events = if stage == Stage::Grpo { made::reinforcement(20) } else { made::pretraining(20) };
         let desk = made::desk("runs/a", stage, events, true);
         let mut h = made::harness(SIZE, false, Controls::default(), desk, Controls::ui);
         typed(&mut h, label, text);
-        let orders = h.state_mut().desk.take_orders();
-        assert_eq!(orders, [Order::Send("runs/a".into(), Command::SetHyper(hyper))], "{label}");
+        let actions = h.state_mut().desk.take_orders();
+        assert_eq!(actions, [Action::Send("runs/a".into(), Command::SetHyper(hyper))], "{label}");
     }
 }
 
@@ -98,7 +98,7 @@ fn a_run_that_was_cut_off_says_so_and_can_be_resumed() {
     h.get_by_label("Resume from step 16").click();
     h.run_steps(2);
     let args = vec!["pretrain".to_owned(), "--resume".into(), name];
-    assert_eq!(h.state_mut().desk.take_orders(), [Order::Start { args, run }]);
+    assert_eq!(h.state_mut().desk.take_orders(), [Action::Start { args, run }]);
 }
 
 #[test]
@@ -170,7 +170,7 @@ fn runs_are_a_tree_and_what_differs_is_listed() {
     h.get_by_label("0.125");
     h.get_by_role_and_label(egui::accesskit::Role::Button, "child").click();
     h.run_steps(2);
-    assert_eq!(h.state_mut().desk.take_orders(), [Order::Focus("runs/child".into())]);
+    assert_eq!(h.state_mut().desk.take_orders(), [Action::Focus("runs/child".into())]);
 }
 
 #[test]
@@ -187,11 +187,11 @@ fn a_run_is_continued_from_the_page_of_its_controls() {
         h.state_mut().desk.take_orders()
     };
     let args = vec!["pretrain".to_owned(), "--resume".into(), run.clone()];
-    assert_eq!(after("Resume", None), [Order::Start { args, run: run.clone().into() }]);
+    assert_eq!(after("Resume", None), [Action::Start { args, run: run.clone().into() }]);
     let fork = vec![("start.fork".to_owned(), format!("{run}@16"))];
-    assert_eq!(after("Fork", Some("16")), [Order::NewRun("pretrain".into(), fork)]);
+    assert_eq!(after("Fork", Some("16")), [Action::NewRun("pretrain".into(), fork)]);
     let init = vec![("start.init".to_owned(), run.clone())];
-    assert_eq!(after("Continue with", Some("Reinforce it")), [Order::NewRun("grpo".into(), init)]);
+    assert_eq!(after("Continue with", Some("Reinforce it")), [Action::NewRun("grpo".into(), init)]);
 }
 
 /// What a page lacks is a setting away.
@@ -221,12 +221,12 @@ fn a_run_is_deleted_only_after_a_second_word() {
     assert_eq!(h.state_mut().desk.take_orders(), []);
     h.get_by_label("Delete it").click();
     h.run_steps(2);
-    assert_eq!(h.state_mut().desk.take_orders(), [Order::Delete("runs/a".into())]);
+    assert_eq!(h.state_mut().desk.take_orders(), [Action::Delete("runs/a".into())]);
 }
 
 #[test]
 fn the_form_stands_for_a_command_line_and_starts_it() {
-    let mut desk = Desk::default();
+    let mut desk = AppState::default();
     desk.home = PathBuf::from("nowhere");
     let mut form = NewRun::default();
     let init = "merge:runs/a?last=4".to_owned();
@@ -236,10 +236,10 @@ fn the_form_stands_for_a_command_line_and_starts_it() {
     h.get_by_label_contains("lehr grpo --seed=7");
     h.get_by_label("Start").click();
     h.run_steps(2);
-    let orders = h.state_mut().desk.take_orders();
+    let actions = h.state_mut().desk.take_orders();
     let run = PathBuf::from("nowhere/grpo-001");
     let started =
-        orders.iter().find_map(|o| if let Order::Start { args, run: r } = o { Some((args.clone(), r.clone())) } else { None });
+        actions.iter().find_map(|o| if let Action::Start { args, run: r } = o { Some((args.clone(), r.clone())) } else { None });
     let (args, path) = started.expect("a start");
     assert_eq!(path, run);
     assert_eq!(args[args.len() - 2..], ["--run".to_owned(), run.display().to_string()]);
@@ -247,7 +247,7 @@ fn the_form_stands_for_a_command_line_and_starts_it() {
 
 #[test]
 fn the_form_holds_every_setting_and_says_what_is_missing() {
-    let mut h = made::harness([900.0, 1300.0], true, NewRun::default(), Desk::default(), NewRun::ui);
+    let mut h = made::harness([900.0, 1300.0], true, NewRun::default(), AppState::default(), NewRun::ui);
     h.get_by_label_contains("name a text file");
     h.get_by_label("All settings").click();
     h.run_steps(3);
@@ -260,8 +260,8 @@ fn the_form_holds_every_setting_and_says_what_is_missing() {
 
 #[test]
 fn an_empty_desk_says_what_to_do() {
-    let mut h = made::harness(SIZE, true, Charts::default(), Desk::default(), Charts::ui);
+    let mut h = made::harness(SIZE, true, Charts::default(), AppState::default(), Charts::ui);
     h.get_by_label("Start a new run").click();
     h.run_steps(2);
-    assert_eq!(h.state_mut().desk.take_orders(), [Order::Show(Page::NewRun)]);
+    assert_eq!(h.state_mut().desk.take_orders(), [Action::Show(Page::NewRun)]);
 }

@@ -5,8 +5,8 @@ use super::made;
 use eframe::egui::{self, Color32, Rect, Shape, epaint::ColorMode};
 use egui_kittest::Harness;
 use egui_kittest::kittest::Queryable as _;
-use lehr::app::desk::Desk;
 use lehr::app::panels::{charts::Charts, runs::Runs};
+use lehr::app::state::AppState;
 use lehr::app::theme;
 use lehr::config::Stage;
 use lehr::event::{Event, Number, Step};
@@ -56,7 +56,7 @@ fn between(from: u64, to: u64) -> Vec<Event> {
     [made::started("pretrain", to)].into_iter().chain((from + 1..=to).map(|n| Event::Step(made::step(n)))).collect()
 }
 
-fn early_and_late() -> Desk {
+fn early_and_late() -> AppState {
     let mut desk = made::desk("runs/early-run", Stage::Pretrain, between(0, 400), false);
     made::add(&mut desk, "runs/late-run", Stage::Pretrain, between(800, 1200));
     desk.look.columns = 1;
@@ -158,7 +158,8 @@ fn the_selected_run_lies_on_top_and_colours_are_those_of_the_list() {
             let mut desk = early_and_late();
             desk.focus = Some(focus.into());
             desk.look.hidden_charts = all_but_losses();
-            let colors = |desk: &Desk| -> Vec<Color32> { desk.runs.iter().map(|r| theme::readable(r.color, &visuals)).collect() };
+            let colors =
+                |desk: &AppState| -> Vec<Color32> { desk.runs.iter().map(|r| theme::readable(r.color, &visuals)).collect() };
             let (own, selected) = (colors(&desk), theme::readable(desk.run(Path::new(focus)).unwrap().color, &visuals));
             let h = made::harness([900.0, 700.0], dark, Charts::default(), desk, Charts::ui);
             // What was measured is paler than the runs' colours.
@@ -177,7 +178,7 @@ fn the_selected_run_lies_on_top_and_colours_are_those_of_the_list() {
 
 #[test]
 fn ten_runs_have_ten_colours_and_a_colour_that_is_free_is_taken_again() {
-    let mut desk = Desk::default();
+    let mut desk = AppState::default();
     for i in 0..10 {
         made::add(&mut desk, &format!("runs/{i}"), Stage::Pretrain, Vec::new());
         let hue = desk.runs[i].hue;

@@ -3,8 +3,8 @@
 
 use super::made;
 use egui_kittest::{SnapshotOptions, SnapshotResults};
-use lehr::app::desk::Desk;
 use lehr::app::panels::{charts::Charts, controls::Controls, new_run::NewRun, runs::Runs};
+use lehr::app::state::AppState;
 use lehr::config::Stage;
 
 /// Text is drawn a little otherwise by other drivers.
@@ -12,7 +12,7 @@ fn options() -> SnapshotOptions {
     SnapshotOptions::new().threshold(1.2).max_failed_pixels(600usize)
 }
 
-fn two_runs() -> Desk {
+fn two_runs() -> AppState {
     let mut desk = made::desk("runs/base", Stage::Pretrain, made::pretraining(400), true);
     made::add(&mut desk, "runs/warm", Stage::Pretrain, made::pretraining(300));
     let child = desk.runs[1].files.settings.as_mut().unwrap();
@@ -34,7 +34,7 @@ fn main_pages_look_as_they_did() {
         results.add(h.try_snapshot_options(format!("runs-{name}"), &options()));
         let mut h = made::harness([320.0, 520.0], dark, Controls::default(), desk(), Controls::ui);
         results.add(h.try_snapshot_options(format!("controls-{name}"), &options()));
-        let mut h = made::harness([860.0, 560.0], dark, NewRun::default(), Desk::default(), NewRun::ui);
+        let mut h = made::harness([860.0, 560.0], dark, NewRun::default(), AppState::default(), NewRun::ui);
         results.add(h.try_snapshot_options(format!("new-run-{name}"), &options()));
     }
 }

@@ -22,8 +22,8 @@ pub(super) fn span_of(drawn: &[Drawn], spec: &Spec, log_y: bool) -> (f64, f64) {
     }
     if let (Some((least, most)), false) = (spec.range, log_y) {
         (low, high) = (low.min(least), high.max(most));
-        let air = 0.02 * (high - low);
-        return (low - air, high + air);
+        let margin = 0.02 * (high - low);
+        return (low - margin, high + margin);
     }
     if high - low <= 1e-9 * high.abs() {
         // A single value lies in the middle, over a base of zero where that has a meaning.
@@ -33,8 +33,8 @@ pub(super) fn span_of(drawn: &[Drawn], spec: &Spec, log_y: bool) -> (f64, f64) {
             _ => (low.min(0.0) * 2.0, high.max(0.0) * 2.0),
         };
     }
-    let air = 0.06 * (high - low);
-    (low - air, high + air)
+    let margin = 0.06 * (high - low);
+    (low - margin, high + margin)
 }
 
 /// Points between two marks of the vertical axis, at least.

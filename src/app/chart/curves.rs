@@ -2,7 +2,7 @@
 
 use super::Frame;
 use super::cuts::{Cuts, Making, Shape, Source};
-use crate::app::desk::{Desk, OpenRun};
+use crate::app::state::{AppState, OpenRun};
 use crate::app::{seeds, theme};
 use crate::history::spec::{Spec, is_noisy, label};
 use crate::history::{Axis, Curve, Cut};
@@ -56,7 +56,7 @@ impl Drawn {
 }
 
 /// The metrics that a chart draws of these runs, in order.
-pub fn metrics_of(spec: &Spec, desk: &Desk, runs: &[std::path::PathBuf]) -> Vec<String> {
+pub fn metrics_of(spec: &Spec, desk: &AppState, runs: &[std::path::PathBuf]) -> Vec<String> {
     let mut found: Vec<String> = Vec::new();
     for run in runs.iter().filter_map(|path| desk.run(path)) {
         for metric in spec.of(&run.files.history) {
@@ -72,7 +72,7 @@ pub fn metrics_of(spec: &Spec, desk: &Desk, runs: &[std::path::PathBuf]) -> Vec<
 
 /// The curves of the runs as lines, with their values at the cross-hair.
 pub(super) fn collect(
-    desk: &mut Desk,
+    desk: &mut AppState,
     spec: &Spec,
     metrics: &[String],
     frame: &Frame<'_>,
@@ -117,7 +117,7 @@ pub(super) fn collect(
 }
 
 /// Where the cross-hair stands: updates and tokens are whole numbers.
-pub(super) fn position(desk: &Desk) -> Option<f64> {
+pub(super) fn position(desk: &AppState) -> Option<f64> {
     desk.cursor.map(|x| match desk.look.axis {
         Axis::Steps | Axis::Tokens | Axis::RelativeSteps => x.round(),
         Axis::Wall | Axis::Relative => x,
@@ -138,7 +138,7 @@ impl Look {
 
 /// Runs that differ only in their seed, drawn as mean and spread; the others as they are.
 pub(super) fn together(
-    desk: &mut Desk,
+    desk: &mut AppState,
     (spec, metrics): (&Spec, &[String]),
     (groups, share): (&[Vec<std::path::PathBuf>], f64),
     how: &Look,

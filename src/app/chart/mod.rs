@@ -10,9 +10,9 @@ mod touch;
 pub use curves::metrics_of;
 pub use cuts::Cuts;
 pub use pins::pin_color;
-pub use touch::Touched;
+pub use touch::ChartResponse;
 
-use super::desk::Desk;
+use super::state::AppState;
 use super::{format, seeds, theme};
 use crate::history::spec::Spec;
 use crate::history::{Axis, Cut};
@@ -52,7 +52,7 @@ impl Frame<'_> {
     }
 
     /// Share of a curve's points in the window of its smoothed line.
-    fn share(&self, desk: &Desk) -> f64 {
+    fn share(&self, desk: &AppState) -> f64 {
         if self.raw { 0.0 } else { desk.look.smooth }
     }
 
@@ -69,7 +69,7 @@ impl Frame<'_> {
 const BESIDE: f32 = 24.0;
 
 /// Draw a chart of this height; `log_y` switches its axis.
-pub fn chart_ui(ui: &mut Ui, desk: &mut Desk, spec: &Spec, frame: &Frame<'_>, log_y: bool, height: f32) -> Touched {
+pub fn chart_ui(ui: &mut Ui, desk: &mut AppState, spec: &Spec, frame: &Frame<'_>, log_y: bool, height: f32) -> ChartResponse {
     let mut metrics = metrics_of(spec, desk, frame.runs);
     metrics.retain(|metric| frame.only.is_empty() || frame.only.contains(metric));
     let columns = (ui.available_width().max(50.0) as usize).min(4000);

@@ -1,7 +1,7 @@
 //! Marks of what happened, at the foot of every chart.
 
 use super::Frame;
-use crate::app::desk::Desk;
+use crate::app::state::AppState;
 use crate::history::PinKind;
 use eframe::egui::{self, Color32};
 use egui_plot::PlotTransform;
@@ -17,7 +17,7 @@ pub(super) struct Pinned {
 }
 
 /// Marks of what happened to the runs: position, colour, words.
-pub(super) fn pins_of(desk: &Desk, frame: &Frame<'_>) -> Vec<Pinned> {
+pub(super) fn pins_of(desk: &AppState, frame: &Frame<'_>) -> Vec<Pinned> {
     let mut marks = Vec::new();
     for run in frame.runs.iter().filter_map(|path| desk.run(path)) {
         let of = if frame.runs.len() > 1 { format!("{}: ", run.name()) } else { String::new() };
@@ -39,7 +39,7 @@ pub fn pin_color(kind: PinKind) -> Color32 {
         PinKind::Save => Color32::from_rgba_unmultiplied(130, 130, 130, 160),
         PinKind::Merge => Color32::from_rgba_unmultiplied(0, 158, 115, 200),
         PinKind::Rescue => Color32::from_rgba_unmultiplied(213, 94, 0, 230),
-        PinKind::Hyper => Color32::from_rgba_unmultiplied(204, 121, 167, 230),
+        PinKind::LiveSettings => Color32::from_rgba_unmultiplied(204, 121, 167, 230),
         _ => Color32::from_rgba_unmultiplied(120, 120, 120, 120),
     }
 }

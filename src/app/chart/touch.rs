@@ -7,7 +7,7 @@ use egui_plot::PlotPoint;
 
 /// What somebody did to a chart.
 #[derive(Clone, Copy, Debug, Default, PartialEq)]
-pub struct Touched {
+pub struct ChartResponse {
     /// The part to show from now on.
     pub view: Option<View>,
     /// Where the pointer is on the axis.
@@ -38,8 +38,8 @@ pub(super) fn touched(
     transform: &egui_plot::PlotTransform,
     frame: &Frame<'_>,
     pins: &[Pinned],
-) -> Touched {
-    let mut out = Touched::default();
+) -> ChartResponse {
+    let mut out = ChartResponse::default();
     let inside = |x: f64| frame.back(x);
     if let (Some(at), true) = (pointer, response.hovered()) {
         out.hover = Some(inside(at.x));

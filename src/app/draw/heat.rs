@@ -13,7 +13,7 @@ const MOST: usize = 2048;
 const LABEL: usize = 16;
 
 /// What stands around a grid.
-pub struct HeatWords<'a> {
+pub struct HeatLabels<'a> {
     /// What it is, for those who do not see it.
     pub name: &'a str,
     /// What rows are.
@@ -95,7 +95,7 @@ impl Heat {
         key: u64,
         size: (usize, usize),
         color: impl Fn(usize, usize) -> Color32,
-        it: &HeatWords<'_>,
+        it: &HeatLabels<'_>,
     ) -> Option<Drawn> {
         let (rows, columns) = size;
         if rows == 0 || columns == 0 {
@@ -137,7 +137,7 @@ impl Heat {
         Some(drawn)
     }
 
-    fn inside(&self, ui: &Ui, drawn: &Drawn, color: impl Fn(usize, usize) -> Color32, it: &HeatWords<'_>) {
+    fn inside(&self, ui: &Ui, drawn: &Drawn, color: impl Fn(usize, usize) -> Color32, it: &HeatLabels<'_>) {
         let Some(inside) = it.inside else { return };
         let font = TextStyle::Small.resolve(ui.style());
         let cell = drawn.cell(0, 0).size();
@@ -159,7 +159,7 @@ impl Heat {
         }
     }
 
-    fn place(&self, ui: &mut Ui, (rows, columns): (usize, usize), it: &HeatWords<'_>) -> Drawn {
+    fn place(&self, ui: &mut Ui, (rows, columns): (usize, usize), it: &HeatLabels<'_>) -> Drawn {
         let font = TextStyle::Small.resolve(ui.style());
         let ink = ui.visuals().weak_text_color();
         let lay = |ui: &Ui, text: String| ui.fonts_mut(|f| f.layout_no_wrap(text, font.clone(), ink));

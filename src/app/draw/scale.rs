@@ -40,8 +40,8 @@ impl Scale {
             return Self { from: low / 1.15, to: high * 1.15, log: true };
         }
         let (low, high) = span(values).unwrap_or((0.0, 1.0));
-        let air = if high > low { 0.06 * (high - low) } else { 0.1 * high.abs().max(1e-3) };
-        Self::linear(low - air, high + air)
+        let margin = if high > low { 0.06 * (high - low) } else { 0.1 * high.abs().max(1e-3) };
+        Self::linear(low - margin, high + margin)
     }
 
     /// Where the axis begins.

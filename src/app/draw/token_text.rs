@@ -11,7 +11,7 @@ use std::sync::Arc;
 
 /// What a token's colour tells.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
-pub enum Colouring {
+pub enum TokenColor {
     /// Its probability.
     #[default]
     Probability,
@@ -25,7 +25,7 @@ pub enum Colouring {
 
 /// Tokens with their numbers; lists that are too short have no number for the rest.
 #[derive(Clone, Copy, Debug, Default)]
-pub struct Tokened<'a> {
+pub struct ScoredTokens<'a> {
     /// Each as text.
     pub pieces: &'a [String],
     /// log p, in nats.
@@ -38,20 +38,20 @@ pub struct Tokened<'a> {
     pub most: [f64; 2],
 }
 
-impl Tokened<'_> {
+impl ScoredTokens<'_> {
     fn number(list: &[f32], i: usize) -> f64 {
         list.get(i).copied().map_or(f64::NAN, f64::from)
     }
 
     /// The colour of a token, if it has the number.
-    pub fn color(&self, i: usize, how: Colouring) -> Option<Color32> {
+    pub fn color(&self, i: usize, how: TokenColor) -> Option<Color32> {
         let of = |list: &[f32], f: &dyn Fn(f64) -> Color32| Some(Self::number(list, i)).filter(|x| x.is_finite()).map(f);
         let [entropy, advantage] = self.most.map(|m| if m > 0.0 { m } else { 1.0 });
         match how {
-            Colouring::Plain => None,
-            Colouring::Probability => of(self.logprobs, &|x| theme::probability(x.exp())),
-            Colouring::Entropy => of(self.entropy, &|x| theme::probability(x / entropy)),
-            Colouring::Advantage => of(self.advantages, &|x| theme::signed(x / advantage)),
+            TokenColor::Plain => None,
+            TokenColor::Probability => of(self.logprobs, &|x| theme::probability(x.exp())),
+            TokenColor::Entropy => of(self.entropy, &|x| theme::probability(x / entropy)),
+            TokenColor::Advantage => of(self.advantages, &|x| theme::signed(x / advantage)),
         }
     }
 
@@ -92,7 +92,7 @@ const SHOWN: [usize; 2] = [4_000, 60_000];
 
 impl TokenText {
     /// Draw; `id` tells texts apart. Returns the token under the pointer.
-    pub fn ui(&mut self, ui: &mut Ui, id: Id, it: &Tokened<'_>, how: Colouring) -> Option<usize> {
+    pub fn ui(&mut self, ui: &mut Ui, id: Id, it: &ScoredTokens<'_>, how: TokenColor) -> Option<usize> {
         let width = ui.available_width().max(60.0);
         let font = TextStyle::Monospace.resolve(ui.style());
         let mut hasher = std::hash::DefaultHasher::new();
@@ -125,7 +125,7 @@ impl TokenText {
         under.map(|u| u.0)
     }
 
-    fn job(&mut self, ui: &Ui, it: &Tokened<'_>, how: Colouring, width: f32) -> LayoutJob {
+    fn job(&mut self, ui: &Ui, it: &ScoredTokens<'_>, how: TokenColor, width: f32) -> LayoutJob {
         let font = TextStyle::Monospace.resolve(ui.style());
         let plain = ui.visuals().text_color();
         let mut job = LayoutJob { wrap: TextWrapping { max_width: width, ..TextWrapping::default() }, ..LayoutJob::default() };
@@ -174,13 +174,13 @@ impl TokenText {
     }
 }
 
-/// What the colours of tokens mean; `most` as in [`Tokened`].
-pub fn key_to(ui: &mut Ui, how: Colouring, most: [f64; 2]) {
+/// What the colours of tokens mean; `most` as in [`ScoredTokens`].
+pub fn key_to(ui: &mut Ui, how: TokenColor, most: [f64; 2]) {
     let (name, from, to, color): (_, _, _, fn(f64) -> Color32) = match how {
-        Colouring::Plain => return,
-        Colouring::Probability => ("probability", "0".into(), "1".into(), theme::probability),
-        Colouring::Entropy => ("entropy", "0".into(), format!("{} nats", short(most[0])), theme::probability),
-        Colouring::Advantage => ("advantage", short(-most[1]), short(most[1]), |t| theme::signed(2.0 * t - 1.0)),
+        TokenColor::Plain => return,
+        TokenColor::Probability => ("probability", "0".into(), "1".into(), theme::probability),
+        TokenColor::Entropy => ("entropy", "0".into(), format!("{} nats", short(most[0])), theme::probability),
+        TokenColor::Advantage => ("advantage", short(-most[1]), short(most[1]), |t| theme::signed(2.0 * t - 1.0)),
     };
     ui.label(RichText::new(format!("{name} {from}")).small());
     let height = ui.text_style_height(&TextStyle::Small);
@@ -231,13 +231,13 @@ mod tests {
     #[test]
     fn torn_lists_have_no_colour_and_no_number() {
         let pieces = ["a".to_owned(), "b".to_owned()];
-        let it = Tokened { pieces: &pieces, logprobs: &[f32::NAN], most: [f64::NAN, 0.0], ..Tokened::default() };
+        let it = ScoredTokens { pieces: &pieces, logprobs: &[f32::NAN], most: [f64::NAN, 0.0], ..ScoredTokens::default() };
         assert_eq!(
-            [it.color(0, Colouring::Probability), it.color(1, Colouring::Entropy), it.color(9, Colouring::Advantage)],
+            [it.color(0, TokenColor::Probability), it.color(1, TokenColor::Entropy), it.color(9, TokenColor::Advantage)],
             [None; 3]
         );
         assert_eq!(it.told(1)[1], "probability -");
-        let sure = Tokened { logprobs: &[0.0], ..it };
-        assert_eq!(sure.color(0, Colouring::Probability), Some(theme::probability(1.0)));
+        let sure = ScoredTokens { logprobs: &[0.0], ..it };
+        assert_eq!(sure.color(0, TokenColor::Probability), Some(theme::probability(1.0)));
     }
 }

@@ -1,7 +1,7 @@
 //! Every curve of the runs that are ticked, over one axis with one cross-hair.
 
 use crate::app::chart::{self, Frame, View, chart_ui};
-use crate::app::desk::{Desk, Order};
+use crate::app::state::{Action, AppState};
 use crate::history::spec::{CHARTS, Spec};
 use crate::history::{Axis, csv};
 use eframe::egui::{self, RichText, Ui};
@@ -20,11 +20,11 @@ pub struct Charts {
 
 impl Charts {
     /// Draw.
-    pub fn ui(&mut self, ui: &mut Ui, desk: &mut Desk) {
+    pub fn ui(&mut self, ui: &mut Ui, desk: &mut AppState) {
         if desk.runs.is_empty() {
-            let mut orders = Vec::new();
-            super::no_run(ui, &mut orders);
-            orders.into_iter().for_each(|order| desk.ask(order));
+            let mut actions = Vec::new();
+            super::no_run(ui, &mut actions);
+            actions.into_iter().for_each(|order| desk.ask(order));
             return;
         }
         self.toolbar_ui(ui, desk);
@@ -50,7 +50,7 @@ impl Charts {
             if let Some(path) = desk.focus.clone().filter(|_| runs.is_empty()) {
                 let mut asked = Vec::new();
                 let words = format!("Draw {}", crate::history::short_name(&path));
-                super::offers(ui, [(words.as_str(), Order::Focus(path))], &mut asked);
+                super::offers(ui, [(words.as_str(), Action::Focus(path))], &mut asked);
                 asked.into_iter().for_each(|order| desk.ask(order));
             }
             return;
@@ -66,7 +66,7 @@ impl Charts {
         }
     }
 
-    fn grid_ui(&mut self, ui: &mut Ui, desk: &mut Desk, specs: &[&'static Spec], frame: &Frame<'_>) {
+    fn grid_ui(&mut self, ui: &mut Ui, desk: &mut AppState, specs: &[&'static Spec], frame: &Frame<'_>) {
         // The bar that scrolls lies over the right edge.
         ui.set_max_width(ui.available_width() - 8.0);
         let width = ui.available_width();
@@ -83,7 +83,7 @@ impl Charts {
         }
     }
 
-    fn cell_ui(&mut self, ui: &mut Ui, desk: &mut Desk, spec: &'static Spec, frame: &Frame<'_>, height: f32) {
+    fn cell_ui(&mut self, ui: &mut Ui, desk: &mut AppState, spec: &'static Spec, frame: &Frame<'_>, height: f32) {
         let flipped = desk.look.log_y_flipped.iter().any(|t| t == spec.title);
         let log_y = spec.log_y != flipped;
         ui.horizontal(|ui| {
@@ -108,7 +108,7 @@ impl Charts {
         }
     }
 
-    fn menu_ui(&mut self, ui: &mut Ui, desk: &mut Desk, spec: &'static Spec, frame: &Frame<'_>) {
+    fn menu_ui(&mut self, ui: &mut Ui, desk: &mut AppState, spec: &'static Spec, frame: &Frame<'_>) {
         let metrics = chart::metrics_of(spec, desk, frame.runs);
         ui.menu_button("…", |ui| {
             let alone = self.alone == Some(spec.title);
@@ -125,7 +125,7 @@ impl Charts {
                 for path in frame.runs {
                     let Some(run) = desk.run(path) else { continue };
                     let (text, to) = (csv(&run.files.history, &names), super::super::export::place(path, spec.title, "csv"));
-                    desk.ask(Order::Write(to, text.into_bytes()));
+                    desk.ask(Action::Write(to, text.into_bytes()));
                 }
                 ui.close();
             }
@@ -139,7 +139,7 @@ impl Charts {
         .on_hover_text("Fill the page, save as PNG or CSV, hide");
     }
 
-    fn toolbar_ui(&mut self, ui: &mut Ui, desk: &mut Desk) {
+    fn toolbar_ui(&mut self, ui: &mut Ui, desk: &mut AppState) {
         ui.horizontal_wrapped(|ui| {
             let label = ui.label("x");
             let combo = egui::ComboBox::from_id_salt("axis").selected_text(axis_name(desk.look.axis)).show_ui(ui, |ui| {
@@ -183,7 +183,7 @@ impl Charts {
         ui.add_space(2.0);
     }
 
-    fn view_menu_ui(&mut self, ui: &mut Ui, desk: &mut Desk) {
+    fn view_menu_ui(&mut self, ui: &mut Ui, desk: &mut AppState) {
         ui.label("newest steps (0: all)");
         ui.add(egui::DragValue::new(&mut desk.look.last_steps).speed(10.0));
         ui.label("charts side by side (0: as fit)");
@@ -212,7 +212,7 @@ fn axis_name(axis: Axis) -> &'static str {
 }
 
 /// From the first to the last moment of these runs.
-pub fn extent(desk: &Desk, runs: &[PathBuf]) -> (f64, f64) {
+pub fn extent(desk: &AppState, runs: &[PathBuf]) -> (f64, f64) {
     let (mut low, mut high) = (f64::INFINITY, f64::NEG_INFINITY);
     let of = |path: &PathBuf| desk.run(path)?.files.history.clock.extent(desk.look.axis);
     for (from, to) in runs.iter().filter_map(of) {
@@ -221,7 +221,7 @@ pub fn extent(desk: &Desk, runs: &[PathBuf]) -> (f64, f64) {
     if low > high { (0.0, 1.0) } else { (low, high) }
 }
 
-fn newest_part(desk: &Desk, extent: (f64, f64)) -> View {
+fn newest_part(desk: &AppState, extent: (f64, f64)) -> View {
     let counts_steps = matches!(desk.look.axis, Axis::Steps | Axis::RelativeSteps);
     (desk.look.last_steps > 0 && counts_steps).then(|| (extent.0.max(extent.1 - desk.look.last_steps as f64), extent.1))
 }

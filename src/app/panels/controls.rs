@@ -1,9 +1,9 @@
 //! Commands to the run that is shown: pause, step, stop, save, merge, evaluate; settings that change while it goes on, with their trail.
 
 use crate::app::chart;
-use crate::app::desk::{Desk, OpenRun, Order};
 use crate::app::format;
-use crate::event::{Command, Hyper};
+use crate::app::state::{Action, AppState, OpenRun};
+use crate::event::{Command, LiveSettings};
 use crate::history::{PinKind, State};
 use eframe::egui::{self, RichText, Ui};
 
@@ -63,19 +63,19 @@ const LIVE: &[Live] = &[
 
 impl Controls {
     /// Draw.
-    pub fn ui(&mut self, ui: &mut Ui, desk: &mut Desk) {
+    pub fn ui(&mut self, ui: &mut Ui, desk: &mut AppState) {
         if super::focused_name(ui, desk).is_none() {
             return;
         }
         let Some(run) = desk.focused() else { return };
         let (ours, live, state) = (run.is_ours(), run.live, run.files.history.state.clone());
         ui.label(RichText::new(run.name()).strong());
-        let mut orders: Vec<Order> = Vec::new();
+        let mut actions: Vec<Action> = Vec::new();
         let path = run.files.path.clone();
         egui::ScrollArea::vertical().auto_shrink(false).show(ui, |ui| {
-            end_ui(ui, desk, &mut orders);
-            let send = |command| Order::Send(path.clone(), command);
-            ui.add_enabled_ui(ours, |ui| buttons_ui(ui, &state, &send, &mut orders));
+            end_ui(ui, desk, &mut actions);
+            let send = |command| Action::Send(path.clone(), command);
+            ui.add_enabled_ui(ours, |ui| buttons_ui(ui, &state, &send, &mut actions));
             if !ours {
                 let words = match live {
                     true => "Another process trains this run: it can be watched from here, not commanded.",
@@ -85,19 +85,19 @@ impl Controls {
             }
             ui.horizontal_wrapped(|ui| {
                 if let Some(run) = desk.focused() {
-                    super::runs::continue_ui(ui, run, &mut orders);
+                    super::runs::continue_ui(ui, run, &mut actions);
                 }
             });
             ui.separator();
             ui.label(RichText::new("Live settings").strong());
-            ui.add_enabled_ui(ours, |ui| self.live_ui(ui, desk, &send, &mut orders));
+            ui.add_enabled_ui(ours, |ui| self.live_ui(ui, desk, &send, &mut actions));
             trail_ui(ui, desk);
             lines_ui(ui, desk);
         });
-        orders.into_iter().for_each(|order| desk.ask(order));
+        actions.into_iter().for_each(|order| desk.ask(order));
     }
 
-    fn live_ui(&mut self, ui: &mut Ui, desk: &Desk, send: &dyn Fn(Command) -> Order, orders: &mut Vec<Order>) {
+    fn live_ui(&mut self, ui: &mut Ui, desk: &AppState, send: &dyn Fn(Command) -> Action, actions: &mut Vec<Action>) {
         let Some(run) = desk.focused() else { return };
         let reinforcing = run.files.settings.as_ref().is_some_and(|s| s.grpo.is_some());
         egui::Grid::new("live").num_columns(2).spacing([10.0, 6.0]).show(ui, |ui| {
@@ -117,7 +117,7 @@ impl Controls {
                     || response.lost_focus()
                     || (response.changed() && !response.dragged() && !response.has_focus());
                 if let Some((name, value)) = self.setting.filter(|(name, value)| done && *name == live.name && *value != now) {
-                    orders.push(send(Command::SetHyper(hyper(name, value))));
+                    actions.push(send(Command::SetHyper(hyper(name, value))));
                 }
                 if done {
                     self.setting = None;
@@ -130,8 +130,8 @@ impl Controls {
 }
 
 /// A request to change one setting.
-pub fn hyper(name: &str, value: f64) -> Hyper {
-    let mut hyper = Hyper::default();
+pub fn hyper(name: &str, value: f64) -> LiveSettings {
+    let mut hyper = LiveSettings::default();
     let slot = match name {
         "learning_rate_scale" => &mut hyper.learning_rate_scale,
         "max_grad_norm" => &mut hyper.max_grad_norm,
@@ -159,11 +159,11 @@ pub fn in_force(run: &OpenRun, name: &str) -> f64 {
     }
 }
 
-fn buttons_ui(ui: &mut Ui, state: &State, send: &dyn Fn(Command) -> Order, orders: &mut Vec<Order>) {
+fn buttons_ui(ui: &mut Ui, state: &State, send: &dyn Fn(Command) -> Action, actions: &mut Vec<Action>) {
     let paused = *state == State::Paused;
     let mut button = |ui: &mut Ui, text: &str, hint: &str, command: Command| {
         if ui.add(egui::Button::new(text).min_size(egui::vec2(76.0, 26.0))).on_hover_text(hint).clicked() {
-            orders.push(send(command));
+            actions.push(send(command));
         }
     };
     ui.horizontal_wrapped(|ui| {
@@ -182,7 +182,7 @@ fn buttons_ui(ui: &mut Ui, state: &State, send: &dyn Fn(Command) -> Order, order
 }
 
 /// A run that ended otherwise than it should: what happened, and how to go on.
-fn end_ui(ui: &mut Ui, desk: &Desk, orders: &mut Vec<Order>) {
+fn end_ui(ui: &mut Ui, desk: &AppState, actions: &mut Vec<Action>) {
     let Some(run) = desk.focused().filter(|run| !run.live) else { return };
     let said = match (&run.files.history.state, run.trainer.as_ref().map(super::super::child::Trainer::how_it_ended)) {
         (State::Failed(text), _) => text.clone(),
@@ -201,14 +201,14 @@ fn end_ui(ui: &mut Ui, desk: &Desk, orders: &mut Vec<Order>) {
         if ui.button(format!("Resume from step {}", format::count(step))).clicked() {
             let stage = run.files.settings.as_ref().map_or("pretrain", |s| s.stage().name()).to_owned();
             let args = vec![stage, "--resume".into(), run.files.path.display().to_string()];
-            orders.push(Order::Start { args, run: run.files.path.clone() });
+            actions.push(Action::Start { args, run: run.files.path.clone() });
         }
     });
     ui.add_space(6.0);
 }
 
 /// What was changed, saved, merged, warned of, newest first.
-fn trail_ui(ui: &mut Ui, desk: &Desk) {
+fn trail_ui(ui: &mut Ui, desk: &AppState) {
     let Some(run) = desk.focused() else { return };
     egui::CollapsingHeader::new("What happened").default_open(true).show(ui, |ui| {
         let pins = &run.files.history.pins;
@@ -230,7 +230,7 @@ fn trail_ui(ui: &mut Ui, desk: &Desk) {
 }
 
 /// What the trainer says on standard error.
-fn lines_ui(ui: &mut Ui, desk: &Desk) {
+fn lines_ui(ui: &mut Ui, desk: &AppState) {
     let Some(lines) = desk.focused().and_then(|run| Some(run.trainer.as_ref()?.lines())) else { return };
     egui::CollapsingHeader::new("Trainer's messages").show(ui, |ui| {
         for line in lines.iter().rev().take(40) {

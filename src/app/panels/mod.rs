@@ -1,5 +1,5 @@
 //! The pages of the window. Each is a small struct of what it remembers between frames, with `ui(&mut self, ui, desk)`; it draws from the
-//! [`Desk`] and asks by [`Order`]s.
+//! [`AppState`] and asks by [`Action`]s.
 
 pub mod charts;
 pub mod controls;
@@ -11,7 +11,7 @@ pub mod runs;
 pub mod samples;
 pub mod tokens;
 
-use super::desk::{Desk, OpenRun, Order, Page};
+use super::state::{Action, AppState, OpenRun, Page};
 use eframe::egui;
 
 /// All pages.
@@ -56,7 +56,7 @@ impl Page {
 
 impl Panels {
     /// Draw a page.
-    pub fn ui(&mut self, page: Page, ui: &mut egui::Ui, desk: &mut Desk) {
+    pub fn ui(&mut self, page: Page, ui: &mut egui::Ui, desk: &mut AppState) {
         match page {
             Page::Runs => self.runs.ui(ui, desk),
             Page::NewRun => self.new_run.ui(ui, desk),
@@ -88,40 +88,40 @@ pub fn empty(ui: &mut egui::Ui, heading: &str, what_to_do: &str) {
 }
 
 /// Buttons under what [`empty`] says, each with what it asks for.
-pub fn offers<const N: usize>(ui: &mut egui::Ui, offered: [(&str, Order); N], orders: &mut Vec<Order>) {
+pub fn offers<const N: usize>(ui: &mut egui::Ui, offered: [(&str, Action); N], actions: &mut Vec<Action>) {
     ui.add_space(12.0);
     ui.vertical_centered(|ui| {
         for (words, order) in offered {
             if ui.add(egui::Button::new(words).min_size(egui::vec2(180.0, 30.0))).clicked() {
-                orders.push(order);
+                actions.push(order);
             }
         }
     });
 }
 
 /// Where no run is open: how to get one.
-pub fn no_run(ui: &mut egui::Ui, orders: &mut Vec<Order>) {
+pub fn no_run(ui: &mut egui::Ui, actions: &mut Vec<Action>) {
     empty(ui, "No run is open", "Start one, take a lesson, or open a folder of runs on the page Runs.");
-    offers(ui, [("Start a new run", Order::Show(Page::NewRun)), ("Take a lesson", Order::Show(Page::Lessons))], orders);
+    offers(ui, [("Start a new run", Action::Show(Page::NewRun)), ("Take a lesson", Action::Show(Page::Lessons))], actions);
 }
 
 /// A button that fills the form for a run with the settings of this one, but for these (`section.field` and value).
-pub fn another_run(ui: &mut egui::Ui, run: &OpenRun, words: &str, settings: &[(&str, &str)], orders: &mut Vec<Order>) {
+pub fn another_run(ui: &mut egui::Ui, run: &OpenRun, words: &str, settings: &[(&str, &str)], actions: &mut Vec<Action>) {
     let Some(stage) = run.files.settings.as_ref().map(|settings| settings.stage().name()) else { return };
     if ui.button(words).on_hover_text("Fill the form with this run's settings and this change").clicked() {
         let config = run.files.path.join("config.toml").display().to_string();
         let changed = settings.iter().map(|(name, value)| ((*name).to_owned(), (*value).to_owned()));
-        orders.push(Order::NewRun(stage.to_owned(), std::iter::once(("config".to_owned(), config)).chain(changed).collect()));
+        actions.push(Action::NewRun(stage.to_owned(), std::iter::once(("config".to_owned(), config)).chain(changed).collect()));
     }
 }
 
 /// The run that a page is about, or a way to get one.
-pub fn focused_name(ui: &mut egui::Ui, desk: &mut Desk) -> Option<std::path::PathBuf> {
+pub fn focused_name(ui: &mut egui::Ui, desk: &mut AppState) -> Option<std::path::PathBuf> {
     if let Some(run) = desk.focused() {
         return Some(run.files.path.clone());
     }
-    let mut orders = Vec::new();
-    no_run(ui, &mut orders);
-    orders.into_iter().for_each(|order| desk.ask(order));
+    let mut actions = Vec::new();
+    no_run(ui, &mut actions);
+    actions.into_iter().for_each(|order| desk.ask(order));
     None
 }

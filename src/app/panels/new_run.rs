@@ -2,8 +2,8 @@
 //! that the form refuses what the command would refuse, in the same words.
 
 use crate::app::child::JobState;
-use crate::app::desk::{Desk, Order};
 use crate::app::format;
+use crate::app::state::{Action, AppState};
 use crate::config::schema::{self, FieldSchema, SectionSchema};
 use crate::config::{Stage, preset_names};
 use crate::vfs::human_bytes;
@@ -128,7 +128,7 @@ impl NewRun {
     }
 
     /// Draw.
-    pub fn ui(&mut self, ui: &mut Ui, desk: &mut Desk) {
+    pub fn ui(&mut self, ui: &mut Ui, desk: &mut AppState) {
         egui::ScrollArea::vertical().auto_shrink(false).show(ui, |ui| {
             ui.set_max_width(900.0);
             self.head_ui(ui);
@@ -282,7 +282,7 @@ impl NewRun {
     }
 
     /// Once nothing has been typed for a moment.
-    fn ask_estimate(&mut self, ui: &Ui, desk: &mut Desk) {
+    fn ask_estimate(&mut self, ui: &Ui, desk: &mut AppState) {
         let Some(changed) = self.changed else { return };
         if changed.elapsed() < PATIENCE {
             ui.ctx().request_repaint_after(PATIENCE);
@@ -294,7 +294,7 @@ impl NewRun {
         // Without anything to learn from there is nothing to estimate, and the form says what is missing.
         if self.missing().is_none() && args != self.asked {
             self.asked = args.clone();
-            desk.ask(Order::Job(ESTIMATE.into(), args));
+            desk.ask(Action::Job(ESTIMATE.into(), args));
         }
     }
 
@@ -314,7 +314,7 @@ impl NewRun {
         }
     }
 
-    fn estimate_ui(&self, ui: &mut Ui, desk: &Desk) {
+    fn estimate_ui(&self, ui: &mut Ui, desk: &AppState) {
         if let Some(missing) = self.missing() {
             ui.label(RichText::new(missing).weak());
             return;
@@ -343,7 +343,7 @@ impl NewRun {
         }
     }
 
-    fn start_ui(&mut self, ui: &mut Ui, desk: &mut Desk) {
+    fn start_ui(&mut self, ui: &mut Ui, desk: &mut AppState) {
         let refused = matches!(desk.job(ESTIMATE), Some(JobState::Failed(_)));
         let ready = self.missing().is_none() && !refused;
         let start = ui.add_enabled(ready, egui::Button::new(RichText::new("Start").strong()).min_size(egui::vec2(96.0, 30.0)));
@@ -353,7 +353,7 @@ impl NewRun {
             let mut args = self.args();
             args.extend(["--run".to_owned(), run.display().to_string()]);
             self.name.clear();
-            desk.ask(Order::Start { args, run });
+            desk.ask(Action::Start { args, run });
         }
         let line = format!("lehr {}", self.args().join(" "));
         ui.add(egui::Label::new(RichText::new(line).monospace().small().weak()).wrap())

@@ -1,7 +1,7 @@
 //! Every run that is open, as a tree of what came from what; what can be done with one; what differs between them.
 
-use crate::app::bars::standing_ui;
-use crate::app::desk::{Desk, OpenRun, Order, Page};
+use crate::app::state::{Action, AppState, OpenRun, Page};
+use crate::app::top_bar::standing_ui;
 use crate::app::{format, theme};
 use crate::history::{differences, family};
 use crate::vfs::human_bytes;
@@ -24,10 +24,10 @@ impl Runs {
     }
 
     /// Draw.
-    pub fn ui(&mut self, ui: &mut Ui, desk: &mut Desk) {
+    pub fn ui(&mut self, ui: &mut Ui, desk: &mut AppState) {
         ui.horizontal(|ui| {
             if ui.button("New run").clicked() {
-                desk.ask(Order::Show(Page::NewRun));
+                desk.ask(Action::Show(Page::NewRun));
             }
             let width = (ui.available_width() - 60.0).max(60.0);
             let field = ui.add(egui::TextEdit::singleline(&mut self.typed).hint_text("folder of runs").desired_width(width));
@@ -35,7 +35,7 @@ impl Runs {
             if ui.button("Open").on_hover_text("Look at a run folder, or at all runs in a folder").clicked()
                 && !self.typed.trim().is_empty()
             {
-                desk.ask(Order::Open(PathBuf::from(self.typed.trim())));
+                desk.ask(Action::Open(PathBuf::from(self.typed.trim())));
             }
         });
         ui.separator();
@@ -54,11 +54,11 @@ impl Runs {
         });
     }
 
-    fn tree_ui(&mut self, ui: &mut Ui, desk: &mut Desk) {
+    fn tree_ui(&mut self, ui: &mut Ui, desk: &mut AppState) {
         let files: Vec<_> = desk.runs.iter().map(|run| &run.files).collect();
         let members = family(&files);
         let focus = desk.focus.clone();
-        let mut orders = Vec::new();
+        let mut actions = Vec::new();
         for member in members {
             let run = &mut desk.runs[member.run];
             let focused = focus.as_deref() == Some(run.files.path.as_path());
@@ -74,7 +74,7 @@ impl Runs {
                     ui.add_space(6.0);
                     let name = egui::Button::selectable(focused, RichText::new(run.name()).strong());
                     if ui.add(name).on_hover_text(crate::vfs::shown(&run.files.path)).clicked() {
-                        orders.push(Order::Focus(run.files.path.clone()));
+                        actions.push(Action::Focus(run.files.path.clone()));
                     }
                     standing_ui(ui, run);
                 });
@@ -88,28 +88,28 @@ impl Runs {
                 });
             });
         }
-        orders.into_iter().for_each(|order| desk.ask(order));
+        actions.into_iter().for_each(|order| desk.ask(order));
     }
 
-    fn actions_ui(&mut self, ui: &mut Ui, desk: &mut Desk, path: &Path) {
+    fn actions_ui(&mut self, ui: &mut Ui, desk: &mut AppState, path: &Path) {
         let Some(run) = desk.run(path) else { return };
         ui.label(RichText::new(run.name()).strong());
         if let Some(error) = &run.error {
             ui.colored_label(ui.visuals().error_fg_color, error);
         }
         let shown = path.display().to_string();
-        let (mut orders, mut only_this) = (Vec::new(), false);
+        let (mut actions, mut only_this) = (Vec::new(), false);
         ui.horizontal_wrapped(|ui| {
-            continue_ui(ui, run, &mut orders);
+            continue_ui(ui, run, &mut actions);
             if ui.button("Report").on_hover_text("Write report.html into its folder").clicked() {
                 let out = path.join("report.html").display().to_string();
-                orders.push(Order::Job(format!("report {shown}"), vec!["report".into(), shown.clone(), "-o".into(), out]));
+                actions.push(Action::Job(format!("report {shown}"), vec!["report".into(), shown.clone(), "-o".into(), out]));
             }
             let others = desk.runs.iter().any(|other| other.visible && other.files.path != path);
             let only = ui.add_enabled(others || !run.visible, egui::Button::new("Only this run"));
             only_this |= only.on_hover_text("Draw this run in the charts, and no other").clicked();
             if ui.button("Close").on_hover_text("Look at it no more; nothing is deleted").clicked() {
-                orders.push(Order::Close(path.to_owned()));
+                actions.push(Action::Close(path.to_owned()));
             }
             if ui.add_enabled(!run.live, egui::Button::new("Delete")).on_disabled_hover_text("It is being trained.").clicked() {
                 self.deleting = Some(path.to_owned());
@@ -119,7 +119,7 @@ impl Runs {
             ui.horizontal_wrapped(|ui| {
                 ui.label(format!("Delete {shown} for good, {} with all checkpoints?", human_bytes(run.bytes)));
                 if ui.button("Delete it").clicked() {
-                    orders.push(Order::Delete(path.to_owned()));
+                    actions.push(Action::Delete(path.to_owned()));
                     self.deleting = None;
                 }
                 if ui.button("Keep it").clicked() {
@@ -131,12 +131,12 @@ impl Runs {
         if only_this {
             desk.only(path);
         }
-        orders.into_iter().for_each(|order| desk.ask(order));
+        actions.into_iter().for_each(|order| desk.ask(order));
     }
 }
 
 /// Ways to continue from a run: resume it, fork it, begin another stage from it.
-pub fn continue_ui(ui: &mut Ui, run: &OpenRun, orders: &mut Vec<Order>) {
+pub fn continue_ui(ui: &mut Ui, run: &OpenRun, actions: &mut Vec<Action>) {
     let stage = run.files.settings.as_ref().map_or("pretrain", |s| s.stage().name());
     let shown = run.files.path.display().to_string();
     // From its log: a frame reads no disk.
@@ -145,7 +145,7 @@ pub fn continue_ui(ui: &mut Ui, run: &OpenRun, orders: &mut Vec<Order>) {
     let why = if run.live { "It is being trained." } else { "It has saved no checkpoint." };
     if resume.on_hover_text("Continue from the newest checkpoint").on_disabled_hover_text(why).clicked() {
         let args = vec![stage.to_owned(), "--resume".into(), shown.clone()];
-        orders.push(Order::Start { args, run: run.files.path.clone() });
+        actions.push(Action::Start { args, run: run.files.path.clone() });
     }
     ui.add_enabled_ui(has_checkpoint, |ui| {
         ui.menu_button("Fork", |ui| {
@@ -153,7 +153,7 @@ pub fn continue_ui(ui: &mut Ui, run: &OpenRun, orders: &mut Vec<Order>) {
             for (step, _) in run.files.history.checkpoints.iter().rev().take(20) {
                 if ui.button(format::count(*step)).clicked() {
                     let fork = ("start.fork".to_owned(), format!("{shown}@{step}"));
-                    orders.push(Order::NewRun(stage.to_owned(), vec![fork]));
+                    actions.push(Action::NewRun(stage.to_owned(), vec![fork]));
                     ui.close();
                 }
             }
@@ -161,7 +161,7 @@ pub fn continue_ui(ui: &mut Ui, run: &OpenRun, orders: &mut Vec<Order>) {
         ui.menu_button("Continue with", |ui| {
             for (next, words) in [("sft", "Fine-tune it"), ("grpo", "Reinforce it"), ("pretrain", "Train it on other text")] {
                 if ui.button(words).clicked() {
-                    orders.push(Order::NewRun(next.into(), vec![("start.init".to_owned(), shown.clone())]));
+                    actions.push(Action::NewRun(next.into(), vec![("start.init".to_owned(), shown.clone())]));
                     ui.close();
                 }
             }
@@ -169,7 +169,7 @@ pub fn continue_ui(ui: &mut Ui, run: &OpenRun, orders: &mut Vec<Order>) {
     });
 }
 
-fn report_ui(ui: &mut Ui, desk: &Desk, path: &Path) {
+fn report_ui(ui: &mut Ui, desk: &AppState, path: &Path) {
     use crate::app::child::JobState;
     match desk.job(&format!("report {}", path.display())) {
         None => {}
@@ -206,7 +206,7 @@ fn in_short(run: &OpenRun) -> String {
 }
 
 /// Settings of the ticked runs that differ.
-fn differences_ui(ui: &mut Ui, desk: &Desk) {
+fn differences_ui(ui: &mut Ui, desk: &AppState) {
     let ticked: Vec<&OpenRun> = desk.runs.iter().filter(|run| run.visible).collect();
     if ticked.len() < 2 {
         return;

@@ -4,8 +4,8 @@ use crate::config::Settings;
 use crate::device::Device;
 use crate::event::BinGradient;
 use crate::model::Model;
-use crate::ops::adamw::Hyper;
-use crate::train::reinforce::{Learner, Loss, Pass, Policy, Rollout, UpdateStats, advantage, passes, probe};
+use crate::ops::adamw::UpdateParams;
+use crate::train::reinforce::{Loss, Pass, Policy, PolicyModel, Rollout, UpdateStats, advantage, passes, probe};
 use anyhow::{Context as _, Result, ensure};
 use serde::Serialize;
 
@@ -60,7 +60,7 @@ pub fn make(
         advantage::fill(&mut rollouts, grpo)?;
     }
     let optimizer = policy.optimizer(device, model, settings)?;
-    let on = Learner { device, model, optimizer: &optimizer };
+    let on = PolicyModel { device, model, optimizer: &optimizer };
     let all = passes(&rollouts, grpo, settings.train.seed, 1)?;
     ensure!(!all.is_empty(), "no token is left to update: --mask-bins or --mask-truncated-completions leave none");
     let by_quartile = probe::gradient_by_quartile(&mut policy, on, &rollouts, grpo, &loss)?;
@@ -76,7 +76,7 @@ pub fn make(
 
 /// All mini-batches of a pass.
 fn run(
-    on: Learner<'_>,
+    on: PolicyModel<'_>,
     policy: &mut Policy,
     rollouts: &[Rollout],
     pass: &Pass,
@@ -86,7 +86,7 @@ fn run(
 ) -> Result<(Vec<UpdateStats>, Option<Vec<f32>>)> {
     let (mut updates, mut sum): (_, Option<Vec<f32>>) = (Vec::new(), None);
     for range in policy.mini_batches(rollouts.len()) {
-        updates.push(policy.update(on, rollouts, range, pass, loss, &Hyper::from(&settings.train))?);
+        updates.push(policy.update(on, rollouts, range, pass, loss, &UpdateParams::from(&settings.train))?);
         if keep_gradients {
             let mut gradient = Vec::new();
             for (_, tensor) in on.model.parameters.tensors(&on.optimizer.grads) {

@@ -46,7 +46,7 @@ pub(super) fn check(file: &File) -> Result<()> {
 }
 
 fn walk(footer: &[u8]) -> Result<()> {
-    let mut thrift = Thrift { left: footer };
+    let mut thrift = CompactProtocol { left: footer };
     thrift.fields(0, &mut |thrift, field, kind| {
         if (field, kind) != (SCHEMA, LIST) {
             return Ok(false);
@@ -59,7 +59,7 @@ fn walk(footer: &[u8]) -> Result<()> {
 }
 
 /// Reads the elements of a schema.
-fn depth(thrift: &mut Thrift<'_>, count: u64) -> Result<()> {
+fn depth(thrift: &mut CompactProtocol<'_>, count: u64) -> Result<()> {
     // For each group that is open, how many of its children are still to come.
     let mut open: Vec<u64> = Vec::new();
     for _ in 0..count {
@@ -87,14 +87,14 @@ fn depth(thrift: &mut Thrift<'_>, count: u64) -> Result<()> {
 }
 
 /// What is left of a text in the compact protocol.
-struct Thrift<'a> {
+struct CompactProtocol<'a> {
     left: &'a [u8],
 }
 
 /// Reads a field of this number and type, or says that it did not.
-type Take<'t, 'a> = dyn FnMut(&mut Thrift<'a>, i16, u8) -> Result<bool> + 't;
+type Take<'t, 'a> = dyn FnMut(&mut CompactProtocol<'a>, i16, u8) -> Result<bool> + 't;
 
-impl<'a> Thrift<'a> {
+impl<'a> CompactProtocol<'a> {
     fn bytes(&mut self, count: u64) -> Result<&'a [u8]> {
         let parts = usize::try_from(count).ok().and_then(|count| self.left.split_at_checked(count));
         let (taken, left) = parts.context("its footer is cut off: damaged")?;

@@ -39,7 +39,7 @@ pub(super) enum Failure {
 /// A write to the cache failed; told apart from errors of the text by its type.
 #[derive(Debug, thiserror::Error)]
 #[error("{0}")]
-struct CannotWrite(#[from] io::Error);
+struct CacheWriteError(#[from] io::Error);
 
 /// A checked file in the cache, mapped.
 pub(super) struct Mapped {
@@ -80,7 +80,7 @@ pub(super) fn find_or_make(
     remove_abandoned(&folder);
     match make(&path, &key, corpus, tokenizer, notices, progress) {
         Ok(()) => open(&path, &key, tokenizer).map(|made| TokenFile { from_cache: false, ..made }).map_err(|e| cannot(&e)),
-        Err(error) => Err(match error.downcast_ref::<CannotWrite>() {
+        Err(error) => Err(match error.downcast_ref::<CacheWriteError>() {
             Some(why) => cannot(why),
             None => Failure::Data(error),
         }),
@@ -120,15 +120,15 @@ fn make(
     progress: &mut dyn FnMut(u64, u64),
 ) -> Result<()> {
     let folder = path.parent().unwrap_or(Path::new("."));
-    let temporary = tempfile::Builder::new().prefix(TEMPORARY_PREFIX).tempfile_in(folder).map_err(CannotWrite)?;
+    let temporary = tempfile::Builder::new().prefix(TEMPORARY_PREFIX).tempfile_in(folder).map_err(CacheWriteError)?;
     let vocab_size = tokenizer.vocab_size();
-    let file = FileOutput::new(temporary, vocab_size).map_err(CannotWrite)?;
+    let file = FileOutput::new(temporary, vocab_size).map_err(CacheWriteError)?;
     let mut writer = Writer::new(Output::File(file), vocab_size, Bounds::of(corpus, tokenizer)?);
     write_corpus(corpus, tokenizer, &mut writer, notices, progress)?;
     let Written { output: Output::File(file), ends, count } = writer.finish()? else {
         return Err(anyhow!("token file: written to memory, not to a file"));
     };
-    file.publish(path, *key, vocab_size, count, &ends).map_err(CannotWrite)?;
+    file.publish(path, *key, vocab_size, count, &ends).map_err(CacheWriteError)?;
     Ok(())
 }
 
@@ -161,7 +161,7 @@ impl FileOutput {
         } else {
             self.write(bytemuck::cast_slice(ids))
         };
-        Ok(written.map_err(CannotWrite)?)
+        Ok(written.map_err(CacheWriteError)?)
     }
 
     fn write(&mut self, bytes: &[u8]) -> io::Result<()> {

@@ -1,10 +1,10 @@
 //! The task `custom`: rows of `prompt` and `answer`, and a judge of one's choice.
 
-use super::asker::Asker;
-use super::bank::{Reader, Source};
 use super::math::verdict;
 #[cfg(not(target_arch = "wasm32"))]
 use super::process::Process;
+use super::question_set::{Reader, Source};
+use super::question_stream::QuestionStream;
 use super::{Grade, Question, Split, Task};
 use crate::config::{DataSettings, Grader, TaskSettings};
 use crate::data::chat::prompt_chat;
@@ -22,7 +22,7 @@ const MAX_REGEX_BYTES: usize = 1 << 20;
 const MAX_REGEXES: usize = 1024;
 
 /// Judges completions by the answers of rows.
-pub struct Judge {
+pub struct RowGrader {
     kind: Kind,
     regexes: HashMap<String, Regex>,
 }
@@ -35,7 +35,7 @@ enum Kind {
     Process(Process),
 }
 
-impl Judge {
+impl RowGrader {
     /// The judge of `--grader` and `--grader-command`.
     ///
     /// # Errors
@@ -112,7 +112,7 @@ fn compile(answer: &str) -> Result<Regex> {
 
 /// See the module.
 pub struct Custom {
-    judge: Judge,
+    judge: RowGrader,
     source: Source,
 }
 
@@ -129,10 +129,10 @@ impl Custom {
         date: i64,
         notices: &mut Notices,
     ) -> Result<Self> {
-        let asker = Asker::new(settings, tokenizer, date, None, false)?;
-        let judge = Judge::new(settings)?;
+        let question_stream = QuestionStream::new(settings, tokenizer, date, None, false)?;
+        let judge = RowGrader::new(settings)?;
         let make = |row: Object| {
-            let question = row_question(&row, &asker)?;
+            let question = row_question(&row, &question_stream)?;
             judge.check(&question.answer)?;
             Ok((question.prompt.clone(), question))
         };
@@ -148,8 +148,8 @@ fn nothing_made<T>() -> Result<T> {
 }
 
 /// A row as a question. The prompt is a text, or messages for the chat template.
-fn row_question(row: &Object, asker: &Asker) -> Result<Question> {
-    let prompt = match (asker.conversation(prompt_chat(row)?)?, row.get("prompt")) {
+fn row_question(row: &Object, question_stream: &QuestionStream) -> Result<Question> {
+    let prompt = match (question_stream.conversation(prompt_chat(row)?)?, row.get("prompt")) {
         (Some(text), _) => text,
         (None, Some(Value::String(text))) => text.clone(),
         (None, _) => bail!("prompt: is a list of messages, which needs --chat"),

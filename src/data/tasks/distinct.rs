@@ -8,10 +8,10 @@ use std::collections::{BTreeSet, HashSet};
 const MOST_REPEATS: usize = 2000;
 
 /// A question and what tells it from others.
-pub type Keyed<T> = (String, T);
+pub type KeyedQuestion<T> = (String, T);
 
 /// Makes question `n` of a level.
-pub type Maker<T> = dyn Fn(usize, Split, u64) -> Result<Keyed<T>>;
+pub type Maker<T> = dyn Fn(usize, Split, u64) -> Result<KeyedQuestion<T>>;
 
 /// Distinct questions of a split, of each level in turn; those that have occurred before are passed over.
 pub struct Distinct<T> {
@@ -32,7 +32,7 @@ struct Level {
 
 impl<T> Distinct<T> {
     /// Begins at question 0.
-    pub fn new(levels: Vec<usize>, split: Split, make: impl Fn(usize, Split, u64) -> Result<Keyed<T>> + 'static) -> Self {
+    pub fn new(levels: Vec<usize>, split: Split, make: impl Fn(usize, Split, u64) -> Result<KeyedQuestion<T>> + 'static) -> Self {
         let levels = levels.into_iter().map(|level| Level { level, made: 0, repeats: 0 }).collect();
         Self { levels, split, make: Box::new(make), turn: 0, seen: HashSet::new() }
     }

@@ -1,7 +1,7 @@
 //! Making tokenizers: bytes, characters, words, BPE. Each is written as a `tokenizer.json` and then loaded like any other.
 
 use super::companions::Companions;
-use super::{END_OF_TEXT, Tokenizer, TokenizerKind, UNKNOWN, stream, words};
+use super::{END_OF_TEXT, Tokenizer, TokenizerKind, UNKNOWN, stream, word_splitter};
 use crate::data::{Corpus, Notices};
 use anyhow::{Result, anyhow, ensure};
 use serde_json::{Map, Value, json};
@@ -257,7 +257,7 @@ fn train_bpe(corpus: &Corpus, vocab_size: usize, notices: &mut Notices) -> Resul
 
 /// The words of a text as byte-level BPE sees them. The text of the special token is a token already and is not learned from.
 fn words_of(text: &str) -> tokenizers::Result<Vec<String>> {
-    let words = text.split(END_OF_TEXT).flat_map(words::split);
+    let words = text.split(END_OF_TEXT).flat_map(word_splitter::split);
     let parts = words.flat_map(|word| word.as_bytes().chunks(MAX_WORD_BYTES));
     Ok(parts.map(|part| part.iter().map(|b| stream::char_of(*b)).collect()).collect())
 }

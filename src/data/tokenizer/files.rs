@@ -2,7 +2,7 @@
 
 use super::companions::{self, Companions, merge_map};
 use super::ends::Generation;
-use super::{CharTable, Direct, END_OF_TEXT, Spelling, Tokenizer, build, growth, guarded, words};
+use super::{CharTable, Direct, END_OF_TEXT, Spelling, Tokenizer, build, growth, guarded, word_splitter};
 use crate::config::Architecture;
 use crate::data::{shown, shown_path};
 use crate::model::gguf::is_gguf;
@@ -164,7 +164,7 @@ impl Tokenizer {
             return;
         }
         let Some(chars) = chars else {
-            if words::is_gpt2_like(&mine) {
+            if word_splitter::is_gpt2_like(&mine) {
                 self.direct = Direct::Words;
             }
             return;

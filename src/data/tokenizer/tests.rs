@@ -99,7 +99,7 @@ proptest! {
         ByteLevel::new(false, false, true).pre_tokenize(&mut split).unwrap();
         let theirs: Vec<_> = split.get_splits(OffsetReferential::Original, OffsetType::Byte).into_iter().map(|s| s.1).collect();
         let (mut mine, mut at) = (Vec::new(), 0);
-        for word in words::split(&text) {
+        for word in word_splitter::split(&text) {
             mine.push((at, at + word.len()));
             at += word.len();
         }

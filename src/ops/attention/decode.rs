@@ -5,7 +5,7 @@
 //! sequences that begin alike share them.
 
 use super::source::{Pass, Plan, Staging, Stream};
-use super::text::Text;
+use super::wgsl_lines::Text;
 
 /// What shapes a text.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]

@@ -1,7 +1,7 @@
 //! The bodies of the three passes, in terms of what [`Plan`] emits.
 
 use super::source::{DOUT, KEY, Plan, QUERY, VALUE};
-use super::text::Text;
+use super::wgsl_lines::Text;
 
 impl Plan {
     pub(super) fn forward(&self, t: &mut Text) {

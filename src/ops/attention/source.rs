@@ -4,7 +4,7 @@
 //! slower on software adapters. One family serves every adapter; what differs is [`Staging`], how the streamed rows reach the lanes.
 //! `cargo test --lib print_attention -- --ignored --nocapture` prints the texts.
 
-use super::text::Text;
+use super::wgsl_lines::Text;
 use std::fmt::Write as _;
 
 /// How the rows that every lane of a tile needs (keys and values; in the key pass queries and `dout`) reach the lanes.

@@ -1,7 +1,7 @@
 //! How streamed rows reach the lanes.
 
 use super::source::{Pass, Plan, Staging, Stream};
-use super::text::Text;
+use super::wgsl_lines::Text;
 
 impl Plan {
     /// The loop over streamed rows; `body` sees `j`, the time of the chunk's first row.

@@ -225,8 +225,8 @@ fn check_bias(device: &Device, case: &mut Case) -> anyhow::Result<()> {
     let stride = n.next_multiple_of(4) + 4 * case.int(0, 1);
     case.shape = format!("{rows} rows, {n} (stride {stride})");
     let (dy, dbias) = (Matrix::draw(case, rows, n, stride), Matrix::draw(case, 1, n, stride));
-    let (tdy, room) = (dy.upload(device, case, "dy"), dbias.upload(device, case, "dbias"));
-    let tdbias = room.slice(0..n);
+    let (tdy, max_len) = (dy.upload(device, case, "dy"), dbias.upload(device, case, "dbias"));
+    let tdbias = max_len.slice(0..n);
     case.replay(device, |r| super::backward_bias(r, &tdy, &tdbias))?;
-    dbias.compare(device, case, &room, &dbias.plus(&twin::backward_bias(&wide(&dy.values), n)))
+    dbias.compare(device, case, &max_len, &dbias.plus(&twin::backward_bias(&wide(&dy.values), n)))
 }

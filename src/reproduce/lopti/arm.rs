@@ -2,7 +2,7 @@
 //! once is never trained again.
 
 use crate::config::{GrpoSettings, ModelSettings, RolloutSettings, TaskSettings, TrainSettings};
-use crate::reproduce::pace::Job;
+use crate::reproduce::attempts::Job;
 use crate::reproduce::store::digest;
 use serde::{Deserialize, Serialize};
 use std::collections::BTreeMap;

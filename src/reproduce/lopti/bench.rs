@@ -2,23 +2,23 @@
 //! weights and from moments at zero.
 
 use super::arm::Arm;
-use super::plan::Way;
+use super::plan::UpdateMethod;
 use super::scale::Scale;
-use super::school::School;
+use super::task_setup::TaskSetup;
 use super::training::weights;
 use crate::config::{DeviceSettings, GrpoSettings, LossType, OptimizerKind, Settings};
 use crate::data::tasks::Task;
 use crate::device::{Arena, Device};
 use crate::event::BinGradient;
 use crate::model::{Model, Rollouts};
-use crate::ops::adamw::Hyper;
+use crate::ops::adamw::UpdateParams;
 use crate::ops::sample::Sampling;
-use crate::reproduce::pace::{Interrupted, check};
+use crate::reproduce::attempts::{Interrupted, check};
 use crate::reproduce::store::Store;
 use crate::session::control::Control;
 use crate::train::Optimizer;
 use crate::train::reinforce::probe::{Change, changes, gradient_by_quartile, pass_of};
-use crate::train::reinforce::{Learner, Loss, Policy, Rollout, Sampler, advantage, passes, slots};
+use crate::train::reinforce::{Loss, Policy, PolicyModel, Rollout, Sampler, advantage, passes, slots};
 use std::collections::BTreeMap;
 use std::sync::Arc;
 use web_time::Instant;
@@ -28,17 +28,17 @@ pub struct Bench {
     device: Device,
     model: Model,
     weights: Vec<f32>,
-    hands: [Hand; 2],
+    hands: [OptimizerPasses; 2],
     engine: Rollouts,
     task: Box<dyn Task>,
-    school: School,
+    task_setup: TaskSetup,
     settings: Settings,
     seed: u64,
     batches: BTreeMap<u64, Vec<Rollout>>,
 }
 
 /// An optimizer and the passes that fill its gradients.
-struct Hand {
+struct OptimizerPasses {
     policy: Policy,
     optimizer: Optimizer,
 }
@@ -67,7 +67,7 @@ impl Bench {
     ///
     /// # Errors
     /// Weights that are not there, or a device fault.
-    pub fn new(store: &Store, school: &School, scale: &Scale, sft: &Arm, device: &DeviceSettings) -> anyhow::Result<Self> {
+    pub fn new(store: &Store, task_setup: &TaskSetup, scale: &Scale, sft: &Arm, device: &DeviceSettings) -> anyhow::Result<Self> {
         let device = Device::open(device)?;
         let seed = sft.train.seed;
         let mut settings = Settings {
@@ -80,22 +80,33 @@ impl Bench {
             ..Settings::default()
         };
         settings.train.batch_size = scale.probe.1;
-        let config = sft.model.config(school.vocab(), scale.seq_len());
+        let config = sft.model.config(task_setup.vocab(), scale.seq_len());
         let model = Model::new(&device, &config, scale.seq_len())?;
         let weights = weights(store, sft)?;
         model.set(&device, &weights);
-        let hand = |optimizer: OptimizerKind| -> anyhow::Result<Hand> {
+        let hand = |optimizer: OptimizerKind| -> anyhow::Result<OptimizerPasses> {
             let mut settings = settings.clone();
             settings.grpo.iter_mut().for_each(|g| g.optimizer = optimizer);
             let policy = Policy::new(&device, &model, &settings)?;
             let optimizer = policy.optimizer(&device, &model, &settings)?;
-            Ok(Hand { policy, optimizer })
+            Ok(OptimizerPasses { policy, optimizer })
         };
         let hands = [hand(OptimizerKind::Sgd)?, hand(OptimizerKind::Adamw)?];
         let slots = slots(&config, &settings, &scale.rollout(), device.sizes());
         let engine = Rollouts::new(&device, &model, slots, scale.seq_len())?;
-        let task = school.practice(&scale.task(sft.task.task), seed)?.task;
-        Ok(Self { device, model, weights, hands, engine, task, school: school.clone(), settings, seed, batches: BTreeMap::new() })
+        let task = task_setup.task_context(&scale.task(sft.task.task), seed)?.task;
+        Ok(Self {
+            device,
+            model,
+            weights,
+            hands,
+            engine,
+            task,
+            task_setup: task_setup.clone(),
+            settings,
+            seed,
+            batches: BTreeMap::new(),
+        })
     }
 
     /// Temperature of rollouts.
@@ -127,8 +138,8 @@ impl Bench {
             model: &self.model,
             engine: &mut self.engine,
             task: self.task.as_mut(),
-            tokenizer: &self.school.tokenizer,
-            stops: &[self.school.stop],
+            tokenizer: &self.task_setup.tokenizer,
+            stops: &[self.task_setup.stop],
             chat: false,
             settings: rollout,
             completions,
@@ -161,7 +172,7 @@ impl Bench {
     ///
     /// # Errors
     /// A device fault, or [`Interrupted`].
-    pub fn update(&mut self, rollouts: &[Rollout], way: Way, by: By) -> anyhow::Result<Updated> {
+    pub fn update(&mut self, rollouts: &[Rollout], way: UpdateMethod, by: By) -> anyhow::Result<Updated> {
         check()?;
         self.restore()?;
         let temperature = self.temperature();
@@ -172,14 +183,14 @@ impl Bench {
         let begin = Instant::now();
         advantage::fill(&mut weighted, &grpo)?;
         let advantage_seconds = begin.elapsed().as_secs_f64();
-        let adam = Hyper::from(&self.settings.train);
+        let adam = UpdateParams::from(&self.settings.train);
         let (hand, hyper) = match by {
             By::Sgd(learning_rate) => {
-                (&mut self.hands[0], Hyper { learning_rate, max_grad_norm: 0.0, weight_decay: 0.0, ..adam })
+                (&mut self.hands[0], UpdateParams { learning_rate, max_grad_norm: 0.0, weight_decay: 0.0, ..adam })
             }
             By::Adam => (&mut self.hands[1], adam),
         };
-        let on = Learner { device: &self.device, model: &self.model, optimizer: &hand.optimizer };
+        let on = PolicyModel { device: &self.device, model: &self.model, optimizer: &hand.optimizer };
         let begin = Instant::now();
         for pass in passes(&weighted, &grpo, self.seed, 0)? {
             hand.policy.update(on, &weighted, 0..weighted.len(), &pass, &loss, &hyper)?;
@@ -199,7 +210,7 @@ impl Bench {
         let Some((_, rollout, grpo)) = self.settings.reinforcement() else { anyhow::bail!("no settings of reinforcement") };
         let loss = Loss::of(rollout, grpo);
         let hand = &mut self.hands[0];
-        let on = Learner { device: &self.device, model: &self.model, optimizer: &hand.optimizer };
+        let on = PolicyModel { device: &self.device, model: &self.model, optimizer: &hand.optimizer };
         gradient_by_quartile(&mut hand.policy, on, rollouts, grpo, &loss)
     }
 
@@ -215,7 +226,7 @@ impl Bench {
         let mut pass = pass_of(std::slice::from_ref(&one), |_| false);
         Arc::make_mut(&mut pass.tokens)[0][token] = true;
         let hand = &mut self.hands[0];
-        let on = Learner { device: &self.device, model: &self.model, optimizer: &hand.optimizer };
+        let on = PolicyModel { device: &self.device, model: &self.model, optimizer: &hand.optimizer };
         hand.policy.gradient(on, std::slice::from_ref(&one), 0..1, &pass, &loss)?;
         let mut out = Vec::new();
         for (spec, tensor) in self.model.parameters.tensors(&hand.optimizer.grads) {

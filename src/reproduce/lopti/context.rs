@@ -2,12 +2,12 @@
 
 use super::arm::{Arm, Record};
 use super::bench::Bench;
-use super::plan::{Plan, Setting, Way};
+use super::plan::{Plan, Setting, UpdateMethod};
 use super::scale::Scale;
-use super::school::School;
-use super::training::Workshop;
+use super::task_setup::TaskSetup;
+use super::training::TrainingContext;
 use crate::config::{DeviceSettings, TaskKind};
-use crate::reproduce::pace::{Ended, Worker, work_off};
+use crate::reproduce::attempts::{Ended, Worker, work_off};
 use crate::reproduce::stats::mean;
 use crate::reproduce::store::Store;
 use std::cell::{OnceCell, RefCell};
@@ -25,8 +25,8 @@ pub struct Context<'a> {
     pub device: DeviceSettings,
     /// Gets progress lines.
     pub tell: Box<dyn Fn(&str) + 'a>,
-    puzzles: School,
-    sums: OnceCell<School>,
+    puzzles: TaskSetup,
+    sums: OnceCell<TaskSetup>,
     benches: RefCell<BTreeMap<u64, Bench>>,
 }
 
@@ -43,7 +43,7 @@ impl<'a> Context<'a> {
         tell: Box<dyn Fn(&str) + 'a>,
     ) -> anyhow::Result<Self> {
         let (sums, benches) = (OnceCell::new(), RefCell::default());
-        Ok(Self { scale, seeds, store, device, tell, puzzles: School::new(TaskKind::Kk)?, sums, benches })
+        Ok(Self { scale, seeds, store, device, tell, puzzles: TaskSetup::new(TaskKind::Kk)?, sums, benches })
     }
 
     /// Makes arms.
@@ -55,12 +55,12 @@ impl<'a> Context<'a> {
     ///
     /// # Errors
     /// None in practice: questions that cannot be made.
-    pub fn school(&self, task: TaskKind) -> anyhow::Result<&School> {
+    pub fn task_setup(&self, task: TaskKind) -> anyhow::Result<&TaskSetup> {
         if task != TaskKind::Math {
             return Ok(&self.puzzles);
         }
         if self.sums.get().is_none() {
-            let _ = self.sums.set(School::new(TaskKind::Math)?);
+            let _ = self.sums.set(TaskSetup::new(TaskKind::Math)?);
         }
         Ok(self.sums.get().unwrap_or(&self.puzzles))
     }
@@ -68,7 +68,7 @@ impl<'a> Context<'a> {
     /// Have all these arms trained, and before them those that they begin from.
     ///
     /// # Errors
-    /// A device fault, a full disk, or [`crate::reproduce::pace::Interrupted`].
+    /// A device fault, a full disk, or [`crate::reproduce::attempts::Interrupted`].
     pub fn ensure(&self, arms: &[Arm]) -> anyhow::Result<()> {
         work_off(arms, self, &*self.tell)
     }
@@ -77,7 +77,7 @@ impl<'a> Context<'a> {
     ///
     /// # Errors
     /// As [`Context::ensure`].
-    pub fn record(&self, setting: Setting, way: Way, seed: u64) -> anyhow::Result<Record> {
+    pub fn record(&self, setting: Setting, way: UpdateMethod, seed: u64) -> anyhow::Result<Record> {
         let arm = self.plan().arm(setting, way, seed);
         self.ensure(std::slice::from_ref(&arm))?;
         self.store.record(&arm.name, &arm.key())
@@ -87,14 +87,14 @@ impl<'a> Context<'a> {
     ///
     /// # Errors
     /// As [`Context::ensure`].
-    pub fn records(&self, setting: Setting, way: Way) -> anyhow::Result<Vec<Record>> {
+    pub fn records(&self, setting: Setting, way: UpdateMethod) -> anyhow::Result<Vec<Record>> {
         self.seeds.iter().map(|seed| self.record(setting, way, *seed)).collect()
     }
 
     /// A number that a bench measures, remembered; `what` names it and all that it depends on beside the scale and the weights.
     ///
     /// # Errors
-    /// A device fault, or [`crate::reproduce::pace::Interrupted`].
+    /// A device fault, or [`crate::reproduce::attempts::Interrupted`].
     pub fn measured<T: serde::Serialize + serde::de::DeserializeOwned>(
         &self,
         seed: u64,
@@ -125,8 +125,8 @@ impl Worker<Arm> for Context<'_> {
     }
 
     fn attempt(&self, arm: &Arm, tell: &mut dyn FnMut(f64)) -> anyhow::Result<Ended> {
-        let school = self.school(arm.task.task)?;
-        Workshop { store: &self.store, school, device: &self.device }.train(arm, tell)
+        let task_setup = self.task_setup(arm.task.task)?;
+        TrainingContext { store: &self.store, task_setup, device: &self.device }.train(arm, tell)
     }
 }
 

@@ -8,11 +8,11 @@ mod claims;
 pub mod context;
 pub mod plan;
 pub mod scale;
-pub mod school;
+pub mod task_setup;
 pub mod training;
 
+use super::attempts::{Job as _, minutes};
 use super::finding::Table;
-use super::pace::{Job as _, minutes};
 use super::report::{Facts, Header, Report};
 use super::store::{Store, has};
 use super::{Options, Paper, chosen, device, seeds};
@@ -51,7 +51,7 @@ pub fn arms(options: &Options) -> anyhow::Result<Vec<Arm>> {
 /// What the numbers come from.
 fn header(options: &Options, c: &Context<'_>) -> anyhow::Result<Header> {
     let s = c.scale;
-    let vocab = c.school(TaskKind::Kk)?.vocab();
+    let vocab = c.task_setup(TaskKind::Kk)?.vocab();
     let config = s.model().config(vocab, s.seq_len());
     let parameters = crate::model::Parameters::new(&config, u64::MAX)?.count();
     let [hidden, _, layers, heads] = s.shape;
@@ -99,7 +99,7 @@ fn header(options: &Options, c: &Context<'_>) -> anyhow::Result<Header> {
 /// Train and compare; the report is written after every claim, so that what is done is there. `None` with [`Options::arms_only`].
 ///
 /// # Errors
-/// Settings that cannot work, a device fault, a full disk, or [`super::pace::Interrupted`].
+/// Settings that cannot work, a device fault, a full disk, or [`super::attempts::Interrupted`].
 pub fn run(options: &Options, tell: &dyn Fn(&str)) -> anyhow::Result<Option<Report>> {
     let scale = Scale::named(&options.scale)?;
     let (claims, arms) = (asked(options)?, arms(options)?);
@@ -128,7 +128,7 @@ pub fn run(options: &Options, tell: &dyn Fn(&str)) -> anyhow::Result<Option<Repo
 pub fn dry_run(options: &Options) -> anyhow::Result<super::Plan> {
     let scale = Scale::named(&options.scale)?;
     let (mut lines, mut rows, mut left) = (Vec::new(), Vec::new(), 0.0);
-    let vocab = school::School::new(TaskKind::Kk)?.vocab();
+    let vocab = task_setup::TaskSetup::new(TaskKind::Kk)?.vocab();
     let config = scale.model().config(vocab, scale.seq_len());
     // A pass forward over a row is a third of a gradient.
     let row = config.flops_per_token_training(scale.seq_len() as f64 / 2.0) / 3.0 * scale.seq_len() as f64;

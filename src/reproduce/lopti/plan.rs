@@ -6,7 +6,7 @@ use crate::config::{Algorithm, GrpoSettings, LoptiMoments, LoptiOrder, LoptiSpli
 
 /// A way to update.
 #[derive(Clone, Copy, Debug, PartialEq)]
-pub enum Way {
+pub enum UpdateMethod {
     /// Plain.
     Grpo,
     /// Advantage Reweighting of this strength.
@@ -30,17 +30,19 @@ pub enum Way {
 }
 
 /// Only tokens above 0.25, above 0.5, and below 0.25 (Fig. 6 a).
-pub const ABOVE_QUARTER: Way = Way::Only(&[2, 3, 4]);
+pub const ABOVE_QUARTER: UpdateMethod = UpdateMethod::Only(&[2, 3, 4]);
 /// See [`ABOVE_QUARTER`].
-pub const ABOVE_HALF: Way = Way::Only(&[3, 4]);
+pub const ABOVE_HALF: UpdateMethod = UpdateMethod::Only(&[3, 4]);
 /// See [`ABOVE_QUARTER`].
-pub const BELOW_QUARTER: Way = Way::Only(&[1]);
+pub const BELOW_QUARTER: UpdateMethod = UpdateMethod::Only(&[1]);
 /// The paper's four methods.
-pub const METHODS: [Way; 4] = [Way::Grpo, Way::Ar(ALPHA), Way::Lopti(ETA), Way::Both];
+pub const METHODS: [UpdateMethod; 4] =
+    [UpdateMethod::Grpo, UpdateMethod::Ar(ALPHA), UpdateMethod::Lopti(ETA), UpdateMethod::Both];
 /// Controls of L5: as many updates, and a split by lot.
-pub const CONTROLS: [Way; 2] = [Way::Twice, Way::RandomSplit];
+pub const CONTROLS: [UpdateMethod; 2] = [UpdateMethod::Twice, UpdateMethod::RandomSplit];
 /// More controls (L5b): moments apart, and larger rates.
-pub const MORE_CONTROLS: [Way; 3] = [Way::OwnMoments, Way::Rate(std::f64::consts::SQRT_2), Way::Rate(2.0)];
+pub const MORE_CONTROLS: [UpdateMethod; 3] =
+    [UpdateMethod::OwnMoments, UpdateMethod::Rate(std::f64::consts::SQRT_2), UpdateMethod::Rate(2.0)];
 /// L6.
 pub const ALPHAS: [f64; 5] = [0.1, ALPHA, 0.5, 0.7, 1.0];
 /// L7.
@@ -48,7 +50,7 @@ pub const ETAS: [f64; 5] = [0.1, 0.3, ETA, 0.7, 0.9];
 /// L13: updates for a pass over a step's completions.
 pub const UPDATES: [usize; 4] = [1, 2, 4, 8];
 
-impl Way {
+impl UpdateMethod {
     /// In tables.
     pub fn name(self) -> String {
         match self {
@@ -120,10 +122,10 @@ impl Setting {
     }
 
     /// What a way is called in it: its baseline is its own algorithm, and where the paper uses a smaller alpha so do we.
-    pub fn name_of(self, way: Way) -> String {
+    pub fn name_of(self, way: UpdateMethod) -> String {
         match (self, way) {
-            (Self::PlusPlus, Way::Grpo) => "REINFORCE++".into(),
-            (Self::PlusPlus | Self::Sums, Way::Ar(_)) => Way::Ar(SMALL_ALPHA).name(),
+            (Self::PlusPlus, UpdateMethod::Grpo) => "REINFORCE++".into(),
+            (Self::PlusPlus | Self::Sums, UpdateMethod::Ar(_)) => UpdateMethod::Ar(SMALL_ALPHA).name(),
             _ => way.name(),
         }
     }
@@ -152,7 +154,7 @@ impl Plan<'_> {
     }
 
     /// Reinforcement from there.
-    pub fn arm(&self, setting: Setting, way: Way, seed: u64) -> Arm {
+    pub fn arm(&self, setting: Setting, way: UpdateMethod, seed: u64) -> Arm {
         // Two updates a pass are the main setting.
         let setting = if setting == Setting::Updates(self.scale.mini_batches) { Setting::Main } else { setting };
         let mut train = self.scale.reinforcement(seed);
@@ -162,7 +164,7 @@ impl Plan<'_> {
             Setting::Updates(n) => grpo.mini_batch_size = Some((self.scale.batch_size / n).max(1)),
             Setting::Main | Setting::Sums => {}
         }
-        if let Way::Rate(factor) = way {
+        if let UpdateMethod::Rate(factor) = way {
             train = TrainSettings {
                 learning_rate: factor * train.learning_rate,
                 min_learning_rate: factor * train.min_learning_rate,
@@ -179,26 +181,28 @@ impl Plan<'_> {
                 from: Box::new(self.sft(setting.task(), seed)),
                 rollout: self.scale.rollout(),
                 grpo: Box::new(grpo),
-                exams: self.scale.exam_steps(),
+                exams: self.scale.evaluation_steps(),
             },
         }
     }
 
     /// What a claim compares, in the order of its table.
-    pub fn ways(claim: &str) -> Vec<(Setting, Way)> {
-        let main = |ways: &[Way]| ways.iter().map(|w| (Setting::Main, *w)).collect::<Vec<_>>();
+    pub fn ways(claim: &str) -> Vec<(Setting, UpdateMethod)> {
+        let main = |ways: &[UpdateMethod]| ways.iter().map(|w| (Setting::Main, *w)).collect::<Vec<_>>();
         match claim {
             "L5" => main(&[&METHODS[..], &CONTROLS[..]].concat()),
-            "L5b" => main(&[&[Way::Grpo, Way::Lopti(ETA)][..], &MORE_CONTROLS[..]].concat()),
-            "L6" => main(&[&[Way::Grpo][..], &ALPHAS.map(Way::Ar)[..]].concat()),
-            "L7" => main(&[&[Way::Grpo][..], &ETAS.map(Way::Lopti)[..]].concat()),
-            "L8" => main(&[Way::Grpo, Way::Lopti(ETA), Way::HighFirst, Way::RandomSplit]),
-            "L9" => main(&[Way::Grpo, ABOVE_QUARTER, ABOVE_HALF, BELOW_QUARTER]),
+            "L5b" => main(&[&[UpdateMethod::Grpo, UpdateMethod::Lopti(ETA)][..], &MORE_CONTROLS[..]].concat()),
+            "L6" => main(&[&[UpdateMethod::Grpo][..], &ALPHAS.map(UpdateMethod::Ar)[..]].concat()),
+            "L7" => main(&[&[UpdateMethod::Grpo][..], &ETAS.map(UpdateMethod::Lopti)[..]].concat()),
+            "L8" => main(&[UpdateMethod::Grpo, UpdateMethod::Lopti(ETA), UpdateMethod::HighFirst, UpdateMethod::RandomSplit]),
+            "L9" => main(&[UpdateMethod::Grpo, ABOVE_QUARTER, ABOVE_HALF, BELOW_QUARTER]),
             "L10" => METHODS.map(|w| (Setting::PlusPlus, w)).to_vec(),
             "L12" => METHODS.map(|w| (Setting::Sums, w)).to_vec(),
             "L13" => UPDATES
                 .iter()
-                .flat_map(|n| [Way::Grpo, Way::Ar(ALPHA), Way::Lopti(ETA)].map(|w| (Setting::Updates(*n), w)))
+                .flat_map(|n| {
+                    [UpdateMethod::Grpo, UpdateMethod::Ar(ALPHA), UpdateMethod::Lopti(ETA)].map(|w| (Setting::Updates(*n), w))
+                })
                 .collect(),
             _ => Vec::new(),
         }
@@ -229,7 +233,7 @@ impl Plan<'_> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::reproduce::pace::Job as _;
+    use crate::reproduce::attempts::Job as _;
 
     #[test]
     fn claims_share_their_arms() {
@@ -258,16 +262,23 @@ mod tests {
     fn arms_differ_by_their_way_alone() {
         let scale = Scale::named("tiny").unwrap();
         let plan = Plan { scale: &scale };
-        let base = plan.arm(Setting::Main, Way::Grpo, 1);
+        let base = plan.arm(Setting::Main, UpdateMethod::Grpo, 1);
         for (setting, way) in [Plan::ways("L5"), Plan::ways("L5b")].concat() {
             let arm = plan.arm(setting, way, 1);
             assert_eq!((&arm.model, &arm.task, arm.train.seed), (&base.model, &base.task, 1));
             let updates = arm.passes() * scale.mini_batches;
-            let twice = matches!(way, Way::Lopti(_) | Way::Both | Way::Twice | Way::RandomSplit | Way::OwnMoments);
+            let twice = matches!(
+                way,
+                UpdateMethod::Lopti(_)
+                    | UpdateMethod::Both
+                    | UpdateMethod::Twice
+                    | UpdateMethod::RandomSplit
+                    | UpdateMethod::OwnMoments
+            );
             assert_eq!(updates, if twice { 4 } else { 2 }, "{way:?}");
         }
-        assert_eq!(plan.arm(Setting::Updates(2), Way::Grpo, 1), base);
-        let plus = plan.arm(Setting::PlusPlus, Way::Ar(ALPHA), 1);
+        assert_eq!(plan.arm(Setting::Updates(2), UpdateMethod::Grpo, 1), base);
+        let plus = plan.arm(Setting::PlusPlus, UpdateMethod::Ar(ALPHA), 1);
         assert_eq!(plus.grpo().unwrap().reweight_alpha, SMALL_ALPHA);
         let names = METHODS.map(|way| Setting::PlusPlus.name_of(way));
         assert_eq!(names, ["REINFORCE++", "AR 0.1", "Lopti 0.5", "AR + Lopti"]);

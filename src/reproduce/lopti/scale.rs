@@ -218,7 +218,7 @@ impl Scale {
     }
 
     /// Steps at which a run is examined, the last one among them.
-    pub fn exam_steps(&self) -> Vec<u64> {
+    pub fn evaluation_steps(&self) -> Vec<u64> {
         self.exams.0.iter().map(|part| (part * self.steps as f64).round() as u64).collect()
     }
 }
@@ -233,7 +233,7 @@ mod tests {
             let s = Scale::named(name).unwrap();
             assert!(s.batch_size.is_multiple_of(s.num_generations) && s.batch_size.is_multiple_of(8), "{name}");
             assert!(s.probe.1.is_multiple_of(s.num_generations), "{name}");
-            let exams = s.exam_steps();
+            let exams = s.evaluation_steps();
             assert!(exams.len() >= LAST_EXAMS && exams.last() == Some(&s.steps) && exams[0] > 0, "{name}: {exams:?}");
             assert!(exams.windows(2).all(|w| w[0] < w[1]), "{name}: {exams:?}");
         }

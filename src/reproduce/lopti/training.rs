@@ -1,11 +1,11 @@
 //! Training an arm: the trainer of every stage, with exams and a record.
 
 use super::arm::{Arm, Exam, Levels, Record, Work};
-use super::school::School;
+use super::task_setup::TaskSetup;
 use crate::config::{DeviceSettings, Settings};
 use crate::device::Device;
 use crate::event::{Event, TaskEval};
-use crate::reproduce::pace::{Ended, Interrupted};
+use crate::reproduce::attempts::{Ended, Interrupted};
 use crate::reproduce::store::Store;
 use crate::session::control::Control;
 use crate::train::{StepResult, Trainer};
@@ -16,11 +16,11 @@ use std::path::PathBuf;
 use web_time::Instant;
 
 /// What a trainer of arms needs.
-pub struct Workshop<'a> {
+pub struct TrainingContext<'a> {
     /// Where arms are kept.
     pub store: &'a Store,
     /// Words and questions of the arm's task.
-    pub school: &'a School,
+    pub task_setup: &'a TaskSetup,
     /// Adapter by name or index.
     pub device: &'a DeviceSettings,
 }
@@ -41,7 +41,7 @@ pub fn weights(store: &Store, arm: &Arm) -> anyhow::Result<Vec<f32>> {
     Ok(bytemuck::pod_collect_to_vec(&bytes))
 }
 
-impl Workshop<'_> {
+impl TrainingContext<'_> {
     /// Train an arm unless it is there. What it begins from must be. `tell` gets the part that is done.
     ///
     /// # Errors
@@ -74,9 +74,9 @@ impl Workshop<'_> {
     /// `None` when a signal came.
     fn fine_tune(&self, arm: &Arm, tell: &mut dyn FnMut(f64)) -> anyhow::Result<Option<Record>> {
         let settings = Settings { model: arm.model.clone(), train: arm.train.clone(), ..Settings::default() };
-        let config = arm.model.config(self.school.vocab(), arm.train.seq_len);
-        let lessons = self.school.lessons(&arm.task, arm.train.seq_len, arm.train.seed)?;
-        let mut trainer = Trainer::new(self.device()?, &settings, &config, Box::new(lessons))?;
+        let config = arm.model.config(self.task_setup.vocab(), arm.train.seq_len);
+        let worked_solutions = self.task_setup.worked_solutions(&arm.task, arm.train.seq_len, arm.train.seed)?;
+        let mut trainer = Trainer::new(self.device()?, &settings, &config, Box::new(worked_solutions))?;
         let mut record = Record { updates: arm.train.max_steps, ..Record::default() };
         for done in 1..=arm.train.max_steps {
             if Control::interrupted() {
@@ -103,9 +103,9 @@ impl Workshop<'_> {
             grpo: Some((**grpo).clone()),
             ..Settings::default()
         };
-        let config = arm.model.config(self.school.vocab(), arm.train.seq_len);
-        let practice = self.school.practice(&arm.task, arm.train.seed)?;
-        let mut trainer = Trainer::reinforce(self.device()?, &settings, &config, practice)?;
+        let config = arm.model.config(self.task_setup.vocab(), arm.train.seq_len);
+        let task_context = self.task_setup.task_context(&arm.task, arm.train.seed)?;
+        let mut trainer = Trainer::reinforce(self.device()?, &settings, &config, task_context)?;
         trainer.model.set(&trainer.device, &weights(self.store, from)?);
         trainer.keep_reference(None)?;
         let mut record = Record::default();
@@ -155,7 +155,7 @@ const CORRECT: &str = "accuracy";
 
 /// Both ways to answer; `None` when a signal came.
 fn exam(trainer: &mut Trainer, temperature: f64) -> anyhow::Result<Option<Exam>> {
-    let mut ask = |temperature: f64| trainer.examine(temperature, &mut |_, _, _| !Control::interrupted());
+    let mut ask = |temperature: f64| trainer.evaluate_task(temperature, &mut |_, _, _| !Control::interrupted());
     let (Some(sampled), Some(greedy)) = (ask(temperature)?, ask(0.0)?) else { return Ok(None) };
     Ok(Some(Exam { step: sampled.step, sampled: levels(&sampled), greedy: levels(&greedy) }))
 }

@@ -1,13 +1,13 @@
 //! What every claim works with: the plan, the bank, the device; and how arms get trained.
 
 use super::arm::Arm;
-use super::bank::Bank;
+use super::checkpoints::CheckpointStore;
+use super::corpora::Texts;
 use super::plan::Plan;
 use super::scale::Scale;
-use super::texts::Texts;
 use super::trajectory::train;
 use crate::config::DeviceSettings;
-use crate::reproduce::pace::{Ended, Job, Worker, work_off};
+use crate::reproduce::attempts::{Ended, Job, Worker, work_off};
 
 /// See the module.
 pub struct Context<'a> {
@@ -18,7 +18,7 @@ pub struct Context<'a> {
     /// Corpora.
     pub texts: Texts,
     /// What is known already.
-    pub bank: Bank,
+    pub checkpoints: CheckpointStore,
     /// Adapter by name or index.
     pub device: DeviceSettings,
     /// Gets progress lines.
@@ -34,7 +34,7 @@ impl Context<'_> {
     /// Have all these arms trained, and before them those that they begin from.
     ///
     /// # Errors
-    /// A device fault, a full disk, or [`crate::reproduce::pace::Interrupted`].
+    /// A device fault, a full disk, or [`crate::reproduce::attempts::Interrupted`].
     pub fn ensure(&self, arms: &[Arm]) -> anyhow::Result<()> {
         work_off(arms, self, &*self.tell)
     }
@@ -57,11 +57,11 @@ impl Job for Arm {
 
 impl Worker<Arm> for Context<'_> {
     fn is_done(&self, arm: &Arm) -> bool {
-        self.bank.is_done(arm)
+        self.checkpoints.is_done(arm)
     }
 
     fn attempt(&self, arm: &Arm, tell: &mut dyn FnMut(f64)) -> anyhow::Result<Ended> {
         let updates = arm.updates() as f64;
-        train(&self.bank, arm, &self.texts, &self.device, &mut |done| tell(done as f64 / updates))
+        train(&self.checkpoints, arm, &self.texts, &self.device, &mut |done| tell(done as f64 / updates))
     }
 }

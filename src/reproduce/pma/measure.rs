@@ -2,9 +2,9 @@
 
 use super::arm::{Arm, Text};
 use super::context::Context;
-use super::lab::{Lab, Scored};
 use super::plan::Window;
 use super::scale::Size;
+use super::sized_model::{Scored, SizedModel};
 use crate::reproduce::finding::number;
 use crate::reproduce::stats::{Unit, mean};
 
@@ -15,20 +15,20 @@ pub type Points = Vec<(f64, f64)>;
 pub struct Measure<'a> {
     /// What is measured.
     pub context: &'a Context<'a>,
-    labs: Vec<Lab<'a>>,
+    labs: Vec<SizedModel<'a>>,
 }
 
 impl<'a> Measure<'a> {
     /// Devices are opened when they are needed.
     pub fn new(context: &'a Context<'a>) -> Self {
-        Self { context, labs: context.scale.sizes.iter().map(|size| Lab::new(context, size)).collect() }
+        Self { context, labs: context.scale.sizes.iter().map(|size| SizedModel::new(context, size)).collect() }
     }
 
     /// The lab of a size.
     ///
     /// # Errors
     /// Never for a size of the scale.
-    pub fn lab(&self, size: &Size) -> anyhow::Result<&Lab<'a>> {
+    pub fn sized_model(&self, size: &Size) -> anyhow::Result<&SizedModel<'a>> {
         let at = self.context.scale.sizes.iter().position(|s| s == size);
         at.and_then(|i| self.labs.get(i)).ok_or_else(|| anyhow::anyhow!("{}: not a size of this scale", size.name))
     }
@@ -36,15 +36,15 @@ impl<'a> Measure<'a> {
     /// Held-out loss of a window of an arm whose snapshots lie on the base's grid.
     ///
     /// # Errors
-    /// As [`Lab::score`].
+    /// As [`SizedModel::score`].
     pub fn window(&self, arm: &Arm, size: &Size, window: &Window) -> anyhow::Result<Scored> {
-        self.lab(size)?.score(arm, &window.mix(size)?, Text::Base)
+        self.sized_model(size)?.score(arm, &window.mix(size)?, Text::Base)
     }
 
     /// The same for the base run of a seed.
     ///
     /// # Errors
-    /// As [`Lab::score`].
+    /// As [`SizedModel::score`].
     pub fn base(&self, size: &Size, seed: u64, window: &Window) -> anyhow::Result<Scored> {
         self.window(&self.context.plan().base(size, seed), size, window)
     }

@@ -2,31 +2,31 @@
 //! what was trained and evaluated, so that the analysis may be run again at will and several processes may share the work.
 
 pub mod arm;
-pub mod bank;
+pub mod checkpoints;
 mod claims;
 pub mod context;
-pub mod lab;
+pub mod corpora;
 mod measure;
 pub mod plan;
 pub mod scale;
+pub mod sized_model;
 mod spike;
 pub mod task;
-pub mod texts;
 pub mod trajectory;
 
+use super::attempts::minutes;
 use super::finding::Table;
-use super::pace::minutes;
 use super::report::{Facts, Header, Report};
 use super::store::has;
 use super::{Options, Paper, chosen, device, seeds};
 use arm::Arm;
-use bank::Bank;
+use checkpoints::CheckpointStore;
 use context::Context;
+use corpora::Texts;
 use measure::Measure;
 use plan::Plan;
 use scale::Scale;
 use serde::Serialize;
-use texts::Texts;
 
 /// The paper.
 pub const PAPER: Paper = Paper {
@@ -107,15 +107,21 @@ fn header(options: &Options, scale: &Scale, texts: &Texts) -> anyhow::Result<Hea
 /// [`Options::arms_only`].
 ///
 /// # Errors
-/// Settings that cannot work, a device fault, a full disk, or [`super::pace::Interrupted`].
+/// Settings that cannot work, a device fault, a full disk, or [`super::attempts::Interrupted`].
 pub fn run(options: &Options, tell: &dyn Fn(&str)) -> anyhow::Result<Option<Report>> {
     let scale = Scale::named(&options.scale)?;
     let arms = arms(options)?;
     let texts = Texts::open(options.data.as_deref())?;
-    let bank = Bank::open(&options.work, &texts.digest)?;
+    let checkpoints = CheckpointStore::open(&options.work, &texts.digest)?;
     let mut report = Report { header: header(options, &scale, &texts)?, findings: Vec::new() };
-    let context =
-        Context { scale: &scale, seeds: seeds(options), texts, bank, device: options.device.clone(), tell: Box::new(tell) };
+    let context = Context {
+        scale: &scale,
+        seeds: seeds(options),
+        texts,
+        checkpoints,
+        device: options.device.clone(),
+        tell: Box::new(tell),
+    };
     context.ensure(&arms)?;
     if options.arms_only {
         return Ok(None);

@@ -1,12 +1,12 @@
 //! Training an arm: the trainer of every stage, with snapshots to disk.
 
 use super::arm::{Arm, Begin, Record};
-use super::bank::{Bank, State, state_name};
+use super::checkpoints::{CheckpointStore, State, state_name};
+use super::corpora::Texts;
 use super::spike::first_lost;
-use super::texts::Texts;
 use crate::config::{DeviceSettings, Settings};
 use crate::device::{Arena, Device};
-use crate::reproduce::pace::Ended;
+use crate::reproduce::attempts::Ended;
 use crate::session::control::Control;
 use crate::train::Trainer;
 use std::fs::File;
@@ -20,16 +20,22 @@ const LOOK_EVERY: u64 = 25;
 ///
 /// # Errors
 /// A device fault or a disk that refuses.
-pub fn train(bank: &Bank, arm: &Arm, texts: &Texts, device: &DeviceSettings, tell: &mut dyn FnMut(u64)) -> anyhow::Result<Ended> {
-    if bank.is_done(arm) {
+pub fn train(
+    checkpoints: &CheckpointStore,
+    arm: &Arm,
+    texts: &Texts,
+    device: &DeviceSettings,
+    tell: &mut dyn FnMut(u64),
+) -> anyhow::Result<Ended> {
+    if checkpoints.is_done(arm) {
         return Ok(Ended::Done);
     }
-    let Some(_lock) = bank.lock(arm)? else { return Ok(Ended::Busy) };
-    if bank.is_done(arm) {
+    let Some(_lock) = checkpoints.lock(arm)? else { return Ok(Ended::Busy) };
+    if checkpoints.is_done(arm) {
         return Ok(Ended::Done);
     }
-    let folder = bank.folder(arm);
-    let mut trainer = trainer(bank, arm, texts, device)?;
+    let folder = checkpoints.folder(arm);
+    let mut trainer = trainer(checkpoints, arm, texts, device)?;
     let begin = Instant::now();
     let mut record = Record { first_step: arm.from_step + 1, ..Record::default() };
     let mut snapshots = match arm.snapshot_every {
@@ -68,7 +74,7 @@ pub fn train(bank: &Bank, arm: &Arm, texts: &Texts, device: &DeviceSettings, tel
         file.flush()?;
     }
     record.seconds = begin.elapsed().as_secs_f64();
-    bank.finish(arm, &record)?;
+    checkpoints.finish(arm, &record)?;
     Ok(Ended::Done)
 }
 
@@ -78,7 +84,7 @@ fn push(record: &mut Record, loss: f64, grad_norm: f64) {
 }
 
 /// A trainer at the arm's beginning.
-fn trainer(bank: &Bank, arm: &Arm, texts: &Texts, device: &DeviceSettings) -> anyhow::Result<Trainer> {
+fn trainer(checkpoints: &CheckpointStore, arm: &Arm, texts: &Texts, device: &DeviceSettings) -> anyhow::Result<Trainer> {
     let settings = Settings { model: arm.model.clone(), train: arm.train.clone(), ..Settings::default() };
     let seq_len = arm.train.seq_len;
     let config = arm.model.config(texts.vocab, seq_len);
@@ -89,9 +95,9 @@ fn trainer(bank: &Bank, arm: &Arm, texts: &Texts, device: &DeviceSettings) -> an
     (trainer.state.step, trainer.state.optimizer_steps) = (arm.from_step, arm.from_step);
     trainer.state.skipped_batches = arm.skip;
     if let Begin::From { arm: parent, mix, moments } = &arm.begin {
-        write_values(&trainer.device, &trainer.model.values, &bank.merged(parent, mix)?)?;
+        write_values(&trainer.device, &trainer.model.values, &checkpoints.merged(parent, mix)?)?;
         if let Some(step) = moments {
-            let State { parts: [_, m, v] } = bank.state(parent, *step)?;
+            let State { parts: [_, m, v] } = checkpoints.state(parent, *step)?;
             write_values(&trainer.device, &trainer.optimizer.m, &m)?;
             write_values(&trainer.device, &trainer.optimizer.v, &v)?;
         }

@@ -192,7 +192,7 @@ mod tests {
     }
 
     #[test]
-    fn by_lot_parts_of_the_same_sizes() {
+    fn random_split_has_parts_of_the_same_sizes() {
         let many: Vec<f64> = (1..100).map(|i| f64::from(i) / 100.0).collect();
         let rollouts = rollouts(&[&many]);
         let grpo = GrpoSettings { lopti_eta: Some(0.305), lopti_split: LoptiSplit::Random, ..GrpoSettings::default() };

@@ -15,7 +15,7 @@ use std::ops::Range;
 
 /// What an update works on, all made on one device: the model that learns, and what holds its gradients and moments.
 #[derive(Clone, Copy)]
-pub struct Learner<'a> {
+pub struct PolicyModel<'a> {
     /// The device.
     pub device: &'a Device,
     /// The model.
@@ -179,7 +179,7 @@ impl Policy {
     }
 
     /// The recording of a gradient over so many rows, and its inputs.
-    pub(super) fn gradient_pass(&mut self, on: Learner<'_>, rows: usize) -> Result<(&GradientPass, &PolicyRows<Tensor>)> {
+    pub(super) fn gradient_pass(&mut self, on: PolicyModel<'_>, rows: usize) -> Result<(&GradientPass, &PolicyRows<Tensor>)> {
         let (acts, policy) = of_rows(&self.acts, rows);
         let pass = match self.gradients.entry(rows) {
             Entry::Occupied(known) => known.into_mut(),

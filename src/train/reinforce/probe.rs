@@ -2,7 +2,7 @@
 //! probability before, and the part of the tokens that moved to where their advantage wants them.
 
 use super::tokens::{QUARTILES, bin, short};
-use super::{Learner, Loss, Pass, Policy, Rollout, passes};
+use super::{Loss, Pass, Policy, PolicyModel, Rollout, passes};
 use crate::config::GrpoSettings;
 use crate::event::{BinGradient, Moved, Number, Probe};
 use anyhow::Result;
@@ -86,7 +86,7 @@ fn moved<'a>(changes: impl Iterator<Item = &'a Change>) -> Moved {
 /// Completions that were not scored or have no advantages, or a device fault.
 pub fn gradient_by_quartile(
     policy: &mut Policy,
-    on: Learner<'_>,
+    on: PolicyModel<'_>,
     rollouts: &[Rollout],
     grpo: &GrpoSettings,
     loss: &Loss,

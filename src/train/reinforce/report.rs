@@ -2,7 +2,7 @@
 
 use super::metrics::{self, Metrics, set};
 use super::sampling::Sampled;
-use super::step::{Made, UnderWay};
+use super::step::{Made, PendingStep};
 use super::{UpdateStats, probe, tokens, warnings};
 use crate::config::RolloutSettings;
 use crate::data::Tokenizer;
@@ -35,7 +35,7 @@ impl Seconds {
 
 /// The numbers of a step that is done; `after` are the tokens' log-probabilities behind the last update, where they were measured.
 pub(super) fn step(
-    now: &UnderWay,
+    now: &PendingStep,
     after: Option<&[Vec<f32>]>,
     state: &TrainerState,
     settings: &RolloutSettings,

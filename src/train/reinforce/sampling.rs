@@ -199,8 +199,8 @@ pub(super) fn text_of(completion: &Completion, tokenizer: &Tokenizer, stops: &[u
 }
 
 impl Sampled {
-    /// Put another round's groups behind these, up to `most` groups; with `choosy` only those whose rewards differ.
-    fn take(&mut self, more: Sampled, generations: usize, most: usize, choosy: bool) {
+    /// Put another round's groups behind these, up to `most` groups; with `drop_uniform_groups` only those whose rewards differ.
+    fn take(&mut self, more: Sampled, generations: usize, most: usize, drop_uniform_groups: bool) {
         self.too_long += more.too_long;
         self.unspelt.0 += more.unspelt.0;
         if self.unspelt.1.is_empty() {
@@ -214,7 +214,7 @@ impl Sampled {
             }
             let mut rewards = rollouts.iter().filter(|r| !r.ungraded).map(|r| r.reward);
             let first = rewards.next();
-            if choosy && rewards.all(|reward| Some(reward) == first) {
+            if drop_uniform_groups && rewards.all(|reward| Some(reward) == first) {
                 self.dropped_groups += 1;
                 continue;
             }

@@ -3,7 +3,7 @@
 
 use super::report::{self, Seconds};
 use super::sampling::{Progress, Sampled, Sampler};
-use super::{Learner, Loss, Pass, Policy, UpdateStats, advantage, passes, probe, warnings};
+use super::{Loss, Pass, Policy, PolicyModel, UpdateStats, advantage, passes, probe, warnings};
 use crate::config::{GrpoSettings, ModelConfig, RolloutSettings, Settings};
 use crate::data::Tokenizer;
 use crate::data::tasks::Task;
@@ -12,7 +12,7 @@ use crate::event::{BinGradient, Event, Norms};
 use crate::model::rollout::default_slots;
 use crate::model::weight_files::WeightFiles;
 use crate::model::{Model, Rollouts};
-use crate::ops::adamw::Hyper;
+use crate::ops::adamw::UpdateParams;
 use crate::ops::sample::Sampling;
 use crate::train::{Optimizer, StepResult, TrainerState};
 use anyhow::{Context as _, Result};
@@ -21,7 +21,7 @@ use std::ops::Range;
 use web_time::Instant;
 
 /// What is practised, and in which words.
-pub struct Practice {
+pub struct TaskContext {
     /// Asks and judges.
     pub task: Box<dyn Task>,
     /// The model's tokenizer.
@@ -34,7 +34,7 @@ pub struct Practice {
 
 /// What reinforcement needs beside model and optimizer.
 pub struct Reinforce {
-    pub(super) practice: Practice,
+    pub(super) task_context: TaskContext,
     pub(super) engine: Rollouts,
     policy: Policy,
     /// What the run began from, when the loss has a KL term.
@@ -43,13 +43,13 @@ pub struct Reinforce {
     grpo: GrpoSettings,
     pub(super) seed: u64,
     completions: usize,
-    under_way: Option<UnderWay>,
+    pending_step: Option<PendingStep>,
     watch: warnings::Watch,
 }
 
 /// A step between its rollouts and its last update: what a checkpoint holds of it.
 #[derive(Clone, Debug, Default, Serialize, Deserialize)]
-pub struct UnderWay {
+pub struct PendingStep {
     /// Completions with grades, scores and advantages.
     pub sampled: Sampled,
     /// The settings in force when they were sampled: live changes take effect at the next step.
@@ -84,21 +84,21 @@ impl Reinforce {
     ///
     /// # Errors
     /// Lengths that cannot work, or a kernel that does not compile.
-    pub fn new(device: &Device, model: &Model, settings: &Settings, practice: Practice) -> Result<Self> {
+    pub fn new(device: &Device, model: &Model, settings: &Settings, task_context: TaskContext) -> Result<Self> {
         let (_, rollout, grpo) = settings.reinforcement().context("settings without the sections of reinforcement")?;
         let completions = settings.train.batch_size;
-        let room = rollout.max_prompt_length + rollout.max_completion_length;
+        let max_len = rollout.max_prompt_length + rollout.max_completion_length;
         let slots = slots(&model.config, settings, rollout, device.sizes());
         Ok(Self {
-            practice,
-            engine: Rollouts::new(device, model, slots, room)?,
+            task_context,
+            engine: Rollouts::new(device, model, slots, max_len)?,
             policy: Policy::new(device, model, settings)?,
             reference: None,
             rollout: rollout.clone(),
             grpo: grpo.clone(),
             seed: settings.train.seed,
             completions,
-            under_way: None,
+            pending_step: None,
             watch: warnings::Watch::default(),
         })
     }
@@ -134,13 +134,13 @@ impl Reinforce {
     }
 
     /// The step that is not done, if there is one.
-    pub fn under_way(&self) -> Option<&UnderWay> {
-        self.under_way.as_ref()
+    pub fn pending_step(&self) -> Option<&PendingStep> {
+        self.pending_step.as_ref()
     }
 
     /// Go on with a step that a checkpoint holds, or with none.
-    pub fn set_under_way(&mut self, step: Option<UnderWay>) {
-        self.under_way = step;
+    pub fn set_pending_step(&mut self, step: Option<PendingStep>) {
+        self.pending_step = step;
     }
 
     /// The next update of the step under way, sampling first where there is none; the step's numbers come with its last update.
@@ -153,11 +153,11 @@ impl Reinforce {
         model: &Model,
         optimizer: &mut Optimizer,
         state: &mut TrainerState,
-        hyper: Hyper,
+        hyper: UpdateParams,
         progress: &mut Progress<'_>,
     ) -> Result<Option<StepResult>> {
-        let on = Learner { device, model, optimizer };
-        let mut now = match self.under_way.take() {
+        let on = PolicyModel { device, model, optimizer };
+        let mut now = match self.pending_step.take() {
             Some(now) => now,
             None => match self.begin(on, state, progress)? {
                 Some(now) => now,
@@ -187,22 +187,27 @@ impl Reinforce {
         }
         if now.updates.len() < plan.len() {
             now.plan = Some(plan);
-            self.under_way = Some(now);
+            self.pending_step = Some(now);
             return Ok(None);
         }
         self.finish(on, state, &hyper, now, progress).map(Some)
     }
 
     /// Completions of a new step, scored and with advantages; `None` when `progress` stopped it.
-    fn begin(&mut self, on: Learner<'_>, state: &mut TrainerState, progress: &mut Progress<'_>) -> Result<Option<UnderWay>> {
-        let mut now = UnderWay {
+    fn begin(
+        &mut self,
+        on: PolicyModel<'_>,
+        state: &mut TrainerState,
+        progress: &mut Progress<'_>,
+    ) -> Result<Option<PendingStep>> {
+        let mut now = PendingStep {
             grpo: GrpoSettings {
                 reweight_alpha: state.hyper.reweight_alpha.unwrap_or(self.grpo.reweight_alpha),
                 lopti_eta: state.hyper.lopti_eta.or(self.grpo.lopti_eta).filter(|eta| *eta > 0.0),
                 ..self.grpo.clone()
             },
             temperature: state.hyper.temperature.unwrap_or(self.rollout.temperature),
-            ..UnderWay::default()
+            ..PendingStep::default()
         };
         let mut asked = state.questions;
         let r = &self.rollout;
@@ -211,10 +216,10 @@ impl Reinforce {
             device: on.device,
             model: on.model,
             engine: &mut self.engine,
-            task: self.practice.task.as_mut(),
-            tokenizer: &self.practice.tokenizer,
-            stops: &self.practice.stops,
-            chat: self.practice.chat,
+            task: self.task_context.task.as_mut(),
+            tokenizer: &self.task_context.tokenizer,
+            stops: &self.task_context.stops,
+            chat: self.task_context.chat,
             settings: &self.rollout,
             completions: self.completions,
             sampling,
@@ -243,13 +248,13 @@ impl Reinforce {
     }
 
     /// Every update of a step: all mini-batches of a pass, then those of the next.
-    fn plan(&self, now: &UnderWay, step: u64) -> Result<Vec<(Pass, Range<usize>)>> {
+    fn plan(&self, now: &PendingStep, step: u64) -> Result<Vec<(Pass, Range<usize>)>> {
         let all = passes(&now.sampled.rollouts, &now.grpo, self.seed, step)?;
         let batches: Vec<Range<usize>> = self.policy.mini_batches(now.sampled.rollouts.len()).collect();
         Ok(all.iter().flat_map(|pass| batches.iter().map(|range| (pass.clone(), range.clone()))).collect())
     }
 
-    fn loss(&self, now: &UnderWay) -> Loss {
+    fn loss(&self, now: &PendingStep) -> Loss {
         // Groups with equal rewards add nothing to the gradient: they are not computed.
         Loss { temperature: now.temperature, skip_idle: true, ..Loss::of(&self.rollout, &now.grpo) }
     }
@@ -261,10 +266,10 @@ impl Reinforce {
     /// The step is done: its numbers.
     fn finish(
         &mut self,
-        on: Learner<'_>,
+        on: PolicyModel<'_>,
         state: &mut TrainerState,
-        hyper: &Hyper,
-        mut now: UnderWay,
+        hyper: &UpdateParams,
+        mut now: PendingStep,
         progress: &mut Progress<'_>,
     ) -> Result<StepResult> {
         state.step += 1;
@@ -278,7 +283,8 @@ impl Reinforce {
             now.seconds.probe += begin.elapsed().as_secs_f64();
         }
         let logged = self.rollout.log_completions > 0 && state.step.is_multiple_of(self.rollout.log_completions);
-        let samples = if logged { report::completions(&now.sampled, &self.practice.tokenizer, state.step)? } else { Vec::new() };
+        let samples =
+            if logged { report::completions(&now.sampled, &self.task_context.tokenizer, state.step)? } else { Vec::new() };
         let mut told = report::step(&now, after.as_deref(), state, &self.rollout, &mut self.watch);
         told.events.extend(now.norms.take().map(Event::Norms));
         Ok(StepResult { learning_rate: hyper.learning_rate, samples, ..told })
@@ -287,7 +293,7 @@ impl Reinforce {
 
 /// Completions that are generated at once.
 pub fn slots(config: &ModelConfig, settings: &Settings, rollout: &RolloutSettings, sizes: Sizes) -> usize {
-    let room = rollout.max_prompt_length + rollout.max_completion_length;
-    let most = || default_slots(config, room, sizes);
+    let max_len = rollout.max_prompt_length + rollout.max_completion_length;
+    let most = || default_slots(config, max_len, sizes);
     rollout.rollout_batch_size.unwrap_or_else(most).min(settings.train.batch_size).max(1)
 }

@@ -3,12 +3,12 @@
 use super::groups::counts;
 use super::metrics::mean;
 use super::pack::Micro;
-use super::policy::{Learner, Policy};
+use super::policy::{Policy, PolicyModel};
 use super::{Pass, Rollout};
 use crate::config::{GrpoSettings, LossType, RolloutSettings};
 use crate::device::Device;
 use crate::event::number;
-use crate::ops::adamw::Hyper;
+use crate::ops::adamw::UpdateParams;
 use crate::ops::objective::{PolicyTerms, stats};
 use anyhow::{Result, ensure};
 use serde::{Deserialize, Serialize};
@@ -175,18 +175,18 @@ impl Policy {
     /// Completions that were not scored or have no advantages, one that does not fit, or a device fault.
     pub fn update(
         &mut self,
-        on: Learner<'_>,
+        on: PolicyModel<'_>,
         rollouts: &[Rollout],
         range: Range<usize>,
         pass: &Pass,
         loss: &Loss,
-        hyper: &Hyper,
+        hyper: &UpdateParams,
     ) -> Result<UpdateStats> {
         let tokens = self.accumulate(on, &rollouts[range.clone()], &pass.tokens[range], loss)?;
         let second = pass.second && on.optimizer.second.is_some();
         let steps = &mut self.optimizer_steps[usize::from(second)];
         *steps += 1;
-        let hyper = Hyper { step: *steps, ..*hyper };
+        let hyper = UpdateParams { step: *steps, ..*hyper };
         match second {
             true => on.optimizer.update_second(on.device, &hyper)?,
             false => on.optimizer.update(on.device, &hyper)?,
@@ -201,7 +201,7 @@ impl Policy {
     /// As there.
     pub fn gradient(
         &mut self,
-        on: Learner<'_>,
+        on: PolicyModel<'_>,
         rollouts: &[Rollout],
         range: Range<usize>,
         pass: &Pass,
@@ -217,7 +217,7 @@ impl Policy {
     }
 
     /// Leaves the sum of the gradients; returns the number of tokens of the pass.
-    fn accumulate(&mut self, on: Learner<'_>, rollouts: &[Rollout], tokens: &[Vec<bool>], loss: &Loss) -> Result<u64> {
+    fn accumulate(&mut self, on: PolicyModel<'_>, rollouts: &[Rollout], tokens: &[Vec<bool>], loss: &Loss) -> Result<u64> {
         self.check(rollouts)?;
         for r in rollouts {
             let n = r.completion.len();

@@ -73,12 +73,12 @@ impl Default for Seen {
 
 /// Something that is noticed when it has been so for [`HABIT`] steps in a row.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
-struct Habit {
+struct RecurringWarning {
     in_a_row: u64,
     said_at: Option<u64>,
 }
 
-impl Habit {
+impl RecurringWarning {
     /// The same at once.
     fn happened(&mut self, step: u64, is: bool) -> bool {
         let now = is && self.said_at.is_none_or(|at| step >= at + AGAIN);
@@ -104,13 +104,13 @@ impl Habit {
 #[serde(default)]
 pub struct Watch {
     explained: bool,
-    idle: Habit,
-    cut: Habit,
-    generating: Habit,
-    sure: Habit,
-    mismatch: Habit,
-    ungraded: Habit,
-    unspelt: Habit,
+    idle: RecurringWarning,
+    cut: RecurringWarning,
+    generating: RecurringWarning,
+    sure: RecurringWarning,
+    mismatch: RecurringWarning,
+    ungraded: RecurringWarning,
+    unspelt: RecurringWarning,
     /// Mean entropy of the first steps, and of how many.
     first_entropy: (f64, u64),
 }

@@ -11,8 +11,8 @@ fn plain(rescue: Rescue) -> RescueSettings {
     settings(rescue, RescueOptimizer::Keep, RescueData::Auto, 4)
 }
 
-fn trouble(onset: u64, at: u64) -> Trouble {
-    Trouble { at, onset, cause: "a spike".into(), loss_before: 2.0, loss_at_spike: 5.0 }
+fn trouble(onset: u64, at: u64) -> PersistentSpike {
+    PersistentSpike { at, onset, cause: "a spike".into(), loss_before: 2.0, loss_at_spike: 5.0 }
 }
 
 /// A ladder whose run was calm, saved every 100 updates, up to `step`.
@@ -139,7 +139,7 @@ fn simulate(s: &RescueSettings, max_steps: u64, every: u64, mut next: impl FnMut
         assert!(made <= (bound + 1) * max_steps, "it does not end: {made} updates");
         let sign = detector.look(step, next(step, made), 1.0, s.rescue_patience);
         ladder.updated(step, detector.calm());
-        if let Some(Sign::Trouble(trouble)) = sign {
+        if let Some(Sign::PersistentSpike(trouble)) = sign {
             assert!(trouble.onset <= trouble.at && trouble.at == step, "{trouble:?}");
             let Ok(plan) = ladder.decide(&trouble, s, &mut |g| g % 7 != 3) else {
                 return (ladder.past.len() as u64, false);
@@ -156,7 +156,7 @@ fn simulate(s: &RescueSettings, max_steps: u64, every: u64, mut next: impl FnMut
             assert!(different, "the same updates once more: {plan:?}");
             (step, scale) = (plan.to(), plan.learning_rate_scale);
             states.retain(|kept, _| *kept <= step);
-            detector.go_back(states[&step].clone());
+            detector.roll_back(states[&step].clone());
         } else if step % every == 0 {
             ladder.saved(step, detector.calm());
             states.insert(step, detector.clone());
@@ -169,7 +169,7 @@ fn simulate(s: &RescueSettings, max_steps: u64, every: u64, mut next: impl FnMut
 
 /// What a stretch of updates looks like.
 #[derive(Clone, Copy, Debug)]
-enum Weather {
+enum LossRegime {
     Clean,
     Spike(f64),
     Plateau(f64),
@@ -178,32 +178,32 @@ enum Weather {
     Wild,
 }
 
-fn weather() -> impl Strategy<Value = Weather> {
+fn weather() -> impl Strategy<Value = LossRegime> {
     prop_oneof![
-        4 => Just(Weather::Clean),
-        2 => (1.5f64..10.0).prop_map(Weather::Spike),
-        2 => (1.2f64..10.0).prop_map(Weather::Plateau),
-        1 => Just(Weather::Nan),
-        1 => (2u64..200).prop_map(Weather::NanNowAndThen),
-        1 => Just(Weather::Wild),
+        4 => Just(LossRegime::Clean),
+        2 => (1.5f64..10.0).prop_map(LossRegime::Spike),
+        2 => (1.2f64..10.0).prop_map(LossRegime::Plateau),
+        1 => Just(LossRegime::Nan),
+        1 => (2u64..200).prop_map(LossRegime::NanNowAndThen),
+        1 => Just(LossRegime::Wild),
     ]
 }
 
-fn loss(weather: Weather, made: u64, rng: crate::rng::Rng) -> f64 {
+fn loss(weather: LossRegime, made: u64, rng: crate::rng::Rng) -> f64 {
     let usual = 2.0 + 0.05 * rng.normal_pair(made, 0)[0];
     match weather {
-        Weather::Clean => usual,
-        Weather::Spike(factor) => usual * if made.is_multiple_of(50) { factor } else { 1.0 },
-        Weather::Plateau(factor) => usual * factor,
-        Weather::Nan => f64::NAN,
-        Weather::NanNowAndThen(n) => {
+        LossRegime::Clean => usual,
+        LossRegime::Spike(factor) => usual * if made.is_multiple_of(50) { factor } else { 1.0 },
+        LossRegime::Plateau(factor) => usual * factor,
+        LossRegime::Nan => f64::NAN,
+        LossRegime::NanNowAndThen(n) => {
             if made.is_multiple_of(n) {
                 f64::INFINITY
             } else {
                 usual
             }
         }
-        Weather::Wild => f64::from(f32::from_bits(rng.words(made, 1)[0])),
+        LossRegime::Wild => f64::from(f32::from_bits(rng.words(made, 1)[0])),
     }
 }
 
@@ -228,7 +228,7 @@ proptest! {
         let (rescues, _) = simulate(&settings(rescue, optimizer, data, limit), max_steps, every, |step, made| {
             let mut at = (if by_step { step } else { made }) % total;
             let now = stretches.iter().find(|(_, n)| { let here = at < *n; at = at.saturating_sub(*n); here });
-            loss(now.map_or(Weather::Clean, |(w, _)| *w), made, rng)
+            loss(now.map_or(LossRegime::Clean, |(w, _)| *w), made, rng)
         });
         prop_assert!(rescues <= limit * (max_steps / SPAN + 1));
     }
@@ -238,13 +238,14 @@ proptest! {
 fn a_run_that_nothing_helps_is_given_up_and_a_clean_one_never_touched() {
     let rng = crate::rng::Rng::new(1, "weather");
     let s = plain(Rescue::Rollback);
-    let stuck =
-        simulate(&s, 3000, 100, |step, made| loss(if step > 800 { Weather::Plateau(3.0) } else { Weather::Clean }, made, rng));
+    let stuck = simulate(&s, 3000, 100, |step, made| {
+        loss(if step > 800 { LossRegime::Plateau(3.0) } else { LossRegime::Clean }, made, rng)
+    });
     assert_eq!(stuck, (4, false));
-    assert_eq!(simulate(&s, 3000, 100, |_, made| loss(Weather::Clean, made, rng)), (0, true));
+    assert_eq!(simulate(&s, 3000, 100, |_, made| loss(LossRegime::Clean, made, rng)), (0, true));
     // Once, in the first 850 updates made: rescued and through.
     let once = simulate(&s, 3000, 100, |step, made| {
-        loss(if step > 800 && made < 900 { Weather::Plateau(3.0) } else { Weather::Clean }, made, rng)
+        loss(if step > 800 && made < 900 { LossRegime::Plateau(3.0) } else { LossRegime::Clean }, made, rng)
     });
     assert_eq!(once, (1, true));
 }

@@ -88,7 +88,7 @@ fn a_spike_that_passes_is_told_and_left_alone() {
 fn a_spike_that_stays_is_trouble_once() {
     let signs = told(0.05, |step| if step >= 600 { 3.0 } else { 0.0 });
     assert_eq!(signs.len(), 2, "{signs:?}");
-    let (at, Sign::Trouble(trouble)) = &signs[1] else { panic!("{signs:?}") };
+    let (at, Sign::PersistentSpike(trouble)) = &signs[1] else { panic!("{signs:?}") };
     assert_eq!((*at, trouble.at, trouble.onset), (599 + PATIENCE, 599 + PATIENCE, 600));
     assert!((trouble.loss_before - 2.7).abs() < 0.4 && trouble.loss_at_spike > 5.0, "{trouble:?}");
     assert!(trouble.cause.contains("update 600"), "{}", trouble.cause);
@@ -99,7 +99,7 @@ fn a_spike_that_stays_is_trouble_once() {
 fn a_rise_within_the_noise_is_seen() {
     let signs = told(0.3, |step| if step >= 600 { 1.1 } else { 0.0 });
     assert!(matches!(signs[0], (600..616, Sign::Spike { onset: 580..=600, .. })), "{signs:?}");
-    assert!(matches!(signs[1].1, Sign::Trouble(_)), "{signs:?}");
+    assert!(matches!(signs[1].1, Sign::PersistentSpike(_)), "{signs:?}");
 }
 
 /// A loss that creeps up drags the window's median along; the lowest median stays.
@@ -107,7 +107,7 @@ fn a_rise_within_the_noise_is_seen() {
 fn a_slow_rise_is_seen() {
     let signs = told(0.02, |step| step.saturating_sub(400) as f64 * 0.005);
     assert!(matches!(signs[0], (401..800, Sign::Spike { .. })), "{signs:?}");
-    assert!(matches!(signs[1].1, Sign::Trouble(_)), "{signs:?}");
+    assert!(matches!(signs[1].1, Sign::PersistentSpike(_)), "{signs:?}");
 }
 
 #[test]
@@ -124,7 +124,7 @@ fn nan_is_trouble_when_it_stays_and_blinds_nobody() {
         assert!(!d.calm());
     }
     assert_eq!((&d.losses, &d.norms, &d.level), (&before.losses, &before.norms, &before.level), "nothing was taken in");
-    let Some(Sign::Trouble(trouble)) = d.look(305, f64::INFINITY, 1.0, PATIENCE) else { panic!("five in a row") };
+    let Some(Sign::PersistentSpike(trouble)) = d.look(305, f64::INFINITY, 1.0, PATIENCE) else { panic!("five in a row") };
     assert_eq!((trouble.at, trouble.onset), (305, 301));
     assert!(trouble.loss_at_spike.is_nan() && (trouble.loss_before - 3.2).abs() < 0.6, "{trouble:?}");
     for step in 306..400 {
@@ -148,7 +148,7 @@ fn more_than_one_skipped_update_in_a_hundred_is_trouble() {
         })
     };
     assert_eq!(run(100), None, "one in a hundred");
-    let Some(Sign::Trouble(trouble)) = run(80) else { panic!("one in eighty") };
+    let Some(Sign::PersistentSpike(trouble)) = run(80) else { panic!("one in eighty") };
     assert_eq!((trouble.at, trouble.onset), (880, 80));
 }
 

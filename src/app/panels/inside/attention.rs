@@ -1,7 +1,7 @@
 //! Where each head looks.
 
 use super::piece;
-use crate::app::draw::{Heat, HeatWords, card, short};
+use crate::app::draw::{Heat, HeatLabels, card, short};
 use crate::app::theme;
 use crate::model::inspect::Inspection;
 use eframe::egui::{self, Color32, ColorImage, Rect, Sense, Stroke, StrokeKind, TextureHandle, TextureOptions, Ui, pos2, vec2};
@@ -87,7 +87,7 @@ impl Attention {
         let name = |i: usize| it.tokens.get(i).map_or(String::new(), |t| piece(&t.piece));
         let head = self.head;
         let who = head.map_or(format!("layer {}, mean of all heads", self.layer), |h| format!("layer {}, head {h}", self.layer));
-        let words = HeatWords {
+        let words = HeatLabels {
             name: &format!("Attention, {who}"),
             y_label: "token that looks",
             x_label: "token looked at",

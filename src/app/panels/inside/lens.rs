@@ -1,9 +1,9 @@
 //! What the model would say if it ended after each block.
 
 use super::piece;
-use crate::app::draw::{Heat, HeatWords, percent, short};
+use crate::app::draw::{Heat, HeatLabels, percent, short};
 use crate::app::theme;
-use crate::model::inspect::{Glimpse, Inspection};
+use crate::model::inspect::{Inspection, LensPrediction};
 use eframe::egui::{self, Ui};
 
 /// What the picture means.
@@ -29,7 +29,7 @@ impl LensPart {
         let behind = ui.visuals().extreme_bg_color;
         let color =
             |row: usize, column: usize| best(row, column).map_or(behind, |g| theme::probability(f64::from(g.probability)));
-        let words = HeatWords {
+        let words = HeatLabels {
             name: "Logit lens",
             y_label: "after",
             x_label: "token of the text; cells say what is expected after it",
@@ -55,7 +55,7 @@ impl LensPart {
     }
 }
 
-fn told(it: &Inspection, row: usize, column: usize, glimpse: Option<&Glimpse>) -> String {
+fn told(it: &Inspection, row: usize, column: usize, glimpse: Option<&LensPrediction>) -> String {
     let Some(glimpse) = glimpse else { return "not measured".into() };
     let after = it.tokens.get(column).map_or(String::new(), |t| piece(&t.piece));
     let mut lines = vec![format!("after {} and '{after}' ({column})", crate::vfs::clean(&it.lens[row].part))];

@@ -7,8 +7,8 @@ mod norms;
 
 use super::merge::{Found, progress};
 use crate::app::child::JobState;
-use crate::app::desk::{Desk, OpenRun, Order};
 use crate::app::draw::{card, printable, short, stat, tiles};
+use crate::app::state::{Action, AppState, OpenRun};
 use crate::app::theme;
 use crate::event::Command;
 use crate::history::opening_text;
@@ -100,12 +100,12 @@ impl Default for Inside {
 
 impl Inside {
     /// Draw.
-    pub fn ui(&mut self, ui: &mut Ui, desk: &mut Desk) {
+    pub fn ui(&mut self, ui: &mut Ui, desk: &mut AppState) {
         let Some(path) = super::focused_name(ui, desk) else { return };
         if self.of != path {
             (self.of, self.at, self.picked) = (path.clone(), 0, None);
         }
-        let mut orders = Vec::new();
+        let mut actions = Vec::new();
         if let Some(run) = desk.run(&path) {
             self.opening.follow(ui, run, &mut self.text);
             let key = format!("inspect {}", path.display());
@@ -117,16 +117,16 @@ impl Inside {
                 self.picked = None;
             }
             egui::ScrollArea::vertical().id_salt("inside").auto_shrink([false, false]).show(ui, |ui| {
-                self.form(ui, run, &key, job, &mut orders);
+                self.form(ui, run, &key, job, &mut actions);
                 ui.add_space(4.0);
                 self.found(ui);
-                self.norms.ui(ui, run, &mut orders);
+                self.norms.ui(ui, run, &mut actions);
             });
         }
-        orders.into_iter().for_each(|order| desk.ask(order));
+        actions.into_iter().for_each(|order| desk.ask(order));
     }
 
-    fn form(&mut self, ui: &mut Ui, run: &OpenRun, key: &str, job: Option<&JobState>, orders: &mut Vec<Order>) {
+    fn form(&mut self, ui: &mut Ui, run: &OpenRun, key: &str, job: Option<&JobState>, actions: &mut Vec<Action>) {
         let hint = "The text goes through the model once. You see what each head looks at, what the model would say after each block, and what \
                     it expects next. Short texts (up to about 60 tokens) can be read best.";
         card(ui, "A text through the model", hint, |ui| {
@@ -135,7 +135,7 @@ impl Inside {
                 ui.horizontal_wrapped(|ui| {
                     ui.weak("This run has saved no checkpoint yet.");
                     if run.is_ours() && ui.button("Save now").clicked() {
-                        orders.push(Order::Send(run.files.path.clone(), Command::SaveNow));
+                        actions.push(Action::Send(run.files.path.clone(), Command::SaveNow));
                     }
                 });
             }
@@ -167,10 +167,10 @@ impl Inside {
                     if let Some(found) = self.results.get_mut(&self.of) {
                         found.await_new();
                     }
-                    orders.push(Order::Job(key.to_owned(), args.to_vec()));
+                    actions.push(Action::Job(key.to_owned(), args.to_vec()));
                 }
             });
-            progress(ui, key, job, orders);
+            progress(ui, key, job, actions);
         });
     }
 

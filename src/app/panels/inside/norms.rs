@@ -1,7 +1,7 @@
 //! How large weights and gradients are, part by part, over time.
 
-use crate::app::desk::{OpenRun, Order};
-use crate::app::draw::{Heat, HeatWords, Line, Lines, card, lines, short, tiles};
+use crate::app::draw::{Heat, HeatLabels, Line, Lines, card, lines, short, tiles};
+use crate::app::state::{Action, OpenRun};
 use crate::app::theme;
 use crate::event::Norms;
 use eframe::egui::{self, Ui};
@@ -64,7 +64,7 @@ impl Table {
 
 impl NormsPart {
     /// Draw.
-    pub fn ui(&mut self, ui: &mut Ui, run: &OpenRun, orders: &mut Vec<Order>) {
+    pub fn ui(&mut self, ui: &mut Ui, run: &OpenRun, actions: &mut Vec<Action>) {
         let history = &run.files.history;
         let hint = "The L2 norm of each part's weights, or of its gradient before clipping. A gradient that grows in one part warns of trouble \
                     there; one that vanishes in the lower blocks says that these hardly learn.";
@@ -72,7 +72,7 @@ impl NormsPart {
             if history.norms.is_empty() {
                 ui.weak("No norms yet: a run measures them every so many updates.");
                 let words = "New run like this one, with norms";
-                super::super::another_run(ui, run, words, &[("eval.norms_every", "50")], orders);
+                super::super::another_run(ui, run, words, &[("eval.norms_every", "50")], actions);
                 return;
             }
             ui.horizontal_wrapped(|ui| {
@@ -97,7 +97,7 @@ fn map(ui: &mut Ui, heat: &mut Heat, table: &Table) {
         (a, b) if a == b => a.to_string(),
         (a, b) => format!("{a} to {b}"),
     };
-    let words = HeatWords {
+    let words = HeatLabels {
         name: "Norms by part",
         y_label: "part, lowest at the bottom",
         x_label: "step",

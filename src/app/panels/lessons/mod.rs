@@ -1,19 +1,19 @@
 //! Lessons: read, predict, run, look, understand. The story is played by [`Player`]; this page tells it.
 
-mod telling;
+mod scene;
 
 use crate::app::chart::{Frame, chart_ui};
-use crate::app::desk::{Desk, Order, Page};
-use crate::app::{Told, format, theme};
+use crate::app::state::{Action, AppState, Page};
+use crate::app::{StoryView, format, theme};
 use crate::config::DeviceSettings;
 use crate::event::Command;
 use crate::story::{
     Block, Options, Panel, Phase, Player, StepKind, Story, Watch, Where, is_complete, lesson, lesson_names, next_lesson,
 };
 use eframe::egui::{self, RichText, Ui};
+use scene::{answer_ui, blocks_ui, commands_ui, picture_ui, question_ui, table_ui};
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
-use telling::{answer_ui, blocks_ui, commands_ui, picture_ui, question_ui, table_ui};
 
 /// Width of the words: lines that an eye can follow.
 const WIDTH: f32 = 720.0;
@@ -54,7 +54,7 @@ impl Lessons {
                 device: DeviceSettings::default(),
                 lehr: std::env::current_exe()?,
             };
-            Ok(Told { story, options, by_itself: false })
+            Ok(StoryView { story, options, by_itself: false })
         });
         match told {
             Ok(told) => self.begin(told),
@@ -63,7 +63,7 @@ impl Lessons {
     }
 
     /// Begin with a story.
-    pub fn begin(&mut self, told: Told) {
+    pub fn begin(&mut self, told: StoryView) {
         (self.predicted, self.error, self.by_itself) = (None, None, told.by_itself);
         self.next = None;
         self.before.clear();
@@ -74,9 +74,9 @@ impl Lessons {
     }
 
     /// Between frames: look at what runs. True while something does.
-    pub fn advance(&mut self, desk: &mut Desk) -> bool {
+    pub fn advance(&mut self, desk: &mut AppState) -> bool {
         if self.by_itself {
-            self.go_on_by_itself(desk);
+            self.continue_automatically(desk);
         }
         let Some(player) = &mut self.player else { return false };
         if *player.phase() != Phase::Running {
@@ -92,15 +92,15 @@ impl Lessons {
         for path in paths {
             // The other pages show it too.
             if desk.run(&path).is_none() && path.join("config.toml").is_file() {
-                desk.ask(Order::Open(path.clone()));
-                desk.ask(Order::Focus(path));
+                desk.ask(Action::Open(path.clone()));
+                desk.ask(Action::Focus(path));
             }
         }
         true
     }
 
     /// From scene to scene; what was said in those before stays above. At the end comes the report.
-    fn go_on_by_itself(&mut self, desk: &mut Desk) {
+    fn continue_automatically(&mut self, desk: &mut AppState) {
         let Some(player) = &mut self.player else { return };
         match player.phase() {
             Phase::Reading => player.go(),
@@ -112,8 +112,8 @@ impl Lessons {
                     let runs = trained.filter_map(|name| player.product(&name)).map(|path| path.display().to_string());
                     let out = player.dir().join("report.html").display().to_string();
                     let args = ["report".to_owned()].into_iter().chain(runs).chain(["-o".to_owned(), out.clone()]).collect();
-                    desk.ask(Order::Job(format!("report {out}"), args));
-                    desk.ask(Order::Say(format!("all charts, texts and settings will be on one page: {out}")));
+                    desk.ask(Action::Job(format!("report {out}"), args));
+                    desk.ask(Action::Say(format!("all charts, texts and settings will be on one page: {out}")));
                     return;
                 }
                 let mut said = player.text();
@@ -139,7 +139,7 @@ impl Lessons {
     }
 
     /// Draw.
-    pub fn ui(&mut self, ui: &mut Ui, desk: &mut Desk) {
+    pub fn ui(&mut self, ui: &mut Ui, desk: &mut AppState) {
         let scene = self.player.as_ref().map_or(usize::MAX, Player::scene_number);
         egui::ScrollArea::vertical().id_salt(scene).auto_shrink(false).stick_to_bottom(self.by_itself).show(ui, |ui| {
             ui.set_max_width(WIDTH.min(ui.available_width()));
@@ -153,7 +153,7 @@ impl Lessons {
         });
     }
 
-    fn list_ui(&mut self, ui: &mut Ui, desk: &Desk) {
+    fn list_ui(&mut self, ui: &mut Ui, desk: &AppState) {
         if self.list.is_empty() {
             let root = desk.home.join("lessons");
             let stories = lesson_names().filter_map(|name| lesson(name).ok());
@@ -184,7 +184,7 @@ impl Lessons {
         }
     }
 
-    fn scene_ui(&mut self, ui: &mut Ui, desk: &mut Desk) {
+    fn scene_ui(&mut self, ui: &mut Ui, desk: &mut AppState) {
         let Some(player) = &self.player else { return };
         let mut back = false;
         ui.horizontal_wrapped(|ui| {
@@ -296,7 +296,7 @@ impl Lessons {
         }
     }
 
-    fn watch_ui(&mut self, ui: &mut Ui, desk: &mut Desk) {
+    fn watch_ui(&mut self, ui: &mut Ui, desk: &mut AppState) {
         let Some(player) = &self.player else { return };
         if matches!(player.phase(), Phase::Reading) {
             return;
@@ -325,7 +325,7 @@ impl Lessons {
                     Panel::Inside => (Page::Inside, "Look inside"),
                 };
                 if ui.button(words).clicked() {
-                    desk.ask(Order::Show(page));
+                    desk.ask(Action::Show(page));
                 }
             } else if let Some(picture) = &watch.picture {
                 let (step, file) = picture.split_once('/').unwrap_or((picture, ""));

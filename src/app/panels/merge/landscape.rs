@@ -3,8 +3,8 @@
 use super::results::{Found, Grid, Landscape, Point};
 use super::{difference, key, progress};
 use crate::app::child::JobState;
-use crate::app::desk::{OpenRun, Order};
-use crate::app::draw::{Drawn, Heat, HeatWords, card, short};
+use crate::app::draw::{Drawn, Heat, HeatLabels, card, short};
+use crate::app::state::{Action, OpenRun};
 use crate::app::theme;
 use crate::plot::{Field, Isoline};
 use eframe::egui::{self, Color32, DragValue, Pos2, RichText, Stroke, TextStyle, Ui, pos2, vec2};
@@ -41,7 +41,7 @@ impl Default for LandscapePart {
 
 impl LandscapePart {
     /// Draw.
-    pub fn ui(&mut self, ui: &mut Ui, run: &OpenRun, steps: &[u64], job: Option<&JobState>, orders: &mut Vec<Order>) {
+    pub fn ui(&mut self, ui: &mut Ui, run: &OpenRun, steps: &[u64], job: Option<&JobState>, actions: &mut Vec<Action>) {
         let path = run.files.path.clone();
         if self.of != path {
             (self.of, self.steps, self.merged) = (path.clone(), None, String::new());
@@ -53,9 +53,9 @@ impl LandscapePart {
             if steps.len() < 3 {
                 ui.weak("A landscape needs three checkpoints on disk.");
             } else {
-                self.form(ui, &path, steps, job, orders);
+                self.form(ui, &path, steps, job, actions);
             }
-            progress(ui, &key("landscape", &path), job, orders);
+            progress(ui, &key("landscape", &path), job, actions);
             let Some(found) = self.results.get(&path) else { return };
             match &found.value {
                 None => {}
@@ -73,7 +73,7 @@ impl LandscapePart {
         });
     }
 
-    fn form(&mut self, ui: &mut Ui, run: &Path, there: &[u64], job: Option<&JobState>, orders: &mut Vec<Order>) {
+    fn form(&mut self, ui: &mut Ui, run: &Path, there: &[u64], job: Option<&JobState>, actions: &mut Vec<Action>) {
         let mut chosen = self.steps.unwrap_or([there[0], there[there.len() / 2], there[there.len() - 1]]);
         ui.horizontal_wrapped(|ui| {
             for (i, name) in ["A", "B", "C"].into_iter().enumerate() {
@@ -105,7 +105,7 @@ impl LandscapePart {
                 }
                 args.push("--json".into());
                 self.results.entry(run.to_owned()).or_default().await_new();
-                orders.push(Order::Job(key("landscape", run), args));
+                actions.push(Action::Job(key("landscape", run), args));
             }
             ui.weak(format!("{} evaluations", self.grid * self.grid + 4));
         });
@@ -142,7 +142,7 @@ fn show(ui: &mut Ui, land: &Landscape, count: u64, heat: &mut Heat, rings: &[Iso
         v if v.is_finite() && high > low => theme::probability(((v - low) / (high - low)).sqrt()),
         _ => Color32::GRAY,
     };
-    let words = HeatWords {
+    let words = HeatLabels {
         name: "Landscape",
         y_label: "distance across",
         x_label: "distance between weights, from A towards C",

@@ -1,7 +1,7 @@
 //! Merged losses beside raw ones.
 
-use crate::app::desk::{OpenRun, Order};
 use crate::app::draw::{Line, Lines, card, lines, short, stat};
+use crate::app::state::{Action, OpenRun};
 use crate::app::theme;
 use crate::event::{Command, Merged};
 use crate::history::spec;
@@ -11,7 +11,7 @@ use eframe::egui::{self, Ui};
 const LISTED: usize = 8;
 
 /// Draw.
-pub fn ui(ui: &mut Ui, run: &OpenRun, late: &mut bool, orders: &mut Vec<Order>) {
+pub fn ui(ui: &mut Ui, run: &OpenRun, late: &mut bool, actions: &mut Vec<Action>) {
     let history = &run.files.history;
     let hint = "At each evaluation the newest snapshots are averaged, and the average is scored on the same held-out tokens as the run's own \
                 weights; the run is not touched. At a constant learning rate the merged loss runs below the raw one.";
@@ -22,7 +22,7 @@ pub fn ui(ui: &mut Ui, run: &OpenRun, late: &mut bool, orders: &mut Vec<Order>) 
         if history.merges.is_empty() {
             ui.weak("No merge was judged in this run so far. A run with live merging keeps snapshots and judges their merge at each evaluation.");
             let words = "New run like this one, with live merging";
-            super::super::another_run(ui, run, words, &[("merge.merge_every", "50")], orders);
+            super::super::another_run(ui, run, words, &[("merge.merge_every", "50")], actions);
         } else {
             newest(ui, history.merges.last());
             ui.checkbox(late, "newest half").on_hover_text("Leave out the first half of the run, where the loss falls fast");
@@ -46,7 +46,7 @@ pub fn ui(ui: &mut Ui, run: &OpenRun, late: &mut bool, orders: &mut Vec<Order>) 
             let button = ui.add_enabled(run.is_ours(), egui::Button::new("Merge now"));
             let button = button.on_hover_text("Merge the snapshots of this run between two steps, write the model, and judge it");
             if button.on_disabled_hover_text("Only a run that this window trains can be asked").clicked() {
-                orders.push(Order::Send(run.files.path.clone(), Command::MergeNow));
+                actions.push(Action::Send(run.files.path.clone(), Command::MergeNow));
             }
             if !run.is_ours() {
                 ui.weak("for a run that this window trains; any other is merged below, from its checkpoints.");

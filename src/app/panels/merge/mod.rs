@@ -7,8 +7,8 @@ mod results;
 mod sweep;
 
 use crate::app::child::JobState;
-use crate::app::desk::{Desk, OpenRun, Order};
 use crate::app::draw::short;
+use crate::app::state::{Action, AppState, OpenRun};
 use crate::app::theme;
 use eframe::egui::{self, Ui};
 use landscape::LandscapePart;
@@ -58,12 +58,12 @@ impl There {
 
 impl Merge {
     /// Draw.
-    pub fn ui(&mut self, ui: &mut Ui, desk: &mut Desk) {
+    pub fn ui(&mut self, ui: &mut Ui, desk: &mut AppState) {
         let Some(path) = super::focused_name(ui, desk) else { return };
         if self.of != path {
             (self.of, self.plan, self.there) = (path.clone(), Plan::default(), There::default());
         }
-        let mut orders = Vec::new();
+        let mut actions = Vec::new();
         if let Some(run) = desk.run(&path) {
             if run.files.history.stage() == "grpo"
                 && run.files.history.merges.is_empty()
@@ -78,19 +78,19 @@ impl Merge {
             self.there.look(run);
             self.plan.follow(run, &desk.home);
             egui::ScrollArea::vertical().id_salt("merge").auto_shrink([false, false]).show(ui, |ui| {
-                live::ui(ui, run, &mut self.late, &mut orders);
+                live::ui(ui, run, &mut self.late, &mut actions);
                 ui.add_space(4.0);
-                self.plan.ui(ui, run, &self.there.steps, self.there.spacing(), desk.job(&key("merge", &path)), &mut orders);
+                self.plan.ui(ui, run, &self.there.steps, self.there.spacing(), desk.job(&key("merge", &path)), &mut actions);
                 ui.add_space(4.0);
                 let (steps, spacing) = (&self.there.steps, self.there.spacing());
-                if let Some(best) = self.sweep.ui(ui, run, steps, spacing, desk.job(&key("sweep", &path)), &mut orders) {
+                if let Some(best) = self.sweep.ui(ui, run, steps, spacing, desk.job(&key("sweep", &path)), &mut actions) {
                     self.plan.take(&best);
                 }
                 ui.add_space(4.0);
-                self.landscape.ui(ui, run, steps, desk.job(&key("landscape", &path)), &mut orders);
+                self.landscape.ui(ui, run, steps, desk.job(&key("landscape", &path)), &mut actions);
             });
         }
-        orders.into_iter().for_each(|order| desk.ask(order));
+        actions.into_iter().for_each(|order| desk.ask(order));
     }
 }
 
@@ -100,14 +100,14 @@ fn key(what: &str, run: &Path) -> String {
 }
 
 /// How a job stands, with a button to end it; the text that it printed, when it has.
-pub(super) fn progress<'a>(ui: &mut Ui, key: &str, job: Option<&'a JobState>, orders: &mut Vec<Order>) -> Option<&'a str> {
+pub(super) fn progress<'a>(ui: &mut Ui, key: &str, job: Option<&'a JobState>, actions: &mut Vec<Action>) -> Option<&'a str> {
     match job? {
         JobState::Running(line) => {
             ui.horizontal_wrapped(|ui| {
                 let line = if line.is_empty() { "at work ..." } else { line.as_str() };
                 ui.label(line);
                 if ui.button("Cancel").clicked() {
-                    orders.push(Order::Cancel(key.to_owned()));
+                    actions.push(Action::Cancel(key.to_owned()));
                 }
             });
             None

@@ -2,8 +2,8 @@
 
 use super::{key, progress, results::Cell};
 use crate::app::child::JobState;
-use crate::app::desk::{OpenRun, Order};
 use crate::app::draw::{card, printable};
+use crate::app::state::{Action, OpenRun};
 use crate::app::theme;
 use crate::config::{DecayShape, MergeMethod};
 use crate::train::merge::{Interval, MAX_CHECKPOINTS, MergeRule, MergeSpec, WindowSpec};
@@ -111,7 +111,7 @@ impl Plan {
         steps: &[u64],
         spacing: u64,
         job: Option<&JobState>,
-        orders: &mut Vec<Order>,
+        actions: &mut Vec<Action>,
     ) {
         let hint = "Checkpoints of one run, averaged: noise of the single ones cancels, but older ones lag behind. PMA-init begins a new run \
                     from the merge instead of from the newest checkpoint.";
@@ -128,13 +128,13 @@ impl Plan {
             if steps.len() < 3 {
                 let words = "New run like this one that keeps its checkpoints";
                 let keep = [("save.save_every", "50"), ("save.keep_every", "50")];
-                super::super::another_run(ui, run, words, &keep, orders);
+                super::super::another_run(ui, run, words, &keep, actions);
             }
             self.choices(ui, steps);
             let path = &run.files.path;
             ui.add_enabled_ui(!steps.is_empty(), |ui| {
-                self.begin(ui, path, orders);
-                self.write(ui, path, job, orders);
+                self.begin(ui, path, actions);
+                self.write(ui, path, job, actions);
             });
         });
     }
@@ -177,7 +177,7 @@ impl Plan {
         ui.weak(told(self.method));
     }
 
-    fn begin(&mut self, ui: &mut Ui, run: &Path, orders: &mut Vec<Order>) {
+    fn begin(&mut self, ui: &mut Ui, run: &Path, actions: &mut Vec<Action>) {
         ui.horizontal_wrapped(|ui| {
             let name = STAGES.into_iter().find(|s| s.0 == self.stage).map_or(self.stage, |s| s.1);
             let clicked = ui
@@ -200,7 +200,7 @@ impl Plan {
                 }
                 Ok(spec) if clicked => {
                     let init = spec.to_string();
-                    orders.push(Order::NewRun(self.stage.into(), vec![("start.init".into(), init)]));
+                    actions.push(Action::NewRun(self.stage.into(), vec![("start.init".into(), init)]));
                 }
                 Ok(spec) => {
                     ui.label(RichText::new(printable(&spec.to_string(), 200, false)).weak().small());
@@ -209,7 +209,7 @@ impl Plan {
         });
     }
 
-    fn write(&mut self, ui: &mut Ui, run: &Path, job: Option<&JobState>, orders: &mut Vec<Order>) {
+    fn write(&mut self, ui: &mut Ui, run: &Path, job: Option<&JobState>, actions: &mut Vec<Action>) {
         ui.horizontal_wrapped(|ui| {
             let running = matches!(job, Some(JobState::Running(_)));
             let ready = !running && !self.out.trim().is_empty();
@@ -217,10 +217,10 @@ impl Plan {
             let label = ui.label("into");
             ui.add(egui::TextEdit::singleline(&mut self.out).desired_width(260.0)).labelled_by(label.id);
             if clicked {
-                orders.push(Order::Job(key("merge", run), self.args(run)));
+                actions.push(Action::Job(key("merge", run), self.args(run)));
             }
         });
-        if progress(ui, &key("merge", run), job, orders).is_some() {
+        if progress(ui, &key("merge", run), job, actions).is_some() {
             let written = PathBuf::from(self.out.trim());
             ui.colored_label(theme::good(ui.visuals()), format!("Written: {}", crate::vfs::shown(&written)));
         }

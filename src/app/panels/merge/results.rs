@@ -5,7 +5,7 @@ use serde::Deserialize;
 use serde::de::DeserializeOwned;
 
 /// A number that JSON cannot hold is null.
-type Maybe = Option<f64>;
+type OptionalNumber = Option<f64>;
 
 /// A run's sweep.
 #[derive(Clone, Debug, Default, Deserialize)]
@@ -26,7 +26,7 @@ pub struct Raw {
     /// Its step.
     pub at: u64,
     /// Its loss.
-    pub loss: Maybe,
+    pub loss: OptionalNumber,
 }
 
 /// A merge.
@@ -41,15 +41,15 @@ pub struct Cell {
     /// How they are weighed.
     pub method: String,
     /// Its factor.
-    pub alpha: Maybe,
+    pub alpha: OptionalNumber,
     /// Validation loss.
-    pub loss: Maybe,
+    pub loss: OptionalNumber,
     /// Why there is none.
     pub missing: Option<String>,
     /// Raw loss minus this.
-    pub gain: Maybe,
+    pub gain: OptionalNumber,
     /// Mean age of the weights, in updates.
-    pub mean_age: Maybe,
+    pub mean_age: OptionalNumber,
 }
 
 impl Cell {
@@ -82,22 +82,22 @@ pub struct Point {
     /// Its short name.
     pub letter: String,
     /// Across.
-    pub x: Maybe,
+    pub x: OptionalNumber,
     /// Up.
-    pub y: Maybe,
+    pub y: OptionalNumber,
     /// Its own loss.
-    pub loss: Maybe,
+    pub loss: OptionalNumber,
 }
 
 /// Noise against lag.
 #[derive(Clone, Debug, Default, Deserialize)]
 pub struct Test {
     /// Mean loss of the checkpoints minus that of their mean.
-    pub noise_reduction: Maybe,
+    pub noise_reduction: OptionalNumber,
     /// Mean loss minus the latest one's.
-    pub lag: Maybe,
+    pub lag: OptionalNumber,
     /// The first minus the second.
-    pub gain: Maybe,
+    pub gain: OptionalNumber,
 }
 
 /// Values at crossings of xs and ys.
@@ -108,7 +108,7 @@ pub struct Grid {
     /// Up.
     pub y: Vec<f64>,
     /// A row for each y.
-    pub loss: Vec<Vec<Maybe>>,
+    pub loss: Vec<Vec<OptionalNumber>>,
 }
 
 /// The newest result of a job, read once.

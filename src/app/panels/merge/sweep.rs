@@ -3,8 +3,8 @@
 use super::results::{Cell, Found, Sweep};
 use super::{difference, key, progress};
 use crate::app::child::JobState;
-use crate::app::desk::{OpenRun, Order};
-use crate::app::draw::{Heat, HeatWords, Part, card, short, tiles};
+use crate::app::draw::{Heat, HeatLabels, Part, card, short, tiles};
+use crate::app::state::{Action, OpenRun};
 use crate::app::theme;
 use eframe::egui::{self, RichText, Stroke, StrokeKind, Ui};
 use std::collections::HashMap;
@@ -36,7 +36,7 @@ impl SweepPart {
         steps: &[u64],
         spacing: u64,
         job: Option<&JobState>,
-        orders: &mut Vec<Order>,
+        actions: &mut Vec<Action>,
     ) -> Option<Cell> {
         let path = run.files.path.clone();
         self.results.entry(path.clone()).or_default().take(job);
@@ -46,9 +46,9 @@ impl SweepPart {
             if steps.len() < 3 {
                 ui.weak("A sweep needs at least three checkpoints on disk.");
             } else {
-                self.form(ui, &path, spacing, job, orders);
+                self.form(ui, &path, spacing, job, actions);
             }
-            progress(ui, &key("sweep", &path), job, orders);
+            progress(ui, &key("sweep", &path), job, actions);
             let found = self.results.get(&path)?;
             match found.value.as_ref()? {
                 Err(why) => {
@@ -60,7 +60,7 @@ impl SweepPart {
         })
     }
 
-    fn form(&mut self, ui: &mut Ui, run: &std::path::Path, spacing: u64, job: Option<&JobState>, orders: &mut Vec<Order>) {
+    fn form(&mut self, ui: &mut Ui, run: &std::path::Path, spacing: u64, job: Option<&JobState>, actions: &mut Vec<Action>) {
         let usual = [1, 2, 4].map(|m| (m * spacing.max(1)).to_string()).join(",");
         ui.horizontal_wrapped(|ui| {
             let label = ui.label("intervals V (updates)");
@@ -80,7 +80,7 @@ impl SweepPart {
                 let mut args = vec!["merge".to_owned(), "sweep".into(), run.display().to_string(), "--every".into(), every];
                 args.extend(["--last".into(), list(&self.last), "--methods".into(), methods.join(","), "--json".into()]);
                 self.results.entry(run.to_owned()).or_default().await_new();
-                orders.push(Order::Job(key("sweep", run), args));
+                actions.push(Action::Job(key("sweep", run), args));
             }
         });
     }
@@ -148,7 +148,7 @@ fn map(ui: &mut Ui, heat: &mut Heat, rule: &str, cells: &[&Cell], best: Option<&
     let missing = ui.visuals().faint_bg_color;
     let color = |row: usize, column: usize| gain(row, column).map_or(missing, |g| theme::signed(g / most));
     ui.label(RichText::new(rule).strong());
-    let words = HeatWords {
+    let words = HeatLabels {
         name: &format!("Sweep, {rule}"),
         y_label: "V (updates)",
         x_label: "N (checkpoints)",

@@ -1,10 +1,10 @@
 //! A conversation with a run's checkpoint, or with any model folder or GGUF file.
 
-use crate::app::desk::{Desk, OpenRun, Order};
+use crate::app::chat_process::{ChatProcess, ChatState, Turn};
 use crate::app::draw::{card, printable};
-use crate::app::talk::{Talk, TalkState, Turn};
+use crate::app::state::{Action, AppState, OpenRun};
 use crate::app::theme;
-use crate::model::conversation::Ask;
+use crate::model::conversation::ChatRequest;
 use eframe::egui::{self, DragValue, RichText, Ui};
 use std::path::{Path, PathBuf};
 
@@ -51,7 +51,7 @@ impl Default for Chat {
 
 impl Chat {
     /// Draw; `run` is the one in focus.
-    pub fn ui(&mut self, ui: &mut Ui, desk: &Desk, run: Option<&OpenRun>, orders: &mut Vec<Order>) {
+    pub fn ui(&mut self, ui: &mut Ui, desk: &AppState, run: Option<&OpenRun>, actions: &mut Vec<Action>) {
         let path = run.map_or(Path::new(""), |run| &run.files.path);
         if self.of != path {
             (self.of, self.at) = (path.to_owned(), At::Newest);
@@ -59,7 +59,7 @@ impl Chat {
         let talk = desk.talk.as_ref();
         let wanted = self.wanted(run);
         card(ui, "Model", "The model is loaded by a process of its own, beside any run that is being trained.", |ui| {
-            self.model_ui(ui, run, talk, &wanted, orders);
+            self.model_ui(ui, run, talk, &wanted, actions);
         });
         ui.add_space(4.0);
         let title =
@@ -68,7 +68,7 @@ impl Chat {
             if let Some(talk) = talk {
                 talk_ui(ui, talk);
             }
-            self.entry_ui(ui, talk, &wanted, orders);
+            self.entry_ui(ui, talk, &wanted, actions);
         });
     }
 
@@ -90,9 +90,9 @@ impl Chat {
         &mut self,
         ui: &mut Ui,
         run: Option<&OpenRun>,
-        talk: Option<&Talk>,
+        talk: Option<&ChatProcess>,
         wanted: &Result<String, &'static str>,
-        orders: &mut Vec<Order>,
+        actions: &mut Vec<Action>,
     ) {
         ui.horizontal_wrapped(|ui| {
             if let Some(run) = run {
@@ -115,20 +115,22 @@ impl Chat {
             ui.add(field).labelled_by(label.id);
         });
         ui.horizontal_wrapped(|ui| {
-            let same = talk.is_some_and(|talk| Ok(&talk.model) == wanted.as_ref() && !matches!(talk.state, TalkState::Ended(_)));
+            let same = talk.is_some_and(|talk| Ok(&talk.model) == wanted.as_ref() && !matches!(talk.state, ChatState::Ended(_)));
             if let (Ok(model), false) = (wanted, same)
                 && ui.button("Load").on_hover_text("Begin a conversation with this model").clicked()
             {
-                orders.push(self.begin(model));
+                actions.push(self.begin(model));
             }
             let Some(talk) = talk else { return };
-            let idle = talk.state == TalkState::Ready;
+            let idle = talk.state == ChatState::Ready;
             let reset = ui.add_enabled(idle, egui::Button::new("Start over"));
             if reset.on_hover_text("Forget what was said; takes the system message above").clicked() {
-                orders.push(Order::Ask(Ask::Reset { system: Some(self.system.clone()).filter(|s| !s.trim().is_empty()) }));
+                actions.push(Action::ChatRequest(ChatRequest::Reset {
+                    system: Some(self.system.clone()).filter(|s| !s.trim().is_empty()),
+                }));
             }
             if ui.button("Unload").on_hover_text("End the conversation and free the model's memory").clicked() {
-                orders.push(Order::EndTalk);
+                actions.push(Action::EndTalk);
             }
         });
         if let Err(missing) = wanted {
@@ -153,33 +155,39 @@ impl Chat {
         combo.response.labelled_by(label.id);
     }
 
-    fn begin(&self, model: &str) -> Order {
-        Order::Talk { model: model.to_owned(), system: self.system.clone(), tokens: self.tokens }
+    fn begin(&self, model: &str) -> Action {
+        Action::ChatProcess { model: model.to_owned(), system: self.system.clone(), tokens: self.tokens }
     }
 
     /// Where the user writes.
-    fn entry_ui(&mut self, ui: &mut Ui, talk: Option<&Talk>, wanted: &Result<String, &'static str>, orders: &mut Vec<Order>) {
+    fn entry_ui(
+        &mut self,
+        ui: &mut Ui,
+        talk: Option<&ChatProcess>,
+        wanted: &Result<String, &'static str>,
+        actions: &mut Vec<Action>,
+    ) {
         let label = ui.label("message");
         let newline = egui::KeyboardShortcut::new(egui::Modifiers::SHIFT, egui::Key::Enter);
         let field = egui::TextEdit::multiline(&mut self.draft).desired_rows(2).desired_width(f32::INFINITY).return_key(newline);
         let field = ui.add(field.hint_text("Enter sends, Shift Enter begins a line")).labelled_by(label.id);
         let enter = field.has_focus() && ui.input(|i| i.key_pressed(egui::Key::Enter) && !i.modifiers.shift);
         // A conversation that is over, or that has not begun, begins with the message.
-        let over = talk.is_none_or(|talk| matches!(talk.state, TalkState::Ended(_)));
-        let open = talk.is_some_and(Talk::can_say) || (over && wanted.is_ok());
+        let over = talk.is_none_or(|talk| matches!(talk.state, ChatState::Ended(_)));
+        let open = talk.is_some_and(ChatProcess::can_say) || (over && wanted.is_ok());
         ui.horizontal_wrapped(|ui| {
             let ready = open && !self.draft.trim().is_empty();
             let clicked = ui.add_enabled(ready, egui::Button::new("Send")).clicked();
             if ready && (clicked || enter) {
                 if let (true, Ok(model)) = (over, wanted) {
-                    orders.push(self.begin(model));
+                    actions.push(self.begin(model));
                 }
                 let text = std::mem::take(&mut self.draft);
-                orders.push(Order::Ask(Ask::Say { text, temperature: self.temperature }));
+                actions.push(Action::ChatRequest(ChatRequest::Say { text, temperature: self.temperature }));
             }
-            let replying = talk.is_some_and(|talk| talk.state == TalkState::Replying);
+            let replying = talk.is_some_and(|talk| talk.state == ChatState::Replying);
             if ui.add_enabled(replying, egui::Button::new("Stop")).on_hover_text("End this reply").clicked() {
-                orders.push(Order::Ask(Ask::Stop));
+                actions.push(Action::ChatRequest(ChatRequest::Stop));
             }
             let own = talk.and_then(|talk| talk.about.as_ref()).map_or(USUAL_TEMPERATURE, |about| about.temperature);
             let mut value = self.temperature.unwrap_or(own);
@@ -193,7 +201,7 @@ impl Chat {
 }
 
 /// What was said, and how the conversation stands.
-fn talk_ui(ui: &mut Ui, talk: &Talk) {
+fn talk_ui(ui: &mut Ui, talk: &ChatProcess) {
     if let Some(about) = talk.about.as_ref().filter(|about| !about.template) {
         ui.weak("This model has no chat template of its own: lehr's plain one (user: ..., assistant: ...) is used. A model that was only \
                  pre-trained continues the text rather than answering.")
@@ -203,19 +211,19 @@ fn talk_ui(ui: &mut Ui, talk: &Talk) {
         turn_ui(ui, turn);
     }
     match &talk.state {
-        TalkState::Loading(line) => {
+        ChatState::Loading(line) => {
             ui.horizontal(|ui| {
                 ui.spinner();
                 ui.weak(if line.is_empty() { "loading the model".to_owned() } else { printable(line, 200, false) });
             });
         }
-        TalkState::Ended(why) => {
+        ChatState::Ended(why) => {
             ui.colored_label(theme::bad(ui.visuals()), format!("The conversation has ended: {}", printable(why, 600, false)));
         }
-        TalkState::Replying if talk.turns.last().is_some_and(|turn| turn.text.is_empty()) => {
+        ChatState::Replying if talk.turns.last().is_some_and(|turn| turn.text.is_empty()) => {
             ui.spinner();
         }
-        TalkState::Ready | TalkState::Replying => {}
+        ChatState::Ready | ChatState::Replying => {}
     }
     ui.add_space(6.0);
 }

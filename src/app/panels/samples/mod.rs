@@ -4,7 +4,7 @@ mod chat;
 mod rollouts;
 mod texts;
 
-use crate::app::desk::{Desk, Order};
+use crate::app::state::{Action, AppState};
 use chat::Chat;
 use eframe::egui::{self, Ui};
 use rollouts::Rollouts;
@@ -30,11 +30,11 @@ pub struct Samples {
 
 impl Samples {
     /// Draw.
-    pub fn ui(&mut self, ui: &mut Ui, desk: &mut Desk) {
+    pub fn ui(&mut self, ui: &mut Ui, desk: &mut AppState) {
         if let Some(run) = desk.focus.clone().and_then(|path| desk.run_mut(&path)) {
             self.rollouts.follow(run);
         }
-        let mut orders: Vec<Order> = Vec::new();
+        let mut actions: Vec<Action> = Vec::new();
         let run = desk.focused();
         let reinforced = run.is_some_and(|run| run.files.history.stage() == "grpo" || !run.files.completions.steps().is_empty());
         let usual = match run {
@@ -52,11 +52,11 @@ impl Samples {
         });
         ui.separator();
         egui::ScrollArea::vertical().id_salt("samples").auto_shrink([false, false]).show(ui, |ui| match (view, run) {
-            (View::Chat, run) => self.chat.ui(ui, desk, run, &mut orders),
+            (View::Chat, run) => self.chat.ui(ui, desk, run, &mut actions),
             (View::Rollouts, Some(run)) => self.rollouts.ui(ui, run),
-            (View::Texts, Some(run)) => self.texts.ui(ui, run, &mut orders),
-            (View::Rollouts | View::Texts, None) => super::no_run(ui, &mut orders),
+            (View::Texts, Some(run)) => self.texts.ui(ui, run, &mut actions),
+            (View::Rollouts | View::Texts, None) => super::no_run(ui, &mut actions),
         });
-        orders.into_iter().for_each(|order| desk.ask(order));
+        actions.into_iter().for_each(|order| desk.ask(order));
     }
 }

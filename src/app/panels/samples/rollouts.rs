@@ -1,7 +1,7 @@
 //! Completions of reinforcement, the answers to one question side by side.
 
-use crate::app::desk::OpenRun;
-use crate::app::draw::{Colouring, Part, StepPick, TokenText, Tokened, arrow, card, key_to, printable, short, stat, tiles};
+use crate::app::draw::{Part, ScoredTokens, StepPick, TokenColor, TokenText, arrow, card, key_to, printable, short, stat, tiles};
+use crate::app::state::OpenRun;
 use crate::app::theme;
 use crate::event::Completion;
 use crate::history::SampleStep;
@@ -54,7 +54,7 @@ pub struct Rollouts {
     looked: Option<Instant>,
     step: StepPick,
     loaded: Option<Result<Loaded, (SampleStep, String)>>,
-    colouring: Colouring,
+    colouring: TokenColor,
     which: Which,
     group: usize,
     texts: HashMap<usize, TokenText>,
@@ -131,10 +131,10 @@ impl Rollouts {
     fn show(&mut self, ui: &mut Ui, loaded: &Loaded) {
         ui.horizontal_wrapped(|ui| {
             ui.label("colour");
-            ui.selectable_value(&mut self.colouring, Colouring::Probability, "probability");
-            ui.selectable_value(&mut self.colouring, Colouring::Entropy, "entropy");
-            ui.selectable_value(&mut self.colouring, Colouring::Advantage, "advantage");
-            ui.selectable_value(&mut self.colouring, Colouring::Plain, "none");
+            ui.selectable_value(&mut self.colouring, TokenColor::Probability, "probability");
+            ui.selectable_value(&mut self.colouring, TokenColor::Entropy, "entropy");
+            ui.selectable_value(&mut self.colouring, TokenColor::Advantage, "advantage");
+            ui.selectable_value(&mut self.colouring, TokenColor::Plain, "none");
             ui.separator();
             ui.label("answers");
             ui.selectable_value(&mut self.which, Which::All, "all");
@@ -193,7 +193,7 @@ impl Rollouts {
 }
 
 /// One answer.
-fn answer(ui: &mut Ui, loaded: &Loaded, i: usize, text: &mut TokenText, (run, colouring): (&Path, Colouring)) {
+fn answer(ui: &mut Ui, loaded: &Loaded, i: usize, text: &mut TokenText, (run, colouring): (&Path, TokenColor)) {
     let c = &loaded.completions[i];
     card(ui, &format!("Answer {}", i + 1), "", |ui| {
         ui.horizontal_wrapped(|ui| {
@@ -213,7 +213,8 @@ fn answer(ui: &mut Ui, loaded: &Loaded, i: usize, text: &mut TokenText, (run, co
             ui.label(RichText::new(printable(&c.reason, 400, false)).weak());
         }
         let pieces = if c.pieces.is_empty() { std::slice::from_ref(&c.text) } else { c.pieces.as_slice() };
-        let of = Tokened { pieces, logprobs: &c.logprobs, entropy: &c.entropy, advantages: &c.advantages, most: loaded.most };
+        let of =
+            ScoredTokens { pieces, logprobs: &c.logprobs, entropy: &c.entropy, advantages: &c.advantages, most: loaded.most };
         let id = Id::unique(("completion", run, c.step, i));
         text.ui(ui, id, &of, colouring);
     });

@@ -1,7 +1,7 @@
 //! What a run generated, and asking for more.
 
-use crate::app::desk::{OpenRun, Order};
-use crate::app::draw::{Colouring, StepPick, TokenText, Tokened, card, key_to, printable, short};
+use crate::app::draw::{ScoredTokens, StepPick, TokenColor, TokenText, card, key_to, printable, short};
+use crate::app::state::{Action, OpenRun};
 use crate::event::{Command, Sample};
 use eframe::egui::{self, DragValue, Id, RichText, Ui};
 use std::collections::HashMap;
@@ -41,12 +41,12 @@ impl Default for Texts {
 
 impl Texts {
     /// Draw.
-    pub fn ui(&mut self, ui: &mut Ui, run: &OpenRun, orders: &mut Vec<Order>) {
+    pub fn ui(&mut self, ui: &mut Ui, run: &OpenRun, actions: &mut Vec<Action>) {
         if self.of != run.files.path {
             (self.of, self.step) = (run.files.path.clone(), StepPick::default());
             self.laid.clear();
         }
-        self.ask(ui, run, orders);
+        self.ask(ui, run, actions);
         ui.add_space(4.0);
         let samples = &run.files.history.samples;
         if samples.is_empty() {
@@ -55,13 +55,13 @@ impl Texts {
             super::super::empty(ui, "No text yet", what);
             ui.vertical_centered(|ui| {
                 let words = "New run like this one, with samples";
-                super::super::another_run(ui, run, words, &[("eval.sample_tokens", "200")], orders);
+                super::super::another_run(ui, run, words, &[("eval.sample_tokens", "200")], actions);
             });
             return;
         }
         let entry = self.step.ui(ui, samples.len(), |i| samples[i].step);
         if !samples[entry].pieces.is_empty() {
-            ui.horizontal_wrapped(|ui| key_to(ui, Colouring::Probability, [0.0; 2]));
+            ui.horizontal_wrapped(|ui| key_to(ui, TokenColor::Probability, [0.0; 2]));
         }
         self.laid.retain(|i, _| (entry.saturating_sub(EARLIER)..=entry).contains(i));
         for (i, sample) in samples[..=entry].iter().enumerate().rev().take(EARLIER) {
@@ -74,7 +74,7 @@ impl Texts {
         }
     }
 
-    fn ask(&mut self, ui: &mut Ui, run: &OpenRun, orders: &mut Vec<Order>) {
+    fn ask(&mut self, ui: &mut Ui, run: &OpenRun, actions: &mut Vec<Action>) {
         card(ui, "Sample now", "The run generates a text between two steps, from its newest weights.", |ui| {
             ui.add_enabled_ui(run.is_ours(), |ui| {
                 let label = ui.label("prompt");
@@ -92,8 +92,8 @@ impl Texts {
                     if asked {
                         let (prompt, chat) = (self.prompt.clone(), self.chat);
                         let (temperature, tokens) = (Some(self.temperature), Some(self.tokens));
-                        orders
-                            .push(Order::Send(run.files.path.clone(), Command::SampleNow { prompt, temperature, tokens, chat }));
+                        actions
+                            .push(Action::Send(run.files.path.clone(), Command::SampleNow { prompt, temperature, tokens, chat }));
                     }
                 });
             });
@@ -117,8 +117,8 @@ fn text(ui: &mut Ui, sample: &Sample, laid: &mut TokenText, id: Id) {
         if sample.pieces.is_empty() {
             ui.label(printable(&sample.text, SHOWN, false));
         } else {
-            let it = Tokened { pieces: &sample.pieces, logprobs: &sample.logprobs, ..Tokened::default() };
-            laid.ui(ui, id, &it, Colouring::Probability);
+            let it = ScoredTokens { pieces: &sample.pieces, logprobs: &sample.logprobs, ..ScoredTokens::default() };
+            laid.ui(ui, id, &it, TokenColor::Probability);
         }
     });
     ui.add_space(2.0);

@@ -1,9 +1,9 @@
 //! The switch between GRPO, Advantage Reweighting, Lopti, and both, for a run that goes on.
 
-use crate::app::desk::{OpenRun, Order};
 use crate::app::draw::{card, short};
+use crate::app::state::{Action, OpenRun};
 use crate::app::theme;
-use crate::event::{Command, Hyper};
+use crate::event::{Command, LiveSettings};
 use crate::history::PinKind;
 use eframe::egui::{DragValue, RichText, Ui};
 use std::path::PathBuf;
@@ -91,14 +91,14 @@ fn in_force(run: &OpenRun) -> Method {
 
 impl MethodSwitch {
     /// Draw.
-    pub fn ui(&mut self, ui: &mut Ui, run: &OpenRun, orders: &mut Vec<Order>) {
+    pub fn ui(&mut self, ui: &mut Ui, run: &OpenRun, actions: &mut Vec<Action>) {
         let now = in_force(run);
         self.follow(run, now);
         let asked = self.asked.as_ref().map(|a| a.method);
         let hint = "Advantage Reweighting (AR) weakens the advantage of improbable tokens; Lopti updates improbable and probable tokens one \
                     after the other. Both keep the large gradients of improbable tokens from drowning the others (arXiv 2505.12929).";
         card(ui, "Method", hint, |ui| {
-            ui.add_enabled_ui(run.is_ours(), |ui| self.controls(ui, run, asked.unwrap_or(now), orders));
+            ui.add_enabled_ui(run.is_ours(), |ui| self.controls(ui, run, asked.unwrap_or(now), actions));
             match asked {
                 Some(asked) => ui.label(
                     RichText::new(format!("Asked for: {}, from the next step on.", asked.in_words()))
@@ -110,7 +110,7 @@ impl MethodSwitch {
             by_share(ui, run);
             self.trail(ui, run);
             if !run.is_ours() {
-                elsewhere(ui, run, orders);
+                elsewhere(ui, run, actions);
             }
         });
     }
@@ -134,10 +134,10 @@ impl MethodSwitch {
         }
     }
 
-    fn controls(&mut self, ui: &mut Ui, run: &OpenRun, shown: Method, orders: &mut Vec<Order>) {
-        let mut ask = |asked: &mut Option<Asked>, method: Method, hyper: Hyper| {
+    fn controls(&mut self, ui: &mut Ui, run: &OpenRun, shown: Method, actions: &mut Vec<Action>) {
+        let mut ask = |asked: &mut Option<Asked>, method: Method, hyper: LiveSettings| {
             *asked = Some(Asked { run: run.files.path.clone(), method, step: run.files.history.step });
-            orders.push(Order::Send(run.files.path.clone(), Command::SetHyper(hyper)));
+            actions.push(Action::Send(run.files.path.clone(), Command::SetHyper(hyper)));
         };
         ui.horizontal_wrapped(|ui| {
             let Method { alpha, eta } = self.wanted;
@@ -146,7 +146,7 @@ impl MethodSwitch {
                 let method = Method { alpha, eta };
                 if ui.selectable_label(shown.is_like(method), name).on_hover_text(method.explained()).clicked() && shown != method
                 {
-                    let hyper = Hyper { reweight_alpha: Some(alpha), lopti_eta: Some(eta), ..Hyper::default() };
+                    let hyper = LiveSettings { reweight_alpha: Some(alpha), lopti_eta: Some(eta), ..LiveSettings::default() };
                     ask(&mut self.asked, method, hyper);
                 }
             }
@@ -154,11 +154,11 @@ impl MethodSwitch {
             let mut editing = false;
             if number(ui, "alpha", &mut self.wanted.alpha, shown.alpha > 0.0, &mut editing) {
                 let method = Method { alpha: self.wanted.alpha, ..shown };
-                ask(&mut self.asked, method, Hyper { reweight_alpha: Some(method.alpha), ..Hyper::default() });
+                ask(&mut self.asked, method, LiveSettings { reweight_alpha: Some(method.alpha), ..LiveSettings::default() });
             }
             if number(ui, "eta", &mut self.wanted.eta, shown.eta > 0.0, &mut editing) {
                 let method = Method { eta: self.wanted.eta, ..shown };
-                ask(&mut self.asked, method, Hyper { lopti_eta: Some(method.eta), ..Hyper::default() });
+                ask(&mut self.asked, method, LiveSettings { lopti_eta: Some(method.eta), ..LiveSettings::default() });
             }
             self.editing = editing;
         });
@@ -167,7 +167,7 @@ impl MethodSwitch {
     /// The newest changes.
     fn trail(&self, ui: &mut Ui, run: &OpenRun) {
         let ours = |text: &str| text.starts_with("reweight_alpha") || text.starts_with("lopti_eta");
-        let pins = run.files.history.pins.iter().rev().filter(|p| p.kind == PinKind::Hyper && ours(&p.text));
+        let pins = run.files.history.pins.iter().rev().filter(|p| p.kind == PinKind::LiveSettings && ours(&p.text));
         let told: Vec<String> = pins.take(4).map(|p| crate::vfs::clean(&p.text)).collect();
         if !told.is_empty() {
             ui.label(RichText::new(format!("Changed: {}", told.join("; "))).small().weak());
@@ -202,7 +202,7 @@ fn by_share(ui: &mut Ui, run: &OpenRun) {
 }
 
 /// A run that takes no commands from here.
-fn elsewhere(ui: &mut Ui, run: &OpenRun, orders: &mut Vec<Order>) {
+fn elsewhere(ui: &mut Ui, run: &OpenRun, actions: &mut Vec<Action>) {
     ui.horizontal_wrapped(|ui| {
         let why = match run.live {
             true => "Another program trains this run, so that it takes no commands from this window.",
@@ -213,7 +213,7 @@ fn elsewhere(ui: &mut Ui, run: &OpenRun, orders: &mut Vec<Order>) {
             && ui.button(format!("Fork with another method from step {step}")).clicked()
         {
             let fork = format!("{}@{step}", run.files.path.display());
-            orders.push(Order::NewRun("grpo".into(), vec![("start.fork".into(), fork)]));
+            actions.push(Action::NewRun("grpo".into(), vec![("start.fork".into(), fork)]));
         }
     });
 }

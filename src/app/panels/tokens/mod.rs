@@ -4,8 +4,8 @@ mod method;
 mod policy;
 mod supervised;
 
-use crate::app::desk::{Desk, OpenRun, Order};
 use crate::app::draw::StepPick;
+use crate::app::state::{Action, AppState, OpenRun};
 use crate::event::Command;
 use eframe::egui::{self, Ui};
 use method::MethodSwitch;
@@ -39,25 +39,25 @@ pub struct Tokens {
 
 impl Tokens {
     /// Draw.
-    pub fn ui(&mut self, ui: &mut Ui, desk: &mut Desk) {
+    pub fn ui(&mut self, ui: &mut Ui, desk: &mut AppState) {
         if super::focused_name(ui, desk).is_none() {
             return;
         }
-        let mut orders = Vec::new();
+        let mut actions = Vec::new();
         if let Some(run) = desk.focused() {
             egui::ScrollArea::vertical()
                 .id_salt("tokens")
                 .auto_shrink([false, false])
-                .show(ui, |ui| self.page(ui, run, &mut orders));
+                .show(ui, |ui| self.page(ui, run, &mut actions));
         }
-        orders.into_iter().for_each(|order| desk.ask(order));
+        actions.into_iter().for_each(|order| desk.ask(order));
     }
 
-    fn page(&mut self, ui: &mut Ui, run: &OpenRun, orders: &mut Vec<Order>) {
+    fn page(&mut self, ui: &mut Ui, run: &OpenRun, actions: &mut Vec<Action>) {
         let history = &run.files.history;
         let reinforced = history.stage() == "grpo" || !history.tokens.is_empty();
         if reinforced {
-            self.method.ui(ui, run, orders);
+            self.method.ui(ui, run, actions);
             ui.add_space(4.0);
         }
         if !history.tokens.is_empty() {
@@ -77,7 +77,7 @@ impl Tokens {
             };
             super::empty(ui, heading, what);
             if run.is_ours() && !reinforced {
-                super::offers(ui, [("Evaluate now", Order::Send(run.files.path.clone(), Command::EvalNow))], orders);
+                super::offers(ui, [("Evaluate now", Action::Send(run.files.path.clone(), Command::EvalNow))], actions);
             }
         }
     }

@@ -1,8 +1,8 @@
 //! The task `kk`: puzzles that are made, or rows of a file.
 
-use super::super::asker::Asker;
-use super::super::bank::{Held, Reader, Source};
 use super::super::distinct::{Distinct, allowed, level_of};
+use super::super::question_set::{HeldOutQuestions, Reader, Source};
+use super::super::question_stream::QuestionStream;
 use super::super::{Grade, Question, Split, Task};
 use super::claim::Claim;
 use super::generate::{PEOPLE, Puzzle, fingerprint};
@@ -32,7 +32,7 @@ pub fn distinct(people: Vec<usize>, seed: u64, split: Split) -> Distinct<Puzzle>
 /// See the module.
 pub struct Kk {
     form: Form,
-    asker: Asker,
+    question_stream: QuestionStream,
     /// Of puzzles that are made.
     people: Vec<usize>,
     seed: u64,
@@ -53,16 +53,18 @@ impl Kk {
         notices: &mut Notices,
     ) -> Result<Self> {
         let system = if settings.form == Form::Compact { SYSTEM_COMPACT } else { SYSTEM };
-        let asker = Asker::new(settings, tokenizer, date, Some(system), true)?;
+        let question_stream = QuestionStream::new(settings, tokenizer, date, Some(system), true)?;
         let form = settings.form;
-        let make = |row: Object| row_question(&asker, form, &row);
+        let make = |row: Object| row_question(&question_stream, form, &row);
         let reader = Reader { example: rows::EXAMPLE, tokenizer, make };
         let people = if data.data.is_empty() { TaskSettings::list("people", &settings.people, PEOPLE)? } else { Vec::new() };
         let source = Source::open(settings, data, seed, &reader, notices, |notices| {
             let distinct = distinct(people.clone(), seed, Split::Eval);
-            Held::make(settings, distinct, "--people", notices, |n, puzzle| question(&asker, form, &puzzle, seed, n))
+            HeldOutQuestions::make(settings, distinct, "--people", notices, |n, puzzle| {
+                question(&question_stream, form, &puzzle, seed, n)
+            })
         })?;
-        Ok(Self { form, asker, people, seed, source })
+        Ok(Self { form, question_stream, people, seed, source })
     }
 }
 
@@ -71,14 +73,14 @@ fn key(claims: &[Claim]) -> String {
     format!("{:016x}", fingerprint(claims))
 }
 
-fn question(asker: &Asker, form: Form, puzzle: &Puzzle, seed: u64, n: u64) -> Result<Question> {
+fn question(question_stream: &QuestionStream, form: Form, puzzle: &Puzzle, seed: u64, n: u64) -> Result<Question> {
     let row = row(form, puzzle, seed, n);
-    let prompt = asker.chat(&row.quiz)?.unwrap_or(row.prompt);
+    let prompt = question_stream.chat(&row.quiz)?.unwrap_or(row.prompt);
     Ok(Question { prompt, answer: row.solution_text_format, level: puzzle.people() as u32 })
 }
 
 /// A row as a question. What tells it from others is what its people claim, whatever their names and order.
-fn row_question(asker: &Asker, form: Form, row: &Object) -> Result<(String, Question)> {
+fn row_question(question_stream: &QuestionStream, form: Form, row: &Object) -> Result<(String, Question)> {
     let asked = rows::asked(row)?;
     ensure!(
         asked.form == form,
@@ -90,7 +92,7 @@ fn row_question(asker: &Asker, form: Form, row: &Object) -> Result<(String, Ques
     let read = given.quiz.as_ref().and_then(|quiz| quiz.as_ref().ok()).map(|read| &read.claims);
     let puzzle = given.statements.as_ref().or(read).map(|claims| key(claims));
     let quiz = asked.quiz.as_ref().or(asked.prompt.as_ref());
-    let chat = quiz.map(|quiz| asker.conversation(question_chat(quiz, row)?)).transpose()?.flatten();
+    let chat = quiz.map(|quiz| question_stream.conversation(question_chat(quiz, row)?)).transpose()?.flatten();
     let plain = || asked.prompt.clone().or_else(|| Some(super::plain_prompt(form, asked.quiz.as_ref()?)));
     let prompt = chat.or_else(plain).ok_or_else(|| anyhow::anyhow!("holds neither quiz nor prompt"))?;
     reward::check(form, &asked.answer)?;
@@ -108,7 +110,7 @@ impl Task for Kk {
             let people = self.people[level_of(n, self.people.len())];
             let may = |puzzle: &Puzzle| !held.asks(|| key(&puzzle.claims));
             let puzzle = allowed(n, |n| made(people, self.seed, split, n), may)?;
-            question(&self.asker, self.form, &puzzle, self.seed, n)
+            question(&self.question_stream, self.form, &puzzle, self.seed, n)
         })
     }
 

@@ -14,10 +14,10 @@ pub mod verdict;
 
 pub use verdict::grade;
 
-use super::asker::Asker;
-use super::bank::{Held, Reader, Source};
 use super::distinct::{Distinct, allowed, level_of};
 use super::draws::Draws;
+use super::question_set::{HeldOutQuestions, Reader, Source};
+use super::question_stream::QuestionStream;
 use super::{Grade, Question, Split, Task};
 use crate::config::{DataSettings, MathKind, TaskSettings};
 use crate::data::chat::question_chat;
@@ -113,7 +113,7 @@ pub fn distinct(kind: MathKind, grades: Vec<usize>, seed: u64, split: Split) -> 
 /// The task `math`.
 pub struct Math {
     kind: MathKind,
-    asker: Asker,
+    question_stream: QuestionStream,
     /// Of questions that are made.
     grades: Vec<usize>,
     seed: u64,
@@ -139,12 +139,12 @@ impl Math {
             MathKind::Arithmetic => SYSTEM_ARITHMETIC,
             MathKind::Countdown => SYSTEM_COUNTDOWN,
         };
-        let asker = Asker::new(settings, tokenizer, date, Some(system), false)?;
+        let question_stream = QuestionStream::new(settings, tokenizer, date, Some(system), false)?;
         let make = |row: Object| {
             let mut question = row_question(&row)?;
             let key = question.prompt.clone();
             let chat = question_chat(question.prompt.trim_end(), &row)?;
-            question.prompt = asker.conversation(chat)?.unwrap_or(question.prompt);
+            question.prompt = question_stream.conversation(chat)?.unwrap_or(question.prompt);
             Ok((key, question))
         };
         let reader = Reader { example: EXAMPLE, tokenizer, make };
@@ -152,14 +152,14 @@ impl Math {
             if data.data.is_empty() { TaskSettings::list("difficulty", &settings.difficulty, GRADES)? } else { Vec::new() };
         let source = Source::open(settings, data, seed, &reader, notices, |notices| {
             let distinct = distinct(kind, grades.clone(), seed, Split::Eval);
-            Held::make(settings, distinct, "--difficulty", notices, |_, row| question(&asker, row))
+            HeldOutQuestions::make(settings, distinct, "--difficulty", notices, |_, row| question(&question_stream, row))
         })?;
-        Ok(Self { kind, asker, grades, seed, source })
+        Ok(Self { kind, question_stream, grades, seed, source })
     }
 }
 
-fn question(asker: &Asker, row: Row) -> Result<Question> {
-    let prompt = asker.chat(&row.prompt)?.unwrap_or(row.prompt);
+fn question(question_stream: &QuestionStream, row: Row) -> Result<Question> {
+    let prompt = question_stream.chat(&row.prompt)?.unwrap_or(row.prompt);
     Ok(Question { prompt, answer: row.answer, level: row.level })
 }
 
@@ -196,7 +196,7 @@ impl Task for Math {
         self.source.question(split, n, |held| {
             let grade = self.grades[level_of(n, self.grades.len())];
             let make = |n| made(self.kind, grade, self.seed, split, n).map(|(_, row)| row);
-            question(&self.asker, allowed(n, make, |row| !held.asks(|| row.prompt.clone()))?)
+            question(&self.question_stream, allowed(n, make, |row| !held.asks(|| row.prompt.clone()))?)
         })
     }
 

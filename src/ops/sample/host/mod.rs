@@ -25,7 +25,7 @@ use std::cell::RefCell;
 impl Sizes {
     /// The head and tokens of a row's request, and its number; [`IDLE`] reads those of the last.
     fn given<'a>(&self, prompt: &'a [u32], request: u32) -> (usize, &'a [u32]) {
-        let width = self.room + PROMPT_HEAD;
+        let width = self.max_len + PROMPT_HEAD;
         let request = (request as usize).min(prompt.len() / width - 1);
         (request, &prompt[request * width..][..width])
     }
@@ -33,7 +33,7 @@ impl Sizes {
     /// Whether the token after `position` is one of the prompt's.
     fn is_given(&self, given: &[u32], position: u32) -> bool {
         let after = position as usize + 1;
-        after < self.room && after < given[0] as usize
+        after < self.max_len && after < given[0] as usize
     }
 }
 
@@ -49,19 +49,19 @@ pub fn draw(
     positions: &mut [u32],
     drawn: &mut [u32],
 ) {
-    let (batch, room) = (tokens.len(), sizes.room);
+    let (batch, max_len) = (tokens.len(), sizes.max_len);
     with_scratch(2 * batch, |choices| {
         choose_all(cpu, sizes, logits, settings, prompt, assigned, positions, choices);
         for (row, choice) in choices.chunks_exact(2).enumerate().filter(|(row, _)| assigned[3 * row] != IDLE) {
             let (request, given) = sizes.given(prompt, assigned[3 * row]);
             let after = positions[row] + 1;
             let mut next = choice[0].to_bits();
-            if (after as usize) < room {
+            if (after as usize) < max_len {
                 let is_given = sizes.is_given(given, positions[row]);
                 next = if is_given { given[PROMPT_HEAD + after as usize] } else { next };
-                let at = request * 2 * room + after as usize;
+                let at = request * 2 * max_len + after as usize;
                 drawn[at] = next;
-                drawn[at + room] = if is_given { 0 } else { choice[1].to_bits() };
+                drawn[at + max_len] = if is_given { 0 } else { choice[1].to_bits() };
                 positions[row] = after;
             }
             tokens[row] = next;
@@ -113,14 +113,14 @@ pub fn refill(
     lengths: &mut [u32],
     progress: &mut [u32],
 ) {
-    let Sizes { room, count, .. } = sizes;
+    let Sizes { max_len, count, .. } = sizes;
     let requests = progress[2].min(count as u32);
     let stops = &settings[7..][..settings[6] as usize];
     let (mut next, mut ended) = (progress[0], 0);
     for (row, own) in assigned.chunks_exact_mut(3).enumerate() {
         let (request, given) = sizes.given(prompt, own[0]);
         let length = positions[row] + 1;
-        let is_over = length >= given[0] + given[1] || length as usize >= room || stops.contains(&tokens[row]);
+        let is_over = length >= given[0] + given[1] || length as usize >= max_len || stops.contains(&tokens[row]);
         if !is_over || length <= given[0] || own[0] as usize >= count {
             continue;
         }
@@ -129,7 +129,7 @@ pub fn refill(
         let fed = begin.map_or(0, |given| given[5]);
         own.copy_from_slice(&begin.map_or([IDLE, 0, 0], |given| [next, given[4], fed]));
         positions[row] = fed;
-        tokens[row] = begin.map_or(0, |given| given[PROMPT_HEAD + (fed as usize).min(room - 1)]);
+        tokens[row] = begin.map_or(0, |given| given[PROMPT_HEAD + (fed as usize).min(max_len - 1)]);
         next += 1;
         ended += 1;
     }

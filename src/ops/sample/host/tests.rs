@@ -31,11 +31,11 @@ struct Problem {
 }
 
 fn problem(d: &mut Draw, batch: usize, vocab: usize, scale: f64) -> Problem {
-    let (room, stride) = (8, vocab.next_multiple_of(4));
-    let (count, head) = (batch + d.int(0, 5), room + PROMPT_HEAD);
+    let (max_len, stride) = (8, vocab.next_multiple_of(4));
+    let (count, head) = (batch + d.int(0, 5), max_len + PROMPT_HEAD);
     let mut prompt = vec![7u32; count * head];
     for own in prompt.chunks_mut(head) {
-        own[0] = d.pick(&[0, 0, 0, room as u32]);
+        own[0] = d.pick(&[0, 0, 0, max_len as u32]);
         own[2] = d.int(0, 1 << 30) as u32;
         own[3] = d.int(0, 1 << 30) as u32;
     }
@@ -51,18 +51,18 @@ fn problem(d: &mut Draw, batch: usize, vocab: usize, scale: f64) -> Problem {
         }
     }
     Problem {
-        sizes: Sizes { vocab, stride, batch, room, count },
+        sizes: Sizes { vocab, stride, batch, max_len, count },
         logits,
-        positions: (0..batch).map(|_| d.int(0, room - 1) as u32).collect(),
+        positions: (0..batch).map(|_| d.int(0, max_len - 1) as u32).collect(),
         assigned: (0..batch).flat_map(|row| [request(row), 5, 6]).collect(),
         prompt,
     }
 }
 
 fn check(p: &Problem, s: &Sampling, cpu: &Cpu) -> (Vec<u32>, usize) {
-    let (batch, room, head) = (p.positions.len(), p.sizes.room, p.sizes.room + PROMPT_HEAD);
+    let (batch, max_len, head) = (p.positions.len(), p.sizes.max_len, p.sizes.max_len + PROMPT_HEAD);
     let (mut tokens, mut positions, mut drawn) =
-        (vec![99; batch], p.positions.clone(), vec![u32::MAX; p.prompt.len() / head * 2 * room]);
+        (vec![99; batch], p.positions.clone(), vec![u32::MAX; p.prompt.len() / head * 2 * max_len]);
     draw(cpu, p.sizes, &p.logits, &s.pack(&[]), &p.prompt, &p.assigned, &mut tokens, &mut positions, &mut drawn);
     let mut edges = 0;
     for row in 0..batch {
@@ -72,7 +72,7 @@ fn check(p: &Problem, s: &Sampling, cpu: &Cpu) -> (Vec<u32>, usize) {
             continue;
         }
         let own = &p.prompt[request as usize * head..][..PROMPT_HEAD];
-        let is_given = before + 1 < room && before + 1 < own[0] as usize;
+        let is_given = before + 1 < max_len && before + 1 < own[0] as usize;
         let values: Vec<f64> = p.logits[row * p.sizes.stride..][..p.sizes.vocab].iter().map(|&l| f64::from(l)).collect();
         let u = f64::from((philox([own[2], own[3], before as u32, 0], s.rng().key())[0] >> 8) as f32 / 16_777_216.0);
         let (mut want, edge) = twin::draw(&twin::distribution(&values, s), u);
@@ -86,9 +86,9 @@ fn check(p: &Problem, s: &Sampling, cpu: &Cpu) -> (Vec<u32>, usize) {
             want_logp = twin::log_probability(&values, want, if s.temperature > 0.0 { s.temperature } else { 1.0 });
         }
         assert_eq!(tokens[row] as usize, want, "row {row}");
-        if before + 1 < room {
-            let at = request as usize * 2 * room + before + 1;
-            let logp = f64::from(f32::from_bits(drawn[at + room]));
+        if before + 1 < max_len {
+            let at = request as usize * 2 * max_len + before + 1;
+            let logp = f64::from(f32::from_bits(drawn[at + max_len]));
             assert!((logp - want_logp).abs() < 2e-5 * (1.0 + want_logp.abs()), "row {row}: log pi {logp}, f64 says {want_logp}");
             assert_eq!((positions[row] as usize, drawn[at] as usize), (before + 1, want));
         } else {
@@ -177,28 +177,28 @@ fn nothing_to_draw_is_column_zero() {
 
 /// Rows in the middle of their requests, at their ends, and idle ones; more requests or fewer than rows that want one.
 fn check_refill(d: &mut Draw) {
-    let (batch, room) = (d.int(1, 150), d.int(2, 9));
+    let (batch, max_len) = (d.int(1, 150), d.int(2, 9));
     let begun = d.int(0, batch);
     let count = begun + d.int(0, batch);
     let capacity = count + d.int(1, 4);
-    let mut prompt = vec![u32::MAX; capacity * (PROMPT_HEAD + room)];
-    for own in prompt.chunks_mut(PROMPT_HEAD + room).take(count) {
-        let given = d.int(1, room - 1);
+    let mut prompt = vec![u32::MAX; capacity * (PROMPT_HEAD + max_len)];
+    for own in prompt.chunks_mut(PROMPT_HEAD + max_len).take(count) {
+        let given = d.int(1, max_len - 1);
         let fed = d.int(0, given - 1);
-        own[..PROMPT_HEAD].copy_from_slice(&[given, d.int(1, room), 1, 2, d.int(0, 99), fed].map(|n| n as u32));
+        own[..PROMPT_HEAD].copy_from_slice(&[given, d.int(1, max_len), 1, 2, d.int(0, 99), fed].map(|n| n as u32));
         own[PROMPT_HEAD..][..given].iter_mut().for_each(|t| *t = d.int(0, 9) as u32);
     }
     let stops: Vec<u32> = (0..d.int(0, 3)).map(|_| d.int(0, 9) as u32).collect();
     let row = |d: &mut Draw, i: usize| {
         let request = if i < begun { (begun - 1 - i) as u32 } else { IDLE };
-        [d.int(0, 9) as u32, d.int(0, room - 1) as u32, request, u32::MAX, u32::MAX]
+        [d.int(0, 9) as u32, d.int(0, max_len - 1) as u32, request, u32::MAX, u32::MAX]
     };
     let mut want: Vec<[u32; 5]> = (0..batch).map(|i| row(d, i)).collect();
     let mut tokens: Vec<u32> = want.iter().map(|r| r[0]).collect();
     let mut positions: Vec<u32> = want.iter().map(|r| r[1]).collect();
     let mut assigned: Vec<u32> = want.iter().flat_map(|r| [r[2], r[3], r[4]]).collect();
     let (mut lengths, mut progress) = (vec![u32::MAX; capacity], vec![begun as u32, 3, count as u32]);
-    let sizes = Sizes { vocab: 0, stride: 0, batch, room, count: capacity };
+    let sizes = Sizes { vocab: 0, stride: 0, batch, max_len, count: capacity };
     refill(
         sizes,
         &Sampling::default().pack(&stops),
@@ -210,8 +210,8 @@ fn check_refill(d: &mut Draw) {
         &mut progress,
     );
     let mut want_lengths = vec![u32::MAX; capacity];
-    let prompts: Vec<&[u32]> = prompt.chunks(PROMPT_HEAD + room).collect();
-    let over = twin::refill(&mut want, &mut want_lengths, &prompts, begun..count, &stops, room);
+    let prompts: Vec<&[u32]> = prompt.chunks(PROMPT_HEAD + max_len).collect();
+    let over = twin::refill(&mut want, &mut want_lengths, &prompts, begun..count, &stops, max_len);
     let got: Vec<[u32; 5]> =
         (0..batch).map(|i| [tokens[i], positions[i], assigned[3 * i], assigned[3 * i + 1], assigned[3 * i + 2]]).collect();
     assert_eq!(got, want);

@@ -2,7 +2,7 @@
 
 use super::super::bench::{Bench, By};
 use super::super::context::Context;
-use super::super::plan::Way;
+use super::super::plan::UpdateMethod;
 use super::super::scale::{ALPHA, ETA};
 use crate::plot::Bars;
 use crate::reproduce::finding::{Finding, number};
@@ -11,7 +11,7 @@ use crate::reproduce::verdict::{Check, Wants};
 
 /// Rounds, each with every way once, after one that does not count.
 const ROUNDS: usize = 7;
-const WAYS: [Way; 3] = [Way::Grpo, Way::Ar(ALPHA), Way::Lopti(ETA)];
+const WAYS: [UpdateMethod; 3] = [UpdateMethod::Grpo, UpdateMethod::Ar(ALPHA), UpdateMethod::Lopti(ETA)];
 
 /// For each way and round: seconds of its updates with its advantages; then seconds of AR's advantages beyond GRPO's.
 fn times(bench: &mut Bench) -> anyhow::Result<Unit> {

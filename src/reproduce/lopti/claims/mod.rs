@@ -9,7 +9,7 @@ mod tokens;
 
 use super::arm::{Exam, Record};
 use super::context::{Context, levels, mean_of, range_of};
-use super::plan::{Setting, Way};
+use super::plan::{Setting, UpdateMethod};
 use crate::plot::{Bars, Chart, Series};
 use crate::reproduce::finding::{Finding, Table, number};
 use crate::reproduce::stats::Estimate;
@@ -55,7 +55,7 @@ impl Row {
 }
 
 /// The arms of these ways, trained where they were not.
-fn rows(c: &Context<'_>, ways: &[(Setting, Way)]) -> anyhow::Result<Vec<Row>> {
+fn rows(c: &Context<'_>, ways: &[(Setting, UpdateMethod)]) -> anyhow::Result<Vec<Row>> {
     let arms: Vec<_> = c.seeds.iter().flat_map(|seed| ways.iter().map(|(s, w)| c.plan().arm(*s, *w, *seed))).collect();
     c.ensure(&arms)?;
     ways.iter().map(|(setting, way)| Ok(Row { name: setting.name_of(*way), records: c.records(*setting, *way)? })).collect()

@@ -2,7 +2,7 @@
 
 use super::super::bench::{Bench, By};
 use super::super::context::Context;
-use super::super::plan::Way;
+use super::super::plan::UpdateMethod;
 use super::super::scale::{ALPHA, ETA};
 use super::BINS;
 use crate::plot::{Chart, Panels, Series, Violins};
@@ -18,8 +18,11 @@ const SPREAD: f64 = 0.03;
 /// Changes of a bin that a violin is drawn from, a seed.
 const DRAWN: usize = 600;
 /// The updates of Fig. 1 c, e and f.
-const SELECTIVE: [(&str, Way); 3] =
-    [("all tokens", Way::Grpo), ("only p < 0.25", Way::Only(&[1])), ("only p > 0.75", Way::Only(&[4]))];
+const SELECTIVE: [(&str, UpdateMethod); 3] = [
+    ("all tokens", UpdateMethod::Grpo),
+    ("only p < 0.25", UpdateMethod::Only(&[1])),
+    ("only p > 0.75", UpdateMethod::Only(&[4])),
+];
 
 /// Distance of the quartiles of the change, by bin.
 fn spreads(changes: &[Change]) -> [f64; 4] {
@@ -32,7 +35,7 @@ fn rate(bench: &mut Bench) -> anyhow::Result<f64> {
     let rollouts = bench.batch(0)?;
     let mut rate = 0.1;
     for _ in 0..10 {
-        let found = spreads(&bench.update(&rollouts, Way::Grpo, By::Sgd(rate))?.changes);
+        let found = spreads(&bench.update(&rollouts, UpdateMethod::Grpo, By::Sgd(rate))?.changes);
         let middle = 0.5 * (found[1] + found[2]);
         // Without tokens in the middle there is nothing to go by.
         if middle.is_nan() || (0.9 * SPREAD..1.1 * SPREAD).contains(&middle) {
@@ -165,7 +168,8 @@ pub fn selective(c: &Context<'_>) -> anyhow::Result<Finding> {
 }
 
 /// What L4 compares.
-const WAYS: [Way; 5] = [Way::Grpo, Way::Ar(ALPHA), Way::Lopti(ETA), Way::Twice, Way::RandomSplit];
+const WAYS: [UpdateMethod; 5] =
+    [UpdateMethod::Grpo, UpdateMethod::Ar(ALPHA), UpdateMethod::Lopti(ETA), UpdateMethod::Twice, UpdateMethod::RandomSplit];
 const OPTIMIZERS: [&str; 2] = ["gradient descent", "AdamW"];
 
 /// For each way, bin and batch: of the tokens with a positive advantage that moved, the part that rose.

@@ -157,7 +157,7 @@ pub fn single(c: &Context<'_>) -> anyhow::Result<Finding> {
         .iter()
         .map(|seed| c.measured(*seed, &format!("single tokens {n}"), |bench| singles(bench, n, *seed)))
         .collect::<anyhow::Result<Vec<Vec<Single>>>>()?;
-    let words = c.school(crate::config::TaskKind::Kk)?.vocab() as f64;
+    let words = c.task_setup(crate::config::TaskKind::Kk)?.vocab() as f64;
     let least = (words / (words - 1.0)).sqrt();
     let inside = |s: &Single| (s.logits >= least * s.gap * 0.999 && s.logits <= 2f64.sqrt() * s.gap * 1.001) as u8;
     let kept = |seed: &Vec<Single>| -> Vec<f64> { seed.iter().filter(|s| s.gap > SEEN).map(|s| f64::from(inside(s))).collect() };

@@ -3,10 +3,10 @@
 use crate::plot::{Chart, Contours, Field, Mark, Panels, Series};
 use crate::reproduce::finding::{Finding, with_interval};
 use crate::reproduce::pma::arm::{Arm, Text};
-use crate::reproduce::pma::lab::{Lab, Scored, hessian_times};
 use crate::reproduce::pma::measure::{Measure, arm_text};
 use crate::reproduce::pma::plan::Window;
 use crate::reproduce::pma::scale::{FORK, GRID, N, V0};
+use crate::reproduce::pma::sized_model::{Scored, SizedModel, hessian_times};
 use crate::reproduce::stats::{Estimate, mean};
 use crate::reproduce::verdict::{Check, Wants};
 use crate::train::merge::MergeRule;
@@ -54,22 +54,22 @@ impl Forms {
 }
 
 /// Curvature between the deviations of some checkpoints of an arm from the annealed end.
-fn forms(m: &Measure<'_>, lab: &Lab<'_>, end: &Arm, arm: &Arm, window: &Window) -> anyhow::Result<Forms> {
+fn forms(m: &Measure<'_>, sized_model: &SizedModel<'_>, end: &Arm, arm: &Arm, window: &Window) -> anyhow::Result<Forms> {
     let size = m.context.scale.smallest();
-    let bank = &m.context.bank;
+    let checkpoints = &m.context.checkpoints;
     let steps: Vec<u64> = window.snapshots().into_iter().map(|s| size.at(s)).collect();
-    let key = [bank.key(end), bank.key(arm), format!("{steps:?} {TOKENS} {STEP}")];
-    bank.remember(&["forms", &key[0], &key[1], &key[2]], || {
-        let centre = bank.weights(end, size.at(GRID))?;
+    let key = [checkpoints.key(end), checkpoints.key(arm), format!("{steps:?} {TOKENS} {STEP}")];
+    checkpoints.remember(&["forms", &key[0], &key[1], &key[2]], || {
+        let centre = checkpoints.weights(end, size.at(GRID))?;
         let mut deviations: Vec<Vec<f64>> = Vec::new();
         for step in &steps {
-            let values = bank.weights(arm, *step)?;
+            let values = checkpoints.weights(arm, *step)?;
             deviations.push(values.iter().zip(&centre).map(|(v, c)| f64::from(*v) - f64::from(*c)).collect());
         }
         let mut products = Vec::new();
         for d in &deviations {
-            crate::reproduce::pace::check()?;
-            products.push(hessian_times(&mut |at| lab.gradient(at, TOKENS), &centre, d, STEP)?);
+            crate::reproduce::attempts::check()?;
+            products.push(hessian_times(&mut |at| sized_model.gradient(at, TOKENS), &centre, d, STEP)?);
         }
         let dot = |a: &[f64], b: &[f64]| a.iter().zip(b).map(|(x, y)| x * y).sum::<f64>();
         // Differences leave a little asymmetry; the Hessian has none.
@@ -101,13 +101,13 @@ pub fn p10(m: &Measure<'_>) -> anyhow::Result<Finding> {
         .flat_map(|z| m.context.seeds.iter().map(|s| plan.annealed(z, *s)).collect::<Vec<_>>())
         .collect();
     m.context.ensure(&arms)?;
-    let lab = m.lab(size)?;
+    let sized_model = m.sized_model(size)?;
     let mut found: Vec<Vec<Forms>> = Vec::new();
     for (_, inside, window) in places() {
         let of = |seed: &u64| {
             let end = plan.annealed(size, *seed);
             let arm = if inside { end.clone() } else { plan.base(size, *seed) };
-            forms(m, lab, &end, &arm, &window)
+            forms(m, sized_model, &end, &arm, &window)
         };
         found.push(m.context.seeds.iter().map(of).collect::<anyhow::Result<_>>()?);
     }
@@ -165,7 +165,7 @@ pub fn p10(m: &Measure<'_>) -> anyhow::Result<Finding> {
     )
     .table("Curvature", &["window", "normalised cross terms [95 %]", "mean cosine in H [95 %]", "d'Hd: mean over newest [95 %]"], rows)
     .table("Loss of three checkpoints 2 % apart and of their mean, all sizes and seeds", &["oldest", "middle", "newest", "mean"], losses)
-    .picture("p10-slice", slice(m, lab, &plan.base(size, seed), three(GRID))?)
+    .picture("p10-slice", slice(m, sized_model, &plan.base(size, seed), three(GRID))?)
     .picture("p10-curvature", matrix(&found)))
 }
 
@@ -173,12 +173,12 @@ pub fn p10(m: &Measure<'_>) -> anyhow::Result<Finding> {
 const THREE: u64 = 8;
 
 /// The loss on the plane through three checkpoints.
-fn slice(m: &Measure<'_>, lab: &Lab<'_>, arm: &Arm, three: [u64; 3]) -> anyhow::Result<String> {
-    let (size, bank) = (m.context.scale.smallest(), &m.context.bank);
+fn slice(m: &Measure<'_>, sized_model: &SizedModel<'_>, arm: &Arm, three: [u64; 3]) -> anyhow::Result<String> {
+    let (size, checkpoints) = (m.context.scale.smallest(), &m.context.checkpoints);
     let side = m.context.scale.slice;
     let points: Vec<Vec<f64>> = three
         .iter()
-        .map(|at| Ok(bank.weights(arm, size.at(*at))?.into_iter().map(f64::from).collect()))
+        .map(|at| Ok(checkpoints.weights(arm, size.at(*at))?.into_iter().map(f64::from).collect()))
         .collect::<anyhow::Result<_>>()?;
     // An orthonormal pair: from the first to the last, and what of the second is upright to that.
     let less = |a: &[f64], b: &[f64]| a.iter().zip(b).map(|(x, y)| x - y).collect::<Vec<f64>>();
@@ -199,15 +199,17 @@ fn slice(m: &Measure<'_>, lab: &Lab<'_>, arm: &Arm, three: [u64; 3]) -> anyhow::
     let axis =
         |centre: f64| (0..side).map(|i| centre + reach * (2.0 * i as f64 / (side as f64 - 1.0) - 1.0)).collect::<Vec<f64>>();
     let (xs, ys) = (axis(merged.0), axis(merged.1));
-    let key = [bank.key(arm), format!("{three:?} {side}")];
-    let values: Vec<Vec<f64>> = bank.remember(&["slice", &key[0], &key[1]], || {
+    let key = [checkpoints.key(arm), format!("{three:?} {side}")];
+    let values: Vec<Vec<f64>> = checkpoints.remember(&["slice", &key[0], &key[1]], || {
         let mut rows = Vec::new();
         for y in &ys {
             let mut row = Vec::new();
             for x in &xs {
-                crate::reproduce::pace::check()?;
+                crate::reproduce::attempts::check()?;
                 let weights: Vec<f32> = (0..along.len()).map(|i| (points[0][i] + x * along[i] + y * upright[i]) as f32).collect();
-                row.push(lab.score_weights_on(&weights, Text::Base, m.context.scale.val_tokens / SLICE_PART as u64)?.loss());
+                row.push(
+                    sized_model.score_weights_on(&weights, Text::Base, m.context.scale.val_tokens / SLICE_PART as u64)?.loss(),
+                );
             }
             rows.push(row);
         }

@@ -46,7 +46,7 @@ fn events(m: &Measure<'_>) -> anyhow::Result<(Vec<Event>, usize)> {
     m.context.ensure(&arms)?;
     let mut found = Vec::new();
     for arm in &arms {
-        let loss = m.context.bank.record(arm)?.loss;
+        let loss = m.context.checkpoints.record(arm)?.loss;
         if let Some(lost) = first_lost(&loss)
             && lost.at as u64 + 1 >= hot.warmup + RESCUE_COUNT * HOT_EVERY + MARGIN
         {
@@ -75,7 +75,7 @@ pub fn p9(m: &Measure<'_>) -> anyhow::Result<Finding> {
     let mut ends: Vec<Vec<f64>> = Vec::new();
     let mut losses: Vec<Vec<Vec<f64>>> = Vec::new();
     for (e, arms) in events.iter().zip(arms.chunks(policies().len())) {
-        let records = arms.iter().map(|a| Ok(m.context.bank.record(a)?.loss)).collect::<anyhow::Result<Vec<_>>>()?;
+        let records = arms.iter().map(|a| Ok(m.context.checkpoints.record(a)?.loss)).collect::<anyhow::Result<Vec<_>>>()?;
         ends.push(records.iter().map(|loss| above(loss, &e.lost)).collect());
         losses.push(records);
     }

@@ -3,9 +3,9 @@
 use crate::plot::{Chart, Panels, Series};
 use crate::reproduce::finding::{Finding, number, with_interval};
 use crate::reproduce::pma::arm::{Arm, Begin, Text};
-use crate::reproduce::pma::lab::Scored;
 use crate::reproduce::pma::measure::{Measure, arm_mean, arm_range, arm_text};
 use crate::reproduce::pma::plan::{CT_READOUTS, Init, LATER_GRID};
+use crate::reproduce::pma::sized_model::Scored;
 use crate::reproduce::stats::{Estimate, Unit, deviation, mean, median, quantile};
 use crate::reproduce::verdict::{Check, Wants};
 
@@ -20,14 +20,14 @@ const CONTINUED: [(Init, f64, &str); 4] = [
 /// Held-out loss on the shifted text of every arm of P7 after a part of its updates.
 fn continued(m: &Measure<'_>, seed: u64, part: u64) -> anyhow::Result<Vec<Scored>> {
     let (plan, size) = (m.context.plan(), m.context.scale.middle());
-    let lab = m.lab(size)?;
+    let sized_model = m.sized_model(size)?;
     CONTINUED
         .iter()
         .map(|(init, factor, _)| {
             let arm = plan.continued(*init, *factor, seed)?;
             match (&arm.begin, part) {
-                (Begin::From { arm, mix, .. }, 0) => lab.score(arm, mix, Text::Shifted),
-                _ => lab.score(&arm, &[(part * m.context.scale.ct_steps / LATER_GRID, 1.0)], Text::Shifted),
+                (Begin::From { arm, mix, .. }, 0) => sized_model.score(arm, mix, Text::Shifted),
+                _ => sized_model.score(&arm, &[(part * m.context.scale.ct_steps / LATER_GRID, 1.0)], Text::Shifted),
             }
         })
         .collect()
@@ -40,7 +40,7 @@ fn training(m: &Measure<'_>, first: u64, last: u64) -> anyhow::Result<Vec<Unit>>
         CONTINUED
             .iter()
             .map(|(init, factor, _)| {
-                let record = m.context.bank.record(&plan.continued(*init, *factor, *seed)?)?;
+                let record = m.context.checkpoints.record(&plan.continued(*init, *factor, *seed)?)?;
                 Ok(record.loss.get(first as usize..last as usize).unwrap_or_default().to_vec())
             })
             .collect()
@@ -159,10 +159,12 @@ pub fn p8(m: &Measure<'_>) -> anyhow::Result<Finding> {
         let arms = INITS.iter().map(|i| plan.tuned(*i, *seed)).collect::<anyhow::Result<Vec<_>>>()?;
         let mut row: [Vec<f64>; 3] = Default::default();
         for (slot, arm) in row.iter_mut().zip(&arms) {
-            *slot = m.context.bank.record(arm)?.grad_norm;
+            *slot = m.context.checkpoints.record(arm)?.grad_norm;
         }
         norms.push(row);
-        scored.push(arms.iter().map(|arm| m.lab(size)?.score(arm, &[(steps, 1.0)], Text::Task)).collect::<anyhow::Result<_>>()?);
+        scored.push(
+            arms.iter().map(|arm| m.sized_model(size)?.score(arm, &[(steps, 1.0)], Text::Task)).collect::<anyhow::Result<_>>()?,
+        );
     }
     type Statistic = (&'static str, fn(&[f64]) -> f64);
     let statistics: [Statistic; 4] =

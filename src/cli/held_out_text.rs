@@ -7,7 +7,7 @@ use crate::device::Device;
 use crate::model::checkpoint;
 use crate::session::begin::split_step;
 use crate::session::{self, folder};
-use crate::train::Judge;
+use crate::train::WeightEvaluator;
 use crate::vfs::{RealFs, Vfs as _, shown};
 use anyhow::{Context as _, Result, bail, ensure};
 use std::path::{Path, PathBuf};
@@ -41,7 +41,7 @@ impl Text {
     ///
     /// # Errors
     /// One line that names the flag, folder or file, and the cure.
-    pub fn judge(&self, dir: &Path, run: Option<&Path>) -> Result<Judge> {
+    pub fn judge(&self, dir: &Path, run: Option<&Path>) -> Result<WeightEvaluator> {
         ensure!(self.batch_size > 0, "--batch-size 0: must be at least 1");
         ensure!(
             self.val_fraction > 0.0 && self.val_fraction <= 1.0,
@@ -69,7 +69,7 @@ impl Text {
             let device = open::device(&self.device)?;
             let batches = source.val_batches(rows(&device), seq_len, most);
             let batches = batches.with_context(|| format!("{}: holds no text out for validation", of()))?.collect();
-            return Judge::new(device, &config.model, batches);
+            return WeightEvaluator::new(device, &config.model, batches);
         }
         ensure!(
             !self.data.is_empty(),
@@ -79,7 +79,7 @@ impl Text {
         let range = self.range(open::tokenizer(dir, &config)?)?;
         let device = open::device(&self.device)?;
         let batches = range.val_batches(rows(&device), seq_len, most).collect();
-        Judge::new(device, &config.model, batches)
+        WeightEvaluator::new(device, &config.model, batches)
     }
 
     /// The tokens of --data.

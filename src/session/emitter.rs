@@ -7,7 +7,7 @@ use std::collections::BTreeMap;
 use std::path::PathBuf;
 
 /// What a listener hears.
-pub enum Told<'a> {
+pub enum Notification<'a> {
     /// A fact, also in the log.
     Event(&'a Event),
     /// (what, done, all): passing progress, only for a person who watches.
@@ -15,21 +15,21 @@ pub enum Told<'a> {
 }
 
 /// A listener: the progress line, the JSON lines on standard output, a window.
-pub type Sink = Box<dyn FnMut(Told<'_>)>;
+pub type Listener = Box<dyn FnMut(Notification<'_>)>;
 
 /// See the module. A log that cannot be written never stops a run: the listener is told once.
-pub struct Outlet {
+pub struct EventEmitter {
     log: EventLog,
     /// `samples.jsonl`, and the log once something was written.
     samples: (PathBuf, u64, Option<EventLog>),
     tensorboard: Option<TensorBoard>,
-    sink: Sink,
+    sink: Listener,
     complained: bool,
 }
 
-impl Outlet {
+impl EventEmitter {
     /// Write to all of them. `samples` is the path of `samples.jsonl` and how many of its bytes a resumed run goes on behind.
-    pub fn new(log: EventLog, samples: (PathBuf, u64), tensorboard: Option<TensorBoard>, sink: Sink) -> Self {
+    pub fn new(log: EventLog, samples: (PathBuf, u64), tensorboard: Option<TensorBoard>, sink: Listener) -> Self {
         Self { log, samples: (samples.0, samples.1, None), tensorboard, sink, complained: false }
     }
 
@@ -59,7 +59,7 @@ impl Outlet {
             Some(board) => board.event(super::unix_time(), event),
             None => Ok(()),
         };
-        (self.sink)(Told::Event(event));
+        (self.sink)(Notification::Event(event));
         self.complain(written.and(drawn));
     }
 
@@ -67,13 +67,13 @@ impl Outlet {
         if let (Err(error), false) = (written, self.complained) {
             self.complained = true;
             let text = format!("{error:#}; training goes on without it");
-            (self.sink)(Told::Event(&Event::Warning { text }));
+            (self.sink)(Notification::Event(&Event::Warning { text }));
         }
     }
 
     /// Tell the listener how far something has come.
     pub fn progress(&mut self, what: &str, done: usize, all: usize) {
-        (self.sink)(Told::Progress(what, done, all));
+        (self.sink)(Notification::Progress(what, done, all));
     }
 
     /// Length of the log.

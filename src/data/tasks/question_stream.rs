@@ -10,7 +10,7 @@ use serde_json::{Map, Value, json};
 const THINK: &str = "<think>";
 
 /// Puts questions.
-pub struct Asker {
+pub struct QuestionStream {
     template: Option<ChatTemplate>,
     /// For the template, where a row does not say otherwise.
     kwargs: Map<String, Value>,
@@ -18,7 +18,7 @@ pub struct Asker {
     opens_think: bool,
 }
 
-impl Asker {
+impl QuestionStream {
     /// As `--chat` says. `system` is the task's instruction; with `opens_think`, `<think>` stands behind the generation prompt. The
     /// template sees `date` as today.
     ///

@@ -2,7 +2,7 @@
 //! reads a file.
 
 use super::child::{Lines, in_words, keep_lines, last_error};
-use crate::model::conversation::{Ask, ReplyEnd, Said};
+use crate::model::conversation::{ChatEvent, ChatRequest, ReplyEnd};
 use anyhow::{Context as _, Result};
 use std::io::{BufRead, BufReader, Write};
 use std::path::Path;
@@ -24,7 +24,7 @@ pub struct Turn {
 
 /// How a conversation stands.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub enum TalkState {
+pub enum ChatState {
     /// The model is being loaded; the newest line of progress.
     Loading(String),
     /// The model waits.
@@ -50,13 +50,13 @@ pub struct About {
 
 /// See the module. Dropped, the process ends.
 #[derive(Debug)]
-pub struct Talk {
+pub struct ChatProcess {
     /// The model as it was named: RUN, RUN@STEP, a folder or a file.
     pub model: String,
     /// What was said, oldest first.
     pub turns: Vec<Turn>,
     /// How it stands.
-    pub state: TalkState,
+    pub state: ChatState,
     /// The model, once it is loaded.
     pub about: Option<About>,
     link: Option<Link>,
@@ -66,12 +66,12 @@ pub struct Talk {
 #[derive(Debug)]
 struct Link {
     child: Child,
-    asks: Sender<Ask>,
-    said: Receiver<Said>,
+    asks: Sender<ChatRequest>,
+    said: Receiver<ChatEvent>,
     lines: Lines,
 }
 
-impl Talk {
+impl ChatProcess {
     /// Start `lehr chat --json` with this model, a system message (none when empty) and replies of up to `tokens` tokens (as many as suit the
     /// model when 0).
     ///
@@ -109,7 +109,7 @@ impl Talk {
             wake();
         };
         std::thread::Builder::new().name("answers".into()).spawn(listen)?;
-        let (asks, wanted) = channel::<Ask>();
+        let (asks, wanted) = channel::<ChatRequest>();
         let stdin = child.stdin.take();
         // A process that loads its model reads nothing: a full pipe would hold up a frame.
         let speak = move || {
@@ -122,37 +122,37 @@ impl Talk {
             }
         };
         std::thread::Builder::new().name("requests".into()).spawn(speak)?;
-        let state = TalkState::Loading(String::new());
+        let state = ChatState::Loading(String::new());
         let link = Some(Link { child, asks, said, lines });
         Ok(Self { model: model.to_owned(), turns: Vec::new(), state, about: None, link })
     }
 
     /// A conversation without a process, for tests and for what could not be started.
-    pub fn made(model: &str, turns: Vec<Turn>, state: TalkState) -> Self {
+    pub fn made(model: &str, turns: Vec<Turn>, state: ChatState) -> Self {
         Self { model: model.to_owned(), turns, state, about: None, link: None }
     }
 
     /// Whether something can be said now: one thing while the model is being loaded, else when it waits.
     pub fn can_say(&self) -> bool {
         match self.state {
-            TalkState::Ready => true,
-            TalkState::Loading(_) => self.turns.is_empty(),
+            ChatState::Ready => true,
+            ChatState::Loading(_) => self.turns.is_empty(),
             _ => false,
         }
     }
 
     /// Ask for something.
-    pub fn ask(&mut self, ask: Ask) {
+    pub fn ask(&mut self, ask: ChatRequest) {
         match &ask {
-            Ask::Say { text, .. } => {
+            ChatRequest::Say { text, .. } => {
                 self.turns.push(Turn { text: text.clone(), ..Turn::default() });
                 self.turns.push(Turn { by_model: true, ..Turn::default() });
-                if self.state == TalkState::Ready {
-                    self.state = TalkState::Replying;
+                if self.state == ChatState::Ready {
+                    self.state = ChatState::Replying;
                 }
             }
-            Ask::Reset { .. } => self.turns.clear(),
-            Ask::Stop => {}
+            ChatRequest::Reset { .. } => self.turns.clear(),
+            ChatRequest::Stop => {}
         }
         if let Some(link) = &self.link {
             // A process that is gone is noticed by `poll`.
@@ -166,7 +166,7 @@ impl Talk {
             match link.said.try_recv() {
                 Ok(said) => self.hear(said),
                 Err(TryRecvError::Empty) => {
-                    if let TalkState::Loading(line) = &mut self.state {
+                    if let ChatState::Loading(line) = &mut self.state {
                         *line = link.lines.lock().ok().and_then(|lines| lines.back().cloned()).unwrap_or_default();
                     }
                     return;
@@ -177,19 +177,19 @@ impl Talk {
     }
 
     /// Take an answer.
-    pub fn hear(&mut self, said: Said) {
+    pub fn hear(&mut self, said: ChatEvent) {
         match said {
-            Said::Ready { model, template, context, temperature } => {
+            ChatEvent::Ready { model, template, context, temperature } => {
                 self.about = Some(About { model, template, context, temperature });
-                self.state = if self.turns.is_empty() { TalkState::Ready } else { TalkState::Replying };
+                self.state = if self.turns.is_empty() { ChatState::Ready } else { ChatState::Replying };
             }
-            Said::Piece { text } => {
+            ChatEvent::Piece { text } => {
                 if let Some(turn) = self.turns.last_mut() {
                     turn.text.push_str(&text);
                 }
             }
-            Said::Replied { end, left_out } => {
-                self.state = TalkState::Ready;
+            ChatEvent::Replied { end, left_out } => {
+                self.state = ChatState::Ready;
                 let Some(turn) = self.turns.last_mut() else { return };
                 turn.note = match end {
                     ReplyEnd::Turn => String::new(),
@@ -201,14 +201,14 @@ impl Talk {
                     turn.note += &format!("{gap}the context is full: the {left_out} oldest messages were left out");
                 }
             }
-            Said::Refused { text } => {
-                self.state = TalkState::Ready;
+            ChatEvent::Refused { text } => {
+                self.state = ChatState::Ready;
                 self.turns.pop_if(|turn| turn.by_model && turn.text.is_empty());
                 if let Some(turn) = self.turns.last_mut() {
                     (turn.note, turn.refused) = (text, true);
                 }
             }
-            Said::Fresh => {}
+            ChatEvent::Fresh => {}
         }
     }
 
@@ -220,12 +220,12 @@ impl Talk {
             Ok(status) => in_words(status, &last_error(&link.lines)),
             Err(error) => error.to_string(),
         };
-        self.state = TalkState::Ended(why);
+        self.state = ChatState::Ended(why);
         self.turns.pop_if(|turn| turn.by_model && turn.text.is_empty());
     }
 }
 
-impl Drop for Talk {
+impl Drop for ChatProcess {
     fn drop(&mut self) {
         if let Some(mut link) = self.link.take() {
             let _ = link.child.kill();
@@ -238,30 +238,30 @@ impl Drop for Talk {
 mod tests {
     use super::*;
 
-    fn said(talk: &Talk) -> Vec<(bool, &str, &str)> {
+    fn said(talk: &ChatProcess) -> Vec<(bool, &str, &str)> {
         talk.turns.iter().map(|t| (t.by_model, t.text.as_str(), t.note.as_str())).collect()
     }
 
     #[test]
     fn pieces_add_up_and_what_is_refused_was_not_said() {
-        let mut talk = Talk::made("m", Vec::new(), TalkState::Loading(String::new()));
-        let say = |text: &str| Ask::Say { text: text.into(), temperature: None };
+        let mut talk = ChatProcess::made("m", Vec::new(), ChatState::Loading(String::new()));
+        let say = |text: &str| ChatRequest::Say { text: text.into(), temperature: None };
         assert!(talk.can_say());
         talk.ask(say("hi"));
         assert!(!talk.can_say(), "one thing while the model is being loaded");
-        talk.hear(Said::Ready { model: "m".into(), template: false, context: 64, temperature: 0.8 });
-        assert_eq!(talk.state, TalkState::Replying);
+        talk.hear(ChatEvent::Ready { model: "m".into(), template: false, context: 64, temperature: 0.8 });
+        assert_eq!(talk.state, ChatState::Replying);
         for piece in ["a", " b"] {
-            talk.hear(Said::Piece { text: piece.into() });
+            talk.hear(ChatEvent::Piece { text: piece.into() });
         }
-        talk.hear(Said::Replied { end: ReplyEnd::Stopped, left_out: 2 });
+        talk.hear(ChatEvent::Replied { end: ReplyEnd::Stopped, left_out: 2 });
         let note = "stopped; the context is full: the 2 oldest messages were left out";
         assert_eq!(said(&talk), [(false, "hi", ""), (true, "a b", note)]);
         talk.ask(say("far too much"));
-        talk.hear(Said::Refused { text: "say less".into() });
+        talk.hear(ChatEvent::Refused { text: "say less".into() });
         assert_eq!(said(&talk)[2..], [(false, "far too much", "say less")]);
         assert!(talk.turns[2].refused && talk.can_say());
-        talk.ask(Ask::Reset { system: None });
+        talk.ask(ChatRequest::Reset { system: None });
         assert_eq!(said(&talk), []);
     }
 }

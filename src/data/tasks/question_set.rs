@@ -12,13 +12,13 @@ use std::collections::HashSet;
 use std::path::PathBuf;
 
 /// A question and what tells it from others.
-pub type Keyed = (String, Question);
+pub type KeyedQuestion = (String, Question);
 
 /// Rows that are left out are told by place and reason, so many of a file.
 const TOLD: usize = 3;
 
 /// How rows become questions. A row that cannot be used is left out and counted: one bad row of many ends no run.
-pub struct Reader<'a, F: Fn(Object) -> Result<Keyed>> {
+pub struct Reader<'a, F: Fn(Object) -> Result<KeyedQuestion>> {
     /// What a row looks like, for messages.
     pub example: &'a str,
     /// Spells questions; one that it cannot spell is left out too.
@@ -28,13 +28,13 @@ pub struct Reader<'a, F: Fn(Object) -> Result<Keyed>> {
 }
 
 /// Questions in memory.
-pub struct Bank {
+pub struct QuestionSet {
     train: Vec<Question>,
     eval: Vec<Question>,
     rng: Rng,
 }
 
-impl Bank {
+impl QuestionSet {
     /// Reads `--data` and `--val-data`. Without `--val-data` the last `--eval-questions` rows are for evaluation. What is asked there is
     /// taken out of training.
     ///
@@ -44,7 +44,7 @@ impl Bank {
         settings: &TaskSettings,
         data: &DataSettings,
         seed: u64,
-        reader: &Reader<'_, impl Fn(Object) -> Result<Keyed>>,
+        reader: &Reader<'_, impl Fn(Object) -> Result<KeyedQuestion>>,
         notices: &mut Notices,
     ) -> Result<Self> {
         some(settings)?;
@@ -72,7 +72,7 @@ impl Bank {
             ));
         }
         ensure!(!train.is_empty(), "{name}: no row is left to train on");
-        let questions = |rows: Vec<Keyed>| rows.into_iter().map(|(_, question)| question).collect();
+        let questions = |rows: Vec<KeyedQuestion>| rows.into_iter().map(|(_, question)| question).collect();
         Ok(Self { train: questions(train), eval: questions(eval), rng: Rng::new(seed, "task rows") })
     }
 
@@ -90,21 +90,21 @@ impl Bank {
 }
 
 /// Questions to be judged by, apart from those to learn from.
-pub struct Held {
+pub struct HeldOutQuestions {
     questions: Vec<Question>,
     /// What tells them from others; empty where those to learn from can be none of them.
     keys: HashSet<String>,
 }
 
-impl Held {
+impl HeldOutQuestions {
     /// Rows of `--val-data`, `--eval-questions` of them at most; `None` if there is no such file.
     ///
     /// # Errors
-    /// As [`Bank::read`].
+    /// As [`QuestionSet::read`].
     pub fn read(
         settings: &TaskSettings,
         data: &DataSettings,
-        reader: &Reader<'_, impl Fn(Object) -> Result<Keyed>>,
+        reader: &Reader<'_, impl Fn(Object) -> Result<KeyedQuestion>>,
         notices: &mut Notices,
     ) -> Result<Option<Self>> {
         let rows = reader.to_judge_by(settings, data, notices)?;
@@ -146,40 +146,40 @@ impl Held {
 /// Where a task's questions come from.
 pub enum Source {
     /// All are rows.
-    Rows(Bank),
+    Rows(QuestionSet),
     /// Those to learn from are made, or there are none.
-    Held(Held),
+    HeldOutQuestions(HeldOutQuestions),
 }
 
 impl Source {
     /// The rows of `--data`; without them those of `--val-data` to be judged by, or what `make` makes.
     ///
     /// # Errors
-    /// As [`Bank::read`]; what `make` says.
+    /// As [`QuestionSet::read`]; what `make` says.
     pub fn open(
         settings: &TaskSettings,
         data: &DataSettings,
         seed: u64,
-        reader: &Reader<'_, impl Fn(Object) -> Result<Keyed>>,
+        reader: &Reader<'_, impl Fn(Object) -> Result<KeyedQuestion>>,
         notices: &mut Notices,
-        make: impl FnOnce(&mut Notices) -> Result<Held>,
+        make: impl FnOnce(&mut Notices) -> Result<HeldOutQuestions>,
     ) -> Result<Self> {
         if !data.data.is_empty() {
-            return Ok(Self::Rows(Bank::read(settings, data, seed, reader, notices)?));
+            return Ok(Self::Rows(QuestionSet::read(settings, data, seed, reader, notices)?));
         }
-        let held = Held::read(settings, data, reader, notices)?;
-        Ok(Self::Held(held.map_or_else(|| make(notices), Ok)?))
+        let held = HeldOutQuestions::read(settings, data, reader, notices)?;
+        Ok(Self::HeldOutQuestions(held.map_or_else(|| make(notices), Ok)?))
     }
 
     /// Question `n`; `make` makes those to learn from that are no rows.
     ///
     /// # Errors
     /// What `make` says.
-    pub fn question(&self, split: Split, n: u64, make: impl FnOnce(&Held) -> Result<Question>) -> Result<Question> {
+    pub fn question(&self, split: Split, n: u64, make: impl FnOnce(&HeldOutQuestions) -> Result<Question>) -> Result<Question> {
         match (self, split) {
             (Self::Rows(bank), _) => Ok(bank.question(split, n)),
-            (Self::Held(held), Split::Eval) => Ok(held.questions[level_of(n, held.questions.len())].clone()),
-            (Self::Held(held), Split::Train) => make(held),
+            (Self::HeldOutQuestions(held), Split::Eval) => Ok(held.questions[level_of(n, held.questions.len())].clone()),
+            (Self::HeldOutQuestions(held), Split::Train) => make(held),
         }
     }
 
@@ -187,8 +187,8 @@ impl Source {
     pub fn content_hash(&self) -> Option<String> {
         let parts: [&[Question]; 2] = match self {
             Self::Rows(bank) => [&bank.train, &bank.eval],
-            Self::Held(held) if held.keys.is_empty() => return None,
-            Self::Held(held) => [&held.questions, &[]],
+            Self::HeldOutQuestions(held) if held.keys.is_empty() => return None,
+            Self::HeldOutQuestions(held) => [&held.questions, &[]],
         };
         let mut hash = ContentHash::default();
         for part in parts {
@@ -205,14 +205,19 @@ impl Source {
     pub fn eval_questions(&self) -> u64 {
         match self {
             Self::Rows(bank) => bank.eval.len() as u64,
-            Self::Held(held) => held.questions.len() as u64,
+            Self::HeldOutQuestions(held) => held.questions.len() as u64,
         }
     }
 }
 
-impl<F: Fn(Object) -> Result<Keyed>> Reader<'_, F> {
+impl<F: Fn(Object) -> Result<KeyedQuestion>> Reader<'_, F> {
     /// Rows of `--val-data`, `--eval-questions` of them at most; `None` if there is no such file.
-    fn to_judge_by(&self, settings: &TaskSettings, data: &DataSettings, notices: &mut Notices) -> Result<Option<Vec<Keyed>>> {
+    fn to_judge_by(
+        &self,
+        settings: &TaskSettings,
+        data: &DataSettings,
+        notices: &mut Notices,
+    ) -> Result<Option<Vec<KeyedQuestion>>> {
         some(settings)?;
         let Some(path) = &data.val_data else { return Ok(None) };
         let mut rows = self.read(std::slice::from_ref(path), notices)?;
@@ -221,7 +226,7 @@ impl<F: Fn(Object) -> Result<Keyed>> Reader<'_, F> {
         Ok(Some(rows))
     }
 
-    fn read(&self, paths: &[PathBuf], notices: &mut Notices) -> Result<Vec<Keyed>> {
+    fn read(&self, paths: &[PathBuf], notices: &mut Notices) -> Result<Vec<KeyedQuestion>> {
         let mut rows = Vec::new();
         for path in paths {
             let (mut bad, mut count, before) = (Vec::new(), 0, rows.len());
@@ -252,7 +257,7 @@ impl<F: Fn(Object) -> Result<Keyed>> Reader<'_, F> {
     }
 
     /// A question that the tokenizer can spell.
-    fn spelt(&self, row: Keyed) -> Result<Keyed> {
+    fn spelt(&self, row: KeyedQuestion) -> Result<KeyedQuestion> {
         if let Some(tokenizer) = self.tokenizer {
             row.1.encode(tokenizer, true)?;
         }

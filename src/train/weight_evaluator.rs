@@ -8,7 +8,7 @@ use crate::model::Model;
 use crate::model::weight_files::WeightFiles;
 
 /// A model on the device whose weights are changed from one evaluation to the next.
-pub struct Judge {
+pub struct WeightEvaluator {
     device: Device,
     /// Its weights are those judged last.
     pub model: Model,
@@ -16,7 +16,7 @@ pub struct Judge {
     batches: Vec<Batch>,
 }
 
-impl Judge {
+impl WeightEvaluator {
     /// For weights of a shape, on these batches, which are all of one shape themselves.
     ///
     /// # Errors

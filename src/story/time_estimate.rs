@@ -16,7 +16,7 @@ pub struct Progress {
 
 /// Seconds that were planned and that were taken.
 #[derive(Clone, Debug, Default)]
-pub struct Pace {
+pub struct TimeEstimate {
     planned: f64,
     taken: f64,
     begun: Option<Instant>,
@@ -28,7 +28,7 @@ pub struct Pace {
 /// So many planned seconds of work must be behind us before their pace says something.
 const LEAST: f64 = 0.5;
 
-impl Pace {
+impl TimeEstimate {
     /// A step begins.
     pub fn begins(&mut self) {
         *self = Self { planned: self.planned, taken: self.taken, begun: Some(Instant::now()), ..Self::default() };
@@ -88,7 +88,7 @@ mod tests {
         // Begun 100 s ago, of which 60 were a pause that is over and 30 one that is not.
         let ago = |seconds| Instant::now().checked_sub(std::time::Duration::from_secs(seconds));
         let (Some(begun), Some(since)) = (ago(100), ago(30)) else { return };
-        let mut pace = Pace { begun: Some(begun), held: 60.0, held_since: Some(since), ..Pace::default() };
+        let mut pace = TimeEstimate { begun: Some(begun), held: 60.0, held_since: Some(since), ..TimeEstimate::default() };
         assert!((10.0..40.0).contains(&pace.elapsed()), "{}", pace.elapsed());
         pace.pauses();
         assert_eq!(pace.held_since, Some(since), "a pause has one beginning");
@@ -101,10 +101,10 @@ mod tests {
     #[test]
     fn the_estimate_is_what_this_machine_has_measured() {
         let step = Step { seconds: 10.0, doing: "x".into(), ..Step::default() };
-        let fresh = Pace::default();
+        let fresh = TimeEstimate::default();
         assert_eq!(fresh.estimate(Some(&step), Some(0.0), 50.0, 0.0).seconds_left, None, "nothing is measured yet");
         // A machine that is twice as slow.
-        let slow = Pace { planned: 100.0, taken: 200.0, ..Pace::default() };
+        let slow = TimeEstimate { planned: 100.0, taken: 200.0, ..TimeEstimate::default() };
         let half = slow.estimate(Some(&step), Some(0.5), 50.0, 10.0).seconds_left.unwrap();
         assert!((half - 110.0).abs() < 1e-9, "{half}");
         // Of a command that does not tell, time tells, but never all.

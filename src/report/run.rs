@@ -9,7 +9,7 @@ use std::collections::BTreeMap;
 use std::path::PathBuf;
 
 /// See the module.
-pub(super) struct Told {
+pub(super) struct ReportRun {
     pub files: RunFiles,
     pub name: String,
     /// What [`MORE`] draws.
@@ -47,7 +47,7 @@ pub(super) const MORE: &[Spec] = &[
     },
 ];
 
-impl Told {
+impl ReportRun {
     fn new(files: RunFiles) -> Self {
         let derived = derived(&files.history);
         Self { name: files.name(), files, derived }
@@ -59,7 +59,7 @@ impl Told {
 }
 
 /// All runs that are named, each once, in the order in which they are named; folders of runs count as all runs in them.
-pub(super) fn read(paths: &[PathBuf]) -> Result<Vec<Told>> {
+pub(super) fn read(paths: &[PathBuf]) -> Result<Vec<ReportRun>> {
     let mut found: Vec<PathBuf> = Vec::new();
     for path in paths {
         anyhow::ensure!(path.is_dir(), "{}: there is no such folder", shown(path));
@@ -70,8 +70,8 @@ pub(super) fn read(paths: &[PathBuf]) -> Result<Vec<Told>> {
     let mut seen = std::collections::BTreeSet::new();
     found.retain(|path| seen.insert(std::fs::canonicalize(path).unwrap_or_else(|_| path.clone())));
     anyhow::ensure!(found.len() <= MOST_RUNS, "{} runs are too many for one page; name {MOST_RUNS} at most", found.len());
-    let mut runs: Vec<Told> = found.iter().map(|path| RunFiles::read(path).map(Told::new)).collect::<Result<_>>()?;
-    tell_apart(&mut runs);
+    let mut runs: Vec<ReportRun> = found.iter().map(|path| RunFiles::read(path).map(ReportRun::new)).collect::<Result<_>>()?;
+    make_names_distinct(&mut runs);
     Ok(runs)
 }
 
@@ -79,7 +79,7 @@ pub(super) fn read(paths: &[PathBuf]) -> Result<Vec<Told>> {
 const MOST_RUNS: usize = 48;
 
 /// Runs of the same name are called by their folder too, and where that does not help, by their number.
-fn tell_apart(runs: &mut [Told]) {
+fn make_names_distinct(runs: &mut [ReportRun]) {
     for round in 0..2 {
         let names: Vec<String> = runs.iter().map(|run| run.name.clone()).collect();
         for (i, run) in runs.iter_mut().enumerate() {

@@ -1,6 +1,6 @@
 //! Words for a page: everything from outside escaped, numbers and times as people write them.
 
-pub(super) use crate::words::count;
+pub(super) use crate::number_format::count;
 
 /// Text as HTML, whatever it holds: markup is no markup, control characters and those that turn the direction of writing are shown as
 /// escapes. Line breaks stay.
@@ -117,7 +117,7 @@ pub(super) fn percent(share: f64) -> String {
 
 /// Seconds in words; of few, tenths too.
 pub(super) fn duration(seconds: f64) -> String {
-    if (0.0..9.95).contains(&seconds) { format!("{seconds:.1} s") } else { crate::words::duration(seconds) }
+    if (0.0..9.95).contains(&seconds) { format!("{seconds:.1} s") } else { crate::number_format::duration(seconds) }
 }
 
 /// A Unix time as date and time in UTC; years outside of four digits are no time.

@@ -13,7 +13,7 @@ use serde::Serialize;
 use std::collections::{BTreeMap, BTreeSet};
 
 /// What answers.
-pub struct Examinee<'a> {
+pub struct TaskModel<'a> {
     /// The device.
     pub device: &'a Device,
     /// The model.
@@ -43,7 +43,7 @@ pub struct Exam {
 
 /// One question with its graded answers.
 #[derive(Clone, Debug, Default)]
-pub struct Examined {
+pub struct GradedQuestion {
     /// What was asked.
     pub question: Question,
     /// What was answered, as far as the grader could judge it.
@@ -51,7 +51,7 @@ pub struct Examined {
 }
 
 /// Questions with their answers; and how many answers the grader could not judge, with the reason of the last.
-pub type Sitting = (Vec<Examined>, (u64, String));
+pub type TaskResults = (Vec<GradedQuestion>, (u64, String));
 
 /// One answer.
 #[derive(Clone, Debug, Default)]
@@ -66,19 +66,19 @@ pub struct GradedAnswer {
     pub truncated: bool,
 }
 
-impl Examinee<'_> {
+impl TaskModel<'_> {
     /// Ask and grade. `None` when `progress` stopped it. Questions that cannot be spelt or are too long are left out, and so are answers
     /// that the grader could not judge: how many these were, and why the last.
     ///
     /// # Errors
     /// A prompt that does not fit, a grader that fails, or a device fault.
-    pub fn sit(&mut self, task: &mut dyn Task, exam: &Exam, progress: &mut Progress<'_>) -> Result<Option<Sitting>> {
+    pub fn sit(&mut self, task: &mut dyn Task, exam: &Exam, progress: &mut Progress<'_>) -> Result<Option<TaskResults>> {
         let mut out = Vec::new();
         let mut requests = Vec::new();
-        let room = self.engine.room().saturating_sub(exam.max_completion_length);
+        let max_len = self.engine.max_len().saturating_sub(exam.max_completion_length);
         for n in 0..exam.questions {
             let question = task.question(Split::Eval, n)?;
-            let Some(prompt) = question.encode(self.tokenizer, self.chat).ok().filter(|prompt| prompt.len() <= room) else {
+            let Some(prompt) = question.encode(self.tokenizer, self.chat).ok().filter(|prompt| prompt.len() <= max_len) else {
                 continue;
             };
             for sample in 0..exam.samples {
@@ -86,9 +86,9 @@ impl Examinee<'_> {
                 let key = [u32::MAX - sample as u32, n as u32];
                 requests.push(Request { prompt: prompt.clone(), key, max_new: exam.max_completion_length });
             }
-            out.push(Examined { question, answers: Vec::new() });
+            out.push(GradedQuestion { question, answers: Vec::new() });
         }
-        ensure!(!out.is_empty(), "task {}: no question of evaluation fits into {room} tokens", task.name());
+        ensure!(!out.is_empty(), "task {}: no question of evaluation fits into {max_len} tokens", task.name());
         let mut watch = |done: usize, all: usize| Ok(progress("examining", done, all));
         let run = self.engine.run(self.device, self.model, &requests, &exam.sampling, self.stops, &mut watch)?;
         let Some(completions) = run else { return Ok(None) };
@@ -107,26 +107,26 @@ impl Examinee<'_> {
             out[i / exam.samples].answers.push(GradedAnswer { text, grade, tokens: tokens.len(), truncated });
         }
         // Of a question without a verdict nothing is known.
-        out.retain(|examined| !examined.answers.is_empty());
+        out.retain(|graded_questions| !graded_questions.answers.is_empty());
         Ok(Some((out, ungraded)))
     }
 }
 
 /// How answers were graded, all together and by level.
-pub fn scores(examined: &[Examined]) -> (Score, BTreeMap<u32, Score>) {
-    let mut levels: BTreeMap<u32, Vec<&Examined>> = BTreeMap::new();
-    examined.iter().for_each(|e| levels.entry(e.question.level).or_default().push(e));
-    let all: Vec<&Examined> = examined.iter().collect();
+pub fn scores(graded_questions: &[GradedQuestion]) -> (Score, BTreeMap<u32, Score>) {
+    let mut levels: BTreeMap<u32, Vec<&GradedQuestion>> = BTreeMap::new();
+    graded_questions.iter().for_each(|e| levels.entry(e.question.level).or_default().push(e));
+    let all: Vec<&GradedQuestion> = graded_questions.iter().collect();
     (score(&all), levels.into_iter().map(|(level, of)| (level, score(&of))).collect())
 }
 
 /// Mean of a number over all answers; NaN where there are none.
-fn mean(of: &[&Examined], value: &dyn Fn(&GradedAnswer) -> f64) -> f64 {
+fn mean(of: &[&GradedQuestion], value: &dyn Fn(&GradedAnswer) -> f64) -> f64 {
     let answers = || of.iter().flat_map(|e| &e.answers);
     answers().map(value).sum::<f64>() / answers().count() as f64
 }
 
-fn score(of: &[&Examined]) -> Score {
+fn score(of: &[&GradedQuestion]) -> Score {
     let mean = |value: &dyn Fn(&GradedAnswer) -> f64| mean(of, value);
     let accuracy = mean(&|a| f64::from(u8::from(a.grade.correct)));
     let independent = independent(of);
@@ -143,12 +143,12 @@ fn score(of: &[&Examined]) -> Score {
 /// How many independent answers would leave the mean as uncertain as these do. Answers to one question resemble each other, so that their
 /// number is divided by the design effect: the variance of the mean from that of the questions' shares, over that of as many independent
 /// answers (Kish 1965, 8.2), never below 1. Where all agree, nothing is known of the resemblance: as many as there are questions.
-fn independent(of: &[&Examined]) -> f64 {
+fn independent(of: &[&GradedQuestion]) -> f64 {
     let (questions, count) = (of.len() as f64, of.iter().map(|e| e.answers.len()).sum::<usize>() as f64);
     if of.iter().all(|e| e.answers.len() <= 1) {
         return count;
     }
-    let share = |e: &Examined| e.answers.iter().filter(|a| a.grade.correct).count() as f64 / e.answers.len() as f64;
+    let share = |e: &GradedQuestion| e.answers.iter().filter(|a| a.grade.correct).count() as f64 / e.answers.len() as f64;
     let mean = of.iter().map(|e| share(e)).sum::<f64>() / questions;
     let variance = of.iter().map(|e| (share(e) - mean).powi(2)).sum::<f64>() / (questions - 1.0);
     let effect = (variance / questions) / (mean * (1.0 - mean) / count);
@@ -173,19 +173,19 @@ pub struct Report {
 }
 
 /// All questions together, and by level.
-pub fn reports(examined: &[Examined]) -> (Report, BTreeMap<u32, Report>) {
-    let mut levels: BTreeMap<u32, Vec<&Examined>> = BTreeMap::new();
-    examined.iter().for_each(|e| levels.entry(e.question.level).or_default().push(e));
-    let all: Vec<&Examined> = examined.iter().collect();
+pub fn reports(graded_questions: &[GradedQuestion]) -> (Report, BTreeMap<u32, Report>) {
+    let mut levels: BTreeMap<u32, Vec<&GradedQuestion>> = BTreeMap::new();
+    graded_questions.iter().for_each(|e| levels.entry(e.question.level).or_default().push(e));
+    let all: Vec<&GradedQuestion> = graded_questions.iter().collect();
     (report(&all), levels.into_iter().map(|(level, of)| (level, report(&of))).collect())
 }
 
-fn report(of: &[&Examined]) -> Report {
+fn report(of: &[&GradedQuestion]) -> Report {
     let samples = of.iter().map(|e| e.answers.len()).min().unwrap_or(0);
     let names: BTreeSet<&String> = of.iter().flat_map(|e| &e.answers).flat_map(|a| a.grade.parts.keys()).collect();
     let part = |a: &GradedAnswer, name: &str| a.grade.parts.get(name).copied().unwrap_or(0.0);
     let pass = |k: usize| {
-        let right = |e: &Examined| e.answers.iter().filter(|a| a.grade.correct).count();
+        let right = |e: &GradedQuestion| e.answers.iter().filter(|a| a.grade.correct).count();
         of.iter().map(|e| pass_at_k(e.answers.len(), right(e), k)).sum::<f64>() / of.len() as f64
     };
     let powers = (0..usize::BITS).map(|i| 1usize << i).take_while(|k| *k <= samples);
@@ -220,8 +220,8 @@ pub fn pass_at_k(n: usize, right: usize, k: usize) -> f64 {
 }
 
 impl Reinforce {
-    /// Ask the held-out questions; see [`crate::train::Trainer::examine`].
-    pub(in crate::train) fn examine(
+    /// Ask the held-out questions; see [`crate::train::Trainer::evaluate_task`].
+    pub(in crate::train) fn evaluate_task(
         &mut self,
         device: &Device,
         model: &Model,
@@ -230,17 +230,17 @@ impl Reinforce {
         progress: &mut Progress<'_>,
     ) -> Result<Option<TaskEval>> {
         let begin = web_time::Instant::now();
-        let task = self.practice.task.as_mut();
+        let task = self.task_context.task.as_mut();
         let exam = Exam {
             questions: task.eval_questions(),
             samples: 1,
             max_completion_length: self.rollout.max_completion_length,
             sampling: Sampling { temperature, seed: self.seed, ..Sampling::default() },
         };
-        let (tokenizer, stops, chat) = (&self.practice.tokenizer, self.practice.stops.as_slice(), self.practice.chat);
-        let mut examinee = Examinee { device, model, engine: &mut self.engine, tokenizer, stops, chat };
-        let Some((examined, (ungraded, ungraded_reason))) = examinee.sit(task, &exam, progress)? else { return Ok(None) };
-        let (all, levels) = scores(&examined);
+        let (tokenizer, stops, chat) = (&self.task_context.tokenizer, self.task_context.stops.as_slice(), self.task_context.chat);
+        let mut examinee = TaskModel { device, model, engine: &mut self.engine, tokenizer, stops, chat };
+        let Some((graded_questions, (ungraded, ungraded_reason))) = examinee.sit(task, &exam, progress)? else { return Ok(None) };
+        let (all, levels) = scores(&graded_questions);
         let eval_seconds = begin.elapsed().as_secs_f64();
         let task = task.name().to_owned();
         Ok(Some(TaskEval { step, task, temperature, all, levels, ungraded, ungraded_reason, eval_seconds }))
@@ -263,18 +263,18 @@ mod tests {
     }
 
     /// Questions with so many right answers of so many.
-    fn examined(of: &[(usize, usize)]) -> Vec<Examined> {
+    fn graded_questions(of: &[(usize, usize)]) -> Vec<GradedQuestion> {
         let answer = |correct| GradedAnswer { grade: Grade { correct, ..Grade::default() }, ..GradedAnswer::default() };
-        let one = |(right, n): &(usize, usize)| Examined {
+        let one = |(right, n): &(usize, usize)| GradedQuestion {
             answers: (0..*n).map(|i| answer(i < *right)).collect(),
-            ..Examined::default()
+            ..GradedQuestion::default()
         };
         of.iter().map(one).collect()
     }
 
     #[test]
     fn answers_to_one_question_count_as_far_as_they_are_independent() {
-        let count = |of: &[(usize, usize)]| independent(&examined(of).iter().collect::<Vec<_>>());
+        let count = |of: &[(usize, usize)]| independent(&graded_questions(of).iter().collect::<Vec<_>>());
         // One answer each: all of them.
         assert_eq!(count(&[(1, 1), (0, 1), (0, 1)]), 3.0);
         // Answers to a question always agree: as many as questions, but for the correction of the variance.
@@ -284,7 +284,7 @@ mod tests {
         assert_eq!(count(&[(4, 8); 50]), 400.0);
         // All right: nothing is known.
         assert_eq!(count(&[(8, 8); 50]), 50.0);
-        let (all, _) = reports(&examined(&[(1, 2), (2, 2), (0, 2)]));
+        let (all, _) = reports(&graded_questions(&[(1, 2), (2, 2), (0, 2)]));
         assert_eq!((all.questions, all.score.count, all.score.accuracy, all.format), (3, 6, 0.5, None));
         assert_eq!(all.pass_at, BTreeMap::from([(1, 0.5), (2, 2.0 / 3.0)]));
     }

@@ -1,6 +1,6 @@
 //! `lehr eval --task`: a model answers held-out questions, greedily and by chance; how often it is right, with intervals.
 
-use super::super::judging::aligned;
+use super::super::held_out_text::aligned;
 use super::super::{open, output};
 use crate::config::{DataSettings, TaskKind, TaskSettings};
 use crate::data::Notices;
@@ -8,7 +8,7 @@ use crate::data::tasks::{self, Split, Task};
 use crate::model::{Rollouts, rollout};
 use crate::ops::sample::Sampling;
 use crate::session;
-use crate::train::reinforce::examine::{Exam, Examined, Examinee, Report, reports};
+use crate::train::reinforce::task_eval::{Exam, GradedQuestion, Report, TaskModel, reports};
 use anyhow::ensure;
 use serde::Serialize;
 use std::collections::BTreeMap;
@@ -40,7 +40,7 @@ const MOST_TOKENS: usize = 1024;
 
 /// One way of answering all questions.
 #[derive(Serialize)]
-struct Sat {
+struct TaskMode {
     temperature: f64,
     samples: usize,
     /// Answers that the grader could not judge; no other number counts them.
@@ -82,13 +82,13 @@ pub fn run(args: &super::Args, rows: Option<usize>) -> anyhow::Result<i32> {
         output::note(&format!("note: answers of up to {most} tokens: the model's context of {context} holds no more"));
     }
     let device = open::device(&args.device)?;
-    let room = longest + most;
-    let model = open::model(&device, &dir, &config, room)?;
+    let max_len = longest + most;
+    let model = open::model(&device, &dir, &config, max_len)?;
     let answers = count as usize * own.samples.max(1);
-    let suits = || rollout::default_slots(&config.model, room, device.sizes());
-    let mut engine = Rollouts::new(&device, &model, rows.unwrap_or_else(suits).min(answers).max(1), room)?;
+    let suits = || rollout::default_slots(&config.model, max_len, device.sizes());
+    let mut engine = Rollouts::new(&device, &model, rows.unwrap_or_else(suits).min(answers).max(1), max_len)?;
     let stops = tokenizer.end_tokens().ids();
-    let mut examinee = Examinee { device: &device, model: &model, engine: &mut engine, tokenizer: &tokenizer, stops, chat };
+    let mut examinee = TaskModel { device: &device, model: &model, engine: &mut engine, tokenizer: &tokenizer, stops, chat };
     let mut ways = vec![(0.0, 1)];
     if own.samples > 0 && own.temperature > 0.0 {
         ways.push((own.temperature, own.samples));
@@ -99,11 +99,12 @@ pub fn run(args: &super::Args, rows: Option<usize>) -> anyhow::Result<i32> {
         let begin = Instant::now();
         let sampling = Sampling { temperature, seed: own.seed, ..Sampling::default() };
         let exam = Exam { questions: count, samples, max_completion_length: most, sampling };
-        let Some((examined, ungraded)) = examinee.sit(task.as_mut(), &exam, &mut |_, done, _| progress.tell(done))? else {
+        let Some((graded_questions, ungraded)) = examinee.sit(task.as_mut(), &exam, &mut |_, done, _| progress.tell(done))?
+        else {
             return Ok(session::control::INTERRUPTED);
         };
         progress.passed += count as usize * samples;
-        sat.push(Sat::of(&examined, ungraded.0, (temperature, samples), begin.elapsed().as_secs_f64()));
+        sat.push(TaskMode::of(&graded_questions, ungraded.0, (temperature, samples), begin.elapsed().as_secs_f64()));
         if ungraded.0 > 0 {
             progress.line.say(&format!(
                 "note: {} of {} answers have no reward, since the grader failed on them twice, and are not counted: {}",
@@ -145,21 +146,21 @@ fn questions(args: &super::Args, tokenizer: &crate::data::Tokenizer) -> anyhow::
     Ok(task)
 }
 
-impl Sat {
-    fn of(examined: &[Examined], ungraded: u64, (temperature, samples): (f64, usize), eval_seconds: f64) -> Self {
-        let (all, levels) = reports(examined);
-        let tokens: usize = examined.iter().flat_map(|e| &e.answers).map(|a| a.tokens).sum();
-        let right = |e: &Examined| e.answers.iter().filter(|a| a.grade.correct).count() as f64;
-        let judged = |e: &Examined, value: f64| (!e.answers.is_empty()).then_some(value);
-        let per_question = examined.iter().map(|e| judged(e, right(e) / e.answers.len() as f64)).collect();
-        let any_right = examined.iter().map(|e| judged(e, f64::from(u8::from(right(e) > 0.0)))).collect();
+impl TaskMode {
+    fn of(graded_questions: &[GradedQuestion], ungraded: u64, (temperature, samples): (f64, usize), eval_seconds: f64) -> Self {
+        let (all, levels) = reports(graded_questions);
+        let tokens: usize = graded_questions.iter().flat_map(|e| &e.answers).map(|a| a.tokens).sum();
+        let right = |e: &GradedQuestion| e.answers.iter().filter(|a| a.grade.correct).count() as f64;
+        let judged = |e: &GradedQuestion, value: f64| (!e.answers.is_empty()).then_some(value);
+        let per_question = graded_questions.iter().map(|e| judged(e, right(e) / e.answers.len() as f64)).collect();
+        let any_right = graded_questions.iter().map(|e| judged(e, f64::from(u8::from(right(e) > 0.0)))).collect();
         let tokens_per_second = tokens as f64 / eval_seconds;
         Self { temperature, samples, ungraded, all, levels, per_question, any_right, eval_seconds, tokens_per_second }
     }
 }
 
 /// A table: a line a way and level.
-fn show(name: &str, kind: TaskKind, most: usize, sat: &[Sat]) -> anyhow::Result<()> {
+fn show(name: &str, kind: TaskKind, most: usize, sat: &[TaskMode]) -> anyhow::Result<()> {
     let seconds = sat.iter().map(|s| s.eval_seconds).sum();
     output::line(&format!(
         "{name}: {} held-out questions, answers of at most {most} tokens, in {}",

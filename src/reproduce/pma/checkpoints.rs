@@ -9,7 +9,7 @@ use std::io::{Read as _, Seek as _, SeekFrom};
 use std::path::{Path, PathBuf};
 
 /// A work folder.
-pub struct Bank {
+pub struct CheckpointStore {
     store: Store,
     /// Stands for the corpora in keys.
     texts: String,
@@ -21,7 +21,7 @@ pub struct State {
     pub parts: [Vec<f32>; 3],
 }
 
-impl Bank {
+impl CheckpointStore {
     /// Open or make a work folder.
     ///
     /// # Errors
@@ -118,7 +118,7 @@ impl Bank {
     /// The weighted sum of checkpoints of an arm, summed in f64.
     ///
     /// # Errors
-    /// As [`Bank::weights`].
+    /// As [`CheckpointStore::weights`].
     pub fn merged(&self, arm: &Arm, mix: &[(u64, f64)]) -> anyhow::Result<Vec<f32>> {
         if let [(step, 1.0)] = mix {
             return self.weights(arm, *step);

@@ -31,7 +31,7 @@ impl Scored {
 }
 
 /// A size of model on the device, opened when something must be computed.
-pub struct Lab<'a> {
+pub struct SizedModel<'a> {
     context: &'a Context<'a>,
     size: &'a Size,
     device: OnceCell<OpenDevice>,
@@ -49,7 +49,7 @@ struct Slope {
     grads: Arena,
 }
 
-impl<'a> Lab<'a> {
+impl<'a> SizedModel<'a> {
     /// For models of this size.
     pub fn new(context: &'a Context<'a>, size: &'a Size) -> Self {
         Self { context, size, device: OnceCell::new() }
@@ -74,12 +74,12 @@ impl<'a> Lab<'a> {
     /// # Errors
     /// Checkpoints that were not kept, or a device fault.
     pub fn score(&self, arm: &Arm, mix: &[(u64, f64)], text: Text) -> anyhow::Result<Scored> {
-        let bank = &self.context.bank;
+        let checkpoints = &self.context.checkpoints;
         let most = self.context.scale.val_tokens;
-        let key = [bank.key(arm), serde_json::to_string(mix)?, format!("{text:?} {most}")];
-        bank.remember(&["score", &key[0], &key[1], &key[2]], || {
-            crate::reproduce::pace::check()?;
-            self.score_weights(&bank.merged(arm, mix)?, text)
+        let key = [checkpoints.key(arm), serde_json::to_string(mix)?, format!("{text:?} {most}")];
+        checkpoints.remember(&["score", &key[0], &key[1], &key[2]], || {
+            crate::reproduce::attempts::check()?;
+            self.score_weights(&checkpoints.merged(arm, mix)?, text)
         })
     }
 

@@ -1,7 +1,7 @@
 //! The bar at the top, the question when leaving, the sheet of shortcuts.
 
-use super::desk::{OpenRun, Order, Page};
-use super::orders::ours;
+use super::actions::ours;
+use super::state::{Action, OpenRun, Page};
 use super::window::Window;
 use super::{format, theme};
 use crate::event::Command;
@@ -44,7 +44,7 @@ fn focused_ui(ui: &mut Ui, window: &mut Window) {
     let Some(run) = window.desk.focused() else {
         ui.label(RichText::new("no run is open").weak());
         if ui.button("New run").clicked() {
-            window.desk.ask(Order::Show(Page::NewRun));
+            window.desk.ask(Action::Show(Page::NewRun));
         }
         return;
     };
@@ -131,7 +131,7 @@ pub fn leaving_ui(ui: &mut Ui, window: &mut Window) {
         let what = if runs.len() < 2 { "A run is".to_owned() } else { format!("{} runs are", runs.len()) };
         ui.label(RichText::new(format!("{what} being trained.")).strong());
         if ui.button("Stop and save, then close").clicked() {
-            runs.iter().for_each(|run| window.desk.ask(Order::Send(run.clone(), Command::Stop)));
+            runs.iter().for_each(|run| window.desk.ask(Action::Send(run.clone(), Command::Stop)));
             window.panels.lessons.stop();
             window.stopping = true;
         }

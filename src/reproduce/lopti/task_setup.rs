@@ -3,7 +3,7 @@
 use crate::config::{DataSettings, TaskKind, TaskSettings};
 use crate::data::tasks::{self, Split, Task, kk};
 use crate::data::{Batch, IGNORE, Notices, Source, Tokenizer};
-use crate::train::reinforce::Practice;
+use crate::train::reinforce::TaskContext;
 use anyhow::Context as _;
 use std::collections::BTreeSet;
 
@@ -20,14 +20,14 @@ struct Example {
 
 /// One kind of task: the same words for every arm.
 #[derive(Clone)]
-pub struct School {
+pub struct TaskSetup {
     /// A token a word of puzzles, a token a character of sums.
     pub tokenizer: Tokenizer,
     /// What ends a completion.
     pub stop: u32,
 }
 
-impl School {
+impl TaskSetup {
     /// For a kind of task.
     ///
     /// # Errors
@@ -75,17 +75,17 @@ impl School {
     ///
     /// # Errors
     /// A setting out of range.
-    pub fn practice(&self, settings: &TaskSettings, seed: u64) -> anyhow::Result<Practice> {
-        Ok(Practice { task: open(settings, seed)?, tokenizer: self.tokenizer.clone(), stops: vec![self.stop], chat: false })
+    pub fn task_context(&self, settings: &TaskSettings, seed: u64) -> anyhow::Result<TaskContext> {
+        Ok(TaskContext { task: open(settings, seed)?, tokenizer: self.tokenizer.clone(), stops: vec![self.stop], chat: false })
     }
 
     /// Worked solutions, loss on the completion alone.
     ///
     /// # Errors
     /// A setting out of range.
-    pub fn lessons(&self, settings: &TaskSettings, seq_len: usize, seed: u64) -> anyhow::Result<Lessons> {
+    pub fn worked_solutions(&self, settings: &TaskSettings, seq_len: usize, seed: u64) -> anyhow::Result<WorkedSolutions> {
         let seed = seed + OTHER_SEED;
-        Ok(Lessons { school: self.clone(), settings: settings.clone(), task: open(settings, seed)?, seq_len, seed })
+        Ok(WorkedSolutions { task_setup: self.clone(), settings: settings.clone(), task: open(settings, seed)?, seq_len, seed })
     }
 }
 
@@ -108,29 +108,29 @@ fn solved(settings: &TaskSettings, task: &dyn Task, seed: u64, n: u64) -> anyhow
 /// Solutions that a row may hold.
 const MOST_IN_A_ROW: u64 = 8;
 
-/// See [`School::lessons`].
-pub struct Lessons {
-    school: School,
+/// See [`TaskSetup::worked_solutions`].
+pub struct WorkedSolutions {
+    task_setup: TaskSetup,
     settings: TaskSettings,
     task: Box<dyn Task>,
     seq_len: usize,
     seed: u64,
 }
 
-impl Lessons {
+impl WorkedSolutions {
     /// Prompt and completion with its end, as tokens; of what cannot be made, nothing.
     fn tokens(&self, n: u64) -> (Vec<u32>, Vec<u32>) {
         let made = || -> anyhow::Result<(Vec<u32>, Vec<u32>)> {
             let example = solved(&self.settings, self.task.as_ref(), self.seed, n)?;
-            let mut completion = self.school.tokenizer.encode(&example.completion)?;
-            completion.push(self.school.stop);
-            Ok((self.school.tokenizer.encode(&example.prompt)?, completion))
+            let mut completion = self.task_setup.tokenizer.encode(&example.completion)?;
+            completion.push(self.task_setup.stop);
+            Ok((self.task_setup.tokenizer.encode(&example.prompt)?, completion))
         };
         made().unwrap_or_default()
     }
 }
 
-impl Source for Lessons {
+impl Source for WorkedSolutions {
     /// Each row is filled with solutions of its own as long as they fit whole; they do not see one another.
     fn batch(&self, n: u64, batch_size: usize) -> Batch {
         let (time, rows) = (self.seq_len, batch_size * self.seq_len);
@@ -180,12 +180,12 @@ mod tests {
 
     #[test]
     fn lessons_are_worked_solutions_and_only_they_count() {
-        let school = School::new(TaskKind::Kk).unwrap();
+        let task_setup = TaskSetup::new(TaskKind::Kk).unwrap();
         let settings = TaskSettings { people: "2-3".into(), form: crate::config::Form::Compact, ..TaskSettings::default() };
-        let lessons = school.lessons(&settings, 128, 3).unwrap();
-        let batch = lessons.batch(2, 4);
-        assert_eq!(batch, lessons.batch(2, 4));
-        assert_ne!(batch.tokens, lessons.batch(3, 4).tokens);
+        let worked_solutions = task_setup.worked_solutions(&settings, 128, 3).unwrap();
+        let batch = worked_solutions.batch(2, 4);
+        assert_eq!(batch, worked_solutions.batch(2, 4));
+        assert_ne!(batch.tokens, worked_solutions.batch(3, 4).tokens);
         let mut solutions = 0;
         for row in 0..4 {
             let at = row * 128;
@@ -200,10 +200,10 @@ mod tests {
                 };
                 solutions += 1;
                 assert!((first..end).all(|i| batch.targets[at + i] != IGNORE));
-                let prompt = school.tokenizer.decode(&batch.tokens[at + start..=at + first]).unwrap();
-                let completion = school.tokenizer.decode(&batch.targets[at + first..at + end - 1]).unwrap();
+                let prompt = task_setup.tokenizer.decode(&batch.tokens[at + start..=at + first]).unwrap();
+                let completion = task_setup.tokenizer.decode(&batch.targets[at + first..at + end - 1]).unwrap();
                 assert!(prompt.ends_with("<think>") && completion.ends_with("</answer>"), "{prompt} | {completion}");
-                assert_eq!(batch.targets[at + end - 1], school.stop);
+                assert_eq!(batch.targets[at + end - 1], task_setup.stop);
                 assert!((first..end - 1).all(|i| batch.tokens[at + i + 1] == batch.targets[at + i]));
             }
         }
@@ -211,7 +211,7 @@ mod tests {
         // Every word of a puzzle of eight is known.
         let puzzle = kk::made(8, 77, Split::Eval, 5).unwrap();
         let row = kk::row(crate::config::Form::Compact, &puzzle, 77, 5);
-        let ids = school.tokenizer.encode(&row.text).unwrap();
-        assert_eq!(school.tokenizer.decode(&ids).unwrap(), row.text.split_whitespace().collect::<Vec<_>>().join(" "));
+        let ids = task_setup.tokenizer.encode(&row.text).unwrap();
+        assert_eq!(task_setup.tokenizer.decode(&ids).unwrap(), row.text.split_whitespace().collect::<Vec<_>>().join(" "));
     }
 }

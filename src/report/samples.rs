@@ -1,9 +1,9 @@
 //! What the models wrote: samples over time, and completions with every token coloured by its numbers.
 
+use super::html::{beginning, count, escape, line, number, plural};
 use super::page::Section;
-use super::text::{beginning, count, escape, line, number, plural};
-use super::told::Told;
-use super::words::dot;
+use super::run::ReportRun;
+use super::run_facts::dot;
 use crate::event::{Completion, Sample};
 use anyhow::Result;
 use std::fmt::Write as _;
@@ -28,7 +28,7 @@ fn evenly(n: usize, most: usize) -> Vec<usize> {
 }
 
 /// Texts that runs wrote while they trained.
-pub(super) fn samples(runs: &[Told]) -> Option<Section> {
+pub(super) fn samples(runs: &[ReportRun]) -> Option<Section> {
     let mut body = String::new();
     for (i, told) in runs.iter().enumerate() {
         let all = &told.history().samples;
@@ -83,7 +83,7 @@ fn sample(s: &Sample) -> String {
 ///
 /// # Errors
 /// samples.jsonl cannot be read.
-pub(super) fn completions(runs: &[Told]) -> Result<Option<Section>> {
+pub(super) fn completions(runs: &[ReportRun]) -> Result<Option<Section>> {
     let mut body = String::new();
     // Fewer a run where there are many.
     let most_steps = if runs.len() > 4 { 2 } else { 3 };

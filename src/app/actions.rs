@@ -1,10 +1,10 @@
 //! Orders, carried out.
 
+use super::chat_process::{ChatProcess, ChatState};
 use super::child::{Job, JobState, Trainer};
-use super::desk::{Desk, OpenRun, Order, Page};
 use super::errands::Done;
 use super::memory::write_whole;
-use super::talk::{Talk, TalkState};
+use super::state::{Action, AppState, OpenRun, Page};
 use super::window::Window;
 use crate::history::find_runs;
 use crate::session::folder;
@@ -13,45 +13,45 @@ use std::path::{Path, PathBuf};
 
 impl Window {
     /// Carry out what the panels have asked for.
-    pub(super) fn obey(&mut self, ctx: &egui::Context) {
+    pub(super) fn handle_commands(&mut self, ctx: &egui::Context) {
         for order in self.desk.take_orders() {
             match order {
-                Order::Send(path, command) => self.send(&path, &command),
-                Order::Start { args, run } => self.start(args, run, ctx),
-                Order::Job(key, args) => {
+                Action::Send(path, command) => self.send(&path, &command),
+                Action::Start { args, run } => self.start(args, run, ctx),
+                Action::Job(key, args) => {
                     let wake = waker(ctx);
                     let job = Job::start(&self.program, &args, wake);
                     let job = job.unwrap_or_else(|e| Job::ended(&args, JobState::Failed(format!("{e:#}"))));
                     self.desk.jobs.insert(key, job);
                 }
-                Order::Cancel(key) => {
+                Action::Cancel(key) => {
                     if let Some(job) = self.desk.jobs.get_mut(&key) {
                         job.cancel();
                     }
                 }
-                Order::Talk { model, system, tokens } => self.talk(&model, (&system, tokens), ctx),
-                Order::Ask(ask) => {
+                Action::ChatProcess { model, system, tokens } => self.talk(&model, (&system, tokens), ctx),
+                Action::ChatRequest(ask) => {
                     if let Some(talk) = &mut self.desk.talk {
                         talk.ask(ask);
                     }
                 }
-                Order::EndTalk => self.desk.talk = None,
-                Order::Open(path) => self.errands.run(move || look(path), waker(ctx)),
-                Order::Close(path) => self.close(&path),
-                Order::Delete(path) => self.errands.run(move || delete(path), waker(ctx)),
-                Order::Focus(path) => {
+                Action::EndTalk => self.desk.talk = None,
+                Action::Open(path) => self.errands.run(move || look(path), waker(ctx)),
+                Action::Close(path) => self.close(&path),
+                Action::Delete(path) => self.errands.run(move || delete(path), waker(ctx)),
+                Action::Focus(path) => {
                     self.desk.focus = Some(path.clone());
                     if let Some(run) = self.desk.run_mut(&path) {
                         run.visible = true;
                     }
                 }
-                Order::Show(page) => self.show(page),
-                Order::NewRun(stage, settings) => {
+                Action::Show(page) => self.show(page),
+                Action::NewRun(stage, settings) => {
                     self.panels.new_run.fill(&stage, &settings);
                     self.show(Page::NewRun);
                 }
-                Order::Write(path, bytes) => self.errands.run(move || write(&path, &bytes), waker(ctx)),
-                Order::Say(text) => self.say(text),
+                Action::Write(path, bytes) => self.errands.run(move || write(&path, &bytes), waker(ctx)),
+                Action::Say(text) => self.say(text),
             }
         }
     }
@@ -59,8 +59,8 @@ impl Window {
     fn talk(&mut self, model: &str, how: (&str, u64), ctx: &egui::Context) {
         // First the one before goes, with its memory on the device.
         self.desk.talk = None;
-        let talk = Talk::start(&self.program, model, how, waker(ctx));
-        self.desk.talk = Some(talk.unwrap_or_else(|e| Talk::made(model, Vec::new(), TalkState::Ended(format!("{e:#}")))));
+        let talk = ChatProcess::start(&self.program, model, how, waker(ctx));
+        self.desk.talk = Some(talk.unwrap_or_else(|e| ChatProcess::made(model, Vec::new(), ChatState::Ended(format!("{e:#}")))));
     }
 
     fn send(&mut self, path: &Path, command: &crate::event::Command) {
@@ -150,8 +150,8 @@ fn look(path: PathBuf) -> Done {
 
 fn write(path: &Path, bytes: &[u8]) -> Done {
     match write_whole(path, bytes) {
-        Ok(()) => Done::Said(format!("written: {}", crate::vfs::shown(path))),
-        Err(error) => Done::Said(format!("{error:#}")),
+        Ok(()) => Done::Message(format!("written: {}", crate::vfs::shown(path))),
+        Err(error) => Done::Message(format!("{error:#}")),
     }
 }
 
@@ -159,14 +159,14 @@ fn write(path: &Path, bytes: &[u8]) -> Done {
 fn delete(path: PathBuf) -> Done {
     let shown = crate::vfs::shown(&path);
     if crate::session::lock::RunLock::is_held(&path) {
-        return Done::Said(format!("{shown}: is being trained; stop it first"));
+        return Done::Message(format!("{shown}: is being trained; stop it first"));
     }
     if !folder::config(&path).is_file() {
-        return Done::Said(format!("{shown}: holds no config.toml, so it is no run; nothing was deleted"));
+        return Done::Message(format!("{shown}: holds no config.toml, so it is no run; nothing was deleted"));
     }
     match std::fs::remove_dir_all(&path) {
         Ok(()) => Done::Deleted(path),
-        Err(error) => Done::Said(format!("{shown}: {error}")),
+        Err(error) => Done::Message(format!("{shown}: {error}")),
     }
 }
 
@@ -177,6 +177,6 @@ pub(super) fn waker(ctx: &egui::Context) -> impl Fn() + Send + Clone + 'static {
 }
 
 /// Runs that are trained from this window.
-pub(super) fn ours(desk: &Desk) -> Vec<PathBuf> {
+pub(super) fn ours(desk: &AppState) -> Vec<PathBuf> {
     desk.runs.iter().filter(|run| run.is_ours()).map(|run| run.files.path.clone()).collect()
 }

@@ -1,13 +1,13 @@
 //! What lies on the desk: the open runs, how they are looked at, and what the panels have asked for. Panels draw from the desk and put
-//! [`Order`]s on it; the window carries them out once a frame. Nothing else changes the world.
+//! [`Action`]s on it; the window carries them out once a frame. Nothing else changes the world.
 
 use super::chart::Cuts;
+use super::chat_process::ChatProcess;
 use super::child::{Job, JobState, Trainer};
-use super::talk::Talk;
 use super::theme;
 use crate::event::Command;
 use crate::history::{Axis, RunFiles};
-use crate::model::conversation::Ask;
+use crate::model::conversation::ChatRequest;
 use eframe::egui;
 use eframe::egui::Color32;
 use serde::{Deserialize, Serialize};
@@ -148,7 +148,7 @@ pub enum Page {
 
 /// What a panel asks for.
 #[derive(Clone, Debug, PartialEq)]
-pub enum Order {
+pub enum Action {
     /// A command to the trainer of a run.
     Send(PathBuf, Command),
     /// `lehr ARGS --control`, training in this run folder, watched from now on.
@@ -158,12 +158,12 @@ pub enum Order {
         /// The run folder that it makes or goes on with.
         run: PathBuf,
     },
-    /// `lehr ARGS`, whose output will be in [`Desk::jobs`] under this key.
+    /// `lehr ARGS`, whose output will be in [`AppState::jobs`] under this key.
     Job(String, Vec<String>),
     /// End a job.
     Cancel(String),
     /// Begin a conversation with a model; it takes the place of the one before.
-    Talk {
+    ChatProcess {
         /// RUN, RUN@STEP, a model folder or a GGUF file.
         model: String,
         /// The system message; none when empty.
@@ -172,7 +172,7 @@ pub enum Order {
         tokens: u64,
     },
     /// Ask the conversation for something.
-    Ask(Ask),
+    ChatRequest(ChatRequest),
     /// End the conversation and unload its model.
     EndTalk,
     /// Look at a run, or at all runs in a folder.
@@ -196,7 +196,7 @@ pub enum Order {
 
 /// See the module.
 #[derive(Debug, Default)]
-pub struct Desk {
+pub struct AppState {
     /// Open runs, in the order of opening.
     pub runs: Vec<OpenRun>,
     /// The run that panels show, by its folder.
@@ -206,25 +206,25 @@ pub struct Desk {
     /// Jobs by key.
     pub jobs: BTreeMap<String, Job>,
     /// The conversation with a model, if one has begun.
-    pub talk: Option<Talk>,
+    pub talk: Option<ChatProcess>,
     /// Where new runs go.
     pub home: PathBuf,
     /// The step under the pointer in any chart, as a position on the axis that is shown.
     pub cursor: Option<f64>,
     /// Curves as they were drawn last.
     pub cuts: Cuts,
-    orders: Vec<Order>,
+    actions: Vec<Action>,
 }
 
-impl Desk {
+impl AppState {
     /// Ask for something.
-    pub fn ask(&mut self, order: Order) {
-        self.orders.push(order);
+    pub fn ask(&mut self, order: Action) {
+        self.actions.push(order);
     }
 
     /// What was asked for since the last look.
-    pub fn take_orders(&mut self) -> Vec<Order> {
-        std::mem::take(&mut self.orders)
+    pub fn take_orders(&mut self) -> Vec<Action> {
+        std::mem::take(&mut self.actions)
     }
 
     /// The run in this folder.
@@ -256,7 +256,7 @@ impl Desk {
     /// Send a command to the run that panels show.
     pub fn send(&mut self, command: Command) {
         if let Some(path) = self.focus.clone() {
-            self.ask(Order::Send(path, command));
+            self.ask(Action::Send(path, command));
         }
     }
 

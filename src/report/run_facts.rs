@@ -1,13 +1,13 @@
 //! What these runs are, in plain sentences made from their facts, and a table of them.
 
+use super::html::{about, capital, count, duration, line, list, number, percent, plural, time};
 use super::page::{Section, table};
-use super::text::{about, capital, count, duration, line, list, number, percent, plural, time};
-use super::told::Told;
+use super::run::ReportRun;
 use crate::config::TaskKind;
 use crate::history::{Axis, Figure, History, Of, State};
 
 /// A run in two or three sentences, as HTML.
-pub(super) fn sentence(told: &Told) -> String {
+pub(super) fn sentence(told: &ReportRun) -> String {
     let h = told.history();
     let name = format!("<b>{}</b>", line(&told.name));
     let Some(s) = &h.started else {
@@ -31,7 +31,7 @@ pub(super) fn sentence(told: &Told) -> String {
     format!("{name} {what}{from}. {}{last}", ending(told))
 }
 
-fn questions(told: &Told) -> String {
+fn questions(told: &ReportRun) -> String {
     let task = told.files.settings.as_ref().and_then(|s| s.task.as_ref()).map(|t| match t.task {
         TaskKind::Kk => "Knights-and-Knaves puzzles, ",
         TaskKind::Math => "sums, ",
@@ -41,7 +41,7 @@ fn questions(told: &Told) -> String {
 }
 
 /// How it ended, as a sentence.
-fn ending(told: &Told) -> String {
+fn ending(told: &ReportRun) -> String {
     let h = told.history();
     let steps = format!("{} of {} updates", count(h.step), count(h.max_steps()));
     let took = duration(h.seconds());
@@ -117,11 +117,11 @@ fn best_merge(h: &History) -> Option<(u64, f64, f64)> {
 }
 
 /// Facts, a column a run.
-pub(super) fn facts(runs: &[Told]) -> Section {
+pub(super) fn facts(runs: &[ReportRun]) -> Section {
     let mut columns = vec![String::new()];
     columns.extend(runs.iter().enumerate().map(|(i, run)| format!("{}{}", dot(i, runs.len()), line(&run.name))));
     let mean = |metric: &'static str, of_policy: bool| {
-        move |told: &Told| {
+        move |told: &ReportRun| {
             let (value, n) = told.history().newest_mean(metric).filter(|_| (told.history().stage() == "grpo") == of_policy)?;
             Some(format!("{} (mean of the last {})", number(value), plural(n as u64, "update")))
         }
@@ -176,7 +176,7 @@ fn exam(h: &History, greedy: bool) -> Option<String> {
 }
 
 /// What a row of facts says of a run.
-type Says = Box<dyn Fn(&Told) -> Option<String>>;
+type Says = Box<dyn Fn(&ReportRun) -> Option<String>>;
 
 fn started(value: impl Fn(&crate::event::Started) -> String + 'static) -> Says {
     Box::new(move |told| told.history().started.as_ref().map(&value))

@@ -140,8 +140,8 @@ impl Rate {
     }
 
     /// Seconds that `cost` will take, going by what was done and by the job under way.
-    fn seconds(&self, cost: f64, under_way: f64, seconds: f64) -> f64 {
-        cost * (self.seconds + seconds) / (self.cost + under_way).max(f64::MIN_POSITIVE)
+    fn seconds(&self, cost: f64, pending_step: f64, seconds: f64) -> f64 {
+        cost * (self.seconds + seconds) / (self.cost + pending_step).max(f64::MIN_POSITIVE)
     }
 }
 
