@@ -1,6 +1,6 @@
 // Objectives: from log pi(target) to one number a row, dlogp = d loss / d log pi(target). The sums go to `stats`.
 // One workgroup walks all rows, so the sums have one fixed order.
-//   logp, entropy, hit, weights, dlogp, dentropy (R)      stats: see gpu buffer layout in src/ops/objective.rs
+//   logp, entropy, hit, weights, dlogp, dentropy (R)      stats: see gpu buffer layout in crates/compute/src/ops/objective.rs
 //   samples (R): old log pi, reference log pi, advantage, weight in the loss (0 outside of the pass)
 //   settings: epsilon low, epsilon high, delta (0: off), beta, entropy coefficient
 override WG: u32 = 256u;

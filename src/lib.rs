@@ -15,9 +15,8 @@
 //!
 //! | layer | modules | hold |
 //! |---|---|---|
-//! | 0 | [`config`] [`event`] [`plot`] [`rng`] [`stats`] [`vfs`] [`words`] | settings, events and commands, charts as SVG text, random numbers, intervals, files that can be made to fail, numbers in words |
-//! | 1 | [`device`] | what computes: a GPU (wgpu) or the CPU; arenas, kernels, recordings |
-//! | 2 | [`ops`] | one file per shader: record functions, host function, f64 reference implementation (twin), check |
+//! | 0 | [`device`] [`ops`] [`rng`] | the crate `lehr_compute`: what computes, a GPU (wgpu) or the CPU; one file per shader; random numbers |
+//! | 2 | [`config`] [`event`] [`number_format`] [`plot`] [`stats`] [`vfs`] | settings, events and commands, charts as SVG text, intervals, files that can be made to fail |
 //! | 3 | [`model`] [`data`] | weights, transformer, checkpoints; tokenizers, corpora, batches, tasks |
 //! | 4 | [`train`] | trainer, optimizer, schedule, metrics, merging, reinforcement learning |
 //! | 5 | [`session`] | one run: folder, lock, events out, commands in, signals |
@@ -26,25 +25,24 @@
 //! | 8 | `app` | the window |
 //! | 9 | [`cli`] | the commands |
 
+pub use lehr_compute::{device, ops, rng};
+
 #[cfg(all(feature = "app", not(target_arch = "wasm32")))]
 pub mod app;
 #[cfg(not(target_arch = "wasm32"))]
 pub mod cli;
 pub mod config;
 pub mod data;
-pub mod device;
 pub mod event;
 #[cfg(not(target_arch = "wasm32"))]
 pub mod history;
 pub mod model;
 pub mod number_format;
-pub mod ops;
 pub mod plot;
 #[cfg(not(target_arch = "wasm32"))]
 pub mod report;
 #[cfg(not(target_arch = "wasm32"))]
 pub mod reproduce;
-pub mod rng;
 #[cfg(not(target_arch = "wasm32"))]
 pub mod session;
 pub mod stats;

@@ -11,6 +11,8 @@ mod whole;
 #[cfg(not(target_arch = "wasm32"))]
 pub use whole::{write_whole, write_whole_by};
 
+pub use lehr_compute::device::human_bytes;
+
 use std::ffi::OsString;
 use std::fs::{self, File, OpenOptions};
 use std::io::{self, Read, Write};
@@ -241,16 +243,4 @@ pub fn clean(text: &str) -> String {
         if matches!(c, '\'' | '"' | '\\') { out.push(c) } else { out.extend(c.escape_debug()) }
     }
     out
-}
-
-/// Bytes for people: `512 bytes`, `1.5 MiB`.
-pub fn human_bytes(bytes: u64) -> String {
-    let mut value = bytes as f64;
-    for unit in ["bytes", "KiB", "MiB", "GiB"] {
-        if value < 1024.0 {
-            return if unit == "bytes" { format!("{bytes} bytes") } else { format!("{value:.1} {unit}") };
-        }
-        value /= 1024.0;
-    }
-    format!("{value:.1} TiB")
 }

@@ -16,9 +16,21 @@ use std::fs;
 use std::path::{Path, PathBuf};
 
 /// Folders of the tree: what a document puts between backticks and begins with one of these has to be there.
-const FOLDERS: &[&str] =
-    &["src/", "tests/", "scripts/", "shaders/", "assets/", "docs/", "benches/", "examples/", "fuzz/", ".ci/", ".github/"];
-/// Capitals that are part of a file's name; any other part of a path in capitals stands for a name (`src/ops/NAME.rs`).
+const FOLDERS: &[&str] = &[
+    "src/",
+    "crates/",
+    "tests/",
+    "scripts/",
+    "shaders/",
+    "assets/",
+    "docs/",
+    "benches/",
+    "examples/",
+    "fuzz/",
+    ".ci/",
+    ".github/",
+];
+/// Capitals that are part of a file's name; any other part of a path in capitals stands for a name (`crates/compute/src/ops/NAME.rs`).
 const CAPITALS: &[&str] = &["README", "LOG", "ARCHITECTURE", "CONTRIBUTING", "CHANGELOG", "SECURITY", "LICENSE", "SUMMARY"];
 
 fn root() -> &'static Path {
@@ -144,9 +156,9 @@ fn path_of(code: &str) -> Option<&str> {
     (named || (word.contains('/') && word.ends_with(".rs"))).then_some(word)
 }
 
-/// Whether a path is there: from the root, or as `session/open.rs`, from `src`.
+/// Whether a path is there: from the root, or as `session/open.rs`, from `src` of a crate.
 fn exists(path: &str) -> bool {
-    root().join(path).exists() || root().join("src").join(path).exists()
+    ["", "src", "crates/compute/src"].iter().any(|from| root().join(from).join(path).exists())
 }
 
 /// As web pages make it from a heading.
@@ -221,7 +233,7 @@ fn paths_in_documents_and_comments_are_there() {
         }
     };
     written().iter().for_each(|page| check(page, &read(page)));
-    files("src", ".rs").iter().for_each(|file| check(file, &comments(&read(file))));
+    [files("src", ".rs"), files("crates", ".rs")].concat().iter().for_each(|file| check(file, &comments(&read(file))));
     fail_if_any(&failures);
 }
 
@@ -235,7 +247,7 @@ fn cited(comment: &str) -> Vec<String> {
 #[test]
 fn comments_cite_only_pages_of_the_tree() {
     let mut failures = Vec::new();
-    for file in [files("src", ".rs"), files("tests", ".rs"), files("shaders", ".wgsl")].concat() {
+    for file in [files("src", ".rs"), files("crates", ".rs"), files("tests", ".rs"), files("shaders", ".wgsl")].concat() {
         if file.ends_with("tests/docs.rs") {
             continue;
         }
@@ -287,7 +299,7 @@ fn types_of(source: &str, types: &mut BTreeMap<String, BTreeSet<String>>) {
 fn items_that_documents_name_exist() {
     let mut known = BTreeSet::new();
     let mut types = BTreeMap::new();
-    for file in [files("src", ".rs"), files("tests", ".rs")].concat() {
+    for file in [files("src", ".rs"), files("crates", ".rs"), files("tests", ".rs")].concat() {
         let text = read(&file);
         known.extend(words(&text).map(str::to_owned));
         types_of(&text, &mut types);
@@ -321,7 +333,8 @@ fn as_said(source: &str) -> String {
 
 #[test]
 fn messages_that_are_explained_exist() {
-    let sources = as_said(&files("src", ".rs").iter().map(|file| read(file)).collect::<String>());
+    let sources =
+        as_said(&[files("src", ".rs"), files("crates", ".rs")].concat().iter().map(|file| read(file)).collect::<String>());
     let (paragraphs, _) = parts(&read(&root().join("docs/troubleshooting.md")));
     let (mut failures, mut seen) = (Vec::new(), 0);
     for paragraph in paragraphs.into_iter().filter(|paragraph| paragraph.text.starts_with("**`")) {
@@ -392,7 +405,7 @@ mod checks_can_fail {
         assert_eq!(path_of("src/event.rs"), Some("src/event.rs"));
         assert_eq!(path_of("scripts/test --locked"), Some("scripts/test"));
         assert_eq!(path_of("session/nowhere.rs"), Some("session/nowhere.rs"));
-        for other in ["src/ops/NAME.rs", "runs/a/events.jsonl", "ops/*/host.rs", "docs/{a,b}", "a / b"] {
+        for other in ["crates/compute/src/ops/NAME.rs", "runs/a/events.jsonl", "ops/*/host.rs", "docs/{a,b}", "a / b"] {
             assert_eq!(path_of(other), None, "{other}");
         }
         assert!(exists("src/event.rs") && !exists("session/nowhere.rs"));

@@ -1,4 +1,4 @@
-// Philox4x32-10, counter-based: the same function as src/rng.rs, bit for bit.
+// Philox4x32-10, counter-based: the same function as crates/compute/src/rng.rs, bit for bit.
 fn mul_wide(a: u32, b: u32) -> vec2<u32> { // (low, high) words of a * b
     let a0 = a & 0xffffu;
     let a1 = a >> 16u;

@@ -8,7 +8,6 @@ mod layers;
 mod merge;
 mod model;
 mod rescue;
-mod rope;
 pub mod schema;
 mod sft;
 mod task;
@@ -18,13 +17,14 @@ pub use grpo::{
     Algorithm, GrpoSettings, LoptiMoments, LoptiOrder, LoptiSplit, LossType, OptimizerKind, RolloutSettings, ScaleRewards,
 };
 pub use layers::{GRPO_DEFAULTS, Layers, SFT_DEFAULTS, preset_names};
+pub use lehr_compute::ops::rope::{Llama3Scaling, RopeScaling, YarnScaling};
 pub use merge::{MergeMethod, MergeSettings, OptimizerState, RingPlace, StartSettings};
 pub use model::{Architecture, ModelConfig};
 pub use rescue::{Rescue, RescueData, RescueOptimizer, RescueSettings};
-pub use rope::{Llama3Scaling, RopeScaling, YarnScaling};
 pub use sft::{SftSettings, Stage};
 pub use task::{Form, Grader, MathKind, TaskKind, TaskSettings};
 
+use crate::device::Selection;
 use clap::{Args, ValueEnum};
 use serde::{Deserialize, Serialize};
 use std::path::PathBuf;
@@ -256,6 +256,12 @@ pub struct DeviceSettings {
     /// Threads of the CPU executor; one for each physical core when absent. Any number gives the same bits.
     #[arg(long, value_name = "N")]
     pub threads: Option<usize>,
+}
+
+impl From<&DeviceSettings> for Selection {
+    fn from(settings: &DeviceSettings) -> Self {
+        Self { adapter: settings.adapter.clone(), threads: settings.threads }
+    }
 }
 
 impl DeviceSettings {

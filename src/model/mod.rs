@@ -60,7 +60,10 @@ impl Model {
         let parameters = Parameters::new(config, device.sizes().max_tensor_bytes)?;
         let values = parameters.arena(device, "values");
         let rope_table = Tensor::new(device, "rope table", "rope_table", &[context, config.head_dim]);
-        device.write(&rope_table, &rope::table(&rope::Rotation::new(config), context));
+        device.write(
+            &rope_table,
+            &rope::table(&rope::Rotation::new(config.head_dim, config.rope_theta, config.rope_scaling.as_ref()), context),
+        );
         Ok(Self { config: config.clone(), weights: parameters.weights(&values), parameters, values, rope_table })
     }
 

@@ -1,7 +1,7 @@
 //! AdamW or plain gradient descent over the parameter arenas: gradients, moments, and the recording of one update.
 
 use super::PartNorms;
-use crate::config::{LoptiMoments, OptimizerKind};
+use crate::config::{LoptiMoments, OptimizerKind, TrainSettings};
 use crate::device::{Arena, Device, Recorder, Recording, Tensor};
 use crate::model::{Parameters, Weights};
 use crate::ops::adamw::{self, Segment, UpdateParams};
@@ -25,6 +25,21 @@ pub struct Optimizer {
     norm: Recording,
     update: Recording,
     clear: Recording,
+}
+
+impl From<&TrainSettings> for UpdateParams {
+    /// The first update by these settings, the learning rate at its full height.
+    fn from(t: &TrainSettings) -> Self {
+        Self {
+            learning_rate: t.learning_rate,
+            beta1: t.adam_beta1,
+            beta2: t.adam_beta2,
+            epsilon: t.adam_epsilon,
+            weight_decay: t.weight_decay,
+            max_grad_norm: t.max_grad_norm,
+            step: 1,
+        }
+    }
 }
 
 /// Another pair of moments, and the update by them.

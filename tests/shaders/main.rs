@@ -35,7 +35,7 @@ const EXCUSED: &[(&str, &str, Rule, &str)] = &[
 
 /// Texts that are no op.
 const NOT_AN_OP: &[&str] = &["status"];
-/// Files of `src/ops` without a shader of their own.
+/// Files of `crates/compute/src/ops` without a shader of their own.
 const NOT_A_FILE: &[&str] = &["mod", "check", "sources"];
 
 fn fail_if_any(failures: &[String]) {
@@ -131,22 +131,23 @@ fn every_library_is_listed_and_has_no_entry_point() {
 #[test]
 fn every_shader_is_one_op() {
     let mut paths = Vec::new();
-    rust_files(&texts::folder("src/ops"), &mut paths);
+    rust_files(&texts::folder("crates/compute/src/ops"), &mut paths);
     let sources: Vec<_> = paths.iter().map(|p| (p, std::fs::read_to_string(p).expect("a source"))).collect();
     let mut failures = Vec::new();
     for stem in texts::stems(&texts::folder("shaders"), "wgsl").iter().filter(|s| !NOT_AN_OP.contains(&s.as_str())) {
         let marks = [format!("shader!(\"{stem}\")"), format!("stem: \"{stem}\"")];
         let users: Vec<_> =
             sources.iter().filter(|(_, text)| marks.iter().any(|m| text.contains(m))).map(|(path, _)| path).collect();
-        let own = texts::folder("src/ops").join(format!("{stem}.rs"));
+        let own = texts::folder("crates/compute/src/ops").join(format!("{stem}.rs"));
         match users[..] {
             [one] if !own.exists() || *one == &own => {}
             _ => failures.push(format!("shaders/{stem}.wgsl belongs to one op, {} if it exists; found {users:?}", own.display())),
         }
     }
-    for stem in texts::stems(&texts::folder("src/ops"), "rs").iter().filter(|s| !NOT_A_FILE.contains(&s.as_str())) {
+    for stem in texts::stems(&texts::folder("crates/compute/src/ops"), "rs").iter().filter(|s| !NOT_A_FILE.contains(&s.as_str()))
+    {
         if !texts::folder("shaders").join(format!("{stem}.wgsl")).exists() {
-            failures.push(format!("src/ops/{stem}.rs has no shaders/{stem}.wgsl"));
+            failures.push(format!("crates/compute/src/ops/{stem}.rs has no shaders/{stem}.wgsl"));
         }
     }
     fail_if_any(&failures);

@@ -19,8 +19,8 @@ pub(super) use transfer::GpuBuffer;
 
 use super::adapter::{AdapterSummary, Kind};
 use super::fault::Faults;
+use super::ledger::human_bytes;
 use super::sizes::SAFE_BINDING;
-use crate::vfs::human_bytes;
 use anyhow::Context as _;
 use status::Status;
 use std::collections::HashMap;

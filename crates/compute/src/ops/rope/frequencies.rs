@@ -1,6 +1,6 @@
 //! Angular frequencies of a head and the scale of its cosines and sines, as transformers' `modeling_rope_utils` defines them.
 
-use crate::config::{Llama3Scaling, ModelConfig, RopeScaling, YarnScaling};
+use super::scaling::{Llama3Scaling, RopeScaling, YarnScaling};
 use std::f64::consts::TAU;
 
 /// What the rotations of a model depend on besides the position.
@@ -13,17 +13,16 @@ pub struct Rotation {
 }
 
 impl Rotation {
-    /// That of a model. Dynamic scaling is none: contexts end at `max_position_embeddings` (`ModelConfig::exact_context`).
-    pub fn new(config: &ModelConfig) -> Self {
-        let d = config.head_dim;
-        let mut frequencies: Vec<f64> = (0..d / 2).map(|i| config.rope_theta.powf(-2.0 * i as f64 / d as f64)).collect();
+    /// That of heads of `d` values with base `theta`. Dynamic scaling is none: callers end contexts at `max_position_embeddings`.
+    pub fn new(d: usize, theta: f64, scaling: Option<&RopeScaling>) -> Self {
+        let mut frequencies: Vec<f64> = (0..d / 2).map(|i| theta.powf(-2.0 * i as f64 / d as f64)).collect();
         let mut scale = 1.0;
-        match &config.rope_scaling {
+        match scaling {
             None | Some(RopeScaling::Dynamic { .. }) => {}
             Some(RopeScaling::Linear { factor }) => frequencies.iter_mut().for_each(|f| *f /= factor),
             Some(RopeScaling::Llama3(s)) => frequencies.iter_mut().for_each(|f| *f = llama3(*f, s)),
             Some(RopeScaling::Yarn(s)) => {
-                yarn(&mut frequencies, config.rope_theta, s);
+                yarn(&mut frequencies, theta, s);
                 scale = attention_factor(s);
             }
         }

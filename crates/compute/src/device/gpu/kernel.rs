@@ -19,19 +19,12 @@ pub struct Shader {
 #[macro_export]
 macro_rules! shader {
     ($stem:literal) => {
-        $crate::device::Shader {
-            stem: $stem,
-            source: include_str!(concat!(env!("CARGO_MANIFEST_DIR"), "/shaders/", $stem, ".wgsl")),
-        }
+        $crate::device::Shader { stem: $stem, source: const { lehr_shaders::text($stem) } }
     };
 }
 
 /// Texts that a shader may `#import`.
-pub const LIBRARY: &[(&str, &str)] = &[
-    ("grid", include_str!("../../../shaders/lib/grid.wgsl")),
-    ("reduce", include_str!("../../../shaders/lib/reduce.wgsl")),
-    ("rng", include_str!("../../../shaders/lib/rng.wgsl")),
-];
+pub use lehr_shaders::LIBRARY;
 
 /// One entry point, compiled.
 pub struct Kernel {

@@ -296,10 +296,10 @@ impl Device {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::config::DeviceSettings;
+    use crate::device::Selection;
 
     fn cpu(threads: usize) -> Device {
-        Device::open(&DeviceSettings { adapter: Some("cpu".into()), threads: Some(threads) }).unwrap()
+        Device::open(Selection { adapter: Some("cpu".into()), threads: Some(threads) }).unwrap()
     }
 
     fn op<'a>(x: &'a Tensor, y: &'a Tensor) -> Op<'a, 1, 1> {

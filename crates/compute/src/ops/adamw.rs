@@ -5,7 +5,6 @@ mod host;
 use super::WG;
 use super::check::{Case, Check, wide};
 use super::objective::stats;
-use crate::config::TrainSettings;
 use crate::device::{Cost, Device, Dispatcher, Extent, Op, Recorder, Shader, Tensor, grid};
 use crate::{bind, shader, uniform};
 use bytemuck::cast_slice;
@@ -40,21 +39,6 @@ pub struct UpdateParams {
 impl Default for UpdateParams {
     fn default() -> Self {
         Self { learning_rate: 1e-3, beta1: 0.9, beta2: 0.999, epsilon: 1e-8, weight_decay: 0.0, max_grad_norm: 0.0, step: 1 }
-    }
-}
-
-impl From<&TrainSettings> for UpdateParams {
-    /// The first update by these settings, the learning rate at its full height.
-    fn from(t: &TrainSettings) -> Self {
-        Self {
-            learning_rate: t.learning_rate,
-            beta1: t.adam_beta1,
-            beta2: t.adam_beta2,
-            epsilon: t.adam_epsilon,
-            weight_decay: t.weight_decay,
-            max_grad_norm: t.max_grad_norm,
-            step: 1,
-        }
     }
 }
 

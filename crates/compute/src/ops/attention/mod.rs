@@ -16,13 +16,12 @@ pub use checks::CHECKS;
 pub use decode::DecodePlan;
 pub use source::{Pass, Plan, Staging};
 
-use crate::bind;
 use crate::device::{Cost, Dispatcher, Extent, Gpu, GpuClass, Op, Recorder, Shader, Tensor, grid};
-use crate::uniform;
+use crate::{bind, shader, uniform};
 use anyhow::Context as _;
 use bytemuck::cast_slice;
 
-const APPEND: Shader = Shader { stem: "attention", source: include_str!("../../../shaders/attention.wgsl") };
+const APPEND: Shader = shader!("attention");
 
 uniform! { struct Dims { batch: u32, time: u32, heads: u32, kv_heads: u32, tiles: u32, scale: f32 } }
 uniform! { struct DecodeDims { batch: u32, heads: u32, kv_heads: u32, max_time: u32, cache_rows: u32, scale: f32 } }

@@ -1,11 +1,10 @@
 //! A device, opened: a GPU or the CPU, with what both have in common.
 
-use super::adapter::{self, AdapterSummary, Found, Kind};
+use super::adapter::{self, AdapterSummary, Found, Kind, Selection};
 use super::fault::Faults;
 use super::gpu::{IterationCounter, SLOTS};
 use super::tune::Tuner;
 use super::{Cpu, DeviceFault, Gpu, GpuClass, Ledger, Sizes, Tensor, lock};
-use crate::config::DeviceSettings;
 use std::sync::{Arc, Mutex};
 
 /// What computes recordings. One thread owns it.
@@ -47,16 +46,17 @@ impl Rates {
 }
 
 impl Device {
-    /// Open the device that the settings name, else `LEHR_ADAPTER`, else the first of [`super::adapters`].
+    /// Open the device that the selection names, else `LEHR_ADAPTER`, else the first of [`super::adapters`].
     ///
     /// # Errors
     /// When none matches, or the driver refuses a device.
-    pub fn open(settings: &DeviceSettings) -> anyhow::Result<Self> {
-        let (summary, found) = adapter::choose(settings)?;
+    pub fn open(selection: impl Into<Selection>) -> anyhow::Result<Self> {
+        let selection = selection.into();
+        let (summary, found) = adapter::choose(&selection)?;
         let (sizes, faults) = (Sizes::of(summary.kind), Arc::new(Faults::default()));
         match found {
             Found::Cpu => {
-                let cpu = Cpu::new(adapter::threads(settings)?)?;
+                let cpu = Cpu::new(adapter::threads(&selection)?)?;
                 Ok(Self::new(Engine::Cpu(cpu), summary, sizes, faults))
             }
             Found::Gpu(found) => {
@@ -72,7 +72,7 @@ impl Device {
     /// # Errors
     /// As [`Device::open`].
     pub fn named(adapter: Option<&str>) -> anyhow::Result<Self> {
-        Self::open(&DeviceSettings { adapter: adapter.map(str::to_owned), threads: None })
+        Self::open(Selection { adapter: adapter.map(str::to_owned), threads: None })
     }
 
     /// The CPU with this instruction set, for tests; see [`super::cpu::levels`].
@@ -89,8 +89,8 @@ impl Device {
     /// # Errors
     /// As [`Device::open`].
     pub fn with_default_limits(adapter: Option<&str>) -> anyhow::Result<Self> {
-        let settings = DeviceSettings { adapter: adapter.map(str::to_owned), threads: None };
-        let (summary, Found::Gpu(found)) = adapter::choose(&settings)? else { return Self::open(&settings) };
+        let selection = Selection { adapter: adapter.map(str::to_owned), threads: None };
+        let (summary, Found::Gpu(found)) = adapter::choose(&selection)? else { return Self::open(selection) };
         let faults = Arc::new(Faults::default());
         let gpu = Gpu::open(&found, &faults, true)?;
         let sizes = Sizes { max_tensor_bytes: gpu.max_binding_bytes(), ..Sizes::of(summary.kind) };

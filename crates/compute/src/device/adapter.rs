@@ -1,7 +1,6 @@
 //! The devices that a machine has, and which one is taken.
 
 use super::gpu;
-use crate::config::DeviceSettings;
 use anyhow::{Context as _, bail};
 
 /// What computes.
@@ -70,11 +69,20 @@ fn found() -> Vec<(AdapterSummary, Found)> {
     list
 }
 
-/// The device that the settings, else the variable `LEHR_ADAPTER`, name by index, by part of its name or by its backend (`vulkan`), else the first in
+/// Which device to open.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Selection {
+    /// Index, part of the name, backend, or `cpu`; when absent `LEHR_ADAPTER`, else the first of [`adapters`].
+    pub adapter: Option<String>,
+    /// Threads of the CPU executor; when absent `LEHR_THREADS`, else one for each physical core.
+    pub threads: Option<usize>,
+}
+
+/// The device that the selection, else the variable `LEHR_ADAPTER`, name by index, by part of its name or by its backend (`vulkan`), else the first in
 /// [`adapters`] order.
-pub(super) fn choose(settings: &DeviceSettings) -> anyhow::Result<(AdapterSummary, Found)> {
+pub(super) fn choose(selection: &Selection) -> anyhow::Result<(AdapterSummary, Found)> {
     let variable = std::env::var("LEHR_ADAPTER").ok().filter(|v| !v.is_empty());
-    let (source, wanted) = match (&settings.adapter, &variable) {
+    let (source, wanted) = match (&selection.adapter, &variable) {
         (Some(wanted), _) => ("--adapter", Some(wanted.as_str())),
         (None, Some(wanted)) => ("LEHR_ADAPTER", Some(wanted.as_str())),
         (None, None) => ("", None),
@@ -104,12 +112,12 @@ fn position(list: &[(AdapterSummary, Found)], wanted: &str) -> Option<usize> {
 }
 
 /// Threads of the CPU executor: as set, else `LEHR_THREADS`, else one for each physical core.
-pub(super) fn threads(settings: &DeviceSettings) -> anyhow::Result<usize> {
+pub(super) fn threads(selection: &Selection) -> anyhow::Result<usize> {
     let variable = match std::env::var("LEHR_THREADS").ok().filter(|v| !v.is_empty()) {
         Some(text) => Some(text.parse().with_context(|| format!("LEHR_THREADS {text}: must be a number of threads"))?),
         None => None,
     };
-    let threads = settings.threads.or(variable).unwrap_or_else(num_cpus::get_physical);
+    let threads = selection.threads.or(variable).unwrap_or_else(num_cpus::get_physical);
     anyhow::ensure!((1..=1024).contains(&threads), "--threads {threads}: must be at least 1 and at most 1024");
     Ok(threads)
 }

@@ -2,8 +2,10 @@
 
 mod frequencies;
 mod host;
+mod scaling;
 
 pub use frequencies::Rotation;
+pub use scaling::{Llama3Scaling, RopeScaling, YarnScaling};
 
 use super::WG;
 use super::check::{Case, Check, wide};

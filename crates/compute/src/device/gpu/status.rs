@@ -15,7 +15,7 @@ impl Status {
     pub(super) fn new(device: &wgpu::Device) -> Self {
         let module = device.create_shader_module(wgpu::ShaderModuleDescriptor {
             label: Some("status"),
-            source: wgpu::ShaderSource::Wgsl(include_str!("../../../shaders/status.wgsl").into()),
+            source: wgpu::ShaderSource::Wgsl(lehr_shaders::text("status").into()),
         });
         let pipeline = device.create_compute_pipeline(&wgpu::ComputePipelineDescriptor {
             label: Some("status.tick"),

@@ -1,0 +1,36 @@
+//! The WGSL compute shaders of lehr, as text. Each file has the entry points of one op; `crates/compute/src/ops/STEM.rs` records them.
+
+macro_rules! texts {
+    ($folder:literal, $($stem:literal)*) => {
+        &[$(($stem, include_str!(concat!($folder, $stem, ".wgsl")))),*]
+    };
+}
+
+/// (stem, text) of every shader.
+pub const SHADERS: &[(&str, &str)] = texts!("", "adamw" "add_bias" "attention" "average" "bias" "embedding" "grad_norm" "logprob" "objective" "rmsnorm" "rope" "rowvec" "sample" "self_test" "status" "swiglu");
+
+/// (name, text) of every text that a shader may `#import`.
+pub const LIBRARY: &[(&str, &str)] = texts!("lib/", "grid" "reduce" "rng");
+
+/// The text of a shader.
+///
+/// # Panics
+/// When there is none of that stem; at compile time in a constant.
+pub const fn text(stem: &str) -> &'static str {
+    let mut i = 0;
+    while i < SHADERS.len() {
+        if equal(SHADERS[i].0.as_bytes(), stem.as_bytes()) {
+            return SHADERS[i].1;
+        }
+        i += 1;
+    }
+    panic!("no shader has this name")
+}
+
+const fn equal(a: &[u8], b: &[u8]) -> bool {
+    let mut i = 0;
+    while i < a.len() && i < b.len() && a[i] == b[i] {
+        i += 1;
+    }
+    i == a.len() && i == b.len()
+}
