@@ -37,7 +37,6 @@ pub mod event;
 #[cfg(not(target_arch = "wasm32"))]
 pub mod history;
 pub mod model;
-pub mod number_format;
 pub mod ops;
 pub mod plot;
 #[cfg(not(target_arch = "wasm32"))]
@@ -52,3 +51,4 @@ pub mod stats;
 pub mod story;
 pub mod train;
 pub mod vfs;
+pub mod number_format;

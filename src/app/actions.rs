@@ -1,10 +1,10 @@
 //! Orders, carried out.
 
-use super::chat_process::{ChatProcess, ChatState};
 use super::child::{Job, JobState, Trainer};
+use super::state::{AppState, OpenRun, Action, Page};
 use super::errands::Done;
 use super::memory::write_whole;
-use super::state::{Action, AppState, OpenRun, Page};
+use super::chat_process::{ChatProcess, ChatState};
 use super::window::Window;
 use crate::history::find_runs;
 use crate::session::folder;

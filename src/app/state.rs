@@ -2,8 +2,8 @@
 //! [`Action`]s on it; the window carries them out once a frame. Nothing else changes the world.
 
 use super::chart::Cuts;
-use super::chat_process::ChatProcess;
 use super::child::{Job, JobState, Trainer};
+use super::chat_process::ChatProcess;
 use super::theme;
 use crate::event::Command;
 use crate::history::{Axis, RunFiles};

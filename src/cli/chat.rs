@@ -3,7 +3,7 @@
 use super::{chat_json, open, output};
 use crate::config::DeviceSettings;
 use crate::data::{Tokenizer, chat};
-use crate::model::conversation::{ChatEvent, Conversation, Limits, ReplyEnd};
+use crate::model::conversation::{Conversation, Limits, ReplyEnd, ChatEvent};
 use crate::ops::sample::Sampling;
 use crate::vfs::shown;
 use anyhow::{Context as _, Result, ensure};

@@ -70,11 +70,7 @@ pub fn run(args: &Args) -> anyhow::Result<i32> {
         "--prompt: holds no token, and this tokenizer has none that begins or ends a text; give at least one character"
     );
     let (context, max_len) = (config.model.max_position_embeddings, ids.len().saturating_add(args.max_new_tokens));
-    anyhow::ensure!(
-        max_len <= MAX_ROOM,
-        "--max-new-tokens {}: prompt and text are at most {MAX_ROOM} tokens",
-        args.max_new_tokens
-    );
+    anyhow::ensure!(max_len <= MAX_ROOM, "--max-new-tokens {}: prompt and text are at most {MAX_ROOM} tokens", args.max_new_tokens);
     if max_len > context {
         // As transformers does: positions go on, the model has never seen them.
         output::note(&format!(

@@ -7,9 +7,9 @@ use crate::model::gguf::is_gguf;
 use crate::model::hf_config::{self, HfConfig};
 use crate::model::weight_files::WeightFiles;
 use crate::model::{Model, checkpoint};
-use crate::number_format::nearest;
 use crate::session::begin::{model_dir, split_step};
 use crate::vfs::{RealFs, shown};
+use crate::number_format::nearest;
 use anyhow::Context as _;
 use std::path::{Path, PathBuf};
 

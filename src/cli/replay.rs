@@ -4,7 +4,7 @@ mod rows;
 mod step;
 
 use super::held_out_text::aligned;
-use super::{open, output, refuse, with_stage_defaults};
+use super::{with_stage_defaults, open, output, refuse};
 use crate::config::{DeviceSettings, GRPO_DEFAULTS, GrpoSettings, Layers, RolloutSettings, Settings, Stage, TrainSettings};
 use crate::device::Device;
 use crate::event::{Moved, Number, Tokens};

@@ -2,10 +2,10 @@
 
 use super::begin::{self, Begin};
 use super::control::Control;
-use super::driver_notes;
-use super::emitter::{Listener, Notification};
 use super::folder::RunFolder;
+use super::emitter::{Listener, Notification};
 use super::reinforce;
+use super::driver_notes;
 use super::run::Run;
 use super::stage::{self, StageData};
 use crate::config::{ModelConfig, Settings, Stage};
@@ -209,13 +209,7 @@ fn newest(vfs: &dyn Vfs, run: &Path, sink: &mut Listener) -> anyhow::Result<Chec
 
 /// The settings of a run, but what computes if that was named anew: it is no part of what is computed. And the number of updates, if
 /// the run is to go on for more of them.
-fn resumed_settings(
-    run: &Path,
-    typed: Settings,
-    max_steps: Option<u64>,
-    step: u64,
-    sink: &mut Listener,
-) -> anyhow::Result<Settings> {
+fn resumed_settings(run: &Path, typed: Settings, max_steps: Option<u64>, step: u64, sink: &mut Listener) -> anyhow::Result<Settings> {
     let frozen = frozen_settings(run, typed.stage())?;
     let mut settings = Settings { device: typed.device.or(frozen.device.clone()), ..frozen };
     let mut say = |text: String| sink(Notification::Event(&Event::Warning { text }));

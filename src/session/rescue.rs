@@ -12,7 +12,7 @@ use crate::model::checkpoint::{self, Checkpoint, step_name};
 use crate::train::StepResult;
 use crate::train::merge::{Check, Inputs, MergeRule};
 use crate::train::rescue::{Ladder, Plan};
-use crate::train::spike::{Detector, PersistentSpike, Sign};
+use crate::train::spike::{Detector, Sign, PersistentSpike};
 use crate::vfs::shown;
 use anyhow::{Context as _, Result, bail};
 use serde::{Deserialize, Serialize};

@@ -2,9 +2,9 @@
 
 use super::clock::Clock;
 use super::control::{Control, Request};
-use super::emitter::{EventEmitter, GradNorms, Listener};
 use super::event_log::{self, EventLog};
 use super::folder::RunFolder;
+use super::emitter::{GradNorms, EventEmitter, Listener};
 use super::rescue::Watch;
 use super::retention::{Policy, Retention};
 use super::save;

@@ -89,13 +89,7 @@ fn not_the_same(resumed: bool, error: anyhow::Error) -> anyhow::Error {
     }
 }
 
-fn text(
-    settings: &Settings,
-    existing: Option<&Path>,
-    resumed: bool,
-    notices: &mut Notices,
-    sink: &mut Listener,
-) -> Result<Loaded> {
+fn text(settings: &Settings, existing: Option<&Path>, resumed: bool, notices: &mut Notices, sink: &mut Listener) -> Result<Loaded> {
     let (tokenizer, shape) = existing.map(model).transpose()?.unzip();
     let progress = &mut |done, all| sink(Notification::Progress("reading text", done as usize, all as usize));
     let (tokenizer, dataset) =

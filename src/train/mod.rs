@@ -2,6 +2,7 @@
 
 mod evaluate;
 mod gradient;
+mod weight_evaluator;
 pub mod landscape;
 pub mod merge;
 mod norms;
@@ -14,13 +15,12 @@ mod schedule;
 pub mod spike;
 mod supervised;
 mod trainer;
-mod weight_evaluator;
 
 pub use evaluate::{Evaluation, Scorer};
 pub use gradient::GradientPass;
+pub use weight_evaluator::WeightEvaluator;
 pub use norms::PartNorms;
 pub use optimizer::{Moments, Optimizer};
 pub use plan::{MemoryPlan, micro_batch, most_rows, rows_at_once};
 pub use schedule::learning_rate;
 pub use trainer::{StepResult, Trainer, TrainerState};
-pub use weight_evaluator::WeightEvaluator;

@@ -3,7 +3,7 @@
 
 use super::merge::{LiveMerge, MergedWindow};
 use super::predictions::Seen;
-use super::reinforce::{PendingStep, Progress, Reinforce, TaskContext};
+use super::reinforce::{TaskContext, Progress, Reinforce, PendingStep};
 use super::supervised::{Late, Supervised};
 use super::{Evaluation, Optimizer, PartNorms, learning_rate};
 use crate::config::{ModelConfig, Settings, TrainSettings};
@@ -116,12 +116,7 @@ impl Trainer {
     ///
     /// # Errors
     /// As [`Trainer::new`].
-    pub fn reinforce(
-        device: Device,
-        settings: &Settings,
-        config: &ModelConfig,
-        task_context: TaskContext,
-    ) -> anyhow::Result<Self> {
+    pub fn reinforce(device: Device, settings: &Settings, config: &ModelConfig, task_context: TaskContext) -> anyhow::Result<Self> {
         let model = Model::new(&device, config, settings.train.seq_len)?;
         let work = Reinforce::new(&device, &model, settings, task_context)?;
         let mut optimizer = work.optimizer(&device, &model, settings)?;

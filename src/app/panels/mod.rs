@@ -11,7 +11,7 @@ pub mod runs;
 pub mod samples;
 pub mod tokens;
 
-use super::state::{Action, AppState, OpenRun, Page};
+use super::state::{AppState, OpenRun, Action, Page};
 use eframe::egui;
 
 /// All pages.

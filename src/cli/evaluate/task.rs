@@ -8,7 +8,7 @@ use crate::data::tasks::{self, Split, Task};
 use crate::model::{Rollouts, rollout};
 use crate::ops::sample::Sampling;
 use crate::session;
-use crate::train::reinforce::task_eval::{Exam, GradedQuestion, Report, TaskModel, reports};
+use crate::train::reinforce::task_eval::{Exam, GradedQuestion, TaskModel, Report, reports};
 use anyhow::ensure;
 use serde::Serialize;
 use std::collections::BTreeMap;
@@ -99,8 +99,7 @@ pub fn run(args: &super::Args, rows: Option<usize>) -> anyhow::Result<i32> {
         let begin = Instant::now();
         let sampling = Sampling { temperature, seed: own.seed, ..Sampling::default() };
         let exam = Exam { questions: count, samples, max_completion_length: most, sampling };
-        let Some((graded_questions, ungraded)) = examinee.sit(task.as_mut(), &exam, &mut |_, done, _| progress.tell(done))?
-        else {
+        let Some((graded_questions, ungraded)) = examinee.sit(task.as_mut(), &exam, &mut |_, done, _| progress.tell(done))? else {
             return Ok(session::control::INTERRUPTED);
         };
         progress.passed += count as usize * samples;

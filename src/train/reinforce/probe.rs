@@ -2,7 +2,7 @@
 //! probability before, and the part of the tokens that moved to where their advantage wants them.
 
 use super::tokens::{QUARTILES, bin, short};
-use super::{Loss, Pass, Policy, PolicyModel, Rollout, passes};
+use super::{PolicyModel, Loss, Pass, Policy, Rollout, passes};
 use crate::config::GrpoSettings;
 use crate::event::{BinGradient, Moved, Number, Probe};
 use anyhow::Result;

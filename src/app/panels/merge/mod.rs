@@ -7,8 +7,8 @@ mod results;
 mod sweep;
 
 use crate::app::child::JobState;
+use crate::app::state::{AppState, OpenRun, Action};
 use crate::app::draw::short;
-use crate::app::state::{Action, AppState, OpenRun};
 use crate::app::theme;
 use eframe::egui::{self, Ui};
 use landscape::LandscapePart;

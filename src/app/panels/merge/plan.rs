@@ -2,8 +2,8 @@
 
 use super::{key, progress, results::Cell};
 use crate::app::child::JobState;
+use crate::app::state::{OpenRun, Action};
 use crate::app::draw::{card, printable};
-use crate::app::state::{Action, OpenRun};
 use crate::app::theme;
 use crate::config::{DecayShape, MergeMethod};
 use crate::train::merge::{Interval, MAX_CHECKPOINTS, MergeRule, MergeSpec, WindowSpec};

@@ -3,10 +3,10 @@
 use crate::plot::{Chart, Panels, Series};
 use crate::reproduce::finding::{Finding, number, with_interval};
 use crate::reproduce::pma::arm::Arm;
+use crate::reproduce::pma::sized_model::Scored;
 use crate::reproduce::pma::measure::{Measure, Points, arm_mean, arm_range, arm_text};
 use crate::reproduce::pma::plan::Window;
 use crate::reproduce::pma::scale::{FORK, GRID, N, Size, V0};
-use crate::reproduce::pma::sized_model::Scored;
 use crate::reproduce::stats::{Estimate, Unit};
 use crate::reproduce::verdict::{Check, Wants};
 use crate::train::merge::MergeRule;

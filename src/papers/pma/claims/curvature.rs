@@ -3,10 +3,10 @@
 use crate::plot::{Chart, Contours, Field, Mark, Panels, Series};
 use crate::reproduce::finding::{Finding, with_interval};
 use crate::reproduce::pma::arm::{Arm, Text};
+use crate::reproduce::pma::sized_model::{SizedModel, Scored, hessian_times};
 use crate::reproduce::pma::measure::{Measure, arm_text};
 use crate::reproduce::pma::plan::Window;
 use crate::reproduce::pma::scale::{FORK, GRID, N, V0};
-use crate::reproduce::pma::sized_model::{Scored, SizedModel, hessian_times};
 use crate::reproduce::stats::{Estimate, mean};
 use crate::reproduce::verdict::{Check, Wants};
 use crate::train::merge::MergeRule;
@@ -207,9 +207,7 @@ fn slice(m: &Measure<'_>, sized_model: &SizedModel<'_>, arm: &Arm, three: [u64; 
             for x in &xs {
                 crate::reproduce::attempts::check()?;
                 let weights: Vec<f32> = (0..along.len()).map(|i| (points[0][i] + x * along[i] + y * upright[i]) as f32).collect();
-                row.push(
-                    sized_model.score_weights_on(&weights, Text::Base, m.context.scale.val_tokens / SLICE_PART as u64)?.loss(),
-                );
+                row.push(sized_model.score_weights_on(&weights, Text::Base, m.context.scale.val_tokens / SLICE_PART as u64)?.loss());
             }
             rows.push(row);
         }

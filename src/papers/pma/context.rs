@@ -2,9 +2,9 @@
 
 use super::arm::Arm;
 use super::checkpoints::CheckpointStore;
-use super::corpora::Texts;
 use super::plan::Plan;
 use super::scale::Scale;
+use super::corpora::Texts;
 use super::trajectory::train;
 use crate::config::DeviceSettings;
 use crate::reproduce::attempts::{Ended, Job, Worker, work_off};

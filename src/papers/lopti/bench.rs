@@ -18,7 +18,7 @@ use crate::reproduce::store::Store;
 use crate::session::control::Control;
 use crate::train::Optimizer;
 use crate::train::reinforce::probe::{Change, changes, gradient_by_quartile, pass_of};
-use crate::train::reinforce::{Loss, Policy, PolicyModel, Rollout, Sampler, advantage, passes, slots};
+use crate::train::reinforce::{PolicyModel, Loss, Policy, Rollout, Sampler, advantage, passes, slots};
 use std::collections::BTreeMap;
 use std::sync::Arc;
 use web_time::Instant;
@@ -95,18 +95,7 @@ impl Bench {
         let slots = slots(&config, &settings, &scale.rollout(), device.sizes());
         let engine = Rollouts::new(&device, &model, slots, scale.seq_len())?;
         let task = task_setup.task_context(&scale.task(sft.task.task), seed)?.task;
-        Ok(Self {
-            device,
-            model,
-            weights,
-            hands,
-            engine,
-            task,
-            task_setup: task_setup.clone(),
-            settings,
-            seed,
-            batches: BTreeMap::new(),
-        })
+        Ok(Self { device, model, weights, hands, engine, task, task_setup: task_setup.clone(), settings, seed, batches: BTreeMap::new() })
     }
 
     /// Temperature of rollouts.

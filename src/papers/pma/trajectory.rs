@@ -2,8 +2,8 @@
 
 use super::arm::{Arm, Begin, Record};
 use super::checkpoints::{CheckpointStore, State, state_name};
-use super::corpora::Texts;
 use super::spike::first_lost;
+use super::corpora::Texts;
 use crate::config::{DeviceSettings, Settings};
 use crate::device::{Arena, Device};
 use crate::reproduce::attempts::Ended;
@@ -20,13 +20,7 @@ const LOOK_EVERY: u64 = 25;
 ///
 /// # Errors
 /// A device fault or a disk that refuses.
-pub fn train(
-    checkpoints: &CheckpointStore,
-    arm: &Arm,
-    texts: &Texts,
-    device: &DeviceSettings,
-    tell: &mut dyn FnMut(u64),
-) -> anyhow::Result<Ended> {
+pub fn train(checkpoints: &CheckpointStore, arm: &Arm, texts: &Texts, device: &DeviceSettings, tell: &mut dyn FnMut(u64)) -> anyhow::Result<Ended> {
     if checkpoints.is_done(arm) {
         return Ok(Ended::Done);
     }

@@ -2,10 +2,10 @@
 
 use crate::plot::{Bars, Chart, Panels, Series};
 use crate::reproduce::finding::{Finding, number, with_interval};
+use crate::reproduce::pma::sized_model::Scored;
 use crate::reproduce::pma::measure::{Measure, arm_mean, arm_range};
 use crate::reproduce::pma::plan::{Window, readout};
 use crate::reproduce::pma::scale::{GRID, N, READOUTS, V0};
-use crate::reproduce::pma::sized_model::Scored;
 use crate::reproduce::stats::{Estimate, Unit, mean, spearman};
 use crate::reproduce::verdict::{Check, Wants};
 use crate::train::merge::MergeRule;

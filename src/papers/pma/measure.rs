@@ -2,9 +2,9 @@
 
 use super::arm::{Arm, Text};
 use super::context::Context;
+use super::sized_model::{SizedModel, Scored};
 use super::plan::Window;
 use super::scale::Size;
-use super::sized_model::{Scored, SizedModel};
 use crate::reproduce::finding::number;
 use crate::reproduce::stats::{Unit, mean};
 

@@ -3,9 +3,9 @@
 use crate::plot::{Chart, Panels, Series};
 use crate::reproduce::finding::{Finding, number, with_interval};
 use crate::reproduce::pma::arm::{Arm, Begin, Text};
+use crate::reproduce::pma::sized_model::Scored;
 use crate::reproduce::pma::measure::{Measure, arm_mean, arm_range, arm_text};
 use crate::reproduce::pma::plan::{CT_READOUTS, Init, LATER_GRID};
-use crate::reproduce::pma::sized_model::Scored;
 use crate::reproduce::stats::{Estimate, Unit, deviation, mean, median, quantile};
 use crate::reproduce::verdict::{Check, Wants};
 
@@ -162,9 +162,7 @@ pub fn p8(m: &Measure<'_>) -> anyhow::Result<Finding> {
             *slot = m.context.checkpoints.record(arm)?.grad_norm;
         }
         norms.push(row);
-        scored.push(
-            arms.iter().map(|arm| m.sized_model(size)?.score(arm, &[(steps, 1.0)], Text::Task)).collect::<anyhow::Result<_>>()?,
-        );
+        scored.push(arms.iter().map(|arm| m.sized_model(size)?.score(arm, &[(steps, 1.0)], Text::Task)).collect::<anyhow::Result<_>>()?);
     }
     type Statistic = (&'static str, fn(&[f64]) -> f64);
     let statistics: [Statistic; 4] =

@@ -18,11 +18,8 @@ const SPREAD: f64 = 0.03;
 /// Changes of a bin that a violin is drawn from, a seed.
 const DRAWN: usize = 600;
 /// The updates of Fig. 1 c, e and f.
-const SELECTIVE: [(&str, UpdateMethod); 3] = [
-    ("all tokens", UpdateMethod::Grpo),
-    ("only p < 0.25", UpdateMethod::Only(&[1])),
-    ("only p > 0.75", UpdateMethod::Only(&[4])),
-];
+const SELECTIVE: [(&str, UpdateMethod); 3] =
+    [("all tokens", UpdateMethod::Grpo), ("only p < 0.25", UpdateMethod::Only(&[1])), ("only p > 0.75", UpdateMethod::Only(&[4]))];
 
 /// Distance of the quartiles of the change, by bin.
 fn spreads(changes: &[Change]) -> [f64; 4] {
@@ -168,8 +165,7 @@ pub fn selective(c: &Context<'_>) -> anyhow::Result<Finding> {
 }
 
 /// What L4 compares.
-const WAYS: [UpdateMethod; 5] =
-    [UpdateMethod::Grpo, UpdateMethod::Ar(ALPHA), UpdateMethod::Lopti(ETA), UpdateMethod::Twice, UpdateMethod::RandomSplit];
+const WAYS: [UpdateMethod; 5] = [UpdateMethod::Grpo, UpdateMethod::Ar(ALPHA), UpdateMethod::Lopti(ETA), UpdateMethod::Twice, UpdateMethod::RandomSplit];
 const OPTIMIZERS: [&str; 2] = ["gradient descent", "AdamW"];
 
 /// For each way, bin and batch: of the tokens with a positive advantage that moved, the part that rose.
