@@ -19,12 +19,13 @@
 //! | 1 | [`device`] | what computes: a GPU (wgpu) or the CPU; arenas, kernels, recordings |
 //! | 2 | [`ops`] | one file per shader: record functions, host function, f64 reference implementation (twin), check |
 //! | 3 | [`model`] [`data`] | weights, transformer, checkpoints; tokenizers, corpora, batches, tasks |
-//! | 4 | [`train`] | trainer, optimizer, schedule, metrics, merging, reinforcement learning |
-//! | 5 | [`session`] | one run: folder, lock, events out, commands in, signals |
-//! | 6 | [`reproduce`] [`history`] | claims of papers as experiments; a run as its files describe it |
+//! | 4 | [`run_folder`] [`merge`] [`landscape`] | a run's format on disk; averages of checkpoints; the loss between checkpoints |
+//! | 5 | [`train`] [`history`] | trainer, optimizer, schedule, metrics, reinforcement learning; a run as its files describe it |
+//! | 6 | [`session`] | one run: events out, commands in, signals, saving |
 //! | 7 | [`report`] [`story`] | the HTML report; the demo and the lessons |
 //! | 8 | `app` | the window |
-//! | 9 | [`cli`] | the commands |
+//! | 9 | [`papers`] | claims of papers as experiments |
+//! | 10 | [`cli`] | the commands |
 
 #[cfg(all(feature = "app", not(target_arch = "wasm32")))]
 pub mod app;
@@ -36,14 +37,18 @@ pub mod device;
 pub mod event;
 #[cfg(not(target_arch = "wasm32"))]
 pub mod history;
+pub mod landscape;
+pub mod merge;
 pub mod model;
+pub mod number_format;
 pub mod ops;
+#[cfg(not(target_arch = "wasm32"))]
+pub mod papers;
 pub mod plot;
 #[cfg(not(target_arch = "wasm32"))]
 pub mod report;
-#[cfg(not(target_arch = "wasm32"))]
-pub mod reproduce;
 pub mod rng;
+pub mod run_folder;
 #[cfg(not(target_arch = "wasm32"))]
 pub mod session;
 pub mod stats;
@@ -51,4 +56,3 @@ pub mod stats;
 pub mod story;
 pub mod train;
 pub mod vfs;
-pub mod number_format;

@@ -225,6 +225,11 @@ impl Vfs for RealFs {
     }
 }
 
+/// Seconds since 1970; 0 for a clock before that.
+pub fn unix_time() -> f64 {
+    web_time::SystemTime::now().duration_since(web_time::UNIX_EPOCH).map_or(0.0, |d| d.as_secs_f64())
+}
+
 /// A path fit for a message: control characters and other invisible ones escaped.
 pub fn shown(path: &Path) -> String {
     clean(&path.display().to_string())

@@ -4,8 +4,8 @@ mod common;
 
 use common::{Place, json_lines, run};
 use lehr::config::{DecayShape, MergeMethod};
+use lehr::merge::{Check, Inputs, METADATA_KEY, Merge, MergeRule, Recipe, Target};
 use lehr::model::checkpoint::{self, verify};
-use lehr::train::merge::{Check, Inputs, METADATA_KEY, Merge, MergeRule, Recipe, Target};
 use lehr::vfs::RealFs;
 use safetensors::{Dtype, SafeTensors, tensor::TensorView};
 use serde_json::{Value, json};

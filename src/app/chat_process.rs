@@ -2,7 +2,7 @@
 //! reads a file.
 
 use super::child::{Lines, in_words, keep_lines, last_error};
-use crate::model::conversation::{ChatRequest, ReplyEnd, ChatEvent};
+use crate::model::conversation::{ChatEvent, ChatRequest, ReplyEnd};
 use anyhow::{Context as _, Result};
 use std::io::{BufRead, BufReader, Write};
 use std::path::Path;

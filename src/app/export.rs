@@ -1,6 +1,6 @@
 //! Pictures and tables for elsewhere.
 
-use super::state::{AppState, Action};
+use super::state::{Action, AppState};
 use crate::history::spec::{Spec, is_noisy, label};
 use crate::history::{Axis, Cut};
 use crate::plot::{Chart, Series};

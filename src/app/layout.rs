@@ -1,7 +1,7 @@
 //! How pages lie beside each other: runs at the left, controls at the right, the others as tabs between; each can be dragged elsewhere.
 
-use super::state::{AppState, Page};
 use super::panels::Panels;
+use super::state::{AppState, Page};
 use eframe::egui::{self, Ui};
 use egui_tiles::{Behavior, Container, Linear, LinearDir, SimplificationOptions, TileId, Tiles, Tree, UiResponse};
 

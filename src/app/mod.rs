@@ -4,10 +4,10 @@
 //! A frame: `window` takes what `watcher` saw, draws the pages (`panels`) from the `desk`, and carries out the orders that they put
 //! there (`actions`). Nothing else changes the world.
 
-mod top_bar;
+mod actions;
 pub mod chart;
+pub mod chat_process;
 pub mod child;
-pub mod state;
 mod display;
 pub mod draw;
 mod errands;
@@ -15,11 +15,11 @@ mod export;
 pub mod format;
 mod layout;
 mod memory;
-mod actions;
 pub mod panels;
 mod seeds;
-pub mod chat_process;
+pub mod state;
 pub mod theme;
+mod top_bar;
 mod watcher;
 pub mod window;
 

@@ -1,7 +1,7 @@
 //! The bar at the top, the question when leaving, the sheet of shortcuts.
 
-use super::state::{OpenRun, Action, Page};
 use super::actions::ours;
+use super::state::{Action, OpenRun, Page};
 use super::window::Window;
 use super::{format, theme};
 use crate::event::Command;

@@ -1,12 +1,12 @@
 //! The window itself: it takes what the watcher saw, draws the pages, and carries out what they ask for.
 
-use super::state::{AppState, OpenRun, Action, Page};
+use super::actions::ours;
 use super::errands::{Done, Errands};
 use super::memory::{self, Memory};
-use super::actions::ours;
 use super::panels::Panels;
+use super::state::{Action, AppState, OpenRun, Page};
 use super::watcher::Watcher;
-use super::{top_bar, layout};
+use super::{layout, top_bar};
 use crate::event::Command;
 use eframe::egui;
 use egui_tiles::Tree;

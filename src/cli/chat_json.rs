@@ -2,7 +2,7 @@
 
 use super::chat::MAX_LINE;
 use super::output;
-use crate::model::conversation::{ChatRequest, Conversation, ChatEvent};
+use crate::model::conversation::{ChatEvent, ChatRequest, Conversation};
 use crate::ops::sample::Sampling;
 use crate::vfs::clean;
 use anyhow::Result;

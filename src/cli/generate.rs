@@ -70,7 +70,11 @@ pub fn run(args: &Args) -> anyhow::Result<i32> {
         "--prompt: holds no token, and this tokenizer has none that begins or ends a text; give at least one character"
     );
     let (context, max_len) = (config.model.max_position_embeddings, ids.len().saturating_add(args.max_new_tokens));
-    anyhow::ensure!(max_len <= MAX_ROOM, "--max-new-tokens {}: prompt and text are at most {MAX_ROOM} tokens", args.max_new_tokens);
+    anyhow::ensure!(
+        max_len <= MAX_ROOM,
+        "--max-new-tokens {}: prompt and text are at most {MAX_ROOM} tokens",
+        args.max_new_tokens
+    );
     if max_len > context {
         // As transformers does: positions go on, the model has never seen them.
         output::note(&format!(
@@ -118,7 +122,7 @@ pub fn run(args: &Args) -> anyhow::Result<i32> {
 
 /// The tokenizer with the template that is used, and the conversation as text.
 fn conversation(args: &Args, prompt: &str, tokenizer: &Tokenizer) -> anyhow::Result<(Tokenizer, String)> {
-    let now = crate::session::unix_time() as i64;
+    let now = crate::vfs::unix_time() as i64;
     let (tokenizer, template) = chat::template_of(tokenizer, None, now)?;
     let say = |role: &str, content: &str| serde_json::json!({"role": role, "content": content});
     let system = args.system.iter().map(|text| say("system", text));

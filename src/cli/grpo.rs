@@ -1,7 +1,7 @@
 //! `lehr grpo`
 
 use super::sft::OF_NEW_MODELS;
-use super::{check_fork, with_stage_defaults, is_typed, pretrain, refuse};
+use super::{check_fork, is_typed, pretrain, refuse, with_stage_defaults};
 use crate::config::{GRPO_DEFAULTS, GrpoSettings, Layers, RolloutSettings, Stage, TaskSettings};
 use clap::ArgMatches;
 use web_time::Instant;

@@ -2,10 +2,11 @@
 
 use super::{merge_sweep, output};
 use crate::config::{DecayShape, MergeMethod};
+use crate::merge::{self, Check, Inputs, Interval, Merge, MergeRule, Recipe, Target, Window, WindowSpec};
 use crate::model::gguf::is_gguf;
 use crate::model::safetensors_file::Dtype;
+use crate::run_folder::is_run;
 use crate::session::control::{Control, INTERRUPTED};
-use crate::train::merge::{self, Check, Inputs, Interval, Merge, MergeRule, Recipe, Target, Window, WindowSpec};
 use crate::vfs::{RealFs, human_bytes, shown};
 use std::path::{Path, PathBuf};
 use web_time::Instant;
@@ -142,10 +143,6 @@ fn rule(args: &Args) -> anyhow::Result<MergeRule> {
     anyhow::ensure!(args.alpha.is_none() || uses_alpha, "--alpha: {name} has none; it belongs to ema and ema-normalized");
     anyhow::ensure!(args.decay.is_none() || method == MergeMethod::Wsm, "--decay: {name} has none; it belongs to wsm");
     MergeRule::new(method, args.alpha.unwrap_or(0.2), args.decay.unwrap_or_default(), &args.weights, "")
-}
-
-fn is_run(path: &Path) -> bool {
-    path.join("config.toml").is_file() && !path.join("config.json").is_file()
 }
 
 /// The folders, oldest first, and the window they are of a run.

@@ -2,8 +2,8 @@
 
 use crate::config::Stage;
 use crate::event::{Event, Finished, Merged, Rescue, Step, TaskEval};
-use crate::session::emitter::{Listener, Notification};
 pub use crate::number_format::duration;
+use crate::session::emitter::{Listener, Notification};
 use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
 use std::io::{IsTerminal, Write};
 use web_time::Instant;

@@ -4,12 +4,13 @@ use super::{is_typed, open, output};
 use crate::config::{Layers, RingPlace, Settings, Stage, TaskKind, Usage};
 use crate::data::TokenizerKind;
 use crate::event::Finished;
+use crate::number_format::did_you_mean;
+use crate::run_folder;
 use crate::session::begin;
 use crate::session::control::INTERRUPTED;
 use crate::session::emitter::Listener;
 use crate::session::{DryRun, Start, dry_run, train};
 use crate::vfs::human_bytes;
-use crate::number_format::did_you_mean;
 use clap::ArgMatches;
 use std::path::PathBuf;
 use web_time::Instant;
@@ -166,7 +167,7 @@ fn refuse_flags_on_resume(run: &std::path::Path, typed: &ArgMatches) -> anyhow::
             anyhow::bail!(
                 "--{}: a resumed run keeps the settings in {}; leave the flag out, or start a new run with --init",
                 id.replace('_', "-"),
-                run.join("config.toml").display()
+                run_folder::config(run).display()
             );
         }
     }

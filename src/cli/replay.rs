@@ -4,15 +4,15 @@ mod rows;
 mod step;
 
 use super::held_out_text::aligned;
-use super::{with_stage_defaults, open, output, refuse};
+use super::{open, output, refuse, with_stage_defaults};
 use crate::config::{DeviceSettings, GRPO_DEFAULTS, GrpoSettings, Layers, RolloutSettings, Settings, Stage, TrainSettings};
 use crate::device::Device;
 use crate::event::{Moved, Number, Tokens};
+use crate::merge::COPIED;
 use crate::model::Model;
 use crate::model::checkpoint::{Existing, Origin, Place, save};
 use crate::model::hf_config::{HfConfig, config_json};
 use crate::model::safetensors_file::write_safetensors;
-use crate::train::merge::COPIED;
 use crate::train::reinforce::{Rollout, UpdateStats, probe, tokens};
 use crate::vfs::{RealFs, Vfs as _, shown, write_whole_by};
 use anyhow::{Context as _, Result, ensure};

@@ -1,6 +1,6 @@
 //! `lehr sft`
 
-use super::{check_fork, with_stage_defaults, is_typed, pretrain, refuse};
+use super::{check_fork, is_typed, pretrain, refuse, with_stage_defaults};
 use crate::config::{Layers, SFT_DEFAULTS, SftSettings, Stage};
 use clap::ArgMatches;
 use web_time::Instant;

@@ -76,7 +76,7 @@ fn said(value: &Value) -> Option<String> {
 }
 
 fn first_prompt(run: &Path) -> Option<String> {
-    let file = std::fs::File::open(run.join("samples.jsonl")).ok()?;
+    let file = std::fs::File::open(crate::run_folder::samples(run)).ok()?;
     let mut line = Vec::new();
     BufReader::new(file).take(MOST_LINE).read_until(b'\n', &mut line).ok()?;
     let json: Value = serde_json::from_slice(&line).ok()?;

@@ -104,7 +104,7 @@ impl Frame {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::train::merge::ring::average_in_f64;
+    use crate::merge::ring::average_in_f64;
     use proptest::prelude::*;
 
     fn distance(a: &[f32], b: &[f32]) -> f64 {

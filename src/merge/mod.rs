@@ -1,8 +1,7 @@
-//! Merging checkpoints of one run along its trajectory: PMA (arXiv 2505.12082) and WSM (arXiv 2507.17634).
+//! Layer 4: merging checkpoints of one run along its trajectory: PMA (arXiv 2505.12082) and WSM (arXiv 2507.17634).
 
 mod folder;
 mod inputs;
-mod live;
 mod numbers;
 mod parallel;
 pub mod ring;
@@ -14,7 +13,6 @@ mod window;
 
 pub use folder::{COPIED, METADATA_KEY, Part, RECIPE, Recipe, Target};
 pub use inputs::{Check, Folder, Inputs, MergedTensor, Treatment};
-pub use live::{LiveMerge, MergedWindow};
 pub use rule::MergeRule;
 pub use spec::MergeSpec;
 pub use stream::Merge;

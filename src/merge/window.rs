@@ -1,7 +1,7 @@
 //! Which checkpoints are merged: the trailing window of a run that ends at one step, evenly spaced.
 
-use crate::config::Settings;
-use crate::model::checkpoint::{self, verify_model, verify_sizes};
+use crate::model::checkpoint::{verify_model, verify_sizes};
+use crate::run_folder::{self, checkpoints};
 use crate::vfs::{Vfs, shown};
 use anyhow::{Result, bail, ensure};
 use std::collections::BTreeMap;
@@ -110,10 +110,10 @@ impl Window {
 /// # Errors
 /// No run there, or settings that cannot be read.
 pub fn tokens_per_step(run: &Path) -> Result<u64> {
-    let config = run.join("config.toml");
+    let config = run_folder::config(run);
     ensure!(run.is_dir(), "{}: there is no such folder", shown(run));
     ensure!(config.is_file(), "{}: holds no config.toml: not a run folder", shown(run));
-    let train = Settings::read(&config)?.train;
+    let train = run_folder::settings(run)?.train;
     Ok(((train.batch_size as u64).saturating_mul(train.seq_len as u64)).max(1))
 }
 
@@ -127,7 +127,7 @@ impl Kept {
     /// Sizes only: whoever reads a checkpoint checks its hashes.
     fn of(vfs: &dyn Vfs, run: &Path) -> Result<Self> {
         let mut kept = Self { sound: BTreeMap::new(), damaged: BTreeMap::new() };
-        for (step, path) in checkpoint::list(vfs, run)? {
+        for (step, path) in checkpoints::list(vfs, run)? {
             match verify_sizes(vfs, &path) {
                 Ok(_) => drop(kept.sound.insert(step, path)),
                 Err(e) => drop(kept.damaged.insert(step, format!("{e:#}"))),

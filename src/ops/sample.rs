@@ -194,7 +194,8 @@ impl Sizes {
     }
 
     fn dims(self) -> Dims {
-        let [vocab, stride, max_len, batch, count] = [self.vocab, self.stride, self.max_len, self.batch, self.count].map(|n| n as u32);
+        let [vocab, stride, max_len, batch, count] =
+            [self.vocab, self.stride, self.max_len, self.batch, self.count].map(|n| n as u32);
         Dims { vocab, stride, max_len, batch, count }
     }
 }

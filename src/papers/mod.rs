@@ -3,9 +3,9 @@
 //! `pma` is arXiv 2505.12082, `lopti` arXiv 2505.12929. They share how work is kept ([`store`]) and done ([`pace`]), how numbers get their
 //! intervals ([`stats`]) and a verdict ([`verdict`]), and how all of it is told ([`finding`], [`report`]).
 
+pub mod attempts;
 pub mod finding;
 pub mod lopti;
-pub mod attempts;
 pub mod pma;
 pub mod report;
 pub mod stats;

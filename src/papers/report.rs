@@ -232,8 +232,8 @@ fn table(out: &mut String, t: &Table) {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::reproduce::stats::Estimate;
-    use crate::reproduce::verdict::{Check, Wants};
+    use crate::papers::stats::Estimate;
+    use crate::papers::verdict::{Check, Wants};
 
     #[test]
     fn a_page_says_what_was_found() {

@@ -7,15 +7,15 @@
 mod charts;
 mod data;
 mod findings;
+mod html;
 mod page;
 mod picture;
-mod tables;
-mod html;
-mod samples;
-mod tokens;
 mod run;
-mod trace;
 mod run_facts;
+mod samples;
+mod tables;
+mod tokens;
+mod trace;
 
 pub use picture::{Pixels, pixels, png};
 

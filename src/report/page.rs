@@ -4,7 +4,7 @@ use super::charts::Plot;
 use super::data::data;
 use super::html::{escape, json, line, number};
 use super::run::ReportRun;
-use super::{findings, tables, samples, tokens, run_facts};
+use super::{findings, run_facts, samples, tables, tokens};
 use crate::history::PinKind;
 use crate::plot::{DASHES, SERIES};
 use anyhow::Result;

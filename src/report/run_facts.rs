@@ -1,7 +1,7 @@
 //! What these runs are, in plain sentences made from their facts, and a table of them.
 
-use super::page::{Section, table};
 use super::html::{about, capital, count, duration, line, list, number, percent, plural, time};
+use super::page::{Section, table};
 use super::run::ReportRun;
 use crate::config::TaskKind;
 use crate::history::{Axis, Figure, History, Of, State};

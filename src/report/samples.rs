@@ -1,7 +1,7 @@
 //! What the models wrote: samples over time, and completions with every token coloured by its numbers.
 
-use super::page::Section;
 use super::html::{beginning, count, escape, line, number, plural};
+use super::page::Section;
 use super::run::ReportRun;
 use super::run_facts::dot;
 use crate::event::{Completion, Sample};

@@ -1,7 +1,7 @@
 //! What happened to the runs, in tables: merges, rescues, changes and warnings, exams, settings, lineage.
 
-use super::page::{Section, table};
 use super::html::{about, beginning, count, line, number, percent, plural};
+use super::page::{Section, table};
 use super::run::ReportRun;
 use super::run_facts::dot;
 use crate::config::Settings;
@@ -32,7 +32,13 @@ fn left_out(n: usize) -> String {
 }
 
 /// A section with a part for each run that has something to say.
-fn by_run(runs: &[ReportRun], id: &'static str, title: &'static str, intro: &str, part: impl Fn(&ReportRun) -> String) -> Option<Section> {
+fn by_run(
+    runs: &[ReportRun],
+    id: &'static str,
+    title: &'static str,
+    intro: &str,
+    part: impl Fn(&ReportRun) -> String,
+) -> Option<Section> {
     let mut body = String::new();
     for (i, told) in runs.iter().enumerate() {
         let text = part(told);

@@ -1,8 +1,8 @@
 //! Token statistics: the pictures of figures 1 and 3 of arXiv 2505.12929 over a whole run, and of supervised runs where their loss comes
 //! from.
 
-use super::page::{Section, figure, table};
 use super::html::{count, line, number, percent, plural};
+use super::page::{Section, figure, table};
 use super::run::ReportRun;
 use crate::event::{Bins, Moved, Number, Predicted, Predictions, Tokens};
 use crate::plot::{Bars, Boxes, Figure, Quantiles};

@@ -1,6 +1,8 @@
 //! A run's folder: made once, held by one trainer, opened again to resume.
 
+use super::checkpoints;
 use super::lock::RunLock;
+use crate::config::Settings;
 use crate::model::checkpoint;
 use crate::vfs::{Kind, Vfs, shown};
 use anyhow::{Context, Result, bail, ensure};
@@ -120,7 +122,7 @@ impl RunFolder {
 
     /// Generated text.
     pub fn samples(&self) -> PathBuf {
-        self.path.join("samples.jsonl")
+        samples(&self.path)
     }
 
     /// Where `MergeNow` writes merges.
@@ -130,7 +132,7 @@ impl RunFolder {
 
     /// The checkpoints' folder.
     pub fn checkpoints(&self) -> PathBuf {
-        checkpoint::folder(&self.path)
+        checkpoints::folder(&self.path)
     }
 }
 
@@ -142,6 +144,24 @@ pub fn config(run: &Path) -> PathBuf {
 /// The events of a run.
 pub fn events(run: &Path) -> PathBuf {
     run.join("events.jsonl")
+}
+
+/// The generated text of a run, and the completions of reinforcement.
+pub fn samples(run: &Path) -> PathBuf {
+    run.join("samples.jsonl")
+}
+
+/// Whether a folder is a run's: it has a run's settings and is no model folder.
+pub fn is_run(path: &Path) -> bool {
+    config(path).is_file() && !path.join("config.json").is_file()
+}
+
+/// The settings of a run.
+///
+/// # Errors
+/// They cannot be read.
+pub fn settings(run: &Path) -> Result<Settings> {
+    Settings::read(&config(run))
 }
 
 /// Make a folder and those above it; the error names the first that cannot be made.

@@ -1,12 +1,11 @@
 //! One trainer a run: an advisory lock on the file `lock`, which the system drops when its holder dies.
 
-use crate::vfs::{clean, shown};
+use crate::vfs::{clean, shown, unix_time};
 use anyhow::{Context, Result, bail, ensure};
 use serde::{Deserialize, Serialize};
 use std::fs::{File, OpenOptions, TryLockError};
 use std::io::{Read, Seek, SeekFrom, Write};
 use std::path::Path;
-use std::time::{SystemTime, UNIX_EPOCH};
 
 /// Who holds a run, as written into its lock file. Only the lock itself decides; this is for the message.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -45,7 +44,7 @@ impl RunLock {
                     .with_context(|| format!("{}: cannot be locked (a network folder?): use a local disk", shown(&path)));
             }
         }
-        let owner = Owner { pid: std::process::id(), host: host_name(), since: unix_seconds() };
+        let owner = Owner { pid: std::process::id(), host: host_name(), since: unix_time() as u64 };
         file.set_len(0)
             .and_then(|()| file.write_all(format!("{}\n", serde_json::json!(owner)).as_bytes()))
             .with_context(|| format!("{}: cannot be written", shown(&path)))?;
@@ -105,11 +104,6 @@ pub fn host_name() -> String {
         .unwrap_or_default();
     let name: String = name.trim().chars().filter(|c| c.is_ascii_alphanumeric() || "-._".contains(*c)).take(64).collect();
     if name.is_empty() { "unknown".into() } else { name }
-}
-
-/// Unix time in seconds; 0 for a clock before 1970.
-pub fn unix_seconds() -> u64 {
-    SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |d| d.as_secs())
 }
 
 /// `2026-01-31 23:59:59 UTC`.

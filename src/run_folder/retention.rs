@@ -1,5 +1,6 @@
 //! Which checkpoints stay: the newest few that verify, every so many steps, and those that are pinned. Two that verify always stay.
 
+use super::checkpoints;
 use crate::model::checkpoint;
 use crate::vfs::{Vfs, shown};
 use anyhow::Result;
@@ -81,7 +82,7 @@ impl Retention {
     pub fn purge(&mut self, vfs: &dyn Vfs, run: &Path) -> Result<Purged> {
         let mut out = Purged::default();
         let mut verified = BTreeSet::new();
-        for (step, path) in checkpoint::list(vfs, run)? {
+        for (step, path) in checkpoints::list(vfs, run)? {
             let known = self.hashed.contains(&step);
             match if known { checkpoint::verify_sizes(vfs, &path) } else { checkpoint::verify(vfs, &path) } {
                 Ok(_) => {
@@ -103,14 +104,14 @@ impl Retention {
     /// The folder cannot be listed.
     pub fn remove_after(&mut self, vfs: &dyn Vfs, run: &Path, step: u64) -> Result<Purged> {
         let mut out = Purged::default();
-        let steps = checkpoint::list(vfs, run)?.into_iter().map(|(at, _)| at).filter(|at| *at > step).collect();
+        let steps = checkpoints::list(vfs, run)?.into_iter().map(|(at, _)| at).filter(|at| *at > step).collect();
         self.delete_steps(vfs, run, steps, &mut out);
         Ok(out)
     }
 
     fn delete_steps(&mut self, vfs: &dyn Vfs, run: &Path, steps: Vec<u64>, out: &mut Purged) {
         for step in steps {
-            let path = checkpoint::folder(run).join(checkpoint::step_name(step));
+            let path = checkpoints::folder(run).join(checkpoint::step_name(step));
             match delete(vfs, &path) {
                 Ok(()) => out.deleted.push(step),
                 Err(e) => out.warnings.push(format!("{}: cannot be removed: {e}", shown(&path))),

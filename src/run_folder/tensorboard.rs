@@ -1,8 +1,8 @@
 //! TensorBoard event files, written without TensorFlow: TFRecord frames around a dozen bytes of protobuf.
 
-use super::lock::{host_name, unix_seconds};
+use super::lock::host_name;
 use crate::event::{Event, Number};
-use crate::vfs::shown;
+use crate::vfs::{shown, unix_time};
 use anyhow::{Context, Result, bail};
 use std::fs::{File, OpenOptions};
 use std::io::{ErrorKind, Write};
@@ -21,7 +21,7 @@ impl TensorBoard {
     /// # Errors
     /// The file cannot be made.
     pub fn create(dir: &Path, restart: Option<u64>) -> Result<Self> {
-        let now = unix_seconds();
+        let now = unix_time() as u64;
         let (path, file) = Self::new_file(dir, &format!("events.out.tfevents.{now:010}.{}", host_name()))?;
         let mut this = TensorBoard { path, file };
         this.record(&event(now as f64, 0, &field_bytes(3, b"brain.Event:2")))?;

@@ -3,11 +3,12 @@
 use super::save;
 use crate::config::{OptimizerState, StartSettings};
 use crate::data::snapshot;
+use crate::merge::{self, Check, Inputs, MergeSpec, Window};
 use crate::model::checkpoint::{self, Checkpoint};
 use crate::model::gguf::is_gguf;
 use crate::model::weight_files::WeightFiles;
+use crate::run_folder::{self, checkpoints, is_run};
 use crate::train::Trainer;
-use crate::train::merge::{self, Check, Inputs, MergeSpec, Window};
 use crate::vfs::{Vfs, shown};
 use anyhow::{Context as _, Result, bail, ensure};
 use std::path::{Path, PathBuf};
@@ -193,10 +194,6 @@ pub fn split_step(spec: &str) -> (&Path, Option<u64>) {
     }
 }
 
-fn is_run(path: &Path) -> bool {
-    super::folder::config(path).is_file() && !path.join("config.json").is_file()
-}
-
 /// The checkpoint that `RUN@STEP` or `RUN` (its newest sound one) names.
 fn checkpoint_of(vfs: &dyn Vfs, spec: &str, flag: &str) -> Result<Checkpoint> {
     let (path, step) = split_step(spec);
@@ -208,12 +205,12 @@ fn checkpoint_of(vfs: &dyn Vfs, spec: &str, flag: &str) -> Result<Checkpoint> {
     }
     ensure!(is_run(path), "{flag} {at}: is not a run folder (it holds no config.toml)");
     let Some(step) = step else {
-        let found = checkpoint::newest_valid(vfs, path)?.found;
+        let found = checkpoints::newest_valid(vfs, path)?.found;
         return found.with_context(|| format!("{flag} {at}: this run holds no sound checkpoint yet"));
     };
-    let dir = checkpoint::folder(path).join(checkpoint::step_name(step));
+    let dir = checkpoints::folder(path).join(checkpoint::step_name(step));
     if vfs.kind(&dir)?.is_none() {
-        let mut steps: Vec<String> = checkpoint::list(vfs, path)?.iter().map(|(step, _)| step.to_string()).collect();
+        let mut steps: Vec<String> = checkpoints::list(vfs, path)?.iter().map(|(step, _)| step.to_string()).collect();
         steps.reverse();
         let there = if steps.is_empty() { "none".to_owned() } else { steps.join(", ") };
         bail!("{flag} {at}@{step}: this run has no checkpoint at step {step}; there are: {there}");
@@ -232,7 +229,7 @@ pub fn settings_of_fork(spec: &str) -> Result<PathBuf> {
         true => path.parent().and_then(Path::parent).unwrap_or(path),
         false => path,
     };
-    let config = super::folder::config(run);
+    let config = run_folder::config(run);
     ensure!(config.is_file(), "--fork {}: is not a run folder (it holds no config.toml)", shown(path));
     Ok(config)
 }

@@ -1,8 +1,8 @@
 //! Where events go: the run's log, TensorBoard, and whoever listens.
 
-use super::event_log::EventLog;
-use super::tensorboard::TensorBoard;
 use crate::event::{Completion, Event};
+use crate::run_folder::{EventLog, TensorBoard};
+use crate::vfs::unix_time;
 use std::collections::BTreeMap;
 use std::path::PathBuf;
 
@@ -56,7 +56,7 @@ impl EventEmitter {
     pub fn emit(&mut self, event: &Event) {
         let written = self.log.append(event);
         let drawn = match &mut self.tensorboard {
-            Some(board) => board.event(super::unix_time(), event),
+            Some(board) => board.event(unix_time(), event),
             None => Ok(()),
         };
         (self.sink)(Notification::Event(event));

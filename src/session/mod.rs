@@ -1,24 +1,19 @@
-//! Floor 5: one run: its folder, its lock, its events, its checkpoints to keep.
+//! Layer 6: one run from its settings to its last checkpoint.
 
 mod actions;
 pub mod begin;
 mod clock;
 pub mod control;
-pub mod event_log;
-pub mod folder;
-pub mod lock;
+mod driver_notes;
+pub mod emitter;
 mod merging;
 mod open;
-pub mod emitter;
 mod reinforce;
-mod driver_notes;
 pub mod rescue;
-pub mod retention;
 mod run;
 mod sampling;
 pub mod save;
 mod stage;
-pub mod tensorboard;
 mod unsaved;
 
 pub use open::{DryRun, Start, dry_run, train};
@@ -27,11 +22,6 @@ pub use stage::{source, today};
 
 use crate::config::Settings;
 use sha2::{Digest, Sha256};
-
-/// Seconds since 1970.
-pub fn unix_time() -> f64 {
-    std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH).map_or(0.0, |d| d.as_secs_f64())
-}
 
 /// Hash of the settings that fix tensors and arithmetic: a checkpoint is resumed under the same.
 ///

@@ -2,19 +2,19 @@
 
 use super::begin::{self, Begin};
 use super::control::Control;
-use super::folder::RunFolder;
+use super::driver_notes;
 use super::emitter::{Listener, Notification};
 use super::reinforce;
-use super::driver_notes;
 use super::run::Run;
 use super::stage::{self, StageData};
 use crate::config::{ModelConfig, Settings, Stage};
 use crate::data::Tokenizer;
 use crate::device::{Device, Kind};
 use crate::event::{Event, Finished};
-use crate::model::checkpoint::{self, Checkpoint};
+use crate::model::checkpoint::Checkpoint;
 use crate::ops::matmul::measured_peak_gflops;
 use crate::ops::self_test;
+use crate::run_folder::{self, RunFolder, checkpoints};
 use crate::train::reinforce::TaskContext;
 use crate::train::{MemoryPlan, Trainer, learning_rate};
 use crate::vfs::{RealFs, Vfs, shown, write_whole};
@@ -200,7 +200,7 @@ fn fork_fits(begin: &Begin, settings: &Settings) -> anyhow::Result<()> {
 }
 
 fn newest(vfs: &dyn Vfs, run: &Path, sink: &mut Listener) -> anyhow::Result<Checkpoint> {
-    let newest = checkpoint::newest_valid(vfs, run)?;
+    let newest = checkpoints::newest_valid(vfs, run)?;
     for reason in newest.skipped {
         sink(Notification::Event(&Event::Warning { text: format!("passed over a checkpoint: {reason}") }));
     }
@@ -209,7 +209,13 @@ fn newest(vfs: &dyn Vfs, run: &Path, sink: &mut Listener) -> anyhow::Result<Chec
 
 /// The settings of a run, but what computes if that was named anew: it is no part of what is computed. And the number of updates, if
 /// the run is to go on for more of them.
-fn resumed_settings(run: &Path, typed: Settings, max_steps: Option<u64>, step: u64, sink: &mut Listener) -> anyhow::Result<Settings> {
+fn resumed_settings(
+    run: &Path,
+    typed: Settings,
+    max_steps: Option<u64>,
+    step: u64,
+    sink: &mut Listener,
+) -> anyhow::Result<Settings> {
     let frozen = frozen_settings(run, typed.stage())?;
     let mut settings = Settings { device: typed.device.or(frozen.device.clone()), ..frozen };
     let mut say = |text: String| sink(Notification::Event(&Event::Warning { text }));
@@ -244,14 +250,14 @@ fn extend(settings: &mut Settings, max_steps: u64) {
 
 /// Write the number down, for the next time that the run is resumed.
 fn keep_extended(folder: &RunFolder, max_steps: u64) -> anyhow::Result<()> {
-    let mut settings = Settings::read(&folder.config())?;
+    let mut settings = run_folder::settings(folder.path())?;
     extend(&mut settings, max_steps);
     write_whole(&folder.config(), toml::to_string(&settings)?.as_bytes())
 }
 
 /// The settings of a run, which must be one of this stage.
 fn frozen_settings(run: &Path, stage: Stage) -> anyhow::Result<Settings> {
-    let settings = Settings::read(&super::folder::config(run))?;
+    let settings = run_folder::settings(run)?;
     let own = settings.stage();
     anyhow::ensure!(
         own == stage,

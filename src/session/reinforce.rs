@@ -1,7 +1,6 @@
 //! What a run of reinforcement does beside training: exams on held-out questions, and the model that the policy is held to.
 
 use super::begin::Begin;
-use super::folder::RunFolder;
 use super::run::Running;
 use super::save::ModelFolder;
 use crate::config::Settings;
@@ -10,6 +9,7 @@ use crate::data::tasks::GraderGone;
 use crate::event::Event;
 use crate::model::checkpoint::{self, Existing, Origin, Place};
 use crate::model::weight_files::WeightFiles;
+use crate::run_folder::RunFolder;
 use crate::train::Trainer;
 use crate::vfs::{Vfs, shown};
 use anyhow::{Context as _, Result, ensure};

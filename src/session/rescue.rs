@@ -8,11 +8,12 @@ use super::run::Running;
 use super::save;
 use crate::config::Rescue as Method;
 use crate::event::{Event, LiveSettings, Rescue};
-use crate::model::checkpoint::{self, Checkpoint, step_name};
+use crate::merge::{Check, Inputs, MergeRule};
+use crate::model::checkpoint::{Checkpoint, step_name};
+use crate::run_folder::checkpoints;
 use crate::train::StepResult;
-use crate::train::merge::{Check, Inputs, MergeRule};
 use crate::train::rescue::{Ladder, Plan};
-use crate::train::spike::{Detector, Sign, PersistentSpike};
+use crate::train::spike::{Detector, PersistentSpike, Sign};
 use crate::vfs::shown;
 use anyhow::{Context as _, Result, bail};
 use serde::{Deserialize, Serialize};
@@ -99,7 +100,7 @@ impl Running<'_> {
         self.run.trainer.flush()?;
         let (vfs, run) = (self.run.vfs, self.run.folder.path().to_path_buf());
         let (mut found, mut damaged) = (BTreeMap::new(), Vec::new());
-        let mut usable = |step: u64| match Checkpoint::open(vfs, &checkpoint::folder(&run).join(step_name(step))) {
+        let mut usable = |step: u64| match Checkpoint::open(vfs, &checkpoints::folder(&run).join(step_name(step))) {
             Ok(checkpoint) => found.insert(step, checkpoint).is_none(),
             Err(error) => {
                 damaged.push(format!("cannot go back to step {step}: {error:#}"));

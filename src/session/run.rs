@@ -2,13 +2,9 @@
 
 use super::clock::Clock;
 use super::control::{Control, Request};
-use super::event_log::{self, EventLog};
-use super::folder::RunFolder;
-use super::emitter::{GradNorms, EventEmitter, Listener};
+use super::emitter::{EventEmitter, GradNorms, Listener};
 use super::rescue::Watch;
-use super::retention::{Policy, Retention};
 use super::save;
-use super::tensorboard::TensorBoard;
 use super::unsaved::Unsaved;
 use crate::config::{Settings, Stage};
 use crate::data::Tokenizer;
@@ -16,8 +12,9 @@ use crate::event::{Checkpoint as Saved, Finished, Started, Step};
 use crate::event::{Command, Event};
 use crate::model::Generator;
 use crate::model::checkpoint::{Checkpoint, Origin};
+use crate::run_folder::{self, EventLog, Policy, Retention, RunFolder, TensorBoard};
 use crate::train::{StepResult, Trainer};
-use crate::vfs::Vfs;
+use crate::vfs::{Vfs, unix_time};
 use std::path::PathBuf;
 use web_time::Instant;
 
@@ -119,7 +116,7 @@ impl<'a> Run<'a> {
                      start a new run with --init"
                 );
                 let mut log = EventLog::resume(&self.folder.events(), file.events_bytes)?;
-                for event in event_log::read_all(&self.folder.events())?.0 {
+                for event in run_folder::read_all(&self.folder.events())?.0 {
                     if let Event::Step(step) = event {
                         grad_norms.push(step.grad_norm);
                     }
@@ -238,7 +235,7 @@ impl Running<'_> {
             startup_seconds: r.started.elapsed().as_secs_f64(),
             version: env!("CARGO_PKG_VERSION").into(),
             parent: r.parent.clone(),
-            time: super::unix_time(),
+            time: unix_time(),
         });
         self.out.emit(&event);
     }

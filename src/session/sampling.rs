@@ -7,6 +7,7 @@ use crate::device::Device;
 use crate::event::{Event, Sample};
 use crate::model::Generator;
 use crate::ops::sample::Sampling;
+use crate::vfs::unix_time;
 use anyhow::{Result, ensure};
 
 /// What samples are drawn at where nobody says otherwise.
@@ -93,7 +94,7 @@ impl Running<'_> {
     fn as_chat(&self, prompt: &str) -> Result<(Tokenizer, String)> {
         let Run { tokenizer, settings, .. } = &self.run;
         let day = settings.sft.as_ref().and_then(|sft| sft.date.as_deref()).and_then(chat::parse_date);
-        let (tokenizer, template) = chat::template_of(tokenizer, None, day.unwrap_or(super::unix_time() as i64))?;
+        let (tokenizer, template) = chat::template_of(tokenizer, None, day.unwrap_or(unix_time() as i64))?;
         let chat = Chat { messages: vec![serde_json::json!({"role": "user", "content": prompt})], ..Chat::default() };
         Ok((tokenizer, template.render(&chat, true)?.text))
     }

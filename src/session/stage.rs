@@ -7,6 +7,7 @@ use crate::data::tasks::{self, Task};
 use crate::data::{self, Cache, Notices, Source, TextSource, Tokenizer, chat};
 use crate::event::Event;
 use crate::model::hf_config;
+use crate::vfs::unix_time;
 use anyhow::{Context as _, Result, ensure};
 use std::path::Path;
 
@@ -89,7 +90,13 @@ fn not_the_same(resumed: bool, error: anyhow::Error) -> anyhow::Error {
     }
 }
 
-fn text(settings: &Settings, existing: Option<&Path>, resumed: bool, notices: &mut Notices, sink: &mut Listener) -> Result<Loaded> {
+fn text(
+    settings: &Settings,
+    existing: Option<&Path>,
+    resumed: bool,
+    notices: &mut Notices,
+    sink: &mut Listener,
+) -> Result<Loaded> {
     let (tokenizer, shape) = existing.map(model).transpose()?.unzip();
     let progress = &mut |done, all| sink(Notification::Progress("reading text", done as usize, all as usize));
     let (tokenizer, dataset) =
@@ -223,5 +230,5 @@ fn date(day: &str) -> Result<i64> {
 
 /// Today, in UTC, as 2026-11-25.
 pub fn today() -> String {
-    chat::date(super::unix_time() as i64)
+    chat::date(unix_time() as i64)
 }

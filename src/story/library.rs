@@ -2,8 +2,8 @@
 
 use super::place::is_complete;
 use super::script::{Step, Story};
-use crate::vfs::{RealFs, Vfs as _, shown};
 use crate::number_format::did_you_mean;
+use crate::vfs::{RealFs, Vfs as _, shown};
 use anyhow::{Context as _, Result, bail};
 use serde::Deserialize;
 use std::path::Path;

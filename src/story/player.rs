@@ -7,10 +7,10 @@
 use super::child::Child;
 use super::compare::Verdict;
 use super::facts::{Fact, Facts, Outcome, first_rows, printed};
-use super::time_estimate::{TimeEstimate, Progress};
 use super::place::{Place, Where};
 use super::script::{Question, Said, Scene, Step, StepKind, Story};
 use super::templates::{self, Block, Filled, blocks};
+use super::time_estimate::{Progress, TimeEstimate};
 use crate::config::DeviceSettings;
 use crate::event::Command;
 use crate::history::{RunFiles, State};

@@ -1,12 +1,12 @@
 //! Merging while training: a ring of snapshots of the weights, their merge, and its validation loss. The run itself is never touched:
 //! the merge is made in the gradients' arena, which is free between two updates, and scored by kernels bound to that arena.
 
-use super::MergeRule;
-use super::ring::Ring;
+use super::Scorer;
 use crate::config::{MergeSettings, RingPlace};
 use crate::device::{Arena, Device, Tensor};
+use crate::merge::MergeRule;
+use crate::merge::ring::{Ring, choose_place};
 use crate::model::{Activations, Model, Weights};
-use crate::train::Scorer;
 
 /// A merge that was made.
 #[derive(Clone, Debug, PartialEq)]
@@ -54,11 +54,8 @@ impl LiveMerge {
         }
         let s = settings;
         let rule = MergeRule::new(s.merge_method, s.merge_alpha, s.merge_decay, &[], "merge-")?;
-        let place = super::ring::choose_place(
-            s.merge_ring,
-            device.sizes().merge_ring_bytes,
-            model.parameters.arena_bytes() * s.merge_last as u64,
-        );
+        let place =
+            choose_place(s.merge_ring, device.sizes().merge_ring_bytes, model.parameters.arena_bytes() * s.merge_last as u64);
         let ring = Ring::new(device, model, scratch, place, s.merge_last)?;
         let scorer = Scorer::of_weights(device, model, scratch_weights, acts)?;
         Ok(Some(Self { rule, every: s.merge_every, ring, scorer }))

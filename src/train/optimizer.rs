@@ -4,7 +4,7 @@ use super::PartNorms;
 use crate::config::{LoptiMoments, OptimizerKind};
 use crate::device::{Arena, Device, Recorder, Recording, Tensor};
 use crate::model::{Parameters, Weights};
-use crate::ops::adamw::{self, UpdateParams, Segment};
+use crate::ops::adamw::{self, Segment, UpdateParams};
 use crate::ops::grad_norm;
 
 /// Gradients, moments and the update, for one set of parameters.

@@ -1,9 +1,9 @@
 //! How much memory a run takes, before it takes it; and how many sequences are computed at once.
 
-use super::merge::ring::choose_place;
 use super::reinforce;
 use crate::config::{MergeSettings, ModelConfig, RingPlace, Settings, TrainSettings};
 use crate::device::Sizes;
+use crate::merge::ring::choose_place;
 use crate::model::{Parameters, Pass, activations, rollout as rollouts};
 
 /// Device memory of a training run, in bytes.

@@ -122,7 +122,12 @@ impl Ladder {
     ///
     /// # Errors
     /// Nothing: why, what was tried, what to do, in one line.
-    pub fn decide(&mut self, trouble: &PersistentSpike, s: &RescueSettings, usable: &mut dyn FnMut(u64) -> bool) -> Result<Plan, String> {
+    pub fn decide(
+        &mut self,
+        trouble: &PersistentSpike,
+        s: &RescueSettings,
+        usable: &mut dyn FnMut(u64) -> bool,
+    ) -> Result<Plan, String> {
         let recent = self.past.iter().filter(|p| p.at + SPAN > trouble.at).count() as u64;
         if recent >= s.rescue_limit {
             return Err(self.account(trouble, &format!("{recent} rescues within {SPAN} updates did not help (--rescue-limit)")));

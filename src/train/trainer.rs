@@ -1,9 +1,9 @@
 //! The trainer: a model, its optimizer, and what its stage does with them. A supervised stage is its source of batches; reinforcement
 //! makes its own (`train/reinforce`).
 
-use super::merge::{LiveMerge, MergedWindow};
+use super::live_merge::{LiveMerge, MergedWindow};
 use super::predictions::Seen;
-use super::reinforce::{TaskContext, Progress, Reinforce, PendingStep};
+use super::reinforce::{PendingStep, Progress, Reinforce, TaskContext};
 use super::supervised::{Late, Supervised};
 use super::{Evaluation, Optimizer, PartNorms, learning_rate};
 use crate::config::{ModelConfig, Settings, TrainSettings};
@@ -116,7 +116,12 @@ impl Trainer {
     ///
     /// # Errors
     /// As [`Trainer::new`].
-    pub fn reinforce(device: Device, settings: &Settings, config: &ModelConfig, task_context: TaskContext) -> anyhow::Result<Self> {
+    pub fn reinforce(
+        device: Device,
+        settings: &Settings,
+        config: &ModelConfig,
+        task_context: TaskContext,
+    ) -> anyhow::Result<Self> {
         let model = Model::new(&device, config, settings.train.seq_len)?;
         let work = Reinforce::new(&device, &model, settings, task_context)?;
         let mut optimizer = work.optimizer(&device, &model, settings)?;

@@ -19,7 +19,7 @@ fn one_trainer_a_run() {
     for error in [RunFolder::open_for_resume(&RealFs, &path).err(), RunLock::acquire(&path).err()] {
         let text = format!("{:#}", error.unwrap());
         assert!(text.contains(&format!("process {}", std::process::id())) && text.contains("since 20"), "{text}");
-        assert!(text.contains(&lehr::session::lock::host_name()), "{text}");
+        assert!(text.contains(&lehr::run_folder::host_name()), "{text}");
     }
     drop(folder);
     assert!(!RunLock::is_held(&path));
@@ -59,7 +59,7 @@ fn bad_run_folders_are_refused_by_name() {
         assert!(text.contains(part) && !text.chars().any(char::is_control), "'{part}' is not in: {text}");
     }
     let run = run_with(&[100]);
-    let checkpoint = checkpoint::folder(run.path()).join("step-00000100");
+    let checkpoint = checkpoints::folder(run.path()).join("step-00000100");
     for (path, part) in [(at("none"), "no such run"), (at("full"), "no config.toml"), (checkpoint, "--init")] {
         let text = format!("{:#}", RunFolder::open_for_resume(&RealFs, &path).unwrap_err());
         assert!(text.contains(part), "'{part}' is not in: {text}");

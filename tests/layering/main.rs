@@ -11,11 +11,12 @@ const FLOORS: &[&[&str]] = &[
     &["device"],
     &["ops"],
     &["model", "data"],
-    &["train"],
+    &["run_folder", "merge", "landscape"],
+    &["train", "history"],
     &["session"],
-    &["reproduce", "history"],
     &["report", "story"],
     &["app"],
+    &["papers"],
     &["cli", "main"],
 ];
 /// Macros that stand at the crate's root, and the module that defines them.

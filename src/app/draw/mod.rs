@@ -19,4 +19,4 @@ pub use heat::{Drawn, Heat, HeatLabels};
 pub use lines::{Line, Lines, lines};
 pub use pick::{StepPick, arrow};
 pub use scale::{Scale, percent, short};
-pub use token_text::{TokenColor, TokenText, ScoredTokens, key_to, printable};
+pub use token_text::{ScoredTokens, TokenColor, TokenText, key_to, printable};

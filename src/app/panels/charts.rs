@@ -1,7 +1,7 @@
 //! Every curve of the runs that are ticked, over one axis with one cross-hair.
 
 use crate::app::chart::{self, Frame, View, chart_ui};
-use crate::app::state::{AppState, Action};
+use crate::app::state::{Action, AppState};
 use crate::history::spec::{CHARTS, Spec};
 use crate::history::{Axis, csv};
 use eframe::egui::{self, RichText, Ui};

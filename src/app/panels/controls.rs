@@ -1,8 +1,8 @@
 //! Commands to the run that is shown: pause, step, stop, save, merge, evaluate; settings that change while it goes on, with their trail.
 
 use crate::app::chart;
-use crate::app::state::{AppState, OpenRun, Action};
 use crate::app::format;
+use crate::app::state::{Action, AppState, OpenRun};
 use crate::event::{Command, LiveSettings};
 use crate::history::{PinKind, State};
 use eframe::egui::{self, RichText, Ui};

@@ -2,8 +2,8 @@
 //! that the form refuses what the command would refuse, in the same words.
 
 use crate::app::child::JobState;
-use crate::app::state::{AppState, Action};
 use crate::app::format;
+use crate::app::state::{Action, AppState};
 use crate::config::schema::{self, FieldSchema, SectionSchema};
 use crate::config::{Stage, preset_names};
 use crate::vfs::human_bytes;

@@ -1,7 +1,7 @@
 //! Every run that is open, as a tree of what came from what; what can be done with one; what differs between them.
 
+use crate::app::state::{Action, AppState, OpenRun, Page};
 use crate::app::top_bar::standing_ui;
-use crate::app::state::{AppState, OpenRun, Action, Page};
 use crate::app::{format, theme};
 use crate::history::{differences, family};
 use crate::vfs::human_bytes;

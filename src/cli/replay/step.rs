@@ -5,7 +5,7 @@ use crate::device::Device;
 use crate::event::BinGradient;
 use crate::model::Model;
 use crate::ops::adamw::UpdateParams;
-use crate::train::reinforce::{PolicyModel, Loss, Pass, Policy, Rollout, UpdateStats, advantage, passes, probe};
+use crate::train::reinforce::{Loss, Pass, Policy, PolicyModel, Rollout, UpdateStats, advantage, passes, probe};
 use anyhow::{Context as _, Result, ensure};
 use serde::Serialize;
 

@@ -1,10 +1,10 @@
 //! The task `custom`: rows of `prompt` and `answer`, and a judge of one's choice.
 
-use super::question_stream::QuestionStream;
-use super::question_set::{Reader, Source};
 use super::math::verdict;
 #[cfg(not(target_arch = "wasm32"))]
 use super::process::Process;
+use super::question_set::{Reader, Source};
+use super::question_stream::QuestionStream;
 use super::{Grade, Question, Split, Task};
 use crate::config::{DataSettings, Grader, TaskSettings};
 use crate::data::chat::prompt_chat;

@@ -1,7 +1,5 @@
 //! Verifiable tasks: where questions come from and how answers are judged.
 
-mod question_stream;
-mod question_set;
 pub mod custom;
 mod distinct;
 mod draws;
@@ -9,6 +7,8 @@ pub mod kk;
 pub mod math;
 #[cfg(not(target_arch = "wasm32"))]
 mod process;
+mod question_set;
+mod question_stream;
 
 pub use distinct::Distinct;
 pub use draws::Draws;

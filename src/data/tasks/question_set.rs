@@ -212,7 +212,12 @@ impl Source {
 
 impl<F: Fn(Object) -> Result<KeyedQuestion>> Reader<'_, F> {
     /// Rows of `--val-data`, `--eval-questions` of them at most; `None` if there is no such file.
-    fn to_judge_by(&self, settings: &TaskSettings, data: &DataSettings, notices: &mut Notices) -> Result<Option<Vec<KeyedQuestion>>> {
+    fn to_judge_by(
+        &self,
+        settings: &TaskSettings,
+        data: &DataSettings,
+        notices: &mut Notices,
+    ) -> Result<Option<Vec<KeyedQuestion>>> {
         some(settings)?;
         let Some(path) = &data.val_data else { return Ok(None) };
         let mut rows = self.read(std::slice::from_ref(path), notices)?;

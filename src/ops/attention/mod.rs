@@ -9,8 +9,8 @@ mod host;
 mod passes;
 mod source;
 mod staging;
-mod wgsl_lines;
 pub mod twin;
+mod wgsl_lines;
 
 pub use checks::CHECKS;
 pub use decode::DecodePlan;

@@ -2,8 +2,8 @@
 //! once is never trained again.
 
 use crate::config::{GrpoSettings, ModelSettings, RolloutSettings, TaskSettings, TrainSettings};
-use crate::reproduce::attempts::Job;
-use crate::reproduce::store::digest;
+use crate::papers::attempts::Job;
+use crate::papers::store::digest;
 use serde::{Deserialize, Serialize};
 use std::collections::BTreeMap;
 
@@ -111,7 +111,7 @@ impl Record {
     /// Mean of a curve over a part of the run, from 0 to 1.
     pub fn mean_of(curve: &[f64], from: f64, to: f64) -> f64 {
         let at = |part: f64| ((part * curve.len() as f64).round() as usize).min(curve.len());
-        crate::reproduce::stats::mean(&curve[at(from)..at(to)])
+        crate::papers::stats::mean(&curve[at(from)..at(to)])
     }
 
     /// Mean reward over the last quarter of the steps.

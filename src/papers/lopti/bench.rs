@@ -13,12 +13,12 @@ use crate::event::BinGradient;
 use crate::model::{Model, Rollouts};
 use crate::ops::adamw::UpdateParams;
 use crate::ops::sample::Sampling;
-use crate::reproduce::attempts::{Interrupted, check};
-use crate::reproduce::store::Store;
+use crate::papers::attempts::{Interrupted, check};
+use crate::papers::store::Store;
 use crate::session::control::Control;
 use crate::train::Optimizer;
 use crate::train::reinforce::probe::{Change, changes, gradient_by_quartile, pass_of};
-use crate::train::reinforce::{PolicyModel, Loss, Policy, Rollout, Sampler, advantage, passes, slots};
+use crate::train::reinforce::{Loss, Policy, PolicyModel, Rollout, Sampler, advantage, passes, slots};
 use std::collections::BTreeMap;
 use std::sync::Arc;
 use web_time::Instant;
@@ -95,7 +95,18 @@ impl Bench {
         let slots = slots(&config, &settings, &scale.rollout(), device.sizes());
         let engine = Rollouts::new(&device, &model, slots, scale.seq_len())?;
         let task = task_setup.task_context(&scale.task(sft.task.task), seed)?.task;
-        Ok(Self { device, model, weights, hands, engine, task, task_setup: task_setup.clone(), settings, seed, batches: BTreeMap::new() })
+        Ok(Self {
+            device,
+            model,
+            weights,
+            hands,
+            engine,
+            task,
+            task_setup: task_setup.clone(),
+            settings,
+            seed,
+            batches: BTreeMap::new(),
+        })
     }
 
     /// Temperature of rollouts.

@@ -7,9 +7,9 @@ use super::scale::Scale;
 use super::task_setup::TaskSetup;
 use super::training::TrainingContext;
 use crate::config::{DeviceSettings, TaskKind};
-use crate::reproduce::attempts::{Ended, Worker, work_off};
-use crate::reproduce::stats::mean;
-use crate::reproduce::store::Store;
+use crate::papers::attempts::{Ended, Worker, work_off};
+use crate::papers::stats::mean;
+use crate::papers::store::Store;
 use std::cell::{OnceCell, RefCell};
 use std::collections::BTreeMap;
 
@@ -68,7 +68,7 @@ impl<'a> Context<'a> {
     /// Have all these arms trained, and before them those that they begin from.
     ///
     /// # Errors
-    /// A device fault, a full disk, or [`crate::reproduce::attempts::Interrupted`].
+    /// A device fault, a full disk, or [`crate::papers::attempts::Interrupted`].
     pub fn ensure(&self, arms: &[Arm]) -> anyhow::Result<()> {
         work_off(arms, self, &*self.tell)
     }
@@ -94,7 +94,7 @@ impl<'a> Context<'a> {
     /// A number that a bench measures, remembered; `what` names it and all that it depends on beside the scale and the weights.
     ///
     /// # Errors
-    /// A device fault, or [`crate::reproduce::attempts::Interrupted`].
+    /// A device fault, or [`crate::papers::attempts::Interrupted`].
     pub fn measured<T: serde::Serialize + serde::de::DeserializeOwned>(
         &self,
         seed: u64,

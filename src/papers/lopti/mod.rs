@@ -11,8 +11,8 @@ pub mod scale;
 pub mod task_setup;
 pub mod training;
 
-use super::finding::Table;
 use super::attempts::{Job as _, minutes};
+use super::finding::Table;
 use super::report::{Facts, Header, Report};
 use super::store::{Store, has};
 use super::{Options, Paper, chosen, device, seeds};

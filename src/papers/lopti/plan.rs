@@ -36,11 +36,13 @@ pub const ABOVE_HALF: UpdateMethod = UpdateMethod::Only(&[3, 4]);
 /// See [`ABOVE_QUARTER`].
 pub const BELOW_QUARTER: UpdateMethod = UpdateMethod::Only(&[1]);
 /// The paper's four methods.
-pub const METHODS: [UpdateMethod; 4] = [UpdateMethod::Grpo, UpdateMethod::Ar(ALPHA), UpdateMethod::Lopti(ETA), UpdateMethod::Both];
+pub const METHODS: [UpdateMethod; 4] =
+    [UpdateMethod::Grpo, UpdateMethod::Ar(ALPHA), UpdateMethod::Lopti(ETA), UpdateMethod::Both];
 /// Controls of L5: as many updates, and a split by lot.
 pub const CONTROLS: [UpdateMethod; 2] = [UpdateMethod::Twice, UpdateMethod::RandomSplit];
 /// More controls (L5b): moments apart, and larger rates.
-pub const MORE_CONTROLS: [UpdateMethod; 3] = [UpdateMethod::OwnMoments, UpdateMethod::Rate(std::f64::consts::SQRT_2), UpdateMethod::Rate(2.0)];
+pub const MORE_CONTROLS: [UpdateMethod; 3] =
+    [UpdateMethod::OwnMoments, UpdateMethod::Rate(std::f64::consts::SQRT_2), UpdateMethod::Rate(2.0)];
 /// L6.
 pub const ALPHAS: [f64; 5] = [0.1, ALPHA, 0.5, 0.7, 1.0];
 /// L7.
@@ -198,7 +200,9 @@ impl Plan<'_> {
             "L12" => METHODS.map(|w| (Setting::Sums, w)).to_vec(),
             "L13" => UPDATES
                 .iter()
-                .flat_map(|n| [UpdateMethod::Grpo, UpdateMethod::Ar(ALPHA), UpdateMethod::Lopti(ETA)].map(|w| (Setting::Updates(*n), w)))
+                .flat_map(|n| {
+                    [UpdateMethod::Grpo, UpdateMethod::Ar(ALPHA), UpdateMethod::Lopti(ETA)].map(|w| (Setting::Updates(*n), w))
+                })
                 .collect(),
             _ => Vec::new(),
         }
@@ -229,7 +233,7 @@ impl Plan<'_> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::reproduce::attempts::Job as _;
+    use crate::papers::attempts::Job as _;
 
     #[test]
     fn claims_share_their_arms() {
@@ -263,7 +267,14 @@ mod tests {
             let arm = plan.arm(setting, way, 1);
             assert_eq!((&arm.model, &arm.task, arm.train.seed), (&base.model, &base.task, 1));
             let updates = arm.passes() * scale.mini_batches;
-            let twice = matches!(way, UpdateMethod::Lopti(_) | UpdateMethod::Both | UpdateMethod::Twice | UpdateMethod::RandomSplit | UpdateMethod::OwnMoments);
+            let twice = matches!(
+                way,
+                UpdateMethod::Lopti(_)
+                    | UpdateMethod::Both
+                    | UpdateMethod::Twice
+                    | UpdateMethod::RandomSplit
+                    | UpdateMethod::OwnMoments
+            );
             assert_eq!(updates, if twice { 4 } else { 2 }, "{way:?}");
         }
         assert_eq!(plan.arm(Setting::Updates(2), UpdateMethod::Grpo, 1), base);

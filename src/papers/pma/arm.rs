@@ -2,7 +2,7 @@
 //! never trained again.
 
 use crate::config::{ModelSettings, TrainSettings};
-use crate::reproduce::store::digest;
+use crate::papers::store::digest;
 use serde::{Deserialize, Serialize};
 
 /// Changed when the same settings would give other numbers.

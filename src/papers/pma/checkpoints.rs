@@ -1,7 +1,7 @@
 //! The arms on disk: weights and moments that were kept, and the numbers of every update.
 
 use super::arm::{Arm, Record};
-use crate::reproduce::store::Store;
+use crate::papers::store::Store;
 use crate::vfs::shown;
 use anyhow::Context as _;
 use std::fs::File;

@@ -2,12 +2,12 @@
 
 use super::arm::Arm;
 use super::checkpoints::CheckpointStore;
+use super::corpora::Texts;
 use super::plan::Plan;
 use super::scale::Scale;
-use super::corpora::Texts;
 use super::trajectory::train;
 use crate::config::DeviceSettings;
-use crate::reproduce::attempts::{Ended, Job, Worker, work_off};
+use crate::papers::attempts::{Ended, Job, Worker, work_off};
 
 /// See the module.
 pub struct Context<'a> {
@@ -34,7 +34,7 @@ impl Context<'_> {
     /// Have all these arms trained, and before them those that they begin from.
     ///
     /// # Errors
-    /// A device fault, a full disk, or [`crate::reproduce::attempts::Interrupted`].
+    /// A device fault, a full disk, or [`crate::papers::attempts::Interrupted`].
     pub fn ensure(&self, arms: &[Arm]) -> anyhow::Result<()> {
         work_off(arms, self, &*self.tell)
     }

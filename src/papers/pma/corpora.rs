@@ -3,7 +3,7 @@
 use super::arm::Text;
 use super::task::{CHARACTERS, Task};
 use crate::data::{Corpus, Dataset, Notices, Source, TextSource, TokenFile, Tokenizer};
-use crate::reproduce::store::digest;
+use crate::papers::store::digest;
 use crate::rng::Rng;
 use crate::vfs::shown;
 use std::collections::BTreeSet;

@@ -2,11 +2,11 @@
 
 use super::arm::{Arm, Text};
 use super::context::Context;
-use super::sized_model::{SizedModel, Scored};
 use super::plan::Window;
 use super::scale::Size;
-use crate::reproduce::finding::number;
-use crate::reproduce::stats::{Unit, mean};
+use super::sized_model::{Scored, SizedModel};
+use crate::papers::finding::number;
+use crate::papers::stats::{Unit, mean};
 
 /// Points of a line, or the ends of its error bars.
 pub type Points = Vec<(f64, f64)>;

@@ -5,28 +5,28 @@ pub mod arm;
 pub mod checkpoints;
 mod claims;
 pub mod context;
-pub mod sized_model;
+pub mod corpora;
 mod measure;
 pub mod plan;
 pub mod scale;
+pub mod sized_model;
 mod spike;
 pub mod task;
-pub mod corpora;
 pub mod trajectory;
 
-use super::finding::Table;
 use super::attempts::minutes;
+use super::finding::Table;
 use super::report::{Facts, Header, Report};
 use super::store::has;
 use super::{Options, Paper, chosen, device, seeds};
 use arm::Arm;
 use checkpoints::CheckpointStore;
 use context::Context;
+use corpora::Texts;
 use measure::Measure;
 use plan::Plan;
 use scale::Scale;
 use serde::Serialize;
-use corpora::Texts;
 
 /// The paper.
 pub const PAPER: Paper = Paper {
@@ -114,8 +114,14 @@ pub fn run(options: &Options, tell: &dyn Fn(&str)) -> anyhow::Result<Option<Repo
     let texts = Texts::open(options.data.as_deref())?;
     let checkpoints = CheckpointStore::open(&options.work, &texts.digest)?;
     let mut report = Report { header: header(options, &scale, &texts)?, findings: Vec::new() };
-    let context =
-        Context { scale: &scale, seeds: seeds(options), texts, checkpoints, device: options.device.clone(), tell: Box::new(tell) };
+    let context = Context {
+        scale: &scale,
+        seeds: seeds(options),
+        texts,
+        checkpoints,
+        device: options.device.clone(),
+        tell: Box::new(tell),
+    };
     context.ensure(&arms)?;
     if options.arms_only {
         return Ok(None);

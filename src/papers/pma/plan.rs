@@ -3,7 +3,7 @@
 use super::arm::{Arm, Begin, Text};
 use super::scale::{FORK, GRID, N, READOUTS, Scale, Size, V0};
 use crate::config::{DecayShape, Scheduler, TrainSettings};
-use crate::train::merge::MergeRule;
+use crate::merge::MergeRule;
 
 /// A merge by its window: `n` checkpoints `every` snapshots apart, the newest at snapshot `at`.
 #[derive(Clone, Debug, PartialEq)]

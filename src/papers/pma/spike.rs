@@ -1,6 +1,6 @@
 //! When a run is lost: a spike that does not pass.
 
-use crate::reproduce::stats::median;
+use crate::papers::stats::median;
 
 /// Updates whose median is the trajectory before a spike.
 const BEFORE: usize = 50;

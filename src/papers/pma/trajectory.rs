@@ -2,11 +2,11 @@
 
 use super::arm::{Arm, Begin, Record};
 use super::checkpoints::{CheckpointStore, State, state_name};
-use super::spike::first_lost;
 use super::corpora::Texts;
+use super::spike::first_lost;
 use crate::config::{DeviceSettings, Settings};
 use crate::device::{Arena, Device};
-use crate::reproduce::attempts::Ended;
+use crate::papers::attempts::Ended;
 use crate::session::control::Control;
 use crate::train::Trainer;
 use std::fs::File;
@@ -20,7 +20,13 @@ const LOOK_EVERY: u64 = 25;
 ///
 /// # Errors
 /// A device fault or a disk that refuses.
-pub fn train(checkpoints: &CheckpointStore, arm: &Arm, texts: &Texts, device: &DeviceSettings, tell: &mut dyn FnMut(u64)) -> anyhow::Result<Ended> {
+pub fn train(
+    checkpoints: &CheckpointStore,
+    arm: &Arm,
+    texts: &Texts,
+    device: &DeviceSettings,
+    tell: &mut dyn FnMut(u64),
+) -> anyhow::Result<Ended> {
     if checkpoints.is_done(arm) {
         return Ok(Ended::Done);
     }

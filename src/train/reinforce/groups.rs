@@ -2,9 +2,9 @@
 //! Algorithm 1, in the reading of its released code: a pass is the whole batch, mini-batch by mini-batch, before the next pass begins).
 
 use super::Rollout;
-use super::tokens::{QUARTILES, bin};
 use crate::config::{GrpoSettings, LoptiOrder, LoptiSplit};
 use crate::rng::{Permutation, Rng};
+use crate::train::bins::{QUARTILES, bin};
 use anyhow::{Result, ensure};
 use std::sync::Arc;
 

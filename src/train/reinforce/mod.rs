@@ -5,7 +5,6 @@
 //! [`Policy::update`]. Old log-probabilities and advantages stay as they are through all passes of the step.
 
 pub mod advantage;
-pub mod task_eval;
 mod groups;
 mod metrics;
 mod pack;
@@ -15,14 +14,15 @@ mod report;
 mod rollout;
 mod sampling;
 mod step;
+pub mod task_eval;
 pub mod tokens;
 mod update;
 pub mod warnings;
 
 pub use groups::{Pass, counts, passes};
-pub use policy::{PolicyModel, Policy, memory_parts};
+pub use policy::{Policy, PolicyModel, memory_parts};
 pub use report::Seconds;
 pub use rollout::Rollout;
 pub use sampling::{Answer, Progress, Sampled, Sampler};
-pub use step::{Made, TaskContext, Reinforce, PendingStep, slots};
+pub use step::{Made, PendingStep, Reinforce, TaskContext, slots};
 pub use update::{Loss, UpdateStats};

@@ -3,7 +3,7 @@
 
 use super::report::{self, Seconds};
 use super::sampling::{Progress, Sampled, Sampler};
-use super::{PolicyModel, Loss, Pass, Policy, UpdateStats, advantage, passes, probe, warnings};
+use super::{Loss, Pass, Policy, PolicyModel, UpdateStats, advantage, passes, probe, warnings};
 use crate::config::{GrpoSettings, ModelConfig, RolloutSettings, Settings};
 use crate::data::Tokenizer;
 use crate::data::tasks::Task;
@@ -194,7 +194,12 @@ impl Reinforce {
     }
 
     /// Completions of a new step, scored and with advantages; `None` when `progress` stopped it.
-    fn begin(&mut self, on: PolicyModel<'_>, state: &mut TrainerState, progress: &mut Progress<'_>) -> Result<Option<PendingStep>> {
+    fn begin(
+        &mut self,
+        on: PolicyModel<'_>,
+        state: &mut TrainerState,
+        progress: &mut Progress<'_>,
+    ) -> Result<Option<PendingStep>> {
         let mut now = PendingStep {
             grpo: GrpoSettings {
                 reweight_alpha: state.hyper.reweight_alpha.unwrap_or(self.grpo.reweight_alpha),
@@ -278,7 +283,8 @@ impl Reinforce {
             now.seconds.probe += begin.elapsed().as_secs_f64();
         }
         let logged = self.rollout.log_completions > 0 && state.step.is_multiple_of(self.rollout.log_completions);
-        let samples = if logged { report::completions(&now.sampled, &self.task_context.tokenizer, state.step)? } else { Vec::new() };
+        let samples =
+            if logged { report::completions(&now.sampled, &self.task_context.tokenizer, state.step)? } else { Vec::new() };
         let mut told = report::step(&now, after.as_deref(), state, &self.rollout, &mut self.watch);
         told.events.extend(now.norms.take().map(Event::Norms));
         Ok(StepResult { learning_rate: hyper.learning_rate, samples, ..told })

@@ -3,7 +3,7 @@
 use super::groups::counts;
 use super::metrics::mean;
 use super::pack::Micro;
-use super::policy::{PolicyModel, Policy};
+use super::policy::{Policy, PolicyModel};
 use super::{Pass, Rollout};
 use crate::config::{GrpoSettings, LossType, RolloutSettings};
 use crate::device::Device;

@@ -238,8 +238,9 @@ proptest! {
 fn a_run_that_nothing_helps_is_given_up_and_a_clean_one_never_touched() {
     let rng = crate::rng::Rng::new(1, "weather");
     let s = plain(Rescue::Rollback);
-    let stuck =
-        simulate(&s, 3000, 100, |step, made| loss(if step > 800 { LossRegime::Plateau(3.0) } else { LossRegime::Clean }, made, rng));
+    let stuck = simulate(&s, 3000, 100, |step, made| {
+        loss(if step > 800 { LossRegime::Plateau(3.0) } else { LossRegime::Clean }, made, rng)
+    });
     assert_eq!(stuck, (4, false));
     assert_eq!(simulate(&s, 3000, 100, |_, made| loss(LossRegime::Clean, made, rng)), (0, true));
     // Once, in the first 850 updates made: rescued and through.

@@ -3,7 +3,7 @@
 use super::piece;
 use crate::app::draw::{Heat, HeatLabels, percent, short};
 use crate::app::theme;
-use crate::model::inspect::{LensPrediction, Inspection};
+use crate::model::inspect::{Inspection, LensPrediction};
 use eframe::egui::{self, Ui};
 
 /// What the picture means.

@@ -7,8 +7,8 @@ mod norms;
 
 use super::merge::{Found, progress};
 use crate::app::child::JobState;
-use crate::app::state::{AppState, OpenRun, Action};
 use crate::app::draw::{card, printable, short, stat, tiles};
+use crate::app::state::{Action, AppState, OpenRun};
 use crate::app::theme;
 use crate::event::Command;
 use crate::history::opening_text;

@@ -1,7 +1,7 @@
 //! How large weights and gradients are, part by part, over time.
 
-use crate::app::state::{OpenRun, Action};
 use crate::app::draw::{Heat, HeatLabels, Line, Lines, card, lines, short, tiles};
+use crate::app::state::{Action, OpenRun};
 use crate::app::theme;
 use crate::event::Norms;
 use eframe::egui::{self, Ui};

@@ -3,7 +3,7 @@
 mod scene;
 
 use crate::app::chart::{Frame, chart_ui};
-use crate::app::state::{AppState, Action, Page};
+use crate::app::state::{Action, AppState, Page};
 use crate::app::{StoryView, format, theme};
 use crate::config::DeviceSettings;
 use crate::event::Command;
@@ -11,9 +11,9 @@ use crate::story::{
     Block, Options, Panel, Phase, Player, StepKind, Story, Watch, Where, is_complete, lesson, lesson_names, next_lesson,
 };
 use eframe::egui::{self, RichText, Ui};
+use scene::{answer_ui, blocks_ui, commands_ui, picture_ui, question_ui, table_ui};
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
-use scene::{answer_ui, blocks_ui, commands_ui, picture_ui, question_ui, table_ui};
 
 /// Width of the words: lines that an eye can follow.
 const WIDTH: f32 = 720.0;
@@ -91,7 +91,7 @@ impl Lessons {
         let paths: Vec<PathBuf> = player.runs().map(|(_, run)| run.path.clone()).collect();
         for path in paths {
             // The other pages show it too.
-            if desk.run(&path).is_none() && path.join("config.toml").is_file() {
+            if desk.run(&path).is_none() && crate::run_folder::config(&path).is_file() {
                 desk.ask(Action::Open(path.clone()));
                 desk.ask(Action::Focus(path));
             }

@@ -3,8 +3,8 @@
 use super::results::{Found, Grid, Landscape, Point};
 use super::{difference, key, progress};
 use crate::app::child::JobState;
-use crate::app::state::{OpenRun, Action};
 use crate::app::draw::{Drawn, Heat, HeatLabels, card, short};
+use crate::app::state::{Action, OpenRun};
 use crate::app::theme;
 use crate::plot::{Field, Isoline};
 use eframe::egui::{self, Color32, DragValue, Pos2, RichText, Stroke, TextStyle, Ui, pos2, vec2};

@@ -1,7 +1,7 @@
 //! Merged losses beside raw ones.
 
-use crate::app::state::{OpenRun, Action};
 use crate::app::draw::{Line, Lines, card, lines, short, stat};
+use crate::app::state::{Action, OpenRun};
 use crate::app::theme;
 use crate::event::{Command, Merged};
 use crate::history::spec;

@@ -2,11 +2,11 @@
 
 use super::{key, progress, results::Cell};
 use crate::app::child::JobState;
-use crate::app::state::{OpenRun, Action};
 use crate::app::draw::{card, printable};
+use crate::app::state::{Action, OpenRun};
 use crate::app::theme;
 use crate::config::{DecayShape, MergeMethod};
-use crate::train::merge::{Interval, MAX_CHECKPOINTS, MergeRule, MergeSpec, WindowSpec};
+use crate::merge::{Interval, MAX_CHECKPOINTS, MergeRule, MergeSpec, WindowSpec};
 use eframe::egui::{self, DragValue, RichText, Ui};
 use std::path::{Path, PathBuf};
 

@@ -3,8 +3,8 @@
 use super::results::{Cell, Found, Sweep};
 use super::{difference, key, progress};
 use crate::app::child::JobState;
-use crate::app::state::{OpenRun, Action};
 use crate::app::draw::{Heat, HeatLabels, Part, card, short, tiles};
+use crate::app::state::{Action, OpenRun};
 use crate::app::theme;
 use eframe::egui::{self, RichText, Stroke, StrokeKind, Ui};
 use std::collections::HashMap;

@@ -1,8 +1,8 @@
 //! A conversation with a run's checkpoint, or with any model folder or GGUF file.
 
-use crate::app::state::{AppState, OpenRun, Action};
-use crate::app::draw::{card, printable};
 use crate::app::chat_process::{ChatProcess, ChatState, Turn};
+use crate::app::draw::{card, printable};
+use crate::app::state::{Action, AppState, OpenRun};
 use crate::app::theme;
 use crate::model::conversation::ChatRequest;
 use eframe::egui::{self, DragValue, RichText, Ui};
@@ -125,7 +125,9 @@ impl Chat {
             let idle = talk.state == ChatState::Ready;
             let reset = ui.add_enabled(idle, egui::Button::new("Start over"));
             if reset.on_hover_text("Forget what was said; takes the system message above").clicked() {
-                actions.push(Action::ChatRequest(ChatRequest::Reset { system: Some(self.system.clone()).filter(|s| !s.trim().is_empty()) }));
+                actions.push(Action::ChatRequest(ChatRequest::Reset {
+                    system: Some(self.system.clone()).filter(|s| !s.trim().is_empty()),
+                }));
             }
             if ui.button("Unload").on_hover_text("End the conversation and free the model's memory").clicked() {
                 actions.push(Action::EndTalk);
@@ -158,7 +160,13 @@ impl Chat {
     }
 
     /// Where the user writes.
-    fn entry_ui(&mut self, ui: &mut Ui, talk: Option<&ChatProcess>, wanted: &Result<String, &'static str>, actions: &mut Vec<Action>) {
+    fn entry_ui(
+        &mut self,
+        ui: &mut Ui,
+        talk: Option<&ChatProcess>,
+        wanted: &Result<String, &'static str>,
+        actions: &mut Vec<Action>,
+    ) {
         let label = ui.label("message");
         let newline = egui::KeyboardShortcut::new(egui::Modifiers::SHIFT, egui::Key::Enter);
         let field = egui::TextEdit::multiline(&mut self.draft).desired_rows(2).desired_width(f32::INFINITY).return_key(newline);

@@ -4,7 +4,7 @@ mod chat;
 mod rollouts;
 mod texts;
 
-use crate::app::state::{AppState, Action};
+use crate::app::state::{Action, AppState};
 use chat::Chat;
 use eframe::egui::{self, Ui};
 use rollouts::Rollouts;

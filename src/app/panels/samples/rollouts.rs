@@ -1,7 +1,7 @@
 //! Completions of reinforcement, the answers to one question side by side.
 
+use crate::app::draw::{Part, ScoredTokens, StepPick, TokenColor, TokenText, arrow, card, key_to, printable, short, stat, tiles};
 use crate::app::state::OpenRun;
-use crate::app::draw::{TokenColor, Part, StepPick, TokenText, ScoredTokens, arrow, card, key_to, printable, short, stat, tiles};
 use crate::app::theme;
 use crate::event::Completion;
 use crate::history::SampleStep;
@@ -213,7 +213,8 @@ fn answer(ui: &mut Ui, loaded: &Loaded, i: usize, text: &mut TokenText, (run, co
             ui.label(RichText::new(printable(&c.reason, 400, false)).weak());
         }
         let pieces = if c.pieces.is_empty() { std::slice::from_ref(&c.text) } else { c.pieces.as_slice() };
-        let of = ScoredTokens { pieces, logprobs: &c.logprobs, entropy: &c.entropy, advantages: &c.advantages, most: loaded.most };
+        let of =
+            ScoredTokens { pieces, logprobs: &c.logprobs, entropy: &c.entropy, advantages: &c.advantages, most: loaded.most };
         let id = Id::unique(("completion", run, c.step, i));
         text.ui(ui, id, &of, colouring);
     });

@@ -1,7 +1,7 @@
 //! What a run generated, and asking for more.
 
-use crate::app::state::{OpenRun, Action};
-use crate::app::draw::{TokenColor, StepPick, TokenText, ScoredTokens, card, key_to, printable, short};
+use crate::app::draw::{ScoredTokens, StepPick, TokenColor, TokenText, card, key_to, printable, short};
+use crate::app::state::{Action, OpenRun};
 use crate::event::{Command, Sample};
 use eframe::egui::{self, DragValue, Id, RichText, Ui};
 use std::collections::HashMap;

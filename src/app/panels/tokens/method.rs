@@ -1,7 +1,7 @@
 //! The switch between GRPO, Advantage Reweighting, Lopti, and both, for a run that goes on.
 
-use crate::app::state::{OpenRun, Action};
 use crate::app::draw::{card, short};
+use crate::app::state::{Action, OpenRun};
 use crate::app::theme;
 use crate::event::{Command, LiveSettings};
 use crate::history::PinKind;

@@ -4,8 +4,8 @@ mod method;
 mod policy;
 mod supervised;
 
-use crate::app::state::{AppState, OpenRun, Action};
 use crate::app::draw::StepPick;
+use crate::app::state::{Action, AppState, OpenRun};
 use crate::event::Command;
 use eframe::egui::{self, Ui};
 use method::MethodSwitch;

@@ -1,8 +1,8 @@
 //! The task `kk`: puzzles that are made, or rows of a file.
 
-use super::super::question_stream::QuestionStream;
-use super::super::question_set::{HeldOutQuestions, Reader, Source};
 use super::super::distinct::{Distinct, allowed, level_of};
+use super::super::question_set::{HeldOutQuestions, Reader, Source};
+use super::super::question_stream::QuestionStream;
 use super::super::{Grade, Question, Split, Task};
 use super::claim::Claim;
 use super::generate::{PEOPLE, Puzzle, fingerprint};
@@ -60,7 +60,9 @@ impl Kk {
         let people = if data.data.is_empty() { TaskSettings::list("people", &settings.people, PEOPLE)? } else { Vec::new() };
         let source = Source::open(settings, data, seed, &reader, notices, |notices| {
             let distinct = distinct(people.clone(), seed, Split::Eval);
-            HeldOutQuestions::make(settings, distinct, "--people", notices, |n, puzzle| question(&question_stream, form, &puzzle, seed, n))
+            HeldOutQuestions::make(settings, distinct, "--people", notices, |n, puzzle| {
+                question(&question_stream, form, &puzzle, seed, n)
+            })
         })?;
         Ok(Self { form, question_stream, people, seed, source })
     }

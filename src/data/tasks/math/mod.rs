@@ -14,10 +14,10 @@ pub mod verdict;
 
 pub use verdict::grade;
 
-use super::question_stream::QuestionStream;
-use super::question_set::{HeldOutQuestions, Reader, Source};
 use super::distinct::{Distinct, allowed, level_of};
 use super::draws::Draws;
+use super::question_set::{HeldOutQuestions, Reader, Source};
+use super::question_stream::QuestionStream;
 use super::{Grade, Question, Split, Task};
 use crate::config::{DataSettings, MathKind, TaskSettings};
 use crate::data::chat::question_chat;

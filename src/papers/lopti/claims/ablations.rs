@@ -3,10 +3,10 @@
 use super::super::context::Context;
 use super::super::plan::Plan;
 use super::{Record, Row, accuracy, before, difference, level_bars, level_table, reward_chart, rows};
+use crate::papers::finding::Finding;
+use crate::papers::stats::Estimate;
+use crate::papers::verdict::{Check, Wants};
 use crate::plot::Panels;
-use crate::reproduce::finding::Finding;
-use crate::reproduce::stats::Estimate;
-use crate::reproduce::verdict::{Check, Wants};
 
 fn picture(title: &str, of: &[Row]) -> String {
     Panels::new(title, 2)

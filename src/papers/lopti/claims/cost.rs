@@ -4,10 +4,10 @@ use super::super::bench::{Bench, By};
 use super::super::context::Context;
 use super::super::plan::UpdateMethod;
 use super::super::scale::{ALPHA, ETA};
+use crate::papers::finding::{Finding, number};
+use crate::papers::stats::{Estimate, Unit, mean, median};
+use crate::papers::verdict::{Check, Wants};
 use crate::plot::Bars;
-use crate::reproduce::finding::{Finding, number};
-use crate::reproduce::stats::{Estimate, Unit, mean, median};
-use crate::reproduce::verdict::{Check, Wants};
 
 /// Rounds, each with every way once, after one that does not count.
 const ROUNDS: usize = 7;

@@ -4,10 +4,10 @@ use super::super::context::Context;
 use super::super::plan::{METHODS, Plan};
 use super::super::scale::{ALPHA, ETA, SMALL_ALPHA};
 use super::{Row, accuracy, before, difference, level_bars, level_table, reward_chart, rows};
+use crate::papers::finding::Finding;
+use crate::papers::stats::Estimate;
+use crate::papers::verdict::{Check, Wants};
 use crate::plot::Panels;
-use crate::reproduce::finding::Finding;
-use crate::reproduce::stats::Estimate;
-use crate::reproduce::verdict::{Check, Wants};
 
 /// The four methods stand first.
 const GRPO: usize = 0;

@@ -10,9 +10,9 @@ mod tokens;
 use super::arm::{Exam, Record};
 use super::context::{Context, levels, mean_of, range_of};
 use super::plan::{Setting, UpdateMethod};
+use crate::papers::finding::{Finding, Table, number};
+use crate::papers::stats::Estimate;
 use crate::plot::{Bars, Chart, Series};
-use crate::reproduce::finding::{Finding, Table, number};
-use crate::reproduce::stats::Estimate;
 
 /// Quartiles of probability, for axes and tables.
 pub const BINS: [&str; 4] = ["< 0.25", "0.25-0.5", "0.5-0.75", "> 0.75"];

@@ -5,12 +5,12 @@ use super::super::context::Context;
 use super::super::plan::UpdateMethod;
 use super::super::scale::{ALPHA, ETA};
 use super::BINS;
+use crate::papers::finding::{Finding, number, with_interval};
+use crate::papers::stats::{Estimate, Unit, mean};
+use crate::papers::verdict::{Check, Wants};
 use crate::plot::{Chart, Panels, Series, Violins};
-use crate::reproduce::finding::{Finding, number, with_interval};
-use crate::reproduce::stats::{Estimate, Unit, mean};
-use crate::reproduce::verdict::{Check, Wants};
+use crate::train::bins::{QUARTILES, bin};
 use crate::train::reinforce::probe::{Change, probe};
-use crate::train::reinforce::tokens::{QUARTILES, bin};
 use serde::{Deserialize, Serialize};
 
 /// What the paper's figures were made with: a step that moves the middle half of the tokens between 0.25 and 0.75 over this much.
@@ -18,8 +18,11 @@ const SPREAD: f64 = 0.03;
 /// Changes of a bin that a violin is drawn from, a seed.
 const DRAWN: usize = 600;
 /// The updates of Fig. 1 c, e and f.
-const SELECTIVE: [(&str, UpdateMethod); 3] =
-    [("all tokens", UpdateMethod::Grpo), ("only p < 0.25", UpdateMethod::Only(&[1])), ("only p > 0.75", UpdateMethod::Only(&[4]))];
+const SELECTIVE: [(&str, UpdateMethod); 3] = [
+    ("all tokens", UpdateMethod::Grpo),
+    ("only p < 0.25", UpdateMethod::Only(&[1])),
+    ("only p > 0.75", UpdateMethod::Only(&[4])),
+];
 
 /// Distance of the quartiles of the change, by bin.
 fn spreads(changes: &[Change]) -> [f64; 4] {
@@ -139,7 +142,7 @@ pub fn selective(c: &Context<'_>) -> anyhow::Result<Finding> {
         .subtitle("plain gradient descent, parameters restored before each; all seeds")
         .footnote("The most extreme 1 % of each violin is left out, as in the paper. Bar: middle half; white: median.");
     let most = all.iter().flat_map(|s| s.drawn.iter().flatten().flatten()).map(|v| f64::from(v.abs())).collect::<Vec<_>>();
-    let reach = crate::reproduce::stats::quantile(&most, 0.995);
+    let reach = crate::papers::stats::quantile(&most, 0.995);
     for (i, (name, _)) in SELECTIVE.iter().enumerate() {
         let bins: Vec<Vec<f64>> =
             (0..4).map(|b| all.iter().flat_map(|s| s.drawn[i][b].iter().map(|v| f64::from(*v))).collect()).collect();
@@ -165,7 +168,8 @@ pub fn selective(c: &Context<'_>) -> anyhow::Result<Finding> {
 }
 
 /// What L4 compares.
-const WAYS: [UpdateMethod; 5] = [UpdateMethod::Grpo, UpdateMethod::Ar(ALPHA), UpdateMethod::Lopti(ETA), UpdateMethod::Twice, UpdateMethod::RandomSplit];
+const WAYS: [UpdateMethod; 5] =
+    [UpdateMethod::Grpo, UpdateMethod::Ar(ALPHA), UpdateMethod::Lopti(ETA), UpdateMethod::Twice, UpdateMethod::RandomSplit];
 const OPTIMIZERS: [&str; 2] = ["gradient descent", "AdamW"];
 
 /// For each way, bin and batch: of the tokens with a positive advantage that moved, the part that rose.

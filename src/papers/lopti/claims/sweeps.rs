@@ -4,10 +4,10 @@ use super::super::context::{Context, mean_of, range_of};
 use super::super::plan::{ALPHAS, ETAS, Plan, UPDATES};
 use super::super::scale::{ALPHA, ETA};
 use super::{Record, Row, accuracy, difference, level_table, rows};
+use crate::papers::finding::{Finding, number};
+use crate::papers::stats::Estimate;
+use crate::papers::verdict::{Check, Wants};
 use crate::plot::{Chart, Panels, Series};
-use crate::reproduce::finding::{Finding, number};
-use crate::reproduce::stats::Estimate;
-use crate::reproduce::verdict::{Check, Wants};
 
 /// A curve over a setting: accuracy, and reward beside it.
 fn curves(title: &str, x: &str, at: &[f64], of: &[&Row]) -> String {
@@ -99,7 +99,7 @@ pub fn updates(c: &Context<'_>) -> anyhow::Result<Finding> {
     for (cell, n) in cells.iter().zip(UPDATES) {
         let mut row = vec![n.to_string()];
         row.extend(cell.iter().map(|r| format!("{:.3}", mean_of(&r.records, accuracy))));
-        row.extend((0..2).map(|way| crate::reproduce::finding::with_interval(&gain(cell, way))));
+        row.extend((0..2).map(|way| crate::papers::finding::with_interval(&gain(cell, way))));
         row.push(number(mean_of(&cell[0].records, |r| Record::mean_of(&r.grad_norm, 0.5, 1.0))));
         table.push(row);
     }

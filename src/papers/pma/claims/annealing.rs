@@ -1,15 +1,15 @@
 //! P2 and P3: merging at a constant rate against annealing, and merging inside of the decay.
 
+use crate::merge::MergeRule;
+use crate::papers::finding::{Finding, number, with_interval};
+use crate::papers::pma::arm::Arm;
+use crate::papers::pma::measure::{Measure, Points, arm_mean, arm_range, arm_text};
+use crate::papers::pma::plan::Window;
+use crate::papers::pma::scale::{FORK, GRID, N, Size, V0};
+use crate::papers::pma::sized_model::Scored;
+use crate::papers::stats::{Estimate, Unit};
+use crate::papers::verdict::{Check, Wants};
 use crate::plot::{Chart, Panels, Series};
-use crate::reproduce::finding::{Finding, number, with_interval};
-use crate::reproduce::pma::arm::Arm;
-use crate::reproduce::pma::sized_model::Scored;
-use crate::reproduce::pma::measure::{Measure, Points, arm_mean, arm_range, arm_text};
-use crate::reproduce::pma::plan::Window;
-use crate::reproduce::pma::scale::{FORK, GRID, N, Size, V0};
-use crate::reproduce::stats::{Estimate, Unit};
-use crate::reproduce::verdict::{Check, Wants};
-use crate::train::merge::MergeRule;
 
 /// Read-outs inside the fork: 20, 40, 60, 80 and 100 % of it.
 const PARTS: u64 = 5;

@@ -1,15 +1,15 @@
 //! P10: do deviations of checkpoints from the optimum complement each other? Sec. 4.6 and App. C, by curvature and by a slice of the loss.
 
+use crate::merge::MergeRule;
+use crate::papers::finding::{Finding, with_interval};
+use crate::papers::pma::arm::{Arm, Text};
+use crate::papers::pma::measure::{Measure, arm_text};
+use crate::papers::pma::plan::Window;
+use crate::papers::pma::scale::{FORK, GRID, N, V0};
+use crate::papers::pma::sized_model::{Scored, SizedModel, hessian_times};
+use crate::papers::stats::{Estimate, mean};
+use crate::papers::verdict::{Check, Wants};
 use crate::plot::{Chart, Contours, Field, Mark, Panels, Series};
-use crate::reproduce::finding::{Finding, with_interval};
-use crate::reproduce::pma::arm::{Arm, Text};
-use crate::reproduce::pma::sized_model::{SizedModel, Scored, hessian_times};
-use crate::reproduce::pma::measure::{Measure, arm_text};
-use crate::reproduce::pma::plan::Window;
-use crate::reproduce::pma::scale::{FORK, GRID, N, V0};
-use crate::reproduce::stats::{Estimate, mean};
-use crate::reproduce::verdict::{Check, Wants};
-use crate::train::merge::MergeRule;
 use serde::{Deserialize, Serialize};
 
 /// Tokens of a gradient.
@@ -68,7 +68,7 @@ fn forms(m: &Measure<'_>, sized_model: &SizedModel<'_>, end: &Arm, arm: &Arm, wi
         }
         let mut products = Vec::new();
         for d in &deviations {
-            crate::reproduce::attempts::check()?;
+            crate::papers::attempts::check()?;
             products.push(hessian_times(&mut |at| sized_model.gradient(at, TOKENS), &centre, d, STEP)?);
         }
         let dot = |a: &[f64], b: &[f64]| a.iter().zip(b).map(|(x, y)| x * y).sum::<f64>();
@@ -205,9 +205,11 @@ fn slice(m: &Measure<'_>, sized_model: &SizedModel<'_>, arm: &Arm, three: [u64; 
         for y in &ys {
             let mut row = Vec::new();
             for x in &xs {
-                crate::reproduce::attempts::check()?;
+                crate::papers::attempts::check()?;
                 let weights: Vec<f32> = (0..along.len()).map(|i| (points[0][i] + x * along[i] + y * upright[i]) as f32).collect();
-                row.push(sized_model.score_weights_on(&weights, Text::Base, m.context.scale.val_tokens / SLICE_PART as u64)?.loss());
+                row.push(
+                    sized_model.score_weights_on(&weights, Text::Base, m.context.scale.val_tokens / SLICE_PART as u64)?.loss(),
+                );
             }
             rows.push(row);
         }

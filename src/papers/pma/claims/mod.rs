@@ -8,7 +8,7 @@ mod stable;
 mod stages;
 
 use super::measure::Measure;
-use crate::reproduce::finding::Finding;
+use crate::papers::finding::Finding;
 
 pub use rescue::RESCUES;
 

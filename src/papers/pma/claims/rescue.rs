@@ -1,13 +1,13 @@
 //! P9: a diverged run begun anew from a merge of three checkpoints, and the control that the paper lacks: from the newest one alone.
 
+use crate::papers::finding::{Finding, number};
+use crate::papers::pma::arm::Arm;
+use crate::papers::pma::measure::Measure;
+use crate::papers::pma::plan::{HOT_EVERY, MARGIN, RESCUE_COUNT, Rescue};
+use crate::papers::pma::spike::{LOST, Lost, first_lost};
+use crate::papers::stats::{Estimate, mean, median};
+use crate::papers::verdict::{Check, Wants};
 use crate::plot::{Bars, Chart, Panels, Series};
-use crate::reproduce::finding::{Finding, number};
-use crate::reproduce::pma::arm::Arm;
-use crate::reproduce::pma::measure::Measure;
-use crate::reproduce::pma::plan::{HOT_EVERY, MARGIN, RESCUE_COUNT, Rescue};
-use crate::reproduce::pma::spike::{LOST, Lost, first_lost};
-use crate::reproduce::stats::{Estimate, mean, median};
-use crate::reproduce::verdict::{Check, Wants};
 
 /// Arms that follow each spike.
 pub const RESCUES: usize = 8;

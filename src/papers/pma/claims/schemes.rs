@@ -1,14 +1,14 @@
 //! P4, P5, P6 and what joins them: weighting, interval, count, at the paper's four read-outs.
 
+use crate::merge::MergeRule;
+use crate::papers::finding::{Finding, number, with_interval};
+use crate::papers::pma::measure::{Measure, arm_mean, arm_range};
+use crate::papers::pma::plan::{Window, readout};
+use crate::papers::pma::scale::{GRID, N, READOUTS, V0};
+use crate::papers::pma::sized_model::Scored;
+use crate::papers::stats::{Estimate, Unit, mean, spearman};
+use crate::papers::verdict::{Check, Wants};
 use crate::plot::{Bars, Chart, Panels, Series};
-use crate::reproduce::finding::{Finding, number, with_interval};
-use crate::reproduce::pma::sized_model::Scored;
-use crate::reproduce::pma::measure::{Measure, arm_mean, arm_range};
-use crate::reproduce::pma::plan::{Window, readout};
-use crate::reproduce::pma::scale::{GRID, N, READOUTS, V0};
-use crate::reproduce::stats::{Estimate, Unit, mean, spearman};
-use crate::reproduce::verdict::{Check, Wants};
-use crate::train::merge::MergeRule;
 
 /// A way to merge, whatever the read-out.
 struct Scheme {

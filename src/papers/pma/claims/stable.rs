@@ -1,12 +1,12 @@
 //! P1 and P11: merging at a constant learning rate, by size and by rate.
 
+use crate::papers::finding::{Finding, number, with_interval};
+use crate::papers::pma::measure::{Measure, Points, arm_mean, arm_range, arm_text};
+use crate::papers::pma::plan::{RATES, Window, readout};
+use crate::papers::pma::scale::{GRID, READOUTS};
+use crate::papers::stats::{Estimate, Unit, mean};
+use crate::papers::verdict::{Check, Wants};
 use crate::plot::{Bars, Chart, Panels, Series};
-use crate::reproduce::finding::{Finding, number, with_interval};
-use crate::reproduce::pma::measure::{Measure, Points, arm_mean, arm_range, arm_text};
-use crate::reproduce::pma::plan::{RATES, Window, readout};
-use crate::reproduce::pma::scale::{GRID, READOUTS};
-use crate::reproduce::stats::{Estimate, Unit, mean};
-use crate::reproduce::verdict::{Check, Wants};
 
 /// Read-outs of P1: 69 and 100 %.
 const LATE: [usize; 2] = [2, 3];

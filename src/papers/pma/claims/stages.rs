@@ -1,13 +1,13 @@
 //! P7 and P8: what begins from a merge: continued training and fine-tuning.
 
+use crate::papers::finding::{Finding, number, with_interval};
+use crate::papers::pma::arm::{Arm, Begin, Text};
+use crate::papers::pma::measure::{Measure, arm_mean, arm_range, arm_text};
+use crate::papers::pma::plan::{CT_READOUTS, Init, LATER_GRID};
+use crate::papers::pma::sized_model::Scored;
+use crate::papers::stats::{Estimate, Unit, deviation, mean, median, quantile};
+use crate::papers::verdict::{Check, Wants};
 use crate::plot::{Chart, Panels, Series};
-use crate::reproduce::finding::{Finding, number, with_interval};
-use crate::reproduce::pma::arm::{Arm, Begin, Text};
-use crate::reproduce::pma::sized_model::Scored;
-use crate::reproduce::pma::measure::{Measure, arm_mean, arm_range, arm_text};
-use crate::reproduce::pma::plan::{CT_READOUTS, Init, LATER_GRID};
-use crate::reproduce::stats::{Estimate, Unit, deviation, mean, median, quantile};
-use crate::reproduce::verdict::{Check, Wants};
 
 /// Arms of P7: beginning, part of the base's learning rate.
 const CONTINUED: [(Init, f64, &str); 4] = [
@@ -162,7 +162,9 @@ pub fn p8(m: &Measure<'_>) -> anyhow::Result<Finding> {
             *slot = m.context.checkpoints.record(arm)?.grad_norm;
         }
         norms.push(row);
-        scored.push(arms.iter().map(|arm| m.sized_model(size)?.score(arm, &[(steps, 1.0)], Text::Task)).collect::<anyhow::Result<_>>()?);
+        scored.push(
+            arms.iter().map(|arm| m.sized_model(size)?.score(arm, &[(steps, 1.0)], Text::Task)).collect::<anyhow::Result<_>>()?,
+        );
     }
     type Statistic = (&'static str, fn(&[f64]) -> f64);
     let statistics: [Statistic; 4] =
