@@ -24,8 +24,6 @@ pub enum Ended {
     Done,
     /// Another process has it.
     Busy,
-    /// A signal came; it will start anew.
-    Interrupted,
 }
 
 /// A piece of training.
@@ -48,7 +46,7 @@ pub trait Worker<J> {
     /// Do it, unless another process is at it.
     ///
     /// # Errors
-    /// A device fault or a disk that refuses.
+    /// A device fault or a disk that refuses, or [`Interrupted`]: it will start anew.
     fn attempt(&self, job: &J, tell: &mut dyn FnMut(f64)) -> anyhow::Result<Ended>;
 }
 
@@ -105,7 +103,6 @@ fn attempt<J: Job>(
     })?;
     match ended {
         Ended::Busy => Ok(false),
-        Ended::Interrupted => Err(Interrupted.into()),
         Ended::Done => {
             let seconds = begin.elapsed().as_secs_f64();
             rate.add(cost, seconds);

@@ -1,5 +1,6 @@
 //! What was computed already, on disk: a folder a piece of training, a file an evaluation. Nothing is ever half there.
 
+use super::attempts::Ended;
 use crate::vfs::{shown, write_whole};
 use anyhow::Context as _;
 use sha2::{Digest, Sha256};
@@ -53,6 +54,22 @@ impl Store {
             Err(TryLockError::WouldBlock) => Ok(None),
             Err(TryLockError::Error(e)) => Err(e).with_context(|| format!("{}: cannot be locked", shown(&path))),
         }
+    }
+
+    /// Do a piece of training unless it is there or another process is at it.
+    ///
+    /// # Errors
+    /// The folder cannot be made or locked, or what `work` reports.
+    pub fn once(&self, name: &str, key: &str, work: impl FnOnce() -> anyhow::Result<()>) -> anyhow::Result<Ended> {
+        if self.is_done(name, key) {
+            return Ok(Ended::Done);
+        }
+        let Some(_lock) = self.lock(name, key)? else { return Ok(Ended::Busy) };
+        // Another process may have done it between the look and the lock.
+        if !self.is_done(name, key) {
+            work()?;
+        }
+        Ok(Ended::Done)
     }
 
     /// What a finished piece of training left of its numbers.

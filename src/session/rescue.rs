@@ -7,11 +7,10 @@
 use super::run::Running;
 use super::save;
 use crate::config::Rescue as Method;
-use crate::event::{Event, LiveSettings, Rescue};
+use crate::event::{Event, LiveSettings, Rescue, Step};
 use crate::merge::{Check, Inputs, MergeRule};
 use crate::model::checkpoint::{Checkpoint, step_name};
 use crate::run_folder::checkpoints;
-use crate::train::StepResult;
 use crate::train::rescue::{Ladder, Plan};
 use crate::train::spike::{Detector, PersistentSpike, Sign};
 use crate::vfs::shown;
@@ -45,7 +44,7 @@ impl Running<'_> {
     }
 
     /// Look at an update's numbers.
-    pub(super) fn watch(&mut self, result: &StepResult) {
+    pub(super) fn watch(&mut self, result: &Step) {
         let patience = self.run.settings.rescue.rescue_patience;
         let sign = self.watch.detector.look(result.step, result.loss, result.grad_norm, patience);
         if self.rescues() {
@@ -187,7 +186,7 @@ impl Running<'_> {
 }
 
 /// A sign as a line for people.
-fn words(sign: &Sign, result: &StepResult) -> String {
+fn words(sign: &Sign, result: &Step) -> String {
     let step = result.step;
     match sign {
         Sign::Spike { loss, usual, .. } => {

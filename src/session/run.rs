@@ -13,7 +13,7 @@ use crate::event::{Command, Event};
 use crate::model::Generator;
 use crate::model::checkpoint::{Checkpoint, Origin};
 use crate::run_folder::{self, EventLog, Policy, Retention, RunFolder, TensorBoard};
-use crate::train::{StepResult, Trainer};
+use crate::train::{StepResult, Trainer, TrainingLoop, train};
 use crate::vfs::{Vfs, unix_time};
 use std::path::PathBuf;
 use web_time::Instant;
@@ -172,29 +172,8 @@ impl Running<'_> {
         }
         self.save_start()?;
         self.start_clock();
-        loop {
-            while self.run.trainer.state.step < settings.train.max_steps {
-                if !self.handle_commands()? {
-                    return self.finish("stopped");
-                }
-                // A paused run may have been stepped to its end.
-                if self.run.trainer.state.step < settings.train.max_steps {
-                    let before = self.run.trainer.state.step;
-                    if let Some(result) = self.step()? {
-                        self.report(&result);
-                    }
-                    // Between the updates of one step of reinforcement nothing is due.
-                    if self.rescue()? || (self.run.trainer.state.step != before && self.run_scheduled()?) {
-                        self.start_clock();
-                    }
-                }
-            }
-            // The last numbers may be those that send it back.
-            if !self.settle()? {
-                return self.finish("completed");
-            }
-            self.start_clock();
-        }
+        let completed = train(self, settings.train.max_steps)?;
+        self.finish(if completed { "completed" } else { "stopped" })
     }
 
     /// Evaluate and save after an update that is due for it; true when one was. The clock stands then.
@@ -206,7 +185,7 @@ impl Running<'_> {
         if !eval && !save {
             return Ok(false);
         }
-        if self.settle()? {
+        if self.drain()? {
             return Ok(true);
         }
         if eval {
@@ -244,123 +223,51 @@ impl Running<'_> {
         self.clock.start(self.run.trainer.state.num_tokens);
     }
 
-    /// Wait for the updates under way, report them, and stop the clock; true when their numbers sent the run back.
-    fn settle(&mut self) -> anyhow::Result<bool> {
+    /// Wait for the updates whose numbers have not arrived, log them, and stop the clock; true when their numbers sent the run back.
+    fn drain(&mut self) -> anyhow::Result<bool> {
         for result in self.run.trainer.flush()? {
-            self.report(&result);
+            self.log(result);
         }
         self.clock.stop();
         self.rescue()
     }
 
-    /// The next update; sampling is told of, and stopped when somebody wants the run to do something else.
-    fn step(&mut self) -> anyhow::Result<Option<StepResult>> {
-        let (out, control) = (&mut self.out, &mut self.run.control);
-        self.run.trainer.step_watched(&mut |what, done, all| {
-            out.progress(what, done, all);
-            !control.is_urgent()
-        })
-    }
-
-    fn report(&mut self, result: &StepResult) {
+    /// Log an update, and look for spikes in its numbers.
+    fn log(&mut self, result: StepResult) {
         if self.watch.gives_up() {
             return;
         }
+        let StepResult { numbers, events, samples } = result;
         let t = &self.run.trainer;
-        let rate = self.clock.rate(result.num_tokens);
+        let rate = self.clock.rate(numbers.num_tokens);
         let context = (self.run.settings.train.seq_len as f64 + 1.0) / 2.0;
         let flops = t.model.config.flops_per_token_training(context);
-        self.grad_norms.push(result.grad_norm);
-        let event = Event::Step(Step {
-            step: result.step,
-            loss: result.loss,
-            grad_norm: result.grad_norm,
-            learning_rate: result.learning_rate,
-            entropy: result.entropy,
-            mean_token_accuracy: result.mean_token_accuracy,
-            num_tokens: result.num_tokens,
-            epoch: result.epoch,
+        let step = Step {
             tokens_per_second: rate,
             mfu: rate * flops / (self.run.peak_gflops * 1e9),
             seconds: self.seconds_before + self.clock.seconds(),
             device_bytes: t.device.ledger().total(),
-            skipped: result.skipped,
-            metrics: result.metrics.clone(),
-        });
-        self.out.emit(&event);
-        result.events.iter().for_each(|event| self.out.emit(event));
-        self.out.keep_samples(&result.samples);
-        if result.skipped {
+            ..numbers
+        };
+        self.grad_norms.push(step.grad_norm);
+        self.out.emit(&Event::Step(step.clone()));
+        events.iter().for_each(|event| self.out.emit(event));
+        self.out.keep_samples(&samples);
+        if step.skipped {
             let text = format!(
                 "update {}: the gradient was not finite, so nothing was changed; if this goes on, lower --learning-rate",
-                result.step
+                step.step
             );
             self.out.emit(&Event::Warning { text });
         }
         // The loss of reinforcement says nothing of divergence.
         if self.run.settings.stage() != Stage::Grpo {
-            self.watch(result);
-        }
-    }
-
-    /// Commands and signals that came since the last step; false when the run is to stop.
-    fn handle_commands(&mut self) -> anyhow::Result<bool> {
-        let mut paused = false;
-        loop {
-            let request = if paused { self.run.control.wait() } else { self.run.control.poll() };
-            let Some(request) = request else { return Ok(true) };
-            let command = match request {
-                Request::Stop => return Ok(false),
-                Request::Invalid(text) => {
-                    self.out.emit(&Event::Warning { text });
-                    continue;
-                }
-                Request::Command(command) => command,
-            };
-            let step = self.run.trainer.state.step;
-            match command {
-                Command::Stop => return Ok(false),
-                Command::Pause if !paused => {
-                    self.settle()?;
-                    self.out.emit(&Event::Paused { step: self.run.trainer.state.step });
-                    paused = true;
-                }
-                Command::Resume if paused => {
-                    self.out.emit(&Event::Resumed { step });
-                    self.start_clock();
-                    paused = false;
-                }
-                Command::Pause | Command::Resume => {}
-                Command::Step if paused && step < self.run.settings.train.max_steps => {
-                    self.start_clock();
-                    // A step of reinforcement is several updates.
-                    while self.run.trainer.state.step == step {
-                        let result = self.step()?;
-                        result.iter().for_each(|r| self.report(r));
-                        if result.is_none() && self.run.control.is_urgent() {
-                            break;
-                        }
-                    }
-                    if !self.settle()? {
-                        self.run_scheduled()?;
-                    }
-                }
-                Command::Step => {
-                    self.out.emit(&Event::Warning { text: "Step works while the run is paused and updates are left".into() });
-                }
-                other => {
-                    self.settle()?;
-                    self.side_command(other)?;
-                    if !paused {
-                        self.start_clock();
-                    }
-                }
-            }
+            self.watch(&step);
         }
     }
 
     fn finish(&mut self, reason: &str) -> anyhow::Result<Finished> {
-        self.settle()?;
+        self.drain()?;
         let step = self.run.trainer.state.step;
         if reason == "completed" {
             // The last word is on the whole validation split.
@@ -389,5 +296,98 @@ impl Running<'_> {
         self.out.emit(&Event::Finished(finished.clone()));
         self.out.sync();
         Ok(finished)
+    }
+}
+
+impl TrainingLoop for Running<'_> {
+    fn trainer(&mut self) -> &mut Trainer {
+        &mut self.run.trainer
+    }
+
+    /// Handle the commands and signals that came since the last update; false when the run is to stop.
+    fn before_update(&mut self) -> anyhow::Result<bool> {
+        let mut paused = false;
+        loop {
+            let request = if paused { self.run.control.wait() } else { self.run.control.poll() };
+            let Some(request) = request else { return Ok(true) };
+            let command = match request {
+                Request::Stop => return Ok(false),
+                Request::Invalid(text) => {
+                    self.out.emit(&Event::Warning { text });
+                    continue;
+                }
+                Request::Command(command) => command,
+            };
+            let step = self.run.trainer.state.step;
+            match command {
+                Command::Stop => return Ok(false),
+                Command::Pause if !paused => {
+                    self.drain()?;
+                    self.out.emit(&Event::Paused { step: self.run.trainer.state.step });
+                    paused = true;
+                }
+                Command::Resume if paused => {
+                    self.out.emit(&Event::Resumed { step });
+                    self.start_clock();
+                    paused = false;
+                }
+                Command::Pause | Command::Resume => {}
+                Command::Step if paused && step < self.run.settings.train.max_steps => {
+                    self.start_clock();
+                    // A step of reinforcement is several updates.
+                    while self.run.trainer.state.step == step {
+                        match self.update()? {
+                            Some(result) => self.log(result),
+                            None if self.run.control.is_urgent() => break,
+                            None => {}
+                        }
+                    }
+                    if !self.drain()? {
+                        self.run_scheduled()?;
+                    }
+                }
+                Command::Step => {
+                    self.out.emit(&Event::Warning { text: "Step works while the run is paused and updates are left".into() });
+                }
+                other => {
+                    self.drain()?;
+                    self.side_command(other)?;
+                    if !paused {
+                        self.start_clock();
+                    }
+                }
+            }
+        }
+    }
+
+    /// The next update; sampling reports its progress, and stops when a command or a signal waits.
+    fn update(&mut self) -> anyhow::Result<Option<StepResult>> {
+        let (out, control) = (&mut self.out, &mut self.run.control);
+        self.run.trainer.step_watched(&mut |what, done, all| {
+            out.progress(what, done, all);
+            !control.is_urgent()
+        })
+    }
+
+    fn report(&mut self, result: StepResult) -> anyhow::Result<()> {
+        self.log(result);
+        Ok(())
+    }
+
+    /// Between the updates of one step of reinforcement nothing is due.
+    fn after_update(&mut self, is_step: bool) -> anyhow::Result<bool> {
+        if self.rescue()? || (is_step && self.run_scheduled()?) {
+            self.start_clock();
+        }
+        Ok(true)
+    }
+
+    /// The last numbers may be those that send the run back.
+    fn settle(&mut self) -> anyhow::Result<bool> {
+        let went_back = self.drain()?;
+        if went_back {
+            self.start_clock();
+        }
+        Ok(went_back)
     }
 }

@@ -12,8 +12,10 @@ pub mod reinforce;
 pub mod rescue;
 mod schedule;
 pub mod spike;
+mod stage;
 mod supervised;
 mod trainer;
+mod training_loop;
 mod weight_evaluator;
 
 pub use evaluate::{Evaluation, Scorer};
@@ -24,4 +26,5 @@ pub use optimizer::{Moments, Optimizer};
 pub use plan::{MemoryPlan, micro_batch, most_rows, rows_at_once};
 pub use schedule::learning_rate;
 pub use trainer::{StepResult, Trainer, TrainerState};
+pub use training_loop::{TrainingLoop, train};
 pub use weight_evaluator::WeightEvaluator;

@@ -2,15 +2,14 @@
 
 use super::arm::{Arm, Exam, Levels, Record, Work};
 use super::task_setup::TaskSetup;
-use crate::config::{DeviceSettings, Settings};
+use crate::config::{DeviceSettings, GrpoSettings, RolloutSettings, Settings};
 use crate::device::Device;
 use crate::event::{Event, TaskEval};
-use crate::papers::attempts::{Ended, Interrupted};
+use crate::papers::attempts::{Ended, Interrupted, check};
 use crate::papers::store::Store;
 use crate::session::control::Control;
-use crate::train::{StepResult, Trainer};
-use crate::vfs::shown;
-use crate::vfs::write_whole;
+use crate::train::{StepResult, Trainer, TrainingLoop, train};
+use crate::vfs::{shown, write_whole};
 use anyhow::Context as _;
 use std::path::PathBuf;
 use web_time::Instant;
@@ -45,25 +44,23 @@ impl TrainingContext<'_> {
     /// Train an arm unless it is there. What it begins from must be. `tell` gets the part that is done.
     ///
     /// # Errors
-    /// A device fault or a disk that refuses.
+    /// A device fault, a disk that refuses, or [`Interrupted`].
     pub fn train(&self, arm: &Arm, tell: &mut dyn FnMut(f64)) -> anyhow::Result<Ended> {
-        let (name, key) = (&arm.name, &arm.key());
-        if self.store.is_done(name, key) {
-            return Ok(Ended::Done);
-        }
-        let Some(_lock) = self.store.lock(name, key)? else { return Ok(Ended::Busy) };
-        if self.store.is_done(name, key) {
-            return Ok(Ended::Done);
-        }
-        let begin = Instant::now();
-        let record = match &arm.work {
-            Work::FineTune => self.fine_tune(arm, tell)?,
-            Work::Reinforce { .. } => self.reinforce(arm, tell)?,
-        };
-        let Some(mut record) = record else { return Ok(Ended::Interrupted) };
-        record.seconds = begin.elapsed().as_secs_f64();
-        self.store.finish(name, key, arm, &record)?;
-        Ok(Ended::Done)
+        self.store.once(&arm.name, &arm.key(), || {
+            let begin = Instant::now();
+            let mut training = match &arm.work {
+                Work::FineTune => self.fine_tuning(arm, tell)?,
+                Work::Reinforce { from, rollout, grpo, .. } => self.reinforcement(arm, from, rollout, grpo, tell)?,
+            };
+            train(&mut training, arm.train.max_steps)?;
+            let Training { trainer, mut record, .. } = training;
+            if let Work::FineTune = arm.work {
+                let weights = trainer.model.get(&trainer.device)?;
+                write_whole(&weights_file(self.store, arm), bytemuck::cast_slice(&weights))?;
+            }
+            record.seconds = begin.elapsed().as_secs_f64();
+            self.store.finish(&arm.name, &arm.key(), arm, &record)
+        })
     }
 
     fn device(&self) -> anyhow::Result<Device> {
@@ -71,36 +68,29 @@ impl TrainingContext<'_> {
         Device::open(self.device)
     }
 
-    /// `None` when a signal came.
-    fn fine_tune(&self, arm: &Arm, tell: &mut dyn FnMut(f64)) -> anyhow::Result<Option<Record>> {
+    fn fine_tuning<'a>(&self, arm: &'a Arm, tell: &'a mut dyn FnMut(f64)) -> anyhow::Result<Training<'a>> {
         let settings = Settings { model: arm.model.clone(), train: arm.train.clone(), ..Settings::default() };
         let config = arm.model.config(self.task_setup.vocab(), arm.train.seq_len);
         let worked_solutions = self.task_setup.worked_solutions(&arm.task, arm.train.seq_len, arm.train.seed)?;
-        let mut trainer = Trainer::new(self.device()?, &settings, &config, Box::new(worked_solutions))?;
-        let mut record = Record { updates: arm.train.max_steps, ..Record::default() };
-        for done in 1..=arm.train.max_steps {
-            if Control::interrupted() {
-                return Ok(None);
-            }
-            record.loss.extend(trainer.step()?.map(|row| row.loss));
-            tell(done as f64 / arm.train.max_steps as f64);
-        }
-        record.loss.extend(trainer.flush()?.into_iter().map(|row| row.loss));
-        record.loss.iter_mut().filter(|l| !l.is_finite()).for_each(|l| *l = f64::MAX);
-        let weights = trainer.model.get(&trainer.device)?;
-        write_whole(&weights_file(self.store, arm), bytemuck::cast_slice(&weights))?;
-        Ok(Some(record))
+        let trainer = Trainer::new(self.device()?, &settings, &config, Box::new(worked_solutions))?;
+        let record = Record { updates: arm.train.max_steps, ..Record::default() };
+        Ok(Training { trainer, arm, record, tell })
     }
 
-    /// `None` when a signal came.
-    fn reinforce(&self, arm: &Arm, tell: &mut dyn FnMut(f64)) -> anyhow::Result<Option<Record>> {
-        let Work::Reinforce { from, rollout, grpo, exams } = &arm.work else { return Ok(None) };
+    fn reinforcement<'a>(
+        &self,
+        arm: &'a Arm,
+        from: &Arm,
+        rollout: &RolloutSettings,
+        grpo: &GrpoSettings,
+        tell: &'a mut dyn FnMut(f64),
+    ) -> anyhow::Result<Training<'a>> {
         let settings = Settings {
             model: arm.model.clone(),
             train: arm.train.clone(),
             task: Some(arm.task.clone()),
             rollout: Some(rollout.clone()),
-            grpo: Some((**grpo).clone()),
+            grpo: Some(grpo.clone()),
             ..Settings::default()
         };
         let config = arm.model.config(self.task_setup.vocab(), arm.train.seq_len);
@@ -108,25 +98,51 @@ impl TrainingContext<'_> {
         let mut trainer = Trainer::reinforce(self.device()?, &settings, &config, task_context)?;
         trainer.model.set(&trainer.device, &weights(self.store, from)?);
         trainer.keep_reference(None)?;
-        let mut record = Record::default();
         let asked = serde_json::to_string(&(&arm.task, rollout, arm.train.seed))?;
-        record.exams.push(self.store.remember(&["exam", &from.key(), &asked], || {
-            exam(&mut trainer, rollout.temperature)?.ok_or_else(|| Interrupted.into())
-        })?);
-        while trainer.state.step < arm.train.max_steps {
-            let row = trainer.step_watched(&mut |_, _, _| !Control::interrupted())?;
-            if Control::interrupted() {
-                return Ok(None);
-            }
-            let Some(row) = row else { continue };
-            note(&mut record, &row);
-            tell(row.step as f64 / arm.train.max_steps as f64);
-            if exams.contains(&row.step) {
-                let Some(exam) = exam(&mut trainer, rollout.temperature)? else { return Ok(None) };
-                record.exams.push(exam);
-            }
+        let first = self.store.remember(&["exam", &from.key(), &asked], || exam(&mut trainer, rollout.temperature))?;
+        Ok(Training { trainer, arm, record: Record { exams: vec![first], ..Record::default() }, tell })
+    }
+}
+
+/// An arm in training.
+struct Training<'a> {
+    trainer: Trainer,
+    arm: &'a Arm,
+    record: Record,
+    tell: &'a mut dyn FnMut(f64),
+}
+
+impl TrainingLoop for Training<'_> {
+    fn trainer(&mut self) -> &mut Trainer {
+        &mut self.trainer
+    }
+
+    fn before_update(&mut self) -> anyhow::Result<bool> {
+        check().map(|()| true)
+    }
+
+    fn update(&mut self) -> anyhow::Result<Option<StepResult>> {
+        self.trainer.step_watched(&mut |_, _, _| !Control::interrupted())
+    }
+
+    fn report(&mut self, row: StepResult) -> anyhow::Result<()> {
+        match self.arm.work {
+            Work::FineTune => self.record.loss.push(if row.loss.is_finite() { row.loss } else { f64::MAX }),
+            Work::Reinforce { .. } => note(&mut self.record, &row),
         }
-        Ok(Some(record))
+        Ok(())
+    }
+
+    fn after_update(&mut self, is_step: bool) -> anyhow::Result<bool> {
+        let step = self.trainer.state.step;
+        (self.tell)(step as f64 / self.arm.train.max_steps as f64);
+        if let Work::Reinforce { rollout, exams, .. } = &self.arm.work
+            && is_step
+            && exams.contains(&step)
+        {
+            self.record.exams.push(exam(&mut self.trainer, rollout.temperature)?);
+        }
+        Ok(true)
     }
 }
 
@@ -153,11 +169,13 @@ fn note(record: &mut Record, row: &StepResult) {
 /// The metric of a step that says how many of its completions are right.
 const CORRECT: &str = "accuracy";
 
-/// Both ways to answer; `None` when a signal came.
-fn exam(trainer: &mut Trainer, temperature: f64) -> anyhow::Result<Option<Exam>> {
-    let mut ask = |temperature: f64| trainer.evaluate_task(temperature, &mut |_, _, _| !Control::interrupted());
-    let (Some(sampled), Some(greedy)) = (ask(temperature)?, ask(0.0)?) else { return Ok(None) };
-    Ok(Some(Exam { step: sampled.step, sampled: levels(&sampled), greedy: levels(&greedy) }))
+/// Both ways to answer.
+fn exam(trainer: &mut Trainer, temperature: f64) -> anyhow::Result<Exam> {
+    let mut ask = |temperature: f64| -> anyhow::Result<TaskEval> {
+        Ok(trainer.evaluate_task(temperature, &mut |_, _, _| !Control::interrupted())?.ok_or(Interrupted)?)
+    };
+    let (sampled, greedy) = (ask(temperature)?, ask(0.0)?);
+    Ok(Exam { step: sampled.step, sampled: levels(&sampled), greedy: levels(&greedy) })
 }
 
 fn levels(of: &TaskEval) -> Levels {

@@ -1,6 +1,7 @@
 //! The arms on disk: weights and moments that were kept, and the numbers of every update.
 
 use super::arm::{Arm, Record};
+use crate::papers::attempts::Ended;
 use crate::papers::store::Store;
 use crate::vfs::shown;
 use anyhow::Context as _;
@@ -51,6 +52,14 @@ impl CheckpointStore {
     /// The folder cannot be made or locked.
     pub fn lock(&self, arm: &Arm) -> anyhow::Result<Option<File>> {
         self.store.lock(&arm.name, &self.key(arm))
+    }
+
+    /// [`Store::once`].
+    ///
+    /// # Errors
+    /// As there.
+    pub fn once(&self, arm: &Arm, work: impl FnOnce() -> anyhow::Result<()>) -> anyhow::Result<Ended> {
+        self.store.once(&arm.name, &self.key(arm), work)
     }
 
     /// The numbers of every update of a finished arm.

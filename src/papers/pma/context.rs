@@ -61,7 +61,6 @@ impl Worker<Arm> for Context<'_> {
     }
 
     fn attempt(&self, arm: &Arm, tell: &mut dyn FnMut(f64)) -> anyhow::Result<Ended> {
-        let updates = arm.updates() as f64;
-        train(&self.checkpoints, arm, &self.texts, &self.device, &mut |done| tell(done as f64 / updates))
+        train(&self.checkpoints, arm, &self.texts, &self.device, tell)
     }
 }

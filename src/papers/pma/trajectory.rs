@@ -6,81 +6,93 @@ use super::corpora::Texts;
 use super::spike::first_lost;
 use crate::config::{DeviceSettings, Settings};
 use crate::device::{Arena, Device};
-use crate::papers::attempts::Ended;
-use crate::session::control::Control;
-use crate::train::Trainer;
+use crate::papers::attempts::{Ended, check};
+use crate::train::{StepResult, Trainer, TrainingLoop};
 use std::fs::File;
 use std::io::{BufWriter, Write as _};
+use std::path::PathBuf;
 use web_time::Instant;
 
 /// Updates between two looks at whether a run is lost.
 const LOOK_EVERY: u64 = 25;
 
-/// Train an arm unless it is there. Its parent must be. `tell` gets the updates made so far.
+/// Train an arm unless it is there. Its parent must be. `tell` gets the part that is done.
 ///
 /// # Errors
-/// A device fault or a disk that refuses.
+/// A device fault, a disk that refuses, or [`Interrupted`](crate::papers::attempts::Interrupted).
 pub fn train(
     checkpoints: &CheckpointStore,
     arm: &Arm,
     texts: &Texts,
     device: &DeviceSettings,
-    tell: &mut dyn FnMut(u64),
+    tell: &mut dyn FnMut(f64),
 ) -> anyhow::Result<Ended> {
-    if checkpoints.is_done(arm) {
-        return Ok(Ended::Done);
+    checkpoints.once(arm, || {
+        let folder = checkpoints.folder(arm);
+        let trainer = trainer(checkpoints, arm, texts, device)?;
+        let begin = Instant::now();
+        let record = Record { first_step: arm.from_step + 1, ..Record::default() };
+        let snapshots = match arm.snapshot_every {
+            0 => None,
+            _ => Some(BufWriter::new(File::create(folder.join("weights.f32"))?)),
+        };
+        let mut training = Training { trainer, arm, folder, record, snapshots, tell };
+        crate::train::train(&mut training, arm.to_step)?;
+        let Training { mut record, snapshots, .. } = training;
+        snapshots.map_or(Ok(()), |mut file| file.flush())?;
+        record.seconds = begin.elapsed().as_secs_f64();
+        checkpoints.finish(arm, &record)
+    })
+}
+
+/// An arm in training.
+struct Training<'a> {
+    trainer: Trainer,
+    arm: &'a Arm,
+    folder: PathBuf,
+    record: Record,
+    snapshots: Option<BufWriter<File>>,
+    tell: &'a mut dyn FnMut(f64),
+}
+
+impl TrainingLoop for Training<'_> {
+    fn trainer(&mut self) -> &mut Trainer {
+        &mut self.trainer
     }
-    let Some(_lock) = checkpoints.lock(arm)? else { return Ok(Ended::Busy) };
-    if checkpoints.is_done(arm) {
-        return Ok(Ended::Done);
+
+    fn before_update(&mut self) -> anyhow::Result<bool> {
+        check().map(|()| true)
     }
-    let folder = checkpoints.folder(arm);
-    let mut trainer = trainer(checkpoints, arm, texts, device)?;
-    let begin = Instant::now();
-    let mut record = Record { first_step: arm.from_step + 1, ..Record::default() };
-    let mut snapshots = match arm.snapshot_every {
-        0 => None,
-        _ => Some(BufWriter::new(File::create(folder.join("weights.f32"))?)),
-    };
-    for done in 1..=arm.updates() {
-        if Control::interrupted() {
-            return Ok(Ended::Interrupted);
-        }
-        if let Some(row) = trainer.step()? {
-            push(&mut record, row.loss, row.grad_norm);
-        }
-        if let Some(file) = &mut snapshots
+
+    fn update(&mut self) -> anyhow::Result<Option<StepResult>> {
+        self.trainer.step()
+    }
+
+    fn report(&mut self, row: StepResult) -> anyhow::Result<()> {
+        self.record.loss.push(row.loss);
+        self.record.grad_norm.push(row.grad_norm);
+        Ok(())
+    }
+
+    fn after_update(&mut self, _: bool) -> anyhow::Result<bool> {
+        let Self { trainer, arm, .. } = self;
+        let step = trainer.state.step;
+        let done = step - arm.from_step;
+        if let Some(file) = &mut self.snapshots
             && done.is_multiple_of(arm.snapshot_every)
         {
             write_arena(&trainer.device, &trainer.model.values, file)?;
         }
-        let step = arm.from_step + done;
         if arm.states.contains(&step) {
-            let mut file = BufWriter::new(File::create(folder.join(state_name(step)))?);
+            let mut file = BufWriter::new(File::create(self.folder.join(state_name(step)))?);
             for arena in [&trainer.model.values, &trainer.optimizer.m, &trainer.optimizer.v] {
                 write_arena(&trainer.device, arena, &mut file)?;
             }
             file.flush()?;
         }
-        tell(done);
-        if arm.until_lost && done.is_multiple_of(LOOK_EVERY) && first_lost(&record.loss).is_some() {
-            break;
-        }
+        (self.tell)(done as f64 / arm.updates() as f64);
+        Ok(!(arm.until_lost && done.is_multiple_of(LOOK_EVERY) && first_lost(&self.record.loss).is_some()))
     }
-    for row in trainer.flush()? {
-        push(&mut record, row.loss, row.grad_norm);
-    }
-    if let Some(file) = &mut snapshots {
-        file.flush()?;
-    }
-    record.seconds = begin.elapsed().as_secs_f64();
-    checkpoints.finish(arm, &record)?;
-    Ok(Ended::Done)
-}
-
-fn push(record: &mut Record, loss: f64, grad_norm: f64) {
-    record.loss.push(loss);
-    record.grad_norm.push(grad_norm);
 }
 
 /// A trainer at the arm's beginning.

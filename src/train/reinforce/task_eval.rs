@@ -221,7 +221,7 @@ pub fn pass_at_k(n: usize, right: usize, k: usize) -> f64 {
 
 impl Reinforce {
     /// Ask the held-out questions; see [`crate::train::Trainer::evaluate_task`].
-    pub(in crate::train) fn evaluate_task(
+    pub(super) fn held_out(
         &mut self,
         device: &Device,
         model: &Model,
