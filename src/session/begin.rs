@@ -28,6 +28,8 @@ pub enum Begin {
     Merge(Box<MergeBegin>),
     /// All of a checkpoint: weights, moments, step, data order.
     Fork(Box<Checkpoint>),
+    /// The newest checkpoint of the run itself, which continues.
+    Resume(Box<Checkpoint>),
 }
 
 /// A merge to begin from.
@@ -107,37 +109,58 @@ impl Begin {
             Self::Nothing => None,
             Self::Model { dir, .. } => Some(dir),
             Self::Merge(merge) => Some(&merge.newest.path),
-            Self::Fork(checkpoint) => Some(&checkpoint.path),
+            Self::Fork(checkpoint) | Self::Resume(checkpoint) => Some(&checkpoint.path),
         }
     }
 
     /// Lineage in words, for the manifest: `RUN@STEP`, `sma of RUN@STEP,STEP,...`, or a folder's name.
     pub fn parent(&self) -> Option<String> {
         match self {
-            Self::Nothing => None,
+            // A run that is resumed has its parent in its settings.
+            Self::Nothing | Self::Resume(_) => None,
             Self::Model { checkpoint: Some(checkpoint), .. } | Self::Fork(checkpoint) => Some(name_of(checkpoint)),
             Self::Merge(merge) => Some(merge.parent()),
             Self::Model { dir, checkpoint: None } => dir.file_name().map(|name| name.to_string_lossy().into_owned()),
         }
     }
 
-    /// Put it onto the device.
+    /// The checkpoint of a run that is resumed.
+    pub fn resumed(&self) -> Option<&Checkpoint> {
+        if let Self::Resume(checkpoint) = self { Some(checkpoint) } else { None }
+    }
+
+    /// The run whose checkpoint a fork, or the run itself, continues.
+    pub fn continued_run(&self) -> Option<&Path> {
+        match self {
+            Self::Fork(checkpoint) | Self::Resume(checkpoint) => checkpoint.path.parent().and_then(Path::parent),
+            Self::Nothing | Self::Model { .. } | Self::Merge(_) => None,
+        }
+    }
+
+    /// Put it onto the device. Of a run that is resumed, what its checkpoint holds beside tensors is returned.
     ///
     /// # Errors
     /// Files that do not fit the model, or cannot be read.
-    pub fn apply(&self, vfs: &dyn Vfs, trainer: &mut Trainer, optimizer: Option<OptimizerState>) -> Result<()> {
+    pub fn apply(
+        &self,
+        vfs: &dyn Vfs,
+        trainer: &mut Trainer,
+        optimizer: Option<OptimizerState>,
+    ) -> Result<Option<save::TrainerFile>> {
+        let keep = optimizer == Some(OptimizerState::Keep);
         match self {
-            Self::Nothing => Ok(()),
+            Self::Nothing => {}
             Self::Model { dir, checkpoint } => {
                 trainer.model.load(&trainer.device, &WeightFiles::open(dir)?)?;
-                match (optimizer, checkpoint) {
-                    (Some(OptimizerState::Keep), Some(checkpoint)) => keep_moments(vfs, checkpoint, trainer),
-                    _ => Ok(()),
+                if let (true, Some(checkpoint)) = (keep, checkpoint) {
+                    keep_moments(vfs, checkpoint, trainer)?;
                 }
             }
             Self::Merge(merge) => {
                 merge.inputs.merge(&merge.spec.rule)?.load(&trainer.device, &trainer.model)?;
-                if optimizer == Some(OptimizerState::Keep) { keep_moments(vfs, &merge.newest, trainer) } else { Ok(()) }
+                if keep {
+                    keep_moments(vfs, &merge.newest, trainer)?;
+                }
             }
             Self::Fork(checkpoint) => {
                 save::restore(vfs, checkpoint, trainer)?;
@@ -147,9 +170,10 @@ impl Begin {
                 if optimizer == Some(OptimizerState::Fresh) {
                     trainer.forget_moments()?;
                 }
-                Ok(())
             }
+            Self::Resume(checkpoint) => return save::restore(vfs, checkpoint, trainer).map(Some),
         }
+        Ok(None)
     }
 }
 

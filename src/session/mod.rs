@@ -17,7 +17,6 @@ mod stage;
 mod unsaved;
 
 pub use open::{DryRun, Start, dry_run, train};
-pub use run::{Run, Running};
 pub use stage::{source, today};
 
 use crate::config::Settings;

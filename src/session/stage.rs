@@ -3,10 +3,11 @@
 
 use super::emitter::{Listener, Notification};
 use crate::config::{ModelConfig, Settings, SftSettings, Stage};
-use crate::data::tasks::{self, Task};
+use crate::data::tasks;
 use crate::data::{self, Cache, Notices, Source, TextSource, Tokenizer, chat};
 use crate::event::Event;
 use crate::model::hf_config;
+use crate::train::reinforce::TaskContext;
 use crate::vfs::unix_time;
 use anyhow::{Context as _, Result, ensure};
 use std::path::Path;
@@ -26,7 +27,7 @@ pub(super) enum StageData {
     /// Batches.
     Source(Box<dyn Source>),
     /// Questions.
-    Task(Box<dyn Task>),
+    Task(TaskContext),
 }
 
 impl StageData {
@@ -34,7 +35,7 @@ impl StageData {
     pub fn content_hash(&self) -> Option<String> {
         match self {
             Self::Source(source) => source.content_hash(),
-            Self::Task(task) => task.content_hash(),
+            Self::Task(task_context) => task_context.task.content_hash(),
         }
     }
 
@@ -42,7 +43,7 @@ impl StageData {
     pub fn tokens(&self) -> (u64, u64) {
         match self {
             Self::Source(source) => source.tokens(),
-            Self::Task(task) => (0, task.eval_questions()),
+            Self::Task(task_context) => (0, task_context.task.eval_questions()),
         }
     }
 }
@@ -68,7 +69,7 @@ pub(super) fn load(settings: &mut Settings, existing: Option<&Path>, resumed: bo
 pub fn source(settings: &Settings, checkpoint: &Path, sink: &mut Listener) -> Result<Box<dyn Source>> {
     match load(&mut settings.clone(), Some(checkpoint), true, sink)?.material {
         StageData::Source(source) => Ok(source),
-        StageData::Task(task) => {
+        StageData::Task(TaskContext { task, .. }) => {
             anyhow::bail!("a run of lehr grpo on {} has no validation text; judge it with lehr eval --task", task.name())
         }
     }
@@ -145,7 +146,9 @@ fn questions(settings: &mut Settings, existing: Option<&Path>, resumed: bool, no
     let opened = tasks::open(&task, &settings.data, settings.train.seed, Some(&tokenizer), date, notices);
     let task = opened.map_err(|e| not_the_same(resumed, e))?;
     settings.validate()?;
-    Ok(Loaded { tokenizer, material: StageData::Task(task), config })
+    let chat = settings.task.as_ref().is_some_and(|task| task.chat);
+    let task_context = TaskContext { task, tokenizer: tokenizer.clone(), stops: tokenizer.end_tokens().ids().to_vec(), chat };
+    Ok(Loaded { tokenizer, material: StageData::Task(task_context), config })
 }
 
 fn rows(
