@@ -15,7 +15,7 @@
 //!
 //! | layer | modules | hold |
 //! |---|---|---|
-//! | 0 | [`config`] [`event`] [`plot`] [`rng`] [`stats`] [`vfs`] [`words`] | settings, events and commands, charts as SVG text, random numbers, intervals, files that can be made to fail, numbers in words |
+//! | 0 | [`config`] [`event`] [`plot`] [`progress`] [`rng`] [`stats`] [`vfs`] [`words`] | settings, events and commands, charts as SVG text, progress callbacks, random numbers, intervals, files that can be made to fail, numbers in words |
 //! | 1 | [`device`] | what computes: a GPU (wgpu) or the CPU; arenas, kernels, recordings |
 //! | 2 | [`ops`] | one file per shader: record functions, host function, f64 reference implementation (twin), check |
 //! | 3 | [`model`] [`data`] | weights, transformer, checkpoints; tokenizers, corpora, batches, tasks |
@@ -45,6 +45,7 @@ pub mod ops;
 #[cfg(not(target_arch = "wasm32"))]
 pub mod papers;
 pub mod plot;
+pub mod progress;
 #[cfg(not(target_arch = "wasm32"))]
 pub mod report;
 pub mod rng;

@@ -12,6 +12,7 @@ use lehr::papers::pma::question_set::QuestionSet;
 use lehr::papers::pma::scale::{GRID, Scale};
 use lehr::papers::pma::texts::Texts;
 use lehr::papers::pma::trajectory::train;
+use lehr::progress::silent;
 use std::path::Path;
 
 fn texts() -> Texts {
@@ -25,7 +26,7 @@ fn short(scale: &Scale, seed: u64) -> Arm {
 }
 
 fn run(bank: &QuestionSet, arm: &Arm, texts: &Texts) -> Ended {
-    train(bank, arm, texts, &Default::default(), &mut |_| {}).unwrap()
+    train(bank, arm, texts, &Default::default(), &mut silent).unwrap()
 }
 
 #[test]

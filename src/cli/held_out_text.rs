@@ -5,6 +5,7 @@ use crate::config::{DataSettings, DeviceSettings};
 use crate::data::{self, Cache, Notices, TokenRange, Tokenizer};
 use crate::device::Device;
 use crate::model::checkpoint;
+use crate::progress::silent;
 use crate::run_folder::{self, checkpoints};
 use crate::session;
 use crate::session::begin::split_step;
@@ -89,7 +90,7 @@ impl Text {
         let val_fraction = if whole { 0.0 } else { self.val_fraction };
         let data = DataSettings { data: self.data.clone(), val_fraction, ..DataSettings::default() };
         let mut notices = Notices::new();
-        let (_, dataset) = data::load(&data, Some(tokenizer), &Cache::User, &mut notices, &mut |_, _| {})?;
+        let (_, dataset) = data::load(&data, Some(tokenizer), &Cache::User, &mut notices, &mut silent)?;
         notices.take().iter().for_each(|n| output::note(&format!("note: {n}")));
         let range = if whole { Some(dataset.train).filter(|t| t.len() > 1) } else { dataset.val };
         range.context("--data: too little text to score")

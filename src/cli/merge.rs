@@ -223,12 +223,10 @@ fn save(args: &Args, merge: &Merge, target: &Target, recipe: &Recipe) -> anyhow:
     // Ctrl-C removes what has been written so far.
     let _control = Control::listen(false)?;
     let begin = Instant::now();
-    let whole: u64 = merge.inputs().tensors.iter().map(|t| t.len() as u64 * t.dtype.bytes()).sum();
     let mut line = output::Line::after(output::PLAIN_LINE_SECONDS);
-    let saved = merge.save(&RealFs, target, recipe, &mut |written| {
-        anyhow::ensure!(!Control::interrupted(), "interrupted");
-        line.show(|| format!("merging {} %", 100 * written / whole.max(1)));
-        Ok(())
+    let saved = merge.save(&RealFs, target, recipe, &mut |what, written, whole| {
+        line.show(|| format!("{what} {} %", 100 * written / whole.max(1)));
+        Ok(!Control::interrupted())
     });
     line.end();
     let manifest = match saved {

@@ -3,6 +3,7 @@
 use crate::config::Settings;
 use crate::data::chat::row_files;
 use crate::data::{Corpus, Notices, read_objects};
+use crate::progress::silent;
 use anyhow::{Result, bail};
 use serde_json::Value;
 use std::io::{BufRead, BufReader, Read};
@@ -50,7 +51,7 @@ fn first_row(path: &Path) -> Result<String> {
     let mut found = None;
     if let Some(file) = file {
         // The first row that says something ends the reading.
-        let _ = read_objects(&file, "", &mut |_, _| {}, |_, row| {
+        let _ = read_objects(&file, "", &mut silent, |_, row| {
             found = FIELDS.iter().find_map(|field| said(row.get(*field)?));
             if found.is_some() { bail!("enough") } else { Ok(()) }
         });

@@ -5,6 +5,7 @@ use super::stream::Merge;
 use super::{Inputs, MergeRule, Treatment, Window};
 use crate::model::checkpoint::{Existing, Manifest, Origin, Place, save};
 use crate::model::safetensors_file::{Dtype, header_bytes};
+use crate::progress::{Progress, report};
 use crate::vfs::{Kind, Vfs, clean, shown};
 use anyhow::{Context, Result, anyhow, bail, ensure};
 use serde::{Deserialize, Serialize};
@@ -191,17 +192,11 @@ impl Merge<'_> {
     ///
     /// # Errors
     /// A folder that cannot be read or holds a number that is not finite, a disk that fails, or what `progress` returns.
-    pub fn save(
-        &self,
-        vfs: &dyn Vfs,
-        target: &Target,
-        recipe: &Recipe,
-        progress: &mut dyn FnMut(u64) -> Result<()>,
-    ) -> Result<Manifest> {
+    pub fn save(&self, vfs: &dyn Vfs, target: &Target, recipe: &Recipe, progress: &mut Progress<'_>) -> Result<Manifest> {
         let tensors: Vec<(&str, Dtype, &[usize])> =
             self.inputs().tensors.iter().map(|t| (t.name.as_str(), t.dtype, t.shape.as_slice())).collect();
         let metadata = BTreeMap::from([(METADATA_KEY.to_owned(), serde_json::to_string(recipe)?)]);
-        let (header, bytes) = header_bytes(&metadata, &tensors)?;
+        let (header, bytes_of_tensors) = header_bytes(&metadata, &tensors)?;
         let files = self.small_files(vfs, target, recipe)?;
         let mut made = Vec::new();
         if let Err(e) = make_parents(vfs, &target.parent, &mut made) {
@@ -211,7 +206,7 @@ impl Merge<'_> {
         let place = Place {
             parent: &target.parent,
             name: &target.name,
-            bytes: bytes + header.len() as u64 + files.iter().map(|(_, content)| content.len() as u64).sum::<u64>(),
+            bytes: bytes_of_tensors + header.len() as u64 + files.iter().map(|(_, content)| content.len() as u64).sum::<u64>(),
             existing: Existing::Refuse,
         };
         // An input that cannot be used is no fault of the output's disk and is told as it is.
@@ -225,7 +220,7 @@ impl Merge<'_> {
                     disk = file.write_all(bytes);
                     ensure!(disk.is_ok(), "the disk failed");
                     written += bytes.len() as u64;
-                    progress(written)
+                    report(progress, "merging", written, bytes_of_tensors)
                 });
                 disk?;
                 streamed.map_err(|e| {

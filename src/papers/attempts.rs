@@ -1,5 +1,6 @@
 //! Getting pieces of training done: in order, shared with other processes, interruptible, with an estimate of what is left.
 
+use crate::progress::Progress;
 use crate::session::control::Control;
 use std::time::Duration;
 use web_time::Instant;
@@ -38,7 +39,7 @@ pub trait Job: PartialEq {
     fn cost(&self) -> f64;
 }
 
-/// Does pieces of training; `tell` gets the part that is done.
+/// Does pieces of training.
 pub trait Worker<J> {
     /// Whether it is on disk.
     fn is_done(&self, job: &J) -> bool;
@@ -47,7 +48,7 @@ pub trait Worker<J> {
     ///
     /// # Errors
     /// A device fault or a disk that refuses, or [`Interrupted`]: it will start anew.
-    fn attempt(&self, job: &J, tell: &mut dyn FnMut(f64)) -> anyhow::Result<Ended>;
+    fn attempt(&self, job: &J, progress: &mut Progress<'_>) -> anyhow::Result<Ended>;
 }
 
 /// Have all these jobs done, and before them those that they begin from. Jobs that another process is at are waited for, so that several
@@ -94,12 +95,14 @@ fn attempt<J: Job>(
     let cost = job.cost();
     let begin = Instant::now();
     let mut last = Instant::now();
-    let ended = worker.attempt(job, &mut |part| {
+    let ended = worker.attempt(job, &mut |_, done, all| {
+        let part = done as f64 / all.max(1) as f64;
         if last.elapsed().as_secs() >= 10 {
             last = Instant::now();
             let eta = rate.seconds(*left - part * cost, part * cost, begin.elapsed().as_secs_f64());
             tell(&format!("{}: {:.0} %, about {} left for all arms", job.name(), 100.0 * part, minutes(eta)));
         }
+        Ok(true)
     })?;
     match ended {
         Ended::Busy => Ok(false),
@@ -174,11 +177,11 @@ mod tests {
         fn is_done(&self, job: &Step) -> bool {
             self.0.borrow().contains(&job.0)
         }
-        fn attempt(&self, job: &Step, tell: &mut dyn FnMut(f64)) -> anyhow::Result<Ended> {
+        fn attempt(&self, job: &Step, progress: &mut Progress<'_>) -> anyhow::Result<Ended> {
             if job.0 == "base" && !self.1.replace(true) {
                 return Ok(Ended::Busy);
             }
-            tell(0.5);
+            progress("training", 1, 2)?;
             self.0.borrow_mut().push(job.0);
             Ok(Ended::Done)
         }

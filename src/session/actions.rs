@@ -79,12 +79,9 @@ impl Run<'_> {
             return self.evaluate_task();
         }
         let begin = Instant::now();
-        let sink = &mut self.out;
+        let out = &mut self.out;
         let mut seen = Seen::default();
-        let found = self.trainer.evaluate_seeing(tokens, &mut seen, |done, all| {
-            sink.progress("evaluating", done, all);
-            Ok(())
-        })?;
+        let found = self.trainer.evaluate_seeing(tokens, &mut seen, &mut |what, done, all| out.progress(what, done, all))?;
         let step = self.trainer.state.step;
         if let Some(e) = found {
             self.eval_loss = Some(e.loss);

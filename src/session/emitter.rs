@@ -11,7 +11,7 @@ pub enum Notification<'a> {
     /// A fact, also in the log.
     Event(&'a Event),
     /// (what, done, all): passing progress, only for a person who watches.
-    Progress(&'a str, usize, usize),
+    Progress(&'a str, u64, u64),
 }
 
 /// A listener: the progress line, the JSON lines on standard output, a window.
@@ -71,9 +71,13 @@ impl EventEmitter {
         }
     }
 
-    /// Tell the listener how far something has come.
-    pub fn progress(&mut self, what: &str, done: usize, all: usize) {
+    /// Tell the listener how far something has come; a [`Progress`](crate::progress::Progress) that never ends the work.
+    ///
+    /// # Errors
+    /// None.
+    pub fn progress(&mut self, what: &str, done: u64, all: u64) -> anyhow::Result<bool> {
         (self.sink)(Notification::Progress(what, done, all));
+        Ok(true)
     }
 
     /// Length of the log.

@@ -4,6 +4,7 @@ use super::run::Run;
 use super::save;
 use crate::event::{Event, Merged, Number};
 use crate::model::checkpoint::{Origin, step_name};
+use crate::progress::silent;
 use crate::train::{Evaluation, MergedWindow};
 use std::collections::BTreeMap;
 use std::path::PathBuf;
@@ -14,11 +15,8 @@ impl Run<'_> {
     /// while there are fewer than two snapshots.
     pub(super) fn evaluate_merge(&mut self, tokens: u64, raw: Option<f64>) -> anyhow::Result<()> {
         let begin = Instant::now();
-        let sink = &mut self.out;
-        let found = self.trainer.evaluate_merge(tokens, |done, all| {
-            sink.progress("evaluating the merge", done, all);
-            Ok(())
-        })?;
+        let out = &mut self.out;
+        let found = self.trainer.evaluate_merge(tokens, &mut |what, done, all| out.progress(what, done, all))?;
         let Some((window, evaluation)) = found else { return Ok(()) };
         self.report_merged(&window, evaluation, raw, None, begin);
         Ok(())
@@ -38,8 +36,8 @@ impl Run<'_> {
         }
         let (begin, method) = (Instant::now(), live.method_name());
         let tokens = self.settings.eval.eval_tokens;
-        let raw = self.trainer.evaluate(tokens, |_, _| Ok(()))?.map(|e| e.loss);
-        let Some((window, evaluation)) = self.trainer.evaluate_merge(tokens, |_, _| Ok(()))? else { return Ok(()) };
+        let raw = self.trainer.evaluate(tokens, &mut silent)?.map(|e| e.loss);
+        let Some((window, evaluation)) = self.trainer.evaluate_merge(tokens, &mut silent)? else { return Ok(()) };
         let path = self.write_merge(&window, method)?;
         self.report_merged(&window, evaluation, raw, path, begin);
         Ok(())

@@ -23,8 +23,8 @@ impl Run<'_> {
         for temperature in [0.0, sampled] {
             let (out, control) = (&mut self.out, &mut self.control);
             let found = self.trainer.evaluate_task(temperature, &mut |what, done, all| {
-                out.progress(what, done, all);
-                !control.is_urgent()
+                out.progress(what, done, all)?;
+                Ok(!control.is_urgent())
             })?;
             let Some(exam) = found else { return Ok(()) };
             // Where nothing could be judged, the accuracy of before stands.

@@ -143,10 +143,7 @@ impl Run<'_> {
         let purged = self.retention.remove_after(vfs, self.folder.path(), plan.to())?;
         let out = &mut self.out;
         let tokens = self.settings.eval.eval_tokens;
-        let after = self.trainer.evaluate(tokens, |done, all| {
-            out.progress("evaluating", done, all);
-            Ok(())
-        })?;
+        let after = self.trainer.evaluate(tokens, &mut |what, done, all| out.progress(what, done, all))?;
         self.eval_loss = after.map(|e| e.loss);
         let settings = &self.settings.rescue;
         self.out.emit(&Event::Rescue(Rescue {

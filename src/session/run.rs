@@ -273,8 +273,8 @@ impl TrainingLoop for Run<'_> {
     fn update(&mut self) -> anyhow::Result<Option<StepResult>> {
         let (out, control) = (&mut self.out, &mut self.control);
         self.trainer.step_watched(&mut |what, done, all| {
-            out.progress(what, done, all);
-            !control.is_urgent()
+            out.progress(what, done, all)?;
+            Ok(!control.is_urgent())
         })
     }
 

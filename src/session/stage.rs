@@ -81,6 +81,14 @@ fn model(dir: &Path) -> Result<(Tokenizer, ModelConfig)> {
     Ok((Tokenizer::from_folder(dir)?, config.model))
 }
 
+/// Progress to a listener; a signal ends the process by itself before training begins.
+fn reported(sink: &mut Listener) -> impl FnMut(&str, u64, u64) -> Result<bool> {
+    move |what, done, all| {
+        sink(Notification::Progress(what, done, all));
+        Ok(true)
+    }
+}
+
 /// What a run that goes on says of data which was good when it began.
 fn not_the_same(resumed: bool, error: anyhow::Error) -> anyhow::Error {
     match resumed {
@@ -99,7 +107,7 @@ fn text(
     sink: &mut Listener,
 ) -> Result<Loaded> {
     let (tokenizer, shape) = existing.map(model).transpose()?.unzip();
-    let progress = &mut |done, all| sink(Notification::Progress("reading text", done as usize, all as usize));
+    let progress = &mut reported(sink);
     let (tokenizer, dataset) =
         data::load(&settings.data, tokenizer, &Cache::User, notices, progress).map_err(|e| not_the_same(resumed, e))?;
     let config = shape.unwrap_or_else(|| settings.model.config(tokenizer.vocab_size(), settings.train.seq_len));
@@ -173,7 +181,7 @@ fn rows(
     let (tokenizer, template) = chat::template_of(&tokenizer, file, date)?;
     let from =
         chat::From { tokenizer: &tokenizer, template: &template, seq_len: settings.train.seq_len, seed: settings.train.seed };
-    let progress = &mut |done, all| sink(Notification::Progress("reading rows", done as usize, all as usize));
+    let progress = &mut reported(sink);
     let loaded = chat::load(&settings.data, sft, &from, notices, progress);
     let mut source = loaded.map_err(|e| not_the_same(resumed, e))?;
     plan_updates(settings, sft.num_train_epochs, &mut source, notices);

@@ -3,13 +3,14 @@
 
 use super::live_merge::LiveMerge;
 use super::predictions::Seen;
-use super::reinforce::{PendingStep, Progress};
+use super::reinforce::PendingStep;
 use super::{Evaluation, Optimizer, Scorer, StepResult, TrainerState};
 use crate::device::{Device, Recording};
 use crate::event::TaskEval;
 use crate::model::Model;
 use crate::model::weight_files::WeightFiles;
 use crate::ops::adamw::UpdateParams;
+use crate::progress::Progress;
 use anyhow::Result;
 
 /// What a stage works on: all of a trainer but the stage itself.
@@ -41,7 +42,7 @@ pub(super) trait Stage {
         _by: Option<&Scorer>,
         _tokens: u64,
         _: Option<&mut Seen>,
-        _: &mut dyn FnMut(usize, usize) -> Result<()>,
+        _: &mut Progress<'_>,
     ) -> Result<Option<Evaluation>> {
         Ok(None)
     }

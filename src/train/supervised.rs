@@ -1,7 +1,6 @@
 //! The supervised stages, pre-training and fine-tuning: batches from a source, a gradient pass, held-out loss. A stage is its source.
 
 use super::predictions::Seen;
-use super::reinforce::Progress;
 use super::stage::{Parts, Stage};
 use super::{Evaluation, GradientPass, Optimizer, Scorer, StepResult, micro_batch, rows_at_once};
 use crate::config::Settings;
@@ -11,6 +10,7 @@ use crate::event::{Event, Step};
 use crate::model::{Activations, Model, Weights};
 use crate::ops::adamw::UpdateParams;
 use crate::ops::objective::stats;
+use crate::progress::Progress;
 use std::collections::VecDeque;
 
 /// What a supervised stage needs beside model and optimizer.
@@ -133,13 +133,12 @@ impl Stage for Supervised {
         by: Option<&Scorer>,
         tokens: u64,
         seen: Option<&mut Seen>,
-        progress: &mut dyn FnMut(usize, usize) -> anyhow::Result<()>,
+        progress: &mut Progress<'_>,
     ) -> anyhow::Result<Option<Evaluation>> {
         let most = if tokens == 0 { u64::MAX } else { tokens };
         let acts = &self.pass.acts;
         let Some(batches) = self.source.val_batches(acts.batch, acts.time, most) else { return Ok(None) };
-        let all = batches.len();
-        by.unwrap_or(&self.scorer).evaluate_seeing(device, batches, seen, |done| progress(done, all)).map(Some)
+        by.unwrap_or(&self.scorer).evaluate_seeing(device, batches, seen, progress).map(Some)
     }
 }
 

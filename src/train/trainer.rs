@@ -3,7 +3,7 @@
 
 use super::live_merge::{LiveMerge, MergedWindow};
 use super::predictions::Seen;
-use super::reinforce::{PendingStep, Progress, Reinforce, TaskContext};
+use super::reinforce::{PendingStep, Reinforce, TaskContext};
 use super::stage::{Parts, Stage};
 use super::supervised::Supervised;
 use super::{Evaluation, Optimizer, learning_rate};
@@ -14,6 +14,7 @@ use crate::event::{Completion, Event, LiveSettings, Step, TaskEval};
 use crate::model::Model;
 use crate::model::weight_files::WeightFiles;
 use crate::ops::adamw::UpdateParams;
+use crate::progress::{Progress, silent};
 use serde::{Deserialize, Serialize};
 
 /// Everything that training needs beside files, events and commands.
@@ -150,7 +151,7 @@ impl Trainer {
     /// # Errors
     /// A device fault.
     pub fn step(&mut self) -> anyhow::Result<Option<StepResult>> {
-        self.step_watched(&mut |_, _, _| true)
+        self.step_watched(&mut silent)
     }
 
     /// The same. `progress` hears what goes on within a step of reinforcement, and may stop it between two tokens: what was sampled is
@@ -175,13 +176,9 @@ impl Trainer {
     /// Mean loss on the validation split (`None` when nothing is held out), on its first `tokens` tokens (0: on all of it).
     ///
     /// # Errors
-    /// A device fault, or what `progress` (batches done, batches in all) returns.
-    pub fn evaluate(
-        &self,
-        tokens: u64,
-        mut progress: impl FnMut(usize, usize) -> anyhow::Result<()>,
-    ) -> anyhow::Result<Option<Evaluation>> {
-        self.stage.evaluate(&self.device, None, tokens, None, &mut progress)
+    /// A device fault, or what `progress` returns; [`Interrupted`](crate::progress::Interrupted) when that ends it.
+    pub fn evaluate(&self, tokens: u64, progress: &mut Progress<'_>) -> anyhow::Result<Option<Evaluation>> {
+        self.stage.evaluate(&self.device, None, tokens, None, progress)
     }
 
     /// The same, to the bit; what the model said of the first tokens is left in `seen`.
@@ -192,9 +189,9 @@ impl Trainer {
         &self,
         tokens: u64,
         seen: &mut Seen,
-        mut progress: impl FnMut(usize, usize) -> anyhow::Result<()>,
+        progress: &mut Progress<'_>,
     ) -> anyhow::Result<Option<Evaluation>> {
-        self.stage.evaluate(&self.device, None, tokens, Some(seen), &mut progress)
+        self.stage.evaluate(&self.device, None, tokens, Some(seen), progress)
     }
 
     /// Merge the snapshots and score the merge as [`Trainer::evaluate`] scores the run's own weights, which it leaves alone. `None` while
@@ -205,10 +202,11 @@ impl Trainer {
     pub fn evaluate_merge(
         &self,
         tokens: u64,
-        mut progress: impl FnMut(usize, usize) -> anyhow::Result<()>,
+        progress: &mut Progress<'_>,
     ) -> anyhow::Result<Option<(MergedWindow, Option<Evaluation>)>> {
         let Some(live) = &self.live_merge else { return Ok(None) };
         let Some(window) = live.merge(&self.device)? else { return Ok(None) };
+        let mut progress = |_: &str, done, all| progress("evaluating the merge", done, all);
         Ok(Some((window, self.stage.evaluate(&self.device, Some(&live.scorer), tokens, None, &mut progress)?)))
     }
 

@@ -7,7 +7,7 @@ use std::path::{Path, PathBuf};
 
 /// What may be imported: a module uses its own floor and those below.
 const FLOORS: &[&[&str]] = &[
-    &["config", "event", "plot", "rng", "stats", "vfs", "words"],
+    &["config", "event", "plot", "progress", "rng", "stats", "vfs", "words"],
     &["device"],
     &["ops"],
     &["model", "data"],

@@ -187,7 +187,7 @@ fn a_bad_disk_leaves_all_or_nothing() {
     let recipe = Recipe::new(&merge, &MergeRule::Sma, None);
     let save = |fs: &FaultFs, top: &str| {
         let target = Target::new(&RealFs, &place.path(top).join("deep/out")).unwrap();
-        merge.save(fs, &target, &recipe, &mut |_| Ok(()))
+        merge.save(fs, &target, &recipe, &mut silent)
     };
     let count = FaultFs::counting();
     save(&count, "whole").unwrap();

@@ -99,7 +99,8 @@ pub fn run(args: &super::Args, rows: Option<usize>) -> anyhow::Result<i32> {
         let begin = Instant::now();
         let sampling = Sampling { temperature, seed: own.seed, ..Sampling::default() };
         let exam = Exam { questions: count, samples, max_completion_length: most, sampling };
-        let Some((graded_questions, ungraded)) = examinee.sit(task.as_mut(), &exam, &mut |_, done, _| progress.tell(done))?
+        let Some((graded_questions, ungraded)) =
+            examinee.sit(task.as_mut(), &exam, &mut |_, done, _| Ok(progress.tell(done as usize)))?
         else {
             return Ok(session::control::INTERRUPTED);
         };

@@ -148,7 +148,7 @@ impl Bench {
         };
         // Questions that training meets late or never.
         let mut asked = FAR + n * (completions / rollout.num_generations) as u64;
-        let sampled = sampler.sample(&mut asked, &mut |_, _, _| !Control::interrupted())?;
+        let sampled = sampler.sample(&mut asked, &mut |_, _, _| Ok(!Control::interrupted()))?;
         let mut rollouts = sampled.ok_or(Interrupted)?.rollouts;
         let temperature = rollout.temperature;
         self.hands[0].policy.score(&self.device, &self.model, &mut rollouts, temperature)?;

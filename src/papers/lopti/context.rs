@@ -10,6 +10,7 @@ use crate::config::{DeviceSettings, TaskKind};
 use crate::papers::attempts::{Ended, Worker, work_off};
 use crate::papers::stats::mean;
 use crate::papers::store::Store;
+use crate::progress::Progress;
 use std::cell::{OnceCell, RefCell};
 use std::collections::BTreeMap;
 
@@ -124,9 +125,9 @@ impl Worker<Arm> for Context<'_> {
         self.store.is_done(&arm.name, &arm.key())
     }
 
-    fn attempt(&self, arm: &Arm, tell: &mut dyn FnMut(f64)) -> anyhow::Result<Ended> {
+    fn attempt(&self, arm: &Arm, progress: &mut Progress<'_>) -> anyhow::Result<Ended> {
         let task_setup = self.task_setup(arm.task.task)?;
-        TrainingContext { store: &self.store, task_setup, device: &self.device }.train(arm, tell)
+        TrainingContext { store: &self.store, task_setup, device: &self.device }.train(arm, progress)
     }
 }
 

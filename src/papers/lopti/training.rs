@@ -7,6 +7,7 @@ use crate::device::Device;
 use crate::event::{Event, TaskEval};
 use crate::papers::attempts::{Ended, Interrupted, check};
 use crate::papers::store::Store;
+use crate::progress::Progress;
 use crate::session::control::Control;
 use crate::train::{StepResult, Trainer, TrainingLoop, train};
 use crate::vfs::{shown, write_whole};
@@ -41,16 +42,16 @@ pub fn weights(store: &Store, arm: &Arm) -> anyhow::Result<Vec<f32>> {
 }
 
 impl TrainingContext<'_> {
-    /// Train an arm unless it is there. What it begins from must be. `tell` gets the part that is done.
+    /// Train an arm unless it is there. What it begins from must be.
     ///
     /// # Errors
     /// A device fault, a disk that refuses, or [`Interrupted`].
-    pub fn train(&self, arm: &Arm, tell: &mut dyn FnMut(f64)) -> anyhow::Result<Ended> {
+    pub fn train(&self, arm: &Arm, progress: &mut Progress<'_>) -> anyhow::Result<Ended> {
         self.store.once(&arm.name, &arm.key(), || {
             let begin = Instant::now();
             let mut training = match &arm.work {
-                Work::FineTune => self.fine_tuning(arm, tell)?,
-                Work::Reinforce { from, rollout, grpo, .. } => self.reinforcement(arm, from, rollout, grpo, tell)?,
+                Work::FineTune => self.fine_tuning(arm, progress)?,
+                Work::Reinforce { from, rollout, grpo, .. } => self.reinforcement(arm, from, rollout, grpo, progress)?,
             };
             train(&mut training, arm.train.max_steps)?;
             let Training { trainer, mut record, .. } = training;
@@ -68,13 +69,13 @@ impl TrainingContext<'_> {
         Device::open(self.device)
     }
 
-    fn fine_tuning<'a>(&self, arm: &'a Arm, tell: &'a mut dyn FnMut(f64)) -> anyhow::Result<Training<'a>> {
+    fn fine_tuning<'a>(&self, arm: &'a Arm, progress: &'a mut Progress<'a>) -> anyhow::Result<Training<'a>> {
         let settings = Settings { model: arm.model.clone(), train: arm.train.clone(), ..Settings::default() };
         let config = arm.model.config(self.task_setup.vocab(), arm.train.seq_len);
         let worked_solutions = self.task_setup.worked_solutions(&arm.task, arm.train.seq_len, arm.train.seed)?;
         let trainer = Trainer::new(self.device()?, &settings, &config, Box::new(worked_solutions))?;
         let record = Record { updates: arm.train.max_steps, ..Record::default() };
-        Ok(Training { trainer, arm, record, tell })
+        Ok(Training { trainer, arm, record, progress })
     }
 
     fn reinforcement<'a>(
@@ -83,7 +84,7 @@ impl TrainingContext<'_> {
         from: &Arm,
         rollout: &RolloutSettings,
         grpo: &GrpoSettings,
-        tell: &'a mut dyn FnMut(f64),
+        progress: &'a mut Progress<'a>,
     ) -> anyhow::Result<Training<'a>> {
         let settings = Settings {
             model: arm.model.clone(),
@@ -100,7 +101,7 @@ impl TrainingContext<'_> {
         trainer.keep_reference(None)?;
         let asked = serde_json::to_string(&(&arm.task, rollout, arm.train.seed))?;
         let first = self.store.remember(&["exam", &from.key(), &asked], || exam(&mut trainer, rollout.temperature))?;
-        Ok(Training { trainer, arm, record: Record { exams: vec![first], ..Record::default() }, tell })
+        Ok(Training { trainer, arm, record: Record { exams: vec![first], ..Record::default() }, progress })
     }
 }
 
@@ -109,7 +110,7 @@ struct Training<'a> {
     trainer: Trainer,
     arm: &'a Arm,
     record: Record,
-    tell: &'a mut dyn FnMut(f64),
+    progress: &'a mut Progress<'a>,
 }
 
 impl TrainingLoop for Training<'_> {
@@ -122,7 +123,7 @@ impl TrainingLoop for Training<'_> {
     }
 
     fn update(&mut self) -> anyhow::Result<Option<StepResult>> {
-        self.trainer.step_watched(&mut |_, _, _| !Control::interrupted())
+        self.trainer.step_watched(&mut |_, _, _| Ok(!Control::interrupted()))
     }
 
     fn report(&mut self, row: StepResult) -> anyhow::Result<()> {
@@ -135,7 +136,7 @@ impl TrainingLoop for Training<'_> {
 
     fn after_update(&mut self, is_step: bool) -> anyhow::Result<bool> {
         let step = self.trainer.state.step;
-        (self.tell)(step as f64 / self.arm.train.max_steps as f64);
+        (self.progress)("training", step, self.arm.train.max_steps)?;
         if let Work::Reinforce { rollout, exams, .. } = &self.arm.work
             && is_step
             && exams.contains(&step)
@@ -172,7 +173,7 @@ const CORRECT: &str = "accuracy";
 /// Both ways to answer.
 fn exam(trainer: &mut Trainer, temperature: f64) -> anyhow::Result<Exam> {
     let mut ask = |temperature: f64| -> anyhow::Result<TaskEval> {
-        Ok(trainer.evaluate_task(temperature, &mut |_, _, _| !Control::interrupted())?.ok_or(Interrupted)?)
+        Ok(trainer.evaluate_task(temperature, &mut |_, _, _| Ok(!Control::interrupted()))?.ok_or(Interrupted)?)
     };
     let (sampled, greedy) = (ask(temperature)?, ask(0.0)?);
     Ok(Exam { step: sampled.step, sampled: levels(&sampled), greedy: levels(&greedy) })

@@ -8,6 +8,7 @@ use super::scale::Scale;
 use super::trajectory::train;
 use crate::config::DeviceSettings;
 use crate::papers::attempts::{Ended, Job, Worker, work_off};
+use crate::progress::Progress;
 
 /// See the module.
 pub struct Context<'a> {
@@ -60,7 +61,7 @@ impl Worker<Arm> for Context<'_> {
         self.checkpoints.is_done(arm)
     }
 
-    fn attempt(&self, arm: &Arm, tell: &mut dyn FnMut(f64)) -> anyhow::Result<Ended> {
-        train(&self.checkpoints, arm, &self.texts, &self.device, tell)
+    fn attempt(&self, arm: &Arm, progress: &mut Progress<'_>) -> anyhow::Result<Ended> {
+        train(&self.checkpoints, arm, &self.texts, &self.device, progress)
     }
 }

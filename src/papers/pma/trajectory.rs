@@ -7,6 +7,7 @@ use super::spike::first_lost;
 use crate::config::{DeviceSettings, Settings};
 use crate::device::{Arena, Device};
 use crate::papers::attempts::{Ended, check};
+use crate::progress::Progress;
 use crate::train::{StepResult, Trainer, TrainingLoop};
 use std::fs::File;
 use std::io::{BufWriter, Write as _};
@@ -16,7 +17,7 @@ use web_time::Instant;
 /// Updates between two looks at whether a run is lost.
 const LOOK_EVERY: u64 = 25;
 
-/// Train an arm unless it is there. Its parent must be. `tell` gets the part that is done.
+/// Train an arm unless it is there. Its parent must be.
 ///
 /// # Errors
 /// A device fault, a disk that refuses, or [`Interrupted`](crate::papers::attempts::Interrupted).
@@ -25,7 +26,7 @@ pub fn train(
     arm: &Arm,
     texts: &Texts,
     device: &DeviceSettings,
-    tell: &mut dyn FnMut(f64),
+    progress: &mut Progress<'_>,
 ) -> anyhow::Result<Ended> {
     checkpoints.once(arm, || {
         let folder = checkpoints.folder(arm);
@@ -36,7 +37,7 @@ pub fn train(
             0 => None,
             _ => Some(BufWriter::new(File::create(folder.join("weights.f32"))?)),
         };
-        let mut training = Training { trainer, arm, folder, record, snapshots, tell };
+        let mut training = Training { trainer, arm, folder, record, snapshots, progress };
         crate::train::train(&mut training, arm.to_step)?;
         let Training { mut record, snapshots, .. } = training;
         snapshots.map_or(Ok(()), |mut file| file.flush())?;
@@ -52,7 +53,7 @@ struct Training<'a> {
     folder: PathBuf,
     record: Record,
     snapshots: Option<BufWriter<File>>,
-    tell: &'a mut dyn FnMut(f64),
+    progress: &'a mut Progress<'a>,
 }
 
 impl TrainingLoop for Training<'_> {
@@ -90,7 +91,7 @@ impl TrainingLoop for Training<'_> {
             }
             file.flush()?;
         }
-        (self.tell)(done as f64 / arm.updates() as f64);
+        (self.progress)("training", done, arm.updates())?;
         Ok(!(arm.until_lost && done.is_multiple_of(LOOK_EVERY) && first_lost(&self.record.loss).is_some()))
     }
 }

@@ -2,7 +2,7 @@
 //! mini-batch. A step can be left between any two updates and gone on with from what a checkpoint holds, to the same bits.
 
 use super::report::{self, Seconds};
-use super::sampling::{Progress, Sampled, Sampler};
+use super::sampling::{Sampled, Sampler};
 use super::{Loss, Pass, Policy, PolicyModel, UpdateStats, advantage, passes, probe, warnings};
 use crate::config::{GrpoSettings, ModelConfig, RolloutSettings, Settings};
 use crate::data::Tokenizer;
@@ -14,6 +14,7 @@ use crate::model::weight_files::WeightFiles;
 use crate::model::{Model, Rollouts};
 use crate::ops::adamw::UpdateParams;
 use crate::ops::sample::Sampling;
+use crate::progress::Progress;
 use crate::train::stage::{Parts, Stage};
 use crate::train::{Optimizer, StepResult, TrainerState};
 use anyhow::{Context as _, Result};
@@ -149,7 +150,7 @@ impl Reinforce {
         [now.seconds.rollout, now.seconds.grade] = sampled.seconds;
         now.sampled = sampled;
         let begin = Instant::now();
-        progress("scoring", 0, 1);
+        progress("scoring", 0, 1)?;
         let rollouts = &mut now.sampled.rollouts;
         self.policy.score(on.device, on.model, rollouts, now.temperature)?;
         if let Some(reference) = &self.reference {
@@ -197,7 +198,7 @@ impl Reinforce {
         let mut after = None;
         if self.is_probed(state.step) {
             let begin = Instant::now();
-            progress("probing", 0, 1);
+            progress("probing", 0, 1)?;
             after = Some(self.policy.logprobs(on.device, on.model, &now.sampled.rollouts, now.temperature)?);
             now.seconds.probe += begin.elapsed().as_secs_f64();
         }
@@ -267,7 +268,7 @@ impl Stage for Reinforce {
             [state.optimizer_steps, state.second_optimizer_steps] = self.policy.optimizer_steps;
             now.updates.push(Made { pass: pass.name.to_owned(), stats });
             now.seconds.update += begin.elapsed().as_secs_f64();
-            progress("updating", now.updates.len(), plan.len());
+            progress("updating", now.updates.len() as u64, plan.len() as u64)?;
         }
         if now.updates.len() < plan.len() {
             now.plan = Some(plan);
