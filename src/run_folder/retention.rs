@@ -1,6 +1,7 @@
 //! Which checkpoints stay: the newest few that verify, every so many steps, and those that are pinned. Two that verify always stay.
 
 use super::checkpoints;
+use crate::config::is_due;
 use crate::model::checkpoint;
 use crate::vfs::{Vfs, shown};
 use anyhow::Result;
@@ -21,9 +22,7 @@ impl Policy {
     /// The steps to delete, oldest first, among those that verify. What does not verify is no checkpoint and is not counted.
     pub fn to_delete(&self, verified: &BTreeSet<u64>, pinned: &BTreeSet<u64>) -> Vec<u64> {
         let newest: BTreeSet<&u64> = verified.iter().rev().take(self.keep_last.max(2)).collect();
-        let keep = |step: &u64| {
-            newest.contains(step) || pinned.contains(step) || (self.keep_every > 0 && step.is_multiple_of(self.keep_every))
-        };
+        let keep = |step: &u64| newest.contains(step) || pinned.contains(step) || is_due(*step, self.keep_every);
         verified.iter().filter(|step| !keep(step)).copied().collect()
     }
 }

@@ -6,7 +6,7 @@
 
 use super::run::Run;
 use super::save;
-use crate::config::Rescue as Method;
+use crate::config::{Rescue as Method, is_due};
 use crate::event::{Event, LiveSettings, Rescue, Step};
 use crate::merge::{Check, Inputs, MergeRule};
 use crate::model::checkpoint::{Checkpoint, step_name};
@@ -70,7 +70,7 @@ impl Run<'_> {
     pub(super) fn watch_save(&mut self, step: u64, lost: bool) {
         if lost {
             self.watch.ladder.lost(step);
-        } else if self.rescues() && step.is_multiple_of(self.settings.save.save_every.max(1)) {
+        } else if self.rescues() && is_due(step, self.settings.save.save_every) {
             self.watch.ladder.saved(step, self.watch.detector.calm());
         }
         self.retention.keep_good(self.watch.ladder.pinned());

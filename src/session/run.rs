@@ -5,7 +5,7 @@ use super::control::{Control, Request};
 use super::emitter::{EventEmitter, GradNorms};
 use super::rescue::Watch;
 use super::unsaved::Unsaved;
-use crate::config::{Settings, Stage};
+use crate::config::{Settings, Stage, is_due};
 use crate::data::Tokenizer;
 use crate::event::{Command, Event, Finished, Started, Step};
 use crate::model::Generator;
@@ -89,7 +89,7 @@ impl Run<'_> {
     /// Evaluate and save after an update that is due for it; true when one was. The clock stands then.
     fn run_scheduled(&mut self) -> anyhow::Result<bool> {
         let (step, settings) = (self.trainer.state.step, &self.settings);
-        let every = |n: u64| n > 0 && step.is_multiple_of(n) && step < settings.train.max_steps;
+        let every = |n: u64| is_due(step, n) && step < settings.train.max_steps;
         let (eval, save) =
             (every(settings.eval.eval_every), every(settings.save.save_every) || self.unsaved.is_due(Instant::now()));
         if !eval && !save {

@@ -2,7 +2,7 @@
 //! the merge is made in the gradients' arena, which is free between two updates, and scored by kernels bound to that arena.
 
 use super::Scorer;
-use crate::config::{MergeSettings, RingPlace};
+use crate::config::{MergeSettings, RingPlace, is_due};
 use crate::device::{Arena, Device, Tensor};
 use crate::merge::MergeRule;
 use crate::merge::ring::{Ring, choose_place};
@@ -66,7 +66,7 @@ impl LiveMerge {
     /// # Errors
     /// A device or disk fault.
     pub fn after_update(&mut self, device: &Device, model: &Model, step: u64) -> anyhow::Result<()> {
-        if step.is_multiple_of(self.every) { self.ring.push(device, model, step) } else { Ok(()) }
+        if is_due(step, self.every) { self.ring.push(device, model, step) } else { Ok(()) }
     }
 
     /// Merge the snapshots into the scratch arena. `None` while there are fewer than two: one alone is no merge.

@@ -137,7 +137,7 @@ impl Arm {
     /// Passes over a step's completions.
     pub fn passes(&self) -> usize {
         self.grpo().map_or(1, |g| {
-            let lopti = g.lopti_eta.is_some_and(|eta| eta > 0.0) || g.lopti_quantile.is_some();
+            let lopti = g.lopti_eta().is_some() || g.lopti_quantile.is_some();
             g.num_iterations * if lopti { 2 } else { 1 }
         })
     }

@@ -83,11 +83,7 @@ enum By {
 }
 
 fn split(grpo: &GrpoSettings) -> Option<By> {
-    match (grpo.lopti_quantile, grpo.lopti_eta) {
-        (Some(share), _) => Some(By::Share(share)),
-        (None, Some(eta)) if eta > 0.0 => Some(By::Threshold(eta)),
-        _ => None,
-    }
+    grpo.lopti_quantile.map(By::Share).or(grpo.lopti_eta().map(By::Threshold))
 }
 
 /// Every token that is updated at all.

@@ -4,7 +4,7 @@
 use super::report::{self, Seconds};
 use super::sampling::{Sampled, Sampler};
 use super::{Loss, Pass, Policy, PolicyModel, UpdateStats, advantage, passes, probe, warnings};
-use crate::config::{GrpoSettings, ModelConfig, RolloutSettings, Settings};
+use crate::config::{GrpoSettings, ModelConfig, RolloutSettings, Settings, is_due};
 use crate::data::Tokenizer;
 use crate::data::tasks::Task;
 use crate::device::{Device, Sizes};
@@ -123,7 +123,7 @@ impl Reinforce {
         let mut now = PendingStep {
             grpo: GrpoSettings {
                 reweight_alpha: state.hyper.reweight_alpha.unwrap_or(self.grpo.reweight_alpha),
-                lopti_eta: state.hyper.lopti_eta.or(self.grpo.lopti_eta).filter(|eta| *eta > 0.0),
+                lopti_eta: state.hyper.lopti_eta.or(self.grpo.lopti_eta),
                 ..self.grpo.clone()
             },
             temperature: state.hyper.temperature.unwrap_or(self.rollout.temperature),
@@ -180,7 +180,7 @@ impl Reinforce {
     }
 
     fn is_probed(&self, step: u64) -> bool {
-        self.grpo.probe_every > 0 && step.is_multiple_of(self.grpo.probe_every)
+        is_due(step, self.grpo.probe_every)
     }
 
     /// The step is done: its numbers.
@@ -202,7 +202,7 @@ impl Reinforce {
             after = Some(self.policy.logprobs(on.device, on.model, &now.sampled.rollouts, now.temperature)?);
             now.seconds.probe += begin.elapsed().as_secs_f64();
         }
-        let logged = self.rollout.log_completions > 0 && state.step.is_multiple_of(self.rollout.log_completions);
+        let logged = is_due(state.step, self.rollout.log_completions);
         let samples =
             if logged { report::completions(&now.sampled, &self.task_context.tokenizer, state.step)? } else { Vec::new() };
         let (mut numbers, mut events) = report::step(&now, after.as_deref(), state, &self.rollout, &mut self.watch);
