@@ -1,31 +1,30 @@
 //! `events.jsonl` (and `samples.jsonl`): written a line at a time, read while it grows.
 
 use crate::event::Event;
-use crate::vfs::{open_regular, shown};
+use crate::vfs::{Kind, RealFs, Vfs, VfsFile, shown};
 use anyhow::{Context, Result, ensure};
 use serde::Serialize;
-use std::fs::{File, OpenOptions};
-use std::io::{Read, Seek, SeekFrom, Write};
+use std::io::Write as _;
 use std::path::{Path, PathBuf};
 
 /// The writing end. Each event is one `write` of a whole line, so that a kill tears at most the last.
-#[derive(Debug)]
-pub struct EventLog {
+pub struct EventLog<'a> {
+    vfs: &'a dyn Vfs,
     path: PathBuf,
-    file: File,
+    file: Box<dyn VfsFile + 'a>,
     offset: u64,
     torn: bool,
 }
 
-impl EventLog {
+impl<'a> EventLog<'a> {
     /// A new, empty log; an existing file is an error.
     ///
     /// # Errors
     /// The file exists or cannot be made.
-    pub fn create(path: &Path) -> Result<Self> {
-        let file = OpenOptions::new().append(true).create_new(true).open(path);
-        let file = file.with_context(|| format!("{}: cannot be made", shown(path)))?;
-        Ok(EventLog { path: path.to_owned(), file, offset: 0, torn: false })
+    pub fn create(vfs: &'a dyn Vfs, path: &Path) -> Result<Self> {
+        let made = vfs.create_new(path).and_then(|_| vfs.append(path, 0));
+        let (file, offset) = made.with_context(|| format!("{}: cannot be made", shown(path)))?;
+        Ok(EventLog { vfs, path: path.to_owned(), file, offset, torn: false })
     }
 
     /// Go on with a log from `offset`, where it stood when the checkpoint was saved; what came later is cut off, because those steps
@@ -33,22 +32,12 @@ impl EventLog {
     ///
     /// # Errors
     /// The file is no plain file or cannot be written.
-    pub fn resume(path: &Path, offset: u64) -> Result<Self> {
-        if let Ok(found) = std::fs::symlink_metadata(path) {
-            ensure!(found.is_file(), "{}: is not a plain file", shown(path));
-        }
+    pub fn resume(vfs: &'a dyn Vfs, path: &Path, offset: u64) -> Result<Self> {
+        ensure!(!matches!(vfs.kind(path), Ok(Some(Kind::Dir | Kind::Other))), "{}: is not a plain file", shown(path));
         let at = || format!("{}: cannot be opened", shown(path));
-        // Cutting needs a handle of its own: on Windows an appending one may not shorten the file.
-        let open = OpenOptions::new().read(true).write(true).create(true).truncate(false).open(path);
-        let mut cut = open.with_context(at)?;
-        let offset = offset.min(cut.metadata().with_context(at)?.len());
-        cut.set_len(offset).with_context(at)?;
-        let mut last = [b'\n'];
-        if offset > 0 {
-            cut.seek(SeekFrom::Start(offset - 1)).and_then(|_| cut.read_exact(&mut last)).with_context(at)?;
-        }
-        let file = OpenOptions::new().append(true).open(path).with_context(at)?;
-        Ok(EventLog { path: path.to_owned(), file, offset, torn: last != [b'\n'] })
+        let (file, offset) = vfs.append(path, offset).with_context(at)?;
+        let torn = offset > 0 && vfs.read_at(path, offset - 1, 1).with_context(at)?.0 != b"\n";
+        Ok(EventLog { vfs, path: path.to_owned(), file, offset, torn })
     }
 
     /// Add one event (or whatever the log holds).
@@ -63,7 +52,7 @@ impl EventLog {
         line.push('\n');
         if let Err(e) = self.file.write_all(line.as_bytes()) {
             self.torn = true;
-            self.offset = self.file.metadata().map_or(self.offset, |m| m.len());
+            self.offset = self.vfs.read_at(&self.path, 0, 0).map_or(self.offset, |(_, bytes)| bytes);
             return Err(e).with_context(|| format!("{}: cannot be written", shown(&self.path)));
         }
         self.torn = false;
@@ -80,8 +69,8 @@ impl EventLog {
     ///
     /// # Errors
     /// The disk fails.
-    pub fn sync(&self) -> Result<()> {
-        self.file.sync_data().with_context(|| format!("{}: cannot be synced", shown(&self.path)))
+    pub fn sync(&mut self) -> Result<()> {
+        self.file.fsync().with_context(|| format!("{}: cannot be synced", shown(&self.path)))
     }
 }
 
@@ -125,28 +114,22 @@ impl EventReader {
     pub fn poll(&mut self) -> Result<Poll> {
         let mut out = Poll::default();
         let at = || format!("{}: cannot be read", shown(&self.path));
-        let (mut file, bytes) = match open_regular(&self.path) {
+        let before = self.before.len() as u64;
+        let mut piece = match RealFs.read_at(&self.path, self.offset - before, before + PIECE) {
             Err(e) if e.kind() == std::io::ErrorKind::NotFound => {
                 out.reset = std::mem::take(&mut self.offset) > 0;
                 self.before.clear();
                 return Ok(out);
             }
-            opened => opened.with_context(at)?,
+            read => read.with_context(at)?.0,
         };
-        if self.offset > 0 {
-            let mut before = vec![0; self.before.len()];
-            let there = bytes >= self.offset
-                && file.seek(SeekFrom::Start(self.offset - before.len() as u64)).is_ok()
-                && file.read_exact(&mut before).is_ok()
-                && before == self.before;
-            if !there {
-                (out.reset, self.offset, self.skipping) = (true, 0, false);
-                self.before.clear();
-            }
+        if piece.starts_with(&self.before) {
+            piece.drain(..self.before.len());
+        } else {
+            (out.reset, self.offset, self.skipping) = (true, 0, false);
+            self.before.clear();
+            piece = RealFs.read_at(&self.path, 0, PIECE).with_context(at)?.0;
         }
-        let mut piece = Vec::new();
-        file.seek(SeekFrom::Start(self.offset)).with_context(at)?;
-        file.take(PIECE).read_to_end(&mut piece).with_context(at)?;
         let full = piece.len() as u64 == PIECE;
         let whole = match piece.iter().rposition(|b| *b == b'\n') {
             Some(end) => end + 1,

@@ -2,27 +2,25 @@
 
 use super::lock::host_name;
 use crate::event::{Event, Number};
-use crate::vfs::{shown, unix_time};
+use crate::vfs::{Vfs, VfsFile, shown, unix_time};
 use anyhow::{Context, Result, bail};
-use std::fs::{File, OpenOptions};
-use std::io::{ErrorKind, Write};
+use std::io::{ErrorKind, Write as _};
 use std::path::{Path, PathBuf};
 
 /// One event file, open for writing.
-#[derive(Debug)]
-pub struct TensorBoard {
+pub struct TensorBoard<'a> {
     path: PathBuf,
-    file: File,
+    file: Box<dyn VfsFile + 'a>,
 }
 
-impl TensorBoard {
+impl<'a> TensorBoard<'a> {
     /// A new event file in `dir`. `restart` is the step that a resumed run goes on from: TensorBoard then drops the points behind it.
     ///
     /// # Errors
     /// The file cannot be made.
-    pub fn create(dir: &Path, restart: Option<u64>) -> Result<Self> {
+    pub fn create(vfs: &'a dyn Vfs, dir: &Path, restart: Option<u64>) -> Result<Self> {
         let now = unix_time() as u64;
-        let (path, file) = Self::new_file(dir, &format!("events.out.tfevents.{now:010}.{}", host_name()))?;
+        let (path, file) = Self::new_file(vfs, dir, &format!("events.out.tfevents.{now:010}.{}", host_name()))?;
         let mut this = TensorBoard { path, file };
         this.record(&event(now as f64, 0, &field_bytes(3, b"brain.Event:2")))?;
         if let Some(step) = restart {
@@ -32,12 +30,12 @@ impl TensorBoard {
         Ok(this)
     }
 
-    fn new_file(dir: &Path, name: &str) -> Result<(PathBuf, File)> {
+    fn new_file(vfs: &'a dyn Vfs, dir: &Path, name: &str) -> Result<(PathBuf, Box<dyn VfsFile + 'a>)> {
         for n in 0..1000 {
             // Two starts in one second.
             let path = dir.join(if n == 0 { name.to_owned() } else { format!("{name}.{n}") });
-            match OpenOptions::new().append(true).create_new(true).open(&path) {
-                Ok(file) => return Ok((path, file)),
+            match vfs.create_new(&path).and_then(|_| vfs.append(&path, 0)) {
+                Ok((file, _)) => return Ok((path, file)),
                 Err(e) if e.kind() == ErrorKind::AlreadyExists => {}
                 Err(e) => return Err(e).with_context(|| format!("{}: cannot be made", shown(&path))),
             }

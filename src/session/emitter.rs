@@ -2,7 +2,7 @@
 
 use crate::event::{Completion, Event};
 use crate::run_folder::{EventLog, TensorBoard};
-use crate::vfs::unix_time;
+use crate::vfs::{Vfs, unix_time};
 use std::collections::BTreeMap;
 use std::path::PathBuf;
 
@@ -18,28 +18,35 @@ pub enum Notification<'a> {
 pub type Listener = Box<dyn FnMut(Notification<'_>)>;
 
 /// See the module. A log that cannot be written never stops a run: the listener is told once.
-pub struct EventEmitter {
-    log: EventLog,
+pub struct EventEmitter<'a> {
+    vfs: &'a dyn Vfs,
+    log: EventLog<'a>,
     /// `samples.jsonl`, and the log once something was written.
-    samples: (PathBuf, u64, Option<EventLog>),
-    tensorboard: Option<TensorBoard>,
+    samples: (PathBuf, u64, Option<EventLog<'a>>),
+    tensorboard: Option<TensorBoard<'a>>,
     sink: Listener,
     complained: bool,
 }
 
-impl EventEmitter {
+impl<'a> EventEmitter<'a> {
     /// Write to all of them. `samples` is the path of `samples.jsonl` and how many of its bytes a resumed run goes on behind.
-    pub fn new(log: EventLog, samples: (PathBuf, u64), tensorboard: Option<TensorBoard>, sink: Listener) -> Self {
-        Self { log, samples: (samples.0, samples.1, None), tensorboard, sink, complained: false }
+    pub fn new(
+        vfs: &'a dyn Vfs,
+        log: EventLog<'a>,
+        samples: (PathBuf, u64),
+        tensorboard: Option<TensorBoard<'a>>,
+        sink: Listener,
+    ) -> Self {
+        Self { vfs, log, samples: (samples.0, samples.1, None), tensorboard, sink, complained: false }
     }
 
     /// Keep completions.
     pub fn keep_samples(&mut self, completions: &[Completion]) {
-        let (path, offset, log) = &mut self.samples;
+        let (vfs, (path, offset, log)) = (self.vfs, &mut self.samples);
         let mut write = || -> anyhow::Result<()> {
             let log = match log {
                 Some(log) => log,
-                None => log.insert(EventLog::resume(path, *offset)?),
+                None => log.insert(EventLog::resume(vfs, path, *offset)?),
             };
             completions.iter().try_for_each(|completion| log.append(completion))
         };
@@ -86,7 +93,7 @@ impl EventEmitter {
     }
 
     /// Make the log durable; a disk that fails was complained of before.
-    pub fn sync(&self) {
+    pub fn sync(&mut self) {
         let _ = self.log.sync();
     }
 }

@@ -82,11 +82,11 @@ fn open<'a>(
         }
     };
     let (log, grad_norms) = match begin.resumed().zip(file.as_ref()) {
-        None => (EventLog::create(&folder.events())?, GradNorms::default()),
-        Some((checkpoint, file)) => resumed_log(&folder, checkpoint, file)?,
+        None => (EventLog::create(vfs, &folder.events())?, GradNorms::default()),
+        Some((checkpoint, file)) => resumed_log(vfs, &folder, checkpoint, file)?,
     };
     let tensorboard = match settings.save.tensorboard {
-        true => Some(TensorBoard::create(folder.path(), begin.resumed().map(Checkpoint::step))?),
+        true => Some(TensorBoard::create(vfs, folder.path(), begin.resumed().map(Checkpoint::step))?),
         false => None,
     };
     let origin = Origin {
@@ -101,7 +101,7 @@ fn open<'a>(
     let SaveSettings { keep_last, keep_every, .. } = settings.save;
     Ok(Run {
         vfs,
-        out: EventEmitter::new(log, (folder.samples(), samples_bytes), tensorboard, sink),
+        out: EventEmitter::new(vfs, log, (folder.samples(), samples_bytes), tensorboard, sink),
         folder,
         settings,
         origin,
@@ -174,8 +174,13 @@ fn same_data(file: &TrainerFile, tokens: (u64, u64), hash: Option<&String>) -> a
 }
 
 /// The log of a run that is resumed, cut where its checkpoint was saved, and the gradient norms in it.
-fn resumed_log(folder: &RunFolder, checkpoint: &Checkpoint, file: &TrainerFile) -> anyhow::Result<(EventLog, GradNorms)> {
-    let mut log = EventLog::resume(&folder.events(), file.events_bytes)?;
+fn resumed_log<'a>(
+    vfs: &'a dyn Vfs,
+    folder: &RunFolder,
+    checkpoint: &Checkpoint,
+    file: &TrainerFile,
+) -> anyhow::Result<(EventLog<'a>, GradNorms)> {
+    let mut log = EventLog::resume(vfs, &folder.events(), file.events_bytes)?;
     let mut grad_norms = GradNorms::default();
     for event in run_folder::read_all(&folder.events())?.0 {
         if let Event::Step(step) = event {

@@ -33,7 +33,7 @@ pub struct Run<'a> {
     /// Commands and signals.
     pub(super) control: Control,
     /// Log and listeners.
-    pub(super) out: EventEmitter,
+    pub(super) out: EventEmitter<'a>,
     /// Best matmul rate of the adapter, for MFU.
     pub(super) peak_gflops: f64,
     /// When the process started.
