@@ -10,6 +10,14 @@ pub fn folder(run: &Path) -> PathBuf {
     run.join("checkpoints")
 }
 
+/// `path@step` into its parts; an @ that no number follows belongs to the path.
+pub fn split_step(spec: &str) -> (&Path, Option<u64>) {
+    match spec.rsplit_once('@').map(|(path, step)| (path, step.parse())) {
+        Some((path, Ok(step))) if !path.is_empty() => (Path::new(path), Some(step)),
+        _ => (Path::new(spec), None),
+    }
+}
+
 /// The checkpoint folders of a run, newest first, not verified. Links are passed over.
 ///
 /// # Errors
@@ -51,4 +59,17 @@ pub fn newest_valid(vfs: &dyn Vfs, run: &Path) -> Result<Newest> {
         }
     }
     Ok(Newest { found: None, skipped })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn steps_are_told_from_paths() {
+        assert_eq!(split_step("runs/a@120"), (Path::new("runs/a"), Some(120)));
+        assert_eq!(split_step("runs/me@home"), (Path::new("runs/me@home"), None));
+        assert_eq!(split_step("@5"), (Path::new("@5"), None));
+        assert_eq!(split_step("a@1@2"), (Path::new("a@1"), Some(2)));
+    }
 }

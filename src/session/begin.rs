@@ -7,7 +7,8 @@ use crate::merge::{self, Check, Inputs, MergeSpec, Window};
 use crate::model::checkpoint::{self, Checkpoint};
 use crate::model::gguf::is_gguf;
 use crate::model::weight_files::WeightFiles;
-use crate::run_folder::{self, checkpoints, is_run};
+use crate::run_folder::checkpoints::{self, split_step};
+use crate::run_folder::{self, is_run};
 use crate::train::Trainer;
 use crate::vfs::{Vfs, shown};
 use anyhow::{Context as _, Result, bail, ensure};
@@ -210,14 +211,6 @@ pub fn model_dir(path: &Path) -> Result<PathBuf> {
     Ok(dir)
 }
 
-/// `path@step` into its parts; an @ that no number follows belongs to the path.
-pub fn split_step(spec: &str) -> (&Path, Option<u64>) {
-    match spec.rsplit_once('@').map(|(path, step)| (path, step.parse())) {
-        Some((path, Ok(step))) if !path.is_empty() => (Path::new(path), Some(step)),
-        _ => (Path::new(spec), None),
-    }
-}
-
 /// The checkpoint that `RUN@STEP` or `RUN` (its newest sound one) names.
 fn checkpoint_of(vfs: &dyn Vfs, spec: &str, flag: &str) -> Result<Checkpoint> {
     let (path, step) = split_step(spec);
@@ -269,14 +262,6 @@ pub fn absolute(spec: &str) -> Result<String> {
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    #[test]
-    fn steps_are_told_from_paths() {
-        assert_eq!(split_step("runs/a@120"), (Path::new("runs/a"), Some(120)));
-        assert_eq!(split_step("runs/me@home"), (Path::new("runs/me@home"), None));
-        assert_eq!(split_step("@5"), (Path::new("@5"), None));
-        assert_eq!(split_step("a@1@2"), (Path::new("a@1"), Some(2)));
-    }
 
     #[test]
     fn only_the_path_becomes_absolute() {

@@ -215,10 +215,7 @@ pub fn dry_run(settings: &Settings, sink: &mut Listener) -> anyhow::Result<DryRu
     let begin = Begin::resolve(&RealFs, &settings.start)?;
     let loaded = stage::load(&mut settings, begin.folder(), false, sink)?;
     let device = open_device(&settings, sink)?;
-    let plan = match settings.stage() {
-        Stage::Grpo => MemoryPlan::reinforcement(&loaded.config, &settings, device.sizes())?,
-        _ => MemoryPlan::training(&loaded.config, &settings.train, &settings.merge, device.sizes())?,
-    };
+    let plan = MemoryPlan::of(&loaded.config, &settings, device.sizes())?;
     Ok(DryRun { settings, config: loaded.config, plan, device })
 }
 
