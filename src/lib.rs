@@ -16,14 +16,15 @@
 //! | layer | modules | hold |
 //! |---|---|---|
 //! | 0 | [`device`] [`ops`] [`rng`] | the crate `lehr_compute`: what computes, a GPU (wgpu) or the CPU; one file per shader; random numbers |
-//! | 2 | [`config`] [`event`] [`number_format`] [`plot`] [`stats`] [`vfs`] | settings, events and commands, charts as SVG text, intervals, files that can be made to fail |
+//! | 2 | [`config`] [`event`] [`number_format`] [`plot`] [`progress`] [`stats`] [`vfs`] | settings, events and commands, charts as SVG text, intervals, files that can be made to fail |
 //! | 3 | [`model`] [`data`] | weights, transformer, checkpoints; tokenizers, corpora, batches, tasks |
-//! | 4 | [`train`] | trainer, optimizer, schedule, metrics, merging, reinforcement learning |
-//! | 5 | [`session`] | one run: folder, lock, events out, commands in, signals |
-//! | 6 | [`reproduce`] [`history`] | claims of papers as experiments; a run as its files describe it |
+//! | 4 | [`run_folder`] [`merge`] [`landscape`] | a run's format on disk; averages of checkpoints; the loss between checkpoints |
+//! | 5 | [`train`] [`history`] | trainer, optimizer, schedule, metrics, reinforcement learning; a run as its files describe it |
+//! | 6 | [`session`] | one run: events out, commands in, signals, saving |
 //! | 7 | [`report`] [`story`] | the HTML report; the demo and the lessons |
 //! | 8 | `app` | the window |
-//! | 9 | [`cli`] | the commands |
+//! | 9 | [`papers`] | claims of papers as experiments |
+//! | 10 | [`cli`] | the commands |
 
 pub use lehr_compute::{device, ops, rng};
 
@@ -36,13 +37,17 @@ pub mod data;
 pub mod event;
 #[cfg(not(target_arch = "wasm32"))]
 pub mod history;
+pub mod landscape;
+pub mod merge;
 pub mod model;
 pub mod number_format;
+#[cfg(not(target_arch = "wasm32"))]
+pub mod papers;
 pub mod plot;
+pub mod progress;
 #[cfg(not(target_arch = "wasm32"))]
 pub mod report;
-#[cfg(not(target_arch = "wasm32"))]
-pub mod reproduce;
+pub mod run_folder;
 #[cfg(not(target_arch = "wasm32"))]
 pub mod session;
 pub mod stats;

@@ -15,7 +15,7 @@ pub use lehr_compute::device::human_bytes;
 
 use std::ffi::OsString;
 use std::fs::{self, File, OpenOptions};
-use std::io::{self, Read, Write};
+use std::io::{self, Read, Seek as _, SeekFrom, Write};
 use std::path::Path;
 
 /// What a path is, symbolic links not followed.
@@ -50,6 +50,10 @@ pub trait Vfs: Send + Sync {
     fn create_new(&self, path: &Path) -> io::Result<Box<dyn VfsFile + '_>>;
     /// A regular file for reading, and its length. Pipes, devices and folders are refused unopened.
     fn open(&self, path: &Path) -> io::Result<(Box<dyn Read + Send>, u64)>;
+    /// A regular file to add to, made when absent and cut to at most `most` bytes; and its length.
+    fn append(&self, path: &Path, most: u64) -> io::Result<(Box<dyn VfsFile + '_>, u64)>;
+    /// Up to `most` bytes of a regular file from `offset` on, and its length.
+    fn read_at(&self, path: &Path, offset: u64, most: u64) -> io::Result<(Vec<u8>, u64)>;
     /// A new folder; an existing one is an error.
     fn create_dir(&self, path: &Path) -> io::Result<()>;
     /// Move within one file system.
@@ -153,7 +157,7 @@ pub fn read_exact_at(file: &File, out: &mut [u8], offset: u64) -> io::Result<()>
     #[cfg(not(any(unix, windows)))]
     {
         let mut file = file;
-        io::Seek::seek(&mut file, io::SeekFrom::Start(offset))?;
+        file.seek(SeekFrom::Start(offset))?;
         return file.read_exact(out);
     }
 }
@@ -166,6 +170,22 @@ impl Vfs for RealFs {
     fn open(&self, path: &Path) -> io::Result<(Box<dyn Read + Send>, u64)> {
         let (file, bytes) = open_regular(path)?;
         Ok((Box::new(file), bytes))
+    }
+
+    fn append(&self, path: &Path, most: u64) -> io::Result<(Box<dyn VfsFile + '_>, u64)> {
+        // Cutting needs a handle of its own: on Windows an appending one may not shorten the file.
+        let cut = OpenOptions::new().write(true).create(true).truncate(false).open(path)?;
+        let bytes = cut.metadata()?.len().min(most);
+        cut.set_len(bytes)?;
+        Ok((Box::new(OpenOptions::new().append(true).open(path)?), bytes))
+    }
+
+    fn read_at(&self, path: &Path, offset: u64, most: u64) -> io::Result<(Vec<u8>, u64)> {
+        let (mut file, bytes) = open_regular(path)?;
+        let mut out = Vec::new();
+        file.seek(SeekFrom::Start(offset))?;
+        file.take(most).read_to_end(&mut out)?;
+        Ok((out, bytes))
     }
 
     fn create_dir(&self, path: &Path) -> io::Result<()> {
@@ -225,6 +245,11 @@ impl Vfs for RealFs {
     fn free_space(&self, _path: &Path) -> io::Result<u64> {
         Err(io::ErrorKind::Unsupported.into())
     }
+}
+
+/// Seconds since 1970; 0 for a clock before that.
+pub fn unix_time() -> f64 {
+    web_time::SystemTime::now().duration_since(web_time::UNIX_EPOCH).map_or(0.0, |d| d.as_secs_f64())
 }
 
 /// A path fit for a message: control characters and other invisible ones escaped.

@@ -3,6 +3,7 @@
 use lehr::config::Architecture;
 use lehr::config::DataSettings;
 use lehr::data::{Cache, Corpus, IGNORE, Notices, Tokenizer, TrainOrder, load};
+use lehr::progress::silent;
 use std::fs;
 use std::path::Path;
 use std::time::Instant;
@@ -13,7 +14,7 @@ fn settings(data: &Path, tokenizer: &str) -> DataSettings {
 
 fn run(settings: &DataSettings, cache: &Cache) -> anyhow::Result<(Tokenizer, lehr::data::Dataset, Vec<String>)> {
     let mut notices = Notices::new();
-    let (tokenizer, dataset) = load(settings, None, cache, &mut notices, &mut |_, _| ())?;
+    let (tokenizer, dataset) = load(settings, None, cache, &mut notices, &mut silent)?;
     Ok((tokenizer, dataset, notices.take()))
 }
 
@@ -57,7 +58,7 @@ fn a_model_brings_its_own_tokenizer() {
     let (second, ..) = run(&by_path, &Cache::Off).unwrap();
     assert_eq!(second.json(), first.json());
     let mut notices = Notices::new();
-    let (third, _) = load(&settings(&path, "bytes"), Some(first), &Cache::Off, &mut notices, &mut |_, _| ()).unwrap();
+    let (third, _) = load(&settings(&path, "bytes"), Some(first), &Cache::Off, &mut notices, &mut silent).unwrap();
     assert_eq!(third.json(), second.json(), "the setting gives way");
 }
 
@@ -153,7 +154,7 @@ fn speed() {
         let built = start.elapsed().as_secs_f64();
         for what in ["made", "found"] {
             let start = Instant::now();
-            let tokens = lehr::data::tokenize(&corpus, &tokenizer, &cache, &mut Notices::new(), &mut |_, _| ()).unwrap();
+            let tokens = lehr::data::tokenize(&corpus, &tokenizer, &cache, &mut Notices::new(), &mut silent).unwrap();
             let secs = start.elapsed().as_secs_f64();
             println!("{kind}: built in {built:.2} s; {} tokens {what}, {:.1} MiB/s", tokens.len(), mib / secs);
         }

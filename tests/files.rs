@@ -6,11 +6,7 @@ use lehr::model::checkpoint::{self, Existing, Origin, Place, SaveFailed};
 use lehr::model::hf_config::{self, SpecialTokens};
 use lehr::model::safetensors_file::{SafetensorsFile, serialized_bytes, write_safetensors};
 use lehr::model::weight_files::WeightFiles;
-use lehr::session::event_log::{EventLog, EventReader, read_all};
-use lehr::session::folder::RunFolder;
-use lehr::session::lock::RunLock;
-use lehr::session::retention::{Policy, Retention};
-use lehr::session::tensorboard::TensorBoard;
+use lehr::run_folder::{EventLog, EventReader, Policy, Retention, RunFolder, RunLock, TensorBoard, checkpoints, read_all};
 use lehr::vfs::fault::{FaultFs, PowerCut, Trouble};
 use lehr::vfs::{RealFs, Vfs};
 use std::collections::BTreeMap;
@@ -53,7 +49,7 @@ fn numbers(step: u64, name: &str, shape: &[usize]) -> Vec<f32> {
 }
 
 fn save(vfs: &dyn Vfs, run: &Path, step: u64) -> Result<(PathBuf, checkpoint::Manifest), SaveFailed> {
-    let (parent, name) = (checkpoint::folder(run), checkpoint::step_name(step));
+    let (parent, name) = (checkpoints::folder(run), checkpoint::step_name(step));
     let bytes = 2 * serialized_bytes(&BTreeMap::new(), &specs()).unwrap();
     let place = Place { parent: &parent, name: &name, bytes, existing: Existing::Replace };
     let origin = Origin { step, run_id: "r1".into(), config_hash: "c1".into(), adapter: "none".into(), parent: None };
@@ -72,7 +68,7 @@ fn save(vfs: &dyn Vfs, run: &Path, step: u64) -> Result<(PathBuf, checkpoint::Ma
 
 /// Load the newest checkpoint whole and tell its step; a mix of steps panics.
 fn load(run: &Path) -> Option<u64> {
-    let newest = checkpoint::newest_valid(&RealFs, run).unwrap();
+    let newest = checkpoints::newest_valid(&RealFs, run).unwrap();
     let found = newest.found?;
     let (weights, optimizer) = (found.weights().unwrap(), found.optimizer().unwrap());
     weights.expect(&specs(), &|_| false).unwrap();
@@ -89,7 +85,7 @@ fn load(run: &Path) -> Option<u64> {
 /// A run folder with these checkpoints.
 fn run_with(steps: &[u64]) -> tempfile::TempDir {
     let dir = temp();
-    fs::create_dir(checkpoint::folder(dir.path())).unwrap();
+    fs::create_dir(checkpoints::folder(dir.path())).unwrap();
     for step in steps {
         save(&RealFs, dir.path(), *step).unwrap();
     }

@@ -9,6 +9,7 @@ use lehr::ops::embedding::Spans;
 use lehr::ops::objective::stats;
 use lehr::ops::rope::Rotation;
 use lehr::ops::sample::Sampling;
+use lehr::progress::silent;
 use lehr::train::Optimizer;
 use safetensors::SafeTensors;
 use std::path::{Path, PathBuf};
@@ -231,7 +232,7 @@ fn greedy_continuations_match_pytorch() {
         let request = Request { prompt: tokens[..5].to_vec(), key: [0, 0], max_new: want.len() };
         let mut rollouts = Rollouts::new(&device, &model, 1, model.max_context()).unwrap();
         let sampling = Sampling { temperature: 0.0, ..Sampling::default() };
-        let done = rollouts.run(&device, &model, &[request], &sampling, &[], &mut |_, _| Ok(true)).unwrap().unwrap();
+        let done = rollouts.run(&device, &model, &[request], &sampling, &[], &mut silent).unwrap().unwrap();
         assert_eq!(done[0].tokens, want, "{case}");
     }
 }

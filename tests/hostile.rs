@@ -7,7 +7,7 @@ use lehr::data::Tokenizer;
 use lehr::device::Device;
 use lehr::model::checkpoint::{self, Existing, Origin};
 use lehr::model::{Model, hf_config};
-use lehr::session::folder::RunFolder;
+use lehr::run_folder::{RunFolder, checkpoints};
 use lehr::session::save::ModelFolder;
 use lehr::vfs::RealFs;
 use serde_json::Value;
@@ -103,7 +103,7 @@ fn a_run_that_cannot_save_says_so_once() {
     // What was saved before is sound.
     std::fs::remove_file(&checkpoints).unwrap();
     std::fs::rename(place.path("second"), &checkpoints).unwrap();
-    let newest = checkpoint::newest_valid(&RealFs, &place.path("run")).unwrap();
+    let newest = checkpoints::newest_valid(&RealFs, &place.path("run")).unwrap();
     assert_eq!(newest.found.map(|found| found.step()), Some(paused));
 }
 

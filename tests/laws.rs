@@ -11,6 +11,7 @@ use lehr::model::{Generator, Model, hf_config};
 use lehr::ops::adamw::UpdateParams;
 use lehr::ops::objective::stats;
 use lehr::ops::sample::Sampling;
+use lehr::progress::silent;
 use lehr::rng::Rng;
 use lehr::train::{GradientPass, MemoryPlan, Optimizer, Scorer, StepResult, Trainer};
 use std::path::Path;
@@ -306,8 +307,8 @@ fn same_seed_same_bits() {
             results.extend(p.step().unwrap());
             if disturbed {
                 results.extend(p.flush().unwrap());
-                let first = p.evaluate(0, |_, _| Ok(())).unwrap().unwrap();
-                assert_eq!(p.evaluate(0, |_, _| Ok(())).unwrap().unwrap(), first, "an evaluation repeats");
+                let first = p.evaluate(0, &mut silent).unwrap().unwrap();
+                assert_eq!(p.evaluate(0, &mut silent).unwrap().unwrap(), first, "an evaluation repeats");
             }
         }
         results.extend(p.flush().unwrap());
@@ -444,7 +445,7 @@ fn an_untrained_model_guesses_evenly() {
     let even = (VOCAB as f64).ln();
     for family in FAMILIES {
         let mut p = pretrain(device(), &ModelConfig { initializer_range: 0.02, ..shape(family) }, &settings(8, 4, 5));
-        let found = p.evaluate(0, |_, _| Ok(())).unwrap().unwrap();
+        let found = p.evaluate(0, &mut silent).unwrap().unwrap();
         let first = steps(&mut p, 1).remove(0);
         for (name, loss) in [("validation", found.loss), ("training", first.loss)] {
             assert!((loss - even).abs() < 0.05, "{family:?}: {name} loss {loss}, ln V = {even}");
@@ -472,7 +473,7 @@ fn a_step_allocates_nothing_and_the_plan_is_right() {
         let off = (real as f64 / planned as f64 - 1.0).abs();
         assert!(off < 0.15, "{family:?}: planned {planned}, took {real}: {ledger:?}");
         steps(&mut p, 3);
-        p.evaluate(0, |_, _| Ok(())).unwrap();
+        p.evaluate(0, &mut silent).unwrap();
         assert_eq!(p.device.ledger().entries(), ledger);
     }
 }

@@ -4,8 +4,9 @@ mod common;
 
 use common::{Place, json_lines, run};
 use lehr::config::{DecayShape, MergeMethod};
+use lehr::merge::{Check, Inputs, METADATA_KEY, Merge, MergeRule, Recipe, Target};
 use lehr::model::checkpoint::{self, verify};
-use lehr::train::merge::{Check, Inputs, METADATA_KEY, Merge, MergeRule, Recipe, Target};
+use lehr::progress::silent;
 use lehr::vfs::RealFs;
 use safetensors::{Dtype, SafeTensors, tensor::TensorView};
 use serde_json::{Value, json};
@@ -107,7 +108,7 @@ fn merged(dirs: &[PathBuf], rule: &MergeRule, threads: usize, out: &Path) -> Ten
     let mut merge = inputs.merge(rule).unwrap();
     merge.threads = threads;
     let recipe = Recipe::new(&merge, rule, None);
-    merge.save(&RealFs, &Target::new(&RealFs, out).unwrap(), &recipe, &mut |_| Ok(())).unwrap();
+    merge.save(&RealFs, &Target::new(&RealFs, out).unwrap(), &recipe, &mut silent).unwrap();
     verify(&RealFs, out).unwrap();
     weights(out)
 }

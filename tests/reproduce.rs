@@ -3,15 +3,16 @@
 mod common;
 
 use common::Place;
-use lehr::reproduce::attempts::Ended;
-use lehr::reproduce::pma::arm::{Arm, Begin, Text};
-use lehr::reproduce::pma::context::Context;
-use lehr::reproduce::pma::lab::Lab;
-use lehr::reproduce::pma::plan::{Plan, Window};
-use lehr::reproduce::pma::question_set::QuestionSet;
-use lehr::reproduce::pma::scale::{GRID, Scale};
-use lehr::reproduce::pma::texts::Texts;
-use lehr::reproduce::pma::trajectory::train;
+use lehr::papers::attempts::Ended;
+use lehr::papers::pma::arm::{Arm, Begin, Text};
+use lehr::papers::pma::context::Context;
+use lehr::papers::pma::lab::Lab;
+use lehr::papers::pma::plan::{Plan, Window};
+use lehr::papers::pma::question_set::QuestionSet;
+use lehr::papers::pma::scale::{GRID, Scale};
+use lehr::papers::pma::texts::Texts;
+use lehr::papers::pma::trajectory::train;
+use lehr::progress::silent;
 use std::path::Path;
 
 fn texts() -> Texts {
@@ -25,7 +26,7 @@ fn short(scale: &Scale, seed: u64) -> Arm {
 }
 
 fn run(bank: &QuestionSet, arm: &Arm, texts: &Texts) -> Ended {
-    train(bank, arm, texts, &Default::default(), &mut |_| {}).unwrap()
+    train(bank, arm, texts, &Default::default(), &mut silent).unwrap()
 }
 
 #[test]

@@ -5,6 +5,7 @@ mod common;
 
 use common::{Place, Trainer, kind, random, run, step_numbers};
 use lehr::model::checkpoint::{self, Checkpoint};
+use lehr::run_folder::checkpoints;
 use lehr::vfs::RealFs;
 use serde_json::{Value, json};
 use std::collections::BTreeSet;
@@ -79,7 +80,7 @@ fn check_rescues(events: &[Value], method: &str) -> Vec<Value> {
 
 /// The steps whose checkpoints are there, all sound.
 fn kept(place: &Place, name: &str) -> BTreeSet<u64> {
-    let found = checkpoint::list(&RealFs, &place.path(name)).unwrap();
+    let found = checkpoints::list(&RealFs, &place.path(name)).unwrap();
     found.iter().for_each(|(_, path)| drop(Checkpoint::open(&RealFs, path).unwrap()));
     found.into_iter().map(|(step, _)| step).collect()
 }
@@ -169,7 +170,7 @@ fn a_merge_is_the_mean_of_its_checkpoints() {
         .as_array()
         .unwrap()
         .iter()
-        .map(|s| checkpoint::folder(&place.path("run")).join(checkpoint::step_name(s.as_u64().unwrap())))
+        .map(|s| checkpoints::folder(&place.path("run")).join(checkpoint::step_name(s.as_u64().unwrap())))
         .map(|path| Checkpoint::open(&RealFs, &path).unwrap())
         .collect();
     assert_eq!(checkpoints.len(), 3);

@@ -6,6 +6,7 @@ mod common;
 use common::{Place, Trainer, kind, random, run, step_numbers};
 use lehr::device::{self, Kind};
 use lehr::model::checkpoint;
+use lehr::run_folder::checkpoints;
 use lehr::vfs::RealFs;
 use serde_json::{Value, json};
 use std::time::Duration;
@@ -42,7 +43,7 @@ fn same_as_straight(place: &Place, name: &str) {
         assert_eq!(last[key], wanted.last().unwrap()[key], "{name}: {key}");
     }
     let told: Vec<_> = kind(&log, "Checkpoint").iter().filter_map(|e| e["step"].as_u64()).collect();
-    for (step, path) in checkpoint::list(&RealFs, &place.path(name)).unwrap() {
+    for (step, path) in checkpoints::list(&RealFs, &place.path(name)).unwrap() {
         let sound = checkpoint::verify(&RealFs, &path).is_ok();
         assert!(!sound || told.contains(&step), "{name}: the log says nothing of the checkpoint at {step}: {told:?}");
     }
@@ -82,7 +83,7 @@ fn stopped_or_killed_and_resumed_is_the_same_run() {
             let step = last["step"].as_u64().unwrap();
             assert!(step >= at && step < STEPS, "{name}: stopped at {step}");
             // Saved before it left.
-            let newest = checkpoint::newest_valid(&RealFs, &place.path(&name)).unwrap();
+            let newest = checkpoints::newest_valid(&RealFs, &place.path(&name)).unwrap();
             assert_eq!(newest.found.unwrap().step(), step, "{name}");
         }
         let resumed = finish(&place, &name);
@@ -108,7 +109,7 @@ fn a_second_signal_leaves_at_once_and_is_safe() {
     trainer.signal("INT");
     trainer.signal("INT");
     assert_eq!(trainer.end().code(), Some(130), "{}", trainer.account());
-    let newest = checkpoint::newest_valid(&RealFs, &place.path("run")).unwrap();
+    let newest = checkpoints::newest_valid(&RealFs, &place.path("run")).unwrap();
     assert!(newest.found.is_some() && newest.skipped.is_empty(), "{:?}", newest.skipped);
 }
 
@@ -160,7 +161,7 @@ fn kill_storm() {
         trainer.kill();
         assert_eq!(trainer.end().code(), None, "seed {seed}, kill {kill}: {}", trainer.account());
         announced = kind(&trainer.heard, "Checkpoint").iter().filter_map(|e| e["step"].as_u64()).max().unwrap_or(announced);
-        let newest = checkpoint::newest_valid(&RealFs, &place.path("storm")).unwrap();
+        let newest = checkpoints::newest_valid(&RealFs, &place.path("storm")).unwrap();
         assert!(
             newest.skipped.is_empty(),
             "seed {seed}, kill {kill}: a folder under a checkpoint's name is bad: {:?}",
@@ -168,7 +169,7 @@ fn kill_storm() {
         );
         reached = newest.found.as_ref().map_or(0, checkpoint::Checkpoint::step);
         assert!(reached >= announced, "seed {seed}, kill {kill}: step {announced} was announced, {reached} is there");
-        for (step, path) in checkpoint::list(&RealFs, &place.path("storm")).unwrap() {
+        for (step, path) in checkpoints::list(&RealFs, &place.path("storm")).unwrap() {
             checkpoint::verify(&RealFs, &path).unwrap_or_else(|e| panic!("seed {seed}, kill {kill}, step {step}: {e:#}"));
         }
         trainer = Trainer::start(&mut place.resume("storm", &[]));
@@ -183,7 +184,7 @@ fn kill_storm() {
     let log = place.events("storm");
     assert_eq!(step_numbers(&log), (1..=last).collect::<Vec<_>>(), "seed {seed}");
     let left: Vec<_> =
-        std::fs::read_dir(checkpoint::folder(&place.path("storm"))).unwrap().map(|e| e.unwrap().file_name()).collect();
+        std::fs::read_dir(checkpoints::folder(&place.path("storm"))).unwrap().map(|e| e.unwrap().file_name()).collect();
     assert!(left.iter().all(|n| n.to_str().is_some_and(|n| n.starts_with("step-"))), "orphans: {left:?}");
     eprintln!("{kills} kills, {last} steps");
     // The same steps without a kill: only when it saves is different.
@@ -222,7 +223,7 @@ fn a_flipped_bit_falls_back_to_the_checkpoint_before() {
     trainer.hear_step(20);
     trainer.signal("INT");
     assert_eq!(trainer.end().code(), Some(130), "{}", trainer.account());
-    let newest = checkpoint::newest_valid(&RealFs, &place.path("run")).unwrap().found.unwrap();
+    let newest = checkpoints::newest_valid(&RealFs, &place.path("run")).unwrap().found.unwrap();
     let names = ["model.safetensors", "optimizer.safetensors", "trainer.json", "config.json", "MANIFEST.json"];
     let file = newest.path.join(names[(seed % names.len() as u64) as usize]);
     let mut bytes = std::fs::read(&file).unwrap();

@@ -9,6 +9,7 @@ use lehr::device::{Device, Tensor};
 use lehr::model::weight_files::WeightFiles;
 use lehr::model::{Activations, Completion, Model, Pass, Request, Rollouts, hf_config};
 use lehr::ops::sample::Sampling;
+use lehr::progress::silent;
 use lehr::rng::Rng;
 use lehr::train::Scorer;
 use serde_json::Value;
@@ -51,7 +52,7 @@ fn go(
     sampling: &Sampling,
     stops: &[u32],
 ) -> Vec<Completion> {
-    engine.run(device, model, requests, sampling, stops, &mut |_, _| Ok(true)).unwrap().unwrap()
+    engine.run(device, model, requests, sampling, stops, &mut silent).unwrap().unwrap()
 }
 
 fn greedy() -> Sampling {
@@ -250,7 +251,7 @@ fn it_says_how_far_it_is_and_can_be_stopped() {
     let sampling = Sampling { seed: 8, ..Sampling::default() };
     let want = go(&device, &model, &mut engine, &requests, &sampling, &[3]);
     let mut heard = Vec::new();
-    let mut stop_at = |done: usize, all: usize| {
+    let mut stop_at = |_: &str, done: u64, all: u64| {
         assert_eq!(all, 30);
         heard.push(done);
         Ok(done < 10)
@@ -258,13 +259,13 @@ fn it_says_how_far_it_is_and_can_be_stopped() {
     assert_eq!(engine.run(&device, &model, &requests, &sampling, &[3], &mut stop_at).unwrap(), None);
     assert!(heard.is_sorted() && (10..30).contains(heard.last().unwrap()), "{heard:?}");
     // Neither stopping nor an error leaves traces.
-    let failed = engine.run(&device, &model, &requests, &sampling, &[3], &mut |_, _| anyhow::bail!("enough"));
+    let failed = engine.run(&device, &model, &requests, &sampling, &[3], &mut |_, _, _| anyhow::bail!("enough"));
     assert_eq!(failed.unwrap_err().to_string(), "enough");
     assert_eq!(go(&device, &model, &mut engine, &requests, &sampling, &[3]), want);
     assert_eq!(go(&device, &model, &mut engine, &[], &sampling, &[3]), []);
     let of = |prompt: Vec<u32>, max_new| [Request { prompt, key: [0; 2], max_new }];
     for (request, word) in [(of(vec![], 1), "no token"), (of(vec![1; ROOM], 1), "64 tokens"), (of(vec![1], 0), "0 tokens")] {
-        let error = engine.run(&device, &model, &request, &sampling, &[], &mut |_, _| Ok(true)).unwrap_err().to_string();
+        let error = engine.run(&device, &model, &request, &sampling, &[], &mut silent).unwrap_err().to_string();
         assert!(error.contains(word) && !error.contains('\n'), "{error}");
     }
     assert!(Rollouts::new(&device, &model, 4, model.max_context() + 1).is_err());

@@ -7,7 +7,7 @@ use super::memory::write_whole;
 use super::state::{Action, AppState, OpenRun, Page};
 use super::window::Window;
 use crate::history::find_runs;
-use crate::session::folder;
+use crate::run_folder;
 use eframe::egui;
 use std::path::{Path, PathBuf};
 
@@ -158,10 +158,10 @@ fn write(path: &Path, bytes: &[u8]) -> Done {
 /// Delete a run's folder, never one that is not a run's.
 fn delete(path: PathBuf) -> Done {
     let shown = crate::vfs::shown(&path);
-    if crate::session::lock::RunLock::is_held(&path) {
+    if run_folder::RunLock::is_held(&path) {
         return Done::Message(format!("{shown}: is being trained; stop it first"));
     }
-    if !folder::config(&path).is_file() {
+    if !run_folder::config(&path).is_file() {
         return Done::Message(format!("{shown}: holds no config.toml, so it is no run; nothing was deleted"));
     }
     match std::fs::remove_dir_all(&path) {

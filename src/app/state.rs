@@ -70,7 +70,7 @@ impl OpenRun {
     pub fn newest_checkpoint(&self) -> Option<(u64, PathBuf)> {
         let there = |(step, path): &(u64, PathBuf)| {
             // A log that was written elsewhere names folders of that place.
-            let own = self.files.path.join("checkpoints").join(path.file_name()?);
+            let own = crate::run_folder::checkpoints::folder(&self.files.path).join(path.file_name()?);
             [own, path.clone()].into_iter().find(|p| p.is_dir()).map(|p| (*step, p))
         };
         self.files.history.checkpoints.iter().rev().find_map(there)

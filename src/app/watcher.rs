@@ -3,9 +3,7 @@
 use crate::config::Settings;
 use crate::event::Event;
 use crate::history::{bytes_on_disk, find_runs};
-use crate::session::event_log::{EventReader, Poll};
-use crate::session::folder;
-use crate::session::lock::RunLock;
+use crate::run_folder::{self, EventReader, Poll, RunLock};
 use anyhow::Result;
 use std::collections::HashSet;
 use std::path::{Path, PathBuf};
@@ -129,7 +127,7 @@ fn work(asks: &Receiver<ChatRequest>, send: &SyncSender<Seen>, tell: &Sender<Pat
             Ok(ChatRequest::Forget(path)) => runs.retain(|run| run.path != path),
             Ok(ChatRequest::Watch(path)) => {
                 runs.retain(|run| run.path != path);
-                let reader = EventReader::new(&folder::events(&path));
+                let reader = EventReader::new(&run_folder::events(&path));
                 runs.push(Watched { path, reader, has_settings: false, unweighed: true, said: None, next: now });
             }
         }
@@ -156,7 +154,7 @@ impl Watched {
         };
         let mut settings = None;
         if !self.has_settings {
-            settings = Settings::read(&folder::config(&self.path)).ok().map(Box::new);
+            settings = run_folder::settings(&self.path).ok().map(Box::new);
             self.has_settings = settings.is_some();
         }
         let pause = if live { LIVE } else { IDLE };

@@ -5,6 +5,7 @@ use crate::config::ModelConfig;
 use crate::device::{Device, Recorder, Recording, Tensor};
 use crate::model::{Model, Request, Rollouts};
 use crate::ops::sample::Sampling;
+use crate::progress::silent;
 use crate::rng::Rng;
 use std::path::PathBuf;
 use web_time::Instant;
@@ -62,7 +63,7 @@ pub fn run(args: &Args, preset: &ModelConfig) -> anyhow::Result<i32> {
     for round in 0..=args.steps {
         let begin = Instant::now();
         let sampling = Sampling { seed: round as u64, ..Sampling::default() };
-        engine.run(&device, &model, &requests, &sampling, &[], &mut |_, _| Ok(true))?;
+        engine.run(&device, &model, &requests, &sampling, &[], &mut silent)?;
         seconds.push(begin.elapsed().as_secs_f64());
     }
     // The first run compiles.

@@ -75,7 +75,7 @@ pub fn run(args: &Args) -> Result<i32> {
     let config = open::config(&dir)?;
     let tokenizer = open::tokenizer(&dir, &config)?;
     let own = tokenizer.chat_template()?.is_some();
-    let (tokenizer, template) = chat::template_of(&tokenizer, None, crate::session::unix_time() as i64)?;
+    let (tokenizer, template) = chat::template_of(&tokenizer, None, crate::vfs::unix_time() as i64)?;
     let sampling = sampling(args, &tokenizer)?;
     let most = config.model.exact_context().map_or(config.model.max_position_embeddings, |(most, _)| most);
     let context = args.context.unwrap_or(most.min(USUAL_CONTEXT));

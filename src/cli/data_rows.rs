@@ -7,6 +7,7 @@ use crate::data::tasks::custom::{self, RowGrader};
 use crate::data::tasks::kk::{reward, rows};
 use crate::data::tasks::{Grade, Question, math};
 use crate::data::{Object, read_objects};
+use crate::progress::silent;
 use anyhow::{Context as _, ensure};
 use serde_json::{Value, json};
 use std::path::PathBuf;
@@ -29,7 +30,7 @@ pub(super) struct SolveArgs {
 pub(super) fn solve(args: &SolveArgs) -> anyhow::Result<i32> {
     ensure!(args.task == TaskKind::Kk, "--task: only kk has puzzles to solve");
     let mut counts = Counts::default();
-    read_objects(&args.file, rows::EXAMPLE, &mut |_, _| {}, |place, row| {
+    read_objects(&args.file, rows::EXAMPLE, &mut silent, |place, row| {
         let given = rows::given(&row).with_context(|| place.to_owned())?;
         let solved = rows::solve(&given).with_context(|| place.to_owned())?;
         counts.add(&solved);
@@ -143,7 +144,7 @@ pub(super) fn grade(args: &GradeArgs) -> anyhow::Result<i32> {
         judge.judge = Some(RowGrader::new(&args.task)?);
     }
     let example = r#"{"quiz": "...", "solution_text_format": "...", "response": "..."}"#;
-    read_objects(&args.file, example, &mut |_, _| {}, |place, row| judge.take(place, row))?;
+    read_objects(&args.file, example, &mut silent, |place, row| judge.take(place, row))?;
     judge.flush()?;
     judge.out.finish()?;
     ensure!(judge.count > 0, "{}: holds no row", crate::vfs::shown(&args.file));

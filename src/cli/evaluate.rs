@@ -6,6 +6,7 @@ use super::{is_typed, open, output, refuse};
 use crate::config::{DataSettings, DeviceSettings, TaskSettings, Usage};
 use crate::data::{self, Batch, Cache, IGNORE, Notices};
 use crate::device::Device;
+use crate::progress::silent;
 use crate::train::{Evaluation, Scorer};
 use clap::ArgMatches;
 use std::path::PathBuf;
@@ -106,7 +107,7 @@ fn text(args: &Args) -> anyhow::Result<i32> {
         val_fraction: if whole { 0.0 } else { args.val_fraction },
         ..DataSettings::default()
     };
-    let (_, dataset) = data::load(&settings, Some(tokenizer), &Cache::User, &mut notices, &mut |_, _| {})?;
+    let (_, dataset) = data::load(&settings, Some(tokenizer), &Cache::User, &mut notices, &mut silent)?;
     notices.take().iter().for_each(|n| output::note(&format!("note: {n}")));
     let range = if whole { Some(dataset.train) } else { dataset.val };
     let Some(range) = range else { anyhow::bail!("--data: too little text to score") };
@@ -119,7 +120,7 @@ fn text(args: &Args) -> anyhow::Result<i32> {
     let batches = range.val_batches(batch_size, seq_len, most);
     let (found, windows) = match args.windows {
         true => by_window(&device, &scorer, batches)?,
-        false => (scorer.evaluate(&device, batches, |_| Ok(()))?, Vec::new()),
+        false => (scorer.evaluate(&device, batches)?, Vec::new()),
     };
     let seconds = begin.elapsed().as_secs_f64();
     if args.json {

@@ -88,7 +88,10 @@ pub fn run(args: &Args) -> Result<i32> {
     }
     let mut line = output::Line::every(output::PLAIN_LINE_SECONDS);
     write_whole_by(&args.gguf, |out| {
-        gguf::write(&plan, out, &mut |done, all| line.show(|| format!("{} of {}", human_bytes(done), human_bytes(all))))
+        gguf::write(&plan, out, &mut |_, done, all| {
+            line.show(|| format!("{} of {}", human_bytes(done), human_bytes(all)));
+            Ok(true)
+        })
     })?;
     line.end();
     let modelfile = modelfile_of(&args.gguf);

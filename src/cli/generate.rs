@@ -122,7 +122,7 @@ pub fn run(args: &Args) -> anyhow::Result<i32> {
 
 /// The tokenizer with the template that is used, and the conversation as text.
 fn conversation(args: &Args, prompt: &str, tokenizer: &Tokenizer) -> anyhow::Result<(Tokenizer, String)> {
-    let now = crate::session::unix_time() as i64;
+    let now = crate::vfs::unix_time() as i64;
     let (tokenizer, template) = chat::template_of(tokenizer, None, now)?;
     let say = |role: &str, content: &str| serde_json::json!({"role": role, "content": content});
     let system = args.system.iter().map(|text| say("system", text));

@@ -2,7 +2,7 @@
 
 use super::sft::OF_NEW_MODELS;
 use super::{check_fork, is_typed, pretrain, refuse, with_stage_defaults};
-use crate::config::{GRPO_DEFAULTS, GrpoSettings, Layers, RolloutSettings, Stage, TaskSettings};
+use crate::config::{GRPO_DEFAULTS, GrpoSettings, Layers, RolloutSettings, Settings, Stage, TaskSettings};
 use clap::ArgMatches;
 use web_time::Instant;
 
@@ -11,13 +11,12 @@ use web_time::Instant;
 pub struct Args {
     #[command(flatten)]
     common: pretrain::Args,
-    /// Read from `typed`, as all settings are.
     #[command(flatten)]
-    _task: TaskSettings,
+    task: TaskSettings,
     #[command(flatten)]
-    _rollout: RolloutSettings,
+    rollout: RolloutSettings,
     #[command(flatten)]
-    _grpo: GrpoSettings,
+    grpo: GrpoSettings,
 }
 
 /// Settings of the supervised stages that mean nothing here.
@@ -61,7 +60,13 @@ pub fn run(args: &Args, typed: &ArgMatches, started: Instant) -> anyhow::Result<
     refuse(typed, OF_NEW_MODELS, "reinforcement takes shape and tokenizer from the model of --init")?;
     refuse(typed, OF_SUPERVISION, "means nothing to lehr grpo")?;
     check_fork(typed, Stage::Grpo)?;
-    let mut settings = pretrain::layered(Layers::of(Stage::Grpo)?, None, args.common.config.as_ref(), typed)?;
+    let flags = Settings {
+        task: Some(args.task.clone()),
+        rollout: Some(args.rollout.clone()),
+        grpo: Some(args.grpo.clone()),
+        ..args.common.settings.clone()
+    };
+    let mut settings = args.common.layered(Layers::of(Stage::Grpo)?, &flags, typed)?;
     if !is_typed(typed, "min_learning_rate") {
         // A constant rate has no other end.
         let train = &mut settings.train;

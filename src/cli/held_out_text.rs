@@ -1,12 +1,14 @@
 //! What `lehr merge sweep` and `lehr landscape` share: checkpoints by name, the text to judge on, progress, files.
 
 use super::{open, output};
-use crate::config::{DataSettings, DeviceSettings, Settings};
+use crate::config::{DataSettings, DeviceSettings};
 use crate::data::{self, Cache, Notices, TokenRange, Tokenizer};
 use crate::device::Device;
 use crate::model::checkpoint;
-use crate::session::begin::split_step;
-use crate::session::{self, folder};
+use crate::progress::silent;
+use crate::run_folder;
+use crate::run_folder::checkpoints::{self, split_step};
+use crate::session;
 use crate::train::WeightEvaluator;
 use crate::vfs::{RealFs, Vfs as _, shown};
 use anyhow::{Context as _, Result, bail, ensure};
@@ -48,7 +50,7 @@ impl Text {
             "--val-fraction {}: must be above 0 and at most 1",
             self.val_fraction
         );
-        let settings = run.map(|run| Settings::read(&folder::config(run))).transpose()?;
+        let settings = run.map(run_folder::settings).transpose()?;
         let config = open::config(dir)?;
         let context = config.model.max_position_embeddings;
         let own = settings.as_ref().map_or(context.min(1024), |s| s.train.seq_len);
@@ -88,7 +90,7 @@ impl Text {
         let val_fraction = if whole { 0.0 } else { self.val_fraction };
         let data = DataSettings { data: self.data.clone(), val_fraction, ..DataSettings::default() };
         let mut notices = Notices::new();
-        let (_, dataset) = data::load(&data, Some(tokenizer), &Cache::User, &mut notices, &mut |_, _| {})?;
+        let (_, dataset) = data::load(&data, Some(tokenizer), &Cache::User, &mut notices, &mut silent)?;
         notices.take().iter().for_each(|n| output::note(&format!("note: {n}")));
         let range = if whole { Some(dataset.train).filter(|t| t.len() > 1) } else { dataset.val };
         range.context("--data: too little text to score")
@@ -101,7 +103,7 @@ pub fn run_of(dir: &Path) -> Option<PathBuf> {
     // Of a path such as `step-00000500` the parent is the current folder, whose name is not seen.
     let absolute = std::path::absolute(parent).ok()?;
     let run = absolute.parent()?;
-    (absolute == checkpoint::folder(run) && folder::config(run).is_file()).then(|| run.to_owned())
+    (absolute == checkpoints::folder(run) && run_folder::config(run).is_file()).then(|| run.to_owned())
 }
 
 /// The model folder that `RUN@STEP`, `RUN` (its newest sound checkpoint) or a folder names.
@@ -115,20 +117,20 @@ pub fn folder_of(spec: &str) -> Result<PathBuf> {
     };
     let at = shown(path);
     ensure!(path.is_dir(), "{at}: there is no such folder; name RUN@STEP, RUN or a model's folder{}", super::open::near(path));
-    let is_run = folder::config(path).is_file() && !path.join("config.json").is_file();
+    let is_run = run_folder::is_run(path);
     let Some(step) = step else {
         if !is_run {
             ensure!(path.join("config.json").is_file(), "{at}: holds no config.json: neither a model nor a run");
             return Ok(path.to_owned());
         }
-        let found = checkpoint::newest_valid(&RealFs, path)?.found;
+        let found = checkpoints::newest_valid(&RealFs, path)?.found;
         return found.map(|c| c.path).with_context(|| format!("{at}: this run holds no sound checkpoint yet"));
     };
     ensure!(is_run, "{at}: is no run folder (it holds no config.toml): leave the @{step} out");
-    let dir = checkpoint::folder(path).join(checkpoint::step_name(step));
+    let dir = checkpoints::folder(path).join(checkpoint::step_name(step));
     if !dir.is_dir() {
-        let steps: Vec<u64> = checkpoint::list(&RealFs, path)?.iter().rev().map(|(step, _)| *step).collect();
-        bail!("{at}: no checkpoint of step {step}; there are: {}", crate::train::merge::ranges(&steps));
+        let steps: Vec<u64> = checkpoints::list(&RealFs, path)?.iter().rev().map(|(step, _)| *step).collect();
+        bail!("{at}: no checkpoint of step {step}; there are: {}", crate::merge::ranges(&steps));
     }
     Ok(dir)
 }

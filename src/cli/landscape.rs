@@ -2,12 +2,12 @@
 
 use super::held_out_text::{Progress, Text, aligned, folder_of, prepare, run_of, save};
 use super::output;
+use crate::landscape::{Frame, MergeTest, Plane, Quadratic};
+use crate::merge::ring::average_in_f64;
+use crate::merge::{Check, Inputs};
 use crate::model::weight_files::WeightFiles;
 use crate::plot::{Contours, Field, Mark};
 use crate::train::WeightEvaluator;
-use crate::train::landscape::{Frame, MergeTest, Plane, Quadratic};
-use crate::train::merge::ring::average_in_f64;
-use crate::train::merge::{Check, Inputs};
 use crate::vfs::RealFs;
 use anyhow::{Context as _, Result, ensure};
 use serde_json::{Value, json};

@@ -2,10 +2,11 @@
 
 use super::{merge_sweep, output};
 use crate::config::{DecayShape, MergeMethod};
+use crate::merge::{self, Check, Inputs, Interval, Merge, MergeRule, Recipe, Target, Window, WindowSpec};
 use crate::model::gguf::is_gguf;
 use crate::model::safetensors_file::Dtype;
+use crate::run_folder::is_run;
 use crate::session::control::{Control, INTERRUPTED};
-use crate::train::merge::{self, Check, Inputs, Interval, Merge, MergeRule, Recipe, Target, Window, WindowSpec};
 use crate::vfs::{RealFs, human_bytes, shown};
 use std::path::{Path, PathBuf};
 use web_time::Instant;
@@ -144,10 +145,6 @@ fn rule(args: &Args) -> anyhow::Result<MergeRule> {
     MergeRule::new(method, args.alpha.unwrap_or(0.2), args.decay.unwrap_or_default(), &args.weights, "")
 }
 
-fn is_run(path: &Path) -> bool {
-    path.join("config.toml").is_file() && !path.join("config.json").is_file()
-}
-
 /// The folders, oldest first, and the window they are of a run.
 fn folders(args: &Args) -> anyhow::Result<(Vec<PathBuf>, Option<Window>)> {
     if let [run] = args.inputs.as_slice()
@@ -226,12 +223,10 @@ fn save(args: &Args, merge: &Merge, target: &Target, recipe: &Recipe) -> anyhow:
     // Ctrl-C removes what has been written so far.
     let _control = Control::listen(false)?;
     let begin = Instant::now();
-    let whole: u64 = merge.inputs().tensors.iter().map(|t| t.len() as u64 * t.dtype.bytes()).sum();
     let mut line = output::Line::after(output::PLAIN_LINE_SECONDS);
-    let saved = merge.save(&RealFs, target, recipe, &mut |written| {
-        anyhow::ensure!(!Control::interrupted(), "interrupted");
-        line.show(|| format!("merging {} %", 100 * written / whole.max(1)));
-        Ok(())
+    let saved = merge.save(&RealFs, target, recipe, &mut |what, written, whole| {
+        line.show(|| format!("{what} {} %", 100 * written / whole.max(1)));
+        Ok(!Control::interrupted())
     });
     line.end();
     let manifest = match saved {

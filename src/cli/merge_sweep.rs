@@ -3,11 +3,12 @@
 use super::held_out_text::{Progress, Text, aligned, folder_of, prepare, save};
 use super::output;
 use crate::config::{DecayShape, MergeMethod};
-use crate::model::checkpoint::{self, step_name, verify_model};
+use crate::merge::sweep::{Cell, Grid, Kept, Sweep, sweep};
+use crate::merge::{self, Check, Inputs, Interval, MAX_CHECKPOINTS, MergeRule, WindowSpec};
+use crate::model::checkpoint::{step_name, verify_model};
 use crate::model::weight_files::WeightFiles;
 use crate::plot::{Chart, Heatmap, Panels, Series};
-use crate::train::merge::sweep::{Cell, Grid, Kept, Sweep, sweep};
-use crate::train::merge::{self, Check, Inputs, Interval, MAX_CHECKPOINTS, MergeRule, WindowSpec};
+use crate::run_folder::checkpoints;
 use crate::vfs::{RealFs, human_bytes, shown};
 use anyhow::{Result, bail, ensure};
 use serde_json::json;
@@ -80,7 +81,7 @@ pub fn run(args: &Args) -> Result<i32> {
     let tokens_per_step = merge::tokens_per_step(&args.run)?;
     let grid = grid(args, tokens_per_step)?;
     let there = checkpoints(args, &grid)?;
-    let newest = checkpoint::folder(&args.run).join(step_name(grid.at[0]));
+    let newest = checkpoints::folder(&args.run).join(step_name(grid.at[0]));
     let annealed = args.annealed.as_deref().map(folder_of).transpose()?;
     if let Some(annealed) = &annealed {
         // Another shape or vocabulary is refused before work starts.
@@ -100,7 +101,7 @@ pub fn run(args: &Args) -> Result<i32> {
     ));
     let mut progress = Progress::new(evaluations);
     let read = |step: u64| {
-        let dir = checkpoint::folder(&args.run).join(step_name(step));
+        let dir = checkpoints::folder(&args.run).join(step_name(step));
         verify_model(&RealFs, &dir)?;
         Ok(std::sync::Arc::new(judge.read(&WeightFiles::open(&dir)?)?))
     };
@@ -175,7 +176,7 @@ fn grid(args: &Args, tokens_per_step: u64) -> Result<Grid> {
 
 /// The steps of the run's checkpoints; refuses a grid of which nothing can be measured.
 fn checkpoints(args: &Args, grid: &Grid) -> Result<BTreeSet<u64>> {
-    let there: BTreeSet<u64> = checkpoint::list(&RealFs, &args.run)?.into_iter().map(|(step, _)| step).collect();
+    let there: BTreeSet<u64> = checkpoints::list(&RealFs, &args.run)?.into_iter().map(|(step, _)| step).collect();
     for at in &grid.at {
         if !there.contains(at) {
             let steps: Vec<u64> = there.iter().copied().collect();

@@ -30,7 +30,7 @@ mod score;
 mod sft;
 mod story_output;
 
-use crate::config::{Layers, Stage, Usage};
+use crate::config::{Settings, Stage, Usage};
 use crate::session::begin::settings_of_fork;
 use clap::parser::ValueSource::CommandLine;
 use clap::{ArgMatches, CommandFactory, FromArgMatches, Parser, Subcommand};
@@ -153,9 +153,7 @@ fn refuse(typed: &ArgMatches, names: &[&str], why: &str) -> anyhow::Result<()> {
 /// An error if the run of `--fork` is of another stage.
 fn check_fork(typed: &ArgMatches, wanted: Stage) -> anyhow::Result<()> {
     let Ok(Some(fork)) = typed.try_get_one::<String>("fork") else { return Ok(()) };
-    let mut parent = Layers::default();
-    parent.file(&settings_of_fork(fork)?)?;
-    let stage = parent.settings()?.stage();
+    let stage = Settings::read(&settings_of_fork(fork)?)?.stage();
     anyhow::ensure!(
         stage == wanted,
         "--fork {}: is a run of lehr {}, whose data are others; begin from its weights with --init",

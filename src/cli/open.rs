@@ -3,12 +3,14 @@
 use crate::config::{DeviceSettings, ModelConfig};
 use crate::data::Tokenizer;
 use crate::device::Device;
+use crate::model::Model;
 use crate::model::gguf::is_gguf;
 use crate::model::hf_config::{self, HfConfig};
 use crate::model::weight_files::WeightFiles;
-use crate::model::{Model, checkpoint};
 use crate::number_format::nearest;
-use crate::session::begin::{model_dir, split_step};
+use crate::run_folder;
+use crate::run_folder::checkpoints::{self, split_step};
+use crate::session::begin::model_dir;
 use crate::vfs::{RealFs, shown};
 use anyhow::Context as _;
 use std::path::{Path, PathBuf};
@@ -25,11 +27,11 @@ pub fn model_folder(path: &Path) -> anyhow::Result<PathBuf> {
     }
     anyhow::ensure!(path.is_dir(), "--model {}: no such folder or GGUF file{}", shown(path), near(path));
     anyhow::ensure!(
-        path.join("config.toml").is_file(),
+        run_folder::config(path).is_file(),
         "--model {}: holds no config.json; name a model folder, a GGUF file or a run folder",
         path.display()
     );
-    match checkpoint::newest_valid(&RealFs, path)?.found {
+    match checkpoints::newest_valid(&RealFs, path)?.found {
         Some(found) => Ok(found.path),
         None => anyhow::bail!("{}: this run holds no sound checkpoint yet", path.display()),
     }

@@ -5,6 +5,7 @@ use crate::config::{Layers, RingPlace, Settings, Stage, TaskKind, Usage};
 use crate::data::TokenizerKind;
 use crate::event::Finished;
 use crate::number_format::did_you_mean;
+use crate::run_folder;
 use crate::session::begin;
 use crate::session::control::INTERRUPTED;
 use crate::session::emitter::Listener;
@@ -19,7 +20,7 @@ use web_time::Instant;
 pub struct Args {
     /// Model and recipe together: nano, tiny, small, smollm2-135m, qwen2.5-0.5b, qwen3-0.6b or llama3.2-1b.
     #[arg(long)]
-    pub(super) preset: Option<String>,
+    preset: Option<String>,
     /// A TOML file of settings, as `config.toml` in a run folder.
     #[arg(long, value_name = "FILE")]
     pub(super) config: Option<PathBuf>,
@@ -43,39 +44,32 @@ pub struct Args {
     #[arg(long)]
     control: bool,
     #[command(flatten)]
-    settings: Settings,
+    pub(super) settings: Settings,
 }
 
-/// Settings from all layers; `typed` tells which flags were really given.
-pub fn settings(preset: Option<&str>, config: Option<&PathBuf>, typed: &ArgMatches) -> anyhow::Result<Settings> {
-    layered(Layers::default(), preset, config, typed)
-}
-
-/// The same over given defaults.
-pub(super) fn layered(
-    mut layers: Layers,
-    preset: Option<&str>,
-    config: Option<&PathBuf>,
-    typed: &ArgMatches,
-) -> anyhow::Result<Settings> {
-    if let Ok(Some(fork)) = typed.try_get_one::<String>("fork") {
-        // A fork is its parent's settings, but for what is said.
-        layers.file(&begin::settings_of_fork(fork)?)?;
-        layers.forget_section("start");
+impl Args {
+    /// Settings from all layers, lowest first: those of a command, of a fork's parent, of the preset, of the config file, and those of
+    /// `flags` that `typed` says were given.
+    pub(super) fn layered(&self, mut layers: Layers, flags: &Settings, typed: &ArgMatches) -> anyhow::Result<Settings> {
+        if let Some(fork) = &flags.start.fork {
+            // A fork is its parent's settings, but for what is said.
+            layers.file(&begin::settings_of_fork(fork)?)?;
+            layers.forget_section("start");
+        }
+        if let Some(name) = &self.preset {
+            layers.preset(name)?;
+        }
+        if let Some(path) = &self.config {
+            layers.file(path)?;
+        }
+        layers.flags(typed, flags)?;
+        layers.fitted()
     }
-    if let Some(name) = preset {
-        layers.preset(name)?;
-    }
-    if let Some(path) = config {
-        layers.file(path)?;
-    }
-    layers.flags(typed)?;
-    layers.fitted()
 }
 
 /// Train.
 pub fn run(args: &Args, typed: &ArgMatches, started: Instant) -> anyhow::Result<i32> {
-    let settings = settings(args.preset.as_deref(), args.config.as_ref(), typed)?;
+    let settings = args.layered(Layers::default(), &args.settings, typed)?;
     let stage = settings.stage();
     anyhow::ensure!(
         stage == Stage::Pretrain,
@@ -166,7 +160,7 @@ fn refuse_flags_on_resume(run: &std::path::Path, typed: &ArgMatches) -> anyhow::
             anyhow::bail!(
                 "--{}: a resumed run keeps the settings in {}; leave the flag out, or start a new run with --init",
                 id.replace('_', "-"),
-                run.join("config.toml").display()
+                run_folder::config(run).display()
             );
         }
     }

@@ -2,7 +2,7 @@
 
 use super::output;
 use crate::config::DeviceSettings;
-use crate::reproduce::{self, Options, attempts::Interrupted};
+use crate::papers::{self, Options, attempts::Interrupted};
 use crate::session::control::{Control, INTERRUPTED};
 use std::path::PathBuf;
 
@@ -10,7 +10,7 @@ use std::path::PathBuf;
 #[derive(clap::Args, Debug)]
 pub struct Args {
     /// The paper: pma (arXiv 2505.12082) or lopti (arXiv 2505.12929).
-    #[arg(value_parser = reproduce::PAPERS.map(|p| p.name))]
+    #[arg(value_parser = papers::PAPERS.map(|p| p.name))]
     paper: String,
     /// Claims, such as P1 P4 or L2 L5; all when none is named.
     claims: Vec<String>,
@@ -63,9 +63,9 @@ pub fn run(args: &Args) -> anyhow::Result<i32> {
         flops_per_second: if args.scale == "gpu" { GPU_RATE } else { CPU_RATE },
     };
     // Refused before any work: an unknown claim or scale.
-    reproduce::check(&args.paper, &options)?;
+    papers::check(&args.paper, &options)?;
     if args.dry_run {
-        let (lines, json) = reproduce::dry_run(&args.paper, &options)?;
+        let (lines, json) = papers::dry_run(&args.paper, &options)?;
         if args.json {
             output::json_line(&json)?;
         } else {
@@ -74,7 +74,7 @@ pub fn run(args: &Args) -> anyhow::Result<i32> {
         return Ok(0);
     }
     Control::listen(false)?;
-    match reproduce::run(&args.paper, &options, &output::note) {
+    match papers::run(&args.paper, &options, &output::note) {
         Ok(None) => Ok(0),
         Ok(Some(report)) => {
             if args.json {

@@ -1,7 +1,7 @@
 //! `lehr sft`
 
 use super::{check_fork, is_typed, pretrain, refuse, with_stage_defaults};
-use crate::config::{Layers, SFT_DEFAULTS, SftSettings, Stage};
+use crate::config::{Layers, SFT_DEFAULTS, Settings, SftSettings, Stage};
 use clap::ArgMatches;
 use web_time::Instant;
 
@@ -10,9 +10,8 @@ use web_time::Instant;
 pub struct Args {
     #[command(flatten)]
     common: pretrain::Args,
-    /// Read from `typed`, as all settings are.
     #[command(flatten)]
-    _sft: SftSettings,
+    sft: SftSettings,
 }
 
 /// Flags that a model which exists already leaves no room for.
@@ -55,7 +54,8 @@ pub fn run(args: &Args, typed: &ArgMatches, started: Instant) -> anyhow::Result<
     let given = |name: &str| is_typed(typed, name);
     refuse(typed, OF_NEW_MODELS, "fine-tuning takes shape and tokenizer from the model of --init")?;
     check_fork(typed, Stage::Sft)?;
-    let mut settings = pretrain::layered(Layers::of(Stage::Sft)?, None, args.common.config.as_ref(), typed)?;
+    let flags = Settings { sft: Some(args.sft.clone()), ..args.common.settings.clone() };
+    let mut settings = args.common.layered(Layers::of(Stage::Sft)?, &flags, typed)?;
     let epochs = given("num_train_epochs");
     anyhow::ensure!(!(epochs && given("max_steps")), "--max-steps: is another way to say --num-train-epochs; give one of them");
     if let Some(sft) = &mut settings.sft {

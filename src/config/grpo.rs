@@ -198,6 +198,11 @@ pub struct GrpoSettings {
 }
 
 impl GrpoSettings {
+    /// Lopti's threshold; 0 is as good as absent.
+    pub fn lopti_eta(&self) -> Option<f64> {
+        self.lopti_eta.filter(|eta| *eta > 0.0)
+    }
+
     /// Upper clip range.
     pub fn epsilon_high(&self) -> f64 {
         self.epsilon_high.unwrap_or(self.epsilon)

@@ -2,7 +2,7 @@
 
 use super::{GrpoSettings, RolloutSettings, Settings, SftSettings, Stage, TaskSettings, Usage};
 use crate::number_format::did_you_mean;
-use clap::{ArgMatches, Command, FromArgMatches, parser::ValueSource};
+use clap::{ArgMatches, Command, parser::ValueSource};
 use std::collections::BTreeSet;
 use std::path::Path;
 use toml::{Table, Value};
@@ -161,11 +161,11 @@ impl Layers {
         Ok(())
     }
 
-    /// Lay the flags that were really typed over what is there.
+    /// Lay over what is there those of `flags` that were really typed.
     ///
     /// # Errors
     /// A whole number that a config file could not hold.
-    pub fn flags(&mut self, matches: &ArgMatches) -> anyhow::Result<()> {
+    pub fn flags(&mut self, matches: &ArgMatches, flags: &Settings) -> anyhow::Result<()> {
         // TOML's whole numbers end where those of most languages do.
         for id in matches.ids().map(clap::Id::as_str) {
             let number = match (matches.try_get_one::<u64>(id), matches.try_get_one::<usize>(id)) {
@@ -175,17 +175,8 @@ impl Layers {
             };
             anyhow::ensure!(number <= i64::MAX as u64, "--{} {number}: must be at most {}", id.replace('_', "-"), i64::MAX);
         }
-        let mut typed = Settings::from_arg_matches(matches)?;
-        if self.table.contains_key("sft") && matches!(matches.try_get_one::<bool>("packing"), Ok(Some(_))) {
-            typed.sft = Some(SftSettings::from_arg_matches(matches)?);
-        }
-        if self.table.contains_key("grpo") && matches!(matches.try_get_one::<f64>("epsilon"), Ok(Some(_))) {
-            typed.task = Some(TaskSettings::from_arg_matches(matches)?);
-            typed.rollout = Some(RolloutSettings::from_arg_matches(matches)?);
-            typed.grpo = Some(GrpoSettings::from_arg_matches(matches)?);
-        }
-        let sections: Vec<String> = to_table(&typed).keys().cloned().collect();
-        self.typed(matches, &typed, &sections.iter().map(String::as_str).collect::<Vec<_>>());
+        let sections: Vec<String> = to_table(flags).keys().cloned().collect();
+        self.typed(matches, flags, &sections.iter().map(String::as_str).collect::<Vec<_>>());
         Ok(())
     }
 

@@ -4,7 +4,7 @@ use super::DecayShape;
 use clap::{Args, ValueEnum};
 use serde::{Deserialize, Serialize};
 
-/// How N checkpoints of one run, oldest first, become one (weights: `train::merge::MergeRule`).
+/// How N checkpoints of one run, oldest first, become one (weights: `merge::MergeRule`).
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, ValueEnum)]
 #[serde(rename_all = "kebab-case")]
 pub enum MergeMethod {

@@ -356,6 +356,11 @@ impl Settings {
     }
 }
 
+/// Whether something that is done every `every` steps is due at this one; 0 is never, as in every setting of this kind.
+pub fn is_due(step: u64, every: u64) -> bool {
+    every > 0 && step.is_multiple_of(every)
+}
+
 impl ModelSettings {
     /// The full shape for a tokenizer's vocabulary and a context length.
     pub fn config(&self, vocab_size: usize, seq_len: usize) -> ModelConfig {

@@ -3,10 +3,14 @@
 
 use super::files::{self, MAX_RECORD_BYTES, Record, Records};
 use super::{shown, shown_path};
+use crate::progress::{Progress, report};
 use anyhow::{Context, Result, anyhow, bail, ensure};
 use serde_json::{Map, Value};
 use std::io::BufReader;
 use std::path::Path;
+
+/// What progress is of.
+const WHAT: &str = "reading rows";
 
 /// An object of a line.
 pub type Object = Map<String, Value>;
@@ -19,7 +23,7 @@ pub type Object = Map<String, Value>;
 pub fn read_objects(
     path: &Path,
     example: &str,
-    progress: &mut dyn FnMut(u64, u64),
+    progress: &mut Progress<'_>,
     mut take: impl FnMut(&str, Object) -> Result<()>,
 ) -> Result<()> {
     let name = shown_path(path);
@@ -30,7 +34,7 @@ pub fn read_objects(
         let mut rows = files::Columns::open(path, format, None)?;
         while let Some((number, object)) = rows.next_row()? {
             if number.is_multiple_of(256) {
-                progress(rows.bytes_done(bytes), bytes);
+                report(progress, WHAT, rows.bytes_done(bytes), bytes)?;
             }
             take(&format!("{name}: row {number}"), object)?;
         }
@@ -47,7 +51,7 @@ pub fn read_objects(
             break;
         }
         if count.is_multiple_of(256) {
-            progress(done.load(std::sync::atomic::Ordering::Relaxed).min(bytes), bytes);
+            report(progress, WHAT, done.load(std::sync::atomic::Ordering::Relaxed).min(bytes), bytes)?;
         }
         let text = records.bytes().trim_ascii();
         if text.is_empty() && record == Record::Whole(true) || text.is_empty() && format == files::Format::JsonLines {
@@ -95,7 +99,7 @@ mod tests {
         let path = dir.path().join(name);
         std::fs::write(&path, bytes)?;
         let mut out = Vec::new();
-        read_objects(&path, "{}", &mut |_, _| {}, |place, object| {
+        read_objects(&path, "{}", &mut silent, |place, object| {
             out.push((place.rsplit('/').next().unwrap_or_default().to_owned(), object));
             Ok(())
         })?;

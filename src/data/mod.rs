@@ -29,6 +29,7 @@ pub use until::Until;
 pub(crate) use tokenizer::{byte_of, char_of};
 
 use crate::config::DataSettings;
+use crate::progress::Progress;
 use anyhow::Result;
 
 /// Warnings collected on the way, for the caller to print: one line each, repeated lines kept once.
@@ -77,7 +78,7 @@ pub fn load(
     tokenizer: Option<Tokenizer>,
     cache: &Cache,
     notices: &mut Notices,
-    progress: &mut dyn FnMut(u64, u64),
+    progress: &mut Progress<'_>,
 ) -> Result<(Tokenizer, Dataset)> {
     anyhow::ensure!(
         !settings.data.is_empty(),

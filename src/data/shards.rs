@@ -11,6 +11,7 @@ mod writer;
 
 use super::tokenizer::WordMemory;
 use super::{Corpus, Notices, Piece, Tokenizer};
+use crate::progress::{Progress, report};
 use anyhow::{Result, ensure};
 use std::path::PathBuf;
 use writer::{Bounds, Output, Writer};
@@ -134,6 +135,9 @@ impl TokenFile {
     }
 }
 
+/// What progress is of.
+const WHAT: &str = "reading text";
+
 /// Tokenises a corpus, or finds the result of an earlier run with the same text and tokenizer.
 ///
 /// `progress` gets (source bytes done, source bytes in all) some times a second. If the cache cannot be written the tokens stay in
@@ -143,7 +147,7 @@ pub fn tokenize(
     tokenizer: &Tokenizer,
     cache: &Cache,
     notices: &mut Notices,
-    progress: &mut dyn FnMut(u64, u64),
+    progress: &mut Progress<'_>,
 ) -> Result<TokenFile> {
     let bounds = Bounds::of(corpus, tokenizer)?;
     let separator = bounds.separator();
@@ -171,7 +175,7 @@ fn write_corpus(
     tokenizer: &Tokenizer,
     writer: &mut Writer,
     notices: &mut Notices,
-    progress: &mut dyn FnMut(u64, u64),
+    progress: &mut Progress<'_>,
 ) -> Result<()> {
     #[cfg(not(target_arch = "wasm32"))]
     if !tokenizer.is_table() {
@@ -179,7 +183,7 @@ fn write_corpus(
     }
     let (total, mut shown, mut ids) = (corpus.total_bytes(), 0, Vec::new());
     let (mut pieces, mut memory, mut before) = (corpus.pieces(), WordMemory::default(), Before::default());
-    progress(0, total);
+    report(progress, WHAT, 0, total)?;
     while let Some(piece) = pieces.next_piece(notices)? {
         ids.clear();
         tokenizer.encode_piece(before.of(&piece), &piece.text, &mut ids, &mut memory)?;
@@ -190,10 +194,10 @@ fn write_corpus(
         // Short documents would otherwise call it a million times a second.
         if pieces.bytes_done() - shown >= 1 << 20 {
             shown = pieces.bytes_done();
-            progress(shown, total);
+            report(progress, WHAT, shown, total)?;
         }
     }
-    progress(total, total);
+    report(progress, WHAT, total, total)?;
     Ok(())
 }
 
@@ -233,7 +237,7 @@ mod threads {
         tokenizer: &Tokenizer,
         writer: &mut Writer,
         notices: &mut Notices,
-        progress: &mut dyn FnMut(u64, u64),
+        progress: &mut Progress<'_>,
     ) -> Result<()> {
         let count = std::thread::available_parallelism().map_or(2, usize::from).min(MAX_THREADS);
         let (job_sender, jobs) = mpsc::channel::<(u64, Job)>();
@@ -252,7 +256,7 @@ mod threads {
             let total = corpus.total_bytes();
             let (mut pieces, mut waiting, mut before) = (corpus.pieces(), BTreeMap::new(), Before::default());
             let (mut sent, mut written, mut at_end) = (0, 0, false);
-            progress(0, total);
+            report(progress, WHAT, 0, total)?;
             loop {
                 while !at_end && sent - written < 2 * count as u64 {
                     let job = next_job(&mut pieces, &mut before, notices)?;
@@ -263,7 +267,7 @@ mod threads {
                     }
                 }
                 if written == sent {
-                    progress(total, total);
+                    report(progress, WHAT, total, total)?;
                     return Ok(());
                 }
                 let (index, result) = done.recv().context("the tokenising threads are gone")?;
@@ -277,7 +281,7 @@ mod threads {
                         }
                     }
                 }
-                progress(pieces.bytes_done(), total);
+                report(progress, WHAT, pieces.bytes_done(), total)?;
             }
         })
     }

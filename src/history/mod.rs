@@ -1,4 +1,4 @@
-//! Floor 6: a run as its files tell it: curves, pins, token statistics, texts, settings, lineage. Window, report and lessons read runs
+//! Layer 5: a run as its files tell it: curves, pins, token statistics, texts, settings, lineage. Window, report and lessons read runs
 //! through this and nothing else, so that a run looks the same live, finished, or torn.
 
 mod clock;

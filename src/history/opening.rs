@@ -3,9 +3,11 @@
 use crate::config::Settings;
 use crate::data::chat::row_files;
 use crate::data::{Corpus, Notices, read_objects};
+use crate::progress::silent;
+use crate::run_folder;
+use crate::vfs::{RealFs, Vfs as _};
 use anyhow::{Result, bail};
 use serde_json::Value;
-use std::io::{BufRead, BufReader, Read};
 use std::path::Path;
 
 /// Characters that are taken.
@@ -50,7 +52,7 @@ fn first_row(path: &Path) -> Result<String> {
     let mut found = None;
     if let Some(file) = file {
         // The first row that says something ends the reading.
-        let _ = read_objects(&file, "", &mut |_, _| {}, |_, row| {
+        let _ = read_objects(&file, "", &mut silent, |_, row| {
             found = FIELDS.iter().find_map(|field| said(row.get(*field)?));
             if found.is_some() { bail!("enough") } else { Ok(()) }
         });
@@ -76,10 +78,8 @@ fn said(value: &Value) -> Option<String> {
 }
 
 fn first_prompt(run: &Path) -> Option<String> {
-    let file = std::fs::File::open(run.join("samples.jsonl")).ok()?;
-    let mut line = Vec::new();
-    BufReader::new(file).take(MOST_LINE).read_until(b'\n', &mut line).ok()?;
-    let json: Value = serde_json::from_slice(&line).ok()?;
+    let (bytes, _) = RealFs.read_at(&run_folder::samples(run), 0, MOST_LINE).ok()?;
+    let json: Value = serde_json::from_slice(bytes.split(|b| *b == b'\n').next()?).ok()?;
     Some(json.get("prompt")?.as_str()?.to_owned())
 }
 

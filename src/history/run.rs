@@ -3,9 +3,7 @@
 use super::record::{History, State};
 use super::samples::SampleLog;
 use crate::config::Settings;
-use crate::session::event_log::{EventReader, Poll};
-use crate::session::folder;
-use crate::session::lock::RunLock;
+use crate::run_folder::{self, EventReader, Poll, RunLock};
 use anyhow::Result;
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -48,9 +46,9 @@ impl RunFiles {
             path: path.to_owned(),
             history: History::default(),
             settings: None,
-            completions: SampleLog::new(&path.join("samples.jsonl")),
+            completions: SampleLog::new(&run_folder::samples(path)),
             reading: next_reading(),
-            reader: EventReader::new(&folder::events(path)),
+            reader: EventReader::new(&run_folder::events(path)),
         }
     }
 
@@ -60,7 +58,7 @@ impl RunFiles {
     /// There is no run, or its log cannot be read.
     pub fn read(path: &Path) -> Result<Self> {
         anyhow::ensure!(
-            folder::config(path).is_file() || folder::events(path).is_file(),
+            has_run(path),
             "{}: holds neither config.toml nor events.jsonl: not a run folder",
             crate::vfs::shown(path)
         );
@@ -77,7 +75,7 @@ impl RunFiles {
         let begin = Instant::now();
         let mut update = Update::default();
         if self.settings.is_none() {
-            self.settings = Settings::read(&folder::config(&self.path)).ok();
+            self.settings = run_folder::settings(&self.path).ok();
             update.changed = self.settings.is_some();
         }
         loop {
@@ -144,14 +142,18 @@ pub fn short_name(path: &Path) -> String {
     path.file_name().map_or_else(|| path.display().to_string(), |name| name.to_string_lossy().into_owned())
 }
 
+/// Whether a folder has anything of a run to read.
+fn has_run(path: &Path) -> bool {
+    run_folder::config(path).is_file() || run_folder::events(path).is_file()
+}
+
 /// Run folders: the given folder itself if it is one, else those in it, by name.
 pub fn find_runs(dir: &Path) -> Vec<PathBuf> {
-    let is_run = |path: &Path| folder::config(path).is_file() || folder::events(path).is_file();
-    if is_run(dir) {
+    if has_run(dir) {
         return vec![dir.to_owned()];
     }
     let entries = std::fs::read_dir(dir).into_iter().flatten().flatten();
-    let mut found: Vec<PathBuf> = entries.map(|e| e.path()).filter(|path| is_run(path)).collect();
+    let mut found: Vec<PathBuf> = entries.map(|e| e.path()).filter(|path| has_run(path)).collect();
     found.sort();
     found
 }

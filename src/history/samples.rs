@@ -1,10 +1,10 @@
 //! `samples.jsonl`: completions of reinforcement with their numbers a token. The file may be large, so only its index is kept.
 
 use crate::event::Completion;
-use crate::vfs::{open_regular, shown};
+use crate::vfs::{RealFs, Vfs as _, open_regular, shown};
 use anyhow::{Context as _, Result};
 use serde::Deserialize;
-use std::io::{BufRead, BufReader, Read, Seek, SeekFrom};
+use std::io::{BufRead, BufReader, Seek as _, SeekFrom};
 use std::path::{Path, PathBuf};
 
 /// The completions of one step.
@@ -106,10 +106,7 @@ impl SampleLog {
             step.step
         );
         let at = || format!("{}: cannot be read", shown(&self.path));
-        let (mut file, _) = open_regular(&self.path).with_context(at)?;
-        file.seek(SeekFrom::Start(from)).with_context(at)?;
-        let mut text = Vec::new();
-        file.take(to - from).read_to_end(&mut text).with_context(at)?;
+        let (text, _) = RealFs.read_at(&self.path, from, to - from).with_context(at)?;
         let lines = text.split(|b| *b == b'\n').filter(|line| !line.is_empty());
         Ok(lines.filter_map(|line| serde_json::from_slice(line).ok()).filter(|c: &Completion| c.step == step.step).collect())
     }

@@ -7,7 +7,7 @@
 mod read;
 mod write;
 
-pub use read::{Checkpoint, Newest, list, newest_valid, verify, verify_model, verify_sizes};
+pub use read::{Checkpoint, verify, verify_model, verify_sizes};
 pub use write::{CheckpointWriter, Existing, Place, SaveFailed, clean_stale, save};
 
 use crate::vfs::clean;
@@ -15,7 +15,7 @@ use anyhow::{Result, ensure};
 use serde::{Deserialize, Serialize};
 use sha2::{Digest, Sha256};
 use std::collections::BTreeSet;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 
 /// The version of the folder's format; a reader refuses newer ones.
 pub const FORMAT: u32 = 1;
@@ -117,11 +117,6 @@ pub fn step_name(step: u64) -> String {
 pub fn step_of(name: &str) -> Option<u64> {
     let step = name.strip_prefix("step-")?.parse().ok()?;
     (step_name(step) == name).then_some(step)
-}
-
-/// The folder of a run's checkpoints.
-pub fn folder(run: &Path) -> PathBuf {
-    run.join("checkpoints")
 }
 
 /// Bytes as hex.

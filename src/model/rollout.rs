@@ -8,6 +8,7 @@ use super::transformer::record_decode;
 use crate::config::ModelConfig;
 use crate::device::{Device, ReadRing, Recorder, Recording, Sizes, Tensor};
 use crate::ops::sample::{self, Ended, IDLE, MOST_STOPS, PROMPT_HEAD, Rows, SETTINGS_LEN, Sampling};
+use crate::progress::Progress;
 use anyhow::{Result, ensure};
 use std::collections::HashMap;
 
@@ -103,7 +104,7 @@ impl Rollouts {
         self.queue.as_ref().map(|queue| &queue.step)
     }
 
-    /// Continue every request. `progress` hears (ended, all) now and then, and may end it: then the result is `None`.
+    /// Continue every request. `progress` gets the number of requests that have ended now and then; when it ends the work the result is `None`.
     ///
     /// # Errors
     /// An empty or too long prompt, a device fault, or what `progress` returns.
@@ -114,7 +115,7 @@ impl Rollouts {
         requests: &[Request],
         sampling: &Sampling,
         stops: &[u32],
-        progress: &mut dyn FnMut(usize, usize) -> Result<bool>,
+        progress: &mut Progress<'_>,
     ) -> Result<Option<Vec<Completion>>> {
         self.check(requests, stops)?;
         device.write(&self.settings, &sampling.pack(stops));
@@ -126,7 +127,7 @@ impl Rollouts {
             let (max_len, slots) = (self.max_len, self.slots());
             let queue = self.queue(device, model, some.len())?;
             queue.start(device, some, &prefixes, slots, max_len);
-            let mut told = |ended| progress(done + ended, requests.len());
+            let mut told = |ended: usize| progress("generating", (done + ended) as u64, requests.len() as u64);
             if !queue.finish(device, some, &prefixes, &mut told)? {
                 return Ok(None);
             }

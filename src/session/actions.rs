@@ -1,6 +1,6 @@
 //! What a run does beside training: commands between two updates, evaluation, saves.
 
-use super::run::Running;
+use super::run::Run;
 use super::sampling::Asked;
 use super::save::{self, TrainerFile};
 use super::unsaved::Outcome;
@@ -14,7 +14,7 @@ use web_time::Instant;
 /// What a setting may be, in words and as a test.
 type Range = (&'static str, fn(f64) -> bool);
 
-impl Running<'_> {
+impl Run<'_> {
     /// Commands that do not change whether the run goes on.
     pub(super) fn side_command(&mut self, command: Command) -> anyhow::Result<()> {
         match command {
@@ -22,7 +22,7 @@ impl Running<'_> {
                 self.unsaved.ask(Instant::now());
                 self.save(false)
             }
-            Command::EvalNow => self.evaluate(self.run.settings.eval.eval_tokens),
+            Command::EvalNow => self.evaluate(self.settings.eval.eval_tokens),
             Command::SampleNow { prompt, temperature, tokens, chat } => {
                 self.sample_now(&Asked { prompt, temperature, tokens, chat })
             }
@@ -40,12 +40,12 @@ impl Running<'_> {
         const NOT_NEGATIVE: Range = ("zero or more", |x| (0.0..=f64::MAX).contains(&x));
         const SHARE: Range = ("at least 0 and at most 1", |x| (0.0..=1.0).contains(&x));
         const HEAT: Range = ("above 0 and at most 100", |x| x > 0.0 && x <= 100.0);
-        let step = self.run.trainer.state.step;
-        let settings = &self.run.settings;
+        let step = self.trainer.state.step;
+        let settings = &self.settings;
         let policy = settings.reinforcement().map(|(_, rollout, grpo)| (rollout, grpo));
         let (temperature, alpha) = (policy.map(|(r, _)| r.temperature), policy.map(|(_, g)| g.reweight_alpha));
         let (norm, eta) = (Some(settings.train.max_grad_norm), policy.map(|(_, g)| g.lopti_eta.unwrap_or(0.0)));
-        let live = &mut self.run.trainer.state.hyper;
+        let live = &mut self.trainer.state.hyper;
         // What holds while nothing has been said is none where the stage does not have the setting.
         let changes = [
             ("learning_rate_scale", &mut live.learning_rate_scale, new.learning_rate_scale, Some(1.0), NOT_NEGATIVE),
@@ -75,17 +75,14 @@ impl Running<'_> {
 
     /// Held-out loss on `tokens` tokens of the validation split (0: all), and a sample if asked for.
     pub(super) fn evaluate(&mut self, tokens: u64) -> anyhow::Result<()> {
-        if self.run.settings.stage() == Stage::Grpo {
+        if self.settings.stage() == Stage::Grpo {
             return self.evaluate_task();
         }
         let begin = Instant::now();
-        let sink = &mut self.out;
+        let out = &mut self.out;
         let mut seen = Seen::default();
-        let found = self.run.trainer.evaluate_seeing(tokens, &mut seen, |done, all| {
-            sink.progress("evaluating", done, all);
-            Ok(())
-        })?;
-        let step = self.run.trainer.state.step;
+        let found = self.trainer.evaluate_seeing(tokens, &mut seen, &mut |what, done, all| out.progress(what, done, all))?;
+        let step = self.trainer.state.step;
         if let Some(e) = found {
             self.eval_loss = Some(e.loss);
             let event = Event::Eval(Eval {
@@ -100,7 +97,7 @@ impl Running<'_> {
             self.out.emit(&Event::Predictions(Box::new(seen.predictions(step))));
             self.evaluate_merge(tokens, Some(e.loss))?;
         }
-        let (wanted, prompt) = (self.run.settings.eval.sample_tokens, self.run.settings.eval.sample_prompt.clone());
+        let (wanted, prompt) = (self.settings.eval.sample_tokens, self.settings.eval.sample_prompt.clone());
         if wanted > 0 { self.sample(&prompt, wanted) } else { Ok(()) }
     }
 
@@ -113,31 +110,30 @@ impl Running<'_> {
             self.out.emit(&Event::Warning { text });
             return Ok(());
         }
-        self.run.folder.check(self.run.vfs)?;
-        let step = self.run.trainer.state.step;
+        self.folder.check(self.vfs)?;
+        let step = self.trainer.state.step;
         self.watch_save(step, false);
-        let r = &self.run;
         let file = TrainerFile {
-            state: r.trainer.state.clone(),
+            state: self.trainer.state.clone(),
             seconds: self.seconds_before + self.clock.counted,
             tokens_before: self.tokens_before,
             events_bytes: self.out.offset(),
             samples_bytes: self.out.samples_offset(),
-            data_tokens: r.data_tokens,
-            data_hash: r.data_hash.clone(),
+            data_tokens: self.data_tokens,
+            data_hash: self.data_hash.clone(),
             eval_loss: self.eval_loss,
             watch: self.watch.clone(),
         };
         let origin = Origin { step, ..self.origin.clone() };
         self.retention.forget(step);
-        match save::save(r.vfs, &r.folder.checkpoints(), &r.trainer, &r.tokenizer, &file, &origin) {
+        match save::save(self.vfs, &self.folder.checkpoints(), &self.trainer, &self.tokenizer, &file, &origin) {
             Ok((path, manifest)) => {
                 self.last_saved = Some(step);
                 self.checkpoint = Some(path.clone());
                 let save_seconds = begin.elapsed().as_secs_f64();
                 self.out.emit(&Event::Checkpoint(Saved { step, path, bytes: manifest.bytes(), save_seconds }));
                 self.unsaved.saved().into_iter().for_each(|text| self.out.emit(&Event::Warning { text }));
-                let purged = self.retention.purge(self.run.vfs, self.run.folder.path());
+                let purged = self.retention.purge(self.vfs, self.folder.path());
                 let warnings = match purged {
                     Ok(purged) => purged.warnings,
                     Err(e) => vec![format!("{e:#}")],
@@ -147,11 +143,11 @@ impl Running<'_> {
             }
             Err(error) => {
                 self.watch_save(step, true);
-                self.run.trainer.device.check()?;
+                self.trainer.device.check()?;
                 if last {
                     return Err(error.into());
                 }
-                let minutes = self.run.settings.save.max_unsaved_minutes;
+                let minutes = self.settings.save.max_unsaved_minutes;
                 match self.unsaved.failed(&error.to_string(), minutes, Instant::now()) {
                     Outcome::Silence => {}
                     Outcome::Tell(text) => self.out.emit(&Event::Warning { text }),
@@ -163,7 +159,7 @@ impl Running<'_> {
     }
     /// Where a run that ends in an error can be gone on with.
     fn newest_checkpoint(&self) -> String {
-        let resume = shown(self.run.folder.path());
+        let resume = shown(self.folder.path());
         self.last_saved
             .map_or(String::new(), |step| format!("; its newest checkpoint is that of step {step} (--resume {resume})"))
     }

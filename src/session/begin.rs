@@ -3,11 +3,13 @@
 use super::save;
 use crate::config::{OptimizerState, StartSettings};
 use crate::data::snapshot;
+use crate::merge::{self, Check, Inputs, MergeSpec, Window};
 use crate::model::checkpoint::{self, Checkpoint};
 use crate::model::gguf::is_gguf;
 use crate::model::weight_files::WeightFiles;
+use crate::run_folder::checkpoints::{self, split_step};
+use crate::run_folder::{self, is_run};
 use crate::train::Trainer;
-use crate::train::merge::{self, Check, Inputs, MergeSpec, Window};
 use crate::vfs::{Vfs, shown};
 use anyhow::{Context as _, Result, bail, ensure};
 use std::path::{Path, PathBuf};
@@ -27,6 +29,8 @@ pub enum Begin {
     Merge(Box<MergeBegin>),
     /// All of a checkpoint: weights, moments, step, data order.
     Fork(Box<Checkpoint>),
+    /// The newest checkpoint of the run itself, which continues.
+    Resume(Box<Checkpoint>),
 }
 
 /// A merge to begin from.
@@ -106,37 +110,58 @@ impl Begin {
             Self::Nothing => None,
             Self::Model { dir, .. } => Some(dir),
             Self::Merge(merge) => Some(&merge.newest.path),
-            Self::Fork(checkpoint) => Some(&checkpoint.path),
+            Self::Fork(checkpoint) | Self::Resume(checkpoint) => Some(&checkpoint.path),
         }
     }
 
     /// Lineage in words, for the manifest: `RUN@STEP`, `sma of RUN@STEP,STEP,...`, or a folder's name.
     pub fn parent(&self) -> Option<String> {
         match self {
-            Self::Nothing => None,
+            // A run that is resumed has its parent in its settings.
+            Self::Nothing | Self::Resume(_) => None,
             Self::Model { checkpoint: Some(checkpoint), .. } | Self::Fork(checkpoint) => Some(name_of(checkpoint)),
             Self::Merge(merge) => Some(merge.parent()),
             Self::Model { dir, checkpoint: None } => dir.file_name().map(|name| name.to_string_lossy().into_owned()),
         }
     }
 
-    /// Put it onto the device.
+    /// The checkpoint of a run that is resumed.
+    pub fn resumed(&self) -> Option<&Checkpoint> {
+        if let Self::Resume(checkpoint) = self { Some(checkpoint) } else { None }
+    }
+
+    /// The run whose checkpoint a fork, or the run itself, continues.
+    pub fn continued_run(&self) -> Option<&Path> {
+        match self {
+            Self::Fork(checkpoint) | Self::Resume(checkpoint) => checkpoint.path.parent().and_then(Path::parent),
+            Self::Nothing | Self::Model { .. } | Self::Merge(_) => None,
+        }
+    }
+
+    /// Put it onto the device. Of a run that is resumed, what its checkpoint holds beside tensors is returned.
     ///
     /// # Errors
     /// Files that do not fit the model, or cannot be read.
-    pub fn apply(&self, vfs: &dyn Vfs, trainer: &mut Trainer, optimizer: Option<OptimizerState>) -> Result<()> {
+    pub fn apply(
+        &self,
+        vfs: &dyn Vfs,
+        trainer: &mut Trainer,
+        optimizer: Option<OptimizerState>,
+    ) -> Result<Option<save::TrainerFile>> {
+        let keep = optimizer == Some(OptimizerState::Keep);
         match self {
-            Self::Nothing => Ok(()),
+            Self::Nothing => {}
             Self::Model { dir, checkpoint } => {
                 trainer.model.load(&trainer.device, &WeightFiles::open(dir)?)?;
-                match (optimizer, checkpoint) {
-                    (Some(OptimizerState::Keep), Some(checkpoint)) => keep_moments(vfs, checkpoint, trainer),
-                    _ => Ok(()),
+                if let (true, Some(checkpoint)) = (keep, checkpoint) {
+                    keep_moments(vfs, checkpoint, trainer)?;
                 }
             }
             Self::Merge(merge) => {
                 merge.inputs.merge(&merge.spec.rule)?.load(&trainer.device, &trainer.model)?;
-                if optimizer == Some(OptimizerState::Keep) { keep_moments(vfs, &merge.newest, trainer) } else { Ok(()) }
+                if keep {
+                    keep_moments(vfs, &merge.newest, trainer)?;
+                }
             }
             Self::Fork(checkpoint) => {
                 save::restore(vfs, checkpoint, trainer)?;
@@ -146,9 +171,10 @@ impl Begin {
                 if optimizer == Some(OptimizerState::Fresh) {
                     trainer.forget_moments()?;
                 }
-                Ok(())
             }
+            Self::Resume(checkpoint) => return save::restore(vfs, checkpoint, trainer).map(Some),
         }
+        Ok(None)
     }
 }
 
@@ -185,18 +211,6 @@ pub fn model_dir(path: &Path) -> Result<PathBuf> {
     Ok(dir)
 }
 
-/// `path@step` into its parts; an @ that no number follows belongs to the path.
-pub fn split_step(spec: &str) -> (&Path, Option<u64>) {
-    match spec.rsplit_once('@').map(|(path, step)| (path, step.parse())) {
-        Some((path, Ok(step))) if !path.is_empty() => (Path::new(path), Some(step)),
-        _ => (Path::new(spec), None),
-    }
-}
-
-fn is_run(path: &Path) -> bool {
-    super::folder::config(path).is_file() && !path.join("config.json").is_file()
-}
-
 /// The checkpoint that `RUN@STEP` or `RUN` (its newest sound one) names.
 fn checkpoint_of(vfs: &dyn Vfs, spec: &str, flag: &str) -> Result<Checkpoint> {
     let (path, step) = split_step(spec);
@@ -208,12 +222,12 @@ fn checkpoint_of(vfs: &dyn Vfs, spec: &str, flag: &str) -> Result<Checkpoint> {
     }
     ensure!(is_run(path), "{flag} {at}: is not a run folder (it holds no config.toml)");
     let Some(step) = step else {
-        let found = checkpoint::newest_valid(vfs, path)?.found;
+        let found = checkpoints::newest_valid(vfs, path)?.found;
         return found.with_context(|| format!("{flag} {at}: this run holds no sound checkpoint yet"));
     };
-    let dir = checkpoint::folder(path).join(checkpoint::step_name(step));
+    let dir = checkpoints::folder(path).join(checkpoint::step_name(step));
     if vfs.kind(&dir)?.is_none() {
-        let mut steps: Vec<String> = checkpoint::list(vfs, path)?.iter().map(|(step, _)| step.to_string()).collect();
+        let mut steps: Vec<String> = checkpoints::list(vfs, path)?.iter().map(|(step, _)| step.to_string()).collect();
         steps.reverse();
         let there = if steps.is_empty() { "none".to_owned() } else { steps.join(", ") };
         bail!("{flag} {at}@{step}: this run has no checkpoint at step {step}; there are: {there}");
@@ -232,7 +246,7 @@ pub fn settings_of_fork(spec: &str) -> Result<PathBuf> {
         true => path.parent().and_then(Path::parent).unwrap_or(path),
         false => path,
     };
-    let config = super::folder::config(run);
+    let config = run_folder::config(run);
     ensure!(config.is_file(), "--fork {}: is not a run folder (it holds no config.toml)", shown(path));
     Ok(config)
 }
@@ -248,14 +262,6 @@ pub fn absolute(spec: &str) -> Result<String> {
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    #[test]
-    fn steps_are_told_from_paths() {
-        assert_eq!(split_step("runs/a@120"), (Path::new("runs/a"), Some(120)));
-        assert_eq!(split_step("runs/me@home"), (Path::new("runs/me@home"), None));
-        assert_eq!(split_step("@5"), (Path::new("@5"), None));
-        assert_eq!(split_step("a@1@2"), (Path::new("a@1"), Some(2)));
-    }
 
     #[test]
     fn only_the_path_becomes_absolute() {

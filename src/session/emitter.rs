@@ -1,8 +1,8 @@
 //! Where events go: the run's log, TensorBoard, and whoever listens.
 
-use super::event_log::EventLog;
-use super::tensorboard::TensorBoard;
 use crate::event::{Completion, Event};
+use crate::run_folder::{EventLog, TensorBoard};
+use crate::vfs::{Vfs, unix_time};
 use std::collections::BTreeMap;
 use std::path::PathBuf;
 
@@ -11,35 +11,42 @@ pub enum Notification<'a> {
     /// A fact, also in the log.
     Event(&'a Event),
     /// (what, done, all): passing progress, only for a person who watches.
-    Progress(&'a str, usize, usize),
+    Progress(&'a str, u64, u64),
 }
 
 /// A listener: the progress line, the JSON lines on standard output, a window.
 pub type Listener = Box<dyn FnMut(Notification<'_>)>;
 
 /// See the module. A log that cannot be written never stops a run: the listener is told once.
-pub struct EventEmitter {
-    log: EventLog,
+pub struct EventEmitter<'a> {
+    vfs: &'a dyn Vfs,
+    log: EventLog<'a>,
     /// `samples.jsonl`, and the log once something was written.
-    samples: (PathBuf, u64, Option<EventLog>),
-    tensorboard: Option<TensorBoard>,
+    samples: (PathBuf, u64, Option<EventLog<'a>>),
+    tensorboard: Option<TensorBoard<'a>>,
     sink: Listener,
     complained: bool,
 }
 
-impl EventEmitter {
+impl<'a> EventEmitter<'a> {
     /// Write to all of them. `samples` is the path of `samples.jsonl` and how many of its bytes a resumed run goes on behind.
-    pub fn new(log: EventLog, samples: (PathBuf, u64), tensorboard: Option<TensorBoard>, sink: Listener) -> Self {
-        Self { log, samples: (samples.0, samples.1, None), tensorboard, sink, complained: false }
+    pub fn new(
+        vfs: &'a dyn Vfs,
+        log: EventLog<'a>,
+        samples: (PathBuf, u64),
+        tensorboard: Option<TensorBoard<'a>>,
+        sink: Listener,
+    ) -> Self {
+        Self { vfs, log, samples: (samples.0, samples.1, None), tensorboard, sink, complained: false }
     }
 
     /// Keep completions.
     pub fn keep_samples(&mut self, completions: &[Completion]) {
-        let (path, offset, log) = &mut self.samples;
+        let (vfs, (path, offset, log)) = (self.vfs, &mut self.samples);
         let mut write = || -> anyhow::Result<()> {
             let log = match log {
                 Some(log) => log,
-                None => log.insert(EventLog::resume(path, *offset)?),
+                None => log.insert(EventLog::resume(vfs, path, *offset)?),
             };
             completions.iter().try_for_each(|completion| log.append(completion))
         };
@@ -56,7 +63,7 @@ impl EventEmitter {
     pub fn emit(&mut self, event: &Event) {
         let written = self.log.append(event);
         let drawn = match &mut self.tensorboard {
-            Some(board) => board.event(super::unix_time(), event),
+            Some(board) => board.event(unix_time(), event),
             None => Ok(()),
         };
         (self.sink)(Notification::Event(event));
@@ -71,9 +78,13 @@ impl EventEmitter {
         }
     }
 
-    /// Tell the listener how far something has come.
-    pub fn progress(&mut self, what: &str, done: usize, all: usize) {
+    /// Tell the listener how far something has come; a [`Progress`](crate::progress::Progress) that never ends the work.
+    ///
+    /// # Errors
+    /// None.
+    pub fn progress(&mut self, what: &str, done: u64, all: u64) -> anyhow::Result<bool> {
         (self.sink)(Notification::Progress(what, done, all));
+        Ok(true)
     }
 
     /// Length of the log.
@@ -82,7 +93,7 @@ impl EventEmitter {
     }
 
     /// Make the log durable; a disk that fails was complained of before.
-    pub fn sync(&self) {
+    pub fn sync(&mut self) {
         let _ = self.log.sync();
     }
 }

@@ -1,25 +1,22 @@
 //! Live merging in a run: after each evaluation, and on command.
 
-use super::run::Running;
+use super::run::Run;
 use super::save;
 use crate::event::{Event, Merged, Number};
 use crate::model::checkpoint::{Origin, step_name};
-use crate::train::Evaluation;
-use crate::train::merge::MergedWindow;
+use crate::progress::silent;
+use crate::train::{Evaluation, MergedWindow};
 use std::collections::BTreeMap;
 use std::path::PathBuf;
 use web_time::Instant;
 
-impl Running<'_> {
+impl Run<'_> {
     /// Judge the merge of the newest snapshots beside the run's own weights, whose loss on the same tokens is `raw`. Nothing happens
     /// while there are fewer than two snapshots.
     pub(super) fn evaluate_merge(&mut self, tokens: u64, raw: Option<f64>) -> anyhow::Result<()> {
         let begin = Instant::now();
-        let sink = &mut self.out;
-        let found = self.run.trainer.evaluate_merge(tokens, |done, all| {
-            sink.progress("evaluating the merge", done, all);
-            Ok(())
-        })?;
+        let out = &mut self.out;
+        let found = self.trainer.evaluate_merge(tokens, &mut |what, done, all| out.progress(what, done, all))?;
         let Some((window, evaluation)) = found else { return Ok(()) };
         self.report_merged(&window, evaluation, raw, None, begin);
         Ok(())
@@ -27,7 +24,7 @@ impl Running<'_> {
 
     /// `MergeNow`: judge the merge, and write it as a model folder.
     pub(super) fn merge_now(&mut self) -> anyhow::Result<()> {
-        let Some(live) = &self.run.trainer.live_merge else {
+        let Some(live) = &self.trainer.live_merge else {
             let text = "MergeNow: this run keeps no snapshots; start it with --merge-every N".into();
             self.out.emit(&Event::Warning { text });
             return Ok(());
@@ -38,9 +35,9 @@ impl Running<'_> {
             return Ok(());
         }
         let (begin, method) = (Instant::now(), live.method_name());
-        let tokens = self.run.settings.eval.eval_tokens;
-        let raw = self.run.trainer.evaluate(tokens, |_, _| Ok(()))?.map(|e| e.loss);
-        let Some((window, evaluation)) = self.run.trainer.evaluate_merge(tokens, |_, _| Ok(()))? else { return Ok(()) };
+        let tokens = self.settings.eval.eval_tokens;
+        let raw = self.trainer.evaluate(tokens, &mut silent)?.map(|e| e.loss);
+        let Some((window, evaluation)) = self.trainer.evaluate_merge(tokens, &mut silent)? else { return Ok(()) };
         let path = self.write_merge(&window, method)?;
         self.report_merged(&window, evaluation, raw, path, begin);
         Ok(())
@@ -48,17 +45,16 @@ impl Running<'_> {
 
     /// The merge as a model folder; a disk that fails is a warning.
     fn write_merge(&mut self, window: &MergedWindow, method: &str) -> anyhow::Result<Option<PathBuf>> {
-        let r = &self.run;
-        let step = r.trainer.state.step;
-        let parent = r.folder.merged();
-        let made = match r.vfs.kind(&parent)? {
-            None => r.vfs.create_dir(&parent),
+        let step = self.trainer.state.step;
+        let parent = self.folder.merged();
+        let made = match self.vfs.kind(&parent)? {
+            None => self.vfs.create_dir(&parent),
             Some(_) => Ok(()),
         };
         let origin = Origin { step, parent: Some(format!("merge of {} steps", window.steps.len())), ..self.origin.clone() };
         let name = format!("{}-{method}", step_name(step));
         let written = match made {
-            Ok(()) => save::export_merge(r.vfs, (&parent, &name), &r.trainer, &r.tokenizer, window, &origin)
+            Ok(()) => save::export_merge(self.vfs, (&parent, &name), &self.trainer, &self.tokenizer, window, &origin)
                 .map(|(path, _)| path)
                 .map_err(|e| e.to_string()),
             Err(e) => Err(format!("{}: cannot be made: {e}", crate::vfs::shown(&parent))),
@@ -66,7 +62,7 @@ impl Running<'_> {
         match written {
             Ok(path) => Ok(Some(path)),
             Err(text) => {
-                self.run.trainer.device.check()?;
+                self.trainer.device.check()?;
                 self.out.emit(&Event::Warning { text });
                 Ok(None)
             }
@@ -81,14 +77,14 @@ impl Running<'_> {
         path: Option<PathBuf>,
         begin: Instant,
     ) {
-        let Some(live) = &self.run.trainer.live_merge else { return };
-        let step = self.run.trainer.state.step;
+        let Some(live) = &self.trainer.live_merge else { return };
+        let step = self.trainer.state.step;
         let name = format!("merge/{}/eval_loss", live.method_name());
         let event = Event::Merged(Merged {
             step,
             method: window.method.clone(),
             steps: window.steps.clone(),
-            mean_age_tokens: window.mean_age(step) * self.run.trainer.tokens_per_step() as f64,
+            mean_age_tokens: window.mean_age(step) * self.trainer.tokens_per_step() as f64,
             metrics: evaluation.iter().map(|e| (name.clone(), Number(e.loss))).collect::<BTreeMap<_, _>>(),
             eval_loss: raw,
             anneal_estimate: evaluation.zip(raw).map(|(e, raw)| anneal_estimate(raw, e.loss)),

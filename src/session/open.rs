@@ -1,21 +1,21 @@
 //! From settings to a run: data, tokenizer, model, folder; everything is checked before anything is written.
 
 use super::begin::{self, Begin};
+use super::clock::Clock;
 use super::control::Control;
-use super::driver_notes;
-use super::emitter::{Listener, Notification};
-use super::folder::RunFolder;
-use super::reinforce;
+use super::emitter::{EventEmitter, GradNorms, Listener, Notification};
 use super::run::Run;
-use super::stage::{self, StageData};
-use crate::config::{ModelConfig, Settings, Stage};
-use crate::data::Tokenizer;
+use super::save::TrainerFile;
+use super::stage::{self, Loaded, StageData};
+use super::unsaved::Unsaved;
+use super::{driver_notes, reinforce};
+use crate::config::{ModelConfig, SaveSettings, Settings, Stage};
 use crate::device::{Device, Kind};
-use crate::event::{Event, Finished};
-use crate::model::checkpoint::{self, Checkpoint};
+use crate::event::{Checkpoint as Saved, Event, Finished};
+use crate::model::checkpoint::{Checkpoint, Origin};
 use crate::ops::matmul::measured_peak_gflops;
 use crate::ops::self_test;
-use crate::train::reinforce::TaskContext;
+use crate::run_folder::{self, EventLog, Policy, Retention, RunFolder, TensorBoard, checkpoints};
 use crate::train::{MemoryPlan, Trainer, learning_rate};
 use crate::vfs::{RealFs, Vfs, shown, write_whole};
 use anyhow::Context as _;
@@ -39,95 +39,158 @@ pub struct Start {
 ///
 /// # Errors
 /// Settings, files or devices that cannot work: one line that says what to do.
-pub fn train(settings: Settings, start: &Start, mut sink: Listener, started: Instant) -> anyhow::Result<Finished> {
+pub fn train(settings: Settings, start: &Start, sink: Listener, started: Instant) -> anyhow::Result<Finished> {
     Control::catch_signals();
-    let vfs: &dyn Vfs = &RealFs;
-    let (mut settings, resumed) = begun(vfs, settings, start, &mut sink)?;
-    settings.validate()?;
-    // What a resumed run began from is in its checkpoint.
-    let begin = if resumed.is_some() { Begin::Nothing } else { Begin::resolve(vfs, &settings.start)? };
+    open(&RealFs, settings, start, sink, started)?.train()
+}
+
+// Length: one thing after another.
+fn open<'a>(
+    vfs: &'a dyn Vfs,
+    settings: Settings,
+    start: &Start,
+    mut sink: Listener,
+    started: Instant,
+) -> anyhow::Result<Run<'a>> {
+    let (mut settings, begin, held) = begun(vfs, settings, start, &mut sink)?;
     fork_fits(&begin, &settings)?;
     // A model that exists brings its tokenizer and its shape.
-    let existing = resumed.as_ref().map(|(_, checkpoint)| checkpoint.path.as_path()).or(begin.folder());
-    let loaded = stage::load(&mut settings, existing, resumed.is_some(), &mut sink)?;
+    let Loaded { tokenizer, material, config } = stage::load(&mut settings, begin.folder(), held.is_some(), &mut sink)?;
     // Once more, because a number of epochs is a number of updates only now.
     fork_fits(&begin, &settings)?;
     let device = open_device(&settings, &mut sink)?;
-    if let Some((_, checkpoint)) = &resumed {
-        notice_other_device(&device, checkpoint, &mut sink);
-    }
-    let (data_tokens, data_hash) = (loaded.material.tokens(), loaded.material.content_hash());
-    let mut trainer = trainer(device, &settings, &loaded.config, &loaded.tokenizer, loaded.material)?;
-    begin.apply(vfs, &mut trainer, settings.start.init_optimizer)?;
+    notice_other_device(&device, &begin, &mut sink);
+    let (data_tokens, data_hash) = (material.tokens(), material.content_hash());
+    let mut trainer = match material {
+        StageData::Source(source) => Trainer::new(device, &settings, &config, source),
+        StageData::Task(task_context) => Trainer::reinforce(device, &settings, &config, task_context),
+    }?;
+    let file = begin.apply(vfs, &mut trainer, settings.start.init_optimizer)?;
+    file.as_ref().map_or(Ok(()), |file| same_data(file, data_tokens, data_hash.as_ref()))?;
     // What the run begins from is what it is held to.
-    reinforce::take_reference(&settings, &begin, start.resume.as_deref(), &mut trainer)?;
+    reinforce::take_reference(&settings, &begin, &mut trainer)?;
     let peak_gflops = measured_peak_gflops(&trainer.device)?;
-    let (folder, checkpoint) = match resumed {
+    let folder = match held {
         None => {
             let folder = new_folder(vfs, start, &settings, &begin)?;
-            reinforce::keep_reference(vfs, &folder, &trainer, &loaded.tokenizer, begin.parent())?;
-            (folder, None)
+            reinforce::keep_reference(vfs, &folder, &trainer, &tokenizer, begin.parent())?;
+            folder
         }
-        Some((folder, checkpoint)) => {
-            if let Some(max_steps) = start.max_steps {
-                keep_extended(&folder, max_steps)?;
-            }
-            (folder, Some(checkpoint))
+        Some(folder) => {
+            start.max_steps.map_or(Ok(()), |max_steps| keep_extended(&folder, max_steps))?;
+            folder
         }
     };
-    let control = Control::listen(start.control)?;
-    let parent = begin.parent();
-    let run = Run {
-        parent,
+    let (log, grad_norms) = match begin.resumed().zip(file.as_ref()) {
+        None => (EventLog::create(vfs, &folder.events())?, GradNorms::default()),
+        Some((checkpoint, file)) => resumed_log(vfs, &folder, checkpoint, file)?,
+    };
+    let tensorboard = match settings.save.tensorboard {
+        true => Some(TensorBoard::create(vfs, folder.path(), begin.resumed().map(Checkpoint::step))?),
+        false => None,
+    };
+    let origin = Origin {
+        step: 0,
+        run_id: folder.path().file_name().unwrap_or_default().to_string_lossy().into_owned(),
+        config_hash: super::config_hash(&settings)?,
+        adapter: trainer.device.summary().title(),
+        parent: begin.parent(),
+    };
+    let tokens_before = file.as_ref().map_or(trainer.state.num_tokens, |file| file.tokens_before);
+    let TrainerFile { seconds, eval_loss, samples_bytes, watch, .. } = file.unwrap_or_default();
+    let SaveSettings { keep_last, keep_every, .. } = settings.save;
+    Ok(Run {
         vfs,
+        out: EventEmitter::new(vfs, log, (folder.samples(), samples_bytes), tensorboard, sink),
         folder,
         settings,
-        tokenizer: loaded.tokenizer,
+        origin,
+        tokenizer,
         trainer,
-        control,
-        sink,
+        control: Control::listen(start.control)?,
         peak_gflops,
         started,
         data_tokens,
         data_hash,
-    };
-    run.train(checkpoint.as_ref())
+        retention: Retention::new(Policy { keep_last, keep_every }),
+        last_saved: begin.resumed().map(Checkpoint::step),
+        checkpoint: begin.resumed().map(|checkpoint| checkpoint.path.clone()),
+        unsaved: Unsaved::default(),
+        eval_loss,
+        accuracy: None,
+        grad_norms,
+        watch,
+        seconds_before: seconds,
+        tokens_before,
+        clock: Clock::default(),
+        sampler: None,
+        samples_asked: 0,
+    })
 }
 
-/// The settings, and the folder and checkpoint of a run that is resumed.
+/// The settings, where the run begins, and the folder of a run that is resumed.
 fn begun(
     vfs: &dyn Vfs,
     settings: Settings,
     start: &Start,
     sink: &mut Listener,
-) -> anyhow::Result<(Settings, Option<(RunFolder, Checkpoint)>)> {
+) -> anyhow::Result<(Settings, Begin, Option<RunFolder>)> {
     let Some(run) = &start.resume else {
         // Not the last word, that is the lock's, but soon said.
         start.run.iter().try_for_each(|path| RunFolder::refuse_used(vfs, path))?;
-        return Ok((settings, None));
+        settings.validate()?;
+        let begin = Begin::resolve(vfs, &settings.start)?;
+        return Ok((settings, begin, None));
     };
     // The lock comes before all else: whoever holds it may be changing what is there.
     let (folder, tidied) = RunFolder::open_for_resume(vfs, run)?;
     tidied.into_iter().for_each(|text| sink(Notification::Event(&Event::Warning { text })));
     let checkpoint = newest(vfs, run, sink)?;
-    Ok((resumed_settings(run, settings, start.max_steps, checkpoint.step(), sink)?, Some((folder, checkpoint))))
+    let settings = resumed_settings(run, settings, start.max_steps, checkpoint.step(), sink)?;
+    settings.validate()?;
+    // What a resumed run began from is in its checkpoint.
+    Ok((settings, Begin::Resume(Box::new(checkpoint)), Some(folder)))
 }
 
-fn trainer(
-    device: Device,
-    settings: &Settings,
-    config: &ModelConfig,
-    tokenizer: &Tokenizer,
-    material: StageData,
-) -> anyhow::Result<Trainer> {
-    match material {
-        StageData::Source(source) => Trainer::new(device, settings, config, source),
-        StageData::Task(task) => {
-            let stops = tokenizer.end_tokens().ids().to_vec();
-            let chat = settings.task.as_ref().is_some_and(|task| task.chat);
-            Trainer::reinforce(device, settings, config, TaskContext { task, tokenizer: tokenizer.clone(), stops, chat })
+/// A run that is resumed must have the data that it began with.
+fn same_data(file: &TrainerFile, tokens: (u64, u64), hash: Option<&String>) -> anyhow::Result<()> {
+    anyhow::ensure!(
+        file.data_tokens == tokens,
+        "--resume: the text of --data has changed: {} training and {} validation tokens, it began with {} and {}; \
+         put the text back, or start a new run with --init",
+        tokens.0,
+        tokens.1,
+        file.data_tokens.0,
+        file.data_tokens.1
+    );
+    // Checkpoints of earlier versions have none.
+    let same = file.data_hash.is_none() || hash.is_none() || file.data_hash.as_ref() == hash;
+    anyhow::ensure!(
+        same,
+        "--resume: the text of --data has changed: as much as before, but another, or in another order; put it back, or \
+         start a new run with --init"
+    );
+    Ok(())
+}
+
+/// The log of a run that is resumed, cut where its checkpoint was saved, and the gradient norms in it.
+fn resumed_log<'a>(
+    vfs: &'a dyn Vfs,
+    folder: &RunFolder,
+    checkpoint: &Checkpoint,
+    file: &TrainerFile,
+) -> anyhow::Result<(EventLog<'a>, GradNorms)> {
+    let mut log = EventLog::resume(vfs, &folder.events(), file.events_bytes)?;
+    let mut grad_norms = GradNorms::default();
+    for event in run_folder::read_all(&folder.events())?.0 {
+        if let Event::Step(step) = event {
+            grad_norms.push(step.grad_norm);
         }
     }
+    // That it was saved stood behind the cut. A log that cannot be written stops no run.
+    let (step, path, bytes) = (checkpoint.step(), checkpoint.path.clone(), checkpoint.manifest.bytes());
+    let _ = log.append(&Event::Checkpoint(Saved { step, path, bytes, save_seconds: 0.0 }));
+    Ok((log, grad_norms))
 }
 
 /// What a run would be.
@@ -152,10 +215,7 @@ pub fn dry_run(settings: &Settings, sink: &mut Listener) -> anyhow::Result<DryRu
     let begin = Begin::resolve(&RealFs, &settings.start)?;
     let loaded = stage::load(&mut settings, begin.folder(), false, sink)?;
     let device = open_device(&settings, sink)?;
-    let plan = match settings.stage() {
-        Stage::Grpo => MemoryPlan::reinforcement(&loaded.config, &settings, device.sizes())?,
-        _ => MemoryPlan::training(&loaded.config, &settings.train, &settings.merge, device.sizes())?,
-    };
+    let plan = MemoryPlan::of(&loaded.config, &settings, device.sizes())?;
     Ok(DryRun { settings, config: loaded.config, plan, device })
 }
 
@@ -183,7 +243,8 @@ fn open_device(settings: &Settings, sink: &mut Listener) -> anyhow::Result<Devic
 }
 
 /// A run may go on on another device; the bits of its numbers may then differ from what they would have been.
-fn notice_other_device(device: &Device, checkpoint: &Checkpoint, sink: &mut Listener) {
+fn notice_other_device(device: &Device, begin: &Begin, sink: &mut Listener) {
+    let Some(checkpoint) = begin.resumed() else { return };
     let (before, now) = (&checkpoint.manifest.origin.adapter, device.summary().title());
     if *before != now {
         let text =
@@ -200,7 +261,7 @@ fn fork_fits(begin: &Begin, settings: &Settings) -> anyhow::Result<()> {
 }
 
 fn newest(vfs: &dyn Vfs, run: &Path, sink: &mut Listener) -> anyhow::Result<Checkpoint> {
-    let newest = checkpoint::newest_valid(vfs, run)?;
+    let newest = checkpoints::newest_valid(vfs, run)?;
     for reason in newest.skipped {
         sink(Notification::Event(&Event::Warning { text: format!("passed over a checkpoint: {reason}") }));
     }
@@ -250,14 +311,14 @@ fn extend(settings: &mut Settings, max_steps: u64) {
 
 /// Write the number down, for the next time that the run is resumed.
 fn keep_extended(folder: &RunFolder, max_steps: u64) -> anyhow::Result<()> {
-    let mut settings = Settings::read(&folder.config())?;
+    let mut settings = run_folder::settings(folder.path())?;
     extend(&mut settings, max_steps);
     write_whole(&folder.config(), toml::to_string(&settings)?.as_bytes())
 }
 
 /// The settings of a run, which must be one of this stage.
 fn frozen_settings(run: &Path, stage: Stage) -> anyhow::Result<Settings> {
-    let settings = Settings::read(&super::folder::config(run))?;
+    let settings = run_folder::settings(run)?;
     let own = settings.stage();
     anyhow::ensure!(
         own == stage,

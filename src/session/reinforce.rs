@@ -1,8 +1,7 @@
 //! What a run of reinforcement does beside training: exams on held-out questions, and the model that the policy is held to.
 
 use super::begin::Begin;
-use super::folder::RunFolder;
-use super::run::Running;
+use super::run::Run;
 use super::save::ModelFolder;
 use crate::config::Settings;
 use crate::data::Tokenizer;
@@ -10,22 +9,22 @@ use crate::data::tasks::GraderGone;
 use crate::event::Event;
 use crate::model::checkpoint::{self, Existing, Origin, Place};
 use crate::model::weight_files::WeightFiles;
+use crate::run_folder::RunFolder;
 use crate::train::Trainer;
 use crate::vfs::{Vfs, shown};
 use anyhow::{Context as _, Result, ensure};
 use std::collections::BTreeMap;
-use std::path::Path;
 
-impl Running<'_> {
+impl Run<'_> {
     /// Ask the held-out questions: greedily, and by chance as in training.
     pub(super) fn evaluate_task(&mut self) -> Result<()> {
-        let sampled = self.run.settings.rollout.as_ref().map_or(1.0, |r| r.temperature);
-        let sampled = self.run.trainer.state.hyper.temperature.unwrap_or(sampled);
+        let sampled = self.settings.rollout.as_ref().map_or(1.0, |r| r.temperature);
+        let sampled = self.trainer.state.hyper.temperature.unwrap_or(sampled);
         for temperature in [0.0, sampled] {
-            let (out, control) = (&mut self.out, &mut self.run.control);
-            let found = self.run.trainer.evaluate_task(temperature, &mut |what, done, all| {
-                out.progress(what, done, all);
-                !control.is_urgent()
+            let (out, control) = (&mut self.out, &mut self.control);
+            let found = self.trainer.evaluate_task(temperature, &mut |what, done, all| {
+                out.progress(what, done, all)?;
+                Ok(!control.is_urgent())
             })?;
             let Some(exam) = found else { return Ok(()) };
             // Where nothing could be judged, the accuracy of before stands.
@@ -43,22 +42,22 @@ impl Running<'_> {
     }
 }
 
-impl Running<'_> {
+impl Run<'_> {
     /// A run whose grader is gone ends in an error, but loses nothing: the updates made so far are saved, and resumed once the grader is
     /// repaired. Other errors stay as they are.
     pub(super) fn save_without_grader(&mut self, error: anyhow::Error) -> anyhow::Error {
-        let step = self.run.trainer.state.step;
+        let step = self.trainer.state.step;
         if !error.is::<GraderGone>() {
             return error;
         }
-        let is_saved = self.last_saved == Some(step) && self.run.trainer.pending_step().is_none();
+        let is_saved = self.last_saved == Some(step) && self.trainer.pending_step().is_none();
         self.clock.stop();
         let saved = if is_saved || step == 0 { Ok(()) } else { self.save(true) };
         match saved {
             Ok(()) if step == 0 => error,
             Ok(()) => error.context(format!(
                 "the run was saved after step {step}; repair the grader and go on with --resume {}",
-                shown(self.run.folder.path())
+                shown(self.folder.path())
             )),
             Err(unsaved) => error.context(format!("step {step} could not be saved ({unsaved:#})")),
         }
@@ -76,16 +75,11 @@ fn has_reference(settings: &Settings) -> bool {
 ///
 /// # Errors
 /// A run that has lost its reference model.
-pub(super) fn take_reference(settings: &Settings, begin: &Begin, resumed: Option<&Path>, trainer: &mut Trainer) -> Result<()> {
+pub(super) fn take_reference(settings: &Settings, begin: &Begin, trainer: &mut Trainer) -> Result<()> {
     if !has_reference(settings) {
         return Ok(());
     }
-    let of = match (resumed, begin) {
-        (Some(run), _) => Some(run.to_path_buf()),
-        (None, Begin::Fork(parent)) => parent.path.parent().and_then(Path::parent).map(Path::to_path_buf),
-        (None, _) => None,
-    };
-    let Some(run) = of else { return trainer.keep_reference(None) };
+    let Some(run) = begin.continued_run() else { return trainer.keep_reference(None) };
     let dir = run.join(REFERENCE);
     ensure!(
         dir.is_dir(),

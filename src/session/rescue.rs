@@ -4,13 +4,13 @@
 //! that is killed anywhere and resumed sees the same, decides the same, and goes on to the same bits. What a stop or `SaveNow` saves is
 //! therefore nothing to go back to. Checkpoints that lie after the one gone back to belong to the past that was given up, and are removed.
 
-use super::run::Running;
+use super::run::Run;
 use super::save;
-use crate::config::Rescue as Method;
-use crate::event::{Event, LiveSettings, Rescue};
-use crate::model::checkpoint::{self, Checkpoint, step_name};
-use crate::train::StepResult;
-use crate::train::merge::{Check, Inputs, MergeRule};
+use crate::config::{Rescue as Method, is_due};
+use crate::event::{Event, LiveSettings, Rescue, Step};
+use crate::merge::{Check, Inputs, MergeRule};
+use crate::model::checkpoint::{Checkpoint, step_name};
+use crate::run_folder::checkpoints;
 use crate::train::rescue::{Ladder, Plan};
 use crate::train::spike::{Detector, PersistentSpike, Sign};
 use crate::vfs::shown;
@@ -38,14 +38,14 @@ impl Watch {
     }
 }
 
-impl Running<'_> {
+impl Run<'_> {
     fn rescues(&self) -> bool {
-        self.run.settings.rescue.rescue != Method::Off
+        self.settings.rescue.rescue != Method::Off
     }
 
     /// Look at an update's numbers.
-    pub(super) fn watch(&mut self, result: &StepResult) {
-        let patience = self.run.settings.rescue.rescue_patience;
+    pub(super) fn watch(&mut self, result: &Step) {
+        let patience = self.settings.rescue.rescue_patience;
         let sign = self.watch.detector.look(result.step, result.loss, result.grad_norm, patience);
         if self.rescues() {
             self.watch.ladder.updated(result.step, self.watch.detector.calm());
@@ -62,7 +62,7 @@ impl Running<'_> {
         if !self.rescues() || self.last_saved.is_some() {
             return Ok(());
         }
-        self.watch.ladder.began(self.run.trainer.state.step);
+        self.watch.ladder.began(self.trainer.state.step);
         self.save(false)
     }
 
@@ -70,7 +70,7 @@ impl Running<'_> {
     pub(super) fn watch_save(&mut self, step: u64, lost: bool) {
         if lost {
             self.watch.ladder.lost(step);
-        } else if self.rescues() && step.is_multiple_of(self.run.settings.save.save_every.max(1)) {
+        } else if self.rescues() && is_due(step, self.settings.save.save_every) {
             self.watch.ladder.saved(step, self.watch.detector.calm());
         }
         self.retention.keep_good(self.watch.ladder.pinned());
@@ -78,7 +78,7 @@ impl Running<'_> {
 
     /// True when nothing was done since the run went back to this step: its checkpoint is what it went back to, and stays so.
     pub(super) fn just_rolled_back(&self) -> bool {
-        let step = self.run.trainer.state.step;
+        let step = self.trainer.state.step;
         self.last_saved == Some(step) && self.watch.ladder.past.last().is_some_and(|past| past.to == step)
     }
 
@@ -96,17 +96,17 @@ impl Running<'_> {
         let Some(trouble) = self.watch.trouble.take() else { return Ok(false) };
         self.clock.stop();
         // What was submitted meanwhile is given up with the rest.
-        self.run.trainer.flush()?;
-        let (vfs, run) = (self.run.vfs, self.run.folder.path().to_path_buf());
+        self.trainer.flush()?;
+        let (vfs, run) = (self.vfs, self.folder.path().to_path_buf());
         let (mut found, mut damaged) = (BTreeMap::new(), Vec::new());
-        let mut usable = |step: u64| match Checkpoint::open(vfs, &checkpoint::folder(&run).join(step_name(step))) {
+        let mut usable = |step: u64| match Checkpoint::open(vfs, &checkpoints::folder(&run).join(step_name(step))) {
             Ok(checkpoint) => found.insert(step, checkpoint).is_none(),
             Err(error) => {
                 damaged.push(format!("cannot go back to step {step}: {error:#}"));
                 false
             }
         };
-        let decided = self.watch.ladder.decide(&trouble, &self.run.settings.rescue, &mut usable);
+        let decided = self.watch.ladder.decide(&trouble, &self.settings.rescue, &mut usable);
         damaged.into_iter().for_each(|text| self.out.emit(&Event::Warning { text }));
         let plan = match decided {
             Ok(plan) => plan,
@@ -123,8 +123,8 @@ impl Running<'_> {
 
     fn roll_back(&mut self, plan: &Plan, trouble: &PersistentSpike, from: &[Checkpoint]) -> Result<()> {
         let newest = from.last().context("a plan names a checkpoint")?;
-        let vfs = self.run.vfs;
-        let trainer = &mut self.run.trainer;
+        let vfs = self.vfs;
+        let trainer = &mut self.trainer;
         let before = trainer.state.clone();
         let file = save::restore(vfs, newest, trainer)?;
         if from.len() > 1 {
@@ -140,15 +140,12 @@ impl Running<'_> {
         let hyper = trainer.state.hyper.clone();
         self.watch.detector.roll_back(file.watch.detector);
         (self.last_saved, self.checkpoint) = (Some(plan.to()), Some(newest.path.clone()));
-        let purged = self.retention.remove_after(vfs, self.run.folder.path(), plan.to())?;
+        let purged = self.retention.remove_after(vfs, self.folder.path(), plan.to())?;
         let out = &mut self.out;
-        let tokens = self.run.settings.eval.eval_tokens;
-        let after = self.run.trainer.evaluate(tokens, |done, all| {
-            out.progress("evaluating", done, all);
-            Ok(())
-        })?;
+        let tokens = self.settings.eval.eval_tokens;
+        let after = self.trainer.evaluate(tokens, &mut |what, done, all| out.progress(what, done, all))?;
         self.eval_loss = after.map(|e| e.loss);
-        let settings = &self.run.settings.rescue;
+        let settings = &self.settings.rescue;
         self.out.emit(&Event::Rescue(Rescue {
             step: trouble.at,
             to_step: plan.to(),
@@ -172,7 +169,7 @@ impl Running<'_> {
 
     /// Live settings are again what they were at the checkpoint.
     fn report_live_settings(&mut self, before: &LiveSettings, after: &LiveSettings, step: u64) {
-        let norm = self.run.settings.train.max_grad_norm;
+        let norm = self.settings.train.max_grad_norm;
         for (name, before, after, default) in [
             ("learning_rate_scale", before.learning_rate_scale, after.learning_rate_scale, 1.0),
             ("max_grad_norm", before.max_grad_norm, after.max_grad_norm, norm),
@@ -186,7 +183,7 @@ impl Running<'_> {
 }
 
 /// A sign as a line for people.
-fn words(sign: &Sign, result: &StepResult) -> String {
+fn words(sign: &Sign, result: &Step) -> String {
     let step = result.step;
     match sign {
         Sign::Spike { loss, usual, .. } => {

@@ -1,12 +1,13 @@
 //! Text that a run writes on the way, at evaluations and when it is asked: a prompt and what the model makes of it.
 
-use super::run::{Run, Running};
+use super::run::Run;
 use crate::data::chat::{self, Chat};
 use crate::data::{DecodeStream, EndTokens, Tokenizer};
 use crate::device::Device;
 use crate::event::{Event, Sample};
 use crate::model::Generator;
 use crate::ops::sample::Sampling;
+use crate::vfs::unix_time;
 use anyhow::{Result, ensure};
 
 /// What samples are drawn at where nobody says otherwise.
@@ -40,11 +41,11 @@ impl Asked {
     }
 }
 
-impl Running<'_> {
+impl Run<'_> {
     /// Somebody wants to see a sample; asked again at the same step, the draws are others.
     pub(super) fn sample_now(&mut self, asked: &Asked) -> Result<()> {
         self.samples_asked += 1;
-        let usual = self.run.settings.eval.sample_tokens.max(TOKENS);
+        let usual = self.settings.eval.sample_tokens.max(TOKENS);
         self.sample_by(asked, usual, self.samples_asked)
     }
 
@@ -57,7 +58,7 @@ impl Running<'_> {
         match self.answer(asked, usual, draw) {
             Ok(sample) => self.out.emit(&Event::Sample(sample)),
             Err(error) => {
-                self.run.trainer.device.check()?;
+                self.trainer.device.check()?;
                 self.out.emit(&Event::Warning { text: format!("no sample: {error:#}") });
             }
         }
@@ -66,14 +67,14 @@ impl Running<'_> {
 
     fn answer(&mut self, asked: &Asked, usual: usize, draw: u64) -> Result<Sample> {
         let (temperature, tokens) = asked.check(usual)?;
-        let Run { trainer, tokenizer, settings, .. } = &self.run;
         let (tokenizer, prompt) =
-            if asked.chat { self.as_chat(&asked.prompt)? } else { (tokenizer.clone(), asked.prompt.clone()) };
+            if asked.chat { self.as_chat(&asked.prompt)? } else { (self.tokenizer.clone(), asked.prompt.clone()) };
         let ids = tokenizer.encode_prompt(&prompt, asked.chat)?;
-        if self.sampler.is_none() {
-            self.sampler = Some(Generator::new(&trainer.device, &trainer.model, 1, trainer.model.max_context())?);
+        let Run { trainer, settings, sampler, .. } = self;
+        if sampler.is_none() {
+            *sampler = Some(Generator::new(&trainer.device, &trainer.model, 1, trainer.model.max_context())?);
         }
-        let Some(sampler) = &self.sampler else { unreachable!("it was just made") };
+        let Some(sampler) = sampler else { unreachable!("it was just made") };
         let seed = (settings.train.seed ^ trainer.state.step).wrapping_add(draw << 48);
         let sampling = Sampling { temperature, seed, ..Sampling::default() };
         let (text, pieces, logprobs) =
@@ -91,9 +92,9 @@ impl Running<'_> {
 
     /// The tokenizer with the template that is used, and what a user says as that template writes it.
     fn as_chat(&self, prompt: &str) -> Result<(Tokenizer, String)> {
-        let Run { tokenizer, settings, .. } = &self.run;
+        let Run { tokenizer, settings, .. } = self;
         let day = settings.sft.as_ref().and_then(|sft| sft.date.as_deref()).and_then(chat::parse_date);
-        let (tokenizer, template) = chat::template_of(tokenizer, None, day.unwrap_or(super::unix_time() as i64))?;
+        let (tokenizer, template) = chat::template_of(tokenizer, None, day.unwrap_or(unix_time() as i64))?;
         let chat = Chat { messages: vec![serde_json::json!({"role": "user", "content": prompt})], ..Chat::default() };
         Ok((tokenizer, template.render(&chat, true)?.text))
     }

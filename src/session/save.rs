@@ -3,13 +3,12 @@
 use super::rescue::Watch;
 use crate::data::Tokenizer;
 use crate::device::{Arena, Device};
+use crate::merge::ring::Ring;
 use crate::model::Model;
 use crate::model::checkpoint::{self, Checkpoint, CheckpointWriter, Existing, Manifest, Origin, Place, SaveFailed};
 use crate::model::hf_config::{SpecialTokens, config_json};
 use crate::model::safetensors_file::{SafetensorsFile, write_safetensors};
-use crate::train::merge::MergedWindow;
-use crate::train::merge::ring::Ring;
-use crate::train::{Optimizer, Trainer, TrainerState};
+use crate::train::{MergedWindow, Optimizer, Trainer, TrainerState};
 use crate::vfs::{Vfs, shown};
 use anyhow::Context as _;
 use serde::{Deserialize, Serialize};

@@ -3,10 +3,12 @@
 
 use super::emitter::{Listener, Notification};
 use crate::config::{ModelConfig, Settings, SftSettings, Stage};
-use crate::data::tasks::{self, Task};
+use crate::data::tasks;
 use crate::data::{self, Cache, Notices, Source, TextSource, Tokenizer, chat};
 use crate::event::Event;
 use crate::model::hf_config;
+use crate::train::reinforce::TaskContext;
+use crate::vfs::unix_time;
 use anyhow::{Context as _, Result, ensure};
 use std::path::Path;
 
@@ -25,7 +27,7 @@ pub(super) enum StageData {
     /// Batches.
     Source(Box<dyn Source>),
     /// Questions.
-    Task(Box<dyn Task>),
+    Task(TaskContext),
 }
 
 impl StageData {
@@ -33,7 +35,7 @@ impl StageData {
     pub fn content_hash(&self) -> Option<String> {
         match self {
             Self::Source(source) => source.content_hash(),
-            Self::Task(task) => task.content_hash(),
+            Self::Task(task_context) => task_context.task.content_hash(),
         }
     }
 
@@ -41,7 +43,7 @@ impl StageData {
     pub fn tokens(&self) -> (u64, u64) {
         match self {
             Self::Source(source) => source.tokens(),
-            Self::Task(task) => (0, task.eval_questions()),
+            Self::Task(task_context) => (0, task_context.task.eval_questions()),
         }
     }
 }
@@ -67,7 +69,7 @@ pub(super) fn load(settings: &mut Settings, existing: Option<&Path>, resumed: bo
 pub fn source(settings: &Settings, checkpoint: &Path, sink: &mut Listener) -> Result<Box<dyn Source>> {
     match load(&mut settings.clone(), Some(checkpoint), true, sink)?.material {
         StageData::Source(source) => Ok(source),
-        StageData::Task(task) => {
+        StageData::Task(TaskContext { task, .. }) => {
             anyhow::bail!("a run of lehr grpo on {} has no validation text; judge it with lehr eval --task", task.name())
         }
     }
@@ -77,6 +79,14 @@ pub fn source(settings: &Settings, checkpoint: &Path, sink: &mut Listener) -> Re
 fn model(dir: &Path) -> Result<(Tokenizer, ModelConfig)> {
     let config = hf_config::of_model(dir)?;
     Ok((Tokenizer::from_folder(dir)?, config.model))
+}
+
+/// Progress to a listener; a signal ends the process by itself before training begins.
+fn reported(sink: &mut Listener) -> impl FnMut(&str, u64, u64) -> Result<bool> {
+    move |what, done, all| {
+        sink(Notification::Progress(what, done, all));
+        Ok(true)
+    }
 }
 
 /// What a run that goes on says of data which was good when it began.
@@ -97,7 +107,7 @@ fn text(
     sink: &mut Listener,
 ) -> Result<Loaded> {
     let (tokenizer, shape) = existing.map(model).transpose()?.unzip();
-    let progress = &mut |done, all| sink(Notification::Progress("reading text", done as usize, all as usize));
+    let progress = &mut reported(sink);
     let (tokenizer, dataset) =
         data::load(&settings.data, tokenizer, &Cache::User, notices, progress).map_err(|e| not_the_same(resumed, e))?;
     let config = shape.unwrap_or_else(|| settings.model.config(tokenizer.vocab_size(), settings.train.seq_len));
@@ -144,7 +154,9 @@ fn questions(settings: &mut Settings, existing: Option<&Path>, resumed: bool, no
     let opened = tasks::open(&task, &settings.data, settings.train.seed, Some(&tokenizer), date, notices);
     let task = opened.map_err(|e| not_the_same(resumed, e))?;
     settings.validate()?;
-    Ok(Loaded { tokenizer, material: StageData::Task(task), config })
+    let chat = settings.task.as_ref().is_some_and(|task| task.chat);
+    let task_context = TaskContext { task, tokenizer: tokenizer.clone(), stops: tokenizer.end_tokens().ids().to_vec(), chat };
+    Ok(Loaded { tokenizer, material: StageData::Task(task_context), config })
 }
 
 fn rows(
@@ -169,7 +181,7 @@ fn rows(
     let (tokenizer, template) = chat::template_of(&tokenizer, file, date)?;
     let from =
         chat::From { tokenizer: &tokenizer, template: &template, seq_len: settings.train.seq_len, seed: settings.train.seed };
-    let progress = &mut |done, all| sink(Notification::Progress("reading rows", done as usize, all as usize));
+    let progress = &mut reported(sink);
     let loaded = chat::load(&settings.data, sft, &from, notices, progress);
     let mut source = loaded.map_err(|e| not_the_same(resumed, e))?;
     plan_updates(settings, sft.num_train_epochs, &mut source, notices);
@@ -229,5 +241,5 @@ fn date(day: &str) -> Result<i64> {
 
 /// Today, in UTC, as 2026-11-25.
 pub fn today() -> String {
-    chat::date(super::unix_time() as i64)
+    chat::date(unix_time() as i64)
 }

@@ -2,8 +2,7 @@
 
 use crate::event::Command;
 use crate::history::{RunFiles, State};
-use crate::model::checkpoint;
-use crate::session::lock::RunLock;
+use crate::run_folder::{RunLock, checkpoints};
 use crate::vfs::{RealFs, Vfs as _, shown};
 use anyhow::{Context as _, Result, bail};
 use std::fs::File;
@@ -125,7 +124,7 @@ pub fn attempt(run: &Path) -> Result<Attempt> {
     {
         return Ok(Attempt::Complete);
     }
-    if checkpoint::newest_valid(&RealFs, run).is_ok_and(|newest| newest.found.is_some()) {
+    if checkpoints::newest_valid(&RealFs, run).is_ok_and(|newest| newest.found.is_some()) {
         return Ok(Attempt::Resumable);
     }
     remove(run)?;

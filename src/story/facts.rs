@@ -10,6 +10,7 @@ use super::compare::{Comparison, Difference};
 use super::script::StepKind;
 use super::templates;
 use crate::history::{Axis, Curve, History, RunFiles, State, spec};
+use crate::run_folder::checkpoints;
 use anyhow::{Context as _, Result, bail, ensure};
 use minijinja::value::{Object, Value as Jinja};
 use minijinja::{Error, ErrorKind};
@@ -253,7 +254,7 @@ impl Outcome {
 /// Tokens that the run's newest model knows.
 fn vocab_size(run: &RunFiles) -> Result<Fact> {
     let (_, folder) = run.history.checkpoints.last().context("the run has saved nothing")?;
-    let folder = run.path.join("checkpoints").join(folder.file_name().unwrap_or_default());
+    let folder = checkpoints::folder(&run.path).join(folder.file_name().unwrap_or_default());
     let config: Value = serde_json::from_slice(&std::fs::read(folder.join("config.json"))?)?;
     field(&config, "vocab_size")
 }

@@ -2,7 +2,7 @@
 //! goes on; and beside it the folder of a start that several stories share.
 
 use super::script::{Step, StepKind, Story, path_names};
-use crate::session::lock::RunLock;
+use crate::run_folder::RunLock;
 use crate::vfs::{shown, write_whole};
 use anyhow::{Context as _, Result, bail, ensure};
 use serde::{Deserialize, Serialize};

@@ -5,6 +5,7 @@ use crate::data::{Batch, IGNORE};
 use crate::device::Tensor;
 use crate::device::{Device, Recorder, Recording};
 use crate::model::{Activations, Model, Pass, Weights, transformer};
+use crate::progress::{Progress, report, silent};
 
 /// Mean loss over some tokens.
 #[derive(Clone, Copy, Debug, Default, PartialEq)]
@@ -80,31 +81,26 @@ impl Scorer {
         Ok((device.read(&self.acts.logp)?, device.read(&self.acts.entropy)?))
     }
 
-    /// Mean loss over batches of this scorer's shape. `progress` gets the number of batches done.
+    /// Mean loss over batches of this scorer's shape.
     ///
     /// # Errors
-    /// A device fault, or what `progress` returns (to stop early).
-    pub fn evaluate(
-        &self,
-        device: &Device,
-        batches: impl Iterator<Item = Batch>,
-        progress: impl FnMut(usize) -> anyhow::Result<()>,
-    ) -> anyhow::Result<Evaluation> {
-        self.evaluate_seeing(device, batches, None, progress)
+    /// A device fault.
+    pub fn evaluate(&self, device: &Device, batches: impl ExactSizeIterator<Item = Batch>) -> anyhow::Result<Evaluation> {
+        self.evaluate_seeing(device, batches, None, &mut silent)
     }
 
-    /// The same, to the bit; `seen` takes what the model said of the first tokens.
+    /// The same, to the bit; `seen` takes what the model said of the first tokens, `progress` gets the number of batches done.
     ///
     /// # Errors
-    /// As [`Scorer::evaluate`].
+    /// As [`Scorer::evaluate`], or what `progress` returns; [`Interrupted`](crate::progress::Interrupted) when that ends it.
     pub fn evaluate_seeing(
         &self,
         device: &Device,
-        batches: impl Iterator<Item = Batch>,
+        batches: impl ExactSizeIterator<Item = Batch>,
         mut seen: Option<&mut Seen>,
-        mut progress: impl FnMut(usize) -> anyhow::Result<()>,
+        progress: &mut Progress<'_>,
     ) -> anyhow::Result<Evaluation> {
-        let (mut sum, mut hits, mut tokens) = (0.0, 0.0, 0);
+        let (mut sum, mut hits, mut tokens, all) = (0.0, 0.0, 0, batches.len() as u64);
         for (done, batch) in batches.enumerate() {
             upload_tokens(device, &self.acts, &batch);
             device.replay(&self.recording)?;
@@ -120,7 +116,7 @@ impl Scorer {
                 let scored = logp.iter().zip(&sum_p2).zip(&batch.targets).filter(|(_, t)| **t != IGNORE);
                 seen.add(scored.map(|((l, s), _)| (*l, *s)));
             }
-            progress(done + 1)?;
+            report(progress, "evaluating", done as u64 + 1, all)?;
         }
         let mean = |of: f64| if tokens == 0 { f64::NAN } else { of / tokens as f64 };
         Ok(Evaluation { loss: mean(sum), mean_token_accuracy: mean(hits), tokens })

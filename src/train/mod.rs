@@ -1,9 +1,9 @@
-//! Floor 4: how a model learns. A stage fills one number per token; the rest is shared.
+//! Layer 5: how a model learns. A stage fills one number per token; the rest is shared.
 
+pub mod bins;
 mod evaluate;
 mod gradient;
-pub mod landscape;
-pub mod merge;
+mod live_merge;
 mod norms;
 mod optimizer;
 mod plan;
@@ -12,15 +12,19 @@ pub mod reinforce;
 pub mod rescue;
 mod schedule;
 pub mod spike;
+mod stage;
 mod supervised;
 mod trainer;
+mod training_loop;
 mod weight_evaluator;
 
 pub use evaluate::{Evaluation, Scorer};
 pub use gradient::GradientPass;
+pub use live_merge::{LiveMerge, MergedWindow};
 pub use norms::PartNorms;
 pub use optimizer::{Moments, Optimizer};
 pub use plan::{MemoryPlan, micro_batch, most_rows, rows_at_once};
 pub use schedule::learning_rate;
 pub use trainer::{StepResult, Trainer, TrainerState};
+pub use training_loop::{TrainingLoop, train};
 pub use weight_evaluator::WeightEvaluator;

@@ -7,7 +7,7 @@ use crate::model::Parameters;
 use crate::ops::adamw;
 use crate::ops::grad_norm;
 use crate::ops::objective::stats;
-use crate::train::reinforce::tokens::short;
+use crate::train::bins::short;
 use anyhow::Result;
 use std::collections::VecDeque;
 

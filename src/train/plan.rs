@@ -1,9 +1,9 @@
 //! How much memory a run takes, before it takes it; and how many sequences are computed at once.
 
-use super::merge::ring::choose_place;
 use super::reinforce;
-use crate::config::{MergeSettings, ModelConfig, RingPlace, Settings, TrainSettings};
+use crate::config::{MergeSettings, ModelConfig, RingPlace, Settings, Stage, TrainSettings};
 use crate::device::Sizes;
+use crate::merge::ring::choose_place;
 use crate::model::{Parameters, Pass, activations, rollout as rollouts};
 
 /// Device memory of a training run, in bytes.
@@ -43,6 +43,17 @@ impl MemoryPlan {
             parts.push(("merge ring", bytes));
         }
         Ok(Self { parts, micro_batch, ring })
+    }
+
+    /// For a run of any stage with a model of this shape.
+    ///
+    /// # Errors
+    /// As [`MemoryPlan::training`] and [`MemoryPlan::reinforcement`].
+    pub fn of(c: &ModelConfig, settings: &Settings, sizes: Sizes) -> anyhow::Result<Self> {
+        match settings.stage() {
+            Stage::Pretrain | Stage::Sft => Self::training(c, &settings.train, &settings.merge, sizes),
+            Stage::Grpo => Self::reinforcement(c, settings, sizes),
+        }
     }
 
     /// For reinforcing a model of this shape: rollouts, policy and reference model.

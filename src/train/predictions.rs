@@ -1,7 +1,7 @@
 //! Held-out tokens by the probability that the model gave them: where the loss and the gradient come from. Host arithmetic over what an
 //! evaluation computes anyway.
 
-use super::reinforce::tokens::{DECILES, QUARTILES, bin, logit_norm, short};
+use super::bins::{DECILES, QUARTILES, bin, logit_norm, short};
 use crate::event::{Predicted, Predictions};
 
 /// What the model said of the first tokens of an evaluation.

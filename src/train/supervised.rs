@@ -1,31 +1,36 @@
 //! The supervised stages, pre-training and fine-tuning: batches from a source, a gradient pass, held-out loss. A stage is its source.
 
 use super::predictions::Seen;
-use super::{Evaluation, GradientPass, Scorer, micro_batch, rows_at_once};
+use super::stage::{Parts, Stage};
+use super::{Evaluation, GradientPass, Optimizer, Scorer, StepResult, micro_batch, rows_at_once};
 use crate::config::Settings;
 use crate::data::{Batch, IGNORE, Source};
-use crate::device::{Device, ReadRing, Tensor};
+use crate::device::{Device, ReadRing, Recording, Tensor};
+use crate::event::{Event, Step};
 use crate::model::{Activations, Model, Weights};
+use crate::ops::adamw::UpdateParams;
 use crate::ops::objective::stats;
+use crate::progress::Progress;
 use std::collections::VecDeque;
 
 /// What a supervised stage needs beside model and optimizer.
 pub(super) struct Supervised {
-    pub pass: GradientPass,
+    pass: GradientPass,
     scorer: Scorer,
     source: Box<dyn Source>,
     ring: ReadRing,
     /// Updates whose numbers are still on their way.
     late: VecDeque<Late>,
+    batch_size: usize,
 }
 
 /// What the host knows of an update when it is submitted.
 #[derive(Clone, Copy, Debug, Default)]
-pub(super) struct Late {
-    pub step: u64,
-    pub learning_rate: f64,
-    pub num_tokens: u64,
-    pub epoch: f64,
+struct Late {
+    step: u64,
+    learning_rate: f64,
+    num_tokens: u64,
+    epoch: f64,
 }
 
 impl Supervised {
@@ -38,6 +43,7 @@ impl Supervised {
 
     pub fn new(
         device: &Device,
+        settings: &Settings,
         model: &Model,
         acts: Activations<Tensor>,
         grads: &Weights<Tensor>,
@@ -45,21 +51,12 @@ impl Supervised {
     ) -> anyhow::Result<Self> {
         let scorer = Scorer::over(device, model, acts.clone())?;
         let pass = GradientPass::new(device, model, acts, grads)?;
-        Ok(Self { pass, scorer, source, ring: ReadRing::new(device, stats::LEN, 3), late: VecDeque::new() })
-    }
-
-    /// Batch `n` of the source.
-    pub fn batch(&self, n: u64, batch_size: usize) -> Batch {
-        self.source.batch(n, batch_size)
-    }
-
-    /// Passes over the data behind the first `n` batches.
-    pub fn epochs(&self, n: u64, batch_size: usize) -> f64 {
-        self.source.epochs(n, batch_size)
+        let (ring, late) = (ReadRing::new(device, stats::LEN, 3), VecDeque::new());
+        Ok(Self { pass, scorer, source, ring, late, batch_size: settings.train.batch_size })
     }
 
     /// Add the gradient of the mean loss over a batch's targets.
-    pub fn gradient(&self, device: &Device, batch: &Batch) -> anyhow::Result<()> {
+    fn gradient(&self, device: &Device, batch: &Batch) -> anyhow::Result<()> {
         let targets = batch.targets.iter().filter(|t| **t != IGNORE).count();
         let weight = 1.0 / targets.max(1) as f32;
         for micro in micro_batches(batch, self.pass.acts.batch) {
@@ -67,38 +64,81 @@ impl Supervised {
         }
         Ok(())
     }
+}
 
-    /// An update was submitted: its numbers come one update later.
-    pub fn submitted(&mut self, device: &Device, late: Late) {
+impl Stage for Supervised {
+    fn step(&mut self, parts: Parts<'_>, hyper: UpdateParams, _: &mut Progress<'_>) -> anyhow::Result<Option<StepResult>> {
+        let Parts { device, model, optimizer, live_merge, state } = parts;
+        let n = state.step + state.skipped_batches;
+        let batch = self.source.batch(n, self.batch_size);
+        optimizer.clear(device)?;
+        self.gradient(device, &batch)?;
+        let norms = optimizer.norms_of(state.step + 1);
+        norms.map_or(Ok(()), |norms| norms.before(device))?;
+        optimizer.update(device, &hyper)?;
+        norms.map_or(Ok(()), |norms| norms.after(device))?;
+        state.step += 1;
+        state.optimizer_steps += 1;
+        state.num_tokens += batch.num_tokens as u64;
         self.ring.ask(device, &self.pass.acts.stats);
-        self.late.push_back(late);
+        self.late.push_back(Late {
+            step: state.step,
+            learning_rate: hyper.learning_rate,
+            num_tokens: state.num_tokens,
+            epoch: self.source.epochs(n + 1, self.batch_size),
+        });
+        if let Some(norms) = optimizer.norms.as_mut().filter(|norms| norms.is_due(state.step)) {
+            norms.ask(device, state.step);
+        }
+        if let Some(live) = live_merge {
+            live.after_update(device, model, state.step)?;
+        }
+        if self.late.len() > 1 { self.take(device, optimizer) } else { Ok(None) }
     }
 
-    /// Updates whose numbers were not taken yet.
-    pub fn pending(&self) -> usize {
-        self.ring.pending()
+    fn take(&mut self, device: &Device, optimizer: &mut Optimizer) -> anyhow::Result<Option<StepResult>> {
+        let Some(late) = self.late.pop_front() else { return Ok(None) };
+        let numbers: Vec<f32> = self.ring.take(device)?;
+        let norms = optimizer.norms.as_mut().map_or(Ok(None), |norms| norms.take(device, late.step))?;
+        let (loss, grad_norm) = (f64::from(numbers[stats::LOSS]), f64::from(numbers[stats::GRAD_NORM]));
+        // As the gate in adamw.wgsl: where logits overflow, the loss is infinite while clamps may leave a finite, wrong gradient.
+        let finite = numbers[stats::NOT_FINITE] == 0.0 && grad_norm.is_finite() && loss.is_finite();
+        let numbers = Step {
+            step: late.step,
+            num_tokens: late.num_tokens,
+            epoch: late.epoch,
+            loss,
+            entropy: f64::from(numbers[stats::ENTROPY]),
+            mean_token_accuracy: f64::from(numbers[stats::ACCURACY]),
+            // The sum of squares of a gradient with a NaN may be anything.
+            grad_norm: if finite { grad_norm } else { f64::NAN },
+            learning_rate: late.learning_rate,
+            skipped: !finite,
+            ..Step::default()
+        };
+        Ok(Some(StepResult { numbers, events: norms.map(Event::Norms).into_iter().collect(), samples: Vec::new() }))
     }
 
-    /// The numbers of the oldest of those, as `ops::objective::stats` lays them out.
-    pub fn take(&mut self, device: &Device) -> anyhow::Result<(Late, Vec<f32>)> {
-        let numbers = self.ring.take(device)?;
-        Ok((self.late.pop_front().unwrap_or_default(), numbers))
+    fn tokens_per_step(&self) -> u64 {
+        (self.batch_size * self.pass.acts.time) as u64
     }
 
-    /// Held-out loss by the model's own weights, or by another scorer of the same shape; `seen` takes what was said of the first tokens.
-    pub fn evaluate(
+    fn recording(&self) -> Option<(&Recording, usize)> {
+        Some((&self.pass.recording, self.batch_size / self.pass.acts.batch))
+    }
+
+    fn evaluate(
         &self,
         device: &Device,
-        scorer: Option<&Scorer>,
+        by: Option<&Scorer>,
         tokens: u64,
         seen: Option<&mut Seen>,
-        mut progress: impl FnMut(usize, usize) -> anyhow::Result<()>,
+        progress: &mut Progress<'_>,
     ) -> anyhow::Result<Option<Evaluation>> {
         let most = if tokens == 0 { u64::MAX } else { tokens };
         let acts = &self.pass.acts;
         let Some(batches) = self.source.val_batches(acts.batch, acts.time, most) else { return Ok(None) };
-        let all = batches.len();
-        scorer.unwrap_or(&self.scorer).evaluate_seeing(device, batches, seen, |done| progress(done, all)).map(Some)
+        by.unwrap_or(&self.scorer).evaluate_seeing(device, batches, seen, progress).map(Some)
     }
 }
 

@@ -1,21 +1,21 @@
 //! The trainer: a model, its optimizer, and what its stage does with them. A supervised stage is its source of batches; reinforcement
 //! makes its own (`train/reinforce`).
 
-use super::merge::{LiveMerge, MergedWindow};
+use super::live_merge::{LiveMerge, MergedWindow};
 use super::predictions::Seen;
-use super::reinforce::{PendingStep, Progress, Reinforce, TaskContext};
-use super::supervised::{Late, Supervised};
-use super::{Evaluation, Optimizer, PartNorms, learning_rate};
+use super::reinforce::{PendingStep, Reinforce, TaskContext};
+use super::stage::{Parts, Stage};
+use super::supervised::Supervised;
+use super::{Evaluation, Optimizer, learning_rate};
 use crate::config::{ModelConfig, Settings, TrainSettings};
 use crate::data::Source;
 use crate::device::{Device, Recorder, Recording};
-use crate::event::{Completion, Event, LiveSettings, Number, TaskEval};
+use crate::event::{Completion, Event, LiveSettings, Step, TaskEval};
 use crate::model::Model;
 use crate::model::weight_files::WeightFiles;
 use crate::ops::adamw::UpdateParams;
-use crate::ops::objective::stats;
+use crate::progress::{Progress, silent};
 use serde::{Deserialize, Serialize};
-use std::collections::BTreeMap;
 
 /// Everything that training needs beside files, events and commands.
 pub struct Trainer {
@@ -25,18 +25,12 @@ pub struct Trainer {
     pub model: Model,
     /// Gradients and moments.
     pub optimizer: Optimizer,
-    settings: Settings,
-    work: Work,
+    settings: TrainSettings,
+    stage: Box<dyn Stage>,
     /// Snapshots and their merge, if the settings ask for them.
     pub live_merge: Option<LiveMerge>,
     /// What a checkpoint must hold beside tensors.
     pub state: TrainerState,
-}
-
-/// What a stage does.
-enum Work {
-    Supervised(Box<Supervised>),
-    Reinforce(Box<Reinforce>),
 }
 
 /// What a checkpoint must hold beside tensors; the rest follows from the settings and these.
@@ -65,33 +59,23 @@ pub struct TrainerState {
     pub questions: u64,
 }
 
-/// The numbers of one update (of a step with all its updates, in reinforcement).
+/// The numbers of one update (of a step with all its updates, in reinforcement), and what else is reported of it.
 #[derive(Clone, Debug, Default, PartialEq)]
 pub struct StepResult {
-    /// Number of the update.
-    pub step: u64,
-    /// Mean cross-entropy, before the update.
-    pub loss: f64,
-    /// Mean entropy of the predictions.
-    pub entropy: f64,
-    /// Share of the targets that were the most probable token.
-    pub mean_token_accuracy: f64,
-    /// Tokens seen so far, this update's included, padding left out.
-    pub num_tokens: u64,
-    /// Passes over the training data so far.
-    pub epoch: f64,
-    /// Norm of the gradient before clipping.
-    pub grad_norm: f64,
-    /// Learning rate.
-    pub learning_rate: f64,
-    /// The gradient was not finite; nothing was changed.
-    pub skipped: bool,
-    /// Everything else, by name.
-    pub metrics: BTreeMap<String, Number>,
-    /// What else is to be told of it.
+    /// As the log has them, but for throughput, time and memory, which whoever runs the trainer knows.
+    pub numbers: Step,
+    /// Statistics and warnings of the step.
     pub events: Vec<Event>,
     /// Completions to keep.
     pub samples: Vec<Completion>,
+}
+
+impl std::ops::Deref for StepResult {
+    type Target = Step;
+
+    fn deref(&self) -> &Step {
+        &self.numbers
+    }
 }
 
 impl Trainer {
@@ -106,10 +90,9 @@ impl Trainer {
         optimizer.measure_parts(&device, &model.parameters, &model.values, settings.eval.norms_every)?;
         let scratch = (&optimizer.grads, &optimizer.grad_weights);
         let live_merge = LiveMerge::new(&device, &model, acts.clone(), scratch, &settings.merge)?;
-        let work = Supervised::new(&device, &model, acts, &optimizer.grad_weights, source)?;
+        let stage = Box::new(Supervised::new(&device, settings, &model, acts, &optimizer.grad_weights, source)?);
         model.initialise(&device, settings.train.seed);
-        let work = Work::Supervised(Box::new(work));
-        Ok(Self { state: TrainerState::default(), settings: settings.clone(), device, model, optimizer, work, live_merge })
+        Ok(Self { state: TrainerState::default(), settings: settings.train.clone(), device, model, optimizer, stage, live_merge })
     }
 
     /// The same for reinforcement.
@@ -123,12 +106,12 @@ impl Trainer {
         task_context: TaskContext,
     ) -> anyhow::Result<Self> {
         let model = Model::new(&device, config, settings.train.seq_len)?;
-        let work = Reinforce::new(&device, &model, settings, task_context)?;
-        let mut optimizer = work.optimizer(&device, &model, settings)?;
+        let stage = Box::new(Reinforce::new(&device, &model, settings, task_context)?);
+        let mut optimizer = stage.optimizer(&device, &model, settings)?;
         optimizer.measure_parts(&device, &model.parameters, &model.values, settings.eval.norms_every)?;
         model.initialise(&device, settings.train.seed);
-        let (work, live_merge) = (Work::Reinforce(Box::new(work)), None);
-        Ok(Self { state: TrainerState::default(), settings: settings.clone(), device, model, optimizer, work, live_merge })
+        let (settings, live_merge) = (settings.train.clone(), None);
+        Ok(Self { state: TrainerState::default(), settings, device, model, optimizer, stage, live_merge })
     }
 
     /// Reinforcement: hold the policy to the model of a folder, or to itself as it is now. Nothing is kept where the loss has no KL term.
@@ -136,33 +119,22 @@ impl Trainer {
     /// # Errors
     /// Weights that do not fit, or a device fault.
     pub fn keep_reference(&mut self, files: Option<&WeightFiles>) -> anyhow::Result<()> {
-        match &mut self.work {
-            Work::Supervised(_) => Ok(()),
-            Work::Reinforce(work) => work.keep_reference(&self.device, &self.model, files),
-        }
+        self.stage.keep_reference(&self.device, &self.model, files)
     }
 
     /// The model that the policy is held to, if there is one.
     pub fn reference(&self) -> Option<&Model> {
-        match &self.work {
-            Work::Supervised(_) => None,
-            Work::Reinforce(work) => work.reference(),
-        }
+        self.stage.reference()
     }
 
     /// A step of reinforcement that is not done, for a checkpoint.
     pub fn pending_step(&self) -> Option<&PendingStep> {
-        match &self.work {
-            Work::Supervised(_) => None,
-            Work::Reinforce(work) => work.pending_step(),
-        }
+        self.stage.pending_step()
     }
 
     /// Go on with a step that a checkpoint held, or with none.
     pub fn set_pending_step(&mut self, step: Option<PendingStep>) {
-        if let Work::Reinforce(work) = &mut self.work {
-            work.set_pending_step(step);
-        }
+        self.stage.set_pending_step(step);
     }
 
     /// Reinforcement: ask the held-out questions. `None` for a supervised stage, or when `progress` stopped it.
@@ -170,10 +142,7 @@ impl Trainer {
     /// # Errors
     /// A grader that fails, or a device fault.
     pub fn evaluate_task(&mut self, temperature: f64, progress: &mut Progress<'_>) -> anyhow::Result<Option<TaskEval>> {
-        match &mut self.work {
-            Work::Supervised(_) => Ok(None),
-            Work::Reinforce(work) => work.evaluate_task(&self.device, &self.model, self.state.step, temperature, progress),
-        }
+        self.stage.evaluate_task(&self.device, &self.model, self.state.step, temperature, progress)
     }
 
     /// Make the next update: submits it and returns the numbers of the update before, which have arrived meanwhile. In reinforcement an
@@ -182,7 +151,7 @@ impl Trainer {
     /// # Errors
     /// A device fault.
     pub fn step(&mut self) -> anyhow::Result<Option<StepResult>> {
-        self.step_watched(&mut |_, _, _| true)
+        self.step_watched(&mut silent)
     }
 
     /// The same. `progress` hears what goes on within a step of reinforcement, and may stop it between two tokens: what was sampled is
@@ -191,41 +160,9 @@ impl Trainer {
     /// # Errors
     /// As [`Trainer::step`].
     pub fn step_watched(&mut self, progress: &mut Progress<'_>) -> anyhow::Result<Option<StepResult>> {
-        if let Work::Reinforce(work) = &mut self.work {
-            let hyper = hyper(&self.settings.train, &self.state);
-            return work.step(&self.device, &self.model, &mut self.optimizer, &mut self.state, hyper, progress);
-        }
-        self.supervised_step()
-    }
-
-    fn supervised_step(&mut self) -> anyhow::Result<Option<StepResult>> {
-        let Work::Supervised(work) = &mut self.work else { return Ok(None) };
-        let (batch_size, n) = (self.settings.train.batch_size, self.state.step + self.state.skipped_batches);
-        let batch = work.batch(n, batch_size);
-        self.optimizer.clear(&self.device)?;
-        work.gradient(&self.device, &batch)?;
-        let hyper = hyper(&self.settings.train, &self.state);
-        let norms = self.optimizer.norms_of(self.state.step + 1);
-        norms.map_or(Ok(()), |norms| norms.before(&self.device))?;
-        self.optimizer.update(&self.device, &hyper)?;
-        norms.map_or(Ok(()), |norms| norms.after(&self.device))?;
-        self.state.step += 1;
-        self.state.optimizer_steps += 1;
-        self.state.num_tokens += batch.num_tokens as u64;
-        let late = Late {
-            step: self.state.step,
-            learning_rate: hyper.learning_rate,
-            num_tokens: self.state.num_tokens,
-            epoch: work.epochs(n + 1, batch_size),
-        };
-        work.submitted(&self.device, late);
-        if let Some(norms) = self.optimizer.norms.as_mut().filter(|norms| norms.is_due(late.step)) {
-            norms.ask(&self.device, late.step);
-        }
-        if let Some(live) = &mut self.live_merge {
-            live.after_update(&self.device, &self.model, self.state.step)?;
-        }
-        if work.pending() > 1 { take(work, self.optimizer.norms.as_mut(), &self.device).map(Some) } else { Ok(None) }
+        let hyper = hyper(&self.settings, &self.state);
+        let Self { device, model, optimizer, live_merge, state, stage, .. } = self;
+        stage.step(Parts { device, model, optimizer, live_merge: live_merge.as_mut(), state }, hyper, progress)
     }
 
     /// The numbers of updates that were submitted and not yet returned, oldest first.
@@ -233,21 +170,15 @@ impl Trainer {
     /// # Errors
     /// A device fault.
     pub fn flush(&mut self) -> anyhow::Result<Vec<StepResult>> {
-        let Work::Supervised(work) = &mut self.work else { return Ok(Vec::new()) };
-        (0..work.pending()).map(|_| take(work, self.optimizer.norms.as_mut(), &self.device)).collect()
+        std::iter::from_fn(|| self.stage.take(&self.device, &mut self.optimizer).transpose()).collect()
     }
 
     /// Mean loss on the validation split (`None` when nothing is held out), on its first `tokens` tokens (0: on all of it).
     ///
     /// # Errors
-    /// A device fault, or what `progress` (batches done, batches in all) returns.
-    pub fn evaluate(
-        &self,
-        tokens: u64,
-        progress: impl FnMut(usize, usize) -> anyhow::Result<()>,
-    ) -> anyhow::Result<Option<Evaluation>> {
-        let Work::Supervised(work) = &self.work else { return Ok(None) };
-        work.evaluate(&self.device, None, tokens, None, progress)
+    /// A device fault, or what `progress` returns; [`Interrupted`](crate::progress::Interrupted) when that ends it.
+    pub fn evaluate(&self, tokens: u64, progress: &mut Progress<'_>) -> anyhow::Result<Option<Evaluation>> {
+        self.stage.evaluate(&self.device, None, tokens, None, progress)
     }
 
     /// The same, to the bit; what the model said of the first tokens is left in `seen`.
@@ -258,10 +189,9 @@ impl Trainer {
         &self,
         tokens: u64,
         seen: &mut Seen,
-        progress: impl FnMut(usize, usize) -> anyhow::Result<()>,
+        progress: &mut Progress<'_>,
     ) -> anyhow::Result<Option<Evaluation>> {
-        let Work::Supervised(work) = &self.work else { return Ok(None) };
-        work.evaluate(&self.device, None, tokens, Some(seen), progress)
+        self.stage.evaluate(&self.device, None, tokens, Some(seen), progress)
     }
 
     /// Merge the snapshots and score the merge as [`Trainer::evaluate`] scores the run's own weights, which it leaves alone. `None` while
@@ -272,12 +202,12 @@ impl Trainer {
     pub fn evaluate_merge(
         &self,
         tokens: u64,
-        progress: impl FnMut(usize, usize) -> anyhow::Result<()>,
+        progress: &mut Progress<'_>,
     ) -> anyhow::Result<Option<(MergedWindow, Option<Evaluation>)>> {
         let Some(live) = &self.live_merge else { return Ok(None) };
         let Some(window) = live.merge(&self.device)? else { return Ok(None) };
-        let Work::Supervised(work) = &self.work else { return Ok(None) };
-        Ok(Some((window, work.evaluate(&self.device, Some(&live.scorer), tokens, None, progress)?)))
+        let mut progress = |_: &str, done, all| progress("evaluating the merge", done, all);
+        Ok(Some((window, self.stage.evaluate(&self.device, Some(&live.scorer), tokens, None, &mut progress)?)))
     }
 
     /// Adam's moments to zero, as at the start of a run.
@@ -296,40 +226,13 @@ impl Trainer {
 
     /// Tokens in one update; in reinforcement, completions.
     pub fn tokens_per_step(&self) -> u64 {
-        match &self.work {
-            Work::Supervised(_) => (self.settings.train.batch_size * self.settings.train.seq_len) as u64,
-            Work::Reinforce(_) => self.settings.train.batch_size as u64,
-        }
+        self.stage.tokens_per_step()
     }
 
     /// The recording of one micro-batch, for profiles, and how often it runs in an update; `None` in reinforcement.
     pub fn recording(&self) -> Option<(&Recording, usize)> {
-        let Work::Supervised(work) = &self.work else { return None };
-        Some((&work.pass.recording, self.settings.train.batch_size / work.pass.acts.batch))
+        self.stage.recording()
     }
-}
-
-/// The oldest update's numbers.
-fn take(work: &mut Supervised, norms: Option<&mut PartNorms>, device: &Device) -> anyhow::Result<StepResult> {
-    let (late, numbers) = work.take(device)?;
-    let norms = norms.map_or(Ok(None), |norms| norms.take(device, late.step))?;
-    let (loss, grad_norm) = (f64::from(numbers[stats::LOSS]), f64::from(numbers[stats::GRAD_NORM]));
-    // As the gate in adamw.wgsl: where logits overflow, the loss is infinite while clamps may leave a finite, wrong gradient.
-    let finite = numbers[stats::NOT_FINITE] == 0.0 && grad_norm.is_finite() && loss.is_finite();
-    Ok(StepResult {
-        step: late.step,
-        num_tokens: late.num_tokens,
-        epoch: late.epoch,
-        loss,
-        entropy: f64::from(numbers[stats::ENTROPY]),
-        mean_token_accuracy: f64::from(numbers[stats::ACCURACY]),
-        // The sum of squares of a gradient with a NaN may be anything.
-        grad_norm: if finite { grad_norm } else { f64::NAN },
-        learning_rate: late.learning_rate,
-        skipped: !finite,
-        events: norms.map(Event::Norms).into_iter().collect(),
-        ..StepResult::default()
-    })
 }
 
 /// What the next update is made with.

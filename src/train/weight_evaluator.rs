@@ -47,7 +47,7 @@ impl WeightEvaluator {
     /// A device fault, or a loss that is no number.
     pub fn loss(&self, weights: &[f32]) -> anyhow::Result<f64> {
         self.model.set(&self.device, weights);
-        let Evaluation { loss, .. } = self.scorer.evaluate(&self.device, self.batches.iter().cloned(), |_| Ok(()))?;
+        let Evaluation { loss, .. } = self.scorer.evaluate(&self.device, self.batches.iter().cloned())?;
         Ok(loss)
     }
 }

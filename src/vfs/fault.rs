@@ -107,7 +107,7 @@ impl FaultFs {
         if s.dead {
             return Err(Trouble::Killed.error());
         }
-        let again = self.lasting && n > self.at && matches!(what, "create" | "create_dir" | "write" | "fsync");
+        let again = self.lasting && n > self.at && matches!(what, "create" | "append" | "create_dir" | "write" | "fsync");
         if n == self.at || again {
             s.dead = self.trouble == Trouble::Killed;
             return Err(self.trouble.error());
@@ -191,6 +191,17 @@ impl Vfs for FaultFs {
     fn open(&self, path: &Path) -> io::Result<(Box<dyn Read + Send>, u64)> {
         self.operation("open", path)?;
         RealFs.open(path)
+    }
+
+    fn append(&self, path: &Path, most: u64) -> io::Result<(Box<dyn VfsFile + '_>, u64)> {
+        self.operation("append", path)?;
+        let (inner, bytes) = RealFs.append(path, most)?;
+        Ok((Box::new(FaultFile { fs: self, path: path.to_owned(), inner }), bytes))
+    }
+
+    fn read_at(&self, path: &Path, offset: u64, most: u64) -> io::Result<(Vec<u8>, u64)> {
+        self.operation("read_at", path)?;
+        RealFs.read_at(path, offset, most)
     }
 
     fn create_dir(&self, path: &Path) -> io::Result<()> {

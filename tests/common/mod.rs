@@ -2,6 +2,7 @@
 #![allow(dead_code, reason = "each test file uses a part of this")]
 
 use lehr::model::checkpoint;
+use lehr::run_folder::checkpoints;
 use serde_json::Value;
 use std::fs::File;
 use std::io::{BufRead, BufReader, Write};
@@ -63,7 +64,7 @@ impl Place {
 
     /// One file of a checkpoint.
     pub fn checkpoint(&self, run: &str, step: u64, file: &str) -> Vec<u8> {
-        let path = checkpoint::folder(&self.path(run)).join(checkpoint::step_name(step)).join(file);
+        let path = checkpoints::folder(&self.path(run)).join(checkpoint::step_name(step)).join(file);
         std::fs::read(&path).unwrap_or_else(|e| panic!("{}: {e}", path.display()))
     }
 

@@ -20,14 +20,14 @@ fn operations(steps: &[u64], step: u64) -> usize {
 
 /// After the fault: old or new, nothing else; then a restart tidies, and the next save works.
 fn recovers(run: &Path, old: &[Option<u64>], context: &str) {
-    let restart = checkpoint::clean_stale(&RealFs, &checkpoint::folder(run));
+    let restart = checkpoint::clean_stale(&RealFs, &checkpoints::folder(run));
     restart.unwrap_or_else(|e| panic!("{context}: {e:#}"));
     let step = load(run);
     assert!(old.contains(&step), "{context}: loaded {step:?}, may be {old:?}");
-    for (_, path) in checkpoint::list(&RealFs, run).unwrap() {
+    for (_, path) in checkpoints::list(&RealFs, run).unwrap() {
         checkpoint::verify(&RealFs, &path).unwrap_or_else(|e| panic!("{context}: a half-deleted one keeps its name: {e:#}"));
     }
-    for name in names_in(&checkpoint::folder(run)) {
+    for name in names_in(&checkpoints::folder(run)) {
         assert!(name.starts_with("step-"), "{context}: {name} is left");
     }
     save(&RealFs, run, 900).unwrap();
@@ -52,10 +52,10 @@ fn an_error_at_any_operation_leaves_old_or_new() {
             let loaded = load(dir.path());
             assert!([Some(300), Some(400)].contains(&loaded), "{context}: {loaded:?}");
             assert!(result.is_err() || loaded == Some(400), "{context}: reported saved but is not there");
-            let sound = checkpoint::list(&RealFs, dir.path()).unwrap().into_iter();
+            let sound = checkpoints::list(&RealFs, dir.path()).unwrap().into_iter();
             assert!(sound.filter(|(_, path)| checkpoint::verify(&RealFs, path).is_ok()).count() >= 2, "{context}");
             if result.is_err() {
-                let left = names_in(&checkpoint::folder(dir.path()));
+                let left = names_in(&checkpoints::folder(dir.path()));
                 assert!(left.iter().all(|name| name.starts_with("step-")), "{context}: {left:?}");
             }
             recovers(dir.path(), &[Some(300), Some(400)], &context);
@@ -73,7 +73,7 @@ fn a_disk_that_stays_bad_is_reported_and_leaves_the_old_ones() {
             let fs = FaultFs::lasting(n, trouble);
             let saved = save(&fs, dir.path(), 300);
             let context = format!("{trouble:?} from {:?}", fs.log()[n]);
-            let left = names_in(&checkpoint::folder(dir.path()));
+            let left = names_in(&checkpoints::folder(dir.path()));
             if let Err(e) = saved {
                 assert_eq!(left.iter().filter(|name| !name.starts_with("step-")).count(), 0, "{context}: {left:?}");
                 assert!(e.to_string().contains("(injected)"), "{context}: {e}");
@@ -81,9 +81,9 @@ fn a_disk_that_stays_bad_is_reported_and_leaves_the_old_ones() {
             let loaded = load(dir.path());
             assert!([Some(200), Some(300)].contains(&loaded), "{context}: {loaded:?}");
             if loaded == Some(300) {
-                fs::remove_dir_all(checkpoint::folder(dir.path()).join("step-00000300")).unwrap();
+                fs::remove_dir_all(checkpoints::folder(dir.path()).join("step-00000300")).unwrap();
             }
-            checkpoint::clean_stale(&RealFs, &checkpoint::folder(dir.path())).unwrap();
+            checkpoint::clean_stale(&RealFs, &checkpoints::folder(dir.path())).unwrap();
         }
     }
 }
@@ -153,7 +153,7 @@ fn a_failed_fsync_is_never_repeated_on_the_same_file() {
 #[test]
 fn a_bit_flip_anywhere_is_detected_and_the_previous_one_used() {
     let dir = run_with(&[100, 200]);
-    let step = checkpoint::folder(dir.path()).join("step-00000200");
+    let step = checkpoints::folder(dir.path()).join("step-00000200");
     let mut random = Lcg(7);
     for round in 0..400 {
         let names = names_in(&step);
@@ -167,7 +167,7 @@ fn a_bit_flip_anywhere_is_detected_and_the_previous_one_used() {
             bad[at] ^= 1 << random.below(8);
         }
         fs::write(&path, bad).unwrap();
-        let newest = checkpoint::newest_valid(&RealFs, dir.path()).unwrap();
+        let newest = checkpoints::newest_valid(&RealFs, dir.path()).unwrap();
         assert_eq!(newest.found.unwrap().step(), 100, "round {round}, {}", path.display());
         assert_eq!(newest.skipped.len(), 1);
         assert!(newest.skipped[0].contains("step-00000200"), "{}", newest.skipped[0]);
@@ -179,7 +179,7 @@ fn a_bit_flip_anywhere_is_detected_and_the_previous_one_used() {
 #[test]
 fn every_manifest_bit_counts() {
     let dir = run_with(&[200]);
-    let path = checkpoint::folder(dir.path()).join("step-00000200/MANIFEST.json");
+    let path = checkpoints::folder(dir.path()).join("step-00000200/MANIFEST.json");
     let sound = fs::read(&path).unwrap();
     for at in 0..sound.len() {
         let mut bad = sound.clone();
@@ -192,12 +192,12 @@ fn every_manifest_bit_counts() {
 #[test]
 fn mixed_renamed_and_foreign_folders_are_no_checkpoints() {
     let dir = run_with(&[100, 200, 300]);
-    let at = |step: u64| checkpoint::folder(dir.path()).join(checkpoint::step_name(step));
+    let at = |step: u64| checkpoints::folder(dir.path()).join(checkpoint::step_name(step));
     fs::copy(at(100).join("optimizer.safetensors"), at(300).join("optimizer.safetensors")).unwrap();
     fs::rename(at(200), at(250)).unwrap();
     fs::create_dir(at(400)).unwrap();
     fs::create_dir(at(400).with_file_name("step-5")).unwrap();
-    let newest = checkpoint::newest_valid(&RealFs, dir.path()).unwrap();
+    let newest = checkpoints::newest_valid(&RealFs, dir.path()).unwrap();
     assert_eq!(newest.found.unwrap().step(), 100);
     let all = newest.skipped.join("\n");
     for part in ["step-00000400: MANIFEST.json", "step-00000300: optimizer.safetensors", "the folder's name says 250"] {
@@ -208,7 +208,7 @@ fn mixed_renamed_and_foreign_folders_are_no_checkpoints() {
 #[test]
 fn a_newer_format_and_escaping_names_are_refused() {
     let dir = run_with(&[200]);
-    let step = checkpoint::folder(dir.path()).join("step-00000200");
+    let step = checkpoints::folder(dir.path()).join("step-00000200");
     let sound = fs::read_to_string(step.join("MANIFEST.json")).unwrap();
     fs::write(step.join("MANIFEST.json"), sound.replace("\"format\": 1", "\"format\": 9")).unwrap();
     let error = format!("{:#}", checkpoint::verify(&RealFs, &step).unwrap_err());
@@ -238,7 +238,7 @@ fn an_export_never_overwrites_and_a_full_disk_says_how_much() {
 #[test]
 fn retention_deletes_only_verified_folders_and_keeps_pins() {
     let dir = run_with(&[100, 200, 300, 400, 500]);
-    let at = |step: u64| checkpoint::folder(dir.path()).join(checkpoint::step_name(step));
+    let at = |step: u64| checkpoints::folder(dir.path()).join(checkpoint::step_name(step));
     fs::write(at(500).join("trainer.json"), "{}").unwrap();
     let mut keeper = Retention::new(Policy { keep_last: 2, keep_every: 0 });
     keeper.pin(100);
@@ -256,7 +256,7 @@ fn retention_deletes_only_verified_folders_and_keeps_pins() {
 fn links_are_never_walked_into() {
     let (dir, outside) = (run_with(&[100, 200, 300]), temp());
     fs::write(outside.path().join("precious"), "x").unwrap();
-    let folder = checkpoint::folder(dir.path());
+    let folder = checkpoints::folder(dir.path());
     std::os::unix::fs::symlink(outside.path(), folder.join("step-00000001")).unwrap();
     std::os::unix::fs::symlink(outside.path(), folder.join(".tmp-step-00000002-1-1")).unwrap();
     std::os::unix::fs::symlink(outside.path(), folder.join("step-00000100/inside")).unwrap();

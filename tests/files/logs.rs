@@ -19,7 +19,7 @@ fn one_trainer_a_run() {
     for error in [RunFolder::open_for_resume(&RealFs, &path).err(), RunLock::acquire(&path).err()] {
         let text = format!("{:#}", error.unwrap());
         assert!(text.contains(&format!("process {}", std::process::id())) && text.contains("since 20"), "{text}");
-        assert!(text.contains(&lehr::session::lock::host_name()), "{text}");
+        assert!(text.contains(&lehr::run_folder::host_name()), "{text}");
     }
     drop(folder);
     assert!(!RunLock::is_held(&path));
@@ -59,7 +59,7 @@ fn bad_run_folders_are_refused_by_name() {
         assert!(text.contains(part) && !text.chars().any(char::is_control), "'{part}' is not in: {text}");
     }
     let run = run_with(&[100]);
-    let checkpoint = checkpoint::folder(run.path()).join("step-00000100");
+    let checkpoint = checkpoints::folder(run.path()).join("step-00000100");
     for (path, part) in [(at("none"), "no such run"), (at("full"), "no config.toml"), (checkpoint, "--init")] {
         let text = format!("{:#}", RunFolder::open_for_resume(&RealFs, &path).unwrap_err());
         assert!(text.contains(part), "'{part}' is not in: {text}");
@@ -80,7 +80,7 @@ fn the_event_log_is_cut_at_the_checkpoint_and_followed() {
     let path = dir.path().join("events.jsonl");
     let mut reader = EventReader::new(&path);
     assert_eq!(reader.poll().unwrap(), Default::default());
-    let mut log = EventLog::create(&path).unwrap();
+    let mut log = EventLog::create(&RealFs, &path).unwrap();
     (1..=5).for_each(|n| log.append(&step(n)).unwrap());
     let offset = log.offset();
     log.append(&step(6)).unwrap();
@@ -92,7 +92,7 @@ fn the_event_log_is_cut_at_the_checkpoint_and_followed() {
     raw.write_all(b"{\"event\":\"Step\",\"st").unwrap();
     assert!(reader.poll().unwrap().events.is_empty());
     drop(log);
-    let mut log = EventLog::resume(&path, offset).unwrap();
+    let mut log = EventLog::resume(&RealFs, &path, offset).unwrap();
     log.append(&step(60)).unwrap();
     log.append(&step(70)).unwrap();
     let poll = reader.poll().unwrap();
@@ -108,12 +108,12 @@ fn the_event_log_is_cut_at_the_checkpoint_and_followed() {
 fn an_offset_in_the_middle_of_a_line_costs_only_that_line() {
     let dir = temp();
     let path = dir.path().join("events.jsonl");
-    let mut log = EventLog::create(&path).unwrap();
+    let mut log = EventLog::create(&RealFs, &path).unwrap();
     (1..=3).for_each(|n| log.append(&step(n)).unwrap());
     let whole = fs::read(&path).unwrap();
     for offset in 0..=whole.len() as u64 + 5 {
         fs::write(&path, &whole).unwrap();
-        EventLog::resume(&path, offset).unwrap().append(&step(9)).unwrap();
+        EventLog::resume(&RealFs, &path, offset).unwrap().append(&step(9)).unwrap();
         let (events, bad) = read_all(&path).unwrap();
         assert_eq!(*steps(&events).last().unwrap(), 9, "{offset}");
         assert!(bad <= 1 && events.len() + bad >= 1);
@@ -198,8 +198,8 @@ mod decode {
 #[test]
 fn tensorboard_files_decode() {
     let dir = temp();
-    let mut board = TensorBoard::create(dir.path(), Some(300)).unwrap();
-    let other = TensorBoard::create(dir.path(), None).unwrap();
+    let mut board = TensorBoard::create(&RealFs, dir.path(), Some(300)).unwrap();
+    let other = TensorBoard::create(&RealFs, dir.path(), None).unwrap();
     assert_ne!(board.path(), other.path());
     board.event(12.5, &Event::Step(Step { step: 301, loss: 2.5, grad_norm: f64::NAN, ..Step::default() })).unwrap();
     board.event(13.0, &Event::Paused { step: 301 }).unwrap();

@@ -6,6 +6,7 @@ use lehr::data::chat::{Chat, ChatTemplate, read_rows};
 use lehr::model::gguf::GgufFile;
 use lehr::model::hf_config;
 use lehr::model::safetensors_file::SafetensorsFile;
+use lehr::progress::silent;
 use lehr::session::control;
 use serde_json::{Map, json};
 use std::path::{Path, PathBuf};
@@ -114,7 +115,7 @@ pub fn template(bytes: &[u8]) -> bool {
 pub fn rows(bytes: &[u8]) -> bool {
     with_folder(|folder| {
         let mut count = 0;
-        let done = read_rows(&folder.put("rows.jsonl", bytes), &mut |_, _| {}, |_, _| {
+        let done = read_rows(&folder.put("rows.jsonl", bytes), &mut silent, |_, _| {
             count += 1;
             Ok(())
         });

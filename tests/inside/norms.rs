@@ -4,6 +4,7 @@ use crate::{FAMILIES, device, shape, trainer};
 use lehr::device::{Arena, Device};
 use lehr::event::{Event, Norms};
 use lehr::model::Parameters;
+use lehr::progress::silent;
 use lehr::rng::Rng;
 use lehr::train::{PartNorms, StepResult, Trainer};
 use std::collections::BTreeMap;
@@ -89,7 +90,7 @@ fn measuring_changes_no_bit() {
             results.extend(p.step().unwrap());
             if n == 5 {
                 results.extend(p.flush().unwrap());
-                p.evaluate(0, |_, _| Ok(())).unwrap();
+                p.evaluate(0, &mut silent).unwrap();
             }
         }
         results.extend(p.flush().unwrap());

@@ -4,6 +4,7 @@ use crate::{FAMILIES, TIME, VOCAB, dataset, shape, trainer};
 use lehr::config::ModelConfig;
 use lehr::data::IGNORE;
 use lehr::event::{Number, Predicted, Predictions};
+use lehr::progress::silent;
 use lehr::train::predictions::Seen;
 use lehr::train::{Scorer, Trainer};
 
@@ -55,9 +56,9 @@ fn assert_bins(found: &Predicted, tokens: &[[f64; 3]]) {
 }
 
 fn look(p: &Trainer, most: usize) -> Predictions {
-    let plain = p.evaluate(0, |_, _| Ok(())).unwrap().unwrap();
+    let plain = p.evaluate(0, &mut silent).unwrap().unwrap();
     let mut seen = Seen { most, ..Seen::default() };
-    let found = p.evaluate_seeing(0, &mut seen, |_, _| Ok(())).unwrap().unwrap();
+    let found = p.evaluate_seeing(0, &mut seen, &mut silent).unwrap().unwrap();
     let bits = |e: lehr::train::Evaluation| (e.loss.to_bits(), e.mean_token_accuracy.to_bits(), e.tokens);
     assert_eq!(bits(found), bits(plain), "looking changes no bit");
     seen.predictions(9)

@@ -10,13 +10,14 @@ const FLOORS: &[&[&str]] = &[
     &["rng"],
     &["device"],
     &["ops"],
-    &["config", "event", "number_format", "plot", "stats", "vfs"],
+    &["config", "event", "number_format", "plot", "progress", "stats", "vfs"],
     &["model", "data"],
-    &["train"],
+    &["run_folder", "merge", "landscape"],
+    &["train", "history"],
     &["session"],
-    &["reproduce", "history"],
     &["report", "story"],
     &["app"],
+    &["papers"],
     &["cli", "main"],
 ];
 /// Macros that stand at the crate's root, and the module that defines them.

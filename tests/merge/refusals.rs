@@ -74,7 +74,7 @@ fn damaged_folders(place: &Place) {
     std::fs::write(place.path("edited/MANIFEST.json"), "{}").unwrap();
     windows::fake_run(&place.path("run"), &[100, 200, 300]);
     windows::fake_run(&place.path("other-run"), &[100, 200, 300]);
-    let inside = checkpoint::folder(&place.path("other-run")).join(step_name(200)).join("model.safetensors");
+    let inside = checkpoints::folder(&place.path("other-run")).join(step_name(200)).join("model.safetensors");
     let mut bytes = std::fs::read(&inside).unwrap();
     let end = bytes.len() - 1;
     bytes[end] ^= 64;
@@ -187,7 +187,7 @@ fn a_bad_disk_leaves_all_or_nothing() {
     let recipe = Recipe::new(&merge, &MergeRule::Sma, None);
     let save = |fs: &FaultFs, top: &str| {
         let target = Target::new(&RealFs, &place.path(top).join("deep/out")).unwrap();
-        merge.save(fs, &target, &recipe, &mut |_| Ok(()))
+        merge.save(fs, &target, &recipe, &mut silent)
     };
     let count = FaultFs::counting();
     save(&count, "whole").unwrap();

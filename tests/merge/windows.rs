@@ -2,11 +2,11 @@
 
 use super::*;
 use checkpoint::{Existing, Origin, Place as At, save, step_name};
-use lehr::train::merge::{Interval, WindowSpec, choose, choose_at_most};
+use lehr::merge::{Interval, WindowSpec, choose, choose_at_most};
 
 /// A run of 32 tokens an update with (almost empty) checkpoints at these steps.
 pub(super) fn fake_run(run: &Path, steps: &[u64]) {
-    let folder = checkpoint::folder(run);
+    let folder = checkpoints::folder(run);
     std::fs::create_dir_all(&folder).unwrap();
     std::fs::write(run.join("config.toml"), "[train]\nbatch_size = 4\nseq_len = 8\n").unwrap();
     for step in steps {
@@ -36,7 +36,7 @@ fn windows_are_trailing_and_evenly_spaced() {
     let run = place.path("run");
     let steps = [100, 200, 300, 400, 500, 600, 700, 800, 900, 920, 940, 1000];
     fake_run(&run, &steps);
-    let at = |step: u64| checkpoint::folder(&run).join(step_name(step));
+    let at = |step: u64| checkpoints::folder(&run).join(step_name(step));
     for (last, every, end, want, spacing) in [
         (3, Some("200"), None, vec![600, 800, 1000], 200),
         (3, None, None, vec![800, 900, 1000], 100),
@@ -132,7 +132,7 @@ fn a_run_is_trained_merged_judged_and_gone_on_from() {
     }
     // What it did: the mean of the files.
     let inputs: Vec<Tensors> =
-        [12, 16, 20, 24].iter().map(|s| weights(&checkpoint::folder(&place.path("run")).join(step_name(*s)))).collect();
+        [12, 16, 20, 24].iter().map(|s| weights(&checkpoints::folder(&place.path("run")).join(step_name(*s)))).collect();
     for (name, tensor) in weights(&place.path("merged")) {
         let columns: Vec<Vec<f64>> = inputs.iter().map(|m| m[&name].numbers()).collect();
         for (i, x) in tensor.numbers().into_iter().enumerate() {

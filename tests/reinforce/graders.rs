@@ -2,7 +2,7 @@
 
 use crate::common::{Place, Said, json_lines, kind, run, step_numbers};
 use crate::runs::{base, weights};
-use lehr::model::checkpoint;
+use lehr::run_folder::checkpoints;
 use lehr::vfs::RealFs;
 use serde_json::{Value, json};
 use std::os::unix::fs::PermissionsExt as _;
@@ -95,7 +95,7 @@ fn a_grader_that_is_gone_ends_the_run_after_a_save() {
             let nothing = step["step"].as_u64() > Some(2);
             assert_eq!(step["completions/ungraded"].as_f64(), nothing.then_some(STEP as f64), "{step}");
         }
-        let newest = checkpoint::newest_valid(&RealFs, &place.path(name)).unwrap();
+        let newest = checkpoints::newest_valid(&RealFs, &place.path(name)).unwrap();
         assert!(newest.skipped.is_empty());
         assert_eq!(newest.found.unwrap().step(), saved);
         // Steps of which nothing was judged have changed nothing.

@@ -7,6 +7,7 @@ use lehr::data::{Notices, Source, Tokenizer};
 use lehr::device::Device;
 use lehr::model::hf_config;
 use lehr::model::weight_files::WeightFiles;
+use lehr::progress::silent;
 use lehr::train::Trainer;
 use safetensors::SafeTensors;
 use serde_json::Value;
@@ -39,7 +40,7 @@ fn tokens_and_labels_are_those_of_trl() {
     let most = g.max_length();
     for name in ["messages", "turns", "texts", "plain"] {
         let mut got = Vec::new();
-        read_rows(&golden(&format!("sft/{name}.jsonl")), &mut |_, _| {}, |_, row| {
+        read_rows(&golden(&format!("sft/{name}.jsonl")), &mut silent, |_, row| {
             let example = encoder.encode(&row)?;
             let n = example.tokens.len().min(most);
             let tokens: Vec<i64> = example.tokens[..n].iter().map(|id| i64::from(*id)).collect();
@@ -85,7 +86,7 @@ fn one_update_matches(device: Device, packing: bool) {
     let from = chat::From { tokenizer: &g.tokenizer, template: &g.template, seq_len: settings.train.seq_len, seed: 1 };
     let sft = settings.sft.clone().unwrap();
     let mut notices = Notices::new();
-    let mut source: ChatSource = chat::load(&settings.data, &sft, &from, &mut notices, &mut |_, _| {}).unwrap();
+    let mut source: ChatSource = chat::load(&settings.data, &sft, &from, &mut notices, &mut silent).unwrap();
     assert!(notices.lines().iter().any(|l| l.contains("2 of 7 rows are longer")), "{:?}", notices.lines());
     settings.train.batch_size = source.rows_per_epoch() as usize;
     assert_eq!(source.end_after(1.0, settings.train.batch_size), 1);
@@ -148,7 +149,7 @@ fn rows_share_a_sequence_and_nothing_else() {
     let g = Golden::open();
     let settings = settings(&g, true);
     let from = chat::From { tokenizer: &g.tokenizer, template: &g.template, seq_len: settings.train.seq_len, seed: 1 };
-    let source = chat::load(&settings.data, &settings.sft.clone().unwrap(), &from, &mut Notices::new(), &mut |_, _| {}).unwrap();
+    let source = chat::load(&settings.data, &settings.sft.clone().unwrap(), &from, &mut Notices::new(), &mut silent).unwrap();
     let batch = source.batch(0, source.rows_per_epoch() as usize);
     assert_eq!(batch.num_tokens as u64, g.value["step"]["num_tokens"].as_f64().unwrap() as u64);
     let starts: std::collections::BTreeSet<_> =

@@ -3,6 +3,7 @@
 use lehr::config::{Layers, Stage};
 use lehr::data::chat::{self, ChatTemplate, PLAIN, Part, Row, load, read_rows};
 use lehr::data::{IGNORE, Notices, Source, Tokenizer};
+use lehr::progress::silent;
 use std::collections::HashMap;
 use std::path::{Path, PathBuf};
 
@@ -24,7 +25,7 @@ impl Place {
 
 fn read(path: &Path) -> anyhow::Result<Vec<Row>> {
     let mut rows = Vec::new();
-    read_rows(path, &mut |_, _| {}, |_, row| {
+    read_rows(path, &mut silent, |_, row| {
         rows.push(row);
         Ok(())
     })?;
@@ -145,7 +146,7 @@ fn source(data: Vec<PathBuf>, fraction: f64, seed: u64, notices: &mut Notices) -
     let tokenizer = Tokenizer::bytes(true)?;
     let template = ChatTemplate::new(PLAIN, tokenizer.special_tokens(), 0)?;
     let from = chat::From { tokenizer: &tokenizer, template: &template, seq_len: 16, seed };
-    load(&settings.data, &settings.sft.clone().unwrap_or_default(), &from, notices, &mut |_, _| {})
+    load(&settings.data, &settings.sft.clone().unwrap_or_default(), &from, notices, &mut silent)
 }
 
 /// The rows in `n` batches, by their text.
@@ -241,7 +242,7 @@ fn a_template_that_cannot_be_spelled_is_said_at_once() {
         let tokenizer = Tokenizer::chars(chars.chars(), false).unwrap();
         let (tokenizer, template) = chat::template_of(&tokenizer, None, 0).unwrap();
         let from = chat::From { tokenizer: &tokenizer, template: &template, seq_len: 64, seed: 1 };
-        load(&settings.data, &sft, &from, &mut Notices::new(), &mut |_, _| {}).map(|_| ()).map_err(|e| format!("{e:#}"))
+        load(&settings.data, &sft, &from, &mut Notices::new(), &mut silent).map(|_| ()).map_err(|e| format!("{e:#}"))
     };
     let error = try_with("abcdefghijklmnopqrstuvwxyz\n").unwrap_err();
     assert!(
@@ -257,7 +258,7 @@ fn a_template_that_cannot_be_spelled_is_said_at_once() {
     let tokenizer = Tokenizer::bytes(false).unwrap();
     let (tokenizer, template) = chat::template_of(&tokenizer, None, 0).unwrap();
     let from = chat::From { tokenizer: &tokenizer, template: &template, seq_len: 64, seed: 1 };
-    let error = load(&settings.data, &sft, &from, &mut Notices::new(), &mut |_, _| {}).err().unwrap();
+    let error = load(&settings.data, &sft, &from, &mut Notices::new(), &mut silent).err().unwrap();
     let error = format!("{error:#}");
     assert!(error.contains("c.jsonl:1: ") && error.contains("not tool"), "{error}");
 }

@@ -99,7 +99,7 @@ fn the_template_travels_with_every_checkpoint() {
     // Another file's template takes the place of the one that the model has.
     std::fs::write(place.path("own.jinja"), "{% for m in messages %}{{ m.content + '\\n' }}{% endfor %}").unwrap();
     json_lines(&mut place.lehr(sft("own", &["--chat-template=own.jinja", "--num-train-epochs=1", "--eval-every=0"]).iter()));
-    let folder = lehr::model::checkpoint::newest_valid(&lehr::vfs::RealFs, &place.path("own")).unwrap().found.unwrap().path;
+    let folder = lehr::run_folder::checkpoints::newest_valid(&lehr::vfs::RealFs, &place.path("own")).unwrap().found.unwrap().path;
     let template = Tokenizer::from_folder(&folder).unwrap().chat_template().unwrap().unwrap();
     assert!(template.starts_with("{% for m in messages %}"), "{template}");
     let started = &kind(&place.events("own"), "Started")[0].clone();

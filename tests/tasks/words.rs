@@ -4,6 +4,7 @@ use lehr::config::{DataSettings, Form, TaskSettings};
 use lehr::data::chat::{ChatTemplate, Encoder, LossOn, PLAIN, Row};
 use lehr::data::tasks::{Split, kk, open};
 use lehr::data::{Corpus, Notices, Tokenizer, TokenizerKind};
+use lehr::progress::silent;
 
 fn rows(count: u64) -> Vec<kk::Row> {
     (0..count).map(|n| kk::row(Form::Compact, &kk::made(3, 1, Split::Train, n).unwrap(), 1, n)).collect()
@@ -72,7 +73,7 @@ fn documents_of_a_corpus_end_in_the_end_of_text() {
     let mut notices = Notices::new();
     let corpus = Corpus::open(&[path], &mut notices).unwrap();
     let cache = lehr::data::Cache::Off;
-    let file = lehr::data::tokenize(&corpus, &tokenizer, &cache, &mut notices, &mut |_, _| {}).unwrap();
+    let file = lehr::data::tokenize(&corpus, &tokenizer, &cache, &mut notices, &mut silent).unwrap();
     assert!(notices.is_empty(), "{notices:?}");
     let expected: usize = rows.iter().map(|row| row.text.split(' ').count() + 1).sum();
     // The end of text also stands in front of the first document.

@@ -99,7 +99,8 @@ pub fn run(args: &super::Args, rows: Option<usize>) -> anyhow::Result<i32> {
         let begin = Instant::now();
         let sampling = Sampling { temperature, seed: own.seed, ..Sampling::default() };
         let exam = Exam { questions: count, samples, max_completion_length: most, sampling };
-        let Some((graded_questions, ungraded)) = examinee.sit(task.as_mut(), &exam, &mut |_, done, _| progress.tell(done))?
+        let Some((graded_questions, ungraded)) =
+            examinee.sit(task.as_mut(), &exam, &mut |_, done, _| Ok(progress.tell(done as usize)))?
         else {
             return Ok(session::control::INTERRUPTED);
         };
@@ -140,7 +141,7 @@ fn questions(args: &super::Args, tokenizer: &crate::data::Tokenizer) -> anyhow::
     let data = DataSettings { val_data: args.data.first().cloned(), ..DataSettings::default() };
     let settings = TaskSettings { eval_questions: args.exam.count, ..args.task.clone() };
     let mut notices = Notices::new();
-    let now = session::unix_time() as i64;
+    let now = crate::vfs::unix_time() as i64;
     let task = tasks::open(&settings, &data, args.exam.seed, Some(tokenizer), now, &mut notices)?;
     notices.take().iter().for_each(|n| output::note(&format!("note: {n}")));
     Ok(task)

@@ -108,7 +108,7 @@ impl GrpoSettings {
         within("lopti-eta", self.lopti_eta.unwrap_or(0.0), 0.0, 1.0)?;
         within("lopti-quantile", self.lopti_quantile.unwrap_or(0.0), 0.0, 1.0)?;
         ensure!(
-            self.lopti_eta.is_none_or(|eta| eta == 0.0) || self.lopti_quantile.is_none(),
+            self.lopti_eta().is_none() || self.lopti_quantile.is_none(),
             "--lopti-quantile: is another way to say --lopti-eta; give one of them"
         );
         if let Some(bin) = self.mask_bins.iter().find(|bin| !(1..=4).contains(*bin)) {

@@ -23,6 +23,7 @@ pub use template::{Chat, ChatTemplate, PLAIN, Rendered};
 
 use super::{Notices, Tokenizer, shown_path};
 use crate::config::{DataSettings, SftSettings};
+use crate::progress::Progress;
 use crate::rng::{Permutation, Rng};
 use anyhow::{Context, Result, ensure};
 use serde_json::{Map, Value};
@@ -82,7 +83,7 @@ pub fn load(
     sft: &SftSettings,
     from: &From<'_>,
     notices: &mut Notices,
-    progress: &mut dyn FnMut(u64, u64),
+    progress: &mut Progress<'_>,
 ) -> Result<ChatSource> {
     ensure!(
         !data.data.is_empty(),
@@ -146,7 +147,7 @@ struct Reader<'a> {
     kwargs: Map<String, Value>,
     seq_len: usize,
     notices: &'a mut Notices,
-    progress: &'a mut dyn FnMut(u64, u64),
+    progress: &'a mut Progress<'a>,
 }
 
 /// What became of the rows of a file.

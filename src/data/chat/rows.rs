@@ -6,6 +6,7 @@ use super::messages::{self, Turns, extra};
 use super::template::Chat;
 use crate::data::json_rows::{Object, read_objects};
 use crate::data::{DataFolder, Notices, data_folder, shown, shown_path};
+use crate::progress::Progress;
 use anyhow::{Result, anyhow, bail, ensure};
 use serde_json::{Map, Value, json};
 use std::path::{Path, PathBuf};
@@ -105,7 +106,7 @@ pub fn row_files(path: &Path, notices: &mut Notices) -> Result<DataFolder> {
 ///
 /// # Errors
 /// The first row that is none, with its place, its field and the cure; what `take` returns.
-pub fn read_rows(path: &Path, progress: &mut dyn FnMut(u64, u64), mut take: impl FnMut(&str, Row) -> Result<()>) -> Result<()> {
+pub fn read_rows(path: &Path, progress: &mut Progress<'_>, mut take: impl FnMut(&str, Row) -> Result<()>) -> Result<()> {
     read_objects(path, r#"{"messages": [...]}"#, progress, |place, object| {
         let row = parse_row(object).map_err(|e| anyhow!("{place}: {e}"))?;
         take(place, row)

@@ -17,6 +17,7 @@
 use super::writer::{Bounds, Output, Writer, Written};
 use super::{Cache, Ids, Store, TokenFile, write_corpus};
 use crate::data::{Corpus, Notices, Tokenizer, shown_path};
+use crate::progress::Progress;
 use anyhow::{Result, anyhow};
 use sha2::{Digest, Sha256};
 use std::fs::{self, File};
@@ -63,7 +64,7 @@ pub(super) fn find_or_make(
     tokenizer: &Tokenizer,
     cache: &Cache,
     notices: &mut Notices,
-    progress: &mut dyn FnMut(u64, u64),
+    progress: &mut Progress<'_>,
 ) -> Result<TokenFile, Failure> {
     let folder = folder_of(cache).map_err(Failure::Cache)?;
     let key = key_of(corpus, tokenizer).map_err(Failure::Data)?;
@@ -117,7 +118,7 @@ fn make(
     corpus: &Corpus,
     tokenizer: &Tokenizer,
     notices: &mut Notices,
-    progress: &mut dyn FnMut(u64, u64),
+    progress: &mut Progress<'_>,
 ) -> Result<()> {
     let folder = path.parent().unwrap_or(Path::new("."));
     let temporary = tempfile::Builder::new().prefix(TEMPORARY_PREFIX).tempfile_in(folder).map_err(CacheWriteError)?;

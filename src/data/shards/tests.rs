@@ -1,5 +1,6 @@
 use super::*;
 use crate::data::TokenizerKind;
+use crate::progress::silent;
 use std::fs;
 use std::path::Path;
 
@@ -11,7 +12,11 @@ fn ids_of(file: &TokenFile) -> Vec<u32> {
 
 fn run(corpus: &Corpus, tokenizer: &Tokenizer, cache: &Cache) -> (TokenFile, Vec<String>) {
     let (mut notices, mut seen) = (Notices::new(), Vec::new());
-    let file = tokenize(corpus, tokenizer, cache, &mut notices, &mut |done, total| seen.push((done, total))).unwrap();
+    let mut progress = |_: &str, done, total| {
+        seen.push((done, total));
+        Ok(true)
+    };
+    let file = tokenize(corpus, tokenizer, cache, &mut notices, &mut progress).unwrap();
     if !file.is_from_cache() {
         assert!(seen.windows(2).all(|w| w[0] <= w[1]) && seen.last() == Some(&(corpus.total_bytes(), corpus.total_bytes())));
     }
@@ -148,7 +153,7 @@ fn errors_of_the_text_are_no_errors_of_the_cache() {
     let folder = tempfile::tempdir().unwrap();
     let chars = Tokenizer::chars("abc".chars(), false).unwrap();
     for cache in [Cache::Off, Cache::Folder(folder.path().into())] {
-        let result = tokenize(&Corpus::from_text("t", "abcd"), &chars, &cache, &mut Notices::new(), &mut |_, _| ());
+        let result = tokenize(&Corpus::from_text("t", "abcd"), &chars, &cache, &mut Notices::new(), &mut silent);
         assert!(result.err().unwrap().to_string().contains("'d'"));
     }
     assert_eq!(fs::read_dir(folder.path()).unwrap().count(), 0, "no half-made file stays");
@@ -171,7 +176,7 @@ fn threads_keep_the_order_and_report_errors() {
     let json = r#"{"version":"1.0","added_tokens":[],"model":{"type":"WordLevel","vocab":{"a":0},"unk_token":"?"}}"#;
     fs::write(folder.path().join("tokenizer.json"), json).unwrap();
     let word = Tokenizer::from_folder(folder.path()).unwrap();
-    let error = tokenize(&corpus, &word, &Cache::Off, &mut Notices::new(), &mut |_, _| ()).err().unwrap().to_string();
+    let error = tokenize(&corpus, &word, &Cache::Off, &mut Notices::new(), &mut silent).err().unwrap().to_string();
     assert!(error.contains("cannot encode"), "{error}");
 }
 

@@ -6,6 +6,7 @@ use crate::config::{DataSettings, TaskSettings};
 use crate::data::chat::row_files;
 use crate::data::json_rows::{Object, read_objects};
 use crate::data::{ContentHash, Notices, Tokenizer, shown_path};
+use crate::progress::silent;
 use crate::rng::{Permutation, Rng};
 use anyhow::{Error, Result, ensure};
 use std::collections::HashSet;
@@ -231,7 +232,7 @@ impl<F: Fn(Object) -> Result<KeyedQuestion>> Reader<'_, F> {
         for path in paths {
             let (mut bad, mut count, before) = (Vec::new(), 0, rows.len());
             for file in row_files(path, notices)?.train {
-                read_objects(&file, self.example, &mut |_, _| {}, |place, row| {
+                read_objects(&file, self.example, &mut silent, |place, row| {
                     match (self.make)(row).and_then(|row| self.spelt(row)) {
                         Ok(row) => rows.push(row),
                         Err(error) => {

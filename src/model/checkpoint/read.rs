@@ -1,10 +1,10 @@
 //! Finding, verifying and opening checkpoints.
 
-use super::{MANIFEST, Manifest, folder, hex, step_of};
+use super::{MANIFEST, Manifest, hex, step_of};
 use crate::model::hf_config::{self, HfConfig};
 use crate::model::safetensors_file::SafetensorsFile;
 use crate::model::weight_files::WeightFiles;
-use crate::vfs::{Kind, Vfs, clean, shown};
+use crate::vfs::{Vfs, clean, shown};
 use anyhow::{Context, Result, ensure};
 use sha2::{Digest, Sha256};
 use std::io::Read;
@@ -132,47 +132,4 @@ fn hash(reader: &mut dyn Read) -> std::io::Result<String> {
             Err(e) => return Err(e),
         }
     }
-}
-
-/// The checkpoint folders of a run, newest first, not verified. Links are passed over.
-///
-/// # Errors
-/// The folder cannot be listed; no folder is no checkpoints.
-pub fn list(vfs: &dyn Vfs, run: &Path) -> Result<Vec<(u64, PathBuf)>> {
-    let dir = folder(run);
-    if vfs.kind(&dir).with_context(|| shown(&dir))?.is_none() {
-        return Ok(Vec::new());
-    }
-    let mut out = Vec::new();
-    for entry in vfs.list(&dir).with_context(|| shown(&dir))? {
-        if let Some(step) = entry.name.to_str().and_then(step_of).filter(|_| entry.kind == Kind::Dir) {
-            out.push((step, dir.join(&entry.name)));
-        }
-    }
-    out.sort_by_key(|(step, _)| std::cmp::Reverse(*step));
-    Ok(out)
-}
-
-/// The newest checkpoint that verifies, and what was passed over on the way to it.
-#[derive(Debug)]
-pub struct Newest {
-    /// `None` when there is none.
-    pub found: Option<Checkpoint>,
-    /// One line for each newer folder that does not verify, with the reason.
-    pub skipped: Vec<String>,
-}
-
-/// Find the newest checkpoint of a run that verifies.
-///
-/// # Errors
-/// The folder cannot be listed.
-pub fn newest_valid(vfs: &dyn Vfs, run: &Path) -> Result<Newest> {
-    let mut skipped = Vec::new();
-    for (_, path) in list(vfs, run)? {
-        match Checkpoint::open(vfs, &path) {
-            Ok(found) => return Ok(Newest { found: Some(found), skipped }),
-            Err(e) => skipped.push(format!("{e:#}")),
-        }
-    }
-    Ok(Newest { found: None, skipped })
 }

@@ -9,6 +9,7 @@ use super::{ALIGNMENT, MAGIC};
 use crate::config::{ModelConfig, RopeScaling};
 use crate::model::weight_files::WeightFiles;
 use crate::model::{Parameters, Spec, check, stored};
+use crate::progress::{Progress, report};
 use crate::vfs::clean;
 use anyhow::{Context, Result};
 use std::io::Write;
@@ -178,7 +179,7 @@ fn setting(out: &mut Vec<u8>, value: &Value) -> Result<()> {
 ///
 /// # Errors
 /// Numbers that the type cannot hold, weights that cannot be read, or a write that fails.
-pub fn write(plan: &Plan<'_>, out: &mut dyn Write, progress: &mut dyn FnMut(u64, u64)) -> Result<()> {
+pub fn write(plan: &Plan<'_>, out: &mut dyn Write, progress: &mut Progress<'_>) -> Result<()> {
     let (mut done, all) = (plan.head.len() as u64, plan.bytes());
     out.write_all(&plan.head)?;
     let model = plan.model;
@@ -203,7 +204,7 @@ pub fn write(plan: &Plan<'_>, out: &mut dyn Write, progress: &mut dyn FnMut(u64,
         let padding = part.bytes.next_multiple_of(ALIGNMENT) - part.bytes;
         out.write_all(&vec![0; padding as usize])?;
         done += part.bytes + padding;
-        progress(done, all);
+        report(progress, "writing", done, all)?;
     }
     Ok(())
 }

@@ -2,9 +2,9 @@
 //! Algorithm 1, in the reading of its released code: a pass is the whole batch, mini-batch by mini-batch, before the next pass begins).
 
 use super::Rollout;
-use super::tokens::{QUARTILES, bin};
 use crate::config::{GrpoSettings, LoptiOrder, LoptiSplit};
 use crate::rng::{Permutation, Rng};
+use crate::train::bins::{QUARTILES, bin};
 use anyhow::{Result, ensure};
 use std::sync::Arc;
 
@@ -83,11 +83,7 @@ enum By {
 }
 
 fn split(grpo: &GrpoSettings) -> Option<By> {
-    match (grpo.lopti_quantile, grpo.lopti_eta) {
-        (Some(share), _) => Some(By::Share(share)),
-        (None, Some(eta)) if eta > 0.0 => Some(By::Threshold(eta)),
-        _ => None,
-    }
+    grpo.lopti_quantile.map(By::Share).or(grpo.lopti_eta().map(By::Threshold))
 }
 
 /// Every token that is updated at all.

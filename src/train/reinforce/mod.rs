@@ -23,6 +23,6 @@ pub use groups::{Pass, counts, passes};
 pub use policy::{Policy, PolicyModel, memory_parts};
 pub use report::Seconds;
 pub use rollout::Rollout;
-pub use sampling::{Answer, Progress, Sampled, Sampler};
+pub use sampling::{Answer, Sampled, Sampler};
 pub use step::{Made, PendingStep, Reinforce, TaskContext, slots};
 pub use update::{Loss, UpdateStats};

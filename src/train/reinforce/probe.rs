@@ -1,10 +1,10 @@
 //! What an update did to each token (arXiv 2505.12929, figures 1 c, e, f and 3): the change of its probability, by quartile of the
 //! probability before, and the part of the tokens that moved to where their advantage wants them.
 
-use super::tokens::{QUARTILES, bin, short};
 use super::{Loss, Pass, Policy, PolicyModel, Rollout, passes};
 use crate::config::GrpoSettings;
 use crate::event::{BinGradient, Moved, Number, Probe};
+use crate::train::bins::{QUARTILES, bin, short};
 use anyhow::Result;
 use std::sync::Arc;
 

@@ -6,8 +6,8 @@ use super::step::{Made, PendingStep};
 use super::{UpdateStats, probe, tokens, warnings};
 use crate::config::RolloutSettings;
 use crate::data::Tokenizer;
-use crate::event::{Completion, Event, Number};
-use crate::train::{StepResult, TrainerState};
+use crate::event::{Completion, Event, Number, Step};
+use crate::train::TrainerState;
 use anyhow::Result;
 use serde::{Deserialize, Serialize};
 use std::collections::BTreeMap;
@@ -33,14 +33,14 @@ impl Seconds {
     }
 }
 
-/// The numbers of a step that is done; `after` are the tokens' log-probabilities behind the last update, where they were measured.
+/// The numbers of a step that is done, and its events; `after` are the tokens' log-probabilities behind the last update, where they were measured.
 pub(super) fn step(
     now: &PendingStep,
     after: Option<&[Vec<f32>]>,
     state: &TrainerState,
     settings: &RolloutSettings,
     watch: &mut warnings::Watch,
-) -> StepResult {
+) -> (Step, Vec<Event>) {
     let rollouts = &now.sampled.rollouts;
     let mut all = metrics::of_completions(&now.sampled, settings.num_generations);
     let together = UpdateStats::together(&now.updates.iter().map(|m| m.stats).collect::<Vec<_>>());
@@ -71,7 +71,7 @@ pub(super) fn step(
     });
     let mut events = vec![Event::Tokens(Box::new(told))];
     events.extend(warnings.into_iter().map(|text| Event::Warning { text }));
-    StepResult {
+    let numbers = Step {
         step: state.step,
         loss: loss(&now.updates),
         entropy,
@@ -80,9 +80,9 @@ pub(super) fn step(
         grad_norm: together.grad_norm,
         skipped: together.skipped,
         metrics: all,
-        events,
-        ..StepResult::default()
-    }
+        ..Step::default()
+    };
+    (numbers, events)
 }
 
 /// Completions without a reward, and why the last.

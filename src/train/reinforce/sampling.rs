@@ -7,11 +7,9 @@ use crate::data::tasks::{Grade, Question, Split, Task};
 use crate::device::Device;
 use crate::model::{Completion, Model, Request, Rollouts};
 use crate::ops::sample::Sampling;
+use crate::progress::Progress;
 use anyhow::{Result, ensure};
 use serde::{Deserialize, Serialize};
-
-/// What is heard of a step: (what is done, how much of it is, of how much); false stops it.
-pub type Progress<'a> = dyn FnMut(&str, usize, usize) -> bool + 'a;
 
 /// A graded completion.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
@@ -110,7 +108,7 @@ impl Sampler<'_> {
             })
             .collect();
         let begin = web_time::Instant::now();
-        let mut watch = |done: usize, all: usize| Ok(progress("sampling", done, all));
+        let mut watch = |_: &str, done, all| progress("sampling", done, all);
         let Some(completions) = self.engine.run(self.device, self.model, &requests, &self.sampling, self.stops, &mut watch)?
         else {
             return Ok(None);

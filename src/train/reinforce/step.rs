@@ -2,18 +2,20 @@
 //! mini-batch. A step can be left between any two updates and gone on with from what a checkpoint holds, to the same bits.
 
 use super::report::{self, Seconds};
-use super::sampling::{Progress, Sampled, Sampler};
+use super::sampling::{Sampled, Sampler};
 use super::{Loss, Pass, Policy, PolicyModel, UpdateStats, advantage, passes, probe, warnings};
-use crate::config::{GrpoSettings, ModelConfig, RolloutSettings, Settings};
+use crate::config::{GrpoSettings, ModelConfig, RolloutSettings, Settings, is_due};
 use crate::data::Tokenizer;
 use crate::data::tasks::Task;
 use crate::device::{Device, Sizes};
-use crate::event::{BinGradient, Event, Norms};
+use crate::event::{BinGradient, Event, Norms, TaskEval};
 use crate::model::rollout::default_slots;
 use crate::model::weight_files::WeightFiles;
 use crate::model::{Model, Rollouts};
 use crate::ops::adamw::UpdateParams;
 use crate::ops::sample::Sampling;
+use crate::progress::Progress;
+use crate::train::stage::{Parts, Stage};
 use crate::train::{Optimizer, StepResult, TrainerState};
 use anyhow::{Context as _, Result};
 use serde::{Deserialize, Serialize};
@@ -111,88 +113,6 @@ impl Reinforce {
         self.policy.optimizer(device, model, settings)
     }
 
-    /// Hold the policy to a model: that of a folder, or as it is now. Without a KL term nothing is kept.
-    ///
-    /// # Errors
-    /// Weights that do not fit, or a device fault.
-    pub fn keep_reference(&mut self, device: &Device, model: &Model, files: Option<&WeightFiles>) -> Result<()> {
-        if self.grpo.beta == 0.0 {
-            return Ok(());
-        }
-        let reference = Model::new(device, &model.config, model.max_context())?;
-        match files {
-            Some(files) => reference.load(device, files)?,
-            None => reference.set(device, &model.get(device)?),
-        }
-        self.reference = Some(reference);
-        Ok(())
-    }
-
-    /// The model that the policy is held to.
-    pub fn reference(&self) -> Option<&Model> {
-        self.reference.as_ref()
-    }
-
-    /// The step that is not done, if there is one.
-    pub fn pending_step(&self) -> Option<&PendingStep> {
-        self.pending_step.as_ref()
-    }
-
-    /// Go on with a step that a checkpoint holds, or with none.
-    pub fn set_pending_step(&mut self, step: Option<PendingStep>) {
-        self.pending_step = step;
-    }
-
-    /// The next update of the step under way, sampling first where there is none; the step's numbers come with its last update.
-    ///
-    /// # Errors
-    /// A grader that fails, or a device fault.
-    pub fn step(
-        &mut self,
-        device: &Device,
-        model: &Model,
-        optimizer: &mut Optimizer,
-        state: &mut TrainerState,
-        hyper: UpdateParams,
-        progress: &mut Progress<'_>,
-    ) -> Result<Option<StepResult>> {
-        let on = PolicyModel { device, model, optimizer };
-        let mut now = match self.pending_step.take() {
-            Some(now) => now,
-            None => match self.begin(on, state, progress)? {
-                Some(now) => now,
-                None => return Ok(None),
-            },
-        };
-        let plan = match now.plan.take() {
-            Some(plan) => plan,
-            None => self.plan(&now, state.step)?,
-        };
-        if let Some((pass, range)) = plan.get(now.updates.len()) {
-            let begin = Instant::now();
-            self.policy.optimizer_steps = [state.optimizer_steps, state.second_optimizer_steps];
-            let loss = self.loss(&now);
-            let is_last = now.updates.len() + 1 == plan.len();
-            let norms = on.optimizer.norms_of(state.step + 1).filter(|_| is_last);
-            norms.map_or(Ok(()), |norms| norms.before(device))?;
-            let stats = self.policy.update(on, &now.sampled.rollouts, range.clone(), pass, &loss, &hyper)?;
-            if let Some(norms) = norms {
-                norms.after(device)?;
-                now.norms = Some(norms.read(device, state.step + 1)?);
-            }
-            [state.optimizer_steps, state.second_optimizer_steps] = self.policy.optimizer_steps;
-            now.updates.push(Made { pass: pass.name.to_owned(), stats });
-            now.seconds.update += begin.elapsed().as_secs_f64();
-            progress("updating", now.updates.len(), plan.len());
-        }
-        if now.updates.len() < plan.len() {
-            now.plan = Some(plan);
-            self.pending_step = Some(now);
-            return Ok(None);
-        }
-        self.finish(on, state, &hyper, now, progress).map(Some)
-    }
-
     /// Completions of a new step, scored and with advantages; `None` when `progress` stopped it.
     fn begin(
         &mut self,
@@ -203,7 +123,7 @@ impl Reinforce {
         let mut now = PendingStep {
             grpo: GrpoSettings {
                 reweight_alpha: state.hyper.reweight_alpha.unwrap_or(self.grpo.reweight_alpha),
-                lopti_eta: state.hyper.lopti_eta.or(self.grpo.lopti_eta).filter(|eta| *eta > 0.0),
+                lopti_eta: state.hyper.lopti_eta.or(self.grpo.lopti_eta),
                 ..self.grpo.clone()
             },
             temperature: state.hyper.temperature.unwrap_or(self.rollout.temperature),
@@ -230,7 +150,7 @@ impl Reinforce {
         [now.seconds.rollout, now.seconds.grade] = sampled.seconds;
         now.sampled = sampled;
         let begin = Instant::now();
-        progress("scoring", 0, 1);
+        progress("scoring", 0, 1)?;
         let rollouts = &mut now.sampled.rollouts;
         self.policy.score(on.device, on.model, rollouts, now.temperature)?;
         if let Some(reference) = &self.reference {
@@ -260,7 +180,7 @@ impl Reinforce {
     }
 
     fn is_probed(&self, step: u64) -> bool {
-        self.grpo.probe_every > 0 && step.is_multiple_of(self.grpo.probe_every)
+        is_due(step, self.grpo.probe_every)
     }
 
     /// The step is done: its numbers.
@@ -278,16 +198,99 @@ impl Reinforce {
         let mut after = None;
         if self.is_probed(state.step) {
             let begin = Instant::now();
-            progress("probing", 0, 1);
+            progress("probing", 0, 1)?;
             after = Some(self.policy.logprobs(on.device, on.model, &now.sampled.rollouts, now.temperature)?);
             now.seconds.probe += begin.elapsed().as_secs_f64();
         }
-        let logged = self.rollout.log_completions > 0 && state.step.is_multiple_of(self.rollout.log_completions);
+        let logged = is_due(state.step, self.rollout.log_completions);
         let samples =
             if logged { report::completions(&now.sampled, &self.task_context.tokenizer, state.step)? } else { Vec::new() };
-        let mut told = report::step(&now, after.as_deref(), state, &self.rollout, &mut self.watch);
-        told.events.extend(now.norms.take().map(Event::Norms));
-        Ok(StepResult { learning_rate: hyper.learning_rate, samples, ..told })
+        let (mut numbers, mut events) = report::step(&now, after.as_deref(), state, &self.rollout, &mut self.watch);
+        numbers.learning_rate = hyper.learning_rate;
+        events.extend(now.norms.take().map(Event::Norms));
+        Ok(StepResult { numbers, events, samples })
+    }
+}
+
+impl Stage for Reinforce {
+    fn keep_reference(&mut self, device: &Device, model: &Model, files: Option<&WeightFiles>) -> Result<()> {
+        if self.grpo.beta == 0.0 {
+            return Ok(());
+        }
+        let reference = Model::new(device, &model.config, model.max_context())?;
+        match files {
+            Some(files) => reference.load(device, files)?,
+            None => reference.set(device, &model.get(device)?),
+        }
+        self.reference = Some(reference);
+        Ok(())
+    }
+
+    fn reference(&self) -> Option<&Model> {
+        self.reference.as_ref()
+    }
+
+    fn pending_step(&self) -> Option<&PendingStep> {
+        self.pending_step.as_ref()
+    }
+
+    fn set_pending_step(&mut self, step: Option<PendingStep>) {
+        self.pending_step = step;
+    }
+
+    /// The next update of the step under way, sampling first where there is none; the step's numbers come with its last update.
+    fn step(&mut self, parts: Parts<'_>, hyper: UpdateParams, progress: &mut Progress<'_>) -> Result<Option<StepResult>> {
+        let Parts { device, model, optimizer, state, .. } = parts;
+        let on = PolicyModel { device, model, optimizer };
+        let mut now = match self.pending_step.take() {
+            Some(now) => now,
+            None => match self.begin(on, state, progress)? {
+                Some(now) => now,
+                None => return Ok(None),
+            },
+        };
+        let plan = match now.plan.take() {
+            Some(plan) => plan,
+            None => self.plan(&now, state.step)?,
+        };
+        if let Some((pass, range)) = plan.get(now.updates.len()) {
+            let begin = Instant::now();
+            self.policy.optimizer_steps = [state.optimizer_steps, state.second_optimizer_steps];
+            let loss = self.loss(&now);
+            let is_last = now.updates.len() + 1 == plan.len();
+            let norms = on.optimizer.norms_of(state.step + 1).filter(|_| is_last);
+            norms.map_or(Ok(()), |norms| norms.before(device))?;
+            let stats = self.policy.update(on, &now.sampled.rollouts, range.clone(), pass, &loss, &hyper)?;
+            if let Some(norms) = norms {
+                norms.after(device)?;
+                now.norms = Some(norms.read(device, state.step + 1)?);
+            }
+            [state.optimizer_steps, state.second_optimizer_steps] = self.policy.optimizer_steps;
+            now.updates.push(Made { pass: pass.name.to_owned(), stats });
+            now.seconds.update += begin.elapsed().as_secs_f64();
+            progress("updating", now.updates.len() as u64, plan.len() as u64)?;
+        }
+        if now.updates.len() < plan.len() {
+            now.plan = Some(plan);
+            self.pending_step = Some(now);
+            return Ok(None);
+        }
+        self.finish(on, state, &hyper, now, progress).map(Some)
+    }
+
+    fn tokens_per_step(&self) -> u64 {
+        self.completions as u64
+    }
+
+    fn evaluate_task(
+        &mut self,
+        device: &Device,
+        model: &Model,
+        step: u64,
+        temperature: f64,
+        progress: &mut Progress<'_>,
+    ) -> Result<Option<TaskEval>> {
+        self.held_out(device, model, step, temperature, progress)
     }
 }
 

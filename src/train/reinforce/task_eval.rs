@@ -1,6 +1,6 @@
 //! An exam: held-out questions, answered and graded, with the uncertainty of the result.
 
-use super::sampling::{Progress, graded, text_of};
+use super::sampling::{graded, text_of};
 use super::step::Reinforce;
 use crate::data::Tokenizer;
 use crate::data::tasks::{Grade, Question, Split, Task};
@@ -8,6 +8,7 @@ use crate::device::Device;
 use crate::event::{Score, TaskEval};
 use crate::model::{Completion, Model, Request, Rollouts};
 use crate::ops::sample::Sampling;
+use crate::progress::Progress;
 use anyhow::{Result, ensure};
 use serde::Serialize;
 use std::collections::{BTreeMap, BTreeSet};
@@ -89,7 +90,7 @@ impl TaskModel<'_> {
             out.push(GradedQuestion { question, answers: Vec::new() });
         }
         ensure!(!out.is_empty(), "task {}: no question of evaluation fits into {max_len} tokens", task.name());
-        let mut watch = |done: usize, all: usize| Ok(progress("examining", done, all));
+        let mut watch = |_: &str, done, all| progress("examining", done, all);
         let run = self.engine.run(self.device, self.model, &requests, &exam.sampling, self.stops, &mut watch)?;
         let Some(completions) = run else { return Ok(None) };
         let texts = completions.iter().map(|c| text_of(c, self.tokenizer, self.stops)).collect::<Result<Vec<_>>>()?;
@@ -221,7 +222,7 @@ pub fn pass_at_k(n: usize, right: usize, k: usize) -> f64 {
 
 impl Reinforce {
     /// Ask the held-out questions; see [`crate::train::Trainer::evaluate_task`].
-    pub(in crate::train) fn evaluate_task(
+    pub(super) fn held_out(
         &mut self,
         device: &Device,
         model: &Model,

@@ -1,31 +1,10 @@
 //! What the tokens of a step are like, by their probability: host arithmetic over the numbers that an update needs anyway.
 //!
-//! A token's share of the gradient is exact at the logits: the gradient of A log pi(o) with respect to the logits is A (e_o - p), whose
-//! norm is |A| sqrt(sum p^2 - 2 p_o + 1) (arXiv 2505.12929, proof of Proposition 4.2). It lies between sqrt(N / (N - 1)) (1 - p_o) and
-//! sqrt(2) (1 - p_o) for N tokens of vocabulary.
+//! A token's share of the gradient is |advantage| times [`logit_norm`].
 
 use super::Rollout;
-use crate::event::{Binned, Bins, Number, Tokens};
-
-/// Lower edges of the paper's bins.
-pub const QUARTILES: [f64; 4] = [0.0, 0.25, 0.5, 0.75];
-/// Lower edges of tenths, each the double nearest to the decimal.
-pub const DECILES: [f64; 10] = [0.0, 0.1, 0.2, 0.3, 0.4, 0.5, 0.6, 0.7, 0.8, 0.9];
-
-/// The bin of a probability: the last whose lower edge is not above it. NaN has none.
-pub fn bin(from: &[f64], probability: f64) -> Option<usize> {
-    from.iter().rposition(|edge| *edge <= probability)
-}
-
-/// |d log pi(o) / d logits|.
-pub fn logit_norm(logprob: f64, sum_p2: f64) -> f64 {
-    if sum_p2.is_nan() {
-        return f64::NAN;
-    }
-    let gap = -logprob.exp_m1();
-    // Near p = 1 single precision leaves nothing but rounding of the sum; what bounds the norm for any vocabulary does not depend on it.
-    (sum_p2 - 2.0 * logprob.exp() + 1.0).max(gap * gap).min(2.0 * gap * gap).sqrt()
-}
+use crate::event::{Binned, Bins, Tokens};
+use crate::train::bins::{DECILES, QUARTILES, bin, logit_norm, short};
 
 /// What Advantage Reweighting multiplies an advantage by (Eq. 4): alpha pi + 1 - alpha. The paper writes pi; the released code takes the
 /// probability at the time of the rollout, and so does this program.
@@ -112,20 +91,10 @@ fn binned(from: &[f64], tokens: &[Token], whole: f64, wanted: fn(f64) -> bool) -
     }
 }
 
-/// A number to six significant digits: a line of a log need not be longer.
-pub(in crate::train) fn short(value: f64) -> Number {
-    if value == 0.0 || !value.is_finite() {
-        return Number(value);
-    }
-    let digits = 5 - value.abs().log10().floor() as i32;
-    // Divided by exact powers, so that 0.3 is written 0.3.
-    let power = 10f64.powi(digits.abs());
-    Number(if digits >= 0 { (value * power).round() / power } else { (value / power).round() * power })
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::event::Number;
     use crate::rng::Rng;
 
     /// A distribution, the token drawn from it, its advantage before reweighting.
@@ -225,13 +194,6 @@ mod tests {
         assert!(q.0 == d.0 && (q.1 - d.1).abs() < 1e-4, "{q:?} {d:?}");
     }
 
-    #[test]
-    fn edges_belong_to_the_upper_bin() {
-        assert_eq!([0.0, 0.2499, 0.25, 0.5, 0.75, 1.0].map(|p| bin(&QUARTILES, p)), [0, 0, 1, 2, 3, 3].map(Some));
-        assert_eq!([0.0999, 0.1, 0.7, 0.9, 1.0000001].map(|p| bin(&DECILES, p)), [0, 1, 7, 9, 9].map(Some));
-        assert_eq!(bin(&DECILES, f64::NAN), None);
-    }
-
     /// Proposition 4.2: sqrt(N / (N - 1)) (1 - p) <= norm <= sqrt(2) (1 - p).
     #[test]
     fn the_norm_keeps_the_papers_bounds() {
@@ -262,12 +224,5 @@ mod tests {
         let (rollouts, _) = made(1, 0.1);
         let line = serde_json::to_string(&statistics(1, &rollouts, 0.1)).unwrap();
         assert!(line.len() < 5000, "{} bytes a step", line.len());
-    }
-
-    #[test]
-    fn six_digits() {
-        let written = |v: f64| serde_json::to_string(&short(v)).unwrap();
-        assert_eq!([0.1 + 0.2, 1.0 / 3.0, 0.0, 123_456_789.0].map(written), ["0.3", "0.333333", "0.0", "123457000.0"]);
-        assert_eq!(written(-2.0e-7 / 3.0), "-6.66667e-8");
     }
 }

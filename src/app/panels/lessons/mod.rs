@@ -91,7 +91,7 @@ impl Lessons {
         let paths: Vec<PathBuf> = player.runs().map(|(_, run)| run.path.clone()).collect();
         for path in paths {
             // The other pages show it too.
-            if desk.run(&path).is_none() && path.join("config.toml").is_file() {
+            if desk.run(&path).is_none() && crate::run_folder::config(&path).is_file() {
                 desk.ask(Action::Open(path.clone()));
                 desk.ask(Action::Focus(path));
             }

@@ -41,7 +41,7 @@ impl There {
         let told = &run.files.history.checkpoints;
         let known = (told.len(), told.last().map_or(0, |c| c.0));
         if self.known != Some(known) {
-            let dir = run.files.path.join("checkpoints");
+            let dir = crate::run_folder::checkpoints::folder(&run.files.path);
             let is_there = |path: &Path| path.file_name().is_some_and(|name| dir.join(name).is_dir()) || path.is_dir();
             self.steps = told.iter().filter(|c| is_there(&c.1)).map(|c| c.0).collect();
             self.steps.sort_unstable();

@@ -6,7 +6,7 @@ use crate::app::draw::{card, printable};
 use crate::app::state::{Action, OpenRun};
 use crate::app::theme;
 use crate::config::{DecayShape, MergeMethod};
-use crate::train::merge::{Interval, MAX_CHECKPOINTS, MergeRule, MergeSpec, WindowSpec};
+use crate::merge::{Interval, MAX_CHECKPOINTS, MergeRule, MergeSpec, WindowSpec};
 use eframe::egui::{self, DragValue, RichText, Ui};
 use std::path::{Path, PathBuf};
 

@@ -1,0 +1,336 @@
+//! The result as a Hugging Face folder: weights with the recipe in their metadata, configuration and tokenizer of the newest folder,
+//! `merge.json`, and a model card.
+
+use super::stream::Merge;
+use super::{Inputs, MergeRule, Treatment, Window};
+use crate::model::checkpoint::{Existing, Manifest, Origin, Place, save};
+use crate::model::safetensors_file::{Dtype, header_bytes};
+use crate::progress::{Progress, report};
+use crate::vfs::{Kind, Vfs, clean, shown};
+use anyhow::{Context, Result, anyhow, bail, ensure};
+use serde::{Deserialize, Serialize};
+use serde_json::Value;
+use std::collections::BTreeMap;
+use std::path::{Path, PathBuf};
+
+/// The file that holds the recipe.
+pub const RECIPE: &str = "merge.json";
+/// The key under which it stands in the weights' metadata.
+pub const METADATA_KEY: &str = "lehr.merge";
+/// Files of a model folder that belong to its tokenizer and its use: taken from the newest folder as they are, where they are there.
+pub const COPIED: &[&str] = &[
+    "generation_config.json",
+    "tokenizer.json",
+    "tokenizer_config.json",
+    "chat_template.jinja",
+    "special_tokens_map.json",
+    "added_tokens.json",
+    "tokenizer.model",
+    "vocab.json",
+    "merges.txt",
+    "vocab.txt",
+];
+/// The largest file that is copied.
+const MAX_COPIED: u64 = 64 << 20;
+
+/// One merged checkpoint.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct Part {
+    /// Its folder, as it was named.
+    pub folder: String,
+    /// Updates made, if it says so.
+    pub step: Option<u64>,
+    /// Its share; shares sum to 1.
+    pub weight: f64,
+    /// SHA-256 of its `model.safetensors`, if it has a manifest.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub sha256: Option<String>,
+}
+
+/// What was merged and how: enough to do it again.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct Recipe {
+    /// `sma`, `ema`, ...
+    pub method: String,
+    /// Of `ema` and `ema-normalized`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub alpha: Option<f64>,
+    /// Of `wsm`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub decay: Option<String>,
+    /// The run, if one was named.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub run: Option<String>,
+    /// Updates from one checkpoint to the next, if a run was named.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub every_steps: Option<u64>,
+    /// Training tokens of one update, if a run was named.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub tokens_per_step: Option<u64>,
+    /// How far the merged weights lag behind the newest checkpoint on average, in updates, if steps are known.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub mean_age_steps: Option<f64>,
+    /// The same in training tokens.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub mean_age_tokens: Option<f64>,
+    /// 1 / sum of squared weights.
+    pub effective_count: f64,
+    /// By step, then by folder.
+    pub checkpoints: Vec<Part>,
+    /// lehr's version.
+    pub lehr: String,
+}
+
+impl Recipe {
+    /// Of a merge that is about to be made.
+    pub fn new(merge: &Merge, rule: &MergeRule, window: Option<&Window>) -> Self {
+        let weights = merge.weights();
+        let part = |(folder, weight): (&super::Folder, &f64)| Part {
+            folder: folder.dir.display().to_string(),
+            step: folder.step(),
+            weight: *weight,
+            sha256: folder
+                .manifest
+                .as_ref()
+                .and_then(|m| m.files.iter().find(|f| f.name == "model.safetensors").map(|f| f.sha256.clone())),
+        };
+        let mut checkpoints: Vec<Part> = merge.inputs().folders.iter().zip(&weights).map(part).collect();
+        checkpoints.sort_by(|a, b| (a.step, &a.folder).cmp(&(b.step, &b.folder)).then(a.weight.total_cmp(&b.weight)));
+        let newest = checkpoints.iter().map(|p| p.step).max().flatten();
+        let ages: Option<Vec<f64>> = checkpoints.iter().map(|p| Some((newest? - p.step?) as f64 * p.weight)).collect();
+        let mean_age_steps = ages.map(|ages| ages.iter().sum());
+        Self {
+            method: rule.method().name().into(),
+            alpha: match rule {
+                MergeRule::Ema { alpha } | MergeRule::EmaNormalized { alpha } => Some(*alpha),
+                _ => None,
+            },
+            decay: match rule {
+                MergeRule::Wsm { decay } => Some(decay.name().into()),
+                _ => None,
+            },
+            run: window.map(|w| w.run.display().to_string()),
+            every_steps: window.map(|w| w.every_steps),
+            tokens_per_step: window.map(|w| w.tokens_per_step),
+            mean_age_steps,
+            mean_age_tokens: mean_age_steps.zip(window).map(|(age, w)| age * w.tokens_per_step as f64),
+            effective_count: 1.0 / checkpoints.iter().map(|p| p.weight * p.weight).sum::<f64>(),
+            checkpoints,
+            lehr: env!("CARGO_PKG_VERSION").into(),
+        }
+    }
+
+    /// The method with its parameter: `ema 0.2`.
+    pub fn rule(&self) -> String {
+        let parameter = self.alpha.map(|a| format!(" {a}")).or(self.decay.as_ref().map(|d| format!(" {d}")));
+        format!("{}{}", self.method, parameter.unwrap_or_default())
+    }
+
+    /// The lag in words, and the effective count.
+    pub fn figures(&self) -> String {
+        let age = match (self.mean_age_steps, self.mean_age_tokens) {
+            (Some(steps), Some(tokens)) => format!("mean age {} updates ({} tokens), ", figure(steps), figure(tokens)),
+            (Some(steps), None) => format!("mean age {} updates, ", figure(steps)),
+            _ => String::new(),
+        };
+        format!("{age}effective number of checkpoints {:.2}", self.effective_count)
+    }
+}
+
+/// At most one digit behind the point.
+fn figure(x: f64) -> String {
+    let x = (x * 10.0).round() / 10.0;
+    format!("{x}")
+}
+
+/// Where the result goes.
+#[derive(Debug)]
+pub struct Target {
+    parent: PathBuf,
+    name: String,
+}
+
+impl Target {
+    /// Refuse a place where nothing can be written, before any work. Writes nothing.
+    ///
+    /// # Errors
+    /// A path without a name, a file, or a folder that is not empty.
+    pub fn new(vfs: &dyn Vfs, path: &Path) -> Result<Self> {
+        let at = || format!("--out {}", shown(path));
+        let name = path.file_name().and_then(|name| name.to_str()).filter(|_| !path.ends_with(".."));
+        let Some(name) = name else { bail!("{}: name a new folder", at()) };
+        match vfs.kind(path).with_context(at)? {
+            None => {}
+            Some(Kind::Dir) if vfs.list(path).with_context(at)?.is_empty() => {}
+            Some(Kind::Dir) => bail!("{}: the folder exists and is not empty: choose another name or remove it", at()),
+            Some(_) => bail!("{}: is a file or a link: choose another name", at()),
+        }
+        let parent = path.parent().filter(|p| !p.as_os_str().is_empty()).unwrap_or(Path::new("."));
+        for above in parent.ancestors().filter(|p| !p.as_os_str().is_empty()) {
+            if vfs.kind(above).with_context(at)?.is_some() {
+                ensure!(above.is_dir(), "{}: {} is not a folder", at(), shown(above));
+                break;
+            }
+        }
+        Ok(Self { parent: parent.to_owned(), name: name.to_owned() })
+    }
+}
+
+impl Inputs {
+    /// Write averaged tensors as `dtype`, whatever the folders store.
+    pub fn write_as(&mut self, dtype: Dtype) {
+        for tensor in self.tensors.iter_mut().filter(|t| t.treatment == Treatment::Average) {
+            tensor.dtype = dtype;
+        }
+        self.tensors.sort_by_key(|t| std::cmp::Reverse(t.dtype.bytes()));
+    }
+}
+
+impl Merge<'_> {
+    /// Write the result as a Hugging Face folder with a manifest. `progress` gets the bytes of weights written so far; an error that it
+    /// returns ends the work. Nothing is left behind after an error.
+    ///
+    /// # Errors
+    /// A folder that cannot be read or holds a number that is not finite, a disk that fails, or what `progress` returns.
+    pub fn save(&self, vfs: &dyn Vfs, target: &Target, recipe: &Recipe, progress: &mut Progress<'_>) -> Result<Manifest> {
+        let tensors: Vec<(&str, Dtype, &[usize])> =
+            self.inputs().tensors.iter().map(|t| (t.name.as_str(), t.dtype, t.shape.as_slice())).collect();
+        let metadata = BTreeMap::from([(METADATA_KEY.to_owned(), serde_json::to_string(recipe)?)]);
+        let (header, bytes_of_tensors) = header_bytes(&metadata, &tensors)?;
+        let files = self.small_files(vfs, target, recipe)?;
+        let mut made = Vec::new();
+        if let Err(e) = make_parents(vfs, &target.parent, &mut made) {
+            unmake(vfs, &made);
+            return Err(e);
+        }
+        let place = Place {
+            parent: &target.parent,
+            name: &target.name,
+            bytes: bytes_of_tensors + header.len() as u64 + files.iter().map(|(_, content)| content.len() as u64).sum::<u64>(),
+            existing: Existing::Refuse,
+        };
+        // An input that cannot be used is no fault of the output's disk and is told as it is.
+        let mut refused = None;
+        let saved = save(vfs, place, &self.origin(), |out| {
+            out.file("model.safetensors", |file| {
+                file.write_all(&header)?;
+                let mut written = 0;
+                let mut disk = Ok(());
+                let streamed = self.stream(&mut |bytes| {
+                    disk = file.write_all(bytes);
+                    ensure!(disk.is_ok(), "the disk failed");
+                    written += bytes.len() as u64;
+                    report(progress, "merging", written, bytes_of_tensors)
+                });
+                disk?;
+                streamed.map_err(|e| {
+                    let text = anyhow!("{e:#}");
+                    refused = Some(e);
+                    text
+                })
+            })?;
+            files.iter().try_for_each(|(name, content)| out.file(name, |file| Ok(file.write_all(content)?)))
+        });
+        match (saved, refused) {
+            (Ok((_, manifest)), _) => Ok(manifest),
+            (Err(failed), refused) => {
+                unmake(vfs, &made);
+                Err(refused.unwrap_or_else(|| failed.into()))
+            }
+        }
+    }
+
+    fn origin(&self) -> Origin {
+        let newest = self.inputs().newest();
+        let base = newest.manifest.as_ref().map(|m| m.origin.clone()).unwrap_or_default();
+        let step = self.inputs().folders.iter().filter_map(super::Folder::step).max().unwrap_or(0);
+        Origin { step, adapter: "lehr merge".into(), ..base }
+    }
+
+    /// Everything but the weights: (name, content).
+    fn small_files(&self, vfs: &dyn Vfs, target: &Target, recipe: &Recipe) -> Result<Vec<(String, Vec<u8>)>> {
+        let dir = &self.inputs().newest().dir;
+        let read = |name: &str| vfs.read(&dir.join(name), MAX_COPIED).with_context(|| shown(&dir.join(name)));
+        let mut files = vec![("config.json".to_owned(), self.config(&read("config.json")?)?)];
+        for name in COPIED {
+            if dir.join(name).exists() {
+                files.push(((*name).to_owned(), read(name)?));
+            }
+        }
+        let mut json = serde_json::to_string_pretty(recipe)?;
+        json.push('\n');
+        files.push((RECIPE.to_owned(), json.into_bytes()));
+        files.push(("README.md".to_owned(), self.card(target, recipe).into_bytes()));
+        Ok(files)
+    }
+
+    /// The type of all averaged tensors, if they have one.
+    fn dtype(&self) -> Option<Dtype> {
+        let mut averaged = self.inputs().tensors.iter().filter(|t| t.treatment == Treatment::Average).map(|t| t.dtype);
+        let first = averaged.next()?;
+        averaged.all(|d| d == first).then_some(first)
+    }
+
+    /// The newest's `config.json`; its `dtype` corrected where the result is stored otherwise.
+    fn config(&self, text: &[u8]) -> Result<Vec<u8>> {
+        let name = match self.dtype() {
+            Some(Dtype::F32) => "float32",
+            Some(Dtype::F16) => "float16",
+            Some(Dtype::BF16) => "bfloat16",
+            _ => return Ok(text.to_vec()),
+        };
+        let mut config: Value = serde_json::from_slice(text.strip_prefix(b"\xef\xbb\xbf").unwrap_or(text))?;
+        let wrong: Vec<&str> =
+            ["dtype", "torch_dtype"].into_iter().filter(|key| config[*key].is_string() && config[*key] != name).collect();
+        if wrong.is_empty() {
+            return Ok(text.to_vec());
+        }
+        for key in wrong {
+            config[key] = name.into();
+        }
+        let mut text = serde_json::to_vec_pretty(&config)?;
+        text.push(b'\n');
+        Ok(text)
+    }
+
+    fn card(&self, target: &Target, recipe: &Recipe) -> String {
+        let n = recipe.checkpoints.len();
+        let of = recipe.run.as_ref().map_or(String::new(), |run| format!(" of `{}`", clean(run)));
+        let mut rows = String::new();
+        for part in &recipe.checkpoints {
+            let step = part.step.map_or("?".to_owned(), |s| s.to_string());
+            rows += &format!("| `{}` | {step} | {:.6} |\n", clean(&part.folder), part.weight);
+        }
+        let dtype = self.dtype().map_or("as in the checkpoints".into(), |d| format!("{} throughout", d.name()));
+        let name = clean(&target.name);
+        format!(
+            "---\nlibrary_name: transformers\ntags:\n- merge\n- lehr\n---\n\n# {name}\n\nThe weighted average of {n} checkpoints{of}, \
+             method {}, made by lehr {}.\n\n| checkpoint | step | weight |\n|---|---|---|\n{rows}\nLag and spread: {}. Sums are in \
+             float64, rounded once at the end; stored numbers: {dtype}. Configuration and tokenizer are those of the newest checkpoint. \
+             `{RECIPE}` holds all this for machines.\n\n```python\nfrom transformers import AutoModelForCausalLM, AutoTokenizer\n\nmodel = \
+             AutoModelForCausalLM.from_pretrained(\"{name}\")\ntokenizer = AutoTokenizer.from_pretrained(\"{name}\")\n```\n\n```\nlehr \
+             generate --model {name} --prompt \"Once \"\nlehr pretrain --init {name} --data TEXT\n```\n",
+            recipe.rule(),
+            recipe.lehr,
+            recipe.figures(),
+        )
+    }
+}
+
+/// Make a folder and those above it; those that were made are added to `made`, outermost first.
+fn make_parents(vfs: &dyn Vfs, folder: &Path, made: &mut Vec<PathBuf>) -> Result<()> {
+    if folder.as_os_str().is_empty() || vfs.kind(folder).with_context(|| shown(folder))?.is_some() {
+        return Ok(());
+    }
+    folder.parent().map_or(Ok(()), |above| make_parents(vfs, above, made))?;
+    vfs.create_dir(folder).with_context(|| format!("{}: cannot be made", shown(folder)))?;
+    made.push(folder.to_owned());
+    Ok(())
+}
+
+/// Remove them again; what others have filled meanwhile stays.
+fn unmake(vfs: &dyn Vfs, made: &[PathBuf]) {
+    for folder in made.iter().rev() {
+        let _ = vfs.remove_dir(folder);
+    }
+}

@@ -1,0 +1,19 @@
+//! Layer 4: merging checkpoints of one run along its trajectory: PMA (arXiv 2505.12082) and WSM (arXiv 2507.17634).
+
+mod folder;
+mod inputs;
+mod numbers;
+mod parallel;
+pub mod ring;
+mod rule;
+mod spec;
+mod stream;
+pub mod sweep;
+mod window;
+
+pub use folder::{COPIED, METADATA_KEY, Part, RECIPE, Recipe, Target};
+pub use inputs::{Check, Folder, Inputs, MergedTensor, Treatment};
+pub use rule::MergeRule;
+pub use spec::MergeSpec;
+pub use stream::Merge;
+pub use window::{Interval, MAX_CHECKPOINTS, Window, WindowSpec, choose, choose_at_most, ranges, tokens_per_step};

@@ -1,0 +1,207 @@
+//! Getting pieces of training done: in order, shared with other processes, interruptible, with an estimate of what is left.
+
+use crate::progress::Progress;
+use crate::session::control::Control;
+use std::time::Duration;
+use web_time::Instant;
+
+/// A signal came.
+#[derive(Debug, thiserror::Error)]
+#[error("interrupted; the same command goes on from here")]
+pub struct Interrupted;
+
+/// Stop here when a signal came.
+///
+/// # Errors
+/// [`Interrupted`].
+pub fn check() -> anyhow::Result<()> {
+    if Control::interrupted() { Err(Interrupted.into()) } else { Ok(()) }
+}
+
+/// How an attempt at a piece of training ended.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Ended {
+    /// It is on disk.
+    Done,
+    /// Another process has it.
+    Busy,
+}
+
+/// A piece of training.
+pub trait Job: PartialEq {
+    /// For people.
+    fn name(&self) -> &str;
+
+    /// What must be there before it.
+    fn parent(&self) -> Option<&Self>;
+
+    /// What it takes, in any unit.
+    fn cost(&self) -> f64;
+}
+
+/// Does pieces of training.
+pub trait Worker<J> {
+    /// Whether it is on disk.
+    fn is_done(&self, job: &J) -> bool;
+
+    /// Do it, unless another process is at it.
+    ///
+    /// # Errors
+    /// A device fault or a disk that refuses, or [`Interrupted`]: it will start anew.
+    fn attempt(&self, job: &J, progress: &mut Progress<'_>) -> anyhow::Result<Ended>;
+}
+
+/// Have all these jobs done, and before them those that they begin from. Jobs that another process is at are waited for, so that several
+/// processes with one work folder share the work.
+///
+/// # Errors
+/// What the worker reports, or [`Interrupted`].
+pub fn work_off<J: Job>(jobs: &[J], worker: &impl Worker<J>, tell: &dyn Fn(&str)) -> anyhow::Result<()> {
+    let mut open: Vec<&J> = Vec::new();
+    for job in jobs {
+        collect(job, &mut open);
+    }
+    open.retain(|job| !worker.is_done(job));
+    let mut left: f64 = open.iter().map(|j| j.cost()).sum();
+    let mut rate = Rate::default();
+    while !open.is_empty() {
+        let before = open.len();
+        let mut still = Vec::new();
+        for job in open {
+            if worker.is_done(job) {
+                left -= job.cost();
+            } else if job.parent().is_some_and(|p| !worker.is_done(p)) || !attempt(job, worker, &mut left, &mut rate, tell)? {
+                still.push(job);
+            }
+        }
+        open = still;
+        if open.len() == before {
+            // All of them are somebody else's just now.
+            check()?;
+            std::thread::sleep(Duration::from_millis(500));
+        }
+    }
+    Ok(())
+}
+
+/// Do one job; false while another process is at it.
+fn attempt<J: Job>(
+    job: &J,
+    worker: &impl Worker<J>,
+    left: &mut f64,
+    rate: &mut Rate,
+    tell: &dyn Fn(&str),
+) -> anyhow::Result<bool> {
+    let cost = job.cost();
+    let begin = Instant::now();
+    let mut last = Instant::now();
+    let ended = worker.attempt(job, &mut |_, done, all| {
+        let part = done as f64 / all.max(1) as f64;
+        if last.elapsed().as_secs() >= 10 {
+            last = Instant::now();
+            let eta = rate.seconds(*left - part * cost, part * cost, begin.elapsed().as_secs_f64());
+            tell(&format!("{}: {:.0} %, about {} left for all arms", job.name(), 100.0 * part, minutes(eta)));
+        }
+        Ok(true)
+    })?;
+    match ended {
+        Ended::Busy => Ok(false),
+        Ended::Done => {
+            let seconds = begin.elapsed().as_secs_f64();
+            rate.add(cost, seconds);
+            *left -= cost;
+            tell(&format!("{}: done in {seconds:.0} s", job.name()));
+            Ok(true)
+        }
+    }
+}
+
+/// A job after those that it needs, each once.
+fn collect<'a, J: Job>(job: &'a J, out: &mut Vec<&'a J>) {
+    if let Some(parent) = job.parent() {
+        collect(parent, out);
+    }
+    if !out.contains(&job) {
+        out.push(job);
+    }
+}
+
+/// Work done, and the time that it took.
+#[derive(Default)]
+struct Rate {
+    cost: f64,
+    seconds: f64,
+}
+
+impl Rate {
+    fn add(&mut self, cost: f64, seconds: f64) {
+        self.cost += cost;
+        self.seconds += seconds;
+    }
+
+    /// Seconds that `cost` will take, going by what was done and by the job under way.
+    fn seconds(&self, cost: f64, pending_step: f64, seconds: f64) -> f64 {
+        cost * (self.seconds + seconds) / (self.cost + pending_step).max(f64::MIN_POSITIVE)
+    }
+}
+
+/// Seconds for people.
+pub fn minutes(seconds: f64) -> String {
+    if seconds < 90.0 { format!("{seconds:.0} s") } else { format!("{:.0} min", seconds / 60.0) }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::cell::RefCell;
+
+    #[derive(Clone, Debug, PartialEq)]
+    struct Step(&'static str, Option<Box<Step>>);
+
+    impl Job for Step {
+        fn name(&self) -> &str {
+            self.0
+        }
+        fn parent(&self) -> Option<&Self> {
+            self.1.as_deref()
+        }
+        fn cost(&self) -> f64 {
+            1.0
+        }
+    }
+
+    /// Another process has the first one at the first attempt.
+    struct Shared(RefCell<Vec<&'static str>>, RefCell<bool>);
+
+    impl Worker<Step> for Shared {
+        fn is_done(&self, job: &Step) -> bool {
+            self.0.borrow().contains(&job.0)
+        }
+        fn attempt(&self, job: &Step, progress: &mut Progress<'_>) -> anyhow::Result<Ended> {
+            if job.0 == "base" && !self.1.replace(true) {
+                return Ok(Ended::Busy);
+            }
+            progress("training", 1, 2)?;
+            self.0.borrow_mut().push(job.0);
+            Ok(Ended::Done)
+        }
+    }
+
+    #[test]
+    fn parents_come_first_and_each_once() {
+        let base = Step("base", None);
+        let child = |name| Step(name, Some(Box::new(base.clone())));
+        let worker = Shared(RefCell::default(), RefCell::default());
+        work_off(&[child("a"), child("b"), Step("free", None), base.clone()], &worker, &|_| {}).unwrap();
+        assert_eq!(*worker.0.borrow(), ["free", "base", "a", "b"]);
+    }
+
+    #[test]
+    fn time_left_goes_by_what_was_done() {
+        let mut rate = Rate::default();
+        rate.add(10.0, 20.0);
+        assert!((rate.seconds(5.0, 0.0, 0.0) - 10.0).abs() < 1e-12);
+        assert!((rate.seconds(5.0, 10.0, 20.0) - 10.0).abs() < 1e-12);
+        assert_eq!([minutes(89.0), minutes(120.0)], ["89 s", "2 min"]);
+    }
+}

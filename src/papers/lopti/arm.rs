@@ -1,0 +1,196 @@
+//! An arm: the training of one model, fine-tuning or reinforcement from a fine-tuned one. What it is, is its key: an arm that was trained
+//! once is never trained again.
+
+use crate::config::{GrpoSettings, ModelSettings, RolloutSettings, TaskSettings, TrainSettings};
+use crate::papers::attempts::Job;
+use crate::papers::store::digest;
+use serde::{Deserialize, Serialize};
+use std::collections::BTreeMap;
+
+/// Changed when the same settings would give other numbers.
+const FORMAT: &str = "lehr reproduce lopti 2";
+
+/// See the module.
+#[derive(Clone, Debug, PartialEq, Serialize)]
+pub struct Arm {
+    /// For people and folder names; not part of the key.
+    #[serde(skip)]
+    pub name: String,
+    /// Shape.
+    pub model: ModelSettings,
+    /// Recipe.
+    pub train: TrainSettings,
+    /// Questions.
+    pub task: TaskSettings,
+    /// What it does.
+    pub work: Work,
+}
+
+/// Fine-tuning or reinforcement.
+#[derive(Clone, Debug, PartialEq, Serialize)]
+pub enum Work {
+    /// From random weights, on worked solutions.
+    FineTune,
+    /// From the end of another arm.
+    Reinforce {
+        /// That arm.
+        from: Box<Arm>,
+        /// How completions are sampled.
+        rollout: RolloutSettings,
+        /// The update.
+        grpo: Box<GrpoSettings>,
+        /// Steps at which it is examined.
+        exams: Vec<u64>,
+    },
+}
+
+/// (questions, right answers) by level.
+pub type Levels = BTreeMap<u32, (u64, u64)>;
+
+/// An exam on held-out questions.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+pub struct Exam {
+    /// Steps made.
+    pub step: u64,
+    /// Answers sampled at the temperature of the rollouts.
+    pub sampled: Levels,
+    /// Answers of the most probable tokens.
+    pub greedy: Levels,
+}
+
+/// The numbers of an arm.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+#[serde(default)]
+pub struct Record {
+    /// Mean cross-entropy of each update (fine-tuning).
+    pub loss: Vec<f64>,
+    /// Mean reward of each step's completions.
+    pub reward: Vec<f64>,
+    /// Share of each step's completions that are entirely right.
+    pub correct: Vec<f64>,
+    /// Mean entropy of each step.
+    pub entropy: Vec<f64>,
+    /// Mean gradient norm of each step's updates; 0 where one was not finite.
+    pub grad_norm: Vec<f64>,
+    /// Updates in all.
+    pub updates: u64,
+    /// Share of tokens by quartile of probability, at the first and at the last step.
+    pub shares: [Vec<f64>; 2],
+    /// Before the first step, and at the steps asked for.
+    pub exams: Vec<Exam>,
+    /// Seconds in all.
+    pub seconds: f64,
+}
+
+impl Exam {
+    /// Share of right answers, of all levels together or of one; NaN of none.
+    pub fn accuracy(levels: &Levels, level: Option<u32>) -> f64 {
+        let asked = levels.iter().filter(|(l, _)| level.is_none_or(|want| want == **l)).map(|(_, counts)| counts);
+        let (all, right) = asked.fold((0, 0), |sum, (all, right)| (sum.0 + all, sum.1 + right));
+        right as f64 / all as f64
+    }
+
+    /// Mean of both ways to answer, greedily and by chance.
+    fn both(&self, level: Option<u32>) -> f64 {
+        0.5 * (Self::accuracy(&self.sampled, level) + Self::accuracy(&self.greedy, level))
+    }
+}
+
+impl Record {
+    /// Mean over the last exams (as the paper reports results) of both ways to answer, greedily and by chance.
+    pub fn accuracy(&self, level: Option<u32>) -> f64 {
+        let last = &self.exams[self.exams.len().saturating_sub(super::scale::LAST_EXAMS)..];
+        last.iter().map(|e| e.both(level)).sum::<f64>() / last.len() as f64
+    }
+
+    /// The same before the first step; NaN of no exam.
+    pub fn accuracy_before(&self) -> f64 {
+        self.exams.first().map_or(f64::NAN, |e| e.both(None))
+    }
+
+    /// Mean of a curve over a part of the run, from 0 to 1.
+    pub fn mean_of(curve: &[f64], from: f64, to: f64) -> f64 {
+        let at = |part: f64| ((part * curve.len() as f64).round() as usize).min(curve.len());
+        crate::papers::stats::mean(&curve[at(from)..at(to)])
+    }
+
+    /// Mean reward over the last quarter of the steps.
+    pub fn late_reward(&self) -> f64 {
+        Self::mean_of(&self.reward, 0.75, 1.0)
+    }
+}
+
+impl Arm {
+    /// Sixteen hexadecimal digits of all that decides its numbers.
+    pub fn key(&self) -> String {
+        digest(&[FORMAT, env!("CARGO_PKG_VERSION"), &serde_json::to_string(self).unwrap_or_default()])
+    }
+
+    /// Settings of the update, if it has one.
+    pub fn grpo(&self) -> Option<&GrpoSettings> {
+        match &self.work {
+            Work::FineTune => None,
+            Work::Reinforce { grpo, .. } => Some(grpo),
+        }
+    }
+
+    /// Passes over a step's completions.
+    pub fn passes(&self) -> usize {
+        self.grpo().map_or(1, |g| {
+            let lopti = g.lopti_eta().is_some() || g.lopti_quantile.is_some();
+            g.num_iterations * if lopti { 2 } else { 1 }
+        })
+    }
+}
+
+impl Job for Arm {
+    fn name(&self) -> &str {
+        &self.name
+    }
+
+    fn parent(&self) -> Option<&Self> {
+        match &self.work {
+            Work::FineTune => None,
+            Work::Reinforce { from, .. } => Some(from),
+        }
+    }
+
+    /// Row passes forward, of which a gradient is worth three and a rollout, which is slow, four.
+    fn cost(&self) -> f64 {
+        let rows = (self.train.max_steps * self.train.batch_size as u64) as f64;
+        match &self.work {
+            Work::FineTune => 3.0 * rows,
+            Work::Reinforce { exams, .. } => {
+                let exam = 2.0 * 4.0 * ((1 + exams.len()) * self.task.eval_questions) as f64;
+                rows * (4.0 + 2.0 + 3.0 * self.passes() as f64) + exam
+            }
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn exam(step: u64, sampled: u64, greedy: u64) -> Exam {
+        let levels = |right: u64| Levels::from([(2, (10, right)), (3, (30, 0))]);
+        Exam { step, sampled: levels(sampled), greedy: levels(greedy) }
+    }
+
+    #[test]
+    fn accuracy_is_of_the_last_exams() {
+        let record = Record { exams: vec![exam(0, 9, 9), exam(1, 1, 3), exam(2, 2, 4), exam(3, 6, 8)], ..Record::default() };
+        // Of level 2: 0.2, 0.3 and 0.7; of all 40 questions a quarter of that.
+        assert!((record.accuracy(Some(2)) - 0.4).abs() < 1e-12 && (record.accuracy(None) - 0.1).abs() < 1e-12);
+        assert_eq!(record.accuracy(Some(3)), 0.0);
+        assert!(record.accuracy(Some(7)).is_nan());
+    }
+
+    #[test]
+    fn parts_of_curves() {
+        let record = Record { reward: (0..8).map(f64::from).collect(), ..Record::default() };
+        assert_eq!(record.late_reward(), 6.5);
+        assert_eq!(Record::mean_of(&record.reward, 0.0, 0.5), 1.5);
+        assert!(Record::mean_of(&[], 0.0, 1.0).is_nan());
+    }
+}

@@ -1,0 +1,128 @@
+//! The claims of arXiv 2505.12929, a family a file. The paper's figures are quoted from its text; see each `paper` field.
+
+mod ablations;
+mod cost;
+mod methods;
+mod step;
+mod sweeps;
+mod tokens;
+
+use super::arm::{Exam, Record};
+use super::context::{Context, levels, mean_of, range_of};
+use super::plan::{Setting, UpdateMethod};
+use crate::papers::finding::{Finding, Table, number};
+use crate::papers::stats::Estimate;
+use crate::plot::{Bars, Chart, Series};
+
+/// Quartiles of probability, for axes and tables.
+pub const BINS: [&str; 4] = ["< 0.25", "0.25-0.5", "0.5-0.75", "> 0.75"];
+
+/// Measure a claim.
+///
+/// # Errors
+/// A device fault, a full disk, or an interruption.
+pub fn find(c: &Context<'_>, claim: &str) -> anyhow::Result<Finding> {
+    match claim {
+        "L0" => tokens::regime(c),
+        "L1" => tokens::single(c),
+        "L2" => tokens::by_bin(c),
+        "L3" => step::selective(c),
+        "L4" => step::right(c),
+        "L5" => methods::puzzles(c),
+        "L5b" => methods::controls(c),
+        "L6" => sweeps::alpha(c),
+        "L7" => sweeps::eta(c),
+        "L8" => ablations::reversed(c),
+        "L9" => ablations::masked(c),
+        "L10" => methods::plus_plus(c),
+        "L11" => cost::update_time(c),
+        "L12" => methods::sums(c),
+        "L13" => sweeps::updates(c),
+        _ => anyhow::bail!("{claim}: no such claim"),
+    }
+}
+
+/// Arms of a way, one a seed.
+struct Row {
+    name: String,
+    records: Vec<Record>,
+}
+
+impl Row {
+    fn accuracy(&self, level: Option<u32>) -> f64 {
+        mean_of(&self.records, |r| r.accuracy(level))
+    }
+}
+
+/// The arms of these ways, trained where they were not.
+fn rows(c: &Context<'_>, ways: &[(Setting, UpdateMethod)]) -> anyhow::Result<Vec<Row>> {
+    let arms: Vec<_> = c.seeds.iter().flat_map(|seed| ways.iter().map(|(s, w)| c.plan().arm(*s, *w, *seed))).collect();
+    c.ensure(&arms)?;
+    ways.iter().map(|(setting, way)| Ok(Row { name: setting.name_of(*way), records: c.records(*setting, *way)? })).collect()
+}
+
+/// `a` minus `b`, seed by seed.
+fn difference(a: &Row, b: &Row, value: impl Fn(&Record) -> f64) -> Estimate {
+    let pairs = a.records.iter().zip(&b.records);
+    Estimate::of_values(&pairs.map(|(a, b)| value(a) - value(b)).collect::<Vec<_>>())
+}
+
+/// Accuracy of all questions.
+fn accuracy(r: &Record) -> f64 {
+    r.accuracy(None)
+}
+
+/// Accuracy by level, as the paper's tables have it.
+fn level_table(title: &str, of: &[Row], unit: &str) -> Table {
+    let all = levels(of.first().map_or(&[], |r| &r.records));
+    let mut columns = vec!["arm".to_string()];
+    columns.extend(all.iter().map(|l| format!("{l} {unit}")));
+    columns.extend(["all", "all, by seed", "greedy", "sampled", "reward, last quarter", "updates", "minutes"].map(String::from));
+    let last = |r: &Record, greedy: bool| {
+        r.exams.last().map_or(f64::NAN, |e| Exam::accuracy(if greedy { &e.greedy } else { &e.sampled }, None))
+    };
+    let rows = of.iter().map(|row| {
+        let mut cells = vec![row.name.clone()];
+        cells.extend(all.iter().map(|l| format!("{:.3}", row.accuracy(Some(*l)))));
+        cells.push(format!("**{:.3}**", row.accuracy(None)));
+        cells.push(row.records.iter().map(|r| format!("{:.3}", r.accuracy(None))).collect::<Vec<_>>().join(", "));
+        cells.extend([true, false].map(|greedy| format!("{:.3}", mean_of(&row.records, |r| last(r, greedy)))));
+        cells.push(format!("{:.2}", mean_of(&row.records, Record::late_reward)));
+        cells.push(number(mean_of(&row.records, |r| r.updates as f64)));
+        cells.push(format!("{:.1}", mean_of(&row.records, |r| r.seconds / 60.0)));
+        cells
+    });
+    Table { title: title.into(), columns, rows: rows.collect() }
+}
+
+/// Accuracy before reinforcement, in words.
+fn before(of: &[Row]) -> String {
+    let first = of.first().map_or(f64::NAN, |r| mean_of(&r.records, Record::accuracy_before));
+    format!("accuracy before reinforcement {first:.3}")
+}
+
+/// Bars of accuracy by level, with the range over seeds.
+fn level_bars(title: &str, of: &[Row], unit: &str) -> Bars {
+    let all = levels(of.first().map_or(&[], |r| &r.records));
+    let mut names: Vec<String> = all.iter().map(|l| format!("{l} {unit}")).collect();
+    names.push("all".into());
+    let groups: Vec<Option<u32>> = all.into_iter().map(Some).chain([None]).collect();
+    let mut bars = Bars::new(title, &names).y("share of right answers");
+    for row in of {
+        let values: Vec<f64> = groups.iter().map(|l| row.accuracy(*l)).collect();
+        let ranges: Vec<(f64, f64)> = groups.iter().map(|l| range_of(&row.records, |r| r.accuracy(*l))).collect();
+        bars = bars.bars_with_errors(&row.name, &values, &ranges);
+    }
+    bars
+}
+
+/// Mean over seeds of the reward of each step, smoothed.
+fn reward_chart(title: &str, of: &[Row]) -> Chart {
+    let mut chart = Chart::new(title).x("step").y("mean reward");
+    for row in of {
+        let steps = row.records.iter().map(|r| r.reward.len()).min().unwrap_or(0);
+        let points: Vec<(f64, f64)> = (0..steps).map(|i| ((i + 1) as f64, mean_of(&row.records, |r| r.reward[i]))).collect();
+        chart = chart.add(Series::line(&row.name, &points).smoothed((steps / 6).max(1)));
+    }
+    chart
+}

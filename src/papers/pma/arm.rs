@@ -1,0 +1,126 @@
+//! An arm: one stretch of training with fixed settings from a fixed beginning. What it is, is its key: an arm that was trained once is
+//! never trained again.
+
+use crate::config::{ModelSettings, TrainSettings};
+use crate::papers::store::digest;
+use serde::{Deserialize, Serialize};
+
+/// Changed when the same settings would give other numbers.
+const FORMAT: &str = "lehr reproduce 1";
+
+/// What an arm learns from.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
+pub enum Text {
+    /// The corpus of the base runs.
+    Base,
+    /// Another corpus: continued training.
+    Shifted,
+    /// Prompts and completions: fine-tuning.
+    Task,
+}
+
+/// What an arm begins from.
+#[derive(Clone, Debug, PartialEq, Serialize)]
+pub enum Begin {
+    /// Random weights from the seed.
+    Random,
+    /// A weighted sum of checkpoints of another arm.
+    From {
+        /// That arm.
+        arm: Box<Arm>,
+        /// (step, weight), oldest first.
+        mix: Vec<(u64, f64)>,
+        /// The step whose Adam moments are kept; `None`: they start from zero.
+        moments: Option<u64>,
+    },
+}
+
+/// See the module.
+#[derive(Clone, Debug, PartialEq, Serialize)]
+pub struct Arm {
+    /// For people and folder names; not part of the key.
+    #[serde(skip)]
+    pub name: String,
+    /// Shape.
+    pub model: ModelSettings,
+    /// Recipe.
+    pub train: TrainSettings,
+    /// Data.
+    pub text: Text,
+    /// Beginning.
+    pub begin: Begin,
+    /// The step that the beginning counts as.
+    pub from_step: u64,
+    /// The step at which it ends.
+    pub to_step: u64,
+    /// Batches of the source that are passed over: update n uses batch n + this, from n = 0.
+    pub skip: u64,
+    /// Weights are kept every so many steps; 0: never.
+    pub snapshot_every: u64,
+    /// Steps at which weights and moments are kept.
+    pub states: Vec<u64>,
+    /// End when the loss has spiked and does not come back (`super::spike`).
+    #[serde(skip_serializing_if = "std::ops::Not::not")]
+    pub until_lost: bool,
+}
+
+/// The numbers of every update of an arm.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+pub struct Record {
+    /// The step of the first row.
+    pub first_step: u64,
+    /// Mean cross-entropy of the batch before the update; NaN where it was not finite.
+    #[serde(with = "nan_as_null")]
+    pub loss: Vec<f64>,
+    /// Norm of the gradient before clipping.
+    #[serde(with = "nan_as_null")]
+    pub grad_norm: Vec<f64>,
+    /// Seconds of training.
+    pub seconds: f64,
+}
+
+/// JSON has no NaN.
+mod nan_as_null {
+    use serde::{Deserialize, Deserializer, Serialize, Serializer};
+
+    pub fn serialize<S: Serializer>(values: &[f64], s: S) -> Result<S::Ok, S::Error> {
+        values.iter().map(|v| v.is_finite().then_some(*v)).collect::<Vec<_>>().serialize(s)
+    }
+
+    pub fn deserialize<'a, D: Deserializer<'a>>(d: D) -> Result<Vec<f64>, D::Error> {
+        let values: Vec<Option<f64>> = Deserialize::deserialize(d)?;
+        Ok(values.into_iter().map(|v| v.unwrap_or(f64::NAN)).collect())
+    }
+}
+
+impl Arm {
+    /// Sixteen hexadecimal digits of all that decides its numbers; `texts` stands for the corpora.
+    pub fn key(&self, texts: &str) -> String {
+        digest(&[FORMAT, texts, &serde_json::to_string(self).unwrap_or_default()])
+    }
+
+    /// Updates to make.
+    pub fn updates(&self) -> u64 {
+        self.to_step - self.from_step
+    }
+
+    /// Copies of the weights or moments that are kept on disk.
+    pub fn kept(&self) -> u64 {
+        self.updates().checked_div(self.snapshot_every).unwrap_or(0) + 3 * self.states.len() as u64
+    }
+
+    /// Floating-point operations of all of it, for estimates of time.
+    pub fn flops(&self, vocab: usize) -> f64 {
+        let t = &self.train;
+        let per_token = self.model.config(vocab, t.seq_len).flops_per_token_training((t.seq_len as f64 + 1.0) / 2.0);
+        per_token * (self.updates() * (t.batch_size * t.seq_len) as u64) as f64
+    }
+
+    /// The arm that it begins from.
+    pub fn parent(&self) -> Option<&Arm> {
+        match &self.begin {
+            Begin::Random => None,
+            Begin::From { arm, .. } => Some(arm),
+        }
+    }
+}

@@ -1,0 +1,148 @@
+//! The arms on disk: weights and moments that were kept, and the numbers of every update.
+
+use super::arm::{Arm, Record};
+use crate::papers::attempts::Ended;
+use crate::papers::store::Store;
+use crate::vfs::shown;
+use anyhow::Context as _;
+use std::fs::File;
+use std::io::{Read as _, Seek as _, SeekFrom};
+use std::path::{Path, PathBuf};
+
+/// A work folder.
+pub struct CheckpointStore {
+    store: Store,
+    /// Stands for the corpora in keys.
+    texts: String,
+}
+
+/// Weights and moments of a step.
+pub struct State {
+    /// Weights, first and second moments.
+    pub parts: [Vec<f32>; 3],
+}
+
+impl CheckpointStore {
+    /// Open or make a work folder.
+    ///
+    /// # Errors
+    /// It cannot be made.
+    pub fn open(root: &Path, texts: &str) -> anyhow::Result<Self> {
+        Ok(Self { store: Store::open(root)?, texts: texts.to_string() })
+    }
+
+    /// Key of an arm.
+    pub fn key(&self, arm: &Arm) -> String {
+        arm.key(&self.texts)
+    }
+
+    /// Folder of an arm.
+    pub fn folder(&self, arm: &Arm) -> PathBuf {
+        self.store.folder(&arm.name, &self.key(arm))
+    }
+
+    /// Whether an arm was trained to its end.
+    pub fn is_done(&self, arm: &Arm) -> bool {
+        self.store.is_done(&arm.name, &self.key(arm))
+    }
+
+    /// The right to train an arm; `None` while another process has it.
+    ///
+    /// # Errors
+    /// The folder cannot be made or locked.
+    pub fn lock(&self, arm: &Arm) -> anyhow::Result<Option<File>> {
+        self.store.lock(&arm.name, &self.key(arm))
+    }
+
+    /// [`Store::once`].
+    ///
+    /// # Errors
+    /// As there.
+    pub fn once(&self, arm: &Arm, work: impl FnOnce() -> anyhow::Result<()>) -> anyhow::Result<Ended> {
+        self.store.once(&arm.name, &self.key(arm), work)
+    }
+
+    /// The numbers of every update of a finished arm.
+    ///
+    /// # Errors
+    /// The file is gone or damaged.
+    pub fn record(&self, arm: &Arm) -> anyhow::Result<Record> {
+        self.store.record(&arm.name, &self.key(arm))
+    }
+
+    /// An arm came to its end.
+    ///
+    /// # Errors
+    /// The disk refuses.
+    pub fn finish(&self, arm: &Arm, record: &Record) -> anyhow::Result<()> {
+        self.store.finish(&arm.name, &self.key(arm), arm, record)
+    }
+
+    /// [`Store::remember`].
+    ///
+    /// # Errors
+    /// As there.
+    pub fn remember<T: serde::Serialize + serde::de::DeserializeOwned>(
+        &self,
+        key: &[&str],
+        compute: impl FnOnce() -> anyhow::Result<T>,
+    ) -> anyhow::Result<T> {
+        self.store.remember(key, compute)
+    }
+
+    /// Weights of a finished arm at a step where they were kept.
+    ///
+    /// # Errors
+    /// They were not kept, or the file is damaged.
+    pub fn weights(&self, arm: &Arm, step: u64) -> anyhow::Result<Vec<f32>> {
+        let folder = self.folder(arm);
+        if arm.states.contains(&step) {
+            let [weights, ..] = self.state(arm, step)?.parts;
+            return Ok(weights);
+        }
+        let since = step.checked_sub(arm.from_step).filter(|s| *s > 0 && arm.snapshot_every > 0);
+        let index = since.filter(|s| s.is_multiple_of(arm.snapshot_every) && step <= arm.to_step);
+        let index = index.with_context(|| format!("{}: no weights of step {step} were kept", arm.name))?;
+        let path = folder.join("weights.f32");
+        let mut file = File::open(&path).with_context(|| shown(&path))?;
+        let each = file.metadata()?.len() / (arm.updates() / arm.snapshot_every).max(1);
+        let mut bytes = vec![0u8; each as usize];
+        file.seek(SeekFrom::Start((index / arm.snapshot_every - 1) * each))?;
+        file.read_exact(&mut bytes).with_context(|| format!("{}: too short; remove its folder", shown(&path)))?;
+        Ok(bytemuck::pod_collect_to_vec(&bytes))
+    }
+
+    /// Weights and moments of a finished arm at one of its states.
+    ///
+    /// # Errors
+    /// They were not kept, or the file is damaged.
+    pub fn state(&self, arm: &Arm, step: u64) -> anyhow::Result<State> {
+        let path = self.folder(arm).join(state_name(step));
+        let bytes = std::fs::read(&path).with_context(|| shown(&path))?;
+        anyhow::ensure!(bytes.len().is_multiple_of(12), "{}: damaged; remove its folder", shown(&path));
+        let third = bytes.len() / 3;
+        Ok(State { parts: [0, 1, 2].map(|i| bytemuck::pod_collect_to_vec(&bytes[i * third..(i + 1) * third])) })
+    }
+
+    /// The weighted sum of checkpoints of an arm, summed in f64.
+    ///
+    /// # Errors
+    /// As [`CheckpointStore::weights`].
+    pub fn merged(&self, arm: &Arm, mix: &[(u64, f64)]) -> anyhow::Result<Vec<f32>> {
+        if let [(step, 1.0)] = mix {
+            return self.weights(arm, *step);
+        }
+        let mut sum: Vec<f64> = Vec::new();
+        for (step, weight) in mix {
+            let values = self.weights(arm, *step)?;
+            sum.resize(values.len(), 0.0);
+            sum.iter_mut().zip(&values).for_each(|(s, v)| *s += weight * f64::from(*v));
+        }
+        Ok(sum.into_iter().map(|s| s as f32).collect())
+    }
+}
+
+/// File of a state.
+pub fn state_name(step: u64) -> String {
+    format!("state-{step}.f32")
+}

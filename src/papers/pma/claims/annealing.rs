@@ -1,0 +1,189 @@
+//! P2 and P3: merging at a constant rate against annealing, and merging inside of the decay.
+
+use crate::merge::MergeRule;
+use crate::papers::finding::{Finding, number, with_interval};
+use crate::papers::pma::arm::Arm;
+use crate::papers::pma::measure::{Measure, Points, arm_mean, arm_range, arm_text};
+use crate::papers::pma::plan::Window;
+use crate::papers::pma::scale::{FORK, GRID, N, Size, V0};
+use crate::papers::pma::sized_model::Scored;
+use crate::papers::stats::{Estimate, Unit};
+use crate::papers::verdict::{Check, Wants};
+use crate::plot::{Chart, Panels, Series};
+
+/// Read-outs inside the fork: 20, 40, 60, 80 and 100 % of it.
+const PARTS: u64 = 5;
+
+fn part(i: u64) -> u64 {
+    FORK + i * (GRID - FORK) / PARTS
+}
+
+fn percent(i: u64) -> String {
+    format!("{} %", 100 * i / PARTS)
+}
+
+fn arms(m: &Measure<'_>) -> Vec<Arm> {
+    let plan = m.context.plan();
+    m.context
+        .scale
+        .sizes
+        .iter()
+        .flat_map(|size| m.context.seeds.iter().map(|s| plan.annealed(size, *s)).collect::<Vec<_>>())
+        .collect()
+}
+
+// Length: one experiment, told in order.
+/// Constant rate plus merging estimates or matches annealing.
+pub fn p2(m: &Measure<'_>) -> anyhow::Result<Finding> {
+    m.context.ensure(&arms(m))?;
+    let plan = m.context.plan();
+    let window = V0 * (N as u64 - 1);
+    let (mut rows, mut all) = (Vec::new(), vec![Vec::new(); PARTS as usize]);
+    let mut panels = Panels::new("P2: constant rate, merged, against annealing", m.context.scale.sizes.len())
+        .subtitle("forked at 85 % of the tokens; mean and range over seeds");
+    for size in &m.context.scale.sizes {
+        let (mut points, mut ranges): ([Points; 3], [Points; 3]) = Default::default();
+        for i in 1..=PARTS {
+            let at = part(i);
+            let units = m.units(|seed| {
+                Ok(vec![
+                    m.base(size, seed, &Window::single(at))?,
+                    m.window(&plan.annealed(size, seed), size, &Window::single(at))?,
+                    m.base(size, seed, &Window::standard(at))?,
+                ])
+            })?;
+            let recovered = Estimate::of(&units, |a| (a[0] - a[2]) / (a[0] - a[1]));
+            rows.push(vec![
+                size.name.into(),
+                percent(i),
+                if at - window >= FORK { "inside the fork" } else { "reaches back before it" }.into(),
+                arm_text(&units, 0),
+                arm_text(&units, 1),
+                arm_text(&units, 2),
+                with_interval(&recovered),
+            ]);
+            for arm in 0..3 {
+                points[arm].push((100.0 * at as f64 / GRID as f64, arm_mean(&units, arm)));
+                ranges[arm].push(arm_range(&units, arm));
+            }
+            all[i as usize - 1].extend(units);
+        }
+        let mut chart = Chart::new(&format!("size {}", size.name)).x("% of the tokens").y("validation loss (nats)");
+        for (arm, name) in ["constant", "annealed", "constant + PMA"].iter().enumerate() {
+            chart = chart.add(Series::line(name, &points[arm]).marked().with_band(&ranges[arm]));
+        }
+        panels = panels.panel(chart);
+    }
+    let [early, end] = [&all[0], &all[PARTS as usize - 1]];
+    let checks = vec![
+        Check::new("20 % into the fork: constant minus PMA (nats)", Estimate::of(early, |a| a[0] - a[2]), Wants::Above(0.0)),
+        Check::new("20 % into the fork: annealed minus PMA (nats)", Estimate::of(early, |a| a[1] - a[2]), Wants::Above(0.0)),
+        Check::new(
+            "end: recovered share R = (constant - PMA) / (constant - annealed)",
+            Estimate::of(end, |a| (a[0] - a[2]) / (a[0] - a[1])),
+            Wants::Above(0.9),
+        ),
+        Check::new("end: PMA minus annealed (nats)", Estimate::of(end, |a| a[2] - a[1]), Wants::Nothing),
+    ];
+    Ok(Finding::new(
+        "P2",
+        "Merging at a constant rate estimates what annealing would give: better early in the fork, as good at its end",
+        "Fig. 3: read off by eye, R = 0.64 (MMLU), 0.94 (GSM8K), 1.0 (BBH), 1.5 (HumanEval); one fork of one model",
+        "Fork at 85 %: one branch stays at the constant rate, one anneals by a cosine to 0 at 100 %. SMA N = 10, V0 on the constant branch. \
+         All sizes and seeds together. The claim needs PMA below both branches at 20 % of the fork, and R above 0.9 at its end."
+            .into(),
+        checks,
+    )
+    .table(
+        "Read-outs (validation loss)",
+        &["size", "of the fork", "merge window", "constant", "annealed", "constant + PMA", "R [95 %]"],
+        rows,
+    )
+    .picture("p2-annealing", panels.svg()))
+}
+
+/// Merging N = 10 inside of the decay, at half of V0, so that the window fits into it from its first fifth on.
+fn inside(at: u64) -> Window {
+    Window { at, every: V0 / 2, n: N, rule: MergeRule::Sma }
+}
+
+// Length: one experiment, told in order.
+/// Merging early in the decay gives its end; the gain vanishes with the rate.
+pub fn p3(m: &Measure<'_>) -> anyhow::Result<Finding> {
+    m.context.ensure(&arms(m))?;
+    let plan = m.context.plan();
+    // Arms of a unit: raw and merged at each part of the decay, then the constant branch at its end.
+    let unit_of = |size: &Size, seed: u64| -> anyhow::Result<Vec<Scored>> {
+        let arm = plan.annealed(size, seed);
+        let mut out = Vec::new();
+        for i in 1..=PARTS {
+            out.push(m.window(&arm, size, &Window::single(part(i)))?);
+            out.push(m.window(&arm, size, &inside(part(i)))?);
+        }
+        out.push(m.base(size, seed, &Window::single(GRID))?);
+        Ok(out)
+    };
+    let (end, constant) = (2 * PARTS as usize - 2, 2 * PARTS as usize);
+    let gain = |i: usize| move |a: &[f64]| a[2 * i - 2] - a[2 * i - 1];
+    let (mut rows, mut all): (Vec<Vec<String>>, Vec<Unit>) = Default::default();
+    let mut panels = Panels::new("P3: merging inside of the decay", m.context.scale.sizes.len())
+        .subtitle("cosine to 0 over the last 15 % of the tokens; SMA N = 10, V = 0.25 %; mean and range over seeds");
+    for size in &m.context.scale.sizes {
+        let units = m.units(|seed| unit_of(size, seed))?;
+        let (mut points, mut ranges): ([Points; 2], [Points; 2]) = Default::default();
+        for i in 1..=PARTS as usize {
+            let gap = Estimate::of(&units, |a| (a[2 * i - 1] - a[end]) / (a[constant] - a[end]));
+            rows.push(vec![
+                size.name.into(),
+                percent(i as u64),
+                arm_text(&units, 2 * i - 2),
+                arm_text(&units, 2 * i - 1),
+                with_interval(&Estimate::of(&units, gain(i))),
+                with_interval(&gap),
+            ]);
+            for arm in 0..2 {
+                points[arm].push((100.0 * i as f64 / PARTS as f64, arm_mean(&units, 2 * i - 2 + arm)));
+                ranges[arm].push(arm_range(&units, 2 * i - 2 + arm));
+            }
+        }
+        let mut chart = Chart::new(&format!("size {}", size.name)).x("% of the decay").y("validation loss (nats)");
+        for (arm, name) in ["annealing", "annealing + PMA"].iter().enumerate() {
+            chart = chart.add(Series::line(name, &points[arm]).marked().with_band(&ranges[arm]));
+        }
+        panels = panels.panel(chart.hline(arm_mean(&units, end), &format!("end {}", number(arm_mean(&units, end)))));
+        all.extend(units);
+    }
+    let gap = |i: usize| move |a: &[f64]| (a[2 * i - 1] - a[end]) / (a[constant] - a[end]);
+    let checks = vec![
+        Check::new(
+            "gap of PMA at 20 % of the decay to its end, over what annealing gains",
+            Estimate::of(&all, gap(1)),
+            Wants::Nothing,
+        ),
+        Check::new(
+            "gap of PMA at 40 % of the decay to its end, over what annealing gains",
+            Estimate::of(&all, gap(2)),
+            Wants::Below(0.1),
+        ),
+        Check::new("gain of merging at 20 % of the decay (nats)", Estimate::of(&all, gain(1)), Wants::Above(0.0)),
+        Check::new("gain at 20 % minus gain at 60 % (nats)", Estimate::of(&all, |a| gain(1)(a) - gain(3)(a)), Wants::Above(0.0)),
+        Check::new("gain at 60 % minus gain at 100 % (nats)", Estimate::of(&all, |a| gain(3)(a) - gain(5)(a)), Wants::Above(0.0)),
+        Check::new("gain at 100 % over gain at 20 %", Estimate::of(&all, |a| gain(5)(a) / gain(1)(a)), Wants::Within(0.1)),
+    ];
+    Ok(Finding::new(
+        "P3",
+        "Merging early in the decay gives what its end gives, and the gain of merging vanishes as the rate goes to 0",
+        "Fig. 2 and Sec. 4.6: PMA early in the decay is comparable to the end of the decay; values are not printed",
+        "Inside the annealed branch: SMA of N = 10 checkpoints 0.25 % apart (half of V0, so that the window lies inside of the decay) at 20 to \
+         100 % of it. The claim needs PMA at 40 % within a tenth of what annealing gains of the end, gains that fall from 20 to 60 to 100 %, \
+         and a last gain within a tenth of the first."
+            .into(),
+        checks,
+    )
+    .table(
+        "By part of the decay (validation loss)",
+        &["size", "of the decay", "annealing", "+ PMA", "gain [95 %]", "gap to the end / anneal gain [95 %]"],
+        rows,
+    )
+    .picture("p3-inside-the-decay", panels.svg()))
+}

@@ -1,0 +1,75 @@
+//! The comparisons that several claims share: losses of windows of the base and annealed runs, by size and seed.
+
+use super::arm::{Arm, Text};
+use super::context::Context;
+use super::plan::Window;
+use super::scale::Size;
+use super::sized_model::{Scored, SizedModel};
+use crate::papers::finding::number;
+use crate::papers::stats::{Unit, mean};
+
+/// Points of a line, or the ends of its error bars.
+pub type Points = Vec<(f64, f64)>;
+
+/// Labs of all sizes.
+pub struct Measure<'a> {
+    /// What is measured.
+    pub context: &'a Context<'a>,
+    labs: Vec<SizedModel<'a>>,
+}
+
+impl<'a> Measure<'a> {
+    /// Devices are opened when they are needed.
+    pub fn new(context: &'a Context<'a>) -> Self {
+        Self { context, labs: context.scale.sizes.iter().map(|size| SizedModel::new(context, size)).collect() }
+    }
+
+    /// The lab of a size.
+    ///
+    /// # Errors
+    /// Never for a size of the scale.
+    pub fn sized_model(&self, size: &Size) -> anyhow::Result<&SizedModel<'a>> {
+        let at = self.context.scale.sizes.iter().position(|s| s == size);
+        at.and_then(|i| self.labs.get(i)).ok_or_else(|| anyhow::anyhow!("{}: not a size of this scale", size.name))
+    }
+
+    /// Held-out loss of a window of an arm whose snapshots lie on the base's grid.
+    ///
+    /// # Errors
+    /// As [`SizedModel::score`].
+    pub fn window(&self, arm: &Arm, size: &Size, window: &Window) -> anyhow::Result<Scored> {
+        self.sized_model(size)?.score(arm, &window.mix(size)?, Text::Base)
+    }
+
+    /// The same for the base run of a seed.
+    ///
+    /// # Errors
+    /// As [`SizedModel::score`].
+    pub fn base(&self, size: &Size, seed: u64, window: &Window) -> anyhow::Result<Scored> {
+        self.window(&self.context.plan().base(size, seed), size, window)
+    }
+
+    /// A unit for each seed: the windows' losses of several arms.
+    ///
+    /// # Errors
+    /// What `arms` reports.
+    pub fn units(&self, arms: impl Fn(u64) -> anyhow::Result<Vec<Scored>>) -> anyhow::Result<Vec<Unit>> {
+        self.context.seeds.iter().map(|seed| Ok(arms(*seed)?.into_iter().map(|s| s.windows).collect())).collect()
+    }
+}
+
+/// Mean loss of an arm over units.
+pub fn arm_mean(units: &[Unit], arm: usize) -> f64 {
+    mean(&units.iter().map(|u| mean(&u[arm])).collect::<Vec<_>>())
+}
+
+/// The same, to print.
+pub fn arm_text(units: &[Unit], arm: usize) -> String {
+    number(arm_mean(units, arm))
+}
+
+/// (smallest, largest) mean loss of an arm over units, for error bars.
+pub fn arm_range(units: &[Unit], arm: usize) -> (f64, f64) {
+    let means = units.iter().map(|u| mean(&u[arm]));
+    means.fold((f64::INFINITY, f64::NEG_INFINITY), |(low, high), m| (low.min(m), high.max(m)))
+}

@@ -1,0 +1,300 @@
+//! The arms by name: what each claim compares.
+
+use super::arm::{Arm, Begin, Text};
+use super::scale::{FORK, GRID, N, READOUTS, Scale, Size, V0};
+use crate::config::{DecayShape, Scheduler, TrainSettings};
+use crate::merge::MergeRule;
+
+/// A merge by its window: `n` checkpoints `every` snapshots apart, the newest at snapshot `at`.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Window {
+    /// Newest checkpoint, in snapshots.
+    pub at: u64,
+    /// Interval V, in snapshots.
+    pub every: u64,
+    /// Count N.
+    pub n: usize,
+    /// Weights.
+    pub rule: MergeRule,
+}
+
+impl Window {
+    /// The paper's default, N = 10 at V0, all alike.
+    pub fn standard(at: u64) -> Self {
+        Self { at, every: V0, n: N, rule: MergeRule::Sma }
+    }
+
+    /// One checkpoint, unmerged.
+    pub fn single(at: u64) -> Self {
+        Self { at, every: 1, n: 1, rule: MergeRule::Sma }
+    }
+
+    /// Checkpoints that there are: early in a run there may be fewer than `n` (the paper, Sec. 4.3, used 6 instead of 10 then).
+    pub fn available(&self) -> usize {
+        self.n.min(((self.at.max(1) - 1) / self.every + 1) as usize)
+    }
+
+    /// Snapshots, oldest first.
+    pub fn snapshots(&self) -> Vec<u64> {
+        (0..self.available() as u64).rev().map(|i| self.at - i * self.every).collect()
+    }
+
+    /// Weights, oldest first.
+    ///
+    /// # Errors
+    /// As [`MergeRule::weights`].
+    pub fn weights(&self) -> anyhow::Result<Vec<f64>> {
+        self.rule.weights(self.available())
+    }
+
+    /// (step, weight) of a base run of this size.
+    ///
+    /// # Errors
+    /// As [`MergeRule::weights`].
+    pub fn mix(&self, size: &Size) -> anyhow::Result<Vec<(u64, f64)>> {
+        Ok(self.snapshots().into_iter().map(|s| size.at(s)).zip(self.weights()?).collect())
+    }
+}
+
+/// What a later stage begins from.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Init {
+    /// The newest checkpoint of the stable phase.
+    Latest,
+    /// Its merge.
+    Pma,
+    /// The annealed end.
+    Annealed,
+}
+
+impl Init {
+    /// In tables.
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Latest => "latest",
+            Self::Pma => "PMA",
+            Self::Annealed => "annealed",
+        }
+    }
+}
+
+/// Where P7 and P8 look at continued training, in parts of its updates.
+pub const CT_READOUTS: [u64; 6] = [0, 2, 4, 10, 20, 40];
+/// Snapshots of continued training and fine-tuning.
+pub const LATER_GRID: u64 = 40;
+/// P9 keeps a state every so many updates.
+pub const HOT_EVERY: u64 = 25;
+/// The newest checkpoint of a rescue is at least so many updates older than the spike.
+pub const MARGIN: u64 = 5;
+/// Checkpoints of a rescue's merge (the paper, Sec. 4.5).
+pub const RESCUE_COUNT: u64 = 3;
+
+/// How a lost run is begun anew.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Rescue {
+    /// From the merge of three checkpoints, or from the newest alone.
+    pub merged: bool,
+    /// Pass over the batches up to the spike.
+    pub skip: bool,
+    /// Adam's moments from zero.
+    pub reset: bool,
+}
+
+/// Learning rates of P11, in parts of the base's.
+pub const RATES: [f64; 4] = [0.5, 1.0, 2.0, 4.0];
+
+/// Makes arms.
+pub struct Plan<'a> {
+    /// The scale.
+    pub scale: &'a Scale,
+}
+
+impl Plan<'_> {
+    fn arm(&self, name: String, size: &Size, train: TrainSettings) -> Arm {
+        Arm {
+            name,
+            model: size.model(),
+            to_step: train.max_steps,
+            train,
+            text: Text::Base,
+            begin: Begin::Random,
+            from_step: 0,
+            skip: 0,
+            snapshot_every: 0,
+            states: Vec::new(),
+            until_lost: false,
+        }
+    }
+
+    /// Warm-up, then a constant rate to the end.
+    pub fn base(&self, size: &Size, seed: u64) -> Arm {
+        let arm = self.arm(format!("base/{}/{seed}", size.name), size, self.scale.recipe(size, seed));
+        Arm { snapshot_every: size.every(), states: vec![size.at(FORK)], ..arm }
+    }
+
+    /// Forked from the base at 85 %: cosine to zero at its end.
+    pub fn annealed(&self, size: &Size, seed: u64) -> Arm {
+        let train = TrainSettings { lr_scheduler: Scheduler::Wsd, ..self.scale.recipe(size, seed) };
+        let from = size.at(FORK);
+        let begin = Begin::From { arm: Box::new(self.base(size, seed)), mix: vec![(from, 1.0)], moments: Some(from) };
+        let arm = self.arm(format!("annealed/{}/{seed}", size.name), size, train);
+        Arm { begin, from_step: from, snapshot_every: size.every(), ..arm }
+    }
+
+    /// The base at another learning rate (P11), on the smallest size; at 1 it is the base.
+    pub fn rate(&self, factor: f64, seed: u64) -> Arm {
+        let size = self.scale.smallest();
+        if factor == 1.0 {
+            return self.base(size, seed);
+        }
+        let recipe = self.scale.recipe(size, seed);
+        let train = TrainSettings { learning_rate: factor * recipe.learning_rate, ..recipe };
+        let arm = self.arm(format!("rate-{factor}/{}/{seed}", size.name), size, train);
+        Arm { snapshot_every: size.every(), ..arm }
+    }
+
+    fn begin(&self, init: Init, seed: u64) -> anyhow::Result<Begin> {
+        let size = self.scale.middle();
+        let arm = match init {
+            Init::Annealed => self.annealed(size, seed),
+            _ => self.base(size, seed),
+        };
+        let window = if init == Init::Pma { Window::standard(GRID) } else { Window::single(GRID) };
+        Ok(Begin::From { arm: Box::new(arm), mix: window.mix(size)?, moments: None })
+    }
+
+    /// Continued training on the shifted text: cosine from `factor` of the base's rate to a fortieth of the full one, moments fresh (P7).
+    ///
+    /// # Errors
+    /// None in practice: the weights of a window.
+    pub fn continued(&self, init: Init, factor: f64, seed: u64) -> anyhow::Result<Arm> {
+        let (size, steps) = (self.scale.middle(), self.scale.ct_steps);
+        let recipe = self.scale.recipe(size, seed);
+        let train = TrainSettings {
+            learning_rate: factor * recipe.learning_rate,
+            min_learning_rate: recipe.learning_rate / 40.0,
+            lr_scheduler: Scheduler::Cosine,
+            max_steps: steps,
+            warmup_steps: 0,
+            ..recipe
+        };
+        let arm = self.arm(format!("ct-{}-{factor}/{}/{seed}", init.name().to_lowercase(), size.name), size, train);
+        Ok(Arm { text: Text::Shifted, begin: self.begin(init, seed)?, snapshot_every: steps / LATER_GRID, ..arm })
+    }
+
+    /// Fine-tuning on the task: cosine from half of the base's rate to a tenth of that, moments fresh (P8).
+    ///
+    /// # Errors
+    /// As [`Plan::continued`].
+    pub fn tuned(&self, init: Init, seed: u64) -> anyhow::Result<Arm> {
+        let (size, steps) = (self.scale.middle(), self.scale.sft_steps);
+        let recipe = self.scale.recipe(size, seed);
+        let train = TrainSettings {
+            learning_rate: 0.5 * recipe.learning_rate,
+            min_learning_rate: 0.05 * recipe.learning_rate,
+            lr_scheduler: Scheduler::Cosine,
+            decay_shape: DecayShape::Cosine,
+            max_steps: steps,
+            warmup_steps: 0,
+            ..recipe
+        };
+        let arm = self.arm(format!("sft-{}/{}/{seed}", init.name().to_lowercase(), size.name), size, train);
+        Ok(Arm { text: Text::Task, begin: self.begin(init, seed)?, snapshot_every: steps, ..arm })
+    }
+
+    /// A run that is too hot: no clipping, no weight decay, a rate at the edge (P9).
+    pub fn hot(&self, seed: u64) -> Arm {
+        let (size, hot) = (self.scale.smallest(), &self.scale.hot);
+        let train = TrainSettings {
+            learning_rate: hot.learning_rate,
+            adam_beta1: hot.betas[0],
+            adam_beta2: hot.betas[1],
+            max_grad_norm: 0.0,
+            weight_decay: 0.0,
+            max_steps: hot.steps,
+            warmup_steps: hot.warmup,
+            ..self.scale.recipe(size, seed)
+        };
+        let arm = self.arm(format!("hot/{}/{seed}", size.name), size, train);
+        Arm { states: (1..=hot.steps / HOT_EVERY).map(|i| i * HOT_EVERY).collect(), until_lost: true, ..arm }
+    }
+
+    /// A hot run begun anew from before its spike (P9).
+    pub fn rescued(&self, hot: &Arm, spike: u64, rescue: Rescue) -> Arm {
+        let newest = (spike - MARGIN) / HOT_EVERY * HOT_EVERY;
+        let count = if rescue.merged { RESCUE_COUNT } else { 1 };
+        let mix = (0..count).rev().map(|i| (newest - i * HOT_EVERY, 1.0 / count as f64)).collect();
+        // Fresh moments have made no step: Adam's bias correction counts from 0.
+        let from = if rescue.reset { 0 } else { newest };
+        let next_batch = if rescue.skip { spike } else { newest };
+        let horizon = self.scale.hot.horizon;
+        let kind = ["latest", "pma"][usize::from(rescue.merged)];
+        let data = ["replay", "skip"][usize::from(rescue.skip)];
+        let adam = ["keep", "reset"][usize::from(rescue.reset)];
+        Arm {
+            name: format!("rescue-{kind}-{data}-{adam}/{}", hot.name.replace('/', "-")),
+            train: TrainSettings { warmup_steps: 0, max_steps: from + horizon, ..hot.train.clone() },
+            begin: Begin::From { arm: Box::new(hot.clone()), mix, moments: (!rescue.reset).then_some(newest) },
+            from_step: from,
+            to_step: from + horizon,
+            skip: next_batch - from,
+            states: Vec::new(),
+            until_lost: false,
+            ..hot.clone()
+        }
+    }
+
+    /// Everything that can be told beforehand for these claims and seeds, parents before children, the longest first.
+    ///
+    /// # Errors
+    /// As [`Plan::continued`].
+    pub fn all(&self, claims: &[&str], seeds: &[u64]) -> anyhow::Result<Vec<Arm>> {
+        let asks = |names: &[&str]| claims.iter().any(|c| names.contains(c));
+        let mut arms = Vec::new();
+        for &seed in seeds {
+            for size in self.scale.sizes.iter().rev() {
+                if asks(&["P1", "P2", "P3", "P4", "P5", "P6", "P5/6+", "P10"])
+                    || (size == self.scale.middle() && asks(&["P7", "P8"]))
+                    || (size == self.scale.smallest() && asks(&["P11"]))
+                {
+                    arms.push(self.base(size, seed));
+                }
+            }
+        }
+        for &seed in seeds {
+            for size in self.scale.sizes.iter().rev() {
+                if asks(&["P2", "P3", "P10"]) || (size == self.scale.middle() && asks(&["P8"])) {
+                    arms.push(self.annealed(size, seed));
+                }
+            }
+            if asks(&["P7"]) {
+                for (init, factor) in [(Init::Latest, 1.0), (Init::Pma, 1.0), (Init::Latest, 0.5), (Init::Pma, 0.5)] {
+                    arms.push(self.continued(init, factor, seed)?);
+                }
+            }
+            if asks(&["P8"]) {
+                for init in [Init::Latest, Init::Pma, Init::Annealed] {
+                    arms.push(self.tuned(init, seed)?);
+                }
+            }
+        }
+        for &seed in seeds {
+            if asks(&["P11"]) {
+                arms.extend(RATES.iter().filter(|r| **r != 1.0).map(|r| self.rate(*r, seed)));
+            }
+        }
+        if asks(&["P9"]) {
+            let first = seeds.first().copied().unwrap_or(1);
+            arms.extend((0..self.scale.hot.runs).map(|i| self.hot(first + i)));
+        }
+        Ok(arms)
+    }
+}
+
+/// Windows of a read-out that P4, P5 and P6 share, with what the paper calls them.
+pub fn readout(index: usize) -> &'static str {
+    ["12.75 %", "28 %", "69 %", "100 %"].get(index).copied().unwrap_or_default()
+}
+
+/// The paper's read-outs are on the grid.
+const _: () = assert!(READOUTS[3] == GRID && FORK < GRID);

@@ -1,0 +1,154 @@
+//! Training an arm: the trainer of every stage, with snapshots to disk.
+
+use super::arm::{Arm, Begin, Record};
+use super::checkpoints::{CheckpointStore, State, state_name};
+use super::corpora::Texts;
+use super::spike::first_lost;
+use crate::config::{DeviceSettings, Settings};
+use crate::device::{Arena, Device};
+use crate::papers::attempts::{Ended, check};
+use crate::progress::Progress;
+use crate::train::{StepResult, Trainer, TrainingLoop};
+use std::fs::File;
+use std::io::{BufWriter, Write as _};
+use std::path::PathBuf;
+use web_time::Instant;
+
+/// Updates between two looks at whether a run is lost.
+const LOOK_EVERY: u64 = 25;
+
+/// Train an arm unless it is there. Its parent must be.
+///
+/// # Errors
+/// A device fault, a disk that refuses, or [`Interrupted`](crate::papers::attempts::Interrupted).
+pub fn train(
+    checkpoints: &CheckpointStore,
+    arm: &Arm,
+    texts: &Texts,
+    device: &DeviceSettings,
+    progress: &mut Progress<'_>,
+) -> anyhow::Result<Ended> {
+    checkpoints.once(arm, || {
+        let folder = checkpoints.folder(arm);
+        let trainer = trainer(checkpoints, arm, texts, device)?;
+        let begin = Instant::now();
+        let record = Record { first_step: arm.from_step + 1, ..Record::default() };
+        let snapshots = match arm.snapshot_every {
+            0 => None,
+            _ => Some(BufWriter::new(File::create(folder.join("weights.f32"))?)),
+        };
+        let mut training = Training { trainer, arm, folder, record, snapshots, progress };
+        crate::train::train(&mut training, arm.to_step)?;
+        let Training { mut record, snapshots, .. } = training;
+        snapshots.map_or(Ok(()), |mut file| file.flush())?;
+        record.seconds = begin.elapsed().as_secs_f64();
+        checkpoints.finish(arm, &record)
+    })
+}
+
+/// An arm in training.
+struct Training<'a> {
+    trainer: Trainer,
+    arm: &'a Arm,
+    folder: PathBuf,
+    record: Record,
+    snapshots: Option<BufWriter<File>>,
+    progress: &'a mut Progress<'a>,
+}
+
+impl TrainingLoop for Training<'_> {
+    fn trainer(&mut self) -> &mut Trainer {
+        &mut self.trainer
+    }
+
+    fn before_update(&mut self) -> anyhow::Result<bool> {
+        check().map(|()| true)
+    }
+
+    fn update(&mut self) -> anyhow::Result<Option<StepResult>> {
+        self.trainer.step()
+    }
+
+    fn report(&mut self, row: StepResult) -> anyhow::Result<()> {
+        self.record.loss.push(row.loss);
+        self.record.grad_norm.push(row.grad_norm);
+        Ok(())
+    }
+
+    fn after_update(&mut self, _: bool) -> anyhow::Result<bool> {
+        let Self { trainer, arm, .. } = self;
+        let step = trainer.state.step;
+        let done = step - arm.from_step;
+        if let Some(file) = &mut self.snapshots
+            && done.is_multiple_of(arm.snapshot_every)
+        {
+            write_arena(&trainer.device, &trainer.model.values, file)?;
+        }
+        if arm.states.contains(&step) {
+            let mut file = BufWriter::new(File::create(self.folder.join(state_name(step)))?);
+            for arena in [&trainer.model.values, &trainer.optimizer.m, &trainer.optimizer.v] {
+                write_arena(&trainer.device, arena, &mut file)?;
+            }
+            file.flush()?;
+        }
+        (self.progress)("training", done, arm.updates())?;
+        Ok(!(arm.until_lost && done.is_multiple_of(LOOK_EVERY) && first_lost(&self.record.loss).is_some()))
+    }
+}
+
+/// A trainer at the arm's beginning.
+fn trainer(checkpoints: &CheckpointStore, arm: &Arm, texts: &Texts, device: &DeviceSettings) -> anyhow::Result<Trainer> {
+    let settings = Settings { model: arm.model.clone(), train: arm.train.clone(), ..Settings::default() };
+    let seq_len = arm.train.seq_len;
+    let config = arm.model.config(texts.vocab, seq_len);
+    // Not tuned: kernels that were chosen by the clock would make the bits depend on the day.
+    let device = Device::open(device)?;
+    let mut trainer = Trainer::new(device, &settings, &config, texts.source(arm.text, seq_len, arm.train.seed)?)?;
+    // Whoever begins later than at 0 brings moments that are as old as that.
+    (trainer.state.step, trainer.state.optimizer_steps) = (arm.from_step, arm.from_step);
+    trainer.state.skipped_batches = arm.skip;
+    if let Begin::From { arm: parent, mix, moments } = &arm.begin {
+        write_values(&trainer.device, &trainer.model.values, &checkpoints.merged(parent, mix)?)?;
+        if let Some(step) = moments {
+            let State { parts: [_, m, v] } = checkpoints.state(parent, *step)?;
+            write_values(&trainer.device, &trainer.optimizer.m, &m)?;
+            write_values(&trainer.device, &trainer.optimizer.v, &v)?;
+        }
+    }
+    Ok(trainer)
+}
+
+/// All numbers of an arena, segment after segment, padding included.
+///
+/// # Errors
+/// A device fault.
+pub fn read_arena(device: &Device, arena: &Arena) -> anyhow::Result<Vec<f32>> {
+    let mut out = Vec::new();
+    for (segment, _) in arena.segments() {
+        out.extend(device.read::<f32>(segment)?);
+    }
+    Ok(out)
+}
+
+fn write_arena(device: &Device, arena: &Arena, file: &mut impl std::io::Write) -> anyhow::Result<()> {
+    for (segment, _) in arena.segments() {
+        file.write_all(bytemuck::cast_slice(&device.read::<f32>(segment)?))?;
+    }
+    Ok(())
+}
+
+/// Put numbers, as [`read_arena`] gives them, into an arena.
+///
+/// # Errors
+/// Another number of them than the arena has: they belong to another shape.
+pub fn write_values(device: &Device, arena: &Arena, values: &[f32]) -> anyhow::Result<()> {
+    let want: usize = arena.segments().map(|(s, _)| s.len()).sum();
+    anyhow::ensure!(values.len() == want, "{} numbers for a model of {want}", values.len());
+    let mut rest = values;
+    for (segment, _) in arena.segments() {
+        let (now, later) = rest.split_at(segment.len());
+        device.write(segment, now);
+        rest = later;
+    }
+    Ok(())
+}

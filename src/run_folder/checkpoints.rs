@@ -1,0 +1,75 @@
+//! The checkpoints of a run: where they are, which there are, and the newest sound one.
+
+use crate::model::checkpoint::{Checkpoint, step_of};
+use crate::vfs::{Kind, Vfs, shown};
+use anyhow::{Context as _, Result};
+use std::path::{Path, PathBuf};
+
+/// The folder of a run's checkpoints.
+pub fn folder(run: &Path) -> PathBuf {
+    run.join("checkpoints")
+}
+
+/// `path@step` into its parts; an @ that no number follows belongs to the path.
+pub fn split_step(spec: &str) -> (&Path, Option<u64>) {
+    match spec.rsplit_once('@').map(|(path, step)| (path, step.parse())) {
+        Some((path, Ok(step))) if !path.is_empty() => (Path::new(path), Some(step)),
+        _ => (Path::new(spec), None),
+    }
+}
+
+/// The checkpoint folders of a run, newest first, not verified. Links are passed over.
+///
+/// # Errors
+/// The folder cannot be listed; no folder is no checkpoints.
+pub fn list(vfs: &dyn Vfs, run: &Path) -> Result<Vec<(u64, PathBuf)>> {
+    let dir = folder(run);
+    if vfs.kind(&dir).with_context(|| shown(&dir))?.is_none() {
+        return Ok(Vec::new());
+    }
+    let mut out = Vec::new();
+    for entry in vfs.list(&dir).with_context(|| shown(&dir))? {
+        if let Some(step) = entry.name.to_str().and_then(step_of).filter(|_| entry.kind == Kind::Dir) {
+            out.push((step, dir.join(&entry.name)));
+        }
+    }
+    out.sort_by_key(|(step, _)| std::cmp::Reverse(*step));
+    Ok(out)
+}
+
+/// The newest checkpoint that verifies, and what was passed over on the way to it.
+#[derive(Debug)]
+pub struct Newest {
+    /// `None` when there is none.
+    pub found: Option<Checkpoint>,
+    /// One line for each newer folder that does not verify, with the reason.
+    pub skipped: Vec<String>,
+}
+
+/// Find the newest checkpoint of a run that verifies.
+///
+/// # Errors
+/// The folder cannot be listed.
+pub fn newest_valid(vfs: &dyn Vfs, run: &Path) -> Result<Newest> {
+    let mut skipped = Vec::new();
+    for (_, path) in list(vfs, run)? {
+        match Checkpoint::open(vfs, &path) {
+            Ok(found) => return Ok(Newest { found: Some(found), skipped }),
+            Err(e) => skipped.push(format!("{e:#}")),
+        }
+    }
+    Ok(Newest { found: None, skipped })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn steps_are_told_from_paths() {
+        assert_eq!(split_step("runs/a@120"), (Path::new("runs/a"), Some(120)));
+        assert_eq!(split_step("runs/me@home"), (Path::new("runs/me@home"), None));
+        assert_eq!(split_step("@5"), (Path::new("@5"), None));
+        assert_eq!(split_step("a@1@2"), (Path::new("a@1"), Some(2)));
+    }
+}

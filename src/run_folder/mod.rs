@@ -1,0 +1,17 @@
+//! A run's format on disk: the folder's layout, its lock, events and their reader, checkpoints, retention, TensorBoard. Sessions write it;
+//! history, window, report and stories read it.
+
+pub mod checkpoints;
+mod events;
+mod folder;
+mod lock;
+mod retention;
+#[cfg(not(target_arch = "wasm32"))]
+mod tensorboard;
+
+pub use events::{EventLog, EventReader, Poll, read_all};
+pub use folder::{RunFolder, config, events, is_run, samples, settings};
+pub use lock::{Owner, RunLock, host_name, utc};
+pub use retention::{Policy, Purged, Retention};
+#[cfg(not(target_arch = "wasm32"))]
+pub use tensorboard::TensorBoard;

@@ -1,0 +1,166 @@
+//! Which checkpoints stay: the newest few that verify, every so many steps, and those that are pinned. Two that verify always stay.
+
+use super::checkpoints;
+use crate::config::is_due;
+use crate::model::checkpoint;
+use crate::vfs::{Vfs, shown};
+use anyhow::Result;
+use std::collections::BTreeSet;
+use std::path::{Path, PathBuf};
+use std::sync::atomic::{AtomicU64, Ordering};
+
+/// What is kept.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Policy {
+    /// The newest so many; less than 2 counts as 2.
+    pub keep_last: usize,
+    /// Also every step that is a multiple of this; 0 for none.
+    pub keep_every: u64,
+}
+
+impl Policy {
+    /// The steps to delete, oldest first, among those that verify. What does not verify is no checkpoint and is not counted.
+    pub fn to_delete(&self, verified: &BTreeSet<u64>, pinned: &BTreeSet<u64>) -> Vec<u64> {
+        let newest: BTreeSet<&u64> = verified.iter().rev().take(self.keep_last.max(2)).collect();
+        let keep = |step: &u64| newest.contains(step) || pinned.contains(step) || is_due(*step, self.keep_every);
+        verified.iter().filter(|step| !keep(step)).copied().collect()
+    }
+}
+
+/// The keeper of one run's checkpoints. Each is hashed once a process, its sizes are looked at each time.
+#[derive(Debug)]
+pub struct Retention {
+    policy: Policy,
+    pinned: BTreeSet<u64>,
+    good: BTreeSet<u64>,
+    hashed: BTreeSet<u64>,
+}
+
+/// What a purge did.
+#[derive(Debug, Default, PartialEq, Eq)]
+pub struct Purged {
+    /// Steps that are gone.
+    pub deleted: Vec<u64>,
+    /// One line for each folder that does not verify or could not be removed.
+    pub warnings: Vec<String>,
+}
+
+/// Numbers the trash folders of this process.
+static COUNTER: AtomicU64 = AtomicU64::new(0);
+
+impl Retention {
+    /// A keeper with nothing pinned.
+    pub fn new(policy: Policy) -> Self {
+        Retention { policy, pinned: BTreeSet::new(), good: BTreeSet::new(), hashed: BTreeSet::new() }
+    }
+
+    /// Never delete this step (until it is unpinned): a merge will need it, or it is the best.
+    pub fn pin(&mut self, step: u64) {
+        self.pinned.insert(step);
+    }
+
+    /// Let the policy decide again.
+    pub fn unpin(&mut self, step: u64) {
+        self.pinned.remove(&step);
+    }
+
+    /// Never delete these, which a rescue may go back to; those of the last call are the policy's again.
+    pub fn keep_good(&mut self, steps: impl Iterator<Item = u64>) {
+        self.good = steps.collect();
+    }
+
+    /// Call after this step was saved again: its hashes are to be checked anew.
+    pub fn forget(&mut self, step: u64) {
+        self.hashed.remove(&step);
+    }
+
+    /// Delete what the policy does not keep. Call it after a save is durable. Errors of single folders are warnings: training goes on.
+    ///
+    /// # Errors
+    /// The folder cannot be listed.
+    pub fn purge(&mut self, vfs: &dyn Vfs, run: &Path) -> Result<Purged> {
+        let mut out = Purged::default();
+        let mut verified = BTreeSet::new();
+        for (step, path) in checkpoints::list(vfs, run)? {
+            let known = self.hashed.contains(&step);
+            match if known { checkpoint::verify_sizes(vfs, &path) } else { checkpoint::verify(vfs, &path) } {
+                Ok(_) => {
+                    verified.insert(step);
+                    self.hashed.insert(step);
+                }
+                Err(e) => out.warnings.push(format!("{e:#} (kept, not counted)")),
+            }
+        }
+        let pinned = &self.pinned | &self.good;
+        let gone = self.policy.to_delete(&verified, &pinned);
+        self.delete_steps(vfs, run, gone, &mut out);
+        Ok(out)
+    }
+
+    /// Delete every checkpoint after `step`: the run went back to it.
+    ///
+    /// # Errors
+    /// The folder cannot be listed.
+    pub fn remove_after(&mut self, vfs: &dyn Vfs, run: &Path, step: u64) -> Result<Purged> {
+        let mut out = Purged::default();
+        let steps = checkpoints::list(vfs, run)?.into_iter().map(|(at, _)| at).filter(|at| *at > step).collect();
+        self.delete_steps(vfs, run, steps, &mut out);
+        Ok(out)
+    }
+
+    fn delete_steps(&mut self, vfs: &dyn Vfs, run: &Path, steps: Vec<u64>, out: &mut Purged) {
+        for step in steps {
+            let path = checkpoints::folder(run).join(checkpoint::step_name(step));
+            match delete(vfs, &path) {
+                Ok(()) => out.deleted.push(step),
+                Err(e) => out.warnings.push(format!("{}: cannot be removed: {e}", shown(&path))),
+            }
+            self.hashed.remove(&step);
+        }
+    }
+}
+
+/// Rename first, so that no half-deleted folder ever carries a checkpoint's name.
+fn delete(vfs: &dyn Vfs, path: &Path) -> std::io::Result<()> {
+    let name = path.file_name().unwrap_or_default().to_string_lossy();
+    let trash: PathBuf =
+        path.with_file_name(format!(".trash-{name}-{}-r{}", std::process::id(), COUNTER.fetch_add(1, Ordering::Relaxed)));
+    vfs.rename(path, &trash)?;
+    if let Some(parent) = path.parent() {
+        vfs.fsync_dir(parent)?;
+    }
+    vfs.remove_dir_all(&trash)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use proptest::prelude::*;
+
+    proptest! {
+        #![proptest_config(ProptestConfig::with_cases(2000))]
+        #[test]
+        fn the_policy_keeps_what_it_promises(
+            saves in prop::collection::vec((0u64..400, prop::bool::weighted(0.9), prop::bool::weighted(0.1)), 0..60),
+            keep_last in 0usize..6,
+            keep_every in 0u64..50,
+        ) {
+            let policy = Policy { keep_last, keep_every };
+            let (mut verified, mut pinned, mut good) = (BTreeSet::new(), BTreeSet::new(), 0);
+            for (step, sound, pin) in saves {
+                if pin { pinned.insert(step); }
+                if sound && verified.insert(step) { good += 1; }
+                let newest: Vec<u64> = verified.iter().rev().take(keep_last.max(2)).copied().collect();
+                for gone in policy.to_delete(&verified, &pinned) {
+                    prop_assert!(verified.remove(&gone), "deleted what was not there");
+                    prop_assert!(!pinned.contains(&gone), "deleted a pinned one");
+                    prop_assert!(keep_every == 0 || gone % keep_every != 0);
+                }
+                prop_assert!(verified.len() >= good.min(2), "fewer than two are left");
+                prop_assert!(newest.iter().all(|step| verified.contains(step)));
+                let others = verified.iter().filter(|s| !pinned.contains(s) && (keep_every == 0 || !s.is_multiple_of(keep_every)));
+                prop_assert!(others.count() <= keep_last.max(2), "kept too many");
+            }
+        }
+    }
+}

@@ -1,0 +1,79 @@
+//! What the stages differ in: pre-training and fine-tuning are [`super::supervised::Supervised`] over a source of batches, reinforcement
+//! learning ([`super::reinforce::Reinforce`]) makes its own.
+
+use super::live_merge::LiveMerge;
+use super::predictions::Seen;
+use super::reinforce::PendingStep;
+use super::{Evaluation, Optimizer, Scorer, StepResult, TrainerState};
+use crate::device::{Device, Recording};
+use crate::event::TaskEval;
+use crate::model::Model;
+use crate::model::weight_files::WeightFiles;
+use crate::ops::adamw::UpdateParams;
+use crate::progress::Progress;
+use anyhow::Result;
+
+/// What a stage works on: all of a trainer but the stage itself.
+pub(super) struct Parts<'a> {
+    pub device: &'a Device,
+    pub model: &'a Model,
+    pub optimizer: &'a mut Optimizer,
+    pub live_merge: Option<&'a mut LiveMerge>,
+    pub state: &'a mut TrainerState,
+}
+
+/// See the module. The defaults are those of a stage that has no such thing; [`super::Trainer`] documents each.
+pub(super) trait Stage {
+    /// Make the next update, with `hyper`.
+    fn step(&mut self, parts: Parts<'_>, hyper: UpdateParams, progress: &mut Progress<'_>) -> Result<Option<StepResult>>;
+
+    /// The numbers of the oldest update that was submitted and not yet returned.
+    fn take(&mut self, _: &Device, _: &mut Optimizer) -> Result<Option<StepResult>> {
+        Ok(None)
+    }
+
+    /// Tokens in one update; in reinforcement, completions.
+    fn tokens_per_step(&self) -> u64;
+
+    /// Held-out loss of the model's own weights, or of those that `by` is recorded over.
+    fn evaluate(
+        &self,
+        _: &Device,
+        _by: Option<&Scorer>,
+        _tokens: u64,
+        _: Option<&mut Seen>,
+        _: &mut Progress<'_>,
+    ) -> Result<Option<Evaluation>> {
+        Ok(None)
+    }
+
+    /// The task's held-out questions.
+    fn evaluate_task(
+        &mut self,
+        _: &Device,
+        _: &Model,
+        _step: u64,
+        _temperature: f64,
+        _: &mut Progress<'_>,
+    ) -> Result<Option<TaskEval>> {
+        Ok(None)
+    }
+
+    fn recording(&self) -> Option<(&Recording, usize)> {
+        None
+    }
+
+    fn keep_reference(&mut self, _: &Device, _: &Model, _: Option<&WeightFiles>) -> Result<()> {
+        Ok(())
+    }
+
+    fn reference(&self) -> Option<&Model> {
+        None
+    }
+
+    fn pending_step(&self) -> Option<&PendingStep> {
+        None
+    }
+
+    fn set_pending_step(&mut self, _: Option<PendingStep>) {}
+}
