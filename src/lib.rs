@@ -21,13 +21,15 @@
 //! | 3 | [`model`] [`data`] | weights, transformer, checkpoints; tokenizers, corpora, batches, tasks |
 //! | 4 | [`train`] | trainer, optimizer, schedule, metrics, merging, reinforcement learning |
 //! | 5 | [`session`] | one run: folder, lock, events out, commands in, signals |
-//! | 6 | [`reproduce`] [`history`] | claims of papers as experiments; a run as its files describe it |
+//! | 6 | [`backend`] [`reproduce`] [`history`] | commands as processes; claims of papers as experiments; a run as its files describe it |
 //! | 7 | [`report`] [`story`] | the HTML report; the demo and the lessons |
 //! | 8 | `app` | the window |
 //! | 9 | [`cli`] | the commands |
 
 #[cfg(all(feature = "app", not(target_arch = "wasm32")))]
 pub mod app;
+#[cfg(not(target_arch = "wasm32"))]
+pub mod backend;
 #[cfg(not(target_arch = "wasm32"))]
 pub mod cli;
 pub mod config;

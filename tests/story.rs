@@ -3,9 +3,11 @@
 mod common;
 
 use common::{PATIENCE, Place, run};
+use lehr::backend::Native;
 use lehr::story::{Options, Phase, Player, Story, Where, demo, lesson, lesson_names};
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 /// A story of two short trainings and what comes of them.
@@ -72,8 +74,8 @@ inconclusive = "No difference: {{ rise.low|fixed(3) }} to {{ rise.high|fixed(3) 
 "#;
 
 fn options(dir: &Path, seed: u64) -> Options {
-    let lehr = PathBuf::from(env!("CARGO_BIN_EXE_lehr"));
-    Options { place: Where::In(dir.to_owned()), seed, device: Default::default(), lehr }
+    let backend = Arc::new(Native::new(PathBuf::from(env!("CARGO_BIN_EXE_lehr"))));
+    Options { place: Where::In(dir.to_owned()), seed, device: Default::default(), backend }
 }
 
 /// Poll until something is so.

@@ -13,7 +13,7 @@ const FLOORS: &[&[&str]] = &[
     &["model", "data"],
     &["train"],
     &["session"],
-    &["reproduce", "history"],
+    &["backend", "reproduce", "history"],
     &["report", "story"],
     &["app"],
     &["cli", "main"],

@@ -5,9 +5,10 @@ mod lens;
 mod next;
 mod norms;
 
-use super::merge::{Found, progress};
 use crate::app::child::JobState;
 use crate::app::draw::{card, printable, short, stat, tiles};
+use crate::app::loader::Loaded;
+use crate::app::panels::parts::{self, Found, progress};
 use crate::app::state::{Action, AppState, OpenRun};
 use crate::app::theme;
 use crate::event::Command;
@@ -19,7 +20,6 @@ use lens::LensPart;
 use norms::NormsPart;
 use std::collections::HashMap;
 use std::path::PathBuf;
-use std::sync::mpsc::{Receiver, channel};
 
 /// Guesses that are asked for.
 const TOP: &str = "12";
@@ -32,36 +32,24 @@ const UNKNOWN: [&str; 3] = ["<unk>", "[UNK]", "<UNK>"];
 /// The first words of the data of the run in focus, read by a thread.
 #[derive(Debug, Default)]
 struct Opening {
-    /// The run whose data were asked for.
-    of: PathBuf,
-    /// What was put into the field; something else there was typed.
+    /// What was put into the field; anything else there was typed.
     given: Option<String>,
-    found: Option<Receiver<String>>,
+    found: Loaded<PathBuf, Option<String>>,
 }
 
 impl Opening {
-    /// Put the words into the field, unless somebody has typed something there.
+    /// Put the words into the field, unless the user has typed something there.
     fn follow(&mut self, ui: &Ui, run: &OpenRun, text: &mut String) {
-        if self.of != run.files.path
-            && let Some(settings) = run.files.settings.clone()
-        {
-            self.of.clone_from(&run.files.path);
-            let (send, found) = channel();
-            let (path, ctx) = (run.files.path.clone(), ui.ctx().clone());
-            let read = move || {
-                if let Some(words) = opening_text(&path, &settings) {
-                    let _ = send.send(words);
-                    ctx.request_repaint();
-                }
-            };
-            // Without a thread the usual text stays.
-            let thread = std::thread::Builder::new().name("opening".into()).spawn(read);
-            self.found = thread.is_ok().then_some(found);
-        }
-        let untouched = text == self.given.as_deref().unwrap_or(USUAL);
-        if let Some(words) = self.found.as_ref().and_then(|found| found.try_recv().ok()).filter(|_| untouched) {
-            text.clone_from(&words);
-            self.given = Some(words);
+        let Some(settings) = &run.files.settings else { return };
+        let path = &run.files.path;
+        let settings = if self.found.is_for(path) { None } else { Some(settings.clone()) };
+        let read = move |path: &PathBuf| opening_text(path, &settings?);
+        let Some((of, Some(words))) = self.found.get(ui.ctx(), path, read) else { return };
+        if of == path && self.given.as_ref() != Some(words) {
+            if text == self.given.as_deref().unwrap_or(USUAL) {
+                text.clone_from(words);
+            }
+            self.given = Some(words.clone());
         }
     }
 }
@@ -101,7 +89,7 @@ impl Default for Inside {
 impl Inside {
     /// Draw.
     pub fn ui(&mut self, ui: &mut Ui, desk: &mut AppState) {
-        let Some(path) = super::focused_name(ui, desk) else { return };
+        let Some(path) = parts::focused_name(ui, desk) else { return };
         if self.of != path {
             (self.of, self.at, self.picked) = (path.clone(), 0, None);
         }

@@ -1,6 +1,7 @@
 //! Merged losses beside raw ones.
 
 use crate::app::draw::{Line, Lines, card, lines, short, stat};
+use crate::app::panels::parts;
 use crate::app::state::{Action, OpenRun};
 use crate::app::theme;
 use crate::event::{Command, Merged};
@@ -22,7 +23,7 @@ pub fn ui(ui: &mut Ui, run: &OpenRun, late: &mut bool, actions: &mut Vec<Action>
         if history.merges.is_empty() {
             ui.weak("No merge was judged in this run so far. A run with live merging keeps snapshots and judges their merge at each evaluation.");
             let words = "New run like this one, with live merging";
-            super::super::another_run(ui, run, words, &[("merge.merge_every", "50")], actions);
+            parts::another_run(ui, run, words, &[("merge.merge_every", "50")], actions);
         } else {
             newest(ui, history.merges.last());
             ui.checkbox(late, "newest half").on_hover_text("Leave out the first half of the run, where the loss falls fast");

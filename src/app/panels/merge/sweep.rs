@@ -1,9 +1,10 @@
 //! Which merge of a run is the best one: interval by number by method, as heat maps.
 
-use super::results::{Cell, Found, Sweep};
-use super::{difference, key, progress};
+use super::results::{Cell, Sweep};
+use super::{difference, key};
 use crate::app::child::JobState;
 use crate::app::draw::{Heat, HeatLabels, Part, card, short, tiles};
+use crate::app::panels::parts::{Found, progress};
 use crate::app::state::{Action, OpenRun};
 use crate::app::theme;
 use eframe::egui::{self, RichText, Stroke, StrokeKind, Ui};
@@ -33,8 +34,7 @@ impl SweepPart {
         &mut self,
         ui: &mut Ui,
         run: &OpenRun,
-        steps: &[u64],
-        spacing: u64,
+        (steps, spacing): (&[u64], u64),
         job: Option<&JobState>,
         actions: &mut Vec<Action>,
     ) -> Option<Cell> {

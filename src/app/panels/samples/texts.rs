@@ -1,6 +1,7 @@
 //! What a run generated, and asking for more.
 
 use crate::app::draw::{ScoredTokens, StepPick, TokenColor, TokenText, card, key_to, printable, short};
+use crate::app::panels::parts;
 use crate::app::state::{Action, OpenRun};
 use crate::event::{Command, Sample};
 use eframe::egui::{self, DragValue, Id, RichText, Ui};
@@ -52,10 +53,10 @@ impl Texts {
         if samples.is_empty() {
             let what = "Ask for one above while the run is trained here, or talk to one of its checkpoints under Chat. A run can also write \
                         a sample at each evaluation.";
-            super::super::empty(ui, "No text yet", what);
+            parts::empty(ui, "No text yet", what);
             ui.vertical_centered(|ui| {
                 let words = "New run like this one, with samples";
-                super::super::another_run(ui, run, words, &[("eval.sample_tokens", "200")], actions);
+                parts::another_run(ui, run, words, &[("eval.sample_tokens", "200")], actions);
             });
             return;
         }

@@ -209,7 +209,7 @@ fn elsewhere(ui: &mut Ui, run: &OpenRun, actions: &mut Vec<Action>) {
             false => "Nothing trains this run just now.",
         };
         ui.label(RichText::new(why).weak());
-        if let Some((step, _)) = run.newest_checkpoint()
+        if let Some(step) = run.newest_checkpoint()
             && ui.button(format!("Fork with another method from step {step}")).clicked()
         {
             let fork = format!("{}@{step}", run.files.path.display());

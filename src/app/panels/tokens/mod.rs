@@ -5,6 +5,7 @@ mod policy;
 mod supervised;
 
 use crate::app::draw::StepPick;
+use crate::app::panels::parts;
 use crate::app::state::{Action, AppState, OpenRun};
 use crate::event::Command;
 use eframe::egui::{self, Ui};
@@ -40,7 +41,7 @@ pub struct Tokens {
 impl Tokens {
     /// Draw.
     pub fn ui(&mut self, ui: &mut Ui, desk: &mut AppState) {
-        if super::focused_name(ui, desk).is_none() {
+        if parts::focused_name(ui, desk).is_none() {
             return;
         }
         let mut actions = Vec::new();
@@ -75,9 +76,9 @@ impl Tokens {
                      .",
                 ),
             };
-            super::empty(ui, heading, what);
+            parts::empty(ui, heading, what);
             if run.is_ours() && !reinforced {
-                super::offers(ui, [("Evaluate now", Action::Send(run.files.path.clone(), Command::EvalNow))], actions);
+                parts::offers(ui, [("Evaluate now", Action::Send(run.files.path.clone(), Command::EvalNow))], actions);
             }
         }
     }
