@@ -23,63 +23,64 @@ impl Window {
     /// Carry out what the pages have asked for.
     pub(super) fn carry_out_orders(&mut self, ctx: &egui::Context) {
         for order in self.desk.take_orders() {
-            match order {
-                Action::Send(path, command) => self.send(&path, &command),
-                Action::Start { args, run } => {
-                    if self.start(&args, &[], &run, ctx) {
-                        self.desk.only(&run);
-                        self.desk.focus = Some(run);
-                        self.show(Page::Charts);
-                    }
+            self.carry_out(order, ctx);
+        }
+    }
+
+    fn carry_out(&mut self, order: Action, ctx: &egui::Context) {
+        match order {
+            Action::Send(path, command) => self.send(&path, &command),
+            Action::Start { args, run } => {
+                if self.start(&args, &[], &run, ctx) {
+                    self.desk.only(&run);
+                    self.show(Page::Charts);
                 }
-                Action::Experiment { args, run } => {
-                    let args: Vec<String> = args.into_iter().chain(["--run".to_owned(), run.display().to_string()]).collect();
-                    if self.start(&args, &[UNTUNED], &run, ctx) {
-                        self.desk.focus = Some(run);
-                    }
-                }
-                Action::Lesson(name) => self.begin_lesson(&name),
-                Action::Job(key, args) => {
-                    let job = Job::start(self.backend.as_ref(), &args, wake(ctx));
-                    self.desk.jobs.insert(key, job);
-                }
-                Action::Cancel(key) => {
-                    if let Some(job) = self.desk.jobs.get_mut(&key) {
-                        job.cancel();
-                    }
-                }
-                Action::ChatProcess { model, system, tokens } => {
-                    // The one before frees its memory on the device first.
-                    self.desk.talk = None;
-                    self.desk.talk = Some(ChatProcess::start(self.backend.as_ref(), &model, (&system, tokens), wake(ctx)));
-                }
-                Action::ChatRequest(ask) => {
-                    if let Some(talk) = &mut self.desk.talk {
-                        talk.ask(ask);
-                    }
-                }
-                Action::EndTalk => self.desk.talk = None,
-                Action::Open(path) => self.in_background(ctx, move || look(path)),
-                Action::Close(path) => self.close(&path),
-                Action::Delete(path) => self.in_background(ctx, move || delete(path)),
-                Action::Focus(path) => {
-                    self.desk.focus = Some(path.clone());
-                    if let Some(run) = self.desk.run_mut(&path) {
-                        run.visible = true;
-                    }
-                }
-                Action::Show(page) => self.show(page),
-                Action::NewRun(stage, settings) => {
-                    self.panels.new_run.fill(&stage, &settings);
-                    self.show(Page::NewRun);
-                }
-                Action::Picture(to, svg) => {
-                    let write = move || write_whole(&to, &crate::report::png(&svg, 2.0)?).map(|()| to);
-                    self.in_background(ctx, || written(write()));
-                }
-                Action::Csv { run, metrics, to } => self.in_background(ctx, move || written(write_csv(&run, &metrics, to))),
-                Action::Notify(text) => self.notify(text),
             }
+            Action::Experiment { mut args, run } => {
+                args.extend(["--run".to_owned(), run.display().to_string()]);
+                self.start(&args, &[UNTUNED], &run, ctx);
+            }
+            Action::Lesson(name) => self.begin_lesson(&name),
+            Action::Job(key, args) => {
+                let job = Job::start(self.backend.as_ref(), &args, wake(ctx));
+                self.desk.jobs.insert(key, job);
+            }
+            Action::Cancel(key) => {
+                if let Some(job) = self.desk.jobs.get_mut(&key) {
+                    job.cancel();
+                }
+            }
+            Action::ChatProcess { model, system, tokens } => {
+                // The one before frees its memory on the device first.
+                self.desk.talk = None;
+                self.desk.talk = Some(ChatProcess::start(self.backend.as_ref(), &model, (&system, tokens), wake(ctx)));
+            }
+            Action::ChatRequest(ask) => {
+                if let Some(talk) = &mut self.desk.talk {
+                    talk.ask(ask);
+                }
+            }
+            Action::EndTalk => self.desk.talk = None,
+            Action::Open(path) => self.in_background(ctx, move || look(path)),
+            Action::Close(path) => self.close(&path),
+            Action::Delete(path) => self.in_background(ctx, move || delete(path)),
+            Action::Focus(path) => {
+                self.desk.focus = Some(path.clone());
+                if let Some(run) = self.desk.run_mut(&path) {
+                    run.visible = true;
+                }
+            }
+            Action::Show(page) => self.show(page),
+            Action::NewRun(stage, settings) => {
+                self.panels.new_run.fill(&stage, &settings);
+                self.show(Page::NewRun);
+            }
+            Action::Picture(to, svg) => {
+                let write = move || write_whole(&to, &crate::report::png(&svg, 2.0)?).map(|()| to);
+                self.in_background(ctx, || written(write()));
+            }
+            Action::Csv { run, metrics, to } => self.in_background(ctx, move || written(write_csv(&run, &metrics, to))),
+            Action::Notify(text) => self.notify(text),
         }
     }
 
@@ -113,6 +114,7 @@ impl Window {
             None => self.desk.runs.push(fresh),
         }
         self.watcher.watch(path);
+        self.desk.focus = Some(path.to_owned());
         true
     }
 

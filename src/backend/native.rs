@@ -204,7 +204,8 @@ fn reason(status: ExitStatus, code: Option<i32>, said: &Said) -> String {
     }
 }
 
-#[cfg(all(test, unix))]
+#[cfg(test)]
+#[cfg(unix)]
 mod tests {
     use super::*;
     use std::time::Instant;

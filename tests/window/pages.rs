@@ -193,7 +193,7 @@ fn a_run_is_continued_from_the_page_of_its_controls() {
     let fork = vec![("start.fork".to_owned(), format!("{run}@16"))];
     assert_eq!(after("Fork", Some("16")), [Action::NewRun("pretrain".into(), fork)]);
     let init = vec![("start.init".to_owned(), run.clone())];
-    assert_eq!(after("Continue with", Some("Reinforce it")), [Action::NewRun("grpo".into(), init)]);
+    assert_eq!(after("Continue with", Some("Train it with GRPO")), [Action::NewRun("grpo".into(), init)]);
 }
 
 /// What a page lacks is a setting away.
@@ -273,7 +273,10 @@ fn an_empty_desk_says_what_to_do() {
 fn help_stands_beside_each_field_whether_it_was_changed_or_not() {
     let schema = lehr::config::schema::schema(Stage::Pretrain);
     let fields = || schema.iter().flat_map(|section| &section.fields);
-    let help = |name: &str| fields().find(|field| field.name == name).unwrap().help.clone();
+    let help = |name: &str| {
+        let all = fields().find(|field| field.name == name).unwrap().help.clone();
+        all.split(". ").next().unwrap().trim_end_matches('.').to_owned()
+    };
     let place = |changed: bool| {
         let mut form = NewRun::default();
         let typed = ("train.max_steps".to_owned(), "7".to_owned());

@@ -1,4 +1,4 @@
-//! Every curve of the runs that are ticked, over one axis with one cross-hair.
+//! The curves of the ticked runs, over one axis with one cross-hair.
 
 use crate::app::chart::{self, Frame, View, chart_ui};
 use crate::app::export;
@@ -43,10 +43,7 @@ impl Charts {
             let (heading, what) = match (runs.is_empty(), reading) {
                 (true, _) => ("No run is ticked", "Tick one on the page Runs to see its curves."),
                 (_, true) => ("Reading", "The log is being read."),
-                _ => (
-                    "Nothing to draw yet",
-                    "Curves appear with the first step. A run that has just begun compiles its kernels first.",
-                ),
+                _ => ("Nothing to draw yet", "Curves appear with the first step. A run compiles its kernels first."),
             };
             parts::empty(ui, heading, what);
             if let Some(path) = desk.focus.clone().filter(|_| runs.is_empty()) {
@@ -146,7 +143,7 @@ impl Charts {
                     }
                 }
             });
-            combo.response.labelled_by(label.id).on_hover_text("What the horizontal axis counts");
+            combo.response.labelled_by(label.id).on_hover_text("The unit of the horizontal axis");
             if ui.toggle_value(&mut desk.look.log_x, "log x").on_hover_text("Logarithmic horizontal axis").clicked() {
                 self.view = None;
             }
@@ -155,7 +152,7 @@ impl Charts {
             ui.add(slider.custom_parser(|text| Some(text.trim().trim_end_matches('%').trim().parse::<f64>().ok()? / 100.0)))
                 .labelled_by(label.id)
                 .on_hover_text("Each point of the strong line is the mean of this share of the curve's points, as many before it as behind it. \
-                                What was measured stays behind it, pale. Few points are not smoothed.");
+                                The measured values stay behind it, pale. Short curves are not smoothed.");
             ui.toggle_value(&mut desk.look.pins, "marks")
                 .on_hover_text("Saves, merges, rescues and changed settings as vertical lines");
             if desk.runs.iter().filter(|run| run.visible).count() > 1 {

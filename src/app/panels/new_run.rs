@@ -1,5 +1,5 @@
-//! The form for a new run, drawn from the settings' own schema; what it would take is asked of `lehr STAGE --dry-run` before it starts, so
-//! that the form refuses what the command would refuse, in the same words.
+//! The form for a new run, drawn from the settings' own schema. `lehr STAGE --dry-run` estimates it before it starts, so that the form
+//! refuses what the command would refuse, in the same words.
 
 use crate::app::child::JobState;
 use crate::app::format;
@@ -154,7 +154,7 @@ impl NewRun {
 
     fn head_ui(&mut self, ui: &mut Ui) {
         ui.horizontal_wrapped(|ui| {
-            for (stage, name) in [(Stage::Pretrain, "Pre-train"), (Stage::Sft, "Fine-tune"), (Stage::Grpo, "Reinforce")] {
+            for (stage, name) in [(Stage::Pretrain, "Pre-train"), (Stage::Sft, "Fine-tune"), (Stage::Grpo, "GRPO")] {
                 if ui.selectable_label(self.stage == stage, name).clicked() && self.stage != stage {
                     self.stage = stage;
                     self.preset = if stage == Stage::Pretrain { "nano".into() } else { String::new() };
@@ -201,7 +201,7 @@ impl NewRun {
             let field = PathField { kind: PathKind::NewFolder, label: "folder", hint: "a new one", width: SIZE[0] };
             path_ui(ui, &mut self.name, field).labelled_by(label.id);
             ui.label("");
-            help_ui(ui, "Where the run goes; a new folder under runs when empty.");
+            help_ui(ui, "Where the run goes; a new folder under runs when empty");
             ui.end_row();
             let label = ui.label("config file");
             let field = PathField { kind: PathKind::File, label: "config file", hint: "none", width: SIZE[0] };
@@ -209,7 +209,7 @@ impl NewRun {
                 self.changed = Some(Instant::now());
             }
             ui.label("");
-            help_ui(ui, "A TOML file of settings, between the preset and what is typed here.");
+            help_ui(ui, "A TOML file of settings, between the preset and what is typed here");
             ui.end_row();
         });
     }
@@ -355,10 +355,11 @@ impl NewRun {
     }
 }
 
-/// Help beside a field, where there is space for it: all of it, so that it needs no tooltip.
+/// The first sentence of the help beside a field, where there is space for it. The tooltip of the name has all of it.
 fn help_ui(ui: &mut Ui, help: &str) {
     if ui.available_width() > HELP {
-        ui.add(egui::Label::new(RichText::new(help).small().weak()).wrap());
+        let first = help.split_once(". ").map_or(help, |(first, _)| first).trim_end_matches('.');
+        ui.add(egui::Label::new(RichText::new(first).small().weak()).wrap());
     }
 }
 

@@ -74,7 +74,8 @@ pub fn continue_ui(ui: &mut Ui, run: &OpenRun, actions: &mut Vec<Action>) {
             }
         });
         ui.menu_button("Continue with", |ui| {
-            for (next, words) in [("sft", "Fine-tune it"), ("grpo", "Reinforce it"), ("pretrain", "Train it on other text")] {
+            for (next, words) in [("sft", "Fine-tune it"), ("grpo", "Train it with GRPO"), ("pretrain", "Train it on other text")]
+            {
                 if ui.button(words).clicked() {
                     actions.push(Action::NewRun(next.into(), vec![("start.init".to_owned(), shown.clone())]));
                     ui.close();

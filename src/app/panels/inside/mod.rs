@@ -21,12 +21,12 @@ use norms::NormsPart;
 use std::collections::HashMap;
 use std::path::PathBuf;
 
-/// Guesses that are asked for.
+/// Predictions for each token.
 const TOP: &str = "12";
 
 /// The text where a run's data cannot be read.
 const USUAL: &str = "Once upon a time";
-/// How tokens are written that stand for what a tokenizer does not know.
+/// Names of tokens for text that is not in the vocabulary.
 const UNKNOWN: [&str; 3] = ["<unk>", "[UNK]", "<UNK>"];
 
 /// The first words of the data of the run in focus, read by a thread.
@@ -61,7 +61,7 @@ pub struct Inside {
     text: String,
     /// The checkpoint's step; 0 the newest.
     at: u64,
-    /// The token that is looked at; the last one until one is chosen.
+    /// The selected token; the last one until one is chosen.
     picked: Option<usize>,
     results: HashMap<PathBuf, Found<Inspection>>,
     opening: Opening,
@@ -115,8 +115,8 @@ impl Inside {
     }
 
     fn form(&mut self, ui: &mut Ui, run: &OpenRun, key: &str, job: Option<&JobState>, actions: &mut Vec<Action>) {
-        let hint = "The text goes through the model once. You see what each head looks at, what the model would say after each block, and what \
-                    it expects next. Short texts (up to about 60 tokens) can be read best.";
+        let hint = "The text goes through the model once. It shows what each head attends to, what the model would predict after each block, and what \
+                    it predicts next. Short texts (up to about 60 tokens) can be read best.";
         card(ui, "A text through the model", hint, |ui| {
             let saved = &run.files.history.checkpoints;
             if saved.is_empty() {
@@ -129,7 +129,7 @@ impl Inside {
             }
             let label = ui.label("text");
             let field = egui::TextEdit::multiline(&mut self.text).desired_rows(2).desired_width(f32::INFINITY).char_limit(8_000);
-            ui.add(field.hint_text("What the model is to read")).labelled_by(label.id);
+            ui.add(field.hint_text("A text for the model")).labelled_by(label.id);
             ui.horizontal_wrapped(|ui| {
                 let running = matches!(job, Some(JobState::Running(_)));
                 let ready = !running && !saved.is_empty() && !self.text.is_empty();
@@ -196,7 +196,7 @@ impl Inside {
                 }
             }
             Some(Ok(_)) => {
-                ui.weak("The text holds no token.");
+                ui.weak("The text has no token.");
             }
             Some(Err(why)) => {
                 ui.colored_label(theme::bad(ui.visuals()), why);
@@ -207,7 +207,7 @@ impl Inside {
     }
 }
 
-/// Says how much of the text the model does not know.
+/// Warns of text that is not in the vocabulary.
 fn unknown(ui: &mut Ui, it: &Inspection) {
     let count = it.tokens.iter().filter(|token| UNKNOWN.contains(&token.piece.as_str())).count();
     if count > 0 {
@@ -232,7 +232,7 @@ fn tokens(ui: &mut Ui, it: &Inspection, picked: &mut usize) {
             let button = egui::Button::new(RichText::new(piece(&token.piece)).monospace().color(ink)).fill(fill);
             let ring = egui::Stroke::new(2.0, ui.visuals().strong_text_color());
             let button = if *picked == i { button.stroke(ring) } else { button };
-            let told = format!(
+            let read_out = format!(
                 "token {i}, id {}\nprobability {}\nlog p {} nats\nrank {}\nentropy of what comes next {} nats",
                 token.id,
                 short(p),
@@ -240,7 +240,7 @@ fn tokens(ui: &mut Ui, it: &Inspection, picked: &mut usize) {
                 token.rank.map_or("-".into(), |r| r.to_string()),
                 short(f64::from(token.entropy))
             );
-            if ui.add(button).on_hover_text(told).clicked() {
+            if ui.add(button).on_hover_text(read_out).clicked() {
                 *picked = i;
             }
         }

@@ -15,14 +15,14 @@ use std::path::{Path, PathBuf};
 
 const METHODS: [MergeMethod; 5] =
     [MergeMethod::Sma, MergeMethod::Ema, MergeMethod::EmaNormalized, MergeMethod::Wma, MergeMethod::Wsm];
-const STAGES: [(&str, &str); 3] = [("pretrain", "pre-training"), ("sft", "fine-tuning"), ("grpo", "reinforcement")];
+const STAGES: [(&str, &str); 3] = [("pretrain", "pre-training"), ("sft", "fine-tuning"), ("grpo", "GRPO")];
 
 /// See the module.
 #[derive(Debug)]
 pub struct Plan {
     method: MergeMethod,
     last: usize,
-    /// Updates between checkpoints; 0 as they are there.
+    /// Updates between checkpoints; 0 for all that are there.
     every: u64,
     /// Step of the newest; 0 the newest of all.
     at: u64,
@@ -190,7 +190,7 @@ impl Plan {
             let name = STAGES.into_iter().find(|s| s.0 == self.stage).map_or(self.stage, |s| s.1);
             let clicked = ui
                 .button("PMA-init from here")
-                .on_hover_text("Fill the form for a new run that begins from this merge")
+                .on_hover_text("Fill the form for a new run that starts from this merge")
                 .clicked();
             let label = ui.label("as");
             egui::ComboBox::from_id_salt("stage")
@@ -236,7 +236,7 @@ impl Plan {
     }
 }
 
-/// What a method does.
+/// A method in a sentence.
 fn explained(method: MergeMethod) -> &'static str {
     match method {
         MergeMethod::Sma => "sma: all checkpoints weigh the same.",

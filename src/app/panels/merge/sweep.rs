@@ -29,7 +29,7 @@ impl Default for SweepPart {
 }
 
 impl SweepPart {
-    /// Draw; returns the best merge when it is to be taken over.
+    /// Draw; returns the best merge when it is to be used.
     pub fn ui(
         &mut self,
         ui: &mut Ui,
@@ -40,8 +40,8 @@ impl SweepPart {
     ) -> Option<Cell> {
         let path = run.files.path.clone();
         self.results.entry(path.clone()).or_default().take(job);
-        let hint = "Every merge of the grid is made and scored on held-out tokens. Blue cells are below the raw checkpoint, red ones above: far \
-                    apart or many checkpoints average away more noise, but lag further behind.";
+        let hint = "Every merge of the grid is made and scored on held-out tokens. Blue cells are below the raw checkpoint, red ones above: checkpoints \
+                    that are many or far apart average away more noise, but lag further behind.";
         card(ui, "Sweep", hint, |ui| {
             if steps.len() < 3 {
                 ui.weak("A sweep needs at least three checkpoints on disk.");

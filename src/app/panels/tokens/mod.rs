@@ -69,11 +69,10 @@ impl Tokens {
             supervised::ui(ui, self, history);
         } else {
             let (heading, what) = match reinforced {
-                true => ("No tokens yet", "The first step of reinforcement brings the first ones."),
+                true => ("No tokens yet", "They come with the first step of GRPO."),
                 false => (
                     "No token statistics yet",
-                    "A run of reinforcement has them at every step; pre-training and fine-tuning have them at every evaluation \
-                     .",
+                    "A run of GRPO has them at every step, pre-training and fine-tuning at every evaluation.",
                 ),
             };
             parts::empty(ui, heading, what);
@@ -103,13 +102,13 @@ impl Tokens {
         ui.add_space(4.0);
     }
 
-    /// The entry of a list that the slider stands at.
+    /// The entry that the slider selects.
     fn entry(&self, count: usize) -> usize {
         self.step.entry(count)
     }
 }
 
-/// Lower edges with the last upper one, as many bins as are sound.
+/// Lower edges with the last upper one, as many as are valid.
 fn edges(from: &[f64]) -> Vec<f64> {
     let sound = from.iter().copied().take_while(|e| (0.0..1.0).contains(e));
     let mut edges: Vec<f64> = sound.collect();
