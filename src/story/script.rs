@@ -122,6 +122,22 @@ pub struct Parameter {
     pub choices: Vec<String>,
 }
 
+/// Steps that several stories begin with.
+const STARTS: &[(&str, &str)] = &[("puzzles", include_str!("../../assets/lessons/common/puzzles.toml"))];
+
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+struct Start {
+    step: Vec<Step>,
+}
+
+/// The steps that several stories share, by the name of their file.
+fn shared_start(name: &str) -> Result<Vec<Step>> {
+    let (_, text) = STARTS.iter().find(|(known, _)| *known == name).with_context(|| format!("there is no start {name:?}"))?;
+    let start: Start = toml::from_str(text).map_err(|e| anyhow::anyhow!("{name}: {e}"))?;
+    Ok(start.step.into_iter().map(|step| Step { shared: true, ..step }).collect())
+}
+
 impl Said {
     /// All words that it may say.
     fn words(&self) -> impl Iterator<Item = &str> {
@@ -252,7 +268,7 @@ impl Story {
         let mut story: Self = toml::from_str(text).map_err(|e| anyhow::anyhow!("{name}: {}", one_line(&e.to_string())))?;
         story.name = name.to_owned();
         if let Some(start) = &story.start {
-            let steps = super::library::start(start).with_context(|| format!("{name}: start"))?;
+            let steps = shared_start(start).with_context(|| format!("{name}: start"))?;
             let scene = story.scenes.iter_mut().find(|s| !s.steps.is_empty());
             let scene = scene.with_context(|| format!("{name}: start {start:?}, but nothing is run"))?;
             scene.steps.splice(0..0, steps);
