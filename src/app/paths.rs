@@ -111,10 +111,17 @@ pub fn path_ui(ui: &mut Ui, text: &mut String, field: PathField<'_>) -> Response
         Some(Chosen::Unavailable(why)) => state.trouble = Some(why),
         Some(Chosen::Nothing) | None => {}
     }
+    let mut width = field.width;
+    if ui.layout().main_wrap() {
+        if ui.available_size_before_wrap().x < width {
+            ui.end_row();
+        }
+        width = width.min(ui.available_size_before_wrap().x);
+    }
     let response = ui.vertical(|ui| {
         let response = ui.horizontal(|ui| {
             let edit = egui::TextEdit::singleline(text).hint_text(field.hint);
-            let mut response = ui.add_sized([(field.width - BUTTON).max(40.0), 20.0], edit);
+            let mut response = ui.add_sized([(width - BUTTON).max(40.0), 20.0], edit);
             if let Some(choose) = ui.add_enabled_ui(!state.loader.is_busy(), |ui| button_ui(ui, field)).inner {
                 open(ui.ctx(), &mut state, choose, text);
             }
@@ -124,7 +131,7 @@ pub fn path_ui(ui: &mut Ui, text: &mut String, field: PathField<'_>) -> Response
             response
         });
         if let Some(why) = &state.trouble {
-            ui.set_max_width(field.width);
+            ui.set_max_width(width);
             ui.add(egui::Label::new(RichText::new(why).small().color(ui.visuals().warn_fg_color)).wrap());
         }
         response.inner

@@ -290,6 +290,7 @@ impl Window {
             self.help = false;
             self.leaving &= self.stopping;
             self.panels.runs.cancel();
+            self.panels.lessons.cancel();
         }
         if ctx.egui_wants_keyboard_input() {
             return;

@@ -41,6 +41,11 @@ impl ByHand {
         self.change = None;
     }
 
+    /// Drop a change that was not sent yet.
+    pub fn cancel(&mut self) {
+        self.change.take_if(|change| change.sent.is_none());
+    }
+
     /// Draw; `offered` is what can be started.
     pub fn ui(&mut self, ui: &mut Ui, desk: &mut AppState, offered: Option<&Experiment>) {
         let is_open = self.run.as_ref().is_some_and(|path| desk.run(path).is_some());

@@ -90,6 +90,11 @@ impl Lessons {
         }
     }
 
+    /// Cancel the question about a change that was not made yet.
+    pub fn cancel(&mut self) {
+        self.by_hand.cancel();
+    }
+
     /// Draw.
     pub fn ui(&mut self, ui: &mut Ui, desk: &mut AppState) {
         let host = self.host.take();
@@ -134,7 +139,7 @@ impl Lessons {
         for (i, (story, done)) in list.iter().enumerate() {
             egui::Frame::group(ui.style()).show(ui, |ui| {
                 ui.set_width(ui.available_width());
-                ui.horizontal(|ui| {
+                ui.horizontal_wrapped(|ui| {
                     if ui.button(RichText::new(format!("{}. {}", i + 1, story.title)).strong()).clicked() {
                         desk.ask(Action::Lesson(story.name.clone()));
                     }
@@ -302,10 +307,10 @@ impl Lessons {
     }
 
     /// The way to the next lesson.
-    fn next_ui(&mut self, ui: &mut Ui, desk: &mut AppState, name: &String) {
+    fn next_ui(&mut self, ui: &mut Ui, desk: &mut AppState, name: &str) {
         let root = desk.home.join("lessons");
         let load = move |name: &String| next_lesson(&root, name).ok().flatten();
-        let Some((_, Some(next))) = self.next.get(ui.ctx(), name, load) else { return };
+        let Some((_, Some(next))) = self.next.get(ui.ctx(), &name.to_owned(), load) else { return };
         if ui.button(RichText::new(format!("Next lesson: {}", next.title)).strong()).clicked() {
             desk.ask(Action::Lesson(next.name.clone()));
         }
@@ -313,7 +318,7 @@ impl Lessons {
 }
 
 /// The button that leads on.
-fn large_button(words: &str) -> egui::Button<'_> {
+fn large_button(words: &str) -> egui::Button<'static> {
     egui::Button::new(RichText::new(words).strong()).min_size(egui::vec2(120.0, 32.0))
 }
 
