@@ -99,7 +99,7 @@ pub fn set_dialog(ctx: &Context, dialog: Dialog) {
 
 /// Draw a field; its response has changed when somebody has typed or chosen something.
 pub fn path_ui(ui: &mut Ui, text: &mut String, field: PathField<'_>) -> Response {
-    let id = ui.id().with(("path", field.label));
+    let id = ui.scope_id().with(("path", field.label));
     let state = ui.data_mut(|data| data.get_temp_mut_or_default::<Arc<Mutex<State>>>(id).clone());
     let mut state = state.lock().unwrap_or_else(PoisonError::into_inner);
     let mut is_chosen = false;

@@ -107,7 +107,7 @@ impl Runs {
         let shown = path.display().to_string();
         let (mut actions, mut only_this) = (Vec::new(), false);
         ui.horizontal_wrapped(|ui| {
-            continue_ui(ui, run, &mut actions);
+            parts::continue_ui(ui, run, &mut actions);
             if ui.button("Report").on_hover_text("Write report.html into its folder").clicked() {
                 let out = path.join("report.html").display().to_string();
                 actions.push(Action::Job(format!("report {shown}"), vec!["report".into(), shown.clone(), "-o".into(), out]));
