@@ -10,7 +10,7 @@ use sha2::{Digest as _, Sha256};
 use std::collections::BTreeSet;
 use std::path::{Path, PathBuf};
 
-/// Where to.
+/// The folder to use.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Where {
     /// A folder of the story's name in this one: an interrupted one is continued, else a new one is created.
@@ -113,7 +113,7 @@ impl Place {
         self.folder(step).dir.join(format!("{}.log", step.stem))
     }
 
-    /// The path that a name in a brace of a command line stands for.
+    /// The path of a name in braces in a command line.
     pub fn path_of(&self, story: &Story, name: &str) -> Result<PathBuf> {
         if story.files.contains_key(name) {
             return Ok(self.own.dir.join(file_name(name)));
@@ -140,7 +140,7 @@ impl Place {
         folder.save()
     }
 
-    /// A step's command line, paths and seed put in.
+    /// A step's command line with its paths and the seed.
     ///
     /// # Errors
     /// A name that nothing makes.

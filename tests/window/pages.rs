@@ -355,7 +355,7 @@ fn charts_are_exported_by_orders() {
     };
     let png = save("Save as PNG");
     let [Action::Picture(to, svg)] = &png[..] else { panic!("{png:?}") };
-    assert!(to.ends_with("runs/a/exports/gradient-norm.png") && svg.starts_with("<svg"), "{to:?}");
+    assert!(to.ends_with("runs/a/exports/gradient-norm.png") && svg.contains("<svg"), "{to:?}");
     let csv = save("Save as CSV");
     let [Action::Csv { run, metrics, to }] = &csv[..] else { panic!("{csv:?}") };
     assert_eq!((run.to_str(), &metrics[..]), (Some("runs/a"), &["grad_norm".to_owned()][..]));
