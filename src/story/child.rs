@@ -104,7 +104,7 @@ impl Drop for Child {
 pub enum Attempt {
     /// Nothing, or nothing of use: what lay there was removed.
     Nothing,
-    /// A checkpoint to resume from.
+    /// A checkpoint to continue from.
     Resumable,
     /// All of it.
     Complete,

@@ -11,26 +11,26 @@ use std::collections::BTreeMap;
 pub struct Comparison {
     /// A step and the path to its list: `before.sampled.per_question`.
     pub before: String,
-    /// The list that it is compared with.
+    /// The same of what it is compared with.
     pub after: String,
     /// Of losses: less is better.
     #[serde(default)]
     pub lower_is_better: bool,
 }
 
-/// The result.
+/// How it came out.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Verdict {
     /// The interval lies on the good side of zero.
     Better,
     /// It lies on the other side.
     Worse,
-    /// It contains zero.
+    /// It holds zero.
     Inconclusive,
 }
 
 impl Verdict {
-    /// Its name in conditions.
+    /// As conditions spell it.
     pub fn name(self) -> &'static str {
         match self {
             Self::Better => "better",
@@ -49,13 +49,13 @@ pub struct Difference {
     pub interval: [f64; 2],
     /// Questions that both have.
     pub count: usize,
-    /// What follows from it.
+    /// What it says.
     pub verdict: Verdict,
 }
 
-/// Half the width of a 95 % interval, in standard errors; accurate to 5 % from 30 pairs on.
+/// Half the width of a 95 % interval, in standard errors; from 30 pairs on it is right within 5 %.
 const Z: f64 = 1.959_964;
-/// The fewest pairs that can decide.
+/// Fewer pairs decide nothing.
 const FEWEST: usize = 20;
 
 impl Difference {
@@ -76,7 +76,7 @@ impl Difference {
         Self { mean, interval, count: differences.len(), verdict }
     }
 
-    /// For texts: `rise.difference`, `rise.low`, `rise.high`, `rise.count`, `rise.verdict`.
+    /// For words: `rise.difference`, `rise.low`, `rise.high`, `rise.count`, `rise.verdict`.
     pub fn value(&self) -> Value {
         Value::from(BTreeMap::from([
             ("difference", Value::from(self.mean)),

@@ -9,7 +9,7 @@ use eframe::egui::{Align2, Color32, Rect, Stroke, Ui, pos2};
 /// What is drawn.
 #[derive(Clone, Debug, Default)]
 pub struct Bars<'a> {
-    /// Its name for screen readers.
+    /// What it is, for those who do not see it.
     pub name: &'a str,
     /// Edges of the bins, one more than there are bins.
     pub edges: &'a [f64],
@@ -17,7 +17,7 @@ pub struct Bars<'a> {
     pub series: Vec<(&'a str, Color32, Vec<f64>)>,
     /// Tokens of each bin, for the read-out.
     pub counts: Vec<u64>,
-    /// Label of the vertical axis.
+    /// What is counted up.
     pub y_label: &'a str,
     /// Numbers are shares.
     pub percent: bool,
@@ -40,8 +40,8 @@ impl Bars<'_> {
         self.series[series].2.get(bin).copied().unwrap_or(f64::NAN)
     }
 
-    /// A bin's read-out.
-    fn lines_of(&self, bin: usize) -> Vec<String> {
+    /// A bin in words.
+    fn told(&self, bin: usize) -> Vec<String> {
         let mut lines = vec![format!("probability {} to {}", short(self.edges[bin]), short(self.edges[bin + 1]))];
         if let Some(count) = self.counts.get(bin) {
             lines.push(format!("{count} tokens"));
@@ -64,7 +64,7 @@ pub fn bars(ui: &mut Ui, it: &Bars<'_>) {
     let axes =
         Axes { x_ticks: Some(ticks), percent: it.percent, ..Axes::new(Scale::linear(0.0, 1.0), "probability", y, it.y_label) };
     let canvas = axes.show(ui, || {
-        let bins: Vec<String> = (0..it.bins()).map(|bin| it.lines_of(bin).join(", ")).collect();
+        let bins: Vec<String> = (0..it.bins()).map(|bin| it.told(bin).join(", ")).collect();
         format!("{}: {}", it.name, bins.join("; "))
     });
     let under = canvas.pointer().map(|p| p.0);
@@ -98,7 +98,7 @@ pub fn bars(ui: &mut Ui, it: &Bars<'_>) {
             }
         }
         if is_under {
-            tooltip(&canvas.response, it.lines_of(bin));
+            tooltip(&canvas.response, it.told(bin));
         }
     }
     if let Some((y, name)) = &it.line {

@@ -15,20 +15,20 @@ pub type BoxSeries<'a> = (&'a str, Color32, Vec<(Five, u64)>);
 /// What is drawn.
 #[derive(Clone, Debug, Default)]
 pub struct Boxes<'a> {
-    /// Its name for screen readers.
+    /// What it is, for those who do not see it.
     pub name: &'a str,
     /// Edges of the bins, one more than there are bins.
     pub edges: &'a [f64],
     /// Distributions, side by side in each bin.
     pub series: Vec<BoxSeries<'a>>,
-    /// Label of the vertical axis.
+    /// What is counted up.
     pub y_label: &'a str,
     /// The axis shows the boxes whole and cuts whiskers.
     pub near: bool,
 }
 
 impl Boxes<'_> {
-    fn lines_of(&self, bin: usize) -> Vec<String> {
+    fn told(&self, bin: usize) -> Vec<String> {
         let mut lines = vec![format!("probability {} to {}", short(self.edges[bin]), short(self.edges[bin + 1]))];
         for (name, _, fives) in &self.series {
             if let Some(([least, lower, median, upper, most], count)) = fives.get(bin) {
@@ -62,7 +62,7 @@ pub fn boxes(ui: &mut Ui, it: &Boxes<'_>) {
         ..Axes::new(Scale::linear(0.0, 1.0), "probability before the update", it.scale(), it.y_label)
     };
     let canvas =
-        axes.show(ui, || format!("{}: {}", it.name, (0..bins).map(|b| it.lines_of(b).join(", ")).collect::<Vec<_>>().join("; ")));
+        axes.show(ui, || format!("{}: {}", it.name, (0..bins).map(|b| it.told(b).join(", ")).collect::<Vec<_>>().join("; ")));
     canvas.painter.hline(canvas.area.x_range(), canvas.y_at(0.0), Stroke::new(1.0, canvas.ink));
     let inside = canvas.painter.with_clip_rect(canvas.area.intersect(canvas.painter.clip_rect()));
     for bin in 0..bins {
@@ -87,7 +87,7 @@ pub fn boxes(ui: &mut Ui, it: &Boxes<'_>) {
             inside.hline(center - half..=center + half, median, Stroke::new(2.5, *color));
         }
         if canvas.pointer().is_some_and(|p| (it.edges[bin]..it.edges[bin + 1]).contains(&p.0)) {
-            tooltip(&canvas.response, it.lines_of(bin));
+            tooltip(&canvas.response, it.told(bin));
         }
     }
 }

@@ -12,9 +12,9 @@ pub struct Axes<'a> {
     pub x: Scale,
     /// Up.
     pub y: Scale,
-    /// Label of the horizontal axis, with its unit.
+    /// What is counted across, with its unit.
     pub x_label: &'a str,
-    /// Label of the vertical axis, with its unit.
+    /// What is counted up, with its unit.
     pub y_label: &'a str,
     /// Marks across that are not round numbers.
     pub x_ticks: Option<Vec<(f64, String)>>,
@@ -30,7 +30,7 @@ impl<'a> Axes<'a> {
         Self { x, y, x_label, y_label, x_ticks: None, percent: false, height: 190.0 }
     }
 
-    /// Draw the ground; `said` describes the picture for screen readers.
+    /// Draw the ground; `said` describes the picture for those who do not see it.
     pub fn show(&self, ui: &mut Ui, said: impl Fn() -> String) -> Canvas {
         let width = ui.available_width().max(120.0);
         let (whole, response) = ui.allocate_exact_size(vec2(width, self.height), Sense::hover());

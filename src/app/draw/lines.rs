@@ -16,18 +16,18 @@ pub struct Line<'a> {
     pub name: String,
     /// Its colour.
     pub color: Color32,
-    /// Every point is marked: for metrics that are measured rarely.
+    /// Every point is marked: for what is measured now and then.
     pub dots: bool,
 }
 
 /// What is drawn.
 #[derive(Clone, Debug)]
 pub struct Lines<'a> {
-    /// Its name for screen readers.
+    /// What it is, for those who do not see it.
     pub name: &'a str,
     /// Metrics.
     pub lines: Vec<Line<'a>>,
-    /// Label of the vertical axis.
+    /// What is counted up.
     pub y_label: &'a str,
     /// Logarithmic upwards.
     pub log: bool,
@@ -54,7 +54,7 @@ pub fn lines(ui: &mut Ui, run: &History, it: &Lines<'_>) {
     let drawn: Vec<_> = shown.iter().map(|(_, curve, _)| curve.lines(clock, &cut)).collect();
     let values = drawn.iter().flatten().flatten().filter(|p| p[0] >= x.from()).map(|p| p[1]);
     let axes = Axes { height: it.height, ..Axes::new(x, "step", Scale::around(values, it.log), it.y_label) };
-    let read_out = |x: f64| -> Vec<String> {
+    let told = |x: f64| -> Vec<String> {
         let near = shown.iter().filter_map(|(line, curve, _)| {
             let i = curve.index_at(clock, Axis::Steps, x)?;
             let (at, value) = (clock.at(Axis::Steps, curve.rows()[i]), curve.values()[i]);
@@ -62,12 +62,12 @@ pub fn lines(ui: &mut Ui, run: &History, it: &Lines<'_>) {
         });
         near.collect()
     };
-    let canvas = axes.show(ui, || format!("{}: {}", it.name, read_out(f64::MAX).join("; ")));
+    let canvas = axes.show(ui, || format!("{}: {}", it.name, told(f64::MAX).join("; ")));
     let inside = canvas.painter.with_clip_rect(canvas.area.expand(2.0).intersect(canvas.painter.clip_rect()));
     for ((line, curve, color), pieces) in shown.iter().zip(&drawn) {
         for piece in pieces {
             let points: Vec<_> = piece.iter().filter(|p| !axes.y.is_log() || p[1] > 0.0).map(|p| canvas.at(p[0], p[1])).collect();
-            // A single point has no line.
+            // A point by itself would not be seen as a line.
             if points.len() == 1 || (line.dots && curve.len() < 200) {
                 points.iter().for_each(|p| {
                     inside.circle_filled(*p, 2.5, *color);
@@ -81,6 +81,6 @@ pub fn lines(ui: &mut Ui, run: &History, it: &Lines<'_>) {
     }
     if let Some((x, _)) = canvas.pointer() {
         canvas.painter.vline(canvas.x_at(x), canvas.area.y_range(), Stroke::new(1.0, canvas.ink.gamma_multiply(0.6)));
-        tooltip(&canvas.response, read_out(x));
+        tooltip(&canvas.response, told(x));
     }
 }

@@ -1,4 +1,4 @@
-//! From numbers to positions and text.
+//! From numbers to places and words.
 
 /// Numbers along an axis.
 #[derive(Clone, Copy, Debug, PartialEq)]
@@ -9,7 +9,7 @@ pub struct Scale {
 }
 
 impl Scale {
-    /// Linear from one number to a greater one; an empty span is widened.
+    /// Evenly from one number to a greater one; what is no span becomes one.
     pub fn linear(from: f64, to: f64) -> Self {
         let (from, to) = if from.is_finite() && to.is_finite() { (from, to) } else { (0.0, 1.0) };
         // Their distance must be a number too.
@@ -18,7 +18,7 @@ impl Scale {
         Self { from, to, log: false }
     }
 
-    /// From 0 up (and down, where numbers are negative), with a margin.
+    /// From 0 up (and down, where numbers are negative), with some air.
     pub fn from_zero(values: impl IntoIterator<Item = f64>) -> Self {
         let (low, high) = span(values).unwrap_or((0.0, 1.0));
         Self::linear(

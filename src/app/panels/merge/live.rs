@@ -1,7 +1,6 @@
 //! Merged losses beside raw ones.
 
 use crate::app::draw::{Line, Lines, card, lines, short, stat};
-use crate::app::panels::parts;
 use crate::app::state::{Action, OpenRun};
 use crate::app::theme;
 use crate::event::{Command, Merged};
@@ -23,7 +22,7 @@ pub fn ui(ui: &mut Ui, run: &OpenRun, late: &mut bool, actions: &mut Vec<Action>
         if history.merges.is_empty() {
             ui.weak("No merge was evaluated in this run so far. With live merging a run keeps snapshots and evaluates their merge at each evaluation.");
             let words = "New run like this one, with live merging";
-            parts::another_run(ui, run, words, &[("merge.merge_every", "50")], actions);
+            super::super::parts::another_run(ui, run, words, &[("merge.merge_every", "50")], actions);
         } else {
             newest(ui, history.merges.last());
             ui.checkbox(late, "newest half").on_hover_text("Leave out the first half of the run, where the loss falls fast");
