@@ -28,10 +28,12 @@ impl Experiment {
     pub fn new(mut args: Vec<String>, dir: &Path) -> Option<Self> {
         let steps: u64 = flag(&mut args, "--max-steps")?.parse().ok()?;
         *flag(&mut args, "--max-steps")? = (LONGER * steps).to_string();
-        // Nothing is resumed from it: no checkpoints but the last.
-        match flag(&mut args, "--save-every") {
-            Some(value) => "0".clone_into(value),
-            None => args.extend(["--save-every".into(), "0".into()]),
+        // Nothing is resumed from it: it saves only what a rescue goes back to.
+        if !args.iter().any(|arg| arg == "--rescue") {
+            match flag(&mut args, "--save-every") {
+                Some(value) => "0".clone_into(value),
+                None => args.extend(["--save-every".into(), "0".into()]),
+            }
         }
         if let Some(value) = flag(&mut args, "--keep-every") {
             "0".clone_into(value);
@@ -133,6 +135,8 @@ mod tests {
         assert_eq!(found.span, 50);
         let short = Experiment::new(args("grpo --max-steps 24"), dir.path()).unwrap();
         assert_eq!((short.args, short.span), (args("grpo --max-steps 480 --save-every 0"), 12));
+        let rescued = Experiment::new(args("pretrain --max-steps 60 --save-every 20 --rescue pma"), dir.path()).unwrap();
+        assert_eq!(rescued.args, args("pretrain --max-steps 1200 --save-every 20 --rescue pma"));
         assert_eq!(Experiment::new(args("data math --count 3"), dir.path()), None);
         // Each has a folder of its own.
         let run = |n: u32| dir.path().join(format!("experiment-{n}"));

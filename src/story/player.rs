@@ -347,7 +347,8 @@ impl Player {
 
     /// What the reader may try by hand in this scene, once it can be started.
     pub fn experiment(&self) -> Option<Experiment> {
-        let step = self.scene().steps.iter().rev().find(|step| step.kind() == StepKind::Trainer && !step.shared)?;
+        let is_own = |step: &&Step| step.kind() == StepKind::Trainer && !step.shared && !step.run.iter().any(|w| w == "--fork");
+        let step = self.scene().steps.iter().rev().find(is_own)?;
         let is_there = |name: &str| self.story.steps().find(|s| s.name == name).is_none_or(|s| self.place.is_done(s));
         let mut names = step.run.iter().flat_map(|word| path_names(word).unwrap_or_default());
         if !names.all(is_there) {
