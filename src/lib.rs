@@ -21,7 +21,7 @@
 //! | 4 | [`run_folder`] [`merge`] [`landscape`] | a run's format on disk; averages of checkpoints; the loss between checkpoints |
 //! | 5 | [`train`] [`history`] | trainer, optimizer, schedule, metrics, reinforcement learning; a run as its files describe it |
 //! | 6 | [`session`] | one run: events out, commands in, signals, saving |
-//! | 7 | [`report`] [`story`] | the HTML report; the demo and the lessons |
+//! | 7 | [`report`] [`story`] [`backend`] | the HTML report; the demo and the lessons; commands as processes |
 //! | 8 | `app` | the window |
 //! | 9 | [`papers`] | claims of papers as experiments |
 //! | 10 | [`cli`] | the commands |
@@ -30,6 +30,8 @@ pub use lehr_compute::{device, ops, rng};
 
 #[cfg(all(feature = "app", not(target_arch = "wasm32")))]
 pub mod app;
+#[cfg(not(target_arch = "wasm32"))]
+pub mod backend;
 #[cfg(not(target_arch = "wasm32"))]
 pub mod cli;
 pub mod config;

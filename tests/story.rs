@@ -3,9 +3,11 @@
 mod common;
 
 use common::{PATIENCE, Place, run};
-use lehr::story::{Options, Phase, Player, Story, Where, demo, lesson, lesson_names};
+use lehr::backend::Native;
+use lehr::story::{Action, Host, Options, Phase, Player, Shown, Story, Where, demo, lesson, lesson_names};
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 /// A story of two short trainings and what comes of them.
@@ -72,8 +74,8 @@ inconclusive = "No difference: {{ rise.low|fixed(3) }} to {{ rise.high|fixed(3) 
 "#;
 
 fn options(dir: &Path, seed: u64) -> Options {
-    let lehr = PathBuf::from(env!("CARGO_BIN_EXE_lehr"));
-    Options { place: Where::In(dir.to_owned()), seed, device: Default::default(), lehr }
+    let backend = Arc::new(Native::new(PathBuf::from(env!("CARGO_BIN_EXE_lehr"))));
+    Options { place: Where::In(dir.to_owned()), seed, device: Default::default(), backend }
 }
 
 /// Poll until something is so.
@@ -185,6 +187,61 @@ fn a_training_is_paused_stepped_and_continued() {
     wait(&mut player, "more updates", |p| p.run("one").is_some_and(|r| r.history.step > at + 3));
     player.stop();
     wait(&mut player, "the stop", |p| *p.phase() == Phase::Stopped);
+}
+
+/// A host's story once something is so.
+fn shown(host: &mut Host, what: &str, fits: impl Fn(&Shown) -> bool) -> Shown {
+    let end = Instant::now() + PATIENCE;
+    loop {
+        host.poll();
+        assert!(host.error().is_none() && Instant::now() < end, "waiting for {what}: {:?}", host.error());
+        if let Some(shown) = host.shown().filter(|shown| fits(shown)) {
+            return shown.clone();
+        }
+        std::thread::sleep(Duration::from_millis(5));
+    }
+}
+
+/// The window's side of a story: all that is drawn arrives as a value, and what trains is saved when the window leaves.
+#[test]
+fn a_hosted_story_shows_its_results_and_is_saved_when_it_is_left() {
+    let dir = tempfile::tempdir().unwrap();
+    let open = |name: &str, text: &str, automatic: bool| {
+        Host::start(Story::parse(name, text).unwrap(), options(dir.path(), 3), automatic, Arc::new(|| {})).unwrap()
+    };
+    let short = SMALL.replace("\"2000\"", "\"20\"");
+    let mut host = open("hosted", &short, false);
+    let first = shown(&mut host, "the text", |s| s.phase == Phase::Reading);
+    assert!(first.after.is_none() && first.runs.is_empty() && first.experiment.is_none(), "{first:?}");
+    assert!(first.commands.iter().any(|line| line.starts_with("lehr pretrain ")), "{:?}", first.commands);
+    host.act(Action::Set("none".into(), "1".into()));
+    let refused = shown(&mut host, "the refusal", |s| s.refused.is_some()).refused.unwrap();
+    assert!(refused.contains("no parameter"), "{refused}");
+    host.act(Action::Run);
+    let seen = shown(&mut host, "the results", |s| s.phase == Phase::Seen);
+    let Some(Ok(after)) = &seen.after else { panic!("{:?}", seen.after) };
+    assert!(words(&after.answer).contains("Down, by ") && after.judged.len() == 2, "{after:?}");
+    assert!(seen.runs["one"].join("events.jsonl").is_file());
+    // The same trainer by hand: twenty times as long, in a folder of its own.
+    let experiment = seen.experiment.unwrap();
+    let at = experiment.args.iter().position(|arg| arg == "--max-steps").unwrap();
+    assert_eq!(experiment.args[at + 1], "400");
+    assert_eq!(experiment.run(|_| false), dir.path().join("hosted/experiment-1"));
+    host.act(Action::Next);
+    assert_eq!(shown(&mut host, "the second scene", |s| s.number == 1).phase, Phase::Reading);
+    let mut host = open("automatic", &short, true);
+    let over = shown(&mut host, "the end", |s| s.is_over);
+    assert!(over.is_last() && over.before.len() == 1 && over.before[0].0 == "First", "{:?}", over.before);
+    let mut host = open("left", SMALL, false);
+    host.act(Action::Run);
+    shown(&mut host, "updates", |s| s.can_pause && s.progress.share > 0.0);
+    drop(host);
+    let log = dir.path().join("left/one/events.jsonl");
+    let end = Instant::now() + PATIENCE;
+    while !std::fs::read_to_string(&log).is_ok_and(|text| text.contains("\"reason\":\"stopped\"")) {
+        assert!(Instant::now() < end, "the trainer was not stopped");
+        std::thread::sleep(Duration::from_millis(10));
+    }
 }
 
 #[test]

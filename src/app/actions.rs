@@ -1,66 +1,87 @@
-//! Orders, carried out.
+//! Orders of the pages, carried out.
 
-use super::chat_process::{ChatProcess, ChatState};
-use super::child::{Job, JobState, Trainer};
-use super::errands::Done;
+use super::chat_process::ChatProcess;
+use super::child::{Job, Trainer};
 use super::memory::write_whole;
-use super::state::{Action, AppState, OpenRun, Page};
-use super::window::Window;
-use crate::history::find_runs;
-use crate::run_folder;
+use super::options::PlayStory;
+use super::state::{Action, OpenRun, Page};
+use super::window::{Done, Window};
+use crate::backend::Wake;
+use crate::history::{RunFiles, csv, find_runs};
+use crate::run_folder::{self, RunLock};
+use crate::story::{Options, UNTUNED, Where, lesson};
+use crate::vfs::shown;
+use anyhow::Result;
 use eframe::egui;
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+/// The seed that the lessons' texts were written for.
+const LESSON_SEED: u64 = 1337;
 
 impl Window {
-    /// Carry out what the panels have asked for.
-    pub(super) fn handle_commands(&mut self, ctx: &egui::Context) {
+    /// Carry out what the pages have asked for.
+    pub(super) fn carry_out_orders(&mut self, ctx: &egui::Context) {
         for order in self.desk.take_orders() {
-            match order {
-                Action::Send(path, command) => self.send(&path, &command),
-                Action::Start { args, run } => self.start(args, run, ctx),
-                Action::Job(key, args) => {
-                    let wake = waker(ctx);
-                    let job = Job::start(&self.program, &args, wake);
-                    let job = job.unwrap_or_else(|e| Job::ended(&args, JobState::Failed(format!("{e:#}"))));
-                    self.desk.jobs.insert(key, job);
-                }
-                Action::Cancel(key) => {
-                    if let Some(job) = self.desk.jobs.get_mut(&key) {
-                        job.cancel();
-                    }
-                }
-                Action::ChatProcess { model, system, tokens } => self.talk(&model, (&system, tokens), ctx),
-                Action::ChatRequest(ask) => {
-                    if let Some(talk) = &mut self.desk.talk {
-                        talk.ask(ask);
-                    }
-                }
-                Action::EndTalk => self.desk.talk = None,
-                Action::Open(path) => self.errands.run(move || look(path), waker(ctx)),
-                Action::Close(path) => self.close(&path),
-                Action::Delete(path) => self.errands.run(move || delete(path), waker(ctx)),
-                Action::Focus(path) => {
-                    self.desk.focus = Some(path.clone());
-                    if let Some(run) = self.desk.run_mut(&path) {
-                        run.visible = true;
-                    }
-                }
-                Action::Show(page) => self.show(page),
-                Action::NewRun(stage, settings) => {
-                    self.panels.new_run.fill(&stage, &settings);
-                    self.show(Page::NewRun);
-                }
-                Action::Write(path, bytes) => self.errands.run(move || write(&path, &bytes), waker(ctx)),
-                Action::Say(text) => self.say(text),
-            }
+            self.carry_out(order, ctx);
         }
     }
 
-    fn talk(&mut self, model: &str, how: (&str, u64), ctx: &egui::Context) {
-        // First the one before goes, with its memory on the device.
-        self.desk.talk = None;
-        let talk = ChatProcess::start(&self.program, model, how, waker(ctx));
-        self.desk.talk = Some(talk.unwrap_or_else(|e| ChatProcess::made(model, Vec::new(), ChatState::Ended(format!("{e:#}")))));
+    fn carry_out(&mut self, order: Action, ctx: &egui::Context) {
+        match order {
+            Action::Send(path, command) => self.send(&path, &command),
+            Action::Start { args, run } => {
+                if self.start(&args, &[], &run, ctx) {
+                    self.desk.only(&run);
+                    self.show(Page::Charts);
+                }
+            }
+            Action::Experiment { mut args, run } => {
+                args.extend(["--run".to_owned(), run.display().to_string()]);
+                self.start(&args, &[UNTUNED], &run, ctx);
+            }
+            Action::Lesson(name) => self.begin_lesson(&name),
+            Action::Job(key, args) => {
+                let job = Job::start(self.backend.as_ref(), &args, wake(ctx));
+                self.desk.jobs.insert(key, job);
+            }
+            Action::Cancel(key) => {
+                if let Some(job) = self.desk.jobs.get_mut(&key) {
+                    job.cancel();
+                }
+            }
+            Action::ChatProcess { model, system, tokens } => {
+                // The one before frees its memory on the device first.
+                self.desk.talk = None;
+                self.desk.talk = Some(ChatProcess::start(self.backend.as_ref(), &model, (&system, tokens), wake(ctx)));
+            }
+            Action::ChatRequest(ask) => {
+                if let Some(talk) = &mut self.desk.talk {
+                    talk.ask(ask);
+                }
+            }
+            Action::EndTalk => self.desk.talk = None,
+            Action::Open(path) => self.in_background(ctx, move || look(path)),
+            Action::Close(path) => self.close(&path),
+            Action::Delete(path) => self.in_background(ctx, move || delete(path)),
+            Action::Focus(path) => {
+                self.desk.focus = Some(path.clone());
+                if let Some(run) = self.desk.run_mut(&path) {
+                    run.visible = true;
+                }
+            }
+            Action::Show(page) => self.show(page),
+            Action::NewRun(stage, settings) => {
+                self.panels.new_run.fill(&stage, &settings);
+                self.show(Page::NewRun);
+            }
+            Action::Picture(to, svg) => {
+                let write = move || write_whole(&to, &crate::report::png(&svg, 2.0)?).map(|()| to);
+                self.in_background(ctx, || written(write()));
+            }
+            Action::Csv { run, metrics, to } => self.in_background(ctx, move || written(write_csv(&run, &metrics, to))),
+            Action::Notify(text) => self.notify(text),
+        }
     }
 
     fn send(&mut self, path: &Path, command: &crate::event::Command) {
@@ -68,43 +89,50 @@ impl Window {
         let name = run.name();
         let sent = match &mut run.trainer {
             Some(trainer) => trainer.send(command),
-            None => Err(anyhow::anyhow!("it was not started from this window, so that it takes no commands from it")),
+            None => Err(anyhow::anyhow!("it was not started from this window and takes no commands from it")),
         };
         if let Err(error) = sent {
-            self.say(format!("{name}: {error:#}"));
+            self.notify(format!("{name}: {error:#}"));
         }
     }
 
-    fn start(&mut self, args: Vec<String>, path: PathBuf, ctx: &egui::Context) {
-        match Trainer::start(&self.program, &args, &path, waker(ctx)) {
-            Err(error) => self.say(format!("{error:#}")),
-            Ok(trainer) => {
-                // Once more from the beginning: a resumed run's log may be cut.
-                let index = self.desk.runs.iter().position(|run| run.files.path == path).unwrap_or(self.desk.runs.len());
-                let hue = self.desk.runs.get(index).map_or_else(|| self.desk.free_hue(), |run| run.hue);
-                let fresh = OpenRun { trainer: Some(trainer), ours: true, live: true, ..OpenRun::new(&path, hue) };
-                match self.desk.runs.get_mut(index) {
-                    Some(run) => *run = fresh,
-                    None => self.desk.runs.push(fresh),
-                }
-                self.watcher.watch(&path);
-                self.desk.only(&path);
-                self.desk.focus = Some(path);
-                self.show(Page::Charts);
+    /// Start a trainer; whether it was started.
+    fn start(&mut self, args: &[String], env: &[(&str, &str)], path: &Path, ctx: &egui::Context) -> bool {
+        let trainer = match Trainer::start(self.backend.as_ref(), args, env, path, wake(ctx)) {
+            Ok(trainer) => trainer,
+            Err(error) => {
+                self.notify(format!("{error:#}"));
+                return false;
             }
+        };
+        // Its log is read again from the beginning: that of a resumed run may be cut.
+        let index = self.desk.runs.iter().position(|run| run.files.path == path).unwrap_or(self.desk.runs.len());
+        let hue = self.desk.runs.get(index).map_or_else(|| self.desk.free_hue(), |run| run.hue);
+        let fresh = OpenRun { trainer: Some(trainer), ours: true, live: true, ..OpenRun::new(path, hue) };
+        match self.desk.runs.get_mut(index) {
+            Some(run) => *run = fresh,
+            None => self.desk.runs.push(fresh),
+        }
+        self.watcher.watch(path);
+        self.desk.focus = Some(path.to_owned());
+        true
+    }
+
+    fn begin_lesson(&mut self, name: &str) {
+        let place = Where::In(self.desk.home.join("lessons"));
+        let options =
+            Options { place, seed: LESSON_SEED, device: crate::config::DeviceSettings::default(), backend: self.backend.clone() };
+        match lesson(name) {
+            Ok(story) => self.play(PlayStory { story, options, automatic: false }),
+            Err(error) => self.notify(format!("{error:#}")),
         }
     }
 
-    /// Look at a run, or at all runs in a folder, before the first frame.
-    pub(super) fn open(&mut self, path: &Path) {
-        self.opened(path, find_runs(path), path.exists());
-    }
-
-    /// Look at these runs, which were found in a folder.
-    pub(super) fn opened(&mut self, path: &Path, found: Vec<PathBuf>, there: bool) {
+    /// Show these runs, which were found in a folder.
+    pub(super) fn opened(&mut self, path: &Path, found: Vec<PathBuf>, exists: bool) {
         if found.is_empty() {
-            let there = if there { "holds no run" } else { "is not there" };
-            self.say(format!("{}: {there}", crate::vfs::shown(path)));
+            let what = if exists { "no run in this folder" } else { "no such folder" };
+            self.notify(format!("{}: {what}", shown(path)));
             return;
         }
         for path in found {
@@ -120,7 +148,7 @@ impl Window {
         self.tick_a_few();
     }
 
-    /// With many runs open at once, only the focused one is drawn to begin with.
+    /// Of many open runs, only the focused one is drawn at first.
     fn tick_a_few(&mut self) {
         if self.desk.runs.iter().filter(|run| run.visible).count() > 6 {
             let focus = self.desk.focus.clone();
@@ -128,10 +156,10 @@ impl Window {
         }
     }
 
-    /// Look at a run no more.
+    /// Close a run.
     pub(super) fn close(&mut self, path: &Path) {
         if self.desk.run(path).is_some_and(OpenRun::is_ours) {
-            self.say("a run that is being trained from here stays open; stop it first".into());
+            self.notify("a run that is trained from this window stays open; stop it first".into());
             return;
         }
         self.watcher.forget(path);
@@ -144,39 +172,39 @@ impl Window {
 
 /// Look for the runs in a folder.
 fn look(path: PathBuf) -> Done {
-    let (found, there) = (find_runs(&path), path.exists());
-    Done::Found(path, found, there)
+    let (found, exists) = (find_runs(&path), path.exists());
+    Done::Found(path, found, exists)
 }
 
-fn write(path: &Path, bytes: &[u8]) -> Done {
-    match write_whole(path, bytes) {
-        Ok(()) => Done::Message(format!("written: {}", crate::vfs::shown(path))),
-        Err(error) => Done::Message(format!("{error:#}")),
-    }
+/// Read the whole log of a run, and write metrics of it.
+fn write_csv(run: &Path, metrics: &[String], to: PathBuf) -> Result<PathBuf> {
+    let files = RunFiles::read(run)?;
+    let names: Vec<&str> = metrics.iter().map(String::as_str).collect();
+    write_whole(&to, csv(&files.history, &names).as_bytes())?;
+    Ok(to)
 }
 
-/// Delete a run's folder, never one that is not a run's.
+fn written(path: Result<PathBuf>) -> Done {
+    Done::Notify(path.map_or_else(|error| format!("{error:#}"), |path| format!("written: {}", shown(&path))))
+}
+
+/// Delete a run's folder, and no other folder.
 fn delete(path: PathBuf) -> Done {
-    let shown = crate::vfs::shown(&path);
-    if run_folder::RunLock::is_held(&path) {
-        return Done::Message(format!("{shown}: is being trained; stop it first"));
+    let name = shown(&path);
+    if RunLock::is_held(&path) {
+        return Done::Notify(format!("{name}: is being trained; stop it first"));
     }
     if !run_folder::config(&path).is_file() {
-        return Done::Message(format!("{shown}: holds no config.toml, so it is no run; nothing was deleted"));
+        return Done::Notify(format!("{name}: has no config.toml, so it is not a run; nothing was deleted"));
     }
     match std::fs::remove_dir_all(&path) {
         Ok(()) => Done::Deleted(path),
-        Err(error) => Done::Message(format!("{shown}: {error}")),
+        Err(error) => Done::Notify(format!("{name}: {error}")),
     }
 }
 
-/// Wakes the window when a child has something to say.
-pub(super) fn waker(ctx: &egui::Context) -> impl Fn() + Send + Clone + 'static {
+/// Asks for a frame soon.
+pub(super) fn wake(ctx: &egui::Context) -> Wake {
     let ctx = ctx.clone();
-    move || ctx.request_repaint_after(std::time::Duration::from_millis(100))
-}
-
-/// Runs that are trained from this window.
-pub(super) fn ours(desk: &AppState) -> Vec<PathBuf> {
-    desk.runs.iter().filter(|run| run.is_ours()).map(|run| run.files.path.clone()).collect()
+    Arc::new(move || ctx.request_repaint_after(std::time::Duration::from_millis(100)))
 }

@@ -1,22 +1,16 @@
-//! A conversation with a model: `lehr chat --json` as a child process. It loads the model; the window's thread neither waits for it nor
-//! reads a file.
+//! A conversation with a model: `lehr chat --json` as a task. It loads the model; the window's thread neither waits for it nor reads a file.
 
-use super::child::{Lines, in_words, keep_lines, last_error};
+use crate::backend::{self, Backend, End, Output, Task, Wake};
 use crate::model::conversation::{ChatEvent, ChatRequest, ReplyEnd};
-use anyhow::{Context as _, Result};
-use std::io::{BufRead, BufReader, Write};
-use std::path::Path;
-use std::process::{Child, Command, Stdio};
-use std::sync::mpsc::{Receiver, Sender, TryRecvError, channel};
 
-/// Something that was said.
+/// A message of the conversation.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Turn {
-    /// Said by the model, else by the user.
+    /// The model's, else the user's.
     pub by_model: bool,
-    /// What was said, so far.
+    /// Its text, so far.
     pub text: String,
-    /// How it ended, where that is worth a word.
+    /// How it ended, where that is worth mentioning.
     pub note: String,
     /// It was refused: the model has not seen it.
     pub refused: bool,
@@ -35,104 +29,58 @@ pub enum ChatState {
     Ended(String),
 }
 
-/// What is known of a loaded model.
+/// A loaded model.
 #[derive(Clone, Debug, PartialEq)]
 pub struct About {
     /// Its folder or file.
     pub model: String,
     /// It has a chat template of its own.
     pub template: bool,
-    /// Tokens that it sees at most.
+    /// Its context in tokens.
     pub context: usize,
-    /// Divides the logits unless something else is asked for.
+    /// Divides the logits unless a message has a temperature of its own.
     pub temperature: f64,
 }
 
-/// See the module. Dropped, the process ends.
+/// See the module. Dropped, the task is ended.
 #[derive(Debug)]
 pub struct ChatProcess {
     /// The model as it was named: RUN, RUN@STEP, a folder or a file.
     pub model: String,
-    /// What was said, oldest first.
+    /// The messages, oldest first.
     pub turns: Vec<Turn>,
     /// How it stands.
     pub state: ChatState,
     /// The model, once it is loaded.
     pub about: Option<About>,
-    link: Option<Link>,
-}
-
-/// The process, and both ways.
-#[derive(Debug)]
-struct Link {
-    child: Child,
-    asks: Sender<ChatRequest>,
-    said: Receiver<ChatEvent>,
-    lines: Lines,
+    task: Option<Box<dyn Task>>,
 }
 
 impl ChatProcess {
-    /// Start `lehr chat --json` with this model, a system message (none when empty) and replies of up to `tokens` tokens (as many as suit the
-    /// model when 0).
-    ///
-    /// # Errors
-    /// The program cannot be started.
-    pub fn start(
-        program: &Path,
-        model: &str,
-        (system, tokens): (&str, u64),
-        wake: impl Fn() + Send + Clone + 'static,
-    ) -> Result<Self> {
-        let mut command = Command::new(program);
-        command.args(["chat", "--json", &format!("--model={model}")]);
+    /// Start `lehr chat --json` with this model, a system message (none when empty) and replies of up to `tokens` tokens (as suits the model
+    /// when 0).
+    pub fn start(backend: &dyn Backend, model: &str, (system, tokens): (&str, u64), wake: Wake) -> Self {
+        let mut argv = vec!["chat".to_owned(), "--json".into(), format!("--model={model}")];
         if tokens > 0 {
-            command.arg(format!("--max-tokens={tokens}"));
+            argv.push(format!("--max-tokens={tokens}"));
         }
         if !system.trim().is_empty() {
-            command.arg(format!("--system={system}"));
+            argv.push(format!("--system={system}"));
         }
-        command.stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped());
-        let mut child = command.spawn().with_context(|| format!("{}: cannot be started", program.display()))?;
-        let lines = keep_lines(child.stderr.take(), wake.clone())?;
-        let (send, said) = channel();
-        let stdout = child.stdout.take();
-        let listen = move || {
-            // What cannot be read as an answer ends the listener, and with it the conversation.
-            for line in stdout.into_iter().flat_map(|out| BufReader::new(out).lines()).map_while(Result::ok) {
-                let Ok(answer) = serde_json::from_str(&line) else { break };
-                if send.send(answer).is_err() {
-                    break;
-                }
-                wake();
-            }
-            drop(send);
-            wake();
-        };
-        std::thread::Builder::new().name("answers".into()).spawn(listen)?;
-        let (asks, wanted) = channel::<ChatRequest>();
-        let stdin = child.stdin.take();
-        // A process that loads its model reads nothing: a full pipe would hold up a frame.
-        let speak = move || {
-            let Some(mut stdin) = stdin else { return };
-            for ask in wanted {
-                let line = serde_json::to_string(&ask).map(|line| line + "\n").unwrap_or_default();
-                if stdin.write_all(line.as_bytes()).and_then(|()| stdin.flush()).is_err() {
-                    return;
-                }
-            }
-        };
-        std::thread::Builder::new().name("requests".into()).spawn(speak)?;
-        let state = ChatState::Loading(String::new());
-        let link = Some(Link { child, asks, said, lines });
-        Ok(Self { model: model.to_owned(), turns: Vec::new(), state, about: None, link })
+        let mut talk = Self::made(model, Vec::new(), ChatState::Loading(String::new()));
+        match backend.start(&argv, &[], wake) {
+            Ok(task) => talk.task = Some(task),
+            Err(error) => talk.state = ChatState::Ended(format!("{error:#}")),
+        }
+        talk
     }
 
-    /// A conversation without a process, for tests and for what could not be started.
+    /// A conversation without a task, in this state.
     pub fn made(model: &str, turns: Vec<Turn>, state: ChatState) -> Self {
-        Self { model: model.to_owned(), turns, state, about: None, link: None }
+        Self { model: model.to_owned(), turns, state, about: None, task: None }
     }
 
-    /// Whether something can be said now: one thing while the model is being loaded, else when it waits.
+    /// Whether a message can be sent now: one while the model is being loaded, else when it waits.
     pub fn can_say(&self) -> bool {
         match self.state {
             ChatState::Ready => true,
@@ -154,24 +102,27 @@ impl ChatProcess {
             ChatRequest::Reset { .. } => self.turns.clear(),
             ChatRequest::Stop => {}
         }
-        if let Some(link) = &self.link {
-            // A process that is gone is noticed by `poll`.
-            let _ = link.asks.send(ask);
+        if let Some(task) = &mut self.task {
+            // A task that has ended is noticed by `poll`.
+            let _ = backend::send(task.as_mut(), &ask);
         }
     }
 
     /// Take what has come.
     pub fn poll(&mut self) {
-        while let Some(link) = &mut self.link {
-            match link.said.try_recv() {
-                Ok(said) => self.hear(said),
-                Err(TryRecvError::Empty) => {
-                    if let ChatState::Loading(line) = &mut self.state {
-                        *line = link.lines.lock().ok().and_then(|lines| lines.back().cloned()).unwrap_or_default();
+        for output in self.task.as_mut().map(|task| task.poll()).unwrap_or_default() {
+            match output {
+                Output::Message(line) => {
+                    if let ChatState::Loading(newest) = &mut self.state {
+                        *newest = line;
                     }
-                    return;
                 }
-                Err(TryRecvError::Disconnected) => self.end(),
+                Output::Line(line) => match serde_json::from_str(&line) {
+                    Ok(said) => self.hear(said),
+                    Err(error) => return self.end(format!("an answer of the model's process cannot be read: {error}")),
+                },
+                Output::Ended(End::Failed(why)) => return self.end(why),
+                Output::Ended(_) => return self.end("the model's process has ended".into()),
             }
         }
     }
@@ -194,7 +145,7 @@ impl ChatProcess {
                 turn.note = match end {
                     ReplyEnd::Turn => String::new(),
                     ReplyEnd::Stopped => "stopped".into(),
-                    ReplyEnd::Length => "as many tokens as a reply may have".into(),
+                    ReplyEnd::Length => "cut off: as many tokens as a reply may have".into(),
                 };
                 if left_out > 0 {
                     let gap = if turn.note.is_empty() { "" } else { "; " };
@@ -212,14 +163,9 @@ impl ChatProcess {
         }
     }
 
-    /// The process has closed its output: why.
-    fn end(&mut self) {
-        let Some(mut link) = self.link.take() else { return };
-        let _ = link.child.kill();
-        let why = match link.child.wait() {
-            Ok(status) => in_words(status, &last_error(&link.lines)),
-            Err(error) => error.to_string(),
-        };
+    fn end(&mut self, why: String) {
+        let Some(mut task) = self.task.take() else { return };
+        task.kill();
         self.state = ChatState::Ended(why);
         self.turns.pop_if(|turn| turn.by_model && turn.text.is_empty());
     }
@@ -227,9 +173,8 @@ impl ChatProcess {
 
 impl Drop for ChatProcess {
     fn drop(&mut self) {
-        if let Some(mut link) = self.link.take() {
-            let _ = link.child.kill();
-            let _ = link.child.wait();
+        if let Some(task) = &mut self.task {
+            task.kill();
         }
     }
 }

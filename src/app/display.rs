@@ -1,4 +1,4 @@
-//! Whether a window can be opened at all, before anything tries.
+//! Whether a window can be opened at all.
 
 use anyhow::{Result, ensure};
 
@@ -10,17 +10,17 @@ pub fn has_display() -> bool {
 /// Refuse where no window can be opened.
 ///
 /// # Errors
-/// There is no display, or a library that windows need, with how to get it.
+/// There is no display, or a library that windows need is missing: with its package.
 pub fn check_display() -> Result<()> {
     ensure!(
         has_display(),
-        "there is no display to open a window on (DISPLAY and WAYLAND_DISPLAY are not set): run this at a desktop, or leave out the window"
+        "there is no display to open a window on (DISPLAY and WAYLAND_DISPLAY are not set): run this at a desktop, or run it without the window"
     );
     match missing_library() {
         None => Ok(()),
         Some((library, package)) => anyhow::bail!(
             "{library} is not installed, and a window needs it for the keyboard: install it (Debian, Ubuntu: apt install {package}; \
-             elsewhere the package is named like the library), or leave out the window"
+             elsewhere the package is named like the library), or run it without the window"
         ),
     }
 }

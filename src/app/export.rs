@@ -1,4 +1,4 @@
-//! Pictures and tables for elsewhere.
+//! Charts as files.
 
 use super::state::{Action, AppState};
 use crate::history::spec::{Spec, is_noisy, label};
@@ -16,12 +16,17 @@ pub fn place(run: &Path, title: &str, extension: &str) -> PathBuf {
 
 /// Ask for a chart as PNG, beside the first of its runs: drawn as the report draws it, not as the screen shows it.
 pub fn picture(desk: &mut AppState, spec: &Spec, runs: &[PathBuf], metrics: &[String]) {
-    let Some(first) = runs.first() else { return };
-    let svg = svg(desk, spec, runs, metrics);
-    let to = place(first, spec.title, "png");
-    match crate::report::png(&svg, 2.0) {
-        Ok(bytes) => desk.ask(Action::Write(to, bytes)),
-        Err(error) => desk.ask(Action::Say(format!("no picture: {error:#}"))),
+    if let Some(first) = runs.first() {
+        let svg = svg(desk, spec, runs, metrics);
+        desk.ask(Action::Picture(place(first, spec.title, "png"), svg));
+    }
+}
+
+/// Ask for a chart's metrics as CSV, beside each of its runs.
+pub fn tables(desk: &mut AppState, spec: &Spec, runs: &[PathBuf], metrics: &[String]) {
+    for run in runs {
+        let to = place(run, spec.title, "csv");
+        desk.ask(Action::Csv { run: run.clone(), metrics: metrics.to_vec(), to });
     }
 }
 

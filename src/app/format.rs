@@ -1,4 +1,4 @@
-//! Numbers as people read them.
+//! Numbers as text.
 
 use crate::history::{Figure, Of};
 
@@ -55,7 +55,7 @@ pub fn percent(share: f64) -> String {
     if share.is_finite() { format!("{:.1} %", 100.0 * share) } else { "none".into() }
 }
 
-/// A run's figure, with what it is of: `validation loss 4.156 at step 0`.
+/// A run's figure, with its step or number of steps: `validation loss 4.156 at step 0`.
 pub fn figure(f: &Figure) -> String {
     let write = |x: f64| if f.percent { percent(x) } else { number(x) };
     let interval = f.interval.map_or(String::new(), |[low, high]| format!(" ({} to {})", write(low), write(high)));

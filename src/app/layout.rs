@@ -1,4 +1,4 @@
-//! How pages lie beside each other: runs at the left, controls at the right, the others as tabs between; each can be dragged elsewhere.
+//! The arrangement of the pages: runs at the left, controls at the right, the others as tabs between; each can be dragged elsewhere.
 
 use super::panels::Panels;
 use super::state::{AppState, Page};
@@ -11,7 +11,7 @@ pub const PAGES: [Page; 7] = [Page::Charts, Page::Tokens, Page::Samples, Page::M
 /// Narrower than this, all pages are tabs.
 const NARROW: f32 = 760.0;
 
-/// The layout of the first day.
+/// The default layout.
 pub fn first() -> Tree<Page> {
     let mut tiles = Tiles::default();
     let panes: Vec<TileId> = PAGES.iter().map(|page| tiles.insert_pane(*page)).collect();

@@ -1,5 +1,4 @@
-//! What the window remembers from one day to the next: look, layout, open runs. A file that cannot be read is passed over: the window
-//! then opens as on the first day.
+//! What the window remembers when it is closed: look, layout, size. A file that cannot be read is ignored.
 
 use super::state::{Look, Page};
 use anyhow::{Context as _, Result};
@@ -11,15 +10,15 @@ use std::path::{Path, PathBuf};
 #[derive(Clone, Debug, Default, Serialize, Deserialize)]
 #[serde(default)]
 pub struct Memory {
-    /// How things are looked at.
+    /// How pages are drawn.
     pub look: Look,
-    /// How pages lie beside each other.
+    /// The arrangement of the pages.
     pub tree: Option<egui_tiles::Tree<Page>>,
     /// Width and height of the window, in points.
     pub size: Option<[f32; 2]>,
 }
 
-/// Where it is kept: `$LEHR_CONFIG`, or the user's folder for settings.
+/// The file: `$LEHR_CONFIG`, or the user's folder for settings.
 pub fn file() -> Option<PathBuf> {
     if let Some(dir) = std::env::var_os("LEHR_CONFIG").filter(|d| !d.is_empty()) {
         return Some(PathBuf::from(dir).join("window.json"));
@@ -27,13 +26,13 @@ pub fn file() -> Option<PathBuf> {
     Some(etcetera::choose_base_strategy().ok()?.config_dir().join("lehr").join("window.json"))
 }
 
-/// Read it.
+/// Read it; the defaults where it cannot be read.
 pub fn read(path: Option<&Path>) -> Memory {
     let text = path.and_then(|p| std::fs::read_to_string(p).ok());
     text.and_then(|text| serde_json::from_str(&text).ok()).unwrap_or_default()
 }
 
-/// Write it, whole.
+/// Write it as a whole.
 ///
 /// # Errors
 /// The folder or the file cannot be written.
@@ -41,7 +40,7 @@ pub fn write(path: &Path, memory: &Memory) -> Result<()> {
     write_whole(path, serde_json::to_string_pretty(memory)?.as_bytes())
 }
 
-/// Write a file whole; folders above it are made.
+/// Write a file as a whole; folders above it are created.
 ///
 /// # Errors
 /// The folder or the file cannot be written.

@@ -1,4 +1,4 @@
-//! Runs that differ in nothing but their seed, as one: mean and spread.
+//! Runs that differ only in their seed, as one: mean and spread.
 
 use super::state::{AppState, OpenRun};
 use crate::config::Settings;
@@ -13,13 +13,13 @@ const POSITIONS: usize = 160;
 pub struct Spread {
     /// Where on the axis.
     pub x: f64,
-    /// Mean over the runs that have come so far.
+    /// Mean over the runs that have reached it.
     pub mean: f64,
     /// Standard deviation (n - 1); 0 of a single run.
     pub std: f64,
 }
 
-/// Runs that are the same but for the seed stand together, in the order of the first of each.
+/// Runs that differ only in their seed are grouped, in the order of the first of each.
 pub fn groups(desk: &AppState, runs: &[PathBuf]) -> Vec<Vec<PathBuf>> {
     let mut groups: Vec<(Option<Settings>, Vec<PathBuf>)> = Vec::new();
     for path in runs {

@@ -1,5 +1,5 @@
-//! What lies on the desk: the open runs, how they are looked at, and what the panels have asked for. Panels draw from the desk and put
-//! [`Action`]s on it; the window carries them out once a frame. Nothing else changes the world.
+//! The open runs, how they are shown, and what the pages have asked for. Pages draw from the desk and put [`Action`]s on it; the window
+//! carries them out once a frame. Nothing else has an effect outside of a page.
 
 use super::chart::Cuts;
 use super::chat_process::ChatProcess;
@@ -14,14 +14,14 @@ use serde::{Deserialize, Serialize};
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 
-/// A run that is looked at.
+/// An open run.
 #[derive(Debug)]
 pub struct OpenRun {
     /// Its files.
     pub files: RunFiles,
-    /// A process trains it just now.
+    /// A process is training it.
     pub live: bool,
-    /// That process, when it is ours.
+    /// That process, where this window started it.
     pub trainer: Option<Trainer>,
     /// This window started its trainer.
     pub ours: bool,
@@ -66,18 +66,13 @@ impl OpenRun {
         self.ours && self.live
     }
 
-    /// The newest checkpoint that its log tells of and that is still there.
-    pub fn newest_checkpoint(&self) -> Option<(u64, PathBuf)> {
-        let there = |(step, path): &(u64, PathBuf)| {
-            // A log that was written elsewhere names folders of that place.
-            let own = crate::run_folder::checkpoints::folder(&self.files.path).join(path.file_name()?);
-            [own, path.clone()].into_iter().find(|p| p.is_dir()).map(|p| (*step, p))
-        };
-        self.files.history.checkpoints.iter().rev().find_map(there)
+    /// The step of the newest checkpoint in its log. Retention never deletes that one, and a frame reads no disk.
+    pub fn newest_checkpoint(&self) -> Option<u64> {
+        self.files.history.checkpoints.last().map(|(step, _)| *step)
     }
 }
 
-/// How things are looked at; remembered from one day to the next.
+/// How pages are drawn; remembered when the window is closed.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(default)]
 pub struct Look {
@@ -87,7 +82,7 @@ pub struct Look {
     pub smooth: f64,
     /// Logarithmic horizontal axes.
     pub log_x: bool,
-    /// Charts whose vertical axis was switched from what it begins as.
+    /// Charts whose vertical axis was switched from its default.
     pub log_y_flipped: Vec<String>,
     /// Charts that are not shown.
     pub hidden_charts: Vec<String>,
@@ -95,7 +90,7 @@ pub struct Look {
     pub last_steps: u64,
     /// Marks on the axes.
     pub pins: bool,
-    /// Runs that differ only in their seed as mean and spread.
+    /// Runs that differ only in their seed are drawn as mean and spread.
     pub group_seeds: bool,
     /// Charts side by side; 0 as many as fit.
     pub columns: usize,
@@ -132,7 +127,7 @@ pub enum Page {
     NewRun,
     /// Curves.
     Charts,
-    /// What happens to tokens, by their probability.
+    /// Token statistics by probability.
     Tokens,
     /// Texts and rollouts.
     Samples,
@@ -142,56 +137,74 @@ pub enum Page {
     Inside,
     /// Lessons.
     Lessons,
-    /// Commands to a live run.
+    /// Commands to a run that trains.
     Controls,
 }
 
-/// What a panel asks for.
+/// What a page asks for.
 #[derive(Clone, Debug, PartialEq)]
 pub enum Action {
     /// A command to the trainer of a run.
     Send(PathBuf, Command),
-    /// `lehr ARGS --control`, training in this run folder, watched from now on.
+    /// `lehr ARGS --control`, training in this run folder, followed from now on and shown.
     Start {
         /// The command line, without the program.
         args: Vec<String>,
-        /// The run folder that it makes or goes on with.
+        /// The run folder that it creates or resumes.
         run: PathBuf,
     },
+    /// The same for a lesson's run by hand: without the tuner, as in lessons, and the page stays.
+    Experiment {
+        /// The command line, without the program.
+        args: Vec<String>,
+        /// The run folder that it creates.
+        run: PathBuf,
+    },
+    /// Begin a lesson, by its name.
+    Lesson(String),
     /// `lehr ARGS`, whose output will be in [`AppState::jobs`] under this key.
     Job(String, Vec<String>),
     /// End a job.
     Cancel(String),
-    /// Begin a conversation with a model; it takes the place of the one before.
+    /// Begin a conversation with a model; it replaces the one before.
     ChatProcess {
         /// RUN, RUN@STEP, a model folder or a GGUF file.
         model: String,
         /// The system message; none when empty.
         system: String,
-        /// Tokens of a reply at most; as many as suit the model when 0.
+        /// The longest reply in tokens; as suits the model when 0.
         tokens: u64,
     },
-    /// Ask the conversation for something.
+    /// Send the conversation a message or a request.
     ChatRequest(ChatRequest),
     /// End the conversation and unload its model.
     EndTalk,
-    /// Look at a run, or at all runs in a folder.
+    /// Open a run, or all runs in a folder.
     Open(PathBuf),
-    /// Look at a run no more; nothing is deleted.
+    /// Close a run; nothing is deleted.
     Close(PathBuf),
     /// Delete a run's folder for good.
     Delete(PathBuf),
-    /// Make this run the one that panels show.
+    /// Make this run the one that pages show.
     Focus(PathBuf),
     /// Bring a page to the front.
     Show(Page),
     /// Fill the form for a new run: a stage (`pretrain`, `sft`, `grpo`), and settings to set in it as `section.field` and value in TOML;
-    /// `config` names a file of settings to go out from.
+    /// `config` names a file of settings to start from.
     NewRun(String, Vec<(String, String)>),
-    /// Write a file, whole; the text is said when it is done.
-    Write(PathBuf, Vec<u8>),
-    /// Tell the user something; it goes away by itself.
-    Say(String),
+    /// Write a chart as PNG: where to, its SVG text.
+    Picture(PathBuf, String),
+    /// Write metrics of a run as CSV.
+    Csv {
+        /// The run folder, whose log is read again.
+        run: PathBuf,
+        /// The columns.
+        metrics: Vec<String>,
+        /// The file.
+        to: PathBuf,
+    },
+    /// Show a message for some seconds.
+    Notify(String),
 }
 
 /// See the module.
@@ -199,17 +212,17 @@ pub enum Action {
 pub struct AppState {
     /// Open runs, in the order of opening.
     pub runs: Vec<OpenRun>,
-    /// The run that panels show, by its folder.
+    /// The run that pages show, by its folder.
     pub focus: Option<PathBuf>,
-    /// How things are looked at.
+    /// How pages are drawn.
     pub look: Look,
     /// Jobs by key.
     pub jobs: BTreeMap<String, Job>,
     /// The conversation with a model, if one has begun.
     pub talk: Option<ChatProcess>,
-    /// Where new runs go.
+    /// The folder of new runs.
     pub home: PathBuf,
-    /// The step under the pointer in any chart, as a position on the axis that is shown.
+    /// The position under the pointer in any chart, on the axis that is shown.
     pub cursor: Option<f64>,
     /// Curves as they were drawn last.
     pub cuts: Cuts,
@@ -222,7 +235,7 @@ impl AppState {
         self.actions.push(order);
     }
 
-    /// What was asked for since the last look.
+    /// What was asked for since the last call.
     pub fn take_orders(&mut self) -> Vec<Action> {
         std::mem::take(&mut self.actions)
     }
@@ -237,7 +250,7 @@ impl AppState {
         self.runs.iter_mut().find(|run| run.files.path == path)
     }
 
-    /// The run that panels show.
+    /// The run that pages show.
     pub fn focused(&self) -> Option<&OpenRun> {
         self.run(self.focus.as_deref()?)
     }
@@ -253,7 +266,7 @@ impl AppState {
         self.runs.iter_mut().for_each(|run| run.visible = run.files.path == path);
     }
 
-    /// Send a command to the run that panels show.
+    /// Send a command to the run that pages show.
     pub fn send(&mut self, command: Command) {
         if let Some(path) = self.focus.clone() {
             self.ask(Action::Send(path, command));
@@ -265,9 +278,8 @@ impl AppState {
         self.jobs.get(key).map(|job| &job.state)
     }
 
-    /// A folder for a new run that is not taken: `HOME/STAGE-NNN`.
-    pub fn free_run(&self, stage: &str) -> PathBuf {
-        let taken = |path: &PathBuf| path.exists() || self.run(path).is_some();
-        (1..).map(|i| self.home.join(format!("{stage}-{i:03}"))).find(|p| !taken(p)).unwrap_or_default()
+    /// Folders of the runs that are trained from this window.
+    pub fn trained_here(&self) -> Vec<PathBuf> {
+        self.runs.iter().filter(|run| run.is_ours()).map(|run| run.files.path.clone()).collect()
     }
 }

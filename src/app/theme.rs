@@ -3,12 +3,12 @@
 use eframe::egui;
 use eframe::egui::Color32;
 
-/// Sizes of text for reading, not for decoration.
+/// Sizes and colours of text.
 pub fn apply(ctx: &egui::Context) {
     ctx.all_styles_mut(|style| {
         let text = if style.visuals.dark_mode { Color32::from_gray(208) } else { Color32::from_gray(40) };
         style.visuals.widgets.noninteractive.fg_stroke.color = text;
-        // Second things are still to be read, also from the last row of a class.
+        // Secondary text must be readable too, also from the last row of a class.
         style.visuals.weak_text_color =
             Some(if style.visuals.dark_mode { Color32::from_gray(168) } else { Color32::from_gray(92) });
         for (kind, size) in [(egui::TextStyle::Small, 11.5), (egui::TextStyle::Body, 13.5), (egui::TextStyle::Button, 13.5)] {
@@ -19,7 +19,7 @@ pub fn apply(ctx: &egui::Context) {
     });
 }
 
-/// Colour of the i-th run or line, told apart by colour-blind readers too.
+/// Colour of the i-th run or line, distinguishable for colour-blind readers too.
 pub fn series(i: usize) -> Color32 {
     let hex = crate::plot::SERIES[i % crate::plot::SERIES.len()];
     Color32::from_hex(hex).unwrap_or(Color32::GRAY)
@@ -89,7 +89,7 @@ pub fn readable(color: Color32, visuals: &egui::Visuals) -> Color32 {
 mod tests {
     use super::*;
 
-    /// What was measured must not drown in the grid.
+    /// Measured values must be easier to see than the grid.
     #[test]
     fn pale_curves_are_stronger_than_the_grid() {
         for visuals in [egui::Visuals::dark(), egui::Visuals::light()] {

@@ -1,21 +1,18 @@
-//! The bar at the top, the question when leaving, the sheet of shortcuts.
+//! The bar at the top, the question when the window is closed, the list of shortcuts.
 
-use super::actions::ours;
-use super::state::{Action, OpenRun, Page};
-use super::window::Window;
+use super::state::{Action, AppState, OpenRun, Page};
 use super::{format, theme};
-use crate::event::Command;
 use crate::history::State;
 use eframe::egui::{self, RichText, Ui};
 
-/// The focused run in one line, and what is about the whole window.
-pub fn top_ui(ui: &mut Ui, window: &mut Window) {
+/// The focused run in one line, and what concerns the whole window.
+pub fn top_ui(ui: &mut Ui, desk: &mut AppState, help: &mut bool) {
     ui.horizontal(|ui| {
         ui.with_layout(egui::Layout::right_to_left(egui::Align::Center), |ui| {
             if ui.button("?").on_hover_text("Keyboard shortcuts (F1)").clicked() {
-                window.help = !window.help;
+                *help = !*help;
             }
-            let look = &mut window.desk.look;
+            let look = &mut desk.look;
             let names = [
                 (egui::ThemePreference::System, "as the system"),
                 (egui::ThemePreference::Dark, "dark"),
@@ -33,18 +30,18 @@ pub fn top_ui(ui: &mut Ui, window: &mut Window) {
             })
             .response
             .on_hover_text(format!("Colours ({current}) and size"));
-            ui.with_layout(egui::Layout::left_to_right(egui::Align::Center), |ui| focused_ui(ui, window));
+            ui.with_layout(egui::Layout::left_to_right(egui::Align::Center), |ui| focused_ui(ui, desk));
         });
     });
 }
 
-fn focused_ui(ui: &mut Ui, window: &mut Window) {
+fn focused_ui(ui: &mut Ui, desk: &mut AppState) {
     ui.label(RichText::new("lehr").strong());
     ui.separator();
-    let Some(run) = window.desk.focused() else {
+    let Some(run) = desk.focused() else {
         ui.label(RichText::new("no run is open").weak());
         if ui.button("New run").clicked() {
-            window.desk.ask(Action::Show(Page::NewRun));
+            desk.ask(Action::Show(Page::NewRun));
         }
         return;
     };
@@ -73,10 +70,10 @@ fn focused_ui(ui: &mut Ui, window: &mut Window) {
     }
 }
 
-/// What a run does that has made no step yet: the trainer's newest line.
+/// A run without a step yet: the trainer's newest message.
 fn starting_ui(ui: &mut Ui, run: &OpenRun) {
     ui.spinner();
-    let line = run.trainer.as_ref().and_then(|trainer| trainer.lines().pop());
+    let line = run.trainer.as_ref().and_then(|trainer| trainer.messages().back().cloned());
     let line = line.unwrap_or_else(|| "reading data and compiling kernels".into());
     ui.add(egui::Label::new(RichText::new(crate::vfs::clean(&line)).weak()).truncate());
 }
@@ -95,8 +92,7 @@ pub fn standing_ui(ui: &mut Ui, run: &OpenRun) {
     let hint = match &run.files.history.state {
         State::Failed(text) => text.clone(),
         _ if standing == "cut off" => {
-            "Its trainer ended without a word: killed, crashed, or the machine went off. Resume goes on from the \
-                                       newest checkpoint."
+            "Its trainer ended without a message: killed, crashed, or the machine went off. Resume continues from the newest checkpoint."
                 .into()
         }
         _ => return,
@@ -111,7 +107,7 @@ pub fn left_seconds(run: &OpenRun) -> Option<f64> {
     let done = h.step.checked_sub(first).filter(|d| *d > 1)? as f64;
     let curve = h.curves.get("loss")?;
     let rows = curve.rows();
-    // The first step of a start compiles kernels; the last 100 tell best how it goes.
+    // The first step of a start compiles kernels; the last 100 are the best estimate.
     let from = rows.len().saturating_sub(100.min(done as usize));
     let seconds = |row: u32| h.clock.at(crate::history::Axis::Relative, row);
     let (a, b) = (*rows.get(from)?, *rows.last()?);
@@ -119,53 +115,64 @@ pub fn left_seconds(run: &OpenRun) -> Option<f64> {
     (steps > 0.0).then(|| (seconds(b) - seconds(a)) / steps * h.max_steps().saturating_sub(h.step) as f64)
 }
 
-/// What to do with runs that are being trained when the window is to close.
-pub fn leaving_ui(ui: &mut Ui, window: &mut Window) {
-    let runs = ours(&window.desk);
+/// What becomes of runs that are trained from a window that closes.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Leave {
+    /// They save and stop; then the window closes.
+    Stop,
+    /// They continue without a window.
+    Close,
+    /// The window stays.
+    Stay,
+}
+
+/// Asks what becomes of `runs` runs; `stopping` once they were asked to stop.
+pub fn leaving_ui(ui: &mut Ui, runs: usize, stopping: bool) -> Option<Leave> {
+    let mut decided = None;
     ui.horizontal_wrapped(|ui| {
-        if window.stopping {
+        if stopping {
             ui.spinner();
             ui.label("saving; the window closes when this is done");
             return;
         }
-        let what = if runs.len() < 2 { "A run is".to_owned() } else { format!("{} runs are", runs.len()) };
+        let what = if runs < 2 { "A run is".to_owned() } else { format!("{runs} runs are") };
         ui.label(RichText::new(format!("{what} being trained.")).strong());
-        if ui.button("Stop and save, then close").clicked() {
-            runs.iter().for_each(|run| window.desk.ask(Action::Send(run.clone(), Command::Stop)));
-            window.panels.lessons.stop();
-            window.stopping = true;
-        }
-        let on = ui.button("Close, and let them train on");
-        if on
-            .on_hover_text("They go on without a window; open them again later to watch, or stop them with Ctrl-C or kill.")
-            .clicked()
-        {
-            ui.ctx().send_viewport_cmd(egui::ViewportCommand::Close);
-        }
-        if ui.button("Stay").clicked() {
-            window.leaving = false;
+        let hints = [
+            ("Stop and save, then close", "Each run saves a checkpoint and ends; the window closes when all have.", Leave::Stop),
+            (
+                "Close, and let them train on",
+                "They continue without a window: open them again later to watch, or stop them with Ctrl-C or kill.",
+                Leave::Close,
+            ),
+            ("Stay", "Keep the window open (Escape)", Leave::Stay),
+        ];
+        for (words, hint, leave) in hints {
+            if ui.button(words).on_hover_text(hint).clicked() {
+                decided = Some(leave);
+            }
         }
     });
+    decided
 }
 
 /// Keys and what they do.
 const SHORTCUTS: &[(&str, &str)] = &[
-    ("Space", "pause, or go on"),
+    ("Space", "pause or continue"),
     ("N", "one step, while paused"),
     ("Ctrl S", "save a checkpoint now"),
     ("M", "merge now"),
     ("E", "evaluate now"),
     ("1 to 7", "Charts, Tokens, Samples, Merge, Inside, New run, Lessons"),
     ("Ctrl + / Ctrl - / Ctrl 0", "larger, smaller, normal size"),
-    ("F1 or ?", "this sheet"),
-    ("Escape", "close this sheet, cancel a question"),
+    ("F1 or ?", "this list"),
+    ("Escape", "close this list, cancel a question"),
     ("drag in a chart", "zoom all charts to that part"),
     ("Ctrl and wheel", "zoom around the pointer; wheel sideways moves"),
     ("double click in a chart", "the whole run again"),
-    ("drag a tab", "lay pages out as you like"),
+    ("drag a tab", "arrange the pages"),
 ];
 
-/// The sheet of shortcuts.
+/// The list of shortcuts.
 pub fn help_ui(ui: &Ui, open: &mut bool) {
     egui::Window::new("Shortcuts")
         .open(open)

@@ -12,12 +12,12 @@ use std::time::{Duration, Instant};
 
 /// Between two looks at a live run.
 const LIVE: Duration = Duration::from_millis(150);
-/// Between two looks at one that nobody trains.
+/// Between two looks at one that is not being trained.
 const IDLE: Duration = Duration::from_millis(1000);
-/// Between two looks for runs that somebody else has begun.
+/// Between two looks for runs that were started elsewhere.
 const HOME: Duration = Duration::from_secs(3);
 
-/// What a look at a run brought.
+/// What a look at a run has brought.
 #[derive(Debug)]
 pub struct Seen {
     /// The run.
@@ -39,7 +39,7 @@ pub struct Seen {
 pub struct Watcher {
     watch: Sender<ChatRequest>,
     seen: Receiver<Seen>,
-    found: Receiver<PathBuf>,
+    found: Receiver<(PathBuf, Vec<PathBuf>)>,
 }
 
 enum ChatRequest {
@@ -48,7 +48,7 @@ enum ChatRequest {
     Home(Home),
 }
 
-/// A folder of runs, and those in it that were seen.
+/// A folder of runs, and those in it that were reported.
 struct Home {
     path: PathBuf,
     known: HashSet<PathBuf>,
@@ -67,23 +67,23 @@ struct Watched {
     reader: EventReader,
     has_settings: bool,
     /// Something has been saved since its bytes were counted.
-    unweighed: bool,
-    /// What was said last: live, error.
-    said: Option<(bool, Option<String>)>,
+    uncounted: bool,
+    /// What was reported last: live, error.
+    reported: Option<(bool, Option<String>)>,
     next: Instant,
 }
 
 impl Watcher {
-    /// Start the thread; `wake` is called when there is something to see.
+    /// Start the thread; `wake` is called when there is something new.
     ///
     /// # Errors
-    /// No thread can be made.
+    /// No thread can be started.
     pub fn start(wake: impl Fn() + Send + 'static) -> Result<Self> {
         let (watch, asks) = channel();
         // A log is read faster than it is drawn: the thread waits, so that memory stays bounded.
         let (send, seen) = sync_channel(4);
-        let (tell, found) = channel();
-        std::thread::Builder::new().name("watcher".into()).spawn(move || work(&asks, &send, &tell, wake))?;
+        let (report, found) = channel();
+        std::thread::Builder::new().name("watcher".into()).spawn(move || work(&asks, &send, &report, wake))?;
         Ok(Self { watch, seen, found })
     }
 
@@ -92,29 +92,28 @@ impl Watcher {
         let _ = self.watch.send(ChatRequest::Watch(path.to_owned()));
     }
 
-    /// Follow a run no more.
+    /// Stop following a run.
     pub fn forget(&self, path: &Path) {
         let _ = self.watch.send(ChatRequest::Forget(path.to_owned()));
     }
 
-    /// Look for runs that begin in this folder from now on, whoever begins them; it need not be there yet.
+    /// Report the runs in this folder, and from now on those that begin there, from this window or elsewhere; it need not exist yet.
     pub fn look_for_runs(&self, home: &Path) {
-        let known = find_runs(home).into_iter().collect();
-        let _ = self.watch.send(ChatRequest::Home(Home { path: home.to_owned(), known, next: Instant::now() }));
+        let _ = self.watch.send(ChatRequest::Home(Home { path: home.to_owned(), known: HashSet::new(), next: Instant::now() }));
     }
 
-    /// A run that was found, if one was.
-    pub fn found(&self) -> Option<PathBuf> {
+    /// Runs that were found together, with the folder that was looked in.
+    pub fn found(&self) -> Option<(PathBuf, Vec<PathBuf>)> {
         self.found.try_recv().ok()
     }
 
-    /// What was seen, if something was.
+    /// What a look at a run has brought, if there is something.
     pub fn next(&self) -> Option<Seen> {
         self.seen.try_recv().ok()
     }
 }
 
-fn work(asks: &Receiver<ChatRequest>, send: &SyncSender<Seen>, tell: &Sender<PathBuf>, wake: impl Fn()) {
+fn work(asks: &Receiver<ChatRequest>, send: &SyncSender<Seen>, report: &Sender<(PathBuf, Vec<PathBuf>)>, wake: impl Fn()) {
     let (mut runs, mut home): (Vec<Watched>, Option<Home>) = (Vec::new(), None);
     loop {
         let now = Instant::now();
@@ -128,12 +127,15 @@ fn work(asks: &Receiver<ChatRequest>, send: &SyncSender<Seen>, tell: &Sender<Pat
             Ok(ChatRequest::Watch(path)) => {
                 runs.retain(|run| run.path != path);
                 let reader = EventReader::new(&run_folder::events(&path));
-                runs.push(Watched { path, reader, has_settings: false, unweighed: true, said: None, next: now });
+                runs.push(Watched { path, reader, has_settings: false, uncounted: true, reported: None, next: now });
             }
         }
-        for path in home.iter_mut().filter(|home| home.next <= Instant::now()).flat_map(Home::look) {
-            let _ = tell.send(path);
-            wake();
+        if let Some(home) = home.as_mut().filter(|home| home.next <= Instant::now()) {
+            let runs = home.look();
+            if !runs.is_empty() {
+                let _ = report.send((home.path.clone(), runs));
+                wake();
+            }
         }
         for run in runs.iter_mut().filter(|run| run.next <= Instant::now()) {
             let Some(seen) = run.look() else { continue };
@@ -159,16 +161,16 @@ impl Watched {
         }
         let pause = if live { LIVE } else { IDLE };
         self.next = Instant::now() + if poll.more { Duration::ZERO } else { pause };
-        let said = Some((live, error.clone()));
+        let state = Some((live, error.clone()));
         let nothing = poll.events.is_empty() && !poll.reset && poll.bad_lines == 0 && settings.is_none();
-        if nothing && self.said == said {
+        if nothing && self.reported == state {
             return None;
         }
-        self.said = said;
-        self.unweighed |= poll.reset || poll.events.iter().any(|event| matches!(event, Event::Checkpoint(_)));
-        // While a long log is being read, later.
-        let bytes = (self.unweighed && !poll.more).then(|| bytes_on_disk(&self.path));
-        self.unweighed &= bytes.is_none();
+        self.reported = state;
+        self.uncounted |= poll.reset || poll.events.iter().any(|event| matches!(event, Event::Checkpoint(_)));
+        // Not while a long log is being read.
+        let bytes = (self.uncounted && !poll.more).then(|| bytes_on_disk(&self.path));
+        self.uncounted &= bytes.is_none();
         Some(Seen { path: self.path.clone(), poll, live, bytes, settings, error })
     }
 }
@@ -178,22 +180,22 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_run_that_somebody_begins_is_found_once_and_one_that_was_there_is_not() {
+    fn the_runs_of_a_folder_are_found_together_and_each_later_one_once() {
         let dir = tempfile::tempdir().unwrap();
         let home = dir.path().join("runs");
         let begin = |name: &str| {
             std::fs::create_dir_all(home.join(name)).unwrap();
             std::fs::write(home.join(name).join("events.jsonl"), "").unwrap();
         };
+        begin("older");
         begin("old");
         let (send, woken) = channel();
         let watcher = Watcher::start(move || send.send(()).unwrap_or_default()).unwrap();
         watcher.look_for_runs(&home);
+        woken.recv_timeout(Duration::from_secs(60)).unwrap();
+        assert_eq!(watcher.found(), Some((home.clone(), vec![home.join("old"), home.join("older")])));
         begin("new");
         woken.recv_timeout(Duration::from_secs(60)).unwrap();
-        assert_eq!(watcher.found(), Some(home.join("new")));
-        begin("newer");
-        woken.recv_timeout(Duration::from_secs(60)).unwrap();
-        assert_eq!([watcher.found(), watcher.found()], [Some(home.join("newer")), None]);
+        assert_eq!([watcher.found(), watcher.found()], [Some((home.clone(), vec![home.join("new")])), None]);
     }
 }

@@ -1,12 +1,14 @@
-//! The window itself: it takes what the watcher saw, draws the pages, and carries out what they ask for.
+//! The window itself: it takes what the watcher has read, draws the pages, and carries out what they ask for.
 
-use super::actions::ours;
-use super::errands::{Done, Errands};
+use super::layout;
+use super::loader::Loader;
 use super::memory::{self, Memory};
+use super::options::{Options, PlayStory};
 use super::panels::Panels;
 use super::state::{Action, AppState, OpenRun, Page};
-use super::watcher::Watcher;
-use super::{layout, top_bar};
+use super::top_bar::{self, Leave};
+use super::watcher::{Seen, Watcher};
+use crate::backend::{Backend, Wake};
 use crate::event::Command;
 use eframe::egui;
 use egui_tiles::Tree;
@@ -15,42 +17,56 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
-/// How long a message stays.
+/// How long a message is shown.
 const TOAST: Duration = Duration::from_secs(8);
-/// Reading logs takes so much of a frame at most.
+/// Taking what logs have brought may use this much of a frame.
 const READING: Duration = Duration::from_millis(8);
-/// From news of a live run to the frame that shows it; a moment, so that news come together.
+/// From news of a live run to the frame that shows it; a moment, so that several come together.
 const HARDWARE_PAUSE_MS: u64 = 30;
-/// The same on a display that the processor draws: a frame costs some 100 ms there, which the trainer would miss (1.5 % of two cores).
-/// Whoever moves the mouse gets frames at once.
+/// The same on a software-rendered display: a frame costs some 100 ms there, which the trainer would miss (1.5 % of two cores). Whoever moves
+/// the mouse gets frames at once.
 const SOFTWARE_PAUSE_MS: u64 = 4000;
+/// Least and greatest pause while a story runs.
+const STORY_PAUSE_MS: (u64, u64) = (60, 700);
+
+/// What work in the background has brought.
+#[derive(Debug)]
+pub(super) enum Done {
+    /// Runs in a folder that is to be opened; whether that exists.
+    Found(PathBuf, Vec<PathBuf>, bool),
+    /// A run's folder is deleted.
+    Deleted(PathBuf),
+    /// A message.
+    Notify(String),
+}
 
 /// See the module.
 pub struct Window {
     pub(super) desk: AppState,
     pub(super) panels: Panels,
     pub(super) watcher: Watcher,
-    pub(super) errands: Errands,
-    pub(super) program: PathBuf,
-    pub(super) tree: Tree<Page>,
-    pub(super) help: bool,
-    /// The user wants to leave while runs of ours are being trained.
-    pub(super) leaving: bool,
-    /// Runs were told to stop; the window closes when they have.
-    pub(super) stopping: bool,
+    pub(super) backend: Arc<dyn Backend>,
+    work: Vec<Loader<Done>>,
+    tree: Tree<Page>,
+    help: bool,
+    /// The user closes the window while runs are trained from it: what becomes of them is being asked.
+    leaving: bool,
+    /// Runs were asked to stop; the window closes when they have.
+    stopping: bool,
     memory: Option<PathBuf>,
     toasts: Vec<(String, Instant)>,
     /// Milliseconds between what a log brings and the frame that shows it.
     pause: Arc<AtomicU64>,
+    ctx: egui::Context,
     size: Option<[f32; 2]>,
 }
 
 impl Window {
-    /// A window over nothing yet. `program` is started for trainers and jobs; `memory` is the file of what is remembered.
+    /// An empty window. `backend` starts trainers and jobs; `memory` is the file in which its layout is remembered.
     ///
     /// # Errors
-    /// No thread can be made.
-    pub fn new(ctx: &egui::Context, program: PathBuf, home: PathBuf, memory: Option<PathBuf>) -> anyhow::Result<Self> {
+    /// No thread can be started.
+    pub fn new(ctx: &egui::Context, backend: Arc<dyn Backend>, home: PathBuf, memory: Option<PathBuf>) -> anyhow::Result<Self> {
         let kept: Memory = memory::read(memory.as_deref());
         let (wake, pause) = (ctx.clone(), Arc::new(AtomicU64::new(HARDWARE_PAUSE_MS)));
         let between = pause.clone();
@@ -64,8 +80,8 @@ impl Window {
             desk,
             panels: Panels::default(),
             watcher,
-            errands: Errands::default(),
-            program,
+            backend,
+            work: Vec::new(),
             tree: kept.tree.filter(layout::is_whole).unwrap_or_else(layout::first),
             help: false,
             leaving: false,
@@ -73,33 +89,36 @@ impl Window {
             memory,
             toasts: Vec::new(),
             pause,
+            ctx: ctx.clone(),
             size: None,
         })
     }
 
-    /// Open what was asked for on the command line.
-    pub fn begin(&mut self, options: super::Options) {
+    /// Open what was asked for on the command line. Reads no disk: the first frame comes before the runs.
+    pub fn begin(&mut self, options: Options) {
         let nothing = options.start.is_none() && options.story.is_none() && options.runs.is_empty();
-        options.runs.iter().for_each(|path| self.open(path));
+        options.runs.into_iter().for_each(|path| self.desk.ask(Action::Open(path)));
         if let Some((args, run)) = options.start {
             self.desk.ask(Action::Start { args, run });
         }
-        if let Some(told) = options.story {
-            self.panels.lessons.begin(told);
+        if let Some(play) = options.story {
+            self.play(play);
             self.show(Page::Lessons);
         }
         if nothing {
+            // The runs that are there, and those that begin later.
             self.watcher.look_for_runs(&options.home);
-            self.open_home();
         }
     }
 
-    /// The runs that lie where new runs go, if there are some.
-    fn open_home(&mut self) {
-        let home = self.desk.home.clone();
-        if !crate::history::find_runs(&home).is_empty() {
-            self.open(&home);
-        }
+    /// Play a story on the page of lessons.
+    pub(super) fn play(&mut self, play: PlayStory) {
+        let (ctx, pause) = (self.ctx.clone(), self.pause.clone());
+        let wake: Wake = Arc::new(move || {
+            let pause = pause.load(Ordering::Relaxed).clamp(STORY_PAUSE_MS.0, STORY_PAUSE_MS.1);
+            ctx.request_repaint_after(Duration::from_millis(pause));
+        });
+        self.panels.lessons.begin(play, wake);
     }
 
     /// The desk, for tests.
@@ -107,17 +126,24 @@ impl Window {
         &mut self.desk
     }
 
-    /// The display is drawn by the processor: frames are dear.
-    pub fn on_software(&mut self, software: bool) {
+    /// Whether the display is software-rendered: frames are expensive.
+    pub fn set_software_rendered(&mut self, software: bool) {
         let pause = if software { SOFTWARE_PAUSE_MS } else { HARDWARE_PAUSE_MS };
         self.pause.store(pause, Ordering::Relaxed);
     }
 
-    /// Say something; it goes away by itself.
-    pub fn say(&mut self, text: String) {
+    /// Show a message for some seconds.
+    pub fn notify(&mut self, text: String) {
         self.toasts.push((text, Instant::now()));
         let extra = self.toasts.len().saturating_sub(4);
         self.toasts.drain(..extra);
+    }
+
+    /// Do this on a thread of its own; what it brings is taken between two frames.
+    pub(super) fn in_background(&mut self, ctx: &egui::Context, work: impl FnOnce() -> Done + Send + 'static) {
+        let mut loader = Loader::default();
+        loader.start(ctx, || Some(work()));
+        self.work.push(loader);
     }
 
     /// Bring a page to the front.
@@ -125,7 +151,7 @@ impl Window {
         self.tree.make_active(|_, tile| matches!(tile, egui_tiles::Tile::Pane(p) if *p == page));
     }
 
-    /// Between frames: logs, children, orders. Called while the window is hidden too, so that nothing piles up.
+    /// Between frames: logs, tasks, orders. Called while the window is hidden too, so that nothing piles up.
     pub fn advance(&mut self, ctx: &egui::Context) {
         let begin = Instant::now();
         let mut more = false;
@@ -136,33 +162,20 @@ impl Window {
                 break;
             }
         }
-        while let Some(path) = self.watcher.found() {
-            self.opened(&path, vec![path.clone()], true);
+        while let Some((home, runs)) = self.watcher.found() {
+            self.opened(&home, runs, true);
         }
-        while let Some(done) = self.errands.next() {
-            match done {
-                Done::Found(asked, runs, there) => self.opened(&asked, runs, there),
-                Done::Deleted(path) => {
-                    self.close(&path);
-                    self.say(format!("deleted: {}", crate::vfs::shown(&path)));
-                }
-                Done::Message(text) => self.say(text),
-            }
-        }
+        self.take_work();
         for run in &mut self.desk.runs {
-            if let Some(trainer) = &mut run.trainer
-                && trainer.end().is_some()
-            {
-                run.live = false;
+            if let Some(trainer) = &mut run.trainer {
+                trainer.poll();
+                run.live &= trainer.end().is_none();
             }
         }
         self.desk.jobs.values_mut().for_each(super::child::Job::poll);
         self.desk.talk.iter_mut().for_each(super::chat_process::ChatProcess::poll);
-        if self.panels.lessons.advance(&mut self.desk) {
-            let pause = self.pause.load(Ordering::Relaxed).clamp(60, 700);
-            ctx.request_repaint_after(Duration::from_millis(pause));
-        }
-        self.handle_commands(ctx);
+        self.panels.lessons.advance(&mut self.desk);
+        self.carry_out_orders(ctx);
         self.leave(ctx);
         if more {
             ctx.request_repaint();
@@ -173,11 +186,29 @@ impl Window {
         }
     }
 
-    fn take(&mut self, seen: super::watcher::Seen) {
+    fn take_work(&mut self) {
+        let mut done = Vec::new();
+        self.work.retain_mut(|loader| {
+            done.extend(loader.take());
+            loader.is_busy()
+        });
+        for done in done {
+            match done {
+                Done::Found(asked, runs, exists) => self.opened(&asked, runs, exists),
+                Done::Deleted(path) => {
+                    self.close(&path);
+                    self.notify(format!("deleted: {}", crate::vfs::shown(&path)));
+                }
+                Done::Notify(text) => self.notify(text),
+            }
+        }
+    }
+
+    fn take(&mut self, seen: Seen) {
         let Some(run) = self.desk.run_mut(&seen.path) else { return };
         run.loading = seen.poll.more;
-        // A trainer of ours that has not made its folder yet is live all the same.
-        run.live = match &mut run.trainer {
+        // A trainer from here that has not created its folder yet is live all the same.
+        run.live = match &run.trainer {
             Some(trainer) => trainer.end().is_none() || seen.live,
             None => seen.live,
         };
@@ -189,9 +220,9 @@ impl Window {
         run.files.take(seen.poll);
     }
 
-    /// Leaving with runs under way: the user is asked in the window, once.
+    /// Closing while runs are trained: the user is asked in the window, once.
     fn leave(&mut self, ctx: &egui::Context) {
-        let training = !ours(&self.desk).is_empty() || self.panels.lessons.is_running();
+        let training = !self.desk.trained_here().is_empty() || self.panels.lessons.is_running();
         if self.stopping && !training {
             self.stopping = false;
             ctx.send_viewport_cmd(egui::ViewportCommand::Close);
@@ -211,9 +242,11 @@ impl Window {
         if rect.width() < 40.0 || rect.height() < 40.0 {
             return;
         }
-        egui::Panel::top("top").show(ui, |ui| top_bar::top_ui(ui, self));
+        egui::Panel::top("top").show(ui, |ui| top_bar::top_ui(ui, &mut self.desk, &mut self.help));
         if self.leaving {
-            egui::Panel::top("leaving").show(ui, |ui| top_bar::leaving_ui(ui, self));
+            let runs = self.desk.trained_here();
+            let decided = egui::Panel::top("leaving").show(ui, |ui| top_bar::leaving_ui(ui, runs.len(), self.stopping)).inner;
+            self.decide(ui.ctx(), decided, runs);
         }
         if !self.toasts.is_empty() {
             let texts: Vec<String> = self.toasts.iter().map(|(text, _)| text.clone()).collect();
@@ -236,13 +269,28 @@ impl Window {
         }
     }
 
+    /// What becomes of runs that are trained from a window that closes.
+    fn decide(&mut self, ctx: &egui::Context, decided: Option<Leave>, runs: Vec<PathBuf>) {
+        match decided {
+            None => {}
+            Some(Leave::Stop) => {
+                runs.into_iter().for_each(|run| self.desk.ask(Action::Send(run, Command::Stop)));
+                self.panels.lessons.stop();
+                self.stopping = true;
+            }
+            Some(Leave::Close) => ctx.send_viewport_cmd(egui::ViewportCommand::Close),
+            Some(Leave::Stay) => self.leaving = false,
+        }
+    }
+
     fn shortcuts(&mut self, ui: &egui::Ui) {
         let ctx = ui.ctx();
-        // Whatever asks for a decision goes away undecided, also while somebody types.
+        // Escape cancels every question, also while somebody types.
         if ctx.input(|i| i.key_pressed(egui::Key::Escape)) {
             self.help = false;
             self.leaving &= self.stopping;
             self.panels.runs.cancel();
+            self.panels.lessons.cancel();
         }
         if ctx.egui_wants_keyboard_input() {
             return;
@@ -294,7 +342,9 @@ impl Window {
         let Some(path) = &self.memory else { return };
         let memory = Memory { look: self.desk.look.clone(), tree: Some(self.tree.clone()), size: self.size };
         if let Err(error) = memory::write(path, &memory) {
-            crate::app::complain(&format!("the window's layout is not remembered: {error:#}"));
+            use std::io::Write as _;
+            // There is no window any more to show it in.
+            let _ = writeln!(std::io::stderr(), "note: the window's layout is not remembered: {error:#}");
         }
     }
 }
@@ -306,7 +356,7 @@ impl eframe::App for Window {
 
     fn ui(&mut self, ui: &mut egui::Ui, _frame: &mut eframe::Frame) {
         self.draw(ui);
-        self.handle_commands(&ui.ctx().clone());
+        self.carry_out_orders(&ui.ctx().clone());
     }
 
     fn on_exit(&mut self) {

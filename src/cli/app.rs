@@ -38,8 +38,8 @@ pub fn train_in_window(stage: &str, run: Option<&Path>, resume: Option<&Path>) -
 }
 
 /// Open the window on a story.
-pub fn tell(told: app::StoryView) -> anyhow::Result<i32> {
+pub fn play(story: app::PlayStory) -> anyhow::Result<i32> {
     app::check_display()?;
-    app::open(app::Options { story: Some(told), home: HOME.into(), ..app::Options::default() })?;
+    app::open(app::Options { story: Some(story), home: HOME.into(), ..app::Options::default() })?;
     Ok(0)
 }

@@ -1,11 +1,13 @@
 //! `lehr demo`: the whole life of a model on generated data, told while it happens.
 
 use super::{output, story_output};
+use crate::backend::Native;
 use crate::config::DeviceSettings;
 use crate::report;
 use crate::story::{Block, Options, Player, StepKind, Where, demo};
 use crate::vfs::shown;
 use std::path::PathBuf;
+use std::sync::Arc;
 use web_time::Instant;
 
 /// Flags of `lehr demo`.
@@ -39,11 +41,11 @@ pub fn run(args: &Args) -> anyhow::Result<i32> {
         place: args.out.clone().map_or(Where::In("runs".into()), Where::At),
         seed: args.seed,
         device: args.device.clone(),
-        lehr: std::env::current_exe()?,
+        backend: Arc::new(Native::this_program()?),
     };
     #[cfg(feature = "app")]
     if args.window {
-        return super::app::tell(crate::app::StoryView { story, options, by_itself: true });
+        return super::app::play(crate::app::PlayStory { story, options, automatic: true });
     }
     output::line(&story.title)?;
     output::line(&story.about)?;

@@ -1,9 +1,11 @@
 //! `lehr lesson`: short lessons, each with a run of its own.
 
 use super::{output, story_output};
+use crate::backend::Native;
 use crate::config::DeviceSettings;
 use crate::story::{Options, Player, Where, is_complete, lesson, lesson_names, next_lesson};
 use std::path::PathBuf;
+use std::sync::Arc;
 
 /// Flags of `lehr lesson`.
 #[derive(clap::Args, Debug)]
@@ -46,11 +48,11 @@ pub fn run(args: &Args) -> anyhow::Result<i32> {
         place: Where::In(args.out.clone()),
         seed: args.seed,
         device: args.device.clone(),
-        lehr: std::env::current_exe()?,
+        backend: Arc::new(Native::this_program()?),
     };
     #[cfg(feature = "app")]
     if !args.no_window && crate::app::has_display() {
-        return super::app::tell(crate::app::StoryView { story, options, by_itself: false });
+        return super::app::play(crate::app::PlayStory { story, options, automatic: false });
     }
     output::line(&story.title)?;
     output::line(&story.about)?;

@@ -6,6 +6,7 @@ use anyhow::{Context as _, Result};
 use serde::Deserialize;
 use std::io::{BufRead, BufReader, Seek as _, SeekFrom};
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 
 /// The completions of one step.
 #[derive(Clone, Debug, PartialEq)]
@@ -20,11 +21,11 @@ pub struct SampleStep {
     bytes: (u64, u64),
 }
 
-/// See the module.
-#[derive(Debug)]
+/// See the module. Copies share the index until one of them has something new.
+#[derive(Clone, Debug)]
 pub struct SampleLog {
     path: PathBuf,
-    steps: Vec<SampleStep>,
+    steps: Arc<Vec<SampleStep>>,
     offset: u64,
 }
 
@@ -38,7 +39,7 @@ struct Head {
 impl SampleLog {
     /// A log that need not exist yet.
     pub fn new(path: &Path) -> Self {
-        Self { path: path.to_owned(), steps: Vec::new(), offset: 0 }
+        Self { path: path.to_owned(), steps: Arc::default(), offset: 0 }
     }
 
     /// Take what is new; true when there was something.
@@ -54,7 +55,7 @@ impl SampleLog {
         };
         if bytes < self.offset {
             // Cut by a resume.
-            (self.steps, self.offset) = (Vec::new(), 0);
+            (self.steps, self.offset) = (Arc::default(), 0);
         }
         if bytes == self.offset {
             return Ok(false);
@@ -78,13 +79,14 @@ impl SampleLog {
 
     fn take(&mut self, head: &Head, bytes: (u64, u64)) {
         let reward = head.reward.as_f64().unwrap_or(f64::NAN);
-        match self.steps.last_mut().filter(|s| s.step == head.step) {
+        let steps = Arc::make_mut(&mut self.steps);
+        match steps.last_mut().filter(|s| s.step == head.step) {
             Some(s) => {
                 s.reward = (s.reward * s.count as f64 + reward) / (s.count + 1) as f64;
                 s.count += 1;
                 s.bytes.1 = bytes.1;
             }
-            None => self.steps.push(SampleStep { step: head.step, count: 1, reward, bytes }),
+            None => steps.push(SampleStep { step: head.step, count: 1, reward, bytes }),
         }
     }
 

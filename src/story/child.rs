@@ -1,43 +1,41 @@
-//! A command of lehr as a child process.
+//! The command of a story's step while it runs, and what earlier attempts left.
 
+use crate::backend::{self, Backend, End, Output, Task};
 use crate::event::Command;
 use crate::history::{RunFiles, State};
 use crate::run_folder::{RunLock, checkpoints};
-use crate::vfs::{RealFs, Vfs as _, shown};
+use crate::vfs::{RealFs, Vfs as _, shown, write_whole};
 use anyhow::{Context as _, Result, bail};
 use std::fs::File;
 use std::io::Write as _;
 use std::path::{Path, PathBuf};
-use std::process::{ChildStdin, Command as Process, Stdio};
+use std::sync::Arc;
+use std::time::Duration;
 
-/// A child that runs. Dropped, it is killed: what it saved stays.
+/// Without the tuner: the same kernels everywhere give the same bits on the same adapter, and a fresh machine measures nothing.
+pub const UNTUNED: (&str, &str) = ("LEHR_TUNE", "off");
+
+/// A command that runs. Dropped, it is killed; what it saved remains.
 #[derive(Debug)]
 pub struct Child {
-    process: std::process::Child,
-    stdin: Option<ChildStdin>,
+    task: Box<dyn Task>,
     listens: bool,
-    /// Where its output is being written, and what the file is called once it is whole.
-    output: (PathBuf, PathBuf),
-    log: PathBuf,
+    /// The file of what it prints, written when it has ended well.
+    output: PathBuf,
+    printed: String,
+    log: File,
+    end: Option<End>,
 }
 
 impl Child {
-    /// Start `lehr WORDS`; what it prints becomes the file `output` when it ends well, what it complains about `log`.
+    /// Start `lehr WORDS`; what it prints becomes the file `output` when it ends well, its messages the file `log`.
     ///
     /// # Errors
-    /// A file that cannot be made, a program that cannot be started.
-    pub fn start(lehr: &Path, words: &[String], output: &Path, log: &Path) -> Result<Self> {
-        let part = output.with_added_extension("part");
-        let make = |path: &Path| File::create(path).with_context(|| format!("{}: cannot be made", shown(path)));
-        let mut command = Process::new(lehr);
-        command.args(words).stdin(Stdio::piped()).stdout(make(&part)?).stderr(make(log)?);
-        if std::env::var_os("LEHR_TUNE").is_none() {
-            // The same kernels everywhere: the same bits on the same adapter, and no minute of measuring on a fresh machine.
-            command.env("LEHR_TUNE", "off");
-        }
-        let mut process = command.spawn().with_context(|| format!("{}: cannot be started", shown(lehr)))?;
-        let stdin = process.stdin.take();
-        Ok(Self { process, stdin, listens: false, output: (part, output.to_owned()), log: log.to_owned() })
+    /// A file that cannot be created, a command that cannot be started.
+    pub fn start(lehr: &dyn Backend, words: &[String], output: &Path, log: &Path) -> Result<Self> {
+        let log = File::create(log).with_context(|| format!("{}: cannot be created", shown(log)))?;
+        let task = lehr.start(words, &[UNTUNED], Arc::new(|| {}))?;
+        Ok(Self { task, listens: false, output: output.to_owned(), printed: String::new(), log, end: None })
     }
 
     /// It takes commands.
@@ -46,53 +44,56 @@ impl Child {
         self
     }
 
-    /// Tell it something.
+    /// Send it a command.
     ///
     /// # Errors
-    /// It does not listen, or has gone.
+    /// It takes none, or has ended.
     pub fn send(&mut self, command: &Command) -> Result<()> {
-        let Some(stdin) = self.stdin.as_mut().filter(|_| self.listens) else { bail!("this command takes no orders") };
-        let line = serde_json::to_string(command)? + "\n";
-        stdin.write_all(line.as_bytes()).and_then(|()| stdin.flush()).context("the trainer does not listen any more")
+        if !self.listens {
+            bail!("this step takes no commands");
+        }
+        backend::send(self.task.as_mut(), command)
     }
 
-    /// Ask a trainer to save and leave; end anything else.
+    /// Ask a trainer to save and end; end anything else.
     pub fn stop(&mut self) {
         if self.send(&Command::Stop).is_err() && !self.listens {
-            let _ = self.process.kill();
+            self.task.kill();
         }
     }
 
-    /// Whether it has ended, and with which code (none: by a signal). Its output then lies where it belongs.
+    /// How it ended, once it has. What it printed is then in its file.
     ///
     /// # Errors
-    /// The system cannot tell, or the file cannot be renamed.
-    pub fn ended(&mut self) -> Result<Option<Option<i32>>> {
-        let Some(status) = self.process.try_wait()? else { return Ok(None) };
-        if status.success() {
-            let (part, whole) = &self.output;
-            // What prints nothing leaves nothing.
-            let is_empty = std::fs::metadata(part)?.len() == 0;
-            if is_empty { std::fs::remove_file(part)? } else { std::fs::rename(part, whole)? }
+    /// A file cannot be written.
+    pub fn ended(&mut self) -> Result<Option<End>> {
+        for output in self.task.poll() {
+            match output {
+                Output::Line(line) => self.printed += &(line + "\n"),
+                Output::Message(line) => writeln!(self.log, "{line}").context("a step's log")?,
+                Output::Ended(end) => self.end = Some(end),
+            }
         }
-        Ok(Some(status.code()))
-    }
-
-    /// The last thing that it said, without `error:`.
-    pub fn complaint(&self) -> String {
-        let text = std::fs::read(&self.log).unwrap_or_default();
-        let text = String::from_utf8_lossy(&text);
-        let mut lines = text.lines().rev().filter(|l| !l.trim().is_empty());
-        let last = lines.clone().find(|l| l.starts_with("error:")).or(lines.next()).unwrap_or("ended without a word");
-        crate::vfs::clean(last.trim_start_matches("error:").trim())
+        // What prints nothing leaves no file.
+        if self.end == Some(End::Done) && !self.printed.is_empty() {
+            write_whole(&self.output, std::mem::take(&mut self.printed).as_bytes())?;
+        }
+        Ok(self.end.clone())
     }
 }
 
 impl Drop for Child {
+    /// Its run folder must be free when the next attempt begins, so its end is awaited, for a few seconds at most.
     fn drop(&mut self) {
-        if let Ok(None) = self.process.try_wait() {
-            let _ = self.process.kill();
-            let _ = self.process.wait();
+        if self.end.is_some() {
+            return;
+        }
+        self.task.kill();
+        for _ in 0..500 {
+            if self.task.poll().iter().any(|output| matches!(output, Output::Ended(_))) {
+                return;
+            }
+            std::thread::sleep(Duration::from_millis(5));
         }
     }
 }
@@ -102,16 +103,16 @@ impl Drop for Child {
 pub enum Attempt {
     /// Nothing, or nothing of use: what lay there was removed.
     Nothing,
-    /// A checkpoint to go on from.
+    /// A checkpoint to continue from.
     Resumable,
     /// All of it.
     Complete,
 }
 
-/// Look at a run folder of ours; clear away one without a checkpoint.
+/// Look at a step's run folder; remove one without a checkpoint.
 ///
 /// # Errors
-/// A trainer works there.
+/// A trainer still works there.
 pub fn attempt(run: &Path) -> Result<Attempt> {
     if !run.exists() {
         return Ok(Attempt::Nothing);
@@ -131,7 +132,7 @@ pub fn attempt(run: &Path) -> Result<Attempt> {
     Ok(Attempt::Nothing)
 }
 
-/// Remove a folder that a step of ours made.
+/// Remove a folder that a step made.
 ///
 /// # Errors
 /// It cannot be removed.

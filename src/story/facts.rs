@@ -1,7 +1,7 @@
-//! What came out of a story's steps, by name.
+//! The results of a story's steps, by name.
 //!
 //! Of a training run: `run.METRIC` is the newest value of a curve, such as `run.eval_loss`; `run.EVENT.field.field` a field of the newest
-//! event of a kind, such as `run.Greedy.interval.0` (exams: `Greedy` and `Sampled`); and `run.path step seconds rescues spikes`. A statistic
+//! event of a kind, such as `run.Greedy.interval.0` (evaluations: `Greedy` and `Sampled`); and `run.path step seconds rescues spikes`. A statistic
 //! may follow: `@first`, `@last`, `@least`, `@most`, `@mean`, `@early` and `@late` (means of the first and last quarter), or a step, `@100`
 //! (the newest value by then). Of rows: `step.path`, and `step.0.field` of the first few. Of other steps: `step.field.field` of the JSON
 //! that they print.
@@ -41,7 +41,7 @@ pub enum Fact {
     Text(String),
 }
 
-/// All that words may name: what steps left, values and comparisons made of it, and parameters.
+/// All that texts may name: results of steps, values and comparisons of them, and parameters.
 #[derive(Clone, Debug, Default)]
 pub struct Facts {
     outcomes: BTreeMap<String, Arc<Outcome>>,
@@ -61,7 +61,7 @@ impl Facts {
         Self { outcomes: BTreeMap::new(), values, comparisons, parameters: parameters.collect() }
     }
 
-    /// A step left this.
+    /// Add the result of a step.
     pub fn add(&mut self, step: &str, outcome: impl Into<Arc<Outcome>>) {
         self.outcomes.insert(step.to_owned(), outcome.into());
     }
@@ -77,7 +77,7 @@ impl Facts {
         Jinja::from_object(self.clone())
     }
 
-    /// A comparison, as it came out.
+    /// The result of a comparison.
     ///
     /// # Errors
     /// A list is not there.
@@ -114,7 +114,7 @@ impl Object for Facts {
     }
 }
 
-/// What a step left, as words see it.
+/// The result of a step, for texts.
 #[derive(Debug)]
 struct Left(Arc<Outcome>);
 
@@ -149,7 +149,7 @@ fn value_of(json: &Value) -> Jinja {
     }
 }
 
-/// What a step left.
+/// The result of a step.
 #[derive(Debug)]
 pub enum Outcome {
     /// A training run.
@@ -160,13 +160,13 @@ pub enum Outcome {
     Printed(Value),
 }
 
-/// Whether a step of this kind can know such a fact.
+/// Whether a step of this kind can have such a fact.
 ///
 /// # Errors
 /// It cannot, for a reason.
 pub fn check_name(kind: StepKind, fact: &str) -> Result<()> {
     if matches!(kind, StepKind::Folder | StepKind::Json) {
-        // Only a run can tell.
+        // Known only after the run.
         return Ok(());
     }
     let (name, statistic) = parts(fact)?;
@@ -251,7 +251,7 @@ impl Outcome {
     }
 }
 
-/// Tokens that the run's newest model knows.
+/// Vocabulary size of the run's newest model.
 fn vocab_size(run: &RunFiles) -> Result<Fact> {
     let (_, folder) = run.history.checkpoints.last().context("the run has saved nothing")?;
     let folder = checkpoints::folder(&run.path).join(folder.file_name().unwrap_or_default());

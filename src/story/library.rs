@@ -1,21 +1,17 @@
 //! The stories that ship.
 
 use super::place::is_complete;
-use super::script::{Step, Story};
+use super::script::Story;
 use crate::number_format::did_you_mean;
 use crate::vfs::{RealFs, Vfs as _, shown};
 use anyhow::{Context as _, Result, bail};
-use serde::Deserialize;
 use std::path::Path;
-
-/// The text that ships.
-pub const STORIES: &str = include_str!("../../assets/stories.txt");
 
 macro_rules! lessons {
     ($($name:literal),* $(,)?) => { &[$(($name, include_str!(concat!("../../assets/lessons/", $name, ".toml")))),*] };
 }
 
-/// The whole life of a model.
+/// All stages of training.
 const DEMO: &str = include_str!("../../assets/demo.toml");
 /// Lessons in the order of learning.
 const LESSONS: &[(&str, &str)] = lessons![
@@ -32,13 +28,11 @@ const LESSONS: &[(&str, &str)] = lessons![
     "reweighting",
     "lopti",
 ];
-/// What several of them begin with.
-const STARTS: &[(&str, &str)] = &[("puzzles", include_str!("../../assets/lessons/common/puzzles.toml"))];
 
 /// The demo.
 ///
 /// # Errors
-/// Only if it were unsound, which a test looks at.
+/// Only if it is invalid, which a test checks.
 pub fn demo() -> Result<Story> {
     Story::parse("demo", DEMO)
 }
@@ -48,7 +42,7 @@ pub fn lesson_names() -> impl Iterator<Item = &'static str> {
     LESSONS.iter().map(|(name, _)| *name)
 }
 
-/// A lesson by its name or its number (from 1), or one of the reader's own: a path that ends in `.toml`.
+/// A lesson by its name or its number (from 1), or from a file: a path that ends in `.toml`.
 ///
 /// # Errors
 /// There is none (the message names the nearest), or the file is no lesson.
@@ -68,7 +62,7 @@ pub fn lesson(name: &str) -> Result<Story> {
 /// The first lesson after this one that has not been run to its end below `root`; of those before it if all after it have.
 ///
 /// # Errors
-/// Only if a lesson were unsound, which a test looks at.
+/// Only if a lesson is invalid, which a test checks.
 pub fn next_lesson(root: &Path, name: &str) -> Result<Option<Story>> {
     let at = LESSONS.iter().position(|(known, _)| *known == name).map_or(0, |at| at + 1);
     let (before, after) = LESSONS.split_at(at);
@@ -90,17 +84,4 @@ fn own(path: &Path) -> Result<Story> {
     let is_word = !name.is_empty() && name.chars().all(|c| c.is_ascii_alphanumeric() || matches!(c, '-' | '_'));
     anyhow::ensure!(is_word, "{}: a lesson's file is named by letters, digits, - and _", at());
     Story::parse(&name, &text).with_context(at)
-}
-
-#[derive(Deserialize)]
-#[serde(deny_unknown_fields)]
-struct Start {
-    step: Vec<Step>,
-}
-
-/// The steps of a shared start.
-pub(super) fn start(name: &str) -> Result<Vec<Step>> {
-    let (_, text) = STARTS.iter().find(|(known, _)| *known == name).with_context(|| format!("there is no start {name:?}"))?;
-    let start: Start = toml::from_str(text).map_err(|e| anyhow::anyhow!("{name}: {e}"))?;
-    Ok(start.step.into_iter().map(|step| Step { shared: true, ..step }).collect())
 }

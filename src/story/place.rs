@@ -1,5 +1,5 @@
 //! Where a story's files lie: a folder of its own with `story.json`, which says what has been run, so that a story that was interrupted
-//! goes on; and beside it the folder of a start that several stories share.
+//! continues; and beside it the folder of a start that several stories share.
 
 use super::script::{Step, StepKind, Story, path_names};
 use crate::run_folder::RunLock;
@@ -10,16 +10,16 @@ use sha2::{Digest as _, Sha256};
 use std::collections::BTreeSet;
 use std::path::{Path, PathBuf};
 
-/// Where to.
+/// The folder to use.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Where {
-    /// A folder of the story's name in this one: one that was interrupted is gone on with, else a new one is made.
+    /// A folder of the story's name in this one: an interrupted one is continued, else a new one is created.
     In(PathBuf),
     /// This folder, which must be new, empty, or this story's.
     At(PathBuf),
 }
 
-/// What has been run, as the file says it.
+/// What has been run: the content of the file.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
 struct Kept {
     story: String,
@@ -43,9 +43,11 @@ pub struct Place {
 }
 
 const FILE: &str = "story.json";
+/// The text that ships.
+const STORIES: &str = include_str!("../../assets/stories.txt");
 
 impl Place {
-    /// Choose and make the folders, write the story's files.
+    /// Choose and create the folders, write the story's files.
     ///
     /// # Errors
     /// A folder that holds something else, or cannot be written.
@@ -57,12 +59,12 @@ impl Place {
             Where::In(root) => (free(root, &kept, &own)?, root.clone()),
         };
         let own = Folder::open(dir, kept)?;
-        ensure!(!RunLock::is_held(&own.dir), "{}: another process tells a story there; choose another folder", shown(&own.dir));
+        ensure!(!RunLock::is_held(&own.dir), "{}: another process plays a story there; choose another folder", shown(&own.dir));
         let lock = RunLock::acquire(&own.dir)?;
         own.save()?;
         for (name, content) in &story.files {
             let path = own.dir.join(file_name(name));
-            let content = if content == "@stories" { super::library::STORIES } else { content };
+            let content = if content == "@stories" { STORIES } else { content };
             if !path.is_file() {
                 write_whole(&path, content.as_bytes())?;
             }
@@ -90,7 +92,7 @@ impl Place {
         self.start.as_ref().filter(|_| step.shared).unwrap_or(&self.own)
     }
 
-    /// What a step makes: a run folder, a file of rows, a folder; of one that prints, what it printed.
+    /// The output of a step: a run folder, a file of rows, a folder, or what it has printed.
     pub fn product(&self, step: &Step) -> PathBuf {
         let dir = &self.folder(step).dir;
         match step.kind() {
@@ -111,7 +113,7 @@ impl Place {
         self.folder(step).dir.join(format!("{}.log", step.stem))
     }
 
-    /// The path that a name in a brace of a command line stands for.
+    /// The path of a name in braces in a command line.
     pub fn path_of(&self, story: &Story, name: &str) -> Result<PathBuf> {
         if story.files.contains_key(name) {
             return Ok(self.own.dir.join(file_name(name)));
@@ -138,7 +140,7 @@ impl Place {
         folder.save()
     }
 
-    /// A step's command line, paths and seed put in.
+    /// A step's command line with its paths and the seed.
     ///
     /// # Errors
     /// A name that nothing makes.
@@ -160,7 +162,7 @@ impl Place {
 }
 
 impl Folder {
-    /// Make it, or take what it has.
+    /// Create it, or continue with what it has.
     fn open(dir: PathBuf, kept: Kept) -> Result<Self> {
         std::fs::create_dir_all(&dir).with_context(|| shown(&dir))?;
         let found = read(&dir);
@@ -181,7 +183,7 @@ fn read(dir: &Path) -> Option<Kept> {
     serde_json::from_slice(&std::fs::read(dir.join(FILE)).ok()?).ok()
 }
 
-/// The folder in `root` to be used: one of this story that was interrupted, else the first name that is free.
+/// The folder in `root` to be used: an interrupted one of this story, else the first free name.
 fn free(root: &Path, kept: &Kept, steps: &[&Step]) -> Result<PathBuf> {
     for n in 1..10_000 {
         let name = if n == 1 { kept.story.clone() } else { format!("{}-{n}", kept.story) };

@@ -1,16 +1,18 @@
-//! Plays a story: a state machine that is polled, so that a terminal or a window can tell it. Commands run as child processes of this
-//! very program; what they do is read from their files.
+//! Plays a story: a state machine that is polled, so that a terminal or a window can present it. Commands are run by a [`Backend`]; what
+//! they do is read from their files.
 //!
 //! `Reading` -`go`-> `Running` -`poll`...-> `Seen` -`next`-> `Reading` of the next scene ... `Done`. `stop` asks a trainer to save and leave:
-//! `Stopped`; `go` goes on from there, as does a new player later.
+//! `Stopped`; `go` continues from there, as does a new player later.
 
 use super::child::Child;
 use super::compare::Verdict;
+use super::experiment::Experiment;
 use super::facts::{Fact, Facts, Outcome, first_rows, printed};
 use super::place::{Place, Where};
-use super::script::{Question, Said, Scene, Step, StepKind, Story};
+use super::script::{Question, Said, Scene, Step, StepKind, Story, path_names};
 use super::templates::{self, Block, Filled, blocks};
 use super::time_estimate::{Progress, TimeEstimate};
+use crate::backend::{Backend, End};
 use crate::config::DeviceSettings;
 use crate::event::Command;
 use crate::history::{RunFiles, State};
@@ -29,28 +31,28 @@ pub struct Options {
     pub seed: u64,
     /// Adapter of all commands.
     pub device: DeviceSettings,
-    /// The program.
-    pub lehr: PathBuf,
+    /// What starts commands of lehr.
+    pub backend: Arc<dyn Backend>,
 }
 
 /// How the story stands.
 #[derive(Clone, Debug, PartialEq)]
 pub enum Phase {
-    /// The scene's words are to be read, its question to be answered: `go` runs it.
+    /// The scene's text is to be read, its question to be answered: `go` runs it.
     Reading,
     /// Its commands run: `poll`.
     Running,
-    /// All is there to be seen: `next`.
+    /// Its results are there: `next`.
     Seen,
     /// The story is over.
     Done,
-    /// It was stopped; what was trained is saved. `go` goes on.
+    /// It was stopped; what was trained is saved. `go` continues.
     Stopped,
     /// A command failed: one line.
     Failed(String),
 }
 
-/// What is said to a guess.
+/// The reply to a guess.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Judged {
     /// It was the right one.
@@ -66,7 +68,7 @@ pub struct Player {
     options: Options,
     place: Place,
     scene: usize,
-    /// Steps of the scene that are behind us.
+    /// Steps of the scene that have been run.
     passed: usize,
     phase: Phase,
     child: Option<Child>,
@@ -76,7 +78,7 @@ pub struct Player {
 }
 
 impl Player {
-    /// Begin a story, or go on with one that was interrupted.
+    /// Begin a story, or continue one that was interrupted.
     ///
     /// # Errors
     /// A folder that cannot be used.
@@ -106,12 +108,12 @@ impl Player {
         self.place.dir()
     }
 
-    /// Where we are: number of the scene, from 0.
+    /// The number of the current scene, from 0.
     pub fn scene_number(&self) -> usize {
         self.scene
     }
 
-    /// Where we are.
+    /// The current scene.
     pub fn scene(&self) -> &Scene {
         &self.story.scenes[self.scene]
     }
@@ -167,7 +169,7 @@ impl Player {
         self.scene().question.as_ref()
     }
 
-    /// What is said to the question after the run.
+    /// The answer to the question after the run.
     ///
     /// # Errors
     /// A number in it is not there.
@@ -203,7 +205,7 @@ impl Player {
         Ok(Some((table.head.clone(), rows)))
     }
 
-    /// What is said to the choice that was made, from 0; nothing where the question has no right answer, or this run does not decide it.
+    /// The reply to the choice that was made, from 0; none where the question has no right answer, or this run does not decide it.
     ///
     /// # Errors
     /// As [`Self::answer`].
@@ -240,7 +242,7 @@ impl Player {
         let mut out = Vec::new();
         for said in words {
             let Some(text) = chosen(said, &facts)? else { continue };
-            // Numbers are put in after the words were cut into lines, so that no text from a model looks like ours.
+            // Numbers are put in after the text was cut into lines, so that no text from a model looks like the lesson's.
             for block in blocks(text) {
                 let fill = |text: &str| templates::fill(text, &facts);
                 out.push(match block {
@@ -268,7 +270,7 @@ impl Player {
         Ok(())
     }
 
-    /// Seconds of what several stories begin with and what is still to be made, once; none where it is there.
+    /// Seconds of the steps that several stories share and that are still to be run, once; none where they have been.
     pub fn preparation(&self) -> Option<f64> {
         let missing = self.story.steps().filter(|s| s.shared && !self.place.is_done(s)).map(|s| s.seconds).sum::<f64>();
         Some(missing).filter(|seconds| *seconds > 1.0)
@@ -301,7 +303,7 @@ impl Player {
         }
     }
 
-    /// Save and leave; the phase becomes `Stopped` once that is done.
+    /// Save and end; the phase becomes `Stopped` once that is done.
     pub fn stop(&mut self) {
         self.stopping = true;
         match &mut self.child {
@@ -311,7 +313,7 @@ impl Player {
         }
     }
 
-    /// Tell the trainer that runs.
+    /// Send a command to the trainer that runs.
     ///
     /// # Errors
     /// None runs.
@@ -343,6 +345,20 @@ impl Player {
         Ok(())
     }
 
+    /// What the reader may try by hand in this scene, once it can be started.
+    pub fn experiment(&self) -> Option<Experiment> {
+        let is_own = |step: &&Step| step.kind() == StepKind::Trainer && !step.shared && !step.run.iter().any(|w| w == "--fork");
+        let step = self.scene().steps.iter().rev().find(is_own)?;
+        let is_there = |name: &str| self.story.steps().find(|s| s.name == name).is_none_or(|s| self.place.is_done(s));
+        let mut names = step.run.iter().flat_map(|word| path_names(word).unwrap_or_default());
+        if !names.all(is_there) {
+            return None;
+        }
+        let mut words = self.place.words(&self.story, step, self.options.seed).ok()?;
+        words.extend(self.options.device.words());
+        Experiment::new(words, self.dir())
+    }
+
     /// Look at what runs, start what comes next. Whether anything is new. An error becomes the phase `Failed`.
     pub fn poll(&mut self) -> bool {
         if self.phase != Phase::Running {
@@ -370,15 +386,16 @@ impl Player {
                 }
             };
         }
-        let Some(code) = ended else { return Ok(changed) };
-        let log = self.child.take().map(|child| child.complaint()).unwrap_or_default();
-        let is_stop = code == Some(crate::session::control::INTERRUPTED) || (self.stopping && code != Some(0));
-        if is_stop {
-            self.phase = Phase::Stopped;
-            return Ok(true);
-        }
-        if code != Some(0) {
-            bail!("{}: {log}", step.doing);
+        let Some(end) = ended else { return Ok(changed) };
+        self.child = None;
+        match end {
+            End::Done => {}
+            // Whatever a command says that was killed by a stop.
+            End::Failed(why) if !self.stopping => bail!("{}: {why}", step.doing),
+            End::Interrupted | End::Failed(_) => {
+                self.phase = Phase::Stopped;
+                return Ok(true);
+            }
         }
         let step = step.clone();
         self.pace.passed(step.seconds);
@@ -430,7 +447,7 @@ impl Player {
                 }
             }
         }
-        let child = Child::start(&self.options.lehr, &words, &self.place.printed(&step), &self.place.log(&step))?;
+        let child = Child::start(self.options.backend.as_ref(), &words, &self.place.printed(&step), &self.place.log(&step))?;
         self.child = Some(if step.kind() == StepKind::Trainer { child.listening() } else { child });
         self.pace.begins();
         Ok(true)

@@ -1,6 +1,6 @@
-//! A story as its file tells it: scenes of words, a question, commands to run, what to look at, and words about what came out.
+//! A story as its file defines it: scenes of text, a question, commands to run, charts to watch, and texts about the results.
 //!
-//! Files are TOML; an unknown field is an error, and so is a name in a brace that nothing in the story makes.
+//! Files are TOML; an unknown field is an error, and so is a name in braces that no step of the story makes.
 
 use super::compare::{Comparison, FIELDS};
 use super::facts::check_name;
@@ -15,20 +15,20 @@ use std::collections::{BTreeMap, BTreeSet};
 #[derive(Clone, Debug, Default, PartialEq, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Story {
-    /// What it is called on the command line; the file's name.
+    /// Its name on the command line; the file's name.
     #[serde(skip)]
     pub name: String,
     /// Its title.
     pub title: String,
-    /// What one learns from it, in a line.
+    /// What it teaches, in a line.
     pub about: String,
-    /// Steps that several stories begin with, by the name of their file; they are run once and kept.
+    /// Steps that several stories share, by the name of their file; they are run once and kept.
     #[serde(default)]
     pub start: Option<String>,
     /// Texts that are written into the story's folder first: name to content; `@stories` is the text that ships.
     #[serde(default)]
     pub files: BTreeMap<String, String>,
-    /// Names for numbers, usable in all words after the runs that they are made of.
+    /// Names for numbers, usable in all texts after the runs that they depend on.
     #[serde(default)]
     pub values: BTreeMap<String, String>,
     /// Differences on the same questions, by name.
@@ -37,7 +37,7 @@ pub struct Story {
     /// What the reader may change, by name: `{name}` in command lines.
     #[serde(default)]
     pub parameters: BTreeMap<String, Parameter>,
-    /// One after another.
+    /// The scenes, in order.
     #[serde(rename = "scene")]
     pub scenes: Vec<Scene>,
 }
@@ -60,13 +60,13 @@ pub struct Scene {
     /// What to look at, while it runs and after.
     #[serde(default)]
     pub watch: Vec<Watch>,
-    /// What was seen: words after the run.
+    /// Text after the run.
     #[serde(default)]
     pub seen: Vec<Said>,
-    /// Numbers side by side, after the run.
+    /// A table of results, after the run.
     #[serde(default)]
     pub table: Option<Table>,
-    /// Words after the table.
+    /// Text after the table.
     #[serde(default)]
     pub closing: Vec<Said>,
 }
@@ -86,27 +86,27 @@ pub struct Question {
     /// For each choice, why it is not the right one; empty for one that always is.
     #[serde(default)]
     pub reasons: Vec<String>,
-    /// What is said to it after the run.
+    /// The answer after the run.
     pub answer: Vec<Said>,
 }
 
-/// Words that may depend on what came out: `say` with or without a condition, or three branches of a comparison.
+/// Text that may depend on the results: `say` with or without a condition, or three branches of a comparison.
 #[derive(Clone, Debug, Default, PartialEq, Deserialize)]
 #[serde(default, deny_unknown_fields)]
 pub struct Said {
-    /// Said when this holds; always without it.
+    /// The condition of `say`; none for always.
     pub when: Option<String>,
-    /// The words.
+    /// The text.
     pub say: Option<String>,
-    /// Said when it does not hold.
+    /// The text when it does not hold.
     pub otherwise: Option<String>,
     /// A comparison, which decides between the next three.
     pub by: Option<String>,
-    /// Said when the difference is for the better.
+    /// The text when the difference is an improvement.
     pub better: Option<String>,
-    /// Said when it is for the worse.
+    /// The text when it is a deterioration.
     pub worse: Option<String>,
-    /// Said when its interval holds zero.
+    /// The text when its interval contains zero.
     pub inconclusive: Option<String>,
 }
 
@@ -114,7 +114,7 @@ pub struct Said {
 #[derive(Clone, Debug, Default, PartialEq, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Parameter {
-    /// What it is, in words.
+    /// Its name for readers.
     pub label: String,
     /// Its value.
     pub value: String,
@@ -122,8 +122,24 @@ pub struct Parameter {
     pub choices: Vec<String>,
 }
 
+/// Steps that several stories share.
+const STARTS: &[(&str, &str)] = &[("puzzles", include_str!("../../assets/lessons/common/puzzles.toml"))];
+
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+struct Start {
+    step: Vec<Step>,
+}
+
+/// Read shared steps, by the name of their file.
+fn shared_start(name: &str) -> Result<Vec<Step>> {
+    let (_, text) = STARTS.iter().find(|(known, _)| *known == name).with_context(|| format!("there is no start {name:?}"))?;
+    let start: Start = toml::from_str(text).map_err(|e| anyhow::anyhow!("{name}: {e}"))?;
+    Ok(start.step.into_iter().map(|step| Step { shared: true, ..step }).collect())
+}
+
 impl Said {
-    /// All words that it may say.
+    /// All its texts.
     fn words(&self) -> impl Iterator<Item = &str> {
         [&self.say, &self.otherwise, &self.better, &self.worse, &self.inconclusive].into_iter().flatten().map(String::as_str)
     }
@@ -151,7 +167,7 @@ impl Said {
 #[derive(Clone, Debug, Default, PartialEq, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Step {
-    /// What its results are called: `{name.eval_loss}`. A trainer's run folder has this name too.
+    /// The name of its results: `{name.eval_loss}`. A trainer's run folder has this name too.
     pub name: String,
     /// What it does, in words: "training at a rate of 0.01".
     pub doing: String,
@@ -160,13 +176,13 @@ pub struct Step {
     pub run: Vec<String>,
     /// Seconds that it takes on two processor cores without a GPU.
     pub seconds: f64,
-    /// Values of flags for a rehearsal of seconds, whose numbers mean nothing.
+    /// Values of flags for a trial run of seconds, without meaningful results.
     #[serde(default)]
     pub quick: BTreeMap<String, String>,
     /// Its results are kept for all stories with the same start.
     #[serde(skip)]
     pub shared: bool,
-    /// What its files are called: its name, and the values of the parameters that it depends on.
+    /// The stem of its files: its name, and the values of the parameters that it depends on.
     #[serde(skip)]
     pub stem: String,
 }
@@ -219,13 +235,13 @@ pub enum Panel {
     Inside,
 }
 
-/// Numbers side by side.
+/// A table of results.
 #[derive(Clone, Debug, Default, PartialEq, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Table {
     /// Heads of the columns.
     pub head: Vec<String>,
-    /// Rows: words with numbers put in.
+    /// Rows: texts with numbers.
     #[serde(rename = "row")]
     pub rows: Vec<Vec<String>>,
 }
@@ -252,7 +268,7 @@ impl Story {
         let mut story: Self = toml::from_str(text).map_err(|e| anyhow::anyhow!("{name}: {}", one_line(&e.to_string())))?;
         story.name = name.to_owned();
         if let Some(start) = &story.start {
-            let steps = super::library::start(start).with_context(|| format!("{name}: start"))?;
+            let steps = shared_start(start).with_context(|| format!("{name}: start"))?;
             let scene = story.scenes.iter_mut().find(|s| !s.steps.is_empty());
             let scene = scene.with_context(|| format!("{name}: start {start:?}, but nothing is run"))?;
             scene.steps.splice(0..0, steps);
@@ -300,12 +316,12 @@ impl Story {
         }
     }
 
-    /// Seconds of the steps that several stories begin with, on two processor cores without a GPU.
+    /// Seconds of the shared steps, on two processor cores without a GPU.
     pub fn preparation_seconds(&self) -> f64 {
         self.steps().filter(|s| s.shared).map(|s| s.seconds).sum()
     }
 
-    /// The same as a rehearsal.
+    /// The same as a trial run.
     #[must_use]
     pub fn quick(mut self) -> Self {
         for step in self.scenes.iter_mut().flat_map(|s| &mut s.steps) {
@@ -328,7 +344,7 @@ impl Story {
         self.scenes.iter().flat_map(|s| &s.steps)
     }
 
-    /// Seconds on two processor cores without a GPU, the start left out.
+    /// Seconds on two processor cores without a GPU, without the shared steps.
     pub fn seconds(&self) -> f64 {
         self.steps().filter(|s| !s.shared).map(|s| s.seconds).sum()
     }
@@ -418,7 +434,7 @@ impl Story {
         names.iter().try_for_each(|name| self.check_fact(name, made, 0))
     }
 
-    /// A name in words: one of `values`, a comparison, a parameter, or a fact of a step that has been run by then.
+    /// A name in a text: one of `values`, a comparison, a parameter, or a fact of a step that has been run by then.
     fn check_fact(&self, name: &Name, made: &BTreeMap<&str, StepKind>, depth: usize) -> Result<()> {
         let Name { root, path } = name;
         ensure!(depth < 8, "{root}: is made of itself");
@@ -486,7 +502,7 @@ pub(super) fn path_names(word: &str) -> Result<Vec<&str>> {
     Ok(out)
 }
 
-/// Words before a run, where there are no numbers yet.
+/// Text before a run, where there are no numbers yet.
 fn no_places(text: &str) -> Result<()> {
     let found = names(text)?;
     ensure!(found.is_empty(), "{text:?}: {} stands before the run", found[0].root);

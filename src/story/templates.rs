@@ -1,8 +1,8 @@
-//! Words with numbers put in, and conditions: minijinja over what came out of a story's steps.
+//! Texts with numbers filled in, and conditions: minijinja over the results of a story's steps.
 //!
 //! `{{ raw.eval_loss|fixed(2) }}` is a fact of the step `raw`; one whose name is no identifier stands in brackets,
 //! `{{ raw["merge/sma/eval_loss@600"] }}`. Filters: `fixed(n)` and `signed(n)` decimals, `percent(n)`, and `points(n)` for a difference of
-//! shares in percentage points. A number without a filter has three decimals. A name that is not there is an error, never a blank.
+//! shares in percentage points. A number without a filter has three decimals. An unknown name is an error, never a blank.
 
 use super::facts::Facts;
 use anyhow::{Context as _, Result, anyhow, bail, ensure};
@@ -13,12 +13,12 @@ use minijinja::value::Value;
 use minijinja::{AutoEscape, Environment, Error, UndefinedBehavior};
 use std::sync::OnceLock;
 
-/// Filters that words may use.
+/// Filters that texts may use.
 const FILTERS: &[&str] = &["fixed", "signed", "percent", "points", "abs", "int", "min", "max"];
-/// Functions that words may use.
+/// Functions that texts may use.
 pub(super) const FUNCTIONS: &[&str] = &["exp"];
 
-/// A name in words: a step or a value of the story, and what is asked of it, joined by dots.
+/// A name in a text: a step or a value of the story, and the fact, joined by dots.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Name {
     /// The step or value.
@@ -27,7 +27,7 @@ pub struct Name {
     pub path: String,
 }
 
-/// The words with everything put in.
+/// The text with everything filled in.
 ///
 /// # Errors
 /// A mistake in the template, or a fact that is not there.
@@ -56,7 +56,7 @@ pub(super) fn evaluate(expression: &str, facts: Value) -> Result<Value, Error> {
     environment().compile_expression(expression)?.eval(facts)
 }
 
-/// The names in words.
+/// The names in a text.
 ///
 /// # Errors
 /// A mistake in the template, or something that stories do not use.
@@ -207,13 +207,13 @@ pub type Filled = (Vec<String>, Vec<Vec<String>>);
 /// A paragraph as it is to be shown.
 #[derive(Clone, Debug, PartialEq)]
 pub enum Block {
-    /// Words that run on, on one line.
+    /// Flowing text, on one line.
     Paragraph(String),
-    /// Lines to be shown as they are, four spaces taken off.
+    /// Preformatted lines, without their four spaces.
     Lines(Vec<String>),
 }
 
-/// Cut words into paragraphs: empty lines part them; lines that begin with four spaces are kept as they are.
+/// Cut a text into paragraphs: empty lines separate them; lines that begin with four spaces are kept as they are.
 pub fn blocks(text: &str) -> Vec<Block> {
     let mut out: Vec<Block> = Vec::new();
     let mut fresh = true;

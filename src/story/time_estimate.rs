@@ -1,4 +1,4 @@
-//! How far a story is, and how long it will take: the seconds that steps took on a reference machine, scaled by how fast this one is.
+//! Progress of a story and time left: the seconds of its steps on a reference machine, scaled by the speed of this one.
 
 use super::script::Step;
 use web_time::Instant;
@@ -20,12 +20,12 @@ pub struct TimeEstimate {
     planned: f64,
     taken: f64,
     begun: Option<Instant>,
-    /// Seconds of the step that runs in which it was paused, and since when it is.
+    /// Seconds that the current step was paused, and since when it is.
     held: f64,
     held_since: Option<Instant>,
 }
 
-/// So many planned seconds of work must be behind us before their pace says something.
+/// Planned seconds of work that must be done before their speed is an estimate.
 const LEAST: f64 = 0.5;
 
 impl TimeEstimate {
@@ -34,7 +34,7 @@ impl TimeEstimate {
         *self = Self { planned: self.planned, taken: self.taken, begun: Some(Instant::now()), ..Self::default() };
     }
 
-    /// It is paused: its time stands still.
+    /// It is paused: its time does not count.
     pub fn pauses(&mut self) {
         self.held_since.get_or_insert_with(Instant::now);
     }
@@ -71,7 +71,7 @@ impl TimeEstimate {
             known += planned * share;
             taken += elapsed;
         }
-        // Of a command that does not say how far it is, the plan has to do.
+        // A command without progress is estimated by its plan.
         let share = share.unwrap_or((elapsed / planned.max(1e-9)).min(0.9)).clamp(0.0, 1.0);
         let planned_left = planned * (1.0 - share) + later;
         let seconds_left = (known >= LEAST).then(|| taken / known * planned_left);
@@ -107,7 +107,7 @@ mod tests {
         let slow = TimeEstimate { planned: 100.0, taken: 200.0, ..TimeEstimate::default() };
         let half = slow.estimate(Some(&step), Some(0.5), 50.0, 10.0).seconds_left.unwrap();
         assert!((half - 110.0).abs() < 1e-9, "{half}");
-        // Of a command that does not tell, time tells, but never all.
+        // Without progress, time is the estimate, but never the whole.
         let quiet = slow.estimate(Some(&step), None, 0.0, 100.0);
         assert!(quiet.share == 0.9 && quiet.seconds_left > Some(0.0), "{quiet:?}");
         assert_eq!(fresh.estimate(Some(&step), None, 0.0, 5.0).seconds_left, None);

@@ -15,7 +15,7 @@ const FLOORS: &[&[&str]] = &[
     &["run_folder", "merge", "landscape"],
     &["train", "history"],
     &["session"],
-    &["report", "story"],
+    &["report", "story", "backend"],
     &["app"],
     &["papers"],
     &["cli", "main"],

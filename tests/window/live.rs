@@ -1,4 +1,4 @@
-//! The whole window over real trainers: start from an order, watch, pause, go on, stop; a trainer that is killed; one that cannot begin.
+//! The whole window over real trainers: start from an order, watch, pause, continue, stop; a trainer that is killed; one that cannot begin; a lesson.
 
 use super::common::{PATIENCE, TINY, text};
 use eframe::egui;
@@ -9,6 +9,7 @@ use lehr::app::state::{Action, OpenRun};
 use lehr::event::Command;
 use lehr::history::State;
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 use std::time::Instant;
 
 struct Live {
@@ -24,7 +25,8 @@ impl Live {
         let draw = move |ui: &mut egui::Ui, window: &mut Option<Window>| {
             let window = window.get_or_insert_with(|| {
                 let program = PathBuf::from(env!("CARGO_BIN_EXE_lehr"));
-                Window::new(ui.ctx(), program, home.clone(), Some(memory.clone())).unwrap()
+                let backend = Arc::new(lehr::backend::Native::new(program));
+                Window::new(ui.ctx(), backend, home.clone(), Some(memory.clone())).unwrap()
             });
             let ctx = ui.ctx().clone();
             window.advance(&ctx);
@@ -75,7 +77,7 @@ impl Live {
                 return;
             }
             if begin.elapsed() > PATIENCE {
-                let said = self.window().desk().run(run).and_then(|r| Some(r.trainer.as_ref()?.lines()));
+                let said = self.window().desk().run(run).and_then(|r| Some(r.trainer.as_ref()?.messages()));
                 panic!("{what}: not within {PATIENCE:?}; the trainer said {said:?}");
             }
             std::thread::sleep(std::time::Duration::from_millis(20));
@@ -93,7 +95,7 @@ fn a_run_is_started_paused_changed_resumed_and_stopped_from_the_window() {
     let step = live.window().desk().run(&run).unwrap().files.history.step;
     live.h.get_by_label("One step").click();
     live.until(&run, "one step", |r| r.files.history.step == step + 1);
-    live.h.get_by_label("Go on").click();
+    live.h.get_by_label("Continue").click();
     live.until(&run, "going on", |r| r.files.history.state == State::Running && r.files.history.step > step + 2);
     let hyper = lehr::event::LiveSettings { learning_rate_scale: Some(0.5), ..lehr::event::LiveSettings::default() };
     live.window().desk().ask(Action::Send(run.clone(), Command::SetHyper(hyper)));
@@ -108,7 +110,7 @@ fn a_killed_trainer_leaves_the_window_on_its_history_with_a_way_to_go_on() {
     let mut live = Live::new();
     let run = live.start("a", &["--max-steps=100000", "--save-every=2"]);
     live.until(&run, "a checkpoint", |r| r.files.history.checkpoints.len() >= 2);
-    let pid = live.window().desk().run(&run).unwrap().trainer.as_ref().unwrap().pid();
+    let pid = live.window().desk().run(&run).unwrap().trainer.as_ref().unwrap().pid().unwrap();
     assert!(std::process::Command::new("kill").args(["-9", &pid.to_string()]).status().unwrap().success());
     live.until(&run, "the cut", |r| !r.live && r.files.standing(r.live) == "cut off");
     // A fast trainer has written more than the window has read: the checkpoints that it knows of may be gone.
@@ -216,4 +218,55 @@ fn escape_cancels_a_question() {
     live.h.get_by_label("Delete it").click();
     live.wait("the deletion", |live| live.window().desk().runs.is_empty());
     assert!(!run.exists());
+}
+
+/// A lesson is run, and its trainer once more by hand: a setting is changed with a prediction, and what happened is measured.
+#[test]
+fn a_lesson_is_run_and_tried_by_hand() {
+    let mut live = Live::new();
+    // All of the page lies in the window.
+    live.h.set_size(egui::vec2(1300.0, 6000.0));
+    live.window().desk().ask(Action::Show(lehr::app::state::Page::Lessons));
+    live.window().desk().ask(Action::Lesson("one-batch".into()));
+    let has = |live: &Live, words: &str| live.h.query_all_by_label_contains(words).count() > 0;
+    live.wait("the lesson", |live| has(live, "Run it without a prediction"));
+    live.h.get_by_label("Run it without a prediction").click();
+    live.wait("its answer", |live| has(live, "The answer"));
+    let page = live.run_path("lessons/one-batch/page");
+    live.until(&page, "its run on the other pages", |r| r.files.history.step == 300);
+    live.h.get_by_label("Start an experiment").click();
+    let run = live.run_path("lessons/one-batch/experiment-1");
+    live.until(&run, "updates", |r| r.files.history.step >= 40);
+    // The page of the lesson stays; the controls at its right have the same field.
+    let field = |live: &Live| {
+        let all = live.h.query_all_by_role_and_label(egui::accesskit::Role::SpinButton, "learning rate ×");
+        all.min_by(|a, b| a.rect().left().total_cmp(&b.rect().left())).map(|field| field.set_value_accesskit(0.5))
+    };
+    field(&live).expect("the setting");
+    live.wait("the question", |live| has(live, "what will the loss be"));
+    live.h.get_by_label("Lower").click();
+    live.until(&run, "the change", |r| r.files.history.hyper.get("learning_rate_scale") == Some(&0.5));
+    live.wait("what happened", |live| has(live, "95 % interval of the difference"));
+    live.window().desk().ask(Action::Send(run.clone(), Command::Stop));
+    live.until(&run, "the end", |r| r.files.standing(r.live) == "stopped");
+}
+
+/// The first frame comes before the runs, which are read by a thread.
+#[test]
+fn the_runs_of_the_home_folder_are_opened_and_exports_are_written() {
+    let mut live = Live::new();
+    let run = live.start("a", &["--max-steps=4", "--save-every=0"]);
+    live.until(&run, "the end", |r| r.files.standing(r.live) == "finished");
+    let mut other = Live::new();
+    let options = lehr::app::Options { home: live.dir.path().join("runs"), ..lehr::app::Options::default() };
+    other.window().begin(options);
+    assert!(other.window().desk().runs.is_empty(), "nothing is read before a frame");
+    other.until(&run, "its log", |r| r.files.history.step == 4);
+    let (svg, png, to) =
+        ("<svg xmlns=\"http://www.w3.org/2000/svg\" width=\"4\" height=\"4\"/>", run.join("a.png"), run.join("a.csv"));
+    other.window().desk().ask(Action::Picture(png.clone(), svg.into()));
+    other.window().desk().ask(Action::Csv { run: run.clone(), metrics: vec!["loss".into()], to: to.clone() });
+    other.wait("the files", |_| png.is_file() && to.is_file());
+    assert!(std::fs::read(&png).unwrap().starts_with(b"\x89PNG"));
+    assert_eq!(std::fs::read_to_string(&to).unwrap().lines().count(), 5, "a head and four steps");
 }

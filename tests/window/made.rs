@@ -166,5 +166,17 @@ pub fn harness<P: 'static>(
         Stand { page, desk },
     );
     harness.run_steps(2);
+    settle(&mut harness);
     harness
+}
+
+/// Frames until everything that was asked of threads is there.
+pub fn settle<S>(harness: &mut Harness<'_, S>) {
+    let begin = std::time::Instant::now();
+    while lehr::app::loader::pending(&harness.ctx) > 0 {
+        assert!(begin.elapsed() < std::time::Duration::from_secs(60), "a thread has not ended");
+        std::thread::sleep(std::time::Duration::from_millis(1));
+        harness.step();
+    }
+    harness.run_steps(2);
 }

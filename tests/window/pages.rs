@@ -4,10 +4,12 @@ use super::made;
 use eframe::egui;
 use egui_kittest::kittest::Queryable as _;
 use lehr::app::panels::{charts::Charts, controls::Controls, new_run::NewRun, runs::Runs};
+use lehr::app::paths::{Choose, Chosen, set_dialog};
 use lehr::app::state::{Action, AppState, Page};
 use lehr::config::Stage;
 use lehr::event::{Command, Event, LiveSettings};
 use std::path::PathBuf;
+use std::sync::Arc;
 
 const SIZE: [f32; 2] = [900.0, 700.0];
 
@@ -31,7 +33,7 @@ fn each_button_sends_its_command_to_the_run_in_focus() {
         let desk = made::desk("runs/a", Stage::Pretrain, made::pretraining(20), true);
         assert_eq!(orders_after_click(desk, label), [Action::Send("runs/a".into(), command)], "{label}");
     }
-    for (label, command) in [("Go on", Command::Resume), ("One step", Command::Step)] {
+    for (label, command) in [("Continue", Command::Resume), ("One step", Command::Step)] {
         let events = made::pretraining(20).into_iter().chain([Event::Paused { step: 20 }]).collect();
         let desk = made::desk("runs/a", Stage::Pretrain, events, true);
         assert_eq!(orders_after_click(desk, label), [Action::Send("runs/a".into(), command)], "{label}");
@@ -94,7 +96,7 @@ fn a_run_that_was_cut_off_says_so_and_can_be_resumed() {
     let name = run.display().to_string();
     let desk = made::desk(&name, Stage::Pretrain, made::pretraining(16), false);
     let mut h = made::harness(SIZE, true, Controls::default(), desk, Controls::ui);
-    h.get_by_label_contains("ended without a word");
+    h.get_by_label_contains("ended without a message");
     h.get_by_label("Resume from step 16").click();
     h.run_steps(2);
     let args = vec!["pretrain".to_owned(), "--resume".into(), name];
@@ -191,7 +193,7 @@ fn a_run_is_continued_from_the_page_of_its_controls() {
     let fork = vec![("start.fork".to_owned(), format!("{run}@16"))];
     assert_eq!(after("Fork", Some("16")), [Action::NewRun("pretrain".into(), fork)]);
     let init = vec![("start.init".to_owned(), run.clone())];
-    assert_eq!(after("Continue with", Some("Reinforce it")), [Action::NewRun("grpo".into(), init)]);
+    assert_eq!(after("Continue with", Some("Train it with GRPO")), [Action::NewRun("grpo".into(), init)]);
 }
 
 /// What a page lacks is a setting away.
@@ -264,4 +266,98 @@ fn an_empty_desk_says_what_to_do() {
     h.get_by_label("Start a new run").click();
     h.run_steps(2);
     assert_eq!(h.state_mut().desk.take_orders(), [Action::Show(Page::NewRun)]);
+}
+
+/// The button that resets a field moves nothing and hides nothing.
+#[test]
+fn help_stands_beside_each_field_whether_it_was_changed_or_not() {
+    let schema = lehr::config::schema::schema(Stage::Pretrain);
+    let fields = || schema.iter().flat_map(|section| &section.fields);
+    let help = |name: &str| {
+        let all = fields().find(|field| field.name == name).unwrap().help.clone();
+        all.split(". ").next().unwrap().trim_end_matches('.').to_owned()
+    };
+    let place = |changed: bool| {
+        let mut form = NewRun::default();
+        let typed = ("train.max_steps".to_owned(), "7".to_owned());
+        form.fill("pretrain", if changed { std::slice::from_ref(&typed) } else { &[] });
+        let h = made::harness([860.0, 1800.0], true, form, AppState::default(), NewRun::ui);
+        assert_eq!(h.query_by_label("reset").is_some(), changed);
+        let reset = h.query_by_label("reset").map(|button| button.rect());
+        (reset, ["max_steps", "seed", "data"].map(|name| h.get_by_label(&help(name)).rect()))
+    };
+    let ((_, before), (reset, after)) = (place(false), place(true));
+    assert_eq!(before, after);
+    for rect in after {
+        assert!(rect.right() <= 860.0 && rect.left() > reset.unwrap().right(), "{rect:?} beside {reset:?}");
+    }
+}
+
+#[test]
+fn a_path_is_chosen_in_a_dialog_or_typed() {
+    let mut h = made::harness([900.0, 1800.0], true, NewRun::default(), AppState::default(), NewRun::ui);
+    let dialog = |choose: Choose, _: Option<PathBuf>| match choose {
+        Choose::Files => Chosen::Paths(vec!["a.txt".into(), "b.txt".into()]),
+        Choose::File => Chosen::Paths(vec!["own.toml".into()]),
+        Choose::Folder => Chosen::Nothing,
+    };
+    set_dialog(&h.ctx, Arc::new(dialog));
+    let choose = |h: &mut egui_kittest::Harness<'static, made::Stand<NewRun>>, labels: &[&str]| {
+        for label in labels {
+            h.get_by_label(label).click();
+            h.run_steps(3);
+        }
+        made::settle(h);
+    };
+    choose(&mut h, &["Browse for data", "Files"]);
+    choose(&mut h, &["Browse for config file"]);
+    let args = ["pretrain", "--preset", "nano", "--config", "own.toml", "--data=a.txt", "--data=b.txt"];
+    assert_eq!(h.state().page.args(), args);
+    // A dialog that was dismissed changes nothing.
+    choose(&mut h, &["Browse for data", "A folder"]);
+    assert_eq!(h.state().page.args(), args);
+    // Without one the path can be typed, and the page says why.
+    set_dialog(&h.ctx, Arc::new(|_, _| Chosen::Unavailable("There is no file dialog here: type the path.".into())));
+    choose(&mut h, &["Browse for config file"]);
+    assert!(h.query_by_label_contains("There is no file dialog here").is_some());
+    h.get_by_role_and_label(egui::accesskit::Role::TextInput, "config file").focus();
+    h.run_steps(2);
+    h.get_by_role_and_label(egui::accesskit::Role::TextInput, "config file").type_text("x");
+    h.run_steps(2);
+    assert!(h.state().page.args().iter().any(|arg| arg.contains('x') && arg.contains("own.toml")), "{:?}", h.state().page.args());
+    assert!(h.query_by_label_contains("There is no file dialog here").is_none());
+}
+
+#[test]
+fn a_list_without_runs_offers_ways_to_get_one() {
+    let mut h = made::harness(SIZE, true, Runs::default(), AppState::default(), Runs::ui);
+    h.get_by_label("Start a new run").click();
+    h.run_steps(2);
+    h.get_by_label("Take a lesson").click();
+    h.run_steps(2);
+    let actions = h.state_mut().desk.take_orders();
+    assert_eq!(actions, [Action::Show(Page::NewRun), Action::Show(Page::Lessons)]);
+}
+
+/// What is written is made by a thread: the page asks for it.
+#[test]
+fn charts_are_exported_by_orders() {
+    let mut desk = made::desk("runs/a", Stage::Pretrain, made::pretraining(40), false);
+    desk.look.hidden_charts =
+        lehr::history::spec::CHARTS.iter().map(|spec| spec.title.to_owned()).filter(|title| title != "Gradient norm").collect();
+    let mut h = made::harness(SIZE, true, Charts::default(), desk, Charts::ui);
+    let mut save = |words: &str| {
+        h.get_by_label("…").click();
+        h.run_steps(3);
+        h.get_by_label(words).click();
+        h.run_steps(3);
+        h.state_mut().desk.take_orders()
+    };
+    let png = save("Save as PNG");
+    let [Action::Picture(to, svg)] = &png[..] else { panic!("{png:?}") };
+    assert!(to.ends_with("runs/a/exports/gradient-norm.png") && svg.contains("<svg"), "{to:?}");
+    let csv = save("Save as CSV");
+    let [Action::Csv { run, metrics, to }] = &csv[..] else { panic!("{csv:?}") };
+    assert_eq!((run.to_str(), &metrics[..]), (Some("runs/a"), &["grad_norm".to_owned()][..]));
+    assert!(to.ends_with("runs/a/exports/gradient-norm.csv"));
 }

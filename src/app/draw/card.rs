@@ -1,14 +1,14 @@
-//! What stands around pictures: frames with a title and a hint, columns, legends, single numbers.
+//! Frames with a title and a hint, columns, legends, single numbers.
 
 use eframe::egui::{self, Color32, RichText, Role, Sense, Ui, WidgetInfo, vec2};
 
-/// A framed part of a page, as wide as there is room; the hint comes up under the pointer.
+/// A framed part of a page, as wide as there is space; the hint is a tooltip.
 pub fn card<R>(ui: &mut Ui, title: &str, hint: &str, add: impl FnOnce(&mut Ui) -> R) -> R {
     let frame = egui::Frame::group(ui.style()).inner_margin(10.0).fill(ui.visuals().faint_bg_color);
     let inner = frame.show(ui, |ui| {
         ui.set_width(ui.available_width().max(1.0));
         if !ui.visuals().dark_mode {
-            // White fields would not be seen on a white card.
+            // A white field cannot be seen on a white card.
             ui.visuals_mut().text_edit_bg_color = Some(Color32::from_gray(235));
         }
         ui.horizontal_wrapped(|ui| {

@@ -12,9 +12,9 @@ const MOST: usize = 2048;
 /// Characters of a label.
 const LABEL: usize = 16;
 
-/// What stands around a grid.
+/// The labels and the size of a grid.
 pub struct HeatLabels<'a> {
-    /// What it is, for those who do not see it.
+    /// Its name for screen readers.
     pub name: &'a str,
     /// What rows are.
     pub y_label: &'a str,
@@ -26,7 +26,7 @@ pub struct HeatLabels<'a> {
     pub column: &'a dyn Fn(usize) -> String,
     /// A cell in words, under the pointer.
     pub cell: &'a dyn Fn(usize, usize) -> String,
-    /// What is written into a cell, where there is room.
+    /// What is written into a cell, where there is space.
     pub inside: Option<&'a dyn Fn(usize, usize) -> String>,
     /// Row 0 is the lowest.
     pub upward: bool,
@@ -180,8 +180,8 @@ impl Heat {
         let (rect, response) = ui.allocate_exact_size(whole, Sense::click());
         response.widget_info(|| {
             let cells = (0..rows.min(12)).flat_map(|r| (0..columns.min(12)).map(move |c| (r, c)));
-            let told: Vec<String> = cells.map(|(r, c)| (it.cell)(r, c).replace('\n', ", ")).collect();
-            WidgetInfo::labeled(Role::Image, true, format!("{}: {}", it.name, told.join("; ")))
+            let read_out: Vec<String> = cells.map(|(r, c)| (it.cell)(r, c).replace('\n', ", ")).collect();
+            WidgetInfo::labeled(Role::Image, true, format!("{}: {}", it.name, read_out.join("; ")))
         });
         let area = Rect::from_min_size(rect.min + vec2(left, line), vec2(width, height));
         let drawn = Drawn { area, response, size: (rows, columns), upward: it.upward };

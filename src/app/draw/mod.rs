@@ -1,5 +1,5 @@
-//! Pictures of the pages: small charts on egui's painter, whose bars begin at 0, whose axes say what they count, and which read out exact
-//! numbers under the pointer. Nothing here asks for a repaint.
+//! Small charts on egui's painter: bars begin at 0, axes have labels with units, and exact numbers are read out under the pointer. Nothing
+//! here asks for a repaint.
 
 mod bars;
 mod boxes;

@@ -1,20 +1,20 @@
-//! Which of the steps that something was measured at is shown.
+//! The choice of a measured step.
 
 use eframe::egui::{self, Ui};
 
-/// A slider over what was measured, oldest first. It follows the newest until it is moved.
+/// A slider over measurements, oldest first. It follows the newest until it is moved.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct StepPick {
     at: Option<usize>,
 }
 
 impl StepPick {
-    /// Look at this entry.
+    /// Select this entry.
     pub fn look_at(&mut self, entry: usize) {
         self.at = Some(entry);
     }
 
-    /// The entry that it stands at, of `count`.
+    /// The selected entry, of `count`.
     pub fn entry(&self, count: usize) -> usize {
         let last = count.saturating_sub(1);
         self.at.unwrap_or(last).min(last)
@@ -49,7 +49,7 @@ impl StepPick {
             });
             ui.add_enabled(last > 0, number).labelled_by(label.id);
             let mut follow = self.at.is_none() && at == before;
-            if ui.checkbox(&mut follow, "newest").on_hover_text("Follow the run as it goes on").changed() {
+            if ui.checkbox(&mut follow, "newest").on_hover_text("Follow the run while it trains").changed() {
                 (self.at, at) = if follow { (None, last) } else { (Some(at), at) };
             }
         });
@@ -60,7 +60,7 @@ impl StepPick {
     }
 }
 
-/// A small button with a sign on it, and what it does in words.
+/// A small button with a sign on it; `words` say what it does.
 pub fn arrow(ui: &mut Ui, sign: &str, words: &str, enabled: bool) -> bool {
     ui.add_enabled(enabled, egui::Button::new(sign).small()).accessible_name(words).on_hover_text(words).clicked()
 }

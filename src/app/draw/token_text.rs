@@ -9,7 +9,7 @@ use eframe::egui::{
 use std::hash::{Hash, Hasher};
 use std::sync::Arc;
 
-/// What a token's colour tells.
+/// What a token's colour shows.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
 pub enum TokenColor {
     /// Its probability.
@@ -56,7 +56,7 @@ impl ScoredTokens<'_> {
     }
 
     /// A token's numbers, in lines.
-    pub fn told(&self, i: usize) -> Vec<String> {
+    pub fn lines_of(&self, i: usize) -> Vec<String> {
         let logp = Self::number(self.logprobs, i);
         let mut lines = vec![
             format!(
@@ -112,7 +112,7 @@ impl TokenText {
         if let Some((token, place)) = under {
             let place = place.translate(rect.min.to_vec2()).expand(1.0);
             ui.painter().rect_stroke(place, 2.0, Stroke::new(1.5, ui.visuals().strong_text_color()), StrokeKind::Outside);
-            super::tooltip(&response, it.told(token));
+            super::tooltip(&response, it.lines_of(token));
         }
         if self.starts.len() < it.pieces.len() {
             let rest = it.pieces.len() - self.starts.len();
@@ -194,7 +194,7 @@ pub fn key_to(ui: &mut Ui, how: TokenColor, most: [f64; 2]) {
     ui.label(RichText::new(to).small());
 }
 
-/// Text from outside with what does not print written as an escape, cut after so many characters; `marks` shows where lines end.
+/// Text from outside with unprintable characters escaped, cut after `most` characters; `marks` shows where lines end.
 pub fn printable(text: &str, most: usize, marks: bool) -> String {
     let mut out = String::new();
     for (i, c) in text.chars().enumerate() {
@@ -206,7 +206,7 @@ pub fn printable(text: &str, most: usize, marks: bool) -> String {
             '\n' if marks => out.push_str("\\n\n"),
             '\n' => out.push('\n'),
             '\t' => out.push_str("    "),
-            // Direction and joining marks would reorder what stands around them.
+            // Direction and joining marks would reorder the text around them.
             '\u{200b}'..='\u{200f}' | '\u{2028}'..='\u{202e}' | '\u{2060}'..='\u{206f}' | '\u{feff}' => {
                 out.extend(c.escape_unicode())
             }
@@ -236,7 +236,7 @@ mod tests {
             [it.color(0, TokenColor::Probability), it.color(1, TokenColor::Entropy), it.color(9, TokenColor::Advantage)],
             [None; 3]
         );
-        assert_eq!(it.told(1)[1], "probability -");
+        assert_eq!(it.lines_of(1)[1], "probability -");
         let sure = ScoredTokens { logprobs: &[0.0], ..it };
         assert_eq!(sure.color(0, TokenColor::Probability), Some(theme::probability(1.0)));
     }

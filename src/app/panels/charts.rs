@@ -1,9 +1,11 @@
-//! Every curve of the runs that are ticked, over one axis with one cross-hair.
+//! The curves of the ticked runs, over one axis with one cross-hair.
 
 use crate::app::chart::{self, Frame, View, chart_ui};
+use crate::app::export;
+use crate::app::panels::parts;
 use crate::app::state::{Action, AppState};
+use crate::history::Axis;
 use crate::history::spec::{CHARTS, Spec};
-use crate::history::{Axis, csv};
 use eframe::egui::{self, RichText, Ui};
 use std::path::PathBuf;
 
@@ -23,7 +25,7 @@ impl Charts {
     pub fn ui(&mut self, ui: &mut Ui, desk: &mut AppState) {
         if desk.runs.is_empty() {
             let mut actions = Vec::new();
-            super::no_run(ui, &mut actions);
+            parts::no_run(ui, &mut actions);
             actions.into_iter().for_each(|order| desk.ask(order));
             return;
         }
@@ -41,16 +43,13 @@ impl Charts {
             let (heading, what) = match (runs.is_empty(), reading) {
                 (true, _) => ("No run is ticked", "Tick one on the page Runs to see its curves."),
                 (_, true) => ("Reading", "The log is being read."),
-                _ => (
-                    "Nothing to draw yet",
-                    "Curves appear with the first step. A run that has just begun compiles its kernels first.",
-                ),
+                _ => ("Nothing to draw yet", "Curves appear with the first step. A run compiles its kernels first."),
             };
-            super::empty(ui, heading, what);
+            parts::empty(ui, heading, what);
             if let Some(path) = desk.focus.clone().filter(|_| runs.is_empty()) {
                 let mut asked = Vec::new();
                 let words = format!("Draw {}", crate::history::short_name(&path));
-                super::offers(ui, [(words.as_str(), Action::Focus(path))], &mut asked);
+                parts::offers(ui, [(words.as_str(), Action::Focus(path))], &mut asked);
                 asked.into_iter().for_each(|order| desk.ask(order));
             }
             return;
@@ -117,16 +116,11 @@ impl Charts {
                 ui.close();
             }
             if ui.button("Save as PNG").clicked() {
-                super::super::export::picture(desk, spec, frame.runs, &metrics);
+                export::picture(desk, spec, frame.runs, &metrics);
                 ui.close();
             }
             if ui.button("Save as CSV").clicked() {
-                let names: Vec<&str> = metrics.iter().map(String::as_str).collect();
-                for path in frame.runs {
-                    let Some(run) = desk.run(path) else { continue };
-                    let (text, to) = (csv(&run.files.history, &names), super::super::export::place(path, spec.title, "csv"));
-                    desk.ask(Action::Write(to, text.into_bytes()));
-                }
+                export::tables(desk, spec, frame.runs, &metrics);
                 ui.close();
             }
             if ui.button("Hide this chart").clicked() {
@@ -149,7 +143,7 @@ impl Charts {
                     }
                 }
             });
-            combo.response.labelled_by(label.id).on_hover_text("What the horizontal axis counts");
+            combo.response.labelled_by(label.id).on_hover_text("The unit of the horizontal axis");
             if ui.toggle_value(&mut desk.look.log_x, "log x").on_hover_text("Logarithmic horizontal axis").clicked() {
                 self.view = None;
             }
@@ -158,7 +152,7 @@ impl Charts {
             ui.add(slider.custom_parser(|text| Some(text.trim().trim_end_matches('%').trim().parse::<f64>().ok()? / 100.0)))
                 .labelled_by(label.id)
                 .on_hover_text("Each point of the strong line is the mean of this share of the curve's points, as many before it as behind it. \
-                                What was measured stays behind it, pale. Few points are not smoothed.");
+                                The measured values stay behind it, pale. Short curves are not smoothed.");
             ui.toggle_value(&mut desk.look.pins, "marks")
                 .on_hover_text("Saves, merges, rescues and changed settings as vertical lines");
             if desk.runs.iter().filter(|run| run.visible).count() > 1 {

@@ -1,8 +1,10 @@
-//! The form for a new run, drawn from the settings' own schema; what it would take is asked of `lehr STAGE --dry-run` before it starts, so
-//! that the form refuses what the command would refuse, in the same words.
+//! The form for a new run, drawn from the settings' own schema. `lehr STAGE --dry-run` estimates it before it starts, so that the form
+//! refuses what the command would refuse, in the same words.
 
 use crate::app::child::JobState;
 use crate::app::format;
+use crate::app::loader::Loaded;
+use crate::app::paths::{PathField, PathKind, path_ui};
 use crate::app::state::{Action, AppState};
 use crate::config::schema::{self, FieldSchema, SectionSchema};
 use crate::config::{Stage, preset_names};
@@ -12,10 +14,14 @@ use std::collections::BTreeMap;
 use std::path::PathBuf;
 use std::time::{Duration, Instant};
 
-/// The key of the job that tells what a run would take.
+/// The key of the job that estimates what a run takes.
 pub const ESTIMATE: &str = "estimate";
-/// Of a field; said outright, because a grid would make it as narrow as its neighbours.
+/// Of a field. A grid would make it as narrow as its neighbours.
 const SIZE: [f32; 2] = [240.0, 20.0];
+/// Of the column of reset buttons, whether there is one or not: nothing moves when it appears.
+const RESET: [f32; 2] = [44.0, 18.0];
+/// The least width for help beside the fields.
+const HELP: f32 = 120.0;
 /// After the last change, until the estimate is asked for.
 const PATIENCE: Duration = Duration::from_millis(700);
 
@@ -35,10 +41,12 @@ pub struct NewRun {
     base: BTreeMap<String, String>,
     schema: Vec<SectionSchema>,
     search: String,
-    /// When something was changed that no estimate was asked for yet.
+    /// When something was changed that is not estimated yet.
     changed: Option<Instant>,
-    /// What the last estimate was asked for.
+    /// The command line of the last estimate.
     asked: Vec<String>,
+    /// A run folder that is free, for a home, a stage and a number of open runs.
+    free: Loaded<(PathBuf, &'static str, usize), PathBuf>,
 }
 
 impl Default for NewRun {
@@ -54,13 +62,14 @@ impl Default for NewRun {
             search: String::new(),
             changed: None,
             asked: Vec::new(),
+            free: Loaded::default(),
         };
         form.load();
         form
     }
 }
 
-/// Fields that a person who is new here needs; the others wait behind "All settings".
+/// Fields that a new user needs; the others are below "All settings".
 const FIRST: &[&str] = &[
     "data.data",
     "task.task",
@@ -83,10 +92,10 @@ const FIRST: &[&str] = &[
 ];
 
 impl NewRun {
-    /// Fill the form: a stage by name, and `section.field` with values; `config` is a file of settings to go out from.
+    /// Fill the form: a stage by name, and `section.field` with values; `config` is a file of settings to start from.
     pub fn fill(&mut self, stage: &str, settings: &[(String, String)]) {
         self.stage = [Stage::Sft, Stage::Grpo].into_iter().find(|s| s.name() == stage).unwrap_or(Stage::Pretrain);
-        // A model that exists brings its own shape.
+        // A model has its own shape.
         let begins = settings.iter().any(|(name, _)| name == "start.init" || name == "start.fork");
         let config = settings.iter().find(|(name, _)| name == "config").map_or(String::new(), |(_, path)| path.clone());
         self.preset = if begins || !config.is_empty() { String::new() } else { "nano".into() };
@@ -107,7 +116,7 @@ impl NewRun {
         self.changed = Some(Instant::now());
     }
 
-    /// The command line that the form stands for, without the run folder.
+    /// The form's command line, without the run folder.
     pub fn args(&self) -> Vec<String> {
         let mut args = vec![self.stage.name().to_owned()];
         if !self.preset.is_empty() {
@@ -145,7 +154,7 @@ impl NewRun {
 
     fn head_ui(&mut self, ui: &mut Ui) {
         ui.horizontal_wrapped(|ui| {
-            for (stage, name) in [(Stage::Pretrain, "Pre-train"), (Stage::Sft, "Fine-tune"), (Stage::Grpo, "Reinforce")] {
+            for (stage, name) in [(Stage::Pretrain, "Pre-train"), (Stage::Sft, "Fine-tune"), (Stage::Grpo, "GRPO")] {
                 if ui.selectable_label(self.stage == stage, name).clicked() && self.stage != stage {
                     self.stage = stage;
                     self.preset = if stage == Stage::Pretrain { "nano".into() } else { String::new() };
@@ -168,30 +177,20 @@ impl NewRun {
             }
         });
         let words = match self.stage {
-            Stage::Pretrain => "A new model learns to continue text: give it a file of text.",
+            Stage::Pretrain => "A new model learns to continue text. It needs a file of text.",
             Stage::Sft => {
-                "A model learns from conversations, or from prompts with their completions: give it rows, and a model to begin from."
+                "A model learns from conversations, or from prompts with completions. It needs rows, and a model to start from."
             }
-            Stage::Grpo => "A model practises questions whose answers can be judged: give it a task, and a model to begin from.",
+            Stage::Grpo => {
+                "A model learns from rewards for its answers to questions. It needs a task, and a model to start from."
+            }
         };
-        ui.label(RichText::new(words).weak());
+        ui.add(egui::Label::new(RichText::new(words).weak()).wrap());
     }
 
     fn first_ui(&mut self, ui: &mut Ui) {
         let schema = self.schema.clone();
-        // Help beside the fields, where there is room for it.
-        let room = (ui.available_width() - 440.0).max(0.0);
-        let help_ui = |ui: &mut Ui, help: &str| {
-            if room > 120.0 {
-                let first = help.split_once(". ").map_or(help, |(first, _)| first);
-                let label = egui::Label::new(RichText::new(first.trim_end_matches('.')).small().weak()).wrap();
-                ui.scope(|ui| {
-                    ui.set_max_width(room);
-                    ui.add(label).on_hover_text(help);
-                });
-            }
-        };
-        egui::Grid::new("first settings").num_columns(3).spacing([12.0, 5.0]).show(ui, |ui| {
+        egui::Grid::new("first settings").num_columns(4).spacing([10.0, 5.0]).show(ui, |ui| {
             for name in FIRST {
                 let Some((section, field)) = find(&schema, name) else { continue };
                 self.field_ui(ui, section, field);
@@ -199,15 +198,17 @@ impl NewRun {
                 ui.end_row();
             }
             let label = ui.label("folder");
-            ui.add(egui::TextEdit::singleline(&mut self.name).hint_text("one of its own").desired_width(SIZE[0]))
-                .labelled_by(label.id);
+            let field = PathField { kind: PathKind::NewFolder, label: "folder", hint: "a new one", width: SIZE[0] };
+            path_ui(ui, &mut self.name, field).labelled_by(label.id);
+            ui.label("");
             help_ui(ui, "Where the run goes; a new folder under runs when empty");
             ui.end_row();
             let label = ui.label("config file");
-            let field = egui::TextEdit::singleline(&mut self.config).hint_text("none");
-            if ui.add_sized(SIZE, field).labelled_by(label.id).changed() {
+            let field = PathField { kind: PathKind::File, label: "config file", hint: "none", width: SIZE[0] };
+            if path_ui(ui, &mut self.config, field).labelled_by(label.id).changed() {
                 self.changed = Some(Instant::now());
             }
+            ui.label("");
             help_ui(ui, "A TOML file of settings, between the preset and what is typed here");
             ui.end_row();
         });
@@ -225,53 +226,36 @@ impl NewRun {
             }
             ui.add_space(4.0);
             ui.label(RichText::new(&section.heading).strong());
-            egui::Grid::new(section.name).num_columns(2).spacing([12.0, 4.0]).show(ui, |ui| {
+            egui::Grid::new(section.name).num_columns(4).spacing([10.0, 4.0]).show(ui, |ui| {
                 for field in fields {
                     self.field_ui(ui, section.name, field);
+                    help_ui(ui, &field.help);
                     ui.end_row();
                 }
             });
         }
     }
 
+    /// Three cells: the name, the field, and a button that resets it.
     fn field_ui(&mut self, ui: &mut Ui, section: &str, field: &FieldSchema) {
         let key = format!("{section}.{}", field.name);
         let base = self.base.get(&key).cloned().unwrap_or_default();
         let mut value = self.typed.get(&key).unwrap_or(&base).clone();
-        let changed = self.typed.contains_key(&key);
+        let is_changed = self.typed.contains_key(&key);
         let name = RichText::new(field.name.replace('_', " "));
-        let label =
-            ui.label(if changed { name.strong() } else { name }).on_hover_text(format!("{}\n--{}", field.help, field.flag));
+        let label = ui.label(if is_changed { name.strong() } else { name });
+        let label = label.on_hover_text(format!("{}\n--{}", field.help, field.flag));
         let before = value.clone();
-        ui.horizontal(|ui| {
-            if field.choices.len() == 2 && field.choices.iter().all(|c| c == "true" || c == "false") {
-                let mut on = value == "true";
-                ui.checkbox(&mut on, "").labelled_by(label.id);
-                value = on.to_string();
-            } else if !field.choices.is_empty() {
-                let shown = if value.is_empty() { "none".to_owned() } else { value.clone() };
-                let combo = egui::ComboBox::from_id_salt(&key).selected_text(shown).show_ui(ui, |ui| {
-                    if field.optional {
-                        ui.selectable_value(&mut value, String::new(), "none");
-                    }
-                    for choice in &field.choices {
-                        ui.selectable_value(&mut value, choice.clone(), choice);
-                    }
-                });
-                combo.response.labelled_by(label.id);
-            } else {
-                let hint = if field.value_name.is_empty() { "none".to_owned() } else { field.value_name.clone() };
-                ui.add_sized(SIZE, egui::TextEdit::singleline(&mut value).hint_text(hint)).labelled_by(label.id);
+        value_ui(ui, &key, field, &mut value, label.id);
+        if is_changed {
+            let hint = format!("back to {}", if base.is_empty() { "none" } else { &base });
+            let reset = egui::Button::new(RichText::new("reset").small());
+            if ui.add_sized(RESET, reset).on_hover_text(hint).clicked() {
+                value.clone_from(&base);
             }
-            if changed
-                && ui
-                    .small_button("reset")
-                    .on_hover_text(format!("back to {}", if base.is_empty() { "none" } else { &base }))
-                    .clicked()
-            {
-                value = base.clone();
-            }
-        });
+        } else {
+            ui.allocate_exact_size(RESET.into(), egui::Sense::hover());
+        }
         if value != before {
             self.changed = Some(Instant::now());
             match value == base {
@@ -291,14 +275,14 @@ impl NewRun {
         self.changed = None;
         let mut args = self.args();
         args.extend(["--dry-run".to_owned(), "--json".to_owned()]);
-        // Without anything to learn from there is nothing to estimate, and the form says what is missing.
+        // Where something is missing there is nothing to estimate, and the form says what it is.
         if self.missing().is_none() && args != self.asked {
             self.asked = args.clone();
             desk.ask(Action::Job(ESTIMATE.into(), args));
         }
     }
 
-    /// What must be given before a run can start, in words.
+    /// What must be given before a run can start.
     fn missing(&self) -> Option<&'static str> {
         let given = |key: &str| self.typed.get(key).is_some_and(|v| !v.is_empty());
         let begins = given("start.init") || given("start.fork") || !self.config.trim().is_empty();
@@ -309,14 +293,14 @@ impl NewRun {
             Stage::Sft if !given("data.data") && !begins => {
                 Some("data: name a JSONL file of `messages`, or of `prompt` and `completion`")
             }
-            Stage::Grpo if !begins => Some("init: name the model to begin from, such as a run's folder"),
+            Stage::Grpo if !begins => Some("init: name the model to start from, such as a run's folder"),
             _ => None,
         }
     }
 
     fn estimate_ui(&self, ui: &mut Ui, desk: &AppState) {
         if let Some(missing) = self.missing() {
-            ui.label(RichText::new(missing).weak());
+            ui.add(egui::Label::new(RichText::new(missing).weak()).wrap());
             return;
         }
         match desk.job(ESTIMATE) {
@@ -324,7 +308,7 @@ impl NewRun {
             Some(JobState::Running(line)) => {
                 ui.horizontal(|ui| {
                     ui.spinner();
-                    ui.label(RichText::new(if line.is_empty() { "looking what it takes" } else { line }).weak());
+                    ui.label(RichText::new(if line.is_empty() { "estimating memory and time" } else { line }).weak());
                 });
             }
             Some(JobState::Failed(text)) => {
@@ -345,19 +329,77 @@ impl NewRun {
 
     fn start_ui(&mut self, ui: &mut Ui, desk: &mut AppState) {
         let refused = matches!(desk.job(ESTIMATE), Some(JobState::Failed(_)));
-        let ready = self.missing().is_none() && !refused;
+        let stage = self.stage.name();
+        let taken: Vec<PathBuf> = desk.runs.iter().map(|run| run.files.path.clone()).collect();
+        let key = (desk.home.clone(), stage, taken.len());
+        let is_free = move |path: &PathBuf| !path.exists() && !taken.contains(path);
+        let look = |(home, stage, _): &(PathBuf, &'static str, usize)| {
+            (1..).map(|i| home.join(format!("{stage}-{i:03}"))).find(is_free).unwrap_or_default()
+        };
+        let free = self.free.get(ui.ctx(), &key, look).filter(|(of, _)| *of == key).map(|(_, path)| path.clone());
+        let typed = Some(self.name.trim()).filter(|name| !name.is_empty()).map(PathBuf::from);
+        let run = typed.or(free);
+        let ready = self.missing().is_none() && !refused && run.is_some();
         let start = ui.add_enabled(ready, egui::Button::new(RichText::new("Start").strong()).min_size(egui::vec2(96.0, 30.0)));
-        if start.on_disabled_hover_text("Something is missing or wrong: see the line above.").clicked() {
-            let typed = self.name.trim();
-            let run = if typed.is_empty() { desk.free_run(self.stage.name()) } else { PathBuf::from(typed) };
+        let clicked = start.on_disabled_hover_text("Something is missing or wrong: see the line above.").clicked();
+        if let Some(run) = run.filter(|_| clicked) {
             let mut args = self.args();
             args.extend(["--run".to_owned(), run.display().to_string()]);
             self.name.clear();
+            self.free.forget();
             desk.ask(Action::Start { args, run });
         }
         let line = format!("lehr {}", self.args().join(" "));
         ui.add(egui::Label::new(RichText::new(line).monospace().small().weak()).wrap())
-            .on_hover_text("What this form stands for");
+            .on_hover_text("The command line of this form");
+    }
+}
+
+/// The first sentence of the help beside a field, where there is space for it. The tooltip of the name has all of it.
+fn help_ui(ui: &mut Ui, help: &str) {
+    if ui.available_width() > HELP {
+        let first = help.split_once(". ").map_or(help, |(first, _)| first).trim_end_matches('.');
+        ui.add(egui::Label::new(RichText::new(first).small().weak()).wrap());
+    }
+}
+
+/// The field of a setting, by what it may hold.
+fn value_ui(ui: &mut Ui, key: &str, field: &FieldSchema, value: &mut String, label: egui::Id) {
+    if field.choices.len() == 2 && field.choices.iter().all(|c| c == "true" || c == "false") {
+        let mut on = value == "true";
+        ui.checkbox(&mut on, "").labelled_by(label);
+        *value = on.to_string();
+    } else if !field.choices.is_empty() {
+        let shown = if value.is_empty() { "none".to_owned() } else { value.clone() };
+        let combo = egui::ComboBox::from_id_salt(key).selected_text(shown).show_ui(ui, |ui| {
+            if field.optional {
+                ui.selectable_value(value, String::new(), "none");
+            }
+            for choice in &field.choices {
+                ui.selectable_value(value, choice.clone(), choice);
+            }
+        });
+        combo.response.labelled_by(label);
+    } else {
+        let hint = if field.value_name.is_empty() { "none" } else { field.value_name.as_str() };
+        if let Some(kind) = path_kind(key, field) {
+            let name = field.name.replace('_', " ");
+            path_ui(ui, value, PathField { kind, label: &name, hint, width: SIZE[0] }).labelled_by(label);
+        } else {
+            ui.add_sized(SIZE, egui::TextEdit::singleline(value).hint_text(hint)).labelled_by(label);
+        }
+    }
+}
+
+/// What a setting that holds a path holds.
+fn path_kind(key: &str, field: &FieldSchema) -> Option<PathKind> {
+    match (key, field.value_name.as_str()) {
+        ("start.init", _) => Some(PathKind::Model),
+        ("start.fork", _) => Some(PathKind::Folder),
+        ("data.tokenizer", _) => Some(PathKind::File),
+        (_, "PATH") if field.many => Some(PathKind::Data),
+        (_, "PATH" | "FILE") => Some(PathKind::File),
+        _ => None,
     }
 }
 

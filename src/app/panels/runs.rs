@@ -1,5 +1,7 @@
-//! Every run that is open, as a tree of what came from what; what can be done with one; what differs between them.
+//! The open runs as a tree of forks, merges and stages; what can be done with one; how they differ.
 
+use crate::app::panels::parts;
+use crate::app::paths::{PathField, PathKind, path_ui};
 use crate::app::state::{Action, AppState, OpenRun, Page};
 use crate::app::top_bar::standing_ui;
 use crate::app::{format, theme};
@@ -11,14 +13,14 @@ use std::path::{Path, PathBuf};
 /// See the module.
 #[derive(Debug, Default)]
 pub struct Runs {
-    /// What was typed to be opened.
+    /// The folder that was typed or chosen.
     typed: String,
-    /// The run that is to be deleted, once that is confirmed.
+    /// The run that is deleted once that is confirmed.
     deleting: Option<PathBuf>,
 }
 
 impl Runs {
-    /// Delete nothing: what was asked is taken back.
+    /// Cancel the question: nothing is deleted.
     pub fn cancel(&mut self) {
         self.deleting = None;
     }
@@ -30,18 +32,23 @@ impl Runs {
                 desk.ask(Action::Show(Page::NewRun));
             }
             let width = (ui.available_width() - 60.0).max(60.0);
-            let field = ui.add(egui::TextEdit::singleline(&mut self.typed).hint_text("folder of runs").desired_width(width));
-            field.labelled_by(ui.label("").id);
-            if ui.button("Open").on_hover_text("Look at a run folder, or at all runs in a folder").clicked()
-                && !self.typed.trim().is_empty()
-            {
+            let field = PathField { kind: PathKind::Folder, label: "folder of runs", hint: "folder of runs", width };
+            let field = path_ui(ui, &mut self.typed, field).accessible_name("folder of runs");
+            let entered = field.lost_focus() && ui.input(|i| i.key_pressed(egui::Key::Enter));
+            let open = ui.button("Open").on_hover_text("Open a run folder, or all runs in a folder").clicked();
+            if (open || entered) && !self.typed.trim().is_empty() {
                 desk.ask(Action::Open(PathBuf::from(self.typed.trim())));
             }
         });
         ui.separator();
         if desk.runs.is_empty() {
-            let what = "Type a folder above and press Open, or start a run. Runs that lehr makes lie in the folder runs.";
-            super::empty(ui, "No run is open", what);
+            let mut actions = Vec::new();
+            let what =
+                "Choose a folder above and press Open, start a run, or take a lesson. New runs are folders in the folder runs.";
+            parts::empty(ui, "No run is open", what);
+            let offers = [("Start a new run", Action::Show(Page::NewRun)), ("Take a lesson", Action::Show(Page::Lessons))];
+            parts::offers(ui, offers, &mut actions);
+            actions.into_iter().for_each(|order| desk.ask(order));
             return;
         }
         egui::ScrollArea::vertical().auto_shrink(false).show(ui, |ui| {
@@ -100,7 +107,7 @@ impl Runs {
         let shown = path.display().to_string();
         let (mut actions, mut only_this) = (Vec::new(), false);
         ui.horizontal_wrapped(|ui| {
-            continue_ui(ui, run, &mut actions);
+            parts::continue_ui(ui, run, &mut actions);
             if ui.button("Report").on_hover_text("Write report.html into its folder").clicked() {
                 let out = path.join("report.html").display().to_string();
                 actions.push(Action::Job(format!("report {shown}"), vec!["report".into(), shown.clone(), "-o".into(), out]));
@@ -108,7 +115,7 @@ impl Runs {
             let others = desk.runs.iter().any(|other| other.visible && other.files.path != path);
             let only = ui.add_enabled(others || !run.visible, egui::Button::new("Only this run"));
             only_this |= only.on_hover_text("Draw this run in the charts, and no other").clicked();
-            if ui.button("Close").on_hover_text("Look at it no more; nothing is deleted").clicked() {
+            if ui.button("Close").on_hover_text("Close this run; nothing is deleted").clicked() {
                 actions.push(Action::Close(path.to_owned()));
             }
             if ui.add_enabled(!run.live, egui::Button::new("Delete")).on_disabled_hover_text("It is being trained.").clicked() {
@@ -133,40 +140,6 @@ impl Runs {
         }
         actions.into_iter().for_each(|order| desk.ask(order));
     }
-}
-
-/// Ways to continue from a run: resume it, fork it, begin another stage from it.
-pub fn continue_ui(ui: &mut Ui, run: &OpenRun, actions: &mut Vec<Action>) {
-    let stage = run.files.settings.as_ref().map_or("pretrain", |s| s.stage().name());
-    let shown = run.files.path.display().to_string();
-    // From its log: a frame reads no disk.
-    let has_checkpoint = !run.files.history.checkpoints.is_empty();
-    let resume = ui.add_enabled(!run.live && has_checkpoint, egui::Button::new("Resume"));
-    let why = if run.live { "It is being trained." } else { "It has saved no checkpoint." };
-    if resume.on_hover_text("Continue from the newest checkpoint").on_disabled_hover_text(why).clicked() {
-        let args = vec![stage.to_owned(), "--resume".into(), shown.clone()];
-        actions.push(Action::Start { args, run: run.files.path.clone() });
-    }
-    ui.add_enabled_ui(has_checkpoint, |ui| {
-        ui.menu_button("Fork", |ui| {
-            ui.label("Continue as a run of its own from step");
-            for (step, _) in run.files.history.checkpoints.iter().rev().take(20) {
-                if ui.button(format::count(*step)).clicked() {
-                    let fork = ("start.fork".to_owned(), format!("{shown}@{step}"));
-                    actions.push(Action::NewRun(stage.to_owned(), vec![fork]));
-                    ui.close();
-                }
-            }
-        });
-        ui.menu_button("Continue with", |ui| {
-            for (next, words) in [("sft", "Fine-tune it"), ("grpo", "Reinforce it"), ("pretrain", "Train it on other text")] {
-                if ui.button(words).clicked() {
-                    actions.push(Action::NewRun(next.into(), vec![("start.init".to_owned(), shown.clone())]));
-                    ui.close();
-                }
-            }
-        });
-    });
 }
 
 fn report_ui(ui: &mut Ui, desk: &AppState, path: &Path) {

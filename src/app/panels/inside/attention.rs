@@ -1,4 +1,4 @@
-//! Where each head looks.
+//! The attention of each head.
 
 use super::piece;
 use crate::app::draw::{Heat, HeatLabels, card, short};
@@ -25,7 +25,7 @@ impl std::fmt::Debug for Attention {
 
 type Heads = [Vec<Vec<f32>>];
 
-/// Attention of a query to a key; what stands behind a query is not seen.
+/// Attention of a query to a key; tokens after a query are masked.
 fn at(heads: &Heads, head: Option<usize>, query: usize, key: usize) -> f64 {
     let of = |head: &Vec<Vec<f32>>| head.get(query).and_then(|row| row.get(key)).copied().map_or(f64::NAN, f64::from);
     match head {
@@ -46,7 +46,7 @@ impl Attention {
                     right is empty. Colours go by the root, so that weak attention is seen. Click a small picture to see that head.";
         card(ui, "Attention", hint, |ui| {
             let Some(layer) = it.attention.get(self.layer.min(it.attention.len().saturating_sub(1))) else {
-                ui.weak("This inspection holds no attention.");
+                ui.weak("This inspection has no attention.");
                 return None;
             };
             self.layer = self.layer.min(it.attention.len() - 1);

@@ -1,4 +1,4 @@
-//! What the model would say if it ended after each block.
+//! The logit lens: what the model would predict if it ended after each block.
 
 use super::piece;
 use crate::app::draw::{Heat, HeatLabels, percent, short};
@@ -21,7 +21,7 @@ impl LensPart {
     pub fn ui(&mut self, ui: &mut Ui, it: &Inspection, count: u64) -> Option<usize> {
         let columns = it.tokens.len();
         if it.lens.is_empty() {
-            ui.weak("This inspection holds no lens.");
+            ui.weak("This inspection has no logit lens.");
             return None;
         }
         let at = |row: usize, column: usize| it.lens.get(row).and_then(|l| l.positions.get(column));
@@ -35,7 +35,7 @@ impl LensPart {
             x_label: "token of the text; cells say what is expected after it",
             row: &|row| it.lens[row].part.clone(),
             column: &|column| it.tokens.get(column).map_or(String::new(), |t| piece(&t.piece)),
-            cell: &|row, column| told(it, row, column, at(row, column)),
+            cell: &|row, column| read_out(it, row, column, at(row, column)),
             inside: Some(&|row, column| best(row, column).map_or(String::new(), |g| piece(&g.piece))),
             upward: true,
             smooth: false,
@@ -55,7 +55,7 @@ impl LensPart {
     }
 }
 
-fn told(it: &Inspection, row: usize, column: usize, glimpse: Option<&LensPrediction>) -> String {
+fn read_out(it: &Inspection, row: usize, column: usize, glimpse: Option<&LensPrediction>) -> String {
     let Some(glimpse) = glimpse else { return "not measured".into() };
     let after = it.tokens.get(column).map_or(String::new(), |t| piece(&t.piece));
     let mut lines = vec![format!("after {} and '{after}' ({column})", crate::vfs::clean(&it.lens[row].part))];

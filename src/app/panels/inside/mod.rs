@@ -5,9 +5,10 @@ mod lens;
 mod next;
 mod norms;
 
-use super::merge::{Found, progress};
 use crate::app::child::JobState;
 use crate::app::draw::{card, printable, short, stat, tiles};
+use crate::app::loader::Loaded;
+use crate::app::panels::parts::{self, Found, progress};
 use crate::app::state::{Action, AppState, OpenRun};
 use crate::app::theme;
 use crate::event::Command;
@@ -19,49 +20,36 @@ use lens::LensPart;
 use norms::NormsPart;
 use std::collections::HashMap;
 use std::path::PathBuf;
-use std::sync::mpsc::{Receiver, channel};
 
-/// Guesses that are asked for.
+/// Predictions for each token.
 const TOP: &str = "12";
 
 /// The text where a run's data cannot be read.
 const USUAL: &str = "Once upon a time";
-/// How tokens are written that stand for what a tokenizer does not know.
+/// Names of tokens for text that is not in the vocabulary.
 const UNKNOWN: [&str; 3] = ["<unk>", "[UNK]", "<UNK>"];
 
 /// The first words of the data of the run in focus, read by a thread.
 #[derive(Debug, Default)]
 struct Opening {
-    /// The run whose data were asked for.
-    of: PathBuf,
-    /// What was put into the field; something else there was typed.
+    /// What was put into the field; anything else there was typed.
     given: Option<String>,
-    found: Option<Receiver<String>>,
+    found: Loaded<PathBuf, Option<String>>,
 }
 
 impl Opening {
-    /// Put the words into the field, unless somebody has typed something there.
+    /// Put the words into the field, unless the user has typed something there.
     fn follow(&mut self, ui: &Ui, run: &OpenRun, text: &mut String) {
-        if self.of != run.files.path
-            && let Some(settings) = run.files.settings.clone()
-        {
-            self.of.clone_from(&run.files.path);
-            let (send, found) = channel();
-            let (path, ctx) = (run.files.path.clone(), ui.ctx().clone());
-            let read = move || {
-                if let Some(words) = opening_text(&path, &settings) {
-                    let _ = send.send(words);
-                    ctx.request_repaint();
-                }
-            };
-            // Without a thread the usual text stays.
-            let thread = std::thread::Builder::new().name("opening".into()).spawn(read);
-            self.found = thread.is_ok().then_some(found);
-        }
-        let untouched = text == self.given.as_deref().unwrap_or(USUAL);
-        if let Some(words) = self.found.as_ref().and_then(|found| found.try_recv().ok()).filter(|_| untouched) {
-            text.clone_from(&words);
-            self.given = Some(words);
+        let Some(settings) = &run.files.settings else { return };
+        let path = &run.files.path;
+        let settings = if self.found.is_for(path) { None } else { Some(settings.clone()) };
+        let read = move |path: &PathBuf| opening_text(path, &settings?);
+        let Some((of, Some(words))) = self.found.get(ui.ctx(), path, read) else { return };
+        if of == path && self.given.as_ref() != Some(words) {
+            if text == self.given.as_deref().unwrap_or(USUAL) {
+                text.clone_from(words);
+            }
+            self.given = Some(words.clone());
         }
     }
 }
@@ -73,7 +61,7 @@ pub struct Inside {
     text: String,
     /// The checkpoint's step; 0 the newest.
     at: u64,
-    /// The token that is looked at; the last one until one is chosen.
+    /// The selected token; the last one until one is chosen.
     picked: Option<usize>,
     results: HashMap<PathBuf, Found<Inspection>>,
     opening: Opening,
@@ -101,7 +89,7 @@ impl Default for Inside {
 impl Inside {
     /// Draw.
     pub fn ui(&mut self, ui: &mut Ui, desk: &mut AppState) {
-        let Some(path) = super::focused_name(ui, desk) else { return };
+        let Some(path) = parts::focused_name(ui, desk) else { return };
         if self.of != path {
             (self.of, self.at, self.picked) = (path.clone(), 0, None);
         }
@@ -127,8 +115,8 @@ impl Inside {
     }
 
     fn form(&mut self, ui: &mut Ui, run: &OpenRun, key: &str, job: Option<&JobState>, actions: &mut Vec<Action>) {
-        let hint = "The text goes through the model once. You see what each head looks at, what the model would say after each block, and what \
-                    it expects next. Short texts (up to about 60 tokens) can be read best.";
+        let hint = "The text goes through the model once. It shows what each head attends to, what the model would predict after each block, and what \
+                    it predicts next. Short texts (up to about 60 tokens) can be read best.";
         card(ui, "A text through the model", hint, |ui| {
             let saved = &run.files.history.checkpoints;
             if saved.is_empty() {
@@ -141,7 +129,7 @@ impl Inside {
             }
             let label = ui.label("text");
             let field = egui::TextEdit::multiline(&mut self.text).desired_rows(2).desired_width(f32::INFINITY).char_limit(8_000);
-            ui.add(field.hint_text("What the model is to read")).labelled_by(label.id);
+            ui.add(field.hint_text("A text for the model")).labelled_by(label.id);
             ui.horizontal_wrapped(|ui| {
                 let running = matches!(job, Some(JobState::Running(_)));
                 let ready = !running && !saved.is_empty() && !self.text.is_empty();
@@ -208,7 +196,7 @@ impl Inside {
                 }
             }
             Some(Ok(_)) => {
-                ui.weak("The text holds no token.");
+                ui.weak("The text has no token.");
             }
             Some(Err(why)) => {
                 ui.colored_label(theme::bad(ui.visuals()), why);
@@ -219,7 +207,7 @@ impl Inside {
     }
 }
 
-/// Says how much of the text the model does not know.
+/// Warns of text that is not in the vocabulary.
 fn unknown(ui: &mut Ui, it: &Inspection) {
     let count = it.tokens.iter().filter(|token| UNKNOWN.contains(&token.piece.as_str())).count();
     if count > 0 {
@@ -244,7 +232,7 @@ fn tokens(ui: &mut Ui, it: &Inspection, picked: &mut usize) {
             let button = egui::Button::new(RichText::new(piece(&token.piece)).monospace().color(ink)).fill(fill);
             let ring = egui::Stroke::new(2.0, ui.visuals().strong_text_color());
             let button = if *picked == i { button.stroke(ring) } else { button };
-            let told = format!(
+            let read_out = format!(
                 "token {i}, id {}\nprobability {}\nlog p {} nats\nrank {}\nentropy of what comes next {} nats",
                 token.id,
                 short(p),
@@ -252,7 +240,7 @@ fn tokens(ui: &mut Ui, it: &Inspection, picked: &mut usize) {
                 token.rank.map_or("-".into(), |r| r.to_string()),
                 short(f64::from(token.entropy))
             );
-            if ui.add(button).on_hover_text(told).clicked() {
+            if ui.add(button).on_hover_text(read_out).clicked() {
                 *picked = i;
             }
         }

@@ -1,4 +1,4 @@
-//! What the model expects after a token.
+//! The distribution of the next token.
 
 use super::piece;
 use crate::app::draw::{card, percent, short};

@@ -1,6 +1,7 @@
-//! How large weights and gradients are, part by part, over time.
+//! Norms of weights and gradients, part by part, over time.
 
 use crate::app::draw::{Heat, HeatLabels, Line, Lines, card, lines, short, tiles};
+use crate::app::panels::parts;
 use crate::app::state::{Action, OpenRun};
 use crate::app::theme;
 use crate::event::Norms;
@@ -70,9 +71,9 @@ impl NormsPart {
                     there; one that vanishes in the lower blocks says that these hardly learn.";
         card(ui, "Norms by part of the model", hint, |ui| {
             if history.norms.is_empty() {
-                ui.weak("No norms yet: a run measures them every so many updates.");
+                ui.weak("No norms yet: this run does not measure them, or has not come to the first one.");
                 let words = "New run like this one, with norms";
-                super::super::another_run(ui, run, words, &[("eval.norms_every", "50")], actions);
+                parts::another_run(ui, run, words, &[("eval.norms_every", "50")], actions);
                 return;
             }
             ui.horizontal_wrapped(|ui| {

@@ -1,9 +1,11 @@
 //! The loss on the plane through three checkpoints, with their mean and a merge.
 
-use super::results::{Found, Grid, Landscape, Point};
-use super::{difference, key, progress};
+use super::results::{Grid, Landscape, Point};
+use super::{difference, key};
 use crate::app::child::JobState;
 use crate::app::draw::{Drawn, Heat, HeatLabels, card, short};
+use crate::app::panels::parts::{Found, progress};
+use crate::app::paths::{PathField, PathKind, path_ui};
 use crate::app::state::{Action, OpenRun};
 use crate::app::theme;
 use crate::plot::{Field, Isoline};
@@ -91,8 +93,8 @@ impl LandscapePart {
             let label = ui.label("points a side");
             ui.add(DragValue::new(&mut self.grid).range(3..=41).speed(0.05)).labelled_by(label.id);
             let label = ui.label("merge");
-            let field = egui::TextEdit::singleline(&mut self.merged).hint_text("folder, to be marked").desired_width(160.0);
-            ui.add(field).labelled_by(label.id);
+            let field = PathField { kind: PathKind::Folder, label: "merge", hint: "folder, to be marked", width: 240.0 };
+            path_ui(ui, &mut self.merged, field).labelled_by(label.id);
             let running = matches!(job, Some(JobState::Running(_)));
             let differ = chosen[0] != chosen[1] && chosen[1] != chosen[2] && chosen[0] != chosen[2];
             let button = ui.add_enabled(!running && differ, egui::Button::new("Measure"));

@@ -7,7 +7,7 @@ use crate::event::{Command, Merged};
 use crate::history::spec;
 use eframe::egui::{self, Ui};
 
-/// Merges that are listed.
+/// Rows of the list.
 const LISTED: usize = 8;
 
 /// Draw.
@@ -20,9 +20,9 @@ pub fn ui(ui: &mut Ui, run: &OpenRun, late: &mut bool, actions: &mut Vec<Action>
         let known = ["eval_loss", "anneal_estimate"].into_iter().filter(|name| history.curves.contains_key(*name));
         let found: Vec<Line<'_>> = known.chain(merged.map(String::as_str)).map(line).collect();
         if history.merges.is_empty() {
-            ui.weak("No merge was judged in this run so far. A run with live merging keeps snapshots and judges their merge at each evaluation.");
+            ui.weak("No merge was evaluated in this run so far. With live merging a run keeps snapshots and evaluates their merge at each evaluation.");
             let words = "New run like this one, with live merging";
-            super::super::another_run(ui, run, words, &[("merge.merge_every", "50")], actions);
+            super::super::parts::another_run(ui, run, words, &[("merge.merge_every", "50")], actions);
         } else {
             newest(ui, history.merges.last());
             ui.checkbox(late, "newest half").on_hover_text("Leave out the first half of the run, where the loss falls fast");
@@ -44,7 +44,8 @@ pub fn ui(ui: &mut Ui, run: &OpenRun, late: &mut bool, actions: &mut Vec<Action>
         }
         ui.horizontal_wrapped(|ui| {
             let button = ui.add_enabled(run.is_ours(), egui::Button::new("Merge now"));
-            let button = button.on_hover_text("Merge the snapshots of this run between two steps, write the model, and judge it");
+            let button =
+                button.on_hover_text("Merge the snapshots of this run between two steps, write the model, and evaluate it");
             if button.on_disabled_hover_text("Only a run that this window trains can be asked").clicked() {
                 actions.push(Action::Send(run.files.path.clone(), Command::MergeNow));
             }

@@ -1,32 +1,35 @@
-//! A merge of checkpoints: how, of which, and what becomes of it.
+//! A merge of checkpoints: the method, the checkpoints, and what to do with the result.
 
-use super::{key, progress, results::Cell};
+use super::{key, results::Cell};
 use crate::app::child::JobState;
 use crate::app::draw::{card, printable};
+use crate::app::panels::parts::{self, progress};
+use crate::app::paths::{PathField, PathKind, path_ui};
 use crate::app::state::{Action, OpenRun};
 use crate::app::theme;
 use crate::config::{DecayShape, MergeMethod};
+use crate::event::Command;
 use crate::merge::{Interval, MAX_CHECKPOINTS, MergeRule, MergeSpec, WindowSpec};
 use eframe::egui::{self, DragValue, RichText, Ui};
 use std::path::{Path, PathBuf};
 
 const METHODS: [MergeMethod; 5] =
     [MergeMethod::Sma, MergeMethod::Ema, MergeMethod::EmaNormalized, MergeMethod::Wma, MergeMethod::Wsm];
-const STAGES: [(&str, &str); 3] = [("pretrain", "pre-training"), ("sft", "fine-tuning"), ("grpo", "reinforcement")];
+const STAGES: [(&str, &str); 3] = [("pretrain", "pre-training"), ("sft", "fine-tuning"), ("grpo", "GRPO")];
 
 /// See the module.
 #[derive(Debug)]
 pub struct Plan {
     method: MergeMethod,
     last: usize,
-    /// Updates between checkpoints; 0 as they are there.
+    /// Updates between checkpoints; 0 for all that are there.
     every: u64,
     /// Step of the newest; 0 the newest of all.
     at: u64,
     alpha: f64,
     out: String,
     stage: &'static str,
-    /// Taken from the run's settings.
+    /// Filled from the run's settings.
     begun: bool,
 }
 
@@ -46,7 +49,7 @@ impl Default for Plan {
 }
 
 impl Plan {
-    /// Begin as the run merges by itself.
+    /// Start with the run's own settings for merging.
     pub fn follow(&mut self, run: &OpenRun, home: &Path) {
         if self.begun {
             return;
@@ -61,7 +64,7 @@ impl Plan {
         self.out = home.join(format!("{}-merged", run.name())).display().to_string();
     }
 
-    /// Take what a sweep found best.
+    /// Use the best merge of a sweep.
     pub fn take(&mut self, best: &Cell) {
         if let Some(method) = METHODS.into_iter().find(|m| m.name() == best.method) {
             (self.method, self.last, self.every, self.at) = (method, best.last, best.every, best.at);
@@ -108,13 +111,12 @@ impl Plan {
         &mut self,
         ui: &mut Ui,
         run: &OpenRun,
-        steps: &[u64],
-        spacing: u64,
+        (steps, spacing): (&[u64], u64),
         job: Option<&JobState>,
         actions: &mut Vec<Action>,
     ) {
-        let hint = "Checkpoints of one run, averaged: noise of the single ones cancels, but older ones lag behind. PMA-init begins a new run \
-                    from the merge instead of from the newest checkpoint.";
+        let hint = "Checkpoints of one run, averaged: their noise cancels, but older ones lag behind. PMA-init starts a new run from \
+                    the merge instead of from the newest checkpoint.";
         card(ui, "A merge of checkpoints", hint, |ui| {
             ui.weak(match (steps.first(), steps.last()) {
                 (Some(first), Some(last)) => {
@@ -125,10 +127,16 @@ impl Plan {
             if steps.len() == 1 {
                 ui.weak("There is only one: the mean of one checkpoint is that checkpoint. A merge needs two or more.");
             }
+            if steps.len() < 2 && run.is_ours() && ui.button("Save a checkpoint now").clicked() {
+                actions.push(Action::Send(run.files.path.clone(), Command::SaveNow));
+            }
+            if steps.len() == 2 {
+                ui.weak("With two checkpoints there is one merge to try; a sweep and a landscape need three.");
+            }
             if steps.len() < 3 {
                 let words = "New run like this one that keeps its checkpoints";
                 let keep = [("save.save_every", "50"), ("save.keep_every", "50")];
-                super::super::another_run(ui, run, words, &keep, actions);
+                parts::another_run(ui, run, words, &keep, actions);
             }
             self.choices(ui, steps);
             let path = &run.files.path;
@@ -146,7 +154,7 @@ impl Plan {
                 .selected_text(self.method.name())
                 .show_ui(ui, |ui| {
                     METHODS.into_iter().for_each(|m| {
-                        ui.selectable_value(&mut self.method, m, m.name()).on_hover_text(told(m));
+                        ui.selectable_value(&mut self.method, m, m.name()).on_hover_text(explained(m));
                     });
                 })
                 .response
@@ -174,7 +182,7 @@ impl Plan {
                 .response
                 .labelled_by(label.id);
         });
-        ui.weak(told(self.method));
+        ui.weak(explained(self.method));
     }
 
     fn begin(&mut self, ui: &mut Ui, run: &Path, actions: &mut Vec<Action>) {
@@ -182,7 +190,7 @@ impl Plan {
             let name = STAGES.into_iter().find(|s| s.0 == self.stage).map_or(self.stage, |s| s.1);
             let clicked = ui
                 .button("PMA-init from here")
-                .on_hover_text("Fill the form for a new run that begins from this merge")
+                .on_hover_text("Fill the form for a new run that starts from this merge")
                 .clicked();
             let label = ui.label("as");
             egui::ComboBox::from_id_salt("stage")
@@ -215,7 +223,8 @@ impl Plan {
             let ready = !running && !self.out.trim().is_empty();
             let clicked = ui.add_enabled(ready, egui::Button::new("Write the merge")).clicked();
             let label = ui.label("into");
-            ui.add(egui::TextEdit::singleline(&mut self.out).desired_width(260.0)).labelled_by(label.id);
+            let field = PathField { kind: PathKind::NewFolder, label: "into", hint: "a new folder", width: 330.0 };
+            path_ui(ui, &mut self.out, field).labelled_by(label.id);
             if clicked {
                 actions.push(Action::Job(key("merge", run), self.args(run)));
             }
@@ -227,8 +236,8 @@ impl Plan {
     }
 }
 
-/// What a method does.
-fn told(method: MergeMethod) -> &'static str {
+/// A method in a sentence.
+fn explained(method: MergeMethod) -> &'static str {
     match method {
         MergeMethod::Sma => "sma: all checkpoints weigh the same.",
         MergeMethod::Ema => "ema: A = a M + (1 - a) A from the oldest on; for a small factor the oldest weighs most.",

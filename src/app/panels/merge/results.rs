@@ -1,8 +1,6 @@
-//! What `lehr merge sweep --json` and `lehr landscape --json` print, as far as it is drawn.
+//! What `lehr merge sweep --json` and `lehr landscape --json` print, as far as it is shown.
 
-use crate::app::child::JobState;
 use serde::Deserialize;
-use serde::de::DeserializeOwned;
 
 /// A number that JSON cannot hold is null.
 type OptionalNumber = Option<f64>;
@@ -109,40 +107,4 @@ pub struct Grid {
     pub y: Vec<f64>,
     /// A row for each y.
     pub loss: Vec<Vec<OptionalNumber>>,
-}
-
-/// The newest result of a job, read once.
-#[derive(Debug)]
-pub struct Found<T> {
-    /// What was read, or why it could not be.
-    pub value: Option<Result<T, String>>,
-    /// Counts results, so that pictures know of a new one.
-    pub count: u64,
-    waiting: bool,
-}
-
-impl<T> Default for Found<T> {
-    fn default() -> Self {
-        Self { value: None, count: 0, waiting: true }
-    }
-}
-
-impl<T: DeserializeOwned> Found<T> {
-    /// A new job is under way.
-    pub fn await_new(&mut self) {
-        self.waiting = true;
-    }
-
-    /// Look at the job.
-    pub fn take(&mut self, job: Option<&JobState>) {
-        match job {
-            Some(JobState::Running(_)) => self.waiting = true,
-            Some(JobState::Done(text)) if self.waiting => {
-                self.waiting = false;
-                self.count += 1;
-                self.value = Some(serde_json::from_str(text.trim()).map_err(|e| format!("the result cannot be read: {e}")));
-            }
-            _ => {}
-        }
-    }
 }

@@ -1,9 +1,10 @@
 //! Which merge of a run is the best one: interval by number by method, as heat maps.
 
-use super::results::{Cell, Found, Sweep};
-use super::{difference, key, progress};
+use super::results::{Cell, Sweep};
+use super::{difference, key};
 use crate::app::child::JobState;
 use crate::app::draw::{Heat, HeatLabels, Part, card, short, tiles};
+use crate::app::panels::parts::{Found, progress};
 use crate::app::state::{Action, OpenRun};
 use crate::app::theme;
 use eframe::egui::{self, RichText, Stroke, StrokeKind, Ui};
@@ -28,20 +29,19 @@ impl Default for SweepPart {
 }
 
 impl SweepPart {
-    /// Draw; returns the best merge when it is to be taken over.
+    /// Draw; returns the best merge when it is to be used.
     pub fn ui(
         &mut self,
         ui: &mut Ui,
         run: &OpenRun,
-        steps: &[u64],
-        spacing: u64,
+        (steps, spacing): (&[u64], u64),
         job: Option<&JobState>,
         actions: &mut Vec<Action>,
     ) -> Option<Cell> {
         let path = run.files.path.clone();
         self.results.entry(path.clone()).or_default().take(job);
-        let hint = "Every merge of the grid is made and scored on held-out tokens. Blue cells are below the raw checkpoint, red ones above: far \
-                    apart or many checkpoints average away more noise, but lag further behind.";
+        let hint = "Every merge of the grid is made and scored on held-out tokens. Blue cells are below the raw checkpoint, red ones above: checkpoints \
+                    that are many or far apart average away more noise, but lag further behind.";
         card(ui, "Sweep", hint, |ui| {
             if steps.len() < 3 {
                 ui.weak("A sweep needs at least three checkpoints on disk.");

@@ -2,6 +2,7 @@
 
 use crate::app::chat_process::{ChatProcess, ChatState, Turn};
 use crate::app::draw::{card, printable};
+use crate::app::paths::{PathField, PathKind, path_ui};
 use crate::app::state::{Action, AppState, OpenRun};
 use crate::app::theme;
 use crate::model::conversation::ChatRequest;
@@ -10,7 +11,7 @@ use std::path::{Path, PathBuf};
 
 /// Characters of a turn that are shown.
 const SHOWN: usize = 20_000;
-/// Temperature where neither the user nor the model says one.
+/// Temperature where neither the user nor the model has one.
 const USUAL_TEMPERATURE: f64 = 0.8;
 
 /// Which model to talk to.
@@ -100,14 +101,15 @@ impl Chat {
             }
             if run.is_none() || self.at == At::Named {
                 let label = ui.label("model folder");
-                let field = egui::TextEdit::singleline(&mut self.named).hint_text("model folder, GGUF file, or run folder");
-                ui.add(field.desired_width(320.0)).labelled_by(label.id);
+                let hint = "model folder, GGUF file, or run folder";
+                let field = PathField { kind: PathKind::Model, label: "model folder", hint, width: 380.0 };
+                path_ui(ui, &mut self.named, field).labelled_by(label.id);
             }
-            let label = ui.label("tokens at most");
+            let label = ui.label("max tokens");
             let tokens = DragValue::new(&mut self.tokens).range(0..=4096);
             let tokens = tokens.custom_formatter(|n, _| if n < 1.0 { "auto".into() } else { format!("{n:.0}") });
             let tokens = tokens.custom_parser(|text| if text.trim() == "auto" { Some(0.0) } else { text.trim().parse().ok() });
-            ui.add(tokens).labelled_by(label.id).on_hover_text("Of a reply, from the next conversation on");
+            ui.add(tokens).labelled_by(label.id).on_hover_text("Longest reply, from the next conversation on");
         });
         ui.horizontal(|ui| {
             let label = ui.label("system message");
@@ -117,14 +119,14 @@ impl Chat {
         ui.horizontal_wrapped(|ui| {
             let same = talk.is_some_and(|talk| Ok(&talk.model) == wanted.as_ref() && !matches!(talk.state, ChatState::Ended(_)));
             if let (Ok(model), false) = (wanted, same)
-                && ui.button("Load").on_hover_text("Begin a conversation with this model").clicked()
+                && ui.button("Load").on_hover_text("Start a conversation with this model").clicked()
             {
                 actions.push(self.begin(model));
             }
             let Some(talk) = talk else { return };
             let idle = talk.state == ChatState::Ready;
             let reset = ui.add_enabled(idle, egui::Button::new("Start over"));
-            if reset.on_hover_text("Forget what was said; takes the system message above").clicked() {
+            if reset.on_hover_text("Clear the conversation and use the system message above").clicked() {
                 actions.push(Action::ChatRequest(ChatRequest::Reset {
                     system: Some(self.system.clone()).filter(|s| !s.trim().is_empty()),
                 }));
@@ -170,9 +172,9 @@ impl Chat {
         let label = ui.label("message");
         let newline = egui::KeyboardShortcut::new(egui::Modifiers::SHIFT, egui::Key::Enter);
         let field = egui::TextEdit::multiline(&mut self.draft).desired_rows(2).desired_width(f32::INFINITY).return_key(newline);
-        let field = ui.add(field.hint_text("Enter sends, Shift Enter begins a line")).labelled_by(label.id);
+        let field = ui.add(field.hint_text("Enter sends, Shift Enter starts a new line")).labelled_by(label.id);
         let enter = field.has_focus() && ui.input(|i| i.key_pressed(egui::Key::Enter) && !i.modifiers.shift);
-        // A conversation that is over, or that has not begun, begins with the message.
+        // Without a conversation the message starts one.
         let over = talk.is_none_or(|talk| matches!(talk.state, ChatState::Ended(_)));
         let open = talk.is_some_and(ChatProcess::can_say) || (over && wanted.is_ok());
         ui.horizontal_wrapped(|ui| {
@@ -200,7 +202,7 @@ impl Chat {
     }
 }
 
-/// What was said, and how the conversation stands.
+/// The messages, and how the conversation stands.
 fn talk_ui(ui: &mut Ui, talk: &ChatProcess) {
     if let Some(about) = talk.about.as_ref().filter(|about| !about.template) {
         ui.weak("This model has no chat template of its own: lehr's plain one (user: ..., assistant: ...) is used. A model that was only \

@@ -4,6 +4,7 @@ mod chat;
 mod rollouts;
 mod texts;
 
+use crate::app::panels::parts;
 use crate::app::state::{Action, AppState};
 use chat::Chat;
 use eframe::egui::{self, Ui};
@@ -32,7 +33,7 @@ impl Samples {
     /// Draw.
     pub fn ui(&mut self, ui: &mut Ui, desk: &mut AppState) {
         if let Some(run) = desk.focus.clone().and_then(|path| desk.run_mut(&path)) {
-            self.rollouts.follow(run);
+            self.rollouts.follow(ui.ctx(), run);
         }
         let mut actions: Vec<Action> = Vec::new();
         let run = desk.focused();
@@ -53,9 +54,9 @@ impl Samples {
         ui.separator();
         egui::ScrollArea::vertical().id_salt("samples").auto_shrink([false, false]).show(ui, |ui| match (view, run) {
             (View::Chat, run) => self.chat.ui(ui, desk, run, &mut actions),
-            (View::Rollouts, Some(run)) => self.rollouts.ui(ui, run),
+            (View::Rollouts, Some(run)) => self.rollouts.ui(ui, run, &mut actions),
             (View::Texts, Some(run)) => self.texts.ui(ui, run, &mut actions),
-            (View::Rollouts | View::Texts, None) => super::no_run(ui, &mut actions),
+            (View::Rollouts | View::Texts, None) => parts::no_run(ui, &mut actions),
         });
         actions.into_iter().for_each(|order| desk.ask(order));
     }

@@ -1,13 +1,16 @@
-//! Completions of reinforcement, the answers to one question side by side.
+//! Completions of GRPO, those of one prompt side by side.
 
 use crate::app::draw::{Part, ScoredTokens, StepPick, TokenColor, TokenText, arrow, card, key_to, printable, short, stat, tiles};
-use crate::app::state::OpenRun;
+use crate::app::loader::{Loaded, Loader};
+use crate::app::panels::parts;
+use crate::app::state::{Action, OpenRun};
 use crate::app::theme;
 use crate::event::Completion;
-use crate::history::SampleStep;
-use eframe::egui::{Id, RichText, Ui};
+use crate::history::{SampleLog, SampleStep};
+use eframe::egui::{Context, Id, RichText, Ui};
 use std::collections::{BTreeMap, HashMap};
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 /// Between two looks at the file.
@@ -38,8 +41,7 @@ impl Which {
 
 /// A step's completions.
 #[derive(Debug)]
-struct Loaded {
-    step: SampleStep,
+struct Completions {
     completions: Vec<Completion>,
     /// Completions of each question.
     groups: Vec<Vec<usize>>,
@@ -47,13 +49,19 @@ struct Loaded {
     most: [f64; 2],
 }
 
+/// A step, and how many of its completions have been written.
+type Key = (u64, usize);
+
 /// See the module.
 #[derive(Debug, Default)]
 pub struct Rollouts {
     of: PathBuf,
     looked: Option<Instant>,
+    follower: Loader<Result<Option<SampleLog>, String>>,
     step: StepPick,
-    loaded: Option<Result<Loaded, (SampleStep, String)>>,
+    loaded: Loaded<Key, Arc<Result<Completions, String>>>,
+    /// What the laid out texts belong to.
+    drawn: Option<Key>,
     colouring: TokenColor,
     which: Which,
     group: usize,
@@ -62,73 +70,57 @@ pub struct Rollouts {
 }
 
 impl Rollouts {
-    /// Read what is new in the run's file, now and then.
-    pub fn follow(&mut self, run: &mut OpenRun) {
+    /// Follow the run's file, which is read by a thread now and then.
+    pub fn follow(&mut self, ctx: &Context, run: &mut OpenRun) {
         if self.of != run.files.path {
             *self = Self { of: run.files.path.clone(), colouring: self.colouring, which: self.which, ..Self::default() };
         }
-        if self.looked.is_none_or(|at| at.elapsed() >= PAUSE) {
+        if let Some(found) = self.follower.take() {
+            self.trouble = found.as_ref().err().cloned();
+            if let Ok(Some(log)) = found {
+                run.files.completions = log;
+            }
+        }
+        if !self.follower.is_busy() && self.looked.is_none_or(|at| at.elapsed() >= PAUSE) {
             self.looked = Some(Instant::now());
-            self.trouble = run.files.completions.follow().err().map(|e| format!("{e:#}"));
+            let (mut log, had_trouble) = (run.files.completions.clone(), self.trouble.is_some());
+            self.follower.start(ctx, move || match log.follow() {
+                Ok(true) => Some(Ok(Some(log))),
+                Ok(false) => had_trouble.then_some(Ok(None)),
+                Err(error) => Some(Err(format!("{error:#}"))),
+            });
         }
     }
 
     /// Draw.
-    pub fn ui(&mut self, ui: &mut Ui, run: &OpenRun) {
+    pub fn ui(&mut self, ui: &mut Ui, run: &OpenRun, actions: &mut Vec<Action>) {
         if let Some(trouble) = &self.trouble {
             ui.colored_label(theme::bad(ui.visuals()), trouble);
         }
         let steps = run.files.completions.steps();
         if steps.is_empty() {
-            let what = match run.files.history.stage() {
-                "grpo" => {
-                    "A run of GRPO keeps the rollouts of every tenth step, unless its setting \"log completions\" says otherwise. The first ones come with step 1 or later."
-                }
-                _ => "Rollouts belong to reinforcement (GRPO). What this run generated is under Generated text.",
-            };
-            return super::super::empty(ui, "No rollouts", what);
+            return none_ui(ui, run, actions);
         }
         let entry = self.step.ui(ui, steps.len(), |i| steps[i].step);
-        self.load(run, &steps[entry]);
-        let loaded = match self.loaded.take() {
-            Some(Ok(loaded)) => loaded,
-            failed => {
-                if let Some(Err((_, why))) = &failed {
-                    ui.colored_label(theme::bad(ui.visuals()), why);
-                }
-                self.loaded = failed;
-                return;
-            }
-        };
-        self.show(ui, &loaded);
-        self.loaded = Some(Ok(loaded));
-    }
-
-    fn load(&mut self, run: &OpenRun, step: &SampleStep) {
-        let of = |loaded: &Result<Loaded, (SampleStep, String)>| match loaded {
-            Ok(loaded) => loaded.step == *step,
-            Err((failed, _)) => failed == step,
-        };
-        if self.loaded.as_ref().is_some_and(of) {
+        let (log, step) = (run.files.completions.clone(), steps[entry].clone());
+        let read = move |_: &Key| Arc::new(completions(&log, &step).map_err(|error| format!("{error:#}")));
+        let Some((key, loaded)) = self.loaded.get(ui.ctx(), &(steps[entry].step, steps[entry].count), read) else {
+            ui.spinner();
             return;
+        };
+        let (key, loaded) = (*key, loaded.clone());
+        if self.drawn.replace(key) != Some(key) {
+            self.texts.clear();
         }
-        self.texts.clear();
-        self.loaded = Some(match run.files.completions.read(step) {
-            Err(e) => Err((step.clone(), format!("{e:#}"))),
-            Ok(completions) => {
-                let mut groups: BTreeMap<u32, Vec<usize>> = BTreeMap::new();
-                completions.iter().enumerate().for_each(|(i, c)| groups.entry(c.group).or_default().push(i));
-                let greatest = |list: &dyn Fn(&Completion) -> &Vec<f32>| {
-                    let all = completions.iter().flat_map(|c| list(c).iter().copied());
-                    all.filter(|x| x.is_finite()).fold(0.0, |m, x| f64::from(x.abs()).max(m))
-                };
-                let most = [greatest(&|c| &c.entropy), greatest(&|c| &c.advantages)];
-                Ok(Loaded { step: step.clone(), groups: groups.into_values().collect(), most, completions })
+        match loaded.as_ref() {
+            Ok(loaded) => self.show(ui, loaded),
+            Err(why) => {
+                ui.colored_label(theme::bad(ui.visuals()), why);
             }
-        });
+        }
     }
 
-    fn show(&mut self, ui: &mut Ui, loaded: &Loaded) {
+    fn show(&mut self, ui: &mut Ui, loaded: &Completions) {
         ui.horizontal_wrapped(|ui| {
             ui.label("colour");
             ui.selectable_value(&mut self.colouring, TokenColor::Probability, "probability");
@@ -145,11 +137,7 @@ impl Rollouts {
         let kept = |group: &&Vec<usize>| group.iter().any(|&i| which.holds(&loaded.completions[i]));
         let groups: Vec<&Vec<usize>> = loaded.groups.iter().filter(kept).collect();
         if groups.is_empty() {
-            return super::super::empty(
-                ui,
-                "No such answer",
-                "No answer of this step is of that kind; choose all, or another step.",
-            );
+            return parts::empty(ui, "No such answer", "No answer of this step is of that kind; choose all, or another step.");
         }
         self.group = self.group.min(groups.len() - 1);
         ui.horizontal_wrapped(|ui| {
@@ -165,7 +153,7 @@ impl Rollouts {
         self.answers(ui, loaded, groups[self.group.min(groups.len() - 1)]);
     }
 
-    fn answers(&mut self, ui: &mut Ui, loaded: &Loaded, group: &[usize]) {
+    fn answers(&mut self, ui: &mut Ui, loaded: &Completions, group: &[usize]) {
         let Some(first) = group.first().map(|i| &loaded.completions[*i]) else { return };
         card(ui, "Question", "What was asked, and the right answer.", |ui| {
             ui.label(printable(&first.prompt, QUESTION, false));
@@ -178,7 +166,7 @@ impl Rollouts {
         });
         ui.add_space(4.0);
         let shown: Vec<usize> = group.iter().copied().filter(|i| self.which.holds(&loaded.completions[*i])).collect();
-        // Each answer draws with what it remembers; a wall of them is cut.
+        // Each answer draws with what it remembers; only the first ones are shown.
         let mut texts: Vec<(usize, TokenText)> =
             shown.iter().take(MOST).map(|i| (*i, self.texts.remove(i).unwrap_or_default())).collect();
         let (of, colouring) = (&self.of, self.colouring);
@@ -192,8 +180,39 @@ impl Rollouts {
     }
 }
 
+/// Where a run has no rollouts: why, and how to get some.
+fn none_ui(ui: &mut Ui, run: &OpenRun, actions: &mut Vec<Action>) {
+    if run.files.history.stage() == "grpo" {
+        let what = "A run of GRPO keeps the completions of every tenth step, unless it was started otherwise. The first ones come with step 1.";
+        parts::empty(ui, "No rollouts yet", what);
+        ui.vertical_centered(|ui| {
+            let words = "New run like this one that keeps its completions";
+            parts::another_run(ui, run, words, &[("grpo.log_completions", "10")], actions);
+        });
+        return;
+    }
+    parts::empty(ui, "No rollouts", "Rollouts belong to GRPO. What this run generated is under Generated text.");
+    if !run.files.history.checkpoints.is_empty() {
+        let init = vec![("start.init".to_owned(), run.files.path.display().to_string())];
+        parts::offers(ui, [("Train it with GRPO", Action::NewRun("grpo".into(), init))], actions);
+    }
+}
+
+/// Read a step's completions.
+fn completions(log: &SampleLog, step: &SampleStep) -> anyhow::Result<Completions> {
+    let completions = log.read(step)?;
+    let mut groups: BTreeMap<u32, Vec<usize>> = BTreeMap::new();
+    completions.iter().enumerate().for_each(|(i, c)| groups.entry(c.group).or_default().push(i));
+    let greatest = |list: &dyn Fn(&Completion) -> &Vec<f32>| {
+        let all = completions.iter().flat_map(|c| list(c).iter().copied());
+        all.filter(|x| x.is_finite()).fold(0.0, |m, x| f64::from(x.abs()).max(m))
+    };
+    let most = [greatest(&|c| &c.entropy), greatest(&|c| &c.advantages)];
+    Ok(Completions { groups: groups.into_values().collect(), most, completions })
+}
+
 /// One answer.
-fn answer(ui: &mut Ui, loaded: &Loaded, i: usize, text: &mut TokenText, (run, colouring): (&Path, TokenColor)) {
+fn answer(ui: &mut Ui, loaded: &Completions, i: usize, text: &mut TokenText, (run, colouring): (&Path, TokenColor)) {
     let c = &loaded.completions[i];
     card(ui, &format!("Answer {}", i + 1), "", |ui| {
         ui.horizontal_wrapped(|ui| {

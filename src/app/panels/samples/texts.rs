@@ -1,6 +1,7 @@
-//! What a run generated, and asking for more.
+//! Texts that a run has generated, and requests for more.
 
 use crate::app::draw::{ScoredTokens, StepPick, TokenColor, TokenText, card, key_to, printable, short};
+use crate::app::panels::parts;
 use crate::app::state::{Action, OpenRun};
 use crate::event::{Command, Sample};
 use eframe::egui::{self, DragValue, Id, RichText, Ui};
@@ -9,7 +10,7 @@ use std::path::PathBuf;
 
 /// Characters of a text.
 const SHOWN: usize = 6_000;
-/// Texts below the slider's.
+/// Earlier texts below the selected one.
 const EARLIER: usize = 12;
 
 /// See the module.
@@ -52,10 +53,10 @@ impl Texts {
         if samples.is_empty() {
             let what = "Ask for one above while the run is trained here, or talk to one of its checkpoints under Chat. A run can also write \
                         a sample at each evaluation.";
-            super::super::empty(ui, "No text yet", what);
+            parts::empty(ui, "No text yet", what);
             ui.vertical_centered(|ui| {
                 let words = "New run like this one, with samples";
-                super::super::another_run(ui, run, words, &[("eval.sample_tokens", "200")], actions);
+                parts::another_run(ui, run, words, &[("eval.sample_tokens", "200")], actions);
             });
             return;
         }
@@ -79,16 +80,16 @@ impl Texts {
             ui.add_enabled_ui(run.is_ours(), |ui| {
                 let label = ui.label("prompt");
                 let field = egui::TextEdit::multiline(&mut self.prompt).desired_rows(2).desired_width(f32::INFINITY);
-                ui.add(field.hint_text("What it is to go on from; empty for a text of its own")).labelled_by(label.id);
+                ui.add(field.hint_text("The text to continue; empty to start from nothing")).labelled_by(label.id);
                 ui.horizontal_wrapped(|ui| {
                     let asked = ui.button("Sample now").clicked();
                     let label = ui.label("temperature");
                     let warm = DragValue::new(&mut self.temperature).range(0.0..=5.0).speed(0.01).max_decimals(2);
                     ui.add(warm).labelled_by(label.id).on_hover_text("0 takes the most probable token each time");
-                    let label = ui.label("tokens at most");
+                    let label = ui.label("max tokens");
                     ui.add(DragValue::new(&mut self.tokens).range(1..=4096)).labelled_by(label.id);
                     ui.checkbox(&mut self.chat, "as a chat")
-                        .on_hover_text("Put the prompt to the model as what a user says, through its chat template");
+                        .on_hover_text("Write the prompt as a user's message, through the chat template");
                     if asked {
                         let (prompt, chat) = (self.prompt.clone(), self.chat);
                         let (temperature, tokens) = (Some(self.temperature), Some(self.tokens));

@@ -1,4 +1,4 @@
-//! The switch between GRPO, Advantage Reweighting, Lopti, and both, for a run that goes on.
+//! The switch between GRPO, Advantage Reweighting, Lopti, and both, for a run that trains.
 
 use crate::app::draw::{card, short};
 use crate::app::state::{Action, OpenRun};
@@ -54,7 +54,7 @@ impl Method {
     }
 }
 
-/// What was asked for and has not been answered.
+/// A change that was sent and is not in force yet.
 #[derive(Debug)]
 struct Asked {
     run: PathBuf,
@@ -115,10 +115,10 @@ impl MethodSwitch {
         });
     }
 
-    /// Take over what the run says.
+    /// Follow the run's own settings.
     fn follow(&mut self, run: &OpenRun, now: Method) {
         let path = &run.files.path;
-        // A command that was refused is not answered; two steps later it would be in force.
+        // A refused command has no answer; two steps later it would be in force.
         let late = |a: &Asked| run.files.history.step > a.step + 1;
         self.asked.take_if(|a| a.run != *path || a.method == now || late(a) || !run.is_ours());
         if self.of != *path {
@@ -166,11 +166,11 @@ impl MethodSwitch {
 
     /// The newest changes.
     fn trail(&self, ui: &mut Ui, run: &OpenRun) {
-        let ours = |text: &str| text.starts_with("reweight_alpha") || text.starts_with("lopti_eta");
-        let pins = run.files.history.pins.iter().rev().filter(|p| p.kind == PinKind::LiveSettings && ours(&p.text));
-        let told: Vec<String> = pins.take(4).map(|p| crate::vfs::clean(&p.text)).collect();
-        if !told.is_empty() {
-            ui.label(RichText::new(format!("Changed: {}", told.join("; "))).small().weak());
+        let is_method = |text: &str| text.starts_with("reweight_alpha") || text.starts_with("lopti_eta");
+        let pins = run.files.history.pins.iter().rev().filter(|p| p.kind == PinKind::LiveSettings && is_method(&p.text));
+        let changes: Vec<String> = pins.take(4).map(|p| crate::vfs::clean(&p.text)).collect();
+        if !changes.is_empty() {
+            ui.label(RichText::new(format!("Changed: {}", changes.join("; "))).small().weak());
         }
     }
 }
@@ -190,7 +190,7 @@ fn number(ui: &mut Ui, name: &str, value: &mut f64, on: bool, editing: &mut bool
     response.drag_stopped() || response.changed() && !response.dragged()
 }
 
-/// Lopti by share cannot be told from the live settings.
+/// The live settings do not show Lopti by share.
 fn by_share(ui: &mut Ui, run: &OpenRun) {
     let share = run.files.settings.as_ref().and_then(|s| s.grpo.as_ref()?.lopti_quantile);
     if let Some(share) = share {
@@ -206,10 +206,10 @@ fn elsewhere(ui: &mut Ui, run: &OpenRun, actions: &mut Vec<Action>) {
     ui.horizontal_wrapped(|ui| {
         let why = match run.live {
             true => "Another program trains this run, so that it takes no commands from this window.",
-            false => "Nothing trains this run just now.",
+            false => "This run is not being trained.",
         };
         ui.label(RichText::new(why).weak());
-        if let Some((step, _)) = run.newest_checkpoint()
+        if let Some(step) = run.newest_checkpoint()
             && ui.button(format!("Fork with another method from step {step}")).clicked()
         {
             let fork = format!("{}@{step}", run.files.path.display());

@@ -5,6 +5,7 @@ mod policy;
 mod supervised;
 
 use crate::app::draw::StepPick;
+use crate::app::panels::parts;
 use crate::app::state::{Action, AppState, OpenRun};
 use crate::event::Command;
 use eframe::egui::{self, Ui};
@@ -40,7 +41,7 @@ pub struct Tokens {
 impl Tokens {
     /// Draw.
     pub fn ui(&mut self, ui: &mut Ui, desk: &mut AppState) {
-        if super::focused_name(ui, desk).is_none() {
+        if parts::focused_name(ui, desk).is_none() {
             return;
         }
         let mut actions = Vec::new();
@@ -68,16 +69,15 @@ impl Tokens {
             supervised::ui(ui, self, history);
         } else {
             let (heading, what) = match reinforced {
-                true => ("No tokens yet", "The first step of reinforcement brings the first ones."),
+                true => ("No tokens yet", "They come with the first step of GRPO."),
                 false => (
                     "No token statistics yet",
-                    "A run of reinforcement has them at every step; pre-training and fine-tuning have them at every evaluation \
-                     .",
+                    "A run of GRPO has them at every step, pre-training and fine-tuning at every evaluation.",
                 ),
             };
-            super::empty(ui, heading, what);
+            parts::empty(ui, heading, what);
             if run.is_ours() && !reinforced {
-                super::offers(ui, [("Evaluate now", Action::Send(run.files.path.clone(), Command::EvalNow))], actions);
+                parts::offers(ui, [("Evaluate now", Action::Send(run.files.path.clone(), Command::EvalNow))], actions);
             }
         }
     }
@@ -102,13 +102,13 @@ impl Tokens {
         ui.add_space(4.0);
     }
 
-    /// The entry of a list that the slider stands at.
+    /// The entry that the slider selects.
     fn entry(&self, count: usize) -> usize {
         self.step.entry(count)
     }
 }
 
-/// Lower edges with the last upper one, as many bins as are sound.
+/// Lower edges with the last upper one, as many as are valid.
 fn edges(from: &[f64]) -> Vec<f64> {
     let sound = from.iter().copied().take_while(|e| (0.0..1.0).contains(e));
     let mut edges: Vec<f64> = sound.collect();

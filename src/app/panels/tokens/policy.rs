@@ -1,4 +1,4 @@
-//! The pictures of reinforcement.
+//! The pictures of GRPO.
 
 use super::{Fineness, Group, Tokens, edges, numbers};
 use crate::app::draw::{Bars, Boxes, Five, Line, Lines, bars, boxes, card, lines, percent, short, stat, tiles};
@@ -18,7 +18,7 @@ fn group(page: &Tokens, bins: &Bins) -> Binned {
     }
 }
 
-/// Draw the pictures of the step that the slider stands at.
+/// Draw the pictures of the selected step.
 pub fn ui(ui: &mut Ui, page: &mut Tokens, history: &History) {
     let entry = page.entry(history.tokens.len());
     let Some(now) = history.tokens.get(entry) else { return };

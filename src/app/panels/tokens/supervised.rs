@@ -7,7 +7,7 @@ use crate::event::{Number, Predicted};
 use crate::history::History;
 use eframe::egui::Ui;
 
-/// Draw the pictures of the evaluation that the slider stands at.
+/// Draw the pictures of the selected evaluation.
 pub fn ui(ui: &mut Ui, page: &Tokens, history: &History) {
     let Some(now) = history.predictions.get(page.entry(history.predictions.len())) else { return };
     ui.horizontal_wrapped(|ui| {
@@ -33,12 +33,12 @@ pub fn ui(ui: &mut Ui, page: &Tokens, history: &History) {
             }),
             Box::new(|ui| {
                 let hint =
-                    "Beside its part of the tokens, each bin's part of the loss, the sum of -log p: a surprise costs much.";
+                    "Beside its part of the tokens, each bin's part of the loss, the sum of -log p: improbable tokens cost most.";
                 let series = [("share of tokens", 0, &bins.share), ("share of loss", 1, &bins.loss)];
                 picture(ui, "Loss against tokens", hint, &edges, bins, &series);
             }),
             Box::new(|ui| {
-                let hint = "Each bin's part of the gradient |d loss / d logits|, summed: what the model does not foresee is what it learns from.";
+                let hint = "Each bin's part of the gradient |d loss / d logits|, summed: the model learns most from the tokens that it predicts badly.";
                 let series = [("share of tokens", 0, &bins.share), ("share of gradient", 2, &bins.gradient)];
                 picture(ui, "Gradient against tokens", hint, &edges, bins, &series);
             }),

@@ -1,12 +1,12 @@
-//! The parts of a lesson, as they stand on the page.
+//! The parts of a lesson's page.
 
+use crate::app::loader::Loaded;
 use crate::app::theme;
-use crate::story::{Block, Judged, Player, Question};
+use crate::story::{Block, Judged, Question, blocks};
 use eframe::egui::{self, RichText, Ui};
-use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 
-/// Paragraphs, and lines as they are.
+/// Paragraphs, and preformatted lines.
 pub(super) fn blocks_ui(ui: &mut Ui, blocks: &[Block]) {
     for block in blocks {
         ui.add_space(6.0);
@@ -26,14 +26,14 @@ pub(super) fn blocks_ui(ui: &mut Ui, blocks: &[Block]) {
     }
 }
 
-/// What is to be predicted; `open` until it runs.
+/// The question; `open` until the scene runs.
 pub(super) fn question_ui(ui: &mut Ui, question: &Question, open: bool, predicted: &mut Option<usize>) {
     ui.add_space(10.0);
     let accent = ui.visuals().selection.bg_fill;
     egui::Frame::new().stroke(egui::Stroke::new(1.5, accent)).inner_margin(12).corner_radius(6.0).show(ui, |ui| {
         ui.set_width(ui.available_width());
         ui.label(RichText::new("Before it runs, what do you think?").strong());
-        blocks_ui(ui, &crate::story::blocks(&question.ask));
+        blocks_ui(ui, &blocks(&question.ask));
         ui.add_space(4.0);
         ui.add_enabled_ui(open, |ui| {
             for ((i, choice), letter) in question.choices.iter().enumerate().zip('a'..) {
@@ -46,7 +46,7 @@ pub(super) fn question_ui(ui: &mut Ui, question: &Question, open: bool, predicte
     });
 }
 
-/// The answer, with what was predicted.
+/// The answer, with the prediction.
 pub(super) fn answer_ui(
     ui: &mut Ui,
     question: Option<&Question>,
@@ -69,14 +69,13 @@ pub(super) fn answer_ui(
     });
 }
 
-/// What will run, as it could be typed.
-pub(super) fn commands_ui(ui: &mut Ui, player: &Player) {
-    if player.scene().steps.is_empty() {
+/// The commands that will run.
+pub(super) fn commands_ui(ui: &mut Ui, commands: &[String]) {
+    if commands.is_empty() {
         return;
     }
     egui::CollapsingHeader::new("The commands that will run").show(ui, |ui| {
-        for step in &player.scene().steps {
-            let line = player.command_line(step).unwrap_or_else(|error| format!("{error:#}"));
+        for line in commands {
             ui.add(egui::Label::new(RichText::new(line).monospace().small()).wrap());
         }
     });
@@ -99,21 +98,27 @@ pub(super) fn table_ui(ui: &mut Ui, head: &[String], rows: &[Vec<String>]) {
     });
 }
 
-/// A picture that a step made, drawn once.
-pub(super) fn picture_ui(ui: &mut Ui, pictures: &mut BTreeMap<PathBuf, Option<egui::TextureHandle>>, path: &Path) {
-    let texture = pictures.entry(path.to_owned()).or_insert_with(|| {
+/// A picture on its way from a file to the screen; none of one that cannot be shown.
+pub(super) type Picture = Loaded<PathBuf, Option<egui::TextureHandle>>;
+
+/// A picture that a step has made.
+pub(super) fn picture_ui(ui: &mut Ui, picture: &mut Picture, path: &Path) {
+    let ctx = ui.ctx().clone();
+    let draw = move |path: &PathBuf| {
         let svg = std::fs::read_to_string(path).ok()?;
         let drawn = crate::report::pixels(&svg, 1.5).ok()?;
         let image = egui::ColorImage::from_rgba_premultiplied(drawn.size, &drawn.rgba);
-        Some(ui.ctx().load_texture(path.display().to_string(), image, egui::TextureOptions::LINEAR))
-    });
-    match texture {
-        Some(texture) => {
-            ui.add(
-                egui::Image::from_texture(&*texture).max_width(ui.available_width()).alt_text(crate::history::short_name(path)),
-            );
-        }
+        Some(ctx.load_texture(path.display().to_string(), image, egui::TextureOptions::LINEAR))
+    };
+    match picture.get(ui.ctx(), &path.to_owned(), draw) {
         None => {
+            ui.spinner();
+        }
+        Some((_, Some(texture))) => {
+            let image = egui::Image::from_texture(texture).max_width(ui.available_width());
+            ui.add(image.alt_text(crate::history::short_name(path)));
+        }
+        Some((_, None)) => {
             ui.label(RichText::new(format!("{} cannot be shown", crate::vfs::shown(path))).weak());
         }
     }

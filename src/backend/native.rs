@@ -1,0 +1,265 @@
+//! Commands as child processes.
+
+use super::{Backend, End, Output, Task, Wake};
+use crate::session::control::INTERRUPTED;
+use crate::vfs::{clean, shown};
+use anyhow::{Context as _, Result, anyhow};
+use std::io::{BufRead, BufReader, Read, Write as _};
+use std::path::PathBuf;
+use std::process::{Child, ChildStdin, Command, ExitStatus, Stdio};
+use std::sync::mpsc::{Receiver, Sender, channel};
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
+
+/// Between two looks at a process that has closed its output and has not ended.
+const PAUSE: Duration = Duration::from_millis(5);
+
+/// Starts the program in this file.
+#[derive(Clone, Debug)]
+pub struct Native {
+    program: PathBuf,
+}
+
+impl Native {
+    /// Commands of the program in this file.
+    pub fn new(program: PathBuf) -> Self {
+        Self { program }
+    }
+
+    /// Commands of this very program.
+    ///
+    /// # Errors
+    /// The system does not say where its file is.
+    pub fn this_program() -> Result<Self> {
+        Ok(Self::new(std::env::current_exe().context("this program's own file")?))
+    }
+}
+
+impl Backend for Native {
+    fn start(&self, argv: &[String], env: &[(&str, &str)], wake: Wake) -> Result<Box<dyn Task>> {
+        let mut command = Command::new(&self.program);
+        command.args(argv).stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped());
+        command.envs(env.iter().filter(|(name, _)| std::env::var_os(name).is_none()).copied());
+        let child = command.spawn().with_context(|| format!("{}: cannot be started", shown(&self.program)))?;
+        let process = Process { child: Arc::new(Mutex::new(child)) };
+        let followed = process.follow(wake);
+        if followed.is_err() {
+            process.kill();
+        }
+        let (input, output) = followed?;
+        Ok(Box::new(Running { process, input, output }))
+    }
+}
+
+/// A child process, shared with the thread that waits for its end.
+#[derive(Clone, Debug)]
+struct Process {
+    child: Arc<Mutex<Child>>,
+}
+
+/// A child process whose input and output belong to threads: a full pipe must not stop the caller.
+#[derive(Debug)]
+struct Running {
+    process: Process,
+    input: Sender<String>,
+    output: Receiver<Output>,
+}
+
+impl Process {
+    fn with<R>(&self, use_it: impl FnOnce(&mut Child) -> R) -> R {
+        use_it(&mut self.child.lock().unwrap_or_else(PoisonError::into_inner))
+    }
+
+    fn kill(&self) {
+        // A process that has ended already cannot be killed.
+        let _ = self.with(Child::kill);
+    }
+
+    /// Start the threads that write its input and read its output.
+    fn follow(&self, wake: Wake) -> Result<(Sender<String>, Receiver<Output>)> {
+        let (stdin, stdout, stderr) = self.with(|child| (child.stdin.take(), child.stdout.take(), child.stderr.take()));
+        let (input, lines) = channel();
+        let (send, output) = channel();
+        let thread = |name: &str| std::thread::Builder::new().name(name.into());
+        thread("input").spawn(move || write_lines(stdin, &lines))?;
+        let (messages, wake_for_messages) = (send.clone(), wake.clone());
+        let read_messages = move || {
+            let mut said = Said::default();
+            each_line(stderr, |line| {
+                let line = clean(line.trim_end());
+                said.take(&line);
+                // Without a receiver the pipe is read all the same, or the process would stop at a full one.
+                let _ = messages.send(Output::Message(line));
+                wake_for_messages();
+            });
+            said
+        };
+        let messages = thread("messages").spawn(read_messages)?;
+        let process = self.clone();
+        let read_output = move || {
+            each_line(stdout, |line| {
+                let _ = send.send(Output::Line(line.to_owned()));
+                wake();
+            });
+            let said = messages.join().unwrap_or_default();
+            let _ = send.send(Output::Ended(process.wait(&said)));
+            wake();
+        };
+        thread("output").spawn(read_output)?;
+        Ok((input, output))
+    }
+
+    /// Wait for its end. The lock is free in between, so that it can be killed.
+    fn wait(&self, said: &Said) -> End {
+        loop {
+            match self.with(Child::try_wait) {
+                Ok(Some(status)) => return end_of(status, said),
+                Ok(None) => std::thread::sleep(PAUSE),
+                Err(error) => return End::Failed(error.to_string()),
+            }
+        }
+    }
+}
+
+impl Task for Running {
+    fn send(&mut self, line: String) -> Result<()> {
+        self.input.send(line).map_err(|_| anyhow!("it takes no more commands"))
+    }
+
+    fn poll(&mut self) -> Vec<Output> {
+        self.output.try_iter().collect()
+    }
+
+    fn kill(&mut self) {
+        self.process.kill();
+    }
+
+    fn id(&self) -> Option<u32> {
+        Some(self.process.with(|child| child.id()))
+    }
+}
+
+fn write_lines(stdin: Option<ChildStdin>, lines: &Receiver<String>) {
+    let Some(mut stdin) = stdin else { return };
+    for line in lines {
+        if stdin.write_all((line + "\n").as_bytes()).and_then(|()| stdin.flush()).is_err() {
+            return;
+        }
+    }
+}
+
+/// Read lines to the end; the last one need not have one.
+fn each_line(from: Option<impl Read>, mut take: impl FnMut(&str)) {
+    let Some(from) = from else { return };
+    let (mut reader, mut line) = (BufReader::new(from), Vec::new());
+    while matches!(reader.read_until(b'\n', &mut line), Ok(n) if n > 0) {
+        take(String::from_utf8_lossy(line.strip_suffix(b"\n").unwrap_or(&line)).as_ref());
+        line.clear();
+    }
+}
+
+/// What explains an end: the newest error, else the newest line.
+#[derive(Debug, Default)]
+struct Said {
+    error: Option<String>,
+    line: String,
+}
+
+impl Said {
+    fn take(&mut self, line: &str) {
+        if let Some(error) = line.strip_prefix("error: ") {
+            self.error = Some(error.to_owned());
+        }
+        if !line.is_empty() {
+            line.clone_into(&mut self.line);
+        }
+    }
+}
+
+fn end_of(status: ExitStatus, said: &Said) -> End {
+    match status.code() {
+        Some(0) => End::Done,
+        Some(INTERRUPTED) => End::Interrupted,
+        code => End::Failed(reason(status, code, said)),
+    }
+}
+
+fn reason(status: ExitStatus, code: Option<i32>, said: &Said) -> String {
+    #[cfg(unix)]
+    if let Some(signal) = std::os::unix::process::ExitStatusExt::signal(&status) {
+        let cause = match signal {
+            6 => " (aborted, perhaps by the driver)",
+            9 => " (killed, perhaps because memory was short)",
+            11 => " (crashed, perhaps in the driver)",
+            _ => "",
+        };
+        return format!("the process ended by signal {signal}{cause}");
+    }
+    #[cfg(not(unix))]
+    let _ = status;
+    match (said.error.as_ref().unwrap_or(&said.line).as_str(), code) {
+        ("", Some(code)) => format!("the process ended with code {code} and no message"),
+        ("", None) => "the process ended without a message".into(),
+        (said, _) => said.to_owned(),
+    }
+}
+
+#[cfg(test)]
+#[cfg(unix)]
+mod tests {
+    use super::*;
+    use std::time::Instant;
+
+    fn start(script: &str) -> (Box<dyn Task>, Receiver<()>) {
+        let (send, woken) = channel();
+        let wake: Wake = Arc::new(move || send.send(()).unwrap_or_default());
+        let argv = ["-c".to_owned(), script.to_owned()];
+        (Native::new("/bin/sh".into()).start(&argv, &[("LEHR_TEST_BACKEND", "set")], wake).unwrap(), woken)
+    }
+
+    /// Everything up to the end; each look is one that was asked for.
+    fn finish((mut task, woken): (Box<dyn Task>, Receiver<()>)) -> Vec<Output> {
+        let (mut all, begin) = (Vec::new(), Instant::now());
+        while !matches!(all.last(), Some(Output::Ended(_))) {
+            assert!(begin.elapsed() < Duration::from_secs(60), "{all:?}");
+            woken.recv_timeout(Duration::from_secs(60)).expect("a wake");
+            all.extend(task.poll());
+        }
+        all
+    }
+
+    #[test]
+    fn lines_come_in_order_and_the_end_comes_last() {
+        let outputs = finish(start("echo one; echo $LEHR_TEST_BACKEND; printf three"));
+        let line = |text: &str| Output::Line(text.into());
+        assert_eq!(outputs, [line("one"), line("set"), line("three"), Output::Ended(End::Done)]);
+    }
+
+    #[test]
+    fn input_arrives_and_a_stop_is_no_failure() {
+        let (mut task, woken) = start("read word; echo got $word; exit 130");
+        task.send("it".into()).unwrap();
+        let outputs = finish((task, woken));
+        assert_eq!(outputs, [Output::Line("got it".into()), Output::Ended(End::Interrupted)]);
+    }
+
+    #[test]
+    fn a_failure_is_explained_by_the_error_the_last_line_the_code_or_the_signal() {
+        let end = |script: &str| match finish(start(script)).pop() {
+            Some(Output::Ended(End::Failed(why))) => why,
+            other => panic!("{script}: {other:?}"),
+        };
+        assert_eq!(end("echo error: no data >&2; echo bye >&2; exit 1"), "no data");
+        assert_eq!(end("echo thread panicked >&2; exit 101"), "thread panicked");
+        assert!(end("exit 3").contains("code 3"));
+        assert!(end("kill -9 $$").contains("signal 9"));
+    }
+
+    #[test]
+    fn a_killed_process_ends() {
+        let (mut task, woken) = start("exec sleep 600");
+        assert!(task.id().is_some());
+        task.kill();
+        assert!(matches!(finish((task, woken)).pop(), Some(Output::Ended(End::Failed(why))) if why.contains("signal 9")));
+    }
+}

@@ -1,0 +1,172 @@
+//! A lesson's run by hand: the same trainer with more updates, whose settings the reader changes while it trains. A change comes with a
+//! prediction, and what happened is measured: the mean of a metric before and after.
+
+use crate::history::History;
+use crate::stats::{deviation, mean};
+use std::path::{Path, PathBuf};
+
+/// The run has this many times the updates of the lesson's.
+const LONGER: u64 = 20;
+/// Half the width of a 95 % interval, in standard errors.
+const Z: f64 = 1.959_964;
+
+/// See the module.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Experiment {
+    /// The trainer's command line, without the program and the run folder.
+    pub args: Vec<String>,
+    /// The folder that its run folders go into.
+    dir: PathBuf,
+    /// Number of the first run folder that does not exist yet.
+    first_free: u32,
+    /// Updates from a change to its result.
+    pub span: u64,
+}
+
+impl Experiment {
+    /// A run by hand of a trainer's command line; none of one that has no length.
+    pub fn new(mut args: Vec<String>, dir: &Path) -> Option<Self> {
+        let steps: u64 = flag(&mut args, "--max-steps")?.parse().ok()?;
+        *flag(&mut args, "--max-steps")? = (LONGER * steps).to_string();
+        // Nothing is resumed from it: it saves only what a rescue goes back to.
+        if !args.iter().any(|arg| arg == "--rescue") {
+            match flag(&mut args, "--save-every") {
+                Some(value) => "0".clone_into(value),
+                None => args.extend(["--save-every".into(), "0".into()]),
+            }
+        }
+        if let Some(value) = flag(&mut args, "--keep-every") {
+            "0".clone_into(value);
+        }
+        let first_free = (1..).find(|n| !folder(dir, *n).exists())?;
+        Some(Self { args, dir: dir.to_owned(), first_free, span: (steps / 6).clamp(12, 200) })
+    }
+
+    /// The run folder of the next experiment; `is_taken` knows folders that may not exist yet.
+    pub fn run(&self, is_taken: impl Fn(&Path) -> bool) -> PathBuf {
+        let free = (self.first_free..).map(|n| folder(&self.dir, n)).find(|run| !is_taken(run));
+        free.unwrap_or_else(|| folder(&self.dir, self.first_free))
+    }
+}
+
+fn folder(dir: &Path, n: u32) -> PathBuf {
+    dir.join(format!("experiment-{n}"))
+}
+
+/// The value of a flag in a command line.
+fn flag<'a>(args: &'a mut [String], name: &str) -> Option<&'a mut String> {
+    let at = args.iter().position(|arg| arg == name)?;
+    args.get_mut(at + 1)
+}
+
+/// What a metric did after a change.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Course {
+    /// It is lower than before.
+    Lower,
+    /// It is higher than before.
+    Higher,
+    /// The 95 % interval of the difference holds zero.
+    Same,
+}
+
+/// A metric before and after a change.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct Response {
+    /// Means of as many updates before the change and at the end of the span after it.
+    pub means: [f64; 2],
+    /// Updates of each mean.
+    pub updates: u64,
+    /// The 95 % interval of the difference.
+    pub interval: [f64; 2],
+    /// What that says.
+    pub course: Course,
+}
+
+impl Response {
+    /// Of a metric that was changed after update `from`, `span` updates later; none until the run is there, or where nothing was measured.
+    pub fn of(history: &History, metric: &str, from: u64, span: u64) -> Option<Self> {
+        if history.step < from + span {
+            return None;
+        }
+        let updates = (span / 3).max(4);
+        let before = values(history, metric, from.saturating_sub(updates), from);
+        let after = values(history, metric, from + span - updates, from + span);
+        if before.len() < 2 || after.len() < 2 {
+            return None;
+        }
+        let means = [mean(&before), mean(&after)];
+        let error = [&before, &after].map(|list| deviation(list).powi(2) / list.len() as f64).iter().sum::<f64>().sqrt();
+        let difference = means[1] - means[0];
+        let interval = [difference - Z * error, difference + Z * error];
+        let course = match interval {
+            [low, _] if low > 0.0 => Course::Higher,
+            [_, high] if high < 0.0 => Course::Lower,
+            _ => Course::Same,
+        };
+        Some(Self { means, updates, interval, course })
+    }
+}
+
+/// Values of a metric after update `after` up to update `to`.
+fn values(history: &History, metric: &str, after: u64, to: u64) -> Vec<f64> {
+    let Some(curve) = history.curves.get(metric) else { return Vec::new() };
+    let step = |row: u32| history.clock.at(crate::history::Axis::Steps, row);
+    let points = curve.rows().iter().zip(curve.values()).rev();
+    let late = points.skip_while(|(row, _)| step(**row) > to as f64).take_while(|(row, _)| step(**row) > after as f64);
+    late.map(|(_, value)| *value).filter(|value| value.is_finite()).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::event::{Event, Step};
+
+    fn args(text: &str) -> Vec<String> {
+        text.split(' ').map(str::to_owned).collect()
+    }
+
+    #[test]
+    fn an_experiment_is_the_lessons_run_but_longer_and_without_checkpoints() {
+        let dir = tempfile::tempdir().unwrap();
+        let words = "pretrain --data a.txt --max-steps 300 --save-every 20 --keep-every 20 --seed 7";
+        let found = Experiment::new(args(words), dir.path()).unwrap();
+        assert_eq!(found.args, args("pretrain --data a.txt --max-steps 6000 --save-every 0 --keep-every 0 --seed 7"));
+        assert_eq!(found.span, 50);
+        let short = Experiment::new(args("grpo --max-steps 24"), dir.path()).unwrap();
+        assert_eq!((short.args, short.span), (args("grpo --max-steps 480 --save-every 0"), 12));
+        let rescued = Experiment::new(args("pretrain --max-steps 60 --save-every 20 --rescue pma"), dir.path()).unwrap();
+        assert_eq!(rescued.args, args("pretrain --max-steps 1200 --save-every 20 --rescue pma"));
+        assert_eq!(Experiment::new(args("data math --count 3"), dir.path()), None);
+        // Each has a folder of its own.
+        let run = |n: u32| dir.path().join(format!("experiment-{n}"));
+        assert_eq!(found.run(|_| false), run(1));
+        assert_eq!(found.run(|path| path == run(1)), run(2));
+        std::fs::create_dir(run(1)).unwrap();
+        assert_eq!(Experiment::new(args(words), dir.path()).unwrap().run(|_| false), run(2));
+    }
+
+    #[test]
+    fn a_response_is_the_difference_of_means_with_its_interval() {
+        // Until update 100 the loss is 2 with noise of 0.1, afterwards as `level` says.
+        let run = |level: f64, to: u64| {
+            let mut history = History::default();
+            for step in 1..=to {
+                let noise = if step % 2 == 0 { 0.1 } else { -0.1 };
+                let loss = if step <= 100 { 2.0 } else { level } + noise;
+                history.push(Event::Step(Step { step, loss, ..Step::default() }));
+            }
+            history
+        };
+        assert_eq!(Response::of(&run(1.0, 129), "loss", 100, 30), None, "the run is not there yet");
+        let found = Response::of(&run(1.0, 150), "loss", 100, 30).unwrap();
+        // Ten updates: a variance of 0.01 n / (n - 1) each.
+        let error = (2.0 * 0.01 / 9.0f64).sqrt();
+        assert!((found.means[0] - 2.0).abs() < 1e-12 && (found.means[1] - 1.0).abs() < 1e-12, "{found:?}");
+        assert!((found.interval[0] - (-1.0 - Z * error)).abs() < 1e-9 && (found.interval[1] - (-1.0 + Z * error)).abs() < 1e-9);
+        assert_eq!((found.updates, found.course), (10, Course::Lower));
+        let course = |level: f64| Response::of(&run(level, 150), "loss", 100, 30).unwrap().course;
+        assert_eq!([course(3.0), course(2.01)], [Course::Higher, Course::Same]);
+        assert_eq!(Response::of(&run(1.0, 150), "reward", 100, 30), None, "not measured");
+    }
+}

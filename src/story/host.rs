@@ -1,0 +1,323 @@
+//! A player on a thread of its own, for a window: what is to be drawn arrives as a value, and no frame waits for a file.
+
+use super::experiment::Experiment;
+use super::player::{Judged, Options, Phase, Player};
+use super::script::{Scene, StepKind, Story, Watch};
+use super::templates::{Block, Filled};
+use super::time_estimate::Progress;
+use crate::backend::Wake;
+use crate::event::Command;
+use anyhow::Result;
+use std::collections::BTreeMap;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::sync::mpsc::{Receiver, RecvTimeoutError, Sender, channel};
+use std::time::Duration;
+use web_time::Instant;
+
+/// Between two looks at a command that runs.
+const POLL: Duration = Duration::from_millis(40);
+/// Between two values of [`Shown`] while only the progress changes.
+const PROGRESS: Duration = Duration::from_millis(250);
+/// How long a window that has left a story lets its trainer save.
+const LEAVING: Duration = Duration::from_secs(60);
+
+/// What a reader does.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Action {
+    /// Run the scene, or continue it after a stop.
+    Run,
+    /// To the next scene.
+    Next,
+    /// Save and end what runs.
+    Stop,
+    /// Pause the trainer that runs, or let it continue.
+    Pause(bool),
+    /// While paused: one update.
+    Step,
+    /// Give a parameter another value.
+    Set(String, String),
+}
+
+/// A story as it is to be drawn.
+#[derive(Clone, Debug)]
+pub struct Shown {
+    /// The story, with the values of its parameters.
+    pub story: Arc<Story>,
+    /// Its folder.
+    pub dir: PathBuf,
+    /// Number of the current scene, from 0.
+    pub number: usize,
+    /// How the story stands.
+    pub phase: Phase,
+    /// How far it is.
+    pub progress: Progress,
+    /// A trainer runs.
+    pub can_pause: bool,
+    /// That trainer is paused.
+    pub is_paused: bool,
+    /// Seconds of shared steps that are still to be run, once.
+    pub preparation: Option<f64>,
+    /// The scene's command lines.
+    pub commands: Vec<String>,
+    /// Run folders that exist, by the names of their steps.
+    pub runs: BTreeMap<String, PathBuf>,
+    /// What each step makes, by its name.
+    pub products: BTreeMap<String, PathBuf>,
+    /// What is said after the run, or why it cannot be said.
+    pub after: Option<Result<After, String>>,
+    /// Scenes that are over, of a story that continues by itself: titles and texts.
+    pub before: Arc<Vec<(String, Vec<Block>)>>,
+    /// A story that continues by itself has come to its end.
+    pub is_over: bool,
+    /// What can be tried by hand.
+    pub experiment: Option<Experiment>,
+    /// A parameter that could not be set: why.
+    pub refused: Option<String>,
+}
+
+/// What is said after a scene's run.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub struct After {
+    /// What was seen.
+    pub seen: Vec<Block>,
+    /// Numbers side by side.
+    pub table: Option<Filled>,
+    /// The answer to the question.
+    pub answer: Vec<Block>,
+    /// The reply to each choice.
+    pub judged: Vec<Option<Judged>>,
+    /// Text at the end.
+    pub closing: Vec<Block>,
+}
+
+impl Shown {
+    /// The current scene.
+    pub fn scene(&self) -> &Scene {
+        &self.story.scenes[self.number]
+    }
+
+    /// Whether the current scene is the last one.
+    pub fn is_last(&self) -> bool {
+        self.number + 1 == self.story.scenes.len()
+    }
+
+    /// Folders of the runs that are to be watched: those that are named, else the scene's own.
+    pub fn watched(&self, watch: &Watch) -> Vec<PathBuf> {
+        let named = watch.runs.iter().filter_map(|name| self.runs.get(name));
+        let own = self.scene().steps.iter().filter(|step| !step.shared).filter_map(|step| self.runs.get(&step.name));
+        if watch.runs.is_empty() { own.cloned().collect() } else { named.cloned().collect() }
+    }
+}
+
+/// See the module. Dropped, a trainer that runs is stopped and saved.
+#[derive(Debug)]
+pub struct Host {
+    actions: Sender<Action>,
+    news: Receiver<Result<Shown, String>>,
+    newest: Option<Result<Shown, String>>,
+}
+
+impl Host {
+    /// Play a story; `automatic` continues from scene to scene without a reader. `wake` is called when there is something new.
+    ///
+    /// # Errors
+    /// No thread can be started.
+    pub fn start(story: Story, options: Options, automatic: bool, wake: Wake) -> Result<Self> {
+        let (actions, asked) = channel();
+        let (send, news) = channel();
+        std::thread::Builder::new().name("story".into()).spawn(move || {
+            let opened = Player::open(story, options);
+            match opened {
+                Ok(player) => {
+                    let (before, after, story) = (Arc::default(), None, None);
+                    Stage { player, automatic, is_over: false, send, wake, before, after, story }.play(&asked);
+                }
+                Err(error) => {
+                    let _ = send.send(Err(format!("{error:#}")));
+                    wake();
+                }
+            }
+        })?;
+        Ok(Self { actions, news, newest: None })
+    }
+
+    /// Do something.
+    pub fn act(&self, action: Action) {
+        // A story that could not be opened has no thread any more.
+        let _ = self.actions.send(action);
+    }
+
+    /// Take what is new; whether something was.
+    pub fn poll(&mut self) -> bool {
+        let news = self.news.try_iter().last();
+        let is_new = news.is_some();
+        self.newest = news.or(self.newest.take());
+        is_new
+    }
+
+    /// The story as it was last; none while its folder is being opened.
+    pub fn shown(&self) -> Option<&Shown> {
+        self.newest.as_ref().and_then(|newest| newest.as_ref().ok())
+    }
+
+    /// Why the story could not be opened.
+    pub fn error(&self) -> Option<&str> {
+        self.newest.as_ref().and_then(|newest| newest.as_ref().err()).map(String::as_str)
+    }
+
+    /// Whether a step runs.
+    pub fn is_running(&self) -> bool {
+        self.shown().is_some_and(|shown| shown.phase == Phase::Running)
+    }
+}
+
+/// The thread's side.
+struct Stage {
+    player: Player,
+    automatic: bool,
+    is_over: bool,
+    send: Sender<Result<Shown, String>>,
+    wake: Wake,
+    before: Arc<Vec<(String, Vec<Block>)>>,
+    /// Of the scene whose run is over.
+    after: Option<(usize, Result<After, String>)>,
+    /// The story as it was sent last; none after a change.
+    story: Option<Arc<Story>>,
+}
+
+impl Stage {
+    fn play(mut self, actions: &Receiver<Action>) {
+        let (mut sent, mut changed, mut refused) = (Instant::now(), true, None);
+        loop {
+            if changed || (self.is_running() && sent.elapsed() >= PROGRESS) {
+                let shown = Shown { refused: refused.take(), ..self.shown() };
+                if self.send.send(Ok(shown)).is_err() {
+                    break;
+                }
+                (self.wake)();
+                sent = Instant::now();
+            }
+            let wait = if self.is_running() || (self.automatic && self.is_waiting()) { POLL } else { Duration::from_secs(3600) };
+            let action = match actions.recv_timeout(wait) {
+                Err(RecvTimeoutError::Disconnected) => break,
+                asked => asked.ok(),
+            };
+            changed = action.is_some();
+            if let Some(action) = action {
+                refused = self.act(action).err().map(|error| format!("{error:#}"));
+            }
+            changed |= self.automatic && self.continue_by_itself();
+            // A step that has been run before takes no time.
+            for _ in 0..20 {
+                let is_new = self.player.poll();
+                changed |= is_new;
+                if !is_new {
+                    break;
+                }
+            }
+        }
+        self.leave();
+    }
+
+    fn is_running(&self) -> bool {
+        *self.player.phase() == Phase::Running
+    }
+
+    /// Whether a reader would have to do something.
+    fn is_waiting(&self) -> bool {
+        matches!(self.player.phase(), Phase::Reading | Phase::Seen)
+    }
+
+    fn act(&mut self, action: Action) -> Result<()> {
+        match action {
+            Action::Run => self.player.go(),
+            Action::Next => self.player.next(),
+            Action::Stop => self.player.stop(),
+            // A trainer that has just ended takes no command; its end is seen next.
+            Action::Pause(paused) => self.player.pause(paused).unwrap_or_default(),
+            Action::Step => self.player.send(&Command::Step).unwrap_or_default(),
+            Action::Set(name, value) => {
+                self.player.set(&name, &value)?;
+                (self.story, self.after) = (None, None);
+            }
+        }
+        Ok(())
+    }
+
+    /// From scene to scene. Whether anything has changed.
+    fn continue_by_itself(&mut self) -> bool {
+        match self.player.phase() {
+            Phase::Reading => self.player.go(),
+            Phase::Seen if self.player.scene_number() + 1 == self.player.story().scenes.len() => {
+                (self.automatic, self.is_over) = (false, true);
+            }
+            Phase::Seen => {
+                let mut said = self.player.text();
+                said.extend(self.player.seen().unwrap_or_default());
+                said.extend(self.player.closing().unwrap_or_default());
+                Arc::make_mut(&mut self.before).push((self.player.scene().title.clone(), said));
+                self.player.next();
+            }
+            _ => return false,
+        }
+        true
+    }
+
+    fn shown(&mut self) -> Shown {
+        let player = &self.player;
+        let story = self.story.get_or_insert_with(|| Arc::new(player.story().clone())).clone();
+        let number = player.scene_number();
+        let is_seen = matches!(player.phase(), Phase::Seen | Phase::Done);
+        if is_seen && self.after.as_ref().is_none_or(|(of, _)| *of != number) {
+            self.after = Some((number, after(player).map_err(|error| format!("{error:#}"))));
+        }
+        let after = self.after.as_ref().filter(|_| is_seen).map(|(_, after)| after.clone());
+        let exists = |path: &Path| path.join("config.toml").is_file();
+        let trained = story.steps().filter(|step| step.kind() == StepKind::Trainer);
+        let runs = trained.filter_map(|step| Some((step.name.clone(), player.run(&step.name)?.path.clone())));
+        let line = |step| player.command_line(step).unwrap_or_else(|error| format!("{error:#}"));
+        Shown {
+            dir: player.dir().to_owned(),
+            number,
+            phase: player.phase().clone(),
+            progress: player.progress(),
+            can_pause: player.can_pause(),
+            is_paused: player.is_paused(),
+            preparation: player.preparation(),
+            commands: player.scene().steps.iter().map(line).collect(),
+            runs: runs.filter(|(_, path)| exists(path)).collect(),
+            products: story.steps().filter_map(|step| Some((step.name.clone(), player.product(&step.name)?))).collect(),
+            after,
+            before: self.before.clone(),
+            is_over: self.is_over,
+            // While a step runs, its trainer has the machine.
+            experiment: if player.phase() == &Phase::Running { None } else { player.experiment() },
+            refused: None,
+            story,
+        }
+    }
+
+    /// The window has left the story: what runs is saved.
+    fn leave(&mut self) {
+        let begin = Instant::now();
+        if self.is_running() {
+            self.player.stop();
+        }
+        while self.is_running() && begin.elapsed() < LEAVING {
+            self.player.poll();
+            std::thread::sleep(POLL);
+        }
+    }
+}
+
+fn after(player: &Player) -> Result<After> {
+    let choices = player.question().map_or(0, |question| question.choices.len());
+    Ok(After {
+        seen: player.seen()?,
+        table: player.table()?,
+        answer: player.answer()?,
+        judged: (0..choices).map(|choice| player.judge(choice)).collect::<Result<_>>()?,
+        closing: player.closing()?,
+    })
+}
