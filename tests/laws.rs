@@ -3,7 +3,7 @@
 //!
 //! Length: one test a law.
 
-use lehr::config::{Architecture, ModelConfig, Scheduler, Settings};
+use lehr::config::{Architecture, Lora, ModelConfig, Projection, Scheduler, Settings};
 use lehr::data::{Batch, Dataset, IGNORE, TextSource, TokenFile};
 use lehr::device::{Arena, Device};
 use lehr::model::weight_files::WeightFiles;
@@ -50,6 +50,7 @@ fn shape(architecture: Architecture) -> ModelConfig {
         sliding_window: None,
         tie_word_embeddings: architecture == Architecture::Qwen2,
         initializer_range: 0.2,
+        lora: None,
     }
 }
 
@@ -457,11 +458,18 @@ fn an_untrained_model_guesses_evenly() {
 
 #[test]
 fn a_step_allocates_nothing_and_the_plan_is_right() {
-    for (family, micro) in [(Architecture::Llama, 4), (Architecture::Qwen3, 2)] {
+    let adapters = Some(Lora { rank: 8, alpha: 8.0, targets: Projection::ALL.to_vec() });
+    for (family, micro, checkpointing, lora) in [
+        (Architecture::Llama, 4, false, None),
+        (Architecture::Qwen3, 2, false, None),
+        (Architecture::Qwen3, 2, true, None),
+        (Architecture::Qwen2, 4, true, adapters.clone()),
+        (Architecture::Llama, 4, false, adapters),
+    ] {
         // Large enough that the uniforms' slabs do not matter.
-        let config = ModelConfig { hidden_size: 64, intermediate_size: 192, ..shape(family) };
+        let config = ModelConfig { hidden_size: 64, intermediate_size: 192, lora, ..shape(family) };
         let mut settings = settings(4, micro, 1);
-        settings.train.seq_len = 64;
+        (settings.train.seq_len, settings.train.activation_checkpointing) = (64, Some(checkpointing));
         let mut p = pretrain(device(), &config, &settings);
         let plan = MemoryPlan::training(&config, &settings.train, &Default::default(), p.device.sizes()).unwrap();
         let ledger = p.device.ledger().entries();
@@ -475,6 +483,46 @@ fn a_step_allocates_nothing_and_the_plan_is_right() {
         p.evaluate(0, |_, _| Ok(())).unwrap();
         assert_eq!(p.device.ledger().entries(), ledger);
     }
+}
+
+/// What is computed a second time is what was computed before: weights and moments after several updates, of whole models and of adapters.
+#[test]
+fn activation_checkpointing_changes_no_bit() {
+    let lora = Lora {
+        rank: 3,
+        alpha: 5.0,
+        targets: vec![Projection::Q, Projection::V, Projection::O, Projection::Up, Projection::Down],
+    };
+    for device in [device, other_class] {
+        for family in [Architecture::Llama, Architecture::Qwen2, Architecture::Qwen3, Architecture::Mistral] {
+            for lora in [None, Some(lora.clone())] {
+                let config =
+                    ModelConfig { num_hidden_layers: 3, lora, attention_bias: family == Architecture::Qwen3, ..shape(family) };
+                let run = |checkpointing| {
+                    let mut settings = settings(4, 2, 1);
+                    settings.train.activation_checkpointing = Some(checkpointing);
+                    let mut p = pretrain(device(), &config, &settings);
+                    let results = steps(&mut p, 4);
+                    assert!(results.iter().all(|r| !r.skipped));
+                    let activations = p.device.ledger().entries()["activations"];
+                    (trainer_state(&p), results, p.evaluate(0, |_, _| Ok(())).unwrap(), activations)
+                };
+                let (kept, again) = (run(false), run(true));
+                let what = format!("{family:?}, adapters: {}", config.lora.is_some());
+                assert!(kept.0 == again.0 && kept.1 == again.1 && kept.2 == again.2, "{what}: the numbers differ");
+                assert!(again.3 < kept.3, "{what}: {} bytes of activations, {} when they are kept", again.3, kept.3);
+                let first = pretrain(device(), &config, &settings(4, 2, 1));
+                assert!(trainer_state(&first)[0] != kept.0[0], "{what}: something was learned");
+            }
+        }
+    }
+}
+
+/// The adapter with the kernels of the other class.
+fn other_class() -> Device {
+    let mut other = device();
+    other.switch_gpu_class();
+    other
 }
 
 fn golden(device: &Device, case: &str, context: usize) -> Model {

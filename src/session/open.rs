@@ -16,7 +16,7 @@ use crate::model::checkpoint::{self, Checkpoint};
 use crate::ops::matmul::measured_peak_gflops;
 use crate::ops::self_test;
 use crate::train::reinforce::TaskContext;
-use crate::train::{MemoryPlan, Trainer, learning_rate};
+use crate::train::{MemoryPlan, Trainer, learning_rate, within_memory};
 use crate::vfs::{RealFs, Vfs, shown, write_whole};
 use anyhow::Context as _;
 use std::path::{Path, PathBuf};
@@ -52,7 +52,7 @@ pub fn train(settings: Settings, start: &Start, mut sink: Listener, started: Ins
     let loaded = stage::load(&mut settings, existing, resumed.is_some(), &mut sink)?;
     // Once more, because a number of epochs is a number of updates only now.
     fork_fits(&begin, &settings)?;
-    let device = open_device(&settings, &mut sink)?;
+    let device = open_device(&settings, &loaded.config, &mut sink)?;
     if let Some((_, checkpoint)) = &resumed {
         notice_other_device(&device, checkpoint, &mut sink);
     }
@@ -151,16 +151,14 @@ pub fn dry_run(settings: &Settings, sink: &mut Listener) -> anyhow::Result<DryRu
     let mut settings = settings.clone();
     let begin = Begin::resolve(&RealFs, &settings.start)?;
     let loaded = stage::load(&mut settings, begin.folder(), false, sink)?;
-    let device = open_device(&settings, sink)?;
-    let plan = match settings.stage() {
-        Stage::Grpo => MemoryPlan::reinforcement(&loaded.config, &settings, device.sizes())?,
-        _ => MemoryPlan::training(&loaded.config, &settings.train, &settings.merge, device.sizes())?,
-    };
+    let device = open_device(&settings, &loaded.config, sink)?;
+    let plan = MemoryPlan::of(&loaded.config, &settings, device.sizes())?;
     Ok(DryRun { settings, config: loaded.config, plan, device })
 }
 
-fn open_device(settings: &Settings, sink: &mut Listener) -> anyhow::Result<Device> {
-    let device = Device::open(&settings.device)?;
+fn open_device(settings: &Settings, config: &ModelConfig, sink: &mut Listener) -> anyhow::Result<Device> {
+    let mut device = Device::open(&settings.device)?;
+    device.set_sizes(within_memory(config, settings, device.sizes())?);
     device.enable_tuning();
     let summary = device.summary();
     let named = settings.device.adapter.is_some();

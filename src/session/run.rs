@@ -229,7 +229,7 @@ impl Running<'_> {
             run: r.folder.path().to_path_buf(),
             step: r.trainer.state.step,
             max_steps: r.settings.train.max_steps,
-            parameters: r.trainer.model.parameters.count() as u64,
+            parameters: r.trainer.model.count() as u64,
             tokens_per_step: r.trainer.tokens_per_step(),
             train_tokens: r.data_tokens.0,
             val_tokens: r.data_tokens.1,

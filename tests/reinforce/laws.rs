@@ -84,6 +84,7 @@ fn shape() -> ModelConfig {
         num_hidden_layers: 1,
         num_attention_heads: 2,
         initializer_range: 0.1,
+        lora: None,
         ..ModelSettings::default()
     };
     model.config(257, 16)

@@ -1,5 +1,6 @@
 //! Merging checkpoints of one run along its trajectory: PMA (arXiv 2505.12082) and WSM (arXiv 2507.17634).
 
+mod fold;
 mod folder;
 mod inputs;
 mod live;
@@ -12,6 +13,7 @@ mod stream;
 pub mod sweep;
 mod window;
 
+pub use fold::Fold;
 pub use folder::{COPIED, METADATA_KEY, Part, RECIPE, Recipe, Target};
 pub use inputs::{Check, Folder, Inputs, MergedTensor, Treatment};
 pub use live::{LiveMerge, MergedWindow};

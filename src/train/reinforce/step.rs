@@ -111,12 +111,13 @@ impl Reinforce {
         self.policy.optimizer(device, model, settings)
     }
 
-    /// Hold the policy to a model: that of a folder, or as it is now. Without a KL term nothing is kept.
+    /// Keep the reference model: that of a folder, or the model as it is now. Nothing is kept without a KL term, nor beside adapters, where
+    /// the reference is the model without them.
     ///
     /// # Errors
     /// Weights that do not fit, or a device fault.
     pub fn keep_reference(&mut self, device: &Device, model: &Model, files: Option<&WeightFiles>) -> Result<()> {
-        if self.grpo.beta == 0.0 {
+        if self.grpo.beta == 0.0 || !model.adapters.is_empty() {
             return Ok(());
         }
         let reference = Model::new(device, &model.config, model.max_context())?;
@@ -233,7 +234,8 @@ impl Reinforce {
         progress("scoring", 0, 1);
         let rollouts = &mut now.sampled.rollouts;
         self.policy.score(on.device, on.model, rollouts, now.temperature)?;
-        if let Some(reference) = &self.reference {
+        let without_adapters = (self.grpo.beta > 0.0 && !on.model.adapters.is_empty()).then_some(on.model);
+        if let Some(reference) = self.reference.as_ref().or(without_adapters) {
             self.policy.score_reference(on.device, reference, rollouts, now.temperature)?;
         }
         advantage::fill(rollouts, &now.grpo)?;
