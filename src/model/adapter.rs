@@ -72,6 +72,12 @@ impl Default for Config {
 /// Fields that change what an adapter computes, in ways that lehr does not.
 const UNSUPPORTED: &[&str] = &[
     "use_dora",
+    "use_qalora",
+    "use_bdlora",
+    "kasa_config",
+    "arrow_config",
+    "monteclora_config",
+    "alora_invocation_tokens",
     "lora_bias",
     "fan_in_fan_out",
     "modules_to_save",
@@ -104,6 +110,14 @@ impl Config {
                 clean(&value.to_string())
             );
         }
+        // Other ways to initialise A and B change the base model's weights too.
+        let init = config.others.get("init_lora_weights").and_then(Value::as_str).unwrap_or("gaussian");
+        ensure!(
+            ["gaussian", "eva", "orthogonal"].contains(&init),
+            "{}: init_lora_weights = {}: such adapters belong to changed base weights; convert them with peft (path_initial_model_for_weight_conversion)",
+            at(),
+            clean(init)
+        );
         let bias = config.others.get("bias").and_then(Value::as_str).unwrap_or("none");
         ensure!(bias == "none", "{}: bias = {}: only none is supported", at(), clean(bias));
         Ok(config)

@@ -94,7 +94,19 @@ pub(super) fn record_decode(
 ) {
     record_blocks(r, m, acts, Attend::Cache { caches, assigned });
     record_final_norm(r, m, acts);
-    matmul::forward(r, &acts.head_in, m.weights.output(), &acts.logits, Extra::None);
+    record_logits(r, m, &acts.head_in, &acts.logits);
+}
+
+/// The last product, by as many rows of the head at once as may be bound.
+pub(super) fn record_logits(r: &mut Recorder<'_>, m: Context<'_>, head_in: &Tensor, logits: &Tensor) {
+    for (first, head) in head_parts(m.device, m.weights.output()) {
+        matmul::forward(r, head_in, &head, &logits.columns_from(first), Extra::None);
+    }
+}
+
+/// The rows of the head, or of its gradient, in parts that may be bound, each with its first row.
+fn head_parts(device: &Device, head: &Tensor) -> Vec<(usize, Tensor)> {
+    head.row_parts(device.sizes().max_tensor_bytes)
 }
 
 /// Tokens through every block: the one description of the decoder.
@@ -200,7 +212,7 @@ pub fn record_head(r: &mut Recorder<'_>, m: Context<'_>, acts: &Activations<Tens
 /// The same at a temperature, which `inv_temperature` (1) is the reciprocal of.
 pub fn record_head_at(r: &mut Recorder<'_>, m: Context<'_>, acts: &Activations<Tensor>, inv_temperature: Option<&Tensor>) {
     for (chunk, logits, head_in) in chunks(m, acts) {
-        matmul::forward(r, &head_in, m.weights.output(), &logits, Extra::None);
+        record_logits(r, m, &head_in, &logits);
         if let Some(inv_temperature) = inv_temperature {
             logprob::divide(r, chunk, &logits, inv_temperature);
         }
@@ -235,7 +247,7 @@ pub fn record_head_and_objective(
     for (chunk, logits, head_in) in chunks(m, acts) {
         let d_head_in = d.norm_in.rows(chunk.first_row..chunk.first_row + chunk.rows);
         let span = (chunk.first_row, chunk.rows);
-        matmul::forward(r, &head_in, m.weights.output(), &logits, Extra::None);
+        record_logits(r, m, &head_in, &logits);
         match by {
             Objective::CrossEntropy => {
                 logprob::forward(r, chunk, &logits, targets, &rows);
@@ -250,9 +262,12 @@ pub fn record_head_and_objective(
                 logprob::backward_policy(r, chunk, &logits, targets, inv_temperature, gradient, &rows);
             }
         }
-        matmul::backward_input(r, &logits, m.weights.output(), &d_head_in, false);
-        if let Some(grads) = grads.weights() {
-            matmul::backward_weight(r, &logits, &head_in, grads.output());
+        for (first, head) in head_parts(m.device, m.weights.output()) {
+            matmul::backward_input(r, &logits.columns_from(first), &head, &d_head_in, first > 0);
+        }
+        let dhead = grads.weights().map_or(Vec::new(), |grads| head_parts(m.device, grads.output()));
+        for (first, dhead) in dhead {
+            matmul::backward_weight(r, &logits.columns_from(first), &head_in, &dhead);
         }
     }
 }

@@ -47,6 +47,11 @@ impl Spec {
         self.shape.iter().product()
     }
 
+    /// An embedding or a head, which may be larger than what can be bound at once: its ops bind some rows at a time.
+    fn is_table(&self) -> bool {
+        [super::EMBEDDING, super::HEAD].contains(&self.parts[0].0.as_str())
+    }
+
     /// True when there are none (never, for a declared parameter).
     pub fn is_empty(&self) -> bool {
         self.len() == 0
@@ -306,8 +311,18 @@ impl Parameters {
     }
 
     fn of(config: &ModelConfig, specs: Vec<Spec>, max_binding_bytes: u64) -> anyhow::Result<Self> {
-        let shapes: Vec<_> = specs.iter().map(|s| (s.parts[0].0.clone(), s.shape.clone())).collect();
-        Ok(Self { config: config.clone(), layout: Arc::new(ArenaLayout::new(&shapes, max_binding_bytes)?), specs })
+        for spec in specs.iter().filter(|spec| !spec.is_table()) {
+            anyhow::ensure!(
+                4 * spec.len() as u64 <= max_binding_bytes,
+                "{} {:?} takes {} MiB, but this device binds at most {} MiB at once; use another adapter",
+                spec.parts[0].0,
+                spec.shape,
+                spec.len() >> 18,
+                max_binding_bytes >> 20
+            );
+        }
+        let shapes: Vec<_> = specs.iter().map(|spec| spec.shape.clone()).collect();
+        Ok(Self { config: config.clone(), layout: Arc::new(ArenaLayout::new(&shapes, max_binding_bytes)), specs })
     }
 
     /// In order of declaration.

@@ -99,8 +99,8 @@ pub fn within_memory(c: &ModelConfig, settings: &Settings, mut sizes: Sizes) -> 
         if sizes == before {
             let parts: Vec<String> = plan.parts.iter().map(|(name, bytes)| format!("{name} {}", human_bytes(*bytes))).collect();
             anyhow::bail!(
-                "--max-memory-gib {gib}: the run takes {} ({}); use --lora-rank, --activation-checkpointing, a shorter --seq-len or a smaller \
-                 --micro-batch-size",
+                "--max-memory-gib {gib}: the run takes {} ({}); use --lora-rank, --activation-checkpointing, a shorter --seq-len, or a smaller \
+                 --micro-batch-size or --rollout-batch-size",
                 human_bytes(plan.total()),
                 parts.join(", ")
             );

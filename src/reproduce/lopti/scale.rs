@@ -139,7 +139,6 @@ impl Scale {
             num_attention_heads,
             // Small models learn to copy, which answers need, only from larger weights than the usual 0.02.
             initializer_range: INITIALIZER_RANGE,
-            lora: None,
             ..ModelSettings::default()
         }
     }
