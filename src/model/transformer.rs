@@ -286,6 +286,11 @@ pub fn record_backward(r: &mut Recorder<'_>, m: Context<'_>, acts: &Activations<
         let x = if i == 0 { &acts.embedded } else { &acts.blocks[i - 1].after_mlp };
         if acts.pass == Pass::Checkpointed && i + 1 < acts.blocks.len() {
             record_block(r, m, acts, (i, x), Attend::Sequence);
+            // Of the last product, what its adapter's gradient needs.
+            let a = &acts.blocks[i];
+            if let Some((adapter, u)) = m.adapter(i, a, Product::Down) {
+                matmul::forward(r, &a.hidden, &adapter.a, u, Extra::None);
+            }
         }
         record_mlp_backward(r, m, acts, i, grads);
         record_attention_backward(r, m, acts, (i, x), grads);

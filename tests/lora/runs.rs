@@ -92,7 +92,7 @@ fn an_adapter_is_a_model_and_folds_into_one() {
     json_lines(&mut sft(&place, "run", &["--max-steps=6"]));
     let eval = |model: &str| {
         let found = json_lines(&mut place.lehr(["eval", "--model", model, "--data=base.txt", "--seq-len=32", "--json"]));
-        found[0]["loss"].as_f64().unwrap_or_else(|| panic!("{found:?}"))
+        found[0]["eval_loss"].as_f64().unwrap_or_else(|| panic!("{found:?}"))
     };
     assert_eq!(run(&mut place.lehr(["merge", "--lora", "run", "--out", "folded"])).code, Some(0));
     let (adapter, folded, base) = (eval("run"), eval("folded"), eval("base"));
@@ -157,7 +157,7 @@ fn what_cannot_work_is_refused_in_one_line() {
         config.as_object_mut().unwrap().extend(more.as_object().unwrap().clone());
         std::fs::write(bad.join("adapter_config.json"), config.to_string()).unwrap();
     };
-    let golden = crate::golden("qwen3").display().to_string();
+    let (golden, itself) = (crate::golden("qwen3").display().to_string(), bad.display().to_string());
     let merge = ["merge", "--lora=bad", "--out=no2"];
     for (base, more, word) in [
         (golden.as_str(), json!({}), "another base model?"),
@@ -165,16 +165,15 @@ fn what_cannot_work_is_refused_in_one_line() {
         (&golden, json!({"bias": "all"}), "bias = all"),
         (&golden, json!({"peft_type": "IA3"}), "IA3"),
         (&golden, json!({"r": 3}), "r = 3"),
-        (".", json!({}), "more than 8 times"),
+        (&itself, json!({}), "more than 8 times"),
     ] {
         config(base, more);
         refused(&merge, &[word]);
     }
 }
 
-/// A step of GRPO with adapters and a KL term, whose reference takes no folder of its own.
-#[test]
-fn grpo_trains_adapters() {
+/// A base model of the words of compact puzzles, and rows for it.
+fn puzzles() -> Place {
     let place = Place::new();
     let rows = ["data", "kk", "--form=compact", "--people=2-3", "--count=200", "--seed=1", "--out=rows.jsonl"];
     assert_eq!(run(&mut place.lehr(rows)).code, Some(0));
@@ -182,6 +181,13 @@ fn grpo_trains_adapters() {
     base.args(["--hidden-size=16", "--intermediate-size=32", "--num-hidden-layers=2", "--num-attention-heads=2"]);
     base.args(["--batch-size=8", "--seq-len=96", "--learning-rate=1e-2", "--warmup-steps=3", "--eval-tokens=96"]);
     json_lines(&mut base);
+    place
+}
+
+/// A step of GRPO with adapters and a KL term, whose reference takes no folder of its own.
+#[test]
+fn grpo_trains_adapters() {
+    let place = puzzles();
     let grpo = |name: &str, more: &[&str]| {
         let mut command = place.lehr(["grpo", "--init=base", "--task=kk", "--form=compact", "--people=2-3", "--batch-size=8"]);
         command.args([
@@ -209,4 +215,65 @@ fn grpo_trains_adapters() {
     assert!(adapters("cut") == adapters("run"), "resumed is not uninterrupted");
     grpo("checkpointed", &["--max-steps=4", "--activation-checkpointing"]);
     assert!(adapters("checkpointed") == adapters("run"), "activation checkpointing changed a bit");
+}
+
+/// What a dry run of a published model's shape says; a folder without weights is enough.
+#[test]
+fn published_models_have_plans_for_8_and_16_gib() {
+    let place = puzzles();
+    let tokenizer = checkpoint::newest_valid(&lehr::vfs::RealFs, &place.path("base")).unwrap().found.unwrap().path;
+    let common =
+        json!({"hidden_act": "silu", "tie_word_embeddings": true, "max_position_embeddings": 32768, "vocab_size": 151_936});
+    let models = [
+        (
+            "qwen2.5-0.5b",
+            json!({"architectures": ["Qwen2ForCausalLM"], "model_type": "qwen2", "hidden_size": 896,
+            "intermediate_size": 4864, "num_hidden_layers": 24, "num_attention_heads": 14, "num_key_value_heads": 2,
+            "rms_norm_eps": 1e-6, "rope_theta": 1e6}),
+            494_032_768u64,
+        ),
+        (
+            "qwen3-0.6b",
+            json!({"architectures": ["Qwen3ForCausalLM"], "model_type": "qwen3", "hidden_size": 1024,
+            "intermediate_size": 3072, "num_hidden_layers": 28, "num_attention_heads": 16, "num_key_value_heads": 8, "head_dim": 128,
+            "rms_norm_eps": 1e-6, "rope_theta": 1e6}),
+            596_049_920,
+        ),
+        (
+            "llama3.2-1b",
+            json!({"architectures": ["LlamaForCausalLM"], "model_type": "llama", "hidden_size": 2048,
+            "intermediate_size": 8192, "num_hidden_layers": 16, "num_attention_heads": 32, "num_key_value_heads": 8, "head_dim": 64,
+            "rms_norm_eps": 1e-5, "rope_theta": 5e5, "vocab_size": 128_256}),
+            1_235_814_400,
+        ),
+    ];
+    for (name, config, parameters) in models {
+        let dir = place.path(name);
+        std::fs::create_dir(&dir).unwrap();
+        for file in ["tokenizer.json", "tokenizer_config.json"] {
+            std::fs::copy(tokenizer.join(file), dir.join(file)).unwrap();
+        }
+        let mut whole = common.clone();
+        whole.as_object_mut().unwrap().extend(config.as_object().unwrap().clone());
+        std::fs::write(dir.join("config.json"), whole.to_string()).unwrap();
+        let sft = ["sft", "--data=rows.jsonl", "--seq-len=1024", "--init", name];
+        let grpo = ["grpo", "--task=kk", "--form=compact", "--beta=0.04", "--max-completion-length=512", "--init", name];
+        let save = ["--lora-rank=16", "--activation-checkpointing", "--adapter=cpu", "--dry-run", "--json"];
+        for (gib, flag) in [(8u64, "--max-memory-gib=8"), (16, "--max-memory-gib=16")] {
+            for stage in [&sft[..], &grpo] {
+                let found = json_lines(&mut place.lehr([stage, &save, &[flag]].concat()));
+                let (plan, what) = (&found[0], format!("{name}, {}, {gib} GiB: {found:?}", stage[0]));
+                assert_eq!(plan["parameters"], parameters, "{what}");
+                let (total, values) = (plan["total_bytes"].as_u64().unwrap(), plan["bytes"]["values"].as_u64().unwrap());
+                assert!(total <= gib << 30 && values >= 4 * parameters && total > values, "{what}");
+                // Gradients and moments of adapters alone, and no reference model.
+                let trained = plan["trained_parameters"].as_u64().unwrap();
+                assert!(trained < parameters / 40 && plan["bytes"]["grads"].as_u64().unwrap() < 5 * trained, "{what}");
+                assert!(plan["bytes"]["reference values"].is_null(), "{what}");
+            }
+        }
+        // All weights with gradients and moments take 16 bytes each.
+        let said = run(&mut place.lehr([&sft[..], &["--adapter=cpu", "--dry-run", "--max-memory-gib=7"]].concat()));
+        assert!(said.code == Some(1) && said.err.contains("--max-memory-gib 7") && said.err.contains("adam_v"), "{}", said.err);
+    }
 }
