@@ -1,8 +1,9 @@
 // Embedding: y[row] = weight[token[row]].   tokens (R)  weight, dweight (V, C)  y, dy (R, C)
+// A table that is too large to be bound comes in parts: `weight` holds `vocab` of its rows from row `first` on, and `last` is its last row.
 #import grid
 override WG: u32 = 64u;
 override COLS4: u32 = 1u; // a constant, because dividing by a variable is slow
-struct Dims { rows: u32, vocab: u32, skip: u32, most: u32 }
+struct Dims { rows: u32, vocab: u32, skip: u32, most: u32, first: u32, last: u32 }
 
 @group(0) @binding(0) var<uniform>             dims:    Dims;
 @group(0) @binding(1) var<storage, read>       tokens:  array<u32>;
@@ -18,8 +19,10 @@ fn forward(@builtin(workgroup_id) group: vec3<u32>, @builtin(num_workgroups) gro
            @builtin(local_invocation_index) local: u32) {
     let i = linear_group(group, groups) * WG + local;
     if i < dims.rows * COLS4 {
-        let token = min(tokens[i / COLS4], dims.vocab - 1u);
-        y[i] = weight[token * COLS4 + i % COLS4];
+        let token = min(tokens[i / COLS4], dims.last);
+        if token >= dims.first && token - dims.first < dims.vocab {
+            y[i] = weight[(token - dims.first) * COLS4 + i % COLS4];
+        }
     }
 }
 
@@ -34,12 +37,13 @@ fn backward(@builtin(workgroup_id) group: vec3<u32>, @builtin(num_workgroups) gr
         let c = i % COLS4;
         let start = spans[span + 1u] + dims.skip;
         let end = min(min(spans[span + 2u], dims.rows), start + dims.most);
-        if start < end {
+        let token = min(spans[span], dims.last);
+        if start < end && token >= dims.first && token - dims.first < dims.vocab {
             var sum = vec4<f32>(0.0);
             for (var s = start; s < end; s++) {
                 sum += dy[min(order[s], dims.rows - 1u) * COLS4 + c];
             }
-            dweight[min(spans[span], dims.vocab - 1u) * COLS4 + c] += sum;
+            dweight[(token - dims.first) * COLS4 + c] += sum;
         }
     }
 }

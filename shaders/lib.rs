@@ -7,7 +7,7 @@ macro_rules! texts {
 }
 
 /// (stem, text) of every shader.
-pub const SHADERS: &[(&str, &str)] = texts!("", "adamw" "add_bias" "attention" "average" "bias" "embedding" "grad_norm" "logprob" "objective" "rmsnorm" "rope" "rowvec" "sample" "self_test" "status" "swiglu");
+pub const SHADERS: &[(&str, &str)] = texts!("", "adamw" "add_bias" "attention" "average" "bias" "embedding" "grad_norm" "logprob" "lora" "objective" "rmsnorm" "rope" "rowvec" "sample" "self_test" "status" "swiglu");
 
 /// (name, text) of every text that a shader may `#import`.
 pub const LIBRARY: &[(&str, &str)] = texts!("lib/", "grid" "reduce" "rng");

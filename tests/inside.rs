@@ -42,6 +42,7 @@ fn shape(architecture: Architecture) -> ModelConfig {
         sliding_window: None,
         tie_word_embeddings: architecture == Architecture::Qwen2,
         initializer_range: 0.2,
+        lora: None,
     }
 }
 

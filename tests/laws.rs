@@ -3,9 +3,9 @@
 //!
 //! Length: one test a law.
 
-use lehr::config::{Architecture, ModelConfig, Scheduler, Settings};
+use lehr::config::{Architecture, Lora, ModelConfig, Projection, Scheduler, Settings};
 use lehr::data::{Batch, Dataset, IGNORE, TextSource, TokenFile};
-use lehr::device::{Arena, Device};
+use lehr::device::{Arena, Device, Sizes};
 use lehr::model::weight_files::WeightFiles;
 use lehr::model::{Generator, Model, hf_config};
 use lehr::ops::adamw::UpdateParams;
@@ -51,6 +51,7 @@ fn shape(architecture: Architecture) -> ModelConfig {
         sliding_window: None,
         tie_word_embeddings: architecture == Architecture::Qwen2,
         initializer_range: 0.2,
+        lora: None,
     }
 }
 
@@ -458,11 +459,18 @@ fn an_untrained_model_guesses_evenly() {
 
 #[test]
 fn a_step_allocates_nothing_and_the_plan_is_right() {
-    for (family, micro) in [(Architecture::Llama, 4), (Architecture::Qwen3, 2)] {
+    let adapters = Some(Lora { rank: 8, alpha: 8.0, targets: Projection::ALL.to_vec() });
+    for (family, micro, checkpointing, lora) in [
+        (Architecture::Llama, 4, false, None),
+        (Architecture::Qwen3, 2, false, None),
+        (Architecture::Qwen3, 2, true, None),
+        (Architecture::Qwen2, 4, true, adapters.clone()),
+        (Architecture::Llama, 4, false, adapters),
+    ] {
         // Large enough that the uniforms' slabs do not matter.
-        let config = ModelConfig { hidden_size: 64, intermediate_size: 192, ..shape(family) };
+        let config = ModelConfig { hidden_size: 64, intermediate_size: 192, lora, ..shape(family) };
         let mut settings = settings(4, micro, 1);
-        settings.train.seq_len = 64;
+        (settings.train.seq_len, settings.train.activation_checkpointing) = (64, Some(checkpointing));
         let mut p = pretrain(device(), &config, &settings);
         let plan = MemoryPlan::training(&config, &settings.train, &Default::default(), p.device.sizes()).unwrap();
         let ledger = p.device.ledger().entries();
@@ -476,6 +484,101 @@ fn a_step_allocates_nothing_and_the_plan_is_right() {
         p.evaluate(0, &mut silent).unwrap();
         assert_eq!(p.device.ledger().entries(), ledger);
     }
+}
+
+/// What is computed a second time is what was computed before: weights and moments after several updates, of whole models and of adapters.
+#[test]
+fn activation_checkpointing_changes_no_bit() {
+    let lora = Lora {
+        rank: 3,
+        alpha: 5.0,
+        targets: vec![Projection::Q, Projection::V, Projection::O, Projection::Up, Projection::Down],
+    };
+    for device in [device, other_class] {
+        for family in [Architecture::Llama, Architecture::Qwen2, Architecture::Qwen3, Architecture::Mistral] {
+            for lora in [None, Some(lora.clone())] {
+                let config =
+                    ModelConfig { num_hidden_layers: 3, lora, attention_bias: family == Architecture::Qwen3, ..shape(family) };
+                let run = |checkpointing| {
+                    let mut settings = settings(4, 2, 1);
+                    settings.train.activation_checkpointing = Some(checkpointing);
+                    let mut p = pretrain(device(), &config, &settings);
+                    let results = steps(&mut p, 4);
+                    assert!(results.iter().all(|r| !r.skipped));
+                    let activations = p.device.ledger().entries()["activations"];
+                    (trainer_state(&p), results, p.evaluate(0, |_, _| Ok(())).unwrap(), activations)
+                };
+                let (kept, again) = (run(false), run(true));
+                let what = format!("{family:?}, adapters: {}", config.lora.is_some());
+                assert!(kept.0 == again.0 && kept.1 == again.1 && kept.2 == again.2, "{what}: the numbers differ");
+                assert!(again.3 < kept.3, "{what}: {} bytes of activations, {} when they are kept", again.3, kept.3);
+                let first = pretrain(device(), &config, &settings(4, 2, 1));
+                assert!(trainer_state(&first)[0] != kept.0[0], "{what}: something was learned");
+            }
+        }
+    }
+}
+
+/// Embedding and head may be larger than what a device binds at once: they are read, and their gradients added to, part by part.
+#[test]
+fn a_table_larger_than_a_binding_changes_nothing() {
+    let in_parts = || {
+        let mut device = device();
+        device.set_sizes(Sizes { max_tensor_bytes: 16 << 10, ..device.sizes() });
+        device
+    };
+    for family in [Architecture::Llama, Architecture::Qwen2] {
+        let config = ModelConfig { vocab_size: 200, ..shape(family) };
+        let rng = Rng::new(7, "rows");
+        let rows: Vec<Vec<u32>> = (0..3).map(|row| (0..=TIME as u64).map(|i| rng.below(row, i, 200) as u32).collect()).collect();
+        let b = batch(&rows);
+        let found = [device(), in_parts()].map(|device| {
+            let learner = PolicyModel::new(&device, &config, 3, TIME);
+            let loss = learner.gradient(&device, &b);
+            let read = |arena: &Arena| -> Vec<(String, Vec<f32>)> {
+                let tensors = learner.model.parameters.tensors(arena);
+                tensors.map(|(spec, tensor)| (spec.parts[0].0.clone(), device.read(&tensor).unwrap())).collect()
+            };
+            let grads = read(&learner.optimizer.grads);
+            let hyper = UpdateParams { weight_decay: 0.1, max_grad_norm: 1.0, step: 1, ..UpdateParams::default() };
+            learner.optimizer.update(&device, &hyper).unwrap();
+            let norm = device.read::<f32>(&learner.pass.acts.stats).unwrap()[stats::GRAD_NORM];
+            let parts = learner.model.values.segments().count();
+            let logp: Vec<f32> = device.read(&learner.pass.acts.logp).unwrap();
+            let before = model(&device, &config, 40);
+            let moved = read(&learner.model.values).into_iter().zip(before.parameters.tensors(&before.values));
+            for ((name, now), (_, tensor)) in moved {
+                let was: Vec<f32> = device.read(&tensor).unwrap();
+                assert!(now.chunks(32).zip(was.chunks(32)).all(|(now, was)| now != was), "{name}: a row was not updated");
+            }
+            let generator = Generator::new(&device, &before, 1, 40).unwrap();
+            let said = generate(
+                &device,
+                &generator,
+                &[rows[0][..5].to_vec()],
+                20,
+                &Sampling { temperature: 0.0, ..Sampling::default() },
+            );
+            (parts, loss, to_bits(&logp), grads, read(&learner.optimizer.m), norm, said)
+        });
+        let [whole, parts] = &found;
+        assert!(parts.0 > whole.0 + 3, "{family:?}: {} parts, {} otherwise", parts.0, whole.0);
+        assert!(whole.1 == parts.1 && whole.2 == parts.2 && whole.6 == parts.6, "{family:?}: forward passes differ");
+        for (want, got) in [(&whole.3, &parts.3), (&whole.4, &parts.4)] {
+            for ((name, want), (_, got)) in want.iter().zip(got) {
+                let off = worst(got, want);
+                assert!(off < 1e-5, "{family:?}: {name} differs by {off:e}");
+            }
+        }
+        assert!((whole.5 / parts.5 - 1.0).abs() < 1e-5);
+    }
+}
+
+/// The adapter with the kernels of the other class.
+fn other_class() -> Device {
+    let mut other = device();
+    other.switch_gpu_class();
+    other
 }
 
 fn golden(device: &Device, case: &str, context: usize) -> Model {

@@ -2,12 +2,13 @@
 
 use super::{merge_sweep, output};
 use crate::config::{DecayShape, MergeMethod};
-use crate::merge::{self, Check, Inputs, Interval, Merge, MergeRule, Recipe, Target, Window, WindowSpec};
+use crate::merge::{self, Check, Fold, Inputs, Interval, Merge, MergeRule, Recipe, Target, Window, WindowSpec};
 use crate::model::gguf::is_gguf;
 use crate::model::safetensors_file::Dtype;
 use crate::run_folder::is_run;
 use crate::session::control::{Control, INTERRUPTED};
 use crate::vfs::{RealFs, human_bytes, shown};
+use anyhow::Context as _;
 use std::path::{Path, PathBuf};
 use web_time::Instant;
 
@@ -22,6 +23,9 @@ Examples:
   Folders from anywhere, oldest first, weighed by hand:
     lehr merge ckpt/checkpoint-100 ckpt/checkpoint-200 --weights 1,3 --out merged
 
+  An adapter (LoRA) folded into its base model:
+    lehr merge --lora runs/sft-001/checkpoints/step-00000500 --out merged
+
 The result is a Hugging Face folder: lehr eval --model merged, lehr pretrain --init merged, or AutoModelForCausalLM.from_pretrained.
 A run keeps the checkpoints that a merge needs when it is trained with --save-every 100 --keep-every 100.";
 
@@ -32,8 +36,14 @@ pub struct Args {
     #[command(subcommand)]
     command: Option<Command>,
     /// One run folder, or checkpoint folders (lehr's or Hugging Face's), oldest first.
-    #[arg(value_name = "RUN | DIR", required = true)]
+    #[arg(value_name = "RUN | DIR", required_unless_present = "lora")]
     inputs: Vec<PathBuf>,
+    /// Fold this adapter (a PEFT folder, or a run of --lora-rank) into its base model instead of averaging checkpoints.
+    #[arg(long, value_name = "DIR | RUN", conflicts_with_all = ["inputs", "method", "alpha", "decay", "weights", "last", "every", "at", "threads"])]
+    lora: Option<PathBuf>,
+    /// The adapter's base model, where it is not at the place that adapter_config.json names.
+    #[arg(long, value_name = "DIR", requires = "lora")]
+    base: Option<PathBuf>,
     /// The new folder.
     #[arg(long, value_name = "DIR", required_unless_present = "dry_run")]
     out: Option<PathBuf>,
@@ -102,6 +112,9 @@ pub fn run(args: &Args) -> anyhow::Result<i32> {
     if let Some(Command::Sweep(sweep)) = &args.command {
         return merge_sweep::run(sweep);
     }
+    if let Some(adapter) = &args.lora {
+        return fold(args, adapter);
+    }
     anyhow::ensure!(args.threads.is_none_or(|n| (1..=256).contains(&n)), "--threads: must lie between 1 and 256");
     let rule = rule(args)?;
     let target = args.out.as_ref().map(|out| Target::new(&RealFs, out)).transpose()?;
@@ -128,6 +141,50 @@ pub fn run(args: &Args) -> anyhow::Result<i32> {
         return Ok(0);
     };
     save(args, &merge, &target, &recipe)
+}
+
+/// Fold an adapter into its base model.
+fn fold(args: &Args, adapter: &Path) -> anyhow::Result<i32> {
+    let target = args.out.as_ref().map(|out| Target::new(&RealFs, out)).transpose()?;
+    let adapter = super::open::model_folder(adapter).context("--lora")?;
+    let fold = Fold::open(&adapter, args.base.as_deref(), args.dtype.map(Stored::dtype))?;
+    let out = args.out.as_deref().unwrap_or(Path::new(""));
+    let Some(target) = target.filter(|_| !args.dry_run) else {
+        if args.json {
+            output::json_line(&serde_json::json!({
+                "lora": adapter, "base": fold.base(), "weights_bytes": fold.bytes(), "dry_run": true,
+            }))?;
+        } else {
+            let (adapter, base) = (shown(&adapter), shown(fold.base()));
+            output::line(&format!("{adapter} into {base}: {} of weights", human_bytes(fold.bytes())))?;
+        }
+        return Ok(0);
+    };
+    let _control = Control::listen(false)?;
+    let (begin, whole) = (Instant::now(), fold.bytes().max(1));
+    let mut line = output::Line::after(output::PLAIN_LINE_SECONDS);
+    let saved = fold.save(&RealFs, &target, &mut |written| {
+        anyhow::ensure!(!Control::interrupted(), "interrupted");
+        line.show(|| format!("folding {} %", 100 * written / whole));
+        Ok(())
+    });
+    line.end();
+    let manifest = match saved {
+        Err(_) if Control::interrupted() => {
+            output::note("stopped: nothing was written");
+            return Ok(INTERRUPTED);
+        }
+        other => other?,
+    };
+    let (written, seconds) = (manifest.bytes(), begin.elapsed().as_secs_f64());
+    if args.json {
+        output::json_line(&serde_json::json!({
+            "lora": adapter, "base": fold.base(), "out": out, "written_bytes": written, "seconds": seconds,
+        }))?;
+    } else {
+        output::line(&format!("{}: {} written in {seconds:.2} s", shown(out), human_bytes(written)))?;
+    }
+    Ok(0)
 }
 
 /// The method; flags that it does not use are refused.

@@ -4,6 +4,7 @@ use crate::config::{DeviceSettings, ModelConfig};
 use crate::data::Tokenizer;
 use crate::device::Device;
 use crate::model::Model;
+use crate::model::adapter::is_adapter;
 use crate::model::gguf::is_gguf;
 use crate::model::hf_config::{self, HfConfig};
 use crate::model::weight_files::WeightFiles;
@@ -15,14 +16,14 @@ use crate::vfs::{RealFs, shown};
 use anyhow::Context as _;
 use std::path::{Path, PathBuf};
 
-/// The place of a model that a user named: a model folder, a GGUF file, a run folder, which stands for its newest sound checkpoint, or
+/// The place of a model that a user named: a model folder, an adapter (LoRA) beside its base model, a GGUF file, a run folder, which stands for its newest sound checkpoint, or
 /// `RUN@STEP`.
 pub fn model_folder(path: &Path) -> anyhow::Result<PathBuf> {
     if let Some(spec) = path.to_str().filter(|spec| !path.exists() && split_step(spec).1.is_some()) {
         return super::held_out_text::folder_of(spec).context("--model");
     }
     let dir = model_dir(path).context("--model")?;
-    if dir.join("config.json").is_file() || is_gguf(path) {
+    if dir.join("config.json").is_file() || is_gguf(path) || is_adapter(&dir) {
         return Ok(dir);
     }
     anyhow::ensure!(path.is_dir(), "--model {}: no such folder or GGUF file{}", shown(path), near(path));

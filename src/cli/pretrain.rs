@@ -170,19 +170,24 @@ fn refuse_flags_on_resume(run: &std::path::Path, typed: &ArgMatches) -> anyhow::
 fn plan(settings: &Settings, json: bool) -> anyhow::Result<i32> {
     let mut sink: Listener = output::sink(false);
     let DryRun { settings, config, plan, device } = dry_run(settings, &mut sink)?;
-    let parameters = crate::model::Parameters::new(&config, device.sizes().max_tensor_bytes)?.count();
+    let most = device.sizes().max_tensor_bytes;
+    let parameters = crate::model::Parameters::new(&config, most)?.count();
+    let trained = crate::model::Parameters::trained(&config, most)?.count();
     let seconds = estimated_seconds(&settings, &config, &device)?;
     if json {
         let parts: serde_json::Map<String, serde_json::Value> =
             plan.parts.iter().map(|(k, v)| (k.to_string(), (*v).into())).collect();
         output::json_line(&serde_json::json!({
-            "parameters": parameters, "micro_batch": plan.micro_batch, "bytes": parts, "total_bytes": plan.total(),
+            "parameters": parameters, "trained_parameters": trained, "micro_batch": plan.micro_batch, "bytes": parts, "total_bytes": plan.total(),
             "adapter": device.summary().name, "estimated_seconds": seconds,
             "merge_ring": plan.ring.map(|(place, bytes)| serde_json::json!({ "place": place, "bytes": bytes })),
         }))?;
         return Ok(0);
     }
     output::line(&format!("parameters   {}", output::count(parameters as u64)))?;
+    if config.lora.is_some() {
+        output::line(&format!("trained      {} (adapters)", output::count(trained as u64)))?;
+    }
     let (micro, whole, tokens) = (plan.micro_batch, settings.train.batch_size, settings.train.seq_len);
     output::line(&match settings.stage() {
         Stage::Grpo => {
@@ -222,6 +227,8 @@ fn estimated_seconds(
     let reached = device.sizes().share_of_peak;
     let t = &settings.train;
     let tokens = (t.max_steps * t.batch_size as u64 * t.seq_len as u64) as f64;
-    let flops = config.flops_per_token_training((t.seq_len as f64 + 1.0) / 2.0);
+    let context = (t.seq_len as f64 + 1.0) / 2.0;
+    let again = if t.checkpoints_activations() { config.flops_per_token_forward(context) } else { 0.0 };
+    let flops = config.flops_per_token_training(context) + again;
     Ok(Some(tokens * flops / (crate::ops::matmul::measured_peak_gflops(device)? * 1e9 * reached)))
 }

@@ -169,7 +169,7 @@ fn write_gradients(device: &Device, model: &Model, rows: &[(String, Vec<u32>)], 
     let scored: usize = rows.iter().map(|(_, t)| t.len() - 1).sum();
     anyhow::ensure!(scored > 0, "--grads: no token is predicted, so there is no loss; give longer lines");
     let grads: Arena = model.parameters.arena(device, "grads");
-    let tree = model.parameters.weights(&grads);
+    let tree = model.parameters.tree(&grads);
     let mut passes: HashMap<usize, GradientPass> = HashMap::new();
     for (_, tokens) in rows {
         let time = padded(&model.config, tokens.len());

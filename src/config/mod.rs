@@ -5,6 +5,7 @@
 mod fit;
 mod grpo;
 mod layers;
+mod lora;
 mod merge;
 mod model;
 mod rescue;
@@ -18,6 +19,7 @@ pub use grpo::{
 };
 pub use layers::{GRPO_DEFAULTS, Layers, SFT_DEFAULTS, preset_names};
 pub use lehr_compute::ops::rope::{Llama3Scaling, RopeScaling, YarnScaling};
+pub use lora::{Lora, LoraSettings, Product, Projection};
 pub use merge::{MergeMethod, MergeSettings, OptimizerState, RingPlace, StartSettings};
 pub use model::{Architecture, ModelConfig};
 pub use rescue::{Rescue, RescueData, RescueOptimizer, RescueSettings};
@@ -56,6 +58,9 @@ pub struct Settings {
     /// What it begins from.
     #[command(flatten)]
     pub start: StartSettings,
+    /// Adapters in place of all weights.
+    #[command(flatten)]
+    pub lora: LoraSettings,
     /// Merging while it trains.
     #[command(flatten)]
     pub merge: MergeSettings,
@@ -163,6 +168,16 @@ pub struct TrainSettings {
     /// Sequences computed at once; must divide the batch; chosen to fit memory when absent.
     #[arg(long)]
     pub micro_batch_size: Option<usize>,
+    /// Keep only the input of each block for the backward pass, and compute the rest of the block again there: memory for activations
+    /// falls to about one block's, an update takes about a third longer, and the numbers stay the same to the bit.
+    #[arg(long, action = clap::ArgAction::Set, num_args = 0..=1, default_missing_value = "true")]
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub activation_checkpointing: Option<bool>,
+    /// Device memory that the run may take, in GiB: what is computed at once is chosen to fit, and a run that cannot fit is refused. Leave a
+    /// tenth of a GPU's memory to its driver and the display.
+    #[arg(long, value_name = "GIB")]
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub max_memory_gib: Option<f64>,
     /// Peak learning rate.
     #[arg(long, default_value_t = 1e-3)]
     pub learning_rate: f64,
@@ -331,6 +346,7 @@ default_from_clap!(
     EvalSettings,
     SaveSettings,
     StartSettings,
+    LoraSettings,
     MergeSettings,
     RescueSettings,
     SftSettings,
@@ -361,6 +377,13 @@ pub fn is_due(step: u64, every: u64) -> bool {
     every > 0 && step.is_multiple_of(every)
 }
 
+impl TrainSettings {
+    /// Whether most activations are computed a second time instead of being kept.
+    pub fn checkpoints_activations(&self) -> bool {
+        self.activation_checkpointing.unwrap_or(false)
+    }
+}
+
 impl ModelSettings {
     /// The full shape for a tokenizer's vocabulary and a context length.
     pub fn config(&self, vocab_size: usize, seq_len: usize) -> ModelConfig {
@@ -381,6 +404,7 @@ impl ModelSettings {
             sliding_window: None,
             tie_word_embeddings: self.tie_word_embeddings,
             initializer_range: self.initializer_range,
+            lora: None,
         }
     }
 }

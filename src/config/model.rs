@@ -1,6 +1,6 @@
 //! The shape of a model, in Hugging Face's words.
 
-use super::RopeScaling;
+use super::{Lora, RopeScaling};
 use serde::{Deserialize, Serialize};
 
 /// The decoder families that lehr builds. They share one set of kernels.
@@ -56,6 +56,9 @@ pub struct ModelConfig {
     pub tie_word_embeddings: bool,
     /// Standard deviation of random weights.
     pub initializer_range: f64,
+    /// Adapters that are trained beside the weights, which are frozen then. No part of `config.json`.
+    #[serde(skip)]
+    pub lora: Option<Lora>,
 }
 
 impl ModelConfig {
@@ -110,9 +113,10 @@ impl ModelConfig {
         2.0 * (matmul as f64 + attention)
     }
 
-    /// Training costs three forwards: one forward and two in the backward.
+    /// Training costs three forward passes: one forward and two backward, of which frozen weights beside adapters save one.
     pub fn flops_per_token_training(&self, context: f64) -> f64 {
-        3.0 * self.flops_per_token_forward(context)
+        let passes = if self.lora.is_some() { 2.0 } else { 3.0 };
+        passes * self.flops_per_token_forward(context)
     }
 
     /// One line per field that cannot work, each naming the field, its value and the cure.

@@ -2,7 +2,7 @@
 
 mod grpo;
 
-use super::{MergeMethod, Scheduler, Settings, Stage, TrainSettings};
+use super::{MergeMethod, Rescue, Scheduler, Settings, Stage, TrainSettings};
 
 impl Settings {
     // Length: one statement a setting.
@@ -68,6 +68,9 @@ impl Settings {
                 t.batch_size
             );
         }
+        if let Some(gib) = t.max_memory_gib {
+            positive("max-memory-gib", gib, 1e6)?;
+        }
         if d.val_data.is_none() {
             anyhow::ensure!(
                 (0.0..1.0).contains(&d.val_fraction),
@@ -88,10 +91,38 @@ impl Settings {
                 "--merge-method weights: a live merge starts with fewer checkpoints than it ends with; use sma, ema, wma or wsm"
             );
         }
+        self.validate_lora()?;
         if let Some(problem) = self.rescue.problem(s.save_every) {
             anyhow::bail!("{problem}");
         }
         anyhow::ensure!(s.keep_last >= 2, "--keep-last {}: must be at least 2, so that a bad newest one is no loss", s.keep_last);
+        Ok(())
+    }
+
+    fn validate_lora(&self) -> anyhow::Result<()> {
+        if self.lora.adapters()?.is_none() {
+            return Ok(());
+        }
+        let start = &self.start;
+        anyhow::ensure!(
+            start.init.is_some() || start.fork.is_some(),
+            "--lora-rank: adapters are trained beside a model; name its folder with --init, or a run (RUN, RUN@STEP)"
+        );
+        let merge = start.init.as_ref().filter(|init| init.starts_with("merge:"));
+        anyhow::ensure!(
+            merge.is_none(),
+            "--init {}: adapters need a base model in a folder; write it with lehr merge, and name the folder",
+            merge.map_or("", String::as_str).escape_debug()
+        );
+        anyhow::ensure!(
+            self.merge.merge_every == 0,
+            "--merge-every {}: adapters (--lora-rank) are not merged while a run trains; leave it out",
+            self.merge.merge_every
+        );
+        anyhow::ensure!(
+            self.rescue.rescue != Rescue::Pma,
+            "--rescue pma: checkpoints of adapters (--lora-rank) are not averaged; use rollback"
+        );
         Ok(())
     }
 

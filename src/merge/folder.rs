@@ -31,7 +31,7 @@ pub const COPIED: &[&str] = &[
     "vocab.txt",
 ];
 /// The largest file that is copied.
-const MAX_COPIED: u64 = 64 << 20;
+pub(super) const MAX_COPIED: u64 = 64 << 20;
 
 /// One merged checkpoint.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
@@ -174,6 +174,11 @@ impl Target {
         }
         Ok(Self { parent: parent.to_owned(), name: name.to_owned() })
     }
+
+    /// (the folder above, the new folder's name)
+    pub(super) fn place(&self) -> (&Path, &str) {
+        (&self.parent, &self.name)
+    }
 }
 
 impl Inputs {
@@ -273,24 +278,7 @@ impl Merge<'_> {
 
     /// The newest's `config.json`; its `dtype` corrected where the result is stored otherwise.
     fn config(&self, text: &[u8]) -> Result<Vec<u8>> {
-        let name = match self.dtype() {
-            Some(Dtype::F32) => "float32",
-            Some(Dtype::F16) => "float16",
-            Some(Dtype::BF16) => "bfloat16",
-            _ => return Ok(text.to_vec()),
-        };
-        let mut config: Value = serde_json::from_slice(text.strip_prefix(b"\xef\xbb\xbf").unwrap_or(text))?;
-        let wrong: Vec<&str> =
-            ["dtype", "torch_dtype"].into_iter().filter(|key| config[*key].is_string() && config[*key] != name).collect();
-        if wrong.is_empty() {
-            return Ok(text.to_vec());
-        }
-        for key in wrong {
-            config[key] = name.into();
-        }
-        let mut text = serde_json::to_vec_pretty(&config)?;
-        text.push(b'\n');
-        Ok(text)
+        set_dtype(text, self.dtype().and_then(dtype_name))
     }
 
     fn card(&self, target: &Target, recipe: &Recipe) -> String {
@@ -317,8 +305,35 @@ impl Merge<'_> {
     }
 }
 
+/// What PyTorch calls a type of weights.
+pub(super) fn dtype_name(dtype: Dtype) -> Option<&'static str> {
+    match dtype {
+        Dtype::F32 => Some("float32"),
+        Dtype::F16 => Some("float16"),
+        Dtype::BF16 => Some("bfloat16"),
+        _ => None,
+    }
+}
+
+/// The text of a `config.json` with another type of weights where it names one.
+pub(super) fn set_dtype(text: &[u8], name: Option<&str>) -> Result<Vec<u8>> {
+    let Some(name) = name else { return Ok(text.to_vec()) };
+    let mut config: Value = serde_json::from_slice(text.strip_prefix(b"\xef\xbb\xbf").unwrap_or(text))?;
+    let wrong: Vec<&str> =
+        ["dtype", "torch_dtype"].into_iter().filter(|key| config[*key].is_string() && config[*key] != name).collect();
+    if wrong.is_empty() {
+        return Ok(text.to_vec());
+    }
+    for key in wrong {
+        config[key] = name.into();
+    }
+    let mut text = serde_json::to_vec_pretty(&config)?;
+    text.push(b'\n');
+    Ok(text)
+}
+
 /// Make a folder and those above it; those that were made are added to `made`, outermost first.
-fn make_parents(vfs: &dyn Vfs, folder: &Path, made: &mut Vec<PathBuf>) -> Result<()> {
+pub(super) fn make_parents(vfs: &dyn Vfs, folder: &Path, made: &mut Vec<PathBuf>) -> Result<()> {
     if folder.as_os_str().is_empty() || vfs.kind(folder).with_context(|| shown(folder))?.is_some() {
         return Ok(());
     }
@@ -329,7 +344,7 @@ fn make_parents(vfs: &dyn Vfs, folder: &Path, made: &mut Vec<PathBuf>) -> Result
 }
 
 /// Remove them again; what others have filled meanwhile stays.
-fn unmake(vfs: &dyn Vfs, made: &[PathBuf]) {
+pub(super) fn unmake(vfs: &dyn Vfs, made: &[PathBuf]) {
     for folder in made.iter().rev() {
         let _ = vfs.remove_dir(folder);
     }

@@ -3,6 +3,7 @@
 use super::numbers::{mergeable, widest};
 use super::parallel::parallel;
 use crate::data::Tokenizer;
+use crate::model::adapter::is_adapter;
 use crate::model::checkpoint::{MANIFEST, Manifest, step_of, verify_model, verify_sizes};
 use crate::model::gguf::is_gguf;
 use crate::model::hf_config;
@@ -207,6 +208,12 @@ fn is_table(name: &str) -> bool {
 fn open(vfs: &dyn Vfs, dir: &Path, check: Check) -> Result<Folder> {
     ensure!(!is_gguf(dir), "{}: a GGUF file; only folders with safetensors files are merged", shown(dir));
     ensure!(dir.is_dir(), "{}: there is no such folder", shown(dir));
+    ensure!(
+        !is_adapter(dir),
+        "{}: is an adapter (LoRA), and the mean of adapters is not the adapter of a mean; fold it into its base model first: lehr merge --lora {} --out NEW",
+        shown(dir),
+        shown(dir)
+    );
     let manifest = match (dir.join(MANIFEST).exists(), check) {
         (false, _) => None,
         (true, Check::Hashes) => Some(verify_model(vfs, dir)?),

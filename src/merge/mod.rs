@@ -1,5 +1,6 @@
 //! Layer 4: merging checkpoints of one run along its trajectory: PMA (arXiv 2505.12082) and WSM (arXiv 2507.17634).
 
+mod fold;
 mod folder;
 mod inputs;
 mod numbers;
@@ -11,6 +12,7 @@ mod stream;
 pub mod sweep;
 mod window;
 
+pub use fold::Fold;
 pub use folder::{COPIED, METADATA_KEY, Part, RECIPE, Recipe, Target};
 pub use inputs::{Check, Folder, Inputs, MergedTensor, Treatment};
 pub use rule::MergeRule;

@@ -1,6 +1,7 @@
 //! Activations: everything that a pass over (B, T) tokens writes. A buffer each, because WebGPU forbids one buffer bound for reading and
 //! for writing in one dispatch.
 
+use super::weights::PerProduct;
 use crate::config::ModelConfig;
 use crate::device::{Device, Sizes, Tensor};
 use crate::ops::logprob::RowStats;
@@ -15,6 +16,16 @@ pub enum Pass {
     Kept,
     /// Forward and backward: every block keeps its own.
     Training,
+    /// Forward and backward with activation checkpointing: every block keeps its output, which is the next one's input. The blocks share all
+    /// other buffers, and the backward pass computes their contents again.
+    Checkpointed,
+}
+
+impl Pass {
+    /// Forward and backward, with activation checkpointing or without.
+    pub fn training(checkpointing: bool) -> Self {
+        if checkpointing { Self::Checkpointed } else { Self::Training }
+    }
 }
 
 /// What the host writes before a pass.
@@ -63,6 +74,8 @@ pub struct BlockActivations<T> {
     pub hidden: T,
     /// (R, C) residual stream after the MLP
     pub after_mlp: T,
+    /// (R, parts x rank) x A^T of the adapters of each product
+    pub adapted: PerProduct<T>,
 }
 
 /// Gradients of activations; one set serves every block.
@@ -84,6 +97,8 @@ pub struct Gradients<T> {
     pub hidden: T,
     /// (R, 2 F)
     pub gate_up: T,
+    /// (R, parts x rank)
+    pub adapted: PerProduct<T>,
 }
 
 /// See the module.
@@ -93,6 +108,8 @@ pub struct Activations<T> {
     pub batch: usize,
     /// Tokens in each.
     pub time: usize,
+    /// What the buffers are for.
+    pub pass: Pass,
     /// From the host.
     pub inputs: Inputs<T>,
     /// (R, C)
@@ -137,30 +154,11 @@ pub fn vocab_stride(vocab: usize) -> usize {
     vocab.next_multiple_of(4)
 }
 
-impl<T: Clone> Activations<T> {
-    // Length: one line a tensor.
-    /// The only place where an activation is named and shaped; `make` gives each its storage.
-    pub fn declare(
-        c: &ModelConfig,
-        batch: usize,
-        time: usize,
-        pass: Pass,
-        sizes: Sizes,
-        mut make: impl FnMut(&str, &[usize]) -> T,
-    ) -> Self {
-        let r = batch * time;
+impl<T: Clone> BlockActivations<T> {
+    /// Every block's, with the buffers that they share in this pass.
+    fn declare(c: &ModelConfig, r: usize, pass: Pass, make: &mut impl FnMut(&str, &[usize]) -> T) -> Vec<Self> {
         let (width, inner, heads) = (c.hidden_size, c.intermediate_size, c.num_attention_heads);
-        let training = pass == Pass::Training;
-        let inputs = Inputs {
-            tokens: make("tokens", &[r]),
-            targets: make("targets", &[r]),
-            positions: make("positions", &[r]),
-            weights: make("weights", &[r]),
-            order: make("order", &[r]),
-            spans: make("spans", &[3 * r]),
-        };
-        let embedded = make("embedded", &[r, width]);
-        let mut block = || BlockActivations {
+        let mut block = || Self {
             attn_in: make("attn_in", &[r, width]),
             attn_rstd: make("attn_rstd", &[r]),
             qkv_raw: c.qk_norm().then(|| make("qkv_raw", &[r, c.qkv_dim()])),
@@ -174,15 +172,55 @@ impl<T: Clone> Activations<T> {
             gate_up: make("gate_up", &[r, 2 * inner]),
             hidden: make("hidden", &[r, inner]),
             after_mlp: make("after_mlp", &[r, width]),
+            adapted: adapted(c, r, make),
         };
-        let blocks = match pass {
-            Pass::Kept | Pass::Training => (0..c.num_hidden_layers).map(|_| block()).collect(),
-            Pass::Forward => vec![block(); c.num_hidden_layers],
+        let blocks = c.num_hidden_layers;
+        match pass {
+            Pass::Kept | Pass::Training => (0..blocks).map(|_| block()).collect(),
+            Pass::Forward => vec![block(); blocks],
+            Pass::Checkpointed => {
+                let first = block();
+                let rest = (1..blocks).map(|_| Self { after_mlp: make("after_mlp", &[r, width]), ..first.clone() }).collect();
+                [vec![first.clone()], rest].concat()
+            }
+        }
+    }
+}
+
+/// (R, parts x rank) for each product that has adapters.
+fn adapted<T>(c: &ModelConfig, r: usize, make: &mut impl FnMut(&str, &[usize]) -> T) -> PerProduct<T> {
+    PerProduct::of(c, |_, parts, rank| make("adapted", &[r, parts.columns.len() * rank]))
+}
+
+impl<T: Clone> Activations<T> {
+    // Length: one line a tensor.
+    /// The only place where an activation is named and shaped; `make` gives each its storage.
+    pub fn declare(
+        c: &ModelConfig,
+        batch: usize,
+        time: usize,
+        pass: Pass,
+        sizes: Sizes,
+        mut make: impl FnMut(&str, &[usize]) -> T,
+    ) -> Self {
+        let r = batch * time;
+        let (width, inner, heads) = (c.hidden_size, c.intermediate_size, c.num_attention_heads);
+        let training = matches!(pass, Pass::Training | Pass::Checkpointed);
+        let inputs = Inputs {
+            tokens: make("tokens", &[r]),
+            targets: make("targets", &[r]),
+            positions: make("positions", &[r]),
+            weights: make("weights", &[r]),
+            order: make("order", &[r]),
+            spans: make("spans", &[3 * r]),
         };
+        let embedded = make("embedded", &[r, width]);
+        let blocks = BlockActivations::declare(c, r, pass, &mut make);
         let stride = vocab_stride(c.vocab_size);
         Activations {
             batch,
             time,
+            pass,
             inputs,
             embedded,
             blocks,
@@ -205,6 +243,7 @@ impl<T: Clone> Activations<T> {
                 delta: make("delta", &[r, heads]),
                 hidden: make("d_hidden", &[r, inner]),
                 gate_up: make("d_gate_up", &[r, 2 * inner]),
+                adapted: adapted(c, r, &mut make),
             }),
         }
     }

@@ -57,11 +57,12 @@ pub fn read(path: &Path) -> Result<HfConfig> {
     parse(&bytes).with_context(|| shown(path))
 }
 
-/// The configuration of a model: of `config.json` in a folder, or of a GGUF file.
+/// The configuration of a model: of `config.json` in a folder (of an adapter without one, of its base model), or of a GGUF file.
 ///
 /// # Errors
 /// As [`read`].
 pub fn of_model(path: &Path) -> Result<HfConfig> {
+    let path = &super::adapter::holder(path, "config.json")?;
     if !super::gguf::is_gguf(path) {
         return read(&path.join("config.json"));
     }
@@ -236,6 +237,7 @@ impl Fields<'_> {
             sliding_window: self.sliding_window(architecture, num_hidden_layers)?,
             tie_word_embeddings: self.boolean("tie_word_embeddings", false)?,
             initializer_range: self.number("initializer_range", 0.02)?,
+            lora: None,
         })
     }
 

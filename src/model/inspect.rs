@@ -9,7 +9,7 @@ use super::{Activations, Model, Pass};
 use crate::config::ModelConfig;
 use crate::device::{Device, Recorder, Tensor};
 use crate::ops::rmsnorm::Rows;
-use crate::ops::{logprob, matmul, rmsnorm};
+use crate::ops::{logprob, rmsnorm};
 use anyhow::{Context as _, ensure};
 use serde::{Deserialize, Serialize};
 
@@ -178,7 +178,7 @@ fn glimpses(
             let (gain, out, rstd) = (&m.weights.final_norm, &acts.head_in, &acts.head_rstd);
             rmsnorm::forward(&mut r, Rows::whole(stream), stream, gain, out, rstd, c.rms_norm_eps);
         }
-        matmul::forward(&mut r, &head_in, m.weights.output(), &logits, matmul::Extra::None);
+        transformer::record_logits(&mut r, m, &head_in, &logits);
         logprob::forward(&mut r, chunk, &logits, &acts.inputs.targets, &acts.row_stats());
         device.replay(&r.finish()?)?;
         let (numbers, [_, stride]): (Vec<f32>, _) = (device.read(&logits)?, logits.matrix());

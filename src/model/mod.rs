@@ -1,6 +1,7 @@
 //! Floor 3: what a model is and how it is kept: weights, transformer, generation, Hugging Face files, checkpoints.
 
 pub mod activations;
+pub mod adapter;
 pub mod checkpoint;
 pub mod conversation;
 mod generate;
@@ -17,12 +18,15 @@ mod weights;
 pub use activations::{Activations, Pass};
 pub use generate::Generator;
 pub use rollout::{Completion, Request, Rollouts};
-pub use weights::{Block, Init, Parameters, Spec, Weights};
+pub use weights::{Adapter, Block, BlockAdapters, Init, Parameters, PerProduct, Spec, Trained, Weights};
 
 use crate::config::ModelConfig;
 use crate::device::{Arena, Device, Tensor};
 use crate::ops::rope;
+use adapter::AdapterFolder;
 use safetensors_file::TensorSink;
+use std::path::PathBuf;
+use std::sync::Mutex;
 use weight_files::WeightFiles;
 
 /// Two names of one tensor where embeddings are tied.
@@ -36,13 +40,25 @@ pub type Reader<'a> = dyn FnMut(&str, &[usize]) -> anyhow::Result<Vec<f32>> + 'a
 pub struct Model {
     /// The shape.
     pub config: ModelConfig,
-    /// What is declared, and where it lies.
+    /// What is trained, and where it lies: all weights, or the adapters of a model that has some.
     pub parameters: Parameters,
-    /// Parameter values.
+    /// Values of what is trained.
     pub values: Arena,
-    /// The same, as the tree of weights.
+    /// All weights, trained or frozen, as a tree.
     pub weights: Weights<Tensor>,
+    /// The adapters of each block; none in a model without.
+    pub adapters: Vec<BlockAdapters<Tensor>>,
+    /// The weights beside adapters.
+    frozen: Option<Frozen>,
     rope_table: Tensor,
+}
+
+/// Weights that are not trained.
+struct Frozen {
+    parameters: Parameters,
+    values: Arena,
+    /// The folder or file that they were loaded from.
+    source: Mutex<Option<PathBuf>>,
 }
 
 impl Model {
@@ -57,26 +73,52 @@ impl Model {
         if let Some((most, why)) = config.exact_context() {
             anyhow::ensure!(context <= most, "{context} tokens: this model takes at most {most} at once: {why}");
         }
-        let parameters = Parameters::new(config, device.sizes().max_tensor_bytes)?;
-        let values = parameters.arena(device, "values");
+        let most = device.sizes().max_tensor_bytes;
+        let parameters = Parameters::trained(config, most)?;
+        let values = parameters.arena(device, if config.lora.is_some() { "adapters" } else { "values" });
+        let (weights, adapters, frozen) = match parameters.tree(&values) {
+            Trained::Weights(weights) => (weights, Vec::new(), None),
+            Trained::Adapters(adapters) => {
+                let parameters = Parameters::new(config, most)?;
+                let values = parameters.arena(device, "values");
+                let Trained::Weights(weights) = parameters.tree(&values) else { unreachable!("declared without adapters") };
+                (weights, adapters, Some(Frozen { parameters, values, source: Mutex::new(None) }))
+            }
+        };
         let rope_table = Tensor::new(device, "rope table", "rope_table", &[context, config.head_dim]);
-        device.write(
-            &rope_table,
-            &rope::table(&rope::Rotation::new(config.head_dim, config.rope_theta, config.rope_scaling.as_ref()), context),
-        );
-        Ok(Self { config: config.clone(), weights: parameters.weights(&values), parameters, values, rope_table })
+        let rotation = rope::Rotation::new(config.head_dim, config.rope_theta, config.rope_scaling.as_ref());
+        device.write(&rope_table, &rope::table(&rotation, context));
+        Ok(Self { config: config.clone(), parameters, values, weights, adapters, frozen, rope_table })
     }
 
-    /// Random values from a seed.
+    /// All weights, trained or frozen: what is declared, and where it lies.
+    pub fn base(&self) -> (&Parameters, &Arena) {
+        self.frozen.as_ref().map_or((&self.parameters, &self.values), |frozen| (&frozen.parameters, &frozen.values))
+    }
+
+    /// Numbers of all weights and adapters.
+    pub fn count(&self) -> usize {
+        self.parameters.count() + self.frozen.as_ref().map_or(0, |frozen| frozen.parameters.count())
+    }
+
+    /// The folder or file that frozen weights were loaded from.
+    pub fn frozen_source(&self) -> Option<PathBuf> {
+        let frozen = self.frozen.as_ref()?;
+        frozen.source.lock().unwrap_or_else(std::sync::PoisonError::into_inner).clone()
+    }
+
+    /// Random values from a seed; of adapters those that leave the model as it is.
     pub fn initialise(&self, device: &Device, seed: u64) {
-        for (spec, tensor) in self.parameters.tensors(&self.values) {
+        let frozen = self.frozen.iter().flat_map(|frozen| frozen.parameters.tensors(&frozen.values));
+        for (spec, tensor) in self.parameters.tensors(&self.values).chain(frozen) {
             device.write(&tensor, &spec.initial_values(seed));
         }
     }
 
     /// What recordings of this model need.
     pub fn context<'a>(&'a self, device: &'a Device) -> transformer::Context<'a> {
-        transformer::Context { device, config: &self.config, weights: &self.weights, rope_table: &self.rope_table }
+        let (config, weights, adapters) = (&self.config, &self.weights, Some(&self.adapters[..]).filter(|of| !of.is_empty()));
+        transformer::Context { device, config, weights, adapters, rope_table: &self.rope_table }
     }
 
     /// Longest context that the rotation table covers.
@@ -84,18 +126,34 @@ impl Model {
         self.rope_table.shape()[0]
     }
 
-    /// (Hugging Face name, shape) of every parameter, in order of declaration.
+    /// (name in files, shape) of everything that is trained, in order of declaration.
     pub fn names(&self) -> Vec<(String, Vec<usize>)> {
-        self.parameters.specs().iter().flat_map(|s| s.parts.iter().cloned()).collect()
+        self.parameters.names()
     }
 
-    /// Values from a Hugging Face folder.
+    /// Weights from a Hugging Face folder.
     ///
     /// # Errors
     /// Missing, unexpected or differently shaped tensors, values that are not finite, or files that cannot be read.
     pub fn load(&self, device: &Device, files: &WeightFiles) -> anyhow::Result<()> {
         self.check(files)?;
-        self.fill(device, &self.values, &mut |name, shape| files.read_f32(self.stored(files, name), shape))
+        let (parameters, arena) = self.base();
+        parameters.fill(device, arena, &mut |name, shape| files.read_f32(self.stored(files, name), shape))?;
+        if let Some(frozen) = &self.frozen {
+            let source = std::path::absolute(files.dir())?;
+            *frozen.source.lock().unwrap_or_else(std::sync::PoisonError::into_inner) = Some(source);
+        }
+        Ok(())
+    }
+
+    /// Values of adapters from a PEFT folder, and the weights from the model that it names as its base.
+    ///
+    /// # Errors
+    /// As [`Model::load`], or adapters of another rank, alpha or other projections.
+    pub fn load_adapters(&self, device: &Device, folder: &AdapterFolder) -> anyhow::Result<()> {
+        folder.expect(&self.config, &self.names())?;
+        self.load(device, &folder.open_base()?)?;
+        self.fill(device, &self.values, &mut |name, shape| folder.read_f32(name, shape))
     }
 
     /// Under which name a file holds a parameter; see [`stored`].
@@ -108,7 +166,7 @@ impl Model {
     /// # Errors
     /// As [`Model::load`].
     pub fn check(&self, files: &WeightFiles) -> anyhow::Result<()> {
-        check(&self.config, &self.names(), files)
+        check(&self.config, &self.base().0.names(), files)
     }
 
     /// All values of a Hugging Face folder one after another, in order of declaration, on the host: for [`Model::set`].
@@ -117,14 +175,15 @@ impl Model {
     /// As [`Model::load`].
     pub fn read(&self, files: &WeightFiles) -> anyhow::Result<Vec<f32>> {
         self.check(files)?;
-        let mut all = Vec::with_capacity(self.parameters.specs().iter().map(Spec::len).sum());
-        for (name, shape, _) in self.parameters.specs().iter().flat_map(Spec::ranges) {
+        let (parameters, _) = self.base();
+        let mut all = Vec::with_capacity(parameters.count());
+        for (name, shape, _) in parameters.specs().iter().flat_map(Spec::ranges) {
             all.extend(files.read_f32(self.stored(files, name), shape)?);
         }
         Ok(all)
     }
 
-    /// Put values onto the device that stand one after another in order of declaration.
+    /// Put values of what is trained onto the device that stand one after another in order of declaration.
     ///
     /// # Panics
     /// When there are not as many as the model has (a defect of the caller).
@@ -138,7 +197,7 @@ impl Model {
         assert!(rest.is_empty(), "{} values too many", rest.len());
     }
 
-    /// All values from the device, one after another in order of declaration.
+    /// Values of what is trained from the device, one after another in order of declaration.
     ///
     /// # Errors
     /// A device fault.
@@ -150,19 +209,12 @@ impl Model {
         Ok(all)
     }
 
-    /// Fill an arena (values, or a moment) tensor by tensor; `read` gives the numbers of (Hugging Face name, shape).
+    /// Fill an arena of what is trained (values, or a moment) tensor by tensor; `read` gives the numbers of (name in files, shape).
     ///
     /// # Errors
     /// What `read` returns.
     pub fn fill(&self, device: &Device, arena: &Arena, read: &mut Reader<'_>) -> anyhow::Result<()> {
-        for (spec, tensor) in self.parameters.tensors(arena) {
-            let mut whole = Vec::with_capacity(spec.len());
-            for (name, shape, _) in spec.ranges() {
-                whole.extend(read(name, shape)?);
-            }
-            device.write(&tensor, &whole);
-        }
-        Ok(())
+        self.parameters.fill(device, arena, read)
     }
 
     /// The numbers of an arena by Hugging Face name, read from the device tensor by tensor: for writing files.

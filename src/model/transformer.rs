@@ -3,14 +3,14 @@
 //! `x` is the residual stream (R, C), R = batch x time. Parameter gradients are `+=`; activation gradients `=`; the stream's gradient
 //! is one buffer all the way down, into which the norms add.
 
-use super::activations::{Activations, BlockActivations};
-use super::weights::{Block, Weights};
-use crate::config::ModelConfig;
+use super::activations::{Activations, BlockActivations, Pass};
+use super::weights::{Adapter, Block, BlockAdapters, Trained, Weights};
+use crate::config::{ModelConfig, Product};
 use crate::device::{Device, Recorder, Tensor};
 use crate::ops::logprob::Chunk;
 use crate::ops::matmul::Extra;
 use crate::ops::rmsnorm::Rows;
-use crate::ops::{add_bias, attention, embedding, logprob, matmul, objective, rmsnorm, rope, swiglu};
+use crate::ops::{add_bias, attention, embedding, logprob, lora, matmul, objective, rmsnorm, rope, swiglu};
 
 /// What every recording of a model needs.
 #[derive(Clone, Copy)]
@@ -21,6 +21,8 @@ pub struct Context<'a> {
     pub config: &'a ModelConfig,
     /// Parameter values.
     pub weights: &'a Weights<Tensor>,
+    /// The adapters of each block; `None` computes without them.
+    pub adapters: Option<&'a [BlockAdapters<Tensor>]>,
     /// Rotation table (positions, D).
     pub rope_table: &'a Tensor,
 }
@@ -37,6 +39,16 @@ impl Context<'_> {
         let [matrix_rows, stride] = qkv.matrix();
         let rows = |offset, heads| Rows { matrix_rows, stride, offset, heads, cols: c.head_dim };
         [rows(0, c.num_attention_heads), rows(c.query_dim(), c.num_key_value_heads)]
+    }
+
+    /// The adapter of a product, and where x a^T goes.
+    fn adapter<'b>(
+        &'b self,
+        layer: usize,
+        a: &'b BlockActivations<Tensor>,
+        product: Product,
+    ) -> Option<(&'b Adapter<Tensor>, &'b Tensor)> {
+        self.adapters?[layer].get(product).zip(a.adapted.get(product))
     }
 
     fn rotated_heads(&self) -> usize {
@@ -82,30 +94,67 @@ pub(super) fn record_decode(
 ) {
     record_blocks(r, m, acts, Attend::Cache { caches, assigned });
     record_final_norm(r, m, acts);
-    matmul::forward(r, &acts.head_in, m.weights.output(), &acts.logits, Extra::None);
+    record_logits(r, m, &acts.head_in, &acts.logits);
+}
+
+/// The last product, by as many rows of the head at once as may be bound.
+pub(super) fn record_logits(r: &mut Recorder<'_>, m: Context<'_>, head_in: &Tensor, logits: &Tensor) {
+    for (first, head) in head_parts(m.device, m.weights.output()) {
+        matmul::forward(r, head_in, &head, &logits.columns_from(first), Extra::None);
+    }
+}
+
+/// The rows of the head, or of its gradient, in parts that may be bound, each with its first row.
+fn head_parts(device: &Device, head: &Tensor) -> Vec<(usize, Tensor)> {
+    head.row_parts(device.sizes().max_tensor_bytes)
 }
 
 /// Tokens through every block: the one description of the decoder.
 pub(super) fn record_blocks(r: &mut Recorder<'_>, m: Context<'_>, acts: &Activations<Tensor>, attend: Attend<'_>) {
-    let eps = m.config.rms_norm_eps;
     embedding::forward(r, &acts.inputs.tokens, &m.weights.embed, &acts.embedded);
     let mut x = &acts.embedded;
-    for (layer, (w, a)) in m.weights.blocks.iter().zip(&acts.blocks).enumerate() {
-        rmsnorm::forward(r, Rows::whole(x), x, &w.attn_norm, &a.attn_in, &a.attn_rstd, eps);
-        record_qkv(r, m, w, a, &acts.inputs.positions);
-        record_attention(r, m, acts, (layer, a), attend);
+    for (layer, a) in acts.blocks.iter().enumerate() {
+        record_block(r, m, acts, (layer, x), attend);
         if matches!(attend, Attend::Prefill { caches, .. } if layer + 1 == caches.len()) {
             return;
         }
-        matmul::forward(r, &a.attn_out, &w.attn_proj, &a.after_attn, Extra::Residual(x));
-        if let Some(bias) = &w.attn_proj_bias {
-            add_bias::forward(r, bias, &a.after_attn);
-        }
-        rmsnorm::forward(r, Rows::whole(x), &a.after_attn, &w.mlp_norm, &a.mlp_in, &a.mlp_rstd, eps);
-        matmul::forward(r, &a.mlp_in, &w.gate_up, &a.gate_up, Extra::None);
-        swiglu::forward(r, &a.gate_up, &a.hidden);
-        matmul::forward(r, &a.hidden, &w.down, &a.after_mlp, Extra::Residual(&a.after_attn));
+        let down = [&a.hidden, &m.weights.blocks[layer].down, &a.after_mlp];
+        record_product(r, down, Extra::Residual(&a.after_attn), m.adapter(layer, a, Product::Down));
         x = &a.after_mlp;
+    }
+}
+
+/// A block from its input `x` to the input of its last product; of the last block of a prefill, to the keys and values.
+fn record_block(
+    r: &mut Recorder<'_>,
+    m: Context<'_>,
+    acts: &Activations<Tensor>,
+    (layer, x): (usize, &Tensor),
+    attend: Attend<'_>,
+) {
+    let (w, a, eps) = (&m.weights.blocks[layer], &acts.blocks[layer], m.config.rms_norm_eps);
+    rmsnorm::forward(r, Rows::whole(x), x, &w.attn_norm, &a.attn_in, &a.attn_rstd, eps);
+    record_qkv(r, m, layer, a, &acts.inputs.positions);
+    record_attention(r, m, acts, (layer, a), attend);
+    if matches!(attend, Attend::Prefill { caches, .. } if layer + 1 == caches.len()) {
+        return;
+    }
+    let attn_proj = [&a.attn_out, &w.attn_proj, &a.after_attn];
+    record_product(r, attn_proj, Extra::Residual(x), m.adapter(layer, a, Product::AttnProj));
+    if let Some(bias) = &w.attn_proj_bias {
+        add_bias::forward(r, bias, &a.after_attn);
+    }
+    rmsnorm::forward(r, Rows::whole(x), &a.after_attn, &w.mlp_norm, &a.mlp_in, &a.mlp_rstd, eps);
+    record_product(r, [&a.mlp_in, &w.gate_up, &a.gate_up], Extra::None, m.adapter(layer, a, Product::GateUp));
+    swiglu::forward(r, &a.gate_up, &a.hidden);
+}
+
+/// y = x w^T and what `extra` says, plus what the adapter adds. `[x, w, y]`; the adapter and where x a^T goes.
+fn record_product(r: &mut Recorder<'_>, [x, w, y]: [&Tensor; 3], extra: Extra<'_>, adapter: Option<(&Adapter<Tensor>, &Tensor)>) {
+    matmul::forward(r, x, w, y, extra);
+    if let Some((adapter, u)) = adapter {
+        matmul::forward(r, x, &adapter.a, u, Extra::None);
+        lora::forward(r, &adapter.parts, u, &adapter.b, y);
     }
 }
 
@@ -141,16 +190,11 @@ fn record_final_norm(r: &mut Recorder<'_>, m: Context<'_>, acts: &Activations<Te
 }
 
 /// Normalised input to rotated queries and keys, and values.
-pub(super) fn record_qkv(
-    r: &mut Recorder<'_>,
-    m: Context<'_>,
-    w: &Block<Tensor>,
-    a: &BlockActivations<Tensor>,
-    positions: &Tensor,
-) {
-    let eps = m.config.rms_norm_eps;
+fn record_qkv(r: &mut Recorder<'_>, m: Context<'_>, layer: usize, a: &BlockActivations<Tensor>, positions: &Tensor) {
+    let (w, eps) = (&m.weights.blocks[layer], m.config.rms_norm_eps);
     let extra = w.qkv_bias.as_ref().map_or(Extra::None, Extra::Bias);
-    matmul::forward(r, &a.attn_in, &w.qkv, a.qkv_raw.as_ref().unwrap_or(&a.qkv), extra);
+    let qkv = [&a.attn_in, &w.qkv, a.qkv_raw.as_ref().unwrap_or(&a.qkv)];
+    record_product(r, qkv, extra, m.adapter(layer, a, Product::Qkv));
     if let (Some(raw), Some([q_rstd, k_rstd]), Some(q_norm), Some(k_norm)) = (&a.qkv_raw, &a.qk_rstd, &w.q_norm, &w.k_norm) {
         let [q, k] = m.head_rows(&a.qkv);
         r.copy(raw, &a.qkv); // for the values; the norms overwrite queries and keys
@@ -168,7 +212,7 @@ pub fn record_head(r: &mut Recorder<'_>, m: Context<'_>, acts: &Activations<Tens
 /// The same at a temperature, which `inv_temperature` (1) is the reciprocal of.
 pub fn record_head_at(r: &mut Recorder<'_>, m: Context<'_>, acts: &Activations<Tensor>, inv_temperature: Option<&Tensor>) {
     for (chunk, logits, head_in) in chunks(m, acts) {
-        matmul::forward(r, &head_in, m.weights.output(), &logits, Extra::None);
+        record_logits(r, m, &head_in, &logits);
         if let Some(inv_temperature) = inv_temperature {
             logprob::divide(r, chunk, &logits, inv_temperature);
         }
@@ -186,7 +230,7 @@ pub enum Objective<'a> {
 }
 
 /// The head with cross-entropy and its gradient: see [`record_head_and_objective`].
-pub fn record_head_and_loss(r: &mut Recorder<'_>, m: Context<'_>, acts: &Activations<Tensor>, grads: &Weights<Tensor>) {
+pub fn record_head_and_loss(r: &mut Recorder<'_>, m: Context<'_>, acts: &Activations<Tensor>, grads: &Trained<Tensor>) {
     record_head_and_objective(r, m, acts, grads, Objective::CrossEntropy);
 }
 
@@ -195,7 +239,7 @@ pub fn record_head_and_objective(
     r: &mut Recorder<'_>,
     m: Context<'_>,
     acts: &Activations<Tensor>,
-    grads: &Weights<Tensor>,
+    grads: &Trained<Tensor>,
     by: Objective<'_>,
 ) {
     let d = gradients(acts);
@@ -203,7 +247,7 @@ pub fn record_head_and_objective(
     for (chunk, logits, head_in) in chunks(m, acts) {
         let d_head_in = d.norm_in.rows(chunk.first_row..chunk.first_row + chunk.rows);
         let span = (chunk.first_row, chunk.rows);
-        matmul::forward(r, &head_in, m.weights.output(), &logits, Extra::None);
+        record_logits(r, m, &head_in, &logits);
         match by {
             Objective::CrossEntropy => {
                 logprob::forward(r, chunk, &logits, targets, &rows);
@@ -218,72 +262,146 @@ pub fn record_head_and_objective(
                 logprob::backward_policy(r, chunk, &logits, targets, inv_temperature, gradient, &rows);
             }
         }
-        matmul::backward_input(r, &logits, m.weights.output(), &d_head_in, false);
-        matmul::backward_weight(r, &logits, &head_in, grads.output());
+        for (first, head) in head_parts(m.device, m.weights.output()) {
+            matmul::backward_input(r, &logits.columns_from(first), &head, &d_head_in, first > 0);
+        }
+        let dhead = grads.weights().map_or(Vec::new(), |grads| head_parts(m.device, grads.output()));
+        for (first, dhead) in dhead {
+            matmul::backward_weight(r, &logits.columns_from(first), &head_in, &dhead);
+        }
     }
 }
 
-/// From d(head input) down to the embedding: adds the gradient of every parameter below the head.
-pub fn record_backward(r: &mut Recorder<'_>, m: Context<'_>, acts: &Activations<Tensor>, grads: &Weights<Tensor>) {
+/// From d(head input) down to the embedding: adds the gradient of everything below the head that is trained. With activation checkpointing
+/// each block is computed again first, but the last, whose buffers still hold it.
+pub fn record_backward(r: &mut Recorder<'_>, m: Context<'_>, acts: &Activations<Tensor>, grads: &Trained<Tensor>) {
     let d = gradients(acts);
     let stream_rows = Rows::whole(&d.stream);
     let last = acts.blocks.last().map_or(&acts.embedded, |a| &a.after_mlp);
-    rmsnorm::backward_gain(r, stream_rows, &d.norm_in, last, &acts.head_rstd, &grads.final_norm);
-    rmsnorm::backward(r, stream_rows, &d.norm_in, last, &m.weights.final_norm, &acts.head_rstd, &d.stream, false);
-    for (i, a) in acts.blocks.iter().enumerate().rev() {
-        let (w, g) = (&m.weights.blocks[i], &grads.blocks[i]);
-        let x = if i == 0 { &acts.embedded } else { &acts.blocks[i - 1].after_mlp };
-        // MLP
-        matmul::backward_weight(r, &d.stream, &a.hidden, &g.down);
-        matmul::backward_input(r, &d.stream, &w.down, &d.hidden, false);
-        swiglu::backward(r, &a.gate_up, &d.hidden, &d.gate_up);
-        matmul::backward_weight(r, &d.gate_up, &a.mlp_in, &g.gate_up);
-        matmul::backward_input(r, &d.gate_up, &w.gate_up, &d.norm_in, false);
-        rmsnorm::backward_gain(r, stream_rows, &d.norm_in, &a.after_attn, &a.mlp_rstd, &g.mlp_norm);
-        rmsnorm::backward(r, stream_rows, &d.norm_in, &a.after_attn, &w.mlp_norm, &a.mlp_rstd, &d.stream, true);
-        // attention
-        if let Some(dbias) = &g.attn_proj_bias {
-            matmul::backward_bias(r, &d.stream, dbias);
-        }
-        matmul::backward_weight(r, &d.stream, &a.attn_out, &g.attn_proj);
-        matmul::backward_input(r, &d.stream, &w.attn_proj, &d.attn_out, false);
-        let shape = m.attention_shape(acts.batch, acts.time);
-        let positions = &acts.inputs.positions;
-        attention::backward(r, shape, &a.qkv, positions, &a.attn_out, &a.attn_lse, &d.attn_out, &d.delta, &d.qkv);
-        record_qkv_backward(r, m, (w, g), a, acts);
-        rmsnorm::backward_gain(r, stream_rows, &d.norm_in, x, &a.attn_rstd, &g.attn_norm);
-        rmsnorm::backward(r, stream_rows, &d.norm_in, x, &w.attn_norm, &a.attn_rstd, &d.stream, true);
+    if let Some(grads) = grads.weights() {
+        rmsnorm::backward_gain(r, stream_rows, &d.norm_in, last, &acts.head_rstd, &grads.final_norm);
     }
-    embedding::backward(r, &d.stream, &grads.embed, &acts.inputs.order, &acts.inputs.spans);
-}
-
-/// Gradient of rotated queries and keys, and values, down to the normalised input of attention.
-fn record_qkv_backward(
-    r: &mut Recorder<'_>,
-    m: Context<'_>,
-    (w, g): (&Block<Tensor>, &Block<Tensor>),
-    a: &BlockActivations<Tensor>,
-    acts: &Activations<Tensor>,
-) {
-    let d = gradients(acts);
-    rope::backward(r, m.rotated_heads(), &acts.inputs.positions, m.rope_table, &d.qkv);
-    let mut d_projected = &d.qkv;
-    if let (Some(raw), Some([q_rstd, k_rstd]), Some(d_raw)) = (&a.qkv_raw, &a.qk_rstd, &d.qkv_raw) {
-        r.copy(&d.qkv, d_raw); // for the values
-        let norms = [(&w.q_norm, &g.q_norm, q_rstd), (&w.k_norm, &g.k_norm, k_rstd)];
-        for (rows, (gain, dgain, rstd)) in m.head_rows(&d.qkv).into_iter().zip(norms) {
-            if let (Some(gain), Some(dgain)) = (gain, dgain) {
-                rmsnorm::backward_gain(r, rows, &d.qkv, raw, rstd, dgain);
-                rmsnorm::backward(r, rows, &d.qkv, raw, gain, rstd, d_raw, false);
+    rmsnorm::backward(r, stream_rows, &d.norm_in, last, &m.weights.final_norm, &acts.head_rstd, &d.stream, false);
+    for i in (0..acts.blocks.len()).rev() {
+        let x = if i == 0 { &acts.embedded } else { &acts.blocks[i - 1].after_mlp };
+        if acts.pass == Pass::Checkpointed && i + 1 < acts.blocks.len() {
+            record_block(r, m, acts, (i, x), Attend::Sequence);
+            // Of the last product, what its adapter's gradient needs.
+            let a = &acts.blocks[i];
+            if let Some((adapter, u)) = m.adapter(i, a, Product::Down) {
+                matmul::forward(r, &a.hidden, &adapter.a, u, Extra::None);
             }
         }
-        d_projected = d_raw;
+        record_mlp_backward(r, m, acts, i, grads);
+        record_attention_backward(r, m, acts, (i, x), grads);
     }
-    if let Some(dbias) = &g.qkv_bias {
+    if let Some(grads) = grads.weights() {
+        embedding::backward(r, &d.stream, &grads.embed, &acts.inputs.order, &acts.inputs.spans);
+    }
+}
+
+/// The MLP of block `i`: the stream's gradient behind it to the one before it.
+fn record_mlp_backward(r: &mut Recorder<'_>, m: Context<'_>, acts: &Activations<Tensor>, i: usize, grads: &Trained<Tensor>) {
+    let (d, a, w, g) = (gradients(acts), &acts.blocks[i], &m.weights.blocks[i], grads.block(i));
+    let adapter = |product| adapter_backward(m, acts, i, product, grads);
+    record_product_backward(r, [&d.stream, &a.hidden, &w.down, &d.hidden], g.map(|g| &g.down), adapter(Product::Down));
+    swiglu::backward(r, &a.gate_up, &d.hidden, &d.gate_up);
+    let gate_up = [&d.gate_up, &a.mlp_in, &w.gate_up, &d.norm_in];
+    record_product_backward(r, gate_up, g.map(|g| &g.gate_up), adapter(Product::GateUp));
+    let rows = Rows::whole(&d.stream);
+    if let Some(g) = g {
+        rmsnorm::backward_gain(r, rows, &d.norm_in, &a.after_attn, &a.mlp_rstd, &g.mlp_norm);
+    }
+    rmsnorm::backward(r, rows, &d.norm_in, &a.after_attn, &w.mlp_norm, &a.mlp_rstd, &d.stream, true);
+}
+
+/// Attention of block `i`, whose input is `x`, likewise.
+fn record_attention_backward(
+    r: &mut Recorder<'_>,
+    m: Context<'_>,
+    acts: &Activations<Tensor>,
+    (i, x): (usize, &Tensor),
+    grads: &Trained<Tensor>,
+) {
+    let (d, a, w, g) = (gradients(acts), &acts.blocks[i], &m.weights.blocks[i], grads.block(i));
+    let adapter = |product| adapter_backward(m, acts, i, product, grads);
+    if let Some(dbias) = g.and_then(|g| g.attn_proj_bias.as_ref()) {
+        matmul::backward_bias(r, &d.stream, dbias);
+    }
+    let attn_proj = [&d.stream, &a.attn_out, &w.attn_proj, &d.attn_out];
+    record_product_backward(r, attn_proj, g.map(|g| &g.attn_proj), adapter(Product::AttnProj));
+    let (shape, positions) = (m.attention_shape(acts.batch, acts.time), &acts.inputs.positions);
+    attention::backward(r, shape, &a.qkv, positions, &a.attn_out, &a.attn_lse, &d.attn_out, &d.delta, &d.qkv);
+    let d_projected = record_heads_backward(r, m, (w, g), a, acts);
+    if let Some(dbias) = g.and_then(|g| g.qkv_bias.as_ref()) {
         matmul::backward_bias(r, d_projected, dbias);
     }
-    matmul::backward_weight(r, d_projected, &a.attn_in, &g.qkv);
-    matmul::backward_input(r, d_projected, &w.qkv, &d.norm_in, false);
+    let qkv = [d_projected, &a.attn_in, &w.qkv, &d.norm_in];
+    record_product_backward(r, qkv, g.map(|g| &g.qkv), adapter(Product::Qkv));
+    let rows = Rows::whole(&d.stream);
+    if let Some(g) = g {
+        rmsnorm::backward_gain(r, rows, &d.norm_in, x, &a.attn_rstd, &g.attn_norm);
+    }
+    rmsnorm::backward(r, rows, &d.norm_in, x, &w.attn_norm, &a.attn_rstd, &d.stream, true);
+}
+
+/// An adapter, its gradient, x a^T and its gradient.
+type AdapterBackward<'a> = [(&'a Adapter<Tensor>, &'a Tensor); 2];
+
+/// That of a product of block `i`, if it has adapters that are trained.
+fn adapter_backward<'a>(
+    m: Context<'a>,
+    acts: &'a Activations<Tensor>,
+    i: usize,
+    product: Product,
+    grads: &'a Trained<Tensor>,
+) -> Option<AdapterBackward<'a>> {
+    let (adapter, grad) = (m.adapters?[i].get(product)?, grads.adapters(i)?.get(product)?);
+    Some([(adapter, acts.blocks[i].adapted.get(product)?), (grad, gradients(acts).adapted.get(product)?)])
+}
+
+/// dx of y = x w^T and its adapter, and the gradients of those that are trained. `[dy, x, w, dx]`.
+fn record_product_backward(
+    r: &mut Recorder<'_>,
+    [dy, x, w, dx]: [&Tensor; 4],
+    dw: Option<&Tensor>,
+    adapter: Option<AdapterBackward<'_>>,
+) {
+    if let Some(dw) = dw {
+        matmul::backward_weight(r, dy, x, dw);
+    }
+    matmul::backward_input(r, dy, w, dx, false);
+    if let Some([(adapter, u), (grad, du)]) = adapter {
+        lora::backward_weight(r, &adapter.parts, dy, u, &grad.b);
+        lora::backward_input(r, &adapter.parts, dy, &adapter.b, du);
+        matmul::backward_weight(r, du, x, &grad.a);
+        matmul::backward_input(r, du, &adapter.a, dx, true);
+    }
+}
+
+/// Gradient of rotated queries and keys, and values, to that of the product they come from.
+fn record_heads_backward<'a>(
+    r: &mut Recorder<'_>,
+    m: Context<'_>,
+    (w, g): (&Block<Tensor>, Option<&Block<Tensor>>),
+    a: &BlockActivations<Tensor>,
+    acts: &'a Activations<Tensor>,
+) -> &'a Tensor {
+    let d = gradients(acts);
+    rope::backward(r, m.rotated_heads(), &acts.inputs.positions, m.rope_table, &d.qkv);
+    let (Some(raw), Some([q_rstd, k_rstd]), Some(d_raw)) = (&a.qkv_raw, &a.qk_rstd, &d.qkv_raw) else { return &d.qkv };
+    r.copy(&d.qkv, d_raw); // for the values
+    let (dq_norm, dk_norm) = (g.and_then(|g| g.q_norm.as_ref()), g.and_then(|g| g.k_norm.as_ref()));
+    let norms = [(&w.q_norm, dq_norm, q_rstd), (&w.k_norm, dk_norm, k_rstd)];
+    for (rows, (gain, dgain, rstd)) in m.head_rows(&d.qkv).into_iter().zip(norms) {
+        if let Some(dgain) = dgain {
+            rmsnorm::backward_gain(r, rows, &d.qkv, raw, rstd, dgain);
+        }
+        if let Some(gain) = gain {
+            rmsnorm::backward(r, rows, &d.qkv, raw, gain, rstd, d_raw, false);
+        }
+    }
+    d_raw
 }
 
 fn gradients(acts: &Activations<Tensor>) -> &super::activations::Gradients<Tensor> {

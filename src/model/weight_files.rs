@@ -1,7 +1,9 @@
-//! The weights of a model: a Hugging Face folder with one `model.safetensors`, or shards with an index; or a GGUF file.
+//! The weights of a model: a Hugging Face folder with one `model.safetensors`, or shards with an index; a GGUF file; or an adapter (LoRA),
+//! folded into its base model as it is read.
 
+use super::adapter::{self, AdapterFolder};
 use super::gguf::{GgufFile, is_gguf};
-use super::safetensors_file::{NonFinite, SafetensorsFile, TensorInfo, whole};
+use super::safetensors_file::{Dtype, NonFinite, SafetensorsFile, TensorInfo, whole};
 use crate::vfs::{Vfs, clean, shown};
 use anyhow::{Context, Result, bail, ensure};
 use std::collections::{BTreeMap, BTreeSet};
@@ -22,6 +24,8 @@ enum Source {
     /// The files, and which of them each tensor is in.
     Safetensors(Vec<SafetensorsFile>, BTreeMap<String, usize>),
     Gguf(Box<GgufFile>),
+    /// The base model, and what is added to it.
+    Adapter(Box<WeightFiles>, Box<AdapterFolder>),
 }
 
 #[derive(serde::Deserialize)]
@@ -30,11 +34,16 @@ struct Index {
 }
 
 impl WeightFiles {
-    /// Open the weights in a folder, or in a GGUF file. As in `transformers`, a single file goes before an index.
+    /// Open the weights in a folder, or in a GGUF file. As in `transformers`, a single file goes before an index. An adapter's folder stands
+    /// for its base model with the adapter folded in.
     ///
     /// # Errors
-    /// No weights, a damaged file, or an index that does not match its shards.
+    /// No weights, a damaged file, an index that does not match its shards, or an adapter whose base model is not there.
     pub fn open(dir: &Path) -> Result<Self> {
+        if adapter::is_adapter(dir) {
+            adapter::holder(dir, SINGLE)?; // ends where adapters name one another as their bases
+            return Self::folded(AdapterFolder::open(dir)?);
+        }
         if is_gguf(dir) {
             return Ok(WeightFiles { dir: dir.to_owned(), source: Source::Gguf(Box::new(GgufFile::open(dir)?)) });
         }
@@ -65,6 +74,16 @@ impl WeightFiles {
         Self::from_files(dir, files)
     }
 
+    /// An adapter and its base model.
+    ///
+    /// # Errors
+    /// As [`WeightFiles::open`], or an adapter that does not fit its base model.
+    pub fn folded(adapter: AdapterFolder) -> Result<Self> {
+        let base = adapter.open_base()?;
+        adapter.check_base(&base)?;
+        Ok(WeightFiles { dir: adapter.dir().to_owned(), source: Source::Adapter(Box::new(base), Box::new(adapter)) })
+    }
+
     fn from_files(dir: &Path, files: Vec<SafetensorsFile>) -> Result<Self> {
         let mut index = BTreeMap::new();
         for (i, file) in files.iter().enumerate() {
@@ -85,9 +104,10 @@ impl WeightFiles {
 
     /// Every tensor's name, sorted.
     pub fn names(&self) -> impl Iterator<Item = &str> {
-        let (index, gguf) = match &self.source {
+        let (index, gguf) = match self.own() {
             Source::Safetensors(_, index) => (Some(index.keys()), None),
             Source::Gguf(file) => (None, Some(file.tensors())),
+            Source::Adapter(..) => (None, None),
         };
         let of_gguf = gguf.into_iter().flatten().map(|(name, _)| name);
         index.into_iter().flatten().map(String::as_str).chain(of_gguf)
@@ -98,14 +118,31 @@ impl WeightFiles {
         match &self.source {
             Source::Gguf(file) => file.shape(name),
             Source::Safetensors(..) => self.locate(name).map(|(_, info)| info.shape.as_slice()),
+            Source::Adapter(base, _) => base.shape(name),
         }
     }
 
-    /// The safetensors files; none of a GGUF file.
+    /// The files of the model itself: of an adapter, its base model's.
+    fn own(&self) -> &Source {
+        match &self.source {
+            Source::Adapter(base, _) => base.own(),
+            own => own,
+        }
+    }
+
+    /// The safetensors files; none of a GGUF file or an adapter.
     pub fn files(&self) -> &[SafetensorsFile] {
         match &self.source {
             Source::Safetensors(files, _) => files,
-            Source::Gguf(_) => &[],
+            Source::Gguf(_) | Source::Adapter(..) => &[],
+        }
+    }
+
+    /// How the file stores a tensor, of an adapter that of its base model; `None` of a GGUF file, or a tensor that is not there.
+    pub fn dtype(&self, name: &str) -> Option<Dtype> {
+        match &self.source {
+            Source::Adapter(base, _) => base.dtype(name),
+            _ => self.locate(name).map(|(_, info)| info.dtype),
         }
     }
 
@@ -137,6 +174,14 @@ impl WeightFiles {
         let missing = || format!("{}: tensor '{}' is missing{}", shown(&self.dir), clean(name), nearest(name, self.names()));
         match &self.source {
             Source::Safetensors(files, index) => files[*index.get(name).with_context(missing)?].stream_f32(name, shape, sink),
+            Source::Adapter(base, adapter) => match adapter.fold(name)? {
+                None => base.stream_f32(name, shape, sink),
+                Some(mut fold) => base.stream_f32(name, shape, &mut |piece| {
+                    let mut piece = piece.to_vec();
+                    fold.add(&mut piece);
+                    sink(&piece)
+                }),
+            },
             Source::Gguf(file) => {
                 let at = || format!("{}: tensor '{}'", shown(&self.dir), clean(name));
                 let own = file.shape(name).with_context(missing)?;
@@ -182,7 +227,7 @@ impl WeightFiles {
     fn whose(&self) -> &'static str {
         match self.source {
             Source::Gguf(_) => "the file's settings",
-            Source::Safetensors(..) => "this config.json",
+            Source::Safetensors(..) | Source::Adapter(..) => "this config.json",
         }
     }
 

@@ -1,7 +1,8 @@
 //! Parameters: named, shaped and initialised in one place, [`Weights::declare`].
 
-use crate::config::ModelConfig;
+use crate::config::{ModelConfig, Product, Projection};
 use crate::device::{Arena, ArenaLayout, Device, Tensor};
+use crate::ops::lora::Parts;
 use crate::rng::Rng;
 use std::sync::Arc;
 
@@ -14,6 +15,8 @@ pub enum Init {
     Ones,
     /// All zeros.
     Zeros,
+    /// Uniform between this and its negative.
+    Uniform(f64),
 }
 
 /// One tensor of an arena. Projections that read the same input lie one under the other as one matrix, so that one product serves them;
@@ -42,6 +45,11 @@ impl Spec {
     /// Number of elements.
     pub fn len(&self) -> usize {
         self.shape.iter().product()
+    }
+
+    /// An embedding or a head, which may be larger than what can be bound at once: its ops bind some rows at a time.
+    fn is_table(&self) -> bool {
+        [super::EMBEDDING, super::HEAD].contains(&self.parts[0].0.as_str())
     }
 
     /// True when there are none (never, for a declared parameter).
@@ -73,6 +81,11 @@ impl Spec {
                         let draws = rng.normal_pair(0, i as u64);
                         pair.iter_mut().zip(draws).for_each(|(v, d)| *v = (std * d) as f32);
                     }
+                }
+                Init::Uniform(bound) => {
+                    let rng = Rng::new(seed, &format!("init/{name}"));
+                    let draw = |i: usize| bound * (2.0 * f64::from(rng.uniform(0, i as u64)) - 1.0);
+                    part.iter_mut().enumerate().for_each(|(i, v)| *v = draw(i) as f32);
                 }
             }
         }
@@ -173,6 +186,97 @@ impl<T> Weights<T> {
     }
 }
 
+/// Something of each product of a block that has adapters, in the order of [`Product::ALL`].
+#[derive(Clone, Debug)]
+pub struct PerProduct<T>([Option<T>; 4]);
+
+impl<T> PerProduct<T> {
+    /// Call `make` with (product, parts, rank) for each product that has adapters in a model of this shape.
+    pub fn of(c: &ModelConfig, mut make: impl FnMut(Product, Parts, usize) -> T) -> Self {
+        Self(Product::ALL.map(|product| {
+            let lora = c.lora.as_ref()?;
+            let columns: Vec<_> = lora.adapted(c, product).into_iter().map(|(_, columns)| columns).collect();
+            (!columns.is_empty()).then(|| make(product, Parts { columns, scale: lora.scale() }, lora.rank))
+        }))
+    }
+
+    /// That of one product, if it has adapters.
+    pub fn get(&self, product: Product) -> Option<&T> {
+        self.0[product as usize].as_ref()
+    }
+}
+
+/// The adapters of one product: y += scale (x a^T) b^T in the columns of each part.
+#[derive(Clone, Debug)]
+pub struct Adapter<T> {
+    /// (parts x r, in features)
+    pub a: T,
+    /// (out features of all parts, r)
+    pub b: T,
+    /// The columns of y.
+    pub parts: Parts,
+}
+
+/// The adapters of one block.
+pub type BlockAdapters<T> = PerProduct<Adapter<T>>;
+
+impl<T> BlockAdapters<T> {
+    /// The only place where an adapter is named (as in PEFT's files), shaped and initialised (as by PEFT: Kaiming's uniform distribution
+    /// with a = sqrt(5), and zeros); one for each block. None where the shape has no adapters.
+    pub fn declare(c: &ModelConfig, mut p: impl FnMut(Spec) -> T) -> Vec<Self> {
+        let Some(lora) = &c.lora else { return Vec::new() };
+        let mut block = |i: usize| {
+            Self::of(c, |product, parts, rank| {
+                let adapted = lora.adapted(c, product);
+                let inner = adapted.first().map_or(0, |(projection, _)| c.projection(*projection)[1]);
+                let name = |projection: Projection, side: &str| {
+                    format!("base_model.model.model.layers.{i}.{}.lora_{side}.weight", projection.path())
+                };
+                let a: Vec<_> = adapted.iter().map(|(projection, _)| (name(*projection, "A"), [rank, inner])).collect();
+                let b: Vec<_> = adapted.iter().map(|(projection, rows)| (name(*projection, "B"), [rows.len(), rank])).collect();
+                let fused = |of: &[(String, [usize; 2])], init| {
+                    let parts: Vec<(String, &[usize])> = of.iter().map(|(name, shape)| (name.clone(), &shape[..])).collect();
+                    Spec::fused(&parts, init)
+                };
+                Adapter { a: p(fused(&a, Init::Uniform(1.0 / (inner as f64).sqrt()))), b: p(fused(&b, Init::Zeros)), parts }
+            })
+        };
+        (0..c.num_hidden_layers).map(&mut block).collect()
+    }
+}
+
+/// The trained parameters as a tree: all weights, or the adapters of each block while the weights are frozen.
+#[derive(Clone, Debug)]
+pub enum Trained<T> {
+    /// All weights.
+    Weights(Weights<T>),
+    /// The adapters of each block.
+    Adapters(Vec<BlockAdapters<T>>),
+}
+
+impl<T> Trained<T> {
+    /// The weights, if they are trained.
+    pub fn weights(&self) -> Option<&Weights<T>> {
+        match self {
+            Self::Weights(weights) => Some(weights),
+            Self::Adapters(_) => None,
+        }
+    }
+
+    /// The weights of block `i`, if they are trained.
+    pub fn block(&self, i: usize) -> Option<&Block<T>> {
+        self.weights().map(|weights| &weights.blocks[i])
+    }
+
+    /// The adapters of block `i`, if they are trained.
+    pub fn adapters(&self, i: usize) -> Option<&BlockAdapters<T>> {
+        match self {
+            Self::Weights(_) => None,
+            Self::Adapters(blocks) => Some(&blocks[i]),
+        }
+    }
+}
+
 /// The declared parameters of a model and where they lie in an arena.
 #[derive(Clone, Debug)]
 pub struct Parameters {
@@ -182,15 +286,43 @@ pub struct Parameters {
 }
 
 impl Parameters {
-    /// Declare and lay out.
+    /// Declare and lay out the weights of a model, without adapters.
     ///
     /// # Errors
     /// When one tensor is larger than `max_binding_bytes`.
     pub fn new(config: &ModelConfig, max_binding_bytes: u64) -> anyhow::Result<Self> {
+        let config = &ModelConfig { lora: None, ..config.clone() };
         let mut specs = Vec::new();
         Weights::declare(config, |spec| specs.push(spec));
-        let shapes: Vec<_> = specs.iter().map(|s| (s.parts[0].0.clone(), s.shape.clone())).collect();
-        Ok(Self { config: config.clone(), layout: Arc::new(ArenaLayout::new(&shapes, max_binding_bytes)?), specs })
+        Self::of(config, specs, max_binding_bytes)
+    }
+
+    /// Declare and lay out what is trained: the adapters where the shape has some, else the weights.
+    ///
+    /// # Errors
+    /// As [`Parameters::new`].
+    pub fn trained(config: &ModelConfig, max_binding_bytes: u64) -> anyhow::Result<Self> {
+        if config.lora.is_none() {
+            return Self::new(config, max_binding_bytes);
+        }
+        let mut specs = Vec::new();
+        BlockAdapters::declare(config, |spec| specs.push(spec));
+        Self::of(config, specs, max_binding_bytes)
+    }
+
+    fn of(config: &ModelConfig, specs: Vec<Spec>, max_binding_bytes: u64) -> anyhow::Result<Self> {
+        for spec in specs.iter().filter(|spec| !spec.is_table()) {
+            anyhow::ensure!(
+                4 * spec.len() as u64 <= max_binding_bytes,
+                "{} {:?} takes {} MiB, but this device binds at most {} MiB at once; use another adapter",
+                spec.parts[0].0,
+                spec.shape,
+                spec.len() >> 18,
+                max_binding_bytes >> 20
+            );
+        }
+        let shapes: Vec<_> = specs.iter().map(|spec| spec.shape.clone()).collect();
+        Ok(Self { config: config.clone(), layout: Arc::new(ArenaLayout::new(&shapes, max_binding_bytes)), specs })
     }
 
     /// In order of declaration.
@@ -212,6 +344,15 @@ impl Parameters {
     /// its tensors as indices into [`Parameters::specs`].
     pub fn parts(&self) -> Vec<(String, Vec<usize>)> {
         let mut n = 0;
+        if self.config.lora.is_some() {
+            let blocks = BlockAdapters::declare(&self.config, |_| {
+                n += 1;
+                n - 1
+            });
+            let tensors =
+                |of: BlockAdapters<usize>| of.0.into_iter().flatten().flat_map(|adapter| [adapter.a, adapter.b]).collect();
+            return blocks.into_iter().enumerate().map(|(i, block)| (format!("layers.{i}"), tensors(block))).collect();
+        }
         let tree = Weights::declare(&self.config, |_| {
             n += 1;
             n - 1
@@ -226,18 +367,42 @@ impl Parameters {
         embed.chain(blocks).chain([("norm".to_owned(), vec![tree.final_norm])]).chain(head).collect()
     }
 
+    /// (name in files, shape) of every part, in order of declaration.
+    pub fn names(&self) -> Vec<(String, Vec<usize>)> {
+        self.specs.iter().flat_map(|spec| spec.parts.iter().cloned()).collect()
+    }
+
+    /// Fill an arena tensor by tensor; `read` gives the numbers of (name in files, shape).
+    ///
+    /// # Errors
+    /// What `read` returns.
+    pub fn fill(&self, device: &Device, arena: &Arena, read: &mut super::Reader<'_>) -> anyhow::Result<()> {
+        for (spec, tensor) in self.tensors(arena) {
+            let mut whole = Vec::with_capacity(spec.len());
+            for (name, shape, _) in spec.ranges() {
+                whole.extend(read(name, shape)?);
+            }
+            device.write(&tensor, &whole);
+        }
+        Ok(())
+    }
+
     /// Allocate an arena for a role.
     pub fn arena(&self, device: &Device, role: &str) -> Arena {
         Arena::new(device, role, self.layout.clone())
     }
 
-    /// The tensors of an arena, as the tree of weights.
-    pub fn weights(&self, arena: &Arena) -> Weights<Tensor> {
+    /// The tensors of an arena, as a tree.
+    pub fn tree(&self, arena: &Arena) -> Trained<Tensor> {
         let mut i = 0;
-        Weights::declare(&self.config, |spec| {
+        let next = |spec: Spec| {
             i += 1;
             arena.tensor(i - 1, &spec.parts[0].0)
-        })
+        };
+        match &self.config.lora {
+            None => Trained::Weights(Weights::declare(&self.config, next)),
+            Some(_) => Trained::Adapters(BlockAdapters::declare(&self.config, next)),
+        }
     }
 
     /// The tensors of an arena in order of declaration, with their specifications.

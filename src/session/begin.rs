@@ -193,22 +193,9 @@ fn name_of(checkpoint: &Checkpoint) -> String {
 /// The folder of a model as Hugging Face keeps it: itself, or of the top folder of a hub's cache its snapshot.
 ///
 /// # Errors
-/// An adapter (LoRA), which is no model; a cache without a snapshot.
+/// A cache without a snapshot.
 pub fn model_dir(path: &Path) -> Result<PathBuf> {
-    let dir = snapshot(path)?;
-    let adapter = dir.join("adapter_config.json");
-    if adapter.is_file() && !dir.join("config.json").is_file() {
-        let text = std::fs::read_to_string(&adapter).unwrap_or_default();
-        let base = serde_json::from_str(&text)
-            .ok()
-            .and_then(|json: serde_json::Value| Some(json["base_model_name_or_path"].as_str()?.to_owned()));
-        bail!(
-            "{}: is an adapter (LoRA), not a model; merge it into its base model{} first (peft: merge_and_unload, save_pretrained)",
-            shown(path),
-            base.map(|base| format!(" {}", base.escape_debug())).unwrap_or_default()
-        );
-    }
-    Ok(dir)
+    snapshot(path)
 }
 
 /// The checkpoint that `RUN@STEP` or `RUN` (its newest sound one) names.

@@ -16,7 +16,7 @@ use crate::model::checkpoint::{Checkpoint, Origin};
 use crate::ops::matmul::measured_peak_gflops;
 use crate::ops::self_test;
 use crate::run_folder::{self, EventLog, Policy, Retention, RunFolder, TensorBoard, checkpoints};
-use crate::train::{MemoryPlan, Trainer, learning_rate};
+use crate::train::{MemoryPlan, Trainer, learning_rate, within_memory};
 use crate::vfs::{RealFs, Vfs, shown, write_whole};
 use anyhow::Context as _;
 use std::path::{Path, PathBuf};
@@ -58,7 +58,7 @@ fn open<'a>(
     let Loaded { tokenizer, material, config } = stage::load(&mut settings, begin.folder(), held.is_some(), &mut sink)?;
     // Once more, because a number of epochs is a number of updates only now.
     fork_fits(&begin, &settings)?;
-    let device = open_device(&settings, &mut sink)?;
+    let device = open_device(&settings, &config, &mut sink)?;
     notice_other_device(&device, &begin, &mut sink);
     let (data_tokens, data_hash) = (material.tokens(), material.content_hash());
     let mut trainer = match material {
@@ -214,13 +214,14 @@ pub fn dry_run(settings: &Settings, sink: &mut Listener) -> anyhow::Result<DryRu
     let mut settings = settings.clone();
     let begin = Begin::resolve(&RealFs, &settings.start)?;
     let loaded = stage::load(&mut settings, begin.folder(), false, sink)?;
-    let device = open_device(&settings, sink)?;
+    let device = open_device(&settings, &loaded.config, sink)?;
     let plan = MemoryPlan::of(&loaded.config, &settings, device.sizes())?;
     Ok(DryRun { settings, config: loaded.config, plan, device })
 }
 
-fn open_device(settings: &Settings, sink: &mut Listener) -> anyhow::Result<Device> {
-    let device = Device::open(&settings.device)?;
+fn open_device(settings: &Settings, config: &ModelConfig, sink: &mut Listener) -> anyhow::Result<Device> {
+    let mut device = Device::open(&settings.device)?;
+    device.set_sizes(within_memory(config, settings, device.sizes())?);
     device.enable_tuning();
     let summary = device.summary();
     let named = settings.device.adapter.is_some();

@@ -68,7 +68,8 @@ impl Run<'_> {
 const REFERENCE: &str = "reference";
 
 fn has_reference(settings: &Settings) -> bool {
-    settings.grpo.as_ref().is_some_and(|grpo| grpo.beta > 0.0)
+    // With adapters the reference is the model without them.
+    settings.lora.lora_rank.is_none() && settings.grpo.as_ref().is_some_and(|grpo| grpo.beta > 0.0)
 }
 
 /// Give a trainer its reference model: of a resumed run what lies in its folder, of a fork its parent's, else the model as it begins.

@@ -114,7 +114,7 @@ impl Run<'_> {
             run: self.folder.path().to_path_buf(),
             step: self.trainer.state.step,
             max_steps: self.settings.train.max_steps,
-            parameters: self.trainer.model.parameters.count() as u64,
+            parameters: self.trainer.model.count() as u64,
             tokens_per_step: self.trainer.tokens_per_step(),
             train_tokens: self.data_tokens.0,
             val_tokens: self.data_tokens.1,

@@ -5,6 +5,7 @@ use crate::data::Tokenizer;
 use crate::device::{Arena, Device};
 use crate::merge::ring::Ring;
 use crate::model::Model;
+use crate::model::adapter::{self, AdapterFolder};
 use crate::model::checkpoint::{self, Checkpoint, CheckpointWriter, Existing, Manifest, Origin, Place, SaveFailed};
 use crate::model::hf_config::{SpecialTokens, config_json};
 use crate::model::safetensors_file::{SafetensorsFile, write_safetensors};
@@ -62,13 +63,17 @@ impl ModelFolder<'_> {
         SpecialTokens { bos: self.tokenizer.bos_id(), eos: ends, pad: self.tokenizer.pad_id() }
     }
 
-    /// The files that make a Hugging Face folder; `metadata` goes into the weights' file.
+    /// The files that make a Hugging Face folder, or a PEFT folder of a model's adapters; `metadata` goes into the weights' file.
     ///
     /// # Errors
     /// A device fault or a disk that fails.
     pub fn write(&self, out: &mut CheckpointWriter<'_>, metadata: &BTreeMap<String, String>) -> anyhow::Result<()> {
         let config = &self.model.config;
-        out.file("model.safetensors", |file| self.tensors(file, metadata, &[("", self.values)]))?;
+        let weights = if config.lora.is_some() { adapter::WEIGHTS } else { "model.safetensors" };
+        out.file(weights, |file| self.tensors(file, metadata, &[("", self.values)]))?;
+        if let Some(lora) = &config.lora {
+            out.json(adapter::CONFIG, &adapter::config_json(lora, self.model.frozen_source().as_deref()))?;
+        }
         out.json("config.json", &config_json(config, &self.tokens()))?;
         out.json("generation_config.json", &self.tokenizer.generation_config())?;
         for (name, bytes) in self.tokenizer.files(config.max_position_embeddings, config.architecture)? {
@@ -214,7 +219,10 @@ pub fn export_merge(
 /// Files that do not fit the model, or cannot be read.
 pub fn restore(vfs: &dyn Vfs, checkpoint: &Checkpoint, trainer: &mut Trainer) -> anyhow::Result<TrainerFile> {
     restore_snapshots(checkpoint, trainer)?;
-    trainer.model.load(&trainer.device, &checkpoint.weights()?)?;
+    match &trainer.model.config.lora {
+        None => trainer.model.load(&trainer.device, &checkpoint.weights()?)?,
+        Some(_) => trainer.model.load_adapters(&trainer.device, &AdapterFolder::open(&checkpoint.path)?)?,
+    }
     restore_moments(checkpoint, trainer)?;
     let file: TrainerFile = checkpoint.trainer(vfs).context("trainer.json")?;
     trainer.state = file.state.clone();

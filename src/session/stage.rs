@@ -58,7 +58,9 @@ pub(super) fn load(settings: &mut Settings, existing: Option<&Path>, resumed: bo
         (None, _) => text(settings, existing, resumed, &mut notices, sink),
     };
     notices.take().into_iter().for_each(|text| sink(Notification::Event(&Event::Warning { text })));
-    loaded
+    let mut loaded = loaded?;
+    loaded.config.lora = settings.lora.adapters()?;
+    Ok(loaded)
 }
 
 /// What a run is trained and judged on, from its frozen settings and one of its checkpoints: for judging other weights on the same

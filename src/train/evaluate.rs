@@ -64,6 +64,19 @@ impl Scorer {
         Self::record(model.context(device), acts, Some(inv_temperature))
     }
 
+    /// The same with a model's adapters left out.
+    ///
+    /// # Errors
+    /// As [`Scorer::new`].
+    pub fn without_adapters(
+        device: &Device,
+        model: &Model,
+        acts: Activations<Tensor>,
+        inv_temperature: &Tensor,
+    ) -> anyhow::Result<Self> {
+        Self::record(transformer::Context { adapters: None, ..model.context(device) }, acts, Some(inv_temperature))
+    }
+
     fn record(m: transformer::Context<'_>, acts: Activations<Tensor>, inv_temperature: Option<&Tensor>) -> anyhow::Result<Self> {
         let mut r = Recorder::new(m.device, "score");
         transformer::record_forward(&mut r, m, &acts);

@@ -4,7 +4,7 @@ use super::evaluate::upload_tokens;
 use crate::data::{Batch, IGNORE};
 use crate::device::{Device, Recorder, Recording, Tensor};
 use crate::model::transformer::{self, Objective};
-use crate::model::{Activations, Model, Pass, Weights};
+use crate::model::{Activations, Model, Pass, Trained};
 use crate::ops::embedding::Spans;
 
 /// See the module.
@@ -20,7 +20,7 @@ impl GradientPass {
     ///
     /// # Errors
     /// When a kernel does not compile.
-    pub fn new(device: &Device, model: &Model, acts: Activations<Tensor>, grads: &Weights<Tensor>) -> anyhow::Result<Self> {
+    pub fn new(device: &Device, model: &Model, acts: Activations<Tensor>, grads: &Trained<Tensor>) -> anyhow::Result<Self> {
         Self::by(device, model, acts, grads, Objective::CrossEntropy)
     }
 
@@ -32,7 +32,7 @@ impl GradientPass {
         device: &Device,
         model: &Model,
         acts: Activations<Tensor>,
-        grads: &Weights<Tensor>,
+        grads: &Trained<Tensor>,
         objective: Objective<'_>,
     ) -> anyhow::Result<Self> {
         let mut r = Recorder::new(device, "forward and backward");

@@ -6,7 +6,7 @@ use crate::config::{MergeSettings, RingPlace, is_due};
 use crate::device::{Arena, Device, Tensor};
 use crate::merge::MergeRule;
 use crate::merge::ring::{Ring, choose_place};
-use crate::model::{Activations, Model, Weights};
+use crate::model::{Activations, Model, Trained};
 
 /// A merge that was made.
 #[derive(Clone, Debug, PartialEq)]
@@ -46,12 +46,18 @@ impl LiveMerge {
         device: &Device,
         model: &Model,
         acts: Activations<Tensor>,
-        (scratch, scratch_weights): (&Arena, &Weights<Tensor>),
+        (scratch, scratch_weights): (&Arena, &Trained<Tensor>),
         settings: &MergeSettings,
     ) -> anyhow::Result<Option<Self>> {
         if settings.merge_every == 0 {
             return Ok(None);
         }
+        let Some(scratch_weights) = scratch_weights.weights() else {
+            anyhow::bail!(
+                "--merge-every {}: adapters (--lora-rank) are not merged while a run trains; leave it out",
+                settings.merge_every
+            )
+        };
         let s = settings;
         let rule = MergeRule::new(s.merge_method, s.merge_alpha, s.merge_decay, &[], "merge-")?;
         let place =

@@ -3,7 +3,7 @@
 use super::PartNorms;
 use crate::config::{LoptiMoments, OptimizerKind, TrainSettings};
 use crate::device::{Arena, Device, Recorder, Recording, Tensor};
-use crate::model::{Parameters, Weights};
+use crate::model::{Parameters, Trained};
 use crate::ops::adamw::{self, Segment, UpdateParams};
 use crate::ops::grad_norm;
 
@@ -15,8 +15,8 @@ pub struct Optimizer {
     pub m: Arena,
     /// Second moments.
     pub v: Arena,
-    /// The gradients as the tree of weights.
-    pub grad_weights: Weights<Tensor>,
+    /// The gradients as a tree.
+    pub grad_weights: Trained<Tensor>,
     /// Moments of Lopti's second pass, where it has its own; the others are then the first pass's.
     pub second: Option<Moments>,
     /// Norms of weights and gradients part by part, where somebody wants to see them.
@@ -107,7 +107,7 @@ impl Optimizer {
         clear.clear(stats);
         segments.iter().for_each(|grads| clear.clear(grads));
         let (norm, clear) = (only_norm.finish()?, clear.finish()?);
-        Ok(Self { grad_weights: parameters.weights(&grads), grads, m, v, second, norms: None, hyper, norm, update: first, clear })
+        Ok(Self { grad_weights: parameters.tree(&grads), grads, m, v, second, norms: None, hyper, norm, update: first, clear })
     }
 
     /// Also measure the norm of each part of the model, at the first update and `every` so many; 0 for never.

@@ -5,6 +5,7 @@ use crate::config::{MergeSettings, ModelConfig, RingPlace, Settings, Stage, Trai
 use crate::device::Sizes;
 use crate::merge::ring::choose_place;
 use crate::model::{Parameters, Pass, activations, rollout as rollouts};
+use crate::vfs::human_bytes;
 
 /// Device memory of a training run, in bytes.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -18,42 +19,37 @@ pub struct MemoryPlan {
 }
 
 impl MemoryPlan {
+    /// For a run of any stage.
+    ///
+    /// # Errors
+    /// As [`MemoryPlan::training`] and [`MemoryPlan::reinforcement`].
+    pub fn of(c: &ModelConfig, settings: &Settings, sizes: Sizes) -> anyhow::Result<Self> {
+        match settings.stage() {
+            Stage::Grpo => Self::reinforcement(c, settings, sizes),
+            Stage::Pretrain | Stage::Sft => Self::training(c, &settings.train, &settings.merge, sizes),
+        }
+    }
+
     /// For training a model of this shape by these settings.
     ///
     /// # Errors
     /// When one tensor is larger than the adapter can bind.
     pub fn training(c: &ModelConfig, t: &TrainSettings, merge: &MergeSettings, sizes: Sizes) -> anyhow::Result<Self> {
-        let arena = Parameters::new(c, sizes.max_tensor_bytes)?.arena_bytes();
         let micro_batch = micro_batch(c, t, sizes);
-        let activations = activations::bytes(c, micro_batch, t.seq_len, Pass::Training, sizes);
+        let pass = Pass::training(t.checkpoints_activations());
+        let activations = activations::bytes(c, micro_batch, t.seq_len, pass, sizes);
         let rope = 4 * (t.seq_len * c.head_dim) as u64;
-        let mut parts = vec![
-            ("values", arena),
-            ("grads", arena),
-            ("adam_m", arena),
-            ("adam_v", arena),
-            ("activations", activations),
-            ("rope table", rope),
-        ];
+        let mut parts = parameter_bytes(c, sizes)?;
+        parts.extend([("activations", activations), ("rope table", rope)]);
+        let trained = Parameters::trained(c, sizes.max_tensor_bytes)?.arena_bytes();
         let ring = (merge.merge_every > 0).then(|| {
-            let bytes = arena * merge.merge_last as u64;
+            let bytes = trained * merge.merge_last as u64;
             (choose_place(merge.merge_ring, sizes.merge_ring_bytes, bytes), bytes)
         });
         if let Some((RingPlace::Device, bytes)) = ring {
             parts.push(("merge ring", bytes));
         }
         Ok(Self { parts, micro_batch, ring })
-    }
-
-    /// For a run of any stage with a model of this shape.
-    ///
-    /// # Errors
-    /// As [`MemoryPlan::training`] and [`MemoryPlan::reinforcement`].
-    pub fn of(c: &ModelConfig, settings: &Settings, sizes: Sizes) -> anyhow::Result<Self> {
-        match settings.stage() {
-            Stage::Pretrain | Stage::Sft => Self::training(c, &settings.train, &settings.merge, sizes),
-            Stage::Grpo => Self::reinforcement(c, settings, sizes),
-        }
     }
 
     /// For reinforcing a model of this shape: rollouts, policy and reference model.
@@ -70,10 +66,58 @@ impl MemoryPlan {
         Ok(Self { parts, micro_batch, ring: None })
     }
 
+    /// Bytes of one purpose.
+    fn part(&self, name: &str) -> u64 {
+        self.parts.iter().filter(|(part, _)| *part == name).map(|(_, bytes)| bytes).sum()
+    }
+
     /// All of it.
     pub fn total(&self) -> u64 {
         self.parts.iter().map(|(_, bytes)| bytes).sum()
     }
+}
+
+/// A device's sizes for a run that may take only so much memory (`--max-memory-gib`): less is computed at once until the plan fits.
+///
+/// # Errors
+/// A run that does not fit however little is computed at once; as [`MemoryPlan::of`].
+pub fn within_memory(c: &ModelConfig, settings: &Settings, mut sizes: Sizes) -> anyhow::Result<Sizes> {
+    let Some(gib) = settings.train.max_memory_gib else { return Ok(sizes) };
+    let most = (gib * f64::from(1 << 30)) as u64;
+    loop {
+        let plan = MemoryPlan::of(c, settings, sizes)?;
+        if plan.total() <= most {
+            return Ok(sizes);
+        }
+        let before = sizes;
+        if plan.part("rollouts") > plan.part("activations") {
+            sizes.rollout_cache_bytes = (sizes.rollout_cache_bytes / 2).max(1 << 20);
+            sizes.prefill_tokens = (sizes.prefill_tokens / 2).max(64);
+        } else {
+            sizes.activation_bytes = (sizes.activation_bytes / 2).max(1 << 20);
+        }
+        if sizes == before {
+            let parts: Vec<String> = plan.parts.iter().map(|(name, bytes)| format!("{name} {}", human_bytes(*bytes))).collect();
+            anyhow::bail!(
+                "--max-memory-gib {gib}: the run takes {} ({}); use --lora-rank, --activation-checkpointing, a shorter --seq-len, or a smaller \
+                 --micro-batch-size or --rollout-batch-size",
+                human_bytes(plan.total()),
+                parts.join(", ")
+            );
+        }
+    }
+}
+
+/// Device memory of weights, adapters, gradients and moments.
+///
+/// # Errors
+/// When one tensor is larger than the adapter can bind.
+pub(super) fn parameter_bytes(c: &ModelConfig, sizes: Sizes) -> anyhow::Result<Vec<(&'static str, u64)>> {
+    let weights = Parameters::new(c, sizes.max_tensor_bytes)?.arena_bytes();
+    let trained = Parameters::trained(c, sizes.max_tensor_bytes)?.arena_bytes();
+    let adapters = c.lora.as_ref().map(|_| ("adapters", trained));
+    let learning = [("grads", trained), ("adam_m", trained), ("adam_v", trained)];
+    Ok([("values", weights)].into_iter().chain(adapters).chain(learning).collect())
 }
 
 /// Tokens computed at once, at most: a token may occur that often, and one invocation sums its rows (lavapipe ends loops at 65,535).
@@ -99,16 +143,17 @@ pub fn micro_batch(c: &ModelConfig, t: &TrainSettings, sizes: Sizes) -> usize {
     if let Some(set) = t.micro_batch_size {
         return set;
     }
-    let most = most_rows(c, t.seq_len, sizes);
+    let most = most_rows(c, t, sizes);
     (1..=t.batch_size.min(most)).rev().find(|&n| t.batch_size.is_multiple_of(n)).unwrap_or(1)
 }
 
-/// Sequences of this length that suit the device at once, at least one.
-pub fn most_rows(c: &ModelConfig, seq_len: usize, sizes: Sizes) -> usize {
+/// Sequences that suit the device at once, at least one.
+pub fn most_rows(c: &ModelConfig, t: &TrainSettings, sizes: Sizes) -> usize {
+    let (seq_len, pass) = (t.seq_len, Pass::training(t.checkpoints_activations()));
     let (most_tokens, most_bytes) = (sizes.training_tokens, sizes.activation_bytes);
     let fits = |n: usize| {
         n * seq_len <= most_tokens
-            && activations::bytes(c, n, seq_len, Pass::Training, sizes) <= most_bytes
+            && activations::bytes(c, n, seq_len, pass, sizes) <= most_bytes
             && (4 * n * seq_len * (2 * c.intermediate_size).max(c.qkv_dim())) as u64 <= sizes.max_tensor_bytes
     };
     // All three grow with the number of sequences.

@@ -7,7 +7,7 @@ use crate::config::Settings;
 use crate::data::{Batch, IGNORE, Source};
 use crate::device::{Device, ReadRing, Recording, Tensor};
 use crate::event::{Event, Step};
-use crate::model::{Activations, Model, Weights};
+use crate::model::{Activations, Model, Pass, Trained};
 use crate::ops::adamw::UpdateParams;
 use crate::ops::objective::stats;
 use crate::progress::Progress;
@@ -38,7 +38,7 @@ impl Supervised {
     pub fn activations(device: &Device, settings: &Settings, model: &Model) -> anyhow::Result<Activations<Tensor>> {
         let t = &settings.train;
         let micro = rows_at_once(t.seq_len, || micro_batch(&model.config, t, device.sizes()))?;
-        Ok(GradientPass::activations(device, model, micro, t.seq_len))
+        Ok(Activations::new(device, &model.config, micro, t.seq_len, Pass::training(t.checkpoints_activations())))
     }
 
     pub fn new(
@@ -46,7 +46,7 @@ impl Supervised {
         settings: &Settings,
         model: &Model,
         acts: Activations<Tensor>,
-        grads: &Weights<Tensor>,
+        grads: &Trained<Tensor>,
         source: Box<dyn Source>,
     ) -> anyhow::Result<Self> {
         let scorer = Scorer::over(device, model, acts.clone())?;

@@ -23,6 +23,7 @@ fn base(architecture: Architecture) -> ModelConfig {
         sliding_window: None,
         tie_word_embeddings: true,
         initializer_range: 0.02,
+        lora: None,
     }
 }
 

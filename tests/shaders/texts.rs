@@ -52,6 +52,10 @@ const OVERRIDES: &[(&str, Option<&[f64]>)] = &[
     ("LANES", Some(&[1.0, 8.0, 64.0])),
     // Of the model; above 0 by config::validate.
     ("COLS4", Some(&[16.0, 48.0])),
+    // Of adapters: output columns, rank, parts times rank; above 0 by config::validate.
+    ("COLS", Some(&[36.0])),
+    ("RANK", Some(&[3.0, 16.0])),
+    ("WIDTH", Some(&[48.0])),
     ("HEADS", Some(&[1.0, 9.0])),
     ("QUARTER", Some(&[2.0, 16.0])),
 ];

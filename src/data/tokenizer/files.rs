@@ -5,6 +5,7 @@ use super::ends::Generation;
 use super::{CharTable, Direct, END_OF_TEXT, Spelling, Tokenizer, build, growth, guarded, word_splitter};
 use crate::config::Architecture;
 use crate::data::{shown, shown_path};
+use crate::model::adapter::holder;
 use crate::model::gguf::is_gguf;
 use anyhow::{Context, Result, anyhow, ensure};
 use serde::de::{Deserializer, IgnoredAny, MapAccess, SeqAccess, Visitor};
@@ -28,13 +29,14 @@ const MAX_WORD_CHARS: u64 = 1000;
 const EXTRA_FILES: [&str; 3] = ["chat_template.jinja", "special_tokens_map.json", "added_tokens.json"];
 
 impl Tokenizer {
-    /// Reads a folder with `tokenizer.json`, such a file, or a GGUF file. Special tokens and their roles come from `tokenizer_config.json`,
+    /// Reads a folder with `tokenizer.json` (of an adapter without one, that of its base model), such a file, or a GGUF file. Special tokens and their roles come from `tokenizer_config.json`,
     /// `special_tokens_map.json` and `added_tokens.json` beside it, as in `transformers`; where no role is named there, the ids in
     /// `generation_config.json` or `config.json` say which token ends and which begins a text.
     ///
     /// Errors name the file and what is wrong with it: more than 64 MiB, not JSON, a token twice, ids that repeat, are negative or far
     /// beyond the number of tokens, a token that ends texts and has no place in the model's vocabulary.
     pub fn from_folder(path: &Path) -> Result<Self> {
+        let path = &holder(path, "tokenizer.json")?;
         if is_gguf(path) {
             return Self::from_gguf(path);
         }

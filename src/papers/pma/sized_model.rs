@@ -63,7 +63,7 @@ impl<'a> SizedModel<'a> {
             let scorer = Scorer::new(&device, &model, ROWS, seq_len)?;
             let grads = model.parameters.arena(&device, "grads");
             let acts = GradientPass::activations(&device, &model, ROWS, seq_len);
-            let pass = GradientPass::new(&device, &model, acts, &model.parameters.weights(&grads))?;
+            let pass = GradientPass::new(&device, &model, acts, &model.parameters.tree(&grads))?;
             let _ = self.device.set(OpenDevice { device, model, scorer, slope: Slope { pass, grads } });
         }
         self.device.get().ok_or_else(|| anyhow::anyhow!("the device was not opened"))

@@ -7,6 +7,7 @@ use crate::device::{Device, Sizes, Tensor};
 use crate::model::transformer::Objective;
 use crate::model::{Activations, Model, Parameters, Pass as Kind, activations};
 use crate::ops::objective::{POLICY_LEN, PolicyRows};
+use crate::train::plan::parameter_bytes;
 use crate::train::{GradientPass, Optimizer, Scorer, most_rows, rows_at_once};
 use anyhow::{Result, ensure};
 use std::collections::HashMap;
@@ -53,7 +54,8 @@ impl Policy {
         let (time, rows) = shape(&model.config, settings, device.sizes())?;
         ensure!(time <= model.max_context(), "--seq-len {time}: the model was opened for {}", model.max_context());
         let sizes = pack::sizes(rows);
-        let acts = Activations::nested(device, &model.config, &sizes, time, Kind::Training);
+        let kind = Kind::training(settings.train.checkpoints_activations());
+        let acts = Activations::nested(device, &model.config, &sizes, time, kind);
         let make = |name: &str, shape: &[usize]| Tensor::new(device, "activations", name, shape);
         let samples = make("samples", &[rows * time, 4]);
         let (terms, inv_temperature) = (make("policy_settings", &[POLICY_LEN]), make("inv_temperature", &[1]));
@@ -103,7 +105,7 @@ impl Policy {
         })
     }
 
-    /// Fill `ref_logprobs` by a reference model of the same shape; always the same model.
+    /// Fill `ref_logprobs` by a reference model of the same shape, its adapters left out; always the same model.
     ///
     /// # Errors
     /// As [`Policy::score`].
@@ -173,7 +175,8 @@ impl Policy {
             Entry::Occupied(known) => Ok(known.into_mut()),
             Entry::Vacant(new) => {
                 let (acts, policy) = of_rows(&self.acts, rows);
-                Ok(new.insert(Scorer::at(device, model, acts.clone(), &policy.inv_temperature)?))
+                let record = if of == Of::Policy { Scorer::at } else { Scorer::without_adapters };
+                Ok(new.insert(record(device, model, acts.clone(), &policy.inv_temperature)?))
             }
         }
     }
@@ -233,7 +236,7 @@ fn kind(settings: &Settings) -> (OptimizerKind, LoptiMoments) {
 /// (tokens in a row, rows at once)
 fn shape(c: &ModelConfig, settings: &Settings, sizes: Sizes) -> Result<(usize, usize)> {
     let time = settings.train.seq_len;
-    let suits = || most_rows(c, time, sizes);
+    let suits = || most_rows(c, &settings.train, sizes);
     let rows = rows_at_once(time, || settings.train.micro_batch_size.unwrap_or_else(suits))?;
     // More rows than completions are never filled.
     Ok((time, rows.min(mini_batch_size(settings)).max(1)))
@@ -244,15 +247,18 @@ fn shape(c: &ModelConfig, settings: &Settings, sizes: Sizes) -> Result<(usize, u
 /// # Errors
 /// When one tensor is larger than the adapter can bind, or a length that cannot work.
 pub fn memory_parts(c: &ModelConfig, settings: &Settings, sizes: Sizes) -> Result<(Vec<(&'static str, u64)>, usize)> {
-    let arena = Parameters::new(c, sizes.max_tensor_bytes)?.arena_bytes();
+    let trained = Parameters::trained(c, sizes.max_tensor_bytes)?.arena_bytes();
     let (time, rows) = shape(c, settings, sizes)?;
-    let activations = activations::bytes(c, rows, time, Kind::Training, sizes) + (20 * rows * time) as u64;
-    let mut parts = vec![("values", arena), ("grads", arena), ("adam_m", arena), ("adam_v", arena), ("activations", activations)];
+    let pass = Kind::training(settings.train.checkpoints_activations());
+    let activations = activations::bytes(c, rows, time, pass, sizes) + (20 * rows * time) as u64;
+    let mut parts = parameter_bytes(c, sizes)?;
+    parts.push(("activations", activations));
     if kind(settings) == (OptimizerKind::Adamw, LoptiMoments::Separate) {
-        parts.extend([("adam_m2", arena), ("adam_v2", arena)]);
+        parts.extend([("adam_m2", trained), ("adam_v2", trained)]);
     }
-    if settings.grpo.as_ref().is_some_and(|grpo| grpo.beta > 0.0) {
-        parts.push(("reference values", arena));
+    // With adapters the reference is the model without them.
+    if c.lora.is_none() && settings.grpo.as_ref().is_some_and(|grpo| grpo.beta > 0.0) {
+        parts.push(("reference values", trained));
     }
     Ok((parts, rows))
 }

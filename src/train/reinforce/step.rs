@@ -153,7 +153,8 @@ impl Reinforce {
         progress("scoring", 0, 1)?;
         let rollouts = &mut now.sampled.rollouts;
         self.policy.score(on.device, on.model, rollouts, now.temperature)?;
-        if let Some(reference) = &self.reference {
+        let without_adapters = (self.grpo.beta > 0.0 && !on.model.adapters.is_empty()).then_some(on.model);
+        if let Some(reference) = self.reference.as_ref().or(without_adapters) {
             self.policy.score_reference(on.device, reference, rollouts, now.temperature)?;
         }
         advantage::fill(rollouts, &now.grpo)?;
@@ -214,7 +215,8 @@ impl Reinforce {
 
 impl Stage for Reinforce {
     fn keep_reference(&mut self, device: &Device, model: &Model, files: Option<&WeightFiles>) -> Result<()> {
-        if self.grpo.beta == 0.0 {
+        // With adapters, the reference is the model without them.
+        if self.grpo.beta == 0.0 || !model.adapters.is_empty() {
             return Ok(());
         }
         let reference = Model::new(device, &model.config, model.max_context())?;

@@ -117,6 +117,11 @@ impl Device {
         self.sizes
     }
 
+    /// Give it other sizes, such as those that fit into less memory.
+    pub fn set_sizes(&mut self, sizes: Sizes) {
+        self.sizes = sizes;
+    }
+
     /// The GPU, if it is one: for what only WGSL can be asked.
     pub fn gpu(&self) -> Option<&Gpu> {
         match &self.engine {

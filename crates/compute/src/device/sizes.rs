@@ -3,7 +3,7 @@
 /// How much of something a device should be given at once.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub struct Sizes {
-    /// Bytes that one tensor, or one segment of an arena, may span.
+    /// Bytes that may be bound at once: one tensor, or one segment of an arena. Tables (embedding, head) may be larger; they are bound in parts.
     pub max_tensor_bytes: u64,
     /// Tokens of one pass forward and back.
     pub training_tokens: usize,

@@ -17,6 +17,8 @@ pub struct Tensor {
     /// In bytes.
     offset: u64,
     shape: Vec<usize>,
+    /// Elements at its end that the tensor does not span: see [`Tensor::columns_from`].
+    cut: usize,
     name: Arc<str>,
 }
 
@@ -38,7 +40,7 @@ impl Tensor {
             Engine::Gpu(gpu) => Buffer::Gpu(gpu.new_buffer(name, bytes)),
             Engine::Cpu(_) => Buffer::Cpu(HostBuffer::new(len)),
         };
-        Self { buffer, offset: 0, shape: shape.to_vec(), name: name.into() }
+        Self { buffer, offset: 0, shape: shape.to_vec(), cut: 0, name: name.into() }
     }
 
     /// Its name, for messages.
@@ -53,7 +55,7 @@ impl Tensor {
 
     /// Number of elements.
     pub fn len(&self) -> usize {
-        self.shape.iter().product()
+        self.shape.iter().product::<usize>() - self.cut
     }
 
     /// True when there are none.
@@ -69,7 +71,7 @@ impl Tensor {
     /// As a matrix: all leading axes are rows, the last is columns.
     pub fn matrix(&self) -> [usize; 2] {
         let cols = self.shape.last().copied().unwrap_or(1);
-        [self.len() / cols.max(1), cols]
+        [self.shape.iter().product::<usize>() / cols.max(1), cols]
     }
 
     /// The same elements under another shape.
@@ -89,7 +91,27 @@ impl Tensor {
         assert!(range.start <= range.end && range.end <= self.len(), "{}: slice {range:?} of {}", self.name, self.len());
         let offset = self.offset + 4 * range.start as u64;
         assert!(offset.is_multiple_of(4 * ALIGN as u64), "{}: slice {range:?} is not aligned", self.name);
-        Self { offset, shape: vec![range.len()], ..self.clone() }
+        Self { offset, shape: vec![range.len()], cut: 0, ..self.clone() }
+    }
+
+    /// The same rows from this column on, a multiple of [`ALIGN`]: rows lie as far apart as before, so that the last one ends early.
+    ///
+    /// # Panics
+    /// When the column is not in the matrix or off alignment (a defect of the caller).
+    pub fn columns_from(&self, first: usize) -> Self {
+        let [_, cols] = self.matrix();
+        assert!(first < cols && first.is_multiple_of(ALIGN), "{}: columns from {first} of {cols}", self.name);
+        Self { offset: self.offset + 4 * first as u64, cut: self.cut + first, ..self.clone() }
+    }
+
+    /// The rows of a matrix in parts of at most so many bytes, each with its first row, a multiple of [`ALIGN`]; one part where all fit.
+    pub fn row_parts(&self, most_bytes: u64) -> Vec<(usize, Self)> {
+        if self.bytes() <= most_bytes {
+            return vec![(0, self.clone())];
+        }
+        let [rows, cols] = self.matrix();
+        let most = ((most_bytes as usize / (4 * cols)) / ALIGN * ALIGN).max(ALIGN);
+        (0..rows).step_by(most).map(|first| (first, self.rows(first..rows.min(first + most)))).collect()
     }
 
     /// Rows `range` of the tensor as a matrix; the first must be aligned as in [`Tensor::slice`].
@@ -172,29 +194,22 @@ pub struct ArenaLayout {
     segments: Vec<usize>,
     /// Elements at the start of each segment that belong to tensors of rank >= 2.
     matrices: Vec<usize>,
+    /// Elements that may be bound at once; only a segment of a single tensor has more.
+    most: usize,
 }
 
 impl ArenaLayout {
     /// Place tensors of these shapes into segments of at most `max_bytes` each: in every segment matrices first, then vectors, so that
-    /// "does weight decay apply" is one comparison (decay by rank, nanoGPT `configure_optimizers`).
-    ///
-    /// # Errors
-    /// When one tensor alone is larger than a segment may be.
-    pub fn new(shapes: &[(String, Vec<usize>)], max_bytes: u64) -> anyhow::Result<Self> {
-        let most = (max_bytes / 4) as usize / ALIGN * ALIGN;
-        let mut layout = Self { places: vec![(0, 0); shapes.len()], ..Self::default() };
+    /// "does weight decay apply" is one comparison (decay by rank, nanoGPT `configure_optimizers`). A larger tensor is a segment by itself.
+    pub fn new(shapes: &[Vec<usize>], max_bytes: u64) -> Self {
+        let most = ((max_bytes / 4) as usize / ALIGN * ALIGN).max(ALIGN);
+        let mut layout = Self { places: vec![(0, 0); shapes.len()], most, ..Self::default() };
         // Tensors in order of declaration; a segment is closed when the next tensor does not fit.
         let mut groups: Vec<Vec<usize>> = vec![Vec::new()];
         let mut used = 0;
-        for (i, (name, shape)) in shapes.iter().enumerate() {
+        for (i, shape) in shapes.iter().enumerate() {
             let len = shape.iter().product::<usize>().next_multiple_of(ALIGN);
-            anyhow::ensure!(
-                len <= most,
-                "{name} {shape:?} takes {} MiB, but this device holds at most {} MiB in one tensor; use a smaller vocabulary or another adapter",
-                len >> 18,
-                max_bytes >> 20
-            );
-            if used + len > most {
+            if used + len > most && used > 0 {
                 groups.push(Vec::new());
                 used = 0;
             }
@@ -207,9 +222,9 @@ impl ArenaLayout {
             let mut offset = 0;
             let mut matrices = 0;
             for want_matrix in [true, false] {
-                for &i in group.iter().filter(|&&i| (shapes[i].1.len() >= 2) == want_matrix) {
+                for &i in group.iter().filter(|&&i| (shapes[i].len() >= 2) == want_matrix) {
                     layout.places[i] = (segment, offset);
-                    offset += shapes[i].1.iter().product::<usize>().next_multiple_of(ALIGN);
+                    offset += shapes[i].iter().product::<usize>().next_multiple_of(ALIGN);
                 }
                 if want_matrix {
                     matrices = offset;
@@ -218,8 +233,24 @@ impl ArenaLayout {
             layout.segments.push(offset);
             layout.matrices.push(matrices);
         }
-        layout.shapes = shapes.iter().map(|(_, s)| s.clone()).collect();
-        Ok(layout)
+        layout.shapes = shapes.to_vec();
+        layout
+    }
+
+    /// (segment, elements, how many of them belong to matrices) of everything, in parts that may be bound.
+    fn parts(&self) -> impl Iterator<Item = (usize, Range<usize>, usize)> + '_ {
+        let of = |(segment, (&len, &matrices)): (usize, (&usize, &usize))| {
+            let range = |start: usize| start..len.min(start + self.most);
+            (0..len.max(1))
+                .step_by(self.most)
+                .map(move |start| {
+                    let range = range(start);
+                    let own = matrices.clamp(range.start, range.end) - range.start;
+                    (segment, range, own)
+                })
+                .collect::<Vec<_>>()
+        };
+        self.segments.iter().zip(&self.matrices).enumerate().flat_map(of)
     }
 
     /// (segment, elements) that hold these tensors with their padding, neighbours together.
@@ -250,19 +281,22 @@ impl ArenaLayout {
 pub struct Arena {
     layout: Arc<ArenaLayout>,
     segments: Vec<Tensor>,
+    /// The segments in parts that may be bound, each with the number of leading elements that belong to matrices.
+    parts: Vec<(Tensor, usize)>,
     role: Arc<str>,
 }
 
 impl Arena {
     /// Allocate a role; zero at first.
     pub fn new(device: &Device, role: &str, layout: Arc<ArenaLayout>) -> Self {
-        let segments = layout
+        let segments: Vec<Tensor> = layout
             .segments
             .iter()
             .enumerate()
             .map(|(i, &len)| Tensor::new(device, role, &format!("{role}[{i}]"), &[len]))
             .collect();
-        Self { layout, segments, role: role.into() }
+        let parts = layout.parts().map(|(segment, range, matrices)| (segments[segment].slice(range), matrices)).collect();
+        Self { layout, segments, parts, role: role.into() }
     }
 
     /// The i-th tensor of the layout, named `role.name`.
@@ -273,16 +307,20 @@ impl Arena {
         Tensor { name: format!("{}.{name}", self.role).into(), ..flat.reshape(shape) }
     }
 
-    /// The ranges that hold the tensors of these indices and nothing else but the zeros that tensors are padded with; as few as they lie in,
-    /// each a multiple of [`ALIGN`] long.
+    /// The ranges that hold the tensors of these indices and nothing else but the zeros that tensors are padded with; as few as they lie in
+    /// and may be bound, each a multiple of [`ALIGN`] long.
     pub fn spans(&self, these: &[usize]) -> Vec<Tensor> {
-        let ranges = self.layout.spans(these);
-        ranges.into_iter().map(|(segment, range)| self.segments[segment].slice(range)).collect()
+        let most = self.layout.most;
+        let cut = |(segment, range): (usize, Range<usize>)| {
+            let starts = range.clone().step_by(most);
+            starts.map(move |start| self.segments[segment].slice(start..range.end.min(start + most))).collect::<Vec<_>>()
+        };
+        self.layout.spans(these).into_iter().flat_map(cut).collect()
     }
 
-    /// Each segment whole, with the number of leading elements that belong to matrices.
+    /// Everything, in parts that may be bound, each with the number of leading elements that belong to matrices.
     pub fn segments(&self) -> impl Iterator<Item = (&Tensor, usize)> {
-        self.segments.iter().zip(self.layout.matrices.iter().copied())
+        self.parts.iter().map(|(part, matrices)| (part, *matrices))
     }
 }
 
@@ -294,9 +332,8 @@ mod tests {
     proptest! {
         /// No two tensors overlap, all are aligned and inside their segment, matrices come before vectors.
         #[test]
-        fn layouts_are_disjoint(shapes in prop::collection::vec(prop::collection::vec(1usize..40, 1..3), 1..30), cap in 2000usize..9000) {
-            let named: Vec<_> = shapes.iter().enumerate().map(|(i, s)| (format!("t{i}"), s.clone())).collect();
-            let layout = ArenaLayout::new(&named, 4 * cap as u64).unwrap();
+        fn layouts_are_disjoint(shapes in prop::collection::vec(prop::collection::vec(1usize..40, 1..3), 1..30), cap in 200usize..9000) {
+            let layout = ArenaLayout::new(&shapes, 4 * cap as u64);
             let mut owner: Vec<Vec<Option<usize>>> = layout.segments.iter().map(|&n| vec![None; n]).collect();
             for (i, (segment, start)) in layout.places.iter().enumerate() {
                 prop_assert_eq!(start % ALIGN, 0);
@@ -306,7 +343,17 @@ mod tests {
                 }
                 prop_assert_eq!(*start < layout.matrices[*segment], shapes[i].len() >= 2);
             }
-            prop_assert!(layout.segments.iter().all(|&n| n <= cap));
+            // Only a tensor alone is larger than a segment may be; what is bound never is.
+            for (segment, &n) in layout.segments.iter().enumerate() {
+                prop_assert!(n <= cap || layout.places.iter().filter(|(of, _)| *of == segment).count() == 1);
+            }
+            let mut bound: Vec<usize> = vec![0; layout.segments.len()];
+            for (segment, range, matrices) in layout.parts() {
+                prop_assert!(range.len() <= cap && range.start % ALIGN == 0 && range.start == bound[segment]);
+                prop_assert_eq!(matrices, layout.matrices[segment].clamp(range.start, range.end) - range.start);
+                bound[segment] = range.end;
+            }
+            prop_assert_eq!(&bound, &layout.segments);
             // The spans of every other tensor hold those tensors, their padding, and nothing else.
             let these: Vec<usize> = (0..shapes.len()).step_by(2).collect();
             let mut inside = 0;

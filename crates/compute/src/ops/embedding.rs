@@ -11,59 +11,80 @@ use std::ops::Range;
 
 const SHADER: Shader = shader!("embedding");
 
-uniform! { struct Dims { rows: u32, vocab: u32, skip: u32, most: u32 } }
+uniform! { struct Dims { rows: u32, vocab: u32, skip: u32, most: u32, first: u32, last: u32 } }
 
-/// `y` (R, C) = the rows of `weight` (V, C) named by `tokens` (R).
-pub fn forward(r: &mut Recorder<'_>, tokens: &Tensor, weight: &Tensor, y: &Tensor) {
-    let (sizes, cost) = shape(weight, y);
-    r.op(
-        Op { name: "embedding.forward", cost, reads: bind!(tokens, weight), writes: bind!(y) },
-        |wgsl| dispatch(wgsl, "forward", sizes, 0..1, 0),
-        move |cpu, [tokens, weight], [y]| host::forward(cpu, sizes.cols, cast_slice(tokens), weight, y),
-    );
+/// `y` (R, C) = the rows of `table` (V, C) named by `tokens` (R). A table that is too large to be bound is read part by part.
+pub fn forward(r: &mut Recorder<'_>, tokens: &Tensor, table: &Tensor, y: &Tensor) {
+    for (first, weight) in table.row_parts(r.device().sizes().max_tensor_bytes) {
+        let (sizes, cost) = shape(table, first, &weight, y);
+        r.op(
+            Op { name: "embedding.forward", cost, reads: bind!(tokens, weight), writes: bind!(y) },
+            |wgsl| dispatch(wgsl, "forward", sizes, 0..1, 0),
+            move |cpu, [tokens, weight], [y]| host::forward(cpu, &sizes, cast_slice(tokens), weight, y),
+        );
+    }
 }
 
-/// `dweight` (V, C) += the gradient `dy` (R, C), row by row onto its token. `order` and `spans` come from [`Spans::of`].
-pub fn backward(r: &mut Recorder<'_>, dy: &Tensor, dweight: &Tensor, order: &Tensor, spans: &Tensor) {
-    let (sizes, cost) = shape(dweight, dy);
-    r.op(
-        Op { name: "embedding.backward", cost, reads: bind!(dy, order, spans), writes: bind!(dweight) },
-        |wgsl| {
-            // Loops over the rows of a token, which may be all of them.
-            let most = sizes.rows.min(wgsl.gpu().most_iterations()).max(1);
-            dispatch(wgsl, "backward", sizes, 0..sizes.rows, most)
-        },
-        move |cpu, [dy, order, spans], [dweight]| {
-            host::backward(cpu, sizes.cols, dy, cast_slice(order), cast_slice(spans), dweight);
-        },
-    );
+/// `dtable` (V, C) += the gradient `dy` (R, C), row by row onto its token. `order` and `spans` come from [`Spans::of`].
+pub fn backward(r: &mut Recorder<'_>, dy: &Tensor, dtable: &Tensor, order: &Tensor, spans: &Tensor) {
+    for (first, dweight) in dtable.row_parts(r.device().sizes().max_tensor_bytes) {
+        let (sizes, cost) = shape(dtable, first, &dweight, dy);
+        r.op(
+            Op { name: "embedding.backward", cost, reads: bind!(dy, order, spans), writes: bind!(dweight) },
+            |wgsl| {
+                // Loops over the rows of a token, which may be all of them.
+                let most = sizes.rows.min(wgsl.gpu().most_iterations()).max(1);
+                dispatch(wgsl, "backward", sizes, 0..sizes.rows, most)
+            },
+            move |cpu, [dy, order, spans], [dweight]| {
+                host::backward(cpu, &sizes, dy, cast_slice(order), cast_slice(spans), dweight);
+            },
+        );
+    }
 }
 
-/// Rows, columns, vocabulary.
+/// Rows and columns of y; rows of this part of the table, its first row, and the table's last.
 #[derive(Clone, Copy)]
 struct Sizes {
     rows: usize,
     cols: usize,
     vocab: usize,
+    first: usize,
+    last: usize,
 }
 
-fn shape(weight: &Tensor, y: &Tensor) -> (Sizes, Cost) {
-    let ([rows, cols], [vocab, _]) = (y.matrix(), weight.matrix());
-    (Sizes { rows, cols, vocab }, Cost { flops: 0.0, bytes: 8.0 * y.len() as f64 })
+impl Sizes {
+    /// Where a token's row lies in this part, if it does. A token beyond the table counts as its last.
+    fn row(&self, token: u32) -> Option<usize> {
+        (token as usize).min(self.last).checked_sub(self.first).filter(|row| *row < self.vocab)
+    }
+}
+
+fn shape(table: &Tensor, first: usize, part: &Tensor, y: &Tensor) -> (Sizes, Cost) {
+    let ([rows, cols], [vocab, _], [all, _]) = (y.matrix(), part.matrix(), table.matrix());
+    let share = vocab as f64 / all as f64;
+    (Sizes { rows, cols, vocab, first, last: all - 1 }, Cost { flops: 0.0, bytes: 8.0 * share * y.len() as f64 })
 }
 
 /// One dispatch for every `most` rows of a token; 0 for a kernel without loops.
 fn dispatch(
     wgsl: &mut Dispatcher<'_>,
     entry: &str,
-    Sizes { rows, cols, vocab }: Sizes,
+    Sizes { rows, cols, vocab, first, last }: Sizes,
     of_a_token: Range<usize>,
     most: usize,
 ) -> anyhow::Result<()> {
     let constants = [("WG", f64::from(WG)), ("COLS4", (cols / 4) as f64)];
     let groups = grid((rows * cols / 4).div_ceil(WG as usize) as u64);
     for skip in of_a_token.step_by(most.max(1)) {
-        let dims = Dims { rows: rows as u32, vocab: vocab as u32, skip: skip as u32, most: most as u32 };
+        let dims = Dims {
+            rows: rows as u32,
+            vocab: vocab as u32,
+            skip: skip as u32,
+            most: most as u32,
+            first: first as u32,
+            last: last as u32,
+        };
         wgsl.run(&SHADER, entry, &constants, dims, Extent { groups, iterations: most })?;
     }
     Ok(())

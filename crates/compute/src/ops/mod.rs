@@ -11,6 +11,7 @@ pub mod check;
 pub mod embedding;
 pub mod grad_norm;
 pub mod logprob;
+pub mod lora;
 pub mod matmul;
 pub mod objective;
 pub mod rmsnorm;
@@ -53,6 +54,7 @@ pub fn checks() -> Vec<check::Check> {
         embedding::CHECKS,
         rmsnorm::CHECKS,
         matmul::CHECKS,
+        lora::CHECKS,
         add_bias::CHECKS,
         rope::CHECKS,
         attention::CHECKS,

@@ -1,5 +1,6 @@
 //! Embedding: `y[row] = weight[token[row]]`.
 
+use super::Sizes;
 use crate::device::cpu::{Cpu, Cut, Tile, Tiled};
 use crate::device::cpu::{TASK, task_rows};
 use crate::simd;
@@ -8,39 +9,38 @@ use fearless_simd::prelude::*;
 /// Columns of a task of [`backward`].
 const COLUMNS: usize = 64;
 
-/// `y` (R, cols) = the rows of `weight` (V, cols) named by `tokens` (R).
-pub fn forward(cpu: &Cpu, cols: usize, tokens: &[u32], weight: &[f32], y: &mut [f32]) {
-    let (rows, last) = (tokens.len(), weight.len() / cols - 1);
+/// `y` (R, cols) = the rows of `weight`, a part of the table, named by `tokens` (R), where they lie in it.
+pub(super) fn forward(cpu: &Cpu, sizes: &Sizes, tokens: &[u32], weight: &[f32], y: &mut [f32]) {
+    let (rows, cols) = (tokens.len(), sizes.cols);
     let y = Tiled::new(y, Cut::rows(rows, cols, task_rows(rows, cols)));
     cpu.for_tiles([y], |_, [mut y]| {
         for i in 0..y.rows() {
-            let token = (tokens[y.first_row() + i] as usize).min(last);
-            y.row(i).copy_from_slice(&weight[token * cols..][..cols]);
+            if let Some(row) = sizes.row(tokens[y.first_row() + i]) {
+                y.row(i).copy_from_slice(&weight[row * cols..][..cols]);
+            }
         }
     });
 }
 
-/// `dweight` (V, cols) += the gradient `dy` (R, cols), row by row onto its token. `order` (R): row numbers sorted by token; `spans` (3 R):
+/// `dweight`, a part of the table's, += the gradient `dy` (R, cols), row by row onto its token. `order` (R): row numbers sorted by token; `spans` (3 R):
 /// (token, start, end) into `order`, empty ones at the end. A task owns some columns of all tokens.
-pub fn backward(cpu: &Cpu, cols: usize, dy: &[f32], order: &[u32], spans: &[u32], dweight: &mut [f32]) {
-    let vocab = dweight.len() / cols;
+pub(super) fn backward(cpu: &Cpu, sizes: &Sizes, dy: &[f32], order: &[u32], spans: &[u32], dweight: &mut [f32]) {
+    let (vocab, cols) = (sizes.vocab, sizes.cols);
     let tile_cols = if dy.len() < 2 * TASK { cols } else { COLUMNS };
     let dweight = Tiled::new(dweight, Cut { offset: 0, stride: cols, rows: vocab, cols, tile_rows: vocab, tile_cols });
-    cpu.for_tiles([dweight], |_, [dweight]| simd!(cpu, s => backward_tile(s, cols, dy, order, spans, dweight)));
+    cpu.for_tiles([dweight], |_, [dweight]| simd!(cpu, s => backward_tile(s, sizes, dy, order, spans, dweight)));
 }
 
 #[inline(always)]
-fn backward_tile<S: Simd>(simd: S, cols: usize, dy: &[f32], order: &[u32], spans: &[u32], mut dweight: Tile<'_>) {
-    let (n, rows, last) = (S::f32s::LEN, dy.len() / cols, dweight.rows() - 1);
+fn backward_tile<S: Simd>(simd: S, sizes: &Sizes, dy: &[f32], order: &[u32], spans: &[u32], mut dweight: Tile<'_>) {
+    let (n, rows, cols) = (S::f32s::LEN, sizes.rows, sizes.cols);
     // Columns in groups of four vectors, then in vectors, then one by one.
     let (fours, ones) = (dweight.cols() / (4 * n) * (4 * n), dweight.cols() / n * n);
     for span in spans.chunks_exact(3) {
-        let (token, start, end) = (span[0] as usize, span[1] as usize, (span[2] as usize).min(rows));
-        if start >= end {
-            continue;
-        }
+        let (start, end) = (span[1] as usize, (span[2] as usize).min(rows));
+        let Some(token) = sizes.row(span[0]).filter(|_| start < end) else { continue };
         let (order, first_col) = (&order[start..end], dweight.first_col());
-        let to = dweight.row(token.min(last));
+        let to = dweight.row(token);
         let row = |r: &u32| (*r as usize).min(rows - 1) * cols + first_col;
         for c in (0..fours).step_by(4 * n) {
             add::<S, 4>(simd, order.iter().map(|r| row(r) + c), dy, &mut to[c..c + 4 * n]);

@@ -51,6 +51,8 @@ pub enum Extra<'a> {
     Bias(&'a [f32]),
     /// A matrix laid out as `y`, in another buffer.
     Residual(&'a [f32]),
+    /// What `y` holds.
+    Output,
 }
 
 /// `y = x w^T`, plus what `extra` says: `x` [rows, depth], `w` [cols, depth], `y` [rows, cols]. Columns of `y` past `cols` stay as they are.
@@ -63,6 +65,7 @@ pub fn forward(cpu: &Cpu, x: &[f32], w: &[f32], y: &mut [f32], shape: &Shape, ex
         Extra::None => Base::Zero,
         Extra::Bias(bias) => Base::Row(bias),
         Extra::Residual(residual) => Base::Matrix(residual, shape.strides[2]),
+        Extra::Output => Base::Output,
     };
     let job = Job { a: View::new(x, x_stride), b: View::transposed(w, w_stride), depth: shape.depth, base };
     run(cpu, job, y, shape);

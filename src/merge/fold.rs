@@ -1,0 +1,137 @@
+//! An adapter (LoRA) folded into its base model: a model folder like any other.
+
+use super::folder::{COPIED, MAX_COPIED, Target, dtype_name, make_parents, set_dtype, unmake};
+use super::numbers::encode;
+use crate::model::adapter::{self, AdapterFolder};
+use crate::model::checkpoint::{Existing, Manifest, Origin, Place, save};
+use crate::model::gguf::is_gguf;
+use crate::model::safetensors_file::{Dtype, header_bytes};
+use crate::model::weight_files::WeightFiles;
+use crate::vfs::{RealFs, Vfs, clean, shown};
+use anyhow::{Context, Result, ensure};
+use std::collections::BTreeMap;
+use std::path::{Path, PathBuf};
+
+/// An adapter and its base model, checked; see the module.
+pub struct Fold {
+    files: WeightFiles,
+    /// The adapter's folder, and its base model's.
+    folders: [PathBuf; 2],
+    /// (name, type, shape), in order of names.
+    tensors: Vec<(String, Dtype, Vec<usize>)>,
+}
+
+impl Fold {
+    /// Open an adapter beside the base model that it names, or beside `base`. Weights keep the types of the base model, or are written as
+    /// `dtype`.
+    ///
+    /// # Errors
+    /// No adapter, no base model, or two that do not belong together.
+    pub fn open(adapter: &Path, base: Option<&Path>, dtype: Option<Dtype>) -> Result<Self> {
+        let adapter = match base {
+            Some(base) => AdapterFolder::open_beside(adapter, base)?,
+            None => AdapterFolder::open(adapter)?,
+        };
+        let folders = [adapter.dir().to_owned(), adapter.base()?.to_owned()];
+        ensure!(!is_gguf(&folders[1]), "{}: the base model is a GGUF file; name its folder with --base DIR", shown(&folders[0]));
+        let files = WeightFiles::folded(adapter)?;
+        let mut tensors = Vec::new();
+        for name in files.names() {
+            let (Some(own), Some(shape)) = (files.dtype(name), files.shape(name)) else { continue };
+            let is_float = matches!(own, Dtype::F32 | Dtype::F16 | Dtype::BF16);
+            ensure!(
+                is_float,
+                "{}: tensor '{}' is {}; only F32, F16 and BF16 can be read",
+                shown(&folders[1]),
+                clean(name),
+                own.name()
+            );
+            tensors.push((name.to_owned(), dtype.unwrap_or(own), shape.to_vec()));
+        }
+        // Widest first, so that every tensor is aligned.
+        tensors.sort_by_key(|(_, dtype, _)| std::cmp::Reverse(dtype.bytes()));
+        Ok(Self { files, folders, tensors })
+    }
+
+    /// The base model's folder.
+    pub fn base(&self) -> &Path {
+        &self.folders[1]
+    }
+
+    /// Bytes of weights that will be written.
+    pub fn bytes(&self) -> u64 {
+        self.tensors.iter().map(|(_, dtype, shape)| dtype.bytes() * shape.iter().product::<usize>() as u64).sum()
+    }
+
+    /// Write the folder. `progress` gets the bytes of weights written so far; an error that it returns ends the work. Nothing is left behind
+    /// after an error.
+    ///
+    /// # Errors
+    /// Files that cannot be read, a number that does not fit the type, a disk that fails, or what `progress` returns.
+    pub fn save(&self, vfs: &dyn Vfs, target: &Target, progress: &mut dyn FnMut(u64) -> Result<()>) -> Result<Manifest> {
+        let (parent, name) = target.place();
+        let metadata = BTreeMap::from([("lehr.folded".to_owned(), self.folders[0].display().to_string())]);
+        let tensors: Vec<_> = self.tensors.iter().map(|(name, dtype, shape)| (name.as_str(), *dtype, shape.as_slice())).collect();
+        let (header, bytes) = header_bytes(&metadata, &tensors)?;
+        let small = self.small_files()?;
+        let mut made = Vec::new();
+        let place = Place {
+            parent,
+            name,
+            bytes: bytes + header.len() as u64 + small.iter().map(|(_, content)| content.len() as u64).sum::<u64>(),
+            existing: Existing::Refuse,
+        };
+        let origin = Origin { adapter: "lehr merge --lora".into(), ..Origin::default() };
+        let saved = make_parents(vfs, parent, &mut made).and_then(|()| {
+            let saved = save(vfs, place, &origin, |out| {
+                out.file("model.safetensors", |file| {
+                    file.write_all(&header)?;
+                    self.stream(file, progress)
+                })?;
+                small.iter().try_for_each(|(name, content)| out.file(name, |file| Ok(file.write_all(content)?)))
+            });
+            Ok(saved?.1)
+        });
+        if saved.is_err() {
+            unmake(vfs, &made);
+        }
+        saved
+    }
+
+    fn stream(&self, file: &mut dyn std::io::Write, progress: &mut dyn FnMut(u64) -> Result<()>) -> Result<()> {
+        let (mut written, mut bytes) = (0, Vec::new());
+        for (name, dtype, shape) in &self.tensors {
+            self.files.stream_f32(name, shape, &mut |piece| {
+                bytes.clear();
+                ensure!(
+                    encode(*dtype, piece, &mut bytes),
+                    "tensor '{}': a number is too large for {}",
+                    clean(name),
+                    dtype.name()
+                );
+                file.write_all(&bytes)?;
+                written += bytes.len() as u64;
+                progress(written)
+            })?;
+        }
+        Ok(())
+    }
+
+    /// Configuration and tokenizer: the adapter's where it has them, else the base model's.
+    fn small_files(&self) -> Result<Vec<(String, Vec<u8>)>> {
+        let find = |name: &str| -> Result<Option<Vec<u8>>> {
+            let from = adapter::holder(&self.folders[1], name)?;
+            let path = [self.folders[0].as_path(), &from].into_iter().map(|dir| dir.join(name)).find(|path| path.is_file());
+            path.map(|path| RealFs.read(&path, MAX_COPIED).with_context(|| shown(&path))).transpose()
+        };
+        let config = adapter::holder(&self.folders[1], "config.json")?.join("config.json");
+        let text = RealFs.read(&config, MAX_COPIED).with_context(|| shown(&config))?;
+        let first = self.tensors.first().map(|(_, dtype, _)| *dtype);
+        let dtype = first.filter(|first| self.tensors.iter().all(|(_, dtype, _)| dtype == first));
+        let mut files = vec![("config.json".to_owned(), set_dtype(&text, dtype.and_then(dtype_name))?)];
+        for name in COPIED {
+            files.extend(find(name)?.map(|content| ((*name).to_owned(), content)));
+        }
+        Ok(files)
+    }
+}

@@ -1,0 +1,386 @@
+//! Low-rank adapters as PEFT keeps them: a folder with `adapter_config.json`, which names the base model, and `adapter_model.safetensors`.
+
+use super::safetensors_file::{SafetensorsFile, TensorInfo};
+use super::weight_files::{WeightFiles, compare};
+use crate::config::{Lora, ModelConfig};
+use crate::data::snapshot;
+use crate::vfs::{RealFs, Vfs, clean, shown};
+use anyhow::{Context, Result, bail, ensure};
+use serde::Deserialize;
+use serde_json::{Value, json};
+use std::collections::BTreeMap;
+use std::path::{Path, PathBuf};
+
+/// The file that makes a folder an adapter.
+pub const CONFIG: &str = "adapter_config.json";
+/// The file that holds its tensors.
+pub const WEIGHTS: &str = "adapter_model.safetensors";
+/// Adapters of adapters, at most: a folder may name itself as its base.
+const MOST_BASES: usize = 8;
+/// What PEFT puts before the base model's names.
+const PREFIX: &str = "base_model.model.";
+
+/// Whether a folder is an adapter: it has an adapter's configuration, and no weights of its own.
+pub fn is_adapter(dir: &Path) -> bool {
+    dir.join(CONFIG).is_file()
+        && !["model.safetensors", "model.safetensors.index.json"].iter().any(|name| dir.join(name).exists())
+}
+
+/// The folder that holds the file `name`: this one, or where it is an adapter without that file, its base model's (a folder or a GGUF
+/// file).
+///
+/// # Errors
+/// An adapter whose base model is not there.
+pub fn holder(dir: &Path, name: &str) -> Result<PathBuf> {
+    let mut found = dir.to_owned();
+    for _ in 0..MOST_BASES {
+        if !is_adapter(&found) || found.join(name).exists() {
+            return Ok(found);
+        }
+        found = Config::read(&found)?.base(&found)?;
+    }
+    bail!("{}: {}", shown(dir), too_deep())
+}
+
+fn too_deep() -> String {
+    format!(
+        "its base is an adapter, whose base is an adapter, and so on, more than {MOST_BASES} times: fold them with lehr merge --lora"
+    )
+}
+
+/// What `adapter_config.json` says, as far as lehr needs it.
+#[derive(Deserialize)]
+#[serde(default)]
+struct Config {
+    peft_type: String,
+    base_model_name_or_path: Option<String>,
+    r: usize,
+    lora_alpha: f64,
+    use_rslora: bool,
+    #[serde(flatten)]
+    others: BTreeMap<String, Value>,
+}
+
+impl Default for Config {
+    fn default() -> Self {
+        // PEFT's defaults.
+        let others = BTreeMap::new();
+        Self { peft_type: String::new(), base_model_name_or_path: None, r: 8, lora_alpha: 8.0, use_rslora: false, others }
+    }
+}
+
+/// Fields that change what an adapter computes, in ways that lehr does not.
+const UNSUPPORTED: &[&str] = &[
+    "use_dora",
+    "use_qalora",
+    "use_bdlora",
+    "kasa_config",
+    "arrow_config",
+    "monteclora_config",
+    "alora_invocation_tokens",
+    "lora_bias",
+    "fan_in_fan_out",
+    "modules_to_save",
+    "rank_pattern",
+    "alpha_pattern",
+    "layer_replication",
+    "trainable_token_indices",
+    "target_parameters",
+];
+
+impl Config {
+    fn read(dir: &Path) -> Result<Self> {
+        let path = dir.join(CONFIG);
+        let at = || shown(&path);
+        let bytes = RealFs.read(&path, 1 << 20).with_context(at)?;
+        let config: Self = serde_json::from_slice(&bytes).map_err(|e| anyhow::anyhow!("{}: {}", at(), clean(&e.to_string())))?;
+        ensure!(config.peft_type == "LORA", "{}: peft_type = {}: only LORA is supported", at(), clean(&config.peft_type));
+        ensure!(config.r > 0, "{}: r = 0: must be at least 1", at());
+        ensure!(config.lora_alpha.is_finite(), "{}: lora_alpha = {}: must be a number", at(), config.lora_alpha);
+        for name in UNSUPPORTED {
+            let Some(value) = config.others.get(*name) else { continue };
+            let is_off = value.is_null()
+                || value == &Value::Bool(false)
+                || value.as_array().is_some_and(Vec::is_empty)
+                || value.as_object().is_some_and(serde_json::Map::is_empty);
+            ensure!(
+                is_off,
+                "{}: {name} = {}: not supported; fold the adapter with peft (merge_and_unload)",
+                at(),
+                clean(&value.to_string())
+            );
+        }
+        // Other ways to initialise A and B change the base model's weights too.
+        let init = config.others.get("init_lora_weights").and_then(Value::as_str).unwrap_or("gaussian");
+        ensure!(
+            ["gaussian", "eva", "orthogonal"].contains(&init),
+            "{}: init_lora_weights = {}: such adapters belong to changed base weights; convert them with peft (path_initial_model_for_weight_conversion)",
+            at(),
+            clean(init)
+        );
+        let bias = config.others.get("bias").and_then(Value::as_str).unwrap_or("none");
+        ensure!(bias == "none", "{}: bias = {}: only none is supported", at(), clean(bias));
+        Ok(config)
+    }
+
+    fn scale(&self) -> f64 {
+        let r = self.r as f64;
+        self.lora_alpha / if self.use_rslora { r.sqrt() } else { r }
+    }
+
+    /// The base model's folder, or its GGUF file: a path from here, or from the adapter's folder.
+    fn base(&self, dir: &Path) -> Result<PathBuf> {
+        let at = shown(&dir.join(CONFIG));
+        let Some(name) = self.base_model_name_or_path.as_deref().filter(|name| !name.is_empty()) else {
+            bail!("{at}: base_model_name_or_path is missing; put the path of the base model's folder there")
+        };
+        let places = [PathBuf::from(name), dir.join(name)];
+        let found = places.into_iter().find(|path| path.exists()).with_context(|| {
+            format!(
+                "{at}: base_model_name_or_path = {}: there is no such folder; download the base model and put its path there, or fold \
+                 the adapter into it with lehr merge --lora {} --base DIR --out NEW",
+                clean(name),
+                shown(dir)
+            )
+        })?;
+        snapshot(&found)
+    }
+}
+
+/// An adapter that has been opened and checked by itself; its base model has not been looked at.
+#[derive(Debug)]
+pub struct AdapterFolder {
+    dir: PathBuf,
+    /// The base model's folder, or its GGUF file, or why there is none.
+    base: std::result::Result<PathBuf, String>,
+    rank: usize,
+    scale: f64,
+    file: SafetensorsFile,
+}
+
+impl AdapterFolder {
+    /// Open a folder.
+    ///
+    /// # Errors
+    /// No adapter, one of a kind that lehr does not compute, or a damaged file.
+    pub fn open(dir: &Path) -> Result<Self> {
+        ensure!(
+            dir.join(CONFIG).is_file(),
+            "{}: holds no {CONFIG}: it is not an adapter (LoRA); --init begins new adapters beside a model",
+            shown(dir)
+        );
+        let config = Config::read(dir)?;
+        let file = SafetensorsFile::open(&dir.join(WEIGHTS))?;
+        let base = config.base(dir).map_err(|error| format!("{error:#}"));
+        let folder = Self { dir: dir.to_owned(), base, rank: config.r, scale: config.scale(), file };
+        folder.check_names()?;
+        Ok(folder)
+    }
+
+    /// The same with the base model at another place than the folder says.
+    ///
+    /// # Errors
+    /// As [`AdapterFolder::open`].
+    pub fn open_beside(dir: &Path, base: &Path) -> Result<Self> {
+        Ok(Self { base: Ok(snapshot(base)?), ..Self::open(dir)? })
+    }
+
+    /// Where the base model is.
+    ///
+    /// # Errors
+    /// It is not there.
+    pub fn base(&self) -> Result<&Path> {
+        self.base.as_deref().map_err(|error| anyhow::anyhow!("{error}"))
+    }
+
+    /// The base model's weights.
+    ///
+    /// # Errors
+    /// As [`WeightFiles::open`].
+    pub fn open_base(&self) -> Result<WeightFiles> {
+        WeightFiles::open(self.base()?)
+    }
+
+    /// Its folder.
+    pub fn dir(&self) -> &Path {
+        &self.dir
+    }
+
+    /// Every tensor must be one side of a pair, A (r, in) and B (out, r).
+    fn check_names(&self) -> Result<()> {
+        let at = || shown(self.file.path());
+        ensure!(!self.file.tensors().is_empty(), "{}: holds no tensor", at());
+        for (name, info) in self.file.tensors() {
+            let sides = name.strip_prefix(PREFIX).and_then(|rest| {
+                let module = rest.strip_suffix(".lora_A.weight").map(|module| (module, 'B', 0));
+                module.or_else(|| rest.strip_suffix(".lora_B.weight").map(|module| (module, 'A', 1)))
+            });
+            let Some((module, other, ranked)) = sides else {
+                bail!("{}: tensor '{}' is not of a LoRA adapter of a linear layer", at(), clean(name))
+            };
+            let other = format!("{PREFIX}{module}.lora_{other}.weight");
+            ensure!(self.file.tensors().contains_key(&other), "{}: tensor '{}' is missing", at(), clean(&other));
+            let fits = info.shape.len() == 2 && info.shape[ranked] == self.rank;
+            ensure!(fits, "{}: tensor '{}' has {:?}, but {CONFIG} says r = {}", at(), clean(name), info.shape, self.rank);
+        }
+        Ok(())
+    }
+
+    /// Refuse adapters that are not those of a model of this shape, whose tensors have these names and shapes.
+    ///
+    /// # Errors
+    /// What differs.
+    pub fn expect(&self, config: &ModelConfig, names: &[(String, Vec<usize>)]) -> Result<()> {
+        let Some(lora) = &config.lora else { bail!("{}: is an adapter, but the model has none", shown(&self.dir)) };
+        let (own, wanted) = ((self.rank, self.scale), (lora.rank, lora.scale()));
+        ensure!(
+            own == wanted,
+            "{}: rank {} and factor {}, but the run has --lora-rank {} and a factor (alpha / rank) of {}",
+            shown(&self.dir),
+            own.0,
+            own.1,
+            wanted.0,
+            wanted.1
+        );
+        let found = self.file.tensors().iter().map(|(name, info)| (name.as_str(), info.shape.as_slice())).collect();
+        compare(&format!("{}: these are not the run's adapters", shown(self.file.path())), &found, names, &|_| false)
+    }
+
+    /// One of its tensors as f32.
+    ///
+    /// # Errors
+    /// As [`SafetensorsFile::read_f32`].
+    pub fn read_f32(&self, name: &str, shape: &[usize]) -> Result<Vec<f32>> {
+        self.file.read_f32(name, shape)
+    }
+
+    /// Refuse adapters of layers that the base model does not have, or of other sizes.
+    ///
+    /// # Errors
+    /// The first that does not fit.
+    pub fn check_base(&self, base: &WeightFiles) -> Result<()> {
+        for (name, info) in self.file.tensors() {
+            let Some(module) = name.strip_prefix(PREFIX).and_then(|rest| rest.strip_suffix(".lora_A.weight")) else { continue };
+            let weight = format!("{module}.weight");
+            let b = self.pair(&weight).map(|[_, b]| b.shape[0]);
+            let own = [b.unwrap_or(0), info.shape[1]];
+            match base.shape(&weight) {
+                Some(shape) if shape == own => {}
+                Some(shape) => bail!(
+                    "{}: the adapter of '{}' is for {own:?}, but it has {shape:?} in {}: another base model?",
+                    shown(&self.dir),
+                    clean(&weight),
+                    shown(base.dir())
+                ),
+                None => bail!(
+                    "{}: has an adapter of '{}', which {} does not hold: another base model?",
+                    shown(&self.dir),
+                    clean(&weight),
+                    shown(base.dir())
+                ),
+            }
+        }
+        Ok(())
+    }
+
+    fn pair(&self, weight: &str) -> Option<[&TensorInfo; 2]> {
+        let module = weight.strip_suffix(".weight")?;
+        let side = |side: &str| self.file.tensors().get(&format!("{PREFIX}{module}.lora_{side}.weight"));
+        Some([side("A")?, side("B")?])
+    }
+
+    /// What a weight of the base model becomes: `None` where it has no adapter.
+    ///
+    /// # Errors
+    /// As [`SafetensorsFile::read_f32`].
+    pub fn fold(&self, weight: &str) -> Result<Option<Fold>> {
+        let (Some([a, b]), Some(module)) = (self.pair(weight), weight.strip_suffix(".weight")) else { return Ok(None) };
+        let read =
+            |side: &str, info: &TensorInfo| self.file.read_f32(&format!("{PREFIX}{module}.lora_{side}.weight"), &info.shape);
+        Ok(Some(Fold { a: read("A", a)?, b: read("B", b)?, rank: self.rank, cols: a.shape[1], scale: self.scale, at: 0 }))
+    }
+}
+
+/// Adds scale B A to a weight (out, in) that comes in pieces, one after another.
+pub struct Fold {
+    /// (r, in)
+    a: Vec<f32>,
+    /// (out, r)
+    b: Vec<f32>,
+    rank: usize,
+    cols: usize,
+    scale: f64,
+    /// Numbers that have passed.
+    at: usize,
+}
+
+impl Fold {
+    /// Add to the next piece. Sums are taken in f64 and rounded once.
+    pub fn add(&mut self, piece: &mut [f32]) {
+        let mut sums = vec![0.0f64; self.cols];
+        let mut rest = piece;
+        while !rest.is_empty() {
+            let (row, first) = (self.at / self.cols, self.at % self.cols);
+            let (now, later) = rest.split_at_mut((self.cols - first).min(rest.len()));
+            let sums = &mut sums[..now.len()];
+            sums.fill(0.0);
+            for k in 0..self.rank {
+                let factor = self.scale * f64::from(self.b[row * self.rank + k]);
+                let a = &self.a[k * self.cols + first..][..sums.len()];
+                sums.iter_mut().zip(a).for_each(|(sum, a)| *sum += factor * f64::from(*a));
+            }
+            now.iter_mut().zip(&*sums).for_each(|(w, sum)| *w = (f64::from(*w) + sum) as f32);
+            self.at += now.len();
+            rest = later;
+        }
+    }
+}
+
+/// `adapter_config.json` of a model's adapters, as PEFT writes it.
+pub fn config_json(lora: &Lora, base: Option<&Path>) -> Value {
+    let alpha = if lora.alpha.fract() == 0.0 && lora.alpha < 1e9 { json!(lora.alpha as u64) } else { json!(lora.alpha) };
+    let targets: Vec<&str> = lora.targets.iter().map(|target| target.name()).collect();
+    json!({
+        "alpha_pattern": {},
+        "auto_mapping": null,
+        "base_model_name_or_path": base.map(|base| base.display().to_string()),
+        "bias": "none",
+        "fan_in_fan_out": false,
+        "inference_mode": true,
+        "init_lora_weights": true,
+        "lora_alpha": alpha,
+        "lora_dropout": 0.0,
+        "modules_to_save": null,
+        "peft_type": "LORA",
+        "r": lora.rank,
+        "rank_pattern": {},
+        "revision": null,
+        "target_modules": targets,
+        "task_type": "CAUSAL_LM",
+        "use_dora": false,
+        "use_rslora": false,
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Pieces that end anywhere give what the whole gives, against sums written out.
+    #[test]
+    fn pieces_are_folded_as_the_whole() {
+        let (rows, cols, rank) = (5, 7, 2);
+        let numbers = |n: usize, by: usize| -> Vec<f32> { (0..n).map(|i| ((i * by) % 11) as f32 / 7.0 - 0.5).collect() };
+        let (weight, a, b) = (numbers(rows * cols, 3), numbers(rank * cols, 5), numbers(rows * rank, 4));
+        let fold = || Fold { a: a.clone(), b: b.clone(), rank, cols, scale: 1.5, at: 0 };
+        for size in [1, 3, 7, 10, rows * cols] {
+            let (mut fold, mut folded) = (fold(), weight.clone());
+            folded.chunks_mut(size).for_each(|piece| fold.add(piece));
+            for (i, found) in folded.iter().enumerate() {
+                let (row, col) = (i / cols, i % cols);
+                let sum: f64 = (0..rank).map(|k| f64::from(b[row * rank + k]) * f64::from(a[k * cols + col])).sum();
+                assert!((f64::from(*found) - (f64::from(weight[i]) + 1.5 * sum)).abs() < 1e-6, "pieces of {size}: {i}");
+            }
+        }
+    }
+}
