@@ -18,10 +18,11 @@ pub use source::{Epilogue, Family, LANES, Role, Tile, Variant};
 
 use super::{WG, row_constants, row_iterations, row_lanes};
 use crate::device::cpu::gemm;
-use crate::device::{Cost, Dispatcher, Extent, Op, Recorder, Shader, Tensor, grid};
+use crate::device::{Cost, Dispatcher, Extent, Op, Recorder, Shader, Tensor, Vendor, grid};
 use crate::{bind, shader, uniform};
 
 const BIAS: Shader = shader!("bias");
+const PARTS: Shader = shader!("parts");
 const ROWVEC: Shader = shader!("rowvec");
 
 uniform! {
@@ -30,6 +31,13 @@ uniform! {
         rows: u32, cols: u32, depth: u32, left_stride: u32, right_stride: u32, out_stride: u32, first_row: u32,
     }
 }
+uniform! {
+    /// Of a product whose depth is divided among workgroups, `span` indices each.
+    struct PartDims {
+        rows: u32, cols: u32, depth: u32, left_stride: u32, right_stride: u32, out_stride: u32, first_row: u32, span: u32,
+    }
+}
+uniform! { struct AddPartsDims { numbers: u32, parts: u32 } }
 uniform! { struct BiasDims { first_row: u32, end_row: u32, cols: u32, stride4: u32 } }
 
 /// What [`forward`] adds to the product.
@@ -160,8 +168,21 @@ fn record_backward(r: &mut Recorder<'_>, role: Role, tile: Option<Tile>, operand
     let [left_name, right_name, out_name] = role.names();
     let name = if role == Role::BackwardInput { "matmul.backward_input" } else { "matmul.backward_weight" };
     let epilogue = if accumulate { Epilogue::Add } else { Epilogue::Store };
+    let (cost, reads) = (cost(&shape, accumulate), [(left_name, left), (right_name, right)]);
+    let device = r.device();
+    if let Some(gpu) = device.gpu().filter(|_| role == Role::BackwardWeight && tile.is_none()) {
+        let tile = choose(device, gpu, role, &shape).unwrap_or_else(|| choose::small(gpu));
+        if let Some(parts) = choose::parts(gpu, tile, &shape) {
+            let scratch = device.scratch(parts * shape.rows * shape.strides[2]);
+            return r.op(
+                Op { name, cost, reads, writes: [(out_name, out), ("parts", &scratch)] },
+                |wgsl| dispatch_in_parts(wgsl, tile, parts, &shape),
+                |_, _, _| unreachable!("a device that divides products is a GPU"),
+            );
+        }
+    }
     r.op(
-        Op { name, cost: cost(&shape, accumulate), reads: [(left_name, left), (right_name, right)], writes: [(out_name, out)] },
+        Op { name, cost, reads, writes: [(out_name, out)] },
         |wgsl| {
             let tile =
                 tile.or_else(|| choose(wgsl.device, wgsl.gpu(), role, &shape)).unwrap_or_else(|| choose::small(wgsl.gpu()));
@@ -200,10 +221,7 @@ fn shape(role: Role, operands: [&Tensor; 3]) -> Shape {
 }
 
 fn variant(role: Role, tile: Tile, epilogue: Epilogue, shape: &Shape) -> Variant {
-    let mut vec4 = shape.strides.map(|stride| stride.is_multiple_of(4));
-    if tile.family == Family::Shared && role == Role::Forward {
-        vec4[2] = false;
-    }
+    let vec4 = shape.strides.map(|stride| stride.is_multiple_of(4));
     let register = tile.family != Family::Shared;
     Variant {
         role,
@@ -228,6 +246,27 @@ fn dispatch(wgsl: &mut Dispatcher<'_>, role: Role, tile: Tile, epilogue: Epilogu
         wgsl.dispatch(&kernel, dims(shape, first_row), extent, rows as f64 / shape.rows as f64)?;
     }
     Ok(())
+}
+
+/// The gradient of a weight by two kernels: parts of the depth side by side, then their sum, always in the same order. shaders/parts.wgsl
+fn dispatch_in_parts(wgsl: &mut Dispatcher<'_>, tile: Tile, parts: usize, shape: &Shape) -> anyhow::Result<()> {
+    let variant = variant(Role::BackwardWeight, tile, Epilogue::Part, shape);
+    let kernel = wgsl.gpu().kernel_from_text(&variant.stem(), &variant.source(), Role::BackwardWeight.entry(), &[])?;
+    let [block_rows, block_cols] = tile.block();
+    let span = part_span(shape.depth, parts);
+    let Dims { rows, cols, depth, left_stride, right_stride, out_stride, first_row } = dims(shape, 0);
+    let dims = PartDims { rows, cols, depth, left_stride, right_stride, out_stride, first_row, span: span as u32 };
+    let groups = [shape.cols.div_ceil(block_cols) as u32, shape.rows.div_ceil(block_rows) as u32, parts as u32];
+    wgsl.dispatch(&kernel, dims, Extent { groups, iterations: tile.iterations(span) }, 1.0)?;
+    let numbers = shape.rows * shape.strides[2];
+    let dims = AddPartsDims { numbers: numbers as u32, parts: parts as u32 };
+    let groups = grid((numbers as u64).div_ceil(4).div_ceil(u64::from(WG)));
+    wgsl.run_part(&PARTS, "add", &[], dims, Extent { groups, iterations: parts }, 0.0)
+}
+
+/// Summed indices of one of so many parts, a multiple of every tile's slab.
+fn part_span(depth: usize, parts: usize) -> usize {
+    depth.div_ceil(parts).next_multiple_of(16)
 }
 
 fn dims(shape: &Shape, first_row: usize) -> Dims {
@@ -267,12 +306,22 @@ fn dispatch_row_vectors(wgsl: &mut Dispatcher<'_>, epilogue: Epilogue, shape: &S
 
 /// Representative texts of every family, role and binding kind, as (name, WGSL): for translation tests and for reading.
 pub fn sources() -> Vec<(String, String)> {
+    sources_of(&choose::ALL)
+}
+
+/// As [`sources`], of the tiles that a GPU of this vendor may get.
+pub fn hardware_sources(vendor: Vendor) -> Vec<(String, String)> {
+    sources_of(choose::hardware_candidates(vendor))
+}
+
+fn sources_of(tiles: &[Tile]) -> Vec<(String, String)> {
     let mut out: Vec<(String, String)> = Vec::new();
-    for tile in choose::ALL {
+    for &tile in tiles {
         for role in Role::ALL {
             let epilogues: &[Epilogue] = match role {
                 Role::Forward => &[Epilogue::Store, Epilogue::Bias, Epilogue::Residual],
                 Role::BackwardInput => &[Epilogue::Store, Epilogue::Add],
+                Role::BackwardWeight if tile.family == Family::Shared => &[Epilogue::Add, Epilogue::Part],
                 Role::BackwardWeight => &[Epilogue::Add],
             };
             for &epilogue in epilogues {
@@ -306,8 +355,8 @@ mod tests {
             assert!(name.ends_with(&format!(".{}", reflection.entry_points[0].name)), "{name}");
             assert!(names.insert(name.clone()), "{name} twice");
         }
-        // Of 4 tiles x 6 products x 3 alignments, forward by shared tiles has only two of the last.
-        assert_eq!(names.len(), 4 * 6 * 3 - 2 * 3);
+        // 5 tiles x 6 products x 3 alignments; shared tiles write parts of the gradient of a weight, too.
+        assert_eq!(names.len(), 5 * 6 * 3 + 3 * 3);
     }
 
     /// Which tile is measured to be the fastest must not change results: on one adapter all register tiles give the same bits.
