@@ -77,7 +77,8 @@ fn check_decode(device: &Device, case: &mut Case, tiled: bool) -> anyhow::Result
     }
     let shape = draw(case);
     let heads = case.int(1, 4);
-    let heads = if shape.group().is_multiple_of(heads) { heads } else { 1 };
+    let fits = TiledDecodePlan { head_dim: shape.head_dim, heads }.fits();
+    let heads = if shape.group().is_multiple_of(heads) && fits { heads } else { 1 };
     let max_time = shape.time + case.int(0, 9);
     case.shape = format!("{shape:?}, cache of {max_time}");
     let width = shape.row_width();

@@ -23,6 +23,11 @@ pub struct TiledDecodePlan {
 }
 
 impl TiledDecodePlan {
+    /// Few enough numbers a thread that no compiler of `scripts/check-gpus` spills: 48 of the queries.
+    pub fn fits(&self) -> bool {
+        self.head_dim <= 512 && self.heads <= 4 && self.heads * self.width4() / self.split() <= 12
+    }
+
     /// Name of the text, unique.
     pub fn stem(&self) -> String {
         format!("attention_decode_tiled_d{}_r{}", self.head_dim, self.heads)

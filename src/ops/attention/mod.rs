@@ -257,7 +257,8 @@ fn decode_plan(gpu: &Gpu, shape: Shape) -> Decoding {
         }
         // Heads that share keys load them once, unless that leaves a GPU without work.
         GpuClass::Hardware if head_dim <= 512 => {
-            let busy = |n: &usize| divides(n) && shape.batch * shape.heads / n >= ENOUGH;
+            let fits = |heads: usize| TiledDecodePlan { head_dim, heads }.fits();
+            let busy = |n: &usize| divides(n) && fits(*n) && shape.batch * shape.heads / n >= ENOUGH;
             let heads = [4, 3, 2].into_iter().find(busy).unwrap_or(1);
             Decoding::Tiled(TiledDecodePlan { head_dim, heads })
         }
@@ -333,7 +334,8 @@ pub fn hardware_sources() -> Vec<(String, String)> {
     let mut all = Vec::new();
     for head_dim in [8, 24, 32, 64, 80, 96, 128, 256] {
         all.extend(PASSES.map(|pass| Plan::shared(pass, head_dim)).map(|p| (p.stem(), p.text())));
-        all.extend([1, 2, 3, 4].map(|heads| TiledDecodePlan { head_dim, heads }).map(|p| (p.stem(), p.text())));
+        let plans = [1, 2, 3, 4].map(|heads| TiledDecodePlan { head_dim, heads });
+        all.extend(plans.into_iter().filter(TiledDecodePlan::fits).map(|p| (p.stem(), p.text())));
     }
     all
 }

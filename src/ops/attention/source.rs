@@ -111,7 +111,7 @@ impl Plan {
         let width4 = head_dim / 4;
         let most = match pass {
             Pass::Forward => 4,
-            Pass::BackwardQuery if head_dim < 96 => 4,
+            Pass::BackwardQuery if head_dim < 64 => 4,
             Pass::BackwardQuery => 3,
             Pass::BackwardKey => 2,
         };
