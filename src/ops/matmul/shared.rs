@@ -136,6 +136,34 @@ pub(super) fn body(t: &mut Text, v: &Variant) {
         v.role.entry()
     ));
     t.line("        @builtin(local_invocation_index) local: u32) {");
+    start(t, v, &left, &right);
+    t.line(format!("for (var i = begin; i < end; i += {depth}u) {{"));
+    left.fill(t);
+    right.fill(t);
+    t.line("workgroupBarrier();");
+    for q in 0..depth / 4 {
+        t.line("{");
+        multiply(t, v, q, [&left, &right]);
+        t.line("}");
+    }
+    t.line("workgroupBarrier();");
+    t.line("}");
+    t.line("");
+    let part = if v.epilogue == Epilogue::Part { "group.z, " } else { "" };
+    for r in 0..v.tile.rows {
+        let row = match v.role.left_along_depth() {
+            true => format!("row0 + id.y + {}u", r * EDGE),
+            false => format!("row0 + (id.y + {}u) * 4u + {}u", r / 4 * EDGE, r % 4),
+        };
+        for g in 0..v.tile.cols / 4 {
+            t.line(format!("put({part}{row}, col_{g}, sum{r}_{g});"));
+        }
+    }
+    t.line("}");
+}
+
+/// What comes before the loop: places that do not change, and what the sums begin with.
+fn start(t: &mut Text, v: &Variant, left: &Slab, right: &Slab) {
     t.line("// Read once: a compiler may load them again after every barrier.");
     t.line("let left_stride = dims.left_stride;");
     t.line("let right_stride = dims.right_stride;");
@@ -160,11 +188,11 @@ pub(super) fn body(t: &mut Text, v: &Variant) {
     let groups = v.tile.cols / 4;
     for g in 0..groups {
         t.line(format!("let col_{g} = col0 + (id.x + {}u) * 4u;", g * EDGE));
-        let start = match v.epilogue {
+        let first = match v.epilogue {
             Epilogue::Bias => format!("bias[min(col_{g}, last_col & ~3u) >> 2u]"),
             _ => "vec4<f32>()".into(),
         };
-        t.line(format!("let first_{g} = {start};"));
+        t.line(format!("let first_{g} = {first};"));
     }
     for r in 0..v.tile.rows {
         for g in 0..groups {
@@ -172,29 +200,6 @@ pub(super) fn body(t: &mut Text, v: &Variant) {
         }
     }
     t.line("");
-    t.line(format!("for (var i = begin; i < end; i += {depth}u) {{"));
-    left.fill(t);
-    right.fill(t);
-    t.line("workgroupBarrier();");
-    for q in 0..depth / 4 {
-        t.line("{");
-        multiply(t, v, q, [&left, &right]);
-        t.line("}");
-    }
-    t.line("workgroupBarrier();");
-    t.line("}");
-    t.line("");
-    let part = if v.epilogue == Epilogue::Part { "group.z, " } else { "" };
-    for r in 0..v.tile.rows {
-        let row = match v.role.left_along_depth() {
-            true => format!("row0 + id.y + {}u", r * EDGE),
-            false => format!("row0 + (id.y + {}u) * 4u + {}u", r / 4 * EDGE, r % 4),
-        };
-        for g in 0..groups {
-            t.line(format!("put({part}{row}, col_{g}, sum{r}_{g});"));
-        }
-    }
-    t.line("}");
 }
 
 /// Indices 4 step .. 4 step + 3 of the slab: load what this invocation needs, multiply, add.
