@@ -1,34 +1,56 @@
-// Add the parts of a product whose depth was divided among workgroups: out += parts[0] + parts[1] + ..., in this order.
-//   dw (numbers)   parts (parts x numbers)
+// Add the parts of a product whose depth was divided among workgroups: parts[0] + parts[1] + ..., in this order.
+//   dw, y, residual (numbers: rows of `stride`, of which `cols` are real)   parts (parts x numbers)   bias (cols)
 #import grid
-struct Dims { numbers: u32, parts: u32 }
+struct Dims { numbers: u32, cols: u32, stride: u32, parts: u32 }
 
-@group(0) @binding(0) var<uniform>             dims:  Dims;
-@group(0) @binding(1) var<storage, read_write> parts: array<f32>;
-@group(0) @binding(2) var<storage, read_write> dw:    array<f32>;
+@group(0) @binding(0) var<uniform>             dims:     Dims;
+@group(0) @binding(1) var<storage, read_write> parts:    array<f32>;
+@group(0) @binding(2) var<storage, read_write> dw:       array<f32>;
+@group(0) @binding(3) var<storage, read_write> y:        array<f32>;
+@group(0) @binding(4) var<storage, read>       bias:     array<f32>;
+@group(0) @binding(5) var<storage, read>       residual: array<f32>;
 
-// Four numbers an invocation, neighbours in different invocations.
-@compute @workgroup_size(64)
-fn add(@builtin(workgroup_id) group: vec3<u32>, @builtin(num_workgroups) groups: vec3<u32>,
-       @builtin(local_invocation_index) local: u32) {
-    let first = linear_group(group, groups) * 256u + local;
-    let last = dims.numbers - 1u;
-    let at = min(vec4<u32>(first, first + 64u, first + 128u, first + 192u), vec4<u32>(last));
-    var sum = vec4<f32>(0.0);
+fn sum_at(at: u32) -> f32 {
+    let safe = min(at, dims.numbers - 1u);
+    var sum = 0.0;
     for (var i = 0u; i < dims.parts; i++) {
-        let place = at + vec4<u32>(i * dims.numbers);
-        sum += vec4<f32>(parts[place.x], parts[place.y], parts[place.z], parts[place.w]);
+        sum += parts[i * dims.numbers + safe];
     }
-    if first < dims.numbers {
-        dw[at.x] += sum.x;
+    return sum;
+}
+
+@compute @workgroup_size(64)
+fn backward_weight(@builtin(workgroup_id) group: vec3<u32>, @builtin(num_workgroups) groups: vec3<u32>,
+                   @builtin(local_invocation_index) local: u32) {
+    let at = linear_group(group, groups) * 64u + local;
+    if at < dims.numbers && at % dims.stride < dims.cols {
+        dw[at] += sum_at(at);
     }
-    if first + 64u < dims.numbers {
-        dw[at.y] += sum.y;
+}
+
+@compute @workgroup_size(64)
+fn forward(@builtin(workgroup_id) group: vec3<u32>, @builtin(num_workgroups) groups: vec3<u32>,
+           @builtin(local_invocation_index) local: u32) {
+    let at = linear_group(group, groups) * 64u + local;
+    if at < dims.numbers && at % dims.stride < dims.cols {
+        y[at] = sum_at(at);
     }
-    if first + 128u < dims.numbers {
-        dw[at.z] += sum.z;
+}
+
+@compute @workgroup_size(64)
+fn forward_bias(@builtin(workgroup_id) group: vec3<u32>, @builtin(num_workgroups) groups: vec3<u32>,
+                @builtin(local_invocation_index) local: u32) {
+    let at = linear_group(group, groups) * 64u + local;
+    if at < dims.numbers && at % dims.stride < dims.cols {
+        y[at] = sum_at(at) + bias[at % dims.stride];
     }
-    if first + 192u < dims.numbers {
-        dw[at.w] += sum.w;
+}
+
+@compute @workgroup_size(64)
+fn forward_residual(@builtin(workgroup_id) group: vec3<u32>, @builtin(num_workgroups) groups: vec3<u32>,
+                    @builtin(local_invocation_index) local: u32) {
+    let at = linear_group(group, groups) * 64u + local;
+    if at < dims.numbers && at % dims.stride < dims.cols {
+        y[at] = sum_at(at) + residual[at];
     }
 }

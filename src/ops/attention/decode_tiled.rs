@@ -78,7 +78,7 @@ impl TiledDecodePlan {
         t.line(&format!("var<workgroup> part_scores: array<array<array<f32, {}>, {split}>, {heads}>;", keys + 4));
         t.line(&format!("var<workgroup> weights: array<array<f32, {keys}>, {heads}>;"));
         t.line(&format!("var<workgroup> maxima: array<array<f32, {}>, {heads}>;", keys / OCTET));
-        t.line(&format!("var<workgroup> key_rows: array<u32, {keys}>;"));
+        t.line(&format!("var<workgroup> places: array<u32, {keys}>;"));
         t.line(&format!("var<workgroup> acc_slots: array<vec4<f32>, {THREADS}>;"));
         t.line(&format!("var<workgroup> sum_slots: array<f32, {THREADS}>;"));
         t.line(HELPERS);
@@ -138,7 +138,7 @@ impl TiledDecodePlan {
             t.line(&format!("part_scores[{h}][part][k] = total({});", products.join(" + ")));
         }
         t.open("if part == 0u");
-        t.line("key_rows[k] = at;");
+        t.line("places[k] = place;");
         t.close();
         t.close();
         t.line("workgroupBarrier();");
@@ -191,7 +191,7 @@ impl TiledDecodePlan {
             t.open(&format!("if local < {}u", groups * self.width4()));
         }
         t.open(&format!("for (var k = local / D4; k < {keys}u; k += {groups}u)"));
-        t.line("let value = cache_v[key_rows[k] + column];");
+        t.line("let value = cache_v[cache_at(min(places[k], dims.cache_rows - 1u), kv) + column];");
         for h in 0..self.heads {
             t.line(&format!("let p{h} = weights[{h}][k];"));
             t.line(&format!("acc{h} += p{h} * value;"));

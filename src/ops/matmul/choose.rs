@@ -36,23 +36,50 @@ pub(super) fn hardware_candidates(vendor: Vendor) -> &'static [Tile] {
     }
 }
 
-/// Into how many parts the depth of a weight's gradient is divided, when the result alone is too little for a GPU: `rows` x `cols` of a
-/// weight are few tiles, and the tokens that are summed over are many.
-pub(super) fn parts(gpu: &Gpu, tile: Tile, shape: &Shape) -> Option<usize> {
+/// A product whose depth is divided among workgroups.
+#[derive(Clone, Copy)]
+pub(super) struct Parts {
+    /// Of each part.
+    pub tile: Tile,
+    /// How many.
+    pub parts: usize,
+}
+
+impl Parts {
+    /// Where the parts are kept until they are added.
+    pub fn scratch(self, device: &Device, shape: &Shape) -> Tensor {
+        device.scratch(self.parts * shape.rows * shape.strides[2])
+    }
+}
+
+/// How a GPU divides the depth of a product whose result alone is too little for it, if it is: the gradient of a weight, which is small
+/// and sums over all tokens, and the products of decoding, which have one tile of rows.
+pub(super) fn parts(device: &Device, role: Role, shape: &Shape) -> Option<Parts> {
     /// Workgroups that occupy any GPU.
     const ENOUGH: usize = 256;
     /// Summed indices that are worth a workgroup.
     const LEAST: usize = 128;
-    if gpu.class() == GpuClass::Software {
+    let gpu = device.gpu().filter(|gpu| gpu.class() == GpuClass::Hardware)?;
+    let thin = match role {
+        // Up to one tile, so that the parts, and with them the bits, do not depend on the number of rows.
+        Role::Forward => (FEW_ROWS + 1..=64).contains(&shape.rows),
+        Role::BackwardInput => false,
+        Role::BackwardWeight => true,
+    };
+    if !thin || shape.depth < 2 * LEAST {
         return None;
     }
+    let tile = match role {
+        Role::BackwardWeight => choose(device, gpu, role, shape).unwrap_or(SHARED_4X4),
+        _ => SHARED_4X4,
+    };
     let [block_rows, block_cols] = tile.block();
     let groups = shape.rows.div_ceil(block_rows) * shape.cols.div_ceil(block_cols);
     let fits = SCRATCH_NUMBERS / (shape.rows * shape.strides[2]).max(1);
     let parts = (ENOUGH / groups.max(1)).min(shape.depth / LEAST).min(fits);
     // Parts are rounded up to whole slabs, so the last ones could be empty.
     let parts = shape.depth.div_ceil(super::part_span(shape.depth, parts.max(1)));
-    (parts > 1).then_some(parts)
+    (parts > 1).then_some(Parts { tile, parts })
 }
 
 /// Every tile that has a chance on this adapter.

@@ -13,6 +13,7 @@ pub mod twin;
 
 pub use crate::device::cpu::gemm::Shape;
 pub use checks::CHECKS;
+use choose::Parts;
 pub use choose::{candidates, choose, measured_peak_gflops, tiles};
 pub use source::{Epilogue, Family, LANES, Role, Tile, Variant};
 
@@ -37,7 +38,7 @@ uniform! {
         rows: u32, cols: u32, depth: u32, left_stride: u32, right_stride: u32, out_stride: u32, first_row: u32, span: u32,
     }
 }
-uniform! { struct AddPartsDims { numbers: u32, parts: u32 } }
+uniform! { struct AddPartsDims { numbers: u32, cols: u32, stride: u32, parts: u32 } }
 uniform! { struct BiasDims { first_row: u32, end_row: u32, cols: u32, stride4: u32 } }
 
 /// What [`forward`] adds to the product.
@@ -140,7 +141,37 @@ pub fn backward_weight_by(r: &mut Recorder<'_>, tile: Tile, dy: &Tensor, x: &Ten
     record_backward(r, Role::BackwardWeight, Some(tile), [dy, x, dw], true);
 }
 
+/// As [`record_forward`] on a GPU, the depth divided.
+fn record_forward_in_parts(r: &mut Recorder<'_>, parts: Parts, shape: Shape, [x, w, y]: [&Tensor; 3], extra: Extra<'_>) {
+    let (name, cost) = ("matmul.forward", cost(&shape, !matches!(extra, Extra::None)));
+    let scratch = parts.scratch(r.device(), &shape);
+    let writes = [("y", y), ("parts", &scratch)];
+    let dispatch = |wgsl: &mut Dispatcher<'_>, entry| dispatch_in_parts(wgsl, Role::Forward, parts, entry, &shape);
+    match extra {
+        Extra::None => r.op(
+            Op { name, cost, reads: bind!(x, w), writes },
+            |wgsl| dispatch(wgsl, "forward"),
+            |_, _, _| unreachable!("a device that divides products is a GPU"),
+        ),
+        Extra::Bias(bias) => r.op(
+            Op { name, cost, reads: bind!(x, w, bias), writes },
+            |wgsl| dispatch(wgsl, "forward_bias"),
+            |_, _, _| unreachable!("a device that divides products is a GPU"),
+        ),
+        Extra::Residual(residual) => r.op(
+            Op { name, cost, reads: bind!(x, w, residual), writes },
+            |wgsl| dispatch(wgsl, "forward_residual"),
+            |_, _, _| unreachable!("a device that divides products is a GPU"),
+        ),
+    }
+}
+
 fn record_forward(r: &mut Recorder<'_>, tile: Option<Tile>, shape: Shape, [x, w, y]: [&Tensor; 3], extra: Extra<'_>) {
+    if tile.is_none()
+        && let Some(parts) = choose::parts(r.device(), Role::Forward, &shape)
+    {
+        return record_forward_in_parts(r, parts, shape, [x, w, y], extra);
+    }
     let (name, cost) = ("matmul.forward", cost(&shape, !matches!(extra, Extra::None)));
     match extra {
         Extra::None => r.op(
@@ -169,17 +200,15 @@ fn record_backward(r: &mut Recorder<'_>, role: Role, tile: Option<Tile>, operand
     let name = if role == Role::BackwardInput { "matmul.backward_input" } else { "matmul.backward_weight" };
     let epilogue = if accumulate { Epilogue::Add } else { Epilogue::Store };
     let (cost, reads) = (cost(&shape, accumulate), [(left_name, left), (right_name, right)]);
-    let device = r.device();
-    if let Some(gpu) = device.gpu().filter(|_| role == Role::BackwardWeight && tile.is_none()) {
-        let tile = choose(device, gpu, role, &shape).unwrap_or_else(|| choose::small(gpu));
-        if let Some(parts) = choose::parts(gpu, tile, &shape) {
-            let scratch = device.scratch(parts * shape.rows * shape.strides[2]);
-            return r.op(
-                Op { name, cost, reads, writes: [(out_name, out), ("parts", &scratch)] },
-                |wgsl| dispatch_in_parts(wgsl, tile, parts, &shape),
-                |_, _, _| unreachable!("a device that divides products is a GPU"),
-            );
-        }
+    if tile.is_none()
+        && let Some(parts) = choose::parts(r.device(), role, &shape)
+    {
+        let scratch = parts.scratch(r.device(), &shape);
+        return r.op(
+            Op { name, cost, reads, writes: [(out_name, out), ("parts", &scratch)] },
+            |wgsl| dispatch_in_parts(wgsl, role, parts, role.entry(), &shape),
+            |_, _, _| unreachable!("a device that divides products is a GPU"),
+        );
     }
     r.op(
         Op { name, cost, reads, writes: [(out_name, out)] },
@@ -248,10 +277,11 @@ fn dispatch(wgsl: &mut Dispatcher<'_>, role: Role, tile: Tile, epilogue: Epilogu
     Ok(())
 }
 
-/// The gradient of a weight by two kernels: parts of the depth side by side, then their sum, always in the same order. shaders/parts.wgsl
-fn dispatch_in_parts(wgsl: &mut Dispatcher<'_>, tile: Tile, parts: usize, shape: &Shape) -> anyhow::Result<()> {
-    let variant = variant(Role::BackwardWeight, tile, Epilogue::Part, shape);
-    let kernel = wgsl.gpu().kernel_from_text(&variant.stem(), &variant.source(), Role::BackwardWeight.entry(), &[])?;
+/// A product by two kernels: parts of the depth side by side, then their sum, always in the same order, by `entry` of shaders/parts.wgsl.
+fn dispatch_in_parts(wgsl: &mut Dispatcher<'_>, role: Role, parts: Parts, entry: &str, shape: &Shape) -> anyhow::Result<()> {
+    let Parts { tile, parts } = parts;
+    let variant = variant(role, tile, Epilogue::Part, shape);
+    let kernel = wgsl.gpu().kernel_from_text(&variant.stem(), &variant.source(), role.entry(), &[])?;
     let [block_rows, block_cols] = tile.block();
     let span = part_span(shape.depth, parts);
     let Dims { rows, cols, depth, left_stride, right_stride, out_stride, first_row } = dims(shape, 0);
@@ -259,9 +289,9 @@ fn dispatch_in_parts(wgsl: &mut Dispatcher<'_>, tile: Tile, parts: usize, shape:
     let groups = [shape.cols.div_ceil(block_cols) as u32, shape.rows.div_ceil(block_rows) as u32, parts as u32];
     wgsl.dispatch(&kernel, dims, Extent { groups, iterations: tile.iterations(span) }, 1.0)?;
     let numbers = shape.rows * shape.strides[2];
-    let dims = AddPartsDims { numbers: numbers as u32, parts: parts as u32 };
-    let groups = grid((numbers as u64).div_ceil(4).div_ceil(u64::from(WG)));
-    wgsl.run_part(&PARTS, "add", &[], dims, Extent { groups, iterations: parts }, 0.0)
+    let dims = AddPartsDims { numbers: numbers as u32, cols: shape.cols as u32, stride: out_stride, parts: parts as u32 };
+    let groups = grid((numbers as u64).div_ceil(u64::from(WG)));
+    wgsl.run_part(&PARTS, entry, &[], dims, Extent { groups, iterations: parts }, 0.0)
 }
 
 /// Summed indices of one of so many parts, a multiple of every tile's slab.
@@ -321,10 +351,11 @@ fn sources_of(tiles: &[Tile]) -> Vec<(String, String)> {
             let epilogues: &[Epilogue] = match role {
                 Role::Forward => &[Epilogue::Store, Epilogue::Bias, Epilogue::Residual],
                 Role::BackwardInput => &[Epilogue::Store, Epilogue::Add],
-                Role::BackwardWeight if tile.family == Family::Shared => &[Epilogue::Add, Epilogue::Part],
                 Role::BackwardWeight => &[Epilogue::Add],
             };
-            for &epilogue in epilogues {
+            let divided = tile.family == Family::Shared && role != Role::BackwardInput;
+            let epilogues = [epilogues, if divided { &[Epilogue::Part] } else { &[] }].concat();
+            for epilogue in epilogues {
                 // Aligned; a vocabulary of 65 in rows of 68; nothing aligned.
                 for (extent, stride) in [(64, 64), (65, 68), (65, 65)] {
                     let shape = Shape { rows: extent, cols: extent, depth: extent, strides: [stride; 3] };
@@ -355,8 +386,8 @@ mod tests {
             assert!(name.ends_with(&format!(".{}", reflection.entry_points[0].name)), "{name}");
             assert!(names.insert(name.clone()), "{name} twice");
         }
-        // 5 tiles x 6 products x 3 alignments; shared tiles write parts of the gradient of a weight, too.
-        assert_eq!(names.len(), 5 * 6 * 3 + 3 * 3);
+        // 5 tiles x 6 products x 3 alignments; shared tiles write parts of two products, too.
+        assert_eq!(names.len(), 5 * 6 * 3 + 3 * 2 * 3);
     }
 
     /// Which tile is measured to be the fastest must not change results: on one adapter all register tiles give the same bits.
