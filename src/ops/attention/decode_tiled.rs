@@ -59,7 +59,7 @@ impl TiledDecodePlan {
 
     /// Loop iterations of an invocation over a cache of `time` tokens.
     pub fn iterations(&self, time: usize) -> usize {
-        let tile = 1 + self.keys() * self.split() / THREADS + self.keys().div_ceil(self.groups());
+        let tile = 1 + (self.keys() * self.split()).div_ceil(THREADS) + self.keys().div_ceil(self.groups());
         time.div_ceil(self.keys()) * tile + self.heads * self.groups()
     }
 
