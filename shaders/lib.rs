@@ -7,7 +7,7 @@ macro_rules! texts {
 }
 
 /// (stem, text) of every shader.
-pub const SHADERS: &[(&str, &str)] = texts!("", "adamw" "add_bias" "attention" "average" "bias" "embedding" "grad_norm" "logprob" "lora" "objective" "rmsnorm" "rope" "rowvec" "sample" "self_test" "status" "swiglu");
+pub const SHADERS: &[(&str, &str)] = texts!("", "adamw" "add_bias" "attention" "average" "bias" "embedding" "grad_norm" "logprob" "lora" "objective" "parts" "rmsnorm" "rope" "rowvec" "sample" "self_test" "status" "swiglu");
 
 /// (name, text) of every text that a shader may `#import`.
 pub const LIBRARY: &[(&str, &str)] = texts!("lib/", "grid" "reduce" "rng");
@@ -33,4 +33,18 @@ const fn equal(a: &[u8], b: &[u8]) -> bool {
         i += 1;
     }
     i == a.len() && i == b.len()
+}
+
+#[cfg(test)]
+mod tests {
+    #[test]
+    fn every_file_is_listed() {
+        for (folder, listed) in [("", super::SHADERS), ("/lib", super::LIBRARY)] {
+            let folder = format!("{}{folder}", env!("CARGO_MANIFEST_DIR"));
+            let names = std::fs::read_dir(folder).unwrap().map(|entry| entry.unwrap().file_name().into_string().unwrap());
+            let mut stems: Vec<_> = names.filter_map(|name| name.strip_suffix(".wgsl").map(str::to_owned)).collect();
+            stems.sort();
+            assert_eq!(stems, listed.iter().map(|(stem, _)| *stem).collect::<Vec<_>>());
+        }
+    }
 }

@@ -2,9 +2,12 @@
 
 use super::output;
 use crate::config::DeviceSettings;
-use crate::device::{AdapterSummary, Device, adapters};
+use crate::device::{AdapterSummary, Device, Vendor, adapters};
 use crate::ops::check::Case;
-use crate::ops::{checks, self_test};
+use crate::ops::{check, checks, self_test, sources};
+use anyhow::Context as _;
+use std::fmt::Write as _;
+use std::path::{Path, PathBuf};
 use web_time::Instant;
 
 /// Flags of `lehr doctor`.
@@ -19,6 +22,9 @@ pub struct Args {
     /// Print JSON lines.
     #[arg(long)]
     json: bool,
+    /// Write every WGSL text that a GPU may get into this folder, with a list for each vendor, and stop.
+    #[arg(long, hide = true, value_name = "FOLDER")]
+    write_shaders: Option<PathBuf>,
     #[command(flatten)]
     device: DeviceSettings,
 }
@@ -27,6 +33,10 @@ pub struct Args {
 pub fn run(args: &Args) -> anyhow::Result<i32> {
     // A check of nothing would be passed.
     anyhow::ensure!(args.seeds > 0, "--seeds 0: must be at least 1");
+    if let Some(folder) = &args.write_shaders {
+        write_shaders(folder)?;
+        return Ok(0);
+    }
     if let Some(only) = &args.only {
         let names: Vec<_> = checks().iter().map(|check| check.name).collect();
         anyhow::ensure!(
@@ -65,39 +75,103 @@ pub fn run(args: &Args) -> anyhow::Result<i32> {
     Ok(i32::from(failed > 0))
 }
 
+/// Compiling takes a GPU's driver a few seconds for all kernels. Where it has taken this long, the remaining kernels get one shape each.
+const COMPILE_SECONDS: f64 = 30.0;
+
+/// What the checks of one kernel found.
+#[derive(Default)]
+struct Found {
+    /// Largest error, as a multiple of what is allowed.
+    worst: f64,
+    /// Where.
+    detail: String,
+    /// Time of the first runs beyond that of the second: mostly the driver's compiler.
+    compile_seconds: f64,
+    /// Time of the second runs.
+    run_seconds: f64,
+}
+
+impl Found {
+    fn note(&mut self, worst: f64, detail: String) {
+        if worst > self.worst || worst.is_nan() {
+            (self.worst, self.detail) = (worst, detail);
+        }
+    }
+
+    /// One random shape, twice: the second time nothing is compiled, and every bit must be the same.
+    fn run(&mut self, check: &check::Check, device: &Device, seed: u64) {
+        let [(first_bits, first_seconds), (second_bits, second_seconds)] = [(); 2].map(|()| {
+            let begin = Instant::now();
+            let mut case = Case::new(check.name, seed);
+            match (check.run)(device, &mut case) {
+                Err(error) => self.note(f64::INFINITY, format!("{} ({error:#})", case.shape)),
+                Ok(()) => self.note(case.worst, format!("{} ({})", case.detail, case.shape)),
+            }
+            (case.bits, begin.elapsed().as_secs_f64())
+        });
+        if first_bits != second_bits {
+            self.note(f64::INFINITY, format!("two runs differ (seed {seed})"));
+        }
+        self.run_seconds += second_seconds;
+        self.compile_seconds += (first_seconds - second_seconds).max(0.0);
+    }
+}
+
 /// Print a line a kernel; returns how many failed.
 fn check_kernels(args: &Args, device: &Device) -> anyhow::Result<usize> {
-    let mut failed = 0;
+    let (mut failed, mut compiling, mut left_out) = (0, 0.0, 0);
     if !args.json {
-        output::line(&format!("\n{:<44} {:>10}  {:>9}  result", "kernel (against its f64 twin)", "error", "time"))?;
+        output::line(&format!(
+            "\n{:<44} {:>10}  {:>10}  {:>9}  result",
+            "kernel (against its f64 twin)", "error", "compile", "run"
+        ))?;
     }
     for check in checks() {
         if args.only.as_ref().is_some_and(|only| !check.name.contains(only.as_str())) {
             continue;
         }
-        let begin = Instant::now();
-        let (mut worst, mut detail) = (0.0f64, String::new());
-        for seed in 0..args.seeds {
-            let mut case = Case::new(check.name, seed);
-            let result = (check.run)(device, &mut case);
-            if let Err(error) = result {
-                (worst, detail) = (f64::INFINITY, format!("{} ({error:#})", case.shape));
-            } else if case.worst > worst || case.worst.is_nan() {
-                (worst, detail) = (case.worst, format!("{} ({})", case.detail, case.shape));
-            }
-        }
+        let mut found = Found::default();
+        let seeds = if compiling > COMPILE_SECONDS { 1 } else { args.seeds };
+        left_out += args.seeds - seeds;
+        (0..seeds).for_each(|seed| found.run(&check, device, seed));
+        let Found { worst, detail, compile_seconds, run_seconds } = found;
+        compiling += compile_seconds;
         let passed = worst <= 1.0;
         failed += usize::from(!passed);
-        let seconds = begin.elapsed().as_secs_f64();
         if args.json {
             output::json_line(&serde_json::json!({
                 "kernel": check.name, "passed": passed, "error_over_allowed": if worst.is_finite() { Some(worst) } else { None },
-                "seconds": seconds, "detail": detail,
+                "seconds": run_seconds, "compile_seconds": compile_seconds, "detail": detail,
             }))?;
         } else {
             let verdict = if passed { "ok".to_string() } else { format!("WRONG: {detail}") };
-            output::line(&format!("{:<44} {:>8.1} %  {:>7.0} ms  {verdict}", check.name, 100.0 * worst, 1e3 * seconds))?;
+            let (compile, run) = (1e3 * compile_seconds, 1e3 * run_seconds);
+            output::line(&format!("{:<44} {:>8.1} %  {compile:>7.0} ms  {run:>6.0} ms  {verdict}", check.name, 100.0 * worst))?;
         }
     }
+    if left_out > 0 {
+        output::note(&format!(
+            "note: this driver took {compiling:.0} s to compile, so {left_out} of the random shapes were left out; --only NAME checks one kernel in full"
+        ));
+    }
     Ok(failed)
+}
+
+/// `STEM.wgsl` of every text, and for each vendor `VENDOR.list` with a line a kernel: `STEM.wgsl:ENTRY:NAME=VALUE,...`.
+fn write_shaders(folder: &Path) -> anyhow::Result<()> {
+    let place = |path: &Path| path.display().to_string();
+    std::fs::create_dir_all(folder).with_context(|| place(folder))?;
+    for vendor in Vendor::ALL {
+        let mut list = String::new();
+        for kernel in sources::for_gpu(vendor)? {
+            // Names of products hold their entry point already: a text of each.
+            let path = folder.join(format!("{}.wgsl", kernel.stem));
+            std::fs::write(&path, &kernel.text).with_context(|| place(&path))?;
+            let constants: Vec<_> = kernel.constants.iter().map(|(name, value)| format!("{name}={value}")).collect();
+            let _ = writeln!(list, "{}.wgsl:{}:{}", kernel.stem, kernel.entry, constants.join(","));
+        }
+        let path = folder.join(format!("{vendor:?}.list").to_lowercase());
+        std::fs::write(&path, list).with_context(|| place(&path))?;
+    }
+    Ok(())
 }

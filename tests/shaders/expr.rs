@@ -11,6 +11,7 @@ pub const DIVISORS: &[(&str, &str)] = &[
     ("heads", "a model has heads, checked by config::validate"),
     ("kv_heads", "a model has key heads, checked by config::validate"),
     ("tiles", "a sequence has a first tile: time is at least 1"),
+    ("stride", "rows of a result hold its columns, of which there is at least one"),
     ("time", "a sequence has a token, checked where it is made"),
     ("width4", "key heads times head width / 4"),
 ];

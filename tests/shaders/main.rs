@@ -132,6 +132,8 @@ fn every_library_is_listed_and_has_no_entry_point() {
 fn every_shader_is_one_op() {
     let mut paths = Vec::new();
     rust_files(&texts::folder("crates/compute/src/ops"), &mut paths);
+    // It lists them all.
+    paths.retain(|path| !path.ends_with("src/ops/sources.rs"));
     let sources: Vec<_> = paths.iter().map(|p| (p, std::fs::read_to_string(p).expect("a source"))).collect();
     let mut failures = Vec::new();
     for stem in texts::stems(&texts::folder("shaders"), "wgsl").iter().filter(|s| !NOT_AN_OP.contains(&s.as_str())) {

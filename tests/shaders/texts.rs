@@ -45,43 +45,14 @@ pub fn all() -> (Vec<Text>, Vec<String>) {
     (texts, failures)
 }
 
-/// Values that an override constant takes; every override of every text is listed here. `None`: its default only.
-const OVERRIDES: &[(&str, Option<&[f64]>)] = &[
-    ("WG", None),
-    // One invocation a row on software adapters, up to a workgroup on GPUs (ops::row_lanes).
-    ("LANES", Some(&[1.0, 8.0, 64.0])),
-    // Of the model; above 0 by config::validate.
-    ("COLS4", Some(&[16.0, 48.0])),
-    // Of adapters: output columns, rank, parts times rank; above 0 by config::validate.
-    ("COLS", Some(&[36.0])),
-    ("RANK", Some(&[3.0, 16.0])),
-    ("WIDTH", Some(&[48.0])),
-    ("HEADS", Some(&[1.0, 9.0])),
-    ("QUARTER", Some(&[2.0, 16.0])),
-];
-
-/// Override constants by name.
-pub type Set = Vec<(String, f64)>;
+pub use lehr::ops::sources::Set;
 
 /// Every combination of override values with which a text is built.
 ///
 /// # Errors
-/// When an override is not listed in [`OVERRIDES`].
+/// When an override is listed nowhere.
 pub fn override_sets(module: &naga::Module) -> Result<Vec<Set>, String> {
-    let mut sets = vec![Set::new()];
-    for (_, constant) in module.overrides.iter() {
-        let Some(name) = constant.name.as_deref() else { continue };
-        let Some((_, values)) = OVERRIDES.iter().find(|(n, _)| *n == name) else {
-            return Err(format!("override {name}: list its values in OVERRIDES (tests/shaders/texts.rs)"));
-        };
-        if let Some(values) = values {
-            sets = sets
-                .iter()
-                .flat_map(|set| values.iter().map(move |&v| [set.clone(), vec![(name.to_string(), v)]].concat()))
-                .collect();
-        }
-    }
-    Ok(sets)
+    lehr::ops::sources::override_sets(module, false).map_err(|error| error.to_string())
 }
 
 /// `LANES8`; empty for the defaults.

@@ -2,10 +2,10 @@
 
 use super::adapter::{self, AdapterSummary, Found, Kind, Selection};
 use super::fault::Faults;
-use super::gpu::{IterationCounter, SLOTS};
+use super::gpu::{FoundAdapter, IterationCounter, SLOTS};
 use super::tune::Tuner;
 use super::{Cpu, DeviceFault, Gpu, GpuClass, Ledger, Sizes, Tensor, lock};
-use std::sync::{Arc, Mutex};
+use std::sync::{Arc, Mutex, OnceLock};
 
 /// What computes recordings. One thread owns it.
 pub struct Device {
@@ -16,7 +16,11 @@ pub struct Device {
     pub(super) ledger: Ledger,
     summary: AdapterSummary,
     sizes: Sizes,
+    scratch: OnceLock<Tensor>,
 }
+
+/// Numbers that [`Device::scratch`] holds: 16 MiB.
+pub const SCRATCH_NUMBERS: usize = 4 << 20;
 
 /// The two kinds of device.
 pub(super) enum Engine {
@@ -53,18 +57,23 @@ impl Device {
     pub fn open(selection: impl Into<Selection>) -> anyhow::Result<Self> {
         let selection = selection.into();
         let (summary, found) = adapter::choose(&selection)?;
-        let (sizes, faults) = (Sizes::of(summary.kind), Arc::new(Faults::default()));
         match found {
             Found::Cpu => {
                 let cpu = Cpu::new(adapter::threads(&selection)?)?;
-                Ok(Self::new(Engine::Cpu(cpu), summary, sizes, faults))
+                Ok(Self::new(Engine::Cpu(cpu), summary, Sizes::CPU, Arc::new(Faults::default())))
             }
-            Found::Gpu(found) => {
-                let gpu = Gpu::open(&found, &faults, false)?;
-                let sizes = Sizes { max_tensor_bytes: gpu.max_binding_bytes(), ..sizes };
-                Ok(Self::new(Engine::Gpu(Box::new(gpu)), summary, sizes, faults))
-            }
+            Found::Gpu(found) => Self::open_gpu(&found, summary, default_limits_wanted()?),
         }
+    }
+
+    fn open_gpu(found: &FoundAdapter, summary: AdapterSummary, default_limits: bool) -> anyhow::Result<Self> {
+        let faults = Arc::new(Faults::default());
+        let mut gpu = Gpu::open(found, &faults, default_limits)?;
+        if let Some(class) = class_wanted()? {
+            gpu.set_class(class);
+        }
+        let sizes = Sizes { max_tensor_bytes: gpu.max_binding_bytes(), ..Sizes::of_class(gpu.class()) };
+        Ok(Self::new(Engine::Gpu(Box::new(gpu)), summary, sizes, faults))
     }
 
     /// Open a device by index or part of its name.
@@ -91,15 +100,12 @@ impl Device {
     pub fn with_default_limits(adapter: Option<&str>) -> anyhow::Result<Self> {
         let selection = Selection { adapter: adapter.map(str::to_owned), threads: None };
         let (summary, Found::Gpu(found)) = adapter::choose(&selection)? else { return Self::open(selection) };
-        let faults = Arc::new(Faults::default());
-        let gpu = Gpu::open(&found, &faults, true)?;
-        let sizes = Sizes { max_tensor_bytes: gpu.max_binding_bytes(), ..Sizes::of(summary.kind) };
-        Ok(Self::new(Engine::Gpu(Box::new(gpu)), summary, sizes, faults))
+        Self::open_gpu(&found, summary, true)
     }
 
     fn new(engine: Engine, summary: AdapterSummary, sizes: Sizes, faults: Arc<Faults>) -> Self {
         let (rates, tuner) = (Mutex::new(Rates::guess(summary.kind)), Mutex::default());
-        Self { engine, faults, rates, tuner, ledger: Ledger::default(), summary, sizes }
+        Self { engine, faults, rates, tuner, ledger: Ledger::default(), summary, sizes, scratch: OnceLock::new() }
     }
 
     /// Name, driver, kind.
@@ -141,12 +147,12 @@ impl Device {
     /// Take the kernels and sizes of the other class of GPUs, for tests; nothing on the CPU, which has one kind of kernels.
     pub fn switch_gpu_class(&mut self) {
         if let Engine::Gpu(gpu) = &mut self.engine {
-            let (class, sizes) = match gpu.class() {
-                GpuClass::Software => (GpuClass::Hardware, Sizes::GPU),
-                GpuClass::Hardware => (GpuClass::Software, Sizes::SOFTWARE_GPU),
+            let class = match gpu.class() {
+                GpuClass::Software => GpuClass::Hardware,
+                GpuClass::Hardware => GpuClass::Software,
             };
-            gpu.pretend(class);
-            self.sizes = Sizes { max_tensor_bytes: self.sizes.max_tensor_bytes, ..sizes };
+            gpu.set_class(class);
+            self.sizes = Sizes { max_tensor_bytes: self.sizes.max_tensor_bytes, ..Sizes::of_class(class) };
         }
     }
 
@@ -192,6 +198,14 @@ impl Device {
         lock(&self.rates).flops_per_second = flops_per_second;
     }
 
+    /// Memory for what an op passes from one of its dispatches to the next: one buffer for all ops, because they run one after the other.
+    ///
+    /// # Panics
+    /// When more than [`SCRATCH_NUMBERS`] are asked for (a defect of the caller).
+    pub fn scratch(&self, numbers: usize) -> Tensor {
+        self.scratch.get_or_init(|| Tensor::new(self, "scratch", "scratch", &[SCRATCH_NUMBERS])).slice(0..numbers)
+    }
+
     /// What is allocated on the device, by purpose.
     pub fn ledger(&self) -> &Ledger {
         &self.ledger
@@ -218,11 +232,29 @@ impl Device {
 }
 
 impl Sizes {
-    fn of(kind: Kind) -> Self {
-        match kind {
-            Kind::Gpu => Self::GPU,
-            Kind::Cpu => Self::CPU,
-            Kind::SoftwareGpu => Self::SOFTWARE_GPU,
+    fn of_class(class: GpuClass) -> Self {
+        match class {
+            GpuClass::Hardware => Self::GPU,
+            GpuClass::Software => Self::SOFTWARE_GPU,
         }
+    }
+}
+
+/// `LEHR_CLASS`: the kernels of GPUs on software Vulkan, or those of software Vulkan on a GPU, to check them there.
+fn class_wanted() -> anyhow::Result<Option<GpuClass>> {
+    match std::env::var("LEHR_CLASS").as_deref() {
+        Ok("hardware") => Ok(Some(GpuClass::Hardware)),
+        Ok("software") => Ok(Some(GpuClass::Software)),
+        Ok(other) if !other.is_empty() => anyhow::bail!("LEHR_CLASS {}: must be hardware or software", other.escape_debug()),
+        _ => Ok(None),
+    }
+}
+
+/// `LEHR_LIMITS=default`: no more than WebGPU's default limits, as some machines have no more.
+fn default_limits_wanted() -> anyhow::Result<bool> {
+    match std::env::var("LEHR_LIMITS").as_deref() {
+        Ok("default") => Ok(true),
+        Ok(other) if !other.is_empty() => anyhow::bail!("LEHR_LIMITS {}: must be default", other.escape_debug()),
+        _ => Ok(false),
     }
 }

@@ -8,6 +8,7 @@ use super::{Device, lock};
 use serde::{Deserialize, Serialize};
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
+use web_time::Instant;
 
 /// What a question was answered with.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
@@ -17,8 +18,12 @@ enum Answer {
     Figure(f64),
 }
 
-/// Times that every candidate is measured.
-const ROUNDS: usize = 2;
+/// Times that a candidate is measured, if it stays near the fastest.
+const ROUNDS: usize = 3;
+/// Those that take this much longer than the fastest are not measured again.
+const NEAR: f64 = 1.5;
+/// A question takes no longer than this and one measurement: some drivers compile a kernel for many seconds.
+const MOST_SECONDS: f64 = 10.0;
 /// The first candidate is replaced only by one that takes less than this part of its time: noise must not decide.
 const CLEARLY: f64 = 0.9;
 
@@ -71,10 +76,17 @@ impl Device {
             }
         }
         // In turns, so that a machine that is busy for a while disturbs all alike. A candidate that the driver refuses is one less.
+        let begin = Instant::now();
         let mut best = vec![f64::INFINITY; candidates.len()];
+        let mut near: Vec<usize> = (0..candidates.len()).collect();
         for _ in 0..ROUNDS {
-            for (best, name) in best.iter_mut().zip(candidates) {
-                *best = best.min(measure(name).unwrap_or(f64::INFINITY));
+            for &i in near.iter().filter(|_| begin.elapsed().as_secs_f64() < MOST_SECONDS) {
+                best[i] = best[i].min(measure(&candidates[i]).unwrap_or(f64::INFINITY));
+            }
+            let fastest = best.iter().copied().fold(f64::INFINITY, f64::min);
+            near.retain(|&i| best[i] <= NEAR * fastest);
+            if near.len() < 2 {
+                break;
             }
         }
         let (mut chosen, mut bar) = (&candidates[0], CLEARLY * best[0]);
@@ -206,6 +218,24 @@ mod tests {
             "fast" => Ok(1.0),
             _ => anyhow::bail!("refused"),
         }
+    }
+
+    /// Those that are far behind are measured once, those near each other every time.
+    #[test]
+    fn only_near_candidates_are_measured_again() {
+        let folder = tempfile::tempdir().unwrap();
+        let names = ["a", "b", "far"].map(String::from);
+        let mut counts = BTreeMap::new();
+        let chosen = device(Some(folder.path())).tuned("key", &names, |name| {
+            *counts.entry(name.to_string()).or_insert(0) += 1;
+            Ok(match name {
+                "a" => 1.1,
+                "b" => 0.9,
+                _ => 3.0,
+            })
+        });
+        assert_eq!(chosen, "b");
+        assert_eq!(counts.into_iter().collect::<Vec<_>>(), [("a".into(), ROUNDS), ("b".into(), ROUNDS), ("far".into(), 1)]);
     }
 
     fn never(_: &str) -> anyhow::Result<f64> {

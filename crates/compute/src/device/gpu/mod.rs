@@ -36,6 +36,41 @@ pub enum GpuClass {
     Software,
 }
 
+/// Whose compiler translates the kernels: how many registers a tile may take differs.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Vendor {
+    /// AMD.
+    Amd,
+    /// Apple.
+    Apple,
+    /// Intel.
+    Intel,
+    /// NVIDIA.
+    Nvidia,
+    /// Qualcomm.
+    Qualcomm,
+    /// Any other, and software.
+    Other,
+}
+
+impl Vendor {
+    /// All of them.
+    pub const ALL: [Self; 6] = [Self::Amd, Self::Apple, Self::Intel, Self::Nvidia, Self::Qualcomm, Self::Other];
+
+    /// By the PCI number of the maker, and where a backend has none by the adapter's name.
+    fn of(info: &wgpu::AdapterInfo) -> Self {
+        match info.vendor {
+            0x1002 => Self::Amd,
+            0x8086 => Self::Intel,
+            0x10DE => Self::Nvidia,
+            0x5143 => Self::Qualcomm,
+            0x106B => Self::Apple,
+            _ if info.name.to_lowercase().contains("apple") => Self::Apple,
+            _ => Self::Other,
+        }
+    }
+}
+
 /// A wgpu device, its queue and its compiled kernels.
 pub struct Gpu {
     pub(super) device: wgpu::Device,
@@ -44,6 +79,7 @@ pub struct Gpu {
     status: Status,
     class: GpuClass,
     is_software: bool,
+    vendor: Vendor,
     pub(super) counter: Option<IterationCounter>,
     limits: wgpu::Limits,
 }
@@ -111,6 +147,7 @@ impl Gpu {
             status,
             class: if is_software { GpuClass::Software } else { GpuClass::Hardware },
             is_software,
+            vendor: if is_software { Vendor::Other } else { Vendor::of(&info) },
             counter: None,
             limits,
         })
@@ -121,8 +158,19 @@ impl Gpu {
         self.class
     }
 
-    pub(super) fn pretend(&mut self, class: GpuClass) {
+    /// Take the kernels of this class from here on.
+    pub(super) fn set_class(&mut self, class: GpuClass) {
         self.class = class;
+    }
+
+    /// Whose compiler translates the kernels.
+    pub fn vendor(&self) -> Vendor {
+        self.vendor
+    }
+
+    /// Shaders are compiled for the CPU, whichever class of kernels was asked for.
+    pub fn is_software(&self) -> bool {
+        self.is_software
     }
 
     /// Loop iterations that one invocation may execute, over all its loops. Mesa's llvmpipe ends every loop of an invocation after 65,535
@@ -140,12 +188,16 @@ impl Gpu {
     pub(super) fn limits_line(&self) -> String {
         let l = &self.limits;
         format!(
-            "binding {}, buffer {}, {} storage buffers, {} invocations, workgroup memory {}",
+            "binding {}, buffer {}, {} storage buffers, {} invocations, workgroup memory {}; kernels for {}",
             human_bytes(l.max_storage_buffer_binding_size),
             human_bytes(l.max_buffer_size),
             l.max_storage_buffers_per_shader_stage,
             l.max_compute_invocations_per_workgroup,
             human_bytes(u64::from(l.max_compute_workgroup_storage_size)),
+            match self.class {
+                GpuClass::Hardware => "hardware",
+                GpuClass::Software => "software",
+            },
         )
     }
 }

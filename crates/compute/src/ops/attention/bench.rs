@@ -1,6 +1,6 @@
 //! Speed of the stagings side by side: `cargo test attention_speed -- --ignored --nocapture`. Figures in LOG.md.
 
-use super::{DecodePlan, Pass, Plan, Shape, Staging, backward_by, decode_by, forward_by};
+use super::{DecodePlan, Decoding, Pass, Plan, Shape, Staging, backward_by, decode_by, forward_by};
 use crate::device::{Device, Recorder, Recording, Tensor};
 use crate::ops::check::Case;
 
@@ -122,7 +122,7 @@ fn attention_decode_speed() -> anyhow::Result<()> {
             }
             let plan = DecodePlan { head_dim, threads: 8, heads: at_once, chunk };
             let mut r = Recorder::new(&device, "decode");
-            decode_by(&mut r, |_| plan, shape, &qkv, &positions, &k, &v, &assigned, &out);
+            decode_by(&mut r, |_| Decoding::Lanes(plan), shape, &qkv, &positions, &k, &v, &assigned, &out);
             let r = r.finish()?;
             let first = timed(&device, &r)?[1];
             let best = (0..9).map(|_| timed(&device, &r)).collect::<anyhow::Result<Vec<_>>>()?;
@@ -139,7 +139,7 @@ fn attention_decode_speed() -> anyhow::Result<()> {
 #[ignore = "prints"]
 fn print_attention() {
     let wanted = std::env::var("LEHR_PLAN").unwrap_or_default();
-    for (stem, text) in super::sources() {
+    for (stem, text) in [super::hardware_sources(), super::software_sources()].concat() {
         if stem.contains(&wanted) {
             println!("// ---------------- {stem}\n{text}");
         }

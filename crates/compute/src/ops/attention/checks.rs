@@ -1,20 +1,21 @@
 //! Attention against its twin: every staging that the adapter can run, random shapes and documents.
 
 use super::super::check::{Case, Check, wide};
-use super::{Pass, Shape, Staging, append, backward_by, decode, forward_by, plan, twin};
+use super::{Decoding, Pass, Shape, Staging, TiledDecodePlan, append, backward_by, decode, decode_by, forward_by, plan, twin};
 use crate::device::{Device, Gpu};
 
 /// Checks for tests and `doctor`.
 pub const CHECKS: &[Check] = &[
     Check { name: "attention (direct)", run: |device, case| check(device, case, Staging::Direct) },
     Check { name: "attention (shared)", run: |device, case| check(device, case, Staging::Shared) },
-    Check { name: "attention (decode)", run: check_decode },
+    Check { name: "attention (decode)", run: |device, case| check_decode(device, case, false) },
+    Check { name: "attention (decode, tiled)", run: |device, case| check_decode(device, case, true) },
 ];
 
 fn draw(case: &mut Case) -> Shape {
     let kv_heads = case.int(1, 3);
     let heads = kv_heads * case.int(1, 4);
-    let head_dim = case.pick(&[8, 12, 24, 32, 64, 128]);
+    let head_dim = case.pick(&[8, 12, 24, 32, 64, 80, 96, 128]);
     let long = case.int(0, 5) == 0;
     let (batch, time) = if long { (1, case.int(81, 300)) } else { (case.int(1, 3), case.int(1, 80)) };
     Shape { batch, time, heads, kv_heads, head_dim }
@@ -67,9 +68,17 @@ fn check(device: &Device, case: &mut Case, staging: Staging) -> anyhow::Result<(
     case.compare(device, &tdqkv, &dqkv)
 }
 
-/// Sequences of unequal length in a cache that is larger than they are: the prompts are appended at once, then one token each.
-fn check_decode(device: &Device, case: &mut Case) -> anyhow::Result<()> {
+/// Sequences of unequal length in a cache that is larger than they are: the prompts are appended at once, then one token each. By the plan
+/// that the device takes, or by a tiled one with any number of heads that fits.
+fn check_decode(device: &Device, case: &mut Case, tiled: bool) -> anyhow::Result<()> {
+    if device.gpu().is_none() && tiled {
+        case.shape = "not for this adapter".into();
+        return Ok(());
+    }
     let shape = draw(case);
+    let heads = case.int(1, 4);
+    let fits = TiledDecodePlan { head_dim: shape.head_dim, heads }.fits();
+    let heads = if shape.group().is_multiple_of(heads) && fits { heads } else { 1 };
     let max_time = shape.time + case.int(0, 9);
     case.shape = format!("{shape:?}, cache of {max_time}");
     let width = shape.row_width();
@@ -102,7 +111,12 @@ fn check_decode(device: &Device, case: &mut Case) -> anyhow::Result<()> {
     case.replay(device, |r| {
         append(r, all, &tprompt, &tplaces, &flat_k, &flat_v);
         append(r, step, &tnew, &tnewest, &cache_k, &cache_v);
-        decode(r, step, &tnew, &tnewest, &cache_k, &cache_v, &tassigned, &tout);
+        if tiled {
+            let plan = |_: &Gpu| Decoding::Tiled(TiledDecodePlan { head_dim: shape.head_dim, heads });
+            decode_by(r, plan, step, &tnew, &tnewest, &cache_k, &cache_v, &tassigned, &tout);
+        } else {
+            decode(r, step, &tnew, &tnewest, &cache_k, &cache_v, &tassigned, &tout);
+        }
     })?;
     let out = twin::forward(shape, &wide(&qkv), &whole).0;
     let each = shape.heads * shape.head_dim;

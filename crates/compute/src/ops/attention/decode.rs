@@ -20,7 +20,7 @@ pub struct DecodePlan {
     pub chunk: usize,
 }
 
-const BINDINGS: &str = "#import grid
+pub(super) const BINDINGS: &str = "#import grid
 struct Dims { batch: u32, heads: u32, kv_heads: u32, max_time: u32, cache_rows: u32, scale: f32 }
 
 @group(0) @binding(0) var<uniform> dims: Dims;
@@ -31,7 +31,7 @@ struct Dims { batch: u32, heads: u32, kv_heads: u32, max_time: u32, cache_rows: 
 @group(0) @binding(5) var<storage, read_write> out: array<vec4<f32>>;
 @group(0) @binding(6) var<storage, read> assigned: array<u32>;";
 
-const HELPERS: &str = "
+pub(super) const HELPERS: &str = "
 fn query_at(row: u32, head: u32) -> u32 { return row * (dims.heads + 2u * dims.kv_heads) * D4 + head * D4; }
 fn out_at(row: u32, head: u32) -> u32 { return (row * dims.heads + head) * D4; }
 fn cache_at(row: u32, kv: u32) -> u32 { return (row * dims.kv_heads + kv) * D4; }

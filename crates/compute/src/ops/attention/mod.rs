@@ -5,6 +5,7 @@
 
 mod checks;
 mod decode;
+mod decode_tiled;
 mod host;
 mod passes;
 mod source;
@@ -14,6 +15,7 @@ mod wgsl_lines;
 
 pub use checks::CHECKS;
 pub use decode::DecodePlan;
+pub use decode_tiled::TiledDecodePlan;
 pub use source::{Pass, Plan, Staging};
 
 use crate::device::{Cost, Dispatcher, Extent, Gpu, GpuClass, Op, Recorder, Shader, Tensor, grid};
@@ -90,12 +92,7 @@ fn plan(staging: Staging, pass: Pass, shape: Shape) -> Plan {
     let rows_for = |most: usize, numbers: usize| (numbers / head_dim).clamp(1, most);
     match staging {
         Staging::Direct => Plan { pass, staging, head_dim, threads: 8, rows: rows_for(4, 128), split: 1, chunk: 1 },
-        Staging::Shared => {
-            // A thread holds at most 32 numbers of a row, so that what it owns stays in registers.
-            let split = [1, 2, 4].into_iter().find(|s| head_dim / s <= 32 && (head_dim / 4).is_multiple_of(*s)).unwrap_or(1);
-            let rows = if pass == Pass::Forward { 2 } else { 1 };
-            Plan { pass, staging, head_dim, threads: 64, rows, split, chunk: 4 }
-        }
+        Staging::Shared => Plan::shared(pass, head_dim),
     }
 }
 
@@ -215,13 +212,56 @@ pub fn append(r: &mut Recorder<'_>, shape: Shape, qkv: &Tensor, positions: &Tens
     );
 }
 
-fn decode_plan(gpu: &Gpu, shape: Shape) -> DecodePlan {
+/// One of the two ways to decode.
+#[derive(Clone, Copy)]
+enum Decoding {
+    /// Every lane has keys of its own: for software adapters.
+    Lanes(DecodePlan),
+    /// Lanes share a key: for GPUs.
+    Tiled(TiledDecodePlan),
+}
+
+impl Decoding {
+    fn named_text(self) -> (String, String) {
+        match self {
+            Self::Lanes(plan) => (plan.stem(), plan.text()),
+            Self::Tiled(plan) => (plan.stem(), plan.text()),
+        }
+    }
+
+    /// Query heads of a workgroup.
+    fn heads(self) -> usize {
+        match self {
+            Self::Lanes(plan) => plan.heads,
+            Self::Tiled(plan) => plan.heads,
+        }
+    }
+
+    fn iterations(self, time: usize) -> usize {
+        match self {
+            Self::Lanes(plan) => plan.iterations(time),
+            Self::Tiled(plan) => plan.iterations(time),
+        }
+    }
+}
+
+fn decode_plan(gpu: &Gpu, shape: Shape) -> Decoding {
+    /// Workgroups that occupy any GPU.
+    const ENOUGH: usize = 256;
+    let (head_dim, divides) = (shape.head_dim, |n: &usize| shape.group().is_multiple_of(*n));
     match gpu.class() {
         GpuClass::Software => {
-            let heads = [4, 3, 2].into_iter().find(|&n| shape.group().is_multiple_of(n)).unwrap_or(1);
-            DecodePlan { head_dim: shape.head_dim, threads: 8, heads, chunk: 1 }
+            let heads = [4, 3, 2].into_iter().find(divides).unwrap_or(1);
+            Decoding::Lanes(DecodePlan { head_dim, threads: 8, heads, chunk: 1 })
         }
-        GpuClass::Hardware => DecodePlan { head_dim: shape.head_dim, threads: 64, heads: 1, chunk: 2 },
+        // Heads that share keys load them once, unless that leaves a GPU without work.
+        GpuClass::Hardware if head_dim <= 512 => {
+            let fits = |heads: usize| TiledDecodePlan { head_dim, heads }.fits();
+            let busy = |n: &usize| divides(n) && fits(*n) && shape.batch * shape.heads / n >= ENOUGH;
+            let heads = [4, 3, 2].into_iter().find(busy).unwrap_or(1);
+            Decoding::Tiled(TiledDecodePlan { head_dim, heads })
+        }
+        GpuClass::Hardware => Decoding::Lanes(DecodePlan { head_dim, threads: 64, heads: 1, chunk: 1 }),
     }
 }
 
@@ -245,7 +285,7 @@ pub fn decode(
 /// As [`decode`]; on a GPU by the plan that `plan` makes.
 fn decode_by(
     r: &mut Recorder<'_>,
-    plan: impl Fn(&Gpu) -> DecodePlan,
+    plan: impl Fn(&Gpu) -> Decoding,
     shape: Shape,
     qkv: &Tensor,
     positions: &Tensor,
@@ -275,9 +315,10 @@ fn decode_by(
                 cache_rows: (cache_rows * max_time) as u32,
                 scale: shape.scale(),
             };
-            let groups = grid((shape.batch * shape.heads / plan.heads) as u64);
+            let groups = grid((shape.batch * shape.heads / plan.heads()) as u64);
             let extent = Extent { groups, iterations: plan.iterations(max_time) };
-            wgsl.run_text((&plan.stem(), &plan.text()), "decode", dims, extent)
+            let (stem, text) = plan.named_text();
+            wgsl.run_text((&stem, &text), "decode", dims, extent)
         },
         move |cpu, [qkv, positions, cache_k, cache_v, assigned], [out]| {
             host::decode(cpu, shape, qkv, cast_slice(positions), cache_k, cache_v, max_time, cast_slice(assigned), out);
@@ -285,20 +326,27 @@ fn decode_by(
     );
 }
 
-/// The text of every staging and pass at a few head widths, as devices get it: (stem, WGSL), for the translation tests.
-pub fn sources() -> Vec<(String, String)> {
+const PASSES: [Pass; 3] = [Pass::Forward, Pass::BackwardQuery, Pass::BackwardKey];
+
+/// The texts that a GPU gets, at the head widths that models have: (stem, WGSL).
+pub fn hardware_sources() -> Vec<(String, String)> {
+    let mut all = Vec::new();
+    for head_dim in [8, 24, 32, 64, 80, 96, 128, 256] {
+        all.extend(PASSES.map(|pass| Plan::shared(pass, head_dim)).map(|p| (p.stem(), p.text())));
+        let plans = [1, 2, 3, 4].map(|heads| TiledDecodePlan { head_dim, heads });
+        all.extend(plans.into_iter().filter(TiledDecodePlan::fits).map(|p| (p.stem(), p.text())));
+    }
+    all
+}
+
+/// The texts that a software adapter gets, at some head widths: (stem, WGSL).
+pub fn software_sources() -> Vec<(String, String)> {
     let mut all = Vec::new();
     for head_dim in [8, 32, 64, 128] {
-        for pass in [Pass::Forward, Pass::BackwardQuery, Pass::BackwardKey] {
-            let shape = Shape { batch: 1, time: 1, heads: 1, kv_heads: 1, head_dim };
-            all.extend(
-                [Staging::Direct, Staging::Shared].map(|staging| plan(staging, pass, shape)).map(|p| (p.stem(), p.text())),
-            );
-        }
-        for (threads, heads, chunk) in [(8, 2, 1), (64, 1, 2)] {
-            let plan = DecodePlan { head_dim, threads, heads, chunk };
-            all.push((plan.stem(), plan.text()));
-        }
+        let shape = Shape { batch: 1, time: 1, heads: 1, kv_heads: 1, head_dim };
+        all.extend(PASSES.map(|pass| plan(Staging::Direct, pass, shape)).map(|p| (p.stem(), p.text())));
+        let plan = DecodePlan { head_dim, threads: 8, heads: 2, chunk: 1 };
+        all.push((plan.stem(), plan.text()));
     }
     all
 }
@@ -313,7 +361,7 @@ mod tests {
     #[test]
     fn texts_are_distinct_and_fit_every_adapter() -> anyhow::Result<()> {
         let mut stems = std::collections::HashSet::new();
-        for (stem, text) in super::sources() {
+        for (stem, text) in [super::hardware_sources(), super::software_sources()].concat() {
             assert!(stems.insert(stem.clone()), "{stem} twice");
             let found = reflect(&stem, &resolve(&text)?)?;
             assert!(found.entry_points.iter().all(|e| e.bindings.len() <= 1 + 7), "{stem}: bindings");

@@ -105,9 +105,29 @@ impl Plan {
         self.threads / self.split * self.rows
     }
 
-    /// Streamed rows that lie in workgroup memory at a time: two matrices of them and the exchanged sums fit in 16 KiB.
+    /// The plan of a GPU. A thread holds so few numbers of a row that no compiler of `scripts/check-gpus` spills: 16 of each of the two or
+    /// three matrices of a pass over queries, 8 of the four of the pass over keys.
+    pub fn shared(pass: Pass, head_dim: usize) -> Self {
+        let width4 = head_dim / 4;
+        let most = match pass {
+            Pass::Forward => 4,
+            Pass::BackwardQuery if head_dim < 64 => 4,
+            Pass::BackwardQuery => 3,
+            Pass::BackwardKey => 2,
+        };
+        let split = (1..=width4).find(|&s| width4.is_multiple_of(s) && width4 / s <= most).unwrap_or(width4);
+        // Whole waves where that goes. Many threads a row need many threads, or every streamed row serves few rows.
+        let sizes = if split >= 8 && pass != Pass::BackwardQuery { [256, 192, 160, 128] } else { [128, 160, 192, 256] };
+        let threads = sizes.into_iter().find(|t: &usize| t.is_multiple_of(split)).unwrap_or(128 / split * split);
+        let chunk = if pass == Pass::BackwardKey { 2 } else { 4 };
+        Self { pass, staging: Staging::Shared, head_dim, threads, rows: 1, split, chunk }
+    }
+
+    /// Streamed rows that lie in workgroup memory at a time: two matrices of them, three numbers each, and the exchanged sums fit in 16 KiB.
     pub(super) fn staged_rows(&self) -> usize {
-        (1280 / self.head_dim / self.chunk).clamp(1, 32 / self.chunk.min(32)) * self.chunk
+        let exchange = if self.split > 1 { 2 * 4 * self.threads * self.exchanged() } else { 0 };
+        let rows = 16_384_usize.saturating_sub(exchange) / (2 * 4 * self.head_dim + 12);
+        (rows / self.chunk).clamp(1, 32 / self.chunk) * self.chunk
     }
 
     /// Loop iterations of an invocation over a sequence of `time` tokens, where `group` query heads share a key head.
@@ -175,8 +195,13 @@ impl Plan {
         t.line(&format!("const D4 = {}u;", head_dim / 4));
         if self.staging == Staging::Shared {
             let staged = self.staged_rows();
+            // Nested, so that a constant index needs no bounds check: [streamed row][of a thread's part][thread of the row].
             for stream in self.streams() {
-                t.line(&format!("var<workgroup> {}_tile: array<vec4<f32>, {}>;", stream.name, staged * head_dim / 4));
+                t.line(&format!(
+                    "var<workgroup> {}_tile: array<array<array<vec4<f32>, {split}>, {}>, {staged}>;",
+                    stream.name,
+                    self.part()
+                ));
             }
             if self.pass == Pass::BackwardKey {
                 t.line(&format!("var<workgroup> lse_tile: array<f32, {staged}>;"));
@@ -184,7 +209,12 @@ impl Plan {
                 t.line(&format!("var<workgroup> reach_tile: array<u32, {staged}>;"));
             }
             if self.split > 1 {
-                t.line(&format!("var<workgroup> part_sums: array<f32, {}>;", self.threads * self.exchanged()));
+                // Two sets that take turns, so that one barrier is enough for an exchange.
+                let lanes = self.threads / split;
+                t.line(&format!(
+                    "var<workgroup> part_sums: array<array<array<array<f32, {split}>, {lanes}>, {}>, 2>;",
+                    self.exchanged()
+                ));
             }
         }
         t.text.push_str(HELPERS);
@@ -213,7 +243,11 @@ impl Plan {
         }
         let lane = if self.split > 1 { format!("local / {}u", self.split) } else { "local".to_string() };
         if self.split > 1 {
-            t.line(&format!("let part = local % {}u * {}u; // of the head dimension", self.split, self.part()));
+            t.line(&format!(
+                "let part = local % {}u; // this thread owns every {}th vec4 of the head dimension",
+                self.split, self.split
+            ));
+            t.line("var turn = 0u;");
         }
         for r in 0..self.rows {
             let offset = r * self.threads / self.split;
@@ -277,23 +311,22 @@ impl Plan {
         if self.split == 1 {
             return;
         }
+        let row = format!("[local / {}u]", self.split);
         for (i, name) in sums.iter().enumerate() {
-            t.line(&format!("part_sums[{}u + local] = {name};", i * self.threads));
+            t.line(&format!("part_sums[turn][{i}]{row}[part] = {name};"));
         }
         t.line("workgroupBarrier();");
         for (i, name) in sums.iter().enumerate() {
-            let at = i * self.threads;
-            let parts: Vec<_> =
-                (0..self.split).map(|p| format!("part_sums[{}u + local / {1}u * {1}u]", at + p, self.split)).collect();
+            let parts: Vec<_> = (0..self.split).map(|p| format!("part_sums[turn][{i}]{row}[{p}]")).collect();
             t.line(&format!("{name} = {};", parts.join(" + ")));
         }
-        t.line("workgroupBarrier();");
+        t.line("turn = 1u - turn;");
     }
 
     pub(super) fn load(&self, t: &mut Text, name: &str, r: usize, at: &str, head: &str, scale: &str) {
         let part = if self.split > 1 { " + part" } else { "" };
         for d in 0..self.part() {
-            t.line(&format!("let {name}{r}_{d} = {at}(base + t{r}, {head}){part} + {d}u]{scale};"));
+            t.line(&format!("let {name}{r}_{d} = {at}(base + t{r}, {head}){part} + {}u]{scale};", d * self.split));
         }
     }
 
@@ -306,7 +339,7 @@ impl Plan {
     pub(super) fn store(&self, t: &mut Text, at: &str, head: &str, name: &str, r: usize, scale: &str) {
         let part = if self.split > 1 { " + part" } else { "" };
         for d in 0..self.part() {
-            t.line(&format!("{at}(base + t{r}, {head}){part} + {d}u] = {name}{r}_{d}{scale};"));
+            t.line(&format!("{at}(base + t{r}, {head}){part} + {}u] = {name}{r}_{d}{scale};", d * self.split));
         }
     }
 }

@@ -45,7 +45,8 @@ impl Plan {
         t.open(&format!("for (var i = local; i < {}u; i += {threads}u)", staged * self.head_dim / 4));
         t.line("let row = base + min(tile + i / D4, dims.time - 1u);");
         for s in self.streams() {
-            t.line(&format!("{}_tile[i] = {}[{}(row, {}) + i % D4];", s.name, s.buffer, s.at, s.head));
+            let place = format!("[i / D4][i % D4 / {0}u][i % {0}u]", self.split);
+            t.line(&format!("{}_tile{place} = {}[{}(row, {}) + i % D4];", s.name, s.buffer, s.at, s.head));
         }
         t.close();
         if self.pass == Pass::BackwardKey {
@@ -59,7 +60,6 @@ impl Plan {
         t.line("workgroupBarrier();");
         t.open(&format!("for (var c0 = 0u; c0 < {staged}u; c0 += {}u)", self.chunk));
         t.line("let j = tile + c0;");
-        t.line(&format!("let staged = c0 * D4{};", if self.split > 1 { " + part" } else { "" }));
     }
 
     /// vec4 `d` of streamed row `c`.
@@ -67,7 +67,10 @@ impl Plan {
         let Stream { name, buffer, .. } = stream;
         match self.staging {
             Staging::Direct => format!("{buffer}[{name}{c}_at + {d}u]"),
-            Staging::Shared => format!("{name}_tile[staged + {}u]", c * self.head_dim / 4 + d),
+            Staging::Shared => {
+                let part = if self.split > 1 { "part" } else { "0" };
+                format!("{name}_tile[c0 + {c}u][{d}][{part}]")
+            }
         }
     }
 

@@ -9,6 +9,7 @@ pub const CHECKS: &[Check] = &[
     Check { name: "matmul (chosen tiles)", run: check_chosen },
     Check { name: "matmul (few rows)", run: check_few_rows },
     Check { name: "matmul (split dispatches)", run: check_split },
+    Check { name: "matmul (divided depth)", run: check_divided_depth },
     Check { name: "matmul (every tile)", run: check_every_tile },
     Check { name: "matmul (bias gradient)", run: check_bias },
     Check { name: "matmul (large vocabularies)", run: check_large_vocabulary },
@@ -198,6 +199,18 @@ fn check_split(device: &Device, case: &mut Case) -> anyhow::Result<()> {
     let result = layer.check(device, case, None, &[Product::Residual, Product::InputAdd, Product::Weight]);
     device.set_flops_per_second(rates.flops_per_second);
     result
+}
+
+/// Sums so long that a GPU divides them among workgroups: in the features of few rows, and in the rows of a weight's gradient.
+fn check_divided_depth(device: &Device, case: &mut Case) -> anyhow::Result<()> {
+    let [n, stride, _] = draw_features(case);
+    let (rows, k) = (case.int(super::choose::FEW_ROWS + 1, 64), 4 * case.int(64, 300));
+    Layer::draw(case, rows, n, k, stride).check(device, case, None, &[Product::Forward, Product::Bias, Product::Residual])?;
+    if case.worst > 1.0 {
+        return Ok(());
+    }
+    let (rows, n, k) = (case.int(256, 900), 4 * case.int(1, 30), 4 * case.int(1, 30));
+    Layer::draw(case, rows, n, k, n).check(device, case, None, &[Product::Weight])
 }
 
 /// One product a tile and a case, because a software adapter takes up to a second to compile each kernel.

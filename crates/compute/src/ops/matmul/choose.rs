@@ -2,7 +2,7 @@
 
 use super::{Extra, Family, Role, Shape, Tile};
 use crate::device::cpu::gemm;
-use crate::device::{Device, Gpu, GpuClass, Recorder, Tensor};
+use crate::device::{Device, Gpu, GpuClass, Recorder, SCRATCH_NUMBERS, Tensor, Vendor};
 use sha2::{Digest as _, Sha256};
 use std::sync::OnceLock;
 use web_time::Instant;
@@ -11,9 +11,10 @@ const DIRECT_16X8: Tile = Tile::new(Family::Direct, 16, 8);
 const DIRECT_4X8: Tile = Tile::new(Family::Direct, 4, 8);
 const SHARED_4X4: Tile = Tile::new(Family::Shared, 4, 4);
 const SHARED_8X4: Tile = Tile::new(Family::Shared, 8, 4);
+const SHARED_8X8: Tile = Tile::new(Family::Shared, 8, 8);
 
 /// Every tile that is used anywhere. Larger ones in registers take a compiler seconds each, newer lavapipes and SwiftShader a minute.
-pub(super) const ALL: [Tile; 4] = [DIRECT_16X8, DIRECT_4X8, SHARED_4X4, SHARED_8X4];
+pub(super) const ALL: [Tile; 5] = [DIRECT_16X8, DIRECT_4X8, SHARED_4X4, SHARED_8X4, SHARED_8X8];
 
 /// Rows up to which a product is one of a few row vectors, as in decoding.
 pub(super) const FEW_ROWS: usize = 8;
@@ -21,15 +22,70 @@ pub(super) const FEW_ROWS: usize = 8;
 /// The tiles worth trying for a large product, the one that is taken unmeasured first.
 pub fn candidates(gpu: &Gpu) -> &'static [Tile] {
     match gpu.class() {
-        GpuClass::Hardware => &[SHARED_4X4, SHARED_8X4],
+        GpuClass::Hardware => hardware_candidates(gpu.vendor()),
         GpuClass::Software => &[DIRECT_16X8],
     }
+}
+
+/// As many registers as a vendor's compilers hold without spilling (`scripts/check-gpus` fails otherwise).
+pub(super) fn hardware_candidates(vendor: Vendor) -> &'static [Tile] {
+    match vendor {
+        Vendor::Intel => &[SHARED_4X4],
+        Vendor::Amd | Vendor::Nvidia => &[SHARED_4X4, SHARED_8X4, SHARED_8X8],
+        Vendor::Apple | Vendor::Qualcomm | Vendor::Other => &[SHARED_4X4, SHARED_8X4],
+    }
+}
+
+/// A product whose depth is divided among workgroups.
+#[derive(Clone, Copy)]
+pub(super) struct Parts {
+    /// Of each part.
+    pub tile: Tile,
+    /// How many.
+    pub parts: usize,
+}
+
+impl Parts {
+    /// Where the parts are kept until they are added.
+    pub fn scratch(self, device: &Device, shape: &Shape) -> Tensor {
+        device.scratch(self.parts * shape.rows * shape.strides[2])
+    }
+}
+
+/// How a GPU divides the depth of a product whose result alone is too little for it, if it is: the gradient of a weight, which is small
+/// and sums over all tokens, and the products of decoding, which have one tile of rows.
+pub(super) fn parts(device: &Device, role: Role, shape: &Shape) -> Option<Parts> {
+    /// Workgroups that occupy any GPU.
+    const ENOUGH: usize = 256;
+    /// Summed indices that are worth a workgroup.
+    const LEAST: usize = 128;
+    let gpu = device.gpu().filter(|gpu| gpu.class() == GpuClass::Hardware)?;
+    let thin = match role {
+        // Up to one tile, so that the parts, and with them the bits, do not depend on the number of rows.
+        Role::Forward => (FEW_ROWS + 1..=64).contains(&shape.rows),
+        Role::BackwardInput => false,
+        Role::BackwardWeight => true,
+    };
+    if !thin || shape.depth < 2 * LEAST {
+        return None;
+    }
+    let tile = match role {
+        Role::BackwardWeight => choose(device, gpu, role, shape).unwrap_or(SHARED_4X4),
+        _ => SHARED_4X4,
+    };
+    let [block_rows, block_cols] = tile.block();
+    let groups = shape.rows.div_ceil(block_rows) * shape.cols.div_ceil(block_cols);
+    let fits = SCRATCH_NUMBERS / (shape.rows * shape.strides[2]).max(1);
+    let parts = (ENOUGH / groups.max(1)).min(shape.depth / LEAST).min(fits);
+    // Parts are rounded up to whole slabs, so the last ones could be empty.
+    let parts = shape.depth.div_ceil(super::part_span(shape.depth, parts.max(1)));
+    (parts > 1).then_some(Parts { tile, parts })
 }
 
 /// Every tile that has a chance on this adapter.
 pub fn tiles(gpu: &Gpu) -> &'static [Tile] {
     match gpu.class() {
-        GpuClass::Hardware => &[SHARED_4X4, SHARED_8X4, DIRECT_16X8],
+        GpuClass::Hardware => &[SHARED_4X4, SHARED_8X4, SHARED_8X8, DIRECT_16X8],
         GpuClass::Software => &[DIRECT_16X8, DIRECT_4X8],
     }
 }
@@ -176,7 +232,8 @@ fn gpu_peak_gflops(device: &Device, gpu: &Gpu) -> anyhow::Result<f64> {
 /// The tiles that the checks run: all that this adapter may choose.
 pub(super) fn checked(gpu: &Gpu) -> &'static [Tile] {
     match gpu.class() {
-        GpuClass::Hardware => &[SHARED_4X4, SHARED_8X4],
+        GpuClass::Hardware if gpu.is_software() => &[SHARED_4X4, SHARED_8X4, SHARED_8X8],
+        GpuClass::Hardware => candidates(gpu),
         GpuClass::Software => &[DIRECT_16X8, DIRECT_4X8],
     }
 }

@@ -13,15 +13,17 @@ pub mod twin;
 
 pub use crate::device::cpu::gemm::Shape;
 pub use checks::CHECKS;
+use choose::Parts;
 pub use choose::{candidates, choose, measured_peak_gflops, tiles};
 pub use source::{Epilogue, Family, LANES, Role, Tile, Variant};
 
 use super::{WG, row_constants, row_iterations, row_lanes};
 use crate::device::cpu::gemm;
-use crate::device::{Cost, Dispatcher, Extent, Op, Recorder, Shader, Tensor, grid};
+use crate::device::{Cost, Dispatcher, Extent, Op, Recorder, Shader, Tensor, Vendor, grid};
 use crate::{bind, shader, uniform};
 
 const BIAS: Shader = shader!("bias");
+const PARTS: Shader = shader!("parts");
 const ROWVEC: Shader = shader!("rowvec");
 
 uniform! {
@@ -30,6 +32,13 @@ uniform! {
         rows: u32, cols: u32, depth: u32, left_stride: u32, right_stride: u32, out_stride: u32, first_row: u32,
     }
 }
+uniform! {
+    /// Of a product whose depth is divided among workgroups, `span` indices each.
+    struct PartDims {
+        rows: u32, cols: u32, depth: u32, left_stride: u32, right_stride: u32, out_stride: u32, first_row: u32, span: u32,
+    }
+}
+uniform! { struct AddPartsDims { numbers: u32, cols: u32, stride: u32, parts: u32 } }
 uniform! { struct BiasDims { first_row: u32, end_row: u32, cols: u32, stride4: u32 } }
 
 /// What [`forward`] adds to the product.
@@ -132,7 +141,37 @@ pub fn backward_weight_by(r: &mut Recorder<'_>, tile: Tile, dy: &Tensor, x: &Ten
     record_backward(r, Role::BackwardWeight, Some(tile), [dy, x, dw], true);
 }
 
+/// As [`record_forward`] on a GPU, the depth divided.
+fn record_forward_in_parts(r: &mut Recorder<'_>, parts: Parts, shape: Shape, [x, w, y]: [&Tensor; 3], extra: Extra<'_>) {
+    let (name, cost) = ("matmul.forward", cost(&shape, !matches!(extra, Extra::None)));
+    let scratch = parts.scratch(r.device(), &shape);
+    let writes = [("y", y), ("parts", &scratch)];
+    let dispatch = |wgsl: &mut Dispatcher<'_>, entry| dispatch_in_parts(wgsl, Role::Forward, parts, entry, &shape);
+    match extra {
+        Extra::None => r.op(
+            Op { name, cost, reads: bind!(x, w), writes },
+            |wgsl| dispatch(wgsl, "forward"),
+            |_, _, _| unreachable!("a device that divides products is a GPU"),
+        ),
+        Extra::Bias(bias) => r.op(
+            Op { name, cost, reads: bind!(x, w, bias), writes },
+            |wgsl| dispatch(wgsl, "forward_bias"),
+            |_, _, _| unreachable!("a device that divides products is a GPU"),
+        ),
+        Extra::Residual(residual) => r.op(
+            Op { name, cost, reads: bind!(x, w, residual), writes },
+            |wgsl| dispatch(wgsl, "forward_residual"),
+            |_, _, _| unreachable!("a device that divides products is a GPU"),
+        ),
+    }
+}
+
 fn record_forward(r: &mut Recorder<'_>, tile: Option<Tile>, shape: Shape, [x, w, y]: [&Tensor; 3], extra: Extra<'_>) {
+    if tile.is_none()
+        && let Some(parts) = choose::parts(r.device(), Role::Forward, &shape)
+    {
+        return record_forward_in_parts(r, parts, shape, [x, w, y], extra);
+    }
     let (name, cost) = ("matmul.forward", cost(&shape, !matches!(extra, Extra::None)));
     match extra {
         Extra::None => r.op(
@@ -160,8 +199,19 @@ fn record_backward(r: &mut Recorder<'_>, role: Role, tile: Option<Tile>, operand
     let [left_name, right_name, out_name] = role.names();
     let name = if role == Role::BackwardInput { "matmul.backward_input" } else { "matmul.backward_weight" };
     let epilogue = if accumulate { Epilogue::Add } else { Epilogue::Store };
+    let (cost, reads) = (cost(&shape, accumulate), [(left_name, left), (right_name, right)]);
+    if tile.is_none()
+        && let Some(parts) = choose::parts(r.device(), role, &shape)
+    {
+        let scratch = parts.scratch(r.device(), &shape);
+        return r.op(
+            Op { name, cost, reads, writes: [(out_name, out), ("parts", &scratch)] },
+            |wgsl| dispatch_in_parts(wgsl, role, parts, role.entry(), &shape),
+            |_, _, _| unreachable!("a device that divides products is a GPU"),
+        );
+    }
     r.op(
-        Op { name, cost: cost(&shape, accumulate), reads: [(left_name, left), (right_name, right)], writes: [(out_name, out)] },
+        Op { name, cost, reads, writes: [(out_name, out)] },
         |wgsl| {
             let tile =
                 tile.or_else(|| choose(wgsl.device, wgsl.gpu(), role, &shape)).unwrap_or_else(|| choose::small(wgsl.gpu()));
@@ -200,10 +250,7 @@ fn shape(role: Role, operands: [&Tensor; 3]) -> Shape {
 }
 
 fn variant(role: Role, tile: Tile, epilogue: Epilogue, shape: &Shape) -> Variant {
-    let mut vec4 = shape.strides.map(|stride| stride.is_multiple_of(4));
-    if tile.family == Family::Shared && role == Role::Forward {
-        vec4[2] = false;
-    }
+    let vec4 = shape.strides.map(|stride| stride.is_multiple_of(4));
     let register = tile.family != Family::Shared;
     Variant {
         role,
@@ -228,6 +275,28 @@ fn dispatch(wgsl: &mut Dispatcher<'_>, role: Role, tile: Tile, epilogue: Epilogu
         wgsl.dispatch(&kernel, dims(shape, first_row), extent, rows as f64 / shape.rows as f64)?;
     }
     Ok(())
+}
+
+/// A product by two kernels: parts of the depth side by side, then their sum, always in the same order, by `entry` of shaders/parts.wgsl.
+fn dispatch_in_parts(wgsl: &mut Dispatcher<'_>, role: Role, parts: Parts, entry: &str, shape: &Shape) -> anyhow::Result<()> {
+    let Parts { tile, parts } = parts;
+    let variant = variant(role, tile, Epilogue::Part, shape);
+    let kernel = wgsl.gpu().kernel_from_text(&variant.stem(), &variant.source(), role.entry(), &[])?;
+    let [block_rows, block_cols] = tile.block();
+    let span = part_span(shape.depth, parts);
+    let Dims { rows, cols, depth, left_stride, right_stride, out_stride, first_row } = dims(shape, 0);
+    let dims = PartDims { rows, cols, depth, left_stride, right_stride, out_stride, first_row, span: span as u32 };
+    let groups = [shape.cols.div_ceil(block_cols) as u32, shape.rows.div_ceil(block_rows) as u32, parts as u32];
+    wgsl.dispatch(&kernel, dims, Extent { groups, iterations: tile.iterations(span) }, 1.0)?;
+    let numbers = shape.rows * shape.strides[2];
+    let dims = AddPartsDims { numbers: numbers as u32, cols: shape.cols as u32, stride: out_stride, parts: parts as u32 };
+    let groups = grid((numbers as u64).div_ceil(u64::from(WG)));
+    wgsl.run_part(&PARTS, entry, &[], dims, Extent { groups, iterations: parts }, 0.0)
+}
+
+/// Summed indices of one of so many parts, a multiple of every tile's slab.
+fn part_span(depth: usize, parts: usize) -> usize {
+    depth.div_ceil(parts).next_multiple_of(16)
 }
 
 fn dims(shape: &Shape, first_row: usize) -> Dims {
@@ -267,15 +336,26 @@ fn dispatch_row_vectors(wgsl: &mut Dispatcher<'_>, epilogue: Epilogue, shape: &S
 
 /// Representative texts of every family, role and binding kind, as (name, WGSL): for translation tests and for reading.
 pub fn sources() -> Vec<(String, String)> {
+    sources_of(&choose::ALL)
+}
+
+/// As [`sources`], of the tiles that a GPU of this vendor may get.
+pub fn hardware_sources(vendor: Vendor) -> Vec<(String, String)> {
+    sources_of(choose::hardware_candidates(vendor))
+}
+
+fn sources_of(tiles: &[Tile]) -> Vec<(String, String)> {
     let mut out: Vec<(String, String)> = Vec::new();
-    for tile in choose::ALL {
+    for &tile in tiles {
         for role in Role::ALL {
             let epilogues: &[Epilogue] = match role {
                 Role::Forward => &[Epilogue::Store, Epilogue::Bias, Epilogue::Residual],
                 Role::BackwardInput => &[Epilogue::Store, Epilogue::Add],
                 Role::BackwardWeight => &[Epilogue::Add],
             };
-            for &epilogue in epilogues {
+            let divided = tile.family == Family::Shared && role != Role::BackwardInput;
+            let epilogues = [epilogues, if divided { &[Epilogue::Part] } else { &[] }].concat();
+            for epilogue in epilogues {
                 // Aligned; a vocabulary of 65 in rows of 68; nothing aligned.
                 for (extent, stride) in [(64, 64), (65, 68), (65, 65)] {
                     let shape = Shape { rows: extent, cols: extent, depth: extent, strides: [stride; 3] };
@@ -306,8 +386,8 @@ mod tests {
             assert!(name.ends_with(&format!(".{}", reflection.entry_points[0].name)), "{name}");
             assert!(names.insert(name.clone()), "{name} twice");
         }
-        // Of 4 tiles x 6 products x 3 alignments, forward by shared tiles has only two of the last.
-        assert_eq!(names.len(), 4 * 6 * 3 - 2 * 3);
+        // 5 tiles x 6 products x 3 alignments; shared tiles write parts of two products, too.
+        assert_eq!(names.len(), 5 * 6 * 3 + 3 * 2 * 3);
     }
 
     /// Which tile is measured to be the fastest must not change results: on one adapter all register tiles give the same bits.

@@ -73,7 +73,7 @@ pub struct Tile {
 }
 
 impl Tile {
-    /// A tile; dimensions are multiples of 4 (columns exactly 4 for `Shared`).
+    /// A tile; dimensions are multiples of 4.
     pub const fn new(family: Family, rows: usize, cols: usize) -> Self {
         Self { family, rows, cols }
     }
@@ -95,13 +95,18 @@ impl Tile {
         }
     }
 
+    /// Summed indices of a slab of a `Shared` tile: as many as fit in 16 KiB of workgroup memory, which every adapter has.
+    pub(super) fn depth(self) -> usize {
+        if self.cols > 4 { 8 } else { 16 }
+    }
+
     /// Loop iterations of an invocation for sums of `depth` terms.
     pub fn iterations(self, depth: usize) -> usize {
         match self.family {
             // Vectors of 4, up to 3 single terms, and the rows that are stored.
             Family::Direct => depth.div_ceil(4) + 3 + self.rows,
-            // Slabs, and the vectors of each.
-            Family::Shared => depth.div_ceil(16) * (1 + 4),
+            // Slabs.
+            Family::Shared => depth.div_ceil(self.depth()),
         }
     }
 }
@@ -117,6 +122,8 @@ pub enum Epilogue {
     Bias,
     /// result = sums + residual, a matrix like the result
     Residual,
+    /// The sums of one part of the depth, to a matrix of that part's own: `parts[z]`. Another kernel adds them up.
+    Part,
 }
 
 /// Everything that decides a kernel's text.
@@ -144,6 +151,7 @@ impl Variant {
             Epilogue::Add => "_add",
             Epilogue::Bias => "_bias",
             Epilogue::Residual => "_residual",
+            Epilogue::Part => "_part",
         };
         let scalar: String =
             self.vec4.iter().zip(self.role.names()).filter(|(v, _)| !**v).map(|(_, n)| format!("_{n}1")).collect();
@@ -163,13 +171,9 @@ impl Variant {
         t.out
     }
 
-    /// One lane of a shared tile owns columns that are not neighbours, so that workgroup memory is read without bank conflicts.
-    pub(super) fn spread_columns(&self) -> bool {
-        self.tile.family == Family::Shared && self.role.right_along_depth()
-    }
-
     fn header(&self, t: &mut Text) {
-        let [left, right, out] = self.role.names();
+        let [left, right, _] = self.role.names();
+        let out = self.out_name();
         let formula = match self.role {
             Role::Forward => "y[r, n] = sum over k of x[r, k] w[n, k]: rows r, cols n, depth k",
             Role::BackwardInput => "dx[r, k] = sum over n of dy[r, n] w[n, k]: rows r, cols k, depth n",
@@ -185,6 +189,9 @@ impl Variant {
         for (field, _) in <super::Dims as crate::device::Uniform>::FIELDS {
             t.line(format!("{field}: u32,"));
         }
+        if self.epilogue == Epilogue::Part {
+            t.line("span: u32,");
+        }
         t.line("}");
         t.line("");
         let kind = |vec4: bool| if vec4 { "array<vec4<f32>>" } else { "array<f32>" };
@@ -193,8 +200,8 @@ impl Variant {
         t.line(format!("@group(0) @binding(2) var<storage, read> {right}: {};", kind(self.vec4[1])));
         t.line(format!("@group(0) @binding(3) var<storage, read_write> {out}: {};", kind(self.vec4[2])));
         match self.epilogue {
-            Epilogue::Store | Epilogue::Add => {}
-            Epilogue::Bias => t.line(format!("@group(0) @binding(4) var<storage, read> bias: {};", kind(!self.spread_columns()))),
+            Epilogue::Store | Epilogue::Add | Epilogue::Part => {}
+            Epilogue::Bias => t.line(format!("@group(0) @binding(4) var<storage, read> bias: {};", kind(true))),
             Epilogue::Residual => {
                 t.line(format!("@group(0) @binding(4) var<storage, read> residual: {};", kind(self.vec4[2])));
             }
@@ -205,42 +212,43 @@ impl Variant {
         self.put(t);
     }
 
-    /// The store of four neighbouring columns, or of one where a lane's columns are spread.
+    /// Binding name of what is written.
+    fn out_name(&self) -> &'static str {
+        if self.epilogue == Epilogue::Part { "parts" } else { self.role.names()[2] }
+    }
+
+    /// The store of four neighbouring columns.
     fn put(&self, t: &mut Text) {
-        let out = self.role.names()[2];
+        let out = self.out_name();
         let added = match self.epilogue {
-            Epilogue::Store | Epilogue::Bias => None,
+            Epilogue::Store | Epilogue::Bias | Epilogue::Part => None,
             Epilogue::Add => Some(out),
             Epilogue::Residual => Some("residual"),
         };
         let plus = |at: &str| added.map_or(String::new(), |name| format!(" + {name}[{at}]"));
         let single = |t: &mut Text| t.line(format!("{out}[at] = value{};", plus("at")));
         t.line("// The only store: nothing outside of the result is written, padding columns included.");
-        if self.spread_columns() {
-            t.line("fn put(row: u32, col: u32, value: f32) {");
+        let (part, line) = match self.epilogue {
+            Epilogue::Part => ("part: u32, ", "(part * dims.rows + row)"),
+            _ => ("", "row"),
+        };
+        t.line(format!("fn put({part}row: u32, col: u32, value: vec4<f32>) {{"));
+        if self.vec4[2] {
             t.line("if row < dims.rows && col < dims.cols {");
-            t.line("let at = row * dims.out_stride + col;");
-            single(t);
+            t.line(format!("let at = ({line} * dims.out_stride + col) >> 2u;"));
+            if self.ragged {
+                t.line("let inside = vec4<u32>(col, col + 1u, col + 2u, col + 3u) < vec4<u32>(dims.cols);");
+                t.line(format!("{out}[at] = select({out}[at], value{}, inside);", plus("at")));
+            } else {
+                single(t);
+            }
             t.line("}");
         } else {
-            t.line("fn put(row: u32, col: u32, value: vec4<f32>) {");
-            if self.vec4[2] {
-                t.line("if row < dims.rows && col < dims.cols {");
-                t.line("let at = (row * dims.out_stride + col) >> 2u;");
-                if self.ragged {
-                    t.line("let inside = vec4<u32>(col, col + 1u, col + 2u, col + 3u) < vec4<u32>(dims.cols);");
-                    t.line(format!("{out}[at] = select({out}[at], value{}, inside);", plus("at")));
-                } else {
-                    single(t);
-                }
+            t.line(format!("let at = {line} * dims.out_stride + col;"));
+            for (i, x) in XYZW.iter().enumerate() {
+                t.line(format!("if row < dims.rows && col + {i}u < dims.cols {{"));
+                t.line(format!("{out}[at + {i}u] = value.{x}{};", plus(&format!("at + {i}u"))));
                 t.line("}");
-            } else {
-                t.line("let at = row * dims.out_stride + col;");
-                for (i, x) in XYZW.iter().enumerate() {
-                    t.line(format!("if row < dims.rows && col + {i}u < dims.cols {{"));
-                    t.line(format!("{out}[at + {i}u] = value.{x}{};", plus(&format!("at + {i}u"))));
-                    t.line("}");
-                }
             }
         }
         t.line("}");
