@@ -263,7 +263,7 @@ fn print(report: &Report) -> Result<()> {
     });
     table(&["probability", "tokens", "share", "of the gradient", "grad norm"], shares)?;
     output::line("")?;
-    let Moved { count, least, lower, median, upper, most, right } = &probe.all;
+    let Moved { count, least, lower, median, upper, most, right, .. } = &probe.all;
     let moved = bins.iter().enumerate().map(|(b, bin)| {
         let changes = [least, lower, median, upper, most].map(|of| signed(of[b].0));
         let right = if right[b].0.is_nan() { "-".into() } else { format!("{:.3}", right[b].0) };

@@ -1,10 +1,12 @@
-//! Floor 6: a run as its files tell it: curves, pins, token statistics, texts, settings, lineage. Window, report and lessons read runs
+//! Layer 6: a run as its files tell it: curves, pins, token statistics, texts, settings, lineage. Window, report and lessons read runs
 //! through this and nothing else, so that a run looks the same live, finished, or torn.
 
 mod clock;
 mod curve;
 mod differences;
 mod family;
+mod hues;
+mod moved;
 mod opening;
 mod pins;
 mod record;
@@ -18,6 +20,8 @@ pub use clock::{Axis, Clock};
 pub use curve::{Curve, Cut};
 pub use differences::{Difference, differences};
 pub use family::{Family, Member, family};
+pub use hues::hues;
+pub use moved::spreads;
 pub use opening::opening_text;
 pub use pins::{Pin, PinKind};
 pub use record::{History, State};

@@ -57,7 +57,7 @@ impl Element {
     }
 
     /// The box that a text covers, turned about its anchor.
-    fn bounds(&self) -> svg::Rect {
+    fn bounds(&self) -> Rect {
         let (x, y, size) = (self.number("x"), self.number("y"), self.number("font-size"));
         let text = self.text.replace("&lt;", "<").replace("&gt;", ">").replace("&quot;", "\"").replace("&amp;", "&");
         let w = text::width(&text, size) * if self.attributes.contains_key("font-weight") { 1.1 } else { 1.0 };
@@ -75,7 +75,7 @@ impl Element {
         let turned = corners.map(|(a, b)| (x + a * cos - b * sin, y + a * sin + b * cos));
         let (l, r) = turned.iter().fold((f64::MAX, f64::MIN), |m, p| (m.0.min(p.0), m.1.max(p.0)));
         let (t, b) = turned.iter().fold((f64::MAX, f64::MIN), |m, p| (m.0.min(p.1), m.1.max(p.1)));
-        svg::Rect::new(l, t, r - l, b - t)
+        Rect::new(l, t, r - l, b - t)
     }
 }
 

@@ -1,6 +1,6 @@
 //! Words for a page: everything from outside escaped, numbers and times as people write them.
 
-pub(super) use crate::number_format::count;
+pub(super) use crate::number_format::{about, count};
 
 /// Text as HTML, whatever it holds: markup is no markup, control characters and those that turn the direction of writing are shown as
 /// escapes. Line breaks stay.
@@ -65,19 +65,6 @@ pub(super) fn json(value: &impl serde::Serialize) -> anyhow::Result<String> {
     Ok(serde_json::to_string(value)?.replace('<', "\\u003c").replace('\u{2028}', "\\u2028").replace('\u{2029}', "\\u2029"))
 }
 
-/// A large number in words' length: 812,288 as 812 k, 19,500,000 as 19.5 M.
-pub(super) fn about(n: u64) -> String {
-    let v = n as f64;
-    for (unit, name) in [(1e12, "T"), (1e9, "G"), (1e6, "M"), (1e3, "k")] {
-        if v >= unit * 0.9995 {
-            let v = v / unit;
-            let places = if v < 10.0 { 2 } else { usize::from(v < 100.0) };
-            return format!("{v:.places$} {name}");
-        }
-    }
-    n.to_string()
-}
-
 /// A measured number to about four digits; what is none says so.
 pub(super) fn number(v: f64) -> String {
     if v.is_nan() {
@@ -112,7 +99,7 @@ fn power(v: f64) -> String {
 
 /// 0.1625 as 16.3 %.
 pub(super) fn percent(share: f64) -> String {
-    if share.is_finite() { format!("{:.1} %", 100.0 * share).replace('-', "−") } else { "–".into() }
+    crate::number_format::percent(share, 1).replace('-', "−")
 }
 
 /// Seconds in words; of few, tenths too.
@@ -124,7 +111,7 @@ pub(super) fn duration(seconds: f64) -> String {
 pub(super) fn time(unix: f64) -> Option<String> {
     (unix.is_finite() && (0.0..2.5e11).contains(&unix)).then(|| {
         let s = unix as i64;
-        format!("{}, {:02}:{:02} UTC", crate::data::chat::date(s), s / 3600 % 24, s / 60 % 60)
+        format!("{}, {:02}:{:02} UTC", crate::number_format::date(unix), s / 3600 % 24, s / 60 % 60)
     })
 }
 

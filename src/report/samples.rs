@@ -36,7 +36,7 @@ pub(super) fn samples(runs: &[ReportRun]) -> Option<Section> {
             continue;
         }
         if runs.len() > 1 {
-            body += &format!("<h3>{}{}</h3>\n", dot(i, runs.len()), line(&told.name));
+            body += &format!("<h3>{}{}</h3>\n", dot(told, runs.len()), line(&told.name));
         }
         let picked = evenly(all.len(), MOST_SAMPLES);
         picked.iter().for_each(|i| body += &sample(&all[*i]));
@@ -94,7 +94,7 @@ pub(super) fn completions(runs: &[ReportRun]) -> Result<Option<Section>> {
             continue;
         }
         if runs.len() > 1 {
-            body += &format!("<h3>{}{}</h3>\n", dot(i, runs.len()), line(&told.name));
+            body += &format!("<h3>{}{}</h3>\n", dot(told, runs.len()), line(&told.name));
         }
         let picked = evenly(steps.len(), most_steps);
         for (n, &at) in picked.iter().enumerate() {

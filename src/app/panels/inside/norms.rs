@@ -4,6 +4,7 @@ use crate::app::draw::{Heat, HeatLabels, Line, Lines, card, lines, short, tiles}
 use crate::app::state::{Action, OpenRun};
 use crate::app::theme;
 use crate::event::Norms;
+use crate::plot::{Ink, Ramp};
 use eframe::egui::{self, Ui};
 use std::path::PathBuf;
 
@@ -131,7 +132,7 @@ fn over_time(ui: &mut Ui, run: &OpenRun, table: &Table, kind: Kind) {
     let found = metrics.iter().map(|(i, metric)| Line {
         metric,
         name: crate::vfs::clean(&table.parts[*i]),
-        color: theme::probability(*i as f64 / many as f64),
+        color: Ink::Ramp(Ramp::Sequential, 0.9 * *i as f64 / many as f64),
         dots: false,
     });
     let it = Lines {
