@@ -59,9 +59,42 @@ pub fn date(unix_seconds: f64) -> String {
     format!("{:04}-{month:02}-{day:02}", year + 400 * era + i64::from(month <= 2))
 }
 
-/// A share in percent, with so many decimals: 16.3 %; a dash for what is no number.
+/// A share in percent, with so many decimals: 16.3 %; a dash where it is no number.
 pub fn percent(share: f64, decimals: usize) -> String {
-    if share.is_finite() { format!("{:.decimals$} %", 100.0 * share) } else { "–".into() }
+    if share.is_finite() { format!("{:.decimals$} %", 100.0 * share) } else { "-".into() }
+}
+
+/// Characters that a reader cannot see and that could make a line say something else: control characters, and those that join, hide, or turn
+/// the direction of what follows.
+pub fn is_hidden(c: char) -> bool {
+    c.is_control()
+        || matches!(c, '\u{ad}' | '\u{61c}' | '\u{200b}' | '\u{200e}' | '\u{200f}' | '\u{2028}'..='\u{202e}' | '\u{2060}'..='\u{206f}'
+            | '\u{feff}' | '\u{fff0}'..='\u{fffb}' | '\u{e0000}'..='\u{e0fff}')
+}
+
+/// Text from outside that changes nothing but what is read: hidden characters are written as escapes, new lines and tabs are kept.
+pub fn visible(text: &str) -> String {
+    let mut out = String::with_capacity(text.len());
+    for c in text.chars() {
+        if is_hidden(c) && c != '\n' && c != '\t' { out.extend(c.escape_default()) } else { out.push(c) }
+    }
+    out
+}
+
+/// Text as that of an XML or HTML element, or as an attribute's value.
+pub fn escape_markup(text: &str) -> String {
+    let mut out = String::with_capacity(text.len() + text.len() / 8);
+    for c in text.chars() {
+        match c {
+            '&' => out.push_str("&amp;"),
+            '<' => out.push_str("&lt;"),
+            '>' => out.push_str("&gt;"),
+            '"' => out.push_str("&quot;"),
+            '\'' => out.push_str("&#39;"),
+            c => out.push(c),
+        }
+    }
+    out
 }
 
 /// The name that is nearest to what was typed, if one is near.
@@ -88,7 +121,7 @@ mod tests {
         let days = [0.0, 951_782_399.0, 951_782_400.0, 1_709_164_800.0, 1_795_617_248.8, -1.0].map(date);
         assert_eq!(days, ["1970-01-01", "2000-02-28", "2000-02-29", "2024-02-29", "2026-11-25", "1969-12-31"]);
         assert_eq!([clock(43_200.0), clock(1_795_617_248.8)], ["12:00:00", "14:34:08"]);
-        assert_eq!([percent(0.1625, 1), percent(1.0, 0), percent(f64::NAN, 1)], ["16.2 %", "100 %", "–"]);
+        assert_eq!([percent(0.1625, 1), percent(1.0, 0), percent(f64::NAN, 1)], ["16.2 %", "100 %", "-"]);
     }
 
     #[test]

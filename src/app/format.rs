@@ -31,7 +31,7 @@ fn trimmed(text: &str) -> String {
 
 /// A share in percent.
 pub fn percent(share: f64) -> String {
-    if share.is_finite() { format!("{:.1} %", 100.0 * share) } else { "none".into() }
+    crate::number_format::percent(share, 1)
 }
 
 /// A run's figure, with what it is of: `validation loss 4.156 at step 0`.

@@ -19,7 +19,7 @@ fn parse(svg: &str) -> Vec<Element> {
     while let Some(start) = rest.find('<') {
         let text = &rest[..start];
         assert!(!text.contains('>'), "a bare > in {text:?}");
-        let entity = |part: &str| ["amp;", "lt;", "gt;", "quot;"].iter().any(|e| part.starts_with(e));
+        let entity = |part: &str| ["amp;", "lt;", "gt;", "quot;", "#39;"].iter().any(|e| part.starts_with(e));
         assert!(text.split('&').skip(1).all(entity), "a bare & in {text:?}");
         if let Some(last) = elements.last_mut() {
             last.text.push_str(text);
@@ -59,7 +59,13 @@ impl Element {
     /// The box that a text covers, turned about its anchor.
     fn bounds(&self) -> Rect {
         let (x, y, size) = (self.number("x"), self.number("y"), self.number("font-size"));
-        let text = self.text.replace("&lt;", "<").replace("&gt;", ">").replace("&quot;", "\"").replace("&amp;", "&");
+        let text = self
+            .text
+            .replace("&lt;", "<")
+            .replace("&gt;", ">")
+            .replace("&quot;", "\"")
+            .replace("&#39;", "'")
+            .replace("&amp;", "&");
         let w = text::width(&text, size) * if self.attributes.contains_key("font-weight") { 1.1 } else { 1.0 };
         let left = match self.attributes.get("text-anchor").map(String::as_str) {
             Some("middle") => -w / 2.0,

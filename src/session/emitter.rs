@@ -66,7 +66,7 @@ impl EventEmitter {
     fn complain(&mut self, written: anyhow::Result<()>) {
         if let (Err(error), false) = (written, self.complained) {
             self.complained = true;
-            let text = format!("{error:#}; training goes on without it");
+            let text = format!("{error:#}; training continues without it");
             (self.sink)(Notification::Event(&Event::Warning { text }));
         }
     }

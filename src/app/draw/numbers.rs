@@ -30,7 +30,7 @@ pub fn short(x: f64) -> String {
 
 /// A share, such as `19.2 %`.
 pub fn percent(x: f64) -> String {
-    if x.is_finite() { minus(format!("{:.1} %", 100.0 * x)) } else { "-".into() }
+    if x.is_finite() { minus(crate::number_format::percent(x, 1)) } else { "-".into() }
 }
 
 #[cfg(test)]
