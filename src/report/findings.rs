@@ -51,19 +51,33 @@ pub(super) fn head(runs: &[ReportRun], own: &[String]) -> String {
     out + &format!("<ul class=\"runs\">\n{lines}</ul>\n")
 }
 
-/// Runs of reinforcement learning against the first of them, on the questions held out.
+/// Runs of reinforcement learning against the first one that was asked the same questions in the same way.
 fn methods(runs: &[ReportRun]) -> Vec<Finding> {
-    let reinforced: Vec<&ReportRun> = runs.iter().filter(|run| last_task_eval(run.history()).is_some()).collect();
-    let Some((first, others)) = reinforced.split_first() else { return Vec::new() };
-    let against = |other: &&ReportRun| {
-        let (a, b) = (last_task_eval(first.history())?, last_task_eval(other.history())?);
-        let same = a.temperature.total_cmp(&b.temperature).is_eq() && a.all.count == b.all.count && task(first) == task(other);
-        let (difference, interval) = difference(&a.all, &b.all);
-        let names = format!("<b>{}</b> against <b>{}</b>", line(&other.name), line(&first.name));
-        let what = format!("{} of held-out questions right, {} with the other", percent(b.all.accuracy), percent(a.all.accuracy));
-        same.then(|| shares(&format!("{names}: {what}"), difference, interval))
-    };
-    others.iter().filter_map(against).collect()
+    let mut firsts: Vec<(&ReportRun, &TaskEval)> = Vec::new();
+    let mut found = Vec::new();
+    for (run, exam) in runs.iter().filter_map(|run| Some((run, last_task_eval(run.history())?))) {
+        let is_same = |(first, other): &&(&ReportRun, &TaskEval)| {
+            other.temperature.total_cmp(&exam.temperature).is_eq()
+                && other.all.count == exam.all.count
+                && task(first) == task(run)
+        };
+        match firsts.iter().find(is_same) {
+            Some((first, other)) => found.push(against((run, exam), (first, other))),
+            None => firsts.push((run, exam)),
+        }
+    }
+    found
+}
+
+fn against((run, exam): (&ReportRun, &TaskEval), (first, other): (&ReportRun, &TaskEval)) -> Finding {
+    let (difference, interval) = difference(&other.all, &exam.all);
+    let [own, its] = [exam, other].map(|e| percent(e.all.accuracy));
+    let [run, first] = [run, first].map(|told| line(&told.name));
+    shares(
+        &format!("<b>{run}</b> against <b>{first}</b>: {own} of held-out questions right, {its} with the other"),
+        difference,
+        interval,
+    )
 }
 
 fn task(told: &ReportRun) -> Option<&crate::config::TaskSettings> {

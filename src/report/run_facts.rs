@@ -20,10 +20,10 @@ pub(super) fn sentence(told: &ReportRun) -> String {
     let what = match s.stage.as_str() {
         "pretrain" => format!("pre-trains {size} on {} tokens of text", about(s.train_tokens)),
         "sft" => format!("fine-tunes {size} on {} tokens of examples", about(s.train_tokens)),
-        "grpo" => format!("reinforces {size} on {}{} completions a step", questions(told), count(s.tokens_per_step)),
+        "grpo" => format!("trains {size} with GRPO on {}{} completions a step", questions(told), count(s.tokens_per_step)),
         other => format!("trains {size} ({})", line(other)),
     };
-    let from = s.parent.as_ref().map_or(String::new(), |p| format!(", beginning from {}", line(p)));
+    let from = s.parent.as_ref().map_or(String::new(), |p| format!(", starting from {}", line(p)));
     let last = match results(h).as_slice() {
         [] => String::new(),
         found => format!(" {}.", capital(&list(found))),
@@ -184,7 +184,7 @@ pub(super) fn stage(stage: &str) -> String {
     match stage {
         "pretrain" => "pre-training".into(),
         "sft" => "fine-tuning".into(),
-        "grpo" => "reinforcement (GRPO)".into(),
+        "grpo" => "reinforcement learning (GRPO)".into(),
         other => line(other),
     }
 }

@@ -127,7 +127,8 @@ pub fn paint(painter: &Painter, scene: &Scene, origin: Pos2, visuals: &Visuals) 
             }
             Shape::Clip(r) => {
                 let place = Rect::from_two_pos(at((r.x, r.y)), at((r.right(), r.bottom())));
-                clips.push(here.with_clip_rect(here.clip_rect().intersect(place)));
+                let inner = here.with_clip_rect(here.clip_rect().intersect(place));
+                clips.push(inner);
             }
             Shape::EndClip => {
                 clips.truncate(clips.len().saturating_sub(1).max(1));
