@@ -70,6 +70,9 @@ impl Frame<'_> {
 /// Points to the right of a plot, where half of the last number at its axis lies.
 const BESIDE: f32 = 24.0;
 
+/// Points that the vertical axis takes, about.
+const SIDE: f32 = 60.0;
+
 /// Draw a chart of this height; `log_y` switches its axis.
 pub fn chart_ui(ui: &mut Ui, desk: &mut AppState, spec: &Spec, frame: &Frame<'_>, log_y: bool, height: f32) -> ChartResponse {
     let mut metrics = metrics_of(spec, desk, frame.runs);
@@ -115,7 +118,7 @@ pub fn chart_ui(ui: &mut Ui, desk: &mut AppState, spec: &Spec, frame: &Frame<'_>
 
 /// An empty plot with its axes. All charts share one view, so the plot itself takes no gestures.
 fn ground<'a>(spec: &Spec, axis: Axis, log_x: bool, log_y: bool, size: egui::Vec2) -> Plot<'a> {
-    let across = Marks { log: log_x, values: values(axis), length: f64::from(size.x), upright: false };
+    let across = Marks { log: log_x, values: values(axis), length: f64::from((size.x - SIDE).max(40.0)), upright: false };
     let up = Marks { log: log_y, values: Values::Numbers, length: f64::from(size.y), upright: true };
     Plot::new(("chart", spec.title))
         .width(size.x)

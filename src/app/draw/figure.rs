@@ -9,7 +9,6 @@ use eframe::egui::{
 };
 
 /// A picture that was painted.
-#[derive(Debug)]
 pub struct Painted {
     /// What it consists of; its pixels are points of the screen, from the picture's corner on.
     pub scene: Scene,
