@@ -1,6 +1,7 @@
 //! Ends and marks of a chart's axes.
 
 use super::curves::Drawn;
+use crate::app::draw::plain;
 use crate::app::format;
 use crate::history::Axis;
 use crate::history::spec::Spec;
@@ -62,7 +63,7 @@ impl Marks {
             true => scale.column(self.values),
             false => scale.row(self.values, f64::from(super::BESIDE), wide),
         };
-        ticks.major.into_iter().map(|(value, label)| (if self.log { value.log10() } else { value }, label)).collect()
+        ticks.major.into_iter().map(|(value, label)| (if self.log { value.log10() } else { value }, plain(&label))).collect()
     }
 
     /// The same for the plot. A step as wide as the axis keeps all labels, in full colour.

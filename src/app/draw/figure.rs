@@ -1,6 +1,6 @@
 //! The painter of [`Scene`]s on the screen, in the window's theme.
 
-use super::tooltip;
+use super::{plain, tooltip};
 use crate::app::theme;
 use crate::plot::{Anchor, Figure, Ink, Point, Scene, Shape, Style};
 use eframe::egui::epaint::{Mesh, PathShape, TextShape};
@@ -50,7 +50,7 @@ pub fn figure(ui: &mut Ui, name: &str, height: f32, make: impl FnOnce(f64, f64) 
         let place =
             Rect::from_two_pos(painted.at((region.at.x, region.at.y)), painted.at((region.at.right(), region.at.bottom())));
         painted.painter.rect_filled(place, 0.0, ui.visuals().weak_text_color().gamma_multiply(0.12));
-        tooltip(&painted.response, region.lines.iter().cloned());
+        tooltip(&painted.response, region.lines.iter().map(|line| plain(line)));
     }
     painted
 }
@@ -112,7 +112,7 @@ pub fn paint(painter: &Painter, scene: &Scene, origin: Pos2, visuals: &Visuals) 
             Shape::Text { at: place, anchor, degrees, kind, text } => {
                 // A little smaller than on paper: the window's letters are wide.
                 let font = FontId::proportional(0.94 * kind.size as f32);
-                let galley = here.layout_no_wrap(text.clone(), font, color(kind.ink, visuals));
+                let galley = here.layout_no_wrap(plain(text), font, color(kind.ink, visuals));
                 let left = match anchor {
                     Anchor::Start => 0.0,
                     Anchor::Middle => galley.size().x / 2.0,

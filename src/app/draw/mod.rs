@@ -15,6 +15,6 @@ pub use card::{Part, card, stat, tiles, tooltip};
 pub use figure::{Painted, figure, paint};
 pub use heat::{Drawn, Heat, HeatLabels};
 pub use lines::{Line, Lines, lines, points};
-pub use numbers::{percent, short};
+pub use numbers::{percent, plain, short};
 pub use pick::{StepPick, arrow};
 pub use token_text::{ScoredTokens, TokenColor, TokenText, key_to, printable};

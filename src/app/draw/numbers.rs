@@ -33,9 +33,24 @@ pub fn percent(x: f64) -> String {
     if x.is_finite() { minus(crate::number_format::percent(x, 1)) } else { "-".into() }
 }
 
+/// A label with the characters that the window's font has: it lacks the raised minus, so that `2·10⁻⁴` becomes `2e-4`.
+pub fn plain(label: &str) -> String {
+    const RAISED: [char; 10] = ['⁰', '¹', '²', '³', '⁴', '⁵', '⁶', '⁷', '⁸', '⁹'];
+    if !label.contains('⁻') {
+        return label.to_owned();
+    }
+    let lowered = |c: char| RAISED.iter().position(|r| *r == c).and_then(|d| char::from_digit(d as u32, 10)).unwrap_or(c);
+    label.replace("·10⁻", "e-").replace("10⁻", "1e-").chars().map(lowered).collect()
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn labels_have_no_raised_minus() {
+        assert_eq!(["2·10⁻⁴", "−10⁻⁶", "1.5·10⁻¹²", "0.5", "10 k"].map(plain), ["2e-4", "−1e-6", "1.5e-12", "0.5", "10 k"]);
+    }
 
     #[test]
     fn numbers_are_short_and_true() {
