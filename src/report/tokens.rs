@@ -77,9 +77,18 @@ fn named(id: String, title: &str, hint: String, make: impl Fn(bool) -> Figure) -
     Named { id, inside: make(true), alone: make(false), title: title.into(), hint }
 }
 
+/// Of sampled tokens: their parts, how the steps changed them, and how often to where the advantage wants them.
 fn sampled(tokens: &[Tokens], run: &str, prefix: &str) -> Vec<Named> {
-    let mut out = Vec::new();
     let steps = plural(tokens.len() as u64, "step");
+    let subtitle = format!("{run}: mean of {steps}");
+    let mut out = vec![parts(tokens, &steps, &subtitle, prefix)];
+    if tokens.iter().any(|t| t.probe.is_some()) {
+        out.extend([changes(tokens, &subtitle, prefix), directions(tokens, &subtitle, prefix)]);
+    }
+    out
+}
+
+fn parts(tokens: &[Tokens], steps: &str, subtitle: &str, prefix: &str) -> Named {
     let deciles = Shares::of(tokens, |t| &t.deciles);
     let groups: Vec<String> = deciles.from.iter().map(|from| format!("{from:.1}")).collect();
     let bars = |bare: bool| {
@@ -90,58 +99,60 @@ fn sampled(tokens: &[Tokens], run: &str, prefix: &str) -> Vec<Named> {
             .bars("of tokens", &deciles.tokens)
             .bars("of the gradient", &deciles.gradient)
             .color(GRADIENT)
-            .subtitle(&format!("{run}: mean of {steps}"))
+            .subtitle(subtitle)
             .size(SIZE.0, SIZE.1);
         if bare { bars.subtitle("").untitled() } else { bars }.into()
     };
     let hint = format!(
         "Sampled tokens of {steps}, in tenths of probability, and what part of the sum of the gradients' sizes is theirs."
     );
-    out.push(named(format!("{prefix}tokens-by-probability"), "Tokens and gradient by probability", hint, bars));
-    if tokens.iter().any(|t| t.probe.is_some()) {
-        let signs = [("advantage above 0", moved(tokens, true)), ("advantage below 0", moved(tokens, false))];
-        let is_counted = signs.iter().flat_map(|(_, spreads)| spreads).any(|spread| matches!(spread, Spread::Cells(_)));
-        let violins = |bare: bool| {
-            let mut violins = Violins::new("Change of probability in a step", &QUARTERS)
-                .x("probability before the step")
-                .y("p after − p before")
-                .hline(0.0)
-                .subtitle(&format!("{run}: mean of {steps}"))
-                .size(SIZE.0, SIZE.1);
-            for (name, spreads) in &signs {
-                violins = violins.spreads(name, spreads.clone());
-            }
-            if bare { violins.subtitle("").untitled() } else { violins }.into()
-        };
-        let shape = match is_counted {
-            true => {
-                "The wider a violin, the more tokens changed by that much; the bar holds their middle half, the white line is the median"
-            }
-            false => "Box: the middle half of the tokens, with the median; whiskers: the rest",
-        };
-        let hint = format!(
-            "{shape}. The 0.5 % most extreme of each side are left out. Tokens with a positive advantage should go up, the others down."
-        );
-        out.push(named(format!("{prefix}change-of-probability"), "Change of probability in a step", hint, violins));
-        let right = |bare: bool| {
-            let mut bars = Bars::new("Right direction by probability", &QUARTERS)
-                .x("probability before the step")
-                .y("share of tokens")
-                .y_range(0.0, 1.0)
-                .hline(0.5, "")
-                .shares()
-                .subtitle(&format!("{run}: mean of {steps}"))
-                .size(SIZE.0, SIZE.1);
-            for (name, which, color) in [("all", 0, 2), ("advantage above 0", 1, 0), ("advantage below 0", 2, 1)] {
-                bars = bars.bars(name, &right(tokens, which)).color(color);
-            }
-            if bare { bars.subtitle("").untitled() } else { bars }.into()
-        };
-        let hint = "Of the tokens that a step moved at all, those whose probability went where the advantage wants it; the dashed \
-                    line is chance.";
-        out.push(named(format!("{prefix}right-direction"), "Right direction by probability", hint.into(), right));
-    }
-    out
+    named(format!("{prefix}tokens-by-probability"), "Tokens and gradient by probability", hint, bars)
+}
+
+fn changes(tokens: &[Tokens], subtitle: &str, prefix: &str) -> Named {
+    let signs = [("advantage above 0", moved(tokens, true)), ("advantage below 0", moved(tokens, false))];
+    let is_counted = signs.iter().flat_map(|(_, spreads)| spreads).any(|spread| matches!(spread, Spread::Cells(_)));
+    let violins = |bare: bool| {
+        let mut violins = Violins::new("Change of probability in a step", &QUARTERS)
+            .x("probability before the step")
+            .y("p after − p before")
+            .hline(0.0)
+            .subtitle(subtitle)
+            .size(SIZE.0, SIZE.1);
+        for (name, spreads) in &signs {
+            violins = violins.spreads(name, spreads.clone());
+        }
+        if bare { violins.subtitle("").untitled() } else { violins }.into()
+    };
+    let shape = match is_counted {
+        true => {
+            "The wider a violin, the more tokens changed by that much; the bar holds their middle half, the white line is the median"
+        }
+        false => "Box: the middle half of the tokens, with the median; whiskers: the rest",
+    };
+    let hint = format!(
+        "{shape}. The 0.5 % most extreme of each side are left out. Tokens with a positive advantage should go up, the others down."
+    );
+    named(format!("{prefix}change-of-probability"), "Change of probability in a step", hint, violins)
+}
+
+fn directions(tokens: &[Tokens], subtitle: &str, prefix: &str) -> Named {
+    let bars = |bare: bool| {
+        let mut bars = Bars::new("Right direction by probability", &QUARTERS)
+            .x("probability before the step")
+            .y("share of tokens")
+            .y_range(0.0, 1.0)
+            .hline(0.5, "")
+            .shares()
+            .subtitle(subtitle)
+            .size(SIZE.0, SIZE.1);
+        for (name, which, color) in [("all", 0, 2), ("advantage above 0", 1, 0), ("advantage below 0", 2, 1)] {
+            bars = bars.bars(name, &right(tokens, which)).color(color);
+        }
+        if bare { bars.subtitle("").untitled() } else { bars }.into()
+    };
+    let hint = "Of the tokens that a step moved at all, those whose probability went where the advantage wants it; the dashed line is chance.";
+    named(format!("{prefix}right-direction"), "Right direction by probability", hint.into(), bars)
 }
 
 /// Token-weighted means over steps.

@@ -71,6 +71,7 @@ fn color(ink: Ink, visuals: &Visuals) -> Color32 {
     }
 }
 
+// Length: one arm a shape.
 /// Paint shapes, the picture's corner at `origin`.
 pub fn paint(painter: &Painter, scene: &Scene, origin: Pos2, visuals: &Visuals) {
     let at = |(x, y): Point| origin + vec2(x as f32, y as f32);
