@@ -156,6 +156,10 @@ fn reinforcement_has_its_tokens_exams_and_completions() {
     ] {
         assert!(page.contains(text), "{text}");
     }
+    // Violins of both signs where the log has counts, boxes where it has quantiles only, nothing where there were no tokens.
+    let figure = page.split("<figure").find(|f| f.contains("<h3>Change of probability in a step</h3>")).unwrap();
+    let drawn = ["fill-opacity=\"0.4\"", "fill-opacity=\"0.45\"", ">n/a<"].map(|part| figure.matches(part).count());
+    assert_eq!(drawn, [4, 2, 2], "{figure}");
     // Newcombe's interval from those of 10 % [5, 16] and 40 % [35, 46]: 30 -+ sqrt(5^2 + 6^2).
     let found =
         "10.0 % of held-out questions right at step 0, 40.0 % at step 60: +30.0 percentage points (95 % interval +22.2 to +37.8)";
