@@ -138,6 +138,26 @@ fn a_run_that_tells_everything_is_shown_whole() {
     assert_eq!(chart(&data, "loss")["lines"].as_array().unwrap().len(), 4);
 }
 
+/// A run has the colour that the window gives it, whatever the order of the runs.
+#[test]
+fn runs_keep_their_colours_in_any_order() {
+    let dir = tempfile::tempdir().unwrap();
+    let names = ["a-run", "b-run", "c-run"].map(String::from);
+    let runs: Vec<_> = names.iter().map(|name| made::pretrain(dir.path(), name, 20)).collect();
+    let hues = lehr::history::hues(&names);
+    for order in [[0, 1, 2], [2, 0, 1]] {
+        let (page, _) = report(&order.map(|i| runs[i].clone()));
+        let data = data(&page);
+        for (place, run) in order.into_iter().enumerate() {
+            let dot = format!("--c:var(--s{})\"></i><b><bdi>{}</bdi></b>", hues[run], names[run]);
+            assert!(page.contains(&dot), "{dot}");
+            let lines = chart(&data, "gradient-norm")["lines"].as_array().unwrap();
+            let own: Vec<_> = lines.iter().filter(|line| line["run"] == place).collect();
+            assert!(!own.is_empty() && own.iter().all(|line| line["color"] == hues[run]), "{lines:?}");
+        }
+    }
+}
+
 #[test]
 fn reinforcement_has_its_tokens_exams_and_completions() {
     let dir = tempfile::tempdir().unwrap();
