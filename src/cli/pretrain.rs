@@ -155,7 +155,7 @@ fn exit_code(finished: &Finished) -> i32 {
     if finished.reason == "stopped" { INTERRUPTED } else { 0 }
 }
 
-/// A resumed run goes on with its frozen settings; a flag that would change them is a mistake worth a word.
+/// A resumed run keeps its frozen settings; a flag that would change them is a mistake worth a word.
 fn refuse_flags_on_resume(run: &std::path::Path, typed: &ArgMatches) -> anyhow::Result<()> {
     use clap::parser::ValueSource::CommandLine;
     let own = ["resume", "max_steps", "json", "control", "window", "dry_run", "adapter", "threads"];

@@ -31,7 +31,7 @@ pub fn tell(player: &mut Player, with_commands: bool) -> anyhow::Result<i32> {
         match player.phase() {
             Phase::Stopped => {
                 output::note(&format!(
-                    "stopped; what was done is kept in {}, and the same command goes on from there",
+                    "stopped; what was done is kept in {}, and the same command continues from there",
                     crate::vfs::shown(player.dir())
                 ));
                 return Ok(INTERRUPTED);

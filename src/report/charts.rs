@@ -123,7 +123,7 @@ impl Plot {
     }
 }
 
-/// What changes how a run goes on.
+/// What changes the course of a run.
 fn is_turn(pin: &Pin) -> bool {
     matches!(pin.kind, PinKind::Rescue | PinKind::LiveSettings)
 }

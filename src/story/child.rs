@@ -103,7 +103,7 @@ impl Drop for Child {
 pub enum Attempt {
     /// Nothing, or nothing of use: what lay there was removed.
     Nothing,
-    /// A checkpoint to go on from.
+    /// A checkpoint to continue from.
     Resumable,
     /// All of it.
     Complete,

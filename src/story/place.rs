@@ -1,5 +1,5 @@
 //! Where a story's files lie: a folder of its own with `story.json`, which says what has been run, so that a story that was interrupted
-//! goes on; and beside it the folder of a start that several stories share.
+//! continues; and beside it the folder of a start that several stories share.
 
 use super::script::{Step, StepKind, Story, path_names};
 use crate::session::lock::RunLock;

@@ -2,7 +2,7 @@
 //! very program; what they do is read from their files.
 //!
 //! `Reading` -`go`-> `Running` -`poll`...-> `Seen` -`next`-> `Reading` of the next scene ... `Done`. `stop` asks a trainer to save and leave:
-//! `Stopped`; `go` goes on from there, as does a new player later.
+//! `Stopped`; `go` continues from there, as does a new player later.
 
 use super::child::Child;
 use super::compare::Verdict;
@@ -44,7 +44,7 @@ pub enum Phase {
     Seen,
     /// The story is over.
     Done,
-    /// It was stopped; what was trained is saved. `go` goes on.
+    /// It was stopped; what was trained is saved. `go` continues.
     Stopped,
     /// A command failed: one line.
     Failed(String),
@@ -76,7 +76,7 @@ pub struct Player {
 }
 
 impl Player {
-    /// Begin a story, or go on with one that was interrupted.
+    /// Begin a story, or continue one that was interrupted.
     ///
     /// # Errors
     /// A folder that cannot be used.
