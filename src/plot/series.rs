@@ -113,7 +113,7 @@ impl Series {
     }
 
     /// The colour of the i-th series instead of the next free one: for what belongs together.
-    pub fn color(mut self, i: usize) -> Self {
+    pub fn color(self, i: usize) -> Self {
         self.ink(Ink::Series(i))
     }
 

@@ -30,7 +30,7 @@ fn evenly(n: usize, most: usize) -> Vec<usize> {
 /// Texts that runs wrote while they trained.
 pub(super) fn samples(runs: &[ReportRun]) -> Option<Section> {
     let mut body = String::new();
-    for (i, told) in runs.iter().enumerate() {
+    for told in runs {
         let all = &told.history().samples;
         if all.is_empty() {
             continue;
@@ -87,7 +87,7 @@ pub(super) fn completions(runs: &[ReportRun]) -> Result<Option<Section>> {
     let mut body = String::new();
     // Fewer a run where there are many.
     let most_steps = if runs.len() > 4 { 2 } else { 3 };
-    for (i, told) in runs.iter().enumerate() {
+    for told in runs {
         let log = &told.files.completions;
         let steps = log.steps();
         if steps.is_empty() {

@@ -5,7 +5,7 @@ use crate::app::theme;
 use crate::plot::{Anchor, Figure, Ink, Point, Scene, Shape, Style};
 use eframe::egui::epaint::{Mesh, PathShape, TextShape};
 use eframe::egui::{
-    Color32, FontId, Painter, Pos2, Rect, Response, Role, Sense, Stroke, StrokeKind, Ui, Visuals, WidgetInfo, pos2, vec2,
+    Color32, FontId, Painter, Pos2, Rect, Response, Role, Sense, Stroke, StrokeKind, Ui, Visuals, WidgetInfo, vec2,
 };
 
 /// A picture that was painted.
