@@ -132,7 +132,6 @@ pub fn pass_of(rollouts: &[Rollout], wanted: impl Fn(f64) -> bool) -> Pass {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::rng::Rng;
 
     fn change(p: f64, by: f64, advantage: f64) -> Change {
         Change { before: p.ln(), after: (p + by).ln(), advantage }
