@@ -13,6 +13,19 @@ pub fn count(n: u64) -> String {
     out
 }
 
+/// A large number in short: 812,288 as 812 k, 19,500,000 as 19.5 M.
+pub fn about(n: u64) -> String {
+    let v = n as f64;
+    for (unit, name) in [(1e12, "T"), (1e9, "G"), (1e6, "M"), (1e3, "k")] {
+        if v >= unit * 0.9995 {
+            let v = v / unit;
+            let places = if v < 10.0 { 2 } else { usize::from(v < 100.0) };
+            return format!("{v:.places$} {name}");
+        }
+    }
+    n.to_string()
+}
+
 /// Seconds in words: 45 s, 3 min 20 s, 2 h 5 min, 3 d 4 h; what is no duration is unknown.
 pub fn duration(seconds: f64) -> String {
     if !seconds.is_finite() || seconds < 0.0 {
@@ -25,6 +38,63 @@ pub fn duration(seconds: f64) -> String {
         3600..86_400 => format!("{} h {} min", s / 3600, s % 3600 / 60),
         _ => format!("{} d {} h", s / 86_400, s % 86_400 / 3600),
     }
+}
+
+/// A Unix time as the time of day, in UTC.
+pub fn clock(unix_seconds: f64) -> String {
+    let s = unix_seconds.max(0.0) as u64 % 86_400;
+    format!("{:02}:{:02}:{:02}", s / 3600, s % 3600 / 60, s % 60)
+}
+
+/// A Unix time as the day in UTC: 2026-11-25.
+pub fn date(unix_seconds: f64) -> String {
+    // Years that begin in March end with the day that leap years add (Hinnant, "chrono-compatible low-level date algorithms").
+    let days = (unix_seconds / 86_400.0).floor() as i64 + 719_468;
+    let (era, of_era) = (days.div_euclid(146_097), days.rem_euclid(146_097));
+    let year = (of_era - of_era / 1460 + of_era / 36_524 - of_era / 146_096) / 365;
+    let of_year = of_era - (365 * year + year / 4 - year / 100);
+    let from_march = (5 * of_year + 2) / 153;
+    let day = of_year - (153 * from_march + 2) / 5 + 1;
+    let month = if from_march < 10 { from_march + 3 } else { from_march - 9 };
+    format!("{:04}-{month:02}-{day:02}", year + 400 * era + i64::from(month <= 2))
+}
+
+/// A share in percent, with so many decimals: 16.3 %; a dash where it is no number.
+pub fn percent(share: f64, decimals: usize) -> String {
+    if share.is_finite() { format!("{:.decimals$} %", 100.0 * share) } else { "-".into() }
+}
+
+/// Characters that a reader cannot see and that could make a line say something else: control characters, and those that join, hide, or turn
+/// the direction of what follows.
+pub fn is_hidden(c: char) -> bool {
+    c.is_control()
+        || matches!(c, '\u{ad}' | '\u{61c}' | '\u{200b}' | '\u{200e}' | '\u{200f}' | '\u{2028}'..='\u{202e}' | '\u{2060}'..='\u{206f}'
+            | '\u{feff}' | '\u{fff0}'..='\u{fffb}' | '\u{e0000}'..='\u{e0fff}')
+}
+
+/// Text from outside that changes nothing but what is read: hidden characters are written as escapes, new lines and tabs are kept.
+pub fn visible(text: &str) -> String {
+    let mut out = String::with_capacity(text.len());
+    for c in text.chars() {
+        if is_hidden(c) && c != '\n' && c != '\t' { out.extend(c.escape_default()) } else { out.push(c) }
+    }
+    out
+}
+
+/// Text as that of an XML or HTML element, or as an attribute's value.
+pub fn escape_markup(text: &str) -> String {
+    let mut out = String::with_capacity(text.len() + text.len() / 8);
+    for c in text.chars() {
+        match c {
+            '&' => out.push_str("&amp;"),
+            '<' => out.push_str("&lt;"),
+            '>' => out.push_str("&gt;"),
+            '"' => out.push_str("&quot;"),
+            '\'' => out.push_str("&#39;"),
+            c => out.push(c),
+        }
+    }
+    out
 }
 
 /// The name that is nearest to what was typed, if one is near.
@@ -45,6 +115,14 @@ pub fn did_you_mean<'a>(typed: &str, known: impl IntoIterator<Item = &'a str>) -
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn days_are_those_of_the_calendar() {
+        let days = [0.0, 951_782_399.0, 951_782_400.0, 1_709_164_800.0, 1_795_617_248.8, -1.0].map(date);
+        assert_eq!(days, ["1970-01-01", "2000-02-28", "2000-02-29", "2024-02-29", "2026-11-25", "1969-12-31"]);
+        assert_eq!([clock(43_200.0), clock(1_795_617_248.8)], ["12:00:00", "14:34:08"]);
+        assert_eq!([percent(0.1625, 1), percent(1.0, 0), percent(f64::NAN, 1)], ["16.2 %", "100 %", "-"]);
+    }
 
     #[test]
     fn numbers_and_times_are_written_as_people_write_them() {

@@ -16,12 +16,24 @@ pub fn median(values: &[f64]) -> f64 {
     quantile(values, 0.5)
 }
 
+/// Mean of (value, weight); what is no number or has no weight does not count; NaN of nothing.
+pub fn weighted_mean(values: impl IntoIterator<Item = (f64, f64)>) -> f64 {
+    let counted = values.into_iter().filter(|(value, weight)| value.is_finite() && *weight > 0.0);
+    let (sum, mass) = counted.fold((0.0, 0.0), |(sum, mass), (value, weight)| (sum + value * weight, mass + weight));
+    sum / mass
+}
+
 /// A quantile by linear interpolation; NaN of nothing.
 pub fn quantile(values: &[f64], q: f64) -> f64 {
     let mut sorted = values.to_vec();
     sorted.sort_by(f64::total_cmp);
+    quantile_of_sorted(&sorted, q)
+}
+
+/// A quantile of ascending numbers by linear interpolation; NaN of nothing.
+pub fn quantile_of_sorted(sorted: &[f64], q: f64) -> f64 {
     let Some(last) = sorted.len().checked_sub(1) else { return f64::NAN };
-    let at = q * last as f64;
+    let at = q.clamp(0.0, 1.0) * last as f64;
     let (low, high) = (sorted[at.floor() as usize], sorted[at.ceil() as usize]);
     low + (high - low) * at.fract()
 }
@@ -43,4 +55,36 @@ pub fn t_quantile(freedom: usize) -> f64 {
     ];
     // Beyond the table the first term of its expansion about the normal quantile.
     TABLE.get(freedom.max(1) - 1).copied().unwrap_or(1.96 + 2.4 / freedom as f64)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::rng::Rng;
+
+    #[test]
+    fn quantiles_against_counting() {
+        let rng = Rng::new(1, "quantile");
+        let values: Vec<f64> = (0..1001).map(|i| rng.normal_pair(1, i)[0]).collect();
+        for q in [0.0, 0.005, 0.25, 0.5, 0.9, 1.0] {
+            let found = quantile(&values, q);
+            let below = values.iter().filter(|v| **v < found).count() as f64 / 1000.0;
+            assert!((below - q).abs() < 1.1e-3, "{q}: {below}");
+        }
+        assert!(quantile(&[], 0.5).is_nan());
+    }
+
+    #[test]
+    fn weights_without_numbers_do_not_count() {
+        assert_eq!(weighted_mean([(1.0, 1.0), (4.0, 2.0), (f64::NAN, 9.0), (7.0, 0.0)]), 3.0);
+        assert!(weighted_mean([]).is_nan() && mean(&[]).is_nan());
+    }
+
+    #[test]
+    fn intervals_are_those_of_the_tables() {
+        // Student's t, 97.5 %: 2.776 for 4 degrees of freedom, 2.262 for 9, 2.045 for 29.
+        for (degrees, wanted) in [(4, 2.776), (9, 2.262), (29, 2.045)] {
+            assert!((t_quantile(degrees) / wanted - 1.0).abs() < 0.02, "{degrees}: {}", t_quantile(degrees));
+        }
+    }
 }

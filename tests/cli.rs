@@ -199,6 +199,29 @@ fn generate_repeats() {
     assert!(long.code == Some(0) && long.err.starts_with("note: ") && long.err.contains("16"), "{}", long.err);
 }
 
+/// Every command has a page and is completed.
+#[test]
+fn manual_pages_and_completions_know_every_command() {
+    let place = Place::new();
+    let said = run(&mut place.lehr(["man", "pages"]));
+    assert_eq!((said.code, said.out.as_str()), (Some(0), ""), "{}", said.err);
+    let page = |name: &str| std::fs::read_to_string(place.path("pages").join(name)).unwrap_or_else(|e| panic!("{name}: {e}"));
+    assert!(
+        page("lehr-pretrain.1").replace("\\-", "-").contains("--learning-rate") && page("lehr-merge-sweep.1").contains(".TH")
+    );
+    let script = run(&mut place.lehr(["completions", "bash"]));
+    assert_eq!(script.code, Some(0), "{}", script.err);
+    let mut tree = lehr::cli::command();
+    tree.build();
+    for command in tree.get_subcommands().filter(|command| command.get_name() != "help") {
+        let name = command.get_name();
+        assert!(page(&format!("lehr-{name}.1")).contains(name) && script.out.contains(name), "{name}");
+    }
+    assert!(script.out.contains("--learning-rate"));
+    let unknown = run(&mut place.lehr(["completions", "tcl"]));
+    assert_eq!((unknown.code, unknown.err.lines().count()), (Some(2), 1), "{}", unknown.err);
+}
+
 #[test]
 fn bench_and_doctor_report() {
     let place = Place::new();
@@ -220,6 +243,7 @@ fn bench_and_doctor_report() {
     assert!(!checks.is_empty() && checks.iter().all(|c| c["passed"] == true && c["error_over_allowed"].is_f64()), "{lines:?}");
     let said = run(&mut place.lehr(["doctor", "--seeds=1", "--only=rmsnorm"]));
     assert!(said.code == Some(0) && said.out.contains("rmsnorm"), "{}{}", said.out, said.err);
+    assert!(said.out.lines().all(|line| line.chars().count() <= 80), "{}", said.out);
 }
 
 #[test]

@@ -397,6 +397,23 @@ fn a_conversation_has_a_memory_that_can_be_reset() {
     assert!(err.contains("oldest 2 messages are left out") && err.contains("too many"), "{err}");
 }
 
+/// A line whose end cannot be found ends the conversation: one line says so, and the exit status.
+#[test]
+fn a_line_without_end_is_an_error_of_the_conversation() {
+    let place = Place::new();
+    let mut command = place.lehr(["chat", "--json", "--model"]);
+    command.arg(golden("qwen2.gguf")).stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped());
+    let mut child = command.spawn().unwrap();
+    // It may stop to read before the end.
+    let _ = child.stdin.take().unwrap().write_all(&vec![b'x'; (16 << 20) + 10]);
+    let output = child.wait_with_output().unwrap();
+    let out = String::from_utf8(output.stdout).unwrap();
+    let said: Vec<serde_json::Value> = out.lines().map(|line| serde_json::from_str(line).unwrap()).collect();
+    assert_eq!((output.status.code(), said.len()), (Some(1), 2), "{out}");
+    assert_eq!(said[1]["said"], "Refused", "{out}");
+    assert!(said[1]["text"].as_str().unwrap().contains("more than 16 MiB"), "{out}");
+}
+
 /// A program that speaks in JSON lines holds the same conversation.
 #[test]
 fn a_program_talks_as_a_person_does() {

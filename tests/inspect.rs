@@ -228,6 +228,7 @@ fn the_command_takes_models_runs_and_steps() {
     assert_eq!(said.code, Some(0), "{}", said.err);
     let rows = |start: &str| said.out.lines().filter(|line| line.trim_start().starts_with(start)).count();
     assert_eq!((rows("0  a "), rows("1  \\n "), rows("2  k "), rows("layers.0 ")), (2, 2, 2, 1), "{}", said.out);
+    assert!(said.out.lines().all(|line| line.chars().count() <= 80), "{}", said.out);
     for (model, more, words) in [
         ("runs/a@4", &["--text=a"][..], "no checkpoint of step 4"),
         ("runs/none", &["--text=a"], "no such folder"),

@@ -138,6 +138,26 @@ fn a_run_that_tells_everything_is_shown_whole() {
     assert_eq!(chart(&data, "loss")["lines"].as_array().unwrap().len(), 4);
 }
 
+/// A run has the colour that the window gives it, whatever the order of the runs.
+#[test]
+fn runs_keep_their_colours_in_any_order() {
+    let dir = tempfile::tempdir().unwrap();
+    let names = ["a-run", "b-run", "c-run"].map(String::from);
+    let runs: Vec<_> = names.iter().map(|name| made::pretrain(dir.path(), name, 20)).collect();
+    let hues = lehr::history::hues(&names);
+    for order in [[0, 1, 2], [2, 0, 1]] {
+        let (page, _) = report(&order.map(|i| runs[i].clone()));
+        let data = data(&page);
+        for (place, run) in order.into_iter().enumerate() {
+            let dot = format!("--c:var(--s{})\"></i><b><bdi>{}</bdi></b>", hues[run], names[run]);
+            assert!(page.contains(&dot), "{dot}");
+            let lines = chart(&data, "gradient-norm")["lines"].as_array().unwrap();
+            let own: Vec<_> = lines.iter().filter(|line| line["run"] == place).collect();
+            assert!(!own.is_empty() && own.iter().all(|line| line["color"] == hues[run]), "{lines:?}");
+        }
+    }
+}
+
 #[test]
 fn reinforcement_has_its_tokens_exams_and_completions() {
     let dir = tempfile::tempdir().unwrap();
@@ -146,7 +166,7 @@ fn reinforcement_has_its_tokens_exams_and_completions() {
     assert!(wanted.iter().all(|w| summary.charts.iter().any(|c| c == w)), "{:?}", summary.charts);
     for text in [
         "low-probability pass",
-        "Knights-and-Knaves puzzles, 768 completions a step, beginning from <bdi>base@200</bdi>",
+        "Knights-and-Knaves puzzles, 768 completions a step, starting from <bdi>base@200</bdi>",
         "<b>50.0 %</b> <small>45.0 to 56.0 % of 50</small>",
         "<b class=\"p1\" data-n=\"-2 1.2 -0.7\"> is</b>",
         "reward 0.5",
@@ -156,6 +176,10 @@ fn reinforcement_has_its_tokens_exams_and_completions() {
     ] {
         assert!(page.contains(text), "{text}");
     }
+    // Violins of both signs where the log has counts, boxes where it has quantiles only, nothing where there were no tokens.
+    let figure = page.split("<figure").find(|f| f.contains("<h3>Change of probability in a step</h3>")).unwrap();
+    let drawn = ["fill-opacity=\"0.4\"", "fill-opacity=\"0.45\"", ">n/a<"].map(|part| figure.matches(part).count());
+    assert_eq!(drawn, [4, 2, 2], "{figure}");
     // Newcombe's interval from those of 10 % [5, 16] and 40 % [35, 46]: 30 -+ sqrt(5^2 + 6^2).
     let found =
         "10.0 % of held-out questions right at step 0, 40.0 % at step 60: +30.0 percentage points (95 % interval +22.2 to +37.8)";

@@ -8,6 +8,8 @@
     /** What all charts share: the horizontal axis, the part of it that is seen (null: all), the cross-hair's place (null: nowhere). */
     const view = { axis: "step", from: null, to: null, at: null };
     const charts = [];
+    /** Pixels right of the data, where half of the last label may lie. */
+    const BESIDE = 22;
 
     // ---- small tools
 
@@ -48,54 +50,114 @@
         return view.axis === "step" ? "step " + grouped(x) : grouped(x) + " tokens";
     }
 
-    /** Round numbers between two numbers, about so many. */
-    function ticks(low, high, most) {
-        const rough = (high - low) / Math.max(most, 1);
-        if (!(rough > 0) || !Number.isFinite(rough)) return [];
-        const power = 10 ** Math.floor(Math.log10(rough));
-        const step = [1, 2, 2.5, 5, 10].map((m) => m * power).find((s) => s >= rough * 0.999) || rough;
-        const out = [];
-        for (let k = Math.ceil(low / step - 1e-9); k * step <= high + 1e-9 * step && out.length < 50; k++) out.push(k * step);
-        return out;
+    // ---- ticks: a port of src/plot/scale.rs, so that these charts and the still pictures are marked alike
+
+    const whole = (v) => Math.abs(v - Math.round(v)) <= 1e-6 * Math.max(1, Math.abs(v));
+
+    /** Multiples of 1, 2, 2.5 or 5 times a power of ten, as many as possible up to `most`, at least `least` apart. */
+    function steps(low, high, most, least = 0) {
+        const span = high - low;
+        most = Math.max(most, 2);
+        if (!(span > 0) || !Number.isFinite(span)) return [];
+        for (let power = Math.floor(Math.log10(span / most)) - 1; ; power++) {
+            for (const step of [1, 2, 2.5, 5]) {
+                const unit = 10 ** Math.abs(power), value = (k) => (power < 0 ? (k * step) / unit : k * step * unit);
+                const first = Math.ceil(low / value(1) - 1e-9), last = Math.floor(high / value(1) + 1e-9);
+                const allowed = value(1) >= least && (least === 0 || whole(value(1)));
+                if (last - first < most && allowed) return Array.from({ length: Math.max(last - first + 1, 0) }, (_, i) => value(first + i) + 0);
+            }
+        }
     }
 
+    const labelled = (values) => numbers(values).map((label, i) => [values[i], label]);
+
+    /** Powers of ten; where the span holds few of them, multiples too; where that is not enough, round numbers. */
     function logTicks(low, high, most) {
-        const out = [], decades = Math.log10(high / low), every = Math.ceil(decades / most);
-        const multiples = decades < 1.6 ? [1, 2, 3, 5] : decades < 3 ? [1, 3] : [1];
-        for (let p = Math.floor(Math.log10(low)); p <= Math.ceil(Math.log10(high)); p++) {
-            if (((p % every) + every) % every) continue;
-            for (const m of multiples) if (m * 10 ** p >= low * 0.9999 && m * 10 ** p <= high * 1.0001) out.push(m * 10 ** p);
+        const decades = (multiples, every) => {
+            const out = [];
+            for (let p = Math.floor(Math.log10(low)); p <= Math.ceil(Math.log10(high)); p++) {
+                if (((p % every) + every) % every === 0) for (const m of multiples) out.push(p < 0 ? m / 10 ** -p : m * 10 ** p);
+            }
+            return out.filter((v) => v >= low * (1 - 1e-9) && v <= high * (1 + 1e-9));
+        };
+        for (const [multiples, widest] of [[[1, 2, 3, 5], 30], [[1, 2, 5], 1e3], [[1, 3], 1e3]]) {
+            const values = decades(multiples, 1);
+            if (high / low < widest && values.length <= most && values.length >= 2) return labelled(values);
         }
-        return out.length < 2 ? ticks(low, high, most).filter((v) => v > 0) : out;
+        if (high / low < 10 && decades([1], 1).length < 2) return labelled(steps(low, high, most));
+        let every = 1;
+        while (decades([1], every).length > Math.max(most, 2)) every++;
+        return labelled(decades([1], every));
     }
+
+    const unitOf = (v) => (v >= 1e12 ? [1e12, " T"] : v >= 1e9 ? [1e9, " G"] : v >= 1e6 ? [1e6, " M"] : v >= 1e4 ? [1e3, " k"] : [1, ""]);
+    const minus = (text) => text.replace(/^-/, "−");
+    const placesOf = (values, unit, most) => {
+        for (let p = 0; p < most; p++) if (values.every((v) => whole((v / unit) * 10 ** p))) return p;
+        return null;
+    };
+    const written = (v, unit, places, suffix) => (v === 0 ? "0" : minus((v / unit).toFixed(places) + suffix));
 
     /** Labels of one axis, written alike. */
-    function labels(values, log) {
-        const largest = Math.max(...values.map(Math.abs), 0);
-        const one = (v, unit, suffix, places) => (v === 0 ? "0" : (v < 0 ? "−" : "") + (Math.abs(v) / unit).toFixed(places) + suffix);
-        const unitOf = (v) => (v >= 1e12 ? [1e12, " T"] : v >= 1e9 ? [1e9, " G"] : v >= 1e6 ? [1e6, " M"] : v >= 1e4 ? [1e3, " k"] : [1, ""]);
-        const placesOf = (v, unit) => [0, 1, 2, 3, 4, 5, 6].find((p) => Math.abs(v / unit * 10 ** p - Math.round(v / unit * 10 ** p)) < 1e-6 * Math.max(1, Math.abs(v / unit * 10 ** p))) ?? 6;
-        if (log || (largest > 0 && largest < 1e-3)) {
-            return values.map((v) => {
-                if (v !== 0 && Math.abs(v) < 1e-3) return number(v).replace(/^(−?)1·/, "$1");
-                const [unit, suffix] = unitOf(Math.abs(v));
-                return one(v, unit, suffix, placesOf(v, unit));
-            });
+    function numbers(values) {
+        const sizes = values.map(Math.abs), largest = Math.max(0, ...sizes), smallest = Math.min(Infinity, ...sizes.filter((v) => v > 0));
+        if (Number.isFinite(smallest) && largest / smallest > 1e3) return values.map(one);
+        if (largest > 0 && (largest < 1e-3 || largest >= 1e15)) {
+            const exponent = Math.floor(Math.log10(largest) + 1e-9), places = placesOf(values, 10 ** exponent, 10) ?? 10;
+            return values.map((v) => written(v, 10 ** exponent, places, "·10" + raised(exponent)));
         }
-        const [unit, suffix] = unitOf(largest);
-        const places = Math.max(0, ...values.map((v) => placesOf(v, unit)));
-        return values.map((v) => one(v, unit, suffix, places));
+        const [unit, suffix] = unitOf(largest), places = placesOf(values, unit, 10) ?? 10;
+        return values.map((v) => written(v, unit, places, suffix));
     }
 
-    /** Ticks of the horizontal axis with labels; time in its own units. */
-    function across(low, high, most) {
-        if (view.axis !== "seconds") {
-            const at = ticks(low, high, most).filter((v) => view.axis !== "step" || Number.isInteger(v));
-            return at.map((v, i) => [v, labels(at)[i]]);
+    /** A number by itself. */
+    function one(v) {
+        const size = Math.abs(v);
+        if (v === 0) return "0";
+        if (size < 1e-3 || size >= 1e15) {
+            let exponent = Math.floor(Math.log10(size)), mantissa = v / 10 ** exponent;
+            if (Math.abs(mantissa) >= 9.9995) [mantissa, exponent] = [mantissa / 10, exponent + 1];
+            if (whole(mantissa) && Math.round(mantissa) === 1) return "10" + raised(exponent);
+            return minus(mantissa.toFixed(placesOf([mantissa], 1, 3) ?? 3)) + "·10" + raised(exponent);
         }
-        const [unit, name] = high < 180 ? [1, " s"] : high < 10800 ? [60, " min"] : high < 259200 ? [3600, " h"] : [86400, " d"];
-        const at = ticks(low / unit, high / unit, most), text = labels(at);
-        return at.map((v, i) => [v * unit, text[i] + (v === 0 ? "" : name)]);
+        const [unit, suffix] = unitOf(size);
+        return written(v, unit, placesOf([v], unit, 6) ?? 3, suffix);
+    }
+
+    /** Ticks of the horizontal axis in the units of what it counts. */
+    function units(low, high, most) {
+        if (view.axis === "seconds") {
+            const [unit, name] = high < 180 ? [1, " s"] : high < 10800 ? [60, " min"] : high < 259200 ? [3600, " h"] : [86400, " d"];
+            return labelled(steps(low / unit, high / unit, most)).map(([v, label]) => [v * unit, label === "0" ? label : label + name]);
+        }
+        // There is nothing between two updates.
+        if (Math.ceil(low) > Math.floor(high)) return labelled(steps(low, high, most));
+        const ticks = labelled(steps(low, high, most, 1));
+        const hidden = ticks.some(([, label]) => label.includes(".") && label.split(".")[1].replace(/[A-Za-z]+$/, "").length > 2);
+        return hidden ? ticks.map(([v]) => [v, minus((v < 0 ? "-" : "") + grouped(Math.abs(v)))]) : ticks;
+    }
+
+    /** As many as have room for their labels: none reaches further beyond the end than `beside`. */
+    function across(low, high, width, beside) {
+        const at = (v) => ((v - low) / (high - low || 1)) * width, wide = (label) => 7 * label.length;
+        const free = (a, b) => at(b[0]) - at(a[0]) >= (wide(a[1]) + wide(b[1])) / 2 + 10;
+        const of = (most) => units(low, high, most).filter(([v, label]) => at(v) + wide(label) / 2 <= width + beside);
+        for (let most = Math.min(Math.max(Math.floor(width / 60), 2), 12); most >= 2; most--) {
+            const ticks = of(most);
+            if (ticks.length && ticks.every((tick, i) => i === 0 || free(ticks[i - 1], tick))) return ticks;
+        }
+        for (let most = 2; most < 40; most++) {
+            const kept = [];
+            for (const tick of of(most)) if (!kept.length || free(kept[kept.length - 1], tick)) kept.push(tick);
+            if (kept.length) return kept;
+        }
+        return [];
+    }
+
+    /** Ticks of the vertical axis, as many as suit its height. */
+    function upward(low, high, height, log) {
+        const most = Math.min(Math.max(Math.floor(height / 42), 2), 9);
+        return log ? logTicks(low, high, most) : labelled(steps(low, high, most));
     }
 
     // ---- a chart
@@ -234,17 +296,16 @@
                 if (line.smooth) line.smoothX = this.xs(line, line.smooth[0]);
             }
             const [bottom, top] = this.span(low, high);
-            const up = this.log ? logTicks(bottom, top, height / 44) : ticks(bottom, top, height / 44);
-            const names = labels(up, this.log);
-            const left = 14 + 7 * Math.max(3, ...names.map((n) => n.length));
-            const a = this.area = { x: left, y: 10, w: this.width - left - 14, h: height - 56, low, high, bottom, top };
+            const up = upward(bottom, top, height - 56, this.log);
+            const left = 14 + 7 * Math.max(3, ...up.map(([, name]) => name.length));
+            const a = this.area = { x: left, y: 10, w: this.width - left - BESIDE, h: height - 56, low, high, bottom, top };
             const f = this.log ? Math.log : (v) => v;
             a.px = (x) => a.x + (x - low) / (high - low || 1) * a.w;
             a.py = (y) => a.y + a.h - (f(y) - f(bottom)) / (f(top) - f(bottom)) * a.h;
             this.svg.replaceChildren();
             this.svg.setAttribute("viewBox", `0 0 ${this.width} ${height}`);
             make("title", {}, this.svg, this.title);
-            this.frame(up, names, height);
+            this.frame(up, height);
             const inner = make("svg", { x: a.x, y: a.y - 4, width: a.w, height: a.h + 8, viewBox: `${a.x} ${a.y - 4} ${a.w} ${a.h + 8}` }, this.svg);
             this.turns(inner);
             const shown = this.lines.filter((line) => !line.hidden);
@@ -259,18 +320,17 @@
             this.aim();
         }
 
-        frame(up, names, height) {
+        frame(up, height) {
             const a = this.area, right = a.x + a.w, floor = a.y + a.h;
-            up.forEach((v, i) => {
+            for (const [v, name] of up) {
                 const y = a.py(v);
                 make("line", { class: "gridline", x1: a.x, x2: right, y1: y, y2: y }, this.svg);
-                make("text", { x: a.x - 7, y: y + 4, "text-anchor": "end" }, this.svg, names[i]);
-            });
-            for (const [v, name] of across(a.low, a.high, a.w / 84)) {
+                make("text", { class: "up", x: a.x - 7, y: y + 4, "text-anchor": "end" }, this.svg, name);
+            }
+            for (const [v, name] of across(a.low, a.high, a.w, BESIDE)) {
                 const x = a.px(v);
                 make("line", { class: "gridline", x1: x, x2: x, y1: a.y, y2: floor }, this.svg);
-                const anchor = x > right - 14 ? "end" : "middle";
-                make("text", { x: anchor === "end" ? right + 10 : x, y: floor + 24, "text-anchor": anchor }, this.svg, name);
+                make("text", { class: "across", x, y: floor + 24, "text-anchor": "middle" }, this.svg, name);
             }
             make("line", { class: "axis", x1: a.x, x2: right, y1: floor, y2: floor }, this.svg);
             make("line", { class: "axis", x1: a.x, x2: a.x, y1: a.y, y2: floor }, this.svg);

@@ -107,12 +107,12 @@ impl Window {
         };
         // Its log is read again from the beginning: that of a resumed run may be cut.
         let index = self.desk.runs.iter().position(|run| run.files.path == path).unwrap_or(self.desk.runs.len());
-        let hue = self.desk.runs.get(index).map_or_else(|| self.desk.free_hue(), |run| run.hue);
-        let fresh = OpenRun { trainer: Some(trainer), ours: true, live: true, ..OpenRun::new(path, hue) };
+        let fresh = OpenRun { trainer: Some(trainer), ours: true, live: true, ..OpenRun::new(path, 0) };
         match self.desk.runs.get_mut(index) {
             Some(run) => *run = fresh,
             None => self.desk.runs.push(fresh),
         }
+        self.desk.color_runs();
         self.watcher.watch(path);
         self.desk.focus = Some(path.to_owned());
         true
@@ -137,14 +137,14 @@ impl Window {
         }
         for path in found {
             if self.desk.run(&path).is_none() {
-                let run = OpenRun::new(&path, self.desk.free_hue());
-                self.desk.runs.push(run);
+                self.desk.runs.push(OpenRun::new(&path, 0));
                 self.watcher.watch(&path);
             }
             if self.desk.focus.is_none() {
                 self.desk.focus = Some(path);
             }
         }
+        self.desk.color_runs();
         self.tick_a_few();
     }
 
@@ -164,6 +164,7 @@ impl Window {
         }
         self.watcher.forget(path);
         self.desk.runs.retain(|run| run.files.path != path);
+        self.desk.color_runs();
         if self.desk.focus.as_deref() == Some(path) {
             self.desk.focus = self.desk.runs.first().map(|run| run.files.path.clone());
         }

@@ -1,7 +1,9 @@
 //! Charts as files.
 
+use super::chart::values;
+use super::draw::points;
 use super::state::{Action, AppState};
-use crate::history::spec::{Spec, is_noisy, label};
+use crate::history::spec::{Spec, label, smoothing};
 use crate::history::{Axis, Cut};
 use crate::plot::{Chart, Series};
 use std::path::{Path, PathBuf};
@@ -33,7 +35,7 @@ pub fn tables(desk: &mut AppState, spec: &Spec, runs: &[PathBuf], metrics: &[Str
 fn svg(desk: &AppState, spec: &Spec, runs: &[PathBuf], metrics: &[String]) -> String {
     let axis = desk.look.axis;
     let x_label = if axis == Axis::Wall { "time" } else { axis.label() };
-    let mut chart = Chart::new(spec.title).x(x_label).y(spec.y).size(900.0, 480.0);
+    let mut chart = Chart::new(spec.title).x(x_label).across(values(axis)).y(spec.y).size(900.0, 480.0);
     if spec.log_y {
         chart = chart.log_y();
     }
@@ -50,11 +52,8 @@ fn svg(desk: &AppState, spec: &Spec, runs: &[PathBuf], metrics: &[String]) -> St
             };
             let name = if many { format!("{}: {}", run.name(), label(metric)) } else { label(metric) };
             let (color, dash) = if many { (run.hue, i) } else { (*own, 0) };
-            let points = |lines: Vec<Vec<[f64; 2]>>| -> Vec<(f64, f64)> {
-                lines.into_iter().flat_map(|line| line.into_iter().map(|[x, y]| (x, y)).chain([(f64::NAN, f64::NAN)])).collect()
-            };
             let series = |name: &str, lines| Series::line(name, &points(lines)).color(color).dashes(dash);
-            let reach = if is_noisy(metric) { raw.reach(desk.look.smooth) } else { 0 };
+            let reach = raw.reach(smoothing(metric, desk.look.smooth));
             chart = match reach {
                 0 => chart.add(series(&name, raw.lines(clock, &cut))),
                 _ => chart

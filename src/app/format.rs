@@ -2,7 +2,7 @@
 
 use crate::history::{Figure, Of};
 
-pub use crate::number_format::{count, duration};
+pub use crate::number_format::{clock, count, duration};
 
 /// About four digits, without needless zeros: 0.0001234 as 1.234e-4, 12345678 as 12,345,678.
 pub fn number(x: f64) -> String {
@@ -29,30 +29,9 @@ fn trimmed(text: &str) -> String {
     if text.contains('.') { text.trim_end_matches('0').trim_end_matches('.').to_owned() } else { text.to_owned() }
 }
 
-/// At an axis: short, with k, M, G.
-pub fn tick(x: f64) -> String {
-    let size = x.abs();
-    match size {
-        _ if size >= 1e9 => format!("{}G", number(x / 1e9)),
-        _ if size >= 1e6 => format!("{}M", number(x / 1e6)),
-        _ if size >= 1e4 => format!("{}k", number(x / 1e3)),
-        _ => number(x),
-    }
-}
-
-/// At an axis of which `span` is shown: with as many digits as its marks need to differ.
-pub fn tick_within(x: f64, span: f64) -> String {
-    let fine = span / 60.0;
-    if !(x.is_finite() && fine > 0.0) || x == 0.0 || fine >= x.abs() * 1e-3 {
-        return tick(x);
-    }
-    let digits = (-fine.log10().floor()).clamp(0.0, 12.0) as usize;
-    trimmed(&format!("{x:.digits$}"))
-}
-
 /// A share in percent.
 pub fn percent(share: f64) -> String {
-    if share.is_finite() { format!("{:.1} %", 100.0 * share) } else { "none".into() }
+    crate::number_format::percent(share, 1)
 }
 
 /// A run's figure, with its step or number of steps: `validation loss 4.156 at step 0`.
@@ -65,12 +44,6 @@ pub fn figure(f: &Figure) -> String {
         Of::Updates(n) => format!(" (mean of {} steps)", count(n as u64)),
     };
     format!("{} {}{interval}{of}", f.name, write(f.value))
-}
-
-/// A time of day, in UTC.
-pub fn clock(unix_seconds: f64) -> String {
-    let s = unix_seconds.max(0.0) as u64 % 86_400;
-    format!("{:02}:{:02}:{:02}", s / 3600, s % 3600 / 60, s % 60)
 }
 
 #[cfg(test)]
@@ -91,10 +64,5 @@ mod tests {
             (f64::NAN, "none"),
         ];
         cases.iter().for_each(|(x, text)| assert_eq!(number(*x), *text));
-        assert_eq!([tick(20_000.0), tick(1.5e6), tick(0.25)], ["20k", "1.5M", "0.25"]);
-        assert_eq!(
-            [tick_within(1.23405, 1e-4), tick_within(1.25, 2.0), tick_within(12_345.0, 20.0)],
-            ["1.23405", "1.25", "12345"]
-        );
     }
 }

@@ -3,6 +3,7 @@
 use super::state::{AppState, OpenRun};
 use crate::config::Settings;
 use crate::history::{Clock, Curve, Cut};
+use crate::stats::{deviation, mean};
 use std::path::PathBuf;
 
 /// Positions at which mean and spread are taken.
@@ -56,10 +57,8 @@ pub fn spread(runs: &[&OpenRun], metric: &str, share: f64, how: &Cut) -> Vec<Spr
         if values.is_empty() {
             continue;
         }
-        let n = values.len() as f64;
-        let mean = values.iter().sum::<f64>() / n;
-        let variance = values.iter().map(|v| (v - mean).powi(2)).sum::<f64>() / (n - 1.0).max(1.0);
-        found.push(Spread { x, mean, std: variance.sqrt() });
+        let std = if values.len() < 2 { 0.0 } else { deviation(&values) };
+        found.push(Spread { x, mean: mean(&values), std });
     }
     found
 }

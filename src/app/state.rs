@@ -104,7 +104,7 @@ impl Default for Look {
     fn default() -> Self {
         Self {
             axis: Axis::Steps,
-            smooth: 0.05,
+            smooth: crate::history::spec::SMOOTH,
             log_x: false,
             log_y_flipped: Vec::new(),
             hidden_charts: Vec::new(),
@@ -255,10 +255,12 @@ impl AppState {
         self.run(self.focus.as_deref()?)
     }
 
-    /// A colour that no open run has, while there are some; else the one that fewest have.
-    pub fn free_hue(&self) -> usize {
-        let taken = |hue: &usize| self.runs.iter().filter(|run| run.hue == *hue).count();
-        (0..crate::plot::SERIES.len()).min_by_key(taken).unwrap_or(0)
+    /// Give every open run its colour, after one has come or gone.
+    pub fn color_runs(&mut self) {
+        let names: Vec<String> = self.runs.iter().map(OpenRun::name).collect();
+        for (run, hue) in self.runs.iter_mut().zip(crate::history::hues(&names)) {
+            (run.hue, run.color) = (hue, theme::series(hue));
+        }
     }
 
     /// Draw this run in the charts, and no other.

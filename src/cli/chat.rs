@@ -15,7 +15,7 @@ use std::sync::atomic::{AtomicU8, Ordering};
 /// Flags of `lehr chat`.
 #[derive(clap::Args, Debug)]
 #[command(after_help = "In the conversation: /system TEXT begins anew with a system message, /reset begins anew, /exit leaves, \
-    /help lists this. Ctrl-C stops a reply. A line that ends in \\ goes on in the next.")]
+    /help lists this. Ctrl-C stops a reply. A line that ends in \\ continues in the next.")]
 pub struct Args {
     /// Model folder (ours or Hugging Face's), GGUF file, run folder, or RUN@STEP.
     #[arg(long, value_name = "PATH")]
@@ -182,7 +182,7 @@ struct ChatSession<'a> {
 }
 
 impl ChatSession<'_> {
-    /// A line that began with /; whether the conversation goes on.
+    /// A line that began with /; whether the conversation continues.
     fn handle_command(&mut self, line: &str) -> bool {
         let (command, rest) = line.split_once(char::is_whitespace).map_or((line, ""), |(command, rest)| (command, rest.trim()));
         match (command, rest) {
@@ -201,7 +201,7 @@ impl ChatSession<'_> {
             }
             ("help", "") => output::note(
                 "/system TEXT  begin anew with a system message\n/reset        begin anew\n/exit         leave\n\
-                 Ctrl-C stops a reply. A line that ends in \\ goes on in the next.",
+                 Ctrl-C stops a reply. A line that ends in \\ continues in the next.",
             ),
             _ => output::note(&format!(
                 "no such command: /{}; /help lists them. To say it to the model, put a blank before it",

@@ -13,10 +13,20 @@ use std::sync::mpsc::{Receiver, TryRecvError, sync_channel};
 /// Requests that wait.
 const WAITING: usize = 64;
 
-/// A line of standard input, or why it is none.
-type RequestLine = Result<ChatRequest, String>;
+/// What came on standard input.
+#[derive(Debug, PartialEq)]
+enum RequestLine {
+    /// A request.
+    ChatRequest(ChatRequest),
+    /// A line that is no request, and why; the next one may be.
+    Refused(String),
+    /// The input cannot be understood from here on, and why.
+    Broken(String),
+}
 
 /// Speak until standard input ends.
+///
+/// Returns the exit status: 1 after a line that was too long to find its end, or an input that could not be read.
 ///
 /// # Errors
 /// A device fault; standard output that was closed.
@@ -25,7 +35,8 @@ pub fn run(mut with: Conversation<'_>, ready: &ChatEvent) -> Result<i32> {
     let listen = move || {
         let mut input = std::io::stdin().lock();
         while let Some(heard) = hear(&mut input) {
-            if send.send(heard).is_err() {
+            let ends = matches!(heard, RequestLine::Broken(_));
+            if send.send(heard).is_err() || ends {
                 return;
             }
         }
@@ -35,7 +46,7 @@ pub fn run(mut with: Conversation<'_>, ready: &ChatEvent) -> Result<i32> {
     let mut waiting = VecDeque::new();
     while let Some(heard) = waiting.pop_front().or_else(|| asks.recv().ok()) {
         match heard {
-            Ok(ChatRequest::Say { text, temperature }) => {
+            RequestLine::ChatRequest(ChatRequest::Say { text, temperature }) => {
                 let temperature = temperature.unwrap_or(with.sampling.temperature);
                 let sampling = Sampling { temperature, ..with.sampling };
                 match sampling.check("") {
@@ -47,25 +58,33 @@ pub fn run(mut with: Conversation<'_>, ready: &ChatEvent) -> Result<i32> {
                 }
             }
             // The reply has ended already.
-            Ok(ChatRequest::Stop) => {}
-            Ok(ChatRequest::Reset { system }) => {
+            RequestLine::ChatRequest(ChatRequest::Stop) => {}
+            RequestLine::ChatRequest(ChatRequest::Reset { system }) => {
                 with.reset(system);
                 output::json_line(&ChatEvent::Fresh)?;
             }
-            Err(text) => refuse(&text)?,
+            RequestLine::Refused(text) => refuse(&text)?,
+            RequestLine::Broken(text) => {
+                refuse(&text)?;
+                return Ok(1);
+            }
         }
     }
     Ok(0)
 }
 
-/// The next line; None at the end of input, and after a line that is too long to find its end.
+/// The next line; None at the end of input.
 fn hear(input: &mut impl BufRead) -> Option<RequestLine> {
     let mut line = Vec::new();
-    let read = input.take(MAX_LINE + 1).read_until(b'\n', &mut line).ok()?;
-    if read == 0 || read as u64 > MAX_LINE {
-        return None;
-    }
-    Some(serde_json::from_slice(&line).map_err(|error| format!("standard input: no request: {error}")))
+    Some(match input.take(MAX_LINE + 1).read_until(b'\n', &mut line) {
+        Ok(0) => return None,
+        Ok(read) if read as u64 > MAX_LINE => {
+            RequestLine::Broken(format!("standard input: a line of more than {} MiB; the conversation ends", MAX_LINE >> 20))
+        }
+        Ok(_) => serde_json::from_slice(&line)
+            .map_or_else(|error| RequestLine::Refused(format!("standard input: no request: {error}")), RequestLine::ChatRequest),
+        Err(error) => RequestLine::Broken(format!("standard input: {error}; the conversation ends")),
+    })
 }
 
 fn refuse(text: &str) -> Result<()> {
@@ -84,8 +103,8 @@ fn say(with: &mut Conversation<'_>, text: &str, asks: &Receiver<RequestLine>, wa
         }
         loop {
             match asks.try_recv() {
-                Ok(Ok(ChatRequest::Stop)) => return Ok(false),
-                Ok(other) if waiting.len() < WAITING => waiting.push_back(other),
+                Ok(RequestLine::ChatRequest(ChatRequest::Stop)) => return Ok(false),
+                Ok(other) if waiting.len() < WAITING || matches!(other, RequestLine::Broken(_)) => waiting.push_back(other),
                 // More than anybody means: dropped.
                 Ok(_) => {}
                 // Where the input has ended, the reply is still wanted.
@@ -103,9 +122,15 @@ mod tests {
     #[test]
     fn a_line_that_is_no_request_is_refused_and_the_next_is_heard() {
         let mut input: &[u8] = b"{\"ask\":\"Stop\"}\nnonsense\n{\"ask\":\"Say\",\"text\":\"a\\nb\"}\n";
-        assert_eq!(hear(&mut input), Some(Ok(ChatRequest::Stop)));
-        assert!(hear(&mut input).unwrap().unwrap_err().starts_with("standard input: no request"));
-        assert_eq!(hear(&mut input), Some(Ok(ChatRequest::Say { text: "a\nb".into(), temperature: None })));
+        assert_eq!(hear(&mut input), Some(RequestLine::ChatRequest(ChatRequest::Stop)));
+        assert!(matches!(hear(&mut input), Some(RequestLine::Refused(text)) if text.starts_with("standard input: no request")));
+        assert_eq!(hear(&mut input), Some(RequestLine::ChatRequest(ChatRequest::Say { text: "a\nb".into(), temperature: None })));
         assert_eq!(hear(&mut input), None);
+    }
+
+    #[test]
+    fn a_line_without_end_is_named() {
+        let line = vec![b'x'; MAX_LINE as usize + 10];
+        assert!(matches!(hear(&mut line.as_slice()), Some(RequestLine::Broken(text)) if text.contains("more than 16 MiB")));
     }
 }

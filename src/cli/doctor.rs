@@ -58,11 +58,11 @@ pub fn run(args: &Args) -> anyhow::Result<i32> {
             }))?;
         } else {
             let mark = if is_used(a) { "*" } else { " " };
-            output::line(&format!("{mark} {} {} ({}, {class}; {})", a.index, a.name, a.backend, a.driver))?;
+            output::folded_line(&format!("{mark} {} {} ({}, {class}; {})", a.index, a.name, a.backend, a.driver))?;
         }
     }
     if !args.json {
-        output::line(&format!("  {}", device.limits()))?;
+        output::folded_line(&format!("  {}", device.limits()))?;
     }
     if let Some(text) = self_test::long_loops(&device)? {
         output::note(&format!("note: {text}"));
@@ -144,9 +144,12 @@ fn check_kernels(args: &Args, device: &Device) -> anyhow::Result<usize> {
                 "seconds": run_seconds, "compile_seconds": compile_seconds, "detail": detail,
             }))?;
         } else {
-            let verdict = if passed { "ok".to_string() } else { format!("WRONG: {detail}") };
+            let verdict = if passed { "ok" } else { "WRONG" };
             let (compile, run) = (1e3 * compile_seconds, 1e3 * run_seconds);
             output::line(&format!("{:<44} {:>8.1} %  {compile:>7.0} ms  {run:>6.0} ms  {verdict}", check.name, 100.0 * worst))?;
+            if !passed {
+                output::folded_line(&format!("  {detail}"))?;
+            }
         }
     }
     if left_out > 0 {

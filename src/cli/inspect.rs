@@ -82,79 +82,109 @@ fn text(args: &Args) -> anyhow::Result<String> {
     Ok(text)
 }
 
-/// Columns of parts, and of heads, that fit beside each other.
+/// Columns of parts, and of heads, beside each other at most.
 const MOST_COLUMNS: usize = 6;
 /// Characters of a piece that are shown.
 const PIECE: usize = 12;
+/// Between columns.
+const GAP: usize = 2;
 
 fn print(found: &Inspection) -> anyhow::Result<()> {
     let losses: Vec<f64> = found.tokens.iter().filter_map(|t| t.logprob).map(|l| -f64::from(l)).collect();
     let loss = match losses.len() {
         0 => String::new(),
-        n => format!(", loss {:.4} nats a token", losses.iter().sum::<f64>() / n as f64),
+        _ => format!(", loss {:.4} nats a token", crate::stats::mean(&losses)),
     };
     let heads = found.attention.first().map_or(0, Vec::len);
-    output::line(&format!(
-        "{}: {} layers of {heads} heads, {} tokens{loss}\n",
+    output::folded_line(&format!(
+        "{}: {} layers of {heads} heads, {} tokens{loss}",
         found.model,
         found.attention.len(),
         found.tokens.len()
     ))?;
+    output::line("")?;
     tokens(found)?;
     lens(found)?;
     attention(found)
 }
 
-/// Every token with its probability, and the guesses of what comes after it.
+/// Every token with its probability, and the guesses of what comes after it, on as many lines as they need.
 fn tokens(found: &Inspection) -> anyhow::Result<()> {
-    output::line(&format!("{:>4}  {:PIECE$}  {:>6}  {:>6}  {:>7}  then", "", "token", "p", "rank", "entropy"))?;
+    let head = format!("{:>4}  {:PIECE$}  {:>7}  {:>6}  {:>7}  ", "", "token", "p", "rank", "entropy");
+    output::line(&format!("{head}then"))?;
     for (i, token) in found.tokens.iter().enumerate() {
         let p = token.logprob.map_or("given".into(), |l| percent(l.exp()));
         let rank = token.rank.map_or(String::new(), |rank| rank.to_string());
-        let next: Vec<String> = token.next.iter().map(guess).collect();
         let piece = shown(&token.piece);
-        output::line(&format!("{i:>4}  {piece:PIECE$}  {p:>6}  {rank:>6}  {:>7.3}  {}", token.entropy, next.join("  ")))?;
+        let mut line = format!("{i:>4}  {piece:PIECE$}  {p:>7}  {rank:>6}  {:>7.3}", token.entropy);
+        for guess in token.next.iter().map(guess) {
+            if line.chars().count() + GAP + guess.chars().count() > output::COLUMNS {
+                output::line(&line)?;
+                line = " ".repeat(head.len() - GAP);
+            }
+            line += &format!("{:GAP$}{guess}", "");
+        }
+        output::line(line.trim_end())?;
     }
     Ok(())
 }
 
-/// The best guess after each token, part by part.
-fn lens(found: &Inspection) -> anyhow::Result<()> {
-    let columns = spread(found.lens.len(), MOST_COLUMNS);
-    let width = PIECE + 7;
-    let head: Vec<String> = columns.iter().map(|i| format!("{:width$}", found.lens[*i].part)).collect();
-    output::line("\nLogit lens: the best guess of what comes after each token, were this part the last")?;
-    output::line(format!("{:>4}  {:PIECE$}  {}", "", "token", head.join("  ")).trim_end())?;
-    for (i, token) in found.tokens.iter().enumerate() {
-        let cell = |column: &usize| {
-            let best = found.lens[*column].positions[i].next.first().map_or(String::new(), guess);
-            format!("{best:width$}")
-        };
-        let row: Vec<String> = columns.iter().map(cell).collect();
-        output::line(format!("{i:>4}  {:PIECE$}  {}", shown(&token.piece), row.join("  ")).trim_end())?;
+/// How many columns of these widths stand beside `left` characters in a terminal, at least one; `pick` chooses which there are of so many.
+fn fitting(left: usize, widths: &[usize], pick: impl Fn(usize) -> Vec<usize>) -> Vec<usize> {
+    let wide = |columns: &[usize]| left + columns.iter().map(|i| GAP + widths[*i]).sum::<usize>();
+    let most = MOST_COLUMNS.min(widths.len());
+    (1..=most).rev().map(&pick).find(|columns| wide(columns) <= output::COLUMNS).unwrap_or_else(|| pick(most.min(1)))
+}
+
+/// Rows of a table: what stands to the left, then the chosen columns.
+fn rows(left: &[String], cells: &[Vec<String>], widths: &[usize], columns: &[usize]) -> anyhow::Result<()> {
+    for (left, cells) in left.iter().zip(cells) {
+        let row: String = columns.iter().map(|i| format!("{:GAP$}{:w$}", "", cells[*i], w = widths[*i])).collect();
+        output::line(format!("{left}{row}").trim_end())?;
     }
     Ok(())
+}
+
+fn widths(cells: &[Vec<String>]) -> Vec<usize> {
+    let columns = cells.first().map_or(0, Vec::len);
+    (0..columns).map(|c| cells.iter().map(|row| row[c].chars().count()).max().unwrap_or(0)).collect()
+}
+
+/// The best guess after each token, part by part.
+fn lens(found: &Inspection) -> anyhow::Result<()> {
+    output::line("\nLogit lens: the best guess of what comes after each token, were this part the last")?;
+    let best = |part: &inspect::Lens, i: usize| part.positions[i].next.first().map_or(String::new(), guess);
+    let mut left = vec![format!("{:>4}  {:PIECE$}", "", "token")];
+    let mut cells = vec![found.lens.iter().map(|part| part.part.clone()).collect::<Vec<String>>()];
+    for (i, token) in found.tokens.iter().enumerate() {
+        left.push(format!("{i:>4}  {:PIECE$}", shown(&token.piece)));
+        cells.push(found.lens.iter().map(|part| best(part, i)).collect());
+    }
+    let widths = widths(&cells);
+    let columns = fitting(4 + GAP + PIECE, &widths, |most| spread(widths.len(), most));
+    rows(&left, &cells, &widths, &columns)
 }
 
 /// Where each head of each layer looks from the last token.
 fn attention(found: &Inspection) -> anyhow::Result<()> {
     let heads = found.attention.first().map_or(0, Vec::len);
-    let more =
-        if heads > MOST_COLUMNS { format!(" (the first {MOST_COLUMNS} of {heads}; --json has all)") } else { String::new() };
-    output::line(&format!("\nAttention: where each head looks most from the last token{more}"))?;
-    let width = PIECE + 7;
-    for (layer, of_layer) in found.attention.iter().enumerate() {
-        let cell = |head: &Vec<Vec<f32>>| {
-            let row = head.last().map(Vec::as_slice).unwrap_or_default();
-            let at = (0..row.len()).fold(0, |best, i| if row[i] > row[best] { i } else { best });
-            let text = found.tokens.get(at).map_or(String::new(), |t| format!("{at}:{}", shown(&t.piece)));
-            let weight = row.get(at).map_or(String::new(), |w| percent(*w));
-            format!("{:width$}", format!("{text} {weight}"))
-        };
-        let row: Vec<String> = of_layer.iter().take(MOST_COLUMNS).map(cell).collect();
-        output::line(format!("{:<10}  {}", format!("layers.{layer}"), row.join("  ")).trim_end())?;
-    }
-    Ok(())
+    let cell = |head: &Vec<Vec<f32>>| {
+        let row = head.last().map(Vec::as_slice).unwrap_or_default();
+        let at = (0..row.len()).fold(0, |best, i| if row[i] > row[best] { i } else { best });
+        let text = found.tokens.get(at).map_or(String::new(), |t| format!("{at}:{}", shown(&t.piece)));
+        format!("{text} {}", row.get(at).map_or(String::new(), |w| percent(*w)))
+    };
+    let left: Vec<String> = (0..found.attention.len()).map(|layer| format!("{:<10}", format!("layers.{layer}"))).collect();
+    let cells: Vec<Vec<String>> = found.attention.iter().map(|layer| layer.iter().map(cell).collect()).collect();
+    let widths = widths(&cells);
+    let columns = fitting(10, &widths, |most| (0..most).collect());
+    let more = match columns.len() {
+        all if all == heads => String::new(),
+        some => format!(" (the first {some} of {heads}; --json has all)"),
+    };
+    output::line("")?;
+    output::folded_line(&format!("Attention: where each head looks most from the last token{more}"))?;
+    rows(&left, &cells, &widths, &columns)
 }
 
 /// At most `most` of `0..n`, evenly, the first and the last among them.
@@ -167,9 +197,8 @@ fn guess(guess: &Guess) -> String {
     format!("{} {}", shown(&guess.piece), percent(guess.probability))
 }
 
-/// 0.1234 as `12.3%`.
 fn percent(p: f32) -> String {
-    format!("{:.1}%", 100.0 * p)
+    crate::number_format::percent(f64::from(p), 1)
 }
 
 /// A piece on one line, its spaces seen, cut where it is long.
@@ -189,6 +218,17 @@ mod tests {
     fn columns_are_spread_over_all_parts() {
         assert_eq!(spread(31, 6), [0, 6, 12, 18, 24, 30]);
         assert_eq!([spread(1, 6), spread(2, 6), spread(5, 6)], [vec![0], vec![0, 1], vec![0, 1, 2, 3, 4]]);
+    }
+
+    #[test]
+    fn as_many_columns_are_shown_as_a_terminal_has_room_for() {
+        let all = |most: usize| (0..most).collect();
+        assert_eq!(fitting(18, &[19; 5], all), [0, 1]);
+        assert_eq!(fitting(18, &[8; 9], all), [0, 1, 2, 3, 4, 5]);
+        assert_eq!(fitting(18, &[200; 3], all), [0], "one is always shown");
+        assert!(fitting(18, &[], all).is_empty());
+        let cells = [["a", "bcd"], ["ef", "g"]].map(|row| row.map(String::from).to_vec());
+        assert_eq!(widths(&cells), [2, 3]);
     }
 
     #[test]

@@ -1,6 +1,6 @@
 //! `lehr landscape`: the loss between checkpoints, and whether merging them pays.
 
-use super::held_out_text::{Progress, Text, aligned, folder_of, prepare, run_of, save};
+use super::held_out_text::{Progress, Text, folder_of, prepare, run_of, save};
 use super::output;
 use crate::landscape::{Frame, MergeTest, Plane, Quadratic};
 use crate::merge::ring::average_in_f64;
@@ -181,7 +181,7 @@ impl Report {
         if let Some((x, y, v)) = self.lowest() {
             rows.push(vec!["lowest of the grid".into(), format!("{v:.4}"), format!("{x:.3}"), format!("{y:.3}"), String::new()]);
         }
-        out.extend(aligned(&rows));
+        out.extend(output::aligned(&rows, |_| true));
         out.push(String::new());
         let sentences = self.verdict().into_iter().chain(self.explained());
         out.extend(sentences.flat_map(|line| output::folded(&line)));

@@ -247,9 +247,9 @@ fn print_plan(merge: &Merge, recipe: &Recipe) -> anyhow::Result<()> {
     let n = inputs.folders.len();
     let of = match (&recipe.run, recipe.every_steps, recipe.tokens_per_step) {
         (Some(run), Some(every), Some(tokens)) if every > 0 => {
-            format!(" of {}, every {every} updates ({} tokens)", visible(run), output::count(every * tokens))
+            format!(" of {}, every {every} updates ({} tokens)", crate::vfs::clean(run), output::count(every * tokens))
         }
-        (Some(run), ..) => format!(" of {}", visible(run)),
+        (Some(run), ..) => format!(" of {}", crate::vfs::clean(run)),
         _ => String::new(),
     };
     output::line(&format!("{} of {n} checkpoint{}{of}", recipe.rule(), if n == 1 { "" } else { "s" }))?;
@@ -270,10 +270,6 @@ fn print_plan(merge: &Merge, recipe: &Recipe) -> anyhow::Result<()> {
         human_bytes(inputs.bytes()),
         merge.threads
     ))
-}
-
-fn visible(text: &str) -> String {
-    crate::vfs::clean(text)
 }
 
 fn save(args: &Args, merge: &Merge, target: &Target, recipe: &Recipe) -> anyhow::Result<i32> {

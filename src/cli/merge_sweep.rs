@@ -1,6 +1,6 @@
 //! `lehr merge sweep`: which merge of a run is the best one.
 
-use super::held_out_text::{Progress, Text, aligned, folder_of, prepare, save};
+use super::held_out_text::{Progress, Text, folder_of, prepare, save};
 use super::output;
 use crate::config::{DecayShape, MergeMethod};
 use crate::merge::sweep::{Cell, Grid, Kept, Sweep, sweep};
@@ -203,7 +203,7 @@ fn memory() -> u64 {
 }
 
 fn percent(share: Option<f64>) -> String {
-    share.map_or("-".into(), |s| format!("{:.0} %", 100.0 * s))
+    crate::number_format::percent(share.unwrap_or(f64::NAN), 0)
 }
 
 impl Report {
@@ -243,7 +243,7 @@ impl Report {
                     Err(_) => {}
                 }
             }
-            out.extend(aligned(&rows));
+            out.extend(output::aligned(&rows, |_| true));
             out.extend(missing.into_iter().map(|(why, cells)| format!("missing: {}: {why}", cells.join(", "))));
             out.extend(self.best(*at));
         }

@@ -1,4 +1,4 @@
-//! Floor 9: the commands. Results on standard output, progress on standard error, one line an error.
+//! Layer 9: the commands. Results on standard output, progress on standard error, one line an error.
 
 #[cfg(feature = "app")]
 mod app;
@@ -18,6 +18,7 @@ mod held_out_text;
 mod inspect;
 mod landscape;
 mod lesson;
+mod manuals;
 mod merge;
 mod merge_sweep;
 mod open;
@@ -53,9 +54,9 @@ enum Commands {
     Pretrain(Box<pretrain::Args>),
     /// Fine-tune a model on conversations, or on prompts and completions.
     Sft(Box<sft::Args>),
-    /// Reinforce a model on questions whose answers can be judged.
+    /// Train a model with GRPO on questions whose answers can be checked.
     Grpo(Box<grpo::Args>),
-    /// Rows of puzzles and sums to learn from; solve and grade rows of other people.
+    /// Rows of puzzles and sums to learn from; solve and grade external datasets.
     Data(Box<data::Args>),
     /// Loss and perplexity of a model on text, or its share of right answers to a task.
     Eval(Box<evaluate::Args>),
@@ -83,10 +84,14 @@ enum Commands {
     Reproduce(Box<reproduce::Args>),
     /// Short lessons, each with a run of its own: what training is, why merging works, what a reward does.
     Lesson(lesson::Args),
-    /// The whole life of a model in minutes: pre-training, merging, fine-tuning, reinforcement, and a report.
+    /// The whole life of a model in minutes: pre-training, merging, fine-tuning, reinforcement learning, and a report.
     Demo(demo::Args),
     /// One HTML page about runs, for people who have no lehr.
     Report(report::Args),
+    /// Completions of the command line for a shell, on standard output.
+    Completions(manuals::Completions),
+    /// Manual pages of all commands.
+    Man(manuals::Man),
 }
 
 /// The command line, each command with its own defaults and help.
@@ -197,6 +202,8 @@ pub fn main() -> i32 {
         Commands::Lesson(args) => lesson::run(&args),
         Commands::Demo(args) => demo::run(&args),
         Commands::Report(args) => report::run(&args),
+        Commands::Completions(args) => manuals::completions(&args),
+        Commands::Man(args) => manuals::man(&args),
     };
     match result {
         Ok(code) => code,

@@ -2,7 +2,7 @@
 
 use crate::config::Stage;
 use crate::event::{Event, Finished, Merged, Rescue, Step, TaskEval};
-pub use crate::number_format::duration;
+pub use crate::number_format::{duration, visible};
 use crate::session::emitter::{Listener, Notification};
 use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
 use std::io::{IsTerminal, Write};
@@ -171,7 +171,7 @@ impl Person {
                     s.adapter, s.startup_seconds
                 ));
                 match &s.parent {
-                    Some(parent) if s.step == 0 => self.say(&format!("begins from {parent}")),
+                    Some(parent) if s.step == 0 => self.say(&format!("starting point: {parent}")),
                     Some(parent) if parent.ends_with(&format!("@{}", s.step)) => self.say(&format!("forked from {parent}")),
                     _ if s.step > 0 => self.say(&format!("resumed at step {}", s.step)),
                     _ => {}
@@ -207,7 +207,7 @@ impl Person {
                 self.say(&format!("step {}: saved {} in {:.1} s", c.step, c.path.display(), c.save_seconds));
             }
             Event::Paused { step } => self.say(&format!("paused at step {step}")),
-            Event::Resumed { step } => self.say(&format!("going on at step {step}")),
+            Event::Resumed { step } => self.say(&format!("resumed at step {step}")),
             Event::HyperChanged { step, name, before, after } => {
                 self.say(&format!("step {step}: {name} changed from {before} to {after}"));
             }
@@ -295,7 +295,7 @@ fn eta(seconds: Option<f64>) -> String {
     }
 }
 
-/// An exam's line: share of right answers with its interval, and by level.
+/// An evaluation's line: share of right answers with its interval, and by level.
 fn graded_questions(e: &TaskEval) -> String {
     let how = if e.temperature == 0.0 { "greedy".to_owned() } else { format!("at temperature {}", e.temperature) };
     if e.all.count == 0 {
@@ -337,7 +337,7 @@ fn merged(m: &Merged) -> String {
     )
 }
 
-/// A rescue's line: what was seen, where the run goes on from, with what.
+/// A rescue's line: what was seen, where the run continues from, with what.
 fn rescued(r: &Rescue) -> String {
     let steps: Vec<String> = r.from_steps.iter().map(u64::to_string).collect();
     let weights = if steps.len() > 1 { format!(", the mean of steps {}", steps.join(", ")) } else { String::new() };
@@ -345,7 +345,7 @@ fn rescued(r: &Rescue) -> String {
     let moments = if r.optimizer == "reset" { "moments at zero" } else { "moments kept" };
     let data = match r.skipped_batches {
         0 => "the same batches once more".to_string(),
-        n => format!("{n} batches passed over"),
+        n => format!("{n} batches skipped"),
     };
     let remark = if r.remark.is_empty() { String::new() } else { format!("; {}", r.remark) };
     format!(
@@ -415,23 +415,28 @@ pub fn folded(line: &str) -> Vec<String> {
     parts.map(|(i, part)| format!("{}{part}", " ".repeat(indent + if i == 0 { 0 } else { 2 }))).collect()
 }
 
+/// A line on standard output, folded where it is longer than a terminal is wide.
+pub fn folded_line(text: &str) -> anyhow::Result<()> {
+    folded(text).iter().try_for_each(|part| line(part))
+}
+
+/// Rows whose columns stand under each other: the first to the left, the others to the right where `is_right` says so.
+pub fn aligned(rows: &[Vec<String>], is_right: impl Fn(usize) -> bool) -> Vec<String> {
+    let columns = rows.iter().map(Vec::len).max().unwrap_or(0);
+    let width = |c: usize| rows.iter().filter_map(|r| r.get(c)).map(|cell| cell.chars().count()).max().unwrap_or(0);
+    let columns: Vec<(usize, bool)> = (0..columns).map(|c| (width(c), c > 0 && is_right(c))).collect();
+    let line = |row: &Vec<String>| {
+        let cells = row.iter().zip(&columns);
+        let cells = cells.map(|(cell, (w, right))| if *right { format!("{cell:>w$}") } else { format!("{cell:<w$}") });
+        cells.collect::<Vec<_>>().join("  ").trim_end().to_string()
+    };
+    rows.iter().map(line).collect()
+}
+
 /// Generated text and prompts, fit for standard output: a terminal obeys control characters, so they are shown to it (`\u{1b}`); files and
 /// pipes get them as they are.
 pub fn generated(text: &str) -> std::borrow::Cow<'_, str> {
     if std::io::stdout().is_terminal() { visible(text).into() } else { text.into() }
-}
-
-/// Text that changes nothing on a terminal but what is written on it; new lines and tabs kept.
-pub fn visible(text: &str) -> String {
-    // The last two ranges turn the direction of what follows.
-    let moves = |c: char| {
-        (c.is_control() && c != '\n' && c != '\t')
-            || ('\u{202A}'..='\u{202E}').contains(&c)
-            || ('\u{2066}'..='\u{2069}').contains(&c)
-    };
-    let mut out = String::with_capacity(text.len());
-    text.chars().for_each(|c| if moves(c) { out.extend(c.escape_default()) } else { out.push(c) });
-    out
 }
 
 /// The text of a token, new lines and tabs shown too.
@@ -494,6 +499,14 @@ mod tests {
         let long = folded(&format!("  {}", "word ".repeat(40)));
         assert!(long.len() > 2 && long.iter().all(|line| line.chars().count() <= COLUMNS), "{long:?}");
         assert!(long[0].starts_with("  word") && long[1].starts_with("    word"), "{long:?}");
+    }
+
+    #[test]
+    fn columns_stand_under_each_other() {
+        let rows =
+            [["", "loss", "what"], ["raw", "1.5", "x"], ["merged", "11.5", "yy"]].map(|row| row.map(String::from).to_vec());
+        assert_eq!(aligned(&rows, |c| c == 1), ["        loss  what", "raw      1.5  x", "merged  11.5  yy"]);
+        assert_eq!(aligned(&rows, |_| true), ["        loss  what", "raw      1.5     x", "merged  11.5    yy"]);
     }
 
     #[test]

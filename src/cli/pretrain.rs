@@ -52,7 +52,8 @@ impl Args {
     /// `flags` that `typed` says were given.
     pub(super) fn layered(&self, mut layers: Layers, flags: &Settings, typed: &ArgMatches) -> anyhow::Result<Settings> {
         if let Some(fork) = &flags.start.fork {
-            // A fork is its parent's settings, but for what is said.
+            open::start_exists("--fork", fork)?;
+            // A fork has its parent's settings, but for those that are typed.
             layers.file(&begin::settings_of_fork(fork)?)?;
             layers.forget_section("start");
         }
@@ -107,9 +108,7 @@ pub(super) fn start(args: &Args, settings: Settings, typed: &ArgMatches, started
 /// What every new run of a stage needs, and names that can only be mistyped.
 fn check_usage(settings: &Settings) -> anyhow::Result<()> {
     let begin = &settings.start;
-    for (flag, name) in [("--init", &begin.init), ("--fork", &begin.fork)] {
-        name.iter().try_for_each(|name| open::start_exists(flag, name))?;
-    }
+    begin.init.iter().try_for_each(|name| open::start_exists("--init", name))?;
     let is_new = begin.init.is_none() && begin.fork.is_none();
     let has_data = !settings.data.data.is_empty();
     let is_custom = settings.task.as_ref().is_some_and(|task| task.task == TaskKind::Custom);
@@ -120,8 +119,10 @@ fn check_usage(settings: &Settings) -> anyhow::Result<()> {
         Stage::Sft if !has_data => {
             Some("--data: no rows named. Give --data PATH, a JSONL file with messages, or prompt and completion")
         }
-        Stage::Sft if is_new => Some("--init: fine-tuning begins from a model; name its folder, or a run (RUN, RUN@STEP)"),
-        Stage::Grpo if is_new => Some("--init: reinforcement begins from a model; name its folder, or a run (RUN, RUN@STEP)"),
+        Stage::Sft if is_new => Some("--init: fine-tuning starts from a model; name its folder, or a run (RUN, RUN@STEP)"),
+        Stage::Grpo if is_new => {
+            Some("--init: reinforcement learning starts from a model; name its folder, or a run (RUN, RUN@STEP)")
+        }
         Stage::Grpo if is_custom && !has_data => Some("--data: --task custom needs rows with prompt and answer"),
         Stage::Pretrain | Stage::Sft | Stage::Grpo => None,
     };
@@ -148,7 +149,7 @@ fn exit_code(finished: &Finished) -> i32 {
     if finished.reason == "stopped" { INTERRUPTED } else { 0 }
 }
 
-/// A resumed run goes on with its frozen settings; a flag that would change them is a mistake worth a word.
+/// A resumed run keeps its frozen settings; a flag that would change them is a mistake worth a word.
 fn refuse_flags_on_resume(run: &std::path::Path, typed: &ArgMatches) -> anyhow::Result<()> {
     use clap::parser::ValueSource::CommandLine;
     let own = ["resume", "max_steps", "json", "control", "window", "dry_run", "adapter", "threads"];

@@ -3,7 +3,6 @@
 mod rows;
 mod step;
 
-use super::held_out_text::aligned;
 use super::{open, output, refuse, with_stage_defaults};
 use crate::config::{DeviceSettings, GRPO_DEFAULTS, GrpoSettings, Layers, RolloutSettings, Settings, Stage, TrainSettings};
 use crate::device::Device;
@@ -263,7 +262,7 @@ fn print(report: &Report) -> Result<()> {
     });
     table(&["probability", "tokens", "share", "of the gradient", "grad norm"], shares)?;
     output::line("")?;
-    let Moved { count, least, lower, median, upper, most, right } = &probe.all;
+    let Moved { count, least, lower, median, upper, most, right, .. } = &probe.all;
     let moved = bins.iter().enumerate().map(|(b, bin)| {
         let changes = [least, lower, median, upper, most].map(|of| signed(of[b].0));
         let right = if right[b].0.is_nan() { "-".into() } else { format!("{:.3}", right[b].0) };
@@ -274,7 +273,7 @@ fn print(report: &Report) -> Result<()> {
 
 fn table(head: &[&str], rows: impl Iterator<Item = Vec<String>>) -> Result<()> {
     let head = head.iter().map(|cell| (*cell).to_owned()).collect();
-    aligned(&[head].into_iter().chain(rows).collect::<Vec<_>>()).iter().try_for_each(|line| output::line(line))
+    output::aligned(&[head].into_iter().chain(rows).collect::<Vec<_>>(), |_| true).iter().try_for_each(|line| output::line(line))
 }
 
 fn signed(x: f64) -> String {

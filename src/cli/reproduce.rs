@@ -29,7 +29,7 @@ pub struct Args {
     /// Folder of the results; reproduce-PAPER-SCALE when absent.
     #[arg(long, value_name = "DIR")]
     out: Option<PathBuf>,
-    /// Folder of trained arms and evaluations, to go on from; runs/reproduce-PAPER-SCALE when absent.
+    /// Folder of trained arms and evaluations, to continue from; runs/reproduce-PAPER-SCALE when absent.
     #[arg(long, value_name = "DIR")]
     work: Option<PathBuf>,
     /// Print what would be trained, and stop.

@@ -31,7 +31,7 @@ pub fn tell(player: &mut Player, with_commands: bool) -> anyhow::Result<i32> {
         match player.phase() {
             Phase::Stopped => {
                 output::note(&format!(
-                    "stopped; what was done is kept in {}, and the same command goes on from there",
+                    "stopped; what was done is kept in {}, and the same command continues from there",
                     crate::vfs::shown(player.dir())
                 ));
                 return Ok(INTERRUPTED);
@@ -130,7 +130,7 @@ fn after(player: &Player, guess: Option<usize>) -> anyhow::Result<()> {
     }
     if let Some((head, rows)) = player.table()? {
         output::line("")?;
-        for line in aligned(&head, &rows) {
+        for line in table(&head, &rows) {
             output::line(&format!("  {line}"))?;
         }
     }
@@ -250,18 +250,10 @@ fn show(blocks: &[Block], indent: &str) -> anyhow::Result<()> {
 }
 
 /// Columns under their heads: the first to the left, the others to the right where they are numbers.
-fn aligned(head: &[String], rows: &[Vec<String>]) -> Vec<String> {
-    let all: Vec<&[String]> = std::iter::once(head).chain(rows.iter().map(Vec::as_slice)).collect();
-    let widths: Vec<usize> = (0..head.len()).map(|i| all.iter().map(|r| r[i].chars().count()).max().unwrap_or(0)).collect();
-    let is_number = |i: usize| rows.iter().all(|r| r[i].trim_start_matches(['+', '-']).starts_with(|c: char| c.is_ascii_digit()));
-    let right: Vec<bool> = (0..head.len()).map(|i| i > 0 && is_number(i)).collect();
-    let cell = |i: usize, text: &String| {
-        let pad = " ".repeat(widths[i] - text.chars().count());
-        if right[i] { pad + text } else { text.clone() + &pad }
-    };
-    all.iter()
-        .map(|row| row.iter().enumerate().map(|(i, c)| cell(i, c)).collect::<Vec<_>>().join("  ").trim_end().to_owned())
-        .collect()
+fn table(head: &[String], rows: &[Vec<String>]) -> Vec<String> {
+    let is_number = |text: &String| text.trim_start_matches(['+', '-']).starts_with(|c: char| c.is_ascii_digit());
+    let all: Vec<Vec<String>> = std::iter::once(head.to_vec()).chain(rows.iter().cloned()).collect();
+    output::aligned(&all, |c| rows.iter().all(|row| is_number(&row[c])))
 }
 
 /// What runs, how far, and what is left of the story: one line that changes on a terminal, else a line now and then.
@@ -301,9 +293,9 @@ mod tests {
     use super::*;
 
     #[test]
-    fn columns_are_aligned() {
+    fn numbers_are_to_the_right_and_short() {
         let words = |row: &[&str]| row.iter().map(|s| (*s).to_owned()).collect::<Vec<_>>();
-        let lines = aligned(&words(&["", "loss", "what"]), &[words(&["raw", "1.5", "x"]), words(&["merged", "11.5", "yy"])]);
+        let lines = table(&words(&["", "loss", "what"]), &[words(&["raw", "1.5", "x"]), words(&["merged", "11.5", "yy"])]);
         assert_eq!(lines, ["        loss  what", "raw      1.5  x", "merged  11.5  yy"]);
         assert_eq!([number(0.0), number(12.345), number(0.012345), number(1e-5)], ["0", "12.35", "0.0123", "1.0e-5"]);
     }

@@ -7,7 +7,7 @@ use serde::{Deserialize, Serialize};
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, ValueEnum)]
 #[serde(rename_all = "lowercase")]
 pub enum Rescue {
-    /// Nothing: spikes are reported, training goes on.
+    /// Nothing: spikes are reported, training continues.
     #[default]
     Off,
     /// The newest good checkpoint before the spike.

@@ -135,7 +135,7 @@ impl Settings {
         );
         anyhow::ensure!(
             self.start.init.is_some() || self.start.fork.is_some(),
-            "--init: fine-tuning begins from a model; name its folder, or a run (RUN, RUN@STEP)"
+            "--init: fine-tuning starts from a model; name its folder, or a run (RUN, RUN@STEP)"
         );
         Ok(())
     }

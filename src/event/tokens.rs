@@ -84,6 +84,9 @@ pub struct Moved {
     pub most: Vec<Number>,
     /// Of the tokens with an advantage that moved at all, the part that moved to where the advantage wants it.
     pub right: Vec<Number>,
+    /// Tokens of each bin in 40 cells of equal width from `least` to `most`, both included; none where these are equal.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub cells: Vec<Vec<u64>>,
 }
 
 /// Norms of gradients with respect to all parameters, before clipping.

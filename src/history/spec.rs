@@ -208,10 +208,14 @@ pub fn label(metric: &str) -> String {
     name.trim_end_matches("/mean").trim_end_matches("_mean").replace('_', " ")
 }
 
-/// Whether a metric is so noisy that a smoothed line is drawn over it.
-pub fn is_noisy(metric: &str) -> bool {
+/// Share of a curve's points that a smoothed line is averaged over, unless somebody chooses another.
+pub const SMOOTH: f64 = 0.05;
+
+/// The share of its points that a metric's line is averaged over when `share` is asked for: none where it is not noisy. Wherever it is more
+/// than none, what was measured is drawn pale behind the smoothed line.
+pub fn smoothing(metric: &str, share: f64) -> f64 {
     let sparse = ["eval_", "merge/", "anneal_estimate", "learning_rate", "device_bytes", "norms/"];
-    !sparse.iter().any(|start| metric.starts_with(start))
+    if sparse.iter().any(|start| metric.starts_with(start)) { 0.0 } else { share }
 }
 
 #[cfg(test)]

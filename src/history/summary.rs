@@ -26,23 +26,33 @@ pub enum Of {
     Updates(usize),
 }
 
-/// Updates that a mean is taken over, at least, where there are as many.
+/// Values in a tenth of a curve, at least, where there are as many.
 const LEAST: usize = 8;
 
 impl History {
-    /// Mean of a metric over the last tenth of its values, of the newest stretch; with how many there are.
-    pub fn newest_mean(&self, metric: &str) -> Option<(f64, usize)> {
+    /// The last tenth of a metric's values, of the newest stretch.
+    pub fn last_tenth(&self, metric: &str) -> Option<&[f64]> {
         let curve = self.curves.get(metric)?;
         let stretch = curve.stretches().next_back()?;
         let count = (curve.len() / 10).max(LEAST).min(stretch.len());
-        Some((curve.mean(stretch.end - count..stretch.end)?, count))
+        Some(&curve.values()[stretch.end - count..stretch.end])
+    }
+
+    /// The first tenth of a metric's values; none where it would reach into the last.
+    pub fn first_tenth(&self, metric: &str) -> Option<&[f64]> {
+        let (curve, last) = (self.curves.get(metric)?, self.last_tenth(metric)?);
+        let count = (curve.len() / 10).max(LEAST);
+        (count + last.len() <= curve.len()).then(|| &curve.values()[..count])
+    }
+
+    /// Mean of a metric over the last tenth of its values; with how many there are.
+    pub fn newest_mean(&self, metric: &str) -> Option<(f64, usize)> {
+        mean_of(self.last_tenth(metric)?)
     }
 
     /// The same over the first tenth.
     pub fn oldest_mean(&self, metric: &str) -> Option<(f64, usize)> {
-        let curve = self.curves.get(metric)?;
-        let count = (curve.len() / 10).max(LEAST).min(curve.len());
-        Some((curve.mean(0..count)?, count))
+        mean_of(self.first_tenth(metric)?)
     }
 
     /// The figures that say how a run stands: held-out results first, then what training measured.
@@ -71,6 +81,12 @@ impl History {
         let trained = if reinforced { mean("reward", "reward", false) } else { mean("loss", "training loss", false) };
         exam.into_iter().chain(validation()).chain(trained).collect()
     }
+}
+
+/// Mean of what is a number, and of how many values.
+fn mean_of(values: &[f64]) -> Option<(f64, usize)> {
+    let finite: Vec<f64> = values.iter().copied().filter(|v| v.is_finite()).collect();
+    (!finite.is_empty()).then(|| (crate::stats::mean(&finite), values.len()))
 }
 
 #[cfg(test)]

@@ -1,11 +1,11 @@
 //! Grouped bars with error bars and values.
 
-use super::color;
-use super::frame::{Captions, Entry, Key};
-use super::scale::{Axis, Scale, extent, value, whole};
+use super::color::Ink;
+use super::frame::{Captions, Entry, GUIDE, Key};
+use super::scale::{Axis, Scale, Values, extent, value, whole};
+use super::scene::{Anchor, Rect, Region, Scene, Style, Type};
 use super::series::whisker;
 use super::slots::Slots;
-use super::svg::{Anchor, Rect, Svg, Type};
 
 /// Groups of bars side by side, one bar a series, with error bars and values.
 ///
@@ -28,11 +28,13 @@ pub struct Bars {
     digits: Option<usize>,
     zero: bool,
     line: Option<(f64, String)>,
+    notes: Vec<String>,
 }
 
 #[derive(Clone, Debug)]
 struct Group {
     name: String,
+    ink: Ink,
     values: Vec<f64>,
     errors: Vec<(f64, f64)>,
 }
@@ -65,7 +67,28 @@ impl Bars {
 
     /// One value and its (low, high) for each group.
     pub fn bars_with_errors(mut self, name: &str, values: &[f64], errors: &[(f64, f64)]) -> Self {
-        self.series.push(Group { name: name.into(), values: values.to_vec(), errors: errors.to_vec() });
+        let ink = Ink::Series(self.series.len());
+        self.series.push(Group { name: name.into(), ink, values: values.to_vec(), errors: errors.to_vec() });
+        self
+    }
+
+    /// The bars added last have the colour of the i-th series: what means the same looks the same in every picture.
+    pub fn color(mut self, i: usize) -> Self {
+        if let Some(last) = self.series.last_mut() {
+            last.ink = Ink::Series(i);
+        }
+        self
+    }
+
+    /// Values are parts of a whole, written in percent.
+    pub fn shares(mut self) -> Self {
+        self.y.values = Values::Shares;
+        self
+    }
+
+    /// What a reader is told of each group besides its values, such as how many there are.
+    pub fn notes(mut self, notes: Vec<String>) -> Self {
+        self.notes = notes;
         self
     }
 
@@ -104,61 +127,90 @@ impl Bars {
         if flat && data.is_some_and(|d| d.0 >= 0.0) { (0.0, hi) } else { (lo, hi) }
     }
 
-    pub(super) fn draw(&self, svg: &mut Svg, at: &Rect, panel: bool) {
-        let legend: Vec<Entry> = self
-            .series
-            .iter()
-            .enumerate()
-            .map(|(i, s)| Entry { name: s.name.clone(), color: color::series(i), key: Key::Swatch })
-            .collect();
-        let slots = Slots::open(svg, at, (&self.words, panel), &legend, (&self.x, &self.y, self.span()), &self.groups);
+    pub(super) fn draw(&self, scene: &mut Scene, at: &Rect, panel: bool) {
+        let legend: Vec<Entry> =
+            self.series.iter().map(|s| Entry { name: s.name.clone(), ink: s.ink, key: Key::Swatch }).collect();
+        let slots = Slots::open(scene, at, (&self.words, panel), &legend, (&self.x, &self.y, self.span()), &self.groups);
         let (area, scale) = (slots.area, slots.scale);
-        self.draw_bars(svg, &area, &scale);
-        slots.close(svg, scale.at(0.0).clamp(area.y, area.bottom()));
+        self.draw_bars(scene, &area, &scale);
+        let digits = self.digits.unwrap_or_else(|| self.enough_digits()) + 1;
+        for (g, name) in self.groups.iter().enumerate() {
+            let values = self.series.iter().filter_map(|s| Some((s, s.values.get(g).filter(|v| v.is_finite())?)));
+            let values = values.map(|(s, v)| {
+                if s.name.is_empty() { self.word(*v, digits) } else { format!("{}: {}", s.name, self.word(*v, digits)) }
+            });
+            let lines = [format!("{} {name}", self.x).trim().to_owned()]
+                .into_iter()
+                .chain(self.notes.get(g).cloned())
+                .chain(values)
+                .collect();
+            scene.regions.push(Region { at: slots.column(g, self.groups.len()), lines });
+        }
+        slots.close(scene, scale.at(0.0).clamp(area.y, area.bottom()));
     }
 
-    fn draw_bars(&self, svg: &mut Svg, area: &Rect, scale: &Scale) {
+    fn draw_bars(&self, scene: &mut Scene, area: &Rect, scale: &Scale) {
         let step = area.w / self.groups.len().max(1) as f64;
         let bar = (step * 0.8 / self.series.len().max(1) as f64).min(64.0);
         let digits = self.digits.unwrap_or_else(|| self.enough_digits());
         let floor = scale.at(0.0).clamp(area.y, area.bottom());
         // Where values would run into each other they are left out: the axis has them.
-        let widest =
-            self.series.iter().flat_map(|s| s.values.iter()).map(|v| Type::NOTE.width(&value(*v, digits))).fold(0.0, f64::max);
+        let widest = self
+            .series
+            .iter()
+            .flat_map(|s| s.values.iter())
+            .map(|v| Type::NOTE.width(&self.word(*v, digits)))
+            .fold(0.0, f64::max);
         let room = if self.series.len() == 1 { step } else { bar };
         for (i, series) in self.series.iter().enumerate() {
             for (g, v) in series.values.iter().enumerate().take(self.groups.len()) {
                 let left = area.x + step * (g as f64 + 0.5) + bar * (i as f64 - self.series.len() as f64 / 2.0);
                 let mid = left + bar / 2.0;
                 if !v.is_finite() {
-                    svg.text(mid, floor - 5.0, Anchor::Middle, Type::NOTE, if bar > 14.0 { "n/a" } else { "×" });
+                    scene.text(mid, floor - 5.0, Anchor::Middle, Type::NOTE, if bar > 14.0 { "n/a" } else { "×" });
                     continue;
                 }
                 let top = scale.at(*v).clamp(area.y, area.bottom());
                 let shape = Rect::new(left + bar * 0.04, top.min(floor), bar * 0.92, (top - floor).abs());
-                svg.rect(&shape, &format!(r#"fill="{}" fill-opacity="0.85""#, color::series(i)));
+                scene.rect(&shape, Style::fill(series.ink, 0.85));
                 let (mut high, mut low) = (top, top);
                 if let Some((lo, hi)) = series.errors.get(g) {
                     let ends = (scale.at(*lo).clamp(area.y, area.bottom()), scale.at(*hi).clamp(area.y, area.bottom()));
-                    whisker(svg, mid, ends, r##"stroke="#222222" stroke-width="1.2""##);
+                    whisker(scene, mid, ends, Style::line(Ink::Grey(0x22), 1.2));
                     (high, low) = (top.min(ends.1), top.max(ends.0));
                 }
                 if widest + 1.0 <= room {
                     let y = if top > floor { low + 11.0 } else { high - 4.0 };
-                    svg.text(mid, y, Anchor::Middle, Type { halo: true, ..Type::NOTE.colored("#333333") }, &value(*v, digits));
+                    scene.text(
+                        mid,
+                        y,
+                        Anchor::Middle,
+                        Type { halo: true, ..Type::NOTE.colored(Ink::Grey(0x33)) },
+                        &self.word(*v, digits),
+                    );
                 }
             }
         }
         if let Some((v, label)) = &self.line {
             let y = scale.at(*v);
-            svg.line((area.x, y), (area.right(), y), r##"stroke="#555555" stroke-width="1.2" stroke-dasharray="5 4""##);
-            svg.text(area.right() - 4.0, y - 5.0, Anchor::End, Type { halo: true, ..Type::TICK }, label);
+            scene.line((area.x, y), (area.right(), y), GUIDE);
+            scene.text(area.right() - 4.0, y - 5.0, Anchor::End, Type { halo: true, ..Type::TICK }, label);
         }
     }
 
-    /// So many that three digits of the spread of the values are seen.
+    fn word(&self, v: f64, digits: usize) -> String {
+        match self.y.values {
+            Values::Shares => format!("{} %", value(100.0 * v, digits)),
+            _ => value(v, digits),
+        }
+    }
+
+    /// So many that three digits of the spread of the values are seen; of shares whole percents.
     fn enough_digits(&self) -> usize {
-        digits_for(self.series.iter().flat_map(|s| s.values.iter().copied()))
+        match self.y.values {
+            Values::Shares => 0,
+            _ => digits_for(self.series.iter().flat_map(|s| s.values.iter().copied())),
+        }
     }
 }
 

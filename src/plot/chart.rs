@@ -1,10 +1,10 @@
 //! Lines and dots over two axes.
 
-use super::color;
-use super::frame::{Axes, Captions, Placer, axes, captions};
-use super::scale::{Axis, extent};
+use super::color::Ink;
+use super::frame::{Captions, GUIDE, Placer, axes, captions};
+use super::scale::{Axis, Values, extent};
+use super::scene::{Anchor, Axes, Rect, Scene, Style, Type};
 use super::series::Series;
-use super::svg::{Anchor, Rect, Svg, Type};
 
 /// Lines, dots and bands over two axes, linear or logarithmic.
 ///
@@ -59,6 +59,12 @@ impl Chart {
     /// Vertical axis logarithmic; what is not above 0 is left out.
     pub fn log_y(mut self) -> Self {
         self.y.log = true;
+        self
+    }
+
+    /// What the numbers across are.
+    pub fn across(mut self, values: Values) -> Self {
+        self.x.values = values;
         self
     }
 
@@ -119,14 +125,13 @@ impl Chart {
         self
     }
 
-    fn colors(&self) -> Vec<&'static str> {
+    fn inks(&self) -> Vec<Ink> {
         let mut next = 0;
         let mut pick = |series: &Series| {
-            let i = series.color.unwrap_or_else(|| {
+            series.color.unwrap_or_else(|| {
                 next += 1;
-                next - 1
-            });
-            color::series(i)
+                Ink::Series(next - 1)
+            })
         };
         self.series.iter().map(&mut pick).collect()
     }
@@ -142,43 +147,42 @@ impl Chart {
         [x, y]
     }
 
-    pub(super) fn draw(&self, svg: &mut Svg, at: &Rect, panel: bool) {
-        let colors = self.colors();
-        let legend: Vec<_> = self.series.iter().zip(&colors).map(|(s, c)| s.entry(c)).collect();
-        let inner = captions(svg, at, &self.words, &legend, panel);
+    pub(super) fn draw(&self, scene: &mut Scene, at: &Rect, panel: bool) {
+        let inks = self.inks();
+        let legend: Vec<_> = self.series.iter().zip(&inks).map(|(s, ink)| s.entry(*ink)).collect();
+        let inner = captions(scene, at, &self.words, &legend, panel);
         let [x, y] = self.spans();
-        let axes = axes(svg, &inner, (&self.x, x), (&self.y, y));
-        svg.clip(&axes.area);
-        self.series.iter().zip(&colors).for_each(|(s, c)| s.draw_below(svg, &axes, c));
-        self.draw_guides(svg, &axes);
-        self.series.iter().zip(&colors).for_each(|(s, c)| s.draw(svg, &axes, c));
-        svg.end_clip();
-        self.write_labels(svg, &axes);
+        let axes = axes(scene, &inner, (&self.x, x), (&self.y, y));
+        scene.clip(&axes.area);
+        self.series.iter().zip(&inks).for_each(|(s, ink)| s.draw_below(scene, &axes, *ink));
+        self.draw_guides(scene, &axes);
+        self.series.iter().zip(&inks).for_each(|(s, ink)| s.draw(scene, &axes, *ink));
+        scene.end_clip();
+        self.write_labels(scene, &axes);
     }
 
-    fn draw_guides(&self, svg: &mut Svg, axes: &Axes) {
-        let style = r##"stroke="#555555" stroke-width="1.2" stroke-dasharray="5 4""##;
+    fn draw_guides(&self, scene: &mut Scene, axes: &Axes) {
         let area = &axes.area;
         for (upright, v, _) in &self.guides {
             let (x, y) = (axes.x.at(*v), axes.y.at(*v));
             if *upright && x.is_finite() {
-                svg.line((x, area.y), (x, area.bottom()), style);
+                scene.line((x, area.y), (x, area.bottom()), GUIDE);
             } else if !*upright && y.is_finite() {
-                svg.line((area.x, y), (area.right(), y), style);
+                scene.line((area.x, y), (area.right(), y), GUIDE);
             }
         }
     }
 
-    fn write_labels(&self, svg: &mut Svg, axes: &Axes) {
+    fn write_labels(&self, scene: &mut Scene, axes: &Axes) {
         let area = axes.area;
         let dots = self.series.iter().flat_map(|s| s.trace(axes)).filter(|(x, y)| area.contains(*x, *y)).collect();
         let mut places = Placer::new(area.inset(2.0, 2.0, 2.0, 2.0), dots);
         for (x, y, label) in &self.marks {
             let (px, py) = (axes.x.at(*x), axes.y.at(*y));
             if area.contains(px, py) {
-                svg.circle(px, py, 6.0, r##"fill="none" stroke="#1a1a1a" stroke-width="1.8""##);
+                scene.circle(px, py, 6.0, Style::line(Ink::Grey(0x1a), 1.8));
                 places.take(Rect::new(px - 6.0, py - 6.0, 12.0, 12.0));
-                places.write(svg, &Placer::around(px, py, 10.0), Type::MARK, label);
+                places.write(scene, &Placer::around(px, py, 10.0), Type::MARK, label);
             }
         }
         let kind = Type { halo: true, ..Type::TICK };
@@ -190,7 +194,7 @@ impl Chart {
                     [(x + 5.0, y, Anchor::Start), (x - 5.0, y, Anchor::End)]
                 });
                 if x >= area.x && x <= area.right() {
-                    places.write(svg, &rows.collect::<Vec<_>>(), kind, label);
+                    places.write(scene, &rows.collect::<Vec<_>>(), kind, label);
                 }
             } else {
                 let y = axes.y.at(*v);
@@ -198,7 +202,7 @@ impl Chart {
                     [(area.right() - 4.0, Anchor::End), (area.x + 6.0, Anchor::Start), (area.x + area.w / 2.0, Anchor::Middle)];
                 let candidates: Vec<_> = spots.iter().flat_map(|(x, a)| [(*x, y - 5.0, *a), (*x, y + 14.0, *a)]).collect();
                 if y >= area.y && y <= area.bottom() {
-                    places.write(svg, &candidates, kind, label);
+                    places.write(scene, &candidates, kind, label);
                 }
             }
         }

@@ -5,9 +5,41 @@
 pub const SERIES: [&str; 10] =
     ["#0072b2", "#d55e00", "#009e73", "#cc79a7", "#e69f00", "#56b4e9", "#6a3d9a", "#7f8c00", "#8c4a2f", "#c2185b"];
 
-/// Colour of the i-th series.
-pub(super) fn series(i: usize) -> &'static str {
-    SERIES[i % SERIES.len()]
+/// A colour by its role: each painter has its own theme.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub enum Ink {
+    /// From 0, the text, to 255, the ground.
+    Grey(u8),
+    /// The i-th series.
+    Series(usize),
+    /// A place on a ramp, from 0 to 1.
+    Ramp(Ramp, f64),
+    /// Red, green, blue; the same in every theme.
+    Fixed([u8; 3]),
+}
+
+impl Ink {
+    /// Of the ground.
+    pub const PAPER: Self = Self::Grey(255);
+
+    /// Red, green and blue on white paper.
+    pub fn rgb(self) -> [u8; 3] {
+        match self {
+            Self::Grey(level) => [level; 3],
+            Self::Series(i) => {
+                let number = u32::from_str_radix(&SERIES[i % SERIES.len()][1..], 16).unwrap_or_default();
+                [16, 8, 0].map(|shift| (number >> shift) as u8)
+            }
+            Self::Ramp(ramp, t) => ramp.rgb(t).map(|c| (c * 255.0).round() as u8),
+            Self::Fixed(rgb) => rgb,
+        }
+    }
+
+    /// As `#rrggbb`.
+    pub(super) fn hex(self) -> String {
+        let [r, g, b] = self.rgb();
+        format!("#{r:02x}{g:02x}{b:02x}")
+    }
 }
 
 /// How a number between 0 and 1 becomes a colour.
@@ -40,15 +72,9 @@ impl Ramp {
         std::array::from_fn(|c| a[c] + (b[c] - a[c]) * (at - i as f64))
     }
 
-    /// As `#rrggbb`.
-    pub(super) fn hex(self, t: f64) -> String {
-        let [r, g, b] = self.rgb(t).map(|c| (c * 255.0).round() as u8);
-        format!("#{r:02x}{g:02x}{b:02x}")
-    }
-
     /// Black or white, whichever can be read on the colour at `t` (relative luminance and contrast of WCAG 2).
-    pub(super) fn ink(self, t: f64) -> &'static str {
-        if luminance(self.rgb(t)) > 0.18 { "#111111" } else { "#ffffff" }
+    pub(super) fn ink(self, t: f64) -> Ink {
+        Ink::Fixed(if luminance(self.rgb(t)) > 0.18 { [0x11; 3] } else { [0xff; 3] })
     }
 }
 
@@ -74,7 +100,7 @@ mod tests {
         for ramp in [Ramp::Sequential, Ramp::Pale, Ramp::Diverging] {
             for i in 0..=100 {
                 let t = f64::from(i) / 100.0;
-                let ink = if ramp.ink(t) == "#ffffff" { 1.0 } else { luminance([1.0 / 15.0; 3]) };
+                let ink = if ramp.ink(t) == Ink::Fixed([0xff; 3]) { 1.0 } else { luminance([1.0 / 15.0; 3]) };
                 let found = contrast(ink, luminance(ramp.rgb(t)));
                 assert!(found >= 4.0, "{ramp:?} at {t}: contrast {found}");
             }
@@ -91,7 +117,7 @@ mod tests {
 
     #[test]
     fn series_are_told_apart_from_each_other_and_from_the_grid() {
-        let colors = SERIES.map(|color| split(u32::from_str_radix(&color[1..], 16).unwrap()));
+        let colors = [0, 1, 2, 3, 4, 5, 6, 7, 8, 9].map(|i| Ink::Series(i).rgb().map(|c| f64::from(c) / 255.0));
         for (i, a) in colors.iter().enumerate() {
             let (least, most) = a.iter().fold((1.0, 0.0), |(l, m): (f64, f64), c| (l.min(*c), m.max(*c)));
             assert!(most - least > 0.25, "{}: nearly grey", SERIES[i]);
@@ -104,9 +130,10 @@ mod tests {
 
     #[test]
     fn lines_stand_out_from_white() {
-        for color in SERIES {
-            let rgb = split(u32::from_str_radix(&color[1..], 16).unwrap());
-            assert!(contrast(1.0, luminance(rgb)) > 2.0, "{color}");
+        for i in 0..SERIES.len() {
+            let rgb = Ink::Series(i).rgb().map(|c| f64::from(c) / 255.0);
+            assert!(contrast(1.0, luminance(rgb)) > 2.0, "{}", SERIES[i]);
+            assert_eq!(Ink::Series(i).hex(), SERIES[i]);
         }
     }
 }

@@ -1,11 +1,11 @@
 //! A function of two numbers as contour lines over coloured bands.
 
-use super::color::Ramp;
-use super::frame::{Captions, Placer, axes, captions};
+use super::color::{Ink, Ramp};
+use super::frame::{AXIS, Captions, Placer, axes, captions};
 use super::heatmap::{ColorBar, band};
 use super::isolines::{Field, Isoline};
 use super::scale::{Axis, linear_ticks, numbers};
-use super::svg::{Anchor, Rect, Svg, Type, polyline};
+use super::scene::{Anchor, Axes, Rect, Scene, Style, Type};
 
 /// What the vertical axis needs, about.
 const SIDE: f64 = 80.0;
@@ -114,8 +114,8 @@ impl Contours {
         levels.into_iter().filter(|v| *v > lo && *v < hi).collect()
     }
 
-    pub(super) fn draw(&self, svg: &mut Svg, at: &Rect, panel: bool) {
-        let inner = captions(svg, at, &self.words, &[], panel);
+    pub(super) fn draw(&self, scene: &mut Scene, at: &Rect, panel: bool) {
+        let inner = captions(scene, at, &self.words, &[], panel);
         let levels = self.shown_levels();
         let colors = ColorBar::bands(&levels, Ramp::Pale, &self.bar);
         let ends = |axis: &[f64]| match (axis.first(), axis.last()) {
@@ -125,28 +125,26 @@ impl Contours {
         let (x, y) = (ends(&self.field.xs), ends(&self.field.ys));
         let room = self.square(inner.inset(0.0, 0.0, colors.width() - 16.0, 0.0), x, y);
         let axes =
-            axes(svg, &room, (&Axis { range: Some(x), ..self.x.clone() }, x), (&Axis { range: Some(y), ..self.y.clone() }, y));
+            axes(scene, &room, (&Axis { range: Some(x), ..self.x.clone() }, x), (&Axis { range: Some(y), ..self.y.clone() }, y));
         let area = axes.area;
         // Smooth lines: about three pixels between points.
         let times = (area.w / 3.0 / self.field.xs.len().max(2) as f64).clamp(1.0, 12.0) as usize;
         let fine = self.field.refined(times);
         let place = |line: &Isoline| line.iter().map(|(px, py)| (axes.x.at(*px), axes.y.at(*py))).collect::<Isoline>();
-        svg.rect(&area, r##"fill="#f3f3f3""##);
-        svg.clip(&area);
+        scene.rect(&area, Style::fill(Ink::Grey(0xf3), 1.0));
+        scene.clip(&area);
         for i in 0..=levels.len() {
             let from = if i == 0 { f64::MIN } else { levels[i - 1] };
-            let d: String = fine.region(from).iter().map(|l| polyline(place(l)) + "Z").collect();
-            svg.path(&d, &format!(r#"fill="{}" fill-rule="evenodd""#, Ramp::Pale.hex(band(i, levels.len() + 1))));
+            let band = Ink::Ramp(Ramp::Pale, band(i, levels.len() + 1));
+            scene.paths(fine.region(from).iter().map(place).collect(), true, Style::fill(band, 1.0));
         }
         let lines: Vec<Vec<Isoline>> = levels.iter().map(|v| fine.isolines(*v).iter().map(place).collect()).collect();
-        let d: String = lines.iter().flatten().map(|l| polyline(l.iter().copied())).collect();
-        svg.path(&d, r##"fill="none" stroke="#3a3a3a" stroke-opacity="0.55" stroke-width="1""##);
-        let path = polyline(self.path.iter().map(|(px, py)| (axes.x.at(*px), axes.y.at(*py))));
-        svg.path(&path, r##"fill="none" stroke="#1a1a1a" stroke-width="1.2" stroke-dasharray="2 3""##);
-        svg.end_clip();
-        svg.rect(&area, r##"fill="none" stroke="#8a8a8a""##);
-        self.write_labels(svg, &axes, &levels, &lines);
-        colors.draw(svg, &Rect::new(area.right() + 16.0, area.y, 14.0, area.h));
+        scene.paths(lines.iter().flatten().cloned().collect(), false, Style::line(Ink::Grey(0x3a), 1.0).faint(0.55));
+        scene.path(place(&self.path), Style::line(Ink::Grey(0x1a), 1.2).dashed(&[2.0, 3.0]));
+        scene.end_clip();
+        scene.rect(&area, AXIS);
+        self.write_labels(scene, &axes, &levels, &lines);
+        colors.draw(scene, &Rect::new(area.right() + 16.0, area.y, 14.0, area.h));
     }
 
     /// Pixels that suit the picture: a square unit for [`Contours::equal`].
@@ -174,17 +172,17 @@ impl Contours {
         Rect::new(room.x, room.y, (x.1 - x.0) * unit + side, (y.1 - y.0) * unit + foot)
     }
 
-    fn write_labels(&self, svg: &mut Svg, axes: &super::frame::Axes, levels: &[f64], lines: &[Vec<Isoline>]) {
+    fn write_labels(&self, scene: &mut Scene, axes: &Axes, levels: &[f64], lines: &[Vec<Isoline>]) {
         let area = axes.area;
         let mut places = Placer::new(area.inset(3.0, 3.0, 3.0, 3.0), Vec::new());
         let points = self.points.iter().map(|(x, y, label, mark)| (axes.x.at(*x), axes.y.at(*y), label, *mark));
         let points: Vec<_> = points.filter(|(x, y, ..)| area.contains(*x, *y)).collect();
         for (x, y, _, mark) in &points {
-            draw_mark(svg, *x, *y, *mark);
+            draw_mark(scene, *x, *y, *mark);
             places.take(Rect::new(x - 6.0, y - 6.0, 12.0, 12.0));
         }
         for (x, y, label, _) in &points {
-            places.write(svg, &Placer::around(*x, *y, 11.0), Type::MARK, label);
+            places.write(scene, &Placer::around(*x, *y, 11.0), Type::MARK, label);
         }
         for (lines, label) in lines.iter().zip(numbers(levels)) {
             let spot = lines.iter().flat_map(|line| label_spots(line, &label)).min_by(|a, b| {
@@ -192,7 +190,7 @@ impl Contours {
                 cost(a).total_cmp(&cost(b))
             });
             if let Some(spot) = spot.filter(|s| places.cost(&s.bounds) < 1.0) {
-                svg.turned(spot.x, spot.y, spot.degrees, Anchor::Middle, Type::LEVEL, &label);
+                scene.turned(spot.x, spot.y, spot.degrees, Anchor::Middle, Type::LEVEL, &label);
                 places.take(spot.bounds);
             }
         }
@@ -243,22 +241,22 @@ fn label_spots(line: &Isoline, label: &str) -> Vec<Spot> {
     out
 }
 
-fn draw_mark(svg: &mut Svg, x: f64, y: f64, mark: Mark) {
+fn draw_mark(scene: &mut Scene, x: f64, y: f64, mark: Mark) {
     match mark {
-        Mark::Dot => svg.circle(x, y, 4.5, r##"fill="#111111" stroke="#ffffff" stroke-width="1.5""##),
+        Mark::Dot => scene.circle(x, y, 4.5, Style::fill(Ink::Grey(0x11), 1.0).edged(Ink::PAPER, 1.5)),
         Mark::Star => {
             let corner = |i: usize| {
                 let (sin, cos) = (std::f64::consts::PI * i as f64 / 5.0).sin_cos();
                 let r = if i.is_multiple_of(2) { 9.5 } else { 4.0 };
                 (x + r * sin, y - r * cos)
             };
-            svg.path(&(polyline((0..10).map(corner)) + "Z"), r##"fill="#d62728" stroke="#ffffff" stroke-width="1.3""##);
+            let style = Style::fill(Ink::Fixed([0xd6, 0x27, 0x28]), 1.0).edged(Ink::PAPER, 1.3);
+            scene.paths(vec![(0..10).map(corner).collect()], true, style);
         }
         Mark::Cross => {
-            for (style, wide) in [("#ffffff", 4.5), ("#111111", 2.2)] {
-                let style = format!(r#"stroke="{style}" stroke-width="{wide}" stroke-linecap="round""#);
-                svg.line((x - 4.5, y - 4.5), (x + 4.5, y + 4.5), &style);
-                svg.line((x - 4.5, y + 4.5), (x + 4.5, y - 4.5), &style);
+            for style in [Style::line(Ink::PAPER, 4.5).round(), Style::line(Ink::Grey(0x11), 2.2).round()] {
+                scene.line((x - 4.5, y - 4.5), (x + 4.5, y + 4.5), style);
+                scene.line((x - 4.5, y + 4.5), (x + 4.5, y - 4.5), style);
             }
         }
     }

@@ -1,7 +1,8 @@
 //! What all pictures share: captions, legend, axes, and places for labels that cover nothing.
 
-use super::scale::{Axis, Scale, Ticks};
-use super::svg::{Anchor, Rect, Svg, Type};
+use super::color::Ink;
+use super::scale::{Axis, Scale};
+use super::scene::{Anchor, Axes, Rect, Scene, Style, Type};
 use super::text::{visible, wrap};
 
 /// Words around a picture, and its size.
@@ -18,7 +19,7 @@ pub(super) struct Captions {
 /// How a legend shows a series.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub(super) enum Key {
-    /// `dash` is an index into [`DASHES`](super::series::DASHES).
+    /// `dash` is an index into the patterns of dashes.
     Line {
         dash: usize,
         marked: bool,
@@ -32,7 +33,7 @@ pub(super) enum Key {
 #[derive(Clone, Debug)]
 pub(super) struct Entry {
     pub name: String,
-    pub color: &'static str,
+    pub ink: Ink,
     pub key: Key,
 }
 
@@ -41,7 +42,7 @@ const MARGIN: f64 = 14.0;
 const KEY: f64 = 22.0;
 
 /// Write captions and legend; what is left is for the picture itself. A panel has smaller captions than a picture that stands alone.
-pub(super) fn captions(svg: &mut Svg, outer: &Rect, words: &Captions, legend: &[Entry], panel: bool) -> Rect {
+pub(super) fn captions(scene: &mut Scene, outer: &Rect, words: &Captions, legend: &[Entry], panel: bool) -> Rect {
     let margin = if panel { 6.0 } else { MARGIN };
     let inner = outer.inset(margin, margin, margin, margin);
     let mut y = inner.y;
@@ -53,19 +54,19 @@ pub(super) fn captions(svg: &mut Svg, outer: &Rect, words: &Captions, legend: &[
             continue;
         }
         for line in wrap(&visible(text), kind.size * if kind.bold { 1.1 } else { 1.0 }, inner.w, allowed) {
-            svg.text(inner.x, y + kind.size * 0.85, Anchor::Start, kind, &line);
+            scene.text(inner.x, y + kind.size * 0.85, Anchor::Start, kind, &line);
             y += kind.line();
         }
     }
     if y > inner.y {
         y += 4.0;
     }
-    y = draw_legend(svg, &inner, y, if words.no_legend { &[] } else { legend });
+    y = draw_legend(scene, &inner, y, if words.no_legend { &[] } else { legend });
     let mut bottom = inner.bottom();
     let notes = wrap(&visible(&words.footnote), Type::NOTE.size, inner.w, allowed + 1);
     bottom -= notes.len() as f64 * Type::NOTE.line();
     for (i, line) in notes.iter().enumerate() {
-        svg.text(inner.x, bottom + Type::NOTE.line() * (i as f64 + 0.8), Anchor::Start, Type::NOTE, line);
+        scene.text(inner.x, bottom + Type::NOTE.line() * (i as f64 + 0.8), Anchor::Start, Type::NOTE, line);
     }
     if !notes.is_empty() {
         bottom -= 6.0;
@@ -73,7 +74,7 @@ pub(super) fn captions(svg: &mut Svg, outer: &Rect, words: &Captions, legend: &[
     Rect::new(inner.x, y, inner.w, (bottom - y).max(1.0))
 }
 
-fn draw_legend(svg: &mut Svg, inner: &Rect, top: f64, legend: &[Entry]) -> f64 {
+fn draw_legend(scene: &mut Scene, inner: &Rect, top: f64, legend: &[Entry]) -> f64 {
     let (mut x, mut y) = (inner.x, top);
     let kind = Type::LABEL;
     for entry in legend.iter().filter(|e| !e.name.is_empty()) {
@@ -83,39 +84,40 @@ fn draw_legend(svg: &mut Svg, inner: &Rect, top: f64, legend: &[Entry]) -> f64 {
             (x, y) = (inner.x, y + kind.line() + 2.0);
         }
         let mid = y + kind.size * 0.55;
-        draw_key(svg, x, mid, entry);
-        svg.text(x + KEY + 6.0, y + kind.size * 0.9, Anchor::Start, kind, &name);
+        draw_key(scene, x, mid, entry);
+        scene.text(x + KEY + 6.0, y + kind.size * 0.9, Anchor::Start, kind, &name);
         x += w;
     }
     if x > inner.x { y + kind.line() + 4.0 } else { top }
 }
 
-fn draw_key(svg: &mut Svg, x: f64, y: f64, entry: &Entry) {
-    let color = entry.color;
+fn draw_key(scene: &mut Scene, x: f64, y: f64, entry: &Entry) {
+    let ink = entry.ink;
     match entry.key {
         Key::Line { dash, marked, pale } => {
-            let dash = super::series::dash(dash);
-            let opacity = if pale { r#" stroke-opacity="0.35""# } else { "" };
-            svg.line((x, y), (x + KEY, y), &format!(r#"stroke="{color}" stroke-width="2.2"{dash}{opacity}"#));
+            let line =
+                Style::line(ink, 2.2).dashed(super::series::dash(dash)).faint(if pale { super::series::PALE } else { 1.0 });
+            scene.line((x, y), (x + KEY, y), line);
             if marked {
-                svg.circle(x + KEY / 2.0, y, 3.2, &format!(r#"fill="{color}""#));
+                scene.circle(x + KEY / 2.0, y, 3.2, Style::fill(ink, 1.0));
             }
         }
-        Key::Dot => svg.circle(x + KEY / 2.0, y, 4.0, &format!(r#"fill="{color}" fill-opacity="0.8""#)),
-        Key::Swatch => svg.rect(&Rect::new(x + 4.0, y - 6.0, KEY - 8.0, 12.0), &format!(r#"fill="{color}""#)),
+        Key::Dot => scene.circle(x + KEY / 2.0, y, 4.0, Style::fill(ink, 0.8)),
+        Key::Swatch => scene.rect(&Rect::new(x + 4.0, y - 6.0, KEY - 8.0, 12.0), Style::fill(ink, 1.0)),
     }
 }
 
-/// A drawn pair of axes.
-pub(super) struct Axes {
-    /// Where the data goes.
-    pub area: Rect,
-    pub x: Scale,
-    pub y: Scale,
+pub(super) const GRID: Style = hair(Ink::Grey(0xe8));
+pub(super) const AXIS: Style = hair(Ink::Grey(0x8a));
+/// A dashed line across: a level, a moment.
+pub(super) const GUIDE: Style = Style { width: 1.2, dash: &[5.0, 4.0], ..hair(Ink::Grey(0x55)) };
+
+const fn hair(ink: Ink) -> Style {
+    Style { fill: None, stroke: Some((ink, 1.0)), width: 1.0, dash: &[], round: false }
 }
 
-pub(super) const GRID: &str = r##"stroke="#e8e8e8" stroke-width="1""##;
-pub(super) const AXIS: &str = r##"stroke="#8a8a8a" stroke-width="1""##;
+/// Pixels right of the data, where half of the last label may lie.
+const BESIDE: f64 = 22.0;
 
 /// Height below the data: tick labels and the axis' name.
 pub(super) fn foot(label: &str) -> f64 {
@@ -129,75 +131,55 @@ pub(super) fn side<'a>(labels: impl Iterator<Item = &'a str>, label: &str) -> f6
 }
 
 /// The name of the vertical axis, along it; shortened where it is longer than the axis.
-pub(super) fn y_name(svg: &mut Svg, left: f64, area: &Rect, label: &str) {
+pub(super) fn y_name(scene: &mut Scene, left: f64, area: &Rect, label: &str) {
     let kind = Type::LABEL;
     let text = super::text::shorten(&visible(label), kind.size, area.h + 12.0);
     // Near the edge of the canvas it must not stick out.
-    svg.turned(left + kind.size * 0.8, area.y + area.h / 2.0, -90.0, Anchor::Middle, kind, &text);
+    scene.turned(left + kind.size * 0.8, area.y + area.h / 2.0, -90.0, Anchor::Middle, kind, &text);
 }
 
 /// The name of the horizontal axis, below its labels.
-pub(super) fn x_name(svg: &mut Svg, area: &Rect, label: &str, below: f64) {
+pub(super) fn x_name(scene: &mut Scene, area: &Rect, label: &str, below: f64) {
     let text = super::text::shorten(&visible(label), Type::LABEL.size, area.w + 40.0);
-    svg.text(area.x + area.w / 2.0, area.bottom() + below, Anchor::Middle, Type::LABEL, &text);
-}
-
-/// Ticks of a vertical axis of this height.
-pub(super) fn y_ticks(scale: &Scale, height: f64) -> Ticks {
-    scale.ticks(((height / 42.0) as usize).clamp(2, 9))
-}
-
-/// Ticks of a horizontal axis, as many as stand side by side.
-pub(super) fn x_ticks(scale: &Scale, width: f64) -> Ticks {
-    let mut most = ((width / 60.0) as usize).clamp(2, 12);
-    loop {
-        let ticks = scale.ticks(most);
-        let fits = ticks.major.windows(2).all(|pair| {
-            let [a, b] = [&pair[0], &pair[1]].map(|(v, label)| (scale.at(*v), Type::TICK.width(label)));
-            (b.0 - a.0).abs() >= (a.1 + b.1) / 2.0 + 10.0
-        });
-        if fits || most <= 2 {
-            return ticks;
-        }
-        most -= 1;
-    }
+    scene.text(area.x + area.w / 2.0, area.bottom() + below, Anchor::Middle, Type::LABEL, &text);
 }
 
 /// Draw grid, axes, tick labels and names into `at`.
-pub(super) fn axes(svg: &mut Svg, at: &Rect, x: (&Axis, (f64, f64)), y: (&Axis, (f64, f64))) -> Axes {
+pub(super) fn axes(scene: &mut Scene, at: &Rect, x: (&Axis, (f64, f64)), y: (&Axis, (f64, f64))) -> Axes {
     let bottom = foot(&x.0.label);
     let height = (at.h - bottom - 6.0).max(1.0);
     let y_scale = |top: f64| Scale::new(y.0.log, y.1, (top + height, top));
-    let marks = y_ticks(&y_scale(at.y), height);
+    let marks = y_scale(at.y).column(y.0.values);
     let left = side(marks.major.iter().map(|(_, l)| l.as_str()), &y.0.label);
-    // The last label of the horizontal axis may stick out by half its width.
-    let area = Rect::new(at.x + left, at.y + 6.0, (at.w - left - 22.0).max(1.0), height);
+    let area = Rect::new(at.x + left, at.y + 6.0, (at.w - left - BESIDE).max(1.0), height);
     let (xs, ys) = (Scale::new(x.0.log, x.1, (area.x, area.right())), y_scale(area.y));
     for (v, label) in &marks.major {
         let at = ys.at(*v);
-        svg.line((area.x, at), (area.right(), at), GRID);
-        svg.text(area.x - 7.0, at + Type::TICK.size * 0.35, Anchor::End, Type::TICK, label);
+        scene.line((area.x, at), (area.right(), at), GRID);
+        scene.text(area.x - 7.0, at + Type::TICK.size * 0.35, Anchor::End, Type::TICK, label);
     }
-    let columns = x_ticks(&xs, area.w);
+    let columns = xs.row(x.0.values, BESIDE, |label| Type::TICK.width(label));
     for (v, label) in &columns.major {
         let at = xs.at(*v);
-        svg.line((at, area.y), (at, area.bottom()), GRID);
-        svg.line((at, area.bottom()), (at, area.bottom() + 4.0), AXIS);
+        scene.line((at, area.y), (at, area.bottom()), GRID);
+        scene.line((at, area.bottom()), (at, area.bottom() + 4.0), AXIS);
         let half = Type::TICK.width(label) / 2.0;
-        let shown = at.clamp(area.x - left + half.min(left), (area.right() + 22.0 - half).max(at - half));
-        svg.text(shown, area.bottom() + 7.0 + Type::TICK.size * 0.85, Anchor::Middle, Type::TICK, label);
+        let shown = at.max(area.x - left + half.min(left));
+        scene.text(shown, area.bottom() + 7.0 + Type::TICK.size * 0.85, Anchor::Middle, Type::TICK, label);
     }
     for v in &columns.minor {
-        svg.line((xs.at(*v), area.bottom()), (xs.at(*v), area.bottom() + 2.5), AXIS);
+        scene.line((xs.at(*v), area.bottom()), (xs.at(*v), area.bottom() + 2.5), AXIS);
     }
     for v in &marks.minor {
-        svg.line((area.x - 2.5, ys.at(*v)), (area.x, ys.at(*v)), AXIS);
+        scene.line((area.x - 2.5, ys.at(*v)), (area.x, ys.at(*v)), AXIS);
     }
-    svg.line((area.x, area.bottom()), (area.right(), area.bottom()), AXIS);
-    svg.line((area.x, area.y), (area.x, area.bottom()), AXIS);
-    x_name(svg, &area, &x.0.label, foot(&x.0.label) - 3.0);
-    y_name(svg, at.x, &area, &y.0.label);
-    Axes { area, x: xs, y: ys }
+    scene.line((area.x, area.bottom()), (area.right(), area.bottom()), AXIS);
+    scene.line((area.x, area.y), (area.x, area.bottom()), AXIS);
+    x_name(scene, &area, &x.0.label, foot(&x.0.label) - 3.0);
+    y_name(scene, at.x, &area, &y.0.label);
+    let axes = Axes { area, x: xs, y: ys };
+    scene.axes = Some(axes);
+    axes
 }
 
 /// Keeps labels off each other and off what is drawn.
@@ -227,7 +209,7 @@ impl Placer {
     }
 
     /// Write a label at the best of the candidates, (x, baseline, anchor) in order of liking.
-    pub fn write(&mut self, svg: &mut Svg, candidates: &[(f64, f64, Anchor)], kind: Type, text: &str) {
+    pub fn write(&mut self, scene: &mut Scene, candidates: &[(f64, f64, Anchor)], kind: Type, text: &str) {
         let text = visible(text);
         let boxes = candidates.iter().map(|(x, y, anchor)| kind.bounds(*x, *y, *anchor, &text));
         let costs: Vec<f64> = boxes.enumerate().map(|(i, r)| self.cost(&r) + i as f64 * 0.5).collect();
@@ -237,7 +219,7 @@ impl Placer {
             // Pushed inside where no candidate is.
             let dx = (self.area.x - r.x).max(0.0) - (r.right() - self.area.right()).max(0.0);
             let dy = (self.area.y - r.y).max(0.0) - (r.bottom() - self.area.bottom()).max(0.0);
-            svg.text(x + dx, y + dy, anchor, kind, &text);
+            scene.text(x + dx, y + dy, anchor, kind, &text);
             self.take(Rect::new(r.x + dx, r.y + dy, r.w, r.h));
         }
     }

@@ -1,11 +1,11 @@
 //! A table of numbers as colours.
 
 use super::bars::digits_for;
-use super::color::Ramp;
+use super::color::{Ink, Ramp};
 use super::frame::{AXIS, Captions, captions, foot, side, x_name, y_name};
-use super::scale::{Scale, extent, numbers, value};
+use super::scale::{Scale, Values, extent, numbers, value};
+use super::scene::{Anchor, Rect, Scene, Style, Type};
 use super::slots::Names;
-use super::svg::{Anchor, Rect, Svg, Type};
 use super::text::{shorten, visible};
 
 /// Rows and columns of numbers as coloured cells, with a colour bar and, where there is room, the numbers themselves.
@@ -118,8 +118,8 @@ impl Heatmap {
         if hi > lo { (lo, hi) } else { (lo - 0.5, hi + 0.5) }
     }
 
-    pub(super) fn draw(&self, svg: &mut Svg, at: &Rect, panel: bool) {
-        let inner = captions(svg, at, &self.words, &[], panel);
+    pub(super) fn draw(&self, scene: &mut Scene, at: &Rect, panel: bool) {
+        let inner = captions(scene, at, &self.words, &[], panel);
         let (lo, hi) = self.span();
         let digits = self.digits.unwrap_or_else(|| digits_for(self.all()));
         let colors = ColorBar::smooth((lo, hi), self.ramp, &self.bar);
@@ -136,33 +136,36 @@ impl Heatmap {
         for (i, name) in rows.iter().enumerate() {
             let y = area.y + h * (i as f64 + 0.5);
             if i.is_multiple_of(every) {
-                svg.text(area.x - 7.0, y + Type::TICK.size * 0.35, Anchor::End, Type::TICK, name);
+                scene.text(area.x - 7.0, y + Type::TICK.size * 0.35, Anchor::End, Type::TICK, name);
             }
             for j in 0..self.columns.len() {
                 let cell = Rect::new(area.x + w * j as f64, area.y + h * i as f64, w, h);
                 let v = self.values.get(i).and_then(|row| row.get(j)).copied().unwrap_or(f64::NAN);
-                self.draw_cell(svg, &cell, (v - lo) / (hi - lo), kind, &value(v, digits));
+                self.draw_cell(scene, &cell, (v - lo) / (hi - lo), kind, &value(v, digits));
             }
         }
         if let Some((i, j)) = self.best.filter(|(i, j)| *i < self.rows.len() && *j < self.columns.len()) {
             let cell = Rect::new(area.x + w * j as f64, area.y + h * i as f64, w, h).inset(1.5, 1.5, 1.5, 1.5);
-            svg.rect(&cell, r##"fill="none" stroke="#ffffff" stroke-width="5""##);
-            svg.rect(&cell, r##"fill="none" stroke="#111111" stroke-width="2.5""##);
+            scene.rect(&cell, Style::line(Ink::PAPER, 5.0));
+            scene.rect(&cell, Style::line(Ink::Grey(0x11), 2.5));
         }
-        names.draw(svg, &area);
-        x_name(svg, &area, &self.x, bottom - 3.0);
-        y_name(svg, inner.x, &area, &self.y);
-        colors.draw(svg, &Rect::new(area.right() + 16.0, area.y, 14.0, area.h));
+        names.draw(scene, &area);
+        x_name(scene, &area, &self.x, bottom - 3.0);
+        y_name(scene, inner.x, &area, &self.y);
+        colors.draw(scene, &Rect::new(area.right() + 16.0, area.y, 14.0, area.h));
     }
 
     /// `t` is the colour's place on the ramp, NaN where there is no number.
-    fn draw_cell(&self, svg: &mut Svg, cell: &Rect, t: f64, kind: Option<Type>, text: &str) {
+    fn draw_cell(&self, scene: &mut Scene, cell: &Rect, t: f64, kind: Option<Type>, text: &str) {
         let (x, y) = (cell.x + cell.w / 2.0, cell.y + cell.h / 2.0);
-        let (fill, ink, text) =
-            if t.is_finite() { (self.ramp.hex(t), self.ramp.ink(t), text) } else { ("#f3f3f3".into(), "#8a8a8a", "none") };
-        svg.rect(cell, &format!(r##"fill="{fill}" stroke="#ffffff""##));
+        let (fill, ink, text) = if t.is_finite() {
+            (Ink::Ramp(self.ramp, t), self.ramp.ink(t), text)
+        } else {
+            (Ink::Grey(0xf3), Ink::Grey(0x8a), "none")
+        };
+        scene.rect(cell, Style::fill(fill, 1.0).edged(Ink::PAPER, 1.0));
         if let Some(kind) = kind.filter(|k| k.width(text) + 4.0 <= cell.w) {
-            svg.text(x, y + kind.size * 0.35, Anchor::Middle, kind.colored(ink), text);
+            scene.text(x, y + kind.size * 0.35, Anchor::Middle, kind.colored(ink), text);
         }
     }
 }
@@ -180,7 +183,7 @@ pub(super) struct ColorBar<'a> {
 impl<'a> ColorBar<'a> {
     /// Colours that follow the value from one end of the span to the other.
     pub fn smooth(span: (f64, f64), ramp: Ramp, label: &'a str) -> Self {
-        let ticks = Scale::new(false, span, (0.0, 1.0)).ticks(6).major;
+        let ticks = Scale::new(false, span, (0.0, 1.0)).ticks(Values::Numbers, 6).major;
         let place = |v: f64| (v - span.0) / (span.1 - span.0);
         let colors = (0..64).map(|i| (f64::from(i) + 0.5) / 64.0).collect();
         Self { ramp, label, colors, ticks: ticks.into_iter().map(|(v, text)| (place(v), text)).collect() }
@@ -204,24 +207,24 @@ impl<'a> ColorBar<'a> {
         self.ticks.iter().map(|(_, l)| Type::TICK.width(l)).fold(0.0, f64::max)
     }
 
-    pub fn draw(&self, svg: &mut Svg, bar: &Rect) {
+    pub fn draw(&self, scene: &mut Scene, bar: &Rect) {
         let h = bar.h / self.colors.len() as f64;
         for (i, t) in self.colors.iter().enumerate() {
             // A hair of overlap, against seams.
             let more = if i > 0 { 0.6 } else { 0.0 };
             let cell = Rect::new(bar.x, bar.bottom() - h * (i + 1) as f64, bar.w, h + more);
-            svg.rect(&cell, &format!(r#"fill="{}""#, self.ramp.hex(*t)));
+            scene.rect(&cell, Style::fill(Ink::Ramp(self.ramp, *t), 1.0));
         }
-        svg.rect(bar, &format!(r#"fill="none" {AXIS}"#));
+        scene.rect(bar, AXIS);
         for (t, label) in &self.ticks {
             let y = bar.bottom() - bar.h * t;
-            svg.line((bar.right(), y), (bar.right() + 3.0, y), AXIS);
+            scene.line((bar.right(), y), (bar.right() + 3.0, y), AXIS);
             let baseline = (y + Type::TICK.size * 0.35).clamp(bar.y + Type::TICK.size * 0.6, bar.bottom() + 2.0);
-            svg.text(bar.right() + 6.0, baseline, Anchor::Start, Type::TICK, label);
+            scene.text(bar.right() + 6.0, baseline, Anchor::Start, Type::TICK, label);
         }
         let text = shorten(&visible(self.label), Type::LABEL.size, bar.h + 30.0);
         let x = bar.right() + 8.0 + self.widest() + Type::LABEL.line() - 3.0;
-        svg.turned(x, bar.y + bar.h / 2.0, -90.0, Anchor::Middle, Type::LABEL, &text);
+        scene.turned(x, bar.y + bar.h / 2.0, -90.0, Anchor::Middle, Type::LABEL, &text);
     }
 }
 

@@ -1,8 +1,8 @@
-//! Floor 0: charts of ours, plain numbers in and SVG text out.
+//! Layer 0: charts. Plain numbers in; a [`Scene`] of shapes out, which is written as SVG text here and drawn on the screen by the window.
 //!
-//! [`Chart`] (lines, dots, bands), [`Bars`], [`Boxes`], [`Violins`], [`Heatmap`], [`Contours`], and [`Panels`], a grid of any of them. The text is the same for
-//! the same numbers, has no ids, scripts or outside references, a background of its own, colours that colour-blind readers can tell
-//! apart, and leaves a gap where a number is none. Nothing here can fail.
+//! [`Chart`] (lines, dots, bands), [`Bars`], [`Violins`] (and boxes), [`Heatmap`], [`Contours`], and [`Panels`], a grid of any of them. The
+//! same numbers give the same text, without ids, scripts or outside references; colours are such that colour-blind readers can tell them
+//! apart; where a number is missing there is a gap. Nothing here can fail.
 
 /// The words around a picture and its size, as every kind has them.
 macro_rules! builders {
@@ -48,7 +48,6 @@ macro_rules! builders {
 use builders;
 
 mod bars;
-mod boxes;
 mod chart;
 mod color;
 mod contours;
@@ -57,6 +56,7 @@ mod heatmap;
 mod isolines;
 mod panels;
 mod scale;
+mod scene;
 mod series;
 mod slots;
 mod svg;
@@ -64,15 +64,16 @@ mod text;
 mod violin;
 
 pub use bars::Bars;
-pub use boxes::{Boxes, Quantiles};
 pub use chart::Chart;
-pub use color::SERIES;
+pub use color::{Ink, Ramp, SERIES};
 pub use contours::{Contours, Mark};
 pub use heatmap::Heatmap;
 pub use isolines::{Field, Isoline};
 pub use panels::{Figure, Panels};
-pub use series::{DASHES, Series};
-pub use violin::Violins;
+pub use scale::{Scale, Ticks, Values};
+pub use scene::{Anchor, Axes, Point, Rect, Region, Scene, Shape, Style, Type};
+pub use series::{Series, dash};
+pub use violin::{Histogram, Quantiles, Spread, Violins};
 
 #[cfg(test)]
 mod tests;

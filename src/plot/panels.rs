@@ -1,8 +1,8 @@
 //! Pictures side by side.
 
 use super::frame::{Captions, captions};
-use super::svg::{Rect, Svg};
-use super::{Bars, Boxes, Chart, Contours, Heatmap, Violins};
+use super::scene::{Rect, Scene};
+use super::{Bars, Chart, Contours, Heatmap, Violins};
 
 /// Any kind of picture.
 #[derive(Clone, Debug)]
@@ -11,13 +11,11 @@ pub enum Figure {
     Chart(Box<Chart>),
     /// Grouped bars.
     Bars(Box<Bars>),
-    /// Boxes of quantiles.
-    Boxes(Box<Boxes>),
     /// Coloured cells.
     Heatmap(Box<Heatmap>),
     /// Contour lines.
     Contours(Box<Contours>),
-    /// Violins.
+    /// Violins and boxes of quantiles.
     Violins(Box<Violins>),
     /// A grid of pictures.
     Panels(Box<Panels>),
@@ -36,13 +34,13 @@ macro_rules! figures {
                 match self { $(Self::$kind(figure) => &figure.words),* }
             }
 
-            fn draw(&self, svg: &mut Svg, at: &Rect, panel: bool) {
-                match self { $(Self::$kind(figure) => figure.draw(svg, at, panel)),* }
+            fn draw(&self, scene: &mut Scene, at: &Rect, panel: bool) {
+                match self { $(Self::$kind(figure) => figure.draw(scene, at, panel)),* }
             }
         }
     };
 }
-figures!(Chart, Bars, Boxes, Heatmap, Contours, Violins, Panels);
+figures!(Chart, Bars, Heatmap, Contours, Violins, Panels);
 
 /// Pixels of a picture that says nothing about its size.
 const SIZE: (f64, f64) = (760.0, 440.0);
@@ -51,10 +49,15 @@ const PANEL: (f64, f64) = (400.0, 300.0);
 impl Figure {
     /// The picture as SVG text.
     pub fn svg(&self) -> String {
+        super::svg::svg(&self.scene())
+    }
+
+    /// The picture as shapes, for another painter.
+    pub fn scene(&self) -> Scene {
         let (w, h) = self.size(SIZE);
-        let mut svg = Svg::new(w, h, &self.words().title);
-        self.draw(&mut svg, &Rect::new(0.0, 0.0, w, h), false);
-        svg.finish()
+        let mut scene = Scene { size: (w, h), title: self.words().title.clone(), ..Scene::default() };
+        self.draw(&mut scene, &Rect::new(0.0, 0.0, w, h), false);
+        scene
     }
 
     fn size(&self, unless: (f64, f64)) -> (f64, f64) {
@@ -112,13 +115,13 @@ impl Panels {
         (cell.0 * columns as f64 + 28.0, cell.1 * rows as f64 + 32.0 + 24.0 * words as f64)
     }
 
-    pub(super) fn draw(&self, svg: &mut Svg, at: &Rect, panel: bool) {
-        let inner = captions(svg, at, &self.words, &[], panel);
+    pub(super) fn draw(&self, scene: &mut Scene, at: &Rect, panel: bool) {
+        let inner = captions(scene, at, &self.words, &[], panel);
         let (columns, rows) = self.grid();
         let (w, h) = (inner.w / columns as f64, inner.h / rows as f64);
         for (i, figure) in self.panels.iter().enumerate() {
             let (row, column) = (i / columns, i % columns);
-            figure.draw(svg, &Rect::new(inner.x + w * column as f64, inner.y + h * row as f64, w, h), true);
+            figure.draw(scene, &Rect::new(inner.x + w * column as f64, inner.y + h * row as f64, w, h), true);
         }
     }
 }

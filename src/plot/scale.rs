@@ -1,17 +1,35 @@
-//! From numbers to places: scales, ticks at round numbers, and how numbers are written.
+//! From numbers to places: scales, ticks at round numbers, and how numbers are written. The same for pictures, for the window's charts and
+//! (ported to `assets/report/report.js`) for the report's.
+
+/// What the numbers of an axis are: where it is marked, and how its labels are written.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Values {
+    /// Any.
+    #[default]
+    Numbers,
+    /// Steps and tokens: there is nothing between two.
+    Whole,
+    /// Parts of a whole, in percent.
+    Shares,
+    /// Seconds that something took, in a unit that suits.
+    Seconds,
+    /// Unix times, as the time of day in UTC.
+    Clock,
+}
 
 /// An axis: what it says and what it spans.
 #[derive(Clone, Debug, Default)]
 pub(super) struct Axis {
     pub label: String,
+    pub values: Values,
     pub log: bool,
     /// What was asked for; else what the data needs.
     pub range: Option<(f64, f64)>,
 }
 
 /// A map from numbers to pixels.
-#[derive(Clone, Copy, Debug)]
-pub(super) struct Scale {
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct Scale {
     log: bool,
     from: (f64, f64),
     to: (f64, f64),
@@ -42,6 +60,7 @@ impl Axis {
 }
 
 impl Scale {
+    /// From a span of numbers to a span of pixels, evenly or by logarithms.
     pub fn new(log: bool, from: (f64, f64), to: (f64, f64)) -> Self {
         Self { log, from, to }
     }
@@ -53,17 +72,84 @@ impl Scale {
         p + t * (q - p)
     }
 
+    /// The number at a pixel.
+    pub fn back(&self, pixel: f64) -> f64 {
+        let ((a, b), (p, q)) = (self.from, self.to);
+        let t = (pixel - p) / (q - p);
+        if self.log { a * (b / a).powf(t) } else { a + t * (b - a) }
+    }
+
     /// Round numbers inside the span with their labels, `most` at the utmost, and (logarithmic) the unlabelled ones between.
-    pub fn ticks(&self, most: usize) -> Ticks {
+    pub(super) fn ticks(&self, values: Values, most: usize) -> Ticks {
         let (lo, hi) = (self.from.0.min(self.from.1), self.from.0.max(self.from.1));
-        if self.log { log_ticks(lo, hi, most) } else { Ticks::labelled(linear_ticks(lo, hi, most), Vec::new()) }
+        let scaled = |unit: f64, suffix: &str| {
+            let ticks = linear_ticks(lo / unit, hi / unit, most);
+            let labels = numbers(&ticks).into_iter().map(|l| if l == "0" { l } else { format!("{l}{suffix}") });
+            Ticks { major: ticks.iter().map(|v| v * unit).zip(labels).collect(), minor: Vec::new() }
+        };
+        match values {
+            Values::Clock => clock_ticks(lo, hi, most),
+            Values::Seconds if self.log => {
+                let mut ticks = log_ticks(lo, hi, most);
+                ticks.major.iter_mut().for_each(|(_, label)| label.push_str(" s"));
+                ticks
+            }
+            _ if self.log => log_ticks(lo, hi, most),
+            Values::Shares => scaled(0.01, " %"),
+            Values::Seconds if hi < 180.0 => scaled(1.0, " s"),
+            Values::Seconds if hi < 3.0 * 3600.0 => scaled(60.0, " min"),
+            Values::Seconds if hi < 72.0 * 3600.0 => scaled(3600.0, " h"),
+            Values::Seconds => scaled(86_400.0, " d"),
+            // Zoomed in so far that no whole number is left, parts are better than nothing.
+            Values::Whole if lo.ceil() <= hi.floor() => {
+                let ticks = steps(lo, hi, most, 1.0);
+                let labels = whole_labels(&ticks);
+                Ticks { major: ticks.into_iter().zip(labels).collect(), minor: Vec::new() }
+            }
+            _ => Ticks::labelled(linear_ticks(lo, hi, most), Vec::new()),
+        }
+    }
+
+    /// Ticks of a vertical axis, as many as suit its height.
+    pub fn column(&self, values: Values) -> Ticks {
+        self.ticks(values, (((self.to.1 - self.to.0).abs() / 42.0) as usize).clamp(2, 9))
+    }
+
+    /// Ticks of a horizontal axis, as many as have room for their labels, whose widths `wide` tells. No label reaches further beyond the end
+    /// of the axis than `beside`. Wherever the span holds a round number there is at least one.
+    pub fn row(&self, values: Values, beside: f64, wide: impl Fn(&str) -> f64) -> Ticks {
+        const GAP: f64 = 10.0;
+        let end = self.to.0.max(self.to.1) + beside;
+        let free = |before: &(f64, String), tick: &(f64, String)| {
+            (self.at(tick.0) - self.at(before.0)).abs() >= (wide(&before.1) + wide(&tick.1)) / 2.0 + GAP
+        };
+        let of = |most: usize| {
+            let mut ticks = self.ticks(values, most);
+            ticks.major.retain(|(v, label)| self.at(*v) + wide(label) / 2.0 <= end);
+            ticks
+        };
+        let most = (((self.to.1 - self.to.0).abs() / 60.0) as usize).clamp(2, 12);
+        let fits = |ticks: &Ticks| !ticks.major.is_empty() && ticks.major.windows(2).all(|pair| free(&pair[0], &pair[1]));
+        (2..=most).rev().map(of).find(fits).unwrap_or_else(|| {
+            // Labels that have no room are left out, one after the other.
+            let mut ticks = (2..40).map(of).find(|ticks| !ticks.major.is_empty()).unwrap_or_default();
+            let mut kept: Vec<(f64, String)> = Vec::new();
+            for tick in std::mem::take(&mut ticks.major) {
+                if kept.last().is_none_or(|last| free(last, &tick)) {
+                    kept.push(tick);
+                }
+            }
+            Ticks { major: kept, ..ticks }
+        })
     }
 }
 
 /// Where an axis is marked.
-#[derive(Clone, Debug, Default)]
-pub(super) struct Ticks {
+#[derive(Clone, Debug, Default, PartialEq)]
+pub struct Ticks {
+    /// Places with labels.
     pub major: Vec<(f64, String)>,
+    /// Places without.
     pub minor: Vec<f64>,
 }
 
@@ -74,8 +160,44 @@ impl Ticks {
     }
 }
 
+/// Whole numbers; where thousands would hide in what they differ, all digits.
+fn whole_labels(values: &[f64]) -> Vec<String> {
+    let labels = numbers(values);
+    let hidden =
+        |label: &String| label.split_once('.').is_some_and(|(_, rest)| rest.trim_end_matches(char::is_alphabetic).len() > 2);
+    match labels.iter().any(hidden) {
+        true => values
+            .iter()
+            .map(|v| minus(format!("{}{}", if *v < 0.0 { "-" } else { "" }, crate::number_format::count(v.abs() as u64))))
+            .collect(),
+        false => labels,
+    }
+}
+
+/// Times of day at round distances; the day too, where there are several.
+fn clock_ticks(lo: f64, hi: f64, most: usize) -> Ticks {
+    const STEPS: [f64; 16] =
+        [1.0, 2.0, 5.0, 10.0, 15.0, 30.0, 60.0, 120.0, 300.0, 600.0, 900.0, 1800.0, 3600.0, 7200.0, 21_600.0, 43_200.0];
+    let days = (1..=20).map(|i| 86_400.0 * f64::from(1 << i) / 2.0);
+    let count = |step: f64| (hi / step).floor() - (lo / step).ceil() + 1.0;
+    let Some(step) = STEPS.into_iter().chain(days).find(|step| count(*step) <= most as f64) else { return Ticks::default() };
+    let first = (lo / step).ceil();
+    let places = (0..count(step).max(0.0) as u32).map(|i| (first + f64::from(i)) * step);
+    let label = |v: f64| match (step, hi - lo) {
+        (86_400.0.., _) => crate::number_format::date(v),
+        (_, 86_400.0..) => format!("{} {}", &crate::number_format::date(v)[5..], &crate::number_format::clock(v)[..5]),
+        _ => crate::number_format::clock(v),
+    };
+    Ticks { major: places.map(|v| (v, label(v))).collect(), minor: Vec::new() }
+}
+
 /// Multiples of 1, 2, 2.5 or 5 times a power of ten in [lo, hi]: as many as possible up to `most`, at least one where there is any.
 pub(super) fn linear_ticks(lo: f64, hi: f64, most: usize) -> Vec<f64> {
+    steps(lo, hi, most, 0.0)
+}
+
+/// The same, at least so far apart.
+fn steps(lo: f64, hi: f64, most: usize, least: f64) -> Vec<f64> {
     let most = most.max(2);
     let span = hi - lo;
     if !span.is_finite() || span <= 0.0 {
@@ -88,7 +210,9 @@ pub(super) fn linear_ticks(lo: f64, hi: f64, most: usize) -> Vec<f64> {
             let unit = 10f64.powi(power.abs());
             let value = |k: f64| if power < 0 { k * step / unit } else { k * step * unit };
             let (first, last) = ((lo / value(1.0) - 1e-9).ceil(), (hi / value(1.0) + 1e-9).floor());
-            if last - first < most as f64 {
+            // Of whole numbers 2.5 is none.
+            let allowed = value(1.0) >= least && (least == 0.0 || whole(value(1.0)));
+            if last - first < most as f64 && allowed {
                 return (0..=(last - first).max(-1.0) as i64)
                     .filter(|_| last >= first)
                     .map(|i| value(first + i as f64) + 0.0)
@@ -153,6 +277,16 @@ fn powers(values: &[f64], largest: f64) -> Vec<String> {
 
 fn raised(exponent: i32) -> String {
     exponent.to_string().chars().map(superscript).collect()
+}
+
+/// A number by itself, to four digits.
+pub(super) fn short(v: f64) -> String {
+    if v == 0.0 || !(1e-3..1e15).contains(&v.abs()) {
+        return if v.is_finite() { power(v) } else { "none".into() };
+    }
+    let places = (3 - v.abs().log10().floor() as i32).clamp(0, 6) as usize;
+    let text = format!("{v:.places$}");
+    minus(if text.contains('.') { text.trim_end_matches('0').trim_end_matches('.').into() } else { text })
 }
 
 /// A number by itself, to about three digits.
@@ -230,7 +364,7 @@ mod tests {
     use super::*;
 
     fn labels(lo: f64, hi: f64, most: usize, log: bool) -> Vec<String> {
-        Scale::new(log, (lo, hi), (0.0, 1.0)).ticks(most).major.into_iter().map(|(_, l)| l).collect()
+        Scale::new(log, (lo, hi), (0.0, 1.0)).ticks(Values::Numbers, most).major.into_iter().map(|(_, l)| l).collect()
     }
 
     #[test]
@@ -247,6 +381,71 @@ mod tests {
         assert_eq!(labels(1.0, 120.0, 9, true), ["1", "2", "5", "10", "20", "50", "100"]);
         assert_eq!(labels(2.1, 4.7, 6, true), ["2.5", "3.0", "3.5", "4.0", "4.5"]);
         assert_eq!(labels(1e3, 1e9, 4, true), ["10 k", "1 M", "100 M"]);
+    }
+
+    /// `tests/report/ticks.json` holds what the report's script makes of these spans; `tests/report/check.mjs` compares the script with it.
+    #[test]
+    fn the_reports_script_marks_axes_alike() {
+        type Case = (String, f64, f64, usize, Vec<String>);
+        let cases: Vec<Case> = serde_json::from_str(include_str!("../../tests/report/ticks.json")).unwrap();
+        assert!(cases.len() > 100);
+        for (kind, lo, hi, most, labels) in cases {
+            let values = match kind.as_str() {
+                "whole" => Values::Whole,
+                "seconds" => Values::Seconds,
+                _ => Values::Numbers,
+            };
+            let ticks = Scale::new(kind == "log", (lo, hi), (0.0, 1.0)).ticks(values, most);
+            let found: Vec<String> = ticks.major.into_iter().map(|t| t.1).collect();
+            assert_eq!(found, labels, "{kind} {lo} {hi} {most}");
+        }
+    }
+
+    /// Wherever somebody zooms to, and however wide the axis is: labels that neither touch nor stick out, and at least one.
+    #[test]
+    fn a_row_has_labels_at_every_zoom() {
+        let wide = |label: &str| 7.5 * label.chars().count() as f64;
+        for values in [Values::Numbers, Values::Whole, Values::Shares, Values::Seconds, Values::Clock] {
+            for width in [180.0, 290.0, 333.0, 700.0, 1900.0] {
+                for k in 0..400u32 {
+                    let from = if values == Values::Clock { 1.7e9 } else { 0.0 } + f64::from(k % 20) * 517.3;
+                    let to = from + 2.0 * 1.05f64.powi(k as i32);
+                    let scale = Scale::new(false, (from, to), (0.0, width));
+                    let ticks = scale.row(values, 24.0, wide).major;
+                    let context = format!("{values:?} {from} to {to} in {width}: {ticks:?}");
+                    assert!(!ticks.is_empty(), "{context}");
+                    for pair in ticks.windows(2) {
+                        let room = scale.at(pair[1].0) - scale.at(pair[0].0);
+                        assert!(room > (wide(&pair[0].1) + wide(&pair[1].1)) / 2.0, "{context}");
+                        assert_ne!(pair[0].1, pair[1].1, "{context}");
+                    }
+                    let (last, label) = &ticks[ticks.len() - 1];
+                    assert!(scale.at(*last) + wide(label) / 2.0 <= width + 24.0, "{context}");
+                    assert!(values != Values::Whole || ticks.iter().all(|t| t.0.fract() == 0.0), "{context}");
+                }
+            }
+        }
+        for k in 0..200u32 {
+            let (from, to) = (0.01 * f64::from(k % 37), 0.01 * f64::from(k % 37) + 0.05 * f64::from(k + 2));
+            let scale = Scale::new(true, (10f64.powf(from), 10f64.powf(to)), (0.0, 290.0));
+            assert!(!scale.row(Values::Whole, 24.0, wide).major.is_empty(), "10^{from} to 10^{to}");
+        }
+    }
+
+    #[test]
+    fn values_are_marked_in_their_units() {
+        let of = |values: Values, lo: f64, hi: f64, most: usize| -> Vec<String> {
+            Scale::new(false, (lo, hi), (0.0, 1.0)).ticks(values, most).major.into_iter().map(|t| t.1).collect()
+        };
+        assert_eq!(of(Values::Whole, 286.2, 289.9, 9), ["287", "288", "289"]);
+        assert_eq!(of(Values::Whole, 0.0, 9.0, 5), ["0", "2", "4", "6", "8"]);
+        assert_eq!(of(Values::Shares, 0.0, 0.5, 6), ["0", "10 %", "20 %", "30 %", "40 %", "50 %"]);
+        assert_eq!(of(Values::Seconds, 0.0, 100.0, 3), ["0", "50 s", "100 s"]);
+        assert_eq!(of(Values::Seconds, 0.0, 1800.0, 4), ["0", "10 min", "20 min", "30 min"]);
+        assert_eq!(of(Values::Whole, 12_340.0, 12_352.0, 4), ["12,340", "12,345", "12,350"]);
+        assert_eq!(of(Values::Clock, 43_195.0, 43_230.0, 3), ["12:00:00", "12:00:15", "12:00:30"]);
+        let scale = Scale::new(true, (0.1, 1000.0), (40.0, 440.0));
+        assert!((scale.at(scale.back(123.0)) - 123.0).abs() < 1e-9);
     }
 
     /// Whatever the span: inside, ascending, evenly spaced, no more than asked, labels that differ and say what they mark.

@@ -1,16 +1,17 @@
 //! One series of a [`Chart`](super::Chart), and how it is shown.
 
-use super::frame::{Axes, Entry, Key};
-use super::svg::{Svg, polyline};
+use super::color::Ink;
+use super::frame::{Entry, Key};
+use super::scene::{Axes, Point, Scene, Style};
 
-/// Patterns of dashes, told apart at a glance.
-pub const DASHES: [&str; 6] = ["", "6 4", "2 3", "10 3 2 3", "14 5", "1 5"];
-
-/// The attribute of the i-th pattern.
-pub(super) fn dash(i: usize) -> String {
-    let pattern = DASHES[i % DASHES.len()];
-    if pattern.is_empty() { String::new() } else { format!(r#" stroke-dasharray="{pattern}""#) }
+/// The i-th of several patterns of dashes that can be told apart at a glance: pixels drawn and left out, in turn.
+pub fn dash(i: usize) -> &'static [f64] {
+    const DASHES: [&[f64]; 6] = [&[], &[6.0, 4.0], &[2.0, 3.0], &[10.0, 3.0, 2.0, 3.0], &[14.0, 5.0], &[1.0, 5.0]];
+    DASHES[i % DASHES.len()]
 }
+
+/// Opacity of lines in the background.
+pub(super) const PALE: f64 = 0.35;
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Kind {
@@ -28,7 +29,7 @@ pub struct Series {
     /// Lower and upper end for each point.
     pub(super) spread: Vec<(f64, f64)>,
     whiskers: bool,
-    pub(super) color: Option<usize>,
+    pub(super) color: Option<Ink>,
     dash: usize,
     marked: bool,
     pale: bool,
@@ -112,74 +113,65 @@ impl Series {
     }
 
     /// The colour of the i-th series instead of the next free one: for what belongs together.
-    pub fn color(mut self, i: usize) -> Self {
-        self.color = Some(i);
+    pub fn color(self, i: usize) -> Self {
+        self.ink(Ink::Series(i))
+    }
+
+    /// This colour.
+    pub fn ink(mut self, ink: Ink) -> Self {
+        self.color = Some(ink);
         self
     }
 
-    pub(super) fn entry(&self, color: &'static str) -> Entry {
+    pub(super) fn entry(&self, ink: Ink) -> Entry {
         let key = match self.kind {
             Kind::Line => Key::Line { dash: self.dash, marked: self.marked, pale: self.pale },
             Kind::Scatter => Key::Dot,
             Kind::Band => Key::Swatch,
         };
-        Entry { name: self.name.clone(), color, key }
+        Entry { name: self.name.clone(), ink, key }
     }
 
     /// Bands and raw lines, which others are drawn over.
-    pub(super) fn draw_below(&self, svg: &mut Svg, axes: &Axes, color: &str) {
+    pub(super) fn draw_below(&self, scene: &mut Scene, axes: &Axes, ink: Ink) {
         if !self.whiskers && !self.spread.is_empty() {
             for run in runs(
                 self.points.iter().zip(&self.spread).map(|((x, _), (lo, hi))| [axes.x.at(*x), axes.y.at(*lo), axes.y.at(*hi)]),
             ) {
-                let there = run.iter().map(|[x, lo, _]| (*x, *lo));
-                let back = run.iter().rev().map(|[x, _, hi]| (*x, *hi));
-                svg.path(&(polyline(there.chain(back)) + "Z"), &format!(r#"fill="{color}" fill-opacity="0.18""#));
+                scene.area(run.iter().map(|[x, lo, hi]| [(*x, *lo), (*x, *hi)]).collect(), Style::fill(ink, 0.18));
             }
         }
         if self.kind == Kind::Line && self.window > 1 {
-            let style =
-                format!(r#"fill="none" stroke="{color}" stroke-width="1.1" stroke-opacity="0.35" stroke-linejoin="round""#);
-            svg.path(&polyline(thin(self.pixels(axes, &self.points), axes.area.w)), &style);
+            scene.path(thin(self.pixels(axes, &self.points), axes.area.w), Style::line(ink, 1.1).faint(PALE).round());
         }
     }
 
     /// Lines, error bars and dots.
-    pub(super) fn draw(&self, svg: &mut Svg, axes: &Axes, color: &str) {
+    pub(super) fn draw(&self, scene: &mut Scene, axes: &Axes, ink: Ink) {
         if self.kind == Kind::Band {
             return;
         }
-        let opacity = if self.pale { r#" stroke-opacity="0.35""# } else { "" };
+        let opacity = if self.pale { PALE } else { 1.0 };
         if self.whiskers {
             for ((x, _), (lo, hi)) in self.points.iter().zip(&self.spread) {
-                whisker(
-                    svg,
-                    axes.x.at(*x),
-                    (axes.y.at(*lo), axes.y.at(*hi)),
-                    &format!(r#"stroke="{color}" stroke-width="1.3"{opacity}"#),
-                );
+                whisker(scene, axes.x.at(*x), (axes.y.at(*lo), axes.y.at(*hi)), Style::line(ink, 1.3).faint(opacity));
             }
         }
         if self.kind == Kind::Line {
-            let points = self.smooth();
-            let dash = dash(self.dash);
-            let wide = if self.pale { 1.2 } else { 2.2 };
-            let style = format!(
-                r#"fill="none" stroke="{color}" stroke-width="{wide}"{dash}{opacity} stroke-linejoin="round" stroke-linecap="round""#
-            );
-            svg.path(&polyline(thin(self.pixels(axes, &points), axes.area.w)), &style);
+            let style = Style::line(ink, if self.pale { 1.2 } else { 2.2 }).dashed(dash(self.dash)).faint(opacity).round();
+            scene.path(thin(self.pixels(axes, &self.smooth()), axes.area.w), style);
         }
         if self.marked || self.kind == Kind::Scatter || self.points.len() == 1 {
             let fill = if self.pale {
-                0.35
+                PALE
             } else if self.kind == Kind::Scatter {
                 0.75
             } else {
                 1.0
             };
-            let style = format!(r##"fill="{color}" fill-opacity="{fill}" stroke="#ffffff" stroke-width="0.8""##);
+            let style = Style::fill(ink, fill).edged(Ink::PAPER, 0.8);
             for (x, y) in self.pixels(axes, &self.points).into_iter().filter(|(x, y)| x.is_finite() && y.is_finite()) {
-                svg.circle(x, y, 3.6, &style);
+                scene.circle(x, y, 3.6, style);
             }
         }
     }
@@ -199,7 +191,7 @@ impl Series {
         out
     }
 
-    fn pixels(&self, axes: &Axes, points: &[(f64, f64)]) -> Vec<(f64, f64)> {
+    fn pixels(&self, axes: &Axes, points: &[Point]) -> Vec<Point> {
         points.iter().map(|(x, y)| (axes.x.at(*x), axes.y.at(*y))).collect()
     }
 
@@ -219,11 +211,11 @@ impl Series {
 }
 
 /// An error bar.
-pub(super) fn whisker(svg: &mut Svg, x: f64, (lo, hi): (f64, f64), style: &str) {
+pub(super) fn whisker(scene: &mut Scene, x: f64, (lo, hi): (f64, f64), style: Style) {
     if x.is_finite() && lo.is_finite() && hi.is_finite() {
-        svg.line((x, lo), (x, hi), style);
+        scene.line((x, lo), (x, hi), style);
         for y in [lo, hi] {
-            svg.line((x - 3.5, y), (x + 3.5, y), style);
+            scene.line((x - 3.5, y), (x + 3.5, y), style);
         }
     }
 }

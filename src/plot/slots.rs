@@ -1,8 +1,8 @@
 //! What pictures of groups side by side share: captions, a vertical axis, and a slot with a name for each group.
 
-use super::frame::{AXIS, Captions, Entry, GRID, captions, foot, side, x_name, y_name, y_ticks};
+use super::frame::{AXIS, Captions, Entry, GRID, captions, foot, side, x_name, y_name};
 use super::scale::{Axis, Scale};
-use super::svg::{Anchor, Rect, Svg, Type};
+use super::scene::{Anchor, Rect, Scene, Type};
 use super::text::{shorten, visible};
 
 /// A frame that has been begun: draw into `area`, then close it.
@@ -22,36 +22,42 @@ impl Slots {
     /// Captions, legend (of more than one series), grid and labels of the vertical axis. `axes` are the horizontal axis' name, the vertical
     /// axis and its span.
     pub fn open(
-        svg: &mut Svg,
+        scene: &mut Scene,
         at: &Rect,
         (words, panel): (&Captions, bool),
         legend: &[Entry],
         (x, y, span): (&str, &Axis, (f64, f64)),
         groups: &[String],
     ) -> Self {
-        let inner = captions(svg, at, words, if legend.len() > 1 { legend } else { &[] }, panel);
+        let inner = captions(scene, at, words, if legend.len() > 1 { legend } else { &[] }, panel);
         let names = Names::new(groups, inner.w - 60.0);
         let bottom = foot(x) + names.height - Type::TICK.size;
         let height = (inner.h - bottom - 8.0).max(1.0);
         let scale = Scale::new(false, span, (inner.y + 8.0 + height, inner.y + 8.0));
-        let ticks = y_ticks(&scale, height);
+        let ticks = scale.column(y.values);
         let left = side(ticks.major.iter().map(|(_, l)| l.as_str()), &y.label).max(names.overhang);
         let area = Rect::new(inner.x + left, inner.y + 8.0, (inner.w - left - 6.0).max(1.0), height);
         for (v, label) in &ticks.major {
-            svg.line((area.x, scale.at(*v)), (area.right(), scale.at(*v)), GRID);
-            svg.text(area.x - 7.0, scale.at(*v) + Type::TICK.size * 0.35, Anchor::End, Type::TICK, label);
+            scene.line((area.x, scale.at(*v)), (area.right(), scale.at(*v)), GRID);
+            scene.text(area.x - 7.0, scale.at(*v) + Type::TICK.size * 0.35, Anchor::End, Type::TICK, label);
         }
         Self { area, scale, names, x: x.into(), y: y.label.clone(), left: inner.x, bottom }
     }
 
+    /// The part of the area that the i-th of so many groups takes.
+    pub fn column(&self, i: usize, groups: usize) -> Rect {
+        let step = self.area.w / groups.max(1) as f64;
+        Rect::new(self.area.x + step * i as f64, self.area.y, step, self.area.h)
+    }
+
     /// Axes and names; the horizontal line stands at the pixel `floor`.
-    pub fn close(&self, svg: &mut Svg, floor: f64) {
+    pub fn close(&self, scene: &mut Scene, floor: f64) {
         let area = &self.area;
-        svg.line((area.x, area.y), (area.x, area.bottom()), AXIS);
-        svg.line((area.x, floor), (area.right(), floor), AXIS);
-        self.names.draw(svg, area);
-        x_name(svg, area, &self.x, self.bottom - 3.0);
-        y_name(svg, self.left, area, &self.y);
+        scene.line((area.x, area.y), (area.x, area.bottom()), AXIS);
+        scene.line((area.x, floor), (area.right(), floor), AXIS);
+        self.names.draw(scene, area);
+        x_name(scene, area, &self.x, self.bottom - 3.0);
+        y_name(scene, self.left, area, &self.y);
     }
 }
 
@@ -83,15 +89,15 @@ impl Names {
         Self { names, aslant, every, height, overhang: overhang.max(0.0) + if aslant { 6.0 } else { 0.0 } }
     }
 
-    pub fn draw(&self, svg: &mut Svg, area: &Rect) {
+    pub fn draw(&self, scene: &mut Scene, area: &Rect) {
         let step = area.w / self.names.len().max(1) as f64;
         for (i, name) in self.names.iter().enumerate().step_by(self.every) {
             let x = area.x + step * (i as f64 + 0.5);
             let y = area.bottom() + 7.0 + Type::TICK.size * 0.85;
             if self.aslant {
-                svg.turned(x + 4.0, y, -SLANT, Anchor::End, Type::TICK, name);
+                scene.turned(x + 4.0, y, -SLANT, Anchor::End, Type::TICK, name);
             } else {
-                svg.text(x, y, Anchor::Middle, Type::TICK, name);
+                scene.text(x, y, Anchor::Middle, Type::TICK, name);
             }
         }
     }

@@ -19,7 +19,7 @@ fn parse(svg: &str) -> Vec<Element> {
     while let Some(start) = rest.find('<') {
         let text = &rest[..start];
         assert!(!text.contains('>'), "a bare > in {text:?}");
-        let entity = |part: &str| ["amp;", "lt;", "gt;", "quot;"].iter().any(|e| part.starts_with(e));
+        let entity = |part: &str| ["amp;", "lt;", "gt;", "quot;", "#39;"].iter().any(|e| part.starts_with(e));
         assert!(text.split('&').skip(1).all(entity), "a bare & in {text:?}");
         if let Some(last) = elements.last_mut() {
             last.text.push_str(text);
@@ -57,9 +57,15 @@ impl Element {
     }
 
     /// The box that a text covers, turned about its anchor.
-    fn bounds(&self) -> svg::Rect {
+    fn bounds(&self) -> Rect {
         let (x, y, size) = (self.number("x"), self.number("y"), self.number("font-size"));
-        let text = self.text.replace("&lt;", "<").replace("&gt;", ">").replace("&quot;", "\"").replace("&amp;", "&");
+        let text = self
+            .text
+            .replace("&lt;", "<")
+            .replace("&gt;", ">")
+            .replace("&quot;", "\"")
+            .replace("&#39;", "'")
+            .replace("&amp;", "&");
         let w = text::width(&text, size) * if self.attributes.contains_key("font-weight") { 1.1 } else { 1.0 };
         let left = match self.attributes.get("text-anchor").map(String::as_str) {
             Some("middle") => -w / 2.0,
@@ -75,7 +81,7 @@ impl Element {
         let turned = corners.map(|(a, b)| (x + a * cos - b * sin, y + a * sin + b * cos));
         let (l, r) = turned.iter().fold((f64::MAX, f64::MIN), |m, p| (m.0.min(p.0), m.1.max(p.0)));
         let (t, b) = turned.iter().fold((f64::MAX, f64::MIN), |m, p| (m.0.min(p.1), m.1.max(p.1)));
-        svg::Rect::new(l, t, r - l, b - t)
+        Rect::new(l, t, r - l, b - t)
     }
 }
 

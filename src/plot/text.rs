@@ -63,32 +63,14 @@ pub(super) fn shorten(text: &str, size: f64, most: f64) -> String {
     out + "…"
 }
 
-/// What a reader may be shown: control characters and other invisible ones are written as escapes, a line break as a space.
+/// What a reader may be shown, on one line.
 pub(super) fn visible(text: &str) -> String {
-    let mut out = String::with_capacity(text.len());
-    for c in text.chars() {
-        match c {
-            '\n' | '\t' => out.push(' '),
-            '\'' | '"' | '\\' => out.push(c),
-            c => out.extend(c.escape_debug()),
-        }
-    }
-    out
+    crate::number_format::visible(text).replace(['\n', '\t'], " ")
 }
 
 /// As XML's text or an attribute's value.
 pub(super) fn escape(text: &str) -> String {
-    let mut out = String::with_capacity(text.len());
-    for c in visible(text).chars() {
-        match c {
-            '&' => out.push_str("&amp;"),
-            '<' => out.push_str("&lt;"),
-            '>' => out.push_str("&gt;"),
-            '"' => out.push_str("&quot;"),
-            c => out.push(c),
-        }
-    }
-    out
+    crate::number_format::escape_markup(&visible(text))
 }
 
 #[cfg(test)]
@@ -97,7 +79,7 @@ mod tests {
 
     #[test]
     fn nothing_invisible_and_no_markup_gets_through() {
-        assert_eq!(escape("a<b & \"c\"\u{1b}[31m\u{202e}\u{0}\n"), "a&lt;b &amp; &quot;c&quot;\\u{1b}[31m\\u{202e}\\0 ");
+        assert_eq!(escape("a<b & \"c\"\u{1b}[31m\u{202e}\u{0}\n"), "a&lt;b &amp; &quot;c&quot;\\u{1b}[31m\\u{202e}\\u{0} ");
     }
 
     #[test]

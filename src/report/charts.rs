@@ -2,8 +2,8 @@
 
 use super::html::visible;
 use super::run::{MORE, ReportRun};
-use super::trace::{Trace, smoothed, trace, window};
-use crate::history::spec::{CHARTS, Spec, is_noisy, label};
+use super::trace::{Trace, trace};
+use crate::history::spec::{CHARTS, SMOOTH, Spec, label, smoothing};
 use crate::history::{Pin, PinKind};
 use crate::plot::{Chart, Series};
 
@@ -60,13 +60,11 @@ fn plot(runs: &[ReportRun], spec: &'static Spec, derived: bool, most: usize) -> 
             let which = names.iter().position(|name| *name == metric).unwrap_or(0);
             // One run: a colour a metric. Several: a colour a run, and dashes tell metrics apart.
             let own = spec.colors(&names)[which];
-            let (color, dash) = if several { (run, which + run / colors) } else { (own, own / colors) };
+            let (color, dash) = if several { (told.hue, which + run / colors) } else { (own, own / colors) };
             let words = if derived { metric.to_owned() } else { label(metric) };
-            let smooth = if is_noisy(metric) && !derived { smoothed(&history.clock, curve) } else { None };
-            if smooth.is_some() {
-                out.window = out.window.max(window(curve.len()));
-            }
-            let smooth = smooth.map(|curve| trace(&history.clock, &curve, most));
+            let reach = if derived { 0 } else { curve.reach(smoothing(metric, SMOOTH)) };
+            out.window = out.window.max(2 * reach + 1);
+            let smooth = (reach > 0).then(|| trace(&history.clock, &curve.smoothed(&history.clock, reach), most));
             let raw = trace(&history.clock, curve, most);
             if out.lines.len() < MOST_LINES {
                 out.lines.push(Line { run, derived, label: words, color, dash, raw, smooth });
@@ -125,7 +123,7 @@ impl Plot {
     }
 }
 
-/// What changes how a run goes on.
+/// What changes the course of a run.
 fn is_turn(pin: &Pin) -> bool {
     matches!(pin.kind, PinKind::Rescue | PinKind::LiveSettings)
 }

@@ -7,7 +7,7 @@ use super::run::ReportRun;
 use super::run_facts::{dot, sentence};
 use crate::event::{Score, TaskEval};
 use crate::history::History;
-use crate::stats::{deviation, mean, t_quantile};
+use crate::stats::{mean, student};
 
 /// A sentence, and whether it tells of something better or worse.
 struct Finding {
@@ -47,24 +47,37 @@ pub(super) fn head(runs: &[ReportRun], own: &[String]) -> String {
         let items: String = found.iter().take(MOST.max(own.len())).map(item).collect();
         out += &format!("<ul class=\"findings\">\n{items}</ul>\n");
     }
-    let lines: String =
-        runs.iter().enumerate().map(|(i, run)| format!("<li>{}{}</li>\n", dot(i, runs.len()), sentence(run))).collect();
+    let lines: String = runs.iter().map(|run| format!("<li>{}{}</li>\n", dot(run, runs.len()), sentence(run))).collect();
     out + &format!("<ul class=\"runs\">\n{lines}</ul>\n")
 }
 
-/// Runs of reinforcement learning against the first of them, on the questions held out.
+/// Runs of reinforcement learning against the first one that was asked the same questions in the same way.
 fn methods(runs: &[ReportRun]) -> Vec<Finding> {
-    let reinforced: Vec<&ReportRun> = runs.iter().filter(|run| last_task_eval(run.history()).is_some()).collect();
-    let Some((first, others)) = reinforced.split_first() else { return Vec::new() };
-    let against = |other: &&ReportRun| {
-        let (a, b) = (last_task_eval(first.history())?, last_task_eval(other.history())?);
-        let same = a.temperature.total_cmp(&b.temperature).is_eq() && a.all.count == b.all.count && task(first) == task(other);
-        let (difference, interval) = difference(&a.all, &b.all);
-        let names = format!("<b>{}</b> against <b>{}</b>", line(&other.name), line(&first.name));
-        let what = format!("{} of held-out questions right, {} with the other", percent(b.all.accuracy), percent(a.all.accuracy));
-        same.then(|| shares(&format!("{names}: {what}"), difference, interval))
-    };
-    others.iter().filter_map(against).collect()
+    let mut firsts: Vec<(&ReportRun, &TaskEval)> = Vec::new();
+    let mut found = Vec::new();
+    for (run, exam) in runs.iter().filter_map(|run| Some((run, last_task_eval(run.history())?))) {
+        let is_same = |(first, other): &&(&ReportRun, &TaskEval)| {
+            other.temperature.total_cmp(&exam.temperature).is_eq()
+                && other.all.count == exam.all.count
+                && task(first) == task(run)
+        };
+        match firsts.iter().find(is_same) {
+            Some((first, other)) => found.push(against((run, exam), (first, other))),
+            None => firsts.push((run, exam)),
+        }
+    }
+    found
+}
+
+fn against((run, exam): (&ReportRun, &TaskEval), (first, other): (&ReportRun, &TaskEval)) -> Finding {
+    let (difference, interval) = difference(&other.all, &exam.all);
+    let [own, its] = [exam, other].map(|e| percent(e.all.accuracy));
+    let [run, first] = [run, first].map(|told| line(&told.name));
+    shares(
+        &format!("<b>{run}</b> against <b>{first}</b>: {own} of held-out questions right, {its} with the other"),
+        difference,
+        interval,
+    )
 }
 
 fn task(told: &ReportRun) -> Option<&crate::config::TaskSettings> {
@@ -150,7 +163,7 @@ fn progress(told: &ReportRun) -> Option<Finding> {
     }
     let metric = if h.stage() == "grpo" { "reward" } else { "loss" };
     let (what, lower) = if h.stage() == "grpo" { ("mean reward", false) } else { ("training loss", true) };
-    let [first, last] = tenths(h, metric)?;
+    let (first, last) = (h.first_tenth(metric)?, h.last_tenth(metric)?);
     let ((a, half_a), (b, half_b)) = (mean_and_half(first)?, mean_and_half(last)?);
     let (d, half) = (b - a, half_a.hypot(half_b));
     let verdict = match (d - half, d + half) {
@@ -170,21 +183,11 @@ fn progress(told: &ReportRun) -> Option<Finding> {
     Some(Finding { verdict, html })
 }
 
-/// The first and the last tenth of a curve; none where they would be too few.
-fn tenths<'a>(h: &'a History, metric: &str) -> Option<[&'a [f64]; 2]> {
-    let values = h.curves.get(metric)?.values();
-    let n = (values.len() / 10).max(FEWEST);
-    (values.len() >= 2 * n).then(|| [&values[..n], &values[values.len() - n..]])
-}
-
 /// Mean, and half of its 95 % interval by Student's t; values that are no numbers are left out.
 fn mean_and_half(values: &[f64]) -> Option<(f64, f64)> {
-    let sound: Vec<f64> = values.iter().copied().filter(|v| v.is_finite()).collect();
-    if sound.len() < FEWEST {
-        return None;
-    }
-    let half = t_quantile(sound.len() - 1) * deviation(&sound) / (sound.len() as f64).sqrt();
-    Some((mean(&sound), half))
+    let finite: Vec<f64> = values.iter().copied().filter(|v| v.is_finite()).collect();
+    let [_, high] = student(&finite).filter(|_| finite.len() >= FEWEST)?;
+    Some((mean(&finite), high - mean(&finite)))
 }
 
 fn signed(v: f64) -> String {
@@ -197,10 +200,6 @@ mod tests {
 
     #[test]
     fn intervals_are_those_of_the_tables() {
-        // Student's t, 97.5 %: 2.776 for 4 degrees of freedom, 2.262 for 9, 2.045 for 29.
-        for (degrees, wanted) in [(4, 2.776), (9, 2.262), (29, 2.045)] {
-            assert!((t_quantile(degrees) / wanted - 1.0).abs() < 0.02, "{degrees}: {}", t_quantile(degrees));
-        }
         let (mean, half) = mean_and_half(&[1.0, 2.0, 3.0, 4.0, 5.0, f64::NAN]).unwrap();
         // Standard deviation sqrt(2.5), standard error sqrt(0.5).
         assert!((mean - 3.0).abs() < 1e-12 && (half / (2.776 * 0.5f64.sqrt()) - 1.0).abs() < 0.02, "{mean} {half}");

@@ -1,46 +1,17 @@
 //! Words for a page: everything from outside escaped, numbers and times as people write them.
 
-pub(super) use crate::number_format::count;
+pub(super) use crate::number_format::{about, count};
 
-/// Text as HTML, whatever it holds: markup is no markup, control characters and those that turn the direction of writing are shown as
-/// escapes. Line breaks stay.
+/// Text as HTML, whatever it holds: markup is no markup, hidden characters are shown as escapes. Line breaks stay.
 pub(super) fn escape(text: &str) -> String {
-    let mut out = String::with_capacity(text.len() + text.len() / 8);
-    for c in text.chars() {
-        match c {
-            '&' => out.push_str("&amp;"),
-            '<' => out.push_str("&lt;"),
-            '>' => out.push_str("&gt;"),
-            '"' => out.push_str("&quot;"),
-            '\'' => out.push_str("&#39;"),
-            '\n' => out.push('\n'),
-            '\t' => out.push(' '),
-            c if hidden(c) => out.extend(c.escape_unicode()),
-            c => out.push(c),
-        }
-    }
-    out
+    crate::number_format::escape_markup(&crate::number_format::visible(text).replace('\t', " "))
 }
 
-/// Text that is no markup where it goes, as much of it as a line may hold: what a reader cannot see is shown as escapes.
+/// Text that is no markup where it goes, on one line of so many characters at most: hidden characters are shown as escapes.
 pub(super) fn visible(text: &str, most: usize) -> String {
-    let mut out = String::new();
-    for (i, c) in text.chars().enumerate() {
-        match c {
-            _ if i == most => return out + "…",
-            '\n' | '\t' => out.push(' '),
-            c if hidden(c) => out.extend(c.escape_unicode()),
-            c => out.push(c),
-        }
-    }
-    out
-}
-
-/// Characters that a reader cannot see and that could make a line say something else.
-fn hidden(c: char) -> bool {
-    c.is_control()
-        || matches!(c, '\u{ad}' | '\u{61c}' | '\u{200b}' | '\u{200e}' | '\u{200f}' | '\u{2028}'..='\u{202e}' | '\u{2060}'..='\u{206f}'
-            | '\u{feff}' | '\u{fff0}'..='\u{fffb}' | '\u{e0000}'..='\u{e0fff}')
+    let cut: String = text.chars().take(most).collect();
+    let rest = if cut.len() < text.len() { "…" } else { "" };
+    crate::number_format::visible(&cut).replace(['\n', '\t'], " ") + rest
 }
 
 /// The beginning of a text that may be long, and how much of it was left out.
@@ -63,19 +34,6 @@ pub(super) fn line(text: &str) -> String {
 /// A JSON value inside of a script element: nothing in it can end the element.
 pub(super) fn json(value: &impl serde::Serialize) -> anyhow::Result<String> {
     Ok(serde_json::to_string(value)?.replace('<', "\\u003c").replace('\u{2028}', "\\u2028").replace('\u{2029}', "\\u2029"))
-}
-
-/// A large number in words' length: 812,288 as 812 k, 19,500,000 as 19.5 M.
-pub(super) fn about(n: u64) -> String {
-    let v = n as f64;
-    for (unit, name) in [(1e12, "T"), (1e9, "G"), (1e6, "M"), (1e3, "k")] {
-        if v >= unit * 0.9995 {
-            let v = v / unit;
-            let places = if v < 10.0 { 2 } else { usize::from(v < 100.0) };
-            return format!("{v:.places$} {name}");
-        }
-    }
-    n.to_string()
 }
 
 /// A measured number to about four digits; what is none says so.
@@ -112,7 +70,7 @@ fn power(v: f64) -> String {
 
 /// 0.1625 as 16.3 %.
 pub(super) fn percent(share: f64) -> String {
-    if share.is_finite() { format!("{:.1} %", 100.0 * share).replace('-', "−") } else { "–".into() }
+    if share.is_finite() { crate::number_format::percent(share, 1).replace('-', "−") } else { "–".into() }
 }
 
 /// Seconds in words; of few, tenths too.
@@ -124,7 +82,7 @@ pub(super) fn duration(seconds: f64) -> String {
 pub(super) fn time(unix: f64) -> Option<String> {
     (unix.is_finite() && (0.0..2.5e11).contains(&unix)).then(|| {
         let s = unix as i64;
-        format!("{}, {:02}:{:02} UTC", crate::data::chat::date(s), s / 3600 % 24, s / 60 % 60)
+        format!("{}, {:02}:{:02} UTC", crate::number_format::date(unix), s / 3600 % 24, s / 60 % 60)
     })
 }
 

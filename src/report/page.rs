@@ -6,7 +6,7 @@ use super::html::{escape, json, line, number};
 use super::run::ReportRun;
 use super::{findings, run_facts, samples, tables, tokens};
 use crate::history::PinKind;
-use crate::plot::{DASHES, SERIES};
+use crate::plot::{SERIES, dash};
 use anyhow::Result;
 use std::fmt::Write as _;
 
@@ -23,6 +23,20 @@ pub(super) const MARK: &str = "<!doctype html>\n<!-- written by lehr report -->\
 
 const STYLE: &str = include_str!("../../assets/report/report.css");
 const SCRIPT: &str = include_str!("../../assets/report/report.js");
+
+/// The palette of the pictures for the page: variables for the light page and for paper, and rules by which pictures take part in the theme.
+fn palette() -> (String, String) {
+    let variables: String = SERIES.iter().enumerate().map(|(i, color)| format!("--s{i}: {color}; ")).collect();
+    let rules: String = SERIES
+        .iter()
+        .enumerate()
+        .map(|(i, c)| {
+            format!("figure svg [fill=\"{c}\"] {{ fill: var(--s{i}); }} figure svg [stroke=\"{c}\"] {{ stroke: var(--s{i}); }}\n")
+        })
+        .collect();
+    let light = format!(":root {{ {variables}}}\n");
+    (light, format!("{rules}@media print {{ :root, :root[data-theme] {{ {variables}}} }}\n"))
+}
 
 /// The whole page.
 pub(super) fn page(
@@ -48,6 +62,7 @@ pub(super) fn page(
     .flatten()
     .collect();
     let mut out = String::from(MARK);
+    let (light, rules) = palette();
     let title = escape(title);
     // No outside address may be asked for anything, whatever a text in here says.
     let _ = write!(
@@ -55,7 +70,7 @@ pub(super) fn page(
         "<html lang=\"en\">\n<head>\n<meta charset=\"utf-8\">\n<meta name=\"viewport\" content=\"width=device-width, initial-scale=1\">\n\
          <meta http-equiv=\"Content-Security-Policy\" content=\"default-src 'none'; style-src 'unsafe-inline'; script-src 'unsafe-inline'; \
          img-src data:\">\n<meta name=\"color-scheme\" content=\"light dark\">\n<meta name=\"generator\" content=\"lehr {}\">\n\
-         <title>{title}</title>\n<style>\n{STYLE}</style>\n</head>\n<body>\n",
+         <title>{title}</title>\n<style>\n{light}{STYLE}{rules}</style>\n</head>\n<body>\n",
         env!("CARGO_PKG_VERSION")
     );
     let _ = write!(out, "<header>\n<h1>{title}</h1>\n{}", findings::head(runs, own));
@@ -113,7 +128,8 @@ fn chart(index: usize, plot: &Plot, runs: &[ReportRun]) -> String {
     out += "</tr></thead><tbody>\n";
     let last = |values: &[f64]| values.last().map_or_else(String::new, |v| number(*v));
     for l in &plot.lines {
-        let (color, dash) = (l.color % SERIES.len(), DASHES[l.dash % DASHES.len()]);
+        let dash: Vec<String> = dash(l.dash).iter().map(f64::to_string).collect();
+        let (color, dash) = (l.color % SERIES.len(), dash.join(" "));
         let _ = write!(
             out,
             "<tr><th scope=\"row\"><button type=\"button\" aria-pressed=\"true\"><svg class=\"key\" width=\"26\" height=\"8\" \

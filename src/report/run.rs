@@ -12,6 +12,8 @@ use std::path::PathBuf;
 pub(super) struct ReportRun {
     pub files: RunFiles,
     pub name: String,
+    /// Index of its colour.
+    pub hue: usize,
     /// What [`MORE`] draws.
     pub derived: History,
 }
@@ -50,7 +52,7 @@ pub(super) const MORE: &[Spec] = &[
 impl ReportRun {
     fn new(files: RunFiles) -> Self {
         let derived = derived(&files.history);
-        Self { name: files.name(), files, derived }
+        Self { name: files.name(), hue: 0, files, derived }
     }
 
     pub fn history(&self) -> &History {
@@ -71,6 +73,9 @@ pub(super) fn read(paths: &[PathBuf]) -> Result<Vec<ReportRun>> {
     found.retain(|path| seen.insert(std::fs::canonicalize(path).unwrap_or_else(|_| path.clone())));
     anyhow::ensure!(found.len() <= MOST_RUNS, "{} runs are too many for one page; name {MOST_RUNS} at most", found.len());
     let mut runs: Vec<ReportRun> = found.iter().map(|path| RunFiles::read(path).map(ReportRun::new)).collect::<Result<_>>()?;
+    // By the names that the window knows them by.
+    let names: Vec<String> = runs.iter().map(|run| run.name.clone()).collect();
+    runs.iter_mut().zip(crate::history::hues(&names)).for_each(|(run, hue)| run.hue = hue);
     make_names_distinct(&mut runs);
     Ok(runs)
 }

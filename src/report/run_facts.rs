@@ -20,10 +20,10 @@ pub(super) fn sentence(told: &ReportRun) -> String {
     let what = match s.stage.as_str() {
         "pretrain" => format!("pre-trains {size} on {} tokens of text", about(s.train_tokens)),
         "sft" => format!("fine-tunes {size} on {} tokens of examples", about(s.train_tokens)),
-        "grpo" => format!("reinforces {size} on {}{} completions a step", questions(told), count(s.tokens_per_step)),
+        "grpo" => format!("trains {size} with GRPO on {}{} completions a step", questions(told), count(s.tokens_per_step)),
         other => format!("trains {size} ({})", line(other)),
     };
-    let from = s.parent.as_ref().map_or(String::new(), |p| format!(", beginning from {}", line(p)));
+    let from = s.parent.as_ref().map_or(String::new(), |p| format!(", starting from {}", line(p)));
     let last = match results(h).as_slice() {
         [] => String::new(),
         found => format!(" {}.", capital(&list(found))),
@@ -60,15 +60,13 @@ fn ending(told: &ReportRun) -> String {
 fn results(h: &History) -> Vec<String> {
     let mut out = Vec::new();
     let mut mean = |metric: &str, name: &str| {
-        let (Some((early, n)), Some((late, m))) = (h.oldest_mean(metric), h.newest_mean(metric)) else { return };
-        match h.curves.get(metric).is_some_and(|curve| curve.len() >= n + m) {
-            true => out.push(format!(
-                "{name} went from {} over the first tenth of its steps to {} over the last",
-                number(early),
-                number(late)
-            )),
-            false => out.push(format!("{name} is {} on average", number(late))),
-        }
+        let Some((late, _)) = h.newest_mean(metric) else { return };
+        out.push(match h.oldest_mean(metric) {
+            Some((early, _)) => {
+                format!("{name} went from {} over the first tenth of its steps to {} over the last", number(early), number(late))
+            }
+            None => format!("{name} is {} on average", number(late)),
+        });
     };
     if h.stage() == "grpo" {
         mean("reward", "the mean reward");
@@ -119,7 +117,7 @@ fn best_merge(h: &History) -> Option<(u64, f64, f64)> {
 /// Facts, a column a run.
 pub(super) fn facts(runs: &[ReportRun]) -> Section {
     let mut columns = vec![String::new()];
-    columns.extend(runs.iter().enumerate().map(|(i, run)| format!("{}{}", dot(i, runs.len()), line(&run.name))));
+    columns.extend(runs.iter().map(|run| format!("{}{}", dot(run, runs.len()), line(&run.name))));
     let mean = |metric: &'static str, of_policy: bool| {
         move |told: &ReportRun| {
             let (value, n) = told.history().newest_mean(metric).filter(|_| (told.history().stage() == "grpo") == of_policy)?;
@@ -186,16 +184,12 @@ pub(super) fn stage(stage: &str) -> String {
     match stage {
         "pretrain" => "pre-training".into(),
         "sft" => "fine-tuning".into(),
-        "grpo" => "reinforcement (GRPO)".into(),
+        "grpo" => "reinforcement learning (GRPO)".into(),
         other => line(other),
     }
 }
 
 /// The run's colour, where there are several.
-pub(super) fn dot(run: usize, of: usize) -> String {
-    if of < 2 {
-        String::new()
-    } else {
-        format!("<i class=\"dot\" style=\"--c:var(--s{})\"></i>", run % crate::plot::SERIES.len())
-    }
+pub(super) fn dot(told: &ReportRun, of: usize) -> String {
+    if of < 2 { String::new() } else { format!("<i class=\"dot\" style=\"--c:var(--s{})\"></i>", told.hue) }
 }

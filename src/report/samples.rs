@@ -30,13 +30,13 @@ fn evenly(n: usize, most: usize) -> Vec<usize> {
 /// Texts that runs wrote while they trained.
 pub(super) fn samples(runs: &[ReportRun]) -> Option<Section> {
     let mut body = String::new();
-    for (i, told) in runs.iter().enumerate() {
+    for told in runs {
         let all = &told.history().samples;
         if all.is_empty() {
             continue;
         }
         if runs.len() > 1 {
-            body += &format!("<h3>{}{}</h3>\n", dot(i, runs.len()), line(&told.name));
+            body += &format!("<h3>{}{}</h3>\n", dot(told, runs.len()), line(&told.name));
         }
         let picked = evenly(all.len(), MOST_SAMPLES);
         picked.iter().for_each(|i| body += &sample(&all[*i]));
@@ -87,14 +87,14 @@ pub(super) fn completions(runs: &[ReportRun]) -> Result<Option<Section>> {
     let mut body = String::new();
     // Fewer a run where there are many.
     let most_steps = if runs.len() > 4 { 2 } else { 3 };
-    for (i, told) in runs.iter().enumerate() {
+    for told in runs {
         let log = &told.files.completions;
         let steps = log.steps();
         if steps.is_empty() {
             continue;
         }
         if runs.len() > 1 {
-            body += &format!("<h3>{}{}</h3>\n", dot(i, runs.len()), line(&told.name));
+            body += &format!("<h3>{}{}</h3>\n", dot(told, runs.len()), line(&told.name));
         }
         let picked = evenly(steps.len(), most_steps);
         for (n, &at) in picked.iter().enumerate() {

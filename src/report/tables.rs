@@ -40,10 +40,10 @@ fn by_run(
     part: impl Fn(&ReportRun) -> String,
 ) -> Option<Section> {
     let mut body = String::new();
-    for (i, told) in runs.iter().enumerate() {
+    for told in runs {
         let text = part(told);
         if !text.is_empty() && runs.len() > 1 {
-            body += &format!("<h3>{}{}</h3>\n", dot(i, runs.len()), line(&told.name));
+            body += &format!("<h3>{}{}</h3>\n", dot(told, runs.len()), line(&told.name));
         }
         body += &text;
     }
@@ -168,7 +168,7 @@ pub(super) fn settings(runs: &[ReportRun]) -> Option<Section> {
     }
     let columns: Vec<String> = [String::new()]
         .into_iter()
-        .chain(runs.iter().enumerate().map(|(i, told)| format!("{}{}", dot(i, runs.len()), line(&told.name))))
+        .chain(runs.iter().map(|told| format!("{}{}", dot(told, runs.len()), line(&told.name))))
         .collect();
     let columns: Vec<&str> = columns.iter().map(String::as_str).collect();
     let rows = |found: Vec<crate::history::Difference>| -> Vec<Vec<String>> {
@@ -211,7 +211,7 @@ pub(super) fn lineage(runs: &[ReportRun]) -> Option<Section> {
         let merges =
             if merges > 0 { format!(" <small>· {} written</small>", plural(merges as u64, "merge")) } else { String::new() };
         let steps = format!(" <small>· {}</small>", plural(told.history().step, "update"));
-        let name = format!("{}<b>{}</b>", dot(m.run, runs.len()), line(&told.name));
+        let name = format!("{}<b>{}</b>", dot(told, runs.len()), line(&told.name));
         body += &format!("<li style=\"--depth:{}\">{name}{from}{steps}{merges}</li>\n", m.depth.min(20));
     }
     body += "</ul>\n";

@@ -5,7 +5,9 @@ use super::html::{count, line, number, percent, plural};
 use super::page::{Section, figure, table};
 use super::run::ReportRun;
 use crate::event::{Bins, Moved, Number, Predicted, Predictions, Tokens};
-use crate::plot::{Bars, Boxes, Figure, Quantiles};
+use crate::history::spreads;
+use crate::plot::{Bars, Figure, Spread, Violins};
+use crate::stats::weighted_mean;
 
 /// A picture with its name for files.
 pub(super) struct Named {
@@ -20,6 +22,11 @@ pub(super) struct Named {
 
 const QUARTERS: [&str; 4] = ["p below 0.25", "0.25 to 0.5", "0.5 to 0.75", "0.75 and above"];
 const SIZE: (f64, f64) = (560.0, 320.0);
+/// Indices of the colours that parts of the loss and of the gradient have in every picture; parts of the tokens have the first.
+const LOSS: usize = 1;
+const GRADIENT: usize = 2;
+/// Of an earlier step.
+const BEFORE: usize = 5;
 
 /// The section about tokens: pictures and tables of each run that has them; None where no run has.
 pub(super) fn section(runs: &[ReportRun], pictures: &[(usize, Vec<Named>)]) -> Option<Section> {
@@ -70,60 +77,82 @@ fn named(id: String, title: &str, hint: String, make: impl Fn(bool) -> Figure) -
     Named { id, inside: make(true), alone: make(false), title: title.into(), hint }
 }
 
+/// Of sampled tokens: their parts, how the steps changed them, and how often to where the advantage wants them.
 fn sampled(tokens: &[Tokens], run: &str, prefix: &str) -> Vec<Named> {
-    let mut out = Vec::new();
     let steps = plural(tokens.len() as u64, "step");
+    let subtitle = format!("{run}: mean of {steps}");
+    let mut out = vec![parts(tokens, &steps, &subtitle, prefix)];
+    if tokens.iter().any(|t| t.probe.is_some()) {
+        out.extend([changes(tokens, &subtitle, prefix), directions(tokens, &subtitle, prefix)]);
+    }
+    out
+}
+
+fn parts(tokens: &[Tokens], steps: &str, subtitle: &str, prefix: &str) -> Named {
     let deciles = Shares::of(tokens, |t| &t.deciles);
     let groups: Vec<String> = deciles.from.iter().map(|from| format!("{from:.1}")).collect();
     let bars = |bare: bool| {
         let bars = Bars::new("Tokens and gradient by probability", &groups)
             .x("probability of the token, from")
             .y("share")
+            .shares()
             .bars("of tokens", &deciles.tokens)
             .bars("of the gradient", &deciles.gradient)
-            .subtitle(&format!("{run}: mean of {steps}"))
+            .color(GRADIENT)
+            .subtitle(subtitle)
             .size(SIZE.0, SIZE.1);
         if bare { bars.subtitle("").untitled() } else { bars }.into()
     };
     let hint = format!(
         "Sampled tokens of {steps}, in tenths of probability, and what part of the sum of the gradients' sizes is theirs."
     );
-    out.push(named(format!("{prefix}tokens-by-probability"), "Tokens and gradient by probability", hint, bars));
-    if tokens.iter().any(|t| t.probe.is_some()) {
-        let boxes = |bare: bool| {
-            let mut boxes = Boxes::new("Change of probability in a step", &QUARTERS)
-                .x("probability before the step")
-                .y("p after − p before")
-                .hline(0.0)
-                .subtitle(&format!("{run}: mean of {steps}"))
-                .size(SIZE.0, SIZE.1);
-            for (name, pick) in [("advantage above 0", true), ("advantage below 0", false)] {
-                boxes = boxes.boxes(name, &moved(tokens, pick));
-            }
-            if bare { boxes.subtitle("").untitled() } else { boxes }.into()
-        };
-        let hint = "Box: the middle half of the tokens, with the median; whiskers: all but the 0.5 % most extreme of each side. Tokens with \
-                    a positive advantage should go up, the others down.";
-        out.push(named(format!("{prefix}change-of-probability"), "Change of probability in a step", hint.into(), boxes));
-        let right = |bare: bool| {
-            let mut bars = Bars::new("Right direction by probability", &QUARTERS)
-                .x("probability before the step")
-                .y("share of tokens")
-                .y_range(0.0, 1.0)
-                .hline(0.5, "")
-                .digits(2)
-                .subtitle(&format!("{run}: mean of {steps}"))
-                .size(SIZE.0, SIZE.1);
-            for (name, which) in [("all", 0), ("advantage above 0", 1), ("advantage below 0", 2)] {
-                bars = bars.bars(name, &right(tokens, which));
-            }
-            if bare { bars.subtitle("").untitled() } else { bars }.into()
-        };
-        let hint = "Of the tokens that a step moved at all, those whose probability went where the advantage wants it; the dashed \
-                    line is chance.";
-        out.push(named(format!("{prefix}right-direction"), "Right direction by probability", hint.into(), right));
-    }
-    out
+    named(format!("{prefix}tokens-by-probability"), "Tokens and gradient by probability", hint, bars)
+}
+
+fn changes(tokens: &[Tokens], subtitle: &str, prefix: &str) -> Named {
+    let signs = [("advantage above 0", moved(tokens, true)), ("advantage below 0", moved(tokens, false))];
+    let is_counted = signs.iter().flat_map(|(_, spreads)| spreads).any(|spread| matches!(spread, Spread::Cells(_)));
+    let violins = |bare: bool| {
+        let mut violins = Violins::new("Change of probability in a step", &QUARTERS)
+            .x("probability before the step")
+            .y("p after − p before")
+            .hline(0.0)
+            .subtitle(subtitle)
+            .size(SIZE.0, SIZE.1);
+        for (name, spreads) in &signs {
+            violins = violins.spreads(name, spreads.clone());
+        }
+        if bare { violins.subtitle("").untitled() } else { violins }.into()
+    };
+    let shape = match is_counted {
+        true => {
+            "The wider a violin, the more tokens changed by that much; the bar holds their middle half, the white line is the median"
+        }
+        false => "Box: the middle half of the tokens, with the median; whiskers: the rest",
+    };
+    let hint = format!(
+        "{shape}. The 0.5 % most extreme of each side are left out. Tokens with a positive advantage should go up, the others down."
+    );
+    named(format!("{prefix}change-of-probability"), "Change of probability in a step", hint, violins)
+}
+
+fn directions(tokens: &[Tokens], subtitle: &str, prefix: &str) -> Named {
+    let bars = |bare: bool| {
+        let mut bars = Bars::new("Right direction by probability", &QUARTERS)
+            .x("probability before the step")
+            .y("share of tokens")
+            .y_range(0.0, 1.0)
+            .hline(0.5, "")
+            .shares()
+            .subtitle(subtitle)
+            .size(SIZE.0, SIZE.1);
+        for (name, which, color) in [("all", 0, 2), ("advantage above 0", 1, 0), ("advantage below 0", 2, 1)] {
+            bars = bars.bars(name, &right(tokens, which)).color(color);
+        }
+        if bare { bars.subtitle("").untitled() } else { bars }.into()
+    };
+    let hint = "Of the tokens that a step moved at all, those whose probability went where the advantage wants it; the dashed line is chance.";
+    named(format!("{prefix}right-direction"), "Right direction by probability", hint.into(), bars)
 }
 
 /// Token-weighted means over steps.
@@ -141,7 +170,7 @@ impl Shares {
         let from = tokens.last().map(|t| pick(t).from.clone()).unwrap_or_default();
         let all: f64 = tokens.iter().map(|t| t.tokens as f64).sum();
         let of = |value: &dyn Fn(&Bins, usize) -> f64, weight: &dyn Fn(&Tokens, usize) -> f64| -> Vec<f64> {
-            let bin = |b: usize| mean(tokens.iter().map(|t| (value(pick(t), b), weight(t, b))));
+            let bin = |b: usize| weighted_mean(tokens.iter().map(|t| (value(pick(t), b), weight(t, b))));
             (0..from.len()).map(bin).collect()
         };
         let counted = |t: &Tokens, b: usize| pick(t).all.count.get(b).map_or(0.0, |c| *c as f64);
@@ -161,45 +190,24 @@ fn at(values: &[Number], i: usize) -> f64 {
     values.get(i).map_or(f64::NAN, |v| v.0)
 }
 
-/// Weighted mean of what is a number.
-fn mean(values: impl Iterator<Item = (f64, f64)>) -> f64 {
-    let (mut sum, mut mass) = (0.0, 0.0);
-    for (value, weight) in values.filter(|(value, weight)| value.is_finite() && *weight > 0.0) {
-        sum += value * weight;
-        mass += weight;
-    }
-    sum / mass
-}
-
-/// Each quantile's mean over steps, weighted by tokens, for each quartile of probability.
-fn moved(tokens: &[Tokens], positive: bool) -> Vec<Quantiles> {
-    let side = |t: &'_ Tokens| t.probe.as_ref().map(|p| if positive { p.positive.clone() } else { p.negative.clone() });
-    let sides: Vec<Moved> = tokens.iter().filter_map(side).collect();
-    let of = |b: usize| {
-        let quantile = |pick: fn(&Moved) -> &Vec<Number>| {
-            mean(sides.iter().map(|m| (at(pick(m), b), m.count.get(b).map_or(0.0, |c| *c as f64))))
-        };
-        Quantiles {
-            least: quantile(|m| &m.least),
-            lower: quantile(|m| &m.lower),
-            median: quantile(|m| &m.median),
-            upper: quantile(|m| &m.upper),
-            most: quantile(|m| &m.most),
-        }
-    };
-    (0..QUARTERS.len()).map(of).collect()
+/// How the changes of all steps are spread, for each quartile of probability.
+fn moved(tokens: &[Tokens], positive: bool) -> Vec<Spread> {
+    let sides = tokens.iter().filter_map(|t| t.probe.as_ref().map(|p| if positive { &p.positive } else { &p.negative }));
+    spreads(&sides.collect::<Vec<&Moved>>())
 }
 
 /// Share that moved to where its advantage wants it: of all (0), of those with a positive (1) or a negative (2) advantage.
 fn right(tokens: &[Tokens], which: usize) -> Vec<f64> {
     let sides = || tokens.iter().filter_map(move |t| t.probe.as_ref().map(|p| [&p.all, &p.positive, &p.negative][which]));
-    (0..QUARTERS.len()).map(|b| mean(sides().map(|m| (at(&m.right, b), m.count.get(b).map_or(0.0, |c| *c as f64))))).collect()
+    (0..QUARTERS.len())
+        .map(|b| weighted_mean(sides().map(|m| (at(&m.right, b), m.count.get(b).map_or(0.0, |c| *c as f64)))))
+        .collect()
 }
 
 fn quartiles(tokens: &[Tokens]) -> String {
     let all = Shares::of(tokens, |t| &t.quartiles);
     let right = right(tokens, 0);
-    let norm = |b: usize| mean(tokens.iter().filter_map(|t| Some((at(&t.gradient.as_ref()?.quartiles, b), 1.0))));
+    let norm = |b: usize| weighted_mean(tokens.iter().filter_map(|t| Some((at(&t.gradient.as_ref()?.quartiles, b), 1.0))));
     let norms: Vec<f64> = (0..all.from.len()).map(norm).collect();
     let mut columns =
         vec!["probability", "share of tokens", "share of gradient", "mean |advantage|", "entropy (nats)", "weight (AR)"];
@@ -239,14 +247,16 @@ fn predicted(first: &Predictions, last: &Predictions, run: &str, prefix: &str) -
         let mut bars = Bars::new("Held-out tokens by probability", &groups)
             .x("probability that the model gave the right token, from")
             .y("share")
+            .shares()
             .subtitle(&format!("{run}: step {}", last.step))
             .size(SIZE.0, SIZE.1);
         if first.step != last.step {
-            bars = bars.bars(&format!("of tokens at step {}", first.step), &values(&first.deciles.share));
+            bars = bars.bars(&format!("of tokens at step {}", first.step), &values(&first.deciles.share)).color(BEFORE);
         }
         let d: &Predicted = &last.deciles;
-        bars = bars.bars(&format!("of tokens at step {}", last.step), &values(&d.share)).bars("of the loss", &values(&d.loss));
-        bars = bars.bars("of the gradient", &values(&d.gradient));
+        bars = bars.bars(&format!("of tokens at step {}", last.step), &values(&d.share)).color(0);
+        bars =
+            bars.bars("of the loss", &values(&d.loss)).color(LOSS).bars("of the gradient", &values(&d.gradient)).color(GRADIENT);
         if bare { bars.subtitle("").untitled() } else { bars }.into()
     };
     let hint = format!(

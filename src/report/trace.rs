@@ -57,17 +57,6 @@ impl Trace {
     }
 }
 
-/// How many values a noisy curve of so many is smoothed over: enough to see its course, few enough not to lag behind it.
-pub(super) fn window(points: usize) -> usize {
-    ((points as f64).sqrt() / 2.0).clamp(1.0, 500.0) as usize
-}
-
-/// The centred mean of a curve, where it is long enough to need one.
-pub(super) fn smoothed(clock: &Clock, curve: &Curve) -> Option<Curve> {
-    let reach = window(curve.len()) / 2;
-    (reach > 0).then(|| curve.smoothed(clock, reach))
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -99,6 +88,5 @@ mod tests {
         let points = found.points(&run.clock);
         assert_eq!(points.len(), 5);
         assert!(points[3].1.is_nan() && points[4] == (2.0, 6.0));
-        assert!(smoothed(&run.clock, &run.curves["loss"]).is_none());
     }
 }

@@ -58,7 +58,7 @@ impl RunFolder {
             }
             if config(path).exists() {
                 let at = shown(path);
-                bail!("{at}: holds a run already: go on with `--resume {at}`, or choose another --run");
+                bail!("{at}: holds a run already: continue it with `--resume {at}`, or choose another --run");
             }
             let name = shown(Path::new(&entry.name));
             bail!("{}: is not empty (it holds '{name}'): choose another --run", shown(path));

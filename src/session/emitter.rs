@@ -73,7 +73,7 @@ impl<'a> EventEmitter<'a> {
     fn complain(&mut self, written: anyhow::Result<()>) {
         if let (Err(error), false) = (written, self.complained) {
             self.complained = true;
-            let text = format!("{error:#}; training goes on without it");
+            let text = format!("{error:#}; training continues without it");
             (self.sink)(Notification::Event(&Event::Warning { text }));
         }
     }

@@ -323,7 +323,7 @@ fn frozen_settings(run: &Path, stage: Stage) -> anyhow::Result<Settings> {
     let own = settings.stage();
     anyhow::ensure!(
         own == stage,
-        "--resume {}: is a run of lehr {}; go on with it by `lehr {} --resume {}`",
+        "--resume {}: is a run of lehr {}; continue it with `lehr {} --resume {}`",
         shown(run),
         own.name(),
         own.name(),

@@ -56,7 +56,7 @@ impl Run<'_> {
         match saved {
             Ok(()) if step == 0 => error,
             Ok(()) => error.context(format!(
-                "the run was saved after step {step}; repair the grader and go on with --resume {}",
+                "the run was saved after step {step}; repair the grader and continue with --resume {}",
                 shown(self.folder.path())
             )),
             Err(unsaved) => error.context(format!("step {step} could not be saved ({unsaved:#})")),

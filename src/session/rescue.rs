@@ -112,7 +112,7 @@ impl Run<'_> {
             Ok(plan) => plan,
             Err(account) => {
                 let good = self.watch.ladder.pinned().filter(|step| *step < trouble.onset).max();
-                let fork = good.map_or(String::new(), |step| format!(": --fork {}@{step} goes on from it", shown(&run)));
+                let fork = good.map_or(String::new(), |step| format!(": --fork {}@{step} continues from it", shown(&run)));
                 bail!("{account}; what was saved stays{fork}");
             }
         };

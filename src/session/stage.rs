@@ -120,7 +120,8 @@ fn text(
 
 /// The task of reinforcement, and lengths that fit the model's context.
 fn questions(settings: &mut Settings, existing: Option<&Path>, resumed: bool, notices: &mut Notices) -> Result<Loaded> {
-    let dir = existing.context("--init: reinforcement begins from a model; name its folder, or a run (RUN, RUN@STEP)")?;
+    let dir =
+        existing.context("--init: reinforcement learning starts from a model; name its folder, or a run (RUN, RUN@STEP)")?;
     let (tokenizer, config) = model(dir)?;
     let context = config.max_position_embeddings;
     if let Some(rollout) = &mut settings.rollout {
@@ -169,7 +170,7 @@ fn rows(
     notices: &mut Notices,
     sink: &mut Listener,
 ) -> Result<Loaded> {
-    let dir = existing.context("--init: fine-tuning begins from a model; name its folder, or a run (RUN, RUN@STEP)")?;
+    let dir = existing.context("--init: fine-tuning starts from a model; name its folder, or a run (RUN, RUN@STEP)")?;
     let (tokenizer, config) = model(dir)?;
     let train = &mut settings.train;
     if train.seq_len == 0 {

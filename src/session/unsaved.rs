@@ -41,7 +41,7 @@ impl Unsaved {
         };
         let Some(failed) = &mut self.failed else {
             self.failed = Some(Failed { first: now, last: now, told: now, tries: 1 });
-            return Outcome::Tell(format!("NOT SAVED: {why}; training goes on and tries again every minute{ends}"));
+            return Outcome::Tell(format!("NOT SAVED: {why}; training continues and tries again every minute{ends}"));
         };
         (failed.last, failed.tries) = (now, failed.tries + 1);
         let lasted = now - failed.first;

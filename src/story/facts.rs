@@ -10,6 +10,7 @@ use super::compare::{Comparison, Difference};
 use super::script::StepKind;
 use super::templates;
 use crate::history::{Axis, Curve, History, RunFiles, State, spec};
+use crate::number_format::visible;
 use crate::run_folder::checkpoints;
 use anyhow::{Context as _, Result, bail, ensure};
 use minijinja::value::{Object, Value as Jinja};
@@ -127,11 +128,6 @@ impl Object for Left {
 /// A value that says what is missing when it is used.
 fn or_error(value: Result<Jinja>) -> Jinja {
     value.unwrap_or_else(|error| Jinja::from(Error::new(ErrorKind::UndefinedError, format!("{error:#}"))))
-}
-
-/// Text from a model or a file with its control characters escaped, new lines kept.
-fn visible(text: &str) -> String {
-    text.chars().flat_map(|c| if c.is_control() && c != '\n' { c.escape_default().collect() } else { vec![c] }).collect()
 }
 
 /// JSON for the engine; what is no number is NaN.

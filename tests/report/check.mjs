@@ -91,6 +91,20 @@ function truth(run, metric) {
     return found;
 }
 
+/** The script marks axes as the still pictures do: `ticks.json` is checked against src/plot/scale.rs by its tests. */
+function ticks() {
+    const at = (name) => new URL(name, import.meta.url), source = readFileSync(at("../../assets/report/report.js"), "utf8");
+    const between = (from, to) => source.slice(source.indexOf(from), source.indexOf(to));
+    const tools = between("const raised", "/** A number to about four digits"), marks = between("// ---- ticks", "// ---- a chart");
+    const view = { axis: "step" }, js = new Function("view", `${tools}\n${marks}\nreturn { steps, logTicks, labelled, units };`)(view);
+    for (const [kind, low, high, most, wanted] of JSON.parse(readFileSync(at("ticks.json"), "utf8"))) {
+        view.axis = kind === "seconds" ? "seconds" : "step";
+        const found = kind === "log" ? js.logTicks(low, high, most) : kind === "linear" ? js.labelled(js.steps(low, high, most)) : js.units(low, high, most);
+        const labels = JSON.stringify(found.map(([, label]) => label));
+        expect(labels === JSON.stringify(wanted), `${kind} axis from ${low} to ${high}: ${labels}`);
+    }
+}
+
 /** The number that a cell of a legend shows. */
 function shown(text) {
     const raised = (t) => [...t].map((c) => "⁻⁰¹²³⁴⁵⁶⁷⁸⁹".indexOf(c)).map((i) => (i === 0 ? "-" : String(i - 1))).join("");
@@ -258,6 +272,7 @@ async function all(page) {
         if (method === "Log.entryAdded" && params.entry.level !== "verbose") failures.push(`${params.entry.level}: ${params.entry.text} ${params.entry.url ?? ""}`);
         if (method === "Network.requestWillBeSent" && !/^(file|about):/.test(params.request.url)) failures.push("request: " + params.request.url.slice(0, 100));
     };
+    ticks();
     await page.open();
     await page.show("one.html", { width: 1280, height: 900 });
     await drawn(page, "one.html", 9);

@@ -256,6 +256,8 @@ fn tokens(step: u64) -> Tokens {
         upper: numbers(&[0.03, 0.02, 0.01, f64::NAN]),
         most: numbers(&[0.2, 0.2, 0.1, f64::NAN]),
         right: numbers(&[0.7, 0.6, 0.5, f64::NAN]),
+        // The last of the three with tokens is of a log without counts.
+        cells: vec![(0..40).map(|i| 20 - u64::abs_diff(i, 20)).collect(), vec![1; 40], Vec::new(), Vec::new()],
     };
     Tokens {
         step,

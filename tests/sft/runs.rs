@@ -155,8 +155,8 @@ fn stages_refuse_each_others_runs_and_flags() {
     std::fs::write(place.path("digit.jsonl"), format!("{row}\n")).unwrap();
     let owned = |args: &[&str]| args.iter().map(ToString::to_string).collect::<Vec<_>>();
     for (args, code, wanted) in [
-        (owned(&["pretrain", "--resume", "straight"]), 1, "is a run of lehr sft; go on with it by `lehr sft --resume straight`"),
-        (owned(&["sft", "--resume", "base"]), 1, "is a run of lehr pretrain; go on with it by `lehr pretrain --resume base`"),
+        (owned(&["pretrain", "--resume", "straight"]), 1, "is a run of lehr sft; continue it with `lehr sft --resume straight`"),
+        (owned(&["sft", "--resume", "base"]), 1, "is a run of lehr pretrain; continue it with `lehr pretrain --resume base`"),
         (owned(&["pretrain", "--data=base.txt", "--packing=false"]), 2, "--packing"),
         (owned(&["pretrain", "--data=base.txt", "--config=straight/config.toml"]), 1, "has a section [sft]"),
         (owned(&["pretrain", "--fork=straight@8"]), 1, "has a section [sft]"),
@@ -165,7 +165,7 @@ fn stages_refuse_each_others_runs_and_flags() {
             1,
             "is a run of lehr pretrain, whose data are others; begin from its weights with --init",
         ),
-        (owned(&["sft", "--data=rows.jsonl"]), 2, "--init: fine-tuning begins from a model"),
+        (owned(&["sft", "--data=rows.jsonl"]), 2, "--init: fine-tuning starts from a model"),
         (owned(&["sft", "--init=base"]), 2, "--data: no rows named"),
         (owned(&["sft", "--init=base", "--data=none.jsonl"]), 1, "--data none.jsonl: there is no such file"),
         (owned(&["sft", "--init=base", "--data=digit.jsonl"]), 1, "digit.jsonl:1: tokenizer: the character '3'"),

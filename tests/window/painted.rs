@@ -177,16 +177,20 @@ fn the_selected_run_lies_on_top_and_colours_are_those_of_the_list() {
 }
 
 #[test]
-fn ten_runs_have_ten_colours_and_a_colour_that_is_free_is_taken_again() {
-    let mut desk = AppState::default();
-    for i in 0..10 {
-        made::add(&mut desk, &format!("runs/{i}"), Stage::Pretrain, Vec::new());
-        let hue = desk.runs[i].hue;
-        assert_eq!(hue, i);
-        assert_eq!(desk.runs.iter().filter(|run| run.color == desk.runs[i].color).count(), 1);
+fn ten_runs_have_ten_colours_whatever_the_order() {
+    let desk_of = |names: Vec<u32>| -> Vec<(String, Color32)> {
+        let mut desk = AppState::default();
+        names.iter().for_each(|i| made::add(&mut desk, &format!("runs/{i}"), Stage::Pretrain, Vec::new()));
+        desk.color_runs();
+        let mut found: Vec<_> = desk.runs.iter().map(|run| (run.name(), run.color)).collect();
+        found.sort_by(|a, b| a.0.cmp(&b.0));
+        found
+    };
+    let found = desk_of((0..10).collect());
+    for (name, color) in &found {
+        assert_eq!(found.iter().filter(|other| other.1 == *color).count(), 1, "{name}");
     }
-    desk.runs.remove(3);
-    assert_eq!(desk.free_hue(), 3);
+    assert_eq!(desk_of(vec![7, 3, 9, 0, 1, 8, 2, 6, 5, 4]), found);
 }
 
 #[test]

@@ -4,7 +4,7 @@ use super::Frame;
 use super::cuts::{Cuts, Making, Shape, Source};
 use crate::app::state::{AppState, OpenRun};
 use crate::app::{seeds, theme};
-use crate::history::spec::{Spec, is_noisy, label};
+use crate::history::spec::{Spec, label, smoothing};
 use crate::history::{Axis, Curve, Cut};
 use eframe::egui::{self, Color32};
 use egui_plot::{FilledArea, Line, LineStyle, PlotPoint, PlotPoints, PlotUi};
@@ -88,7 +88,7 @@ pub(super) fn collect(
         for (i, metric) in metrics.iter().enumerate() {
             // What another run draws under this name may mean something else here.
             let Some(raw) = run.files.history.curves.get(metric).filter(|_| own.contains(&metric.as_str())) else { continue };
-            let reach = if is_noisy(metric) { raw.reach(share) } else { 0 };
+            let reach = raw.reach(smoothing(metric, share));
             let mut shape = |reach: usize| {
                 let source = Source { runs: vec![run.files.path.clone()], metric: metric.clone(), smooth: reach > 0 };
                 let lines = |cut: &Cut| if reach == 0 { raw.lines(clock, cut) } else { raw.smoothed_lines(clock, cut, reach) };
@@ -153,7 +153,7 @@ pub(super) fn together(
             let has = |run: &&OpenRun| spec.of(&run.files.history).contains(&metric.as_str());
             let runs: Vec<&OpenRun> = runs.iter().copied().filter(has).collect();
             let length = |run: &&OpenRun| run.files.history.curves.get(metric).map_or(0, Curve::len);
-            let share = if is_noisy(metric) { share } else { 0.0 };
+            let share = smoothing(metric, share);
             // The window of the longest stands for all: it changes with them.
             let reach = (0.5 * share * runs.iter().map(length).max().unwrap_or(0) as f64) as usize;
             let source = Source { runs: members.clone(), metric: metric.clone(), smooth: reach > 0 };

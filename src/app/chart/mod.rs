@@ -13,10 +13,12 @@ pub use pins::pin_color;
 pub use touch::ChartResponse;
 
 use super::state::AppState;
-use super::{format, seeds, theme};
+use super::{seeds, theme};
 use crate::history::spec::Spec;
 use crate::history::{Axis, Cut};
-use axis::{span_of, tick, x_marks, y_marks};
+use crate::plot::Values;
+pub(crate) use axis::values;
+use axis::{Marks, span_of};
 use curves::{Look, collect, position, together};
 use eframe::egui::{self, Color32, RichText, Ui};
 use egui_plot::{Plot, PlotBounds, Span, VLine};
@@ -68,6 +70,9 @@ impl Frame<'_> {
 /// Points to the right of a plot, where half of the last number at its axis lies.
 const BESIDE: f32 = 24.0;
 
+/// Points that the vertical axis takes, about.
+const SIDE: f32 = 60.0;
+
 /// Draw a chart of this height; `log_y` switches its axis.
 pub fn chart_ui(ui: &mut Ui, desk: &mut AppState, spec: &Spec, frame: &Frame<'_>, log_y: bool, height: f32) -> ChartResponse {
     let mut metrics = metrics_of(spec, desk, frame.runs);
@@ -113,6 +118,8 @@ pub fn chart_ui(ui: &mut Ui, desk: &mut AppState, spec: &Spec, frame: &Frame<'_>
 
 /// An empty plot with its axes. All charts share one view, so the plot itself takes no gestures.
 fn ground<'a>(spec: &Spec, axis: Axis, log_x: bool, log_y: bool, size: egui::Vec2) -> Plot<'a> {
+    let across = Marks { log: log_x, values: values(axis), length: f64::from((size.x - SIDE).max(40.0)), upright: false };
+    let up = Marks { log: log_y, values: Values::Numbers, length: f64::from(size.y), upright: true };
     Plot::new(("chart", spec.title))
         .width(size.x)
         .height(size.y)
@@ -124,13 +131,10 @@ fn ground<'a>(spec: &Spec, axis: Axis, log_x: bool, log_y: bool, size: egui::Vec
         .allow_axis_zoom_drag(false)
         .allow_double_click_reset(false)
         .set_margin_fraction(egui::Vec2::ZERO)
-        .x_grid_spacer(move |input| x_marks(input, log_x, axis, f64::from(size.x)))
-        .y_grid_spacer(move |input| y_marks(input, log_y, f64::from(size.y)))
-        .x_axis_formatter(move |mark, range| tick(mark.value, range.end() - range.start(), log_x, axis))
-        .y_axis_formatter(move |mark, range| match log_y {
-            true => format::tick(10f64.powf(mark.value)),
-            false => format::tick_within(mark.value, range.end() - range.start()),
-        })
+        .x_grid_spacer(move |input| across.grid(input))
+        .y_grid_spacer(move |input| up.grid(input))
+        .x_axis_formatter(move |mark, range| across.label(mark, range))
+        .y_axis_formatter(move |mark, range| up.label(mark, range))
         .y_axis_min_width(44.0)
         .y_axis_label(RichText::new(spec.y).small())
         .label_formatter(|_| None)

@@ -1,20 +1,21 @@
-//! Bars over bins of a number between 0 and 1, several series side by side.
+//! Bars and violins over bins of a number between 0 and 1, several series side by side.
 
-use super::canvas::{Axes, tooltip};
-use super::legend;
-use super::scale::{Scale, percent, short};
-use crate::app::theme::readable;
-use eframe::egui::{Align2, Color32, Rect, Stroke, Ui, pos2};
+use super::{figure, short};
+use crate::plot;
+use eframe::egui::Ui;
 
-/// What is drawn.
+/// Height of these pictures, in points.
+const HEIGHT: f32 = 230.0;
+
+/// Bars to draw.
 #[derive(Clone, Debug, Default)]
 pub struct Bars<'a> {
     /// What it is, for those who do not see it.
     pub name: &'a str,
     /// Edges of the bins, one more than there are bins.
     pub edges: &'a [f64],
-    /// Name, colour, a number for each bin.
-    pub series: Vec<(&'a str, Color32, Vec<f64>)>,
+    /// Name, index of the colour, a number for each bin.
+    pub series: Vec<(&'a str, usize, Vec<f64>)>,
     /// Tokens of each bin, for the read-out.
     pub counts: Vec<u64>,
     /// What is counted up.
@@ -27,82 +28,61 @@ pub struct Bars<'a> {
     pub line: Option<(f64, String)>,
 }
 
-impl Bars<'_> {
-    fn word(&self, value: f64) -> String {
-        if self.percent { percent(value) } else { short(value) }
-    }
+/// Violins to draw; boxes where only quantiles are known.
+#[derive(Clone, Debug, Default)]
+pub struct Violins<'a> {
+    /// What it is, for those who do not see it.
+    pub name: &'a str,
+    /// Edges of the bins, one more than there are bins.
+    pub edges: &'a [f64],
+    /// Name, index of the colour, what is known of each bin.
+    pub series: Vec<(&'a str, usize, Vec<plot::Spread>)>,
+    /// Tokens of each bin, for the read-out.
+    pub counts: Vec<u64>,
+    /// What is counted up.
+    pub y_label: &'a str,
+    /// How far the axis reaches, up and down alike.
+    pub reach: f64,
+}
 
-    fn bins(&self) -> usize {
-        self.edges.len().saturating_sub(1)
-    }
+fn bins(edges: &[f64]) -> Vec<String> {
+    edges.windows(2).map(|pair| format!("{} to {}", short(pair[0]), short(pair[1]))).collect()
+}
 
-    fn value(&self, series: usize, bin: usize) -> f64 {
-        self.series[series].2.get(bin).copied().unwrap_or(f64::NAN)
-    }
-
-    /// A bin in words.
-    fn told(&self, bin: usize) -> Vec<String> {
-        let mut lines = vec![format!("probability {} to {}", short(self.edges[bin]), short(self.edges[bin + 1]))];
-        if let Some(count) = self.counts.get(bin) {
-            lines.push(format!("{count} tokens"));
-        }
-        lines.extend(self.series.iter().enumerate().map(|(i, s)| format!("{}: {}", s.0, self.word(self.value(i, bin)))));
-        lines
-    }
+fn tokens(counts: &[u64]) -> Vec<String> {
+    counts.iter().map(|count| format!("{count} tokens")).collect()
 }
 
 /// Draw bars; they begin at 0.
 pub fn bars(ui: &mut Ui, it: &Bars<'_>) {
-    let colors: Vec<Color32> = it.series.iter().map(|s| readable(s.1, ui.visuals())).collect();
-    if it.series.len() > 1 {
-        legend(ui, it.series.iter().zip(&colors).map(|(s, c)| (s.0, *c)));
-    }
-    let all = it.series.iter().flat_map(|s| s.2.iter().copied()).chain(it.line.iter().map(|l| l.0));
-    let y = it.top.map_or_else(|| Scale::from_zero(all), |top| Scale::linear(0.0, top));
-    let every = if it.bins() > 5 { 2 } else { 1 };
-    let ticks = it.edges.iter().step_by(every).map(|e| (*e, short(*e))).collect();
-    let axes =
-        Axes { x_ticks: Some(ticks), percent: it.percent, ..Axes::new(Scale::linear(0.0, 1.0), "probability", y, it.y_label) };
-    let canvas = axes.show(ui, || {
-        let bins: Vec<String> = (0..it.bins()).map(|bin| it.told(bin).join(", ")).collect();
-        format!("{}: {}", it.name, bins.join("; "))
+    figure(ui, it.name, HEIGHT, |width, height| {
+        let mut bars = plot::Bars::new(it.name, &bins(it.edges)).untitled().size(width, height);
+        bars = bars.x("probability").y(it.y_label).notes(tokens(&it.counts));
+        for (name, color, values) in &it.series {
+            bars = bars.bars(name, values).color(*color);
+        }
+        if it.percent {
+            bars = bars.shares();
+        }
+        if let Some(top) = it.top {
+            bars = bars.y_range(0.0, top);
+        }
+        if let Some((at, name)) = &it.line {
+            bars = bars.hline(*at, name);
+        }
+        bars.into()
     });
-    let under = canvas.pointer().map(|p| p.0);
-    for bin in 0..it.bins() {
-        let (left, right) = (canvas.x_at(it.edges[bin]), canvas.x_at(it.edges[bin + 1]));
-        let is_under = under.is_some_and(|x| (it.edges[bin]..it.edges[bin + 1]).contains(&x));
-        if is_under {
-            let whole = Rect::from_x_y_ranges(left..=right, canvas.area.y_range());
-            canvas.painter.rect_filled(whole, 0.0, canvas.ink.gamma_multiply(0.12));
+}
+
+/// Draw violins about a line at 0.
+pub fn violins(ui: &mut Ui, it: &Violins<'_>) {
+    figure(ui, it.name, HEIGHT, |width, height| {
+        let mut violins = plot::Violins::new(it.name, &bins(it.edges)).untitled().size(width, height).hline(0.0);
+        violins = violins.x("probability before the update").y(it.y_label).notes(tokens(&it.counts));
+        violins = violins.y_range(-it.reach, it.reach);
+        for (name, color, spreads) in &it.series {
+            violins = violins.spreads(name, spreads.clone()).color(*color);
         }
-        let gap = ((right - left) * 0.08).max(1.0);
-        let each = (right - left - 2.0 * gap) / it.series.len().max(1) as f32;
-        for (i, color) in colors.iter().enumerate() {
-            let value = it.value(i, bin);
-            if !value.is_finite() {
-                continue;
-            }
-            let x = left + gap + each * i as f32;
-            let top = canvas.y_at(value).max(canvas.area.top());
-            let bar = Rect::from_two_pos(pos2(x, canvas.y_at(0.0)), pos2(x + (each - 1.0).max(1.0), top));
-            canvas.painter.rect_filled(bar, 1.0, *color);
-            let word = it.word(value);
-            if each > 6.4 * word.chars().count() as f32 {
-                canvas.painter.text(
-                    bar.center_top(),
-                    Align2::CENTER_BOTTOM,
-                    word,
-                    canvas.font.clone(),
-                    ui.visuals().text_color(),
-                );
-            }
-        }
-        if is_under {
-            tooltip(&canvas.response, it.told(bin));
-        }
-    }
-    if let Some((y, name)) = &it.line {
-        canvas.hline(*y, name, ui.visuals().text_color());
-    }
-    canvas.painter.hline(canvas.area.x_range(), canvas.y_at(0.0), Stroke::new(1.0, canvas.ink));
+        violins.into()
+    });
 }

@@ -41,17 +41,11 @@ pub fn tiles(ui: &mut Ui, min_width: f32, parts: Vec<Part<'_>>) {
     });
 }
 
-/// Names of series with their colours.
-pub fn legend<'a>(ui: &mut Ui, series: impl IntoIterator<Item = (&'a str, Color32)>) {
-    ui.horizontal_wrapped(|ui| {
-        ui.spacing_mut().item_spacing.x = 4.0;
-        for (name, color) in series {
-            let side = ui.text_style_height(&egui::TextStyle::Small) * 0.7;
-            let (rect, _) = ui.allocate_exact_size(vec2(side, side), Sense::hover());
-            ui.painter().rect_filled(rect, 2.0, color);
-            ui.label(RichText::new(name).small());
-            ui.add_space(8.0);
-        }
+/// Lines of text beside the pointer.
+pub fn tooltip(response: &egui::Response, lines: impl IntoIterator<Item = String>) {
+    let text = lines.into_iter().collect::<Vec<_>>().join("\n");
+    response.clone().on_hover_ui_at_pointer(|ui| {
+        ui.label(text);
     });
 }
 

@@ -1,6 +1,6 @@
 //! A grid of coloured cells: one texture, made anew only when its numbers change.
 
-use super::canvas::tooltip;
+use super::tooltip;
 use eframe::egui::epaint::TextShape;
 use eframe::egui::{
     Align2, Color32, ColorImage, Rect, Response, Role, Sense, Stroke, StrokeKind, TextStyle, TextureHandle, TextureOptions, Ui,

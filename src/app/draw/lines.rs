@@ -1,11 +1,9 @@
 //! Lines over the steps of a run.
 
-use super::canvas::{Axes, tooltip};
-use super::legend;
-use super::scale::{Scale, short};
-use crate::app::theme::readable;
+use super::{figure, short, tooltip};
 use crate::history::{Axis, Cut, History};
-use eframe::egui::{Color32, Stroke, Ui};
+use crate::plot::{Chart, Ink, Series, Values};
+use eframe::egui::{Stroke, Ui};
 
 /// One metric.
 #[derive(Clone, Debug)]
@@ -15,7 +13,7 @@ pub struct Line<'a> {
     /// What the legend says.
     pub name: String,
     /// Its colour.
-    pub color: Color32,
+    pub color: Ink,
     /// Every point is marked: for what is measured now and then.
     pub dots: bool,
 }
@@ -42,45 +40,45 @@ pub struct Lines<'a> {
 /// Draw lines.
 pub fn lines(ui: &mut Ui, run: &History, it: &Lines<'_>) {
     let clock = &run.clock;
-    let shown: Vec<_> = it
-        .lines
-        .iter()
-        .filter_map(|line| Some((line, run.curves.get(line.metric)?, readable(line.color, ui.visuals()))))
-        .collect();
-    legend(ui, shown.iter().map(|(line, _, color)| (line.name.as_str(), *color)));
-    let ends = shown.iter().filter_map(|(_, curve, _)| curve.rows().last()).map(|row| clock.at(Axis::Steps, *row));
-    let x = Scale::linear(it.from, ends.fold(it.from + 1.0, f64::max));
-    let cut = Cut { axis: Axis::Steps, from: x.from(), to: x.to(), columns: ui.available_width() as usize, log: false };
-    let drawn: Vec<_> = shown.iter().map(|(_, curve, _)| curve.lines(clock, &cut)).collect();
-    let values = drawn.iter().flatten().flatten().filter(|p| p[0] >= x.from()).map(|p| p[1]);
-    let axes = Axes { height: it.height, ..Axes::new(x, "step", Scale::around(values, it.log), it.y_label) };
+    let shown: Vec<_> = it.lines.iter().filter_map(|line| Some((line, run.curves.get(line.metric)?))).collect();
+    let ends = shown.iter().filter_map(|(_, curve)| curve.rows().last()).map(|row| clock.at(Axis::Steps, *row));
+    let to = ends.fold(it.from + 1.0, f64::max);
     let told = |x: f64| -> Vec<String> {
-        let near = shown.iter().filter_map(|(line, curve, _)| {
+        let near = shown.iter().filter_map(|(line, curve)| {
             let i = curve.index_at(clock, Axis::Steps, x)?;
             let (at, value) = (clock.at(Axis::Steps, curve.rows()[i]), curve.values()[i]);
             Some(format!("{}: {} (step {at})", line.name, short(value)))
         });
         near.collect()
     };
-    let canvas = axes.show(ui, || format!("{}: {}", it.name, told(f64::MAX).join("; ")));
-    let inside = canvas.painter.with_clip_rect(canvas.area.expand(2.0).intersect(canvas.painter.clip_rect()));
-    for ((line, curve, color), pieces) in shown.iter().zip(&drawn) {
-        for piece in pieces {
-            let points: Vec<_> = piece.iter().filter(|p| !axes.y.is_log() || p[1] > 0.0).map(|p| canvas.at(p[0], p[1])).collect();
-            // A point by itself would not be seen as a line.
-            if points.len() == 1 || (line.dots && curve.len() < 200) {
-                points.iter().for_each(|p| {
-                    inside.circle_filled(*p, 2.5, *color);
-                });
-            }
-            inside.line(points, Stroke::new(1.6, *color));
+    let said = format!("{}: {}", it.name, told(to).join("; "));
+    let painted = figure(ui, &said, it.height, |width, height| {
+        let cut = Cut { axis: Axis::Steps, from: it.from, to, columns: width as usize, log: false };
+        let mut chart = Chart::new(it.name).untitled().size(width, height);
+        chart = chart.x("step").across(Values::Whole).x_range(it.from, to).y(it.y_label);
+        if it.log && shown.iter().any(|(_, curve)| curve.values().iter().any(|v| *v > 0.0)) {
+            chart = chart.log_y();
         }
+        for (line, curve) in &shown {
+            let series = Series::line(&line.name, &points(curve.lines(clock, &cut))).ink(line.color);
+            chart = chart.add(if line.dots && curve.len() < 200 { series.marked() } else { series });
+        }
+        if let Some(step) = it.at {
+            chart = chart.vline(step as f64, "");
+        }
+        chart.into()
+    });
+    if let (Some((x, y)), Some(axes)) = (painted.pointer(), painted.scene.axes)
+        && axes.area.contains(x, y)
+    {
+        let place = painted.at((x, axes.area.y)).x;
+        let across = painted.at((x, axes.area.y)).y..=painted.at((x, axes.area.bottom())).y;
+        painted.painter.vline(place, across, Stroke::new(1.0, ui.visuals().weak_text_color().gamma_multiply(0.6)));
+        tooltip(&painted.response, told(axes.x.back(x)));
     }
-    if let Some(step) = it.at {
-        canvas.painter.vline(canvas.x_at(step as f64), canvas.area.y_range(), Stroke::new(1.0, canvas.ink));
-    }
-    if let Some((x, _)) = canvas.pointer() {
-        canvas.painter.vline(canvas.x_at(x), canvas.area.y_range(), Stroke::new(1.0, canvas.ink.gamma_multiply(0.6)));
-        tooltip(&canvas.response, told(x));
-    }
+}
+
+/// Lines as the points of one series, with gaps between them.
+pub fn points(lines: Vec<Vec<[f64; 2]>>) -> Vec<(f64, f64)> {
+    lines.into_iter().flat_map(|line| line.into_iter().map(|[x, y]| (x, y)).chain([(f64::NAN, f64::NAN)])).collect()
 }

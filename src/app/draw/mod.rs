@@ -2,21 +2,19 @@
 //! here asks for a repaint.
 
 mod bars;
-mod boxes;
-mod canvas;
 mod card;
+mod figure;
 mod heat;
 mod lines;
+mod numbers;
 mod pick;
-mod scale;
 mod token_text;
 
-pub use bars::{Bars, bars};
-pub use boxes::{BoxSeries, Boxes, Five, boxes};
-pub use canvas::{Axes, Canvas, tooltip};
-pub use card::{Part, card, legend, stat, tiles};
+pub use bars::{Bars, Violins, bars, violins};
+pub use card::{Part, card, stat, tiles, tooltip};
+pub use figure::{Painted, figure, paint};
 pub use heat::{Drawn, Heat, HeatLabels};
-pub use lines::{Line, Lines, lines};
+pub use lines::{Line, Lines, lines, points};
+pub use numbers::{percent, plain, short};
 pub use pick::{StepPick, arrow};
-pub use scale::{Scale, percent, short};
 pub use token_text::{ScoredTokens, TokenColor, TokenText, key_to, printable};

@@ -1,6 +1,6 @@
 //! Text whose tokens are coloured, with the exact numbers of the token under the pointer. Laid out once; long text is cut.
 
-use super::scale::short;
+use super::short;
 use crate::app::theme;
 use eframe::egui::text::{LayoutJob, TextFormat, TextWrapping};
 use eframe::egui::{

@@ -165,8 +165,8 @@ fn in_short(run: &OpenRun) -> String {
         parts.push(h.stage().to_owned());
     }
     if let Some(started) = &h.started {
-        parts.push(format!("{} parameters", format::tick(started.parameters as f64)));
-        parts.push(format!("step {} of {}", format::tick(h.step as f64), format::tick(h.max_steps() as f64)));
+        parts.push(format!("{} parameters", crate::number_format::about(started.parameters)));
+        parts.push(format!("step {} of {}", format::count(h.step), format::count(h.max_steps())));
     }
     parts.extend(h.figures().iter().map(format::figure));
     if run.bytes > 0 {

@@ -1,6 +1,5 @@
 //! `lehr eval --task`: a model answers held-out questions, greedily and by chance; how often it is right, with intervals.
 
-use super::super::held_out_text::aligned;
 use super::super::{open, output};
 use crate::config::{DataSettings, TaskKind, TaskSettings};
 use crate::data::Notices;
@@ -21,10 +20,10 @@ pub struct Args {
     /// Held-out questions that are asked.
     #[arg(long, default_value_t = 200)]
     count: usize,
-    /// Answers by chance to each question; 0 asks for the greedy ones only.
+    /// Sampled answers to each question; 0 asks for the greedy ones only.
     #[arg(long, default_value_t = 1)]
     samples: usize,
-    /// Temperature of the answers by chance.
+    /// Temperature of the sampled answers.
     #[arg(long, default_value_t = 1.0)]
     temperature: f64,
     /// Tokens of an answer at most; as many as the model's context leaves, at most 1024, when absent.
@@ -185,7 +184,7 @@ fn show(name: &str, kind: TaskKind, most: usize, sat: &[TaskMode]) -> anyhow::Re
         let all = alone.map_or("all".to_owned(), u32::to_string);
         rows.extend(levels.chain([(all, &s.all)]).map(|(level, report)| row(level, report)));
     }
-    for (at, line) in aligned(&rows).iter().enumerate() {
+    for (at, line) in output::aligned(&rows, |_| true).iter().enumerate() {
         if let Some((_, how)) = ways.iter().find(|(first, _)| *first == at) {
             output::line(how)?;
         }
@@ -199,7 +198,7 @@ fn show(name: &str, kind: TaskKind, most: usize, sat: &[TaskMode]) -> anyhow::Re
             rows.push([String::new(), level].into_iter().chain(report.pass_at.values().map(|share| percent(*share))).collect());
         }
         output::line("")?;
-        aligned(&rows).iter().try_for_each(|line| output::line(line))?;
+        output::aligned(&rows, |_| true).iter().try_for_each(|line| output::line(line))?;
     }
     Ok(())
 }
@@ -220,7 +219,7 @@ fn row(level: String, report: &Report) -> Vec<String> {
 }
 
 fn percent(share: f64) -> String {
-    or_dash(share, format!("{:.1} %", 100.0 * share))
+    crate::number_format::percent(share, 1)
 }
 
 /// A number in words, where there is one: of no answers there is no mean.

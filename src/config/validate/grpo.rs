@@ -10,7 +10,7 @@ impl Settings {
         let Some((task, rollout, grpo)) = self.reinforcement() else { return Ok(()) };
         ensure!(
             self.start.init.is_some() || self.start.fork.is_some(),
-            "--init: reinforcement begins from a model; name its folder, or a run (RUN, RUN@STEP)"
+            "--init: reinforcement learning starts from a model; name its folder, or a run (RUN, RUN@STEP)"
         );
         ensure!(
             self.merge.merge_every == 0,

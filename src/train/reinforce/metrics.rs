@@ -2,6 +2,7 @@
 
 use super::Sampled;
 use crate::event::Number;
+use crate::stats::{deviation, mean};
 use std::collections::BTreeMap;
 
 /// Names to values.
@@ -71,17 +72,9 @@ fn mismatch(sampled: &Sampled) -> f64 {
     pairs.map(|(a, b)| f64::from((a - b).abs())).fold(0.0, f64::max)
 }
 
-pub(super) fn mean(values: &[f64]) -> f64 {
-    if values.is_empty() { f64::NAN } else { values.iter().sum::<f64>() / values.len() as f64 }
-}
-
 /// Standard deviation (n - 1), as TRL reports it; 0 of a single value.
 fn std(values: &[f64]) -> f64 {
-    if values.len() < 2 {
-        return 0.0;
-    }
-    let m = mean(values);
-    (values.iter().map(|v| (v - m).powi(2)).sum::<f64>() / (values.len() - 1) as f64).sqrt()
+    if values.len() < 2 { 0.0 } else { deviation(values) }
 }
 
 #[cfg(test)]

@@ -4,12 +4,16 @@
 use super::{Loss, Pass, Policy, PolicyModel, Rollout, passes};
 use crate::config::GrpoSettings;
 use crate::event::{BinGradient, Moved, Number, Probe};
+use crate::stats::quantile_of_sorted;
 use crate::train::bins::{QUARTILES, bin, short};
 use anyhow::Result;
 use std::sync::Arc;
 
 /// The part of the changes that is left out on either side before extremes are taken: the paper drops 1 % of them.
 pub const OUTLIERS: f64 = 0.005;
+
+/// Cells that the changes of a bin are counted in.
+const CELLS: usize = 40;
 
 /// One token before and after an update.
 #[derive(Clone, Copy, Debug, PartialEq)]
@@ -67,7 +71,7 @@ fn moved<'a>(changes: impl Iterator<Item = &'a Change>) -> Moved {
         }
     }
     bins.iter_mut().for_each(|bin| bin.sort_by(f64::total_cmp));
-    let at = |q: f64| -> Vec<Number> { bins.iter().map(|bin| short(quantile(bin, q))).collect() };
+    let at = |q: f64| -> Vec<Number> { bins.iter().map(|bin| short(quantile_of_sorted(bin, q))).collect() };
     Moved {
         count: bins.iter().map(|b| b.len() as u64).collect(),
         least: at(OUTLIERS),
@@ -75,8 +79,23 @@ fn moved<'a>(changes: impl Iterator<Item = &'a Change>) -> Moved {
         median: at(0.5),
         upper: at(0.75),
         most: at(1.0 - OUTLIERS),
+        cells: bins.iter().map(|bin| cells(bin)).collect(),
         right: right.iter().map(|[no, yes]| short(*yes as f64 / (no + yes) as f64)).collect(),
     }
+}
+
+/// Counts of ascending numbers between the ends beyond which they are outliers; none where these are equal or missing.
+fn cells(sorted: &[f64]) -> Vec<u64> {
+    let [low, high] = [OUTLIERS, 1.0 - OUTLIERS].map(|q| quantile_of_sorted(sorted, q));
+    let width = (high - low) / CELLS as f64;
+    if !(width > 0.0 && width.is_finite()) {
+        return Vec::new();
+    }
+    let mut counts = vec![0; CELLS];
+    for v in sorted.iter().filter(|v| (low..=high).contains(*v)) {
+        counts[(((v - low) / width) as usize).min(CELLS - 1)] += 1;
+    }
+    counts
 }
 
 /// Norm of the gradient with respect to all parameters of each quartile's tokens by themselves and of all together (figure 1 d): the
@@ -110,18 +129,9 @@ pub fn pass_of(rollouts: &[Rollout], wanted: impl Fn(f64) -> bool) -> Pass {
     Pass { name: "all", iteration: 0, second: false, tokens: Arc::new(tokens) }
 }
 
-/// A quantile of ascending numbers by linear interpolation; NaN of none.
-pub fn quantile(sorted: &[f64], q: f64) -> f64 {
-    let Some(last) = sorted.len().checked_sub(1) else { return f64::NAN };
-    let at = q.clamp(0.0, 1.0) * last as f64;
-    let (low, high) = (sorted[at.floor() as usize], sorted[at.ceil() as usize]);
-    low + (high - low) * at.fract()
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::rng::Rng;
 
     fn change(p: f64, by: f64, advantage: f64) -> Change {
         Change { before: p.ln(), after: (p + by).ln(), advantage }
@@ -152,6 +162,12 @@ mod tests {
             // The one that stood still is neither.
             assert_eq!(found.positive.right[b], Number(1.0));
             assert!((found.negative.right[b].0 - 2.0 / 3.0).abs() < 1e-5);
+            // 0.5 to 99.5 units in 40 cells hold the 99 whole ones between, evenly.
+            let cells = &found.positive.cells[b];
+            assert_eq!((cells.len(), cells.iter().sum::<u64>()), (40, 99), "{cells:?}");
+            assert!(cells.iter().all(|n| (2..=3).contains(n)), "{cells:?}");
+            assert_eq!(found.negative.cells[b].iter().sum::<u64>(), 30);
+            assert_eq!((found.negative.cells[b][0], found.negative.cells[b][39]), (20, 10));
         }
         assert!((found.all.right[0].0 - 120.0 / 130.0).abs() < 1e-5);
     }
@@ -165,19 +181,6 @@ mod tests {
         assert_eq!(Change { after: -1e-9, ..c }.right(), None);
         assert_eq!(Change { advantage: 0.0, ..c }.right(), None);
         assert_eq!(Change { after: f64::NAN, ..c }.right(), None);
-    }
-
-    #[test]
-    fn quantiles_against_counting() {
-        let rng = Rng::new(1, "quantile");
-        let mut values: Vec<f64> = (0..1001).map(|i| rng.normal_pair(1, i)[0]).collect();
-        values.sort_by(f64::total_cmp);
-        for q in [0.0, 0.005, 0.25, 0.5, 0.9, 1.0] {
-            let found = quantile(&values, q);
-            let below = values.iter().filter(|v| **v < found).count() as f64 / 1000.0;
-            assert!((below - q).abs() < 1.1e-3, "{q}: {below}");
-        }
-        assert!(quantile(&[], 0.5).is_nan());
     }
 
     #[test]

@@ -51,7 +51,7 @@ pub(super) fn step(
     told.gradient = now.gradient.clone();
     told.probe = after.map(|after| probe::probe(&probe::changes(rollouts, after)));
     let entropies = || rollouts.iter().flat_map(|r| &r.entropy).map(|h| f64::from(*h));
-    let entropy = metrics::mean(&entropies().collect::<Vec<_>>());
+    let entropy = crate::stats::mean(&entropies().collect::<Vec<_>>());
     let get = |name: &str| all.get(name).map_or(f64::NAN, |n| n.0);
     let first = now.updates.first().map(|m| m.stats).unwrap_or_default();
     let warnings = watch.look(&warnings::Seen {
@@ -101,7 +101,7 @@ fn loss(updates: &[Made]) -> f64 {
 fn grad_norms(updates: &[Made]) -> BTreeMap<String, Number> {
     let mut of: BTreeMap<&str, Vec<f64>> = BTreeMap::new();
     updates.iter().for_each(|m| of.entry(&m.pass).or_default().push(m.stats.grad_norm));
-    of.into_iter().map(|(pass, norms)| (pass.to_owned(), Number(metrics::mean(&norms)))).collect()
+    of.into_iter().map(|(pass, norms)| (pass.to_owned(), Number(crate::stats::mean(&norms)))).collect()
 }
 
 fn of_updates(updates: &[Made], together: &UpdateStats, beta: f64, out: &mut Metrics) {

@@ -1,7 +1,6 @@
 //! One update of the policy on a mini-batch: what each token weighs, the gradient, the optimizer, the numbers.
 
 use super::groups::counts;
-use super::metrics::mean;
 use super::pack::Micro;
 use super::policy::{Policy, PolicyModel};
 use super::{Pass, Rollout};
@@ -10,6 +9,7 @@ use crate::device::Device;
 use crate::event::number;
 use crate::ops::adamw::UpdateParams;
 use crate::ops::objective::{PolicyTerms, stats};
+use crate::stats::mean;
 use anyhow::{Result, ensure};
 use serde::{Deserialize, Serialize};
 use std::ops::Range;

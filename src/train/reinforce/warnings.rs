@@ -1,5 +1,6 @@
 //! What confuses people who watch reinforcement for the first time, said in plain words, with the cure, once or rarely.
 
+use crate::number_format::percent;
 use serde::{Deserialize, Serialize};
 
 /// Steps in a row that make a habit.
@@ -130,7 +131,7 @@ impl Watch {
             out.push(format!(
                 "{} of the completions ran into --max-completion-length for {HABIT} steps: they are graded as they stand, cut off. Raise \
                  it, or fine-tune the model to end its answers; --mask-truncated-completions leaves them out of the update",
-                percent(seen.truncated)
+                percent(seen.truncated, 0)
             ));
         }
         let [rollouts, score, update] = seen.seconds;
@@ -138,7 +139,7 @@ impl Watch {
             out.push(format!(
                 "{} of the time goes into generating. That is usual; more completions at once (--rollout-batch-size) and a smaller \
                  --max-completion-length make it faster, and --num-iterations 2 takes more updates from the same completions",
-                percent(rollouts / (rollouts + score + update))
+                percent(rollouts / (rollouts + score + update), 0)
             ));
         }
         let is_collapsed = self.is_collapsed(seen);
@@ -224,12 +225,8 @@ fn idle(seen: &Seen) -> String {
         "in {} of the groups all completions got the same reward for {HABIT} steps, so that their advantage is 0 and they teach nothing; \
          {which}. More completions a question (--num-generations) or a higher --temperature bring differences, --dynamic-sampling 3 draws \
          other questions instead",
-        percent(seen.idle_groups)
+        percent(seen.idle_groups, 0)
     )
-}
-
-fn percent(part: f64) -> String {
-    format!("{:.0} %", 100.0 * part)
 }
 
 /// Batches that do not divide evenly, told before a run begins: the last mini-batch of a step is smaller than the others and its tokens

@@ -5,6 +5,7 @@ use crate::app::panels::parts;
 use crate::app::state::{Action, OpenRun};
 use crate::app::theme;
 use crate::event::Norms;
+use crate::plot::{Ink, Ramp};
 use eframe::egui::{self, Ui};
 use std::path::PathBuf;
 
@@ -132,7 +133,7 @@ fn over_time(ui: &mut Ui, run: &OpenRun, table: &Table, kind: Kind) {
     let found = metrics.iter().map(|(i, metric)| Line {
         metric,
         name: crate::vfs::clean(&table.parts[*i]),
-        color: theme::probability(*i as f64 / many as f64),
+        color: Ink::Ramp(Ramp::Sequential, 0.9 * *i as f64 / many as f64),
         dots: false,
     });
     let it = Lines {

@@ -2,9 +2,9 @@
 
 use crate::app::draw::{Line, Lines, card, lines, short, stat};
 use crate::app::state::{Action, OpenRun};
-use crate::app::theme;
 use crate::event::{Command, Merged};
 use crate::history::spec;
+use crate::plot::Ink;
 use eframe::egui::{self, Ui};
 
 /// Rows of the list.
@@ -58,7 +58,7 @@ pub fn ui(ui: &mut Ui, run: &OpenRun, late: &mut bool, actions: &mut Vec<Action>
 
 fn line(metric: &str) -> Line<'_> {
     let name = if metric == "eval_loss" { "raw".into() } else { spec::label(metric) };
-    Line { metric, name, color: theme::series(spec::color_of(metric)), dots: true }
+    Line { metric, name, color: Ink::Series(spec::color_of(metric)), dots: true }
 }
 
 /// The merge's loss, and how far it is below the raw one.

@@ -1,10 +1,10 @@
 //! The pictures of GRPO.
 
 use super::{Fineness, Group, Tokens, edges, numbers};
-use crate::app::draw::{Bars, Boxes, Five, Line, Lines, bars, boxes, card, lines, percent, short, stat, tiles};
-use crate::app::theme;
+use crate::app::draw::{Bars, Line, Lines, Violins, bars, card, lines, percent, short, stat, tiles, violins};
 use crate::event::{self, Binned, Bins, Moved};
-use crate::history::History;
+use crate::history::{History, spreads};
+use crate::plot::Ink;
 use eframe::egui::Ui;
 
 /// Narrowest picture, in points.
@@ -74,7 +74,7 @@ fn shares(ui: &mut Ui, edges: &[f64], of: &Binned) {
     let hint = "How probable the sampled tokens were when they were drawn. Most tokens of a trained model are sure; those on the left are \
                 where it decides. Shares are of all tokens of the step.";
     card(ui, "Tokens by probability", hint, |ui| {
-        let series = vec![("share of tokens", theme::series(0), numbers(&of.share))];
+        let series = vec![("share of tokens", 0, numbers(&of.share))];
         let it = Bars {
             name: "Tokens by probability",
             edges,
@@ -90,12 +90,9 @@ fn shares(ui: &mut Ui, edges: &[f64], of: &Binned) {
 
 fn gradient(ui: &mut Ui, edges: &[f64], of: &Binned) {
     let hint = "Beside its part of the tokens, each bin's part of the gradient: |advantage| times |d log p / d logits|, summed. Where the \
-                orange bar is the taller one, these tokens have more than their share of the update.";
+                green bar is the taller one, these tokens have more than their share of the update.";
     card(ui, "Gradient against tokens", hint, |ui| {
-        let series = vec![
-            ("share of tokens", theme::series(0), numbers(&of.share)),
-            ("share of gradient", theme::series(2), numbers(&of.gradient)),
-        ];
+        let series = vec![("share of tokens", 0, numbers(&of.share)), ("share of gradient", 2, numbers(&of.gradient))];
         let it = Bars {
             name: "Gradient against tokens",
             edges,
@@ -111,15 +108,15 @@ fn gradient(ui: &mut Ui, edges: &[f64], of: &Binned) {
 
 fn one(ui: &mut Ui, name: &str, hint: &str, edges: &[f64], counts: &[u64], values: Vec<f64>, y_label: &str) {
     card(ui, name, hint, |ui| {
-        let series = vec![(y_label, theme::series(2), values)];
+        let series = vec![(y_label, 2, values)];
         bars(ui, &Bars { name, edges, series, counts: counts.to_vec(), y_label, ..Bars::default() });
     });
 }
 
 /// The two signs of a probe that are shown.
-fn signs(probe: &event::Probe, group: Group) -> Vec<(&'static str, eframe::egui::Color32, &Moved)> {
-    let positive = ("positive advantage", theme::series(0), &probe.positive);
-    let negative = ("negative advantage", theme::series(1), &probe.negative);
+fn signs(probe: &event::Probe, group: Group) -> Vec<(&'static str, usize, &Moved)> {
+    let positive = ("positive advantage", 0, &probe.positive);
+    let negative = ("negative advantage", 1, &probe.negative);
     match group {
         Group::All => vec![positive, negative],
         Group::Positive => vec![positive],
@@ -136,25 +133,30 @@ fn measured_at(ui: &mut Ui, probed: &event::Tokens) {
     ui.weak(format!("Measured at step {}.", probed.step));
 }
 
-fn fives(moved: &Moved) -> Vec<(Five, u64)> {
-    let at = |list: &[event::Number], i: usize| list.get(i).map_or(f64::NAN, |n| n.0);
-    let five = |i: usize| [&moved.least, &moved.lower, &moved.median, &moved.upper, &moved.most].map(|list| at(list, i));
-    moved.count.iter().enumerate().map(|(i, count)| (five(i), *count)).collect()
+/// How far an axis reaches, up and down alike, that holds all of these changes, or (`near`) their middle halves.
+fn reach(moved: &[&Moved], near: bool) -> f64 {
+    let all = moved.iter().flat_map(|m| if near { [&m.lower, &m.upper] } else { [&m.least, &m.most] }).flatten();
+    let most = all.map(|v| v.0.abs()).filter(|v| v.is_finite()).fold(0.0, f64::max);
+    if most > 0.0 { most * if near { 1.6 } else { 1.1 } } else { 1.0 }
 }
 
 fn changes(ui: &mut Ui, probed: Option<&event::Tokens>, group: Group, near: &mut bool) {
-    let hint = "What the step's update did to the probability of each token: p after minus p before. Boxes hold the middle half, the line is \
-                the median, whiskers leave out the 0.5 % most extreme on either side. Right is up for positive advantages and down for \
+    let hint = "What the step's update did to the probability of each token: p after minus p before. The wider a violin, the more tokens; \
+                the bar holds the middle half, the line in it is the median, the 0.5 % most extreme on either side are left out. Logs of \
+                earlier versions have boxes. Right is up for positive advantages and down for \
                 negative ones.";
     card(ui, "Change of probability", hint, |ui| {
         let Some((probed, probe)) = probed.and_then(|t| Some((t, t.probe.as_ref()?))) else { return unprobed(ui) };
         ui.horizontal_wrapped(|ui| {
             measured_at(ui, probed);
-            ui.checkbox(near, "near").on_hover_text("Scale the axis to the boxes, and let it cut the whiskers");
+            ui.checkbox(near, "near").on_hover_text("Scale the axis to the middle half of the tokens, and let it cut the rest");
         });
-        let series = signs(probe, group).into_iter().map(|(name, color, moved)| (name, color, fives(moved))).collect();
-        let edges = edges(&probed.quartiles.from);
-        boxes(ui, &Boxes { name: "Change of probability", edges: &edges, series, y_label: "change of p", near: *near });
+        let signs = signs(probe, group);
+        let moved: Vec<&Moved> = signs.iter().map(|(_, _, moved)| *moved).collect();
+        let (edges, counts) = (edges(&probed.quartiles.from), probe.all.count.clone());
+        let series = signs.into_iter().map(|(name, color, moved)| (name, color, spreads(&[moved]))).collect();
+        let (name, reach) = ("Change of probability", reach(&moved, *near));
+        violins(ui, &Violins { name, edges: &edges, series, counts, y_label: "change of p", reach });
     });
 }
 
@@ -190,7 +192,7 @@ fn norms_by_pass(ui: &mut Ui, history: &History, at: u64) {
         let known = [("grad_norm", "of the step", 0), ("grad_norm/high", "high pass", 1), ("grad_norm/low", "low pass", 2)];
         let there = known.into_iter().filter(|k| history.curves.get(k.0).is_some_and(|c| !c.is_empty()));
         let found: Vec<Line<'_>> =
-            there.map(|(metric, name, i)| Line { metric, name: name.into(), color: theme::series(i), dots: false }).collect();
+            there.map(|(metric, name, i)| Line { metric, name: name.into(), color: Ink::Series(i), dots: false }).collect();
         lines(
             ui,
             history,
@@ -206,7 +208,7 @@ fn norms_by_bin(ui: &mut Ui, probed: Option<&event::Tokens>) {
         let Some((probed, gradient)) = probed.and_then(|t| Some((t, t.gradient.as_ref()?))) else { return unprobed(ui) };
         measured_at(ui, probed);
         let edges = edges(&probed.quartiles.from);
-        let series = vec![("norm of the gradient", theme::series(3), numbers(&gradient.quartiles))];
+        let series = vec![("norm of the gradient", 3, numbers(&gradient.quartiles))];
         let line = Some((gradient.all, format!("all tokens: {}", short(gradient.all))));
         let counts = probed.quartiles.all.count.clone();
         bars(

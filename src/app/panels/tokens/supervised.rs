@@ -2,7 +2,6 @@
 
 use super::{Fineness, Tokens, edges, numbers};
 use crate::app::draw::{Bars, bars, card, percent, stat, tiles};
-use crate::app::theme;
 use crate::event::{Number, Predicted};
 use crate::history::History;
 use eframe::egui::Ui;
@@ -48,7 +47,7 @@ pub fn ui(ui: &mut Ui, page: &Tokens, history: &History) {
 
 fn picture(ui: &mut Ui, name: &str, hint: &str, edges: &[f64], bins: &Predicted, series: &[(&str, usize, &Vec<Number>)]) {
     card(ui, name, hint, |ui| {
-        let series = series.iter().map(|(name, color, list)| (*name, theme::series(*color), numbers(list))).collect();
+        let series = series.iter().map(|(name, color, list)| (*name, *color, numbers(list))).collect();
         bars(ui, &Bars { name, edges, series, counts: bins.count.clone(), y_label: "share", percent: true, ..Bars::default() });
     });
 }

@@ -1,0 +1,37 @@
+//! `lehr completions` and `lehr man`: what a shell and `man` need, made from the command line itself.
+
+use super::output;
+use anyhow::Context as _;
+use std::io::Write as _;
+use std::path::PathBuf;
+
+/// Flags of `lehr completions`.
+#[derive(clap::Args, Debug)]
+pub struct Completions {
+    /// The shell.
+    shell: clap_complete::Shell,
+}
+
+/// Flags of `lehr man`.
+#[derive(clap::Args, Debug)]
+pub struct Man {
+    /// Folder for the pages; made where it is missing, pages of the same names are replaced.
+    dir: PathBuf,
+}
+
+/// Print a shell's completions.
+pub fn completions(args: &Completions) -> anyhow::Result<i32> {
+    let mut script = Vec::new();
+    clap_complete::generate(args.shell, &mut super::command(), "lehr", &mut script);
+    std::io::stdout().write_all(&script)?;
+    Ok(0)
+}
+
+/// Write the pages.
+pub fn man(args: &Man) -> anyhow::Result<i32> {
+    let shown = crate::vfs::shown(&args.dir);
+    std::fs::create_dir_all(&args.dir).with_context(|| format!("{shown}: cannot be made"))?;
+    clap_mangen::generate_to(super::command(), &args.dir).with_context(|| format!("{shown}: cannot be written"))?;
+    output::note(&format!("manual pages written to {shown}"));
+    Ok(0)
+}

@@ -1,0 +1,54 @@
+//! Which colour a run has: the same in window, report and pictures, whatever else is shown and in whatever order.
+
+use crate::plot::SERIES;
+
+/// An index into the series' colours for each of these runs, by their names. A name has a colour of its own; where two names want the same
+/// one, the later in the alphabet takes the next that is free.
+pub fn hues(names: &[String]) -> Vec<usize> {
+    let mut order: Vec<usize> = (0..names.len()).collect();
+    order.sort_by(|a, b| names[*a].cmp(&names[*b]));
+    let mut taken = [0usize; SERIES.len()];
+    let mut found = vec![0; names.len()];
+    for run in order {
+        let wanted = wanted(&names[run]);
+        let next = |i: usize| (wanted + i) % SERIES.len();
+        // The first of those that fewest runs have.
+        let hue = (0..SERIES.len()).map(next).min_by_key(|hue| taken[*hue]).unwrap_or(wanted);
+        taken[hue] += 1;
+        found[run] = hue;
+    }
+    found
+}
+
+/// FNV-1a of the name.
+fn wanted(name: &str) -> usize {
+    let hash = name.bytes().fold(0xcbf2_9ce4_8422_2325u64, |hash, byte| (hash ^ u64::from(byte)).wrapping_mul(0x0100_0000_01b3));
+    (hash % SERIES.len() as u64) as usize
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn colours_do_not_depend_on_the_order_and_differ_while_there_are_enough() {
+        let names: Vec<String> = (0..10).map(|i| format!("run-{i}")).collect();
+        let found = hues(&names);
+        assert_eq!(found.iter().collect::<std::collections::BTreeSet<_>>().len(), 10, "{found:?}");
+        let backwards: Vec<String> = names.iter().rev().cloned().collect();
+        assert!(hues(&backwards).into_iter().rev().eq(found.iter().copied()));
+        // A run by itself, or beside one that wants another colour, has the colour of its name.
+        for (i, a) in names.iter().enumerate() {
+            assert_eq!(hues(&names[i..=i]), [wanted(a)]);
+            for b in names.iter().filter(|b| wanted(b) != wanted(a)) {
+                assert_eq!(hues(&[b.clone(), a.clone()]), [wanted(b), wanted(a)]);
+            }
+        }
+        let many: Vec<String> = (0..25).map(|i| format!("{i}")).collect();
+        let counts = hues(&many).into_iter().fold([0; 10], |mut counts, hue| {
+            counts[hue] += 1;
+            counts
+        });
+        assert!(counts.iter().all(|n| (2..=3).contains(n)), "{counts:?}");
+    }
+}

@@ -1,0 +1,286 @@
+//! A picture as shapes in pixels. Its colours are roles, so that every painter has its own theme: [`svg`](super::svg) writes text, the
+//! window draws on the screen.
+
+use super::color::Ink;
+use super::scale::Scale;
+use super::text::width;
+
+/// A place in pixels; y grows downward.
+pub type Point = (f64, f64);
+
+/// A rectangle in pixels; y grows downward.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct Rect {
+    /// Left edge.
+    pub x: f64,
+    /// Upper edge.
+    pub y: f64,
+    /// Width.
+    pub w: f64,
+    /// Height.
+    pub h: f64,
+}
+
+impl Rect {
+    /// From its corner and its size.
+    pub fn new(x: f64, y: f64, w: f64, h: f64) -> Self {
+        Self { x, y, w, h }
+    }
+
+    /// Right edge.
+    pub fn right(&self) -> f64 {
+        self.x + self.w
+    }
+
+    /// Lower edge.
+    pub fn bottom(&self) -> f64 {
+        self.y + self.h
+    }
+
+    /// Without a margin at each side.
+    pub(super) fn inset(&self, left: f64, top: f64, right: f64, bottom: f64) -> Self {
+        Self::new(self.x + left, self.y + top, (self.w - left - right).max(1.0), (self.h - top - bottom).max(1.0))
+    }
+
+    /// Whether a point lies inside.
+    pub fn contains(&self, x: f64, y: f64) -> bool {
+        x >= self.x && x <= self.right() && y >= self.y && y <= self.bottom()
+    }
+
+    /// Area shared with another.
+    pub(super) fn overlap(&self, other: &Self) -> f64 {
+        let w = self.right().min(other.right()) - self.x.max(other.x);
+        let h = self.bottom().min(other.bottom()) - self.y.max(other.y);
+        w.max(0.0) * h.max(0.0)
+    }
+}
+
+/// Which point of a text its position is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Anchor {
+    /// The left end of its baseline.
+    Start,
+    /// The middle.
+    Middle,
+    /// The right end.
+    End,
+}
+
+/// How a text is set.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct Type {
+    /// Pixels.
+    pub size: f64,
+    /// In bold.
+    pub bold: bool,
+    /// Its colour.
+    pub ink: Ink,
+    /// A rim of the background's colour, so that the text can be read over lines.
+    pub halo: bool,
+}
+
+impl Type {
+    pub(super) const TITLE: Self = Self { size: 17.0, bold: true, ink: Ink::Grey(0x1a), halo: false };
+    pub(super) const PANEL: Self = Self { size: 14.0, bold: true, ink: Ink::Grey(0x1a), halo: false };
+    pub(super) const SUBTITLE: Self = Self { size: 13.0, bold: false, ink: Ink::Grey(0x55), halo: false };
+    pub(super) const LABEL: Self = Self { size: 13.0, bold: false, ink: Ink::Grey(0x33), halo: false };
+    pub(super) const TICK: Self = Self { size: 12.0, bold: false, ink: Ink::Grey(0x44), halo: false };
+    pub(super) const NOTE: Self = Self { size: 11.0, bold: false, ink: Ink::Grey(0x66), halo: false };
+    pub(super) const MARK: Self = Self { size: 12.0, bold: true, ink: Ink::Grey(0x1a), halo: true };
+    pub(super) const LEVEL: Self = Self { size: 10.5, bold: false, ink: Ink::Grey(0x22), halo: true };
+
+    /// Pixels that a line of text takes at most.
+    pub fn width(&self, text: &str) -> f64 {
+        width(text, self.size) * if self.bold { 1.1 } else { 1.0 }
+    }
+
+    /// Distance of baselines.
+    pub(super) fn line(&self) -> f64 {
+        (self.size * 1.35).ceil()
+    }
+
+    pub(super) fn colored(self, ink: Ink) -> Self {
+        Self { ink, ..self }
+    }
+
+    /// The box of a text whose baseline begins, is centred or ends at a point.
+    pub(super) fn bounds(&self, x: f64, y: f64, anchor: Anchor, text: &str) -> Rect {
+        let w = self.width(text);
+        let left = match anchor {
+            Anchor::Start => x,
+            Anchor::Middle => x - w / 2.0,
+            Anchor::End => x - w,
+        };
+        Rect::new(left, y - 0.8 * self.size, w, self.size * 1.05)
+    }
+}
+
+/// How a shape is filled and outlined.
+#[derive(Clone, Copy, Debug, Default, PartialEq)]
+pub struct Style {
+    /// Colour and opacity of its inside.
+    pub fill: Option<(Ink, f64)>,
+    /// Colour and opacity of its outline.
+    pub stroke: Option<(Ink, f64)>,
+    /// Width of the outline in pixels.
+    pub width: f64,
+    /// Pixels drawn and left out, in turn; empty for a solid line.
+    pub dash: &'static [f64],
+    /// Ends and joints are round.
+    pub round: bool,
+}
+
+impl Style {
+    /// Filled.
+    pub(super) fn fill(ink: Ink, opacity: f64) -> Self {
+        Self { fill: Some((ink, opacity)), ..Self::default() }
+    }
+
+    /// A line.
+    pub(super) fn line(ink: Ink, width: f64) -> Self {
+        Self { stroke: Some((ink, 1.0)), width, ..Self::default() }
+    }
+
+    /// The line through which something shines.
+    pub(super) fn faint(mut self, opacity: f64) -> Self {
+        self.stroke = self.stroke.map(|(ink, _)| (ink, opacity));
+        self
+    }
+
+    /// With an outline.
+    pub(super) fn edged(mut self, ink: Ink, width: f64) -> Self {
+        (self.stroke, self.width) = (Some((ink, 1.0)), width);
+        self
+    }
+
+    pub(super) fn dashed(mut self, dash: &'static [f64]) -> Self {
+        self.dash = dash;
+        self
+    }
+
+    pub(super) fn round(mut self) -> Self {
+        self.round = true;
+        self
+    }
+}
+
+/// A shape; later ones lie over earlier ones.
+#[derive(Clone, Debug, PartialEq)]
+pub enum Shape {
+    /// A rectangle.
+    Rect(Rect, Style),
+    /// A straight line.
+    Line([Point; 2], Style),
+    /// Straight lines through points, each list by itself; a point that is no number is a gap. Closed lists together enclose an area, holes
+    /// by the rule of even and odd.
+    Path {
+        /// The points of each line.
+        lines: Vec<Vec<Point>>,
+        /// The last point is joined to the first.
+        closed: bool,
+        /// How it looks.
+        style: Style,
+    },
+    /// The area between two lines, as pairs of opposite points.
+    Area(Vec<[Point; 2]>, Style),
+    /// Middle and radius.
+    Circle(Point, f64, Style),
+    /// A line of text.
+    Text {
+        /// Where its anchor lies.
+        at: Point,
+        /// Which part of its baseline that is.
+        anchor: Anchor,
+        /// Turned about the anchor, clockwise.
+        degrees: f64,
+        /// How it is set.
+        kind: Type,
+        /// What it says.
+        text: String,
+    },
+    /// What follows, up to [`Shape::EndClip`], is seen inside of the rectangle only.
+    Clip(Rect),
+    /// See [`Shape::Clip`].
+    EndClip,
+}
+
+/// A part of the picture with what a reader is told who points at it.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Region {
+    /// The part.
+    pub at: Rect,
+    /// Name and value, line by line.
+    pub lines: Vec<String>,
+}
+
+/// A pair of axes that was drawn.
+#[derive(Clone, Copy, Debug)]
+pub struct Axes {
+    /// Where the data goes.
+    pub area: Rect,
+    /// From numbers to pixels, across.
+    pub x: Scale,
+    /// From numbers to pixels, up.
+    pub y: Scale,
+}
+
+/// A picture that grows.
+#[derive(Clone, Debug, Default)]
+pub struct Scene {
+    /// Width and height in pixels.
+    pub size: (f64, f64),
+    /// What it is, for readers who do not see it.
+    pub title: String,
+    /// From back to front.
+    pub shapes: Vec<Shape>,
+    /// What can be pointed at.
+    pub regions: Vec<Region>,
+    /// The axes drawn last, of pictures that have two.
+    pub axes: Option<Axes>,
+}
+
+impl Scene {
+    pub(super) fn rect(&mut self, r: &Rect, style: Style) {
+        self.shapes.push(Shape::Rect(*r, style));
+    }
+
+    pub(super) fn line(&mut self, from: Point, to: Point, style: Style) {
+        self.shapes.push(Shape::Line([from, to], style));
+    }
+
+    /// One open line.
+    pub(super) fn path(&mut self, points: Vec<Point>, style: Style) {
+        self.paths(vec![points], false, style);
+    }
+
+    pub(super) fn paths(&mut self, lines: Vec<Vec<Point>>, closed: bool, style: Style) {
+        self.shapes.push(Shape::Path { lines, closed, style });
+    }
+
+    pub(super) fn area(&mut self, pairs: Vec<[Point; 2]>, style: Style) {
+        self.shapes.push(Shape::Area(pairs, style));
+    }
+
+    pub(super) fn circle(&mut self, x: f64, y: f64, r: f64, style: Style) {
+        self.shapes.push(Shape::Circle((x, y), r, style));
+    }
+
+    pub(super) fn text(&mut self, x: f64, y: f64, anchor: Anchor, kind: Type, text: &str) {
+        self.turned(x, y, 0.0, anchor, kind, text);
+    }
+
+    /// Text turned about its anchor by degrees, clockwise.
+    pub(super) fn turned(&mut self, x: f64, y: f64, degrees: f64, anchor: Anchor, kind: Type, text: &str) {
+        if !text.is_empty() {
+            self.shapes.push(Shape::Text { at: (x, y), anchor, degrees, kind, text: text.into() });
+        }
+    }
+
+    pub(super) fn clip(&mut self, r: &Rect) {
+        self.shapes.push(Shape::Clip(*r));
+    }
+
+    pub(super) fn end_clip(&mut self) {
+        self.shapes.push(Shape::EndClip);
+    }
+}
