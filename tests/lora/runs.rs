@@ -1,7 +1,8 @@
 //! `lehr sft` and `lehr grpo` with adapters as users run them: PEFT folders, a kill, a resume, folding, refusals.
 
 use crate::common::{Place, TINY, json_lines, kind, run};
-use lehr::model::checkpoint;
+use lehr::model::checkpoint::step_name;
+use lehr::run_folder::checkpoints;
 use lehr::model::safetensors_file::SafetensorsFile;
 use lehr::model::weight_files::WeightFiles;
 use serde_json::{Value, json};
@@ -41,7 +42,7 @@ fn sft(place: &Place, name: &str, more: &[&str]) -> std::process::Command {
 }
 
 fn step(place: &Place, name: &str, step: u64) -> PathBuf {
-    checkpoint::folder(&place.path(name)).join(checkpoint::step_name(step))
+    checkpoints::folder(&place.path(name)).join(step_name(step))
 }
 
 fn losses(place: &Place, run: &str) -> Vec<(u64, String)> {
@@ -221,7 +222,7 @@ fn grpo_trains_adapters() {
 #[test]
 fn published_models_have_plans_for_8_and_16_gib() {
     let place = puzzles();
-    let tokenizer = checkpoint::newest_valid(&lehr::vfs::RealFs, &place.path("base")).unwrap().found.unwrap().path;
+    let tokenizer = checkpoints::newest_valid(&lehr::vfs::RealFs, &place.path("base")).unwrap().found.unwrap().path;
     let common =
         json!({"hidden_act": "silu", "tie_word_embeddings": true, "max_position_embeddings": 32768, "vocab_size": 151_936});
     let models = [
