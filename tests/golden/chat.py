@@ -212,6 +212,15 @@ TEMPLATES = {
 {{- messages[0].role.title() }}{{ 'ab'.center(6) if false else '' }}{{ '%s-%d' | format('n', 3) }}""",
 }
 
+# What engines other than Jinja2 and Python compute in ways of their own.
+TEMPLATES["python"] = """{%- for m in messages -%}
+{%- set c = m.content -%}
+{{ c | e }}|{{ c.title() }}|{{ c | title }}|{{ c | indent(2) }}|{{ c | indent('> ', true, true) }}|{{ c | indent(width=1, blank=true) }}
+{{- c.splitlines() }}|{{ (c ~ '\\r\\x0bx\\u2028z').splitlines(true) | length }}|{{ ('\\x1c ' ~ c).split() | length }}
+{{- c.split(none, 1) | last | default('none') }}|{{ ('\\x1f' ~ c ~ '\\x1c').strip() }}|{{ ('\\x1f' ~ c ~ '\\x1c').rstrip() | length }}
+{{- c is sequence }}{{ m is sequence }}{{ 1 is sequence }}{{ [1e-5, 1e16, 0.1, 3] | tojson }} {{ 1e-5 }} {{ 1e22 | string }} {{ 0.0001 }}
+{% endfor -%}"""
+
 # The same with what the assistant writes marked: what is found out without the marks must be what stands between them.
 HEADER = "'<|im_start|>' + message.role + '\\n"
 TEMPLATES["qwen3-generation"] = (

@@ -1,4 +1,4 @@
-//! What chat templates expect of Python: `json.dumps` and `strftime`.
+//! What chat templates expect of Python: `json.dumps`, `strftime`, `repr` of a float, and what is a space and a line.
 
 use serde_json::Value;
 
@@ -70,6 +70,7 @@ impl Writer<'_> {
                 self.close(map.is_empty(), depth)?;
                 self.push("}")
             }
+            Value::Number(number) if number.is_f64() => self.push(&number.as_f64().map(to_float_text).unwrap_or_default()),
             other => self.push(&other.to_string()),
         }
     }
@@ -108,6 +109,50 @@ impl Writer<'_> {
         }
         Some(())
     }
+}
+
+/// `repr` of a float: as few digits as tell it from all others, with an exponent below 1e-4 and from 1e16.
+pub(super) fn to_float_text(number: f64) -> String {
+    let text = format!("{number:e}");
+    let exponent: Option<(&str, i32)> = text.split_once('e').and_then(|(digits, power)| Some((digits, power.parse().ok()?)));
+    match exponent {
+        Some((digits, power)) if number != 0.0 && !(-4..16).contains(&power) => {
+            format!("{digits}e{}{:02}", if power < 0 { '-' } else { '+' }, power.abs())
+        }
+        Some(_) => format!("{number:?}"),
+        None => text.to_lowercase(),
+    }
+}
+
+/// What `str.isspace` takes for a space.
+pub(super) fn is_space(c: char) -> bool {
+    c.is_whitespace() || ('\x1c'..='\x1f').contains(&c)
+}
+
+/// `str.split()`: the words between spaces, after `most` of them what is left.
+pub(super) fn split_whitespace(text: &str, most: usize) -> Vec<&str> {
+    let (mut rest, mut out) = (text.trim_start_matches(is_space), Vec::new());
+    while !rest.is_empty() {
+        let end = if out.len() == most { rest.len() } else { rest.find(is_space).unwrap_or(rest.len()) };
+        let (word, after) = rest.split_at(end);
+        out.push(word);
+        rest = after.trim_start_matches(is_space);
+    }
+    out
+}
+
+/// `str.splitlines`: each line and its end, which is empty only where the text ends without one.
+pub(super) fn lines(text: &str) -> Vec<(&str, &str)> {
+    let is_end = |c: char| matches!(c, '\n'..='\r' | '\x1c'..='\x1e' | '\u{85}' | '\u{2028}' | '\u{2029}');
+    let (mut rest, mut out) = (text, Vec::new());
+    while !rest.is_empty() {
+        let (line, from) = rest.split_at(rest.find(is_end).unwrap_or(rest.len()));
+        let length = if from.starts_with("\r\n") { 2 } else { from.chars().next().map_or(0, char::len_utf8) };
+        let (end, after) = from.split_at(length);
+        out.push((line, end));
+        rest = after;
+    }
+    out
 }
 
 const MONTHS: [&str; 12] =
@@ -200,6 +245,23 @@ mod tests {
             let (year, month, day_of_month) = civil(day);
             assert_eq!(days_of(year, month, day_of_month), day);
         }
+    }
+
+    #[test]
+    fn floats_and_lines_as_in_python() {
+        // python3 -c 'print(0.0001, 0.00001, 1e15, 1e16, 1.2345678901234568e17, 1e22, 5e-324, -0.0, float("inf"), float("nan"))'
+        let numbers = [0.0001, 0.00001, 1e15, 1e16, 1.234_567_890_123_456_8e17, 1e22, 5e-324, -0.0, f64::INFINITY, f64::NAN];
+        let texts: Vec<String> = numbers.into_iter().map(to_float_text).collect();
+        let wanted = "0.0001 1e-05 1000000000000000.0 1e+16 1.2345678901234568e+17 1e+22 5e-324 -0.0 inf nan";
+        assert_eq!(texts.join(" "), wanted);
+        // "a\r\nb\rc\x0bd\u2028\ne".splitlines(True)
+        let whole: Vec<String> =
+            lines("a\r\nb\rc\x0bd\u{2028}\ne").into_iter().map(|(line, end)| format!("{line}{end}")).collect();
+        assert_eq!(whole, ["a\r\n", "b\r", "c\x0b", "d\u{2028}", "\n", "e"]);
+        assert_eq!(lines("a\n"), [("a", "\n")]);
+        // "\x1c a  b c ".split(None, 1)
+        assert_eq!(split_whitespace("\x1c a  b c ", 1), ["a", "b c "]);
+        assert_eq!(split_whitespace(" a\x1fb ", usize::MAX), ["a", "b"]);
     }
 
     #[test]

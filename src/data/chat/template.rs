@@ -7,6 +7,7 @@ mod bound;
 mod engine;
 mod guard;
 mod limits;
+mod pythonic;
 mod worker;
 
 use anyhow::{Result, bail, ensure};

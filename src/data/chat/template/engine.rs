@@ -3,8 +3,9 @@
 use super::bound::{bound, bound_attribute, check, check_format, printf};
 use super::guard::{ATTRIBUTE, BOUND, guarded};
 use super::limits::{OUTPUT, Recursion, TEXT, check_source, over};
+use super::pythonic;
 use super::{CLOSE, OPEN};
-use crate::data::chat::python::{strftime, to_json};
+use crate::data::chat::python::{strftime, to_float_text, to_json};
 use crate::data::shown;
 use anyhow::{Result, anyhow};
 use minijinja::machinery::{CodeGenerator, eval, make_string_output, parse};
@@ -71,11 +72,15 @@ fn environment(date: i64) -> Environment<'static> {
     environment.remove_global("debug");
     environment.set_formatter(|out, state, value| {
         check(state, value)?;
-        minijinja::escape_formatter(out, state, value)
+        match pythonic::as_float(value) {
+            Some(number) => out.write_str(&to_float_text(number)).map_err(Error::from),
+            None => minijinja::escape_formatter(out, state, value),
+        }
     });
     // MiniJinja goes through nothing as through an empty list, Python does not.
     environment
         .add_test("iterable", |value: &Jinja| !matches!(value.kind(), ValueKind::None | ValueKind::Bool | ValueKind::Number));
+    pythonic::add_to(&mut environment);
     environment.add_filter(BOUND, bound);
     environment.add_filter(ATTRIBUTE, bound_attribute);
     environment.add_filter("tojson", tojson);
@@ -96,7 +101,10 @@ fn method(state: &mut State, value: &Jinja, name: &str, args: &[Jinja]) -> Resul
     if let ("format", Some(text)) = (name, value.as_str()) {
         check_format(text, '{', args)?;
     }
-    minijinja_contrib::pycompat::unknown_method_callback(state, value, name, args)
+    match pythonic::method(state, value, name, args)? {
+        Some(value) => Ok(value),
+        None => minijinja_contrib::pycompat::unknown_method_callback(state, value, name, args),
+    }
 }
 
 /// `json.dumps(x, ensure_ascii=False)`, with its options.

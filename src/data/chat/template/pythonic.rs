@@ -1,0 +1,136 @@
+//! Filters, tests and methods as Jinja2 and Python compute them, where MiniJinja's own differ.
+//!
+//! Not covered: numbers inside of lists that are printed, and operands of `~`, keep MiniJinja's notation (`0.00001`, not `1e-05`).
+
+use super::limits::{TEXT, over};
+use crate::data::chat::python::{is_space, lines, split_whitespace, to_float_text};
+use minijinja::filters::capitalize;
+use minijinja::value::{Kwargs, StringInput, Value, ValueKind, from_args};
+use minijinja::{Environment, Error, State};
+
+/// Replaces what differs.
+pub(super) fn add_to(environment: &mut Environment<'static>) {
+    environment.add_filter("escape", escape);
+    environment.add_filter("e", escape);
+    environment.add_filter("indent", indent);
+    environment
+        .add_filter("string", |value: &Value| if value.as_str().is_some() { value.clone() } else { to_text(value).into() });
+    // Whatever has a length and is read by index or key: texts and maps too.
+    environment.add_test("sequence", |value: &Value| matches!(value.kind(), ValueKind::Seq | ValueKind::String | ValueKind::Map));
+}
+
+/// The number, if the value is one with a point.
+pub(super) fn as_float(value: &Value) -> Option<f64> {
+    (value.kind() == ValueKind::Number && !value.is_integer()).then(|| f64::try_from(value.clone()).ok())?
+}
+
+fn to_text(value: &Value) -> String {
+    as_float(value).map_or_else(|| value.to_string(), to_float_text)
+}
+
+/// Entities as markupsafe writes them.
+fn escape(value: &Value) -> Value {
+    if value.is_safe() {
+        return value.clone();
+    }
+    let mut out = String::new();
+    for c in to_text(value).chars() {
+        match c {
+            '&' => out.push_str("&amp;"),
+            '<' => out.push_str("&lt;"),
+            '>' => out.push_str("&gt;"),
+            '"' => out.push_str("&#34;"),
+            '\'' => out.push_str("&#39;"),
+            c => out.push(c),
+        }
+    }
+    Value::from_safe_string(out)
+}
+
+/// Jinja's `indent`: all line ends become `\n`, the last one stays.
+fn indent(
+    text: StringInput<'_>,
+    width: Option<&Value>,
+    first: Option<bool>,
+    blank: Option<bool>,
+    options: Kwargs,
+) -> Result<Value, Error> {
+    let named: Option<Value> = if width.is_some() { None } else { options.get("width")? };
+    let width = width.or(named.as_ref());
+    let first = if first.is_some() { first } else { options.get("first")? }.unwrap_or(false);
+    let blank = if blank.is_some() { blank } else { options.get("blank")? }.unwrap_or(false);
+    options.assert_all_used()?;
+    let lines = lines(text.as_str());
+    let too_long = || over(&format!("indent would write more than {} MiB", TEXT >> 20));
+    let written = |indentation: usize| indentation.saturating_mul(lines.len() + 1).saturating_add(text.as_str().len());
+    let indentation = match width.map(|width| (width, width.as_str())) {
+        None => "    ".to_owned(),
+        Some((_, Some(text))) => text.to_owned(),
+        Some((width, None)) => {
+            let width = usize::try_from(i64::try_from(width.clone())?.max(0)).map_err(|_| too_long())?;
+            if written(width) > TEXT {
+                return Err(too_long());
+            }
+            " ".repeat(width)
+        }
+    };
+    if written(indentation.len()) > TEXT {
+        return Err(too_long());
+    }
+    let mut out = String::new();
+    // A line end is put behind the text before it is cut into lines: a last line end gives an empty last line.
+    let ended = lines.last().is_none_or(|(_, end)| !matches!(*end, "" | "\r"));
+    for (at, line) in lines.iter().map(|(line, _)| *line).chain(ended.then_some("")).enumerate() {
+        if at > 0 {
+            out.push('\n');
+        }
+        if if at == 0 { first } else { blank || !line.is_empty() } {
+            out.push_str(&indentation);
+        }
+        out.push_str(line);
+    }
+    Ok(text.preserve_safety(out))
+}
+
+/// Methods of texts; `None` leaves the call to MiniJinja.
+pub(super) fn method(state: &State, value: &Value, name: &str, args: &[Value]) -> Result<Option<Value>, Error> {
+    let Some(text) = value.as_str() else { return Ok(None) };
+    let blank = args.is_empty() || args.len() == 1 && args[0].is_none();
+    Ok(Some(match name {
+        "strip" if blank => text.trim_matches(is_space).into(),
+        "lstrip" if blank => text.trim_start_matches(is_space).into(),
+        "rstrip" if blank => text.trim_end_matches(is_space).into(),
+        "split" if args.first().is_none_or(Value::is_none) => {
+            let (_, most): (Option<&Value>, Option<i64>) = from_args(args)?;
+            let most = most.and_then(|most| usize::try_from(most).ok()).unwrap_or(usize::MAX);
+            split_whitespace(text, most).into_iter().map(Value::from).collect()
+        }
+        "splitlines" => {
+            let (keep,): (Option<bool>,) = from_args(args)?;
+            let keep = keep.unwrap_or(false);
+            let whole = |line: &str, end: &str| if keep { format!("{line}{end}") } else { line.to_owned() };
+            lines(text).into_iter().map(|(line, end)| Value::from(whole(line, end))).collect()
+        }
+        "title" => {
+            let () = from_args(args)?;
+            title(state, text)?.into()
+        }
+        _ => return Ok(None),
+    }))
+}
+
+/// Python's `str.title`: every run of letters with case begins a word, whatever stands before it.
+fn title(state: &State, text: &str) -> Result<String, Error> {
+    let is_cased = |c: char| c.to_lowercase().ne([c]) || c.to_uppercase().ne([c]) || c.is_lowercase() || c.is_uppercase();
+    let mut out = String::with_capacity(text.len());
+    let mut rest = text;
+    while !rest.is_empty() {
+        let (between, word) = rest.split_at(rest.find(is_cased).unwrap_or(rest.len()));
+        let (word, after) = word.split_at(word.find(|c| !is_cased(c)).unwrap_or(word.len()));
+        out.push_str(between);
+        let word = Value::from(word);
+        out.push_str(capitalize(StringInput::new(state, &word)?).as_str().unwrap_or_default());
+        rest = after;
+    }
+    Ok(out)
+}
