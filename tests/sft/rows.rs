@@ -70,6 +70,7 @@ fn every_bad_row_is_refused_by_line_and_field() {
         (r#"{"messages": [{"role": "user", "content": null}]}"#, "messages[0].content: missing"),
         (r#"{"messages": [{"role": "user", "content": 3}]}"#, "messages[0].content: must be a string"),
         (r#"{"prompt": "x"}"#, "prompt without completion"),
+        (r#"{"prompt": "x", "chosen": "y", "rejected": "z"}"#, "does not learn preferences"),
         (r#"{"completion": "x"}"#, "completion without prompt"),
         (r#"{"prompt": "x", "completion": ""}"#, "completion: empty"),
         (r#"{"prompt": "x", "completion": [{"role": "assistant", "content": "y"}]}"#, "must be both strings or both lists"),

@@ -126,6 +126,10 @@ fn parse_row(mut row: Object) -> Result<Row> {
     if has("conversations") {
         return conversation("conversations", row);
     }
+    ensure!(
+        has("completion") || !(has("chosen") && has("rejected")),
+        "chosen and rejected: lehr sft does not learn preferences. Give prompt and completion, or messages, of the chosen answers"
+    );
     if has("prompt") && (has("completion") || !has("text")) {
         return prompt_and_completion(row);
     }
