@@ -13,8 +13,7 @@ pub(super) fn add_to(environment: &mut Environment<'static>) {
     environment.add_filter("escape", escape);
     environment.add_filter("e", escape);
     environment.add_filter("indent", indent);
-    environment
-        .add_filter("string", |value: &Value| if value.as_str().is_some() { value.clone() } else { to_text(value).into() });
+    environment.add_filter("string", string);
     // Whatever has a length and is read by index or key: texts and maps too.
     environment.add_test("sequence", |value: &Value| matches!(value.kind(), ValueKind::Seq | ValueKind::String | ValueKind::Map));
 }
@@ -26,6 +25,10 @@ pub(super) fn as_float(value: &Value) -> Option<f64> {
 
 fn to_text(value: &Value) -> String {
     as_float(value).map_or_else(|| value.to_string(), to_float_text)
+}
+
+fn string(value: &Value) -> Value {
+    if value.as_str().is_some() { value.clone() } else { to_text(value).into() }
 }
 
 /// Entities as markupsafe writes them.
@@ -84,7 +87,8 @@ fn indent(
         if at > 0 {
             out.push('\n');
         }
-        if if at == 0 { first } else { blank || !line.is_empty() } {
+        let indented = if at == 0 { first } else { blank || !line.is_empty() };
+        if indented {
             out.push_str(&indentation);
         }
         out.push_str(line);
