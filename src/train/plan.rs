@@ -42,6 +42,7 @@ impl MemoryPlan {
         if let Some((RingPlace::Device, bytes)) = ring {
             parts.push(("merge ring", bytes));
         }
+        parts.extend(scratch(sizes));
         Ok(Self { parts, micro_batch, ring })
     }
 
@@ -56,6 +57,7 @@ impl MemoryPlan {
             let slots = reinforce::slots(c, settings, rollout, sizes);
             parts.push(("rollouts", rollouts::bytes(c, slots, max_len, settings.train.batch_size, sizes)));
         }
+        parts.extend(scratch(sizes));
         Ok(Self { parts, micro_batch, ring: None })
     }
 
@@ -63,6 +65,11 @@ impl MemoryPlan {
     pub fn total(&self) -> u64 {
         self.parts.iter().map(|(_, bytes)| bytes).sum()
     }
+}
+
+/// What a device keeps for its kernels.
+fn scratch(sizes: Sizes) -> Option<(&'static str, u64)> {
+    (sizes.scratch_bytes > 0).then_some(("scratch", sizes.scratch_bytes))
 }
 
 /// Tokens computed at once, at most: a token may occur that often, and one invocation sums its rows (lavapipe ends loops at 65,535).
