@@ -5,12 +5,12 @@ mod common;
 use common::Place;
 use lehr::papers::attempts::Ended;
 use lehr::papers::pma::arm::{Arm, Begin, Text};
-use lehr::papers::pma::context::Context;
-use lehr::papers::pma::sized_model::SizedModel;
-use lehr::papers::pma::plan::{Plan, Window};
 use lehr::papers::pma::checkpoints::CheckpointStore;
-use lehr::papers::pma::scale::{GRID, Scale};
+use lehr::papers::pma::context::Context;
 use lehr::papers::pma::corpora::Texts;
+use lehr::papers::pma::plan::{Plan, Window};
+use lehr::papers::pma::scale::{GRID, Scale};
+use lehr::papers::pma::sized_model::SizedModel;
 use lehr::papers::pma::trajectory::train;
 use lehr::progress::silent;
 use std::path::Path;
@@ -131,7 +131,8 @@ fn gradients_are_slopes_of_the_loss() {
     let place = tempfile::tempdir().unwrap();
     let texts = texts();
     let checkpoints = CheckpointStore::open(place.path(), &texts.digest).unwrap();
-    let context = Context { scale: &scale, seeds: vec![1], texts, checkpoints, device: Default::default(), tell: Box::new(|_| {}) };
+    let context =
+        Context { scale: &scale, seeds: vec![1], texts, checkpoints, device: Default::default(), tell: Box::new(|_| {}) };
     let arm = short(&scale, 1);
     context.ensure(std::slice::from_ref(&arm)).unwrap();
     let lab = SizedModel::new(&context, scale.smallest());

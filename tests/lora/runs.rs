@@ -2,9 +2,9 @@
 
 use crate::common::{Place, TINY, json_lines, kind, run};
 use lehr::model::checkpoint::step_name;
-use lehr::run_folder::checkpoints;
 use lehr::model::safetensors_file::SafetensorsFile;
 use lehr::model::weight_files::WeightFiles;
+use lehr::run_folder::checkpoints;
 use serde_json::{Value, json};
 use std::path::PathBuf;
 
