@@ -17,7 +17,7 @@
 //! |---|---|---|
 //! | 0 | [`config`] [`event`] [`plot`] [`rng`] [`stats`] [`vfs`] [`words`] | settings, events and commands, charts as SVG text, random numbers, intervals, files that can be made to fail, numbers in words |
 //! | 1 | [`device`] | what computes: a GPU (wgpu) or the CPU; arenas, kernels, recordings |
-//! | 2 | [`ops`] | one file per shader: record functions, host function, f64 reference implementation (twin), check |
+//! | 2 | [`ops`] [`world`] | one file per shader: record functions, host function, f64 reference implementation (twin), check; ranks that compute one run together |
 //! | 3 | [`model`] [`data`] | weights, transformer, checkpoints; tokenizers, corpora, batches, tasks |
 //! | 4 | [`train`] | trainer, optimizer, schedule, metrics, merging, reinforcement learning |
 //! | 5 | [`session`] | one run: folder, lock, events out, commands in, signals |
@@ -52,3 +52,4 @@ pub mod stats;
 pub mod story;
 pub mod train;
 pub mod vfs;
+pub mod world;

@@ -9,7 +9,7 @@ use std::path::{Path, PathBuf};
 const FLOORS: &[&[&str]] = &[
     &["config", "event", "plot", "rng", "stats", "vfs", "words"],
     &["device"],
-    &["ops"],
+    &["ops", "world"],
     &["model", "data"],
     &["train"],
     &["session"],
