@@ -1,10 +1,11 @@
 //! `lehr doctor`: what is there, and does it compute what it should.
 
-use super::output;
+use super::{doctor_ranks, output};
 use crate::config::DeviceSettings;
 use crate::device::{AdapterSummary, Device, adapters};
-use crate::ops::check::Case;
+use crate::ops::check::{Case, Check};
 use crate::ops::{checks, self_test};
+use crate::world::World;
 use web_time::Instant;
 
 /// Flags of `lehr doctor`.
@@ -12,15 +13,15 @@ use web_time::Instant;
 pub struct Args {
     /// Random shapes per kernel.
     #[arg(long, default_value_t = 4)]
-    seeds: u64,
+    pub(super) seeds: u64,
     /// Only kernels whose name holds this.
     #[arg(long)]
     only: Option<String>,
     /// Print JSON lines.
     #[arg(long)]
-    json: bool,
+    pub(super) json: bool,
     #[command(flatten)]
-    device: DeviceSettings,
+    pub(super) device: DeviceSettings,
 }
 
 /// List and check.
@@ -34,6 +35,10 @@ pub fn run(args: &Args) -> anyhow::Result<i32> {
             "--only {only}: no kernel's name holds this; there are: {}",
             names.join(", ")
         );
+    }
+    let world = World::open()?;
+    if !world.is_solo() {
+        return doctor_ranks::run(args, &world);
     }
     let list = adapters();
     let device = Device::open(&args.device)?;
@@ -65,27 +70,35 @@ pub fn run(args: &Args) -> anyhow::Result<i32> {
     Ok(i32::from(failed > 0))
 }
 
+/// The checks that were asked for.
+pub(super) fn wanted(args: &Args) -> impl Iterator<Item = Check> + '_ {
+    checks().into_iter().filter(|check| args.only.as_ref().is_none_or(|only| check.name.contains(only.as_str())))
+}
+
+/// The greatest error of a kernel over random shapes, as a share of what is allowed, and where.
+pub(super) fn worst(check: &Check, seeds: u64, device: &Device) -> (f64, String) {
+    let (mut worst, mut detail) = (0.0f64, String::new());
+    for seed in 0..seeds {
+        let mut case = Case::new(check.name, seed);
+        let result = (check.run)(device, &mut case);
+        if let Err(error) = result {
+            (worst, detail) = (f64::INFINITY, format!("{} ({error:#})", case.shape));
+        } else if case.worst > worst || case.worst.is_nan() {
+            (worst, detail) = (case.worst, format!("{} ({})", case.detail, case.shape));
+        }
+    }
+    (worst, detail)
+}
+
 /// Print a line a kernel; returns how many failed.
 fn check_kernels(args: &Args, device: &Device) -> anyhow::Result<usize> {
     let mut failed = 0;
     if !args.json {
         output::line(&format!("\n{:<44} {:>10}  {:>9}  result", "kernel (against its f64 twin)", "error", "time"))?;
     }
-    for check in checks() {
-        if args.only.as_ref().is_some_and(|only| !check.name.contains(only.as_str())) {
-            continue;
-        }
+    for check in wanted(args) {
         let begin = Instant::now();
-        let (mut worst, mut detail) = (0.0f64, String::new());
-        for seed in 0..args.seeds {
-            let mut case = Case::new(check.name, seed);
-            let result = (check.run)(device, &mut case);
-            if let Err(error) = result {
-                (worst, detail) = (f64::INFINITY, format!("{} ({error:#})", case.shape));
-            } else if case.worst > worst || case.worst.is_nan() {
-                (worst, detail) = (case.worst, format!("{} ({})", case.detail, case.shape));
-            }
-        }
+        let (worst, detail) = worst(&check, args.seeds, device);
         let passed = worst <= 1.0;
         failed += usize::from(!passed);
         let seconds = begin.elapsed().as_secs_f64();

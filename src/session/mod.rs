@@ -11,6 +11,7 @@ pub mod folder;
 pub mod lock;
 mod merging;
 mod open;
+mod ranks;
 mod reinforce;
 pub mod rescue;
 pub mod retention;

@@ -5,6 +5,7 @@ use super::control::Control;
 use super::driver_notes;
 use super::emitter::{Listener, Notification};
 use super::folder::RunFolder;
+use super::ranks;
 use super::reinforce;
 use super::run::Run;
 use super::stage::{self, StageData};
@@ -18,6 +19,7 @@ use crate::ops::self_test;
 use crate::train::reinforce::TaskContext;
 use crate::train::{MemoryPlan, Trainer, learning_rate};
 use crate::vfs::{RealFs, Vfs, shown, write_whole};
+use crate::world::World;
 use anyhow::Context as _;
 use std::path::{Path, PathBuf};
 use web_time::Instant;
@@ -39,59 +41,93 @@ pub struct Start {
 ///
 /// # Errors
 /// Settings, files or devices that cannot work: one line that says what to do.
-pub fn train(settings: Settings, start: &Start, mut sink: Listener, started: Instant) -> anyhow::Result<Finished> {
+pub fn train(settings: Settings, start: &Start, sink: Listener, started: Instant) -> anyhow::Result<Finished> {
     Control::catch_signals();
+    let world = World::open()?;
+    let finished = train_in(&world, settings, start, sink, started);
+    world.end(finished.as_ref().map_or(ranks::FAILED, |finished| &finished.reason));
+    finished
+}
+
+/// On each rank: every step of the start is made by all ranks together, so that an error on one ends all.
+fn train_in(world: &World, settings: Settings, start: &Start, mut sink: Listener, started: Instant) -> anyhow::Result<Finished> {
+    ranks::agree_at_first(world, &settings, start)?;
+    if !world.is_root() {
+        return ranks::follow(world, &settings.device);
+    }
     let vfs: &dyn Vfs = &RealFs;
-    let (mut settings, resumed) = begun(vfs, settings, start, &mut sink)?;
-    settings.validate()?;
-    // What a resumed run began from is in its checkpoint.
-    let begin = if resumed.is_some() { Begin::Nothing } else { Begin::resolve(vfs, &settings.start)? };
-    fork_fits(&begin, &settings)?;
+    let begun = begun(vfs, settings, start, &mut sink).and_then(|(settings, resumed)| {
+        settings.validate()?;
+        // What a resumed run began from is in its checkpoint.
+        let begin = if resumed.is_some() { Begin::Nothing } else { Begin::resolve(vfs, &settings.start)? };
+        fork_fits(&begin, &settings)?;
+        Ok((settings, resumed, begin))
+    });
+    let (mut settings, resumed, begin) = world.together(begun)?;
     // A model that exists brings its tokenizer and its shape.
     let existing = resumed.as_ref().map(|(_, checkpoint)| checkpoint.path.as_path()).or(begin.folder());
-    let loaded = stage::load(&mut settings, existing, resumed.is_some(), &mut sink)?;
-    // Once more, because a number of epochs is a number of updates only now.
-    fork_fits(&begin, &settings)?;
-    let device = open_device(&settings, &mut sink)?;
-    if let Some((_, checkpoint)) = &resumed {
-        notice_other_device(&device, checkpoint, &mut sink);
-    }
-    let (data_tokens, data_hash) = (loaded.material.tokens(), loaded.material.content_hash());
-    let mut trainer = trainer(device, &settings, &loaded.config, &loaded.tokenizer, loaded.material)?;
-    begin.apply(vfs, &mut trainer, settings.start.init_optimizer)?;
-    // What the run begins from is what it is held to.
-    reinforce::take_reference(&settings, &begin, start.resume.as_deref(), &mut trainer)?;
-    let peak_gflops = measured_peak_gflops(&trainer.device)?;
-    let (folder, checkpoint) = match resumed {
-        None => {
-            let folder = new_folder(vfs, start, &settings, &begin)?;
-            reinforce::keep_reference(vfs, &folder, &trainer, &loaded.tokenizer, begin.parent())?;
-            (folder, None)
+    ranks::tell(world, &settings, existing, resumed.is_some())?;
+    let Prepared { mut trainer, tokenizer, data_tokens, data_hash } =
+        prepare(world, &mut settings, existing, resumed.is_some(), &mut sink)?;
+    let rest = || -> anyhow::Result<_> {
+        // Once more, because a number of epochs is a number of updates only now.
+        fork_fits(&begin, &settings)?;
+        if let Some((_, checkpoint)) = &resumed {
+            notice_other_device(&trainer.device, checkpoint, &mut sink);
         }
-        Some((folder, checkpoint)) => {
-            if let Some(max_steps) = start.max_steps {
-                keep_extended(&folder, max_steps)?;
+        begin.apply(vfs, &mut trainer, settings.start.init_optimizer)?;
+        // What the run begins from is what it is held to.
+        reinforce::take_reference(&settings, &begin, start.resume.as_deref(), &mut trainer)?;
+        let peak_gflops = world.size() as f64 * measured_peak_gflops(&trainer.device)?;
+        let (folder, checkpoint) = match resumed {
+            None => {
+                let folder = new_folder(vfs, start, &settings, &begin)?;
+                reinforce::keep_reference(vfs, &folder, &trainer, &tokenizer, begin.parent())?;
+                (folder, None)
             }
-            (folder, Some(checkpoint))
-        }
+            Some((folder, checkpoint)) => {
+                if let Some(max_steps) = start.max_steps {
+                    keep_extended(&folder, max_steps)?;
+                }
+                (folder, Some(checkpoint))
+            }
+        };
+        Ok((folder, checkpoint, peak_gflops, Control::listen(start.control)?))
     };
-    let control = Control::listen(start.control)?;
+    let (folder, checkpoint, peak_gflops, control) = world.together(rest())?;
+    world.follow_rank_0();
     let parent = begin.parent();
-    let run = Run {
-        parent,
-        vfs,
-        folder,
-        settings,
-        tokenizer: loaded.tokenizer,
-        trainer,
-        control,
-        sink,
-        peak_gflops,
-        started,
-        data_tokens,
-        data_hash,
-    };
+    let run =
+        Run { parent, vfs, folder, settings, tokenizer, trainer, control, sink, peak_gflops, started, data_tokens, data_hash };
     run.train(checkpoint.as_ref())
+}
+
+/// What every rank makes from the settings.
+pub(super) struct Prepared {
+    pub trainer: Trainer,
+    tokenizer: Tokenizer,
+    data_tokens: (u64, u64),
+    data_hash: Option<String>,
+}
+
+/// Data, device and trainer. `existing` is the folder of a model that is there already.
+pub(super) fn prepare(
+    world: &World,
+    settings: &mut Settings,
+    existing: Option<&Path>,
+    resumed: bool,
+    sink: &mut Listener,
+) -> anyhow::Result<Prepared> {
+    let loaded = world.together(stage::load(settings, existing, resumed, sink))?;
+    let (data_tokens, data_hash) = (loaded.material.tokens(), loaded.material.content_hash());
+    ranks::agree_on_data(world, settings, &loaded)?;
+    let device = world.together(open_device(world, settings, sink))?;
+    let mixed = ranks::has_mixed_devices(world, &device)?;
+    let made = trainer(world, device, settings, &loaded.config, &loaded.tokenizer, loaded.material);
+    let mut trainer = world.together(made)?;
+    trainer.mixed_devices = mixed;
+    ranks::notice_uneven(world, settings, sink);
+    Ok(Prepared { trainer, tokenizer: loaded.tokenizer, data_tokens, data_hash })
 }
 
 /// The settings, and the folder and checkpoint of a run that is resumed.
@@ -114,6 +150,7 @@ fn begun(
 }
 
 fn trainer(
+    world: &World,
     device: Device,
     settings: &Settings,
     config: &ModelConfig,
@@ -121,11 +158,12 @@ fn trainer(
     material: StageData,
 ) -> anyhow::Result<Trainer> {
     match material {
-        StageData::Source(source) => Trainer::new(device, settings, config, source),
+        StageData::Source(source) => Trainer::in_world(world.clone(), device, settings, config, source),
         StageData::Task(task) => {
             let stops = tokenizer.end_tokens().ids().to_vec();
             let chat = settings.task.as_ref().is_some_and(|task| task.chat);
-            Trainer::reinforce(device, settings, config, TaskContext { task, tokenizer: tokenizer.clone(), stops, chat })
+            let task_context = TaskContext { task, tokenizer: tokenizer.clone(), stops, chat };
+            Trainer::reinforce_in_world(world.clone(), device, settings, config, task_context)
         }
     }
 }
@@ -151,7 +189,7 @@ pub fn dry_run(settings: &Settings, sink: &mut Listener) -> anyhow::Result<DryRu
     let mut settings = settings.clone();
     let begin = Begin::resolve(&RealFs, &settings.start)?;
     let loaded = stage::load(&mut settings, begin.folder(), false, sink)?;
-    let device = open_device(&settings, sink)?;
+    let device = open_device(&World::solo(), &settings, sink)?;
     let plan = match settings.stage() {
         Stage::Grpo => MemoryPlan::reinforcement(&loaded.config, &settings, device.sizes())?,
         _ => MemoryPlan::training(&loaded.config, &settings.train, &settings.merge, device.sizes())?,
@@ -159,8 +197,8 @@ pub fn dry_run(settings: &Settings, sink: &mut Listener) -> anyhow::Result<DryRu
     Ok(DryRun { settings, config: loaded.config, plan, device })
 }
 
-fn open_device(settings: &Settings, sink: &mut Listener) -> anyhow::Result<Device> {
-    let device = Device::open(&settings.device)?;
+fn open_device(world: &World, settings: &Settings, sink: &mut Listener) -> anyhow::Result<Device> {
+    let device = Device::open(&world.device(&settings.device)?)?;
     device.enable_tuning();
     let summary = device.summary();
     let named = settings.device.adapter.is_some();

@@ -168,6 +168,7 @@ impl<'a> Run<'a> {
 
 impl Running<'_> {
     fn go(&mut self) -> anyhow::Result<Finished> {
+        self.run.trainer.share_state()?;
         self.announce();
         let settings = self.run.settings.clone();
         if self.last_saved.is_none() {

@@ -1,6 +1,8 @@
 //! Floor 4: how a model learns. A stage fills one number per token; the rest is shared.
 
+mod across;
 mod evaluate;
+mod follow;
 mod gradient;
 pub mod landscape;
 pub mod merge;

@@ -14,6 +14,7 @@ use crate::model::Model;
 use crate::model::weight_files::WeightFiles;
 use crate::ops::adamw::UpdateParams;
 use crate::ops::objective::stats;
+use crate::world::World;
 use serde::{Deserialize, Serialize};
 use std::collections::BTreeMap;
 
@@ -25,8 +26,11 @@ pub struct Trainer {
     pub model: Model,
     /// Gradients and moments.
     pub optimizer: Optimizer,
-    settings: Settings,
-    work: Work,
+    pub(super) settings: Settings,
+    pub(super) work: Work,
+    pub(super) world: World,
+    /// The ranks compute on different kinds of devices, whose updates differ in the last bits: all take the weights of rank 0.
+    pub mixed_devices: bool,
     /// Snapshots and their merge, if the settings ask for them.
     pub live_merge: Option<LiveMerge>,
     /// What a checkpoint must hold beside tensors.
@@ -34,7 +38,7 @@ pub struct Trainer {
 }
 
 /// What a stage does.
-enum Work {
+pub(super) enum Work {
     Supervised(Box<Supervised>),
     Reinforce(Box<Reinforce>),
 }
@@ -100,16 +104,33 @@ impl Trainer {
     /// # Errors
     /// A shape or a batch that cannot work, or a kernel that does not compile.
     pub fn new(device: Device, settings: &Settings, config: &ModelConfig, source: Box<dyn Source>) -> anyhow::Result<Self> {
+        Self::in_world(World::solo(), device, settings, config, source)
+    }
+
+    /// The same on one of several ranks, which train together: rank 0 is used as any trainer, the others call [`Trainer::follow`].
+    ///
+    /// # Errors
+    /// As [`Trainer::new`], or fewer sequences in a batch than ranks.
+    pub fn in_world(
+        world: World,
+        device: Device,
+        settings: &Settings,
+        config: &ModelConfig,
+        source: Box<dyn Source>,
+    ) -> anyhow::Result<Self> {
+        let settings = &of_rank(settings, &world);
         let model = Model::new(&device, config, settings.train.seq_len)?;
-        let acts = Supervised::activations(&device, settings, &model)?;
+        let acts = Supervised::activations(&device, settings, &model, &world)?;
         let mut optimizer = Optimizer::new(&device, &model.parameters, &model.values, &acts.stats)?;
+        optimizer.join(&device, &world, &acts.stats);
         optimizer.measure_parts(&device, &model.parameters, &model.values, settings.eval.norms_every)?;
         let scratch = (&optimizer.grads, &optimizer.grad_weights);
         let live_merge = LiveMerge::new(&device, &model, acts.clone(), scratch, &settings.merge)?;
-        let work = Supervised::new(&device, &model, acts, &optimizer.grad_weights, source)?;
-        model.initialise(&device, settings.train.seed);
+        let work = Supervised::new(&device, &model, acts, &optimizer.grad_weights, source, world.clone())?;
         let work = Work::Supervised(Box::new(work));
-        Ok(Self { state: TrainerState::default(), settings: settings.clone(), device, model, optimizer, work, live_merge })
+        model.initialise(&device, settings.train.seed);
+        let (state, settings, mixed_devices) = (TrainerState::default(), settings.clone(), false);
+        Ok(Self { state, settings, device, model, optimizer, work, world, mixed_devices, live_merge })
     }
 
     /// The same for reinforcement.
@@ -122,13 +143,30 @@ impl Trainer {
         config: &ModelConfig,
         task_context: TaskContext,
     ) -> anyhow::Result<Self> {
+        Self::reinforce_in_world(World::solo(), device, settings, config, task_context)
+    }
+
+    /// The same on one of several ranks; see [`Trainer::in_world`]. Only rank 0 asks and grades.
+    ///
+    /// # Errors
+    /// As [`Trainer::new`].
+    pub fn reinforce_in_world(
+        world: World,
+        device: Device,
+        settings: &Settings,
+        config: &ModelConfig,
+        task_context: TaskContext,
+    ) -> anyhow::Result<Self> {
+        let settings = &of_rank(settings, &world);
         let model = Model::new(&device, config, settings.train.seq_len)?;
-        let work = Reinforce::new(&device, &model, settings, task_context)?;
+        let work = Reinforce::new(&device, &model, settings, task_context, &world)?;
         let mut optimizer = work.optimizer(&device, &model, settings)?;
+        optimizer.join(&device, &world, work.stats());
         optimizer.measure_parts(&device, &model.parameters, &model.values, settings.eval.norms_every)?;
         model.initialise(&device, settings.train.seed);
         let (work, live_merge) = (Work::Reinforce(Box::new(work)), None);
-        Ok(Self { state: TrainerState::default(), settings: settings.clone(), device, model, optimizer, work, live_merge })
+        let (state, settings, mixed_devices) = (TrainerState::default(), settings.clone(), false);
+        Ok(Self { state, settings, device, model, optimizer, work, world, mixed_devices, live_merge })
     }
 
     /// Reinforcement: hold the policy to the model of a folder, or to itself as it is now. Nothing is kept where the loss has no KL term.
@@ -191,20 +229,26 @@ impl Trainer {
     /// # Errors
     /// As [`Trainer::step`].
     pub fn step_watched(&mut self, progress: &mut Progress<'_>) -> anyhow::Result<Option<StepResult>> {
-        if let Work::Reinforce(work) = &mut self.work {
-            let hyper = hyper(&self.settings.train, &self.state);
-            return work.step(&self.device, &self.model, &mut self.optimizer, &mut self.state, hyper, progress);
+        let before = self.state.step;
+        let result = match &mut self.work {
+            Work::Reinforce(work) => {
+                let hyper = hyper(&self.settings.train, &self.state);
+                work.step(&self.device, &self.model, &mut self.optimizer, &mut self.state, hyper, progress)?
+            }
+            Work::Supervised(_) => self.supervised_step()?,
+        };
+        if self.state.step != before {
+            self.keep_alike()?;
         }
-        self.supervised_step()
+        Ok(result)
     }
 
     fn supervised_step(&mut self) -> anyhow::Result<Option<StepResult>> {
         let Work::Supervised(work) = &mut self.work else { return Ok(None) };
         let (batch_size, n) = (self.settings.train.batch_size, self.state.step + self.state.skipped_batches);
         let batch = work.batch(n, batch_size);
-        self.optimizer.clear(&self.device)?;
-        work.gradient(&self.device, &batch)?;
         let hyper = hyper(&self.settings.train, &self.state);
+        work.gradient(&self.device, &self.optimizer, (n, &batch), hyper)?;
         let norms = self.optimizer.norms_of(self.state.step + 1);
         norms.map_or(Ok(()), |norms| norms.before(&self.device))?;
         self.optimizer.update(&self.device, &hyper)?;
@@ -330,6 +374,15 @@ fn take(work: &mut Supervised, norms: Option<&mut PartNorms>, device: &Device) -
         events: norms.map(Event::Norms).into_iter().collect(),
         ..StepResult::default()
     })
+}
+
+/// What only rank 0 does, the others leave out.
+fn of_rank(settings: &Settings, world: &World) -> Settings {
+    let mut own = settings.clone();
+    if !world.is_root() {
+        (own.merge.merge_every, own.eval.norms_every) = (0, 0);
+    }
+    own
 }
 
 /// What the next update is made with.

@@ -7,7 +7,7 @@ use super::{Loss, Pass, Policy, PolicyModel, UpdateStats, advantage, passes, pro
 use crate::config::{GrpoSettings, ModelConfig, RolloutSettings, Settings};
 use crate::data::Tokenizer;
 use crate::data::tasks::Task;
-use crate::device::{Device, Sizes};
+use crate::device::{Device, Sizes, Tensor};
 use crate::event::{BinGradient, Event, Norms};
 use crate::model::rollout::default_slots;
 use crate::model::weight_files::WeightFiles;
@@ -15,7 +15,8 @@ use crate::model::{Model, Rollouts};
 use crate::ops::adamw::UpdateParams;
 use crate::ops::sample::Sampling;
 use crate::train::{Optimizer, StepResult, TrainerState};
-use anyhow::{Context as _, Result};
+use crate::world::{Announced, World};
+use anyhow::{Context as _, Result, bail, ensure};
 use serde::{Deserialize, Serialize};
 use std::ops::Range;
 use web_time::Instant;
@@ -84,15 +85,21 @@ impl Reinforce {
     ///
     /// # Errors
     /// Lengths that cannot work, or a kernel that does not compile.
-    pub fn new(device: &Device, model: &Model, settings: &Settings, task_context: TaskContext) -> Result<Self> {
+    pub fn new(device: &Device, model: &Model, settings: &Settings, task_context: TaskContext, world: &World) -> Result<Self> {
         let (_, rollout, grpo) = settings.reinforcement().context("settings without the sections of reinforcement")?;
         let completions = settings.train.batch_size;
         let max_len = rollout.max_prompt_length + rollout.max_completion_length;
-        let slots = slots(&model.config, settings, rollout, device.sizes());
+        ensure!(
+            completions >= world.size(),
+            "--batch-size {completions}: {} ranks have no completion each; start fewer, or use a larger batch",
+            world.size()
+        );
+        // More rows than a rank's share of the completions are never filled.
+        let slots = slots(&model.config, settings, rollout, device.sizes()).min(completions.div_ceil(world.size()));
         Ok(Self {
             task_context,
-            engine: Rollouts::new(device, model, slots, max_len)?,
-            policy: Policy::new(device, model, settings)?,
+            engine: Rollouts::in_world(device, model, slots, max_len, world.clone())?,
+            policy: Policy::in_world(device, model, settings, world.clone())?,
             reference: None,
             rollout: rollout.clone(),
             grpo: grpo.clone(),
@@ -109,6 +116,25 @@ impl Reinforce {
     /// When a kernel does not compile.
     pub fn optimizer(&self, device: &Device, model: &Model, settings: &Settings) -> Result<Optimizer> {
         self.policy.optimizer(device, model, settings)
+    }
+
+    /// Where the numbers of an update are left.
+    pub fn stats(&self) -> &Tensor {
+        self.policy.stats()
+    }
+
+    /// On every rank but rank 0: what that one announces.
+    ///
+    /// # Errors
+    /// A lost rank, or a device fault.
+    pub fn follow(&mut self, device: &Device, model: &Model, optimizer: &Optimizer, announced: &Announced) -> Result<()> {
+        let on = PolicyModel { device, model, optimizer };
+        match announced.kind.as_str() {
+            Rollouts::ROLLOUTS => self.engine.follow(device, model, announced),
+            Policy::SCORE => self.policy.follow_score(device, (model, self.reference.as_ref()), announced),
+            Policy::UPDATE => self.policy.follow_update(on, announced),
+            kind => bail!("{kind}: nothing that a rank of this stage does (a defect of lehr)"),
+        }
     }
 
     /// Hold the policy to a model: that of a folder, or as it is now. Without a KL term nothing is kept.
