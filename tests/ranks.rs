@@ -8,7 +8,7 @@ mod common;
 use common::{Place, Said, Trainer, json_lines, kind, run, step_numbers};
 use serde_json::{Value, json};
 use std::path::Path;
-use std::process::Command;
+use std::process::{Command, Stdio};
 use std::sync::OnceLock;
 use std::time::{Duration, Instant};
 
@@ -47,7 +47,7 @@ fn on_ranks(ranks: usize, command: &Command) -> Command {
             mpirun
         }
     };
-    out.args(command.get_args()).args(DEVICE).current_dir(command.get_current_dir().unwrap());
+    out.args(command.get_args()).args(DEVICE).current_dir(command.get_current_dir().unwrap()).stdin(Stdio::null());
     for (name, value) in command.get_envs() {
         out.env(name, value.unwrap_or_default());
     }
@@ -85,8 +85,9 @@ const PRETRAIN: &[&str] = &["--batch-size=6", "--micro-batch-size=2", "--max-ste
 
 fn pretrain(place: &Place, run: &str, more: &[&str]) -> Command {
     let mut command = place.lehr(["pretrain", "--data=text.txt", "--json", "--run", run]);
-    let tiny = common::TINY.iter().filter(|flag| !flag.contains("batch-size"));
-    command.args(tiny).args(more);
+    let name = |flag: &str| flag.split('=').next().unwrap_or_default().to_owned();
+    let is_own = |flag: &&&str| !flag.contains("batch-size") && !more.iter().any(|other| name(other) == name(flag));
+    command.args(common::TINY.iter().filter(is_own)).args(more);
     command
 }
 

@@ -53,6 +53,7 @@ pub(super) struct Ends {
     pub wire: Box<dyn Wire>,
     place: Place,
     received: Vec<f32>,
+    sums: Vec<f64>,
     own: Vec<f32>,
 }
 
@@ -75,6 +76,8 @@ enum State<T> {
     Coming { link: Arc<Link>, what: &'static str, from: Receiver<Result<T>>, since: Instant },
 }
 
+/// Numbers that are sent at once: larger messages are slower, at least in shared memory.
+const AT_ONCE: usize = 1 << 18;
 /// Between two looks at the other ranks.
 const LOOK: Duration = Duration::from_millis(200);
 /// Between two looks for messages, where nothing is under way.
@@ -96,7 +99,8 @@ impl Link {
                 Ok((wire, place)) => (wire, place),
                 Err(error) => return drop(made.send(Err(error))),
             };
-            let mut ends = Ends { wire: Box::new(wire), place: place.clone(), received: Vec::new(), own: Vec::new() };
+            let (received, sums, own) = (Vec::new(), Vec::new(), Vec::new());
+            let mut ends = Ends { wire: Box::new(wire), place: place.clone(), received, sums, own };
             let _ = made.send(Ok(place));
             loop {
                 match next.recv_timeout(IDLE) {
@@ -217,20 +221,27 @@ impl<T> Pending<T> {
 }
 
 impl Ends {
-    /// The sums of all ranks' numbers: each rank adds up its part, in the order of the ranks, and the parts are put together.
+    /// The sums of all ranks' numbers.
     pub fn sum(&mut self, mut values: Vec<f32>) -> Result<Vec<f32>> {
+        values.chunks_mut(AT_ONCE).try_for_each(|values| self.sum_at_once(values))?;
+        Ok(values)
+    }
+
+    /// Each rank adds up its part, in the order of the ranks, and the parts are put together.
+    fn sum_at_once(&mut self, values: &mut [f32]) -> Result<()> {
         let size = self.place.hosts.len();
         let cuts: Vec<usize> = (0..=size).map(|rank| values.len() * rank / size).collect();
         let len = cuts[self.place.rank + 1] - cuts[self.place.rank];
         self.received.resize(len * size, 0.0);
-        self.wire.exchange(&values, &cuts, &mut self.received)?;
+        self.wire.exchange(values, &cuts, &mut self.received)?;
+        self.sums.clear();
+        self.sums.resize(len, 0.0);
+        for part in self.received.chunks_exact(len.max(1)) {
+            self.sums.iter_mut().zip(part).for_each(|(sum, x)| *sum += f64::from(*x));
+        }
         self.own.clear();
-        self.own.extend((0..len).map(|i| {
-            let parts = self.received[i..].iter().step_by(len.max(1));
-            parts.map(|x| f64::from(*x)).sum::<f64>() as f32
-        }));
-        self.wire.collect(&self.own, &cuts, &mut values)?;
-        Ok(values)
+        self.own.extend(self.sums.iter().map(|sum| *sum as f32));
+        self.wire.collect(&self.own, &cuts, values)
     }
 
     /// A message of rank 0; `None` when none has come for a while.
