@@ -1,5 +1,5 @@
 //! What a rank knows of the others: who was heard of when, and how far it has come.
-#![cfg_attr(not(feature = "mpi"), allow(dead_code, reason = "threads of one process are not lost"))]
+#![cfg_attr(not(all(unix, feature = "mpi")), allow(dead_code, reason = "threads of one process are not lost"))]
 
 use std::sync::atomic::{AtomicI32, AtomicU8, AtomicU64, Ordering};
 use std::sync::{Mutex, MutexGuard, PoisonError};

@@ -62,7 +62,7 @@ impl Launched {
     }
 
     /// Why a library that sees another number of ranks is not used.
-    #[cfg_attr(not(feature = "mpi"), allow(dead_code, reason = "said of an MPI library"))]
+    #[cfg_attr(not(all(unix, feature = "mpi")), allow(dead_code, reason = "said of an MPI library"))]
     pub(super) fn other_size(&self, size: usize, library: &str) -> Option<String> {
         let is_same = self.size.is_none_or(|wanted| wanted == size);
         (!is_same).then(|| {

@@ -1,5 +1,5 @@
 //! The thread through which a rank talks to the others, and waits that end.
-#![cfg_attr(not(feature = "mpi"), allow(dead_code, reason = "threads of one process need not leave"))]
+#![cfg_attr(not(all(unix, feature = "mpi")), allow(dead_code, reason = "threads of one process need not leave"))]
 
 use super::health::Health;
 use anyhow::{Context as _, Result, anyhow, bail};

@@ -12,7 +12,7 @@ mod device;
 mod health;
 pub mod launch;
 mod link;
-#[cfg(feature = "mpi")]
+#[cfg(all(unix, feature = "mpi"))]
 mod mpi;
 #[cfg(test)]
 mod tests;
@@ -89,9 +89,9 @@ impl World {
     /// A launcher and a binary without MPI, or an MPI library that does not belong to the launcher: every rank would train a copy.
     pub fn open() -> Result<Self> {
         let Some(launched) = launch::launched() else { return Ok(Self::solo()) };
-        #[cfg(feature = "mpi")]
+        #[cfg(all(unix, feature = "mpi"))]
         return mpi::open(&launched);
-        #[cfg(not(feature = "mpi"))]
+        #[cfg(not(all(unix, feature = "mpi")))]
         bail!("{}", launched.without_mpi());
     }
 
@@ -321,9 +321,9 @@ impl World {
 
 /// Where the process ends: leave the other ranks in good order, or end them too where they may wait for this one.
 pub fn leave(code: i32) {
-    #[cfg(feature = "mpi")]
+    #[cfg(all(unix, feature = "mpi"))]
     mpi::leave(code);
-    #[cfg(not(feature = "mpi"))]
+    #[cfg(not(all(unix, feature = "mpi")))]
     let _ = code;
 }
 
