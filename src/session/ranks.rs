@@ -37,7 +37,6 @@ pub(super) fn agree_at_first(world: &World, settings: &Settings, start: &Start) 
     world.agree(&[
         ("version", env!("CARGO_PKG_VERSION").to_owned()),
         ("flags (their hash)", hash(&(text_of(settings)? + &paths))),
-        // The file that was started, for a build of the same version.
         ("stage", settings.stage().name().to_owned()),
     ])
 }

@@ -154,8 +154,7 @@ impl Link {
 
     fn lost(&self, rank: usize, seconds: f64, what: &str) -> String {
         format!(
-            "{}: no sign of {} for {seconds:.0} s ({what}): it has died or hangs, and the run ends; its last checkpoint stands",
-            self.place.name(self.place.rank),
+            "no sign of {} for {seconds:.0} s ({what}): it has died or hangs, and the run ends; its last checkpoint stands",
             self.place.name(rank)
         )
     }
@@ -198,7 +197,7 @@ impl<T> Pending<T> {
         };
         loop {
             match from.recv_timeout(LOOK) {
-                Ok(result) => return result.with_context(|| format!("{}: {what}", link.place.name(link.place.rank))),
+                Ok(result) => return result.context(what),
                 Err(RecvTimeoutError::Disconnected) => bail!("{what}: the thread that talks to the other ranks has ended"),
                 Err(RecvTimeoutError::Timeout) => {}
             }
@@ -210,9 +209,7 @@ impl<T> Pending<T> {
                 let who: Vec<String> = link.health.behind(link.place.rank).iter().map(|rank| link.place.name(*rank)).collect();
                 let who = if who.is_empty() { "the other ranks".to_owned() } else { who.join(", ") };
                 bail!(
-                    "{}: waited {:.0} s for {who} ({what}), and the run ends; its last checkpoint stands. LEHR_RANK_TIMEOUT=SECONDS \
-                     allows more",
-                    link.place.name(link.place.rank),
+                    "waited {:.0} s for {who} ({what}), and the run ends; its last checkpoint stands. LEHR_RANK_TIMEOUT=SECONDS allows more",
                     link.health.timeout.as_secs_f64()
                 );
             }

@@ -26,7 +26,7 @@ pub(super) fn length(rollout: &Rollout) -> usize {
 }
 
 /// Pack the completions for which `wanted` says so into rows of `time` tokens (best fit decreasing), at most `most_rows` at once. The last
-/// rows come in a smaller number: a power of two, filled up with empty ones. Of `(rank, ranks)` a rank gets every so manieth row.
+/// rows come in a smaller number: a power of two, filled up with empty ones. Of N ranks, rank r gets rows r, r + N and so on.
 pub(super) fn pack(
     rollouts: &[Rollout],
     time: usize,
