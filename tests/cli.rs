@@ -668,3 +668,18 @@ fn the_first_step_comes_soon() {
         assert_eq!(trainer.end().code(), Some(0), "{}", trainer.account());
     }
 }
+
+/// Under a launcher a binary without MPI would train as many copies as there are ranks.
+#[cfg(not(feature = "mpi"))]
+#[test]
+fn a_launcher_is_refused_without_mpi() {
+    let place = Place::new();
+    for (variable, value) in [("OMPI_COMM_WORLD_SIZE", "2"), ("PMI_SIZE", "4"), ("PMIX_RANK", "0")] {
+        let said = run(place.pretrain("run", &["--max-steps=1"]).env(variable, value));
+        assert_eq!((said.code, said.err.lines().count()), (Some(1), 1), "{}", said.err);
+        assert!(said.err.contains(variable) && said.err.contains("--features mpi"), "{}", said.err);
+        assert!(!place.path("run").exists());
+    }
+    let said = run(place.pretrain("run", &["--max-steps=1"]).env("OMPI_COMM_WORLD_SIZE", "2").env("LEHR_WORLD", "solo"));
+    assert_eq!(said.code, Some(0), "{}", said.err);
+}

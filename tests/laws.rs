@@ -13,7 +13,8 @@ use lehr::ops::objective::stats;
 use lehr::ops::sample::Sampling;
 use lehr::progress::silent;
 use lehr::rng::Rng;
-use lehr::train::{GradientPass, MemoryPlan, Optimizer, Scorer, StepResult, Trainer};
+use lehr::train::{Evaluation, GradientPass, MemoryPlan, Optimizer, Scorer, StepResult, Trainer};
+use lehr::world::World;
 use std::path::Path;
 use std::sync::Arc;
 
@@ -681,5 +682,61 @@ fn executors_agree_over_training_steps() {
         });
         let differences = [worst(&b.0, &a.0), worst(&b.1, &a.1), worst(&b.2, &a.2)];
         assert!(differences.iter().all(|d| *d < 1e-4), "{family:?}: losses, gradients, weights differ by {differences:?}");
+    }
+}
+
+/// What became of a rank: the numbers of its updates (rank 0), its weights and moments, and its held-out loss (rank 0).
+type OfRank = (Vec<StepResult>, [Vec<u32>; 3], Option<Evaluation>);
+
+/// A run of twelve updates on so many ranks, which are threads; `settings` may differ in their batch.
+fn on_ranks(ranks: usize, settings: &Settings) -> Vec<OfRank> {
+    let rank = |world: World| {
+        let source = Box::new(TextSource::new(dataset(), TIME, settings.train.seed).unwrap());
+        let config = shape(Architecture::Qwen3);
+        let mut trainer = Trainer::in_world(world.clone(), device(), settings, &config, source).unwrap();
+        world.follow_rank_0();
+        if !world.is_root() {
+            assert_eq!(trainer.follow().unwrap(), "done");
+            return (Vec::new(), trainer_state(&trainer), None);
+        }
+        trainer.share_state().unwrap();
+        let results = steps(&mut trainer, 12);
+        let evaluation = trainer.evaluate(0, &mut silent).unwrap();
+        world.end("done");
+        (results, trainer_state(&trainer), evaluation)
+    };
+    let worlds = World::threads(ranks).unwrap();
+    std::thread::scope(|s| {
+        let threads: Vec<_> = worlds.into_iter().map(|world| s.spawn(|| rank(world))).collect();
+        threads.into_iter().map(|thread| thread.join().unwrap()).collect()
+    })
+}
+
+/// Any number of ranks makes the run of one process: within rounding in one update, and on all ranks alike to the bit.
+#[test]
+fn ranks_make_the_run_of_one_process() {
+    let close = |got: f64, want: f64, bound: f64, what: &str| {
+        assert!((got - want).abs() <= bound * want.abs(), "{what}: {got}, with one process {want}");
+    };
+    for (batch_size, micro) in [(6, 2), (7, 7)] {
+        let settings = settings(batch_size, micro, 5);
+        let alone = on_ranks(1, &settings).remove(0);
+        for ranks in [2, 3, 5] {
+            let all = on_ranks(ranks, &settings);
+            assert!(all.iter().all(|rank| rank.1 == all[0].1), "{ranks} ranks hold different weights or moments");
+            assert!(all[0].1 != alone.1 || ranks == 1, "sums in another order, and not one bit differs: who computed them?");
+            for (i, (got, want)) in all[0].0.iter().zip(&alone.0).enumerate() {
+                let bound = if i == 0 { 1e-6 } else { 1e-3 };
+                let what = format!("{batch_size} sequences on {ranks} ranks, update {}", i + 1);
+                close(got.loss, want.loss, bound, &what);
+                close(got.grad_norm, want.grad_norm, bound, &what);
+                close(got.entropy, want.entropy, bound, &what);
+                assert_eq!((got.num_tokens, got.epoch), (want.num_tokens, want.epoch), "{what}");
+            }
+            let [got, want] = [&all[0].2, &alone.2].map(|e| e.unwrap());
+            assert_eq!(got.tokens, want.tokens);
+            close(got.loss, want.loss, 1e-3, "held-out loss");
+            assert!(on_ranks(ranks, &settings).iter().all(|rank| rank.1 == all[0].1), "{ranks} ranks again: other bits");
+        }
     }
 }

@@ -10,6 +10,7 @@ mod data;
 mod data_rows;
 mod demo;
 mod doctor;
+mod doctor_ranks;
 mod evaluate;
 mod export;
 mod generate;
@@ -33,6 +34,7 @@ mod story_output;
 
 use crate::config::{Settings, Stage, Usage};
 use crate::session::begin::settings_of_fork;
+use crate::world::Elsewhere;
 use clap::parser::ValueSource::CommandLine;
 use clap::{ArgMatches, CommandFactory, FromArgMatches, Parser, Subcommand};
 use std::any::TypeId;
@@ -205,9 +207,17 @@ pub fn main() -> i32 {
         Commands::Completions(args) => manuals::completions(&args),
         Commands::Man(args) => manuals::man(&args),
     };
+    let code = exit_code(result);
+    // A rank of several may be awaited by others.
+    crate::world::leave(code);
+    code
+}
+
+fn exit_code(result: anyhow::Result<i32>) -> i32 {
     match result {
         Ok(code) => code,
         Err(error) if output::is_closed_pipe(&error) => 0,
+        Err(error) if error.is::<Elsewhere>() => 1,
         Err(error) => {
             output::error_line(&error);
             if error.chain().any(|cause| cause.is::<Usage>()) { USAGE_ERROR } else { 1 }

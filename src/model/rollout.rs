@@ -8,8 +8,10 @@ use super::transformer::record_decode;
 use crate::config::ModelConfig;
 use crate::device::{Device, ReadRing, Recorder, Recording, Sizes, Tensor};
 use crate::ops::sample::{self, Ended, IDLE, MOST_STOPS, PROMPT_HEAD, Rows, SETTINGS_LEN, Sampling};
-use crate::progress::Progress;
+use crate::progress::{Progress, silent};
+use crate::world::{Announced, World};
 use anyhow::{Result, ensure};
+use serde::{Deserialize, Serialize};
 use std::collections::HashMap;
 
 /// Reads that may be under way before the host waits for the first of them.
@@ -20,7 +22,7 @@ const QUEUE_BYTES: usize = 64 << 20;
 const PROMPT_BYTES: usize = 64 << 20;
 
 /// Something to be continued.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Request {
     /// What is given, at least one token.
     pub prompt: Vec<u32>,
@@ -38,7 +40,7 @@ impl Request {
 }
 
 /// What came of it.
-#[derive(Clone, Debug, Default, PartialEq)]
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
 pub struct Completion {
     /// The tokens that were drawn, with the one that ended it.
     pub tokens: Vec<u32>,
@@ -59,6 +61,8 @@ pub struct Rollouts {
     prefill: Option<Prefill>,
     /// Buffers and recording for so many requests, made when they are first needed.
     queue: Option<Queue>,
+    /// The ranks, each of which continues a share of the requests.
+    world: World,
 }
 
 struct Queue {
@@ -71,6 +75,9 @@ struct Queue {
 type Prefix = [u32; 2];
 
 impl Rollouts {
+    /// Requests, as rank 0 announces them.
+    pub const ROLLOUTS: &str = "rollouts";
+
     /// Tokens of a prompt and its completion that a row holds.
     pub fn max_len(&self) -> usize {
         self.max_len
@@ -81,6 +88,14 @@ impl Rollouts {
     /// # Errors
     /// When `max_len` is beyond the model's table of rotations.
     pub fn new(device: &Device, model: &Model, slots: usize, max_len: usize) -> Result<Self> {
+        Self::in_world(device, model, slots, max_len, World::solo())
+    }
+
+    /// The same on one of several ranks, which share the requests.
+    ///
+    /// # Errors
+    /// As [`Rollouts::new`].
+    pub fn in_world(device: &Device, model: &Model, slots: usize, max_len: usize, world: World) -> Result<Self> {
         ensure!(slots > 0 && max_len > 1, "{slots} rows of {max_len} tokens: there is nothing to generate in");
         ensure!(max_len <= model.max_context(), "{max_len} tokens: the model was opened for {}", model.max_context());
         let c = &model.config;
@@ -91,7 +106,7 @@ impl Rollouts {
         let caches = (0..c.num_hidden_layers).map(|_| [cache("cache_k"), cache("cache_v")]).collect();
         let settings = Tensor::new(device, "rollouts", "settings", &[SETTINGS_LEN]);
         let assigned = Tensor::new(device, "rollouts", "assigned", &[slots, 3]);
-        Ok(Self { acts, caches, settings, assigned, max_len, prefill: None, queue: None })
+        Ok(Self { acts, caches, settings, assigned, max_len, prefill: None, queue: None, world })
     }
 
     /// Rows.
@@ -118,6 +133,52 @@ impl Rollouts {
         progress: &mut Progress<'_>,
     ) -> Result<Option<Vec<Completion>>> {
         self.check(requests, stops)?;
+        let world = self.world.clone();
+        let task = world.announce(Self::ROLLOUTS, &(requests, sampling, stops))?;
+        let out = self.share(device, model, requests, sampling, stops, progress)?;
+        task.done();
+        Ok(out)
+    }
+
+    /// On every rank but rank 0: requests that it announces.
+    ///
+    /// # Errors
+    /// A lost rank, or a device fault.
+    pub fn follow(&mut self, device: &Device, model: &Model, announced: &Announced) -> Result<()> {
+        let (requests, sampling, stops): (Vec<Request>, Sampling, Vec<u32>) = announced.read()?;
+        self.share(device, model, &requests, &sampling, &stops, &mut silent).map(|_| ())
+    }
+
+    /// Every rank continues neighbouring requests, which often have one prompt, and gets the completions of all.
+    fn share(
+        &mut self,
+        device: &Device,
+        model: &Model,
+        requests: &[Request],
+        sampling: &Sampling,
+        stops: &[u32],
+        progress: &mut Progress<'_>,
+    ) -> Result<Option<Vec<Completion>>> {
+        if self.world.is_solo() {
+            return self.run_alone(device, model, requests, sampling, stops, progress);
+        }
+        let own = &requests[self.world.share(requests.len())];
+        let all = requests.len() as u64;
+        let mut of_all = |what: &str, done: u64, own: u64| progress(what, done * all / own.max(1), all);
+        let found = self.run_alone(device, model, own, sampling, stops, &mut of_all)?;
+        let parts: Vec<Option<Vec<Completion>>> = self.world.gather_values(&found)?;
+        Ok(parts.into_iter().collect::<Option<Vec<_>>>().map(|parts| parts.concat()))
+    }
+
+    fn run_alone(
+        &mut self,
+        device: &Device,
+        model: &Model,
+        requests: &[Request],
+        sampling: &Sampling,
+        stops: &[u32],
+        progress: &mut Progress<'_>,
+    ) -> Result<Option<Vec<Completion>>> {
         device.write(&self.settings, &sampling.pack(stops));
         let mut out = Vec::with_capacity(requests.len());
         while out.len() < requests.len() {

@@ -99,6 +99,11 @@ impl Control {
         Self { commands: None, heard: Arc::default(), notes: (NOTES, Instant::now()), next: None }
     }
 
+    /// As a signal does: ask the run to stop.
+    pub fn interrupt() {
+        SIGNALS.fetch_add(1, Ordering::SeqCst);
+    }
+
     /// Whether a signal asked to stop.
     pub fn interrupted() -> bool {
         SIGNALS.load(Ordering::SeqCst) > 0

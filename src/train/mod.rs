@@ -1,7 +1,9 @@
 //! Layer 5: how a model learns. A stage fills one number per token; the rest is shared.
 
+mod across;
 pub mod bins;
 mod evaluate;
+mod follow;
 mod gradient;
 mod live_merge;
 mod norms;

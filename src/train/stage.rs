@@ -11,6 +11,7 @@ use crate::model::Model;
 use crate::model::weight_files::WeightFiles;
 use crate::ops::adamw::UpdateParams;
 use crate::progress::Progress;
+use crate::world::Announced;
 use anyhow::Result;
 
 /// What a stage works on: all of a trainer but the stage itself.
@@ -31,6 +32,9 @@ pub(super) trait Stage {
     fn take(&mut self, _: &Device, _: &mut Optimizer) -> Result<Option<StepResult>> {
         Ok(None)
     }
+
+    /// On every rank but rank 0: the share of what that one announces.
+    fn follow(&mut self, device: &Device, model: &Model, optimizer: &Optimizer, announced: &Announced) -> Result<()>;
 
     /// Tokens in one update; in reinforcement, completions.
     fn tokens_per_step(&self) -> u64;

@@ -15,6 +15,7 @@ use crate::model::Model;
 use crate::model::weight_files::WeightFiles;
 use crate::ops::adamw::UpdateParams;
 use crate::progress::{Progress, silent};
+use crate::world::World;
 use serde::{Deserialize, Serialize};
 
 /// Everything that training needs beside files, events and commands.
@@ -26,7 +27,10 @@ pub struct Trainer {
     /// Gradients and moments.
     pub optimizer: Optimizer,
     settings: TrainSettings,
-    stage: Box<dyn Stage>,
+    pub(super) stage: Box<dyn Stage>,
+    pub(super) world: World,
+    /// The ranks compute on different kinds of devices, whose updates differ in the last bits: all take the weights of rank 0.
+    pub mixed_devices: bool,
     /// Snapshots and their merge, if the settings ask for them.
     pub live_merge: Option<LiveMerge>,
     /// What a checkpoint must hold beside tensors.
@@ -84,15 +88,33 @@ impl Trainer {
     /// # Errors
     /// A shape or a batch that cannot work, or a kernel that does not compile.
     pub fn new(device: Device, settings: &Settings, config: &ModelConfig, source: Box<dyn Source>) -> anyhow::Result<Self> {
+        Self::in_world(World::solo(), device, settings, config, source)
+    }
+
+    /// The same on one of several ranks, which train together: rank 0 is used as any trainer, the others call [`Trainer::follow`].
+    ///
+    /// # Errors
+    /// As [`Trainer::new`], or fewer sequences in a batch than ranks.
+    pub fn in_world(
+        world: World,
+        device: Device,
+        settings: &Settings,
+        config: &ModelConfig,
+        source: Box<dyn Source>,
+    ) -> anyhow::Result<Self> {
+        let settings = &of_rank(settings, &world);
         let model = Model::new(&device, config, settings.train.seq_len)?;
-        let acts = Supervised::activations(&device, settings, &model)?;
+        let acts = Supervised::activations(&device, settings, &model, &world)?;
         let mut optimizer = Optimizer::new(&device, &model.parameters, &model.values, &acts.stats)?;
+        optimizer.join(&device, &world, &acts.stats);
         optimizer.measure_parts(&device, &model.parameters, &model.values, settings.eval.norms_every)?;
         let scratch = (&optimizer.grads, &optimizer.grad_weights);
         let live_merge = LiveMerge::new(&device, &model, acts.clone(), scratch, &settings.merge)?;
-        let stage = Box::new(Supervised::new(&device, settings, &model, acts, &optimizer.grad_weights, source)?);
+        let grads = &optimizer.grad_weights;
+        let stage = Box::new(Supervised::new(&device, settings, &model, acts, grads, source, world.clone())?);
         model.initialise(&device, settings.train.seed);
-        Ok(Self { state: TrainerState::default(), settings: settings.train.clone(), device, model, optimizer, stage, live_merge })
+        let (state, settings, mixed_devices) = (TrainerState::default(), settings.train.clone(), false);
+        Ok(Self { state, settings, device, model, optimizer, stage, world, mixed_devices, live_merge })
     }
 
     /// The same for reinforcement.
@@ -105,13 +127,29 @@ impl Trainer {
         config: &ModelConfig,
         task_context: TaskContext,
     ) -> anyhow::Result<Self> {
+        Self::reinforce_in_world(World::solo(), device, settings, config, task_context)
+    }
+
+    /// The same on one of several ranks; see [`Trainer::in_world`]. Only rank 0 asks and grades.
+    ///
+    /// # Errors
+    /// As [`Trainer::new`].
+    pub fn reinforce_in_world(
+        world: World,
+        device: Device,
+        settings: &Settings,
+        config: &ModelConfig,
+        task_context: TaskContext,
+    ) -> anyhow::Result<Self> {
+        let settings = &of_rank(settings, &world);
         let model = Model::new(&device, config, settings.train.seq_len)?;
-        let stage = Box::new(Reinforce::new(&device, &model, settings, task_context)?);
+        let stage = Box::new(Reinforce::new(&device, &model, settings, task_context, &world)?);
         let mut optimizer = stage.optimizer(&device, &model, settings)?;
+        optimizer.join(&device, &world, stage.stats());
         optimizer.measure_parts(&device, &model.parameters, &model.values, settings.eval.norms_every)?;
         model.initialise(&device, settings.train.seed);
-        let (settings, live_merge) = (settings.train.clone(), None);
-        Ok(Self { state: TrainerState::default(), settings, device, model, optimizer, stage, live_merge })
+        let (state, settings, mixed_devices) = (TrainerState::default(), settings.train.clone(), false);
+        Ok(Self { state, settings, device, model, optimizer, stage, world, mixed_devices, live_merge: None })
     }
 
     /// Reinforcement: hold the policy to the model of a folder, or to itself as it is now. Nothing is kept where the loss has no KL term.
@@ -160,9 +198,13 @@ impl Trainer {
     /// # Errors
     /// As [`Trainer::step`].
     pub fn step_watched(&mut self, progress: &mut Progress<'_>) -> anyhow::Result<Option<StepResult>> {
-        let hyper = hyper(&self.settings, &self.state);
+        let (before, hyper) = (self.state.step, hyper(&self.settings, &self.state));
         let Self { device, model, optimizer, live_merge, state, stage, .. } = self;
-        stage.step(Parts { device, model, optimizer, live_merge: live_merge.as_mut(), state }, hyper, progress)
+        let result = stage.step(Parts { device, model, optimizer, live_merge: live_merge.as_mut(), state }, hyper, progress)?;
+        if self.state.step != before {
+            self.keep_alike()?;
+        }
+        Ok(result)
     }
 
     /// The numbers of updates that were submitted and not yet returned, oldest first.
@@ -233,6 +275,15 @@ impl Trainer {
     pub fn recording(&self) -> Option<(&Recording, usize)> {
         self.stage.recording()
     }
+}
+
+/// What only rank 0 does, the others leave out.
+fn of_rank(settings: &Settings, world: &World) -> Settings {
+    let mut own = settings.clone();
+    if !world.is_root() {
+        (own.merge.merge_every, own.eval.norms_every) = (0, 0);
+    }
+    own
 }
 
 /// What the next update is made with.

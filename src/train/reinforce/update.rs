@@ -10,12 +10,13 @@ use crate::event::number;
 use crate::ops::adamw::UpdateParams;
 use crate::ops::objective::{PolicyTerms, stats};
 use crate::stats::mean;
+use crate::world::Announced;
 use anyhow::{Result, ensure};
 use serde::{Deserialize, Serialize};
 use std::ops::Range;
 
 /// The loss of an update.
-#[derive(Clone, Copy, Debug, PartialEq)]
+#[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
 pub struct Loss {
     /// Clip ranges, KL and entropy.
     pub terms: PolicyTerms,
@@ -168,6 +169,9 @@ impl UpdateStats {
 }
 
 impl Policy {
+    /// An update, as rank 0 announces it.
+    pub(super) const UPDATE: &str = "policy update";
+
     /// One update on the completions `range` of a step, of the tokens that belong to `pass`. `hyper.step` is not read: the policy counts
     /// its own ([`Policy::optimizer_steps`]). A mini-batch without a token of the pass is an update too, by moments and decay.
     ///
@@ -182,15 +186,12 @@ impl Policy {
         loss: &Loss,
         hyper: &UpdateParams,
     ) -> Result<UpdateStats> {
-        let tokens = self.accumulate(on, &rollouts[range.clone()], &pass.tokens[range], loss)?;
         let second = pass.second && on.optimizer.second.is_some();
-        let steps = &mut self.optimizer_steps[usize::from(second)];
-        *steps += 1;
-        let hyper = UpdateParams { step: *steps, ..*hyper };
-        match second {
-            true => on.optimizer.update_second(on.device, &hyper)?,
-            false => on.optimizer.update(on.device, &hyper)?,
-        }
+        let hyper = UpdateParams { step: self.optimizer_steps[usize::from(second)] + 1, ..*hyper };
+        let then = Then { hyper, second };
+        let tokens = self.accumulate(on, &rollouts[range.clone()], &pass.tokens[range], loss, Some(then))?;
+        self.optimizer_steps[usize::from(second)] += 1;
+        then.update(on)?;
         self.read(on.device, loss, tokens)
     }
 
@@ -207,7 +208,7 @@ impl Policy {
         pass: &Pass,
         loss: &Loss,
     ) -> Result<UpdateStats> {
-        let tokens = self.accumulate(on, &rollouts[range.clone()], &pass.tokens[range], loss)?;
+        let tokens = self.accumulate(on, &rollouts[range.clone()], &pass.tokens[range], loss, None)?;
         on.optimizer.norm(on.device, 0.0)?;
         self.read(on.device, loss, tokens)
     }
@@ -216,8 +217,15 @@ impl Policy {
         Ok(UpdateStats::of(&device.read::<f32>(self.stats())?, &loss.terms, tokens))
     }
 
-    /// Leaves the sum of the gradients; returns the number of tokens of the pass.
-    fn accumulate(&mut self, on: PolicyModel<'_>, rollouts: &[Rollout], tokens: &[Vec<bool>], loss: &Loss) -> Result<u64> {
+    /// Leaves the sum of the gradients; returns the number of tokens of the pass. `then` is what the other ranks do with it.
+    fn accumulate(
+        &mut self,
+        on: PolicyModel<'_>,
+        rollouts: &[Rollout],
+        tokens: &[Vec<bool>],
+        loss: &Loss,
+        then: Option<Then>,
+    ) -> Result<u64> {
         self.check(rollouts)?;
         for r in rollouts {
             let n = r.completion.len();
@@ -227,6 +235,25 @@ impl Policy {
                 "the KL term needs log-probabilities by the reference model"
             );
         }
+        let world = self.world.clone();
+        let task = world.announce(Self::UPDATE, &(rollouts, tokens, loss, then))?;
+        self.add_gradients(on, rollouts, tokens, loss)?;
+        task.done();
+        Ok(tokens.iter().flatten().filter(|member| **member).count() as u64)
+    }
+
+    /// On the other ranks: an update that rank 0 makes.
+    ///
+    /// # Errors
+    /// A lost rank, or a device fault.
+    pub(super) fn follow_update(&mut self, on: PolicyModel<'_>, announced: &Announced) -> Result<()> {
+        let (rollouts, tokens, loss, then): (Vec<Rollout>, Vec<Vec<bool>>, Loss, Option<Then>) = announced.read()?;
+        self.add_gradients(on, &rollouts, &tokens, &loss)?;
+        then.map_or(Ok(()), |then| then.update(on))
+    }
+
+    /// The sum of the gradients of a mini-batch, of which each rank computes its rows.
+    fn add_gradients(&mut self, on: PolicyModel<'_>, rollouts: &[Rollout], tokens: &[Vec<bool>], loss: &Loss) -> Result<()> {
         on.optimizer.clear(on.device)?;
         let weights = loss.weights(rollouts);
         self.write_terms(on.device, loss);
@@ -236,7 +263,24 @@ impl Policy {
             on.device.write(&policy.samples, &samples);
             pass.run_by(on.device, &micro.batch)?;
         }
-        Ok(tokens.iter().flatten().filter(|member| **member).count() as u64)
+        on.optimizer.sum_over_ranks(on.device)
+    }
+}
+
+/// What every rank does with a sum of gradients.
+#[derive(Clone, Copy, Debug, Serialize, Deserialize)]
+struct Then {
+    hyper: UpdateParams,
+    /// By the second pair of moments.
+    second: bool,
+}
+
+impl Then {
+    fn update(&self, on: PolicyModel<'_>) -> Result<()> {
+        match self.second {
+            true => on.optimizer.update_second(on.device, &self.hyper),
+            false => on.optimizer.update(on.device, &self.hyper),
+        }
     }
 }
 

@@ -1,0 +1,422 @@
+//! Several ranks under mpirun: the same run as one process makes, whatever becomes of a rank.
+//!
+//! Needs feature `mpi`; where there is no mpirun, the tests say so and pass. `LEHR_MPIRUN` names another launcher, such as mpirun.mpich.
+#![cfg(all(unix, feature = "mpi"))]
+
+mod common;
+
+use common::{Place, Said, Trainer, json_lines, kind, run, step_numbers};
+use serde_json::{Value, json};
+use std::path::Path;
+use std::process::{Command, Stdio};
+use std::sync::OnceLock;
+use std::time::{Duration, Instant};
+
+/// One thread each, on the CPU.
+const DEVICE: [&str; 2] = ["--adapter=cpu", "--threads=1"];
+/// Relative difference of one step's sums between numbers of ranks.
+const ONE_STEP: f64 = 1e-6;
+/// Relative difference of a loss after 50 updates: rounding that training amplifies.
+const FIFTY_STEPS: f64 = 1e-3;
+
+/// How to start ranks, or `None` where nothing can.
+fn launcher() -> Option<&'static [&'static str]> {
+    static FOUND: OnceLock<Option<&'static [&'static str]>> = OnceLock::new();
+    *FOUND.get_or_init(|| {
+        let Ok(output) = mpirun().arg("--version").output() else {
+            eprintln!("no mpirun: the tests of several ranks are skipped");
+            return None;
+        };
+        let is_open_mpi = String::from_utf8_lossy(&output.stdout).to_lowercase().contains("open");
+        Some(if is_open_mpi { &["--allow-run-as-root", "--oversubscribe"] } else { &[] })
+    })
+}
+
+fn mpirun() -> Command {
+    Command::new(std::env::var("LEHR_MPIRUN").unwrap_or_else(|_| "mpirun".into()))
+}
+
+/// The same command on so many ranks; one rank is a process without a launcher.
+fn on_ranks(ranks: usize, command: &Command) -> Command {
+    let flags = launcher().expect("asked for before");
+    let mut out = match ranks {
+        1 => Command::new(command.get_program()),
+        _ => {
+            let mut mpirun = mpirun();
+            mpirun.args(flags).arg("-n").arg(ranks.to_string()).arg(command.get_program());
+            mpirun
+        }
+    };
+    out.args(command.get_args()).args(DEVICE).current_dir(command.get_current_dir().unwrap()).stdin(Stdio::null());
+    for (name, value) in command.get_envs() {
+        out.env(name, value.unwrap_or_default());
+    }
+    out
+}
+
+fn number(event: &Value, name: &str) -> f64 {
+    event[name].as_f64().unwrap_or_else(|| panic!("{name} of {event}"))
+}
+
+fn close(name: &str, got: f64, want: f64, bound: f64) {
+    let error = (got - want).abs() / want.abs().max(1e-6);
+    assert!(error <= bound, "{name}: {got}, with one process {want}: {error:e} apart");
+}
+
+/// Everything of a log that does not depend on time is the same: step 1 to `ONE_STEP`, all others to `FIFTY_STEPS`.
+fn same_curve(name: &str, got: &[Value], want: &[Value]) {
+    let (got, want) = (kind(got, "Step"), kind(want, "Step"));
+    assert_eq!(got.len(), want.len(), "{name}");
+    for (i, (g, w)) in got.iter().zip(&want).enumerate() {
+        for exact in ["step", "num_tokens", "learning_rate", "epoch"] {
+            assert_eq!(g[exact], w[exact], "{name}, update {}: {exact}", i + 1);
+        }
+        let bound = if i == 0 { ONE_STEP } else { FIFTY_STEPS };
+        for number_of in ["loss", "entropy", "grad_norm", "mean_token_accuracy"] {
+            // One token that is nearly as probable as another may change places.
+            let bound = if number_of == "mean_token_accuracy" { 0.02 } else { bound };
+            close(&format!("{name}, update {}: {number_of}", i + 1), number(g, number_of), number(w, number_of), bound);
+        }
+    }
+}
+
+/// Six sequences: three ranks have a micro-batch each, of two ranks the second is half empty.
+const PRETRAIN: &[&str] = &["--batch-size=6", "--micro-batch-size=2", "--max-steps=50", "--eval-every=25", "--save-every=20"];
+
+fn pretrain(place: &Place, run: &str, more: &[&str]) -> Command {
+    let mut command = place.lehr(["pretrain", "--data=text.txt", "--json", "--run", run]);
+    let name = |flag: &str| flag.split('=').next().unwrap_or_default().to_owned();
+    let is_own = |flag: &&&str| !flag.contains("batch-size") && !more.iter().any(|other| name(other) == name(flag));
+    command.args(common::TINY.iter().filter(is_own)).args(more);
+    command
+}
+
+#[test]
+fn pretraining_does_not_depend_on_the_number_of_ranks() {
+    let Some(_) = launcher() else { return };
+    let place = Place::new();
+    let of = |name: &str, ranks: usize| json_lines(&mut on_ranks(ranks, &pretrain(&place, name, PRETRAIN)));
+    let alone = of("alone", 1);
+    for ranks in [2, 3, 5] {
+        let name = format!("of-{ranks}");
+        let events = of(&name, ranks);
+        same_curve(&name, &events, &alone);
+        for (g, w) in kind(&events, "Eval").iter().zip(kind(&alone, "Eval")) {
+            assert_eq!((&g["step"], &g["eval_tokens"]), (&w["step"], &w["eval_tokens"]), "{name}");
+            close(&name, number(g, "eval_loss"), number(w, "eval_loss"), FIFTY_STEPS);
+        }
+        // Where nothing was updated yet, the losses differ by the order of a sum in f64 alone.
+        close(&name, number(kind(&events, "Eval")[0], "eval_loss"), number(kind(&alone, "Eval")[0], "eval_loss"), 1e-6);
+        assert_eq!(kind(&events, "Checkpoint").len(), kind(&alone, "Checkpoint").len(), "saved once");
+    }
+}
+
+#[test]
+fn the_same_number_of_ranks_gives_the_same_bits() {
+    let Some(_) = launcher() else { return };
+    let place = Place::new();
+    for name in ["first", "second"] {
+        json_lines(&mut on_ranks(3, &pretrain(&place, name, PRETRAIN)));
+    }
+    for file in ["model.safetensors", "optimizer.safetensors"] {
+        assert!(place.checkpoint("first", 50, file) == place.checkpoint("second", 50, file), "{file}");
+    }
+}
+
+/// A batch of which one rank has more sequences than another is the same batch.
+#[test]
+fn uneven_batches_are_balanced_and_told() {
+    let Some(_) = launcher() else { return };
+    let place = Place::new();
+    let flags = ["--batch-size=7", "--max-steps=20"];
+    let alone = json_lines(&mut on_ranks(1, &pretrain(&place, "alone", &flags)));
+    let events = json_lines(&mut on_ranks(3, &pretrain(&place, "of-3", &flags)));
+    same_curve("7 sequences", &events, &alone);
+    let warnings: Vec<&str> = kind(&events, "Warning").iter().filter_map(|w| w["text"].as_str()).collect();
+    assert!(warnings.iter().any(|text| text.contains("--batch-size 7 on 3 ranks")), "{warnings:?}");
+    let said = run(&mut on_ranks(3, &pretrain(&place, "too-few", &["--batch-size=2"])));
+    assert_ne!(said.code, Some(0));
+    assert_eq!(errors(&said).len(), 1, "{}", said.err);
+    assert!(said.err.contains("--batch-size 2: 3 ranks have no sequence each"), "{}", said.err);
+}
+
+/// Lines of lehr itself, those of mpirun left out.
+fn errors(said: &Said) -> Vec<&str> {
+    said.err.lines().filter(|line| line.starts_with("error: ")).collect()
+}
+
+/// Rows whose targets are one token here and many there: a mean of means would be far off.
+#[test]
+fn fine_tuning_weighs_every_target_alike() {
+    let Some(_) = launcher() else { return };
+    let place = Place::new();
+    let mut base = pretrain(&place, "base", &["--batch-size=4", "--max-steps=5", "--eval-every=0", "--seq-len=64"]);
+    json_lines(&mut base);
+    let word = common::text(400);
+    let row = |i: usize| {
+        let (prompt, completion) = if i % 3 == 0 { (40, 1) } else { (2, 50 - i % 7) };
+        json!({"prompt": &word[i..i + prompt], "completion": &word[i + prompt..i + prompt + completion]}).to_string() + "\n"
+    };
+    std::fs::write(place.path("rows.jsonl"), (0..48).map(row).collect::<String>()).unwrap();
+    let flags = ["--batch-size=6", "--micro-batch-size=1", "--packing=false", "--max-steps=50", "--warmup-steps=3"];
+    let of = |name: &str, ranks: usize| {
+        let mut sft = place.lehr(["sft", "--init=base", "--data=rows.jsonl", "--json", "--learning-rate=3e-3", "--run", name]);
+        sft.args(flags);
+        json_lines(&mut on_ranks(ranks, &sft))
+    };
+    let alone = of("alone", 1);
+    for ranks in [2, 3] {
+        same_curve(&format!("sft on {ranks}"), &of(&format!("of-{ranks}"), ranks), &alone);
+    }
+}
+
+/// Completions of a step: (group, text).
+fn texts(place: &Place, run: &str, step: u64) -> Vec<(u64, String)> {
+    let text = std::fs::read_to_string(place.path(run).join("samples.jsonl")).unwrap();
+    let lines = text.lines().map(|line| serde_json::from_str::<Value>(line).unwrap());
+    let of_step = lines.filter(|line| line["step"] == step);
+    of_step.map(|line| (line["group"].as_u64().unwrap(), line["text"].as_str().unwrap().to_owned())).collect()
+}
+
+/// GRPO with Lopti's two passes: the same questions and completions, and the same updates.
+#[test]
+fn reinforcement_makes_the_same_step() {
+    let Some(_) = launcher() else { return };
+    let place = Place::new();
+    let rows = ["data", "kk", "--form=compact", "--people=2-3", "--count=200", "--seed=1", "--out=rows.jsonl"];
+    assert_eq!(run(&mut place.lehr(rows)).code, Some(0));
+    let model = ["--hidden-size=16", "--intermediate-size=32", "--num-hidden-layers=1", "--num-attention-heads=2"];
+    let mut base = place.lehr(["pretrain", "--data=rows.jsonl", "--tokenizer=words", "--run=base", "--max-steps=40", "--json"]);
+    base.args(model).args(["--batch-size=8", "--seq-len=96", "--learning-rate=1e-2", "--warmup-steps=3"]).args(DEVICE);
+    json_lines(&mut base);
+    let of = |name: &str, ranks: usize| {
+        let mut grpo =
+            place.lehr(["grpo", "--init=base", "--task=kk", "--form=compact", "--people=2-3", "--json", "--run", name]);
+        grpo.args(["--batch-size=12", "--num-generations=4", "--max-completion-length=24", "--max-prompt-length=60"]);
+        grpo.args(["--learning-rate=1e-3", "--eval-questions=6", "--log-completions=1", "--max-steps=4", "--lopti-eta=0.3"]);
+        grpo.args(["--beta=0.01", "--probe-every=2"]);
+        json_lines(&mut on_ranks(ranks, &grpo))
+    };
+    let alone = of("alone", 1);
+    for ranks in [2, 3] {
+        let name = format!("of-{ranks}");
+        let events = of(&name, ranks);
+        assert_eq!(texts(&place, &name, 1), texts(&place, "alone", 1), "{name}: the completions of step 1");
+        let (got, want) = (kind(&events, "Step")[0], kind(&alone, "Step")[0]);
+        assert_eq!(got["num_tokens"], want["num_tokens"], "{name}");
+        close(&format!("{name}: grad_norm"), number(got, "grad_norm"), number(want, "grad_norm"), 1e-5);
+        close(&format!("{name}: entropy"), number(got, "entropy"), number(want, "entropy"), ONE_STEP);
+        assert!((number(got, "loss") - number(want, "loss")).abs() < 1e-5, "{name}: loss");
+        for metric in ["lopti/low/grad_norm", "lopti/high/grad_norm", "clip_ratio/region_mean", "reward", "num_updates"] {
+            let of = |step: &Value| number(&step["metrics"], metric);
+            assert!((of(got) - of(want)).abs() <= 1e-5 * (1.0 + of(want).abs()), "{name}: {metric}: {} {}", of(got), of(want));
+        }
+        assert_eq!(step_numbers(&events), [1, 2, 3, 4]);
+        for (g, w) in kind(&events, "TaskEval").iter().zip(kind(&alone, "TaskEval")).take(2) {
+            assert_eq!(g["all"]["accuracy"], w["all"]["accuracy"], "{name}: the exam before the first step");
+        }
+    }
+}
+
+/// Process id of a rank of a run, by its environment.
+fn pid_of(rank: usize, place: &Path) -> u32 {
+    let until = Instant::now() + common::PATIENCE;
+    let wanted = [format!("OMPI_COMM_WORLD_RANK={rank}"), format!("PMI_RANK={rank}")];
+    let cache = format!("LEHR_CACHE={}", place.join("cache").display());
+    while Instant::now() < until {
+        for entry in std::fs::read_dir("/proc").unwrap().flatten() {
+            let Some(pid) = entry.file_name().to_str().and_then(|name| name.parse().ok()) else { continue };
+            let Ok(environment) = std::fs::read(entry.path().join("environ")) else { continue };
+            let has = |text: &String| environment.split(|b| *b == 0).any(|word| word == text.as_bytes());
+            if has(&cache) && wanted.iter().any(has) {
+                return pid;
+            }
+        }
+        std::thread::sleep(Duration::from_millis(20));
+    }
+    panic!("rank {rank} is nowhere");
+}
+
+fn signal(pid: u32, name: &str) {
+    assert!(Command::new("kill").args([&format!("-{name}"), &pid.to_string()]).status().unwrap().success(), "kill -{name} {pid}");
+}
+
+/// A run that does not end by itself, on three ranks, with a checkpoint behind it.
+fn long_run(place: &Place, name: &str, timeout: &str) -> Trainer {
+    let flags = ["--batch-size=6", "--max-steps=1000000", "--eval-every=0", "--save-every=10"];
+    let mut command = on_ranks(3, &pretrain(place, name, &flags));
+    command.env("LEHR_RANK_TIMEOUT", timeout);
+    let mut trainer = Trainer::start(&mut command);
+    trainer.hear_kind("Checkpoint");
+    trainer
+}
+
+/// What is left can be resumed with any number of ranks, from its newest checkpoint on.
+fn resume(place: &Place, name: &str, ranks: usize) {
+    let saved = lehr::model::checkpoint::list(&lehr::vfs::RealFs, &place.path(name)).unwrap();
+    let newest = saved.iter().map(|(step, _)| *step).max().unwrap();
+    let more = format!("--max-steps={}", newest + 5);
+    let events = json_lines(&mut on_ranks(ranks, &place.resume(name, &[&more])));
+    assert_eq!(step_numbers(&events), (newest + 1..=newest + 5).collect::<Vec<_>>(), "{name}");
+}
+
+#[test]
+fn a_rank_that_dies_ends_the_run() {
+    let Some(_) = launcher() else { return };
+    for rank in 0..3 {
+        let place = Place::new();
+        let mut trainer = long_run(&place, "run", "20");
+        signal(pid_of(rank, &place.path("")), "KILL");
+        assert!(!trainer.end().success(), "rank {rank}: {}", trainer.account());
+        resume(&place, "run", [2, 3, 1][rank]);
+    }
+}
+
+#[test]
+fn a_rank_that_hangs_ends_the_run_within_the_deadline() {
+    let Some(_) = launcher() else { return };
+    for rank in 0..3 {
+        let place = Place::new();
+        let mut trainer = long_run(&place, "run", "3");
+        signal(pid_of(rank, &place.path("")), "STOP");
+        assert!(!trainer.end().success(), "rank {rank}: {}", trainer.account());
+        assert!(trainer.stderr().contains(&format!("no sign of rank {rank} ")), "{}", trainer.account());
+        resume(&place, "run", 1);
+    }
+}
+
+/// A signal to any rank stops all after the same update, with one save.
+#[test]
+fn a_signal_to_one_rank_stops_all() {
+    let Some(_) = launcher() else { return };
+    for (rank, name) in [(0, "TERM"), (2, "TERM"), (0, "USR1"), (1, "USR1")] {
+        let place = Place::new();
+        let mut trainer = long_run(&place, "run", "60");
+        signal(pid_of(rank, &place.path("")), name);
+        let status = trainer.end();
+        assert!(!status.success(), "{name} to rank {rank}: {}", trainer.account());
+        let last = trainer.heard.last().unwrap();
+        assert_eq!((&last["event"], &last["reason"]), (&json!("Finished"), &json!("stopped")), "{}", trainer.account());
+        let saved = kind(&trainer.heard, "Checkpoint").last().unwrap()["step"].clone();
+        assert_eq!(saved, last["step"], "{name} to rank {rank}");
+        assert!(!trainer.stderr().contains("error:"), "{}", trainer.account());
+        resume(&place, "run", 2);
+    }
+}
+
+/// Paused for longer than the deadline, told to go on, and stopped.
+#[test]
+fn a_pause_is_no_lost_rank() {
+    let Some(_) = launcher() else { return };
+    let place = Place::new();
+    let flags = ["--batch-size=6", "--max-steps=1000000", "--eval-every=0", "--control"];
+    let mut command = on_ranks(2, &pretrain(&place, "run", &flags));
+    command.env("LEHR_RANK_TIMEOUT", "2");
+    let mut trainer = Trainer::start(&mut command);
+    trainer.hear_step(3);
+    trainer.tell(r#"{"command":"Pause"}"#);
+    let step = trainer.hear_kind("Paused")["step"].as_u64().unwrap();
+    std::thread::sleep(Duration::from_secs(5));
+    trainer.tell(r#"{"command":"SetHyper","learning_rate_scale":0.5}"#);
+    trainer.hear_kind("HyperChanged");
+    trainer.tell(r#"{"command":"Resume"}"#);
+    trainer.hear_step(step + 3);
+    trainer.tell(r#"{"command":"Stop"}"#);
+    trainer.end();
+    let last = trainer.heard.last().unwrap();
+    assert_eq!((&last["event"], &last["reason"]), (&json!("Finished"), &json!("stopped")), "{}", trainer.account());
+}
+
+/// One run on two, then three ranks, then one process, and a run of one process: the same curve.
+#[test]
+fn a_run_is_resumed_with_any_number_of_ranks() {
+    let Some(_) = launcher() else { return };
+    let place = Place::new();
+    let flags = ["--batch-size=6", "--lr-scheduler=constant", "--eval-every=0", "--merge-every=5"];
+    let with = |steps: &str| [&flags[..], &[steps]].concat();
+    let mut events = json_lines(&mut on_ranks(2, &pretrain(&place, "run", &with("--max-steps=15"))));
+    events.extend(json_lines(&mut on_ranks(3, &place.resume("run", &["--max-steps=30"]))));
+    events.extend(json_lines(&mut on_ranks(1, &place.resume("run", &["--max-steps=50"]))));
+    let alone = json_lines(&mut on_ranks(1, &pretrain(&place, "alone", &with("--max-steps=50"))));
+    same_curve("2, 3, 1", &events, &alone);
+}
+
+/// A spike sends every rank back to the same weights.
+#[test]
+fn a_rescue_takes_all_ranks_back() {
+    let Some(_) = launcher() else { return };
+    let place = Place::new();
+    let flags = [
+        "--batch-size=6",
+        "--max-steps=400",
+        "--eval-every=0",
+        "--save-every=20",
+        "--rescue=rollback",
+        "--rescue-patience=5",
+        "--control",
+    ];
+    let mut command = on_ranks(2, &pretrain(&place, "run", &flags));
+    let mut trainer = Trainer::start(&mut command);
+    trainer.hear_step(120);
+    trainer.tell(r#"{"command":"SetHyper","learning_rate_scale":3000.0}"#);
+    trainer.hear_kind("Rescue");
+    // Beyond the next comparison of the ranks' weights.
+    assert!(trainer.end().success(), "{}", trainer.account());
+    assert_eq!(trainer.heard.last().unwrap()["reason"], "completed", "{}", trainer.account());
+}
+
+/// Two command lines under one launcher.
+fn two(place: &Place, first: &[&str], second: &[&str]) -> Said {
+    let mut command = mpirun();
+    command.args(launcher().unwrap()).current_dir(place.path("")).env("LEHR_TUNE", "off").env("LEHR_CACHE", place.path("cache"));
+    for (i, args) in [first, second].into_iter().enumerate() {
+        if i > 0 {
+            command.arg(":");
+        }
+        command.args(["-n", "1", env!("CARGO_BIN_EXE_lehr")]).args(args).args(DEVICE);
+    }
+    run(&mut command)
+}
+
+#[test]
+fn ranks_that_disagree_are_refused_in_one_line() {
+    let Some(_) = launcher() else { return };
+    let place = Place::new();
+    let flags = |seed: &'static str, data: &'static str| {
+        ["pretrain", "--run=run", "--preset=nano", "--batch-size=4", "--seq-len=16", "--max-steps=5", seed, data]
+    };
+    let said = two(&place, &flags("--seed=1", "--data=text.txt"), &flags("--seed=2", "--data=text.txt"));
+    assert!(said.code != Some(0) && errors(&said).len() == 1, "{}", said.err);
+    assert!(said.err.contains("error: flags") && said.err.contains("rank 1 on"), "{}", said.err);
+    assert!(!place.path("run").exists(), "nothing is made");
+
+    // The same name, another text.
+    std::fs::create_dir(place.path("other")).unwrap();
+    std::fs::write(place.path("other/text.txt"), common::text(7000)).unwrap();
+    let lehr = env!("CARGO_BIN_EXE_lehr");
+    let mut command = mpirun();
+    command.args(launcher().unwrap()).current_dir(place.path("")).env("LEHR_TUNE", "off").env("LEHR_CACHE", place.path("cache"));
+    let args = flags("--seed=1", "--data=text.txt");
+    command.args(["-n", "1", lehr]).args(args).args(DEVICE);
+    command.args([":", "-n", "1", "-wdir"]).arg(place.path("other")).arg(lehr).args(args).args(DEVICE);
+    let said = run(&mut command);
+    assert!(said.code != Some(0) && errors(&said).len() == 1, "{}", said.err);
+    assert!(said.err.contains("tokens of --data") && said.err.contains("rank 1 on"), "{}", said.err);
+
+    // What is wrong everywhere is told once.
+    let said = two(&place, &flags("--seed=1", "--data=none.txt"), &flags("--seed=1", "--data=none.txt"));
+    assert!(said.code != Some(0) && errors(&said).len() == 1 && said.err.contains("none.txt"), "{}", said.err);
+    assert!(!place.path("run").exists(), "nothing is made");
+}
+
+#[test]
+fn doctor_lists_ranks_and_rates() {
+    let Some(_) = launcher() else { return };
+    let place = Place::new();
+    let lines = json_lines(&mut on_ranks(3, &place.lehr(["doctor", "--json", "--only=rmsnorm"])));
+    let ranks: Vec<_> = lines.iter().filter(|line| line["rank"].is_number()).collect();
+    assert_eq!(ranks.iter().map(|rank| rank["rank"].as_u64().unwrap()).collect::<Vec<_>>(), [0, 1, 2]);
+    assert!(ranks.iter().all(|rank| rank["wrong_kernels"] == json!([]) && rank["place"].as_str().unwrap().contains(" on ")));
+    let rates: Vec<_> = lines.iter().filter(|line| line["all_reduce"].is_number()).collect();
+    assert!(rates.len() == 4 && rates.iter().all(|rate| number(rate, "gigabytes_per_second") > 0.0), "{lines:?}");
+}
