@@ -253,7 +253,7 @@ fn long_run(place: &Place, name: &str, timeout: &str) -> Trainer {
 
 /// What is left can be resumed with any number of ranks, from its newest checkpoint on.
 fn resume(place: &Place, name: &str, ranks: usize) {
-    let saved = lehr::model::checkpoint::list(&lehr::vfs::RealFs, &place.path(name)).unwrap();
+    let saved = lehr::run_folder::checkpoints::list(&lehr::vfs::RealFs, &place.path(name)).unwrap();
     let newest = saved.iter().map(|(step, _)| *step).max().unwrap();
     let more = format!("--max-steps={}", newest + 5);
     let events = json_lines(&mut on_ranks(ranks, &place.resume(name, &[&more])));
