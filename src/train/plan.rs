@@ -91,14 +91,17 @@ pub fn within_memory(c: &ModelConfig, settings: &Settings, mut sizes: Sizes) -> 
         if plan.total() <= most {
             return Ok(sizes);
         }
-        let before = sizes;
-        if plan.part("rollouts") > plan.part("activations") {
-            sizes.rollout_cache_bytes = (sizes.rollout_cache_bytes / 2).max(1 << 20);
-            sizes.prefill_tokens = (sizes.prefill_tokens / 2).max(64);
+        let rollout_cache_bytes = (sizes.rollout_cache_bytes / 2).max(1 << 20);
+        let fewer_rollouts = Sizes { rollout_cache_bytes, prefill_tokens: (sizes.prefill_tokens / 2).max(64), ..sizes };
+        let fewer_rows = Sizes { activation_bytes: (sizes.activation_bytes / 2).max(1 << 20), ..sizes };
+        // The larger part first, as far as it goes.
+        let smaller = match plan.part("rollouts") > plan.part("activations") {
+            true => [fewer_rollouts, fewer_rows],
+            false => [fewer_rows, fewer_rollouts],
+        };
+        if let Some(next) = smaller.into_iter().find(|next| *next != sizes) {
+            sizes = next;
         } else {
-            sizes.activation_bytes = (sizes.activation_bytes / 2).max(1 << 20);
-        }
-        if sizes == before {
             let parts: Vec<String> = plan.parts.iter().map(|(name, bytes)| format!("{name} {}", human_bytes(*bytes))).collect();
             anyhow::bail!(
                 "--max-memory-gib {gib}: the run takes {} ({}); use --lora-rank, --activation-checkpointing, a shorter --seq-len, or a smaller \
