@@ -21,7 +21,7 @@ pub fn silent(_: &str, _: u64, _: u64) -> Result<bool> {
 /// Reports progress of work that has no result when it ends early.
 ///
 /// # Errors
-/// [`Interrupted`], or what `progress` returns.
+/// [`Interrupted`], or the error of `progress`.
 pub fn report(progress: &mut Progress<'_>, what: &str, done: u64, all: u64) -> Result<()> {
     if progress(what, done, all)? { Ok(()) } else { Err(Interrupted.into()) }
 }

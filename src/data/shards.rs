@@ -21,7 +21,7 @@ use writer::{Bounds, Output, Writer};
 pub enum Cache {
     /// `$LEHR_CACHE`, else `lehr` in the user's cache folder.
     User,
-    /// This folder.
+    /// The given folder.
     Folder(PathBuf),
     /// No cache: the tokens stay in memory.
     Off,
@@ -64,7 +64,7 @@ impl TokenFile {
         }
     }
 
-    /// Whether there are no tokens at all.
+    /// Whether there are no tokens.
     pub fn is_empty(&self) -> bool {
         self.len() == 0
     }

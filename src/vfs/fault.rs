@@ -155,7 +155,7 @@ struct FaultFile<'a> {
 impl Write for FaultFile<'_> {
     fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
         if let Err(e) = self.fs.operation("write", &self.path) {
-            // A failed write leaves a partial write behind.
+            // A failed write may have written a part.
             if self.fs.state().operations == self.fs.at + 1 {
                 self.inner.write_all(&bytes[..bytes.len() / 2])?;
             }

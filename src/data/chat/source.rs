@@ -88,7 +88,7 @@ impl ChatSource {
     /// Examples in random order; with `packing` several share a row of `seq_len` tokens, without attending to one another.
     ///
     /// # Errors
-    /// No example for training.
+    /// There are no training examples.
     pub fn new(rows: Rows, seq_len: usize, seed: u64, packing: bool) -> Result<Self> {
         let train: Vec<Share> = rows.train.into_iter().map(|(examples, weight)| Share { examples, weight }).collect();
         ensure!(draws(&train, seed, 0).len() + draws(&train, seed, 1).len() > 0, "--data: no row is left to learn from");

@@ -5,7 +5,7 @@ use crate::data::{END_OF_TEXT, Notices};
 use anyhow::{Context, Result, ensure};
 use std::io::Read;
 
-/// Bytes read before a piece is cut off.
+/// Bytes per piece.
 const PIECE_BYTES: usize = 1 << 20;
 /// Bytes before the end of the buffer that are searched for a good cut.
 const CUT_SEARCH_BYTES: usize = 1 << 16;

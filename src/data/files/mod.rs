@@ -29,7 +29,7 @@ pub(super) type Reader = Box<dyn Read + Send>;
 pub(super) enum Format {
     /// The whole file is one text.
     Text,
-    /// One JSON object a line.
+    /// One JSON object per line.
     JsonLines,
     /// One JSON list of objects.
     JsonList,

@@ -19,7 +19,7 @@ const MAX_WORDS: usize = 1 << 16;
 const MAX_COUNTED_WORDS: usize = 1 << 22;
 /// Maximum mean length of a word in characters: text with spaces has less than ten.
 const MAX_MEAN_WORD: u64 = 40;
-/// A pair that occurs once is no pattern.
+/// Pairs that occur only once are not merged.
 const MIN_PAIR_COUNT: u64 = 2;
 
 impl Tokenizer {

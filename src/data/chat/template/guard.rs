@@ -131,7 +131,7 @@ fn arguments<'a>(args: &[CallArg<'a>]) -> Vec<CallArg<'a>> {
     args.iter().map(guard).collect()
 }
 
-/// The expression with a guard around its value, unless that is known to be small.
+/// The expression with a guard around its value, unless the value is known to be small.
 fn held<'a>(expr: &Expr<'a>) -> Expr<'a> {
     held_by(BOUND, expr)
 }

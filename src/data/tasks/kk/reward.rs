@@ -18,8 +18,8 @@ const MOST_NAMES: usize = 64;
 pub type Roles = Vec<(String, bool)>;
 
 /// The people and roles in a solution's text (`(1) Zoey is a knight`, one line per person). The name is the text between the number and
-/// `is a knight` (or knave), in any form: José, Jean-Luc, Mary Ann, R2. In a line with another wording the name is the first word, and the role
-/// the first `knight` or `knave` after it; lines without either are ignored.
+/// `is a knight` (or knave), in any form: José, Jean-Luc, Mary Ann, R2. In a line with another wording the name is the first word, and the
+/// role the first `knight` or `knave` after it; lines without either are ignored.
 ///
 /// # Errors
 /// A text without names.

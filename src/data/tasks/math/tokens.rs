@@ -38,7 +38,7 @@ pub enum Kind {
 /// A token.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Token {
-    /// What it is.
+    /// Its type.
     pub kind: Kind,
     /// Preceded by a space.
     pub spaced: bool,
