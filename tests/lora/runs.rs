@@ -148,7 +148,7 @@ fn what_cannot_work_is_refused_in_one_line() {
     refused(&["merge", "--lora=base", "--out=no"], &["adapter_config.json"]);
     refused(&["merge", "base", "--base=base", "--out=no"], &["--lora"]);
     json_lines(&mut place.lehr(with(&["--lora-rank=2", "--max-steps=1", "--batch-size=4", "--json"]).iter()));
-    refused(&["merge", "no", "--out=other"], &["is an adapter (LoRA)", "lehr merge --lora"]);
+    refused(&["merge", "no", "--last=1", "--out=other"], &["is an adapter (LoRA)", "lehr merge --lora"]);
     // An adapter of another model, a kind that is not computed, an adapter of itself.
     let bad = place.path("bad");
     std::fs::create_dir(&bad).unwrap();
