@@ -93,6 +93,7 @@ fn not_json(text: &str, error: &serde_json::Error, example: &str) -> anyhow::Err
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::progress::silent;
 
     fn read(name: &str, bytes: &[u8]) -> Result<Vec<(String, Object)>> {
         let dir = tempfile::tempdir()?;

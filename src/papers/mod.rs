@@ -1,4 +1,4 @@
-//! Floor 6: the claims of papers as experiments: arms of training on disk, comparisons, verdicts.
+//! Layer 9: the claims of papers as experiments: arms of training on disk, comparisons, verdicts.
 //!
 //! `pma` is arXiv 2505.12082, `lopti` arXiv 2505.12929. They share how work is kept ([`store`]) and done ([`pace`]), how numbers get their
 //! intervals ([`stats`]) and a verdict ([`verdict`]), and how all of it is told ([`finding`], [`report`]).

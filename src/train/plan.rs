@@ -49,6 +49,7 @@ impl MemoryPlan {
         if let Some((RingPlace::Device, bytes)) = ring {
             parts.push(("merge ring", bytes));
         }
+        parts.extend(scratch(sizes));
         Ok(Self { parts, micro_batch, ring })
     }
 
@@ -63,6 +64,7 @@ impl MemoryPlan {
             let slots = reinforce::slots(c, settings, rollout, sizes);
             parts.push(("rollouts", rollouts::bytes(c, slots, max_len, settings.train.batch_size, sizes)));
         }
+        parts.extend(scratch(sizes));
         Ok(Self { parts, micro_batch, ring: None })
     }
 
@@ -118,6 +120,11 @@ pub(super) fn parameter_bytes(c: &ModelConfig, sizes: Sizes) -> anyhow::Result<V
     let adapters = c.lora.as_ref().map(|_| ("adapters", trained));
     let learning = [("grads", trained), ("adam_m", trained), ("adam_v", trained)];
     Ok([("values", weights)].into_iter().chain(adapters).chain(learning).collect())
+}
+
+/// What a device keeps for its kernels.
+fn scratch(sizes: Sizes) -> Option<(&'static str, u64)> {
+    (sizes.scratch_bytes > 0).then_some(("scratch", sizes.scratch_bytes))
 }
 
 /// Tokens computed at once, at most: a token may occur that often, and one invocation sums its rows (lavapipe ends loops at 65,535).

@@ -142,17 +142,19 @@ pub(super) fn split_whitespace(text: &str, most: usize) -> Vec<&str> {
 }
 
 /// `str.splitlines`: each line and its line end, which is empty only if the text ends without one.
-pub(super) fn lines(text: &str) -> Vec<(&str, &str)> {
+pub(super) fn lines(text: &str) -> impl Iterator<Item = (&str, &str)> {
     let is_end = |c: char| matches!(c, '\n'..='\r' | '\x1c'..='\x1e' | '\u{85}' | '\u{2028}' | '\u{2029}');
-    let (mut rest, mut out) = (text, Vec::new());
-    while !rest.is_empty() {
+    let mut rest = text;
+    std::iter::from_fn(move || {
+        if rest.is_empty() {
+            return None;
+        }
         let (line, from) = rest.split_at(rest.find(is_end).unwrap_or(rest.len()));
         let length = if from.starts_with("\r\n") { 2 } else { from.chars().next().map_or(0, char::len_utf8) };
         let (end, after) = from.split_at(length);
-        out.push((line, end));
         rest = after;
-    }
-    out
+        Some((line, end))
+    })
 }
 
 const MONTHS: [&str; 12] =
@@ -255,10 +257,9 @@ mod tests {
         let wanted = "0.0001 1e-05 1000000000000000.0 1e+16 1.2345678901234568e+17 1e+22 5e-324 -0.0 inf nan";
         assert_eq!(texts.join(" "), wanted);
         // "a\r\nb\rc\x0bd\u2028\ne".splitlines(True)
-        let whole: Vec<String> =
-            lines("a\r\nb\rc\x0bd\u{2028}\ne").into_iter().map(|(line, end)| format!("{line}{end}")).collect();
+        let whole: Vec<String> = lines("a\r\nb\rc\x0bd\u{2028}\ne").map(|(line, end)| format!("{line}{end}")).collect();
         assert_eq!(whole, ["a\r\n", "b\r", "c\x0b", "d\u{2028}", "\n", "e"]);
-        assert_eq!(lines("a\n"), [("a", "\n")]);
+        assert_eq!(lines("a\n").collect::<Vec<_>>(), [("a", "\n")]);
         // "\x1c a  b c ".split(None, 1)
         assert_eq!(split_whitespace("\x1c a  b c ", 1), ["a", "b c "]);
         assert_eq!(split_whitespace(" a\x1fb ", usize::MAX), ["a", "b"]);

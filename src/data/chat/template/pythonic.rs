@@ -2,7 +2,7 @@
 //!
 //! Not covered: numbers inside printed lists, and operands of `~`, keep MiniJinja's notation (`0.00001`, not `1e-05`).
 
-use super::limits::{TEXT, over};
+use super::limits::{ITEMS, TEXT, over};
 use crate::data::chat::python::{is_space, lines, split_whitespace, to_float_text};
 use minijinja::filters::capitalize;
 use minijinja::value::{Kwargs, StringInput, Value, ValueKind, from_args};
@@ -63,9 +63,9 @@ fn indent(
     let first = if first.is_some() { first } else { options.get("first")? }.unwrap_or(false);
     let blank = if blank.is_some() { blank } else { options.get("blank")? }.unwrap_or(false);
     options.assert_all_used()?;
-    let lines = lines(text.as_str());
+    let (count, last_end) = lines(text.as_str()).fold((0usize, None), |(count, _), (_, end)| (count + 1, Some(end)));
     let too_long = || over(&format!("indent would write more than {} MiB", TEXT >> 20));
-    let written = |indentation: usize| indentation.saturating_mul(lines.len() + 1).saturating_add(text.as_str().len());
+    let written = |indentation: usize| indentation.saturating_mul(count + 1).saturating_add(text.as_str().len());
     let indentation = match width.map(|width| (width, width.as_str())) {
         None => "    ".to_owned(),
         Some((_, Some(text))) => text.to_owned(),
@@ -82,8 +82,8 @@ fn indent(
     }
     let mut out = String::new();
     // A line end is appended before splitting into lines: a trailing line end gives an empty last line.
-    let ended = lines.last().is_none_or(|(_, end)| !matches!(*end, "" | "\r"));
-    for (at, line) in lines.iter().map(|(line, _)| *line).chain(ended.then_some("")).enumerate() {
+    let ended = last_end.is_none_or(|end| !matches!(end, "" | "\r"));
+    for (at, line) in lines(text.as_str()).map(|(line, _)| line).chain(ended.then_some("")).enumerate() {
         if at > 0 {
             out.push('\n');
         }
@@ -107,13 +107,13 @@ pub(super) fn method(state: &State, value: &Value, name: &str, args: &[Value]) -
         "split" if args.first().is_none_or(Value::is_none) => {
             let (_, most): (Option<&Value>, Option<i64>) = from_args(args)?;
             let most = most.and_then(|most| usize::try_from(most).ok()).unwrap_or(usize::MAX);
-            split_whitespace(text, most).into_iter().map(Value::from).collect()
+            few(split_whitespace(text, most).into_iter().map(Value::from))?
         }
         "splitlines" => {
             let (keep,): (Option<bool>,) = from_args(args)?;
             let keep = keep.unwrap_or(false);
             let whole = |line: &str, end: &str| if keep { format!("{line}{end}") } else { line.to_owned() };
-            lines(text).into_iter().map(|(line, end)| Value::from(whole(line, end))).collect()
+            few(lines(text).map(|(line, end)| Value::from(whole(line, end))))?
         }
         "title" => {
             let () = from_args(args)?;
@@ -121,6 +121,12 @@ pub(super) fn method(state: &State, value: &Value, name: &str, args: &[Value]) -
         }
         _ => return Ok(None),
     }))
+}
+
+/// A list, checked against the limits.
+fn few(items: impl Iterator<Item = Value>) -> Result<Value, Error> {
+    let items: Vec<Value> = items.take(ITEMS + 1).collect();
+    if items.len() > ITEMS { Err(over(&format!("a list of more than {ITEMS} values"))) } else { Ok(items.into()) }
 }
 
 /// Python's `str.title`: every run of cased letters starts a word, whatever precedes it.

@@ -20,7 +20,7 @@
 //! - *Bases.* `101_2` is 101 there; here it is not a number, and equal only to itself.
 //! - *Rounding.* There two numbers are equal when both are the same rounded to six places; here only a decimal number and a value without a
 //!   finite decimal expansion (0.333333 and 1/3), and not if the result is zero.
-//! - *Floating point.* `10.175 \times 10^2` is not 1017.5 there.
+//! - *Floating point.* `10.175 \times 10^2` is not 1017.5 there, nor `-5861.2\%` the same as -58.612.
 //! - *Relations and matrices* are compared as words here.
 
 use super::super::{Grade, Question};
