@@ -47,7 +47,7 @@ pub(super) struct Writer {
     owes_eos: bool,
 }
 
-/// The result of a [`Writer`].
+/// The result of a `Writer`.
 pub(super) struct Written {
     pub(super) output: Output,
     pub(super) ends: Vec<u64>,
