@@ -1,6 +1,6 @@
-//! Filters, tests and methods as Jinja2 and Python compute them, where MiniJinja's own differ.
+//! Filters, tests and methods that behave as in Jinja2 and Python where MiniJinja's own differ.
 //!
-//! Not covered: numbers inside of lists that are printed, and operands of `~`, keep MiniJinja's notation (`0.00001`, not `1e-05`).
+//! Not covered: numbers inside printed lists, and operands of `~`, keep MiniJinja's notation (`0.00001`, not `1e-05`).
 
 use super::limits::{ITEMS, TEXT, over};
 use crate::data::chat::python::{is_space, lines, split_whitespace, to_float_text};
@@ -8,17 +8,17 @@ use minijinja::filters::capitalize;
 use minijinja::value::{Kwargs, StringInput, Value, ValueKind, from_args};
 use minijinja::{Environment, Error, State};
 
-/// Replaces what differs.
+/// Registers these filters and tests.
 pub(super) fn add_to(environment: &mut Environment<'static>) {
     environment.add_filter("escape", escape);
     environment.add_filter("e", escape);
     environment.add_filter("indent", indent);
     environment.add_filter("string", string);
-    // Whatever has a length and is read by index or key: texts and maps too.
+    // Anything with a length and an index or key: strings and maps too.
     environment.add_test("sequence", |value: &Value| matches!(value.kind(), ValueKind::Seq | ValueKind::String | ValueKind::Map));
 }
 
-/// The number, if the value is one with a point.
+/// The number, if the value is a float.
 pub(super) fn as_float(value: &Value) -> Option<f64> {
     (value.kind() == ValueKind::Number && !value.is_integer()).then(|| f64::try_from(value.clone()).ok())?
 }
@@ -31,7 +31,7 @@ fn string(value: &Value) -> Value {
     if value.as_str().is_some() { value.clone() } else { to_text(value).into() }
 }
 
-/// Entities as markupsafe writes them.
+/// HTML escapes as in markupsafe.
 fn escape(value: &Value) -> Value {
     if value.is_safe() {
         return value.clone();
@@ -50,7 +50,7 @@ fn escape(value: &Value) -> Value {
     Value::from_safe_string(out)
 }
 
-/// Jinja's `indent`: all line ends become `\n`, the last one stays.
+/// Jinja's `indent`: all line ends become `\n`, and the last one is kept.
 fn indent(
     text: StringInput<'_>,
     width: Option<&Value>,
@@ -81,7 +81,7 @@ fn indent(
         return Err(too_long());
     }
     let mut out = String::new();
-    // A line end is put behind the text before it is cut into lines: a last line end gives an empty last line.
+    // A line end is appended before splitting into lines: a trailing line end gives an empty last line.
     let ended = last_end.is_none_or(|end| !matches!(end, "" | "\r"));
     for (at, line) in lines(text.as_str()).map(|(line, _)| line).chain(ended.then_some("")).enumerate() {
         if at > 0 {
@@ -96,7 +96,7 @@ fn indent(
     Ok(text.preserve_safety(out))
 }
 
-/// Methods of texts; `None` leaves the call to MiniJinja.
+/// Methods of strings; `None` leaves the call to MiniJinja.
 pub(super) fn method(state: &State, value: &Value, name: &str, args: &[Value]) -> Result<Option<Value>, Error> {
     let Some(text) = value.as_str() else { return Ok(None) };
     let blank = args.is_empty() || args.len() == 1 && args[0].is_none();
@@ -123,13 +123,13 @@ pub(super) fn method(state: &State, value: &Value, name: &str, args: &[Value]) -
     }))
 }
 
-/// A list within the limits.
+/// A list, checked against the limits.
 fn few(items: impl Iterator<Item = Value>) -> Result<Value, Error> {
     let items: Vec<Value> = items.take(ITEMS + 1).collect();
     if items.len() > ITEMS { Err(over(&format!("a list of more than {ITEMS} values"))) } else { Ok(items.into()) }
 }
 
-/// Python's `str.title`: every run of letters with case begins a word, whatever stands before it.
+/// Python's `str.title`: every run of cased letters starts a word, whatever precedes it.
 fn title(state: &State, text: &str) -> Result<String, Error> {
     let is_cased = |c: char| c.to_lowercase().ne([c]) || c.to_uppercase().ne([c]) || c.is_lowercase() || c.is_uppercase();
     let mut out = String::with_capacity(text.len());
