@@ -69,7 +69,7 @@ impl DecodePlan {
         let Self { head_dim, threads, heads, chunk } = *self;
         let body = Plan { pass: Pass::Forward, staging: Staging::Direct, head_dim, threads, rows: heads, split: 1, chunk };
         let mut t = Text::default();
-        t.line("// Attention of one new token a sequence over its cache.             made by src/ops/attention/decode.rs");
+        t.line("// Attention of one new token a sequence over its cache.             made by crates/compute/src/ops/attention/decode.rs");
         t.line(&format!("// Head width {head_dim}, {heads} query heads a workgroup, {chunk} keys of a lane at a time."));
         t.line(BINDINGS);
         t.line(&format!("const D4 = {}u;", head_dim / 4));

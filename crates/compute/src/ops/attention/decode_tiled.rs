@@ -68,7 +68,7 @@ impl TiledDecodePlan {
         let Self { head_dim, heads, .. } = *self;
         let (keys, split, width4) = (self.keys(), self.split(), self.width4());
         let mut t = Text::default();
-        t.line("// Attention of one new token a sequence over its cache.             made by src/ops/attention/decode_tiled.rs");
+        t.line("// Attention of one new token a sequence over its cache.             made by crates/compute/src/ops/attention/decode_tiled.rs");
         t.line(&format!(
             "// Head width {head_dim}, {heads} query heads a workgroup, tiles of {keys} keys, {split} threads a key."
         ));
