@@ -129,8 +129,8 @@ impl Quadratic {
         sum / (2.0 * k * k)
     }
 
-    /// Both sides of the paper's condition (15), sum_(i != j) d_i^T H d_j < (k - 1) sum_i d_i^T H d_i, with d relative to the minimum of the
-    /// fit; `None` if it has none.
+    /// Both sides of the paper's condition (15), sum_(i != j) d_i^T H d_j < (k - 1) sum_i d_i^T H d_i, with d relative to the fit's
+    /// minimum; `None` if it has none.
     pub fn condition_15(&self, points: &[(f64, f64)]) -> Option<(f64, f64)> {
         let (x, y) = self.minimum()?;
         let d: Vec<(f64, f64)> = points.iter().map(|p| (p.0 - x, p.1 - y)).collect();
@@ -175,7 +175,7 @@ mod tests {
     }
 
     proptest! {
-        /// On a quadratic loss the measured decomposition equals that of the curvature, by brute force over all pairs; gain = reduction - lag.
+        /// On a quadratic loss the measured decomposition equals the curvature's, by brute force over all pairs; gain = reduction - lag.
         #[test]
         fn a_quadratic_explains_itself(
             h in (0.1f64..2.0, -0.3f64..0.3, 0.1f64..2.0),

@@ -74,7 +74,7 @@ impl Retention {
         self.hashed.remove(&step);
     }
 
-    /// Delete what the policy does not keep. Call it after a save is durable. Errors of single folders are warnings and do not stop training.
+    /// Delete what the policy does not keep. Call it after a save is durable. Errors of single folders are warnings; training continues.
     ///
     /// # Errors
     /// The folder cannot be listed.
