@@ -46,7 +46,7 @@ impl Run<'_> {
         let (temperature, alpha) = (policy.map(|(r, _)| r.temperature), policy.map(|(_, g)| g.reweight_alpha));
         let (norm, eta) = (Some(settings.train.max_grad_norm), policy.map(|(_, g)| g.lopti_eta.unwrap_or(0.0)));
         let live = &mut self.trainer.state.hyper;
-        // A setting that the stage does not have has no default.
+        // The default is none if the stage does not have the setting.
         let changes = [
             ("learning_rate_scale", &mut live.learning_rate_scale, new.learning_rate_scale, Some(1.0), NOT_NEGATIVE),
             ("max_grad_norm", &mut live.max_grad_norm, new.max_grad_norm, norm, NOT_NEGATIVE),

@@ -143,7 +143,7 @@ impl Control {
         matches!(self.next, Some(Request::Stop | Request::Command(Command::Stop | Command::Pause)))
     }
 
-    /// Wait for the next request. `None` when no more can arrive; a paused run then continues.
+    /// Wait for the next request. When no more can arrive, resumes a paused run.
     pub fn wait(&mut self) -> Option<Request> {
         loop {
             if let Some(request) = self.poll() {

@@ -43,8 +43,8 @@ impl Run<'_> {
 }
 
 impl Run<'_> {
-    /// When the grader is gone, the run ends in an error but loses nothing: the updates so far are saved, and the run can be resumed once the
-    /// grader is repaired. Other errors are returned unchanged.
+    /// When the grader is gone, the run ends in an error but loses nothing: the updates so far are saved, and the run can be resumed once
+    /// the grader is repaired. Other errors are returned unchanged.
     pub(super) fn save_without_grader(&mut self, error: anyhow::Error) -> anyhow::Error {
         let step = self.trainer.state.step;
         if !error.is::<GraderGone>() {

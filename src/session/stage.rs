@@ -83,7 +83,7 @@ fn model(dir: &Path) -> Result<(Tokenizer, ModelConfig)> {
     Ok((Tokenizer::from_folder(dir)?, config.model))
 }
 
-/// Report progress to a listener; before training begins, a signal ends the process without help from here.
+/// Report progress to a listener, without cancellation: before training begins, a signal ends the process directly.
 fn reported(sink: &mut Listener) -> impl FnMut(&str, u64, u64) -> Result<bool> {
     move |what, done, all| {
         sink(Notification::Progress(what, done, all));
