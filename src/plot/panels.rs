@@ -106,7 +106,7 @@ impl Panels {
         (columns, self.panels.len().div_ceil(columns).max(1))
     }
 
-    /// The size of the largest panel, for each cell.
+    /// Natural size, with the size of the largest panel for each cell.
     fn natural(&self) -> (f64, f64) {
         let (columns, rows) = self.grid();
         let cell = self.panels.iter().map(|p| p.size(PANEL)).fold((0.0f64, 0.0f64), |a, b| (a.0.max(b.0), a.1.max(b.1)));

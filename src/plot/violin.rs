@@ -34,8 +34,8 @@ pub struct Histogram {
     pub counts: Vec<f64>,
 }
 
-/// Violins side by side: the width at a height is the density of the numbers there, the bar spans the interquartile range, the white line is
-/// the median. If only quantiles are known, a box plot.
+/// Violins side by side: the width at a height is the density of the numbers there, the bar spans the interquartile range, the white line
+/// is the median. If only quantiles are known, a box plot.
 ///
 /// ```
 /// use lehr::plot::Violins;
