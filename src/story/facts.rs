@@ -1,10 +1,10 @@
 //! The results of a story's steps, by name.
 //!
 //! For a training run, `run.METRIC` is the newest value of a curve, such as `run.eval_loss`; `run.EVENT.field.field` is a field of the
-//! newest event of a kind, such as `run.Greedy.interval.0` (evaluations: `Greedy` and `Sampled`); and `run.path step seconds rescues spikes`.
-//! A name can have a statistic: `@first`, `@last`, `@least`, `@most`, `@mean`, `@early` and `@late` (means of the first and last quarter), or
-//! a step, `@100` (the newest value up to it). For rows, `step.path`, and `step.0.field` for the first few. For other steps,
-//! `step.field.field` of the JSON that they print.
+//! newest event of a kind, such as `run.Greedy.interval.0` (evaluations: `Greedy` and `Sampled`); and
+//! `run.path step seconds rescues spikes`. A name can have a statistic: `@first`, `@last`, `@least`, `@most`, `@mean`, `@early` and `@late`
+//! (means of the first and last quarter), or a step, `@100` (the newest value up to it). For rows, `step.path`, and `step.0.field` for the
+//! first few. For other steps, `step.field.field` of the JSON that they print.
 
 use super::compare::{Comparison, Difference};
 use super::script::StepKind;

@@ -171,8 +171,8 @@ pub struct Step {
     pub name: String,
     /// Description: "training at a rate of 0.01".
     pub doing: String,
-    /// The command line without `lehr` and without flags that the player adds: `--run`, `--out`, `--json`, `--adapter`. `{name}` is the path
-    /// of a file or of an earlier step's output, `{seed}` the seed.
+    /// The command line without `lehr` and without flags that the player adds: `--run`, `--out`, `--json`, `--adapter`. `{name}` is the
+    /// path of a file or of an earlier step's output, `{seed}` the seed.
     pub run: Vec<String>,
     /// Duration in seconds on two processor cores without a GPU.
     pub seconds: f64,
