@@ -5,8 +5,8 @@
 
 use eframe::egui;
 use egui_kittest::Harness;
-use lehr::app::desk::{Desk, OpenRun};
 use lehr::app::panels::charts::Charts;
+use lehr::app::state::{AppState, OpenRun};
 use lehr::app::{Options, Window};
 use lehr::backend::Native;
 use lehr::event::{Event, Step};
@@ -82,7 +82,7 @@ fn opened(steps: u64) -> [f64; 4] {
     }
 }
 
-type Page<'a> = Harness<'a, (Charts, Desk)>;
+type Page<'a> = Harness<'a, (Charts, AppState)>;
 
 fn median(mut times: Vec<f64>) -> f64 {
     times.sort_by(f64::total_cmp);
@@ -96,11 +96,11 @@ fn main() {
     );
     for steps in [1_000, 100_000, 1_000_000] {
         let begin = Instant::now();
-        let mut desk = Desk::default();
+        let mut desk = AppState::default();
         desk.runs = vec![run("a", 0, steps), run("b", 1, steps)];
         desk.focus = Some("a".into());
         let rate = 2.0 * steps as f64 / begin.elapsed().as_secs_f64();
-        let draw = |ui: &mut egui::Ui, (page, desk): &mut (Charts, Desk)| page.ui(ui, desk);
+        let draw = |ui: &mut egui::Ui, (page, desk): &mut (Charts, AppState)| page.ui(ui, desk);
         let begin = Instant::now();
         let mut harness = Harness::builder().with_size([1360.0, 860.0]).build_ui_state(draw, (Charts::default(), desk));
         let first = begin.elapsed().as_secs_f64();

@@ -74,15 +74,15 @@ fn backward(@builtin(workgroup_id) group: vec3<u32>, @builtin(num_workgroups) gr
 @compute @workgroup_size(WG)
 fn backward_gain(@builtin(workgroup_id) group: vec3<u32>, @builtin(num_workgroups) groups: vec3<u32>,
                  @builtin(local_invocation_index) local: u32) {
-    let c = linear_group(group, groups) * (WG / LANES) + local / LANES;
-    let lane = local % LANES;
+    let c = linear_group(group, groups) * (WG / LANES) + local % (WG / LANES);
+    let lane = local / (WG / LANES);
     let safe_c = min(c, dims.cols4 - 1u);
     var sum = vec4<f32>(0.0);
     for (var row = dims.first_row + lane; row < dims.rows; row += LANES) {
         let at = row_start(row) + safe_c;
         sum += dy[at] * x[at] * rstd[row];
     }
-    let total = vec4<f32>(row_sum(sum.x, local), row_sum(sum.y, local), row_sum(sum.z, local), row_sum(sum.w, local));
+    let total = vec4<f32>(column_sum(sum.x, local), column_sum(sum.y, local), column_sum(sum.z, local), column_sum(sum.w, local));
     if c < dims.cols4 && lane == 0u {
         dgain[c] += total;
     }

@@ -11,14 +11,14 @@
 mod app;
 
 use app::made::{self, Kind};
-use app::{PAGES, State, harness, harness_for_any_text, ours, read, recorded, state};
+use app::{PAGES, State, desk, harness, harness_for_any_text, ours, read, recorded};
 use eframe::egui::{self, Theme, vec2};
 use egui_kittest::kittest::{NodeT as _, Queryable as _};
 use egui_kittest::{Harness, SnapshotOptions, SnapshotResults};
-use lehr::app::chat_process::{ChatState, Talk};
+use lehr::app::chat_process::{ChatProcess, ChatState};
 use lehr::app::state::{Action, AppState, Page};
 use lehr::event::{Command, Event, LiveSettings};
-use lehr::model::conversation::{Ask, ReplyEnd, Said};
+use lehr::model::conversation::{ChatEvent, ChatRequest, ReplyEnd};
 use std::path::Path;
 
 fn sent(harness: &mut Harness<'_, State>) -> Vec<Command> {
@@ -184,7 +184,7 @@ fn send_from_chat(harness: &mut Harness<'_, State>, text: &str) -> Vec<Action> {
 }
 
 fn message(text: &str) -> Action {
-    Action::Ask(Ask::Say { text: text.into(), temperature: None })
+    Action::ChatRequest(ChatRequest::Say { text: text.into(), temperature: None })
 }
 
 #[test]
@@ -195,7 +195,7 @@ fn a_message_loads_the_newest_checkpoint_and_is_said_to_it() {
     let mut harness = harness(desk(run), Page::Samples, vec2(1000.0, 900.0), Theme::Dark);
     harness.get_by_label("Chat").click();
     harness.run_steps(2);
-    let begun = Action::Talk { model: path, system: String::new(), tokens: 0 };
+    let begun = Action::ChatProcess { model: path, system: String::new(), tokens: 0 };
     assert_eq!(send_from_chat(&mut harness, "Hello"), [begun, message("Hello")]);
 }
 
@@ -207,16 +207,16 @@ fn chat_works_without_any_run_on_a_model_folder() {
     harness.run_steps(2);
     harness.get_by_role_and_label(egui::Role::TextInput, "model folder").type_text("models/small.gguf");
     harness.run_steps(2);
-    let begun = Action::Talk { model: "models/small.gguf".into(), system: String::new(), tokens: 0 };
+    let begun = Action::ChatProcess { model: "models/small.gguf".into(), system: String::new(), tokens: 0 };
     assert_eq!(send_from_chat(&mut harness, "Hello"), [begun, message("Hello")]);
 }
 
 #[test]
 fn a_conversation_shows_its_turns_stops_and_starts_over() {
-    let mut talk = Talk::made("runs/a", Vec::new(), ChatState::Ready);
-    talk.hear(Said::Ready { model: "runs/a".into(), template: false, context: 64, temperature: 0.7 });
-    talk.ask(Ask::Say { text: "Who sat by the lake?".into(), temperature: None });
-    talk.hear(Said::Piece { text: "A fox".into() });
+    let mut talk = ChatProcess::made("runs/a", Vec::new(), ChatState::Ready);
+    talk.hear(ChatEvent::Ready { model: "runs/a".into(), template: false, context: 64, temperature: 0.7 });
+    talk.ask(ChatRequest::Say { text: "Who sat by the lake?".into(), temperature: None });
+    talk.hear(ChatEvent::Piece { text: "A fox".into() });
     let mut state = desk(read("stories"));
     state.talk = Some(talk);
     let mut harness = harness(state, Page::Samples, vec2(1000.0, 900.0), Theme::Dark);
@@ -230,20 +230,20 @@ fn a_conversation_shows_its_turns_stops_and_starts_over() {
     assert_eq!(send_from_chat(&mut harness, "And then?"), []);
     harness.get_by_label("Stop").click();
     harness.run_steps(2);
-    assert_eq!(harness.state_mut().desk.take_orders(), [Action::Ask(Ask::Stop)]);
-    harness.state_mut().desk.talk.as_mut().unwrap().hear(Said::Replied { end: ReplyEnd::Stopped, left_out: 0 });
+    assert_eq!(harness.state_mut().desk.take_orders(), [Action::ChatRequest(ChatRequest::Stop)]);
+    harness.state_mut().desk.talk.as_mut().unwrap().hear(ChatEvent::Replied { end: ReplyEnd::Stopped, left_out: 0 });
     harness.run_steps(2);
     assert!(harness.query_by_label("stopped").is_some());
     harness.get_by_role_and_label(egui::Role::SpinButton, "temperature").set_value_accesskit(0.25);
     harness.run_steps(2);
     harness.get_by_role_and_label(egui::Role::Button, "Send").click();
     harness.run_steps(2);
-    let wanted = Ask::Say { text: "And then?".into(), temperature: Some(0.25) };
-    assert_eq!(harness.state_mut().desk.take_orders(), [Action::Ask(wanted)]);
+    let wanted = ChatRequest::Say { text: "And then?".into(), temperature: Some(0.25) };
+    assert_eq!(harness.state_mut().desk.take_orders(), [Action::ChatRequest(wanted)]);
     harness.get_by_label("Start over").click();
     harness.run_steps(2);
-    assert_eq!(harness.state_mut().desk.take_orders(), [Action::Ask(Ask::Reset { system: None })]);
-    harness.state_mut().desk.talk = Some(Talk::made("runs/a", Vec::new(), ChatState::Ended("the device was lost".into())));
+    assert_eq!(harness.state_mut().desk.take_orders(), [Action::ChatRequest(ChatRequest::Reset { system: None })]);
+    harness.state_mut().desk.talk = Some(ChatProcess::made("runs/a", Vec::new(), ChatState::Ended("the device was lost".into())));
     harness.run_steps(2);
     assert!(harness.query_by_label_contains("The conversation has ended: the device was lost").is_some());
 }

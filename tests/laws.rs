@@ -506,7 +506,7 @@ fn activation_checkpointing_changes_no_bit() {
                     let results = steps(&mut p, 4);
                     assert!(results.iter().all(|r| !r.skipped));
                     let activations = p.device.ledger().entries()["activations"];
-                    (trainer_state(&p), results, p.evaluate(0, |_, _| Ok(())).unwrap(), activations)
+                    (trainer_state(&p), results, p.evaluate(0, &mut lehr::progress::silent).unwrap(), activations)
                 };
                 let (kept, again) = (run(false), run(true));
                 let what = format!("{family:?}, adapters: {}", config.lora.is_some());

@@ -7,6 +7,7 @@ use lehr::config::{DecayShape, MergeMethod};
 use lehr::merge::{Check, Inputs, METADATA_KEY, Merge, MergeRule, Recipe, Target};
 use lehr::model::checkpoint::{self, verify};
 use lehr::progress::silent;
+use lehr::run_folder::checkpoints;
 use lehr::vfs::RealFs;
 use safetensors::{Dtype, SafeTensors, tensor::TensorView};
 use serde_json::{Value, json};

@@ -5,12 +5,12 @@ mod common;
 use common::Place;
 use lehr::papers::attempts::Ended;
 use lehr::papers::pma::arm::{Arm, Begin, Text};
+use lehr::papers::pma::checkpoints::CheckpointStore;
 use lehr::papers::pma::context::Context;
-use lehr::papers::pma::lab::Lab;
+use lehr::papers::pma::corpora::Texts;
 use lehr::papers::pma::plan::{Plan, Window};
-use lehr::papers::pma::question_set::QuestionSet;
 use lehr::papers::pma::scale::{GRID, Scale};
-use lehr::papers::pma::texts::Texts;
+use lehr::papers::pma::sized_model::SizedModel;
 use lehr::papers::pma::trajectory::train;
 use lehr::progress::silent;
 use std::path::Path;
@@ -25,7 +25,7 @@ fn short(scale: &Scale, seed: u64) -> Arm {
     Arm { name: "short".into(), to_step: 12, snapshot_every: 3, states: vec![6], ..base }
 }
 
-fn run(bank: &QuestionSet, arm: &Arm, texts: &Texts) -> Ended {
+fn run(bank: &CheckpointStore, arm: &Arm, texts: &Texts) -> Ended {
     train(bank, arm, texts, &Default::default(), &mut silent).unwrap()
 }
 
@@ -34,37 +34,37 @@ fn an_arm_that_was_cut_off_is_trained_anew_to_the_same_bits() {
     let (scale, texts) = (Scale::named("test").unwrap(), texts());
     let arm = short(&scale, 3);
     let [whole, cut] = [tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap()];
-    let bank = QuestionSet::open(whole.path(), &texts.digest).unwrap();
-    assert_eq!(run(&bank, &arm, &texts), Ended::Done);
+    let checkpoints = CheckpointStore::open(whole.path(), &texts.digest).unwrap();
+    assert_eq!(run(&checkpoints, &arm, &texts), Ended::Done);
     // What a kill leaves: files that were begun, no record.
-    let other = QuestionSet::open(cut.path(), &texts.digest).unwrap();
+    let other = CheckpointStore::open(cut.path(), &texts.digest).unwrap();
     std::fs::create_dir_all(other.folder(&arm)).unwrap();
     std::fs::write(other.folder(&arm).join("weights.f32"), [7u8; 100_001]).unwrap();
     std::fs::write(other.folder(&arm).join("state-6.f32"), [7u8; 5]).unwrap();
     assert!(!other.is_done(&arm));
     assert_eq!(run(&other, &arm, &texts), Ended::Done);
     for step in [3, 6, 9, 12] {
-        let [a, b] = [&bank, &other].map(|b| b.weights(&arm, step).unwrap());
+        let [a, b] = [&checkpoints, &other].map(|b| b.weights(&arm, step).unwrap());
         assert!(a.iter().map(|x| x.to_bits()).eq(b.iter().map(|x| x.to_bits())), "step {step}");
     }
-    assert!(bank.weights(&arm, 4).is_err(), "no such snapshot");
-    let [a, b] = [&bank, &other].map(|b| b.record(&arm).unwrap());
+    assert!(checkpoints.weights(&arm, 4).is_err(), "no such snapshot");
+    let [a, b] = [&checkpoints, &other].map(|b| b.record(&arm).unwrap());
     assert_eq!((a.loss.len(), a.loss, a.grad_norm), (12, b.loss, b.grad_norm));
     // A finished arm is left alone.
-    let before = std::fs::metadata(bank.folder(&arm).join("weights.f32")).unwrap().modified().unwrap();
-    assert_eq!(run(&bank, &arm, &texts), Ended::Done);
-    assert_eq!(std::fs::metadata(bank.folder(&arm).join("weights.f32")).unwrap().modified().unwrap(), before);
+    let before = std::fs::metadata(checkpoints.folder(&arm).join("weights.f32")).unwrap().modified().unwrap();
+    assert_eq!(run(&checkpoints, &arm, &texts), Ended::Done);
+    assert_eq!(std::fs::metadata(checkpoints.folder(&arm).join("weights.f32")).unwrap().modified().unwrap(), before);
 }
 
 #[test]
 fn an_arm_that_another_process_trains_is_busy() {
     let (scale, texts) = (Scale::named("test").unwrap(), texts());
     let place = tempfile::tempdir().unwrap();
-    let bank = QuestionSet::open(place.path(), &texts.digest).unwrap();
+    let checkpoints = CheckpointStore::open(place.path(), &texts.digest).unwrap();
     let arm = short(&scale, 1);
-    let held = bank.lock(&arm).unwrap();
+    let held = checkpoints.lock(&arm).unwrap();
     assert!(held.is_some());
-    assert_eq!(run(&bank, &arm, &texts), Ended::Busy);
+    assert_eq!(run(&checkpoints, &arm, &texts), Ended::Busy);
 }
 
 /// Kept moments and weights of a step go on exactly as if nothing had been between.
@@ -72,19 +72,19 @@ fn an_arm_that_another_process_trains_is_busy() {
 fn a_fork_that_changes_nothing_is_the_run_itself() {
     let (scale, texts) = (Scale::named("test").unwrap(), texts());
     let place = tempfile::tempdir().unwrap();
-    let bank = QuestionSet::open(place.path(), &texts.digest).unwrap();
+    let checkpoints = CheckpointStore::open(place.path(), &texts.digest).unwrap();
     let arm = short(&scale, 2);
-    run(&bank, &arm, &texts);
+    run(&checkpoints, &arm, &texts);
     let begin = Begin::From { arm: Box::new(arm.clone()), mix: vec![(6, 1.0)], moments: Some(6) };
     let fork = Arm { name: "fork".into(), begin, from_step: 6, states: Vec::new(), ..arm.clone() };
-    run(&bank, &fork, &texts);
-    assert_eq!(bank.weights(&arm, 12).unwrap(), bank.weights(&fork, 12).unwrap());
-    assert_eq!(bank.record(&arm).unwrap().loss[6..], bank.record(&fork).unwrap().loss);
+    run(&checkpoints, &fork, &texts);
+    assert_eq!(checkpoints.weights(&arm, 12).unwrap(), checkpoints.weights(&fork, 12).unwrap());
+    assert_eq!(checkpoints.record(&arm).unwrap().loss[6..], checkpoints.record(&fork).unwrap().loss);
     // Fresh moments do differ.
     let begin = Begin::From { arm: Box::new(arm.clone()), mix: vec![(6, 1.0)], moments: None };
     let fresh = Arm { name: "fresh".into(), begin, ..fork };
-    run(&bank, &fresh, &texts);
-    assert_ne!(bank.weights(&arm, 12).unwrap(), bank.weights(&fresh, 12).unwrap());
+    run(&checkpoints, &fresh, &texts);
+    assert_ne!(checkpoints.weights(&arm, 12).unwrap(), checkpoints.weights(&fresh, 12).unwrap());
 }
 
 #[test]
@@ -130,12 +130,13 @@ fn gradients_are_slopes_of_the_loss() {
     let scale = Scale::named("test").unwrap();
     let place = tempfile::tempdir().unwrap();
     let texts = texts();
-    let bank = QuestionSet::open(place.path(), &texts.digest).unwrap();
-    let context = Context { scale: &scale, seeds: vec![1], texts, bank, device: Default::default(), tell: Box::new(|_| {}) };
+    let checkpoints = CheckpointStore::open(place.path(), &texts.digest).unwrap();
+    let context =
+        Context { scale: &scale, seeds: vec![1], texts, checkpoints, device: Default::default(), tell: Box::new(|_| {}) };
     let arm = short(&scale, 1);
     context.ensure(std::slice::from_ref(&arm)).unwrap();
-    let lab = Lab::new(&context, scale.smallest());
-    let [at, before] = [12, 3].map(|step| context.bank.weights(&arm, step).unwrap());
+    let lab = SizedModel::new(&context, scale.smallest());
+    let [at, before] = [12, 3].map(|step| context.checkpoints.weights(&arm, step).unwrap());
     let direction: Vec<f64> = at.iter().zip(&before).map(|(a, b)| f64::from(*a) - f64::from(*b)).collect();
     let slope: f64 = lab.gradient(&at, 1024).unwrap().iter().zip(&direction).map(|(g, d)| g * d).sum();
     let moved = |e: f64| {

@@ -37,7 +37,7 @@ CARDS = [
 ]
 MEMORY_SHARE = 0.75  # of the data sheet's bandwidth, in a kernel that streams
 TILE = 64  # rows and columns of the smallest tile of a product
-ENOUGH = 256  # workgroups among which the depth of a weight's gradient is divided: `parts` of src/ops/matmul/choose.rs
+ENOUGH = 256  # workgroups among which the depth of a product with few tiles is divided: `parts` of src/ops/matmul/choose.rs
 
 
 @dataclass(frozen=True)
@@ -100,7 +100,7 @@ def product(calls: int, rows: int, cols: int, depth: int, added: bool = False) -
     passes = 2 if added else 1
     numbers = rows * depth + cols * depth + passes * rows * cols
     groups = math.ceil(rows / TILE) * math.ceil(cols / TILE)
-    if added:
+    if added or 8 < rows <= TILE:
         groups *= max(min(ENOUGH // groups, depth // 128), 1)
     return Kernel("matmul", calls, calls * 2.0 * rows * cols * depth, calls * float(numbers), groups)
 

@@ -34,6 +34,7 @@ KNOWN = {
     "en dash": "lehr",
     "exponent": "lehr",
     "scientific": "lehr",  # math-verify rounds 10.175 times 100
+    "percent": "lehr",  # and 5861.2 / 100
     "repeating": "lehr",
     "point at the end": "lehr",
     "text in fraction": "lehr",

@@ -21,6 +21,24 @@ fn row_sum(value: f32, local: u32) -> f32 {
     return total;
 }
 
+// As row_sum, of invocations WG / LANES apart: neighbours have neighbouring columns, so that they read whole cache lines of a row.
+fn column_sum(value: f32, local: u32) -> f32 {
+    if LANES == 1u {
+        return value;
+    }
+    reduce_slots[local] = value;
+    workgroupBarrier();
+    for (var step = LANES / 2u; step > 0u; step = step / 2u) {
+        if local < step * (WG / LANES) {
+            reduce_slots[local] = reduce_slots[local] + reduce_slots[local + step * (WG / LANES)];
+        }
+        workgroupBarrier();
+    }
+    let total = reduce_slots[local % (WG / LANES)];
+    workgroupBarrier();
+    return total;
+}
+
 fn row_max(value: f32, local: u32) -> f32 {
     if LANES == 1u {
         return value;

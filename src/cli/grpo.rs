@@ -8,6 +8,7 @@ use web_time::Instant;
 
 /// Flags of `lehr grpo`: those of `lehr pretrain`, and its own.
 #[derive(clap::Args, Debug)]
+#[group(id = "GrpoArgs")]
 pub struct Args {
     #[command(flatten)]
     common: pretrain::Args,

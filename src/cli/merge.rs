@@ -42,7 +42,7 @@ pub struct Args {
     #[arg(long, value_name = "DIR | RUN", conflicts_with_all = ["inputs", "method", "alpha", "decay", "weights", "last", "every", "at", "threads"])]
     lora: Option<PathBuf>,
     /// The adapter's base model, where it is not at the place that adapter_config.json names.
-    #[arg(long, value_name = "DIR", requires = "lora")]
+    #[arg(long, value_name = "DIR")]
     base: Option<PathBuf>,
     /// The new folder.
     #[arg(long, value_name = "DIR", required_unless_present = "dry_run")]
@@ -115,6 +115,7 @@ pub fn run(args: &Args) -> anyhow::Result<i32> {
     if let Some(adapter) = &args.lora {
         return fold(args, adapter);
     }
+    anyhow::ensure!(args.base.is_none(), "--base: is the base model of --lora; leave it out");
     anyhow::ensure!(args.threads.is_none_or(|n| (1..=256).contains(&n)), "--threads: must lie between 1 and 256");
     let rule = rule(args)?;
     let target = args.out.as_ref().map(|out| Target::new(&RealFs, out)).transpose()?;

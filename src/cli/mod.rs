@@ -1,4 +1,4 @@
-//! Layer 9: the commands. Results on standard output, progress on standard error, one line an error.
+//! Layer 10: the commands. Results on standard output, progress on standard error, one line an error.
 
 #[cfg(feature = "app")]
 mod app;

@@ -7,6 +7,7 @@ use web_time::Instant;
 
 /// Flags of `lehr sft`: those of `lehr pretrain`, and its own.
 #[derive(clap::Args, Debug)]
+#[group(id = "SftArgs")]
 pub struct Args {
     #[command(flatten)]
     common: pretrain::Args,

@@ -49,6 +49,7 @@ impl MemoryPlan {
         if let Some((RingPlace::Device, bytes)) = ring {
             parts.push(("merge ring", bytes));
         }
+        parts.extend(scratch(sizes));
         Ok(Self { parts, micro_batch, ring })
     }
 
@@ -63,6 +64,7 @@ impl MemoryPlan {
             let slots = reinforce::slots(c, settings, rollout, sizes);
             parts.push(("rollouts", rollouts::bytes(c, slots, max_len, settings.train.batch_size, sizes)));
         }
+        parts.extend(scratch(sizes));
         Ok(Self { parts, micro_batch, ring: None })
     }
 
@@ -89,14 +91,17 @@ pub fn within_memory(c: &ModelConfig, settings: &Settings, mut sizes: Sizes) -> 
         if plan.total() <= most {
             return Ok(sizes);
         }
-        let before = sizes;
-        if plan.part("rollouts") > plan.part("activations") {
-            sizes.rollout_cache_bytes = (sizes.rollout_cache_bytes / 2).max(1 << 20);
-            sizes.prefill_tokens = (sizes.prefill_tokens / 2).max(64);
+        let rollout_cache_bytes = (sizes.rollout_cache_bytes / 2).max(1 << 20);
+        let fewer_rollouts = Sizes { rollout_cache_bytes, prefill_tokens: (sizes.prefill_tokens / 2).max(64), ..sizes };
+        let fewer_rows = Sizes { activation_bytes: (sizes.activation_bytes / 2).max(1 << 20), ..sizes };
+        // The larger part first, as far as it goes.
+        let smaller = match plan.part("rollouts") > plan.part("activations") {
+            true => [fewer_rollouts, fewer_rows],
+            false => [fewer_rows, fewer_rollouts],
+        };
+        if let Some(next) = smaller.into_iter().find(|next| *next != sizes) {
+            sizes = next;
         } else {
-            sizes.activation_bytes = (sizes.activation_bytes / 2).max(1 << 20);
-        }
-        if sizes == before {
             let parts: Vec<String> = plan.parts.iter().map(|(name, bytes)| format!("{name} {}", human_bytes(*bytes))).collect();
             anyhow::bail!(
                 "--max-memory-gib {gib}: the run takes {} ({}); use --lora-rank, --activation-checkpointing, a shorter --seq-len, or a smaller \
@@ -118,6 +123,11 @@ pub(super) fn parameter_bytes(c: &ModelConfig, sizes: Sizes) -> anyhow::Result<V
     let adapters = c.lora.as_ref().map(|_| ("adapters", trained));
     let learning = [("grads", trained), ("adam_m", trained), ("adam_v", trained)];
     Ok([("values", weights)].into_iter().chain(adapters).chain(learning).collect())
+}
+
+/// What a device keeps for its kernels.
+fn scratch(sizes: Sizes) -> Option<(&'static str, u64)> {
+    (sizes.scratch_bytes > 0).then_some(("scratch", sizes.scratch_bytes))
 }
 
 /// Tokens computed at once, at most: a token may occur that often, and one invocation sums its rows (lavapipe ends loops at 65,535).

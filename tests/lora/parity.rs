@@ -243,7 +243,7 @@ fn a_folded_model_says_what_the_adapted_one_says() {
             let [a, b] = models.each_ref().map(|model| {
                 let mut rollouts = Rollouts::new(&device, model, 1, model.max_context()).unwrap();
                 let sampling = Sampling { temperature: 0.0, ..Sampling::default() };
-                let done = rollouts.run(&device, model, &[request.clone()], &sampling, &[], &mut |_, _| Ok(true));
+                let done = rollouts.run(&device, model, &[request.clone()], &sampling, &[], &mut |_, _, _| Ok(true));
                 done.unwrap().unwrap().remove(0)
             });
             assert_eq!(a.tokens, b.tokens, "{case}");

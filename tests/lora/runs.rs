@@ -1,9 +1,10 @@
 //! `lehr sft` and `lehr grpo` with adapters as users run them: PEFT folders, a kill, a resume, folding, refusals.
 
 use crate::common::{Place, TINY, json_lines, kind, run};
-use lehr::model::checkpoint;
+use lehr::model::checkpoint::step_name;
 use lehr::model::safetensors_file::SafetensorsFile;
 use lehr::model::weight_files::WeightFiles;
+use lehr::run_folder::checkpoints;
 use serde_json::{Value, json};
 use std::path::PathBuf;
 
@@ -41,7 +42,7 @@ fn sft(place: &Place, name: &str, more: &[&str]) -> std::process::Command {
 }
 
 fn step(place: &Place, name: &str, step: u64) -> PathBuf {
-    checkpoint::folder(&place.path(name)).join(checkpoint::step_name(step))
+    checkpoints::folder(&place.path(name)).join(step_name(step))
 }
 
 fn losses(place: &Place, run: &str) -> Vec<(u64, String)> {
@@ -147,7 +148,7 @@ fn what_cannot_work_is_refused_in_one_line() {
     refused(&["merge", "--lora=base", "--out=no"], &["adapter_config.json"]);
     refused(&["merge", "base", "--base=base", "--out=no"], &["--lora"]);
     json_lines(&mut place.lehr(with(&["--lora-rank=2", "--max-steps=1", "--batch-size=4", "--json"]).iter()));
-    refused(&["merge", "no", "--out=other"], &["is an adapter (LoRA)", "lehr merge --lora"]);
+    refused(&["merge", "no", "--last=1", "--out=other"], &["is an adapter (LoRA)", "lehr merge --lora"]);
     // An adapter of another model, a kind that is not computed, an adapter of itself.
     let bad = place.path("bad");
     std::fs::create_dir(&bad).unwrap();
@@ -205,10 +206,10 @@ fn grpo_trains_adapters() {
     let steps = kind(&events, "Step");
     assert_eq!(steps.len(), 4);
     assert!(!place.path("run/reference").exists());
-    let kl = |i: usize| steps[i]["metrics"]["kl"].as_f64().unwrap();
+    let kl = |i: usize| steps[i]["kl"].as_f64().unwrap();
     // The model begins as its reference, and leaves it as soon as a reward differs from another.
     assert!(kl(0).abs() < 1e-4, "{}", kl(0));
-    assert!(steps.iter().all(|s| s["metrics"]["kl"].is_number()));
+    assert!(steps.iter().all(|s| s["kl"].is_number()));
     grpo("cut", &["--max-steps=2"]);
     json_lines(&mut place.lehr(["grpo", "--json", "--resume=cut", "--max-steps=4"]));
     let adapters = |run: &str| place.checkpoint(run, 4, "adapter_model.safetensors");
@@ -221,7 +222,7 @@ fn grpo_trains_adapters() {
 #[test]
 fn published_models_have_plans_for_8_and_16_gib() {
     let place = puzzles();
-    let tokenizer = checkpoint::newest_valid(&lehr::vfs::RealFs, &place.path("base")).unwrap().found.unwrap().path;
+    let tokenizer = checkpoints::newest_valid(&lehr::vfs::RealFs, &place.path("base")).unwrap().found.unwrap().path;
     let common =
         json!({"hidden_act": "silu", "tie_word_embeddings": true, "max_position_embeddings": 32768, "vocab_size": 151_936});
     let models = [

@@ -2,7 +2,7 @@
 
 use lehr::config::{Grader, TaskSettings};
 use lehr::data::tasks::Question;
-use lehr::data::tasks::custom::WeightEvaluator;
+use lehr::data::tasks::custom::RowGrader;
 
 fn question(answer: &str) -> Question {
     Question { prompt: "q".into(), answer: answer.into(), level: 0 }
@@ -14,7 +14,7 @@ fn settings(grader: Grader) -> TaskSettings {
 
 fn right(grader: Grader, answer: &str, said: &str) -> bool {
     let question = question(answer);
-    let grade = WeightEvaluator::new(&settings(grader)).unwrap().grade(&[(&question, said)]).unwrap().remove(0);
+    let grade = RowGrader::new(&settings(grader)).unwrap().grade(&[(&question, said)]).unwrap().remove(0);
     assert_eq!(grade.reward, f64::from(u8::from(grade.correct)));
     grade.correct
 }
@@ -37,7 +37,7 @@ fn exact_number_and_regex() {
     ] {
         assert_eq!(right(grader, answer, said), verdict, "{grader:?} {answer}");
     }
-    let judge = |grader| WeightEvaluator::new(&settings(grader)).unwrap();
+    let judge = |grader| RowGrader::new(&settings(grader)).unwrap();
     let error = judge(Grader::Regex).check("(").unwrap_err().to_string();
     assert_eq!(error, "answer: \"(\" is no regular expression: error: unclosed group");
     let error = judge(Grader::Regex).check(r"\w{1000}{1000}").unwrap_err().to_string();
@@ -45,7 +45,7 @@ fn exact_number_and_regex() {
     let error = judge(Grader::Number).check("five of them, that is 5, or so they say").unwrap_err().to_string();
     assert!(error.starts_with("answer: \"five of them") && error.contains("holds no number and no short answer"), "{error}");
     assert!(judge(Grader::Exact).check("(").is_ok());
-    let error = WeightEvaluator::new(&settings(Grader::Process)).err().unwrap().to_string();
+    let error = RowGrader::new(&settings(Grader::Process)).err().unwrap().to_string();
     assert_eq!(error, "--grader process: needs --grader-command, the program that judges");
 }
 
@@ -54,7 +54,7 @@ fn exact_number_and_regex() {
 mod programs {
     use super::*;
 
-    fn judge(script: &str, timeout: f64) -> (tempfile::TempDir, WeightEvaluator) {
+    fn judge(script: &str, timeout: f64) -> (tempfile::TempDir, RowGrader) {
         let dir = tempfile::tempdir().unwrap();
         let path = dir.path().join("grader with space.sh");
         std::fs::write(&path, script).unwrap();
@@ -64,7 +64,7 @@ mod programs {
             grader_timeout: timeout,
             ..TaskSettings::default()
         };
-        (dir, WeightEvaluator::new(&settings).unwrap())
+        (dir, RowGrader::new(&settings).unwrap())
     }
 
     /// The error of a program that is asked twice at once.
@@ -189,7 +189,11 @@ done"#,
     #[test]
     fn a_command_that_is_none() {
         let judge = |command: &str, timeout: f64| {
-            Judge::new(&TaskSettings { grader_command: Some(command.into()), grader_timeout: timeout, ..TaskSettings::default() })
+            RowGrader::new(&TaskSettings {
+                grader_command: Some(command.into()),
+                grader_timeout: timeout,
+                ..TaskSettings::default()
+            })
         };
         let message = |command: &str, timeout: f64| judge(command, timeout).err().unwrap().to_string();
         assert_eq!(message(" ", 1.0), "--grader-command: empty. Name a program, such as \"python3 grader.py\"");

@@ -15,6 +15,7 @@ use web_time::Instant;
 
 /// Flags of `lehr eval --task`.
 #[derive(clap::Args, Debug)]
+#[group(id = "ExamArgs")]
 #[command(next_help_heading = "Answers to a task")]
 pub struct Args {
     /// Held-out questions that are asked.

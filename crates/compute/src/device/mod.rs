@@ -19,7 +19,7 @@ pub use cpu::Cpu;
 pub use fault::DeviceFault;
 pub use gpu::{Dispatcher, Extent, Gpu, GpuClass, LIBRARY, Shader, Uniform, Vendor, grid, reflect, resolve};
 pub use ledger::{Ledger, human_bytes};
-pub use open::{Device, Rates, SCRATCH_NUMBERS};
+pub use open::{Device, Rates};
 pub use recording::{Cost, Op, ProfileRow, Recorder, Recording};
 pub use sizes::Sizes;
 pub use tensor::{ALIGN, Arena, ArenaLayout, Tensor};

@@ -19,9 +19,6 @@ pub struct Device {
     scratch: OnceLock<Tensor>,
 }
 
-/// Numbers that [`Device::scratch`] holds: 16 MiB.
-pub const SCRATCH_NUMBERS: usize = 4 << 20;
-
 /// The two kinds of device.
 pub(super) enum Engine {
     Gpu(Box<Gpu>),
@@ -73,7 +70,9 @@ impl Device {
             gpu.set_class(class);
         }
         let sizes = Sizes { max_tensor_bytes: gpu.max_binding_bytes(), ..Sizes::of_class(gpu.class()) };
-        Ok(Self::new(Engine::Gpu(Box::new(gpu)), summary, sizes, faults))
+        let device = Self::new(Engine::Gpu(Box::new(gpu)), summary, sizes, faults);
+        device.reserve_scratch();
+        Ok(device)
     }
 
     /// Open a device by index or part of its name.
@@ -153,6 +152,7 @@ impl Device {
             };
             gpu.set_class(class);
             self.sizes = Sizes { max_tensor_bytes: self.sizes.max_tensor_bytes, ..Sizes::of_class(class) };
+            self.reserve_scratch();
         }
     }
 
@@ -201,9 +201,17 @@ impl Device {
     /// Memory for what an op passes from one of its dispatches to the next: one buffer for all ops, because they run one after the other.
     ///
     /// # Panics
-    /// When more than [`SCRATCH_NUMBERS`] are asked for (a defect of the caller).
+    /// When more is asked for than [`Sizes::scratch_bytes`] (a defect of the caller).
     pub fn scratch(&self, numbers: usize) -> Tensor {
-        self.scratch.get_or_init(|| Tensor::new(self, "scratch", "scratch", &[SCRATCH_NUMBERS])).slice(0..numbers)
+        let all = || Tensor::new(self, "scratch", "scratch", &[self.sizes.scratch_bytes as usize / 4]);
+        self.scratch.get_or_init(all).slice(0..numbers)
+    }
+
+    /// Allocate it at once, as the plan of a run's memory counts it.
+    fn reserve_scratch(&self) {
+        if self.sizes.scratch_bytes > 0 {
+            self.scratch(0);
+        }
     }
 
     /// What is allocated on the device, by purpose.

@@ -19,6 +19,8 @@ pub struct Sizes {
     pub replays_at_once: usize,
     /// Bytes of snapshots for live merging that are kept in device memory unasked.
     pub merge_ring_bytes: u64,
+    /// Bytes of [`super::Device::scratch`].
+    pub scratch_bytes: u64,
     /// Share of the measured matmul peak that a training step usually reaches, for estimates of time (LOG.md).
     pub share_of_peak: f64,
 }
@@ -34,6 +36,7 @@ impl Sizes {
         rollout_cache_bytes: 4 << 30,
         replays_at_once: 8,
         merge_ring_bytes: 2 << 30,
+        scratch_bytes: 16 << 20,
         share_of_peak: 0.33,
     };
 
@@ -47,6 +50,7 @@ impl Sizes {
         rollout_cache_bytes: 1 << 30,
         replays_at_once: 2,
         merge_ring_bytes: 4 << 30,
+        scratch_bytes: 0,
         share_of_peak: 0.7,
     };
 
@@ -60,6 +64,7 @@ impl Sizes {
         rollout_cache_bytes: 1 << 30,
         replays_at_once: 1,
         merge_ring_bytes: 4 << 30,
+        scratch_bytes: 0,
         share_of_peak: 0.6,
     };
 }

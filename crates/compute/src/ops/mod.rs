@@ -38,6 +38,16 @@ pub(crate) fn row_lanes(gpu: &Gpu, cols: usize, loops: usize) -> u32 {
     }
 }
 
+/// Invocations in a workgroup that sums columns, `lanes` of them each: on a GPU as many columns as fill a cache line, on a software adapter,
+/// where there are few columns, small workgroups, so that every core has some.
+pub(crate) fn column_group(gpu: &Gpu, lanes: u32) -> u32 {
+    match gpu.class() {
+        GpuClass::Software if lanes == 1 => 8,
+        GpuClass::Software => WG,
+        GpuClass::Hardware => (4 * lanes).max(WG),
+    }
+}
+
 /// Loop iterations of one of `lanes` invocations that share a row: `loops` loops over the row's vec4, at most 8 reductions.
 pub(crate) fn row_iterations(lanes: u32, cols: usize, loops: usize) -> usize {
     loops * cols.div_ceil(4).div_ceil(lanes as usize) + 8 * lanes.ilog2() as usize

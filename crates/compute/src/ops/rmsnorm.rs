@@ -3,7 +3,7 @@
 mod host;
 
 use super::check::{Case, Check, wide};
-use super::{WG, row_iterations, row_lanes};
+use super::{WG, column_group, row_iterations, row_lanes};
 use crate::device::{Cost, Device, Dispatcher, Extent, Op, Recorder, Shader, Tensor, grid};
 use crate::{bind, shader, uniform};
 
@@ -67,8 +67,7 @@ impl Rows {
     fn dispatch_gain(&self, wgsl: &mut Dispatcher<'_>) -> anyhow::Result<()> {
         // Lanes share the rows, which are read a vec4 of a few columns at a time.
         let lanes = row_lanes(wgsl.gpu(), 4 * self.count().min(ROWS_OF_A_LANE), 1);
-        // Few columns: on a software adapter small workgroups, so that every core has some.
-        let size = if lanes == 1 { 8 } else { WG };
+        let size = column_group(wgsl.gpu(), lanes);
         let groups = grid((self.cols as u64 / 4).div_ceil(u64::from(size / lanes)));
         let most = ROWS_OF_A_LANE * lanes as usize;
         for first in (0..self.count()).step_by(most) {

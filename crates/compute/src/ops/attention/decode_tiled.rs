@@ -78,7 +78,7 @@ impl TiledDecodePlan {
         t.line(&format!("var<workgroup> part_scores: array<array<array<f32, {}>, {split}>, {heads}>;", keys + 4));
         t.line(&format!("var<workgroup> weights: array<array<f32, {keys}>, {heads}>;"));
         t.line(&format!("var<workgroup> maxima: array<array<f32, {}>, {heads}>;", keys / OCTET));
-        t.line(&format!("var<workgroup> places: array<u32, {keys}>;"));
+        t.line(&format!("var<workgroup> key_rows: array<u32, {keys}>;"));
         t.line(&format!("var<workgroup> acc_slots: array<vec4<f32>, {THREADS}>;"));
         t.line(&format!("var<workgroup> sum_slots: array<f32, {THREADS}>;"));
         t.line(HELPERS);
@@ -113,6 +113,7 @@ impl TiledDecodePlan {
         t.line("let prefixed = assigned[3u * row + 2u];");
         t.line(&format!("let part = local % {split}u; // of a key"));
         t.line("let column = local % D4; // of a value");
+        t.line("let last_row = cache_at(dims.cache_rows - 1u, kv);");
         for h in 0..heads {
             for d in 0..self.width4() / split {
                 t.line(&format!("let q{h}_{d} = qkv[query_at(row, head + {h}u) + part + {}u] * dims.scale;", d * split));
@@ -138,7 +139,7 @@ impl TiledDecodePlan {
             t.line(&format!("part_scores[{h}][part][k] = total({});", products.join(" + ")));
         }
         t.open("if part == 0u");
-        t.line("places[k] = place;");
+        t.line("key_rows[k] = at;");
         t.close();
         t.close();
         t.line("workgroupBarrier();");
@@ -191,7 +192,7 @@ impl TiledDecodePlan {
             t.open(&format!("if local < {}u", groups * self.width4()));
         }
         t.open(&format!("for (var k = local / D4; k < {keys}u; k += {groups}u)"));
-        t.line("let value = cache_v[cache_at(min(places[k], dims.cache_rows - 1u), kv) + column];");
+        t.line("let value = cache_v[min(key_rows[k], last_row) + column];");
         for h in 0..self.heads {
             t.line(&format!("let p{h} = weights[{h}][k];"));
             t.line(&format!("acc{h} += p{h} * value;"));

@@ -209,7 +209,7 @@ impl Plan {
                 t.line(&format!("var<workgroup> reach_tile: array<u32, {staged}>;"));
             }
             if self.split > 1 {
-                // Two sets that take turns, so that one barrier is enough for an exchange.
+                // Two sets, used alternately, so that one barrier is enough for an exchange.
                 let lanes = self.threads / split;
                 t.line(&format!(
                     "var<workgroup> part_sums: array<array<array<array<f32, {split}>, {lanes}>, {}>, 2>;",
@@ -247,7 +247,7 @@ impl Plan {
                 "let part = local % {}u; // this thread owns every {}th vec4 of the head dimension",
                 self.split, self.split
             ));
-            t.line("var turn = 0u;");
+            t.line("var parity = 0u;");
         }
         for r in 0..self.rows {
             let offset = r * self.threads / self.split;
@@ -313,14 +313,14 @@ impl Plan {
         }
         let row = format!("[local / {}u]", self.split);
         for (i, name) in sums.iter().enumerate() {
-            t.line(&format!("part_sums[turn][{i}]{row}[part] = {name};"));
+            t.line(&format!("part_sums[parity][{i}]{row}[part] = {name};"));
         }
         t.line("workgroupBarrier();");
         for (i, name) in sums.iter().enumerate() {
-            let parts: Vec<_> = (0..self.split).map(|p| format!("part_sums[turn][{i}]{row}[{p}]")).collect();
+            let parts: Vec<_> = (0..self.split).map(|p| format!("part_sums[parity][{i}]{row}[{p}]")).collect();
             t.line(&format!("{name} = {};", parts.join(" + ")));
         }
-        t.line("turn = 1u - turn;");
+        t.line("parity = 1u - parity;");
     }
 
     pub(super) fn load(&self, t: &mut Text, name: &str, r: usize, at: &str, head: &str, scale: &str) {

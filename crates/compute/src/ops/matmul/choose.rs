@@ -2,7 +2,7 @@
 
 use super::{Extra, Family, Role, Shape, Tile};
 use crate::device::cpu::gemm;
-use crate::device::{Device, Gpu, GpuClass, Recorder, SCRATCH_NUMBERS, Tensor, Vendor};
+use crate::device::{Device, Gpu, GpuClass, Recorder, Tensor, Vendor};
 use sha2::{Digest as _, Sha256};
 use std::sync::OnceLock;
 use web_time::Instant;
@@ -75,7 +75,7 @@ pub(super) fn parts(device: &Device, role: Role, shape: &Shape) -> Option<Parts>
     };
     let [block_rows, block_cols] = tile.block();
     let groups = shape.rows.div_ceil(block_rows) * shape.cols.div_ceil(block_cols);
-    let fits = SCRATCH_NUMBERS / (shape.rows * shape.strides[2]).max(1);
+    let fits = device.sizes().scratch_bytes as usize / 4 / (shape.rows * shape.strides[2]).max(1);
     let parts = (ENOUGH / groups.max(1)).min(shape.depth / LEAST).min(fits);
     // Parts are rounded up to whole slabs, so the last ones could be empty.
     let parts = shape.depth.div_ceil(super::part_span(shape.depth, parts.max(1)));

@@ -17,7 +17,7 @@ use choose::Parts;
 pub use choose::{candidates, choose, measured_peak_gflops, tiles};
 pub use source::{Epilogue, Family, LANES, Role, Tile, Variant};
 
-use super::{WG, row_constants, row_iterations, row_lanes};
+use super::{WG, column_group, row_constants, row_iterations, row_lanes};
 use crate::device::cpu::gemm;
 use crate::device::{Cost, Dispatcher, Extent, Op, Recorder, Shader, Tensor, Vendor, grid};
 use crate::{bind, shader, uniform};
@@ -114,14 +114,16 @@ fn dispatch_bias(wgsl: &mut Dispatcher<'_>, rows: usize, cols: usize, stride: us
     // Rows of a lane in one dispatch.
     const ROWS: usize = 32_768;
     let lanes = row_lanes(wgsl.gpu(), 4 * rows.min(ROWS), 1);
-    let groups = grid((cols as u64).div_ceil(4).div_ceil(u64::from(WG / lanes)));
+    let size = column_group(wgsl.gpu(), lanes);
+    let constants = [("WG", f64::from(size)), ("LANES", f64::from(lanes))];
+    let groups = grid((cols as u64).div_ceil(4).div_ceil(u64::from(size / lanes)));
     let most = ROWS * lanes as usize;
     for first in (0..rows).step_by(most) {
         let end = rows.min(first + most);
         let dims = BiasDims { first_row: first as u32, end_row: end as u32, cols: cols as u32, stride4: (stride / 4) as u32 };
         let share = (end - first) as f64 / rows as f64;
         let extent = Extent { groups, iterations: row_iterations(lanes, 4 * (end - first), 1) };
-        wgsl.run_part(&BIAS, "backward", &row_constants(lanes), dims, extent, share)?;
+        wgsl.run_part(&BIAS, "backward", &constants, dims, extent, share)?;
     }
     Ok(())
 }
