@@ -1,4 +1,4 @@
-//! Layer 6: starting and following commands of lehr. The window and the stories see processes only as [`Backend`] and [`Task`]. Natively a
+//! Layer 7: starting and following commands of lehr. The window and the stories see processes only as [`Backend`] and [`Task`]. Natively a
 //! command is a child process ([`Native`]); another host could run it in a worker.
 
 mod native;

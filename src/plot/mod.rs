@@ -1,4 +1,4 @@
-//! Layer 0: charts. Numbers are converted to a [`Scene`] of shapes, which is written as SVG here and drawn on the screen by the window.
+//! Layer 2: charts. Numbers are converted to a [`Scene`] of shapes, which is written as SVG here and drawn on the screen by the window.
 //!
 //! [`Chart`] (lines, dots, bands), [`Bars`], [`Violins`] (and boxes), [`Heatmap`], [`Contours`], and [`Panels`], a grid of any of them. The
 //! same numbers give the same text, without ids, scripts or external references. Colour-blind readers can distinguish the colours. Missing
