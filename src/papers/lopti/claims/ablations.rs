@@ -1,4 +1,4 @@
-//! L8 and L9: the reversed order, and updates of one part alone.
+//! L8 and L9: the reversed order, and updates of a part of the tokens.
 
 use super::super::context::Context;
 use super::super::plan::Plan;
@@ -46,7 +46,7 @@ pub fn reversed(c: &Context<'_>) -> anyhow::Result<Finding> {
     Ok(found.picture("l8-reversed", picture("L8: the reversed order", &of)))
 }
 
-/// Only one part of the tokens.
+/// Updates with only a part of the tokens.
 pub fn masked(c: &Context<'_>) -> anyhow::Result<Finding> {
     let of = rows(c, &Plan::ways("L9"))?;
     let [grpo, quarter, half, low] = [&of[0], &of[1], &of[2], &of[3]];
