@@ -107,7 +107,7 @@ impl Model {
         frozen.source.lock().unwrap_or_else(std::sync::PoisonError::into_inner).clone()
     }
 
-    /// Random values from a seed; adapters start as the identity.
+    /// Random values from a seed; adapters start without effect.
     pub fn initialise(&self, device: &Device, seed: u64) {
         let frozen = self.frozen.iter().flat_map(|frozen| frozen.parameters.tensors(&frozen.values));
         for (spec, tensor) in self.parameters.tensors(&self.values).chain(frozen) {
