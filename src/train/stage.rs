@@ -1,5 +1,5 @@
-//! What the stages differ in: pre-training and fine-tuning are [`super::supervised::Supervised`] over a source of batches, reinforcement
-//! learning ([`super::reinforce::Reinforce`]) makes its own.
+//! The interface of the stages: pre-training and fine-tuning are [`super::supervised::Supervised`] over a source of batches, GRPO
+//! ([`super::reinforce::Reinforce`]) samples its own.
 
 use super::live_merge::LiveMerge;
 use super::predictions::Seen;
@@ -13,7 +13,7 @@ use crate::ops::adamw::UpdateParams;
 use crate::progress::Progress;
 use anyhow::Result;
 
-/// What a stage works on: all of a trainer but the stage itself.
+/// The parts of a trainer that its stage uses.
 pub(super) struct Parts<'a> {
     pub device: &'a Device,
     pub model: &'a Model,
@@ -22,20 +22,20 @@ pub(super) struct Parts<'a> {
     pub state: &'a mut TrainerState,
 }
 
-/// See the module. The defaults are those of a stage that has no such thing; [`super::Trainer`] documents each.
+/// A training stage. The defaults are for stages without the feature; [`super::Trainer`] documents each method.
 pub(super) trait Stage {
     /// Make the next update, with `hyper`.
     fn step(&mut self, parts: Parts<'_>, hyper: UpdateParams, progress: &mut Progress<'_>) -> Result<Option<StepResult>>;
 
-    /// The numbers of the oldest update that was submitted and not yet returned.
+    /// The result of the oldest update that was submitted and not yet returned.
     fn take(&mut self, _: &Device, _: &mut Optimizer) -> Result<Option<StepResult>> {
         Ok(None)
     }
 
-    /// Tokens in one update; in reinforcement, completions.
+    /// Tokens per update; in GRPO, completions.
     fn tokens_per_step(&self) -> u64;
 
-    /// Held-out loss of the model's own weights, or of those that `by` is recorded over.
+    /// Held-out loss of the model's own weights, or of those of the recording `by`.
     fn evaluate(
         &self,
         _: &Device,
@@ -47,7 +47,7 @@ pub(super) trait Stage {
         Ok(None)
     }
 
-    /// The task's held-out questions.
+    /// Evaluate on the task's held-out questions.
     fn evaluate_task(
         &mut self,
         _: &Device,

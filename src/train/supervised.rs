@@ -1,4 +1,4 @@
-//! The supervised stages, pre-training and fine-tuning: batches from a source, a gradient pass, held-out loss. A stage is its source.
+//! The supervised stages, pre-training and fine-tuning: batches from a source, a gradient pass, held-out loss. They differ in the source.
 
 use super::predictions::Seen;
 use super::stage::{Parts, Stage};
@@ -13,18 +13,18 @@ use crate::ops::objective::stats;
 use crate::progress::Progress;
 use std::collections::VecDeque;
 
-/// What a supervised stage needs beside model and optimizer.
+/// State of a supervised stage beside model and optimizer.
 pub(super) struct Supervised {
     pass: GradientPass,
     scorer: Scorer,
     source: Box<dyn Source>,
     ring: ReadRing,
-    /// Updates whose numbers are still on their way.
+    /// Updates whose results have not arrived yet.
     late: VecDeque<Late>,
     batch_size: usize,
 }
 
-/// What the host knows of an update when it is submitted.
+/// Host-side numbers of an update when it is submitted.
 #[derive(Clone, Copy, Debug, Default)]
 struct Late {
     step: u64,
@@ -101,7 +101,7 @@ impl Stage for Supervised {
         let numbers: Vec<f32> = self.ring.take(device)?;
         let norms = optimizer.norms.as_mut().map_or(Ok(None), |norms| norms.take(device, late.step))?;
         let (loss, grad_norm) = (f64::from(numbers[stats::LOSS]), f64::from(numbers[stats::GRAD_NORM]));
-        // As the gate in adamw.wgsl: where logits overflow, the loss is infinite while clamps may leave a finite, wrong gradient.
+        // As the gate in adamw.wgsl: when logits overflow, the loss is infinite while clamps may leave a finite, wrong gradient.
         let finite = numbers[stats::NOT_FINITE] == 0.0 && grad_norm.is_finite() && loss.is_finite();
         let numbers = Step {
             step: late.step,
@@ -110,7 +110,7 @@ impl Stage for Supervised {
             loss,
             entropy: f64::from(numbers[stats::ENTROPY]),
             mean_token_accuracy: f64::from(numbers[stats::ACCURACY]),
-            // The sum of squares of a gradient with a NaN may be anything.
+            // The sum of squares of a gradient with a NaN is undefined.
             grad_norm: if finite { grad_norm } else { f64::NAN },
             learning_rate: late.learning_rate,
             skipped: !finite,
@@ -142,7 +142,7 @@ impl Stage for Supervised {
     }
 }
 
-/// Rows of a batch, `rows` at a time.
+/// The batch in slices of `rows` rows.
 fn micro_batches(batch: &Batch, rows: usize) -> impl Iterator<Item = Batch> + '_ {
     (0..batch.batch_size / rows).map(move |i| {
         let part = i * rows * batch.seq_len..(i + 1) * rows * batch.seq_len;

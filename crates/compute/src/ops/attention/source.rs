@@ -173,7 +173,9 @@ impl Plan {
 
     pub(super) fn header(&self, t: &mut Text) {
         let Self { head_dim, rows, split, chunk, staging, .. } = self;
-        t.line("// Causal grouped-query attention within documents.             made by crates/compute/src/ops/attention/source.rs");
+        t.line(
+            "// Causal grouped-query attention within documents.             made by crates/compute/src/ops/attention/source.rs",
+        );
         t.line(&format!(
             "// {staging:?}: head width {head_dim} over {split} threads, {rows} rows a thread, {chunk} streamed rows at a time."
         ));
