@@ -7,7 +7,7 @@ use web_time::Instant;
 
 /// Interruption by a signal.
 #[derive(Debug, thiserror::Error)]
-#[error("interrupted; the same command goes on from here")]
+#[error("interrupted; the same command continues from here")]
 pub struct Interrupted;
 
 /// Fail if a signal has arrived.

@@ -164,7 +164,7 @@ impl Run<'_> {
         self.out.keep_samples(&samples);
         if step.skipped {
             let text = format!(
-                "update {}: the gradient was not finite, so nothing was changed; if this goes on, lower --learning-rate",
+                "update {}: the gradient was not finite, so nothing was changed; if this continues, lower --learning-rate",
                 step.step
             );
             self.out.emit(&Event::Warning { text });

@@ -59,7 +59,7 @@ impl UpdateMethod {
             Self::Lopti(eta) => format!("Lopti {eta}"),
             Self::Both => "AR + Lopti".into(),
             Self::Twice => "GRPO, two passes".into(),
-            Self::RandomSplit => "Lopti, split by lot".into(),
+            Self::RandomSplit => "Lopti, random split".into(),
             Self::HighFirst => "Lopti, high first".into(),
             Self::OwnMoments => "Lopti, moments apart".into(),
             Self::Only(&[1]) => "only p < 0.25".into(),

@@ -38,11 +38,11 @@ pub mod stats {
     pub const KL: usize = 11;
     /// Sum of log pi_old - log pi over the pass's rows.
     pub const OLD_KL: usize = 12;
-    /// Rows where A < 0 and the lower clip took the gradient.
+    /// Rows where A < 0 and the lower clip is active (zero gradient).
     pub const CLIP_LOW: usize = 13;
-    /// Rows where A > 0 and the upper clip took the gradient.
+    /// Rows where A > 0 and the upper clip is active (zero gradient).
     pub const CLIP_HIGH: usize = 14;
-    /// Rows where the dual clip took the gradient.
+    /// Rows where the dual clip is active (zero gradient).
     pub const CLIP_DUAL: usize = 15;
     /// Sum of |ratio - 1| over the pass's rows.
     pub const RATIO: usize = 16;
@@ -173,7 +173,7 @@ pub mod twin {
         pub terms: (f64, f64),
         /// d loss / d log pi and d loss / d entropy.
         pub gradient: (f64, f64),
-        /// Which clip took the gradient: (low, high, dual).
+        /// Which clip is active: (low, high, dual).
         pub clipped: (bool, bool, bool),
     }
 

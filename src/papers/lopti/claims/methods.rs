@@ -58,7 +58,7 @@ pub fn puzzles(c: &Context<'_>) -> anyhow::Result<Finding> {
     let [twice, lot] = [4, 5];
     let mut checks = ranking(&of);
     checks.push(Check::new("accuracy: AR + Lopti minus the better of the two", stacked(&of), Wants::Above(0.0)));
-    for (row, what) in [(twice, "GRPO with as many updates"), (lot, "Lopti split by lot")] {
+    for (row, what) in [(twice, "GRPO with as many updates"), (lot, "Lopti, random split")] {
         let found = difference(&of[LOPTI], &of[row], accuracy);
         checks.push(Check::new(format!("accuracy: Lopti minus {what}"), found, Wants::Above(0.0)));
     }
@@ -86,7 +86,7 @@ pub fn puzzles(c: &Context<'_>) -> anyhow::Result<Finding> {
             "From the same fine-tuned model: {} steps of {} completions ({} a puzzle) at temperature {}, {} updates a pass, AdamW at {:.0e} (chosen \
              for plain GRPO), clip 0.20 / 0.24, k3 0.001; alpha = {ALPHA}, eta = {ETA}; fresh puzzles of {} people; exams of {} held-out puzzles, \
              the same for all arms. The claim needs each method above GRPO, both together above each alone, Lopti above GRPO with as many \
-             updates and above a split by lot, and gains that grow with the number of people.",
+             updates and above a random split, and gains that grow with the number of people.",
             s.steps, s.batch_size, s.num_generations, s.temperature, s.mini_batches, s.learning_rate, s.people[0], s.exams.1
         ),
         checks,
@@ -108,7 +108,7 @@ pub fn controls(c: &Context<'_>) -> anyhow::Result<Finding> {
     let mut found = Finding::new(
         "L5b",
         "Lopti's gain is neither that of a larger learning rate nor that of moments carried from pass to pass (controls, not the paper's)",
-        "Not in the paper: Lopti makes twice as many AdamW steps, and its second pass goes on with the first one's moments",
+        "Not in the paper: Lopti makes twice as many AdamW steps, and its second pass continues with the first one's moments",
         "As L5. The claim needs Lopti above GRPO at 1.41 and 2 times the rate, and Lopti whose passes have moments of their own above GRPO."
             .into(),
         checks,

@@ -211,7 +211,7 @@ pub fn right(c: &Context<'_>) -> anyhow::Result<Finding> {
         checks.push(check("top quartile, AR minus GRPO", (0, 3), (1, 3), Wants::Above(0.0)));
         checks.push(check("top quartile, Lopti minus GRPO", (0, 3), (2, 3), Wants::Above(0.0)));
         checks.push(check("top quartile, Lopti minus GRPO in two passes", (3, 3), (2, 3), Wants::Nothing));
-        checks.push(check("top quartile, Lopti minus a split by lot", (4, 3), (2, 3), Wants::Nothing));
+        checks.push(check("top quartile, Lopti minus a random split", (4, 3), (2, 3), Wants::Nothing));
     }
     let mut rows = Vec::new();
     let mut panels = Panels::new("L4: tokens with a positive advantage whose probability rose", 2)
@@ -240,7 +240,7 @@ pub fn right(c: &Context<'_>) -> anyhow::Result<Finding> {
             "{} batches in all ({batches} a seed) of {} completions; the update of each method from the same weights, by plain gradient descent \
              (as in L3) and by AdamW at the rate of training (moments at zero); tokens that did not move at all are left out. The paper's \
              effect is 3 to 4 points, which wants a hundred batches. The claim needs, with both optimizers, the lowest quartile above the top \
-             one under GRPO, and AR and Lopti above GRPO in the top one. Controls: as many updates without a split, and a split by lot.",
+             one under GRPO, and AR and Lopti above GRPO in the top one. Controls: as many updates without a split, and a random split.",
             batches * c.seeds.len() as u64,
             c.scale.probe.1
         ),

@@ -296,7 +296,7 @@ fn dispatch_in_parts(wgsl: &mut Dispatcher<'_>, role: Role, parts: Parts, entry:
     wgsl.run_part(&PARTS, entry, &[], dims, Extent { groups, iterations: parts }, 0.0)
 }
 
-/// Summed indices of one of so many parts, a multiple of every tile's slab.
+/// Summed indices of one of several parts, a multiple of every tile's slab.
 fn part_span(depth: usize, parts: usize) -> usize {
     depth.div_ceil(parts).next_multiple_of(16)
 }

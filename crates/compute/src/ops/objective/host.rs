@@ -80,7 +80,7 @@ struct Row {
     kl: f32,
     kl_slope: f32,
     ratio: f32,
-    /// Which clip took the gradient: low, high, dual.
+    /// Which clip is active: low, high, dual.
     clipped: [bool; 3],
 }
 

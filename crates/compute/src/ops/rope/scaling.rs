@@ -8,7 +8,7 @@ use serde::{Deserialize, Serialize};
 pub enum RopeScaling {
     /// Position interpolation: every frequency divided by `factor`.
     Linear {
-        /// Contexts become so many times longer.
+        /// How many times longer contexts become.
         factor: f64,
     },
     /// Dynamic NTK: no scaling up to `max_position_embeddings` tokens, beyond which frequencies depend on the length of the text.
