@@ -11,7 +11,7 @@ use std::collections::{HashMap, HashSet};
 
 /// Maximum vocabulary size.
 const MAX_TOKENS: usize = 1 << 20;
-/// Limit for reconstructing merges: the length of a token that is split at each of its characters.
+/// Limits for reconstructing merges: length of a token that is split at each of its characters, total bytes, and number of pairs.
 pub(super) const MAX_TOKEN: usize = 1 << 10;
 const MAX_TOKEN_BYTES: usize = 64 << 20;
 const MAX_PAIRS: usize = 1 << 21;

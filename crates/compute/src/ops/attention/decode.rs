@@ -1,4 +1,4 @@
-//! Writes the WGSL of attention for one new token a sequence against a cache of keys and values.
+//! Generates the WGSL of attention for one new token per sequence over a cache of keys and values.
 //!
 //! A workgroup owns `heads` query heads that share a kv head. Its lanes split the keys, so that each loads rows nobody else needs; at the
 //! end their (maximum, sum, accumulator) are combined through workgroup memory. The first keys of a row may lie elsewhere in the cache:
@@ -7,7 +7,7 @@
 use super::source::{Pass, Plan, Staging, Stream};
 use super::wgsl_lines::Text;
 
-/// What shapes a text.
+/// Parameters of a text.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub struct DecodePlan {
     /// D, a multiple of 4.

@@ -94,7 +94,7 @@ fn policy_row(logp: f32, sample: &[f32], settings: &[f32]) -> Row {
     let is_clipped = clipped > plain;
     let ceiling = -advantage * delta;
     let is_dual = delta > 0.0 && advantage < 0.0 && plain.max(clipped) > ceiling;
-    // The clamps let no gradient through.
+    // The clamps have zero gradient.
     let gap = sample[1] - logp;
     let d = gap.clamp(-5.0, 5.0);
     let raw = k3(d);
