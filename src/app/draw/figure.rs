@@ -177,7 +177,8 @@ mod tests {
         let chart = chart.add(Series::line("b", &[(0.0, 2.0), (3.0, 2.0)]).dashed().with_band(&[(1.0, 3.0), (1.5, 2.5)]));
         for visuals in [Visuals::dark(), Visuals::light()] {
             let [ground, text] = [Ink::PAPER, Ink::Grey(0)].map(|ink| color(ink, &visuals));
-            assert_eq!((ground, text), (visuals.faint_bg_color, visuals.text_color()));
+            let [r, g, b, _] = visuals.faint_bg_color.to_array();
+            assert_eq!((ground, text), (Color32::from_rgb(r, g, b), visuals.text_color()));
             let series = color(Ink::Series(1), &visuals);
             let context = eframe::egui::Context::default();
             let mut texts = Vec::new();
