@@ -59,7 +59,7 @@ pub fn figure(ui: &mut Ui, name: &str, height: f32, make: impl FnOnce(f64, f64) 
 fn color(ink: Ink, visuals: &Visuals) -> Color32 {
     match ink {
         Ink::Grey(level) => {
-            let (text, ground) = (visuals.text_color(), visuals.faint_bg_color);
+            let (text, ground) = (visuals.text_color(), visuals.panel_fill);
             let mix = |a: u8, b: u8| (f32::from(a) + (f32::from(b) - f32::from(a)) * f32::from(level) / 255.0).round() as u8;
             Color32::from_rgb(mix(text.r(), ground.r()), mix(text.g(), ground.g()), mix(text.b(), ground.b()))
         }
@@ -177,8 +177,7 @@ mod tests {
         let chart = chart.add(Series::line("b", &[(0.0, 2.0), (3.0, 2.0)]).dashed().with_band(&[(1.0, 3.0), (1.5, 2.5)]));
         for visuals in [Visuals::dark(), Visuals::light()] {
             let [ground, text] = [Ink::PAPER, Ink::Grey(0)].map(|ink| color(ink, &visuals));
-            let [r, g, b, _] = visuals.faint_bg_color.to_array();
-            assert_eq!((ground, text), (Color32::from_rgb(r, g, b), visuals.text_color()));
+            assert_eq!((ground, text), (visuals.panel_fill, visuals.text_color()));
             let series = color(Ink::Series(1), &visuals);
             let context = eframe::egui::Context::default();
             let mut texts = Vec::new();
