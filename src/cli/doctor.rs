@@ -122,7 +122,7 @@ fn check_kernels(args: &Args, device: &Device) -> anyhow::Result<usize> {
     let (mut failed, mut compiling, mut left_out) = (0, 0.0, 0);
     if !args.json {
         output::line(&format!(
-            "\n{:<44} {:>10}  {:>10}  {:>9}  result",
+            "\n{:<36} {:>10}  {:>10}  {:>9}  result",
             "kernel (against its f64 twin)", "error", "compile", "run"
         ))?;
     }
@@ -146,7 +146,7 @@ fn check_kernels(args: &Args, device: &Device) -> anyhow::Result<usize> {
         } else {
             let verdict = if passed { "ok" } else { "WRONG" };
             let (compile, run) = (1e3 * compile_seconds, 1e3 * run_seconds);
-            output::line(&format!("{:<44} {:>8.1} %  {compile:>7.0} ms  {run:>6.0} ms  {verdict}", check.name, 100.0 * worst))?;
+            output::line(&format!("{:<36} {:>8.1} %  {compile:>7.0} ms  {run:>6.0} ms  {verdict}", check.name, 100.0 * worst))?;
             if !passed {
                 output::folded_line(&format!("  {detail}"))?;
             }

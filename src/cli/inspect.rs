@@ -152,7 +152,7 @@ fn widths(cells: &[Vec<String>]) -> Vec<usize> {
 
 /// The best prediction after each token, part by part.
 fn lens(found: &Inspection) -> anyhow::Result<()> {
-    output::line("\nLogit lens: the best guess of what comes after each token, were this part the last")?;
+    output::line("\nLogit lens: the most likely next token if this part were the last")?;
     let best = |part: &inspect::Lens, i: usize| part.positions[i].next.first().map_or(String::new(), guess);
     let mut left = vec![format!("{:>4}  {:PIECE$}", "", "token")];
     let mut cells = vec![found.lens.iter().map(|part| part.part.clone()).collect::<Vec<String>>()];
