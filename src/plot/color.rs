@@ -130,10 +130,10 @@ mod tests {
 
     #[test]
     fn lines_stand_out_from_white() {
-        for i in 0..SERIES.len() {
+        for (i, hex) in SERIES.iter().enumerate() {
             let rgb = Ink::Series(i).rgb().map(|c| f64::from(c) / 255.0);
-            assert!(contrast(1.0, luminance(rgb)) > 2.0, "{}", SERIES[i]);
-            assert_eq!(Ink::Series(i).hex(), SERIES[i]);
+            assert!(contrast(1.0, luminance(rgb)) > 2.0, "{hex}");
+            assert_eq!(&Ink::Series(i).hex(), hex);
         }
     }
 }
