@@ -1,6 +1,6 @@
 //! Reinforcement learning on verifiable rewards: GRPO and REINFORCE++, Advantage Reweighting and Lopti (arXiv 2505.12929).
 //!
-//! A step ([`Reinforce::step`]): completions are sampled and graded; [`Policy::score`] computes the log-probability of each token;
+//! A step ([`Reinforce`]): completions are sampled and graded; [`Policy::score`] computes the log-probability of each token;
 //! [`advantage::fill`] computes advantages from rewards; [`passes`] selects the tokens that are updated together; each mini-batch of each
 //! pass is one [`Policy::update`]. Old log-probabilities and advantages stay fixed through all passes of the step.
 
