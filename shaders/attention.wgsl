@@ -1,4 +1,5 @@
-// Attention's cache: the new keys and values go where they belong. (The rest of attention is generated: crates/compute/src/ops/attention/source.rs.)
+// Attention's cache: copies the new keys and values to their positions. (The rest of attention is generated:
+// crates/compute/src/ops/attention/source.rs.)
 //
 //   qkv (rows, skip4 + 2 width4)   positions (rows)   cache_k, cache_v (sequences, max_time, width4)        all in vec4
 #import grid

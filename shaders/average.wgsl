@@ -1,6 +1,6 @@
 // Weighted average of snapshots of the parameters, as a sum of differences from weights that lie near them: what is added up is small,
 // so that rounding is that of one addition, not of N.        merged = base + sum_s w_s (snapshot_s - base),  sum_s w_s = 1
-//   weights: one a snapshot        merged: holds the sum of differences until `finish`
+//   weights: one per snapshot        merged: holds the sum of differences until `finish`
 #import grid
 override WG: u32 = 64u;
 struct Dims { n4: u32, index: u32, threads: u32 }

@@ -21,7 +21,7 @@ fn backward(@builtin(workgroup_id) group: vec3<u32>, @builtin(num_workgroups) gr
     }
     let total = vec4<f32>(column_sum(sum.x, local), column_sum(sum.y, local), column_sum(sum.z, local), column_sum(sum.w, local));
     if 4u * c < dims.cols && lane == 0u {
-        // What follows the last column in memory is not ours.
+        // Memory after the last column belongs to another tensor.
         let inside = vec4<u32>(4u * c) + vec4<u32>(0u, 1u, 2u, 3u) < vec4<u32>(dims.cols);
         dbias[c] = select(dbias[c], dbias[c] + total, inside);
     }

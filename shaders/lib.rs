@@ -6,16 +6,16 @@ macro_rules! texts {
     };
 }
 
-/// (stem, text) of every shader.
+/// (stem, text) of all shaders.
 pub const SHADERS: &[(&str, &str)] = texts!("", "adamw" "add_bias" "attention" "average" "bias" "embedding" "grad_norm" "logprob" "lora" "objective" "parts" "rmsnorm" "rope" "rowvec" "sample" "self_test" "status" "swiglu");
 
-/// (name, text) of every text that a shader may `#import`.
+/// (name, text) of all texts available to `#import`.
 pub const LIBRARY: &[(&str, &str)] = texts!("lib/", "grid" "reduce" "rng");
 
 /// The text of a shader.
 ///
 /// # Panics
-/// When there is none of that stem; at compile time in a constant.
+/// When the stem is unknown; at compile time in a constant.
 pub const fn text(stem: &str) -> &'static str {
     let mut i = 0;
     while i < SHADERS.len() {

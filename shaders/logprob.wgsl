@@ -47,7 +47,7 @@ fn forward(@builtin(workgroup_id) group: vec3<u32>, @builtin(num_workgroups) gro
     var mass = 0.0;
     var mass2 = 0.0;
     var weighted = 0.0;
-    // In blocks: a sum over a large vocabulary in one go would lose what is small beside it.
+    // In blocks: a single long sum over a large vocabulary would lose small terms.
     for (var block = lane; block < cols4; block += BLOCK * LANES) {
         let end = min(block + BLOCK * LANES, cols4);
         var part = vec3<f32>(0.0);
@@ -66,13 +66,13 @@ fn forward(@builtin(workgroup_id) group: vec3<u32>, @builtin(num_workgroups) gro
     let four = logits[start + target_column / 4u];
     let k = target_column % 4u;
     let chosen = select(select(four.x, four.y, k == 1u), select(four.z, four.w, k == 3u), k >= 2u);
-    // Only where the target is highest: is one before it as high?
+    // Only where the target is highest: check for an equal logit before it.
     let search4 = select(0u, target_column / 4u + 1u, chosen >= m);
     var tied = 0.0;
     for (var c = lane; c < search4; c += LANES) {
         let before = vec4<u32>(4u * c) + vec4<u32>(0u, 1u, 2u, 3u) < vec4<u32>(target_column);
         let equal = before & (logits[start + c] >= vec4<f32>(m));
-        // Not a dot with ones: DXC makes that one of f64.
+        // Not a dot with ones: DXC turns that into f64.
         let ones = select(vec4<f32>(0.0), vec4<f32>(1.0), equal);
         tied += ones.x + ones.y + ones.z + ones.w;
     }

@@ -1,4 +1,4 @@
-// Low-rank adapters (Hu et al. 2021), the wide half: of up to three parts of y, next to each other or not, each by its own matrix.
+// Low-rank adapters (Hu et al. 2021), the product with B: for up to three parts of y, adjacent or not, each with its own matrix.
 //   b, db (COLS, RANK): rows of all parts, one under the other      u, du (rows, WIDTH): RANK columns a part
 //   y, dy (rows x stride): row n of b belongs to column n + shift of its part; parts end before rows end0, end1 and COLS
 #import grid

@@ -1,5 +1,5 @@
-// Objectives: from log pi(target) to one number a row, dlogp = d loss / d log pi(target). The sums go to `stats`.
-// One workgroup walks all rows, so the sums have one fixed order.
+// Objectives: from log pi(target) to one number per row, dlogp = d loss / d log pi(target). The sums go to `stats`.
+// One workgroup processes all rows, so the sums have one fixed order.
 //   logp, entropy, hit, weights, dlogp, dentropy (R)      stats: see gpu buffer layout in crates/compute/src/ops/objective.rs
 //   samples (R): old log pi, reference log pi, advantage, weight in the loss (0 outside of the pass)
 //   settings: epsilon low, epsilon high, delta (0: off), beta, entropy coefficient
@@ -83,7 +83,7 @@ fn policy(@builtin(local_invocation_index) local: u32) {
         let is_dual = delta > 0.0 && advantage < 0.0 && max(plain, clipped) > ceiling;
         let loss = select(max(plain, clipped), ceiling, is_dual);
         let slope = select(plain, 0.0, is_clipped || is_dual);
-        // The clamps let no gradient through.
+        // The clamps have zero gradient.
         let gap = samples[at].y - logp[at];
         let d = clamp(gap, -5.0, 5.0);
         let raw = k3(d);

@@ -1,5 +1,6 @@
-// Draw the next token of each row: temperature, then top-k, top-p, min-p (the order of Hugging Face), then one draw; and move on.
-// A row works at a request until that has ended, then `refill` gives it the next.
+// Sample the next token of each row: temperature, then top-k, top-p, min-p (the order of Hugging Face), then one random number; then
+// advance.
+// A row processes one request until it ends, then `refill` assigns the next.
 //   logits (B, stride)   tokens (B): what was fed, becomes what is fed next   positions (B): its index, grows by one
 //   assigned (B, 3): the request that the row works at, IDLE for none; where its prefix lies in the cache, and the tokens of that
 //   prompt (N, 6 + room): how many tokens are given, how many may be drawn, the two words of the draws' key, where the prefix that is
@@ -7,7 +8,7 @@
 //   drawn (N, 2, room): every token of the request that the row fed or drew, by index; then the log-probabilities of those drawn
 //   settings: temperature, top_k, top_p, min_p, key0, key1, stops as bit patterns where whole numbers are meant, then the stops
 //   lengths (N): tokens of an ended request   progress: next request, ended requests, requests
-// A workgroup owns a row. Thresholds are found by a search over the order-preserving integer image of f32, so ties stay together.
+// One workgroup per row. Thresholds are found by a search over the order-preserving integer image of f32, so ties stay together.
 #import rng
 override WG: u32 = 256u;
 struct Dims { vocab: u32, stride: u32, max_len: u32, batch: u32, count: u32 }
@@ -221,7 +222,7 @@ fn draw(@builtin(workgroup_id) group: vec3<u32>, @builtin(local_invocation_index
     }
 }
 
-// Length of the row's request when it has ended by the row's token (a stop, its limit, no more room), else 0.
+// Length of the row's request if the row's token ends it (a stop token, its limit, or max length), else 0.
 fn ended_length(row: u32) -> u32 {
     let request = assigned[3u * row];
     let head = min(request, dims.count - 1u) * (dims.max_len + HEAD);
@@ -234,8 +235,7 @@ fn ended_length(row: u32) -> u32 {
     return select(0u, length, ended && length > prompt[head] && request < dims.count);
 }
 
-// Rows whose request has ended take the next one. One workgroup: a row takes its request in the order of the rows, so that which row
-// gets which is always the same.
+// Assigns the next requests to rows whose request has ended. One workgroup, in row order, so that the assignment is deterministic.
 @compute @workgroup_size(WG)
 fn refill(@builtin(local_invocation_index) local: u32) {
     // A block of neighbouring rows each.

@@ -1,5 +1,5 @@
-// Does this driver run long loops to their end? Mesa 22.3.6's lavapipe stops all loops of an invocation after 65,535 turns in total
-// and says nothing. Deliberately longer than any other kernel may loop.
+// Tests whether this driver completes long loops. Mesa 22.3.6's lavapipe silently stops all loops of an invocation after 65,535 iterations
+// in total. Deliberately longer than any other kernel may loop.
 struct Dims { turns: u32 }
 
 @group(0) @binding(0) var<uniform>             dims:  Dims;

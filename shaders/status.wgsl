@@ -1,4 +1,4 @@
-// Counts submissions: the last dispatch of each adds one, so that a submission that vanished without an error shows.
+// Counts submissions: the last dispatch of each adds one, which reveals submissions that were lost without an error.
 @group(0) @binding(0) var<storage, read_write> count: array<u32>;
 
 @compute @workgroup_size(1)

@@ -1,9 +1,9 @@
-//! What a trainer says and what it can be told: the whole contract, on two screens.
+//! Events that a trainer reports and commands that it accepts: the complete interface.
 //!
-//! Events are facts in the past tense, one JSON object a line with the kind in `event`. Commands are requests, one JSON object a line
+//! Events describe what has happened: one JSON object per line, with the kind in `event`. Commands are requests: one JSON object per line,
 //! with the kind in `command`; the trainer answers each with an event. A reader that joins late replays the file.
 //!
-//! Length: the whole contract in one place.
+//! Length: the complete interface in one place.
 
 mod inside;
 mod tokens;
@@ -19,34 +19,34 @@ use std::path::PathBuf;
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(tag = "event")]
 pub enum Event {
-    /// The trainer is about to take its first step (again, after a resume).
+    /// The trainer is about to make its first update (reported again after a resume).
     Started(Started),
-    /// One optimiser update.
+    /// One optimizer update.
     Step(Step),
-    /// Reinforcement: the tokens of a step's completions, by probability.
+    /// GRPO: the tokens of a step's completions, by probability.
     Tokens(Box<Tokens>),
     /// An evaluation on held-out data.
     Eval(Eval),
-    /// Supervised learning: the tokens of an evaluation, by the probability that the model gave them.
+    /// Supervised learning: the tokens of an evaluation, by their probability under the model.
     Predictions(Box<Predictions>),
-    /// Size of weights and gradients, block by block.
+    /// Norms of weights and gradients, block by block.
     Norms(Norms),
     /// An evaluation on held-out questions.
     TaskEval(TaskEval),
     /// Generated text.
     Sample(Sample),
-    /// The merge of the newest snapshots was judged; the run itself was not touched.
+    /// The merge of the newest snapshots was evaluated; the run itself is unchanged.
     Merged(Merged),
     /// A checkpoint is on disk, verified and durable.
     Checkpoint(Checkpoint),
-    /// Training had diverged and went back.
+    /// Training diverged and went back to good weights.
     Rescue(Rescue),
-    /// The run waits for `Resume`.
+    /// The run is paused until `Resume`.
     Paused {
         /// Updates made so far.
         step: u64,
     },
-    /// The run goes on after a pause.
+    /// The run continued after a pause.
     Resumed {
         /// Updates made so far.
         step: u64,
@@ -57,23 +57,23 @@ pub enum Event {
         step: u64,
         /// The setting's name.
         name: String,
-        /// Its value before.
+        /// Its previous value.
         #[serde(with = "number")]
         before: f64,
-        /// Its value from now on.
+        /// Its new value.
         #[serde(with = "number")]
         after: f64,
     },
-    /// Something that the user should know, with the cure in the text.
+    /// A warning, with the remedy in the text.
     Warning {
-        /// Plain words.
+        /// Plain text.
         text: String,
     },
     /// The run ended as planned, or was stopped after a save.
     Finished(Finished),
     /// The run ended in an error.
     Failed {
-        /// One line: what, where, and what to do.
+        /// One line: cause, place and remedy.
         text: String,
     },
 }
@@ -89,24 +89,24 @@ pub struct Started {
     pub step: u64,
     /// Updates planned.
     pub max_steps: u64,
-    /// Trainable numbers.
+    /// Number of trainable parameters.
     pub parameters: u64,
-    /// Tokens in one update.
+    /// Tokens per update.
     pub tokens_per_step: u64,
-    /// Training tokens in the data.
+    /// Tokens of training data.
     pub train_tokens: u64,
-    /// Validation tokens in the data.
+    /// Tokens of validation data.
     pub val_tokens: u64,
     /// Adapter name.
     pub adapter: String,
     /// Driver name and version.
     pub driver: String,
-    /// Seconds from process start to here.
+    /// Seconds from process start to this event.
     #[serde(with = "number")]
     pub startup_seconds: f64,
     /// lehr's version.
     pub version: String,
-    /// What the run began from, `RUN@STEP` or a merge, when it did not begin from nothing.
+    /// Starting point of the run, `RUN@STEP` or a merge; absent when it started from nothing.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub parent: Option<String>,
     /// Unix time, seconds.
@@ -114,7 +114,7 @@ pub struct Started {
     pub time: f64,
 }
 
-/// One optimiser update. Names follow Hugging Face / TRL.
+/// One optimizer update. Names as in Hugging Face and TRL.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
 pub struct Step {
     /// Updates made so far, this one included.
@@ -131,30 +131,30 @@ pub struct Step {
     /// Mean entropy of the predictions, in nats.
     #[serde(with = "number")]
     pub entropy: f64,
-    /// Share of the update's targets that were the most probable token.
+    /// Share of this update's targets that were the most probable token.
     #[serde(default, with = "number")]
     pub mean_token_accuracy: f64,
-    /// Training tokens seen so far, padding left out.
+    /// Training tokens seen so far, without padding.
     pub num_tokens: u64,
     /// Passes over the training data so far.
     #[serde(default, with = "number")]
     pub epoch: f64,
-    /// Throughput over the last updates.
+    /// Throughput over the most recent updates.
     #[serde(with = "number")]
     pub tokens_per_second: f64,
-    /// Share of this adapter's measured matmul peak that the model's FLOPs used, 0 to 1.
+    /// Model FLOPs as a share of this adapter's measured matmul peak, 0 to 1.
     #[serde(with = "number")]
     pub mfu: f64,
-    /// Seconds of training so far, pauses left out, over all starts of the run.
+    /// Seconds of training so far, without pauses, over all starts of the run.
     #[serde(with = "number")]
     pub seconds: f64,
-    /// Bytes of the device's memory that the run has taken; 0 of a log that does not say.
+    /// Bytes of device memory allocated by the run; 0 in logs that do not record it.
     #[serde(default, skip_serializing_if = "is_zero")]
     pub device_bytes: u64,
     /// True when the gradient was not finite and the update was not applied.
     #[serde(default, skip_serializing_if = "std::ops::Not::not")]
     pub skipped: bool,
-    /// Reinforcement: everything else by TRL's and verl's names (`reward`, `kl`, `clip_ratio/low_mean`, `timing_s/gen`, ...).
+    /// GRPO: all other metrics, named as in TRL and verl (`reward`, `kl`, `clip_ratio/low_mean`, `timing_s/gen`, ...).
     #[serde(flatten)]
     pub metrics: BTreeMap<String, Number>,
 }
@@ -177,9 +177,9 @@ pub struct Eval {
     /// Share of the targets that were the most probable token.
     #[serde(default, with = "number")]
     pub eval_mean_token_accuracy: f64,
-    /// Tokens scored.
+    /// Number of tokens evaluated.
     pub eval_tokens: u64,
-    /// Wall time of the evaluation.
+    /// Wall time of the evaluation, in seconds.
     #[serde(with = "number")]
     pub eval_seconds: f64,
 }
@@ -192,42 +192,42 @@ pub struct TaskEval {
     pub step: u64,
     /// The task.
     pub task: String,
-    /// Divides the logits; 0 always takes the most probable token.
+    /// Sampling temperature; 0 is greedy decoding.
     #[serde(with = "number")]
     pub temperature: f64,
-    /// All questions together.
+    /// All questions.
     #[serde(flatten)]
     pub all: Score,
-    /// The same by level: number of people, grade of difficulty.
+    /// The same by level: number of people, or difficulty.
     #[serde(deserialize_with = "levels")]
     pub levels: BTreeMap<u32, Score>,
-    /// Answers that the grader could not judge; no other number counts them.
+    /// Completions that the grader could not grade; no other number includes them.
     pub ungraded: u64,
     /// Why the last of them has no reward.
     #[serde(skip_serializing_if = "String::is_empty")]
     pub ungraded_reason: String,
-    /// Wall time of the evaluation.
+    /// Wall time of the evaluation, in seconds.
     #[serde(with = "number")]
     pub eval_seconds: f64,
 }
 
-/// Beside a flattened field serde hands out names as text, and takes no numbers from them.
+/// Next to a flattened field serde passes map keys as strings, and accepts no numbers for them.
 fn levels<'de, D: serde::Deserializer<'de>>(d: D) -> Result<BTreeMap<u32, Score>, D::Error> {
     let named = BTreeMap::<String, Score>::deserialize(d)?;
     let number = |(name, score): (String, Score)| Ok((name.parse().map_err(serde::de::Error::custom)?, score));
     named.into_iter().map(number).collect()
 }
 
-/// How some answers were graded.
+/// Results of a set of graded completions.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
 #[serde(default)]
 pub struct Score {
-    /// Answers.
+    /// Number of completions.
     pub count: u64,
-    /// Share that is entirely right.
+    /// Share of exact matches.
     #[serde(with = "number")]
     pub accuracy: f64,
-    /// Bounds of that share: Wilson's interval at 95 %.
+    /// 95 % Wilson interval of that share.
     pub interval: [f64; 2],
     /// Mean reward.
     #[serde(with = "number")]
@@ -235,120 +235,120 @@ pub struct Score {
     /// Mean length of a completion, in tokens.
     #[serde(with = "number")]
     pub mean_length: f64,
-    /// Share that ran into the limit of its length.
+    /// Share that was cut off at the maximum length.
     #[serde(with = "number")]
     pub clipped_ratio: f64,
 }
 
-/// One completion as `samples.jsonl` keeps it. Vectors have an entry a token.
+/// One completion as written to `samples.jsonl`. Vectors have one entry per token.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
 #[serde(default)]
 pub struct Completion {
-    /// The step that it was sampled in.
+    /// The step in which it was sampled.
     pub step: u64,
-    /// Completions of one prompt in one step share this number.
+    /// Shared by all completions of one prompt in one step.
     pub group: u32,
-    /// What was asked.
+    /// The prompt.
     pub prompt: String,
-    /// The answer as text, the token that ended it left out.
+    /// Text of the completion, without the token that ended it.
     pub text: String,
-    /// The right answer.
+    /// The reference answer.
     pub answer: String,
-    /// Number of people, grade of difficulty.
+    /// Number of people, or difficulty.
     pub level: u32,
-    /// What the grader gave.
+    /// The grader's reward.
     #[serde(with = "number")]
     pub reward: f64,
-    /// Parts of that by name.
+    /// Components of the reward, by name.
     pub rewards: BTreeMap<String, f64>,
-    /// Entirely right.
+    /// Exact match.
     pub correct: bool,
-    /// Why.
+    /// Reason for the grade.
     pub reason: String,
-    /// It ran into the limit of its length.
+    /// Whether it was cut off at the maximum length.
     pub truncated: bool,
     /// Tokens of the prompt.
     pub prompt_tokens: Vec<u32>,
-    /// Tokens of the completion, with the one that ended it.
+    /// Tokens of the completion, including the one that ended it.
     pub tokens: Vec<u32>,
-    /// Each as text.
+    /// Text of each token.
     pub pieces: Vec<String>,
     /// log pi(token) before the step's updates, in nats.
     pub logprobs: Vec<f32>,
-    /// Entropy of the distribution it was drawn from, in nats.
+    /// Entropy of the distribution that each token was sampled from, in nats.
     pub entropy: Vec<f32>,
-    /// Advantage, Advantage Reweighting included.
+    /// Advantage, including Advantage Reweighting.
     pub advantages: Vec<f32>,
 }
 
-/// Generated text. Lists have an entry a token, and are empty in logs of earlier versions.
+/// Generated text. Lists have one entry per token, and are empty in logs of earlier versions.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
 pub struct Sample {
     /// Updates made so far.
     pub step: u64,
-    /// What was given.
+    /// The prompt.
     pub prompt: String,
-    /// What came.
+    /// The generated text.
     pub text: String,
-    /// What the logits were divided by; 0 took the most probable token each time. None in logs of earlier versions.
+    /// Sampling temperature; 0 is greedy decoding. None in logs of earlier versions.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub temperature: Option<f64>,
-    /// The prompt was put to the model as what a user says, through its chat template.
+    /// Whether the prompt was sent as a user message through the chat template.
     #[serde(default, skip_serializing_if = "std::ops::Not::not")]
     pub chat: bool,
-    /// Each token of `text` as text; empty where it completes no character.
+    /// Text of each token of `text`; empty where a token completes no character.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub pieces: Vec<String>,
-    /// log pi(token) under the distribution it was drawn from (greedy: at temperature 1), in nats.
+    /// log pi(token) under the distribution it was sampled from (greedy: at temperature 1), in nats.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub logprobs: Vec<f32>,
 }
 
-/// A merge along the trajectory, judged on the same validation tokens as the run's own weights.
+/// A live merge, evaluated on the same validation tokens as the run's own weights.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
 pub struct Merged {
     /// Updates made so far.
     pub step: u64,
-    /// The method with its parameter, such as `sma` or `ema 0.2`.
+    /// The method with its parameter, for example `sma` or `ema 0.2`.
     pub method: String,
     /// Steps of the merged snapshots, oldest first.
     pub steps: Vec<u64>,
     /// Mean age of the merged weights, in training tokens.
     #[serde(with = "number")]
     pub mean_age_tokens: f64,
-    /// `merge/METHOD/eval_loss`: validation loss of the merge in nats.
+    /// `merge/METHOD/eval_loss`: validation loss of the merge, in nats.
     #[serde(flatten)]
     pub metrics: BTreeMap<String, Number>,
-    /// Validation loss of the run's own weights at this step, on the same tokens.
+    /// Validation loss of the run's own weights at this step, on the same tokens, in nats.
     #[serde(with = "optional_number")]
     pub eval_loss: Option<f64>,
-    /// What the validation loss would be had the learning rate been annealed to zero by now, as estimated from the merge.
+    /// Validation loss after annealing the learning rate to zero, as estimated from the merge.
     #[serde(with = "optional_number")]
     pub anneal_estimate: Option<f64>,
-    /// Tokens scored.
+    /// Number of tokens evaluated.
     pub eval_tokens: u64,
-    /// Wall time of merging and scoring.
+    /// Wall time of merging and evaluation, in seconds.
     #[serde(with = "number")]
     pub merge_seconds: f64,
-    /// The model folder that `MergeNow` wrote.
+    /// The model folder written by `MergeNow`.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub path: Option<PathBuf>,
 }
 
-/// A run that diverged and went back to good weights.
+/// A rescue: a run that diverged and went back to good weights.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
 pub struct Rescue {
-    /// Updates made when it was decided.
+    /// Updates made when the rescue was decided.
     pub step: u64,
-    /// Updates made in the state that it went back to.
+    /// Updates made in the state that was restored.
     pub to_step: u64,
     /// `rollback` or `pma`.
     pub method: String,
-    /// Steps of the checkpoints whose weights it goes on from (one, or those merged), oldest first.
+    /// Steps of the checkpoints whose weights were restored (one, or those merged), oldest first.
     pub from_steps: Vec<u64>,
-    /// What was seen, in words.
+    /// The observed cause, as text.
     pub cause: String,
-    /// What was done differently than asked for, and why, in words; empty if nothing.
+    /// What was done differently from the settings, and why, as text; empty if nothing.
     #[serde(default)]
     pub remark: String,
     /// First update that may have been part of the spike.
@@ -357,20 +357,20 @@ pub struct Rescue {
     /// Median loss before the spike.
     #[serde(with = "number")]
     pub loss_before: f64,
-    /// Highest finite loss in it.
+    /// Highest finite loss in the spike.
     #[serde(with = "number")]
     pub loss_at_spike: f64,
-    /// Validation loss of the weights that it goes on from.
+    /// Validation loss of the restored weights.
     #[serde(default, with = "optional_number")]
     pub eval_loss: Option<f64>,
     /// `keep` or `reset`.
     pub optimizer: String,
-    /// Batches passed over by this rescue.
+    /// Batches skipped by this rescue.
     pub skipped_batches: u64,
-    /// Factor on the learning rate from now on.
+    /// Factor on the learning rate after the rescue.
     #[serde(with = "number")]
     pub learning_rate_scale: f64,
-    /// How many rescues the run has had, this one included.
+    /// Number of rescues of the run, this one included.
     pub count: u64,
 }
 
@@ -381,9 +381,9 @@ pub struct Checkpoint {
     pub step: u64,
     /// The checkpoint's folder.
     pub path: PathBuf,
-    /// Its size.
+    /// Its size in bytes.
     pub bytes: u64,
-    /// Wall time of the save.
+    /// Wall time of the save, in seconds.
     #[serde(with = "number")]
     pub save_seconds: f64,
 }
@@ -395,10 +395,10 @@ pub struct Finished {
     pub step: u64,
     /// `completed` or `stopped`.
     pub reason: String,
-    /// Last validation loss, if there was one.
+    /// Last validation loss, if any.
     #[serde(with = "optional_number")]
     pub eval_loss: Option<f64>,
-    /// Reinforcement: share of the held-out questions answered rightly at the end, by chance as in training.
+    /// GRPO: exact match on the held-out questions at the end, sampled as in training.
     #[serde(default, with = "optional_number", skip_serializing_if = "Option::is_none")]
     pub accuracy: Option<f64>,
     /// Training tokens seen.
@@ -406,86 +406,86 @@ pub struct Finished {
     /// Seconds of training, over all starts of the run.
     #[serde(with = "number")]
     pub seconds: f64,
-    /// Tokens over seconds; of a fork, the tokens that it has seen itself.
+    /// Tokens divided by seconds; for a fork, only the tokens that it has trained on itself.
     #[serde(with = "number")]
     pub tokens_per_second: f64,
     /// The newest checkpoint.
     pub checkpoint: Option<PathBuf>,
-    /// Mean, standard deviation, 99th percentile of grad_norm, and spikes over twice the running median.
+    /// Mean, standard deviation and 99th percentile of grad_norm, and spikes over twice the running median.
     pub grad_norm: BTreeMap<String, f64>,
-    /// Loss spikes, those that passed included.
+    /// Loss spikes, including those that recovered by themselves.
     #[serde(default)]
     pub spikes: u64,
-    /// How often the run went back to good weights.
+    /// Number of rescues.
     #[serde(default)]
     pub rescues: u64,
 }
 
-/// Something that a trainer is asked to do between two steps.
+/// A request to a trainer, carried out between two steps.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(tag = "command")]
 pub enum Command {
-    /// Stop before the next step, keep everything in memory.
+    /// Stop before the next step and keep everything in memory.
     Pause,
-    /// Go on.
+    /// Continue.
     Resume,
     /// While paused: make one update.
     Step,
-    /// Save and leave.
+    /// Save and exit.
     Stop,
-    /// Change live settings; absent fields stay.
+    /// Change live settings; absent fields keep their values.
     SetHyper(LiveSettings),
     /// Save a checkpoint now.
     SaveNow,
     /// Generate text now.
     SampleNow {
-        /// What to continue.
+        /// The prompt.
         prompt: String,
-        /// Divides the logits; 0 takes the most probable token each time; 0.8 when absent.
+        /// Sampling temperature; 0 is greedy decoding; 0.8 when absent.
         #[serde(default, skip_serializing_if = "Option::is_none")]
         temperature: Option<f64>,
-        /// Tokens to add at most; 200 when absent, or as many as the run's own samples have if that is more.
+        /// Maximum number of new tokens; when absent, 200 or the length of the run's own samples, whichever is greater.
         #[serde(default, skip_serializing_if = "Option::is_none")]
         tokens: Option<u64>,
-        /// Put the prompt to the model as what a user says, through its chat template.
+        /// Send the prompt as a user message through the chat template.
         #[serde(default, skip_serializing_if = "std::ops::Not::not")]
         chat: bool,
     },
     /// Evaluate now.
     EvalNow,
-    /// Merge the snapshots of the ring now and judge the result.
+    /// Merge the ring's snapshots now and evaluate the result.
     MergeNow,
 }
 
-/// The settings that may change while a run goes on.
+/// Settings that can change during a run.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
 #[serde(default, deny_unknown_fields)]
 pub struct LiveSettings {
     /// Factor on the scheduled learning rate.
     pub learning_rate_scale: Option<f64>,
-    /// Clip the global gradient norm to this.
+    /// Maximum norm of the global gradient, for clipping.
     pub max_grad_norm: Option<f64>,
-    /// Reinforcement: divides the logits.
+    /// GRPO: sampling temperature.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub temperature: Option<f64>,
-    /// Reinforcement: strength of Advantage Reweighting, 0 to 1.
+    /// GRPO: strength of Advantage Reweighting, 0 to 1.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub reweight_alpha: Option<f64>,
-    /// Reinforcement: Lopti's threshold; 0 turns it off.
+    /// GRPO: Lopti's threshold; 0 turns it off.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub lopti_eta: Option<f64>,
 }
 
-/// A number that may be NaN or infinite, as [`number`] writes it.
+/// A number that may be NaN or infinite, written as by [`number`].
 #[derive(Clone, Copy, Debug, Default, PartialEq, Serialize, Deserialize)]
 #[serde(transparent)]
 pub struct Number(#[serde(with = "number")] pub f64);
 
-/// A number that may be NaN or infinite, which JSON cannot hold: those become the strings "NaN", "Infinity", "-Infinity".
+/// Numbers that may be NaN or infinite, which JSON cannot represent: those become the strings "NaN", "Infinity", "-Infinity".
 pub mod number {
     use serde::{Deserialize, Deserializer, Serializer, de::Error};
 
-    /// See the module.
+    /// Writes a number, or one of the three strings.
     pub fn serialize<S: Serializer>(x: &f64, s: S) -> Result<S::Ok, S::Error> {
         if x.is_finite() {
             s.serialize_f64(*x)
@@ -503,7 +503,7 @@ pub mod number {
         Text(String),
     }
 
-    /// See the module.
+    /// Reads a number, or one of the three strings.
     pub fn deserialize<'de, D: Deserializer<'de>>(d: D) -> Result<f64, D::Error> {
         match Value::deserialize(d)? {
             Value::Number(x) => Ok(x),
@@ -517,19 +517,19 @@ pub mod number {
     }
 }
 
-/// [`number`], or null.
+/// As [`number`], or null.
 pub mod optional_number {
     use serde::{Deserialize, Deserializer, Serialize, Serializer};
 
     #[derive(Serialize, Deserialize)]
     struct Wrapped(#[serde(with = "super::number")] f64);
 
-    /// See the module.
+    /// Writes a number, one of the three strings, or null.
     pub fn serialize<S: Serializer>(x: &Option<f64>, s: S) -> Result<S::Ok, S::Error> {
         x.map(Wrapped).serialize(s)
     }
 
-    /// See the module.
+    /// Reads a number, one of the three strings, or null.
     pub fn deserialize<'de, D: Deserializer<'de>>(d: D) -> Result<Option<f64>, D::Error> {
         Ok(Option::<Wrapped>::deserialize(d)?.map(|w| w.0))
     }

@@ -1,6 +1,6 @@
-//! Numbers and times as people write them, the same in the window, the report and the terminal.
+//! Human-readable numbers and times, the same in the window, the report and the terminal.
 
-/// 1234567 as 1,234,567.
+/// With thousands separators: 1234567 as 1,234,567.
 pub fn count(n: u64) -> String {
     let digits = n.to_string();
     let mut out = String::new();
@@ -13,7 +13,7 @@ pub fn count(n: u64) -> String {
     out
 }
 
-/// A large number in short: 812,288 as 812 k, 19,500,000 as 19.5 M.
+/// Abbreviated: 812,288 as 812 k, 19,500,000 as 19.5 M.
 pub fn about(n: u64) -> String {
     let v = n as f64;
     for (unit, name) in [(1e12, "T"), (1e9, "G"), (1e6, "M"), (1e3, "k")] {
@@ -26,7 +26,7 @@ pub fn about(n: u64) -> String {
     n.to_string()
 }
 
-/// Seconds in words: 45 s, 3 min 20 s, 2 h 5 min, 3 d 4 h; what is no duration is unknown.
+/// Seconds as text: 45 s, 3 min 20 s, 2 h 5 min, 3 d 4 h; an invalid duration is "unknown".
 pub fn duration(seconds: f64) -> String {
     if !seconds.is_finite() || seconds < 0.0 {
         return "unknown".into();
@@ -46,9 +46,9 @@ pub fn clock(unix_seconds: f64) -> String {
     format!("{:02}:{:02}:{:02}", s / 3600, s % 3600 / 60, s % 60)
 }
 
-/// A Unix time as the day in UTC: 2026-11-25.
+/// A Unix time as the date in UTC: 2026-11-25.
 pub fn date(unix_seconds: f64) -> String {
-    // Years that begin in March end with the day that leap years add (Hinnant, "chrono-compatible low-level date algorithms").
+    // With years that begin in March, the leap day is the last day of the year (Hinnant, "chrono-compatible low-level date algorithms").
     let days = (unix_seconds / 86_400.0).floor() as i64 + 719_468;
     let (era, of_era) = (days.div_euclid(146_097), days.rem_euclid(146_097));
     let year = (of_era - of_era / 1460 + of_era / 36_524 - of_era / 146_096) / 365;
@@ -59,20 +59,20 @@ pub fn date(unix_seconds: f64) -> String {
     format!("{:04}-{month:02}-{day:02}", year + 400 * era + i64::from(month <= 2))
 }
 
-/// A share in percent, with so many decimals: 16.3 %; a dash where it is no number.
+/// A share in percent with this many decimals: 16.3 %; a dash if it is not a number.
 pub fn percent(share: f64, decimals: usize) -> String {
     if share.is_finite() { format!("{:.decimals$} %", 100.0 * share) } else { "-".into() }
 }
 
-/// Characters that a reader cannot see and that could make a line say something else: control characters, and those that join, hide, or turn
-/// the direction of what follows.
+/// Invisible characters that could change how a line reads: control characters, joiners, zero-width characters, and those that change the
+/// text direction.
 pub fn is_hidden(c: char) -> bool {
     c.is_control()
         || matches!(c, '\u{ad}' | '\u{61c}' | '\u{200b}' | '\u{200e}' | '\u{200f}' | '\u{2028}'..='\u{202e}' | '\u{2060}'..='\u{206f}'
             | '\u{feff}' | '\u{fff0}'..='\u{fffb}' | '\u{e0000}'..='\u{e0fff}')
 }
 
-/// Text from outside that changes nothing but what is read: hidden characters are written as escapes, new lines and tabs are kept.
+/// External text made safe to display: hidden characters become escapes, newlines and tabs are kept.
 pub fn visible(text: &str) -> String {
     let mut out = String::with_capacity(text.len());
     for c in text.chars() {
@@ -81,7 +81,7 @@ pub fn visible(text: &str) -> String {
     out
 }
 
-/// Text as that of an XML or HTML element, or as an attribute's value.
+/// Escapes text for an XML or HTML element or attribute value.
 pub fn escape_markup(text: &str) -> String {
     let mut out = String::with_capacity(text.len() + text.len() / 8);
     for c in text.chars() {
@@ -97,13 +97,13 @@ pub fn escape_markup(text: &str) -> String {
     out
 }
 
-/// The name that is nearest to what was typed, if one is near.
+/// The known name that is closest to the typed one, if any is close.
 pub fn nearest<'a>(typed: &str, known: impl IntoIterator<Item = &'a str>) -> Option<&'a str> {
     let scored = known.into_iter().map(|name| (strsim::jaro_winkler(typed, name), name));
     scored.max_by(|a, b| a.0.total_cmp(&b.0)).filter(|(score, _)| *score > 0.8).map(|(_, name)| name)
 }
 
-/// "; did you mean X?" when something is near, else the list.
+/// "; did you mean X?" if a name is close, else the list of names.
 pub fn did_you_mean<'a>(typed: &str, known: impl IntoIterator<Item = &'a str>) -> String {
     let known: Vec<&str> = known.into_iter().collect();
     match nearest(typed, known.iter().copied()) {

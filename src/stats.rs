@@ -1,6 +1,6 @@
-//! Means, quantiles and intervals of numbers.
+//! Means, quantiles and confidence intervals.
 
-/// Mean; NaN of nothing.
+/// Mean; NaN for an empty list.
 pub fn mean(values: &[f64]) -> f64 {
     if values.is_empty() { f64::NAN } else { values.iter().sum::<f64>() / values.len() as f64 }
 }
@@ -11,26 +11,26 @@ pub fn deviation(values: &[f64]) -> f64 {
     (values.iter().map(|v| (v - m) * (v - m)).sum::<f64>() / (values.len() as f64 - 1.0)).sqrt()
 }
 
-/// Median; NaN of nothing.
+/// Median; NaN for an empty list.
 pub fn median(values: &[f64]) -> f64 {
     quantile(values, 0.5)
 }
 
-/// Mean of (value, weight); what is no number or has no weight does not count; NaN of nothing.
+/// Weighted mean of (value, weight); values that are not finite or have no positive weight are ignored; NaN for an empty list.
 pub fn weighted_mean(values: impl IntoIterator<Item = (f64, f64)>) -> f64 {
     let counted = values.into_iter().filter(|(value, weight)| value.is_finite() && *weight > 0.0);
     let (sum, mass) = counted.fold((0.0, 0.0), |(sum, mass), (value, weight)| (sum + value * weight, mass + weight));
     sum / mass
 }
 
-/// A quantile by linear interpolation; NaN of nothing.
+/// Quantile by linear interpolation; NaN for an empty list.
 pub fn quantile(values: &[f64], q: f64) -> f64 {
     let mut sorted = values.to_vec();
     sorted.sort_by(f64::total_cmp);
     quantile_of_sorted(&sorted, q)
 }
 
-/// A quantile of ascending numbers by linear interpolation; NaN of nothing.
+/// Quantile of ascending numbers by linear interpolation; NaN for an empty list.
 pub fn quantile_of_sorted(sorted: &[f64], q: f64) -> f64 {
     let Some(last) = sorted.len().checked_sub(1) else { return f64::NAN };
     let at = q.clamp(0.0, 1.0) * last as f64;
@@ -38,7 +38,7 @@ pub fn quantile_of_sorted(sorted: &[f64], q: f64) -> f64 {
     low + (high - low) * at.fract()
 }
 
-/// The two-sided 95 % interval of Student's t; `None` of fewer than two.
+/// Two-sided 95 % interval of the mean by Student's t; `None` for fewer than two values.
 pub fn student(values: &[f64]) -> Option<[f64; 2]> {
     if values.len() < 2 {
         return None;
@@ -47,13 +47,13 @@ pub fn student(values: &[f64]) -> Option<[f64; 2]> {
     Some([mean(values) - half, mean(values) + half])
 }
 
-/// The 97.5 % quantile of Student's t for these degrees of freedom.
+/// 97.5 % quantile of Student's t distribution with this many degrees of freedom.
 pub fn t_quantile(freedom: usize) -> f64 {
     const TABLE: [f64; 30] = [
         12.706, 4.303, 3.182, 2.776, 2.571, 2.447, 2.365, 2.306, 2.262, 2.228, 2.201, 2.179, 2.160, 2.145, 2.131, 2.120, 2.110,
         2.101, 2.093, 2.086, 2.080, 2.074, 2.069, 2.064, 2.060, 2.056, 2.052, 2.048, 2.045, 2.042,
     ];
-    // Beyond the table the first term of its expansion about the normal quantile.
+    // Beyond the table, the first term of the expansion about the normal quantile.
     TABLE.get(freedom.max(1) - 1).copied().unwrap_or(1.96 + 2.4 / freedom as f64)
 }
 

@@ -1,7 +1,7 @@
-//! The file operations of a run behind one trait, so that a test can make the n-th of them fail, die half-way, or lose what was not synced.
+//! File operations of a run behind one trait, so that a test can make the n-th operation fail, stop half-way, or lose unsynced data.
 //!
-//! Everything that writes into a run folder or reads a checkpoint goes through [`Vfs`]; [`RealFs`] is the disk, [`fault::FaultFs`] the
-//! disk on a bad day.
+//! All code that writes into a run folder or reads a checkpoint uses [`Vfs`]; [`RealFs`] is the real disk, [`fault::FaultFs`] injects
+//! faults.
 
 mod early;
 pub mod fault;
@@ -18,60 +18,60 @@ use std::fs::{self, File, OpenOptions};
 use std::io::{self, Read, Seek as _, SeekFrom, Write};
 use std::path::Path;
 
-/// What a path is, symbolic links not followed.
+/// Type of a path, without following symbolic links.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Kind {
     /// A regular file.
     File,
     /// A folder.
     Dir,
-    /// A symbolic link, device, pipe or socket: never written through, never walked into.
+    /// A symbolic link, device, pipe or socket: never written through, never entered.
     Other,
 }
 
-/// One name in a folder.
+/// One entry of a folder.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Entry {
-    /// Its last component.
+    /// File name.
     pub name: OsString,
-    /// What it is.
+    /// File type.
     pub kind: Kind,
 }
 
-/// A file being written.
+/// A file open for writing.
 pub trait VfsFile: Write + Send {
-    /// Make the content durable. After an error the file must be thrown away, not synced again: the kernel may have dropped the pages.
+    /// Makes the content durable. After an error the file must be discarded, not synced again: the kernel may have dropped the pages.
     fn fsync(&mut self) -> io::Result<()>;
 }
 
-/// The file operations that a run needs.
+/// File operations of a run.
 pub trait Vfs: Send + Sync {
-    /// A new, empty file; an existing one is an error, a link is not followed.
+    /// Creates a new, empty file; fails if it exists, and does not follow a link.
     fn create_new(&self, path: &Path) -> io::Result<Box<dyn VfsFile + '_>>;
-    /// A regular file for reading, and its length. Pipes, devices and folders are refused unopened.
+    /// Opens a regular file for reading; returns it with its length. Pipes, devices and folders are refused without being opened.
     fn open(&self, path: &Path) -> io::Result<(Box<dyn Read + Send>, u64)>;
-    /// A regular file to add to, made when absent and cut to at most `most` bytes; and its length.
+    /// Opens a regular file for appending, created if absent and truncated to at most `most` bytes; returns it with its length.
     fn append(&self, path: &Path, most: u64) -> io::Result<(Box<dyn VfsFile + '_>, u64)>;
-    /// Up to `most` bytes of a regular file from `offset` on, and its length.
+    /// Reads up to `most` bytes of a regular file from `offset`; returns them with the file's length.
     fn read_at(&self, path: &Path, offset: u64, most: u64) -> io::Result<(Vec<u8>, u64)>;
-    /// A new folder; an existing one is an error.
+    /// Creates a folder; fails if it exists.
     fn create_dir(&self, path: &Path) -> io::Result<()>;
-    /// Move within one file system.
+    /// Moves within one file system.
     fn rename(&self, from: &Path, to: &Path) -> io::Result<()>;
-    /// Remove a file or a link.
+    /// Removes a file or a link.
     fn remove_file(&self, path: &Path) -> io::Result<()>;
-    /// Remove an empty folder.
+    /// Removes an empty folder.
     fn remove_dir(&self, path: &Path) -> io::Result<()>;
-    /// Make the names in a folder durable (nothing to do on Windows).
+    /// Makes the entries of a folder durable (no operation on Windows).
     fn fsync_dir(&self, path: &Path) -> io::Result<()>;
-    /// The names in a folder, sorted.
+    /// The entries of a folder, sorted.
     fn list(&self, path: &Path) -> io::Result<Vec<Entry>>;
-    /// What is there; `None` for nothing.
+    /// Type of a path; `None` if it does not exist.
     fn kind(&self, path: &Path) -> io::Result<Option<Kind>>;
-    /// Bytes that this user can still write on the disk of `path`.
+    /// Bytes available to this user on the disk of `path`.
     fn free_space(&self, path: &Path) -> io::Result<u64>;
 
-    /// A whole file of at most `cap` bytes.
+    /// Reads a whole file of at most `cap` bytes.
     fn read(&self, path: &Path, cap: u64) -> io::Result<Vec<u8>> {
         let (reader, bytes) = self.open(path)?;
         let mut out = Vec::new();
@@ -84,14 +84,14 @@ pub trait Vfs: Send + Sync {
         Ok(out)
     }
 
-    /// A new file with this content, durable.
+    /// Writes a new file with this content, durably.
     fn write_new(&self, path: &Path, content: &[u8]) -> io::Result<()> {
         let mut file = self.create_new(path)?;
         file.write_all(content)?;
         file.fsync()
     }
 
-    /// A folder and all in it; links are removed, not followed.
+    /// Removes a folder and its content; links are removed, not followed.
     fn remove_dir_all(&self, path: &Path) -> io::Result<()> {
         for entry in self.list(path)? {
             let inner = path.join(&entry.name);
@@ -101,7 +101,7 @@ pub trait Vfs: Send + Sync {
     }
 }
 
-/// The disk.
+/// The real disk.
 #[derive(Clone, Copy, Debug, Default)]
 pub struct RealFs;
 
@@ -121,7 +121,7 @@ fn kind_of(t: fs::FileType) -> Kind {
     }
 }
 
-/// Open a regular file for reading and tell its length; anything else is refused without being opened (a pipe would wait for ever).
+/// Opens a regular file for reading; returns it with its length. Anything else is refused without being opened (a pipe would block).
 pub fn open_regular(path: &Path) -> io::Result<(File, u64)> {
     let found = fs::metadata(path)?;
     if !found.is_file() {
@@ -133,10 +133,10 @@ pub fn open_regular(path: &Path) -> io::Result<(File, u64)> {
     Ok((file, bytes))
 }
 
-/// Fill `out` with what stands at `offset` of a file, whose own position is not used: threads may share it.
+/// Fills `out` with the bytes at `offset` of a file. The file's own position is not used, so threads may share it.
 ///
 /// # Errors
-/// A disk that fails, or a file that ends before.
+/// A disk error, or a file that ends too early.
 pub fn read_exact_at(file: &File, out: &mut [u8], offset: u64) -> io::Result<()> {
     #[cfg(unix)]
     return std::os::unix::fs::FileExt::read_exact_at(file, out, offset);
@@ -153,7 +153,7 @@ pub fn read_exact_at(file: &File, out: &mut [u8], offset: u64) -> io::Result<()>
         }
         return Ok(());
     }
-    // One thread only.
+    // Single-threaded platform.
     #[cfg(not(any(unix, windows)))]
     {
         let mut file = file;
@@ -173,7 +173,7 @@ impl Vfs for RealFs {
     }
 
     fn append(&self, path: &Path, most: u64) -> io::Result<(Box<dyn VfsFile + '_>, u64)> {
-        // Cutting needs a handle of its own: on Windows an appending one may not shorten the file.
+        // Truncation needs a separate handle: on Windows a file opened for appending cannot be shortened.
         let cut = OpenOptions::new().write(true).create(true).truncate(false).open(path)?;
         let bytes = cut.metadata()?.len().min(most);
         cut.set_len(bytes)?;
@@ -193,7 +193,7 @@ impl Vfs for RealFs {
     }
 
     fn rename(&self, from: &Path, to: &Path) -> io::Result<()> {
-        // Windows: a virus scanner or a viewer may hold a file for a moment.
+        // Windows: a virus scanner or a viewer may lock a file for a moment.
         let tries = if cfg!(windows) { 10 } else { 1 };
         for _ in 1..tries {
             match fs::rename(from, to) {
@@ -247,17 +247,17 @@ impl Vfs for RealFs {
     }
 }
 
-/// Seconds since 1970; 0 for a clock before that.
+/// Seconds since 1970; 0 if the clock is earlier.
 pub fn unix_time() -> f64 {
     web_time::SystemTime::now().duration_since(web_time::UNIX_EPOCH).map_or(0.0, |d| d.as_secs_f64())
 }
 
-/// A path fit for a message: control characters and other invisible ones escaped.
+/// A path for messages: control characters and other invisible ones escaped.
 pub fn shown(path: &Path) -> String {
     clean(&path.display().to_string())
 }
 
-/// Text from a file fit for a message: control characters and other invisible ones escaped, quotes kept, at most 160 characters.
+/// Text from a file for messages: control characters and other invisible ones escaped, quotes kept, at most 160 characters.
 pub fn clean(text: &str) -> String {
     let mut out = String::new();
     for (i, c) in text.chars().enumerate() {

@@ -259,6 +259,42 @@ fn comments_cite_only_pages_of_the_tree() {
     fail_if_any(&failures);
 }
 
+/// Terms of earlier versions (CONTRIBUTING.md, glossary), as words of code and documents.
+const OLD_TERMS: &[&str] = &[
+    "UnderWay",
+    "Practice",
+    "Examinee",
+    "Asker",
+    "Outlet",
+    "look_around",
+    "obey",
+    "choosy",
+    "by lot",
+    "practised",
+    "took the gradient",
+    "rows of other people",
+    "is thought to be",
+    "what it begins from",
+];
+
+#[test]
+fn old_terms_stay_out() {
+    let pages: Vec<_> = written().into_iter().filter(|page| !page.ends_with("CONTRIBUTING.md")).collect();
+    let mut failures = Vec::new();
+    for file in [pages, files("src", ".rs"), files("crates", ".rs"), files("shaders", ".wgsl")].concat() {
+        for (i, line) in read(&file).lines().enumerate() {
+            let old = OLD_TERMS.iter().filter(|term| {
+                let is_inside = |c: Option<char>| c.is_some_and(|c| c.is_alphanumeric() || c == '_');
+                line.match_indices(**term).any(|(at, term)| {
+                    !is_inside(line[..at].chars().next_back()) && !is_inside(line[at + term.len()..].chars().next())
+                })
+            });
+            failures.extend(old.map(|term| format!("{}:{}: `{term}`: see the glossary in CONTRIBUTING.md", name(&file), i + 1)));
+        }
+    }
+    fail_if_any(&failures);
+}
+
 /// The parts of a name such as `Trainer::step` or `cli::main`; None of anything else.
 fn item(code: &str) -> Option<Vec<&str>> {
     let plain = |c: char| c.is_alphanumeric() || c == '_';

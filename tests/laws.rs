@@ -468,7 +468,6 @@ fn a_step_allocates_nothing_and_the_plan_is_right() {
         (Architecture::Qwen2, 4, true, adapters.clone()),
         (Architecture::Llama, 4, false, adapters),
     ] {
-        // Large enough that the uniforms' slabs do not matter.
         let config = ModelConfig { hidden_size: 64, intermediate_size: 192, lora, ..shape(family) };
         let mut settings = settings(4, micro, 1);
         (settings.train.seq_len, settings.train.activation_checkpointing) = (64, Some(checkpointing));
@@ -478,7 +477,9 @@ fn a_step_allocates_nothing_and_the_plan_is_right() {
         for (part, bytes) in &plan.parts {
             assert_eq!(ledger.get(*part), Some(bytes), "{family:?}: {part}");
         }
-        let (real, planned) = (p.device.ledger().total(), plan.total());
+        // A GPU has a few slabs of uniforms, whatever the model.
+        let uniforms = ledger.get("uniforms").copied().unwrap_or(0);
+        let (real, planned) = (p.device.ledger().total() - uniforms, plan.total());
         let off = (real as f64 / planned as f64 - 1.0).abs();
         assert!(off < 0.15, "{family:?}: planned {planned}, took {real}: {ledger:?}");
         steps(&mut p, 3);

@@ -1,5 +1,5 @@
 // Sums and maxima over LANES neighbouring invocations of a workgroup (LANES a power of two, dividing WG).
-// With LANES = 1 every invocation works alone and no barrier runs: what software adapters want. All invocations must call.
+// With LANES = 1 every invocation works alone and no barrier runs, for software adapters. All invocations must call.
 override WG: u32 = 64u;
 override LANES: u32 = 1u;
 var<workgroup> reduce_slots: array<f32, WG>;

@@ -141,15 +141,19 @@ mod tests {
     fn a_value_is_loaded_once_for_a_key_and_the_old_one_stays_until_then() {
         let ctx = Context::default();
         let mut loaded = Loaded::default();
-        assert_eq!(loaded.get(&ctx, &1, |key| key * 10), None);
+        let load_when = |held: std::sync::mpsc::Receiver<()>| {
+            move |key: &i32| {
+                let _ = held.recv();
+                key * 10
+            }
+        };
+        let (hold, held) = channel();
+        assert_eq!(loaded.get(&ctx, &1, load_when(held)), None);
+        hold.send(()).unwrap();
         wait(&ctx);
         assert_eq!(loaded.get(&ctx, &1, |_| panic!("loaded twice")), Some(&(1, 10)));
-        let (hold, held) = channel::<()>();
-        let load = move |key: &i32| {
-            let _ = held.recv();
-            key * 10
-        };
-        assert_eq!(loaded.get(&ctx, &2, load), Some(&(1, 10)));
+        let (hold, held) = channel();
+        assert_eq!(loaded.get(&ctx, &2, load_when(held)), Some(&(1, 10)));
         hold.send(()).unwrap();
         wait(&ctx);
         assert_eq!(loaded.get(&ctx, &2, |_| panic!("loaded twice")), Some(&(2, 20)));

@@ -11,25 +11,25 @@ use std::sync::mpsc::{Receiver, Sender, channel};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
-/// Between two looks at a process that has closed its output and has not ended.
+/// Polling interval for a process that has closed its output but has not ended.
 const PAUSE: Duration = Duration::from_millis(5);
 
-/// Starts the program in this file.
+/// Starts commands of a program file.
 #[derive(Clone, Debug)]
 pub struct Native {
     program: PathBuf,
 }
 
 impl Native {
-    /// Commands of the program in this file.
+    /// For the program in this file.
     pub fn new(program: PathBuf) -> Self {
         Self { program }
     }
 
-    /// Commands of this very program.
+    /// For the current executable.
     ///
     /// # Errors
-    /// The system does not say where its file is.
+    /// The system does not report its path.
     pub fn this_program() -> Result<Self> {
         Ok(Self::new(std::env::current_exe().context("this program's own file")?))
     }
@@ -51,13 +51,13 @@ impl Backend for Native {
     }
 }
 
-/// A child process, shared with the thread that waits for its end.
+/// A child process, shared with the thread that waits for it.
 #[derive(Clone, Debug)]
 struct Process {
     child: Arc<Mutex<Child>>,
 }
 
-/// A child process whose input and output belong to threads: a full pipe must not stop the caller.
+/// A child process whose input and output are handled by threads: a full pipe must not block the caller.
 #[derive(Debug)]
 struct Running {
     process: Process,
@@ -71,7 +71,7 @@ impl Process {
     }
 
     fn kill(&self) {
-        // A process that has ended already cannot be killed.
+        // A process that has already ended cannot be killed.
         let _ = self.with(Child::kill);
     }
 
@@ -88,7 +88,7 @@ impl Process {
             each_line(stderr, |line| {
                 let line = clean(line.trim_end());
                 said.take(&line);
-                // Without a receiver the pipe is read all the same, or the process would stop at a full one.
+                // Without a receiver the pipe is still drained, or the process would block on it.
                 let _ = messages.send(Output::Message(line));
                 wake_for_messages();
             });
@@ -109,7 +109,7 @@ impl Process {
         Ok((input, output))
     }
 
-    /// Wait for its end. The lock is free in between, so that it can be killed.
+    /// Wait for the process to end. The lock is released in between, so that it can be killed.
     fn wait(&self, said: &Said) -> End {
         loop {
             match self.with(Child::try_wait) {
@@ -148,7 +148,7 @@ fn write_lines(stdin: Option<ChildStdin>, lines: &Receiver<String>) {
     }
 }
 
-/// Read lines to the end; the last one need not have one.
+/// Read all lines; the last one may lack a line end.
 fn each_line(from: Option<impl Read>, mut take: impl FnMut(&str)) {
     let Some(from) = from else { return };
     let (mut reader, mut line) = (BufReader::new(from), Vec::new());
@@ -158,7 +158,7 @@ fn each_line(from: Option<impl Read>, mut take: impl FnMut(&str)) {
     }
 }
 
-/// What explains an end: the newest error, else the newest line.
+/// Explanation of an end: the newest error, otherwise the newest line.
 #[derive(Debug, Default)]
 struct Said {
     error: Option<String>,
@@ -217,7 +217,7 @@ mod tests {
         (Native::new("/bin/sh".into()).start(&argv, &[("LEHR_TEST_BACKEND", "set")], wake).unwrap(), woken)
     }
 
-    /// Everything up to the end; each look is one that was asked for.
+    /// All output up to the end; polls only when woken.
     fn finish((mut task, woken): (Box<dyn Task>, Receiver<()>)) -> Vec<Output> {
         let (mut all, begin) = (Vec::new(), Instant::now());
         while !matches!(all.last(), Some(Output::Ended(_))) {

@@ -7,12 +7,12 @@ use std::path::{Path, PathBuf};
 /// Flags of `lehr app`.
 #[derive(clap::Args, Debug, Default)]
 pub struct Args {
-    /// Run folders, or folders of runs; those in the folder runs when absent.
+    /// Run folders, or folders of runs; the folder runs when absent.
     #[arg(value_name = "RUN")]
     runs: Vec<PathBuf>,
 }
 
-/// Where new runs go.
+/// Folder of new runs.
 const HOME: &str = "runs";
 
 /// Open the window on these runs.
@@ -22,7 +22,7 @@ pub fn run(args: &Args) -> anyhow::Result<i32> {
     Ok(0)
 }
 
-/// Open the window on a trainer that is started with this process's own command line, but for `--window`.
+/// Open the window on a trainer that is started with this process's command line, without `--window`.
 pub fn train_in_window(stage: &str, run: Option<&Path>, resume: Option<&Path>) -> anyhow::Result<i32> {
     app::check_display()?;
     let given: Vec<OsString> = std::env::args_os().skip(1).filter(|a| a != "--window").collect();
@@ -37,7 +37,7 @@ pub fn train_in_window(stage: &str, run: Option<&Path>, resume: Option<&Path>) -
     Ok(0)
 }
 
-/// Open the window on a story.
+/// Open the window with a story.
 pub fn play(story: app::PlayStory) -> anyhow::Result<i32> {
     app::check_display()?;
     app::open(app::Options { story: Some(story), home: HOME.into(), ..app::Options::default() })?;

@@ -1,4 +1,4 @@
-//! `lehr bench`: tokens per second of a training step on made-up tokens, or of rollouts, and where the time goes.
+//! `lehr bench`: tokens per second of a training step on random tokens, or of rollouts, and time per kernel.
 
 use super::bench_rollouts::{self, RolloutArgs};
 use super::{open, output};
@@ -14,25 +14,25 @@ use web_time::Instant;
 /// Flags of `lehr bench`.
 #[derive(clap::Args, Debug)]
 pub struct Args {
-    /// Model and recipe to measure.
+    /// Preset with the model and recipe to measure.
     #[arg(long, default_value = "nano")]
     preset: String,
-    /// Sequences in an update; the preset's when absent.
+    /// Sequences per update; the preset's when absent.
     #[arg(long)]
     batch: Option<usize>,
-    /// Tokens in a sequence; the preset's when absent.
+    /// Tokens per sequence; the preset's when absent.
     #[arg(long)]
     seq: Option<usize>,
-    /// Rows of the embedding.
+    /// Vocabulary size.
     #[arg(long, default_value_t = 65)]
     vocab: usize,
     /// Updates to time.
     #[arg(long, default_value_t = 10)]
     pub(super) steps: usize,
-    /// Updates before those that are timed, at least one.
+    /// Warm-up updates, not timed; at least one.
     #[arg(long, default_value_t = 2)]
     warmup: usize,
-    /// Also time every kernel by itself.
+    /// Also time every kernel separately.
     #[arg(long)]
     pub(super) profile: bool,
     /// Print one JSON object.
@@ -74,7 +74,7 @@ struct Times {
     first_step: f64,
 }
 
-/// A trainer on made-up tokens.
+/// A trainer on random tokens.
 fn trainer(args: &Args, settings: &Settings, device: Device) -> anyhow::Result<Trainer> {
     let t = &settings.train;
     let n = (t.batch_size * (t.seq_len + 1) * 4) as u64;
@@ -149,7 +149,7 @@ fn settings(args: &Args) -> anyhow::Result<Settings> {
     Ok(settings)
 }
 
-/// Every kernel of a step timed by itself: the sum is larger than the step, because each waits for the one before.
+/// Time every kernel of a step separately: the sum is larger than the step, because each waits for the one before.
 fn profile(args: &Args, trainer: &Trainer) -> anyhow::Result<()> {
     let Some((pass, times)) = trainer.recording() else { anyhow::bail!("bench times pre-training") };
     let mut rows: Vec<ProfileRow> = trainer.device.profile(pass)?;

@@ -1,4 +1,4 @@
-//! `lehr bench --rollouts`: tokens per second of sampling completions, against what the adapter's memory could do at best.
+//! `lehr bench --rollouts`: tokens per second of sampling, and the upper bound from the adapter's memory bandwidth.
 
 use super::{bench::Args, open, output};
 use crate::config::ModelConfig;
@@ -13,25 +13,25 @@ use web_time::Instant;
 /// Flags of `lehr bench --rollouts`.
 #[derive(clap::Args, Debug)]
 pub struct RolloutArgs {
-    /// Measure rollouts: made-up prompts, each continued by all of its completions to their full length.
+    /// Measure rollouts: random prompts, each continued to the full completion length.
     #[arg(long)]
     pub rollouts: bool,
-    /// A model folder or a run; else random weights of the preset's shape.
+    /// A model folder or a run; random weights of the preset's shape when absent.
     #[arg(long, requires = "rollouts")]
     model: Option<PathBuf>,
-    /// Completions.
+    /// Number of completions.
     #[arg(long, default_value_t = 64, requires = "rollouts")]
     completions: usize,
-    /// Completions of a prompt.
+    /// Completions per prompt.
     #[arg(long, default_value_t = 8, requires = "rollouts")]
     num_generations: usize,
-    /// Tokens of a prompt.
+    /// Tokens per prompt.
     #[arg(long, default_value_t = 32, requires = "rollouts")]
     prompt_length: usize,
-    /// Tokens of a completion.
+    /// Tokens per completion.
     #[arg(long, default_value_t = 64, requires = "rollouts")]
     completion_length: usize,
-    /// Completions at once; as many as there are when absent.
+    /// Completions generated at once; all when absent.
     #[arg(long, requires = "rollouts")]
     rollout_batch_size: Option<usize>,
 }
@@ -66,7 +66,7 @@ pub fn run(args: &Args, preset: &ModelConfig) -> anyhow::Result<i32> {
         engine.run(&device, &model, &requests, &sampling, &[], &mut silent)?;
         seconds.push(begin.elapsed().as_secs_f64());
     }
-    // The first run compiles.
+    // The first run includes compilation.
     seconds.remove(0);
     seconds.sort_by(f64::total_cmp);
     let bandwidth = bandwidth(&device)?;
@@ -129,7 +129,7 @@ fn report(args: &Args, device: &Device, model: &Model, engine: &Rollouts, second
     ))
 }
 
-/// Bytes per second that a copy reads and writes.
+/// Bytes per second read and written by a copy.
 fn bandwidth(device: &Device) -> anyhow::Result<f64> {
     const ELEMENTS: usize = 16 << 20;
     const TIMES: usize = 4;

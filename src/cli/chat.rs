@@ -17,50 +17,50 @@ use std::sync::atomic::{AtomicU8, Ordering};
 #[command(after_help = "In the conversation: /system TEXT begins anew with a system message, /reset begins anew, /exit leaves, \
     /help lists this. Ctrl-C stops a reply. A line that ends in \\ continues in the next.")]
 pub struct Args {
-    /// Model folder (ours or Hugging Face's), GGUF file, run folder, or RUN@STEP.
+    /// Model folder (lehr's or Hugging Face's), GGUF file, run folder, or RUN@STEP.
     #[arg(long, value_name = "PATH")]
     model: PathBuf,
-    /// A system message to begin with.
+    /// System prompt.
     #[arg(long, value_name = "TEXT", allow_hyphen_values = true)]
     system: Option<String>,
-    /// Tokens of a reply at most. 512, or half of the context where that is less, when absent.
+    /// Maximum tokens in a reply. When absent 512, or half of the context where that is less.
     #[arg(long, visible_alias = "max-new-tokens", value_name = "TOKENS")]
     max_tokens: Option<usize>,
-    /// Tokens of the conversation that the model sees at most; beyond them the oldest turns are left out. The model's context, and
-    /// at most 4096, when absent.
+    /// Maximum tokens of context; beyond it the oldest turns are left out. When absent the model's context, at most 4096.
     #[arg(long, value_name = "TOKENS")]
     context: Option<usize>,
-    /// Divides the logits; 0 always takes the most probable token. That of the model's generation_config.json, or 0.8, when absent.
+    /// Sampling temperature; 0 is greedy. When absent that of the model's generation_config.json, or 0.8.
     #[arg(long)]
     temperature: Option<f64>,
-    /// Keep this many most probable tokens; 0 keeps all. That of generation_config.json, or 0, when absent.
+    /// Sample from the K most probable tokens; 0 keeps all. When absent that of generation_config.json, or 0.
     #[arg(long)]
     top_k: Option<u32>,
-    /// Keep the smallest set of most probable tokens with this much probability. That of generation_config.json, or 1, when absent.
+    /// Sample from the smallest set of most probable tokens whose probability reaches this. When absent that of generation_config.json, or
+    /// 1.
     #[arg(long)]
     top_p: Option<f64>,
-    /// Keep tokens at least this probable relative to the most probable. That of generation_config.json, or 0, when absent.
+    /// Minimum probability of a token, relative to the most probable one. When absent that of generation_config.json, or 0.
     #[arg(long)]
     min_p: Option<f64>,
-    /// Seed of the draws.
+    /// Seed of the sampling.
     #[arg(long, default_value_t = 0)]
     seed: u64,
-    /// For programs: requests as JSON lines on standard input ({"ask":"Say","text":"..."}, also with "temperature"; {"ask":"Stop"};
-    /// {"ask":"Reset"}, also with "system"), answers as JSON lines on standard output.
+    /// JSON interface for programs: requests as JSON lines on standard input ({"ask":"Say","text":"..."}, also with "temperature";
+    /// {"ask":"Stop"}; {"ask":"Reset"}, also with "system"), answers as JSON lines on standard output.
     #[arg(long)]
     json: bool,
     #[command(flatten)]
     device: DeviceSettings,
 }
 
-/// The longest line that is read.
+/// Maximum length of a line.
 pub(super) const MAX_LINE: u64 = 16 << 20;
-/// Tokens in view where nobody says how many.
+/// Default context, in tokens.
 const USUAL_CONTEXT: usize = 4096;
-/// Tokens of a reply where nobody says how many.
+/// Default reply length, in tokens.
 const USUAL_REPLY: usize = 512;
 
-/// Nobody speaks, the model speaks, the model is to stop.
+/// State: waiting for input, generating, stopping.
 const WAITING: u8 = 0;
 const SPEAKING: u8 = 1;
 const STOPPING: u8 = 2;
@@ -100,7 +100,7 @@ pub fn run(args: &Args) -> Result<i32> {
 
 /// The conversation on standard input and output.
 fn converse(mut talk: ChatSession<'_>) -> Result<i32> {
-    // A second Ctrl-C, or one while nobody speaks, leaves.
+    // A second Ctrl-C, or one while waiting for input, exits.
     let _ = ctrlc::set_handler(|| {
         if STATE.compare_exchange(SPEAKING, STOPPING, Ordering::SeqCst, Ordering::SeqCst).is_err() {
             output::note("");
@@ -127,7 +127,7 @@ fn converse(mut talk: ChatSession<'_>) -> Result<i32> {
     Ok(0)
 }
 
-/// What the flags say, else the model's generation_config.json.
+/// The flags, else the model's generation_config.json.
 fn sampling(args: &Args, tokenizer: &Tokenizer) -> Result<Sampling> {
     let settings = tokenizer.generation_config();
     let own = |name: &str| settings.get(name).and_then(Value::as_f64);
@@ -143,7 +143,7 @@ fn sampling(args: &Args, tokenizer: &Tokenizer) -> Result<Sampling> {
     Ok(sampling)
 }
 
-/// What the user says next, without the end of the line; `None` at the end of input.
+/// The user's next message, without the newline; `None` at the end of input.
 fn read_turn(terminal: bool) -> Result<Option<String>> {
     let mut turn = String::new();
     loop {
@@ -175,14 +175,14 @@ fn read_turn(terminal: bool) -> Result<Option<String>> {
     }
 }
 
-/// The conversation in a terminal.
+/// A conversation in a terminal.
 struct ChatSession<'a> {
     with: Conversation<'a>,
     max_tokens: usize,
 }
 
 impl ChatSession<'_> {
-    /// A line that began with /; whether the conversation continues.
+    /// Handle a line that begins with /; returns whether the conversation continues.
     fn handle_command(&mut self, line: &str) -> bool {
         let (command, rest) = line.split_once(char::is_whitespace).map_or((line, ""), |(command, rest)| (command, rest.trim()));
         match (command, rest) {
@@ -211,7 +211,7 @@ impl ChatSession<'_> {
         true
     }
 
-    /// Say something and print the reply as it comes. What is refused is printed, and has not been said.
+    /// Send a message and print the reply as it is generated. A rejected message is reported and not added.
     fn say(&mut self, text: &str) -> Result<()> {
         let prompt = match self.with.say(text) {
             Ok(prompt) => prompt,

@@ -10,21 +10,21 @@ use std::collections::VecDeque;
 use std::io::{BufRead, Read};
 use std::sync::mpsc::{Receiver, TryRecvError, sync_channel};
 
-/// Requests that wait.
+/// Maximum number of queued requests.
 const WAITING: usize = 64;
 
-/// What came on standard input.
+/// A line of standard input.
 #[derive(Debug, PartialEq)]
 enum RequestLine {
     /// A request.
     ChatRequest(ChatRequest),
-    /// A line that is no request, and why; the next one may be.
+    /// An invalid line, with the error; the next one may be valid.
     Refused(String),
-    /// The input cannot be understood from here on, and why.
+    /// Unreadable input, with the error.
     Broken(String),
 }
 
-/// Speak until standard input ends.
+/// Handle requests until standard input ends.
 ///
 /// Returns the exit status: 1 after a line that was too long to find its end, or an input that could not be read.
 ///
@@ -73,7 +73,7 @@ pub fn run(mut with: Conversation<'_>, ready: &ChatEvent) -> Result<i32> {
     Ok(0)
 }
 
-/// The next line; None at the end of input.
+/// The next line; `None` at the end of input.
 fn hear(input: &mut impl BufRead) -> Option<RequestLine> {
     let mut line = Vec::new();
     Some(match input.take(MAX_LINE + 1).read_until(b'\n', &mut line) {
@@ -91,7 +91,7 @@ fn refuse(text: &str) -> Result<()> {
     output::json_line(&ChatEvent::Refused { text: clean(text) })
 }
 
-/// Say something and pass the reply on. Requests that come meanwhile wait; `Stop` ends the reply.
+/// Send a message and pass the reply on. Other requests are queued meanwhile; `Stop` ends the reply.
 fn say(with: &mut Conversation<'_>, text: &str, asks: &Receiver<RequestLine>, waiting: &mut VecDeque<RequestLine>) -> Result<()> {
     let prompt = match with.say(text) {
         Ok(prompt) => prompt,
@@ -105,9 +105,9 @@ fn say(with: &mut Conversation<'_>, text: &str, asks: &Receiver<RequestLine>, wa
             match asks.try_recv() {
                 Ok(RequestLine::ChatRequest(ChatRequest::Stop)) => return Ok(false),
                 Ok(other) if waiting.len() < WAITING || matches!(other, RequestLine::Broken(_)) => waiting.push_back(other),
-                // More than anybody means: dropped.
+                // The queue is full: dropped.
                 Ok(_) => {}
-                // Where the input has ended, the reply is still wanted.
+                // At the end of input the reply is still completed.
                 Err(TryRecvError::Empty | TryRecvError::Disconnected) => return Ok(true),
             }
         }

@@ -1,4 +1,4 @@
-//! `lehr data`: rows of the tasks that lehr makes itself, and what it thinks of other people's.
+//! `lehr data`: rows of the generated tasks, and solving and grading of external datasets.
 
 use super::{data_rows, output};
 use crate::config::{Form, MathKind, TaskSettings};
@@ -18,22 +18,22 @@ pub struct Args {
 
 #[derive(clap::Subcommand, Debug)]
 enum What {
-    /// Write Knights and Knaves puzzles with their solution step by step, a JSON object a line.
+    /// Write Knights and Knaves puzzles with step-by-step solutions, as JSON lines.
     Kk(KkArgs),
-    /// Write sums or countdown puzzles with their answers, a JSON object a line.
+    /// Write sums or countdown puzzles with their answers, as JSON lines.
     Math(MathArgs),
-    /// Solve puzzles from their statements or their text, and compare with the solutions that the rows have.
+    /// Solve puzzles from their statements or text, and compare with the solutions in the rows.
     Solve(data_rows::SolveArgs),
-    /// Judge responses: each row comes back with reward, format (where the task judges it) and correct.
+    /// Grade responses: each row is returned with reward, format (if the task checks it) and correct.
     Grade(Box<data_rows::GradeArgs>),
 }
 
-/// Which questions.
+/// A split of the questions.
 #[derive(Clone, Copy, Debug, ValueEnum)]
 enum SplitName {
-    /// To learn from.
+    /// For training.
     Train,
-    /// To be judged by; these never occur in training, whatever the seed.
+    /// For evaluation; these never occur in training, whatever the seed.
     Eval,
 }
 
@@ -46,35 +46,35 @@ impl From<SplitName> for Split {
     }
 }
 
-/// How many rows, which, and where to.
+/// Number of rows, split and output.
 #[derive(clap::Args, Debug)]
 struct Rows {
-    /// Rows to write.
+    /// Number of rows to write.
     #[arg(long, default_value_t = 1000)]
     count: u64,
-    /// Seed of the questions and of their wording.
+    /// Seed of the questions and their wording.
     #[arg(long, default_value_t = 1337)]
     seed: u64,
-    /// Questions of training or of evaluation.
+    /// Split: training or evaluation.
     #[arg(long, value_enum, default_value = "train")]
     split: SplitName,
-    /// Write here in place of standard output; an existing file is not overwritten.
+    /// Output file, instead of standard output; an existing file is not overwritten.
     #[arg(long, value_name = "FILE")]
     out: Option<PathBuf>,
-    /// Rows are JSON with and without this flag.
+    /// Accepted for consistency: rows are always JSON.
     #[arg(long)]
     json: bool,
 }
 
 #[derive(clap::Args, Debug)]
 struct KkArgs {
-    /// Numbers of people, mixed evenly: 3, or 3-5, or 2,3,7.
+    /// Numbers of people, evenly mixed: 3, or 3-5, or 2,3,7.
     #[arg(long, default_value = "3", value_name = "LIST")]
     people: String,
-    /// How questions are written.
+    /// Wording of questions.
     #[arg(long, value_enum, default_value = "natural")]
     form: Form,
-    /// Also write puzzles that occur among the rows before, in other words and with other steps.
+    /// Also write duplicates of earlier puzzles, with other wording and steps.
     #[arg(long)]
     repeat: bool,
     #[command(flatten)]
@@ -83,20 +83,20 @@ struct KkArgs {
 
 #[derive(clap::Args, Debug)]
 struct MathArgs {
-    /// What the questions are about.
+    /// Kind of question.
     #[arg(long, value_enum, default_value = "arithmetic")]
     math: MathKind,
-    /// Grades of difficulty, mixed evenly: 1 (small) to 5.
+    /// Levels of difficulty, evenly mixed: 1 (small) to 5.
     #[arg(long, default_value = "1", value_name = "LIST")]
     difficulty: String,
-    /// Also write questions that occur among the rows before.
+    /// Also write duplicates of earlier questions.
     #[arg(long)]
     repeat: bool,
     #[command(flatten)]
     rows: Rows,
 }
 
-/// Where rows go.
+/// Output of rows.
 pub(super) struct Out {
     writer: Box<dyn Write>,
     name: Option<String>,
@@ -106,7 +106,7 @@ impl Out {
     /// A new file, or standard output.
     ///
     /// # Errors
-    /// A file that exists already or cannot be made.
+    /// A file that exists already or cannot be created.
     pub(super) fn open(path: Option<&PathBuf>) -> anyhow::Result<Self> {
         let Some(path) = path else {
             return Ok(Self { writer: Box::new(std::io::BufWriter::new(std::io::stdout().lock())), name: None });
@@ -116,7 +116,7 @@ impl Out {
         Ok(Self { writer: Box::new(std::io::BufWriter::new(file)), name: Some(name) })
     }
 
-    /// One row.
+    /// Write one row.
     ///
     /// # Errors
     /// A full disk, a closed pipe.
@@ -126,7 +126,7 @@ impl Out {
         self.told(written)
     }
 
-    /// The last of it.
+    /// Flush the output.
     ///
     /// # Errors
     /// As [`Self::row`].
@@ -173,7 +173,7 @@ fn math(args: &MathArgs) -> anyhow::Result<i32> {
     write_distinct(&args.rows, math::distinct(kind, grades, seed, split), "--difficulty", |row, _| row)
 }
 
-/// Questions by their numbers, whatever has been asked before.
+/// Questions by number, duplicates included.
 fn write_all<R: serde::Serialize>(rows: &Rows, make: impl Fn(u64) -> anyhow::Result<R>) -> anyhow::Result<i32> {
     let mut out = Out::open(rows.out.as_ref())?;
     for n in 0..rows.count {
@@ -183,7 +183,7 @@ fn write_all<R: serde::Serialize>(rows: &Rows, make: impl Fn(u64) -> anyhow::Res
     Ok(0)
 }
 
-/// Questions that differ, as many as there are.
+/// Distinct questions, as far as there are any.
 fn write_distinct<T, R: serde::Serialize>(
     rows: &Rows,
     mut questions: Distinct<T>,

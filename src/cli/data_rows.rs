@@ -1,4 +1,4 @@
-//! `lehr data solve` and `lehr data grade`: rows that others made.
+//! `lehr data solve` and `lehr data grade`: rows of external datasets.
 
 use super::data::Out;
 use super::output;
@@ -15,10 +15,10 @@ use std::path::PathBuf;
 /// Flags of `lehr data solve`.
 #[derive(clap::Args, Debug)]
 pub(super) struct SolveArgs {
-    /// What the rows are; only puzzles are solved.
+    /// The task of the rows; only puzzles are solved.
     #[arg(long, value_enum, default_value = "kk")]
     task: TaskKind,
-    /// JSONL rows with statements, or quiz, and perhaps solution.
+    /// JSONL rows with statements or quiz, and optionally solution.
     #[arg(value_name = "FILE")]
     file: PathBuf,
     /// Print JSON lines.
@@ -26,7 +26,7 @@ pub(super) struct SolveArgs {
     json: bool,
 }
 
-/// Solve; exit code 1 where a row's solution is another.
+/// Solve; exit code 1 if a row has a different solution.
 pub(super) fn solve(args: &SolveArgs) -> anyhow::Result<i32> {
     ensure!(args.task == TaskKind::Kk, "--task: only kk has puzzles to solve");
     let mut counts = Counts::default();
@@ -71,7 +71,7 @@ fn in_words(solved: &rows::Solved) -> String {
     format!("{found}{verdict}{quiz}")
 }
 
-/// What became of the rows.
+/// Counts of the results.
 #[derive(Default, serde::Serialize)]
 struct Counts {
     rows: u64,
@@ -108,27 +108,27 @@ impl Counts {
 /// Flags of `lehr data grade`.
 #[derive(clap::Args, Debug)]
 pub(super) struct GradeArgs {
-    /// What is judged, and how.
+    /// Task and grader.
     #[command(flatten)]
     task: TaskSettings,
-    /// JSONL rows with response, and what the task needs (kk: solution_text_format or a puzzle; else answer).
+    /// JSONL rows with response, and the fields that the task needs (kk: solution_text_format or a puzzle; else answer).
     #[arg(value_name = "FILE")]
     file: PathBuf,
-    /// kk: the prompt, which the rows do not have, ended in <think>.
+    /// kk: the prompt, which is not in the rows, ended in <think>.
     #[arg(long)]
     think_open: bool,
-    /// Write here in place of standard output; an existing file is not overwritten.
+    /// Output file, instead of standard output; an existing file is not overwritten.
     #[arg(long, value_name = "FILE")]
     out: Option<PathBuf>,
-    /// Rows are JSON with and without this flag.
+    /// Accepted for consistency: rows are always JSON.
     #[arg(long)]
     json: bool,
 }
 
-/// Rows that are judged at once: a grader process gets a batch.
+/// Rows graded at once: a grader process gets a batch.
 const BATCH: usize = 256;
 
-/// Judge; rows come back with the verdict, a summary goes to standard error.
+/// Grade; rows are returned with the result, a summary goes to standard error.
 pub(super) fn grade(args: &GradeArgs) -> anyhow::Result<i32> {
     let mut judge = Rows {
         args,
@@ -169,7 +169,7 @@ struct Rows<'a> {
     out: Out,
     waiting: Vec<(Object, Question, String)>,
     count: u64,
-    /// Of these the grader could not judge so many.
+    /// Number of these that could not be graded.
     ungraded: u64,
     correct: u64,
     reward: f64,
@@ -185,7 +185,7 @@ impl Rows<'_> {
         if self.args.task.task == TaskKind::Kk && self.judge.is_none() {
             let (form, question) = kk_question(&row, self.args.think_open).with_context(|| place.to_owned())?;
             let roles = reward::roles(&question.answer).with_context(|| place.to_owned())?;
-            // What a chat template was written around is not recognised.
+            // The wording cannot be detected inside of a chat template.
             let form = if self.args.task.form == Form::Compact { Form::Compact } else { form };
             let grade = reward::grade(form, &roles, &question.prompt, &response);
             return self.give(row, &grade);
@@ -236,7 +236,7 @@ impl Rows<'_> {
     }
 }
 
-/// A puzzle's row as a question, and its form. The prompt is what shows where reasoning was opened.
+/// A puzzle row as a question, and its wording. The prompt shows where reasoning was opened.
 fn kk_question(row: &Object, think_open: bool) -> anyhow::Result<(Form, Question)> {
     let asked = rows::asked(row)?;
     let mut prompt = asked.prompt.or(asked.quiz).unwrap_or_default();

@@ -1,4 +1,4 @@
-//! `lehr demo`: the whole life of a model on generated data, told while it happens.
+//! `lehr demo`: all stages of a model on generated data, explained while they run.
 
 use super::{output, story_output};
 use crate::backend::Native;
@@ -13,27 +13,27 @@ use web_time::Instant;
 /// Flags of `lehr demo`.
 #[derive(clap::Args, Debug)]
 pub struct Args {
-    /// Folder of everything that is made; runs/demo, or the next free number, when absent.
+    /// Output folder; runs/demo, or the next free number, when absent.
     #[arg(long, value_name = "DIR")]
     out: Option<PathBuf>,
-    /// Seed of all that is random.
+    /// Random seed.
     #[arg(long, default_value_t = 1337)]
     seed: u64,
-    /// A rehearsal in seconds: every stage, but so short that its numbers mean nothing.
+    /// Run every stage in seconds, too short for meaningful numbers.
     #[arg(long)]
     quick: bool,
-    /// Show it live in the window.
+    /// Run in the window.
     #[cfg(feature = "app")]
     #[arg(long)]
     window: bool,
-    /// Also show the commands that are run.
+    /// Also print the commands.
     #[arg(long)]
     commands: bool,
     #[command(flatten)]
     device: DeviceSettings,
 }
 
-/// Tell the demo, write the report.
+/// Run the demo and write the report.
 pub fn run(args: &Args) -> anyhow::Result<i32> {
     let begin = Instant::now();
     let story = if args.quick { demo()?.quick() } else { demo()? };
@@ -72,7 +72,7 @@ pub fn run(args: &Args) -> anyhow::Result<i32> {
     Ok(0)
 }
 
-/// What the story says at its end: paragraphs, but for those that only introduce lines to be copied.
+/// The story's final paragraphs, without those that only introduce commands to copy.
 fn findings(player: &Player) -> anyhow::Result<Vec<String>> {
     let blocks = player.closing()?;
     let introduces = |at: usize| matches!(blocks.get(at + 1), Some(Block::Lines(_)));

@@ -1,4 +1,4 @@
-//! `lehr doctor`: what is there, and does it compute what it should.
+//! `lehr doctor`: list devices, and check every kernel.
 
 use super::{doctor_ranks, output};
 use crate::config::DeviceSettings;
@@ -17,22 +17,22 @@ pub struct Args {
     /// Random shapes per kernel.
     #[arg(long, default_value_t = 4)]
     pub(super) seeds: u64,
-    /// Only kernels whose name holds this.
+    /// Only kernels whose name contains this.
     #[arg(long)]
     only: Option<String>,
     /// Print JSON lines.
     #[arg(long)]
     pub(super) json: bool,
-    /// Write every WGSL text that a GPU may get into this folder, with a list for each vendor, and stop.
+    /// Write all WGSL texts that a GPU may get into this folder, with a list per vendor, and exit.
     #[arg(long, hide = true, value_name = "FOLDER")]
     write_shaders: Option<PathBuf>,
     #[command(flatten)]
     pub(super) device: DeviceSettings,
 }
 
-/// List and check.
+/// List devices and check kernels.
 pub fn run(args: &Args) -> anyhow::Result<i32> {
-    // A check of nothing would be passed.
+    // With no seeds nothing would be checked.
     anyhow::ensure!(args.seeds > 0, "--seeds 0: must be at least 1");
     if let Some(folder) = &args.write_shaders {
         write_shaders(folder)?;
@@ -52,7 +52,7 @@ pub fn run(args: &Args) -> anyhow::Result<i32> {
     }
     let list = adapters();
     let device = Device::open(&args.device)?;
-    // By name: the CPU is opened by its name without making the list.
+    // By name: the CPU is opened by name without listing devices.
     let used = device.summary();
     let is_used = |a: &AdapterSummary| (&a.name, &a.backend) == (&used.name, &used.backend);
     for a in &list {
@@ -80,17 +80,17 @@ pub fn run(args: &Args) -> anyhow::Result<i32> {
     Ok(i32::from(failed > 0))
 }
 
-/// Compiling takes a GPU's driver a few seconds for all kernels. Where it has taken this long, the remaining kernels get one shape each.
+/// Compiling all kernels takes a GPU driver a few seconds. After this time, each remaining kernel is checked with one shape.
 const COMPILE_SECONDS: f64 = 30.0;
 
-/// What the checks of one kernel found.
+/// Check results of one kernel.
 #[derive(Default)]
 struct Found {
-    /// Largest error, as a multiple of what is allowed.
+    /// Largest error, as a multiple of the tolerance.
     worst: f64,
-    /// Where.
+    /// Where it occurred.
     detail: String,
-    /// Time of the first runs beyond that of the second: mostly the driver's compiler.
+    /// Time of the first runs beyond that of the second: mostly shader compilation.
     compile_seconds: f64,
     /// Time of the second runs.
     run_seconds: f64,
@@ -103,7 +103,7 @@ impl Found {
         }
     }
 
-    /// One random shape, twice: the second time nothing is compiled, and every bit must be the same.
+    /// Run one random shape twice: the second time nothing is compiled, and the bits must be equal.
     fn run(&mut self, check: &Check, device: &Device, seed: u64) {
         let [(first_bits, first_seconds), (second_bits, second_seconds)] = [(); 2].map(|()| {
             let begin = Instant::now();
@@ -134,12 +134,12 @@ pub(super) fn worst(check: &Check, seeds: u64, device: &Device) -> (f64, String)
     (found.worst, found.detail)
 }
 
-/// Print a line a kernel; returns how many failed.
+/// Print one line per kernel; returns the number of failures.
 fn check_kernels(args: &Args, device: &Device) -> anyhow::Result<usize> {
     let (mut failed, mut compiling, mut left_out) = (0, 0.0, 0);
     if !args.json {
         output::line(&format!(
-            "\n{:<44} {:>10}  {:>10}  {:>9}  result",
+            "\n{:<36} {:>10}  {:>10}  {:>9}  result",
             "kernel (against its f64 twin)", "error", "compile", "run"
         ))?;
     }
@@ -160,7 +160,7 @@ fn check_kernels(args: &Args, device: &Device) -> anyhow::Result<usize> {
         } else {
             let verdict = if passed { "ok" } else { "WRONG" };
             let (compile, run) = (1e3 * compile_seconds, 1e3 * run_seconds);
-            output::line(&format!("{:<44} {:>8.1} %  {compile:>7.0} ms  {run:>6.0} ms  {verdict}", check.name, 100.0 * worst))?;
+            output::line(&format!("{:<36} {:>8.1} %  {compile:>7.0} ms  {run:>6.0} ms  {verdict}", check.name, 100.0 * worst))?;
             if !passed {
                 output::folded_line(&format!("  {detail}"))?;
             }
@@ -174,14 +174,14 @@ fn check_kernels(args: &Args, device: &Device) -> anyhow::Result<usize> {
     Ok(failed)
 }
 
-/// `STEM.wgsl` of every text, and for each vendor `VENDOR.list` with a line a kernel: `STEM.wgsl:ENTRY:NAME=VALUE,...`.
+/// Write `STEM.wgsl` for every text, and for each vendor `VENDOR.list` with one line per kernel: `STEM.wgsl:ENTRY:NAME=VALUE,...`.
 fn write_shaders(folder: &Path) -> anyhow::Result<()> {
     let place = |path: &Path| path.display().to_string();
     std::fs::create_dir_all(folder).with_context(|| place(folder))?;
     for vendor in Vendor::ALL {
         let mut list = String::new();
         for kernel in sources::for_gpu(vendor)? {
-            // Names of products hold their entry point already: a text of each.
+            // Names of products already contain their entry point: one text each.
             let path = folder.join(format!("{}.wgsl", kernel.stem));
             std::fs::write(&path, &kernel.text).with_context(|| place(&path))?;
             let constants: Vec<_> = kernel.constants.iter().map(|(name, value)| format!("{name}={value}")).collect();

@@ -1,4 +1,4 @@
-//! `lehr eval`: loss on text, or right answers to a task's questions.
+//! `lehr eval`: loss on text, or accuracy on a task's questions.
 
 mod task;
 
@@ -15,22 +15,22 @@ use web_time::Instant;
 /// Flags of `lehr eval`.
 #[derive(clap::Args, Debug)]
 pub struct Args {
-    /// Model folder (ours or Hugging Face's), or a run folder.
+    /// Model folder (lehr's or Hugging Face's), or a run folder.
     #[arg(long, value_name = "DIR")]
     model: PathBuf,
     /// Text file, folder of text files, JSONL with `text`, or - for standard input; may be repeated. With --task: a JSONL file of questions.
     #[arg(long, value_name = "PATH")]
     data: Vec<PathBuf>,
-    /// Score only this share of the tokens, from the end (as training holds it out); 1 for all of the text.
+    /// Score only this share of the tokens, from the end (the held-out part); 1 for all.
     #[arg(long, default_value_t = 1.0)]
     val_fraction: f64,
-    /// Tokens in a window; the model's context when absent.
+    /// Tokens per window; the model's context when absent.
     #[arg(long)]
     seq_len: Option<usize>,
-    /// Windows computed at once, as far as they fit; with --task: answers, as many as suit the adapter when absent.
+    /// Windows computed at once, limited by memory; with --task: completions, chosen to suit the adapter when absent.
     #[arg(long, default_value_t = 8)]
     batch_size: usize,
-    /// Tokens to score at most; 0 for all.
+    /// Maximum tokens to score; 0 for all.
     #[arg(long, default_value_t = 0)]
     max_tokens: u64,
     /// Print one JSON object.
@@ -47,10 +47,10 @@ pub struct Args {
     task: TaskSettings,
 }
 
-/// Flags that mean something only for text.
+/// Flags for text only.
 const OF_TEXT: &[&str] = &["val_fraction", "seq_len", "max_tokens", "windows"];
 
-/// The command with the help of its two kinds.
+/// The command with the help of both kinds of evaluation.
 pub fn command(command: clap::Command) -> clap::Command {
     let help = "Ask a task's held-out questions and judge the answers, in place of the loss on text";
     let command = command.mut_arg("eval_questions", |arg| arg.hide(true));
@@ -77,7 +77,7 @@ pub fn run(args: &Args, typed: &ArgMatches) -> anyhow::Result<i32> {
     text(args)
 }
 
-/// Names of the flags that mean something only with --task.
+/// Names of the flags that require --task.
 fn task_flags() -> Vec<String> {
     let command = <task::Args as clap::Args>::augment_args(clap::Command::new("task"));
     let command = <TaskSettings as clap::Args>::augment_args(command);
@@ -143,7 +143,7 @@ fn text(args: &Args) -> anyhow::Result<i32> {
     Ok(0)
 }
 
-/// The mean loss, and that of each window of which tokens are scored.
+/// The mean loss, and that of each window with scored tokens.
 fn by_window(device: &Device, scorer: &Scorer, batches: impl Iterator<Item = Batch>) -> anyhow::Result<(Evaluation, Vec<f64>)> {
     let (mut sum, mut tokens, mut windows) = (0.0, 0, Vec::new());
     for batch in batches {

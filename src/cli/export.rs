@@ -18,25 +18,25 @@ use web_time::Instant;
     ollama create NAME -f FILE.Modelfile"
 )]
 pub struct Args {
-    /// Model folder (ours or Hugging Face's), GGUF file, or run folder.
+    /// Model folder (lehr's or Hugging Face's), GGUF file, or run folder.
     #[arg(value_name = "MODEL")]
     model: PathBuf,
-    /// The file to write, for llama.cpp, Ollama, LM Studio.
+    /// Output file, for llama.cpp, Ollama, LM Studio.
     #[arg(long, value_name = "FILE")]
     gguf: PathBuf,
-    /// How matrices are stored; norms and biases stay F32.
+    /// Data type of matrices; norms and biases stay F32.
     #[arg(long = "type", value_enum, default_value = "f16")]
     kind: Kind,
 }
 
-/// What a GGUF file may be written as.
+/// Data types for GGUF files.
 #[derive(Clone, Copy, Debug, clap::ValueEnum)]
 enum Kind {
     /// 32 bits: exact.
     F32,
-    /// 16 bits, 11 of them precision.
+    /// 16 bits, 11 bits of precision.
     F16,
-    /// 16 bits, 8 of them precision; F32's range.
+    /// 16 bits, 8 bits of precision; F32's range.
     Bf16,
     /// 8.5 bits.
     #[value(name = "q8_0")]
@@ -57,7 +57,7 @@ impl Kind {
 /// Export a model.
 ///
 /// # Errors
-/// A model or a tokenizer that llama.cpp does not express, by name; a disk that fails.
+/// A model or tokenizer feature that llama.cpp lacks, by name; a failed write.
 pub fn run(args: &Args) -> Result<i32> {
     let began = Instant::now();
     let dir = open::model_folder(&args.model)?;
@@ -108,7 +108,7 @@ pub fn run(args: &Args) -> Result<i32> {
     Ok(0)
 }
 
-/// What the model is called: the folder's name.
+/// The model's name: the folder's name.
 fn name_of(model: &Path) -> String {
     let absolute = std::path::absolute(model).unwrap_or_else(|_| model.to_path_buf());
     let name = absolute.file_stem().map(|name| name.to_string_lossy().into_owned());
@@ -121,7 +121,7 @@ fn modelfile_of(gguf: &Path) -> PathBuf {
     gguf.with_file_name(name)
 }
 
-/// What Ollama needs beside the file: the chat template in its own language, and where a reply ends.
+/// An Ollama Modelfile: the chat template in Ollama's language, and the stop strings.
 fn modelfile_text(gguf: &Path, tokenizer: &Tokenizer) -> Result<String> {
     let mut out = format!("FROM ./{}\n", gguf.file_name().unwrap_or_default().to_string_lossy());
     let (ends, mut stops) = (tokenizer.end_tokens(), Vec::new());
@@ -141,7 +141,7 @@ fn modelfile_text(gguf: &Path, tokenizer: &Tokenizer) -> Result<String> {
     Ok(out)
 }
 
-/// The chat template as Go's: what stands before and behind the content of each role. `None` for a template that is more than that.
+/// The chat template as a Go template: the text before and after the content of each role. `None` for a more complex template.
 fn turns(source: &str, tokenizer: &Tokenizer) -> Option<String> {
     let template = ChatTemplate::new(source, tokenizer.special_tokens(), 0).ok()?;
     let render = |said: &[(&str, &str)], prompt: bool| {
@@ -150,7 +150,7 @@ fn turns(source: &str, tokenizer: &Tokenizer) -> Option<String> {
     };
     let around =
         |text: &str, content: &str| text.split_once(content).map(|(before, behind)| (before.to_owned(), behind.to_owned()));
-    // A system message first, because some templates put one of their own where there is none.
+    // With a system message, because some templates insert a default one.
     let system = render(&[("system", "SYS")], false)?;
     let (system_before, system_behind) = around(&system, "SYS")?;
     let user = render(&[("system", "SYS"), ("user", "USE")], false)?;
@@ -192,7 +192,7 @@ mod tests {
         assert!(said.ends_with("{{ end }}{{ end }}<|im_start|>assistant\n"));
         let with_default = chatml.replacen("{% for", "{% if messages[0].role != 'system' %}HELLO{% endif %}{% for", 1);
         assert!(turns(&with_default, &tokenizer).unwrap().starts_with("{{ if not .System }}HELLO{{ end }}{{ range"));
-        // The last answer otherwise than those before it.
+        // A template that formats the last answer differently.
         let by_place = "{% for m in messages %}{{ m.content if loop.last else m.role + m.content }}{% endfor %}";
         assert_eq!(turns(by_place, &tokenizer), None);
     }

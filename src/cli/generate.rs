@@ -12,37 +12,37 @@ use std::path::PathBuf;
 /// Flags of `lehr generate`.
 #[derive(clap::Args, Debug)]
 pub struct Args {
-    /// Model folder (ours or Hugging Face's), or a run folder.
+    /// Model folder (lehr's or Hugging Face's), or a run folder.
     #[arg(long, value_name = "DIR")]
     model: PathBuf,
-    /// What to continue; read from standard input when absent.
+    /// Prompt; read from standard input when absent.
     #[arg(long, allow_hyphen_values = true)]
     prompt: Option<String>,
-    /// Take the prompt as what a user says, and answer through the model's chat template.
+    /// Use the prompt as a user message, with the model's chat template.
     #[arg(long)]
     chat: bool,
-    /// With --chat: a system message to begin with.
+    /// With --chat: system prompt.
     #[arg(long, value_name = "TEXT", requires = "chat", allow_hyphen_values = true)]
     system: Option<String>,
     /// With --chat: NAME=VALUE for the chat template, such as enable_thinking=false. May be repeated.
     #[arg(long, value_name = "NAME=VALUE", requires = "chat")]
     chat_template_kwargs: Vec<String>,
-    /// Tokens to add at most.
+    /// Maximum tokens to generate.
     #[arg(long, default_value_t = 200)]
     max_new_tokens: usize,
-    /// Divides the logits; 0 always takes the most probable token.
+    /// Sampling temperature; 0 is greedy.
     #[arg(long, default_value_t = 0.8)]
     temperature: f64,
-    /// Keep this many most probable tokens; 0 keeps all.
+    /// Sample from the K most probable tokens; 0 keeps all.
     #[arg(long, default_value_t = 0)]
     top_k: u32,
-    /// Keep the smallest set of most probable tokens with this much probability.
+    /// Sample from the smallest set of most probable tokens whose probability reaches this.
     #[arg(long, default_value_t = 1.0)]
     top_p: f64,
-    /// Keep tokens at least this probable relative to the most probable.
+    /// Minimum probability of a token, relative to the most probable one.
     #[arg(long, default_value_t = 0.0)]
     min_p: f64,
-    /// Seed of the draws.
+    /// Seed of the sampling.
     #[arg(long, default_value_t = 0)]
     seed: u64,
     /// Print one JSON object: prompt, text, token ids.
@@ -52,10 +52,10 @@ pub struct Args {
     device: DeviceSettings,
 }
 
-/// Tokens of a row at most.
+/// Maximum tokens in a row.
 const MAX_ROOM: usize = 1 << 20;
 
-// Length: one thing after another.
+// Length: sequential.
 /// Generate.
 pub fn run(args: &Args) -> anyhow::Result<i32> {
     check(args)?;
@@ -76,7 +76,7 @@ pub fn run(args: &Args) -> anyhow::Result<i32> {
         args.max_new_tokens
     );
     if max_len > context {
-        // As transformers does: positions go on, the model has never seen them.
+        // As in transformers: positions continue beyond those seen in training.
         output::note(&format!(
             "note: the model learnt contexts of {context} tokens; what comes after them may make little sense"
         ));
@@ -87,12 +87,12 @@ pub fn run(args: &Args) -> anyhow::Result<i32> {
     let sampling = sampling(args);
     let ends = tokenizer.end_tokens();
     let mut until = Until::new(ends.text().filter(|_| args.chat));
-    // An answer is a text of its own, a continuation is part of one.
+    // A chat reply is a text of its own, a continuation is part of one.
     let mut stream = tokenizer.decode_stream(if args.chat { &[] } else { &ids });
     let (mut text, mut tokens) = (String::new(), Vec::new());
     let mut out = std::io::stdout();
     if !args.json && !args.chat {
-        // The continuation brings the space in front of it where the prompt's own is in no token.
+        // The continuation includes the leading space if the prompt's own is in no token.
         let held = tokenizer.decode(&ids)?.ends_with(char::is_whitespace);
         write!(out, "{}", output::generated(if held { &prompt } else { prompt.trim_end() }))?;
         out.flush()?;
@@ -120,7 +120,7 @@ pub fn run(args: &Args) -> anyhow::Result<i32> {
     Ok(0)
 }
 
-/// The tokenizer with the template that is used, and the conversation as text.
+/// The tokenizer with the template in use, and the conversation as text.
 fn conversation(args: &Args, prompt: &str, tokenizer: &Tokenizer) -> anyhow::Result<(Tokenizer, String)> {
     let now = crate::vfs::unix_time() as i64;
     let (tokenizer, template) = chat::template_of(tokenizer, None, now)?;
@@ -131,7 +131,7 @@ fn conversation(args: &Args, prompt: &str, tokenizer: &Tokenizer) -> anyhow::Res
     Ok((tokenizer, template.render(&chat, true)?.text))
 }
 
-/// The prompt as typed, or from standard input.
+/// The prompt from the flag, or from standard input.
 fn prompt(args: &Args) -> anyhow::Result<String> {
     let mut text = String::new();
     match &args.prompt {

@@ -6,8 +6,9 @@ use crate::config::{GRPO_DEFAULTS, GrpoSettings, Layers, RolloutSettings, Settin
 use clap::ArgMatches;
 use web_time::Instant;
 
-/// Flags of `lehr grpo`: those of `lehr pretrain`, and its own.
+/// Flags of `lehr grpo`: those of `lehr pretrain`, and more.
 #[derive(clap::Args, Debug)]
+#[group(id = "GrpoArgs")]
 pub struct Args {
     #[command(flatten)]
     common: pretrain::Args,
@@ -19,7 +20,7 @@ pub struct Args {
     grpo: GrpoSettings,
 }
 
-/// Settings of the supervised stages that mean nothing here.
+/// Settings of the supervised stages that have no effect here.
 const OF_SUPERVISION: &[&str] = &[
     "val_fraction",
     "eval_tokens",
@@ -38,7 +39,7 @@ const OF_SUPERVISION: &[&str] = &[
     "rescue_limit",
 ];
 
-/// The command with the defaults and the help of this stage.
+/// The command with this stage's defaults and help.
 pub fn command(command: clap::Command) -> clap::Command {
     let help = [
         (
@@ -55,7 +56,7 @@ pub fn command(command: clap::Command) -> clap::Command {
     with_stage_defaults(command, &[OF_NEW_MODELS, OF_SUPERVISION].concat(), GRPO_DEFAULTS, &help)
 }
 
-/// Reinforce.
+/// Train with GRPO.
 pub fn run(args: &Args, typed: &ArgMatches, started: Instant) -> anyhow::Result<i32> {
     refuse(typed, OF_NEW_MODELS, "reinforcement takes shape and tokenizer from the model of --init")?;
     refuse(typed, OF_SUPERVISION, "means nothing to lehr grpo")?;
@@ -68,7 +69,7 @@ pub fn run(args: &Args, typed: &ArgMatches, started: Instant) -> anyhow::Result<
     };
     let mut settings = args.common.layered(Layers::of(Stage::Grpo)?, &flags, typed)?;
     if !is_typed(typed, "min_learning_rate") {
-        // A constant rate has no other end.
+        // A constant learning rate has a single value.
         let train = &mut settings.train;
         train.min_learning_rate = train.min_learning_rate.min(train.learning_rate);
     }

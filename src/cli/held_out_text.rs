@@ -1,4 +1,4 @@
-//! What `lehr merge sweep` and `lehr landscape` share: checkpoints by name, the text to judge on, progress, files.
+//! Shared by `lehr merge sweep` and `lehr landscape`: checkpoints by name, the evaluation text, progress, files.
 
 use super::{open, output};
 use crate::config::{DataSettings, DeviceSettings};
@@ -15,23 +15,23 @@ use anyhow::{Context as _, Result, bail, ensure};
 use std::path::{Path, PathBuf};
 use web_time::Instant;
 
-/// The text that weights are judged on.
+/// The evaluation text.
 #[derive(clap::Args, Debug)]
 #[command(next_help_heading = "Judged on")]
 pub struct Text {
-    /// This text (file, folder of text files, JSONL with `text`; may be repeated) instead of the run's own validation split.
+    /// Evaluate on this text (file, folder of text files, JSONL with `text`; may be repeated) instead of the run's validation split.
     #[arg(long, visible_alias = "val-data", value_name = "PATH")]
     data: Vec<PathBuf>,
-    /// Only this share of --data, from the end (as training holds it out); 1 for all of it.
+    /// Use only this share of --data, from the end (the held-out part); 1 for all.
     #[arg(long, default_value_t = 1.0, requires = "data")]
     val_fraction: f64,
-    /// Tokens to score each time, at most; 0 for all; as many as the run's evaluations score when absent.
+    /// Maximum tokens per evaluation; 0 for all; that of the run's evaluations when absent.
     #[arg(long)]
     max_tokens: Option<u64>,
-    /// Tokens in a window; the run's when absent.
+    /// Tokens per window; the run's when absent.
     #[arg(long)]
     seq_len: Option<usize>,
-    /// Windows computed at once, as far as they fit; the result does not depend on it.
+    /// Windows computed at once, limited by memory; results do not depend on it.
     #[arg(long, default_value_t = 16)]
     batch_size: usize,
     #[command(flatten)]
@@ -39,10 +39,10 @@ pub struct Text {
 }
 
 impl Text {
-    /// A judge of weights of the shape in `dir` (a model folder). `run` is the run it is of.
+    /// An evaluator for weights of the shape in `dir` (a model folder). `run` is its run.
     ///
     /// # Errors
-    /// One line that names the flag, folder or file, and the cure.
+    /// One line with the flag, folder or file, and the cause.
     pub fn judge(&self, dir: &Path, run: Option<&Path>) -> Result<WeightEvaluator> {
         ensure!(self.batch_size > 0, "--batch-size 0: must be at least 1");
         ensure!(
@@ -97,19 +97,19 @@ impl Text {
     }
 }
 
-/// The run that a checkpoint's folder lies in.
+/// The run of a checkpoint folder.
 pub fn run_of(dir: &Path) -> Option<PathBuf> {
     let parent = dir.parent()?;
-    // Of a path such as `step-00000500` the parent is the current folder, whose name is not seen.
+    // The parent of a path such as `step-00000500` is the current folder, whose name is not in it.
     let absolute = std::path::absolute(parent).ok()?;
     let run = absolute.parent()?;
     (absolute == checkpoints::folder(run) && run_folder::config(run).is_file()).then(|| run.to_owned())
 }
 
-/// The model folder that `RUN@STEP`, `RUN` (its newest sound checkpoint) or a folder names.
+/// The model folder of `RUN@STEP`, `RUN` (its newest valid checkpoint) or a folder.
 ///
 /// # Errors
-/// One line that says what is missing and what there is.
+/// One line with what is missing and what exists.
 pub fn folder_of(spec: &str) -> Result<PathBuf> {
     let (path, step) = match Path::new(spec).is_dir() {
         true => (Path::new(spec), None),
@@ -135,23 +135,23 @@ pub fn folder_of(spec: &str) -> Result<PathBuf> {
     Ok(dir)
 }
 
-/// How far a long row of evaluations is.
+/// Progress of a series of evaluations.
 pub struct Progress {
     all: usize,
     done: usize,
     begin: Instant,
-    /// When the first one was done: it pays for the start.
+    /// When the first one finished, which includes the startup time.
     first: Option<Instant>,
     line: output::Line,
 }
 
 impl Progress {
-    /// Of so many evaluations.
+    /// For `all` evaluations.
     pub fn new(all: usize) -> Self {
         Self { all, done: 0, begin: Instant::now(), first: None, line: output::Line::every(output::LONG_LINE_SECONDS) }
     }
 
-    /// One more is done.
+    /// One more is finished.
     pub fn step(&mut self) {
         self.done += 1;
         let now = Instant::now();
@@ -169,15 +169,15 @@ impl Progress {
     }
 }
 
-/// Make the folder of results before work starts.
+/// Create the output folder before work starts.
 ///
 /// # Errors
-/// It cannot be made.
+/// The folder cannot be created.
 pub fn prepare(out: Option<&Path>) -> Result<()> {
     out.map_or(Ok(()), |dir| std::fs::create_dir_all(dir).with_context(|| format!("--out {}: cannot be made", shown(dir))))
 }
 
-/// Write files into a folder; each is whole or not there, and replaces an older one of its name.
+/// Write files into a folder, atomically; each replaces an older one of its name.
 ///
 /// # Errors
 /// A file that cannot be written.

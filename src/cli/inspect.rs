@@ -19,23 +19,23 @@ At the end of the text stands what the model would say next.";
 #[derive(clap::Args, Debug)]
 #[command(after_help = EXAMPLES)]
 pub struct Args {
-    /// Model folder (ours or Hugging Face's), a run folder (its newest checkpoint), or RUN@STEP.
+    /// Model folder (lehr's or Hugging Face's), a run folder (its newest checkpoint), or RUN@STEP.
     #[arg(long, value_name = "DIR|RUN@STEP")]
     model: String,
     /// The text; read from standard input when absent.
     #[arg(long, allow_hyphen_values = true)]
     text: Option<String>,
-    /// Guesses of each next token.
+    /// Number of predictions per next token.
     #[arg(long, value_name = "K", default_value_t = 5)]
     top: usize,
-    /// Print one JSON object with everything in it.
+    /// Print everything as one JSON object.
     #[arg(long)]
     json: bool,
     #[command(flatten)]
     device: DeviceSettings,
 }
 
-/// Text longer than this is not even made tokens of.
+/// Longer texts are rejected before tokenization.
 const MOST_BYTES: u64 = 1 << 20;
 
 /// Inspect.
@@ -82,11 +82,11 @@ fn text(args: &Args) -> anyhow::Result<String> {
     Ok(text)
 }
 
-/// Columns of parts, and of heads, beside each other at most.
+/// Maximum columns of parts, or of heads, side by side.
 const MOST_COLUMNS: usize = 6;
-/// Characters of a piece that are shown.
+/// Maximum characters shown of a piece.
 const PIECE: usize = 12;
-/// Between columns.
+/// Spaces between columns.
 const GAP: usize = 2;
 
 fn print(found: &Inspection) -> anyhow::Result<()> {
@@ -108,7 +108,7 @@ fn print(found: &Inspection) -> anyhow::Result<()> {
     attention(found)
 }
 
-/// Every token with its probability, and the guesses of what comes after it, on as many lines as they need.
+/// Every token with its probability, and the predictions for the next token, wrapped.
 fn tokens(found: &Inspection) -> anyhow::Result<()> {
     let head = format!("{:>4}  {:PIECE$}  {:>7}  {:>6}  {:>7}  ", "", "token", "p", "rank", "entropy");
     output::line(&format!("{head}then"))?;
@@ -129,14 +129,14 @@ fn tokens(found: &Inspection) -> anyhow::Result<()> {
     Ok(())
 }
 
-/// How many columns of these widths stand beside `left` characters in a terminal, at least one; `pick` chooses which there are of so many.
+/// The columns that fit in a terminal after `left` characters, at least one; `pick` chooses N of them.
 fn fitting(left: usize, widths: &[usize], pick: impl Fn(usize) -> Vec<usize>) -> Vec<usize> {
     let wide = |columns: &[usize]| left + columns.iter().map(|i| GAP + widths[*i]).sum::<usize>();
     let most = MOST_COLUMNS.min(widths.len());
     (1..=most).rev().map(&pick).find(|columns| wide(columns) <= output::COLUMNS).unwrap_or_else(|| pick(most.min(1)))
 }
 
-/// Rows of a table: what stands to the left, then the chosen columns.
+/// Rows of a table: the left cells, then the chosen columns.
 fn rows(left: &[String], cells: &[Vec<String>], widths: &[usize], columns: &[usize]) -> anyhow::Result<()> {
     for (left, cells) in left.iter().zip(cells) {
         let row: String = columns.iter().map(|i| format!("{:GAP$}{:w$}", "", cells[*i], w = widths[*i])).collect();
@@ -150,9 +150,9 @@ fn widths(cells: &[Vec<String>]) -> Vec<usize> {
     (0..columns).map(|c| cells.iter().map(|row| row[c].chars().count()).max().unwrap_or(0)).collect()
 }
 
-/// The best guess after each token, part by part.
+/// The best prediction after each token, part by part.
 fn lens(found: &Inspection) -> anyhow::Result<()> {
-    output::line("\nLogit lens: the best guess of what comes after each token, were this part the last")?;
+    output::line("\nLogit lens: the most likely next token if this part were the last")?;
     let best = |part: &inspect::Lens, i: usize| part.positions[i].next.first().map_or(String::new(), guess);
     let mut left = vec![format!("{:>4}  {:PIECE$}", "", "token")];
     let mut cells = vec![found.lens.iter().map(|part| part.part.clone()).collect::<Vec<String>>()];
@@ -165,7 +165,7 @@ fn lens(found: &Inspection) -> anyhow::Result<()> {
     rows(&left, &cells, &widths, &columns)
 }
 
-/// Where each head of each layer looks from the last token.
+/// The attention of each head of each layer from the last token.
 fn attention(found: &Inspection) -> anyhow::Result<()> {
     let heads = found.attention.first().map_or(0, Vec::len);
     let cell = |head: &Vec<Vec<f32>>| {
@@ -187,7 +187,7 @@ fn attention(found: &Inspection) -> anyhow::Result<()> {
     rows(&left, &cells, &widths, &columns)
 }
 
-/// At most `most` of `0..n`, evenly, the first and the last among them.
+/// At most `most` of `0..n`, evenly spaced, including the first and the last.
 fn spread(n: usize, most: usize) -> Vec<usize> {
     let most = most.min(n);
     (0..most).map(|i| if most == 1 { 0 } else { i * (n - 1) / (most - 1) }).collect()
@@ -201,7 +201,7 @@ fn percent(p: f32) -> String {
     crate::number_format::percent(f64::from(p), 1)
 }
 
-/// A piece on one line, its spaces seen, cut where it is long.
+/// A piece on one line with visible spaces, truncated if long.
 fn shown(piece: &str) -> String {
     let text = output::piece(piece).replace(' ', "\u{b7}");
     match text.chars().count() > PIECE {

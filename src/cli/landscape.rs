@@ -1,4 +1,4 @@
-//! `lehr landscape`: the loss between checkpoints, and whether merging them pays.
+//! `lehr landscape`: the loss between checkpoints, and whether merging them improves it.
 
 use super::held_out_text::{Progress, Text, folder_of, prepare, run_of, save};
 use super::output;
@@ -27,13 +27,13 @@ With more than three checkpoints the plane goes through the first, the middle an
 #[derive(clap::Args, Debug)]
 #[command(after_help = EXAMPLES)]
 pub struct Args {
-    /// Three checkpoints or more, oldest first: RUN@STEP, RUN (its newest) or a model's folder.
+    /// At least three checkpoints, oldest first: RUN@STEP, RUN (its newest) or a model folder.
     #[arg(value_name = "CHECKPOINT", num_args = 3.., required = true)]
     checkpoints: Vec<String>,
-    /// A merge of them, to be marked where it lies nearest to the plane.
+    /// A merge of them, marked at its projection onto the plane.
     #[arg(long, value_name = "DIR|RUN@STEP")]
     merged: Option<String>,
-    /// Points along each side of the grid; its square is evaluated.
+    /// Points along each side of the square grid.
     #[arg(long, default_value_t = 15)]
     grid: usize,
     /// Margin around the checkpoints, as a share of their extent.
@@ -49,7 +49,7 @@ pub struct Args {
     text: Text,
 }
 
-/// A finer grid takes days.
+/// Larger grids take days.
 const MOST_POINTS: usize = 200;
 
 /// A marked point of the plane.
@@ -57,7 +57,7 @@ struct Point {
     letter: String,
     name: String,
     at: (f64, f64),
-    /// How far the weights themselves lie from the plane.
+    /// Distance of the weights from the plane.
     distance: f64,
     loss: f64,
 }
@@ -73,7 +73,7 @@ struct Report {
     eval_tokens: u64,
 }
 
-/// Measure, print, draw.
+/// Evaluate, print, plot.
 pub fn run(args: &Args) -> Result<i32> {
     ensure!((2..=MOST_POINTS).contains(&args.grid), "--grid {}: must lie between 2 and {MOST_POINTS}", args.grid);
     ensure!((0.0..=100.0).contains(&args.margin), "--margin {}: must lie between 0 and 100", args.margin);
@@ -154,7 +154,7 @@ impl Report {
         self.points.iter().map(|p| p.at).collect()
     }
 
-    /// The lowest value of the grid and where it is.
+    /// The lowest value of the grid and its position.
     fn lowest(&self) -> Option<(f64, f64, f64)> {
         let rows = self.field.ys.iter().zip(&self.field.values);
         let cells = rows.flat_map(|(y, row)| self.field.xs.iter().zip(row).map(move |(x, v)| (*x, *y, *v)));
@@ -188,7 +188,7 @@ impl Report {
         out
     }
 
-    /// What was measured, in words.
+    /// Summary of the measurements.
     fn verdict(&self) -> Vec<String> {
         let t = &self.test;
         let (noise, lag) = (t.noise_reduction(), t.lag());
@@ -208,7 +208,7 @@ impl Report {
         ]
     }
 
-    /// The same as a curved bowl has it.
+    /// Comparison with a quadratic bowl.
     fn explained(&self) -> Vec<String> {
         let Some(fit) = &self.fit else { return vec!["No quadratic fits these points.".into()] };
         let [along, _, across] = fit.hessian;
@@ -312,7 +312,7 @@ impl Report {
         .svg()
     }
 
-    /// Levels as far apart as rings of a round bowl: near each other at the bottom, where checkpoints lie.
+    /// Contour levels spaced as rings of a round bowl: dense at the bottom, where the checkpoints are.
     fn levels(&self) -> Vec<f64> {
         let Some((lo, hi)) = self.field.extent().filter(|(lo, hi)| hi > lo) else { return Vec::new() };
         const RINGS: usize = 12;

@@ -1,4 +1,4 @@
-//! `lehr lesson`: short lessons, each with a run of its own.
+//! `lehr lesson`: short lessons, each with its own runs.
 
 use super::{output, story_output};
 use crate::backend::Native;
@@ -10,21 +10,21 @@ use std::sync::Arc;
 /// Flags of `lehr lesson`.
 #[derive(clap::Args, Debug)]
 pub struct Args {
-    /// Name or number of a lesson, or a file of one's own that ends in .toml; without it they are listed.
+    /// Name or number of a lesson, or your own .toml file; lists the lessons when absent.
     name: Option<String>,
-    /// Tell the lesson on the terminal instead of in the window.
+    /// Run the lesson in the terminal instead of in the window.
     #[arg(long)]
     no_window: bool,
-    /// Also show the commands that are run.
+    /// Also print the commands.
     #[arg(long)]
     commands: bool,
-    /// NAME=VALUE of a parameter that the lesson lets you choose; may be repeated.
+    /// NAME=VALUE of a parameter of the lesson; may be repeated.
     #[arg(long, value_name = "NAME=VALUE")]
     set: Vec<String>,
-    /// Folder in which the lessons' runs are kept.
+    /// Folder of the lessons' runs.
     #[arg(long, value_name = "DIR", default_value = "runs/lessons")]
     out: PathBuf,
-    /// Seed of all that is random. The words were written for the default; other seeds tell what they find.
+    /// Random seed. The texts were written for the default; with other seeds they report the actual results.
     #[arg(long, default_value_t = 1337)]
     seed: u64,
     #[command(flatten)]
@@ -34,7 +34,7 @@ pub struct Args {
     json: bool,
 }
 
-/// List the lessons, or tell one.
+/// List the lessons, or run one.
 pub fn run(args: &Args) -> anyhow::Result<i32> {
     let Some(name) = &args.name else { return list(args) };
     let mut story = lesson(name)?;
@@ -95,7 +95,7 @@ mod tests {
     use super::*;
     use crate::story::{Step, StepKind, Story};
 
-    /// The command line of a step, with what the player adds.
+    /// The command line of a step, with the player's additions.
     fn accepted(story: &Story, step: &Step) -> Result<clap::ArgMatches, clap::Error> {
         let mut words = vec!["lehr".to_owned()];
         let value = |word: &String| {

@@ -1,4 +1,4 @@
-//! `lehr completions` and `lehr man`: what a shell and `man` need, made from the command line itself.
+//! `lehr completions` and `lehr man`: shell completions and manual pages, generated from the command line definition.
 
 use super::output;
 use anyhow::Context as _;
@@ -15,7 +15,7 @@ pub struct Completions {
 /// Flags of `lehr man`.
 #[derive(clap::Args, Debug)]
 pub struct Man {
-    /// Folder for the pages; made where it is missing, pages of the same names are replaced.
+    /// Output folder; created if missing, pages of the same names are replaced.
     dir: PathBuf,
 }
 

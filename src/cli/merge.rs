@@ -38,58 +38,58 @@ pub struct Args {
     /// One run folder, or checkpoint folders (lehr's or Hugging Face's), oldest first.
     #[arg(value_name = "RUN | DIR", required_unless_present = "lora")]
     inputs: Vec<PathBuf>,
-    /// Fold this adapter (a PEFT folder, or a run of --lora-rank) into its base model instead of averaging checkpoints.
+    /// Fold this adapter (a PEFT folder, or a run with --lora-rank) into its base model instead of averaging checkpoints.
     #[arg(long, value_name = "DIR | RUN", conflicts_with_all = ["inputs", "method", "alpha", "decay", "weights", "last", "every", "at", "threads"])]
     lora: Option<PathBuf>,
     /// The adapter's base model, where it is not at the place that adapter_config.json names.
-    #[arg(long, value_name = "DIR", requires = "lora")]
+    #[arg(long, value_name = "DIR")]
     base: Option<PathBuf>,
-    /// The new folder.
+    /// Output folder.
     #[arg(long, value_name = "DIR", required_unless_present = "dry_run")]
     out: Option<PathBuf>,
-    /// How checkpoints are weighed; sma when absent, weights when --weights is given.
+    /// Averaging method; sma when absent, weights with --weights.
     #[arg(long, value_enum)]
     method: Option<MergeMethod>,
     /// Factor a of ema and ema-normalized, 0.2 when absent.
     #[arg(long, value_name = "A")]
     alpha: Option<f64>,
-    /// Decay that wsm emulates, 1-sqrt when absent.
+    /// Learning-rate decay that wsm emulates, 1-sqrt when absent.
     #[arg(long, value_enum)]
     decay: Option<DecayShape>,
-    /// One number for each checkpoint, oldest first; they are divided by their sum.
+    /// One weight per checkpoint, oldest first; normalized to sum 1.
     #[arg(long, value_name = "W,W,...", value_delimiter = ',', allow_negative_numbers = true)]
     weights: Vec<f64>,
-    /// Checkpoints of the run to merge; 10, or as many as there are, when absent.
+    /// Number of the run's checkpoints to merge; 10, or all if there are fewer, when absent.
     #[arg(long, value_name = "N")]
     last: Option<usize>,
-    /// Their distance: updates (200) or training tokens (400ktok, 4Mtok); the smallest at which they are there when absent.
+    /// Interval between them: updates (200) or training tokens (400ktok, 4Mtok); the smallest available when absent.
     #[arg(long, value_name = "STEPS|TOKENS")]
     every: Option<Interval>,
-    /// Step of the newest of them; that of the run's newest sound checkpoint when absent.
+    /// Step of the newest of them; that of the run's newest valid checkpoint when absent.
     #[arg(long, value_name = "STEP")]
     at: Option<u64>,
-    /// How numbers are stored: as in the checkpoints (F32 where they differ) when absent.
+    /// Data type of the result; that of the checkpoints (F32 if they differ) when absent.
     #[arg(long, value_enum)]
     dtype: Option<Stored>,
-    /// Show what would be merged, check it, write nothing.
+    /// Show and check the merge, write nothing.
     #[arg(long)]
     dry_run: bool,
     /// Print one JSON object instead of text.
     #[arg(long)]
     json: bool,
-    /// Threads; all of the processor's when absent.
+    /// Number of threads; all of the processor's when absent.
     #[arg(long, value_name = "N")]
     threads: Option<usize>,
 }
 
-/// What else can be done with merges.
+/// Subcommands.
 #[derive(clap::Subcommand, Debug)]
 enum Command {
-    /// The loss of many merges of a run: interval by number by method.
+    /// Loss of many merges of a run: interval by number by method.
     Sweep(Box<merge_sweep::Args>),
 }
 
-/// How numbers are stored.
+/// Data types.
 #[derive(Clone, Copy, Debug, clap::ValueEnum)]
 enum Stored {
     F32,
@@ -115,11 +115,12 @@ pub fn run(args: &Args) -> anyhow::Result<i32> {
     if let Some(adapter) = &args.lora {
         return fold(args, adapter);
     }
+    anyhow::ensure!(args.base.is_none(), "--base: is the base model of --lora; leave it out");
     anyhow::ensure!(args.threads.is_none_or(|n| (1..=256).contains(&n)), "--threads: must lie between 1 and 256");
     let rule = rule(args)?;
     let target = args.out.as_ref().map(|out| Target::new(&RealFs, out)).transpose()?;
     let (folders, window) = folders(args)?;
-    // A wrong number of weights should not cost the reading of all folders.
+    // A wrong number of weights is rejected before reading any folder.
     rule.raw_weights(folders.len())?;
     let mut inputs = Inputs::open(&RealFs, &folders, Check::Hashes)?;
     if let Some(stored) = args.dtype {
@@ -187,7 +188,7 @@ fn fold(args: &Args, adapter: &Path) -> anyhow::Result<i32> {
     Ok(0)
 }
 
-/// The method; flags that it does not use are refused.
+/// The method; unused flags are rejected.
 fn rule(args: &Args) -> anyhow::Result<MergeRule> {
     let given = !args.weights.is_empty();
     let method = args.method.unwrap_or(if given { MergeMethod::Weights } else { MergeMethod::Sma });
@@ -202,7 +203,7 @@ fn rule(args: &Args) -> anyhow::Result<MergeRule> {
     MergeRule::new(method, args.alpha.unwrap_or(0.2), args.decay.unwrap_or_default(), &args.weights, "")
 }
 
-/// The folders, oldest first, and the window they are of a run.
+/// The folders, oldest first, and their window if they are of a run.
 fn folders(args: &Args) -> anyhow::Result<(Vec<PathBuf>, Option<Window>)> {
     if let [run] = args.inputs.as_slice()
         && is_run(run)
@@ -241,7 +242,7 @@ fn print_notes(inputs: &Inputs, window: Option<&Window>, recipe: &Recipe) {
     }
 }
 
-/// What will be merged, before any work.
+/// Print the plan.
 fn print_plan(merge: &Merge, recipe: &Recipe) -> anyhow::Result<()> {
     let inputs = merge.inputs();
     let n = inputs.folders.len();
@@ -273,7 +274,7 @@ fn print_plan(merge: &Merge, recipe: &Recipe) -> anyhow::Result<()> {
 }
 
 fn save(args: &Args, merge: &Merge, target: &Target, recipe: &Recipe) -> anyhow::Result<i32> {
-    // Ctrl-C removes what has been written so far.
+    // Ctrl-C removes partial output.
     let _control = Control::listen(false)?;
     let begin = Instant::now();
     let mut line = output::Line::after(output::PLAIN_LINE_SECONDS);

@@ -1,4 +1,4 @@
-//! `lehr merge sweep`: which merge of a run is the best one.
+//! `lehr merge sweep`: find the best merge of a run.
 
 use super::held_out_text::{Progress, Text, folder_of, prepare, save};
 use super::output;
@@ -30,25 +30,25 @@ A run keeps the checkpoints that a sweep needs when it is trained with --save-ev
 pub struct Args {
     /// Run folder.
     run: PathBuf,
-    /// Distances V between checkpoints: updates (50) or training tokens (400ktok).
+    /// Intervals V between checkpoints: updates (50) or training tokens (400ktok).
     #[arg(long, value_name = "V,...", value_delimiter = ',', required = true)]
     every: Vec<Interval>,
-    /// Numbers N of checkpoints in a merge.
+    /// Numbers N of checkpoints per merge.
     #[arg(long, value_name = "N,...", value_delimiter = ',', default_value = "3,6,10,15")]
     last: Vec<usize>,
-    /// How they are weighed.
+    /// Averaging methods.
     #[arg(long, value_enum, value_name = "METHOD,...", value_delimiter = ',', default_value = "sma,ema,wma")]
     methods: Vec<MergeMethod>,
     /// Factors a of ema and ema-normalized.
     #[arg(long, value_name = "A,...", value_delimiter = ',', default_value = "0.2")]
     alpha: Vec<f64>,
-    /// Decay that wsm emulates.
+    /// Learning-rate decay that wsm emulates.
     #[arg(long, value_enum, default_value = "1-sqrt")]
     decay: DecayShape,
-    /// Steps of the newest checkpoint of the merges; that of the newest sound checkpoint when absent.
+    /// Steps of the newest checkpoint of the merges; that of the newest valid checkpoint when absent.
     #[arg(long, value_name = "STEP,...", value_delimiter = ',')]
     at: Vec<u64>,
-    /// What the run becomes by annealing, to compare with: a model's folder, RUN (its newest checkpoint) or RUN@STEP.
+    /// The annealed model to compare with: a model folder, RUN (its newest checkpoint) or RUN@STEP.
     #[arg(long, value_name = "DIR|RUN@STEP")]
     annealed: Option<String>,
     /// Also write sweep.json and sweep.svg into this folder.
@@ -61,10 +61,10 @@ pub struct Args {
     text: Text,
 }
 
-/// More cells than anyone waits for.
+/// Limit of the grid's size.
 const MOST_CELLS: usize = 10_000;
 
-/// What was swept, for table, JSON and picture.
+/// Results of a sweep, for table, JSON and plot.
 struct Report {
     run: String,
     annealed: Option<String>,
@@ -84,7 +84,7 @@ pub fn run(args: &Args) -> Result<i32> {
     let newest = checkpoints::folder(&args.run).join(step_name(grid.at[0]));
     let annealed = args.annealed.as_deref().map(folder_of).transpose()?;
     if let Some(annealed) = &annealed {
-        // Another shape or vocabulary is refused before work starts.
+        // A different shape or vocabulary is rejected before work starts.
         Inputs::open(&RealFs, &[newest.clone(), annealed.clone()], Check::Hashes)?;
     }
     prepare(args.out.as_deref())?;
@@ -132,7 +132,7 @@ pub fn run(args: &Args) -> Result<i32> {
     Ok(0)
 }
 
-/// A distance in updates, at least one.
+/// An interval in updates, at least one.
 fn updates(interval: Interval, tokens_per_step: u64) -> u64 {
     match interval {
         Interval::Steps(steps) => steps,
@@ -140,7 +140,7 @@ fn updates(interval: Interval, tokens_per_step: u64) -> u64 {
     }
 }
 
-/// The lists as a grid, each value once.
+/// The grid of the lists' distinct values.
 fn grid(args: &Args, tokens_per_step: u64) -> Result<Grid> {
     let mut every: Vec<u64> = args.every.iter().map(|v| updates(*v, tokens_per_step)).collect();
     let (mut last, mut at) = (args.last.clone(), args.at.clone());
@@ -174,7 +174,7 @@ fn grid(args: &Args, tokens_per_step: u64) -> Result<Grid> {
     Ok(Grid { at, every, last, rules })
 }
 
-/// The steps of the run's checkpoints; refuses a grid of which nothing can be measured.
+/// The steps of the run's checkpoints; rejects a grid without any complete merge.
 fn checkpoints(args: &Args, grid: &Grid) -> Result<BTreeSet<u64>> {
     let there: BTreeSet<u64> = checkpoints::list(&RealFs, &args.run)?.into_iter().map(|(step, _)| step).collect();
     for at in &grid.at {
@@ -185,7 +185,7 @@ fn checkpoints(args: &Args, grid: &Grid) -> Result<BTreeSet<u64>> {
         }
     }
     if grid.evaluations(&there) == grid.at.len() {
-        // The smallest window says best what is missing.
+        // The smallest window gives the clearest error.
         let spec =
             WindowSpec { last: grid.last[0], every: Some(Interval::Steps(grid.every[0])), at: Some(grid.at[grid.at.len() - 1]) };
         merge::choose(&RealFs, &args.run, &spec)?;
@@ -193,7 +193,7 @@ fn checkpoints(args: &Args, grid: &Grid) -> Result<BTreeSet<u64>> {
     Ok(there)
 }
 
-/// Bytes that may be used.
+/// Memory budget in bytes.
 fn memory() -> u64 {
     let of_linux = std::fs::read_to_string("/proc/meminfo").ok().and_then(|text| {
         let line = text.lines().find(|l| l.starts_with("MemAvailable:"))?.to_owned();
@@ -317,7 +317,7 @@ impl Report {
             self.grid.last.iter().map(usize::to_string).collect::<Vec<_>>(),
         ];
         let gains: Vec<f64> = self.found.cells.iter().filter_map(|c| self.found.gain(c)).filter(|g| g.is_finite()).collect();
-        // As far as the best merge is below the raw checkpoint: much worse ones may not wash the better ones out.
+        // Up to the gain of the best merge: much worse ones must not dominate the colour scale.
         let most = gains.iter().copied().fold(0.0f64, f64::max);
         let most = if most > 0.0 { most } else { gains.iter().fold(1e-6f64, |m, g| m.max(g.abs())) };
         let mut all = Panels::new("Validation loss of merges, relative to the raw checkpoint", 2)
@@ -346,7 +346,7 @@ impl Report {
         all.svg()
     }
 
-    /// What averaging gains against how far it lags.
+    /// Gain of averaging against the mean age of the weights.
     fn over_age(&self, at: u64, best: Option<&Cell>) -> Chart {
         let place = |c: &Cell| (c.mean_age * self.tokens_per_step as f64, self.found.gain(c).map_or(f64::NAN, |g| -g));
         let mut chart = Chart::new("Against the merge's mean age").x("mean age (tokens)").y("merged − raw (nats a token)");
@@ -358,7 +358,7 @@ impl Report {
         best.map(place).into_iter().fold(chart, |chart, (x, y)| chart.mark(x, y, "best"))
     }
 
-    /// Raw losses, and those of the cell that is the best one in the end, each method.
+    /// Losses of the raw checkpoints, and of the finally best cell of each method.
     fn over_steps(&self, best: Option<&Cell>) -> Chart {
         let place = |at: u64| (at * self.tokens_per_step) as f64;
         let raw: Vec<_> = self.found.raw.iter().map(|(at, loss)| (place(*at), *loss)).collect();

@@ -1,4 +1,4 @@
-//! Layer 10: the commands. Results on standard output, progress on standard error, one line an error.
+//! Layer 10: the commands. Results go to standard output, progress to standard error; an error is one line.
 
 #[cfg(feature = "app")]
 mod app;
@@ -58,45 +58,45 @@ enum Commands {
     Sft(Box<sft::Args>),
     /// Train a model with GRPO on questions whose answers can be checked.
     Grpo(Box<grpo::Args>),
-    /// Rows of puzzles and sums to learn from; solve and grade external datasets.
+    /// Generate rows of puzzles and sums; solve and grade external datasets.
     Data(Box<data::Args>),
-    /// Loss and perplexity of a model on text, or its share of right answers to a task.
+    /// Loss and perplexity of a model on text, or its accuracy on a task.
     Eval(Box<evaluate::Args>),
-    /// Average checkpoints along a training run.
+    /// Average checkpoints of a training run.
     Merge(Box<merge::Args>),
     /// Write a model as a GGUF file, for llama.cpp, Ollama and LM Studio.
     Export(export::Args),
-    /// The loss on the plane through three checkpoints, and whether merging them pays.
+    /// The loss on the plane through three checkpoints, and whether merging them improves it.
     Landscape(Box<landscape::Args>),
-    /// Continue a prompt, streamed.
+    /// Generate text from a prompt, streamed.
     Generate(generate::Args),
-    /// Talk with a model in the terminal.
+    /// Chat with a model in the terminal.
     Chat(chat::Args),
     /// Log-probability of every token of given texts or token ids, and gradients.
     Score(score::Args),
-    /// What a model does with one text: attention of each head, logit lens, guesses of each next token.
+    /// Inspect a model on one text: attention of each head, logit lens, next-token predictions.
     Inspect(inspect::Args),
-    /// One step of reinforcement learning on recorded completions: losses, gradients, what moved.
+    /// One GRPO step on recorded completions: losses, gradients, probability changes.
     Replay(Box<replay::Args>),
-    /// List adapters and check every kernel on this very device.
+    /// List adapters and check every kernel on this device.
     Doctor(doctor::Args),
-    /// Measure tokens per second and matmul rate.
+    /// Measure tokens per second and the matmul rate.
     Bench(Box<bench::Args>),
-    /// Check the claims of a paper: experiments, intervals, verdicts, pictures.
+    /// Check the claims of a paper: experiments, intervals, verdicts, figures.
     Reproduce(Box<reproduce::Args>),
-    /// Short lessons, each with a run of its own: what training is, why merging works, what a reward does.
+    /// Short lessons, each with its own runs: what training is, why merging works, what a reward does.
     Lesson(lesson::Args),
-    /// The whole life of a model in minutes: pre-training, merging, fine-tuning, reinforcement learning, and a report.
+    /// All stages of a model in minutes: pre-training, merging, fine-tuning, reinforcement learning, and a report.
     Demo(demo::Args),
-    /// One HTML page about runs, for people who have no lehr.
+    /// One HTML page about runs, readable without lehr.
     Report(report::Args),
-    /// Completions of the command line for a shell, on standard output.
+    /// Print shell completions on standard output.
     Completions(manuals::Completions),
     /// Manual pages of all commands.
     Man(manuals::Man),
 }
 
-/// The command line, each command with its own defaults and help.
+/// The command line, with each command's defaults and help.
 pub fn command() -> clap::Command {
     Cli::command()
         .mut_subcommand("sft", sft::command)
@@ -106,14 +106,14 @@ pub fn command() -> clap::Command {
         .mut_subcommands(with_dashed_values)
 }
 
-/// Flags whose value is any text, also one that begins with a dash.
+/// Flags with free text as value, which may begin with a dash.
 const FREE_TEXT: &[&str] = &["prompt", "system", "text", "sample_prompt", "stop"];
 
-/// Numbers below zero reach the check that names their flag; free text may begin with a dash.
+/// Allows negative numbers, so that the check names their flag, and free text that begins with a dash.
 fn with_dashed_values(command: clap::Command) -> clap::Command {
     let command = command.mut_args(|arg| {
         let parsed = arg.get_value_parser().type_id();
-        // Clap does not take `-1e-3` for a number.
+        // Clap does not parse `-1e-3` as a number.
         let is_number = parsed == TypeId::of::<f64>() || parsed == TypeId::of::<f32>();
         let is_text = FREE_TEXT.contains(&arg.get_id().as_str());
         match arg.get_action().takes_values() && !arg.is_positional() {
@@ -125,7 +125,7 @@ fn with_dashed_values(command: clap::Command) -> clap::Command {
     command.mut_subcommands(with_dashed_values)
 }
 
-/// A stage's command: flags that mean nothing to it are not shown, others have its defaults and its words.
+/// A stage's command: flags without effect are hidden, others have its defaults and help.
 fn with_stage_defaults(
     mut command: clap::Command,
     hidden: &[&'static str],
@@ -144,12 +144,12 @@ fn with_stage_defaults(
     command
 }
 
-/// Whether a flag was typed.
+/// Whether a flag was given explicitly.
 fn is_typed(typed: &ArgMatches, name: &str) -> bool {
     typed.value_source(name) == Some(CommandLine)
 }
 
-/// An error if one of these flags was typed.
+/// An error if one of these flags was given.
 fn refuse(typed: &ArgMatches, names: &[&str], why: &str) -> anyhow::Result<()> {
     match names.iter().find(|name| is_typed(typed, name)) {
         Some(name) => anyhow::bail!("--{}: {why}; leave the flag out", name.replace('_', "-")),
@@ -157,7 +157,7 @@ fn refuse(typed: &ArgMatches, names: &[&str], why: &str) -> anyhow::Result<()> {
     }
 }
 
-/// An error if the run of `--fork` is of another stage.
+/// An error if the run of `--fork` has another stage.
 fn check_fork(typed: &ArgMatches, wanted: Stage) -> anyhow::Result<()> {
     let Ok(Some(fork)) = typed.try_get_one::<String>("fork") else { return Ok(()) };
     let stage = Settings::read(&settings_of_fork(fork)?)?.stage();
@@ -225,13 +225,13 @@ fn exit_code(result: anyhow::Result<i32>) -> i32 {
     }
 }
 
-/// Exit code of a command line that cannot be meant.
+/// Exit code of an invalid command line.
 const USAGE_ERROR: i32 = 2;
 
-/// Help and the version as clap prints them; an error in one line.
+/// Help and version as clap prints them; an error in one line.
 fn refused(error: &clap::Error) -> i32 {
     if !error.use_stderr() || error.kind() == clap::error::ErrorKind::DisplayHelpOnMissingArgumentOrSubcommand {
-        // A closed pipe is no reason to fail.
+        // A closed pipe is not an error.
         let _ = error.print();
         return error.exit_code();
     }
@@ -240,7 +240,7 @@ fn refused(error: &clap::Error) -> i32 {
     USAGE_ERROR
 }
 
-/// What clap says in several paragraphs: the error, its tips, and the command whose help says more.
+/// Clap's error message in one line: the error, its tips, and the command whose help to read.
 fn one_line(text: &str, first: &str) -> String {
     let is_end = |line: &str| line.starts_with("Usage: ") || line.starts_with("For more information");
     let lines = text.lines().map(str::trim).take_while(|line| !is_end(line));
@@ -257,7 +257,7 @@ fn one_line(text: &str, first: &str) -> String {
     }
 }
 
-/// `lehr` by itself: the window where there is a display, else help.
+/// `lehr` without arguments: the window if there is a display, else help.
 fn without_command() -> i32 {
     #[cfg(feature = "app")]
     if crate::app::has_display() {

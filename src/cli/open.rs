@@ -1,4 +1,4 @@
-//! A model folder or a GGUF file, opened for use.
+//! Opening of model folders and GGUF files.
 
 use crate::config::{DeviceSettings, ModelConfig};
 use crate::data::Tokenizer;
@@ -16,8 +16,8 @@ use crate::vfs::{RealFs, shown};
 use anyhow::Context as _;
 use std::path::{Path, PathBuf};
 
-/// The place of a model that a user named: a model folder, an adapter (LoRA) beside its base model, a GGUF file, a run folder, which stands for its newest sound checkpoint, or
-/// `RUN@STEP`.
+/// The model folder of a user's path: a model folder, an adapter (LoRA) with its base model, a GGUF file, a run folder (its newest valid
+/// checkpoint), or `RUN@STEP`.
 pub fn model_folder(path: &Path) -> anyhow::Result<PathBuf> {
     if let Some(spec) = path.to_str().filter(|spec| !path.exists() && split_step(spec).1.is_some()) {
         return super::held_out_text::folder_of(spec).context("--model");
@@ -38,28 +38,28 @@ pub fn model_folder(path: &Path) -> anyhow::Result<PathBuf> {
     }
 }
 
-/// Refuse a run folder that is not there, with the name of a near one.
+/// Reject a missing run folder, with a similar name as hint.
 ///
 /// # Errors
-/// There is no such folder.
+/// The folder does not exist.
 pub fn run_exists(flag: &str, run: &Path) -> anyhow::Result<()> {
     anyhow::ensure!(run.is_dir(), "{flag} {}: there is no such run folder{}", shown(run), near(run));
     Ok(())
 }
 
-/// The same without a flag.
+/// As [`run_exists`], without a flag.
 ///
 /// # Errors
-/// There is no such folder.
+/// The folder does not exist.
 pub fn folder_exists(path: &Path) -> anyhow::Result<()> {
     anyhow::ensure!(path.is_dir(), "{}: there is no such folder{}", shown(path), near(path));
     Ok(())
 }
 
-/// The same for what a run begins from: `DIR`, `RUN@STEP` or `merge:RUN?...`.
+/// As [`run_exists`], for a starting point: `DIR`, `RUN@STEP` or `merge:RUN?...`.
 ///
 /// # Errors
-/// There is no such folder or file.
+/// The folder or file does not exist.
 pub fn start_exists(flag: &str, spec: &str) -> anyhow::Result<()> {
     let (path, what) = match spec.strip_prefix("merge:") {
         Some(rest) => (Path::new(rest.split_once('?').map_or(rest, |(run, _)| run)), "run folder"),
@@ -73,7 +73,7 @@ pub fn start_exists(flag: &str, spec: &str) -> anyhow::Result<()> {
     Ok(())
 }
 
-/// "; did you mean runs/a?" when a folder beside this path, or of its name below `runs`, is near to it.
+/// "; did you mean runs/a?" if a similarly named folder exists next to this path or in `runs`.
 pub fn near(path: &Path) -> String {
     let Some(name) = path.file_name().map(|name| name.to_string_lossy().into_owned()) else { return String::new() };
     let own = path.parent().unwrap_or(Path::new(""));
@@ -86,7 +86,7 @@ pub fn near(path: &Path) -> String {
     found.map_or(String::new(), |path| format!("; did you mean {}?", shown(&path)))
 }
 
-/// Folders that are looked at for a near name.
+/// Maximum number of folders searched for similar names.
 const MOST_NEIGHBOURS: usize = 5000;
 
 /// Shape and special tokens of a model folder.
@@ -98,24 +98,24 @@ pub fn config(dir: &Path) -> anyhow::Result<HfConfig> {
     Ok(config)
 }
 
-/// Weights onto a device, with rotations for `context` tokens.
+/// Load weights onto a device, with a rotation table for `context` tokens.
 pub fn model(device: &Device, dir: &Path, config: &HfConfig, context: usize) -> anyhow::Result<Model> {
     let model = Model::new(device, &config.model, context)?;
     model.load(device, &WeightFiles::open(dir)?)?;
     Ok(model)
 }
 
-/// More tokens at once gain nothing on any adapter.
+/// No adapter is faster with more tokens at once.
 const MAX_TOKENS: usize = 32_768;
 
-/// Rows of `seq_len` tokens that an evaluation computes at once, at most `wanted`: the widest activation must fit into a binding. The
-/// result does not depend on the number of rows.
+/// Rows of `seq_len` tokens that an evaluation computes at once, at most `wanted`: the widest activation must fit in one binding. The
+/// result does not depend on it.
 pub fn fitting_rows(device: &Device, config: &ModelConfig, seq_len: usize, wanted: usize) -> usize {
     let widest = 4 * seq_len * (2 * config.intermediate_size).max(config.qkv_dim());
     wanted.min((device.sizes().max_tensor_bytes as usize / widest).min(MAX_TOKENS / seq_len).max(1))
 }
 
-/// The tokenizer of a model folder; refused when it has tokens that the model does not know.
+/// The tokenizer of a model folder; rejected when it has tokens beyond the model's vocabulary.
 pub fn tokenizer(dir: &Path, config: &HfConfig) -> anyhow::Result<Tokenizer> {
     let tokenizer = Tokenizer::from_folder(dir)?;
     anyhow::ensure!(
@@ -128,7 +128,7 @@ pub fn tokenizer(dir: &Path, config: &HfConfig) -> anyhow::Result<Tokenizer> {
     Ok(tokenizer)
 }
 
-/// The device that the settings name, else the first.
+/// The device of the settings, else the first.
 pub fn device(settings: &DeviceSettings) -> anyhow::Result<Device> {
     let device = Device::open(settings)?;
     device.enable_tuning();

@@ -1,4 +1,4 @@
-//! What people and scripts see: the progress line, JSON lines, the error line.
+//! Terminal output: the progress line, JSON lines, the error line.
 
 use crate::config::Stage;
 use crate::event::{Event, Finished, Merged, Rescue, Step, TaskEval};
@@ -8,9 +8,9 @@ use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
 use std::io::{IsTerminal, Write};
 use web_time::Instant;
 
-/// Seconds between two plain lines where there is no terminal.
+/// Seconds between two plain lines without a terminal.
 pub const PLAIN_LINE_SECONDS: f64 = 10.0;
-/// The same where much the same is done again and again.
+/// As above, for long repetitive work.
 pub const LONG_LINE_SECONDS: f64 = 15.0;
 
 /// One line on standard error, control characters escaped.
@@ -18,12 +18,12 @@ pub fn error_line(error: &anyhow::Error) {
     note(&format!("error: {}", one_line(&format!("{error:#}"))));
 }
 
-/// True when the reader of our output went away.
+/// Whether the reader of standard output has closed it.
 pub fn is_closed_pipe(error: &anyhow::Error) -> bool {
     error.chain().any(|cause| cause.downcast_ref::<std::io::Error>().is_some_and(|e| e.kind() == std::io::ErrorKind::BrokenPipe))
 }
 
-/// One line on standard output; a closed pipe is an error that ends the command quietly.
+/// Write one line to standard output; a closed pipe is an error that ends the command quietly.
 pub fn line(text: &str) -> anyhow::Result<()> {
     let mut out = std::io::stdout().lock();
     writeln!(out, "{text}")?;
@@ -35,24 +35,24 @@ pub fn json_line(value: &impl serde::Serialize) -> anyhow::Result<()> {
     line(&serde_json::to_string(value)?)
 }
 
-/// A line for people on standard error; it may be closed.
+/// Write a note to standard error, which may be closed.
 pub fn note(text: &str) {
     let _ = writeln!(std::io::stderr(), "{text}");
 }
 
-/// Listens to a run: `json` prints every event on standard output; people get one updating line, or plain lines now and then.
+/// Listener of a run: `json` prints every event on standard output; otherwise one updating progress line, or occasional plain lines.
 pub fn sink(json: bool) -> Listener {
     let mut person = Person::new();
     Box::new(move |told| {
         if let (true, Notification::Event(event)) = (json, &told) {
-            // A reader that went away must not stop a run.
+            // A closed pipe must not stop a run.
             let _ = json_line(event);
         }
         person.hear(&told);
     })
 }
 
-/// How far something is, on standard error: one line that changes on a terminal, a line now and then elsewhere.
+/// Progress on standard error: one updating line on a terminal, otherwise occasional lines.
 pub struct Line {
     /// On a terminal.
     bar: Option<ProgressBar>,
@@ -61,7 +61,7 @@ pub struct Line {
 }
 
 impl Line {
-    /// Where there is no terminal at most one line in so many seconds, the first at once.
+    /// Without a terminal, at most one line per `seconds`, the first at once.
     pub fn every(seconds: f64) -> Self {
         let bar = std::io::stderr().is_terminal().then(|| {
             let bar = ProgressBar::with_draw_target(None, ProgressDrawTarget::stderr_with_hz(8));
@@ -71,17 +71,17 @@ impl Line {
         Self { bar, seconds, told: None }
     }
 
-    /// The same, the first after so many seconds.
+    /// As [`Line::every`], the first after `seconds`.
     pub fn after(seconds: f64) -> Self {
         Self { told: Some(Instant::now()), ..Self::every(seconds) }
     }
 
-    /// It stands on a terminal.
+    /// Whether it is on a terminal.
     pub fn on_terminal(&self) -> bool {
         self.bar.is_some()
     }
 
-    /// What is to be read from now on, if it is time for a line.
+    /// Show a new text, if a line is due.
     pub fn show(&mut self, text: impl FnOnce() -> String) {
         match &self.bar {
             Some(bar) => {
@@ -96,12 +96,12 @@ impl Line {
         }
     }
 
-    /// The next text is due at once.
+    /// Make the next text due at once.
     pub fn urge(&mut self) {
         self.told = None;
     }
 
-    /// A line that stays.
+    /// Print a permanent line.
     pub fn say(&self, text: &str) {
         match &self.bar {
             Some(bar) => bar.suspend(|| note(text)),
@@ -109,7 +109,7 @@ impl Line {
         }
     }
 
-    /// Take it away.
+    /// Remove the progress line.
     pub fn end(&self) {
         if let Some(bar) = &self.bar {
             bar.finish_and_clear();
@@ -149,7 +149,7 @@ impl Person {
         }
     }
 
-    // Length: one arm an event.
+    // Length: one arm per event.
     fn event(&mut self, event: &Event) {
         match event {
             Event::Started(s) => {
@@ -198,7 +198,7 @@ impl Person {
                 ));
             }
             Event::TaskEval(e) => self.say(&graded_questions(e)),
-            // For the log: the progress line has no room for tables.
+            // Only for the log: tables do not fit in the progress line.
             Event::Tokens(_) | Event::Predictions(_) | Event::Norms(_) => {}
             Event::Merged(m) => self.say(&merged(m)),
             Event::Rescue(r) => self.say(&rescued(r)),
@@ -220,13 +220,13 @@ impl Person {
         }
     }
 
-    /// `step 12/100`, the number as wide as the last.
+    /// `step 12/100`, the number padded to the width of the last.
     fn step_of(&self, step: u64) -> String {
         let width = self.max_steps.to_string().len();
         format!("step {step:>width$}/{}", self.max_steps)
     }
 
-    /// A step of a supervised stage.
+    /// Progress of a supervised step.
     fn supervised(&mut self, s: &Step) -> String {
         let (first, _) = *self.skip_rate.get_or_insert((s.step, s.seconds));
         let is_known = s.step > first && s.step > 0 && s.tokens_per_second > 0.0;
@@ -245,7 +245,7 @@ impl Person {
         fitted(parts)
     }
 
-    /// A step of reinforcement: what was won, how often rightly, how far the policy moved, where the time went.
+    /// Progress of a GRPO step: reward, accuracy, change of the policy, time.
     fn reinforced(&mut self, s: &Step) -> String {
         let get = |name: &str| s.metrics.get(name).map_or(f64::NAN, |number| number.0);
         let (first, seconds) = *self.skip_rate.get_or_insert((s.step, s.seconds));
@@ -271,10 +271,10 @@ impl Person {
     }
 }
 
-/// Columns of a terminal that lines are made for.
+/// Terminal width that lines are formatted for.
 pub const COLUMNS: usize = 80;
 
-/// The parts of a progress line that fit: those with the highest rank are left out first, those of rank 0 never.
+/// The parts of a progress line that fit: those with the highest rank are dropped first, those of rank 0 never.
 fn fitted(mut parts: Vec<(u8, String)>) -> String {
     loop {
         let line = parts.iter().map(|(_, text)| text.as_str()).collect::<Vec<_>>().join("  ");
@@ -286,7 +286,7 @@ fn fitted(mut parts: Vec<(u8, String)>) -> String {
     }
 }
 
-/// Time left as m:ss or h:mm:ss; `...` until something has been measured.
+/// Time left as m:ss or h:mm:ss; `...` until it can be estimated.
 fn eta(seconds: Option<f64>) -> String {
     match seconds.filter(|s| s.is_finite() && *s >= 0.0).map(|s| s.round() as u64) {
         None => "eta ...".into(),
@@ -295,7 +295,7 @@ fn eta(seconds: Option<f64>) -> String {
     }
 }
 
-/// An evaluation's line: share of right answers with its interval, and by level.
+/// An evaluation's line: accuracy with its interval, and by level.
 fn graded_questions(e: &TaskEval) -> String {
     let how = if e.temperature == 0.0 { "greedy".to_owned() } else { format!("at temperature {}", e.temperature) };
     if e.all.count == 0 {
@@ -315,7 +315,7 @@ fn graded_questions(e: &TaskEval) -> String {
     )
 }
 
-/// A merge's line: its loss against the run's own.
+/// A merge's line: its loss and the run's own.
 fn merged(m: &Merged) -> String {
     let losses: Vec<String> = m.metrics.iter().map(|(name, loss)| format!("{name} {:.4}", loss.0)).collect();
     let gain = m.metrics.values().next().zip(m.eval_loss).map_or(String::new(), |(merge, raw)| {
@@ -337,7 +337,7 @@ fn merged(m: &Merged) -> String {
     )
 }
 
-/// A rescue's line: what was seen, where the run continues from, with what.
+/// A rescue's line: the cause, the step it continues from, and the changes.
 fn rescued(r: &Rescue) -> String {
     let steps: Vec<String> = r.from_steps.iter().map(u64::to_string).collect();
     let weights = if steps.len() > 1 { format!(", the mean of steps {}", steps.join(", ")) } else { String::new() };
@@ -354,7 +354,7 @@ fn rescued(r: &Rescue) -> String {
     )
 }
 
-/// What the gradient's norm was like, and how many spikes there were.
+/// Summary of the gradient norm and the number of spikes.
 fn steadiness(f: &Finished) -> Option<String> {
     let [mean, std, p99, over] = ["mean", "std", "p99", "spikes"].map(|key| f.grad_norm.get(key).copied());
     let plural = |n: u64, word: &str| format!("{n} {word}{}", if n == 1 { "" } else { "s" });
@@ -376,7 +376,7 @@ fn finished(f: &Finished) {
         "{} at step {}{loss}, {} tokens in {} ({} tokens/s)",
         f.reason,
         f.step,
-        // Of a fork, those that it has seen itself.
+        // For a fork, only its own tokens.
         count((f.tokens_per_second * f.seconds).round() as u64),
         duration(f.seconds),
         count(f.tokens_per_second as u64)
@@ -389,7 +389,7 @@ fn finished(f: &Finished) {
     }
 }
 
-/// Words on lines of so many characters.
+/// Text wrapped into lines of at most `width` characters.
 pub fn wrapped(text: &str, width: usize) -> Vec<String> {
     let mut lines: Vec<String> = Vec::new();
     for word in text.split_whitespace() {
@@ -404,7 +404,7 @@ pub fn wrapped(text: &str, width: usize) -> Vec<String> {
     lines
 }
 
-/// A line of text on as many lines as it needs in a terminal; its indentation is kept, and what follows is indented further.
+/// A line wrapped to the terminal's width; its indentation is kept, and continuation lines are indented further.
 pub fn folded(line: &str) -> Vec<String> {
     let text = line.trim_start();
     let indent = line.len() - text.len();
@@ -415,12 +415,12 @@ pub fn folded(line: &str) -> Vec<String> {
     parts.map(|(i, part)| format!("{}{part}", " ".repeat(indent + if i == 0 { 0 } else { 2 }))).collect()
 }
 
-/// A line on standard output, folded where it is longer than a terminal is wide.
+/// A line on standard output, wrapped to the terminal's width.
 pub fn folded_line(text: &str) -> anyhow::Result<()> {
     folded(text).iter().try_for_each(|part| line(part))
 }
 
-/// Rows whose columns stand under each other: the first to the left, the others to the right where `is_right` says so.
+/// Rows with aligned columns: the first to the left, the others to the right if `is_right` returns true.
 pub fn aligned(rows: &[Vec<String>], is_right: impl Fn(usize) -> bool) -> Vec<String> {
     let columns = rows.iter().map(Vec::len).max().unwrap_or(0);
     let width = |c: usize| rows.iter().filter_map(|r| r.get(c)).map(|cell| cell.chars().count()).max().unwrap_or(0);
@@ -433,13 +433,13 @@ pub fn aligned(rows: &[Vec<String>], is_right: impl Fn(usize) -> bool) -> Vec<St
     rows.iter().map(line).collect()
 }
 
-/// Generated text and prompts, fit for standard output: a terminal obeys control characters, so they are shown to it (`\u{1b}`); files and
-/// pipes get them as they are.
+/// Generated text and prompts, safe for standard output: control characters are escaped on a terminal (`\u{1b}`); files and pipes get them
+/// unchanged.
 pub fn generated(text: &str) -> std::borrow::Cow<'_, str> {
     if std::io::stdout().is_terminal() { visible(text).into() } else { text.into() }
 }
 
-/// The text of a token, new lines and tabs shown too.
+/// The text of a token, with newlines and tabs escaped.
 pub fn piece(text: &str) -> String {
     visible(text).replace('\n', "\\n").replace('\t', "\\t")
 }
@@ -517,7 +517,7 @@ mod tests {
         );
         assert_eq!(visible("\tÄ 漢字 😀\u{200d}\n"), "\tÄ 漢字 😀\u{200d}\n");
         assert_eq!(piece("\ta\n\r"), "\\ta\\n\\r");
-        // Nobody watches a test.
+        // Depends on whether the test runs in a terminal.
         assert_eq!(generated("\u{1b}[2J"), if std::io::stdout().is_terminal() { "\\u{1b}[2J" } else { "\u{1b}[2J" });
     }
 }

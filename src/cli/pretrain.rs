@@ -15,24 +15,24 @@ use clap::ArgMatches;
 use std::path::PathBuf;
 use web_time::Instant;
 
-/// Flags of `lehr pretrain`: every setting, and where to begin.
+/// Flags of `lehr pretrain`: all settings, and the starting point.
 #[derive(clap::Args, Debug)]
 // Flattened into other commands, whose group has this name too; clap refuses that in debug builds.
 #[group(skip)]
 pub struct Args {
-    /// Model and recipe together: nano, tiny, small, smollm2-135m, qwen2.5-0.5b, qwen3-0.6b or llama3.2-1b.
+    /// Preset of model and recipe: nano, tiny, small, smollm2-135m, qwen2.5-0.5b, qwen3-0.6b or llama3.2-1b.
     #[arg(long)]
     preset: Option<String>,
-    /// A TOML file of settings, as `config.toml` in a run folder.
+    /// TOML file of settings, such as `config.toml` in a run folder.
     #[arg(long, value_name = "FILE")]
     pub(super) config: Option<PathBuf>,
     /// Folder of the new run; runs/pretrain-NNN when absent.
     #[arg(long, value_name = "DIR")]
     run: Option<PathBuf>,
-    /// Go on with the run in this folder, from its newest sound checkpoint and with its own settings.
+    /// Resume the run in this folder, from its newest valid checkpoint and with its own settings.
     #[arg(long, value_name = "DIR", conflicts_with_all = ["run", "init", "fork", "preset", "config"])]
     resume: Option<PathBuf>,
-    /// Print the model's size and the memory that training takes, and stop.
+    /// Print the model's size and the memory for training, and exit.
     #[arg(long)]
     dry_run: bool,
     /// Print every event as a JSON line on standard output.
@@ -42,7 +42,7 @@ pub struct Args {
     #[cfg(feature = "app")]
     #[arg(long)]
     window: bool,
-    /// Take commands as JSON lines on standard input, such as {"command":"Pause"}.
+    /// Read commands as JSON lines from standard input, such as {"command":"Pause"}.
     #[arg(long)]
     control: bool,
     #[command(flatten)]
@@ -50,12 +50,12 @@ pub struct Args {
 }
 
 impl Args {
-    /// Settings from all layers, lowest first: those of a command, of a fork's parent, of the preset, of the config file, and those of
-    /// `flags` that `typed` says were given.
+    /// Settings from all layers, lowest first: the command's defaults, a fork's parent, the preset, the config file, and those of `flags`
+    /// that `typed` marks as explicit.
     pub(super) fn layered(&self, mut layers: Layers, flags: &Settings, typed: &ArgMatches) -> anyhow::Result<Settings> {
         if let Some(fork) = &flags.start.fork {
             open::start_exists("--fork", fork)?;
-            // A fork has its parent's settings, but for those that are typed.
+            // A fork has its parent's settings, except explicit flags.
             layers.file(&begin::settings_of_fork(fork)?)?;
             layers.forget_section("start");
         }
@@ -83,9 +83,9 @@ pub fn run(args: &Args, typed: &ArgMatches, started: Instant) -> anyhow::Result<
     start(args, settings, typed, started)
 }
 
-/// Train by these settings, or say what it would take.
+/// Train with these settings, or print the estimate for a dry run.
 pub(super) fn start(args: &Args, settings: Settings, typed: &ArgMatches, started: Instant) -> anyhow::Result<i32> {
-    // A run that is resumed may be told to make more updates than it was to.
+    // A resumed run may be extended to more updates.
     let max_steps = (args.resume.is_some() && is_typed(typed, "max_steps")).then_some(settings.train.max_steps);
     let start = Start { run: args.run.clone(), resume: args.resume.clone(), max_steps, control: args.control };
     match &args.resume {
@@ -107,7 +107,7 @@ pub(super) fn start(args: &Args, settings: Settings, typed: &ArgMatches, started
     Ok(exit_code(&finished))
 }
 
-/// What every new run of a stage needs, and names that can only be mistyped.
+/// Checks for new runs of any stage, including mistyped names.
 fn check_usage(settings: &Settings) -> anyhow::Result<()> {
     let begin = &settings.start;
     begin.init.iter().try_for_each(|name| open::start_exists("--init", name))?;
@@ -134,7 +134,7 @@ fn check_usage(settings: &Settings) -> anyhow::Result<()> {
     if is_new { check_tokenizer(&settings.data.tokenizer) } else { Ok(()) }
 }
 
-/// A tokenizer that is neither one of the built-in kinds nor a path that exists.
+/// Reject a tokenizer that is neither a built-in kind nor an existing path.
 fn check_tokenizer(name: &str) -> anyhow::Result<()> {
     match name.parse::<TokenizerKind>() {
         Ok(TokenizerKind::Path(path)) if !path.exists() => {
@@ -151,12 +151,12 @@ fn exit_code(finished: &Finished) -> i32 {
     if finished.reason == "stopped" { INTERRUPTED } else { 0 }
 }
 
-/// A resumed run keeps its frozen settings; a flag that would change them is a mistake worth a word.
+/// A resumed run keeps its frozen settings; a flag that would change them is rejected.
 fn refuse_flags_on_resume(run: &std::path::Path, typed: &ArgMatches) -> anyhow::Result<()> {
     use clap::parser::ValueSource::CommandLine;
     let own = ["resume", "max_steps", "json", "control", "window", "dry_run", "adapter", "threads"];
     for id in typed.ids().map(clap::Id::as_str).filter(|id| !own.contains(id)) {
-        // Groups (the sections, named as their types are) are ids too, but have no value of their own.
+        // Groups (the sections, named after their types) are ids too, but have no value.
         let is_flag =
             !id.starts_with(char::is_uppercase) && typed.try_contains_id(id).unwrap_or(false) && typed.try_get_raw(id).is_ok();
         if is_flag && typed.value_source(id) == Some(CommandLine) {
@@ -217,8 +217,8 @@ fn plan(settings: &Settings, json: bool) -> anyhow::Result<i32> {
     Ok(0)
 }
 
-/// What training takes, held-out loss and saves left out: FLOPs over the share of this device's measured matmul peak that steps usually
-/// reach. None in reinforcement, where nobody knows how long answers get.
+/// Estimated training time, without evaluation and saves: FLOPs over the share of this device's measured matmul peak that steps usually
+/// reach. `None` for GRPO, where the length of completions is unknown.
 fn estimated_seconds(
     settings: &Settings,
     config: &crate::config::ModelConfig,

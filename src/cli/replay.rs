@@ -1,4 +1,4 @@
-//! `lehr replay`: one step of reinforcement learning on recorded completions, every pass and every token in sight.
+//! `lehr replay`: one GRPO step on recorded completions, with details of every pass and token.
 
 mod rows;
 mod step;
@@ -22,33 +22,33 @@ use std::path::{Path, PathBuf};
 use std::slice::from_ref;
 use step::{PassReport, Step};
 
-/// Flags of `lehr replay`: those of `lehr grpo` that a step on recorded completions has a use for, and its own.
+/// Flags of `lehr replay`: the flags of `lehr grpo` that apply to a step on recorded completions, and more.
 #[derive(clap::Args, Debug)]
 pub struct Args {
-    /// The model that is updated: a folder (ours or Hugging Face's), or a run folder.
+    /// Model to update: a folder (lehr's or Hugging Face's), or a run folder.
     #[arg(long, value_name = "DIR")]
     model: PathBuf,
-    /// Completions, one JSON object a line: {"group":0,"prompt":[ids],"completion":[ids],"reward":1.0}, optionally "truncated", "old_logprobs",
-    /// "ref_logprobs" and "advantages", which are computed where they are missing; or the samples.jsonl of a run. - for standard input.
+    /// Completions, one JSON object per line: {"group":0,"prompt":[ids],"completion":[ids],"reward":1.0}, optionally "truncated",
+    /// "old_logprobs", "ref_logprobs" and "advantages", which are computed if missing; or the samples.jsonl of a run. - for standard input.
     #[arg(long, value_name = "FILE.jsonl")]
     rollouts: PathBuf,
-    /// Of several steps in the file (samples.jsonl has them), the one to take.
+    /// Step to replay, if the file has several (as samples.jsonl).
     #[arg(long, value_name = "N")]
     step: Option<u64>,
-    /// The reference model of the KL term; the model itself, as it is before the step, when absent.
+    /// Reference model of the KL term; the model before the step when absent.
     #[arg(long, value_name = "DIR")]
     ref_model: Option<PathBuf>,
-    /// Settings, such as the config.toml of a run folder; flags go over it.
+    /// Settings file, such as the config.toml of a run folder; flags take precedence.
     #[arg(long, value_name = "FILE")]
     config: Option<PathBuf>,
-    /// Write each pass's gradient before clipping under Hugging Face's names, with PASS/ before them where there are several passes. The
-    /// gradients of several mini-batches are added up.
+    /// Write each pass's gradient before clipping, with Hugging Face's tensor names, prefixed with PASS/ if there are several passes. The
+    /// gradients of several mini-batches are summed.
     #[arg(long, value_name = "FILE.safetensors")]
     grads: Option<PathBuf>,
-    /// Write the model after the step as a new folder.
+    /// Write the model after the step into a new folder.
     #[arg(long, value_name = "DIR")]
     out: Option<PathBuf>,
-    /// Write each row with what was computed of it, the log-probabilities after the step included ("new_logprobs").
+    /// Write each row with its computed values, including log-probabilities after the step ("new_logprobs").
     #[arg(long, value_name = "FILE.jsonl")]
     rows: Option<PathBuf>,
     /// Print one JSON object.
@@ -64,7 +64,7 @@ pub struct Args {
     grpo: GrpoSettings,
 }
 
-/// Settings of a run that one step on recorded completions has no use for.
+/// Settings of a run that do not apply to one step on recorded completions.
 const OF_RUNS: &[&str] = &[
     "max_steps",
     "batch_size",
@@ -84,7 +84,7 @@ const OF_RUNS: &[&str] = &[
     "probe_every",
 ];
 
-/// The command with the defaults and the help of this stage.
+/// The command with this stage's defaults and help.
 pub fn command(command: clap::Command) -> clap::Command {
     let help = [
         ("learning_rate", "Learning rate of every update"),
@@ -98,15 +98,15 @@ pub fn command(command: clap::Command) -> clap::Command {
     with_stage_defaults(command, OF_RUNS, GRPO_DEFAULTS, &help)
 }
 
-/// What is printed.
+/// The printed results.
 #[derive(Serialize)]
 struct Report {
     completions: usize,
     passes: Vec<PassReport>,
-    /// By probability at the time of the rollout: shares of tokens and of the gradient. By probability before the step: what moved.
+    /// By probability at the time of the rollout: shares of tokens and of the gradient. By probability before the step: changes.
     tokens: Tokens,
-    /// For each group of completions, by its number: the share of right among the tokens that moved and have an advantage, as in
-    /// `tokens.probe`; none where there is no such token. The same groups under other settings can be compared one by one.
+    /// By group of completions: the share that moved in the direction of the advantage, among the tokens that moved and have one, as in
+    /// `tokens.probe`; `None` without such a token. Allows paired comparisons between settings.
     right_by_group: Vec<Option<f64>>,
 }
 
@@ -188,7 +188,7 @@ fn settings(args: &Args, typed: &ArgMatches) -> Result<Settings> {
     Ok(settings)
 }
 
-/// What a run checks of these sections, but for what only runs have.
+/// A run's checks of these sections, without those that apply only to runs.
 fn check(settings: &Settings) -> Result<()> {
     if let (Some(rollout), Some(grpo)) = (&settings.rollout, &settings.grpo) {
         rollout.validate()?;
@@ -202,7 +202,7 @@ fn check(settings: &Settings) -> Result<()> {
     Ok(())
 }
 
-/// Rows may bring what a setting would have made.
+/// Report settings that have no effect because the rows have the values.
 fn note_what_is_not_used(settings: &Settings, rollouts: &[crate::train::reinforce::Rollout]) {
     let Some(grpo) = &settings.grpo else { return };
     if rollouts.iter().all(|r| !r.advantages.is_empty()) && grpo.reweight_alpha > 0.0 {
@@ -226,14 +226,14 @@ fn report(made: Step, alpha: f64) -> Report {
         grad_norm: made.passes.iter().map(|p| (p.pass.clone(), Number(p.together.grad_norm))).collect(),
         ..tokens::statistics(1, &rollouts, alpha)
     };
-    // What moved is seen from the model, whatever old log-probabilities rows bring.
+    // Changes are measured from the model, whatever old log-probabilities the rows have.
     rollouts.iter_mut().zip(made.before).for_each(|(r, before)| r.old_logprobs = before);
     tokens.probe = Some(probe::probe(&probe::changes(&rollouts, after)));
     let right_by_group = right_by_group(&rollouts, after);
     Report { completions: rollouts.len(), passes: made.passes, tokens, right_by_group }
 }
 
-/// Tables that fit 80 columns: losses of the updates, what was clipped, tokens by probability, how far they moved.
+/// Tables within 80 columns: losses of the updates, clip fractions, tokens by probability, changes.
 fn print(report: &Report) -> Result<()> {
     let updates: Vec<(&str, &UpdateStats)> =
         report.passes.iter().flat_map(|pass| pass.updates.iter().map(|u| (pass.pass.as_str(), u))).collect();
@@ -308,7 +308,7 @@ fn write_rows(made: &Step, path: &Path) -> Result<()> {
     })
 }
 
-/// Parent and name of the folder to write, checked before any work.
+/// Parent and name of the output folder, checked before any work.
 fn out_place(path: &Path) -> Result<(PathBuf, String)> {
     let name =
         path.file_name().and_then(|name| name.to_str()).with_context(|| format!("--out {}: name a new folder", shown(path)))?;
@@ -319,9 +319,9 @@ fn out_place(path: &Path) -> Result<(PathBuf, String)> {
     Ok((parent.to_owned(), name.to_owned()))
 }
 
-/// The model as it is now, with the configuration and the tokenizer of the folder that it came from.
+/// Write the current model, with the configuration and tokenizer of its original folder.
 fn write_model(device: &Device, model: &Model, from: &Path, config: &HfConfig, (parent, name): (&Path, &str)) -> Result<()> {
-    /// The largest file that is copied.
+    /// Maximum size of a copied file.
     const MAX_COPIED: u64 = 64 << 20;
     let bytes = 4 * model.parameters.count() as u64 + (1 << 20);
     let place = Place { parent, name, bytes, existing: Existing::Refuse };

@@ -23,13 +23,13 @@ pub struct Args {
     /// Run folders, or folders of runs.
     #[arg(value_name = "RUN", required = true)]
     runs: Vec<PathBuf>,
-    /// The page; a report that is there already is replaced.
+    /// Output page; an existing report is replaced.
     #[arg(short, long, value_name = "FILE", default_value = "report.html")]
     out: PathBuf,
     /// Also write each chart as a PNG file into this folder.
     #[arg(long, value_name = "DIR")]
     png: Option<PathBuf>,
-    /// The page's title; made from the runs' names when absent.
+    /// Title of the page; made from the runs' names when absent.
     #[arg(long, value_name = "TEXT")]
     title: Option<String>,
     /// Print one JSON object instead of text.
@@ -37,7 +37,7 @@ pub struct Args {
     json: bool,
 }
 
-/// Report.
+/// Write the report.
 pub fn run(args: &Args) -> anyhow::Result<i32> {
     args.runs.iter().try_for_each(|path| super::open::folder_exists(path))?;
     let options = Options { title: args.title.clone(), png: args.png.clone(), ..Options::default() };

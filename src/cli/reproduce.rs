@@ -9,33 +9,33 @@ use std::path::PathBuf;
 /// Flags of `lehr reproduce`.
 #[derive(clap::Args, Debug)]
 pub struct Args {
-    /// The paper: pma (arXiv 2505.12082) or lopti (arXiv 2505.12929).
+    /// Paper: pma (arXiv 2505.12082) or lopti (arXiv 2505.12929).
     #[arg(value_parser = papers::PAPERS.map(|p| p.name))]
     paper: String,
-    /// Claims, such as P1 P4 or L2 L5; all when none is named.
+    /// Claims, such as P1 P4 or L2 L5; all when absent.
     claims: Vec<String>,
-    /// Models and tokens: tiny (an hour or two on two cores), small or gpu.
+    /// Scale of models and data: tiny (an hour or two on two cores), small or gpu.
     #[arg(long, default_value = "tiny")]
     scale: String,
-    /// Seeds, each with weights and a data order of its own, shared by the arms that are compared.
+    /// Number of seeds, each with its own weights and data order, shared by the arms that are compared.
     #[arg(long, default_value_t = 3)]
     seeds: u64,
     /// The first seed; the others follow.
     #[arg(long, default_value_t = 1)]
     first_seed: u64,
-    /// pma: text to train on; the stories that ship when absent.
+    /// pma: training text; the built-in stories when absent.
     #[arg(long, value_name = "PATH")]
     data: Option<PathBuf>,
-    /// Folder of the results; reproduce-PAPER-SCALE when absent.
+    /// Output folder; reproduce-PAPER-SCALE when absent.
     #[arg(long, value_name = "DIR")]
     out: Option<PathBuf>,
-    /// Folder of trained arms and evaluations, to continue from; runs/reproduce-PAPER-SCALE when absent.
+    /// Folder of trained arms and evaluations, from which the work continues; runs/reproduce-PAPER-SCALE when absent.
     #[arg(long, value_name = "DIR")]
     work: Option<PathBuf>,
-    /// Print what would be trained, and stop.
+    /// Print what would be trained, and exit.
     #[arg(long)]
     dry_run: bool,
-    /// Train, and leave the comparison to another process that shares --work.
+    /// Only train; another process with the same --work compares.
     #[arg(long)]
     arms_only: bool,
     /// Print the results as one JSON object.
@@ -45,7 +45,7 @@ pub struct Args {
     device: DeviceSettings,
 }
 
-/// Reproduce.
+/// Run the experiments.
 pub fn run(args: &Args) -> anyhow::Result<i32> {
     anyhow::ensure!((1..=1000).contains(&args.seeds), "--seeds {}: must lie between 1 and 1000", args.seeds);
     let options = Options {
@@ -62,7 +62,7 @@ pub fn run(args: &Args) -> anyhow::Result<i32> {
         commit: std::env::var("LEHR_COMMIT").ok(),
         flops_per_second: if args.scale == "gpu" { GPU_RATE } else { CPU_RATE },
     };
-    // Refused before any work: an unknown claim or scale.
+    // Unknown claims or scales are rejected before any work.
     papers::check(&args.paper, &options)?;
     if args.dry_run {
         let (lines, json) = papers::dry_run(&args.paper, &options)?;
@@ -93,11 +93,11 @@ pub fn run(args: &Args) -> anyhow::Result<i32> {
     }
 }
 
-/// FLOP a second that small models reach on two cores, and about what they may on a GPU: for estimates before anything was measured.
+/// Typical FLOP/s of small models on two cores, and on a GPU: for estimates before measurements.
 const CPU_RATE: f64 = 1e10;
 const GPU_RATE: f64 = 3e12;
 
-/// The command line as one would type it, without where its folders are.
+/// The command line as typed, without its folders.
 fn command() -> String {
     let mut words = vec!["lehr".to_string()];
     let mut arguments = std::env::args().skip(1);

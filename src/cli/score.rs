@@ -18,16 +18,16 @@ use std::path::{Path, PathBuf};
 /// Flags of `lehr score`.
 #[derive(clap::Args, Debug)]
 pub struct Args {
-    /// Model folder (ours or Hugging Face's), or a run folder.
+    /// Model folder (lehr's or Hugging Face's), or a run folder.
     #[arg(long, value_name = "DIR")]
     model: PathBuf,
-    /// Score this text.
+    /// Text to score.
     #[arg(long, conflicts_with = "tokens", allow_hyphen_values = true)]
     text: Option<String>,
     /// Score each line of this file ({"tokens": [...]} or {"text": "..."}); - or absent for standard input.
     #[arg(long, value_name = "FILE.jsonl")]
     tokens: Option<PathBuf>,
-    /// Write d(mean loss over all scored tokens) / d(parameter) under Hugging Face's names.
+    /// Write d(mean loss over all scored tokens) / d(parameter), with Hugging Face's tensor names.
     #[arg(long, value_name = "FILE.safetensors")]
     grads: Option<PathBuf>,
     /// Print JSON lines.
@@ -51,7 +51,7 @@ struct Scored {
     loss: Option<f64>,
 }
 
-/// Lines longer than this are refused.
+/// Maximum length of a line.
 const MAX_LINE: usize = 64 << 20;
 
 /// Score.
@@ -86,7 +86,7 @@ pub fn run(args: &Args) -> anyhow::Result<i32> {
     Ok(0)
 }
 
-/// (where it came from, tokens) of everything to score.
+/// (source, tokens) of everything to score.
 fn read_rows(args: &Args, tokenizer: Option<&Tokenizer>) -> anyhow::Result<Vec<(String, Vec<u32>)>> {
     let encode = |text: &str| match tokenizer {
         Some(tokenizer) => tokenizer.encode_text(text),
@@ -126,7 +126,7 @@ fn nonempty(place: &str, tokens: Vec<u32>) -> anyhow::Result<Vec<u32>> {
     Ok(tokens)
 }
 
-/// Lengths are rounded up, so that a few recordings serve all lines; what follows a token cannot change its score.
+/// Lengths are rounded up, so that a few recordings serve all lines; padding after a token cannot change its score.
 fn padded(c: &ModelConfig, len: usize) -> usize {
     let rounded = if len <= 64 { len.next_power_of_two().max(8) } else { len.next_multiple_of(64) };
     c.exact_context().map_or(rounded, |(most, _)| rounded.min(most).max(len))
@@ -141,7 +141,7 @@ fn row_batch(tokens: &[u32], time: usize) -> Batch {
 
 fn scored(tokens: &[u32], logp: &[f32], entropy: &[f32]) -> Scored {
     let n = tokens.len() - 1;
-    // Position i predicts token i + 1; the first token is given.
+    // Position i predicts token i + 1; the first token has no score.
     let shifted = |values: &[f32]| std::iter::once(None).chain(values[..n].iter().copied().map(Some)).collect();
     let loss = (n > 0).then(|| -logp[..n].iter().map(|l| f64::from(*l)).sum::<f64>() / n as f64);
     Scored { tokens: tokens.to_vec(), logprobs: shifted(logp), entropy: shifted(entropy), loss }

@@ -5,8 +5,9 @@ use crate::config::{Layers, SFT_DEFAULTS, Settings, SftSettings, Stage};
 use clap::ArgMatches;
 use web_time::Instant;
 
-/// Flags of `lehr sft`: those of `lehr pretrain`, and its own.
+/// Flags of `lehr sft`: those of `lehr pretrain`, and more.
 #[derive(clap::Args, Debug)]
+#[group(id = "SftArgs")]
 pub struct Args {
     #[command(flatten)]
     common: pretrain::Args,
@@ -14,7 +15,7 @@ pub struct Args {
     sft: SftSettings,
 }
 
-/// Flags that a model which exists already leaves no room for.
+/// Flags that do not apply to an existing model.
 pub(super) const OF_NEW_MODELS: &[&str] = &[
     "preset",
     "tokenizer",
@@ -32,7 +33,7 @@ pub(super) const OF_NEW_MODELS: &[&str] = &[
     "initializer_range",
 ];
 
-/// The command with the defaults and the help of this stage.
+/// The command with this stage's defaults and help.
 pub fn command(command: clap::Command) -> clap::Command {
     let help = [
         (
@@ -60,7 +61,7 @@ pub fn run(args: &Args, typed: &ArgMatches, started: Instant) -> anyhow::Result<
     anyhow::ensure!(!(epochs && given("max_steps")), "--max-steps: is another way to say --num-train-epochs; give one of them");
     if let Some(sft) = &mut settings.sft {
         if given("fork") && !given("chat_template") {
-            // The parent's is in its checkpoint; the file may have become another.
+            // The parent's template is in its checkpoint; the file may have changed.
             sft.chat_template = None;
         }
         if given("max_steps") {
@@ -68,11 +69,11 @@ pub fn run(args: &Args, typed: &ArgMatches, started: Instant) -> anyhow::Result<
         }
         let train = &mut settings.train;
         if sft.num_train_epochs == 0.0 && !given("warmup_steps") && args.common.config.is_none() {
-            // The default is meant for longer runs.
+            // The default is for longer runs.
             train.warmup_steps = train.warmup_steps.min(train.max_steps / 10);
         }
         if sft.num_train_epochs > 0.0 {
-            // Not known before the rows are; above all that settings are compared with.
+            // Unknown until the rows are loaded; larger than any setting it is compared with.
             train.max_steps = 1 << 40;
         }
     }

@@ -1,4 +1,4 @@
-//! A story told on a terminal: words and what came out on standard output, progress on standard error.
+//! A story on a terminal: texts and results on standard output, progress on standard error.
 
 use super::output::{self, wrapped};
 use crate::history::{RunFiles, spec};
@@ -8,19 +8,19 @@ use std::io::IsTerminal as _;
 use std::sync::mpsc::RecvTimeoutError;
 use std::time::Duration;
 
-/// Columns of the words.
+/// Width of the text.
 const WIDTH: usize = output::COLUMNS;
-/// Columns of a small chart.
+/// Width of a sparkline.
 const CHART: usize = 30;
-/// Between two looks at a child.
+/// Interval of polling a child process.
 const POLL: Duration = Duration::from_millis(40);
 
-/// Tell a story from here to its end; returns the exit code.
+/// Run a story from its current scene to its end; returns the exit code.
 ///
 /// # Errors
 /// A command that failed, a closed pipe.
 pub fn tell(player: &mut Player, with_commands: bool) -> anyhow::Result<i32> {
-    // From here on a signal stops the child cleanly.
+    // From now on a signal stops the child cleanly.
     let _control = Control::listen(false)?;
     let mut bar = Bar::new();
     while *player.phase() != Phase::Done {
@@ -44,7 +44,7 @@ pub fn tell(player: &mut Player, with_commands: bool) -> anyhow::Result<i32> {
     Ok(0)
 }
 
-/// Follow the scene's commands to their end.
+/// Run the scene's commands to their end.
 fn run(player: &mut Player, bar: &mut Bar) {
     let mut asked = false;
     while *player.phase() == Phase::Running {
@@ -95,7 +95,7 @@ fn before(player: &Player, with_commands: bool) -> anyhow::Result<()> {
     Ok(())
 }
 
-/// The reader's choice, from 0, where a person can be asked.
+/// The reader's choice, from 0, if the terminal is interactive.
 fn guess(player: &Player) -> anyhow::Result<Option<usize>> {
     let choices = player.question().map_or(0, |q| q.choices.len());
     if choices == 0 || !std::io::stdin().is_terminal() || !std::io::stdout().is_terminal() {
@@ -103,7 +103,7 @@ fn guess(player: &Player) -> anyhow::Result<Option<usize>> {
     }
     let last = ('a'..='z').nth(choices - 1).unwrap_or('z');
     output::line(&format!("\n  Your guess, a to {last} and Enter, or Enter alone:"))?;
-    // Read by a thread, so that Ctrl-C is noticed meanwhile.
+    // Read in a thread, so that Ctrl-C is handled meanwhile.
     let (send, receive) = std::sync::mpsc::channel();
     std::thread::spawn(move || {
         let mut line = String::new();
@@ -153,7 +153,7 @@ fn after(player: &Player, guess: Option<usize>) -> anyhow::Result<()> {
     Ok(())
 }
 
-/// What is to be looked at, as far as a terminal can show it.
+/// The charts of a scene, as far as a terminal can show them.
 fn look(player: &Player, watch: &Watch) -> anyhow::Result<()> {
     if let Some(picture) = &watch.picture {
         let (step, file) = picture.split_once('/').unwrap_or((picture, ""));
@@ -174,7 +174,7 @@ fn look(player: &Player, watch: &Watch) -> anyhow::Result<()> {
             }
         }
     }
-    // One scale for all, or they could not be compared.
+    // A common scale, so that they can be compared.
     let heights = || lines.iter().flat_map(|l| &l.heights).copied().filter(|v| v.is_finite());
     let (low, high) = (heights().fold(f64::INFINITY, f64::min), heights().fold(f64::NEG_INFINITY, f64::max));
     let widest = lines.iter().map(|l| l.name.chars().count()).max().unwrap_or(0);
@@ -184,7 +184,7 @@ fn look(player: &Player, watch: &Watch) -> anyhow::Result<()> {
     Ok(())
 }
 
-/// A curve in one line of text.
+/// A sparkline.
 struct Line {
     name: String,
     first: String,
@@ -205,7 +205,7 @@ impl Line {
         Some(Self { name, first: number(*values.first()?), last: number(*values.last()?), heights })
     }
 
-    /// Heights in eighths.
+    /// The bars, in eighths of a line.
     fn drawn(&self, low: f64, high: f64) -> String {
         const EIGHTHS: [char; 8] = ['▁', '▂', '▃', '▄', '▅', '▆', '▇', '█'];
         let height = |v: &f64| match v.is_finite() {
@@ -217,7 +217,7 @@ impl Line {
     }
 }
 
-/// Four digits or so.
+/// About four digits.
 fn number(v: f64) -> String {
     match v.abs() {
         0.0 => "0".into(),
@@ -249,14 +249,14 @@ fn show(blocks: &[Block], indent: &str) -> anyhow::Result<()> {
     Ok(())
 }
 
-/// Columns under their heads: the first to the left, the others to the right where they are numbers.
+/// A table: the first column to the left, the others to the right if they are numbers.
 fn table(head: &[String], rows: &[Vec<String>]) -> Vec<String> {
     let is_number = |text: &String| text.trim_start_matches(['+', '-']).starts_with(|c: char| c.is_ascii_digit());
     let all: Vec<Vec<String>> = std::iter::once(head.to_vec()).chain(rows.iter().cloned()).collect();
     output::aligned(&all, |c| rows.iter().all(|row| is_number(&row[c])))
 }
 
-/// What runs, how far, and what is left of the story: one line that changes on a terminal, else a line now and then.
+/// The current command, its progress, and the remaining story: one updating line on a terminal, else occasional lines.
 struct Bar {
     line: output::Line,
     doing: String,

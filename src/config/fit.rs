@@ -1,17 +1,17 @@
-//! Defaults that depend on other settings: a short run warms up, evaluates and saves more often, and no default makes a run fail. What
-//! was typed or stands in a config file is never changed; where it does not fit, `validate` refuses it by name.
+//! Defaults that depend on other settings: a short run warms up, evaluates and saves more often, and no default makes a run fail. Explicit
+//! values (flags, config files) are never changed; if they do not fit, `validate` rejects them by name.
 
 use super::{Scheduler, Settings, Stage};
 
 impl Settings {
-    /// Fit the defaults to the run's length, batch size, learning rate and width. `is_explicit` says of a field whether the user set it.
+    /// Fit the defaults to the run's length, batch size, learning rate and width. `is_explicit` returns whether the user set a field.
     pub fn fit_defaults(&mut self, is_explicit: impl Fn(&str) -> bool) {
         let is_default = |field: &str| !is_explicit(field);
         self.fit_shape(&is_default);
         self.fit_groups(&is_default);
         self.fit_schedule(&is_default);
         let steps = self.train.max_steps;
-        // A quarter: at 2,000 updates, the default, these are the defaults.
+        // At the default of 2,000 updates, a quarter equals the defaults.
         let interval = |every: u64| every.min((steps / 4).max(1));
         if is_default("eval_every") {
             self.eval.eval_every = interval(self.eval.eval_every);
@@ -22,7 +22,7 @@ impl Settings {
         if let Some(rollout) = self.rollout.as_mut().filter(|_| is_default("log_completions")) {
             rollout.log_completions = interval(rollout.log_completions);
         }
-        // A merge of more snapshots than the run takes would never be a full one.
+        // A window larger than the number of snapshots would never be full.
         let merge = &mut self.merge;
         if is_default("merge_last") && merge.merge_every > 0 {
             let snapshots = usize::try_from(steps / merge.merge_every).unwrap_or(usize::MAX);
@@ -48,12 +48,12 @@ impl Settings {
         }
     }
 
-    /// Completions of a step and of a prompt that divide.
+    /// Batch size and prompt length for which batch and groups divide evenly.
     fn fit_groups(&mut self, is_default: &impl Fn(&str) -> bool) {
         let Some(rollout) = &mut self.rollout else { return };
         let (batch, group) = (&mut self.train.batch_size, &mut rollout.num_generations);
         if is_default("num_generations") {
-            // A group of one has nothing to be compared with: then the batch size is refused.
+            // A group of one has no baseline: then the batch size is rejected.
             let fitting = (2..=*group).rev().find(|n| batch.is_multiple_of(*n));
             *group = fitting.unwrap_or(*group);
         } else if is_default("batch_size") && *group > 0 {
@@ -61,14 +61,14 @@ impl Settings {
         }
     }
 
-    /// Heads that divide a width that was chosen.
+    /// A number of heads that divides an explicit width.
     fn fit_shape(&mut self, is_default: &impl Fn(&str) -> bool) {
         if self.stage() != Stage::Pretrain {
             return;
         }
         let model = &mut self.model;
         if is_default("num_attention_heads") && is_default("head_dim") && model.head_dim.is_none() {
-            // Rotary embeddings turn pairs: a head's width is even.
+            // Rotary embeddings rotate pairs: the head width must be even.
             let divides = |heads: &usize| model.hidden_size.is_multiple_of(2 * heads);
             let fitting = (1..=model.num_attention_heads).rev().find(divides);
             model.num_attention_heads = fitting.unwrap_or(model.num_attention_heads);
@@ -151,7 +151,7 @@ mod tests {
         };
         assert_eq!(groups(100, 8, "batch_size"), (100, 5));
         assert_eq!(groups(64, 8, "batch_size"), (64, 8));
-        // No group of two or more: left as it is, and refused.
+        // No group size of two or more divides it: unchanged, and rejected later.
         assert_eq!(groups(11, 8, "batch_size"), (11, 8));
         assert_eq!(groups(128, 6, "num_generations"), (126, 6));
         assert_eq!(groups(128, 200, "num_generations"), (200, 200));

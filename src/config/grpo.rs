@@ -1,30 +1,30 @@
-//! Settings of reinforcement learning. Names are TRL's GRPOConfig's where it has them; Advantage Reweighting and Lopti are those of arXiv
-//! 2505.12929, with the semantics of its released code.
+//! Settings of GRPO. Names follow TRL's GRPOConfig where it has them; Advantage Reweighting and Lopti are those of arXiv 2505.12929, with
+//! the semantics of its released code.
 
 use clap::{Args, ValueEnum};
 use serde::{Deserialize, Serialize};
 
-/// Where advantages come from.
+/// Advantage estimator.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, ValueEnum)]
 pub enum Algorithm {
-    /// Reward against the mean of the group.
+    /// Reward relative to the mean of the group.
     #[default]
     #[serde(rename = "grpo")]
     Grpo,
-    /// Reward whitened over all response tokens of the batch, without a group's baseline.
+    /// Reward whitened over all response tokens of the batch, without a group baseline.
     #[serde(rename = "reinforce++")]
     #[value(name = "reinforce++")]
     ReinforcePlusPlus,
 }
 
-/// How much each token weighs in the loss of a mini-batch.
+/// Aggregation of token losses in a mini-batch.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, ValueEnum)]
 pub enum LossType {
-    /// All tokens the same: 1 / (tokens of the mini-batch).
+    /// Equal weight for all tokens: 1 / (tokens of the mini-batch).
     #[default]
     #[serde(rename = "token-mean")]
     TokenMean,
-    /// 1 / (completions): long ones count for more.
+    /// 1 / (completions): long completions weigh more.
     #[serde(rename = "seq-mean-token-sum")]
     SeqMeanTokenSum,
     /// 1 / (completions x own length): the loss of the first GRPO paper.
@@ -36,7 +36,7 @@ pub enum LossType {
     DrGrpo,
 }
 
-/// What rewards are divided by, after the group's mean is taken off.
+/// Divisor of rewards, after the group mean is subtracted.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, ValueEnum)]
 #[serde(rename_all = "lowercase")]
 pub enum ScaleRewards {
@@ -49,7 +49,7 @@ pub enum ScaleRewards {
     None,
 }
 
-/// Which part Lopti updates first.
+/// The part of the tokens that Lopti updates first.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, ValueEnum)]
 #[serde(rename_all = "kebab-case")]
 pub enum LoptiOrder {
@@ -64,32 +64,32 @@ pub enum LoptiOrder {
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, ValueEnum)]
 #[serde(rename_all = "lowercase")]
 pub enum LoptiSplit {
-    /// By their probability.
+    /// By probability.
     #[default]
     Probability,
-    /// By lot, into parts of the same sizes: a control.
+    /// Random split into parts of the same sizes: a control.
     Random,
 }
 
-/// Which moments Lopti's second pass goes on with.
+/// Adam moments of Lopti's second pass.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, ValueEnum)]
 #[serde(rename_all = "lowercase")]
 pub enum LoptiMoments {
-    /// Those of the first, as in the released code.
+    /// Shared with the first pass, as in the released code.
     #[default]
     Shared,
-    /// Its own: a control.
+    /// Separate: a control.
     Separate,
 }
 
-/// What makes an update of a gradient.
+/// Optimizer.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, ValueEnum)]
 #[serde(rename_all = "lowercase")]
 pub enum OptimizerKind {
     /// AdamW.
     #[default]
     Adamw,
-    /// Plain gradient descent, without moments and without weight decay.
+    /// Plain gradient descent, without moments or weight decay.
     Sgd,
 }
 
@@ -98,112 +98,112 @@ pub enum OptimizerKind {
 #[serde(default, deny_unknown_fields)]
 #[command(next_help_heading = "Rollouts")]
 pub struct RolloutSettings {
-    /// Completions of one prompt: a group. --batch-size counts completions, so that a step has --batch-size / this many prompts.
+    /// Completions per prompt: the group size. --batch-size counts completions; a step has --batch-size / --num-generations prompts.
     #[arg(long, default_value_t = 8)]
     pub num_generations: usize,
-    /// Divides the logits, in sampling and in training.
+    /// Sampling temperature; divides the logits in sampling and in training.
     #[arg(long, default_value_t = 1.0)]
     pub temperature: f64,
-    /// Keep this many most probable tokens; 0 keeps all.
+    /// Sample from the K most probable tokens; 0 keeps all.
     #[arg(long, default_value_t = 0)]
     pub top_k: u32,
-    /// Keep the smallest set of most probable tokens with this much probability.
+    /// Sample from the smallest set of most probable tokens whose probability reaches this.
     #[arg(long, default_value_t = 1.0)]
     pub top_p: f64,
-    /// Keep tokens at least this probable relative to the most probable.
+    /// Minimum probability of a token, relative to the most probable one.
     #[arg(long, default_value_t = 0.0)]
     pub min_p: f64,
-    /// Tokens of a completion at most.
+    /// Maximum number of tokens in a completion.
     #[arg(long, default_value_t = 256)]
     pub max_completion_length: usize,
-    /// Tokens of a prompt at most; a longer one is passed over.
+    /// Maximum number of tokens in a prompt; longer prompts are skipped.
     #[arg(long, default_value_t = 512)]
     pub max_prompt_length: usize,
-    /// Completions generated at once; as many as fit when absent.
+    /// Completions generated at once; the largest number that fits when absent.
     #[arg(long)]
     pub rollout_batch_size: Option<usize>,
-    /// Draw new prompts for groups whose rewards are all equal, at most this many times a step; 0 keeps such groups (DAPO's dynamic sampling).
+    /// Sample new prompts for groups whose rewards are all equal, at most N times per step; 0 keeps such groups (DAPO's dynamic sampling).
     #[arg(long, default_value_t = 0)]
     pub dynamic_sampling: usize,
-    /// Write the rollouts of every so many steps to samples.jsonl; 0 for none.
+    /// Write the rollouts of every N-th step to samples.jsonl; 0 for none.
     #[arg(long, default_value_t = 10)]
     pub log_completions: u64,
 }
 
-/// The update.
+/// Policy updates.
 #[derive(Args, Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(default, deny_unknown_fields)]
 #[command(next_help_heading = "Policy optimisation")]
 pub struct GrpoSettings {
-    /// Where advantages come from.
+    /// Advantage estimator.
     #[arg(long, value_enum, default_value = "grpo")]
     pub algorithm: Algorithm,
-    /// Weight of the KL term against the model that the run began from; 0 keeps no such model.
+    /// Weight of the KL term against the reference model, the run's starting point; 0 keeps no reference model.
     #[arg(long, default_value_t = 0.0)]
     pub beta: f64,
-    /// Clip the ratio below at 1 - this.
+    /// Lower clip bound of the ratio is 1 - epsilon.
     #[arg(long, default_value_t = 0.2)]
     pub epsilon: f64,
-    /// Clip the ratio above at 1 + this; --epsilon when absent.
+    /// Upper clip bound of the ratio is 1 + epsilon_high; --epsilon when absent.
     #[arg(long)]
     pub epsilon_high: Option<f64>,
-    /// Dual clip: where the advantage is negative, the ratio counts as this at most; off when absent.
+    /// Dual clip: upper bound of the ratio where the advantage is negative; off when absent.
     #[arg(long)]
     pub delta: Option<f64>,
     /// Weight of the entropy bonus.
     #[arg(long, default_value_t = 0.0)]
     pub entropy_coef: f64,
-    /// How much each token weighs.
+    /// Aggregation of token losses.
     #[arg(long, value_enum, default_value = "token-mean")]
     pub loss_type: LossType,
-    /// What rewards are divided by.
+    /// Divisor of rewards.
     #[arg(long, value_enum, default_value = "group")]
     pub scale_rewards: ScaleRewards,
     /// Passes over the completions of a step.
     #[arg(long, default_value_t = 1)]
     pub num_iterations: usize,
-    /// Completions in one optimiser update; all of --batch-size when absent.
+    /// Completions in one optimizer update; all of --batch-size when absent.
     #[arg(long)]
     pub mini_batch_size: Option<usize>,
-    /// Completions that ran into --max-completion-length teach nothing.
+    /// Exclude completions that reached --max-completion-length from the loss.
     #[arg(long, default_value_t = false, action = clap::ArgAction::Set, num_args = 0..=1, default_missing_value = "true")]
     pub mask_truncated_completions: bool,
     /// Advantage Reweighting: advantages times alpha x probability + 1 - alpha; 0 is off.
     #[arg(long, default_value_t = 0.0)]
     pub reweight_alpha: f64,
-    /// Lopti: update tokens below this probability and the others in passes of their own; off when absent (or 0).
+    /// Lopti: update tokens below this probability and the others in separate passes; off when absent (or 0).
     #[arg(long)]
     pub lopti_eta: Option<f64>,
-    /// Lopti by share instead: the least probable part of a step's tokens that is updated on its own.
+    /// Lopti by share instead: the share of least probable tokens of a step that is updated separately.
     #[arg(long, conflicts_with = "lopti_eta")]
     pub lopti_quantile: Option<f64>,
-    /// Which part is updated first.
+    /// The part of the tokens that is updated first.
     #[arg(long, value_enum, default_value = "low-first")]
     pub lopti_order: LoptiOrder,
-    /// How tokens are divided.
+    /// How tokens are divided into the two parts.
     #[arg(long, value_enum, default_value = "probability")]
     pub lopti_split: LoptiSplit,
-    /// Which moments the second pass goes on with.
+    /// Adam moments of the second pass.
     #[arg(long, value_enum, default_value = "shared")]
     pub lopti_moments: LoptiMoments,
-    /// What makes an update of a gradient.
+    /// Optimizer.
     #[arg(long, value_enum, default_value = "adamw")]
     pub optimizer: OptimizerKind,
-    /// Update only tokens whose probability lies in these quartiles, such as 1 or 1,4 (1: below 0.25, 4: above 0.75); all when absent.
+    /// Update only tokens whose probability is in these quartiles, such as 1 or 1,4 (1: below 0.25, 4: above 0.75); all when absent.
     #[arg(long, value_delimiter = ',', value_name = "LIST")]
     pub mask_bins: Vec<u8>,
-    /// Every so many steps also measure what the update did to each token's probability, and the gradient of each quartile; 0 for never.
+    /// Every N steps, also measure how the update changed each token's probability, and the gradient of each quartile; 0 for never.
     #[arg(long, default_value_t = 0)]
     pub probe_every: u64,
 }
 
 impl GrpoSettings {
-    /// Lopti's threshold; 0 is as good as absent.
+    /// Lopti's threshold; 0 is the same as absent.
     pub fn lopti_eta(&self) -> Option<f64> {
         self.lopti_eta.filter(|eta| *eta > 0.0)
     }
 
-    /// Upper clip range.
+    /// Upper clip bound, epsilon unless set.
     pub fn epsilon_high(&self) -> f64 {
         self.epsilon_high.unwrap_or(self.epsilon)
     }

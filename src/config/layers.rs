@@ -1,4 +1,4 @@
-//! default < preset < config file < flags actually typed.
+//! Layers of settings: default < preset < config file < explicit flags.
 
 use super::{GrpoSettings, RolloutSettings, Settings, SftSettings, Stage, TaskSettings, Usage};
 use crate::number_format::did_you_mean;
@@ -7,7 +7,7 @@ use std::collections::BTreeSet;
 use std::path::Path;
 use toml::{Table, Value};
 
-/// The presets that ship: model and recipe together.
+/// The built-in presets: model and recipe together.
 const PRESETS: &[(&str, &str)] = &[
     ("nano", include_str!("../../assets/presets/nano.toml")),
     ("tiny", include_str!("../../assets/presets/tiny.toml")),
@@ -18,8 +18,8 @@ const PRESETS: &[(&str, &str)] = &[
     ("llama3.2-1b", include_str!("../../assets/presets/llama3.2-1b.toml")),
 ];
 
-/// Training settings of `lehr sft` that differ from those of `lehr pretrain`. TRL's, but for a learning rate that suits models of less
-/// than a billion parameters, and a short warm-up for moments that begin at zero. A `seq_len` of 0 is the model's context, at most 1024.
+/// Training settings of `lehr sft` that differ from those of `lehr pretrain`. They are TRL's, except for a learning rate that suits models
+/// below a billion parameters, and a short warm-up for moments that start at zero. A `seq_len` of 0 is the model's context, at most 1024.
 pub const SFT_DEFAULTS: &[(&str, &str)] = &[
     ("seq_len", "0"),
     ("batch_size", "8"),
@@ -31,8 +31,8 @@ pub const SFT_DEFAULTS: &[(&str, &str)] = &[
     ("weight_decay", "0.0"),
 ];
 
-/// Training settings of `lehr grpo` that differ from those of `lehr pretrain`. The rate is one for models of a few million parameters:
-/// large ones want 1e-6. `seq_len` 0 is the longest prompt and completion together; `batch_size` counts completions.
+/// Training settings of `lehr grpo` that differ from those of `lehr pretrain`. The learning rate is for models of a few million parameters:
+/// large ones need 1e-6. `seq_len` 0 is the sum of the maximum prompt and completion lengths; `batch_size` counts completions.
 pub const GRPO_DEFAULTS: &[(&str, &str)] = &[
     ("seq_len", "0"),
     ("batch_size", "128"),
@@ -53,7 +53,7 @@ pub fn preset_names() -> impl Iterator<Item = &'static str> {
 /// Settings under construction, lowest layer first.
 pub struct Layers {
     table: Table,
-    /// Fields that a config file or a flag sets; the others are defaults, which may be fitted to them.
+    /// Fields set by a config file or a flag; the others are defaults, which may be fitted to them.
     explicit: BTreeSet<String>,
 }
 
@@ -67,7 +67,7 @@ impl Layers {
     /// The defaults of a command.
     ///
     /// # Errors
-    /// Only if those defaults were none, which would be a defect.
+    /// Invalid defaults, which would be a defect.
     pub fn of(stage: Stage) -> anyhow::Result<Self> {
         let mut settings = Settings::default();
         add_sections(&mut settings, stage);
@@ -85,10 +85,10 @@ impl Layers {
         Ok(layers)
     }
 
-    /// Lay a preset over what is there.
+    /// Overlay a preset.
     ///
     /// # Errors
-    /// When there is no such preset; the message lists them.
+    /// An unknown preset; the message lists the known ones.
     pub fn preset(&mut self, name: &str) -> anyhow::Result<()> {
         let Some((_, text)) = PRESETS.iter().find(|(n, _)| *n == name) else {
             let hint = did_you_mean(name, preset_names());
@@ -97,7 +97,7 @@ impl Layers {
         self.overlay(text, &format!("preset {name}"))
     }
 
-    /// Lay a config file over what is there.
+    /// Overlay a config file.
     ///
     /// # Errors
     /// When the file cannot be read, is larger than 1 MiB, is not TOML, or holds an unknown or mistyped setting.
@@ -112,7 +112,7 @@ impl Layers {
         self.overlay(text, &shown.to_string())?;
         let sections = text.parse::<Table>().unwrap_or_default();
         self.explicit.extend(sections.values().filter_map(Value::as_table).flat_map(Table::keys).cloned());
-        // Who writes down a number of updates and no number of epochs wants those updates.
+        // A file that sets a number of updates but no number of epochs trains for that number of updates.
         let says = |section: &str, field: &str| {
             text.parse::<Table>().is_ok_and(|t| t.get(section).is_some_and(|fields| fields.get(field).is_some()))
         };
@@ -122,7 +122,7 @@ impl Layers {
         Ok(())
     }
 
-    /// Lay TOML text over what is there; `source` names it in errors.
+    /// Overlay TOML text; `source` names it in errors.
     ///
     /// # Errors
     /// When the text is not TOML or a key is unknown or of the wrong type.
@@ -137,7 +137,7 @@ impl Layers {
                 anyhow::bail!("{source}: [{section}]: no such section{}", nearest_section(&section));
             }
             if !self.table.contains_key(&section) {
-                // Sections of one stage are not always there.
+                // Sections of one stage are optional.
                 let stage = if section == "sft" { Stage::Sft } else { Stage::Grpo };
                 let mut settings = Settings::default();
                 add_sections(&mut settings, stage);
@@ -161,12 +161,12 @@ impl Layers {
         Ok(())
     }
 
-    /// Lay over what is there those of `flags` that were really typed.
+    /// Overlay those of `flags` that were given explicitly.
     ///
     /// # Errors
     /// A whole number that a config file could not hold.
     pub fn flags(&mut self, matches: &ArgMatches, flags: &Settings) -> anyhow::Result<()> {
-        // TOML's whole numbers end where those of most languages do.
+        // TOML integers are signed 64-bit.
         for id in matches.ids().map(clap::Id::as_str) {
             let number = match (matches.try_get_one::<u64>(id), matches.try_get_one::<usize>(id)) {
                 (Ok(Some(n)), _) => *n,
@@ -180,7 +180,7 @@ impl Layers {
         Ok(())
     }
 
-    /// Lay over what is there those of `flags` in these sections that were really typed: for a command that has only some sections.
+    /// Overlay the explicit flags of these sections, for a command that has only some sections.
     pub fn typed(&mut self, matches: &ArgMatches, flags: &Settings, sections: &[&str]) {
         for (section, fields) in to_table(flags).iter().filter(|(section, _)| sections.contains(&section.as_str())) {
             for (field, value) in fields.as_table().into_iter().flatten() {
@@ -192,14 +192,14 @@ impl Layers {
         }
     }
 
-    /// A section back to its defaults.
+    /// Reset a section to its defaults.
     pub fn forget_section(&mut self, section: &str) {
         if let Some(default) = to_table(&Settings::default()).remove(section) {
             self.table.insert(section.to_owned(), default);
         }
     }
 
-    /// The result so far.
+    /// The settings so far.
     ///
     /// # Errors
     /// When a value has the wrong type.
@@ -207,7 +207,7 @@ impl Layers {
         Ok(Value::Table(self.table.clone()).try_into()?)
     }
 
-    /// The result, with the defaults fitted to what was set ([`Settings::fit_defaults`]).
+    /// The settings, with the defaults fitted to the explicit values ([`Settings::fit_defaults`]).
     ///
     /// # Errors
     /// When a value has the wrong type.
@@ -218,7 +218,7 @@ impl Layers {
     }
 
     fn set(&mut self, section: &str, field: &str, value: Value) {
-        // A whole number where a real one is meant ("rope_theta = 10000") is not an error.
+        // An integer for a float setting ("rope_theta = 10000") is not an error.
         let was_float = matches!(self.table[section].get(field), Some(Value::Float(_)));
         let value = match value {
             Value::Integer(i) if was_float => Value::Float(i as f64),
@@ -249,7 +249,7 @@ fn to_table(settings: &Settings) -> Table {
     }
 }
 
-/// Sections that only the runs of one stage have.
+/// Sections that exist only for runs of one stage.
 const OPTIONAL_SECTIONS: &[(Stage, &str)] =
     &[(Stage::Sft, "sft"), (Stage::Grpo, "task"), (Stage::Grpo, "rollout"), (Stage::Grpo, "grpo")];
 
@@ -265,7 +265,7 @@ fn add_sections(settings: &mut Settings, stage: Stage) {
     }
 }
 
-/// Field names of a section: its clap arguments, so that options without a default are known too.
+/// Field names of a section: its clap arguments, which include options without a default.
 fn known_fields(section: &str) -> Vec<String> {
     let command = super::schema::arguments(section);
     command.iter().flat_map(Command::get_arguments).map(|a| a.get_id().to_string()).collect()

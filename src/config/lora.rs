@@ -1,4 +1,4 @@
-//! Low-rank adapters (LoRA, Hu et al. 2021), in PEFT's words.
+//! Low-rank adapters (LoRA, Hu et al. 2021), with PEFT's names.
 
 use super::ModelConfig;
 use crate::number_format::did_you_mean;
@@ -6,34 +6,34 @@ use clap::Args;
 use serde::{Deserialize, Serialize};
 use std::ops::Range;
 
-/// Train low-rank adapters beside frozen weights. Names follow PEFT's LoraConfig.
+/// Train low-rank adapters with frozen base weights. Names follow PEFT's LoraConfig.
 #[derive(Args, Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(default, deny_unknown_fields)]
 #[command(next_help_heading = "LoRA")]
 pub struct LoraSettings {
-    /// Train adapters of this rank (PEFT's r) and freeze the model of --init: no gradients and no moments of its weights are kept.
-    /// Checkpoints are then PEFT folders. All weights are trained when absent.
+    /// Train adapters of this rank (PEFT's r) and freeze the model of --init: no gradients or moments of its weights are kept. Checkpoints
+    /// are then PEFT folders. All weights are trained when absent.
     #[arg(long, value_name = "R")]
     pub lora_rank: Option<usize>,
     /// An adapter's output is multiplied by alpha / rank; twice the rank when absent.
     #[arg(long, value_name = "ALPHA")]
     pub lora_alpha: Option<f64>,
-    /// Projections that get an adapter (PEFT's target_modules): some of q_proj, k_proj, v_proj, o_proj, gate_proj, up_proj, down_proj,
+    /// Projections that get an adapter (PEFT's target_modules): any of q_proj, k_proj, v_proj, o_proj, gate_proj, up_proj, down_proj,
     /// separated by commas, or all-linear.
     #[arg(long, value_name = "NAME,...", value_delimiter = ',', default_value = "all-linear")]
     pub lora_targets: Vec<String>,
 }
 
-/// The largest rank: that of no adapter in use is higher.
+/// The largest allowed rank; larger than any in use.
 const MOST_RANK: usize = 1024;
 /// The name that stands for every projection.
 const ALL_LINEAR: &str = "all-linear";
 
 impl LoraSettings {
-    /// The adapters that the settings ask for; `None` where all weights are trained.
+    /// The adapters of these settings; `None` where all weights are trained.
     ///
     /// # Errors
-    /// A rank, an alpha or a name that cannot be.
+    /// An invalid rank, alpha or name.
     pub fn adapters(&self) -> anyhow::Result<Option<Lora>> {
         let Some(rank) = self.lora_rank else {
             anyhow::ensure!(self.lora_alpha.is_none(), "--lora-alpha: belongs to --lora-rank; give both, or none");
@@ -69,10 +69,10 @@ pub enum Projection {
 }
 
 impl Projection {
-    /// Every one, in the order of a block.
+    /// All projections, in the order of a block.
     pub const ALL: [Self; 7] = [Self::Q, Self::K, Self::V, Self::O, Self::Gate, Self::Up, Self::Down];
 
-    /// Its name as Hugging Face's models and PEFT's target_modules have it.
+    /// Its name in Hugging Face models and PEFT's target_modules.
     pub fn name(self) -> &'static str {
         match self {
             Self::Q => "q_proj",
@@ -85,7 +85,7 @@ impl Projection {
         }
     }
 
-    /// Its name within a block, `self_attn.q_proj` for one.
+    /// Its path within a block, such as `self_attn.q_proj`.
     pub fn path(self) -> String {
         let part = if self <= Self::O { "self_attn" } else { "mlp" };
         format!("{part}.{}", self.name())
@@ -94,7 +94,7 @@ impl Projection {
     /// The projections that these names select, in the order of a block.
     ///
     /// # Errors
-    /// No name, or one that is none of them.
+    /// No name, or an unknown one.
     pub fn parse<'a>(names: impl Iterator<Item = &'a str>) -> anyhow::Result<Vec<Self>> {
         let mut found = Vec::new();
         for name in names {
@@ -114,7 +114,7 @@ impl Projection {
     }
 }
 
-/// One of the four products of a block; q, k and v, and gate and up, are computed as one.
+/// One of the four matrix products of a block; q, k and v are fused, and so are gate and up.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Product {
     /// Queries, keys and values.
@@ -128,7 +128,7 @@ pub enum Product {
 }
 
 impl Product {
-    /// Every one, in the order of a block.
+    /// All products, in the order of a block.
     pub const ALL: [Self; 4] = [Self::Qkv, Self::AttnProj, Self::GateUp, Self::Down];
 
     /// Its projections, in order of output columns.
@@ -149,17 +149,17 @@ pub struct Lora {
     pub rank: usize,
     /// The factor is alpha / r.
     pub alpha: f64,
-    /// What has an adapter, in the order of a block.
+    /// Adapted projections, in the order of a block.
     pub targets: Vec<Projection>,
 }
 
 impl Lora {
-    /// The factor of an adapter's output.
+    /// Scale of an adapter's output: alpha / r.
     pub fn scale(&self) -> f64 {
         self.alpha / self.rank as f64
     }
 
-    /// The adapted projections of a product, each with its columns of the output.
+    /// The adapted projections of a product, each with its range of output columns.
     pub fn adapted(&self, c: &ModelConfig, product: Product) -> Vec<(Projection, Range<usize>)> {
         let mut start = 0;
         let mut found = Vec::new();

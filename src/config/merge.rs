@@ -1,30 +1,30 @@
-//! How checkpoints of one run are merged, and what a run begins from.
+//! Settings of checkpoint merging, and of a run's starting point.
 
 use super::DecayShape;
 use clap::{Args, ValueEnum};
 use serde::{Deserialize, Serialize};
 
-/// How N checkpoints of one run, oldest first, become one (weights: `merge::MergeRule`).
+/// How N checkpoints of one run, oldest first, are averaged (weights: `merge::MergeRule`).
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, ValueEnum)]
 #[serde(rename_all = "kebab-case")]
 pub enum MergeMethod {
-    /// Simple moving average: all weigh the same.
+    /// Simple moving average: equal weights.
     #[default]
     Sma,
-    /// Exponential, by the recursion A = a M + (1 - a) A from the oldest: for small a the oldest weighs most.
+    /// Exponential, by the recursion A = a M + (1 - a) A from the oldest: for small a the oldest has the largest weight.
     Ema,
-    /// Exponential weights a (1 - a)^(N - i), divided by their sum: the newest weighs most.
+    /// Exponential weights a (1 - a)^(N - i), divided by their sum: the newest has the largest weight.
     EmaNormalized,
-    /// Weighted moving average: the i-th weighs i.
+    /// Weighted moving average: the i-th has weight i.
     Wma,
     /// Weights that emulate a learning-rate decay over the window.
     Wsm,
-    /// The weights that are given.
+    /// Explicit weights.
     Weights,
 }
 
 impl MergeMethod {
-    /// As it is typed and written.
+    /// Its name in flags and files.
     pub fn name(self) -> &'static str {
         match self {
             Self::Sma => "sma",
@@ -37,39 +37,39 @@ impl MergeMethod {
     }
 }
 
-/// Where the snapshots of a live merge are kept.
+/// Where the snapshots of live merging are kept.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, ValueEnum)]
 #[serde(rename_all = "lowercase")]
 pub enum RingPlace {
-    /// On the device if they fit, else in the host's memory, else on disk.
+    /// On the device if they fit, else in host memory, else on disk.
     #[default]
     Auto,
-    /// In the device's memory.
+    /// In device memory.
     Device,
-    /// In the host's memory.
+    /// In host memory.
     Host,
     /// In the run's folder.
     Disk,
 }
 
-/// Merging while training: the run itself is never touched.
+/// Merging while training: the run's own weights are never changed.
 #[derive(Args, Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(default, deny_unknown_fields)]
 #[command(next_help_heading = "Live merging")]
 pub struct MergeSettings {
-    /// Keep a snapshot of the weights every so many updates, and judge the merge of the newest ones at each evaluation; 0 for no merging.
+    /// Keep a snapshot of the weights every N updates, and evaluate the merge of the newest ones at each evaluation; 0 for no merging.
     #[arg(long, default_value_t = 0)]
     pub merge_every: u64,
     /// Snapshots in a merge (N of the PMA paper).
     #[arg(long, default_value_t = 10)]
     pub merge_last: usize,
-    /// How they are weighed.
+    /// How snapshots are weighted.
     #[arg(long, value_enum, default_value = "sma")]
     pub merge_method: MergeMethod,
     /// Factor a of ema and ema-normalized.
     #[arg(long, default_value_t = 0.2)]
     pub merge_alpha: f64,
-    /// Decay that wsm emulates.
+    /// Learning-rate decay that wsm emulates.
     #[arg(long, value_enum, default_value = "1-sqrt")]
     pub merge_decay: DecayShape,
     /// Where the snapshots are kept.
@@ -77,33 +77,33 @@ pub struct MergeSettings {
     pub merge_ring: RingPlace,
 }
 
-/// What becomes of Adam's moments when a run begins from weights that exist.
+/// Adam's moments when a run starts from existing weights.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, ValueEnum)]
 #[serde(rename_all = "lowercase")]
 pub enum OptimizerState {
-    /// Zero, and its step count too.
+    /// Zero, including the step count.
     #[default]
     Fresh,
     /// Those of the (newest) checkpoint.
     Keep,
 }
 
-/// What a run begins from.
+/// Starting point of a run.
 #[derive(Args, Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(default, deny_unknown_fields)]
 #[command(next_help_heading = "Start")]
 pub struct StartSettings {
-    /// Begin from a model's weights, shape and tokenizer: a Hugging Face folder, RUN (its newest checkpoint), RUN@STEP, or a merge,
+    /// Start from a model's weights, shape and tokenizer: a Hugging Face folder, RUN (its newest checkpoint), RUN@STEP, or a merge,
     /// merge:RUN?last=10&every=100&method=sma (also at=, alpha=, decay=).
     #[arg(long, value_name = "DIR|RUN@STEP|merge:RUN?...", conflicts_with = "fork")]
     pub init: Option<String>,
-    /// Go on from a checkpoint of another run as a run of its own, at the same step, with the same data order, and other settings.
+    /// Fork another run: continue from its checkpoint as a new run, at the same step, with the same data order, and other settings.
     #[arg(long, value_name = "RUN@STEP")]
     pub fork: Option<String>,
-    /// Adam's moments after --init: fresh, or those of the (newest) checkpoint. A fork keeps them unless told otherwise.
+    /// Adam's moments after --init: fresh, or those of the (newest) checkpoint. A fork keeps them by default.
     #[arg(long, value_enum, value_name = "fresh|keep")]
     pub init_optimizer: Option<OptimizerState>,
-    /// What --init or --fork was resolved to; lehr writes it.
+    /// The resolved source of --init or --fork; written by lehr.
     #[arg(long, hide = true)]
     pub parent: Option<String>,
 }

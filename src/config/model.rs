@@ -1,9 +1,9 @@
-//! The shape of a model, in Hugging Face's words.
+//! The shape of a model, with Hugging Face's names.
 
 use super::{Lora, RopeScaling};
 use serde::{Deserialize, Serialize};
 
-/// The decoder families that lehr builds. They share one set of kernels.
+/// The supported decoder architectures. They share one set of kernels.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, clap::ValueEnum)]
 #[serde(rename_all = "lowercase")]
 pub enum Architecture {
@@ -14,23 +14,23 @@ pub enum Architecture {
     Qwen2,
     /// `Qwen3ForCausalLM`: RMSNorm on each head of q and k.
     Qwen3,
-    /// `MistralForCausalLM`: as Llama, within its sliding window.
+    /// `MistralForCausalLM`: as Llama, valid within its sliding window.
     Mistral,
 }
 
-/// More blocks than any model has; names and arenas are made for all of them before a file is looked at.
+/// More blocks than any model has; names and arenas are allocated for all of them before a file is read.
 const MAX_LAYERS: usize = 10_000;
 
-/// Everything that fixes a model's tensors and arithmetic.
+/// Everything that determines a model's tensors and arithmetic.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct ModelConfig {
-    /// Family.
+    /// Decoder architecture.
     pub architecture: Architecture,
     /// Rows of the embedding (V).
     pub vocab_size: usize,
     /// Width of the residual stream (C).
     pub hidden_size: usize,
-    /// Width inside the SwiGLU (F).
+    /// Inner width of the SwiGLU (F).
     pub intermediate_size: usize,
     /// Number of blocks (L).
     pub num_hidden_layers: usize,
@@ -40,34 +40,34 @@ pub struct ModelConfig {
     pub num_key_value_heads: usize,
     /// Width of a head (D); H * D need not equal C.
     pub head_dim: usize,
-    /// Longest context the model is meant for.
+    /// Maximum context length of the model.
     pub max_position_embeddings: usize,
-    /// Added to the mean square before the root.
+    /// Epsilon of RMSNorm, added to the mean square before the root.
     pub rms_norm_eps: f64,
     /// Base of the rotary frequencies.
     pub rope_theta: f64,
-    /// Scaling of them.
+    /// Scaling of the rotary frequencies.
     pub rope_scaling: Option<RopeScaling>,
-    /// Biases on the q, k, v and output projections (Llama and Qwen3; Qwen2 has those of q, k and v without it).
+    /// Biases on the q, k, v and output projections (Llama and Qwen3; Qwen2 always has those of q, k and v).
     pub attention_bias: bool,
-    /// Tokens that a query sees, itself included (Mistral). lehr attends to the whole context, which is the same up to so many tokens.
+    /// Tokens that a query attends to, itself included (Mistral). lehr attends to the whole context, which is the same up to this length.
     pub sliding_window: Option<usize>,
-    /// One matrix for embedding and head.
+    /// Tied embedding and output head.
     pub tie_word_embeddings: bool,
-    /// Standard deviation of random weights.
+    /// Standard deviation of initial weights.
     pub initializer_range: f64,
-    /// Adapters that are trained beside the weights, which are frozen then. No part of `config.json`.
+    /// Trained adapters; the base weights are then frozen. Not part of `config.json`.
     #[serde(skip)]
     pub lora: Option<Lora>,
 }
 
 impl ModelConfig {
-    /// Width of all query heads together (H * D).
+    /// Total width of the query heads (H * D).
     pub fn query_dim(&self) -> usize {
         self.num_attention_heads * self.head_dim
     }
 
-    /// Width of all key (or value) heads together.
+    /// Total width of the key (or value) heads.
     pub fn key_value_dim(&self) -> usize {
         self.num_key_value_heads * self.head_dim
     }
@@ -77,12 +77,12 @@ impl ModelConfig {
         self.query_dim() + 2 * self.key_value_dim()
     }
 
-    /// Biases on q, k and v.
+    /// Whether q, k and v have biases.
     pub fn qkv_bias(&self) -> bool {
         self.architecture == Architecture::Qwen2 || self.attention_bias
     }
 
-    /// Tokens up to which transformers computes what lehr computes, and why not beyond; `None` where there is no such bound.
+    /// Context length up to which transformers computes the same as lehr, and the reason for the bound; `None` without a bound.
     pub fn exact_context(&self) -> Option<(usize, String)> {
         let window = self.sliding_window.map(|window| (window, format!("sliding_window = {window}, and lehr has no window")));
         let most = self.max_position_embeddings;
@@ -95,14 +95,14 @@ impl ModelConfig {
         window.into_iter().chain(dynamic).min_by_key(|(most, _)| *most)
     }
 
-    /// RMSNorm on each head of q and k.
+    /// Whether q and k have RMSNorm on each head.
     pub fn qk_norm(&self) -> bool {
         self.architecture == Architecture::Qwen3
     }
 
     /// Multiply-adds of the matrix products for one token forward, times two: the usual FLOP count (Kaplan et al. 2020, 2N plus attention).
     ///
-    /// `context` is the mean number of keys a query sees; for causal attention over T tokens that is (T + 1) / 2.
+    /// `context` is the mean number of keys per query; for causal attention over T tokens that is (T + 1) / 2.
     pub fn flops_per_token_forward(&self, context: f64) -> f64 {
         let matmul = self.num_hidden_layers
             * (self.hidden_size * self.qkv_dim()
@@ -113,13 +113,13 @@ impl ModelConfig {
         2.0 * (matmul as f64 + attention)
     }
 
-    /// Training costs three forward passes: one forward and two backward, of which frozen weights beside adapters save one.
+    /// Training costs three forward passes: one forward and two backward, one of which is saved for frozen base weights.
     pub fn flops_per_token_training(&self, context: f64) -> f64 {
         let passes = if self.lora.is_some() { 2.0 } else { 3.0 };
         passes * self.flops_per_token_forward(context)
     }
 
-    /// One line per field that cannot work, each naming the field, its value and the cure.
+    /// One line per invalid field, with the field, its value and the remedy.
     pub fn problems(&self) -> Vec<String> {
         let mut out = Vec::new();
         for (name, value) in [

@@ -1,13 +1,13 @@
-//! What happens when training diverges.
+//! Settings of spike detection and rescue.
 
 use clap::{Args, ValueEnum};
 use serde::{Deserialize, Serialize};
 
-/// What a run goes back to when a spike does not pass.
+/// What a run returns to when a spike does not pass.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, ValueEnum)]
 #[serde(rename_all = "lowercase")]
 pub enum Rescue {
-    /// Nothing: spikes are reported, training continues.
+    /// Nothing: spikes are reported and training continues.
     #[default]
     Off,
     /// The newest good checkpoint before the spike.
@@ -17,7 +17,7 @@ pub enum Rescue {
 }
 
 impl Rescue {
-    /// As it is typed and written.
+    /// Its name in flags and files.
     pub fn name(self) -> &'static str {
         match self {
             Self::Off => "off",
@@ -34,12 +34,12 @@ pub enum RescueOptimizer {
     /// Those of the newest checkpoint used.
     #[default]
     Keep,
-    /// Zero, and their step count too.
+    /// Zero, including the step count.
     Reset,
 }
 
 impl RescueOptimizer {
-    /// As it is typed and written.
+    /// Its name in flags and files.
     pub fn name(self) -> &'static str {
         match self {
             Self::Keep => "keep",
@@ -48,44 +48,44 @@ impl RescueOptimizer {
     }
 }
 
-/// The data after a rescue.
+/// Training data after a rescue.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, ValueEnum)]
 #[serde(rename_all = "lowercase")]
 pub enum RescueData {
-    /// Skip after a rollback, whose replay would be the same updates to the bit; replay after a merge.
+    /// Skip after a rollback, whose replay would be bit-identical; replay after a merge.
     #[default]
     Auto,
-    /// The same batches once more.
+    /// Train on the same batches again.
     Replay,
-    /// Pass over the batches from the checkpoint to the spike.
+    /// Skip the batches from the checkpoint to the spike.
     Skip,
 }
 
-/// Spikes and what is done about them.
+/// Spike detection and rescue.
 #[derive(Args, Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(default, deny_unknown_fields)]
 #[command(next_help_heading = "Spikes")]
 pub struct RescueSettings {
-    /// When the loss rises and does not come back: off reports it, rollback goes back to the newest good checkpoint before it, pma to the
-    /// merge of the last three good ones.
+    /// When the loss rises and does not recover: off reports it, rollback returns to the newest good checkpoint before it, pma to the merge
+    /// of the last three good ones.
     #[arg(long, value_enum, default_value = "off")]
     pub rescue: Rescue,
     /// Adam's moments after a rescue: those of the newest checkpoint used, or zero.
     #[arg(long, value_enum, default_value = "keep")]
     pub rescue_optimizer: RescueOptimizer,
-    /// Batches between the checkpoint and the spike: train on them once more, or pass over them; auto is skip for rollback, replay for pma.
+    /// Batches between the checkpoint and the spike: replay them or skip them; auto is skip for rollback, replay for pma.
     #[arg(long, value_enum, default_value = "auto")]
     pub rescue_data: RescueData,
     /// Rescues within 2,000 updates before the run gives up.
     #[arg(long, default_value_t = 4)]
     pub rescue_limit: u64,
-    /// Updates that a spike is given to pass by itself.
+    /// Updates to wait for a spike to pass by itself.
     #[arg(long, default_value_t = 100)]
     pub rescue_patience: u64,
 }
 
 impl RescueSettings {
-    /// One line that says what contradicts what, if anything does.
+    /// A conflict between these settings, in one line, if any.
     pub(super) fn problem(&self, save_every: u64) -> Option<String> {
         let name = self.rescue.name();
         if !(1..=1000).contains(&self.rescue_limit) {

@@ -1,4 +1,4 @@
-//! The settings as data, for forms: sections, fields, help and choices as clap knows them, so that no list is written twice.
+//! The settings as data, for forms: sections, fields, help and choices, taken from clap so that no list is written twice.
 
 use super::{GrpoSettings, Layers, RolloutSettings, Settings, SftSettings, Stage, TaskSettings};
 use clap::{Arg, Args, Command};
@@ -8,7 +8,7 @@ use clap::{Arg, Args, Command};
 pub struct SectionSchema {
     /// Its name in TOML, such as `train`.
     pub name: &'static str,
-    /// What `--help` calls it.
+    /// Its heading in `--help`.
     pub heading: String,
     /// Its fields.
     pub fields: Vec<FieldSchema>,
@@ -21,19 +21,19 @@ pub struct FieldSchema {
     pub name: String,
     /// Its flag without the dashes, such as `learning-rate`.
     pub flag: String,
-    /// One or two sentences.
+    /// Help text, one or two sentences.
     pub help: String,
-    /// What a value is called, such as `PATH`; empty where clap has no better name than the field's.
+    /// Placeholder of a value, such as `PATH`; empty where clap has none but the field's name.
     pub value_name: String,
-    /// What may be chosen; empty where anything of the type may be written. `true` and `false` of a switch.
+    /// Possible values; empty if any value of the type is allowed. `true` and `false` for a switch.
     pub choices: Vec<String>,
     /// Whether it may be absent.
     pub optional: bool,
-    /// Whether it is a list, of which each value is a flag of its own.
+    /// Whether it is a list, with one flag per value.
     pub many: bool,
 }
 
-/// Names of all sections, in the order of [`Settings`], and which stage has them (None: all).
+/// Names of all sections, in the order of [`Settings`], and the stage that has them (None: all).
 const SECTIONS: &[(&str, Option<Stage>)] = &[
     ("model", None),
     ("data", None),
@@ -51,7 +51,7 @@ const SECTIONS: &[(&str, Option<Stage>)] = &[
     ("device", None),
 ];
 
-/// The sections that runs of a stage have.
+/// The sections of a stage.
 pub fn schema(stage: Stage) -> Vec<SectionSchema> {
     let own = SECTIONS.iter().filter(|(_, of)| of.is_none_or(|of| of == stage));
     own.filter_map(|(name, _)| section(name)).collect()
@@ -80,7 +80,7 @@ fn field(arg: &Arg) -> FieldSchema {
     }
 }
 
-/// The clap arguments of a section; None when there is no such section.
+/// The clap arguments of a section; `None` if the section is unknown.
 pub(super) fn arguments(section: &str) -> Option<Command> {
     let command = Command::new("section");
     Some(match section {
@@ -102,17 +102,17 @@ pub(super) fn arguments(section: &str) -> Option<Command> {
     })
 }
 
-/// The value of every setting of a stage under a preset, as `(section, field, value)`; a value is as a flag takes it, empty when absent.
+/// The value of every setting of a stage under a preset, as `(section, field, value)`; values as in flags, empty when absent.
 ///
 /// # Errors
-/// No such preset.
+/// Unknown preset.
 pub fn values(stage: Stage, preset: Option<&str>) -> anyhow::Result<Vec<(&'static str, String, String)>> {
     let mut layers = Layers::of(stage)?;
     preset.map_or(Ok(()), |name| layers.preset(name))?;
     Ok(values_of(&layers.fitted()?))
 }
 
-/// The same of settings that are there.
+/// [`values`] of existing settings.
 pub fn values_of(settings: &Settings) -> Vec<(&'static str, String, String)> {
     let table = toml::Table::try_from(settings).unwrap_or_default();
     let mut found = Vec::new();

@@ -1,22 +1,22 @@
-//! What is practised: puzzles and sums that are made on the spot, or rows of a file; and how answers are judged.
+//! RL task: generated puzzles and sums, or rows of a file; and how completions are graded.
 
 use clap::{Args, ValueEnum};
 use serde::{Deserialize, Serialize};
 
-/// A kind of question with a grader.
+/// An RL task: a kind of question with a grader.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, ValueEnum)]
 #[serde(rename_all = "lowercase")]
 pub enum TaskKind {
-    /// Knights and Knaves: made on the spot, or the public JSONL rows given by --data.
+    /// Knights and Knaves: generated, or the public JSONL rows given by --data.
     #[default]
     Kk,
-    /// Sums and countdown: made on the spot, or GSM8K rows given by --data.
+    /// Arithmetic and countdown: generated, or GSM8K rows given by --data.
     Math,
-    /// Rows of `prompt` and `answer` given by --data, and a grader.
+    /// Rows of `prompt` and `answer` given by --data, with a grader.
     Custom,
 }
 
-/// How questions of `kk` are written.
+/// Wording of `kk` questions.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, ValueEnum)]
 #[serde(rename_all = "lowercase")]
 pub enum Form {
@@ -27,81 +27,81 @@ pub enum Form {
     Compact,
 }
 
-/// How answers of `custom` rows are judged.
+/// How completions for `custom` rows are graded.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, ValueEnum)]
 #[serde(rename_all = "lowercase")]
 pub enum Grader {
-    /// The completion, spaces at its ends left out, is the answer.
+    /// The completion, trimmed, equals the answer.
     #[default]
     Exact,
-    /// The last number of the completion (or its last `\boxed{}`, or what follows `####`) equals the answer as a number.
+    /// The last number of the completion (or its last `\boxed{}`, or the text after `####`) equals the answer as a number.
     Number,
     /// The answer is a regular expression that the completion must match.
     Regex,
-    /// The program of --grader-command decides.
+    /// The program of --grader-command grades.
     Process,
 }
 
-/// What sums are about.
+/// Kind of math question.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, ValueEnum)]
 #[serde(rename_all = "lowercase")]
 pub enum MathKind {
     /// Additions, subtractions, products.
     #[default]
     Arithmetic,
-    /// Reach a number from given ones, each used once.
+    /// Countdown: reach a number from given ones, each used once.
     Countdown,
 }
 
-/// See the module.
+/// Settings of the RL task.
 #[derive(Args, Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(default, deny_unknown_fields)]
 #[command(next_help_heading = "Task")]
 pub struct TaskSettings {
-    /// What is practised.
+    /// RL task.
     #[arg(long, value_enum, default_value = "kk")]
     pub task: TaskKind,
-    /// kk: numbers of people, mixed evenly: 3, or 3-5, or 2,3,7.
+    /// kk: numbers of people, evenly mixed: 3, or 3-5, or 2,3,7.
     #[arg(long, default_value = "3", value_name = "LIST")]
     pub people: String,
-    /// kk: how questions are written.
+    /// kk: wording of questions.
     #[arg(long, value_enum, default_value = "natural")]
     pub form: Form,
-    /// math: what the sums are about.
+    /// math: kind of question.
     #[arg(long, value_enum, default_value = "arithmetic")]
     pub math: MathKind,
-    /// math: grades of difficulty, mixed evenly: 1 (small) to 5.
+    /// math: levels of difficulty, evenly mixed: 1 (small) to 5.
     #[arg(long, default_value = "1", value_name = "LIST")]
     pub difficulty: String,
-    /// Write the question through the model's chat template, with the task's system message.
+    /// Format prompts with the model's chat template, with the task's system message.
     #[arg(long, default_value_t = false, action = clap::ArgAction::Set, num_args = 0..=1, default_missing_value = "true")]
     pub chat: bool,
-    /// With --chat, NAME=VALUE for the chat template, such as enable_thinking=false; a row's own chat_template_kwargs go first. May be
-    /// repeated.
+    /// With --chat, NAME=VALUE for the chat template, such as enable_thinking=false; a row's own chat_template_kwargs take precedence. May
+    /// be repeated.
     #[arg(long, value_name = "NAME=VALUE")]
     pub chat_template_kwargs: Vec<String>,
-    /// custom: how answers are judged.
+    /// custom: how completions are graded.
     #[arg(long, value_enum, default_value = "exact")]
     pub grader: Grader,
-    /// A program that judges: one JSON object a line in, one out (docs/tasks.md).
+    /// Grader program: one JSON object per line in, one out (docs/tasks.md).
     #[arg(long, value_name = "COMMAND")]
     pub grader_command: Option<String>,
-    /// Seconds that the program may take for a batch of answers.
+    /// Time limit of the grader program for a batch of answers, in seconds.
     #[arg(long, default_value_t = 30.0, value_name = "SECONDS")]
     pub grader_timeout: f64,
-    /// Questions held out for evaluation. Made ones never occur in training; of rows the last are taken, unless --val-data names others.
+    /// Number of held-out questions. Generated ones never occur in training; of rows the last are held out, unless --val-data is set.
     #[arg(long, default_value_t = 200)]
     pub eval_questions: usize,
-    /// The day that a chat template's strftime_now says (2026-11-25); lehr writes the day the run began.
+    /// Date returned by a chat template's strftime_now (2026-11-25); lehr writes the day the run began.
     #[arg(long, hide = true)]
     pub date: Option<String>,
 }
 
 impl TaskSettings {
-    /// The numbers of a list such as `3`, `3-5` or `2,3,7`, ascending, each once.
+    /// Parse a list of numbers such as `3`, `3-5` or `2,3,7`; ascending, without duplicates.
     ///
     /// # Errors
-    /// Names `flag` when the text is no such list or a number lies outside of `allowed`.
+    /// Names `flag` when the text is not such a list or a number is outside `allowed`.
     pub fn list(flag: &str, text: &str, allowed: std::ops::RangeInclusive<usize>) -> anyhow::Result<Vec<usize>> {
         let bad = || {
             let (least, most) = (allowed.start(), allowed.end());

@@ -1,11 +1,11 @@
-//! Refuse settings that cannot work before anything is touched: one line each, naming the flag, its value and the cure.
+//! Reject invalid settings before anything is written: one line each, with the flag, its value and the remedy.
 
 mod grpo;
 
 use super::{MergeMethod, Rescue, Scheduler, Settings, Stage, TrainSettings};
 
 impl Settings {
-    // Length: one statement a setting.
+    // Length: one statement per setting.
     /// # Errors
     /// The first setting that is out of range or contradicts another.
     pub fn validate(&self) -> anyhow::Result<()> {
@@ -23,13 +23,13 @@ impl Settings {
         };
         at_least_one("max-steps", t.max_steps)?;
         at_least_one("batch-size", t.batch_size as u64)?;
-        // Fine-tuning takes 0 as "the model's context", until the model is known.
+        // In fine-tuning 0 is "the model's context", until the model is loaded.
         if self.stage() == Stage::Pretrain || t.seq_len > 0 {
             at_least_one("seq-len", t.seq_len as u64)?;
         }
         self.validate_sft()?;
         self.validate_grpo()?;
-        // More than 2^28 tokens would not fit into the host's memory, let alone give an update in a lifetime.
+        // More than 2^28 tokens do not fit into host memory.
         anyhow::ensure!(
             (t.batch_size as u64).saturating_mul(t.seq_len as u64) <= 1 << 28,
             "--batch-size {}: with --seq-len {} an update takes more than {} tokens",
@@ -142,7 +142,7 @@ impl Settings {
 }
 
 impl TrainSettings {
-    /// What any update is made with, but for its learning rate.
+    /// Check the optimizer's settings, except the learning rate.
     ///
     /// # Errors
     /// The first setting that is out of range.

@@ -1,4 +1,4 @@
-//! From tokens to batches: the split, the order of training, the walk over validation text. All of it pure functions of a few integers.
+//! From tokens to batches: train/validation split, training order, validation windows. All are pure functions of a few integers.
 
 use super::{ContentHash, TokenFile};
 use crate::rng::{Permutation, Rng};
@@ -6,45 +6,45 @@ use anyhow::{Result, ensure};
 use std::ops::Range;
 use std::sync::Arc;
 
-/// The target of a position that is not scored: its next token belongs to another document or does not exist.
+/// Target of a position that is ignored in the loss: the next token belongs to another document or does not exist.
 pub const IGNORE: u32 = u32::MAX;
 
-/// What a model is trained on and judged by.
+/// Training and validation tokens.
 #[derive(Clone)]
 pub struct Dataset {
-    /// Tokens to learn from.
+    /// Training tokens.
     pub train: TokenRange,
-    /// Tokens to be judged by, if any were held out.
+    /// Validation tokens, if any are held out.
     pub val: Option<TokenRange>,
 }
 
-/// A stretch of a token file.
+/// A contiguous range of a token file.
 #[derive(Clone)]
 pub struct TokenRange {
     file: Arc<TokenFile>,
     range: Range<u64>,
 }
 
-/// Rows of `seq_len` tokens with their targets; all three vectors are `batch_size` x `seq_len`, row after row.
+/// Rows of `seq_len` tokens with their targets; all three vectors are `batch_size` x `seq_len`, row-major.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Batch {
     /// Number of rows.
     pub batch_size: usize,
-    /// Tokens in a row.
+    /// Tokens per row.
     pub seq_len: usize,
-    /// Inputs.
+    /// Input tokens.
     pub tokens: Vec<u32>,
     /// The token that follows each input, or [`IGNORE`].
     pub targets: Vec<u32>,
-    /// The place in the row, 0 to `seq_len` - 1, where the input's document begins: attention reaches back to there and no further. Where
-    /// documents have no begin token of their own, that is the token that ends the one before.
+    /// Position in the row, 0 to `seq_len` - 1, where the input's document begins: attention is restricted to positions from there on.
+    /// Where documents have no begin token, the document starts at the separator that ends the previous one.
     pub doc_start: Vec<u32>,
-    /// Inputs that are no padding.
+    /// Inputs that are not padding.
     pub num_tokens: usize,
 }
 
 impl Dataset {
-    /// The first floor(n * (1 - `val_fraction`)) tokens for training, the rest for validation; 0 holds nothing out.
+    /// The first floor(n * (1 - `val_fraction`)) tokens are for training, the rest for validation; with 0 nothing is held out.
     pub fn split(file: Arc<TokenFile>, val_fraction: f64) -> Result<Self> {
         ensure!((0.0..1.0).contains(&val_fraction), "val_fraction = {val_fraction}: must be at least 0 and below 1");
         let n = file.len();
@@ -53,14 +53,14 @@ impl Dataset {
         Ok(Self { train: part(0..cut), val: Some(part(cut..n)).filter(TokenRange::has_targets) })
     }
 
-    /// All of one file for training, all of another for validation.
+    /// One file for training, another for validation.
     pub fn with_validation(train: Arc<TokenFile>, val: Arc<TokenFile>) -> Self {
         Self { train: TokenRange::whole(train), val: Some(TokenRange::whole(val)).filter(TokenRange::has_targets) }
     }
 }
 
 impl TokenRange {
-    /// Its tokens and where its documents end, for telling it from others.
+    /// Hashes the tokens and document ends, to identify the data.
     pub fn hash_into(&self, hash: &mut ContentHash) {
         const PIECE: u64 = 1 << 16;
         for start in self.range.clone().step_by(PIECE as usize) {
@@ -83,19 +83,19 @@ impl TokenRange {
         self.range.end - self.range.start
     }
 
-    /// Whether there are none.
+    /// Whether the range is empty.
     pub fn is_empty(&self) -> bool {
         self.len() == 0
     }
 
-    /// Which tokens of the file these are.
+    /// Position of these tokens in the file.
     pub fn range(&self) -> Range<u64> {
         self.range.clone()
     }
 
-    /// Windows that follow one another without overlap, `batch_size` a batch, until `max_tokens` (rounded up to whole windows) or the
-    /// end. Over the whole range every token with a predecessor in its document is a target exactly once. The last window is filled up
-    /// with token 0, the last batch with empty rows, all of it [`IGNORE`]d and in a document of its own.
+    /// Consecutive, non-overlapping windows, `batch_size` per batch, up to `max_tokens` (rounded up to whole windows) or the end. Over the
+    /// whole range every token with a predecessor in its document is a target exactly once. The last window is padded with token 0 and the
+    /// last batch with empty rows; padding is [`IGNORE`]d and is a document of its own.
     pub fn val_batches(&self, batch_size: usize, seq_len: usize, max_tokens: u64) -> ValBatches {
         let (batch_size, seq_len) = (batch_size.max(1), seq_len.max(1));
         let targets = self.len().saturating_sub(1);
@@ -103,16 +103,16 @@ impl TokenRange {
         ValBatches { tokens: self.clone(), batch_size, seq_len, windows, next: 0 }
     }
 
-    /// Whether anything in it can be predicted.
+    /// Whether it contains any target.
     fn has_targets(&self) -> bool {
         self.len() >= 2
     }
 
-    /// Appends the row that begins at token `offset` of this range; where the range ends, padding follows.
+    /// Appends the row that begins at token `offset` of this range, padded after the end of the range.
     fn append_row(&self, offset: u64, batch: &mut Batch) {
         let seq_len = batch.seq_len;
         let start = self.range.start + offset;
-        // The last token of the range has no target in it, so that it is no input either.
+        // The last token of the range has no target, so it is not an input either.
         let inputs = (self.range.end.saturating_sub(start + 1)).min(seq_len as u64) as usize;
         let mut ids = vec![0; if inputs == 0 { 0 } else { inputs + 1 }];
         self.file.read(start, &mut ids);
@@ -126,7 +126,7 @@ impl TokenRange {
                 doc_start = if joins { doc_start } else { i };
             }
             let last_of_document = ends.get(document) == Some(&(position + 1));
-            // A target of the document that it ends, it is an input of the next alone.
+            // The separator is a target in the document that it ends, but an input only in the next.
             joins = last_of_document && separator == Some(ids[i]);
             doc_start = if joins { i } else { doc_start };
             batch.tokens.push(ids[i]);
@@ -142,7 +142,7 @@ impl TokenRange {
 }
 
 impl Batch {
-    /// Number of positions that are scored.
+    /// Number of targets that count in the loss.
     pub fn target_count(&self) -> usize {
         self.targets.iter().filter(|t| **t != IGNORE).count()
     }
@@ -154,11 +154,11 @@ impl Batch {
     }
 }
 
-/// Which window of the training text each sequence of a run is: sequence `s` depends on the seed and `s` alone, so that a counter of
-/// sequences is all there is to save.
+/// Training order: which window each sequence of a run uses. Sequence `s` depends only on the seed and `s`, so a counter of sequences is
+/// the whole state.
 ///
-/// An epoch cuts the text into windows of `seq_len` inputs and one target more, from a first token that the epoch draws (so that
-/// boundaries move from epoch to epoch), and visits each once in an order that it draws too.
+/// An epoch divides the text into windows of `seq_len` inputs plus one target, starting at a random offset (so boundaries differ between
+/// epochs), and visits each window once in random order.
 #[derive(Clone)]
 pub struct TrainOrder {
     tokens: TokenRange,
@@ -169,7 +169,7 @@ pub struct TrainOrder {
 }
 
 impl TrainOrder {
-    /// The order of training on these tokens. An error if they do not fill one window.
+    /// The training order of these tokens. An error if there are too few for one window.
     pub fn new(tokens: TokenRange, seq_len: usize, seed: u64) -> Result<Self> {
         let (n, t) = (tokens.len(), seq_len as u64);
         ensure!(t > 0, "seq_len = 0: must be at least 1");
@@ -178,23 +178,23 @@ impl TrainOrder {
             "data: {n} tokens for training, but one window needs {} (seq_len = {seq_len} and one target). Use more text or a smaller --seq-len",
             t + 1
         );
-        // As many windows as fit behind every phase, so that all epochs have the same number and finding one needs no search.
+        // The number of windows that fits for every offset: all epochs have the same length, and locating a window needs no search.
         let windows = ((n - t) / t).max(1);
         let phases = (n - windows * t).min(t);
         Ok(Self { tokens, seq_len, rng: Rng::new(seed, "data"), windows, phases })
     }
 
-    /// Windows in an epoch.
+    /// Windows per epoch.
     pub fn windows_per_epoch(&self) -> u64 {
         self.windows
     }
 
-    /// Epochs behind sequence `sequence`, with the part of the current one.
+    /// Epochs completed before `sequence`, as a fraction.
     pub fn epochs_at(&self, sequence: u64) -> f64 {
         sequence as f64 / self.windows as f64
     }
 
-    /// (epoch, first token) of a sequence; the token counts from the start of the training range.
+    /// (epoch, first token) of a sequence; tokens are counted from the start of the training range.
     pub fn locate(&self, sequence: u64) -> (u64, u64) {
         let (epoch, index) = (sequence / self.windows, sequence % self.windows);
         let phase = self.rng.below(epoch, u64::MAX, self.phases);
@@ -202,12 +202,12 @@ impl TrainOrder {
         (epoch, phase + window * self.seq_len as u64)
     }
 
-    /// The batch of update `step`, counted from 0: sequences `step * batch_size` and following.
+    /// The batch of update `step`, counted from 0: `batch_size` sequences from `step * batch_size` on.
     pub fn batch(&self, step: u64, batch_size: usize) -> Batch {
         self.batch_from(step.wrapping_mul(batch_size as u64), batch_size)
     }
 
-    /// The batch of `batch_size` sequences from `sequence` on.
+    /// The batch of `batch_size` sequences starting at `sequence`.
     pub fn batch_from(&self, sequence: u64, batch_size: usize) -> Batch {
         let mut batch = Batch::with_capacity(batch_size, self.seq_len);
         for row in 0..batch_size as u64 {
@@ -218,7 +218,7 @@ impl TrainOrder {
     }
 }
 
-/// The batches of a validation pass; made by [`TokenRange::val_batches`].
+/// Iterator over the batches of an evaluation; returned by [`TokenRange::val_batches`].
 #[derive(Clone)]
 pub struct ValBatches {
     tokens: TokenRange,
@@ -237,7 +237,7 @@ impl Iterator for ValBatches {
         }
         let mut batch = Batch::with_capacity(self.batch_size, self.seq_len);
         for _ in 0..self.batch_size {
-            // Rows after the last window begin where nothing is left and become padding.
+            // Rows after the last window start at the end of the range and are all padding.
             let offset = if self.next < self.windows { self.next * self.seq_len as u64 } else { self.tokens.len() };
             self.tokens.append_row(offset, &mut batch);
             self.next += 1;

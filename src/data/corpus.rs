@@ -1,7 +1,7 @@
-//! Where the text comes from: files, folders, rows, standard input or memory, read as a stream of pieces in bounded memory.
+//! Text sources: files, folders, rows, standard input or memory, streamed in pieces with bounded memory.
 //!
-//! A text file is one document and every character of it counts. A JSONL file, a list in a JSON file, and a Parquet or Arrow file hold a
-//! document a row, in the field `text`. Files may be compressed (`.gz`, `.zst`). A folder is its data files in the order of their paths.
+//! A text file is one document, every character included. A JSONL file, a list in a JSON file, and a Parquet or Arrow file hold one
+//! document per row, in the field `text`. Files may be compressed (`.gz`, `.zst`). A folder stands for its data files, sorted by path.
 
 #[cfg(not(target_arch = "wasm32"))]
 mod columns;
@@ -21,20 +21,20 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::SystemTime;
 use text::TextReader;
 
-/// The sources of text, checked and in order, not yet read.
+/// Text sources, checked and in order, not yet read.
 pub struct Corpus {
     sources: Vec<Source>,
-    /// Files that folders hold for validation.
+    /// Validation files found in folders.
     validation: Vec<PathBuf>,
-    /// Standard input, copied so that it can be read more than once; removed when the corpus is dropped.
+    /// A copy of standard input, so that it can be read more than once; removed when the corpus is dropped.
     #[cfg(not(target_arch = "wasm32"))]
     _spool: Option<tempfile::TempPath>,
 }
 
-/// A stretch of text: part of a document, or all of one.
+/// A part of a document, or all of it.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Piece {
-    /// The text; it may be empty where a document ends.
+    /// The text; it may be empty at the end of a document.
     pub text: String,
     /// Whether the document ends after this piece.
     pub ends_document: bool,
@@ -46,20 +46,20 @@ enum Origin {
 }
 
 struct Source {
-    /// For messages.
+    /// Name for messages.
     name: String,
     format: Format,
     origin: Origin,
-    /// Bytes when it was first looked at.
+    /// Size in bytes when it was opened.
     bytes: u64,
     modified: Option<SystemTime>,
 }
 
 impl Corpus {
-    /// Opens the named files and folders, in order; `-` is standard input. Reads no text yet, except standard input, which is copied to
-    /// a temporary file.
+    /// Opens the named files and folders, in order; `-` is standard input. No text is read yet, except standard input, which is copied to a
+    /// temporary file.
     ///
-    /// Refused: a path that is missing, empty, neither file nor folder, or UTF-16; a folder without data.
+    /// Refused: paths that are missing, empty, UTF-16, or neither file nor folder; folders without data.
     pub fn open(paths: &[PathBuf], notices: &mut Notices) -> Result<Self> {
         let mut corpus = Self::empty();
         for path in paths {
@@ -84,7 +84,7 @@ impl Corpus {
         Ok(corpus)
     }
 
-    /// One document that is already in memory, under a name for messages.
+    /// One document in memory, with a name for messages.
     pub fn from_text(name: &str, text: impl Into<Arc<str>>) -> Self {
         let text = text.into();
         let mut corpus = Self::empty();
@@ -99,22 +99,22 @@ impl Corpus {
         corpus
     }
 
-    /// Files that folders hold for validation.
+    /// Validation files found in folders.
     pub fn validation_files(&self) -> &[PathBuf] {
         &self.validation
     }
 
-    /// Bytes of all sources together.
+    /// Total size of all sources, in bytes.
     pub fn total_bytes(&self) -> u64 {
         self.sources.iter().map(|s| s.bytes).sum()
     }
 
-    /// Whether a token that ends documents is needed: more than one file, or one of rows.
+    /// Whether an end-of-text token is needed: several files, or a file of rows.
     pub fn may_have_several_documents(&self) -> bool {
         self.sources.len() > 1 || self.sources.iter().any(|s| s.format != Format::Text)
     }
 
-    /// Whether this stands in the text of any document.
+    /// Whether any document contains this text.
     ///
     /// # Errors
     /// As [`Pieces::next_piece`].
@@ -133,7 +133,7 @@ impl Corpus {
         Pieces { corpus: self, next: 0, open: None, bytes_done: 0, saw_text: false }
     }
 
-    /// Feeds every byte of every source, with its length and format, to a hash.
+    /// Hashes every byte of every source, with its length and format.
     #[cfg_attr(target_arch = "wasm32", expect(dead_code, reason = "only the cache hashes, and a browser has none"))]
     pub(super) fn hash_into(&self, hash: &mut Sha256) -> Result<()> {
         let mut buffer = vec![0u8; 1 << 18];
@@ -163,7 +163,7 @@ impl Corpus {
 
     fn add_file(&mut self, path: &Path, notices: &mut Notices) -> Result<()> {
         let name = shown_path(path);
-        // Asked before opening, because opening a pipe waits for a writer and reading a device may never end.
+        // Checked before opening: opening a pipe waits for a writer, and reading a device may never end.
         let meta = fs::metadata(path).map_err(|e| missing(path, &e))?;
         ensure!(meta.is_file(), "{name}: not a regular file (a device, pipe or socket). Name a file, or - for standard input");
         let format = Format::of(path)?;
@@ -205,7 +205,7 @@ impl Corpus {
 }
 
 impl Source {
-    /// The raw bytes from the start.
+    /// A reader of the raw bytes.
     fn reader(&self) -> Result<Reader> {
         Ok(match &self.origin {
             Origin::File(path) => Box::new(fs::File::open(path).with_context(|| format!("{}: cannot be opened", self.name))?),
@@ -213,12 +213,12 @@ impl Source {
         })
     }
 
-    /// The text from the start, unpacked.
+    /// A reader of the decompressed text.
     fn open(&self) -> Result<Opened> {
         files::unpack(&self.name, self.reader()?)
     }
 
-    /// An error if it cannot be read as what it is.
+    /// An error if it cannot be read in its format.
     fn check(&self) -> Result<()> {
         match self.format {
             Format::Parquet | Format::Arrow => self.documents().map(drop),
@@ -227,7 +227,7 @@ impl Source {
         }
     }
 
-    /// The rows of a file in columns.
+    /// The rows of a columnar file.
     #[cfg(not(target_arch = "wasm32"))]
     fn documents(&self) -> Result<Open> {
         let Origin::File(path) = &self.origin else { anyhow::bail!("{}: is not in columns", self.name) };
@@ -252,7 +252,7 @@ impl Source {
         })
     }
 
-    /// An error if the file is not the one that was opened first: half of each would make a corpus that never existed.
+    /// An error if the file changed since it was opened: parts of two versions would make a corpus that never existed.
     fn check_unchanged(&self) -> Result<()> {
         if let Origin::File(path) = &self.origin {
             let meta = fs::metadata(path).with_context(|| format!("{}: disappeared while it was read", self.name))?;
@@ -266,7 +266,7 @@ impl Source {
     }
 }
 
-/// A reader over all the sources of a [`Corpus`]; holds a few MiB at most.
+/// Reader over all sources of a [`Corpus`]; buffers a few MiB at most.
 pub struct Pieces<'a> {
     corpus: &'a Corpus,
     next: usize,
@@ -275,7 +275,7 @@ pub struct Pieces<'a> {
     saw_text: bool,
 }
 
-/// The bytes that were read of a compressed file.
+/// Bytes read of a compressed file.
 type Packed = Option<Arc<AtomicU64>>;
 
 enum Open {
@@ -307,10 +307,9 @@ impl Open {
 }
 
 impl Pieces<'_> {
-    /// The next piece, or `None` at the end. Documents without text are left out.
+    /// The next piece, or `None` at the end. Documents without text are skipped.
     ///
-    /// Errors: a source cannot be read or changed meanwhile; more than 1 % of it is not UTF-8; or nothing but white space was found in
-    /// the whole corpus.
+    /// Errors: a source cannot be read or has changed; more than 1 % of it is not UTF-8; the whole corpus contains only white space.
     pub fn next_piece(&mut self, notices: &mut Notices) -> Result<Option<Piece>> {
         loop {
             if self.open.is_none() {

@@ -1,5 +1,5 @@
-//! Rows as JSON objects, in bounded memory: JSONL, a list, Parquet or Arrow, compressed or not. Rows are hand-made and precious: one that
-//! cannot be used is an error that names file and line.
+//! Rows as JSON objects, in bounded memory: JSONL, a list, Parquet or Arrow, compressed or not. Rows are often hand-made, so an unusable
+//! one is an error that names file and line.
 
 use super::files::{self, MAX_RECORD_BYTES, Record, Records};
 use super::{shown, shown_path};
@@ -9,17 +9,17 @@ use serde_json::{Map, Value};
 use std::io::BufReader;
 use std::path::Path;
 
-/// What progress is of.
+/// Description of the progress.
 const WHAT: &str = "reading rows";
 
-/// An object of a line.
+/// A JSON object.
 pub type Object = Map<String, Value>;
 
-/// Reads a file and gives each object with its place (`file:line`, or `file: row n` of columns) to `take`; `example` is what a row looks
-/// like, for messages, and `progress` gets (bytes done, bytes in all).
+/// Reads a file and passes each object with its place (`file:line`, or `file: row n` for columnar formats) to `take`; `example` shows the
+/// format in messages, and `progress` receives (bytes done, total bytes).
 ///
 /// # Errors
-/// The first row that is no object, with its place and the cure; what `take` returns.
+/// The first row that is not an object, with its place and the remedy; errors of `take`.
 pub fn read_objects(
     path: &Path,
     example: &str,
@@ -73,9 +73,9 @@ fn parse(row: &[u8], example: &str) -> Result<Object> {
     }
 }
 
-/// What is wrong, and what writers of JSON get wrong most.
+/// The error, with a hint about the most common mistakes in JSON.
 fn not_json(text: &str, error: &serde_json::Error, example: &str) -> anyhow::Error {
-    // The line within the row says nothing.
+    // The line number within the row is of no use.
     let what = error.to_string();
     let what = shown(what.rsplit_once(" at line ").map_or(what.as_str(), |(what, _)| what));
     if error.is_eof() {

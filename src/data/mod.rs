@@ -1,10 +1,10 @@
-//! Text in, training batches out: tokenizers, corpora, token files, batches.
+//! Data pipeline: text in, training batches out. Tokenizers, corpora, token files, batches.
 //!
-//! The path of a byte: [`Corpus`] reads it from a file, a folder or standard input in bounded memory; [`Tokenizer`] turns it into
-//! token ids; [`tokenize`] writes them to a [`TokenFile`], memory-mapped and cached by content; [`Dataset`] splits that into training
-//! and validation; [`TrainOrder`] says which tokens step `n` sees. Nothing here knows about models or devices.
+//! [`Corpus`] reads a file, a folder or standard input in bounded memory; [`Tokenizer`] turns text into token ids; [`tokenize`] writes them
+//! to a [`TokenFile`], memory-mapped and cached by content; [`Dataset`] splits that into training and validation; [`TrainOrder`] gives the
+//! tokens of step `n`. This layer is independent of models and devices.
 //!
-//! Input is hostile until proven otherwise: every reader has a bound, nothing panics, and what is skipped is counted in [`Notices`].
+//! Input is untrusted: every reader is bounded, nothing panics, and skipped input is counted in [`Notices`].
 
 mod batches;
 pub mod chat;
@@ -32,19 +32,19 @@ use crate::config::DataSettings;
 use crate::progress::Progress;
 use anyhow::Result;
 
-/// Warnings collected on the way, for the caller to print: one line each, repeated lines kept once.
+/// Warnings for the caller to print, one line each, without duplicates.
 #[derive(Clone, Debug, Default)]
 pub struct Notices {
     lines: Vec<String>,
 }
 
 impl Notices {
-    /// No warnings yet.
+    /// An empty list.
     pub fn new() -> Self {
         Self::default()
     }
 
-    /// Adds a line unless it is already there; after a thousand lines the rest is dropped.
+    /// Adds a line unless it is already present; beyond a thousand lines the rest is dropped.
     pub fn push(&mut self, line: impl Into<String>) {
         const MOST: usize = 1000;
         let line = line.into();
@@ -58,21 +58,21 @@ impl Notices {
         &self.lines
     }
 
-    /// The lines so far, leaving none behind: for printing as they come.
+    /// Removes and returns the lines so far, to print them as they occur.
     pub fn take(&mut self) -> Vec<String> {
         std::mem::take(&mut self.lines)
     }
 
-    /// Whether nothing was noticed.
+    /// Whether there are no warnings.
     pub fn is_empty(&self) -> bool {
         self.lines.is_empty()
     }
 }
 
-/// Everything [`DataSettings`] asks for: opens the text, makes or loads the tokenizer, tokenises (or finds the cached result), splits.
+/// Loads everything that [`DataSettings`] names: opens the text, builds or loads the tokenizer, tokenizes (or uses the cache), splits.
 ///
-/// `tokenizer` replaces `settings.tokenizer` when a model that is already trained brings its own. `progress` gets (bytes done, bytes
-/// in all) of the file that is being tokenised. Errors name the file or setting and say what to do.
+/// `tokenizer` replaces `settings.tokenizer` when a trained model comes with its own. `progress` receives (bytes done, total bytes) of the
+/// file being tokenized. Errors name the file or setting, and the remedy.
 pub fn load(
     settings: &DataSettings,
     tokenizer: Option<Tokenizer>,
@@ -103,7 +103,7 @@ pub fn load(
     Ok((tokenizer, dataset))
 }
 
-/// Text from outside made safe for one line of output: control characters escaped, at most 80 characters.
+/// External text for one line of output: control characters escaped, at most 80 characters.
 fn shown(text: &str) -> String {
     const MOST: usize = 80;
     let mut out = String::new();
@@ -117,7 +117,7 @@ fn shown(text: &str) -> String {
     out
 }
 
-/// A path made safe for one line of output, kept whole because the user has to find the file.
+/// A path for one line of output, not shortened because the user has to find the file.
 fn shown_path(path: &std::path::Path) -> String {
     path.to_string_lossy().chars().flat_map(|c| if c.is_control() { c.escape_default().collect() } else { vec![c] }).collect()
 }

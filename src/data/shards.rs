@@ -1,9 +1,9 @@
-//! Token files: a corpus as ids, tokenised once, found again by its content, memory-mapped.
+//! Token files: a corpus as token ids, tokenized once, cached by content, memory-mapped.
 //!
-//! Every document is encoded as `transformers` encodes a text, with the begin token that the tokenizer's own rules put in front of it. Documents
-//! are followed by the tokenizer's end-of-text token if there are several. That token in the text itself ends a document too, so that text
-//! files in the manner of TinyStories keep their documents apart. Where documents have no begin token, the end-of-text token before one is
-//! what its first token is predicted from, as in GPT-2: the first of several has one put in front of it.
+//! Every document is encoded as `transformers` encodes a text, including the begin token of the tokenizer's post-processor. If there are
+//! several documents, each is followed by the tokenizer's end-of-text token. That token in the text itself also ends a document, which
+//! keeps the documents of files such as TinyStories apart. Without a begin token, the first token of a document is predicted from the
+//! preceding end-of-text token, as in GPT-2; the first of several documents gets one prepended.
 
 #[cfg(not(target_arch = "wasm32"))]
 mod cache;
@@ -16,18 +16,18 @@ use anyhow::{Result, ensure};
 use std::path::PathBuf;
 use writer::{Bounds, Output, Writer};
 
-/// Where tokenised corpora are kept for the next run.
+/// Where tokenized corpora are cached.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Cache {
     /// `$LEHR_CACHE`, else `lehr` in the user's cache folder.
     User,
-    /// This folder.
+    /// The given folder.
     Folder(PathBuf),
-    /// Nowhere: the tokens stay in memory.
+    /// No cache: the tokens stay in memory.
     Off,
 }
 
-/// A tokenised corpus, read-only: in memory or mapped from the cache.
+/// A tokenized corpus, read-only: in memory or mapped from the cache.
 pub struct TokenFile {
     store: Store,
     vocab_size: usize,
@@ -64,12 +64,12 @@ impl TokenFile {
         }
     }
 
-    /// Whether there are no tokens at all.
+    /// Whether there are no tokens.
     pub fn is_empty(&self) -> bool {
         self.len() == 0
     }
 
-    /// Ends of the documents, rising: document `i` is tokens `ends[i - 1]..ends[i]`. The last end is the number of tokens.
+    /// Ends of the documents, ascending: document `i` is tokens `ends[i - 1]..ends[i]`. The last end is the number of tokens.
     pub fn document_ends(&self) -> &[u64] {
         match &self.store {
             Store::Narrow { ends, .. } | Store::Wide { ends, .. } => ends,
@@ -83,23 +83,23 @@ impl TokenFile {
         self.vocab_size
     }
 
-    /// The token that ends a document and is also what the next one begins with, where documents have no begin token of their own.
+    /// The token that ends a document and is the first input of the next, if documents have no begin token.
     pub fn separator(&self) -> Option<u32> {
         self.separator
     }
 
-    /// The same file with such a token.
+    /// The same file with this separator.
     #[must_use]
     pub fn with_separator(self, separator: Option<u32>) -> Self {
         Self { separator, ..self }
     }
 
-    /// Whether an earlier run's tokens were found.
+    /// Whether the tokens were found in the cache.
     pub fn is_from_cache(&self) -> bool {
         self.from_cache
     }
 
-    /// Copies tokens `start..start + out.len()`; the caller keeps that within [`Self::len`].
+    /// Copies tokens `start..start + out.len()`; the caller must stay within [`Self::len`].
     pub fn read(&self, start: u64, out: &mut [u32]) {
         let start = start as usize;
         match self.ids() {
@@ -120,7 +120,7 @@ impl TokenFile {
         }
     }
 
-    /// Tokens that are in memory already, as one document or several. Errors: an id outside the vocabulary, ends that do not rise.
+    /// Tokens in memory, as one or several documents. Errors: an id outside the vocabulary, ends that do not ascend.
     pub fn from_tokens(tokens: &[u32], ends: &[u64], vocab_size: usize) -> Result<Self> {
         let mut writer = Writer::new(Output::memory(vocab_size), vocab_size, Bounds::default());
         let mut start = 0;
@@ -135,12 +135,12 @@ impl TokenFile {
     }
 }
 
-/// What progress is of.
+/// Description of the progress.
 const WHAT: &str = "reading text";
 
-/// Tokenises a corpus, or finds the result of an earlier run with the same text and tokenizer.
+/// Tokenizes a corpus, or uses the cached result for the same text and tokenizer.
 ///
-/// `progress` gets (source bytes done, source bytes in all) some times a second. If the cache cannot be written the tokens stay in
+/// `progress` receives (source bytes done, total source bytes) several times a second. If the cache cannot be written, the tokens stay in
 /// memory, with a notice. Errors: the corpus cannot be read or has no usable text; a character has no token.
 pub fn tokenize(
     corpus: &Corpus,
@@ -191,7 +191,7 @@ fn write_corpus(
         if piece.ends_document {
             writer.end_document()?;
         }
-        // Short documents would otherwise call it a million times a second.
+        // With short documents this would otherwise be called a million times a second.
         if pieces.bytes_done() - shown >= 1 << 20 {
             shown = pieces.bytes_done();
             report(progress, WHAT, shown, total)?;
@@ -201,12 +201,12 @@ fn write_corpus(
     Ok(())
 }
 
-/// The character in front of each piece.
+/// The character before each piece.
 #[derive(Default)]
 struct Before(Option<char>);
 
 impl Before {
-    /// The one in front of this piece, which is the next; `None` where its document begins.
+    /// The character before this piece, which must be the next one; `None` at the start of a document.
     fn of(&mut self, piece: &Piece) -> Option<char> {
         let last = piece.text.chars().next_back().or(self.0).filter(|_| !piece.ends_document);
         std::mem::replace(&mut self.0, last)
@@ -221,17 +221,17 @@ mod threads {
     use std::collections::BTreeMap;
     use std::sync::{Mutex, mpsc};
 
-    /// Text in a job; short documents travel together.
+    /// Bytes of text per job; short documents share one.
     const JOB_BYTES: usize = 1 << 18;
-    /// More threads hardly help: reading and writing are one thread each.
+    /// More threads hardly help: reading and writing use one thread each.
     const MAX_THREADS: usize = 8;
 
-    /// Pieces, each with the character in front of it.
+    /// Pieces, each with the character before it.
     type Job = Vec<(Option<char>, Piece)>;
     /// The ids of each piece, and whether it ends a document.
     type Done = Result<Vec<(Vec<u32>, bool)>>;
 
-    /// As [`super::write_corpus`], encoding on several threads and writing in the order of the text.
+    /// As [`super::write_corpus`], but encodes on several threads and writes in the order of the text.
     pub(super) fn write_corpus(
         corpus: &Corpus,
         tokenizer: &Tokenizer,
@@ -244,7 +244,7 @@ mod threads {
         let (done_sender, done) = mpsc::channel::<(u64, Done)>();
         let jobs = Mutex::new(jobs);
         std::thread::scope(|scope| {
-            // Moved in, so that leaving this scope, also early, closes the channel and ends the threads.
+            // Moved here, so that leaving this scope, even early, closes the channel and ends the threads.
             let job_sender = job_sender;
             for i in 0..count {
                 let (jobs, done_sender) = (&jobs, done_sender.clone());

@@ -1,15 +1,15 @@
-//! What a stage trains on and is judged by: update n's batch, and the batches of a validation pass.
+//! Batches of a stage: the batch of update n, and the batches of an evaluation.
 
 use super::{Batch, Dataset, TokenRange, TrainOrder};
 use anyhow::Result;
 use sha2::{Digest, Sha256};
 
-/// Batches in an order that is a pure function of their number, so that a counter is all there is to save.
+/// Batches in an order that is a pure function of their number, so a counter is the whole state.
 pub trait Source: Send {
     /// The batch of update `n`, counted from 0, with `batch_size` rows.
     fn batch(&self, n: u64, batch_size: usize) -> Batch;
 
-    /// A walk over the first `max_tokens` validation tokens (rounded up to whole rows), always the same; `None` when nothing is held out.
+    /// The first `max_tokens` validation tokens (rounded up to whole rows), always the same; `None` when nothing is held out.
     fn val_batches(
         &self,
         batch_size: usize,
@@ -17,29 +17,29 @@ pub trait Source: Send {
         max_tokens: u64,
     ) -> Option<Box<dyn ExactSizeIterator<Item = Batch> + '_>>;
 
-    /// (tokens for training, for validation)
+    /// (training tokens, validation tokens)
     fn tokens(&self) -> (u64, u64);
 
-    /// A hash of all of it and of its order, so that a run that goes on can tell whether it is the same; `None` of data that is made.
+    /// A hash of the data and its order, so that a resumed run can verify that they are unchanged; `None` for generated data.
     fn content_hash(&self) -> Option<String> {
         None
     }
 
-    /// Passes over the training data behind the first `n` batches of `batch_size` rows.
+    /// Passes over the training data in the first `n` batches of `batch_size` rows.
     fn epochs(&self, n: u64, batch_size: usize) -> f64;
 }
 
-/// A hash of data, part by part; each part's length is hashed with it.
+/// A hash of data, part by part, including the length of each part.
 #[derive(Clone, Default)]
 pub struct ContentHash(Sha256);
 
 impl ContentHash {
-    /// Token ids, or other numbers.
+    /// Hashes token ids, or other numbers.
     pub fn numbers(&mut self, numbers: &[u32]) {
         self.bytes(bytemuck::cast_slice(numbers));
     }
 
-    /// Bytes.
+    /// Hashes bytes.
     pub fn bytes(&mut self, bytes: &[u8]) {
         self.0.update((bytes.len() as u64).to_le_bytes());
         self.0.update(bytes);
@@ -51,7 +51,7 @@ impl ContentHash {
     }
 }
 
-/// Running text, every next token of which counts the same: pre-training.
+/// Running text in which every next token counts in the loss: pretraining.
 #[derive(Clone)]
 pub struct TextSource {
     order: TrainOrder,
@@ -61,7 +61,7 @@ pub struct TextSource {
 }
 
 impl TextSource {
-    /// Windows of `seq_len` tokens of the text, in an order drawn from the seed.
+    /// Windows of `seq_len` tokens of the text, in a random order.
     ///
     /// # Errors
     /// Too little text for one window.

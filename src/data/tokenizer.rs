@@ -1,8 +1,8 @@
-//! Text to token ids and back, always through a `tokenizer.json` that Hugging Face tools open.
+//! Text to token ids and back, always defined by a `tokenizer.json` that Hugging Face tools can open.
 //!
-//! Built in: `bytes` (a token a byte), `chars` (a token a character of the corpus), `words` (a token a word between spaces), `bpe:N`
-//! (byte-level BPE trained on the corpus). Any other `tokenizer.json` is read through the `tokenizers` crate. The built-in ones have a direct path that is many times faster and
-//! gives the same ids; the crate stays the reference, and the tests compare the two.
+//! Built in: `bytes` (one token per byte), `chars` (one token per character of the corpus), `words` (one token per word between spaces),
+//! `bpe:N` (byte-level BPE trained on the corpus). Any other `tokenizer.json` is read with the `tokenizers` crate. The built-in ones have a
+//! direct implementation that is many times faster and gives the same ids; the crate is the reference, and tests compare the two.
 
 mod build;
 mod chat;
@@ -28,27 +28,27 @@ use std::path::PathBuf;
 use std::str::FromStr;
 use std::sync::{Arc, OnceLock};
 
-/// The token that the built-in tokenizers put after a document when there are several.
+/// The token that the built-in tokenizers append to each of several documents.
 pub const END_OF_TEXT: &str = "<|endoftext|>";
 
-/// The token of `words` for a word that is not in its vocabulary.
+/// The token of `words` for out-of-vocabulary words.
 pub const UNKNOWN: &str = "<unk>";
 
-/// The largest vocabulary that `bpe:N` may ask for.
+/// The largest vocabulary of `bpe:N`.
 const MAX_BPE_VOCAB: usize = 1 << 20;
 
-/// What the setting `tokenizer` asks for.
+/// The setting `tokenizer`.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum TokenizerKind {
-    /// A token a byte: 256 of them, any text fits.
+    /// One token per byte: 256 tokens, any text can be encoded.
     Bytes,
-    /// A token a character, those that occur in the corpus.
+    /// One token per character that occurs in the corpus.
     Chars,
-    /// A token a word, those that occur in the corpus; what stands between spaces is a word.
+    /// One token per word that occurs in the corpus; words are separated by spaces.
     Words,
-    /// Byte-level BPE with this many tokens at most, trained on the corpus.
+    /// Byte-level BPE with at most this many tokens, trained on the corpus.
     Bpe(usize),
-    /// A `tokenizer.json`, or the folder that holds it.
+    /// A `tokenizer.json`, or the folder that contains it.
     Path(PathBuf),
 }
 
@@ -79,51 +79,51 @@ impl FromStr for TokenizerKind {
     }
 }
 
-/// A tokenizer; cheap to clone, may be shared between threads.
+/// A tokenizer; cheap to clone, can be shared between threads.
 #[derive(Clone)]
 pub struct Tokenizer {
     inner: Arc<tokenizers::Tokenizer>,
     direct: Direct,
     spelling: Spelling,
-    /// `tokenizer.json`, as it was read or made.
+    /// `tokenizer.json`, as it was read or built.
     json: Arc<[u8]>,
-    /// `tokenizer_config.json`, chat template included.
+    /// `tokenizer_config.json`, including the chat template.
     config: Arc<serde_json::Map<String, serde_json::Value>>,
-    /// Other files that belong to it, kept as they were.
+    /// Other files of the tokenizer, kept unchanged.
     extra: Arc<Vec<(String, Vec<u8>)>>,
     special: Arc<HashSet<u32>>,
     vocab_size: usize,
     eos: Option<u32>,
     bos: Option<u32>,
     pad: Option<u32>,
-    /// What the model's files say of ends, padding and sampling.
+    /// End tokens, padding and sampling settings of the model's files.
     generation: Arc<ends::Generation>,
-    /// Found when it is first asked for, because that takes a rendering of the chat template.
+    /// Computed on first use, because it takes a rendering of the chat template.
     ends: Arc<OnceLock<EndTokens>>,
 }
 
-/// The path around the crate's slow parts, for the tokenizers that people train with here.
+/// Fast implementations for the built-in kinds of tokenizers.
 #[derive(Clone)]
 enum Direct {
     Off,
     Bytes,
     Chars(Arc<CharTable>),
-    /// Byte-level BPE over GPT-2's words: split here, remembered here, merged by the crate.
+    /// Byte-level BPE over GPT-2's words: split and cached here, merged by the crate.
     Words,
 }
 
-/// How the text of a token relates to the text it stands for.
+/// How the text of a token in the vocabulary encodes the text that it represents.
 #[derive(Clone, Copy, PartialEq, Eq)]
 enum Spelling {
-    /// Each character of the token's text is a byte, in GPT-2's alphabet.
+    /// Each character of the token's text is a byte, in GPT-2's byte alphabet.
     ByteLevel,
-    /// The token's text is the text.
+    /// The token's text is the text itself.
     Verbatim,
-    /// Only the crate's decoder knows.
+    /// Decoded by the crate.
     Other,
 }
 
-/// Ids by code point, in pages of 256 so that a lookup is two loads and an unused script costs nothing.
+/// Ids by code point, in pages of 256: a lookup is two loads, and an unused script costs nothing.
 struct CharTable {
     pages: Vec<Option<Box<[u32; 256]>>>,
 }
@@ -147,17 +147,17 @@ impl CharTable {
 }
 
 impl Tokenizer {
-    /// The ids of a text; nothing is added at either end: right for what a chat template wrote, for texts of their own there is
+    /// The ids of a text, without special tokens at either end: for text from a chat template. For a complete text use
     /// [`Self::encode_text`]. The text of a special token becomes that token, as in `transformers`.
     ///
-    /// An error where the tokenizer has no token for a character (only `chars` and foreign tokenizers).
+    /// An error if the tokenizer has no token for a character (only `chars` and external tokenizers).
     pub fn encode(&self, text: &str) -> Result<Vec<u32>> {
         let mut ids = Vec::new();
         self.encode_into(text, &mut ids, &mut WordMemory::default())?;
         Ok(ids)
     }
 
-    /// As [`Self::encode`], appending to `ids`. A caller with much text keeps one `memory` for this tokenizer, a thread its own.
+    /// As [`Self::encode`], appending to `ids`. A caller with much text keeps one `memory` for this tokenizer, each thread its own.
     pub(super) fn encode_into(&self, text: &str, ids: &mut Vec<u32>, memory: &mut WordMemory) -> Result<()> {
         if matches!(self.direct, Direct::Off) {
             ids.extend_from_slice(self.encode_by_crate(text, false)?.get_ids());
@@ -175,29 +175,29 @@ impl Tokenizer {
         Ok(())
     }
 
-    /// The text of ids. Tokens that begin or end a text or pad are left out, other special tokens are text (`<think>`). Ids without a token are left
-    /// out too, as `transformers` does, because a model's vocabulary may be padded beyond its tokenizer's.
+    /// The text of ids. Tokens that begin or end a text, or pad, are left out; other special tokens are text (`<think>`). Ids without a
+    /// token are left out too, as in `transformers`, because a model's vocabulary may be padded beyond its tokenizer's.
     pub fn decode(&self, ids: &[u32]) -> Result<String> {
         let seen: Vec<u32> = ids.iter().copied().filter(|id| !self.is_hidden(*id)).collect();
         guarded(|| self.inner.decode(&seen, false)).map_err(|e| anyhow!("tokenizer: cannot decode {} ids: {e}", ids.len()))
     }
 
-    /// A decoder for tokens that come one at a time, behind those of `before`: what they say depends on it (the space before a word).
+    /// A streaming decoder for tokens that follow those of `before`: their text depends on them (the space before a word).
     pub fn decode_stream(&self, before: &[u32]) -> DecodeStream {
         DecodeStream::new(self.clone(), before)
     }
 
-    /// Rows that a model's embedding needs: the largest id + 1.
+    /// Number of embedding rows that a model needs: the largest id + 1.
     pub fn vocab_size(&self) -> usize {
         self.vocab_size
     }
 
-    /// The token that ends a text, if there is one.
+    /// The end-of-text token, if any.
     pub fn eos_id(&self) -> Option<u32> {
         self.eos
     }
 
-    /// The token that begins a text, if there is one.
+    /// The begin-of-text token, if any.
     pub fn bos_id(&self) -> Option<u32> {
         self.bos
     }
@@ -207,7 +207,7 @@ impl Tokenizer {
         self.special.contains(&id)
     }
 
-    /// One token for people to read: its text, with bytes that are not a whole character as `\xNN`; `None` if there is no such token.
+    /// One token as readable text, with bytes of incomplete characters as `\xNN`; `None` if there is no such token.
     pub fn token_text(&self, id: u32) -> Option<String> {
         let token = self.inner.id_to_token(id)?;
         if self.spelling != Spelling::ByteLevel || self.is_special(id) {
@@ -226,12 +226,12 @@ impl Tokenizer {
         self.inner.token_to_id(token)
     }
 
-    /// `tokenizer.json`, the same bytes each time: what a cache may be keyed by.
+    /// `tokenizer.json`, always the same bytes: usable as a cache key.
     pub fn json(&self) -> &[u8] {
         &self.json
     }
 
-    /// Whether encoding is so fast that threads would not help.
+    /// Whether encoding is so fast that threads do not help.
     pub(super) fn is_table(&self) -> bool {
         matches!(self.direct, Direct::Bytes | Direct::Chars(_))
     }
@@ -269,7 +269,7 @@ impl Tokenizer {
         Ok(())
     }
 
-    /// `whole`: with what the post-processor puts around a text.
+    /// `whole`: with the special tokens that the post-processor adds.
     fn encode_by_crate(&self, text: &str, whole: bool) -> Result<tokenizers::Encoding> {
         guarded(|| self.inner.encode_fast(text, whole))
             .map_err(|e| anyhow!("tokenizer: cannot encode {:?}: {}", shown(text), shown(&e)))
@@ -283,7 +283,7 @@ fn unknown_char(c: char) -> anyhow::Error {
     )
 }
 
-/// Runs the crate's code on text from outside; should it panic on some input nobody thought of, that is an error like any other.
+/// Runs the crate's code on external text; a panic becomes an error.
 fn guarded<T>(work: impl FnOnce() -> tokenizers::Result<T>) -> Result<T, String> {
     match std::panic::catch_unwind(std::panic::AssertUnwindSafe(work)) {
         Ok(result) => result.map_err(|e| e.to_string()),

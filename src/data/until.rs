@@ -1,6 +1,6 @@
-//! Where a generated text ends: at a token, or at a text.
+//! End of generated text: an end token, or a stop string.
 
-/// Lets text through up to a text that ends it, and holds back what may become that.
+/// Passes text through up to a stop string, and holds back what may be the start of one.
 #[derive(Debug)]
 pub struct Until {
     end: Option<String>,
@@ -9,12 +9,12 @@ pub struct Until {
 }
 
 impl Until {
-    /// `end` ends the text; without one all of it passes.
+    /// `end` is the stop string; without one all text passes.
     pub fn new(end: Option<&str>) -> Self {
         Self { end: end.map(str::to_owned), held: String::new(), ended: false }
     }
 
-    /// What may be shown by now, and whether the end has come.
+    /// The text that can be shown now, and whether the stop string was found.
     pub fn push(&mut self, piece: &str) -> (String, bool) {
         let Some(end) = &self.end else { return (piece.to_owned(), false) };
         self.held.push_str(piece);
@@ -27,7 +27,7 @@ impl Until {
         (std::mem::replace(&mut self.held, rest), false)
     }
 
-    /// What was held back when no more comes.
+    /// The text held back, when no more follows.
     pub fn finish(mut self, rest: &str) -> String {
         if self.ended {
             return String::new();

@@ -1,45 +1,45 @@
-//! What a model is like inside while it learns: how sure it is of the tokens it is to learn, and how large its blocks and their gradients are.
+//! Inside a model during training: the probabilities of the target tokens, and the norms of its blocks and their gradients.
 
 use super::Number;
 use serde::{Deserialize, Serialize};
 
-/// Held-out tokens by the probability that the model gave them: where the loss, and the gradient, come from.
+/// Held-out tokens by their probability under the model: which of them the loss and the gradient come from.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
 pub struct Predictions {
     /// Updates made so far.
     pub step: u64,
-    /// Tokens looked at.
+    /// Number of tokens evaluated.
     pub tokens: u64,
-    /// By quarters of probability.
+    /// By quarters of the probability range.
     pub quartiles: Predicted,
-    /// By tenths of probability.
+    /// By tenths of the probability range.
     pub deciles: Predicted,
 }
 
-/// Shares, an entry for each bin of probability. A bin holds its lower edge and not its upper one; the last bin ends with 1.
+/// Shares, one entry per bin of probability. A bin includes its lower edge but not its upper edge; the last bin includes 1.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
 pub struct Predicted {
-    /// Lower edges.
+    /// Lower edges of the bins.
     pub from: Vec<f64>,
-    /// Tokens.
+    /// Number of tokens.
     pub count: Vec<u64>,
-    /// Part of all tokens.
+    /// Share of all tokens.
     pub share: Vec<Number>,
-    /// Part of the sum of the losses, -log p.
+    /// Share of the summed loss, -log p.
     pub loss: Vec<Number>,
-    /// Part of the sum of |d loss / d logits| = sqrt(sum p^2 - 2 p + 1).
+    /// Share of the summed |d loss / d logits| = sqrt(sum p^2 - 2 p + 1).
     pub gradient: Vec<Number>,
 }
 
-/// L2 norms of weights and of their gradients before clipping, part by part. A step of reinforcement makes several updates: of its last.
+/// L2 norms of weights and of their gradients before clipping, block by block. In GRPO, those of the step's last update.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
 pub struct Norms {
-    /// Updates made, the one that this gradient made included.
+    /// Updates made, including the one that this gradient was for.
     pub step: u64,
-    /// The parts, lowest first: `embed`, `layers.0`, ..., `norm`, `head`.
+    /// The blocks, lowest first: `embed`, `layers.0`, ..., `norm`, `head`.
     pub parts: Vec<String>,
-    /// Norm of each part's weights before the update.
+    /// Norm of each block's weights before the update.
     pub weights: Vec<Number>,
-    /// Norm of each part's gradient.
+    /// Norm of each block's gradient.
     pub gradients: Vec<Number>,
 }

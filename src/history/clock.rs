@@ -1,6 +1,6 @@
-//! When things happened, counted in five ways.
+//! The time axes of a run, counted in five ways.
 
-/// What the horizontal axis counts.
+/// Quantity on the horizontal axis.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash, serde::Serialize, serde::Deserialize)]
 pub enum Axis {
     /// Updates.
@@ -10,17 +10,17 @@ pub enum Axis {
     Tokens,
     /// Unix time, in seconds.
     Wall,
-    /// Seconds of training, pauses left out.
+    /// Seconds of training, without pauses.
     Relative,
-    /// Updates since the run began: a fork begins at 0.
+    /// Updates since the start of the run: a fork begins at 0.
     RelativeSteps,
 }
 
 impl Axis {
-    /// All of them.
+    /// All axes.
     pub const ALL: [Self; 5] = [Self::Steps, Self::Tokens, Self::Wall, Self::Relative, Self::RelativeSteps];
 
-    /// What to write at the axis.
+    /// Axis label.
     pub fn label(self) -> &'static str {
         match self {
             Self::Steps => "step",
@@ -32,7 +32,7 @@ impl Axis {
     }
 }
 
-/// When things happened: a row for every moment that any metric was measured at.
+/// Time positions of a run: a row for every moment at which a metric was measured.
 #[derive(Clone, Debug, Default)]
 pub struct Clock {
     columns: [Vec<f64>; 5],
@@ -40,7 +40,7 @@ pub struct Clock {
 }
 
 impl Clock {
-    /// Add a moment; returns its row.
+    /// Add a row; returns its index.
     pub(super) fn push(&mut self, steps: f64, tokens: f64, wall: f64, seconds: f64, relative_steps: f64) -> u32 {
         let row = self.columns[0].len() as u32;
         // In the order of `Axis::ALL`.
@@ -53,22 +53,22 @@ impl Clock {
         row
     }
 
-    /// The first and the last position of an axis.
+    /// First and last position on an axis.
     pub fn extent(&self, axis: Axis) -> Option<(f64, f64)> {
         self.extents[axis as usize]
     }
 
-    /// The position of a row on an axis; NaN of a row that is not there.
+    /// The position of a row on an axis; NaN for a missing row.
     pub fn at(&self, axis: Axis, row: u32) -> f64 {
         self.columns[axis as usize].get(row as usize).copied().unwrap_or(f64::NAN)
     }
 
-    /// Rows.
+    /// Number of rows.
     pub fn len(&self) -> usize {
         self.columns[0].len()
     }
 
-    /// Whether nothing has happened.
+    /// Whether there are no rows.
     pub fn is_empty(&self) -> bool {
         self.columns[0].is_empty()
     }

@@ -1,28 +1,28 @@
-//! A metric over a run: every point kept, drawn through a tree of minima, maxima and sums, never by leaving points out.
+//! A metric over a run: every point is kept, and drawn through a tree of minima, maxima and sums, never by dropping points.
 
 use super::clock::{Axis, Clock};
 
-/// Which part of a curve is drawn, and how finely.
+/// The drawn part of a curve, and its resolution.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub struct Cut {
-    /// What is counted to the right.
+    /// The horizontal axis.
     pub axis: Axis,
     /// The first position.
     pub from: f64,
     /// The last position.
     pub to: f64,
-    /// Parts of equal width on the screen: pixels, as a rule.
+    /// Columns of equal width on the screen, usually pixels.
     pub columns: usize,
-    /// The axis is logarithmic: the parts have equal ratios. Needs `from` above 0.
+    /// Whether the axis is logarithmic: columns have equal ratios. Requires `from` above 0.
     pub log: bool,
 }
 
 impl Cut {
-    /// Where the column of `x` ends; infinite where columns have no width.
+    /// End of the column of `x`; infinite if columns have no width.
     fn edge(&self, x: f64) -> f64 {
         let on = |x: f64| if self.log { x.ln() } else { x };
         let (from, width) = (on(self.from), (on(self.to) - on(self.from)) / self.columns.max(1) as f64);
-        // What lies before the first column is the line's way in.
+        // Points before the first column connect the line to it.
         let column = ((on(x) - from) / width).floor().max(-1.0);
         let edge = from + (column + 1.0) * width;
         if self.log { edge.exp() } else { edge }
@@ -33,21 +33,21 @@ impl Cut {
     }
 }
 
-/// Values of a node's children.
+/// Fan-out of the tree.
 const FAN: usize = 8;
 
-/// See the module. Steps repeat after a rescue: each time that the step goes back, a new stretch begins, and the line is lifted.
+/// All points of a metric. Steps repeat after a rescue: whenever the step decreases, a new segment begins, and the line is interrupted.
 #[derive(Clone, Debug, Default)]
 pub struct Curve {
     rows: Vec<u32>,
     values: Vec<f64>,
-    /// Where stretches begin.
+    /// First index of each segment.
     starts: Vec<usize>,
-    /// What `FAN`, `FAN`^2, ... values hold.
+    /// Levels of nodes over `FAN`, `FAN`^2, ... values.
     tree: Vec<Vec<Node>>,
 }
 
-/// What some values hold: least, greatest, sum and count of the finite ones.
+/// Summary of some values: minimum, maximum, sum and count of the finite ones.
 #[derive(Clone, Copy, Debug)]
 struct Node {
     low: f64,
@@ -57,7 +57,7 @@ struct Node {
 }
 
 impl Node {
-    /// Of no value.
+    /// The empty summary.
     const NONE: Self = Self { low: f64::INFINITY, high: f64::NEG_INFINITY, sum: 0.0, count: 0 };
 
     fn of(value: f64) -> Self {
@@ -75,7 +75,7 @@ impl Node {
 }
 
 impl Curve {
-    /// Add a point; `row` is of the run's [`Clock`].
+    /// Add a point; `row` is a row of the run's [`Clock`].
     pub(super) fn push(&mut self, clock: &Clock, row: u32, value: f64) {
         let went_back = self.rows.last().is_none_or(|&last| clock.at(Axis::Steps, row) < clock.at(Axis::Steps, last));
         if went_back {
@@ -90,7 +90,7 @@ impl Curve {
                 return;
             }
             if self.tree.len() == level {
-                // The level's first nodes, of what was there before.
+                // The first nodes of a new level summarize the existing values.
                 let count = if level == 0 { self.values.len() } else { self.tree[level - 1].len() };
                 let held =
                     |n: usize| (n * FAN..count.min(n * FAN + FAN)).map(|i| self.node(level, i)).fold(Node::NONE, Node::and);
@@ -105,17 +105,17 @@ impl Curve {
         }
     }
 
-    /// The i-th node of a level: 0 are the values themselves.
+    /// The i-th node of a level; level 0 is the values themselves.
     fn node(&self, level: usize, i: usize) -> Node {
         if level == 0 { Node::of(self.values[i]) } else { self.tree[level - 1][i] }
     }
 
-    /// Points.
+    /// Number of points.
     pub fn len(&self) -> usize {
         self.values.len()
     }
 
-    /// Whether there is no point.
+    /// Whether there are no points.
     pub fn is_empty(&self) -> bool {
         self.values.is_empty()
     }
@@ -125,7 +125,7 @@ impl Curve {
         &self.values
     }
 
-    /// The rows of the run's [`Clock`] that the values belong to.
+    /// The rows of the run's [`Clock`] for the values.
     pub fn rows(&self) -> &[u32] {
         &self.rows
     }
@@ -135,7 +135,7 @@ impl Curve {
         self.values.last().copied()
     }
 
-    /// The stretches between which the line is lifted, oldest first.
+    /// The segments of the line, oldest first.
     pub fn stretches(&self) -> impl DoubleEndedIterator<Item = std::ops::Range<usize>> + '_ {
         (0..self.starts.len()).map(|i| self.stretch(i))
     }
@@ -144,20 +144,20 @@ impl Curve {
         self.starts[i]..self.starts.get(i + 1).copied().unwrap_or(self.values.len())
     }
 
-    /// The first point of a stretch at or behind `x`.
+    /// The first point of a segment at or after `x`.
     pub fn find(&self, clock: &Clock, axis: Axis, stretch: &std::ops::Range<usize>, x: f64) -> usize {
         stretch.start + self.rows[stretch.clone()].partition_point(|&row| clock.at(axis, row) < x)
     }
 
-    /// [`Self::find`], at once where the answer is the guess or a neighbour of it: columns of even steps hold the same number of points.
+    /// [`Self::find`], in constant time if the answer is the guess or its neighbour: columns of even steps hold the same number of points.
     fn find_near(&self, clock: &Clock, axis: Axis, range: &std::ops::Range<usize>, guess: usize, x: f64) -> usize {
         let behind = |i: usize| i >= range.end || clock.at(axis, self.rows[i]) >= x;
         let mut near = guess.saturating_sub(1).max(range.start + 1)..=(guess + 1).min(range.end);
         near.find(|&i| behind(i) && !behind(i - 1)).unwrap_or_else(|| self.find(clock, axis, range, x))
     }
 
-    /// The point that stands at `x`: the nearest one of the newest stretch that reaches over `x`; None where the curve has not begun, has
-    /// ended or was lifted.
+    /// The point at `x`: the nearest one of the newest segment that spans `x`; None before the curve begins, after it ends, and where it is
+    /// interrupted.
     pub fn index_at(&self, clock: &Clock, axis: Axis, x: f64) -> Option<usize> {
         let at = |i: usize| clock.at(axis, self.rows[i]);
         let over = |s: &std::ops::Range<usize>| !s.is_empty() && at(s.start) <= x && x <= at(s.end - 1);
@@ -167,16 +167,16 @@ impl Curve {
         candidates.min_by(|&a, &b| (at(a) - x).abs().total_cmp(&(at(b) - x).abs()))
     }
 
-    /// Least and greatest number among some values; None when they hold none. Infinite ones do not count.
+    /// Minimum and maximum of the finite numbers in a range; None if there are none.
     pub fn extremes(&self, range: std::ops::Range<usize>) -> Option<(f64, f64)> {
         let found = self.held_in(range);
         (found.count > 0).then_some((found.low, found.high))
     }
 
-    /// Mean of the finite numbers among some values; None when they hold none.
+    /// Mean of the finite numbers in a range; None if there are none.
     pub fn mean(&self, range: std::ops::Range<usize>) -> Option<f64> {
         let found = self.held_in(range);
-        // Sums of huge numbers may leave the range of numbers.
+        // Sums of huge numbers may overflow.
         (found.count > 0 && found.sum.is_finite()).then(|| found.sum / f64::from(found.count))
     }
 
@@ -201,13 +201,13 @@ impl Curve {
         found
     }
 
-    /// Points to each side that a smoothed line is averaged over: `share` of the curve's points lie in the window. 0 is no smoothing.
+    /// Points on each side that a smoothed line averages over: the window holds `share` of the curve's points. 0 means no smoothing.
     pub fn reach(&self, share: f64) -> usize {
         (0.5 * share.clamp(0.0, 1.0) * self.len() as f64) as usize
     }
 
-    /// The mean of a point and its neighbours, as many before it as behind it (`reach`, fewer at the ends of a stretch), so that a smoothed
-    /// line runs neither behind nor ahead of its curve. NaN where the point is no number.
+    /// Mean of a point and the same number of neighbours on each side (`reach`, fewer at the ends of a segment), so that a smoothed line
+    /// neither lags nor leads its curve. NaN if the point is not a number.
     pub fn smoothed_at(&self, i: usize, reach: usize) -> f64 {
         let value = self.values[i];
         if reach == 0 || !value.is_finite() {
@@ -225,7 +225,7 @@ impl Curve {
         out
     }
 
-    /// The smoothed curve as lines to draw, a point for each column at most.
+    /// The smoothed curve as lines to draw, with at most one point per column.
     pub fn smoothed_lines(&self, clock: &Clock, cut: &Cut, reach: usize) -> Vec<Vec<[f64; 2]>> {
         let (mut lines, axis) = (Vec::new(), cut.axis);
         for stretch in self.stretches() {
@@ -233,7 +233,7 @@ impl Curve {
             let last = (self.find(clock, axis, &stretch, cut.to) + 1).min(stretch.end);
             let line = &mut Vec::new();
             let every = if cut.has_width() { last.saturating_sub(first).div_ceil(cut.columns.max(1)).max(1) } else { 1 };
-            // The last point stands whatever the columns are.
+            // The last point is always drawn.
             for i in (first..last).step_by(every).chain((every > 1 && last > first).then(|| last - 1)) {
                 match self.smoothed_at(i, reach) {
                     y if y.is_finite() => line.push([clock.at(axis, self.rows[i]), y]),
@@ -245,8 +245,8 @@ impl Curve {
         lines
     }
 
-    /// The curve as lines to draw, about two points for each column at most: where there are more, each column has its least and its
-    /// greatest value, so that no spike is lost. A NaN lifts the line.
+    /// The curve as lines to draw, with about two points per column at most: a column with more points is drawn by its minimum and maximum,
+    /// so that no spike is lost. A NaN interrupts the line.
     pub fn lines(&self, clock: &Clock, cut: &Cut) -> Vec<Vec<[f64; 2]>> {
         let (mut lines, axis) = (Vec::new(), cut.axis);
         for stretch in self.stretches() {
@@ -336,7 +336,7 @@ mod tests {
         assert!(lines[0].is_sorted_by(|a, b| a[0] <= b[0]));
     }
 
-    /// The first of six decades is a sixth of the picture, and is not one column of it.
+    /// The first of six decades takes a sixth of the width, not one column.
     #[test]
     fn a_logarithmic_axis_is_cut_into_equal_ratios() {
         let (clock, curve) = made((1..=100_000).map(|i| (f64::from(i), noise(i as u64))));
@@ -379,14 +379,14 @@ mod tests {
             assert!((smoothed.values[i] - mean).abs() < 1e-9, "{i}");
         }
         assert!(smoothed.values[7].is_nan(), "what is no number stays none");
-        // A straight line stays itself, to its ends: nothing runs behind.
+        // A straight line stays the same up to its ends, without lag.
         let (clock, line) = made((0..90).map(|i| (i as f64, 3.0 - 0.5 * i as f64)));
         let same = line.smoothed(&clock, 9);
         assert!(same.values.iter().zip(&line.values).all(|(a, b)| (a - b).abs() < 1e-9));
         assert_eq!(line.reach(0.02), 0, "few points are drawn as they are");
     }
 
-    /// What the issue saw: drawn above what was measured, where learning is fast.
+    /// As reported in the issue: a smoothed line was drawn above the measured values where the loss falls fast.
     #[test]
     fn a_smoothed_line_is_not_above_a_curve_that_falls_fast() {
         let falls = |i: u64| 3.0 * (-(i as f64) / 12.0).exp();

@@ -1,18 +1,18 @@
-//! What differs between the settings of runs.
+//! Differences between the settings of runs.
 
 use crate::config::Settings;
 use toml::{Table, Value};
 
-/// A setting that is not the same in all runs.
+/// A setting that differs between runs.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Difference {
     /// `section.field`.
     pub name: String,
-    /// Its value in each run, as config.toml writes it; empty where a run has none.
+    /// Its value in each run, as written in config.toml; empty if a run does not have it.
     pub values: Vec<String>,
 }
 
-/// Settings that differ between these runs, section by section. What says where a run came from or lies does not count.
+/// Settings that differ between these runs, by section. Origin and location of a run are ignored.
 pub fn differences(runs: &[Option<&Settings>]) -> Vec<Difference> {
     let flat: Vec<Vec<(String, String)>> = runs.iter().map(|settings| settings.map(flatten).unwrap_or_default()).collect();
     let mut names: Vec<&String> = Vec::new();
@@ -21,7 +21,7 @@ pub fn differences(runs: &[Option<&Settings>]) -> Vec<Difference> {
             names.push(name);
         }
     }
-    // A field that only a later run has stands with its section all the same.
+    // A field that only a later run has is listed with its section.
     let section = |name: &str| name.split_once('.').map_or(name, |(section, _)| section).to_owned();
     let mut sections: Vec<String> = Vec::new();
     for name in &names {

@@ -1,22 +1,22 @@
-//! Which run came from which: forks, merges, fine-tuning, as a tree.
+//! Lineage of runs: forks, merges and fine-tuning as a tree.
 
 use super::RunFiles;
 
 /// A run in the tree.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Member {
-    /// Index into the runs that were given.
+    /// Index into the given runs.
     pub run: usize,
-    /// Ancestors among them.
+    /// Number of ancestors among them.
     pub depth: usize,
-    /// How it came from its parent, such as `from a@500` or `sma of a@100,200`; empty when it began from nothing.
+    /// Its origin, such as `from a@500` or `sma of a@100,200`; empty for a run from random weights.
     pub origin: String,
 }
 
-/// Runs as a tree, drawn from top to bottom.
+/// Runs as a tree, listed from top to bottom.
 pub type Family = Vec<Member>;
 
-/// Order runs so that each stands below the one that it came from. A parent that is not among them is named all the same.
+/// Order runs so that each follows its parent. A parent that is not among them is still named.
 pub fn family(runs: &[&RunFiles]) -> Family {
     let names: Vec<String> = runs.iter().map(|run| run.name()).collect();
     let origins: Vec<String> = runs.iter().map(|run| origin(run)).collect();
@@ -28,7 +28,7 @@ pub fn family(runs: &[&RunFiles]) -> Family {
     let mut family = Vec::new();
     let mut seen = vec![false; runs.len()];
     let roots = (0..runs.len()).filter(|&i| parents[i].is_none());
-    // Names that go round in a circle have no root; they are listed all the same.
+    // Cyclic names have no root; they are listed as well.
     for i in roots.chain(0..runs.len()) {
         grow(i, 0, &parents, &origins, &mut seen, &mut family);
     }

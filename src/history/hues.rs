@@ -1,9 +1,9 @@
-//! Which colour a run has: the same in window, report and pictures, whatever else is shown and in whatever order.
+//! Colours of runs: the same in window, report and images, independent of other runs and their order.
 
 use crate::plot::SERIES;
 
-/// An index into the series' colours for each of these runs, by their names. A name has a colour of its own; where two names want the same
-/// one, the later in the alphabet takes the next that is free.
+/// An index into the series' colours for each of these run names. Each name has a preferred colour; if two names prefer the same one, the
+/// alphabetically later takes the next free one.
 pub fn hues(names: &[String]) -> Vec<usize> {
     let mut order: Vec<usize> = (0..names.len()).collect();
     order.sort_by(|a, b| names[*a].cmp(&names[*b]));
@@ -12,7 +12,7 @@ pub fn hues(names: &[String]) -> Vec<usize> {
     for run in order {
         let wanted = wanted(&names[run]);
         let next = |i: usize| (wanted + i) % SERIES.len();
-        // The first of those that fewest runs have.
+        // The first of the least used colours.
         let hue = (0..SERIES.len()).map(next).min_by_key(|hue| taken[*hue]).unwrap_or(wanted);
         taken[hue] += 1;
         found[run] = hue;
@@ -20,7 +20,7 @@ pub fn hues(names: &[String]) -> Vec<usize> {
     found
 }
 
-/// FNV-1a of the name.
+/// The preferred colour: FNV-1a of the name.
 fn wanted(name: &str) -> usize {
     let hash = name.bytes().fold(0xcbf2_9ce4_8422_2325u64, |hash, byte| (hash ^ u64::from(byte)).wrapping_mul(0x0100_0000_01b3));
     (hash % SERIES.len() as u64) as usize
@@ -37,7 +37,7 @@ mod tests {
         assert_eq!(found.iter().collect::<std::collections::BTreeSet<_>>().len(), 10, "{found:?}");
         let backwards: Vec<String> = names.iter().rev().cloned().collect();
         assert!(hues(&backwards).into_iter().rev().eq(found.iter().copied()));
-        // A run by itself, or beside one that wants another colour, has the colour of its name.
+        // A run alone, or with one that prefers another colour, has the colour of its name.
         for (i, a) in names.iter().enumerate() {
             assert_eq!(hues(&names[i..=i]), [wanted(a)]);
             for b in names.iter().filter(|b| wanted(b) != wanted(a)) {

@@ -1,5 +1,5 @@
-//! Layer 5: a run as its files tell it: curves, pins, token statistics, texts, settings, lineage. Window, report and lessons read runs
-//! through this and nothing else, so that a run looks the same live, finished, or torn.
+//! Layer 5: a run as read from its files: curves, pins, token statistics, texts, settings, lineage. Window, report and lessons read runs
+//! only through this module, so that a run looks the same live, finished, or truncated.
 
 mod clock;
 mod curve;

@@ -1,11 +1,11 @@
-//! How an update's changes of probability are spread, from what the log has of them.
+//! Distribution of the changes of probability in an update, from the log.
 
 use crate::event::{Moved, Number};
 use crate::plot::{Histogram, Quantiles, Spread};
 use crate::stats::weighted_mean;
 
-/// The changes of one or several steps, by bin: counts where the log has some, else the mean of the steps' quantiles, weighted by tokens, as
-/// logs of earlier versions have them.
+/// The changes of one or several steps, by bin: counts where the log has them, otherwise the token-weighted mean of the steps' quantiles,
+/// as in logs of earlier versions.
 pub fn spreads(steps: &[&Moved]) -> Vec<Spread> {
     let bins = steps.iter().map(|m| m.count.len()).max().unwrap_or(0);
     (0..bins).map(|b| spread(steps, b)).collect()

@@ -1,4 +1,4 @@
-//! The beginning of what a run learns from: a text that its model knows.
+//! The first words of a run's training data: a text that its model has seen.
 
 use crate::config::Settings;
 use crate::data::chat::row_files;
@@ -10,16 +10,16 @@ use anyhow::{Result, bail};
 use serde_json::Value;
 use std::path::Path;
 
-/// Characters that are taken.
+/// Maximum number of characters.
 const MOST: usize = 80;
-/// Bytes of a line of `samples.jsonl` that are read.
+/// Bytes read of a line of `samples.jsonl`.
 const MOST_LINE: u64 = 1 << 20;
-/// Fields of a row that hold what the user says, or all of the text.
+/// Fields of a row that hold the user's message, or the whole text.
 const FIELDS: [&str; 9] =
     ["messages", "conversations", "prompt", "question", "problem", "instruction", "input", "text", "completion"];
 
-/// The first words of a run's data: of its text, of its first row, or of the prompt that it logged first. Reads files, so it belongs on a
-/// thread of its own. None where there is nothing to read any more.
+/// The first words of a run's data: of its text, its first row, or the first logged prompt. Reads files, so call it on a separate thread.
+/// None if the data can no longer be read.
 pub fn opening_text(run: &Path, settings: &Settings) -> Option<String> {
     let rows = settings.sft.is_some() || settings.grpo.is_some();
     let data = settings.data.data.first();
@@ -32,7 +32,7 @@ pub fn opening_text(run: &Path, settings: &Settings) -> Option<String> {
 }
 
 fn first_text(path: &Path) -> Result<String> {
-    // Standard input is another program's.
+    // Standard input is not available here.
     if path.as_os_str() == "-" {
         bail!("standard input");
     }
@@ -51,7 +51,7 @@ fn first_row(path: &Path) -> Result<String> {
     let file = row_files(path, &mut Notices::new())?.train.into_iter().next();
     let mut found = None;
     if let Some(file) = file {
-        // The first row that says something ends the reading.
+        // Reading stops at the first row with text.
         let _ = read_objects(&file, "", &mut silent, |_, row| {
             found = FIELDS.iter().find_map(|field| said(row.get(*field)?));
             if found.is_some() { bail!("enough") } else { Ok(()) }
@@ -63,7 +63,7 @@ fn first_row(path: &Path) -> Result<String> {
     }
 }
 
-/// A text, or of a conversation what the user says first.
+/// A text, or the first user message of a conversation.
 fn said(value: &Value) -> Option<String> {
     match value {
         Value::String(text) => Some(text.clone()).filter(|text| !text.trim().is_empty()),
@@ -83,14 +83,14 @@ fn first_prompt(run: &Path) -> Option<String> {
     Some(json.get("prompt")?.as_str()?.to_owned())
 }
 
-/// The first words, up to the end of a sentence or a line where one comes soon.
+/// The first words, up to the end of a sentence or line if one is near.
 fn beginning(text: &str) -> String {
     let line = text.trim_start().lines().next().unwrap_or_default();
     let cut: String = line.chars().take(MOST).collect();
     if cut.len() == line.len() {
         return cut.trim_end().to_owned();
     }
-    // No half words, but of a script without blanks.
+    // Cut between words, except in scripts without spaces.
     let end = cut.rfind([' ', '\t']).filter(|end| *end > 0).unwrap_or(cut.len());
     cut[..end].trim_end().to_owned()
 }

@@ -1,23 +1,23 @@
-//! What happened to a run, as marks on the axis of every chart.
+//! Events of a run as marks on the axis of every chart.
 
 use crate::event::Event;
 
-/// What a mark stands for.
+/// Kind of a mark.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum PinKind {
-    /// The run began, or went on after a stop.
+    /// The run started, or resumed after a stop.
     Start,
     /// A checkpoint was saved.
     Save,
     /// A merge was written.
     Merge,
-    /// The run went back to good weights.
+    /// The run was rolled back to good weights.
     Rescue,
     /// A live setting was changed.
     LiveSettings,
     /// The run was paused.
     Pause,
-    /// Something that the user should know.
+    /// A warning.
     Warning,
     /// The run ended.
     End,
@@ -26,17 +26,17 @@ pub enum PinKind {
 /// A mark on the axis.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Pin {
-    /// Updates made.
+    /// Number of updates.
     pub step: u64,
     /// The row of the run's clock.
     pub row: u32,
-    /// What it stands for.
+    /// Its kind.
     pub kind: PinKind,
     /// One line.
     pub text: String,
 }
 
-/// The mark of an event, if it has one: the step, where the event says it, its kind and its line.
+/// The mark of an event, if any: the step (if the event has one), the kind and the text.
 pub(super) fn pin(event: &Event) -> Option<(Option<u64>, PinKind, String)> {
     Some(match event {
         Event::Started(s) if s.step == 0 => (Some(0), PinKind::Start, "began".into()),
@@ -58,7 +58,7 @@ pub(super) fn pin(event: &Event) -> Option<(Option<u64>, PinKind, String)> {
     })
 }
 
-/// A live setting as people call it.
+/// Display name of a live setting.
 fn setting_in_words(name: &str) -> &str {
     match name {
         "learning_rate_scale" => "learning rate ×",

@@ -1,4 +1,4 @@
-//! Events, one after another, become a history.
+//! Builds a history from a sequence of events.
 
 use super::clock::Clock;
 use super::curve::Curve;
@@ -7,66 +7,66 @@ use crate::event::{Event, Finished, Merged, Norms, Predictions, Rescue, Sample, 
 use std::collections::BTreeMap;
 use std::path::PathBuf;
 
-/// How a run stands, as far as its log tells.
+/// State of a run according to its log.
 #[derive(Clone, Debug, Default, PartialEq)]
 pub enum State {
-    /// No event yet.
+    /// No events yet.
     #[default]
     Empty,
-    /// It trains, or its trainer was killed.
+    /// Training, or its trainer was killed.
     Running,
-    /// It waits for `Resume`.
+    /// Waiting for `Resume`.
     Paused,
-    /// It ended as planned or was stopped.
+    /// Completed or stopped.
     Finished(Box<Finished>),
-    /// It ended in an error.
+    /// Ended with an error.
     Failed(String),
 }
 
-/// Everything that a run's log tells, ready to be drawn.
+/// The contents of a run's log, ready to draw.
 #[derive(Clone, Debug, Default)]
 pub struct History {
-    /// The newest start.
+    /// The newest start event.
     pub started: Option<Started>,
-    /// When what happened.
+    /// Time positions of the measurements.
     pub clock: Clock,
-    /// Every metric by its name.
+    /// All metrics by name.
     pub curves: BTreeMap<String, Curve>,
     /// Marks on the axis, oldest first.
     pub pins: Vec<Pin>,
-    /// Token statistics of reinforcement, oldest first.
+    /// Token statistics of reinforcement learning, oldest first.
     pub tokens: Vec<Tokens>,
-    /// Token statistics of supervised learning, oldest first.
+    /// Token statistics of supervised training, oldest first.
     pub predictions: Vec<Predictions>,
-    /// Norms by part of the model, oldest first.
+    /// Norms by module of the model, oldest first.
     pub norms: Vec<Norms>,
     /// Generated text, oldest first.
     pub samples: Vec<Sample>,
-    /// Exams on held-out questions, oldest first.
+    /// Evaluations on held-out questions, oldest first.
     pub exams: Vec<TaskEval>,
-    /// Merges that were judged, oldest first.
+    /// Evaluated merges, oldest first.
     pub merges: Vec<Merged>,
     /// Rescues, oldest first.
     pub rescues: Vec<Rescue>,
-    /// Checkpoints that were saved, as (step, folder), oldest first. Some may be gone by now.
+    /// Saved checkpoints as (step, folder), oldest first. Some may have been deleted.
     pub checkpoints: Vec<(u64, PathBuf)>,
-    /// How it stands.
+    /// Its state.
     pub state: State,
-    /// Updates made.
+    /// Number of updates.
     pub step: u64,
-    /// Live settings that were changed: name to value.
+    /// Changed live settings: name to value.
     pub hyper: BTreeMap<String, f64>,
-    /// Lines of the log that are no event.
+    /// Lines of the log that are not events.
     pub bad_lines: usize,
     first_step: Option<u64>,
-    /// Unix time minus seconds of training, of the newest start; NaN until a step tells.
+    /// Unix time minus seconds of training, of the newest start; NaN until the first step.
     wall_from_seconds: Option<f64>,
     seconds: f64,
     num_tokens: u64,
 }
 
 impl History {
-    /// Take one more event.
+    /// Add an event.
     pub fn push(&mut self, event: Event) {
         if let Some((step, kind, text)) = pins::pin(&event) {
             let step = step.unwrap_or(self.step);
@@ -168,7 +168,7 @@ impl History {
         let row = self.row_of(step);
         for (name, value) in metrics {
             let name = name.as_ref();
-            // No new string for each of a million points.
+            // Avoids allocating a string for each of a million points.
             match self.curves.get_mut(name) {
                 Some(curve) => curve.push(&self.clock, row, value),
                 None => self.curves.entry(name.to_owned()).or_default().push(&self.clock, row, value),
@@ -176,7 +176,7 @@ impl History {
         }
     }
 
-    /// The clock's row for a step: the newest one if it is of that step, else a new one.
+    /// The clock's row for a step: the newest one if it belongs to that step, otherwise a new one.
     fn row_of(&mut self, step: u64) -> u32 {
         let newest = self.clock.len().checked_sub(1).map(|row| row as u32);
         if let Some(row) = newest.filter(|&row| self.clock.at(super::Axis::Steps, row) == step as f64) {
@@ -202,17 +202,17 @@ impl History {
         self.seconds
     }
 
-    /// Training tokens seen.
+    /// Training tokens so far.
     pub fn num_tokens(&self) -> u64 {
         self.num_tokens
     }
 
-    /// Updates planned.
+    /// Planned number of updates.
     pub fn max_steps(&self) -> u64 {
         self.started.as_ref().map_or(0, |s| s.max_steps)
     }
 
-    /// Warnings and what ended the run badly, newest last.
+    /// Warnings and the error that ended the run, newest last.
     pub fn warnings(&self) -> impl Iterator<Item = &Pin> {
         self.pins.iter().filter(|pin| pin.kind == super::PinKind::Warning)
     }
@@ -253,7 +253,7 @@ mod tests {
         let row = *h.curves["loss"].rows().last().unwrap();
         let at = |axis| h.clock.at(axis, row);
         assert_eq!([at(Axis::Steps), at(Axis::Tokens), at(Axis::Relative), at(Axis::RelativeSteps)], [6.0, 60.0, 3.0, 2.0]);
-        // The first step ended when the clock said 1000 at the latest known moment; two seconds later is the second.
+        // The first step ended at 1000, the latest time known for it; the second is two seconds later.
         assert_eq!(at(Axis::Wall), 1002.0);
         assert!(h.last("loss").unwrap().is_nan());
     }

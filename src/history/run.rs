@@ -9,28 +9,28 @@ use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicU64, Ordering};
 use web_time::Instant;
 
-/// A run folder under observation. Nothing is locked and nothing is written.
+/// A followed run folder. Takes no lock and writes nothing.
 #[derive(Debug)]
 pub struct RunFiles {
-    /// The folder.
+    /// Path of the folder.
     pub path: PathBuf,
-    /// What its log tells.
+    /// Contents of its log.
     pub history: History,
-    /// Its settings, once `config.toml` is there and sound.
+    /// Its settings, once `config.toml` exists and is valid.
     pub settings: Option<Settings>,
     /// Its completions.
     pub completions: SampleLog,
-    /// Which reading of a log this is, of all in this process: another one when the log was begun anew.
+    /// Number of this reading of a log, unique in the process; changes when the log is read again from the start.
     pub reading: u64,
     reader: EventReader,
 }
 
-/// What a look at the files brought.
+/// Result of reading new data.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Update {
-    /// Something is new.
+    /// Whether anything is new.
     pub changed: bool,
-    /// There is more to read at once.
+    /// Whether more can be read immediately.
     pub more: bool,
 }
 
@@ -40,7 +40,7 @@ fn next_reading() -> u64 {
 }
 
 impl RunFiles {
-    /// Look at a run folder, which need not exist yet. Reads nothing.
+    /// Follow a run folder, which may not exist yet. Reads nothing.
     pub fn new(path: &Path) -> Self {
         Self {
             path: path.to_owned(),
@@ -52,10 +52,10 @@ impl RunFiles {
         }
     }
 
-    /// A run as it is now, read to its end.
+    /// A run in its current state, read to the end of its log.
     ///
     /// # Errors
-    /// There is no run, or its log cannot be read.
+    /// The run does not exist, or its log cannot be read.
     pub fn read(path: &Path) -> Result<Self> {
         anyhow::ensure!(
             has_run(path),
@@ -67,7 +67,7 @@ impl RunFiles {
         Ok(run)
     }
 
-    /// Read what is new, for about so many seconds at most.
+    /// Read new data, for about `seconds` at most.
     ///
     /// # Errors
     /// A file exists but cannot be read.
@@ -91,7 +91,7 @@ impl RunFiles {
         Ok(update)
     }
 
-    /// Take what a reader of this run's log has brought.
+    /// Add the result of a reader of this run's log.
     pub fn take(&mut self, poll: Poll) {
         if poll.reset {
             self.history = History::default();
@@ -101,17 +101,17 @@ impl RunFiles {
         poll.events.into_iter().for_each(|event| self.history.push(event));
     }
 
-    /// The run's name: its folder's.
+    /// The run's name: that of its folder.
     pub fn name(&self) -> String {
         short_name(&self.path)
     }
 
-    /// Whether a trainer holds the run just now.
+    /// Whether a trainer currently holds the run.
     pub fn is_live(&self) -> bool {
         RunLock::is_held(&self.path)
     }
 
-    /// How the run stands, in a word: a run that seems to go on, and that nobody holds, was cut off.
+    /// State of the run as one word: a run that is not finished and that no process holds was interrupted.
     pub fn standing(&self, live: bool) -> &'static str {
         match &self.history.state {
             State::Empty if live => "starting",
@@ -126,7 +126,7 @@ impl RunFiles {
     }
 }
 
-/// Bytes of all files in a folder and below it.
+/// Total size of the files in a folder and its subfolders, in bytes.
 pub fn bytes_on_disk(dir: &Path) -> u64 {
     let entries = std::fs::read_dir(dir).into_iter().flatten().flatten();
     let size = |e: std::fs::DirEntry| match e.file_type() {
@@ -142,12 +142,12 @@ pub fn short_name(path: &Path) -> String {
     path.file_name().map_or_else(|| path.display().to_string(), |name| name.to_string_lossy().into_owned())
 }
 
-/// Whether a folder has anything of a run to read.
+/// Whether a folder has readable files of a run.
 fn has_run(path: &Path) -> bool {
     run_folder::config(path).is_file() || run_folder::events(path).is_file()
 }
 
-/// Run folders: the given folder itself if it is one, else those in it, by name.
+/// Run folders: the given folder itself if it is one, otherwise those in it, by name.
 pub fn find_runs(dir: &Path) -> Vec<PathBuf> {
     if has_run(dir) {
         return vec![dir.to_owned()];

@@ -1,4 +1,4 @@
-//! `samples.jsonl`: completions of reinforcement with their numbers a token. The file may be large, so only its index is kept.
+//! `samples.jsonl`: completions of reinforcement learning with per-token numbers. The file may be large, so only its index is kept.
 
 use crate::event::Completion;
 use crate::vfs::{RealFs, Vfs as _, open_regular, shown};
@@ -11,17 +11,17 @@ use std::sync::Arc;
 /// The completions of one step.
 #[derive(Clone, Debug, PartialEq)]
 pub struct SampleStep {
-    /// The step that they were sampled in.
+    /// The step.
     pub step: u64,
-    /// Completions.
+    /// Number of completions.
     pub count: usize,
     /// Their mean reward.
     pub reward: f64,
-    /// Bytes of the file that hold them: from, to.
+    /// Their byte range in the file: from, to.
     bytes: (u64, u64),
 }
 
-/// See the module. Copies share the index until one of them has something new.
+/// Index of `samples.jsonl`. Copies share the index until one of them is updated.
 #[derive(Clone, Debug)]
 pub struct SampleLog {
     path: PathBuf,
@@ -37,12 +37,12 @@ struct Head {
 }
 
 impl SampleLog {
-    /// A log that need not exist yet.
+    /// A log that may not exist yet.
     pub fn new(path: &Path) -> Self {
         Self { path: path.to_owned(), steps: Arc::default(), offset: 0 }
     }
 
-    /// Take what is new; true when there was something.
+    /// Read new entries; true if there were any.
     ///
     /// # Errors
     /// The file exists but cannot be read.
@@ -54,7 +54,7 @@ impl SampleLog {
             opened => opened.with_context(at)?,
         };
         if bytes < self.offset {
-            // Cut by a resume.
+            // Truncated by a resume.
             (self.steps, self.offset) = (Arc::default(), 0);
         }
         if bytes == self.offset {
@@ -90,15 +90,15 @@ impl SampleLog {
         }
     }
 
-    /// Steps whose completions were kept, oldest first.
+    /// Steps with stored completions, oldest first.
     pub fn steps(&self) -> &[SampleStep] {
         &self.steps
     }
 
-    /// The completions of an entry of [`Self::steps`], as they lie in the file; torn lines are passed over.
+    /// The completions of an entry of [`Self::steps`], in file order; truncated lines are skipped.
     ///
     /// # Errors
-    /// The file cannot be read, or holds more than 256 MiB for the step.
+    /// The file cannot be read, or has more than 256 MiB for the step.
     pub fn read(&self, step: &SampleStep) -> Result<Vec<Completion>> {
         let (from, to) = step.bytes;
         anyhow::ensure!(

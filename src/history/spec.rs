@@ -1,21 +1,21 @@
-//! Which metrics belong into one chart, what they are called, and what to look for in them: the same in window and report.
+//! Charts: their metrics, labels and explanations, the same in window and report.
 
 use super::History;
 
 /// A chart.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub struct Spec {
-    /// Its name.
+    /// Title.
     pub title: &'static str,
-    /// What is measured, with its unit.
+    /// The measured quantity, with its unit.
     pub y: &'static str,
-    /// Metrics, in the order of drawing; a name that ends in `*` stands for all that begin so.
+    /// Metrics in drawing order; a name that ends in `*` matches all names with that prefix.
     pub metrics: &'static [&'static str],
-    /// Whether the axis is logarithmic to begin with.
+    /// Whether the axis is logarithmic by default.
     pub log_y: bool,
-    /// Lower and upper end of the axis, where the numbers have some.
+    /// Lower and upper end of the axis, for metrics with a fixed range.
     pub range: Option<(f64, f64)>,
-    /// What to look for, in one or two sentences.
+    /// How to read it, in one or two sentences.
     pub hint: &'static str,
 }
 
@@ -23,7 +23,7 @@ const fn spec(title: &'static str, y: &'static str, metrics: &'static [&'static 
     Spec { title, y, metrics, log_y: false, range: None, hint }
 }
 
-/// Every chart, the most wanted first.
+/// All charts, most important first.
 pub const CHARTS: &[Spec] = &[
     spec(
         "Loss",
@@ -116,18 +116,18 @@ pub const CHARTS: &[Spec] = &[
 ];
 
 impl Spec {
-    /// The metrics of a run that this chart draws, in its order; `*` stands for names without a further `/` first, then the others.
+    /// The metrics of a run in this chart, in its order; a `*` matches names without a further `/` first, then the others.
     pub fn of<'a>(&self, run: &'a History) -> Vec<&'a str> {
         let mut found: Vec<&str> = Vec::new();
         for pattern in self.metrics {
             let has_numbers = |curve: &super::Curve| curve.extremes(0..curve.len()).is_some();
-            // In reinforcement `loss` is that of the policy, which has a chart of its own.
+            // In GRPO `loss` is the policy loss, which has its own chart.
             let misleads = |name: &str| name == "loss" && run.stage() == "grpo";
             let matching = run.curves.iter().filter(|(name, curve)| has_numbers(curve) && !misleads(name));
             let matching = matching.map(|(name, _)| name.as_str());
             match pattern.strip_suffix('*') {
                 None => found.extend(matching.filter(|name| name == pattern)),
-                // Standard deviations belong to no chart of means.
+                // Standard deviations are not drawn in charts of means.
                 Some(start) => {
                     found.extend(
                         matching.filter(|name| name.len() > start.len() && name.starts_with(start) && !name.ends_with("/std")),
@@ -139,8 +139,8 @@ impl Spec {
         found
     }
 
-    /// Which of the series' colours each of these metrics of the chart has, where colours stand for metrics: validation, merged and
-    /// estimated loss have the same everywhere.
+    /// An index into the series' colours for each of these metrics of the chart, where colours distinguish metrics: validation, merged and
+    /// estimated loss have the same colour everywhere.
     pub fn colors<S: AsRef<str>>(&self, metrics: &[S]) -> Vec<usize> {
         let own = |metric: &str| self.metrics.iter().position(|m| *m == metric);
         let known = self.metrics.iter().filter(|m| !m.ends_with('*')).count();
@@ -150,20 +150,20 @@ impl Spec {
     }
 }
 
-/// The colour of losses on held-out text, the same on every page.
+/// The colour of held-out losses, the same on every page.
 fn fixed_color(metric: &str) -> Option<usize> {
     const LOSSES: [&str; 6] =
         ["loss", "eval_loss", "merge/sma/eval_loss", "anneal_estimate", "merge/ema/eval_loss", "merge/wma/eval_loss"];
     LOSSES.iter().position(|name| *name == metric).or(metric.starts_with("merge/").then_some(2))
 }
 
-/// Which of the series' colours a metric has in the first chart that draws it.
+/// An index into the series' colours for a metric, as in the first chart that draws it.
 pub fn color_of(metric: &str) -> usize {
     let known = CHARTS.iter().find_map(|spec| spec.metrics.iter().position(|name| *name == metric));
     fixed_color(metric).or(known).unwrap_or(0)
 }
 
-/// What a metric is called in a legend.
+/// Legend label of a metric.
 pub fn label(metric: &str) -> String {
     let known = match metric {
         "loss" => "training loss",
@@ -208,11 +208,11 @@ pub fn label(metric: &str) -> String {
     name.trim_end_matches("/mean").trim_end_matches("_mean").replace('_', " ")
 }
 
-/// Share of a curve's points that a smoothed line is averaged over, unless somebody chooses another.
+/// Default share of a curve's points that a smoothed line averages over.
 pub const SMOOTH: f64 = 0.05;
 
-/// The share of its points that a metric's line is averaged over when `share` is asked for: none where it is not noisy. Wherever it is more
-/// than none, what was measured is drawn pale behind the smoothed line.
+/// Share of a metric's points that its line averages over, given the requested `share`: 0 for metrics without noise. If it is above 0,
+/// the measured values are drawn pale behind the smoothed line.
 pub fn smoothing(metric: &str, share: f64) -> f64 {
     let sparse = ["eval_", "merge/", "anneal_estimate", "learning_rate", "device_bytes", "norms/"];
     if sparse.iter().any(|start| metric.starts_with(start)) { 0.0 } else { share }

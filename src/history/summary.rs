@@ -1,36 +1,36 @@
-//! A run's result in a few figures, for lists and headings: never that of a single batch.
+//! The result of a run in a few figures, for lists and headings; never based on a single batch.
 
 use super::History;
 
-/// A figure of a run.
+/// A figure.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Figure {
-    /// What it is: `validation loss`.
+    /// Its name, such as `validation loss`.
     pub name: &'static str,
-    /// Its value: nats, a reward, or a share where `percent`.
+    /// Its value: nats, a reward, or a share if `percent`.
     pub value: f64,
-    /// A share.
+    /// Whether the value is a share.
     pub percent: bool,
-    /// Bounds of the value at 95 %, where they are known.
+    /// 95 % confidence interval, if known.
     pub interval: Option<[f64; 2]>,
-    /// What it is of.
+    /// Its basis.
     pub of: Of,
 }
 
-/// What a figure is of.
+/// Basis of a figure.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Of {
-    /// Held-out data after so many updates.
+    /// Held-out data after this number of updates.
     Step(u64),
-    /// The mean over so many of the newest updates.
+    /// The mean over this number of newest updates.
     Updates(usize),
 }
 
-/// Values in a tenth of a curve, at least, where there are as many.
+/// Minimum number of values in a tenth of a curve, if the curve has enough.
 const LEAST: usize = 8;
 
 impl History {
-    /// The last tenth of a metric's values, of the newest stretch.
+    /// The last tenth of a metric's values, of the newest segment.
     pub fn last_tenth(&self, metric: &str) -> Option<&[f64]> {
         let curve = self.curves.get(metric)?;
         let stretch = curve.stretches().next_back()?;
@@ -38,14 +38,14 @@ impl History {
         Some(&curve.values()[stretch.end - count..stretch.end])
     }
 
-    /// The first tenth of a metric's values; none where it would reach into the last.
+    /// The first tenth of a metric's values; none if it would overlap the last.
     pub fn first_tenth(&self, metric: &str) -> Option<&[f64]> {
         let (curve, last) = (self.curves.get(metric)?, self.last_tenth(metric)?);
         let count = (curve.len() / 10).max(LEAST);
         (count + last.len() <= curve.len()).then(|| &curve.values()[..count])
     }
 
-    /// Mean of a metric over the last tenth of its values; with how many there are.
+    /// Mean of a metric over the last tenth of its values, and their number.
     pub fn newest_mean(&self, metric: &str) -> Option<(f64, usize)> {
         mean_of(self.last_tenth(metric)?)
     }
@@ -55,7 +55,7 @@ impl History {
         mean_of(self.first_tenth(metric)?)
     }
 
-    /// The figures that say how a run stands: held-out results first, then what training measured.
+    /// The main figures of a run: held-out results first, then training metrics.
     pub fn figures(&self) -> Vec<Figure> {
         let reinforced = self.stage() == "grpo";
         let mean = |metric: &str, name: &'static str, percent: bool| {
@@ -77,13 +77,13 @@ impl History {
             let value = curve.values()[last];
             Some(Figure { name: "validation loss", value, percent: false, interval: None, of: Of::Step(step) })
         };
-        // In reinforcement `loss` is the policy's, which says nothing of progress.
+        // In GRPO `loss` is the policy loss, which does not show progress.
         let trained = if reinforced { mean("reward", "reward", false) } else { mean("loss", "training loss", false) };
         exam.into_iter().chain(validation()).chain(trained).collect()
     }
 }
 
-/// Mean of what is a number, and of how many values.
+/// Mean of the finite values, and their number.
 fn mean_of(values: &[f64]) -> Option<(f64, usize)> {
     let finite: Vec<f64> = values.iter().copied().filter(|v| v.is_finite()).collect();
     (!finite.is_empty()).then(|| (crate::stats::mean(&finite), values.len()))

@@ -1,9 +1,9 @@
-//! Numbers for other programs.
+//! Metrics as tables for other programs.
 
 use super::{Axis, History};
 use std::fmt::Write as _;
 
-/// Metrics as comma-separated values: step, tokens, seconds, then a column a metric; empty where nothing was measured.
+/// Metrics as comma-separated values: step, tokens, seconds, then a column per metric; empty where not measured.
 pub fn csv(run: &History, metrics: &[&str]) -> String {
     let mut out = String::from("step,tokens,seconds");
     metrics.iter().for_each(|name| write!(out, ",{}", quoted(name)).unwrap_or_default());
@@ -16,7 +16,7 @@ pub fn csv(run: &History, metrics: &[&str]) -> String {
             .zip(&mut next)
             .map(|(curve, next)| {
                 let curve = (*curve)?;
-                // Several values of one row: the last one is what the step ended with.
+                // Of several values in one row, the last is the final one of the step.
                 let mut value = None;
                 while curve.rows().get(*next).is_some_and(|&r| r == row) {
                     value = Some(curve.values()[*next]);

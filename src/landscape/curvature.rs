@@ -1,40 +1,40 @@
-//! Does merging pay? Noise that averaging removes against the lag of the average, exactly from losses, and as the curvature explains it.
+//! Does merging help? Noise reduction against lag of the average, exactly from losses, and as explained by the curvature.
 //!
-//! About an optimum L(theta) = L* + 1/2 d^T H d (PMA, Eq. 6). The mean loss of k checkpoints minus the loss of their mean is then
-//! 1/(2 k^2) sum_(i<j) (d_i - d_j)^T H (d_i - d_j), Jensen's gap. It is above 0 wherever H is positive along the differences, which is
-//! what the paper's condition (15) says; that the merge beats the *newest* checkpoint needs more: the gap must exceed the lag.
+//! Near an optimum L(theta) = L* + 1/2 d^T H d (PMA, Eq. 6). The mean loss of k checkpoints minus the loss of their mean is then
+//! 1/(2 k^2) sum_(i<j) (d_i - d_j)^T H (d_i - d_j), Jensen's gap. It is positive wherever H is positive along the differences, which is
+//! the paper's condition (15). For the merge to beat the *newest* checkpoint, the gap must also exceed the lag.
 
 use crate::plot::Field;
 
-/// What merging k checkpoints does to the loss. All three numbers are measured; nothing is assumed.
+/// Effect of merging k checkpoints on the loss. All three numbers are measured.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub struct MergeTest {
-    /// Mean of the checkpoints' losses.
+    /// Mean loss of the checkpoints.
     pub mean_loss: f64,
-    /// Loss of their mean.
+    /// Loss of the averaged weights.
     pub merged_loss: f64,
     /// Loss of the newest checkpoint.
     pub latest_loss: f64,
 }
 
 impl MergeTest {
-    /// From the checkpoints' losses, oldest first, and that of their mean; `None` without a checkpoint.
+    /// From the checkpoints' losses, oldest first, and the loss of their mean; `None` without checkpoints.
     pub fn new(losses: &[f64], merged_loss: f64) -> Option<Self> {
         let latest_loss = *losses.last()?;
         Some(Self { mean_loss: losses.iter().sum::<f64>() / losses.len() as f64, merged_loss, latest_loss })
     }
 
-    /// What averaging takes away: mean_i L(M_i) - L(mean).
+    /// Loss reduction by averaging: mean_i L(M_i) - L(mean).
     pub fn noise_reduction(&self) -> f64 {
         self.mean_loss - self.merged_loss
     }
 
-    /// What averaging with older ones costs: mean_i L(M_i) - L(latest).
+    /// Cost of including older checkpoints: mean_i L(M_i) - L(latest).
     pub fn lag(&self) -> f64 {
         self.mean_loss - self.latest_loss
     }
 
-    /// L(latest) - L(mean), which is the first minus the second.
+    /// L(latest) - L(mean): noise reduction minus lag.
     pub fn gain(&self) -> f64 {
         self.noise_reduction() - self.lag()
     }
@@ -49,18 +49,18 @@ pub struct Quadratic {
     pub gradient: [f64; 2],
     /// H_xx, H_xy, H_yy.
     pub hessian: [f64; 3],
-    /// Share of the variance that the fit explains.
+    /// Share of variance that the fit explains.
     pub r2: f64,
 }
 
 impl Quadratic {
-    /// Least squares over the finite values of a field; `None` with fewer than six, or where they do not determine it.
+    /// Least-squares fit to the finite values of a field; `None` with fewer than six, or if they do not determine it.
     pub fn fit(field: &Field) -> Option<Self> {
         let mut points = Vec::new();
         for (y, row) in field.ys.iter().zip(&field.values) {
             points.extend(field.xs.iter().zip(row).filter(|(_, v)| v.is_finite()).map(|(x, v)| (*x, *y, *v)));
         }
-        // In units of the plane's size, so that the equations are well scaled.
+        // Scaled by the plane's size, so that the equations are well conditioned.
         let size = points.iter().fold(0.0f64, |m, p| m.max(p.0.abs()).max(p.1.abs()));
         if points.len() < 6 || size <= 0.0 {
             return None;
@@ -90,7 +90,7 @@ impl Quadratic {
         })
     }
 
-    /// Its value.
+    /// Value at a point.
     pub fn at(&self, (x, y): (f64, f64)) -> f64 {
         self.constant + self.gradient[0] * x + self.gradient[1] * y + 0.5 * self.form((x, y), (x, y))
     }
@@ -101,14 +101,14 @@ impl Quadratic {
         p.0 * (a * q.0 + b * q.1) + p.1 * (b * q.0 + c * q.1)
     }
 
-    /// The two curvatures, smaller first: eigenvalues of H.
+    /// The two eigenvalues of H, smaller first.
     pub fn curvatures(&self) -> [f64; 2] {
         let [a, b, c] = self.hessian;
         let (middle, half) = ((a + c) / 2.0, ((a - c) / 2.0).hypot(b));
         [middle - half, middle + half]
     }
 
-    /// Where it is lowest; `None` where it curves downward somewhere.
+    /// The minimum; `None` if a curvature is not positive.
     pub fn minimum(&self) -> Option<(f64, f64)> {
         let [a, b, c] = self.hessian;
         let determinant = a * c - b * b;
@@ -129,8 +129,8 @@ impl Quadratic {
         sum / (2.0 * k * k)
     }
 
-    /// Both sides of the paper's condition (15), sum_(i != j) d_i^T H d_j < (k - 1) sum_i d_i^T H d_i, with d from the fit's lowest point;
-    /// `None` where it has none.
+    /// Both sides of the paper's condition (15), sum_(i != j) d_i^T H d_j < (k - 1) sum_i d_i^T H d_i, with d relative to the fit's
+    /// minimum; `None` if it has none.
     pub fn condition_15(&self, points: &[(f64, f64)]) -> Option<(f64, f64)> {
         let (x, y) = self.minimum()?;
         let d: Vec<(f64, f64)> = points.iter().map(|p| (p.0 - x, p.1 - y)).collect();
@@ -140,7 +140,7 @@ impl Quadratic {
     }
 }
 
-/// Gauss with pivots; `None` where the equations do not determine the unknowns.
+/// Gaussian elimination with pivoting; `None` if the system is singular.
 fn solve(mut m: [[f64; 7]; 6]) -> Option<[f64; 6]> {
     for k in 0..6 {
         let pivot = (k..6).max_by(|a, b| m[*a][k].abs().total_cmp(&m[*b][k].abs()))?;
@@ -175,7 +175,7 @@ mod tests {
     }
 
     proptest! {
-        /// On a quadratic loss the measured decomposition is the curvature's, by brute force over all pairs, and gain = reduction - lag.
+        /// On a quadratic loss the measured decomposition equals the curvature's, by brute force over all pairs; gain = reduction - lag.
         #[test]
         fn a_quadratic_explains_itself(
             h in (0.1f64..2.0, -0.3f64..0.3, 0.1f64..2.0),
@@ -208,7 +208,7 @@ mod tests {
                 }
                 let (left, right) = fit.condition_15(&points).unwrap();
                 prop_assert!((left - cross).abs() < 1e-4 && (right - (k - 1.0) * own).abs() < 1e-4);
-                // (15) is Jensen's gap being above 0.
+                // (15) is equivalent to a positive Jensen's gap.
                 prop_assert!((right - left - 2.0 * k * k * fit.noise_reduction(&points)).abs() < 1e-4);
             }
         }

@@ -1,4 +1,4 @@
-//! Layer 4: the loss on the plane through three checkpoints, and what merging does there (PMA, arXiv 2505.12082, section 4.6 and its figure 8).
+//! Layer 4: the loss on the plane through three checkpoints, and the effect of merging (PMA, arXiv 2505.12082, Section 4.6 and Figure 8).
 
 mod curvature;
 mod plane;

@@ -1,22 +1,22 @@
-//! A plane in the space of weights. Its points are averages of three checkpoints (weights that sum to 1), so that no direction needs
-//! memory of its own and the checkpoints themselves are exact.
+//! A plane in weight space. Its points are averages of three checkpoints (weights that sum to 1), so that directions need no memory and
+//! the checkpoints are represented exactly.
 
 use anyhow::{Result, ensure};
 
-/// Checkpoints nearer to a line than this share of their distance span no plane: f32 holds no more.
+/// Checkpoints closer to a line than this share of their distance do not define a plane in f32 precision.
 const FLAT: f64 = 1e-5;
 
-/// The plane through three checkpoints A, B, C. A lies at (0, 0), C at (|C - A|, 0), B above: lengths are Euclidean distances between
-/// all weights.
+/// The plane through three checkpoints A, B, C. A is at (0, 0), C at (|C - A|, 0), B above that line; lengths are Euclidean distances
+/// between all weights.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub struct Plane {
     /// |C - A|
     length: f64,
-    /// B's place.
+    /// Position of B.
     b: (f64, f64),
 }
 
-/// Part of a plane: what is drawn.
+/// The drawn part of a plane.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub struct Frame {
     /// Left and right end.
@@ -30,10 +30,10 @@ fn dot(n: usize, f: impl Fn(usize) -> (f64, f64)) -> f64 {
 }
 
 impl Plane {
-    /// From three sets of weights of one length.
+    /// The plane through three weight vectors of equal length.
     ///
     /// # Errors
-    /// Sets of different length, two that are the same, or three on a line.
+    /// Vectors of different length, two that are equal, or three on a line.
     pub fn through(a: &[f32], b: &[f32], c: &[f32]) -> Result<Self> {
         ensure!(a.len() == b.len() && a.len() == c.len(), "the checkpoints are of different shapes");
         let n = a.len();
@@ -44,7 +44,7 @@ impl Plane {
             "the first and the last checkpoint hold the same weights: they span no plane; name three that differ"
         );
         let along = dot(n, |i| (from_a(b, i), from_a(c, i))) / length;
-        // The rest is summed by itself: |B - A|^2 - along^2 would lose its digits.
+        // Summed separately: |B - A|^2 - along^2 would lose digits.
         let rest = |i: usize| from_a(b, i) - along / length * from_a(c, i);
         let height = dot(n, |i| (rest(i), rest(i))).sqrt();
         ensure!(
@@ -55,28 +55,28 @@ impl Plane {
         Ok(Self { length, b: (along, height) })
     }
 
-    /// Where A, B and C lie.
+    /// Positions of A, B and C.
     pub fn corners(&self) -> [(f64, f64); 3] {
         [(0.0, 0.0), self.b, (self.length, 0.0)]
     }
 
-    /// How much A, B and C weigh in the point at (x, y); the weights sum to 1.
+    /// Weights of A, B and C at the point (x, y); they sum to 1.
     pub fn weights(&self, x: f64, y: f64) -> [f64; 3] {
         let b = y / self.b.1;
         let c = (x - b * self.b.0) / self.length;
         [1.0 - b - c, b, c]
     }
 
-    /// The point of the plane nearest to `p`, and p's distance from it.
+    /// The point of the plane nearest to `p`, and p's distance from the plane.
     ///
     /// # Errors
-    /// Another length.
+    /// A vector of another length.
     pub fn project(&self, [a, b, c]: [&[f32]; 3], p: &[f32]) -> Result<((f64, f64), f64)> {
         ensure!(p.len() == a.len(), "it is of another shape than the checkpoints");
         let n = a.len();
         let from_a = |v: &[f32], i: usize| f64::from(v[i]) - f64::from(a[i]);
         let x = dot(n, |i| (from_a(p, i), from_a(c, i))) / self.length;
-        // The second direction is what B adds to the first one.
+        // The second direction is the part of B orthogonal to the first.
         let across = |i: usize| (from_a(b, i) - self.b.0 / self.length * from_a(c, i)) / self.b.1;
         let y = dot(n, |i| (from_a(p, i), across(i)));
         let rest = |i: usize| from_a(p, i) - x / self.length * from_a(c, i) - y * across(i);
@@ -85,7 +85,7 @@ impl Plane {
 }
 
 impl Frame {
-    /// All of these points, and a margin on each side: a share of the larger extent.
+    /// A frame around these points with a margin on each side: a share of the larger extent.
     pub fn around(points: &[(f64, f64)], margin: f64) -> Self {
         let ends = |values: &dyn Fn(&(f64, f64)) -> f64| {
             points.iter().map(values).fold((f64::INFINITY, f64::NEG_INFINITY), |(lo, hi), v| (lo.min(v), hi.max(v)))
@@ -95,7 +95,7 @@ impl Frame {
         Self { x: (x.0 - by, x.1 + by), y: (y.0 - by, y.1 + by) }
     }
 
-    /// `n` places along each axis, ends included.
+    /// `n` positions along each axis, ends included.
     pub fn axes(&self, n: usize) -> [Vec<f64>; 2] {
         [self.x, self.y].map(|(lo, hi)| (0..n).map(|i| lo + (hi - lo) * i as f64 / (n - 1).max(1) as f64).collect())
     }
@@ -112,7 +112,7 @@ mod tests {
     }
 
     proptest! {
-        /// Distances on the plane are distances between weights; a point of the plane projects to itself, and one beside it to its foot.
+        /// Distances on the plane equal distances between weights; a point of the plane projects to itself, others to their nearest point.
         #[test]
         fn the_plane_keeps_distances(
             weights in prop::collection::vec((-1.0f32..1.0, -1.0f32..1.0, -1.0f32..1.0), 8..40),

@@ -1,4 +1,4 @@
-//! An adapter (LoRA) folded into its base model: a model folder like any other.
+//! Fold an adapter (LoRA) into its base model; the result is an ordinary model folder.
 
 use super::folder::{COPIED, MAX_COPIED, Target, dtype_name, make_parents, set_dtype, unmake};
 use super::numbers::encode;
@@ -12,21 +12,21 @@ use anyhow::{Context, Result, ensure};
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 
-/// An adapter and its base model, checked; see the module.
+/// An adapter and its base model, opened and checked.
 pub struct Fold {
     files: WeightFiles,
-    /// The adapter's folder, and its base model's.
+    /// The adapter's folder and the base model's folder.
     folders: [PathBuf; 2],
-    /// (name, type, shape), in order of names.
+    /// (name, type, shape), ordered by name.
     tensors: Vec<(String, Dtype, Vec<usize>)>,
 }
 
 impl Fold {
-    /// Open an adapter beside the base model that it names, or beside `base`. Weights keep the types of the base model, or are written as
+    /// Open an adapter together with the base model that it names, or with `base`. Weights keep the base model's types, or are written as
     /// `dtype`.
     ///
     /// # Errors
-    /// No adapter, no base model, or two that do not belong together.
+    /// No adapter, no base model, or an adapter that does not match the base model.
     pub fn open(adapter: &Path, base: Option<&Path>, dtype: Option<Dtype>) -> Result<Self> {
         let adapter = match base {
             Some(base) => AdapterFolder::open_beside(adapter, base)?,
@@ -58,16 +58,16 @@ impl Fold {
         &self.folders[1]
     }
 
-    /// Bytes of weights that will be written.
+    /// Bytes of weights to write.
     pub fn bytes(&self) -> u64 {
         self.tensors.iter().map(|(_, dtype, shape)| dtype.bytes() * shape.iter().product::<usize>() as u64).sum()
     }
 
-    /// Write the folder. `progress` gets the bytes of weights written so far; an error that it returns ends the work. Nothing is left behind
-    /// after an error.
+    /// Write the folder. `progress` receives the bytes of weights written so far; an error that it returns aborts the write. After an error
+    /// no files are left.
     ///
     /// # Errors
-    /// Files that cannot be read, a number that does not fit the type, a disk that fails, or what `progress` returns.
+    /// Unreadable files, a number that the type cannot represent, a disk error, or an error from `progress`.
     pub fn save(&self, vfs: &dyn Vfs, target: &Target, progress: &mut dyn FnMut(u64) -> Result<()>) -> Result<Manifest> {
         let (parent, name) = target.place();
         let metadata = BTreeMap::from([("lehr.folded".to_owned(), self.folders[0].display().to_string())]);
@@ -117,7 +117,7 @@ impl Fold {
         Ok(())
     }
 
-    /// Configuration and tokenizer: the adapter's where it has them, else the base model's.
+    /// Configuration and tokenizer files: the adapter's where present, otherwise the base model's.
     fn small_files(&self) -> Result<Vec<(String, Vec<u8>)>> {
         let find = |name: &str| -> Result<Option<Vec<u8>>> {
             let from = adapter::holder(&self.folders[1], name)?;

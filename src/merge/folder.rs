@@ -1,4 +1,4 @@
-//! The result as a Hugging Face folder: weights with the recipe in their metadata, configuration and tokenizer of the newest folder,
+//! The merge result as a Hugging Face folder: weights with the recipe in their metadata, configuration and tokenizer of the newest folder,
 //! `merge.json`, and a model card.
 
 use super::stream::Merge;
@@ -13,11 +13,11 @@ use serde_json::Value;
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 
-/// The file that holds the recipe.
+/// Name of the recipe file.
 pub const RECIPE: &str = "merge.json";
-/// The key under which it stands in the weights' metadata.
+/// Key of the recipe in the weights' metadata.
 pub const METADATA_KEY: &str = "lehr.merge";
-/// Files of a model folder that belong to its tokenizer and its use: taken from the newest folder as they are, where they are there.
+/// Tokenizer and generation files of a model folder: copied unchanged from the newest folder where they exist.
 pub const COPIED: &[&str] = &[
     "generation_config.json",
     "tokenizer.json",
@@ -30,44 +30,44 @@ pub const COPIED: &[&str] = &[
     "merges.txt",
     "vocab.txt",
 ];
-/// The largest file that is copied.
+/// Maximum size of a copied file, in bytes.
 pub(super) const MAX_COPIED: u64 = 64 << 20;
 
-/// One merged checkpoint.
+/// A merged checkpoint.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct Part {
-    /// Its folder, as it was named.
+    /// Its folder, as given.
     pub folder: String,
-    /// Updates made, if it says so.
+    /// Number of updates, if known.
     pub step: Option<u64>,
-    /// Its share; shares sum to 1.
+    /// Its weight; weights sum to 1.
     pub weight: f64,
     /// SHA-256 of its `model.safetensors`, if it has a manifest.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub sha256: Option<String>,
 }
 
-/// What was merged and how: enough to do it again.
+/// What was merged and how; enough to reproduce the merge.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct Recipe {
     /// `sma`, `ema`, ...
     pub method: String,
-    /// Of `ema` and `ema-normalized`.
+    /// For `ema` and `ema-normalized`.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub alpha: Option<f64>,
-    /// Of `wsm`.
+    /// For `wsm`.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub decay: Option<String>,
-    /// The run, if one was named.
+    /// The run, if given.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub run: Option<String>,
-    /// Updates from one checkpoint to the next, if a run was named.
+    /// Updates between checkpoints, if a run was given.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub every_steps: Option<u64>,
-    /// Training tokens of one update, if a run was named.
+    /// Training tokens of one update, if a run was given.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub tokens_per_step: Option<u64>,
-    /// How far the merged weights lag behind the newest checkpoint on average, in updates, if steps are known.
+    /// Mean lag of the merged weights behind the newest checkpoint, in updates, if steps are known.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub mean_age_steps: Option<f64>,
     /// The same in training tokens.
@@ -75,14 +75,14 @@ pub struct Recipe {
     pub mean_age_tokens: Option<f64>,
     /// 1 / sum of squared weights.
     pub effective_count: f64,
-    /// By step, then by folder.
+    /// Ordered by step, then by folder.
     pub checkpoints: Vec<Part>,
     /// lehr's version.
     pub lehr: String,
 }
 
 impl Recipe {
-    /// Of a merge that is about to be made.
+    /// The recipe of a merge, before it is made.
     pub fn new(merge: &Merge, rule: &MergeRule, window: Option<&Window>) -> Self {
         let weights = merge.weights();
         let part = |(folder, weight): (&super::Folder, &f64)| Part {
@@ -120,13 +120,13 @@ impl Recipe {
         }
     }
 
-    /// The method with its parameter: `ema 0.2`.
+    /// The method with its parameter, such as `ema 0.2`.
     pub fn rule(&self) -> String {
         let parameter = self.alpha.map(|a| format!(" {a}")).or(self.decay.as_ref().map(|d| format!(" {d}")));
         format!("{}{}", self.method, parameter.unwrap_or_default())
     }
 
-    /// The lag in words, and the effective count.
+    /// The lag and the effective count as text.
     pub fn figures(&self) -> String {
         let age = match (self.mean_age_steps, self.mean_age_tokens) {
             (Some(steps), Some(tokens)) => format!("mean age {} updates ({} tokens), ", figure(steps), figure(tokens)),
@@ -137,13 +137,13 @@ impl Recipe {
     }
 }
 
-/// At most one digit behind the point.
+/// At most one digit after the decimal point.
 fn figure(x: f64) -> String {
     let x = (x * 10.0).round() / 10.0;
     format!("{x}")
 }
 
-/// Where the result goes.
+/// Where the result is written.
 #[derive(Debug)]
 pub struct Target {
     parent: PathBuf,
@@ -151,7 +151,7 @@ pub struct Target {
 }
 
 impl Target {
-    /// Refuse a place where nothing can be written, before any work. Writes nothing.
+    /// Refuse an unusable destination before any work. Writes nothing.
     ///
     /// # Errors
     /// A path without a name, a file, or a folder that is not empty.
@@ -175,14 +175,14 @@ impl Target {
         Ok(Self { parent: parent.to_owned(), name: name.to_owned() })
     }
 
-    /// (the folder above, the new folder's name)
+    /// (parent folder, name of the new folder)
     pub(super) fn place(&self) -> (&Path, &str) {
         (&self.parent, &self.name)
     }
 }
 
 impl Inputs {
-    /// Write averaged tensors as `dtype`, whatever the folders store.
+    /// Write averaged tensors as `dtype`, whatever type the folders store.
     pub fn write_as(&mut self, dtype: Dtype) {
         for tensor in self.tensors.iter_mut().filter(|t| t.treatment == Treatment::Average) {
             tensor.dtype = dtype;
@@ -192,11 +192,11 @@ impl Inputs {
 }
 
 impl Merge<'_> {
-    /// Write the result as a Hugging Face folder with a manifest. `progress` gets the bytes of weights written so far; an error that it
-    /// returns ends the work. Nothing is left behind after an error.
+    /// Write the result as a Hugging Face folder with a manifest. `progress` receives the bytes of weights written so far; an error that it
+    /// returns aborts the write. After an error no files are left.
     ///
     /// # Errors
-    /// A folder that cannot be read or holds a number that is not finite, a disk that fails, or what `progress` returns.
+    /// A folder that cannot be read or holds a number that is not finite, a disk error, or an error from `progress`.
     pub fn save(&self, vfs: &dyn Vfs, target: &Target, recipe: &Recipe, progress: &mut Progress<'_>) -> Result<Manifest> {
         let tensors: Vec<(&str, Dtype, &[usize])> =
             self.inputs().tensors.iter().map(|t| (t.name.as_str(), t.dtype, t.shape.as_slice())).collect();
@@ -214,7 +214,7 @@ impl Merge<'_> {
             bytes: bytes_of_tensors + header.len() as u64 + files.iter().map(|(_, content)| content.len() as u64).sum::<u64>(),
             existing: Existing::Refuse,
         };
-        // An input that cannot be used is no fault of the output's disk and is told as it is.
+        // An unusable input is not an error of the output disk and is reported as it is.
         let mut refused = None;
         let saved = save(vfs, place, &self.origin(), |out| {
             out.file("model.safetensors", |file| {
@@ -269,14 +269,14 @@ impl Merge<'_> {
         Ok(files)
     }
 
-    /// The type of all averaged tensors, if they have one.
+    /// The common type of all averaged tensors, if there is one.
     fn dtype(&self) -> Option<Dtype> {
         let mut averaged = self.inputs().tensors.iter().filter(|t| t.treatment == Treatment::Average).map(|t| t.dtype);
         let first = averaged.next()?;
         averaged.all(|d| d == first).then_some(first)
     }
 
-    /// The newest's `config.json`; its `dtype` corrected where the result is stored otherwise.
+    /// The newest `config.json`, with `dtype` corrected where the result has another type.
     fn config(&self, text: &[u8]) -> Result<Vec<u8>> {
         set_dtype(text, self.dtype().and_then(dtype_name))
     }
@@ -305,7 +305,7 @@ impl Merge<'_> {
     }
 }
 
-/// What PyTorch calls a type of weights.
+/// PyTorch's name for a type of weights.
 pub(super) fn dtype_name(dtype: Dtype) -> Option<&'static str> {
     match dtype {
         Dtype::F32 => Some("float32"),
@@ -315,7 +315,7 @@ pub(super) fn dtype_name(dtype: Dtype) -> Option<&'static str> {
     }
 }
 
-/// The text of a `config.json` with another type of weights where it names one.
+/// The text of a `config.json` with its type of weights replaced where it names one.
 pub(super) fn set_dtype(text: &[u8], name: Option<&str>) -> Result<Vec<u8>> {
     let Some(name) = name else { return Ok(text.to_vec()) };
     let mut config: Value = serde_json::from_slice(text.strip_prefix(b"\xef\xbb\xbf").unwrap_or(text))?;
@@ -332,7 +332,7 @@ pub(super) fn set_dtype(text: &[u8], name: Option<&str>) -> Result<Vec<u8>> {
     Ok(text)
 }
 
-/// Make a folder and those above it; those that were made are added to `made`, outermost first.
+/// Create a folder and its parents; created folders are added to `made`, outermost first.
 pub(super) fn make_parents(vfs: &dyn Vfs, folder: &Path, made: &mut Vec<PathBuf>) -> Result<()> {
     if folder.as_os_str().is_empty() || vfs.kind(folder).with_context(|| shown(folder))?.is_some() {
         return Ok(());
@@ -343,7 +343,7 @@ pub(super) fn make_parents(vfs: &dyn Vfs, folder: &Path, made: &mut Vec<PathBuf>
     Ok(())
 }
 
-/// Remove them again; what others have filled meanwhile stays.
+/// Remove created folders; those that are no longer empty stay.
 pub(super) fn unmake(vfs: &dyn Vfs, made: &[PathBuf]) {
     for folder in made.iter().rev() {
         let _ = vfs.remove_dir(folder);

@@ -1,4 +1,4 @@
-//! The folders of a merge, opened with suspicion: sound, of one model, of one vocabulary.
+//! The input folders of a merge, checked when opened: valid, of one model, with one vocabulary.
 
 use super::numbers::{mergeable, widest};
 use super::parallel::parallel;
@@ -15,38 +15,38 @@ use serde_json::{Map, Value};
 use sha2::{Digest, Sha256};
 use std::path::{Path, PathBuf};
 
-/// The largest `tokenizer.json`.
+/// Maximum size of `tokenizer.json`, in bytes.
 const MAX_TOKENIZER: u64 = 64 << 20;
-/// Bytes at the start of each tensor that tell two folders apart.
+/// Bytes at the start of each tensor that enter the fingerprint of a folder.
 const FINGERPRINT_BYTES: u64 = 4096;
-/// Fields of `config.json` that say nothing about the model's arithmetic.
+/// Fields of `config.json` that do not affect the model's arithmetic.
 const FREE_FIELDS: &[&str] =
     &["_name_or_path", "transformers_version", "dtype", "torch_dtype", "use_cache", "initializer_range", "auto_map"];
 
-/// What is checked of a checkpoint of lehr's before it is read. Folders without a manifest have neither.
+/// How a checkpoint with a manifest is verified before it is read. Folders without a manifest are not verified.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Check {
-    /// The hash of every file but the optimizer's.
+    /// The hash of every file except the optimizer's.
     Hashes,
-    /// The sizes: for folders whose hashes this process has checked before.
+    /// File sizes only: for folders whose hashes this process has already verified.
     Sizes,
 }
 
-/// One folder.
+/// An input folder.
 #[derive(Debug)]
 pub struct Folder {
-    /// Where it is.
+    /// Its path.
     pub dir: PathBuf,
-    /// What it says of itself, if lehr wrote it.
+    /// Its manifest, if lehr wrote it.
     pub manifest: Option<Manifest>,
     /// Its weights.
     pub weights: WeightFiles,
-    /// Stands for its content where an order is needed that no name decides.
+    /// A hash of its content, used for ordering where names do not decide.
     pub(super) fingerprint: [u8; 32],
 }
 
 impl Folder {
-    /// Updates made: from the manifest, else from a name such as `step-00000500` or `checkpoint-500`.
+    /// Number of updates: from the manifest, otherwise from a name such as `step-00000500` or `checkpoint-500`.
     pub fn step(&self) -> Option<u64> {
         let by_name = || {
             let name = self.dir.file_name()?.to_str()?;
@@ -56,39 +56,39 @@ impl Folder {
     }
 }
 
-/// What becomes of a tensor.
+/// How a tensor is merged.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Treatment {
-    /// Numbers to be averaged.
+    /// Floating-point numbers: averaged.
     Average,
-    /// Whole numbers or truth values: copied, and refused if the folders differ.
+    /// Integers or booleans: copied, and refused if the folders differ.
     Same,
-    /// A table that follows from the configuration (`rotary_emb.inv_freq`): the newest's.
+    /// A table that follows from the configuration (`rotary_emb.inv_freq`): copied from the newest folder.
     Newest,
 }
 
-/// One tensor of the result.
+/// A tensor of the result.
 #[derive(Clone, Debug)]
 pub struct MergedTensor {
-    /// Hugging Face's name.
+    /// Its Hugging Face name.
     pub name: String,
-    /// Its sizes.
+    /// Its shape.
     pub shape: Vec<usize>,
-    /// How it is written: as in all folders, F32 where they differ.
+    /// Type in which it is written: the folders' type, or F32 where they differ.
     pub dtype: Dtype,
-    /// What becomes of it.
+    /// How it is merged.
     pub treatment: Treatment,
-    /// For each folder the file and the place in it; the newest only for [`Treatment::Newest`].
+    /// File and location in each folder; only the newest folder's for [`Treatment::Newest`].
     pub(super) places: Vec<(usize, TensorInfo)>,
 }
 
 impl MergedTensor {
-    /// How many numbers it holds.
+    /// Number of elements.
     pub fn len(&self) -> usize {
         self.shape.iter().product()
     }
 
-    /// True for a tensor with a size of 0.
+    /// Whether a dimension is 0.
     pub fn is_empty(&self) -> bool {
         self.len() == 0
     }
@@ -99,14 +99,14 @@ impl MergedTensor {
 pub struct Inputs {
     /// Oldest first.
     pub folders: Vec<Folder>,
-    /// In the order in which they are written: as in the newest folder's files, wider numbers first.
+    /// In the order in which they are written: as in the newest folder's files, wider types first.
     pub tensors: Vec<MergedTensor>,
-    /// What was odd but harmless, one line each.
+    /// Harmless irregularities, one line each.
     pub notes: Vec<String>,
 }
 
 impl Inputs {
-    /// Open the folders, oldest first, and check that they are sound and of one model.
+    /// Open the folders, oldest first, and check that they are valid and hold the same model.
     ///
     /// # Errors
     /// One line that names the folder, and file, tensor or field: a damaged or truncated file, another shape, vocabulary or configuration,
@@ -124,7 +124,7 @@ impl Inputs {
         Ok(inputs)
     }
 
-    /// The newest folder: its configuration and tokenizer are the result's.
+    /// The newest folder, whose configuration and tokenizer the result gets.
     pub fn newest(&self) -> &Folder {
         &self.folders[self.folders.len() - 1]
     }
@@ -134,11 +134,11 @@ impl Inputs {
         self.tensors.iter().flat_map(|t| &t.places).map(|(_, info)| info.range.1 - info.range.0).sum()
     }
 
-    /// Decide what becomes of each tensor.
+    /// Decide how each tensor is merged.
     fn lay_out(&mut self, tied: bool) -> Result<()> {
         let newest = self.newest();
         let mut dropped = Vec::new();
-        // With tied embeddings the head is a second copy, which some versions of transformers write and others leave out.
+        // With tied embeddings the head is a second copy, which some versions of transformers write and others omit.
         let head_in_some = self.folders.iter().any(|f| f.weights.locate(HEAD).is_none());
         let ignorable = |name: &str| is_table(name) || (tied && head_in_some && name == HEAD);
         for folder in &self.folders {
@@ -245,7 +245,7 @@ fn agree_on_model(vfs: &dyn Vfs, folders: &[Folder]) -> Result<bool> {
         let text = read(folder)?;
         let found = fields(&folder.dir, &text)?;
         let difference = match (&shape, hf_config::parse(&text).ok()) {
-            // The same shape may be written in the dialects of several versions of transformers.
+            // Versions of transformers write the same shape differently.
             (Some(a), Some(b)) => {
                 difference(&object(&serde_json::to_value(&a.model)?), &object(&serde_json::to_value(&b.model)?))
             }
@@ -276,7 +276,7 @@ fn object(value: &Value) -> Map<String, Value> {
     value.as_object().cloned().unwrap_or_default()
 }
 
-/// The first field that differs: its name, the value wanted and the value found. Absent is null.
+/// The first field that differs: its name, the expected value and the value found. A missing field counts as null.
 fn difference(wanted: &Map<String, Value>, found: &Map<String, Value>) -> Option<(String, Value, Value)> {
     let mut names: Vec<&String> = wanted.keys().chain(found.keys()).collect();
     names.sort();
@@ -285,7 +285,7 @@ fn difference(wanted: &Map<String, Value>, found: &Map<String, Value>) -> Option
     names.map(|name| (name.clone(), get(wanted, name), get(found, name))).find(|(_, want, have)| want != have)
 }
 
-/// Refuse tokenizers that differ, as far as there are any.
+/// Refuse tokenizers that differ, where they exist.
 fn agree_on_vocabulary(vfs: &dyn Vfs, folders: &[Folder]) -> Result<()> {
     let read = |folder: &Folder, name: &str| -> Result<Option<Vec<u8>>> {
         let path = folder.dir.join(name);
@@ -302,7 +302,7 @@ fn agree_on_vocabulary(vfs: &dyn Vfs, folders: &[Folder]) -> Result<()> {
             if found == wanted {
                 continue;
             }
-            // Two spellings of the same rules: merges as strings or as pairs, defaults left out.
+            // Two notations of the same rules: merges as strings or as pairs, defaults omitted.
             let why = match (rules(&wanted), rules(&found)) {
                 (Some(a), Some(b)) if a == b => continue,
                 (Some(a), Some(b)) => first_token(&a, &b),
@@ -314,7 +314,7 @@ fn agree_on_vocabulary(vfs: &dyn Vfs, folders: &[Folder]) -> Result<()> {
     Ok(())
 }
 
-/// What a `tokenizer.json` does, without what somebody's batch job left in it; one that the library cannot use as it is written.
+/// The rules of a `tokenizer.json`, without leftovers of batched calls; `None` if the library cannot parse it.
 fn rules(text: &[u8]) -> Option<Map<String, Value>> {
     let as_written = || serde_json::from_slice(text).ok();
     let mut rules = Tokenizer::rules_of(text).ok().map(|rules| object(&rules)).or_else(as_written)?;
@@ -322,7 +322,7 @@ fn rules(text: &[u8]) -> Option<Map<String, Value>> {
     Some(rules)
 }
 
-/// The first token with two ids, in words.
+/// The first token whose id differs, as text.
 fn first_token(wanted: &Map<String, Value>, found: &Map<String, Value>) -> String {
     let vocabulary = |rules: &Map<String, Value>| rules.get("model").map(|m| object(&m["vocab"])).unwrap_or_default();
     match difference(&vocabulary(wanted), &vocabulary(found)) {

@@ -1,27 +1,27 @@
-//! The arithmetic of a merge: numbers of a file into f64 sums, sums into numbers of a file.
+//! The arithmetic of a merge: stored numbers are summed in f64, and sums are converted to stored numbers.
 //!
-//! A result is sum(w x) / sum(w) in f64, then rounded to f32 and from there, if the file has F16 or BF16, once more, each to the nearest,
-//! ties to even; as PyTorch's conversion from f64 does. The way through f32 is wanted: the mean of bf16 numbers often lies exactly
-//! between two, and f64's rounding error in 1/N must not decide there.
+//! A result is sum(w x) / sum(w) in f64, rounded to f32 and then, for F16 or BF16, rounded again, each time to nearest, ties to even, as
+//! PyTorch's conversion from f64 does. The intermediate f32 is intended: the mean of bf16 numbers often lies exactly between two of
+//! them, and f64's rounding error in 1/N must not decide there.
 
 use crate::model::safetensors_file::Dtype;
 use half::slice::HalfFloatSliceExt;
 use half::{bf16, f16};
 
-/// How many numbers are taken at once where there is no direct way: they stay in the nearest cache.
+/// Numbers converted at once where no direct conversion exists; they fit into the L1 cache.
 const BLOCK: usize = 2048;
 
-/// Whether numbers stored so can be merged.
+/// Whether numbers of this type can be merged.
 pub fn mergeable(dtype: Dtype) -> bool {
     matches!(dtype, Dtype::F32 | Dtype::F16 | Dtype::BF16)
 }
 
-/// What the numbers of two files become together: the one type, or F32 where they differ.
+/// Result type for numbers of two files: the common type, or F32 where they differ.
 pub fn widest(a: Dtype, b: Dtype) -> Dtype {
     if a == b { a } else { Dtype::F32 }
 }
 
-/// acc = weight x where `first`, else acc += weight x; x from little-endian `bytes`. `bytes` holds as many numbers as `acc`.
+/// acc = weight x if `first`, otherwise acc += weight x; x is read from little-endian `bytes`, which hold as many numbers as `acc`.
 pub fn accumulate(dtype: Dtype, bytes: &[u8], weight: f64, first: bool, acc: &mut [f64]) {
     match dtype {
         Dtype::F32 => add(bytes.as_chunks().0, |b| f32::from_le_bytes(*b), weight, first, acc),
@@ -44,7 +44,7 @@ fn bf16_to_f32(bytes: &[u8; 2]) -> f32 {
 
 #[inline(always)]
 fn add<T>(xs: &[T], float: impl Fn(&T) -> f32, weight: f64, first: bool, acc: &mut [f64]) {
-    // With a first assignment instead of a sum from zero, -0 stays -0.
+    // The first value is assigned, not added to zero, so that -0 stays -0.
     if first {
         acc.iter_mut().zip(xs).for_each(|(a, x)| *a = weight * f64::from(float(x)));
     } else {
@@ -66,7 +66,7 @@ pub fn first_not_finite(dtype: Dtype, bytes: &[u8]) -> Option<(usize, f32)> {
 
 /// acc / total as f32 into `out`.
 pub fn divide(acc: &[f64], total: f64, out: &mut [f32]) {
-    // x / 1 is x; the loop without a division is the faster one.
+    // x / 1 is x; the loop without a division is faster.
     if total == 1.0 {
         out.iter_mut().zip(acc).for_each(|(o, a)| *o = *a as f32);
     } else {
@@ -74,8 +74,8 @@ pub fn divide(acc: &[f64], total: f64, out: &mut [f32]) {
     }
 }
 
-/// Numbers as little-endian bytes of `dtype`, appended to `out`. False if one of them is not finite there, which a number that was finite
-/// as f32 may be as F16 (beyond 65504) or BF16.
+/// Append numbers to `out` as little-endian bytes of `dtype`. False if one of them is not finite in that type: a finite f32 may overflow
+/// F16 (beyond 65504) or BF16.
 pub fn encode(dtype: Dtype, numbers: &[f32], out: &mut Vec<u8>) -> bool {
     let finite = |bits: u32, exponent: u32| bits & exponent != exponent;
     match dtype {
@@ -105,7 +105,7 @@ mod tests {
     use super::*;
     use proptest::prelude::*;
 
-    /// The value of a half float, from its fields: the definition in IEEE 754 and of bfloat16.
+    /// The value of a half-precision number from its fields, as IEEE 754 and bfloat16 define it.
     fn value(dtype: Dtype, bits: u16) -> f64 {
         let (exponent_bits, bias) = if dtype == Dtype::F16 { (5, 15) } else { (8, 127) };
         let mantissa_bits = 15 - exponent_bits;
@@ -118,7 +118,7 @@ mod tests {
         }
     }
 
-    /// The nearest number of `dtype` among all that are finite, ties to the one whose last bit is 0.
+    /// The nearest finite number of `dtype`, ties to even.
     fn nearest(dtype: Dtype, x: f64) -> u16 {
         let sign = if x.is_sign_negative() { 0x8000 } else { 0 };
         let most = if dtype == Dtype::F16 { 0x7bff } else { 0x7f7f };

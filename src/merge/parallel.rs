@@ -1,19 +1,19 @@
-//! Work on several threads whose results come in order.
+//! Parallel work with results in order.
 
 use anyhow::{Context, Result, bail};
 use std::collections::BTreeMap;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Condvar, Mutex, MutexGuard};
 
-/// Threads for work that the processor or the disk limits.
+/// Number of threads for work bound by the processor or the disk.
 pub fn default_threads() -> usize {
     std::thread::available_parallelism().map_or(1, std::num::NonZero::get).min(64)
 }
 
-/// `job(0)`, `job(1)`, ... `job(count - 1)` on several threads.
+/// Run `job(0)`, `job(1)`, ... `job(count - 1)` on several threads.
 ///
 /// # Errors
-/// That of the lowest number that failed.
+/// The error of the failed job with the lowest number.
 pub fn parallel<T: Send>(count: usize, job: impl Fn(usize) -> Result<T> + Sync) -> Result<Vec<T>> {
     let threads = default_threads().min(count);
     if threads <= 1 {
@@ -43,13 +43,13 @@ fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
     mutex.lock().unwrap_or_else(|poisoned| poisoned.into_inner())
 }
 
-/// A buffer of bytes, or why it could not be filled.
+/// A filled buffer, or the error.
 type Filled = Result<Vec<u8>>;
 
 struct State {
-    /// The next job to be taken.
+    /// The next job to hand out.
     next: usize,
-    /// Jobs whose bytes have been given on.
+    /// Jobs whose bytes have been passed on.
     given: usize,
     ready: BTreeMap<usize, Filled>,
     spare: Vec<Vec<u8>>,
@@ -57,7 +57,7 @@ struct State {
     stop: bool,
 }
 
-/// Hands out jobs, at most `ahead` of them beyond the one whose bytes are given on.
+/// Hands out jobs, at most `ahead` beyond the last one passed on.
 struct Queue {
     count: usize,
     ahead: usize,
@@ -107,7 +107,7 @@ impl Queue {
     }
 }
 
-/// Tells the queue that a worker is gone, even one that panicked.
+/// Signs a worker off from the queue, even if it panicked.
 struct Leave<'a>(&'a Queue);
 
 impl Drop for Leave<'_> {
@@ -117,7 +117,7 @@ impl Drop for Leave<'_> {
     }
 }
 
-/// Ends the workers when the consumer goes, for whatever reason.
+/// Stops the workers when the consumer exits for any reason.
 struct Stop<'a>(&'a Queue);
 
 impl Drop for Stop<'_> {
@@ -127,11 +127,11 @@ impl Drop for Stop<'_> {
     }
 }
 
-/// Fill buffers for the jobs 0..count on `threads` threads, and give them to `sink` in order on this one. `fill` gets a scratch of its
-/// thread's, the job and an empty buffer. At most 2 `threads` + 2 buffers exist at a time.
+/// Fill buffers for the jobs 0..count on `threads` threads and pass them to `sink` in order on the calling thread. `fill` receives its
+/// thread's scratch, the job and an empty buffer. At most 2 `threads` + 2 buffers exist at a time.
 ///
 /// # Errors
-/// The first error, in the order of jobs, of `fill` or `sink`.
+/// The first error of `fill` or `sink`, in the order of jobs.
 pub fn in_order<S>(
     count: usize,
     threads: usize,

@@ -1,4 +1,4 @@
-//! The newest N snapshots of the weights: on the device, in the host's memory, or in a temporary file each.
+//! A ring buffer of the newest N snapshots of the weights: on the device, in host memory, or in temporary files.
 
 use crate::config::RingPlace;
 use crate::device::{Arena, Device, Recorder, Recording, Tensor};
@@ -8,13 +8,13 @@ use anyhow::{Context as _, Result};
 use std::collections::VecDeque;
 use std::io::{Read as _, Seek as _, SeekFrom, Write as _};
 
-/// Host memory that a ring may take unasked.
+/// Host memory that a ring may use by default, in bytes.
 const HOST_BYTES: u64 = 4 << 30;
-/// Numbers of a file that are merged at once.
+/// Numbers of a file merged at once.
 const PIECE: usize = 1 << 18;
 
-/// Where a ring of `bytes` goes: as set, else the first place that is large enough. Device memory takes `on_device` bytes unasked
-/// (`Sizes::merge_ring_bytes`).
+/// Location for a ring of `bytes`: as set, otherwise the first that is large enough. On the device a ring uses at most `on_device` bytes by
+/// default (`Sizes::merge_ring_bytes`).
 pub fn choose_place(set: RingPlace, on_device: u64, bytes: u64) -> RingPlace {
     match set {
         RingPlace::Auto if bytes <= on_device => RingPlace::Device,
@@ -24,7 +24,7 @@ pub fn choose_place(set: RingPlace, on_device: u64, bytes: u64) -> RingPlace {
     }
 }
 
-/// See the module. Snapshots are counted oldest first.
+/// A ring buffer of snapshots, counted oldest first.
 pub struct Ring {
     /// (step, slot), oldest first.
     held: VecDeque<(u64, usize)>,
@@ -42,19 +42,19 @@ enum Slots {
 struct DeviceSlots {
     arenas: Vec<Arena>,
     weights: Tensor,
-    /// Weights onto a slot.
+    /// Copies the weights into a slot.
     keep: Vec<Recording>,
-    /// A slot onto the sum.
+    /// Adds a slot to the sum.
     add: Vec<Recording>,
     begin: Recording,
     finish: Recording,
 }
 
 impl Ring {
-    /// Room for `capacity` snapshots; merges are made in `scratch`.
+    /// A ring for `capacity` snapshots; merges are computed in `scratch`.
     ///
     /// # Errors
-    /// A kernel that does not compile, or temporary files that cannot be made.
+    /// A kernel that does not compile, or temporary files that cannot be created.
     pub fn new(device: &Device, model: &Model, scratch: &Arena, place: RingPlace, capacity: usize) -> Result<Self> {
         let slots = match place {
             RingPlace::Device | RingPlace::Auto => Slots::Device(Box::new(DeviceSlots::new(device, model, scratch, capacity)?)),
@@ -65,7 +65,7 @@ impl Ring {
         Ok(Self { held: VecDeque::new(), capacity, slots, segments })
     }
 
-    /// Where the snapshots are.
+    /// Where the snapshots are stored.
     pub fn place(&self) -> RingPlace {
         match self.slots {
             Slots::Device(_) => RingPlace::Device,
@@ -79,7 +79,7 @@ impl Ring {
         self.held.iter().map(|(step, _)| *step).collect()
     }
 
-    /// The slot of the next snapshot: a free one, else the oldest's.
+    /// The slot of the next snapshot: a free one, otherwise the oldest.
     fn next_slot(&mut self) -> usize {
         if self.held.len() == self.capacity
             && let Some((_, slot)) = self.held.pop_front()
@@ -89,10 +89,10 @@ impl Ring {
         (0..self.capacity).find(|slot| self.held.iter().all(|(_, s)| s != slot)).unwrap_or(0)
     }
 
-    /// Keep the model's weights as they are after everything submitted so far.
+    /// Store a snapshot of the model's weights, after everything submitted so far.
     ///
     /// # Errors
-    /// A device or disk fault.
+    /// A device or disk error.
     pub fn push(&mut self, device: &Device, model: &Model, step: u64) -> Result<()> {
         let slot = self.next_slot();
         match &mut self.slots {
@@ -104,17 +104,17 @@ impl Ring {
         Ok(())
     }
 
-    /// Forget all.
+    /// Remove all snapshots.
     pub fn clear(&mut self) {
         self.held.clear();
     }
 
-    /// sum of weight x snapshot into the scratch arena; `weights` are in the order of [`Ring::steps`] and sum to 1.
+    /// Write the sum of weight x snapshot to the scratch arena; `weights` are in the order of [`Ring::steps`] and sum to 1.
     ///
     /// On the device in f32, as differences from the current weights; otherwise in f64, rounded once.
     ///
     /// # Errors
-    /// A device or disk fault.
+    /// A device or disk error.
     pub fn merge(&self, device: &Device, weights: &[f64]) -> Result<()> {
         match &self.slots {
             Slots::Device(d) => {
@@ -122,7 +122,7 @@ impl Ring {
                 self.held.iter().zip(weights).for_each(|((_, slot), w)| by_slot[*slot] = *w as f32);
                 device.write(&d.weights, &by_slot);
                 device.replay(&d.begin)?;
-                // Oldest first, wherever they lie, so that a resumed run adds in the same order.
+                // Oldest first, wherever they are stored, so that a resumed run adds in the same order.
                 self.held.iter().try_for_each(|(_, slot)| device.replay(&d.add[*slot]))?;
                 Ok(device.replay(&d.finish)?)
             }
@@ -154,10 +154,10 @@ impl Ring {
         Ok(())
     }
 
-    /// The i-th snapshot (oldest first) onto an arena of the parameters' layout, for writing files: its step.
+    /// Copy the i-th snapshot (oldest first) to an arena with the parameters' layout, for writing files; returns its step.
     ///
     /// # Errors
-    /// A device or disk fault.
+    /// A device or disk error.
     pub fn copy_to_scratch(&self, device: &Device, i: usize) -> Result<u64> {
         let (step, slot) = self.held[i];
         match &self.slots {
@@ -216,7 +216,7 @@ pub fn average_in_f64(parts: &[&[f32]], weights: &[f64]) -> Vec<f32> {
     sum.iter().map(|s| *s as f32).collect()
 }
 
-/// A file without a name: it is gone when the process is.
+/// An unnamed file that is deleted when the process ends.
 #[cfg(not(target_arch = "wasm32"))]
 fn temporary_file() -> Result<std::fs::File> {
     tempfile::tempfile().context("--merge-ring disk: no temporary file can be made; choose host or device")

@@ -1,41 +1,41 @@
-//! How much each checkpoint of a window weighs. Checkpoints are counted oldest first, weights sum to 1.
+//! Weights of the checkpoints of a window. Checkpoints are counted oldest first; weights sum to 1.
 
 use crate::config::{DecayShape, MergeMethod};
 use anyhow::{Result, ensure};
 
-/// A method with its parameters.
+/// A merge method with its parameters.
 #[derive(Clone, Debug, PartialEq)]
 pub enum MergeRule {
     /// 1/N (PMA, Eq. 3).
     Sma,
-    /// A_1 = M_1, A_i = a M_i + (1 - a) A_(i-1) (PMA, Eq. 4, whose base case is ours): w_1 = (1 - a)^(N - 1), w_i = a (1 - a)^(N - i).
+    /// A_1 = M_1, A_i = a M_i + (1 - a) A_(i-1) (PMA, Eq. 4; the base case is lehr's): w_1 = (1 - a)^(N - 1), w_i = a (1 - a)^(N - i).
     Ema {
         /// a, above 0 and at most 1.
         alpha: f64,
     },
-    /// a (1 - a)^(N - i) over their sum: the weights of PMA's section 4.2, made to sum to 1.
+    /// a (1 - a)^(N - i) over their sum: the weights of PMA's section 4.2, normalized to sum to 1.
     EmaNormalized {
         /// a, above 0 and at most 1.
         alpha: f64,
     },
     /// i / (N (N + 1) / 2) (PMA, Eq. 5).
     Wma,
-    /// Emulates a decay of the learning rate over the window (WSM, arXiv 2507.17634, its theorem): if the update between checkpoints j
-    /// and j + 1 is to count d_j (1 >= d_1 >= ... >= d_(N-1) >= 0), the weights are 1 - d_1, d_1 - d_2, ..., d_(N-1). d_j is what remains of
-    /// the learning rate in the middle of that interval.
+    /// Emulates a learning rate decay over the window (theorem of WSM, arXiv 2507.17634): if the update between checkpoints j and j + 1
+    /// counts d_j (1 >= d_1 >= ... >= d_(N-1) >= 0), the weights are 1 - d_1, d_1 - d_2, ..., d_(N-1). d_j is the decay factor in the
+    /// middle of that interval.
     Wsm {
-        /// How the rate falls from 1 to 0 over the window.
+        /// Shape of the decay from 1 to 0 over the window.
         decay: DecayShape,
     },
-    /// As given, over their sum.
+    /// Given weights, divided by their sum.
     Weights(Vec<f64>),
 }
 
 impl MergeRule {
-    /// From a setting; `weights` are used by [`MergeMethod::Weights`] only.
+    /// From settings; `weights` are used only by [`MergeMethod::Weights`].
     ///
     /// # Errors
-    /// An alpha or weights that cannot work; the flags are named `--{prefix}alpha` and `--{prefix}weights`.
+    /// An invalid alpha or invalid weights; the message names the flags `--{prefix}alpha` and `--{prefix}weights`.
     pub fn new(method: MergeMethod, alpha: f64, decay: DecayShape, weights: &[f64], prefix: &str) -> Result<Self> {
         if matches!(method, MergeMethod::Ema | MergeMethod::EmaNormalized) {
             ensure!(alpha > 0.0 && alpha <= 1.0, "--{prefix}alpha {alpha}: must be above 0 and at most 1");
@@ -70,7 +70,7 @@ impl MergeRule {
         }
     }
 
-    /// Weights of `n` checkpoints, oldest first; they sum to 1.
+    /// Weights for `n` checkpoints, oldest first; they sum to 1.
     ///
     /// # Errors
     /// As [`Self::raw_weights`].
@@ -80,11 +80,11 @@ impl MergeRule {
         Ok(raw.iter().map(|w| w / sum).collect())
     }
 
-    /// Weights of `n` checkpoints, oldest first, before they are divided by their sum. Those of `sma` and `wma` are whole numbers, so that
-    /// a merge that divides last has no rounding error of its own: 1/10 is no binary fraction.
+    /// Weights for `n` checkpoints, oldest first, before division by their sum. For `sma` and `wma` they are integers, so that a merge that
+    /// divides last adds no rounding error: 1/10 is not a binary fraction.
     ///
     /// # Errors
-    /// No checkpoints, or another number of given weights than of checkpoints.
+    /// No checkpoints, or a number of given weights that differs from the number of checkpoints.
     pub fn raw_weights(&self, n: usize) -> Result<Vec<f64>> {
         ensure!(n > 0, "a merge needs at least one checkpoint");
         Ok(match self {
@@ -112,7 +112,7 @@ impl MergeRule {
         })
     }
 
-    /// Mean age of `weights` in units of the interval: how far the merge lags behind the newest checkpoint.
+    /// Mean age of `weights` in intervals: the lag of the merge behind the newest checkpoint.
     pub fn mean_age(weights: &[f64]) -> f64 {
         weights.iter().rev().enumerate().map(|(age, w)| age as f64 * w).sum()
     }
@@ -142,7 +142,7 @@ mod tests {
         (a - b).abs() <= digits
     }
 
-    /// The PMA paper's N = 10: mean age, effective count, weight of the oldest and of the newest, computed by hand.
+    /// N = 10 as in the PMA paper: mean age, effective count, weight of the oldest and of the newest, computed by hand.
     #[test]
     fn windows_of_ten_lag_and_average_as_the_paper_has_it() {
         for (rule, age, count, first, last) in [
@@ -161,7 +161,7 @@ mod tests {
     }
 
     proptest! {
-        /// The recursion of Eq. 4, run on numbers, is the weighted sum of its closed form.
+        /// The recursion of Eq. 4 equals the weighted sum of its closed form.
         #[test]
         fn the_recursion_is_its_closed_form(xs in prop::collection::vec(-5.0f64..5.0, 1..20), alpha in 0.01f64..=1.0) {
             let recursion = xs[1..].iter().fold(xs[0], |a, x| alpha * x + (1.0 - alpha) * a);
@@ -170,7 +170,7 @@ mod tests {
             prop_assert!(near(recursion, closed, 1e-12));
         }
 
-        /// A merge by WSM is where SGD would be had each update been scaled by the decay.
+        /// A WSM merge equals SGD with each update scaled by the decay.
         #[test]
         fn wsm_scales_the_updates(updates in prop::collection::vec(-1.0f64..1.0, 1..15), shape in 0usize..3) {
             let decay = [DecayShape::Cosine, DecayShape::Linear, DecayShape::OneMinusSqrt][shape];

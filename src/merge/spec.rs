@@ -1,4 +1,4 @@
-//! `merge:RUN?last=10&every=100&method=sma`: a merge in one word, for `--init`.
+//! `merge:RUN?last=10&every=100&method=sma`: a merge as a single argument, for `--init`.
 
 use super::{MergeRule, WindowSpec};
 use crate::config::{DecayShape, MergeMethod};
@@ -13,24 +13,24 @@ const KEYS: &str = "last, every, at, method, alpha, decay, weights";
 /// A run, a window of it and a rule.
 #[derive(Clone, Debug, PartialEq)]
 pub struct MergeSpec {
-    /// The run's folder.
+    /// The run folder.
     pub run: PathBuf,
-    /// Which checkpoints.
+    /// The window of checkpoints.
     pub window: WindowSpec,
-    /// How they are weighed.
+    /// The merge rule.
     pub rule: MergeRule,
 }
 
 impl MergeSpec {
-    /// Whether a text means a merge; then [`Self::parse`] says which.
+    /// Whether the text describes a merge, to be parsed by [`Self::parse`].
     pub fn is_merge(text: &str) -> bool {
         text.starts_with(PREFIX)
     }
 
-    /// Read `merge:RUN?last=10&every=100&method=sma&at=STEP&alpha=0.2&decay=linear&weights=1,2,3`; every part behind the run may be absent.
+    /// Parse `merge:RUN?last=10&every=100&method=sma&at=STEP&alpha=0.2&decay=linear&weights=1,2,3`; everything after the run is optional.
     ///
     /// # Errors
-    /// One line that names the part and what it may be.
+    /// One line that names the invalid part and its valid values.
     pub fn parse(text: &str) -> Result<Self> {
         let at = || clean(text);
         let rest = text.strip_prefix(PREFIX).with_context(|| format!("{}: must begin with {PREFIX}", at()))?;
@@ -55,7 +55,7 @@ impl MergeSpec {
                 _ => bail!("{}: '{}' is not known; known: {KEYS}", at(), clean(key)),
             }
         }
-        // Given weights say how many checkpoints they are for.
+        // The number of given weights determines the number of checkpoints.
         let given = (method == MergeMethod::Weights && !weights.is_empty()).then_some(weights.len());
         window.last = last.or(given).unwrap_or(window.last);
         let rule = MergeRule::new(method, alpha, decay, &weights, "").with_context(at)?;

@@ -1,7 +1,7 @@
-//! The merge itself: sum(w x) / sum(w) in f64, tensor by tensor and piece by piece, on several threads.
+//! The merge computation: sum(w x) / sum(w) in f64, by tensor and piece, on several threads.
 //!
-//! Memory is a few pieces a thread, whatever the model's size. The bits do not depend on the number of threads, since a piece is one
-//! thread's, nor on the order in which folders are named: they are added in an order that follows from their content and weight.
+//! Memory is a few pieces per thread, independent of the model's size. The bits do not depend on the number of threads, since one thread
+//! computes a piece, nor on the order in which folders are given: the order of addition follows from their content and weight.
 
 use super::inputs::{Inputs, MergedTensor, Treatment};
 use super::numbers::{accumulate, divide, encode, first_not_finite};
@@ -15,7 +15,7 @@ use anyhow::{Result, anyhow, bail, ensure};
 
 /// Numbers in a piece, the unit of work of a thread.
 const PIECE: usize = 1 << 20;
-/// Numbers of a piece that are read and added at once: sums and what is read stay in the cache.
+/// Numbers of a piece that are read and added at once; sums and inputs fit into the cache.
 const SLICE: usize = 1 << 15;
 
 /// Folders with weights.
@@ -27,7 +27,7 @@ pub struct Merge<'a> {
     /// The order in which folders are added.
     order: Vec<usize>,
     total: f64,
-    /// Threads to work on.
+    /// Number of threads.
     pub threads: usize,
 }
 
@@ -38,7 +38,7 @@ struct Piece {
     len: usize,
 }
 
-/// What a thread needs again and again.
+/// Reused buffers of a thread.
 struct Scratch {
     acc: Vec<f64>,
     bytes: Vec<u8>,
@@ -52,20 +52,20 @@ impl Scratch {
 }
 
 impl Inputs {
-    /// These folders weighed by a rule.
+    /// Merge these folders with the weights of a rule.
     ///
     /// # Errors
-    /// Weights that do not fit the number of folders.
+    /// Weights that do not match the number of folders.
     pub fn merge(&self, rule: &MergeRule) -> Result<Merge<'_>> {
         Merge::new(self, &rule.raw_weights(self.folders.len())?)
     }
 }
 
 impl<'a> Merge<'a> {
-    /// Weigh folders, oldest first; the weights are divided by their sum.
+    /// A merge of folders, oldest first; the weights are divided by their sum.
     ///
     /// # Errors
-    /// Another number of weights than of folders, or weights that cannot be divided by their sum.
+    /// A number of weights that differs from the number of folders, or weights that cannot be divided by their sum.
     pub fn new(inputs: &'a Inputs, weights: &[f64]) -> Result<Self> {
         let n = inputs.folders.len();
         ensure!(weights.len() == n, "{} weights for {n} checkpoints", weights.len());
@@ -80,7 +80,7 @@ impl<'a> Merge<'a> {
         Ok(Self { inputs, weights: weights.to_vec(), order, total, threads: default_threads() })
     }
 
-    /// The folders.
+    /// The input folders.
     pub fn inputs(&self) -> &Inputs {
         self.inputs
     }
@@ -90,20 +90,19 @@ impl<'a> Merge<'a> {
         self.weights.iter().map(|w| w / self.total).collect()
     }
 
-    /// All tensors one after another as a file holds them, in the order of [`Inputs::tensors`] and in the types given there. `sink` gets
-    /// the bytes in order.
+    /// All tensors one after another in file format, in the order and types of [`Inputs::tensors`]. `sink` receives the bytes in order.
     ///
     /// # Errors
-    /// A folder that cannot be read, a number that is not finite, or what `sink` returns.
+    /// A folder that cannot be read, a number that is not finite, or an error from `sink`.
     pub fn stream(&self, sink: &mut dyn FnMut(&[u8]) -> Result<()>) -> Result<()> {
         let pieces = (0..self.inputs.tensors.len()).flat_map(|tensor| pieces(tensor, &self.inputs.tensors[tensor])).collect();
         self.run(pieces, None, sink)
     }
 
-    /// One merged tensor as f32, rounded from f64.
+    /// A merged tensor as f32, rounded from f64.
     ///
     /// # Errors
-    /// A missing tensor, another shape, whole numbers, or as [`Self::stream`].
+    /// A missing tensor, another shape, an integer tensor, or as [`Self::stream`].
     pub fn read_f32(&self, name: &str, shape: &[usize]) -> Result<Vec<f32>> {
         let found = self.inputs.tensors.iter().position(|t| t.name == name);
         let at = || format!("{}: tensor '{}'", shown(&self.inputs.newest().dir), clean(name));
@@ -122,7 +121,7 @@ impl<'a> Merge<'a> {
     /// Merge into a model on the device.
     ///
     /// # Errors
-    /// Weights that are not this model's, or as [`Self::stream`].
+    /// Weights of another model, or as [`Self::stream`].
     pub fn load(&self, device: &Device, model: &Model) -> Result<()> {
         let newest = &self.inputs.newest().weights;
         model.check(newest)?;
@@ -157,7 +156,7 @@ impl<'a> Merge<'a> {
                 let info = &tensor.places[*i].1;
                 let bytes = &mut scratch.bytes[..n * info.dtype.bytes() as usize];
                 self.read(*i, tensor, start, bytes)?;
-                // 0 x would turn a -0 of the others into 0; but 0 times what is not finite must not go unnoticed.
+                // Adding 0 x would change a -0 to 0; but 0 times a non-finite number must still be detected.
                 if self.weights[*i] != 0.0 {
                     accumulate(info.dtype, bytes, self.weights[*i], first, acc);
                     first = false;
@@ -174,7 +173,7 @@ impl<'a> Merge<'a> {
         Ok(())
     }
 
-    /// Bytes of the newest; those of others must be the same where they count.
+    /// Bytes of the newest folder; for [`Treatment::Same`] those of the others must be equal.
     fn copy(&self, tensor: &MergedTensor, piece: &Piece, scratch: &mut Scratch, out: &mut Vec<u8>) -> Result<()> {
         let last = tensor.places.len() - 1;
         let newest = self.inputs.folders.len() - 1;
@@ -196,15 +195,15 @@ impl<'a> Merge<'a> {
         Ok(())
     }
 
-    /// Numbers of folder `i`, from number `start` of the tensor.
+    /// Read numbers of folder `i`, starting at number `start` of the tensor.
     fn read(&self, i: usize, tensor: &MergedTensor, start: usize, bytes: &mut [u8]) -> Result<()> {
         let (file, info) = self.place(i, tensor);
-        // As text: an input that cannot be read is no fault of the disk that is written to, and trying again does not help.
+        // As text: an unreadable input is not an error of the output disk, and retrying does not help.
         file.read_at(info, start as u64 * info.dtype.bytes(), bytes).map_err(|e| anyhow!("{}: {e:#}", self.at(i, tensor)))
     }
 
     fn place<'t>(&self, i: usize, tensor: &'t MergedTensor) -> (&SafetensorsFile, &'t TensorInfo) {
-        // A tensor of the newest only has one place.
+        // A tensor of the newest folder has only one location.
         let (file, info) = &tensor.places[i.min(tensor.places.len() - 1)];
         (&self.inputs.folders[i].weights.files()[*file], info)
     }
@@ -217,7 +216,7 @@ impl<'a> Merge<'a> {
         anyhow!("{}: the number at index {} is {value}: use another checkpoint", self.at(i, tensor), start + index)
     }
 
-    /// Which folder a sum that is not finite comes from.
+    /// Find the folder that a non-finite sum comes from.
     fn blame(&self, tensor: &MergedTensor, start: usize, n: usize, dtype: Dtype, bytes: &mut [u8]) -> anyhow::Error {
         for i in 0..self.inputs.folders.len() {
             let info = &tensor.places[i].1;

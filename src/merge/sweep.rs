@@ -1,6 +1,6 @@
-//! Many merges of one run, judged by one measure: interval V x number N x method (PMA, arXiv 2505.12082, its figures 5 and 6).
+//! Merges of one run over a grid, compared by one measure: interval V x number N x method (PMA, arXiv 2505.12082, Figures 5 and 6).
 //!
-//! Nothing here knows files or devices: checkpoints come from one closure, losses from another.
+//! Independent of files and devices: checkpoints come from one closure, losses from another.
 
 use super::MergeRule;
 use super::ring::average_in_f64;
@@ -8,20 +8,20 @@ use anyhow::Result;
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
-/// What is tried: every combination.
+/// The grid: every combination is tried.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Grid {
     /// Steps of the newest checkpoint of a window.
     pub at: Vec<u64>,
-    /// Updates from one checkpoint to the next (V).
+    /// Updates between checkpoints (V).
     pub every: Vec<u64>,
     /// Checkpoints in a window (N).
     pub last: Vec<usize>,
-    /// How they are weighed.
+    /// Merge rules.
     pub rules: Vec<MergeRule>,
 }
 
-/// One merge and its loss.
+/// A merge and its loss.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Cell {
     /// Step of the newest checkpoint.
@@ -30,55 +30,55 @@ pub struct Cell {
     pub every: u64,
     /// Number of checkpoints.
     pub last: usize,
-    /// Their weights.
+    /// The merge rule.
     pub rule: MergeRule,
-    /// Their steps, oldest first; empty when the window would begin before the run.
+    /// Steps of the checkpoints, oldest first; empty if the window would begin before the run.
     pub steps: Vec<u64>,
-    /// How many updates the merge lags behind its newest checkpoint.
+    /// Lag of the merge behind its newest checkpoint, in updates.
     pub mean_age: f64,
     /// 1 / sum w^2.
     pub effective_count: f64,
-    /// What was measured, or why nothing was.
+    /// The measured loss, or why it is missing.
     pub loss: Result<f64, String>,
 }
 
-/// All cells and what they are compared with.
+/// All cells and the losses that they are compared with.
 #[derive(Clone, Debug, Default)]
 pub struct Sweep {
     /// Loss of the checkpoint at each `at`.
     pub raw: BTreeMap<u64, f64>,
-    /// Loss of the annealed model, if one was given.
+    /// Loss of the annealed model, if given.
     pub annealed: Option<f64>,
-    /// In the order of [`Grid::windows`], a rule after the other in each.
+    /// In the order of [`Grid::windows`], and by rule within each window.
     pub cells: Vec<Cell>,
 }
 
-/// Gives the weights of the checkpoint at a step.
+/// Returns the weights of the checkpoint at a step.
 pub type Read<'a> = dyn FnMut(u64) -> Result<Arc<Vec<f32>>> + 'a;
-/// Gives the loss of weights.
+/// Returns the loss of weights.
 pub type Judged<'a> = dyn FnMut(&[f32]) -> Result<f64> + 'a;
 
 impl Grid {
-    /// (at, every, last) of every window: those that share checkpoints follow one another.
+    /// (at, every, last) of every window; windows that share checkpoints are adjacent.
     pub fn windows(&self) -> Vec<(u64, u64, usize)> {
         let each = |at: u64| self.every.iter().flat_map(move |every| self.last.iter().map(move |last| (at, *every, *last)));
         self.at.iter().flat_map(|at| each(*at)).collect()
     }
 
-    /// Losses to be measured, given the checkpoints that are there: one for each raw checkpoint and each whole window and rule.
+    /// Number of losses to measure, given the existing checkpoints: one for each raw checkpoint, and one for each complete window and rule.
     pub fn evaluations(&self, there: &BTreeSet<u64>) -> usize {
         let whole = self.windows().into_iter().filter(|w| steps_of(*w, there).is_ok()).count();
         self.at.len() + whole * self.rules.len()
     }
 
-    /// The checkpoints that the whole windows need, and the raw ones.
+    /// The checkpoints that complete windows and raw losses need.
     pub fn needed(&self, there: &BTreeSet<u64>) -> BTreeSet<u64> {
         let windows = self.windows().into_iter().filter_map(|w| steps_of(w, there).ok());
         windows.flatten().chain(self.at.iter().copied()).collect()
     }
 }
 
-/// The steps of a window, oldest first, or why it cannot be had.
+/// The steps of a window, oldest first, or why it is not available.
 fn steps_of((at, every, last): (u64, u64, usize), there: &BTreeSet<u64>) -> Result<Vec<u64>, String> {
     let back = every.checked_mul(last.saturating_sub(1) as u64).and_then(|back| at.checked_sub(back));
     let Some(first) = back else { return Err("begins before the run".into()) };
@@ -87,11 +87,11 @@ fn steps_of((at, every, last): (u64, u64, usize), there: &BTreeSet<u64>) -> Resu
     if gone.is_empty() { Ok(steps) } else { Err(format!("no checkpoint of step {}", super::window::ranges(&gone))) }
 }
 
-/// Measure every cell. `there` are the steps whose checkpoints exist; a checkpoint that `read` refuses makes its cells missing, with the
-/// reason. `done` is told after every loss.
+/// Measure every cell. `there` holds the steps of existing checkpoints; if `read` fails for a checkpoint, its cells are missing, with the
+/// reason. `done` is called after every loss.
 ///
 /// # Errors
-/// A raw checkpoint that cannot be read, or what `judge` returns.
+/// A raw checkpoint that cannot be read, or an error from `judge`.
 pub fn sweep(
     grid: &Grid,
     there: &BTreeSet<u64>,
@@ -140,36 +140,36 @@ pub fn sweep(
 }
 
 impl Sweep {
-    /// The cell of the lowest loss among those that end at a step; the first of equals.
+    /// The cell with the lowest loss among those that end at a step; the first of equals.
     pub fn best(&self, at: u64) -> Option<&Cell> {
         let measured = self.cells.iter().filter(|c| c.at == at && c.loss.as_ref().is_ok_and(|l| l.is_finite()));
         measured.min_by(|a, b| a.loss.as_ref().unwrap_or(&f64::NAN).total_cmp(b.loss.as_ref().unwrap_or(&f64::NAN)))
     }
 
-    /// Nats by which a merge is below its newest checkpoint.
+    /// Loss of the newest checkpoint minus that of the merge, in nats.
     pub fn gain(&self, cell: &Cell) -> Option<f64> {
         Some(self.raw.get(&cell.at)? - cell.loss.as_ref().ok()?)
     }
 
-    /// The share of the way from the raw checkpoint to the annealed model that a merge makes; none where the annealed one is no better.
+    /// Share of the gap between the raw checkpoint and the annealed model that a merge closes; `None` if the annealed model is no better.
     pub fn closed(&self, cell: &Cell) -> Option<f64> {
         let gap = self.raw.get(&cell.at)? - self.annealed?;
         Some(self.gain(cell)? / gap).filter(|_| gap > 0.0)
     }
 }
 
-/// Keeps the checkpoints used last, so that each is read once where memory allows.
+/// Cache of recently used checkpoints, so that each is read once if memory allows.
 pub struct Kept<'a> {
     read: Box<Read<'a>>,
     most: usize,
-    /// Used last at the end.
+    /// Least recently used first.
     held: Vec<(u64, Arc<Vec<f32>>)>,
-    /// How often one was read.
+    /// Number of reads.
     pub reads: usize,
 }
 
 impl<'a> Kept<'a> {
-    /// Holds at most so many.
+    /// A cache of at most `most` checkpoints.
     pub fn new(most: usize, read: Box<Read<'a>>) -> Self {
         Self { read, most: most.max(1), held: Vec::new(), reads: 0 }
     }
@@ -177,7 +177,7 @@ impl<'a> Kept<'a> {
     /// The weights at a step.
     ///
     /// # Errors
-    /// What reading returns.
+    /// Reading fails.
     pub fn get(&mut self, step: u64) -> Result<Arc<Vec<f32>>> {
         if let Some(i) = self.held.iter().position(|(s, _)| *s == step) {
             let found = self.held.remove(i);
@@ -201,7 +201,7 @@ mod tests {
         Grid { at: vec![100, 60], every: vec![10, 20, 40], last: vec![1, 3, 6], rules: vec![MergeRule::Sma, MergeRule::Wma] }
     }
 
-    /// Checkpoint at step s has the weights (s, -s); the loss is the distance of the first from 70.
+    /// The checkpoint at step s has the weights (s, -s); the loss is the distance of the first from 70.
     fn run(grid: &Grid, there: &BTreeSet<u64>, most: usize) -> (Sweep, usize, usize) {
         let read = Box::new(|step: u64| {
             anyhow::ensure!(step != 20, "step 20 is damaged");

@@ -1,4 +1,4 @@
-//! Which checkpoints are merged: the trailing window of a run that ends at one step, evenly spaced.
+//! Choice of the checkpoints to merge: an evenly spaced trailing window of a run that ends at a given step.
 
 use crate::model::checkpoint::{verify_model, verify_sizes};
 use crate::run_folder::{self, checkpoints};
@@ -8,7 +8,7 @@ use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 use std::str::FromStr;
 
-/// The most checkpoints in a window.
+/// Maximum number of checkpoints in a window.
 pub const MAX_CHECKPOINTS: usize = 1000;
 
 /// A distance along a run (V of the PMA paper): `500` or `500steps` are updates, `400ktok` and `4Mtok` are training tokens.
@@ -56,14 +56,14 @@ impl std::fmt::Display for Interval {
     }
 }
 
-/// What a user asks for.
+/// A requested window.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct WindowSpec {
-    /// How many checkpoints (N of the PMA paper).
+    /// Number of checkpoints (N of the PMA paper).
     pub last: usize,
-    /// Their distance; the smallest at which `last` checkpoints are there, when absent.
+    /// Their interval; if absent, the smallest for which `last` checkpoints exist.
     pub every: Option<Interval>,
-    /// The step of the newest one; the newest sound checkpoint's when absent.
+    /// The step of the newest one; if absent, that of the newest valid checkpoint.
     pub at: Option<u64>,
 }
 
@@ -76,15 +76,15 @@ impl Default for WindowSpec {
 /// The checkpoints to merge.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Window {
-    /// The run's folder.
+    /// The run folder.
     pub run: PathBuf,
     /// (step, folder), oldest first.
     pub checkpoints: Vec<(u64, PathBuf)>,
     /// Training tokens of one update.
     pub tokens_per_step: u64,
-    /// Updates from one checkpoint to the next; 0 for a window of one.
+    /// Updates between checkpoints; 0 for a window of one.
     pub every_steps: u64,
-    /// Checkpoints newer than the window that were passed over because they are damaged, one line each.
+    /// Damaged checkpoints newer than the window, which were skipped, one line each.
     pub skipped: Vec<String>,
 }
 
@@ -99,7 +99,7 @@ impl Window {
         self.checkpoints.iter().map(|(step, _)| *step).collect()
     }
 
-    /// Training tokens from one checkpoint to the next.
+    /// Training tokens between checkpoints.
     pub fn every_tokens(&self) -> u64 {
         self.every_steps.saturating_mul(self.tokens_per_step)
     }
@@ -108,7 +108,7 @@ impl Window {
 /// Training tokens of one update of a run, from its `config.toml`.
 ///
 /// # Errors
-/// No run there, or settings that cannot be read.
+/// No run, or settings that cannot be read.
 pub fn tokens_per_step(run: &Path) -> Result<u64> {
     let config = run_folder::config(run);
     ensure!(run.is_dir(), "{}: there is no such folder", shown(run));
@@ -117,14 +117,14 @@ pub fn tokens_per_step(run: &Path) -> Result<u64> {
     Ok(((train.batch_size as u64).saturating_mul(train.seq_len as u64)).max(1))
 }
 
-/// What a run has: its checkpoints in order, and the damaged ones with the reason.
+/// The checkpoints of a run in order, and the damaged ones with the reason.
 struct Kept {
     sound: BTreeMap<u64, PathBuf>,
     damaged: BTreeMap<u64, String>,
 }
 
 impl Kept {
-    /// Sizes only: whoever reads a checkpoint checks its hashes.
+    /// Checks sizes only; hashes are checked when a checkpoint is read.
     fn of(vfs: &dyn Vfs, run: &Path) -> Result<Self> {
         let mut kept = Self { sound: BTreeMap::new(), damaged: BTreeMap::new() };
         for (step, path) in checkpoints::list(vfs, run)? {
@@ -136,7 +136,7 @@ impl Kept {
         Ok(kept)
     }
 
-    /// The steps of a window, oldest first, if all are there.
+    /// The steps of a window, oldest first, if all of them exist.
     fn steps(&self, end: u64, every: u64, last: usize) -> Option<Vec<u64>> {
         let steps = steps_of(end, every, last)?;
         steps.iter().all(|step| self.sound.contains_key(step)).then_some(steps)
@@ -148,7 +148,7 @@ impl Kept {
         before.into_iter().find(|every| self.steps(end, *every, last).is_some())
     }
 
-    /// All steps in words, runs of equal distance drawn together.
+    /// All steps as text, with evenly spaced ranges abbreviated.
     fn shown(&self) -> String {
         match self.sound.len() {
             0 => "none".into(),
@@ -157,14 +157,14 @@ impl Kept {
     }
 }
 
-/// end - (last - 1) every, ..., end; none where that would be before the first update.
+/// end - (last - 1) every, ..., end; `None` if that would begin before the first update.
 fn steps_of(end: u64, every: u64, last: usize) -> Option<Vec<u64>> {
     let back = every.checked_mul(last as u64 - 1)?;
     let first = end.checked_sub(back)?;
     Some((0..last as u64).map(|i| first + i * every).collect())
 }
 
-/// `100, 200, ..., 900, 950`: three or more of the same distance are cut short; at most a dozen parts.
+/// `100, 200, ..., 900, 950`: three or more evenly spaced steps are abbreviated; at most a dozen parts.
 pub fn ranges(steps: &[u64]) -> String {
     let (mut parts, mut at) = (Vec::new(), 0);
     while at < steps.len() {
@@ -186,19 +186,19 @@ pub fn ranges(steps: &[u64]) -> String {
     parts.join(", ")
 }
 
-/// Choose the checkpoints of `run` that `spec` asks for. Their sizes are checked here, and the hashes of the one that ends the window if
-/// it was not named; whoever opens them for a merge checks all hashes.
+/// Choose the checkpoints of `run` that `spec` requests. Checks their sizes, and the hashes of the last checkpoint if it was not given;
+/// all hashes are checked when the checkpoints are opened for a merge.
 ///
 /// # Errors
-/// No run, no sound checkpoint, or a window some of whose checkpoints are not there: then the message says which steps exist.
+/// No run, no valid checkpoint, or a window with missing checkpoints; then the message lists the existing steps.
 pub fn choose(vfs: &dyn Vfs, run: &Path, spec: &WindowSpec) -> Result<Window> {
     choose_from(vfs, run, spec, spec.last)
 }
 
-/// As [`choose`], but take fewer checkpoints, at least 2, where `spec.last` are not there.
+/// As [`choose`], but with fewer checkpoints, at least 2, if `spec.last` do not exist.
 ///
 /// # Errors
-/// As there.
+/// As [`choose`].
 pub fn choose_at_most(vfs: &dyn Vfs, run: &Path, spec: &WindowSpec) -> Result<Window> {
     choose_from(vfs, run, spec, 2.min(spec.last))
 }
@@ -232,7 +232,7 @@ fn choose_from(vfs: &dyn Vfs, run: &Path, spec: &WindowSpec, least: usize) -> Re
     Ok(Window { run: run.to_owned(), checkpoints, tokens_per_step, every_steps: every, skipped })
 }
 
-/// The newest checkpoint whose hashes are right; what is newer is moved to the damaged ones.
+/// The newest checkpoint with valid hashes; newer ones are moved to the damaged ones.
 fn newest(vfs: &dyn Vfs, run: &Path, kept: &mut Kept) -> Result<(u64, Vec<String>)> {
     while let Some((step, path)) = kept.sound.pop_last() {
         match verify_model(vfs, &path) {
@@ -260,7 +260,7 @@ fn no_spacing(run: &Path, kept: &Kept, end: u64, last: usize) -> anyhow::Error {
     anyhow::anyhow!("{}: no {last} evenly spaced checkpoints end at step {end}; sound ones: {}: {cure}", shown(run), kept.shown())
 }
 
-/// Why a window cannot be had, and what can.
+/// Why a window is not available, and which steps are.
 fn missing(run: &Path, kept: &Kept, end: u64, every: u64, last: usize, spec: &WindowSpec) -> anyhow::Error {
     let at = shown(run);
     let there = kept.shown();

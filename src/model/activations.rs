@@ -1,4 +1,4 @@
-//! Activations: everything that a pass over (B, T) tokens writes. A buffer each, because WebGPU forbids one buffer bound for reading and
+//! Activations: everything that a pass over (B, T) tokens writes. One buffer each, because WebGPU forbids binding a buffer for reading and
 //! for writing in one dispatch.
 
 use super::weights::PerProduct;
@@ -7,28 +7,28 @@ use crate::device::{Device, Sizes, Tensor};
 use crate::ops::logprob::RowStats;
 use crate::ops::objective::stats;
 
-/// What a pass is for.
+/// The kind of a pass.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Pass {
     /// Log-probabilities only: the blocks share one set of buffers.
     Forward,
-    /// Forward, and every block keeps its own buffers: to look into them.
+    /// Forward, with separate buffers for every block, for inspection.
     Kept,
-    /// Forward and backward: every block keeps its own.
+    /// Forward and backward, with separate buffers for every block.
     Training,
-    /// Forward and backward with activation checkpointing: every block keeps its output, which is the next one's input. The blocks share all
-    /// other buffers, and the backward pass computes their contents again.
+    /// Forward and backward with activation checkpointing: every block keeps its output, the next block's input. All other buffers are
+    /// shared, and the backward pass recomputes their contents.
     Checkpointed,
 }
 
 impl Pass {
-    /// Forward and backward, with activation checkpointing or without.
+    /// A training pass, with activation checkpointing or without.
     pub fn training(checkpointing: bool) -> Self {
         if checkpointing { Self::Checkpointed } else { Self::Training }
     }
 }
 
-/// What the host writes before a pass.
+/// Buffers that the host writes before a pass.
 #[derive(Clone, Debug)]
 pub struct Inputs<T> {
     /// (R) u32
@@ -45,7 +45,7 @@ pub struct Inputs<T> {
     pub spans: T,
 }
 
-/// What one block writes going forward.
+/// Forward activations of one block.
 #[derive(Clone, Debug)]
 pub struct BlockActivations<T> {
     /// (R, C) normalised input of attention
@@ -101,14 +101,14 @@ pub struct Gradients<T> {
     pub adapted: PerProduct<T>,
 }
 
-/// See the module.
+/// The activations of a pass.
 #[derive(Clone, Debug)]
 pub struct Activations<T> {
     /// Sequences.
     pub batch: usize,
-    /// Tokens in each.
+    /// Tokens per sequence.
     pub time: usize,
-    /// What the buffers are for.
+    /// The kind of pass.
     pub pass: Pass,
     /// From the host.
     pub inputs: Inputs<T>,
@@ -120,7 +120,7 @@ pub struct Activations<T> {
     pub head_in: T,
     /// (R)
     pub head_rstd: T,
-    /// (rows of a chunk, padded V): logits, then their gradient, chunk by chunk
+    /// (rows of a chunk, padded V): logits, then their gradient, one chunk at a time
     pub logits: T,
     /// (R) log pi(target)
     pub logp: T,
@@ -140,22 +140,22 @@ pub struct Activations<T> {
     pub gradients: Option<Gradients<T>>,
 }
 
-/// Bytes that logits may take: more rows at once gain nothing.
+/// Maximum bytes of logits: larger chunks are not faster.
 const LOGITS_BYTES: usize = 64 << 20;
 
-/// Rows of logits that are made at once: a multiple of 64, so that chunks are aligned.
+/// Rows of logits computed at once: a multiple of 64, so that chunks are aligned.
 pub fn chunk_rows(rows: usize, vocab_stride: usize, sizes: Sizes) -> usize {
     let most = LOGITS_BYTES.min(sizes.max_tensor_bytes as usize) / (4 * vocab_stride);
     rows.min((most / 64 * 64).max(64))
 }
 
-/// Width of a row of logits: padded so that rows can be read as vectors of four.
+/// Width of a row of logits: padded so that rows can be read as vec4.
 pub fn vocab_stride(vocab: usize) -> usize {
     vocab.next_multiple_of(4)
 }
 
 impl<T: Clone> BlockActivations<T> {
-    /// Every block's, with the buffers that they share in this pass.
+    /// The activations of all blocks, with shared buffers where the pass allows.
     fn declare(c: &ModelConfig, r: usize, pass: Pass, make: &mut impl FnMut(&str, &[usize]) -> T) -> Vec<Self> {
         let (width, inner, heads) = (c.hidden_size, c.intermediate_size, c.num_attention_heads);
         let mut block = || Self {
@@ -187,14 +187,14 @@ impl<T: Clone> BlockActivations<T> {
     }
 }
 
-/// (R, parts x rank) for each product that has adapters.
+/// (R, parts x rank) for each product with adapters.
 fn adapted<T>(c: &ModelConfig, r: usize, make: &mut impl FnMut(&str, &[usize]) -> T) -> PerProduct<T> {
     PerProduct::of(c, |_, parts, rank| make("adapted", &[r, parts.columns.len() * rank]))
 }
 
 impl<T: Clone> Activations<T> {
-    // Length: one line a tensor.
-    /// The only place where an activation is named and shaped; `make` gives each its storage.
+    // Length: one line per tensor.
+    /// The only place where activations are named and shaped; `make` allocates each.
     pub fn declare(
         c: &ModelConfig,
         batch: usize,
@@ -255,8 +255,8 @@ impl Activations<Tensor> {
         Self::nested(device, c, &[batch], time, pass).swap_remove(0)
     }
 
-    /// For each of these numbers of sequences, largest first, activations that share one storage: passes of different sizes that run one
-    /// after another.
+    /// Activations for several numbers of sequences, largest first, in shared memory: for passes of different sizes that run one after
+    /// another.
     ///
     /// # Panics
     /// When `batches` is empty or a later one is larger than the first (a defect of the caller).
@@ -279,7 +279,7 @@ impl Activations<Tensor> {
         std::iter::once(largest).chain(others).collect()
     }
 
-    /// What the head says of each row.
+    /// The row statistics that the head writes.
     pub fn row_stats(&self) -> RowStats {
         let [logp, entropy, sum_p2, lse, hit] = [&self.logp, &self.entropy, &self.sum_p2, &self.lse, &self.hit].map(Clone::clone);
         RowStats { logp, entropy, sum_p2, lse, hit }

@@ -1,4 +1,4 @@
-//! Low-rank adapters as PEFT keeps them: a folder with `adapter_config.json`, which names the base model, and `adapter_model.safetensors`.
+//! Low-rank adapters in PEFT's format: a folder with `adapter_config.json`, which names the base model, and `adapter_model.safetensors`.
 
 use super::safetensors_file::{SafetensorsFile, TensorInfo};
 use super::weight_files::{WeightFiles, compare};
@@ -11,26 +11,25 @@ use serde_json::{Value, json};
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 
-/// The file that makes a folder an adapter.
+/// The file that marks a folder as an adapter.
 pub const CONFIG: &str = "adapter_config.json";
-/// The file that holds its tensors.
+/// The file with its tensors.
 pub const WEIGHTS: &str = "adapter_model.safetensors";
-/// Adapters of adapters, at most: a folder may name itself as its base.
+/// Maximum depth of adapters of adapters: a folder may name itself as its base.
 const MOST_BASES: usize = 8;
-/// What PEFT puts before the base model's names.
+/// PEFT's prefix of the base model's tensor names.
 const PREFIX: &str = "base_model.model.";
 
-/// Whether a folder is an adapter: it has an adapter's configuration, and no weights of its own.
+/// Whether a folder is an adapter: it has an adapter configuration, and no model weights.
 pub fn is_adapter(dir: &Path) -> bool {
     dir.join(CONFIG).is_file()
         && !["model.safetensors", "model.safetensors.index.json"].iter().any(|name| dir.join(name).exists())
 }
 
-/// The folder that holds the file `name`: this one, or where it is an adapter without that file, its base model's (a folder or a GGUF
-/// file).
+/// The folder with the file `name`: this one, or, for an adapter without that file, its base model's (a folder or a GGUF file).
 ///
 /// # Errors
-/// An adapter whose base model is not there.
+/// An adapter whose base model is missing.
 pub fn holder(dir: &Path, name: &str) -> Result<PathBuf> {
     let mut found = dir.to_owned();
     for _ in 0..MOST_BASES {
@@ -48,7 +47,7 @@ fn too_deep() -> String {
     )
 }
 
-/// What `adapter_config.json` says, as far as lehr needs it.
+/// The fields of `adapter_config.json` that lehr uses.
 #[derive(Deserialize)]
 #[serde(default)]
 struct Config {
@@ -69,7 +68,7 @@ impl Default for Config {
     }
 }
 
-/// Fields that change what an adapter computes, in ways that lehr does not.
+/// Fields that change what an adapter computes, which lehr does not support.
 const UNSUPPORTED: &[&str] = &[
     "use_dora",
     "use_qalora",
@@ -110,7 +109,7 @@ impl Config {
                 clean(&value.to_string())
             );
         }
-        // Other ways to initialise A and B change the base model's weights too.
+        // Other initialisations of A and B change the base model's weights too.
         let init = config.others.get("init_lora_weights").and_then(Value::as_str).unwrap_or("gaussian");
         ensure!(
             ["gaussian", "eva", "orthogonal"].contains(&init),
@@ -128,7 +127,7 @@ impl Config {
         self.lora_alpha / if self.use_rslora { r.sqrt() } else { r }
     }
 
-    /// The base model's folder, or its GGUF file: a path from here, or from the adapter's folder.
+    /// The base model's folder or GGUF file: a path relative to the working directory, or to the adapter's folder.
     fn base(&self, dir: &Path) -> Result<PathBuf> {
         let at = shown(&dir.join(CONFIG));
         let Some(name) = self.base_model_name_or_path.as_deref().filter(|name| !name.is_empty()) else {
@@ -147,11 +146,11 @@ impl Config {
     }
 }
 
-/// An adapter that has been opened and checked by itself; its base model has not been looked at.
+/// An adapter that has been opened and validated; its base model has not been read.
 #[derive(Debug)]
 pub struct AdapterFolder {
     dir: PathBuf,
-    /// The base model's folder, or its GGUF file, or why there is none.
+    /// The base model's folder or GGUF file, or an error.
     base: std::result::Result<PathBuf, String>,
     rank: usize,
     scale: f64,
@@ -162,7 +161,7 @@ impl AdapterFolder {
     /// Open a folder.
     ///
     /// # Errors
-    /// No adapter, one of a kind that lehr does not compute, or a damaged file.
+    /// Not an adapter, an unsupported kind, or a damaged file.
     pub fn open(dir: &Path) -> Result<Self> {
         ensure!(
             dir.join(CONFIG).is_file(),
@@ -177,7 +176,7 @@ impl AdapterFolder {
         Ok(folder)
     }
 
-    /// The same with the base model at another place than the folder says.
+    /// As [`AdapterFolder::open`], with the base model at another place than the folder names.
     ///
     /// # Errors
     /// As [`AdapterFolder::open`].
@@ -185,10 +184,10 @@ impl AdapterFolder {
         Ok(Self { base: Ok(snapshot(base)?), ..Self::open(dir)? })
     }
 
-    /// Where the base model is.
+    /// Path of the base model.
     ///
     /// # Errors
-    /// It is not there.
+    /// The base model is missing.
     pub fn base(&self) -> Result<&Path> {
         self.base.as_deref().map_err(|error| anyhow::anyhow!("{error}"))
     }
@@ -206,7 +205,7 @@ impl AdapterFolder {
         &self.dir
     }
 
-    /// Every tensor must be one side of a pair, A (r, in) and B (out, r).
+    /// Every tensor must be one of a pair, A (r, in) and B (out, r).
     fn check_names(&self) -> Result<()> {
         let at = || shown(self.file.path());
         ensure!(!self.file.tensors().is_empty(), "{}: holds no tensor", at());
@@ -226,10 +225,10 @@ impl AdapterFolder {
         Ok(())
     }
 
-    /// Refuse adapters that are not those of a model of this shape, whose tensors have these names and shapes.
+    /// Reject adapters that do not match a model of this shape, with these tensor names and shapes.
     ///
     /// # Errors
-    /// What differs.
+    /// The first difference.
     pub fn expect(&self, config: &ModelConfig, names: &[(String, Vec<usize>)]) -> Result<()> {
         let Some(lora) = &config.lora else { bail!("{}: is an adapter, but the model has none", shown(&self.dir)) };
         let (own, wanted) = ((self.rank, self.scale), (lora.rank, lora.scale()));
@@ -254,10 +253,10 @@ impl AdapterFolder {
         self.file.read_f32(name, shape)
     }
 
-    /// Refuse adapters of layers that the base model does not have, or of other sizes.
+    /// Reject adapters of layers that the base model does not have, or of other sizes.
     ///
     /// # Errors
-    /// The first that does not fit.
+    /// The first that does not match.
     pub fn check_base(&self, base: &WeightFiles) -> Result<()> {
         for (name, info) in self.file.tensors() {
             let Some(module) = name.strip_prefix(PREFIX).and_then(|rest| rest.strip_suffix(".lora_A.weight")) else { continue };
@@ -289,7 +288,7 @@ impl AdapterFolder {
         Some([side("A")?, side("B")?])
     }
 
-    /// What a weight of the base model becomes: `None` where it has no adapter.
+    /// The fold for a base model's weight: `None` if it has no adapter.
     ///
     /// # Errors
     /// As [`SafetensorsFile::read_f32`].
@@ -301,7 +300,7 @@ impl AdapterFolder {
     }
 }
 
-/// Adds scale B A to a weight (out, in) that comes in pieces, one after another.
+/// Adds scale B A to a weight (out, in) that is streamed in pieces.
 pub struct Fold {
     /// (r, in)
     a: Vec<f32>,
@@ -310,12 +309,12 @@ pub struct Fold {
     rank: usize,
     cols: usize,
     scale: f64,
-    /// Numbers that have passed.
+    /// Numbers processed so far.
     at: usize,
 }
 
 impl Fold {
-    /// Add to the next piece. Sums are taken in f64 and rounded once.
+    /// Add to the next piece. Sums are in f64 and rounded once.
     pub fn add(&mut self, piece: &mut [f32]) {
         let mut sums = vec![0.0f64; self.cols];
         let mut rest = piece;
@@ -336,7 +335,7 @@ impl Fold {
     }
 }
 
-/// `adapter_config.json` of a model's adapters, as PEFT writes it.
+/// The `adapter_config.json` of a model's adapters, as PEFT writes it.
 pub fn config_json(lora: &Lora, base: Option<&Path>) -> Value {
     let alpha = if lora.alpha.fract() == 0.0 && lora.alpha < 1e9 { json!(lora.alpha as u64) } else { json!(lora.alpha) };
     let targets: Vec<&str> = lora.targets.iter().map(|target| target.name()).collect();

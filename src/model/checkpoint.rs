@@ -1,8 +1,8 @@
 //! Checkpoints that survive a kill, a full disk and a power cut.
 //!
-//! Protocol: a temp folder, every file synced, `MANIFEST.json` with sizes and hashes last, rename, sync the parent. A folder whose
-//! manifest does not verify does not exist; the reader takes the newest that does. A failed fsync is never repeated on the same file:
-//! the save starts again in a new folder. The same code writes export folders, which only hold other files.
+//! Protocol: a temp folder, every file synced, `MANIFEST.json` with sizes and hashes last, rename, sync the parent. A folder without a
+//! valid manifest is ignored; the reader uses the newest valid one. A failed fsync is never repeated on the same file: the save starts
+//! again in a new folder. The same code writes export folders, with other files.
 
 mod read;
 mod write;
@@ -17,37 +17,37 @@ use sha2::{Digest, Sha256};
 use std::collections::BTreeSet;
 use std::path::Path;
 
-/// The version of the folder's format; a reader refuses newer ones.
+/// Version of the folder's format; a reader rejects newer ones.
 pub const FORMAT: u32 = 1;
-/// The file that makes a folder a checkpoint.
+/// The file that marks a folder as a checkpoint.
 pub const MANIFEST: &str = "MANIFEST.json";
 
-/// What a checkpoint is and what is in it.
+/// Origin and contents of a checkpoint.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Manifest {
     /// See [`FORMAT`].
     pub format: u32,
-    /// Where it came from.
+    /// Origin.
     #[serde(flatten)]
     pub origin: Origin,
     /// lehr's version.
     pub lehr: String,
-    /// Every file but the manifest.
+    /// All files except the manifest.
     pub files: Vec<FileEntry>,
 }
 
-/// Where a checkpoint came from.
+/// Origin of a checkpoint.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Origin {
     /// Updates made.
     pub step: u64,
-    /// The run's identity.
+    /// The run's id.
     pub run_id: String,
-    /// Hash of the settings that fix tensors and arithmetic.
+    /// Hash of the settings that determine tensors and arithmetic.
     pub config_hash: String,
     /// Adapter and driver that computed it.
     pub adapter: String,
-    /// What the run began from, `RUN@STEP` or a merge, when it did not begin from nothing.
+    /// The run's starting point, `RUN@STEP` or a merge, if it has one.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub parent: Option<String>,
 }
@@ -63,12 +63,12 @@ pub struct FileEntry {
     pub sha256: String,
 }
 
-/// The end of a manifest's text: the hash of all that stands before it, so that no byte of the manifest can change unnoticed.
+/// The end of a manifest's text: the hash of everything before it, which detects any change.
 const CHECKSUM_KEY: &str = ",\n  \"checksum\": \"";
 const CHECKSUM_END: &str = "\"\n}\n";
 
 impl Manifest {
-    /// Bytes of all files together.
+    /// Total bytes of all files.
     pub fn bytes(&self) -> u64 {
         self.files.iter().map(|f| f.bytes).fold(0, u64::saturating_add)
     }
@@ -101,7 +101,7 @@ impl Manifest {
     }
 }
 
-/// Only plain names: never a way out of the folder.
+/// Only plain names, which cannot leave the folder.
 fn check_file_name(name: &str) -> Result<()> {
     let plain = Path::new(name).file_name().is_some_and(|f| f == name) && !name.contains(['/', '\\', ':', '\0']);
     ensure!(plain && name != MANIFEST, "{MANIFEST}: file name '{}' is not a plain name", clean(name));
@@ -113,7 +113,7 @@ pub fn step_name(step: u64) -> String {
     format!("step-{step:08}")
 }
 
-/// The step in a folder name; only names that [`step_name`] makes.
+/// The step of a folder name, if [`step_name`] makes such names.
 pub fn step_of(name: &str) -> Option<u64> {
     let step = name.strip_prefix("step-")?.parse().ok()?;
     (step_name(step) == name).then_some(step)

@@ -1,5 +1,5 @@
-//! A conversation with a model: what was said, how replies are drawn, when they end. The terminal (`lehr chat`) and the window hold the
-//! same one; the window speaks with it through `lehr chat --json`, in lines of [`ChatRequest`] and [`ChatEvent`].
+//! A conversation with a model: messages, sampling, and end of replies. Shared by the terminal (`lehr chat`) and the window, which uses
+//! `lehr chat --json`, with lines of [`ChatRequest`] and [`ChatEvent`].
 
 use super::{Generator, Model};
 use crate::data::chat::{Chat, ChatTemplate};
@@ -10,29 +10,29 @@ use anyhow::{Result, ensure};
 use serde::{Deserialize, Serialize};
 use serde_json::json;
 
-/// A request to `lehr chat --json`: one JSON object a line.
+/// A request to `lehr chat --json`: one JSON object per line.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(tag = "ask", deny_unknown_fields)]
 pub enum ChatRequest {
-    /// Say something to the model, which then replies.
+    /// A user message, which the model replies to.
     Say {
-        /// The user's words.
+        /// The user's message.
         text: String,
-        /// Divides the logits from this reply on, 0 takes the most probable token; as before when absent.
+        /// Sampling temperature from this reply on, 0 is greedy; unchanged when absent.
         #[serde(default, skip_serializing_if = "Option::is_none")]
         temperature: Option<f64>,
     },
-    /// End the reply that is being generated; nothing otherwise.
+    /// Stop the current reply; ignored otherwise.
     Stop,
-    /// Forget what was said, and begin with this system message.
+    /// Start a new conversation with this system prompt.
     Reset {
-        /// Absent: none.
+        /// System prompt; none when absent.
         #[serde(default, skip_serializing_if = "Option::is_none")]
         system: Option<String>,
     },
 }
 
-/// An answer of `lehr chat --json`: one JSON object a line.
+/// An event of `lehr chat --json`: one JSON object per line.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(tag = "said")]
 pub enum ChatEvent {
@@ -40,31 +40,31 @@ pub enum ChatEvent {
     Ready {
         /// Its folder or file.
         model: String,
-        /// It has a chat template of its own; else lehr's plain one is used.
+        /// Whether it has its own chat template; else lehr's plain one is used.
         template: bool,
-        /// Tokens of the conversation that it sees at most.
+        /// Maximum tokens of context.
         context: usize,
-        /// Divides the logits, unless [`ChatRequest::Say`] says otherwise.
+        /// Sampling temperature, unless changed by [`ChatRequest::Say`].
         temperature: f64,
     },
-    /// More of a reply.
+    /// A piece of a reply.
     Piece {
         /// Its text.
         text: String,
     },
     /// A reply has ended.
     Replied {
-        /// Why.
+        /// Why it ended.
         end: ReplyEnd,
-        /// Messages that were left out before it, because the context was full.
+        /// Number of messages dropped before it, because the context was full.
         left_out: usize,
     },
-    /// What was asked is refused, and nothing has changed: why, in one line.
+    /// A request was rejected; nothing has changed.
     Refused {
-        /// The reason.
+        /// The reason, in one line.
         text: String,
     },
-    /// [`ChatRequest::Reset`] has been carried out.
+    /// [`ChatRequest::Reset`] is done.
     Fresh,
 }
 
@@ -73,46 +73,46 @@ pub enum ChatEvent {
 pub enum ReplyEnd {
     /// The model ended its turn.
     Turn,
-    /// It was stopped.
+    /// It was stopped by a request.
     Stopped,
-    /// It has as many tokens as a reply may have.
+    /// It reached the maximum length.
     Length,
 }
 
-/// Tokens that the model is to continue with a reply.
+/// The prompt of a reply, in tokens.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Prompt {
     ids: Vec<u32>,
-    /// Oldest messages that were left out for good to make room.
+    /// Number of oldest messages that were dropped to fit the context.
     pub left_out: usize,
 }
 
-/// See the module.
+/// A conversation with one model.
 pub struct Conversation<'a> {
     device: &'a Device,
     generator: Generator,
     tokenizer: &'a Tokenizer,
     template: ChatTemplate,
-    /// How tokens are drawn; the seed goes up by one a reply.
+    /// Sampling parameters; the seed is incremented for each reply.
     pub sampling: Sampling,
     max_tokens: usize,
     chat: Chat,
     system: Option<String>,
-    /// Tokens whose keys and values are in the cache: what is asked next begins like it.
+    /// Tokens whose keys and values are in the cache: the next prompt reuses the common prefix.
     cached: Vec<u32>,
 }
 
-/// Bounds of a conversation, in tokens.
+/// Limits of a conversation, in tokens.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Limits {
-    /// Tokens that the model sees at most, the reply included.
+    /// Maximum tokens of context, including the reply.
     pub context: usize,
-    /// Tokens of a reply at most; fewer than `context`.
+    /// Maximum tokens of a reply; less than `context`.
     pub reply: usize,
 }
 
 impl<'a> Conversation<'a> {
-    /// An empty conversation. `tokenizer` is the one that `template` was made for; the model must have been opened for `limits.context`.
+    /// An empty conversation. `tokenizer` must match `template`; the model must have been opened for `limits.context`.
     ///
     /// # Errors
     /// As [`Generator::new`].
@@ -128,21 +128,21 @@ impl<'a> Conversation<'a> {
         Ok(Self { device, generator, tokenizer, template, sampling, max_tokens: limits.reply, chat, system: None, cached })
     }
 
-    /// The system message.
+    /// The system prompt.
     pub fn system(&self) -> Option<&str> {
         self.system.as_deref()
     }
 
-    /// Forget what was said, and begin with this system message.
+    /// Start a new conversation with this system prompt.
     pub fn reset(&mut self, system: Option<String>) {
         self.chat.messages = system.iter().map(|text| json!({"role": "system", "content": text})).collect();
         self.system = system;
     }
 
-    /// Add what the user says; [`Self::reply`] must follow. Of a conversation that is too long the oldest turns are left out for good.
+    /// Add a user message; [`Self::reply`] must follow. The oldest turns of a conversation that is too long are dropped.
     ///
     /// # Errors
-    /// What the chat template or the context refuses; nothing has been said then.
+    /// An error of the chat template, or a message longer than the context; the conversation is then unchanged.
     pub fn say(&mut self, text: &str) -> Result<Prompt> {
         let before = self.chat.messages.len();
         self.chat.messages.push(json!({"role": "user", "content": text}));
@@ -176,11 +176,11 @@ impl<'a> Conversation<'a> {
         }
     }
 
-    /// Generate the reply. `show` gets its text piece by piece, once for each token and once at the end (a piece may be empty), and returns
-    /// whether to continue.
+    /// Generate the reply. `show` gets its text in pieces, one per token and one at the end (a piece may be empty), and returns whether to
+    /// continue.
     ///
     /// # Errors
-    /// A device fault, or what `show` returns.
+    /// A device fault, or the error of `show`.
     pub fn reply(&mut self, prompt: &Prompt, show: &mut dyn FnMut(&str) -> Result<bool>) -> Result<ReplyEnd> {
         let ids = &prompt.ids;
         let ends = self.tokenizer.end_tokens();
@@ -188,7 +188,7 @@ impl<'a> Conversation<'a> {
         let mut stream = self.tokenizer.decode_stream(&[]);
         let (mut text, mut new, mut stopped) = (String::new(), Vec::new(), false);
         let shared = self.cached.iter().zip(ids).take_while(|(a, b)| a == b).count().min(ids.len() - 1);
-        // Should it fail, the cache holds nobody knows what.
+        // If this fails, the cache's contents are undefined.
         self.cached.clear();
         let prompts = std::slice::from_ref(ids);
         self.generator.run_from(self.device, prompts, shared, self.max_tokens, &self.sampling, |_, next| {
@@ -210,7 +210,7 @@ impl<'a> Conversation<'a> {
             (_, true) => ReplyEnd::Length,
             _ => ReplyEnd::Turn,
         };
-        // The last token has been drawn, but not read.
+        // The last token has been sampled, but not fed to the model.
         new.pop();
         self.cached = [ids.as_slice(), &new].concat();
         self.sampling.seed = self.sampling.seed.wrapping_add(1);
@@ -222,7 +222,7 @@ impl<'a> Conversation<'a> {
 mod tests {
     use super::*;
 
-    /// The lines are an interface: other programs write and read them.
+    /// The lines are a public interface.
     #[test]
     fn lines_are_as_documented() {
         let asks = [

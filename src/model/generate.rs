@@ -1,4 +1,4 @@
-//! Generation: one token a replay, with a key/value cache; the device feeds itself, the host only listens.
+//! Generation with a key/value cache: one token per replay; sampled tokens stay on the device, the host reads them back asynchronously.
 
 use super::Model;
 use super::activations::{Activations, Pass};
@@ -6,7 +6,7 @@ use super::transformer::record_decode;
 use crate::device::{Device, ReadRing, Recorder, Recording, Tensor};
 use crate::ops::sample::{self, PROMPT_HEAD, Sampling};
 
-/// Replays that may be under way before the host looks at the first of them.
+/// Replays in flight before the host waits for the first of them.
 const AHEAD: usize = 2;
 
 /// Generates `batch` rows of up to `max_len` tokens, prompts included.
@@ -43,8 +43,8 @@ impl Generator {
         Ok(Self { rows, settings, step: r.finish()?, batch, max_len })
     }
 
-    /// Continue each prompt (row 0, 1, ...; unused rows repeat the last) by up to `max_new` tokens. `on_tokens` gets (index in the row,
-    /// the token of each row) for every token after the shortest prompt, as they come; it returns false to stop.
+    /// Continue each prompt (row 0, 1, ...; unused rows repeat the last) by up to `max_new` tokens. `on_tokens` gets (index in the row, the
+    /// token of each row) for every token after the shortest prompt, as they arrive; it returns false to stop.
     ///
     /// # Errors
     /// An empty or too long prompt, or a device fault.
@@ -59,11 +59,11 @@ impl Generator {
         self.run_from(device, prompts, 0, max_new, sampling, on_tokens)
     }
 
-    /// As [`Self::run`], where the first `cached` tokens of each row are those of the run before, so that their keys and values are not
-    /// computed again. Of that run the last token that was drawn does not count.
+    /// As [`Self::run`]; the first `cached` tokens of each row are those of the previous run, whose keys and values are reused. The last
+    /// sampled token of that run is not cached.
     ///
     /// # Errors
-    /// As there.
+    /// As [`Self::run`].
     pub fn run_from(
         &self,
         device: &Device,
@@ -76,12 +76,12 @@ impl Generator {
         let (shortest, longest) = self.start(device, prompts, cached, sampling)?;
         let last = (longest + max_new).min(self.max_len);
         let mut ring = ReadRing::new(device, self.batch, AHEAD + 1);
-        // Index of the token that the next replay yields, and of the one that the host reads next.
+        // Index of the token of the next replay, and of the next one to read.
         let mut read = shortest;
         for next in cached + 1..last {
             device.replay(&self.step)?;
             if next < shortest {
-                // Nothing to listen to yet, but do not run away from the device.
+                // Nothing to read yet, but limit the number of submissions in flight.
                 if next % 64 == 0 {
                     device.wait()?;
                 }
@@ -106,13 +106,13 @@ impl Generator {
         Ok(())
     }
 
-    /// Tokens of a row, prompt included.
+    /// Maximum tokens of a row, prompt included.
     pub fn max_len(&self) -> usize {
         self.max_len
     }
 
-    /// Of the last run: log pi of each token of a row by its index, under the distribution it was drawn from (greedy: at temperature 1), in
-    /// nats; 0 of given tokens, anything behind the last that was drawn.
+    /// log pi of each token of a row in the last run, by index, under the distribution it was sampled from (greedy: at temperature 1), in
+    /// nats; 0 for prompt tokens, undefined after the last sampled one.
     ///
     /// # Errors
     /// A device fault.
@@ -139,7 +139,7 @@ impl Generator {
             );
             let own = &mut given[row * width..(row + 1) * width];
             anyhow::ensure!(cached < prompt.len(), "{cached} tokens are cached, but the prompt has {}", prompt.len());
-            // Draws are keyed by the row.
+            // Sampling is keyed by the row.
             own[..PROMPT_HEAD].copy_from_slice(&[prompt.len() as u32, self.max_len as u32, row as u32, 0, 0, 0]);
             own[PROMPT_HEAD..PROMPT_HEAD + prompt.len()].copy_from_slice(prompt);
             first[row] = prompt[cached];

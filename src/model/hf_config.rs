@@ -1,7 +1,7 @@
 //! `config.json` and `generation_config.json` as `transformers` 4 and 5 read and write them.
 //!
-//! A setting that would change the arithmetic and that lehr does not build is refused by name; defaults for absent fields are those of
-//! the `transformers` classes.
+//! An unsupported setting that would change the arithmetic is rejected by name; defaults for absent fields are those of the `transformers`
+//! classes.
 
 mod rope;
 
@@ -13,7 +13,7 @@ use serde::de::{Error as _, MapAccess, Visitor};
 use serde_json::{Map, Value, json};
 use std::path::Path;
 
-/// Class and `model_type` of a family.
+/// Class and `model_type` of an architecture.
 fn names(architecture: Architecture) -> (&'static str, &'static str) {
     match architecture {
         Architecture::Llama => ("LlamaForCausalLM", "llama"),
@@ -23,41 +23,41 @@ fn names(architecture: Architecture) -> (&'static str, &'static str) {
     }
 }
 
-/// Tokens that one role may list.
+/// Maximum number of tokens in a role.
 pub const MAX_ROLE_TOKENS: usize = 1024;
 
-/// The ids of the tokens that begin, end and fill a text.
+/// The ids of the special tokens.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct SpecialTokens {
-    /// Put before a text.
+    /// Beginning of a text.
     pub bos: Option<u32>,
-    /// Any of them ends a text.
+    /// End of a text; any of them.
     pub eos: Vec<u32>,
-    /// Fills up batches.
+    /// Padding.
     pub pad: Option<u32>,
 }
 
-/// A `config.json` that lehr can build.
+/// A supported `config.json`.
 #[derive(Clone, Debug, PartialEq)]
 pub struct HfConfig {
     /// The shape.
     pub model: ModelConfig,
     /// The special tokens.
     pub tokens: SpecialTokens,
-    /// What is in the file and not used, worth a line to the user.
+    /// Notices on unused fields, for the user.
     pub notices: Vec<String>,
 }
 
 /// Read a `config.json`.
 ///
 /// # Errors
-/// One line that names file, field, value and reason.
+/// One line with file, field, value and reason.
 pub fn read(path: &Path) -> Result<HfConfig> {
     let bytes = RealFs.read(path, 1 << 20).with_context(|| shown(path))?;
     parse(&bytes).with_context(|| shown(path))
 }
 
-/// The configuration of a model: of `config.json` in a folder (of an adapter without one, of its base model), or of a GGUF file.
+/// The configuration of a model: from the `config.json` of a folder (for an adapter without one, of its base model), or from a GGUF file.
 ///
 /// # Errors
 /// As [`read`].
@@ -73,7 +73,7 @@ pub fn of_model(path: &Path) -> Result<HfConfig> {
 /// Parse the text of a `config.json`.
 ///
 /// # Errors
-/// One line that names field, value and reason.
+/// One line with field, value and reason.
 pub fn parse(text: &[u8]) -> Result<HfConfig> {
     let text = text.strip_prefix(b"\xef\xbb\xbf").unwrap_or(text);
     ensure!(!text.trim_ascii().is_empty(), "is empty");
@@ -97,7 +97,7 @@ pub fn parse(text: &[u8]) -> Result<HfConfig> {
     Ok(HfConfig { model, tokens, notices })
 }
 
-/// A JSON object in which no key stands twice.
+/// A JSON object without duplicate keys.
 struct UniqueKeys(Map<String, Value>);
 
 impl<'de> serde::Deserialize<'de> for UniqueKeys {
@@ -177,7 +177,7 @@ impl Fields<'_> {
         bail!("{name} = {value}: {why}")
     }
 
-    /// Settings that would change the arithmetic.
+    /// Unsupported settings that would change the arithmetic.
     fn refuse_unbuilt(&self) -> Result<()> {
         if self.boolean("mlp_bias", false)? {
             return self.refusal("mlp_bias", "lehr has no biases in the SwiGLU");
@@ -200,7 +200,7 @@ impl Fields<'_> {
     fn model(&self, architecture: Architecture) -> Result<ModelConfig> {
         let qwen = matches!(architecture, Architecture::Qwen2 | Architecture::Qwen3);
         let (hidden_size, heads) = (self.required("hidden_size")?, self.required("num_attention_heads")?);
-        // Absent is the class default; null is one for each query head.
+        // Absent is the class default; null is the number of query heads.
         let key_value_heads = match self.0.get("num_key_value_heads") {
             None if qwen => 32,
             None if architecture == Architecture::Mistral => 8,
@@ -218,7 +218,7 @@ impl Fields<'_> {
         };
         let max_position_embeddings = self.integer("max_position_embeddings")?.unwrap_or(usual_context);
         let (rope_theta, rope_scaling) = rope::read(self, max_position_embeddings)?;
-        // Qwen2 and Mistral have no such setting.
+        // Qwen2 and Mistral do not have this setting.
         let biases = matches!(architecture, Architecture::Llama | Architecture::Qwen3);
         Ok(ModelConfig {
             architecture,
@@ -282,7 +282,7 @@ impl Fields<'_> {
             ensure!(list.len() <= MAX_ROLE_TOKENS, "{name} lists {} tokens, more than {MAX_ROLE_TOKENS}", list.len());
             let mut out = Vec::new();
             for id in list {
-                // -1 is an old way to say "none".
+                // -1 is an old spelling of "none".
                 if id == -1 {
                     continue;
                 }
@@ -316,7 +316,7 @@ fn eos_json(tokens: &SpecialTokens) -> Value {
     }
 }
 
-/// The `config.json` that both `transformers` 4 and 5 load: rotary settings stand there in both dialects.
+/// A `config.json` for both `transformers` 4 and 5: it has the rotary settings in both formats.
 pub fn config_json(model: &ModelConfig, tokens: &SpecialTokens) -> Value {
     let (class, model_type) = names(model.architecture);
     let mut out = json!({

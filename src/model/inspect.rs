@@ -1,8 +1,8 @@
-//! What a model does with one text: the attention of every head, the logit lens, and its guesses of each next token.
+//! Inspection of a model on one text: the attention of every head, the logit lens, and the predictions for each next token.
 //!
-//! Attention is never made on the device as a matrix (`ops::attention` streams it), so queries and keys are read back and
-//! softmax(q k^T / sqrt(D)) is computed here, for this one text. The logit lens (nostalgebraist 2020) puts the final norm and the head to
-//! the residual stream that each block leaves: what the model would say if that block were its last.
+//! The attention matrix is never materialised on the device (`ops::attention` streams it), so queries and keys are read back and softmax(q
+//! k^T / sqrt(D)) is computed here, for this one text. The logit lens (nostalgebraist 2020) applies the final norm and the head to the
+//! residual stream after each block: the prediction if that block were the last.
 
 use super::transformer;
 use super::{Activations, Model, Pass};
@@ -13,14 +13,14 @@ use crate::ops::{logprob, rmsnorm};
 use anyhow::{Context as _, ensure};
 use serde::{Deserialize, Serialize};
 
-/// Tokens of a text, at most.
+/// Maximum tokens of a text.
 pub const MOST_TOKENS: usize = 512;
-/// Numbers of attention, at most: about 150 MB as JSON.
+/// Maximum number of attention values: about 150 MB as JSON.
 const MOST_ATTENTION: usize = 1 << 24;
-/// Guesses for a token, at most.
+/// Maximum number of predictions per token.
 pub const MOST_GUESSES: usize = 1000;
 
-/// All of it, as `lehr inspect --json` prints it: one object. Positions count from 0 everywhere.
+/// The result, as `lehr inspect --json` prints it: one object. Positions count from 0 everywhere.
 ///
 /// ```json
 /// {"model": "runs/stories/checkpoints/step-00000500",
@@ -38,11 +38,11 @@ pub struct Inspection {
     pub model: String,
     /// The text, token by token.
     pub tokens: Vec<Token>,
-    /// Attention probabilities `[layer][head][query][key]`, to six decimals. A query sees itself and what stands before it, so that row q
+    /// Attention probabilities `[layer][head][query][key]`, to six decimals. A query attends to itself and the tokens before it, so row q
     /// has q + 1 entries, which sum to 1.
     pub attention: Vec<Vec<Vec<Vec<f32>>>>,
-    /// The logit lens: `embed` (the stream before the first block), then `layers.0`, `layers.1`, ... (after each block). The last is what
-    /// the model itself says.
+    /// The logit lens: `embed` (the stream before the first block), then `layers.0`, `layers.1`, ... (after each block). The last is the
+    /// model's own prediction.
     pub lens: Vec<Lens>,
 }
 
@@ -53,9 +53,9 @@ pub struct Token {
     pub id: u32,
     /// Its text; bytes that are not a whole character as `\xNN`.
     pub piece: String,
-    /// log p(this token | those before it), in nats; none of the first, which is given.
+    /// log p(this token | those before it), in nats; `None` for the first.
     pub logprob: Option<f32>,
-    /// How probable it was among all tokens: 1 is the most probable. None of the first.
+    /// Rank of its probability among all tokens: 1 is the most probable. `None` for the first.
     pub rank: Option<u32>,
     /// Entropy of the distribution of the token *after* this one, in nats.
     pub entropy: f32,
@@ -63,7 +63,7 @@ pub struct Token {
     pub next: Vec<Guess>,
 }
 
-/// A token that may come next.
+/// A predicted next token.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
 pub struct Guess {
     /// Its id.
@@ -74,7 +74,7 @@ pub struct Guess {
     pub probability: f32,
 }
 
-/// What a part's residual stream says through the final norm and the head.
+/// Predictions from one part's residual stream, through the final norm and the head.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
 pub struct Lens {
     /// `embed`, `layers.0`, `layers.1`, ...
@@ -83,41 +83,41 @@ pub struct Lens {
     pub positions: Vec<LensPrediction>,
 }
 
-/// What the lens says of the token after one position.
+/// The lens prediction after one position.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
 pub struct LensPrediction {
     /// Entropy of the distribution, in nats.
     pub entropy: f32,
-    /// Probability of the token that does come next in the text; none at its end.
+    /// Probability of the actual next token; `None` at the end of the text.
     pub actual: Option<f32>,
-    /// How probable that is among all tokens: 1 is the most probable. None at the end of the text.
+    /// Rank of that among all tokens: 1 is the most probable. `None` at the end of the text.
     pub rank: Option<u32>,
     /// The most probable tokens, most probable first.
     pub next: Vec<Guess>,
 }
 
-/// What is to be looked at.
+/// Parameters of an inspection.
 #[derive(Clone, Copy)]
 pub struct Question<'a> {
     /// The text.
     pub tokens: &'a [u32],
-    /// Guesses for each next token.
+    /// Number of predictions per next token.
     pub top: usize,
     /// The text of a token.
     pub piece: &'a dyn Fn(u32) -> String,
 }
 
-/// The longest text of a model that can be inspected, in tokens.
+/// Maximum length of a text to inspect with this model, in tokens.
 pub fn most_tokens(c: &ModelConfig) -> usize {
     let heads = c.num_hidden_layers * c.num_attention_heads;
     let fits = |t: usize| heads * t * (t + 1) / 2 <= MOST_ATTENTION;
     (1..=MOST_TOKENS.min(c.max_position_embeddings)).rev().find(|t| fits(*t)).unwrap_or(1)
 }
 
-/// Look at one text. The model must have been opened for as many tokens.
+/// Inspect one text. The model must have been opened for its length.
 ///
 /// # Errors
-/// A text that is empty or too long, a token that the model does not know, numbers that are not finite, or a device fault.
+/// A text that is empty or too long, a token outside the vocabulary, numbers that are not finite, or a device fault.
 pub fn inspect(device: &Device, model: &Model, ask: Question<'_>) -> anyhow::Result<Inspection> {
     let (c, time) = (&model.config, ask.tokens.len());
     ensure!(time > 0, "the text holds no token; give at least one character");
@@ -145,7 +145,7 @@ pub fn inspect(device: &Device, model: &Model, ask: Question<'_>) -> anyhow::Res
     }
     let heads = acts.blocks.iter().enumerate().map(|(layer, block)| attention(device, c, &block.qkv, layer));
     let attention = heads.collect::<anyhow::Result<_>>()?;
-    // What the last block leaves goes through the norm and the head as in the model itself.
+    // The last block's output goes through the norm and the head as in the model itself.
     let own = lens.last().map(|last| last.positions.as_slice()).unwrap_or_default();
     let tokens = ask.tokens.iter().zip(own).enumerate().map(|(i, (id, after))| {
         let before = i.checked_sub(1);
@@ -163,7 +163,7 @@ pub fn inspect(device: &Device, model: &Model, ask: Question<'_>) -> anyhow::Res
 
 const OVERFLOW: &str = "its numbers are not finite: the activations of this model overflow 32-bit floats";
 
-/// The head over a residual stream (R, C), chunk by chunk: what it says of each next token. Leaves `acts.logp`.
+/// The head over a residual stream (R, C), chunk by chunk: the predictions for each next token. Writes `acts.logp`.
 fn glimpses(
     m: transformer::Context<'_>,
     acts: &Activations<Tensor>,
@@ -189,7 +189,7 @@ fn glimpses(
     }
     let [logp, entropy, lse] = [&acts.logp, &acts.entropy, &acts.lse].map(|of| device.read::<f32>(of));
     let (logp, entropy, lse) = (logp?, entropy?, lse?);
-    // A maximum or a sum that overflowed shows here, whatever clamps made of the rest.
+    // An overflow of a maximum or sum shows here, even if clamps hide it elsewhere.
     ensure!(lse.iter().chain(&entropy).all(|number| number.is_finite()), OVERFLOW);
     // Some drivers clamp an infinite logit to the largest number.
     let sound = |row: &Row| row.best.iter().all(|(_, logit)| logit.abs() < 1e30);
@@ -206,14 +206,14 @@ fn glimpses(
     Ok(found.into_iter().enumerate().map(glimpse).collect())
 }
 
-/// What the host keeps of a row of logits.
+/// Host-side summary of a row of logits.
 struct Row {
-    /// (token, logit) of the best guesses.
+    /// (token, logit) of the best predictions.
     best: Vec<(u32, f32)>,
     rank: Option<u32>,
 }
 
-/// The `top` highest logits, highest first; of equals the one that comes first.
+/// The `top` highest logits, highest first; ties in order.
 fn highest(logits: &[f32], top: usize) -> Vec<(u32, f32)> {
     let mut best: Vec<(u32, f32)> = Vec::with_capacity(top + 1);
     for (id, logit) in logits.iter().enumerate() {
@@ -226,7 +226,7 @@ fn highest(logits: &[f32], top: usize) -> Vec<(u32, f32)> {
     best
 }
 
-/// 1 for the highest logit; among equals by their order.
+/// 1 for the highest logit; ties in order.
 fn rank(logits: &[f32], id: usize) -> u32 {
     let own = logits[id];
     1 + logits.iter().enumerate().filter(|(other, logit)| **logit > own || (**logit == own && *other < id)).count() as u32
@@ -255,7 +255,7 @@ fn attention(device: &Device, c: &ModelConfig, qkv: &Tensor, layer: usize) -> an
     Ok(heads)
 }
 
-/// To six decimals: what is smaller than that is nothing to look at, and a line need not be longer.
+/// Rounded to six decimals, to keep the JSON short.
 fn softmax(scores: &[f64]) -> Vec<f32> {
     let most = scores.iter().copied().fold(f64::NEG_INFINITY, f64::max);
     let weights: Vec<f64> = scores.iter().map(|score| (score - most).exp()).collect();

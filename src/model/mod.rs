@@ -1,4 +1,4 @@
-//! Floor 3: what a model is and how it is kept: weights, transformer, generation, Hugging Face files, checkpoints.
+//! Layer 3: models and their files: weights, transformer, generation, Hugging Face files, checkpoints.
 
 pub mod activations;
 pub mod adapter;
@@ -29,26 +29,26 @@ use std::path::PathBuf;
 use std::sync::Mutex;
 use weight_files::WeightFiles;
 
-/// Two names of one tensor where embeddings are tied.
+/// With tied embeddings, one tensor has two names.
 const EMBEDDING: &str = "model.embed_tokens.weight";
 const HEAD: &str = "lm_head.weight";
 
-/// Gives the numbers of (Hugging Face name, shape).
+/// Returns the numbers of (Hugging Face name, shape).
 pub type Reader<'a> = dyn FnMut(&str, &[usize]) -> anyhow::Result<Vec<f32>> + 'a;
 
-/// A model on the device: its shape, its parameters, and the table of its rotations.
+/// A model on the device: its shape, its parameters, and its rotation table.
 pub struct Model {
     /// The shape.
     pub config: ModelConfig,
-    /// What is trained, and where it lies: all weights, or the adapters of a model that has some.
+    /// The trained parameters and their layout: all weights, or the adapters if there are any.
     pub parameters: Parameters,
-    /// Values of what is trained.
+    /// Values of the trained parameters.
     pub values: Arena,
     /// All weights, trained or frozen, as a tree.
     pub weights: Weights<Tensor>,
-    /// The adapters of each block; none in a model without.
+    /// The adapters of each block; empty without adapters.
     pub adapters: Vec<BlockAdapters<Tensor>>,
-    /// The weights beside adapters.
+    /// The frozen base weights of adapters.
     frozen: Option<Frozen>,
     rope_table: Tensor,
 }
@@ -57,7 +57,7 @@ pub struct Model {
 struct Frozen {
     parameters: Parameters,
     values: Arena,
-    /// The folder or file that they were loaded from.
+    /// The folder or file they were loaded from.
     source: Mutex<Option<PathBuf>>,
 }
 
@@ -65,7 +65,7 @@ impl Model {
     /// Allocate a model for contexts of up to `context` tokens; its values are zero until [`Model::initialise`] or [`Model::load`].
     ///
     /// # Errors
-    /// A shape that cannot work, a context that would be computed otherwise than transformers does, or a tensor larger than the adapter can bind.
+    /// An invalid shape, a context beyond which transformers computes differently, or a tensor larger than the adapter can bind.
     pub fn new(device: &Device, config: &ModelConfig, context: usize) -> anyhow::Result<Self> {
         if let Some(problem) = config.problems().into_iter().next() {
             anyhow::bail!("{problem}");
@@ -91,12 +91,12 @@ impl Model {
         Ok(Self { config: config.clone(), parameters, values, weights, adapters, frozen, rope_table })
     }
 
-    /// All weights, trained or frozen: what is declared, and where it lies.
+    /// All weights, trained or frozen: declarations and arena.
     pub fn base(&self) -> (&Parameters, &Arena) {
         self.frozen.as_ref().map_or((&self.parameters, &self.values), |frozen| (&frozen.parameters, &frozen.values))
     }
 
-    /// Numbers of all weights and adapters.
+    /// Number of weights and adapter parameters.
     pub fn count(&self) -> usize {
         self.parameters.count() + self.frozen.as_ref().map_or(0, |frozen| frozen.parameters.count())
     }
@@ -107,7 +107,7 @@ impl Model {
         frozen.source.lock().unwrap_or_else(std::sync::PoisonError::into_inner).clone()
     }
 
-    /// Random values from a seed; of adapters those that leave the model as it is.
+    /// Random values from a seed; adapters start without effect.
     pub fn initialise(&self, device: &Device, seed: u64) {
         let frozen = self.frozen.iter().flat_map(|frozen| frozen.parameters.tensors(&frozen.values));
         for (spec, tensor) in self.parameters.tensors(&self.values).chain(frozen) {
@@ -115,7 +115,7 @@ impl Model {
         }
     }
 
-    /// What recordings of this model need.
+    /// The context for recordings of this model.
     pub fn context<'a>(&'a self, device: &'a Device) -> transformer::Context<'a> {
         let (config, weights, adapters) = (&self.config, &self.weights, Some(&self.adapters[..]).filter(|of| !of.is_empty()));
         transformer::Context { device, config, weights, adapters, rope_table: &self.rope_table }
@@ -126,12 +126,12 @@ impl Model {
         self.rope_table.shape()[0]
     }
 
-    /// (name in files, shape) of everything that is trained, in order of declaration.
+    /// (name in files, shape) of all trained parameters, in order of declaration.
     pub fn names(&self) -> Vec<(String, Vec<usize>)> {
         self.parameters.names()
     }
 
-    /// Weights from a Hugging Face folder.
+    /// Load weights from a Hugging Face folder.
     ///
     /// # Errors
     /// Missing, unexpected or differently shaped tensors, values that are not finite, or files that cannot be read.
@@ -146,7 +146,7 @@ impl Model {
         Ok(())
     }
 
-    /// Values of adapters from a PEFT folder, and the weights from the model that it names as its base.
+    /// Load adapters from a PEFT folder, and the weights of its base model.
     ///
     /// # Errors
     /// As [`Model::load`], or adapters of another rank, alpha or other projections.
@@ -156,12 +156,12 @@ impl Model {
         self.fill(device, &self.values, &mut |name, shape| folder.read_f32(name, shape))
     }
 
-    /// Under which name a file holds a parameter; see [`stored`].
+    /// The name under which a file stores a parameter; see [`stored`].
     pub fn stored<'a>(&self, files: &WeightFiles, name: &'a str) -> &'a str {
         stored(&self.config, files, name)
     }
 
-    /// Refuse files that do not belong to this shape.
+    /// Reject files that do not match this shape.
     ///
     /// # Errors
     /// As [`Model::load`].
@@ -169,7 +169,7 @@ impl Model {
         check(&self.config, &self.base().0.names(), files)
     }
 
-    /// All values of a Hugging Face folder one after another, in order of declaration, on the host: for [`Model::set`].
+    /// All values of a Hugging Face folder, concatenated in order of declaration, on the host: for [`Model::set`].
     ///
     /// # Errors
     /// As [`Model::load`].
@@ -183,10 +183,10 @@ impl Model {
         Ok(all)
     }
 
-    /// Put values of what is trained onto the device that stand one after another in order of declaration.
+    /// Upload the values of the trained parameters, concatenated in order of declaration.
     ///
     /// # Panics
-    /// When there are not as many as the model has (a defect of the caller).
+    /// When the number of values differs from the model's (a defect of the caller).
     pub fn set(&self, device: &Device, all: &[f32]) {
         let mut rest = all;
         for (spec, tensor) in self.parameters.tensors(&self.values) {
@@ -197,7 +197,7 @@ impl Model {
         assert!(rest.is_empty(), "{} values too many", rest.len());
     }
 
-    /// Values of what is trained from the device, one after another in order of declaration.
+    /// Download the values of the trained parameters, concatenated in order of declaration.
     ///
     /// # Errors
     /// A device fault.
@@ -209,27 +209,28 @@ impl Model {
         Ok(all)
     }
 
-    /// Fill an arena of what is trained (values, or a moment) tensor by tensor; `read` gives the numbers of (name in files, shape).
+    /// Fill an arena of the trained parameters (values, or a moment) tensor by tensor; `read` returns the numbers of (name in files,
+    /// shape).
     ///
     /// # Errors
-    /// What `read` returns.
+    /// The error of `read`.
     pub fn fill(&self, device: &Device, arena: &Arena, read: &mut Reader<'_>) -> anyhow::Result<()> {
         self.parameters.fill(device, arena, read)
     }
 
-    /// The numbers of an arena by Hugging Face name, read from the device tensor by tensor: for writing files.
+    /// A reader of an arena's numbers by Hugging Face name, which downloads tensor by tensor: for writing files.
     pub fn reader<'a>(&'a self, device: &'a Device, arena: &'a Arena) -> ArenaReader<'a> {
         ArenaReader { model: self, device, arena, last: None }
     }
 }
 
-/// Under which name a file holds a parameter: tied embeddings may stand there as the head alone.
+/// The name under which a file stores a parameter: tied embeddings may be stored only as the head.
 pub fn stored<'a>(config: &ModelConfig, files: &WeightFiles, name: &'a str) -> &'a str {
     let as_head = config.tie_word_embeddings && name == EMBEDDING && files.shape(EMBEDDING).is_none();
     if as_head && files.shape(HEAD).is_some() { HEAD } else { name }
 }
 
-/// Refuse files that do not hold the parameters `names` of a model of this shape.
+/// Reject files without the parameters `names` of a model of this shape.
 ///
 /// # Errors
 /// As [`Model::load`].
@@ -249,12 +250,12 @@ pub fn check(config: &ModelConfig, names: &[(String, Vec<usize>)], files: &Weigh
     Ok(())
 }
 
-/// Hands out an arena's numbers part by part; see [`Model::reader`].
+/// Reads an arena's numbers part by part; see [`Model::reader`].
 pub struct ArenaReader<'a> {
     model: &'a Model,
     device: &'a Device,
     arena: &'a Arena,
-    /// The fused tensor read last: its parts are asked for one after another.
+    /// The fused tensor read last: its parts are requested one after another.
     last: Option<(usize, Vec<f32>)>,
 }
 

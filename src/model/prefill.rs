@@ -1,4 +1,4 @@
-//! Prompts into the cache before anything is drawn: many tokens at once, and each prompt once, however many completions it gets.
+//! Prefill: keys and values of prompts into the cache, many tokens at once, and each prompt only once, whatever its number of completions.
 
 use super::Model;
 use super::activations::{self, Activations, Pass};
@@ -7,19 +7,19 @@ use crate::config::ModelConfig;
 use crate::device::{Device, Recorder, Recording, Sizes, Tensor};
 use anyhow::Result;
 
-/// Prompts are cut to a common length that is a multiple of this, so that few recordings serve all.
+/// Prompts are padded to a multiple of this length, so that few recordings serve all.
 const GRAIN: usize = 16;
 
-/// Passes over prompts of up to so many tokens.
+/// Prefill passes for prompts up to a certain length.
 pub(super) struct Prefill {
     acts: Activations<Tensor>,
-    /// Where each token's key and value go, counted in tokens from the start of the cache (R).
+    /// Cache position of each token's key and value, counted in tokens from the start of the cache (R).
     places: Tensor,
     pass: Recording,
 }
 
 impl Prefill {
-    /// For prompts of up to `longest` tokens; `max_len` is the most that there can be. `caches` (rows, room, Hkv D) are written.
+    /// For prompts of up to `longest` tokens; `max_len` is the upper limit. `caches` (rows, max_len, Hkv D) are written.
     pub fn new(device: &Device, model: &Model, caches: &[[Tensor; 2]], longest: usize, max_len: usize) -> Result<Self> {
         let [batch, time] = shape(longest, max_len, device.sizes().prefill_tokens);
         let acts = Activations::new(device, &headless(&model.config), batch, time, Pass::Forward);
@@ -33,12 +33,12 @@ impl Prefill {
         Ok(Self { acts, places, pass: r.finish()? })
     }
 
-    /// Prompts of so many tokens fit.
+    /// Maximum prompt length.
     pub fn longest(&self) -> usize {
         self.acts.time
     }
 
-    /// Keys and values of `prompts`, each with the place of its first token in the cache. Does not wait.
+    /// Write keys and values of `prompts`, each with the cache position of its first token. Does not wait.
     pub fn run(&self, device: &Device, prompts: &[(&[u32], u32)]) -> Result<()> {
         let [batch, time] = [self.acts.batch, self.acts.time];
         for some in prompts.chunks(batch) {
@@ -56,18 +56,18 @@ impl Prefill {
     }
 }
 
-/// Prompts and tokens of each in one pass.
+/// Number of prompts, and tokens of each, in one pass.
 fn shape(longest: usize, max_len: usize, most: usize) -> [usize; 2] {
     let time = longest.next_multiple_of(GRAIN).min(max_len);
     [(most / time).max(1), time]
 }
 
-/// Nothing is predicted here, so that no logits are needed.
+/// Prefill predicts nothing and needs no logits.
 fn headless(c: &ModelConfig) -> ModelConfig {
     ModelConfig { vocab_size: 1, ..c.clone() }
 }
 
-/// Bytes that passes over prompts of up to `max_len` tokens take.
+/// Bytes of the prefill passes for prompts of up to `max_len` tokens.
 pub(super) fn bytes(c: &ModelConfig, max_len: usize, sizes: Sizes) -> u64 {
     let [batch, time] = shape(max_len, max_len, sizes.prefill_tokens);
     activations::bytes(&headless(c), batch, time, Pass::Forward, sizes) + (4 * batch * time) as u64

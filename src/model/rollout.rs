@@ -1,5 +1,6 @@
-//! Rollouts: many requests through a fixed number of rows. Prompts go into the cache first, each once; then a row that has ended its
-//! request takes the next by itself, on the device. The host hears how many have ended, some tokens late, and waits for nothing else.
+//! Rollouts: many requests on a fixed number of rows (continuous batching). Prompts are prefilled first, each once; then a row that has
+//! ended its request takes the next one on the device. The host reads the number of ended requests, some tokens late, and waits for nothing
+//! else.
 
 use super::Model;
 use super::activations::{self, Activations, Pass};
@@ -14,52 +15,52 @@ use anyhow::{Result, ensure};
 use serde::{Deserialize, Serialize};
 use std::collections::HashMap;
 
-/// Reads that may be under way before the host waits for the first of them.
+/// Reads in flight before the host waits for the first of them.
 const AHEAD: usize = 1;
-/// Bytes that the requests of one go may take on the device.
+/// Maximum bytes of queued requests on the device.
 const QUEUE_BYTES: usize = 64 << 20;
-/// Bytes of the cache that prompts may always take.
+/// Bytes of the cache always available for prompts.
 const PROMPT_BYTES: usize = 64 << 20;
 
-/// Something to be continued.
+/// A prompt to complete.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Request {
-    /// What is given, at least one token.
+    /// The prompt, at least one token.
     pub prompt: Vec<u32>,
-    /// With the seed of the sampling this is what its draws depend on: not on rows, nor on other requests.
+    /// Random key of its samples, together with the seed: results do not depend on rows or other requests.
     pub key: [u32; 2],
-    /// Tokens to draw at most.
+    /// Maximum number of sampled tokens.
     pub max_new: usize,
 }
 
 impl Request {
-    /// What may be in the cache before anything is drawn: the last token is fed when the first is drawn.
+    /// The tokens to prefill: all but the last, which is fed when the first token is sampled.
     fn prefix(&self) -> &[u32] {
         &self.prompt[..self.prompt.len() - 1]
     }
 }
 
-/// What came of it.
+/// A finished completion.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
 pub struct Completion {
-    /// The tokens that were drawn, with the one that ended it.
+    /// The sampled tokens, including the stop token.
     pub tokens: Vec<u32>,
-    /// log pi of each, of the whole distribution at the temperature (greedy: at temperature 1).
+    /// log pi of each under the full distribution at the temperature (greedy: at temperature 1).
     pub logprobs: Vec<f32>,
-    /// It ran into its limit: no stop came.
+    /// Whether it reached the maximum length without a stop token.
     pub truncated: bool,
 }
 
-/// See the module.
+/// A rollout engine for one model.
 pub struct Rollouts {
     acts: Activations<Tensor>,
-    /// (slots + rows of prompts, room, Hkv D) for each layer.
+    /// (slots + rows of prompts, max_len, Hkv D) for each layer.
     caches: Vec<[Tensor; 2]>,
     settings: Tensor,
     assigned: Tensor,
     max_len: usize,
     prefill: Option<Prefill>,
-    /// Buffers and recording for so many requests, made when they are first needed.
+    /// Buffers and recording for a number of requests, created when first needed.
     queue: Option<Queue>,
     /// The ranks, each of which continues a share of the requests.
     world: World,
@@ -71,14 +72,14 @@ struct Queue {
     step: Recording,
 }
 
-/// Where a request's first tokens lie in the cache, and how many they are.
+/// Cache position and length of a request's prefilled tokens.
 type Prefix = [u32; 2];
 
 impl Rollouts {
     /// Requests, as rank 0 announces them.
     pub const ROLLOUTS: &str = "rollouts";
 
-    /// Tokens of a prompt and its completion that a row holds.
+    /// Maximum tokens of a prompt and its completion.
     pub fn max_len(&self) -> usize {
         self.max_len
     }
@@ -109,20 +110,20 @@ impl Rollouts {
         Ok(Self { acts, caches, settings, assigned, max_len, prefill: None, queue: None, world })
     }
 
-    /// Rows.
+    /// Number of rows.
     pub fn slots(&self) -> usize {
         self.acts.batch
     }
 
-    /// One token of every row, for measurements; none before the first [`Rollouts::run`].
+    /// The recording of one token for every row, for measurements; `None` before the first [`Rollouts::run`].
     pub fn recording(&self) -> Option<&Recording> {
         self.queue.as_ref().map(|queue| &queue.step)
     }
 
-    /// Continue every request. `progress` gets the number of requests that have ended now and then; when it ends the work the result is `None`.
+    /// Complete every request. `progress` regularly gets the number of ended requests; if it stops the work, the result is `None`.
     ///
     /// # Errors
-    /// An empty or too long prompt, a device fault, or what `progress` returns.
+    /// An empty or too long prompt, a device fault, or the error of `progress`.
     pub fn run(
         &mut self,
         device: &Device,
@@ -197,7 +198,7 @@ impl Rollouts {
         Ok(Some(out))
     }
 
-    /// The next requests that fit, and where in the cache the prompts of these begin.
+    /// The next requests that fit, and the cache positions of their prompts.
     fn take<'a>(&self, requests: &'a [Request]) -> (&'a [Request], HashMap<&'a [u32], u32>) {
         let tokens = self.caches[0][0].matrix()[0];
         let mut places = HashMap::new();
@@ -215,11 +216,11 @@ impl Rollouts {
             }
             count += 1;
         }
-        // Where not even one fits, prompts are fed token by token.
+        // If not even one fits, prompts are fed token by token.
         (&requests[..count.max(1)], places)
     }
 
-    /// Keys and values of the prompts into the cache.
+    /// Prefill the prompts' keys and values.
     fn fill(
         &mut self,
         device: &Device,
@@ -261,7 +262,7 @@ impl Rollouts {
         Ok(())
     }
 
-    /// Buffers for `count` requests, and the recording over them.
+    /// Buffers for `count` requests, and their recording.
     fn queue(&mut self, device: &Device, model: &Model, count: usize) -> Result<&Queue> {
         let fits = self.queue.as_ref().is_some_and(|queue| queue.rows.prompt.matrix()[0] >= count);
         if !fits {
@@ -288,7 +289,7 @@ impl Rollouts {
 }
 
 impl Queue {
-    /// Requests onto the device; each row takes its first.
+    /// Upload requests; each row takes its first.
     fn start(&self, device: &Device, requests: &[Request], prefixes: &[Prefix], slots: usize, max_len: usize) {
         let mut prompt = Vec::with_capacity(requests.len() * (PROMPT_HEAD + max_len));
         for (request, prefix) in requests.iter().zip(prefixes) {
@@ -309,7 +310,7 @@ impl Queue {
         device.write(&self.ended.progress, &[slots.min(requests.len()) as u32, 0, requests.len() as u32]);
     }
 
-    /// Replay until all have ended; false when `told` stopped it.
+    /// Replay until all have ended; false when `progress` stopped it.
     fn finish(
         &self,
         device: &Device,
@@ -317,10 +318,10 @@ impl Queue {
         prefixes: &[Prefix],
         told: &mut dyn FnMut(usize) -> Result<bool>,
     ) -> Result<bool> {
-        // A submission costs more than a short wait, but what is under way when the last request ends is done for nothing.
+        // A submission costs more than a short wait, but replays in flight when the last request ends are wasted.
         let at_once = device.sizes().replays_at_once;
         let mut ring = ReadRing::new(device, 3, AHEAD + 1);
-        // Every replay moves every busy row by one token, so that this many are enough whatever is drawn.
+        // Every replay advances every busy row by one token: this number is always enough.
         let mut left: usize =
             requests.iter().zip(prefixes).map(|(r, prefix)| r.prompt.len() - prefix[1] as usize + r.max_new).sum();
         let mut ended = 0;
@@ -356,7 +357,7 @@ impl Queue {
     }
 }
 
-/// Rows whose logits are made at once.
+/// Number of rows whose logits are computed at once.
 fn fitting(c: &ModelConfig, slots: usize, sizes: Sizes) -> usize {
     slots.min(activations::chunk_rows(slots, activations::vocab_stride(c.vocab_size), sizes))
 }
@@ -367,23 +368,23 @@ fn row_bytes(c: &ModelConfig, max_len: usize) -> [u64; 2] {
     [row, 2 * row * c.num_hidden_layers as u64]
 }
 
-/// Rows of the cache that hold prompts: a quarter as many as others, where they are small more, as far as a tensor reaches.
+/// Cache rows for prompts: a quarter of the others, more if rows are small, within the maximum tensor size.
 fn prompt_rows(c: &ModelConfig, slots: usize, max_len: usize, sizes: Sizes) -> usize {
     let [row, all_layers] = row_bytes(c, max_len);
     let wanted = slots.div_ceil(4).max((PROMPT_BYTES as u64 / all_layers.max(1)) as usize);
     wanted.min((sizes.max_tensor_bytes / row.max(1)).saturating_sub(slots as u64) as usize)
 }
 
-/// Rows that suit a device, as far as their cache fits.
+/// Number of rows that suits a device, limited by cache memory.
 pub fn default_slots(c: &ModelConfig, max_len: usize, sizes: Sizes) -> usize {
     let [row, all_layers] = row_bytes(c, max_len);
     let (most, bytes) = (sizes.rollout_rows as u64, sizes.rollout_cache_bytes);
-    // A fifth is left for prompts.
+    // A fifth is for prompts.
     let rows = most.min(bytes / all_layers.max(1)).min(sizes.max_tensor_bytes / row.max(1) * 4 / 5);
     fitting(c, rows.max(1) as usize, sizes)
 }
 
-/// Bytes that rollouts of `count` requests in `slots` rows of `max_len` tokens take.
+/// Bytes of rollouts of `count` requests in `slots` rows of `max_len` tokens.
 pub fn bytes(c: &ModelConfig, slots: usize, max_len: usize, count: usize, sizes: Sizes) -> u64 {
     let slots = fitting(c, slots, sizes);
     let rows = slots + prompt_rows(c, slots, max_len, sizes);

@@ -1,8 +1,7 @@
-//! One safetensors file, read with suspicion and written tensor by tensor.
+//! One safetensors file, validated on reading and written tensor by tensor.
 //!
 //! The `safetensors` crate accepts duplicate keys, spends seconds and gigabytes on hostile headers, and its errors name neither file nor
-//! tensor, so the header is checked here. Data is read, never mapped: a file that shrinks while it
-//! is read is an error, not a SIGBUS.
+//! tensor, so the header is checked here. Data is read, never mapped: a file that shrinks meanwhile is an error, not a SIGBUS.
 
 mod header;
 mod write;
@@ -15,14 +14,14 @@ use std::collections::BTreeMap;
 use std::fs::File;
 use std::path::{Path, PathBuf};
 
-/// The largest header that is read.
+/// Maximum size of a header.
 pub const MAX_HEADER: u64 = 16 << 20;
-/// The largest number of tensors in one file.
+/// Maximum number of tensors in one file.
 pub const MAX_TENSORS: usize = 200_000;
-/// The longest tensor name.
+/// Maximum length of a tensor name.
 pub const MAX_NAME: usize = 1024;
 
-/// How numbers are stored. Only the first three can be read as f32; the others may stand in a file beside them.
+/// Data type of a tensor. Only the first three can be read as f32; a file may contain the others.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[allow(missing_docs)]
 pub enum Dtype {
@@ -77,10 +76,10 @@ impl Dtype {
     }
 }
 
-/// Where one tensor lies.
+/// Location of one tensor.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct TensorInfo {
-    /// How its numbers are stored.
+    /// Its data type.
     pub dtype: Dtype,
     /// Its sizes, outermost first.
     pub shape: Vec<usize>,
@@ -89,7 +88,7 @@ pub struct TensorInfo {
 }
 
 impl TensorInfo {
-    /// How many numbers it holds (checked against the file when it was opened).
+    /// Number of elements (checked against the file when it was opened).
     pub fn len(&self) -> usize {
         self.shape.iter().product()
     }
@@ -115,7 +114,7 @@ impl SafetensorsFile {
     /// Open a file and check its header: sizes, names, types, and that the tensors fill the file without gap or overlap.
     ///
     /// # Errors
-    /// Anything that is not a sound safetensors file, in one line that names the file and, where there is one, the tensor.
+    /// An invalid safetensors file, in one line with the file and, where applicable, the tensor.
     pub fn open(path: &Path) -> Result<Self> {
         let (mut file, bytes) = open_regular(path).with_context(|| format!("{}: cannot be opened", shown(path)))?;
         let checked = header::read(&mut file, bytes).with_context(|| shown(path))?;
@@ -134,7 +133,7 @@ impl SafetensorsFile {
         &self.metadata
     }
 
-    /// What was odd but harmless in the header.
+    /// Harmless irregularities in the header.
     pub fn warnings(&self) -> &[String] {
         &self.warnings
     }
@@ -147,12 +146,12 @@ impl SafetensorsFile {
     /// One tensor as f32 (from F32, F16 or BF16).
     ///
     /// # Errors
-    /// A missing tensor, another shape, a type that is no float, a number that is not finite, or a file that cannot be read.
+    /// A missing tensor, another shape, a type that is not a float, a number that is not finite, or a file that cannot be read.
     pub fn read_f32(&self, name: &str, shape: &[usize]) -> Result<Vec<f32>> {
         whole(|sink| self.stream_f32(name, shape, sink))
     }
 
-    /// One tensor as f32, in order and in pieces of at most 256 Ki numbers, so that no second copy of it is in memory.
+    /// One tensor as f32, in order and in pieces of at most 256 Ki numbers, without a second copy in memory.
     ///
     /// # Errors
     /// As [`Self::read_f32`]; a number that is not finite is reported after the last piece.
@@ -195,7 +194,7 @@ impl SafetensorsFile {
         Ok(())
     }
 
-    /// Fill `out` with bytes of a tensor of this file, from `offset` bytes behind its start. Threads may share the file.
+    /// Fill `out` with bytes of a tensor of this file, from byte `offset` of the tensor on. Threads may share the file.
     ///
     /// # Errors
     /// A file that cannot be read or that shrank.
@@ -206,7 +205,7 @@ impl SafetensorsFile {
             .with_context(|| format!("{left} bytes before its end (did the file shrink?)"))
     }
 
-    /// Refuse a file that does not hold exactly the expected tensors with the expected shapes.
+    /// Reject a file without exactly the expected tensors and shapes.
     ///
     /// # Errors
     /// Lists up to five missing, unexpected and differently shaped tensors each.
@@ -224,10 +223,10 @@ impl SafetensorsFile {
     }
 }
 
-/// What takes the pieces of a tensor.
+/// Receives the pieces of a tensor.
 pub(super) type Sink<'a> = dyn FnMut(&[f32]) -> Result<()> + 'a;
 
-/// All pieces that `stream` gives, one behind another.
+/// Concatenate all pieces of `stream`.
 pub(super) fn whole(stream: impl FnOnce(&mut Sink<'_>) -> Result<()>) -> Result<Vec<f32>> {
     let mut out = Vec::new();
     stream(&mut |piece| {
@@ -237,7 +236,7 @@ pub(super) fn whole(stream: impl FnOnce(&mut Sink<'_>) -> Result<()>) -> Result<
     Ok(out)
 }
 
-/// Looks for numbers that are not finite while they pass.
+/// Detects numbers that are not finite in a stream.
 #[derive(Default)]
 pub(super) struct NonFinite {
     seen: usize,
@@ -246,7 +245,7 @@ pub(super) struct NonFinite {
 }
 
 impl NonFinite {
-    /// The next numbers.
+    /// Check the next numbers.
     pub(super) fn look(&mut self, numbers: &[f32]) {
         for (i, x) in numbers.iter().enumerate() {
             if !x.is_finite() {

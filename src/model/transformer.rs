@@ -1,7 +1,7 @@
-//! The decoder, written out: one line an op, forward and then the same list upside down.
+//! The decoder: one line per op, forward and then backward in reverse order.
 //!
-//! `x` is the residual stream (R, C), R = batch x time. Parameter gradients are `+=`; activation gradients `=`; the stream's gradient
-//! is one buffer all the way down, into which the norms add.
+//! `x` is the residual stream (R, C), R = batch x time. Parameter gradients are `+=`; activation gradients `=`; the stream's gradient is a
+//! single buffer, into which the norms add.
 
 use super::activations::{Activations, BlockActivations, Pass};
 use super::weights::{Adapter, Block, BlockAdapters, Trained, Weights};
@@ -12,7 +12,7 @@ use crate::ops::matmul::Extra;
 use crate::ops::rmsnorm::Rows;
 use crate::ops::{add_bias, attention, embedding, logprob, lora, matmul, objective, rmsnorm, rope, swiglu};
 
-/// What every recording of a model needs.
+/// Context of a model's recordings.
 #[derive(Clone, Copy)]
 pub struct Context<'a> {
     /// The device.
@@ -41,7 +41,7 @@ impl Context<'_> {
         [rows(0, c.num_attention_heads), rows(c.query_dim(), c.num_key_value_heads)]
     }
 
-    /// The adapter of a product, and where x a^T goes.
+    /// The adapter of a product, and the buffer of x a^T.
     fn adapter<'b>(
         &'b self,
         layer: usize,
@@ -56,20 +56,20 @@ impl Context<'_> {
     }
 }
 
-/// Where a pass finds the keys and values that its queries see.
+/// Where the keys and values of a pass are.
 #[derive(Clone, Copy)]
 pub enum Attend<'a> {
     /// In the pass itself: training, scoring.
     Sequence,
-    /// In the pass itself; keys and values also go into the caches (1, tokens, Hkv D), token i to row `places[i]`. Whatever comes after the
-    /// last block's keys and values is left out: the prompts of rollouts.
+    /// In the pass itself; keys and values also go into the caches (1, tokens, Hkv D), token i to row `places[i]`. Stops after the last
+    /// block's keys and values: prefill of rollouts.
     Prefill {
         /// Keys and values of each layer.
         caches: &'a [[Tensor; 2]],
         /// (R) u32
         places: &'a Tensor,
     },
-    /// In the caches (rows, room, Hkv D), to which the pass adds its own; one token a row. `assigned` as `sample::Rows` has it.
+    /// In the caches (rows, max_len, Hkv D), to which the pass adds its own; one token per row. `assigned` as in `sample::Rows`.
     Cache {
         /// Keys and values of each layer.
         caches: &'a [[Tensor; 2]],
@@ -84,7 +84,7 @@ pub fn record_forward(r: &mut Recorder<'_>, m: Context<'_>, acts: &Activations<T
     record_final_norm(r, m, acts);
 }
 
-/// One token a row to logits, with attention over a cache.
+/// One token per row to logits, with attention over a cache.
 pub(super) fn record_decode(
     r: &mut Recorder<'_>,
     m: Context<'_>,
@@ -97,19 +97,19 @@ pub(super) fn record_decode(
     record_logits(r, m, &acts.head_in, &acts.logits);
 }
 
-/// The last product, by as many rows of the head at once as may be bound.
+/// The last product, with as many rows of the head at once as can be bound.
 pub(super) fn record_logits(r: &mut Recorder<'_>, m: Context<'_>, head_in: &Tensor, logits: &Tensor) {
     for (first, head) in head_parts(m.device, m.weights.output()) {
         matmul::forward(r, head_in, &head, &logits.columns_from(first), Extra::None);
     }
 }
 
-/// The rows of the head, or of its gradient, in parts that may be bound, each with its first row.
+/// The rows of the head, or of its gradient, in bindable parts, each with its first row.
 fn head_parts(device: &Device, head: &Tensor) -> Vec<(usize, Tensor)> {
     head.row_parts(device.sizes().max_tensor_bytes)
 }
 
-/// Tokens through every block: the one description of the decoder.
+/// Tokens through all blocks: the single definition of the decoder.
 pub(super) fn record_blocks(r: &mut Recorder<'_>, m: Context<'_>, acts: &Activations<Tensor>, attend: Attend<'_>) {
     embedding::forward(r, &acts.inputs.tokens, &m.weights.embed, &acts.embedded);
     let mut x = &acts.embedded;
@@ -124,7 +124,7 @@ pub(super) fn record_blocks(r: &mut Recorder<'_>, m: Context<'_>, acts: &Activat
     }
 }
 
-/// A block from its input `x` to the input of its last product; of the last block of a prefill, to the keys and values.
+/// A block from its input `x` to the input of its last product; for the last block of a prefill, to the keys and values.
 fn record_block(
     r: &mut Recorder<'_>,
     m: Context<'_>,
@@ -149,7 +149,7 @@ fn record_block(
     swiglu::forward(r, &a.gate_up, &a.hidden);
 }
 
-/// y = x w^T and what `extra` says, plus what the adapter adds. `[x, w, y]`; the adapter and where x a^T goes.
+/// y = x w^T and `extra`, plus the adapter's part. `[x, w, y]`; the adapter and the buffer of x a^T.
 fn record_product(r: &mut Recorder<'_>, [x, w, y]: [&Tensor; 3], extra: Extra<'_>, adapter: Option<(&Adapter<Tensor>, &Tensor)>) {
     matmul::forward(r, x, w, y, extra);
     if let Some((adapter, u)) = adapter {
@@ -209,7 +209,7 @@ pub fn record_head(r: &mut Recorder<'_>, m: Context<'_>, acts: &Activations<Tens
     record_head_at(r, m, acts, None);
 }
 
-/// The same at a temperature, which `inv_temperature` (1) is the reciprocal of.
+/// As [`record_head`], at a temperature with the reciprocal `inv_temperature` (1).
 pub fn record_head_at(r: &mut Recorder<'_>, m: Context<'_>, acts: &Activations<Tensor>, inv_temperature: Option<&Tensor>) {
     for (chunk, logits, head_in) in chunks(m, acts) {
         record_logits(r, m, &head_in, &logits);
@@ -220,7 +220,7 @@ pub fn record_head_at(r: &mut Recorder<'_>, m: Context<'_>, acts: &Activations<T
     }
 }
 
-/// What the head learns by.
+/// The objective of a training pass.
 #[derive(Clone, Copy)]
 pub enum Objective<'a> {
     /// `ops::objective::cross_entropy`.
@@ -234,7 +234,7 @@ pub fn record_head_and_loss(r: &mut Recorder<'_>, m: Context<'_>, acts: &Activat
     record_head_and_objective(r, m, acts, grads, Objective::CrossEntropy);
 }
 
-/// The head with an objective and its gradient: leaves d(head input) in `stream`'s partner `norm_in`, adds to the head's gradient.
+/// The head with an objective and its gradient: writes d(head input) to `norm_in`, adds to the head's gradient.
 pub fn record_head_and_objective(
     r: &mut Recorder<'_>,
     m: Context<'_>,
@@ -272,8 +272,8 @@ pub fn record_head_and_objective(
     }
 }
 
-/// From d(head input) down to the embedding: adds the gradient of everything below the head that is trained. With activation checkpointing
-/// each block is computed again first, but the last, whose buffers still hold it.
+/// From d(head input) down to the embedding: adds the gradients of all trained parameters below the head. With activation checkpointing
+/// each block is recomputed first, except the last, whose buffers are still valid.
 pub fn record_backward(r: &mut Recorder<'_>, m: Context<'_>, acts: &Activations<Tensor>, grads: &Trained<Tensor>) {
     let d = gradients(acts);
     let stream_rows = Rows::whole(&d.stream);
@@ -286,7 +286,7 @@ pub fn record_backward(r: &mut Recorder<'_>, m: Context<'_>, acts: &Activations<
         let x = if i == 0 { &acts.embedded } else { &acts.blocks[i - 1].after_mlp };
         if acts.pass == Pass::Checkpointed && i + 1 < acts.blocks.len() {
             record_block(r, m, acts, (i, x), Attend::Sequence);
-            // Of the last product, what its adapter's gradient needs.
+            // Input of the last product, for its adapter's gradient.
             let a = &acts.blocks[i];
             if let Some((adapter, u)) = m.adapter(i, a, Product::Down) {
                 matmul::forward(r, &a.hidden, &adapter.a, u, Extra::None);
@@ -300,7 +300,7 @@ pub fn record_backward(r: &mut Recorder<'_>, m: Context<'_>, acts: &Activations<
     }
 }
 
-/// The MLP of block `i`: the stream's gradient behind it to the one before it.
+/// The MLP of block `i`: from the stream's gradient after it to the one before it.
 fn record_mlp_backward(r: &mut Recorder<'_>, m: Context<'_>, acts: &Activations<Tensor>, i: usize, grads: &Trained<Tensor>) {
     let (d, a, w, g) = (gradients(acts), &acts.blocks[i], &m.weights.blocks[i], grads.block(i));
     let adapter = |product| adapter_backward(m, acts, i, product, grads);
@@ -315,7 +315,7 @@ fn record_mlp_backward(r: &mut Recorder<'_>, m: Context<'_>, acts: &Activations<
     rmsnorm::backward(r, rows, &d.norm_in, &a.after_attn, &w.mlp_norm, &a.mlp_rstd, &d.stream, true);
 }
 
-/// Attention of block `i`, whose input is `x`, likewise.
+/// Attention of block `i`, with input `x`, likewise.
 fn record_attention_backward(
     r: &mut Recorder<'_>,
     m: Context<'_>,
@@ -348,7 +348,7 @@ fn record_attention_backward(
 /// An adapter, its gradient, x a^T and its gradient.
 type AdapterBackward<'a> = [(&'a Adapter<Tensor>, &'a Tensor); 2];
 
-/// That of a product of block `i`, if it has adapters that are trained.
+/// The adapter of a product of block `i`, if adapters are trained.
 fn adapter_backward<'a>(
     m: Context<'a>,
     acts: &'a Activations<Tensor>,
@@ -360,7 +360,7 @@ fn adapter_backward<'a>(
     Some([(adapter, acts.blocks[i].adapted.get(product)?), (grad, gradients(acts).adapted.get(product)?)])
 }
 
-/// dx of y = x w^T and its adapter, and the gradients of those that are trained. `[dy, x, w, dx]`.
+/// dx of y = x w^T and its adapter, and the gradients of the trained ones. `[dy, x, w, dx]`.
 fn record_product_backward(
     r: &mut Recorder<'_>,
     [dy, x, w, dx]: [&Tensor; 4],
@@ -379,7 +379,7 @@ fn record_product_backward(
     }
 }
 
-/// Gradient of rotated queries and keys, and values, to that of the product they come from.
+/// From the gradient of rotated queries and keys, and values, to that of the product's output.
 fn record_heads_backward<'a>(
     r: &mut Recorder<'_>,
     m: Context<'_>,

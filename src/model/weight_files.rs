@@ -1,5 +1,5 @@
 //! The weights of a model: a Hugging Face folder with one `model.safetensors`, or shards with an index; a GGUF file; or an adapter (LoRA),
-//! folded into its base model as it is read.
+//! folded into its base model on reading.
 
 use super::adapter::{self, AdapterFolder};
 use super::gguf::{GgufFile, is_gguf};
@@ -12,7 +12,7 @@ use std::path::{Path, PathBuf};
 const SINGLE: &str = "model.safetensors";
 const INDEX: &str = "model.safetensors.index.json";
 
-/// Every tensor of a model, whichever file it is in.
+/// The tensors of a model, in one or more files.
 #[derive(Debug)]
 pub struct WeightFiles {
     dir: PathBuf,
@@ -21,10 +21,10 @@ pub struct WeightFiles {
 
 #[derive(Debug)]
 enum Source {
-    /// The files, and which of them each tensor is in.
+    /// The files, and the file index of each tensor.
     Safetensors(Vec<SafetensorsFile>, BTreeMap<String, usize>),
     Gguf(Box<GgufFile>),
-    /// The base model, and what is added to it.
+    /// The base model and its adapter.
     Adapter(Box<WeightFiles>, Box<AdapterFolder>),
 }
 
@@ -34,11 +34,11 @@ struct Index {
 }
 
 impl WeightFiles {
-    /// Open the weights in a folder, or in a GGUF file. As in `transformers`, a single file goes before an index. An adapter's folder stands
-    /// for its base model with the adapter folded in.
+    /// Open the weights in a folder or a GGUF file. As in `transformers`, a single file takes precedence over an index. An adapter's folder
+    /// is read as its base model with the adapter folded in.
     ///
     /// # Errors
-    /// No weights, a damaged file, an index that does not match its shards, or an adapter whose base model is not there.
+    /// No weights, a damaged file, an index that does not match its shards, or an adapter whose base model is missing.
     pub fn open(dir: &Path) -> Result<Self> {
         if adapter::is_adapter(dir) {
             adapter::holder(dir, SINGLE)?; // ends where adapters name one another as their bases
@@ -113,7 +113,7 @@ impl WeightFiles {
         index.into_iter().flatten().map(String::as_str).chain(of_gguf)
     }
 
-    /// A tensor's sizes.
+    /// The shape of a tensor.
     pub fn shape(&self, name: &str) -> Option<&[usize]> {
         match &self.source {
             Source::Gguf(file) => file.shape(name),
@@ -122,7 +122,7 @@ impl WeightFiles {
         }
     }
 
-    /// The files of the model itself: of an adapter, its base model's.
+    /// The files of the model itself: for an adapter, its base model's.
     fn own(&self) -> &Source {
         match &self.source {
             Source::Adapter(base, _) => base.own(),
@@ -130,7 +130,7 @@ impl WeightFiles {
         }
     }
 
-    /// The safetensors files; none of a GGUF file or an adapter.
+    /// The safetensors files; empty for a GGUF file or an adapter.
     pub fn files(&self) -> &[SafetensorsFile] {
         match &self.source {
             Source::Safetensors(files, _) => files,
@@ -138,7 +138,7 @@ impl WeightFiles {
         }
     }
 
-    /// How the file stores a tensor, of an adapter that of its base model; `None` of a GGUF file, or a tensor that is not there.
+    /// The stored data type of a tensor, for an adapter that of its base model; `None` for a GGUF file, or a missing tensor.
     pub fn dtype(&self, name: &str) -> Option<Dtype> {
         match &self.source {
             Source::Adapter(base, _) => base.dtype(name),
@@ -146,14 +146,14 @@ impl WeightFiles {
         }
     }
 
-    /// Where a tensor is: which of [`Self::files`], and where in it.
+    /// Location of a tensor: index in [`Self::files`], and place in the file.
     pub fn locate(&self, name: &str) -> Option<(usize, &TensorInfo)> {
         let Source::Safetensors(files, index) = &self.source else { return None };
         let file = *index.get(name)?;
         Some((file, files[file].tensors().get(name)?))
     }
 
-    /// What was odd but harmless.
+    /// Harmless irregularities.
     pub fn warnings(&self) -> impl Iterator<Item = &str> {
         self.files().iter().flat_map(|f| f.warnings()).map(String::as_str)
     }
@@ -161,7 +161,7 @@ impl WeightFiles {
     /// One tensor as f32; see [`SafetensorsFile::read_f32`].
     ///
     /// # Errors
-    /// As there.
+    /// As [`SafetensorsFile::read_f32`].
     pub fn read_f32(&self, name: &str, shape: &[usize]) -> Result<Vec<f32>> {
         whole(|sink| self.stream_f32(name, shape, sink))
     }
@@ -169,7 +169,7 @@ impl WeightFiles {
     /// One tensor as f32 in pieces; see [`SafetensorsFile::stream_f32`].
     ///
     /// # Errors
-    /// As there.
+    /// As [`SafetensorsFile::stream_f32`].
     pub fn stream_f32(&self, name: &str, shape: &[usize], sink: &mut dyn FnMut(&[f32]) -> Result<()>) -> Result<()> {
         let missing = || format!("{}: tensor '{}' is missing{}", shown(&self.dir), clean(name), nearest(name, self.names()));
         match &self.source {
@@ -197,8 +197,8 @@ impl WeightFiles {
         }
     }
 
-    /// Refuse weights that are not the expected ones. Unexpected tensors for which `ignorable` is true are passed over
-    /// (`lm_head.weight` beside tied embeddings, `rotary_emb.inv_freq` of old Llamas).
+    /// Reject unexpected or missing weights. Unexpected tensors for which `ignorable` is true are skipped (`lm_head.weight` with tied
+    /// embeddings, `rotary_emb.inv_freq` of old Llamas).
     ///
     /// # Errors
     /// Lists up to five missing, unexpected and differently shaped tensors each.
@@ -211,8 +211,8 @@ impl WeightFiles {
         )
     }
 
-    /// Refuse weights that are not those of the model in another folder: other names, other shapes. Tensors for which `ignorable` is true
-    /// may be in one and not in the other.
+    /// Reject weights whose names or shapes differ from those of another folder. Tensors for which `ignorable` is true may be in only one
+    /// of them.
     ///
     /// # Errors
     /// As [`Self::expect`].
@@ -223,7 +223,7 @@ impl WeightFiles {
         compare(&what, &self.shapes(), &expected, ignorable)
     }
 
-    /// What says which tensors there should be.
+    /// Whose tensors are expected, for messages.
     fn whose(&self) -> &'static str {
         match self.source {
             Source::Gguf(_) => "the file's settings",
@@ -236,7 +236,7 @@ impl WeightFiles {
     }
 }
 
-/// Compare what a file holds with what it should hold; every difference in one message that begins with `what`.
+/// Compare the actual with the expected tensors; all differences in one message that begins with `what`.
 pub(super) fn compare(
     what: &str,
     found: &BTreeMap<&str, &[usize]>,
@@ -278,7 +278,7 @@ fn first_five(mut lines: impl Iterator<Item = String>) -> String {
     out.join(", ")
 }
 
-/// ` (nearest: 'x')`, if something is near; at most 2000 names are looked at, and none that are too long to be compared at once.
+/// ` (nearest: 'x')`, if a name is similar; at most 2000 names are compared, and none that are too long.
 fn nearest<'a>(name: &str, names: impl Iterator<Item = &'a str>) -> String {
     let scored =
         names.take(2000).filter(|other| other.len() < 256).map(|other| (strsim::normalized_levenshtein(name, other), other));
@@ -288,7 +288,7 @@ fn nearest<'a>(name: &str, names: impl Iterator<Item = &'a str>) -> String {
     }
 }
 
-/// Why a folder without safetensors files has no weights.
+/// The error for a folder without safetensors files.
 fn nothing_there(dir: &Path) -> String {
     if !dir.is_dir() {
         return "is not a folder, and not a GGUF file".into();

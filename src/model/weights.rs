@@ -6,7 +6,7 @@ use crate::ops::lora::Parts;
 use crate::rng::Rng;
 use std::sync::Arc;
 
-/// How a parameter starts.
+/// Initialisation of a parameter.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub enum Init {
     /// Normal with this standard deviation.
@@ -19,15 +19,15 @@ pub enum Init {
     Uniform(f64),
 }
 
-/// One tensor of an arena. Projections that read the same input lie one under the other as one matrix, so that one product serves them;
-/// files hold them apart, under Hugging Face's names.
+/// One tensor of an arena. Projections with the same input are stacked as one matrix, so that one product computes them; files store them
+/// separately, under Hugging Face's names.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Spec {
     /// (Hugging Face name, shape) of each part, in order of rows.
     pub parts: Vec<(String, Vec<usize>)>,
     /// Shape of the whole.
     pub shape: Vec<usize>,
-    /// How every part starts.
+    /// Initialisation of every part.
     pub init: Init,
 }
 
@@ -47,12 +47,12 @@ impl Spec {
         self.shape.iter().product()
     }
 
-    /// An embedding or a head, which may be larger than what can be bound at once: its ops bind some rows at a time.
+    /// An embedding or a head, which may be larger than a binding: its ops bind some rows at a time.
     fn is_table(&self) -> bool {
         [super::EMBEDDING, super::HEAD].contains(&self.parts[0].0.as_str())
     }
 
-    /// True when there are none (never, for a declared parameter).
+    /// True when empty (never, for a declared parameter).
     pub fn is_empty(&self) -> bool {
         self.len() == 0
     }
@@ -67,7 +67,7 @@ impl Spec {
         })
     }
 
-    /// Random values, each part keyed by its own name, so that order of declaration does not matter.
+    /// Random values, each part keyed by its own name, so that the order of declaration does not matter.
     pub fn initial_values(&self, seed: u64) -> Vec<f32> {
         let mut values = vec![0.0f32; self.len()];
         for (name, _, range) in self.ranges() {
@@ -93,7 +93,7 @@ impl Spec {
     }
 }
 
-/// The parameters of a model, as anything: specifications, indices, tensors.
+/// The parameters of a model, of any type: specifications, indices, tensors.
 #[derive(Clone, Debug)]
 pub struct Weights<T> {
     /// (V, C); also the head when embeddings are tied.
@@ -132,7 +132,7 @@ pub struct Block<T> {
 }
 
 impl<T> Weights<T> {
-    /// The only place where a parameter is named, shaped and initialised.
+    /// The only place where parameters are named, shaped and initialised.
     pub fn declare(c: &ModelConfig, mut p: impl FnMut(Spec) -> T) -> Self {
         let normal = Init::Normal(c.initializer_range);
         let (width, inner, d) = (c.hidden_size, c.intermediate_size, c.head_dim);
@@ -180,18 +180,18 @@ impl<T> Weights<T> {
         }
     }
 
-    /// The matrix of the last product: the head, or the embedding when tied.
+    /// The weight of the last product: the head, or the tied embedding.
     pub fn output(&self) -> &T {
         self.head.as_ref().unwrap_or(&self.embed)
     }
 }
 
-/// Something of each product of a block that has adapters, in the order of [`Product::ALL`].
+/// A value for each product of a block with adapters, in the order of [`Product::ALL`].
 #[derive(Clone, Debug)]
 pub struct PerProduct<T>([Option<T>; 4]);
 
 impl<T> PerProduct<T> {
-    /// Call `make` with (product, parts, rank) for each product that has adapters in a model of this shape.
+    /// Call `make` with (product, parts, rank) for each product with adapters in a model of this shape.
     pub fn of(c: &ModelConfig, mut make: impl FnMut(Product, Parts, usize) -> T) -> Self {
         Self(Product::ALL.map(|product| {
             let lora = c.lora.as_ref()?;
@@ -200,7 +200,7 @@ impl<T> PerProduct<T> {
         }))
     }
 
-    /// That of one product, if it has adapters.
+    /// The value of one product, if it has adapters.
     pub fn get(&self, product: Product) -> Option<&T> {
         self.0[product as usize].as_ref()
     }
@@ -221,8 +221,8 @@ pub struct Adapter<T> {
 pub type BlockAdapters<T> = PerProduct<Adapter<T>>;
 
 impl<T> BlockAdapters<T> {
-    /// The only place where an adapter is named (as in PEFT's files), shaped and initialised (as by PEFT: Kaiming's uniform distribution
-    /// with a = sqrt(5), and zeros); one for each block. None where the shape has no adapters.
+    /// The only place where adapters are named (as in PEFT's files), shaped and initialised (as by PEFT: Kaiming's uniform distribution
+    /// with a = sqrt(5), and zeros); one per block. Empty for a shape without adapters.
     pub fn declare(c: &ModelConfig, mut p: impl FnMut(Spec) -> T) -> Vec<Self> {
         let Some(lora) = &c.lora else { return Vec::new() };
         let mut block = |i: usize| {
@@ -245,7 +245,7 @@ impl<T> BlockAdapters<T> {
     }
 }
 
-/// The trained parameters as a tree: all weights, or the adapters of each block while the weights are frozen.
+/// The trained parameters as a tree: all weights, or the adapters of each block with frozen weights.
 #[derive(Clone, Debug)]
 pub enum Trained<T> {
     /// All weights.
@@ -277,7 +277,7 @@ impl<T> Trained<T> {
     }
 }
 
-/// The declared parameters of a model and where they lie in an arena.
+/// The declared parameters of a model and their layout in an arena.
 #[derive(Clone, Debug)]
 pub struct Parameters {
     config: ModelConfig,
@@ -297,7 +297,7 @@ impl Parameters {
         Self::of(config, specs, max_binding_bytes)
     }
 
-    /// Declare and lay out what is trained: the adapters where the shape has some, else the weights.
+    /// Declare and lay out the trained parameters: the adapters if the shape has any, else the weights.
     ///
     /// # Errors
     /// As [`Parameters::new`].
@@ -330,18 +330,18 @@ impl Parameters {
         &self.specs
     }
 
-    /// Trainable numbers.
+    /// Number of trainable parameters.
     pub fn count(&self) -> usize {
         self.specs.iter().map(Spec::len).sum()
     }
 
-    /// Bytes of one arena.
+    /// Bytes per arena.
     pub fn arena_bytes(&self) -> u64 {
         self.layout.bytes()
     }
 
-    /// The parts of the model by name, lowest first (`embed`, `layers.0`, ..., `norm`, and `head` where it is a matrix of its own), each with
-    /// its tensors as indices into [`Parameters::specs`].
+    /// The parts of the model by name, lowest first (`embed`, `layers.0`, ..., `norm`, and `head` if not tied), each with its tensors as
+    /// indices into [`Parameters::specs`].
     pub fn parts(&self) -> Vec<(String, Vec<usize>)> {
         let mut n = 0;
         if self.config.lora.is_some() {
@@ -372,10 +372,10 @@ impl Parameters {
         self.specs.iter().flat_map(|spec| spec.parts.iter().cloned()).collect()
     }
 
-    /// Fill an arena tensor by tensor; `read` gives the numbers of (name in files, shape).
+    /// Fill an arena tensor by tensor; `read` returns the numbers of (name in files, shape).
     ///
     /// # Errors
-    /// What `read` returns.
+    /// The error of `read`.
     pub fn fill(&self, device: &Device, arena: &Arena, read: &mut super::Reader<'_>) -> anyhow::Result<()> {
         for (spec, tensor) in self.tensors(arena) {
             let mut whole = Vec::with_capacity(spec.len());

@@ -1,16 +1,16 @@
-//! Getting pieces of training done: in order, shared with other processes, interruptible, with an estimate of what is left.
+//! Execution of training jobs: in order, shared between processes, interruptible, with an estimate of the time left.
 
 use crate::progress::Progress;
 use crate::session::control::Control;
 use std::time::Duration;
 use web_time::Instant;
 
-/// A signal came.
+/// Interruption by a signal.
 #[derive(Debug, thiserror::Error)]
-#[error("interrupted; the same command goes on from here")]
+#[error("interrupted; the same command continues from here")]
 pub struct Interrupted;
 
-/// Stop here when a signal came.
+/// Fail if a signal has arrived.
 ///
 /// # Errors
 /// [`Interrupted`].
@@ -18,44 +18,44 @@ pub fn check() -> anyhow::Result<()> {
     if Control::interrupted() { Err(Interrupted.into()) } else { Ok(()) }
 }
 
-/// How an attempt at a piece of training ended.
+/// Result of an attempt at a job.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Ended {
-    /// It is on disk.
+    /// The result is on disk.
     Done,
-    /// Another process has it.
+    /// Another process holds the job.
     Busy,
 }
 
-/// A piece of training.
+/// A training job.
 pub trait Job: PartialEq {
-    /// For people.
+    /// Display name.
     fn name(&self) -> &str;
 
-    /// What must be there before it.
+    /// The job that must be done first.
     fn parent(&self) -> Option<&Self>;
 
-    /// What it takes, in any unit.
+    /// Its cost, in any unit.
     fn cost(&self) -> f64;
 }
 
-/// Does pieces of training.
+/// Executes jobs.
 pub trait Worker<J> {
-    /// Whether it is on disk.
+    /// Whether the result is on disk.
     fn is_done(&self, job: &J) -> bool;
 
-    /// Do it, unless another process is at it.
+    /// Do the job, unless another process holds it.
     ///
     /// # Errors
-    /// A device fault or a disk that refuses, or [`Interrupted`]: it will start anew.
+    /// A device or disk error, or [`Interrupted`]; the job is then restarted from the beginning.
     fn attempt(&self, job: &J, progress: &mut Progress<'_>) -> anyhow::Result<Ended>;
 }
 
-/// Have all these jobs done, and before them those that they begin from. Jobs that another process is at are waited for, so that several
-/// processes with one work folder share the work.
+/// Complete all these jobs, and first those that they depend on. Waits for jobs held by other processes, so that several processes with one
+/// work folder share the work.
 ///
 /// # Errors
-/// What the worker reports, or [`Interrupted`].
+/// Errors of the worker, or [`Interrupted`].
 pub fn work_off<J: Job>(jobs: &[J], worker: &impl Worker<J>, tell: &dyn Fn(&str)) -> anyhow::Result<()> {
     let mut open: Vec<&J> = Vec::new();
     for job in jobs {
@@ -76,7 +76,7 @@ pub fn work_off<J: Job>(jobs: &[J], worker: &impl Worker<J>, tell: &dyn Fn(&str)
         }
         open = still;
         if open.len() == before {
-            // All of them are somebody else's just now.
+            // All remaining jobs are held by other processes.
             check()?;
             std::thread::sleep(Duration::from_millis(500));
         }
@@ -84,7 +84,7 @@ pub fn work_off<J: Job>(jobs: &[J], worker: &impl Worker<J>, tell: &dyn Fn(&str)
     Ok(())
 }
 
-/// Do one job; false while another process is at it.
+/// Do one job; false while another process holds it.
 fn attempt<J: Job>(
     job: &J,
     worker: &impl Worker<J>,
@@ -116,7 +116,7 @@ fn attempt<J: Job>(
     }
 }
 
-/// A job after those that it needs, each once.
+/// A job after its dependencies, each once.
 fn collect<'a, J: Job>(job: &'a J, out: &mut Vec<&'a J>) {
     if let Some(parent) = job.parent() {
         collect(parent, out);
@@ -126,7 +126,7 @@ fn collect<'a, J: Job>(job: &'a J, out: &mut Vec<&'a J>) {
     }
 }
 
-/// Work done, and the time that it took.
+/// Completed work and the time it took.
 #[derive(Default)]
 struct Rate {
     cost: f64,
@@ -139,13 +139,13 @@ impl Rate {
         self.seconds += seconds;
     }
 
-    /// Seconds that `cost` will take, going by what was done and by the job under way.
+    /// Estimated seconds for `cost`, from completed work and the current job.
     fn seconds(&self, cost: f64, pending_step: f64, seconds: f64) -> f64 {
         cost * (self.seconds + seconds) / (self.cost + pending_step).max(f64::MIN_POSITIVE)
     }
 }
 
-/// Seconds for people.
+/// A duration for display.
 pub fn minutes(seconds: f64) -> String {
     if seconds < 90.0 { format!("{seconds:.0} s") } else { format!("{:.0} min", seconds / 60.0) }
 }
@@ -170,7 +170,7 @@ mod tests {
         }
     }
 
-    /// Another process has the first one at the first attempt.
+    /// Another process holds the first job at the first attempt.
     struct Shared(RefCell<Vec<&'static str>>, RefCell<bool>);
 
     impl Worker<Step> for Shared {

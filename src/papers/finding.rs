@@ -1,4 +1,4 @@
-//! What a claim's experiment found: checks, tables, pictures.
+//! Results of a claim's experiment: checks, tables, figures.
 
 use super::stats::Estimate;
 use super::verdict::{Check, Verdict};
@@ -7,28 +7,28 @@ use serde::Serialize;
 /// A table of the report.
 #[derive(Clone, Debug, PartialEq, Serialize)]
 pub struct Table {
-    /// What it shows.
+    /// Its title.
     pub title: String,
-    /// Heads.
+    /// Column headings.
     pub columns: Vec<String>,
-    /// Cells, ready to print.
+    /// Cells, formatted.
     pub rows: Vec<Vec<String>>,
 }
 
-/// A claim and its fate.
+/// A claim and its result.
 #[derive(Clone, Debug, PartialEq, Serialize)]
 pub struct Finding {
-    /// P1 ...
+    /// Identifier: P1 ...
     pub id: &'static str,
     /// The claim.
     pub claim: &'static str,
-    /// Where the paper has it, and its numbers.
+    /// Where the paper states it, with its numbers.
     pub paper: &'static str,
-    /// What was done here.
+    /// Design of the experiment.
     pub design: String,
-    /// Measurements, with what the claim needs of them.
+    /// Measurements, with the values that the claim requires.
     pub checks: Vec<Check>,
-    /// From the checks.
+    /// The verdict, from the checks.
     pub verdict: Verdict,
     /// Details.
     pub tables: Vec<Table>,
@@ -38,27 +38,27 @@ pub struct Finding {
 }
 
 impl Finding {
-    /// A finding without tables and pictures yet.
+    /// A finding without tables and figures.
     pub fn new(id: &'static str, claim: &'static str, paper: &'static str, design: String, checks: Vec<Check>) -> Self {
         let verdict = Verdict::of(&checks);
         Self { id, claim, paper, design, checks, verdict, tables: Vec::new(), pictures: Vec::new() }
     }
 
-    /// Another table.
+    /// Add a table.
     pub fn table(mut self, title: impl Into<String>, columns: &[&str], rows: Vec<Vec<String>>) -> Self {
         let columns = columns.iter().map(|c| c.to_string()).collect();
         self.tables.push(Table { title: title.into(), columns, rows });
         self
     }
 
-    /// Another picture.
+    /// Add a figure.
     pub fn picture(mut self, name: &str, svg: String) -> Self {
         self.pictures.push((format!("{name}.svg"), svg));
         self
     }
 }
 
-/// A number for people: four significant digits or so.
+/// A number for display, with about four significant digits.
 pub fn number(value: f64) -> String {
     match value.abs() {
         _ if value.is_nan() => "-".into(),

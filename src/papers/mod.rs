@@ -1,7 +1,7 @@
-//! Layer 9: the claims of papers as experiments: arms of training on disk, comparisons, verdicts.
+//! Layer 9: the claims of papers as experiments: training arms on disk, comparisons, verdicts.
 //!
-//! `pma` is arXiv 2505.12082, `lopti` arXiv 2505.12929. They share how work is kept ([`store`]) and done ([`pace`]), how numbers get their
-//! intervals ([`stats`]) and a verdict ([`verdict`]), and how all of it is told ([`finding`], [`report`]).
+//! `pma` is arXiv 2505.12082, `lopti` arXiv 2505.12929. They share storage ([`store`]) and execution of jobs ([`attempts`]), confidence
+//! intervals ([`stats`]) and verdicts ([`verdict`]), and reporting ([`finding`], [`report`]).
 
 pub mod attempts;
 pub mod finding;
@@ -16,14 +16,14 @@ use crate::config::DeviceSettings;
 use report::Report;
 use std::path::PathBuf;
 
-/// A paper whose claims are experiments here.
+/// A paper whose claims are reproduced.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub struct Paper {
-    /// As typed.
+    /// Its name on the command line.
     pub name: &'static str,
-    /// What pages call it.
+    /// Its display name.
     pub title: &'static str,
-    /// Where it is found.
+    /// Its address.
     pub source: &'static str,
     /// Its claims, in order.
     pub claims: &'static [&'static str],
@@ -32,39 +32,39 @@ pub struct Paper {
 /// All papers.
 pub const PAPERS: [&Paper; 2] = [&pma::PAPER, &lopti::PAPER];
 
-/// What is asked for.
+/// Options of a reproduction.
 #[derive(Clone, Debug)]
 pub struct Options {
-    /// Some of the paper's claims; none: all.
+    /// Claims to test; all if empty.
     pub claims: Vec<String>,
     /// Name of a scale.
     pub scale: String,
     /// Number of seeds.
     pub seeds: u64,
-    /// The first of them.
+    /// The first seed.
     pub first_seed: u64,
-    /// Base corpus of pma; the stories that ship when absent.
+    /// Base corpus of pma; the included stories if absent.
     pub data: Option<PathBuf>,
-    /// Folder of the results.
+    /// Folder for results.
     pub out: PathBuf,
-    /// Folder of arms and evaluations.
+    /// Folder for arms and evaluations.
     pub work: PathBuf,
-    /// Train the arms that can be told beforehand, and stop.
+    /// Only train the arms that are known in advance.
     pub arms_only: bool,
     /// Adapter by name or index.
     pub device: DeviceSettings,
     /// The command line, for the report.
     pub command: String,
-    /// The commit of the source, where it is known.
+    /// The source commit, if known.
     pub commit: Option<String>,
-    /// Speed that times are estimated by.
+    /// Speed for estimates of time.
     pub flops_per_second: f64,
 }
 
-/// The claims that these names stand for.
+/// The claims with these names.
 ///
 /// # Errors
-/// A name that is none; the message lists them.
+/// An unknown name; the message lists the valid ones.
 pub fn chosen(paper: &Paper, names: &[String]) -> anyhow::Result<Vec<&'static str>> {
     let mut asked = Vec::new();
     for name in names {
@@ -82,17 +82,17 @@ pub fn seeds(options: &Options) -> Vec<u64> {
     (0..options.seeds).map(|i| options.first_seed + i).collect()
 }
 
-/// The adapter that would be used, and its driver.
+/// The selected adapter and its driver.
 fn device(device: &DeviceSettings) -> anyhow::Result<String> {
     let device = crate::device::Device::open(device)?;
     let s = device.summary();
     Ok(format!("{} ({}, {})", s.name, s.backend, s.driver))
 }
 
-/// What a run would do: (lines for people, the same for machines).
+/// Description of a run: (lines for display, the same as JSON).
 pub type Plan = (Vec<String>, serde_json::Value);
 
-/// Refuse before any work what cannot be done.
+/// Refuse invalid options before any work.
 ///
 /// # Errors
 /// An unknown claim or scale.
@@ -100,7 +100,7 @@ pub fn check(paper: &str, options: &Options) -> anyhow::Result<()> {
     if paper == lopti::PAPER.name { lopti::arms(options).map(drop) } else { pma::arms(options).map(drop) }
 }
 
-/// What a run would do.
+/// Describe a run without starting it.
 ///
 /// # Errors
 /// An unknown paper, claim or scale.
@@ -111,7 +111,7 @@ pub fn dry_run(paper: &str, options: &Options) -> anyhow::Result<Plan> {
 /// Train and compare. `None` with [`Options::arms_only`].
 ///
 /// # Errors
-/// Settings that cannot work, a device fault, a full disk, or [`attempts::Interrupted`].
+/// Invalid settings, a device error, a full disk, or [`attempts::Interrupted`].
 pub fn run(paper: &str, options: &Options, tell: &dyn Fn(&str)) -> anyhow::Result<Option<Report>> {
     if paper == lopti::PAPER.name { lopti::run(options, tell) } else { pma::run(options, tell) }
 }

@@ -1,4 +1,4 @@
-//! Findings to files: `results.json` for machines, `README.md` for people, pictures. All text is made from the data.
+//! Output of findings: `results.json` for programs, `README.md` for readers, figures. All text is generated from the data.
 
 use super::finding::{Finding, Table, number, with_interval};
 use super::verdict::{Check, Met, RULE, Verdict, Wants};
@@ -9,17 +9,17 @@ use serde::Serialize;
 use std::fmt::Write as _;
 use std::path::Path;
 
-/// What the numbers come from.
+/// Origin of the numbers.
 #[derive(Clone, Debug, PartialEq, Serialize)]
 pub struct Header {
-    /// What pages call the paper.
+    /// Display name of the paper.
     #[serde(skip)]
     title: &'static str,
-    /// Where the paper is found.
+    /// Address of the paper.
     paper: &'static str,
-    /// The command that makes this again.
+    /// The command that reproduces the results.
     command: String,
-    /// Version, and the commit where it is known.
+    /// Version, and the commit if known.
     lehr: String,
     /// Scale.
     scale: String,
@@ -27,38 +27,38 @@ pub struct Header {
     seeds: Vec<u64>,
     /// The rule of verdicts.
     rule: &'static str,
-    /// What differs from paper to paper.
+    /// Facts that differ between papers.
     #[serde(flatten)]
     facts: Facts,
 }
 
-/// What the numbers of one paper come from.
+/// Origin of the numbers of one paper.
 #[derive(Clone, Debug, Default, PartialEq, Serialize)]
 pub struct Facts {
     /// Adapter and driver.
     pub device: String,
-    /// A line each, for people.
+    /// Notes for readers, one line each.
     #[serde(skip)]
     pub notes: Vec<String>,
-    /// Tables, for people.
+    /// Tables for readers.
     #[serde(skip)]
     pub tables: Vec<Table>,
-    /// The same for machines: an object.
+    /// The same as a JSON object.
     #[serde(flatten)]
     pub details: serde_json::Value,
 }
 
-/// Everything.
+/// A complete report.
 #[derive(Clone, Debug, PartialEq, Serialize)]
 pub struct Report {
-    /// What the numbers come from.
+    /// Origin of the numbers.
     pub header: Header,
     /// The claims.
     pub findings: Vec<Finding>,
 }
 
 impl Header {
-    /// What was asked for, and what it was measured on.
+    /// From options and facts.
     pub fn new(paper: &Paper, options: &Options, facts: Facts) -> Self {
         let commit = options.commit.as_ref().map_or(String::new(), |c| format!(", commit {c}"));
         Self {
@@ -90,12 +90,12 @@ impl Report {
         write_whole(&out.join("README.md"), self.markdown().as_bytes())
     }
 
-    /// One line a claim, for the terminal.
+    /// One line per claim, for the terminal.
     pub fn lines(&self) -> Vec<String> {
         self.findings.iter().map(|f| format!("{:<6} {:<23} {}", f.id, f.verdict.words(), f.claim)).collect()
     }
 
-    /// The page.
+    /// The Markdown page.
     pub fn markdown(&self) -> String {
         let mut out = String::new();
         self.head(&mut out);
@@ -150,7 +150,7 @@ impl Report {
     }
 }
 
-/// The checks that decide, in one cell.
+/// The decisive checks, in one cell.
 fn measured(f: &Finding) -> String {
     let decisive = f.checks.iter().filter(|c| c.wants != Wants::Nothing);
     let lines: Vec<String> = decisive
@@ -162,7 +162,7 @@ fn measured(f: &Finding) -> String {
     if lines.is_empty() { "too little to decide".into() } else { lines.join("<br>") }
 }
 
-/// What decided, in a sentence or two.
+/// The decisive checks, in a sentence or two.
 fn plainly(f: &Finding) -> String {
     let which = |met: Met| -> Vec<&Check> { f.checks.iter().filter(|c| c.met == met).collect() };
     let [yes, no, open] = [Met::Yes, Met::No, Met::Unclear].map(which);
@@ -184,7 +184,7 @@ fn plainly(f: &Finding) -> String {
     out
 }
 
-/// As GitHub makes anchors of headings.
+/// GitHub's anchor for a heading.
 fn anchor(id: &str) -> String {
     id.to_lowercase().chars().filter(|c| c.is_alphanumeric() || *c == '-').collect()
 }

@@ -1,13 +1,13 @@
-//! Intervals: a bootstrap over seeds and validation windows, and Student's t over seeds beside it.
+//! Confidence intervals: a bootstrap over seeds and validation windows, and Student's t over seeds.
 //!
-//! Three seeds are few: a percentile bootstrap over three is too narrow (it cannot reach beyond the largest and the smallest). A check
-//! therefore counts only when the t interval agrees.
+//! A percentile bootstrap over three seeds is too narrow: it cannot extend beyond the largest and the smallest. Therefore a check counts
+//! only if the t interval agrees.
 
 use crate::rng::Rng;
 pub use crate::stats::{deviation, mean, median, quantile, student};
 use serde::Serialize;
 
-/// Resamples.
+/// Number of resamples.
 pub const DRAWS: u64 = 2000;
 
 /// An effect with its intervals.
@@ -19,15 +19,15 @@ pub struct Estimate {
     pub bootstrap: [f64; 2],
     /// 95 % interval of Student's t over the units' means; absent for a single unit.
     pub student: Option<[f64; 2]>,
-    /// Each unit's own value.
+    /// The value of each unit.
     pub units: Vec<f64>,
 }
 
-/// Arms of a unit (a seed, or a seed of one size): arm, window.
+/// Arms of a unit (a seed, or a seed of one size), indexed by arm and window.
 pub type Unit = Vec<Vec<f64>>;
 
 impl Estimate {
-    /// Of a statistic of the arms' mean losses. In each draw units are resampled with replacement, and windows too, the same ones for all
+    /// For a statistic of the arms' mean losses. In each draw units are resampled with replacement, and windows too, the same ones for all
     /// units and arms: they are paired (Owen's pigeonhole bootstrap for crossed factors).
     pub fn of(units: &[Unit], statistic: impl Fn(&[f64]) -> f64) -> Self {
         let own: Vec<f64> = units.iter().map(|unit| statistic(&unit.iter().map(|arm| mean(arm)).collect::<Vec<_>>())).collect();
@@ -50,13 +50,13 @@ impl Estimate {
         Self { mean: mean(&own), bootstrap: percentiles(draws), student: student(&own), units: own }
     }
 
-    /// Of one number a unit.
+    /// For one number per unit.
     pub fn of_values(values: &[f64]) -> Self {
         let units: Vec<Unit> = values.iter().map(|v| vec![vec![*v]]).collect();
         Self::of(&units, |m| m[0])
     }
 
-    /// The wider end on each side: what checks go by.
+    /// The wider bound on each side, used by checks.
     pub fn interval(&self) -> [f64; 2] {
         let t = self.student.unwrap_or([f64::NEG_INFINITY, f64::INFINITY]);
         [self.bootstrap[0].min(t[0]), self.bootstrap[1].max(t[1])]
@@ -70,7 +70,7 @@ fn percentiles(draws: Vec<f64>) -> [f64; 2] {
     [quantile(&draws, 0.025), quantile(&draws, 0.975)]
 }
 
-/// Spearman's rank correlation; NaN where one side does not vary.
+/// Spearman's rank correlation; NaN if one side is constant.
 pub fn spearman(a: &[f64], b: &[f64]) -> f64 {
     let (a, b) = (ranks(a), ranks(b));
     let (ma, mb) = (mean(&a), mean(&b));
@@ -79,7 +79,7 @@ pub fn spearman(a: &[f64], b: &[f64]) -> f64 {
     cov / (var(&a, ma) * var(&b, mb)).sqrt()
 }
 
-/// Ranks from 1; equal values share the mean of theirs.
+/// Ranks from 1; equal values share their mean rank.
 fn ranks(values: &[f64]) -> Vec<f64> {
     values
         .iter()
@@ -95,7 +95,7 @@ fn ranks(values: &[f64]) -> Vec<f64> {
 mod tests {
     use super::*;
 
-    /// 400 worlds of 8 seeds and 40 windows with a true effect of 0.3: the interval that checks go by covers it in about 95 % of them.
+    /// 400 data sets of 8 seeds and 40 windows with a true effect of 0.3: the interval used by checks covers it in about 95 % of them.
     #[test]
     fn intervals_cover_the_truth_as_often_as_they_say() {
         let (mut hits, mut narrow, worlds) = (0, 0, 150u64);
@@ -125,13 +125,13 @@ mod tests {
         assert_eq!(quantile(&[3.0, 1.0, 2.0, 4.0], 0.5), 2.5);
         assert_eq!(spearman(&[1.0, 2.0, 3.0], &[9.0, 8.0, 1.0]), -1.0);
         assert!((spearman(&[1.0, 1.0, 2.0], &[5.0, 5.0, 7.0]) - 1.0).abs() < 1e-12);
-        // Student's own table: three values, two degrees of freedom.
+        // From Student's table: three values, two degrees of freedom.
         let [low, high] = student(&[1.0, 2.0, 3.0]).unwrap();
         assert!((high - 2.0 - 4.303 / 3f64.sqrt()).abs() < 1e-9 && (low + high - 4.0).abs() < 1e-9);
         assert_eq!(student(&[1.0]), None);
     }
 
-    /// Windows are the same ones for both arms: what they have in common does not widen the interval.
+    /// Both arms use the same windows: their common variation does not widen the interval.
     #[test]
     fn pairing_cancels_what_windows_share() {
         let raw: Vec<f64> = (0..50).map(|i| f64::from(i % 7)).collect();

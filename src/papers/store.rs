@@ -1,4 +1,4 @@
-//! What was computed already, on disk: a folder a piece of training, a file an evaluation. Nothing is ever half there.
+//! Storage of results: one folder per training job, one file per evaluation. Every write is atomic.
 
 use super::attempts::Ended;
 use crate::vfs::{shown, write_whole};
@@ -13,10 +13,10 @@ pub struct Store {
 }
 
 impl Store {
-    /// Open or make a work folder.
+    /// Open or create a work folder.
     ///
     /// # Errors
-    /// It cannot be made.
+    /// It cannot be created.
     pub fn open(root: &Path) -> anyhow::Result<Self> {
         for part in ["arms", "evals"] {
             let path = root.join(part);
@@ -25,20 +25,20 @@ impl Store {
         Ok(Self { root: root.to_path_buf() })
     }
 
-    /// Folder of a piece of training.
+    /// Folder of a training job.
     pub fn folder(&self, name: &str, key: &str) -> PathBuf {
         arm_folder(&self.root, name, key)
     }
 
-    /// Whether a piece of training came to its end.
+    /// Whether a training job is finished.
     pub fn is_done(&self, name: &str, key: &str) -> bool {
         self.folder(name, key).join(RECORD).is_file()
     }
 
-    /// The right to train; `None` while another process has it.
+    /// Lock a training job; `None` while another process holds it.
     ///
     /// # Errors
-    /// The folder cannot be made or locked.
+    /// The folder cannot be created or locked.
     pub fn lock(&self, name: &str, key: &str) -> anyhow::Result<Option<File>> {
         let folder = self.folder(name, key);
         std::fs::create_dir_all(&folder).with_context(|| shown(&folder))?;
@@ -56,23 +56,23 @@ impl Store {
         }
     }
 
-    /// Do a piece of training unless it is there or another process is at it.
+    /// Do a training job unless it is done or another process holds it.
     ///
     /// # Errors
-    /// The folder cannot be made or locked, or what `work` reports.
+    /// The folder cannot be created or locked, or an error of `work`.
     pub fn once(&self, name: &str, key: &str, work: impl FnOnce() -> anyhow::Result<()>) -> anyhow::Result<Ended> {
         if self.is_done(name, key) {
             return Ok(Ended::Done);
         }
         let Some(_lock) = self.lock(name, key)? else { return Ok(Ended::Busy) };
-        // Another process may have done it between the look and the lock.
+        // Another process may have done it between the check and the lock.
         if !self.is_done(name, key) {
             work()?;
         }
         Ok(Ended::Done)
     }
 
-    /// What a finished piece of training left of its numbers.
+    /// The record of a finished training job.
     ///
     /// # Errors
     /// The file is gone or damaged.
@@ -82,10 +82,10 @@ impl Store {
         serde_json::from_slice(&text).with_context(|| format!("{}: damaged; remove its folder", shown(&path)))
     }
 
-    /// Leave the numbers of a piece of training, and what it was: with this it is done.
+    /// Write the record and description of a training job, which marks it as finished.
     ///
     /// # Errors
-    /// The disk refuses.
+    /// A disk error.
     pub fn finish(
         &self,
         name: &str,
@@ -98,41 +98,41 @@ impl Store {
         write_whole(&folder.join(RECORD), &serde_json::to_vec(record)?)
     }
 
-    /// A result that was computed before, or `compute` and keep it.
+    /// Read a cached result, or `compute` and store it.
     ///
     /// # Errors
-    /// What `compute` reports, or a file that cannot be written.
+    /// An error of `compute`, or a file that cannot be written.
     pub fn remember<T: serde::Serialize + serde::de::DeserializeOwned>(
         &self,
         key: &[&str],
         compute: impl FnOnce() -> anyhow::Result<T>,
     ) -> anyhow::Result<T> {
         let path = self.root.join("evals").join(format!("{}.json", digest(key)));
-        // A damaged file is computed anew.
+        // A damaged file is recomputed.
         if let Some(known) = std::fs::read(&path).ok().and_then(|text| serde_json::from_slice(&text).ok()) {
             return Ok(known);
         }
         let value = compute()?;
         write_whole(&path, &serde_json::to_vec(&value)?)?;
-        // What was written is what is used, so that a second run gives the same bits.
+        // Return the value as written, so that a second run gives the same bits.
         serde_json::from_slice(&serde_json::to_vec(&value)?).context("an evaluation does not survive JSON")
     }
 }
 
-/// There once a piece of training is done.
+/// Exists once a training job is finished.
 const RECORD: &str = "record.json";
 
-/// Where a work folder has a piece of training.
+/// Folder of a training job in a work folder.
 pub fn arm_folder(root: &Path, name: &str, key: &str) -> PathBuf {
     root.join("arms").join(format!("{}-{key}", name.replace('/', "-")))
 }
 
-/// Whether a work folder has it whole; nothing is made.
+/// Whether a work folder has the finished job; creates nothing.
 pub fn has(root: &Path, name: &str, key: &str) -> bool {
     arm_folder(root, name, key).join(RECORD).is_file()
 }
 
-/// Sixteen hexadecimal digits of some texts.
+/// Sixteen hexadecimal digits: a hash of texts.
 pub fn digest(parts: &[&str]) -> String {
     let mut hash = Sha256::new();
     for part in parts {

@@ -1,9 +1,9 @@
-//! From measurements to a verdict, by rules that are fixed before anything is measured.
+//! Verdicts from measurements, by rules that are fixed in advance.
 
 use super::stats::Estimate;
 use serde::Serialize;
 
-/// What a claim needs of a number.
+/// Condition of a claim on a number.
 #[derive(Clone, Copy, Debug, PartialEq, Serialize)]
 pub enum Wants {
     /// More than this.
@@ -12,37 +12,37 @@ pub enum Wants {
     Below(f64),
     /// At most this far from 0.
     Within(f64),
-    /// Nothing: it is reported.
+    /// No condition: the number is only reported.
     Nothing,
 }
 
-/// Whether a check is met.
+/// Result of a check.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
 pub enum Met {
-    /// The whole interval is where the claim needs it.
+    /// The whole interval meets the condition.
     Yes,
-    /// The whole interval is where the claim does not have it.
+    /// The whole interval violates the condition.
     No,
-    /// The interval is on both sides.
+    /// The interval contains values on both sides.
     Unclear,
-    /// Nothing was asked.
+    /// There is no condition.
     Reported,
 }
 
-/// One measurement and what the claim needs of it.
+/// A measurement and its condition.
 #[derive(Clone, Debug, PartialEq, Serialize)]
 pub struct Check {
-    /// What was measured, in words, with its unit.
+    /// Description of the measurement, with its unit.
     pub what: String,
     /// The measurement.
     pub estimate: Estimate,
-    /// What the claim needs.
+    /// The condition.
     pub wants: Wants,
-    /// Whether it is so.
+    /// The result.
     pub met: Met,
 }
 
-/// A claim's fate.
+/// Verdict on a claim.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
 pub enum Verdict {
     /// Every check is met.
@@ -56,14 +56,14 @@ pub enum Verdict {
     Undecided,
 }
 
-/// The rule in words, for tables.
+/// The rule as text, for tables.
 pub const RULE: &str = "Each check is a number with a 95 % interval: the wider, on either side, of a bootstrap (seeds, and what was \
     measured in each, resampled) and Student's t over the seeds. A check is met when the whole interval lies where the claim needs it, contradicted \
     when the whole interval lies elsewhere, else unclear. A claim holds when all its checks are met, does not hold when one is \
     contradicted, and is undecided at this scale otherwise. Checks were written into the code before the numbers were seen.";
 
 impl Check {
-    /// Compare a measurement with what the claim needs.
+    /// Compare a measurement with its condition.
     pub fn new(what: impl Into<String>, estimate: Estimate, wants: Wants) -> Self {
         let [low, high] = estimate.interval();
         let met = match wants {
@@ -86,7 +86,7 @@ fn three(yes: bool, no: bool) -> Met {
 }
 
 impl Verdict {
-    /// Of a claim's checks; without any there is nothing to decide.
+    /// From a claim's checks; undecided without any.
     pub fn of(checks: &[Check]) -> Self {
         let asked: Vec<Met> = checks.iter().map(|c| c.met).filter(|m| *m != Met::Reported).collect();
         if asked.contains(&Met::No) {
@@ -98,7 +98,7 @@ impl Verdict {
         }
     }
 
-    /// As tables have it.
+    /// Text for tables.
     pub fn words(self) -> &'static str {
         match self {
             Self::Holds => "holds",
@@ -109,7 +109,7 @@ impl Verdict {
 }
 
 impl Wants {
-    /// As tables have it.
+    /// Text for tables.
     pub fn words(self) -> String {
         match self {
             Self::Above(x) => format!("> {x}"),
@@ -121,7 +121,7 @@ impl Wants {
 }
 
 impl Met {
-    /// As tables have it.
+    /// Text for tables.
     pub fn words(self) -> &'static str {
         match self {
             Self::Yes => "met",
@@ -161,7 +161,7 @@ mod tests {
         assert_eq!(check(&[0.1, 0.3, -0.2], Wants::Within(0.1)).met, Met::Unclear);
         assert_eq!(check(&[0.1, 0.11, 0.12], Wants::Below(0.5)).met, Met::Yes);
         assert_eq!(check(&[f64::NAN, 1.0], Wants::Above(0.0)).met, Met::Unclear);
-        // One seed has no interval of its own: nothing can be decided by it.
+        // One seed has no interval: nothing can be decided.
         assert_eq!(check(&[1.0], Wants::Above(0.0)).met, Met::Unclear);
     }
 }

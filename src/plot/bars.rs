@@ -7,7 +7,7 @@ use super::scene::{Anchor, Rect, Region, Scene, Style, Type};
 use super::series::whisker;
 use super::slots::Slots;
 
-/// Groups of bars side by side, one bar a series, with error bars and values.
+/// Groups of bars side by side, one bar per series, with error bars and values.
 ///
 /// ```
 /// use lehr::plot::Bars;
@@ -42,7 +42,7 @@ struct Group {
 super::builders!(Bars);
 
 impl Bars {
-    /// Empty groups with their names.
+    /// An empty chart with the names of its groups.
     pub fn new<S: AsRef<str>>(title: &str, groups: &[S]) -> Self {
         let groups = groups.iter().map(|g| g.as_ref().to_string()).collect();
         Self { words: Captions { title: title.into(), ..Captions::default() }, groups, zero: true, ..Self::default() }
@@ -60,19 +60,19 @@ impl Bars {
         self
     }
 
-    /// One value for each group; what is no number leaves a gap that says so.
+    /// One value per group; NaN leaves a labelled gap.
     pub fn bars(self, name: &str, values: &[f64]) -> Self {
         self.bars_with_errors(name, values, &[])
     }
 
-    /// One value and its (low, high) for each group.
+    /// One value and its (low, high) per group.
     pub fn bars_with_errors(mut self, name: &str, values: &[f64], errors: &[(f64, f64)]) -> Self {
         let ink = Ink::Series(self.series.len());
         self.series.push(Group { name: name.into(), ink, values: values.to_vec(), errors: errors.to_vec() });
         self
     }
 
-    /// The bars added last have the colour of the i-th series: what means the same looks the same in every picture.
+    /// Give the last added bars the colour of the i-th series, to keep colours consistent between charts.
     pub fn color(mut self, i: usize) -> Self {
         if let Some(last) = self.series.last_mut() {
             last.ink = Ink::Series(i);
@@ -80,25 +80,25 @@ impl Bars {
         self
     }
 
-    /// Values are parts of a whole, written in percent.
+    /// Values are shares, shown in percent.
     pub fn shares(mut self) -> Self {
         self.y.values = Values::Shares;
         self
     }
 
-    /// What a reader is told of each group besides its values, such as how many there are.
+    /// Tooltip text of each group besides its values, such as its size.
     pub fn notes(mut self, notes: Vec<String>) -> Self {
         self.notes = notes;
         self
     }
 
-    /// Write the values with so many decimals; without it as many as tell them apart, where there is room.
+    /// Number of decimals of the values; by default enough to distinguish them, if they fit.
     pub fn digits(mut self, digits: usize) -> Self {
         self.digits = Some(digits);
         self
     }
 
-    /// Bars that need not begin at 0, for values that differ little: the axis says where it is cut.
+    /// Bars need not start at 0, for values that differ little; the axis shows where it is cut.
     pub fn from_any(mut self) -> Self {
         self.zero = false;
         self
@@ -110,7 +110,7 @@ impl Bars {
         self
     }
 
-    /// A dashed line across at a height, with its name.
+    /// A dashed horizontal line with a label.
     pub fn hline(mut self, y: f64, label: &str) -> Self {
         self.line = Some((y, label.into()));
         self
@@ -121,7 +121,7 @@ impl Bars {
         let ends = self.series.iter().flat_map(|s| s.errors.iter()).flat_map(|(lo, hi)| [*lo, *hi]);
         let zero = self.zero.then_some(0.0);
         let (lo, hi) = self.y.span(extent(values.chain(ends).chain(zero).chain(self.line.as_ref().map(|l| l.0)), false), 0.1);
-        // Bars that grow from 0 stand on the axis.
+        // Bars that start at 0 stand on the axis.
         let flat = self.zero && self.y.range.is_none();
         let data = extent(self.series.iter().flat_map(|s| s.values.iter().chain(s.errors.iter().map(|e| &e.0))).copied(), false);
         if flat && data.is_some_and(|d| d.0 >= 0.0) { (0.0, hi) } else { (lo, hi) }
@@ -154,7 +154,7 @@ impl Bars {
         let bar = (step * 0.8 / self.series.len().max(1) as f64).min(64.0);
         let digits = self.digits.unwrap_or_else(|| self.enough_digits());
         let floor = scale.at(0.0).clamp(area.y, area.bottom());
-        // Where values would run into each other they are left out: the axis has them.
+        // Values that would overlap are omitted; the axis shows them.
         let widest = self
             .series
             .iter()
@@ -205,7 +205,7 @@ impl Bars {
         }
     }
 
-    /// So many that three digits of the spread of the values are seen; of shares whole percents.
+    /// Decimals for three significant digits of the spread of the values; none for shares.
     fn enough_digits(&self) -> usize {
         match self.y.values {
             Values::Shares => 0,
@@ -214,7 +214,7 @@ impl Bars {
     }
 }
 
-/// Decimals that show a hundredth of the spread of these values, or the values whole where that takes fewer.
+/// Decimals that resolve a hundredth of the spread of these values, or fewer if they are exact.
 pub(super) fn digits_for(values: impl Iterator<Item = f64>) -> usize {
     let values: Vec<f64> = values.collect();
     let Some((lo, hi)) = extent(values.iter().copied(), false) else { return 0 };

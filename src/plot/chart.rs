@@ -50,31 +50,31 @@ impl Chart {
         self
     }
 
-    /// Horizontal axis logarithmic; what is not above 0 is left out.
+    /// Logarithmic horizontal axis; values not above 0 are omitted.
     pub fn log_x(mut self) -> Self {
         self.x.log = true;
         self
     }
 
-    /// Vertical axis logarithmic; what is not above 0 is left out.
+    /// Logarithmic vertical axis; values not above 0 are omitted.
     pub fn log_y(mut self) -> Self {
         self.y.log = true;
         self
     }
 
-    /// What the numbers across are.
+    /// Kind of values on the horizontal axis.
     pub fn across(mut self, values: Values) -> Self {
         self.x.values = values;
         self
     }
 
-    /// Show this part of the horizontal axis.
+    /// Range of the horizontal axis.
     pub fn x_range(mut self, low: f64, high: f64) -> Self {
         self.x.range = Some((low, high));
         self
     }
 
-    /// Show this part of the vertical axis; lines that leave it are cut.
+    /// Range of the vertical axis; lines are clipped to it.
     pub fn y_range(mut self, low: f64, high: f64) -> Self {
         self.y.range = Some((low, high));
         self
@@ -85,7 +85,7 @@ impl Chart {
         self.add(Series::line(name, points))
     }
 
-    /// A pale line through (x, y) and its mean over a centred window of so many points, bold.
+    /// A pale line through (x, y), and in bold its mean over a centred window of this many points.
     pub fn smoothed(self, name: &str, points: &[(f64, f64)], window: usize) -> Self {
         self.add(Series::line(name, points).smoothed(window))
     }
@@ -100,26 +100,26 @@ impl Chart {
         self.add(Series::band(name, edges))
     }
 
-    /// A series made by hand.
+    /// Add a series.
     #[allow(clippy::should_implement_trait, reason = "a step of a builder; nothing is summed")]
     pub fn add(mut self, series: Series) -> Self {
         self.series.push(series);
         self
     }
 
-    /// A dashed line across at a height, with its name.
+    /// A dashed horizontal line with a label.
     pub fn hline(mut self, y: f64, label: &str) -> Self {
         self.guides.push((false, y, label.into()));
         self
     }
 
-    /// A dashed line upright at a place, with its name.
+    /// A dashed vertical line with a label.
     pub fn vline(mut self, x: f64, label: &str) -> Self {
         self.guides.push((true, x, label.into()));
         self
     }
 
-    /// A ring about (x, y), with its name.
+    /// A ring around (x, y) with a label.
     pub fn mark(mut self, x: f64, y: f64, label: &str) -> Self {
         self.marks.push((x, y, label.into()));
         self
@@ -141,7 +141,7 @@ impl Chart {
         let guides = |upright: bool| self.guides.iter().filter(move |g| g.0 == upright).map(|g| g.1);
         let spreads = self.series.iter().flat_map(|s| s.spread.iter()).flat_map(|(lo, hi)| [*lo, *hi]);
         let x = self.x.span(extent(points().map(|p| p.0).chain(guides(true)), self.x.log), 0.015);
-        // What lies outside of a range asked for must not stretch the other axis.
+        // Points outside a given range do not affect the other axis.
         let seen = points().filter(|p| self.x.range.is_none() || (p.0 >= x.0 && p.0 <= x.1));
         let y = self.y.span(extent(seen.map(|p| p.1).chain(spreads).chain(guides(false)), self.y.log), 0.05);
         [x, y]

@@ -1,25 +1,25 @@
-//! Colours that colour-blind readers can tell apart, and that print.
+//! Colours that colour-blind readers can distinguish, and that print well.
 
-/// For series, in order of use: Okabe and Ito's set (2008) without its yellow, which white swallows, then four more hues. None is grey:
-/// grids and axes are.
+/// Series colours in order of use: the set of Okabe and Ito (2008) without yellow, which is invisible on white, then four more hues. None
+/// is grey, which is used for grids and axes.
 pub const SERIES: [&str; 10] =
     ["#0072b2", "#d55e00", "#009e73", "#cc79a7", "#e69f00", "#56b4e9", "#6a3d9a", "#7f8c00", "#8c4a2f", "#c2185b"];
 
 /// A colour by its role: each painter has its own theme.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub enum Ink {
-    /// From 0, the text, to 255, the ground.
+    /// From 0, the text colour, to 255, the background.
     Grey(u8),
     /// The i-th series.
     Series(usize),
-    /// A place on a ramp, from 0 to 1.
+    /// A position on a ramp, from 0 to 1.
     Ramp(Ramp, f64),
-    /// Red, green, blue; the same in every theme.
+    /// Red, green, blue, the same in every theme.
     Fixed([u8; 3]),
 }
 
 impl Ink {
-    /// Of the ground.
+    /// The background.
     pub const PAPER: Self = Self::Grey(255);
 
     /// Red, green and blue on white paper.
@@ -42,14 +42,14 @@ impl Ink {
     }
 }
 
-/// How a number between 0 and 1 becomes a colour.
+/// A mapping from numbers between 0 and 1 to colours.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Ramp {
-    /// Dark blue to yellow, even in lightness (viridis of matplotlib, sampled at nine places).
+    /// Dark blue to yellow with uniform lightness (matplotlib's viridis, sampled at nine points).
     Sequential,
-    /// Blue through green to a pale yellow: for what lines and text stand upon.
+    /// Blue through green to pale yellow, as a background for lines and text.
     Pale,
-    /// Blue through white to orange; the middle is nought.
+    /// Blue through white to orange; the middle is zero.
     Diverging,
 }
 
@@ -58,7 +58,7 @@ const PALE: [u32; 6] = [0x3a85bd, 0x56b1c8, 0x86d0bf, 0xc0e7b8, 0xe8f6b6, 0xffff
 const DIVERGING: [u32; 7] = [0x08519c, 0x3f8fc4, 0xa6cde4, 0xf7f7f7, 0xfdc99a, 0xe8833a, 0xa63c06];
 
 impl Ramp {
-    /// Red, green and blue from 0 to 1 at `t`; beyond 0 and 1 the ends.
+    /// Red, green and blue from 0 to 1 at `t`, clamped to 0 and 1.
     pub(super) fn rgb(self, t: f64) -> [f64; 3] {
         let t = if t.is_finite() { t.clamp(0.0, 1.0) } else { 0.5 };
         let stops: &[u32] = match self {
@@ -72,7 +72,7 @@ impl Ramp {
         std::array::from_fn(|c| a[c] + (b[c] - a[c]) * (at - i as f64))
     }
 
-    /// Black or white, whichever can be read on the colour at `t` (relative luminance and contrast of WCAG 2).
+    /// Black or white, whichever has the higher contrast with the colour at `t` (relative luminance and contrast of WCAG 2).
     pub(super) fn ink(self, t: f64) -> Ink {
         Ink::Fixed(if luminance(self.rgb(t)) > 0.18 { [0x11; 3] } else { [0xff; 3] })
     }
@@ -130,10 +130,10 @@ mod tests {
 
     #[test]
     fn lines_stand_out_from_white() {
-        for i in 0..SERIES.len() {
+        for (i, hex) in SERIES.iter().enumerate() {
             let rgb = Ink::Series(i).rgb().map(|c| f64::from(c) / 255.0);
-            assert!(contrast(1.0, luminance(rgb)) > 2.0, "{}", SERIES[i]);
-            assert_eq!(Ink::Series(i).hex(), SERIES[i]);
+            assert!(contrast(1.0, luminance(rgb)) > 2.0, "{hex}");
+            assert_eq!(&Ink::Series(i).hex(), hex);
         }
     }
 }

@@ -7,17 +7,17 @@ use super::isolines::{Field, Isoline};
 use super::scale::{Axis, linear_ticks, numbers};
 use super::scene::{Anchor, Axes, Rect, Scene, Style, Type};
 
-/// What the vertical axis needs, about.
+/// Approximate width of the vertical axis.
 const SIDE: f64 = 80.0;
 
-/// How a marked point looks.
+/// Shape of a marked point.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Mark {
     /// A black dot.
     Dot,
-    /// A star, for the point that matters.
+    /// A star, for the most important point.
     Star,
-    /// A cross, for a place where nothing lies.
+    /// A cross, for an empty position.
     Cross,
 }
 
@@ -49,7 +49,7 @@ pub struct Contours {
 super::builders!(Contours);
 
 impl Contours {
-    /// The function's values on a grid; what is no number is a hole.
+    /// Values of the function on a grid; NaN is a hole.
     pub fn new(title: &str, field: Field) -> Self {
         Self {
             words: Captions { title: title.into(), ..Captions::default() },
@@ -76,38 +76,38 @@ impl Contours {
         self
     }
 
-    /// What the colours mean, with the unit.
+    /// Label of the colour bar, with the unit.
     pub fn bar(mut self, label: &str) -> Self {
         self.bar = label.into();
         self
     }
 
-    /// Draw these levels instead of about ten round ones. Each band between two has a colour of its own, however near they are.
+    /// Draw these levels instead of about ten round ones. Each band between levels has its own colour, however close they are.
     pub fn levels(mut self, levels: &[f64]) -> Self {
         self.levels = levels.to_vec();
         self.levels.sort_by(f64::total_cmp);
         self
     }
 
-    /// A point with its name.
+    /// A labelled point.
     pub fn point(mut self, x: f64, y: f64, label: &str, mark: Mark) -> Self {
         self.points.push((x, y, label.into(), mark));
         self
     }
 
-    /// A thin line through points: the way that training took.
+    /// A thin line through points: the path of training.
     pub fn path(mut self, points: &[(f64, f64)]) -> Self {
         self.path = points.to_vec();
         self
     }
 
-    /// One unit is as long upward as sideways: distances can be compared.
+    /// Equal units on both axes, so that distances can be compared.
     pub fn equal(mut self) -> Self {
         self.equal = true;
         self
     }
 
-    /// Those asked for that the field crosses, or round ones.
+    /// The given levels within the field's range, or round ones.
     fn shown_levels(&self) -> Vec<f64> {
         let Some((lo, hi)) = self.field.extent().filter(|(lo, hi)| hi > lo) else { return Vec::new() };
         let levels = if self.levels.is_empty() { linear_ticks(lo, hi, 11) } else { self.levels.clone() };
@@ -147,7 +147,7 @@ impl Contours {
         colors.draw(scene, &Rect::new(area.right() + 16.0, area.y, 14.0, area.h));
     }
 
-    /// Pixels that suit the picture: a square unit for [`Contours::equal`].
+    /// Natural size in pixels: with square units for [`Contours::equal`].
     pub(super) fn natural(&self, unless: (f64, f64)) -> (f64, f64) {
         let length = |axis: &[f64]| axis.last().copied().unwrap_or(1.0) - axis.first().copied().unwrap_or(0.0);
         let ratio = length(&self.field.ys) / length(&self.field.xs);
@@ -161,7 +161,7 @@ impl Contours {
         (w + SIDE + colors.width() + 12.0, h + super::frame::foot(&self.x.label) + 40.0 + 24.0 * words as f64)
     }
 
-    /// The part of `room` in which both axes have one unit of length.
+    /// The part of `room` in which both axes have the same unit.
     fn square(&self, room: Rect, x: (f64, f64), y: (f64, f64)) -> Rect {
         if !self.equal {
             return room;
@@ -197,17 +197,17 @@ impl Contours {
     }
 }
 
-/// Where a line's value could be written.
+/// A possible position of a line's label.
 struct Spot {
     x: f64,
     y: f64,
     degrees: f64,
-    /// Radians that the line turns below the text.
+    /// Angle by which the line turns under the text, in radians.
     bend: f64,
     bounds: Rect,
 }
 
-/// Places along a line that is longer than its label.
+/// Label positions along a line that is longer than its label.
 fn label_spots(line: &Isoline, label: &str) -> Vec<Spot> {
     let w = Type::LEVEL.width(label);
     let mut along = vec![0.0];
@@ -228,14 +228,14 @@ fn label_spots(line: &Isoline, label: &str) -> Vec<Spot> {
         let mut bend = (turn(m, b) - turn(a, m)).abs();
         bend = bend.min(2.0 * std::f64::consts::PI - bend);
         let mut angle = turn(a, b);
-        // Never upside down.
+        // Text is never upside down.
         if angle.abs() > std::f64::consts::FRAC_PI_2 {
             angle -= std::f64::consts::PI * angle.signum();
         }
         let (sin, cos) = angle.sin_cos();
         let (bw, bh) = (w * cos.abs() + 12.0 * sin.abs(), w * sin.abs() + 12.0 * cos.abs());
         let bounds = Rect::new(m.0 - bw / 2.0 - 3.0, m.1 - bh / 2.0 - 3.0, bw + 6.0, bh + 6.0);
-        // The text's middle, not its baseline, lies on the line.
+        // The text is centred vertically on the line.
         out.push(Spot { x: m.0 - 3.5 * sin, y: m.1 + 3.5 * cos, degrees: angle.to_degrees(), bend, bounds });
     }
     out

@@ -1,11 +1,11 @@
-//! What all pictures share: captions, legend, axes, and places for labels that cover nothing.
+//! Parts common to all charts: captions, legend, axes, and label placement without overlaps.
 
 use super::color::Ink;
 use super::scale::{Axis, Scale};
 use super::scene::{Anchor, Axes, Rect, Scene, Style, Type};
 use super::text::{visible, wrap};
 
-/// Words around a picture, and its size.
+/// Texts around a chart, and its size.
 #[derive(Clone, Debug, Default)]
 pub(super) struct Captions {
     pub title: String,
@@ -16,10 +16,10 @@ pub(super) struct Captions {
     pub no_legend: bool,
 }
 
-/// How a legend shows a series.
+/// Legend symbol of a series.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub(super) enum Key {
-    /// `dash` is an index into the patterns of dashes.
+    /// `dash` is an index into the dash patterns.
     Line {
         dash: usize,
         marked: bool,
@@ -29,7 +29,7 @@ pub(super) enum Key {
     Swatch,
 }
 
-/// A line of a legend.
+/// An entry of a legend.
 #[derive(Clone, Debug)]
 pub(super) struct Entry {
     pub name: String,
@@ -37,16 +37,16 @@ pub(super) struct Entry {
     pub key: Key,
 }
 
-/// Room around the whole picture.
+/// Margin around the whole chart.
 const MARGIN: f64 = 14.0;
 const KEY: f64 = 22.0;
 
-/// Write captions and legend; what is left is for the picture itself. A panel has smaller captions than a picture that stands alone.
+/// Draw captions and legend; returns the remaining area. A panel has smaller captions than a separate chart.
 pub(super) fn captions(scene: &mut Scene, outer: &Rect, words: &Captions, legend: &[Entry], panel: bool) -> Rect {
     let margin = if panel { 6.0 } else { MARGIN };
     let inner = outer.inset(margin, margin, margin, margin);
     let mut y = inner.y;
-    // A small picture has no room for long words; its `title` element has them.
+    // Small charts have no space for long texts; their `title` element has the full text.
     let allowed = if outer.h < 300.0 { 1 } else { 2 };
     let title = if panel { Type::PANEL } else { Type::TITLE };
     for (text, kind) in [(&words.title, title), (&words.subtitle, Type::SUBTITLE)] {
@@ -109,42 +109,42 @@ fn draw_key(scene: &mut Scene, x: f64, y: f64, entry: &Entry) {
 
 pub(super) const GRID: Style = hair(Ink::Grey(0xe8));
 pub(super) const AXIS: Style = hair(Ink::Grey(0x8a));
-/// A dashed line across: a level, a moment.
+/// A dashed line for a level or a moment.
 pub(super) const GUIDE: Style = Style { width: 1.2, dash: &[5.0, 4.0], ..hair(Ink::Grey(0x55)) };
 
 const fn hair(ink: Ink) -> Style {
     Style { fill: None, stroke: Some((ink, 1.0)), width: 1.0, dash: &[], round: false }
 }
 
-/// Pixels right of the data, where half of the last label may lie.
+/// Pixels to the right of the data, for half of the last label.
 const BESIDE: f64 = 22.0;
 
-/// Height below the data: tick labels and the axis' name.
+/// Height below the data: tick labels and the axis label.
 pub(super) fn foot(label: &str) -> f64 {
     8.0 + Type::TICK.size + if label.is_empty() { 4.0 } else { 8.0 + Type::LABEL.size }
 }
 
-/// Width left of the data for these tick labels and the axis' name.
+/// Width left of the data: these tick labels and the axis label.
 pub(super) fn side<'a>(labels: impl Iterator<Item = &'a str>, label: &str) -> f64 {
     let widest = labels.map(|l| Type::TICK.width(l)).fold(0.0, f64::max);
     widest + 10.0 + if label.is_empty() { 0.0 } else { Type::LABEL.line() + 2.0 }
 }
 
-/// The name of the vertical axis, along it; shortened where it is longer than the axis.
+/// The label of the vertical axis, rotated; shortened to the length of the axis.
 pub(super) fn y_name(scene: &mut Scene, left: f64, area: &Rect, label: &str) {
     let kind = Type::LABEL;
     let text = super::text::shorten(&visible(label), kind.size, area.h + 12.0);
-    // Near the edge of the canvas it must not stick out.
+    // Kept inside the canvas.
     scene.turned(left + kind.size * 0.8, area.y + area.h / 2.0, -90.0, Anchor::Middle, kind, &text);
 }
 
-/// The name of the horizontal axis, below its labels.
+/// The label of the horizontal axis, below the tick labels.
 pub(super) fn x_name(scene: &mut Scene, area: &Rect, label: &str, below: f64) {
     let text = super::text::shorten(&visible(label), Type::LABEL.size, area.w + 40.0);
     scene.text(area.x + area.w / 2.0, area.bottom() + below, Anchor::Middle, Type::LABEL, &text);
 }
 
-/// Draw grid, axes, tick labels and names into `at`.
+/// Draw grid, axes, tick labels and axis labels into `at`.
 pub(super) fn axes(scene: &mut Scene, at: &Rect, x: (&Axis, (f64, f64)), y: (&Axis, (f64, f64))) -> Axes {
     let bottom = foot(&x.0.label);
     let height = (at.h - bottom - 6.0).max(1.0);
@@ -182,7 +182,7 @@ pub(super) fn axes(scene: &mut Scene, at: &Rect, x: (&Axis, (f64, f64)), y: (&Ax
     axes
 }
 
-/// Keeps labels off each other and off what is drawn.
+/// Places labels without overlaps.
 pub(super) struct Placer {
     area: Rect,
     taken: Vec<Rect>,
@@ -190,7 +190,7 @@ pub(super) struct Placer {
 }
 
 impl Placer {
-    /// Labels must lie in `area`; `dots` are places on lines that they should not cover.
+    /// Labels are placed in `area`; `dots` are points on lines that they should not cover.
     pub fn new(area: Rect, dots: Vec<(f64, f64)>) -> Self {
         Self { area, taken: Vec::new(), dots }
     }
@@ -200,7 +200,7 @@ impl Placer {
         self.taken.push(r);
     }
 
-    /// How bad a place is; 0 is perfect.
+    /// Cost of a position; 0 is ideal.
     pub fn cost(&self, r: &Rect) -> f64 {
         let outside = r.w * r.h - r.overlap(&self.area);
         let covered: f64 = self.taken.iter().map(|t| t.overlap(r)).sum();
@@ -208,7 +208,7 @@ impl Placer {
         outside * 10.0 + covered * 3.0 + dots as f64 * 8.0
     }
 
-    /// Write a label at the best of the candidates, (x, baseline, anchor) in order of liking.
+    /// Write a label at the best of the candidates, (x, baseline, anchor) in order of preference.
     pub fn write(&mut self, scene: &mut Scene, candidates: &[(f64, f64, Anchor)], kind: Type, text: &str) {
         let text = visible(text);
         let boxes = candidates.iter().map(|(x, y, anchor)| kind.bounds(*x, *y, *anchor, &text));
@@ -216,7 +216,7 @@ impl Placer {
         let best = (0..costs.len()).min_by(|a, b| costs[*a].total_cmp(&costs[*b]));
         if let Some((x, y, anchor)) = best.map(|i| candidates[i]) {
             let r = kind.bounds(x, y, anchor, &text);
-            // Pushed inside where no candidate is.
+            // Moved inside if no candidate fits.
             let dx = (self.area.x - r.x).max(0.0) - (r.right() - self.area.right()).max(0.0);
             let dy = (self.area.y - r.y).max(0.0) - (r.bottom() - self.area.bottom()).max(0.0);
             scene.text(x + dx, y + dy, anchor, kind, &text);
@@ -224,7 +224,7 @@ impl Placer {
         }
     }
 
-    /// Where the label of a point at (x, y) may stand: beside, above, below, then further away.
+    /// Label positions for a point at (x, y): beside, above, below, then further away.
     pub fn around(x: f64, y: f64, gap: f64) -> Vec<(f64, f64, Anchor)> {
         let mut out = Vec::new();
         for gap in [gap, gap + 7.0, gap + 16.0] {

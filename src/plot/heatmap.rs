@@ -1,4 +1,4 @@
-//! A table of numbers as colours.
+//! A table of numbers as coloured cells.
 
 use super::bars::digits_for;
 use super::color::{Ink, Ramp};
@@ -8,7 +8,7 @@ use super::scene::{Anchor, Rect, Scene, Style, Type};
 use super::slots::Names;
 use super::text::{shorten, visible};
 
-/// Rows and columns of numbers as coloured cells, with a colour bar and, where there is room, the numbers themselves.
+/// Rows and columns of numbers as coloured cells, with a colour bar and, if they fit, the numbers themselves.
 ///
 /// ```
 /// use lehr::plot::Heatmap;
@@ -39,7 +39,7 @@ pub struct Heatmap {
 super::builders!(Heatmap);
 
 impl Heatmap {
-    /// An empty table with the names of its rows, from the top, and of its columns.
+    /// An empty table with row names, from the top, and column names.
     pub fn new<S: AsRef<str>>(title: &str, rows: &[S], columns: &[S]) -> Self {
         let names = |list: &[S]| list.iter().map(|s| s.as_ref().to_string()).collect::<Vec<_>>();
         Self {
@@ -57,37 +57,37 @@ impl Heatmap {
         }
     }
 
-    /// Name of the columns' axis.
+    /// Label of the columns.
     pub fn x(mut self, label: &str) -> Self {
         self.x = label.into();
         self
     }
 
-    /// Name of the rows' axis.
+    /// Label of the rows.
     pub fn y(mut self, label: &str) -> Self {
         self.y = label.into();
         self
     }
 
-    /// What the colours mean, with the unit.
+    /// Label of the colour bar, with the unit.
     pub fn bar(mut self, label: &str) -> Self {
         self.bar = label.into();
         self
     }
 
-    /// The numbers, row by row; what is no number is an empty cell.
+    /// The numbers by row; NaN is an empty cell.
     pub fn values(mut self, rows: &[Vec<f64>]) -> Self {
         self.values = rows.to_vec();
         self
     }
 
-    /// Colours span this range instead of the numbers' own.
+    /// Range of the colours, instead of the range of the numbers.
     pub fn range(mut self, low: f64, high: f64) -> Self {
         self.range = Some((low, high));
         self
     }
 
-    /// Colours go both ways from 0: blue below, orange above.
+    /// Diverging colours around 0: blue below, orange above.
     pub fn diverging(mut self) -> Self {
         self.ramp = Ramp::Diverging;
         self
@@ -99,7 +99,7 @@ impl Heatmap {
         self
     }
 
-    /// A frame about one cell.
+    /// Frame a cell.
     pub fn best(mut self, row: usize, column: usize) -> Self {
         self.best = Some((row, column));
         self
@@ -129,7 +129,7 @@ impl Heatmap {
         let bottom = foot(&self.x) + names.height - Type::TICK.size;
         let area = inner.inset(left, 4.0, colors.width() + 4.0, bottom);
         let (w, h) = (area.w / self.columns.len().max(1) as f64, area.h / self.rows.len().max(1) as f64);
-        // One size for all cells; none where a number does not fit.
+        // One font size for all cells; no text if a number does not fit.
         let widest = |kind: &Type| self.all().map(|v| kind.width(&value(v, digits))).fold(0.0, f64::max);
         let kind = [Type::TICK, Type { halo: false, ..Type::LEVEL }].into_iter().find(|k| widest(k) + 4.0 <= w && h > 15.0);
         let every = (1.1 * Type::TICK.size / h).ceil() as usize;
@@ -155,7 +155,7 @@ impl Heatmap {
         colors.draw(scene, &Rect::new(area.right() + 16.0, area.y, 14.0, area.h));
     }
 
-    /// `t` is the colour's place on the ramp, NaN where there is no number.
+    /// `t` is the position on the colour ramp, NaN for a missing number.
     fn draw_cell(&self, scene: &mut Scene, cell: &Rect, t: f64, kind: Option<Type>, text: &str) {
         let (x, y) = (cell.x + cell.w / 2.0, cell.y + cell.h / 2.0);
         let (fill, ink, text) = if t.is_finite() {
@@ -170,18 +170,18 @@ impl Heatmap {
     }
 }
 
-/// What colours mean, upright beside a picture.
+/// A vertical colour bar beside a chart.
 pub(super) struct ColorBar<'a> {
     ramp: Ramp,
     label: &'a str,
-    /// Of each band of one colour, from below.
+    /// Colours of the bands, from below.
     colors: Vec<f64>,
-    /// How high (0 to 1) a value stands, and how it is written.
+    /// Height (0 to 1) and label of each tick.
     ticks: Vec<(f64, String)>,
 }
 
 impl<'a> ColorBar<'a> {
-    /// Colours that follow the value from one end of the span to the other.
+    /// A continuous colour bar over the span.
     pub fn smooth(span: (f64, f64), ramp: Ramp, label: &'a str) -> Self {
         let ticks = Scale::new(false, span, (0.0, 1.0)).ticks(Values::Numbers, 6).major;
         let place = |v: f64| (v - span.0) / (span.1 - span.0);
@@ -189,7 +189,7 @@ impl<'a> ColorBar<'a> {
         Self { ramp, label, colors, ticks: ticks.into_iter().map(|(v, text)| (place(v), text)).collect() }
     }
 
-    /// One colour between each two levels, all equally high, whatever the levels.
+    /// One colour between adjacent levels, in bands of equal height.
     pub fn bands(levels: &[f64], ramp: Ramp, label: &'a str) -> Self {
         let n = levels.len() + 1;
         let every = levels.len().div_ceil(9).max(1);
@@ -198,7 +198,7 @@ impl<'a> ColorBar<'a> {
         Self { ramp, label, colors: (0..n).map(|i| band(i, n)).collect(), ticks }
     }
 
-    /// Pixels from the picture's right edge.
+    /// Pixels from the chart's right edge.
     pub fn width(&self) -> f64 {
         16.0 + 14.0 + 8.0 + self.widest() + if self.label.is_empty() { 2.0 } else { Type::LABEL.line() + 4.0 }
     }
@@ -210,7 +210,7 @@ impl<'a> ColorBar<'a> {
     pub fn draw(&self, scene: &mut Scene, bar: &Rect) {
         let h = bar.h / self.colors.len() as f64;
         for (i, t) in self.colors.iter().enumerate() {
-            // A hair of overlap, against seams.
+            // Slight overlap, to avoid visible seams.
             let more = if i > 0 { 0.6 } else { 0.0 };
             let cell = Rect::new(bar.x, bar.bottom() - h * (i + 1) as f64, bar.w, h + more);
             scene.rect(&cell, Style::fill(Ink::Ramp(self.ramp, *t), 1.0));

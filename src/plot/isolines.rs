@@ -1,22 +1,22 @@
-//! Lines along which a function on a grid has one value: marching squares, closed into loops.
+//! Contour lines of a function on a grid: marching squares, joined into lines and loops.
 
 use std::collections::BTreeMap;
 
-/// Values at the crossings of `xs` and `ys`.
+/// Values on the grid of `xs` and `ys`.
 #[derive(Clone, Debug, Default)]
 pub struct Field {
     /// Ascending.
     pub xs: Vec<f64>,
     /// Ascending.
     pub ys: Vec<f64>,
-    /// One row for each of `ys`, one number for each of `xs`; NaN where there is none.
+    /// One row for each of `ys`, one number for each of `xs`; NaN for missing values.
     pub values: Vec<Vec<f64>>,
 }
 
-/// A line of one value; a closed one ends where it begins.
+/// A contour line; a closed one ends at its first point.
 pub type Isoline = Vec<(f64, f64)>;
 
-/// Names an edge of the grid: the crossing it starts from, and whether it runs along y.
+/// An edge of the grid: its first grid point, and whether it runs along y.
 type Edge = (usize, usize, bool);
 
 impl Field {
@@ -25,8 +25,8 @@ impl Field {
         self.values.get(j).and_then(|row| row.get(i)).copied().unwrap_or(f64::NAN)
     }
 
-    /// Where f = level by linear interpolation along the grid's edges (marching squares, with the mean of the four corners deciding at
-    /// saddles). Closed loops end where they begin; others end at the border or at a hole. Deterministic order.
+    /// Lines f = level by linear interpolation along the grid's edges (marching squares, with the mean of the four corners deciding at
+    /// saddles). Closed lines end at their first point; others end at the border or at a hole. The order is deterministic.
     pub fn isolines(&self, level: f64) -> Vec<Isoline> {
         let mut links: BTreeMap<Edge, Vec<Edge>> = BTreeMap::new();
         for j in 0..self.ys.len().saturating_sub(1) {
@@ -50,7 +50,7 @@ impl Field {
         out
     }
 
-    /// Pairs of edges of one cell that the line joins.
+    /// Pairs of edges of a cell that the line connects.
     fn cell(&self, i: usize, j: usize, level: f64) -> Vec<(Edge, Edge)> {
         let corners = [self.at(i, j), self.at(i + 1, j), self.at(i + 1, j + 1), self.at(i, j + 1)];
         if corners.iter().any(|v| v.is_nan()) {
@@ -77,7 +77,7 @@ impl Field {
     fn crossing(&self, (i, j, along_y): Edge, level: f64) -> (f64, f64) {
         let (k, l) = if along_y { (i, j + 1) } else { (i + 1, j) };
         let (a, b) = (self.at(i, j), self.at(k, l));
-        // Towards what lies outside (minus infinity) the line runs along the border itself.
+        // Next to the outside (minus infinity) the line follows the border.
         let t = match (a.is_finite(), b.is_finite()) {
             (true, true) => ((level - a) / (b - a)).clamp(0.0, 1.0),
             (true, false) => 0.0,
@@ -86,7 +86,7 @@ impl Field {
         (self.xs[i] + (self.xs[k] - self.xs[i]) * t, self.ys[j] + (self.ys[l] - self.ys[j]) * t)
     }
 
-    /// The edges of the region f >= level, closed along the border and around holes: fill with the even-odd rule.
+    /// Outline of the region f >= level, closed along the border and around holes; fill it with the even-odd rule.
     pub fn region(&self, level: f64) -> Vec<Isoline> {
         let ring = |axis: &[f64]| -> Vec<f64> {
             let ends = [axis.first(), axis.last()].map(|v| v.copied().unwrap_or(0.0));
@@ -100,8 +100,8 @@ impl Field {
         Field { xs: ring(&self.xs), ys: ring(&self.ys), values: values.collect() }.isolines(level)
     }
 
-    /// A finer grid, `times` as many cells each way, through the same values: cubic (Catmull-Rom), with straight ends; beside a hole
-    /// the nearest straight line or nothing.
+    /// A finer grid with `times` as many cells in each direction, through the same values: cubic (Catmull-Rom) with straight ends; next to
+    /// holes linear, or missing.
     pub fn refined(&self, times: usize) -> Field {
         let rows: Vec<Vec<f64>> = self.values.iter().map(|row| refine(row, times)).collect();
         let columns = rows.first().map_or(0, Vec::len);
@@ -119,13 +119,13 @@ impl Field {
         Field { xs: axis(&self.xs), ys: axis(&self.ys), values }
     }
 
-    /// The smallest and the largest value.
+    /// Minimum and maximum.
     pub fn extent(&self) -> Option<(f64, f64)> {
         super::scale::extent(self.values.iter().flatten().copied(), false)
     }
 }
 
-/// Follow the links from an edge, taking them out.
+/// Follow and remove the links from an edge.
 fn walk(links: &mut BTreeMap<Edge, Vec<Edge>>, start: Edge) -> Vec<Edge> {
     let mut line = vec![start];
     let mut at = start;
@@ -150,7 +150,7 @@ fn refine(row: &[f64], times: usize) -> Vec<f64> {
         for k in 0..times {
             let t = k as f64 / times as f64;
             let cubic = b + 0.5 * t * (c - a + t * (2.0 * a - 5.0 * b + 4.0 * c - d + t * (3.0 * (b - c) + d - a)));
-            // A hole next to a value does not take the value with it.
+            // A value next to a hole is kept.
             out.push(if k == 0 { b } else { cubic });
         }
     }
@@ -179,7 +179,7 @@ mod tests {
             let lines = bowl.isolines(level);
             assert_eq!(lines.len(), 1, "{level}");
             assert_eq!(lines[0].first(), lines[0].last());
-            // Linear interpolation of a parabola between points h apart is off by at most h^2 / 4 in its value.
+            // Linear interpolation of a parabola between points h apart has an error of at most h^2 / 4.
             assert!(lines[0].iter().all(|(x, y)| (x * x + y * y - level).abs() <= 0.01 / 4.0 + 1e-12), "{level}");
             assert!((area(&lines[0]) / (std::f64::consts::PI * level) - 1.0).abs() < 0.02);
         }
@@ -204,7 +204,7 @@ mod tests {
         }
     }
 
-    /// Every point lies on an edge of the grid where f = level by interpolation; a line ends at itself or at the border.
+    /// Every point is on a grid edge with f = level by interpolation; a line ends at its start or at the border.
     #[test]
     fn lines_end_nowhere_inside() {
         let mut x = 0.123f64;
@@ -220,7 +220,7 @@ mod tests {
                 let open = a != b;
                 assert!(!open || [a, b].iter().all(|p| border(p.0) || border(p.1)), "round {round}: {a:?} to {b:?}");
             }
-            // Regions are always closed, and f >= level in them: their area is that of a fine sampling.
+            // Regions are always closed, with f >= level inside: their area equals that of a fine sampling.
             let loops = noise.region(0.5);
             assert!(loops.iter().all(|l| l.first() == l.last()), "round {round}");
         }

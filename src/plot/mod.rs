@@ -1,32 +1,32 @@
-//! Layer 0: charts. Plain numbers in; a [`Scene`] of shapes out, which is written as SVG text here and drawn on the screen by the window.
+//! Layer 2: charts. Numbers are converted to a [`Scene`] of shapes, which is written as SVG here and drawn on the screen by the window.
 //!
 //! [`Chart`] (lines, dots, bands), [`Bars`], [`Violins`] (and boxes), [`Heatmap`], [`Contours`], and [`Panels`], a grid of any of them. The
-//! same numbers give the same text, without ids, scripts or outside references; colours are such that colour-blind readers can tell them
-//! apart; where a number is missing there is a gap. Nothing here can fail.
+//! same numbers give the same text, without ids, scripts or external references. Colour-blind readers can distinguish the colours. Missing
+//! numbers are gaps. Nothing here can fail.
 
-/// The words around a picture and its size, as every kind has them.
+/// Setters for texts and size that all charts share.
 macro_rules! builders {
     ($kind:ident) => {
         impl $kind {
-            /// What the title needs to be understood: model, data, what is compared.
+            /// Context for the title: model, data, what is compared.
             pub fn subtitle(mut self, text: &str) -> Self {
                 self.words.subtitle = text.into();
                 self
             }
 
-            /// Small print: the command that made the numbers, caveats.
+            /// Small print: the command that produced the numbers, caveats.
             pub fn footnote(mut self, text: &str) -> Self {
                 self.words.footnote = text.into();
                 self
             }
 
-            /// Leave the title to the page around the picture; readers of screens still hear it.
+            /// Omit the visible title, which the page shows; screen readers still read it.
             pub fn untitled(mut self) -> Self {
                 self.words.untitled = true;
                 self
             }
 
-            /// Leave title and legend to the page around the picture.
+            /// Omit title and legend, which the page shows.
             pub fn bare(mut self) -> Self {
                 (self.words.untitled, self.words.no_legend) = (true, true);
                 self
@@ -38,7 +38,7 @@ macro_rules! builders {
                 self
             }
 
-            /// The picture.
+            /// The chart as SVG text.
             pub fn svg(&self) -> String {
                 $crate::plot::Figure::from(self.clone()).svg()
             }

@@ -1,10 +1,10 @@
-//! Pictures side by side.
+//! A grid of charts.
 
 use super::frame::{Captions, captions};
 use super::scene::{Rect, Scene};
 use super::{Bars, Chart, Contours, Heatmap, Violins};
 
-/// Any kind of picture.
+/// Any kind of chart.
 #[derive(Clone, Debug)]
 pub enum Figure {
     /// Lines, dots, bands.
@@ -17,7 +17,7 @@ pub enum Figure {
     Contours(Box<Contours>),
     /// Violins and boxes of quantiles.
     Violins(Box<Violins>),
-    /// A grid of pictures.
+    /// A grid of charts.
     Panels(Box<Panels>),
 }
 
@@ -42,17 +42,17 @@ macro_rules! figures {
 }
 figures!(Chart, Bars, Heatmap, Contours, Violins, Panels);
 
-/// Pixels of a picture that says nothing about its size.
+/// Default size in pixels.
 const SIZE: (f64, f64) = (760.0, 440.0);
 const PANEL: (f64, f64) = (400.0, 300.0);
 
 impl Figure {
-    /// The picture as SVG text.
+    /// The chart as SVG text.
     pub fn svg(&self) -> String {
         super::svg::svg(&self.scene())
     }
 
-    /// The picture as shapes, for another painter.
+    /// The chart as shapes, for another renderer.
     pub fn scene(&self) -> Scene {
         let (w, h) = self.size(SIZE);
         let mut scene = Scene { size: (w, h), title: self.words().title.clone(), ..Scene::default() };
@@ -72,7 +72,7 @@ impl Figure {
     }
 }
 
-/// A grid of pictures under one title.
+/// A grid of charts under one title.
 ///
 /// ```
 /// use lehr::plot::{Chart, Panels};
@@ -90,12 +90,12 @@ pub struct Panels {
 super::builders!(Panels);
 
 impl Panels {
-    /// An empty grid of so many columns.
+    /// An empty grid with this number of columns.
     pub fn new(title: &str, columns: usize) -> Self {
         Self { words: Captions { title: title.into(), ..Captions::default() }, columns: columns.max(1), panels: Vec::new() }
     }
 
-    /// The next picture, row by row.
+    /// Add a chart, row by row.
     pub fn panel(mut self, figure: impl Into<Figure>) -> Self {
         self.panels.push(figure.into());
         self
@@ -106,7 +106,7 @@ impl Panels {
         (columns, self.panels.len().div_ceil(columns).max(1))
     }
 
-    /// The largest panel's size in each cell.
+    /// Natural size, with the size of the largest panel for each cell.
     fn natural(&self) -> (f64, f64) {
         let (columns, rows) = self.grid();
         let cell = self.panels.iter().map(|p| p.size(PANEL)).fold((0.0f64, 0.0f64), |a, b| (a.0.max(b.0), a.1.max(b.1)));

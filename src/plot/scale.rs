@@ -1,33 +1,33 @@
-//! From numbers to places: scales, ticks at round numbers, and how numbers are written. The same for pictures, for the window's charts and
-//! (ported to `assets/report/report.js`) for the report's.
+//! Scales, ticks at round numbers, and number formatting. The same for figures, for the window's charts and (ported to
+//! `assets/report/report.js`) for the report's.
 
-/// What the numbers of an axis are: where it is marked, and how its labels are written.
+/// Kind of values on an axis, which determines ticks and labels.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum Values {
-    /// Any.
+    /// Any numbers.
     #[default]
     Numbers,
-    /// Steps and tokens: there is nothing between two.
+    /// Steps and tokens: integers.
     Whole,
-    /// Parts of a whole, in percent.
+    /// Shares, in percent.
     Shares,
-    /// Seconds that something took, in a unit that suits.
+    /// Durations in seconds, in a suitable unit.
     Seconds,
-    /// Unix times, as the time of day in UTC.
+    /// Unix times, shown as the time of day in UTC.
     Clock,
 }
 
-/// An axis: what it says and what it spans.
+/// An axis: its label and its range.
 #[derive(Clone, Debug, Default)]
 pub(super) struct Axis {
     pub label: String,
     pub values: Values,
     pub log: bool,
-    /// What was asked for; else what the data needs.
+    /// The requested range; otherwise that of the data.
     pub range: Option<(f64, f64)>,
 }
 
-/// A map from numbers to pixels.
+/// A mapping from numbers to pixels.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub struct Scale {
     log: bool,
@@ -35,14 +35,14 @@ pub struct Scale {
     to: (f64, f64),
 }
 
-/// The smallest and the largest of the finite numbers (above 0 for a logarithmic axis).
+/// Minimum and maximum of the finite numbers (above 0 for a logarithmic axis).
 pub(super) fn extent(values: impl IntoIterator<Item = f64>, log: bool) -> Option<(f64, f64)> {
     let usable = values.into_iter().filter(|v| v.is_finite() && (!log || *v > 0.0));
     usable.fold(None, |found, v| Some(found.map_or((v, v), |(lo, hi): (f64, f64)| (lo.min(v), hi.max(v)))))
 }
 
 impl Axis {
-    /// The span shown: what was asked for, or the data's with a margin (a share of the span), never empty.
+    /// The range shown: as requested, or the data's with a margin (a share of the range); never empty.
     pub fn span(&self, data: Option<(f64, f64)>, margin: f64) -> (f64, f64) {
         let asked = self.range.filter(|(lo, hi)| lo.is_finite() && hi.is_finite() && lo < hi && (!self.log || *lo > 0.0));
         if let Some(range) = asked {
@@ -53,19 +53,19 @@ impl Axis {
             let by = (hi / lo).powf(margin).max(1.02);
             return (lo / by, hi * by);
         }
-        // A span that double precision cannot divide is no span.
+        // A range too small for double precision is widened.
         let by = if hi - lo > 1e-12 * hi.abs().max(lo.abs()) { (hi - lo) * margin } else { (0.05 * hi.abs()).max(1e-9) };
         (lo - by, hi + by)
     }
 }
 
 impl Scale {
-    /// From a span of numbers to a span of pixels, evenly or by logarithms.
+    /// From a range of numbers to a range of pixels, linear or logarithmic.
     pub fn new(log: bool, from: (f64, f64), to: (f64, f64)) -> Self {
         Self { log, from, to }
     }
 
-    /// A pixel, or NaN for what a logarithmic axis cannot show.
+    /// A pixel, or NaN for a number that a logarithmic axis cannot show.
     pub fn at(&self, v: f64) -> f64 {
         let ((a, b), (p, q)) = (self.from, self.to);
         let t = if self.log { if v > 0.0 { (v / a).ln() / (b / a).ln() } else { f64::NAN } } else { (v - a) / (b - a) };
@@ -79,7 +79,7 @@ impl Scale {
         if self.log { a * (b / a).powf(t) } else { a + t * (b - a) }
     }
 
-    /// Round numbers inside the span with their labels, `most` at the utmost, and (logarithmic) the unlabelled ones between.
+    /// Round numbers in the range with their labels, at most `most`, and (logarithmic) unlabelled ones between them.
     pub(super) fn ticks(&self, values: Values, most: usize) -> Ticks {
         let (lo, hi) = (self.from.0.min(self.from.1), self.from.0.max(self.from.1));
         let scaled = |unit: f64, suffix: &str| {
@@ -100,7 +100,7 @@ impl Scale {
             Values::Seconds if hi < 3.0 * 3600.0 => scaled(60.0, " min"),
             Values::Seconds if hi < 72.0 * 3600.0 => scaled(3600.0, " h"),
             Values::Seconds => scaled(86_400.0, " d"),
-            // Zoomed in so far that no whole number is left, parts are better than nothing.
+            // If no integer is in the range, fractions are used.
             Values::Whole if lo.ceil() <= hi.floor() => {
                 let ticks = steps(lo, hi, most, 1.0);
                 let labels = whole_labels(&ticks);
@@ -110,13 +110,13 @@ impl Scale {
         }
     }
 
-    /// Ticks of a vertical axis, as many as suit its height.
+    /// Ticks of a vertical axis, as suit its height.
     pub fn column(&self, values: Values) -> Ticks {
         self.ticks(values, (((self.to.1 - self.to.0).abs() / 42.0) as usize).clamp(2, 9))
     }
 
-    /// Ticks of a horizontal axis, as many as have room for their labels, whose widths `wide` tells. No label reaches further beyond the end
-    /// of the axis than `beside`. Wherever the span holds a round number there is at least one.
+    /// Ticks of a horizontal axis, as many as fit given the label widths `wide`. No label extends further beyond the end of the axis than
+    /// `beside`. If the range contains a round number, there is at least one tick.
     pub fn row(&self, values: Values, beside: f64, wide: impl Fn(&str) -> f64) -> Ticks {
         const GAP: f64 = 10.0;
         let end = self.to.0.max(self.to.1) + beside;
@@ -131,7 +131,7 @@ impl Scale {
         let most = (((self.to.1 - self.to.0).abs() / 60.0) as usize).clamp(2, 12);
         let fits = |ticks: &Ticks| !ticks.major.is_empty() && ticks.major.windows(2).all(|pair| free(&pair[0], &pair[1]));
         (2..=most).rev().map(of).find(fits).unwrap_or_else(|| {
-            // Labels that have no room are left out, one after the other.
+            // Labels that do not fit are omitted one by one.
             let mut ticks = (2..40).map(of).find(|ticks| !ticks.major.is_empty()).unwrap_or_default();
             let mut kept: Vec<(f64, String)> = Vec::new();
             for tick in std::mem::take(&mut ticks.major) {
@@ -144,12 +144,12 @@ impl Scale {
     }
 }
 
-/// Where an axis is marked.
+/// Ticks of an axis.
 #[derive(Clone, Debug, Default, PartialEq)]
 pub struct Ticks {
-    /// Places with labels.
+    /// Positions with labels.
     pub major: Vec<(f64, String)>,
-    /// Places without.
+    /// Positions without labels.
     pub minor: Vec<f64>,
 }
 
@@ -160,7 +160,7 @@ impl Ticks {
     }
 }
 
-/// Whole numbers; where thousands would hide in what they differ, all digits.
+/// Labels of integers, with all digits if rounding to thousands would hide their differences.
 fn whole_labels(values: &[f64]) -> Vec<String> {
     let labels = numbers(values);
     let hidden =
@@ -174,7 +174,7 @@ fn whole_labels(values: &[f64]) -> Vec<String> {
     }
 }
 
-/// Times of day at round distances; the day too, where there are several.
+/// Round times of day, with the day if there are several.
 fn clock_ticks(lo: f64, hi: f64, most: usize) -> Ticks {
     const STEPS: [f64; 16] =
         [1.0, 2.0, 5.0, 10.0, 15.0, 30.0, 60.0, 120.0, 300.0, 600.0, 900.0, 1800.0, 3600.0, 7200.0, 21_600.0, 43_200.0];
@@ -191,12 +191,12 @@ fn clock_ticks(lo: f64, hi: f64, most: usize) -> Ticks {
     Ticks { major: places.map(|v| (v, label(v))).collect(), minor: Vec::new() }
 }
 
-/// Multiples of 1, 2, 2.5 or 5 times a power of ten in [lo, hi]: as many as possible up to `most`, at least one where there is any.
+/// Multiples of 1, 2, 2.5 or 5 times a power of ten in [lo, hi]: as many as possible up to `most`, at least one if any exists.
 pub(super) fn linear_ticks(lo: f64, hi: f64, most: usize) -> Vec<f64> {
     steps(lo, hi, most, 0.0)
 }
 
-/// The same, at least so far apart.
+/// The same, with at least this distance.
 fn steps(lo: f64, hi: f64, most: usize, least: f64) -> Vec<f64> {
     let most = most.max(2);
     let span = hi - lo;
@@ -210,7 +210,7 @@ fn steps(lo: f64, hi: f64, most: usize, least: f64) -> Vec<f64> {
             let unit = 10f64.powi(power.abs());
             let value = |k: f64| if power < 0 { k * step / unit } else { k * step * unit };
             let (first, last) = ((lo / value(1.0) - 1e-9).ceil(), (hi / value(1.0) + 1e-9).floor());
-            // Of whole numbers 2.5 is none.
+            // 2.5 is not an integer.
             let allowed = value(1.0) >= least && (least == 0.0 || whole(value(1.0)));
             if last - first < most as f64 && allowed {
                 return (0..=(last - first).max(-1.0) as i64)
@@ -223,7 +223,7 @@ fn steps(lo: f64, hi: f64, most: usize, least: f64) -> Vec<f64> {
     }
 }
 
-/// Powers of ten; where the span holds fewer than three of them, their 2 and 5 multiples too; where that is not enough, round numbers.
+/// Powers of ten; if the range has fewer than three, also their multiples by 2 and 5; if still too few, round numbers.
 fn log_ticks(lo: f64, hi: f64, most: usize) -> Ticks {
     let decades = |multiples: &[f64], every: i32| -> Vec<f64> {
         let (first, last) = (lo.log10().floor() as i32, hi.log10().ceil() as i32);
@@ -245,11 +245,11 @@ fn log_ticks(lo: f64, hi: f64, most: usize) -> Ticks {
     Ticks::labelled(decades(&[1.0], every), minor)
 }
 
-/// Numbers of one axis, written alike: as many decimals as the finest needs, thousands as k, M, G, T, very small ones as powers of ten.
+/// Labels of one axis in a common format: as many decimals as the finest needs, thousands as k, M, G, T, very small ones as powers of ten.
 pub(super) fn numbers(values: &[f64]) -> Vec<String> {
     let largest = values.iter().filter(|v| v.is_finite()).fold(0.0f64, |m, v| m.max(v.abs()));
     let smallest = values.iter().filter(|v| v.is_finite() && **v != 0.0).fold(f64::INFINITY, |m, v| m.min(v.abs()));
-    // Too wide for one unit (a logarithmic axis): each by itself.
+    // Too wide for one unit (a logarithmic axis): formatted individually.
     if smallest.is_finite() && largest / smallest > 1e3 {
         return values.iter().map(|v| one(*v)).collect();
     }
@@ -261,12 +261,12 @@ pub(super) fn numbers(values: &[f64]) -> Vec<String> {
     values.iter().map(|v| if *v == 0.0 { "0".into() } else { minus(format!("{:.places$}{suffix}", v / unit)) }).collect()
 }
 
-/// Decimals that write all of the values whole in a unit.
+/// Decimals that represent all values exactly in a unit.
 fn common_places(values: &[f64], unit: f64) -> usize {
     (0..10).find(|p| values.iter().all(|v| whole(v / unit * 10f64.powi(*p)))).unwrap_or(10) as usize
 }
 
-/// 0.5·10⁻⁴, 1.0·10⁻⁴: one power for all.
+/// 0.5·10⁻⁴, 1.0·10⁻⁴: one common power.
 fn powers(values: &[f64], largest: f64) -> Vec<String> {
     let exponent = (largest.log10() + 1e-9).floor() as i32;
     let unit = 10f64.powi(exponent);
@@ -279,7 +279,7 @@ fn raised(exponent: i32) -> String {
     exponent.to_string().chars().map(superscript).collect()
 }
 
-/// A number by itself, to four digits.
+/// A single number, to four digits.
 pub(super) fn short(v: f64) -> String {
     if v == 0.0 || !(1e-3..1e15).contains(&v.abs()) {
         return if v.is_finite() { power(v) } else { "none".into() };
@@ -289,7 +289,7 @@ pub(super) fn short(v: f64) -> String {
     minus(if text.contains('.') { text.trim_end_matches('0').trim_end_matches('.').into() } else { text })
 }
 
-/// A number by itself, to about three digits.
+/// A single number, to about three digits.
 fn one(v: f64) -> String {
     if v == 0.0 {
         return "0".into();
@@ -312,7 +312,7 @@ fn unit(largest: f64) -> (f64, &'static str) {
     }
 }
 
-/// True when rounding changes nothing that could be seen.
+/// True for an integer up to rounding errors.
 pub(super) fn whole(v: f64) -> bool {
     (v - v.round()).abs() <= 1e-6 * v.abs().max(1.0)
 }
@@ -341,12 +341,12 @@ fn superscript(c: char) -> char {
     c.to_digit(10).map_or('⁻', |d| DIGITS[d as usize])
 }
 
-/// A hyphen is no minus.
+/// Replace the hyphen by a minus sign.
 pub(super) fn minus(text: String) -> String {
     text.strip_prefix('-').map_or(text.clone(), |rest| format!("−{rest}"))
 }
 
-/// A value with a given number of decimals; nothing for what is no number.
+/// A value with a given number of decimals; empty for NaN.
 pub(super) fn value(v: f64, places: usize) -> String {
     if !v.is_finite() {
         return String::new();
@@ -383,7 +383,7 @@ mod tests {
         assert_eq!(labels(1e3, 1e9, 4, true), ["10 k", "1 M", "100 M"]);
     }
 
-    /// `tests/report/ticks.json` holds what the report's script makes of these spans; `tests/report/check.mjs` compares the script with it.
+    /// `tests/report/ticks.json` has the expected results of the report's script for these ranges; `tests/report/check.mjs` compares them.
     #[test]
     fn the_reports_script_marks_axes_alike() {
         type Case = (String, f64, f64, usize, Vec<String>);
@@ -401,7 +401,7 @@ mod tests {
         }
     }
 
-    /// Wherever somebody zooms to, and however wide the axis is: labels that neither touch nor stick out, and at least one.
+    /// At every zoom level and axis width, labels neither overlap nor extend too far, and there is at least one.
     #[test]
     fn a_row_has_labels_at_every_zoom() {
         let wide = |label: &str| 7.5 * label.chars().count() as f64;
@@ -448,7 +448,7 @@ mod tests {
         assert!((scale.at(scale.back(123.0)) - 123.0).abs() < 1e-9);
     }
 
-    /// Whatever the span: inside, ascending, evenly spaced, no more than asked, labels that differ and say what they mark.
+    /// For every range: ticks inside, ascending, evenly spaced, no more than requested; labels that are distinct and correct.
     #[test]
     fn ticks_keep_their_laws_at_every_scale() {
         let mut x = 0.37f64;

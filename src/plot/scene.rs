@@ -1,11 +1,11 @@
-//! A picture as shapes in pixels. Its colours are roles, so that every painter has its own theme: [`svg`](super::svg) writes text, the
+//! A figure as shapes in pixels. Colours are roles, so that every renderer has its own theme: [`svg`](super::svg) writes text, the
 //! window draws on the screen.
 
 use super::color::Ink;
 use super::scale::Scale;
 use super::text::width;
 
-/// A place in pixels; y grows downward.
+/// A position in pixels; y grows downward.
 pub type Point = (f64, f64);
 
 /// A rectangle in pixels; y grows downward.
@@ -37,17 +37,17 @@ impl Rect {
         self.y + self.h
     }
 
-    /// Without a margin at each side.
+    /// With a margin removed on each side.
     pub(super) fn inset(&self, left: f64, top: f64, right: f64, bottom: f64) -> Self {
         Self::new(self.x + left, self.y + top, (self.w - left - right).max(1.0), (self.h - top - bottom).max(1.0))
     }
 
-    /// Whether a point lies inside.
+    /// Whether a point is inside.
     pub fn contains(&self, x: f64, y: f64) -> bool {
         x >= self.x && x <= self.right() && y >= self.y && y <= self.bottom()
     }
 
-    /// Area shared with another.
+    /// Area of the intersection with another rectangle.
     pub(super) fn overlap(&self, other: &Self) -> f64 {
         let w = self.right().min(other.right()) - self.x.max(other.x);
         let h = self.bottom().min(other.bottom()) - self.y.max(other.y);
@@ -55,27 +55,27 @@ impl Rect {
     }
 }
 
-/// Which point of a text its position is.
+/// The point of a text that its position refers to.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Anchor {
-    /// The left end of its baseline.
+    /// The left end of the baseline.
     Start,
-    /// The middle.
+    /// The middle of the baseline.
     Middle,
-    /// The right end.
+    /// The right end of the baseline.
     End,
 }
 
-/// How a text is set.
+/// Typography of a text.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub struct Type {
-    /// Pixels.
+    /// Font size in pixels.
     pub size: f64,
-    /// In bold.
+    /// Whether it is bold.
     pub bold: bool,
     /// Its colour.
     pub ink: Ink,
-    /// A rim of the background's colour, so that the text can be read over lines.
+    /// An outline in the background colour, to keep the text readable over lines.
     pub halo: bool,
 }
 
@@ -89,12 +89,12 @@ impl Type {
     pub(super) const MARK: Self = Self { size: 12.0, bold: true, ink: Ink::Grey(0x1a), halo: true };
     pub(super) const LEVEL: Self = Self { size: 10.5, bold: false, ink: Ink::Grey(0x22), halo: true };
 
-    /// Pixels that a line of text takes at most.
+    /// Maximum width of a line of text in pixels.
     pub fn width(&self, text: &str) -> f64 {
         width(text, self.size) * if self.bold { 1.1 } else { 1.0 }
     }
 
-    /// Distance of baselines.
+    /// Distance between baselines.
     pub(super) fn line(&self) -> f64 {
         (self.size * 1.35).ceil()
     }
@@ -103,7 +103,7 @@ impl Type {
         Self { ink, ..self }
     }
 
-    /// The box of a text whose baseline begins, is centred or ends at a point.
+    /// The bounding box of a text whose baseline starts, is centred or ends at a point.
     pub(super) fn bounds(&self, x: f64, y: f64, anchor: Anchor, text: &str) -> Rect {
         let w = self.width(text);
         let left = match anchor {
@@ -115,18 +115,18 @@ impl Type {
     }
 }
 
-/// How a shape is filled and outlined.
+/// Fill and outline of a shape.
 #[derive(Clone, Copy, Debug, Default, PartialEq)]
 pub struct Style {
-    /// Colour and opacity of its inside.
+    /// Colour and opacity of the fill.
     pub fill: Option<(Ink, f64)>,
-    /// Colour and opacity of its outline.
+    /// Colour and opacity of the outline.
     pub stroke: Option<(Ink, f64)>,
     /// Width of the outline in pixels.
     pub width: f64,
-    /// Pixels drawn and left out, in turn; empty for a solid line.
+    /// Alternating lengths of dashes and gaps in pixels; empty for a solid line.
     pub dash: &'static [f64],
-    /// Ends and joints are round.
+    /// Whether ends and joins are round.
     pub round: bool,
 }
 
@@ -141,7 +141,7 @@ impl Style {
         Self { stroke: Some((ink, 1.0)), width, ..Self::default() }
     }
 
-    /// The line through which something shines.
+    /// With this opacity of the line.
     pub(super) fn faint(mut self, opacity: f64) -> Self {
         self.stroke = self.stroke.map(|(ink, _)| (ink, opacity));
         self
@@ -171,71 +171,70 @@ pub enum Shape {
     Rect(Rect, Style),
     /// A straight line.
     Line([Point; 2], Style),
-    /// Straight lines through points, each list by itself; a point that is no number is a gap. Closed lists together enclose an area, holes
-    /// by the rule of even and odd.
+    /// Polylines; a point that is not finite is a gap. Closed polylines together enclose an area, with holes by the even-odd rule.
     Path {
         /// The points of each line.
         lines: Vec<Vec<Point>>,
-        /// The last point is joined to the first.
+        /// Whether the last point is joined to the first.
         closed: bool,
-        /// How it looks.
+        /// Its style.
         style: Style,
     },
     /// The area between two lines, as pairs of opposite points.
     Area(Vec<[Point; 2]>, Style),
-    /// Middle and radius.
+    /// Centre and radius.
     Circle(Point, f64, Style),
     /// A line of text.
     Text {
-        /// Where its anchor lies.
+        /// Position of its anchor.
         at: Point,
-        /// Which part of its baseline that is.
+        /// The anchor.
         anchor: Anchor,
-        /// Turned about the anchor, clockwise.
+        /// Clockwise rotation around the anchor.
         degrees: f64,
-        /// How it is set.
+        /// Its typography.
         kind: Type,
-        /// What it says.
+        /// The text.
         text: String,
     },
-    /// What follows, up to [`Shape::EndClip`], is seen inside of the rectangle only.
+    /// Clip the following shapes, up to [`Shape::EndClip`], to the rectangle.
     Clip(Rect),
-    /// See [`Shape::Clip`].
+    /// End of [`Shape::Clip`].
     EndClip,
 }
 
-/// A part of the picture with what a reader is told who points at it.
+/// A part of the figure with a tooltip.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Region {
-    /// The part.
+    /// Its area.
     pub at: Rect,
-    /// Name and value, line by line.
+    /// Name and value, by line.
     pub lines: Vec<String>,
 }
 
-/// A pair of axes that was drawn.
+/// A pair of drawn axes.
 #[derive(Clone, Copy, Debug)]
 pub struct Axes {
-    /// Where the data goes.
+    /// The data area.
     pub area: Rect,
-    /// From numbers to pixels, across.
+    /// From numbers to pixels, horizontally.
     pub x: Scale,
-    /// From numbers to pixels, up.
+    /// From numbers to pixels, vertically.
     pub y: Scale,
 }
 
-/// A picture that grows.
+/// A figure under construction.
 #[derive(Clone, Debug, Default)]
 pub struct Scene {
     /// Width and height in pixels.
     pub size: (f64, f64),
-    /// What it is, for readers who do not see it.
+    /// Its description for screen readers.
     pub title: String,
     /// From back to front.
     pub shapes: Vec<Shape>,
-    /// What can be pointed at.
+    /// Parts with tooltips.
     pub regions: Vec<Region>,
-    /// The axes drawn last, of pictures that have two.
+    /// The last drawn axes, for figures with two axes.
     pub axes: Option<Axes>,
 }
 
@@ -269,7 +268,7 @@ impl Scene {
         self.turned(x, y, 0.0, anchor, kind, text);
     }
 
-    /// Text turned about its anchor by degrees, clockwise.
+    /// Text rotated around its anchor by degrees, clockwise.
     pub(super) fn turned(&mut self, x: f64, y: f64, degrees: f64, anchor: Anchor, kind: Type, text: &str) {
         if !text.is_empty() {
             self.shapes.push(Shape::Text { at: (x, y), anchor, degrees, kind, text: text.into() });

@@ -1,16 +1,16 @@
-//! One series of a [`Chart`](super::Chart), and how it is shown.
+//! A series of a [`Chart`](super::Chart) and its style.
 
 use super::color::Ink;
 use super::frame::{Entry, Key};
 use super::scene::{Axes, Point, Scene, Style};
 
-/// The i-th of several patterns of dashes that can be told apart at a glance: pixels drawn and left out, in turn.
+/// The i-th of several distinguishable dash patterns: alternating lengths of dashes and gaps in pixels.
 pub fn dash(i: usize) -> &'static [f64] {
     const DASHES: [&[f64]; 6] = [&[], &[6.0, 4.0], &[2.0, 3.0], &[10.0, 3.0, 2.0, 3.0], &[14.0, 5.0], &[1.0, 5.0]];
     DASHES[i % DASHES.len()]
 }
 
-/// Opacity of lines in the background.
+/// Opacity of background lines.
 pub(super) const PALE: f64 = 0.35;
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -20,7 +20,7 @@ enum Kind {
     Band,
 }
 
-/// Points with a name: a line, dots, or a band between two lines. Points that are no numbers are gaps.
+/// Named points: a line, dots, or a band between two lines. Points that are not finite are gaps.
 #[derive(Clone, Debug)]
 pub struct Series {
     pub(super) name: String,
@@ -52,7 +52,7 @@ impl Series {
         }
     }
 
-    /// A line through (x, y) in the order given. A name of no letters is left out of the legend.
+    /// A line through (x, y) in the given order. An empty name is omitted from the legend.
     pub fn line(name: &str, points: &[(f64, f64)]) -> Self {
         Self::new(name, Kind::Line, points)
     }
@@ -69,7 +69,7 @@ impl Series {
         series
     }
 
-    /// A band about the line from (low, high) of each point.
+    /// A band around the line from (low, high) of each point.
     pub fn with_band(mut self, edges: &[(f64, f64)]) -> Self {
         self.spread = edges.to_vec();
         self
@@ -81,38 +81,38 @@ impl Series {
         self
     }
 
-    /// Dashes instead of a whole line.
+    /// A dashed line.
     pub fn dashed(mut self) -> Self {
         self.dash = 1;
         self
     }
 
-    /// The i-th of several patterns of dashes; 0 is a whole line.
+    /// The i-th of several dash patterns; 0 is a solid line.
     pub fn dashes(mut self, i: usize) -> Self {
         self.dash = i;
         self
     }
 
-    /// A dot at each point of the line.
+    /// Mark each point of the line with a dot.
     pub fn marked(mut self) -> Self {
         self.marked = true;
         self
     }
 
-    /// In the background.
+    /// A pale background line.
     pub fn pale(mut self) -> Self {
         self.pale = true;
         self
     }
 
-    /// The line itself pale, and boldly the mean over a centred window of so many points, which is shorter towards both ends so that it
-    /// never lags.
+    /// Draw the line pale, and in bold its mean over a centred window of this many points, which is shortened at both ends so that it does
+    /// not lag.
     pub fn smoothed(mut self, window: usize) -> Self {
         self.window = window;
         self
     }
 
-    /// The colour of the i-th series instead of the next free one: for what belongs together.
+    /// The colour of the i-th series instead of the next free one, for related series.
     pub fn color(self, i: usize) -> Self {
         self.ink(Ink::Series(i))
     }
@@ -132,7 +132,7 @@ impl Series {
         Entry { name: self.name.clone(), ink, key }
     }
 
-    /// Bands and raw lines, which others are drawn over.
+    /// Draw bands and raw lines, which are below others.
     pub(super) fn draw_below(&self, scene: &mut Scene, axes: &Axes, ink: Ink) {
         if !self.whiskers && !self.spread.is_empty() {
             for run in runs(
@@ -146,7 +146,7 @@ impl Series {
         }
     }
 
-    /// Lines, error bars and dots.
+    /// Draw lines, error bars and dots.
     pub(super) fn draw(&self, scene: &mut Scene, axes: &Axes, ink: Ink) {
         if self.kind == Kind::Band {
             return;
@@ -176,7 +176,7 @@ impl Series {
         }
     }
 
-    /// Places about every six pixels along what is drawn.
+    /// Points about every six pixels along the drawn lines.
     pub(super) fn trace(&self, axes: &Axes) -> Vec<(f64, f64)> {
         let points = thin(self.pixels(axes, &self.smooth()), axes.area.w);
         let mut out = points.clone();
@@ -203,7 +203,7 @@ impl Series {
         let mean = |i: usize| {
             let reach = (self.window / 2).min(i).min(n - 1 - i);
             let seen: Vec<f64> = self.points[i - reach..=i + reach].iter().map(|p| p.1).filter(|v| v.is_finite()).collect();
-            // A gap stays a gap.
+            // A gap remains a gap.
             if self.points[i].1.is_finite() { seen.iter().sum::<f64>() / seen.len() as f64 } else { f64::NAN }
         };
         (0..n).map(|i| (self.points[i].0, mean(i))).collect()
@@ -220,7 +220,7 @@ pub(super) fn whisker(scene: &mut Scene, x: f64, (lo, hi): (f64, f64), style: St
     }
 }
 
-/// Stretches without a gap.
+/// Segments without a gap.
 fn runs(points: impl Iterator<Item = [f64; 3]>) -> Vec<Vec<[f64; 3]>> {
     let mut out: Vec<Vec<[f64; 3]>> = vec![Vec::new()];
     for p in points {
@@ -236,7 +236,7 @@ fn runs(points: impl Iterator<Item = [f64; 3]>) -> Vec<Vec<[f64; 3]>> {
     out
 }
 
-/// No more points than can be seen: of each half pixel of a long line the first, the lowest, the highest and the last.
+/// Reduce a long line without visible change: for each half pixel the first, the lowest, the highest and the last point.
 pub(super) fn thin(points: Vec<(f64, f64)>, width: f64) -> Vec<(f64, f64)> {
     if (points.len() as f64) < 8.0 * width {
         return points;

@@ -1,13 +1,13 @@
-//! What pictures of groups side by side share: captions, a vertical axis, and a slot with a name for each group.
+//! Common parts of grouped charts: captions, a vertical axis, and a named slot for each group.
 
 use super::frame::{AXIS, Captions, Entry, GRID, captions, foot, side, x_name, y_name};
 use super::scale::{Axis, Scale};
 use super::scene::{Anchor, Rect, Scene, Type};
 use super::text::{shorten, visible};
 
-/// A frame that has been begun: draw into `area`, then close it.
+/// An open frame: draw into `area`, then close it.
 pub(super) struct Slots {
-    /// Where the data goes.
+    /// The data area.
     pub area: Rect,
     /// The vertical axis.
     pub scale: Scale,
@@ -19,8 +19,8 @@ pub(super) struct Slots {
 }
 
 impl Slots {
-    /// Captions, legend (of more than one series), grid and labels of the vertical axis. `axes` are the horizontal axis' name, the vertical
-    /// axis and its span.
+    /// Draw captions, legend (for several series), grid and labels of the vertical axis. `axes` are the horizontal axis label, the vertical
+    /// axis and its range.
     pub fn open(
         scene: &mut Scene,
         at: &Rect,
@@ -44,13 +44,13 @@ impl Slots {
         Self { area, scale, names, x: x.into(), y: y.label.clone(), left: inner.x, bottom }
     }
 
-    /// The part of the area that the i-th of so many groups takes.
+    /// The part of the area for the i-th of `groups` groups.
     pub fn column(&self, i: usize, groups: usize) -> Rect {
         let step = self.area.w / groups.max(1) as f64;
         Rect::new(self.area.x + step * i as f64, self.area.y, step, self.area.h)
     }
 
-    /// Axes and names; the horizontal line stands at the pixel `floor`.
+    /// Draw axes and names; the horizontal line is at the pixel `floor`.
     pub fn close(&self, scene: &mut Scene, floor: f64) {
         let area = &self.area;
         scene.line((area.x, area.y), (area.x, area.bottom()), AXIS);
@@ -61,15 +61,15 @@ impl Slots {
     }
 }
 
-/// Names below categories: side by side where they fit, aslant where not.
+/// Category names below the axis: horizontal if they fit, otherwise slanted.
 pub(super) struct Names {
     names: Vec<String>,
     aslant: bool,
-    /// One of so many is written.
+    /// Write every n-th name.
     every: usize,
-    /// Pixels that they need below the axis.
+    /// Height below the axis in pixels.
     pub height: f64,
-    /// Pixels that the first one needs left of the area.
+    /// Pixels that the first name extends to the left of the area.
     pub overhang: f64,
 }
 

@@ -1,13 +1,13 @@
-//! The painter of SVG text: elements without ids (so that several pictures may stand in one page), numbers to a hundredth of a pixel.
+//! SVG output: elements without ids (so that several figures can share a page), numbers to a hundredth of a pixel.
 
 use super::scene::{Anchor, Point, Scene, Shape, Style};
 use super::text::escape;
 use std::fmt::Write as _;
 
-/// What the reader has: no font is shipped.
+/// Fonts of the reader's system: none is embedded.
 const FONTS: &str = "system-ui, -apple-system, 'Segoe UI', Roboto, 'Helvetica Neue', Arial, 'DejaVu Sans', sans-serif";
 
-/// The picture as SVG text, with a background of its own: pages that are dark would swallow dark text.
+/// The figure as SVG text, with its own background, since dark text is unreadable on a dark page.
 pub(super) fn svg(scene: &Scene) -> String {
     let [w, h] = [scene.size.0, scene.size.1].map(num);
     let title = escape(&scene.title);
@@ -59,7 +59,7 @@ fn element(out: &mut String, shape: &Shape) {
             let (ink, text) = (kind.ink.hex(), escape(text));
             writeln!(out, r#"<text x="{x}" y="{y}" font-size="{size}" fill="{ink}"{anchor}{weight}{halo}{turn}>{text}</text>"#)
         }
-        // A nested picture clips without an id.
+        // A nested svg element clips without an id.
         Shape::Clip(r) => {
             let [x, y, w, h] = [r.x, r.y, r.w, r.h].map(num);
             writeln!(out, r#"<svg x="{x}" y="{y}" width="{w}" height="{h}" viewBox="{x} {y} {w} {h}">"#)
@@ -76,7 +76,7 @@ fn path(out: &mut String, d: &str, style: &Style, even_odd: bool) -> std::fmt::R
     writeln!(out, r#"<path d="{d}"{}{rule}/>"#, attributes(style, true))
 }
 
-/// `inside` tells shapes that have one from lines.
+/// `inside` distinguishes shapes with an interior from lines.
 fn attributes(style: &Style, inside: bool) -> String {
     let mut out = String::new();
     let mut colored = |name: &str, of: Option<(super::Ink, f64)>| {
@@ -104,7 +104,7 @@ fn attributes(style: &Style, inside: bool) -> String {
     out
 }
 
-/// A number as SVG has it: two places, none that say nothing.
+/// A number for SVG: at most two decimals.
 fn num(v: f64) -> String {
     let v = if v.is_finite() { v.clamp(-1e6, 1e6) } else { 0.0 };
     let text = format!("{v:.2}");
@@ -112,7 +112,7 @@ fn num(v: f64) -> String {
     if text == "-0" { "0".to_string() } else { text.to_string() }
 }
 
-/// A path of straight lines through the points; a point that is no number is a gap.
+/// A path of straight lines through the points; a point that is not finite is a gap.
 fn polyline(points: impl IntoIterator<Item = Point>) -> String {
     let mut out = String::new();
     let mut pen_up = true;

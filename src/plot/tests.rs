@@ -1,16 +1,16 @@
-//! Laws that every picture keeps: well-formed text, labels inside the canvas and off each other, gaps for what is no number.
+//! Properties of every figure: well-formed text, labels inside the canvas and without overlaps, gaps for NaN.
 
 use super::*;
 use std::collections::BTreeMap;
 
-/// An element's name and attributes, and the text that follows its opening.
+/// An element's name and attributes, and the text after its start tag.
 struct Element {
     name: String,
     attributes: BTreeMap<String, String>,
     text: String,
 }
 
-/// A small strict reader of XML: refuses unbalanced tags, unquoted or repeated attributes, bare `&` and `<`, control characters.
+/// A small strict XML parser: rejects unbalanced tags, unquoted or repeated attributes, bare `&` and `<`, control characters.
 fn parse(svg: &str) -> Vec<Element> {
     assert!(svg.chars().all(|c| c == '\n' || !c.is_control()), "control characters");
     let mut open = Vec::new();
@@ -56,7 +56,7 @@ impl Element {
         self.attributes.get(key).map_or(0.0, |v| v.parse().unwrap_or_else(|_| panic!("{key}={v}")))
     }
 
-    /// The box that a text covers, turned about its anchor.
+    /// The bounding box of a text, rotated around its anchor.
     fn bounds(&self) -> Rect {
         let (x, y, size) = (self.number("x"), self.number("y"), self.number("font-size"));
         let text = self
@@ -85,7 +85,7 @@ impl Element {
     }
 }
 
-/// Check a picture; returns its texts.
+/// Check a figure; returns its texts.
 fn check(name: &str, figure: impl Into<Figure>) -> Vec<String> {
     let figure = figure.into();
     let svg = figure.svg();
@@ -98,7 +98,7 @@ fn check(name: &str, figure: impl Into<Figure>) -> Vec<String> {
         let r = a.bounds();
         let inside = r.x >= -0.5 && r.y >= -0.5 && r.right() <= w + 0.5 && r.bottom() <= h + 0.5;
         assert!(inside, "{name}: '{}' leaves the canvas {w} x {h}: {r:?}", a.text);
-        // The bounds of slanted texts overlap where the texts do not.
+        // The bounding boxes of slanted texts overlap even if the texts do not.
         let upright = |e: &Element| e.attributes.get("transform").is_none_or(|t| t.starts_with("rotate(-90 "));
         for b in texts[i + 1..].iter().filter(|b| upright(a) && upright(b)) {
             let shared = r.overlap(&b.bounds());

@@ -1,7 +1,6 @@
-//! Text in a picture: how wide it is, where it breaks, and what of it is fit to be shown.
+//! Text in a figure: width, line breaks, and removal of unsuitable characters.
 
-/// Widths in hundredths of the font size, a little generous: the reader's font is unknown, and the widest common one (DejaVu Sans) must
-/// fit too.
+/// Widths in hundredths of the font size, rounded up: the reader's font is unknown, and the widest common one (DejaVu Sans) must fit.
 fn advance(c: char) -> f64 {
     let hundredths = match c {
         'i' | 'j' | 'l' | 'I' | '\'' | '|' => 31,
@@ -15,7 +14,7 @@ fn advance(c: char) -> f64 {
         'W' | '@' | '%' | '→' => 100,
         'A'..='Z' | '&' => 74,
         ' '..='~' => 64,
-        // Chinese, Japanese, Korean and emoji are as wide as high.
+        // Chinese, Japanese, Korean and emoji are square.
         c if c as u32 >= 0x2e80 => 105,
         _ => 70,
     };
@@ -27,7 +26,7 @@ pub(super) fn width(text: &str, size: f64) -> f64 {
     text.chars().map(advance).sum::<f64>() * size
 }
 
-/// Lines no wider than `most` pixels, broken at spaces; a longer word, and what needs more lines than allowed, is cut with an ellipsis.
+/// Lines no wider than `most` pixels, broken at spaces; longer words and surplus lines are cut with an ellipsis.
 pub(super) fn wrap(text: &str, size: f64, most: f64, allowed: usize) -> Vec<String> {
     let mut lines: Vec<String> = Vec::new();
     for word in text.split_whitespace() {
@@ -46,7 +45,7 @@ pub(super) fn wrap(text: &str, size: f64, most: f64, allowed: usize) -> Vec<Stri
     lines
 }
 
-/// The text, or as much of it as fits into `most` pixels and an ellipsis.
+/// The text, shortened with an ellipsis to `most` pixels.
 pub(super) fn shorten(text: &str, size: f64, most: f64) -> String {
     if width(text, size) <= most {
         return text.to_string();
@@ -63,12 +62,12 @@ pub(super) fn shorten(text: &str, size: f64, most: f64) -> String {
     out + "…"
 }
 
-/// What a reader may be shown, on one line.
+/// Text that is safe to show, on one line.
 pub(super) fn visible(text: &str) -> String {
     crate::number_format::visible(text).replace(['\n', '\t'], " ")
 }
 
-/// As XML's text or an attribute's value.
+/// Escaped for XML text or an attribute value.
 pub(super) fn escape(text: &str) -> String {
     crate::number_format::escape_markup(&visible(text))
 }

@@ -1,4 +1,4 @@
-//! Violins: how numbers are spread, by group and series, with the box of their quartiles; and plain boxes, where only quantiles are known.
+//! Violin plots: distributions by group and series, with a box of quartiles; box plots where only quantiles are known.
 
 use super::color::Ink;
 use super::frame::{Captions, Entry, GUIDE, Key};
@@ -8,34 +8,34 @@ use super::series::whisker;
 use super::slots::Slots;
 use crate::stats::quantile_of_sorted;
 
-/// Five quantiles of some numbers, ascending; NaN where there were none.
+/// Five quantiles of some numbers, ascending; NaN if there are none.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub struct Quantiles {
     /// Lower end of the whisker.
     pub least: f64,
-    /// A quarter lies below.
+    /// First quartile.
     pub lower: f64,
-    /// The middle.
+    /// Median.
     pub median: f64,
-    /// A quarter lies above.
+    /// Third quartile.
     pub upper: f64,
     /// Upper end of the whisker.
     pub most: f64,
 }
 
-/// Numbers counted in cells of equal width.
+/// A histogram with bins of equal width.
 #[derive(Clone, Debug, Default, PartialEq)]
 pub struct Histogram {
-    /// Lower end of the first cell.
+    /// Lower end of the first bin.
     pub low: f64,
-    /// Upper end of the last cell.
+    /// Upper end of the last bin.
     pub high: f64,
-    /// Numbers in each.
+    /// Count of each bin.
     pub counts: Vec<f64>,
 }
 
-/// Violins side by side: the width at a height is the density of the numbers there, the bar spans their middle half, the white line is
-/// their median. Of what only quantiles are known, a box with whiskers.
+/// Violins side by side: the width at a height is the density of the numbers there, the bar spans the interquartile range, the white line
+/// is the median. If only quantiles are known, a box plot.
 ///
 /// ```
 /// use lehr::plot::Violins;
@@ -68,24 +68,24 @@ struct Series {
     spreads: Vec<Spread>,
 }
 
-/// What is known of one group's numbers.
+/// The known distribution of a group.
 #[derive(Clone, Debug, PartialEq)]
 pub enum Spread {
-    /// All of them, finite and ascending.
+    /// All numbers, finite and ascending.
     Numbers(Vec<f64>),
-    /// Counts of them.
+    /// A histogram.
     Cells(Histogram),
-    /// Quantiles only: drawn as a box with whiskers.
+    /// Quantiles only, drawn as a box plot.
     Box(Quantiles),
 }
 
-/// Places along a violin at which its width is computed.
+/// Points along a violin at which its width is computed.
 const PLACES: usize = 72;
-/// Cells that numbers are counted in first.
+/// Bins for the initial histogram.
 const CELLS: usize = 360;
 
 impl Histogram {
-    /// Several as one: the numbers of each cell are taken to lie evenly in it.
+    /// Several distributions combined; numbers of a bin are assumed to be uniform within it.
     pub fn pooled(parts: &[Self]) -> Self {
         let sound = || parts.iter().filter(|p| p.high > p.low && p.counts.iter().sum::<f64>() > 0.0);
         let (low, high) = sound().fold((f64::INFINITY, f64::NEG_INFINITY), |(a, b), p| (a.min(p.low), b.max(p.high)));
@@ -116,7 +116,7 @@ impl Histogram {
         self.low + self.cell() * (i as f64 + 0.5)
     }
 
-    /// The number below which a part of all lies.
+    /// The quantile `q`.
     fn quantile(&self, q: f64) -> f64 {
         let mut left = q * self.total();
         for (i, count) in self.counts.iter().enumerate() {
@@ -128,8 +128,8 @@ impl Histogram {
         self.high
     }
 
-    /// (height, density, the largest being 1) along the whole. A Gaussian kernel over the counts; its width is Silverman's
-    /// (0.9 min(s, IQR / 1.34) n^(-1/5)), but never below a place, so that it is drawn at all.
+    /// (height, density relative to the maximum) along the violin. A Gaussian kernel over the counts; its width is Silverman's
+    /// (0.9 min(s, IQR / 1.34) n^(-1/5)), but at least the distance of points, so that it is visible.
     fn outline(&self, middle_half: f64) -> Vec<(f64, f64)> {
         let n = self.total();
         if self.high <= self.low || n <= 0.0 {
@@ -150,11 +150,11 @@ impl Histogram {
 }
 
 impl Spread {
-    /// Quantiles; the ends leave out a part of the numbers, the most extreme of either side.
+    /// Quantiles; the ends exclude a share of the numbers, the most extreme on each side.
     fn quantiles(&self, outliers: f64) -> Quantiles {
         let at = |q: f64| match self {
             Self::Numbers(sorted) => quantile_of_sorted(sorted, q),
-            // Its ends are where it was cut already.
+            // Its ends are already cut.
             Self::Cells(cells) if cells.total() > 0.0 => cells.quantile(q),
             _ => f64::NAN,
         };
@@ -181,7 +181,7 @@ impl Spread {
     }
 }
 
-/// Numbers between two ends, counted.
+/// Histogram of the numbers between two ends.
 fn counted(values: &[f64], low: f64, high: f64) -> Histogram {
     let mut out = Histogram { low, high, counts: vec![0.0; CELLS] };
     let cell = out.cell();
@@ -192,7 +192,7 @@ fn counted(values: &[f64], low: f64, high: f64) -> Histogram {
 }
 
 impl Violins {
-    /// Empty groups with their names.
+    /// An empty chart with the names of its groups.
     pub fn new<S: AsRef<str>>(title: &str, groups: &[S]) -> Self {
         let groups = groups.iter().map(|g| g.as_ref().to_string()).collect();
         Self { words: Captions { title: title.into(), ..Captions::default() }, groups, ..Self::default() }
@@ -210,14 +210,14 @@ impl Violins {
         self
     }
 
-    /// What is known of each group's numbers.
+    /// The distribution of each group.
     pub fn spreads(mut self, name: &str, spreads: Vec<Spread>) -> Self {
         let ink = Ink::Series(self.series.len());
         self.series.push(Series { name: name.into(), ink, spreads });
         self
     }
 
-    /// The numbers of each group; what is no number is left out, a group of none says so.
+    /// The numbers of each group; NaN is omitted, an empty group is labelled as such.
     pub fn violins(self, name: &str, groups: &[Vec<f64>]) -> Self {
         let of = |values: &Vec<f64>| {
             let mut sorted: Vec<f64> = values.iter().copied().filter(|v| v.is_finite()).collect();
@@ -227,7 +227,7 @@ impl Violins {
         self.spreads(name, groups.iter().map(of).collect())
     }
 
-    /// What was added last has the colour of the i-th series.
+    /// Give the last added series the colour of the i-th series.
     pub fn color(mut self, i: usize) -> Self {
         if let Some(last) = self.series.last_mut() {
             last.ink = Ink::Series(i);
@@ -235,25 +235,25 @@ impl Violins {
         self
     }
 
-    /// What a reader is told of each group besides its quantiles.
+    /// Tooltip text of each group besides its quantiles.
     pub fn notes(mut self, notes: Vec<String>) -> Self {
         self.notes = notes;
         self
     }
 
-    /// Leave out this part of the numbers, the most extreme of either side: say so in the footnote.
+    /// Omit this share of the numbers, the most extreme on each side; mention it in the footnote.
     pub fn outliers(mut self, part: f64) -> Self {
         self.outliers = part.clamp(0.0, 0.5);
         self
     }
 
-    /// Show this part of the vertical axis; violins that leave it are cut.
+    /// Range of the vertical axis; violins are clipped to it.
     pub fn y_range(mut self, low: f64, high: f64) -> Self {
         self.y.range = Some((low, high));
         self
     }
 
-    /// A dashed line across at a height.
+    /// A dashed horizontal line.
     pub fn hline(mut self, y: f64) -> Self {
         self.line = Some(y);
         self
@@ -297,7 +297,7 @@ impl Violins {
         }
     }
 
-    /// Draw all; returns where there was nothing to draw and room to say so.
+    /// Draw all; returns the positions of empty groups, for a note.
     fn draw_spreads(&self, scene: &mut Scene, area: &Rect, scale: &Scale) -> Vec<f64> {
         let step = area.w / self.groups.len().max(1) as f64;
         let slot = (step * 0.84 / self.series.len().max(1) as f64).min(120.0);
@@ -333,7 +333,7 @@ fn draw_box(scene: &mut Scene, q: &Quantiles, (x, half): (f64, f64), scale: &Sca
     whisker(scene, x, (scale.at(q.least), scale.at(q.most)), Style::line(ink, 1.4));
     let (lower, median, upper) = (scale.at(q.lower), scale.at(q.median), scale.at(q.upper));
     if lower.is_finite() && upper.is_finite() {
-        // A box of no height is still seen.
+        // A box without height is still visible.
         let shape = Rect::new(x - half, upper, 2.0 * half, (lower - upper).max(1.6));
         scene.rect(&shape, Style::fill(Ink::PAPER, 1.0));
         scene.rect(&shape, Style::fill(ink, 0.45).edged(ink, 1.2));
@@ -353,7 +353,7 @@ mod tests {
         Spread::Numbers(sorted)
     }
 
-    /// Of 20,000 normal numbers the outline is the normal density.
+    /// For 20,000 normal numbers the outline is the normal density.
     #[test]
     fn outlines_are_densities() {
         let rng = Rng::new(1, "violin");
@@ -364,12 +364,12 @@ mod tests {
             let want = (-0.5 * ((y - 3.0) / 0.5).powi(2)).exp();
             assert!((d - want).abs() < 0.08, "{y}: {d}, not {want}");
         }
-        // 0.5 % of a normal distribution lies beyond 2.576 deviations on either side.
+        // 0.5 % of a normal distribution is beyond 2.576 deviations on each side.
         let ends = [outline[0].0, outline[PLACES].0];
         assert!((ends[0] - 1.712).abs() < 0.03 && (ends[1] - 4.288).abs() < 0.03, "{ends:?}");
     }
 
-    /// Counts of two steps, cut at different ends, give the violin of all their numbers.
+    /// Histograms of two steps with different ends, combined, give the violin of all their numbers.
     #[test]
     fn pooled_counts_are_those_of_all_numbers() {
         let rng = Rng::new(2, "violin");
@@ -434,7 +434,7 @@ mod tests {
             .collect();
         assert_eq!(boxes.len(), 1, "{boxes:?}");
         assert!(scene.shapes.iter().any(|s| matches!(s, Shape::Text { text, .. } if text == "n/a")));
-        // The span has a margin of a twentieth at each end: 4.4 high; the box is 2 of it, in the height that the groups' regions have.
+        // The range has a margin of a twentieth at each end: 4.4 high; the box is 2 of it, relative to the height of the groups' regions.
         assert!((boxes[0].h - scene.regions[0].at.h * 2.0 / 4.4).abs() < 0.1, "{boxes:?} {:?}", scene.regions[0].at);
         assert_eq!(scene.regions[0].lines, ["a", "s: 2 median, 1 and 3 quarters, 0 least, 4 most"]);
     }

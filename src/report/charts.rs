@@ -1,4 +1,4 @@
-//! Which lines make which chart, and the chart as a picture.
+//! Assignment of lines to charts, and charts as figures.
 
 use super::html::visible;
 use super::run::{MORE, ReportRun};
@@ -11,9 +11,9 @@ use crate::plot::{Chart, Series};
 pub(super) struct Line {
     /// Index of the run.
     pub run: usize,
-    /// Whether it is of the run's own metrics or of those derived from its token statistics.
+    /// Whether it is from the run's own metrics or from those derived from its token statistics.
     pub derived: bool,
-    /// What the legend says.
+    /// Legend label.
     pub label: String,
     pub color: usize,
     pub dash: usize,
@@ -25,16 +25,16 @@ pub(super) struct Line {
 pub(super) struct Plot {
     pub spec: &'static Spec,
     pub lines: Vec<Line>,
-    /// Values that the longest smoothed line is smoothed over.
+    /// Window of the longest smoothed line, in values.
     pub window: usize,
 }
 
-/// Points of a line; fewer where there are many runs.
+/// Maximum points of a line; fewer for many runs.
 const MOST_POINTS: usize = 1500;
-/// Lines of a chart; norms of very deep models would have more.
+/// Maximum lines of a chart; norms of very deep models would exceed it.
 const MOST_LINES: usize = 64;
 
-/// Every chart that these runs have numbers for.
+/// All charts for which these runs have data.
 pub(super) fn plots(runs: &[ReportRun]) -> Vec<Plot> {
     let most = (12 * MOST_POINTS / runs.len().max(1)).clamp(200, MOST_POINTS);
     let of = |specs: &'static [Spec], derived: bool| {
@@ -58,7 +58,7 @@ fn plot(runs: &[ReportRun], spec: &'static Spec, derived: bool, most: usize) -> 
                 names.push(metric);
             }
             let which = names.iter().position(|name| *name == metric).unwrap_or(0);
-            // One run: a colour a metric. Several: a colour a run, and dashes tell metrics apart.
+            // One run: colours distinguish metrics. Several: colours distinguish runs, and dashes metrics.
             let own = spec.colors(&names)[which];
             let (color, dash) = if several { (told.hue, which + run / colors) } else { (own, own / colors) };
             let words = if derived { metric.to_owned() } else { label(metric) };
@@ -82,12 +82,12 @@ fn plot(runs: &[ReportRun], spec: &'static Spec, derived: bool, most: usize) -> 
 }
 
 impl Plot {
-    /// A name fit for a file and an anchor.
+    /// An identifier for file names and anchors.
     pub fn id(&self) -> String {
         slug(self.spec.title)
     }
 
-    /// The chart as a picture. `alone` has title and legend in it; within a page the page has them.
+    /// The chart as a figure. With `alone` it includes title and legend; otherwise the page shows them.
     pub fn chart(&self, runs: &[ReportRun], alone: bool) -> Chart {
         let mut chart = Chart::new(self.spec.title).x("step").y(self.spec.y).size(760.0, if alone { 440.0 } else { 330.0 });
         if !alone {
@@ -117,18 +117,18 @@ impl Plot {
         chart
     }
 
-    /// Whether the vertical axis can be logarithmic and is to be.
+    /// Whether the vertical axis is logarithmic.
     pub fn is_log(&self) -> bool {
         self.spec.log_y && self.lines.iter().any(|line| line.raw.values.iter().any(|v| *v > 0.0))
     }
 }
 
-/// What changes the course of a run.
+/// Whether a mark changes the course of a run.
 fn is_turn(pin: &Pin) -> bool {
     matches!(pin.kind, PinKind::Rescue | PinKind::LiveSettings)
 }
 
-/// What a mark says where there is little room.
+/// Short text of a mark.
 pub(super) fn short(pin: &Pin) -> String {
     match pin.kind {
         PinKind::Rescue => "rescue".into(),

@@ -1,4 +1,4 @@
-//! The numbers that `assets/report/report.js` draws, as JSON.
+//! The JSON data that `assets/report/report.js` draws.
 
 use super::charts::{Plot, short};
 use super::html::visible;
@@ -8,17 +8,17 @@ use crate::history::{Axis, Clock, History, Pin, PinKind};
 use serde::Serialize;
 use std::collections::{BTreeMap, BTreeSet};
 
-/// Everything for the script.
+/// All data for the script.
 #[derive(Serialize)]
 pub(super) struct Data {
     clocks: Vec<Moments>,
-    /// Lists of moments that curves share.
+    /// Lists of clock rows that curves share.
     grids: Vec<Vec<u32>>,
     charts: Vec<ChartData>,
     runs: Vec<RunData>,
 }
 
-/// When things happened; three columns.
+/// Time positions, in three columns.
 #[derive(Default, Serialize)]
 struct Moments {
     step: Vec<u64>,
@@ -38,7 +38,7 @@ struct PinData {
     at: u32,
     kind: &'static str,
     text: String,
-    /// What is written beside the mark, if anything.
+    /// Text beside the mark, if any.
     #[serde(skip_serializing_if = "String::is_empty")]
     short: String,
 }
@@ -57,19 +57,19 @@ struct LineData {
     clock: usize,
     color: usize,
     dash: usize,
-    /// Index into the grids, and values; two values of the same moment are the least and the greatest about it.
+    /// Index of the grid, and the values; two values at the same row are the minimum and maximum around it.
     grid: usize,
     raw: Vec<f64>,
     #[serde(skip_serializing_if = "Option::is_none")]
     smooth: Option<(usize, Vec<f64>)>,
 }
 
-/// Marks of a run that saved very often are thinned out to about so many.
+/// Approximate maximum number of save marks of a run.
 const MOST_SAVES: usize = 60;
-/// Other marks.
+/// Maximum number of other marks.
 const MOST_PINS: usize = 400;
 
-/// Gather the numbers.
+/// Collect the data.
 pub(super) fn data(runs: &[ReportRun], plots: &[Plot]) -> Data {
     let mut out = Data { clocks: Vec::new(), grids: Vec::new(), charts: Vec::new(), runs: Vec::new() };
     let mut indices = Vec::new();
@@ -116,7 +116,7 @@ pub(super) fn data(runs: &[ReportRun], plots: &[Plot]) -> Data {
     out
 }
 
-/// Marks worth showing: of saves a choice, of the others all up to a bound.
+/// The marks to show: a selection of saves, and all others up to a maximum.
 fn pins(history: &History) -> Vec<&Pin> {
     let saves = history.pins.iter().filter(|pin| pin.kind == PinKind::Save).count();
     let every = saves.div_ceil(MOST_SAVES).max(1);
@@ -139,7 +139,7 @@ fn moments(clock: &Clock, rows: &BTreeSet<u32>) -> Moments {
     }
 }
 
-/// Seven digits are what an f32 holds.
+/// Rounded to seven digits, the precision of f32.
 fn rounded(values: &[f64]) -> Vec<f64> {
     values.iter().map(|v| format!("{v:.6e}").parse().unwrap_or(f64::NAN)).collect()
 }
@@ -157,7 +157,7 @@ fn word(kind: PinKind) -> &'static str {
     }
 }
 
-/// The script sets this as text, never as markup.
+/// Shortened; the script inserts it as text, never as markup.
 fn cut(text: &str) -> String {
     visible(text, 200)
 }

@@ -1,6 +1,6 @@
-//! What the page begins with: what was found, in sentences with 95 % intervals, and one line for each run.
+//! The start of the page: findings in sentences with 95 % intervals, and one line for each run.
 //!
-//! Nothing here quotes a single batch: rewards and training losses are means over the first and the last tenth of a run's steps.
+//! No value is based on a single batch: rewards and training losses are means over the first and the last tenth of a run's steps.
 
 use super::html::{count, escape, line, number, percent};
 use super::run::ReportRun;
@@ -9,7 +9,7 @@ use crate::event::{Score, TaskEval};
 use crate::history::History;
 use crate::stats::{mean, student};
 
-/// A sentence, and whether it tells of something better or worse.
+/// A sentence, and whether it reports an improvement or a deterioration.
 struct Finding {
     verdict: Verdict,
     html: String,
@@ -19,16 +19,16 @@ struct Finding {
 enum Verdict {
     Better,
     Worse,
-    /// The interval holds zero, or nothing is compared.
+    /// The interval contains zero, or nothing is compared.
     Open,
 }
 
-/// More sentences than that are no summary.
+/// Maximum number of sentences.
 const MOST: usize = 8;
-/// Fewer values have no interval.
+/// Minimum number of values for an interval.
 const FEWEST: usize = 5;
 
-/// The head of the page; `own` are sentences that whoever asked for the report brings.
+/// The start of the page; `own` are additional sentences given by the user.
 pub(super) fn head(runs: &[ReportRun], own: &[String]) -> String {
     let mut found: Vec<Finding> = own.iter().map(|text| Finding { verdict: Verdict::Open, html: escape(text) }).collect();
     found.extend(methods(runs));
@@ -51,7 +51,7 @@ pub(super) fn head(runs: &[ReportRun], own: &[String]) -> String {
     out + &format!("<ul class=\"runs\">\n{lines}</ul>\n")
 }
 
-/// Runs of reinforcement learning against the first one that was asked the same questions in the same way.
+/// Runs of reinforcement learning compared with the first run that has the same questions and sampling.
 fn methods(runs: &[ReportRun]) -> Vec<Finding> {
     let mut firsts: Vec<(&ReportRun, &TaskEval)> = Vec::new();
     let mut found = Vec::new();
@@ -84,12 +84,12 @@ fn task(told: &ReportRun) -> Option<&crate::config::TaskSettings> {
     told.files.settings.as_ref()?.task.as_ref()
 }
 
-/// The newest exam: of sampled answers where there are any.
+/// The newest evaluation, of sampled answers if there is one.
 fn last_task_eval(h: &History) -> Option<&TaskEval> {
     h.exams.iter().rfind(|e| e.temperature > 0.0).or(h.exams.last())
 }
 
-/// A difference of shares in words, with its verdict.
+/// A difference of shares as a sentence, with its verdict.
 fn shares(what: &str, difference: f64, interval: [f64; 2]) -> Finding {
     let verdict = match interval {
         [low, _] if low > 0.0 => Verdict::Better,
@@ -109,7 +109,7 @@ fn points(share: f64) -> String {
 }
 
 /// Newcombe's interval of the difference b - a of two shares with Wilson intervals (method 10 of Newcombe 1998); on the same questions it
-/// is rather too wide.
+/// is conservative.
 fn difference(a: &Score, b: &Score) -> (f64, [f64; 2]) {
     let (p, q) = (a.accuracy, b.accuracy);
     let ([low_a, high_a], [low_b, high_b]) = (a.interval, b.interval);
@@ -117,7 +117,7 @@ fn difference(a: &Score, b: &Score) -> (f64, [f64; 2]) {
     (d, [d - (q - low_b).hypot(high_a - p), d + (high_b - q).hypot(p - low_a)])
 }
 
-/// The merge against the run's own weights, on the same held-out tokens at each evaluation of the run's second half.
+/// The merge compared with the run's own weights, on the same held-out tokens at each evaluation of the run's second half.
 fn merges(told: &ReportRun) -> Option<Finding> {
     let h = told.history();
     let pairs: Vec<f64> = h.merges.iter().filter_map(|m| Some(super::tables::merged_loss(m)? - m.eval_loss?)).collect();
@@ -145,7 +145,7 @@ fn merges(told: &ReportRun) -> Option<Finding> {
     Some(Finding { verdict, html })
 }
 
-/// The end of a run against its start.
+/// The end of a run compared with its start.
 fn progress(told: &ReportRun) -> Option<Finding> {
     let h = told.history();
     let name = format!("<b>{}</b>", line(&told.name));
@@ -183,7 +183,7 @@ fn progress(told: &ReportRun) -> Option<Finding> {
     Some(Finding { verdict, html })
 }
 
-/// Mean, and half of its 95 % interval by Student's t; values that are no numbers are left out.
+/// Mean, and half of its 95 % interval by Student's t; NaN is ignored.
 fn mean_and_half(values: &[f64]) -> Option<(f64, f64)> {
     let finite: Vec<f64> = values.iter().copied().filter(|v| v.is_finite()).collect();
     let [_, high] = student(&finite).filter(|_| finite.len() >= FEWEST)?;

@@ -1,20 +1,20 @@
-//! Words for a page: everything from outside escaped, numbers and times as people write them.
+//! Text for a page: untrusted text is escaped; numbers and times are formatted.
 
 pub(super) use crate::number_format::{about, count};
 
-/// Text as HTML, whatever it holds: markup is no markup, hidden characters are shown as escapes. Line breaks stay.
+/// Text as HTML: markup is escaped, hidden characters are shown as escapes. Line breaks stay.
 pub(super) fn escape(text: &str) -> String {
     crate::number_format::escape_markup(&crate::number_format::visible(text).replace('\t', " "))
 }
 
-/// Text that is no markup where it goes, on one line of so many characters at most: hidden characters are shown as escapes.
+/// Plain text on one line of at most `most` characters: hidden characters are shown as escapes.
 pub(super) fn visible(text: &str, most: usize) -> String {
     let cut: String = text.chars().take(most).collect();
     let rest = if cut.len() < text.len() { "…" } else { "" };
     crate::number_format::visible(&cut).replace(['\n', '\t'], " ") + rest
 }
 
-/// The beginning of a text that may be long, and how much of it was left out.
+/// The beginning of a long text, and how much was omitted.
 pub(super) fn beginning(text: &str, most: usize) -> String {
     match text.char_indices().nth(most) {
         None => escape(text),
@@ -25,18 +25,18 @@ pub(super) fn beginning(text: &str, most: usize) -> String {
     }
 }
 
-/// One line of a text from outside: a name, a path, a reason.
+/// An untrusted text on one line: a name, a path, a reason.
 pub(super) fn line(text: &str) -> String {
     let flat: String = text.chars().map(|c| if c == '\n' { ' ' } else { c }).collect();
     format!("<bdi>{}</bdi>", beginning(&flat, 400))
 }
 
-/// A JSON value inside of a script element: nothing in it can end the element.
+/// A JSON value for a script element, escaped so that it cannot end the element.
 pub(super) fn json(value: &impl serde::Serialize) -> anyhow::Result<String> {
     Ok(serde_json::to_string(value)?.replace('<', "\\u003c").replace('\u{2028}', "\\u2028").replace('\u{2029}', "\\u2029"))
 }
 
-/// A measured number to about four digits; what is none says so.
+/// A measurement to about four digits; NaN is shown as such.
 pub(super) fn number(v: f64) -> String {
     if v.is_nan() {
         return "not a number".into();
@@ -46,7 +46,7 @@ pub(super) fn number(v: f64) -> String {
     }
     let size = v.abs();
     let text = match size {
-        // What rounding leaves of a zero is one.
+        // A rounding error of zero is zero.
         s if s < 1e-12 => "0".into(),
         s if s < 1e-3 => power(v),
         s if s < 1.0 => format!("{v:.4}"),
@@ -73,12 +73,12 @@ pub(super) fn percent(share: f64) -> String {
     if share.is_finite() { crate::number_format::percent(share, 1).replace('-', "−") } else { "–".into() }
 }
 
-/// Seconds in words; of few, tenths too.
+/// A duration in words; short ones with tenths of a second.
 pub(super) fn duration(seconds: f64) -> String {
     if (0.0..9.95).contains(&seconds) { format!("{seconds:.1} s") } else { crate::number_format::duration(seconds) }
 }
 
-/// A Unix time as date and time in UTC; years outside of four digits are no time.
+/// A Unix time as date and time in UTC; None for years without four digits.
 pub(super) fn time(unix: f64) -> Option<String> {
     (unix.is_finite() && (0.0..2.5e11).contains(&unix)).then(|| {
         let s = unix as i64;
@@ -86,7 +86,7 @@ pub(super) fn time(unix: f64) -> Option<String> {
     })
 }
 
-/// The first letter as a capital.
+/// Capitalize the first letter.
 pub(super) fn capital(text: &str) -> String {
     let mut chars = text.chars();
     chars.next().map_or(String::new(), |first| first.to_uppercase().collect::<String>() + chars.as_str())

@@ -1,8 +1,7 @@
-//! Floor 7: one HTML file that shows runs to people who have no lehr: no network, no fonts, nothing beside it.
+//! Layer 7: a self-contained HTML report about runs, readable without lehr: no network, no fonts, no other files.
 //!
-//! Charts are SVG text of ours ([`crate::plot`]), there without scripts and for readers of screens; `assets/report/report.js` draws them
-//! anew from the same numbers, with a cross-hair, zoom and axes to choose from. Everything that comes out of a run is escaped. The same
-//! files give the same page.
+//! Charts are SVG of [`crate::plot`], for use without scripts and with screen readers; `assets/report/report.js` redraws them from the
+//! same numbers, with a cross-hair, zoom and selectable axes. All text from a run is escaped. The same files give the same page.
 
 mod charts;
 mod data;
@@ -25,38 +24,38 @@ use anyhow::{Context as _, Result};
 use serde::Serialize;
 use std::path::{Path, PathBuf};
 
-/// How to report.
+/// Options of a report.
 #[derive(Clone, Debug, Default)]
 pub struct Options {
-    /// The page's title; made from the runs' stages and names when absent.
+    /// The page's title; by default from the runs' stages and names.
     pub title: Option<String>,
-    /// Sentences that the findings begin with.
+    /// Sentences at the start of the findings.
     pub findings: Vec<String>,
-    /// Also write each chart as a PNG file into this folder.
+    /// Folder for a PNG file of each chart.
     pub png: Option<PathBuf>,
 }
 
-/// What was written.
+/// Summary of the written files.
 #[derive(Clone, Debug, Default, PartialEq, Serialize)]
 pub struct Summary {
     /// The page.
     pub report: PathBuf,
-    /// Its size.
+    /// Size of the page in bytes.
     pub bytes: u64,
-    /// Runs, by name.
+    /// Names of the runs.
     pub runs: Vec<String>,
-    /// Charts, by title.
+    /// Titles of the charts.
     pub charts: Vec<String>,
-    /// Pictures.
+    /// Image files.
     pub pictures: Vec<PathBuf>,
-    /// What the user should know: a torn log, a run without events, pictures that were replaced.
+    /// Notices: a truncated log, a run without events, replaced images.
     pub notes: Vec<String>,
 }
 
-/// Read runs (folders of runs count as all runs in them) and write a page about them.
+/// Read runs (a folder of runs stands for all runs in it) and write a page about them.
 ///
 /// # Errors
-/// No run is found, a log cannot be read, `out` exists and is no report of lehr, or the disk refuses.
+/// No run is found, a log cannot be read, `out` exists and is not a report of lehr, or a disk error.
 pub fn write(runs: &[PathBuf], out: &Path, options: &Options) -> Result<Summary> {
     anyhow::ensure!(!runs.is_empty(), "a report needs at least one run");
     refuse_others(out)?;
@@ -83,7 +82,7 @@ pub fn write(runs: &[PathBuf], out: &Path, options: &Options) -> Result<Summary>
     Ok(summary)
 }
 
-/// A file that is there is replaced only if it is one of ours.
+/// Refuse to replace an existing file that is not a report of lehr.
 fn refuse_others(out: &Path) -> Result<()> {
     let folder = out.parent().filter(|p| !p.as_os_str().is_empty());
     if let Some(folder) = folder {
@@ -103,7 +102,7 @@ fn refuse_others(out: &Path) -> Result<()> {
     Ok(())
 }
 
-/// What was done, and to which runs.
+/// Default title: stages and names of the runs.
 fn title(runs: &[run::ReportRun]) -> String {
     let mut stages: Vec<String> = Vec::new();
     for run in runs {
@@ -142,7 +141,7 @@ fn was(n: usize) -> &'static str {
     if n == 1 { "was" } else { "were" }
 }
 
-/// Pictures with twice the pixels of the page's, for paper and slides.
+/// Write images with twice the pixels of the page's, for print and slides.
 fn draw(dir: &Path, pictures: &[(String, String)], summary: &mut Summary) -> Result<()> {
     std::fs::create_dir_all(dir).with_context(|| format!("--png {}: cannot be made", shown(dir)))?;
     let mut replaced = 0;

@@ -1,4 +1,4 @@
-//! The page: its frame, its sections, its charts with their legends.
+//! The page: its frame, its sections, its charts with legends.
 
 use super::charts::Plot;
 use super::data::data;
@@ -10,7 +10,7 @@ use crate::plot::{SERIES, dash};
 use anyhow::Result;
 use std::fmt::Write as _;
 
-/// A part of the page with a heading. Everything is HTML, but for the title, which is ours.
+/// A section of the page with a heading. Everything is HTML except the title, which is trusted text.
 pub(super) struct Section {
     pub id: &'static str,
     pub title: &'static str,
@@ -18,13 +18,13 @@ pub(super) struct Section {
     pub body: String,
 }
 
-/// Every report begins so; by it we know our own files.
+/// First lines of every report, used to recognize lehr's files.
 pub(super) const MARK: &str = "<!doctype html>\n<!-- written by lehr report -->\n";
 
 const STYLE: &str = include_str!("../../assets/report/report.css");
 const SCRIPT: &str = include_str!("../../assets/report/report.js");
 
-/// The palette of the pictures for the page: variables for the light page and for paper, and rules by which pictures take part in the theme.
+/// Colours of the figures for the page: variables for light theme and print, and rules that adapt figures to the theme.
 fn palette() -> (String, String) {
     let variables: String = SERIES.iter().enumerate().map(|(i, color)| format!("--s{i}: {color}; ")).collect();
     let rules: String = SERIES
@@ -64,7 +64,7 @@ pub(super) fn page(
     let mut out = String::from(MARK);
     let (light, rules) = palette();
     let title = escape(title);
-    // No outside address may be asked for anything, whatever a text in here says.
+    // No external resource may be loaded, whatever a text contains.
     let _ = write!(
         out,
         "<html lang=\"en\">\n<head>\n<meta charset=\"utf-8\">\n<meta name=\"viewport\" content=\"width=device-width, initial-scale=1\">\n\
@@ -146,7 +146,7 @@ fn chart(index: usize, plot: &Plot, runs: &[ReportRun]) -> String {
     out + "</tbody></table></div>\n</figure>\n"
 }
 
-/// What the marks on the axis stand for; only those that there are.
+/// Explanation of the marks on the axis, as far as they occur.
 fn marks(runs: &[ReportRun]) -> String {
     let known = [
         (PinKind::Save, "save", "checkpoint saved"),
@@ -169,7 +169,7 @@ fn marks(runs: &[ReportRun]) -> String {
     format!("<p class=\"marks\" hidden>Marks on the axis: {}</p>\n", items.join(" "))
 }
 
-/// A picture with its heading; `title` and `hint` are ours.
+/// A figure with its heading; `title` and `hint` are trusted text.
 pub(super) fn figure(title: &str, hint: &str, svg: &str) -> String {
     format!(
         "<figure><figcaption><h3>{}</h3></figcaption>\n<div class=\"plot\">{svg}</div>\n<p class=\"hint\">{}</p></figure>\n",
@@ -178,7 +178,7 @@ pub(super) fn figure(title: &str, hint: &str, svg: &str) -> String {
     )
 }
 
-/// A table of cells that are HTML already; the first cell of a row names it.
+/// A table of HTML cells; the first cell of a row is its heading.
 pub(super) fn table(caption: &str, columns: &[&str], rows: Vec<Vec<String>>) -> String {
     let mut out = String::from("<div class=\"scroll\"><table>");
     if !caption.is_empty() {

@@ -1,13 +1,13 @@
-//! Pictures as PNG, with fonts that lehr brings along, so that they look the same on every machine.
+//! Figures as PNG, with embedded fonts, so that they look the same on every machine.
 
 use anyhow::{Context as _, Result};
 use resvg::{tiny_skia, usvg};
 use std::sync::{Arc, OnceLock};
 
-/// A wider or higher picture is refused: it would be a mistake.
+/// Maximum width and height; larger figures are refused.
 const MOST_PIXELS: f32 = 16_384.0;
 
-/// The window's fonts: one for text, one for what that lacks.
+/// The window's fonts: one for text, one as fallback.
 fn fonts() -> &'static Arc<usvg::fontdb::Database> {
     static FONTS: OnceLock<Arc<usvg::fontdb::Database>> = OnceLock::new();
     FONTS.get_or_init(|| {
@@ -15,30 +15,30 @@ fn fonts() -> &'static Arc<usvg::fontdb::Database> {
         for font in [epaint_default_fonts::UBUNTU_LIGHT, epaint_default_fonts::HACK_REGULAR] {
             fonts.load_font_data(font.to_vec());
         }
-        // The generic names that charts end their list of fonts with.
+        // The generic family names at the end of the charts' font lists.
         let family = fonts.faces().next().and_then(|face| face.families.first()).map(|f| f.0.clone()).unwrap_or_default();
         fonts.set_sans_serif_family(family);
         Arc::new(fonts)
     })
 }
 
-/// An SVG picture as the bytes of a PNG file, `scale` pixels for each of its own.
+/// Render an SVG figure as a PNG file at a scale of `scale`.
 ///
 /// # Errors
-/// The text is no SVG, or the picture would have no pixels or more than 16,384 a side.
+/// Invalid SVG, or an image without pixels or with more than 16,384 per side.
 pub fn png(svg: &str, scale: f32) -> Result<Vec<u8>> {
     drawn(svg, scale)?.encode_png().context("the picture cannot be written as PNG")
 }
 
-/// Pixels of a picture: width, height, and four bytes for each, red, green, blue, alpha (by which the others are multiplied).
+/// Pixels of an image: size, and four bytes per pixel, red, green, blue, alpha (premultiplied).
 pub struct Pixels {
     /// Width and height.
     pub size: [usize; 2],
-    /// Row by row.
+    /// By row.
     pub rgba: Vec<u8>,
 }
 
-/// An SVG picture as pixels, `scale` for each of its own.
+/// Render an SVG figure as pixels at a scale of `scale`.
 ///
 /// # Errors
 /// As [`png`].
@@ -63,7 +63,7 @@ mod tests {
     use super::*;
     use crate::plot::Chart;
 
-    /// Of the header: width and height. Of the pixels: text is drawn, so the fonts are there.
+    /// Checks width and height in the header, and from the pixels that text is drawn, so the fonts are available.
     #[test]
     fn a_chart_becomes_pixels_with_text() {
         let lines = |title: &str| Chart::new(title).size(300.0, 200.0).line("", &[(0.0, 1.0), (1.0, 2.0)]).svg();

@@ -1,4 +1,4 @@
-//! A run as the page tells it: its files, a name that no other run has, and curves made of its token statistics.
+//! A run for the page: its files, a unique name, and curves derived from its token statistics.
 
 use crate::event::{Event, Number, Step};
 use crate::history::spec::Spec;
@@ -8,17 +8,17 @@ use anyhow::Result;
 use std::collections::BTreeMap;
 use std::path::PathBuf;
 
-/// See the module.
+/// A run in a report.
 pub(super) struct ReportRun {
     pub files: RunFiles,
     pub name: String,
     /// Index of its colour.
     pub hue: usize,
-    /// What [`MORE`] draws.
+    /// Metrics for [`MORE`].
     pub derived: History,
 }
 
-/// Charts of what reinforcement and supervised learning do to improbable tokens, over steps.
+/// Charts of the effect of reinforcement and supervised learning on low-probability tokens, over steps.
 pub(super) const MORE: &[Spec] = &[
     Spec {
         title: "Improbable tokens",
@@ -60,7 +60,7 @@ impl ReportRun {
     }
 }
 
-/// All runs that are named, each once, in the order in which they are named; folders of runs count as all runs in them.
+/// All given runs, each once, in the given order; a folder of runs stands for all runs in it.
 pub(super) fn read(paths: &[PathBuf]) -> Result<Vec<ReportRun>> {
     let mut found: Vec<PathBuf> = Vec::new();
     for path in paths {
@@ -73,17 +73,17 @@ pub(super) fn read(paths: &[PathBuf]) -> Result<Vec<ReportRun>> {
     found.retain(|path| seen.insert(std::fs::canonicalize(path).unwrap_or_else(|_| path.clone())));
     anyhow::ensure!(found.len() <= MOST_RUNS, "{} runs are too many for one page; name {MOST_RUNS} at most", found.len());
     let mut runs: Vec<ReportRun> = found.iter().map(|path| RunFiles::read(path).map(ReportRun::new)).collect::<Result<_>>()?;
-    // By the names that the window knows them by.
+    // By the names that the window uses.
     let names: Vec<String> = runs.iter().map(|run| run.name.clone()).collect();
     runs.iter_mut().zip(crate::history::hues(&names)).for_each(|(run, hue)| run.hue = hue);
     make_names_distinct(&mut runs);
     Ok(runs)
 }
 
-/// More colours and lines than that nobody can tell apart.
+/// Maximum number of runs: more colours and lines are not distinguishable.
 const MOST_RUNS: usize = 48;
 
-/// Runs of the same name are called by their folder too, and where that does not help, by their number.
+/// Add the folder to equal names, and a number if they are still equal.
 fn make_names_distinct(runs: &mut [ReportRun]) {
     for round in 0..2 {
         let names: Vec<String> = runs.iter().map(|run| run.name.clone()).collect();
@@ -100,7 +100,7 @@ fn make_names_distinct(runs: &mut [ReportRun]) {
     }
 }
 
-/// Curves of the shares that the run's token statistics hold.
+/// Curves of the shares in the run's token statistics.
 fn derived(history: &History) -> History {
     let mut rows: BTreeMap<u64, Vec<(String, f64)>> = BTreeMap::new();
     let [tokens, moved, predicted] = MORE else { return History::default() };

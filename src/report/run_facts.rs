@@ -1,4 +1,4 @@
-//! What these runs are, in plain sentences made from their facts, and a table of them.
+//! Descriptions of the runs: sentences generated from their facts, and a table.
 
 use super::html::{about, capital, count, duration, line, list, number, percent, plural, time};
 use super::page::{Section, table};
@@ -40,7 +40,7 @@ fn questions(told: &ReportRun) -> String {
     task.unwrap_or_default().into()
 }
 
-/// How it ended, as a sentence.
+/// The end of a run, as a sentence.
 fn ending(told: &ReportRun) -> String {
     let h = told.history();
     let steps = format!("{} of {} updates", count(h.step), count(h.max_steps()));
@@ -56,7 +56,7 @@ fn ending(told: &ReportRun) -> String {
     }
 }
 
-/// What came out, as parts of a sentence: means of the first and last tenth of the steps, and held-out results with their step.
+/// Results, as parts of a sentence: means of the first and last tenth of the steps, and held-out results with their step.
 fn results(h: &History) -> Vec<String> {
     let mut out = Vec::new();
     let mut mean = |metric: &str, name: &str| {
@@ -108,13 +108,13 @@ fn times(n: usize) -> String {
     }
 }
 
-/// Step, merged loss and raw loss of the lowest merged loss.
+/// Step, merged loss and raw loss of the best merge.
 fn best_merge(h: &History) -> Option<(u64, f64, f64)> {
     let all = h.merges.iter().filter_map(|m| Some((m.step, super::tables::merged_loss(m)?, m.eval_loss?)));
     all.filter(|(_, merged, raw)| merged.is_finite() && raw.is_finite()).min_by(|a, b| a.1.total_cmp(&b.1))
 }
 
-/// Facts, a column a run.
+/// A table of facts with a column per run.
 pub(super) fn facts(runs: &[ReportRun]) -> Section {
     let mut columns = vec![String::new()];
     columns.extend(runs.iter().map(|run| format!("{}{}", dot(run, runs.len()), line(&run.name))));
@@ -166,14 +166,14 @@ fn held_out(figure: &Figure) -> String {
     }
 }
 
-/// The newest exam of a kind, with its interval.
+/// The newest evaluation of a kind, with its interval.
 fn exam(h: &History, greedy: bool) -> Option<String> {
     let exam = h.exams.iter().rev().find(|exam| (exam.temperature == 0.0) == greedy && exam.all.accuracy.is_finite())?;
     let [low, high] = exam.all.interval;
     Some(format!("{} ({} to {}) at step {}", percent(exam.all.accuracy), percent(low), percent(high), count(exam.step)))
 }
 
-/// What a row of facts says of a run.
+/// The value of a fact for a run.
 type Says = Box<dyn Fn(&ReportRun) -> Option<String>>;
 
 fn started(value: impl Fn(&crate::event::Started) -> String + 'static) -> Says {
@@ -189,7 +189,7 @@ pub(super) fn stage(stage: &str) -> String {
     }
 }
 
-/// The run's colour, where there are several.
+/// The run's colour, if there are several.
 pub(super) fn dot(told: &ReportRun, of: usize) -> String {
     if of < 2 { String::new() } else { format!("<i class=\"dot\" style=\"--c:var(--s{})\"></i>", told.hue) }
 }

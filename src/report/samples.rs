@@ -1,4 +1,4 @@
-//! What the models wrote: samples over time, and completions with every token coloured by its numbers.
+//! Generated text: samples over time, and completions with every token coloured by its numbers.
 
 use super::html::{beginning, count, escape, line, number, plural};
 use super::page::Section;
@@ -8,16 +8,16 @@ use crate::event::{Completion, Sample};
 use anyhow::Result;
 use std::fmt::Write as _;
 
-/// Samples of a run on the page.
+/// Maximum samples per run.
 const MOST_SAMPLES: usize = 12;
-/// Characters of a sample, a prompt, an answer.
+/// Maximum characters of a sample, a prompt, an answer.
 const MOST_CHARACTERS: usize = 1500;
-/// Questions of a step, completions of a question, tokens of a completion.
+/// Maximum questions of a step, completions of a question, tokens of a completion.
 const MOST_GROUPS: usize = 2;
 const MOST_COMPLETIONS: usize = 4;
 const MOST_TOKENS: usize = 300;
 
-/// Places along a list of `n`: the first, the last, evenly between.
+/// Indices into a list of `n`: the first, the last, and evenly spaced ones between.
 fn evenly(n: usize, most: usize) -> Vec<usize> {
     match (n, most) {
         (0, _) | (_, 0) => Vec::new(),
@@ -27,7 +27,7 @@ fn evenly(n: usize, most: usize) -> Vec<usize> {
     }
 }
 
-/// Texts that runs wrote while they trained.
+/// Samples generated during training.
 pub(super) fn samples(runs: &[ReportRun]) -> Option<Section> {
     let mut body = String::new();
     for told in runs {
@@ -79,13 +79,13 @@ fn sample(s: &Sample) -> String {
     out + "</p></div>\n"
 }
 
-/// Completions of reinforcement: a few groups of the first, the middle and the last step that was kept.
+/// Completions of reinforcement learning: a few groups of the first, the middle and the last stored step.
 ///
 /// # Errors
 /// samples.jsonl cannot be read.
 pub(super) fn completions(runs: &[ReportRun]) -> Result<Option<Section>> {
     let mut body = String::new();
-    // Fewer a run where there are many.
+    // Fewer per run if there are many.
     let most_steps = if runs.len() > 4 { 2 } else { 3 };
     for told in runs {
         let log = &told.files.completions;
@@ -121,7 +121,7 @@ pub(super) fn completions(runs: &[ReportRun]) -> Result<Option<Section>> {
     Ok((!body.is_empty()).then(|| Section { id: "completions", title: "Completions", intro, body: LEGEND.to_owned() + &body }))
 }
 
-/// Filled by the script, which can colour by other numbers too.
+/// Filled by the script, which can also colour by other numbers.
 const LEGEND: &str = "<div class=\"shade\"><span class=\"scale p\"><span>0</span><i class=\"ramp\"></i><span>1</span></span> \
                       <output aria-live=\"polite\">probability of the token</output></div>\n";
 
@@ -172,7 +172,7 @@ fn completion(c: &Completion, out: &mut String) {
     *out += "</p></div>\n";
 }
 
-/// Tokens with their numbers, in the order in which the script knows them: log-probability, entropy, advantage.
+/// Tokens with their numbers, in the script's order: log-probability, entropy, advantage.
 fn tokens(pieces: &[String], numbers: [&[f32]; 3], out: &mut String) {
     for (i, piece) in pieces.iter().enumerate().take(MOST_TOKENS) {
         let [logprob, entropy, advantage] = numbers.map(|values| values.get(i).copied().filter(|v| v.is_finite()));
@@ -193,7 +193,7 @@ fn tokens(pieces: &[String], numbers: [&[f32]; 3], out: &mut String) {
 }
 
 fn cut_piece(piece: &str) -> String {
-    // A line break alone could not be seen, nor its colour.
+    // A line break alone would be invisible, and so would its colour.
     let piece = piece.replace('\n', "↵\n");
     if piece.chars().count() > 80 { beginning(&piece, 80) } else { escape(&piece) }
 }
@@ -203,7 +203,7 @@ fn signed(v: f64) -> String {
     if v.is_finite() { short(v).replace('-', "−") } else { number(v) }
 }
 
-/// Four digits; the script computes with them.
+/// Four digits, for the script.
 fn short(v: f64) -> String {
     let text = format!("{v:.4}");
     let text = text.trim_end_matches('0').trim_end_matches('.');

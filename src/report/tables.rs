@@ -1,4 +1,4 @@
-//! What happened to the runs, in tables: merges, rescues, changes and warnings, exams, settings, lineage.
+//! Tables of events of the runs: merges, rescues, changes and warnings, evaluations, settings, lineage.
 
 use super::html::{about, beginning, count, line, number, percent, plural};
 use super::page::{Section, table};
@@ -9,12 +9,12 @@ use crate::event::{Merged, Score, TaskEval};
 use crate::history::{Pin, PinKind, differences, family};
 use std::collections::BTreeSet;
 
-/// The validation loss that a merge has, if it was judged.
+/// The validation loss of a merge, if it was evaluated.
 pub(super) fn merged_loss(m: &Merged) -> Option<f64> {
     m.metrics.iter().find(|(name, _)| name.ends_with("/eval_loss")).map(|(_, value)| value.0)
 }
 
-/// Rows of a long table: the first ones and the last ones, and how many were left out between.
+/// The first and last rows of a long table, and the number of omitted rows between.
 fn ends<T>(rows: &[T], most: usize) -> (Vec<&T>, usize) {
     if rows.len() <= most {
         return (rows.iter().collect(), 0);
@@ -31,7 +31,7 @@ fn left_out(n: usize) -> String {
     }
 }
 
-/// A section with a part for each run that has something to say.
+/// A section with a part for each run that has content.
 fn by_run(
     runs: &[ReportRun],
     id: &'static str,
@@ -50,7 +50,7 @@ fn by_run(
     (!body.is_empty()).then(|| Section { id, title, intro: intro.into(), body })
 }
 
-/// Merges beside the run's own weights.
+/// Merges compared with the run's own weights.
 pub(super) fn merges(runs: &[ReportRun]) -> Option<Section> {
     let intro = "A merge is the average of recent checkpoints, scored on the same held-out tokens as the run's own weights; the run itself is not \
                  touched. At a constant learning rate the merge stands for what annealing would give.";
@@ -80,7 +80,7 @@ pub(super) fn merges(runs: &[ReportRun]) -> Option<Section> {
     })
 }
 
-/// Rescues, changes while it ran, warnings, starts and ends.
+/// Rescues, changes during the run, warnings, starts and ends.
 pub(super) fn events(runs: &[ReportRun]) -> Option<Section> {
     by_run(runs, "events", "What happened", "Starts, live changes, rescues, warnings and ends, in order.", |told| {
         let history = told.history();
@@ -118,7 +118,7 @@ fn kind(kind: PinKind) -> &'static str {
     }
 }
 
-/// Exams on held-out questions, by level: the first and the last of each way of answering.
+/// Evaluations on held-out questions, by level: the first and the last, greedy and sampled.
 pub(super) fn exams(runs: &[ReportRun]) -> Option<Section> {
     let intro = "Share of held-out questions that are answered entirely right, with Wilson's interval at 95 %. Greedy answers take the most \
                  probable token each time; sampled ones are drawn at the given temperature.";
@@ -160,7 +160,7 @@ fn score(s: &Score) -> String {
     format!("<b>{}</b> <small>{interval} of {}</small>", percent(s.accuracy), count(s.count))
 }
 
-/// Settings that differ, and all of them folded away.
+/// Settings that differ, and all settings in a collapsed element.
 pub(super) fn settings(runs: &[ReportRun]) -> Option<Section> {
     let known: Vec<Option<&Settings>> = runs.iter().map(|told| told.files.settings.as_ref()).collect();
     if known.iter().all(Option::is_none) {
@@ -180,7 +180,7 @@ pub(super) fn settings(runs: &[ReportRun]) -> Option<Section> {
     };
     let mut body = String::new();
     if runs.len() > 1 {
-        // What one run alone has says nothing about a difference; it stands below.
+        // A setting of a single run is not a difference; it is listed below.
         let shared = |d: &crate::history::Difference| d.values.iter().filter(|v| !v.is_empty()).count() > 1;
         let found: Vec<_> = differences(&known).into_iter().filter(shared).collect();
         body += &match found.is_empty() {
@@ -188,7 +188,7 @@ pub(super) fn settings(runs: &[ReportRun]) -> Option<Section> {
             false => table("What differs", &columns, rows(found)),
         };
     }
-    // Beside a run that has none, every setting differs.
+    // Compared with a run without settings, every setting differs.
     let with_none: Vec<Option<&Settings>> = known.iter().copied().chain([None]).collect();
     let all = rows(differences(&with_none));
     body += &format!("<details><summary>All {} settings</summary>\n{}</details>\n", all.len(), table("", &columns, all));
@@ -196,7 +196,7 @@ pub(super) fn settings(runs: &[ReportRun]) -> Option<Section> {
     Some(Section { id: "settings", title: "Settings", intro, body })
 }
 
-/// Which run came from which.
+/// Lineage of the runs.
 pub(super) fn lineage(runs: &[ReportRun]) -> Option<Section> {
     let files: Vec<_> = runs.iter().map(|told| &told.files).collect();
     let members = family(&files);

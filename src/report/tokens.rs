@@ -1,5 +1,5 @@
-//! Token statistics: the pictures of figures 1 and 3 of arXiv 2505.12929 over a whole run, and of supervised runs where their loss comes
-//! from.
+//! Token statistics: the pictures of figures 1 and 3 of arXiv 2505.12929 over a whole run, and for supervised runs the contributions to
+//! the loss.
 
 use super::html::{count, line, number, percent, plural};
 use super::page::{Section, figure, table};
@@ -9,12 +9,12 @@ use crate::history::spreads;
 use crate::plot::{Bars, Figure, Spread, Violins};
 use crate::stats::weighted_mean;
 
-/// A picture with its name for files.
+/// A figure with its file name.
 pub(super) struct Named {
     pub id: String,
-    /// Within the page: without title.
+    /// For the page: without title.
     pub inside: Figure,
-    /// By itself.
+    /// As a separate file.
     pub alone: Figure,
     pub title: String,
     pub hint: String,
@@ -22,13 +22,13 @@ pub(super) struct Named {
 
 const QUARTERS: [&str; 4] = ["p below 0.25", "0.25 to 0.5", "0.5 to 0.75", "0.75 and above"];
 const SIZE: (f64, f64) = (560.0, 320.0);
-/// Indices of the colours that parts of the loss and of the gradient have in every picture; parts of the tokens have the first.
+/// Indices of the colours of shares of the loss and of the gradient in every figure; shares of the tokens have the first.
 const LOSS: usize = 1;
 const GRADIENT: usize = 2;
-/// Of an earlier step.
+/// Colour of an earlier step.
 const BEFORE: usize = 5;
 
-/// The section about tokens: pictures and tables of each run that has them; None where no run has.
+/// The section about tokens: figures and tables of each run that has statistics; None if no run has.
 pub(super) fn section(runs: &[ReportRun], pictures: &[(usize, Vec<Named>)]) -> Option<Section> {
     let mut body = String::new();
     for (run, named) in pictures {
@@ -55,7 +55,7 @@ pub(super) fn section(runs: &[ReportRun], pictures: &[(usize, Vec<Named>)]) -> O
 const INTRO: &str = "Not every token teaches equally. A token that the model finds improbable has a gradient of nearly the greatest \
                      size, √(Σp² − 2p + 1) with respect to the logits; a token that it is sure of has almost none.";
 
-/// All pictures of all runs that have token statistics, with the run's index.
+/// All figures of token statistics, with the run's index.
 pub(super) fn pictures(runs: &[ReportRun]) -> Vec<(usize, Vec<Named>)> {
     let of = |(i, told): (usize, &ReportRun)| {
         let history = told.history();
@@ -77,7 +77,7 @@ fn named(id: String, title: &str, hint: String, make: impl Fn(bool) -> Figure) -
     Named { id, inside: make(true), alone: make(false), title: title.into(), hint }
 }
 
-/// Of sampled tokens: their parts, how the steps changed them, and how often to where the advantage wants them.
+/// For sampled tokens: their shares, their changes by the steps, and how often they moved in the direction of the advantage.
 fn sampled(tokens: &[Tokens], run: &str, prefix: &str) -> Vec<Named> {
     let steps = plural(tokens.len() as u64, "step");
     let subtitle = format!("{run}: mean of {steps}");
@@ -190,13 +190,13 @@ fn at(values: &[Number], i: usize) -> f64 {
     values.get(i).map_or(f64::NAN, |v| v.0)
 }
 
-/// How the changes of all steps are spread, for each quartile of probability.
+/// Distribution of the changes of all steps, by quartile of probability.
 fn moved(tokens: &[Tokens], positive: bool) -> Vec<Spread> {
     let sides = tokens.iter().filter_map(|t| t.probe.as_ref().map(|p| if positive { &p.positive } else { &p.negative }));
     spreads(&sides.collect::<Vec<&Moved>>())
 }
 
-/// Share that moved to where its advantage wants it: of all (0), of those with a positive (1) or a negative (2) advantage.
+/// Share that moved in the direction of its advantage: of all (0), of those with a positive (1) or a negative (2) advantage.
 fn right(tokens: &[Tokens], which: usize) -> Vec<f64> {
     let sides = || tokens.iter().filter_map(move |t| t.probe.as_ref().map(|p| [&p.all, &p.positive, &p.negative][which]));
     (0..QUARTERS.len())

@@ -1,8 +1,8 @@
-//! Curves, made small: every point of a short one, least and greatest of each column of a long one. Never a choice of points.
+//! Curves in compact form: every point of a short one, minimum and maximum of each column of a long one. Points are not sampled.
 
 use crate::history::{Axis, Clock, Curve};
 
-/// Points of a curve as rows of the run's clock; a row that stands twice has the least and the greatest value about there.
+/// Points of a curve as rows of the run's clock; a repeated row has the minimum and maximum around it.
 #[derive(Clone, Debug, Default, PartialEq)]
 pub(super) struct Trace {
     pub rows: Vec<u32>,
@@ -17,7 +17,7 @@ pub(super) fn trace(clock: &Clock, curve: &Curve, most: usize) -> Trace {
     let at = |i: usize| clock.at(Axis::Steps, curve.rows()[i]);
     let stretches: Vec<_> = curve.stretches().filter(|s| !s.is_empty()).collect();
     let span: f64 = stretches.iter().map(|s| at(s.end - 1) - at(s.start)).sum();
-    // Columns begin at the same steps in all curves of a run, so that they share their rows.
+    // Columns start at the same steps in all curves of a run, so that they share their rows.
     let width = (2.0 * span / most.max(2) as f64).ceil().max(1.0);
     let mut out = Trace::default();
     for stretch in stretches {
@@ -43,7 +43,7 @@ impl Trace {
         }
     }
 
-    /// (step, value) to draw; a gap where the step goes back.
+    /// (step, value) to draw, with a gap where the step decreases.
     pub fn points(&self, clock: &Clock) -> Vec<(f64, f64)> {
         let mut out: Vec<(f64, f64)> = Vec::with_capacity(self.rows.len());
         for (row, value) in self.rows.iter().zip(&self.values) {

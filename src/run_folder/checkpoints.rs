@@ -1,16 +1,16 @@
-//! The checkpoints of a run: where they are, which there are, and the newest sound one.
+//! The checkpoints of a run: their location, their list, and the newest valid one.
 
 use crate::model::checkpoint::{Checkpoint, step_of};
 use crate::vfs::{Kind, Vfs, shown};
 use anyhow::{Context as _, Result};
 use std::path::{Path, PathBuf};
 
-/// The folder of a run's checkpoints.
+/// The checkpoint folder of a run.
 pub fn folder(run: &Path) -> PathBuf {
     run.join("checkpoints")
 }
 
-/// `path@step` into its parts; an @ that no number follows belongs to the path.
+/// Split `path@step`; an @ without a number after it belongs to the path.
 pub fn split_step(spec: &str) -> (&Path, Option<u64>) {
     match spec.rsplit_once('@').map(|(path, step)| (path, step.parse())) {
         Some((path, Ok(step))) if !path.is_empty() => (Path::new(path), Some(step)),
@@ -18,10 +18,10 @@ pub fn split_step(spec: &str) -> (&Path, Option<u64>) {
     }
 }
 
-/// The checkpoint folders of a run, newest first, not verified. Links are passed over.
+/// The checkpoint folders of a run, newest first, not verified. Symbolic links are skipped.
 ///
 /// # Errors
-/// The folder cannot be listed; no folder is no checkpoints.
+/// The folder cannot be listed; a missing folder counts as empty.
 pub fn list(vfs: &dyn Vfs, run: &Path) -> Result<Vec<(u64, PathBuf)>> {
     let dir = folder(run);
     if vfs.kind(&dir).with_context(|| shown(&dir))?.is_none() {
@@ -37,16 +37,16 @@ pub fn list(vfs: &dyn Vfs, run: &Path) -> Result<Vec<(u64, PathBuf)>> {
     Ok(out)
 }
 
-/// The newest checkpoint that verifies, and what was passed over on the way to it.
+/// The newest valid checkpoint, and newer ones that were skipped.
 #[derive(Debug)]
 pub struct Newest {
-    /// `None` when there is none.
+    /// `None` if there is no valid checkpoint.
     pub found: Option<Checkpoint>,
-    /// One line for each newer folder that does not verify, with the reason.
+    /// One line for each newer folder that is not valid, with the reason.
     pub skipped: Vec<String>,
 }
 
-/// Find the newest checkpoint of a run that verifies.
+/// Find the newest valid checkpoint of a run.
 ///
 /// # Errors
 /// The folder cannot be listed.

@@ -1,4 +1,4 @@
-//! `events.jsonl` (and `samples.jsonl`): written a line at a time, read while it grows.
+//! `events.jsonl` (and `samples.jsonl`): written line by line, read while growing.
 
 use crate::event::Event;
 use crate::vfs::{Kind, RealFs, Vfs, VfsFile, shown};
@@ -7,7 +7,7 @@ use serde::Serialize;
 use std::io::Write as _;
 use std::path::{Path, PathBuf};
 
-/// The writing end. Each event is one `write` of a whole line, so that a kill tears at most the last.
+/// Writer of a log. Each event is one `write` of a whole line, so that a kill truncates at most the last one.
 pub struct EventLog<'a> {
     vfs: &'a dyn Vfs,
     path: PathBuf,
@@ -17,21 +17,21 @@ pub struct EventLog<'a> {
 }
 
 impl<'a> EventLog<'a> {
-    /// A new, empty log; an existing file is an error.
+    /// Create an empty log; an existing file is an error.
     ///
     /// # Errors
-    /// The file exists or cannot be made.
+    /// The file exists or cannot be created.
     pub fn create(vfs: &'a dyn Vfs, path: &Path) -> Result<Self> {
         let made = vfs.create_new(path).and_then(|_| vfs.append(path, 0));
         let (file, offset) = made.with_context(|| format!("{}: cannot be made", shown(path)))?;
         Ok(EventLog { vfs, path: path.to_owned(), file, offset, torn: false })
     }
 
-    /// Go on with a log from `offset`, where it stood when the checkpoint was saved; what came later is cut off, because those steps
-    /// are taken again. A log that has become shorter (or is gone) is gone on with as it is.
+    /// Continue a log from `offset`, its length when the checkpoint was saved. Later lines are cut off, because those steps are repeated.
+    /// A log that is shorter or missing is continued as it is.
     ///
     /// # Errors
-    /// The file is no plain file or cannot be written.
+    /// The file is not a regular file or cannot be written.
     pub fn resume(vfs: &'a dyn Vfs, path: &Path, offset: u64) -> Result<Self> {
         ensure!(!matches!(vfs.kind(path), Ok(Some(Kind::Dir | Kind::Other))), "{}: is not a plain file", shown(path));
         let at = || format!("{}: cannot be opened", shown(path));
@@ -40,10 +40,10 @@ impl<'a> EventLog<'a> {
         Ok(EventLog { vfs, path: path.to_owned(), file, offset, torn })
     }
 
-    /// Add one event (or whatever the log holds).
+    /// Append an event (or another record).
     ///
     /// # Errors
-    /// The disk fails; the next event then starts on a line of its own.
+    /// A disk error; the next event then starts on a new line.
     pub fn append(&mut self, event: &impl Serialize) -> Result<()> {
         let mut line = serde_json::to_string(event)?;
         if self.torn {
@@ -60,34 +60,34 @@ impl<'a> EventLog<'a> {
         Ok(())
     }
 
-    /// Bytes so far: keep this in a checkpoint for [`Self::resume`].
+    /// Length in bytes: saved in a checkpoint for [`Self::resume`].
     pub fn offset(&self) -> u64 {
         self.offset
     }
 
-    /// Make what was written durable; call it before a checkpoint keeps the offset.
+    /// Make written lines durable; call it before a checkpoint saves the offset.
     ///
     /// # Errors
-    /// The disk fails.
+    /// A disk error.
     pub fn sync(&mut self) -> Result<()> {
         self.file.fsync().with_context(|| format!("{}: cannot be synced", shown(&self.path)))
     }
 }
 
-/// What one look at the log brought.
+/// Result of polling the log.
 #[derive(Debug, Default, PartialEq)]
 pub struct Poll {
-    /// True when the log was cut (a resume): forget everything; the events begin again from the first.
+    /// True if the log was truncated (a resume): discard all events; they are read again from the first.
     pub reset: bool,
     /// New events, in order.
     pub events: Vec<Event>,
-    /// Lines that are no event (torn, edited, of a newer lehr), passed over.
+    /// Skipped lines that are not events (truncated, edited, or of a newer lehr).
     pub bad_lines: usize,
-    /// There is more to read at once.
+    /// More can be read immediately.
     pub more: bool,
 }
 
-/// The reading end; follows a log that another process writes.
+/// Reader that follows a log while another process writes it.
 #[derive(Debug)]
 pub struct EventReader {
     path: PathBuf,
@@ -96,18 +96,18 @@ pub struct EventReader {
     skipping: bool,
 }
 
-/// Read at most so much at a time, which also bounds a line.
+/// Bytes read at a time, which also limits the length of a line.
 const PIECE: u64 = 4 << 20;
-/// Bytes before the offset by which a cut and regrown log is recognised.
+/// Bytes before the offset used to detect a log that was truncated and has grown again.
 const TAIL: usize = 96;
 
 impl EventReader {
-    /// A reader at the start of the log, which need not exist yet.
+    /// A reader at the start of the log, which may not exist yet.
     pub fn new(path: &Path) -> Self {
         EventReader { path: path.to_owned(), offset: 0, before: Vec::new(), skipping: false }
     }
 
-    /// Read the whole lines that are new. A last line without its end waits for the next call.
+    /// Read new complete lines. An incomplete last line is left for the next call.
     ///
     /// # Errors
     /// The file exists but cannot be read.
@@ -133,7 +133,7 @@ impl EventReader {
         let full = piece.len() as u64 == PIECE;
         let whole = match piece.iter().rposition(|b| *b == b'\n') {
             Some(end) => end + 1,
-            // A line longer than a piece is passed over.
+            // A line longer than a piece is skipped.
             None if full => piece.len(),
             None => 0,
         };
@@ -164,7 +164,7 @@ impl EventReader {
     }
 }
 
-/// Every event of a log, and the number of lines that are none.
+/// All events of a log, and the number of lines that are not events.
 ///
 /// # Errors
 /// The file cannot be read.

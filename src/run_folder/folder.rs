@@ -1,4 +1,4 @@
-//! A run's folder: made once, held by one trainer, opened again to resume.
+//! A run folder: created once, locked by one trainer, reopened to resume.
 
 use super::checkpoints;
 use super::lock::RunLock;
@@ -8,7 +8,7 @@ use crate::vfs::{Kind, Vfs, shown};
 use anyhow::{Context, Result, bail, ensure};
 use std::path::{Path, PathBuf};
 
-/// A run folder that this process holds.
+/// A run folder locked by this process.
 #[derive(Debug)]
 pub struct RunFolder {
     path: PathBuf,
@@ -16,17 +16,17 @@ pub struct RunFolder {
 }
 
 impl RunFolder {
-    /// Make a new run folder (and the folders above it), take its lock, write `config.toml`.
+    /// Create a run folder and its parents, lock it, and write `config.toml`.
     ///
     /// # Errors
-    /// A folder that already holds something, one that another process holds, or a place that cannot be written.
+    /// A folder that is not empty or is locked by another process, or a location that cannot be written.
     pub fn create(vfs: &dyn Vfs, path: &Path, config_toml: &str) -> Result<Self> {
         if vfs.kind(path).with_context(|| shown(path))?.is_none() {
             make_folders(vfs, path)?;
         }
         Self::refuse_used(vfs, path)?;
         let lock = RunLock::acquire(path)?;
-        // Another trainer may have come and gone between the look and the lock.
+        // Another trainer may have used the folder between the check and the lock.
         Self::refuse_used(vfs, path)?;
         let folder = RunFolder { path: path.to_owned(), lock };
         let checkpoints = folder.checkpoints();
@@ -38,12 +38,12 @@ impl RunFolder {
         Ok(folder)
     }
 
-    /// Refuse a place where no new run can be made. Writes nothing.
+    /// Refuse a location where no new run can be created. Writes nothing.
     ///
-    /// A folder counts as unused when it holds nothing, or only what a trainer leaves that was killed before `config.toml`.
+    /// A folder counts as unused if it is empty, or holds only what a trainer leaves that was killed before `config.toml` was written.
     ///
     /// # Errors
-    /// A file, or a folder that holds something.
+    /// A file, or a folder that is in use.
     pub fn refuse_used(vfs: &dyn Vfs, path: &Path) -> Result<()> {
         if vfs.kind(path).with_context(|| shown(path))?.is_none() {
             return Ok(());
@@ -66,10 +66,10 @@ impl RunFolder {
         Ok(())
     }
 
-    /// Take an existing run folder to go on with it, and tidy up after a trainer that was killed. Returns also what was tidied.
+    /// Lock an existing run folder to resume it, and clean up after a trainer that was killed. Returns what was cleaned up.
     ///
     /// # Errors
-    /// No run there, or another process holds it.
+    /// No run, or a run that is locked by another process.
     pub fn open_for_resume(vfs: &dyn Vfs, path: &Path) -> Result<(Self, Vec<String>)> {
         if path.join(checkpoint::MANIFEST).exists() {
             let run = path.parent().and_then(Path::parent).map(shown).unwrap_or_default();
@@ -86,12 +86,12 @@ impl RunFolder {
         Ok((folder, tidied))
     }
 
-    /// Before a save: the folder is still this run's, and has a place for checkpoints.
+    /// Check before a save that the folder is still this run's; creates the checkpoint folder if missing.
     ///
     /// # Errors
-    /// It was removed, or another stands in its place.
+    /// The folder was removed or replaced.
     pub fn check(&self, vfs: &dyn Vfs) -> Result<()> {
-        // A disk that fails just now says nothing.
+        // A temporary disk error is not evidence that the folder is gone.
         let gone = [&self.path, &self.config()].into_iter().any(|path| matches!(vfs.kind(path), Ok(None)));
         ensure!(
             !gone && !self.lock.is_replaced(&self.path),
@@ -99,7 +99,7 @@ impl RunFolder {
             shown(&self.path)
         );
         if matches!(vfs.kind(&self.checkpoints()), Ok(None)) {
-            // What went wrong here goes wrong again in the save, which tells it.
+            // If this fails, the save fails too and reports it.
             let _ = vfs.create_dir(&self.checkpoints());
         }
         Ok(())
@@ -115,7 +115,7 @@ impl RunFolder {
         config(&self.path)
     }
 
-    /// Every event.
+    /// The event log.
     pub fn events(&self) -> PathBuf {
         events(&self.path)
     }
@@ -125,12 +125,12 @@ impl RunFolder {
         samples(&self.path)
     }
 
-    /// Where `MergeNow` writes merges.
+    /// Folder for merges of `MergeNow`.
     pub fn merged(&self) -> PathBuf {
         self.path.join("merged")
     }
 
-    /// The checkpoints' folder.
+    /// The checkpoint folder.
     pub fn checkpoints(&self) -> PathBuf {
         checkpoints::folder(&self.path)
     }
@@ -141,17 +141,17 @@ pub fn config(run: &Path) -> PathBuf {
     run.join("config.toml")
 }
 
-/// The events of a run.
+/// The event log of a run.
 pub fn events(run: &Path) -> PathBuf {
     run.join("events.jsonl")
 }
 
-/// The generated text of a run, and the completions of reinforcement.
+/// The generated text of a run, and the completions of reinforcement learning.
 pub fn samples(run: &Path) -> PathBuf {
     run.join("samples.jsonl")
 }
 
-/// Whether a folder is a run's: it has a run's settings and is no model folder.
+/// Whether a folder is a run folder: it has a run's settings and is not a model folder.
 pub fn is_run(path: &Path) -> bool {
     config(path).is_file() && !path.join("config.json").is_file()
 }
@@ -164,7 +164,7 @@ pub fn settings(run: &Path) -> Result<Settings> {
     Settings::read(&config(run))
 }
 
-/// Make a folder and those above it; the error names the first that cannot be made.
+/// Create a folder and its parents; the error names the first that cannot be created.
 fn make_folders(vfs: &dyn Vfs, path: &Path) -> Result<()> {
     if let Some(parent) = path.parent().filter(|p| !p.as_os_str().is_empty()) {
         match vfs.kind(parent).with_context(|| shown(parent))? {
@@ -173,7 +173,7 @@ fn make_folders(vfs: &dyn Vfs, path: &Path) -> Result<()> {
         }
     }
     match vfs.create_dir(path) {
-        // Two trainers may start at once; the lock decides.
+        // Two trainers may start at the same time; the lock decides.
         Err(e) if e.kind() == std::io::ErrorKind::AlreadyExists && path.is_dir() => Ok(()),
         other => other.with_context(|| format!("{}: cannot be made", shown(path))),
     }

@@ -1,4 +1,4 @@
-//! One trainer a run: an advisory lock on the file `lock`, which the system drops when its holder dies.
+//! One trainer per run: an advisory lock on the file `lock`, which the system releases when its holder exits.
 
 use crate::vfs::{clean, shown, unix_time};
 use anyhow::{Context, Result, bail, ensure};
@@ -7,28 +7,28 @@ use std::fs::{File, OpenOptions, TryLockError};
 use std::io::{Read, Seek, SeekFrom, Write};
 use std::path::Path;
 
-/// Who holds a run, as written into its lock file. Only the lock itself decides; this is for the message.
+/// The holder of a run, as written into its lock file. Only the lock itself decides; this is for messages.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Owner {
     /// Process id.
     pub pid: u32,
     /// Host name.
     pub host: String,
-    /// Unix time of the start, seconds.
+    /// Unix time of the start, in seconds.
     pub since: u64,
 }
 
-/// The held lock of a run folder; dropped, it is free again.
+/// The held lock of a run folder; released when dropped.
 #[derive(Debug)]
 pub struct RunLock {
     file: File,
 }
 
 impl RunLock {
-    /// Take the lock of a run folder.
+    /// Lock a run folder.
     ///
     /// # Errors
-    /// Another process holds it (named with host and start), or the file cannot be written.
+    /// Another process holds it (the message names host and start), or the file cannot be written.
     pub fn acquire(run: &Path) -> Result<Self> {
         let path = run.join("lock");
         if let Ok(found) = std::fs::symlink_metadata(&path) {
@@ -51,7 +51,7 @@ impl RunLock {
         Ok(RunLock { file })
     }
 
-    /// Whether the file of that name is another by now: the folder was removed and made anew.
+    /// Whether the lock file was replaced: the folder was removed and created again.
     pub fn is_replaced(&self, run: &Path) -> bool {
         #[cfg(unix)]
         {
@@ -61,12 +61,12 @@ impl RunLock {
                 return (held.dev(), held.ino()) != (there.dev(), there.ino());
             }
         }
-        // Elsewhere a file that is open cannot be removed.
+        // On other systems an open file cannot be removed.
         let _ = run;
         false
     }
 
-    /// Is the run held by a process just now? Takes nothing.
+    /// Whether a process currently holds the run. Does not take the lock.
     pub fn is_held(run: &Path) -> bool {
         File::open(run.join("lock")).is_ok_and(|file| matches!(file.try_lock_shared(), Err(TryLockError::WouldBlock)))
     }
@@ -74,7 +74,7 @@ impl RunLock {
 
 impl Drop for RunLock {
     fn drop(&mut self) {
-        // The file stays: removing it would let two processes lock two files of one name.
+        // The file is kept: removing it would let two processes lock different files of the same name.
         let _ = self.file.set_len(0);
         let _ = self.file.unlock();
     }
@@ -108,7 +108,7 @@ pub fn host_name() -> String {
 
 /// `2026-01-31 23:59:59 UTC`.
 pub fn utc(unix: u64) -> String {
-    // Days to civil date, after Howard Hinnant's chrono algorithms; eras of 400 years begin on 1 March.
+    // Days to civil date, after Howard Hinnant's chrono algorithms; 400-year eras begin on 1 March.
     let (days, second) = (unix / 86400 + 719_468, unix % 86400);
     let (era, day) = (days / 146_097, days % 146_097);
     let year = (day - day / 1460 + day / 36524 - day / 146_096) / 365;

@@ -1,4 +1,4 @@
-//! A run's format on disk: the folder's layout, its lock, events and their reader, checkpoints, retention, TensorBoard. Sessions write it;
+//! The on-disk format of a run: folder layout, lock, events and their reader, checkpoints, retention, TensorBoard. Sessions write it;
 //! history, window, report and stories read it.
 
 pub mod checkpoints;

@@ -1,4 +1,4 @@
-//! Which checkpoints stay: the newest few that verify, every so many steps, and those that are pinned. Two that verify always stay.
+//! Checkpoint retention: keep the newest valid checkpoints, multiples of an interval, and pinned ones. At least two valid ones are kept.
 
 use super::checkpoints;
 use crate::config::is_due;
@@ -9,17 +9,17 @@ use std::collections::BTreeSet;
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicU64, Ordering};
 
-/// What is kept.
+/// The retention policy.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Policy {
-    /// The newest so many; less than 2 counts as 2.
+    /// Number of newest checkpoints to keep; values below 2 count as 2.
     pub keep_last: usize,
-    /// Also every step that is a multiple of this; 0 for none.
+    /// Also keep every step that is a multiple of this; 0 for none.
     pub keep_every: u64,
 }
 
 impl Policy {
-    /// The steps to delete, oldest first, among those that verify. What does not verify is no checkpoint and is not counted.
+    /// The steps to delete, oldest first, among valid checkpoints. Folders that are not valid are not counted.
     pub fn to_delete(&self, verified: &BTreeSet<u64>, pinned: &BTreeSet<u64>) -> Vec<u64> {
         let newest: BTreeSet<&u64> = verified.iter().rev().take(self.keep_last.max(2)).collect();
         let keep = |step: &u64| newest.contains(step) || pinned.contains(step) || is_due(*step, self.keep_every);
@@ -27,7 +27,7 @@ impl Policy {
     }
 }
 
-/// The keeper of one run's checkpoints. Each is hashed once a process, its sizes are looked at each time.
+/// Applies the policy to one run. Each checkpoint is hashed once per process; its sizes are checked every time.
 #[derive(Debug)]
 pub struct Retention {
     policy: Policy,
@@ -36,12 +36,12 @@ pub struct Retention {
     hashed: BTreeSet<u64>,
 }
 
-/// What a purge did.
+/// Result of a purge.
 #[derive(Debug, Default, PartialEq, Eq)]
 pub struct Purged {
-    /// Steps that are gone.
+    /// Deleted steps.
     pub deleted: Vec<u64>,
-    /// One line for each folder that does not verify or could not be removed.
+    /// One line for each folder that is not valid or could not be removed.
     pub warnings: Vec<String>,
 }
 
@@ -49,32 +49,32 @@ pub struct Purged {
 static COUNTER: AtomicU64 = AtomicU64::new(0);
 
 impl Retention {
-    /// A keeper with nothing pinned.
+    /// Without pinned checkpoints.
     pub fn new(policy: Policy) -> Self {
         Retention { policy, pinned: BTreeSet::new(), good: BTreeSet::new(), hashed: BTreeSet::new() }
     }
 
-    /// Never delete this step (until it is unpinned): a merge will need it, or it is the best.
+    /// Keep this step until it is unpinned: a merge will use it, or it is the best.
     pub fn pin(&mut self, step: u64) {
         self.pinned.insert(step);
     }
 
-    /// Let the policy decide again.
+    /// Apply the policy to this step again.
     pub fn unpin(&mut self, step: u64) {
         self.pinned.remove(&step);
     }
 
-    /// Never delete these, which a rescue may go back to; those of the last call are the policy's again.
+    /// Keep these steps, which a rescue may return to; replaces those of the last call.
     pub fn keep_good(&mut self, steps: impl Iterator<Item = u64>) {
         self.good = steps.collect();
     }
 
-    /// Call after this step was saved again: its hashes are to be checked anew.
+    /// Call after this step was saved again, so that its hashes are verified again.
     pub fn forget(&mut self, step: u64) {
         self.hashed.remove(&step);
     }
 
-    /// Delete what the policy does not keep. Call it after a save is durable. Errors of single folders are warnings: training goes on.
+    /// Delete what the policy does not keep. Call it after a save is durable. Errors of single folders are warnings; training continues.
     ///
     /// # Errors
     /// The folder cannot be listed.
@@ -97,7 +97,7 @@ impl Retention {
         Ok(out)
     }
 
-    /// Delete every checkpoint after `step`: the run went back to it.
+    /// Delete every checkpoint after `step`, to which the run has returned.
     ///
     /// # Errors
     /// The folder cannot be listed.
@@ -120,7 +120,7 @@ impl Retention {
     }
 }
 
-/// Rename first, so that no half-deleted folder ever carries a checkpoint's name.
+/// Renames first, so that a partly deleted folder never has a checkpoint's name.
 fn delete(vfs: &dyn Vfs, path: &Path) -> std::io::Result<()> {
     let name = path.file_name().unwrap_or_default().to_string_lossy();
     let trash: PathBuf =

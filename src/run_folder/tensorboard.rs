@@ -1,4 +1,4 @@
-//! TensorBoard event files, written without TensorFlow: TFRecord frames around a dozen bytes of protobuf.
+//! TensorBoard event files, written without TensorFlow: TFRecord frames around a few bytes of protobuf.
 
 use super::lock::host_name;
 use crate::event::{Event, Number};
@@ -7,24 +7,24 @@ use anyhow::{Context, Result, bail};
 use std::io::{ErrorKind, Write as _};
 use std::path::{Path, PathBuf};
 
-/// One event file, open for writing.
+/// An event file, open for writing.
 pub struct TensorBoard<'a> {
     path: PathBuf,
     file: Box<dyn VfsFile + 'a>,
 }
 
 impl<'a> TensorBoard<'a> {
-    /// A new event file in `dir`. `restart` is the step that a resumed run goes on from: TensorBoard then drops the points behind it.
+    /// Create an event file in `dir`. `restart` is the step from which a resumed run continues; TensorBoard then drops later points.
     ///
     /// # Errors
-    /// The file cannot be made.
+    /// The file cannot be created.
     pub fn create(vfs: &'a dyn Vfs, dir: &Path, restart: Option<u64>) -> Result<Self> {
         let now = unix_time() as u64;
         let (path, file) = Self::new_file(vfs, dir, &format!("events.out.tfevents.{now:010}.{}", host_name()))?;
         let mut this = TensorBoard { path, file };
         this.record(&event(now as f64, 0, &field_bytes(3, b"brain.Event:2")))?;
         if let Some(step) = restart {
-            // SessionLog { status: START }: points of this step and later ones are dropped.
+            // SessionLog { status: START }: points at this step and later are dropped.
             this.record(&event(now as f64, step + 1, &field_bytes(7, &[1 << 3, 1])))?;
         }
         Ok(this)
@@ -32,7 +32,7 @@ impl<'a> TensorBoard<'a> {
 
     fn new_file(vfs: &'a dyn Vfs, dir: &Path, name: &str) -> Result<(PathBuf, Box<dyn VfsFile + 'a>)> {
         for n in 0..1000 {
-            // Two starts in one second.
+            // Two starts within one second.
             let path = dir.join(if n == 0 { name.to_owned() } else { format!("{name}.{n}") });
             match vfs.create_new(&path).and_then(|_| vfs.append(&path, 0)) {
                 Ok((file, _)) => return Ok((path, file)),
@@ -43,15 +43,15 @@ impl<'a> TensorBoard<'a> {
         bail!("{}: holds a thousand event files of this second", shown(dir))
     }
 
-    /// The file.
+    /// Path of the file.
     pub fn path(&self) -> &Path {
         &self.path
     }
 
-    /// Add numbers at a step.
+    /// Write scalars at a step.
     ///
     /// # Errors
-    /// The disk fails.
+    /// A disk error.
     pub fn scalars(&mut self, wall_time: f64, step: u64, values: &[(&str, f64)]) -> Result<()> {
         let mut summary = Vec::new();
         for (tag, value) in values {
@@ -68,10 +68,10 @@ impl<'a> TensorBoard<'a> {
         self.scalars(wall_time, step, &values)
     }
 
-    /// Add what a run's event holds in numbers; the other events are passed over.
+    /// Write the numbers of an event; events without numbers are skipped.
     ///
     /// # Errors
-    /// The disk fails.
+    /// A disk error.
     pub fn event(&mut self, wall_time: f64, event: &Event) -> Result<()> {
         match event {
             Event::Step(s) => {
@@ -130,7 +130,7 @@ impl<'a> TensorBoard<'a> {
         }
     }
 
-    /// One TFRecord: length, its checksum, data, its checksum.
+    /// A TFRecord: length, its checksum, data, its checksum.
     fn record(&mut self, data: &[u8]) -> Result<()> {
         let length = (data.len() as u64).to_le_bytes();
         let mut out = length.to_vec();
@@ -141,7 +141,7 @@ impl<'a> TensorBoard<'a> {
     }
 }
 
-/// CRC-32C, rotated and shifted as TFRecord wants it.
+/// CRC-32C, rotated and shifted as in TFRecord.
 fn masked_crc(data: &[u8]) -> u32 {
     crc32c::crc32c(data).rotate_right(15).wrapping_add(0xa282_ead8)
 }

@@ -1,4 +1,4 @@
-//! What a run does beside training: commands between two updates, evaluation, saves.
+//! Actions of a run besides training: commands between two updates, evaluation, saves.
 
 use super::run::Run;
 use super::sampling::Asked;
@@ -11,11 +11,11 @@ use crate::train::predictions::Seen;
 use crate::vfs::shown;
 use web_time::Instant;
 
-/// What a setting may be, in words and as a test.
+/// Valid range of a setting, as text and as a predicate.
 type Range = (&'static str, fn(f64) -> bool);
 
 impl Run<'_> {
-    /// Commands that do not change whether the run goes on.
+    /// Commands that do not stop or continue the run.
     pub(super) fn side_command(&mut self, command: Command) -> anyhow::Result<()> {
         match command {
             Command::SaveNow => {
@@ -35,7 +35,7 @@ impl Run<'_> {
         }
     }
 
-    /// Change live settings; of what cannot be, a warning.
+    /// Change live settings; invalid changes give a warning.
     fn set_hyper(&mut self, new: &LiveSettings) {
         const NOT_NEGATIVE: Range = ("zero or more", |x| (0.0..=f64::MAX).contains(&x));
         const SHARE: Range = ("at least 0 and at most 1", |x| (0.0..=1.0).contains(&x));
@@ -46,7 +46,7 @@ impl Run<'_> {
         let (temperature, alpha) = (policy.map(|(r, _)| r.temperature), policy.map(|(_, g)| g.reweight_alpha));
         let (norm, eta) = (Some(settings.train.max_grad_norm), policy.map(|(_, g)| g.lopti_eta.unwrap_or(0.0)));
         let live = &mut self.trainer.state.hyper;
-        // What holds while nothing has been said is none where the stage does not have the setting.
+        // The default is none if the stage does not have the setting.
         let changes = [
             ("learning_rate_scale", &mut live.learning_rate_scale, new.learning_rate_scale, Some(1.0), NOT_NEGATIVE),
             ("max_grad_norm", &mut live.max_grad_norm, new.max_grad_norm, norm, NOT_NEGATIVE),
@@ -73,7 +73,7 @@ impl Run<'_> {
         }
     }
 
-    /// Held-out loss on `tokens` tokens of the validation split (0: all), and a sample if asked for.
+    /// Evaluate the loss on `tokens` tokens of the validation split (0: all), and write a sample if requested.
     pub(super) fn evaluate(&mut self, tokens: u64) -> anyhow::Result<()> {
         if self.settings.stage() == Stage::Grpo {
             return self.evaluate_task();
@@ -101,8 +101,8 @@ impl Run<'_> {
         if wanted > 0 { self.sample(&prompt, wanted) } else { Ok(()) }
     }
 
-    /// Save. A save that fails is a warning while the run goes on (the next one may succeed) and an error at its end, or when none has
-    /// succeeded for long, or when the run's folder is gone.
+    /// Save. A failed save is a warning while the run continues (the next one may succeed). It is an error at the end of the run, after a
+    /// long time without a successful save, or if the run folder is gone.
     pub(super) fn save(&mut self, last: bool) -> anyhow::Result<()> {
         let begin = Instant::now();
         if self.just_rolled_back() {
@@ -157,7 +157,7 @@ impl Run<'_> {
             }
         }
     }
-    /// Where a run that ends in an error can be gone on with.
+    /// The newest checkpoint, from which a failed run can be resumed.
     fn newest_checkpoint(&self) -> String {
         let resume = shown(self.folder.path());
         self.last_saved

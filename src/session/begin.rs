@@ -1,4 +1,4 @@
-//! What a new run begins from: nothing, a model folder, a checkpoint of a run, a merge of some, or another run that it forks.
+//! Starting point of a run: nothing, a model folder, a checkpoint of a run, a merge of checkpoints, or a fork of another run.
 
 use super::save;
 use crate::config::{OptimizerState, StartSettings};
@@ -14,31 +14,31 @@ use crate::vfs::{Vfs, shown};
 use anyhow::{Context as _, Result, bail, ensure};
 use std::path::{Path, PathBuf};
 
-/// See the module; everything has been found and verified.
+/// A starting point, found and verified.
 pub enum Begin {
     /// Random weights.
     Nothing,
-    /// The weights of a folder, ours or Hugging Face's, or of a GGUF file.
+    /// Weights of a folder (lehr or Hugging Face) or of a GGUF file.
     Model {
-        /// The folder, or the file.
+        /// The folder or file.
         dir: PathBuf,
-        /// The same, when it is a checkpoint of a run.
+        /// The checkpoint, if it is one of a run.
         checkpoint: Option<Box<Checkpoint>>,
     },
     /// The merge of a window of a run's checkpoints (PMA-init).
     Merge(Box<MergeBegin>),
-    /// All of a checkpoint: weights, moments, step, data order.
+    /// The full state of a checkpoint: weights, moments, step, data order.
     Fork(Box<Checkpoint>),
-    /// The newest checkpoint of the run itself, which continues.
+    /// The newest checkpoint of the run itself, which is resumed.
     Resume(Box<Checkpoint>),
 }
 
-/// A merge to begin from.
+/// A merge used as starting point.
 pub struct MergeBegin {
     spec: MergeSpec,
     window: Window,
     inputs: Inputs,
-    /// The newest checkpoint, whose moments may be kept.
+    /// The newest checkpoint, whose moments may be used.
     newest: Checkpoint,
 }
 
@@ -46,7 +46,7 @@ impl MergeBegin {
     fn resolve(vfs: &dyn Vfs, text: &str) -> Result<Self> {
         let spec = MergeSpec::parse(text)?;
         let window = merge::choose(vfs, &spec.run, &spec.window)?;
-        // The weights must fit before anything else is done.
+        // The weights must match before anything else is done.
         spec.rule.weights(window.checkpoints.len())?;
         let inputs = Inputs::open(vfs, &window.folders(), Check::Sizes)?;
         let newest = Checkpoint::open(vfs, &inputs.newest().dir)?;
@@ -60,10 +60,10 @@ impl MergeBegin {
 }
 
 impl Begin {
-    /// Find what the settings name.
+    /// Find the starting point that the settings name.
     ///
     /// # Errors
-    /// One line that names the flag, what is missing, and what there is.
+    /// One line that names the flag, what is missing, and what exists.
     pub fn resolve(vfs: &dyn Vfs, start: &StartSettings) -> Result<Self> {
         let keep = start.init_optimizer == Some(OptimizerState::Keep);
         if let Some(fork) = &start.fork {
@@ -104,7 +104,7 @@ impl Begin {
         Ok(begin)
     }
 
-    /// The folder that gives shape and tokenizer.
+    /// The folder that provides shape and tokenizer.
     pub fn folder(&self) -> Option<&Path> {
         match self {
             Self::Nothing => None,
@@ -114,10 +114,10 @@ impl Begin {
         }
     }
 
-    /// Lineage in words, for the manifest: `RUN@STEP`, `sma of RUN@STEP,STEP,...`, or a folder's name.
+    /// Lineage for the manifest: `RUN@STEP`, `sma of RUN@STEP,STEP,...`, or a folder's name.
     pub fn parent(&self) -> Option<String> {
         match self {
-            // A run that is resumed has its parent in its settings.
+            // A resumed run has its parent in its settings.
             Self::Nothing | Self::Resume(_) => None,
             Self::Model { checkpoint: Some(checkpoint), .. } | Self::Fork(checkpoint) => Some(name_of(checkpoint)),
             Self::Merge(merge) => Some(merge.parent()),
@@ -125,12 +125,12 @@ impl Begin {
         }
     }
 
-    /// The checkpoint of a run that is resumed.
+    /// The checkpoint of a resumed run.
     pub fn resumed(&self) -> Option<&Checkpoint> {
         if let Self::Resume(checkpoint) = self { Some(checkpoint) } else { None }
     }
 
-    /// The run whose checkpoint a fork, or the run itself, continues.
+    /// The run whose checkpoint is continued by a fork or a resumed run.
     pub fn continued_run(&self) -> Option<&Path> {
         match self {
             Self::Fork(checkpoint) | Self::Resume(checkpoint) => checkpoint.path.parent().and_then(Path::parent),
@@ -138,10 +138,10 @@ impl Begin {
         }
     }
 
-    /// Put it onto the device. Of a run that is resumed, what its checkpoint holds beside tensors is returned.
+    /// Load it onto the device. For a resumed run, returns the non-tensor data of its checkpoint.
     ///
     /// # Errors
-    /// Files that do not fit the model, or cannot be read.
+    /// Files that do not match the model, or cannot be read.
     pub fn apply(
         &self,
         vfs: &dyn Vfs,
@@ -165,7 +165,7 @@ impl Begin {
             }
             Self::Fork(checkpoint) => {
                 save::restore(vfs, checkpoint, trainer)?;
-                // Live settings were the parent's; the child has settings of its own.
+                // Live settings are the parent's; the child has its own settings.
                 trainer.state.hyper = Default::default();
                 trainer.state.rescue_scale = None;
                 if optimizer == Some(OptimizerState::Fresh) {
@@ -185,12 +185,12 @@ fn keep_moments(vfs: &dyn Vfs, checkpoint: &Checkpoint, trainer: &mut Trainer) -
     Ok(())
 }
 
-/// `RUN@STEP` of a checkpoint.
+/// A checkpoint as `RUN@STEP`.
 fn name_of(checkpoint: &Checkpoint) -> String {
     format!("{}@{}", checkpoint.manifest.origin.run_id, checkpoint.step())
 }
 
-/// The folder of a model as Hugging Face keeps it: itself, or of the top folder of a hub's cache its snapshot.
+/// The folder of a Hugging Face model: the folder itself, or the snapshot in the top folder of a hub cache.
 ///
 /// # Errors
 /// A cache without a snapshot.
@@ -198,7 +198,7 @@ pub fn model_dir(path: &Path) -> Result<PathBuf> {
     snapshot(path)
 }
 
-/// The checkpoint that `RUN@STEP` or `RUN` (its newest sound one) names.
+/// The checkpoint for `RUN@STEP` or `RUN` (its newest valid one).
 fn checkpoint_of(vfs: &dyn Vfs, spec: &str, flag: &str) -> Result<Checkpoint> {
     let (path, step) = split_step(spec);
     let at = shown(path);
@@ -222,14 +222,14 @@ fn checkpoint_of(vfs: &dyn Vfs, spec: &str, flag: &str) -> Result<Checkpoint> {
     Checkpoint::open(vfs, &dir).with_context(|| flag.to_owned())
 }
 
-/// The settings of the run that `--fork` names.
+/// The settings of the run named by `--fork`.
 ///
 /// # Errors
-/// No run folder there.
+/// No run folder.
 pub fn settings_of_fork(spec: &str) -> Result<PathBuf> {
     let (path, _) = split_step(spec);
     let run = match path.join(checkpoint::MANIFEST).is_file() {
-        // A checkpoint's run is two folders up.
+        // The run folder of a checkpoint is two levels up.
         true => path.parent().and_then(Path::parent).unwrap_or(path),
         false => path,
     };
@@ -238,7 +238,7 @@ pub fn settings_of_fork(spec: &str) -> Result<PathBuf> {
     Ok(config)
 }
 
-/// The same start with its path made absolute, so that it means the same from any folder.
+/// The starting point with an absolute path, independent of the current folder.
 pub fn absolute(spec: &str) -> Result<String> {
     let (scheme, rest) = spec.strip_prefix("merge:").map_or(("", spec), |rest| ("merge:", rest));
     let (path, query) = if scheme.is_empty() { (rest, "") } else { rest.split_at(rest.find('?').unwrap_or(rest.len())) };

@@ -1,14 +1,14 @@
-//! Training time, and the rate of the last updates.
+//! Training time, and the token rate of the last updates.
 
 use web_time::Instant;
 
-/// Counts training time: evaluation, saving and pauses left out.
+/// Measures training time, without evaluation, saving and pauses.
 #[derive(Default)]
 pub(super) struct Clock {
-    /// When it was started; `None` while it stands.
+    /// When it was started; `None` while stopped.
     running: Option<Instant>,
     pub(super) counted: f64,
-    /// (seconds of training, tokens) at the last few steps, for the rate shown. The clock stands in a pause, so that a pause is no gap.
+    /// (seconds of training, tokens) at the last few steps, for the displayed rate. Pauses do not count, since the clock is stopped.
     window: std::collections::VecDeque<(f64, u64)>,
 }
 
@@ -17,7 +17,7 @@ impl Clock {
         self.counted + self.running.map_or(0.0, |since| since.elapsed().as_secs_f64())
     }
 
-    /// Go on, with so many tokens trained on; after a rescue they are fewer than before.
+    /// Start at `tokens` training tokens; after a rescue they are fewer than before.
     pub(super) fn start(&mut self, tokens: u64) {
         self.running = Some(Instant::now());
         if self.window.back().is_none_or(|last| last.1 > tokens) {
@@ -30,7 +30,7 @@ impl Clock {
         self.running = None;
     }
 
-    /// Tokens a second over the last steps, this one included: more than one, as those that wait when the clock stops are told all at once.
+    /// Tokens per second over the last steps including this one: more than one, since pending steps are reported together at a stop.
     pub(super) fn rate(&mut self, tokens: u64) -> f64 {
         const STEPS: usize = 20;
         let now = self.seconds();
@@ -49,7 +49,7 @@ impl Clock {
 mod tests {
     use super::*;
 
-    /// A step at a time of training.
+    /// A step at a given training time.
     fn step(clock: &mut Clock, seconds: f64, tokens: u64) -> f64 {
         (clock.running, clock.counted) = (None, seconds);
         clock.rate(tokens)
@@ -61,11 +61,11 @@ mod tests {
         clock.start(0);
         assert_eq!(step(&mut clock, 2.0, 200), 100.0, "the first step has one too");
         step(&mut clock, 4.0, 400);
-        // An evaluation: the two steps under way are told at once.
+        // At an evaluation two pending steps are reported together.
         assert_eq!([step(&mut clock, 8.0, 600), step(&mut clock, 8.0, 800)], [75.0, 100.0]);
         clock.start(800);
         assert_eq!(step(&mut clock, 10.0, 1000), 100.0);
-        // A rescue goes back.
+        // A rescue rolls back.
         clock.start(200);
         assert_eq!(step(&mut clock, 11.0, 400), 200.0);
     }

@@ -1,10 +1,10 @@
-//! Commands and signals, looked at between two steps.
+//! Commands and signals, handled between two steps.
 //!
-//! Ctrl-C and SIGTERM mean `Stop`: save, then leave. A second one leaves at once; what was saved stays. Before training there is nothing
-//! to save, and the first one leaves.
+//! Ctrl-C and SIGTERM mean `Stop`: save, then exit. A second signal exits immediately; earlier saves remain. Before training there is
+//! nothing to save, and the first signal exits.
 //!
-//! Standard input is foreign: no line of it ends the listener, keeps a step waiting or fills memory or log. Lines that are no commands are
-//! counted and told of now and then; commands beyond `WAITING` are dropped, and told of too, but for `Stop`.
+//! Standard input is untrusted: no line ends the listener, delays a step or fills memory or log. Invalid lines are counted and reported at
+//! a limited rate; commands beyond `WAITING` are dropped and reported too, except `Stop`.
 
 use crate::event::Command;
 use std::io::{BufRead, ErrorKind};
@@ -13,41 +13,41 @@ use std::sync::mpsc::{Receiver, SyncSender, TryRecvError, TrySendError, sync_cha
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
-/// Signals so far.
+/// Number of signals received.
 static SIGNALS: AtomicU32 = AtomicU32::new(0);
-/// A run goes on that saves before it stops.
+/// True while a run is training, which saves before it stops.
 static TRAINING: AtomicBool = AtomicBool::new(false);
 
-/// Commands that wait to be looked at.
+/// Maximum number of queued commands.
 const WAITING: usize = 256;
-/// Bytes of a line: a command may hold a prompt.
+/// Maximum bytes of a line: a command may contain a prompt.
 const MAX_LINE_BYTES: usize = 1 << 20;
-/// Notes of lines that are no commands: so many at once, and then one in so many seconds.
+/// Notices of invalid lines: this number at once, then one per this number of seconds.
 const NOTES: f64 = 10.0;
 const NOTE_SECONDS: f64 = 10.0;
 
-/// Something that was asked for.
+/// A request to the run.
 #[derive(Clone, Debug, PartialEq)]
 pub enum Request {
-    /// A signal came.
+    /// A signal arrived.
     Stop,
-    /// A command came.
+    /// A command arrived.
     Command(Command),
-    /// Lines that are no commands; the text says why, and how many.
+    /// Invalid lines; the text gives the reason and their number.
     Invalid(String),
 }
 
-/// See the module.
+/// Receives commands and signals.
 pub struct Control {
     commands: Option<Receiver<Command>>,
     heard: Arc<ListenerNotes>,
-    /// How many notes may be made, and when that was so.
+    /// Number of notices allowed, and the time of that count.
     notes: (f64, Instant),
-    /// Looked at already, not yet taken.
+    /// Read but not yet taken.
     next: Option<Request>,
 }
 
-/// What the listener has to say beside commands.
+/// Information from the listener besides commands.
 #[derive(Default)]
 struct ListenerNotes {
     refused: Mutex<Refused>,
@@ -55,7 +55,7 @@ struct ListenerNotes {
     stop: AtomicBool,
 }
 
-/// Lines that nothing came of, since they were last told of.
+/// Refused lines since the last notice.
 #[derive(Default)]
 struct Refused {
     count: u64,
@@ -66,7 +66,7 @@ struct Refused {
 pub const INTERRUPTED: i32 = 130;
 
 impl Control {
-    /// From now on a signal ends the process with [`INTERRUPTED`], at once until training begins.
+    /// From now on a signal ends the process with [`INTERRUPTED`], immediately until training begins.
     pub fn catch_signals() {
         // A second call (tests run several runs in one process) keeps the first handler.
         let _ = ctrlc::set_handler(|| {
@@ -76,10 +76,10 @@ impl Control {
         });
     }
 
-    /// Listen for signals, and for commands on standard input when `stdin` is set. Training begins.
+    /// Start of training: listen for signals, and for commands on standard input if `stdin` is set.
     ///
     /// # Errors
-    /// No thread can be made.
+    /// The thread cannot be created.
     pub fn listen(stdin: bool) -> anyhow::Result<Self> {
         TRAINING.store(true, Ordering::SeqCst);
         Self::catch_signals();
@@ -94,7 +94,7 @@ impl Control {
         Ok(control)
     }
 
-    /// Nobody commands; signals only.
+    /// Without commands; signals only.
     pub fn none() -> Self {
         Self { commands: None, heard: Arc::default(), notes: (NOTES, Instant::now()), next: None }
     }
@@ -104,12 +104,12 @@ impl Control {
         SIGNALS.fetch_add(1, Ordering::SeqCst);
     }
 
-    /// Whether a signal asked to stop.
+    /// Whether a signal requested a stop.
     pub fn interrupted() -> bool {
         SIGNALS.load(Ordering::SeqCst) > 0
     }
 
-    /// The next request, if there is one.
+    /// The next request, if any.
     pub fn poll(&mut self) -> Option<Request> {
         if Self::interrupted() || self.heard.stop.load(Ordering::SeqCst) {
             return Some(Request::Stop);
@@ -124,7 +124,7 @@ impl Control {
         })
     }
 
-    /// The lines that were refused since the last note, if one is due.
+    /// A notice of refused lines, if one is due.
     fn note(&mut self) -> Option<Request> {
         let (left, since) = self.notes;
         let left = NOTES.min(left + since.elapsed().as_secs_f64() / NOTE_SECONDS);
@@ -142,13 +142,13 @@ impl Control {
         Some(Request::Invalid(format!("{}{more}", refused.first)))
     }
 
-    /// Whether the next request should not wait for the end of a step. It is still to be taken.
+    /// Whether the next request must be handled before the step ends. Does not take it.
     pub fn is_urgent(&mut self) -> bool {
         self.next = self.poll();
         matches!(self.next, Some(Request::Stop | Request::Command(Command::Stop | Command::Pause)))
     }
 
-    /// The next request; waits for it. When nobody is left who could send one, a paused run goes on.
+    /// Wait for the next request. When no more can arrive, resumes a paused run.
     pub fn wait(&mut self) -> Option<Request> {
         loop {
             if let Some(request) = self.poll() {
@@ -162,7 +162,7 @@ impl Control {
     }
 }
 
-/// Reads lines to the end of the input.
+/// Read lines to the end of the input.
 fn hear(input: &mut impl BufRead, commands: &SyncSender<Command>, heard: &ListenerNotes) {
     let mut line = Vec::new();
     while let Some(whole) = read_line(input, &mut line) {
@@ -189,7 +189,7 @@ fn hear(input: &mut impl BufRead, commands: &SyncSender<Command>, heard: &Listen
     }
 }
 
-/// The next line, without what is beyond the limit (then `false`); `None` at the end of the input.
+/// Read the next line, cut at the limit (then `false`); `None` at the end of the input.
 fn read_line(input: &mut impl BufRead, line: &mut Vec<u8>) -> Option<bool> {
     line.clear();
     let (mut whole, mut any) = (true, false);
@@ -215,7 +215,7 @@ fn read_line(input: &mut impl BufRead, line: &mut Vec<u8>) -> Option<bool> {
     }
 }
 
-/// A line as a command, or why it is none.
+/// Parse a line as a command, or return why it is not one.
 pub fn parse(line: &[u8]) -> Result<Command, String> {
     let text = String::from_utf8_lossy(line);
     let shown = || text.chars().take(80).flat_map(char::escape_default).collect::<String>();
@@ -232,11 +232,11 @@ pub fn parse(line: &[u8]) -> Result<Command, String> {
 mod tests {
     use super::*;
 
-    /// What a control hears of an input that has ended.
+    /// A control after a finished input.
     fn heard(input: &[u8]) -> Control {
         let mut control = Control::none();
         let (send, receive) = sync_channel(WAITING);
-        // A small buffer, so that lines go over its end.
+        // A small buffer, so that lines cross its end.
         hear(&mut std::io::BufReader::with_capacity(7, input), &send, &control.heard);
         control.commands = Some(receive);
         control

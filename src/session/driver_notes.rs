@@ -1,4 +1,4 @@
-//! Remarks about a driver or processor, each made once: they are true of every run on it, and say nothing new the second time.
+//! Notices about a driver or processor, shown once each, since they apply to every run on it.
 
 use crate::device::{Device, cache_folder};
 use crate::vfs::write_whole;
@@ -6,16 +6,15 @@ use std::collections::BTreeSet;
 use std::path::Path;
 
 const FILE: &str = "remarks.json";
-/// A longer file is not ours.
+/// A longer file was not written by lehr.
 const MOST_BYTES: u64 = 1 << 20;
 
-/// Whether this remark has not been made yet on this device with this version of its driver; from now on it has. Where there is no
-/// cache folder it is made each time.
+/// Whether this notice is new for this device and driver version; records it. Without a cache folder every notice is new.
 pub fn is_new(device: &Device, text: &str) -> bool {
     cache_folder().is_none_or(|folder| note(&folder, &format!("{}: {text}", device.summary().title())))
 }
 
-/// Add it to the file; false if it is there already.
+/// Add a notice to the file; false if it is already present.
 fn note(folder: &Path, remark: &str) -> bool {
     let path = folder.join(FILE);
     let is_small = std::fs::metadata(&path).is_ok_and(|about| about.is_file() && about.len() <= MOST_BYTES);
@@ -24,7 +23,7 @@ fn note(folder: &Path, remark: &str) -> bool {
     if !made.insert(remark.to_owned()) {
         return false;
     }
-    // A folder that cannot be written costs a repeated remark, no run.
+    // If the folder cannot be written, the notice is repeated; the run is not affected.
     if std::fs::create_dir_all(folder).is_ok()
         && let Ok(text) = serde_json::to_string_pretty(&made)
     {
@@ -45,7 +44,7 @@ mod tests {
         assert!(!note(&folder, "driver 1: slow") && !note(&folder, "driver 2: slow"));
         std::fs::write(folder.join(FILE), "torn [").unwrap();
         assert!(note(&folder, "driver 1: slow") && !note(&folder, "driver 1: slow"));
-        // Below a file nothing can be kept.
+        // Below a file nothing can be stored.
         assert!(note(&folder.join(FILE), "x") && note(&folder.join(FILE), "x"));
     }
 }

@@ -1,4 +1,4 @@
-//! Where events go: the run's log, TensorBoard, and whoever listens.
+//! Distribution of events: the run's log, TensorBoard, and a listener.
 
 use crate::event::{Completion, Event};
 use crate::run_folder::{EventLog, TensorBoard};
@@ -6,22 +6,22 @@ use crate::vfs::{Vfs, unix_time};
 use std::collections::BTreeMap;
 use std::path::PathBuf;
 
-/// What a listener hears.
+/// A notification to a listener.
 pub enum Notification<'a> {
-    /// A fact, also in the log.
+    /// An event, also in the log.
     Event(&'a Event),
-    /// (what, done, all): passing progress, only for a person who watches.
+    /// (what, done, all): progress for display only.
     Progress(&'a str, u64, u64),
 }
 
 /// A listener: the progress line, the JSON lines on standard output, a window.
 pub type Listener = Box<dyn FnMut(Notification<'_>)>;
 
-/// See the module. A log that cannot be written never stops a run: the listener is told once.
+/// Sends events to log, TensorBoard and listener. A log that cannot be written never stops a run: the listener is notified once.
 pub struct EventEmitter<'a> {
     vfs: &'a dyn Vfs,
     log: EventLog<'a>,
-    /// `samples.jsonl`, and the log once something was written.
+    /// `samples.jsonl`: path, length, and the log after the first write.
     samples: (PathBuf, u64, Option<EventLog<'a>>),
     tensorboard: Option<TensorBoard<'a>>,
     sink: Listener,
@@ -29,7 +29,7 @@ pub struct EventEmitter<'a> {
 }
 
 impl<'a> EventEmitter<'a> {
-    /// Write to all of them. `samples` is the path of `samples.jsonl` and how many of its bytes a resumed run goes on behind.
+    /// With all outputs. `samples` is the path of `samples.jsonl` and the length from which a resumed run continues it.
     pub fn new(
         vfs: &'a dyn Vfs,
         log: EventLog<'a>,
@@ -40,7 +40,7 @@ impl<'a> EventEmitter<'a> {
         Self { vfs, log, samples: (samples.0, samples.1, None), tensorboard, sink, complained: false }
     }
 
-    /// Keep completions.
+    /// Store completions.
     pub fn keep_samples(&mut self, completions: &[Completion]) {
         let (vfs, (path, offset, log)) = (self.vfs, &mut self.samples);
         let mut write = || -> anyhow::Result<()> {
@@ -54,12 +54,12 @@ impl<'a> EventEmitter<'a> {
         self.complain(written);
     }
 
-    /// Length of `samples.jsonl`.
+    /// Length of `samples.jsonl`, in bytes.
     pub fn samples_offset(&self) -> u64 {
         self.samples.2.as_ref().map_or(self.samples.1, EventLog::offset)
     }
 
-    /// Tell everybody.
+    /// Send an event to all outputs.
     pub fn emit(&mut self, event: &Event) {
         let written = self.log.append(event);
         let drawn = match &mut self.tensorboard {
@@ -78,7 +78,7 @@ impl<'a> EventEmitter<'a> {
         }
     }
 
-    /// Tell the listener how far something has come; a [`Progress`](crate::progress::Progress) that never ends the work.
+    /// Report progress to the listener; a [`Progress`](crate::progress::Progress) that never cancels the work.
     ///
     /// # Errors
     /// None.
@@ -87,12 +87,12 @@ impl<'a> EventEmitter<'a> {
         Ok(true)
     }
 
-    /// Length of the log.
+    /// Length of the log, in bytes.
     pub fn offset(&self) -> u64 {
         self.log.offset()
     }
 
-    /// Make the log durable; a disk that fails was complained of before.
+    /// Make the log durable; disk errors were reported before.
     pub fn sync(&mut self) {
         let _ = self.log.sync();
     }
@@ -106,10 +106,10 @@ pub struct GradNorms {
 }
 
 impl GradNorms {
-    /// Values that the running median looks back on.
+    /// Values in the window of the running median.
     const WINDOW: usize = 256;
 
-    /// Count one update's norm; one over twice the median of the last 256 finite ones is a spike.
+    /// Add the norm of an update; a norm over twice the median of the last 256 finite ones is a spike.
     pub fn push(&mut self, norm: f64) {
         if !norm.is_finite() {
             return;

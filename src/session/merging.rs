@@ -11,8 +11,8 @@ use std::path::PathBuf;
 use web_time::Instant;
 
 impl Run<'_> {
-    /// Judge the merge of the newest snapshots beside the run's own weights, whose loss on the same tokens is `raw`. Nothing happens
-    /// while there are fewer than two snapshots.
+    /// Evaluate the merge of the newest snapshots on the same tokens as the run's own weights, whose loss is `raw`. Does nothing with fewer
+    /// than two snapshots.
     pub(super) fn evaluate_merge(&mut self, tokens: u64, raw: Option<f64>) -> anyhow::Result<()> {
         let begin = Instant::now();
         let out = &mut self.out;
@@ -22,7 +22,7 @@ impl Run<'_> {
         Ok(())
     }
 
-    /// `MergeNow`: judge the merge, and write it as a model folder.
+    /// `MergeNow`: evaluate the merge and write it as a model folder.
     pub(super) fn merge_now(&mut self) -> anyhow::Result<()> {
         let Some(live) = &self.trainer.live_merge else {
             let text = "MergeNow: this run keeps no snapshots; start it with --merge-every N".into();
@@ -43,7 +43,7 @@ impl Run<'_> {
         Ok(())
     }
 
-    /// The merge as a model folder; a disk that fails is a warning.
+    /// Write the merge as a model folder; a disk error is a warning.
     fn write_merge(&mut self, window: &MergedWindow, method: &str) -> anyhow::Result<Option<PathBuf>> {
         let step = self.trainer.state.step;
         let parent = self.folder.merged();
@@ -96,11 +96,11 @@ impl Run<'_> {
     }
 }
 
-/// Share of what annealing gains that a merge gains: the paper says all of it (PMA, section 4.1); measured here it is 0.79 [0.77, 0.81] over
+/// Share of the gain of annealing that a merge obtains: all of it in the paper (PMA, section 4.1); measured here 0.79 [0.77, 0.81] over
 /// three sizes and three seeds, sma of 10 at 0.5 % of the tokens (docs/results/pma, P2).
 const RECOVERED: f64 = 0.79;
 
-/// What the loss would be had the learning rate been annealed by now. A merge that gains nothing says nothing; annealing harms no run.
+/// Estimated loss if the learning rate had been annealed. Equal to `raw` if the merge gains nothing; annealing never raises it.
 fn anneal_estimate(raw: f64, merged: f64) -> f64 {
     if merged < raw { raw - (raw - merged) / RECOVERED } else { raw }
 }

@@ -23,7 +23,7 @@ pub use stage::{source, today};
 use crate::config::Settings;
 use sha2::{Digest, Sha256};
 
-/// Hash of the settings that fix tensors and arithmetic: a checkpoint is resumed under the same.
+/// Hash of the settings that determine tensors and arithmetic: a checkpoint is resumed only with the same hash.
 ///
 /// # Errors
 /// Only if settings do not serialise, which would be a defect.

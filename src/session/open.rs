@@ -1,4 +1,4 @@
-//! From settings to a run: data, tokenizer, model, folder; everything is checked before anything is written.
+//! From settings to a run: data, tokenizer, model, folder. Everything is checked before anything is written.
 
 use super::begin::{self, Begin};
 use super::clock::Clock;
@@ -24,23 +24,23 @@ use anyhow::Context as _;
 use std::path::{Path, PathBuf};
 use web_time::Instant;
 
-/// What a run begins from.
+/// How a run is started.
 #[derive(Clone, Debug, Default)]
 pub struct Start {
-    /// A new run's folder; `runs/NAME` of its own when absent.
+    /// Folder of a new run; if absent, a new `runs/NAME`.
     pub run: Option<PathBuf>,
-    /// An existing run's folder, to go on with.
+    /// Folder of an existing run to resume.
     pub resume: Option<PathBuf>,
-    /// With `resume`: updates to make in all, in place of the run's own number.
+    /// With `resume`: total number of updates, instead of the run's own.
     pub max_steps: Option<u64>,
-    /// Take commands from standard input.
+    /// Read commands from standard input.
     pub control: bool,
 }
 
-/// Train: on text, or on rows of messages when the settings have a section for them. Blocks until the run ends.
+/// Train on text, or on rows of messages if the settings have a section for them. Blocks until the run ends.
 ///
 /// # Errors
-/// Settings, files or devices that cannot work: one line that says what to do.
+/// Invalid settings, files or devices: one line with the remedy.
 pub fn train(settings: Settings, start: &Start, sink: Listener, started: Instant) -> anyhow::Result<Finished> {
     Control::catch_signals();
     let world = World::open()?;
@@ -71,7 +71,7 @@ fn open<'a>(
         Ok(begun)
     });
     let (mut settings, begin, held) = world.together(begun)?;
-    // A model that exists brings its tokenizer and its shape.
+    // An existing model brings its tokenizer and its shape.
     let (existing, resumed) = (begin.folder(), held.is_some());
     ranks::tell(world, &settings, existing, resumed)?;
     let prepared = prepare(world, &mut settings, existing, resumed, &mut sink)?;
@@ -122,12 +122,12 @@ fn begin_run<'a>(
     started: Instant,
 ) -> anyhow::Result<Run<'a>> {
     let Prepared { mut trainer, tokenizer, data_tokens, data_hash } = prepared;
-    // Once more, because a number of epochs is a number of updates only now.
+    // Checked again, because epochs are converted to updates only now.
     fork_fits(&begin, &settings)?;
     notice_other_device(&trainer.device, &begin, &mut sink);
     let file = begin.apply(vfs, &mut trainer, settings.start.init_optimizer)?;
     file.as_ref().map_or(Ok(()), |file| same_data(file, data_tokens, data_hash.as_ref()))?;
-    // What the run begins from is what it is held to.
+    // The reference model is the starting point.
     reinforce::take_reference(&settings, &begin, &mut trainer)?;
     let peak_gflops = trainer.world().size() as f64 * measured_peak_gflops(&trainer.device)?;
     let folder = match held {
@@ -188,7 +188,7 @@ fn begin_run<'a>(
     })
 }
 
-/// The settings, where the run begins, and the folder of a run that is resumed.
+/// The settings, the starting point, and the folder of a resumed run.
 fn begun(
     vfs: &dyn Vfs,
     settings: Settings,
@@ -196,23 +196,23 @@ fn begun(
     sink: &mut Listener,
 ) -> anyhow::Result<(Settings, Begin, Option<RunFolder>)> {
     let Some(run) = &start.resume else {
-        // Not the last word, that is the lock's, but soon said.
+        // Only the lock is authoritative, but this check fails early.
         start.run.iter().try_for_each(|path| RunFolder::refuse_used(vfs, path))?;
         settings.validate()?;
         let begin = Begin::resolve(vfs, &settings.start)?;
         return Ok((settings, begin, None));
     };
-    // The lock comes before all else: whoever holds it may be changing what is there.
+    // Lock first: another process may be changing the folder.
     let (folder, tidied) = RunFolder::open_for_resume(vfs, run)?;
     tidied.into_iter().for_each(|text| sink(Notification::Event(&Event::Warning { text })));
     let checkpoint = newest(vfs, run, sink)?;
     let settings = resumed_settings(run, settings, start.max_steps, checkpoint.step(), sink)?;
     settings.validate()?;
-    // What a resumed run began from is in its checkpoint.
+    // The starting point of a resumed run is its checkpoint.
     Ok((settings, Begin::Resume(Box::new(checkpoint)), Some(folder)))
 }
 
-/// A run that is resumed must have the data that it began with.
+/// A resumed run must have its original data.
 fn same_data(file: &TrainerFile, tokens: (u64, u64), hash: Option<&String>) -> anyhow::Result<()> {
     anyhow::ensure!(
         file.data_tokens == tokens,
@@ -223,7 +223,7 @@ fn same_data(file: &TrainerFile, tokens: (u64, u64), hash: Option<&String>) -> a
         file.data_tokens.0,
         file.data_tokens.1
     );
-    // Checkpoints of earlier versions have none.
+    // Checkpoints of earlier versions have no hash.
     let same = file.data_hash.is_none() || hash.is_none() || file.data_hash.as_ref() == hash;
     anyhow::ensure!(
         same,
@@ -233,7 +233,7 @@ fn same_data(file: &TrainerFile, tokens: (u64, u64), hash: Option<&String>) -> a
     Ok(())
 }
 
-/// The log of a run that is resumed, cut where its checkpoint was saved, and the gradient norms in it.
+/// The log of a resumed run, truncated to its length at the checkpoint, and its gradient norms.
 fn resumed_log<'a>(
     vfs: &'a dyn Vfs,
     folder: &RunFolder,
@@ -247,28 +247,28 @@ fn resumed_log<'a>(
             grad_norms.push(step.grad_norm);
         }
     }
-    // That it was saved stood behind the cut. A log that cannot be written stops no run.
+    // The save event was cut off. A log that cannot be written does not stop a run.
     let (step, path, bytes) = (checkpoint.step(), checkpoint.path.clone(), checkpoint.manifest.bytes());
     let _ = log.append(&Event::Checkpoint(Saved { step, path, bytes, save_seconds: 0.0 }));
     Ok((log, grad_norms))
 }
 
-/// What a run would be.
+/// A planned run.
 pub struct DryRun {
-    /// The settings, with what the data decides filled in.
+    /// The settings, completed from the data.
     pub settings: Settings,
     /// The model's shape.
     pub config: ModelConfig,
-    /// The memory that it takes, part by part.
+    /// The memory that it needs, by part.
     pub plan: MemoryPlan,
-    /// Where it would run.
+    /// The device it would use.
     pub device: Device,
 }
 
-/// What a run would take, without starting it.
+/// Determine what a run needs, without starting it.
 ///
 /// # Errors
-/// As [`train`], as far as it goes.
+/// As [`train`], where applicable.
 pub fn dry_run(settings: &Settings, sink: &mut Listener) -> anyhow::Result<DryRun> {
     settings.validate()?;
     let mut settings = settings.clone();
@@ -303,7 +303,7 @@ fn open_device(world: &World, settings: &Settings, config: &ModelConfig, sink: &
     Ok(device)
 }
 
-/// A run may go on on another device; the bits of its numbers may then differ from what they would have been.
+/// A run may resume on another device; the bits of its numbers may then differ.
 fn notice_other_device(device: &Device, begin: &Begin, sink: &mut Listener) {
     let Some(checkpoint) = begin.resumed() else { return };
     let (before, now) = (&checkpoint.manifest.origin.adapter, device.summary().title());
@@ -329,8 +329,8 @@ fn newest(vfs: &dyn Vfs, run: &Path, sink: &mut Listener) -> anyhow::Result<Chec
     newest.found.with_context(|| format!("{}: holds no sound checkpoint to resume from; start anew with --run", shown(run)))
 }
 
-/// The settings of a run, but what computes if that was named anew: it is no part of what is computed. And the number of updates, if
-/// the run is to go on for more of them.
+/// The settings of a run, with the device replaced if it was given again, since it does not define the computation, and with the number
+/// of updates replaced if the run is extended.
 fn resumed_settings(
     run: &Path,
     typed: Settings,
@@ -364,20 +364,20 @@ fn resumed_settings(
     Ok(settings)
 }
 
-/// Another number of updates, which is not said in epochs.
+/// Replace the number of updates; clears epochs.
 fn extend(settings: &mut Settings, max_steps: u64) {
     settings.train.max_steps = max_steps;
     settings.sft.iter_mut().for_each(|sft| sft.num_train_epochs = 0.0);
 }
 
-/// Write the number down, for the next time that the run is resumed.
+/// Write the new number of updates to the settings, for the next resume.
 fn keep_extended(folder: &RunFolder, max_steps: u64) -> anyhow::Result<()> {
     let mut settings = run_folder::settings(folder.path())?;
     extend(&mut settings, max_steps);
     write_whole(&folder.config(), toml::to_string(&settings)?.as_bytes())
 }
 
-/// The settings of a run, which must be one of this stage.
+/// The settings of a run, which must be of this stage.
 fn frozen_settings(run: &Path, stage: Stage) -> anyhow::Result<Settings> {
     let settings = run_folder::settings(run)?;
     let own = settings.stage();
@@ -393,7 +393,7 @@ fn frozen_settings(run: &Path, stage: Stage) -> anyhow::Result<Settings> {
 }
 
 fn new_folder(vfs: &dyn Vfs, start: &Start, settings: &Settings, begin: &Begin) -> anyhow::Result<RunFolder> {
-    // Standard input cannot be read again, and relative paths would mean other files after a change of folder.
+    // Standard input cannot be read again, and relative paths depend on the current folder.
     let mut frozen = settings.clone();
     for path in frozen.data.data.iter_mut().chain(&mut frozen.data.val_data) {
         if path.as_os_str() != "-" {
@@ -401,7 +401,7 @@ fn new_folder(vfs: &dyn Vfs, start: &Start, settings: &Settings, begin: &Begin) 
         }
     }
     if let Some(program) = frozen.task.as_mut().and_then(|task| task.grader_command.as_mut()) {
-        // Found from this folder today, from any folder when the run is resumed.
+        // Make the path absolute, so that it is found from any folder on resume.
         if Path::new(program.as_str()).is_file() {
             *program = std::path::absolute(&*program)?.display().to_string();
         }

@@ -1,4 +1,4 @@
-//! What a run of reinforcement does beside training: exams on held-out questions, and the model that the policy is held to.
+//! Reinforcement learning besides training: evaluation on held-out questions, and the reference model.
 
 use super::begin::Begin;
 use super::run::Run;
@@ -16,7 +16,7 @@ use anyhow::{Context as _, Result, ensure};
 use std::collections::BTreeMap;
 
 impl Run<'_> {
-    /// Ask the held-out questions: greedily, and by chance as in training.
+    /// Evaluate on held-out questions: greedily, and sampled as in training.
     pub(super) fn evaluate_task(&mut self) -> Result<()> {
         let sampled = self.settings.rollout.as_ref().map_or(1.0, |r| r.temperature);
         let sampled = self.trainer.state.hyper.temperature.unwrap_or(sampled);
@@ -27,7 +27,7 @@ impl Run<'_> {
                 Ok(!control.is_urgent())
             })?;
             let Some(exam) = found else { return Ok(()) };
-            // Where nothing could be judged, the accuracy of before stands.
+            // If nothing could be graded, the previous accuracy is kept.
             self.accuracy = Some(exam.all.accuracy).filter(|accuracy| accuracy.is_finite()).or(self.accuracy);
             let text = (exam.ungraded > 0).then(|| {
                 format!(
@@ -43,8 +43,8 @@ impl Run<'_> {
 }
 
 impl Run<'_> {
-    /// A run whose grader is gone ends in an error, but loses nothing: the updates made so far are saved, and resumed once the grader is
-    /// repaired. Other errors stay as they are.
+    /// When the grader is gone, the run ends in an error but loses nothing: the updates so far are saved, and the run can be resumed once
+    /// the grader is repaired. Other errors are returned unchanged.
     pub(super) fn save_without_grader(&mut self, error: anyhow::Error) -> anyhow::Error {
         let step = self.trainer.state.step;
         if !error.is::<GraderGone>() {
@@ -64,15 +64,15 @@ impl Run<'_> {
     }
 }
 
-/// Folder of the model that a run with a KL term is held to.
+/// Folder of the reference model of a run with a KL term.
 const REFERENCE: &str = "reference";
 
 fn has_reference(settings: &Settings) -> bool {
-    // With adapters the reference is the model without them.
+    // With adapters the reference model is the base model without them.
     settings.lora.lora_rank.is_none() && settings.grpo.as_ref().is_some_and(|grpo| grpo.beta > 0.0)
 }
 
-/// Give a trainer its reference model: of a resumed run what lies in its folder, of a fork its parent's, else the model as it begins.
+/// Set a trainer's reference model: for a resumed run from its folder, for a fork from its parent's, otherwise the initial model.
 ///
 /// # Errors
 /// A run that has lost its reference model.
@@ -91,10 +91,10 @@ pub(super) fn take_reference(settings: &Settings, begin: &Begin, trainer: &mut T
     trainer.keep_reference(Some(&WeightFiles::open(&dir).context("the reference model")?))
 }
 
-/// Keep the reference model of a new run in its folder: what it began from may be gone when it is resumed.
+/// Store the reference model of a new run in its folder: its starting point may be gone when it is resumed.
 ///
 /// # Errors
-/// A disk that fails.
+/// A disk error.
 pub(super) fn keep_reference(
     vfs: &dyn Vfs,
     folder: &RunFolder,

@@ -1,8 +1,8 @@
-//! Spikes in a run: what the detector sees is told, and under `--rescue` the run goes back to good weights, or ends with an account.
+//! Loss spikes in a run: detected spikes are reported; with `--rescue` the run is rolled back to good weights, or ends with a report.
 //!
-//! All of it follows from the numbers of the updates and from the saves on schedule, and its state is part of every checkpoint: a run
-//! that is killed anywhere and resumed sees the same, decides the same, and goes on to the same bits. What a stop or `SaveNow` saves is
-//! therefore nothing to go back to. Checkpoints that lie after the one gone back to belong to the past that was given up, and are removed.
+//! All of this depends only on the updates' numbers and on scheduled saves, and its state is part of every checkpoint: a run that is killed
+//! anywhere and resumed makes the same decisions and reaches the same bits. Saves by a stop or `SaveNow` are therefore not used for a
+//! rollback. Checkpoints after the one restored belong to the abandoned part of the run and are removed.
 
 use super::run::Run;
 use super::save;
@@ -18,21 +18,21 @@ use anyhow::{Context as _, Result, bail};
 use serde::{Deserialize, Serialize};
 use std::collections::BTreeMap;
 
-/// The detector and the ladder of a run.
+/// The spike detector and the rescue ladder of a run.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
 #[serde(default)]
 pub struct Watch {
-    /// Sees spikes.
+    /// Detects spikes.
     pub detector: Detector,
-    /// Decides what becomes of them.
+    /// Decides how to respond.
     pub ladder: Ladder,
-    /// A spike that will not pass, between being seen and being dealt with; nothing is saved meanwhile.
+    /// A persistent spike that is not handled yet; nothing is saved meanwhile.
     #[serde(skip)]
     trouble: Option<PersistentSpike>,
 }
 
 impl Watch {
-    /// The next numbers belong to a past that is being given up.
+    /// Whether a rollback is pending, so that further numbers are discarded.
     pub fn gives_up(&self) -> bool {
         self.trouble.is_some()
     }
@@ -43,7 +43,7 @@ impl Run<'_> {
         self.settings.rescue.rescue != Method::Off
     }
 
-    /// Look at an update's numbers.
+    /// Check an update's numbers.
     pub(super) fn watch(&mut self, result: &Step) {
         let patience = self.settings.rescue.rescue_patience;
         let sign = self.watch.detector.look(result.step, result.loss, result.grad_norm, patience);
@@ -57,7 +57,7 @@ impl Run<'_> {
         }
     }
 
-    /// The start of a run is something to go back to as well.
+    /// Save the start of a run, so that a rescue can return to it.
     pub(super) fn save_start(&mut self) -> Result<()> {
         if !self.rescues() || self.last_saved.is_some() {
             return Ok(());
@@ -66,7 +66,7 @@ impl Run<'_> {
         self.save(false)
     }
 
-    /// A checkpoint is about to be saved (and `lost`, if that failed).
+    /// Record a scheduled save (and `lost` if it failed).
     pub(super) fn watch_save(&mut self, step: u64, lost: bool) {
         if lost {
             self.watch.ladder.lost(step);
@@ -76,13 +76,13 @@ impl Run<'_> {
         self.retention.keep_good(self.watch.ladder.pinned());
     }
 
-    /// True when nothing was done since the run went back to this step: its checkpoint is what it went back to, and stays so.
+    /// True if nothing was done since the rollback to this step: its checkpoint is the restored one and stays valid.
     pub(super) fn just_rolled_back(&self) -> bool {
         let step = self.trainer.state.step;
         self.last_saved == Some(step) && self.watch.ladder.past.last().is_some_and(|past| past.to == step)
     }
 
-    /// A run that ends in a spike has not ended well, and its last checkpoint is no good one.
+    /// Report a run that ends during a spike; its last checkpoint is not a good one.
     pub(super) fn report_unfinished(&mut self) {
         let Some(onset) = self.watch.detector.pending_step() else { return };
         let good = self.watch.ladder.pinned().filter(|step| *step < onset).max();
@@ -91,11 +91,11 @@ impl Run<'_> {
         self.out.emit(&Event::Warning { text });
     }
 
-    /// Go back if a spike will not pass; true when the run did, and then the clock stands.
+    /// Roll back after a persistent spike; true if the run did, with the clock stopped.
     pub(super) fn rescue(&mut self) -> Result<bool> {
         let Some(trouble) = self.watch.trouble.take() else { return Ok(false) };
         self.clock.stop();
-        // What was submitted meanwhile is given up with the rest.
+        // Updates submitted meanwhile are discarded too.
         self.trainer.flush()?;
         let (vfs, run) = (self.vfs, self.folder.path().to_path_buf());
         let (mut found, mut damaged) = (BTreeMap::new(), Vec::new());
@@ -168,7 +168,7 @@ impl Run<'_> {
         Ok(())
     }
 
-    /// Live settings are again what they were at the checkpoint.
+    /// Report live settings that were restored from the checkpoint.
     fn report_live_settings(&mut self, before: &LiveSettings, after: &LiveSettings, step: u64) {
         let norm = self.settings.train.max_grad_norm;
         for (name, before, after, default) in [
@@ -183,7 +183,7 @@ impl Run<'_> {
     }
 }
 
-/// A sign as a line for people.
+/// A spike as a line of text.
 fn words(sign: &Sign, result: &Step) -> String {
     let step = result.step;
     match sign {

@@ -1,4 +1,4 @@
-//! One run from its first line to its last: the loop around the trainer, with events out, commands in, checkpoints and signals.
+//! The main loop of a run: trainer, events, commands, checkpoints and signals.
 
 use super::clock::Clock;
 use super::control::{Control, Request};
@@ -16,15 +16,15 @@ use crate::vfs::{Vfs, unix_time};
 use std::path::PathBuf;
 use web_time::Instant;
 
-/// A run, opened and checked, and how far it has come.
+/// An opened and checked run with its progress.
 pub struct Run<'a> {
-    /// Where files go.
+    /// File system.
     pub(super) vfs: &'a dyn Vfs,
     /// The folder, locked.
     pub(super) folder: RunFolder,
     /// The frozen settings.
     pub(super) settings: Settings,
-    /// What a checkpoint says of its origin, but for its step; the parent is what the run begins from: `RUN@STEP` or a merge.
+    /// Origin written into checkpoints, except the step; the parent is the starting point: `RUN@STEP` or a merge.
     pub(super) origin: Origin,
     /// The model's tokenizer.
     pub(super) tokenizer: Tokenizer,
@@ -34,16 +34,16 @@ pub struct Run<'a> {
     pub(super) control: Control,
     /// Log and listeners.
     pub(super) out: EventEmitter<'a>,
-    /// Best matmul rate of the adapter, for MFU.
+    /// Best matmul throughput of the adapter, for MFU.
     pub(super) peak_gflops: f64,
     /// When the process started.
     pub(super) started: Instant,
     /// (tokens for training, for validation)
     pub(super) data_tokens: (u64, u64),
-    /// What tells the data from other data.
+    /// Hash of the data.
     pub(super) data_hash: Option<String>,
     pub(super) retention: Retention,
-    /// The newest checkpoint: its step and its folder.
+    /// Step of the newest checkpoint.
     pub(super) last_saved: Option<u64>,
     pub(super) checkpoint: Option<PathBuf>,
     pub(super) unsaved: Unsaved,
@@ -57,15 +57,15 @@ pub struct Run<'a> {
     pub(super) tokens_before: u64,
     pub(super) clock: Clock,
     pub(super) sampler: Option<Generator>,
-    /// Samples that were asked for since this start.
+    /// Samples requested since this start.
     pub(super) samples_asked: u64,
 }
 
 impl Run<'_> {
-    /// Train to the end, or until somebody asks to stop.
+    /// Train to the end, or until a stop is requested.
     ///
     /// # Errors
-    /// A device fault, or a last save that failed; what was saved before stays.
+    /// A device error, or a failed last save; earlier saves remain.
     pub fn train(mut self) -> anyhow::Result<Finished> {
         self.go().map_err(|error| {
             let error = self.save_without_grader(error);
@@ -87,7 +87,7 @@ impl Run<'_> {
         self.finish(if completed { "completed" } else { "stopped" })
     }
 
-    /// Evaluate and save after an update that is due for it; true when one was. The clock stands then.
+    /// Run the evaluation and save that are due after an update; true if one was, with the clock stopped.
     fn run_scheduled(&mut self) -> anyhow::Result<bool> {
         let (step, settings) = (self.trainer.state.step, &self.settings);
         let every = |n: u64| is_due(step, n) && step < settings.train.max_steps;
@@ -133,7 +133,7 @@ impl Run<'_> {
         self.clock.start(self.trainer.state.num_tokens);
     }
 
-    /// Wait for the updates whose numbers have not arrived, log them, and stop the clock; true when their numbers sent the run back.
+    /// Wait for pending updates, log them, and stop the clock; true if their numbers caused a rollback.
     fn drain(&mut self) -> anyhow::Result<bool> {
         for result in self.trainer.flush()? {
             self.log(result);
@@ -142,7 +142,7 @@ impl Run<'_> {
         self.rescue()
     }
 
-    /// Log an update, and look for spikes in its numbers.
+    /// Log an update and check its numbers for spikes.
     fn log(&mut self, result: StepResult) {
         if self.watch.gives_up() {
             return;
@@ -165,12 +165,12 @@ impl Run<'_> {
         self.out.keep_samples(&samples);
         if step.skipped {
             let text = format!(
-                "update {}: the gradient was not finite, so nothing was changed; if this goes on, lower --learning-rate",
+                "update {}: the gradient was not finite, so nothing was changed; if this continues, lower --learning-rate",
                 step.step
             );
             self.out.emit(&Event::Warning { text });
         }
-        // The loss of reinforcement says nothing of divergence.
+        // The loss of GRPO does not indicate divergence.
         if self.settings.stage() != Stage::Grpo {
             self.watch(&step);
         }
@@ -180,7 +180,7 @@ impl Run<'_> {
         self.drain()?;
         let step = self.trainer.state.step;
         if reason == "completed" {
-            // The last word is on the whole validation split.
+            // The final evaluation uses the whole validation split.
             self.evaluate(0)?;
             self.report_unfinished();
         }
@@ -214,7 +214,7 @@ impl TrainingLoop for Run<'_> {
         &mut self.trainer
     }
 
-    /// Handle the commands and signals that came since the last update; false when the run is to stop.
+    /// Handle commands and signals since the last update; false to stop the run.
     fn before_update(&mut self) -> anyhow::Result<bool> {
         let mut paused = false;
         loop {
@@ -244,7 +244,7 @@ impl TrainingLoop for Run<'_> {
                 Command::Pause | Command::Resume => {}
                 Command::Step if paused && step < self.settings.train.max_steps => {
                     self.start_clock();
-                    // A step of reinforcement is several updates.
+                    // A step of GRPO is several updates.
                     while self.trainer.state.step == step {
                         match self.update()? {
                             Some(result) => self.log(result),
@@ -270,7 +270,7 @@ impl TrainingLoop for Run<'_> {
         }
     }
 
-    /// The next update; sampling reports its progress, and stops when a command or a signal waits.
+    /// The next update; sampling reports its progress, and is interrupted by a pending command or signal.
     fn update(&mut self) -> anyhow::Result<Option<StepResult>> {
         let (out, control) = (&mut self.out, &mut self.control);
         self.trainer.step_watched(&mut |what, done, all| {
@@ -284,7 +284,7 @@ impl TrainingLoop for Run<'_> {
         Ok(())
     }
 
-    /// Between the updates of one step of reinforcement nothing is due.
+    /// Between the updates of one step of GRPO nothing is scheduled.
     fn after_update(&mut self, is_step: bool) -> anyhow::Result<bool> {
         if self.rescue()? || (is_step && self.run_scheduled()?) {
             self.start_clock();
@@ -292,7 +292,7 @@ impl TrainingLoop for Run<'_> {
         Ok(true)
     }
 
-    /// The last numbers may be those that send the run back.
+    /// Handle the last pending numbers, which may cause a rollback.
     fn settle(&mut self) -> anyhow::Result<bool> {
         let went_back = self.drain()?;
         if went_back {

@@ -1,4 +1,4 @@
-//! Text that a run writes on the way, at evaluations and when it is asked: a prompt and what the model makes of it.
+//! Sample texts of a run, at evaluations and on request: a prompt and its continuation.
 
 use super::run::Run;
 use crate::data::chat::{self, Chat};
@@ -10,16 +10,16 @@ use crate::ops::sample::Sampling;
 use crate::vfs::unix_time;
 use anyhow::{Result, ensure};
 
-/// What samples are drawn at where nobody says otherwise.
+/// Default temperature of samples.
 const TEMPERATURE: f64 = 0.8;
-/// Tokens of a sample where nobody says otherwise.
+/// Default number of tokens of a sample.
 const TOKENS: usize = 200;
-/// Tokens of a sample, at most: the run waits for it.
+/// Maximum number of tokens of a sample: the run waits for it.
 const MOST_TOKENS: u64 = 4096;
-/// Bytes of a prompt, at most.
+/// Maximum size of a prompt, in bytes.
 const MOST_PROMPT: usize = 1 << 20;
 
-/// A sample to be made.
+/// A requested sample.
 #[derive(Clone, Debug)]
 pub(super) struct Asked {
     pub prompt: String,
@@ -42,14 +42,14 @@ impl Asked {
 }
 
 impl Run<'_> {
-    /// Somebody wants to see a sample; asked again at the same step, the draws are others.
+    /// Write a sample on request; repeated requests at the same step draw different samples.
     pub(super) fn sample_now(&mut self, asked: &Asked) -> Result<()> {
         self.samples_asked += 1;
         let usual = self.settings.eval.sample_tokens.max(TOKENS);
         self.sample_by(asked, usual, self.samples_asked)
     }
 
-    /// Text that continues a prompt; a prompt that cannot be used is a warning.
+    /// Generate a continuation of a prompt; an invalid prompt is a warning.
     pub(super) fn sample(&mut self, prompt: &str, tokens: usize) -> Result<()> {
         self.sample_by(&Asked { prompt: prompt.into(), temperature: None, tokens: None, chat: false }, tokens, 0)
     }
@@ -90,7 +90,7 @@ impl Run<'_> {
         })
     }
 
-    /// The tokenizer with the template that is used, and what a user says as that template writes it.
+    /// The tokenizer with the chat template in use, and the prompt formatted as a user message.
     fn as_chat(&self, prompt: &str) -> Result<(Tokenizer, String)> {
         let Run { tokenizer, settings, .. } = self;
         let day = settings.sft.as_ref().and_then(|sft| sft.date.as_deref()).and_then(chat::parse_date);
@@ -100,16 +100,16 @@ impl Run<'_> {
     }
 }
 
-/// A text while it is written.
+/// A text during generation.
 struct Writer {
     /// Prompt and text as tokens.
     ids: Vec<u32>,
     ends: EndTokens,
-    /// A text that ends it too.
+    /// A stop string, in addition to the stop tokens.
     end: Option<String>,
     stream: DecodeStream,
     text: String,
-    /// The text token by token.
+    /// The text by token.
     pieces: Vec<String>,
     logprobs: Vec<f32>,
 }
@@ -119,12 +119,12 @@ impl Writer {
         let (text, pieces, logprobs) = (String::new(), Vec::new(), Vec::new());
         let ends = tokenizer.end_tokens().clone();
         let end = ends.text().filter(|_| chat).map(str::to_owned);
-        // An answer is a text of its own, a continuation is part of one.
+        // A chat answer is a text of its own, a continuation is part of one.
         let stream = tokenizer.decode_stream(if chat { &[] } else { &ids });
         Self { ids, ends, end, stream, text, pieces, logprobs }
     }
 
-    /// Up to `left` tokens: (text, its pieces, log-probability of each).
+    /// Generate up to `left` tokens: (text, its pieces, log-probability of each).
     fn write(
         mut self,
         device: &Device,
@@ -134,7 +134,7 @@ impl Writer {
     ) -> Result<(String, Vec<String>, Vec<f32>)> {
         let (context, mut ended) = (sampler.max_len(), false);
         while left > 0 && !ended {
-            // A text longer than the context goes on from its last half.
+            // A text longer than the context continues from its last half.
             let seen =
                 if self.ids.len() < context { self.ids.clone() } else { self.ids[self.ids.len() - context / 2..].to_vec() };
             let mut places = Vec::new();
@@ -167,7 +167,7 @@ impl Writer {
         Ok((text, pieces, logprobs))
     }
 
-    /// One token more; true when the text has ended by it.
+    /// Add a token; true if it ends the text.
     fn push(&mut self, id: u32) -> Result<bool> {
         let piece = self.stream.push(id)?;
         self.ids.push(id);
@@ -177,7 +177,7 @@ impl Writer {
     }
 }
 
-/// Of pieces the first `bytes` bytes; those behind stay, empty, so that each token keeps its place.
+/// Keep the first `bytes` bytes of the pieces; later pieces stay as empty strings, so that indices match tokens.
 fn cut(pieces: &mut [String], bytes: usize) {
     let mut left = bytes;
     for piece in pieces {

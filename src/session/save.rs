@@ -1,4 +1,4 @@
-//! A checkpoint of a training run: the model as Hugging Face reads it, and what resuming needs.
+//! A checkpoint of a training run: the model in Hugging Face format, and the state needed to resume.
 
 use super::rescue::Watch;
 use crate::data::Tokenizer;
@@ -16,21 +16,21 @@ use serde::{Deserialize, Serialize};
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::{Path, PathBuf};
 
-/// `trainer.json`: all that is not a tensor.
+/// `trainer.json`: all state except tensors.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
 pub struct TrainerFile {
     /// Step and live settings.
     pub state: TrainerState,
     /// Seconds of training, over all starts.
     pub seconds: f64,
-    /// Tokens that a fork's parent had seen where it was forked.
+    /// Training tokens of a fork's parent at the fork.
     #[serde(default)]
     pub tokens_before: u64,
-    /// Length of `events.jsonl` when this was saved: what lies behind is cut off on resume.
+    /// Length of `events.jsonl` at the save; later lines are cut off on resume.
     pub events_bytes: u64,
-    /// Tokens for training and for validation: a text that has become another would train another model.
+    /// Tokens for training and for validation, to detect changed data.
     pub data_tokens: (u64, u64),
-    /// A hash of the data and of its order; `None` of data that is made.
+    /// A hash of the data and its order; `None` for generated data.
     #[serde(default)]
     pub data_hash: Option<String>,
     /// Length of `samples.jsonl`, likewise.
@@ -39,19 +39,19 @@ pub struct TrainerFile {
     /// The last validation loss.
     #[serde(with = "crate::event::optional_number")]
     pub eval_loss: Option<f64>,
-    /// The watch over spikes.
+    /// State of spike detection.
     #[serde(default)]
     pub watch: Watch,
 }
 
-/// What a model folder is made from.
+/// The parts of a model folder.
 #[derive(Clone, Copy)]
 pub struct ModelFolder<'a> {
     /// The device.
     pub device: &'a Device,
     /// The model.
     pub model: &'a Model,
-    /// Its weights: the model's own, or a merge.
+    /// The weights to write: the model's own, or a merge.
     pub values: &'a Arena,
     /// Its tokenizer.
     pub tokenizer: &'a Tokenizer,
@@ -63,10 +63,10 @@ impl ModelFolder<'_> {
         SpecialTokens { bos: self.tokenizer.bos_id(), eos: ends, pad: self.tokenizer.pad_id() }
     }
 
-    /// The files that make a Hugging Face folder, or a PEFT folder of a model's adapters; `metadata` goes into the weights' file.
+    /// Write the files of a Hugging Face folder, or a PEFT folder of a model's adapters; `metadata` goes into the weights file.
     ///
     /// # Errors
-    /// A device fault or a disk that fails.
+    /// A device or disk error.
     pub fn write(&self, out: &mut CheckpointWriter<'_>, metadata: &BTreeMap<String, String>) -> anyhow::Result<()> {
         let config = &self.model.config;
         let weights = if config.lora.is_some() { adapter::WEIGHTS } else { "model.safetensors" };
@@ -82,12 +82,12 @@ impl ModelFolder<'_> {
         Ok(())
     }
 
-    /// (name, shape) of every tensor under a prefix.
+    /// (name, shape) of every tensor, with a prefix.
     fn names(&self, prefix: &str) -> Vec<(String, Vec<usize>)> {
         self.model.names().into_iter().map(|(n, s)| (format!("{prefix}{n}"), s)).collect()
     }
 
-    /// Arenas under Hugging Face's names, each with a prefix.
+    /// Write arenas under Hugging Face names, each with a prefix.
     fn tensors(
         &self,
         file: &mut dyn std::io::Write,
@@ -98,7 +98,7 @@ impl ModelFolder<'_> {
         let mut readers: Vec<_> = arenas.iter().map(|(prefix, arena)| (*prefix, self.model.reader(self.device, arena))).collect();
         write_safetensors(file, metadata, &names, |name, sink| {
             for (prefix, reader) in &mut readers {
-                // The empty prefix stands alone, so the first that fits is the right one.
+                // The empty prefix is only used alone, so the first match is the right one.
                 if let Some(bare) = name.strip_prefix(*prefix) {
                     return reader.write(bare, sink);
                 }
@@ -107,7 +107,7 @@ impl ModelFolder<'_> {
         })
     }
 
-    /// Every snapshot of a ring, each under its step; they pass through the scratch arena.
+    /// Write every snapshot of a ring under its step, through the scratch arena.
     fn snapshots(&self, file: &mut dyn std::io::Write, ring: &Ring, scratch: &Arena) -> anyhow::Result<()> {
         let prefixes: Vec<String> = ring.steps().into_iter().map(snapshot_prefix).collect();
         let names: Vec<_> = prefixes.iter().flat_map(|prefix| self.names(prefix)).collect();
@@ -123,7 +123,7 @@ impl ModelFolder<'_> {
         })
     }
 
-    /// Bytes of a folder that holds `arenas` arenas, to within some KiB.
+    /// Size of a folder with `arenas` arenas, to within a few KiB.
     pub fn bytes(&self, arenas: u64) -> u64 {
         let config = &self.model.config;
         let names = self.model.names();
@@ -134,27 +134,27 @@ impl ModelFolder<'_> {
     }
 }
 
-/// Bytes of a tensor's entry in a safetensors header beside its name, prefix included.
+/// Bytes of a tensor's entry in a safetensors header, without its name but with its prefix.
 const HEADER_BYTES: usize = 120;
-/// Bytes of configuration, manifest and the like.
+/// Bytes of configuration, manifest and other small files.
 const SMALL_FILES: u64 = 32 << 10;
 
 fn snapshot_prefix(step: u64) -> String {
     format!("{}/", checkpoint::step_name(step))
 }
 
-/// The snapshots of a live merge, in a checkpoint.
+/// File of live merging's snapshots in a checkpoint.
 const SNAPSHOTS: &str = "snapshots.safetensors";
 
-/// A step of reinforcement that is not done, in a checkpoint; MessagePack, because JSON loses bits of numbers.
+/// File of a pending step of GRPO in a checkpoint; MessagePack, because JSON loses bits of numbers.
 const UNDER_WAY: &str = "rollouts.msgpack";
-/// Completions of one step are far below this.
+/// Maximum size of that file; completions of a step are far smaller.
 const MAX_UNDER_WAY_BYTES: u64 = 1 << 30;
 
-/// Save a checkpoint of a run; it is durable when this returns. What lay in the gradients' arena is gone afterwards.
+/// Save a checkpoint of a run; it is durable on return. Overwrites the gradient arena.
 ///
 /// # Errors
-/// [`SaveFailed`]: nothing of it is left and older checkpoints are untouched.
+/// [`SaveFailed`]: nothing of it remains, and older checkpoints are untouched.
 pub fn save(
     vfs: &dyn Vfs,
     checkpoints: &Path,
@@ -167,7 +167,7 @@ pub fn save(
     let folder = ModelFolder { device, model, values: &model.values, tokenizer };
     let ring = trainer.live_merge.as_ref().map(|live| &live.ring).filter(|ring| !ring.steps().is_empty());
     let arenas = 1 + moments(optimizer).len() as u64 + ring.map_or(0, |ring| ring.steps().len() as u64);
-    // A step under way cannot fail to be written as bytes; if it did, the save would tell.
+    // Serializing a pending step cannot fail; if it did, the save would report it.
     let pending_step = trainer.pending_step().and_then(|step| rmp_serde::to_vec_named(step).ok());
     let place = Place {
         parent: checkpoints,
@@ -189,10 +189,10 @@ pub fn save(
     })
 }
 
-/// Write the merge that lies in the gradients' arena as a model folder of its own.
+/// Write the merge in the gradient arena as a separate model folder.
 ///
 /// # Errors
-/// As [`save`]; a folder that is there already is refused.
+/// As [`save`]; an existing folder is refused.
 pub fn export_merge(
     vfs: &dyn Vfs,
     place: (&Path, &str),
@@ -213,10 +213,10 @@ pub fn export_merge(
     checkpoint::save(vfs, place, origin, |out| folder.write(out, &metadata))
 }
 
-/// Put a verified checkpoint back onto the device, bit for bit: weights, moments, snapshots, and the trainer's state.
+/// Restore a verified checkpoint onto the device, bit for bit: weights, moments, snapshots, and the trainer's state.
 ///
 /// # Errors
-/// Files that do not fit the model, or cannot be read.
+/// Files that do not match the model, or cannot be read.
 pub fn restore(vfs: &dyn Vfs, checkpoint: &Checkpoint, trainer: &mut Trainer) -> anyhow::Result<TrainerFile> {
     restore_snapshots(checkpoint, trainer)?;
     match &trainer.model.config.lora {
@@ -235,7 +235,7 @@ pub fn restore(vfs: &dyn Vfs, checkpoint: &Checkpoint, trainer: &mut Trainer) ->
     Ok(file)
 }
 
-/// Adam's moments of a checkpoint.
+/// Restore Adam's moments of a checkpoint.
 ///
 /// # Errors
 /// As [`restore`].
@@ -254,7 +254,7 @@ fn moments(optimizer: &Optimizer) -> Vec<(&'static str, &Arena)> {
     [("m.", &optimizer.m), ("v.", &optimizer.v)].into_iter().chain(second).collect()
 }
 
-/// The ring as it was; the model's weights are overwritten on the way. A ring of another length keeps the newest that fit.
+/// Restore the ring; overwrites the model's weights in the process. A ring of another length keeps the newest snapshots that fit.
 fn restore_snapshots(checkpoint: &Checkpoint, trainer: &mut Trainer) -> anyhow::Result<()> {
     let Trainer { device, model, live_merge: Some(live), .. } = trainer else { return Ok(()) };
     live.ring.clear();

@@ -1,5 +1,5 @@
-//! What a stage trains on: text for pre-training, rows of messages for fine-tuning, questions for reinforcement. Model and tokenizer come
-//! first, the rest follows.
+//! Data of a stage: text for pre-training, rows of messages for fine-tuning, questions for reinforcement learning. Model and tokenizer are
+//! loaded first.
 
 use super::emitter::{Listener, Notification};
 use crate::config::{ModelConfig, Settings, SftSettings, Stage};
@@ -12,26 +12,26 @@ use crate::vfs::unix_time;
 use anyhow::{Context as _, Result, ensure};
 use std::path::Path;
 
-/// Tokens of a fine-tuning row where nobody said how many, and the model has more: TRL's `max_length`.
+/// Default maximum length of a fine-tuning row, if the model's context is longer: TRL's `max_length`.
 const MOST_SEQ_LEN: usize = 1024;
 
-/// A stage's data, with the tokenizer and the shape that go with it.
+/// A stage's data, with its tokenizer and model shape.
 pub(super) struct Loaded {
     pub tokenizer: Tokenizer,
     pub material: StageData,
     pub config: ModelConfig,
 }
 
-/// What a stage learns from.
+/// Training data of a stage.
 pub(super) enum StageData {
     /// Batches.
     Source(Box<dyn Source>),
-    /// Questions.
+    /// An RL task.
     Task(TaskContext),
 }
 
 impl StageData {
-    /// What tells it from other material.
+    /// Hash of the content.
     pub fn content_hash(&self) -> Option<String> {
         match self {
             Self::Source(source) => source.content_hash(),
@@ -39,7 +39,7 @@ impl StageData {
         }
     }
 
-    /// What a text that became another would change: (tokens for training, for validation); of a task the questions to be judged by.
+    /// Sizes used to detect changed data: (tokens for training, for validation); for a task, the evaluation questions.
     pub fn tokens(&self) -> (u64, u64) {
         match self {
             Self::Source(source) => source.tokens(),
@@ -48,8 +48,8 @@ impl StageData {
     }
 }
 
-/// Data, tokenizer and shape. `existing` is the folder of a model that is there already. Settings that depend on the data (the number
-/// of updates in so many epochs) are put in.
+/// Load data, tokenizer and shape. `existing` is the folder of an existing model. Fills in settings that depend on the data (updates from
+/// epochs).
 pub(super) fn load(settings: &mut Settings, existing: Option<&Path>, resumed: bool, sink: &mut Listener) -> Result<Loaded> {
     let mut notices = Notices::new();
     let loaded = match (settings.sft.clone(), settings.stage()) {
@@ -63,11 +63,11 @@ pub(super) fn load(settings: &mut Settings, existing: Option<&Path>, resumed: bo
     Ok(loaded)
 }
 
-/// What a run is trained and judged on, from its frozen settings and one of its checkpoints: for judging other weights on the same
+/// The training and validation data of a run, from its frozen settings and one of its checkpoints, to evaluate other weights on the same
 /// validation split.
 ///
 /// # Errors
-/// Text or rows that are not there any more, or do not fit.
+/// Text or rows that no longer exist or do not match.
 pub fn source(settings: &Settings, checkpoint: &Path, sink: &mut Listener) -> Result<Box<dyn Source>> {
     match load(&mut settings.clone(), Some(checkpoint), true, sink)?.material {
         StageData::Source(source) => Ok(source),
@@ -83,7 +83,7 @@ fn model(dir: &Path) -> Result<(Tokenizer, ModelConfig)> {
     Ok((Tokenizer::from_folder(dir)?, config.model))
 }
 
-/// Progress to a listener; a signal ends the process by itself before training begins.
+/// Report progress to a listener, without cancellation: before training begins, a signal ends the process directly.
 fn reported(sink: &mut Listener) -> impl FnMut(&str, u64, u64) -> Result<bool> {
     move |what, done, all| {
         sink(Notification::Progress(what, done, all));
@@ -91,7 +91,7 @@ fn reported(sink: &mut Listener) -> impl FnMut(&str, u64, u64) -> Result<bool> {
     }
 }
 
-/// What a run that goes on says of data which was good when it began.
+/// The error of a resumed run whose data was valid at its start.
 fn not_the_same(resumed: bool, error: anyhow::Error) -> anyhow::Error {
     match resumed {
         true => anyhow::anyhow!(
@@ -118,7 +118,7 @@ fn text(
     Ok(Loaded { tokenizer, material: StageData::Source(Box::new(source)), config })
 }
 
-/// The task of reinforcement, and lengths that fit the model's context.
+/// The RL task, with lengths that fit the model's context.
 fn questions(settings: &mut Settings, existing: Option<&Path>, resumed: bool, notices: &mut Notices) -> Result<Loaded> {
     let dir =
         existing.context("--init: reinforcement learning starts from a model; name its folder, or a run (RUN, RUN@STEP)")?;
@@ -179,7 +179,7 @@ fn rows(
     check(settings, &config, &tokenizer)?;
     let day = sft.date.clone().unwrap_or_else(today);
     let date = date(&day)?;
-    // A run that goes on has its template in its checkpoint; the file may have become another.
+    // A resumed run has its template in its checkpoint; the file may have changed.
     let file = sft.chat_template.as_deref().filter(|_| !resumed);
     let (tokenizer, template) = chat::template_of(&tokenizer, file, date)?;
     let from =
@@ -195,7 +195,7 @@ fn rows(
     Ok(Loaded { tokenizer, material: StageData::Source(Box::new(source)), config })
 }
 
-/// Epochs to updates, and a warm-up that fits into them.
+/// Convert epochs to updates, and limit the warm-up to them.
 fn plan_updates(settings: &mut Settings, epochs: f64, source: &mut chat::ChatSource, notices: &mut Notices) {
     let (train, rows) = (&mut settings.train, source.rows_per_epoch());
     if rows < train.batch_size as u64 {
@@ -237,7 +237,7 @@ fn check(settings: &Settings, config: &ModelConfig, tokenizer: &Tokenizer) -> Re
     Ok(())
 }
 
-/// Seconds since 1970 of a day.
+/// Unix time of a date, in seconds.
 fn date(day: &str) -> Result<i64> {
     chat::parse_date(day).with_context(|| format!("--date {}: must be a day, such as 2026-11-25", day.escape_debug()))
 }

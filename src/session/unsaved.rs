@@ -1,13 +1,13 @@
-//! A run that cannot save: told of at once, then rarely, tried again soon, and ended before hours of training could be lost.
+//! A run that cannot save: reported immediately, then rarely; retried often; and ended before hours of training could be lost.
 
 use std::time::{Duration, Instant};
 
-/// Between two tries that nobody asked for.
+/// Interval between automatic retries.
 const TRY_EVERY: Duration = Duration::from_secs(60);
-/// Between two notes.
+/// Interval between notices.
 const TELL_EVERY: Duration = Duration::from_secs(20 * 60);
 
-/// Saves that failed since the last one that did not.
+/// Consecutive failed saves.
 #[derive(Debug, Default)]
 pub struct Unsaved {
     failed: Option<Failed>,
@@ -21,19 +21,19 @@ struct Failed {
     tries: u64,
 }
 
-/// What is to be said of a save that failed.
+/// What to report after a failed save.
 #[derive(Debug, PartialEq)]
 pub enum Outcome {
-    /// Nothing: it was said not long ago.
+    /// Nothing, since it was reported recently.
     Silence,
-    /// This.
+    /// Report this message.
     Tell(String),
-    /// That the run ends.
+    /// End the run with this message.
     End(String),
 }
 
 impl Unsaved {
-    /// A save failed for this reason; without one for `minutes` (0: for ever) the run ends.
+    /// Record a failed save; after `minutes` without a successful one (0: no limit) the run ends.
     pub fn failed(&mut self, why: &str, minutes: u64, now: Instant) -> Outcome {
         let ends = match minutes {
             0 => String::new(),
@@ -56,20 +56,20 @@ impl Unsaved {
         Outcome::Tell(format!("STILL NOT SAVED: {count}: {why}{ends}"))
     }
 
-    /// A save went well; the words for it where others had not.
+    /// Record a successful save; returns a message if earlier ones had failed.
     pub fn saved(&mut self) -> Option<String> {
         let failed = self.failed.take()?;
         Some(format!("saved again, after {} tries that failed", failed.tries))
     }
 
-    /// Somebody asked for the save that follows, and is to hear what becomes of it.
+    /// The next save was requested by the user, so its result is reported.
     pub fn ask(&mut self, now: Instant) {
         if let Some(failed) = &mut self.failed {
             failed.told = now.checked_sub(TELL_EVERY).unwrap_or(failed.told);
         }
     }
 
-    /// Whether it is time to try again.
+    /// Whether a retry is due.
     pub fn is_due(&self, now: Instant) -> bool {
         self.failed.as_ref().is_some_and(|failed| now - failed.last >= TRY_EVERY)
     }

@@ -1,4 +1,4 @@
-//! The command of a story's step while it runs, and what earlier attempts left.
+//! The command of a story's step while it runs, and the results of earlier attempts.
 
 use crate::backend::{self, Backend, End, Output, Task};
 use crate::event::Command;
@@ -12,15 +12,15 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
 
-/// Without the tuner: the same kernels everywhere give the same bits on the same adapter, and a fresh machine measures nothing.
+/// Disables the tuner: the same kernels give the same bits on the same adapter, and a new machine needs no measurement.
 pub const UNTUNED: (&str, &str) = ("LEHR_TUNE", "off");
 
-/// A command that runs. Dropped, it is killed; what it saved remains.
+/// A running command. It is killed when dropped; what it saved remains.
 #[derive(Debug)]
 pub struct Child {
     task: Box<dyn Task>,
     listens: bool,
-    /// The file of what it prints, written when it has ended well.
+    /// File for its standard output, written when it has succeeded.
     output: PathBuf,
     printed: String,
     log: File,
@@ -28,26 +28,26 @@ pub struct Child {
 }
 
 impl Child {
-    /// Start `lehr WORDS`; what it prints becomes the file `output` when it ends well, its messages the file `log`.
+    /// Start `lehr WORDS`; its standard output becomes the file `output` when it succeeds, its messages go to the file `log`.
     ///
     /// # Errors
-    /// A file that cannot be created, a command that cannot be started.
+    /// A file that cannot be created, or a command that cannot be started.
     pub fn start(lehr: &dyn Backend, words: &[String], output: &Path, log: &Path) -> Result<Self> {
         let log = File::create(log).with_context(|| format!("{}: cannot be created", shown(log)))?;
         let task = lehr.start(words, &[UNTUNED], Arc::new(|| {}))?;
         Ok(Self { task, listens: false, output: output.to_owned(), printed: String::new(), log, end: None })
     }
 
-    /// It takes commands.
+    /// Mark it as accepting commands.
     pub fn listening(mut self) -> Self {
         self.listens = true;
         self
     }
 
-    /// Send it a command.
+    /// Send a command.
     ///
     /// # Errors
-    /// It takes none, or has ended.
+    /// It accepts none, or has ended.
     pub fn send(&mut self, command: &Command) -> Result<()> {
         if !self.listens {
             bail!("this step takes no commands");
@@ -55,14 +55,14 @@ impl Child {
         backend::send(self.task.as_mut(), command)
     }
 
-    /// Ask a trainer to save and end; end anything else.
+    /// Ask a trainer to save and stop; kill any other command.
     pub fn stop(&mut self) {
         if self.send(&Command::Stop).is_err() && !self.listens {
             self.task.kill();
         }
     }
 
-    /// How it ended, once it has. What it printed is then in its file.
+    /// Its end, or `None` while it runs. Its standard output is then in its file.
     ///
     /// # Errors
     /// A file cannot be written.
@@ -74,7 +74,7 @@ impl Child {
                 Output::Ended(end) => self.end = Some(end),
             }
         }
-        // What prints nothing leaves no file.
+        // Empty output leaves no file.
         if self.end == Some(End::Done) && !self.printed.is_empty() {
             write_whole(&self.output, std::mem::take(&mut self.printed).as_bytes())?;
         }
@@ -83,7 +83,7 @@ impl Child {
 }
 
 impl Drop for Child {
-    /// Its run folder must be free when the next attempt begins, so its end is awaited, for a few seconds at most.
+    /// Waits for the end, a few seconds at most, since the run folder must be unlocked when the next attempt begins.
     fn drop(&mut self) {
         if self.end.is_some() {
             return;
@@ -98,21 +98,21 @@ impl Drop for Child {
     }
 }
 
-/// What an earlier attempt at a training run left.
+/// Result of an earlier attempt at a training run.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Attempt {
-    /// Nothing, or nothing of use: what lay there was removed.
+    /// Nothing usable: the remains were removed.
     Nothing,
     /// A checkpoint to continue from.
     Resumable,
-    /// All of it.
+    /// A completed run.
     Complete,
 }
 
-/// Look at a step's run folder; remove one without a checkpoint.
+/// Inspect a step's run folder; remove one without a checkpoint.
 ///
 /// # Errors
-/// A trainer still works there.
+/// A trainer is still running there.
 pub fn attempt(run: &Path) -> Result<Attempt> {
     if !run.exists() {
         return Ok(Attempt::Nothing);
@@ -132,7 +132,7 @@ pub fn attempt(run: &Path) -> Result<Attempt> {
     Ok(Attempt::Nothing)
 }
 
-/// Remove a folder that a step made.
+/// Remove the output folder of a step.
 ///
 /// # Errors
 /// It cannot be removed.

@@ -5,32 +5,32 @@ use minijinja::value::Value;
 use serde::Deserialize;
 use std::collections::BTreeMap;
 
-/// Two lists of numbers, one for each question (or window of text), in the same order.
+/// Two lists of numbers, one number per question (or text window), in the same order.
 #[derive(Clone, Debug, Default, PartialEq, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Comparison {
-    /// A step and the path to its list: `before.sampled.per_question`.
+    /// A step and the path to its list, such as `before.sampled.per_question`.
     pub before: String,
-    /// The same of what it is compared with.
+    /// The list that it is compared with.
     pub after: String,
-    /// Of losses: less is better.
+    /// For losses: lower is better.
     #[serde(default)]
     pub lower_is_better: bool,
 }
 
-/// How it came out.
+/// Result of a comparison.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Verdict {
-    /// The interval lies on the good side of zero.
+    /// The interval is entirely on the better side of zero.
     Better,
-    /// It lies on the other side.
+    /// The interval is entirely on the other side.
     Worse,
-    /// It holds zero.
+    /// The interval contains zero.
     Inconclusive,
 }
 
 impl Verdict {
-    /// As conditions spell it.
+    /// Its name in conditions.
     pub fn name(self) -> &'static str {
         match self {
             Self::Better => "better",
@@ -45,19 +45,19 @@ impl Verdict {
 pub struct Difference {
     /// Mean of after - before.
     pub mean: f64,
-    /// Ends of its 95 % interval.
+    /// Its 95 % interval.
     pub interval: [f64; 2],
-    /// Questions that both have.
+    /// Number of questions in both lists.
     pub count: usize,
     /// What it says.
     pub verdict: Verdict,
 }
 
-/// Fewer pairs decide nothing.
+/// Minimum number of pairs for a verdict.
 const FEWEST: usize = 20;
 
 impl Difference {
-    /// Of lists in the same order; pairs of which one is no number are left out.
+    /// From lists in the same order; pairs with NaN are ignored.
     pub fn of(before: &[f64], after: &[f64], lower_is_better: bool) -> Self {
         let both = before.iter().zip(after).map(|(b, a)| a - b).filter(|d| d.is_finite());
         let differences: Vec<f64> = both.collect();
@@ -72,7 +72,7 @@ impl Difference {
         Self { mean: mean(&differences), interval, count: differences.len(), verdict }
     }
 
-    /// For words: `rise.difference`, `rise.low`, `rise.high`, `rise.count`, `rise.verdict`.
+    /// For texts: `rise.difference`, `rise.low`, `rise.high`, `rise.count`, `rise.verdict`.
     pub fn value(&self) -> Value {
         Value::from(BTreeMap::from([
             ("difference", Value::from(self.mean)),
@@ -93,7 +93,7 @@ mod tests {
 
     #[test]
     fn a_paired_interval_decides() {
-        // Differences of 0.2 and 0 in turn: mean 0.1, variance 0.01 n / (n - 1), standard error sqrt(0.01 / (n - 1)).
+        // Differences alternate between 0.2 and 0: mean 0.1, variance 0.01 n / (n - 1), standard error sqrt(0.01 / (n - 1)).
         let before: Vec<f64> = (0..101).map(|i| f64::from(i % 7)).collect();
         let after: Vec<f64> = before.iter().enumerate().take(100).map(|(i, x)| x + if i % 2 == 0 { 0.2 } else { 0.0 }).collect();
         let rise = Difference::of(&before[..100], &after, false);
@@ -104,14 +104,14 @@ mod tests {
         assert_eq!(Difference::of(&after, &before[..100], false).verdict, Verdict::Worse);
         assert_eq!(Difference::of(&before[..100], &after, true).verdict, Verdict::Worse);
         assert_eq!(Difference::of(&after, &before[..100], true).verdict, Verdict::Better);
-        // Other questions, too few of them, no difference: nothing is decided.
+        // Other questions, too few of them, or no difference: inconclusive.
         assert_eq!(Difference::of(&before, &after, false).verdict, Verdict::Inconclusive);
         assert_eq!(Difference::of(&before[..10], &after[..10], false).verdict, Verdict::Inconclusive);
         assert_eq!(Difference::of(&after, &after, false).verdict, Verdict::Inconclusive);
-        // Wide differences that cancel: the same mean, no verdict.
+        // Large differences that cancel: the same mean, inconclusive.
         let noisy: Vec<f64> = before.iter().take(100).enumerate().map(|(i, x)| x + if i % 2 == 0 { 9.1 } else { -8.9 }).collect();
         assert_eq!(Difference::of(&before[..100], &noisy, false).verdict, Verdict::Inconclusive);
-        // What could not be judged is left out.
+        // Questions without a grade are ignored.
         let mut holes = after.clone();
         holes[3] = f64::NAN;
         assert_eq!(Difference::of(&before[..100], &holes, false).count, 99);

@@ -1,34 +1,34 @@
-//! A lesson's run by hand: the same trainer with more updates, whose settings the reader changes while it trains. A change comes with a
-//! prediction, and what happened is measured: the mean of a metric before and after.
+//! Experiments by hand: the lesson's trainer with more updates, whose settings the reader changes during training. The reader predicts the
+//! effect of a change, and the effect is measured: the mean of a metric before and after.
 
 use crate::history::History;
 use crate::stats::{deviation, mean};
 use std::path::{Path, PathBuf};
 
-/// The run has this many times the updates of the lesson's.
+/// Length of the run as a multiple of the lesson's.
 const LONGER: u64 = 20;
-/// Half the width of a 95 % interval, in standard errors.
+/// Half the width of a 95 % interval in standard errors.
 const Z: f64 = 1.959_964;
 
-/// See the module.
+/// A trainer that the reader controls.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Experiment {
     /// The trainer's command line, without the program and the run folder.
     pub args: Vec<String>,
-    /// The folder that its run folders go into.
+    /// The parent of its run folders.
     dir: PathBuf,
-    /// Number of the first run folder that does not exist yet.
+    /// Number of the first unused run folder.
     first_free: u32,
     /// Updates from a change to its result.
     pub span: u64,
 }
 
 impl Experiment {
-    /// A run by hand of a trainer's command line; none of one that has no length.
+    /// From a trainer's command line; none if it has no number of updates.
     pub fn new(mut args: Vec<String>, dir: &Path) -> Option<Self> {
         let steps: u64 = flag(&mut args, "--max-steps")?.parse().ok()?;
         *flag(&mut args, "--max-steps")? = (LONGER * steps).to_string();
-        // Nothing is resumed from it: it saves only what a rescue goes back to.
+        // The run is never resumed, so it saves only for rescues.
         if !args.iter().any(|arg| arg == "--rescue") {
             match flag(&mut args, "--save-every") {
                 Some(value) => "0".clone_into(value),
@@ -42,7 +42,7 @@ impl Experiment {
         Some(Self { args, dir: dir.to_owned(), first_free, span: (steps / 6).clamp(12, 200) })
     }
 
-    /// The run folder of the next experiment; `is_taken` knows folders that may not exist yet.
+    /// The run folder of the next experiment; `is_taken` covers folders that may not exist yet.
     pub fn run(&self, is_taken: impl Fn(&Path) -> bool) -> PathBuf {
         let free = (self.first_free..).map(|n| folder(&self.dir, n)).find(|run| !is_taken(run));
         free.unwrap_or_else(|| folder(&self.dir, self.first_free))
@@ -59,32 +59,32 @@ fn flag<'a>(args: &'a mut [String], name: &str) -> Option<&'a mut String> {
     args.get_mut(at + 1)
 }
 
-/// What a metric did after a change.
+/// Change of a metric.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Course {
-    /// It is lower than before.
+    /// Lower than before.
     Lower,
-    /// It is higher than before.
+    /// Higher than before.
     Higher,
-    /// The 95 % interval of the difference holds zero.
+    /// The 95 % interval of the difference contains zero.
     Same,
 }
 
 /// A metric before and after a change.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub struct Response {
-    /// Means of as many updates before the change and at the end of the span after it.
+    /// Means over the same number of updates, before the change and at the end of the span after it.
     pub means: [f64; 2],
     /// Updates of each mean.
     pub updates: u64,
     /// The 95 % interval of the difference.
     pub interval: [f64; 2],
-    /// What that says.
+    /// Its conclusion.
     pub course: Course,
 }
 
 impl Response {
-    /// Of a metric that was changed after update `from`, `span` updates later; none until the run is there, or where nothing was measured.
+    /// For a change after update `from`, measured `span` updates later; none if the run is not that far, or without measurements.
     pub fn of(history: &History, metric: &str, from: u64, span: u64) -> Option<Self> {
         if history.step < from + span {
             return None;
@@ -148,7 +148,7 @@ mod tests {
 
     #[test]
     fn a_response_is_the_difference_of_means_with_its_interval() {
-        // Until update 100 the loss is 2 with noise of 0.1, afterwards as `level` says.
+        // Until update 100 the loss is 2 with noise of 0.1, afterwards it is `level`.
         let run = |level: f64, to: u64| {
             let mut history = History::default();
             for step in 1..=to {

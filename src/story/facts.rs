@@ -1,10 +1,10 @@
 //! The results of a story's steps, by name.
 //!
-//! Of a training run: `run.METRIC` is the newest value of a curve, such as `run.eval_loss`; `run.EVENT.field.field` a field of the newest
-//! event of a kind, such as `run.Greedy.interval.0` (evaluations: `Greedy` and `Sampled`); and `run.path step seconds rescues spikes`. A statistic
-//! may follow: `@first`, `@last`, `@least`, `@most`, `@mean`, `@early` and `@late` (means of the first and last quarter), or a step, `@100`
-//! (the newest value by then). Of rows: `step.path`, and `step.0.field` of the first few. Of other steps: `step.field.field` of the JSON
-//! that they print.
+//! For a training run, `run.METRIC` is the newest value of a curve, such as `run.eval_loss`; `run.EVENT.field.field` is a field of the
+//! newest event of a kind, such as `run.Greedy.interval.0` (evaluations: `Greedy` and `Sampled`); and
+//! `run.path step seconds rescues spikes`. A name can have a statistic: `@first`, `@last`, `@least`, `@most`, `@mean`, `@early` and `@late`
+//! (means of the first and last quarter), or a step, `@100` (the newest value up to it). For rows, `step.path`, and `step.0.field` for the
+//! first few. For other steps, `step.field.field` of the JSON that they print.
 
 use super::compare::{Comparison, Difference};
 use super::script::StepKind;
@@ -22,27 +22,27 @@ use std::io::BufRead as _;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
-/// Kinds of events that can be asked for.
+/// Event kinds that texts may use.
 const EVENTS: &[&str] =
     &["Started", "Finished", "Tokens", "Greedy", "Sampled", "Rescue", "Merged", "Sample", "Predictions", "Norms"];
-/// What else a run is asked for.
+/// Other facts of a run.
 const OF_RUNS: &[&str] = &["path", "step", "seconds", "rescues", "spikes", "vocab_size"];
-/// Metrics that no chart shows.
+/// Metrics that are in no chart.
 const MORE_METRICS: &[&str] = &["mfu"];
-/// Rows of a file that can be quoted.
+/// Number of rows of a file that texts may use.
 const FIRST_ROWS: usize = 8;
 const STATISTICS: &[&str] = &["first", "last", "least", "most", "mean", "early", "late"];
 
-/// Something that a name stands for.
+/// The value of a name.
 #[derive(Clone, Debug, PartialEq)]
 pub enum Fact {
     /// A number.
     Number(f64),
-    /// Text, not to be trusted.
+    /// Untrusted text.
     Text(String),
 }
 
-/// All that texts may name: results of steps, values and comparisons of them, and parameters.
+/// Everything that texts may name: results of steps, values and comparisons of them, and parameters.
 #[derive(Clone, Debug, Default)]
 pub struct Facts {
     outcomes: BTreeMap<String, Arc<Outcome>>,
@@ -52,7 +52,7 @@ pub struct Facts {
 }
 
 impl Facts {
-    /// With these names.
+    /// With these values and comparisons.
     pub fn new(
         values: &BTreeMap<String, String>,
         comparisons: &BTreeMap<String, Comparison>,
@@ -67,13 +67,13 @@ impl Facts {
         self.outcomes.insert(step.to_owned(), outcome.into());
     }
 
-    /// A name for an expression.
+    /// Define a name for an expression.
     #[cfg(test)]
     pub fn name(&mut self, name: &str, expression: &str) {
         self.values.insert(name.to_owned(), expression.to_owned());
     }
 
-    /// For the engine.
+    /// For the template engine.
     pub fn value(&self) -> Jinja {
         Jinja::from_object(self.clone())
     }
@@ -81,7 +81,7 @@ impl Facts {
     /// The result of a comparison.
     ///
     /// # Errors
-    /// A list is not there.
+    /// A list is missing.
     pub fn difference(&self, name: &str) -> Result<Difference> {
         let comparison = self.comparisons.get(name).with_context(|| format!("{name}: is no comparison of this story"))?;
         let list = |path: &str| {
@@ -108,14 +108,14 @@ impl Facts {
 impl Object for Facts {
     fn get_value(self: &Arc<Self>, key: &Jinja) -> Option<Jinja> {
         let name = key.as_str()?;
-        // The engine's own functions are looked for here first.
+        // The engine looks up its own functions here first.
         let unknown =
             || (!templates::FUNCTIONS.contains(&name)).then(|| Err(anyhow::anyhow!("{name}: is no value of this story by now")));
         self.find(name).or_else(unknown).map(or_error)
     }
 }
 
-/// The result of a step, for texts.
+/// The result of a step, for the template engine.
 #[derive(Debug)]
 struct Left(Arc<Outcome>);
 
@@ -125,12 +125,12 @@ impl Object for Left {
     }
 }
 
-/// A value that says what is missing when it is used.
+/// A value that fails with a message when it is used.
 fn or_error(value: Result<Jinja>) -> Jinja {
     value.unwrap_or_else(|error| Jinja::from(Error::new(ErrorKind::UndefinedError, format!("{error:#}"))))
 }
 
-/// JSON for the engine; what is no number is NaN.
+/// JSON for the engine; null becomes NaN.
 fn value_of(json: &Value) -> Jinja {
     match json {
         Value::Array(list) => Jinja::from(list.iter().map(value_of).collect::<Vec<_>>()),
@@ -152,14 +152,14 @@ pub enum Outcome {
     Run(Box<RunFiles>),
     /// A file of rows, and the first of them.
     Rows(PathBuf, Value),
-    /// What was printed.
+    /// Printed JSON.
     Printed(Value),
 }
 
-/// Whether a step of this kind can have such a fact.
+/// Check that a step of this kind can have a fact.
 ///
 /// # Errors
-/// It cannot, for a reason.
+/// It cannot, with the reason.
 pub fn check_name(kind: StepKind, fact: &str) -> Result<()> {
     if matches!(kind, StepKind::Folder | StepKind::Json) {
         // Known only after the run.
@@ -191,7 +191,7 @@ pub fn check_name(kind: StepKind, fact: &str) -> Result<()> {
     Ok(())
 }
 
-/// `name` and what follows `@`.
+/// The name, and the statistic after `@`.
 fn parts(fact: &str) -> Result<(&str, &str)> {
     let (name, statistic) = fact.split_once('@').unwrap_or((fact, ""));
     let known = statistic.is_empty() || STATISTICS.contains(&statistic) || statistic.parse::<u64>().is_ok();
@@ -204,10 +204,10 @@ fn parts(fact: &str) -> Result<(&str, &str)> {
 }
 
 impl Outcome {
-    /// A fact.
+    /// The value of a fact.
     ///
     /// # Errors
-    /// It is not known.
+    /// It is not available.
     pub fn fact(&self, fact: &str) -> Result<Fact> {
         if let Self::Printed(value) = self {
             return field(value, fact);
@@ -225,7 +225,7 @@ impl Outcome {
 }
 
 impl Outcome {
-    /// A fact, or a part of what was printed.
+    /// A fact, or a part of the printed JSON.
     fn value(&self, key: &str) -> Result<Jinja> {
         match self.fact(key) {
             Ok(Fact::Number(n)) if n.fract() == 0.0 && n.abs() < 1e15 => Ok(Jinja::from(n as i64)),
@@ -239,7 +239,7 @@ impl Outcome {
         }
     }
 
-    /// A list of numbers that was printed.
+    /// A list of numbers in the printed JSON.
     fn list(&self, path: &str) -> Result<Vec<f64>> {
         let Self::Printed(value) = self else { bail!("{path}: only what is printed holds lists") };
         let Value::Array(list) = find(value, path)? else { bail!("{path}: is no list") };
@@ -265,10 +265,10 @@ pub fn first_rows(path: &Path) -> Result<Value> {
     Ok(Value::Array(lines.iter().filter_map(|line| serde_json::from_str(line).ok()).collect()))
 }
 
-/// JSON that was printed: a value, or a list of them, one a line.
+/// Printed JSON: a value, or a list of them, one per line.
 ///
 /// # Errors
-/// It cannot be read, or is no JSON.
+/// It cannot be read, or is not JSON.
 pub fn printed(path: &Path) -> Result<Value> {
     let text = std::fs::read_to_string(path).with_context(|| crate::vfs::shown(path))?;
     let lines = text.lines().filter(|l| !l.trim().is_empty()).map(serde_json::from_str);
@@ -352,7 +352,7 @@ fn of_events(run: &History, event: &str, path: &str, statistic: &str) -> Result<
         other => match other.parse() {
             Ok(step) => by_then(step),
             Err(_) => {
-                // Events without the field (a step without a probe) do not count.
+                // Events without the field (a step without a probe) are ignored.
                 let numbers: Vec<f64> = events.iter().filter_map(|e| field(e, path).ok()).filter_map(finite).collect();
                 return Ok(Fact::Number(summary(&numbers, statistic).with_context(|| format!("{event}.{path}"))?));
             }
@@ -369,12 +369,12 @@ fn json<'a, T: Serialize + 'a>(events: impl Iterator<Item = &'a T>) -> Result<Ve
     Ok(events.map(serde_json::to_value).collect::<Result<_, _>>()?)
 }
 
-/// What is at a path: names and indices (`-1` is the last), joined by dots.
+/// The value at a path: names and indices (`-1` is the last), joined by dots.
 fn find<'a>(value: &'a Value, path: &str) -> Result<&'a Value> {
     let mut at = value;
     let mut rest = path;
     while !rest.is_empty() {
-        // Names may hold dots themselves (`layers.0`): the longest that fits.
+        // Names may contain dots (`layers.0`): the longest match is used.
         let cuts = std::iter::once(rest.len()).chain(rest.rmatch_indices('.').map(|(i, _)| i));
         let found = cuts.map(|cut| (&rest[..cut], rest[cut..].trim_start_matches('.'))).find_map(|(name, after)| {
             let inner = match at {
@@ -404,7 +404,7 @@ fn leaf_of(value: &Value) -> Fact {
     match value {
         Value::Number(n) => Fact::Number(n.as_f64().unwrap_or(f64::NAN)),
         Value::Bool(b) => Fact::Number(f64::from(u8::from(*b))),
-        // Numbers that are none are written as words.
+        // Non-finite numbers are stored as text.
         Value::String(s) if s == "Infinity" || s == "inf" => Fact::Number(f64::INFINITY),
         Value::String(s) if s != "NaN" => Fact::Text(s.clone()),
         _ => Fact::Number(f64::NAN),

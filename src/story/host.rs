@@ -1,4 +1,4 @@
-//! A player on a thread of its own, for a window: what is to be drawn arrives as a value, and no frame waits for a file.
+//! A player on a separate thread for a window: the state to draw arrives as a value, and no frame waits for a file.
 
 use super::experiment::Experiment;
 use super::player::{Judged, Options, Phase, Player};
@@ -15,31 +15,31 @@ use std::sync::mpsc::{Receiver, RecvTimeoutError, Sender, channel};
 use std::time::Duration;
 use web_time::Instant;
 
-/// Between two looks at a command that runs.
+/// Polling interval of a running command.
 const POLL: Duration = Duration::from_millis(40);
-/// Between two values of [`Shown`] while only the progress changes.
+/// Minimum interval between values of [`Shown`] if only the progress changes.
 const PROGRESS: Duration = Duration::from_millis(250);
-/// How long a window that has left a story lets its trainer save.
+/// Time for a trainer to save after the window has left a story.
 const LEAVING: Duration = Duration::from_secs(60);
 
-/// What a reader does.
+/// An action of the reader.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Action {
     /// Run the scene, or continue it after a stop.
     Run,
-    /// To the next scene.
+    /// Go to the next scene.
     Next,
-    /// Save and end what runs.
+    /// Save and stop the running step.
     Stop,
-    /// Pause the trainer that runs, or let it continue.
+    /// Pause or resume the running trainer.
     Pause(bool),
-    /// While paused: one update.
+    /// Make one update while paused.
     Step,
-    /// Give a parameter another value.
+    /// Set a parameter.
     Set(String, String),
 }
 
-/// A story as it is to be drawn.
+/// The state of a story for display.
 #[derive(Clone, Debug)]
 pub struct Shown {
     /// The story, with the values of its parameters.
@@ -48,40 +48,40 @@ pub struct Shown {
     pub dir: PathBuf,
     /// Number of the current scene, from 0.
     pub number: usize,
-    /// How the story stands.
+    /// Phase of the story.
     pub phase: Phase,
-    /// How far it is.
+    /// Progress of the story.
     pub progress: Progress,
-    /// A trainer runs.
+    /// Whether a trainer is running.
     pub can_pause: bool,
-    /// That trainer is paused.
+    /// Whether that trainer is paused.
     pub is_paused: bool,
-    /// Seconds of shared steps that are still to be run, once.
+    /// Estimated seconds of shared steps that have not been run yet.
     pub preparation: Option<f64>,
     /// The scene's command lines.
     pub commands: Vec<String>,
-    /// Run folders that exist, by the names of their steps.
+    /// Existing run folders, by step name.
     pub runs: BTreeMap<String, PathBuf>,
-    /// What each step makes, by its name.
+    /// The output of each step, by step name.
     pub products: BTreeMap<String, PathBuf>,
-    /// What is said after the run, or why it cannot be said.
+    /// Texts after the run, or an error.
     pub after: Option<Result<After, String>>,
-    /// Scenes that are over, of a story that continues by itself: titles and texts.
+    /// Completed scenes of an automatic story: titles and texts.
     pub before: Arc<Vec<(String, Vec<Block>)>>,
-    /// A story that continues by itself has come to its end.
+    /// Whether an automatic story has ended.
     pub is_over: bool,
-    /// What can be tried by hand.
+    /// An experiment by hand, if available.
     pub experiment: Option<Experiment>,
-    /// A parameter that could not be set: why.
+    /// Why a parameter could not be set.
     pub refused: Option<String>,
 }
 
-/// What is said after a scene's run.
+/// Texts after a scene's run.
 #[derive(Clone, Debug, Default, PartialEq)]
 pub struct After {
-    /// What was seen.
+    /// Text about the results.
     pub seen: Vec<Block>,
-    /// Numbers side by side.
+    /// A table of numbers.
     pub table: Option<Filled>,
     /// The answer to the question.
     pub answer: Vec<Block>,
@@ -102,7 +102,7 @@ impl Shown {
         self.number + 1 == self.story.scenes.len()
     }
 
-    /// Folders of the runs that are to be watched: those that are named, else the scene's own.
+    /// Run folders to watch: the named ones, otherwise the scene's own.
     pub fn watched(&self, watch: &Watch) -> Vec<PathBuf> {
         let named = watch.runs.iter().filter_map(|name| self.runs.get(name));
         let own = self.scene().steps.iter().filter(|step| !step.shared).filter_map(|step| self.runs.get(&step.name));
@@ -110,7 +110,7 @@ impl Shown {
     }
 }
 
-/// See the module. Dropped, a trainer that runs is stopped and saved.
+/// A player on a separate thread. When dropped, a running trainer is stopped and saved.
 #[derive(Debug)]
 pub struct Host {
     actions: Sender<Action>,
@@ -119,10 +119,10 @@ pub struct Host {
 }
 
 impl Host {
-    /// Play a story; `automatic` continues from scene to scene without a reader. `wake` is called when there is something new.
+    /// Play a story; `automatic` continues from scene to scene without a reader. `wake` is called when the state changes.
     ///
     /// # Errors
-    /// No thread can be started.
+    /// The thread cannot be started.
     pub fn start(story: Story, options: Options, automatic: bool, wake: Wake) -> Result<Self> {
         let (actions, asked) = channel();
         let (send, news) = channel();
@@ -142,13 +142,13 @@ impl Host {
         Ok(Self { actions, news, newest: None })
     }
 
-    /// Do something.
+    /// Perform an action.
     pub fn act(&self, action: Action) {
-        // A story that could not be opened has no thread any more.
+        // If the story could not be opened, the thread has ended.
         let _ = self.actions.send(action);
     }
 
-    /// Take what is new; whether something was.
+    /// Receive a new state; returns whether there was one.
     pub fn poll(&mut self) -> bool {
         let news = self.news.try_iter().last();
         let is_new = news.is_some();
@@ -156,7 +156,7 @@ impl Host {
         is_new
     }
 
-    /// The story as it was last; none while its folder is being opened.
+    /// The newest state; none while the folder is being opened.
     pub fn shown(&self) -> Option<&Shown> {
         self.newest.as_ref().and_then(|newest| newest.as_ref().ok())
     }
@@ -166,13 +166,13 @@ impl Host {
         self.newest.as_ref().and_then(|newest| newest.as_ref().err()).map(String::as_str)
     }
 
-    /// Whether a step runs.
+    /// Whether a step is running.
     pub fn is_running(&self) -> bool {
         self.shown().is_some_and(|shown| shown.phase == Phase::Running)
     }
 }
 
-/// The thread's side.
+/// State of the thread.
 struct Stage {
     player: Player,
     automatic: bool,
@@ -180,9 +180,9 @@ struct Stage {
     send: Sender<Result<Shown, String>>,
     wake: Wake,
     before: Arc<Vec<(String, Vec<Block>)>>,
-    /// Of the scene whose run is over.
+    /// Texts after the completed run, with the scene's number.
     after: Option<(usize, Result<After, String>)>,
-    /// The story as it was sent last; none after a change.
+    /// The story as last sent; none after a change.
     story: Option<Arc<Story>>,
 }
 
@@ -208,7 +208,7 @@ impl Stage {
                 refused = self.act(action).err().map(|error| format!("{error:#}"));
             }
             changed |= self.automatic && self.continue_by_itself();
-            // A step that has been run before takes no time.
+            // Steps that were run before take no time.
             for _ in 0..20 {
                 let is_new = self.player.poll();
                 changed |= is_new;
@@ -224,7 +224,7 @@ impl Stage {
         *self.player.phase() == Phase::Running
     }
 
-    /// Whether a reader would have to do something.
+    /// Whether the reader must act.
     fn is_waiting(&self) -> bool {
         matches!(self.player.phase(), Phase::Reading | Phase::Seen)
     }
@@ -234,7 +234,7 @@ impl Stage {
             Action::Run => self.player.go(),
             Action::Next => self.player.next(),
             Action::Stop => self.player.stop(),
-            // A trainer that has just ended takes no command; its end is seen next.
+            // A trainer that has just ended accepts no command; its end is handled next.
             Action::Pause(paused) => self.player.pause(paused).unwrap_or_default(),
             Action::Step => self.player.send(&Command::Step).unwrap_or_default(),
             Action::Set(name, value) => {
@@ -245,7 +245,7 @@ impl Stage {
         Ok(())
     }
 
-    /// From scene to scene. Whether anything has changed.
+    /// Continue an automatic story. Returns whether anything has changed.
     fn continue_by_itself(&mut self) -> bool {
         match self.player.phase() {
             Phase::Reading => self.player.go(),
@@ -291,14 +291,14 @@ impl Stage {
             after,
             before: self.before.clone(),
             is_over: self.is_over,
-            // While a step runs, its trainer has the machine.
+            // A running step has priority over experiments.
             experiment: if player.phase() == &Phase::Running { None } else { player.experiment() },
             refused: None,
             story,
         }
     }
 
-    /// The window has left the story: what runs is saved.
+    /// After the window has left the story, save the running step.
     fn leave(&mut self) {
         let begin = Instant::now();
         if self.is_running() {

@@ -1,4 +1,4 @@
-//! The stories that ship.
+//! The included stories.
 
 use super::place::is_complete;
 use super::script::Story;
@@ -11,9 +11,9 @@ macro_rules! lessons {
     ($($name:literal),* $(,)?) => { &[$(($name, include_str!(concat!("../../assets/lessons/", $name, ".toml")))),*] };
 }
 
-/// All stages of training.
+/// The demo, with all stages of training.
 const DEMO: &str = include_str!("../../assets/demo.toml");
-/// Lessons in the order of learning.
+/// Lessons in learning order.
 const LESSONS: &[(&str, &str)] = lessons![
     "one-batch",
     "learning-rate",
@@ -37,7 +37,7 @@ pub fn demo() -> Result<Story> {
     Story::parse("demo", DEMO)
 }
 
-/// Names of the lessons, in the order of learning.
+/// Names of the lessons, in learning order.
 pub fn lesson_names() -> impl Iterator<Item = &'static str> {
     LESSONS.iter().map(|(name, _)| *name)
 }
@@ -45,7 +45,7 @@ pub fn lesson_names() -> impl Iterator<Item = &'static str> {
 /// A lesson by its name or its number (from 1), or from a file: a path that ends in `.toml`.
 ///
 /// # Errors
-/// There is none (the message names the nearest), or the file is no lesson.
+/// It does not exist (the message names the nearest), or the file is not a valid lesson.
 pub fn lesson(name: &str) -> Result<Story> {
     if name.ends_with(".toml") {
         return own(Path::new(name));
@@ -59,7 +59,7 @@ pub fn lesson(name: &str) -> Result<Story> {
     }
 }
 
-/// The first lesson after this one that has not been run to its end below `root`; of those before it if all after it have.
+/// The first lesson after this one that is not completed below `root`; otherwise the first such lesson before it.
 ///
 /// # Errors
 /// Only if a lesson is invalid, which a test checks.
@@ -75,7 +75,7 @@ pub fn next_lesson(root: &Path, name: &str) -> Result<Option<Story>> {
     Ok(None)
 }
 
-/// A lesson in a file.
+/// A lesson from a file.
 fn own(path: &Path) -> Result<Story> {
     let at = || shown(path);
     let bytes = RealFs.read(path, 1 << 20).with_context(at)?;

@@ -1,5 +1,5 @@
 //! Layer 7: stories that train: the demo and the lessons. A story is data (`script.rs`), a player runs it (`player.rs`), a terminal or the
-//! window presents it; for the window the player has a thread of its own (`host.rs`).
+//! window presents it; for the window the player has a separate thread (`host.rs`).
 
 mod child;
 mod compare;

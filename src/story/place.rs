@@ -1,5 +1,5 @@
-//! Where a story's files lie: a folder of its own with `story.json`, which says what has been run, so that a story that was interrupted
-//! continues; and beside it the folder of a start that several stories share.
+//! Location of a story's files: a folder with `story.json`, which records the completed steps, so that an interrupted story can continue;
+//! and next to it the folder of a start that several stories share.
 
 use super::script::{Step, StepKind, Story, path_names};
 use crate::run_folder::RunLock;
@@ -13,17 +13,17 @@ use std::path::{Path, PathBuf};
 /// The folder to use.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Where {
-    /// A folder of the story's name in this one: an interrupted one is continued, else a new one is created.
+    /// A folder with the story's name in this one: an interrupted story is continued, otherwise a new folder is created.
     In(PathBuf),
-    /// This folder, which must be new, empty, or this story's.
+    /// This folder, which must be new, empty, or from this story.
     At(PathBuf),
 }
 
-/// What has been run: the content of the file.
+/// The completed steps: the content of the file.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
 struct Kept {
     story: String,
-    /// Of the steps, their files, the seed and lehr's version: another key, other results.
+    /// Hash of the steps, their files, the seed and lehr's version; results are valid only for the same key.
     key: String,
     done: BTreeSet<String>,
 }
@@ -34,7 +34,7 @@ struct Folder {
     kept: Kept,
 }
 
-/// See the module.
+/// The folders of a story.
 #[derive(Debug)]
 pub struct Place {
     own: Folder,
@@ -43,14 +43,14 @@ pub struct Place {
 }
 
 const FILE: &str = "story.json";
-/// The text that ships.
+/// The included text.
 const STORIES: &str = include_str!("../../assets/stories.txt");
 
 impl Place {
-    /// Choose and create the folders, write the story's files.
+    /// Choose and create the folders, and write the story's files.
     ///
     /// # Errors
-    /// A folder that holds something else, or cannot be written.
+    /// A folder with other content, or that cannot be written.
     pub fn open(story: &Story, at: &Where, seed: u64) -> Result<Self> {
         let own: Vec<&Step> = story.steps().filter(|s| !s.shared).collect();
         let kept = Kept { story: story.name.clone(), key: key(story, &own, seed), done: BTreeSet::new() };
@@ -92,7 +92,7 @@ impl Place {
         self.start.as_ref().filter(|_| step.shared).unwrap_or(&self.own)
     }
 
-    /// The output of a step: a run folder, a file of rows, a folder, or what it has printed.
+    /// The output of a step: a run folder, a file of rows, a folder, or its standard output.
     pub fn product(&self, step: &Step) -> PathBuf {
         let dir = &self.folder(step).dir;
         match step.kind() {
@@ -102,18 +102,18 @@ impl Place {
         }
     }
 
-    /// Where the standard output of a step is kept.
+    /// File of a step's standard output.
     pub fn printed(&self, step: &Step) -> PathBuf {
         let extension = if step.kind() == StepKind::Rows { "jsonl" } else { "json" };
         self.folder(step).dir.join(format!("{}.{extension}", step.stem))
     }
 
-    /// Where its standard error is kept.
+    /// File of a step's standard error.
     pub fn log(&self, step: &Step) -> PathBuf {
         self.folder(step).dir.join(format!("{}.log", step.stem))
     }
 
-    /// The path of a name in braces in a command line.
+    /// The path for a name in braces in a command line.
     pub fn path_of(&self, story: &Story, name: &str) -> Result<PathBuf> {
         if story.files.contains_key(name) {
             return Ok(self.own.dir.join(file_name(name)));
@@ -122,12 +122,12 @@ impl Place {
         Ok(self.product(step))
     }
 
-    /// Whether a step has been run.
+    /// Whether a step is completed.
     pub fn is_done(&self, step: &Step) -> bool {
         self.folder(step).kept.done.contains(&step.stem)
     }
 
-    /// Note that a step has been run.
+    /// Record that a step is completed.
     ///
     /// # Errors
     /// The file cannot be written.
@@ -140,10 +140,10 @@ impl Place {
         folder.save()
     }
 
-    /// A step's command line with its paths and the seed.
+    /// A step's command line with paths and seed filled in.
     ///
     /// # Errors
-    /// A name that nothing makes.
+    /// A name that is not defined.
     pub fn words(&self, story: &Story, step: &Step, seed: u64) -> Result<Vec<String>> {
         let fill = |word: &String| -> Result<String> {
             let mut out = word.clone();
@@ -162,7 +162,7 @@ impl Place {
 }
 
 impl Folder {
-    /// Create it, or continue with what it has.
+    /// Create it, or continue with the recorded steps.
     fn open(dir: PathBuf, kept: Kept) -> Result<Self> {
         std::fs::create_dir_all(&dir).with_context(|| shown(&dir))?;
         let found = read(&dir);
@@ -183,7 +183,7 @@ fn read(dir: &Path) -> Option<Kept> {
     serde_json::from_slice(&std::fs::read(dir.join(FILE)).ok()?).ok()
 }
 
-/// The folder in `root` to be used: an interrupted one of this story, else the first free name.
+/// The folder in `root` to use: an interrupted one of this story, otherwise the first free name.
 fn free(root: &Path, kept: &Kept, steps: &[&Step]) -> Result<PathBuf> {
     for n in 1..10_000 {
         let name = if n == 1 { kept.story.clone() } else { format!("{}-{n}", kept.story) };
@@ -197,7 +197,7 @@ fn free(root: &Path, kept: &Kept, steps: &[&Step]) -> Result<PathBuf> {
     bail!("{}: is full of folders of this story; remove some", shown(root))
 }
 
-/// Whether a story has been run to its end in a folder of its name below `root`, with whatever seed.
+/// Whether a story was completed in a folder with its name below `root`, with any seed.
 pub fn is_complete(root: &Path, story: &Story) -> bool {
     let own: Vec<&Step> = story.steps().filter(|s| !s.shared).collect();
     let folders = (1..).map(|n| root.join(if n == 1 { story.name.clone() } else { format!("{}-{n}", story.name) }));
@@ -245,7 +245,7 @@ mod tests {
         let open = |seed| Place::open(&story, &Where::In(dir.path().to_owned()), seed).unwrap();
         let mut first = open(1);
         assert!(first.dir().ends_with("s") && first.dir().join("one.txt").is_file());
-        // One that is held by another is not touched.
+        // A folder locked by another process is not used.
         assert!(open(1).dir().ends_with("s-2"));
         first.done(steps[0]).unwrap();
         drop(first);
@@ -257,7 +257,7 @@ mod tests {
         assert!(open(2).dir().ends_with("s-3"), "another seed");
         assert!(is_complete(dir.path(), &story));
         assert!(!is_complete(&dir.path().join("s"), &story), "nothing of this story lies there");
-        // A named folder must be the story's own.
+        // A given folder must be from the story.
         let at = |name: &str, seed| Place::open(&story, &Where::At(dir.path().join(name)), seed);
         assert!(at("s", 1).is_ok());
         assert!(at("s", 2).unwrap_err().to_string().contains("another seed"));

@@ -1,8 +1,8 @@
-//! Plays a story: a state machine that is polled, so that a terminal or a window can present it. Commands are run by a [`Backend`]; what
-//! they do is read from their files.
+//! Plays a story: a state machine that is polled, so that a terminal or a window can present it. Commands are run by a [`Backend`]; their
+//! results are read from their files.
 //!
-//! `Reading` -`go`-> `Running` -`poll`...-> `Seen` -`next`-> `Reading` of the next scene ... `Done`. `stop` asks a trainer to save and leave:
-//! `Stopped`; `go` continues from there, as does a new player later.
+//! `Reading` -`go`-> `Running` -`poll`...-> `Seen` -`next`-> `Reading` of the next scene ... `Done`. `stop` asks a trainer to save and
+//! stop: `Stopped`; `go` continues from there, or a new player does later.
 
 use super::child::Child;
 use super::compare::Verdict;
@@ -22,53 +22,53 @@ use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
-/// How to play.
+/// Options of a player.
 #[derive(Clone, Debug)]
 pub struct Options {
-    /// Where files go.
+    /// Location of the files.
     pub place: Where,
-    /// Seed of all that is random.
+    /// Random seed.
     pub seed: u64,
     /// Adapter of all commands.
     pub device: DeviceSettings,
-    /// What starts commands of lehr.
+    /// Starts commands of lehr.
     pub backend: Arc<dyn Backend>,
 }
 
-/// How the story stands.
+/// Phase of a story.
 #[derive(Clone, Debug, PartialEq)]
 pub enum Phase {
-    /// The scene's text is to be read, its question to be answered: `go` runs it.
+    /// The scene's text and question are shown: `go` runs the scene.
     Reading,
-    /// Its commands run: `poll`.
+    /// Its commands are running: call `poll`.
     Running,
-    /// Its results are there: `next`.
+    /// Its results are available: `next`.
     Seen,
-    /// The story is over.
+    /// The story has ended.
     Done,
-    /// It was stopped; what was trained is saved. `go` continues.
+    /// It was stopped; training is saved. `go` continues.
     Stopped,
-    /// A command failed: one line.
+    /// A command failed, with a one-line message.
     Failed(String),
 }
 
 /// The reply to a guess.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Judged {
-    /// It was the right one.
+    /// Whether the guess is right.
     pub is_right: bool,
     /// "Right." or "Not quite." with the reason.
     pub text: String,
 }
 
-/// See the module.
+/// The state machine of a story.
 #[derive(Debug)]
 pub struct Player {
     story: Story,
     options: Options,
     place: Place,
     scene: usize,
-    /// Steps of the scene that have been run.
+    /// Completed steps of the scene.
     passed: usize,
     phase: Phase,
     child: Option<Child>,
@@ -78,7 +78,7 @@ pub struct Player {
 }
 
 impl Player {
-    /// Begin a story, or continue one that was interrupted.
+    /// Start a story, or continue an interrupted one.
     ///
     /// # Errors
     /// A folder that cannot be used.
@@ -118,17 +118,17 @@ impl Player {
         &self.story.scenes[self.scene]
     }
 
-    /// How the story stands.
+    /// Phase of the story.
     pub fn phase(&self) -> &Phase {
         &self.phase
     }
 
-    /// The step that runs.
+    /// The running step.
     pub fn step(&self) -> Option<&Step> {
         self.child.as_ref().and_then(|_| self.scene().steps.get(self.passed))
     }
 
-    /// A training run of the story so far, by its step's name; live while it trains.
+    /// A training run of the story so far, by its step's name; updated during training.
     pub fn run(&self, name: &str) -> Option<&RunFiles> {
         if let Some(Outcome::Run(run)) = self.outcomes.get(name).map(Arc::as_ref) { Some(run) } else { None }
     }
@@ -138,15 +138,15 @@ impl Player {
         self.scene().steps.iter().filter_map(|s| Some((s.name.as_str(), self.run(&s.name)?)))
     }
 
-    /// The folder or file that a step makes.
+    /// The output folder or file of a step.
     pub fn product(&self, step: &str) -> Option<PathBuf> {
         self.story.steps().find(|s| s.name == step).map(|s| self.place.product(s))
     }
 
-    /// A step's command line, as it could be typed.
+    /// A step's command line, as typed by a user.
     ///
     /// # Errors
-    /// A name that nothing makes, which the story's own check finds first.
+    /// An undefined name, which the story's own check finds first.
     pub fn command_line(&self, step: &Step) -> Result<String> {
         let mut words = self.place.words(&self.story, step, self.options.seed)?;
         if let StepKind::Trainer = step.kind() {
@@ -159,7 +159,7 @@ impl Player {
         Ok(words.iter().fold("lehr".to_owned(), |line, word| line + " " + &quoted(word)))
     }
 
-    /// The scene's words before the run.
+    /// The scene's text before the run.
     pub fn text(&self) -> Vec<Block> {
         blocks(&self.scene().text)
     }
@@ -172,12 +172,12 @@ impl Player {
     /// The answer to the question after the run.
     ///
     /// # Errors
-    /// A number in it is not there.
+    /// A number in it is not available.
     pub fn answer(&self) -> Result<Vec<Block>> {
         self.said(self.question().map_or(&[], |q| &q.answer))
     }
 
-    /// What was seen.
+    /// Text about the results.
     ///
     /// # Errors
     /// As [`Self::answer`].
@@ -185,7 +185,7 @@ impl Player {
         self.said(&self.scene().seen)
     }
 
-    /// Words at the end of the scene.
+    /// Text at the end of the scene.
     ///
     /// # Errors
     /// As [`Self::answer`].
@@ -193,7 +193,7 @@ impl Player {
         self.said(&self.scene().closing)
     }
 
-    /// The scene's table: head, rows.
+    /// The scene's table: heading, rows.
     ///
     /// # Errors
     /// As [`Self::answer`].
@@ -205,7 +205,7 @@ impl Player {
         Ok(Some((table.head.clone(), rows)))
     }
 
-    /// The reply to the choice that was made, from 0; none where the question has no right answer, or this run does not decide it.
+    /// The reply to a choice, from 0; none if the question has no right answer, or this run does not decide it.
     ///
     /// # Errors
     /// As [`Self::answer`].
@@ -222,14 +222,14 @@ impl Player {
     /// A number or text of a step, `step.fact`.
     ///
     /// # Errors
-    /// Nothing of this name is there.
+    /// It is not available.
     pub fn fact(&self, name: &str) -> Result<Fact> {
         let (step, fact) = name.split_once('.').with_context(|| format!("{name}: is no fact of a step"))?;
         let outcome = self.outcomes.get(step).with_context(|| format!("{name}: no step {step} has been run"))?;
         outcome.fact(fact).with_context(|| name.to_owned())
     }
 
-    /// Everything that words may name by now.
+    /// Everything that texts may name at this point.
     fn facts(&self) -> Facts {
         let parameters = self.story.parameters.iter().map(|(name, p)| (name.clone(), p.value.clone()));
         let mut facts = Facts::new(&self.story.values, &self.story.compare, parameters);
@@ -242,7 +242,7 @@ impl Player {
         let mut out = Vec::new();
         for said in words {
             let Some(text) = chosen(said, &facts)? else { continue };
-            // Numbers are put in after the text was cut into lines, so that no text from a model looks like the lesson's.
+            // Numbers are filled in after the text was split into blocks, so that model output cannot imitate the lesson's structure.
             for block in blocks(text) {
                 let fill = |text: &str| templates::fill(text, &facts);
                 out.push(match block {
@@ -254,10 +254,10 @@ impl Player {
         Ok(out)
     }
 
-    /// Give a parameter another value; a scene that was run with the old one can be run again.
+    /// Set a parameter; a scene that was run with the old value can be run again.
     ///
     /// # Errors
-    /// Something runs, or the parameter cannot have this value.
+    /// A step is running, or the value is not valid.
     pub fn set(&mut self, name: &str, value: &str) -> Result<()> {
         if !matches!(self.phase, Phase::Reading | Phase::Seen | Phase::Done) {
             bail!("{name}: can be changed once what runs has ended");
@@ -270,13 +270,13 @@ impl Player {
         Ok(())
     }
 
-    /// Seconds of the steps that several stories share and that are still to be run, once; none where they have been.
+    /// Estimated seconds of shared steps that have not been run yet; none if all have.
     pub fn preparation(&self) -> Option<f64> {
         let missing = self.story.steps().filter(|s| s.shared && !self.place.is_done(s)).map(|s| s.seconds).sum::<f64>();
         Some(missing).filter(|seconds| *seconds > 1.0)
     }
 
-    /// How far the story is.
+    /// Progress of the story.
     pub fn progress(&self) -> Progress {
         let steps: Vec<&Step> = self.story.steps().collect();
         let before: usize = self.story.scenes[..self.scene].iter().map(|s| s.steps.len()).sum();
@@ -294,7 +294,7 @@ impl Player {
         }
     }
 
-    /// To the next scene.
+    /// Go to the next scene.
     pub fn next(&mut self) {
         if self.phase == Phase::Seen {
             let last = self.scene + 1 == self.story.scenes.len();
@@ -303,7 +303,7 @@ impl Player {
         }
     }
 
-    /// Save and end; the phase becomes `Stopped` once that is done.
+    /// Save and stop; the phase becomes `Stopped` once that is done.
     pub fn stop(&mut self) {
         self.stopping = true;
         match &mut self.child {
@@ -313,28 +313,28 @@ impl Player {
         }
     }
 
-    /// Send a command to the trainer that runs.
+    /// Send a command to the running trainer.
     ///
     /// # Errors
-    /// None runs.
+    /// No trainer is running.
     pub fn send(&mut self, command: &Command) -> Result<()> {
         self.child.as_mut().context("nothing is being trained")?.send(command)
     }
 
-    /// Whether what runs can be paused: a trainer.
+    /// Whether the running step can be paused: a trainer.
     pub fn can_pause(&self) -> bool {
         self.phase == Phase::Running && self.step().is_some_and(|step| step.kind() == StepKind::Trainer)
     }
 
-    /// Whether the trainer that runs is paused.
+    /// Whether the running trainer is paused.
     pub fn is_paused(&self) -> bool {
         self.step().and_then(|step| self.run(&step.name)).is_some_and(|run| run.history.state == State::Paused)
     }
 
-    /// Pause the trainer that runs, or let it continue.
+    /// Pause or resume the running trainer.
     ///
     /// # Errors
-    /// None runs.
+    /// No trainer is running.
     pub fn pause(&mut self, paused: bool) -> Result<()> {
         self.send(if paused { &Command::Pause } else { &Command::Resume })?;
         if paused {
@@ -345,7 +345,7 @@ impl Player {
         Ok(())
     }
 
-    /// What the reader may try by hand in this scene, once it can be started.
+    /// The experiment by hand of this scene, once it can be started.
     pub fn experiment(&self) -> Option<Experiment> {
         let is_own = |step: &&Step| step.kind() == StepKind::Trainer && !step.shared && !step.run.iter().any(|w| w == "--fork");
         let step = self.scene().steps.iter().rev().find(is_own)?;
@@ -359,7 +359,7 @@ impl Player {
         Experiment::new(words, self.dir())
     }
 
-    /// Look at what runs, start what comes next. Whether anything is new. An error becomes the phase `Failed`.
+    /// Check the running step and start the next one. Returns whether anything has changed. An error becomes the phase `Failed`.
     pub fn poll(&mut self) -> bool {
         if self.phase != Phase::Running {
             return false;
@@ -373,7 +373,7 @@ impl Player {
 
     fn advance(&mut self) -> Result<bool> {
         let Some(child) = &mut self.child else { return self.begin() };
-        // Asked before the files are read, so that an ended child's files are read to their end.
+        // Checked before the files are read, so that an ended child's files are read completely.
         let ended = child.ended()?;
         let step = &self.story.scenes[self.scene].steps[self.passed];
         let mut changed = false;
@@ -390,7 +390,7 @@ impl Player {
         self.child = None;
         match end {
             End::Done => {}
-            // Whatever a command says that was killed by a stop.
+            // Errors of a command killed by a stop are ignored.
             End::Failed(why) if !self.stopping => bail!("{}: {why}", step.doing),
             End::Interrupted | End::Failed(_) => {
                 self.phase = Phase::Stopped;
@@ -403,7 +403,7 @@ impl Player {
         Ok(true)
     }
 
-    /// The next step, if there is one.
+    /// Start the next step, if there is one.
     fn begin(&mut self) -> Result<bool> {
         let Some(step) = self.scene().steps.get(self.passed).cloned() else {
             self.phase = Phase::Seen;
@@ -453,7 +453,7 @@ impl Player {
         Ok(true)
     }
 
-    /// A step has been run.
+    /// Record a completed step.
     fn finish(&mut self, step: &Step) -> Result<()> {
         self.load(step)?;
         self.place.done(step)?;
@@ -461,7 +461,7 @@ impl Player {
         Ok(())
     }
 
-    /// Read what a step left.
+    /// Read the results of a step.
     fn load(&mut self, step: &Step) -> Result<()> {
         let outcome = match step.kind() {
             StepKind::Trainer => Outcome::Run(Box::new(RunFiles::read(&self.place.product(step))?)),
@@ -477,7 +477,7 @@ impl Player {
     }
 }
 
-/// The words that are said, if any.
+/// The selected text, if any.
 fn chosen<'a>(said: &'a Said, facts: &Facts) -> Result<Option<&'a str>> {
     let text = match (&said.by, &said.when) {
         (Some(by), _) => match facts.difference(by)?.verdict {
@@ -491,7 +491,7 @@ fn chosen<'a>(said: &'a Said, facts: &Facts) -> Result<Option<&'a str>> {
     Ok(text.as_deref())
 }
 
-/// Part of a run's updates that are made.
+/// Completed share of a run's updates.
 fn share_of(run: &RunFiles) -> Option<f64> {
     let started = run.history.started.as_ref()?;
     let planned = started.max_steps.saturating_sub(started.step).max(1);

@@ -1,6 +1,6 @@
-//! A story as its file defines it: scenes of text, a question, commands to run, charts to watch, and texts about the results.
+//! A story as defined by its file: scenes of text, a question, commands to run, charts to watch, and texts about the results.
 //!
-//! Files are TOML; an unknown field is an error, and so is a name in braces that no step of the story makes.
+//! Files are TOML; unknown fields are errors, and so are names in braces that no step of the story defines.
 
 use super::compare::{Comparison, FIELDS};
 use super::facts::check_name;
@@ -15,26 +15,26 @@ use std::collections::{BTreeMap, BTreeSet};
 #[derive(Clone, Debug, Default, PartialEq, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Story {
-    /// Its name on the command line; the file's name.
+    /// Its name on the command line, equal to the file name.
     #[serde(skip)]
     pub name: String,
     /// Its title.
     pub title: String,
-    /// What it teaches, in a line.
+    /// A one-line summary.
     pub about: String,
-    /// Steps that several stories share, by the name of their file; they are run once and kept.
+    /// Shared steps, by the name of their file; they are run once and kept.
     #[serde(default)]
     pub start: Option<String>,
-    /// Texts that are written into the story's folder first: name to content; `@stories` is the text that ships.
+    /// Text files that are written into the story's folder first: name to content; `@stories` is the included text.
     #[serde(default)]
     pub files: BTreeMap<String, String>,
-    /// Names for numbers, usable in all texts after the runs that they depend on.
+    /// Named expressions, usable in all texts after the runs that they depend on.
     #[serde(default)]
     pub values: BTreeMap<String, String>,
-    /// Differences on the same questions, by name.
+    /// Comparisons on the same questions, by name.
     #[serde(default)]
     pub compare: BTreeMap<String, Comparison>,
-    /// What the reader may change, by name: `{name}` in command lines.
+    /// Parameters that the reader may change, by name: `{name}` in command lines.
     #[serde(default)]
     pub parameters: BTreeMap<String, Parameter>,
     /// The scenes, in order.
@@ -48,16 +48,16 @@ pub struct Story {
 pub struct Scene {
     /// Its title.
     pub title: String,
-    /// To be read before the run.
+    /// Text before the run.
     #[serde(default)]
     pub text: String,
-    /// To be answered before the run.
+    /// Question before the run.
     #[serde(default)]
     pub question: Option<Question>,
-    /// What is run.
+    /// Commands to run.
     #[serde(default, rename = "step")]
     pub steps: Vec<Step>,
-    /// What to look at, while it runs and after.
+    /// Charts and panels during the run and after it.
     #[serde(default)]
     pub watch: Vec<Watch>,
     /// Text after the run.
@@ -71,58 +71,58 @@ pub struct Scene {
     pub closing: Vec<Said>,
 }
 
-/// Something to predict.
+/// A prediction.
 #[derive(Clone, Debug, Default, PartialEq, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Question {
-    /// What is asked.
+    /// The question.
     pub ask: String,
-    /// Answers to choose from, if the question has some.
+    /// Possible answers; none for an open question.
     #[serde(default)]
     pub choices: Vec<String>,
-    /// An expression for the letter of the right choice (`"'b'"`), empty where this run does not decide it.
+    /// An expression for the letter of the right choice (`"'b'"`), empty if this run does not decide it.
     #[serde(default)]
     pub right: Option<String>,
-    /// For each choice, why it is not the right one; empty for one that always is.
+    /// For each choice, why it is wrong; empty for one that is always right.
     #[serde(default)]
     pub reasons: Vec<String>,
     /// The answer after the run.
     pub answer: Vec<Said>,
 }
 
-/// Text that may depend on the results: `say` with or without a condition, or three branches of a comparison.
+/// Text that may depend on the results: `say` with or without a condition, or three texts selected by a comparison.
 #[derive(Clone, Debug, Default, PartialEq, Deserialize)]
 #[serde(default, deny_unknown_fields)]
 pub struct Said {
-    /// The condition of `say`; none for always.
+    /// The condition of `say`; none means always.
     pub when: Option<String>,
     /// The text.
     pub say: Option<String>,
-    /// The text when it does not hold.
+    /// The text if the condition is false.
     pub otherwise: Option<String>,
-    /// A comparison, which decides between the next three.
+    /// A comparison that selects one of the next three.
     pub by: Option<String>,
-    /// The text when the difference is an improvement.
+    /// The text for an improvement.
     pub better: Option<String>,
-    /// The text when it is a deterioration.
+    /// The text for a deterioration.
     pub worse: Option<String>,
-    /// The text when its interval contains zero.
+    /// The text if the interval contains zero.
     pub inconclusive: Option<String>,
 }
 
-/// Something that the reader may change before a scene is run, and again after it.
+/// A parameter that the reader may change before a scene is run, and again after it.
 #[derive(Clone, Debug, Default, PartialEq, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Parameter {
-    /// Its name for readers.
+    /// Its label.
     pub label: String,
     /// Its value.
     pub value: String,
-    /// Values to choose from.
+    /// Possible values.
     pub choices: Vec<String>,
 }
 
-/// Steps that several stories share.
+/// Shared steps.
 const STARTS: &[(&str, &str)] = &[("puzzles", include_str!("../../assets/lessons/common/puzzles.toml"))];
 
 #[derive(Deserialize)]
@@ -139,12 +139,12 @@ fn shared_start(name: &str) -> Result<Vec<Step>> {
 }
 
 impl Said {
-    /// All its texts.
+    /// All texts of the question.
     fn words(&self) -> impl Iterator<Item = &str> {
         [&self.say, &self.otherwise, &self.better, &self.worse, &self.inconclusive].into_iter().flatten().map(String::as_str)
     }
 
-    /// Whether its parts belong together.
+    /// Check that its fields are consistent.
     fn check(&self, story: &Story) -> Result<()> {
         let branches = [&self.better, &self.worse, &self.inconclusive];
         let Some(by) = &self.by else {
@@ -167,32 +167,32 @@ impl Said {
 #[derive(Clone, Debug, Default, PartialEq, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Step {
-    /// The name of its results: `{name.eval_loss}`. A trainer's run folder has this name too.
+    /// The name for its results: `{name.eval_loss}`. Also the name of a trainer's run folder.
     pub name: String,
-    /// What it does, in words: "training at a rate of 0.01".
+    /// Description: "training at a rate of 0.01".
     pub doing: String,
-    /// The command line without `lehr`, and without what the player adds: `--run`, `--out`, `--json`, `--adapter`. `{name}` is the path of
-    /// a file or of what an earlier step made, `{seed}` the seed.
+    /// The command line without `lehr` and without flags that the player adds: `--run`, `--out`, `--json`, `--adapter`. `{name}` is the
+    /// path of a file or of an earlier step's output, `{seed}` the seed.
     pub run: Vec<String>,
-    /// Seconds that it takes on two processor cores without a GPU.
+    /// Duration in seconds on two processor cores without a GPU.
     pub seconds: f64,
-    /// Values of flags for a trial run of seconds, without meaningful results.
+    /// Flag values for a test run of seconds, without meaningful results.
     #[serde(default)]
     pub quick: BTreeMap<String, String>,
-    /// Its results are kept for all stories with the same start.
+    /// Whether its results are shared by all stories with the same start.
     #[serde(skip)]
     pub shared: bool,
-    /// The stem of its files: its name, and the values of the parameters that it depends on.
+    /// The stem of its file names: its name, and the values of the parameters that it depends on.
     #[serde(skip)]
     pub stem: String,
 }
 
-/// What a command is to the player.
+/// Kind of a step, from its command.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum StepKind {
     /// Trains into a run folder.
     Trainer,
-    /// Prints rows, which are kept as a file.
+    /// Prints rows, which are stored in a file.
     Rows,
     /// Writes a folder and prints JSON.
     Folder,
@@ -200,23 +200,23 @@ pub enum StepKind {
     Json,
 }
 
-/// Something to look at.
+/// A chart or panel to watch.
 #[derive(Clone, Debug, Default, PartialEq, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Watch {
     /// A chart of [`spec::CHARTS`], by its title.
     #[serde(default)]
     pub chart: Option<String>,
-    /// Only these metrics of it; all when empty.
+    /// Metrics to show; all if empty.
     #[serde(default)]
     pub metrics: Vec<String>,
     /// A panel of the window: tokens, samples, merge or inside.
     #[serde(default)]
     pub panel: Option<Panel>,
-    /// A picture that a step makes: `step/file.svg`.
+    /// An image file of a step's output: `step/file.svg`.
     #[serde(default)]
     pub picture: Option<String>,
-    /// Whose: names of steps; those of the scene when empty.
+    /// Names of the steps to show; those of the scene if empty.
     #[serde(default)]
     pub runs: Vec<String>,
 }
@@ -239,15 +239,15 @@ pub enum Panel {
 #[derive(Clone, Debug, Default, PartialEq, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Table {
-    /// Heads of the columns.
+    /// Column headings.
     pub head: Vec<String>,
-    /// Rows: texts with numbers.
+    /// Rows of texts with numbers.
     #[serde(rename = "row")]
     pub rows: Vec<Vec<String>>,
 }
 
 impl Step {
-    /// What it is to the player.
+    /// Its kind.
     pub fn kind(&self) -> StepKind {
         match self.run.first().map_or("", String::as_str) {
             "pretrain" | "sft" | "grpo" => StepKind::Trainer,
@@ -260,10 +260,10 @@ impl Step {
 }
 
 impl Story {
-    /// Read a story.
+    /// Parse a story.
     ///
     /// # Errors
-    /// One line that says what is wrong and where.
+    /// One line that states what is wrong and where.
     pub fn parse(name: &str, text: &str) -> Result<Self> {
         let mut story: Self = toml::from_str(text).map_err(|e| anyhow::anyhow!("{name}: {}", one_line(&e.to_string())))?;
         story.name = name.to_owned();
@@ -278,10 +278,10 @@ impl Story {
         Ok(story)
     }
 
-    /// Give a parameter another value; what depends on it gets other files.
+    /// Set a parameter; steps that depend on it get new file names.
     ///
     /// # Errors
-    /// There is no such parameter, or it cannot have this value.
+    /// The parameter does not exist, or the value is not valid.
     pub fn set(&mut self, name: &str, value: &str) -> Result<()> {
         let known: Vec<&str> = self.parameters.keys().map(String::as_str).collect();
         let hint = if known.is_empty() { "; this lesson has none".to_owned() } else { did_you_mean(name, known) };
@@ -296,7 +296,7 @@ impl Story {
         Ok(())
     }
 
-    /// Each step's stem: with the parameters that it or what it builds on depends on.
+    /// Set each step's stem, from the parameters that it or its inputs depend on.
     fn name_files(&mut self) {
         let mut used: BTreeMap<String, BTreeSet<String>> = BTreeMap::new();
         for step in self.scenes.iter_mut().flat_map(|s| &mut s.steps) {
@@ -321,7 +321,7 @@ impl Story {
         self.steps().filter(|s| s.shared).map(|s| s.seconds).sum()
     }
 
-    /// The same as a trial run.
+    /// The story as a test run.
     #[must_use]
     pub fn quick(mut self) -> Self {
         for step in self.scenes.iter_mut().flat_map(|s| &mut s.steps) {
@@ -349,7 +349,7 @@ impl Story {
         self.steps().filter(|s| !s.shared).map(|s| s.seconds).sum()
     }
 
-    /// Whether every name is made by something before it is used.
+    /// Check that every name is defined before it is used.
     fn check(&self) -> Result<()> {
         ensure!(!self.scenes.is_empty(), "has no scene");
         let mut paths: BTreeSet<&str> = self.files.keys().map(String::as_str).collect();
@@ -434,7 +434,7 @@ impl Story {
         names.iter().try_for_each(|name| self.check_fact(name, made, 0))
     }
 
-    /// A name in a text: one of `values`, a comparison, a parameter, or a fact of a step that has been run by then.
+    /// Check a name in a text: one of `values`, a comparison, a parameter, or a fact of an earlier step.
     fn check_fact(&self, name: &Name, made: &BTreeMap<&str, StepKind>, depth: usize) -> Result<()> {
         let Name { root, path } = name;
         ensure!(depth < 8, "{root}: is made of itself");
@@ -457,7 +457,7 @@ impl Story {
 }
 
 impl Watch {
-    /// The chart that is meant.
+    /// The specified chart.
     pub fn spec(&self) -> Option<&'static spec::Spec> {
         let title = self.chart.as_deref()?;
         spec::CHARTS.iter().find(|c| c.title == title)
@@ -490,7 +490,7 @@ impl Watch {
     }
 }
 
-/// The names in braces of a word of a command line.
+/// The names in braces in an argument.
 pub(super) fn path_names(word: &str) -> Result<Vec<&str>> {
     let mut out = Vec::new();
     let mut rest = word;
@@ -502,7 +502,7 @@ pub(super) fn path_names(word: &str) -> Result<Vec<&str>> {
     Ok(out)
 }
 
-/// Text before a run, where there are no numbers yet.
+/// Check that text before a run has no placeholders, since there are no numbers yet.
 fn no_places(text: &str) -> Result<()> {
     let found = names(text)?;
     ensure!(found.is_empty(), "{text:?}: {} stands before the run", found[0].root);

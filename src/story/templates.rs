@@ -1,8 +1,8 @@
 //! Texts with numbers filled in, and conditions: minijinja over the results of a story's steps.
 //!
-//! `{{ raw.eval_loss|fixed(2) }}` is a fact of the step `raw`; one whose name is no identifier stands in brackets,
+//! `{{ raw.eval_loss|fixed(2) }}` is a fact of the step `raw`; a name that is not an identifier is written in brackets,
 //! `{{ raw["merge/sma/eval_loss@600"] }}`. Filters: `fixed(n)` and `signed(n)` decimals, `percent(n)`, and `points(n)` for a difference of
-//! shares in percentage points. A number without a filter has three decimals. An unknown name is an error, never a blank.
+//! shares in percentage points. A number without a filter has three decimals. An unknown name is an error, never an empty string.
 
 use super::facts::Facts;
 use anyhow::{Context as _, Result, anyhow, bail, ensure};
@@ -13,9 +13,9 @@ use minijinja::value::Value;
 use minijinja::{AutoEscape, Environment, Error, UndefinedBehavior};
 use std::sync::OnceLock;
 
-/// Filters that texts may use.
+/// Filters available in texts.
 const FILTERS: &[&str] = &["fixed", "signed", "percent", "points", "abs", "int", "min", "max"];
-/// Functions that texts may use.
+/// Functions available in texts.
 pub(super) const FUNCTIONS: &[&str] = &["exp"];
 
 /// A name in a text: a step or a value of the story, and the fact, joined by dots.
@@ -27,15 +27,15 @@ pub struct Name {
     pub path: String,
 }
 
-/// The text with everything filled in.
+/// Fill in the template.
 ///
 /// # Errors
-/// A mistake in the template, or a fact that is not there.
+/// An error in the template, or a fact that is not available.
 pub fn fill(text: &str, facts: &Facts) -> Result<String> {
     environment().render_str(text, facts.value()).map_err(|e| plain(&e, text))
 }
 
-/// Whether a condition holds.
+/// Whether a condition is true.
 ///
 /// # Errors
 /// As [`fill`].
@@ -59,7 +59,7 @@ pub(super) fn evaluate(expression: &str, facts: Value) -> Result<Value, Error> {
 /// The names in a text.
 ///
 /// # Errors
-/// A mistake in the template, or something that stories do not use.
+/// An error in the template, or syntax that stories do not support.
 pub fn names(text: &str) -> Result<Vec<Name>> {
     let template = parse(text, "text", SyntaxConfig::default()).map_err(|e| plain(&e, text))?;
     let mut out = Vec::new();
@@ -182,7 +182,7 @@ fn fixed(n: f64, decimals: Option<usize>) -> String {
     }
     let shown = format!("{n:.*}", decimals.unwrap_or(3).min(9));
     match shown.strip_prefix('-') {
-        // No "-0.00".
+        // Avoids "-0.00".
         Some(rest) if n.is_finite() && !rest.contains(|c| ('1'..='9').contains(&c)) => rest.to_owned(),
         _ => shown,
     }
@@ -193,7 +193,7 @@ fn signed(n: f64, decimals: Option<usize>) -> String {
     if shown.starts_with('-') || n.is_nan() { shown } else { format!("+{shown}") }
 }
 
-/// An error of the engine in one line.
+/// An error of the engine as one line.
 fn plain(error: &Error, text: &str) -> anyhow::Error {
     let line = error.detail().map_or_else(|| error.kind().to_string(), str::to_owned);
     let cause = std::error::Error::source(error).map_or(String::new(), |cause| format!(": {cause}"));
@@ -201,10 +201,10 @@ fn plain(error: &Error, text: &str) -> anyhow::Error {
     anyhow!("{:?}: {}{cause}", crate::vfs::clean(&text), line.replace('\n', " "))
 }
 
-/// A table with its numbers: head, rows.
+/// A filled table: heading, rows.
 pub type Filled = (Vec<String>, Vec<Vec<String>>);
 
-/// A paragraph as it is to be shown.
+/// A paragraph to show.
 #[derive(Clone, Debug, PartialEq)]
 pub enum Block {
     /// Flowing text, on one line.
@@ -213,7 +213,7 @@ pub enum Block {
     Lines(Vec<String>),
 }
 
-/// Cut a text into paragraphs: empty lines separate them; lines that begin with four spaces are kept as they are.
+/// Split a text into paragraphs at empty lines; lines that begin with four spaces are kept as they are.
 pub fn blocks(text: &str) -> Vec<Block> {
     let mut out: Vec<Block> = Vec::new();
     let mut fresh = true;

@@ -1,56 +1,56 @@
-//! Progress of a story and time left: the seconds of its steps on a reference machine, scaled by the speed of this one.
+//! Progress of a story and remaining time: the seconds of its steps on a reference machine, scaled by the speed of this one.
 
 use super::script::Step;
 use web_time::Instant;
 
-/// How far.
+/// Progress of a story.
 #[derive(Clone, Debug, Default, PartialEq)]
 pub struct Progress {
-    /// What runs, in words.
+    /// Description of the running step.
     pub doing: Option<String>,
-    /// How far that is, from 0 to 1.
+    /// Its completed share, from 0 to 1.
     pub share: f64,
-    /// Seconds left of the whole story, reading not counted; none until something has been measured on this machine.
+    /// Remaining seconds of the whole story, without reading; none until this machine's speed has been measured.
     pub seconds_left: Option<f64>,
 }
 
-/// Seconds that were planned and that were taken.
+/// Planned and measured seconds.
 #[derive(Clone, Debug, Default)]
 pub struct TimeEstimate {
     planned: f64,
     taken: f64,
     begun: Option<Instant>,
-    /// Seconds that the current step was paused, and since when it is.
+    /// Seconds that the current step was paused, and the start of the current pause.
     held: f64,
     held_since: Option<Instant>,
 }
 
-/// Planned seconds of work that must be done before their speed is an estimate.
+/// Minimum planned seconds of completed work for an estimate of speed.
 const LEAST: f64 = 0.5;
 
 impl TimeEstimate {
-    /// A step begins.
+    /// Start of a step.
     pub fn begins(&mut self) {
         *self = Self { planned: self.planned, taken: self.taken, begun: Some(Instant::now()), ..Self::default() };
     }
 
-    /// It is paused: its time does not count.
+    /// The step is paused: its time does not count.
     pub fn pauses(&mut self) {
         self.held_since.get_or_insert_with(Instant::now);
     }
 
-    /// It runs again.
+    /// The step is resumed.
     pub fn resumes(&mut self) {
         self.held += self.held_since.take().map_or(0.0, |since| since.elapsed().as_secs_f64());
     }
 
-    /// Seconds that the step has run.
+    /// Running time of the step, in seconds.
     fn elapsed(&self) -> f64 {
         let held = self.held + self.held_since.map_or(0.0, |since| since.elapsed().as_secs_f64());
         self.begun.map_or(0.0, |begun| (begun.elapsed().as_secs_f64() - held).max(0.0))
     }
 
-    /// The step that ran has ended; it was planned to take so long.
+    /// The running step has ended; `planned` is its planned duration.
     pub fn passed(&mut self, planned: f64) {
         let elapsed = self.elapsed();
         if self.begun.take().is_some() {
@@ -59,7 +59,7 @@ impl TimeEstimate {
         }
     }
 
-    /// How far; `share` of the step's updates are made, and `later` seconds are planned for those after it.
+    /// Current progress; `share` is the completed share of the step's updates, `later` the planned seconds of later steps.
     pub fn progress(&self, step: Option<&Step>, share: Option<f64>, later: f64) -> Progress {
         self.estimate(step, share, later, self.elapsed())
     }
@@ -71,7 +71,7 @@ impl TimeEstimate {
             known += planned * share;
             taken += elapsed;
         }
-        // A command without progress is estimated by its plan.
+        // Without reported progress it is estimated from the plan.
         let share = share.unwrap_or((elapsed / planned.max(1e-9)).min(0.9)).clamp(0.0, 1.0);
         let planned_left = planned * (1.0 - share) + later;
         let seconds_left = (known >= LEAST).then(|| taken / known * planned_left);
@@ -85,7 +85,7 @@ mod tests {
 
     #[test]
     fn the_time_of_a_pause_does_not_count() {
-        // Begun 100 s ago, of which 60 were a pause that is over and 30 one that is not.
+        // Started 100 s ago, with an ended pause of 60 s and a current one of 30 s.
         let ago = |seconds| Instant::now().checked_sub(std::time::Duration::from_secs(seconds));
         let (Some(begun), Some(since)) = (ago(100), ago(30)) else { return };
         let mut pace = TimeEstimate { begun: Some(begun), held: 60.0, held_since: Some(since), ..TimeEstimate::default() };
@@ -103,11 +103,11 @@ mod tests {
         let step = Step { seconds: 10.0, doing: "x".into(), ..Step::default() };
         let fresh = TimeEstimate::default();
         assert_eq!(fresh.estimate(Some(&step), Some(0.0), 50.0, 0.0).seconds_left, None, "nothing is measured yet");
-        // A machine that is twice as slow.
+        // A machine of half the speed.
         let slow = TimeEstimate { planned: 100.0, taken: 200.0, ..TimeEstimate::default() };
         let half = slow.estimate(Some(&step), Some(0.5), 50.0, 10.0).seconds_left.unwrap();
         assert!((half - 110.0).abs() < 1e-9, "{half}");
-        // Without progress, time is the estimate, but never the whole.
+        // Without reported progress it is estimated from time, but never complete.
         let quiet = slow.estimate(Some(&step), None, 0.0, 100.0);
         assert!(quiet.share == 0.9 && quiet.seconds_left > Some(0.0), "{quiet:?}");
         assert_eq!(fresh.estimate(Some(&step), None, 0.0, 5.0).seconds_left, None);

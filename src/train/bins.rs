@@ -1,4 +1,4 @@
-//! Tokens by the probability that a model gives them: bins, and the size of a token's gradient at the logits. Both kinds of stages use it.
+//! Tokens by the probability that a model gives them: bins, and the norm of a token's gradient at the logits. Used by all stages.
 //!
 //! The gradient of log pi(o) with respect to the logits is e_o - p, whose norm is sqrt(sum p^2 - 2 p_o + 1) (arXiv 2505.12929, proof of
 //! Proposition 4.2). It lies between sqrt(N / (N - 1)) (1 - p_o) and sqrt(2) (1 - p_o) for N tokens of vocabulary.
@@ -21,17 +21,17 @@ pub fn logit_norm(logprob: f64, sum_p2: f64) -> f64 {
         return f64::NAN;
     }
     let gap = -logprob.exp_m1();
-    // Near p = 1 single precision leaves nothing but rounding of the sum; what bounds the norm for any vocabulary does not depend on it.
+    // Near p = 1 single precision leaves only the rounding error of the sum; these bounds of the norm do not depend on it.
     (sum_p2 - 2.0 * logprob.exp() + 1.0).max(gap * gap).min(2.0 * gap * gap).sqrt()
 }
 
-/// A number to six significant digits: a line of a log need not be longer.
+/// A number rounded to six significant digits, to keep log lines short.
 pub(super) fn short(value: f64) -> Number {
     if value == 0.0 || !value.is_finite() {
         return Number(value);
     }
     let digits = 5 - value.abs().log10().floor() as i32;
-    // Divided by exact powers, so that 0.3 is written 0.3.
+    // Divided by exact powers, so that 0.3 prints as 0.3.
     let power = 10f64.powi(digits.abs());
     Number(if digits >= 0 { (value * power).round() / power } else { (value / power).round() * power })
 }

@@ -12,7 +12,7 @@ use crate::progress::{Progress, report, silent};
 pub struct Evaluation {
     /// Mean cross-entropy in nats.
     pub loss: f64,
-    /// Share of the targets that were the most probable token.
+    /// Share of targets that were the most probable token.
     pub mean_token_accuracy: f64,
     /// Tokens scored.
     pub tokens: u64,
@@ -35,7 +35,7 @@ impl Scorer {
         Self::over(device, model, acts)
     }
 
-    /// Record over activations that exist already, a training pass's for one.
+    /// Record over existing activations, such as those of a training pass.
     ///
     /// # Errors
     /// As [`Scorer::new`].
@@ -43,7 +43,7 @@ impl Scorer {
         Self::of_weights(device, model, &model.weights, acts)
     }
 
-    /// Record over other weights than the model's own: a merge, for one.
+    /// Record over weights other than the model's own, such as a merge.
     ///
     /// # Errors
     /// As [`Scorer::new`].
@@ -56,7 +56,7 @@ impl Scorer {
         Self::record(transformer::Context { weights, ..model.context(device) }, acts, None)
     }
 
-    /// Record over activations that exist already, at the temperature 1 / `inv_temperature` (1).
+    /// Record over existing activations, at the temperature 1 / `inv_temperature` (1).
     ///
     /// # Errors
     /// As [`Scorer::new`].
@@ -64,7 +64,7 @@ impl Scorer {
         Self::record(model.context(device), acts, Some(inv_temperature))
     }
 
-    /// The same with a model's adapters left out.
+    /// As [`Scorer::at`], without the model's adapters.
     ///
     /// # Errors
     /// As [`Scorer::new`].
@@ -102,10 +102,11 @@ impl Scorer {
         self.evaluate_seeing(device, batches, None, &mut silent)
     }
 
-    /// The same, to the bit; `seen` takes what the model said of the first tokens, `progress` gets the number of batches done.
+    /// As [`Scorer::evaluate`], bit-identical; `seen` collects the predictions for the first tokens, `progress` gets the number of finished
+    /// batches.
     ///
     /// # Errors
-    /// As [`Scorer::evaluate`], or what `progress` returns; [`Interrupted`](crate::progress::Interrupted) when that ends it.
+    /// As [`Scorer::evaluate`], or the error of `progress`; [`Interrupted`](crate::progress::Interrupted) when it stops the evaluation.
     pub fn evaluate_seeing(
         &self,
         device: &Device,
@@ -136,7 +137,7 @@ impl Scorer {
     }
 }
 
-/// Tokens, targets and positions of a batch, to the device.
+/// Upload tokens, targets and positions of a batch.
 pub(super) fn upload_tokens(device: &Device, acts: &Activations<Tensor>, batch: &Batch) {
     assert_eq!((batch.batch_size, batch.seq_len), (acts.batch, acts.time), "the batch has another shape than the pass");
     device.write(&acts.inputs.tokens, &batch.tokens);
@@ -144,7 +145,7 @@ pub(super) fn upload_tokens(device: &Device, acts: &Activations<Tensor>, batch: 
     device.write(&acts.inputs.positions, &positions(batch));
 }
 
-/// Index of each token inside its document: what rotary positions and the reach of attention go by.
+/// Index of each token within its document; rotary positions and attention use it.
 pub(super) fn positions(batch: &Batch) -> Vec<u32> {
     batch.doc_start.iter().enumerate().map(|(i, start)| (i % batch.seq_len) as u32 - start).collect()
 }

@@ -1,4 +1,4 @@
-//! One pass forward and back over (batch, time) tokens: adds d(weighted loss)/d(parameter) to the gradients.
+//! One forward and backward pass over (batch, time) tokens: adds d(weighted loss)/d(parameter) to the gradients.
 
 use super::evaluate::upload_tokens;
 use crate::data::{Batch, IGNORE};
@@ -7,11 +7,11 @@ use crate::model::transformer::{self, Objective};
 use crate::model::{Activations, Model, Pass, Trained};
 use crate::ops::embedding::Spans;
 
-/// See the module.
+/// A recorded forward and backward pass.
 pub struct GradientPass {
-    /// Inputs, results, and all that lies between.
+    /// Inputs, results and intermediate values.
     pub acts: Activations<Tensor>,
-    /// Its dispatches.
+    /// The recorded dispatches.
     pub recording: Recording,
 }
 
@@ -24,7 +24,7 @@ impl GradientPass {
         Self::by(device, model, acts, grads, Objective::CrossEntropy)
     }
 
-    /// The same by another objective.
+    /// As [`GradientPass::new`], with another objective.
     ///
     /// # Errors
     /// When a kernel does not compile.
@@ -48,7 +48,7 @@ impl GradientPass {
         Activations::new(device, &model.config, batch, time, Pass::Training)
     }
 
-    /// Run on a batch whose targets each weigh `weight` in the loss.
+    /// Run on a batch; `weight` is the weight of each target in the loss.
     ///
     /// # Errors
     /// A device fault.
@@ -58,7 +58,7 @@ impl GradientPass {
         self.run_by(device, batch)
     }
 
-    /// Run on a batch when what the objective asks of each row is on the device already.
+    /// Run on a batch whose row inputs of the objective are already on the device.
     ///
     /// # Errors
     /// A device fault.

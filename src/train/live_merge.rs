@@ -1,5 +1,5 @@
-//! Merging while training: a ring of snapshots of the weights, their merge, and its validation loss. The run itself is never touched:
-//! the merge is made in the gradients' arena, which is free between two updates, and scored by kernels bound to that arena.
+//! Live merging: a ring of snapshots of the weights, their merge, and its validation loss. The run's weights are never changed: the merge
+//! is computed in the gradients' arena, which is free between two updates, and scored by kernels bound to that arena.
 
 use super::Scorer;
 use crate::config::{MergeSettings, RingPlace, is_due};
@@ -8,14 +8,14 @@ use crate::merge::MergeRule;
 use crate::merge::ring::{Ring, choose_place};
 use crate::model::{Activations, Model, Trained};
 
-/// A merge that was made.
+/// A finished merge.
 #[derive(Clone, Debug, PartialEq)]
 pub struct MergedWindow {
-    /// The rule, in words.
+    /// Description of the rule.
     pub method: String,
     /// Steps of the snapshots, oldest first.
     pub steps: Vec<u64>,
-    /// How much each weighs.
+    /// Weight of each snapshot.
     pub weights: Vec<f64>,
 }
 
@@ -26,22 +26,22 @@ impl MergedWindow {
     }
 }
 
-/// See the module.
+/// Live merging of one run.
 pub struct LiveMerge {
     rule: MergeRule,
     every: u64,
     /// The snapshots.
     pub ring: Ring,
-    /// Judges the merge on the same tokens as the run's own weights.
+    /// Scores the merge on the same tokens as the run's own weights.
     pub scorer: Scorer,
 }
 
 impl LiveMerge {
     /// `scratch` is an arena of the parameters' layout that is free between two updates, `scratch_weights` its tensors; `acts` are the
-    /// training pass's own. `None` when the settings ask for no merging.
+    /// training pass's own. `None` when merging is off.
     ///
     /// # Errors
-    /// A kernel that does not compile, or a place that cannot be used.
+    /// A kernel that does not compile, or an unusable place for the ring.
     pub fn new(
         device: &Device,
         model: &Model,
@@ -75,7 +75,7 @@ impl LiveMerge {
         if is_due(step, self.every) { self.ring.push(device, model, step) } else { Ok(()) }
     }
 
-    /// Merge the snapshots into the scratch arena. `None` while there are fewer than two: one alone is no merge.
+    /// Merge the snapshots into the scratch arena. `None` while there are fewer than two.
     ///
     /// # Errors
     /// A device or disk fault.
@@ -89,7 +89,7 @@ impl LiveMerge {
         Ok(Some(MergedWindow { method: self.rule.to_string(), steps, weights }))
     }
 
-    /// `sma`, `ema`, ...: the middle part of the metric's name.
+    /// `sma`, `ema`, ...: the middle part of the metric name.
     pub fn method_name(&self) -> &'static str {
         self.rule.method().name()
     }
@@ -99,7 +99,7 @@ impl LiveMerge {
         self.ring.place()
     }
 
-    /// Updates between two snapshots.
+    /// Updates between snapshots.
     pub fn every(&self) -> u64 {
         self.every
     }

@@ -1,4 +1,4 @@
-//! Layer 5: how a model learns. A stage fills one number per token; the rest is shared.
+//! Layer 5: training. Stages differ in the loss per token; the rest is shared.
 
 mod across;
 pub mod bins;

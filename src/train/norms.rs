@@ -1,5 +1,5 @@
-//! L2 norms of weights and gradients, part by part: now and then, in a recording of its own beside the update, which it cannot change: it
-//! only reads weights and gradients, and writes into buffers of its own.
+//! L2 norms of weights and gradients, part by part, measured at intervals in a separate recording. It only reads weights and gradients and
+//! writes to its own buffers, so it cannot affect the update.
 
 use crate::device::{ALIGN, Arena, Device, ReadRing, Recorder, Recording, Tensor};
 use crate::event::{Norms, Number};
@@ -11,7 +11,7 @@ use crate::train::bins::short;
 use anyhow::Result;
 use std::collections::VecDeque;
 
-/// See the module.
+/// Norms of a model's parts.
 pub struct PartNorms {
     names: Vec<String>,
     every: u64,
@@ -20,23 +20,23 @@ pub struct PartNorms {
     weights: Recording,
     gradients: Recording,
     ring: ReadRing,
-    /// Updates whose norms were asked for and not yet taken.
+    /// Updates whose norms were requested and not yet read.
     late: VecDeque<u64>,
 }
 
 impl PartNorms {
-    /// Record the norms of both arenas' parts; `every` so many updates they are measured, and at the first.
+    /// Record the norms of both arenas' parts; measured every `every` updates, and at the first.
     ///
     /// # Errors
     /// When a kernel does not compile.
     pub fn new(device: &Device, parameters: &Parameters, values: &Arena, grads: &Arena, every: u64) -> Result<Self> {
         let parts = parameters.parts();
         let numbers = Tensor::new(device, "norms", "part_norms", &[2 * parts.len(), ALIGN]);
-        // The shader also makes a clip factor, which nobody reads.
+        // The shader also writes a clip factor, which is not read.
         let hyper = Tensor::new(device, "norms", "no_hyper", &[adamw::HYPER_LEN]);
         let spans = |arena: &Arena| parts.iter().map(|(_, these)| arena.spans(these)).collect::<Vec<_>>();
         let pairs = |spans: &Vec<Tensor>| grad_norm::partials_len(spans.iter().map(Tensor::len));
-        // One after another, so that one buffer serves all.
+        // One after another, so that one buffer is enough.
         let most = spans(values).iter().map(pairs).max().unwrap_or(1);
         let partials = Tensor::new(device, "norms", "partials", &[most, 2]);
         let record = |name: &str, arena: &Arena, first: usize| {
@@ -62,12 +62,12 @@ impl PartNorms {
         })
     }
 
-    /// Whether the update that makes the number `step` is measured.
+    /// Whether update `step` is measured.
     pub fn is_due(&self, step: u64) -> bool {
         step == 1 || step.is_multiple_of(self.every.max(1))
     }
 
-    /// Before the update: the norms of the weights.
+    /// Before the update: measure the norms of the weights.
     ///
     /// # Errors
     /// A device fault.
@@ -75,7 +75,7 @@ impl PartNorms {
         Ok(device.replay(&self.weights)?)
     }
 
-    /// After the update, which reads the gradients and leaves them as they are: their norms.
+    /// After the update, which does not change the gradients: measure their norms.
     ///
     /// # Errors
     /// A device fault.
@@ -83,13 +83,13 @@ impl PartNorms {
         Ok(device.replay(&self.gradients)?)
     }
 
-    /// Ask for what [`PartNorms::before`] and [`PartNorms::after`] measured of update `step`; it comes later.
+    /// Request the measurements of [`PartNorms::before`] and [`PartNorms::after`] for update `step`; they arrive later.
     pub fn ask(&mut self, device: &Device, step: u64) {
         self.ring.ask(device, &self.numbers);
         self.late.push_back(step);
     }
 
-    /// The norms of update `step`, if they were asked for.
+    /// The norms of update `step`, if they were requested.
     ///
     /// # Errors
     /// A device fault.
@@ -102,7 +102,7 @@ impl PartNorms {
         Ok(Some(self.of(step, &numbers)))
     }
 
-    /// The norms of update `step`, now: waits for the device.
+    /// The norms of update `step`; waits for the device.
     ///
     /// # Errors
     /// A device fault.
@@ -113,7 +113,7 @@ impl PartNorms {
     fn of(&self, step: u64, numbers: &[f32]) -> Norms {
         let norm = |row: &[f32]| match row[stats::NOT_FINITE] {
             0.0 => short(f64::from(row[stats::GRAD_NORM])),
-            // The sum of squares of what holds a NaN may be anything.
+            // The sum of squares with a NaN in it is undefined.
             _ => Number(f64::NAN),
         };
         let mut norms = numbers.chunks(ALIGN).map(norm);

@@ -19,9 +19,9 @@ pub struct Optimizer {
     pub v: Arena,
     /// The gradients as a tree.
     pub grad_weights: Trained<Tensor>,
-    /// Moments of Lopti's second pass, where it has its own; the others are then the first pass's.
+    /// Moments of Lopti's second pass, if they are separate; the others then belong to the first pass.
     pub second: Option<Moments>,
-    /// Norms of weights and gradients part by part, where somebody wants to see them.
+    /// Norms of weights and gradients part by part, if they are measured.
     pub norms: Option<PartNorms>,
     /// The other ranks, where there are any.
     across: Option<Across>,
@@ -32,7 +32,7 @@ pub struct Optimizer {
 }
 
 impl From<&TrainSettings> for UpdateParams {
-    /// The first update by these settings, the learning rate at its full height.
+    /// Parameters of the first update, at the peak learning rate.
     fn from(t: &TrainSettings) -> Self {
         Self {
             learning_rate: t.learning_rate,
@@ -46,7 +46,7 @@ impl From<&TrainSettings> for UpdateParams {
     }
 }
 
-/// Another pair of moments, and the update by them.
+/// A second pair of moments, and the update with them.
 pub struct Moments {
     /// First moments.
     pub m: Arena,
@@ -128,7 +128,7 @@ impl Optimizer {
         self.across.as_ref().map_or(Ok(()), |across| across.sum(device))
     }
 
-    /// Also measure the norm of each part of the model, at the first update and `every` so many; 0 for never.
+    /// Also measure the norm of each part of the model, at the first update and every `every` updates; 0 for never.
     ///
     /// # Errors
     /// When a kernel does not compile.
@@ -140,12 +140,12 @@ impl Optimizer {
         Ok(())
     }
 
-    /// The norms, if update `step` is one to be measured.
+    /// The norms, if update `step` is measured.
     pub fn norms_of(&self, step: u64) -> Option<&PartNorms> {
         self.norms.as_ref().filter(|norms| norms.is_due(step))
     }
 
-    /// Set gradients and step statistics to zero: the start of an update.
+    /// Zero gradients and step statistics at the start of an update.
     ///
     /// # Errors
     /// A device fault.
@@ -153,7 +153,7 @@ impl Optimizer {
         Ok(device.replay(&self.clear)?)
     }
 
-    /// Norm, clip, gate, AdamW (or plain gradient descent).
+    /// Norm, clipping, gate, AdamW (or plain gradient descent).
     ///
     /// # Errors
     /// A device fault.
@@ -162,7 +162,7 @@ impl Optimizer {
         Ok(device.replay(&self.update)?)
     }
 
-    /// The same by the second pair of moments, if there is one.
+    /// As [`Optimizer::update`], with the second pair of moments, if any.
     ///
     /// # Errors
     /// A device fault.
@@ -171,7 +171,7 @@ impl Optimizer {
         Ok(device.replay(self.second.as_ref().map_or(&self.update, |second| &second.update))?)
     }
 
-    /// Only the norm, the clip factor that `max_grad_norm` asks for, and the gate, into the step statistics.
+    /// Compute only the norm, the clip factor for `max_grad_norm` and the gate, into the step statistics.
     ///
     /// # Errors
     /// A device fault.

@@ -1,4 +1,4 @@
-//! How much memory a run takes, before it takes it; and how many sequences are computed at once.
+//! Device memory of a run, computed before allocation; and the micro-batch size.
 
 use super::reinforce;
 use crate::config::{MergeSettings, ModelConfig, RingPlace, Settings, Stage, TrainSettings};
@@ -12,14 +12,14 @@ use crate::vfs::human_bytes;
 pub struct MemoryPlan {
     /// (purpose, bytes), as in the device's ledger.
     pub parts: Vec<(&'static str, u64)>,
-    /// Sequences computed at once; in reinforcement rows, each of which holds as many completions as fit.
+    /// Sequences computed at once; in GRPO, rows, each of which holds as many completions as fit.
     pub micro_batch: usize,
-    /// Where the snapshots of a live merge are kept, and their bytes there, if there is one.
+    /// Where the snapshots of live merging are kept, and their size in bytes.
     pub ring: Option<(RingPlace, u64)>,
 }
 
 impl MemoryPlan {
-    /// For a run of any stage.
+    /// Plan for a run of any stage.
     ///
     /// # Errors
     /// As [`MemoryPlan::training`] and [`MemoryPlan::reinforcement`].
@@ -30,7 +30,7 @@ impl MemoryPlan {
         }
     }
 
-    /// For training a model of this shape by these settings.
+    /// Plan for supervised training of a model of this shape.
     ///
     /// # Errors
     /// When one tensor is larger than the adapter can bind.
@@ -53,10 +53,10 @@ impl MemoryPlan {
         Ok(Self { parts, micro_batch, ring })
     }
 
-    /// For reinforcing a model of this shape: rollouts, policy and reference model.
+    /// Plan for GRPO on a model of this shape: rollouts, policy and reference model.
     ///
     /// # Errors
-    /// As [`MemoryPlan::training`], or lengths that cannot work.
+    /// As [`MemoryPlan::training`], or invalid lengths.
     pub fn reinforcement(c: &ModelConfig, settings: &Settings, sizes: Sizes) -> anyhow::Result<Self> {
         let (mut parts, micro_batch) = reinforce::memory_parts(c, settings, sizes)?;
         if let Some(rollout) = &settings.rollout {
@@ -73,16 +73,16 @@ impl MemoryPlan {
         self.parts.iter().filter(|(part, _)| *part == name).map(|(_, bytes)| bytes).sum()
     }
 
-    /// All of it.
+    /// Total bytes.
     pub fn total(&self) -> u64 {
         self.parts.iter().map(|(_, bytes)| bytes).sum()
     }
 }
 
-/// A device's sizes for a run that may take only so much memory (`--max-memory-gib`): less is computed at once until the plan fits.
+/// A device's sizes under a memory limit (`--max-memory-gib`): less is computed at once until the plan fits.
 ///
 /// # Errors
-/// A run that does not fit however little is computed at once; as [`MemoryPlan::of`].
+/// A run that does not fit with the smallest micro-batch; as [`MemoryPlan::of`].
 pub fn within_memory(c: &ModelConfig, settings: &Settings, mut sizes: Sizes) -> anyhow::Result<Sizes> {
     let Some(gib) = settings.train.max_memory_gib else { return Ok(sizes) };
     let most = (gib * f64::from(1 << 30)) as u64;
@@ -91,14 +91,17 @@ pub fn within_memory(c: &ModelConfig, settings: &Settings, mut sizes: Sizes) -> 
         if plan.total() <= most {
             return Ok(sizes);
         }
-        let before = sizes;
-        if plan.part("rollouts") > plan.part("activations") {
-            sizes.rollout_cache_bytes = (sizes.rollout_cache_bytes / 2).max(1 << 20);
-            sizes.prefill_tokens = (sizes.prefill_tokens / 2).max(64);
+        let rollout_cache_bytes = (sizes.rollout_cache_bytes / 2).max(1 << 20);
+        let fewer_rollouts = Sizes { rollout_cache_bytes, prefill_tokens: (sizes.prefill_tokens / 2).max(64), ..sizes };
+        let fewer_rows = Sizes { activation_bytes: (sizes.activation_bytes / 2).max(1 << 20), ..sizes };
+        // The larger part first, as far as it goes.
+        let smaller = match plan.part("rollouts") > plan.part("activations") {
+            true => [fewer_rollouts, fewer_rows],
+            false => [fewer_rows, fewer_rollouts],
+        };
+        if let Some(next) = smaller.into_iter().find(|next| *next != sizes) {
+            sizes = next;
         } else {
-            sizes.activation_bytes = (sizes.activation_bytes / 2).max(1 << 20);
-        }
-        if sizes == before {
             let parts: Vec<String> = plan.parts.iter().map(|(name, bytes)| format!("{name} {}", human_bytes(*bytes))).collect();
             anyhow::bail!(
                 "--max-memory-gib {gib}: the run takes {} ({}); use --lora-rank, --activation-checkpointing, a shorter --seq-len, or a smaller \
@@ -130,7 +133,7 @@ fn scratch(sizes: Sizes) -> Option<(&'static str, u64)> {
 /// Tokens computed at once, at most: a token may occur that often, and one invocation sums its rows (lavapipe ends loops at 65,535).
 const MAX_ROWS: usize = 32_768;
 
-/// As many rows of `time` tokens as `rows` says, if so many can be computed at once. It is not asked where not even one can.
+/// Number of rows of `time` tokens to compute at once, as `rows` returns it. `rows` is not called if not even one row is allowed.
 ///
 /// # Errors
 /// Rows that are too long, or too many.
@@ -145,7 +148,7 @@ pub fn rows_at_once(time: usize, rows: impl FnOnce() -> usize) -> anyhow::Result
     Ok(rows)
 }
 
-/// Sequences computed at once: as set, else the largest divisor of the batch that stays within what suits the adapter.
+/// Sequences computed at once: as set, else the largest divisor of the batch size that suits the adapter.
 pub fn micro_batch(c: &ModelConfig, t: &TrainSettings, sizes: Sizes) -> usize {
     if let Some(set) = t.micro_batch_size {
         return set;
@@ -154,7 +157,7 @@ pub fn micro_batch(c: &ModelConfig, t: &TrainSettings, sizes: Sizes) -> usize {
     (1..=t.batch_size.min(most)).rev().find(|&n| t.batch_size.is_multiple_of(n)).unwrap_or(1)
 }
 
-/// Sequences that suit the device at once, at least one.
+/// Number of sequences at once that suits the device, at least one.
 pub fn most_rows(c: &ModelConfig, t: &TrainSettings, sizes: Sizes) -> usize {
     let (seq_len, pass) = (t.seq_len, Pass::training(t.checkpoints_activations()));
     let (most_tokens, most_bytes) = (sizes.training_tokens, sizes.activation_bytes);

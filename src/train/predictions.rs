@@ -1,37 +1,36 @@
-//! Held-out tokens by the probability that the model gave them: where the loss and the gradient come from. Host arithmetic over what an
-//! evaluation computes anyway.
+//! Held-out tokens by predicted probability: where the loss and the gradient come from. Host arithmetic on the results of an evaluation.
 
 use super::bins::{DECILES, QUARTILES, bin, logit_norm, short};
 use crate::event::{Predicted, Predictions};
 
-/// What the model said of the first tokens of an evaluation.
+/// Predictions for the first tokens of an evaluation.
 #[derive(Clone, Debug)]
 pub struct Seen {
-    /// Tokens to look at, at most.
+    /// Maximum number of tokens.
     pub most: usize,
     /// (log pi(target), sum p^2) of each.
     pub tokens: Vec<(f32, f32)>,
 }
 
 impl Default for Seen {
-    /// Nothing seen yet; of as many tokens as make shares steady and cost nothing to read back.
+    /// Empty; the number of tokens is enough for stable shares at a negligible readback cost.
     fn default() -> Self {
         Self { most: 4096, tokens: Vec::new() }
     }
 }
 
 impl Seen {
-    /// Whether more are wanted.
+    /// Whether more tokens are needed.
     pub fn wants_more(&self) -> bool {
         self.tokens.len() < self.most
     }
 
-    /// Take those that are still wanted.
+    /// Add tokens, up to the maximum.
     pub fn add(&mut self, tokens: impl Iterator<Item = (f32, f32)>) {
         self.tokens.extend(tokens.take(self.most - self.tokens.len().min(self.most)));
     }
 
-    /// By probability.
+    /// Statistics by probability.
     pub fn predictions(&self, step: u64) -> Predictions {
         let tokens = self.tokens.len() as u64;
         Predictions { step, tokens, quartiles: predicted(&QUARTILES, &self.tokens), deciles: predicted(&DECILES, &self.tokens) }
@@ -48,7 +47,7 @@ fn predicted(from: &[f64], tokens: &[(f32, f32)]) -> Predicted {
             sum.2 += logit_norm(logprob, sum_p2);
         }
     }
-    // What nobody has, everybody has no part of.
+    // A share of an empty total is 0.
     let of = |part: f64, whole: f64| short(if whole == 0.0 { 0.0 } else { part / whole });
     let (loss, gradient) = (sums.iter().map(|s| s.1).sum::<f64>(), sums.iter().map(|s| s.2).sum::<f64>());
     Predicted {
@@ -96,7 +95,7 @@ mod tests {
         let sure = seen(&[(0.0, 1.0); 3]);
         assert_eq!((sure.quartiles.count[3], sure.quartiles.share[3]), (3, Number(1.0)));
         assert_eq!((sure.quartiles.loss[3], sure.quartiles.gradient[3]), (Number(0.0), Number(0.0)));
-        // What is no number is in no bin, and the shares of the tokens say so.
+        // A NaN is in no bin, and the shares of the tokens show it.
         assert_eq!(seen(&[(f32::NAN, 0.5), (0.0, 1.0)]).quartiles.share[3], Number(0.5));
     }
 

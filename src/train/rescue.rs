@@ -1,26 +1,26 @@
-//! The rescue ladder: which checkpoint a run goes back to when a spike does not pass, with what, and when it gives up. Plain numbers.
+//! The rescue ladder: which checkpoint a run returns to when a spike does not pass, with which changes, and when it gives up. No device.
 //!
-//! A checkpoint is *good* when it was saved on schedule while the detector was calm, and nothing alarmed the detector for
-//! [`MARGIN`] updates after it. The newest [`KEEP`] good ones (and those that may still become good) are to be kept on the disk.
-//! - First trouble: to the newest good checkpoint before the spike, or to the merge (SMA) of the last three, by the policy that was set.
-//! - Trouble again at most [`AGAIN`] updates past the last, or before a new checkpoint became good: further back, which is the second
-//!   newest good one, and one older than last time if there is none newer than that (the oldest kept when there is none older either);
-//!   half the learning rate from there on, and the batches from there to the spike are passed over.
-//! - `limit` rescues within [`SPAN`] updates, or no good checkpoint before the spike: the end, with an account.
+//! A checkpoint is *good* when it was saved on schedule while the detector was calm, and there was no alarm for [`MARGIN`] updates after
+//! it. The newest [`KEEP`] good ones (and those that may still become good) are kept on disk.
+//! - First divergence: back to the newest good checkpoint before the spike, or to the merge (SMA) of the last three, as configured.
+//! - Another one at most [`AGAIN`] updates past the last, or before a new checkpoint became good: further back, to the second newest good
+//!   one, or to one older than last time if none is newer than that (the oldest kept when none is older either); from there on with half
+//!   the learning rate, and the batches from there to the spike are skipped.
+//! - `limit` rescues within [`SPAN`] updates, or no good checkpoint before the spike: the run ends with an error that describes them.
 //!
-//! It always ends: all rescues decided in the same [`SPAN`] updates of the run count against each other, so there are at most `limit`
-//! for each span, and between two rescues at most the whole run is made once.
-//! Without merge, reset, skipped data or another learning rate the same updates would be made again, to the bit; such a plan skips data.
+//! It always terminates: all rescues decided in the same [`SPAN`] updates of the run count against each other, so there are at most `limit`
+//! per span, and between two rescues the whole run is trained at most once.
+//! Without merge, reset, skipped data or another learning rate the replayed updates would be bit-identical; such a plan skips data.
 
 use super::spike::{MARGIN, PersistentSpike};
 use crate::config::{Rescue, RescueData, RescueOptimizer, RescueSettings};
 use serde::{Deserialize, Serialize};
 
-/// Good checkpoints that are kept, and merged.
+/// Number of good checkpoints that are kept, and merged.
 pub const KEEP: usize = 3;
-/// Updates past the last trouble within which trouble counts as the same.
+/// Updates past the last divergence within which another counts as the same.
 pub const AGAIN: u64 = 500;
-/// Updates over which the limit counts.
+/// Window of updates for the limit.
 pub const SPAN: u64 = 2000;
 
 /// A rescue that was made.
@@ -30,22 +30,22 @@ pub struct Past {
     pub onset: u64,
     /// The update at which it was decided.
     pub at: u64,
-    /// Where it went back to.
+    /// The step it went back to.
     pub to: u64,
 }
 
-/// What is to be done.
+/// A planned rescue.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Plan {
-    /// Steps of the checkpoints to go on from, oldest first: one, or those to be merged. The newest gives step, data order and moments.
+    /// Steps of the checkpoints to continue from, oldest first: one, or those to be merged. The newest gives step, data order and moments.
     pub from_steps: Vec<u64>,
-    /// Adam's moments to zero.
+    /// Whether to zero Adam's moments.
     pub reset: bool,
-    /// Batches to pass over, beside those passed over before.
+    /// Batches to skip, in addition to those skipped before.
     pub skip: u64,
-    /// Factor on the learning rate from now on, in all.
+    /// Total factor on the learning rate from now on.
     pub learning_rate_scale: f64,
-    /// What is special about it, in words; empty for a first rescue as it was asked for.
+    /// Remark on differences from the settings; empty for a first rescue as configured.
     pub remark: String,
 }
 
@@ -64,7 +64,7 @@ pub struct Ladder {
     good: Vec<u64>,
     /// Checkpoints that may become good.
     young: Vec<u64>,
-    /// The run's first step: weights that nothing was learned from yet are no part of a merge.
+    /// The run's first step: untrained weights are never part of a merge.
     begin: Option<u64>,
     /// Whether a checkpoint became good since the last rescue.
     fresh: bool,
@@ -81,14 +81,14 @@ impl Default for Ladder {
 }
 
 impl Ladder {
-    /// A checkpoint was saved on schedule, or is gone on from; `calm` as the detector is.
+    /// A checkpoint was saved on schedule, or is the starting point; `calm` is the detector's state.
     pub fn saved(&mut self, step: u64, calm: bool) {
         if calm && !self.young.contains(&step) && !self.good.contains(&step) {
             self.young.push(step);
         }
     }
 
-    /// The start of the run was saved: good enough to go back to, as long as there is nothing better.
+    /// The start of the run was saved: a fallback while there is no good checkpoint.
     pub fn began(&mut self, step: u64) {
         (self.begin, self.young) = (Some(step), vec![step]);
     }
@@ -101,7 +101,7 @@ impl Ladder {
     /// An update was made.
     pub fn updated(&mut self, step: u64, calm: bool) {
         if !calm {
-            // The start stays: what went wrong may have gone wrong from there, and then a smaller learning rate is the cure.
+            // The start is kept: if the run diverged from there, a smaller learning rate is the remedy.
             self.young.retain(|young| self.begin == Some(*young));
             return;
         }
@@ -118,10 +118,10 @@ impl Ladder {
     }
 
     // Length: one ladder.
-    /// What to do about `trouble`; `usable` tells whether the checkpoint of a step still verifies.
+    /// Plan a rescue from `trouble`; `usable` returns whether the checkpoint of a step is still valid.
     ///
     /// # Errors
-    /// Nothing: why, what was tried, what to do, in one line.
+    /// No rescue is possible: cause, previous attempts and remedy, in one line.
     pub fn decide(
         &mut self,
         trouble: &PersistentSpike,
@@ -132,13 +132,13 @@ impl Ladder {
         if recent >= s.rescue_limit {
             return Err(self.account(trouble, &format!("{recent} rescues within {SPAN} updates did not help (--rescue-limit)")));
         }
-        // The start needs no margin: it was good by itself.
+        // The start needs no margin.
         let start = self.young.iter().filter(|young| self.begin == Some(**young));
         let mut before: Vec<u64> = start.chain(&self.good).copied().filter(|g| *g < trouble.onset && usable(*g)).collect();
         before.sort_unstable();
         let last = self.past.last();
         let again = last.is_some_and(|p| trouble.onset <= p.at + AGAIN || !self.fresh);
-        // As far back as is kept, below the newest good one or below where it went last.
+        // As far back as is kept, before the newest good one or before the last target.
         let below = match last {
             Some(p) if again => before.last().map_or(0, |newest| if *newest > p.to { *newest } else { p.to }),
             _ => u64::MAX,

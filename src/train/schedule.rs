@@ -1,4 +1,4 @@
-//! Learning-rate schedules: a pure function of the step, so that resuming restores nothing.
+//! Learning-rate schedules: a pure function of the step, so that no state is saved.
 
 use crate::config::{DecayShape, Scheduler, TrainSettings};
 
@@ -24,7 +24,7 @@ pub fn learning_rate(t: &TrainSettings, step: u64) -> f64 {
 }
 
 impl DecayShape {
-    /// As it is typed and written.
+    /// Its name in flags and files.
     pub fn name(self) -> &'static str {
         match self {
             Self::Cosine => "cosine",
@@ -33,7 +33,7 @@ impl DecayShape {
         }
     }
 
-    /// What remains of the height above the minimum after this share of the decay (0 to 1).
+    /// Remaining share of the height above the minimum at this progress of the decay (0 to 1).
     pub fn remaining(self, progress: f64) -> f64 {
         match self {
             Self::Cosine => 0.5 * (1.0 + (std::f64::consts::PI * progress).cos()),

@@ -1,35 +1,35 @@
-//! Spikes: a watch over loss and gradient norm that tells a spike that passes from one that does not. Plain numbers, no device.
+//! Spike detection on loss and gradient norm, which distinguishes spikes that pass from those that persist. No device.
 //!
-//! What is usual is the median of the last [`WINDOW`] finite values, its spread s = 1.4826 MAD (the standard deviation, for normal noise).
-//! Nothing is judged before [`LEAST`] values. A loss spike begins
-//! - when one loss lies above median + max(0.3, 6 s): robust z above 6, and by 0.3 nats more than usual;
-//! - or when the median of the last 16 losses lies above median + max(0.3, 6 s') with s' = 1.2533 s / 4, the standard error of a median
-//!   of 16: noisy losses of small batches hide a rise from a test of single values, not from this one;
-//! - or when that median lies max(0.5, 3 s) above the lowest median of a whole window so far: a slow rise drags the window along.
+//! The usual value is the median of the last [`WINDOW`] finite values, its spread s = 1.4826 MAD (the standard deviation, for normal
+//! noise). There is no detection before [`LEAST`] values. A loss spike begins
+//! - when one loss is above median + max(0.3, 6 s): robust z above 6, and by 0.3 nats more than usual;
+//! - or when the median of the last 16 losses is above median + max(0.3, 6 s') with s' = 1.2533 s / 4, the standard error of a median of
+//!   16: noisy losses of small batches hide a rise from a test of single values, not from this one;
+//! - or when that median is max(0.5, 3 s) above the lowest median of a whole window so far: a slow rise shifts the window with it.
 //!
-//! While a spike goes on its losses do not become usual. It has passed after 8 updates in a row that stay below half of these
-//! thresholds, or `patience` updates in a row below the whole (a run that settles a little higher). It is *irrecoverable* when it still
-//! alarms after `patience` updates; and so are 5 updates in a row that were not finite (their step was skipped), or more than 1 % of the
-//! last 1,000. The gradient's norm is watched on a logarithmic scale, where its noise is nearly
-//! normal: above 6 s and twice the median it is told of, but clipping may well have dealt with it, so alone it never makes a spike
-//! irrecoverable. Values that are not finite never enter a window (llm.c's detector takes them in, and is blind from then on).
+//! Losses of an active spike do not enter the window. It has passed after 8 consecutive updates below half of these thresholds, or
+//! `patience` consecutive updates below the thresholds (a run that settles a little higher). It is *irrecoverable* when it still alarms
+//! after `patience` updates, after 5 consecutive updates that were not finite (their step was skipped), or when more than 1 % of the last
+//! 1,000 were not. The gradient norm is watched on a logarithmic scale, where its noise is nearly normal: above 6 s and twice the median it
+//! is reported, but since clipping may have handled it, it never makes a spike irrecoverable by itself. Values that are not finite never
+//! enter a window (llm.c's detector includes them, and detects nothing from then on).
 
 use serde::{Deserialize, Serialize};
 use std::collections::VecDeque;
 
-/// Values that the medians look back on.
+/// Number of values in the window of the medians.
 pub const WINDOW: usize = 256;
-/// Values before anything is judged.
+/// Number of values before detection starts.
 pub const LEAST: usize = 32;
-/// Updates after a checkpoint without any alarm that make it a good one.
+/// Updates after a checkpoint without any alarm that make it good.
 pub const MARGIN: u64 = 25;
-/// Losses whose median is compared with the usual.
+/// Number of losses whose median is compared with the usual value.
 const LEVEL: usize = 16;
-/// Updates in a row without alarm after which a spike has passed.
+/// Consecutive updates without alarm after which a spike has passed.
 const CALM: u64 = 8;
-/// Skipped updates in a row that are too many.
+/// Limit of consecutive skipped updates.
 const IN_A_ROW: u64 = 5;
-/// Skipped updates among the last so many that are one too many.
+/// (window of updates, limit of skipped updates in it).
 const SHARE: (u64, usize) = (1000, 11);
 
 /// The newest finite values, oldest first. Written as one string, which keeps every bit.
@@ -82,68 +82,68 @@ fn median(mut values: Vec<f64>) -> Option<f64> {
     (!values.is_empty()).then(|| *values.select_nth_unstable_by(at, f64::total_cmp).1)
 }
 
-/// A spike that goes on.
+/// An active spike.
 #[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
 struct Episode {
     onset: u64,
-    /// Updates since the alarm, that one included.
+    /// Updates since the alarm, including it.
     lasted: u64,
-    /// Updates in a row below half of the thresholds.
+    /// Consecutive updates below half of the thresholds.
     calm: u64,
-    /// Updates in a row without alarm.
+    /// Consecutive updates without alarm.
     settled: u64,
     usual: f32,
     peak: f32,
 }
 
-/// What one update showed.
+/// What the detector reports after an update.
 #[derive(Clone, Debug, PartialEq)]
 pub enum Sign {
     /// A loss spike has begun.
     Spike {
-        /// The first update of it, at the earliest.
+        /// The earliest possible first update of it.
         onset: u64,
         /// The loss, or the median of the last 16.
         loss: f64,
-        /// What is usual.
+        /// The usual value.
         usual: f64,
     },
-    /// The gradient's norm alone is far above the usual.
+    /// Only the gradient norm is far above the usual value.
     Norm {
-        /// The norm.
+        /// The gradient norm.
         grad_norm: f64,
-        /// What is usual.
+        /// The usual value.
         usual: f64,
     },
-    /// The loss is back.
+    /// The loss is back to normal.
     Passed {
         /// First update of the spike.
         onset: u64,
-        /// Updates from the alarm until it was back.
+        /// Updates from the alarm until it had passed.
         lasted: u64,
         /// The largest finite loss in it.
         peak: f64,
     },
-    /// It will not pass.
+    /// The spike persists.
     PersistentSpike(PersistentSpike),
 }
 
-/// A spike that will not pass.
+/// A spike that does not pass.
 #[derive(Clone, Debug, PartialEq)]
 pub struct PersistentSpike {
     /// The update at which that was decided.
     pub at: u64,
     /// The first update that may have been part of it.
     pub onset: u64,
-    /// What was seen, in words.
+    /// Description of the cause.
     pub cause: String,
-    /// Usual loss before; NaN if there was too little to tell.
+    /// Usual loss before; NaN if there were too few values.
     pub loss_before: f64,
     /// The largest finite loss in it; NaN if there was none.
     pub loss_at_spike: f64,
 }
 
-/// See the module.
+/// The spike detector of a run.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
 #[serde(default)]
 pub struct Detector {
@@ -155,7 +155,7 @@ pub struct Detector {
     norms: Window,
     /// The lowest median of a window.
     best: Option<f32>,
-    /// (updates looked at, step) of the skipped ones among the last 1,000.
+    /// (number of updates seen, step) of the skipped ones among the last 1,000.
     skipped: VecDeque<(u64, u64)>,
     in_a_row: u64,
     episode: Option<Episode>,
@@ -164,10 +164,10 @@ pub struct Detector {
 }
 
 impl Detector {
-    /// Look at one update's numbers. `patience`: updates that a spike is given to pass.
+    /// Process one update's loss and gradient norm. `patience`: updates to wait for a spike to pass.
     pub fn look(&mut self, step: u64, loss: f64, grad_norm: f64, patience: u64) -> Option<Sign> {
         self.updates += 1;
-        // As f32, which is what the device computes in.
+        // As f32, the precision of the device.
         if !((loss as f32).is_finite() && (grad_norm as f32).is_finite()) {
             self.calm = false;
             return self.not_finite(step).map(Sign::PersistentSpike);
@@ -190,24 +190,24 @@ impl Detector {
         Some(Sign::Spike { onset, loss: seen, usual })
     }
 
-    /// Whether the last update gave no reason at all to worry: only then is a checkpoint worth remembering.
+    /// Whether the last update raised no suspicion at all: only then can a checkpoint become good.
     pub fn calm(&self) -> bool {
         self.calm && self.episode.is_none() && self.in_a_row == 0
     }
 
-    /// The first update of a spike that goes on.
+    /// The first update of an active spike.
     pub fn pending_step(&self) -> Option<u64> {
         self.episode.map(|episode| episode.onset)
     }
 
-    /// The run went back to where `older` was the state: what is usual is what was usual then; counts go on.
+    /// The run went back to where `older` was the state: the window is restored, counts continue.
     pub fn roll_back(&mut self, older: Detector) {
         let skipped = VecDeque::new();
         let (spikes, updates) = (self.spikes, self.updates);
         *self = Detector { spikes, updates, skipped, in_a_row: 0, episode: None, norm_alarm: None, ..older };
     }
 
-    /// ((value, usual, how many updates ago it may have begun) of a loss alarm, whether the loss is suspiciously high at least)
+    /// ((value, usual value, updates since it may have begun) of a loss alarm, whether the loss is at least suspiciously high)
     fn alarm(&mut self, loss: f64) -> (Option<(f64, f64, u64)>, bool) {
         let Some((middle, s)) = self.losses.usual(|x| x) else { return (None, false) };
         let best = self.best.map_or(middle, |b| middle.min(f64::from(b)));
@@ -223,12 +223,12 @@ impl Detector {
             return (Some((level, middle, LEVEL as u64)), true);
         }
         let (slow_rise, slow) = (level - best, f64::max(0.5, 3.0 * s));
-        // A slow rise is not seen before it has gone on for about half a window.
+        // A slow rise is detected only after about half a window.
         let alarm = (slow_rise > slow).then_some((level, best, WINDOW as u64 / 2));
         (alarm, slow_rise > slow / 2.0 || rise > high / 2.0)
     }
 
-    /// (value, usual, whether it is the first for a while) of an alarm of the norm.
+    /// (value, usual value, whether it is the first for a while) of an alarm of the norm.
     fn norm(&mut self, grad_norm: f64) -> Option<(f64, f64, bool)> {
         let usual = self.norms.usual(f64::ln);
         if grad_norm > 0.0 {
@@ -258,7 +258,7 @@ impl Detector {
         if !over {
             return None;
         }
-        // Whoever goes on from here has another usual.
+        // The window starts again from here.
         let (spikes, updates, norms) = (self.spikes, self.updates, std::mem::take(&mut self.norms));
         *self = Detector { spikes, updates, norms, ..Detector::default() };
         if !alarm {
@@ -286,7 +286,7 @@ impl Detector {
         } else {
             return None;
         };
-        // A spike that was under way is where it began.
+        // A spike that was active has its original onset.
         let onset = self.episode.as_ref().map_or(onset, |e| e.onset.min(onset));
         let loss_before = self.losses.median().unwrap_or(f64::NAN);
         let loss_at_spike = self.episode.take().map_or(f64::NAN, |e| f64::from(e.peak));

@@ -1,5 +1,5 @@
-//! What the stages differ in: pre-training and fine-tuning are [`super::supervised::Supervised`] over a source of batches, reinforcement
-//! learning ([`super::reinforce::Reinforce`]) makes its own.
+//! The interface of the stages: pre-training and fine-tuning are [`super::supervised::Supervised`] over a source of batches, GRPO
+//! ([`super::reinforce::Reinforce`]) samples its own.
 
 use super::live_merge::LiveMerge;
 use super::predictions::Seen;
@@ -14,7 +14,7 @@ use crate::progress::Progress;
 use crate::world::Announced;
 use anyhow::Result;
 
-/// What a stage works on: all of a trainer but the stage itself.
+/// The parts of a trainer that its stage uses.
 pub(super) struct Parts<'a> {
     pub device: &'a Device,
     pub model: &'a Model,
@@ -23,12 +23,12 @@ pub(super) struct Parts<'a> {
     pub state: &'a mut TrainerState,
 }
 
-/// See the module. The defaults are those of a stage that has no such thing; [`super::Trainer`] documents each.
+/// A training stage. The defaults are for stages without the feature; [`super::Trainer`] documents each method.
 pub(super) trait Stage {
     /// Make the next update, with `hyper`.
     fn step(&mut self, parts: Parts<'_>, hyper: UpdateParams, progress: &mut Progress<'_>) -> Result<Option<StepResult>>;
 
-    /// The numbers of the oldest update that was submitted and not yet returned.
+    /// The result of the oldest update that was submitted and not yet returned.
     fn take(&mut self, _: &Device, _: &mut Optimizer) -> Result<Option<StepResult>> {
         Ok(None)
     }
@@ -36,10 +36,10 @@ pub(super) trait Stage {
     /// On every rank but rank 0: the share of what that one announces.
     fn follow(&mut self, device: &Device, model: &Model, optimizer: &Optimizer, announced: &Announced) -> Result<()>;
 
-    /// Tokens in one update; in reinforcement, completions.
+    /// Tokens per update; in GRPO, completions.
     fn tokens_per_step(&self) -> u64;
 
-    /// Held-out loss of the model's own weights, or of those that `by` is recorded over.
+    /// Held-out loss of the model's own weights, or of those of the recording `by`.
     fn evaluate(
         &self,
         _: &Device,
@@ -51,7 +51,7 @@ pub(super) trait Stage {
         Ok(None)
     }
 
-    /// The task's held-out questions.
+    /// Evaluate on the task's held-out questions.
     fn evaluate_task(
         &mut self,
         _: &Device,

@@ -1,4 +1,4 @@
-//! The supervised stages, pre-training and fine-tuning: batches from a source, a gradient pass, held-out loss. A stage is its source.
+//! The supervised stages, pre-training and fine-tuning: batches from a source, a gradient pass, held-out loss. They differ in the source.
 
 use super::predictions::Seen;
 use super::stage::{Parts, Stage};
@@ -16,13 +16,13 @@ use anyhow::bail;
 use std::collections::VecDeque;
 use std::ops::Range;
 
-/// What a supervised stage needs beside model and optimizer.
+/// State of a supervised stage beside model and optimizer.
 pub(super) struct Supervised {
     pass: GradientPass,
     scorer: Scorer,
     source: Box<dyn Source>,
     ring: ReadRing,
-    /// Updates whose numbers are still on their way.
+    /// Updates whose results have not arrived yet.
     late: VecDeque<Late>,
     batch_size: usize,
     /// The ranks, each of which computes a share of the rows.
@@ -33,7 +33,7 @@ pub(super) struct Supervised {
 const UPDATE: &str = "update";
 const EVALUATION: &str = "evaluation";
 
-/// What the host knows of an update when it is submitted.
+/// Host-side numbers of an update when it is submitted.
 #[derive(Clone, Copy, Debug, Default)]
 struct Late {
     step: u64,
@@ -183,7 +183,7 @@ impl Stage for Supervised {
         let numbers: Vec<f32> = self.ring.take(device)?;
         let norms = optimizer.norms.as_mut().map_or(Ok(None), |norms| norms.take(device, late.step))?;
         let (loss, grad_norm) = (f64::from(numbers[stats::LOSS]), f64::from(numbers[stats::GRAD_NORM]));
-        // As the gate in adamw.wgsl: where logits overflow, the loss is infinite while clamps may leave a finite, wrong gradient.
+        // As the gate in adamw.wgsl: when logits overflow, the loss is infinite while clamps may leave a finite, wrong gradient.
         let finite = numbers[stats::NOT_FINITE] == 0.0 && grad_norm.is_finite() && loss.is_finite();
         let numbers = Step {
             step: late.step,
@@ -192,7 +192,7 @@ impl Stage for Supervised {
             loss,
             entropy: f64::from(numbers[stats::ENTROPY]),
             mean_token_accuracy: f64::from(numbers[stats::ACCURACY]),
-            // The sum of squares of a gradient with a NaN may be anything.
+            // The sum of squares of a gradient with a NaN is undefined.
             grad_norm: if finite { grad_norm } else { f64::NAN },
             learning_rate: late.learning_rate,
             skipped: !finite,
@@ -244,7 +244,7 @@ impl Stage for Supervised {
     }
 }
 
-/// Rows `share` of a batch, `rows` at a time.
+/// Rows `share` of a batch in slices of `rows` rows.
 fn micro_batches(batch: &Batch, share: Range<usize>, rows: usize) -> impl Iterator<Item = Batch> + '_ {
     let time = batch.seq_len;
     share.clone().step_by(rows).map(move |first| {

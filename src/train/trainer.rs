@@ -1,5 +1,5 @@
-//! The trainer: a model, its optimizer, and what its stage does with them. A supervised stage is its source of batches; reinforcement
-//! makes its own (`train/reinforce`).
+//! The trainer: a model, its optimizer, and its stage. A supervised stage has a source of batches; GRPO samples its own
+//! (`train/reinforce`).
 
 use super::live_merge::{LiveMerge, MergedWindow};
 use super::predictions::Seen;
@@ -18,7 +18,7 @@ use crate::progress::{Progress, silent};
 use crate::world::World;
 use serde::{Deserialize, Serialize};
 
-/// Everything that training needs beside files, events and commands.
+/// Everything that training needs except files, events and commands.
 pub struct Trainer {
     /// The device.
     pub device: Device,
@@ -31,46 +31,45 @@ pub struct Trainer {
     pub(super) world: World,
     /// The ranks compute on different kinds of devices, whose updates differ in the last bits: all take the weights of rank 0.
     pub mixed_devices: bool,
-    /// Snapshots and their merge, if the settings ask for them.
+    /// Snapshots and their merge, if live merging is on.
     pub live_merge: Option<LiveMerge>,
-    /// What a checkpoint must hold beside tensors.
+    /// State that a checkpoint holds beside tensors.
     pub state: TrainerState,
 }
 
-/// What a checkpoint must hold beside tensors; the rest follows from the settings and these.
+/// State that a checkpoint holds beside tensors; the rest follows from the settings and this.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
 pub struct TrainerState {
     /// Updates made.
     pub step: u64,
-    /// Tokens seen, padding left out.
+    /// Tokens trained on, without padding.
     pub num_tokens: u64,
-    /// Updates since Adam's moments were zero: what the bias correction goes by.
+    /// Updates since Adam's moments were zero, for the bias correction.
     pub optimizer_steps: u64,
-    /// Settings that were changed while the run went on.
+    /// Settings that were changed during the run.
     pub hyper: LiveSettings,
-    /// Updates' worth of training data passed over so far (a rescue may skip the data that led to a spike): update n is made from the
-    /// source's batch n + this.
+    /// Batches skipped so far (a rescue may skip the data that led to a spike): update n uses the source's batch n + this.
     #[serde(default)]
     pub skipped_batches: u64,
-    /// Factor on the learning rate that rescues have left, beside the live one.
+    /// Factor on the learning rate from rescues, on top of the live one.
     #[serde(default)]
     pub rescue_scale: Option<f64>,
-    /// The same of the moments that Lopti's second pass may have of its own.
+    /// `optimizer_steps` of the separate moments of Lopti's second pass.
     #[serde(default)]
     pub second_optimizer_steps: u64,
-    /// Reinforcement: questions that were asked so far, those passed over included.
+    /// GRPO: number of questions used so far, including skipped ones.
     #[serde(default)]
     pub questions: u64,
 }
 
-/// The numbers of one update (of a step with all its updates, in reinforcement), and what else is reported of it.
+/// The results of one update (in GRPO, of a step with all its updates).
 #[derive(Clone, Debug, Default, PartialEq)]
 pub struct StepResult {
-    /// As the log has them, but for throughput, time and memory, which whoever runs the trainer knows.
+    /// As in the log, without throughput, time and memory, which the caller adds.
     pub numbers: Step,
     /// Statistics and warnings of the step.
     pub events: Vec<Event>,
-    /// Completions to keep.
+    /// Completions to log.
     pub samples: Vec<Completion>,
 }
 
@@ -83,10 +82,10 @@ impl std::ops::Deref for StepResult {
 }
 
 impl Trainer {
-    /// Allocate everything and record the passes; parameters are random (from the seed) until a checkpoint is loaded over them.
+    /// Allocate everything and record the passes; parameters are random (from the seed) until a checkpoint is loaded.
     ///
     /// # Errors
-    /// A shape or a batch that cannot work, or a kernel that does not compile.
+    /// An invalid shape or batch size, or a kernel that does not compile.
     pub fn new(device: Device, settings: &Settings, config: &ModelConfig, source: Box<dyn Source>) -> anyhow::Result<Self> {
         Self::in_world(World::solo(), device, settings, config, source)
     }
@@ -117,7 +116,7 @@ impl Trainer {
         Ok(Self { state, settings, device, model, optimizer, stage, world, mixed_devices, live_merge })
     }
 
-    /// The same for reinforcement.
+    /// As [`Trainer::new`], for GRPO.
     ///
     /// # Errors
     /// As [`Trainer::new`].
@@ -152,7 +151,7 @@ impl Trainer {
         Ok(Self { state, settings, device, model, optimizer, stage, world, mixed_devices, live_merge: None })
     }
 
-    /// Reinforcement: hold the policy to the model of a folder, or to itself as it is now. Nothing is kept where the loss has no KL term.
+    /// GRPO: use the model of a folder, or a copy of the current one, as the reference model. Nothing is kept if the loss has no KL term.
     ///
     /// # Errors
     /// Weights that do not fit, or a device fault.
@@ -160,22 +159,22 @@ impl Trainer {
         self.stage.keep_reference(&self.device, &self.model, files)
     }
 
-    /// The model that the policy is held to, if there is one.
+    /// The reference model, if there is one.
     pub fn reference(&self) -> Option<&Model> {
         self.stage.reference()
     }
 
-    /// A step of reinforcement that is not done, for a checkpoint.
+    /// The pending step of GRPO, for a checkpoint.
     pub fn pending_step(&self) -> Option<&PendingStep> {
         self.stage.pending_step()
     }
 
-    /// Go on with a step that a checkpoint held, or with none.
+    /// Set the pending step from a checkpoint, if it held one.
     pub fn set_pending_step(&mut self, step: Option<PendingStep>) {
         self.stage.set_pending_step(step);
     }
 
-    /// Reinforcement: ask the held-out questions. `None` for a supervised stage, or when `progress` stopped it.
+    /// GRPO: evaluate on the held-out questions. `None` for a supervised stage, or when `progress` stopped it.
     ///
     /// # Errors
     /// A grader that fails, or a device fault.
@@ -183,8 +182,8 @@ impl Trainer {
         self.stage.evaluate_task(&self.device, &self.model, self.state.step, temperature, progress)
     }
 
-    /// Make the next update: submits it and returns the numbers of the update before, which have arrived meanwhile. In reinforcement an
-    /// update of a step; the step's numbers come with its last.
+    /// Submit the next update and return the results of the previous one, which have arrived meanwhile. In GRPO this is one update of a
+    /// step; the step's results come with its last update.
     ///
     /// # Errors
     /// A device fault.
@@ -192,8 +191,8 @@ impl Trainer {
         self.step_watched(&mut silent)
     }
 
-    /// The same. `progress` hears what goes on within a step of reinforcement, and may stop it between two tokens: what was sampled is
-    /// given up then, and sampled again alike by the next call.
+    /// As [`Trainer::step`]. `progress` receives the progress within a GRPO step and may stop it between two tokens: the samples are then
+    /// discarded, and sampled again identically by the next call.
     ///
     /// # Errors
     /// As [`Trainer::step`].
@@ -207,7 +206,7 @@ impl Trainer {
         Ok(result)
     }
 
-    /// The numbers of updates that were submitted and not yet returned, oldest first.
+    /// The results of updates that were submitted and not yet returned, oldest first.
     ///
     /// # Errors
     /// A device fault.
@@ -218,12 +217,12 @@ impl Trainer {
     /// Mean loss on the validation split (`None` when nothing is held out), on its first `tokens` tokens (0: on all of it).
     ///
     /// # Errors
-    /// A device fault, or what `progress` returns; [`Interrupted`](crate::progress::Interrupted) when that ends it.
+    /// A device fault, or the error of `progress`; [`Interrupted`](crate::progress::Interrupted) when it stops the evaluation.
     pub fn evaluate(&self, tokens: u64, progress: &mut Progress<'_>) -> anyhow::Result<Option<Evaluation>> {
         self.stage.evaluate(&self.device, None, tokens, None, progress)
     }
 
-    /// The same, to the bit; what the model said of the first tokens is left in `seen`.
+    /// As [`Trainer::evaluate`], bit-identical; `seen` collects the predictions for the first tokens.
     ///
     /// # Errors
     /// As [`Trainer::evaluate`].
@@ -236,11 +235,11 @@ impl Trainer {
         self.stage.evaluate(&self.device, None, tokens, Some(seen), progress)
     }
 
-    /// Merge the snapshots and score the merge as [`Trainer::evaluate`] scores the run's own weights, which it leaves alone. `None` while
-    /// there are fewer than two snapshots. Until the next update the merge lies in the gradients' arena.
+    /// Merge the snapshots and score the merge as [`Trainer::evaluate`] scores the run's own weights, which do not change. `None` while
+    /// there are fewer than two snapshots. Until the next update the merge is in the gradients' arena.
     ///
     /// # Errors
-    /// A device fault, or what `progress` returns.
+    /// A device fault, or the error of `progress`.
     pub fn evaluate_merge(
         &self,
         tokens: u64,
@@ -252,7 +251,7 @@ impl Trainer {
         Ok(Some((window, self.stage.evaluate(&self.device, Some(&live.scorer), tokens, None, &mut progress)?)))
     }
 
-    /// Adam's moments to zero, as at the start of a run.
+    /// Zero Adam's moments, as at the start of a run.
     ///
     /// # Errors
     /// A device fault.
@@ -266,12 +265,12 @@ impl Trainer {
         Ok(())
     }
 
-    /// Tokens in one update; in reinforcement, completions.
+    /// Tokens per update; in GRPO, completions.
     pub fn tokens_per_step(&self) -> u64 {
         self.stage.tokens_per_step()
     }
 
-    /// The recording of one micro-batch, for profiles, and how often it runs in an update; `None` in reinforcement.
+    /// The recording of one micro-batch, for profiles, and the number of times it runs per update; `None` in GRPO.
     pub fn recording(&self) -> Option<(&Recording, usize)> {
         self.stage.recording()
     }
@@ -286,7 +285,7 @@ fn of_rank(settings: &Settings, world: &World) -> Settings {
     own
 }
 
-/// What the next update is made with.
+/// Hyperparameters of the next update.
 fn hyper(t: &TrainSettings, state: &TrainerState) -> UpdateParams {
     let live = &state.hyper;
     UpdateParams {

@@ -1,17 +1,17 @@
-//! The loop around a trainer, the same for a run (`session/run.rs`) and for the papers' experiments.
+//! The training loop, shared by runs (`session/run.rs`) and the papers' experiments.
 
 use super::{StepResult, Trainer};
 use anyhow::Result;
 
-/// What is done around the updates of a trainer.
+/// Hooks around the updates of a trainer.
 pub trait TrainingLoop {
     /// The trainer.
     fn trainer(&mut self) -> &mut Trainer;
 
-    /// Before an update; false ends the loop at once.
+    /// Called before an update; false ends the loop at once.
     ///
     /// # Errors
-    /// What ends the training.
+    /// Any error that ends the training.
     fn before_update(&mut self) -> Result<bool>;
 
     /// Make the next update.
@@ -20,22 +20,23 @@ pub trait TrainingLoop {
     /// As [`Trainer::step`].
     fn update(&mut self) -> Result<Option<StepResult>>;
 
-    /// The numbers of an update have arrived; they come in order.
+    /// Called when the results of an update have arrived, in order.
     ///
     /// # Errors
-    /// What ends the training.
+    /// Any error that ends the training.
     fn report(&mut self, result: StepResult) -> Result<()>;
 
-    /// After an update; `is_step` tells whether a step ended with it (a step of reinforcement has several updates). False makes it the last.
+    /// Called after an update; `is_step` is whether a step ended with it (a GRPO step has several updates). False ends the loop.
     ///
     /// # Errors
-    /// What ends the training.
+    /// Any error that ends the training.
     fn after_update(&mut self, is_step: bool) -> Result<bool>;
 
-    /// Report the updates whose numbers have not arrived yet. True when these sent the trainer back, so that it has updates to make again.
+    /// Report the updates whose results have not arrived yet. True when a report rolled the trainer back, so that updates remain to be
+    /// made.
     ///
     /// # Errors
-    /// A device fault, or what ends the training.
+    /// A device fault, or any error that ends the training.
     fn settle(&mut self) -> Result<bool> {
         for result in self.trainer().flush()? {
             self.report(result)?;
@@ -47,7 +48,7 @@ pub trait TrainingLoop {
 /// Make updates until the trainer has made `max_steps`; false when [`TrainingLoop::before_update`] ended the loop.
 ///
 /// # Errors
-/// What any part of `on` reports.
+/// Any error of a hook.
 pub fn train(on: &mut impl TrainingLoop, max_steps: u64) -> Result<bool> {
     loop {
         while on.trainer().state.step < max_steps {
@@ -55,7 +56,7 @@ pub fn train(on: &mut impl TrainingLoop, max_steps: u64) -> Result<bool> {
                 return Ok(false);
             }
             let step = on.trainer().state.step;
-            // A run that is paused may have been stepped to its end meanwhile.
+            // A paused run may have been stepped to its end.
             if step >= max_steps {
                 break;
             }

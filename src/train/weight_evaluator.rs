@@ -1,4 +1,4 @@
-//! The held-out loss of any weights of one shape, on the same tokens each time: what merges and landscapes are judged by.
+//! The held-out loss of any weights of one shape, on the same tokens each time; for merges and landscapes.
 
 use super::{Evaluation, Scorer};
 use crate::config::ModelConfig;
@@ -10,14 +10,14 @@ use crate::model::weight_files::WeightFiles;
 /// A model on the device whose weights are changed from one evaluation to the next.
 pub struct WeightEvaluator {
     device: Device,
-    /// Its weights are those judged last.
+    /// Its weights are those evaluated last.
     pub model: Model,
     scorer: Scorer,
     batches: Vec<Batch>,
 }
 
 impl WeightEvaluator {
-    /// For weights of a shape, on these batches, which are all of one shape themselves.
+    /// For weights of a shape, on these batches, which must have equal shapes.
     ///
     /// # Errors
     /// No batch, or as [`Model::new`] and [`Scorer::new`].
@@ -28,12 +28,12 @@ impl WeightEvaluator {
         Ok(Self { scorer, model, device, batches })
     }
 
-    /// Tokens that an evaluation scores.
+    /// Number of tokens scored per evaluation.
     pub fn tokens(&self) -> u64 {
         self.batches.iter().map(|b| b.target_count() as u64).sum()
     }
 
-    /// Weights of a folder, on the host.
+    /// Read the weights of a folder into host memory.
     ///
     /// # Errors
     /// As [`Model::read`].
@@ -41,10 +41,10 @@ impl WeightEvaluator {
         self.model.read(files)
     }
 
-    /// The mean loss of these weights, in order of declaration, in nats a token.
+    /// The mean loss of these weights (in order of declaration), in nats per token.
     ///
     /// # Errors
-    /// A device fault, or a loss that is no number.
+    /// A device fault, or a loss that is NaN.
     pub fn loss(&self, weights: &[f32]) -> anyhow::Result<f64> {
         self.model.set(&self.device, weights);
         let Evaluation { loss, .. } = self.scorer.evaluate(&self.device, self.batches.iter().cloned())?;

@@ -1,4 +1,4 @@
-//! A large file whose content goes to the disk while it is still being written, so that the sync at its end does not wait for all of it.
+//! Large files that are synced while they are still being written, so that the final sync does not have to write everything.
 
 use super::VfsFile;
 use std::fs::File;
@@ -6,20 +6,20 @@ use std::io::{self, Write};
 use std::sync::mpsc::{SyncSender, sync_channel};
 use std::thread::JoinHandle;
 
-/// Bytes between two early syncs. Smaller files have none.
+/// Bytes between two early syncs; smaller files have none.
 const EVERY: u64 = 32 << 20;
 
-/// A thread that syncs when it is told to, and ends with the first error.
+/// A thread that syncs on request, and ends at the first error.
 struct Syncer {
     tell: SyncSender<()>,
     thread: JoinHandle<io::Result<()>>,
 }
 
 impl Syncer {
-    /// `None` where there are no threads or no second handle: then the sync at the end does all the work.
+    /// `None` without threads or without a second handle: then the final sync does all the work.
     fn start(file: &File) -> Option<Self> {
         let file = file.try_clone().ok()?;
-        // One request can wait: what is written meanwhile belongs to it.
+        // At most one request is queued: it covers everything written meanwhile.
         let (tell, told) = sync_channel(1);
         let work = move || told.iter().try_for_each(|()| file.sync_data());
         let thread = std::thread::Builder::new().name("sync".into()).spawn(work).ok()?;
@@ -32,10 +32,10 @@ impl Syncer {
     }
 }
 
-/// See the module.
+/// A file with early syncs.
 pub(super) struct EarlyFile {
     file: File,
-    /// Written since the last early sync was asked for.
+    /// Bytes written since the last request for an early sync.
     since: u64,
     syncer: Option<Syncer>,
 }
@@ -55,7 +55,7 @@ impl Write for EarlyFile {
             if self.syncer.is_none() {
                 self.syncer = Syncer::start(&self.file);
             }
-            // A full channel means that one is about to begin; a closed one, that it failed, which `fsync` will tell.
+            // A full channel means that a sync is about to start; a closed one that it failed, which `fsync` reports.
             let _ = self.syncer.as_ref().map(|syncer| syncer.tell.try_send(()));
         }
         Ok(n)
@@ -67,7 +67,7 @@ impl Write for EarlyFile {
 }
 
 impl VfsFile for EarlyFile {
-    /// An error of an early sync counts as one of this: the kernel tells it only once.
+    /// Includes errors of early syncs: the kernel reports an error only once.
     fn fsync(&mut self) -> io::Result<()> {
         self.syncer.take().map_or(Ok(()), Syncer::end)?;
         self.file.sync_all()
@@ -75,7 +75,7 @@ impl VfsFile for EarlyFile {
 }
 
 impl Drop for EarlyFile {
-    /// Thrown away unsynced: the other handle must not outlive this, or the file could not be removed on Windows.
+    /// Discarded without a sync: the other handle must be closed first, or Windows could not remove the file.
     fn drop(&mut self) {
         let _ = self.syncer.take().map(Syncer::end);
     }

@@ -1,4 +1,4 @@
-//! A disk on a bad day: the n-th operation fails, or the process "dies" there, or the power goes and takes what was not synced.
+//! Fault injection: the n-th operation fails, the process "dies" there, or a power cut loses all unsynced data.
 
 use super::{Entry, Kind, RealFs, Vfs, VfsFile};
 use std::fs::OpenOptions;
@@ -6,23 +6,23 @@ use std::io::{self, Read, Write};
 use std::path::{Path, PathBuf};
 use std::sync::Mutex;
 
-/// What goes wrong.
+/// Kinds of faults.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Trouble {
-    /// The disk is full.
+    /// Disk full.
     NoSpace,
-    /// The medium fails.
+    /// I/O error.
     Io,
-    /// The file system went read-only.
+    /// File system became read-only.
     ReadOnly,
-    /// Permission was taken away.
+    /// Permission denied.
     Denied,
-    /// The process is killed: this operation is done half and no later one happens, clean-up included.
+    /// The process is killed: this operation is half done and no later one happens, clean-up included.
     Killed,
 }
 
 impl Trouble {
-    /// Every kind that leaves the process alive.
+    /// All faults that the process survives.
     pub const ERRORS: [Trouble; 4] = [Trouble::NoSpace, Trouble::Io, Trouble::ReadOnly, Trouble::Denied];
 
     fn error(self) -> io::Error {
@@ -33,20 +33,20 @@ impl Trouble {
             Trouble::Denied => (io::ErrorKind::PermissionDenied, "permission denied (injected)"),
             Trouble::Killed => (io::ErrorKind::Interrupted, "killed (injected)"),
         };
-        // `write_all` repeats on Interrupted, so the dead must not say that.
+        // `write_all` retries on Interrupted, so a killed process must not return that.
         let kind = if kind == io::ErrorKind::Interrupted { io::ErrorKind::BrokenPipe } else { kind };
         io::Error::new(kind, text)
     }
 }
 
-/// What a power cut does to what was written but not synced.
+/// Effect of a power cut on data that was written but not synced.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct PowerCut {
-    /// Unsynced data: true keeps the first half of each file, false nothing.
+    /// Unsynced data: true keeps the first half of each file, false keeps nothing.
     pub half_written: bool,
-    /// Unsynced renames: true when they had reached the disk all the same.
+    /// Unsynced renames: true if they had reached the disk.
     pub renames_kept: bool,
-    /// Unsynced names of new files: true when they had reached the disk all the same.
+    /// Unsynced names of new files: true if they had reached the disk.
     pub names_kept: bool,
 }
 
@@ -60,7 +60,7 @@ struct State {
     log: Vec<String>,
 }
 
-/// [`RealFs`] with one fault planned. Operations are counted from 0.
+/// [`RealFs`] with one planned fault. Operations are counted from 0.
 pub struct FaultFs {
     at: usize,
     trouble: Trouble,
@@ -69,22 +69,22 @@ pub struct FaultFs {
 }
 
 impl FaultFs {
-    /// Operation `at` goes wrong like this.
+    /// The fault `trouble` at operation `at`.
     pub fn new(at: usize, trouble: Trouble) -> Self {
         FaultFs { at, trouble, lasting: false, state: Mutex::new(State::default()) }
     }
 
-    /// From operation `at` on, nothing can be made or written; removing and reading still work: a disk that is full and stays full.
+    /// From operation `at` on, nothing can be created or written; removing and reading still work: a disk that stays full.
     pub fn lasting(at: usize, trouble: Trouble) -> Self {
         FaultFs { lasting: true, ..Self::new(at, trouble) }
     }
 
-    /// Nothing goes wrong; operations are only counted.
+    /// No fault; operations are only counted.
     pub fn counting() -> Self {
         Self::new(usize::MAX, Trouble::Io)
     }
 
-    /// Operations so far.
+    /// Number of operations so far.
     pub fn operations(&self) -> usize {
         self.state().operations
     }
@@ -98,7 +98,7 @@ impl FaultFs {
         self.state.lock().unwrap_or_else(|poisoned| poisoned.into_inner())
     }
 
-    /// Count one operation; the planned one fails.
+    /// Counts one operation; the planned one fails.
     fn operation(&self, what: &str, path: &Path) -> io::Result<()> {
         let mut s = self.state();
         let n = s.operations;
@@ -115,10 +115,10 @@ impl FaultFs {
         Ok(())
     }
 
-    /// The power goes: undo, on the real disk, what had not been synced.
+    /// Simulates a power cut: undoes, on the real disk, all that was not synced.
     ///
     /// # Errors
-    /// When the real disk fails.
+    /// The real disk fails.
     pub fn power_cut(&self, how: PowerCut) -> io::Result<()> {
         let mut s = self.state();
         s.dead = true;
@@ -155,7 +155,7 @@ struct FaultFile<'a> {
 impl Write for FaultFile<'_> {
     fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
         if let Err(e) = self.fs.operation("write", &self.path) {
-            // A failing write leaves a torn piece behind.
+            // A failed write may have written a part.
             if self.fs.state().operations == self.fs.at + 1 {
                 self.inner.write_all(&bytes[..bytes.len() / 2])?;
             }

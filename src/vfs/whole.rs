@@ -1,15 +1,15 @@
-//! Files that are there with all of their content or not at all.
+//! Atomic file writes: a file has all of its content or does not exist.
 
 use super::shown;
 use anyhow::{Context as _, Result};
 use std::io::{BufWriter, Write};
 use std::path::Path;
 
-/// Write a file through a temporary one beside it, so that a reader, a full disk or a power cut meets the old file or the new one. Others may
-/// read it, as any output. The folder must be there.
+/// Writes through a temporary file in the same folder, so that after a full disk or a power cut either the old file or the new one exists.
+/// The file is readable by others, like any output. The folder must exist.
 ///
 /// # Errors
-/// One line that names the file, when `write` fails or the disk refuses.
+/// `write` fails or the disk refuses; one line that names the file.
 pub fn write_whole_by(path: &Path, write: impl FnOnce(&mut dyn Write) -> Result<()>) -> Result<()> {
     let made = || -> Result<()> {
         let folder = path.parent().filter(|p| !p.as_os_str().is_empty()).unwrap_or(Path::new("."));
@@ -23,15 +23,15 @@ pub fn write_whole_by(path: &Path, write: impl FnOnce(&mut dyn Write) -> Result<
     made().with_context(|| format!("{}: cannot be written", shown(path)))
 }
 
-/// [`write_whole_by`], of bytes.
+/// As [`write_whole_by`], with bytes.
 ///
 /// # Errors
-/// The disk refuses.
+/// A disk error.
 pub fn write_whole(path: &Path, content: &[u8]) -> Result<()> {
     write_whole_by(path, |out| Ok(out.write_all(content)?))
 }
 
-/// A temporary file is its owner's alone unless one says otherwise.
+/// Temporary files are private by default; this one gets the usual permissions.
 fn readable(folder: &Path) -> std::io::Result<tempfile::NamedTempFile> {
     #[cfg(unix)]
     let permissions = std::os::unix::fs::PermissionsExt::from_mode(0o644);

@@ -7,6 +7,9 @@ use std::collections::BTreeSet;
 
 /// Flags of other programs that the documents name between backticks.
 const OF_OTHERS: &[&str] = &[
+    "--kernels",
+    "--table",
+    "--update",
     "--release",
     "--no-default-features",
     "--features",

@@ -52,7 +52,7 @@ fn batch(case: &str) -> Batch {
     let words = file.tensor("tokens").unwrap();
     let tokens: Vec<u32> = words.data().chunks(8).map(|b| i64::from_le_bytes(b.try_into().unwrap()) as u32).collect();
     let (batch_size, seq_len) = (shape[0], shape[1]);
-    let target = |i: usize| if (i + 1) % seq_len == 0 { lehr::data::IGNORE } else { tokens[i + 1] };
+    let target = |i: usize| if (i + 1).is_multiple_of(seq_len) { lehr::data::IGNORE } else { tokens[i + 1] };
     let targets = (0..tokens.len()).map(target).collect();
     Batch { batch_size, seq_len, targets, doc_start: vec![0; tokens.len()], num_tokens: tokens.len(), tokens }
 }
@@ -243,7 +243,7 @@ fn a_folded_model_says_what_the_adapted_one_says() {
             let [a, b] = models.each_ref().map(|model| {
                 let mut rollouts = Rollouts::new(&device, model, 1, model.max_context()).unwrap();
                 let sampling = Sampling { temperature: 0.0, ..Sampling::default() };
-                let done = rollouts.run(&device, model, &[request.clone()], &sampling, &[], &mut |_, _, _| Ok(true));
+                let done = rollouts.run(&device, model, std::slice::from_ref(&request), &sampling, &[], &mut |_, _, _| Ok(true));
                 done.unwrap().unwrap().remove(0)
             });
             assert_eq!(a.tokens, b.tokens, "{case}");

@@ -266,29 +266,33 @@ fn an_exam_does_not_disturb() {
 #[test]
 fn the_plan_is_what_a_step_allocates() {
     let lora = Lora { rank: 4, alpha: 8.0, targets: Projection::ALL.to_vec() };
-    for (lora, checkpointing) in [(None, false), (None, true), (Some(lora.clone()), false), (Some(lora), true)] {
+    for (lora, checkpointing) in [(None, false), (None, true), (Some(lora), true)] {
         let (mut s, what) = (settings(), format!("adapters: {}, checkpointing: {checkpointing}", lora.is_some()));
         let config = ModelConfig { hidden_size: 96, intermediate_size: 256, num_hidden_layers: 3, head_dim: 48, lora, ..shape() };
         (s.train.activation_checkpointing, s.train.micro_batch_size) = (Some(checkpointing), Some(4));
-        (s.train.seq_len, s.train.batch_size) = (200, 8);
+        (s.train.seq_len, s.train.batch_size) = (64, 8);
         if let (Some(grpo), Some(rollout)) = (&mut s.grpo, &mut s.rollout) {
-            (grpo.beta, rollout.max_prompt_length, rollout.max_completion_length) = (0.1, 100, 100);
+            (grpo.beta, rollout.max_prompt_length, rollout.max_completion_length) = (0.1, 32, 32);
         }
-        let config = ModelConfig { max_position_embeddings: 200, ..config };
+        let config = ModelConfig { max_position_embeddings: 64, ..config };
         let mut t = trainer_for(&s, &config, None);
         t.keep_reference(None).unwrap();
         steps(&mut t, 1);
         let plan = MemoryPlan::reinforcement(&config, &s, t.device.sizes()).unwrap();
         let (real, planned) = (t.device.ledger().total() as f64, plan.total() as f64);
         let ledger = t.device.ledger().entries();
+        for (part, bytes) in plan.parts.iter().filter(|(part, _)| ["adapters", "grads", "adam_m", "adam_v"].contains(part)) {
+            assert_eq!(ledger.get(*part), Some(bytes), "{what}: {part}");
+        }
         assert!((real / planned - 1.0).abs() < 0.1, "{what}: {real} bytes, planned {planned}: {:?}, {ledger:?}", plan.parts);
         // And within a limit, less is computed at once.
         s.train.micro_batch_size = None;
         let free = MemoryPlan::reinforcement(&config, &s, t.device.sizes()).unwrap().total();
-        s.train.max_memory_gib = Some(0.8 * free as f64 / f64::from(1 << 30));
+        let limit = free - (1 << 20);
+        s.train.max_memory_gib = Some(limit as f64 / f64::from(1 << 30));
         let sizes = within_memory(&config, &s, t.device.sizes()).unwrap();
         let limited = MemoryPlan::reinforcement(&config, &s, sizes).unwrap().total();
-        assert!(limited <= (0.8 * free as f64) as u64, "{what}: {limited} of {free}");
+        assert!(limited <= limit, "{what}: {limited} of {free}");
         s.train.max_memory_gib = Some(1e-4);
         let refused = within_memory(&config, &s, t.device.sizes()).unwrap_err().to_string();
         assert!(refused.contains("--max-memory-gib 0.0001") && refused.contains("values"), "{refused}");

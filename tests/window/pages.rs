@@ -287,7 +287,10 @@ fn help_stands_beside_each_field_whether_it_was_changed_or_not() {
         (reset, ["max_steps", "seed", "data"].map(|name| h.get_by_label(&help(name)).rect()))
     };
     let ((_, before), (reset, after)) = (place(false), place(true));
-    assert_eq!(before, after);
+    for (before, after) in before.iter().zip(&after) {
+        assert_eq!(before.x_range(), after.x_range());
+        assert!((before.top() - after.top()).abs() <= 3.0, "{before:?} and {after:?}");
+    }
     for rect in after {
         assert!(rect.right() <= 860.0 && rect.left() > reset.unwrap().right(), "{rect:?} beside {reset:?}");
     }

@@ -1,4 +1,4 @@
-//! Ends and marks of a chart's axes.
+//! Ranges and ticks of a chart's axes.
 
 use super::curves::Drawn;
 use crate::app::draw::plain;
@@ -8,12 +8,12 @@ use crate::history::spec::Spec;
 use crate::plot::{Scale, Values};
 use egui_plot::{GridInput, GridMark};
 
-/// Where a position of the horizontal axis lies on the plot.
+/// Plot coordinate of a position on the horizontal axis.
 pub(super) fn place(x: f64, log: bool) -> f64 {
     if log { x.max(1e-9).log10() } else { x }
 }
 
-/// Ends of the vertical axis: of everything drawn, with some air; as wide as the chart asks for.
+/// Range of the vertical axis: everything drawn, with a margin; includes the chart's own range.
 pub(super) fn span_of(drawn: &[Drawn], spec: &Spec, log_y: bool) -> (f64, f64) {
     let (mut low, mut high) = (f64::INFINITY, f64::NEG_INFINITY);
     for (least, most) in drawn.iter().flat_map(Drawn::spans) {
@@ -28,7 +28,7 @@ pub(super) fn span_of(drawn: &[Drawn], spec: &Spec, log_y: bool) -> (f64, f64) {
         return (low - margin, high + margin);
     }
     if high - low <= 1e-9 * high.abs() {
-        // A single value lies in the middle, over a base of zero where that has a meaning.
+        // A single value is centred, above zero where that is meaningful.
         return match (log_y, low) {
             (true, _) => (low - 0.5, high + 0.5),
             (_, 0.0) => (-1.0, 1.0),
@@ -39,22 +39,22 @@ pub(super) fn span_of(drawn: &[Drawn], spec: &Spec, log_y: bool) -> (f64, f64) {
     (low - margin, high + margin)
 }
 
-/// Points of a character of a label, about.
+/// Approximate width of a label's character, in points.
 const CHARACTER: f64 = 7.5;
 
-/// An axis of a plot: where it is marked, and how its labels are written.
+/// Ticks of a plot axis.
 #[derive(Clone, Copy)]
 pub(super) struct Marks {
-    /// Its places are logarithms.
+    /// Whether plot coordinates are logarithms.
     pub log: bool,
     pub values: Values,
-    /// Points on the screen.
+    /// Length on the screen, in points.
     pub length: f64,
     pub upright: bool,
 }
 
 impl Marks {
-    /// Places on the plot with their labels.
+    /// Plot coordinates with their labels.
     fn ticks(&self, from: f64, to: f64) -> Vec<(f64, String)> {
         let back = |place: f64| if self.log { 10f64.powf(place) } else { place };
         let scale = Scale::new(self.log, (back(from), back(to)), (0.0, self.length));
@@ -66,13 +66,13 @@ impl Marks {
         ticks.major.into_iter().map(|(value, label)| (if self.log { value.log10() } else { value }, plain(&label))).collect()
     }
 
-    /// The same for the plot. A step as wide as the axis keeps all labels, in full colour.
+    /// Ticks in egui_plot's format. A step as wide as the axis keeps all labels in full colour.
     pub fn grid(&self, input: GridInput) -> Vec<GridMark> {
         let (from, to) = input.bounds;
         self.ticks(from, to).into_iter().map(|(value, _)| GridMark { value, step_size: to - from }).collect()
     }
 
-    /// What is written at a mark of an axis that shows this range.
+    /// The label of a tick on an axis with this range.
     pub fn label(&self, mark: GridMark, range: &std::ops::RangeInclusive<f64>) -> String {
         let (from, to) = (*range.start(), *range.end());
         let at = |tick: &(f64, String)| (tick.0 - mark.value).abs() <= 1e-6 * (to - from);
@@ -80,7 +80,7 @@ impl Marks {
     }
 }
 
-/// What the numbers of a horizontal axis are.
+/// Kind of values on a horizontal axis.
 pub(crate) fn values(axis: Axis) -> Values {
     match axis {
         Axis::Steps | Axis::Tokens | Axis::RelativeSteps => Values::Whole,
@@ -89,7 +89,7 @@ pub(crate) fn values(axis: Axis) -> Values {
     }
 }
 
-/// A place on the axis in words: what stands over the values at the cross-hair.
+/// A position on the axis as text, shown above the values at the cross-hair.
 pub(super) fn place_words(x: f64, axis: Axis) -> String {
     let whole = || format::count(x.max(0.0) as u64);
     match axis {
@@ -105,7 +105,7 @@ pub(super) fn place_words(x: f64, axis: Axis) -> String {
 mod tests {
     use super::*;
 
-    /// Labels belong to their marks, and those of a logarithmic axis to its logarithms.
+    /// Labels match their ticks; those of a logarithmic axis match its logarithms.
     #[test]
     fn marks_have_their_labels() {
         for (axis, log, upright) in

@@ -10,34 +10,34 @@ use eframe::egui::{self, Color32};
 use egui_plot::{FilledArea, Line, LineStyle, PlotPoint, PlotPoints, PlotUi};
 use std::rc::Rc;
 
-/// A curve of a chart, with how it is drawn.
+/// A curve of a chart and its style.
 pub(super) struct Drawn {
-    /// The run's name, where several are drawn.
+    /// The run's name, if several are drawn.
     pub run: String,
     pub name: String,
     pub color: Color32,
     pub style: LineStyle,
     pub shape: Rc<Shape>,
-    /// What was measured, behind a smoothed line.
+    /// The measured curve, drawn behind a smoothed line.
     pub pale: Option<Rc<Shape>>,
-    /// At the cross-hair: smoothed or only value, and the raw one where that is another. None where the curve has no point.
+    /// At the cross-hair: the displayed value, and the raw one if it differs. None if the curve has no point there.
     pub value: Option<f64>,
     pub raw: Option<f64>,
-    /// Of the selected run, where several are drawn: over the others.
+    /// Whether it belongs to the selected run of several, which is drawn above the others.
     pub selected: bool,
 }
 
-/// Kinds of lines, for the metrics of a run when colours stand for runs.
+/// Line styles that distinguish metrics when colours distinguish runs.
 const STYLES: [LineStyle; 4] =
     [LineStyle::Solid, LineStyle::Dashed { length: 8.0 }, LineStyle::Dotted { spacing: 5.0 }, LineStyle::Dashed { length: 3.0 }];
 
 impl Drawn {
-    /// Least and greatest place upwards.
+    /// Minimum and maximum on the vertical axis.
     pub fn spans(&self) -> impl Iterator<Item = (f64, f64)> + '_ {
         self.shape.span.into_iter().chain(self.pale.as_ref().and_then(|pale| pale.span))
     }
 
-    /// Draw: the spread, the raw curve pale, the line itself.
+    /// Draw the spread, the raw curve (pale), and the line itself.
     pub fn draw<'a>(&'a self, plot: &mut PlotUi<'a>, visuals: &egui::Visuals) {
         let [x, low, high] = &self.shape.band;
         if x.len() > 1 {
@@ -60,7 +60,7 @@ pub fn metrics_of(spec: &Spec, desk: &AppState, runs: &[std::path::PathBuf]) -> 
     let mut found: Vec<String> = Vec::new();
     for run in runs.iter().filter_map(|path| desk.run(path)) {
         for metric in spec.of(&run.files.history) {
-            // Parts of several runs in one picture would be a tangle.
+            // Parts of several runs in one chart would be unreadable.
             let is_part = !spec.metrics.contains(&metric) && !metric.starts_with("merge/") && runs.len() > 1;
             if !is_part && !found.iter().any(|m| m == metric) {
                 found.push(metric.to_owned());
@@ -86,7 +86,7 @@ pub(super) fn collect(
     for run in frame.runs.iter().filter_map(|path| desk.run(path)) {
         let (clock, own) = (&run.files.history.clock, spec.of(&run.files.history));
         for (i, metric) in metrics.iter().enumerate() {
-            // What another run draws under this name may mean something else here.
+            // Under this name another run may draw a different quantity.
             let Some(raw) = run.files.history.curves.get(metric).filter(|_| own.contains(&metric.as_str())) else { continue };
             let reach = raw.reach(smoothing(metric, share));
             let mut shape = |reach: usize| {
@@ -116,7 +116,7 @@ pub(super) fn collect(
     drawn
 }
 
-/// Where the cross-hair stands: updates and tokens are whole numbers.
+/// Position of the cross-hair: updates and tokens are integers.
 pub(super) fn position(desk: &AppState) -> Option<f64> {
     desk.cursor.map(|x| match desk.look.axis {
         Axis::Steps | Axis::Tokens | Axis::RelativeSteps => x.round(),
@@ -124,7 +124,7 @@ pub(super) fn position(desk: &AppState) -> Option<f64> {
     })
 }
 
-/// How all curves of a chart are cut and placed.
+/// How all curves of a chart are cut and transformed.
 pub(super) struct Look {
     pub cut: Cut,
     pub log_y: bool,
@@ -136,7 +136,7 @@ impl Look {
     }
 }
 
-/// Runs that differ only in their seed, drawn as mean and spread; the others as they are.
+/// Runs that differ only in their seed, drawn as mean and spread; the others individually.
 pub(super) fn together(
     desk: &mut AppState,
     (spec, metrics): (&Spec, &[String]),
@@ -154,7 +154,7 @@ pub(super) fn together(
             let runs: Vec<&OpenRun> = runs.iter().copied().filter(has).collect();
             let length = |run: &&OpenRun| run.files.history.curves.get(metric).map_or(0, Curve::len);
             let share = smoothing(metric, share);
-            // The window of the longest stands for all: it changes with them.
+            // All use the window of the longest, and change with it.
             let reach = (0.5 * share * runs.iter().map(length).max().unwrap_or(0) as f64) as usize;
             let source = Source { runs: members.clone(), metric: metric.clone(), smooth: reach > 0 };
             let points = runs.iter().map(|run| (run.files.reading, length(run))).collect();

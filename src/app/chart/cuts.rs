@@ -1,4 +1,4 @@
-//! Curves cut for the screen, kept until a curve or the view changes: a frame in which nothing is new searches no curve.
+//! Cache of curves cut for the screen, kept until a curve or the view changes: an unchanged frame does not search curves.
 
 use super::axis;
 use crate::app::seeds::Spread;
@@ -8,51 +8,51 @@ use std::collections::HashMap;
 use std::path::PathBuf;
 use std::rc::Rc;
 
-/// Shapes that are kept at most: more than a page of charts of a class full of runs.
+/// Maximum number of cached shapes: more than a page of charts of many runs.
 const MOST: usize = 4096;
 
-/// What a shape was made from.
+/// The source of a shape.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub(super) struct Source {
-    /// Of several runs the mean over them is drawn.
+    /// For several runs the mean over them is drawn.
     pub runs: Vec<PathBuf>,
     pub metric: String,
-    /// The smoothed line, not what was measured.
+    /// The smoothed line instead of the measured one.
     pub smooth: bool,
 }
 
-/// How it was made.
+/// Parameters of a shape.
 #[derive(Clone, Debug, PartialEq)]
 pub(super) struct Making {
     pub cut: Cut,
-    /// Upwards logarithms are drawn.
+    /// Whether the vertical axis is logarithmic.
     pub log_y: bool,
-    /// Points to each side that a smoothed line is averaged over.
+    /// Points on each side that a smoothed line averages over.
     pub reach: usize,
-    /// Points of each run's curve, and of which reading of its log.
+    /// For each run the reading of its log and the number of points.
     pub points: Vec<(u64, usize)>,
 }
 
-/// Lines in places of the plot: logarithms, where an axis is logarithmic.
+/// Lines in plot coordinates: logarithms if an axis is logarithmic.
 #[derive(Debug, Default)]
 pub(super) struct Shape {
     pub lines: Vec<Vec<PlotPoint>>,
-    /// Of several seeds: position, lower, upper.
+    /// For several seeds: position, lower, upper.
     pub band: [Vec<f64>; 3],
-    /// The same in numbers, for the read-out.
+    /// The same as numbers, for the read-out.
     pub spread: Vec<Spread>,
-    /// Least and greatest place upwards; None of nothing.
+    /// Minimum and maximum on the vertical axis; None without points.
     pub span: Option<(f64, f64)>,
 }
 
 impl Shape {
-    /// Lines between places; what has no logarithm is left out.
+    /// From lines; values without a logarithm are omitted.
     pub fn of_lines(lines: Vec<Vec<[f64; 2]>>, how: &Making) -> Self {
         let placed = lines.into_iter().map(|line| line.into_iter().filter_map(|p| how.place(p[0], p[1])).collect());
         Self { lines: placed.collect(), ..Self::default() }.measured()
     }
 
-    /// The mean of several runs, with one standard deviation to both sides.
+    /// The mean of several runs, with one standard deviation on each side.
     pub fn of_spread(spread: Vec<Spread>, how: &Making) -> Self {
         let mean = spread.iter().filter_map(|s| how.place(s.x, s.mean)).collect();
         let mut band = [const { Vec::new() }; 3];
@@ -78,14 +78,14 @@ impl Making {
     }
 }
 
-/// See the module.
+/// The cache.
 #[derive(Debug, Default)]
 pub struct Cuts {
     kept: HashMap<Source, (Making, Rc<Shape>)>,
 }
 
 impl Cuts {
-    /// The shape of a source, made anew only where it was never made so.
+    /// The shape of a source, computed only if it is not cached.
     pub(super) fn get(&mut self, source: Source, how: Making, make: impl FnOnce(&Making) -> Shape) -> Rc<Shape> {
         if let Some((made, shape)) = self.kept.get(&source)
             && *made == how

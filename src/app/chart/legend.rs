@@ -1,11 +1,11 @@
-//! What a chart's lines are called, and their values at the cross-hair.
+//! Legend of a chart, with values at the cross-hair.
 
 use super::curves::Drawn;
 use crate::app::format;
 use eframe::egui::{self, Color32, RichText, Ui};
 use egui_plot::LineStyle;
 
-/// Names, colours and values at the cross-hair, under the position that they are of. Of several runs each has a row, each metric a column.
+/// Names, colours and values at the cross-hair, below its position. With several runs there is a row per run and a column per metric.
 pub(super) fn legend_ui(ui: &mut Ui, drawn: &[Drawn], position: &str) {
     if drawn.iter().any(|d| !d.run.is_empty()) {
         return table_ui(ui, drawn, position);
@@ -27,12 +27,12 @@ pub(super) fn legend_ui(ui: &mut Ui, drawn: &[Drawn], position: &str) {
     });
 }
 
-/// The value at the cross-hair; a dash where the curve has none.
+/// The value at the cross-hair; a dash if the curve has none.
 fn value(d: &Drawn) -> String {
     d.value.map_or_else(|| "–".to_owned(), format::number)
 }
 
-/// The same with all that there is to say.
+/// The value with all details.
 fn exact(d: &Drawn) -> String {
     match d.raw {
         Some(raw) => format!("{}\nsmoothed {}\nmeasured {}", d.name, value(d), format::number(raw)),
@@ -77,7 +77,7 @@ fn table_ui(ui: &mut Ui, drawn: &[Drawn], position: &str) {
     }
 }
 
-/// Entries of a legend that are said: lines of a run, or runs.
+/// Maximum number of legend entries shown: lines of a run, or runs.
 const SAID: usize = 10;
 
 fn sample_ui(ui: &mut Ui, color: Color32, style: LineStyle) {

@@ -1,4 +1,4 @@
-//! One chart: curves of runs over a shared axis, their read-out at the shared cross-hair, marks of what happened.
+//! A chart: curves of runs over a shared axis, values at the shared cross-hair, marks of events.
 
 mod axis;
 mod curves;
@@ -26,27 +26,27 @@ use legend::legend_ui;
 use pins::{feet_ui, pins_of};
 use touch::{selection, touched};
 
-/// The part of the axis that all charts show; None shows everything.
+/// The range of the axis that all charts show; None shows everything.
 pub type View = Option<(f64, f64)>;
 
-/// What all charts of a page have in common.
+/// Settings shared by all charts of a page.
 pub struct Frame<'a> {
-    /// The part of the axis that is shown, in the axis' units.
+    /// The range that is shown, in the axis' units.
     pub view: View,
-    /// The whole of it.
+    /// The full range.
     pub extent: (f64, f64),
-    /// The runs that are drawn.
+    /// The runs to draw.
     pub runs: &'a [std::path::PathBuf],
-    /// The axis is logarithmic.
+    /// Whether the axis is logarithmic.
     pub log_x: bool,
-    /// Only these metrics of a chart; all when empty.
+    /// Metrics of a chart to show; all if empty.
     pub only: &'a [String],
-    /// What was measured and no smoothed lines.
+    /// Show measured curves without smoothing.
     pub raw: bool,
 }
 
 impl Frame<'_> {
-    /// The ends of what is shown; a logarithmic axis begins at 1 at least.
+    /// The ends of the shown range; a logarithmic axis starts at 1 or above.
     fn ends(&self) -> (f64, f64) {
         let (from, to) = self.view.unwrap_or(self.extent);
         let from = if self.log_x { from.max(self.extent.0.max(1.0)) } else { from };
@@ -67,13 +67,13 @@ impl Frame<'_> {
     }
 }
 
-/// Points to the right of a plot, where half of the last number at its axis lies.
+/// Space to the right of a plot for half of the last tick label, in points.
 const BESIDE: f32 = 24.0;
 
-/// Points that the vertical axis takes, about.
+/// Approximate width of the vertical axis, in points.
 const SIDE: f32 = 60.0;
 
-/// Draw a chart of this height; `log_y` switches its axis.
+/// Draw a chart with this height; `log_y` makes its vertical axis logarithmic.
 pub fn chart_ui(ui: &mut Ui, desk: &mut AppState, spec: &Spec, frame: &Frame<'_>, log_y: bool, height: f32) -> ChartResponse {
     let mut metrics = metrics_of(spec, desk, frame.runs);
     metrics.retain(|metric| frame.only.is_empty() || frame.only.contains(metric));
@@ -87,7 +87,7 @@ pub fn chart_ui(ui: &mut Ui, desk: &mut AppState, spec: &Spec, frame: &Frame<'_>
     };
     let at = position(desk).map_or("newest".to_owned(), |x| axis::place_words(x, desk.look.axis));
     ui.push_id(spec.title, |ui| legend_ui(ui, &drawn, &at));
-    // Drawn last, it lies over the others.
+    // Drawn last, above the others.
     drawn.sort_by_key(|d| d.selected);
     let (low, high) = span_of(&drawn, spec, log_y);
     let bounds = PlotBounds::from_min_max([frame.place(from), low], [frame.place(to), high]);
@@ -116,7 +116,7 @@ pub fn chart_ui(ui: &mut Ui, desk: &mut AppState, spec: &Spec, frame: &Frame<'_>
     touched(&response.response, response.inner, &response.transform, frame, &pins)
 }
 
-/// An empty plot with its axes. All charts share one view, so the plot itself takes no gestures.
+/// An empty plot with its axes. All charts share one view, so the plot itself handles no gestures.
 fn ground<'a>(spec: &Spec, axis: Axis, log_x: bool, log_y: bool, size: egui::Vec2) -> Plot<'a> {
     let across = Marks { log: log_x, values: values(axis), length: f64::from((size.x - SIDE).max(40.0)), upright: false };
     let up = Marks { log: log_y, values: Values::Numbers, length: f64::from(size.y), upright: true };

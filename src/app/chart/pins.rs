@@ -1,4 +1,4 @@
-//! Marks of what happened, at the foot of every chart.
+//! Marks of events, at the bottom of every chart.
 
 use super::Frame;
 use crate::app::state::AppState;
@@ -12,11 +12,11 @@ pub(super) struct Pinned {
     pub x: f64,
     pub color: Color32,
     pub text: String,
-    /// Drawn over the whole height.
+    /// Whether it has a line over the whole height.
     pub line: bool,
 }
 
-/// Marks of what happened to the runs: position, colour, words.
+/// Marks of the runs' events: position, colour, text.
 pub(super) fn pins_of(desk: &AppState, frame: &Frame<'_>) -> Vec<Pinned> {
     let mut marks = Vec::new();
     for run in frame.runs.iter().filter_map(|path| desk.run(path)) {
@@ -44,7 +44,7 @@ pub fn pin_color(kind: PinKind) -> Color32 {
     }
 }
 
-/// A foot on the axis for each mark; saves have nothing else, or they would bury the curves.
+/// A mark on the axis for each event; saves have no line, since many lines would hide the curves.
 pub(super) fn feet_ui(ui: &egui::Ui, pins: &[Pinned], transform: &PlotTransform, plot: egui::Rect) {
     for pin in pins {
         let foot = egui::pos2(transform.position_from_point_x(pin.x), plot.bottom());

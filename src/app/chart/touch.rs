@@ -1,20 +1,20 @@
-//! What somebody does to a chart: zoom by dragging or with the wheel, move, reset, look at a mark.
+//! Interaction with a chart: zoom by dragging or with the wheel, pan, reset, select a mark.
 
 use super::pins::Pinned;
 use super::{Frame, View};
 use eframe::egui;
 use egui_plot::PlotPoint;
 
-/// What somebody did to a chart.
+/// Result of an interaction with a chart.
 #[derive(Clone, Copy, Debug, Default, PartialEq)]
 pub struct ChartResponse {
-    /// The part to show from now on.
+    /// The range to show from now on.
     pub view: Option<View>,
-    /// Where the pointer is on the axis.
+    /// Position of the pointer on the axis.
     pub hover: Option<f64>,
 }
 
-/// Where a selection began, on the plot's axis: the pointer's origin is forgotten by the time that the button is let go.
+/// Start of a selection on the plot's axis, stored because egui forgets the pointer's origin when the button is released.
 fn origin(response: &egui::Response, here: Option<f64>) -> Option<f64> {
     let id = response.id.with("selection");
     if response.drag_started_by(egui::PointerButton::Primary) {
@@ -23,7 +23,7 @@ fn origin(response: &egui::Response, here: Option<f64>) -> Option<f64> {
     response.ctx.data(|d| d.get_temp::<Option<f64>>(id)).flatten()
 }
 
-/// Both ends of what is being selected by dragging.
+/// Both ends of a selection by dragging.
 pub(super) fn selection(response: &egui::Response, plot: &egui_plot::PlotUi<'_>) -> Option<(f64, f64)> {
     let here = plot.pointer_coordinate().map(|p| p.x);
     let pressed = response.ctx.input(|i| i.pointer.press_origin()).map(|p| plot.plot_from_screen(p).x);
@@ -31,7 +31,7 @@ pub(super) fn selection(response: &egui::Response, plot: &egui_plot::PlotUi<'_>)
     response.dragged_by(egui::PointerButton::Primary).then_some((origin, here?))
 }
 
-/// What somebody did to a chart that was drawn.
+/// The interaction with a drawn chart.
 pub(super) fn touched(
     response: &egui::Response,
     pointer: Option<PlotPoint>,

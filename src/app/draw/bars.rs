@@ -1,47 +1,47 @@
-//! Bars and violins over bins of a number between 0 and 1, several series side by side.
+//! Bars and violins over bins of a number between 0 and 1, with several series side by side.
 
 use super::{figure, short};
 use crate::plot;
 use eframe::egui::Ui;
 
-/// Height of these pictures, in points.
+/// Height of these charts, in points.
 const HEIGHT: f32 = 230.0;
 
-/// Bars to draw.
+/// A bar chart.
 #[derive(Clone, Debug, Default)]
 pub struct Bars<'a> {
-    /// What it is, for those who do not see it.
+    /// Its name for screen readers.
     pub name: &'a str,
     /// Edges of the bins, one more than there are bins.
     pub edges: &'a [f64],
-    /// Name, index of the colour, a number for each bin.
+    /// Name, colour index, and a number for each bin.
     pub series: Vec<(&'a str, usize, Vec<f64>)>,
-    /// Tokens of each bin, for the read-out.
+    /// Tokens in each bin, for the tooltip.
     pub counts: Vec<u64>,
-    /// What is counted up.
+    /// Label of the vertical axis.
     pub y_label: &'a str,
-    /// Numbers are shares.
+    /// Whether the numbers are shares.
     pub percent: bool,
-    /// Upper end of the axis, where it is fixed.
+    /// Upper end of the axis, if fixed.
     pub top: Option<f64>,
-    /// A line across with its name.
+    /// A horizontal line with its label.
     pub line: Option<(f64, String)>,
 }
 
-/// Violins to draw; boxes where only quantiles are known.
+/// A violin plot; box plots where only quantiles are known.
 #[derive(Clone, Debug, Default)]
 pub struct Violins<'a> {
-    /// What it is, for those who do not see it.
+    /// Its name for screen readers.
     pub name: &'a str,
     /// Edges of the bins, one more than there are bins.
     pub edges: &'a [f64],
-    /// Name, index of the colour, what is known of each bin.
+    /// Name, colour index, and the distribution in each bin.
     pub series: Vec<(&'a str, usize, Vec<plot::Spread>)>,
-    /// Tokens of each bin, for the read-out.
+    /// Tokens in each bin, for the tooltip.
     pub counts: Vec<u64>,
-    /// What is counted up.
+    /// Label of the vertical axis.
     pub y_label: &'a str,
-    /// How far the axis reaches, up and down alike.
+    /// Range of the axis above and below 0.
     pub reach: f64,
 }
 
@@ -53,7 +53,7 @@ fn tokens(counts: &[u64]) -> Vec<String> {
     counts.iter().map(|count| format!("{count} tokens")).collect()
 }
 
-/// Draw bars; they begin at 0.
+/// Draw bars, starting at 0.
 pub fn bars(ui: &mut Ui, it: &Bars<'_>) {
     figure(ui, it.name, HEIGHT, |width, height| {
         let mut bars = plot::Bars::new(it.name, &bins(it.edges)).untitled().size(width, height);
@@ -74,7 +74,7 @@ pub fn bars(ui: &mut Ui, it: &Bars<'_>) {
     });
 }
 
-/// Draw violins about a line at 0.
+/// Draw violins around a line at 0.
 pub fn violins(ui: &mut Ui, it: &Violins<'_>) {
     figure(ui, it.name, HEIGHT, |width, height| {
         let mut violins = plot::Violins::new(it.name, &bins(it.edges)).untitled().size(width, height).hline(0.0);

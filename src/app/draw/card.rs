@@ -2,13 +2,13 @@
 
 use eframe::egui::{self, Color32, RichText, Role, Sense, Ui, WidgetInfo, vec2};
 
-/// A framed part of a page, as wide as there is space; the hint is a tooltip.
+/// A framed section, as wide as the available space; the hint is a tooltip.
 pub fn card<R>(ui: &mut Ui, title: &str, hint: &str, add: impl FnOnce(&mut Ui) -> R) -> R {
     let frame = egui::Frame::group(ui.style()).inner_margin(10.0).fill(ui.visuals().faint_bg_color);
     let inner = frame.show(ui, |ui| {
         ui.set_width(ui.available_width().max(1.0));
         if !ui.visuals().dark_mode {
-            // A white field cannot be seen on a white card.
+            // A white field would be invisible on a white card.
             ui.visuals_mut().text_edit_bg_color = Some(Color32::from_gray(235));
         }
         ui.horizontal_wrapped(|ui| {
@@ -26,10 +26,10 @@ pub fn card<R>(ui: &mut Ui, title: &str, hint: &str, add: impl FnOnce(&mut Ui) -
     inner.inner
 }
 
-/// A part of a page.
+/// A section of a page.
 pub type Part<'a> = Box<dyn FnOnce(&mut Ui) + 'a>;
 
-/// Parts of a page side by side, as many as fit.
+/// Sections side by side, as many as fit.
 pub fn tiles(ui: &mut Ui, min_width: f32, parts: Vec<Part<'_>>) {
     let fitting = (ui.available_width() / min_width) as usize;
     let columns = fitting.clamp(1, parts.len().clamp(1, 4));
@@ -41,7 +41,7 @@ pub fn tiles(ui: &mut Ui, min_width: f32, parts: Vec<Part<'_>>) {
     });
 }
 
-/// Lines of text beside the pointer.
+/// A tooltip at the pointer.
 pub fn tooltip(response: &egui::Response, lines: impl IntoIterator<Item = String>) {
     let text = lines.into_iter().collect::<Vec<_>>().join("\n");
     response.clone().on_hover_ui_at_pointer(|ui| {
@@ -49,7 +49,7 @@ pub fn tooltip(response: &egui::Response, lines: impl IntoIterator<Item = String
     });
 }
 
-/// A number with its name over it. One piece, so that a row of them wraps.
+/// A number below its name. One widget, so that a row of them wraps.
 pub fn stat(ui: &mut Ui, name: &str, value: &str) {
     let small = egui::TextStyle::Small.resolve(ui.style());
     let body = egui::TextStyle::Body.resolve(ui.style());

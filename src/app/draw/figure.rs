@@ -1,4 +1,4 @@
-//! The painter of [`Scene`]s on the screen, in the window's theme.
+//! Renders [`Scene`]s on the screen, in the window's theme.
 
 use super::{plain, tooltip};
 use crate::app::theme;
@@ -8,31 +8,31 @@ use eframe::egui::{
     Color32, FontId, Painter, Pos2, Rect, Response, Role, Sense, Stroke, StrokeKind, Ui, Visuals, WidgetInfo, vec2,
 };
 
-/// A picture that was painted.
+/// A painted figure.
 pub struct Painted {
-    /// What it consists of; its pixels are points of the screen, from the picture's corner on.
+    /// Its shapes; a pixel is a point of the screen, relative to the figure's corner.
     pub scene: Scene,
-    /// Answers to the pointer.
+    /// Its response to the pointer.
     pub response: Response,
-    /// Draws over it.
+    /// Painter for drawing over it.
     pub painter: Painter,
 }
 
 impl Painted {
-    /// A place of the picture on the screen.
+    /// Screen position of a point of the figure.
     pub fn at(&self, (x, y): Point) -> Pos2 {
         self.response.rect.min + vec2(x as f32, y as f32)
     }
 
-    /// The place of the picture under the pointer.
+    /// The pointer's position in the figure.
     pub fn pointer(&self) -> Option<Point> {
         let at = self.response.hover_pos()? - self.response.rect.min;
         Some((f64::from(at.x), f64::from(at.y)))
     }
 }
 
-/// Paint a picture as wide as there is room, without its title, which the page has; `make` is told the size. What it says of the part under
-/// the pointer comes up beside it. `name` is for those who do not see it.
+/// Paint a figure in the available width, without its title, which the page shows; `make` receives the size. The tooltip of the part under
+/// the pointer is shown. `name` is for screen readers.
 pub fn figure(ui: &mut Ui, name: &str, height: f32, make: impl FnOnce(f64, f64) -> Figure) -> Painted {
     let width = ui.available_width().max(120.0);
     let (rect, response) = ui.allocate_exact_size(vec2(width, height), Sense::hover());
@@ -55,11 +55,11 @@ pub fn figure(ui: &mut Ui, name: &str, height: f32, make: impl FnOnce(f64, f64) 
     painted
 }
 
-/// A colour in the window's theme: greys go from its text to its ground.
+/// A colour in the window's theme: greys range from its text colour to its background.
 fn color(ink: Ink, visuals: &Visuals) -> Color32 {
     match ink {
         Ink::Grey(level) => {
-            let (text, ground) = (visuals.text_color(), visuals.faint_bg_color);
+            let (text, ground) = (visuals.text_color(), visuals.panel_fill);
             let mix = |a: u8, b: u8| (f32::from(a) + (f32::from(b) - f32::from(a)) * f32::from(level) / 255.0).round() as u8;
             Color32::from_rgb(mix(text.r(), ground.r()), mix(text.g(), ground.g()), mix(text.b(), ground.b()))
         }
@@ -71,8 +71,8 @@ fn color(ink: Ink, visuals: &Visuals) -> Color32 {
     }
 }
 
-// Length: one arm a shape.
-/// Paint shapes, the picture's corner at `origin`.
+// Length: one match arm per shape.
+/// Paint shapes with the figure's corner at `origin`.
 pub fn paint(painter: &Painter, scene: &Scene, origin: Pos2, visuals: &Visuals) {
     let at = |(x, y): Point| origin + vec2(x as f32, y as f32);
     let inked = |of: Option<(Ink, f64)>| {
@@ -111,7 +111,7 @@ pub fn paint(painter: &Painter, scene: &Scene, origin: Pos2, visuals: &Visuals) 
                 here.circle(at(*middle), *radius as f32, inked(style.fill), stroke(style));
             }
             Shape::Text { at: place, anchor, degrees, kind, text } => {
-                // A little smaller than on paper: the window's letters are wide.
+                // Slightly smaller than in SVG, since the window's font is wide.
                 let font = FontId::proportional(0.94 * kind.size as f32);
                 let galley = here.layout_no_wrap(plain(text), font, color(kind.ink, visuals));
                 let left = match anchor {
@@ -119,7 +119,7 @@ pub fn paint(painter: &Painter, scene: &Scene, origin: Pos2, visuals: &Visuals) 
                     Anchor::Middle => galley.size().x / 2.0,
                     Anchor::End => galley.size().x,
                 };
-                // From the anchor on the baseline to the upper left corner, turned with the text.
+                // From the anchor on the baseline to the upper left corner, rotated with the text.
                 let corner = vec2(-left, -0.8 * galley.size().y);
                 let turn = eframe::egui::emath::Rot2::from_angle((*degrees as f32).to_radians());
                 let shape = TextShape::new(at(*place) + turn * corner, galley, Color32::PLACEHOLDER);
@@ -137,7 +137,7 @@ pub fn paint(painter: &Painter, scene: &Scene, origin: Pos2, visuals: &Visuals) 
     }
 }
 
-/// Stretches of points that are numbers.
+/// Segments of finite points.
 fn pieces(points: &[Point]) -> impl Iterator<Item = &[Point]> {
     points.split(|(x, y)| !x.is_finite() || !y.is_finite()).filter(|piece| !piece.is_empty())
 }
@@ -151,7 +151,7 @@ fn line(painter: &Painter, points: Vec<Pos2>, style: &Style, stroke: Stroke) {
     painter.extend(eframe::egui::Shape::dashed_line_with_offset(&points, stroke, &part(0), &part(1), 0.0));
 }
 
-/// The area between pairs of points, as a strip: it need not be convex.
+/// The area between pairs of points, as a strip, since it may be concave.
 fn area(painter: &Painter, pairs: &[[Pos2; 2]], fill: Color32) {
     let mut mesh = Mesh::default();
     for [a, b] in pairs {
@@ -170,14 +170,14 @@ mod tests {
     use super::*;
     use crate::plot::{Chart, Series};
 
-    /// Everything of a chart arrives at the painter, in the theme's colours, inside of the picture.
+    /// All shapes of a chart are painted, in the theme's colours, inside the figure.
     #[test]
     fn a_scene_is_painted_in_the_theme() {
         let chart = Chart::new("t").x("step").line("a", &[(0.0, 1.0), (1.0, f64::NAN), (2.0, 3.0), (3.0, 1.0)]);
         let chart = chart.add(Series::line("b", &[(0.0, 2.0), (3.0, 2.0)]).dashed().with_band(&[(1.0, 3.0), (1.5, 2.5)]));
         for visuals in [Visuals::dark(), Visuals::light()] {
             let [ground, text] = [Ink::PAPER, Ink::Grey(0)].map(|ink| color(ink, &visuals));
-            assert_eq!((ground, text), (visuals.faint_bg_color, visuals.text_color()));
+            assert_eq!((ground, text), (visuals.panel_fill, visuals.text_color()));
             let series = color(Ink::Series(1), &visuals);
             let context = eframe::egui::Context::default();
             let mut texts = Vec::new();

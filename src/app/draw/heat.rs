@@ -1,4 +1,4 @@
-//! A grid of coloured cells: one texture, made anew only when its numbers change.
+//! A grid of coloured cells: one texture, recreated only when its numbers change.
 
 use super::tooltip;
 use eframe::egui::epaint::TextShape;
@@ -7,34 +7,34 @@ use eframe::egui::{
     Vec2, WidgetInfo, pos2, vec2,
 };
 
-/// More cells along a side are not drawn.
+/// Maximum number of cells per side.
 const MOST: usize = 2048;
-/// Characters of a label.
+/// Maximum characters of a label.
 const LABEL: usize = 16;
 
-/// The labels and the size of a grid.
+/// Labels and size of a grid.
 pub struct HeatLabels<'a> {
     /// Its name for screen readers.
     pub name: &'a str,
-    /// What rows are.
+    /// Label of the rows.
     pub y_label: &'a str,
-    /// What columns are.
+    /// Label of the columns.
     pub x_label: &'a str,
     /// Name of a row.
     pub row: &'a dyn Fn(usize) -> String,
     /// Name of a column.
     pub column: &'a dyn Fn(usize) -> String,
-    /// A cell in words, under the pointer.
+    /// Tooltip of a cell.
     pub cell: &'a dyn Fn(usize, usize) -> String,
-    /// What is written into a cell, where there is space.
+    /// Text in a cell, if it fits.
     pub inside: Option<&'a dyn Fn(usize, usize) -> String>,
-    /// Row 0 is the lowest.
+    /// Whether row 0 is the lowest.
     pub upward: bool,
-    /// Colours flow into each other.
+    /// Whether colours are interpolated.
     pub smooth: bool,
-    /// Least and greatest height of a row, in points.
+    /// Minimum and maximum height of a row, in points.
     pub row_height: (f32, f32),
-    /// Greatest width of a column, in points.
+    /// Maximum width of a column, in points.
     pub column_width: f32,
 }
 
@@ -50,12 +50,12 @@ impl std::fmt::Debug for Heat {
     }
 }
 
-/// Where a grid was drawn.
+/// A drawn grid.
 #[derive(Debug)]
 pub struct Drawn {
     /// All cells.
     pub area: Rect,
-    /// Answers to the pointer.
+    /// Its response to the pointer.
     pub response: Response,
     /// Rows, columns.
     pub size: (usize, usize),
@@ -63,7 +63,7 @@ pub struct Drawn {
 }
 
 impl Drawn {
-    /// The place of a cell.
+    /// The area of a cell.
     pub fn cell(&self, row: usize, column: usize) -> Rect {
         let size = self.area.size() / vec2(self.size.1 as f32, self.size.0 as f32);
         let row = if self.upward { self.size.0 - 1 - row } else { row };
@@ -88,7 +88,7 @@ impl Drawn {
 }
 
 impl Heat {
-    /// Draw rows by columns; `key` changes when the colours do.
+    /// Draw rows by columns; `key` changes with the colours.
     pub fn ui(
         &mut self,
         ui: &mut Ui,
@@ -164,7 +164,7 @@ impl Heat {
         let ink = ui.visuals().weak_text_color();
         let lay = |ui: &Ui, text: String| ui.fonts_mut(|f| f.layout_no_wrap(text, font.clone(), ink));
         let line = font.size + 4.0;
-        // Labels are laid out for as many rows and columns as can be labelled at all.
+        // Labels are laid out for the maximum number of rows and columns that can be labelled.
         let every_row = (rows * 14).div_ceil(400).max(1);
         let row_names: Vec<_> = (0..rows).step_by(every_row).map(|r| (r, lay(ui, cut(&(it.row)(r), LABEL)))).collect();
         let left = row_names.iter().map(|(_, g)| g.size().x).fold(0.0, f32::max) + 6.0;
@@ -210,7 +210,7 @@ impl Heat {
             free = from + taken;
             let at = under + vec2(-galley.size().x / 2.0, 3.0);
             let shape = match upright {
-                // Read from below, its end at the column.
+                // Rotated text, read from below, that ends at the column.
                 true => TextShape::new(under + vec2(-font.size / 2.0 - 1.0, 4.0 + galley.size().x), galley, ink)
                     .with_angle(-std::f32::consts::FRAC_PI_2),
                 false => TextShape::new(at, galley, ink),

@@ -5,33 +5,33 @@ use crate::history::{Axis, Cut, History};
 use crate::plot::{Chart, Ink, Series, Values};
 use eframe::egui::{Stroke, Ui};
 
-/// One metric.
+/// A metric.
 #[derive(Clone, Debug)]
 pub struct Line<'a> {
     /// Its name in the run's curves.
     pub metric: &'a str,
-    /// What the legend says.
+    /// Legend label.
     pub name: String,
     /// Its colour.
     pub color: Ink,
-    /// Every point is marked: for what is measured now and then.
+    /// Whether points are marked, for metrics measured rarely.
     pub dots: bool,
 }
 
-/// What is drawn.
+/// A line chart.
 #[derive(Clone, Debug)]
 pub struct Lines<'a> {
-    /// What it is, for those who do not see it.
+    /// Its name for screen readers.
     pub name: &'a str,
     /// Metrics.
     pub lines: Vec<Line<'a>>,
-    /// What is counted up.
+    /// Label of the vertical axis.
     pub y_label: &'a str,
-    /// Logarithmic upwards.
+    /// Whether the vertical axis is logarithmic.
     pub log: bool,
-    /// A step to be marked.
+    /// A step to mark.
     pub at: Option<u64>,
-    /// Only from this step on.
+    /// First step to show.
     pub from: f64,
     /// Height in points.
     pub height: f32,
@@ -78,7 +78,7 @@ pub fn lines(ui: &mut Ui, run: &History, it: &Lines<'_>) {
     }
 }
 
-/// Lines as the points of one series, with gaps between them.
+/// Lines as points of one series, separated by gaps.
 pub fn points(lines: Vec<Vec<[f64; 2]>>) -> Vec<(f64, f64)> {
     lines.into_iter().flat_map(|line| line.into_iter().map(|[x, y]| (x, y)).chain([(f64::NAN, f64::NAN)])).collect()
 }

@@ -1,5 +1,5 @@
-//! Small charts on egui's painter: bars begin at 0, axes have labels with units, and exact numbers are read out under the pointer. Nothing
-//! here asks for a repaint.
+//! Small charts on egui's painter: bars start at 0, axes have labels with units, and exact numbers are shown in tooltips. Nothing here
+//! requests a repaint.
 
 mod bars;
 mod card;

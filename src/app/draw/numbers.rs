@@ -1,4 +1,4 @@
-//! Numbers in words.
+//! Number formatting.
 
 fn minus(text: String) -> String {
     match text.strip_prefix('-') {
@@ -8,7 +8,7 @@ fn minus(text: String) -> String {
     }
 }
 
-/// Four digits that matter; `-` for what is no number.
+/// Four significant digits; `-` for NaN.
 pub fn short(x: f64) -> String {
     let size = x.abs();
     if x.is_nan() {
@@ -33,7 +33,7 @@ pub fn percent(x: f64) -> String {
     if x.is_finite() { minus(crate::number_format::percent(x, 1)) } else { "-".into() }
 }
 
-/// A label with the characters that the window's font has: it lacks the raised minus, so that `2·10⁻⁴` becomes `2e-4`.
+/// A label in the characters of the window's font, which lacks the raised minus: `2·10⁻⁴` becomes `2e-4`.
 pub fn plain(label: &str) -> String {
     const RAISED: [char; 10] = ['⁰', '¹', '²', '³', '⁴', '⁵', '⁶', '⁷', '⁸', '⁹'];
     if !label.contains('⁻') {

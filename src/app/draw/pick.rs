@@ -1,8 +1,8 @@
-//! The choice of a measured step.
+//! Selection of a measured step.
 
 use eframe::egui::{self, Ui};
 
-/// A slider over measurements, oldest first. It follows the newest until it is moved.
+/// A slider over measurements, oldest first. It follows the newest one until it is moved.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct StepPick {
     at: Option<usize>,
@@ -60,7 +60,7 @@ impl StepPick {
     }
 }
 
-/// A small button with a sign on it; `words` say what it does.
+/// A small button with a symbol; `words` is its description.
 pub fn arrow(ui: &mut Ui, sign: &str, words: &str, enabled: bool) -> bool {
     ui.add_enabled(enabled, egui::Button::new(sign).small()).accessible_name(words).on_hover_text(words).clicked()
 }

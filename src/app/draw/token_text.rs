@@ -1,4 +1,4 @@
-//! Text whose tokens are coloured, with the exact numbers of the token under the pointer. Laid out once; long text is cut.
+//! Text with coloured tokens, and a tooltip with a token's exact numbers. Laid out once; long text is truncated.
 
 use super::short;
 use crate::app::theme;
@@ -9,13 +9,13 @@ use eframe::egui::{
 use std::hash::{Hash, Hasher};
 use std::sync::Arc;
 
-/// What a token's colour shows.
+/// The number that a token's colour shows.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
 pub enum TokenColor {
     /// Its probability.
     #[default]
     Probability,
-    /// Entropy of the distribution that it was drawn from.
+    /// Entropy of the distribution that it was sampled from.
     Entropy,
     /// Its advantage.
     Advantage,
@@ -23,10 +23,10 @@ pub enum TokenColor {
     Plain,
 }
 
-/// Tokens with their numbers; lists that are too short have no number for the rest.
+/// Tokens with their numbers; missing numbers at the end of a list are allowed.
 #[derive(Clone, Copy, Debug, Default)]
 pub struct ScoredTokens<'a> {
-    /// Each as text.
+    /// Text of each token.
     pub pieces: &'a [String],
     /// log p, in nats.
     pub logprobs: &'a [f32],
@@ -34,7 +34,7 @@ pub struct ScoredTokens<'a> {
     pub entropy: &'a [f32],
     /// Advantage.
     pub advantages: &'a [f32],
-    /// Entropy and |advantage| that have the strongest colour.
+    /// Entropy and |advantage| with the strongest colour.
     pub most: [f64; 2],
 }
 
@@ -55,7 +55,7 @@ impl ScoredTokens<'_> {
         }
     }
 
-    /// A token's numbers, in lines.
+    /// A token's numbers, as lines.
     pub fn lines_of(&self, i: usize) -> Vec<String> {
         let logp = Self::number(self.logprobs, i);
         let mut lines = vec![
@@ -78,20 +78,20 @@ impl ScoredTokens<'_> {
     }
 }
 
-/// A text that was laid out.
+/// A text with its layout.
 #[derive(Clone, Debug, Default)]
 pub struct TokenText {
     laid: Option<(u64, Arc<Galley>)>,
-    /// Characters before each token that is shown.
+    /// Number of characters before each shown token.
     starts: Vec<usize>,
     all: bool,
 }
 
-/// Characters that are shown at first, and when all is asked for.
+/// Maximum number of characters shown, at first and when expanded.
 const SHOWN: [usize; 2] = [4_000, 60_000];
 
 impl TokenText {
-    /// Draw; `id` tells texts apart. Returns the token under the pointer.
+    /// Draw; `id` distinguishes texts. Returns the token under the pointer.
     pub fn ui(&mut self, ui: &mut Ui, id: Id, it: &ScoredTokens<'_>, how: TokenColor) -> Option<usize> {
         let width = ui.available_width().max(60.0);
         let font = TextStyle::Monospace.resolve(ui.style());
@@ -152,7 +152,7 @@ impl TokenText {
         job
     }
 
-    /// The token at a place of the galley, and where its characters are in that row.
+    /// The token at a position of the galley, and the area of its characters in that row.
     fn under(&self, galley: &Galley, at: Pos2) -> Option<(usize, Rect)> {
         let mut count = 0;
         for row in &galley.rows {
@@ -174,7 +174,7 @@ impl TokenText {
     }
 }
 
-/// What the colours of tokens mean; `most` as in [`ScoredTokens`].
+/// A legend of token colours; `most` as in [`ScoredTokens`].
 pub fn key_to(ui: &mut Ui, how: TokenColor, most: [f64; 2]) {
     let (name, from, to, color): (_, _, _, fn(f64) -> Color32) = match how {
         TokenColor::Plain => return,
@@ -194,7 +194,7 @@ pub fn key_to(ui: &mut Ui, how: TokenColor, most: [f64; 2]) {
     ui.label(RichText::new(to).small());
 }
 
-/// Text from outside with unprintable characters escaped, cut after `most` characters; `marks` shows where lines end.
+/// Untrusted text with unprintable characters escaped, truncated to `most` characters; `marks` shows line ends.
 pub fn printable(text: &str, most: usize, marks: bool) -> String {
     let mut out = String::new();
     for (i, c) in text.chars().enumerate() {
@@ -206,7 +206,7 @@ pub fn printable(text: &str, most: usize, marks: bool) -> String {
             '\n' if marks => out.push_str("\\n\n"),
             '\n' => out.push('\n'),
             '\t' => out.push_str("    "),
-            // Direction and joining marks would reorder the text around them.
+            // Directional and joining marks would reorder the surrounding text.
             '\u{200b}'..='\u{200f}' | '\u{2028}'..='\u{202e}' | '\u{2060}'..='\u{206f}' | '\u{feff}' => {
                 out.extend(c.escape_unicode())
             }

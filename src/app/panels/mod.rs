@@ -1,5 +1,5 @@
 //! The pages of the window. Each is a small struct of what it remembers between frames, with `ui(&mut self, ui, desk)`; it draws from the
-//! [`AppState`] and asks by [`Action`](super::state::Order)s.
+//! [`AppState`] and asks by [`Action`](super::state::Action)s.
 
 pub mod charts;
 pub mod controls;

@@ -357,9 +357,14 @@ impl NewRun {
 
 /// The first sentence of the help beside a field, where there is space for it. The tooltip of the name has all of it.
 fn help_ui(ui: &mut Ui, help: &str) {
-    if ui.available_width() > HELP {
+    // A grid does not know where the page ends.
+    let width = ui.available_width().min(ui.clip_rect().right() - ui.cursor().left() - 4.0);
+    if width > HELP {
         let first = help.split_once(". ").map_or(help, |(first, _)| first).trim_end_matches('.');
-        ui.add(egui::Label::new(RichText::new(first).small().weak()).wrap());
+        ui.scope(|ui| {
+            ui.set_max_width(width);
+            ui.add(egui::Label::new(RichText::new(first).small().weak()).wrap());
+        });
     }
 }
 

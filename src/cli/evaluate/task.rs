@@ -1,4 +1,4 @@
-//! `lehr eval --task`: a model answers held-out questions, greedily and by chance; how often it is right, with intervals.
+//! `lehr eval --task`: held-out questions, answered greedily and by sampling; accuracy with intervals.
 
 use super::super::{open, output};
 use crate::config::{DataSettings, TaskKind, TaskSettings};
@@ -15,49 +15,49 @@ use web_time::Instant;
 
 /// Flags of `lehr eval --task`.
 #[derive(clap::Args, Debug)]
+#[group(id = "ExamArgs")]
 #[command(next_help_heading = "Answers to a task")]
 pub struct Args {
-    /// Held-out questions that are asked.
+    /// Number of held-out questions.
     #[arg(long, default_value_t = 200)]
     count: usize,
-    /// Sampled answers to each question; 0 asks for the greedy ones only.
+    /// Sampled answers per question; 0 for greedy answers only.
     #[arg(long, default_value_t = 1)]
     samples: usize,
     /// Temperature of the sampled answers.
     #[arg(long, default_value_t = 1.0)]
     temperature: f64,
-    /// Tokens of an answer at most; as many as the model's context leaves, at most 1024, when absent.
+    /// Maximum tokens in an answer; the rest of the model's context, at most 1024, when absent.
     #[arg(long)]
     max_completion_length: Option<usize>,
-    /// Seed of the questions and of the draws. Questions of an evaluation are never asked in training, whatever the seed.
+    /// Seed of the questions and of the sampling. Evaluation questions never occur in training, whatever the seed.
     #[arg(long, default_value_t = 1337)]
     seed: u64,
 }
 
-/// Tokens of an answer at most where nothing is said.
+/// Default maximum of tokens in an answer.
 const MOST_TOKENS: usize = 1024;
 
-/// One way of answering all questions.
+/// Results of one decoding mode, greedy or sampled.
 #[derive(Serialize)]
 struct TaskMode {
     temperature: f64,
     samples: usize,
-    /// Answers that the grader could not judge; no other number counts them.
+    /// Number of ungraded answers, excluded from all other numbers.
     ungraded: u64,
     #[serde(flatten)]
     all: Report,
     levels: BTreeMap<u32, Report>,
-    /// Share of right answers to each question, in the order in which they are asked: what paired comparisons need. None where no answer
-    /// could be judged.
+    /// Share of correct answers to each question, in order, for paired comparisons. `None` if no answer was graded.
     per_question: Vec<Option<f64>>,
-    /// Whether at least one answer to the question is right, 1 or 0.
+    /// 1 if at least one answer to the question is correct, else 0.
     any_right: Vec<Option<f64>>,
     eval_seconds: f64,
     tokens_per_second: f64,
 }
 
-// Length: one thing after another.
-/// Ask, judge, tell; `rows` is how many answers are generated at once, if it was typed.
+// Length: sequential.
+/// Evaluate and report; `rows` is the explicit number of answers generated at once.
 pub fn run(args: &super::Args, rows: Option<usize>) -> anyhow::Result<i32> {
     let own = &args.exam;
     check(own)?;
@@ -134,7 +134,7 @@ fn check(args: &Args) -> anyhow::Result<()> {
     Ok(())
 }
 
-/// The held-out questions: made ones, or the rows of --data.
+/// The held-out questions: generated, or the rows of --data.
 fn questions(args: &super::Args, tokenizer: &crate::data::Tokenizer) -> anyhow::Result<Box<dyn Task>> {
     ensure!(args.data.len() <= 1, "--data: with --task one file of questions is asked; name one");
     let data = DataSettings { val_data: args.data.first().cloned(), ..DataSettings::default() };
@@ -159,7 +159,7 @@ impl TaskMode {
     }
 }
 
-/// A table: a line a way and level.
+/// A table with one line per mode and level.
 fn show(name: &str, kind: TaskKind, most: usize, sat: &[TaskMode]) -> anyhow::Result<()> {
     let seconds = sat.iter().map(|s| s.eval_seconds).sum();
     output::line(&format!(
@@ -174,7 +174,7 @@ fn show(name: &str, kind: TaskKind, most: usize, sat: &[TaskMode]) -> anyhow::Re
     };
     let head = [level, "answers", "right", "95 % interval", "reward", "format", "tokens", "cut off"];
     let mut rows = vec![head.map(str::to_owned).to_vec()];
-    // Before which row each way of answering is named.
+    // The row before which each mode is named.
     let mut ways = Vec::new();
     for s in sat {
         let how = if s.temperature == 0.0 { "greedy".to_owned() } else { format!("temperature {}", s.temperature) };
@@ -222,15 +222,15 @@ fn percent(share: f64) -> String {
     crate::number_format::percent(share, 1)
 }
 
-/// A number in words, where there is one: of no answers there is no mean.
+/// A number as text, or a dash: no answers have no mean.
 fn or_dash(number: f64, text: String) -> String {
     if number.is_finite() { text } else { "-".to_owned() }
 }
 
-/// How many answers there are, and how long it will take.
+/// Progress and estimated time.
 struct Progress {
     all: usize,
-    /// Answers of the ways before.
+    /// Answers of earlier modes.
     passed: usize,
     begin: Instant,
     line: output::Line,
@@ -241,11 +241,11 @@ impl Progress {
         Self { all, passed: 0, begin: Instant::now(), line: output::Line::after(output::LONG_LINE_SECONDS) }
     }
 
-    /// So many answers of this way are there. Goes on unless it was interrupted.
+    /// Report the finished answers of this mode. Returns false when interrupted.
     fn tell(&mut self, done: usize) -> bool {
         let (done, all, seconds) = (self.passed + done, self.all, self.begin.elapsed().as_secs_f64());
         self.line.show(|| {
-            // The first answers to end are the shortest: before a tenth is there, nothing can be said of the rest.
+            // Short answers end first: no estimate before a tenth is finished.
             let left = match 10 * done >= all {
                 true => format!(", about {} left", output::duration(seconds * (all - done) as f64 / done as f64)),
                 false => String::new(),

@@ -1,5 +1,5 @@
-//! The recorded completions that a replay is made of: JSON lines, checked field by field. Rows of a run's `samples.jsonl` are taken too:
-//! they have other names for tokens and log-probabilities, and their advantages are made anew.
+//! Recorded completions of a replay: JSON lines, checked field by field. Rows of a run's `samples.jsonl` are accepted too: they have other
+//! names for tokens and log-probabilities, and their advantages are recomputed.
 
 use crate::train::reinforce::Rollout;
 use crate::vfs::{clean, shown};
@@ -9,24 +9,24 @@ use std::collections::BTreeSet;
 use std::io::BufRead;
 use std::path::Path;
 
-/// Lines longer than this are refused.
+/// Maximum length of a line.
 const MAX_LINE: usize = 64 << 20;
-/// A log-probability may be above 0 by rounding, not by more.
+/// Log-probabilities may be above 0 by rounding error only.
 const ABOVE_ZERO: f64 = 1e-3;
 
-/// What the model allows.
+/// Limits of the model.
 #[derive(Clone, Copy, Debug)]
 pub struct Limits {
-    /// Tokens that it knows.
+    /// Vocabulary size.
     pub vocab_size: usize,
-    /// Tokens of a prompt and its completion together.
+    /// Maximum tokens of prompt and completion.
     pub context: usize,
 }
 
-/// Read all rows of a file, or of standard input for `-`; of several steps only those of `step`.
+/// Read all rows of a file, or of standard input for `-`; only those of `step` if there are several.
 ///
 /// # Errors
-/// One line that names file, row, field and what is wrong with it.
+/// One line with file, row, field and cause.
 pub fn read(path: &Path, limits: Limits, step: Option<u64>) -> Result<Vec<Rollout>> {
     let stdin = path == Path::new("-");
     let name = if stdin { "standard input".to_owned() } else { shown(path) };
@@ -61,7 +61,7 @@ pub fn read(path: &Path, limits: Limits, step: Option<u64>) -> Result<Vec<Rollou
     Ok(rows)
 }
 
-/// One row and the step that it says it is of. Fields that are not read, such as the text of a completion, may be there.
+/// One row and its step. Unused fields, such as the text of a completion, are allowed.
 fn row(line: &str, limits: Limits) -> Result<(Option<u64>, Rollout)> {
     let fields: Map<String, Value> = match serde_json::from_str(line) {
         Ok(Value::Object(fields)) => fields,
@@ -83,7 +83,7 @@ fn row(line: &str, limits: Limits) -> Result<(Option<u64>, Rollout)> {
         limits.context
     );
     let advantages = if of_run { Vec::new() } else { numbers(&fields, "advantages", n, f64::MAX)? };
-    // Without advantages a reward means nothing outside of its group.
+    // Without advantages, a reward needs a group.
     let needed = advantages.is_empty();
     let rollout = Rollout {
         group: match fields.get("group") {
@@ -123,7 +123,7 @@ fn tokens(fields: &Map<String, Value>, name: &str, vocab_size: usize) -> Result<
     list.iter().map(token).collect()
 }
 
-/// One number for each token of the completion, or none where the field is missing, null or empty.
+/// One number per token of the completion, or none if the field is missing, null or empty.
 fn numbers(fields: &Map<String, Value>, name: &str, n: usize, most: f64) -> Result<Vec<f32>> {
     let list = match fields.get(name) {
         None | Some(Value::Null) => return Ok(Vec::new()),
@@ -143,7 +143,7 @@ fn whole(value: &Value) -> Option<u32> {
     value.as_u64().and_then(|n| u32::try_from(n).ok())
 }
 
-/// A number that single precision can hold.
+/// A number in the range of single precision.
 fn number(value: &Value) -> Option<f64> {
     value.as_f64().filter(|x| (*x as f32).is_finite())
 }
@@ -181,7 +181,7 @@ mod tests {
         assert_eq!((got.group, got.reward, got.advantages), (0, 0.0, vec![0.25]));
     }
 
-    /// A line as a run writes it.
+    /// A row as a run writes it.
     #[test]
     fn a_row_of_a_run() {
         let completion = crate::event::Completion {

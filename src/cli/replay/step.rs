@@ -1,4 +1,4 @@
-//! One step of reinforcement learning on recorded completions.
+//! One GRPO step on recorded completions.
 
 use crate::config::Settings;
 use crate::device::Device;
@@ -12,28 +12,28 @@ use serde::Serialize;
 /// The updates of one pass.
 #[derive(Serialize)]
 pub struct PassReport {
-    /// `all`, `low` or `high`; with a number behind where it comes more than once.
+    /// `all`, `low` or `high`; with a number appended if it occurs more than once.
     pub pass: String,
-    /// Of all updates: [`UpdateStats::together`].
+    /// All updates together: [`UpdateStats::together`].
     #[serde(flatten)]
     pub together: UpdateStats,
-    /// One for each mini-batch.
+    /// One per mini-batch.
     pub updates: Vec<UpdateStats>,
 }
 
-/// What a step was made of, and what it did.
+/// Results of a step.
 pub struct Step {
-    /// The completions with everything that was computed of them before the step.
+    /// The completions with all values computed before the step.
     pub rollouts: Vec<Rollout>,
-    /// log pi of each token before the step by the model, whatever `old_logprobs` say.
+    /// log pi of each token before the step under the model, independent of `old_logprobs`.
     pub before: Vec<Vec<f32>>,
-    /// The same after it.
+    /// log pi of each token after the step.
     pub after: Vec<Vec<f32>>,
-    /// Before the step, of each quartile's tokens by themselves.
+    /// Gradients by quartile before the step.
     pub by_quartile: BinGradient,
     /// In order.
     pub passes: Vec<PassReport>,
-    /// The gradients of each pass before clipping, mini-batches added up, in order of declaration; if they were asked for.
+    /// The gradients of each pass before clipping, summed over mini-batches, in order of declaration; if requested.
     pub gradients: Vec<Vec<f32>>,
 }
 
@@ -105,7 +105,7 @@ fn label(pass: &Pass, iterations: usize) -> String {
     if iterations > 1 { format!("{}.{}", pass.name, pass.iteration + 1) } else { pass.name.to_owned() }
 }
 
-/// Log-probabilities by the model, returned, and put where rows bring none of their own.
+/// Log-probabilities under the model; returned, and filled in for rows without their own.
 fn fill_scores(
     device: &Device,
     policy: &mut Policy,
@@ -127,7 +127,7 @@ fn fill_scores(
     Ok(before)
 }
 
-/// The same by the reference model; without one the model as it is before the step.
+/// The same with the reference model; without one, the model before the step.
 fn fill_reference(
     device: &Device,
     reference: Option<&Model>,

@@ -1,11 +1,11 @@
-//! What reinforcement's settings must be.
+//! Validation of the GRPO settings.
 
 use crate::config::{Grader, GrpoSettings, Rescue, RolloutSettings, Settings, TaskKind, TaskSettings};
 use anyhow::ensure;
 
 impl Settings {
     /// # Errors
-    /// The first setting of reinforcement that is out of range or contradicts another.
+    /// The first GRPO setting that is out of range or contradicts another.
     pub(super) fn validate_grpo(&self) -> anyhow::Result<()> {
         let Some((task, rollout, grpo)) = self.reinforcement() else { return Ok(()) };
         ensure!(
@@ -40,7 +40,7 @@ impl Settings {
 
 impl TaskSettings {
     /// # Errors
-    /// A setting that is out of range, or lacks its partner. `rows` says whether --data names any.
+    /// A setting that is out of range or requires another one. `rows` is whether --data is set.
     pub fn validate(&self, rows: bool) -> anyhow::Result<()> {
         Self::list("people", &self.people, 2..=8)?;
         Self::list("difficulty", &self.difficulty, 1..=5)?;

@@ -7,12 +7,12 @@ fn counting(n: u64, ends: &[u64]) -> Arc<TokenFile> {
     Arc::new(TokenFile::from_tokens(&tokens, ends, n as usize).unwrap())
 }
 
-/// The document of a token, looked up the slow way.
+/// The document of a token, by linear search.
 fn document_of(ends: &[u64], token: u32) -> usize {
     ends.iter().filter(|end| **end <= u64::from(token)).count()
 }
 
-/// Holds a batch of a counting file against the definition of each field.
+/// Compares a batch of a counting file with the definition of each field.
 fn check_rows(batch: &Batch, ends: &[u64]) {
     let t = batch.seq_len;
     assert_eq!([batch.tokens.len(), batch.targets.len(), batch.doc_start.len()], [batch.batch_size * t; 3]);
@@ -145,7 +145,7 @@ fn validation_stops_at_the_wanted_number() {
     assert_eq!(TokenRange { file: range.file.clone(), range: 5..6 }.val_batches(2, 4, u64::MAX).count(), 0);
 }
 
-/// Tokens 90 and above end a document, and begin the next.
+/// Token 90 is the separator: it ends a document and is the first input of the next.
 #[test]
 fn the_token_that_ends_a_document_begins_the_next() {
     let tokens = [90, 1, 2, 90, 3, 90, 90, 4, 5];
@@ -156,7 +156,7 @@ fn the_token_that_ends_a_document_begins_the_next() {
     assert_eq!(batch.doc_start, [0, 0, 0, 3, 3, 5, 6, 6]);
     let behind = TokenRange { file, range: 4..9 }.val_batches(1, 4, u64::MAX).next().unwrap();
     assert_eq!((behind.targets, behind.doc_start), (vec![90, 90, 4, 5], vec![0, 1, 2, 2]));
-    // An end that is another token, or none, is no beginning.
+    // With another separator, or none, documents do not share a token.
     let apart = TokenFile::from_tokens(&tokens, &[4, 6, 7, 9], 100).unwrap().with_separator(Some(5));
     let batch = TokenRange::whole(Arc::new(apart)).val_batches(1, 8, u64::MAX).next().unwrap();
     assert_eq!(batch.targets, [1, 2, 90, IGNORE, 90, IGNORE, IGNORE, 5]);

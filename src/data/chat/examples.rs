@@ -1,4 +1,4 @@
-//! From a row to tokens, each of which counts in the loss or does not.
+//! From rows to tokens, with a loss mask.
 
 use super::rows::Row;
 use super::spans::Said;
@@ -7,40 +7,40 @@ use crate::data::Tokenizer;
 use anyhow::{Context, Result, ensure};
 use std::ops::Range;
 
-/// What counts.
+/// Which tokens count in the loss.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct LossOn {
-    /// In conversations: what the assistant says, and nothing else.
+    /// For conversations: assistant tokens only.
     pub assistant_only: bool,
-    /// In prompt and completion: the completion, and nothing else.
+    /// For prompt and completion: completion tokens only.
     pub completion_only: bool,
 }
 
-/// A row as tokens.
+/// A tokenized row.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Example {
-    /// All of it.
+    /// All tokens.
     pub tokens: Vec<u32>,
-    /// Whether each counts as a target.
+    /// Loss mask: whether each token counts as a target.
     pub scored: Vec<bool>,
 }
 
-/// Turns rows into tokens.
+/// Tokenizes rows.
 pub struct Encoder<'a> {
-    /// The model's.
+    /// The model's tokenizer.
     pub tokenizer: &'a Tokenizer,
-    /// Its template.
+    /// Its chat template.
     pub template: &'a ChatTemplate,
-    /// What counts.
+    /// Which tokens count in the loss.
     pub loss_on: LossOn,
 }
 
 impl Encoder<'_> {
-    /// The tokens of a row. Chats are what the template writes and no more; plain text gets what the tokenizer itself puts around a
-    /// text (Llama's begin token), and the end-of-text token behind the completion, as in TRL.
+    /// The tokens of a row. Chats get exactly the text of the template; plain text gets the special tokens of the tokenizer's
+    /// post-processor (Llama's begin token), and the end-of-text token after the completion, as in TRL.
     ///
     /// # Errors
-    /// What the template refuses, or the tokenizer cannot spell.
+    /// Errors of the template, or a character that the tokenizer cannot encode.
     pub fn encode(&self, row: &Row) -> Result<Example> {
         match row {
             Row::Messages(chat) => self.messages(chat),
@@ -53,14 +53,14 @@ impl Encoder<'_> {
                     whole.push_str(&end);
                 }
                 let (tokens, _) = self.spell(&whole, true)?;
-                // A row with `text` counts whole; so does its first token, which has no predecessor.
+                // A row with `text` counts completely, including its first token, which has no predecessor.
                 let before = if prompt.is_empty() { Vec::new() } else { self.spell(prompt, true)?.0 };
                 Ok(self.after(&before, tokens))
             }
         }
     }
 
-    /// The completion begins where its tokens and those of the prompt alone part ways.
+    /// The completion begins where its tokens first differ from those of the prompt alone.
     fn after(&self, prompt: &[u32], tokens: Vec<u32>) -> Example {
         let same = prompt.iter().zip(&tokens).take_while(|(a, b)| a == b).count();
         let scored = (0..tokens.len()).map(|i| i >= same || !self.loss_on.completion_only).collect();
@@ -81,8 +81,8 @@ impl Encoder<'_> {
         Ok(Example { tokens, scored })
     }
 
-    /// What is said after a prompt: from where the prompt ends in the whole. Where the template writes the prompt otherwise once it goes
-    /// on, the turns of the completion are looked for.
+    /// The completion starts at the end of the prompt in the rendered chat. If the template renders the prompt differently once messages
+    /// follow, the assistant turns of the completion are located instead.
     fn turn(&self, prompt: &Chat, whole: &Chat) -> Result<Example> {
         let (before, rendered) = (self.template.render(prompt, true)?.text, self.template.render(whole, false)?);
         let (tokens, places) = self.spell(&rendered.text, false)?;
@@ -110,7 +110,7 @@ impl Encoder<'_> {
         Ok(example)
     }
 
-    /// Whether the i-th of `parts` parts of the assistant is a turn that does not count.
+    /// Whether the i-th of `parts` assistant spans is a turn that does not count in the loss.
     fn is_masked(&self, chat: &Chat, i: usize, parts: usize) -> Result<bool> {
         if chat.masked.is_empty() {
             return Ok(false);
@@ -136,10 +136,10 @@ impl Encoder<'_> {
         self.tokenizer.encode_with_places(text, with_special)
     }
 
-    /// Whether the tokenizer can spell what the template itself writes around messages.
+    /// Checks that the tokenizer can encode the text that the template writes around messages.
     ///
     /// # Errors
-    /// The character that it has no token for, and the cure. A template that refuses the trial says nothing.
+    /// The character without a token, and the remedy. A template that refuses the test chat is not reported.
     pub fn check_template(&self) -> Result<()> {
         let say = |role: &str| serde_json::json!({"role": role, "content": ""});
         for roles in [&["user", "assistant"][..], &["system", "user", "assistant", "user", "assistant"]] {
@@ -155,7 +155,7 @@ impl Encoder<'_> {
     }
 }
 
-/// The tokens that have part in these bytes; the first and the last may reach beyond them, as in `transformers`.
+/// The tokens that overlap these bytes; the first and the last may extend beyond them, as in `transformers`.
 fn tokens_of(places: &[Range<usize>], span: &Range<usize>) -> Range<usize> {
     let first = places.partition_point(|place| place.end <= span.start);
     let end = places.partition_point(|place| place.start < span.end);

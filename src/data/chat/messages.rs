@@ -1,4 +1,4 @@
-//! Messages of a row made ready for a chat template, and what a row gives to the template beside them.
+//! Messages of a row, normalized for a chat template, and the row's other template variables.
 
 use crate::data::json_rows::Object;
 use crate::data::shown;
@@ -10,19 +10,19 @@ use serde_json::{Map, Value};
 pub(super) struct Turns {
     /// `{role, content, ...}`
     pub messages: Vec<Value>,
-    /// Those of the assistant that do not count in the loss.
+    /// Indices of assistant messages that do not count in the loss.
     pub masked: Vec<usize>,
 }
 
-/// Fields that say whether a message counts: OpenAI's and mistral-finetune's, verl's, and others'.
+/// Fields with the loss weight of a message: of OpenAI and mistral-finetune, of verl, and of others.
 const WEIGHTS: [&str; 3] = ["weight", "trainable", "loss_mask"];
 
 impl Turns {
-    /// Reads a list of messages: `role` and `content`, or ShareGPT's `from` and `value`. Fields that are null are left out, contents in
-    /// parts are joined.
+    /// Reads a list of messages: `role` and `content`, or ShareGPT's `from` and `value`. Null fields are left out, and a list of content
+    /// parts is joined.
     ///
     /// # Errors
-    /// The first message that cannot be used, by its number and field.
+    /// The first invalid message, by number and field.
     pub(super) fn read(field: &str, list: Value) -> Result<Self> {
         let Value::Array(list) = list else { bail!("{field}: must be a list of {{\"role\": ..., \"content\": ...}}") };
         let mut out = Self::default();
@@ -53,7 +53,7 @@ impl Turns {
     }
 }
 
-/// `from` and `value` of ShareGPT as role and content, its words for speakers included.
+/// Converts ShareGPT's `from` and `value` to role and content, including its names for roles.
 fn share_gpt(at: &str, message: &mut Object) -> Result<()> {
     let Some(from) = message.remove("from") else { return Ok(()) };
     let (Value::String(from), false) = (from, message.contains_key("role")) else {
@@ -85,7 +85,7 @@ fn role(at: &str, message: &Object) -> Result<()> {
     }
 }
 
-/// A text; a list of parts becomes one.
+/// Checks the content; a list of parts is joined into one text.
 fn content(at: &str, message: &mut Object) -> Result<()> {
     let calls_tools = message.contains_key("tool_calls");
     match message.get_mut("content") {
@@ -96,7 +96,7 @@ fn content(at: &str, message: &mut Object) -> Result<()> {
             Ok(())
         }
         Some(_) => bail!("{at}.content: must be a string, or a list of text parts"),
-        // A turn that only calls tools says nothing.
+        // A message that only calls tools has no content.
         None if calls_tools => Ok(()),
         None => bail!("{at}.content: missing. Give the text of the message"),
     }
@@ -114,7 +114,7 @@ fn text_of(at: &str, i: usize, part: &Value) -> Result<String> {
     }
 }
 
-/// Whether a message says that it counts; taken out, because it is no matter of the template.
+/// Whether the message's weight says that it counts in the loss; the field is removed, because it is not for the template.
 fn counts(at: &str, message: &mut Object) -> Result<Option<bool>> {
     let mut found = None;
     for field in WEIGHTS {
@@ -134,7 +134,7 @@ fn counts(at: &str, message: &mut Object) -> Result<Option<bool>> {
     Ok(found)
 }
 
-/// What a row gives to the template beside messages, as in TRL: `tools` (a list, or JSON in a string) and `chat_template_kwargs`.
+/// Template variables of a row other than messages, as in TRL: `tools` (a list, or JSON in a string) and `chat_template_kwargs`.
 pub(super) fn extra(row: &Object) -> Result<Map<String, Value>> {
     let mut extra = match row.get("chat_template_kwargs") {
         None | Some(Value::Null) => Map::new(),
@@ -143,7 +143,7 @@ pub(super) fn extra(row: &Object) -> Result<Map<String, Value>> {
     };
     let tools = match row.get("tools") {
         None | Some(Value::Null) => return Ok(extra),
-        // Columns of one type keep "no tools" as an empty text.
+        // Columns with a fixed type store "no tools" as an empty string.
         Some(Value::String(text)) if text.trim().is_empty() => return Ok(extra),
         Some(Value::String(text)) => serde_json::from_str(text).map_err(|e| anyhow!("tools: {}", shown(&e.to_string())))?,
         Some(tools) => tools.clone(),
@@ -155,10 +155,10 @@ pub(super) fn extra(row: &Object) -> Result<Map<String, Value>> {
     Ok(extra)
 }
 
-/// `--chat-template-kwargs NAME=VALUE`: what a template may ask for, each value as JSON, or as text where it is none.
+/// `--chat-template-kwargs NAME=VALUE`: extra template variables; each value is JSON, or else a string.
 ///
 /// # Errors
-/// A word without `=`, or one that a template gets from elsewhere.
+/// An argument without `=`, or a variable that is set elsewhere.
 pub fn template_kwargs(words: &[String]) -> Result<Map<String, Value>> {
     let mut out = Map::new();
     for word in words {
@@ -172,7 +172,7 @@ pub fn template_kwargs(words: &[String]) -> Result<Map<String, Value>> {
             !["messages", "tools", "add_generation_prompt"].contains(&name),
             "--chat-template-kwargs {name}: is not for this flag"
         );
-        // True and False are what Python's users type.
+        // True and False are Python's spelling.
         let value = match value {
             "True" => Value::Bool(true),
             "False" => Value::Bool(false),

@@ -1,8 +1,7 @@
-//! Chats to learn from: rows of messages, the chat template, which tokens count, packing, mixtures.
+//! Chat data for fine-tuning: rows of messages, chat templates, loss masks, packing, mixtures.
 //!
-//! The path of a row: `read_rows` parses and checks a line; [`ChatTemplate`] makes text of its messages; the encoder makes tokens of the
-//! text and marks those that count; [`ChatSource`] packs them into batches, documents apart. All tokens are kept in memory, four bytes
-//! each.
+//! `read_rows` parses and checks a row; [`ChatTemplate`] renders its messages as text; the encoder tokenizes the text and computes the loss
+//! mask; [`ChatSource`] packs examples into batches as separate documents. All tokens are kept in memory, four bytes each.
 
 mod examples;
 mod messages;
@@ -29,21 +28,21 @@ use anyhow::{Context, Result, ensure};
 use serde_json::{Map, Value};
 use std::path::{Path, PathBuf};
 
-/// Seconds since 1970 at the start of a day that is written as 2026-11-25.
+/// Seconds since 1970 at the start of a day, written as 2026-11-25.
 pub fn parse_date(text: &str) -> Option<i64> {
     python::parse_date(text)
 }
 
-/// The day of a time in seconds since 1970, written as 2026-11-25.
+/// The date of a time in seconds since 1970, written as 2026-11-25.
 pub fn date(seconds: i64) -> String {
     python::strftime("%Y-%m-%d", seconds)
 }
 
-/// The tokenizer with the chat template that will be used: the file's, else its own, else the plain one. And the template, compiled;
-/// `strftime_now` says `date`.
+/// The tokenizer with the chat template to use (from the file, else its own, else the plain one), and that template, compiled;
+/// `strftime_now` uses `date`.
 ///
 /// # Errors
-/// A file that cannot be read, a template that is no Jinja.
+/// A file that cannot be read, a template that is not valid Jinja.
 pub fn template_of(tokenizer: &Tokenizer, file: Option<&Path>, date: i64) -> Result<(Tokenizer, ChatTemplate)> {
     const MOST: u64 = 1 << 20;
     let own = tokenizer.chat_template()?;
@@ -62,22 +61,22 @@ pub fn template_of(tokenizer: &Tokenizer, file: Option<&Path>, date: i64) -> Res
     Ok((tokenizer, template))
 }
 
-/// What [`load`] needs beside settings.
+/// Inputs of [`load`] other than settings.
 pub struct From<'a> {
-    /// The model's tokenizer, with its template.
+    /// The model's tokenizer, with its chat template.
     pub tokenizer: &'a Tokenizer,
     /// The template.
     pub template: &'a ChatTemplate,
-    /// Tokens of a row at most.
+    /// Maximum tokens per row.
     pub seq_len: usize,
-    /// Seed of the order.
+    /// Seed of the training order.
     pub seed: u64,
 }
 
-/// Reads all rows of `--data` and of the validation data into a source of batches. `progress` gets (bytes done, bytes in all) of a file.
+/// Reads all rows of `--data` and of the validation data into a source of batches. `progress` receives (bytes done, total bytes) of a file.
 ///
 /// # Errors
-/// The first row that cannot be used, with its place and the cure; no row left to learn from.
+/// The first invalid row, with its place and the remedy; no row left to train on.
 pub fn load(
     data: &DataSettings,
     sft: &SftSettings,
@@ -130,7 +129,7 @@ pub fn load(
     ChatSource::new(rows, from.seq_len, from.seed, sft.packing)
 }
 
-/// Which of n rows are held out: round(n * fraction) of them and never all, drawn once and for all seeds, so that runs can be compared.
+/// Which of n rows are held out: round(n * fraction), but never all. The same for all seeds, so that runs can be compared.
 fn held_out(n: usize, fraction: f64) -> Vec<bool> {
     let count = ((n as f64 * fraction).round() as usize).min(n.saturating_sub(1));
     let mut out = vec![false; n];
@@ -143,29 +142,29 @@ fn held_out(n: usize, fraction: f64) -> Vec<bool> {
 
 struct Reader<'a> {
     encoder: Encoder<'a>,
-    /// For the template, where a row does not say otherwise.
+    /// Default template variables; the row's own take precedence.
     kwargs: Map<String, Value>,
     seq_len: usize,
     notices: &'a mut Notices,
     progress: &'a mut Progress<'a>,
 }
 
-/// What became of the rows of a file.
+/// Counts of the rows of a file.
 #[derive(Default)]
 struct Counts {
     kept: u64,
     cut: u64,
-    /// Without a token to learn: none at all, or none that was not cut off. (how many, the first)
+    /// Rows without a target token: none at all, or none left after truncation. (count, place of the first)
     nothing: Option<(u64, String)>,
     cut_off: Option<(u64, String)>,
 }
 
 impl Reader<'_> {
-    /// The examples of a file, cut to a row's length; those in which nothing is left to learn are dropped and counted.
+    /// The examples of a file, truncated to the length of a row; those without a target are dropped and counted.
     fn read(&mut self, path: &Path) -> Result<Vec<Example>> {
         let (mut examples, mut counts) = (Vec::new(), Counts::default());
         let (encoder, seq_len, kwargs) = (&self.encoder, self.seq_len, &self.kwargs);
-        // The first token has no predecessor that could predict it.
+        // The first token has no predecessor, so it is never a target.
         let learns = |example: &Example| example.scored.iter().skip(1).any(|scored| *scored);
         read_rows(path, self.progress, |place, row| {
             let mut example = encoder.encode(&row.with_kwargs(kwargs)).with_context(|| place.to_owned())?;

@@ -1,26 +1,26 @@
-//! Which examples lie in which row of a batch: mixture, order and packing of an epoch, from the seed and the epoch alone.
+//! Placement of examples in batch rows: mixture, order and packing of an epoch, as functions of seed and epoch.
 
 use crate::rng::{Permutation, Rng};
 use std::collections::{BTreeMap, VecDeque};
 use std::ops::Range;
 
-/// Examples (by number) that share a row, in their order.
+/// Examples (by number) that share a row, in order.
 pub type Bin = Vec<u32>;
 
-/// A file's examples in the store, and how often each is seen in an epoch.
+/// The examples of a file, and their weight in the mixture.
 #[derive(Clone, Debug, PartialEq)]
 pub(super) struct Share {
-    /// Its examples.
+    /// Numbers of its examples.
     pub examples: Range<u32>,
-    /// Times per epoch.
+    /// Passes over them per epoch.
     pub weight: f64,
 }
 
 /// The examples of epoch `epoch`, in a random order.
 ///
-/// A file of n examples with weight w gives the draws floor(w n e) to floor(w n (e + 1)) of an endless series that goes through all n in
-/// a new order each time. So after any number of epochs every example of a file was seen equally often, give or take one, and with
-/// weight 1 once an epoch.
+/// A file of n examples with weight w contributes the draws floor(w n e) to floor(w n (e + 1)) of an endless series that goes through all n
+/// in a new order each time. So after any number of epochs the counts of a file's examples differ by at most one, and with weight 1 each
+/// occurs once per epoch.
 pub(super) fn draws(shares: &[Share], seed: u64, epoch: u64) -> Vec<u32> {
     let mut drawn = Vec::new();
     for (i, share) in shares.iter().enumerate() {
@@ -43,14 +43,14 @@ pub(super) fn draws(shares: &[Share], seed: u64, epoch: u64) -> Vec<u32> {
     shuffled(&drawn, Rng::new(seed, "rows"), epoch)
 }
 
-/// The same things in an order that (rng, epoch) draws.
+/// A permutation of `things`, a function of (rng, epoch).
 pub(super) fn shuffled<T: Clone>(things: &[T], rng: Rng, epoch: u64) -> Vec<T> {
     let order = Permutation::new(things.len().max(1) as u64, rng, epoch);
     (0..things.len() as u64).map(|i| things[order.at(i) as usize].clone()).collect()
 }
 
-/// Best-fit decreasing (TRL's `bfd`): longest first, each into the fullest row that has room for it. No example is cut. Examples of
-/// equal length stay in their order.
+/// Best-fit decreasing (TRL's `bfd`): longest first, each into the fullest row in which it fits. No example is cut. Examples of equal
+/// length keep their order.
 pub fn best_fit(drawn: &[u32], length: impl Fn(u32) -> usize, room: usize) -> Vec<Bin> {
     let mut sorted = drawn.to_vec();
     sorted.sort_by_key(|example| std::cmp::Reverse(length(*example)));
@@ -81,7 +81,7 @@ pub fn best_fit(drawn: &[u32], length: impl Fn(u32) -> usize, room: usize) -> Ve
 mod tests {
     use super::*;
 
-    /// The example in TRL's documentation of `pack_dataset`: lengths 5 (cut to 4), 2, 3, 1, room 4.
+    /// The example in TRL's documentation of `pack_dataset`: lengths 5 (cut to 4), 2, 3, 1, row length 4.
     #[test]
     fn packs_as_trl_does() {
         let lengths = [4, 2, 3, 1];
@@ -102,7 +102,7 @@ mod tests {
             assert_eq!(all, drawn);
             let sums: Vec<usize> = bins.iter().map(|b| b.iter().map(|i| lengths[*i as usize]).sum()).collect();
             assert!(sums.iter().all(|s| *s <= room));
-            // No two rows could be one, but for what best fit leaves: at most one row is half empty or more.
+            // Best fit never leaves two rows that could be merged: at most one row is at most half full.
             assert!(sums.iter().filter(|s| **s * 2 <= room).count() <= 1, "{sums:?} of {room}");
         }
     }

@@ -1,9 +1,9 @@
-//! What chat templates expect of Python: `json.dumps`, `strftime`, `repr` of a float, and what is a space and a line.
+//! Python functions that chat templates rely on: `json.dumps`, `strftime`, `repr` of a float, and Unicode white space and line ends.
 
 use serde_json::Value;
 
-/// `json.dumps`: ", " and ": " between parts unless `separators` says otherwise (with `indent`, no blank before a line's end). `None`:
-/// it would be longer than `most` bytes.
+/// `json.dumps`: ", " and ": " as separators unless `separators` is given (with `indent`, no space before a line end). `None` if the result
+/// would exceed `most` bytes.
 pub(super) fn to_json(
     value: &Value,
     indent: Option<usize>,
@@ -32,7 +32,7 @@ struct Writer<'a> {
 }
 
 impl Writer<'_> {
-    /// `None` where it would become too long.
+    /// `None` if the result would become too long.
     fn push(&mut self, text: &str) -> Option<()> {
         self.fits(text.len())?;
         self.out.push_str(text);
@@ -111,7 +111,7 @@ impl Writer<'_> {
     }
 }
 
-/// `repr` of a float: as few digits as tell it from all others, with an exponent below 1e-4 and from 1e16.
+/// `repr` of a float: the shortest digits that identify it, with an exponent below 1e-4 and from 1e16.
 pub(super) fn to_float_text(number: f64) -> String {
     let text = format!("{number:e}");
     let exponent: Option<(&str, i32)> = text.split_once('e').and_then(|(digits, power)| Some((digits, power.parse().ok()?)));
@@ -124,12 +124,12 @@ pub(super) fn to_float_text(number: f64) -> String {
     }
 }
 
-/// What `str.isspace` takes for a space.
+/// Whether `str.isspace` holds for this character.
 pub(super) fn is_space(c: char) -> bool {
     c.is_whitespace() || ('\x1c'..='\x1f').contains(&c)
 }
 
-/// `str.split()`: the words between spaces, after `most` of them what is left.
+/// `str.split()`: the words between spaces; after `most` words, the rest.
 pub(super) fn split_whitespace(text: &str, most: usize) -> Vec<&str> {
     let (mut rest, mut out) = (text.trim_start_matches(is_space), Vec::new());
     while !rest.is_empty() {
@@ -141,25 +141,27 @@ pub(super) fn split_whitespace(text: &str, most: usize) -> Vec<&str> {
     out
 }
 
-/// `str.splitlines`: each line and its end, which is empty only where the text ends without one.
-pub(super) fn lines(text: &str) -> Vec<(&str, &str)> {
+/// `str.splitlines`: each line and its line end, which is empty only if the text ends without one.
+pub(super) fn lines(text: &str) -> impl Iterator<Item = (&str, &str)> {
     let is_end = |c: char| matches!(c, '\n'..='\r' | '\x1c'..='\x1e' | '\u{85}' | '\u{2028}' | '\u{2029}');
-    let (mut rest, mut out) = (text, Vec::new());
-    while !rest.is_empty() {
+    let mut rest = text;
+    std::iter::from_fn(move || {
+        if rest.is_empty() {
+            return None;
+        }
         let (line, from) = rest.split_at(rest.find(is_end).unwrap_or(rest.len()));
         let length = if from.starts_with("\r\n") { 2 } else { from.chars().next().map_or(0, char::len_utf8) };
         let (end, after) = from.split_at(length);
-        out.push((line, end));
         rest = after;
-    }
-    out
+        Some((line, end))
+    })
 }
 
 const MONTHS: [&str; 12] =
     ["January", "February", "March", "April", "May", "June", "July", "August", "September", "October", "November", "December"];
 const DAYS: [&str; 7] = ["Sunday", "Monday", "Tuesday", "Wednesday", "Thursday", "Friday", "Saturday"];
 
-/// `datetime.strftime` of a time in seconds since 1970, in UTC; a code that is not known stays as it is.
+/// `datetime.strftime` for a time in seconds since 1970, in UTC; unknown codes are kept unchanged.
 pub(super) fn strftime(format: &str, seconds: i64) -> String {
     let (days, second) = (seconds.div_euclid(86_400), seconds.rem_euclid(86_400));
     let (year, month, day) = civil(days);
@@ -195,7 +197,7 @@ pub(super) fn strftime(format: &str, seconds: i64) -> String {
     out
 }
 
-/// The day of this date, counted from 1970-01-01; the proleptic Gregorian calendar.
+/// The number of a day since 1970-01-01; proleptic Gregorian calendar.
 fn days_of(year: i64, month: i64, day: i64) -> i64 {
     let before = |y: i64| 365 * y + y.div_euclid(4) - y.div_euclid(100) + y.div_euclid(400);
     let leap = (year % 4 == 0 && year % 100 != 0) || year % 400 == 0;
@@ -208,9 +210,9 @@ fn days_before(year: i64) -> i64 {
     days_of(year, 1, 1)
 }
 
-/// (year, month, day) of a day counted from 1970-01-01.
+/// (year, month, day) of a day number since 1970-01-01.
 fn civil(days: i64) -> (i64, i64, i64) {
-    // A year that is not too small, then exact.
+    // A lower bound of the year, then the exact one.
     let mut year = 1970 + days.div_euclid(365).max(days.div_euclid(366) + 1);
     while days_before(year) > days {
         year -= 1;
@@ -255,10 +257,9 @@ mod tests {
         let wanted = "0.0001 1e-05 1000000000000000.0 1e+16 1.2345678901234568e+17 1e+22 5e-324 -0.0 inf nan";
         assert_eq!(texts.join(" "), wanted);
         // "a\r\nb\rc\x0bd\u2028\ne".splitlines(True)
-        let whole: Vec<String> =
-            lines("a\r\nb\rc\x0bd\u{2028}\ne").into_iter().map(|(line, end)| format!("{line}{end}")).collect();
+        let whole: Vec<String> = lines("a\r\nb\rc\x0bd\u{2028}\ne").map(|(line, end)| format!("{line}{end}")).collect();
         assert_eq!(whole, ["a\r\n", "b\r", "c\x0b", "d\u{2028}", "\n", "e"]);
-        assert_eq!(lines("a\n"), [("a", "\n")]);
+        assert_eq!(lines("a\n").collect::<Vec<_>>(), [("a", "\n")]);
         // "\x1c a  b c ".split(None, 1)
         assert_eq!(split_whitespace("\x1c a  b c ", 1), ["a", "b c "]);
         assert_eq!(split_whitespace(" a\x1fb ", usize::MAX), ["a", "b"]);

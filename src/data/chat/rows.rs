@@ -1,6 +1,6 @@
-//! Rows of fine-tuning data, by their fields: `messages`, ShareGPT's `conversations`, `prompt` and `completion`, Alpaca's `instruction` and
-//! `output`, or `text`; the first of these that a row has, so that other columns do no harm. Hand-made and precious: a row which cannot be
-//! used is an error that names file, line and field, and not passed over.
+//! Rows of fine-tuning data, recognized by their fields: `messages`, ShareGPT's `conversations`, `prompt` and `completion`, Alpaca's
+//! `instruction` and `output`, or `text`. The first of these that a row has is used; other columns are ignored. An invalid row is an error
+//! that names file, line and field; it is not skipped.
 
 use super::messages::{self, Turns, extra};
 use super::template::Chat;
@@ -14,16 +14,16 @@ use std::path::{Path, PathBuf};
 /// One row.
 #[derive(Clone, Debug, PartialEq)]
 pub enum Row {
-    /// A conversation; the assistant's turns are learnt.
+    /// A conversation; the loss is on the assistant's turns.
     Messages(Chat),
-    /// A conversation, and what is to be said next: (prompt, prompt and completion).
+    /// A conversation and its completion: (prompt, prompt and completion).
     Turn(Chat, Chat),
-    /// Text, and the text that is to follow. A row with `text` has no prompt.
+    /// A prompt and its completion, as text. A row with `text` has an empty prompt.
     Text(String, String),
 }
 
 impl Row {
-    /// The same with more for the template, where the row itself does not say.
+    /// Adds template variables; the row's own take precedence.
     #[must_use]
     pub fn with_kwargs(mut self, kwargs: &Map<String, Value>) -> Self {
         match &mut self {
@@ -36,12 +36,12 @@ impl Row {
 }
 
 impl Chat {
-    /// One message of the user.
+    /// A chat with one user message.
     pub fn of_user(text: &str) -> Self {
         Self { messages: vec![json!({"role": "user", "content": text})], ..Self::default() }
     }
 
-    /// More for the template, where the chat itself does not say.
+    /// Adds template variables; the chat's own take precedence.
     pub fn add_kwargs(&mut self, kwargs: &Map<String, Value>) {
         for (name, value) in kwargs {
             if !self.extra.contains_key(name) {
@@ -54,21 +54,21 @@ impl Chat {
 /// Files of rows and their weight in the mixture.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Part {
-    /// What was named.
+    /// The path as given.
     pub path: PathBuf,
-    /// The files: itself, or those of the folder.
+    /// The files: the path itself, or those of the folder.
     pub files: Vec<PathBuf>,
-    /// How often each of their rows is seen in an epoch.
+    /// Passes over its rows per epoch.
     pub weight: f64,
-    /// What a folder holds for validation.
+    /// Validation files of a folder.
     pub validation: Vec<PathBuf>,
 }
 
 impl Part {
-    /// `PATH` or `PATH:WEIGHT`; a folder stands for its data files.
+    /// Parses `PATH` or `PATH:WEIGHT`; a folder stands for its data files.
     ///
     /// # Errors
-    /// A path that is not there, a weight that is no number above 0, a folder without data.
+    /// A path that does not exist, a weight that is not a number above 0, a folder without data.
     pub fn parse(spec: &Path, notices: &mut Notices) -> Result<Self> {
         ensure!(spec.as_os_str() != "-", "--data -: rows are read more than once; put them into a file");
         let (path, weight) = match spec.to_str().and_then(|s| s.rsplit_once(':')) {
@@ -90,10 +90,10 @@ impl Part {
     }
 }
 
-/// The files of rows that a path of `--data` stands for: itself, or those of the folder.
+/// The files of rows of a `--data` path: the path itself, or those of the folder.
 ///
 /// # Errors
-/// A path that is not there, a folder without data.
+/// A path that does not exist, a folder without data.
 pub fn row_files(path: &Path, notices: &mut Notices) -> Result<DataFolder> {
     ensure!(path.exists(), "--data {}: there is no such file or folder", shown_path(path));
     match path.is_dir() {
@@ -102,10 +102,10 @@ pub fn row_files(path: &Path, notices: &mut Notices) -> Result<DataFolder> {
     }
 }
 
-/// Reads a file and gives each row with its place (`file:line`) to `take`.
+/// Reads a file and passes each row with its place (`file:line`) to `take`.
 ///
 /// # Errors
-/// The first row that is none, with its place, its field and the cure; what `take` returns.
+/// The first invalid row, with its place, its field and the remedy; errors of `take`.
 pub fn read_rows(path: &Path, progress: &mut Progress<'_>, mut take: impl FnMut(&str, Row) -> Result<()>) -> Result<()> {
     read_objects(path, r#"{"messages": [...]}"#, progress, |place, object| {
         let row = parse_row(object).map_err(|e| anyhow!("{place}: {e}"))?;
@@ -113,7 +113,7 @@ pub fn read_rows(path: &Path, progress: &mut Progress<'_>, mut take: impl FnMut(
     })
 }
 
-/// One row. A field that is null is as good as absent.
+/// Parses one row. A null field counts as absent.
 fn parse_row(mut row: Object) -> Result<Row> {
     row.retain(|_, value| !value.is_null());
     let has = |key: &str| row.contains_key(key);
@@ -154,7 +154,7 @@ fn parse_row(mut row: Object) -> Result<Row> {
 fn conversation(field: &str, mut row: Object) -> Result<Row> {
     let mut turns = Turns::read(field, row.remove(field).unwrap_or_default())?;
     ensure!(!turns.messages.is_empty(), "{field}: empty. A conversation has at least one message");
-    // Some rows in the manner of ShareGPT keep the system message apart.
+    // Some ShareGPT-style rows have the system message in a separate field.
     let apart = row.remove("system").filter(|_| field == "conversations" && turns.messages[0]["role"] != "system");
     match apart {
         Some(Value::String(text)) if !text.is_empty() => turns.put_first(json!({"role": "system", "content": text})),
@@ -195,8 +195,8 @@ fn prompt_and_completion(mut row: Object) -> Result<Row> {
     }
 }
 
-/// Alpaca's rows as a conversation, as LLaMA-Factory reads them: what the user says is the instruction and, on a line of its own, the
-/// input; `system` and `history` (pairs of what was said before) come first.
+/// Alpaca's rows as a conversation, as in LLaMA-Factory: the user message is the instruction and, on a separate line, the input; `system`
+/// and `history` (pairs of earlier messages) come first.
 fn instruction(mut row: Object) -> Result<Row> {
     let mut text = |field: &str| match row.remove(field) {
         None => Ok(String::new()),
@@ -228,19 +228,18 @@ fn instruction(mut row: Object) -> Result<Row> {
     Ok(Row::Messages(Chat { messages, extra: extra(&row)?, ..Chat::default() }))
 }
 
-/// A question of a row for the chat template, as a text of the user, with the row's `tools` and `chat_template_kwargs`.
+/// The question of a row as a user message for the chat template, with the row's `tools` and `chat_template_kwargs`.
 ///
 /// # Errors
-/// The field that is of another type.
+/// A field of the wrong type.
 pub fn question_chat(question: &str, row: &Object) -> Result<Chat> {
     Ok(Chat { extra: messages::extra(row)?, ..Chat::of_user(question) })
 }
 
-/// What a row asks a model, for the chat template: `prompt` as a text of the user or as messages, with the row's `tools` and
-/// `chat_template_kwargs`.
+/// The prompt of a row for the chat template: `prompt` as a user message or as messages, with the row's `tools` and `chat_template_kwargs`.
 ///
 /// # Errors
-/// A prompt that is missing or none, with its field.
+/// A prompt that is missing or invalid, with its field.
 pub fn prompt_chat(row: &Object) -> Result<Chat> {
     let messages = match row.get("prompt") {
         Some(Value::String(text)) => return question_chat(text, row),

@@ -1,4 +1,4 @@
-//! Batches of examples: packed or one a row, epoch after epoch, each a pure function of (seed, number).
+//! Batches of examples, packed or one per row, each a pure function of (seed, number).
 
 use super::examples::Example;
 use super::pack::{Bin, Share, best_fit, draws, shuffled};
@@ -7,10 +7,10 @@ use crate::rng::Rng;
 use anyhow::{Result, ensure};
 use std::sync::{Mutex, PoisonError};
 
-/// The bit of a stored token that says that it counts as a target.
+/// Bit of a stored token that marks it as a target.
 const SCORED: u32 = 1 << 31;
 
-/// All examples, one after another.
+/// All examples, concatenated.
 #[derive(Clone, Debug, Default)]
 pub struct Store {
     tokens: Vec<u32>,
@@ -18,10 +18,10 @@ pub struct Store {
 }
 
 impl Store {
-    /// Keeps an example; its number.
+    /// Stores an example and returns its number.
     ///
     /// # Errors
-    /// More than 2^32 of them.
+    /// More than 2^32 examples.
     pub fn push(&mut self, example: &Example) -> Result<u32> {
         let number = u32::try_from(self.ends.len())?;
         ensure!(example.tokens.iter().all(|id| id & SCORED == 0), "a token id above 2^31");
@@ -51,17 +51,17 @@ impl Store {
     }
 }
 
-/// What [`ChatSource::new`] makes batches from.
+/// Input of [`ChatSource::new`].
 pub struct Rows {
-    /// The examples, none longer than a row.
+    /// The examples, none longer than `seq_len`.
     pub store: Store,
     /// (examples of a file, weight), for training.
     pub train: Vec<(std::ops::Range<u32>, f64)>,
-    /// Examples to be judged by.
+    /// Validation examples.
     pub val: Vec<u32>,
 }
 
-/// See the module.
+/// A source of batches of examples.
 pub struct ChatSource {
     store: Store,
     train: Vec<Share>,
@@ -69,38 +69,38 @@ pub struct ChatSource {
     seq_len: usize,
     seed: u64,
     packing: bool,
-    /// Rows of a batch beyond this one of the whole series are empty: the run is over.
+    /// Index of the first row after the end of the run; rows from there on are empty.
     end: u64,
     tokens: (u64, u64),
     epochs: Mutex<Epochs>,
 }
 
-/// Epochs that have been looked at.
+/// Epochs packed so far.
 #[derive(Default)]
 struct Epochs {
-    /// Rows of batches before each epoch.
+    /// Number of rows before each epoch.
     starts: Vec<u64>,
-    /// The rows of one.
+    /// The rows of the epoch packed last.
     last: Option<(u64, Vec<Bin>)>,
 }
 
 impl ChatSource {
-    /// Examples in an order drawn from the seed; with `packing` several share a row of `seq_len` tokens, and do not see one another.
+    /// Examples in random order; with `packing` several share a row of `seq_len` tokens, without attending to one another.
     ///
     /// # Errors
-    /// No example for training.
+    /// There are no training examples.
     pub fn new(rows: Rows, seq_len: usize, seed: u64, packing: bool) -> Result<Self> {
         let train: Vec<Share> = rows.train.into_iter().map(|(examples, weight)| Share { examples, weight }).collect();
         ensure!(draws(&train, seed, 0).len() + draws(&train, seed, 1).len() > 0, "--data: no row is left to learn from");
         let tokens =
             (rows.store.count(train.iter().flat_map(|share| share.examples.clone())), rows.store.count(rows.val.iter().copied()));
-        // Packed rows come longest first; mixed, so that the first ones are no special ones.
+        // Packing sorts by length; rows are shuffled so that a partial evaluation is representative.
         let val = shuffled(&bins(&rows.store, rows.val, seq_len, packing), Rng::new(0, "validation rows"), 0);
         let epochs = Mutex::new(Epochs { starts: vec![0], last: None });
         Ok(Self { store: rows.store, train, val, seq_len, seed, packing, end: u64::MAX, tokens, epochs })
     }
 
-    /// Ends after so many epochs; the number of updates that this takes with `batch_size` rows each.
+    /// Ends after this many epochs; returns the number of updates with `batch_size` rows each.
     pub fn end_after(&mut self, epochs: f64, batch_size: usize) -> u64 {
         let whole = epochs.floor() as u64;
         let (start, rows) = (self.start(whole), self.start(whole + 1) - self.start(whole));
@@ -108,12 +108,12 @@ impl ChatSource {
         self.end.div_ceil(batch_size as u64).max(1)
     }
 
-    /// Rows of batches in the first epoch.
+    /// Number of rows in the first epoch.
     pub fn rows_per_epoch(&self) -> u64 {
         self.start(1)
     }
 
-    /// Rows before an epoch.
+    /// Number of rows before an epoch.
     fn start(&self, epoch: u64) -> u64 {
         let mut epochs = self.epochs.lock().unwrap_or_else(PoisonError::into_inner);
         while epochs.starts.len() as u64 <= epoch {
@@ -122,7 +122,7 @@ impl ChatSource {
         epochs.starts[epoch as usize]
     }
 
-    /// Packs the first epoch that has not been looked at yet.
+    /// Packs the next epoch.
     fn look_at_next(&self, epochs: &mut Epochs) {
         let epoch = epochs.starts.len() as u64 - 1;
         let packed = self.epoch(epoch);
@@ -135,7 +135,7 @@ impl ChatSource {
         shuffled(&bins(&self.store, drawn, self.seq_len, self.packing), Rng::new(self.seed, "packed rows"), epoch)
     }
 
-    /// (epoch, row in it) of a row of the whole series.
+    /// (epoch, row in it) of a row of the run.
     fn locate(&self, epochs: &mut Epochs, row: u64) -> (u64, usize) {
         while epochs.starts.last().is_none_or(|start| *start <= row) {
             self.look_at_next(epochs);
@@ -203,7 +203,7 @@ impl Source for ChatSource {
             return None;
         }
         debug_assert_eq!(seq_len, self.seq_len);
-        // As many rows as hold `max_tokens` targets.
+        // The number of rows that contain `max_tokens` targets.
         let mut targets = 0;
         let scored =
             |bin: &Bin| bin.iter().flat_map(|i| &self.store.example(*i)[1..]).filter(|id| **id & SCORED != 0).count() as u64;

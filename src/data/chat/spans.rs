@@ -1,27 +1,27 @@
-//! Which part of a rendered chat the assistant wrote: from where the generation prompt ends to where the next message begins.
+//! Assistant spans of a rendered chat: each from the end of the generation prompt to the start of the next message.
 
 use super::template::{Chat, ChatTemplate, Rendered, is_mark};
 use anyhow::{Result, bail, ensure};
 use serde_json::Value;
 use std::ops::Range;
 
-/// Begins a mark that says which message a text comes from; three digits follow. Noncharacters, as all marks.
+/// First character of a mark that identifies a message; three digits follow. Noncharacters, like all marks.
 const MARK: char = '\u{FDD2}';
 const DIGIT_0: u32 = 0xFDE0;
 const DIGITS: usize = 3;
-/// As many messages as marks can tell apart.
+/// Number of messages that marks can distinguish.
 const MOST_MESSAGES: usize = 1 << (4 * DIGITS);
 
-/// The bytes of one turn of the assistant.
+/// The byte range of one assistant turn.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Said {
-    /// In the rendered chat; the end of the turn is included.
+    /// In the rendered chat, including the end of the turn.
     pub bytes: Range<usize>,
-    /// Only the text is known: if a special token comes next, it ends the turn.
+    /// The range covers only the text: if a special token follows, it ends the turn.
     pub and_end: bool,
 }
 
-/// How texts of messages are marked: a template may trim them, or look at how they begin.
+/// How texts of messages are marked: a template may trim them, or test how they begin.
 #[derive(Clone, Copy)]
 struct Marks {
     assistant_only: bool,
@@ -36,20 +36,20 @@ const WAYS: [Marks; 4] = [
 ];
 
 impl ChatTemplate {
-    /// What the assistant wrote, turn by turn, each turn's end included.
+    /// The assistant spans of a chat, one per turn, including each turn's end.
     ///
-    /// From `{% generation %}` where the template has it. Else from renderings of the chat cut before and after each turn, where those
-    /// are beginnings of the whole. A template that writes earlier turns otherwise than the last (Qwen3 leaves out their reasoning) is
-    /// asked where it puts the texts of each message; a turn then begins behind the generation prompt that stands before its text.
+    /// Taken from `{% generation %}` if the template has it. Otherwise from renderings of the chat truncated before and after each turn, if
+    /// these are prefixes of the whole. For a template that renders earlier turns differently from the last (Qwen3 leaves out their
+    /// reasoning), marks in the messages show where their texts are; a turn then begins after the generation prompt that precedes its text.
     ///
     /// # Errors
-    /// A template that hides where the texts go.
+    /// A template whose output does not show where the texts are.
     pub fn assistant_part(&self, chat: &Chat, whole: &Rendered) -> Result<Vec<Said>> {
         let exact = |bytes: Range<usize>| Said { bytes, and_end: false };
         if self.marks_generation() {
             return Ok(whole.generated.iter().cloned().map(exact).collect());
         }
-        // Each turn takes renderings of its own.
+        // Each turn takes several renderings.
         let count = chat.messages.len();
         ensure!(
             count <= MOST_MESSAGES,
@@ -91,7 +91,7 @@ impl ChatTemplate {
         let mut from = 0;
         let mut spans = Vec::new();
         for i in chat.assistant_turns() {
-            // Behind what other messages say, the generation prompt can only be the template's.
+            // After the texts of earlier messages, a generation prompt can only come from the template.
             from = (0..i).filter_map(|before| shown.texts(before)).map(|texts| texts.end).fold(from, usize::max);
             let start = self.start(chat, i, whole, from, shown.texts(i))?;
             let said = self.end(chat, &marked, i, whole, start, shown.texts(i))?;
@@ -101,7 +101,7 @@ impl ChatTemplate {
         Some(spans)
     }
 
-    /// Where turn `i` begins: behind the generation prompt.
+    /// Start of turn `i`: the end of the generation prompt.
     fn start(&self, chat: &Chat, i: usize, whole: &str, from: usize, texts: Option<Range<usize>>) -> Option<usize> {
         let prompts = self.generation_prompts(chat, i);
         let most = texts.as_ref().map_or(whole.len(), |texts| texts.start);
@@ -109,7 +109,7 @@ impl ChatTemplate {
         if let Some(at) = before.filter(|before| whole.starts_with(before.as_str())).map(|before| before.len()) {
             let rest = &whole[at..];
             let full = prompts.iter().find(|prompt| rest.starts_with(prompt.as_str()) && at + prompt.len() <= most);
-            // A prompt that opens reasoning, before a turn without any: as far as they agree.
+            // If the prompt opens reasoning and the turn has none, the common prefix counts.
             let agree = full.map(String::len).or_else(|| {
                 let longest = prompts.iter().map(|prompt| common(prompt, rest)).max();
                 longest.filter(|n| *n > 0 || prompts.iter().all(String::is_empty))
@@ -126,7 +126,7 @@ impl ChatTemplate {
         }
     }
 
-    /// What stands before turn `i` when it is asked for: with the row's settings, and without them.
+    /// Generation prompts for turn `i`: with the row's template variables, and without them.
     fn generation_prompts(&self, chat: &Chat, i: usize) -> Vec<String> {
         let of = |chat: &Chat| {
             let before = self.render(chat, false).ok()?.text;
@@ -138,7 +138,7 @@ impl ChatTemplate {
             extra: chat.extra.clone().into_iter().filter(|(key, _)| key == "tools").collect(),
             ..chat.clone()
         };
-        // A template may refuse what begins with the assistant.
+        // A template may refuse a chat that begins with the assistant.
         let question = Chat { messages: Chat::of_user("?").messages, ..asked.clone() };
         let mut out: Vec<String> = [of(&asked).or_else(|| of(&question)), of(&plain(&asked)).or_else(|| of(&plain(&question)))]
             .into_iter()
@@ -148,7 +148,7 @@ impl ChatTemplate {
         out
     }
 
-    /// Turn `i` with its end: what is written behind its last text when the chat ends with it.
+    /// Turn `i` with its end: the text written after its last text when the chat ends with this turn.
     fn end(&self, chat: &Chat, marked: &Chat, i: usize, whole: &str, start: usize, texts: Option<Range<usize>>) -> Option<Said> {
         let said = |end: usize, and_end: bool| Some(Said { bytes: start..end, and_end });
         if i + 1 == chat.messages.len() {
@@ -159,7 +159,7 @@ impl ChatTemplate {
             return said(after.len(), false);
         }
         let Some(texts) = texts else {
-            // A turn without a text: its end stands right behind the generation prompt.
+            // A turn without text: its end directly follows the generation prompt.
             let before = self.render(&chat.cut(i), true).ok()?.text;
             let after = self.render(&chat.cut(i + 1), false).ok()?.text;
             let tail = after.strip_prefix(before.as_str())?;
@@ -175,7 +175,7 @@ impl ChatTemplate {
 }
 
 impl Chat {
-    /// The messages of the assistant, by number.
+    /// Indices of the assistant messages.
     pub(super) fn assistant_turns(&self) -> impl Iterator<Item = usize> {
         (0..self.messages.len()).filter(|i| self.messages[*i]["role"] == "assistant")
     }
@@ -229,7 +229,7 @@ fn mark(number: usize) -> String {
     std::iter::once(MARK).chain((0..DIGITS).rev().map(digit)).collect()
 }
 
-/// A rendered chat without its marks, and where they stood.
+/// A rendered chat without its marks, and their positions.
 struct Shown {
     text: String,
     /// (message, byte)
@@ -254,15 +254,15 @@ impl Shown {
         out
     }
 
-    /// From the first to the last place that shows a text of this message.
+    /// From the first to the last position of this message's texts.
     fn texts(&self, message: usize) -> Option<Range<usize>> {
         let places = self.marks.iter().filter(|(of, _)| *of == message).map(|(_, place)| *place);
-        // In the order of the text.
+        // Sorted by position.
         places.clone().next().zip(places.max()).map(|(first, last)| first..last)
     }
 }
 
-/// Bytes in which two texts begin alike, up to a character.
+/// Length in bytes of the common prefix, in whole characters.
 fn common(a: &str, b: &str) -> usize {
     a.char_indices().zip(b.chars()).find(|((_, a), b)| a != b).map_or(a.len().min(b.len()), |((at, _), _)| at)
 }

@@ -1,7 +1,7 @@
-//! Chat templates: messages to text through a real Jinja engine, set up as `transformers` sets up its own.
+//! Chat templates, rendered by a Jinja engine that is configured as in `transformers`.
 //!
-//! As in `transformers.utils.chat_template_utils`: blocks trimmed, loop controls, Python's methods on strings and maps, `tojson` that
-//! escapes no HTML, `raise_exception`, `strftime_now`, and `{% generation %}` around what the assistant says.
+//! As in `transformers.utils.chat_template_utils`: trimmed blocks, loop controls, Python's methods on strings and maps, `tojson` without
+//! HTML escapes, `raise_exception`, `strftime_now`, and `{% generation %}` around assistant text.
 
 mod bound;
 mod engine;
@@ -19,8 +19,8 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Mutex, PoisonError};
 use worker::Worker;
 
-/// The template of a tokenizer that brings none: plain text, so that a tokenizer of characters can spell it. Turns of the assistant end
-/// in the end-of-text token, or in an empty line where the tokenizer has none.
+/// Template for tokenizers without one: plain text, so that a character tokenizer can encode it. Assistant turns end with the end-of-text
+/// token, or with an empty line if the tokenizer has none.
 pub const PLAIN: &str = "\
 {%- if bos_token and bos_token != eos_token %}{{ bos_token }}{% endif %}
 {%- for message in messages %}
@@ -37,48 +37,49 @@ pub const PLAIN: &str = "\
 {%- if add_generation_prompt %}{{ 'assistant:\\n' }}{% endif %}
 ";
 
-/// Marks around what the assistant says; taken out again. Noncharacters, which stand in no text.
+/// Marks around assistant text, removed after rendering. Noncharacters, which occur in no text.
 const OPEN: char = '\u{FDD0}';
 const CLOSE: char = '\u{FDD1}';
-/// What a chat is rendered from, beside the template.
+/// Input of a template.
 #[derive(Clone, Debug, Default, PartialEq)]
 pub struct Chat {
     /// `{role, content, ...}`
     pub messages: Vec<Value>,
-    /// What the template calls `tools`, and anything more it may ask for.
+    /// The template variable `tools` and further template variables.
     pub extra: Map<String, Value>,
-    /// Messages of the assistant that do not count in the loss.
+    /// Indices of assistant messages that do not count in the loss.
     pub masked: Vec<usize>,
 }
 
-/// A chat as text.
+/// A rendered chat.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Rendered {
     /// The text.
     pub text: String,
-    /// Bytes of it that stood in `{% generation %}` blocks, in order.
+    /// Byte ranges of the `{% generation %}` blocks, in order.
     pub generated: Vec<Range<usize>>,
 }
 
-/// A template, compiled.
+/// A compiled chat template.
 pub struct ChatTemplate {
     source: String,
-    /// What is compiled: line ends as in Jinja, `{% generation %}` as a filter.
+    /// The source that is compiled: line ends as in Jinja, `{% generation %}` as a filter.
     compiled: String,
     date: i64,
     specials: Map<String, Value>,
     marks_generation: bool,
-    /// As many as ever rendered at once, those that are idle.
+    /// Idle workers; there are as many workers as there have been concurrent renderings.
     workers: Mutex<Vec<Worker>>,
-    /// A rendering did not end: no other will be tried.
+    /// A rendering did not finish: no further ones are started.
     given_up: AtomicBool,
 }
 
 impl ChatTemplate {
-    /// Compiles `source`. `specials` are the tokenizer's (`bos_token` and so on); `date` (seconds since 1970) is what `strftime_now` says.
+    /// Compiles `source`. `specials` are the tokenizer's special tokens (`bos_token` and so on); `date` (seconds since 1970) is the date of
+    /// `strftime_now`.
     ///
     /// # Errors
-    /// A template that is no Jinja, with the line; one over a limit, which is named.
+    /// A template that is not valid Jinja, with the line; a template that exceeds a limit, which is named.
     pub fn new(source: &str, specials: Map<String, Value>, date: i64) -> Result<Self> {
         ensure!(
             source.len() <= limits::SOURCE,
@@ -93,27 +94,27 @@ impl ChatTemplate {
         Ok(Self { source: source.to_owned(), compiled, date, specials, marks_generation, workers, given_up })
     }
 
-    /// The text of the template.
+    /// The source of the template.
     pub fn source(&self) -> &str {
         &self.source
     }
 
-    /// Whether it says itself, by `{% generation %}`, what the assistant's part is.
+    /// Whether the template marks assistant text with `{% generation %}`.
     pub fn marks_generation(&self) -> bool {
         self.marks_generation
     }
 
-    /// The chat as text; with `add_generation_prompt` it ends where the assistant is to speak.
+    /// Renders a chat; with `add_generation_prompt` it ends with the generation prompt.
     ///
     /// # Errors
-    /// What the template refuses, in its own words.
+    /// The error message of the template.
     pub fn render(&self, chat: &Chat, add_generation_prompt: bool) -> Result<Rendered> {
         let strings = chat.messages.iter().any(holds_mark) || chat.extra.values().any(holds_mark);
         ensure!(!strings, "holds a noncharacter (U+FDD0 to U+FDEF), which stands in no text. Take it out");
         take_marks(&self.render_raw(chat, add_generation_prompt)?)
     }
 
-    /// What the engine writes, marks and all; contents may hold marks already.
+    /// The engine's output including marks; contents may contain marks already.
     pub(super) fn render_raw(&self, chat: &Chat, add_generation_prompt: bool) -> Result<String> {
         let mut context = self.specials.clone();
         context.insert("tools".into(), Value::Null);
@@ -125,7 +126,7 @@ impl ChatTemplate {
         self.run(Request { context, steps: limits::steps(chat.messages.len(), bytes) })
     }
 
-    /// A worker that has nothing to do, with the template compiled.
+    /// An idle worker with the template compiled.
     fn idle(&self) -> Result<Worker> {
         let waiting = self.workers.lock().unwrap_or_else(PoisonError::into_inner).pop();
         waiting.map_or_else(|| Worker::start(&self.compiled, self.date), Ok)
@@ -143,7 +144,7 @@ impl ChatTemplate {
         answer
     }
 
-    /// What is written behind the assistant's next words, so that generation can stop there; `None` where the template hides it.
+    /// The text written after an assistant message, where generation can stop; `None` if the template does not show it.
     pub fn end_of_turn(&self, chat: &Chat) -> Option<String> {
         const WORDS: &str = "\u{E000}";
         let mut whole = chat.clone();
@@ -163,12 +164,12 @@ fn holds_mark(value: &Value) -> bool {
     }
 }
 
-/// The noncharacters that marks are made of, here and in `spans`.
+/// The noncharacters used as marks, here and in `spans`.
 pub(super) fn is_mark(c: char) -> bool {
     ('\u{FDD0}'..='\u{FDEF}').contains(&c)
 }
 
-/// The text without marks, and what stood between them.
+/// The text without marks, and the spans between them.
 fn take_marks(marked: &str) -> Result<Rendered> {
     let mut text = String::with_capacity(marked.len());
     let (mut generated, mut open) = (Vec::new(), None);
@@ -189,7 +190,7 @@ fn take_marks(marked: &str) -> Result<Rendered> {
     Ok(Rendered { text, generated })
 }
 
-/// A message with its reasoning under both names that templates read, as in `transformers`, whichever name it came under.
+/// A message with its reasoning under both field names that templates use, as in `transformers`.
 fn with_reasoning(message: &Value) -> Value {
     let given = |name: &&str| message.get(*name).is_some_and(|value| !value.is_null());
     let (Some(name), Value::Object(fields)) = (["reasoning_content", "thinking", "reasoning"].into_iter().find(given), message)
@@ -202,7 +203,7 @@ fn with_reasoning(message: &Value) -> Value {
     Value::Object(out)
 }
 
-/// Bytes of the texts in a value.
+/// Total bytes of the strings in a value.
 fn text_bytes(value: &Value) -> usize {
     match value {
         Value::String(text) => text.len(),
@@ -212,7 +213,7 @@ fn text_bytes(value: &Value) -> usize {
     }
 }
 
-/// `{% generation %}` is a tag of transformers, not of Jinja: here it becomes a filter block, white-space control kept.
+/// `{% generation %}` is a tag of transformers, not of Jinja: it is replaced with a filter block, with the same white-space control.
 fn without_generation_tags(source: &str) -> (Cow<'_, str>, bool) {
     let blank = |c: char| c.is_ascii_whitespace() || c == '-' || c == '+';
     let mut out = String::new();
@@ -231,7 +232,7 @@ fn without_generation_tags(source: &str) -> (Cow<'_, str>, bool) {
             found |= begin;
             rest = after;
         }
-        // Only the opening is passed over: what looks like a tag may begin inside a comment.
+        // Only the opening is skipped: what looks like a tag may begin inside a comment.
     }
     if !found {
         return (Cow::Borrowed(source), false);

@@ -1,4 +1,4 @@
-//! Parquet and Arrow, one document a row in the column `text`.
+//! Parquet and Arrow, one document per row in the column `text`.
 
 use super::Piece;
 use super::lines::Repetitions;
@@ -10,7 +10,7 @@ use std::path::Path;
 
 const TEXT: &str = "text";
 
-/// Reads one file.
+/// Reader of one file.
 pub(super) struct ColumnReader {
     name: String,
     rows: Columns,
@@ -22,7 +22,7 @@ pub(super) struct ColumnReader {
 
 impl ColumnReader {
     /// # Errors
-    /// A damaged file; one without the column.
+    /// A damaged file, or one without the column.
     pub(super) fn open(name: &str, path: &Path, format: Format, bytes: u64) -> Result<Self> {
         let columns = Columns::open(path, format, None)?;
         ensure!(

@@ -1,4 +1,4 @@
-//! JSON, one document a line or an element of a list: bad ones are skipped and counted, never fatal on their own.
+//! JSON, one document per line or list element: bad ones are skipped and counted, and are not fatal on their own.
 
 use super::{Piece, Reader};
 use crate::data::files::{MAX_RECORD_BYTES, Record as Cut, Records};
@@ -10,9 +10,9 @@ use std::collections::HashSet;
 use std::hash::{DefaultHasher, Hash, Hasher};
 use std::io::BufReader;
 
-/// Skipped lines that are shown one by one before they are only counted.
+/// Skipped lines that are reported individually; further ones are only counted.
 const SHOWN: u64 = 3;
-/// Documents looked at for repetitions.
+/// Documents examined for duplicates.
 const DUPLICATE_SAMPLE: u64 = 10_000;
 
 #[derive(Deserialize)]
@@ -21,11 +21,11 @@ struct Record<'a> {
     text: Cow<'a, str>,
 }
 
-/// Reads one file.
+/// Reader of one file.
 pub(super) struct LineReader {
     name: String,
     cut: Records<BufReader<Reader>>,
-    /// What a record is called.
+    /// Name of a record in messages.
     unit: &'static str,
     records: u64,
     not_utf8: u64,
@@ -36,7 +36,7 @@ pub(super) struct LineReader {
 }
 
 impl LineReader {
-    /// Lines, or the elements of a list.
+    /// A reader of lines, or of the elements of a list.
     pub(super) fn new(name: String, reader: Reader, list: bool) -> Self {
         Self {
             name,
@@ -55,7 +55,7 @@ impl LineReader {
         self.cut.bytes_read()
     }
 
-    /// The next one with usable text.
+    /// The next document with usable text.
     pub(super) fn next_document(&mut self, notices: &mut Notices) -> Result<Option<Piece>> {
         loop {
             let terminated = match self.cut.next().with_context(|| format!("{}: cannot be read", self.name))? {
@@ -83,7 +83,7 @@ impl LineReader {
         }
     }
 
-    /// The document in the current line, or `None` after counting why there is none.
+    /// The document in the current line; `None` if it is unusable, which is counted.
     fn parse(&mut self, terminated: bool, notices: &mut Notices) -> Option<String> {
         let line = self.cut.bytes().trim_ascii();
         let (number, unit) = (self.cut.start_line(), self.unit);
@@ -102,7 +102,7 @@ impl LineReader {
                 return None;
             }
         };
-        // serde would also take an array as a record, by position.
+        // serde would also accept an array as a record, by position.
         let parsed = if text.starts_with('{') {
             serde_json::from_str::<Record>(text).map_err(|e| (e.is_eof() && !terminated, e.to_string()))
         } else {
@@ -154,7 +154,7 @@ impl LineReader {
     }
 }
 
-/// Counts documents that repeat earlier ones, among the first.
+/// Counts duplicates among the first documents.
 #[derive(Default)]
 pub(super) struct Repetitions {
     seen: HashSet<u64>,

@@ -14,7 +14,7 @@ fn read(corpus: &Corpus) -> Result<(Vec<String>, Vec<String>)> {
     Ok((documents, notices.take()))
 }
 
-/// Documents and notices of one file with this content, or the error's only line.
+/// Documents and notices of one file with this content, or the error, which must be one line.
 fn read_file(name: &str, content: &[u8]) -> Result<(Vec<String>, Vec<String>), String> {
     let folder = tempfile::tempdir().unwrap();
     let path = folder.path().join(name);
@@ -51,7 +51,7 @@ fn long_text_comes_in_pieces_and_whole() {
         }
         assert!(joined == text && largest <= 2 << 20 && count >= 3, "{unit:?}: {count} pieces, largest {largest}");
     }
-    // Exactly the size of the buffer: the end is found out only by reading on.
+    // Exactly the buffer size: the end is only found by reading further.
     let exact = "x".repeat(1 << 20);
     assert!(read_file("t.txt", exact.as_bytes()).unwrap().0 == [exact]);
 }
@@ -66,7 +66,7 @@ fn bytes_that_are_not_utf8_are_left_out_and_counted() {
     assert!(notices[0].contains("t.txt:501:3: not UTF-8"), "{notices:?}");
     assert!(notices[1].contains("2 bytes"));
     assert!(read_file("t.txt", &[b"a".repeat(90), vec![0xFF; 2]].concat()).unwrap_err().contains("more than 1 %"));
-    // A character cut off by the end of the file.
+    // A character truncated by the end of the file.
     let cut = [b"word ".repeat(100), vec![0xF0, 0x9F]].concat();
     assert_eq!(read_file("t.txt", &cut).unwrap().0[0].len(), 500);
     let random: Vec<u8> = (0..3_000_000u32).map(|i| (i.wrapping_mul(2_654_435_761) >> 13) as u8).collect();
@@ -92,7 +92,7 @@ fn what_is_not_text_is_recognised() {
             assert!(error.contains(expected), "{error:?} lacks {expected:?}");
         }
     }
-    // A compressed file is unpacked, so that one which is cut off is a damaged one.
+    // A compressed file is decompressed, so a truncated one is reported as damaged.
     assert!(read_file("t.txt", b"\x1F\x8B\x08\0").unwrap_err().contains("cannot be read"));
 }
 

@@ -1,21 +1,21 @@
-//! Plain text, read in pieces of about a MiB that are cut where no tokenizer would join the two sides.
+//! Plain text, read in pieces of about 1 MiB that are cut where no tokenizer merges across the cut.
 
 use super::{Piece, Reader};
 use crate::data::{END_OF_TEXT, Notices};
 use anyhow::{Context, Result, ensure};
 use std::io::Read;
 
-/// Bytes read before a piece is cut off.
+/// Bytes per piece.
 const PIECE_BYTES: usize = 1 << 20;
-/// How far back from the end of the buffer a good place to cut is looked for.
+/// Bytes before the end of the buffer that are searched for a good cut.
 const CUT_SEARCH_BYTES: usize = 1 << 16;
 
-/// Reads one text file; what is not UTF-8 is left out, byte by byte, and counted.
+/// Reader of one text file; bytes that are not UTF-8 are skipped and counted.
 pub(super) struct TextReader {
     name: String,
     source_bytes: u64,
     reader: Reader,
-    /// Read but not yet given out.
+    /// Read but not yet returned.
     buffer: Vec<u8>,
     at_end: bool,
     finished: bool,
@@ -73,7 +73,7 @@ impl TextReader {
     }
 
     fn fill(&mut self) -> Result<()> {
-        // More than what is left from last time, so that a buffer full of uncut text still grows.
+        // At least half a piece in addition to what is left, so that a buffer of uncut text still grows.
         let wanted = PIECE_BYTES.saturating_sub(self.buffer.len()).max(PIECE_BYTES / 2) as u64;
         let read = self.reader.by_ref().take(wanted).read_to_end(&mut self.buffer);
         let read = read.with_context(|| format!("{}: cannot be read", self.name))? as u64;
@@ -82,7 +82,7 @@ impl TextReader {
         Ok(())
     }
 
-    /// The buffer as text, and the bytes at its end that may be the first half of a character.
+    /// The buffer as text, and the bytes at its end that may be an incomplete character.
     fn decode(&mut self, notices: &mut Notices) -> Result<(String, Vec<u8>)> {
         let bytes = match String::from_utf8(std::mem::take(&mut self.buffer)) {
             Ok(text) => return Ok((text, Vec::new())),
@@ -145,14 +145,14 @@ fn newlines(text: &str) -> u64 {
     text.bytes().filter(|b| *b == b'\n').count() as u64
 }
 
-/// Where to cut so that tokenising both sides alone gives the same tokens as tokenising them together.
+/// A cut such that tokenizing both sides separately gives the same tokens as tokenizing them together.
 ///
-/// The word splitters of GPT-2 and its descendants end a word after a single newline and before a single space, if what stands on both
-/// sides is not white space. Without such a place near the end the cut falls between two characters.
+/// The word splitters of GPT-2 and its descendants end a word after a single newline and before a single space, if both neighbours are not
+/// white space. If there is no such place near the end, the cut is between two characters.
 fn cut_point(text: &str) -> usize {
     let bytes = text.as_bytes();
     let first = bytes.len().saturating_sub(CUT_SEARCH_BYTES).max(1);
-    // ASCII neighbours only: whether other characters are white space would need decoding, and there are enough ASCII ones.
+    // ASCII neighbours only: other characters would have to be decoded, and there are enough ASCII ones.
     let solid = |at: usize| bytes.get(at).is_some_and(u8::is_ascii_graphic);
     let lone = |at: &usize, byte: u8| bytes[*at] == byte && solid(at - 1) && solid(at + 1);
     let places = first..bytes.len();
@@ -162,10 +162,10 @@ fn cut_point(text: &str) -> usize {
     places.rev().find(|at| lone(at, b' ')).unwrap_or_else(|| before_marker(text))
 }
 
-/// The end of the text, or where the beginning of an end-of-text marker stands there: it is never cut.
+/// The end of the text, or the start of an incomplete end-of-text marker there: a marker is never cut.
 fn before_marker(text: &str) -> usize {
     let part = (1..END_OF_TEXT.len()).rev().find(|length| text.ends_with(&END_OF_TEXT[..*length]));
-    // A text that is nothing else goes on at its end, or no piece would ever come.
+    // A text that is only such a prefix is cut at its end, or no piece would ever be returned.
     text.len() - part.filter(|length| *length < text.len()).unwrap_or(0)
 }
 

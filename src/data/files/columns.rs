@@ -1,5 +1,5 @@
-//! Rows of Parquet and Arrow files, as JSON objects. What JSON has no word for (bytes, such as pictures) is left out, and so is null: in
-//! columns every row has every field.
+//! Rows of Parquet and Arrow files, as JSON objects. Values that JSON cannot represent (bytes, for example images) are left out, and so are
+//! nulls: in columnar files every row has every field.
 
 use super::Format;
 use crate::data::{shown, shown_path};
@@ -23,28 +23,28 @@ use std::sync::mpsc::{self, Receiver};
 
 type Rows = Box<dyn Iterator<Item = Result<Map<String, Value>>>>;
 
-/// Rows that are read before they are asked for.
+/// Rows read ahead.
 const AHEAD: usize = 32;
 
-/// A file in columns, read row by row, by a thread of its own.
+/// A columnar file, read row by row on a separate thread.
 pub(in crate::data) struct Columns {
     name: String,
-    /// `None` behind the last one.
+    /// `None` after the last one.
     rows: Receiver<Option<Result<Map<String, Value>>>>,
     columns: Vec<String>,
-    /// Rows that the file says it has.
+    /// Number of rows according to the file.
     all: Option<u64>,
     done: u64,
 }
 
 impl Columns {
-    /// Opens a file of this format; with `only`, the other columns are not read.
+    /// Opens a file of this format; if `only` is given, the other columns are not read.
     ///
     /// # Errors
-    /// A file that is damaged.
+    /// A damaged file.
     pub(in crate::data) fn open(path: &Path, format: Format, only: Option<&str>) -> Result<Self> {
         let name = shown_path(path);
-        // The readers are no `Send`, and panic on some damaged files: both end at their thread.
+        // The readers are not `Send`, and panic on some damaged files, which must only end this thread.
         let (opened, columns) = mpsc::sync_channel(1);
         let (sender, rows) = mpsc::sync_channel(AHEAD);
         let (path, only) = (path.to_owned(), only.map(str::to_owned));
@@ -53,7 +53,7 @@ impl Columns {
                 Ok((rows, columns, all)) => opened.send(Ok((columns, all))).map(|()| rows),
                 Err(error) => opened.send(Err(error)).map(|()| Box::new(std::iter::empty()) as Rows),
             };
-            // Nobody listens any more where sending fails.
+            // Sending fails when the receiver is gone.
             let all = found.into_iter().flatten().map(Some).chain([None]);
             all.map(|row| sender.send(row)).take_while(std::result::Result::is_ok).for_each(drop);
         };
@@ -65,7 +65,7 @@ impl Columns {
         Ok(Self { name, rows, columns, all, done: 0 })
     }
 
-    /// The names of the columns.
+    /// Column names.
     pub(in crate::data) fn names(&self) -> &[String] {
         &self.columns
     }
@@ -73,7 +73,7 @@ impl Columns {
     /// The next row, counted from 1.
     ///
     /// # Errors
-    /// A file that is damaged, with the row.
+    /// A damaged file, with the number of the row.
     pub(in crate::data) fn next_row(&mut self) -> Result<Option<(u64, Map<String, Value>)>> {
         let Some(row) = self.rows.recv().unwrap_or_else(|_| Some(Err(anyhow!("it is damaged")))) else { return Ok(None) };
         self.done += 1;
@@ -81,7 +81,7 @@ impl Columns {
         Ok(Some((self.done, row)))
     }
 
-    /// How far it is in a file of so many bytes.
+    /// Estimated number of bytes read of a file with `bytes` bytes.
     pub(in crate::data) fn bytes_done(&self, bytes: u64) -> u64 {
         match self.all {
             Some(all) if all > 0 => (bytes as f64 * (self.done as f64 / all as f64).min(1.0)) as u64,
@@ -136,7 +136,7 @@ fn json(field: Field) -> Option<Value> {
         Field::Double(x) => float(x)?,
         Field::Str(text) => Value::String(text),
         Field::Group(row) => Value::Object(object(row)),
-        // Parquet keeps the elements of a list in groups.
+        // Parquet wraps the elements of a list in groups.
         Field::ListInternal(list) => list.elements().iter().map(|x| json(x.clone()).unwrap_or(Value::Null)).collect(),
         Field::MapInternal(map) => {
             let entry = |(key, value): &(Field, Field)| match (key, json(value.clone())) {
@@ -188,7 +188,7 @@ fn row_of(batch: &RecordBatch, row: usize) -> Map<String, Value> {
     fields.filter_map(|(field, column)| Some((field.name().clone(), value_of(column.as_ref(), row)?))).collect()
 }
 
-/// A value of a column; `None` where it is null, or of a type that JSON has no word for.
+/// A value of a column; `None` if it is null, or of a type that JSON cannot represent.
 fn value_of(column: &dyn Array, row: usize) -> Option<Value> {
     if column.is_null(row) {
         return None;

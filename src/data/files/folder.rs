@@ -1,5 +1,5 @@
-//! Folders of data: which files are data, by their suffixes, and which of them are for training, by the words in their names, as
-//! `datasets` goes by. A folder as huggingface_hub downloads it holds a card and a licence beside them; its cache keeps snapshots.
+//! Data folders: which files are data, by extension, and which are for training, by the words in their names, as in `datasets`. A folder
+//! downloaded by huggingface_hub also contains a dataset card and a license; its cache contains snapshots.
 
 use super::{Format, extension, format_of_rows};
 use crate::data::{Notices, shown_path};
@@ -10,36 +10,36 @@ use std::fs;
 use std::io::Read;
 use std::path::{Path, PathBuf};
 
-/// Folders inside folders beyond this are not entered.
+/// Maximum depth of nested folders.
 const MAX_DEPTH: usize = 32;
-/// Bytes of a card that are read; its head names the subsets.
+/// Bytes of a dataset card that are read; its header names the subsets.
 const MAX_CARD: u64 = 1 << 20;
-/// Names that are said before the rest is only counted.
+/// Names listed in a message; further ones are only counted.
 const NAMED: usize = 6;
 
 const OF_ROWS: &[&str] = &["jsonl", "ndjson", "json", "parquet", "arrow"];
 const OF_TEXT: &[&str] = &["txt", "md", "text"];
-/// What is written about data, and data about data.
+/// Files with metadata or documentation.
 const ABOUT: &[&str] = &["readme", "license", "licence", "dataset_info", "dataset_infos", "dataset_dict", "state"];
 
-/// The words of `datasets` for its splits.
+/// Split names of `datasets`.
 const TRAIN: &[&str] = &["train", "training"];
 const VALIDATION: &[&str] = &["validation", "valid", "dev", "val"];
 const TEST: &[&str] = &["test", "testing", "eval", "evaluation"];
 
-/// The files of a folder, each list in the order of their paths.
+/// The files of a folder, each list sorted by path.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct DataFolder {
-    /// To learn from.
+    /// Training files.
     pub train: Vec<PathBuf>,
-    /// To be judged by.
+    /// Validation files.
     pub validation: Vec<PathBuf>,
 }
 
-/// The data files of a folder, with one notice of what is read and what is not. Without `with_text` only files of rows count.
+/// The data files of a folder, with one notice that lists what is read and what is skipped. Without `with_text` only files of rows count.
 ///
 /// # Errors
-/// No data there; several data sets, of which one must be named.
+/// The folder has no data, or several datasets, of which one must be named.
 pub fn data_folder(path: &Path, with_text: bool, notices: &mut Notices) -> Result<DataFolder> {
     let folder = snapshot(path)?;
     let mut listing = Listing { with_text, ..Listing::default() };
@@ -80,7 +80,7 @@ struct Listing {
 }
 
 impl Listing {
-    /// Hidden files are left out without a word; links to folders are not followed, so that a loop of links ends.
+    /// Hidden files are skipped silently; links to folders are not followed, so loops of links end.
     fn walk(&mut self, root: &Path, inside: &Path, depth: usize, notices: &mut Notices) -> Result<()> {
         let folder = root.join(inside);
         if depth > MAX_DEPTH {
@@ -122,19 +122,19 @@ impl Listing {
     fn is_data(&self, path: &Path) -> bool {
         let (stem, extension) = (stem(path), extension(path));
         let stem = stem.to_ascii_lowercase();
-        // What `Dataset.map` keeps beside an Arrow file is no part of it.
+        // Caches of `Dataset.map` next to an Arrow file are not part of the dataset.
         let about =
             ABOUT.contains(&stem.as_str()) || (extension == "arrow" && (stem.starts_with("cache-") || stem.starts_with("tmp")));
         let of_rows = OF_ROWS.contains(&extension.as_str()) && (extension != "json" || format_of_json(path));
         !about && (of_rows || (self.with_text && OF_TEXT.contains(&extension.as_str())))
     }
 
-    /// Training and validation by the words in the names, where there are such words; files of tests are passed over.
+    /// Training and validation files by the words in their names, if there are such words; test files are skipped.
     fn split(&mut self, shown: &str) -> Result<DataFolder> {
         let mut out = DataFolder::default();
         let has = |file: &Path, words: &[&str]| words.iter().any(|word| has_word(file, word));
         let named = self.data.iter().any(|file| has(file, TRAIN));
-        // `train.jsonl` beside others is what the folder is named for.
+        // Next to a plain `train.jsonl`, files without a split name are not training data.
         let alone = self.data.iter().any(|file| TRAIN.contains(&stem(file).as_str()) && file.components().count() == 1);
         for file in &self.data {
             let train = has(file, TRAIN);
@@ -155,11 +155,11 @@ impl Listing {
         Ok(out)
     }
 
-    /// Subsets ("configurations") of a data set often hold the same rows.
+    /// Subsets ("configurations") of a dataset often contain the same rows.
     fn refuse_subsets(&self, root: &Path, shown: &str) -> Result<()> {
         let mut card = Vec::new();
         if let Ok((file, _)) = open_regular(&root.join("README.md")) {
-            // One that cannot be read names no subset.
+            // An unreadable card names no subset.
             let _ = file.take(MAX_CARD).read_to_end(&mut card);
         }
         let card = String::from_utf8_lossy(&card);
@@ -184,12 +184,12 @@ impl Listing {
     }
 }
 
-/// Whether a `.json` file of a folder is a list of rows, or a row a line: there are many other kinds.
+/// Whether a `.json` file of a folder is a list of rows or has one row per line; there are many other kinds.
 fn format_of_json(path: &Path) -> bool {
     Format::of(path).is_ok_and(|format| matches!(format, Format::JsonList | Format::JsonLines))
 }
 
-/// Two files of one name and different suffixes are the same rows twice.
+/// Two files that differ only in extension contain the same rows twice.
 fn refuse_twins(files: &[PathBuf], shown: &str) -> Result<()> {
     let mut seen = BTreeMap::new();
     for file in files {
@@ -201,7 +201,7 @@ fn refuse_twins(files: &[PathBuf], shown: &str) -> Result<()> {
     Ok(())
 }
 
-/// A file's name without what says its format and compression.
+/// A file name without the extensions for format and compression.
 fn stem(path: &Path) -> String {
     let stem = path.file_stem().unwrap_or_default();
     let packed = path.extension().is_some_and(|e| ["gz", "zst"].contains(&e.to_string_lossy().to_ascii_lowercase().as_str()));
@@ -209,7 +209,7 @@ fn stem(path: &Path) -> String {
     stem.to_string_lossy().into_owned()
 }
 
-/// Whether a word stands in a path, with no letter on either side.
+/// Whether a path contains a word, with no letter on either side.
 fn has_word(path: &Path, word: &str) -> bool {
     let path = path.to_string_lossy().to_ascii_lowercase();
     path.match_indices(word).any(|(at, _)| {
@@ -233,10 +233,10 @@ fn few(names: &[String]) -> String {
     if more > 0 { format!("{shown} and {more} more") } else { shown }
 }
 
-/// The folder itself, or of the top folder of a hub's cache the snapshot that it holds.
+/// The folder itself, or for the top folder of a Hugging Face cache its snapshot.
 ///
 /// # Errors
-/// A cache that holds no snapshot, or several of which none is the main one.
+/// A cache without a snapshot, or with several of which none is the main one.
 pub fn snapshot(path: &Path) -> Result<PathBuf> {
     let snapshots = path.join("snapshots");
     if !snapshots.is_dir() || !(path.join("refs").is_dir() || path.join("blobs").is_dir()) {
@@ -258,13 +258,13 @@ pub fn snapshot(path: &Path) -> Result<PathBuf> {
     }
 }
 
-/// What a file of rows is cut into, once it is known to be a regular file.
+/// The format of a file of rows, after checking that it is a regular file.
 ///
 /// # Errors
-/// A pipe, device or folder; a file that is no data.
+/// A pipe, device or folder; a file that is not data.
 pub(in crate::data) fn regular_rows(path: &Path) -> Result<Format> {
     let name = shown_path(path);
-    // Asked before opening, because opening a pipe waits for a writer and reading a device may never end.
+    // Checked before opening: opening a pipe waits for a writer, and reading a device may never end.
     let meta = fs::metadata(path).with_context(|| format!("{name}: cannot be opened"))?;
     ensure!(meta.is_file(), "{name}: not a regular file. Name a file of rows (JSONL, JSON, Parquet)");
     format_of_rows(path)

@@ -1,4 +1,4 @@
-//! The schema of a Parquet file, walked before the reader of the crate recurses into it.
+//! The schema of a Parquet file, checked before the crate's recursive reader gets it.
 //!
 //! The footer is Thrift in its compact protocol: a struct whose field 2 is the list of schema elements, parents before children; field 5 of
 //! an element is the number of its children.
@@ -6,11 +6,11 @@
 use anyhow::{Context, Result, bail, ensure};
 use std::fs::File;
 
-/// Groups in groups.
+/// Maximum depth of nested groups.
 const MAX_DEPTH: usize = 64;
-/// Bytes of a footer: those of files with thousands of columns have some MiB.
+/// Maximum size of a footer in bytes: files with thousands of columns have several MiB.
 const MAX_FOOTER: u64 = 128 << 20;
-/// Fields of these numbers are read.
+/// Numbers of the fields that are read.
 const SCHEMA: i16 = 2;
 const CHILDREN: i16 = 5;
 
@@ -28,10 +28,10 @@ const SET: u8 = 10;
 const MAP: u8 = 11;
 const STRUCT: u8 = 12;
 
-/// Whether the schema is shallow enough to be read.
+/// Checks that the schema is shallow enough to be read.
 ///
 /// # Errors
-/// A file that is cut off or damaged, or nested too deep.
+/// A file that is truncated, damaged, or nested too deep.
 pub(super) fn check(file: &File) -> Result<()> {
     let bytes = file.metadata()?.len();
     let mut tail = [0; 8];
@@ -58,9 +58,9 @@ fn walk(footer: &[u8]) -> Result<()> {
     })
 }
 
-/// Reads the elements of a schema.
+/// Reads the elements of a schema and checks their depth.
 fn depth(thrift: &mut CompactProtocol<'_>, count: u64) -> Result<()> {
-    // For each group that is open, how many of its children are still to come.
+    // Number of remaining children for each open group.
     let mut open: Vec<u64> = Vec::new();
     for _ in 0..count {
         let mut children = 0;
@@ -86,12 +86,12 @@ fn depth(thrift: &mut CompactProtocol<'_>, count: u64) -> Result<()> {
     Ok(())
 }
 
-/// What is left of a text in the compact protocol.
+/// The unread part of data in the compact protocol.
 struct CompactProtocol<'a> {
     left: &'a [u8],
 }
 
-/// Reads a field of this number and type, or says that it did not.
+/// Reads a field of this number and type, or returns false without reading it.
 type Take<'t, 'a> = dyn FnMut(&mut CompactProtocol<'a>, i16, u8) -> Result<bool> + 't;
 
 impl<'a> CompactProtocol<'a> {
@@ -118,20 +118,20 @@ impl<'a> CompactProtocol<'a> {
         bail!("a number in its footer has no end: damaged")
     }
 
-    /// A whole number of any width.
+    /// An integer of any width.
     fn integer(&mut self) -> Result<i64> {
         let zigzag = self.varint()?;
         Ok((zigzag >> 1) as i64 ^ -((zigzag & 1) as i64))
     }
 
-    /// (entries, their type)
+    /// (number of elements, element type)
     fn list(&mut self) -> Result<(u64, u8)> {
         let head = self.byte()?;
         let count = if head >> 4 == 15 { self.varint()? } else { u64::from(head >> 4) };
         Ok((count, head & 15))
     }
 
-    /// The fields of a struct; what `take` does not read is passed over.
+    /// Reads the fields of a struct; fields that `take` does not read are skipped.
     fn fields(&mut self, level: usize, take: &mut Take<'_, 'a>) -> Result<()> {
         let mut field = 0i16;
         loop {
@@ -150,7 +150,7 @@ impl<'a> CompactProtocol<'a> {
         }
     }
 
-    /// Passes over a value that stands outside of a field's head.
+    /// Skips a value that is not stored in a field header.
     fn skip(&mut self, level: usize, kind: u8) -> Result<()> {
         ensure!(level < MAX_DEPTH, "its footer is nested more than {MAX_DEPTH} deep");
         match kind {
@@ -181,18 +181,18 @@ impl<'a> CompactProtocol<'a> {
 mod tests {
     use super::*;
 
-    /// A field with a number of the last one plus `step`.
+    /// A field whose number is that of the previous one plus `step`.
     fn field(step: u8, kind: u8, value: &[u8]) -> Vec<u8> {
         [&[step << 4 | kind][..], value].concat()
     }
 
-    /// An element: a name, and perhaps children.
+    /// A schema element: a name, and optionally children.
     fn element(children: Option<u8>) -> Vec<u8> {
         let children = children.map(|n| field(1, I32, &[2 * n])).unwrap_or_default();
         [field(4, BINARY, b"\x01a"), children, vec![0]].concat()
     }
 
-    /// A footer with a version, a schema, and fields behind it that are passed over.
+    /// A footer with a version, a schema, and later fields that are skipped.
     fn footer(elements: &[Vec<u8>]) -> Vec<u8> {
         let count = [(elements.len() & 127 | 128) as u8, (elements.len() >> 7) as u8];
         let list = [&[15 << 4 | STRUCT][..], &count, &elements.concat()].concat();
@@ -216,7 +216,7 @@ mod tests {
         walk(&nested(MAX_DEPTH)).unwrap();
         assert!(walk(&nested(MAX_DEPTH + 1)).unwrap_err().to_string().contains("nested more than 64 deep"));
         assert!(walk(&nested(10_000)).is_err());
-        // Siblings close their groups.
+        // Siblings at the same depth do not count as nesting.
         let mut wide = vec![element(Some(60))];
         (0..60).for_each(|_| wide.extend([element(Some(1)), element(None)]));
         walk(&footer(&wide)).unwrap();
@@ -224,12 +224,12 @@ mod tests {
         assert!(error.contains("a group of 60 fields, but 2 elements"), "{error}");
     }
 
-    /// The reader of the crate would overflow its stack, which ends the process.
+    /// The crate's reader would overflow the stack, which aborts the process.
     #[test]
     fn a_file_that_is_nested_too_deep_is_refused() {
         let mut element = element(Some(1));
         element.splice(0..0, field(3, I32, &[0]));
-        // The name is field 4, one behind the repetition.
+        // The name is field 4, directly after the repetition.
         element[2] = 1 << 4 | BINARY;
         let count = [0xA0, 0x8D, 0x06];
         let list = [&[15 << 4 | STRUCT][..], &count, &element.repeat(100_000)].concat();

@@ -1,4 +1,4 @@
-//! Files of data as they come: plain or compressed, a record a line or a list of them, in columns; and folders of them.
+//! Data files: plain or compressed; JSON lines, JSON lists or columnar; and folders of them.
 
 #[cfg(not(target_arch = "wasm32"))]
 mod columns;
@@ -24,12 +24,12 @@ use std::sync::atomic::{AtomicU64, Ordering};
 
 pub(super) type Reader = Box<dyn Read + Send>;
 
-/// How a file is cut into records.
+/// How a file is divided into records.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Format {
     /// The whole file is one text.
     Text,
-    /// One JSON object a line.
+    /// One JSON object per line.
     JsonLines,
     /// One JSON list of objects.
     JsonList,
@@ -43,7 +43,7 @@ impl Format {
     /// The format of a regular file, by its first bytes and its name.
     ///
     /// # Errors
-    /// A file that cannot be read, or is none that lehr reads: one line that says what it is.
+    /// A file that cannot be read, or has an unsupported format; one line that names the format.
     pub(super) fn of(path: &Path) -> Result<Self> {
         let name = shown_path(path);
         let mut head = Vec::new();
@@ -76,7 +76,7 @@ impl Format {
     }
 }
 
-/// What a file of rows is cut into: the list if it begins with one, else lines.
+/// The format of a file of rows: a list if it begins with one, else lines.
 ///
 /// # Errors
 /// As [`Format::of`].
@@ -87,7 +87,7 @@ pub(super) fn format_of_rows(path: &Path) -> Result<Format> {
     }
 }
 
-/// The first byte that is no white space, among the first few thousand.
+/// The first byte that is not white space, among the first few thousand.
 fn first_character(path: &Path) -> Result<Option<u8>> {
     let mut head = Vec::new();
     open(path)?
@@ -98,7 +98,7 @@ fn first_character(path: &Path) -> Result<Option<u8>> {
     Ok(head.trim_ascii_start().first().copied())
 }
 
-/// The suffix that says what a file is, in small letters; `.gz` and `.zst` behind it are left out.
+/// The extension that gives the format, in lower case, without a trailing `.gz` or `.zst`.
 pub(super) fn extension(path: &Path) -> String {
     let of = |path: &Path| path.extension().map(|e| e.to_string_lossy().to_ascii_lowercase()).unwrap_or_default();
     match of(path).as_str() {
@@ -110,9 +110,9 @@ pub(super) fn extension(path: &Path) -> String {
 const HEAD_BYTES: u64 = 4096;
 const BOM: &[u8] = b"\xEF\xBB\xBF";
 
-/// A file being read as text.
+/// A text file open for reading.
 pub(super) struct Opened {
-    /// What it holds, unpacked, without a byte order mark.
+    /// The decompressed content, without a byte order mark.
     pub reader: Reader,
     /// Bytes of the file read so far.
     pub done: Arc<AtomicU64>,
@@ -120,17 +120,17 @@ pub(super) struct Opened {
     pub compressed: bool,
 }
 
-/// Opens a file of text, unpacking it.
+/// Opens a text file and decompresses it.
 ///
 /// # Errors
-/// It cannot be read, or is no text: one line that says what it is.
+/// A file that cannot be read, or is not text; one line that names the format.
 pub(super) fn open(path: &Path) -> Result<Opened> {
     let name = shown_path(path);
     let file = File::open(path).with_context(|| format!("{name}: cannot be opened"))?;
     unpack(&name, Box::new(file))
 }
 
-/// Unpacks bytes and checks that they are text.
+/// Decompresses bytes and checks that they are text.
 ///
 /// # Errors
 /// As [`open`].

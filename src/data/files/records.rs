@@ -1,23 +1,23 @@
-//! Cuts JSON into records without reading it: lines of JSONL, or the elements of one list. Memory stays bounded.
+//! Splits JSON into records without parsing it: lines of JSONL, or the elements of one list. Memory is bounded.
 
 use std::io::{BufRead, Result};
 use std::ops::Range;
 
-/// A longer record is none: memory must stay bounded.
+/// Longer records are skipped, to bound memory.
 pub(in crate::data) const MAX_RECORD_BYTES: usize = 16 << 20;
 
-/// What the next record turned out to be.
+/// Result of reading a record.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(in crate::data) enum Record {
-    /// There is none.
+    /// No more records.
     End,
-    /// It is over the limit and was passed over.
+    /// The record exceeds the limit and was skipped.
     TooLong,
-    /// It is in [`Records::bytes`]; `true` if its end was seen, and not only the end of the file.
+    /// It is in [`Records::bytes`]; `true` if its end was found, `false` if only the end of the file.
     Whole(bool),
 }
 
-/// Reads records one by one.
+/// Reads records one at a time.
 pub(in crate::data) struct Records<R> {
     reader: R,
     bytes: Vec<u8>,
@@ -27,9 +27,9 @@ pub(in crate::data) struct Records<R> {
     consumed: u64,
 }
 
-/// How far a text has been cut.
+/// Position in the text.
 struct Place {
-    /// A list was opened, or closed.
+    /// Whether a list was opened, or closed.
     opened: bool,
     closed: bool,
     line: u64,
@@ -37,7 +37,7 @@ struct Place {
     start: u64,
 }
 
-/// Where a list's element is being cut out.
+/// State inside a list element.
 #[derive(Default)]
 struct Inside {
     begun: bool,
@@ -47,12 +47,12 @@ struct Inside {
 }
 
 impl<R: BufRead> Records<R> {
-    /// Lines, or the elements of a list.
+    /// A reader of lines, or of the elements of a list.
     pub(in crate::data) fn new(reader: R, list: bool) -> Self {
         Self { reader, bytes: Vec::new(), list, place: Place { opened: false, closed: false, line: 1, start: 1 }, consumed: 0 }
     }
 
-    /// The record.
+    /// The current record.
     pub(in crate::data) fn bytes(&self) -> &[u8] {
         &self.bytes
     }
@@ -97,7 +97,7 @@ impl<R: BufRead> Records<R> {
     }
 
     fn at_end(&mut self, begun: bool, too_long: bool) -> Record {
-        // A list that is not closed is cut off, if only between two elements.
+        // A list that is not closed is truncated, even if the end is between two elements.
         let cut_off = self.list && self.place.opened && !std::mem::replace(&mut self.place.closed, true);
         match (too_long, begun || cut_off) {
             (true, _) => Record::TooLong,
@@ -108,7 +108,7 @@ impl<R: BufRead> Records<R> {
 }
 
 impl Place {
-    /// (bytes of the record, bytes to pass over, whether it ends there)
+    /// (bytes of the record, bytes to consume, whether the record ends there)
     fn rest_of_line(&mut self, chunk: &[u8], inside: &mut Inside) -> (Range<usize>, usize, bool) {
         inside.begun = true;
         match chunk.iter().position(|b| *b == b'\n') {
@@ -120,7 +120,7 @@ impl Place {
         }
     }
 
-    /// As [`Self::rest_of_line`]. What stands behind the list is a record of its own, which nobody will like.
+    /// As [`Self::rest_of_line`]. Text after the list becomes a record of its own, which then fails to parse.
     fn element(&mut self, chunk: &[u8], inside: &mut Inside) -> (Range<usize>, usize, bool) {
         let mut from = if inside.begun { Some(0) } else { None };
         for (i, byte) in chunk.iter().enumerate() {
@@ -141,7 +141,7 @@ impl Place {
         (from.unwrap_or(chunk.len())..chunk.len(), chunk.len(), false)
     }
 
-    /// Whether this byte of an element is the comma or bracket behind it.
+    /// Whether this byte is the comma or bracket that ends the element.
     fn ends(&mut self, byte: u8, inside: &mut Inside) -> bool {
         match (inside.quoted, inside.escaped, byte) {
             (true, true, _) => inside.escaped = false,
@@ -166,7 +166,7 @@ mod tests {
     use std::io::BufReader;
 
     fn cut(text: &str, list: bool) -> Vec<(u64, String, bool)> {
-        // A small buffer, so that records go over its end.
+        // A small buffer, so that records span several buffers.
         let mut records = Records::new(BufReader::with_capacity(3, text.as_bytes()), list);
         let mut out = Vec::new();
         while let Record::Whole(ended) = records.next().unwrap() {

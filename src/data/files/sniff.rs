@@ -1,6 +1,6 @@
-//! Says what bytes are before they are read as text: archives and UTF-16 files are common mistakes with confusing consequences.
+//! Identifies files that are not text: archives and UTF-16 files are common mistakes that otherwise cause confusing errors.
 
-/// First bytes of files that are not text, with what to say about them.
+/// Magic bytes of files that are not text, with the message for each.
 const MAGIC: &[(&[u8], &str)] = &[
     (b"\x1F\x8B", "gzip-compressed twice; unpack it first (gunzip)"),
     (b"PK\x03\x04", "a zip archive; unpack it first"),
@@ -19,7 +19,7 @@ const MAGIC: &[(&[u8], &str)] = &[
 
 const UTF16: &str = "UTF-16 text; convert it to UTF-8 first (iconv -f UTF-16 -t UTF-8)";
 
-/// What these first bytes of a file are, unless text; and what to do about it.
+/// The type of a file with these first bytes, with the remedy; `None` for text.
 pub(super) fn not_text(head: &[u8]) -> Option<&'static str> {
     if let Some((_, what)) = MAGIC.iter().find(|(magic, _)| head.starts_with(magic)) {
         return Some(what);
@@ -27,7 +27,7 @@ pub(super) fn not_text(head: &[u8]) -> Option<&'static str> {
     if head.starts_with(b"BZh") && head.get(4..10) == Some(b"1AY&SY") {
         return Some("bzip2-compressed; unpack it first (bunzip2)");
     }
-    // UTF-16 without a mark: nearly every other byte of Western text is zero, and none of UTF-8 text.
+    // UTF-16 without a byte order mark: about every other byte of Western text is zero; UTF-8 text has no zero bytes.
     let pairs = head.len() / 2;
     let zeros = |parity: usize| head.iter().skip(parity).step_by(2).filter(|b| **b == 0).count();
     let (even, odd) = (zeros(0), zeros(1));

@@ -19,7 +19,7 @@ fn gzip(text: &str) -> Vec<u8> {
 fn compressed_files_are_unpacked() {
     let dir = tempfile::tempdir().unwrap();
     let text = "\u{FEFF}some text\n".repeat(9000);
-    // Several members one after another, as `cat a.gz b.gz` makes them.
+    // Several concatenated members, as from `cat a.gz b.gz`.
     let twice = [gzip(&text), gzip("and more")].concat();
     for (name, bytes, wanted) in
         [("a.txt.gz", twice, format!("{text}and more")), ("a.zst", zstd::encode_all(text.as_bytes(), 1).unwrap(), text.clone())]
@@ -31,7 +31,7 @@ fn compressed_files_are_unpacked() {
         opened.reader.read_to_string(&mut read).unwrap();
         assert_eq!(read, wanted["\u{FEFF}".len()..]);
         assert!(opened.compressed && opened.done.load(Ordering::Relaxed) == bytes.len() as u64);
-        // Cut off in the middle.
+        // Truncated.
         write(&path, &bytes[..bytes.len() - 9]);
         assert!(open(&path).and_then(|mut opened| Ok(opened.reader.read_to_string(&mut read)?)).is_err());
     }
@@ -69,7 +69,7 @@ fn a_folder_from_the_hub() {
         assert!(said.contains(word), "{said}");
     }
     assert!(!said.contains('\n') && !said.contains("gitattributes"));
-    // Splits by the words in their names.
+    // Splits by the words in the file names.
     write(&at("data/test-00000.parquet"), b"x");
     write(&at("data/my_validation.jsonl"), b"x");
     let (train, validation, said) = list(false).unwrap();

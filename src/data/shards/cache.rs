@@ -1,10 +1,10 @@
-//! The cached token file: its layout, its checks, and how it is written so that a half-written one is never found.
+//! The cached token file: layout, checks, and atomic writing.
 //!
 //! ```text
-//! offset  bytes  content (numbers in the machine's order; a file from a machine of the other order has the wrong magic)
+//! offset  bytes  content (numbers in native byte order; a file with the other order has the wrong magic)
 //!      0      8  magic
 //!      8      4  format version
-//!     12      4  bytes a token, 2 or 4
+//!     12      4  bytes per token, 2 or 4
 //!     16      8  vocabulary size
 //!     24      8  number of tokens
 //!     32      8  number of documents
@@ -31,18 +31,18 @@ const TEMPORARY_PREFIX: &str = ".making-";
 
 /// Why there is no cached file.
 pub(super) enum Failure {
-    /// The text or the tokenizer is at fault: memory would not help.
+    /// The text or the tokenizer is invalid: keeping the tokens in memory would not help.
     Data(anyhow::Error),
-    /// The cache folder is at fault.
+    /// The cache folder is unusable.
     Cache(String),
 }
 
-/// A write to the cache failed; told apart from errors of the text by its type.
+/// A write to the cache failed; distinguished from errors of the text by its type.
 #[derive(Debug, thiserror::Error)]
 #[error("{0}")]
 struct CacheWriteError(#[from] io::Error);
 
-/// A checked file in the cache, mapped.
+/// A verified file in the cache, mapped.
 pub(super) struct Mapped {
     map: memmap2::Mmap,
     header: Header,
@@ -58,7 +58,7 @@ struct Header {
     body_crc: u32,
 }
 
-/// Finds the tokens of this text and tokenizer, or makes them.
+/// Finds the tokens of this text and tokenizer in the cache, or creates them.
 pub(super) fn find_or_make(
     corpus: &Corpus,
     tokenizer: &Tokenizer,
@@ -100,7 +100,7 @@ fn folder_of(cache: &Cache) -> Result<PathBuf, String> {
     Ok(base.cache_dir().join("lehr"))
 }
 
-/// What the tokens depend on, and nothing else: not the files' names or times.
+/// Everything that the tokens depend on: not the files' names or times.
 fn key_of(corpus: &Corpus, tokenizer: &Tokenizer) -> Result<[u8; 32]> {
     let mut hash = Sha256::new();
     hash.update(FORMAT_VERSION.to_le_bytes());
@@ -133,13 +133,13 @@ fn make(
     Ok(())
 }
 
-/// Tokens on their way into a temporary file.
+/// Writes tokens into a temporary file.
 pub(super) struct FileOutput {
     out: BufWriter<tempfile::NamedTempFile>,
     width: u32,
     crc: u32,
     bytes: u64,
-    /// Reused for conversion.
+    /// Conversion buffer.
     narrow: Vec<u16>,
 }
 
@@ -172,7 +172,7 @@ impl FileOutput {
         Ok(())
     }
 
-    /// Completes the file and gives it its name, in this order, so that under that name it is always whole.
+    /// Completes the file, then renames it, so that under its final name it is always complete.
     fn publish(mut self, path: &Path, key: [u8; 32], vocab_size: usize, tokens: u64, ends: &[u64]) -> io::Result<()> {
         let padding = self.bytes.next_multiple_of(8) - self.bytes;
         self.write(&[0; 8][..padding as usize])?;
@@ -184,7 +184,7 @@ impl FileOutput {
         file.write_all(&header.to_bytes())?;
         file.as_file().sync_all()?;
         file.persist(path).map_err(|e| e.error)?;
-        // Without this the name may be lost in a power cut, which only costs making the file again.
+        // Without this the name may be lost in a power cut, at the cost of tokenizing again.
         if let Some(Ok(folder)) = path.parent().map(File::open) {
             folder.sync_all().ok();
         }
@@ -208,7 +208,7 @@ impl Header {
         bytes
     }
 
-    /// `None` unless every field that is fixed is right and the checksum too.
+    /// `None` unless every fixed field and the checksum are right.
     fn from_bytes(bytes: &[u8]) -> Option<Self> {
         let u32_at = |at: usize| Some(u32::from_ne_bytes(bytes.get(at..at + 4)?.try_into().ok()?));
         let u64_at = |at: usize| Some(u64::from_ne_bytes(bytes.get(at..at + 8)?.try_into().ok()?));
@@ -233,15 +233,15 @@ impl Header {
     }
 }
 
-/// Opens and checks a cached file; the error says what is wrong with it.
+/// Opens and verifies a cached file; the error describes what is wrong with it.
 fn open(path: &Path, key: &[u8; 32], tokenizer: &Tokenizer) -> Result<TokenFile, String> {
     let file = File::open(path).map_err(|e| format!("cannot be opened: {e}"))?;
     let meta = file.metadata().map_err(|e| e.to_string())?;
     if !meta.is_file() || meta.len() < HEADER_BYTES as u64 {
         return Err(format!("{} bytes, not a token file", meta.len()));
     }
-    // SAFETY: files in the cache are complete before they get their name and are replaced by renaming, never written in place, so that
-    // the bytes behind the map do not change. Somebody who edits the cache by hand during a run breaks that, as with any mapped file.
+    // SAFETY: files in the cache are complete before they get their name and are replaced by renaming, never written in place, so the
+    // mapped bytes do not change. Editing the cache by hand during a run breaks that, as with any mapped file.
     let map = unsafe { memmap2::Mmap::map(&file) }.map_err(|e| format!("cannot be mapped: {e}"))?;
     let header = Header::from_bytes(&map).ok_or("its header is damaged or from another version")?;
     if header.key != *key || header.vocab_size != tokenizer.vocab_size() as u64 {
@@ -270,7 +270,7 @@ impl Mapped {
     }
 }
 
-/// Deletes what killed runs left, once it is a day old.
+/// Deletes temporary files of killed runs that are older than a day.
 fn remove_abandoned(folder: &Path) {
     const DAY_SECS: u64 = 24 * 60 * 60;
     for entry in fs::read_dir(folder).into_iter().flatten().flatten() {

@@ -104,7 +104,7 @@ fn a_torn_cache_file_is_made_again() {
     let mut damaged: Vec<Vec<u8>> = [0, 1, 79, 80, whole.len() - 1].map(|n| whole[..n].to_vec()).into();
     damaged.push([whole.as_slice(), b"x"].concat());
     damaged.push(vec![0; whole.len()]);
-    // A flipped bit anywhere must be noticed: header, tokens, padding and ends.
+    // A flipped bit anywhere must be detected: header, tokens, padding and ends.
     damaged.extend((0..whole.len()).map(|at| {
         let mut bytes = whole.clone();
         bytes[at] ^= 0x10;
@@ -172,7 +172,7 @@ fn threads_keep_the_order_and_report_errors() {
         assert_eq!(&bpe.decode(&ids[start..*end as usize]).unwrap(), text);
         start = *end as usize;
     }
-    // A tokenizer without a token for most characters, on the path with threads.
+    // A tokenizer without a token for most characters, on the multi-threaded path.
     let json = r#"{"version":"1.0","added_tokens":[],"model":{"type":"WordLevel","vocab":{"a":0},"unk_token":"?"}}"#;
     fs::write(folder.path().join("tokenizer.json"), json).unwrap();
     let word = Tokenizer::from_folder(folder.path()).unwrap();
@@ -188,7 +188,7 @@ fn ids_outside_the_vocabulary_are_refused() {
     assert!(TokenFile::from_tokens(&[0, 4], &[2, 1], 5).is_err());
 }
 
-/// A tokenizer in the manner of Llama's, that begins texts with `<s>` and every word with a mark; with `</s>` at the end on demand.
+/// A Llama-like tokenizer, which begins texts with `<s>` and words with a mark; with `</s>` at the end if requested.
 fn framed(folder: &Path, end: bool) -> Tokenizer {
     let special = |id: u32, content: &str| {
         serde_json::json!({"id": id, "content": content, "single_word": false, "lstrip": false, "rstrip": false, "normalized": false,
@@ -234,7 +234,7 @@ fn documents_begin_as_transformers_begins_texts() {
     assert_eq!(run(&documents(folder.path(), &["a", "b"]), &bytes, &Cache::Off).0.separator(), Some(256));
 }
 
-/// A tokenizer that puts a mark in front of every text does not put one where a long text was cut.
+/// A tokenizer that puts a mark before every text adds none where a long text was cut.
 #[test]
 fn a_text_in_pieces_is_one_text() {
     let folder = tempfile::tempdir().unwrap();

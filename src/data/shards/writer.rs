@@ -1,4 +1,4 @@
-//! Collects tokens and document ends, in memory or in a file, checking every id.
+//! Collects tokens and document ends, in memory or in a file, and checks every id.
 
 use super::{Corpus, Store, TokenFile, Tokenizer};
 use crate::data::tokenizer::Frame;
@@ -6,7 +6,7 @@ use anyhow::{Result, ensure};
 #[cfg(not(target_arch = "wasm32"))]
 use {super::cache::FileOutput, anyhow::bail};
 
-/// Where the tokens go.
+/// Destination of the tokens.
 pub(super) enum Output {
     Narrow(Vec<u16>),
     Wide(Vec<u32>),
@@ -14,12 +14,12 @@ pub(super) enum Output {
     File(FileOutput),
 }
 
-/// What stands around documents.
+/// Tokens around documents.
 #[derive(Default)]
 pub(super) struct Bounds {
     frame: Frame,
     eos: Option<u32>,
-    /// The end-of-text token in front of the first of several documents.
+    /// Whether the first of several documents gets an end-of-text token prepended.
     leads: bool,
 }
 
@@ -36,18 +36,18 @@ impl Bounds {
     }
 }
 
-/// Puts tokens behind one another and remembers where documents end.
+/// Appends tokens and records document ends.
 pub(super) struct Writer {
     output: Output,
     vocab_size: usize,
     bounds: Bounds,
     ends: Vec<u64>,
     count: u64,
-    /// A document is finished but its end-of-text token is not written: a second document must appear first.
+    /// A document has ended but its end-of-text token is not written: it is only needed if a second document follows.
     owes_eos: bool,
 }
 
-/// Everything that was written.
+/// The result of a `Writer`.
 pub(super) struct Written {
     pub(super) output: Output,
     pub(super) ends: Vec<u64>,
@@ -56,7 +56,7 @@ pub(super) struct Written {
 }
 
 impl Output {
-    /// Memory, two bytes a token where they suffice.
+    /// In memory, with two bytes per token where possible.
     pub(super) fn memory(vocab_size: usize) -> Self {
         if vocab_size <= 1 << 16 { Self::Narrow(Vec::new()) } else { Self::Wide(Vec::new()) }
     }
@@ -67,7 +67,7 @@ impl Writer {
         Self { output, vocab_size, bounds, ends: Vec::new(), count: 0, owes_eos: false }
     }
 
-    /// Adds tokens to the current document. An end-of-text token among them ends it.
+    /// Appends tokens to the current document. An end-of-text token among them ends it.
     pub(super) fn push(&mut self, ids: &[u32]) -> Result<()> {
         if ids.is_empty() {
             return Ok(());
@@ -90,7 +90,7 @@ impl Writer {
         self.append(rest)
     }
 
-    /// Ends the current document; empty ones leave no trace.
+    /// Ends the current document; empty ones are ignored.
     pub(super) fn end_document(&mut self) -> Result<()> {
         if self.is_between() {
             return Ok(());
@@ -122,7 +122,7 @@ impl Writer {
         self.count == self.ends.last().copied().unwrap_or(0)
     }
 
-    /// Puts in front of a document what belongs there, if one begins here with this token.
+    /// At the start of a document, writes the tokens that precede it; `first` is the document's first token.
     fn begin(&mut self, first: u32) -> Result<()> {
         if !self.is_between() {
             return Ok(());

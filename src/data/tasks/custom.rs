@@ -1,4 +1,4 @@
-//! The task `custom`: rows of `prompt` and `answer`, and a judge of one's choice.
+//! The task `custom`: rows of `prompt` and `answer`, and a selectable grader.
 
 use super::math::verdict;
 #[cfg(not(target_arch = "wasm32"))]
@@ -15,13 +15,13 @@ use regex::{Regex, RegexBuilder};
 use serde_json::Value;
 use std::collections::HashMap;
 
-/// What a row looks like, for messages.
+/// Format of a row, for messages.
 pub const EXAMPLE: &str = r#"{"prompt": "...", "answer": "..."}"#;
-/// Bytes that a regular expression may take when compiled, and expressions kept.
+/// Maximum size of a compiled regular expression in bytes, and number of cached expressions.
 const MAX_REGEX_BYTES: usize = 1 << 20;
 const MAX_REGEXES: usize = 1024;
 
-/// Judges completions by the answers of rows.
+/// Grades completions against the answers of rows.
 pub struct RowGrader {
     kind: Kind,
     regexes: HashMap<String, Regex>,
@@ -36,10 +36,10 @@ enum Kind {
 }
 
 impl RowGrader {
-    /// The judge of `--grader` and `--grader-command`.
+    /// The grader of `--grader` and `--grader-command`.
     ///
     /// # Errors
-    /// Settings that do not fit together.
+    /// Incompatible settings.
     pub fn new(settings: &TaskSettings) -> Result<Self> {
         let kind = match (settings.grader, &settings.grader_command) {
             (Grader::Process, None) => bail!("--grader process: needs --grader-command, the program that judges"),
@@ -54,10 +54,10 @@ impl RowGrader {
         Ok(Self { kind, regexes: HashMap::new() })
     }
 
-    /// Whether an answer can be judged by.
+    /// Checks that completions can be graded against this answer.
     ///
     /// # Errors
-    /// No number, or no regular expression, where one is needed.
+    /// The answer is not a number, or not a regular expression, where one is needed.
     pub fn check(&self, answer: &str) -> Result<()> {
         match self.kind {
             Kind::Number => {
@@ -69,10 +69,10 @@ impl RowGrader {
         Ok(())
     }
 
-    /// A verdict for each completion, in order.
+    /// Grades completions, in order.
     ///
     /// # Errors
-    /// A program that fails, takes too long or talks nonsense.
+    /// A grader program that fails, takes too long or writes invalid output.
     pub fn grade(&mut self, answers: &[(&Question, &str)]) -> Result<Vec<Grade>> {
         let verdict = |right: bool| Grade::right_or_not(if right { Ok(()) } else { Err("another answer".into()) });
         match &mut self.kind {
@@ -99,7 +99,7 @@ impl RowGrader {
 
 fn compile(answer: &str) -> Result<Regex> {
     let error = |e: regex::Error| {
-        // The message draws a picture over several lines; its last line says what is wrong.
+        // The message of the regex crate spans several lines; its last line is the error.
         let text = e.to_string();
         anyhow::anyhow!(
             "answer: {:?} is no regular expression: {}",
@@ -110,17 +110,17 @@ fn compile(answer: &str) -> Result<Regex> {
     RegexBuilder::new(answer).size_limit(MAX_REGEX_BYTES).build().map_err(error)
 }
 
-/// See the module.
+/// The task `custom`.
 pub struct Custom {
     judge: RowGrader,
     source: Source,
 }
 
 impl Custom {
-    /// The rows of `--data`.
+    /// Reads the rows of `--data`.
     ///
     /// # Errors
-    /// No rows, one that cannot be used, settings that do not fit together.
+    /// No rows, an invalid row, incompatible settings.
     pub fn open(
         settings: &TaskSettings,
         data: &DataSettings,
@@ -142,12 +142,12 @@ impl Custom {
     }
 }
 
-/// Where a question is to come from that is no row.
+/// The error of a request for a generated question: this task has rows only.
 fn nothing_made<T>() -> Result<T> {
     bail!("--task custom: needs --data, a JSONL file with rows such as {EXAMPLE}")
 }
 
-/// A row as a question. The prompt is a text, or messages for the chat template.
+/// A row as a question. The prompt is text, or messages for the chat template.
 fn row_question(row: &Object, question_stream: &QuestionStream) -> Result<Question> {
     let prompt = match (question_stream.conversation(prompt_chat(row)?)?, row.get("prompt")) {
         (Some(text), _) => text,
@@ -160,7 +160,7 @@ fn row_question(row: &Object, question_stream: &QuestionStream) -> Result<Questi
 /// The answer of a row: a string or a number.
 ///
 /// # Errors
-/// It is missing or something else.
+/// A missing answer, or one of another type.
 pub fn row_answer(row: &Object) -> Result<String> {
     match row.get("answer") {
         Some(Value::String(text)) => Ok(text.clone()),
@@ -170,10 +170,10 @@ pub fn row_answer(row: &Object) -> Result<String> {
     }
 }
 
-/// What results are grouped by, if the row says it.
+/// The level by which results are grouped; 0 if the row has none.
 pub fn level(row: &Object) -> u32 {
     match row.get("level") {
-        // MATH says "Level 5".
+        // MATH's format is "Level 5".
         Some(Value::String(text)) => text.rsplit(' ').next().and_then(|level| level.parse().ok()).unwrap_or(0),
         level => level.and_then(Value::as_u64).and_then(|level| u32::try_from(level).ok()).unwrap_or(0),
     }

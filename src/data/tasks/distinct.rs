@@ -1,19 +1,19 @@
-//! Questions of several levels in turn, each once.
+//! Distinct questions of several levels, level by level in rotation.
 
 use super::Split;
 use anyhow::Result;
 use std::collections::{BTreeSet, HashSet};
 
-/// So many questions of a level in a row that are known already: there are hardly any others.
+/// Consecutive duplicates after which a level counts as exhausted.
 const MOST_REPEATS: usize = 2000;
 
-/// A question and what tells it from others.
+/// A question with a key that identifies it.
 pub type KeyedQuestion<T> = (String, T);
 
-/// Makes question `n` of a level.
+/// Generates question `n` of a level.
 pub type Maker<T> = dyn Fn(usize, Split, u64) -> Result<KeyedQuestion<T>>;
 
-/// Distinct questions of a split, of each level in turn; those that have occurred before are passed over.
+/// Distinct questions of a split, taken from each level in rotation; duplicates are skipped.
 pub struct Distinct<T> {
     levels: Vec<Level>,
     split: Split,
@@ -24,23 +24,23 @@ pub struct Distinct<T> {
 
 struct Level {
     level: usize,
-    /// Questions of it that have been made.
+    /// Questions generated of this level.
     made: u64,
-    /// Of these the last so many were known.
+    /// Consecutive duplicates at the end of these.
     repeats: usize,
 }
 
 impl<T> Distinct<T> {
-    /// Begins at question 0.
+    /// Starts at question 0.
     pub fn new(levels: Vec<usize>, split: Split, make: impl Fn(usize, Split, u64) -> Result<KeyedQuestion<T>> + 'static) -> Self {
         let levels = levels.into_iter().map(|level| Level { level, made: 0, repeats: 0 }).collect();
         Self { levels, split, make: Box::new(make), turn: 0, seen: HashSet::new() }
     }
 
-    /// The number of the next question, as `level_of` counts, and the question; `None` when there are hardly any others.
+    /// The next question with its number, as `level_of` counts; `None` when all levels are exhausted.
     ///
     /// # Errors
-    /// What making it says.
+    /// Errors of the generator.
     pub fn draw(&mut self) -> Result<Option<(u64, T)>> {
         let count = self.levels.len();
         for _ in 0..count {
@@ -61,12 +61,12 @@ impl<T> Distinct<T> {
         Ok(None)
     }
 
-    /// Levels of which hardly any other questions are left.
+    /// Levels that are exhausted.
     pub fn exhausted(&self) -> BTreeSet<usize> {
         self.levels.iter().filter(|level| level.repeats >= MOST_REPEATS).map(|level| level.level).collect()
     }
 
-    /// A line for people where some level has run out: `wanted` questions, `found` of them.
+    /// A notice if a level is exhausted: `wanted` questions, `found` of them.
     pub fn note(&self, wanted: usize, found: usize, what: &str) -> Option<String> {
         let exhausted: Vec<String> = self.exhausted().iter().map(usize::to_string).collect();
         (!exhausted.is_empty()).then(|| {
@@ -79,15 +79,15 @@ impl<T> Distinct<T> {
     }
 }
 
-/// Which of `levels` question `n` is of: each in turn.
+/// The level of question `n`, an index into `levels` levels in rotation.
 pub fn level_of(n: u64, levels: usize) -> usize {
     (n % levels.max(1) as u64) as usize
 }
 
-/// The question that stands for `n` where some may not be asked: the first of n, n + 2^40, n + 2 2^40 and so on that `may` allows.
+/// The substitute for question `n` if some are excluded: the first of n, n + 2^40, n + 2 2^40 and so on that `may` accepts.
 ///
 /// # Errors
-/// What making it says; that none is found.
+/// Errors of the generator; no acceptable question was found.
 pub fn allowed<T>(n: u64, make: impl Fn(u64) -> Result<T>, may: impl Fn(&T) -> bool) -> Result<T> {
     const MOST: u64 = 1 << 10;
     for attempt in 0..MOST {

@@ -1,8 +1,8 @@
-//! A handful of draws for one question: a counter over [`Rng`], so that question `n` is a function of (seed, purpose, n).
+//! Random draws for one question: a counter over [`Rng`], so that question `n` is a function of (seed, purpose, n).
 
 use crate::rng::Rng;
 
-/// Draws for one question.
+/// Random draws for one question.
 #[derive(Clone, Debug)]
 pub struct Draws {
     rng: Rng,
@@ -22,17 +22,17 @@ impl Draws {
         self.rng.below(self.question, self.used, n as u64) as usize
     }
 
-    /// Heads or tails.
+    /// True or false with equal probability.
     pub fn flip(&mut self) -> bool {
         self.below(2) == 1
     }
 
-    /// One of a list that is not empty.
+    /// A random element of a list that is not empty.
     pub fn pick<T: Copy>(&mut self, list: &[T]) -> T {
         list[self.below(list.len())]
     }
 
-    /// `count` of 0..n, each at most once, in random order.
+    /// `count` distinct numbers of 0..n, in random order.
     pub fn some_of(&mut self, n: usize, count: usize) -> Vec<usize> {
         let mut all: Vec<usize> = (0..n).collect();
         for i in 0..count.min(n) {

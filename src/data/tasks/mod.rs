@@ -1,4 +1,4 @@
-//! Verifiable tasks: where questions come from and how answers are judged.
+//! Verifiable tasks: sources of questions, and graders.
 
 pub mod custom;
 mod distinct;
@@ -20,31 +20,31 @@ use anyhow::{Context, Result, ensure};
 use serde::{Deserialize, Serialize};
 use std::collections::BTreeMap;
 
-/// Which questions: those of training and those of evaluation never overlap.
+/// The split of a question. Training and evaluation never overlap.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum Split {
-    /// To learn from.
+    /// Training questions.
     Train,
-    /// To be judged by.
+    /// Evaluation questions.
     Eval,
 }
 
-/// Something that is asked, and what its grader needs to know.
+/// A question with the information that its grader needs.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
 pub struct Question {
-    /// What the model is given, as text (already through a chat template, if one is used).
+    /// The prompt as text (after the chat template, if one is used).
     pub prompt: String,
-    /// The right answer as the grader wants it.
+    /// The reference answer in the grader's format.
     pub answer: String,
-    /// What results are grouped by: the number of people, or the grade of difficulty.
+    /// The level by which results are grouped: number of people, or difficulty.
     pub level: u32,
 }
 
 impl Question {
-    /// The tokens of the prompt, at least one beside a begin token. One that a chat template wrote (`chat`) has its begin token already.
+    /// The tokens of the prompt, at least one in addition to a begin token. Text from a chat template (`chat`) already has its begin token.
     ///
     /// # Errors
-    /// A prompt that the tokenizer cannot spell, or that has no token.
+    /// A prompt that the tokenizer cannot encode, or that has no tokens.
     pub fn encode(&self, tokenizer: &Tokenizer, chat: bool) -> Result<Vec<u32>> {
         let ids = tokenizer.encode(&self.prompt).context("the question")?;
         ensure!(!ids.is_empty(), "the question holds no token; a model must be asked something");
@@ -52,24 +52,24 @@ impl Question {
     }
 }
 
-/// What a grader says of an answer.
+/// The result of grading a completion.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
 pub struct Grade {
     /// The reward.
     pub reward: f64,
-    /// Entirely right: what accuracy counts.
+    /// Exact match: counted by accuracy.
     pub correct: bool,
-    /// Parts of the reward by name (`format`, `answer`).
+    /// Components of the reward by name (`format`, `answer`).
     pub parts: BTreeMap<String, f64>,
-    /// Why, in a few words.
+    /// The reason, in a few words.
     pub reason: String,
-    /// The grader could not judge it: nothing is known of it, and it is neither learned from nor counted.
+    /// The grader could not grade it: it is excluded from training and from all counts.
     #[serde(default)]
     pub ungraded: bool,
 }
 
 impl Grade {
-    /// 1 for a right answer, 0 for one that is not, for the reason given.
+    /// Reward 1 for a correct answer, 0 for an incorrect one with the given reason.
     pub(crate) fn right_or_not(verdict: Result<(), String>) -> Self {
         match verdict {
             Ok(()) => Self { reward: 1.0, correct: true, reason: "right".into(), ..Self::default() },
@@ -77,50 +77,50 @@ impl Grade {
         }
     }
 
-    /// No verdict, for the reason given.
+    /// An ungraded result with the given reason.
     #[cfg(not(target_arch = "wasm32"))]
     pub(crate) fn none(reason: String) -> Self {
         Self { reason, ungraded: true, ..Self::default() }
     }
 }
 
-/// The error of a program that judges no more: it cannot be started, or judges nothing however often it is.
+/// The error of a grader program that has stopped working: it cannot be started, or no longer grades anything.
 #[derive(Debug, thiserror::Error)]
 #[error("{0}")]
 pub struct GraderGone(pub String);
 
-/// A task.
+/// An RL task.
 pub trait Task: Send {
-    /// Its name, as in --task.
+    /// Its name, as in `--task`.
     fn name(&self) -> &'static str;
 
-    /// Question `n` of a split: a pure function of the task, its seed and `n`, so that a counter is all there is to save. Rows of a file
-    /// come in a new order each time all have been asked.
+    /// Question `n` of a split: a pure function of the task, its seed and `n`, so a counter is the whole state. Rows of a file are
+    /// reshuffled after each pass.
     ///
     /// # Errors
-    /// A generator that finds no further question.
+    /// The generator finds no further question.
     fn question(&self, split: Split, n: u64) -> Result<Question>;
 
-    /// Questions of the evaluation split.
+    /// Number of evaluation questions.
     fn eval_questions(&self) -> u64;
 
-    /// A hash of the rows that questions come from, and of their order; `None` where they are made.
+    /// A hash of the rows and their order; `None` for generated questions.
     fn content_hash(&self) -> Option<String> {
         None
     }
 
-    /// Judge completions (question, text without the token that ended it), in order.
+    /// Grades completions (question, text without the token that ended it), in order.
     ///
     /// # Errors
-    /// [`GraderGone`]. An answer, however odd, is never an error; one that a program fails on is [`Grade::ungraded`].
+    /// [`GraderGone`]. A completion is never an error, whatever it contains; one on which a program fails is [`Grade::ungraded`].
     fn grade(&mut self, answers: &[(&Question, &str)]) -> Result<Vec<Grade>>;
 }
 
-/// The task that the settings ask for. `seed` decides which questions are made and in what order rows come. `tokenizer` brings the chat
-/// template of `--chat`, which sees `date` (seconds since 1970) as today.
+/// Opens the task of these settings. `seed` determines the generated questions and the order of rows. `tokenizer` provides the chat
+/// template of `--chat`, which uses `date` (seconds since 1970) as the current date.
 ///
 /// # Errors
-/// A setting out of range; rows that cannot be used.
+/// A setting out of range; unusable rows.
 pub fn open(
     settings: &TaskSettings,
     data: &DataSettings,
@@ -140,7 +140,7 @@ pub fn open(
     Ok(task)
 }
 
-/// Whether a tokenizer can spell what is asked. A tokenizer of words that was made from other rows may lack some.
+/// Checks that the tokenizer can encode the questions. A word tokenizer built from other rows may lack some words.
 fn check_words(task: &dyn Task, tokenizer: &Tokenizer, notices: &mut Notices) -> Result<()> {
     const LOOKED_AT: u64 = 64;
     for n in 0..task.eval_questions().min(LOOKED_AT) {

@@ -1,12 +1,12 @@
-//! A judge of one's own: a program that reads a JSON object a line and writes one a line.
+//! External grader: a program that reads one JSON object per line and writes one per line.
 //!
-//! To the program: `{"id": 0, "prompt": "...", "answer": "...", "completion": "..."}`. Back, in any order:
-//! `{"id": 0, "reward": 1.0}`, with `correct`, `parts` and `reason` if it likes; a reward of `null` or `NaN` is no verdict. It is started at
-//! the first batch, keeps running, and gets the next batch when all of the last has been judged. Each line has an id of its own.
+//! Input: `{"id": 0, "prompt": "...", "answer": "...", "completion": "..."}`. Output, in any order: `{"id": 0, "reward": 1.0}`, optionally
+//! with `correct`, `parts` and `reason`; a reward of `null` or `NaN` leaves the completion ungraded. The program is started at the first
+//! batch, keeps running, and gets the next batch when the previous one is graded. Each line has a unique id.
 //!
-//! A program that ends, talks nonsense or takes too long is started anew and gets what it has not judged once more, at last one completion
-//! at a time; a completion without a verdict then is ungraded. It is gone, and that is an error, when it cannot be started, when it has
-//! judged nothing of the first batch, and when it has judged nothing of three batches in a row. What it writes to standard error is shown.
+//! A program that exits, writes invalid output or takes too long is restarted and gets the ungraded completions once more, then one at a
+//! time; a completion without a reward after that is ungraded. It is an error if the program cannot be started, grades nothing of the first
+//! batch, or grades nothing of three batches in a row. Its standard error is included in the message.
 
 use super::{Grade, GraderGone, Question};
 use crate::data::shown;
@@ -21,24 +21,24 @@ use std::sync::{Arc, Mutex};
 use std::time::Duration;
 use web_time::Instant;
 
-/// A longer line is no verdict.
+/// Longer lines are invalid output.
 const MAX_LINE_BYTES: u64 = 1 << 20;
-/// Of what the program complains about, this much of the end is kept.
+/// Number of bytes kept from the end of standard error.
 const KEPT_BYTES: usize = 2048;
 
-/// Batches in a row of which nothing was judged, until a program is gone.
+/// Consecutive batches without any grade before the program is given up.
 const MOST_BARREN: u32 = 3;
-/// Attempts to start it, and the pause between them.
+/// Attempts to start the program, and the pause between them.
 const STARTS: u32 = 3;
 const PAUSE: Duration = Duration::from_millis(300);
-/// Time-outs that judging one at a time may take in all.
+/// Maximum time for grading one at a time, in multiples of the time-out.
 const MOST_TIMEOUTS: u32 = 4;
 
-/// A line that came back.
+/// A line of output.
 #[derive(Deserialize)]
 struct Verdict {
     id: u64,
-    /// Present, and perhaps null.
+    /// Required, but may be null.
     #[serde(deserialize_with = "Option::deserialize")]
     reward: Option<f64>,
     correct: Option<bool>,
@@ -48,23 +48,23 @@ struct Verdict {
     reason: String,
 }
 
-/// See the module.
+/// A running grader program and its state.
 pub struct Process {
     command: String,
     words: Vec<String>,
     timeout: Duration,
     running: Option<Running>,
-    /// The id of the next line.
+    /// The id of the next input line.
     next: u64,
-    /// It has judged something.
+    /// Whether it has graded anything.
     proven: bool,
-    /// Batches in a row of which it has judged nothing.
+    /// Consecutive batches of which it has graded nothing.
     barren: u32,
 }
 
 struct Running {
     child: Child,
-    /// Lines to the program go through a thread: a program that does not read must not block us.
+    /// Input lines are written by a thread, since a program that does not read must not block the caller.
     to: std::sync::mpsc::Sender<String>,
     from: Receiver<std::io::Result<String>>,
     complaints: Arc<Mutex<Vec<u8>>>,
@@ -78,10 +78,10 @@ impl Drop for Running {
 }
 
 impl Process {
-    /// `command` is a program and its arguments; quotes keep blanks together. No shell reads it.
+    /// `command` is a program and its arguments; quotes group words. It is not run by a shell.
     ///
     /// # Errors
-    /// No program, an open quote, a time-out that is no time.
+    /// No program, an unclosed quote, an invalid time-out.
     pub fn new(command: &str, timeout_seconds: f64) -> Result<Self> {
         ensure!(
             timeout_seconds > 0.0 && timeout_seconds <= 86_400.0,
@@ -100,10 +100,10 @@ impl Process {
         })
     }
 
-    /// Verdicts in the order of the answers; see the module.
+    /// Grades completions, in order; the module's documentation describes retries.
     ///
     /// # Errors
-    /// [`GraderGone`], with the command and what it said.
+    /// [`GraderGone`], with the command and its standard error.
     pub fn grade(&mut self, answers: &[(&Question, &str)]) -> Result<Vec<Grade>> {
         let mut grades: Vec<Option<Grade>> = vec![None; answers.len()];
         let open = |grades: &[Option<Grade>]| (0..grades.len()).filter(|i| grades[*i].is_none()).collect::<Vec<_>>();
@@ -141,8 +141,8 @@ impl Process {
         Ok(grades.into_iter().map(|grade| grade.unwrap_or_else(|| Grade::none(last.clone()))).collect())
     }
 
-    /// Asks for the verdicts of some answers. Those that came before something went wrong are kept; the program is then started anew by
-    /// the next round, since it is out of step.
+    /// Requests grades of some completions. Those received before an error are kept; the next round then restarts the program, since input
+    /// and output no longer correspond.
     fn round(&mut self, asked: &[usize], answers: &[(&Question, &str)], grades: &mut [Option<Grade>]) -> Result<()> {
         let mut running = match self.running.take() {
             Some(running) => running,
@@ -182,7 +182,7 @@ impl Process {
             let (question, completion) = answers[*i];
             let line =
                 json!({"id": id, "prompt": question.prompt, "answer": question.answer, "completion": completion}).to_string();
-            // Where the program has ended, its end is told below.
+            // If the program has exited, that is reported below.
             let _ = running.to.send(line);
         }
         let (all, mut seen) = (asked.len(), vec![false; asked.len()]);
@@ -223,7 +223,7 @@ impl Process {
     }
 
     fn verdict(&self, running: &mut Running, line: &str) -> Result<Verdict> {
-        // Python writes NaN and Infinity, which are no JSON, for rewards that are no numbers.
+        // Python writes NaN and Infinity, which are not valid JSON, for rewards that are not finite.
         let plain = || line.replace("-Infinity", "null").replace("Infinity", "null").replace("NaN", "null");
         serde_json::from_str(line).or_else(|e| serde_json::from_str(&plain()).map_err(|_| e)).map_err(|e| {
             let said = shown(line.trim());
@@ -267,9 +267,9 @@ impl Process {
         Ok(Running { child, to, from, complaints })
     }
 
-    /// The error of a program that has ended.
+    /// The error of a program that has exited.
     fn ended(&self, running: &mut Running, done: usize, all: usize) -> anyhow::Error {
-        // It has closed its output; a moment later it is gone.
+        // It has closed its output and is about to exit.
         let deadline = Instant::now() + Duration::from_secs(2);
         let status = loop {
             match running.child.try_wait() {
@@ -278,7 +278,7 @@ impl Process {
                 _ => break "closed its output".into(),
             }
         };
-        // What it said last may still be on its way.
+        // The last of its standard error may not have been read yet.
         std::thread::sleep(Duration::from_millis(50));
         self.fault(running, &format!("ended ({status}) with {done} of {all} answers judged"))
     }
@@ -302,7 +302,7 @@ fn write_lines(mut stdin: ChildStdin, lines: &Receiver<String>) {
     }
 }
 
-/// Keeps the end of what a program complains about.
+/// Keeps the end of a program's standard error.
 fn keep_end(mut stderr: impl Read, kept: &Mutex<Vec<u8>>) {
     let mut chunk = [0; 1024];
     while let Ok(n @ 1..) = stderr.read(&mut chunk) {
@@ -313,7 +313,7 @@ fn keep_end(mut stderr: impl Read, kept: &Mutex<Vec<u8>>) {
     }
 }
 
-/// Words between blanks; quotes of either kind keep blanks together. `None` for a quote that is not closed.
+/// Words separated by spaces; quotes of either kind group words. `None` for an unclosed quote.
 fn split(command: &str) -> Option<Vec<String>> {
     let (mut words, mut word, mut quote): (Vec<String>, Option<String>, Option<char>) = (Vec::new(), None, None);
     for c in command.chars() {

@@ -1,4 +1,4 @@
-//! How a question is put to a model: as it stands, or through the model's chat template.
+//! Prompt format: the question as plain text, or rendered by the model's chat template.
 
 use crate::config::TaskSettings;
 use crate::data::Tokenizer;
@@ -6,24 +6,24 @@ use crate::data::chat::{Chat, ChatTemplate, template_kwargs, template_of};
 use anyhow::{Context, Result};
 use serde_json::{Map, Value, json};
 
-/// The tag that opens reasoning.
+/// The tag that begins reasoning.
 const THINK: &str = "<think>";
 
-/// Puts questions.
+/// Formats prompts.
 pub struct QuestionStream {
     template: Option<ChatTemplate>,
-    /// For the template, where a row does not say otherwise.
+    /// Default template variables; the row's own take precedence.
     kwargs: Map<String, Value>,
     system: Option<&'static str>,
     opens_think: bool,
 }
 
 impl QuestionStream {
-    /// As `--chat` says. `system` is the task's instruction; with `opens_think`, `<think>` stands behind the generation prompt. The
-    /// template sees `date` as today.
+    /// Format as set by `--chat`. `system` is the task's system prompt; with `opens_think`, `<think>` follows the generation prompt. The
+    /// template uses `date` as the current date.
     ///
     /// # Errors
-    /// `--chat` without a tokenizer; a template that is no Jinja.
+    /// `--chat` without a tokenizer; a template that is not valid Jinja.
     pub fn new(
         settings: &TaskSettings,
         tokenizer: Option<&Tokenizer>,
@@ -41,10 +41,10 @@ impl QuestionStream {
         Ok(Self { template, kwargs: template_kwargs(&settings.chat_template_kwargs)?, system, opens_think })
     }
 
-    /// A question through the template; `None` without `--chat`.
+    /// Renders a question with the template; `None` without `--chat`.
     ///
     /// # Errors
-    /// What the template refuses.
+    /// Errors of the template.
     pub fn chat(&self, question: &str) -> Result<Option<String>> {
         self.conversation(Chat::of_user(question))
     }
@@ -63,7 +63,7 @@ impl QuestionStream {
             all.insert(0, json!({"role": "system", "content": system}));
         }
         let rendered = template.render(&Chat { messages: all, ..chat.clone() }, true).or_else(|error| {
-            // Some templates know no system message: then the instruction stands before the question.
+            // Some templates do not support a system message: then the system prompt is prepended to the question.
             let (Some(system), Some(first), false) = (self.system, messages.first(), own) else { return Err(error) };
             let mut first = first.clone();
             first["content"] = json!(format!("{system}\n\n{}", first["content"].as_str().unwrap_or_default()));

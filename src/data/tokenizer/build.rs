@@ -1,4 +1,4 @@
-//! Making tokenizers: bytes, characters, words, BPE. Each is written as a `tokenizer.json` and then loaded like any other.
+//! Building tokenizers: bytes, characters, words, BPE. Each is built as a `tokenizer.json` and then loaded like any other.
 
 use super::companions::Companions;
 use super::{END_OF_TEXT, Tokenizer, TokenizerKind, UNKNOWN, stream, word_splitter};
@@ -10,21 +10,21 @@ use tokenizers::models::bpe::{BPE, BpeTrainer};
 use tokenizers::pre_tokenizers::byte_level::ByteLevel;
 use tokenizers::{AddedToken, Trainer};
 
-/// BPE is trained on this much text at most; more of it hardly changes the merges and takes hours.
+/// Maximum amount of text for BPE training; more hardly changes the merges and takes hours.
 const MAX_BPE_TRAINING_BYTES: usize = 512 << 20;
-/// A longer word is cut for BPE training: text without spaces would be one word, and every merge walks through all of it.
+/// Longer words are cut for BPE training: text without spaces would be one word, and every merge would scan all of it.
 const MAX_WORD_BYTES: usize = 256;
-/// Words that `words` knows at most, the most frequent ones; distinct words that are counted at most.
+/// Maximum vocabulary of `words` (the most frequent words); maximum number of distinct words that are counted.
 const MAX_WORDS: usize = 1 << 16;
 const MAX_COUNTED_WORDS: usize = 1 << 22;
-/// Characters of a word on average, at most: text with spaces has less than ten.
+/// Maximum mean length of a word in characters: text with spaces has less than ten.
 const MAX_MEAN_WORD: u64 = 40;
-/// A pair that occurs once is no pattern.
+/// Pairs that occur only once are not merged.
 const MIN_PAIR_COUNT: u64 = 2;
 
 impl Tokenizer {
-    /// The tokenizer that `kind` asks for. The text of [`END_OF_TEXT`] ends a document for all that are made here. `chars` takes the characters
-    /// of both corpora, so that validation text always has tokens; `bpe:N` is trained on `train` alone.
+    /// Builds the tokenizer of this kind. In all of them the text of [`END_OF_TEXT`] ends a document. `chars` uses the characters of both
+    /// corpora, so that validation text always has tokens; `bpe:N` is trained on `train` alone.
     pub fn build(kind: &TokenizerKind, train: &Corpus, val: Option<&Corpus>, notices: &mut Notices) -> Result<Self> {
         let corpora: Vec<&Corpus> = std::iter::once(train).chain(val).collect();
         let several = corpora.iter().any(|corpus| corpus.may_have_several_documents());
@@ -73,21 +73,21 @@ impl Tokenizer {
         }
     }
 
-    /// A token a byte: the id is the byte. With `end_of_text`, id 256 ends documents.
+    /// One token per byte: the id is the byte. With `end_of_text`, id 256 ends documents.
     pub fn bytes(end_of_text: bool) -> Result<Self> {
         Self::from_value(&bytes_json(end_of_text)?, end_of_text)
     }
 
-    /// A token a character, ids in the order of code points. With `end_of_text`, the last id ends documents.
+    /// One token per character, ids in the order of code points. With `end_of_text`, the last id ends documents.
     pub fn chars(chars: impl IntoIterator<Item = char>, end_of_text: bool) -> Result<Self> {
         Self::from_value(&chars_json(chars, end_of_text)?, end_of_text)
     }
 
-    /// A token a word, ids in the order of the words' code points, then `<unk>` and [`END_OF_TEXT`]. White space only separates words:
-    /// decoding puts one space between two of them.
+    /// One token per word, ids in the order of the words' code points, then `<unk>` and [`END_OF_TEXT`]. White space only separates words:
+    /// decoding joins words with one space.
     ///
     /// # Errors
-    /// No word.
+    /// There are no words.
     pub fn words(words: impl IntoIterator<Item = String>) -> Result<Self> {
         let mut roles = end_of_text_roles();
         roles.insert("unk_token".into(), json!(UNKNOWN));
@@ -115,17 +115,17 @@ pub(super) fn chars_json(chars: impl IntoIterator<Item = char>, end_of_text: boo
     ensure!(!chars.is_empty(), "tokenizer = chars: the text has no characters. Name a file with text in it");
     let vocab = chars.into_iter().enumerate().map(|(id, c)| (c.to_string(), json!(id))).collect();
     Ok(with_model(
-        // A class of everything, because "." means different things to different engines.
+        // A class of all characters, because "." differs between regex engines.
         json!({"type": "Split", "pattern": {"Regex": "[\\s\\S]"}, "behavior": "Isolated", "invert": false}),
         json!({"type": "Fuse"}),
-        // No token is called [UNK], so that an unknown character is an error and never silently lost.
+        // No token is called [UNK], so an unknown character is an error and is never lost silently.
         json!({"type": "WordLevel", "vocab": null, "unk_token": "[UNK]"}),
         vocab,
         end_of_text,
     ))
 }
 
-/// `tokenizer.json` of [`Tokenizer::words`]. Without a decoder tokens are joined by spaces.
+/// `tokenizer.json` of [`Tokenizer::words`]. Without a decoder, tokens are joined by spaces.
 fn words_json(words: impl IntoIterator<Item = String>) -> Result<Value> {
     let special = |word: &String| word == UNKNOWN || word == END_OF_TEXT;
     let words: BTreeSet<String> = words.into_iter().filter(|word| !special(word)).collect();
@@ -153,7 +153,7 @@ fn with_model(pre_tokenizer: Value, decoder: Value, mut model: Value, mut vocab:
         "pre_tokenizer": pre_tokenizer, "post_processor": null, "decoder": decoder, "model": model})
 }
 
-/// An added token as it stands in a `tokenizer.json`.
+/// An added token in the format of `tokenizer.json`.
 pub(super) fn added_token(id: u32, token: &AddedToken) -> Value {
     json!({"id": id, "content": token.content, "single_word": token.single_word, "lstrip": token.lstrip, "rstrip": token.rstrip,
         "normalized": token.normalized, "special": token.special})
@@ -163,12 +163,12 @@ fn special_token(id: usize, content: &str) -> Value {
     added_token(id as u32, &AddedToken::from(content, true))
 }
 
-/// One token plays all the parts, as in GPT-2.
+/// One token has all roles, as in GPT-2.
 fn end_of_text_roles() -> Map<String, Value> {
     ["bos_token", "eos_token", "pad_token"].into_iter().map(|role| (role.to_owned(), json!(END_OF_TEXT))).collect()
 }
 
-/// Marks the characters of the text; whether it holds the text of the end-of-text token, which is no characters.
+/// Marks the characters of the text; returns whether it contains the end-of-text token, whose characters are not marked.
 fn collect_chars(corpus: &Corpus, seen: &mut [bool], notices: &mut Notices) -> Result<bool> {
     let (mut pieces, mut ends) = (corpus.pieces(), false);
     while let Some(piece) = pieces.next_piece(notices)? {
@@ -180,7 +180,7 @@ fn collect_chars(corpus: &Corpus, seen: &mut [bool], notices: &mut Notices) -> R
     Ok(ends)
 }
 
-/// Refuses a text that is not written in words.
+/// Refuses text without spaces between words.
 fn check_words(counts: &HashMap<String, u64>) -> Result<()> {
     let count = counts.values().sum::<u64>().max(1);
     let characters: u64 = counts.iter().map(|(word, times)| word.chars().count() as u64 * times).sum();
@@ -212,7 +212,7 @@ fn count_words(corpus: &Corpus, counts: &mut HashMap<String, u64>, notices: &mut
     Ok(())
 }
 
-/// Learns merges from the text of a corpus. The trainer counts words first, so that memory grows with the distinct words only.
+/// Learns merges from a corpus. The trainer counts words first, so memory grows only with the number of distinct words.
 fn train_bpe(corpus: &Corpus, vocab_size: usize, notices: &mut Notices) -> Result<Tokenizer> {
     let mut trainer = BpeTrainer::builder()
         .vocab_size(vocab_size)
@@ -255,7 +255,7 @@ fn train_bpe(corpus: &Corpus, vocab_size: usize, notices: &mut Notices) -> Resul
     Tokenizer::from_bytes("tokenizer", json, Companions::of(end_of_text_roles()))
 }
 
-/// The words of a text as byte-level BPE sees them. The text of the special token is a token already and is not learned from.
+/// The words of a text as byte-level BPE splits it. The special token is already a token and is not learned from.
 fn words_of(text: &str) -> tokenizers::Result<Vec<String>> {
     let words = text.split(END_OF_TEXT).flat_map(word_splitter::split);
     let parts = words.flat_map(|word| word.as_bytes().chunks(MAX_WORD_BYTES));

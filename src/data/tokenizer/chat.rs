@@ -1,4 +1,4 @@
-//! What chats need of a tokenizer: its template, its special tokens by role, and where each token stands in the text.
+//! Tokenizer functions for chats: the chat template, special tokens by role, and the position of each token in the text.
 
 use super::{Spelling, Tokenizer, guarded};
 use crate::data::shown;
@@ -7,12 +7,12 @@ use serde_json::{Map, Value, json};
 use std::ops::Range;
 use std::sync::Arc;
 
-/// The file that holds a template of its own; it goes before `chat_template` in `tokenizer_config.json`.
+/// The file of a separate chat template; it takes precedence over `chat_template` in `tokenizer_config.json`.
 const TEMPLATE_FILE: &str = "chat_template.jinja";
 
 impl Tokenizer {
-    /// The ids of a text and the bytes of it that each stands for; with `with_special`, with what the tokenizer's own rules put around a
-    /// text (a begin token, say), which stand for no bytes.
+    /// The ids of a text and the byte range of each; `with_special` adds the tokens of the post-processor (for example a begin token),
+    /// whose ranges are empty.
     ///
     /// # Errors
     /// As [`Tokenizer::encode`].
@@ -37,18 +37,18 @@ impl Tokenizer {
         Ok((encoding.get_ids().to_vec(), encoding.get_offsets().iter().map(|(start, end)| *start..*end).collect()))
     }
 
-    /// Bytes of text behind a token, for the built-in tokenizers.
+    /// Bytes of text that a token represents, for the built-in tokenizers.
     fn bytes_spelled(&self, id: u32) -> usize {
         let token = self.inner.id_to_token(id).unwrap_or_default();
         let whole = self.spelling == Spelling::Verbatim || self.is_special(id) || self.eos == Some(id);
         if whole { token.len() } else { token.chars().count() }
     }
 
-    /// The chat template that came with it, if one did: `chat_template.jinja`, else `chat_template` of `tokenizer_config.json`, of several
-    /// the one named `default`.
+    /// The tokenizer's chat template, if any: `chat_template.jinja`, else `chat_template` of `tokenizer_config.json`; of several, the one
+    /// named `default`.
     ///
     /// # Errors
-    /// A template that is no text.
+    /// A template that is not a string.
     pub fn chat_template(&self) -> Result<Option<String>> {
         if let Some((_, bytes)) = self.extra.iter().find(|(name, _)| name == TEMPLATE_FILE) {
             let text = String::from_utf8(bytes.clone()).ok().with_context(|| format!("{TEMPLATE_FILE}: not UTF-8"))?;
@@ -72,7 +72,7 @@ impl Tokenizer {
         }
     }
 
-    /// The same tokenizer with this chat template in its `tokenizer_config.json`, in place of any it had.
+    /// The same tokenizer with this chat template in its `tokenizer_config.json`, replacing any other.
     pub fn with_chat_template(&self, template: &str) -> Self {
         let mut config = (*self.config).clone();
         config.insert("chat_template".into(), json!(template));
@@ -80,7 +80,7 @@ impl Tokenizer {
         Self { config: Arc::new(config), extra: Arc::new(extra), ends: Arc::default(), ..self.clone() }
     }
 
-    /// The special tokens by role, as templates know them: `bos_token`, `eos_token` and what else `tokenizer_config.json` names.
+    /// Special tokens by role, as templates use them: `bos_token`, `eos_token` and the others that `tokenizer_config.json` names.
     pub fn special_tokens(&self) -> Map<String, Value> {
         let text = |value: &Value| match value {
             Value::String(_) => Some(value.clone()),

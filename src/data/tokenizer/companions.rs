@@ -1,5 +1,5 @@
-//! Special tokens that only the files beside `tokenizer.json` name, taken as `transformers` takes them
-//! (`tokenization_utils_base.py` `_from_pretrained`, `tokenization_utils_tokenizers.py` `__init__`).
+//! Special tokens that are only named by the files next to `tokenizer.json`, handled as in `transformers` (`tokenization_utils_base.py`
+//! `_from_pretrained`, `tokenization_utils_tokenizers.py` `__init__`).
 
 use super::ends::Generation;
 use super::guarded;
@@ -9,18 +9,18 @@ use serde_json::{Map, Value};
 use std::collections::{BTreeMap, HashSet};
 use tokenizers::AddedToken;
 
-/// The roles that `transformers` knows, in its order; other keys that end in `_token` are roles too.
+/// The roles of `transformers`, in its order; other keys that end in `_token` are roles too.
 const ROLES: [&str; 7] = ["bos_token", "eos_token", "unk_token", "sep_token", "pad_token", "cls_token", "mask_token"];
 const CONFIG: &str = "tokenizer_config.json";
 
-/// The files beside a `tokenizer.json`.
+/// The files next to a `tokenizer.json`.
 #[derive(Default)]
 pub(super) struct Companions {
-    /// `tokenizer_config.json`, with `special_tokens_map.json` in it.
+    /// `tokenizer_config.json`, merged with `special_tokens_map.json`.
     pub(super) config: Map<String, Value>,
     /// `added_tokens.json`.
     pub(super) added: Map<String, Value>,
-    /// Files that are kept as they are.
+    /// Files that are kept unchanged.
     pub(super) extra: Vec<(String, Vec<u8>)>,
     /// `vocab_size` of `config.json`.
     pub(super) most: Option<usize>,
@@ -28,20 +28,20 @@ pub(super) struct Companions {
 }
 
 impl Companions {
-    /// Of a tokenizer that is made here.
+    /// The files of a built-in tokenizer.
     pub(super) fn of(config: Map<String, Value>) -> Self {
         Self { config, ..Self::default() }
     }
 }
 
-/// `special_tokens_map.json` goes before `tokenizer_config.json`, unless that lists its added tokens.
+/// `special_tokens_map.json` takes precedence over `tokenizer_config.json`, unless the latter lists its added tokens.
 pub(super) fn merge_map(config: &mut Map<String, Value>, map: Map<String, Value>) {
     if !config.contains_key("added_tokens_decoder") {
         config.extend(map);
     }
 }
 
-/// Adds to `inner` what the files beside it name, in the order of `transformers`. A token of a role that ends or begins no text and lies
+/// Adds the tokens of these files to `inner`, in the order of `transformers`. A role's token that neither ends nor begins a text and lies
 /// outside the model's vocabulary is left out: the model has no row for it.
 pub(super) fn add_tokens(inner: &mut tokenizers::Tokenizer, files: &Companions) -> Result<()> {
     let (roles, extra) = (roles(&files.config)?, extra(&files.config)?);
@@ -79,7 +79,7 @@ pub(super) fn add_tokens(inner: &mut tokenizers::Tokenizer, files: &Companions) 
     Ok(())
 }
 
-/// Added tokens by id: `added_tokens_decoder`, or without it those of `tokenizer.json` and `added_tokens.json`. Those with a role are special.
+/// Added tokens by id: `added_tokens_decoder`, else those of `tokenizer.json` and `added_tokens.json`. Those with a role are special.
 fn listed(
     inner: &tokenizers::Tokenizer,
     files: &Companions,
@@ -157,7 +157,7 @@ pub(super) fn content<'a>(config: &'a Map<String, Value>, role: &str) -> Option<
     value.as_str().or_else(|| value.get("content")?.as_str())
 }
 
-/// A token as a string, or as an object with `content` and flags. Special.
+/// A special token, given as a string, or as an object with `content` and flags.
 fn token(role: &str, value: &Value) -> Result<AddedToken> {
     match value {
         Value::String(content) => Some(AddedToken::from(content.clone(), true)),

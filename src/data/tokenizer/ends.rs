@@ -1,4 +1,4 @@
-//! Where a text ends: the one list of end tokens of a model folder, what pads, and the sampling settings that its files name.
+//! The end of a text: the end tokens of a model folder, its padding token, and the sampling settings of its files.
 
 use super::Tokenizer;
 use crate::data::chat::{Chat, ChatTemplate};
@@ -7,7 +7,7 @@ use crate::model::hf_config::MAX_ROLE_TOKENS;
 use anyhow::{Result, bail, ensure};
 use serde_json::{Map, Value, json};
 
-/// What ends the text that a model writes. Made by [`Tokenizer::end_tokens`].
+/// End tokens, and the end string if the chat template has one. Returned by [`Tokenizer::end_tokens`].
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct EndTokens {
     ids: Vec<u32>,
@@ -15,7 +15,7 @@ pub struct EndTokens {
 }
 
 impl EndTokens {
-    /// The tokens: those of `generation_config.json` and `config.json`, the tokenizer's, the chat template's end of a turn.
+    /// The end tokens: those of `generation_config.json` and `config.json`, the tokenizer's, and the chat template's end-of-turn token.
     pub fn ids(&self) -> &[u32] {
         &self.ids
     }
@@ -25,7 +25,7 @@ impl EndTokens {
         self.ids.contains(&id)
     }
 
-    /// What the chat template writes behind an answer, where that begins with no token of its own: text that ends an answer.
+    /// The text that the chat template writes after an assistant message, if it does not begin with an added token: a stop string.
     pub fn text(&self) -> Option<&str> {
         self.text.as_deref()
     }
@@ -42,7 +42,7 @@ impl EndTokens {
     }
 }
 
-/// The token, or the text, that the tokenizer's own template writes behind an answer. A template that cannot be used says so where it is.
+/// The token, or text, that the tokenizer's chat template writes after an assistant message. Unusable templates are reported elsewhere.
 fn end_of_turn(tokenizer: &Tokenizer) -> Option<(Option<u32>, Option<String>)> {
     let template = ChatTemplate::new(&tokenizer.chat_template().ok()??, tokenizer.special_tokens(), 0).ok()?;
     let chat = Chat::of_user("a");
@@ -55,18 +55,18 @@ fn end_of_turn(tokenizer: &Tokenizer) -> Option<(Option<u32>, Option<String>)> {
     })
 }
 
-/// What `config.json` and `generation_config.json` beside a tokenizer say of special tokens and of sampling.
+/// Special tokens and sampling settings of the model's `config.json` and `generation_config.json`.
 #[derive(Debug, Default)]
 pub(super) struct Generation {
     pub(super) eos: Vec<u32>,
     pub(super) bos: Option<u32>,
     pub(super) pad: Option<u32>,
-    /// `generation_config.json` as it was.
+    /// `generation_config.json`, unchanged.
     settings: Map<String, Value>,
 }
 
 impl Generation {
-    /// From the two files; the first goes before the second, as in `transformers`, but the end tokens of both count.
+    /// From the two files; the first takes precedence, as in `transformers`, but the end tokens of both count.
     pub(super) fn new(settings: Map<String, Value>, config: &Map<String, Value>) -> Result<Self> {
         let both = |role: &str| -> Result<Vec<u32>> {
             let mut ids = token_ids("generation_config.json", &settings, role)?;
@@ -78,7 +78,7 @@ impl Generation {
     }
 }
 
-/// One id or a list of them; null and -1 are none.
+/// One id or a list of them; null and -1 mean none.
 fn token_ids(file: &str, config: &Map<String, Value>, role: &str) -> Result<Vec<u32>> {
     let value = config.get(role).unwrap_or(&Value::Null);
     let (mut ids, list) = (Vec::new(), value.as_array().map_or(std::slice::from_ref(value), Vec::as_slice));
@@ -94,17 +94,17 @@ fn token_ids(file: &str, config: &Map<String, Value>, role: &str) -> Result<Vec<
 }
 
 impl Tokenizer {
-    /// What ends a text of this model.
+    /// The tokens or text that end a text of this model.
     pub fn end_tokens(&self) -> &EndTokens {
         self.ends.get_or_init(|| EndTokens::of(self))
     }
 
-    /// The token that fills up batches, if `generation_config.json` or `config.json` names one.
+    /// The padding token, if `generation_config.json` or `config.json` names one.
     pub fn pad_id(&self) -> Option<u32> {
         self.generation.pad
     }
 
-    /// The `generation_config.json` of a model with this tokenizer: the one it was read with, with all end tokens in it.
+    /// The `generation_config.json` for a model with this tokenizer: the one that was read, with all end tokens added.
     pub fn generation_config(&self) -> Value {
         let mut config = self.generation.settings.clone();
         if config.is_empty() {
@@ -122,7 +122,7 @@ impl Tokenizer {
         Value::Object(config)
     }
 
-    /// Whether the token marks a beginning or an end, or pads: no part of what a text says.
+    /// Whether the token begins or ends a text, or pads: such tokens are not part of the decoded text.
     pub(super) fn is_hidden(&self, id: u32) -> bool {
         self.end_tokens().contains(id) || self.bos == Some(id) || self.generation.pad == Some(id) || self.pad == Some(id)
     }

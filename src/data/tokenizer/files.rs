@@ -1,4 +1,4 @@
-//! Tokenizers as files: reading `tokenizer.json` and its companions from strangers, writing them so that `AutoTokenizer` opens them.
+//! Tokenizer files: reading untrusted `tokenizer.json` and its companion files, and writing them so that `AutoTokenizer` opens them.
 
 use super::companions::{self, Companions, merge_map};
 use super::ends::Generation;
@@ -17,24 +17,25 @@ use std::path::Path;
 use std::sync::Arc;
 use tokenizers::AddedToken;
 
-/// The largest `tokenizer.json` that is read; those of 250,000 tokens have 20 MiB.
+/// Maximum size of `tokenizer.json` in bytes; with 250,000 tokens it has 20 MiB.
 const MAX_JSON_BYTES: u64 = 64 << 20;
-/// The largest of the small files beside it.
+/// Maximum size of the small files next to it, in bytes.
 const MAX_CONFIG_BYTES: u64 = 4 << 20;
-/// Ids may have gaps (reserved tokens), but an id this far above the number of tokens would only waste memory in the model.
+/// Ids may have gaps (reserved tokens), but an id this far above the number of tokens would only waste model memory.
 const MAX_ID_GAP: u64 = 4096;
-/// Characters of a word that WordPiece looks into; its time grows with their cube. BERT has 100.
+/// Maximum characters per word in WordPiece, whose time grows with their cube. BERT has 100.
 const MAX_WORD_CHARS: u64 = 1000;
-/// Files that are kept and written again unread.
+/// Files that are kept and written again unchanged.
 const EXTRA_FILES: [&str; 3] = ["chat_template.jinja", "special_tokens_map.json", "added_tokens.json"];
 
 impl Tokenizer {
-    /// Reads a folder with `tokenizer.json` (of an adapter without one, that of its base model), such a file, or a GGUF file. Special tokens and their roles come from `tokenizer_config.json`,
-    /// `special_tokens_map.json` and `added_tokens.json` beside it, as in `transformers`; where no role is named there, the ids in
-    /// `generation_config.json` or `config.json` say which token ends and which begins a text.
+    /// Reads a folder with `tokenizer.json` (for an adapter without one, that of its base model), such a file, or a GGUF file. Special
+    /// tokens and their roles come from `tokenizer_config.json`, `special_tokens_map.json` and `added_tokens.json` in the same folder, as
+    /// in `transformers`; if these name no role, the ids in `generation_config.json` or `config.json` give the tokens that end and begin a
+    /// text.
     ///
-    /// Errors name the file and what is wrong with it: more than 64 MiB, not JSON, a token twice, ids that repeat, are negative or far
-    /// beyond the number of tokens, a token that ends texts and has no place in the model's vocabulary.
+    /// Errors name the file and what is wrong with it: larger than 64 MiB, not JSON, a duplicate token, ids that repeat, are negative or
+    /// far beyond the number of tokens, an end token outside the model's vocabulary.
     pub fn from_folder(path: &Path) -> Result<Self> {
         let path = &holder(path, "tokenizer.json")?;
         if is_gguf(path) {
@@ -61,10 +62,10 @@ impl Tokenizer {
         Self::from_bytes(&name, json, Companions { config, added, extra, most, generation })
     }
 
-    /// The files that make `AutoTokenizer.from_pretrained` open this tokenizer: (name, content). Context length in tokens.
+    /// The files with which `AutoTokenizer.from_pretrained` opens this tokenizer: (name, content). Context length in tokens.
     ///
-    /// Beside a Qwen2 model transformers 5 builds a `Qwen2Tokenizer` with rules of its own, whatever `tokenizer_class` says, and loses the
-    /// blanks of a tokenizer that is not Qwen's. An `auto_map` without a slow class makes it take tokenizer.json as it is.
+    /// For a Qwen2 model transformers 5 builds a `Qwen2Tokenizer` with its own rules, whatever `tokenizer_class` says, which loses the
+    /// spaces of a tokenizer that is not Qwen's. An `auto_map` without a slow class makes it use tokenizer.json unchanged.
     pub fn files(&self, model_max_length: usize, architecture: Architecture) -> Result<Vec<(String, Vec<u8>)>> {
         let mut config = (*self.config).clone();
         if architecture == Architecture::Qwen2 && !config.contains_key("tokenizer_class") {
@@ -81,14 +82,14 @@ impl Tokenizer {
         Ok(files)
     }
 
-    /// Checks a `tokenizer.json` and takes it into use with the files beside it. `name` is for messages.
+    /// Checks and loads a `tokenizer.json` with its companion files. `name` is for messages.
     pub(super) fn from_bytes(name: &str, json: Vec<u8>, files: Companions) -> Result<Self> {
         let file: TokenizerFile = serde_json::from_slice(&json).map_err(|e| anyhow!("{name}: {}", shown(&e.to_string())))?;
         check_ids(name, &file)?;
         let mut inner =
             guarded(|| tokenizers::Tokenizer::from_bytes(&json)).map_err(|e| anyhow!("{name}: cannot be used: {}", shown(&e)))?;
         growth::check(name, &inner)?;
-        // Settings of somebody's batch job, which would cut or lengthen our text.
+        // Batch settings of the file, which would truncate or pad the text.
         inner.with_padding(None);
         inner.with_truncation(None).map_err(|e| anyhow!("{name}: {e}"))?;
         for t in &file.added_tokens {
@@ -127,8 +128,8 @@ impl Tokenizer {
         Ok(tokenizer)
     }
 
-    /// Where no file says which token ends or begins a text, and no chat template of its own relies on that, the ids of the model's
-    /// configuration do.
+    /// If no file names the end and begin tokens, and there is no chat template that relies on them, uses the ids of the model's
+    /// configuration.
     fn name_roles(&mut self) {
         if matches!(self.chat_template(), Ok(None)) {
             let mut config = (*self.config).clone();
@@ -141,10 +142,10 @@ impl Tokenizer {
         }
     }
 
-    /// What the tokenizer does, written in one way: two files that say the same give the same. Batch settings are left out.
+    /// The tokenizer's rules in canonical form: equivalent files give the same value. Batch settings are left out.
     ///
     /// # Errors
-    /// A `tokenizer.json` that cannot be used.
+    /// A `tokenizer.json` that is invalid.
     pub fn rules_of(json: &[u8]) -> Result<Value> {
         let mut inner = guarded(|| tokenizers::Tokenizer::from_bytes(json)).map_err(|e| anyhow!("{}", shown(&e)))?;
         inner.with_padding(None);
@@ -152,14 +153,14 @@ impl Tokenizer {
         Ok(serde_json::to_value(&inner)?)
     }
 
-    /// Takes the direct path if this is what [`Self::bytes`] or [`Self::chars`] would make, to the last field, or splits words as GPT-2.
+    /// Uses the direct implementation if all fields equal those of [`Self::bytes`] or [`Self::chars`], or if words are split as in GPT-2.
     fn recognise(&mut self, vocab: &HashMap<String, u32>, added: impl IntoIterator<Item = (u32, AddedToken)>) {
         let (end, words): (Vec<_>, Vec<_>) = vocab.iter().partition(|(token, _)| *token == END_OF_TEXT);
         let chars: Option<Vec<(char, u32)>> = words.iter().map(|(token, id)| Some((only_char(token)?, **id))).collect();
         let Ok(mut mine) = serde_json::from_slice::<Value>(&self.json) else {
             return;
         };
-        // With those that only the files beside it name.
+        // Including those that only the companion files name.
         let added: BTreeMap<u32, AddedToken> = added.into_iter().collect();
         mine["added_tokens"] = added.iter().map(|(id, token)| build::added_token(*id, token)).collect();
         if self.eos.is_some() == end.is_empty() {
@@ -181,7 +182,7 @@ impl Tokenizer {
     }
 }
 
-/// Why there is no tokenizer, and what to do.
+/// Why there is no tokenizer, and the remedy.
 fn no_tokenizer(path: &Path, name: &str) -> String {
     const SLOW: [&str; 4] = ["tokenizer.model", "vocab.json", "merges.txt", "vocab.txt"];
     let there: Vec<&str> = SLOW.into_iter().filter(|file| path.join(file).is_file()).collect();
@@ -211,7 +212,7 @@ fn read_bounded(path: &Path, most: u64) -> Result<Vec<u8>> {
     fs::read(path).with_context(|| format!("{name}: cannot be read"))
 }
 
-/// A small JSON object beside the tokenizer; empty if there is none.
+/// A small JSON object next to the tokenizer; empty if the file does not exist.
 fn read_config(path: &Path) -> Result<Map<String, Value>> {
     if !path.is_file() {
         return Ok(Map::new());
@@ -220,7 +221,7 @@ fn read_config(path: &Path) -> Result<Map<String, Value>> {
     serde_json::from_slice(&read_bounded(path, MAX_CONFIG_BYTES)?).map_err(|e| anyhow!("{name}: {}", shown(&e.to_string())))
 }
 
-/// What is checked in a `tokenizer.json` before the crate, which trusts it, sees it.
+/// The parts of a `tokenizer.json` that are checked before the crate, which does not validate them, reads it.
 #[derive(Deserialize)]
 struct TokenizerFile {
     model: ModelPart,
@@ -233,7 +234,7 @@ struct TokenizerFile {
 #[derive(Deserialize)]
 struct ModelPart {
     vocab: Vocab,
-    /// Of WordPiece, which tries every part of a word.
+    /// Of WordPiece, which tries every substring of a word.
     #[serde(default)]
     max_input_chars_per_word: Option<u64>,
 }
@@ -244,7 +245,7 @@ struct AddedPart {
     content: String,
 }
 
-/// Tokens and ids in the order of the file; for Unigram, whose vocabulary is a list, the id is the place.
+/// Tokens and ids in file order; for Unigram, whose vocabulary is a list, the id is the index.
 struct Vocab(Vec<(String, i64)>);
 
 impl<'de> Deserialize<'de> for Vocab {
@@ -280,7 +281,7 @@ impl<'de> Deserialize<'de> for Vocab {
 }
 
 impl TokenizerFile {
-    /// Whether tokens are spelled in GPT-2's byte alphabet.
+    /// Whether token texts are in GPT-2's byte alphabet.
     fn has_byte_level_decoder(&self) -> bool {
         let is = |decoder: &Value, kind: &str| decoder.get("type").and_then(Value::as_str) == Some(kind);
         self.decoder.as_ref().is_some_and(|decoder| {

@@ -1,10 +1,10 @@
-//! What a tokenizer's own rules put around a text (Llama's begin token), and texts that come in pieces.
+//! Special tokens that a tokenizer's post-processor puts around a text (Llama's begin token), and texts in pieces.
 
 use super::{Direct, END_OF_TEXT, Tokenizer, WordMemory, guarded};
 use crate::data::{Corpus, Notices, shown};
 use anyhow::{Result, anyhow};
 
-/// What stands around every text.
+/// Special tokens around every text.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub(crate) struct Frame {
     pub(crate) begin: Vec<u32>,
@@ -12,7 +12,7 @@ pub(crate) struct Frame {
 }
 
 impl Tokenizer {
-    /// The ids of a whole text as `transformers` gives them: with what the tokenizer's post-processor puts around it.
+    /// The ids of a whole text, as in `transformers`: with the special tokens of the post-processor.
     ///
     /// # Errors
     /// As [`Tokenizer::encode`].
@@ -23,8 +23,8 @@ impl Tokenizer {
         }
     }
 
-    /// The ids of what a model is to continue. A text that a chat template wrote (`chat`) has its begin token already. Where no text is
-    /// given, the model begins as after the end of another.
+    /// The ids of a prompt. Text from a chat template (`chat`) already has its begin token. If there are no tokens, the prompt is the begin
+    /// token, or else the end-of-text token.
     ///
     /// # Errors
     /// As [`Tokenizer::encode`].
@@ -36,7 +36,7 @@ impl Tokenizer {
         Ok(ids)
     }
 
-    /// Tells where the text has the end-of-text marker of the tokenizers that are made here, and this one of them was made without.
+    /// Warns if the text contains the end-of-text marker but this built-in tokenizer has no such token.
     pub(in crate::data) fn check_marker<'a>(
         &self,
         corpora: impl IntoIterator<Item = &'a Corpus>,
@@ -55,20 +55,20 @@ impl Tokenizer {
         Ok(())
     }
 
-    /// All that the ids of a text depend on, the same bytes each time: what a cache may be keyed by.
+    /// Everything that the ids of a text depend on, always the same bytes: usable as a cache key.
     ///
     /// # Errors
-    /// None that is known of.
+    /// None are known.
     pub(crate) fn rules(&self) -> Result<Vec<u8>> {
         Ok(serde_json::to_vec(&*self.inner)?)
     }
 
-    /// What [`Self::encode_text`] puts before and behind a text.
+    /// The tokens that [`Self::encode_text`] adds before and after a text.
     pub(crate) fn frame(&self) -> Result<Frame> {
         if !matches!(self.direct, Direct::Off) {
             return Ok(Frame::default());
         }
-        // One that has no token for a letter may have one for nothing.
+        // A tokenizer without a token for this letter may still encode an empty text.
         let encoding = self.encode_by_crate("a", true).or_else(|_| self.encode_by_crate("", true))?;
         let (ids, added) = (encoding.get_ids(), encoding.get_special_tokens_mask());
         let own = |at: &usize| added[*at] == 0;
@@ -77,10 +77,10 @@ impl Tokenizer {
         Ok(Frame { begin: ids[..first].to_vec(), end: ids[last..].to_vec() })
     }
 
-    /// As [`Self::encode_into`], for a piece of a text that has the character `before` in front of it.
+    /// As [`Self::encode_into`], for a piece of a text that follows the character `before`.
     ///
-    /// Some tokenizers put a mark at the beginning of every text (Metaspace), or join what the cut divides; they are shown the character, and
-    /// its tokens are taken off again.
+    /// Some tokenizers put a mark at the start of every text (Metaspace), or merge across the cut; for these the character is encoded too,
+    /// and its tokens are removed.
     pub(in crate::data) fn encode_piece(
         &self,
         before: Option<char>,
@@ -105,7 +105,7 @@ impl Tokenizer {
         Ok(())
     }
 
-    /// Whether the tokens of two pieces, cut where the reader of texts cuts, are those of the whole.
+    /// Whether the tokens of two pieces, cut as the text reader cuts, are those of the whole text.
     fn cuts_cleanly(&self) -> bool {
         let parts = |parts: &[&str]| parts.iter().map(|part| self.encode(part).ok()).collect::<Option<Vec<_>>>();
         [["a\n", "b"], ["a", " b"]].iter().all(|cut| match (parts(cut), self.encode(&cut.concat())) {

@@ -10,10 +10,10 @@ use serde_json::Map;
 use std::path::Path;
 
 impl Tokenizer {
-    /// Reads the tokenizer of a GGUF file, its chat template included. The file's end tokens are all the settings that it has.
+    /// Reads the tokenizer of a GGUF file, including its chat template. Of the generation settings a GGUF file has only the end tokens.
     ///
     /// # Errors
-    /// A file that is not sound, or a tokenizer that cannot be rebuilt, by name.
+    /// An invalid file, or a tokenizer type that is not supported, by name.
     pub(super) fn from_gguf(path: &Path) -> Result<Self> {
         let file = GgufFile::open(path)?;
         let (files, model) = (file.tokenizer_files()?, file.config_json()?);
@@ -24,7 +24,7 @@ impl Tokenizer {
         Self::from_files(&shown_path(path), files, companions)
     }
 
-    /// The tokenizer that the settings of a GGUF file describe, to compare it with the one that they were written for.
+    /// The tokenizer that the settings of a GGUF file describe, to compare it with the original.
     ///
     /// # Errors
     /// As [`Tokenizer::from_folder`].

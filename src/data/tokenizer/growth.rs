@@ -1,19 +1,19 @@
-//! How much longer a tokenizer may make a text. A file of a few hundred bytes can double what it gets sixty times (`Replace` in a row), or
-//! put a million tokens around every text: it would end the process, not fail.
+//! Limits on how much longer a tokenizer can make a text. A file of a few hundred bytes could double its input sixty times (a series of
+//! `Replace`), or add a million tokens to every text: this would abort the process instead of failing.
 
 use anyhow::{Result, ensure};
 use serde::Serialize;
 use serde_json::Value;
 
-/// Bytes that come of one, at most. NFKC makes 11 of one, SentencePiece's blank three.
+/// Maximum number of output bytes per input byte. NFKC makes at most 11, SentencePiece's space marker three.
 const MAX_GROWTH: f64 = 1024.0;
-/// Tokens around a text.
+/// Maximum number of tokens added around a text.
 const MAX_AROUND: usize = 1024;
 
-/// Refuses a tokenizer whose steps make much of little. `name` is for messages.
+/// Refuses a tokenizer whose steps make a text much longer. `name` is for messages.
 ///
 /// # Errors
-/// The part that does, by name.
+/// The offending part, by name.
 pub(super) fn check(name: &str, inner: &tokenizers::Tokenizer) -> Result<()> {
     let (normalizer, pre) = (json(inner.get_normalizer())?, json(inner.get_pre_tokenizer())?);
     let (decoder, post) = (json(inner.get_decoder())?, json(inner.get_post_processor())?);
@@ -32,12 +32,12 @@ fn json(part: Option<&impl Serialize>) -> Result<Value> {
     Ok(serde_json::to_value(part)?)
 }
 
-/// The steps of a sequence, which stand under one of these names.
+/// The steps of a sequence, stored under one of these names.
 fn steps<'a>(part: &'a Value, names: &[&str]) -> impl Iterator<Item = &'a Value> {
     names.iter().find_map(|name| part.get(name)?.as_array()).into_iter().flatten()
 }
 
-/// Bytes that a step, or all steps of a sequence, makes of one at most.
+/// Maximum number of output bytes per input byte, of a step or of all steps of a sequence.
 fn growth(part: &Value) -> f64 {
     if part["type"] == "Sequence" {
         return steps(part, &["normalizers", "pretokenizers", "decoders"]).map(growth).product();
@@ -45,7 +45,7 @@ fn growth(part: &Value) -> f64 {
     let length = |value: &Value| value.as_str().map_or(0, str::len) as f64;
     match part["type"].as_str().unwrap_or_default() {
         "Replace" => match length(&part["pattern"]["String"]) {
-            // A regular expression, which may match one byte or none.
+            // A regular expression, which may match one byte or the empty string.
             0.0 => length(&part["content"]) + 1.0,
             pattern => (length(&part["content"]) / pattern).max(1.0),
         },
@@ -54,16 +54,15 @@ fn growth(part: &Value) -> f64 {
         "NFKC" | "NFKD" => 11.0,
         "NFC" | "NFD" => 4.0,
         "BertNormalizer" | "Lowercase" => 4.0,
-        // A byte becomes a character of two bytes; a space may be put before it.
+        // A byte becomes a character of two bytes; a space may be prepended.
         "ByteLevel" => 3.0,
-        // The same with a character of up to four.
+        // The same with a character of up to four bytes.
         "Metaspace" => 5.0,
         _ => 1.0,
     }
 }
 
-/// Bytes of the longest text in SentencePiece's table of characters: behind the length of the index and the index itself stand texts that
-/// end in a zero.
+/// Bytes of the longest text in SentencePiece's character map: the length of the index, the index itself, then zero-terminated texts.
 fn longest_text(base64: &str) -> f64 {
     let bytes = decoded(base64);
     let index = bytes.first_chunk().map_or(0, |length| u32::from_le_bytes(*length) as usize);
@@ -71,7 +70,7 @@ fn longest_text(base64: &str) -> f64 {
     texts.split(|byte| *byte == 0).map(<[u8]>::len).max().unwrap_or(0).max(1) as f64
 }
 
-/// Base64 without its padding; other characters are passed over.
+/// Decodes base64 without padding; other characters are skipped.
 fn decoded(text: &str) -> Vec<u8> {
     let (mut out, mut bits, mut count) = (Vec::with_capacity(text.len() / 4 * 3), 0u32, 0);
     for c in text.bytes() {
@@ -92,7 +91,7 @@ fn decoded(text: &str) -> Vec<u8> {
     out
 }
 
-/// How often a post-processor writes a text, and how many tokens around it.
+/// How often a post-processor repeats a text, and how many tokens it adds.
 fn around(part: &Value) -> (usize, usize) {
     if part["type"] == "Sequence" {
         let all = steps(part, &["processors"]).map(around);
@@ -139,7 +138,7 @@ mod tests {
 
     #[test]
     fn texts_of_a_table_are_measured() {
-        // An index of four bytes; the texts "ab", "" and "cdefg".
+        // An index of four bytes, then the texts "ab", "" and "cdefg".
         assert_eq!(decoded("BAAAAAECAwRhYgAAY2RlZmcA"), b"\x04\0\0\0\x01\x02\x03\x04ab\0\0cdefg\0");
         assert_eq!(longest_text("BAAAAAECAwRhYgAAY2RlZmcA"), 5.0);
         assert_eq!((longest_text(""), longest_text("////////")), (1.0, 6.0));

@@ -1,17 +1,17 @@
-//! Printing tokens as they come: never half a character, and in the end the same text as decoding all at once.
+//! Streaming decoding: never half a character, and in total the same text as decoding all at once.
 
 use super::{Spelling, Tokenizer};
 use anyhow::Result;
 
-/// Tokens held back at most while the text ends in the replacement character; a model may really mean it.
+/// Maximum number of tokens held back while the text ends in the replacement character, which the model may have meant.
 const MAX_PENDING: usize = 16;
 
-/// Turns tokens into text one at a time; made by [`Tokenizer::decode_stream`].
+/// Decodes tokens one at a time; created by [`Tokenizer::decode_stream`].
 pub struct DecodeStream {
     tokenizer: Tokenizer,
-    /// Byte-level tokenizers: the first bytes of a character that is not complete yet.
+    /// Byte-level tokenizers: the first bytes of an incomplete character.
     bytes: Vec<u8>,
-    /// Other tokenizers: the last tokens, of which the first `shown` have been given out. The decoder needs them for context.
+    /// Other tokenizers: the most recent tokens, of which the first `shown` have been returned. The decoder needs them as context.
     ids: Vec<u32>,
     shown: usize,
 }
@@ -22,7 +22,7 @@ impl DecodeStream {
         Self { tokenizer, bytes: Vec::new(), shown: ids.len(), ids }
     }
 
-    /// The text that this token completes; empty for tokens that begin or end a text or pad, and in the middle of a character.
+    /// The text that this token completes; empty for tokens that begin or end a text or pad, and within a character.
     pub fn push(&mut self, id: u32) -> Result<String> {
         if self.tokenizer.is_hidden(id) {
             return Ok(String::new());
@@ -43,7 +43,7 @@ impl DecodeStream {
         }
     }
 
-    /// What is left at the end: a character that was never completed shows as U+FFFD.
+    /// The rest of the text: an incomplete character becomes U+FFFD.
     pub fn finish(mut self) -> Result<String> {
         match self.tokenizer.spelling {
             Spelling::Verbatim => Ok(String::new()),
@@ -66,12 +66,12 @@ impl DecodeStream {
     }
 }
 
-/// The bytes that a token of a byte-level tokenizer stands for. An added token is spelled in plain text.
+/// The bytes that a token of a byte-level tokenizer represents. An added token is plain text.
 pub(super) fn bytes_of(token: &str) -> Vec<u8> {
     token.chars().map(byte_of).collect::<Option<Vec<u8>>>().unwrap_or_else(|| token.as_bytes().to_vec())
 }
 
-/// GPT-2's alphabet: printable Latin-1 stands for itself, the other 68 bytes follow in order from U+0100.
+/// GPT-2's byte alphabet: printable Latin-1 represents itself, the other 68 bytes follow in order from U+0100.
 pub(crate) fn byte_of(c: char) -> Option<u8> {
     let code = c as u32;
     match code {
@@ -83,7 +83,7 @@ pub(crate) fn byte_of(c: char) -> Option<u8> {
     }
 }
 
-/// The character of GPT-2's alphabet for a byte: the inverse of [`byte_of`].
+/// The character for a byte in GPT-2's byte alphabet: the inverse of [`byte_of`].
 pub(crate) fn char_of(byte: u8) -> char {
     match byte {
         0x00..=0x20 => char::from_u32(0x100 + u32::from(byte)).unwrap_or(' '),
@@ -93,7 +93,7 @@ pub(crate) fn char_of(byte: u8) -> char {
     }
 }
 
-/// Takes everything but an unfinished character from the front of `bytes`, as `from_utf8_lossy` would read it.
+/// Removes all but an incomplete last character from `bytes`, and decodes it like `from_utf8_lossy`.
 fn take_text(bytes: &mut Vec<u8>) -> String {
     let mut text = String::new();
     let mut done = 0;

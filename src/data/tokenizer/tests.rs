@@ -29,7 +29,7 @@ fn streamed(tokenizer: &Tokenizer, ids: &[u32]) -> (String, Vec<String>) {
     (parts.concat() + &stream.finish().expect("finish"), parts)
 }
 
-/// `Ok` text or the error's only line.
+/// The error, which must be one line.
 fn error_of<T>(result: Result<T>) -> String {
     let text = result.err().map(|e| format!("{e:#}")).unwrap_or_default();
     assert!(!text.is_empty() && !text.contains('\n'), "one line wanted: {text:?}");
@@ -104,7 +104,7 @@ proptest! {
             at += word.len();
         }
         prop_assert_eq!(mine, theirs);
-        // With a memory, the second time is the first time.
+        // With a memory, encoding a second time gives the same ids.
         let (mut memory, mut once, mut twice) = (WordMemory::default(), Vec::new(), Vec::new());
         BPE.encode_into(&text, &mut once, &mut memory).unwrap();
         BPE.encode_into(&text, &mut twice, &mut memory).unwrap();
@@ -112,7 +112,7 @@ proptest! {
         prop_assert_eq!(&once, &BPE.encode_by_crate(&text, false).unwrap().get_ids().to_vec());
     }
 
-    /// A model may sample any ids at all: the stream still says what decoding at once says, and never half a character.
+    /// A model may sample any ids: the stream equals decoding all at once, and never returns half a character.
     #[test]
     fn streams_of_random_ids_equal_decoding(ids in prop::collection::vec(0u32..310, 0..60)) {
         for tokenizer in [&*BYTES, &*BYTES_EOS, &*BPE] {
@@ -263,7 +263,7 @@ fn special_tokens_come_from_the_files_beside() {
     assert!(error_of(load()).contains("tokenizer_config.json"));
 }
 
-/// A word-level `tokenizer.json` around this vocabulary, written out by hand because some of it is not valid.
+/// A word-level `tokenizer.json` with this vocabulary, written by hand because some of these are invalid.
 fn word_level(vocab: &str, added: &str) -> String {
     format!(r#"{{"version":"1.0","added_tokens":{added},"model":{{"type":"WordLevel","vocab":{vocab},"unk_token":"a"}}}}"#)
 }

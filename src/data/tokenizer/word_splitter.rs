@@ -1,14 +1,14 @@
 //! GPT-2's word splitter, written out: `'s|'t|'re|'ve|'m|'ll|'d| ?\p{L}+| ?\p{N}+| ?[^\s\p{L}\p{N}]+|\s+(?!\S)|\s+`.
 //!
-//! The crate runs this as a backtracking regular expression and tracks every character's origin; a loop over a table of character
-//! classes finds the same words fifty times faster. Words repeat, so that their ids are remembered.
+//! The crate runs this as a backtracking regular expression and tracks the origin of every character; a loop over a table of character
+//! classes finds the same words fifty times faster. Words repeat, so their ids are cached.
 
 use serde_json::Value;
 use std::collections::HashMap;
 use std::sync::LazyLock;
 use tokenizers::utils::SysRegex;
 
-/// Words that are remembered at most, and how long they may be: beyond that memory grows and nothing repeats.
+/// Maximum number of cached words, and their maximum length: beyond that memory grows and hardly any repeat.
 const MAX_REMEMBERED: usize = 1 << 17;
 const MAX_REMEMBERED_BYTES: usize = 64;
 
@@ -20,7 +20,7 @@ enum Class {
     Other,
 }
 
-/// The class of every code point, asked of the crate's own regular expressions so that both know the same Unicode.
+/// The class of every code point, computed with the crate's regular expressions so that both use the same Unicode version.
 static CLASSES: LazyLock<Vec<Class>> = LazyLock::new(|| {
     let mut classes = vec![Class::Other; char::MAX as usize + 1];
     let all: String = ('\0'..=char::MAX).collect();
@@ -34,7 +34,7 @@ static CLASSES: LazyLock<Vec<Class>> = LazyLock::new(|| {
     classes
 });
 
-/// The words of a text, in order; together they are the text.
+/// The words of a text, in order; joined they are the text.
 pub(super) fn split(text: &str) -> impl Iterator<Item = &str> {
     let classes = CLASSES.as_slice();
     let mut rest = text;
@@ -46,7 +46,7 @@ pub(super) fn split(text: &str) -> impl Iterator<Item = &str> {
     })
 }
 
-/// Bytes of the first word; `None` if there is no text.
+/// Length of the first word in bytes; `None` if the text is empty.
 fn first_word(text: &str, classes: &[Class]) -> Option<usize> {
     let first = text.chars().next()?;
     if first == '\'' {
@@ -64,15 +64,15 @@ fn first_word(text: &str, classes: &[Class]) -> Option<usize> {
     let class = class_of(first);
     let length = run(text, class);
     if class == Class::Space && length < text.len() {
-        // The last white space stays with what follows, unless it is the only one.
+        // The last white space belongs to the next word, unless it is the only one.
         let last = text[..length].char_indices().next_back().map_or(0, |(at, _)| at);
         return Some(if last == 0 { length } else { last });
     }
     Some(length)
 }
 
-/// Whether a `tokenizer.json` is byte-level BPE over these words, with no more than an end-of-text token around it: GPT-2's own, or
-/// one made by `bpe:N`.
+/// Whether a `tokenizer.json` is byte-level BPE over these words, with at most an end-of-text token added: GPT-2's own, or one built by
+/// `bpe:N`.
 pub(super) fn is_gpt2_like(tokenizer: &Value) -> bool {
     let absent = |v: &Value, key: &str| v.get(key).is_none_or(Value::is_null);
     let off = |v: &Value, key: &str| v.get(key).is_none_or(|v| v.is_null() || *v == Value::Bool(false));
@@ -91,7 +91,7 @@ pub(super) fn is_gpt2_like(tokenizer: &Value) -> bool {
         && added.iter().all(|t| ["single_word", "lstrip", "rstrip"].iter().all(|key| off(t, key)))
 }
 
-/// The ids of words seen before, for one tokenizer.
+/// Cache of the ids of words, for one tokenizer.
 #[derive(Default)]
 pub(in crate::data) struct WordMemory {
     places: HashMap<Box<str>, (u32, u32)>,
@@ -99,7 +99,7 @@ pub(in crate::data) struct WordMemory {
 }
 
 impl WordMemory {
-    /// Appends the word's ids if they are known.
+    /// Appends the ids of the word if it is cached.
     pub(super) fn recall(&self, word: &str, ids: &mut Vec<u32>) -> bool {
         let Some((start, length)) = self.places.get(word) else {
             return false;

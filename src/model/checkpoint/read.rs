@@ -12,17 +12,17 @@ use std::path::{Path, PathBuf};
 
 const OPTIMIZER: &str = "optimizer.safetensors";
 
-/// A checkpoint that has been verified.
+/// A valid checkpoint.
 #[derive(Clone, Debug)]
 pub struct Checkpoint {
     /// Its folder.
     pub path: PathBuf,
-    /// What it says of itself.
+    /// Its manifest.
     pub manifest: Manifest,
 }
 
 impl Checkpoint {
-    /// Verify a folder and take it.
+    /// Verify and open a folder.
     ///
     /// # Errors
     /// As [`verify`].
@@ -65,10 +65,10 @@ impl Checkpoint {
         hf_config::read(&self.path.join("config.json"))
     }
 
-    /// The trainer's own state, `trainer.json`.
+    /// The trainer's state, `trainer.json`.
     ///
     /// # Errors
-    /// Missing, or not of this type.
+    /// Missing, or of another type.
     pub fn trainer<T: serde::de::DeserializeOwned>(&self, vfs: &dyn Vfs) -> Result<T> {
         let path = self.path.join("trainer.json");
         let bytes = vfs.read(&path, 64 << 20).with_context(|| shown(&path))?;
@@ -79,28 +79,28 @@ impl Checkpoint {
 /// Check a checkpoint folder: the manifest, and every file's size and hash.
 ///
 /// # Errors
-/// One line that names folder and file.
+/// One line with folder and file.
 pub fn verify(vfs: &dyn Vfs, dir: &Path) -> Result<Manifest> {
     check(vfs, dir, &|_| true)
 }
 
-/// As [`verify`], but of the optimizer's file, which a merge or an evaluation does not read, only the size.
+/// As [`verify`], but only the size of the optimizer's file, which merges and evaluations do not read.
 ///
 /// # Errors
-/// As there.
+/// As [`verify`].
 pub fn verify_model(vfs: &dyn Vfs, dir: &Path) -> Result<Manifest> {
     check(vfs, dir, &|name| name != OPTIMIZER)
 }
 
-/// As [`verify`] with sizes only: enough for a folder whose hashes this process has checked before.
+/// As [`verify`] with sizes only: for a folder whose hashes this process has already checked.
 ///
 /// # Errors
-/// As there.
+/// As [`verify`].
 pub fn verify_sizes(vfs: &dyn Vfs, dir: &Path) -> Result<Manifest> {
     check(vfs, dir, &|_| false)
 }
 
-/// `hashed` says of which files the hash is checked too.
+/// `hashed` selects the files whose hash is checked too.
 fn check(vfs: &dyn Vfs, dir: &Path, hashed: &dyn Fn(&str) -> bool) -> Result<Manifest> {
     let at = || shown(dir);
     let bytes = vfs.read(&dir.join(MANIFEST), 4 << 20).with_context(|| format!("{}: {MANIFEST}", at()))?;

@@ -1,4 +1,4 @@
-//! Writing a checkpoint, and tidying up after one that was cut off.
+//! Writing a checkpoint, and cleaning up after an interrupted one.
 
 use super::{FORMAT, FileEntry, MANIFEST, Manifest, Origin, check_file_name, hex, verify};
 use crate::vfs::{Kind, Vfs, VfsFile, human_bytes, shown};
@@ -8,50 +8,50 @@ use std::io::{self, Write};
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicU64, Ordering};
 
-/// Kept free on the disk beyond a save's own need: for the logs, which are written meanwhile.
+/// Disk space kept free for the logs, which are written meanwhile.
 const RESERVE: u64 = 1 << 20;
-/// Numbers the temp folders of this process.
+/// Counter for names of temp folders of this process.
 static COUNTER: AtomicU64 = AtomicU64::new(0);
 
-/// What to do when the target folder is there already.
+/// What to do when the target folder exists.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Existing {
-    /// Refuse, unless it is empty: for exports.
+    /// Reject it, unless it is empty: for exports.
     Refuse,
-    /// Put the new one in its place, and remove the old one once the new one is durable: a run that went back and passes the step again.
+    /// Replace it, and remove the old one once the new one is durable: for a run that went back and reaches the step again.
     Replace,
 }
 
-/// Where a folder is to be written and how large it will be.
+/// Target and size of a folder to write.
 #[derive(Clone, Copy, Debug)]
 pub struct Place<'a> {
-    /// The existing folder around it.
+    /// The existing parent folder.
     pub parent: &'a Path,
     /// The new folder's name: [`super::step_name`], or the name of an export.
     pub name: &'a str,
-    /// Bytes that will be written, as far as known.
+    /// Bytes to write, as far as known.
     pub bytes: u64,
-    /// When it is there already.
+    /// What to do if it exists.
     pub existing: Existing,
 }
 
-/// A save that failed; nothing of it is left on the disk and older checkpoints are untouched.
+/// A failed save; nothing of it is left on disk and older checkpoints are untouched.
 #[derive(Debug, thiserror::Error)]
 #[error("{}: cannot be saved: {why} (needs {}, free {})", shown(.path), human_bytes(*.needed), .free.map_or("unknown".into(), human_bytes))]
 pub struct SaveFailed {
-    /// The folder that was to be written.
+    /// The folder to be written.
     pub path: PathBuf,
     /// Bytes needed.
     pub needed: u64,
-    /// Bytes free, if that could be found out.
+    /// Bytes free, if known.
     pub free: Option<u64>,
     /// The reason and its causes, in one line.
     pub why: String,
-    /// The disk is full: freeing space helps, trying again at once does not.
+    /// Whether the disk is full: freeing space helps, retrying at once does not.
     pub disk_full: bool,
 }
 
-/// A checkpoint in the making. Dropped without [`Self::finish`], it removes its temp folder.
+/// A checkpoint being written. Dropped without [`Self::finish`], it removes its temp folder.
 pub struct CheckpointWriter<'a> {
     vfs: &'a dyn Vfs,
     temp: PathBuf,
@@ -61,7 +61,7 @@ pub struct CheckpointWriter<'a> {
     done: bool,
 }
 
-/// Counts and hashes what passes through.
+/// Counts and hashes the bytes written.
 struct Hashing<'a> {
     out: Box<dyn VfsFile + 'a>,
     hash: Sha256,
@@ -86,10 +86,10 @@ fn unique(prefix: &str, name: &str) -> String {
 }
 
 impl<'a> CheckpointWriter<'a> {
-    /// Check the free space and make the temp folder.
+    /// Check the free space and create the temp folder.
     ///
     /// # Errors
-    /// Too little space, a target that must not be replaced, or a disk that fails.
+    /// Too little space, a target that must not be replaced, or a disk error.
     pub fn begin(vfs: &'a dyn Vfs, place: Place) -> Result<Self> {
         let target = place.parent.join(place.name);
         match vfs.kind(&target).context("looking for an older one")? {
@@ -110,10 +110,10 @@ impl<'a> CheckpointWriter<'a> {
         Ok(CheckpointWriter { vfs, temp, target, existing: place.existing, files: Vec::new(), done: false })
     }
 
-    /// Write one file through a closure, and make it durable.
+    /// Write one file with a closure, and make it durable.
     ///
     /// # Errors
-    /// A name used twice, an error of the closure, or a disk that fails.
+    /// A duplicate name, an error of the closure, or a disk error.
     pub fn file(&mut self, name: &str, write: impl FnOnce(&mut dyn Write) -> Result<()>) -> Result<()> {
         check_file_name(name)?;
         ensure!(self.files.iter().all(|f| f.name != name), "'{name}' is written twice");
@@ -126,7 +126,7 @@ impl<'a> CheckpointWriter<'a> {
         Ok(())
     }
 
-    /// Write one file of JSON.
+    /// Write one JSON file.
     ///
     /// # Errors
     /// As [`Self::file`].
@@ -136,10 +136,10 @@ impl<'a> CheckpointWriter<'a> {
         self.file(name, |out| Ok(out.write_all(text.as_bytes())?))
     }
 
-    /// Write the manifest, move the folder to its place and make that durable. Only after this is the checkpoint saved.
+    /// Write the manifest, move the folder into place and make that durable. Only then is the checkpoint saved.
     ///
     /// # Errors
-    /// A disk that fails.
+    /// A disk error.
     pub fn finish(mut self, origin: Origin) -> Result<Manifest> {
         let files = std::mem::take(&mut self.files);
         let manifest = Manifest { format: FORMAT, origin, lehr: env!("CARGO_PKG_VERSION").into(), files };
@@ -159,13 +159,13 @@ impl<'a> CheckpointWriter<'a> {
         self.vfs.fsync_dir(&parent).context("it is written, but a power cut may still take it: syncing its parent folder")?;
         if let Some(old) = old {
             let trash = parent.join(unique(".trash-", &self.target.file_name().unwrap_or_default().to_string_lossy()));
-            // What is left of it is removed at the next start.
+            // Leftovers are removed at the next start.
             let _ = self.vfs.rename(&old, &trash).and_then(|()| self.vfs.remove_dir_all(&trash));
         }
         Ok(manifest)
     }
 
-    /// Move an older folder of the same name out of the way; it stays whole until the new one is durable.
+    /// Move an older folder of the same name aside; it stays complete until the new one is durable.
     fn set_aside(&self) -> Result<Option<PathBuf>> {
         if self.vfs.kind(&self.target)?.is_none() {
             return Ok(None);
@@ -184,21 +184,21 @@ impl<'a> CheckpointWriter<'a> {
 impl Drop for CheckpointWriter<'_> {
     fn drop(&mut self) {
         if !self.done {
-            // What cannot be removed now is removed at the next start.
+            // Leftovers are removed at the next start.
             let _ = self.vfs.remove_dir_all(&self.temp);
         }
     }
 }
 
-/// What a disk must have free: blocks are not used to the last byte.
+/// Required free space: disks do not use the last blocks completely.
 fn needed(bytes: u64) -> u64 {
     bytes.saturating_add(bytes / 100).saturating_add(RESERVE)
 }
 
-/// Save: `write` fills the folder through the writer. After an error other than a full disk it is tried once more, with new files.
+/// Save: `write` fills the folder through the writer. After an error other than a full disk it is retried once, with new files.
 ///
 /// # Errors
-/// [`SaveFailed`], with path, needed and free; the temp folder is gone.
+/// [`SaveFailed`], with path, needed and free bytes; the temp folder is removed.
 pub fn save(
     vfs: &dyn Vfs,
     place: Place,
@@ -229,11 +229,10 @@ pub fn save(
     }
 }
 
-/// Remove what cut-off saves and deletions left in a run's checkpoint folder, and put back a checkpoint that was set aside for one that
-/// never came. Call it with the run's lock held: then every temp folder is an orphan. Returns what was done, in words.
-///
+/// Remove leftovers of interrupted saves and deletions from a run's checkpoint folder, and restore a checkpoint that was set aside if its
+/// replacement was never saved. Call it with the run's lock held: then every temp folder is an orphan. Returns what was done, in words.
 /// # Errors
-/// The folder cannot be listed; what cannot be removed is only told.
+/// The folder cannot be listed; leftovers that cannot be removed are only reported.
 pub fn clean_stale(vfs: &dyn Vfs, checkpoints: &Path) -> Result<Vec<String>> {
     let mut done = Vec::new();
     for entry in vfs.list(checkpoints).with_context(|| shown(checkpoints))? {

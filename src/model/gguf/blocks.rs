@@ -1,9 +1,9 @@
-//! How GGUF stores numbers: plain floats, and blocks that share scales (`ggml-quants.c`).
+//! GGUF's data types: plain floats, and quantised blocks with shared scales (`ggml-quants.c`).
 
 use anyhow::{Result, ensure};
 use half::{bf16, f16};
 
-/// The types that lehr reads. It writes the first four.
+/// The supported types. The first four can be written.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[allow(missing_docs)]
 pub enum BlockType {
@@ -17,7 +17,7 @@ pub enum BlockType {
     Q6K,
 }
 
-/// Names of ggml's types by number, for messages; empty for numbers that are not in use.
+/// Names of ggml's types by number, for messages; empty for unused numbers.
 const NAMES: [&str; 40] = [
     "F32", "F16", "Q4_0", "Q4_1", "", "", "Q5_0", "Q5_1", "Q8_0", "Q8_1", "Q2_K", "Q3_K", "Q4_K", "Q5_K", "Q6_K", "Q8_K",
     "IQ2_XXS", "IQ2_XS", "IQ3_XXS", "IQ1_S", "IQ4_NL", "IQ3_S", "IQ2_S", "IQ4_XS", "I8", "I16", "I32", "I64", "F64", "IQ1_M",
@@ -41,7 +41,7 @@ impl BlockType {
         *Self::ALL.iter().find(|row| row.1 == self).unwrap_or(&Self::ALL[0])
     }
 
-    /// By ggml's number.
+    /// From ggml's number.
     pub(super) fn parse(code: u32) -> Result<Self> {
         let found = Self::ALL.iter().find(|row| row.0 == code);
         let name =
@@ -60,22 +60,22 @@ impl BlockType {
         NAMES[self.code() as usize]
     }
 
-    /// Numbers of a block.
+    /// Numbers per block.
     pub fn block(self) -> usize {
         self.row().2
     }
 
-    /// Bytes of so many numbers, which must be whole blocks; `None` when that overflows.
+    /// Bytes of N numbers, which must be whole blocks; `None` on overflow.
     pub fn bytes(self, numbers: u64) -> Option<u64> {
         (numbers / self.block() as u64).checked_mul(self.row().3 as u64)
     }
 
-    /// Bytes of one block.
+    /// Bytes per block.
     pub(super) fn block_bytes(self) -> usize {
         self.row().3
     }
 
-    /// Whole blocks as numbers, appended; bytes behind the last whole block are passed over.
+    /// Decode whole blocks and append; an incomplete last block is ignored.
     pub(super) fn decode(self, bytes: &[u8], out: &mut Vec<f32>) {
         out.reserve(bytes.len() / self.block_bytes() * self.block());
         match self {
@@ -90,10 +90,10 @@ impl BlockType {
         }
     }
 
-    /// Whole blocks of numbers as bytes, appended.
+    /// Encode whole blocks and append.
     ///
     /// # Errors
-    /// A number that the type cannot hold, or a type that lehr does not write.
+    /// A number that the type cannot hold, or a type that cannot be written.
     pub(super) fn encode(self, numbers: &[f32], out: &mut Vec<u8>) -> Result<()> {
         match self {
             Self::F32 => out.extend(numbers.iter().flat_map(|x| x.to_le_bytes())),
@@ -140,14 +140,14 @@ fn q4_0(block: &[u8; 18], out: &mut Vec<f32>) {
     out.extend(block[2..].iter().map(|q| value(q >> 4)));
 }
 
-/// As [`q4_0`], with the smallest number in place of a fixed offset.
+/// As [`q4_0`], with a minimum in place of a fixed offset.
 fn q4_1(block: &[u8; 20], out: &mut Vec<f32>) {
     let (d, m) = (half_at(block, 0), half_at(block, 2));
     out.extend(block[4..].iter().map(|q| f32::from(q & 15) * d + m));
     out.extend(block[4..].iter().map(|q| f32::from(q >> 4) * d + m));
 }
 
-/// Two scales for eight groups of 32 numbers, each with a scale and a minimum of six bits.
+/// Two scales for eight groups of 32 numbers, each with a six-bit scale and minimum.
 fn q4_k(block: &[u8; 144], out: &mut Vec<f32>) {
     let (d, dmin) = (half_at(block, 0), half_at(block, 2));
     let s = &block[4..16];
@@ -163,7 +163,7 @@ fn q4_k(block: &[u8; 144], out: &mut Vec<f32>) {
     }
 }
 
-/// One scale for 16 groups of 16 numbers, each with a signed scale of eight bits; numbers have four bits in one place and two in another.
+/// One scale for 16 groups of 16 numbers, each with a signed eight-bit scale; four bits of a number are in one place and two in another.
 fn q6_k(block: &[u8; 210], out: &mut Vec<f32>) {
     let (low, high, scales, d) = (&block[..128], &block[128..192], &block[192..208], half_at(block, 208));
     for i in 0..256 {
@@ -191,7 +191,7 @@ fn to_q8_0(block: &[f32; 32], out: &mut Vec<u8>) -> Result<()> {
 mod tests {
     use super::*;
 
-    /// Every type that is written is read again, within its own precision.
+    /// Every type that can be written is read back, within its precision.
     #[test]
     fn what_is_written_is_read() {
         let numbers: Vec<f32> = (0..64).map(|i| ((i * 37 % 64) as f32 - 31.5) / 7.0).collect();

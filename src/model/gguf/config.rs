@@ -1,4 +1,4 @@
-//! The shape of a model: settings of a GGUF file to a `config.json`, and back.
+//! The shape of a model: from a GGUF file's metadata to a `config.json`, and back.
 
 use super::file::GgufFile;
 use super::names;
@@ -8,7 +8,7 @@ use crate::vfs::clean;
 use anyhow::{Context, Result, bail, ensure};
 use serde_json::json;
 
-/// Settings of a family that are read, or that say nothing about the arithmetic.
+/// Metadata of an architecture that is used, or that does not affect the arithmetic.
 const KNOWN: [&str; 24] = [
     "vocab_size",
     "context_length",
@@ -40,7 +40,7 @@ impl GgufFile {
     /// The `config.json` of this model.
     ///
     /// # Errors
-    /// A setting that is missing, or one that lehr does not build, by name.
+    /// A missing or unsupported setting, by name.
     pub fn config_json(&self) -> Result<serde_json::Value> {
         self.refuse_unknown()?;
         let need = |name: &str| self.whole(name)?.with_context(|| format!("{}.{name} is missing", self.arch));
@@ -93,7 +93,7 @@ impl GgufFile {
         self.metadata.number(&format!("{}.{name}", self.arch))
     }
 
-    /// Settings that would change the arithmetic.
+    /// Unsupported settings that would change the arithmetic.
     fn refuse_unknown(&self) -> Result<()> {
         let arch = &self.arch;
         let prefix = format!("{arch}.");
@@ -111,7 +111,7 @@ impl GgufFile {
         Ok(())
     }
 
-    /// `rope_parameters`. llama.cpp has Llama 3's scaling as one factor for each frequency.
+    /// `rope_parameters`. llama.cpp stores Llama 3's scaling as one factor per frequency.
     fn rope(&self, head_dim: usize) -> Result<serde_json::Value> {
         let arch = &self.arch;
         let theta = self.number("rope.freq_base")?.unwrap_or(10000.0);
@@ -120,7 +120,7 @@ impl GgufFile {
             None => self.number("rope.scale_linear")?,
             some => some,
         };
-        // 0 means 1, as in llama.cpp; a factor without a type is one of linear scaling.
+        // 0 means 1, as in llama.cpp; a factor without a type is linear scaling.
         let factor = factor.filter(|factor| *factor != 0.0).unwrap_or(1.0);
         let original = self.whole("rope.scaling.original_context_length")?;
         let scaled = if factor == 1.0 { None } else { kind.or(Some("linear")) };
@@ -152,7 +152,7 @@ impl GgufFile {
     }
 }
 
-/// The settings of Llama 3 from which its factors are computed: those that Meta has published, with the factor that the file shows.
+/// The Llama 3 settings that give these factors: those published by Meta, with the factor of the file.
 fn llama3_of(factors: &[f32], theta: f64, head_dim: usize) -> Result<Llama3Scaling> {
     let pairs = head_dim / 2;
     ensure!(factors.len() == pairs, "tensor '{}' has {} factors, a head has {pairs}", names::ROPE_FREQS, factors.len());
@@ -168,7 +168,7 @@ fn llama3_of(factors: &[f32], theta: f64, head_dim: usize) -> Result<Llama3Scali
     Ok(found)
 }
 
-/// By what each rotary frequency is divided (convert_hf_to_gguf.py).
+/// The divisor of each rotary frequency (convert_hf_to_gguf.py).
 pub(super) fn llama3_factors(scaling: &Llama3Scaling, theta: f64, head_dim: usize) -> Vec<f32> {
     let original = scaling.original_max_position_embeddings as f64;
     let (low, high) = (scaling.low_freq_factor, scaling.high_freq_factor);
@@ -186,17 +186,17 @@ pub(super) fn llama3_factors(scaling: &Llama3Scaling, theta: f64, head_dim: usiz
     (0..head_dim / 2).map(|pair| factor_of(pair) as f32).collect()
 }
 
-/// The settings that say what shape a model has.
+/// The metadata of a model's shape.
 ///
 /// # Errors
-/// A shape that llama.cpp does not compute as lehr does.
+/// A shape that llama.cpp computes differently.
 pub(super) fn settings(model: &ModelConfig) -> Result<Metadata> {
     let arch = names::architecture(model.architecture);
     ensure!(
         !(model.attention_bias && model.architecture == Architecture::Qwen3),
         "attention_bias = true: llama.cpp has no biases in Qwen3's attention"
     );
-    // llama.cpp has no window in these families: it computes the same in contexts that are no longer.
+    // llama.cpp has no window for these architectures: contexts up to the window give the same results.
     let context =
         model.exact_context().map_or(model.max_position_embeddings, |(most, _)| most.min(model.max_position_embeddings));
     let mut out = Metadata::default();
@@ -219,10 +219,10 @@ pub(super) fn settings(model: &ModelConfig) -> Result<Metadata> {
         out.set(format!("{scaling}.factor"), Value::F32(factor as f32));
     };
     match model.rope_scaling {
-        // Llama 3's factors are a tensor.
+        // Llama 3's factors are stored as a tensor.
         None | Some(RopeScaling::Llama3(_)) => {}
         Some(RopeScaling::Linear { factor }) => scaled("linear", factor),
-        // Beyond its context lehr does not compute, and up to it there is no scaling.
+        // lehr does not exceed the original context, within which there is no scaling.
         Some(RopeScaling::Dynamic { .. }) => {}
         Some(RopeScaling::Yarn(yarn)) => {
             check_yarn(&yarn)?;

@@ -11,10 +11,10 @@ use std::collections::BTreeMap;
 use std::fs::File;
 use std::path::{Path, PathBuf};
 
-/// Bytes that are read at once, at least.
+/// Minimum bytes per read.
 const PIECE: usize = 1 << 20;
 
-/// A file whose head has been checked.
+/// An open file with a checked header.
 #[derive(Debug)]
 pub struct GgufFile {
     path: PathBuf,
@@ -29,10 +29,10 @@ pub struct GgufFile {
 }
 
 impl GgufFile {
-    /// Open a file and check its head: counts, lengths, types, offsets, and that it is of a family that lehr builds.
+    /// Open a file and check its header: counts, lengths, types, offsets, and that its architecture is supported.
     ///
     /// # Errors
-    /// Anything that is not a sound GGUF file of such a model, in one line that names the file and, where there is one, the tensor.
+    /// An invalid GGUF file or unsupported model, in one line with the file and, where applicable, the tensor.
     pub fn open(path: &Path) -> Result<Self> {
         let (mut file, bytes) = open_regular(path).with_context(|| format!("{}: cannot be opened", shown(path)))?;
         let head = header::read(&mut file, bytes).with_context(|| shown(path))?;
@@ -84,27 +84,27 @@ impl GgufFile {
         &self.path
     }
 
-    /// Its settings.
+    /// Its metadata.
     pub fn metadata(&self) -> &Metadata {
         &self.metadata
     }
 
-    /// Every tensor: Hugging Face's name and sizes, outermost first.
+    /// Every tensor: Hugging Face's name and shape.
     pub fn tensors(&self) -> impl Iterator<Item = (&str, &[usize])> {
         self.tensors.iter().map(|(name, place)| (name.as_str(), place.shape.as_slice()))
     }
 
-    /// The sizes of a tensor.
+    /// The shape of a tensor.
     pub fn shape(&self, name: &str) -> Option<&[usize]> {
         self.tensors.get(name).map(|place| place.shape.as_slice())
     }
 
-    /// How a tensor is stored.
+    /// The data type of a tensor.
     pub fn kind(&self, name: &str) -> Option<BlockType> {
         self.tensors.get(name).map(|place| place.kind)
     }
 
-    /// One tensor as f32, in order and in pieces, in the order of rows that Hugging Face has.
+    /// One tensor as f32, in order and in pieces, with rows in Hugging Face's order.
     ///
     /// # Errors
     /// A missing tensor, or a file that cannot be read.

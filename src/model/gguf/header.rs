@@ -1,4 +1,4 @@
-//! Reading the head of a GGUF file with suspicion: every length, count and offset is checked before it is used.
+//! The header of a GGUF file: every length, count and offset is checked before use.
 
 use super::blocks::BlockType;
 use super::value::{Metadata, Value};
@@ -9,11 +9,11 @@ use anyhow::{Context, Result, anyhow, bail, ensure};
 use std::collections::{BTreeMap, BTreeSet};
 use std::io::Read;
 
-/// The largest head that is read: a vocabulary of 256,000 tokens with its merges has 20 MiB.
+/// Maximum header size: a vocabulary of 256,000 tokens with its merges takes 20 MiB.
 const MAX_HEAD: u64 = 256 << 20;
 const MAX_SETTINGS: u64 = 10_000;
 
-/// Where one tensor lies.
+/// Location of one tensor.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) struct Place {
     pub kind: BlockType,
@@ -24,17 +24,17 @@ pub(super) struct Place {
     pub bytes: u64,
 }
 
-/// What stands before the tensors.
+/// Everything before the tensors.
 #[derive(Debug)]
 pub(super) struct Head {
     pub metadata: Metadata,
     pub tensors: BTreeMap<String, Place>,
 }
 
-/// Read the head of a file of `bytes` bytes.
+/// Read the header of a file of `bytes` bytes.
 ///
 /// # Errors
-/// Anything that is not a sound GGUF file, in one line.
+/// An invalid GGUF file, in one line.
 pub(super) fn read(file: impl Read, bytes: u64) -> Result<Head> {
     let mut source = Source { input: std::io::BufReader::with_capacity(1 << 16, file), position: 0, end: bytes };
     ensure!(source.array::<4>()? == MAGIC, "does not begin with GGUF: not a GGUF file");
@@ -100,7 +100,7 @@ fn value(source: &mut Source<impl Read>, kind: u32) -> Result<Value> {
     })
 }
 
-/// Bytes of one number of a type.
+/// Bytes per number of a type.
 fn width(kind: u32) -> Option<u64> {
     match kind {
         0 | 1 | 7 => Some(1),
@@ -113,7 +113,7 @@ fn width(kind: u32) -> Option<u64> {
 
 fn list(source: &mut Source<impl Read>) -> Result<Value> {
     let (kind, count) = (source.u32()?, source.u64()?);
-    // A string is at least its length.
+    // A string takes at least its length field.
     let least = if kind == 8 { Some(8) } else { width(kind) };
     let Some(least) = least else { bail!("an array of type {kind}: lehr reads arrays of strings and numbers") };
     let needed = count.checked_mul(least).filter(|bytes| *bytes <= source.left());
@@ -123,7 +123,7 @@ fn list(source: &mut Source<impl Read>) -> Result<Value> {
         6 => Value::F32s((0..count).map(|_| Ok(f32::from_le_bytes(source.array()?))).collect::<Result<_>>()?),
         8 => Value::Texts((0..count).map(|_| source.text(MAX_HEAD)).collect::<Result<_>>()?),
         12 => Value::Numbers((0..count).map(|_| Ok(f64::from_le_bytes(source.array()?))).collect::<Result<_>>()?),
-        // Bytes of a table of characters, flags: nothing that lehr reads.
+        // Bytes and flags, which lehr does not use.
         0 | 1 | 7 => {
             source.skip(count)?;
             Value::Other(count)
@@ -132,7 +132,7 @@ fn list(source: &mut Source<impl Read>) -> Result<Value> {
     })
 }
 
-/// The name of a tensor, and where it lies, counted from the first tensor.
+/// The name of a tensor, and its location relative to the first tensor.
 fn tensor(source: &mut Source<impl Read>) -> Result<(String, Place)> {
     let name = source.text(MAX_NAME as u64).context("the name of a tensor")?;
     let at = || format!("tensor '{}'", clean(&name));
@@ -158,7 +158,7 @@ fn tensor(source: &mut Source<impl Read>) -> Result<(String, Place)> {
     Ok((name, Place { kind, shape, start, bytes }))
 }
 
-/// Tensors that share bytes are no file of llama.cpp's, and would let a small file stand for a large model.
+/// llama.cpp never writes tensors that share bytes; they would let a small file expand to a large model.
 fn no_overlap(tensors: &BTreeMap<String, Place>) -> Result<()> {
     let mut places: Vec<(&String, &Place)> = tensors.iter().collect();
     places.sort_by_key(|(_, place)| place.start);
@@ -169,7 +169,7 @@ fn no_overlap(tensors: &BTreeMap<String, Place>) -> Result<()> {
     Ok(())
 }
 
-/// A file, read from the front, that knows what is left of it.
+/// A sequential reader that tracks the remaining bytes.
 struct Source<R> {
     input: R,
     position: u64,

@@ -1,10 +1,10 @@
-//! GGUF, the file format of llama.cpp: one file with settings, tokenizer, chat template and tensors, many of them quantised.
+//! GGUF, the file format of llama.cpp: one file with metadata, tokenizer, chat template and tensors, often quantised.
 //!
-//! Layout (version 2 and 3, little endian): `GGUF`, version, number of tensors, number of settings; the settings; for each tensor name,
-//! sizes (innermost first), type and offset; padding; the tensors. Lengths and offsets are checked against the file before anything is
-//! allocated or read.
+//! Layout (version 2 and 3, little endian): `GGUF`, version, number of tensors, number of metadata entries; the metadata; for each tensor
+//! name, shape (innermost first), type and offset; padding; the tensors. Lengths and offsets are checked against the file before anything
+//! is allocated or read.
 //!
-//! Reading: [`GgufFile`] gives the tensors by their Hugging Face names as f32, [`GgufFile::config_json`] the `config.json`, and
+//! Reading: [`GgufFile`] has the tensors by their Hugging Face names as f32, [`GgufFile::config_json`] the `config.json`, and
 //! [`GgufFile::tokenizer_files`] the tokenizer's files. Writing: [`Plan`] and [`write()`].
 
 mod blocks;
@@ -29,10 +29,10 @@ use std::path::Path;
 
 /// The first bytes of a file.
 const MAGIC: [u8; 4] = *b"GGUF";
-/// Where tensors begin, unless the file says otherwise.
+/// Default alignment of tensors.
 const ALIGNMENT: u64 = 32;
 
-/// Whether a path names a GGUF file: a file that ends in `.gguf` or begins with its mark.
+/// Whether a path is a GGUF file: it ends in `.gguf` or begins with the magic bytes.
 pub fn is_gguf(path: &Path) -> bool {
     use std::io::Read as _;
     let Ok((mut file, _)) = crate::vfs::open_regular(path) else { return false };

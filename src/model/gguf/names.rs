@@ -1,10 +1,10 @@
-//! The names of tensors: llama.cpp's and Hugging Face's.
+//! Tensor names of llama.cpp and Hugging Face.
 
 use crate::config::Architecture;
 
-/// (llama.cpp's, Hugging Face's) names of what stands once.
+/// (llama.cpp, Hugging Face) names of tensors outside the blocks.
 const WHOLE: [(&str, &str); 3] = [("token_embd", "model.embed_tokens"), ("output_norm", "model.norm"), ("output", "lm_head")];
-/// The same of what each block has.
+/// (llama.cpp, Hugging Face) names of tensors in each block.
 const OF_BLOCK: [(&str, &str); 11] = [
     ("attn_norm", "input_layernorm"),
     ("attn_q", "self_attn.q_proj"),
@@ -18,10 +18,10 @@ const OF_BLOCK: [(&str, &str); 11] = [
     ("ffn_up", "mlp.up_proj"),
     ("ffn_down", "mlp.down_proj"),
 ];
-/// The factors by which rotary frequencies are divided; Hugging Face computes them from settings.
+/// The divisors of rotary frequencies; Hugging Face computes them from settings.
 pub(super) const ROPE_FREQS: &str = "rope_freqs.weight";
 
-/// Hugging Face's name of a tensor of a GGUF file; `None` if lehr does not know it.
+/// Hugging Face's name of a GGUF tensor; `None` if unknown.
 pub(super) fn to_hf(name: &str) -> Option<String> {
     let (stem, end) = name.rsplit_once('.')?;
     if !matches!(end, "weight" | "bias") {
@@ -36,7 +36,7 @@ pub(super) fn to_hf(name: &str) -> Option<String> {
     Some(format!("model.layers.{number}.{}.{end}", find(&OF_BLOCK, part)?))
 }
 
-/// llama.cpp's name of a tensor of Hugging Face's.
+/// llama.cpp's name of a Hugging Face tensor.
 pub(super) fn to_gguf(name: &str) -> Option<String> {
     let (stem, end) = name.rsplit_once('.')?;
     let find = |table: &[(&'static str, &str)], stem: &str| table.iter().find(|row| row.1 == stem).map(|row| row.0);
@@ -47,7 +47,7 @@ pub(super) fn to_gguf(name: &str) -> Option<String> {
     Some(format!("blk.{block}.{}.{end}", find(&OF_BLOCK, part)?))
 }
 
-/// llama.cpp's name of a family.
+/// llama.cpp's name of an architecture.
 pub(super) fn architecture(of: Architecture) -> &'static str {
     match of {
         Architecture::Llama | Architecture::Mistral => "llama",
@@ -56,11 +56,11 @@ pub(super) fn architecture(of: Architecture) -> &'static str {
     }
 }
 
-/// llama.cpp rotates neighbours in a family of Llama's, Hugging Face halves: rows of q and k stand in another order. Of `[rows, ...]` numbers
-/// those of each of `heads` heads, from one order to the other.
+/// For Llama architectures, llama.cpp rotates neighbours and Hugging Face halves: rows of q and k have another order. Reorders the rows of
+/// each of `heads` heads in `[rows, ...]` numbers.
 ///
 /// # Panics
-/// When the rows are no whole pairs in each head.
+/// When the rows of a head are not whole pairs.
 pub(super) fn reorder(numbers: &[f32], heads: usize, rows: usize, to_gguf: bool) -> Vec<f32> {
     assert!(rows.is_multiple_of(2 * heads) && numbers.len().is_multiple_of(rows), "{rows} rows in {heads} heads");
     let (width, half) = (numbers.len() / rows, rows / heads / 2);
@@ -74,7 +74,7 @@ pub(super) fn reorder(numbers: &[f32], heads: usize, rows: usize, to_gguf: bool)
     out
 }
 
-/// Whether the rows of this tensor (Hugging Face's name) are reordered, and by how many heads.
+/// The number of heads by which the rows of this tensor (Hugging Face's name) are reordered, if they are.
 pub(super) fn heads_of(name: &str, arch: &str, heads: usize, key_value_heads: usize) -> Option<usize> {
     let part = |part: &str| name.contains(&format!(".self_attn.{part}_proj."));
     match (arch, part("q"), part("k")) {

@@ -1,5 +1,5 @@
-//! How byte-level tokenizers split a text into words before merging: llama.cpp's names (`tokenizer.ggml.pre`) and the rules of a
-//! `tokenizer.json` (llama-vocab.cpp, `llm_tokenizer_bpe`).
+//! Pre-tokenizers of byte-level tokenizers: llama.cpp's names (`tokenizer.ggml.pre`) and the rules of a `tokenizer.json` (llama-vocab.cpp,
+//! `llm_tokenizer_bpe`).
 
 use anyhow::{Context, Result, bail, ensure};
 use serde_json::{Value, json};
@@ -13,34 +13,34 @@ const GPT4O: &str = r"[^\r\n\p{L}\p{N}]?[\p{Lu}\p{Lt}\p{Lm}\p{Lo}\p{M}]*[\p{Ll}\
 const SEED_CODER: &str =
     r"(?i:'s|'t|'re|'ve|'m|'ll|'d)|[^\r\n\p{L}\p{N}]?\p{L}+|\p{N}{1}| ?[^\s\p{L}\p{N}\r\n]+|\s*[\r\n]+|\s+(?!\S)|\s+";
 
-/// One step of splitting; each goes on with the pieces of the one before.
+/// One splitting step; each splits the pieces of the one before.
 #[derive(Clone, Debug, PartialEq, Eq)]
 enum Step {
-    /// Each number by itself.
+    /// Each digit separately.
     Digits,
-    /// GPT-2's words.
+    /// GPT-2's splitting.
     Gpt2,
-    /// What the expression finds, and what stands between.
+    /// Matches of the expression, and the text between them.
     Regex(String),
 }
 
-/// A way to split that llama.cpp has a name for.
+/// A pre-tokenizer that llama.cpp has a name for.
 #[derive(Clone, Debug)]
 pub(super) struct Pre {
     steps: Vec<Step>,
-    /// A word that is a token as a whole is not merged together.
+    /// Whether words that are tokens are not merged.
     pub ignore_merges: bool,
-    /// A text begins with the begin token unless the file says otherwise.
+    /// Whether a text begins with the BOS token unless the file says otherwise.
     pub adds_bos: bool,
 }
 
 struct Row {
-    /// The first is the one that is written.
+    /// The first is used for writing.
     names: &'static [&'static str],
     steps: fn() -> Vec<Step>,
     ignore_merges: bool,
     adds_bos: bool,
-    /// llama.cpp splits as the expression says; where it only comes near to it, no such file is written.
+    /// Whether llama.cpp splits exactly by the expression; otherwise no such file is written.
     exact: bool,
 }
 
@@ -125,10 +125,10 @@ const ROWS: [Row; 9] = [
 ];
 
 impl Pre {
-    /// By llama.cpp's name.
+    /// From llama.cpp's name.
     ///
     /// # Errors
-    /// No name, or one that lehr does not know.
+    /// A missing or unknown name.
     pub(super) fn named(name: Option<&str>) -> Result<Self> {
         let name = name.filter(|name| *name != "default");
         let name = name.context(
@@ -146,7 +146,7 @@ impl Pre {
     /// llama.cpp's name for the `pre_tokenizer` of a `tokenizer.json`.
     ///
     /// # Errors
-    /// Rules that it has no name for.
+    /// Rules that llama.cpp has no name for.
     pub(super) fn name_of(pre_tokenizer: &Value, ignore_merges: bool) -> Result<&'static str> {
         let steps = steps_of(pre_tokenizer)?;
         let mut fitting = ROWS.iter().filter(|row| (row.steps)() == steps);
@@ -183,7 +183,7 @@ impl Pre {
     }
 }
 
-/// The steps of a `pre_tokenizer` that ends in the byte alphabet.
+/// The steps of a `pre_tokenizer` that ends in the byte-level alphabet.
 fn steps_of(pre_tokenizer: &Value) -> Result<Vec<Step>> {
     let parts = match pre_tokenizer["type"].as_str() {
         Some("Sequence") => {
@@ -219,7 +219,7 @@ fn steps_of(pre_tokenizer: &Value) -> Result<Vec<Step>> {
     Ok(steps)
 }
 
-/// The same expression as in the table: some spell the endings without case letter by letter.
+/// The expression as in the table: some write case-insensitive endings letter by letter.
 fn spelled_alike(pattern: &str) -> String {
     pattern.replace("(?:'[sS]|'[tT]|'[rR][eE]|'[vV][eE]|'[mM]|'[lL][lL]|'[dD])", "(?i:'s|'t|'re|'ve|'m|'ll|'d)")
 }

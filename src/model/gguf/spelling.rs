@@ -1,7 +1,7 @@
-//! A tokenizer as the settings of a GGUF file.
+//! Conversion of a tokenizer to GGUF metadata.
 //!
-//! llama.cpp has no `tokenizer.json`: it has a few kinds of tokenizers with fixed rules. What they do not express is refused by name, and
-//! what is written is read back and compared with the original.
+//! llama.cpp does not use `tokenizer.json`: it has a few kinds of tokenizers with fixed rules. Unsupported features are rejected by name,
+//! and the result is read back and compared with the original.
 
 use super::pre::Pre;
 use super::value::{Metadata, Value as Setting};
@@ -12,16 +12,16 @@ use anyhow::{Context, Result, bail, ensure};
 use serde_json::Value;
 use std::collections::{BTreeSet, HashMap, HashSet};
 
-/// A tokenizer in the words of llama.cpp.
+/// A tokenizer in llama.cpp's format.
 #[derive(Clone, Debug)]
 pub struct Spelled {
-    /// The settings.
+    /// The metadata.
     pub metadata: Metadata,
-    /// What users should know.
+    /// Notes for the user.
     pub notes: Vec<String>,
 }
 
-/// Texts that must have the same tokens: scripts, numbers, blanks, code, emoji, marks.
+/// Texts that must give the same tokens: scripts, numbers, whitespace, code, emoji, marks.
 const SAMPLES: [&str; 12] = [
     "Hello, world! It's 10:45; I've paid $1,234.56 (or 7%) for it. THEY'LL say: don't.",
     "a  b   c\n\n\nd\t\te \n f\r\n  g   \n   12  345 6789\n\n  7",
@@ -37,10 +37,10 @@ const SAMPLES: [&str; 12] = [
     "'S 'T 'RE 's't're x'Ll y'D",
 ];
 
-/// The settings for this tokenizer beside a model of `vocab_size` rows.
+/// The metadata of this tokenizer for a model with a vocabulary of `vocab_size`.
 ///
 /// # Errors
-/// Rules that llama.cpp does not have, by name.
+/// Rules that llama.cpp does not support, by name.
 pub fn spell(tokenizer: &Tokenizer, vocab_size: usize) -> Result<Spelled> {
     let rules: Value = serde_json::from_slice(&tokenizer.rules()?)?;
     let mut table = Table::new(&rules, tokenizer, vocab_size)?;
@@ -79,15 +79,15 @@ enum Compared {
     Everything,
     /// All but text with combining marks, which the tokenizer normalises.
     Composed,
-    /// A tokenizer that refuses what is not in its vocabulary.
+    /// Only text in the vocabulary, which the tokenizer is limited to.
     Vocabulary,
-    /// lehr reads such a file as transformers does, which differs from llama.cpp; the rules have been compared instead.
+    /// lehr reads such a file like transformers, which differs from llama.cpp; the rules have been compared instead.
     Nothing,
 }
 
 /// The vocabulary by id.
 struct Table {
-    /// Text and kind; `None` where the model has a row and the tokenizer no token.
+    /// Text and kind; `None` for rows of the model without a token.
     tokens: Vec<Option<(String, Kind)>>,
     begin: Option<u32>,
     end: Option<u32>,
@@ -126,17 +126,17 @@ impl Table {
         Ok(())
     }
 
-    /// Tokens that are not added ones.
+    /// Tokens that are not added tokens.
     fn normal(&self) -> impl Iterator<Item = (usize, &str)> {
         let used = self.tokens.iter().enumerate().filter_map(|(id, token)| Some((id, token.as_ref()?)));
         used.filter(|(_, (_, kind))| *kind == Kind::Normal).map(|(id, (token, _))| (id, token.as_str()))
     }
 
-    /// lehr's own tokenizers of characters and bytes. As BPE in which only the bytes of a character are merged; where no token ends a text,
-    /// as RWKV's longest match, because llama.cpp then takes token 11 of a BPE for the end.
+    /// lehr's own tokenizers of characters and bytes. Written as BPE that merges only the bytes of a character; without an EOS token, as
+    /// RWKV's longest match, because llama.cpp then uses token 11 of a BPE as EOS.
     fn single(&mut self, out: &mut Spelled, text_of: impl Fn(&str) -> Option<Vec<u8>>) -> Result<()> {
         let bpe = self.tokens.iter().flatten().any(|(_, kind)| *kind == Kind::Control);
-        // Two bytes that never stand side by side in a text: llama.cpp wants at least one merge.
+        // Two bytes that are never adjacent in a text: llama.cpp requires at least one merge.
         let mut merges = BTreeSet::from([format!("{} {}", char_of(0xff), char_of(0xfe))]);
         for (token, kind) in self.tokens.iter_mut().flatten().filter(|(_, kind)| *kind == Kind::Normal) {
             let text = text_of(token).with_context(|| format!("token {:?} is no single character or byte", clean(token)))?;
@@ -183,7 +183,7 @@ impl Table {
         Ok(())
     }
 
-    /// SentencePiece's BPE, whose pieces have scores: the order in which merges make them.
+    /// SentencePiece's BPE, with scores that give the order of merges.
     fn sentencepiece(&mut self, rules: &Value, out: &mut Spelled) -> Result<()> {
         let model = &rules["model"];
         ensure!(model["ignore_merges"] != true, "model.ignore_merges = true: llama.cpp has no such SentencePiece");
@@ -208,7 +208,7 @@ impl Table {
         Ok(())
     }
 
-    /// llama.cpp merges whatever two pieces make a piece, the best score first: the merges must be those of the vocabulary, in its order.
+    /// llama.cpp merges any two pieces that form a piece, the best score first: the merges must be those of the vocabulary, in its order.
     fn scores(&self, merges: &[(&str, &str)]) -> Result<Vec<f32>> {
         let ids: HashMap<&str, usize> = self.normal().map(|(id, token)| (token, id)).collect();
         let pairs: HashSet<(&str, &str)> = merges.iter().copied().collect();
@@ -245,7 +245,7 @@ impl Table {
         Ok(scores)
     }
 
-    /// What is the same for all kinds.
+    /// Shared by all kinds.
     fn finish(&mut self, tokenizer: &Tokenizer, out: &mut Spelled) -> Result<()> {
         let used: HashSet<&str> = self.tokens.iter().flatten().map(|(token, _)| token.as_str()).collect();
         let mut filler = fillers(&used);
@@ -265,7 +265,7 @@ impl Table {
         let mut ends: Vec<u32> = tokenizer.eos_id().into_iter().collect();
         ends.extend(tokenizer.end_tokens().ids().iter().copied().filter(|id| Some(*id) != tokenizer.eos_id()));
         if ends.is_empty() && m.text("tokenizer.ggml.model")? != Some("rwkv") {
-            // Without one llama.cpp takes a token of text.
+            // Without one llama.cpp uses a text token.
             ends.push(unused.context("no token ends a text: llama.cpp would take one of the vocabulary for it")? as u32);
         }
         for (name, id) in ["eos", "eot", "eom"].into_iter().zip(&ends) {
@@ -286,7 +286,7 @@ impl Table {
     }
 }
 
-/// Whether a text begins with a blank of its own. llama.cpp puts one before every piece of text between special tokens, or none.
+/// Whether a space is prepended. llama.cpp prepends one to every piece of text between special tokens, or none.
 fn space_prefix(rules: &Value) -> Result<bool> {
     let steps = match rules["normalizer"]["type"].as_str() {
         Some("Sequence") => rules["normalizer"]["normalizers"].as_array().map(Vec::as_slice).unwrap_or_default(),
@@ -311,7 +311,7 @@ fn space_prefix(rules: &Value) -> Result<bool> {
     }
 }
 
-/// The pairs of `model.merges`, in either spelling.
+/// The pairs of `model.merges`, in either format.
 fn merges(model: &Value) -> Result<Vec<(&str, &str)>> {
     let list = model["merges"].as_array().context("model.merges is missing")?;
     fn pair(merge: &Value) -> Option<(&str, &str)> {
@@ -324,7 +324,7 @@ fn merges(model: &Value) -> Result<Vec<(&str, &str)>> {
     list.iter().map(|merge| pair(merge).context("model.merges: not a list of pairs")).collect()
 }
 
-/// Read the settings back as any reader would, and compare tokens.
+/// Read the metadata back and compare tokens.
 fn compare(tokenizer: &Tokenizer, table: &Table, metadata: &Metadata, what: Compared) -> Result<()> {
     if what == Compared::Nothing {
         return Ok(());
@@ -343,7 +343,7 @@ fn compare(tokenizer: &Tokenizer, table: &Table, metadata: &Metadata, what: Comp
     }
     for (id, _) in table.normal() {
         let text = tokenizer.decode(&[id as u32])?;
-        // Part of a character is no text.
+        // An incomplete character is not text.
         if !text.contains(char::REPLACEMENT_CHARACTER) {
             same(&text)?;
         }

@@ -1,14 +1,14 @@
-//! The settings of a GGUF file: typed values by name.
+//! GGUF metadata: typed values by name.
 
 use crate::vfs::clean;
 use anyhow::{Context, Result, anyhow, ensure};
 
-/// A setting. Of arrays, those of strings and of numbers.
+/// A metadata value. Of arrays, only those of strings and of numbers.
 #[derive(Clone, Debug, PartialEq)]
 #[allow(missing_docs)]
 pub enum Value {
     U32(u32),
-    /// Any other whole number.
+    /// Any other integer type.
     Int(i128),
     F32(f32),
     F64(f64),
@@ -17,50 +17,50 @@ pub enum Value {
     Texts(Vec<String>),
     I32s(Vec<i32>),
     F32s(Vec<f32>),
-    /// An array of another type of number.
+    /// An array of any other numeric type.
     Numbers(Vec<f64>),
-    /// An array that lehr has no use for: its length.
+    /// An unused array: its length.
     Other(u64),
 }
 
-/// Settings in the order of the file.
+/// Metadata in file order.
 #[derive(Clone, Debug, Default, PartialEq)]
 pub struct Metadata(Vec<(String, Value)>);
 
 impl Metadata {
-    /// Put a setting at the end; one of that name is taken out.
+    /// Append a value; an existing one of that name is removed.
     pub fn set(&mut self, name: impl Into<String>, value: Value) {
         let name = name.into();
         self.0.retain(|(known, _)| *known != name);
         self.0.push((name, value));
     }
 
-    /// Every setting.
+    /// All values.
     pub fn iter(&self) -> impl Iterator<Item = (&str, &Value)> {
         self.0.iter().map(|(name, value)| (name.as_str(), value))
     }
 
-    /// How many there are.
+    /// Number of values.
     pub fn len(&self) -> usize {
         self.0.len()
     }
 
-    /// Whether there is none.
+    /// Whether it is empty.
     pub fn is_empty(&self) -> bool {
         self.0.is_empty()
     }
 
-    /// Put a setting at the end whose name is known to be new.
+    /// Append a value whose name is new.
     pub(super) fn push(&mut self, name: String, value: Value) {
         self.0.push((name, value));
     }
 
-    /// A setting.
+    /// A value.
     pub fn get(&self, name: &str) -> Option<&Value> {
         self.0.iter().find(|(known, _)| known == name).map(|(_, value)| value)
     }
 
-    /// A text.
+    /// A string.
     pub(super) fn text(&self, name: &str) -> Result<Option<&str>> {
         let Some(value) = self.get(name) else { return Ok(None) };
         match value {
@@ -69,7 +69,7 @@ impl Metadata {
         }
     }
 
-    /// A whole number. An array counts when all of its entries are the same (one for each block).
+    /// An integer. An array counts if all of its entries are equal (one for each block).
     pub(super) fn integer(&self, name: &str) -> Result<Option<u64>> {
         let Some(value) = self.get(name) else { return Ok(None) };
         let whole = |x: f64| (x >= 0.0 && x.fract() == 0.0 && x < 2f64.powi(53)).then_some(x as u64);
@@ -84,7 +84,7 @@ impl Metadata {
         Ok(Some(number.with_context(|| wrong(name, value, "a whole number"))?))
     }
 
-    /// A number. Those of 32 bits are read as the shortest decimal fraction that means them, as somebody wrote them.
+    /// A number. f32 values are read as the shortest decimal fraction that rounds to them.
     pub(super) fn number(&self, name: &str) -> Result<Option<f64>> {
         let Some(value) = self.get(name) else { return Ok(None) };
         let number = match value {
@@ -98,7 +98,7 @@ impl Metadata {
         Ok(Some(number))
     }
 
-    /// Yes or no.
+    /// A boolean.
     pub(super) fn flag(&self, name: &str) -> Result<Option<bool>> {
         match self.get(name) {
             None => Ok(None),
@@ -107,7 +107,7 @@ impl Metadata {
         }
     }
 
-    /// A list of texts.
+    /// A list of strings.
     pub(super) fn texts(&self, name: &str) -> Result<Option<&[String]>> {
         match self.get(name) {
             None => Ok(None),
@@ -118,7 +118,7 @@ impl Metadata {
 }
 
 impl Value {
-    /// For a message: of a list its length.
+    /// For messages: a list by its length.
     pub(super) fn shown(&self) -> String {
         match self {
             Self::Text(text) => format!("\"{}\"", clean(text)),

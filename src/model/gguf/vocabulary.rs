@@ -9,21 +9,21 @@ use anyhow::{Context, Result, bail, ensure};
 use serde_json::{Map, Value, json};
 use std::collections::{HashMap, HashSet};
 
-/// More than any vocabulary has.
+/// Maximum vocabulary size.
 const MAX_TOKENS: usize = 1 << 20;
-/// The longest token that is cut at each of its characters to find what it is merged from, the bytes of all of them, and pairs in all.
+/// Limits for reconstructing merges: length of a token that is split at each of its characters, total bytes, and number of pairs.
 pub(super) const MAX_TOKEN: usize = 1 << 10;
 const MAX_TOKEN_BYTES: usize = 64 << 20;
 const MAX_PAIRS: usize = 1 << 21;
 
-/// What a token is (llama.cpp's `llama_token_type`).
+/// Kind of a token (llama.cpp's `llama_token_type`).
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Kind {
     Normal = 1,
     Unknown = 2,
     /// A special token.
     Control = 3,
-    /// An added token that is text.
+    /// An added token with text.
     UserDefined = 4,
     /// Fills a gap between ids.
     Unused = 5,
@@ -51,13 +51,13 @@ impl GgufFile {
     /// The tokenizer.
     ///
     /// # Errors
-    /// None in the file, or one that lehr cannot rebuild, by name.
+    /// No tokenizer, or an unsupported one, by name.
     pub fn tokenizer_files(&self) -> Result<TokenizerFiles> {
         tokenizer_files(&self.metadata).with_context(|| shown(self.path()))
     }
 }
 
-/// The tokenizer that the settings describe.
+/// The tokenizer of this metadata.
 pub(super) fn tokenizer_files(metadata: &Metadata) -> Result<TokenizerFiles> {
     let model = metadata.text("tokenizer.ggml.model")?.context("tokenizer.ggml.model is missing: the file has no tokenizer")?;
     let vocabulary = Vocabulary::read(metadata)?;
@@ -96,7 +96,7 @@ pub(super) fn tokenizer_files(metadata: &Metadata) -> Result<TokenizerFiles> {
     Ok(TokenizerFiles { tokenizer, config })
 }
 
-/// What stands around a text.
+/// Post-processing that adds BOS and EOS.
 fn frame(begin: Option<(usize, &str)>, end: Option<(usize, &str)>) -> Value {
     if begin.is_none() && end.is_none() {
         return Value::Null;
@@ -138,13 +138,13 @@ impl<'a> Vocabulary<'a> {
         Ok(Self { tokens, kinds, ids })
     }
 
-    /// The token that has a role.
+    /// The token of a role.
     fn role(&self, metadata: &Metadata, name: &str) -> Result<Option<(usize, &'a str)>> {
         let key = format!("tokenizer.ggml.{name}_token_id");
         let Some(id) = metadata.integer(&key)? else { return Ok(None) };
         let token = usize::try_from(id).ok().and_then(|id| Some((id, self.tokens.get(id)?.as_str())));
         let token = token.with_context(|| format!("{key} = {id}: there are {} tokens", self.tokens.len()))?;
-        // llama.cpp writes what is no token of the tokenizer's as an id of padding.
+        // llama.cpp stores the padding id if the tokenizer has no such token.
         Ok(Some(token).filter(|(id, _)| self.kinds[*id] != Kind::Unused))
     }
 
@@ -190,7 +190,7 @@ impl<'a> Vocabulary<'a> {
         Ok(whole(self.added(), pre.json(), byte_level, bpe(self.map(), kept, pre.ignore_merges)))
     }
 
-    /// A tokenizer whose tokens are the single bytes or single characters `texts`; anything else is refused.
+    /// A tokenizer whose tokens are the single bytes or characters `texts`; other text is rejected.
     fn single(&self, texts: &[(usize, Vec<u8>)]) -> Result<Value> {
         if texts.len() == 256 && texts.iter().all(|(_, text)| text.len() == 1) {
             let byte_level = json!({"type": "ByteLevel", "add_prefix_space": false, "trim_offsets": false, "use_regex": false});
@@ -213,7 +213,7 @@ impl<'a> Vocabulary<'a> {
         self.used().filter(|(_, _, kind)| *kind != Kind::Normal).map(|(id, token, _)| (token.to_owned(), json!(id)))
     }
 
-    /// The texts of a vocabulary of RWKV's, escaped as in Python.
+    /// The texts of an RWKV vocabulary, without Python's escapes.
     fn unescaped(&self) -> Result<Vec<(usize, Vec<u8>)>> {
         let normal = self.used().filter(|(_, _, kind)| *kind == Kind::Normal);
         normal.map(|(id, token, _)| Ok((id, unescape(token).with_context(|| format!("token {id} is not escaped"))?))).collect()
@@ -247,7 +247,7 @@ impl<'a> Vocabulary<'a> {
         Ok(whole(self.added(), pre, json!({"type": "Sequence", "decoders": decoders}), model))
     }
 
-    /// Every pair of tokens that makes a token, best score first (transformers' `generate_merges`).
+    /// Every pair of tokens that forms a token, best score first (transformers' `generate_merges`).
     fn merges(&self, scores: &[f32]) -> Result<Vec<Value>> {
         struct Pair<'b> {
             parts: (&'b str, &'b str),
@@ -301,7 +301,7 @@ fn added_token(id: usize, content: &str, special: bool) -> Value {
         "special": special})
 }
 
-/// The bytes that a token in GPT-2's alphabet spells; `None` if it is not in that alphabet.
+/// The bytes of a token in GPT-2's alphabet; `None` if it is not in that alphabet.
 pub(super) fn bytes_of(token: &str) -> Option<Vec<u8>> {
     token.chars().map(byte_of).collect()
 }
@@ -328,7 +328,7 @@ fn unescape(token: &str) -> Option<Vec<u8>> {
     Some(out)
 }
 
-/// What [`unescape`] reads back: bytes that are no printable ASCII as `\xNN`.
+/// The inverse of [`unescape`]: bytes outside printable ASCII as `\xNN`.
 pub(super) fn escape(text: &[u8]) -> String {
     let mut out = String::new();
     for byte in text {
@@ -341,7 +341,7 @@ pub(super) fn escape(text: &[u8]) -> String {
     out
 }
 
-/// Texts of tokens that stand in for ids that the tokenizer does not use; none is one of `tokens`.
+/// Placeholder texts for unused ids; none is one of `tokens`.
 pub(super) fn fillers(tokens: &HashSet<&str>) -> impl FnMut(usize) -> String {
     let mark = (0..).map(|n| "_".repeat(n)).find(|mark| !tokens.iter().any(|t| t.starts_with(&format!("[{mark}PAD"))));
     let mark = mark.unwrap_or_default();

@@ -1,4 +1,4 @@
-//! Writing a GGUF file: head first, then each tensor as it comes.
+//! Writing a GGUF file: the header first, then each tensor.
 
 use super::blocks::BlockType;
 use super::config;
@@ -18,7 +18,7 @@ use std::io::Write;
 #[derive(Debug)]
 struct Part {
     name: String,
-    /// Hugging Face's name, under which the weights have it.
+    /// Its Hugging Face name in the weights.
     hf: String,
     shape: Vec<usize>,
     kind: BlockType,
@@ -27,22 +27,22 @@ struct Part {
     given: Option<Vec<f32>>,
 }
 
-/// A file to be written; everything has been checked but the numbers.
+/// A GGUF file to write; everything but the numbers has been checked.
 #[derive(Debug)]
 pub struct Plan<'a> {
     model: &'a ModelConfig,
     weights: &'a WeightFiles,
     head: Vec<u8>,
     parts: Vec<Part>,
-    /// What users should know.
+    /// Notes for the user.
     pub notes: Vec<String>,
 }
 
 impl<'a> Plan<'a> {
-    /// Plan a file: `name` says what the model is called, `kind` how matrices are stored; norms and biases stay F32.
+    /// Plan a file: `name` is the model's name, `kind` the data type of matrices; norms and biases stay F32.
     ///
     /// # Errors
-    /// Weights that are not those of this model, or a shape that llama.cpp does not compute.
+    /// Weights that do not match this model, or a shape that llama.cpp does not support.
     pub fn new(name: &str, model: &'a ModelConfig, weights: &'a WeightFiles, spelled: Spelled, kind: BlockType) -> Result<Self> {
         let specs = Parameters::new(model, u64::MAX)?;
         let declared: Vec<(String, Vec<usize>)> = specs.specs().iter().flat_map(|s: &Spec| s.parts.iter().cloned()).collect();
@@ -98,7 +98,7 @@ impl<'a> Plan<'a> {
     }
 }
 
-/// llama.cpp's number of what most tensors are stored as (`llama_ftype`).
+/// llama.cpp's number of the most common data type (`llama_ftype`).
 fn file_type(kind: BlockType) -> u32 {
     match kind {
         BlockType::F16 => 1,
@@ -175,7 +175,7 @@ fn setting(out: &mut Vec<u8>, value: &Value) -> Result<()> {
     Ok(())
 }
 
-/// Write the file. `progress` gets (bytes done, bytes in all) after each tensor.
+/// Write the file. `progress` gets (bytes done, total bytes) after each tensor.
 ///
 /// # Errors
 /// Numbers that the type cannot hold, weights that cannot be read, or a write that fails.

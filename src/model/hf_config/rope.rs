@@ -1,7 +1,7 @@
-//! Rotary settings in both dialects: transformers 5 has `rope_parameters`, 4 has `rope_theta` and `rope_scaling`.
+//! Rotary settings in both formats: transformers 5 has `rope_parameters`, 4 has `rope_theta` and `rope_scaling`.
 //!
-//! transformers 5 takes `rope_scaling` where both stand and forgets `rope_parameters`, its `rope_theta` included; transformers 4 knows
-//! `rope_scaling` alone. Two that differ are therefore refused.
+//! transformers 5 uses `rope_scaling` if both exist and ignores `rope_parameters`, including its `rope_theta`; transformers 4 reads only
+//! `rope_scaling`. Two that differ are therefore rejected.
 
 use super::{Fields, number};
 use crate::config::{Llama3Scaling, ModelConfig, RopeScaling, YarnScaling};
@@ -9,7 +9,7 @@ use crate::vfs::clean;
 use anyhow::{Context, Result, bail, ensure};
 use serde_json::{Map, Value, json};
 
-/// `rope_theta` where the file has none.
+/// Default `rope_theta`.
 const THETA: f64 = 10000.0;
 
 type Rope = (f64, Option<RopeScaling>);
@@ -30,7 +30,7 @@ pub(super) fn read(fields: &Fields<'_>, max_position_embeddings: usize) -> Resul
         (Some(one), None) | (None, Some(one)) => Ok(one),
         (Some(old), Some(new)) => {
             let (old_json, new_json) = (parameters(old.0, old.1.as_ref()), parameters(new.0, new.1.as_ref()));
-            // The type first: where it differs, the rest follows from it.
+            // The type first: if it differs, the rest differs too.
             let names = ["rope_type"].into_iter().chain(["rope_theta"]);
             let names = names
                 .chain([&old_json, &new_json].into_iter().filter_map(Value::as_object).flat_map(Map::keys).map(String::as_str));
@@ -53,7 +53,7 @@ pub(super) fn read(fields: &Fields<'_>, max_position_embeddings: usize) -> Resul
     }
 }
 
-/// The fields `rope_theta`, `rope_scaling` and `rope_parameters`, which transformers 4 and 5 read alike.
+/// The fields `rope_theta`, `rope_scaling` and `rope_parameters`, which transformers 4 and 5 read with the same result.
 pub(super) fn write(model: &ModelConfig) -> [(&'static str, Value); 3] {
     let scaling = model.rope_scaling.as_ref();
     [
@@ -173,7 +173,7 @@ impl Dict<'_> {
         Ok(scaling)
     }
 
-    /// The context of the original pre-training: here, or beside this object as in Phi-3, or else the model's context.
+    /// The context of the original pre-training: in this object, next to it as in Phi-3, or else the model's context.
     fn original(&self) -> Result<u64> {
         const KEY: &str = "original_max_position_embeddings";
         let whole = |value: f64, name: String| -> Result<u64> {

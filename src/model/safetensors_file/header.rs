@@ -1,4 +1,4 @@
-//! The header of a safetensors file, checked before anything is believed.
+//! Validation of a safetensors file's header.
 
 use super::{Dtype, MAX_HEADER, MAX_NAME, MAX_TENSORS, TensorInfo};
 use crate::vfs::{clean, human_bytes};
@@ -8,7 +8,7 @@ use std::collections::BTreeMap;
 use std::collections::btree_map::Entry;
 use std::io::Read;
 
-/// A sound header.
+/// A valid header.
 pub(super) struct Checked {
     pub data_start: u64,
     pub tensors: BTreeMap<String, TensorInfo>,
@@ -50,7 +50,7 @@ pub(super) fn read(file: &mut impl Read, file_bytes: u64) -> Result<Checked> {
     check(text, length, file_bytes)
 }
 
-/// What a file is that is no safetensors file, from its first bytes, and what to do.
+/// The actual format of a file that is not a safetensors file, from its first bytes, and the remedy.
 fn foreign(start: &[u8]) -> Option<&'static str> {
     let lower: Vec<u8> = start.iter().take(64).map(u8::to_ascii_lowercase).collect();
     let text = lower.trim_ascii_start();
@@ -74,7 +74,7 @@ fn foreign(start: &[u8]) -> Option<&'static str> {
     })
 }
 
-/// A string key of at most [`MAX_NAME`] bytes, refused before it is copied.
+/// A string key of at most [`MAX_NAME`] bytes, rejected before it is copied.
 fn check_name(name: &str) -> Result<(), String> {
     if name.is_empty() {
         return Err("a tensor has the empty name".into());
@@ -92,7 +92,7 @@ fn check_name(name: &str) -> Result<(), String> {
     Ok(())
 }
 
-/// `{"name": {"dtype":..., "shape":..., "data_offsets":...}, ..., "__metadata__": {...}}`, every key once.
+/// `{"name": {"dtype":..., "shape":..., "data_offsets":...}, ..., "__metadata__": {...}}`, without duplicate keys.
 struct Header {
     tensors: BTreeMap<String, TensorInfo>,
     metadata: BTreeMap<String, String>,
@@ -187,7 +187,7 @@ impl<'de> Visitor<'de> for EntrySeed<'_> {
     }
 }
 
-/// The arithmetic of one entry: known type, no overflow, and as many bytes as the shape needs.
+/// Check one entry: known type, no overflow, and the number of bytes that the shape needs.
 fn entry(dtype: &str, shape: &[u64], range: (u64, u64)) -> Result<TensorInfo, String> {
     let Some(kind) = Dtype::parse(dtype) else {
         return Err(format!("dtype '{}' is not known; weights can be F32, F16 or BF16", clean(dtype)));
@@ -199,7 +199,7 @@ fn entry(dtype: &str, shape: &[u64], range: (u64, u64)) -> Result<TensorInfo, St
     if shape.len() > 8 {
         return Err(format!("shape has {} sizes, at most 8", shape.len()));
     }
-    // Overflow must not hide behind a later size of 0.
+    // An overflow must not be hidden by a later size of 0.
     let largest = shape.iter().try_fold(kind.bytes(), |product, n| product.checked_mul((*n).max(1)));
     if largest.is_none_or(|bytes| bytes > i64::MAX as u64 || usize::try_from(bytes).is_err()) {
         return Err(format!("shape {shape:?} overflows: its size cannot be right"));

@@ -1,4 +1,4 @@
-//! Writing a safetensors file tensor by tensor: the header first, then each tensor's numbers as they come from the GPU.
+//! Writing a safetensors file tensor by tensor: the header first, then each tensor's numbers as they are downloaded.
 
 use super::Dtype;
 use crate::vfs::clean;
@@ -6,7 +6,7 @@ use anyhow::{Context, Result, ensure};
 use std::collections::{BTreeMap, BTreeSet};
 use std::io::Write;
 
-/// Takes the numbers of one tensor, in one piece or many.
+/// Receives the numbers of one tensor, in one piece or many.
 pub struct TensorSink<'a> {
     out: &'a mut dyn Write,
     buffer: &'a mut Vec<u8>,
@@ -14,7 +14,7 @@ pub struct TensorSink<'a> {
 }
 
 impl TensorSink<'_> {
-    /// The next numbers of the tensor.
+    /// Write the next numbers of the tensor.
     ///
     /// # Errors
     /// More numbers than the shape holds, or a write that fails.
@@ -30,9 +30,9 @@ impl TensorSink<'_> {
     }
 }
 
-/// The header of a file of tensors (name, dtype, shape) that follow one another in this order: its length, JSON, and blanks up to a
-/// multiple of 8, so that tensor data is aligned; and how many bytes of data come after it.
-/// `{"format": "pt"}` joins the metadata, because `transformers` asks for it.
+/// The header of a file with these tensors (name, dtype, shape) in this order: its length, JSON, and spaces up to a multiple of 8, so that
+/// tensor data is aligned; and the number of data bytes after it. `{"format": "pt"}` is added to the metadata, because `transformers`
+/// requires it.
 ///
 /// # Errors
 /// Names or shapes that cannot be written.
@@ -72,8 +72,8 @@ pub fn serialized_bytes(metadata: &BTreeMap<String, String>, tensors: &[(String,
     Ok(header.len() as u64 + data)
 }
 
-/// Write a file of F32 tensors. `fill` is called for each tensor in turn and gives its numbers to the sink.
-/// `{"format": "pt"}` joins the metadata, because `transformers` asks for it.
+/// Write a file of F32 tensors. `fill` is called for each tensor in turn and writes its numbers to the sink. `{"format": "pt"}` is added to
+/// the metadata, because `transformers` requires it.
 ///
 /// # Errors
 /// Names or shapes that cannot be written, a tensor with too few or too many numbers, or a write that fails.

@@ -1,5 +1,5 @@
-//! An arm: the training of one model, fine-tuning or reinforcement from a fine-tuned one. What it is, is its key: an arm that was trained
-//! once is never trained again.
+//! An arm: the training of one model, by fine-tuning, or by reinforcement learning from a fine-tuned model. An arm is identified by a key
+//! over its settings and is trained only once.
 
 use crate::config::{GrpoSettings, ModelSettings, RolloutSettings, TaskSettings, TrainSettings};
 use crate::papers::attempts::Job;
@@ -7,26 +7,26 @@ use crate::papers::store::digest;
 use serde::{Deserialize, Serialize};
 use std::collections::BTreeMap;
 
-/// Changed when the same settings would give other numbers.
+/// Changed when the same settings would produce different numbers.
 const FORMAT: &str = "lehr reproduce lopti 2";
 
-/// See the module.
+/// A training arm.
 #[derive(Clone, Debug, PartialEq, Serialize)]
 pub struct Arm {
-    /// For people and folder names; not part of the key.
+    /// For display and folder names; not part of the key.
     #[serde(skip)]
     pub name: String,
     /// Shape.
     pub model: ModelSettings,
     /// Recipe.
     pub train: TrainSettings,
-    /// Questions.
+    /// RL task.
     pub task: TaskSettings,
-    /// What it does.
+    /// Kind of training.
     pub work: Work,
 }
 
-/// Fine-tuning or reinforcement.
+/// Fine-tuning or reinforcement learning.
 #[derive(Clone, Debug, PartialEq, Serialize)]
 pub enum Work {
     /// From random weights, on worked solutions.
@@ -39,26 +39,26 @@ pub enum Work {
         rollout: RolloutSettings,
         /// The update.
         grpo: Box<GrpoSettings>,
-        /// Steps at which it is examined.
+        /// Steps of its evaluations.
         exams: Vec<u64>,
     },
 }
 
-/// (questions, right answers) by level.
+/// (questions, correct answers) by level.
 pub type Levels = BTreeMap<u32, (u64, u64)>;
 
-/// An exam on held-out questions.
+/// An evaluation on held-out questions.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
 pub struct Exam {
-    /// Steps made.
+    /// Number of steps.
     pub step: u64,
     /// Answers sampled at the temperature of the rollouts.
     pub sampled: Levels,
-    /// Answers of the most probable tokens.
+    /// Greedy answers.
     pub greedy: Levels,
 }
 
-/// The numbers of an arm.
+/// The measurements of an arm.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
 #[serde(default)]
 pub struct Record {
@@ -66,49 +66,49 @@ pub struct Record {
     pub loss: Vec<f64>,
     /// Mean reward of each step's completions.
     pub reward: Vec<f64>,
-    /// Share of each step's completions that are entirely right.
+    /// Share of each step's completions that are entirely correct.
     pub correct: Vec<f64>,
     /// Mean entropy of each step.
     pub entropy: Vec<f64>,
     /// Mean gradient norm of each step's updates; 0 where one was not finite.
     pub grad_norm: Vec<f64>,
-    /// Updates in all.
+    /// Total number of updates.
     pub updates: u64,
     /// Share of tokens by quartile of probability, at the first and at the last step.
     pub shares: [Vec<f64>; 2],
-    /// Before the first step, and at the steps asked for.
+    /// Before the first step, and at the requested steps.
     pub exams: Vec<Exam>,
-    /// Seconds in all.
+    /// Total seconds.
     pub seconds: f64,
 }
 
 impl Exam {
-    /// Share of right answers, of all levels together or of one; NaN of none.
+    /// Share of correct answers, over all levels or of one; NaN if there are none.
     pub fn accuracy(levels: &Levels, level: Option<u32>) -> f64 {
         let asked = levels.iter().filter(|(l, _)| level.is_none_or(|want| want == **l)).map(|(_, counts)| counts);
         let (all, right) = asked.fold((0, 0), |sum, (all, right)| (sum.0 + all, sum.1 + right));
         right as f64 / all as f64
     }
 
-    /// Mean of both ways to answer, greedily and by chance.
+    /// Mean of greedy and sampled accuracy.
     fn both(&self, level: Option<u32>) -> f64 {
         0.5 * (Self::accuracy(&self.sampled, level) + Self::accuracy(&self.greedy, level))
     }
 }
 
 impl Record {
-    /// Mean over the last exams (as the paper reports results) of both ways to answer, greedily and by chance.
+    /// Mean over the last evaluations (as the paper reports results) of greedy and sampled accuracy.
     pub fn accuracy(&self, level: Option<u32>) -> f64 {
         let last = &self.exams[self.exams.len().saturating_sub(super::scale::LAST_EXAMS)..];
         last.iter().map(|e| e.both(level)).sum::<f64>() / last.len() as f64
     }
 
-    /// The same before the first step; NaN of no exam.
+    /// The same before the first step; NaN without an evaluation.
     pub fn accuracy_before(&self) -> f64 {
         self.exams.first().map_or(f64::NAN, |e| e.both(None))
     }
 
-    /// Mean of a curve over a part of the run, from 0 to 1.
+    /// Mean of a curve over a part of the run; `from` and `to` are between 0 and 1.
     pub fn mean_of(curve: &[f64], from: f64, to: f64) -> f64 {
         let at = |part: f64| ((part * curve.len() as f64).round() as usize).min(curve.len());
         crate::papers::stats::mean(&curve[at(from)..at(to)])
@@ -121,12 +121,12 @@ impl Record {
 }
 
 impl Arm {
-    /// Sixteen hexadecimal digits of all that decides its numbers.
+    /// Sixteen hexadecimal digits: a hash of everything that determines its numbers.
     pub fn key(&self) -> String {
         digest(&[FORMAT, env!("CARGO_PKG_VERSION"), &serde_json::to_string(self).unwrap_or_default()])
     }
 
-    /// Settings of the update, if it has one.
+    /// Settings of GRPO, if it uses them.
     pub fn grpo(&self) -> Option<&GrpoSettings> {
         match &self.work {
             Work::FineTune => None,
@@ -155,7 +155,7 @@ impl Job for Arm {
         }
     }
 
-    /// Row passes forward, of which a gradient is worth three and a rollout, which is slow, four.
+    /// Cost in forward passes of a row; a gradient counts three, a rollout, which is slow, four.
     fn cost(&self) -> f64 {
         let rows = (self.train.max_steps * self.train.batch_size as u64) as f64;
         match &self.work {

@@ -1,4 +1,4 @@
-//! A fine-tuned model on the bench: completions sampled from it, and what single updates from it do. Every update begins from the same
+//! Single updates of a fine-tuned model: completions sampled from it, and the effect of an update. Every update starts from the same
 //! weights and from moments at zero.
 
 use super::arm::Arm;
@@ -23,7 +23,7 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 use web_time::Instant;
 
-/// See the module.
+/// A fine-tuned model for measurements of single updates.
 pub struct Bench {
     device: Device,
     model: Model,
@@ -37,28 +37,28 @@ pub struct Bench {
     batches: BTreeMap<u64, Vec<Rollout>>,
 }
 
-/// An optimizer and the passes that fill its gradients.
+/// An optimizer and the passes that compute its gradients.
 struct OptimizerPasses {
     policy: Policy,
     optimizer: Optimizer,
 }
 
-/// How a single update is made.
+/// Optimizer of a single update.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub enum By {
-    /// Plain gradient descent at this rate, no clipping (as for Fig. 1).
+    /// Plain gradient descent with this learning rate, without clipping (as for Fig. 1).
     Sgd(f64),
     /// AdamW as in training, from moments at zero.
     Adam,
 }
 
-/// What an update did, and how long it took.
+/// The effect and duration of an update.
 pub struct Updated {
-    /// Every response token before and after it; advantages are plain ones, whatever the way.
+    /// Every response token before and after; advantages are the original ones for every method.
     pub changes: Vec<Change>,
     /// Seconds of the update alone.
     pub seconds: f64,
-    /// Seconds of making the advantages.
+    /// Seconds for computing the advantages.
     pub advantage_seconds: f64,
 }
 
@@ -66,7 +66,7 @@ impl Bench {
     /// Open a device with the weights of a finished fine-tuning.
     ///
     /// # Errors
-    /// Weights that are not there, or a device fault.
+    /// Missing weights, or a device error.
     pub fn new(store: &Store, task_setup: &TaskSetup, scale: &Scale, sft: &Arm, device: &DeviceSettings) -> anyhow::Result<Self> {
         let device = Device::open(device)?;
         let seed = sft.train.seed;
@@ -75,7 +75,7 @@ impl Bench {
             train: scale.reinforcement(seed),
             task: Some(scale.task(sft.task.task)),
             rollout: Some(scale.rollout()),
-            // One mini-batch, no reference model: what a batch of tokens does by itself.
+            // One mini-batch and no reference model, to measure the effect of a single batch of tokens.
             grpo: Some(GrpoSettings { beta: 0.0, mini_batch_size: None, ..scale.grpo() }),
             ..Settings::default()
         };
@@ -114,14 +114,14 @@ impl Bench {
         self.settings.rollout.as_ref().map_or(1.0, |r| r.temperature)
     }
 
-    /// Completions of batch `n`, graded, scored, with plain advantages: a function of weights, seed and `n`.
+    /// Completions of batch `n`, graded, scored, with plain advantages: determined by weights, seed and `n`.
     ///
     /// # Errors
-    /// A device fault, or [`Interrupted`].
+    /// A device error, or [`Interrupted`].
     pub fn batch(&mut self, n: u64) -> anyhow::Result<Vec<Rollout>> {
         if !self.batches.contains_key(&n) {
             let made = self.sample(n)?;
-            // The newest are asked for again.
+            // The newest batches are used again.
             self.batches.retain(|k, _| k + 4 > n);
             self.batches.insert(n, made);
         }
@@ -146,7 +146,7 @@ impl Bench {
             sampling: Sampling { temperature: rollout.temperature, seed: self.seed, ..Sampling::default() },
             step: n,
         };
-        // Questions that training meets late or never.
+        // Questions outside the range that training uses.
         let mut asked = FAR + n * (completions / rollout.num_generations) as u64;
         let sampled = sampler.sample(&mut asked, &mut |_, _, _| Ok(!Control::interrupted()))?;
         let mut rollouts = sampled.ok_or(Interrupted)?.rollouts;
@@ -156,7 +156,7 @@ impl Bench {
         Ok(rollouts)
     }
 
-    /// Weights as fine-tuning left them, moments at zero.
+    /// Restore the fine-tuned weights, with moments at zero.
     fn restore(&mut self) -> anyhow::Result<()> {
         self.model.set(&self.device, &self.weights);
         for hand in &mut self.hands {
@@ -168,10 +168,10 @@ impl Bench {
         Ok(())
     }
 
-    /// One step of updates on completions, and what it did to their tokens. The weights are restored first.
+    /// Restore the weights, then do the updates of one step on completions and measure the effect on their tokens.
     ///
     /// # Errors
-    /// A device fault, or [`Interrupted`].
+    /// A device error, or [`Interrupted`].
     pub fn update(&mut self, rollouts: &[Rollout], way: UpdateMethod, by: By) -> anyhow::Result<Updated> {
         check()?;
         self.restore()?;
@@ -200,10 +200,10 @@ impl Bench {
         Ok(Updated { changes: changes(rollouts, &after), seconds, advantage_seconds })
     }
 
-    /// With the weights as fine-tuning left them: norms of the gradient of each quartile's tokens, and of all.
+    /// For the fine-tuned weights: gradient norms of each quartile's tokens, and of all.
     ///
     /// # Errors
-    /// A device fault, or [`Interrupted`].
+    /// A device error, or [`Interrupted`].
     pub fn gradient_by_quartile(&mut self, rollouts: &[Rollout]) -> anyhow::Result<BinGradient> {
         check()?;
         self.restore()?;
@@ -217,7 +217,7 @@ impl Bench {
     /// The gradient of log pi of a single token with respect to all parameters: its norm in each tensor, by name.
     ///
     /// # Errors
-    /// A device fault, or [`Interrupted`].
+    /// A device error, or [`Interrupted`].
     pub fn gradient_of_token(&mut self, rollout: &Rollout, token: usize) -> anyhow::Result<Vec<(String, f64)>> {
         check()?;
         let Some((_, settings, grpo)) = self.settings.reinforcement() else { anyhow::bail!("no settings of reinforcement") };
@@ -240,7 +240,7 @@ impl Bench {
     }
 }
 
-/// The first question of the bench: far behind those of training.
+/// First question of the bench, far beyond those of training.
 const FAR: u64 = 1 << 40;
 
 fn clear(device: &Device, arena: &Arena) {

@@ -1,4 +1,4 @@
-//! What every claim works with: arms and their records, benches, what is known already.
+//! Shared state of all claims: arms and their records, benches, stored results.
 
 use super::arm::{Arm, Record};
 use super::bench::Bench;
@@ -14,17 +14,17 @@ use crate::progress::Progress;
 use std::cell::{OnceCell, RefCell};
 use std::collections::BTreeMap;
 
-/// See the module.
+/// Shared state of all claims.
 pub struct Context<'a> {
     /// Model, questions, steps.
     pub scale: &'a Scale,
     /// Seeds of the paired arms.
     pub seeds: Vec<u64>,
-    /// What is known already.
+    /// Stored results.
     pub store: Store,
     /// Adapter by name or index.
     pub device: DeviceSettings,
-    /// Gets progress lines.
+    /// Receives progress lines.
     pub tell: Box<dyn Fn(&str) + 'a>,
     puzzles: TaskSetup,
     sums: OnceCell<TaskSetup>,
@@ -32,10 +32,10 @@ pub struct Context<'a> {
 }
 
 impl<'a> Context<'a> {
-    /// Nothing is opened but the vocabulary.
+    /// Opens only the vocabulary.
     ///
     /// # Errors
-    /// None in practice: questions that cannot be made.
+    /// None in practice: questions that cannot be generated.
     pub fn new(
         scale: &'a Scale,
         seeds: Vec<u64>,
@@ -47,15 +47,15 @@ impl<'a> Context<'a> {
         Ok(Self { scale, seeds, store, device, tell, puzzles: TaskSetup::new(TaskKind::Kk)?, sums, benches })
     }
 
-    /// Makes arms.
+    /// Plans arms.
     pub fn plan(&self) -> Plan<'_> {
         Plan { scale: self.scale }
     }
 
-    /// Words and questions of a kind of task.
+    /// Vocabulary and questions of a kind of task.
     ///
     /// # Errors
-    /// None in practice: questions that cannot be made.
+    /// None in practice: questions that cannot be generated.
     pub fn task_setup(&self, task: TaskKind) -> anyhow::Result<&TaskSetup> {
         if task != TaskKind::Math {
             return Ok(&self.puzzles);
@@ -66,15 +66,15 @@ impl<'a> Context<'a> {
         Ok(self.sums.get().unwrap_or(&self.puzzles))
     }
 
-    /// Have all these arms trained, and before them those that they begin from.
+    /// Train all these arms if necessary, and first those that they start from.
     ///
     /// # Errors
-    /// A device fault, a full disk, or [`crate::papers::attempts::Interrupted`].
+    /// A device error, a full disk, or [`crate::papers::attempts::Interrupted`].
     pub fn ensure(&self, arms: &[Arm]) -> anyhow::Result<()> {
         work_off(arms, self, &*self.tell)
     }
 
-    /// The numbers of an arm, which is trained if it was not.
+    /// The record of an arm, which is trained if necessary.
     ///
     /// # Errors
     /// As [`Context::ensure`].
@@ -84,7 +84,7 @@ impl<'a> Context<'a> {
         self.store.record(&arm.name, &arm.key())
     }
 
-    /// Of every seed.
+    /// The records of every seed.
     ///
     /// # Errors
     /// As [`Context::ensure`].
@@ -92,10 +92,10 @@ impl<'a> Context<'a> {
         self.seeds.iter().map(|seed| self.record(setting, way, *seed)).collect()
     }
 
-    /// A number that a bench measures, remembered; `what` names it and all that it depends on beside the scale and the weights.
+    /// A measurement on a bench, cached; `what` identifies it and everything it depends on besides the scale and the weights.
     ///
     /// # Errors
-    /// A device fault, or [`crate::papers::attempts::Interrupted`].
+    /// A device error, or [`crate::papers::attempts::Interrupted`].
     pub fn measured<T: serde::Serialize + serde::de::DeserializeOwned>(
         &self,
         seed: u64,
@@ -103,7 +103,7 @@ impl<'a> Context<'a> {
         measure: impl FnOnce(&mut Bench) -> anyhow::Result<T>,
     ) -> anyhow::Result<T> {
         let sft = self.plan().sft(TaskKind::Kk, seed);
-        // Exams and the number of steps do not matter to single updates.
+        // Evaluations and the number of steps do not affect single updates.
         let train = crate::config::TrainSettings { max_steps: 0, ..self.scale.reinforcement(seed) };
         let settings = format!("{:?}", (train, self.scale.rollout(), self.scale.grpo(), self.scale.people, self.scale.probe));
         self.store.remember(&["bench 1", &sft.key(), &settings, what], || {
@@ -141,7 +141,7 @@ pub fn range_of(records: &[Record], value: impl Fn(&Record) -> f64) -> (f64, f64
     records.iter().map(value).fold((f64::INFINITY, f64::NEG_INFINITY), |(low, high), v| (low.min(v), high.max(v)))
 }
 
-/// Numbers of people (or grades) that an arm was examined in.
+/// Numbers of people (or grades) in the evaluation of an arm.
 pub fn levels(records: &[Record]) -> Vec<u32> {
     records
         .iter()

@@ -1,6 +1,6 @@
-//! The claims of Advantage Reweighting and Lopti, arXiv 2505.12929. Two kinds of experiments: single updates of a fine-tuned model on the
-//! bench ([`mod@bench`]), and arms of reinforcement from it ([`training`]), which claims share ([`plan`]). Arms and measurements are kept in
-//! the work folder under a hash of all their settings.
+//! The claims of Advantage Reweighting and Lopti, arXiv 2505.12929. Two kinds of experiments: single updates of a fine-tuned model
+//! ([`mod@bench`]), and arms of reinforcement learning from it ([`training`]), which claims share ([`plan`]). Arms and measurements are
+//! stored in the work folder under a hash of all their settings.
 
 pub mod arm;
 pub mod bench;
@@ -22,7 +22,7 @@ use context::Context;
 use plan::Plan;
 use scale::Scale;
 
-/// The paper. L0 is the regime check, which stands before all others.
+/// The paper. L0 is the regime check, which precedes all others.
 pub const PAPER: Paper = Paper {
     name: "lopti",
     title: "Advantage Reweighting and Lopti",
@@ -30,7 +30,7 @@ pub const PAPER: Paper = Paper {
     claims: &["L0", "L1", "L2", "L3", "L4", "L5", "L5b", "L6", "L7", "L8", "L9", "L10", "L11", "L12", "L13"],
 };
 
-/// The claims asked for, and the regime check before them.
+/// The requested claims, preceded by the regime check.
 fn asked(options: &Options) -> anyhow::Result<Vec<&'static str>> {
     let mut claims = chosen(&PAPER, &options.claims)?;
     if !claims.contains(&"L0") {
@@ -48,7 +48,7 @@ pub fn arms(options: &Options) -> anyhow::Result<Vec<Arm>> {
     Ok(Plan { scale: &scale }.all(&asked(options)?, &seeds(options)))
 }
 
-/// What the numbers come from.
+/// Origin of the numbers.
 fn header(options: &Options, c: &Context<'_>) -> anyhow::Result<Header> {
     let s = c.scale;
     let vocab = c.task_setup(TaskKind::Kk)?.vocab();
@@ -96,10 +96,10 @@ fn header(options: &Options, c: &Context<'_>) -> anyhow::Result<Header> {
     Ok(Header::new(&PAPER, options, Facts { device: device(&options.device)?, notes, tables, details }))
 }
 
-/// Train and compare; the report is written after every claim, so that what is done is there. `None` with [`Options::arms_only`].
+/// Train and compare; the report is written after every claim, so that partial results are available. `None` with [`Options::arms_only`].
 ///
 /// # Errors
-/// Settings that cannot work, a device fault, a full disk, or [`super::attempts::Interrupted`].
+/// Invalid settings, a device error, a full disk, or [`super::attempts::Interrupted`].
 pub fn run(options: &Options, tell: &dyn Fn(&str)) -> anyhow::Result<Option<Report>> {
     let scale = Scale::named(&options.scale)?;
     let (claims, arms) = (asked(options)?, arms(options)?);
@@ -121,7 +121,7 @@ pub fn run(options: &Options, tell: &dyn Fn(&str)) -> anyhow::Result<Option<Repo
     Ok(Some(report))
 }
 
-/// What a run would do: (lines for people, the same for machines).
+/// Description of a run: (lines for display, the same as JSON).
 ///
 /// # Errors
 /// An unknown claim or scale.
@@ -130,7 +130,7 @@ pub fn dry_run(options: &Options) -> anyhow::Result<super::Plan> {
     let (mut lines, mut rows, mut left) = (Vec::new(), Vec::new(), 0.0);
     let vocab = task_setup::TaskSetup::new(TaskKind::Kk)?.vocab();
     let config = scale.model().config(vocab, scale.seq_len());
-    // A pass forward over a row is a third of a gradient.
+    // The forward pass over a row is a third of a gradient.
     let row = config.flops_per_token_training(scale.seq_len() as f64 / 2.0) / 3.0 * scale.seq_len() as f64;
     for arm in arms(options)? {
         let (done, flops) = (has(&options.work, arm.name(), &arm.key()), arm.cost() * row);

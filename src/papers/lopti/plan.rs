@@ -1,31 +1,31 @@
-//! The arms by name: what each claim compares. Arms that several claims need are the same arm.
+//! The arms by name: comparisons of each claim. Arms that several claims need are shared.
 
 use super::arm::{Arm, Work};
 use super::scale::{ALPHA, ETA, SMALL_ALPHA, Scale};
 use crate::config::{Algorithm, GrpoSettings, LoptiMoments, LoptiOrder, LoptiSplit, TaskKind, TaskSettings, TrainSettings};
 
-/// A way to update.
+/// An update method.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub enum UpdateMethod {
-    /// Plain.
+    /// Plain GRPO.
     Grpo,
-    /// Advantage Reweighting of this strength.
+    /// Advantage Reweighting with this alpha.
     Ar(f64),
     /// Lopti with this threshold.
     Lopti(f64),
     /// Both.
     Both,
-    /// Plain, every step's completions used twice: as many updates as Lopti makes.
+    /// Plain GRPO with every step's completions used twice: as many updates as Lopti.
     Twice,
-    /// Lopti by lot, into parts of the same sizes.
+    /// Lopti with a random split into parts of the same sizes.
     RandomSplit,
     /// High-probability tokens first.
     HighFirst,
-    /// Lopti whose second pass has moments of its own.
+    /// Lopti with separate moments for the second pass.
     OwnMoments,
     /// Only the tokens of these quartiles.
     Only(&'static [u8]),
-    /// Plain at a multiple of the learning rate.
+    /// Plain GRPO at a multiple of the learning rate.
     Rate(f64),
 }
 
@@ -38,20 +38,20 @@ pub const BELOW_QUARTER: UpdateMethod = UpdateMethod::Only(&[1]);
 /// The paper's four methods.
 pub const METHODS: [UpdateMethod; 4] =
     [UpdateMethod::Grpo, UpdateMethod::Ar(ALPHA), UpdateMethod::Lopti(ETA), UpdateMethod::Both];
-/// Controls of L5: as many updates, and a split by lot.
+/// Controls of L5: the same number of updates, and a random split.
 pub const CONTROLS: [UpdateMethod; 2] = [UpdateMethod::Twice, UpdateMethod::RandomSplit];
-/// More controls (L5b): moments apart, and larger rates.
+/// More controls (L5b): separate moments, and larger learning rates.
 pub const MORE_CONTROLS: [UpdateMethod; 3] =
     [UpdateMethod::OwnMoments, UpdateMethod::Rate(std::f64::consts::SQRT_2), UpdateMethod::Rate(2.0)];
-/// L6.
+/// Values of L6.
 pub const ALPHAS: [f64; 5] = [0.1, ALPHA, 0.5, 0.7, 1.0];
-/// L7.
+/// Values of L7.
 pub const ETAS: [f64; 5] = [0.1, 0.3, ETA, 0.7, 0.9];
-/// L13: updates for a pass over a step's completions.
+/// Values of L13: updates per pass over a step's completions.
 pub const UPDATES: [usize; 4] = [1, 2, 4, 8];
 
 impl UpdateMethod {
-    /// In tables.
+    /// Name in tables.
     pub fn name(self) -> String {
         match self {
             Self::Grpo => "GRPO".into(),
@@ -59,7 +59,7 @@ impl UpdateMethod {
             Self::Lopti(eta) => format!("Lopti {eta}"),
             Self::Both => "AR + Lopti".into(),
             Self::Twice => "GRPO, two passes".into(),
-            Self::RandomSplit => "Lopti, split by lot".into(),
+            Self::RandomSplit => "Lopti, random split".into(),
             Self::HighFirst => "Lopti, high first".into(),
             Self::OwnMoments => "Lopti, moments apart".into(),
             Self::Only(&[1]) => "only p < 0.25".into(),
@@ -70,7 +70,7 @@ impl UpdateMethod {
         }
     }
 
-    /// In folder names.
+    /// Name in folder names.
     pub fn slug(self) -> String {
         let kept = |c: char| if c.is_ascii_alphanumeric() || c == '.' { c.to_ascii_lowercase() } else { '-' };
         let mut out: String = self.name().replace('<', "below").replace('>', "above").chars().map(kept).collect();
@@ -80,7 +80,7 @@ impl UpdateMethod {
         out
     }
 
-    /// Into the settings. `small` takes the strength of Advantage Reweighting that the paper uses outside of K&K with GRPO.
+    /// Apply to settings. `small` selects the alpha that the paper uses other than for K&K with GRPO.
     pub fn into_settings(self, grpo: GrpoSettings, small: bool) -> GrpoSettings {
         let strength = |alpha: f64| if small { SMALL_ALPHA } else { alpha };
         let lopti = GrpoSettings { lopti_eta: Some(ETA), ..grpo.clone() };
@@ -98,7 +98,7 @@ impl UpdateMethod {
     }
 }
 
-/// Around the update: what is practised and by which algorithm.
+/// Task and algorithm of an arm.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub enum Setting {
     /// K&K with GRPO.
@@ -107,7 +107,7 @@ pub enum Setting {
     PlusPlus,
     /// Sums (L12).
     Sums,
-    /// K&K, a pass being cut into so many updates (L13).
+    /// K&K, with this number of updates per pass (L13).
     Updates(usize),
 }
 
@@ -121,7 +121,7 @@ impl Setting {
         }
     }
 
-    /// What a way is called in it: its baseline is its own algorithm, and where the paper uses a smaller alpha so do we.
+    /// Name of a method in this setting: the baseline is the setting's own algorithm, and alpha is as small as in the paper.
     pub fn name_of(self, way: UpdateMethod) -> String {
         match (self, way) {
             (Self::PlusPlus, UpdateMethod::Grpo) => "REINFORCE++".into(),
@@ -135,14 +135,14 @@ impl Setting {
     }
 }
 
-/// Makes arms.
+/// Plans arms.
 pub struct Plan<'a> {
     /// The scale.
     pub scale: &'a Scale,
 }
 
 impl Plan<'_> {
-    /// Fine-tuning on worked solutions, ended early.
+    /// Fine-tuning on worked solutions, stopped early.
     pub fn sft(&self, task: TaskKind, seed: u64) -> Arm {
         let name = match task {
             TaskKind::Math => "sft-sums",
@@ -153,9 +153,9 @@ impl Plan<'_> {
         Arm { name: format!("{name}/{seed}"), model: self.scale.model(), train, task, work: Work::FineTune }
     }
 
-    /// Reinforcement from there.
+    /// Reinforcement learning from the fine-tuned model.
     pub fn arm(&self, setting: Setting, way: UpdateMethod, seed: u64) -> Arm {
-        // Two updates a pass are the main setting.
+        // Two updates per pass are the main setting.
         let setting = if setting == Setting::Updates(self.scale.mini_batches) { Setting::Main } else { setting };
         let mut train = self.scale.reinforcement(seed);
         let mut grpo = self.scale.grpo();
@@ -186,7 +186,7 @@ impl Plan<'_> {
         }
     }
 
-    /// What a claim compares, in the order of its table.
+    /// Arms that a claim compares, in the order of its table.
     pub fn ways(claim: &str) -> Vec<(Setting, UpdateMethod)> {
         let main = |ways: &[UpdateMethod]| ways.iter().map(|w| (Setting::Main, *w)).collect::<Vec<_>>();
         match claim {
@@ -208,11 +208,11 @@ impl Plan<'_> {
         }
     }
 
-    /// Everything that these claims need, seed by seed, parents before children.
+    /// All arms that these claims need, by seed, parents before children.
     pub fn all(&self, claims: &[&str], seeds: &[u64]) -> Vec<Arm> {
         let mut arms: Vec<Arm> = Vec::new();
         for &seed in seeds {
-            // One-step probes begin from it too.
+            // Single updates start from it too.
             let mut wanted = vec![self.sft(TaskKind::Kk, seed)];
             for (setting, way) in claims.iter().flat_map(|c| Self::ways(c)) {
                 if setting == Setting::Sums {
@@ -243,7 +243,7 @@ mod tests {
         assert_eq!(count(&["L1", "L2", "L3", "L4", "L11"]), 1, "probes need the fine-tuned model only");
         assert_eq!(count(&["L5"]), 1 + 6);
         assert_eq!(count(&["L5", "L5b"]), count(&["L5"]) + 3);
-        // GRPO and alpha = 0.3 are there already.
+        // GRPO and alpha = 0.3 are already included.
         assert_eq!(count(&["L5", "L6"]), count(&["L5"]) + 4);
         assert_eq!(count(&["L5", "L7"]), count(&["L5"]) + 4);
         assert_eq!(count(&["L5", "L8"]), count(&["L5"]) + 1);
@@ -257,7 +257,7 @@ mod tests {
         assert!(names.iter().all(|n| n.chars().all(|c| c.is_ascii_alphanumeric() || "/.-".contains(c))), "{names:?}");
     }
 
-    /// What is compared differs in what its name says, and in nothing else.
+    /// Compared arms differ only in what their name states.
     #[test]
     fn arms_differ_by_their_way_alone() {
         let scale = Scale::named("tiny").unwrap();

@@ -1,16 +1,16 @@
-//! How large the experiments are: the model, what it learns first, what it practises, and how long.
+//! Scales of the experiments: model, fine-tuning, RL task, and duration.
 
 use crate::config::{
     Architecture, Form, GrpoSettings, ModelSettings, RolloutSettings, Scheduler, TaskKind, TaskSettings, TrainSettings,
 };
 
-/// alpha of Advantage Reweighting wherever nothing else is said (the paper, caption of Fig. 4).
+/// Default alpha of Advantage Reweighting (the paper, caption of Fig. 4).
 pub const ALPHA: f64 = 0.3;
-/// Lopti's threshold wherever nothing else is said.
+/// Default threshold of Lopti.
 pub const ETA: f64 = 0.5;
 /// alpha with REINFORCE++ and on sums (Table 7, Sec. 5).
 pub const SMALL_ALPHA: f64 = 0.1;
-/// Final results are the mean of so many exams, the last ones (as in the paper).
+/// Final results are the mean of this number of last evaluations (as in the paper).
 pub const LAST_EXAMS: usize = 3;
 /// The paper's share of tokens by quartile of probability (Fig. 1 a).
 pub const PAPER_SHARES: [f64; 4] = [0.1922, 0.1015, 0.1009, 0.6054];
@@ -21,42 +21,42 @@ const INITIALIZER_RANGE: f64 = 0.08;
 /// One scale.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Scale {
-    /// As typed after `--scale`.
+    /// Its name for `--scale`.
     pub name: &'static str,
-    /// Width of the residual stream, width inside the SwiGLU, blocks, heads.
+    /// Hidden size, intermediate size, layers, heads.
     pub shape: [usize; 4],
-    /// Numbers of people that are practised and examined, and that are fine-tuned on.
+    /// Numbers of people in training and evaluation, and in fine-tuning.
     pub people: [&'static str; 2],
-    /// Tokens of a prompt, of a completion, at most.
+    /// Maximum tokens of a prompt, and of a completion.
     pub lengths: [usize; 2],
-    /// Fine-tuning: updates, rows of solutions in each, learning rate. It ends early: what follows must have something to learn.
+    /// Fine-tuning: updates, rows in each, learning rate. It stops early to leave room for improvement.
     pub sft: (u64, usize, f64),
-    /// Steps of reinforcement.
+    /// Steps of reinforcement learning.
     pub steps: u64,
-    /// Completions in a step.
+    /// Completions per step.
     pub batch_size: usize,
-    /// Completions of a prompt.
+    /// Completions per prompt.
     pub num_generations: usize,
-    /// Updates of a pass over a step's completions (the paper: 2).
+    /// Updates per pass over a step's completions (the paper: 2).
     pub mini_batches: usize,
-    /// Learning rate of reinforcement, chosen for plain GRPO alone.
+    /// Learning rate of reinforcement learning, tuned for plain GRPO alone.
     pub learning_rate: f64,
     /// Temperature of rollouts.
     pub temperature: f64,
-    /// When a run is examined, in parts of its steps, and the questions of an exam.
+    /// Evaluations as fractions of the steps, and questions per evaluation.
     pub exams: (&'static [f64], usize),
-    /// One-step probes: batches of completions a seed, completions in each.
+    /// Single updates: batches of completions per seed, completions per batch.
     pub probe: (u64, usize),
-    /// Tokens whose gradient is taken one by one (L1), a seed.
+    /// Tokens with individually computed gradients (L1), per seed.
     pub single_tokens: usize,
 }
 
-/// The names after `--scale`; `test` is for tests.
+/// Valid names for `--scale`; `test` is for tests.
 pub const SCALES: [&str; 3] = ["tiny", "small", "gpu"];
 
 impl Scale {
     // Length: a table.
-    /// By name.
+    /// A scale by name.
     ///
     /// # Errors
     /// No such scale; the message lists them.
@@ -123,7 +123,7 @@ impl Scale {
         })
     }
 
-    /// Tokens in a row.
+    /// Tokens per row.
     pub fn seq_len(&self) -> usize {
         self.lengths[0] + self.lengths[1]
     }
@@ -137,14 +137,14 @@ impl Scale {
             intermediate_size,
             num_hidden_layers,
             num_attention_heads,
-            // Small models learn to copy, which answers need, only from larger weights than the usual 0.02.
+            // Small models learn copying, which answers need, only with initial weights larger than the usual 0.02.
             initializer_range: INITIALIZER_RANGE,
             ..ModelSettings::default()
         }
     }
 
-    /// Fine-tuning: a short warm-up, then a constant rate. Sums are learned in a fifth of the updates that puzzles take; after all of them
-    /// nothing would be left to practise.
+    /// Fine-tuning: a short warm-up, then a constant rate. Sums take a fifth of the updates of puzzles; with all of them nothing would be
+    /// left to learn.
     pub fn fine_tuning(&self, task: TaskKind, seed: u64) -> TrainSettings {
         let (max_steps, batch_size, learning_rate) = self.sft;
         let max_steps = if task == TaskKind::Math { max_steps.div_ceil(5) } else { max_steps };
@@ -161,7 +161,7 @@ impl Scale {
         }
     }
 
-    /// Reinforcement: AdamW at a constant rate without warm-up, betas, decay and clipping of the paper's scripts.
+    /// Reinforcement learning: AdamW at a constant rate without warm-up; betas, decay and clipping as in the paper's scripts.
     pub fn reinforcement(&self, seed: u64) -> TrainSettings {
         TrainSettings {
             max_steps: self.steps,
@@ -203,21 +203,21 @@ impl Scale {
         }
     }
 
-    /// What is practised and examined.
+    /// Settings of the RL task.
     pub fn task(&self, task: TaskKind) -> TaskSettings {
         let usual = TaskSettings::default();
         TaskSettings {
             task,
             people: self.people[0].into(),
             form: Form::Compact,
-            // Sums of two digits: those of one are so few that a model learns them by heart, and the ones held out stay unknown.
+            // Sums of two digits: with one digit there are so few that a model memorizes them and fails on held-out ones.
             difficulty: if task == TaskKind::Math { "2".into() } else { usual.difficulty.clone() },
             eval_questions: self.exams.1,
             ..usual
         }
     }
 
-    /// Steps at which a run is examined, the last one among them.
+    /// Steps of evaluations, including the last step.
     pub fn evaluation_steps(&self) -> Vec<u64> {
         self.exams.0.iter().map(|part| (part * self.steps as f64).round() as u64).collect()
     }

@@ -1,4 +1,4 @@
-//! What is learned and practised: vocabulary, worked solutions to fine-tune on, questions to practise.
+//! Training data: vocabulary, worked solutions for fine-tuning, questions for reinforcement learning.
 
 use crate::config::{DataSettings, TaskKind, TaskSettings};
 use crate::data::tasks::{self, Split, Task, kk};
@@ -7,9 +7,9 @@ use crate::train::reinforce::TaskContext;
 use anyhow::Context as _;
 use std::collections::BTreeSet;
 
-/// Puzzles of each number of people, or sums, that the vocabulary is taken from.
+/// Puzzles of each number of people, or sums, that the vocabulary is collected from.
 const LOOKED_AT: u64 = 300;
-/// Fine-tuning draws its puzzles under other seeds than reinforcement.
+/// Seed offset, so that fine-tuning and reinforcement learning use different puzzles.
 const OTHER_SEED: u64 = 1_000_003;
 
 /// A worked solution.
@@ -18,12 +18,12 @@ struct Example {
     completion: String,
 }
 
-/// One kind of task: the same words for every arm.
+/// A kind of task: the same vocabulary for every arm.
 #[derive(Clone)]
 pub struct TaskSetup {
-    /// A token a word of puzzles, a token a character of sums.
+    /// One token per word of puzzles, one token per character of sums.
     pub tokenizer: Tokenizer,
-    /// What ends a completion.
+    /// The token that ends a completion.
     pub stop: u32,
 }
 
@@ -31,7 +31,7 @@ impl TaskSetup {
     /// For a kind of task.
     ///
     /// # Errors
-    /// None in practice: questions that cannot be made.
+    /// None in practice: questions that cannot be generated.
     pub fn new(kind: TaskKind) -> anyhow::Result<Self> {
         let settings = |people: &str| TaskSettings {
             task: kind,
@@ -71,7 +71,7 @@ impl TaskSetup {
         self.tokenizer.vocab_size()
     }
 
-    /// Questions, their judge, and the words.
+    /// Questions, their grader, and the tokenizer.
     ///
     /// # Errors
     /// A setting out of range.
@@ -79,7 +79,7 @@ impl TaskSetup {
         Ok(TaskContext { task: open(settings, seed)?, tokenizer: self.tokenizer.clone(), stops: vec![self.stop], chat: false })
     }
 
-    /// Worked solutions, loss on the completion alone.
+    /// Worked solutions with the loss on completions only.
     ///
     /// # Errors
     /// A setting out of range.
@@ -93,7 +93,7 @@ fn open(settings: &TaskSettings, seed: u64) -> anyhow::Result<Box<dyn Task>> {
     tasks::open(settings, &DataSettings::default(), seed, None, 0, &mut Notices::new())
 }
 
-/// Question `n` with its solution: of a puzzle a search step by step, of a sum the number.
+/// Question `n` with its solution: a step-by-step search for a puzzle, the result for a sum.
 fn solved(settings: &TaskSettings, task: &dyn Task, seed: u64, n: u64) -> anyhow::Result<Example> {
     if settings.task == TaskKind::Kk {
         let people = TaskSettings::list("people", &settings.people, kk::generate::PEOPLE)?;
@@ -105,7 +105,7 @@ fn solved(settings: &TaskSettings, task: &dyn Task, seed: u64, n: u64) -> anyhow
     Ok(Example { prompt: question.prompt, completion: question.answer })
 }
 
-/// Solutions that a row may hold.
+/// Maximum number of solutions per row.
 const MOST_IN_A_ROW: u64 = 8;
 
 /// See [`TaskSetup::worked_solutions`].
@@ -118,7 +118,7 @@ pub struct WorkedSolutions {
 }
 
 impl WorkedSolutions {
-    /// Prompt and completion with its end, as tokens; of what cannot be made, nothing.
+    /// Prompt and completion with its end, as tokens; empty if the question cannot be generated.
     fn tokens(&self, n: u64) -> (Vec<u32>, Vec<u32>) {
         let made = || -> anyhow::Result<(Vec<u32>, Vec<u32>)> {
             let example = solved(&self.settings, self.task.as_ref(), self.seed, n)?;
@@ -131,7 +131,7 @@ impl WorkedSolutions {
 }
 
 impl Source for WorkedSolutions {
-    /// Each row is filled with solutions of its own as long as they fit whole; they do not see one another.
+    /// Each row is packed with whole solutions, which do not attend to one another.
     fn batch(&self, n: u64, batch_size: usize) -> Batch {
         let (time, rows) = (self.seq_len, batch_size * self.seq_len);
         let (mut tokens, mut targets, mut doc_start) = (vec![0; rows], vec![IGNORE; rows], vec![0; rows]);
@@ -142,7 +142,7 @@ impl Source for WorkedSolutions {
             for (prompt, completion) in (first..first + MOST_IN_A_ROW).map(|n| self.tokens(n)) {
                 let all: Vec<u32> = prompt.iter().chain(&completion).copied().collect();
                 let used = all.len().saturating_sub(1);
-                // One that is too long by itself is cut: nothing after it counts.
+                // A solution that is too long for a row is truncated, and nothing after the cut counts.
                 let kept = if filled == 0 { used.min(time) } else { used };
                 if filled + kept > time || kept == 0 {
                     break;
@@ -153,7 +153,7 @@ impl Source for WorkedSolutions {
                 doc_start[here..here + kept].fill(filled as u32);
                 filled += kept;
             }
-            // Padding sees itself alone.
+            // Padding attends only to itself.
             (filled..time).for_each(|i| doc_start[at + i] = i as u32);
             num_tokens += filled;
         }
@@ -168,7 +168,7 @@ impl Source for WorkedSolutions {
         (0, 0)
     }
 
-    /// Puzzles are made as they are needed: no end is ever reached.
+    /// Puzzles are generated on demand, so an epoch never ends.
     fn epochs(&self, _: u64, _: usize) -> f64 {
         0.0
     }

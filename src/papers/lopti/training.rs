@@ -1,4 +1,4 @@
-//! Training an arm: the trainer of every stage, with exams and a record.
+//! Training of an arm with the common trainer, with evaluations and a record.
 
 use super::arm::{Arm, Exam, Levels, Record, Work};
 use super::task_setup::TaskSetup;
@@ -15,22 +15,22 @@ use anyhow::Context as _;
 use std::path::PathBuf;
 use web_time::Instant;
 
-/// What a trainer of arms needs.
+/// Shared state for training arms.
 pub struct TrainingContext<'a> {
-    /// Where arms are kept.
+    /// Where arms are stored.
     pub store: &'a Store,
-    /// Words and questions of the arm's task.
+    /// Vocabulary and questions of the arm's task.
     pub task_setup: &'a TaskSetup,
     /// Adapter by name or index.
     pub device: &'a DeviceSettings,
 }
 
-/// File of an arm's last weights.
+/// File of an arm's final weights.
 fn weights_file(store: &Store, arm: &Arm) -> PathBuf {
     store.folder(&arm.name, &arm.key()).join("weights.f32")
 }
 
-/// The last weights of a finished arm, by Hugging Face's order of tensors.
+/// The final weights of a finished arm, in Hugging Face's order of tensors.
 ///
 /// # Errors
 /// The file is gone or damaged.
@@ -42,10 +42,10 @@ pub fn weights(store: &Store, arm: &Arm) -> anyhow::Result<Vec<f32>> {
 }
 
 impl TrainingContext<'_> {
-    /// Train an arm unless it is there. What it begins from must be.
+    /// Train an arm unless it exists. Its parent must exist.
     ///
     /// # Errors
-    /// A device fault, a disk that refuses, or [`Interrupted`].
+    /// A device or disk error, or [`Interrupted`].
     pub fn train(&self, arm: &Arm, progress: &mut Progress<'_>) -> anyhow::Result<Ended> {
         self.store.once(&arm.name, &arm.key(), || {
             let begin = Instant::now();
@@ -65,7 +65,7 @@ impl TrainingContext<'_> {
     }
 
     fn device(&self) -> anyhow::Result<Device> {
-        // Not tuned: kernels that were chosen by the clock would make the bits depend on the day.
+        // Without tuning: kernels chosen by timing would make the bits vary.
         Device::open(self.device)
     }
 
@@ -105,7 +105,7 @@ impl TrainingContext<'_> {
     }
 }
 
-/// An arm in training.
+/// An arm during training.
 struct Training<'a> {
     trainer: Trainer,
     arm: &'a Arm,
@@ -147,7 +147,7 @@ impl TrainingLoop for Training<'_> {
     }
 }
 
-/// A step's numbers.
+/// Record a step's numbers.
 fn note(record: &mut Record, row: &StepResult) {
     let metric = |name: &str| row.metrics.get(name).map_or(f64::NAN, |n| n.0);
     let finite = |v: f64| if v.is_finite() { v } else { 0.0 };
@@ -167,10 +167,10 @@ fn note(record: &mut Record, row: &StepResult) {
     }
 }
 
-/// The metric of a step that says how many of its completions are right.
+/// The metric for a step's share of correct completions.
 const CORRECT: &str = "accuracy";
 
-/// Both ways to answer.
+/// Evaluate greedy and sampled answers.
 fn exam(trainer: &mut Trainer, temperature: f64) -> anyhow::Result<Exam> {
     let mut ask = |temperature: f64| -> anyhow::Result<TaskEval> {
         Ok(trainer.evaluate_task(temperature, &mut |_, _, _| Ok(!Control::interrupted()))?.ok_or(Interrupted)?)

@@ -1,14 +1,14 @@
-//! An arm: one stretch of training with fixed settings from a fixed beginning. What it is, is its key: an arm that was trained once is
-//! never trained again.
+//! An arm: a part of training with fixed settings and a fixed starting point. An arm is identified by a key over its settings and is
+//! trained only once.
 
 use crate::config::{ModelSettings, TrainSettings};
 use crate::papers::store::digest;
 use serde::{Deserialize, Serialize};
 
-/// Changed when the same settings would give other numbers.
+/// Changed when the same settings would produce different numbers.
 const FORMAT: &str = "lehr reproduce 1";
 
-/// What an arm learns from.
+/// Training text of an arm.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
 pub enum Text {
     /// The corpus of the base runs.
@@ -19,7 +19,7 @@ pub enum Text {
     Task,
 }
 
-/// What an arm begins from.
+/// Starting point of an arm.
 #[derive(Clone, Debug, PartialEq, Serialize)]
 pub enum Begin {
     /// Random weights from the seed.
@@ -30,15 +30,15 @@ pub enum Begin {
         arm: Box<Arm>,
         /// (step, weight), oldest first.
         mix: Vec<(u64, f64)>,
-        /// The step whose Adam moments are kept; `None`: they start from zero.
+        /// The step whose Adam moments are used; with `None` they start from zero.
         moments: Option<u64>,
     },
 }
 
-/// See the module.
+/// A training arm.
 #[derive(Clone, Debug, PartialEq, Serialize)]
 pub struct Arm {
-    /// For people and folder names; not part of the key.
+    /// For display and folder names; not part of the key.
     #[serde(skip)]
     pub name: String,
     /// Shape.
@@ -47,29 +47,29 @@ pub struct Arm {
     pub train: TrainSettings,
     /// Data.
     pub text: Text,
-    /// Beginning.
+    /// Starting point.
     pub begin: Begin,
-    /// The step that the beginning counts as.
+    /// Step number of the starting point.
     pub from_step: u64,
-    /// The step at which it ends.
+    /// Step number of the end.
     pub to_step: u64,
-    /// Batches of the source that are passed over: update n uses batch n + this, from n = 0.
+    /// Skipped batches of the source: update n uses batch n + this, from n = 0.
     pub skip: u64,
-    /// Weights are kept every so many steps; 0: never.
+    /// Interval of weight snapshots, in updates; 0: none.
     pub snapshot_every: u64,
-    /// Steps at which weights and moments are kept.
+    /// Steps at which weights and moments are stored.
     pub states: Vec<u64>,
-    /// End when the loss has spiked and does not come back (`super::spike`).
+    /// Stop after a loss spike from which the run does not recover (`super::spike`).
     #[serde(skip_serializing_if = "std::ops::Not::not")]
     pub until_lost: bool,
 }
 
-/// The numbers of every update of an arm.
+/// The measurements of every update of an arm.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
 pub struct Record {
     /// The step of the first row.
     pub first_step: u64,
-    /// Mean cross-entropy of the batch before the update; NaN where it was not finite.
+    /// Mean cross-entropy of the batch before the update; NaN where not finite.
     #[serde(with = "nan_as_null")]
     pub loss: Vec<f64>,
     /// Norm of the gradient before clipping.
@@ -94,29 +94,29 @@ mod nan_as_null {
 }
 
 impl Arm {
-    /// Sixteen hexadecimal digits of all that decides its numbers; `texts` stands for the corpora.
+    /// Sixteen hexadecimal digits: a hash of everything that determines its numbers; `texts` identifies the corpora.
     pub fn key(&self, texts: &str) -> String {
         digest(&[FORMAT, texts, &serde_json::to_string(self).unwrap_or_default()])
     }
 
-    /// Updates to make.
+    /// Number of updates.
     pub fn updates(&self) -> u64 {
         self.to_step - self.from_step
     }
 
-    /// Copies of the weights or moments that are kept on disk.
+    /// Copies of weights or moments that are stored.
     pub fn kept(&self) -> u64 {
         self.updates().checked_div(self.snapshot_every).unwrap_or(0) + 3 * self.states.len() as u64
     }
 
-    /// Floating-point operations of all of it, for estimates of time.
+    /// Total floating-point operations, for estimates of time.
     pub fn flops(&self, vocab: usize) -> f64 {
         let t = &self.train;
         let per_token = self.model.config(vocab, t.seq_len).flops_per_token_training((t.seq_len as f64 + 1.0) / 2.0);
         per_token * (self.updates() * (t.batch_size * t.seq_len) as u64) as f64
     }
 
-    /// The arm that it begins from.
+    /// The arm that it starts from.
     pub fn parent(&self) -> Option<&Arm> {
         match &self.begin {
             Begin::Random => None,

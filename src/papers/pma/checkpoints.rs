@@ -1,4 +1,4 @@
-//! The arms on disk: weights and moments that were kept, and the numbers of every update.
+//! Arms on disk: stored weights and moments, and the measurements of every update.
 
 use super::arm::{Arm, Record};
 use crate::papers::attempts::Ended;
@@ -12,7 +12,7 @@ use std::path::{Path, PathBuf};
 /// A work folder.
 pub struct CheckpointStore {
     store: Store,
-    /// Stands for the corpora in keys.
+    /// Identifies the corpora in keys.
     texts: String,
 }
 
@@ -23,10 +23,10 @@ pub struct State {
 }
 
 impl CheckpointStore {
-    /// Open or make a work folder.
+    /// Open or create a work folder.
     ///
     /// # Errors
-    /// It cannot be made.
+    /// It cannot be created.
     pub fn open(root: &Path, texts: &str) -> anyhow::Result<Self> {
         Ok(Self { store: Store::open(root)?, texts: texts.to_string() })
     }
@@ -41,15 +41,15 @@ impl CheckpointStore {
         self.store.folder(&arm.name, &self.key(arm))
     }
 
-    /// Whether an arm was trained to its end.
+    /// Whether an arm is fully trained.
     pub fn is_done(&self, arm: &Arm) -> bool {
         self.store.is_done(&arm.name, &self.key(arm))
     }
 
-    /// The right to train an arm; `None` while another process has it.
+    /// Lock an arm for training; `None` while another process holds it.
     ///
     /// # Errors
-    /// The folder cannot be made or locked.
+    /// The folder cannot be created or locked.
     pub fn lock(&self, arm: &Arm) -> anyhow::Result<Option<File>> {
         self.store.lock(&arm.name, &self.key(arm))
     }
@@ -57,12 +57,12 @@ impl CheckpointStore {
     /// [`Store::once`].
     ///
     /// # Errors
-    /// As there.
+    /// As [`Store::once`].
     pub fn once(&self, arm: &Arm, work: impl FnOnce() -> anyhow::Result<()>) -> anyhow::Result<Ended> {
         self.store.once(&arm.name, &self.key(arm), work)
     }
 
-    /// The numbers of every update of a finished arm.
+    /// The measurements of every update of a finished arm.
     ///
     /// # Errors
     /// The file is gone or damaged.
@@ -70,10 +70,10 @@ impl CheckpointStore {
         self.store.record(&arm.name, &self.key(arm))
     }
 
-    /// An arm came to its end.
+    /// Record that an arm is finished.
     ///
     /// # Errors
-    /// The disk refuses.
+    /// A disk error.
     pub fn finish(&self, arm: &Arm, record: &Record) -> anyhow::Result<()> {
         self.store.finish(&arm.name, &self.key(arm), arm, record)
     }
@@ -81,7 +81,7 @@ impl CheckpointStore {
     /// [`Store::remember`].
     ///
     /// # Errors
-    /// As there.
+    /// As [`Store::remember`].
     pub fn remember<T: serde::Serialize + serde::de::DeserializeOwned>(
         &self,
         key: &[&str],
@@ -90,10 +90,10 @@ impl CheckpointStore {
         self.store.remember(key, compute)
     }
 
-    /// Weights of a finished arm at a step where they were kept.
+    /// Weights of a finished arm at a step where they were stored.
     ///
     /// # Errors
-    /// They were not kept, or the file is damaged.
+    /// They were not stored, or the file is damaged.
     pub fn weights(&self, arm: &Arm, step: u64) -> anyhow::Result<Vec<f32>> {
         let folder = self.folder(arm);
         if arm.states.contains(&step) {
@@ -112,10 +112,10 @@ impl CheckpointStore {
         Ok(bytemuck::pod_collect_to_vec(&bytes))
     }
 
-    /// Weights and moments of a finished arm at one of its states.
+    /// Weights and moments of a finished arm at a step where both were stored.
     ///
     /// # Errors
-    /// They were not kept, or the file is damaged.
+    /// They were not stored, or the file is damaged.
     pub fn state(&self, arm: &Arm, step: u64) -> anyhow::Result<State> {
         let path = self.folder(arm).join(state_name(step));
         let bytes = std::fs::read(&path).with_context(|| shown(&path))?;

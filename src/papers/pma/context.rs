@@ -1,4 +1,4 @@
-//! What every claim works with: the plan, the bank, the device; and how arms get trained.
+//! Shared state of all claims: plan, checkpoint store and device; and training of arms.
 
 use super::arm::Arm;
 use super::checkpoints::CheckpointStore;
@@ -10,7 +10,7 @@ use crate::config::DeviceSettings;
 use crate::papers::attempts::{Ended, Job, Worker, work_off};
 use crate::progress::Progress;
 
-/// See the module.
+/// Shared state of all claims.
 pub struct Context<'a> {
     /// Models, tokens, grid.
     pub scale: &'a Scale,
@@ -18,24 +18,24 @@ pub struct Context<'a> {
     pub seeds: Vec<u64>,
     /// Corpora.
     pub texts: Texts,
-    /// What is known already.
+    /// Stored checkpoints and results.
     pub checkpoints: CheckpointStore,
     /// Adapter by name or index.
     pub device: DeviceSettings,
-    /// Gets progress lines.
+    /// Receives progress lines.
     pub tell: Box<dyn Fn(&str) + 'a>,
 }
 
 impl Context<'_> {
-    /// Makes arms.
+    /// Plans arms.
     pub fn plan(&self) -> Plan<'_> {
         Plan { scale: self.scale }
     }
 
-    /// Have all these arms trained, and before them those that they begin from.
+    /// Train all these arms if necessary, and first those that they start from.
     ///
     /// # Errors
-    /// A device fault, a full disk, or [`crate::papers::attempts::Interrupted`].
+    /// A device error, a full disk, or [`crate::papers::attempts::Interrupted`].
     pub fn ensure(&self, arms: &[Arm]) -> anyhow::Result<()> {
         work_off(arms, self, &*self.tell)
     }
@@ -50,7 +50,7 @@ impl Job for Arm {
         Arm::parent(self)
     }
 
-    /// FLOP; the vocabulary, which all arms share, hardly matters.
+    /// FLOP; the vocabulary, which all arms share, hardly affects it.
     fn cost(&self) -> f64 {
         self.flops(0)
     }

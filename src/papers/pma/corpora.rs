@@ -10,29 +10,29 @@ use std::collections::BTreeSet;
 use std::path::Path;
 use std::sync::Arc;
 
-/// The text that ships.
+/// The included text.
 const STORIES: &str = include_str!("../../../assets/stories.txt");
 /// Characters of the generated text.
 const GENERATED: usize = 400_000;
-/// Share held out.
+/// Validation share.
 const VAL_FRACTION: f64 = 0.1;
 
-/// See the module.
+/// The corpora.
 pub struct Texts {
     base: Dataset,
     shifted: Dataset,
     task_ids: Vec<u32>,
     /// Size of the vocabulary.
     pub vocab: usize,
-    /// (what it is for, what it is, training tokens)
+    /// (purpose, description, training tokens)
     pub described: Vec<(&'static str, String, u64)>,
-    /// Stands for all of it in keys.
+    /// Identifies the corpora in keys.
     pub digest: String,
 }
 
 impl Texts {
-    /// With `data`: that text is the base, the stories are the shifted one. Without: the stories are the base, made-up arithmetic is the
-    /// shifted one.
+    /// With `data`, that text is the base and the stories are the shifted text. Otherwise the stories are the base, and generated
+    /// arithmetic is the shifted text.
     ///
     /// # Errors
     /// A text that cannot be read or is too short.
@@ -69,7 +69,7 @@ impl Texts {
         })
     }
 
-    /// The task, its rows in an order of their own for every seed.
+    /// The task, with its rows in a separate order for every seed.
     pub fn task(&self, seq_len: usize, seed: u64) -> Task {
         Task { ids: self.task_ids.clone(), seed, seq_len }
     }
@@ -99,7 +99,7 @@ fn read(path: &Path) -> anyhow::Result<String> {
     Ok(out)
 }
 
-/// Lines of made-up sums, some in words: nothing like a story.
+/// Lines of generated sums, some in words, unlike a story.
 fn sums(characters: usize) -> String {
     let rng = Rng::new(1, "sums");
     let mut out = String::new();

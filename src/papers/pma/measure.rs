@@ -1,4 +1,4 @@
-//! The comparisons that several claims share: losses of windows of the base and annealed runs, by size and seed.
+//! Measurements that several claims share: losses of windows of the base and annealed runs, by size and seed.
 
 use super::arm::{Arm, Text};
 use super::context::Context;
@@ -11,20 +11,20 @@ use crate::papers::stats::{Unit, mean};
 /// Points of a line, or the ends of its error bars.
 pub type Points = Vec<(f64, f64)>;
 
-/// Labs of all sizes.
+/// Models of all sizes.
 pub struct Measure<'a> {
-    /// What is measured.
+    /// Shared state.
     pub context: &'a Context<'a>,
     labs: Vec<SizedModel<'a>>,
 }
 
 impl<'a> Measure<'a> {
-    /// Devices are opened when they are needed.
+    /// Devices are opened on demand.
     pub fn new(context: &'a Context<'a>) -> Self {
         Self { context, labs: context.scale.sizes.iter().map(|size| SizedModel::new(context, size)).collect() }
     }
 
-    /// The lab of a size.
+    /// The model of a size.
     ///
     /// # Errors
     /// Never for a size of the scale.
@@ -33,7 +33,7 @@ impl<'a> Measure<'a> {
         at.and_then(|i| self.labs.get(i)).ok_or_else(|| anyhow::anyhow!("{}: not a size of this scale", size.name))
     }
 
-    /// Held-out loss of a window of an arm whose snapshots lie on the base's grid.
+    /// Held-out loss of a merge window of an arm whose snapshots are on the base's grid.
     ///
     /// # Errors
     /// As [`SizedModel::score`].
@@ -49,10 +49,10 @@ impl<'a> Measure<'a> {
         self.window(&self.context.plan().base(size, seed), size, window)
     }
 
-    /// A unit for each seed: the windows' losses of several arms.
+    /// A unit per seed: the losses of several arms by window.
     ///
     /// # Errors
-    /// What `arms` reports.
+    /// Errors of `arms`.
     pub fn units(&self, arms: impl Fn(u64) -> anyhow::Result<Vec<Scored>>) -> anyhow::Result<Vec<Unit>> {
         self.context.seeds.iter().map(|seed| Ok(arms(*seed)?.into_iter().map(|s| s.windows).collect())).collect()
     }
@@ -63,7 +63,7 @@ pub fn arm_mean(units: &[Unit], arm: usize) -> f64 {
     mean(&units.iter().map(|u| mean(&u[arm])).collect::<Vec<_>>())
 }
 
-/// The same, to print.
+/// The same, formatted.
 pub fn arm_text(units: &[Unit], arm: usize) -> String {
     number(arm_mean(units, arm))
 }

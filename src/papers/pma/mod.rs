@@ -1,5 +1,5 @@
-//! The claims of PMA, arXiv 2505.12082. An arm ([`arm`]) is a stretch of training; its key is a hash of all its settings; the bank keeps
-//! what was trained and evaluated, so that the analysis may be run again at will and several processes may share the work.
+//! The claims of PMA, arXiv 2505.12082. An arm ([`arm`]) is a part of training; its key is a hash of all its settings. Trained arms and
+//! evaluations are stored, so that the analysis can be repeated and several processes can share the work.
 
 pub mod arm;
 pub mod checkpoints;
@@ -36,7 +36,7 @@ pub const PAPER: Paper = Paper {
     claims: &["P1", "P2", "P3", "P4", "P5", "P6", "P5/6+", "P7", "P8", "P9", "P10", "P11"],
 };
 
-/// A size of model.
+/// A model size.
 #[derive(Clone, Debug, PartialEq, Serialize)]
 struct Model {
     size: String,
@@ -45,13 +45,13 @@ struct Model {
     parameters: usize,
     /// Tokens of a base run.
     tokens: u64,
-    /// Times through the training text.
+    /// Passes over the training text.
     epochs: f64,
     /// Learning rate of the stable phase.
     learning_rate: f64,
 }
 
-/// The arms that can be told beforehand.
+/// The arms that are known in advance.
 ///
 /// # Errors
 /// An unknown claim or scale.
@@ -60,7 +60,7 @@ pub fn arms(options: &Options) -> anyhow::Result<Vec<Arm>> {
     Plan { scale: &scale }.all(&chosen(&PAPER, &options.claims)?, &seeds(options))
 }
 
-/// What the numbers come from.
+/// Origin of the numbers.
 fn header(options: &Options, scale: &Scale, texts: &Texts) -> anyhow::Result<Header> {
     let base_tokens = texts.described.first().map_or(1, |(_, _, tokens)| *tokens);
     let models = scale.sizes.iter().map(|size| {
@@ -103,11 +103,11 @@ fn header(options: &Options, scale: &Scale, texts: &Texts) -> anyhow::Result<Hea
     Ok(Header::new(&PAPER, options, Facts { device: device(&options.device)?, notes, tables, details }))
 }
 
-/// Train and compare; the report is written after every claim, so that what is done is there. `None` with
+/// Train and compare; the report is written after every claim, so that partial results are available. `None` with
 /// [`Options::arms_only`].
 ///
 /// # Errors
-/// Settings that cannot work, a device fault, a full disk, or [`super::attempts::Interrupted`].
+/// Invalid settings, a device error, a full disk, or [`super::attempts::Interrupted`].
 pub fn run(options: &Options, tell: &dyn Fn(&str)) -> anyhow::Result<Option<Report>> {
     let scale = Scale::named(&options.scale)?;
     let arms = arms(options)?;
@@ -137,7 +137,7 @@ pub fn run(options: &Options, tell: &dyn Fn(&str)) -> anyhow::Result<Option<Repo
     Ok(Some(report))
 }
 
-/// What a run would do: (line for people, the same for machines).
+/// Description of a run: (lines for display, the same as JSON).
 ///
 /// # Errors
 /// An unknown claim or scale, or a text that cannot be read.

@@ -1,11 +1,11 @@
-//! The arms by name: what each claim compares.
+//! The arms by name: comparisons of each claim.
 
 use super::arm::{Arm, Begin, Text};
 use super::scale::{FORK, GRID, N, READOUTS, Scale, Size, V0};
 use crate::config::{DecayShape, Scheduler, TrainSettings};
 use crate::merge::MergeRule;
 
-/// A merge by its window: `n` checkpoints `every` snapshots apart, the newest at snapshot `at`.
+/// A merge window: `n` checkpoints `every` snapshots apart, the newest at snapshot `at`.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Window {
     /// Newest checkpoint, in snapshots.
@@ -14,12 +14,12 @@ pub struct Window {
     pub every: u64,
     /// Count N.
     pub n: usize,
-    /// Weights.
+    /// Merge rule.
     pub rule: MergeRule,
 }
 
 impl Window {
-    /// The paper's default, N = 10 at V0, all alike.
+    /// The paper's default: N = 10 at V0, uniform weights.
     pub fn standard(at: u64) -> Self {
         Self { at, every: V0, n: N, rule: MergeRule::Sma }
     }
@@ -29,7 +29,7 @@ impl Window {
         Self { at, every: 1, n: 1, rule: MergeRule::Sma }
     }
 
-    /// Checkpoints that there are: early in a run there may be fewer than `n` (the paper, Sec. 4.3, used 6 instead of 10 then).
+    /// Number of available checkpoints: early in a run there may be fewer than `n` (the paper, Sec. 4.3, then used 6 instead of 10).
     pub fn available(&self) -> usize {
         self.n.min(((self.at.max(1) - 1) / self.every + 1) as usize)
     }
@@ -56,19 +56,19 @@ impl Window {
     }
 }
 
-/// What a later stage begins from.
+/// Starting point of a later stage.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Init {
     /// The newest checkpoint of the stable phase.
     Latest,
     /// Its merge.
     Pma,
-    /// The annealed end.
+    /// The end of the annealed run.
     Annealed,
 }
 
 impl Init {
-    /// In tables.
+    /// Name in tables.
     pub fn name(self) -> &'static str {
         match self {
             Self::Latest => "latest",
@@ -78,32 +78,32 @@ impl Init {
     }
 }
 
-/// Where P7 and P8 look at continued training, in parts of its updates.
+/// Evaluation points of P7 and P8 in continued training, in fortieths of its updates.
 pub const CT_READOUTS: [u64; 6] = [0, 2, 4, 10, 20, 40];
-/// Snapshots of continued training and fine-tuning.
+/// Number of snapshots of continued training and fine-tuning.
 pub const LATER_GRID: u64 = 40;
-/// P9 keeps a state every so many updates.
+/// Interval of stored states in P9, in updates.
 pub const HOT_EVERY: u64 = 25;
-/// The newest checkpoint of a rescue is at least so many updates older than the spike.
+/// Minimum distance between the newest checkpoint of a rescue and the spike, in updates.
 pub const MARGIN: u64 = 5;
 /// Checkpoints of a rescue's merge (the paper, Sec. 4.5).
 pub const RESCUE_COUNT: u64 = 3;
 
-/// How a lost run is begun anew.
+/// How a diverged run is restarted.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Rescue {
     /// From the merge of three checkpoints, or from the newest alone.
     pub merged: bool,
-    /// Pass over the batches up to the spike.
+    /// Skip the batches up to the spike.
     pub skip: bool,
-    /// Adam's moments from zero.
+    /// Reset Adam's moments to zero.
     pub reset: bool,
 }
 
-/// Learning rates of P11, in parts of the base's.
+/// Learning rates of P11, as multiples of the base's.
 pub const RATES: [f64; 4] = [0.5, 1.0, 2.0, 4.0];
 
-/// Makes arms.
+/// Plans arms.
 pub struct Plan<'a> {
     /// The scale.
     pub scale: &'a Scale,
@@ -132,7 +132,7 @@ impl Plan<'_> {
         Arm { snapshot_every: size.every(), states: vec![size.at(FORK)], ..arm }
     }
 
-    /// Forked from the base at 85 %: cosine to zero at its end.
+    /// Forked from the base at 85 %, with cosine decay to zero.
     pub fn annealed(&self, size: &Size, seed: u64) -> Arm {
         let train = TrainSettings { lr_scheduler: Scheduler::Wsd, ..self.scale.recipe(size, seed) };
         let from = size.at(FORK);
@@ -141,7 +141,7 @@ impl Plan<'_> {
         Arm { begin, from_step: from, snapshot_every: size.every(), ..arm }
     }
 
-    /// The base at another learning rate (P11), on the smallest size; at 1 it is the base.
+    /// The base at another learning rate (P11), for the smallest size; factor 1 is the base.
     pub fn rate(&self, factor: f64, seed: u64) -> Arm {
         let size = self.scale.smallest();
         if factor == 1.0 {
@@ -163,7 +163,7 @@ impl Plan<'_> {
         Ok(Begin::From { arm: Box::new(arm), mix: window.mix(size)?, moments: None })
     }
 
-    /// Continued training on the shifted text: cosine from `factor` of the base's rate to a fortieth of the full one, moments fresh (P7).
+    /// Continued training on the shifted text: cosine from `factor` times the base's rate to a fortieth of it, with new moments (P7).
     ///
     /// # Errors
     /// None in practice: the weights of a window.
@@ -182,7 +182,7 @@ impl Plan<'_> {
         Ok(Arm { text: Text::Shifted, begin: self.begin(init, seed)?, snapshot_every: steps / LATER_GRID, ..arm })
     }
 
-    /// Fine-tuning on the task: cosine from half of the base's rate to a tenth of that, moments fresh (P8).
+    /// Fine-tuning on the task: cosine from half of the base's rate to a tenth of that, with new moments (P8).
     ///
     /// # Errors
     /// As [`Plan::continued`].
@@ -202,7 +202,7 @@ impl Plan<'_> {
         Ok(Arm { text: Text::Task, begin: self.begin(init, seed)?, snapshot_every: steps, ..arm })
     }
 
-    /// A run that is too hot: no clipping, no weight decay, a rate at the edge (P9).
+    /// An unstable run: no clipping, no weight decay, a critical learning rate (P9).
     pub fn hot(&self, seed: u64) -> Arm {
         let (size, hot) = (self.scale.smallest(), &self.scale.hot);
         let train = TrainSettings {
@@ -219,12 +219,12 @@ impl Plan<'_> {
         Arm { states: (1..=hot.steps / HOT_EVERY).map(|i| i * HOT_EVERY).collect(), until_lost: true, ..arm }
     }
 
-    /// A hot run begun anew from before its spike (P9).
+    /// A diverged run restarted from before its spike (P9).
     pub fn rescued(&self, hot: &Arm, spike: u64, rescue: Rescue) -> Arm {
         let newest = (spike - MARGIN) / HOT_EVERY * HOT_EVERY;
         let count = if rescue.merged { RESCUE_COUNT } else { 1 };
         let mix = (0..count).rev().map(|i| (newest - i * HOT_EVERY, 1.0 / count as f64)).collect();
-        // Fresh moments have made no step: Adam's bias correction counts from 0.
+        // Reset moments have made no step, so Adam's bias correction counts from 0.
         let from = if rescue.reset { 0 } else { newest };
         let next_batch = if rescue.skip { spike } else { newest };
         let horizon = self.scale.hot.horizon;
@@ -244,7 +244,7 @@ impl Plan<'_> {
         }
     }
 
-    /// Everything that can be told beforehand for these claims and seeds, parents before children, the longest first.
+    /// All arms that are known in advance for these claims and seeds, parents before children, the longest first.
     ///
     /// # Errors
     /// As [`Plan::continued`].
@@ -291,10 +291,10 @@ impl Plan<'_> {
     }
 }
 
-/// Windows of a read-out that P4, P5 and P6 share, with what the paper calls them.
+/// Evaluation points that P4, P5 and P6 share, with the paper's names.
 pub fn readout(index: usize) -> &'static str {
     ["12.75 %", "28 %", "69 %", "100 %"].get(index).copied().unwrap_or_default()
 }
 
-/// The paper's read-outs are on the grid.
+/// The paper's evaluation points are on the grid.
 const _: () = assert!(READOUTS[3] == GRID && FORK < GRID);

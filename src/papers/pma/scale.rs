@@ -1,4 +1,4 @@
-//! How large the experiments are: models, tokens and the grid that all claims share.
+//! Scales of the experiments: models, tokens and the grid that all claims share.
 
 use crate::config::{Architecture, DecayShape, ModelSettings, Scheduler, TrainSettings};
 
@@ -8,21 +8,21 @@ pub const GRID: u64 = 400;
 pub const V0: u64 = 2;
 /// The paper's default count.
 pub const N: usize = 10;
-/// Where the paper looks, in snapshots: 204, 452, 1112 and 1607B of 1607B tokens are 12.7, 28, 69 and 100 %.
+/// The paper's evaluation points in snapshots: 204, 452, 1112 and 1607B of 1607B tokens are 12.7, 28, 69 and 100 %.
 pub const READOUTS: [u64; 4] = [51, 112, 276, 400];
-/// Where the paper forks its annealed branch, in snapshots: 1.4T of 1.65T tokens are 85 %.
+/// The paper's fork of the annealed branch in snapshots: 1.4T of 1.65T tokens are 85 %.
 pub const FORK: u64 = 340;
 
-/// A model and how long it trains.
+/// A model and the length of its training.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Size {
-    /// What tables call it.
+    /// Name in tables.
     pub name: &'static str,
-    /// Width of the residual stream.
+    /// Hidden size.
     pub hidden: usize,
-    /// Width inside the SwiGLU.
+    /// Intermediate size.
     pub intermediate: usize,
-    /// Blocks.
+    /// Layers.
     pub layers: usize,
     /// Heads.
     pub heads: usize,
@@ -32,18 +32,18 @@ pub struct Size {
     pub learning_rate: f64,
 }
 
-/// The regime of P9: a healthy start, then a learning rate that training does not survive.
+/// The regime of P9: a stable start, then a learning rate at which training diverges.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Hot {
     /// Learning rate.
     pub learning_rate: f64,
-    /// Adam's betas: the first moment outlives the second, so that after a rare large gradient steps are far too long.
+    /// Adam's betas: the first moment decays more slowly than the second, so that steps after a rare large gradient are far too long.
     pub betas: [f64; 2],
     /// Updates of warm-up.
     pub warmup: u64,
-    /// Updates of a hunted run.
+    /// Updates of a run.
     pub steps: u64,
-    /// Runs, each with a seed of its own.
+    /// Number of runs, each with its own seed.
     pub runs: u64,
     /// Updates after a rescue.
     pub horizon: u64,
@@ -52,27 +52,27 @@ pub struct Hot {
 /// One scale.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Scale {
-    /// As typed after `--scale`.
+    /// Its name for `--scale`.
     pub name: &'static str,
     /// Smallest first.
     pub sizes: Vec<Size>,
-    /// Sequences in an update.
+    /// Sequences per update.
     pub batch_size: usize,
-    /// Tokens in a sequence.
+    /// Tokens per sequence.
     pub seq_len: usize,
-    /// Validation tokens of every comparison: always the same ones.
+    /// Validation tokens of every comparison, always the same.
     pub val_tokens: u64,
     /// Updates of continued training (P7).
     pub ct_steps: u64,
     /// Updates of fine-tuning (P8).
     pub sft_steps: u64,
-    /// Side of the grid of the loss slice (P10).
+    /// Grid points per side of the loss slice (P10).
     pub slice: usize,
-    /// P9.
+    /// The regime of P9.
     pub hot: Hot,
 }
 
-/// The names after `--scale`; `test` is for tests.
+/// Valid names for `--scale`; `test` is for tests.
 pub const SCALES: [&str; 3] = ["tiny", "small", "gpu"];
 
 const fn size(name: &'static str, shape: [usize; 4], steps: u64, learning_rate: f64) -> Size {
@@ -82,7 +82,7 @@ const fn size(name: &'static str, shape: [usize; 4], steps: u64, learning_rate: 
 
 impl Scale {
     // Length: a table.
-    /// By name.
+    /// A scale by name.
     ///
     /// # Errors
     /// No such scale; the message lists them.
@@ -149,7 +149,7 @@ impl Scale {
         })
     }
 
-    /// Tokens in an update.
+    /// Tokens per update.
     pub fn tokens_per_step(&self) -> u64 {
         (self.batch_size * self.seq_len) as u64
     }
@@ -159,12 +159,12 @@ impl Scale {
         &self.sizes[0]
     }
 
-    /// The size in the middle.
+    /// The middle size.
     pub fn middle(&self) -> &Size {
         &self.sizes[self.sizes.len() / 2]
     }
 
-    /// The recipe of a base run: short warm-up, then constant.
+    /// Settings of a base run: short warm-up, then constant.
     pub fn recipe(&self, size: &Size, seed: u64) -> TrainSettings {
         TrainSettings {
             max_steps: size.steps,
@@ -183,12 +183,12 @@ impl Scale {
 }
 
 impl Size {
-    /// The step of a snapshot of the grid.
+    /// The step of a grid snapshot.
     pub fn at(&self, snapshot: u64) -> u64 {
         snapshot * (self.steps / GRID)
     }
 
-    /// Updates between two snapshots.
+    /// Updates between snapshots.
     pub fn every(&self) -> u64 {
         self.steps / GRID
     }

@@ -1,4 +1,4 @@
-//! Measuring: held-out loss of any weighted sum of checkpoints, window by window; gradients for curvature.
+//! Measurements: held-out loss of any weighted sum of checkpoints, by text window; gradients for curvature.
 
 use super::arm::{Arm, Text};
 use super::context::Context;
@@ -11,15 +11,15 @@ use crate::train::{GradientPass, Scorer};
 use serde::{Deserialize, Serialize};
 use std::cell::OnceCell;
 
-/// Windows scored at once.
+/// Text windows scored at once.
 const ROWS: usize = 32;
 
-/// What the held-out text says of some weights.
+/// Evaluation of weights on held-out text.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct Scored {
-    /// Mean loss of each window, in nats a token.
+    /// Mean loss of each text window, in nats per token.
     pub windows: Vec<f64>,
-    /// Share of target tokens that were the likeliest, and of answers that were right throughout (the task only).
+    /// Share of target tokens predicted with the highest probability, and share of exactly matched answers (the task only).
     pub accuracy: Option<[f64; 2]>,
 }
 
@@ -30,7 +30,7 @@ impl Scored {
     }
 }
 
-/// A size of model on the device, opened when something must be computed.
+/// A model size on the device, opened on demand.
 pub struct SizedModel<'a> {
     context: &'a Context<'a>,
     size: &'a Size,
@@ -69,10 +69,10 @@ impl<'a> SizedModel<'a> {
         self.device.get().ok_or_else(|| anyhow::anyhow!("the device was not opened"))
     }
 
-    /// Held-out loss of a mix of checkpoints, remembered.
+    /// Held-out loss of a weighted sum of checkpoints, cached.
     ///
     /// # Errors
-    /// Checkpoints that were not kept, or a device fault.
+    /// Checkpoints that were not stored, or a device error.
     pub fn score(&self, arm: &Arm, mix: &[(u64, f64)], text: Text) -> anyhow::Result<Scored> {
         let checkpoints = &self.context.checkpoints;
         let most = self.context.scale.val_tokens;
@@ -86,7 +86,7 @@ impl<'a> SizedModel<'a> {
     /// Held-out loss of given weights.
     ///
     /// # Errors
-    /// A device fault.
+    /// A device error.
     pub fn score_weights(&self, weights: &[f32], text: Text) -> anyhow::Result<Scored> {
         self.score_weights_on(weights, text, self.context.scale.val_tokens)
     }
@@ -94,7 +94,7 @@ impl<'a> SizedModel<'a> {
     /// The same on the first `most` tokens.
     ///
     /// # Errors
-    /// A device fault.
+    /// A device error.
     pub fn score_weights_on(&self, weights: &[f32], text: Text, most: u64) -> anyhow::Result<Scored> {
         let d = self.device()?;
         write_values(&d.device, &d.model.values, weights)?;
@@ -119,8 +119,8 @@ impl<'a> SizedModel<'a> {
         Ok(scored)
     }
 
-    /// Count right tokens, tokens, right answers, answers. An answer is right when greedy decoding would give it, and that is when every
-    /// token of it is the likeliest after the right ones before it.
+    /// Count correct tokens, tokens, correct answers, answers. An answer is correct if greedy decoding would produce it: every token of it
+    /// has the highest probability after the correct ones before it.
     fn judge(&self, batch: &Batch, logits: &[f32], stride: usize, counts: &mut [u64; 4]) {
         let task = self.context.texts.task(batch.seq_len, 0);
         let right = |row: usize| {
@@ -146,7 +146,7 @@ impl<'a> SizedModel<'a> {
     /// Gradient of the mean training loss over the first `tokens` tokens of the held-out text.
     ///
     /// # Errors
-    /// A device fault.
+    /// A device error.
     pub fn gradient(&self, weights: &[f32], tokens: u64) -> anyhow::Result<Vec<f64>> {
         let d = self.device()?;
         write_values(&d.device, &d.model.values, weights)?;
@@ -164,7 +164,7 @@ impl<'a> SizedModel<'a> {
     }
 }
 
-/// Mean loss of each window that has targets.
+/// Mean loss of each text window that has targets.
 fn window_losses(batch: &Batch, logp: &[f32]) -> Vec<f64> {
     let rows = logp.chunks(batch.seq_len).zip(batch.targets.chunks(batch.seq_len));
     rows.filter_map(|(logp, targets)| {
@@ -177,7 +177,7 @@ fn window_losses(batch: &Batch, logp: &[f32]) -> Vec<f64> {
 /// H d at `at` by central differences of the gradient: (g(at + e d) - g(at - e d)) / 2 e.
 ///
 /// # Errors
-/// What `gradient` reports.
+/// Errors of `gradient`.
 pub fn hessian_times(
     gradient: &mut dyn FnMut(&[f32]) -> anyhow::Result<Vec<f64>>,
     at: &[f32],
@@ -197,7 +197,7 @@ mod tests {
     use super::*;
     use crate::rng::Rng;
 
-    /// On 1/2 x^T A x with a random symmetric A the product is A d, whatever the step.
+    /// On 1/2 x^T A x with a random symmetric A the product is A d for any step.
     #[test]
     fn curvature_of_a_quadratic() {
         let n = 7;

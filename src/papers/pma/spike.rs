@@ -1,17 +1,17 @@
-//! When a run is lost: a spike that does not pass.
+//! Detection of a diverged run: a loss spike from which it does not recover.
 
 use crate::papers::stats::median;
 
-/// Updates whose median is the trajectory before a spike.
+/// Updates whose median is the loss before a spike.
 const BEFORE: usize = 50;
-/// Updates that a spike has to pass.
+/// Updates within which a run must recover.
 const AFTER: usize = 100;
-/// A spike is this far above the trajectory, in nats.
+/// Minimum height of a spike, in nats.
 const JUMP: f64 = 0.5;
-/// What is still this far above it afterwards has not come back, in nats.
+/// Minimum height of the loss afterwards for a run that has not recovered, in nats.
 pub const LOST: f64 = 0.2;
 
-/// A lost trajectory.
+/// A divergence.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub struct Lost {
     /// Index of the spike's first update.
@@ -22,9 +22,9 @@ pub struct Lost {
     pub after: f64,
 }
 
-/// The first update whose loss is 0.5 nats above the median of the 50 before, where the median of the 100 after it is still 0.2 above.
+/// The first update whose loss is 0.5 nats above the median of the 50 before, if the median of the 100 after it is still 0.2 nats above.
 pub fn first_lost(loss: &[f64]) -> Option<Lost> {
-    // What is not finite is as bad as can be.
+    // Non-finite losses count as infinite.
     let loss: Vec<f64> = loss.iter().map(|l| if l.is_finite() { *l } else { f64::INFINITY }).collect();
     (BEFORE..loss.len().saturating_sub(AFTER)).find_map(|at| {
         let before = median(&loss[at - BEFORE..at]);
@@ -32,7 +32,7 @@ pub fn first_lost(loss: &[f64]) -> Option<Lost> {
             return None;
         }
         let after = median(&loss[at + 1..=at + AFTER]);
-        // The middle of infinities is no number.
+        // The median of infinities is not a number.
         (after.is_nan() || after > before + LOST).then_some(Lost { at, before, after })
     })
 }

@@ -1,35 +1,35 @@
-//! A task with one right answer, for fine-tuning: a word of letters, a colon, the word backwards. Loss on the answer alone.
+//! A fine-tuning task with one correct answer: a word, a colon, the word reversed. Loss on the answer only.
 
 use crate::data::{Batch, IGNORE, Source};
 use crate::rng::Rng;
 
-/// Letters of a word.
+/// Letters per word.
 const WORD: usize = 4;
-/// Letters to choose from.
+/// Size of the alphabet.
 const LETTERS: u64 = 10;
-/// `abcd:dcba` and the new line.
+/// `abcd:dcba` and the line end.
 const ROW: usize = 2 * WORD + 2;
 /// Characters of the task, in the order of [`Task::ids`].
 pub const CHARACTERS: &str = "abcdefghij:\n";
 
-/// Rows of the task, packed into windows, each a document of its own.
+/// Rows of the task, packed into windows, each a separate document.
 #[derive(Clone, Debug)]
 pub struct Task {
-    /// Token of each of [`CHARACTERS`].
+    /// Token ids of [`CHARACTERS`].
     pub ids: Vec<u32>,
-    /// Order of the rows.
+    /// Seed for the order of rows.
     pub seed: u64,
-    /// Tokens in a window.
+    /// Tokens per window.
     pub seq_len: usize,
 }
 
-/// A tenth of all words is never trained on.
+/// A tenth of all words is held out.
 fn held_out(word: u64) -> bool {
     Rng::new(1, "task held out").below(0, word, 10) == 0
 }
 
 impl Task {
-    /// Every word that is held out, or every one that is not.
+    /// All held-out words, or all others.
     fn words(held: bool) -> Vec<u64> {
         (0..LETTERS.pow(WORD as u32)).filter(|w| held_out(*w) == held).collect()
     }
@@ -47,7 +47,7 @@ impl Task {
         out
     }
 
-    /// Rows that fit into a window.
+    /// Rows per window.
     pub fn rows_per_window(&self) -> usize {
         self.seq_len / ROW
     }
@@ -73,7 +73,7 @@ impl Task {
         Batch { batch_size, seq_len: self.seq_len, tokens, targets, doc_start, num_tokens }
     }
 
-    /// Places of the answers in a window: (first position whose target is part of it, how many).
+    /// Positions of the answers in a window: (first position whose target is in the answer, length).
     pub fn answers(&self) -> impl Iterator<Item = (usize, usize)> {
         (0..self.rows_per_window()).map(|slot| (slot * ROW + WORD, WORD + 1))
     }

@@ -1,4 +1,4 @@
-//! Training an arm: the trainer of every stage, with snapshots to disk.
+//! Training of an arm with the common trainer, with snapshots on disk.
 
 use super::arm::{Arm, Begin, Record};
 use super::checkpoints::{CheckpointStore, State, state_name};
@@ -14,13 +14,13 @@ use std::io::{BufWriter, Write as _};
 use std::path::PathBuf;
 use web_time::Instant;
 
-/// Updates between two looks at whether a run is lost.
+/// Updates between checks for divergence.
 const LOOK_EVERY: u64 = 25;
 
-/// Train an arm unless it is there. Its parent must be.
+/// Train an arm unless it exists. Its parent must exist.
 ///
 /// # Errors
-/// A device fault, a disk that refuses, or [`Interrupted`](crate::papers::attempts::Interrupted).
+/// A device or disk error, or [`Interrupted`](crate::papers::attempts::Interrupted).
 pub fn train(
     checkpoints: &CheckpointStore,
     arm: &Arm,
@@ -46,7 +46,7 @@ pub fn train(
     })
 }
 
-/// An arm in training.
+/// An arm during training.
 struct Training<'a> {
     trainer: Trainer,
     arm: &'a Arm,
@@ -96,15 +96,15 @@ impl TrainingLoop for Training<'_> {
     }
 }
 
-/// A trainer at the arm's beginning.
+/// A trainer at the arm's starting point.
 fn trainer(checkpoints: &CheckpointStore, arm: &Arm, texts: &Texts, device: &DeviceSettings) -> anyhow::Result<Trainer> {
     let settings = Settings { model: arm.model.clone(), train: arm.train.clone(), ..Settings::default() };
     let seq_len = arm.train.seq_len;
     let config = arm.model.config(texts.vocab, seq_len);
-    // Not tuned: kernels that were chosen by the clock would make the bits depend on the day.
+    // Without tuning: kernels chosen by timing would make the bits vary.
     let device = Device::open(device)?;
     let mut trainer = Trainer::new(device, &settings, &config, texts.source(arm.text, seq_len, arm.train.seed)?)?;
-    // Whoever begins later than at 0 brings moments that are as old as that.
+    // An arm that starts after step 0 starts with moments of that age.
     (trainer.state.step, trainer.state.optimizer_steps) = (arm.from_step, arm.from_step);
     trainer.state.skipped_batches = arm.skip;
     if let Begin::From { arm: parent, mix, moments } = &arm.begin {
@@ -118,10 +118,10 @@ fn trainer(checkpoints: &CheckpointStore, arm: &Arm, texts: &Texts, device: &Dev
     Ok(trainer)
 }
 
-/// All numbers of an arena, segment after segment, padding included.
+/// All numbers of an arena, by segment, padding included.
 ///
 /// # Errors
-/// A device fault.
+/// A device error.
 pub fn read_arena(device: &Device, arena: &Arena) -> anyhow::Result<Vec<f32>> {
     let mut out = Vec::new();
     for (segment, _) in arena.segments() {
@@ -137,10 +137,10 @@ fn write_arena(device: &Device, arena: &Arena, file: &mut impl std::io::Write) -
     Ok(())
 }
 
-/// Put numbers, as [`read_arena`] gives them, into an arena.
+/// Write numbers, as returned by [`read_arena`], into an arena.
 ///
 /// # Errors
-/// Another number of them than the arena has: they belong to another shape.
+/// A number of values that differs from the arena's: they belong to another model shape.
 pub fn write_values(device: &Device, arena: &Arena, values: &[f32]) -> anyhow::Result<()> {
     let want: usize = arena.segments().map(|(s, _)| s.len()).sum();
     anyhow::ensure!(values.len() == want, "{} numbers for a model of {want}", values.len());

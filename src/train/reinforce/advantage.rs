@@ -1,19 +1,19 @@
 //! Rewards to advantages: GRPO's group baseline, REINFORCE++'s whitening, and Advantage Reweighting (arXiv 2505.12929, Eq. 4).
 //!
-//! All of it on the host in f64; the device gets one f32 a token.
+//! Computed on the host in f64; the device gets one f32 per token.
 
 use super::{Rollout, tokens};
 use crate::config::{Algorithm, GrpoSettings, ScaleRewards};
 use anyhow::{Result, ensure};
 use std::collections::BTreeMap;
 
-/// Added to a standard deviation of rewards before it divides (verl, `compute_grpo_outcome_advantage`).
+/// Epsilon added to the standard deviation of rewards (verl, `compute_grpo_outcome_advantage`).
 const EPSILON: f64 = 1e-6;
-/// Added to a variance over tokens before its root divides (verl, `masked_whiten`).
+/// Epsilon added to a variance over tokens (verl, `masked_whiten`).
 const WHITEN_EPSILON: f64 = 1e-8;
 
-/// Fill the advantage of each token of a step's completions from their rewards, groups and (where tokens are reweighted) old
-/// log-probabilities. Of one that was not graded it is 0, and the others' are as if it were not there.
+/// Fill the advantage of each token of a step's completions from their rewards, groups and (with reweighting) old log-probabilities. An
+/// ungraded completion gets 0 and does not affect the others.
 ///
 /// # Errors
 /// Reweighting without old log-probabilities.
@@ -34,7 +34,7 @@ pub fn fill(rollouts: &mut [Rollout], grpo: &GrpoSettings) -> Result<()> {
     Ok(())
 }
 
-/// Advantage Reweighting: [`tokens::reweight`] of pi_old at the temperature of the rollout, once a step.
+/// Advantage Reweighting: [`tokens::reweight`] with pi_old at the temperature of the rollout, once per step.
 fn reweight(rollout: &mut Rollout, advantage: f64, alpha: f64) -> Result<()> {
     let (known, wanted) = (rollout.old_logprobs.len(), rollout.completion.len());
     ensure!(known == wanted, "advantage reweighting needs {wanted} old log-probabilities, there are {known}");
@@ -42,8 +42,8 @@ fn reweight(rollout: &mut Rollout, advantage: f64, alpha: f64) -> Result<()> {
     Ok(())
 }
 
-/// The advantage of each completion: (R - mean of its group) / (standard deviation + 1e-6), the deviation with n - 1, of the group or of all
-/// rewards, or 1. Equal rewards give exactly 0. As in verl a group of one has mean 0 and deviation 1.
+/// The advantage of each completion: (R - mean of its group) / (standard deviation + 1e-6), with n - 1, of the group or of all rewards, or
+/// 1. Equal rewards give exactly 0. As in verl, a group of one has mean 0 and deviation 1.
 fn group_normalised(rollouts: &[&Rollout], scale: ScaleRewards) -> Vec<f64> {
     let mut groups: BTreeMap<u32, Vec<f64>> = BTreeMap::new();
     rollouts.iter().for_each(|r| groups.entry(r.group).or_default().push(r.reward));
@@ -84,7 +84,7 @@ fn whitened(rollouts: &[&Rollout]) -> Vec<f64> {
     rewards.iter().map(|reward| (reward - mean) / root).collect()
 }
 
-/// The mean; of equal numbers exactly that number.
+/// The mean; exact for equal numbers.
 fn mean(of: &[f64]) -> f64 {
     match of {
         [first, rest @ ..] if rest.iter().all(|x| x == first) => *first,
@@ -92,7 +92,7 @@ fn mean(of: &[f64]) -> f64 {
     }
 }
 
-/// Standard deviation with n - 1; none of one number.
+/// Standard deviation with n - 1; `None` for one number.
 fn deviation(of: &[f64]) -> Option<f64> {
     let mean = mean(of);
     (of.len() > 1).then(|| (of.iter().map(|x| (x - mean).powi(2)).sum::<f64>() / (of.len() - 1) as f64).sqrt())

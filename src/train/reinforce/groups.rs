@@ -1,5 +1,5 @@
-//! Which tokens are updated together: all of them, or Lopti's low-probability tokens and the others, pass after pass (arXiv 2505.12929,
-//! Algorithm 1, in the reading of its released code: a pass is the whole batch, mini-batch by mini-batch, before the next pass begins).
+//! Which tokens are updated together: all of them, or Lopti's low-probability tokens and then the others (arXiv 2505.12929, Algorithm 1, as
+//! in its released code: a pass covers the whole batch, mini-batch by mini-batch, before the next pass begins).
 
 use super::Rollout;
 use crate::config::{GrpoSettings, LoptiOrder, LoptiSplit};
@@ -8,36 +8,36 @@ use crate::train::bins::{QUARTILES, bin};
 use anyhow::{Result, ensure};
 use std::sync::Arc;
 
-/// One pass over the completions of a step: the tokens whose loss it is made of.
+/// One pass over the completions of a step, with the tokens in its loss.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Pass {
     /// `all`, or Lopti's `low` or `high`.
     pub name: &'static str,
-    /// Which of `num_iterations` it belongs to, from 0.
+    /// Index of its iteration (of `num_iterations`), from 0.
     pub iteration: usize,
-    /// Lopti's second pass: it may have moments of its own.
+    /// Lopti's second pass, which may have separate moments.
     pub second: bool,
     /// For each completion, whether each token belongs to the pass.
     pub tokens: Arc<Vec<Vec<bool>>>,
 }
 
 impl Pass {
-    /// Tokens of the pass.
+    /// Number of tokens in the pass.
     pub fn count(&self) -> usize {
         self.tokens.iter().flatten().filter(|t| **t).count()
     }
 }
 
-/// Whether a completion's tokens count: those that ran into the limit of length may be masked, those that were not graded are.
+/// Whether a completion's tokens count: truncated ones may be masked, ungraded ones are.
 pub fn counts(rollout: &Rollout, mask_truncated: bool) -> bool {
     !(rollout.ungraded || mask_truncated && rollout.truncated)
 }
 
-/// The passes of a step, in their order; one without tokens is left out. Probabilities are those of `old_logprobs`, which are not computed
-/// anew between passes. A function of its arguments alone: a resumed step has the same passes.
+/// The passes of a step, in order; passes without tokens are left out. Probabilities are those of `old_logprobs`, which are not recomputed
+/// between passes. A pure function: a resumed step has the same passes.
 ///
 /// # Errors
-/// Tokens without an old log-probability where those decide.
+/// A missing old log-probability where it is needed.
 pub fn passes(rollouts: &[Rollout], grpo: &GrpoSettings, seed: u64, step: u64) -> Result<Vec<Pass>> {
     let split = split(grpo);
     if split.is_some() || !grpo.mask_bins.is_empty() {
@@ -75,7 +75,7 @@ struct Place {
     probability: f64,
 }
 
-/// How low tokens are told from others.
+/// How low-probability tokens are selected.
 #[derive(Clone, Copy)]
 enum By {
     Threshold(f64),
@@ -86,7 +86,7 @@ fn split(grpo: &GrpoSettings) -> Option<By> {
     grpo.lopti_quantile.map(By::Share).or(grpo.lopti_eta().map(By::Threshold))
 }
 
-/// Every token that is updated at all.
+/// All tokens that are updated.
 fn candidates(rollouts: &[Rollout], grpo: &GrpoSettings) -> Vec<Place> {
     let mut places = Vec::new();
     for (rollout, of) in rollouts.iter().enumerate().filter(|(_, of)| counts(of, grpo.mask_truncated_completions)) {
@@ -101,7 +101,7 @@ fn candidates(rollouts: &[Rollout], grpo: &GrpoSettings) -> Vec<Place> {
     places
 }
 
-/// Which of these tokens are low. The released code takes p < eta, the paper's text p <= eta. By lot: as many as would be, at random.
+/// Whether each token is low. The released code uses p < eta, the paper's text p <= eta. A random split selects the same number at random.
 fn low(places: &[Place], by: By, split: LoptiSplit, rng: Rng, step: u64) -> Vec<bool> {
     let n = places.len();
     let mut is_low = vec![false; n];

@@ -1,20 +1,20 @@
-//! A step in numbers, by the names of TRL and verl.
+//! Metrics of a step, with the names of TRL and verl.
 
 use super::Sampled;
 use crate::event::Number;
 use crate::stats::{deviation, mean};
 use std::collections::BTreeMap;
 
-/// Names to values.
+/// Names and values.
 pub type Metrics = BTreeMap<String, Number>;
 
-/// Put one in.
+/// Insert one metric.
 pub(super) fn set(metrics: &mut Metrics, name: impl Into<String>, value: f64) {
     metrics.insert(name.into(), Number(value));
 }
 
-/// What the completions of a step were like: rewards, accuracy (by level too), lengths, and how far the sampler's log-probabilities lie
-/// from the trainer's.
+/// Statistics of a step's completions: rewards, accuracy (also by level), lengths, and the difference of log-probabilities between sampler
+/// and trainer.
 pub(super) fn of_completions(sampled: &Sampled, generations: usize) -> Metrics {
     let mut out = Metrics::new();
     let of = |group: &[super::Rollout]| group.iter().filter(|r| !r.ungraded).map(|r| r.reward).collect::<Vec<f64>>();

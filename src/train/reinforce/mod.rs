@@ -1,8 +1,8 @@
 //! Reinforcement learning on verifiable rewards: GRPO and REINFORCE++, Advantage Reweighting and Lopti (arXiv 2505.12929).
 //!
-//! A step ([`Reinforce::step`]): completions are sampled and graded; [`Policy::score`] says how probable each token was;
-//! [`advantage::fill`] makes advantages of rewards; [`passes`] says which tokens are updated together; for each pass and each mini-batch,
-//! [`Policy::update`]. Old log-probabilities and advantages stay as they are through all passes of the step.
+//! A step ([`Reinforce`]): completions are sampled and graded; [`Policy::score`] computes the log-probability of each token;
+//! [`advantage::fill`] computes advantages from rewards; [`passes`] selects the tokens that are updated together; each mini-batch of each
+//! pass is one [`Policy::update`]. Old log-probabilities and advantages stay fixed through all passes of the step.
 
 pub mod advantage;
 mod groups;

@@ -1,12 +1,12 @@
-//! Completions with their prompts, packed into rows of a fixed length: nothing is padded that could hold a completion.
+//! Completions with their prompts, packed into rows of a fixed length.
 
 use super::Rollout;
 use crate::data::chat::best_fit;
 use crate::data::{Batch, IGNORE};
 
-/// Rows that are computed at once, and where in them completions stand.
+/// Rows that are computed at once, and the positions of the completions in them.
 pub(super) struct Micro {
-    /// Tokens, targets and documents; the targets of prompts are ignored.
+    /// Tokens, targets and documents; targets within prompts are ignored.
     pub batch: Batch,
     pub places: Vec<Place>,
 }
@@ -14,19 +14,19 @@ pub(super) struct Micro {
 /// A completion in a micro-batch.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub(super) struct Place {
-    /// Which, by its place in the slice that was packed.
+    /// Its index in the slice that was packed.
     pub rollout: usize,
-    /// The position, counted through all rows, that predicts its first token; those of the others follow.
+    /// The position, counted through all rows, that predicts its first token; the others follow.
     pub at: usize,
 }
 
-/// Tokens that a completion takes up: its last token predicts nothing that counts.
+/// Length of a packed completion: its last token predicts nothing.
 pub(super) fn length(rollout: &Rollout) -> usize {
     rollout.prompt.len() + rollout.completion.len() - 1
 }
 
-/// Pack the completions for which `wanted` says so into rows of `time` tokens (best fit decreasing), at most `most_rows` at once. The last
-/// rows come in a smaller number: a power of two, filled up with empty ones. Of N ranks, rank r gets rows r, r + N and so on.
+/// Pack the completions selected by `wanted` into rows of `time` tokens (best fit decreasing), at most `most_rows` at once. The last
+/// micro-batch may have fewer rows: a power of two, filled up with empty rows. Of N ranks, rank r gets rows r, r + N and so on.
 pub(super) fn pack(
     rollouts: &[Rollout],
     time: usize,
@@ -53,7 +53,7 @@ pub(super) fn pack(
         .collect()
 }
 
-/// The numbers of rows that [`pack`] makes, largest first.
+/// The row counts that [`pack`] uses, largest first.
 pub(super) fn sizes(most_rows: usize) -> Vec<usize> {
     let mut sizes: Vec<usize> = (0..usize::BITS).map(|i| 1 << i).take_while(|n| *n < most_rows).chain([most_rows]).collect();
     sizes.reverse();
@@ -64,7 +64,7 @@ fn size(rows: usize, most_rows: usize) -> usize {
     rows.next_power_of_two().min(most_rows)
 }
 
-/// Every position a document of its own, so that attention has next to nothing to do where nothing stands.
+/// Each empty position is a document of its own, which makes attention cheap.
 fn empty(rows: usize, time: usize) -> Batch {
     let n = rows * time;
     let doc_start = (0..n).map(|i| (i % time) as u32).collect();
@@ -90,7 +90,7 @@ mod tests {
     use super::*;
     use crate::rng::Rng;
 
-    /// Every completion lies somewhere once, with its own tokens before it, and no two share a position.
+    /// Every completion occurs once, preceded by its own prompt, and no two share a position.
     #[test]
     fn completions_stand_where_it_says() {
         let rng = Rng::new(3, "test");

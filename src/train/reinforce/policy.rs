@@ -1,4 +1,4 @@
-//! The policy on the device: recordings that score completions and make gradients of them, over packed micro-batches.
+//! The policy on the device: recordings that score packed completions and compute their gradients.
 
 use super::pack::{self, Micro};
 use super::{Loss, Rollout};
@@ -15,7 +15,7 @@ use std::collections::HashMap;
 use std::collections::hash_map::Entry;
 use std::ops::Range;
 
-/// What an update works on, all made on one device: the model that learns, and what holds its gradients and moments.
+/// Model and optimizer of an update, all on one device.
 #[derive(Clone, Copy)]
 pub struct PolicyModel<'a> {
     /// The device.
@@ -26,9 +26,9 @@ pub struct PolicyModel<'a> {
     pub optimizer: &'a Optimizer,
 }
 
-/// See the module. Make the optimizer with [`Policy::optimizer`], or with [`Policy::stats`] as its statistics.
+/// The policy. Create the optimizer with [`Policy::optimizer`], or with [`Policy::stats`] as its statistics.
 pub struct Policy {
-    /// By number of rows, largest first, in one storage.
+    /// By number of rows, largest first, in shared memory.
     acts: Vec<(Activations<Tensor>, PolicyRows<Tensor>)>,
     gradients: HashMap<usize, GradientPass>,
     scorers: HashMap<(Of, usize), Scorer>,
@@ -36,11 +36,11 @@ pub struct Policy {
     mini_batch: usize,
     /// The ranks, each of which computes a share of the rows.
     pub(super) world: World,
-    /// Updates since the moments were zero, of the first and of the second pair: what the bias correction goes by. Part of a checkpoint.
+    /// Updates since the moments were zero, for the first and the second pair; used for the bias correction. Part of a checkpoint.
     pub optimizer_steps: [u64; 2],
 }
 
-/// Whose scores.
+/// Policy or reference model.
 #[derive(Clone, Copy, PartialEq, Eq, Hash)]
 enum Of {
     Policy,
@@ -51,11 +51,11 @@ impl Policy {
     /// Scores, as rank 0 announces them.
     pub(super) const SCORE: &str = "policy scores";
 
-    /// Allocate for rows of `settings.train.seq_len` tokens (a prompt and its completion at most) and as many rows at once as suit the
+    /// Allocate for rows of `settings.train.seq_len` tokens (the maximum of prompt plus completion), with the number of rows that suits the
     /// adapter, or `--micro-batch-size`.
     ///
     /// # Errors
-    /// A length that cannot work.
+    /// An invalid length.
     pub fn new(device: &Device, model: &Model, settings: &Settings) -> Result<Self> {
         Self::in_world(device, model, settings, World::solo())
     }
@@ -86,12 +86,12 @@ impl Policy {
         Ok(Self { acts, gradients, scorers, time, mini_batch, world, optimizer_steps: [0; 2] })
     }
 
-    /// Where the numbers of an update are left: the optimizer's statistics.
+    /// The optimizer's statistics, which receive the numbers of an update.
     pub fn stats(&self) -> &Tensor {
         &self.acts[0].0.stats
     }
 
-    /// The optimizer that the settings ask for.
+    /// The optimizer of these settings.
     ///
     /// # Errors
     /// When a kernel does not compile.
@@ -100,16 +100,16 @@ impl Policy {
         Optimizer::of(device, &model.parameters, &model.values, self.stats(), kind)
     }
 
-    /// The mini-batches of a step of so many completions: runs of `--mini-batch-size`, the last may be shorter.
+    /// The mini-batches of a step with N completions: slices of `--mini-batch-size`; the last may be shorter.
     pub fn mini_batches(&self, completions: usize) -> impl Iterator<Item = Range<usize>> + use<> {
         let size = self.mini_batch;
         (0..completions).step_by(size).map(move |first| first..(first + size).min(completions))
     }
 
-    /// Fill `old_logprobs`, `entropy` and `sum_p2` by the model as it is, at this temperature.
+    /// Fill `old_logprobs`, `entropy` and `sum_p2` with the current model, at this temperature.
     ///
-    /// Completions are packed mini-batch by mini-batch, as in an update, so that before the first update every ratio is exactly 1 (but for
-    /// [`super::Loss::skip_idle`], which packs otherwise).
+    /// Completions are packed per mini-batch, as in an update, so that before the first update every ratio is exactly 1 (except with
+    /// [`super::Loss::skip_idle`], which packs differently).
     ///
     /// # Errors
     /// A completion that does not fit, or a device fault.
@@ -119,7 +119,7 @@ impl Policy {
         })
     }
 
-    /// Fill `ref_logprobs` by a reference model of the same shape, its adapters left out; always the same model.
+    /// Fill `ref_logprobs` with a reference model of the same shape, without its adapters; the model must not change between calls.
     ///
     /// # Errors
     /// As [`Policy::score`].
@@ -135,7 +135,7 @@ impl Policy {
         })
     }
 
-    /// log pi(token) of each completion by the model as it is now: what an update changed.
+    /// log pi(token) of each completion under the current model.
     ///
     /// # Errors
     /// As [`Policy::score`].
@@ -207,7 +207,7 @@ impl Policy {
         if self.world.is_solo() { Ok(own) } else { Ok(self.world.gather_values(&own)?.concat()) }
     }
 
-    /// What the rows of every size share.
+    /// Write the terms of the loss, shared by all row counts.
     pub(super) fn write_terms(&self, device: &Device, loss: &Loss) {
         device.write(&self.acts[0].1.settings, &loss.terms.pack());
         self.write_temperature(device, loss.temperature);
@@ -228,7 +228,7 @@ impl Policy {
         }
     }
 
-    /// The recording of a gradient over so many rows, and its inputs.
+    /// The gradient recording for this number of rows, and its inputs.
     pub(super) fn gradient_pass(&mut self, on: PolicyModel<'_>, rows: usize) -> Result<(&GradientPass, &PolicyRows<Tensor>)> {
         let (acts, policy) = of_rows(&self.acts, rows);
         let pass = match self.gradients.entry(rows) {
@@ -241,12 +241,12 @@ impl Policy {
         Ok((pass, policy))
     }
 
-    /// Completions packed for this policy's passes: those for which `wanted` says so, of several ranks the share of this one.
+    /// Pack completions for this policy's passes: those selected by `wanted`; with several ranks, this rank's share of them.
     pub(super) fn pack(&self, rollouts: &[Rollout], wanted: impl Fn(usize) -> bool) -> Vec<Micro> {
         pack::pack(rollouts, self.time, self.acts[0].0.batch, (self.world.rank(), self.world.size()), wanted)
     }
 
-    /// Refuse completions that no pass can hold.
+    /// Reject completions longer than a row.
     pub(super) fn check(&self, rollouts: &[Rollout]) -> Result<()> {
         for rollout in rollouts {
             let (prompt, completion) = (rollout.prompt.len(), rollout.completion.len());
@@ -289,10 +289,10 @@ fn shape(c: &ModelConfig, settings: &Settings, sizes: Sizes, ranks: usize) -> Re
     Ok((time, rows.min(mini_batch_size(settings).div_ceil(ranks)).max(1)))
 }
 
-/// Device memory of model, policy, optimizer and reference model, as in the device's ledger (rollouts take more), and rows computed at once.
+/// Device memory of model, policy, optimizer and reference model, as in the device's ledger (without rollouts), and rows computed at once.
 ///
 /// # Errors
-/// When one tensor is larger than the adapter can bind, or a length that cannot work.
+/// When one tensor is larger than the adapter can bind, or an invalid length.
 pub fn memory_parts(c: &ModelConfig, settings: &Settings, sizes: Sizes) -> Result<(Vec<(&'static str, u64)>, usize)> {
     let trained = Parameters::trained(c, sizes.max_tensor_bytes)?.arena_bytes();
     let (time, rows) = shape(c, settings, sizes, 1)?;

@@ -1,5 +1,5 @@
-//! What an update did to each token (arXiv 2505.12929, figures 1 c, e, f and 3): the change of its probability, by quartile of the
-//! probability before, and the part of the tokens that moved to where their advantage wants them.
+//! How an update changed each token (arXiv 2505.12929, figures 1 c, e, f and 3): the change of its probability, by quartile of the
+//! probability before, and the share of tokens that moved in the direction of their advantage.
 
 use super::{Loss, Pass, Policy, PolicyModel, Rollout, passes};
 use crate::config::GrpoSettings;
@@ -9,10 +9,10 @@ use crate::train::bins::{QUARTILES, bin, short};
 use anyhow::Result;
 use std::sync::Arc;
 
-/// The part of the changes that is left out on either side before extremes are taken: the paper drops 1 % of them.
+/// The share of changes dropped at either end before taking extremes: the paper drops 1 % in total.
 pub const OUTLIERS: f64 = 0.005;
 
-/// Cells that the changes of a bin are counted in.
+/// Number of histogram cells for the changes of a bin.
 const CELLS: usize = 40;
 
 /// One token before and after an update.
@@ -37,8 +37,8 @@ impl Change {
         self.probability() * (self.after - self.before).exp_m1()
     }
 
-    /// Whether it moved to where the advantage wants it; `None` without an advantage or where it did not move at all. Logarithms tell
-    /// what probabilities near 1 no longer can.
+    /// Whether it moved in the direction of its advantage; `None` without an advantage or without a change. Uses logarithms, which resolve
+    /// changes near 1.
     pub fn right(&self) -> Option<bool> {
         let by = (self.after - self.before) * self.advantage.signum();
         (self.advantage != 0.0 && by != 0.0 && by.is_finite()).then_some(by > 0.0)
@@ -84,7 +84,7 @@ fn moved<'a>(changes: impl Iterator<Item = &'a Change>) -> Moved {
     }
 }
 
-/// Counts of ascending numbers between the ends beyond which they are outliers; none where these are equal or missing.
+/// Histogram of ascending numbers between the outlier bounds; empty if these are equal or missing.
 fn cells(sorted: &[f64]) -> Vec<u64> {
     let [low, high] = [OUTLIERS, 1.0 - OUTLIERS].map(|q| quantile_of_sorted(sorted, q));
     let width = (high - low) / CELLS as f64;
@@ -98,8 +98,8 @@ fn cells(sorted: &[f64]) -> Vec<u64> {
     counts
 }
 
-/// Norm of the gradient with respect to all parameters of each quartile's tokens by themselves and of all together (figure 1 d): the
-/// loss of all completions as one mini-batch, other tokens masked, over the denominator of them all. Nothing is changed but the gradients.
+/// Gradient norm with respect to all parameters, for each quartile's tokens separately and for all together (figure 1 d): the loss of all
+/// completions as one mini-batch, other tokens masked, over the common denominator. Only the gradients are changed.
 ///
 /// # Errors
 /// Completions that were not scored or have no advantages, or a device fault.
@@ -111,7 +111,7 @@ pub fn gradient_by_quartile(
     loss: &Loss,
 ) -> Result<BinGradient> {
     let mut norm = |mask_bins: Vec<u8>| -> Result<f64> {
-        // One part of all tokens, whatever the passes of the step are.
+        // One part with all tokens, whatever the passes of the step are.
         let grpo = GrpoSettings { mask_bins, lopti_eta: None, lopti_quantile: None, num_iterations: 1, ..grpo.clone() };
         match passes(rollouts, &grpo, 0, 0)?.first() {
             Some(pass) => Ok(policy.gradient(on, rollouts, 0..rollouts.len(), pass, loss)?.grad_norm),
@@ -123,7 +123,7 @@ pub fn gradient_by_quartile(
     Ok(BinGradient { all: short(all).0, quartiles })
 }
 
-/// The pass over the tokens that `wanted` picks by their probability at the time of the rollout.
+/// The pass over the tokens selected by `wanted` from their probability at the time of the rollout.
 pub fn pass_of(rollouts: &[Rollout], wanted: impl Fn(f64) -> bool) -> Pass {
     let tokens = rollouts.iter().map(|r| r.old_probabilities().map(&wanted).collect()).collect();
     Pass { name: "all", iteration: 0, second: false, tokens: Arc::new(tokens) }
@@ -159,7 +159,7 @@ mod tests {
             for (q, want) in quantiles.iter().zip([0.5, 25.0, 50.0, 75.0, 99.5]) {
                 assert!((q[b].0 - want * unit).abs() < 1e-6, "{q:?}");
             }
-            // The one that stood still is neither.
+            // The one that did not move counts as neither.
             assert_eq!(found.positive.right[b], Number(1.0));
             assert!((found.negative.right[b].0 - 2.0 / 3.0).abs() < 1e-5);
             // 0.5 to 99.5 units in 40 cells hold the 99 whole ones between, evenly.
@@ -172,7 +172,7 @@ mod tests {
         assert!((found.all.right[0].0 - 120.0 / 130.0).abs() < 1e-5);
     }
 
-    /// Near 1 probabilities in single precision no longer differ; their logarithms do.
+    /// Near 1, probabilities in single precision are equal; their logarithms differ.
     #[test]
     fn a_change_near_one_is_seen() {
         let c = Change { before: -1e-9, after: -2e-9, advantage: 1.0 };

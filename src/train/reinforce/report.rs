@@ -1,4 +1,4 @@
-//! A step of reinforcement as it is told: metrics, token statistics, warnings, completions.
+//! Reporting of a GRPO step: metrics, token statistics, warnings, completions.
 
 use super::metrics::{self, Metrics, set};
 use super::sampling::Sampled;
@@ -12,7 +12,7 @@ use anyhow::Result;
 use serde::{Deserialize, Serialize};
 use std::collections::BTreeMap;
 
-/// Where the time of a step went.
+/// Time spent in the parts of a step.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Serialize, Deserialize)]
 pub struct Seconds {
     /// Sampling.
@@ -23,7 +23,7 @@ pub struct Seconds {
     pub score: f64,
     /// Updates.
     pub update: f64,
-    /// Measuring what the update did.
+    /// Measuring the effect of the update.
     pub probe: f64,
 }
 
@@ -33,7 +33,7 @@ impl Seconds {
     }
 }
 
-/// The numbers of a step that is done, and its events; `after` are the tokens' log-probabilities behind the last update, where they were measured.
+/// The results and events of a finished step; `after` are the tokens' log-probabilities after the last update, if measured.
 pub(super) fn step(
     now: &PendingStep,
     after: Option<&[Vec<f32>]>,
@@ -85,19 +85,19 @@ pub(super) fn step(
     (numbers, events)
 }
 
-/// Completions without a reward, and why the last.
+/// Number of completions without a reward, and the last error.
 fn ungraded(sampled: &Sampled) -> (usize, String) {
     let of: Vec<_> = sampled.answers.iter().filter(|answer| answer.grade.ungraded).collect();
     (of.len(), of.last().map(|answer| answer.grade.reason.clone()).unwrap_or_default())
 }
 
-/// The loss of a mini-batch, passes that divide its tokens added up, on average.
+/// The mean loss of a mini-batch, summed over the passes that divide its tokens.
 fn loss(updates: &[Made]) -> f64 {
     let passes: std::collections::BTreeSet<&str> = updates.iter().map(|m| m.pass.as_str()).collect();
     updates.iter().map(|m| m.stats.loss).sum::<f64>() / (updates.len() / passes.len().max(1)).max(1) as f64
 }
 
-/// Mean norm of each pass's gradients.
+/// Mean gradient norm of each pass.
 fn grad_norms(updates: &[Made]) -> BTreeMap<String, Number> {
     let mut of: BTreeMap<&str, Vec<f64>> = BTreeMap::new();
     updates.iter().for_each(|m| of.entry(&m.pass).or_default().push(m.stats.grad_norm));
@@ -141,10 +141,10 @@ fn of_time(seconds: &Seconds, tokens: usize, out: &mut Metrics) {
     set(out, "rollout_tokens_per_second", tokens as f64 / seconds.rollout.max(1e-9));
 }
 
-/// The completions of a step as `samples.jsonl` keeps them.
+/// The completions of a step, as written to `samples.jsonl`.
 ///
 /// # Errors
-/// Tokens that the tokenizer does not know.
+/// Tokens that the tokenizer does not have.
 pub(super) fn completions(sampled: &Sampled, tokenizer: &Tokenizer, step: u64) -> Result<Vec<Completion>> {
     let of = |(answer, rollout): (&super::Answer, &super::Rollout)| {
         let question = &sampled.questions[answer.question];

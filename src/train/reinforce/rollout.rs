@@ -1,8 +1,8 @@
-//! One completion and all that an update needs to know of it.
+//! One completion, with the data that an update needs.
 
 use serde::{Deserialize, Serialize};
 
-/// A completion of a prompt. Vectors that are per token have an entry for each token of `completion`, or none while they are not known.
+/// A completion of a prompt. Per-token vectors have one entry per token of `completion`, or are empty until computed.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
 #[serde(default, deny_unknown_fields)]
 pub struct Rollout {
@@ -10,21 +10,21 @@ pub struct Rollout {
     pub group: u32,
     /// Tokens of the prompt, at least one.
     pub prompt: Vec<u32>,
-    /// What was sampled, with the token that ended it.
+    /// The sampled tokens, including the stop token.
     pub completion: Vec<u32>,
-    /// What the grader gave.
+    /// Reward from the grader.
     pub reward: f64,
-    /// It ran into the limit of its length.
+    /// Whether it reached the maximum length.
     pub truncated: bool,
-    /// Its grader failed: it has no reward, takes no part in advantages and loss.
+    /// Whether its grader failed: it then has no reward and is excluded from advantages and loss.
     pub ungraded: bool,
-    /// log pi(token) at the step's temperature by the trainer's own forward pass, before any update of the step ("old").
+    /// log pi(token) at the step's temperature from the trainer's forward pass, before any update of the step ("old").
     pub old_logprobs: Vec<f32>,
     /// The same by the reference model; empty when beta is 0.
     pub ref_logprobs: Vec<f32>,
-    /// log pi(token) as the sampler saw it: what `mismatch/logprob_max_abs` compares `old_logprobs` with.
+    /// log pi(token) from the sampler; `mismatch/logprob_max_abs` compares `old_logprobs` with it.
     pub sampled_logprobs: Vec<f32>,
-    /// Entropy of the distribution that each token was drawn from, in nats, by the trainer.
+    /// Entropy of the distribution that each token was sampled from, in nats, from the trainer.
     pub entropy: Vec<f32>,
     /// Sum of squared probabilities of that distribution: |d log pi / d logits| = sqrt(sum p^2 - 2 p + 1).
     pub sum_p2: Vec<f32>,

@@ -1,4 +1,4 @@
-//! Questions to graded completions: the first half of a step.
+//! From questions to graded completions: the first half of a step.
 
 use super::Rollout;
 use crate::config::RolloutSettings;
@@ -16,71 +16,71 @@ use serde::{Deserialize, Serialize};
 pub struct Answer {
     /// Index of its question in [`Sampled::questions`].
     pub question: usize,
-    /// The completion as text, the token that ended it left out.
+    /// The completion as text, without the stop token.
     pub text: String,
-    /// What the grader said.
+    /// The grade.
     pub grade: Grade,
 }
 
 /// The completions of a step.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
 pub struct Sampled {
-    /// One a group.
+    /// One per group.
     pub questions: Vec<Question>,
-    /// One a completion, groups one after another.
+    /// One per completion, grouped.
     pub answers: Vec<Answer>,
-    /// The same as numbers.
+    /// The same completions as token ids.
     pub rollouts: Vec<Rollout>,
-    /// Groups that were given up because all of their rewards were equal.
+    /// Groups that were dropped because all of their rewards were equal.
     pub dropped_groups: usize,
-    /// Questions that were passed over because they are longer than --max-prompt-length.
+    /// Questions skipped because they are longer than --max-prompt-length.
     pub too_long: usize,
-    /// Questions that were passed over because the tokenizer cannot spell them, and why the first.
+    /// Questions skipped because the tokenizer cannot encode them, and the first error.
     #[serde(default)]
     pub unspelt: (usize, String),
     /// Seconds of sampling, and of grading.
     pub seconds: [f64; 2],
 }
 
-/// What samples and what judges.
+/// Everything needed to sample and grade.
 pub struct Sampler<'a> {
     /// The device.
     pub device: &'a Device,
     /// The policy.
     pub model: &'a Model,
-    /// Generates.
+    /// Rollout engine.
     pub engine: &'a mut Rollouts,
-    /// Asks and judges.
+    /// RL task: questions and grader.
     pub task: &'a mut dyn Task,
     /// The model's tokenizer.
     pub tokenizer: &'a Tokenizer,
-    /// Tokens that end a completion.
+    /// Stop tokens.
     pub stops: &'a [u32],
-    /// Prompts are what a chat template wrote.
+    /// Whether prompts are formatted with a chat template.
     pub chat: bool,
-    /// Lengths and numbers of completions.
+    /// Lengths and number of completions.
     pub settings: &'a RolloutSettings,
-    /// Completions in a step.
+    /// Completions per step.
     pub completions: usize,
-    /// How tokens are drawn.
+    /// Sampling parameters.
     pub sampling: Sampling,
-    /// Part of every draw's key.
+    /// Part of the random key of every sample.
     pub step: u64,
 }
 
-/// Prompts that may be passed over in a row before it is clear that none will fit.
+/// Maximum number of consecutive skipped prompts before sampling fails.
 const MOST_TOO_LONG: usize = 1000;
 
 impl Sampler<'_> {
-    /// Sample a step's groups; `asked` is the number of the next question, and moves on. `None` when `progress` stopped it: then `asked`
-    /// means nothing.
+    /// Sample a step's groups; `asked` is the number of the next question, and is advanced. `None` when `progress` stopped it: `asked` is
+    /// then undefined.
     ///
     /// # Errors
     /// Questions that do not fit, a grader that fails, or a device fault.
     pub fn sample(&mut self, asked: &mut u64, progress: &mut Progress<'_>) -> Result<Option<Sampled>> {
         let mut all = Sampled::default();
         let groups = self.completions / self.settings.num_generations;
-        // Draws are keyed by (step, number of the completion): another round of the same step has other numbers.
+        // Random numbers are keyed by (step, number of the completion): another round of the same step uses other numbers.
         let mut first_key = 0;
         for round in 0..=self.settings.dynamic_sampling {
             let missing = groups - all.questions.len();
@@ -95,7 +95,7 @@ impl Sampler<'_> {
         Ok(Some(all))
     }
 
-    /// One round: so many groups, sampled and graded.
+    /// One round: sample and grade `groups` groups.
     fn round(&mut self, groups: usize, asked: &mut u64, first_key: u32, progress: &mut Progress<'_>) -> Result<Option<Sampled>> {
         let mut out = Sampled::default();
         let prompts = self.ask(groups, asked, &mut out)?;
@@ -133,7 +133,7 @@ impl Sampler<'_> {
         Ok(Some(out))
     }
 
-    /// The next questions that can be encoded and are short enough, and the ids of their prompts.
+    /// The next questions that can be encoded and are short enough, and their prompt ids.
     fn ask(&self, groups: usize, asked: &mut u64, out: &mut Sampled) -> Result<Vec<Vec<u32>>> {
         let mut prompts = Vec::new();
         while out.questions.len() < groups {
@@ -179,7 +179,7 @@ impl Sampler<'_> {
     }
 }
 
-/// A grade for each answer.
+/// Grade each answer.
 pub(super) fn graded(task: &mut dyn Task, answers: &[(&Question, &str)]) -> Result<Vec<Grade>> {
     let grades = task.grade(answers)?;
     let name = task.name();
@@ -190,14 +190,14 @@ pub(super) fn graded(task: &mut dyn Task, answers: &[(&Question, &str)]) -> Resu
     Ok(grades)
 }
 
-/// A completion as text, the token that ended it left out.
+/// A completion as text, without the stop token.
 pub(super) fn text_of(completion: &Completion, tokenizer: &Tokenizer, stops: &[u32]) -> Result<String> {
     let ended = completion.tokens.last().is_some_and(|last| stops.contains(last));
     tokenizer.decode(&completion.tokens[..completion.tokens.len() - usize::from(ended)])
 }
 
 impl Sampled {
-    /// Put another round's groups behind these, up to `most` groups; with `drop_uniform_groups` only those whose rewards differ.
+    /// Append another round's groups, up to `most` groups; with `drop_uniform_groups` only those whose rewards differ.
     fn take(&mut self, more: Sampled, generations: usize, most: usize, drop_uniform_groups: bool) {
         self.too_long += more.too_long;
         self.unspelt.0 += more.unspelt.0;

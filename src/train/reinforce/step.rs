@@ -1,5 +1,5 @@
-//! A step of reinforcement: sample and grade completions, score them, make advantages of rewards, and update, pass by pass and mini-batch by
-//! mini-batch. A step can be left between any two updates and gone on with from what a checkpoint holds, to the same bits.
+//! A GRPO step: sample and grade completions, score them, compute advantages from rewards, and update, pass by pass and mini-batch by
+//! mini-batch. A step can be interrupted between any two updates and continued from a checkpoint with bit-identical results.
 
 use super::report::{self, Seconds};
 use super::sampling::{Sampled, Sampler};
@@ -23,24 +23,24 @@ use serde::{Deserialize, Serialize};
 use std::ops::Range;
 use web_time::Instant;
 
-/// What is practised, and in which words.
+/// RL task, tokenizer and prompt format.
 pub struct TaskContext {
-    /// Asks and judges.
+    /// RL task: questions and grader.
     pub task: Box<dyn Task>,
     /// The model's tokenizer.
     pub tokenizer: Tokenizer,
-    /// Tokens that end a completion.
+    /// Stop tokens.
     pub stops: Vec<u32>,
-    /// Prompts are what a chat template wrote.
+    /// Whether prompts are formatted with a chat template.
     pub chat: bool,
 }
 
-/// What reinforcement needs beside model and optimizer.
+/// State of GRPO beside model and optimizer.
 pub struct Reinforce {
     pub(super) task_context: TaskContext,
     pub(super) engine: Rollouts,
     policy: Policy,
-    /// What the run began from, when the loss has a KL term.
+    /// The reference model, if the loss has a KL term.
     reference: Option<Model>,
     pub(super) rollout: RolloutSettings,
     grpo: GrpoSettings,
@@ -50,43 +50,43 @@ pub struct Reinforce {
     watch: warnings::Watch,
 }
 
-/// A step between its rollouts and its last update: what a checkpoint holds of it.
+/// A pending step, between its rollouts and its last update, as saved in a checkpoint.
 #[derive(Clone, Debug, Default, Serialize, Deserialize)]
 pub struct PendingStep {
     /// Completions with grades, scores and advantages.
     pub sampled: Sampled,
-    /// The settings in force when they were sampled: live changes take effect at the next step.
+    /// The settings when they were sampled: live changes take effect at the next step.
     pub grpo: GrpoSettings,
     /// Their temperature.
     pub temperature: f64,
-    /// The updates that were made, in order.
+    /// The finished updates, in order.
     pub updates: Vec<Made>,
-    /// Time so far.
+    /// Time spent so far.
     pub seconds: Seconds,
-    /// What a probe found before the first update.
+    /// Gradients by quartile, measured before the first update.
     pub gradient: Option<BinGradient>,
-    /// Measured at its last update.
+    /// Measured at the last update.
     #[serde(skip)]
     norms: Option<Norms>,
-    /// All updates of the step: a function of the rest.
+    /// All updates of the step, derived from the other fields.
     #[serde(skip)]
     plan: Option<Vec<(Pass, Range<usize>)>>,
 }
 
-/// An update that was made.
+/// A finished update.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct Made {
     /// Its pass: `all`, `low` or `high`.
     pub pass: String,
-    /// Its numbers.
+    /// Its statistics.
     pub stats: UpdateStats,
 }
 
 impl Reinforce {
-    /// Allocate everything; the policy's own optimizer comes from [`Reinforce::optimizer`].
+    /// Allocate everything; the matching optimizer comes from [`Reinforce::optimizer`].
     ///
     /// # Errors
-    /// Lengths that cannot work, or a kernel that does not compile.
+    /// Invalid lengths, or a kernel that does not compile.
     pub fn new(device: &Device, model: &Model, settings: &Settings, task_context: TaskContext, world: &World) -> Result<Self> {
         let (_, rollout, grpo) = settings.reinforcement().context("settings without the sections of reinforcement")?;
         let completions = settings.train.batch_size;
@@ -112,7 +112,7 @@ impl Reinforce {
         })
     }
 
-    /// The optimizer that the settings ask for.
+    /// The optimizer of these settings.
     ///
     /// # Errors
     /// When a kernel does not compile.
@@ -125,7 +125,7 @@ impl Reinforce {
         self.policy.stats()
     }
 
-    /// Completions of a new step, scored and with advantages; `None` when `progress` stopped it.
+    /// Sample the completions of a new step, score them and fill in advantages; `None` when `progress` stopped it.
     fn begin(
         &mut self,
         on: PolicyModel<'_>,
@@ -180,7 +180,7 @@ impl Reinforce {
         Ok(Some(now))
     }
 
-    /// Every update of a step: all mini-batches of a pass, then those of the next.
+    /// All updates of a step: all mini-batches of a pass, then those of the next.
     fn plan(&self, now: &PendingStep, step: u64) -> Result<Vec<(Pass, Range<usize>)>> {
         let all = passes(&now.sampled.rollouts, &now.grpo, self.seed, step)?;
         let batches: Vec<Range<usize>> = self.policy.mini_batches(now.sampled.rollouts.len()).collect();
@@ -188,7 +188,7 @@ impl Reinforce {
     }
 
     fn loss(&self, now: &PendingStep) -> Loss {
-        // Groups with equal rewards add nothing to the gradient: they are not computed.
+        // Groups with equal rewards contribute nothing to the gradient and are skipped.
         Loss { temperature: now.temperature, skip_idle: true, ..Loss::of(&self.rollout, &now.grpo) }
     }
 
@@ -196,7 +196,7 @@ impl Reinforce {
         is_due(step, self.grpo.probe_every)
     }
 
-    /// The step is done: its numbers.
+    /// Finish the step and return its results.
     fn finish(
         &mut self,
         on: PolicyModel<'_>,
@@ -252,7 +252,7 @@ impl Stage for Reinforce {
         self.pending_step = step;
     }
 
-    /// The next update of the step under way, sampling first where there is none; the step's numbers come with its last update.
+    /// The next update of the pending step; samples first if there is none. The step's results come with its last update.
     fn step(&mut self, parts: Parts<'_>, hyper: UpdateParams, progress: &mut Progress<'_>) -> Result<Option<StepResult>> {
         let Parts { device, model, optimizer, state, .. } = parts;
         let on = PolicyModel { device, model, optimizer };

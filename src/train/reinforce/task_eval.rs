@@ -1,4 +1,4 @@
-//! An exam: held-out questions, answered and graded, with the uncertainty of the result.
+//! Evaluation on an RL task: held-out questions, answered and graded, with the uncertainty of the result.
 
 use super::sampling::{graded, text_of};
 use super::step::Reinforce;
@@ -13,30 +13,30 @@ use anyhow::{Result, ensure};
 use serde::Serialize;
 use std::collections::{BTreeMap, BTreeSet};
 
-/// What answers.
+/// Everything needed to answer questions.
 pub struct TaskModel<'a> {
     /// The device.
     pub device: &'a Device,
     /// The model.
     pub model: &'a Model,
-    /// Generates; its rows hold prompt and completion.
+    /// Rollout engine; its rows hold prompt and completion.
     pub engine: &'a mut Rollouts,
     /// The model's tokenizer.
     pub tokenizer: &'a Tokenizer,
-    /// Tokens that end an answer.
+    /// Stop tokens.
     pub stops: &'a [u32],
-    /// Prompts are what a chat template wrote.
+    /// Whether prompts are formatted with a chat template.
     pub chat: bool,
 }
 
-/// How it is asked.
+/// Settings of an evaluation.
 #[derive(Clone, Copy, Debug)]
 pub struct Exam {
-    /// Held-out questions, from the first.
+    /// Number of held-out questions, from the first.
     pub questions: u64,
-    /// Answers to each.
+    /// Answers per question.
     pub samples: usize,
-    /// Tokens of an answer at most.
+    /// Maximum tokens per answer.
     pub max_completion_length: usize,
     /// Temperature (0: greedy), filters and seed.
     pub sampling: Sampling,
@@ -45,31 +45,31 @@ pub struct Exam {
 /// One question with its graded answers.
 #[derive(Clone, Debug, Default)]
 pub struct GradedQuestion {
-    /// What was asked.
+    /// The question.
     pub question: Question,
-    /// What was answered, as far as the grader could judge it.
+    /// Its answers, as far as they could be graded.
     pub answers: Vec<GradedAnswer>,
 }
 
-/// Questions with their answers; and how many answers the grader could not judge, with the reason of the last.
+/// Questions with their answers; number of ungraded answers, and the last error.
 pub type TaskResults = (Vec<GradedQuestion>, (u64, String));
 
 /// One answer.
 #[derive(Clone, Debug, Default)]
 pub struct GradedAnswer {
-    /// Its text, the token that ended it left out.
+    /// Its text, without the stop token.
     pub text: String,
-    /// What the grader said.
+    /// The grade.
     pub grade: Grade,
     /// Its length.
     pub tokens: usize,
-    /// It ran into the limit of its length.
+    /// Whether it reached the maximum length.
     pub truncated: bool,
 }
 
 impl TaskModel<'_> {
-    /// Ask and grade. `None` when `progress` stopped it. Questions that cannot be spelt or are too long are left out, and so are answers
-    /// that the grader could not judge: how many these were, and why the last.
+    /// Answer and grade. `None` when `progress` stopped it. Questions that cannot be encoded or are too long are left out, and so are
+    /// ungraded answers: the result has their number and the last error.
     ///
     /// # Errors
     /// A prompt that does not fit, a grader that fails, or a device fault.
@@ -83,7 +83,7 @@ impl TaskModel<'_> {
                 continue;
             };
             for sample in 0..exam.samples {
-                // Draws of an exam are its own: no step of training has this key.
+                // An evaluation has its own random keys, which no training step uses.
                 let key = [u32::MAX - sample as u32, n as u32];
                 requests.push(Request { prompt: prompt.clone(), key, max_new: exam.max_completion_length });
             }
@@ -107,13 +107,13 @@ impl TaskModel<'_> {
             }
             out[i / exam.samples].answers.push(GradedAnswer { text, grade, tokens: tokens.len(), truncated });
         }
-        // Of a question without a verdict nothing is known.
+        // Questions without a graded answer are left out.
         out.retain(|graded_questions| !graded_questions.answers.is_empty());
         Ok(Some((out, ungraded)))
     }
 }
 
-/// How answers were graded, all together and by level.
+/// Scores of the answers, in total and by level.
 pub fn scores(graded_questions: &[GradedQuestion]) -> (Score, BTreeMap<u32, Score>) {
     let mut levels: BTreeMap<u32, Vec<&GradedQuestion>> = BTreeMap::new();
     graded_questions.iter().for_each(|e| levels.entry(e.question.level).or_default().push(e));
@@ -141,9 +141,9 @@ fn score(of: &[&GradedQuestion]) -> Score {
     }
 }
 
-/// How many independent answers would leave the mean as uncertain as these do. Answers to one question resemble each other, so that their
-/// number is divided by the design effect: the variance of the mean from that of the questions' shares, over that of as many independent
-/// answers (Kish 1965, 8.2), never below 1. Where all agree, nothing is known of the resemblance: as many as there are questions.
+/// Effective number of independent answers. Answers to one question are correlated, so their number is divided by the design effect: the
+/// variance of the mean from that of the per-question shares, over that of independent answers (Kish 1965, 8.2), never below 1. If all
+/// answers agree, the correlation is unknown: the number of questions.
 fn independent(of: &[&GradedQuestion]) -> f64 {
     let (questions, count) = (of.len() as f64, of.iter().map(|e| e.answers.len()).sum::<usize>() as f64);
     if of.iter().all(|e| e.answers.len() <= 1) {
@@ -156,24 +156,24 @@ fn independent(of: &[&GradedQuestion]) -> f64 {
     if effect.is_finite() { count / effect.max(1.0) } else { questions }
 }
 
-/// What an exam tells in full.
+/// The full results of an evaluation.
 #[derive(Clone, Debug, Serialize)]
 pub struct Report {
-    /// Questions.
+    /// Number of questions.
     pub questions: u64,
-    /// How their answers were graded.
+    /// Score of their answers.
     #[serde(flatten)]
     pub score: Score,
     /// Mean of each part of the reward.
     pub rewards: BTreeMap<String, f64>,
-    /// Share of answers in the form that was asked for; none where the task does not judge it.
+    /// Share of answers in the requested format; `None` if the task does not check it.
     pub format: Option<f64>,
-    /// Estimated share of questions of which k answers hold a right one, for k = 1, 2, 4, ... and all: [`pass_at_k`].
+    /// Estimated share of questions with at least one correct answer in k, for k = 1, 2, 4, ... and all: [`pass_at_k`].
     #[serde(rename = "pass@")]
     pub pass_at: BTreeMap<usize, f64>,
 }
 
-/// All questions together, and by level.
+/// Results over all questions, and by level.
 pub fn reports(graded_questions: &[GradedQuestion]) -> (Report, BTreeMap<u32, Report>) {
     let mut levels: BTreeMap<u32, Vec<&GradedQuestion>> = BTreeMap::new();
     graded_questions.iter().for_each(|e| levels.entry(e.question.level).or_default().push(e));
@@ -199,7 +199,7 @@ fn report(of: &[&GradedQuestion]) -> Report {
     }
 }
 
-/// Wilson's interval at 95 % for a share of `right` in `n` (Wilson 1927, without correction for continuity).
+/// Wilson's 95 % interval for a share of `right` in `n` (Wilson 1927, without continuity correction).
 pub fn wilson(right: f64, n: f64) -> [f64; 2] {
     const Z: f64 = 1.959_963_984_540_054;
     if n == 0.0 {
@@ -211,7 +211,7 @@ pub fn wilson(right: f64, n: f64) -> [f64; 2] {
     [(middle - half).max(0.0), (middle + half).min(1.0)]
 }
 
-/// The unbiased estimate of pass@k from `right` right answers of `n`: 1 - C(n - right, k) / C(n, k) (Chen et al. 2021, arXiv 2107.03374,
+/// The unbiased estimate of pass@k from `right` correct answers of `n`: 1 - C(n - right, k) / C(n, k) (Chen et al. 2021, arXiv 2107.03374,
 /// Eq. 1).
 pub fn pass_at_k(n: usize, right: usize, k: usize) -> f64 {
     if n < right + k {
@@ -221,7 +221,7 @@ pub fn pass_at_k(n: usize, right: usize, k: usize) -> f64 {
 }
 
 impl Reinforce {
-    /// Ask the held-out questions; see [`crate::train::Trainer::evaluate_task`].
+    /// Evaluate on the held-out questions; see [`crate::train::Trainer::evaluate_task`].
     pub(super) fn held_out(
         &mut self,
         device: &Device,
@@ -263,7 +263,7 @@ mod tests {
         }
     }
 
-    /// Questions with so many right answers of so many.
+    /// Questions with (correct answers, answers).
     fn graded_questions(of: &[(usize, usize)]) -> Vec<GradedQuestion> {
         let answer = |correct| GradedAnswer { grade: Grade { correct, ..Grade::default() }, ..GradedAnswer::default() };
         let one = |(right, n): &(usize, usize)| GradedQuestion {
@@ -278,12 +278,12 @@ mod tests {
         let count = |of: &[(usize, usize)]| independent(&graded_questions(of).iter().collect::<Vec<_>>());
         // One answer each: all of them.
         assert_eq!(count(&[(1, 1), (0, 1), (0, 1)]), 3.0);
-        // Answers to a question always agree: as many as questions, but for the correction of the variance.
+        // Answers to a question always agree: the number of questions, up to the correction of the variance.
         let agreeing: Vec<_> = (0..100).map(|i| (8 * (i % 2), 8)).collect();
         assert!((count(&agreeing) - 99.0).abs() < 1e-9, "{}", count(&agreeing));
-        // Questions do not differ: all answers.
+        // Questions do not differ: the number of answers.
         assert_eq!(count(&[(4, 8); 50]), 400.0);
-        // All right: nothing is known.
+        // All correct: the correlation is unknown.
         assert_eq!(count(&[(8, 8); 50]), 50.0);
         let (all, _) = reports(&graded_questions(&[(1, 2), (2, 2), (0, 2)]));
         assert_eq!((all.questions, all.score.count, all.score.accuracy, all.format), (3, 6, 0.5, None));

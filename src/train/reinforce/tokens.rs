@@ -1,4 +1,4 @@
-//! What the tokens of a step are like, by their probability: host arithmetic over the numbers that an update needs anyway.
+//! Statistics of a step's tokens by probability: host arithmetic on numbers that the update needs anyway.
 //!
 //! A token's share of the gradient is |advantage| times [`logit_norm`].
 
@@ -6,8 +6,8 @@ use super::Rollout;
 use crate::event::{Binned, Bins, Tokens};
 use crate::train::bins::{DECILES, QUARTILES, bin, logit_norm, short};
 
-/// What Advantage Reweighting multiplies an advantage by (Eq. 4): alpha pi + 1 - alpha. The paper writes pi; the released code takes the
-/// probability at the time of the rollout, and so does this program.
+/// The factor of Advantage Reweighting (Eq. 4): alpha pi + 1 - alpha. The paper writes pi; like the released code, lehr uses the
+/// probability at the time of the rollout.
 pub fn reweight(alpha: f64, probability: f64) -> f64 {
     alpha * probability + 1.0 - alpha
 }
@@ -22,7 +22,7 @@ struct Token {
     weight: f64,
 }
 
-/// Numbers that a rollout does not have are NaN.
+/// Missing numbers are NaN.
 fn tokens_of(rollout: &Rollout, alpha: f64) -> impl Iterator<Item = Token> + '_ {
     let value = |values: &[f32], i: usize| values.get(i).map_or(f64::NAN, |v| f64::from(*v));
     rollout.old_logprobs.iter().enumerate().map(move |(i, logprob)| {
@@ -38,8 +38,8 @@ fn tokens_of(rollout: &Rollout, alpha: f64) -> impl Iterator<Item = Token> + '_ 
     })
 }
 
-/// Statistics of a step's completions. `alpha` is the strength of Advantage Reweighting that `advantages` were made with. Probe, gradient
-/// and norms of the passes are for the caller to add.
+/// Statistics of a step's completions. `alpha` is the strength of Advantage Reweighting of the `advantages`. The caller adds probe,
+/// gradient and norms of the passes.
 pub fn statistics(step: u64, rollouts: &[Rollout], alpha: f64) -> Tokens {
     let tokens: Vec<Token> = rollouts.iter().flat_map(|r| tokens_of(r, alpha)).collect();
     Tokens {
@@ -84,7 +84,7 @@ fn binned(from: &[f64], tokens: &[Token], whole: f64, wanted: fn(f64) -> bool) -
         count: sums.iter().map(|s| s.count).collect(),
         share: each(|s| s.count as f64, &|_| tokens.len() as f64),
         advantage: each(|s| s.advantage, &own),
-        // Where no token has an advantage, no part of nothing is anyone's.
+        // If no token has an advantage, all shares are 0.
         gradient: each(|s| s.gradient, &|_| if whole == 0.0 { 1.0 } else { whole }),
         entropy: each(|s| s.entropy, &own),
         weight: each(|s| s.weight, &own),

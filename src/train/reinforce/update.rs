@@ -1,4 +1,4 @@
-//! One update of the policy on a mini-batch: what each token weighs, the gradient, the optimizer, the numbers.
+//! One update of the policy on a mini-batch: token weights, gradient, optimizer, statistics.
 
 use super::groups::counts;
 use super::pack::Micro;
@@ -20,21 +20,21 @@ use std::ops::Range;
 pub struct Loss {
     /// Clip ranges, KL and entropy.
     pub terms: PolicyTerms,
-    /// Divides the logits; that of the rollouts.
+    /// Temperature of the rollouts; divides the logits.
     pub temperature: f64,
-    /// What a token weighs.
+    /// Aggregation of token losses.
     pub loss_type: LossType,
     /// The divisor of [`LossType::DrGrpo`], in tokens.
     pub max_completion_length: usize,
-    /// Completions that ran into the limit of length weigh nothing.
+    /// Whether truncated completions have weight 0.
     pub mask_truncated_completions: bool,
-    /// Do not compute completions that cannot add to the gradient, such as those of groups with equal rewards: entropy, `approx_kl` and
-    /// `ratio_deviation` are then means over the others. Off unless it is switched on.
+    /// Skip completions that cannot contribute to the gradient, such as those of groups with equal rewards: entropy, `approx_kl` and
+    /// `ratio_deviation` are then means over the others. Off by default.
     pub skip_idle: bool,
 }
 
 impl Loss {
-    /// By the settings of a run.
+    /// From the settings of a run.
     pub fn of(rollout: &RolloutSettings, grpo: &GrpoSettings) -> Self {
         Self {
             terms: PolicyTerms {
@@ -52,16 +52,16 @@ impl Loss {
         }
     }
 
-    /// Whether a completion cannot add to the gradient of a pass whose tokens are these.
+    /// Whether a completion cannot contribute to the gradient of a pass with these tokens.
     fn is_idle(&self, rollout: &Rollout, tokens: &[bool]) -> bool {
         let t = &self.terms;
         let by_advantage = t.beta == 0.0 && t.entropy_coef == 0.0;
         tokens.iter().zip(&rollout.advantages).all(|(member, a)| !member || (by_advantage && *a == 0.0))
     }
 
-    /// What each token of each completion of a mini-batch weighs, whatever the pass: the denominator counts all response tokens, so that
-    /// the losses of Lopti's two passes add up to the whole. Masked completions weigh 0 and do not count as tokens; they do count as
-    /// completions (as in TRL).
+    /// The weight of each token of each completion of a mini-batch, the same in every pass: the denominator counts all response tokens, so
+    /// that the losses of Lopti's two passes add up to the total. Masked completions have weight 0 and do not count as tokens; they do
+    /// count as completions (as in TRL).
     pub fn weights(&self, rollouts: &[Rollout]) -> Vec<f32> {
         let in_loss = |r: &Rollout| counts(r, self.mask_truncated_completions);
         let tokens: usize = rollouts.iter().filter(|r| in_loss(r)).map(|r| r.completion.len()).sum();
@@ -76,7 +76,7 @@ impl Loss {
     }
 }
 
-/// The numbers of one update. Means and shares are over the tokens of the pass in the mini-batch, before the update.
+/// Statistics of one update. Means and shares are over the tokens of the pass in the mini-batch, before the update.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Serialize, Deserialize)]
 pub struct UpdateStats {
     /// The loss that was differentiated.
@@ -97,13 +97,13 @@ pub struct UpdateStats {
     /// Mean of |ratio - 1|.
     #[serde(with = "number")]
     pub ratio_deviation: f64,
-    /// Share of tokens that the lower clip kept from learning.
+    /// Share of tokens whose gradient is zero because of the lower clip bound.
     #[serde(with = "number")]
     pub clip_low: f64,
-    /// Share of tokens that the upper clip kept from learning.
+    /// Share of tokens whose gradient is zero because of the upper clip bound.
     #[serde(with = "number")]
     pub clip_high: f64,
-    /// Share of tokens that the dual clip kept from learning.
+    /// Share of tokens whose gradient is zero because of the dual clip.
     #[serde(with = "number")]
     pub clip_dual: f64,
     /// Tokens of the pass in the mini-batch.
@@ -111,15 +111,15 @@ pub struct UpdateStats {
     /// Norm of the gradient before clipping.
     #[serde(with = "number")]
     pub grad_norm: f64,
-    /// What clipping multiplied the gradient with.
+    /// Factor applied by gradient clipping.
     #[serde(with = "number")]
     pub clip_scale: f64,
-    /// The gradient was not finite; nothing was changed.
+    /// Whether the gradient was not finite; nothing was changed then.
     pub skipped: bool,
 }
 
 impl UpdateStats {
-    /// Several updates as one: sums of tokens, means over tokens, means of losses and norms (NaN of none).
+    /// Aggregate of several updates: sums of tokens, means over tokens, means of losses and norms (NaN of none).
     pub fn together(updates: &[Self]) -> Self {
         let tokens: u64 = updates.iter().map(|u| u.tokens).sum();
         let mean = |of: fn(&Self) -> f64| mean(&updates.iter().map(of).collect::<Vec<_>>());
@@ -160,7 +160,7 @@ impl UpdateStats {
             clip_high: at(stats::CLIP_HIGH) / all,
             clip_dual: at(stats::CLIP_DUAL) / all,
             tokens,
-            // The sum of squares of a gradient with a NaN may be anything.
+            // The sum of squares of a gradient with a NaN is undefined.
             grad_norm: if finite { at(stats::GRAD_NORM) } else { f64::NAN },
             clip_scale: at(stats::CLIP_SCALE),
             skipped: !finite,
@@ -172,8 +172,8 @@ impl Policy {
     /// An update, as rank 0 announces it.
     pub(super) const UPDATE: &str = "policy update";
 
-    /// One update on the completions `range` of a step, of the tokens that belong to `pass`. `hyper.step` is not read: the policy counts
-    /// its own ([`Policy::optimizer_steps`]). A mini-batch without a token of the pass is an update too, by moments and decay.
+    /// One update on the completions `range` of a step, on the tokens of `pass`. `hyper.step` is ignored: the policy has its own count
+    /// ([`Policy::optimizer_steps`]). A mini-batch without a token of the pass is still an update, of moments and weight decay.
     ///
     /// # Errors
     /// Completions that were not scored or have no advantages, one that does not fit, or a device fault.
@@ -195,11 +195,10 @@ impl Policy {
         self.read(on.device, loss, tokens)
     }
 
-    /// The gradient that [`Policy::update`] would use, left in `on.optimizer.grads` before clipping; nothing is changed but that and the
-    /// statistics.
+    /// Compute the gradient of [`Policy::update`] into `on.optimizer.grads`, before clipping; only that and the statistics are changed.
     ///
     /// # Errors
-    /// As there.
+    /// As [`Policy::update`].
     pub fn gradient(
         &mut self,
         on: PolicyModel<'_>,
@@ -217,7 +216,7 @@ impl Policy {
         Ok(UpdateStats::of(&device.read::<f32>(self.stats())?, &loss.terms, tokens))
     }
 
-    /// Leaves the sum of the gradients; returns the number of tokens of the pass. `then` is what the other ranks do with it.
+    /// Accumulate the gradients; returns the number of tokens of the pass. `then` is the update that the other ranks apply.
     fn accumulate(
         &mut self,
         on: PolicyModel<'_>,
@@ -291,7 +290,7 @@ fn rows(micro: &Micro, rollouts: &[Rollout], tokens: &[Vec<bool>], weights: &[f3
         let r = &rollouts[place.rollout];
         for i in (0..r.completion.len()).filter(|i| tokens[place.rollout][*i]) {
             let old = r.old_logprobs[i];
-            // Without a reference model the policy stands for it: no distance, no gradient.
+            // Without a reference model the policy itself is used: zero distance, no gradient.
             let reference = r.ref_logprobs.get(i).copied().unwrap_or(old);
             samples[place.at + i] = [old, reference, r.advantages[i], weights[place.rollout]];
         }

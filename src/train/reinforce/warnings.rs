@@ -1,43 +1,43 @@
-//! What confuses people who watch reinforcement for the first time, said in plain words, with the cure, once or rarely.
+//! Warnings on what commonly confuses new users of GRPO, with the remedy, at most rarely repeated.
 
 use crate::number_format::percent;
 use serde::{Deserialize, Serialize};
 
-/// Steps in a row that make a habit.
+/// Consecutive steps before a condition is reported.
 const HABIT: u64 = 5;
-/// Steps before the same thing is said again.
+/// Steps before a warning is repeated.
 const AGAIN: u64 = 200;
-/// Part of groups without variance that is too many.
+/// Share of groups without reward variance that triggers a warning.
 const IDLE: f64 = 0.8;
-/// Part of completions that ran into the limit which is too many.
+/// Share of truncated completions that triggers a warning.
 const CUT: f64 = 0.5;
-/// Part of the time in generation that dominates.
+/// Share of the time spent in generation that triggers a warning.
 const GENERATING: f64 = 0.7;
-/// Part of the entropy of the first steps below which it has collapsed.
+/// Share of the initial entropy below which it has collapsed.
 const COLLAPSED: f64 = 0.1;
-/// And nats a token below which a fall is one: a model that was sure from the start stays as it was.
+/// Absolute bound in nats per token: a model that was certain from the start does not trigger the warning.
 const SURE: f64 = 0.05;
-/// Parts by which the log-probabilities of sampler and trainer may differ.
+/// Tolerated difference between the log-probabilities of sampler and trainer.
 const MISMATCH: f64 = 0.02;
 
-/// The numbers of one step. What was not measured is NaN and says nothing.
+/// The numbers of one step. Values that were not measured are NaN and trigger nothing.
 #[derive(Clone, Debug)]
 pub struct Seen {
-    /// Steps made, this one included.
+    /// Steps made, including this one.
     pub step: u64,
     /// Loss of the first pass.
     pub loss: f64,
-    /// Part of tokens that were clipped in the step's first update.
+    /// Share of tokens that were clipped in the step's first update.
     pub clip_ratio: f64,
-    /// Updates of the step.
+    /// Updates in the step.
     pub updates: usize,
-    /// Part of groups whose rewards are all equal.
+    /// Share of groups whose rewards are all equal.
     pub idle_groups: f64,
     /// Mean reward.
     pub reward: f64,
-    /// Least and greatest reward that a completion of this task can get, where known.
+    /// Minimum and maximum reward of this task, if known.
     pub reward_range: Option<(f64, f64)>,
-    /// Part of completions that ran into the limit.
+    /// Share of truncated completions.
     pub truncated: f64,
     /// Mean entropy of the tokens' distributions, in nats.
     pub entropy: f64,
@@ -45,9 +45,9 @@ pub struct Seen {
     pub seconds: [f64; 3],
     /// Largest difference between log-probabilities of sampler and trainer.
     pub mismatch: f64,
-    /// Completions that the grader could not judge, and why the last.
+    /// Number of ungraded completions, and the last error.
     pub ungraded: (usize, String),
-    /// Questions that the tokenizer cannot spell, and why the first.
+    /// Number of questions that the tokenizer cannot encode, and the first error.
     pub unspelt: (usize, String),
 }
 
@@ -72,7 +72,7 @@ impl Default for Seen {
     }
 }
 
-/// Something that is noticed when it has been so for [`HABIT`] steps in a row.
+/// A condition that is reported after [`HABIT`] consecutive steps.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
 struct RecurringWarning {
     in_a_row: u64,
@@ -80,7 +80,7 @@ struct RecurringWarning {
 }
 
 impl RecurringWarning {
-    /// The same at once.
+    /// As above, reported immediately.
     fn happened(&mut self, step: u64, is: bool) -> bool {
         let now = is && self.said_at.is_none_or(|at| step >= at + AGAIN);
         if now {
@@ -100,7 +100,7 @@ impl RecurringWarning {
     }
 }
 
-/// Remembers what was said. It may be kept in a checkpoint; without that a resumed run says things again.
+/// State of the warnings. Part of a checkpoint; without it a resumed run repeats warnings.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
 #[serde(default)]
 pub struct Watch {
@@ -112,12 +112,12 @@ pub struct Watch {
     mismatch: RecurringWarning,
     ungraded: RecurringWarning,
     unspelt: RecurringWarning,
-    /// Mean entropy of the first steps, and of how many.
+    /// Mean entropy of the first steps, and their number.
     first_entropy: (f64, u64),
 }
 
 impl Watch {
-    /// What to say after a step.
+    /// The warnings after a step.
     pub fn look(&mut self, seen: &Seen) -> Vec<String> {
         let mut out = Vec::new();
         if !std::mem::replace(&mut self.explained, true) {
@@ -160,7 +160,7 @@ impl Watch {
         out
     }
 
-    /// Completions and questions that the step had to do without.
+    /// Completions and questions left out of the step.
     fn left_out(&mut self, seen: &Seen) -> Vec<String> {
         let (step, mut out) = (seen.step, Vec::new());
         let (ungraded, why) = &seen.ungraded;
@@ -229,8 +229,7 @@ fn idle(seen: &Seen) -> String {
     )
 }
 
-/// Batches that do not divide evenly, told before a run begins: the last mini-batch of a step is smaller than the others and its tokens
-/// count for more.
+/// Batch sizes that do not divide evenly, reported before a run begins: the last mini-batch of a step is smaller and its tokens weigh more.
 pub fn uneven(batch_size: usize, mini_batch_size: usize) -> Option<String> {
     let rest = batch_size.checked_rem(mini_batch_size).filter(|rest| *rest > 0)?;
     let fits = (1..=mini_batch_size).rev().find(|m| batch_size.is_multiple_of(*m)).unwrap_or(1);
@@ -244,12 +243,12 @@ pub fn uneven(batch_size: usize, mini_batch_size: usize) -> Option<String> {
 mod tests {
     use super::*;
 
-    /// What is said over `steps` steps: (step, text).
+    /// The warnings over `steps` steps: (step, text).
     fn told(steps: u64, seen: impl Fn(u64) -> Seen) -> Vec<(u64, String)> {
         let mut watch = Watch::default();
         let mut out = Vec::new();
         for step in 1..=steps {
-            // A resumed run goes on with what it remembers.
+            // A resumed run continues with the saved state.
             watch = serde_json::from_str(&serde_json::to_string(&watch).unwrap()).unwrap();
             out.extend(watch.look(&Seen { step, ..seen(step) }).into_iter().map(|t| (step, t)));
         }
@@ -271,7 +270,7 @@ mod tests {
         let found = told(1000, |_| healthy.clone());
         assert!(found.len() == 2 && found.iter().all(|(step, _)| *step == 1), "{found:?}");
         assert!(found[0].1.starts_with("the loss is about 0") && found[1].1.starts_with("clip_ratio is 0"));
-        // With several updates a ratio of 0 is news, not an explanation; nothing is said of what was not measured.
+        // With several updates a ratio of 0 needs no explanation; unmeasured values trigger nothing.
         assert_eq!(told(3, |_| Seen { updates: 4, loss: 0.5, ..healthy.clone() }), []);
         assert_eq!(told(300, |_| Seen::default()), []);
     }
@@ -289,7 +288,7 @@ mod tests {
             let found = told(410, |_| seen.clone());
             assert_eq!(found.iter().map(|f| f.0).collect::<Vec<_>>(), [5, 205, 405], "{found:?}");
             assert!(found[0].1.contains(what) && found[0].1.contains(cure) && !found[0].1.contains("  "), "{}", found[0].1);
-            // Now and then is no habit.
+            // Isolated steps trigger nothing.
             assert_eq!(told(400, |step| if step % 5 == 0 { Seen::default() } else { seen.clone() }), []);
         }
         let hard = Seen { idle_groups: 1.0, reward: -2.9, reward_range: Some((-3.0, 3.0)), ..Seen::default() };

@@ -15,7 +15,7 @@ fn trouble(onset: u64, at: u64) -> PersistentSpike {
     PersistentSpike { at, onset, cause: "a spike".into(), loss_before: 2.0, loss_at_spike: 5.0 }
 }
 
-/// A ladder whose run was calm, saved every 100 updates, up to `step`.
+/// A ladder of a calm run, saved every 100 updates, up to `step`.
 fn calm_until(step: u64) -> Ladder {
     let mut ladder = Ladder::default();
     ladder.began(0);
@@ -49,7 +49,7 @@ fn a_checkpoint_is_good_after_a_calm_margin() {
     assert_eq!(ladder.young.len(), 0);
 }
 
-/// Back, then further back with half the learning rate and other data, until the limit; the run goes on in between.
+/// Back, then further back with half the learning rate and other data, until the limit; the run continues in between.
 #[test]
 fn the_rungs_in_order() {
     for (rescue, first, second, third) in
@@ -67,7 +67,7 @@ fn the_rungs_in_order() {
         assert!(plan.remark.contains("halved"), "{}", plan.remark);
         let plan = ladder.decide(&trouble(380, 420), &s, &mut |_| true).unwrap();
         assert_eq!((&plan.from_steps[..], plan.learning_rate_scale, plan.skip), (third, 0.25, 220));
-        // Nothing older is kept: the oldest once more.
+        // Nothing older is kept: the oldest again.
         let plan = ladder.decide(&trouble(380, 420), &s, &mut |_| true).unwrap();
         assert_eq!((plan.to(), plan.learning_rate_scale), (200, 0.125));
         let account = ladder.decide(&trouble(390, 430), &s, &mut |_| true).unwrap_err();
@@ -78,7 +78,7 @@ fn the_rungs_in_order() {
     }
 }
 
-/// A run that got well past the old trouble starts at the first rung again; but never twice from the same checkpoint.
+/// A run that got well past the old divergence starts at the first rung again; but never twice from the same checkpoint.
 #[test]
 fn past_the_trouble_is_a_new_one() {
     let (s, mut ladder) = (plain(Rescue::Rollback), calm_until(460));
@@ -89,7 +89,7 @@ fn past_the_trouble_is_a_new_one() {
     assert_eq!((plan.to(), plan.learning_rate_scale, plan.skip), (1000, 1.0, 130));
     let plan = stuck.decide(&trouble(1101, 1130), &s, &mut |_| true).unwrap();
     assert_eq!((plan.to(), plan.learning_rate_scale), (300, 0.5), "no checkpoint became good since");
-    // Trouble again soon, but with new good ones: the second newest of them, not all the way back.
+    // Another divergence soon, but with new good ones: the second newest of them, not all the way back.
     let mut soon = calm_until(460);
     soon.decide(&trouble(470, 499), &s, &mut |_| true).unwrap();
     go_on(&mut soon, 400, 760);
@@ -103,7 +103,7 @@ fn few_or_damaged_checkpoints_are_said() {
     let plan = calm_until(460).decide(&trouble(470, 499), &s, &mut |g| g != 300).unwrap();
     assert_eq!((&plan.from_steps[..], plan.skip), (&[200, 400][..], 0));
     assert!(plan.remark.contains("only 2"), "{}", plan.remark);
-    // Merged with itself, replayed: the same spike. So the data are passed over.
+    // Merged with itself and replayed, the spike would be the same, so the data are skipped.
     let plan = calm_until(460).decide(&trouble(470, 499), &s, &mut |g| g == 400).unwrap();
     assert_eq!((&plan.from_steps[..], plan.skip), (&[400][..], 99));
     assert!(plan.remark.contains("only one") && plan.remark.contains("same spike"), "{}", plan.remark);
@@ -111,7 +111,7 @@ fn few_or_damaged_checkpoints_are_said() {
     assert!(account.contains("no good checkpoint") && account.contains("--save-every"), "{account}");
 }
 
-/// Before anything was learned there is the start, which is gone back to but never merged.
+/// Before any checkpoint is good, the start is the fallback; it is never merged.
 #[test]
 fn the_start_is_the_last_resort() {
     let s = plain(Rescue::Pma);
@@ -127,7 +127,7 @@ fn the_start_is_the_last_resort() {
     assert_eq!(plan.from_steps, [100, 200]);
 }
 
-/// A whole run on numbers: how often it was rescued, and whether it came to its end.
+/// A whole simulated run: the number of rescues, and whether it finished.
 fn simulate(s: &RescueSettings, max_steps: u64, every: u64, mut next: impl FnMut(u64, u64) -> f64) -> (u64, bool) {
     let (mut detector, mut ladder) = (Detector::default(), Ladder::default());
     let (mut step, mut made, mut scale) = (0, 0u64, 1.0);
@@ -209,7 +209,7 @@ fn loss(weather: LossRegime, made: u64, rng: crate::rng::Rng) -> f64 {
 
 proptest! {
     #![proptest_config(ProptestConfig::with_cases(400))]
-    /// Whatever comes, whatever the policy: it ends, within the bound, and never goes back to a checkpoint of the spike or after it.
+    /// For any losses and any policy it ends, within the bound, and never returns to a checkpoint of the spike or after it.
     #[test]
     fn the_ladder_always_ends(
         seed in any::<u64>(),

@@ -44,7 +44,7 @@ fn clean_runs_are_left_in_peace() {
     assert!(alarms.len() <= updates / 10_000, "{} in {updates}: {alarms:?}", alarms.len());
 }
 
-/// Every doubling of the loss is seen within three updates, wherever it comes and whatever the noise.
+/// Every doubling of the loss is detected within three updates, at any position and noise.
 #[test]
 fn doubled_losses_are_seen_at_once() {
     for noise in [0.01, 0.1] {
@@ -66,7 +66,7 @@ fn doubled_losses_are_seen_at_once() {
     }
 }
 
-/// `spike(step)` is added to a clean run of 1,000 updates; what the detector says, with the update.
+/// `spike(step)` is added to a clean run of 1,000 updates; returns the reports, with the update.
 fn told(noise: f64, spike: impl Fn(u64) -> f64) -> Vec<(u64, Sign)> {
     let (mut clean, mut d) = (Clean::new(1, noise, 0.0), Detector::default());
     let look = |step| {
@@ -94,7 +94,7 @@ fn a_spike_that_stays_is_trouble_once() {
     assert!(trouble.cause.contains("update 600"), "{}", trouble.cause);
 }
 
-/// A rise of 1 nat drowns in single losses with a noise of 0.3, but not in the median of 16.
+/// A rise of 1 nat is hidden in single losses with a noise of 0.3, but not in the median of 16.
 #[test]
 fn a_rise_within_the_noise_is_seen() {
     let signs = told(0.3, |step| if step >= 600 { 1.1 } else { 0.0 });
@@ -102,7 +102,7 @@ fn a_rise_within_the_noise_is_seen() {
     assert!(matches!(signs[1].1, Sign::PersistentSpike(_)), "{signs:?}");
 }
 
-/// A loss that creeps up drags the window's median along; the lowest median stays.
+/// A slowly rising loss shifts the window's median; the lowest median stays.
 #[test]
 fn a_slow_rise_is_seen() {
     let signs = told(0.02, |step| step.saturating_sub(400) as f64 * 0.005);
@@ -130,7 +130,7 @@ fn nan_is_trouble_when_it_stays_and_blinds_nobody() {
     for step in 306..400 {
         assert_eq!(d.look(step, f64::NAN, f64::NAN, PATIENCE), None, "told once");
     }
-    // And it still sees.
+    // And it still detects.
     let (loss, norm) = clean.next(301);
     assert_eq!(d.look(400, loss, norm, PATIENCE), None);
     assert!(d.calm());
@@ -168,7 +168,7 @@ fn a_gradient_norm_alone_is_told_once_and_is_no_trouble() {
 
 proptest! {
     #![proptest_config(ProptestConfig::with_cases(200))]
-    /// Whatever is fed, the windows hold finite numbers, and a state that was written and read goes on as the one that was not.
+    /// For any input the windows hold finite numbers, and a restored state continues like the original.
     #[test]
     fn a_state_survives_its_file(
         losses in prop::collection::vec(prop_oneof![8 => 0.1f64..6.0, 1 => Just(f64::NAN), 1 => prop::num::f64::ANY], 1..500),

@@ -1,4 +1,4 @@
-//! lehr's `nano` training step in burn, on wgpu or on the processor (feature `flex`): tokens per second.
+//! lehr's `nano` training step in burn on wgpu: tokens per second.
 //!
 //! 4 layers, 4 heads, 128 wide, SwiGLU 352, tied embeddings, 65 characters, 12 windows of 64. Forward, backward, AdamW; RMSNorm,
 //! RoPE, causal attention, all from burn's own modules. The batch is random and stays the same, so the loss must fall.
@@ -117,9 +117,6 @@ fn main() {
     let mut args = std::env::args().skip(1).map(|s| s.parse::<usize>().expect("usage: peer-burn [STEPS] [WARMUP]"));
     let (steps, warmup) = (args.next().unwrap_or(30), args.next().unwrap_or(10));
 
-    #[cfg(feature = "flex")]
-    let device = Device::flex().autodiff();
-    #[cfg(not(feature = "flex"))]
     let device = Device::wgpu(Default::default()).autodiff();
     let mut model = Llama::new(&device);
     let mut optimizer = AdamWConfig::new()

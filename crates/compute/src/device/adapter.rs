@@ -1,9 +1,9 @@
-//! The devices that a machine has, and which one is taken.
+//! The devices of a machine, and the selection of one.
 
 use super::gpu;
 use anyhow::{Context as _, bail};
 
-/// What computes.
+/// Kind of device.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Kind {
     /// A GPU.
@@ -15,7 +15,7 @@ pub enum Kind {
 }
 
 impl Kind {
-    /// For lists: `hardware`, `native`, `software`.
+    /// Label in lists: `hardware`, `native`, `software`.
     pub fn name(self) -> &'static str {
         match self {
             Self::Gpu => "hardware",
@@ -25,23 +25,23 @@ impl Kind {
     }
 }
 
-/// One device as `lehr doctor` lists it.
+/// One device as listed by `lehr doctor`.
 #[derive(Clone, Debug)]
 pub struct AdapterSummary {
-    /// Position in the list; `--adapter` takes it.
+    /// Index in the list, for `--adapter`.
     pub index: usize,
-    /// Name as the driver or the processor gives it.
+    /// Name from the driver or the processor.
     pub name: String,
     /// Vulkan, Metal, Dx12 or Cpu.
     pub backend: String,
-    /// Driver name and version; of the CPU its instruction set.
+    /// Driver name and version; for the CPU its instruction set.
     pub driver: String,
-    /// What computes.
+    /// Kind of device.
     pub kind: Kind,
 }
 
 impl AdapterSummary {
-    /// Name and driver: what a checkpoint says it was computed by.
+    /// Name and driver, as recorded in checkpoints.
     pub fn title(&self) -> String {
         format!("{} ({})", self.name, self.driver)
     }
@@ -53,7 +53,7 @@ pub(super) enum Found {
     Cpu,
 }
 
-/// Every device in the order in which one is taken: GPUs, then the CPU, then software Vulkan, which is taken only when named.
+/// All devices in order of preference: GPUs, then the CPU, then software Vulkan, which is used only when named.
 pub fn adapters() -> Vec<AdapterSummary> {
     found().into_iter().map(|(summary, _)| summary).collect()
 }
@@ -69,16 +69,16 @@ fn found() -> Vec<(AdapterSummary, Found)> {
     list
 }
 
-/// Which device to open.
+/// Device selection.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Selection {
     /// Index, part of the name, backend, or `cpu`; when absent `LEHR_ADAPTER`, else the first of [`adapters`].
     pub adapter: Option<String>,
-    /// Threads of the CPU executor; when absent `LEHR_THREADS`, else one for each physical core.
+    /// Threads of the CPU executor; when absent `LEHR_THREADS`, else one per physical core.
     pub threads: Option<usize>,
 }
 
-/// The device that the selection, else the variable `LEHR_ADAPTER`, name by index, by part of its name or by its backend (`vulkan`), else the first in
+/// The device of the selection, else of the variable `LEHR_ADAPTER`, by index, part of its name or backend (`vulkan`), else the first in
 /// [`adapters`] order.
 pub(super) fn choose(selection: &Selection) -> anyhow::Result<(AdapterSummary, Found)> {
     let variable = std::env::var("LEHR_ADAPTER").ok().filter(|v| !v.is_empty());
@@ -87,7 +87,7 @@ pub(super) fn choose(selection: &Selection) -> anyhow::Result<(AdapterSummary, F
         (None, Some(wanted)) => ("LEHR_ADAPTER", Some(wanted.as_str())),
         (None, None) => ("", None),
     };
-    // Named exactly, the CPU needs no driver to be asked, which takes a while.
+    // For an exact `cpu` no driver is queried, which takes a while.
     if wanted.is_some_and(|wanted| wanted.eq_ignore_ascii_case("cpu")) {
         return Ok((super::cpu::summary(), Found::Cpu));
     }
@@ -111,7 +111,7 @@ fn position(list: &[(AdapterSummary, Found)], wanted: &str) -> Option<usize> {
     }
 }
 
-/// Threads of the CPU executor: as set, else `LEHR_THREADS`, else one for each physical core.
+/// Threads of the CPU executor: as set, else `LEHR_THREADS`, else one per physical core.
 pub(super) fn threads(selection: &Selection) -> anyhow::Result<usize> {
     let variable = match std::env::var("LEHR_THREADS").ok().filter(|v| !v.is_empty()) {
         Some(text) => Some(text.parse().with_context(|| format!("LEHR_THREADS {text}: must be a number of threads"))?),

@@ -1,4 +1,4 @@
-//! What can go wrong on a device, kept until somebody asks.
+//! Device faults, stored until they are checked.
 
 use std::sync::{Mutex, PoisonError};
 
@@ -11,7 +11,7 @@ pub enum DeviceFault {
     /// Out of device memory.
     #[error("the GPU is out of memory ({0}); use a smaller --micro-batch-size or --seq-len")]
     OutOfMemory(String),
-    /// wgpu refused what we asked for: a defect of lehr.
+    /// A wgpu validation error: a defect of lehr.
     #[error("wgpu refused a command: {0}")]
     Validation(String),
     /// The device did not finish in time.
@@ -20,9 +20,9 @@ pub enum DeviceFault {
     /// Submissions were dropped without an error.
     #[error("the GPU finished {ran} of {sent} submissions and reported no error; its results cannot be trusted")]
     Silent {
-        /// Submissions that counted themselves.
+        /// Number of submissions that ran.
         ran: u32,
-        /// Submissions that were sent.
+        /// Number of submissions that were sent.
         sent: u32,
     },
     /// A function of the CPU executor panicked: a defect of lehr.
@@ -30,12 +30,12 @@ pub enum DeviceFault {
     Panicked {
         /// The op, such as `rmsnorm.forward`.
         op: String,
-        /// What the panic said, and where.
+        /// The panic message and location.
         message: String,
     },
 }
 
-/// Keeps the first fault.
+/// Stores the first fault.
 #[derive(Default)]
 pub(super) struct Faults {
     first: Mutex<Option<DeviceFault>>,

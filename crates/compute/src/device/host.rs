@@ -1,9 +1,9 @@
-//! Memory of the CPU executor: buffers behind a lock that is never waited for, because recordings bind a buffer that is written nowhere
-//! else. A violation of that rule is a panic with the buffer's name, not a data race.
+//! Memory of the CPU executor: buffers behind a lock that is never contended, because a recording binds a buffer that is written only once.
+//! A violation is a panic with the buffer's name, not a data race.
 
 use std::sync::{Arc, PoisonError, RwLock, RwLockReadGuard, RwLockWriteGuard, TryLockError};
 
-/// A cache line, so that buffers and all tensors in arenas are aligned for any vector width.
+/// A cache line: aligns buffers and all tensors in arenas for any vector width.
 #[repr(C, align(64))]
 #[derive(Clone, Copy, bytemuck::Pod, bytemuck::Zeroable)]
 struct Line([f32; 16]);
@@ -13,7 +13,7 @@ struct Line([f32; 16]);
 pub(super) struct HostBuffer(Arc<RwLock<Vec<Line>>>);
 
 impl HostBuffer {
-    /// Zeros, whose pages the operating system gives when they are first touched.
+    /// Zeros; the operating system allocates pages on first use.
     pub(super) fn new(elements: usize) -> Self {
         Self(Arc::new(RwLock::new(bytemuck::allocation::zeroed_vec(elements.div_ceil(16)))))
     }
@@ -23,7 +23,7 @@ impl HostBuffer {
     }
 
     /// # Panics
-    /// When somebody writes it now (a defect of the caller).
+    /// When it is being written (a defect of the caller).
     pub(super) fn read(&self, name: &str) -> ReadGuard<'_> {
         match self.0.try_read() {
             Ok(lines) => ReadGuard(lines),
@@ -33,7 +33,7 @@ impl HostBuffer {
     }
 
     /// # Panics
-    /// When somebody reads or writes it now (a defect of the caller).
+    /// When it is being read or written (a defect of the caller).
     pub(super) fn write(&self, name: &str) -> WriteGuard<'_> {
         match self.0.try_write() {
             Ok(lines) => WriteGuard(lines),
@@ -49,7 +49,7 @@ impl std::fmt::Debug for HostBuffer {
     }
 }
 
-/// A buffer that is read.
+/// Read access to a buffer.
 pub(super) struct ReadGuard<'a>(RwLockReadGuard<'a, Vec<Line>>);
 
 impl ReadGuard<'_> {
@@ -58,7 +58,7 @@ impl ReadGuard<'_> {
     }
 }
 
-/// A buffer that is written.
+/// Write access to a buffer.
 pub(super) struct WriteGuard<'a>(RwLockWriteGuard<'a, Vec<Line>>);
 
 impl WriteGuard<'_> {

@@ -1,4 +1,4 @@
-//! Our own account of device memory: drivers do not tell (Metal and lavapipe never, Vulkan only with an extension).
+//! Accounting of device memory, because drivers do not report it (Metal and lavapipe never, Vulkan only with an extension).
 
 use std::collections::BTreeMap;
 use std::sync::Mutex;
@@ -24,13 +24,13 @@ impl Ledger {
         self.by_purpose.lock().unwrap_or_else(std::sync::PoisonError::into_inner).clone()
     }
 
-    /// All bytes.
+    /// Total bytes.
     pub fn total(&self) -> u64 {
         self.entries().values().sum()
     }
 }
 
-/// Bytes for people: `512 bytes`, `1.5 MiB`.
+/// Human-readable bytes: `512 bytes`, `1.5 MiB`.
 pub fn human_bytes(bytes: u64) -> String {
     let mut value = bytes as f64;
     for unit in ["bytes", "KiB", "MiB", "GiB"] {

@@ -1,5 +1,5 @@
-//! Floor 1: who computes. A [`Device`] is a GPU (wgpu: Vulkan, Metal, DX12) or the CPU itself; memory, recordings, read-backs, faults and the
-//! ledger work for both, and nothing above this floor knows which one it is. wgpu types appear only in `gpu/`.
+//! Layer 1: devices. A [`Device`] is a GPU (wgpu: Vulkan, Metal, DX12) or the CPU; memory, recordings, read-backs, faults and the ledger
+//! work for both, and higher layers do not depend on the kind. wgpu types appear only in `gpu/`.
 
 mod adapter;
 pub mod cpu;
@@ -26,7 +26,7 @@ pub use tensor::{ALIGN, Arena, ArenaLayout, Tensor};
 pub use transfer::ReadRing;
 pub use tune::cache_folder;
 
-/// The value behind a mutex, whatever became of a thread that held it: what these mutexes guard is replaced whole.
+/// Lock a mutex, ignoring poisoning: values behind these mutexes are always replaced as a whole.
 fn lock<T>(mutex: &std::sync::Mutex<T>) -> std::sync::MutexGuard<'_, T> {
     mutex.lock().unwrap_or_else(std::sync::PoisonError::into_inner)
 }

@@ -1,4 +1,4 @@
-//! A device, opened: a GPU or the CPU, with what both have in common.
+//! An open device: a GPU or the CPU, with what both have in common.
 
 use super::adapter::{self, AdapterSummary, Found, Kind, Selection};
 use super::fault::Faults;
@@ -7,7 +7,7 @@ use super::tune::Tuner;
 use super::{Cpu, DeviceFault, Gpu, GpuClass, Ledger, Sizes, Tensor, lock};
 use std::sync::{Arc, Mutex, OnceLock};
 
-/// What computes recordings. One thread owns it.
+/// A device that runs recordings. Used by one thread.
 pub struct Device {
     pub(super) engine: Engine,
     pub(super) faults: Arc<Faults>,
@@ -25,7 +25,7 @@ pub(super) enum Engine {
     Cpu(Cpu),
 }
 
-/// How fast a device is estimated to be; the first guess is replaced by what was measured.
+/// Estimated speed of a device; the initial estimate is replaced by a measurement.
 #[derive(Clone, Copy, Debug)]
 pub struct Rates {
     /// Of a large matmul.
@@ -47,7 +47,7 @@ impl Rates {
 }
 
 impl Device {
-    /// Open the device that the selection names, else `LEHR_ADAPTER`, else the first of [`super::adapters`].
+    /// Open the device of the selection, else of `LEHR_ADAPTER`, else the first of [`super::adapters`].
     ///
     /// # Errors
     /// When none matches, or the driver refuses a device.
@@ -83,7 +83,7 @@ impl Device {
         Self::open(Selection { adapter: adapter.map(str::to_owned), threads: None })
     }
 
-    /// The CPU with this instruction set, for tests; see [`super::cpu::levels`].
+    /// The CPU with a given instruction set, for tests; see [`super::cpu::levels`].
     ///
     /// # Errors
     /// When the operating system refuses a thread.
@@ -92,7 +92,7 @@ impl Device {
         Ok(Self::new(Engine::Cpu(cpu), super::cpu::summary(), Sizes::CPU, Arc::new(Faults::default())))
     }
 
-    /// As [`Device::named`], for tests: a GPU gets no more than WebGPU's default limits, as some machines have no more.
+    /// As [`Device::named`], for tests: a GPU gets only WebGPU's default limits, like the smallest devices.
     ///
     /// # Errors
     /// As [`Device::open`].
@@ -112,22 +112,22 @@ impl Device {
         &self.summary
     }
 
-    /// What computes.
+    /// Kind of device.
     pub fn kind(&self) -> Kind {
         self.summary.kind
     }
 
-    /// Sizes that suit it.
+    /// Sizes that suit the device.
     pub fn sizes(&self) -> Sizes {
         self.sizes
     }
 
-    /// Give it other sizes, such as those that fit into less memory.
+    /// Change its sizes, such as for a memory limit.
     pub fn set_sizes(&mut self, sizes: Sizes) {
         self.sizes = sizes;
     }
 
-    /// The GPU, if it is one: for what only WGSL can be asked.
+    /// The GPU, if it is one, for WGSL-specific operations.
     pub fn gpu(&self) -> Option<&Gpu> {
         match &self.engine {
             Engine::Gpu(gpu) => Some(gpu),
@@ -135,7 +135,7 @@ impl Device {
         }
     }
 
-    /// The CPU, if it is that: for what only native code can be asked.
+    /// The CPU, if it is one, for native operations.
     pub fn cpu(&self) -> Option<&Cpu> {
         match &self.engine {
             Engine::Cpu(cpu) => Some(cpu),
@@ -143,7 +143,7 @@ impl Device {
         }
     }
 
-    /// Take the kernels and sizes of the other class of GPUs, for tests; nothing on the CPU, which has one kind of kernels.
+    /// Switch to the kernels and sizes of the other class of GPUs, for tests; no effect on the CPU.
     pub fn switch_gpu_class(&mut self) {
         if let Engine::Gpu(gpu) = &mut self.engine {
             let class = match gpu.class() {
@@ -156,8 +156,7 @@ impl Device {
         }
     }
 
-    /// From here on kernels count the loop iterations of their invocations, for tests; nothing on the CPU. Call it before any op is
-    /// recorded.
+    /// Make kernels count the loop iterations of their invocations, for tests; no effect on the CPU. Call it before any op is recorded.
     pub fn count_iterations(&mut self) {
         let counted = Tensor::new(self, "check", "iterations counted", &[SLOTS]);
         self.write(&counted, &[0u32; SLOTS]);
@@ -166,7 +165,7 @@ impl Device {
         }
     }
 
-    /// Kernel, most iterations stated ([`super::Extent::iterations`]), most counted.
+    /// (kernel, maximum of stated iterations ([`super::Extent::iterations`]), maximum counted).
     ///
     /// # Errors
     /// A device fault.
@@ -175,7 +174,7 @@ impl Device {
         Ok(counter.compared(&self.read::<u32>(&counter.counted)?))
     }
 
-    /// One line for `doctor`: limits of a GPU, threads of the CPU.
+    /// One line for `doctor`: the limits of a GPU, the threads of the CPU.
     pub fn limits(&self) -> String {
         match &self.engine {
             Engine::Gpu(gpu) => gpu.limits_line(),
@@ -183,22 +182,22 @@ impl Device {
         }
     }
 
-    /// `device + driver`, the part of a cache key that names this machine's compiler.
+    /// `device + driver`: identifies this machine's compiler in cache keys.
     pub fn fingerprint(&self) -> String {
         format!("{}|{}|{}", self.summary.backend, self.summary.name, self.summary.driver)
     }
 
-    /// How fast this device is estimated to be, for splitting submissions and long dispatches.
+    /// Estimated speed, for splitting submissions and long dispatches.
     pub fn rates(&self) -> Rates {
         *lock(&self.rates)
     }
 
-    /// Replace the guess by what was measured.
+    /// Replace the estimate by a measurement.
     pub fn set_flops_per_second(&self, flops_per_second: f64) {
         lock(&self.rates).flops_per_second = flops_per_second;
     }
 
-    /// Memory for what an op passes from one of its dispatches to the next: one buffer for all ops, because they run one after the other.
+    /// Temporary memory between the dispatches of an op: one buffer for all ops, because they run one after another.
     ///
     /// # Panics
     /// When more is asked for than [`Sizes::scratch_bytes`] (a defect of the caller).
@@ -214,7 +213,7 @@ impl Device {
         }
     }
 
-    /// What is allocated on the device, by purpose.
+    /// Memory allocated on the device, by purpose.
     pub fn ledger(&self) -> &Ledger {
         &self.ledger
     }
@@ -227,10 +226,10 @@ impl Device {
         self.faults.check()
     }
 
-    /// Wait until everything submitted has run, and prove that it did.
+    /// Wait until everything submitted has run, and verify that it did.
     ///
     /// # Errors
-    /// A lost device, a timeout, or submissions that vanished.
+    /// A lost device, a timeout, or lost submissions.
     pub fn wait(&self) -> Result<(), DeviceFault> {
         if let Engine::Gpu(gpu) = &self.engine {
             gpu.poll(None)?;
@@ -248,7 +247,7 @@ impl Sizes {
     }
 }
 
-/// `LEHR_CLASS`: the kernels of GPUs on software Vulkan, or those of software Vulkan on a GPU, to check them there.
+/// `LEHR_CLASS`: use the kernels of GPUs on software Vulkan, or those of software Vulkan on a GPU, for checks.
 fn class_wanted() -> anyhow::Result<Option<GpuClass>> {
     match std::env::var("LEHR_CLASS").as_deref() {
         Ok("hardware") => Ok(Some(GpuClass::Hardware)),
@@ -258,7 +257,7 @@ fn class_wanted() -> anyhow::Result<Option<GpuClass>> {
     }
 }
 
-/// `LEHR_LIMITS=default`: no more than WebGPU's default limits, as some machines have no more.
+/// `LEHR_LIMITS=default`: only WebGPU's default limits, like the smallest devices.
 fn default_limits_wanted() -> anyhow::Result<bool> {
     match std::env::var("LEHR_LIMITS").as_deref() {
         Ok("default") => Ok(true),

@@ -1,17 +1,17 @@
-//! A recording is a list of ops, made once and replayed every step: nothing is allocated, compiled or bound in between.
+//! A recording is a list of ops, created once and replayed every step: nothing is allocated, compiled or bound in between.
 //!
-//! An op is recorded with two functions: one that records its WGSL dispatches, used on a GPU, and one that computes it on the CPU. Both see the
-//! same bindings under the same names, and the rule that a buffer bound for writing is bound nowhere else.
+//! An op is recorded with two functions: one records its WGSL dispatches for a GPU, the other computes it on the CPU. Both have the same
+//! bindings under the same names, and a buffer bound for writing must not be bound a second time.
 
 use super::gpu::{self, Dispatcher, Gpu};
 use super::open::Engine;
 use super::{Cpu, Device, DeviceFault, Tensor};
 use std::panic::AssertUnwindSafe;
 
-/// What an op costs, for splitting submissions and for profiles.
+/// Cost of an op, for splitting submissions and for profiles.
 #[derive(Clone, Copy, Debug, Default)]
 pub struct Cost {
-    /// Multiply-adds times two.
+    /// Floating-point operations: multiply-adds times two.
     pub flops: f64,
     /// Bytes read and written, each tensor once.
     pub bytes: f64,
@@ -23,15 +23,15 @@ macro_rules! bind {
     ($($name:ident),* $(,)?) => { [$((stringify!($name), &$name)),*] };
 }
 
-/// What an op is called, costs and binds, whoever computes it.
+/// Name, cost and bindings of an op, for any device.
 pub struct Op<'a, const R: usize, const W: usize> {
     /// `stem.entry`, for messages and profiles.
     pub name: &'static str,
-    /// Its work.
+    /// Its cost.
     pub cost: Cost,
-    /// Tensors that are only read, by the names of the WGSL variables.
+    /// Tensors that are only read, by their WGSL variable names.
     pub reads: [(&'static str, &'a Tensor); R],
-    /// Tensors that are written; what an op does not write stays as it is.
+    /// Tensors that are written; elements that the op does not write are unchanged.
     pub writes: [(&'static str, &'a Tensor); W],
 }
 
@@ -52,30 +52,30 @@ struct HostCommand {
     run: Box<dyn Fn(&Cpu) + Send + Sync>,
 }
 
-/// One line of a profile: all runs of one op.
+/// One line of a profile: all calls of one op.
 #[derive(Clone, Debug)]
 pub struct ProfileRow {
     /// `stem.entry`.
     pub kernel: String,
-    /// Runs.
+    /// Number of calls.
     pub calls: usize,
-    /// Their time.
+    /// Their total time.
     pub seconds: f64,
-    /// Their work.
+    /// Their total cost.
     pub cost: Cost,
 }
 
-/// A recording in the making.
+/// A recording under construction.
 pub struct Recorder<'d> {
     device: &'d Device,
     recording: Recording,
     uniforms: gpu::UniformPool,
-    /// The first mistake made while recording; reported when the recording is finished.
+    /// The first error while recording; returned when the recording is finished.
     error: Option<String>,
 }
 
 impl<'d> Recorder<'d> {
-    /// An empty list for this device.
+    /// An empty recording for this device.
     pub fn new(device: &'d Device, name: &str) -> Self {
         let body = match device.engine {
             Engine::Gpu(_) => Body::Gpu(Vec::new()),
@@ -85,17 +85,17 @@ impl<'d> Recorder<'d> {
         Self { device, recording, uniforms: gpu::UniformPool::default(), error: None }
     }
 
-    /// The device that is recorded for.
+    /// The target device.
     pub fn device(&self) -> &'d Device {
         self.device
     }
 
-    /// Append an op. `wgsl` records its dispatches on a GPU; `host` computes it on the CPU, with the bound tensors in the order of `op`. An
-    /// error is kept for [`Recorder::finish`].
+    /// Append an op. `wgsl` records its dispatches on a GPU; `host` computes it on the CPU, with the bound tensors in the order of `op`.
+    /// Errors are kept for [`Recorder::finish`].
     ///
     /// # Panics
-    /// When a buffer bound for writing is bound a second time, or names, access or uniform fields do not fit the WGSL: defects of the
-    /// caller, found by the first test that records the op.
+    /// When a buffer bound for writing is bound twice, or names, access or uniform fields do not match the WGSL: defects of the caller,
+    /// found by the first test that records the op.
     pub fn op<const R: usize, const W: usize>(
         &mut self,
         op: Op<'_, R, W>,
@@ -127,7 +127,7 @@ impl<'d> Recorder<'d> {
         }
     }
 
-    /// Append: set a tensor to zero.
+    /// Append: zero a tensor.
     pub fn clear(&mut self, tensor: &Tensor) {
         let tensor = tensor.clone();
         match &mut self.recording.body {
@@ -140,10 +140,10 @@ impl<'d> Recorder<'d> {
         }
     }
 
-    /// Append: copy a tensor onto another of the same size in another buffer.
+    /// Append: copy a tensor to another of the same size in another buffer.
     ///
     /// # Panics
-    /// When sizes differ or both lie in one buffer (a defect of the caller).
+    /// When sizes differ or both are in one buffer (a defect of the caller).
     pub fn copy(&mut self, from: &Tensor, to: &Tensor) {
         assert_eq!(from.len(), to.len(), "copy {} to {}", from.name(), to.name());
         assert!(!from.shares_buffer(to), "copy {} to {} in one buffer", from.name(), to.name());
@@ -158,12 +158,12 @@ impl<'d> Recorder<'d> {
         }
     }
 
-    /// Keep an error that arose while recording; [`Recorder::finish`] returns it.
+    /// Store an error that occurred while recording; [`Recorder::finish`] returns it.
     pub fn fail(&mut self, error: &anyhow::Error) {
         self.error.get_or_insert_with(|| format!("{error:#}"));
     }
 
-    /// The recording, or the first error that arose while recording.
+    /// The recording, or the first error that occurred while recording.
     ///
     /// # Errors
     /// A kernel that the driver refused, or a validation error.
@@ -189,7 +189,7 @@ impl Recording {
         self.costs().filter(|(name, _)| !matches!(*name, "clear" | "copy")).count()
     }
 
-    /// Multiply-adds times two of all ops that declare them.
+    /// Total floating-point operations of the ops.
     pub fn flops(&self) -> f64 {
         self.costs().map(|(_, cost)| cost.flops).sum()
     }
@@ -203,8 +203,8 @@ impl Recording {
 }
 
 impl Device {
-    /// Compute a recording. A GPU gets it in submissions of at most ~100 ms of estimated work and is not waited for; on the CPU it has run
-    /// when this returns.
+    /// Run a recording. A GPU gets it in submissions of at most ~100 ms of estimated work, without waiting; the CPU has finished when this
+    /// returns.
     ///
     /// # Errors
     /// A fault that the device reported since the last call.
@@ -215,7 +215,7 @@ impl Device {
         self.replay_times(recording, 1)
     }
 
-    /// Compute a recording several times; see [`Device::replay`].
+    /// Run a recording several times; see [`Device::replay`].
     ///
     /// # Errors
     /// As [`Device::replay`].
@@ -236,7 +236,7 @@ impl Device {
         self.check()
     }
 
-    /// Compute with a wait after every op: slow, but says where the time goes.
+    /// Run with a wait after every op, for profiles (slow).
     ///
     /// # Errors
     /// A fault of the device.
@@ -268,7 +268,7 @@ impl Device {
         Ok(rows)
     }
 
-    /// Run on the pool's threads; a panic in a function becomes the device's fault.
+    /// Run on the thread pool; a panic in a function becomes the device's fault.
     fn run_on_cpu(&self, cpu: &Cpu, commands: &[HostCommand]) {
         let mut current = "";
         let outcome = std::panic::catch_unwind(AssertUnwindSafe(|| {
@@ -324,7 +324,7 @@ mod tests {
         assert_eq!(device.read::<f32>(&y).unwrap(), [0.0; 3]);
     }
 
-    /// A panic in a function of the CPU is the device's fault, with the op's name and the message; the process lives on.
+    /// A panic in a CPU function becomes the device's fault, with the op's name and the message; the process continues.
     #[test]
     fn a_panic_becomes_a_fault() {
         let device = cpu(2);

@@ -1,23 +1,23 @@
-//! Sizes that suit a device. Each device provides its own, so that nothing above asks what kind of device it is.
+//! Sizes that suit a device. Each device provides its own, so that higher layers do not depend on its kind.
 
-/// How much of something a device should be given at once.
+/// Maximum amounts of work for a device at once.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub struct Sizes {
-    /// Bytes that may be bound at once: one tensor, or one segment of an arena. Tables (embedding, head) may be larger; they are bound in parts.
+    /// Maximum bytes of a binding: one tensor, or one segment of an arena. Tables (embedding, head) may be larger; they are bound in parts.
     pub max_tensor_bytes: u64,
-    /// Tokens of one pass forward and back.
+    /// Tokens of one forward and backward pass.
     pub training_tokens: usize,
-    /// Bytes of activations of one pass forward and back.
+    /// Bytes of activations of one forward and backward pass.
     pub activation_bytes: u64,
-    /// Tokens of prompts in one pass before completions are sampled.
+    /// Prompt tokens in one prefill pass.
     pub prefill_tokens: usize,
     /// Completions sampled at once.
     pub rollout_rows: usize,
     /// Bytes of the key/value caches of rollouts.
     pub rollout_cache_bytes: u64,
-    /// Decoding steps in one submission.
+    /// Decoding steps per submission.
     pub replays_at_once: usize,
-    /// Bytes of snapshots for live merging that are kept in device memory unasked.
+    /// Maximum bytes of live-merging snapshots in device memory by default.
     pub merge_ring_bytes: u64,
     /// Bytes of [`super::Device::scratch`].
     pub scratch_bytes: u64,
@@ -26,7 +26,7 @@ pub struct Sizes {
 }
 
 impl Sizes {
-    /// A GPU: wants much at once, as far as its memory allows (drivers do not say how much there is).
+    /// A GPU: needs large amounts, within its memory (drivers do not report its size).
     pub const GPU: Self = Self {
         max_tensor_bytes: SAFE_BINDING,
         training_tokens: 32_768,
@@ -40,7 +40,7 @@ impl Sizes {
         share_of_peak: 0.33,
     };
 
-    /// Software Vulkan: gains nothing past a few thousand tokens, its dispatches get long, and its memory is the host's.
+    /// Software Vulkan: not faster beyond a few thousand tokens, its dispatches get long, and its memory is the host's.
     pub const SOFTWARE_GPU: Self = Self {
         max_tensor_bytes: SAFE_BINDING,
         training_tokens: 4096,
@@ -54,7 +54,7 @@ impl Sizes {
         share_of_peak: 0.7,
     };
 
-    /// The CPU: more tokens at once gain nothing once a product's operands leave the caches; a replay runs before it returns.
+    /// The CPU: not faster with more tokens once a product's operands exceed the caches; a replay is synchronous.
     pub const CPU: Self = Self {
         max_tensor_bytes: if cfg!(target_pointer_width = "32") { SAFE_BINDING } else { 1 << 40 },
         training_tokens: 4096,

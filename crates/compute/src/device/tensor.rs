@@ -7,7 +7,7 @@ use super::open::Engine;
 use std::ops::Range;
 use std::sync::Arc;
 
-/// Tensors in an arena start at multiples of this many elements (256 bytes, the largest offset alignment that WebGPU allows).
+/// Alignment of tensors in an arena, in elements (256 bytes, the largest offset alignment that WebGPU allows).
 pub const ALIGN: usize = 64;
 
 /// A range of a device buffer with a shape. Elements are 4 bytes: f32, or u32 for tokens and flags.
@@ -17,7 +17,7 @@ pub struct Tensor {
     /// In bytes.
     offset: u64,
     shape: Vec<usize>,
-    /// Elements at its end that the tensor does not span: see [`Tensor::columns_from`].
+    /// Elements at its end that are not part of the tensor: see [`Tensor::columns_from`].
     cut: usize,
     name: Arc<str>,
 }
@@ -30,10 +30,10 @@ enum Buffer {
 }
 
 impl Tensor {
-    /// A buffer of its own, for an activation; zero at first. `purpose` is its line in the ledger.
+    /// A tensor with its own buffer, for an activation; initially zero. `purpose` is its entry in the ledger.
     pub fn new(device: &Device, purpose: &str, name: &str, shape: &[usize]) -> Self {
         let len: usize = shape.iter().product();
-        // Rounded so that a binding may always be read as vec4.
+        // Rounded up so that a binding can always be read as vec4.
         let bytes = (4 * len as u64).next_multiple_of(16).max(16);
         device.ledger.add(purpose, bytes);
         let buffer = match &device.engine {
@@ -58,7 +58,7 @@ impl Tensor {
         self.shape.iter().product::<usize>() - self.cut
     }
 
-    /// True when there are none.
+    /// True when empty.
     pub fn is_empty(&self) -> bool {
         self.len() == 0
     }
@@ -68,13 +68,13 @@ impl Tensor {
         4 * self.len() as u64
     }
 
-    /// As a matrix: all leading axes are rows, the last is columns.
+    /// Size as a matrix: all leading axes are rows, the last is columns.
     pub fn matrix(&self) -> [usize; 2] {
         let cols = self.shape.last().copied().unwrap_or(1);
         [self.shape.iter().product::<usize>() / cols.max(1), cols]
     }
 
-    /// The same elements under another shape.
+    /// The same elements with another shape.
     ///
     /// # Panics
     /// When the number of elements differs (a defect of the caller).
@@ -86,7 +86,7 @@ impl Tensor {
     /// Elements `range` of the flattened tensor, which must start at a multiple of [`ALIGN`] elements of its buffer.
     ///
     /// # Panics
-    /// When the range leaves the tensor or starts off alignment (a defect of the caller).
+    /// When the range exceeds the tensor or starts unaligned (a defect of the caller).
     pub fn slice(&self, range: Range<usize>) -> Self {
         assert!(range.start <= range.end && range.end <= self.len(), "{}: slice {range:?} of {}", self.name, self.len());
         let offset = self.offset + 4 * range.start as u64;
@@ -94,17 +94,17 @@ impl Tensor {
         Self { offset, shape: vec![range.len()], cut: 0, ..self.clone() }
     }
 
-    /// The same rows from this column on, a multiple of [`ALIGN`]: rows lie as far apart as before, so that the last one ends early.
+    /// The same rows from this column on, a multiple of [`ALIGN`]: the row stride is unchanged, so the last row ends early.
     ///
     /// # Panics
-    /// When the column is not in the matrix or off alignment (a defect of the caller).
+    /// When the column is outside of the matrix or unaligned (a defect of the caller).
     pub fn columns_from(&self, first: usize) -> Self {
         let [_, cols] = self.matrix();
         assert!(first < cols && first.is_multiple_of(ALIGN), "{}: columns from {first} of {cols}", self.name);
         Self { offset: self.offset + 4 * first as u64, cut: self.cut + first, ..self.clone() }
     }
 
-    /// The rows of a matrix in parts of at most so many bytes, each with its first row, a multiple of [`ALIGN`]; one part where all fit.
+    /// The rows of a matrix in parts of at most `most_bytes`, each with its first row, a multiple of [`ALIGN`]; one part if all fit.
     pub fn row_parts(&self, most_bytes: u64) -> Vec<(usize, Self)> {
         if self.bytes() <= most_bytes {
             return vec![(0, self.clone())];
@@ -123,7 +123,7 @@ impl Tensor {
         self.slice(range.start * cols..range.end * cols).reshape(&[range.len(), cols])
     }
 
-    /// True when both lie in one buffer.
+    /// Whether both are in one buffer.
     pub fn shares_buffer(&self, other: &Self) -> bool {
         match (&self.buffer, &other.buffer) {
             (Buffer::Gpu(a), Buffer::Gpu(b)) => a == b,
@@ -148,20 +148,20 @@ impl Tensor {
         }
     }
 
-    /// The elements, while nobody writes the buffer.
+    /// Lock the elements for reading.
     pub(super) fn lock_for_reading(&self) -> Reading<'_> {
         let (buffer, range) = self.on_cpu();
         Reading { whole: buffer.read(&self.name), range }
     }
 
-    /// The elements, while nobody else uses the buffer.
+    /// Lock the elements for writing.
     pub(super) fn lock_for_writing(&self) -> Writing<'_> {
         let (buffer, range) = self.on_cpu();
         Writing { whole: buffer.write(&self.name), range }
     }
 }
 
-/// A tensor of the CPU executor that is read.
+/// Read access to a tensor of the CPU executor.
 pub(super) struct Reading<'a> {
     whole: ReadGuard<'a>,
     range: Range<usize>,
@@ -173,7 +173,7 @@ impl Reading<'_> {
     }
 }
 
-/// A tensor of the CPU executor that is written.
+/// Write access to a tensor of the CPU executor.
 pub(super) struct Writing<'a> {
     whole: WriteGuard<'a>,
     range: Range<usize>,
@@ -185,7 +185,7 @@ impl Writing<'_> {
     }
 }
 
-/// Where each tensor of an arena lies. Made once from the shapes; the four parameter roles share it.
+/// The places of an arena's tensors. Computed once from the shapes; the four parameter roles share it.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct ArenaLayout {
     places: Vec<(usize, usize)>,
@@ -194,13 +194,13 @@ pub struct ArenaLayout {
     segments: Vec<usize>,
     /// Elements at the start of each segment that belong to tensors of rank >= 2.
     matrices: Vec<usize>,
-    /// Elements that may be bound at once; only a segment of a single tensor has more.
+    /// Maximum elements of a binding; only a segment with a single tensor has more.
     most: usize,
 }
 
 impl ArenaLayout {
-    /// Place tensors of these shapes into segments of at most `max_bytes` each: in every segment matrices first, then vectors, so that
-    /// "does weight decay apply" is one comparison (decay by rank, nanoGPT `configure_optimizers`). A larger tensor is a segment by itself.
+    /// Lay out tensors of these shapes in segments of at most `max_bytes` each: matrices first in every segment, then vectors, so that
+    /// weight decay by rank (nanoGPT `configure_optimizers`) is one comparison. A larger tensor gets its own segment.
     pub fn new(shapes: &[Vec<usize>], max_bytes: u64) -> Self {
         let most = ((max_bytes / 4) as usize / ALIGN * ALIGN).max(ALIGN);
         let mut layout = Self { places: vec![(0, 0); shapes.len()], most, ..Self::default() };
@@ -237,7 +237,7 @@ impl ArenaLayout {
         layout
     }
 
-    /// (segment, elements, how many of them belong to matrices) of everything, in parts that may be bound.
+    /// (segment, elements, number of leading elements in matrices) of everything, in bindable parts.
     fn parts(&self) -> impl Iterator<Item = (usize, Range<usize>, usize)> + '_ {
         let of = |(segment, (&len, &matrices)): (usize, (&usize, &usize))| {
             let range = |start: usize| start..len.min(start + self.most);
@@ -253,7 +253,7 @@ impl ArenaLayout {
         self.segments.iter().zip(&self.matrices).enumerate().flat_map(of)
     }
 
-    /// (segment, elements) that hold these tensors with their padding, neighbours together.
+    /// (segment, elements) of these tensors with their padding, adjacent ones merged.
     fn spans(&self, these: &[usize]) -> Vec<(usize, Range<usize>)> {
         let place = |i: &usize| {
             let (segment, start) = self.places[*i];
@@ -271,7 +271,7 @@ impl ArenaLayout {
         spans
     }
 
-    /// Bytes of one arena.
+    /// Bytes per arena.
     pub fn bytes(&self) -> u64 {
         4 * self.segments.iter().sum::<usize>() as u64
     }
@@ -281,13 +281,13 @@ impl ArenaLayout {
 pub struct Arena {
     layout: Arc<ArenaLayout>,
     segments: Vec<Tensor>,
-    /// The segments in parts that may be bound, each with the number of leading elements that belong to matrices.
+    /// The segments in bindable parts, each with the number of leading elements in matrices.
     parts: Vec<(Tensor, usize)>,
     role: Arc<str>,
 }
 
 impl Arena {
-    /// Allocate a role; zero at first.
+    /// Allocate a role; initially zero.
     pub fn new(device: &Device, role: &str, layout: Arc<ArenaLayout>) -> Self {
         let segments: Vec<Tensor> = layout
             .segments
@@ -307,8 +307,8 @@ impl Arena {
         Tensor { name: format!("{}.{name}", self.role).into(), ..flat.reshape(shape) }
     }
 
-    /// The ranges that hold the tensors of these indices and nothing else but the zeros that tensors are padded with; as few as they lie in
-    /// and may be bound, each a multiple of [`ALIGN`] long.
+    /// The ranges that contain exactly the tensors of these indices and zero padding; as few as possible and bindable, each a multiple of
+    /// [`ALIGN`] long.
     pub fn spans(&self, these: &[usize]) -> Vec<Tensor> {
         let most = self.layout.most;
         let cut = |(segment, range): (usize, Range<usize>)| {
@@ -318,7 +318,7 @@ impl Arena {
         self.layout.spans(these).into_iter().flat_map(cut).collect()
     }
 
-    /// Everything, in parts that may be bound, each with the number of leading elements that belong to matrices.
+    /// Everything, in bindable parts, each with the number of leading elements in matrices.
     pub fn segments(&self) -> impl Iterator<Item = (&Tensor, usize)> {
         self.parts.iter().map(|(part, matrices)| (part, *matrices))
     }
@@ -343,7 +343,7 @@ mod tests {
                 }
                 prop_assert_eq!(*start < layout.matrices[*segment], shapes[i].len() >= 2);
             }
-            // Only a tensor alone is larger than a segment may be; what is bound never is.
+            // Only a single tensor may exceed a segment; bound parts never do.
             for (segment, &n) in layout.segments.iter().enumerate() {
                 prop_assert!(n <= cap || layout.places.iter().filter(|(of, _)| *of == segment).count() == 1);
             }
@@ -354,7 +354,7 @@ mod tests {
                 bound[segment] = range.end;
             }
             prop_assert_eq!(&bound, &layout.segments);
-            // The spans of every other tensor hold those tensors, their padding, and nothing else.
+            // The spans of every second tensor hold those tensors, their padding, and nothing else.
             let these: Vec<usize> = (0..shapes.len()).step_by(2).collect();
             let mut inside = 0;
             for (segment, range) in layout.spans(&these) {

@@ -1,4 +1,4 @@
-//! Numbers to and from a device.
+//! Transfer of numbers to and from a device.
 
 use super::gpu::Ring;
 use super::open::Engine;
@@ -9,7 +9,7 @@ impl Device {
     /// Write the first elements of a tensor. Takes effect before the next replay.
     ///
     /// # Panics
-    /// When there are more elements than the tensor holds (a defect of the caller).
+    /// When there are more elements than in the tensor (a defect of the caller).
     pub fn write<T: bytemuck::Pod>(&self, tensor: &Tensor, data: &[T]) {
         let bytes: &[u8] = bytemuck::cast_slice(data);
         assert!(bytes.len() as u64 <= tensor.bytes(), "{}: {} bytes into {}", tensor.name(), bytes.len(), tensor.bytes());
@@ -40,7 +40,7 @@ impl Device {
     }
 }
 
-/// Reads a small tensor once a step without stalling: results come in order, a step late.
+/// Asynchronous reads of a small tensor every step: results arrive in order, one step late.
 pub struct ReadRing {
     body: Body,
     len: usize,
@@ -52,7 +52,7 @@ enum Body {
 }
 
 impl ReadRing {
-    /// A ring for tensors of up to `len` elements, with `depth` reads under way at most.
+    /// A ring for tensors of up to `len` elements, with at most `depth` reads in flight.
     pub fn new(device: &Device, len: usize, depth: usize) -> Self {
         let body = match &device.engine {
             Engine::Gpu(gpu) => Body::Gpu(Ring::new(gpu, 4 * len as u64, depth)),
@@ -63,7 +63,7 @@ impl ReadRing {
         Self { body, len }
     }
 
-    /// Reads that were asked for and not yet taken.
+    /// Number of reads requested and not yet taken.
     pub fn pending(&self) -> usize {
         match &self.body {
             Body::Gpu(ring) => ring.pending(),
@@ -71,10 +71,10 @@ impl ReadRing {
         }
     }
 
-    /// Ask for the tensor's value as of now (after everything replayed so far).
+    /// Request the tensor's current value (after everything replayed so far).
     ///
     /// # Panics
-    /// When more reads are asked for than the ring is deep (a defect of the caller).
+    /// When more than `depth` reads are in flight (a defect of the caller).
     pub fn ask(&mut self, device: &Device, tensor: &Tensor) {
         assert!(tensor.len() <= self.len, "{}: larger than the ring", tensor.name());
         match &mut self.body {
@@ -87,13 +87,13 @@ impl ReadRing {
         }
     }
 
-    /// The oldest value asked for; waits only if the device has not come that far.
+    /// The oldest requested value; waits only if it has not arrived.
     ///
     /// # Errors
-    /// A fault of the device, submissions that vanished among them.
+    /// A fault of the device, including lost submissions.
     ///
     /// # Panics
-    /// When nothing was asked for (a defect of the caller).
+    /// When nothing was requested (a defect of the caller).
     pub fn take<T: bytemuck::Pod>(&mut self, device: &Device) -> Result<Vec<T>, DeviceFault> {
         match &mut self.body {
             Body::Gpu(ring) => ring.take(device.gpu_of("read ring"), || device.check()),

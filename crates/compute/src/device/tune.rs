@@ -1,8 +1,8 @@
-//! The tuner: which of several equivalent kernels is fastest on this adapter, measured once and kept on disk.
+//! The tuner: selects the fastest of several equivalent kernels on this adapter, by measurements that are cached on disk.
 //!
-//! The file is `tune.json` in `$LEHR_CACHE`, else in `lehr` in the user's cache folder: one group of answers an adapter (name, driver
-//! version, lehr version), keyed by question. A damaged file is ignored and rewritten; where none can be written, or in a browser, answers
-//! live as long as the [`Device`]. Every kernel choice is correct, so nothing but time depends on the answers.
+//! The file is `tune.json` in `$LEHR_CACHE`, else in `lehr` in the user's cache folder: one group of answers per adapter (name, driver
+//! version, lehr version), by key. A damaged file is ignored and rewritten; where it cannot be written, or in a browser, answers last as
+//! long as the [`Device`]. Every candidate is correct, so the choice only affects speed.
 
 use super::{Device, lock};
 use serde::{Deserialize, Serialize};
@@ -10,7 +10,7 @@ use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 use web_time::Instant;
 
-/// What a question was answered with.
+/// A cached answer.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(untagged)]
 enum Answer {
@@ -18,18 +18,18 @@ enum Answer {
     Figure(f64),
 }
 
-/// Times that a candidate is measured, if it stays near the fastest.
+/// Number of measurements of a candidate that stays near the fastest.
 const ROUNDS: usize = 3;
-/// Those that take this much longer than the fastest are not measured again.
+/// Candidates slower than the fastest by this factor are not measured again.
 const NEAR: f64 = 1.5;
-/// A question takes no longer than this and one measurement: some drivers compile a kernel for many seconds.
+/// Time limit of a question, plus one measurement: some drivers take many seconds to compile a kernel.
 const MOST_SECONDS: f64 = 10.0;
-/// The first candidate is replaced only by one that takes less than this part of its time: noise must not decide.
+/// Another candidate replaces the first only below this share of its time, so that noise does not decide.
 const CLEARLY: f64 = 0.9;
 
 type Answers = BTreeMap<String, Answer>;
 
-/// Nothing is measured until it is switched on: tests take the first candidate.
+/// Nothing is measured until tuning is enabled: tests use the first candidate.
 #[derive(Default)]
 pub(super) struct Tuner {
     on: bool,
@@ -43,7 +43,7 @@ pub fn cache_folder() -> Option<PathBuf> {
 }
 
 impl Device {
-    /// Measure kernel choices from now on, unless `LEHR_TUNE=off`, and keep them in the user's cache folder.
+    /// Measure kernel choices from now on, unless `LEHR_TUNE=off`, and cache them in the user's cache folder.
     pub fn enable_tuning(&self) {
         if std::env::var("LEHR_TUNE").is_ok_and(|v| v == "off") {
             return;
@@ -51,15 +51,15 @@ impl Device {
         self.enable_tuning_in(cache_folder());
     }
 
-    /// As [`Device::enable_tuning`], with the answers in this folder, or nowhere.
+    /// As [`Device::enable_tuning`], with the cache in this folder, or none.
     pub fn enable_tuning_in(&self, folder: Option<PathBuf>) {
         let answers =
             folder.as_deref().and_then(disk::read).and_then(|mut all| all.remove(&self.tuning_group())).unwrap_or_default();
         *lock(&self.tuner) = Tuner { on: true, folder, answers };
     }
 
-    /// The candidate that answers `key`: remembered, else the one for which `measure` returns clearly the fewest seconds; the first one
-    /// while tuning is off, when none can be measured and when none is clearly faster.
+    /// The candidate for `key`: the cached one, else the one that `measure` finds clearly fastest; the first one if tuning is off, if none
+    /// can be measured, or if none is clearly faster.
     ///
     /// # Panics
     /// When there are no candidates (a defect of the caller).
@@ -75,7 +75,7 @@ impl Device {
                 return known.clone();
             }
         }
-        // In turns, so that a machine that is busy for a while disturbs all alike. A candidate that the driver refuses is one less.
+        // Round robin, so that temporary load affects all alike. A candidate that the driver rejects is dropped.
         let begin = Instant::now();
         let mut best = vec![f64::INFINITY; candidates.len()];
         let mut near: Vec<usize> = (0..candidates.len()).collect();
@@ -100,11 +100,11 @@ impl Device {
         chosen
     }
 
-    /// The largest figure that `measure` ever returned for `key` on this adapter, measured once more now (also while tuning is off): a
-    /// peak that was first taken on a busy machine grows to its real height.
+    /// The largest value that `measure` ever returned for `key` on this adapter, including one new measurement (even if tuning is off): a
+    /// peak measured on a busy machine can increase later.
     ///
     /// # Errors
-    /// What `measure` reports.
+    /// The error of `measure`.
     pub fn measured_peak(&self, key: &str, measure: impl FnOnce() -> anyhow::Result<f64>) -> anyhow::Result<f64> {
         let known = match lock(&self.tuner).answers.get(key) {
             Some(Answer::Figure(known)) if known.is_finite() => *known,
@@ -117,7 +117,7 @@ impl Device {
         Ok(figure.max(known))
     }
 
-    /// Scratch tensors that were allocated for `purpose` have been dropped.
+    /// Report that scratch tensors allocated for `purpose` have been dropped.
     pub fn scratch_freed(&self, purpose: &str) {
         self.ledger.forget(purpose);
     }
@@ -128,7 +128,7 @@ impl Device {
         if let Some(folder) = &tuner.folder
             && disk::write(folder, &self.fingerprint(), &self.tuning_group(), &tuner.answers).is_err()
         {
-            // Once refused, always refused: from here on in memory.
+            // After a failed write, cache only in memory.
             tuner.folder = None;
         }
     }
@@ -154,7 +154,7 @@ mod disk {
         etcetera::choose_base_strategy().ok().map(|base| base.cache_dir().join("lehr"))
     }
 
-    /// Every group, or none where the file is missing, too large or damaged.
+    /// All groups, or none if the file is missing, too large or damaged.
     pub(super) fn read(folder: &Path) -> Option<BTreeMap<String, Answers>> {
         let path = folder.join(FILE);
         let about = std::fs::metadata(&path).ok()?;
@@ -164,7 +164,8 @@ mod disk {
         serde_json::from_slice(&std::fs::read(path).ok()?).ok()
     }
 
-    /// Put one group into the file, others kept, those of older versions of lehr on this adapter dropped. The file is replaced whole.
+    /// Write one group to the file; other groups are kept, except those of older versions of lehr on this adapter. The file is replaced
+    /// atomically.
     pub(super) fn write(folder: &Path, adapter: &str, group: &str, answers: &Answers) -> std::io::Result<()> {
         let mut all = read(folder).unwrap_or_default();
         let old = format!("{adapter}|lehr ");
@@ -220,7 +221,7 @@ mod tests {
         }
     }
 
-    /// Those that are far behind are measured once, those near each other every time.
+    /// Much slower candidates are measured once, similar ones every round.
     #[test]
     fn only_near_candidates_are_measured_again() {
         let folder = tempfile::tempdir().unwrap();
@@ -252,7 +253,7 @@ mod tests {
         let second = device(Some(folder.path()));
         assert_eq!(second.tuned("key", &names(), never), "fast");
         assert_eq!(second.measured_peak("peak", || Ok(30.0)).unwrap(), 40.0);
-        // A choice that is no longer offered is measured again.
+        // A cached choice that is no longer a candidate is measured again.
         assert_eq!(second.tuned("key", &["slow".into(), "broken".into()], seconds), "slow");
     }
 
@@ -275,7 +276,7 @@ mod tests {
             assert_eq!(device.measured_peak("peak", || Ok(7.0)).unwrap(), 7.0);
             assert_eq!(disk::read(folder.path()).unwrap()[&group].len(), 2);
         }
-        // A folder that cannot be: below a file.
+        // An impossible folder: below a file.
         let device = device(Some(&path.join("below")));
         assert_eq!(device.tuned("key", &names(), seconds), "fast");
         assert_eq!(device.tuned("key", &names(), never), "fast");

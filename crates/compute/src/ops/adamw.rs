@@ -11,14 +11,14 @@ use bytemuck::cast_slice;
 use serde::{Deserialize, Serialize};
 
 const SHADER: Shader = shader!("adamw");
-/// Vectors of four that one invocation updates, so that reading the settings is paid once for several.
+/// vec4 updated per invocation, so that the settings are read once for several.
 const PER_THREAD: usize = 4;
 /// Elements of the buffer that [`UpdateParams::pack`] fills.
 pub const HYPER_LEN: usize = 8;
 
 uniform! { struct Dims { n4: u32, decayed4: u32, threads: u32 } }
 
-/// What an update needs besides gradients; new each step.
+/// Hyperparameters of an update; new each step.
 #[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
 pub struct UpdateParams {
     /// Learning rate of this step.
@@ -27,11 +27,11 @@ pub struct UpdateParams {
     pub beta1: f64,
     /// Decay of the second moment.
     pub beta2: f64,
-    /// Added to the root of the second moment.
+    /// Epsilon, added to the root of the second moment.
     pub epsilon: f64,
     /// Decoupled weight decay, on matrices.
     pub weight_decay: f64,
-    /// Clip the global norm to this; 0 for no clipping.
+    /// Maximum global norm; 0 for no clipping.
     pub max_grad_norm: f64,
     /// Number of this update, from 1.
     pub step: u64,
@@ -44,7 +44,7 @@ impl Default for UpdateParams {
 }
 
 impl UpdateParams {
-    /// As the shaders read it; the bias corrections are computed here, in f64.
+    /// In the shaders' layout; bias corrections are computed here, in f64.
     pub fn pack(&self) -> [f32; HYPER_LEN] {
         let t = self.step as f64;
         [
@@ -72,11 +72,11 @@ pub struct Segment<'a> {
     pub m: &'a Tensor,
     /// Second moments.
     pub v: &'a Tensor,
-    /// Leading elements that belong to matrices and decay.
+    /// Number of leading elements in matrices, to which weight decay applies.
     pub decayed: usize,
 }
 
-/// One update of a segment. `gate` is the stats buffer after `grad_norm::forward`: a gradient or a loss that is not finite changes nothing.
+/// One update of a segment. `gate` is the stats buffer after `grad_norm::forward`: nothing changes if a gradient or the loss is not finite.
 pub fn update(r: &mut Recorder<'_>, segment: Segment<'_>, hyper: &Tensor, gate: &Tensor) {
     let Segment { values, grads, m, v, decayed } = segment;
     let len = values.len();
@@ -90,7 +90,7 @@ pub fn update(r: &mut Recorder<'_>, segment: Segment<'_>, hyper: &Tensor, gate: 
     );
 }
 
-/// One step of plain gradient descent of a segment, values -= lr clip grads, behind the same `gate`; no moments, no decay.
+/// One step of plain gradient descent of a segment, values -= lr clip grads, with the same `gate`; no moments, no decay.
 pub fn sgd(r: &mut Recorder<'_>, values: &Tensor, grads: &Tensor, hyper: &Tensor, gate: &Tensor) {
     let len = values.len();
     let cost = Cost { flops: 2.0 * len as f64, bytes: 12.0 * len as f64 };
@@ -177,7 +177,7 @@ fn run(device: &Device, case: &Case, b: &Buffers, gate: &[f32; stats::LEN], kind
     })
 }
 
-/// A gate that lets through, clipping now and then.
+/// An open gate, sometimes with clipping.
 fn open_gate(case: &mut Case) -> (f32, [f32; stats::LEN]) {
     let clip = case.pick(&[1.0, 0.25]);
     let mut gate = [0.0; stats::LEN];
@@ -206,7 +206,7 @@ fn check(device: &Device, case: &mut Case) -> anyhow::Result<()> {
     case.compare(device, &b.tensors[3], &v)
 }
 
-/// With the flag up, or a norm or a loss that is not finite, not a bit may change.
+/// With the flag set, or a norm or loss that is not finite, no bit may change.
 fn check_gate(device: &Device, case: &mut Case, kind: Kind) -> anyhow::Result<()> {
     let b = buffers(device, case);
     let mut gate = [0.0; stats::LEN];

@@ -1,4 +1,4 @@
-//! A bias beside a residual, which a product adds: y += bias. Its gradient is `matmul::backward_bias`.          shaders/add_bias.wgsl
+//! A bias in addition to a residual, after a product: y += bias. Its gradient is `matmul::backward_bias`.          shaders/add_bias.wgsl
 
 mod host;
 
@@ -13,7 +13,7 @@ uniform! { struct Dims { rows: u32 } }
 
 /// `y` (R, C) += `bias` (C).
 ///
-/// # Panics
+/// When shapes do not match (a defect of the caller).
 /// When shapes do not fit (a defect of the caller).
 pub fn forward(r: &mut Recorder<'_>, bias: &Tensor, y: &Tensor) {
     let [rows, cols] = y.matrix();

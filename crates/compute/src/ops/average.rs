@@ -8,7 +8,7 @@ use crate::device::{Cost, Device, Dispatcher, Extent, Op, Recorder, Shader, Tens
 use crate::{bind, shader, uniform};
 
 const SHADER: Shader = shader!("average");
-/// Vectors of four that one invocation handles.
+/// vec4 per invocation.
 const PER_THREAD: usize = 4;
 
 uniform! { struct Dims { n4: u32, index: u32, threads: u32 } }
@@ -46,7 +46,7 @@ fn dispatch(wgsl: &mut Dispatcher<'_>, entry: &str, len: usize, index: usize) ->
     wgsl.run(&SHADER, entry, &[("WG", f64::from(WG))], dims, Extent { groups, iterations: n4.div_ceil(dims.threads as usize) })
 }
 
-/// The same in f64, as the definition has it.
+/// The definition, in f64.
 pub mod twin {
     /// Sum of the snapshots, each times its weight.
     pub fn average(snapshots: &[Vec<f64>], weights: &[f64]) -> Vec<f64> {
@@ -62,7 +62,7 @@ fn check(device: &Device, case: &mut Case) -> anyhow::Result<()> {
     let (n, count) = (4 * case.int(1, 3000), case.int(1, 12));
     case.shape = format!("{count} snapshots of {n} numbers");
     let snapshots: Vec<Vec<f32>> = (0..count).map(|_| case.normals(n, 1.0)).collect();
-    // Weights may be negative; what they must do is sum to 1.
+    // Weights may be negative, but must sum to 1.
     let raw: Vec<f64> = wide(&case.normals(count, 1.0)).iter().map(|w| w.abs() + 0.1).collect();
     let sum: f64 = raw.iter().sum();
     let weights: Vec<f64> = raw.iter().map(|w| f64::from((w / sum) as f32)).collect();
@@ -78,7 +78,7 @@ fn check(device: &Device, case: &mut Case) -> anyhow::Result<()> {
         tensors.iter().enumerate().for_each(|(i, s)| accumulate(r, s, &base_tensor, &weights_tensor, i, &merged));
         finish(r, &base_tensor, &merged);
     })?;
-    // Weights rounded to f32 sum to 1 within rounding only; the rest falls to the base.
+    // Weights rounded to f32 sum to 1 only approximately; the remainder is the base's weight.
     let mut all: Vec<Vec<f64>> = snapshots.iter().map(|s| wide(s)).collect();
     all.push(wide(&base));
     let weights: Vec<f64> = weights.into_iter().chain([rest]).collect();

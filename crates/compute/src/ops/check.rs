@@ -1,4 +1,4 @@
-//! The harness of the checks: random odd shapes, poisoned outputs, comparison with the f64 twin. Tests and `lehr doctor` share it.
+//! Harness of the checks: random odd shapes, poisoned outputs, comparison with the f64 twin. Shared by tests and `lehr doctor`.
 
 use crate::device::{Device, Recorder, Tensor};
 use crate::rng::Rng;
@@ -8,33 +8,33 @@ use crate::rng::Rng;
 pub struct Check {
     /// `op.entry`.
     pub name: &'static str,
-    /// Run it on a shape and values drawn from the case.
+    /// Run it with a random shape and values of the case.
     pub run: fn(&Device, &mut Case) -> anyhow::Result<()>,
 }
 
-/// Draws for one run of a check, and what was found.
+/// Random numbers and results of one run of a check.
 pub struct Case {
     rng: Rng,
     drawn: u64,
     /// The shape, for messages.
     pub shape: String,
-    /// The largest error found, as a multiple of what is allowed.
+    /// The largest error, as a multiple of the tolerance.
     pub worst: f64,
-    /// Where, and both values.
+    /// Position and both values of the largest error.
     pub detail: String,
-    /// A hash of every value that was compared: equal bits give equal hashes.
+    /// Hash of all compared values, for bit-identity.
     pub bits: u64,
 }
 
-/// Allowed error, relative to |wanted| + the root mean square of what is wanted. The order of sums and the 2 to 163 ULP that WGSL
-/// grants to exp leave this much (its specification: 3 + 2 |x| ULP); a wrong formula is orders of magnitude away.
+/// Tolerance, relative to |expected| + the root mean square of the expected values. Covers the order of sums and the 2 to 163 ULP that WGSL
+/// allows for exp (its specification: 3 + 2 |x| ULP); a wrong formula is orders of magnitude away.
 pub const TOLERANCE: f64 = 2e-5;
 
 /// Vocabularies of well-known tokenizers (Llama 2, SmolLM2, Llama 3, Qwen), for the checks of kernels that loop over the vocabulary.
 pub const LARGE_VOCABULARIES: [usize; 4] = [32_000, 49_152, 128_256, 151_936];
 
 impl Case {
-    /// The draws of this check's `seed`.
+    /// The case of this check's `seed`.
     pub fn new(name: &str, seed: u64) -> Self {
         Self { rng: Rng::new(seed, name), drawn: 0, shape: String::new(), worst: 0.0, detail: String::new(), bits: 0 }
     }
@@ -70,7 +70,7 @@ impl Case {
         t
     }
 
-    /// A device tensor full of NaN: whatever is not written will show.
+    /// A device tensor full of NaN, which reveals unwritten elements.
     pub fn poisoned(&self, device: &Device, name: &str, shape: &[usize]) -> Tensor {
         let t = Tensor::new(device, "check", name, shape);
         device.write(&t, &vec![f32::from_bits(0xFFFF_FFFF); t.len()]);
@@ -80,7 +80,7 @@ impl Case {
     /// Record, run and wait.
     ///
     /// # Errors
-    /// What recording or the device reported.
+    /// An error of the recording or the device.
     pub fn replay(&self, device: &Device, record: impl FnOnce(&mut Recorder<'_>)) -> anyhow::Result<()> {
         let mut r = Recorder::new(device, "check");
         record(&mut r);
@@ -89,10 +89,10 @@ impl Case {
         Ok(device.wait()?)
     }
 
-    /// Compare a device tensor with what the twin says.
+    /// Compare a device tensor with the twin's result.
     ///
     /// # Errors
-    /// A device fault. A difference is not an error here: it is kept in `worst`.
+    /// A device fault. Differences are not errors: they are stored in `worst`.
     pub fn compare(&mut self, device: &Device, got: &Tensor, want: &[f64]) -> anyhow::Result<()> {
         let values: Vec<f32> = device.read(got)?;
         anyhow::ensure!(values.len() == want.len(), "{}: {} values, twin has {}", got.name(), values.len(), want.len());
@@ -114,12 +114,12 @@ impl Case {
     }
 }
 
-/// f32 values as the twin's f64.
+/// f32 values as f64, for the twin.
 pub fn wide(values: &[f32]) -> Vec<f64> {
     values.iter().map(|&v| f64::from(v)).collect()
 }
 
-/// Largest difference between `gradient` and central differences of `loss`, relative to the gradient's size: proves a twin's backward.
+/// Largest difference between `gradient` and central differences of `loss`, relative to the gradient's size: verifies a twin's backward.
 pub fn finite_difference_error(values: &[f64], gradient: &[f64], loss: impl Fn(&[f64]) -> f64) -> f64 {
     const STEP: f64 = 1e-5;
     let scale = (gradient.iter().map(|g| g * g).sum::<f64>() / gradient.len().max(1) as f64).sqrt().max(1e-12);

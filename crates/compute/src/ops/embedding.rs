@@ -13,7 +13,7 @@ const SHADER: Shader = shader!("embedding");
 
 uniform! { struct Dims { rows: u32, vocab: u32, skip: u32, most: u32, first: u32, last: u32 } }
 
-/// `y` (R, C) = the rows of `table` (V, C) named by `tokens` (R). A table that is too large to be bound is read part by part.
+/// `y` (R, C) = the rows `tokens` (R) of `table` (V, C). A table larger than a binding is read part by part.
 pub fn forward(r: &mut Recorder<'_>, tokens: &Tensor, table: &Tensor, y: &Tensor) {
     for (first, weight) in table.row_parts(r.device().sizes().max_tensor_bytes) {
         let (sizes, cost) = shape(table, first, &weight, y);
@@ -25,14 +25,14 @@ pub fn forward(r: &mut Recorder<'_>, tokens: &Tensor, table: &Tensor, y: &Tensor
     }
 }
 
-/// `dtable` (V, C) += the gradient `dy` (R, C), row by row onto its token. `order` and `spans` come from [`Spans::of`].
+/// `dtable` (V, C) += the gradient `dy` (R, C) at each row's token. `order` and `spans` come from [`Spans::of`].
 pub fn backward(r: &mut Recorder<'_>, dy: &Tensor, dtable: &Tensor, order: &Tensor, spans: &Tensor) {
     for (first, dweight) in dtable.row_parts(r.device().sizes().max_tensor_bytes) {
         let (sizes, cost) = shape(dtable, first, &dweight, dy);
         r.op(
             Op { name: "embedding.backward", cost, reads: bind!(dy, order, spans), writes: bind!(dweight) },
             |wgsl| {
-                // Loops over the rows of a token, which may be all of them.
+                // Loops over the rows of a token, at most all of them.
                 let most = sizes.rows.min(wgsl.gpu().most_iterations()).max(1);
                 dispatch(wgsl, "backward", sizes, 0..sizes.rows, most)
             },
@@ -43,7 +43,7 @@ pub fn backward(r: &mut Recorder<'_>, dy: &Tensor, dtable: &Tensor, order: &Tens
     }
 }
 
-/// Rows and columns of y; rows of this part of the table, its first row, and the table's last.
+/// Rows and columns of y; rows of this part of the table, its first row, and the table's last row.
 #[derive(Clone, Copy)]
 struct Sizes {
     rows: usize,
@@ -54,7 +54,7 @@ struct Sizes {
 }
 
 impl Sizes {
-    /// Where a token's row lies in this part, if it does. A token beyond the table counts as its last.
+    /// The row of a token in this part, if it is in it. A token beyond the table counts as its last.
     fn row(&self, token: u32) -> Option<usize> {
         (token as usize).min(self.last).checked_sub(self.first).filter(|row| *row < self.vocab)
     }
@@ -66,7 +66,7 @@ fn shape(table: &Tensor, first: usize, part: &Tensor, y: &Tensor) -> (Sizes, Cos
     (Sizes { rows, cols, vocab, first, last: all - 1 }, Cost { flops: 0.0, bytes: 8.0 * share * y.len() as f64 })
 }
 
-/// One dispatch for every `most` rows of a token; 0 for a kernel without loops.
+/// One dispatch per `most` rows of a token; 0 for a kernel without loops.
 fn dispatch(
     wgsl: &mut Dispatcher<'_>,
     entry: &str,
@@ -90,7 +90,7 @@ fn dispatch(
     Ok(())
 }
 
-/// Where each token occurs in a batch, so that the backward needs no atomics.
+/// The occurrences of each token in a batch, so that the backward needs no atomics.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Spans {
     /// Row numbers sorted by token (R).
@@ -124,7 +124,7 @@ pub mod twin {
         tokens.iter().flat_map(|&t| weight[t as usize * cols..][..cols].to_vec()).collect()
     }
 
-    /// dweight, added to what is there
+    /// dweight, added to the existing values
     pub fn backward(dy: &[f64], tokens: &[u32], dweight: &mut [f64], cols: usize) {
         for (row, &t) in tokens.iter().enumerate() {
             for c in 0..cols {

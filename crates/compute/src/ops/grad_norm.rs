@@ -10,14 +10,14 @@ use crate::device::{Cost, Device, Extent, Op, Recorder, Shader, Tensor, grid};
 use crate::{bind, shader, uniform};
 
 const SHADER: Shader = shader!("grad_norm");
-/// Numbers that one invocation sums, so that no f32 sum gets long.
+/// Numbers summed per invocation: keeps f32 sums short.
 const PER_THREAD: usize = 16;
-/// Most workgroups per segment, and so most partial sums.
+/// Maximum workgroups (and partial sums) per segment.
 const MAX_GROUPS: usize = 4096;
 
 uniform! { struct Dims { n4: u32, threads: u32, first: u32, count: u32 } }
 
-/// Pairs of partial sums that segments of these sizes need.
+/// Number of pairs of partial sums for segments of these sizes.
 pub fn partials_len(segments: impl Iterator<Item = usize>) -> usize {
     segments.map(groups_for).sum()
 }
@@ -31,8 +31,8 @@ fn extent(groups: [u32; 3], iterations: u32) -> Extent {
     Extent { groups, iterations: (iterations + WG.ilog2()) as usize }
 }
 
-/// Norm, clip factor and count of bad workgroups of all `segments` together, into `stats[0..3]`. `partials` holds
-/// [`partials_len`] pairs; the clip threshold is `hyper`'s.
+/// Norm, clip factor and number of workgroups with non-finite values over all `segments`, into `stats[0..3]`. `partials` holds
+/// [`partials_len`] pairs; the clip threshold is in `hyper`.
 pub fn forward(r: &mut Recorder<'_>, segments: &[&Tensor], partials: &Tensor, hyper: &Tensor, stats: &Tensor) {
     let constants = [("WG", f64::from(WG))];
     let mut first = 0;
@@ -95,7 +95,7 @@ fn check(device: &Device, case: &mut Case) -> anyhow::Result<()> {
     case.compare(device, &out, &want)
 }
 
-/// One bad number anywhere must raise the flag.
+/// One non-finite number anywhere must set the flag.
 fn check_gate(device: &Device, case: &mut Case) -> anyhow::Result<()> {
     let mut parts = vec![case.normals(4 * 700, 0.1), case.normals(4 * 5000, 0.1)];
     let (part, bad) = (case.int(0, 1), case.pick(&[f32::NAN, f32::INFINITY, f32::NEG_INFINITY, f32::from_bits(0xFFC0_0001)]));

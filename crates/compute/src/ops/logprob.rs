@@ -1,7 +1,7 @@
 //! Log-probability head: log pi(target), entropy, sum p^2, whether the target is the arg-max and, in place, dlogits = dlogp * (onehot - p).          shaders/logprob.wgsl
 //!
-//! Every objective of lehr sees the model through log pi(target) alone, so this backward serves them all. Only a policy's adds
-//! to it: a temperature, pi = softmax(logits / T), and the entropy of a bonus.
+//! Objectives depend on the model only through log pi(target), so all share this backward. A policy objective adds a temperature, pi =
+//! softmax(logits / T), and the entropy of a bonus.
 
 mod host;
 
@@ -17,7 +17,7 @@ const SHADER: Shader = shader!("logprob");
 
 uniform! { struct Dims { rows: u32, vocab: u32, stride4: u32, first_row: u32 } }
 
-/// What the head says of each row (all of shape R, f32).
+/// Statistics of each row from the head (all of shape R, f32).
 #[derive(Clone, Debug)]
 pub struct RowStats {
     /// log pi(target).
@@ -28,7 +28,7 @@ pub struct RowStats {
     pub sum_p2: Tensor,
     /// log sum exp of the logits.
     pub lse: Tensor,
-    /// 1 where the target is the arg-max (the first, if several logits are highest), else 0: what token accuracy averages.
+    /// 1 where the target is the arg-max (the first, if several logits are highest), else 0: averaged for token accuracy.
     pub hit: Tensor,
 }
 
@@ -39,9 +39,9 @@ pub struct Chunk {
     pub rows: usize,
     /// Its first row.
     pub first_row: usize,
-    /// Columns that count.
+    /// Vocabulary size: used columns.
     pub vocab: usize,
-    /// Columns that a row of logits has.
+    /// Columns per row of logits.
     pub stride: usize,
 }
 
@@ -58,7 +58,7 @@ pub fn forward(r: &mut Recorder<'_>, chunk: Chunk, logits: &Tensor, targets: &Te
     );
 }
 
-/// Turn a chunk of logits into its gradient, from `dlogp` (R) and the `lse` that forward left.
+/// Replace a chunk of logits by its gradient, from `dlogp` (R) and the `lse` of [`forward`].
 pub fn backward(r: &mut Recorder<'_>, chunk: Chunk, dlogits: &Tensor, targets: &Tensor, dlogp: &Tensor, row_lse: &Tensor) {
     let cost = cost(chunk, dlogits);
     r.op(
@@ -70,7 +70,7 @@ pub fn backward(r: &mut Recorder<'_>, chunk: Chunk, dlogits: &Tensor, targets: &
     );
 }
 
-/// Multiply a chunk of logits by `inv_temperature` (1), before [`forward`]; with 1 no bit changes.
+/// Multiply a chunk of logits by `inv_temperature` (1), before [`forward`]; 1 changes no bit.
 pub fn divide(r: &mut Recorder<'_>, chunk: Chunk, dlogits: &Tensor, inv_temperature: &Tensor) {
     let cost = Cost { flops: dlogits.len() as f64, ..cost(chunk, dlogits) };
     r.op(
@@ -80,9 +80,9 @@ pub fn divide(r: &mut Recorder<'_>, chunk: Chunk, dlogits: &Tensor, inv_temperat
     );
 }
 
-/// As [`backward`], of logits that [`divide`] has divided, to the logits before that; and for an objective that also depends on the entropy
-/// of each row, `dentropy` (R) being d loss / d entropy: d entropy / d logits = -p (log p + entropy) / T. Of `stats`, `lse` and `entropy`
-/// must be what forward left.
+/// As [`backward`], for logits scaled by [`divide`]: the gradient of the logits before scaling; and for an objective that also depends on
+/// the entropy of each row, with `dentropy` (R) = d loss / d entropy: d entropy / d logits = -p (log p + entropy) / T. `lse` and `entropy`
+/// of `stats` must be those of [`forward`].
 pub fn backward_policy(
     r: &mut Recorder<'_>,
     chunk: Chunk,
@@ -122,7 +122,7 @@ fn dispatch(wgsl: &mut Dispatcher<'_>, entry: &str, chunk: Chunk) -> anyhow::Res
         stride4: (chunk.stride / 4) as u32,
         first_row: chunk.first_row as u32,
     };
-    // Forward has three loops, one of them in blocks; the others have one, and no smaller sizes to gain from it.
+    // Forward has three loops, one of them in blocks; the others have one, and do not benefit from smaller sizes.
     const LOOPS: usize = 4;
     let lanes = row_lanes(wgsl.gpu(), chunk.stride, LOOPS);
     let groups = grid((chunk.rows as u64).div_ceil(u64::from(WG / lanes)));
@@ -175,12 +175,12 @@ fn check(device: &Device, case: &mut Case, most_rows: usize, vocab: fn(&mut Case
     case.shape = format!("{rows} rows from {first_row}, vocabulary {vocab}, stride {stride}, scale {scale}");
     let total = first_row + rows;
     let mut logits = case.normals(rows * stride, scale);
-    // What lies behind the vocabulary must not be read: poison it.
+    // Padding columns must not be read: poison them.
     for row in logits.chunks_mut(stride) {
         row[vocab..].fill(f32::NAN);
     }
     let targets: Vec<u32> = (0..total).map(|_| case.int(0, vocab - 1) as u32).collect();
-    // Chance seldom draws the arg-max: every third target is one, tied with another before or behind it.
+    // Random targets are rarely the arg-max: every third target is, tied with another before or after it.
     for (row, target) in logits.chunks_mut(stride).zip(&targets[first_row..]).step_by(3) {
         row[*target as usize] = row[..vocab].iter().copied().fold(f32::NEG_INFINITY, f32::max);
     }
@@ -208,7 +208,7 @@ fn check(device: &Device, case: &mut Case, most_rows: usize, vocab: fn(&mut Case
         dwant.resize(dwant.len() + stride - vocab, 0.0);
     }
     case.compare(device, &stats.logp, &want[0])?;
-    // Entropy and sum p^2 lie in fixed ranges; where they are tiny by nature (scale 50) only their absolute error means anything.
+    // Entropy and sum p^2 are in fixed ranges; where they are tiny (scale 50) only their absolute error is meaningful.
     for (tensor, want) in [(&stats.entropy, &want[1]), (&stats.sum_p2, &want[2])] {
         let values: Vec<f32> = device.read(tensor)?;
         for (g, w) in values.iter().zip(want) {
@@ -226,7 +226,7 @@ fn check(device: &Device, case: &mut Case, most_rows: usize, vocab: fn(&mut Case
 fn check_policy(device: &Device, case: &mut Case, most_rows: usize, vocab: fn(&mut Case) -> usize) -> anyhow::Result<()> {
     let (rows, vocab, first_row) = (case.int(1, most_rows), vocab(case), case.int(0, 30));
     let (stride, scale) = (vocab.next_multiple_of(4) + 4 * case.int(0, 2), case.pick(&[0.3, 1.0, 5.0]));
-    // The highest of 10^5 logits would be so high that f32's distance between them is what is seen.
+    // The highest of 10^5 logits would be so large that f32 spacing dominates the error.
     let scale = if vocab > 10_000 { scale / 3.0 } else { scale };
     let inv = (1.0 / case.pick(&[1.0, 0.7, 0.25, 1.3])) as f32;
     case.shape =
@@ -288,7 +288,7 @@ mod tests {
         }
     }
 
-    /// |dlogits| = |dlogp| sqrt(sum p^2 - 2 p + 1): the token statistics rest on it.
+    /// |dlogits| = |dlogp| sqrt(sum p^2 - 2 p + 1): used by the token statistics.
     #[test]
     fn gradient_size_from_sum_of_squares() {
         let logits = probe(13);

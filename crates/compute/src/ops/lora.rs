@@ -1,5 +1,5 @@
 //! Low-rank adapters (Hu et al. 2021): y += scale (x A^T) B^T. The product with A is an ordinary one (`matmul`); this is the one with B,
-//! for up to three parts of y, each with an A and a B of its own.          shaders/lora.wgsl
+//! for up to three parts of y, each with its own A and B.          shaders/lora.wgsl
 
 mod host;
 
@@ -15,10 +15,10 @@ uniform! {
     struct Dims { rows: u32, stride: u32, end0: u32, end1: u32, shift0: u32, shift1: u32, shift2: u32, scale: f32 }
 }
 
-/// Parts of a product's output at most: query, key and value.
+/// Maximum parts of a product's output: query, key and value.
 const MOST_PARTS: usize = 3;
 
-/// Which columns of y (R, N) the rows of B (M, r) belong to, and the factor of the adapter's part.
+/// The columns of y (R, N) for the rows of B (M, r), and the scale of the adapter.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Parts {
     /// Columns of y of each part, ascending and disjoint; their lengths add up to M.
@@ -28,7 +28,7 @@ pub struct Parts {
 }
 
 impl Parts {
-    /// Columns of y that have an adapter (M).
+    /// Columns of y with an adapter (M).
     pub fn cols(&self) -> usize {
         self.columns.iter().map(Range::len).sum()
     }
@@ -137,7 +137,7 @@ fn dispatch(
     iterations: usize,
 ) -> anyhow::Result<()> {
     let constants = [("WG", f64::from(WG)), ("COLS", s.cols as f64), ("RANK", s.rank as f64), ("WIDTH", s.width as f64)];
-    // Parts that are not there begin where the last one ends.
+    // Unused parts begin where the last one ends.
     let (mut ends, mut shifts) = ([s.cols as u32; 2], [0; MOST_PARTS]);
     for (i, (rows, columns)) in parts.spans().enumerate() {
         shifts[i] = (columns.start - rows.start) as u32;

@@ -26,8 +26,8 @@ use crate::device::{Gpu, GpuClass};
 /// Invocations in a workgroup of the row and element kernels.
 pub(crate) const WG: u32 = 64;
 
-/// Invocations that share a row of `cols` numbers, over which each loops `loops` times: on a software adapter, where lanes are few and
-/// barriers expensive, one if it may loop that long; up to a whole workgroup on a GPU.
+/// Invocations that share a row of `cols` numbers, over which each loops `loops` times: one on a software adapter, with few lanes and
+/// expensive barriers, unless its loops would be too long; up to a whole workgroup on a GPU.
 pub(crate) fn row_lanes(gpu: &Gpu, cols: usize, loops: usize) -> u32 {
     match gpu.class() {
         GpuClass::Software => {
@@ -58,7 +58,7 @@ pub(crate) fn row_constants(lanes: u32) -> [(&'static str, f64); 2] {
     [("WG", f64::from(WG)), ("LANES", f64::from(lanes))]
 }
 
-/// Every check of every op, in order of dependence.
+/// All checks of all ops, in order of dependence.
 pub fn checks() -> Vec<check::Check> {
     [
         embedding::CHECKS,

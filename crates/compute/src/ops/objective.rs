@@ -1,4 +1,4 @@
-//! Objectives: one number a token, d loss / d log pi(target); everything behind it is shared.          shaders/objective.wgsl
+//! Objectives: one number per token, d loss / d log pi(target); the rest of the backward pass is shared.          shaders/objective.wgsl
 
 mod host;
 
@@ -11,15 +11,15 @@ use serde::{Deserialize, Serialize};
 const SHADER: Shader = shader!("objective");
 const GROUP: u32 = 256;
 
-/// The numbers of a step that the host reads, one step late. Cleared at the start of a step.
+/// Step statistics that the host reads, one step late. Cleared at the start of a step.
 pub mod stats {
     /// Elements of the buffer.
     pub const LEN: usize = 20;
     /// Global L2 norm of the gradient (`grad_norm.finish`).
     pub const GRAD_NORM: usize = 0;
-    /// Factor that clips it (`grad_norm.finish`).
+    /// Clip factor (`grad_norm.finish`).
     pub const CLIP_SCALE: usize = 1;
-    /// Number of workgroups that met a NaN or an infinity in the gradient (`grad_norm.finish`); as f32.
+    /// Number of workgroups with a NaN or an infinity in the gradient (`grad_norm.finish`); as f32.
     pub const NOT_FINITE: usize = 2;
     /// Sum of -w log p (`objective.cross_entropy`); the whole loss (`objective.policy`).
     pub const LOSS: usize = 4;
@@ -31,19 +31,19 @@ pub mod stats {
     pub const ROWS: usize = 7;
     /// Sum of w * clipped policy loss.
     pub const POLICY_LOSS: usize = 8;
-    /// Sum of w * KL over the pass's rows: beta times this is in the loss.
+    /// Sum of w * KL over the pass's rows; its factor in the loss is beta.
     pub const KL_LOSS: usize = 9;
-    /// Sum of w * entropy over the pass's rows: the coefficient times this is in the loss.
+    /// Sum of w * entropy over the pass's rows; its factor in the loss is the coefficient.
     pub const ENTROPY_LOSS: usize = 10;
     /// Sum of the KL of the pass's rows.
     pub const KL: usize = 11;
     /// Sum of log pi_old - log pi over the pass's rows.
     pub const OLD_KL: usize = 12;
-    /// Rows where A < 0 and the lower clip took the gradient.
+    /// Rows with A < 0 where the lower clip is active (zero gradient).
     pub const CLIP_LOW: usize = 13;
-    /// Rows where A > 0 and the upper clip took the gradient.
+    /// Rows with A > 0 where the upper clip is active (zero gradient).
     pub const CLIP_HIGH: usize = 14;
-    /// Rows where the dual clip took the gradient.
+    /// Rows where the dual clip is active (zero gradient).
     pub const CLIP_DUAL: usize = 15;
     /// Sum of |ratio - 1| over the pass's rows.
     pub const RATIO: usize = 16;
@@ -71,14 +71,14 @@ pub fn cross_entropy(
     );
 }
 
-/// What `objective.policy` needs of each row beside what the head says, and where it leaves d loss / d entropy.
+/// Inputs of `objective.policy` per row, beside the head's statistics, and its output d loss / d entropy.
 #[derive(Clone, Debug)]
 pub struct PolicyRows<T> {
     /// (R, 4): log pi_old, log pi_ref, advantage, share in the loss. The last is above 0 for rows of the pass and 0 for all others.
     pub samples: T,
     /// (`POLICY_LEN`): [`PolicyTerms::pack`].
     pub settings: T,
-    /// (1) 1 / the temperature that divides the logits.
+    /// (1) 1 / temperature.
     pub inv_temperature: T,
     /// (R) d loss / d entropy, for `logprob::backward_policy`.
     pub dentropy: T,
@@ -87,12 +87,12 @@ pub struct PolicyRows<T> {
 /// Elements of [`PolicyRows::settings`].
 pub const POLICY_LEN: usize = 8;
 
-/// The terms of the policy loss; they may change from one replay to the next.
+/// The terms of the policy loss; they may change between replays.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Serialize, Deserialize)]
 pub struct PolicyTerms {
-    /// The ratio is clipped below at 1 - this.
+    /// Lower clip bound of the ratio is 1 - epsilon.
     pub epsilon: f64,
-    /// The ratio is clipped above at 1 + this.
+    /// Upper clip bound of the ratio is 1 + epsilon_high.
     pub epsilon_high: f64,
     /// Dual clip; `None` is off.
     pub delta: Option<f64>,
@@ -103,7 +103,7 @@ pub struct PolicyTerms {
 }
 
 impl PolicyTerms {
-    /// As the shader reads it.
+    /// In the shader's layout.
     pub fn pack(&self) -> [f32; POLICY_LEN] {
         let delta = self.delta.unwrap_or(0.0);
         [self.epsilon, self.epsilon_high, delta, self.beta, self.entropy_coef, 0.0, 0.0, 0.0].map(|x| x as f32)
@@ -118,7 +118,7 @@ impl PolicyTerms {
 /// - KL = exp(d) - d - 1 with d = log pi_ref - log pi clamped to [-5, 5], the result to at most 10 (GRPO, arXiv 2402.03300, Eq. 4; the
 ///   clamps are verl's and let no gradient through).
 ///
-/// Where a row's share w is 0, it leaves zeros, whatever finite numbers stand in the rest of the row.
+/// A row with w = 0 gets zeros, for any finite values in the rest of the row.
 pub fn policy(
     r: &mut Recorder<'_>,
     rows: (usize, usize),
@@ -174,7 +174,7 @@ pub mod twin {
         pub terms: (f64, f64),
         /// d loss / d log pi and d loss / d entropy.
         pub gradient: (f64, f64),
-        /// Which clip took the gradient: (low, high, dual).
+        /// Which clip is active: (low, high, dual).
         pub clipped: (bool, bool, bool),
     }
 
@@ -212,7 +212,7 @@ fn check(device: &Device, case: &mut Case) -> anyhow::Result<()> {
     let (tl, te, tw) = (up(case, "logp", &logp), up(case, "entropy", &entropy), up(case, "weights", &weights));
     let hit: Vec<f32> = (0..n).map(|_| case.int(0, 1) as f32).collect();
     let (td, ts) = (up(case, "dlogp", &vec![0.0; n]), up(case, "stats", &start));
-    // What is not read may be anything.
+    // Unread values are arbitrary.
     let unread = case.poisoned(device, "unread", &[n]);
     let of = RowStats { logp: tl, entropy: te, hit: up(case, "hit", &hit), sum_p2: unread.clone(), lse: unread };
     case.replay(device, |r| cross_entropy(r, (first, rows), &of, &tw, &td, &ts))?;
@@ -226,7 +226,7 @@ fn check(device: &Device, case: &mut Case) -> anyhow::Result<()> {
     case.compare(device, &ts, &want)
 }
 
-/// Ratios, gaps and advantages on both sides of every bound, some exactly at one.
+/// Ratios, gaps and advantages on both sides of every bound, some exactly on one.
 fn draw_samples(case: &mut Case, logp: &[f32]) -> Vec<f32> {
     let mut samples = Vec::new();
     for l in logp {
@@ -306,7 +306,7 @@ mod tests {
         let (dlogp, ..) = twin::cross_entropy(&logp, &logp, &logp, &weights);
         assert!(finite_difference_error(&logp, &dlogp, |l| twin::cross_entropy(l, l, l, &weights).1) < 1e-6);
     }
-    /// Away from the corners, for ratios and gaps on every side of every bound.
+    /// Away from the kinks, for ratios and gaps on every side of every bound.
     #[test]
     fn twin_policy_is_the_derivative() {
         let t = PolicyTerms { epsilon: 0.2, epsilon_high: 0.24, delta: Some(3.0), beta: 0.3, entropy_coef: 0.05 };

@@ -9,28 +9,28 @@ use crate::{bind, shader, uniform};
 
 const SHADER: Shader = shader!("rmsnorm");
 
-/// Rows that one invocation sums in one dispatch, at most.
+/// Maximum rows summed by one invocation in one dispatch.
 const ROWS_OF_A_LANE: usize = 32_768;
 
 uniform! { struct Dims { rows: u32, cols4: u32, stride4: u32, offset4: u32, first_row: u32, eps: f32, accumulate: u32 } }
 
-/// Which rows of a matrix are normalised: all of it, or the heads in a range of its columns.
+/// The rows to normalise: a whole matrix, or the heads in a range of its columns.
 #[derive(Clone, Copy, Debug)]
 pub struct Rows {
-    /// Rows that the matrix has.
+    /// Rows of the matrix.
     pub matrix_rows: usize,
     /// Its columns.
     pub stride: usize,
     /// First column.
     pub offset: usize,
-    /// Normalised rows side by side in one row of the matrix.
+    /// Normalised rows per row of the matrix.
     pub heads: usize,
     /// Width of a normalised row.
     pub cols: usize,
 }
 
 impl Rows {
-    /// Every row of `x`, whole.
+    /// All rows of `x`, whole.
     pub fn whole(x: &Tensor) -> Self {
         let [matrix_rows, cols] = x.matrix();
         Self { matrix_rows, stride: cols, offset: 0, heads: 1, cols }
@@ -86,7 +86,7 @@ impl Rows {
     }
 }
 
-/// Normalise `rows` of `x` into the same places of `y`; keep `rstd` (one number a normalised row) for backward.
+/// Normalise `rows` of `x` into the same places of `y`; keep `rstd` (one number per normalised row) for backward.
 pub fn forward(r: &mut Recorder<'_>, rows: Rows, x: &Tensor, gain: &Tensor, y: &Tensor, rstd: &Tensor, eps: f64) {
     r.op(
         Op { name: "rmsnorm.forward", cost: rows.cost(3.0), reads: bind!(x, gain), writes: bind!(rstd, y) },
@@ -95,7 +95,7 @@ pub fn forward(r: &mut Recorder<'_>, rows: Rows, x: &Tensor, gain: &Tensor, y: &
     );
 }
 
-/// `dx = ` (or `+=`) the gradient of the loss by `x`, from the gradient `dy` by `y`.
+/// `dx = ` (or `+=`) the gradient of the loss with respect to `x`, from the gradient `dy` of `y`.
 pub fn backward(
     r: &mut Recorder<'_>,
     rows: Rows,
@@ -113,7 +113,7 @@ pub fn backward(
     );
 }
 
-/// `dgain +=` the gradient of the loss by the gain.
+/// `dgain +=` the gradient of the loss with respect to the gain.
 pub fn backward_gain(r: &mut Recorder<'_>, rows: Rows, dy: &Tensor, x: &Tensor, rstd: &Tensor, dgain: &Tensor) {
     r.op(
         Op { name: "rmsnorm.backward_gain", cost: rows.cost(2.0), reads: bind!(x, rstd, dy), writes: bind!(dgain) },

@@ -1,4 +1,5 @@
-//! Rotary position embedding (Su et al. 2021), in place on fused q|k|v rows; tables from the CPU in f64.          shaders/rope.wgsl
+//! Rotary position embedding (Su et al. 2021), in place on fused q|k|v rows; tables are computed on the CPU in f64.
+//! shaders/rope.wgsl
 
 mod frequencies;
 mod host;
@@ -22,7 +23,7 @@ pub fn forward(r: &mut Recorder<'_>, heads: usize, positions: &Tensor, table: &T
     rotate(r, heads, positions, table, qkv, 1.0);
 }
 
-/// The gradient of a rotation is the rotation back, by the same scale.
+/// The gradient of a rotation is the inverse rotation, with the same scale.
 pub fn backward(r: &mut Recorder<'_>, heads: usize, positions: &Tensor, table: &Tensor, dqkv: &Tensor) {
     rotate(r, heads, positions, table, dqkv, -1.0);
 }
@@ -44,7 +45,7 @@ fn rotate(r: &mut Recorder<'_>, heads: usize, positions: &Tensor, table: &Tensor
     );
 }
 
-/// The table for `positions` positions: (positions, D/4) groups of (cos, cos, sin, sin) times the scale, so D numbers a position.
+/// The table for `positions` positions: (positions, D/4) groups of (cos, cos, sin, sin) times the scale: D numbers per position.
 pub fn table(rotation: &Rotation, positions: usize) -> Vec<f32> {
     let mut out = Vec::with_capacity(positions * rotation.frequencies.len() * 2);
     for p in 0..positions {
@@ -57,7 +58,7 @@ pub fn table(rotation: &Rotation, positions: usize) -> Vec<f32> {
     out
 }
 
-/// The same arithmetic in f64, with angles of its own.
+/// The same arithmetic in f64, with its own angles.
 pub mod twin {
     use super::Rotation;
 

@@ -1,4 +1,4 @@
-//! Sampling on the device: temperature, top-k, top-p, min-p, one counter-based draw a row.          shaders/sample.wgsl
+//! Sampling on the device: temperature, top-k, top-p, min-p, one counter-based random number per row.          shaders/sample.wgsl
 
 mod host;
 
@@ -13,28 +13,28 @@ use serde::{Deserialize, Serialize};
 const SHADER: Shader = shader!("sample");
 /// Elements of the buffer that [`Sampling::pack`] fills.
 pub const SETTINGS_LEN: usize = 8 + MOST_STOPS;
-/// Tokens that may end a row, at most.
+/// Maximum number of stop tokens.
 pub const MOST_STOPS: usize = 64;
-/// Numbers before a request's prompt: its length, how many tokens may be drawn, the two words of the key of its draws, and where in the
-/// cache the keys and values of its first tokens already lie (counted in tokens), and of how many (not of the last).
+/// Numbers before a request's prompt: its length, the maximum number of sampled tokens, the two words of its random key, and the cache
+/// position (in tokens) and number of its prefilled tokens (which exclude the last).
 pub const PROMPT_HEAD: usize = 6;
-/// The request of a row that has none.
+/// Marks a row without a request.
 pub const IDLE: u32 = u32::MAX;
 
 uniform! { struct Dims { vocab: u32, stride: u32, max_len: u32, batch: u32, count: u32 } }
 
-/// How tokens are drawn.
+/// Sampling parameters.
 #[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
 pub struct Sampling {
-    /// Divides the logits; 0 takes the most probable token.
+    /// Temperature; 0 is greedy.
     pub temperature: f64,
-    /// Keep this many most probable tokens (ties stay together); 0 keeps all.
+    /// Number of most probable tokens to keep (ties stay together); 0 keeps all.
     pub top_k: u32,
-    /// Keep the smallest set of most probable tokens that holds this much probability; 1 keeps all.
+    /// Keep the smallest set of most probable tokens whose probability reaches this; 1 keeps all.
     pub top_p: f64,
-    /// Keep tokens at least this probable relative to the most probable; 0 keeps all.
+    /// Minimum probability relative to the most probable token; 0 keeps all.
     pub min_p: f64,
-    /// Draws are a function of (seed, row, position).
+    /// Random numbers are a function of (seed, row, position).
     pub seed: u64,
 }
 
@@ -45,7 +45,7 @@ impl Default for Sampling {
 }
 
 impl Sampling {
-    /// Whether tokens can be drawn so. `dashes` is what stands before the name of a setting in messages: `--` for a flag.
+    /// Validate the parameters. `dashes` is the prefix of a setting's name in messages: `--` for a flag.
     ///
     /// # Errors
     /// The setting that is out of range.
@@ -64,7 +64,7 @@ impl Sampling {
         Rng::new(self.seed, "sample")
     }
 
-    /// As the shader reads it. Of more than [`MOST_STOPS`] stops the first count.
+    /// In the shader's layout. At most [`MOST_STOPS`] stop tokens; the rest are ignored.
     pub fn pack(&self, stops: &[u32]) -> [u32; SETTINGS_LEN] {
         let key = self.rng().key();
         let bits = |x: f64| (x as f32).to_bits();
@@ -77,32 +77,32 @@ impl Sampling {
     }
 }
 
-/// The rows that are being generated, and the requests that they work at, one after another.
+/// The rows being generated, and their requests.
 #[derive(Clone, Debug)]
 pub struct Rows {
-    /// What is fed next (B).
+    /// Next input tokens (B).
     pub tokens: Tensor,
     /// Its index in the request's row (B).
     pub positions: Tensor,
-    /// The request of each row, or [`IDLE`]; where in the cache its prefix lies, and the tokens of that (B, 3).
+    /// The request of each row, or [`IDLE`]; cache position and number of its prefilled tokens (B, 3).
     pub assigned: Tensor,
-    /// [`PROMPT_HEAD`] numbers and the given tokens of each request (N, 6 + room).
+    /// [`PROMPT_HEAD`] numbers and the prompt tokens of each request (N, 6 + max_len).
     pub prompt: Tensor,
-    /// Every token of each request that was fed or drawn but the first, by index; then as many f32: log pi of each drawn token under the
-    /// whole distribution at the temperature (greedy: at 1), 0 of a given one (N, 2, room).
+    /// Every input or sampled token of each request but the first, by index; then as f32 log pi of each sampled token under the full
+    /// distribution at the temperature (greedy: at 1), 0 for prompt tokens (N, 2, max_len).
     pub drawn: Tensor,
 }
 
-/// What becomes of requests.
+/// Results of requests.
 #[derive(Clone, Debug)]
 pub struct Ended {
-    /// Tokens of each request that has ended, prompt and stop included (N).
+    /// Length of each ended request, including prompt and stop token (N).
     pub lengths: Tensor,
-    /// (3): the next request, how many have ended, how many there are.
+    /// (3): next request, number of ended requests, number of requests.
     pub progress: Tensor,
 }
 
-/// Draw the token after each row's position from `logits` (B, stride), or take it from the prompt; advance the rows.
+/// Sample the token after each row's position from `logits` (B, stride), or take it from the prompt; advance the rows.
 pub fn draw(r: &mut Recorder<'_>, vocab: usize, logits: &Tensor, settings: &Tensor, rows: &Rows) {
     let Rows { tokens, positions, assigned, prompt, drawn } = rows;
     let (batch, sizes) = (tokens.len(), Sizes::of(rows, vocab, logits.matrix()[1]));
@@ -126,7 +126,7 @@ pub fn draw(r: &mut Recorder<'_>, vocab: usize, logits: &Tensor, settings: &Tens
     );
 }
 
-/// Rows whose request has ended take the next, in their order; call it after [`draw`].
+/// Assign the next requests to rows whose request has ended, in row order; call it after [`draw`].
 pub fn refill(r: &mut Recorder<'_>, settings: &Tensor, rows: &Rows, ended: &Ended) {
     let Rows { tokens, positions, assigned, prompt, .. } = rows;
     let Ended { lengths, progress } = ended;

@@ -1,18 +1,18 @@
-//! What a driver gets wrong silently, found out before it is trusted.          shaders/self_test.wgsl
+//! Detection of silent driver bugs.          shaders/self_test.wgsl
 
 use crate::device::{Cost, Device, Extent, Gpu, Op, Recorder, Shader, Tensor};
 use crate::{bind, shader, uniform};
 
 const SHADER: Shader = shader!("self_test");
-/// More than the 65,535 iterations after which Mesa's lavapipe gave up loops until some version after 22.3.6.
+/// More than 65,535, the limit on loop iterations of Mesa's lavapipe up to some version after 22.3.6.
 const TURNS: u32 = 70_000;
 
 uniform! { struct Dims { turns: u32 } }
 
-/// One line about the loops that this driver cuts short, or nothing when long loops run to their end.
+/// One line on the limit of this driver's loops, or `None` when long loops complete.
 ///
 /// # Errors
-/// When kernels may be cut short ([`Gpu::most_iterations`]), and a device fault.
+/// When kernels may exceed the limit ([`Gpu::most_iterations`]), and a device fault.
 pub fn long_loops(device: &Device) -> anyhow::Result<Option<String>> {
     let count = Tensor::new(device, "self test", "count", &[1]);
     let mut r = Recorder::new(device, "self test");

@@ -1,4 +1,4 @@
-//! Every WGSL text of the program, for the gates (`tests/shaders`), for `scripts/check-gpus`, and for reading.
+//! All WGSL texts of lehr, for `tests/shaders`, for `scripts/check-gpus`, and for reading.
 
 use super::{attention, matmul};
 use crate::device::{Shader, Vendor, reflect, resolve};
@@ -34,7 +34,7 @@ const OVERRIDES: &[Override] = &[
 /// Override constants by name.
 pub type Set = Vec<(String, f64)>;
 
-/// Every combination of override values with which a text is compiled, on any device or on a GPU alone.
+/// All combinations of override values for a text, on any device or only on a GPU.
 ///
 /// # Errors
 /// When an override is not listed in `OVERRIDES`.
@@ -54,12 +54,12 @@ pub fn override_sets(module: &naga::Module, on_gpu: bool) -> anyhow::Result<Vec<
     Ok(sets)
 }
 
-/// (stem, WGSL) of every text that no file in `shaders/` holds. Stems are unique; `#import` lines are not resolved yet.
+/// (stem, WGSL) of every generated text. Stems are unique; `#import` lines are not resolved.
 pub fn generated() -> Vec<(String, String)> {
     [matmul::sources(), attention::hardware_sources(), attention::software_sources()].concat()
 }
 
-/// One kernel as a GPU gets it.
+/// One kernel for a GPU.
 pub struct GpuKernel {
     /// Unique name of the text.
     pub stem: String,
@@ -71,7 +71,7 @@ pub struct GpuKernel {
     pub constants: Set,
 }
 
-/// Every kernel that a GPU of this vendor may get: all tiles, plans and variants.
+/// All kernels for GPUs of this vendor: all tiles, plans and variants.
 ///
 /// # Errors
 /// When a text is not valid (a defect of lehr).

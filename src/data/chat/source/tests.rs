@@ -1,8 +1,8 @@
-//! Laws of the batches that rows become.
+//! Properties of the batches made from rows.
 
 use super::*;
 
-/// Examples of these lengths, tokens all different, the second half of each scored; the last `val` of them held out.
+/// Examples of these lengths with distinct tokens, the second half of each scored; the last `val` examples are held out.
 fn rows(lengths: &[usize], val: usize) -> Rows {
     let mut store = Store::default();
     let mut next = 1;
@@ -21,7 +21,7 @@ fn lengths(seed: u64, n: usize, most: usize) -> Vec<usize> {
     (0..n).map(|i| 2 + rng.below(0, i as u64, most as u64 - 1) as usize).collect()
 }
 
-/// The documents of a batch, padding left out: (tokens, targets).
+/// The documents of a batch, without padding: (tokens, targets).
 fn documents(batch: &Batch) -> Vec<(Vec<u32>, Vec<u32>)> {
     let mut found: Vec<(Vec<u32>, Vec<u32>)> = Vec::new();
     for row in 0..batch.batch_size {
@@ -32,7 +32,7 @@ fn documents(batch: &Batch) -> Vec<(Vec<u32>, Vec<u32>)> {
                 found.push((Vec::new(), Vec::new()));
             }
             if batch.tokens[at] == 0 {
-                // Padding is ignored, and sees no document.
+                // Padding is ignored and attends to no document.
                 assert_eq!(batch.targets[at], IGNORE);
                 assert!(batch.tokens[row * batch.seq_len + batch.doc_start[at] as usize] == 0);
                 continue;
@@ -63,7 +63,7 @@ fn an_epoch_holds_every_example_once_whole_and_apart() {
                     assert_eq!(batch.num_tokens, batch.tokens.iter().filter(|t| **t != 0).count());
                     for (tokens, targets) in documents(&batch) {
                         starts.push((tokens[0], tokens.len()));
-                        // Brute force: the next token of the same document, where it is in the second half.
+                        // Brute force: the next token of the same document, if it is in the second half.
                         let want: Vec<u32> = (0..tokens.len())
                             .map(|i| if i + 1 < tokens.len() && 2 * (i + 1) >= tokens.len() { tokens[i] + 1 } else { IGNORE })
                             .collect();
@@ -94,7 +94,7 @@ fn a_batch_depends_on_seed_and_number_alone() {
     let there: Vec<Batch> = numbers.iter().map(|n| forward.batch(*n, 3)).collect();
     let back: Vec<Batch> = numbers.iter().rev().map(|n| backward.batch(*n, 3)).collect();
     assert!(there.iter().eq(back.iter().rev()));
-    // Rows are one series, however they are cut into batches.
+    // The rows form one series, independent of the batch size.
     let of = |n: u64, size: usize| (0..n).flat_map(|i| documents(&forward.batch(i, size))).collect::<Vec<_>>();
     assert_eq!(of(12, 1), of(4, 3));
     assert_ne!(there[0], make(2).batch(0, 3));

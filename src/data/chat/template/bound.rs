@@ -1,4 +1,4 @@
-//! Values held within limits, so that whatever the engine does with one (print, join, compare, drop) is bounded too.
+//! Size limits on values, so that every operation of the engine on them (print, join, compare, drop) is bounded too.
 
 use super::limits::{DEPTH, ITEMS, TEXT, over};
 use minijinja::formatting::{FormatStyle, format};
@@ -6,18 +6,18 @@ use minijinja::value::{DynObject, ObjectRepr, Rest, Serde, Tuple, Value, ValueKi
 use minijinja::{Error, ErrorKind, State};
 use serde::{Serialize, Serializer};
 
-/// The value, if it is within the limits. Lists that are computed as they are read become lists, as in Python: else each reading would
-/// walk through all that they were made from, one frame of the stack each.
+/// The value, if it is within the limits. Lazy lists become plain lists, as in Python: otherwise each read would walk through all that they
+/// were made from, with one stack frame each.
 pub(super) fn bound(state: &State, value: Value) -> Result<Value, Error> {
     hold(state, value, true)
 }
 
-/// As [`bound`], for an attribute of a namespace: only there can a value come to contain itself.
+/// As [`bound`], for an attribute of a namespace, the only place where a value could come to contain itself.
 pub(super) fn bound_attribute(state: &State, value: Value) -> Result<Value, Error> {
     hold(state, value, false)
 }
 
-/// Whether a value may be printed.
+/// Checks that a value may be printed.
 pub(super) fn check(state: &State, value: &Value) -> Result<(), Error> {
     bound(state, value.clone()).map(drop)
 }
@@ -32,16 +32,16 @@ fn hold(state: &State, value: Value, namespaces: bool) -> Result<Value, Error> {
     Ok(changed.unwrap_or(value))
 }
 
-/// What a value holds so far.
+/// Totals counted so far.
 struct Tally {
     items: usize,
     text: usize,
-    /// Namespaces may be in it.
+    /// Whether namespaces are allowed.
     namespaces: bool,
 }
 
 impl Tally {
-    /// Counts; gives the value anew where a list in it was not one yet.
+    /// Counts a value; returns a copy if lazy lists in it were replaced.
     fn walk(&mut self, value: &Value, depth: usize) -> Result<Option<Value>, Error> {
         self.items += 1;
         if self.items > ITEMS {
@@ -68,7 +68,7 @@ impl Tally {
         let (tuple, list) = (value.is_tuple(), object.downcast_ref::<Vec<Value>>().is_some());
         let (mut items, mut changed) = (Vec::new(), !tuple && !list);
         for item in object.try_iter().into_iter().flatten() {
-            // Out of fuel, or another error that stands in an item's place.
+            // Out of fuel, or another error in place of an item.
             if item.kind() == ValueKind::Invalid {
                 return Ok(None);
             }
@@ -80,7 +80,7 @@ impl Tally {
     }
 
     fn map(&mut self, object: &DynObject, depth: usize) -> Result<Option<Value>, Error> {
-        // The engine's own type, which it does not name in public.
+        // The engine's own type, which has no public name.
         let namespace = object.type_name().ends_with("::Namespace");
         if namespace && !self.namespaces {
             return Err(over("a namespace in a namespace"));
@@ -92,13 +92,13 @@ impl Tally {
             changed |= new.is_some();
             pairs.push((key, new.unwrap_or(value)));
         }
-        // What a namespace or a loop holds was held within the limits when it was put there.
+        // The content of a namespace or a loop was checked when it was stored.
         let plain = object.type_name().contains("IndexMap");
         Ok((changed && plain).then(|| Value::from(Serde(Pairs(pairs)))))
     }
 }
 
-/// A map, in this order.
+/// A map in this order.
 struct Pairs(Vec<(Value, Value)>);
 
 impl Serialize for Pairs {
@@ -107,7 +107,7 @@ impl Serialize for Pairs {
     }
 }
 
-/// The filter `format`, as in Python's `%`.
+/// The filter `format`, like Python's `%`.
 pub(super) fn printf(args: Rest<ValueOrKwargs>) -> Result<Value, Error> {
     let args: Vec<Value> = args.0.into_iter().map(ValueOrKwargs::into_value).collect();
     let Some((Some(text), args)) = args.split_first().map(|(text, args)| (text.as_str(), args)) else {
@@ -117,7 +117,8 @@ pub(super) fn printf(args: Rest<ValueOrKwargs>) -> Result<Value, Error> {
     format(FormatStyle::Printf, text, args).map(Value::from)
 }
 
-/// Whether `text.format(args)` or `text % args` stays within the limits: every field could be the longest argument, at the greatest width.
+/// Checks that `text.format(args)` or `text % args` stays within the limits, assuming the longest argument and the greatest width for every
+/// field.
 pub(super) fn check_format(text: &str, field: char, args: &[Value]) -> Result<(), Error> {
     let fields = text.matches(field).count();
     let mut longest = 32;

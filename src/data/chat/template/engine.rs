@@ -1,4 +1,4 @@
-//! The engine, set up as `transformers` sets up its own.
+//! The Jinja engine, configured as in `transformers`.
 
 use super::bound::{bound, bound_attribute, check, check_format, printf};
 use super::guard::{ATTRIBUTE, BOUND, guarded};
@@ -14,18 +14,18 @@ use minijinja::value::{Kwargs, Serde, Value as Jinja, ValueKind};
 use minijinja::{AutoEscape, Environment, Error, ErrorKind, State};
 use serde_json::{Map, Value};
 
-/// A filter in place of `{% generation %}`.
+/// The filter that replaces `{% generation %}`.
 pub(super) const GENERATION: &str = "lehr_generation";
 
-/// What is to be rendered.
+/// A request to render.
 pub(super) struct Request {
-    /// All variables.
+    /// All template variables.
     pub context: Map<String, Value>,
-    /// Steps that it may take.
+    /// Fuel limit in steps.
     pub steps: u64,
 }
 
-/// Compiles, then renders what `next` asks for; it is given the answer before, the first that of the compiler.
+/// Compiles the template, then renders the requests that `next` returns; `next` receives the previous result, first that of the compiler.
 pub(super) fn serve(source: &str, date: i64, most: Recursion, mut next: impl FnMut(Result<String>) -> Option<Request>) {
     let mut environment = environment(date);
     environment.set_recursion_limit(most.calls);
@@ -68,7 +68,7 @@ fn environment(date: i64) -> Environment<'static> {
     let mut environment = Environment::new();
     environment.set_auto_escape_callback(|_| AutoEscape::None);
     environment.set_unknown_method_callback(method);
-    // Shows everything; Jinja has it in an extension only.
+    // It prints all variables; in Jinja it is only an extension.
     environment.remove_global("debug");
     environment.set_formatter(|out, state, value| {
         check(state, value)?;
@@ -77,7 +77,7 @@ fn environment(date: i64) -> Environment<'static> {
             None => minijinja::escape_formatter(out, state, value),
         }
     });
-    // MiniJinja goes through nothing as through an empty list, Python does not.
+    // MiniJinja iterates over none as over an empty list; Python raises an error.
     environment
         .add_test("iterable", |value: &Jinja| !matches!(value.kind(), ValueKind::None | ValueKind::Bool | ValueKind::Number));
     pythonic::add_to(&mut environment);
@@ -96,7 +96,7 @@ fn environment(date: i64) -> Environment<'static> {
     environment
 }
 
-/// Python's methods on texts, maps and lists.
+/// Python's methods of strings, maps and lists.
 fn method(state: &mut State, value: &Jinja, name: &str, args: &[Jinja]) -> Result<Jinja, Error> {
     if let ("format", Some(text)) = (name, value.as_str()) {
         check_format(text, '{', args)?;

@@ -1,5 +1,5 @@
-//! A parsed template with guards: [`BOUND`] around each value that is stored, passed on, or made without being paid for, so that no
-//! single step of the engine meets one that is too deep or too large.
+//! Adds guards to a parsed template: [`BOUND`] around each value that is stored, passed on, or created without using fuel, so that no
+//! single step of the engine handles a value that is too deep or too large.
 
 use minijinja::machinery::ast::{
     AutoEscape, BinOp, BinOpKind, Break, Call, CallArg, CallBlock, Compare, CompareOp, CompareOpKind, Const, Continue, Do,
@@ -7,12 +7,12 @@ use minijinja::machinery::ast::{
     Slice, Spanned, Stmt, Template, Test, Tuple, UnaryOp, UnaryOpKind, Var, WithBlock,
 };
 
-/// The filter that holds a value within limits.
+/// The filter that checks a value against the limits.
 pub(super) const BOUND: &str = "lehr_bound";
-/// The same for what becomes an attribute of a namespace.
+/// The same for attributes of a namespace.
 pub(super) const ATTRIBUTE: &str = "lehr_attribute";
 
-/// Filters whose result is a text or a number, whatever they get.
+/// Filters whose result is always a string or a number.
 const PLAIN_FILTERS: &[&str] = &[
     "abs",
     "bool",
@@ -36,9 +36,9 @@ const PLAIN_FILTERS: &[&str] = &[
     "trim",
     "upper",
 ];
-/// Filters that look at no item of what they get.
+/// Filters that do not read the items of their input.
 const LOOKING_FILTERS: &[&str] = &["count", "length"];
-/// Tests that look at the kind of a value.
+/// Tests that only look at the kind of a value.
 const LOOKING_TESTS: &[&str] = &[
     "boolean",
     "defined",
@@ -62,7 +62,7 @@ const LOOKING_TESTS: &[&str] = &[
     "undefined",
 ];
 
-/// The statement with guards.
+/// The statement with guards added.
 pub(super) fn guarded<'a>(statement: &Stmt<'a>) -> Stmt<'a> {
     match statement {
         Stmt::Template(s) => Stmt::Template(Spanned::new(Template { children: all(&s.children) }, s.span())),
@@ -131,7 +131,7 @@ fn arguments<'a>(args: &[CallArg<'a>]) -> Vec<CallArg<'a>> {
     args.iter().map(guard).collect()
 }
 
-/// The expression with a guard around its value, unless that is known to be small.
+/// The expression with a guard around its value, unless the value is known to be small.
 fn held<'a>(expr: &Expr<'a>) -> Expr<'a> {
     held_by(BOUND, expr)
 }
@@ -145,7 +145,7 @@ fn filtered<'a>(name: &'static str, expr: Expr<'a>) -> Expr<'a> {
     Expr::Filter(Spanned::new(Filter { name, expr: Some(expr), args: Vec::new() }, span))
 }
 
-/// The expression with guards inside only, but for lists that are computed as they are read.
+/// The expression with guards inside only, except around lazy lists.
 fn free<'a>(expr: &Expr<'a>) -> Expr<'a> {
     match expr {
         Expr::Var(s) => Expr::Var(Spanned::new(Var { id: s.id }, s.span())),
@@ -181,7 +181,7 @@ fn free<'a>(expr: &Expr<'a>) -> Expr<'a> {
             let side = if LOOKING_FILTERS.contains(&s.name) { free } else { held };
             let filter = Filter { name: s.name, expr: s.expr.as_ref().map(side), args: arguments(&s.args) };
             let filter = Expr::Filter(Spanned::new(filter, s.span()));
-            // Reads its lists only when it is read itself.
+            // A lazy filter: it reads its lists only when its result is read.
             if s.name == "chain" { filtered(BOUND, filter) } else { filter }
         }
         Expr::Test(s) => {
@@ -208,20 +208,20 @@ fn binary<'a>(whole: &Expr<'a>, s: &Spanned<BinOp<'a>>) -> Expr<'a> {
         Expr::BinOp(Spanned::new(BinOp { op: s.op, left: side(&s.left), right: side(&s.right) }, s.span()))
     };
     match s.op {
-        // Both sides become text.
+        // Both operands become strings.
         BinOpKind::Concat | BinOpKind::In => of(held),
         BinOpKind::Add | BinOpKind::Mul if kind(whole) == Kind::Unknown => filtered(BOUND, of(free)),
         _ => of(free),
     }
 }
 
-/// What a value is, whatever the variables are.
+/// What is known of a value, whatever the variables are.
 #[derive(Clone, Copy, PartialEq, Eq)]
 enum Kind {
     Text,
-    /// A text, a number, a truth value or nothing.
+    /// A string, number, boolean or none.
     Plain,
-    /// A list or map of those, as long as the template.
+    /// A list or map of those, no longer than the template.
     Literal,
     Unknown,
 }
@@ -237,7 +237,7 @@ fn kind(expr: &Expr<'_>) -> Kind {
         Expr::UnaryOp(_) | Expr::Compare(_) | Expr::Test(_) => Kind::Plain,
         Expr::BinOp(s) => match (s.op, kind(&s.left), kind(&s.right)) {
             (BinOpKind::Concat, ..) => Kind::Text,
-            // A text adds to texts only, and text times number is text.
+            // Strings can only be added to strings, and a string times a number is a string.
             (BinOpKind::Add, Kind::Text, _) | (BinOpKind::Add, _, Kind::Text) => Kind::Text,
             (BinOpKind::Mul, Kind::Text, _) | (BinOpKind::Mul, _, Kind::Text) => Kind::Text,
             (_, Kind::Text | Kind::Plain, Kind::Text | Kind::Plain) => Kind::Plain,

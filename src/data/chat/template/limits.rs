@@ -1,61 +1,61 @@
-//! What a template may cost. It is a program of whoever made the model: it must neither end the process nor hang it.
+//! Limits for templates. A template is an untrusted program from a model's author: it must neither crash nor hang the process.
 //!
-//! MiniJinja charges fuel for instructions and for what they produce. It does not bound: how deep an operator chain recurses while it is
-//! parsed and compiled; lists that are computed as they are read (`a + a`, `[a] * n`, slices), which cost nothing until one step walks
-//! them; values nested in values, which are printed, compared and dropped by recursion; what is folded into a constant while compiling.
-//! Hence: [`check_source`] before parsing, the guards of `guard` around whatever makes or takes a value, `bound` in the guards.
+//! MiniJinja charges fuel for instructions and for their output. It does not limit: the recursion depth of operator chains in parser and
+//! compiler; lazy lists (`a + a`, `[a] * n`, slices), which are free until one step walks through them; nested values, which are printed,
+//! compared and dropped recursively; constant folding in the compiler. Hence [`check_source`] before parsing, the guards of `guard` around
+//! expressions that create or take a value, and `bound` in the guards.
 
 use anyhow::{Result, ensure};
 use minijinja::machinery::{Token, tokenize};
 use minijinja::syntax::SyntaxConfig;
 use minijinja::{Error, ErrorKind};
 
-/// Bytes of a template.
+/// Maximum size of a template in bytes.
 pub(super) const SOURCE: usize = 1 << 20;
-/// What recurses, and how deep it may: that depends on the stack.
+/// Recursion limits; they depend on the size of the stack.
 #[derive(Clone, Copy)]
 pub(super) struct Recursion {
-    /// Operators, brackets, filters and dots in one tag: each may be one more frame of the parser's stack.
+    /// Operators, brackets, filters and dots in one tag: each can be one more stack frame of the parser.
     operators: usize,
     /// `elif` branches of a template, for the same reason.
     branches: usize,
-    /// Calls of macros, and of loops by themselves.
+    /// Calls of macros, and recursive loops.
     pub calls: usize,
 }
 
 impl Recursion {
-    /// On a stack of 64 MiB, of which this needs a tenth.
+    /// For a stack of 64 MiB, of which this needs a tenth.
     #[cfg(not(target_arch = "wasm32"))]
     pub const ON_A_THREAD: Self = Self { operators: 4000, branches: 500, calls: 500 };
-    /// On the caller's stack, which has 1 MiB where there are no threads.
+    /// For the caller's stack, which has 1 MiB on platforms without threads.
     #[cfg(any(test, target_arch = "wasm32"))]
     pub const IN_LINE: Self = Self { operators: 120, branches: 25, calls: 50 };
 }
 
-/// Values in values.
+/// Maximum depth of nested values.
 pub(super) const DEPTH: usize = 100;
-/// Values in one value.
+/// Maximum number of values in one value.
 pub(super) const ITEMS: usize = 1_000_000;
-/// Bytes of the texts in one value, and of what one step writes.
+/// Maximum bytes of strings in one value, and of the output of one step.
 pub(super) const TEXT: usize = 32 << 20;
-/// Bytes of a rendering.
+/// Maximum bytes of a rendering.
 pub(super) const OUTPUT: usize = 64 << 20;
-/// Steps of the engine for one rendering; 64 bytes made or 2 values looked at are one.
+/// Maximum steps of the engine per rendering; 64 bytes of output or 2 values read are one step.
 const STEPS: u64 = 2_000_000;
-/// More of them for each message.
+/// Additional steps per message.
 const STEPS_A_MESSAGE: u64 = 2000;
 
-/// Steps for a chat of so many messages and bytes.
+/// Step limit for a chat with this many messages and bytes.
 pub(super) fn steps(messages: usize, bytes: usize) -> u64 {
     STEPS + STEPS_A_MESSAGE * messages as u64 + bytes as u64 / 4
 }
 
-/// An error inside the template that names a limit.
+/// An error in the template that names the exceeded limit.
 pub(super) fn over(limit: &str) -> Error {
     Error::new(ErrorKind::InvalidOperation, format!("over a limit: {limit}"))
 }
 
-/// Whether the template is short and flat enough to be parsed.
+/// Checks that the template is short and flat enough to be parsed.
 pub(super) fn check_source(source: &str, syntax: &SyntaxConfig, most: Recursion) -> Result<()> {
     ensure!(
         source.len() <= SOURCE,
@@ -64,7 +64,7 @@ pub(super) fn check_source(source: &str, syntax: &SyntaxConfig, most: Recursion)
     );
     let (most_operators, most_branches) = (most.operators, most.branches);
     let (mut operators, mut branches) = (0, 0);
-    // What is no token is the parser's to report.
+    // Invalid tokens are reported by the parser.
     for (token, span) in tokenize(source, false, syntax.clone()).map_while(Result::ok) {
         match token {
             Token::VariableStart | Token::BlockStart => operators = 0,

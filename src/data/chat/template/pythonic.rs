@@ -1,24 +1,24 @@
-//! Filters, tests and methods as Jinja2 and Python compute them, where MiniJinja's own differ.
+//! Filters, tests and methods that behave as in Jinja2 and Python where MiniJinja's own differ.
 //!
-//! Not covered: numbers inside of lists that are printed, and operands of `~`, keep MiniJinja's notation (`0.00001`, not `1e-05`).
+//! Not covered: numbers inside printed lists, and operands of `~`, keep MiniJinja's notation (`0.00001`, not `1e-05`).
 
-use super::limits::{TEXT, over};
+use super::limits::{ITEMS, TEXT, over};
 use crate::data::chat::python::{is_space, lines, split_whitespace, to_float_text};
 use minijinja::filters::capitalize;
 use minijinja::value::{Kwargs, StringInput, Value, ValueKind, from_args};
 use minijinja::{Environment, Error, State};
 
-/// Replaces what differs.
+/// Registers these filters and tests.
 pub(super) fn add_to(environment: &mut Environment<'static>) {
     environment.add_filter("escape", escape);
     environment.add_filter("e", escape);
     environment.add_filter("indent", indent);
     environment.add_filter("string", string);
-    // Whatever has a length and is read by index or key: texts and maps too.
+    // Anything with a length and an index or key: strings and maps too.
     environment.add_test("sequence", |value: &Value| matches!(value.kind(), ValueKind::Seq | ValueKind::String | ValueKind::Map));
 }
 
-/// The number, if the value is one with a point.
+/// The number, if the value is a float.
 pub(super) fn as_float(value: &Value) -> Option<f64> {
     (value.kind() == ValueKind::Number && !value.is_integer()).then(|| f64::try_from(value.clone()).ok())?
 }
@@ -31,7 +31,7 @@ fn string(value: &Value) -> Value {
     if value.as_str().is_some() { value.clone() } else { to_text(value).into() }
 }
 
-/// Entities as markupsafe writes them.
+/// HTML escapes as in markupsafe.
 fn escape(value: &Value) -> Value {
     if value.is_safe() {
         return value.clone();
@@ -50,7 +50,7 @@ fn escape(value: &Value) -> Value {
     Value::from_safe_string(out)
 }
 
-/// Jinja's `indent`: all line ends become `\n`, the last one stays.
+/// Jinja's `indent`: all line ends become `\n`, and the last one is kept.
 fn indent(
     text: StringInput<'_>,
     width: Option<&Value>,
@@ -63,9 +63,9 @@ fn indent(
     let first = if first.is_some() { first } else { options.get("first")? }.unwrap_or(false);
     let blank = if blank.is_some() { blank } else { options.get("blank")? }.unwrap_or(false);
     options.assert_all_used()?;
-    let lines = lines(text.as_str());
+    let (count, last_end) = lines(text.as_str()).fold((0usize, None), |(count, _), (_, end)| (count + 1, Some(end)));
     let too_long = || over(&format!("indent would write more than {} MiB", TEXT >> 20));
-    let written = |indentation: usize| indentation.saturating_mul(lines.len() + 1).saturating_add(text.as_str().len());
+    let written = |indentation: usize| indentation.saturating_mul(count + 1).saturating_add(text.as_str().len());
     let indentation = match width.map(|width| (width, width.as_str())) {
         None => "    ".to_owned(),
         Some((_, Some(text))) => text.to_owned(),
@@ -81,9 +81,9 @@ fn indent(
         return Err(too_long());
     }
     let mut out = String::new();
-    // A line end is put behind the text before it is cut into lines: a last line end gives an empty last line.
-    let ended = lines.last().is_none_or(|(_, end)| !matches!(*end, "" | "\r"));
-    for (at, line) in lines.iter().map(|(line, _)| *line).chain(ended.then_some("")).enumerate() {
+    // A line end is appended before splitting into lines: a trailing line end gives an empty last line.
+    let ended = last_end.is_none_or(|end| !matches!(end, "" | "\r"));
+    for (at, line) in lines(text.as_str()).map(|(line, _)| line).chain(ended.then_some("")).enumerate() {
         if at > 0 {
             out.push('\n');
         }
@@ -96,7 +96,7 @@ fn indent(
     Ok(text.preserve_safety(out))
 }
 
-/// Methods of texts; `None` leaves the call to MiniJinja.
+/// Methods of strings; `None` leaves the call to MiniJinja.
 pub(super) fn method(state: &State, value: &Value, name: &str, args: &[Value]) -> Result<Option<Value>, Error> {
     let Some(text) = value.as_str() else { return Ok(None) };
     let blank = args.is_empty() || args.len() == 1 && args[0].is_none();
@@ -107,13 +107,13 @@ pub(super) fn method(state: &State, value: &Value, name: &str, args: &[Value]) -
         "split" if args.first().is_none_or(Value::is_none) => {
             let (_, most): (Option<&Value>, Option<i64>) = from_args(args)?;
             let most = most.and_then(|most| usize::try_from(most).ok()).unwrap_or(usize::MAX);
-            split_whitespace(text, most).into_iter().map(Value::from).collect()
+            few(split_whitespace(text, most).into_iter().map(Value::from))?
         }
         "splitlines" => {
             let (keep,): (Option<bool>,) = from_args(args)?;
             let keep = keep.unwrap_or(false);
             let whole = |line: &str, end: &str| if keep { format!("{line}{end}") } else { line.to_owned() };
-            lines(text).into_iter().map(|(line, end)| Value::from(whole(line, end))).collect()
+            few(lines(text).map(|(line, end)| Value::from(whole(line, end))))?
         }
         "title" => {
             let () = from_args(args)?;
@@ -123,7 +123,13 @@ pub(super) fn method(state: &State, value: &Value, name: &str, args: &[Value]) -
     }))
 }
 
-/// Python's `str.title`: every run of letters with case begins a word, whatever stands before it.
+/// A list, checked against the limits.
+fn few(items: impl Iterator<Item = Value>) -> Result<Value, Error> {
+    let items: Vec<Value> = items.take(ITEMS + 1).collect();
+    if items.len() > ITEMS { Err(over(&format!("a list of more than {ITEMS} values"))) } else { Ok(items.into()) }
+}
+
+/// Python's `str.title`: every run of cased letters starts a word, whatever precedes it.
 fn title(state: &State, text: &str) -> Result<String, Error> {
     let is_cased = |c: char| c.to_lowercase().ne([c]) || c.to_uppercase().ne([c]) || c.is_lowercase() || c.is_uppercase();
     let mut out = String::with_capacity(text.len());

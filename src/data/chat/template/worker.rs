@@ -1,5 +1,5 @@
-//! Where the engine runs: on a thread of its own, which has a stack of known size and can be given up; or, where there are no threads, in
-//! the caller, with less recursion allowed and fuel as the only clock.
+//! Runs the engine on a separate thread, which has a stack of known size and can be abandoned; or, without threads, in the caller, with
+//! lower recursion limits and fuel as the only time limit.
 
 #[cfg(any(test, target_arch = "wasm32"))]
 mod in_line {
@@ -7,21 +7,21 @@ mod in_line {
     use super::super::limits::Recursion;
     use anyhow::Result;
 
-    /// A template that compiles; it is compiled anew for each rendering, since what is compiled borrows the text.
+    /// A template that compiles; each rendering compiles it again, since the compiled form borrows the source.
     pub struct Worker {
         source: String,
         date: i64,
     }
 
     impl Worker {
-        /// Compiles.
+        /// Compiles the template.
         pub fn start(source: &str, date: i64) -> Result<Self> {
             let worker = Self { source: source.to_owned(), date };
             worker.last_answer(None)?;
             Ok(worker)
         }
 
-        /// Renders.
+        /// Renders a chat.
         pub fn render(&self, request: Request) -> Result<String> {
             self.last_answer(Some(request))
         }
@@ -35,7 +35,7 @@ mod in_line {
             answer
         }
 
-        /// Whether this error means that the worker is lost, which it never is.
+        /// Whether this error means that the worker is lost; here it never is.
         #[cfg_attr(not(target_arch = "wasm32"), expect(dead_code, reason = "tests run it where there are threads"))]
         pub fn gave_up(_: &anyhow::Error) -> bool {
             false
@@ -51,20 +51,21 @@ mod threaded {
     use std::sync::mpsc::{Receiver, RecvTimeoutError, SyncSender, sync_channel};
     use std::time::Duration;
 
-    /// Seconds for one rendering.
+    /// Time limit of one rendering in seconds.
     const SECONDS: u64 = 60;
     /// The stack of the thread; see [`Recursion::ON_A_THREAD`].
     const STACK: usize = 64 << 20;
     const GAVE_UP: &str = "the chat template was given up on";
 
-    /// A thread that holds the compiled template. Dropped, it ends; one that does not answer is left to its fuel.
+    /// A thread that holds the compiled template. It ends when this is dropped; a thread that does not answer runs until its fuel is used
+    /// up.
     pub struct Worker {
         requests: SyncSender<Request>,
         answers: Receiver<Result<String>>,
     }
 
     impl Worker {
-        /// Compiles.
+        /// Compiles the template.
         pub fn start(source: &str, date: i64) -> Result<Self> {
             let (requests, asked) = sync_channel::<Request>(1);
             let (tell, answers) = sync_channel(1);
@@ -82,7 +83,7 @@ mod threaded {
             Ok(worker)
         }
 
-        /// Renders; with an error the worker may still be used, but for [`Self::gave_up`].
+        /// Renders a chat; after an error the worker can still be used, unless [`Self::gave_up`].
         pub fn render(&self, request: Request) -> Result<String> {
             let _ = self.requests.send(request);
             self.answer()
@@ -123,7 +124,7 @@ mod tests {
         Request { context, steps: steps(2, 100) }
     }
 
-    /// What a template gives in the caller's stack of 1 MiB, as a browser has it.
+    /// Renders a template on the caller's stack of 1 MiB, as in a browser.
     fn in_line(source: &str) -> Result<String, String> {
         let source = source.to_owned();
         let work = move || {
@@ -146,7 +147,7 @@ mod tests {
         assert_eq!(error, "the chat template (line 1) refuses it: no");
     }
 
-    /// What would overflow a small stack is refused by name, and what the limits let through does not overflow it.
+    /// Templates that would overflow a small stack are refused by name, and those within the limits do not overflow it.
     #[test]
     fn in_line_recursion_is_refused_by_name() {
         let branches = |n: usize| format!("{{% if x %}}a{}{{% endif %}}", "{% elif x %}b".repeat(n));

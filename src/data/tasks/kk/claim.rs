@@ -1,29 +1,29 @@
-//! What people claim, and who can then be what: truth tables over all assignments of roles.
+//! Claims about people's roles, and truth tables over all assignments of roles.
 
-/// People in one puzzle at most: a truth table has 2^people bits.
+/// Maximum people in one puzzle: a truth table has 2^people bits.
 pub const MOST_PEOPLE: usize = 16;
 
-/// A part of a claim.
+/// A node of a claim.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub enum Node {
     /// This person is a knight.
     Knight(u8),
     /// This person is a knave.
     Knave(u8),
-    /// The next part does not hold.
+    /// The next operand is false.
     Not,
-    /// The next so many parts all hold.
+    /// All of the next n operands are true.
     And(u32),
-    /// Of the next so many parts one holds at least.
+    /// At least one of the next n operands is true.
     Or(u32),
-    /// If the first of the next two parts holds, so does the second.
+    /// If the first of the next two operands is true, so is the second.
     If,
-    /// Both of the next two parts hold, or neither does.
+    /// The next two operands are both true or both false.
     Iff,
 }
 
 impl Node {
-    /// How many parts it is made of.
+    /// Number of operands.
     pub fn parts(self) -> u32 {
         match self {
             Self::Knight(_) | Self::Knave(_) => 0,
@@ -42,18 +42,18 @@ impl Node {
     }
 }
 
-/// A claim in Polish notation (operator before its parts), so that no depth of nesting can exhaust the stack.
+/// A claim in Polish notation (operators before operands), so that deep nesting cannot overflow the stack.
 #[derive(Clone, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub struct Claim {
     nodes: Vec<Node>,
 }
 
 impl Claim {
-    /// A claim from its nodes; `None` unless they are exactly one whole claim.
+    /// A claim from its nodes; `None` unless they form exactly one complete claim.
     pub fn new(nodes: Vec<Node>) -> Option<Self> {
         let mut wanted = 1u64;
         for (i, node) in nodes.iter().enumerate() {
-            // Each node is one of the parts that are still wanted.
+            // Each node is one of the operands still missing.
             wanted = (wanted - 1) + u64::from(node.parts());
             if wanted == 0 && i + 1 < nodes.len() {
                 return None;
@@ -62,17 +62,17 @@ impl Claim {
         (wanted == 0 && !nodes.is_empty()).then_some(Self { nodes })
     }
 
-    /// Its nodes, operators before their parts.
+    /// Its nodes, operators before operands.
     pub fn nodes(&self) -> &[Node] {
         &self.nodes
     }
 
-    /// The largest index of a person in it.
+    /// The largest index of a person in the claim.
     pub fn last_person(&self) -> Option<usize> {
         self.nodes.iter().filter_map(|node| node.person()).max()
     }
 
-    /// Builds something of the claim from the leaves up: `leaf` of a leaf, `join` of an operator and what its parts became.
+    /// Evaluates the claim from the leaves up: `leaf` for a leaf, `join` for an operator and the results of its operands.
     pub fn fold<T>(&self, leaf: impl Fn(Node) -> T, join: impl Fn(Node, Vec<T>) -> T) -> T {
         let mut done: Vec<T> = Vec::new();
         for node in self.nodes.iter().rev() {
@@ -80,7 +80,7 @@ impl Claim {
                 0 if node.person().is_some() => leaf(*node),
                 parts => {
                     let parts = done.split_off(done.len() - parts);
-                    // Read from behind, the first part comes last.
+                    // Reading backwards, the first operand comes last.
                     join(*node, parts.into_iter().rev().collect())
                 }
             };
@@ -89,7 +89,7 @@ impl Claim {
         done.swap_remove(0)
     }
 
-    /// Whether it holds, for every assignment of roles to `people`.
+    /// Its truth value for every assignment of roles to `people`.
     pub fn table(&self, people: usize) -> Table {
         let leaf = |node| match node {
             Node::Knave(p) => Table::knight(p.into(), people).inverse(),
@@ -115,7 +115,7 @@ impl Claim {
     }
 }
 
-/// Yes or no for each assignment; bit `p` of an assignment's number says that person `p` is a knight.
+/// A truth table over assignments; bit `p` of an assignment's number is set if person `p` is a knight.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Table {
     words: Vec<u64>,
@@ -123,13 +123,13 @@ pub struct Table {
 }
 
 impl Table {
-    /// Yes everywhere.
+    /// True for all assignments.
     pub fn all(people: usize) -> Self {
         let last = if people >= 6 { u64::MAX } else { (1 << (1u32 << people)) - 1 };
         Self { words: vec![last; 1 << people.saturating_sub(6)], people }
     }
 
-    /// Yes where this person is a knight.
+    /// True where this person is a knight.
     pub fn knight(person: usize, people: usize) -> Self {
         const PATTERNS: [u64; 6] = [
             0xAAAA_AAAA_AAAA_AAAA,
@@ -150,13 +150,13 @@ impl Table {
         table
     }
 
-    /// Yes where this person has this role.
+    /// True where this person has this role.
     pub fn role(person: usize, knight: bool, people: usize) -> Self {
         let table = Self::knight(person, people);
         if knight { table } else { table.inverse() }
     }
 
-    /// Yes where it was no.
+    /// Negation.
     #[must_use]
     pub fn inverse(mut self) -> Self {
         let all = Self::all(self.people);
@@ -164,33 +164,33 @@ impl Table {
         self
     }
 
-    /// Yes where both are.
+    /// Conjunction.
     #[must_use]
     pub fn and(mut self, other: &Self) -> Self {
         self.words.iter_mut().zip(&other.words).for_each(|(word, other)| *word &= other);
         self
     }
 
-    /// Yes where one is.
+    /// Disjunction.
     #[must_use]
     pub fn or(mut self, other: &Self) -> Self {
         self.words.iter_mut().zip(&other.words).for_each(|(word, other)| *word |= other);
         self
     }
 
-    /// Yes where both are the same.
+    /// Equivalence.
     #[must_use]
     pub fn same(mut self, other: &Self) -> Self {
         self.words.iter_mut().zip(&other.words).for_each(|(word, other)| *word ^= other);
         self.inverse()
     }
 
-    /// Whether it is no everywhere.
+    /// Whether it is false for all assignments.
     pub fn is_empty(&self) -> bool {
         self.words.iter().all(|word| *word == 0)
     }
 
-    /// The assignments with yes, ascending.
+    /// The assignments for which it is true, ascending.
     pub fn assignments(&self) -> Vec<u32> {
         let bits = |(i, word): (usize, &u64)| {
             let (i, word) = (i as u32, *word);
@@ -199,19 +199,20 @@ impl Table {
         self.words.iter().enumerate().flat_map(bits).collect()
     }
 
-    /// How many assignments have yes.
+    /// Number of assignments for which it is true.
     pub fn count(&self) -> u32 {
         self.words.iter().map(|word| word.count_ones()).sum()
     }
 }
 
-/// Where each speaker's role fits what they claim: person `i` is a knight if and only if claim `i` holds.
+/// Constraints of the claims: person `i` is a knight if and only if claim `i` is true.
 pub fn constraints(claims: &[Claim]) -> Vec<Table> {
     let people = claims.len();
     claims.iter().enumerate().map(|(i, claim)| Table::knight(i, people).same(&claim.table(people))).collect()
 }
 
-/// All assignments of roles that fit all claims. There are as many people as claims, [`MOST_PEOPLE`] at most, and claims name no others.
+/// All assignments of roles consistent with all claims. There is one claim per person, at most [`MOST_PEOPLE`], and claims refer only to
+/// these people.
 pub fn solutions(claims: &[Claim]) -> Table {
     constraints(claims).iter().fold(Table::all(claims.len()), |all, constraint| all.and(constraint))
 }

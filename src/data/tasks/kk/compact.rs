@@ -1,12 +1,12 @@
-//! Puzzles in a few dozen words, for models of a million parameters:
+//! Puzzles in a few dozen words, for models with a million parameters:
 //!
 //! ```text
 //! A says B knave . B says if A knight then C knave . C says not A knight . <think>
 //!  try A knight ok . B not knight since A . say B knave fine . ... </think> <answer> A knight B knave C knight </answer>
 //! ```
 //!
-//! The first line is a prompt, the second its completion. Words stand between single spaces, so that `--tokenizer words` gives each a
-//! token.
+//! The first line is a prompt, the second its completion. Words are separated by single spaces, so that `--tokenizer words` has one token
+//! per word.
 
 use super::super::draws::Draws;
 use super::claim::{Claim, MOST_PEOPLE, Node};
@@ -14,7 +14,7 @@ use super::search::Step;
 
 const NAMES: [&str; MOST_PEOPLE] = ["A", "B", "C", "D", "E", "F", "G", "H", "I", "J", "K", "L", "M", "N", "O", "P"];
 
-/// What a person is called.
+/// The name of a person.
 pub fn name(person: usize) -> &'static str {
     NAMES.get(person).copied().unwrap_or("?")
 }
@@ -24,13 +24,13 @@ pub fn role(knight: bool) -> &'static str {
     if knight { "knight" } else { "knave" }
 }
 
-/// What everybody says: the prompt without `<think>`.
+/// All claims: the prompt without `<think>`.
 pub fn quiz(claims: &[Claim]) -> String {
     let said: Vec<String> = claims.iter().enumerate().map(|(i, c)| format!("{} says {} .", name(i), claim(c))).collect();
     said.join(" ")
 }
 
-/// A claim: `B knave`, `not B knave`, `P and Q`, `P or Q`, `if P then Q`, `P iff Q`; parts that are made of parts stand in brackets.
+/// A claim: `B knave`, `not B knave`, `P and Q`, `P or Q`, `if P then Q`, `P iff Q`; compound operands are in brackets.
 pub fn claim(claim: &Claim) -> String {
     let leaf = |node: Node| (format!("{} {}", name(node.person().unwrap_or(0)), role(!matches!(node, Node::Knave(_)))), true);
     let join = |node: Node, parts: Vec<(String, bool)>| {
@@ -47,12 +47,12 @@ pub fn claim(claim: &Claim) -> String {
     claim.fold(leaf, join).0
 }
 
-/// Words that begin an assumption, and that end it. Six of each: with three, a model's tokens have probabilities about a third, where those
-/// of the paper's models are below a quarter or near 1 (arXiv 2505.12929, Fig. 1 a).
+/// Words that begin and that end an assumption. There are six of each: with three, the model's token probabilities are about a third,
+/// whereas those of the paper's models are below a quarter or near 1 (arXiv 2505.12929, Fig. 1 a).
 const BEGIN: [&str; 6] = ["try", "suppose", "say", "assume", "let", "maybe"];
 const END: [&str; 6] = ["ok", "fine", "holds", "good", "works", "yes"];
 
-/// The steps of a search, each with a space before it. Which words begin and end an assumption is left to chance.
+/// The steps of a search, each preceded by a space. The words that begin and end an assumption are random.
 pub fn thought(steps: &[Step], draws: &mut Draws) -> String {
     let mut out = String::new();
     for step in steps {

@@ -60,7 +60,7 @@ pub const NAMES: [&str; 51] = [
     "Zoey",
 ];
 
-/// How a claim is reported: what stands before, between and after speaker (`N`) and claim (`C`).
+/// Wordings of a report: text before, between and after speaker (`N`) and claim (`C`).
 pub const SPEECH: [&str; 18] = [
     "N said that C.",
     "N told you that C.",
@@ -85,10 +85,10 @@ pub const SPEECH: [&str; 18] = [
 /// The first two sentences.
 pub const INTRO: &str =
     "A very special island is inhabited only by knights and knaves. Knights always tell the truth, and knaves always lie.";
-/// The last.
+/// The last sentence.
 pub const QUESTION: &str = "So who is a knight and who is a knave?";
 
-/// The whole puzzle; each report's wording is left to chance.
+/// The whole puzzle; the wording of each report is random.
 pub fn quiz(claims: &[Claim], names: &[&str], draws: &mut Draws) -> String {
     let mut out = format!("{INTRO} You meet {} inhabitants: {}. ", names.len(), list(names));
     for (i, c) in claims.iter().enumerate() {
@@ -121,11 +121,11 @@ pub fn report(form: &str, name: &str, claim: &str) -> String {
     out
 }
 
-/// A claim as the public rows write it. Parts that are made of parts, which those rows do not have, stand in brackets.
+/// A claim in the wording of the public rows. Compound operands, which those rows do not have, are in brackets.
 pub fn claim(claim: &Claim, names: &[&str]) -> String {
     let name = |node: Node| names.get(node.person().unwrap_or(0)).copied().unwrap_or("?");
     let is = |node: Node, word: &str| format!("{} {word} a {}", name(node), role(!matches!(node, Node::Knave(_))));
-    // A leaf is kept, so that `not` can be said within it.
+    // Leaves are kept, so that their negation can be worded as "is not".
     let leaf = |node: Node| (is(node, "is"), Some(node));
     let join = |node: Node, parts: Vec<(String, Option<Node>)>| {
         if let (Node::Not, [(_, Some(leaf))]) = (node, parts.as_slice()) {
@@ -145,7 +145,7 @@ pub fn claim(claim: &Claim, names: &[&str]) -> String {
     claim.fold(leaf, join).0
 }
 
-/// The steps of a search in sentences, one a line. Wording is left to chance, within bounds that keep the vocabulary small.
+/// The steps of a search in sentences, one per line. The wording is random, within a small vocabulary.
 pub fn thought(steps: &[Step], claims: &[Claim], names: &[&str], draws: &mut Draws) -> String {
     let mut out = draws
         .pick(&[
@@ -154,7 +154,7 @@ pub fn thought(steps: &[Step], claims: &[Claim], names: &[&str], draws: &mut Dra
             "Let us assume a role for one person after another and check what they claim.",
         ])
         .to_owned();
-    // What has been assumed so far, the latest last.
+    // Current assumptions, latest last.
     let mut assumed: Vec<(usize, bool)> = Vec::new();
     for step in steps {
         out.push('\n');
@@ -190,7 +190,7 @@ pub fn thought(steps: &[Step], claims: &[Claim], names: &[&str], draws: &mut Dra
     out + draws.pick(&["This leads to a solution.", "All claims fit, so this is the solution.", "Every role is found."])
 }
 
-/// `(1) Zoey is a knight`, a line for each person: the public rows' form of a solution.
+/// `(1) Zoey is a knight`, one line per person: the solution format of the public rows.
 pub fn solution(names: &[&str], is_knight: impl Fn(usize) -> bool) -> String {
     let lines: Vec<String> =
         names.iter().enumerate().map(|(i, name)| format!("({}) {name} is a {}", i + 1, role(is_knight(i)))).collect();

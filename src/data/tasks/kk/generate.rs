@@ -1,28 +1,28 @@
-//! Puzzles made on the spot, by the rules of the public generator: each claim is by an even die a leaf, `not`, `and`, `or`,
-//! `->` or `<=>` of leaves; nobody calls himself a knave; the two parts of an operator differ; exactly one assignment of roles fits.
+//! Generated puzzles, by the rules of the public generator: each claim is, with equal probability, a leaf, or `not`, `and`, `or`, `->` or
+//! `<=>` of leaves; no person claims to be a knave; the two operands of an operator differ; exactly one assignment of roles is consistent.
 //!
-//! **Training and evaluation never overlap.** Which of them a puzzle belongs to is a function of its claims alone (one puzzle in
-//! [`BUCKETS`] is for evaluation), whatever the seed. The function does not see names, the order of people, or the order of the parts of
-//! `and`, `or` and `<=>`: a puzzle of evaluation does not occur in training in other clothes either.
+//! **Training and evaluation never overlap.** The split of a puzzle is a function of its claims alone (one puzzle in [`BUCKETS`] is for
+//! evaluation), for every seed. The function is invariant to names, the order of people, and the order of the operands of `and`, `or` and
+//! `<=>`: no variant of an evaluation puzzle occurs in training either.
 
 use super::super::Split;
 use super::super::draws::Draws;
 use super::claim::{Claim, Node, solutions};
 use anyhow::{Result, anyhow};
 
-/// One puzzle in so many is for evaluation.
+/// One in this many puzzles is for evaluation.
 pub const BUCKETS: u64 = 4;
-/// People of made puzzles.
+/// Number of people in generated puzzles.
 pub const PEOPLE: std::ops::RangeInclusive<usize> = 2..=8;
-/// About one draw in twelve is good for evaluation, so that this many never happen.
+/// About one draw in twelve is an evaluation puzzle, so this many draws are never needed.
 const MOST_DRAWS: usize = 100_000;
 
 /// A puzzle with exactly one solution.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Puzzle {
-    /// What each person says.
+    /// The claim of each person.
     pub claims: Vec<Claim>,
-    /// Bit `i`: person `i` is a knight.
+    /// Bit `i` is set if person `i` is a knight.
     pub solution: u32,
 }
 
@@ -38,10 +38,10 @@ impl Puzzle {
     }
 }
 
-/// A puzzle of so many people for a split.
+/// A puzzle for a split, with this many people.
 ///
 /// # Errors
-/// None is found, which the numbers of people in [`PEOPLE`] rule out.
+/// No puzzle is found, which is ruled out for the numbers of people in [`PEOPLE`].
 pub fn puzzle(people: usize, split: Split, draws: &mut Draws) -> Result<Puzzle> {
     for _ in 0..MOST_DRAWS {
         let claims: Vec<Claim> = (0..people).map(|speaker| claim(speaker, people, draws)).collect();
@@ -54,7 +54,7 @@ pub fn puzzle(people: usize, split: Split, draws: &mut Draws) -> Result<Puzzle> 
     Err(anyhow!("--people {people}: no puzzle with one solution in {MOST_DRAWS} draws"))
 }
 
-/// A claim by the public rules.
+/// A random claim by the public rules.
 pub fn claim(speaker: usize, people: usize, draws: &mut Draws) -> Claim {
     let operator = match draws.below(6) {
         0 => None,
@@ -87,14 +87,14 @@ fn leaf(speaker: usize, people: usize, draws: &mut Draws) -> Node {
     }
 }
 
-/// Which split a puzzle belongs to; see the module.
+/// The split of a puzzle, as described above.
 pub fn split_of(claims: &[Claim]) -> Split {
     if fingerprint(claims).is_multiple_of(BUCKETS) { Split::Eval } else { Split::Train }
 }
 
-/// The same number for puzzles that differ only by a renaming or reordering of people, or by the order of the parts of `and`, `or` and
-/// `<=>`: each person gets a colour, refined as often as there are people by what the person says about whose colour (Weisfeiler-Lehman);
-/// the colours, sorted, are hashed.
+/// A hash that is equal for puzzles that differ only by renaming or reordering people, or by the order of the operands of `and`, `or` and
+/// `<=>`. Each person gets a colour, refined once per person by the colours that their claim refers to (Weisfeiler-Lehman); the sorted
+/// colours are hashed.
 pub fn fingerprint(claims: &[Claim]) -> u64 {
     let people = claims.len();
     let mut colours = vec![people as u64; people];
@@ -127,7 +127,7 @@ pub fn fingerprint(claims: &[Claim]) -> u64 {
     hash(&colours)
 }
 
-/// Splitmix64's finaliser over each word in turn: the same on every machine, for ever.
+/// Splitmix64's finalizer over each word: the same on every machine and in every version.
 fn hash(words: &[u64]) -> u64 {
     words.iter().fold(words.len() as u64, |state, word| {
         let mut z = (state ^ word).wrapping_add(0x9E37_79B9_7F4A_7C15);

@@ -1,8 +1,7 @@
-//! Knights and Knaves: on an island knights always tell the truth and knaves always lie; who is what follows from what they say.
+//! Knights and Knaves: knights always tell the truth and knaves always lie; each person's role follows from the claims.
 //!
-//! `claim` has claims and their truth tables, `notation` the public rows' tuples, `generate` the puzzles, `search` the steps of a solution,
-//! `english` and `compact` their words, `reward` the judge. The public data are those of Xie et al. 2024 (K&K) and
-//! Logic-RL.
+//! `claim` has claims and their truth tables, `notation` the tuples of the public rows, `generate` the puzzles, `search` the steps of a
+//! solution, `english` and `compact` the wordings, `reward` the grader. The public data are those of Xie et al. 2024 (K&K) and Logic-RL.
 
 pub mod claim;
 pub mod compact;
@@ -24,24 +23,24 @@ use anyhow::Result;
 use generate::{Puzzle, puzzle};
 use serde::Serialize;
 
-/// A puzzle in words, with its solution step by step: a row of `lehr data kk`.
+/// A puzzle as text with its step-by-step solution: a row of `lehr data kk`.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
 pub struct Row {
-    /// The puzzle.
+    /// Text of the puzzle.
     pub quiz: String,
-    /// Who is in it.
+    /// Names of the people.
     pub names: Vec<String>,
-    /// Who is a knight.
+    /// For each person, whether they are a knight.
     pub solution: Vec<bool>,
-    /// `(1) Zoey is a knight`, a line for each.
+    /// `(1) Zoey is a knight`, one line per person.
     pub solution_text_format: String,
     /// The claims in the public notation.
     pub statements: String,
-    /// What a model is given.
+    /// The prompt.
     pub prompt: String,
-    /// What it should say: steps and answer.
+    /// The target completion: steps and answer.
     pub completion: String,
-    /// Both.
+    /// Prompt and completion.
     pub text: String,
 }
 
@@ -57,7 +56,7 @@ pub fn made(people: usize, seed: u64, split: Split, n: u64) -> Result<Puzzle> {
     puzzle(people, split, &mut Draws::new(seed, purpose, n))
 }
 
-/// The puzzle in words; names, wording and steps are drawn for (seed, n).
+/// The puzzle as text; names, wording and steps are random, determined by (seed, n).
 pub fn row(form: Form, puzzle: &Puzzle, seed: u64, n: u64) -> Row {
     let mut words = Draws::new(seed, "kk words", n);
     let mut steps = Draws::new(seed, "kk steps", n);
@@ -98,7 +97,7 @@ pub fn row(form: Form, puzzle: &Puzzle, seed: u64, n: u64) -> Row {
     }
 }
 
-/// What a model is given without a chat template.
+/// The prompt without a chat template.
 fn plain_prompt(form: Form, quiz: &str) -> String {
     let gap = match form {
         Form::Natural => '\n',

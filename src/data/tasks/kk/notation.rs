@@ -5,14 +5,14 @@ use crate::data::shown;
 use anyhow::{Result, anyhow, bail, ensure};
 use std::fmt::Write;
 
-/// Longer text is no puzzle.
+/// Maximum length in bytes.
 const MAX_BYTES: usize = 1 << 20;
 
-/// The claims of a tuple of claims, one a person, nested to any depth. Lists in place of tuples, single or double quotes, free spaces and
-/// Python's comma before a closing bracket are all read.
+/// Parses a tuple of claims, one per person, nested to any depth. Lists instead of tuples, single or double quotes, any spaces and Python's
+/// trailing commas are accepted.
 ///
 /// # Errors
-/// The first place that does not fit, counted in bytes from 1, and what was expected there; a claim about somebody who is not there.
+/// The first error, with its position in bytes from 1 and what was expected; a claim about a person who does not exist.
 pub fn parse(text: &str) -> Result<Vec<Claim>> {
     ensure!(text.len() <= MAX_BYTES, "{} bytes, more than 1 MiB", text.len());
     let mut reader = Reader { text, at: 0 };
@@ -43,13 +43,13 @@ pub fn print(claims: &[Claim]) -> String {
         }
         print_claim(claim, &mut out);
     }
-    // Python marks a tuple of one.
+    // Python's notation for a tuple of one element.
     out.push_str(if claims.len() == 1 { ",)" } else { ")" });
     out
 }
 
 fn print_claim(claim: &Claim, out: &mut String) {
-    // Parts still to come of each open bracket.
+    // Number of remaining operands of each open bracket.
     let mut open: Vec<u32> = Vec::new();
     for node in claim.nodes() {
         let (name, person) = name(*node);
@@ -110,7 +110,7 @@ struct Reader<'a> {
 }
 
 impl<'a> Reader<'a> {
-    /// One claim, whatever its depth: `open` holds the operators whose bracket is not closed yet (place among the nodes, parts so far).
+    /// Parses one claim, at any depth: `open` holds the operators whose bracket is not closed yet (node index, operands so far).
     fn claim(&mut self) -> Result<Claim> {
         let mut nodes: Vec<Node> = Vec::new();
         let mut open: Vec<(usize, u32)> = Vec::new();
@@ -152,7 +152,7 @@ impl<'a> Reader<'a> {
         }
     }
 
-    /// Goes past closing brackets up to where the next part begins.
+    /// Consumes closing brackets up to the start of the next operand.
     fn close_finished(&mut self, nodes: &mut [Node], open: &mut Vec<(usize, u32)>) -> Result<()> {
         while let Some(&(place, parts)) = open.last() {
             if parts > 0 {
@@ -185,7 +185,7 @@ impl<'a> Reader<'a> {
         }
     }
 
-    /// Goes past a comma; a closing bracket is left where it is.
+    /// Consumes a comma; a closing bracket is left in place.
     fn comma_or_close(&mut self) -> Result<()> {
         match self.peek()? {
             Token::Comma => self.next().map(|_| ()),
@@ -202,7 +202,7 @@ impl<'a> Reader<'a> {
         Ok(())
     }
 
-    /// The next token, not taken; spaces before it are.
+    /// The next token, without consuming it; preceding spaces are consumed.
     fn peek(&mut self) -> Result<Token<'a>> {
         let rest = &self.text[self.at..];
         self.at += rest.len() - rest.trim_start().len();

@@ -1,19 +1,19 @@
-//! Puzzles in words back to claims: the wording of the public rows and the compact one.
+//! Parses puzzle text into claims: the wording of the public rows, and the compact one.
 
 use super::claim::{Claim, MOST_PEOPLE, Node};
 use super::compact;
 use crate::data::shown;
 use anyhow::{Context, Result, anyhow, bail, ensure};
 
-/// Brackets inside of brackets at most.
+/// Maximum depth of nested brackets.
 const MOST_BRACKETS: usize = 64;
 
-/// The people of a puzzle, and what each of them claims.
+/// The people of a puzzle and their claims.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Read {
-    /// In the order in which the puzzle introduces them.
+    /// Names, in the order in which the puzzle introduces them.
     pub names: Vec<String>,
-    /// In the same order.
+    /// Claims, in the same order.
     pub claims: Vec<Claim>,
 }
 
@@ -22,11 +22,11 @@ pub fn is_compact(quiz: &str) -> bool {
     quiz.trim_start().starts_with("A says ")
 }
 
-/// Reads a puzzle. In English every sentence behind "You meet n inhabitants: ..." must hold one claim in the public wording, and name its
-/// speaker in whatever words.
+/// Parses a puzzle. In English every sentence after "You meet n inhabitants: ..." must contain one claim in the public wording, and its
+/// speaker's name.
 ///
 /// # Errors
-/// The sentence that is not understood.
+/// The sentence that cannot be parsed.
 pub fn read(quiz: &str) -> Result<Read> {
     let read = if is_compact(quiz) { read_compact(quiz)? } else { read_english(quiz)? };
     for (name, claim) in read.names.iter().zip(&read.claims) {
@@ -86,12 +86,12 @@ struct Sentence<'a> {
     after: &'a str,
 }
 
-/// One sentence: words, a claim, words, a full stop. The speaker is the one who is named in the words.
+/// Parses one sentence: text, a claim, text, a full stop. The speaker is the person named in the text around the claim.
 fn sentence<'a>(grammar: &Grammar<'_>, text: &'a str) -> Result<Sentence<'a>> {
     let mut begins = true;
     for (at, c) in text.char_indices() {
         if begins && let Some((claim, rest)) = grammar.claim(&text[at..]) {
-            // The full stop, and a quotation mark that closes behind it.
+            // The full stop, and a closing quotation mark after it.
             let (behind, after) = rest.split_once('.').context("the sentence does not end")?;
             let after = after.strip_prefix('"').unwrap_or(after);
             let named: Vec<usize> = (0..grammar.names.len())
@@ -108,7 +108,7 @@ fn sentence<'a>(grammar: &Grammar<'_>, text: &'a str) -> Result<Sentence<'a>> {
     bail!("no claim")
 }
 
-/// Whether a text names a person. The name may be several words; Ann is not named by Mary Ann, if there is such a one.
+/// Whether a text names a person. A name may have several words; "Mary Ann" does not name Ann if there is a person called Mary Ann.
 fn names_person(text: &str, person: usize, names: &[String]) -> bool {
     let name = names[person].as_str();
     let longer = || names.iter().filter(|other| other.len() > name.len() && other.contains(name));
@@ -123,7 +123,7 @@ fn names_person(text: &str, person: usize, names: &[String]) -> bool {
     })
 }
 
-/// The words of a wording.
+/// Vocabulary of a wording.
 struct Words {
     if_then: [&'static [&'static str]; 2],
     and: &'static str,
@@ -132,7 +132,7 @@ struct Words {
     not: &'static [&'static str],
     open: &'static str,
     close: &'static str,
-    /// Between name and role, and whether that says no.
+    /// Text between name and role, and whether it is affirmative.
     is: &'static [(&'static str, bool)],
 }
 
@@ -163,11 +163,11 @@ struct Grammar<'a> {
     names: &'a [String],
 }
 
-/// Nodes, and the text behind what was read.
+/// Nodes, and the rest of the text.
 type Part<'t> = Option<(Vec<Node>, &'t str)>;
 
 impl Grammar<'_> {
-    /// The claim that the text begins with, as long as possible.
+    /// The longest claim at the start of the text.
     fn claim<'t>(&self, text: &'t str) -> Option<(Claim, &'t str)> {
         let (nodes, rest) = self.whole(text, 0)?;
         Some((Claim::new(nodes)?, rest))

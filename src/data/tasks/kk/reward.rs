@@ -1,28 +1,28 @@
-//! The rule reward of Logic-RL, with its totals: 3 for the right answer, -0.5 for a wrong one, -1 for one that cannot be
-//! read although the tags are right, -3 where they are not.
+//! The rule-based reward of Logic-RL, with its totals: 3 for the right answer, -0.5 for a wrong one, -1 for one that cannot be parsed
+//! although the tags are right, -3 for invalid tags.
 //!
-//! Everything is one pass over the text, whatever it holds: a million tags cost what a million letters cost.
+//! All rules take linear time, whatever the text contains.
 
 use super::super::Grade;
 use super::compact::role;
 use crate::config::Form;
 use anyhow::{Result, ensure};
 
-/// The tags, in the order in which they have to come.
+/// The tags, in their required order.
 pub const TAGS: [&str; 4] = ["<think>", "</think>", "<answer>", "</answer>"];
 
-/// People in a solution at most; rows of a file are not trusted.
+/// Maximum people in a solution; rows of a file are not trusted.
 const MOST_NAMES: usize = 64;
 
-/// Who is what.
+/// Names and whether each is a knight.
 pub type Roles = Vec<(String, bool)>;
 
-/// The people of a solution's text (`(1) Zoey is a knight`, a line for each) with their roles. What stands between the number and `is a
-/// knight` (or knave) is the name, whatever it is made of: José, Jean-Luc, Mary Ann, R2. In a line in other words the first word is the
-/// name, the first `knight` or `knave` behind it the role; lines without either say nothing.
+/// The people and roles in a solution's text (`(1) Zoey is a knight`, one line per person). The name is the text between the number and
+/// `is a knight` (or knave), in any form: José, Jean-Luc, Mary Ann, R2. In a line with another wording the name is the first word, and the
+/// role the first `knight` or `knave` after it; lines without either are ignored.
 ///
 /// # Errors
-/// A text that names nobody.
+/// A text without names.
 pub fn roles(solution: &str) -> Result<Roles> {
     let mut roles = Roles::new();
     for line in solution.split('\n') {
@@ -50,7 +50,7 @@ fn role_in(line: &str) -> Option<(&str, bool)> {
     Some((name, words.find_map(role_of)?))
 }
 
-/// Without the number of a line, `(1)`, `1.` or `1)`, or the sign of a list.
+/// The line without its number, `(1)`, `1.` or `1)`, or its bullet.
 fn unnumbered(line: &str) -> &str {
     let bare = line.strip_prefix(['(', '-', '*', '•']).unwrap_or(line).trim_start();
     let digits = bare.trim_start_matches(|c: char| c.is_ascii_digit());
@@ -64,7 +64,7 @@ fn unnumbered(line: &str) -> &str {
     }
 }
 
-/// Where ` is a knight` or ` is a knave` begins in a line, and which.
+/// Position of ` is a knight` or ` is a knave` in a line, and whether it is a knight.
 fn said_in(line: &str) -> Option<(usize, bool)> {
     line.char_indices().find_map(|(at, c)| {
         let rest = c.is_whitespace().then(|| skip_spaces(&line[at..])).flatten()?;
@@ -74,10 +74,10 @@ fn said_in(line: &str) -> Option<(usize, bool)> {
     })
 }
 
-/// Whether the solution itself, said as it has to be, is right by the rule.
+/// Checks that the solution itself, in the required wording, gets the full reward.
 ///
 /// # Errors
-/// Why it is not.
+/// The reason why it does not.
 pub fn check(form: Form, solution: &str) -> Result<()> {
     let roles = roles(solution)?;
     let answer: Vec<String> = match form {
@@ -97,10 +97,11 @@ fn role_of(word: &str) -> Option<bool> {
     }
 }
 
-/// The part of prompt and response that is judged, in two pieces.
+/// The graded part of prompt and response, in two pieces.
 ///
-/// The public rule judges what follows `Assistant:`, or else `<|im_start|>assistant`, in both together, so that the `<think>` with which a
-/// prompt ends counts. A prompt with neither mark has only that ending judged: its instructions may name tags too.
+/// The public rule grades the text after `Assistant:`, or else `<|im_start|>assistant`, of prompt and response together, so that a
+/// `<think>` at the end of the prompt counts. Of a prompt with neither marker only that ending is graded, since its instructions may
+/// mention tags too.
 pub fn judged<'a>(prompt: &'a str, response: &'a str) -> (&'a str, &'a str) {
     for mark in ["Assistant:", "<|im_start|>assistant"] {
         if let Some(at) = prompt.find(mark) {
@@ -113,7 +114,7 @@ pub fn judged<'a>(prompt: &'a str, response: &'a str) -> (&'a str, &'a str) {
     if prompt.trim_end().ends_with(TAGS[0]) { (TAGS[0], response) } else { ("", response) }
 }
 
-/// Judges a response to a prompt.
+/// Grades a response to a prompt.
 pub fn grade(form: Form, roles: &Roles, prompt: &str, response: &str) -> Grade {
     let (before, after) = judged(prompt, response);
     let broken = broken_format(before, after);
@@ -135,7 +136,7 @@ pub fn grade(form: Form, roles: &Roles, prompt: &str, response: &str) -> Grade {
     }
 }
 
-/// What is wrong with the tags, if anything is.
+/// The error in the tags, if any.
 fn broken_format(before: &str, after: &str) -> Option<String> {
     let mut last = 0;
     for (i, tag) in TAGS.into_iter().enumerate() {
@@ -153,7 +154,7 @@ fn broken_format(before: &str, after: &str) -> Option<String> {
     None
 }
 
-/// What stands in the last `<answer>...</answer>`.
+/// The content of the last `<answer>...</answer>`.
 fn answer_of(text: &str) -> Option<&str> {
     let [_, _, open, close] = TAGS;
     let (mut rest, mut last) = (text, None);
@@ -166,8 +167,8 @@ fn answer_of(text: &str) -> Option<&str> {
     last
 }
 
-/// `Ok(None)` where all roles are right, else the first that is not; an error where the answer cannot be read: the words `knight` and
-/// `knave` have to occur as often as there are people, and each person's role has to be said in the form's words.
+/// `Ok(None)` if all roles are right, else the first wrong one; an error if the answer cannot be parsed: the words `knight` and `knave`
+/// must occur as often as there are people, and each person's role must be stated in the form's wording.
 fn compare<'a>(form: Form, roles: &'a Roles, answer: &str) -> Result<Option<&'a str>, String> {
     let said = occurrences(answer, role(true)) + occurrences(answer, role(false));
     if said != roles.len() {
@@ -184,7 +185,7 @@ fn compare<'a>(form: Form, roles: &'a Roles, answer: &str) -> Result<Option<&'a 
     Ok(wrong)
 }
 
-/// How often a lower-case word occurs, as part of other words too, whatever its case.
+/// Number of case-insensitive occurrences of a lower-case word, including those within other words.
 fn occurrences(text: &str, word: &str) -> usize {
     let (mut count, mut skip_to) = (0, 0);
     for (at, _) in text.char_indices() {
@@ -196,7 +197,7 @@ fn occurrences(text: &str, word: &str) -> usize {
     count
 }
 
-/// What follows `word`, if the text begins with it when `fold` has made both the same case.
+/// The rest of the text after `word`, if it begins with that after case folding with `fold`.
 fn after<'a>(text: &'a str, word: &str, fold: fn(char) -> char) -> Option<&'a str> {
     let mut rest = text.chars();
     for wanted in word.chars() {
@@ -211,18 +212,18 @@ fn after_folded<'a>(text: &'a str, word: &str) -> Option<&'a str> {
     after(text, word, fold)
 }
 
-/// Whether a text ends in `word`, whatever the case.
+/// Whether a text ends with `word`, ignoring case.
 fn ends_folded(text: &str, word: &str) -> bool {
     let mut chars = text.chars().rev();
     word.chars().rev().all(|wanted| chars.next().map(fold) == Some(fold(wanted)))
 }
 
-/// Lower case as Python's `lower` gives it, as far as it can make ASCII letters: the Kelvin sign is a `k`.
+/// Lower case as in Python's `lower`, for results that are ASCII letters: the Kelvin sign is a `k`.
 fn lower(c: char) -> char {
     if c == '\u{212A}' { 'k' } else { c.to_ascii_lowercase() }
 }
 
-/// Lower case as Python's regular expressions know it: a few letters beyond ASCII are variants of ASCII letters.
+/// Case folding as in Python's regular expressions: a few non-ASCII letters match ASCII letters.
 fn fold(c: char) -> char {
     match c {
         '\u{212A}' => 'k',
@@ -233,8 +234,8 @@ fn fold(c: char) -> char {
     }
 }
 
-/// The first role that is given to `name`: `NAME is a knight`, or `NAME knight` in the compact form. The end of a longer name (Mary Ann)
-/// is not that of Ann.
+/// The first role stated for `name`: `NAME is a knight`, or `NAME knight` in the compact form. The end of a longer name (Mary Ann) does not
+/// count as Ann.
 fn said_of(form: Form, answer: &str, name: &str, all: &Roles) -> Option<bool> {
     let longer: Vec<&str> =
         all.iter().filter_map(|(other, _)| other.strip_suffix(name)).filter(|front| !front.is_empty()).collect();
@@ -262,7 +263,7 @@ fn said_of(form: Form, answer: &str, name: &str, all: &Roles) -> Option<bool> {
     None
 }
 
-/// What follows one or more spaces.
+/// The rest after one or more spaces.
 fn skip_spaces(text: &str) -> Option<&str> {
     let rest = text.trim_start_matches(|c: char| c.is_whitespace() || ('\x1c'..='\x1f').contains(&c));
     (rest.len() < text.len()).then_some(rest)

@@ -1,4 +1,4 @@
-//! Rows of puzzles that others made: the public ones as they are, those of `lehr data kk`, and such with a response to be judged.
+//! External rows of puzzles: the public ones, those of `lehr data kk`, and rows with a response to be graded.
 
 use super::claim::{Claim, solutions};
 use super::{english, notation, reading};
@@ -8,44 +8,44 @@ use crate::data::shown;
 use anyhow::{Context, Result, bail, ensure};
 use serde_json::Value;
 
-/// What a row looks like, for messages.
+/// Format of a row, for messages.
 pub const EXAMPLE: &str = r#"{"quiz": "...", "solution_text_format": "..."}"#;
 
-/// What is known of a row's puzzle.
+/// The puzzle of a row.
 #[derive(Clone, Debug)]
 pub struct Given {
-    /// Who is in it; `None` if the row does not say.
+    /// Names of the people; `None` if the row has none.
     pub names: Option<Vec<String>>,
     /// The claims in the public notation.
     pub statements: Option<Vec<Claim>>,
-    /// The claims as the quiz says them, or why it is not understood; `None` without a quiz.
+    /// The claims parsed from the quiz, or why it cannot be parsed; `None` without a quiz.
     pub quiz: Option<Result<reading::Read, String>>,
-    /// Who is a knight, as the row has it.
+    /// For each person, whether they are a knight, according to the row.
     pub solution: Option<Vec<bool>>,
 }
 
-/// What solving a row gave.
+/// Result of solving a row.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Solved {
-    /// Who is in it.
+    /// Names of the people.
     pub names: Vec<String>,
-    /// How many assignments fit.
+    /// Number of consistent assignments.
     pub solutions: u32,
-    /// Who is a knight, if exactly one does.
+    /// For each person, whether they are a knight; only if the solution is unique.
     pub solution: Option<Vec<bool>>,
-    /// Whether that is what the row has; `None` if it has none.
+    /// Whether this equals the row's solution; `None` if the row has none.
     pub agrees: Option<bool>,
-    /// Whether the quiz says what the statements say; `None` if one of them is missing or the quiz is not in a known wording.
+    /// Whether quiz and statements agree; `None` if one is missing or the quiz is in an unknown wording.
     pub quiz_agrees: Option<bool>,
 }
 
 impl Solved {
-    /// Whether anything does not fit.
+    /// Whether anything disagrees.
     pub fn disagrees(&self) -> bool {
         self.agrees == Some(false) || self.quiz_agrees == Some(false)
     }
 
-    /// The solution in the public form, if there is one.
+    /// The solution in the public format, if there is one.
     pub fn text(&self) -> Option<String> {
         let solution = self.solution.as_ref()?;
         let names: Vec<&str> = self.names.iter().map(String::as_str).collect();
@@ -56,7 +56,7 @@ impl Solved {
 /// The puzzle of a row.
 ///
 /// # Errors
-/// The field that cannot be used, and why.
+/// The invalid field, and the reason.
 pub fn given(row: &Object) -> Result<Given> {
     let statements = match row.get("statements") {
         None | Some(Value::Null) => None,
@@ -86,7 +86,7 @@ fn text<'a>(row: &'a Object, field: &str) -> Result<Option<&'a str>> {
     match row.get(field) {
         None | Some(Value::Null) => Ok(None),
         Some(Value::String(text)) => Ok(Some(text)),
-        // A list of messages, of which the last is what a model answers.
+        // For a list of messages, the last one, which a model answers.
         Some(Value::Array(list)) if field == "prompt" => {
             let content = list.last().and_then(|message| message["content"].as_str());
             content.map(Some).context("prompt: must be a string or a list of messages")
@@ -95,10 +95,10 @@ fn text<'a>(row: &'a Object, field: &str) -> Result<Option<&'a str>> {
     }
 }
 
-/// Solves a row's puzzle and compares.
+/// Solves a row's puzzle and compares the result with the row.
 ///
 /// # Errors
-/// A row without a puzzle, or whose parts do not fit together.
+/// A row without a puzzle, or with inconsistent parts.
 pub fn solve(given: &Given) -> Result<Solved> {
     let read = given.quiz.as_ref().and_then(|quiz| quiz.as_ref().ok());
     let claims = match (&given.statements, &given.quiz) {
@@ -126,25 +126,25 @@ pub fn solve(given: &Given) -> Result<Solved> {
     })
 }
 
-/// What a row asks and the answer, for training and for judging.
+/// The question and answer of a row, for training and grading.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Asked {
-    /// What a model was or is to be given, if the row says it.
+    /// The prompt, if the row has one.
     pub prompt: Option<String>,
     /// The puzzle.
     pub quiz: Option<String>,
-    /// The solution in the public form.
+    /// The solution in the public format.
     pub answer: String,
     /// Number of people.
     pub people: usize,
-    /// How it is written.
+    /// The wording.
     pub form: Form,
 }
 
-/// Prompt, puzzle and answer of a row; the answer is solved for where the row has none.
+/// Prompt, puzzle and answer of a row; a missing answer is computed.
 ///
 /// # Errors
-/// The field that is missing or cannot be used.
+/// The field that is missing or invalid.
 pub fn asked(row: &Object) -> Result<Asked> {
     let (prompt, quiz) = (text(row, "prompt")?.map(str::to_owned), text(row, "quiz")?.map(str::to_owned));
     let answer = match text(row, "solution_text_format")? {
@@ -162,7 +162,7 @@ pub fn asked(row: &Object) -> Result<Asked> {
     Ok(Asked { prompt, quiz, answer, people, form: if compact { Form::Compact } else { Form::Natural } })
 }
 
-/// As in `--form`.
+/// The name of a form, as in `--form`.
 pub fn form_name(form: Form) -> &'static str {
     match form {
         Form::Natural => "natural",

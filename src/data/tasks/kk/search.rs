@@ -1,40 +1,40 @@
-//! How a puzzle is solved step by step: a search that assumes one role after another and goes back where a claim is contradicted. This is
-//! the chain of thought that models are shown, with the order of people, the role that is tried first and the
-//! contradicted claim that is named left to chance, so that a model which learns it is not certain of every word.
+//! Step-by-step solutions: a search that assumes one role after another and backtracks when a claim is contradicted. It is the chain of
+//! thought in training data. The order of people, the role that is tried first and the contradicted claim that is named are random, so that
+//! a model trained on it is not certain of every word.
 
 use super::super::draws::Draws;
 use super::claim::{Claim, Table, constraints};
 
-/// One step.
+/// A step of the search.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Step {
-    /// This role is assumed: with the roles assumed before it refutes no claim of those whose role is assumed, whatever the others are.
+    /// Assumes a role: it contradicts no claim of the people with an assumed role, for any roles of the others.
     Assume {
-        /// Whose.
+        /// The person.
         person: usize,
-        /// Which.
+        /// The assumed role.
         knight: bool,
     },
-    /// This role cannot be: with the roles assumed before, it refutes the claim of `since` (or makes a knave's true), whatever the others
-    /// are.
+    /// Rejects a role: together with the assumed ones it contradicts the claim of `since` (or makes a knave's claim true), for any roles of
+    /// the others.
     Refute {
-        /// Whose.
+        /// The person.
         person: usize,
-        /// Which.
+        /// The rejected role.
         knight: bool,
-        /// Whose claim; the person's own, or that of somebody whose role is assumed.
+        /// Whose claim is contradicted: the person's own, or that of a person with an assumed role.
         since: usize,
     },
-    /// Both roles of `from` failed: `to`, assumed last before, is looked at again.
+    /// Backtracks: both roles of `from` failed, so the previous assumption, that of `to`, is revised.
     Back {
-        /// Who has no role left.
+        /// The person with no role left.
         from: usize,
-        /// Whose role is given up.
+        /// The person whose role is revised.
         to: usize,
     },
 }
 
-/// Somebody whose roles are tried.
+/// A person whose roles are being tried.
 struct Level {
     person: usize,
     first: bool,
@@ -42,17 +42,17 @@ struct Level {
     before: Table,
 }
 
-/// Who is looked at next.
+/// How the next person is chosen.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Next {
-    /// Anybody whose role is not assumed.
+    /// Any person whose role is not assumed.
     Any,
-    /// Of these somebody whom the latest claims speak of, as in the public solutions: a contradiction shows earlier.
+    /// Preferably one named in the latest claims, as in the public solutions: contradictions appear earlier.
     Mentioned,
 }
 
-/// Steps that end with a role assumed for everybody: the solution, if there is exactly one. Without any, the steps end where all has
-/// failed.
+/// Steps that end with a role assumed for everyone: the solution, if it is unique. If there is no solution, the steps end when all
+/// assumptions have failed.
 pub fn search(claims: &[Claim], next: Next, draws: &mut Draws) -> Vec<Step> {
     let people = claims.len();
     let constraints = constraints(claims);
@@ -90,7 +90,7 @@ pub fn search(claims: &[Claim], next: Next, draws: &mut Draws) -> Vec<Step> {
     steps
 }
 
-/// Those of `people` whom a claim speaks of.
+/// The people of this list whom a claim names.
 fn mentioned(claim: &Claim, people: &[usize]) -> Vec<usize> {
     people.iter().copied().filter(|p| claim.nodes().iter().any(|node| node.person() == Some(*p))).collect()
 }

@@ -1,4 +1,4 @@
-//! The task `kk`: puzzles that are made, or rows of a file.
+//! The task `kk`: generated puzzles, or rows of a file.
 
 use super::super::distinct::{Distinct, allowed, level_of};
 use super::super::question_set::{HeldOutQuestions, Reader, Source};
@@ -13,11 +13,11 @@ use crate::data::json_rows::Object;
 use crate::data::{Notices, Tokenizer};
 use anyhow::{Result, ensure};
 
-/// What a model is told in a chat, natural form.
+/// System prompt, natural form.
 const SYSTEM: &str = "You are a careful assistant. First reason about the problem inside <think> </think>, then give the result inside \
 <answer> </answer>. The user asks a logic puzzle. Once you know what every person is, write one line for each in the answer, like this: \
 <answer>\n(1) Zoey is a knight\n(2) Oliver is a knave\n(3) ...\n</answer>";
-/// The same, compact form.
+/// System prompt, compact form.
 const SYSTEM_COMPACT: &str = "Knights always tell the truth, knaves always lie. First reason inside <think> </think>, then say what every \
 person is, like this: <answer> A knight B knave </answer>";
 
@@ -29,21 +29,21 @@ pub fn distinct(people: Vec<usize>, seed: u64, split: Split) -> Distinct<Puzzle>
     })
 }
 
-/// See the module.
+/// The task `kk`.
 pub struct Kk {
     form: Form,
     question_stream: QuestionStream,
-    /// Of puzzles that are made.
+    /// Numbers of people in generated puzzles.
     people: Vec<usize>,
     seed: u64,
     source: Source,
 }
 
 impl Kk {
-    /// Puzzles that are made, or with `--data` those of the rows; with `--val-data` alone, only those to be judged by are rows.
+    /// Generated puzzles, or with `--data` those of the rows; with only `--val-data`, evaluation questions are rows.
     ///
     /// # Errors
-    /// A setting out of range, a row that cannot be used.
+    /// A setting out of range, an invalid row.
     pub fn open(
         settings: &TaskSettings,
         data: &DataSettings,
@@ -68,7 +68,7 @@ impl Kk {
     }
 }
 
-/// What tells a puzzle from others, whatever the names and the order of its people.
+/// The key of a puzzle, invariant to names and the order of people.
 fn key(claims: &[Claim]) -> String {
     format!("{:016x}", fingerprint(claims))
 }
@@ -79,7 +79,7 @@ fn question(question_stream: &QuestionStream, form: Form, puzzle: &Puzzle, seed:
     Ok(Question { prompt, answer: row.solution_text_format, level: puzzle.people() as u32 })
 }
 
-/// A row as a question. What tells it from others is what its people claim, whatever their names and order.
+/// A row as a question. Its key depends on the claims only, not on names and the order of people.
 fn row_question(question_stream: &QuestionStream, form: Form, row: &Object) -> Result<(String, Question)> {
     let asked = rows::asked(row)?;
     ensure!(

@@ -1,18 +1,18 @@
-//! Where in a completion the answer stands.
+//! Locates the answer in a completion.
 
-/// What was found.
+/// A located answer.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Found<'a> {
-    /// The text in `\boxed{...}`, `\fbox{...}` or `<answer>...</answer>`: an answer and nothing else.
+    /// The text in `\boxed{...}`, `\fbox{...}` or `<answer>...</answer>`: only the answer.
     Marked(&'a str),
-    /// What stands behind `####`, to the end of its line: the first number of it counts.
+    /// The text after `####`, to the end of the line: its first number counts.
     Hashes(&'a str),
-    /// Text without a mark: its last number counts.
+    /// Text without a marker: its last number counts.
     Plain(&'a str),
 }
 
 impl<'a> Found<'a> {
-    /// The text, whatever the mark.
+    /// The text, for any marker.
     pub fn text(self) -> &'a str {
         match self {
             Self::Marked(text) | Self::Hashes(text) | Self::Plain(text) => text,
@@ -23,7 +23,7 @@ impl<'a> Found<'a> {
 const THINK: [&str; 2] = ["<think>", "</think>"];
 const ANSWER: [&str; 2] = ["<answer>", "</answer>"];
 
-/// What is said behind the reasoning; nothing of reasoning that is not finished, be it that the prompt opened it.
+/// The text after the reasoning; empty for unfinished reasoning, including reasoning begun by the prompt.
 pub fn behind_reasoning<'a>(prompt: &str, completion: &'a str) -> &'a str {
     let [open, close] = THINK;
     let text = match completion.rsplit_once(close) {
@@ -34,11 +34,11 @@ pub fn behind_reasoning<'a>(prompt: &str, completion: &'a str) -> &'a str {
     text.split_once(open).map_or(text, |(before, _)| before)
 }
 
-/// The answer in a text without reasoning: in the last `<answer>...</answer>` if there is one; there what stands in the last
-/// `\boxed{...}` (braces inside it are matched), else behind the first `####` that a number follows, else all.
+/// Locates the answer in a text without reasoning. The last `<answer>...</answer>` is searched, if there is one: the content of the last
+/// `\boxed{...}` (with matched braces), else the text after the first `####` that a number follows, else all of it.
 ///
-/// The first `####`, since a model of few-shot prompts goes on with questions of its own (lm-evaluation-harness takes the first too). A
-/// mark that is opened last and not closed, because the text ends, counts if no other is there.
+/// The first `####`, since a model with few-shot prompts continues with questions of its own (lm-evaluation-harness also takes the first).
+/// A marker that is left open at the end of the text counts if there is no other.
 pub fn find(text: &str) -> Found<'_> {
     let [open, close] = ANSWER;
     let (inside, is_marked) = match text.rsplit_once(close) {
@@ -54,7 +54,7 @@ pub fn find(text: &str) -> Found<'_> {
     if is_marked { Found::Marked(inside.trim()) } else { Found::Plain(inside.trim()) }
 }
 
-/// What follows `####`: the first that a number follows directly, else the first in whose line there is one, else the first.
+/// The text after `####`: the first with a number directly after it, else the first with a number in its line, else the first.
 fn hashes(text: &str) -> Option<&str> {
     const MARK: &str = "####";
     const MOST: usize = 64;
@@ -69,8 +69,8 @@ fn hashes(text: &str) -> Option<&str> {
     lines().find(begins).or_else(|| lines().find(holds)).or_else(|| lines().next())
 }
 
-/// What stands in the last `\boxed{...}` or `\fbox{...}` that is closed; else in the last that is not, to the end; else behind the last
-/// `\boxed` without braces. One pass from behind: the stack holds the closing braces that are still open that way.
+/// The content of the last closed `\boxed{...}` or `\fbox{...}`; else of the last unclosed one, to the end; else the text after the last
+/// `\boxed` without braces. One pass backwards: the stack holds unmatched closing braces.
 fn last_boxed(text: &str) -> Option<&str> {
     let bytes = text.as_bytes();
     let escaped = |at: usize| bytes[..at].iter().rev().take_while(|byte| **byte == b'\\').count() % 2 == 1;

@@ -1,20 +1,20 @@
-//! Sums, digit by digit: `4 7 + 3 8 =` and ` 8 5`.
+//! Arithmetic problems, digit by digit: `4 7 + 3 8 =` and ` 8 5`.
 
 use super::super::draws::Draws;
 use super::spaced;
 
-/// A sum, its value, and what tells it from others: the same whatever the order of two terms or factors.
+/// An arithmetic problem, its value, and a key that is the same for both orders of two terms or factors.
 pub struct Sum {
-    /// `4 7 + 3 8 =`
+    /// For example `4 7 + 3 8 =`.
     pub prompt: String,
-    /// 85
+    /// For example 85.
     pub value: i64,
-    /// What tells it from others.
+    /// The key that identifies the problem.
     pub key: String,
 }
 
-/// A sum of a grade: 1 one digit, + and -; 2 two digits; 3 three digits, or two digits times one; 4 three terms of two digits, or two
-/// digits times two; 5 three digits times two, or `( a + b ) * c`.
+/// A random problem of a difficulty grade: 1 one digit, + and -; 2 two digits; 3 three digits, or two digits times one; 4 three terms of
+/// two digits, or two digits times two; 5 three digits times two, or `( a + b ) * c`.
 pub fn sum(grade: usize, draws: &mut Draws) -> Sum {
     let number = |draws: &mut Draws, digits: u32| {
         let low = if digits == 1 { 0 } else { 10usize.pow(digits - 1) };

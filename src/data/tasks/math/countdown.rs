@@ -1,6 +1,6 @@
-//! Countdown: reach a number from given ones with + - * /, each used exactly once.
+//! Countdown: reach a target from given numbers with + - * /, each used exactly once.
 //!
-//! `numbers 3 , 5 , 2 target 1 6 =` and ` ( 3 + 5 ) * 2`. Puzzles are made from a solution, so that there is one.
+//! `numbers 3 , 5 , 2 target 1 6 =` and ` ( 3 + 5 ) * 2`. Puzzles are generated from a solution, so there always is one.
 
 use super::super::draws::Draws;
 use super::spaced;
@@ -10,19 +10,19 @@ use num_traits::Zero;
 /// A puzzle with a solution.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Countdown {
-    /// To be used, each once.
+    /// The numbers, each to be used once.
     pub numbers: Vec<i64>,
-    /// To be reached.
+    /// The target.
     pub target: i64,
-    /// One way.
+    /// A solution.
     pub solution: String,
 }
 
-/// No number on the way is larger.
+/// Maximum of intermediate results.
 const MOST: i64 = 999;
 
 impl Countdown {
-    /// A puzzle of a grade: 1 two numbers, + and -; 2 three; 3 three with *; 4 four with *; 5 five with * and /.
+    /// A random puzzle of a difficulty grade: 1 two numbers, + and -; 2 three; 3 three with *; 4 four with *; 5 five with * and /.
     pub fn draw(grade: usize, draws: &mut Draws) -> Self {
         let (count, most, operators): (_, _, &[char]) = match grade {
             ..=1 => (2, 9, &['+', '-']),
@@ -53,36 +53,36 @@ impl Countdown {
         }
     }
 
-    /// `numbers 3 , 5 , 2 target 1 6 =`
+    /// The prompt: `numbers 3 , 5 , 2 target 1 6 =`.
     pub fn prompt(&self) -> String {
         let numbers: Vec<String> = self.numbers.iter().map(|n| spaced(*n)).collect();
         format!("numbers {} target {} =", numbers.join(" , "), spaced(self.target))
     }
 
-    /// `3,5,2=16`: what the judge needs.
+    /// The answer in the grader's format: `3,5,2=16`.
     pub fn answer(&self) -> String {
         let numbers: Vec<String> = self.numbers.iter().map(i64::to_string).collect();
         format!("{}={}", numbers.join(","), self.target)
     }
 
-    /// What tells it from others, whatever the order of the numbers.
+    /// The key that identifies the puzzle, for any order of the numbers.
     pub fn key(&self) -> String {
         let mut sorted = self.numbers.clone();
         sorted.sort_unstable();
         format!("{sorted:?}={}", self.target)
     }
 
-    /// Back from [`Self::answer`].
+    /// Parses the format of [`Self::answer`].
     pub fn parse(answer: &str) -> Option<Self> {
         let (numbers, target) = answer.split_once('=')?;
         let numbers: Option<Vec<i64>> = numbers.split(',').map(|n| n.trim().parse().ok()).collect();
         Some(Self { numbers: numbers?, target: target.trim().parse().ok()?, solution: String::new() })
     }
 
-    /// Whether an expression reaches the target with each number once; if not, why.
+    /// Checks that an expression reaches the target with each number used once.
     ///
     /// # Errors
-    /// What is wrong with it, in a few words.
+    /// The reason why it does not, in a few words.
     pub fn judge(&self, expression: &str) -> Result<(), String> {
         let (expression, said) = match expression.split_once('=') {
             Some((left, right)) => (left, Some(right)),
@@ -106,7 +106,7 @@ impl Countdown {
     }
 }
 
-/// The result, if it is a whole number above 0 and not too large.
+/// The result, if it is a positive integer and not too large.
 fn apply(operator: char, a: i64, b: i64) -> Option<i64> {
     let value = match operator {
         '+' => a + b,
@@ -118,8 +118,8 @@ fn apply(operator: char, a: i64, b: i64) -> Option<i64> {
     (1..=MOST).contains(&value).then_some(value)
 }
 
-/// Value and numbers of an expression of whole numbers, + - * / and brackets; digits with spaces between them are one number. A stack
-/// machine: no depth of brackets can exhaust anything but the text.
+/// Value and numbers of an expression of integers, + - * / and brackets; digits separated by spaces are one number. An explicit stack, so
+/// that deep nesting cannot overflow the call stack.
 fn evaluate(text: &str) -> Result<(BigRational, Vec<i64>), String> {
     const MOST_NUMBERS: usize = 64;
     let (mut values, mut operators, mut used): (Vec<BigRational>, Vec<char>, Vec<i64>) = (Vec::new(), Vec::new(), Vec::new());

@@ -1,4 +1,4 @@
-//! Numbers and expressions in mathematical text: a parser by recursive descent, whose depth and length are bounded.
+//! Numbers and expressions in mathematical text: a recursive descent parser with bounded depth and length.
 //!
 //! ```text
 //! quantity = ["-"] [currency] ["-"] sum ["%"] ["million" ...] [unit]
@@ -14,28 +14,28 @@ use num_bigint::BigInt;
 use num_rational::BigRational;
 use num_traits::{One, Zero};
 
-/// Tokens of an expression, and brackets inside of brackets, at most.
+/// Maximum number of tokens in an expression, and maximum depth of nested brackets.
 pub const MOST_TOKENS: usize = 256;
 const MOST_DEPTH: usize = 24;
-/// Words of a unit at most.
+/// Maximum number of words in a unit.
 const MOST_UNIT: usize = 10;
 
-/// What an expression says.
+/// A parsed number or expression.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Quantity {
-    /// Its value; of `25 %` it is 25.
+    /// Its value; for `25 %`, 25.
     pub value: Value,
-    /// A percent sign follows.
+    /// Followed by a percent sign.
     pub percent: bool,
-    /// It is written with a decimal point.
+    /// Written with a decimal point.
     pub decimal: bool,
-    /// It is no number as it stands, but something to be worked out: it holds a product, a power or a root.
+    /// Not a plain number: it contains a product, a power or a root that has to be computed.
     pub computed: bool,
-    /// The numbers that it is made of.
+    /// The numbers in it.
     pub numbers: Vec<BigRational>,
 }
 
-/// The constants and variables that commands stand for.
+/// Commands for constants and variables.
 const SYMBOLS: &[&str] = &[
     "pi",
     "infty",
@@ -66,15 +66,15 @@ const SYMBOLS: &[&str] = &[
     "Theta",
     "ell",
 ];
-/// Single letters that are units where nothing but a unit follows a number.
+/// Single letters that are units if nothing but a unit follows a number.
 const UNIT_LETTERS: &[&str] = &["m", "g", "s", "h", "L", "J", "N", "W", "V", "K", "C", "F", "A"];
-/// Short words that are units even if no space stands before them; others are products of variables.
+/// Short words that are units even without a space before them; others are products of variables.
 const SHORT_UNITS: &[&str] = &[
     "cm", "mm", "km", "dm", "nm", "kg", "mg", "ml", "mL", "cl", "in", "ft", "yd", "mi", "lb", "lbs", "oz", "hr", "hrs", "min",
     "sec", "ms", "am", "pm", "AM", "PM", "kW", "MW", "GB", "MB", "KB", "TB", "Hz", "kHz", "rad", "deg", "mph", "kph", "st", "nd",
     "rd", "th", "USD", "EUR", "GBP", "Rs", "sq", "cu",
 ];
-/// Words that are no unit: what follows changes what is said.
+/// Words that are not units: the text after them changes the meaning.
 const NO_UNITS: &[&str] =
     &["or", "and", "to", "plus", "minus", "times", "over", "divided", "squared", "cubed", "not", "by", "mod", "x"];
 const MAGNITUDES: &[(&str, u64)] = &[
@@ -86,10 +86,10 @@ const MAGNITUDES: &[(&str, u64)] = &[
     ("lakh", 100_000),
     ("crore", 10_000_000),
 ];
-/// Currencies before a number.
+/// Currencies that precede a number.
 const CURRENCIES: &[&str] = &["USD", "EUR", "GBP", "INR", "US", "Rs", "CAD", "AUD"];
 
-/// A text that is one number or expression from its first token to its last; of an equation its right side.
+/// Parses a text that is one number or expression as a whole; for an equation, its right side.
 pub fn single(tokens: &[Token]) -> Option<Quantity> {
     let tokens = right_side(trimmed(tokens))?;
     if let Some(joined) = digits_apart(tokens) {
@@ -100,7 +100,7 @@ pub fn single(tokens: &[Token]) -> Option<Quantity> {
     parser.is_done().then_some(quantity)
 }
 
-/// The expression that tokens begin with, whatever follows, and the number of its tokens.
+/// The expression at the start of the tokens, whatever follows, and its number of tokens.
 pub fn leading(tokens: &[Token]) -> Option<(Quantity, usize)> {
     let tokens = &tokens[..tokens.len().min(MOST_TOKENS)];
     let mut parser = Parser::new(tokens, false)?;
@@ -108,7 +108,7 @@ pub fn leading(tokens: &[Token]) -> Option<(Quantity, usize)> {
     Some((quantity, parser.at))
 }
 
-/// Without line ends around it and punctuation behind it.
+/// Without surrounding line ends and quoting, and without trailing punctuation.
 fn trimmed(mut tokens: &[Token]) -> &[Token] {
     let drop = |token: &Token| token.kind == Kind::Line || token.is('*') || token.is('`') || token.is('"');
     while let Some((_, rest)) = tokens.split_first().filter(|(first, _)| drop(first)) {
@@ -122,14 +122,14 @@ fn trimmed(mut tokens: &[Token]) -> &[Token] {
     tokens
 }
 
-/// What stands behind the last `=`, if what stands before it names one thing.
+/// The tokens after the last `=`, unless there are several items before it.
 fn right_side(tokens: &[Token]) -> Option<&[Token]> {
     let Some(at) = tokens.iter().rposition(|token| token.is('=')) else { return Some(tokens) };
     let several = |token: &Token| token.is(',') || token.is(';') || token.word().is_some_and(|word| matches!(word, "or" | "and"));
     if tokens[..at].iter().any(several) { None } else { Some(&tokens[at + 1..]) }
 }
 
-/// `1 2 3`, digits of one number that stand apart, and `1 234 567`.
+/// Numbers with spaces: single digits as in `1 2 3`, and groups as in `1 234 567`.
 fn digits_apart(tokens: &[Token]) -> Option<Quantity> {
     let (negative, rest) = match tokens.split_first() {
         Some((first, rest)) if first.is('-') => (true, rest),
@@ -154,7 +154,7 @@ struct Parser {
     tokens: Vec<Token>,
     at: usize,
     depth: usize,
-    /// All tokens are read as one expression; else words apart are text that follows.
+    /// Whether all tokens must form one expression; else separate words are text that follows.
     whole: bool,
     decimal: bool,
     computed: bool,
@@ -202,7 +202,7 @@ impl Parser {
         }
     }
 
-    /// See the module. Sums, and a unit to the end, are read in a whole text only.
+    /// Parses a `quantity` of the grammar. Sums and trailing units are only accepted if `whole` is set.
     fn quantity(&mut self) -> Option<Quantity> {
         let sign = |parser: &mut Self| {
             let negative = parser.take('-');
@@ -225,7 +225,7 @@ impl Parser {
             value = value.times(&Value::rational(BigRational::from_integer((*factor).into())))?;
             self.at += 1;
         }
-        // A unit stands beside a number, not behind letters alone ("no solution").
+        // A unit follows a number, not letters alone ("no solution").
         if self.whole && !self.is_done() && !self.numbers.is_empty() && self.is_unit(self.at) {
             self.at = self.tokens.len();
         }
@@ -247,7 +247,7 @@ impl Parser {
         length > 0
     }
 
-    /// Whether all from `at` on is a unit: words, their powers and quotients, degrees, currency.
+    /// Whether all tokens from `at` on form a unit: words, their powers and quotients, degrees, currency.
     fn is_unit(&self, at: usize) -> bool {
         let rest = &self.tokens[at..];
         let Some(first) = rest.first().filter(|_| rest.len() <= MOST_UNIT) else { return false };
@@ -286,7 +286,7 @@ impl Parser {
         out
     }
 
-    /// Terms that could be added up are a calculation that was not done, and no number.
+    /// Terms that could be added up are an unfinished calculation, not a number.
     fn sum(&mut self, negative: bool) -> Option<Value> {
         let mut sum = self.signed_product(negative)?;
         loop {
@@ -323,14 +323,14 @@ impl Parser {
                 let (start, computed) = (self.at, self.computed);
                 let factor = self.power()?;
                 let factor = if minus { factor.negated() } else { factor };
-                // A number in scientific notation is no calculation.
+                // Scientific notation is not a calculation.
                 let scientific = is_power_of_ten(&factor) && self.tokens[start..self.at].iter().any(|token| token.is('^'));
                 self.computed = if scientific { computed } else { self.computed || !quotient };
                 product = if quotient { product.over(&factor)? } else { product.times(&factor)? };
             } else if begins_factor(token) && !token.is_number() && !self.is_word(self.at) {
                 let group = token.is('(') || token.is('{');
                 let factor = self.power()?;
-                // 2(3) is written by nobody who means 6 as an answer.
+                // 2(3) is not plausible as a way to write 6.
                 if group && product.as_rational().is_some() && factor.as_rational().is_some() {
                     return None;
                 }
@@ -350,7 +350,7 @@ impl Parser {
             && self.tokens.get(self.at + 2).is_some_and(|token| token.is('^'))
     }
 
-    /// Whether the word there is one, or a unit, and no variable.
+    /// Whether the token at `at` is a word or a unit, and not a variable.
     fn is_word(&self, at: usize) -> bool {
         let Some(token) = self.tokens.get(at) else { return false };
         match token.word() {
@@ -386,7 +386,7 @@ impl Parser {
         self.argument()
     }
 
-    /// A group in braces, or what stands alone.
+    /// A group in braces, or a single token.
     fn argument(&mut self) -> Option<Value> {
         if self.take('{') {
             let negative = self.take('-');
@@ -396,7 +396,7 @@ impl Parser {
         self.atom()
     }
 
-    /// `\frac12` has two arguments of a digit each.
+    /// `\frac12` has two arguments of one digit each.
     fn fraction_argument(&mut self) -> Option<Value> {
         if let Some(Token { kind: Kind::Number { digits: Some(digits), value, .. }, .. }) = self.tokens.get_mut(self.at)
             && digits.len() > 1
@@ -468,7 +468,7 @@ impl Parser {
         self.take(close).then_some(value)
     }
 
-    /// A variable, with its index.
+    /// A variable with its index.
     fn symbol(&mut self, name: &str) -> Value {
         let mut name = name.to_owned();
         if self.take('_') {
@@ -485,7 +485,7 @@ impl Parser {
         Value::symbol(&name)
     }
 
-    /// `_{10}` behind a number says nothing; another base another number.
+    /// `_{10}` after a number has no effect; another base makes it another number.
     fn base_ten(&mut self) -> bool {
         let ten = |token: &Token| matches!(&token.kind, Kind::Number { digits: Some(digits), .. } if digits == "10");
         self.at += 1;
@@ -495,7 +495,7 @@ impl Parser {
         is && (!braces || self.take('}'))
     }
 
-    /// The fraction of a mixed number: two whole numbers, `\frac{1}{2}` or ` 1/2`.
+    /// The fraction of a mixed number: two integers, `\frac{1}{2}` or ` 1/2`.
     fn mixed(&mut self) -> Option<Value> {
         let start = self.at;
         let whole = |token: &Token| match &token.kind {
@@ -529,7 +529,7 @@ impl Parser {
     }
 }
 
-/// Whether a factor begins with this token.
+/// Whether a factor can begin with this token.
 fn begins_factor(token: &Token) -> bool {
     match &token.kind {
         Kind::Number { .. } => true,
@@ -540,7 +540,7 @@ fn begins_factor(token: &Token) -> bool {
     }
 }
 
-/// Whether a factor is 1, 10, 100, ... or a tenth and so on.
+/// Whether a factor is a power of ten: 1, 10, 100, ..., or 0.1 and so on.
 fn is_power_of_ten(value: &Value) -> bool {
     let Some(value) = value.as_rational() else { return false };
     let one = |n: &BigInt| n.to_string().strip_prefix('1').is_some_and(|rest| rest.bytes().all(|digit| digit == b'0'));

@@ -1,7 +1,7 @@
-//! Sums and countdown made on the spot, and rows such as those of GSM8K and MATH, judged by their answer: 1 if it is right, 0 if not.
+//! Generated arithmetic and countdown problems, and rows such as those of GSM8K and MATH, graded by their answer: 1 if it is right, else 0.
 //!
-//! `answer` finds where a completion says its answer, `tokens` and `expression` read it, `value` computes it exactly, `reading` compares,
-//! `verdict` has the rules and says where they differ from math-verify's.
+//! `answer` locates the answer in a completion, `tokens` and `expression` parse it, `value` computes it exactly, `reading` compares,
+//! `verdict` has the rules and their differences from math-verify.
 
 pub mod answer;
 pub mod arithmetic;
@@ -28,51 +28,51 @@ use countdown::Countdown;
 use serde::Serialize;
 use serde_json::Value;
 
-/// Grades of difficulty.
+/// Difficulty grades.
 pub const GRADES: std::ops::RangeInclusive<usize> = 1..=5;
-/// What a row looks like, for messages.
+/// Format of a row, for messages.
 pub const EXAMPLE: &str = r##"{"question": "...", "answer": "... #### 72"}"##;
-/// Fields that a question stands in, and whether a line ends behind it; and those of its answer, a rationale that ends in it included.
+/// Fields with a question, and the text that follows it; below, fields with its answer, possibly a rationale that ends with the answer.
 const QUESTIONS: [(&str, &str); 3] = [("question", "\n"), ("problem", "\n"), ("prompt", "")];
 const ANSWERS: [&str; 2] = ["answer", "solution"];
-/// One question in so many is for evaluation.
+/// One in this many questions is for evaluation.
 const BUCKETS: u64 = 4;
-/// About one draw in four is good for evaluation.
+/// About one draw in four is an evaluation question.
 const MOST_DRAWS: usize = 100_000;
 
-/// What a model is told in a chat about rows.
+/// System prompt for rows.
 const SYSTEM: &str = "Reason step by step, and put the final number in \\boxed{}.";
-/// About sums.
+/// System prompt for arithmetic.
 const SYSTEM_ARITHMETIC: &str = "Compute. Put the result in \\boxed{}.";
-/// About countdown.
+/// System prompt for countdown.
 const SYSTEM_COUNTDOWN: &str = "Write an expression of the given numbers, each used exactly once, with + - * / and brackets, that makes \
 the target. Put the expression alone between <answer> and </answer>.";
 
-/// A question with its answer in words: a row of `lehr data math`.
+/// A question with its answer as text: a row of `lehr data math`.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
 pub struct Row {
-    /// What a model is given.
+    /// The prompt.
     pub prompt: String,
-    /// What the judge needs: a number, or `3,5,2=16`.
+    /// The answer in the grader's format: a number, or `3,5,2=16`.
     pub answer: String,
-    /// Grade of difficulty.
+    /// Difficulty grade.
     pub level: u32,
-    /// What a model should say.
+    /// The target completion.
     pub completion: String,
-    /// Both.
+    /// Prompt and completion.
     pub text: String,
 }
 
-/// A number with spaces between its digits, so that each is a token of `--tokenizer words`.
+/// A number with spaces between its digits, so that each is one token of `--tokenizer words`.
 pub fn spaced(number: i64) -> String {
     number.to_string().chars().map(String::from).collect::<Vec<_>>().join(" ")
 }
 
-/// Question `n` of a grade: a function of its arguments, with what tells it from others. Which split a question belongs to follows from
-/// itself, so that training and evaluation share none, whatever the seed.
+/// Question `n` of a grade, with its key: a function of its arguments. The split is a function of the question itself, so training and
+/// evaluation do not overlap, for every seed.
 ///
 /// # Errors
-/// None is found, which the grades in [`GRADES`] rule out.
+/// No question is found, which is ruled out for the grades in [`GRADES`].
 pub fn made(kind: MathKind, grade: usize, seed: u64, split: Split, n: u64) -> Result<(String, Row)> {
     let purpose = match split {
         Split::Train => "math train",
@@ -99,7 +99,7 @@ pub fn made(kind: MathKind, grade: usize, seed: u64, split: Split, n: u64) -> Re
     bail!("--difficulty {grade}: no question in {MOST_DRAWS} draws")
 }
 
-/// FNV-1a and a finaliser, since its low bits alone depend on the low bits of the text.
+/// FNV-1a with a finalizer, since without it the low bits depend only on the low bits of the text.
 fn fnv1a(text: &str) -> u64 {
     let hash = text.bytes().fold(0xCBF2_9CE4_8422_2325, |h: u64, b| (h ^ u64::from(b)).wrapping_mul(0x0100_0000_01B3));
     (hash ^ (hash >> 31)).wrapping_mul(0x94D0_49BB_1331_11EB) >> 20
@@ -114,17 +114,17 @@ pub fn distinct(kind: MathKind, grades: Vec<usize>, seed: u64, split: Split) -> 
 pub struct Math {
     kind: MathKind,
     question_stream: QuestionStream,
-    /// Of questions that are made.
+    /// Grades of generated questions.
     grades: Vec<usize>,
     seed: u64,
     source: Source,
 }
 
 impl Math {
-    /// Questions that are made, or with `--data` those of the rows; with `--val-data` alone, only those to be judged by are rows.
+    /// Generated questions, or with `--data` those of the rows; with only `--val-data`, evaluation questions are rows.
     ///
     /// # Errors
-    /// A setting out of range, a row that cannot be used.
+    /// A setting out of range, an invalid row.
     pub fn open(
         settings: &TaskSettings,
         data: &DataSettings,
@@ -163,11 +163,11 @@ fn question(question_stream: &QuestionStream, row: Row) -> Result<Question> {
     Ok(Question { prompt, answer: row.answer, level: row.level })
 }
 
-/// A row as a question: `question`, `problem` or `prompt`; and `answer` or `solution`, which is a number or a few words, or a text that
-/// has them behind `####` or in `\boxed{}`. The row's own answer must earn the reward.
+/// A row as a question: `question`, `problem` or `prompt`; and `answer` or `solution`, which is a number or a few words, or a text with
+/// these after `####` or in `\boxed{}`. The row's own answer must get the reward.
 ///
 /// # Errors
-/// The field that is missing or cannot be used.
+/// The field that is missing or invalid.
 pub fn row_question(row: &Object) -> Result<Question> {
     let there = |field: &str| row.get(field).filter(|value| !value.is_null());
     let asked = QUESTIONS.iter().find_map(|(field, end)| Some((field, there(field)?, end)));
@@ -209,7 +209,7 @@ impl Task for Math {
     }
 
     fn grade(&mut self, answers: &[(&Question, &str)]) -> Result<Vec<Grade>> {
-        // What is made is to be worked out: `4 7 * 3` is no answer to `4 7 * 3 =`.
+        // Generated problems have to be computed: `4 7 * 3` is not an answer to `4 7 * 3 =`.
         let made = !self.grades.is_empty();
         Ok(answers.iter().map(|(question, completion)| verdict::judge(question, completion, made)).collect())
     }

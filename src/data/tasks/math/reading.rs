@@ -1,7 +1,7 @@
-//! What an answer says, and whether two say the same.
+//! Parsed answers and their comparison.
 //!
-//! An answer is a number or an expression ([`Quantity`]), a list of such (a pair, an interval, a set), or a few words. The number at the
-//! end of a text, and the first behind `####`, are looked for here too.
+//! An answer is a number or an expression ([`Quantity`]), a list of these (a pair, an interval, a set), or a few words. This module also
+//! finds the number at the end of a text, and the first after `####`.
 
 use super::expression::{Quantity, leading, single};
 use super::tokens::{Kind, Token, tokens};
@@ -9,33 +9,33 @@ use num_bigint::BigInt;
 use num_rational::BigRational;
 use num_traits::{One, Signed, ToPrimitive, Zero};
 
-/// A longer text is no answer of a row.
+/// Maximum length of a row's answer in characters.
 const MOST_CHARS: usize = 400;
-/// Words of an answer that is no number.
+/// Maximum number of words in an answer that is not a number.
 const MOST_WORDS: usize = 8;
-/// Tokens on either side of the last number of a text that may belong to it.
+/// Maximum tokens on either side of the last number of a text that may belong to it.
 const MOST_AROUND: usize = 64;
-/// Places behind the point to which a decimal number stands for one that has no end.
+/// Decimal places to which a decimal number may round a value without a finite decimal expansion.
 const PLACES: i32 = 6;
 
-/// See the module.
+/// A parsed answer.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Reading {
     /// A number or an expression.
     Quantity(Quantity),
-    /// Several, in brackets or not; those of a set in any order.
+    /// Several answers, with or without brackets; those of a set in any order.
     List {
         /// The brackets, or spaces.
         brackets: (char, char),
-        /// What stands between commas.
+        /// The items between commas.
         items: Vec<Reading>,
     },
-    /// Words, and whatever is none of the others, without spaces, type and case.
+    /// Words, and anything else, without spaces, formatting and case.
     Words(String),
 }
 
 impl Reading {
-    /// A whole text; `None` for one that is too long, or empty.
+    /// Parses a whole text; `None` if it is too long or empty.
     pub fn of(text: &str) -> Option<Self> {
         if text.chars().count() > MOST_CHARS {
             return None;
@@ -55,7 +55,7 @@ impl Reading {
         words(all).map(Self::Words)
     }
 
-    /// The same where only words are compared: `C` is a variable by itself.
+    /// Parses a text of which only words are compared: `C` alone would be a variable.
     pub fn in_words(text: &str) -> Option<Self> {
         (text.chars().count() <= MOST_CHARS).then(|| words(&tokens(text)).map(Self::Words)).flatten()
     }
@@ -79,7 +79,7 @@ impl Reading {
         Some(Self::List { brackets: brackets.unwrap_or((' ', ' ')), items })
     }
 
-    /// Whether both say the same.
+    /// Whether both answers are equal.
     pub fn same(&self, other: &Self) -> bool {
         match (self, other) {
             (Self::Quantity(a), Self::Quantity(b)) => same_quantity(a, b),
@@ -112,7 +112,7 @@ fn words(all: &[Token]) -> Option<String> {
     (!bare.is_empty() && count <= MOST_WORDS).then(|| bare.to_owned())
 }
 
-/// What stands between the commas (or the words `and`, `or`) outside of brackets; `None` where brackets do not match.
+/// The items between commas (or the words `and`, `or`) outside of brackets; `None` for unmatched brackets.
 fn parts(all: &[Token]) -> Option<Vec<&[Token]>> {
     let (mut depth, mut start, mut out) = (0i32, 0, Vec::new());
     for (at, token) in all.iter().enumerate() {
@@ -124,7 +124,7 @@ fn parts(all: &[Token]) -> Option<Vec<&[Token]>> {
         }
         let parts = token.is(',') || token.is(';') || token.word().is_some_and(|word| matches!(word, "and" | "or"));
         if depth == 0 && parts {
-            // Of `1, 2, and 3` the comma has ended the part.
+            // In `1, 2, and 3` the comma has already ended the item.
             if at > start {
                 out.push(&all[start..at]);
             }
@@ -137,7 +137,7 @@ fn parts(all: &[Token]) -> Option<Vec<&[Token]>> {
     (depth == 0 && out.len() <= 64).then_some(out)
 }
 
-/// A token as it is compared where nothing is computed.
+/// The text of a token for a literal comparison.
 fn spelt(token: &Token) -> String {
     match &token.kind {
         Kind::Number { value, .. } => value.to_string(),
@@ -148,8 +148,8 @@ fn spelt(token: &Token) -> String {
     }
 }
 
-/// Equal values; a percentage is what stands there or a hundredth of it, unless both are percentages. A decimal number is equal to one
-/// that has no end as a decimal (1/3, pi) if both are the same when rounded to six places, as in math-verify.
+/// Whether values are equal. A percentage equals its number or a hundredth of it, unless both are percentages. A decimal number equals a
+/// value without a finite decimal expansion (1/3, pi) if both are the same when rounded to six places, as in math-verify.
 pub fn same_quantity(a: &Quantity, b: &Quantity) -> bool {
     let as_they_stand = same_value(a, b, &BigRational::one());
     let hundredth = BigRational::new(1.into(), 100.into());
@@ -185,7 +185,7 @@ fn same_value(a: &Quantity, b: &Quantity, factor: &BigRational) -> bool {
     endless(other) && rounded(&first).is_some_and(|x| !x.is_zero() && rounded(&b.value) == Some(x))
 }
 
-/// Whether a number can be written with so many digits behind the point.
+/// Whether a number has a finite decimal expansion.
 fn has_end(value: &BigRational) -> bool {
     let mut rest = value.denom().abs();
     for prime in [2, 5] {
@@ -197,7 +197,7 @@ fn has_end(value: &BigRational) -> bool {
     rest.is_one()
 }
 
-/// The numbers that a text holds.
+/// The numbers in a text.
 pub fn numbers_in(text: &str) -> Vec<BigRational> {
     let value = |token: Token| match token.kind {
         Kind::Number { value, .. } => Some(value),
@@ -206,12 +206,12 @@ pub fn numbers_in(text: &str) -> Vec<BigRational> {
     tokens(text).into_iter().filter_map(value).collect()
 }
 
-/// A text that is a number or an expression throughout, or an equation whose right side is one; not one that only holds one.
+/// Parses a text that is a number or an expression as a whole, or an equation whose right side is one.
 pub fn number(text: &str) -> Option<Quantity> {
     single(&short_tokens(text)?)
 }
 
-/// The first number of a line behind `####`, whatever follows. `directly`: nothing may stand before it but signs.
+/// The first number of a line after `####`, whatever follows. `directly`: only signs may precede it.
 pub fn first_number(line: &str, directly: bool) -> Option<Quantity> {
     let line: String = line.chars().take(MOST_CHARS).collect();
     let all = tokens(&line);
@@ -224,14 +224,14 @@ pub fn first_number(line: &str, directly: bool) -> Option<Quantity> {
     if directly && before < at {
         return None;
     }
-    // `a - 5` is a difference, `- 5` a number below 0.
+    // `a - 5` is a difference, `- 5` a negative number.
     let after_word = before < at && all[at - before..at].first().is_some_and(|token| !token.spaced);
     let begins = |token: &Token| !after_word && (token.is('-') || token.is('$') || token.is('('));
     let signed = all[..at].iter().rev().take_while(|token| begins(token)).count();
     (0..=signed).rev().find_map(|signed| leading(&all[at - signed..])).map(|(quantity, _)| quantity)
 }
 
-/// The last number of a text, or the expression that it belongs to; `None` where it is one of several that are offered (`41 or 42`).
+/// The last number of a text, or the expression that contains it; `None` if it is one of several alternatives (`41 or 42`).
 pub fn last_number(text: &str) -> Option<Quantity> {
     let all = tokens(text);
     if all.len() <= super::expression::MOST_TOKENS
@@ -240,7 +240,7 @@ pub fn last_number(text: &str) -> Option<Quantity> {
         return Some(quantity);
     }
     let mut end = all.len();
-    // Of `5 m^2` the last number is 5.
+    // In `5 m^2` the last number is 5.
     for _ in 0..MOST_AROUND {
         let last = all[..end].iter().rposition(Token::is_number)?;
         let start = run_start(&all, last);
@@ -255,12 +255,12 @@ pub fn last_number(text: &str) -> Option<Quantity> {
     None
 }
 
-/// A word before a sign of a power that is no variable in an expression: a unit apart.
+/// Whether the word before a `^` is a separate unit, not a variable in an expression.
 fn unit_before(all: &[Token], at: usize) -> bool {
     at > 1 && all[at - 1].word().is_some_and(|word| word.len() > 1 || all[at - 1].spaced) && !all[at - 2].is_number()
 }
 
-/// Where the expression begins that the number at `last` belongs to.
+/// Start of the expression that contains the number at `last`.
 fn run_start(all: &[Token], last: usize) -> usize {
     let mut start = last;
     while start > 0 && last - start < MOST_AROUND {
@@ -268,7 +268,7 @@ fn run_start(all: &[Token], last: usize) -> usize {
         let belongs = match &token.kind {
             Kind::Number { .. } => true,
             Kind::Command(_) => true,
-            // A letter of an expression stands beside its other parts.
+            // A variable of an expression directly adjoins its other parts.
             Kind::Word(word) => {
                 // The x of `2x + 3`.
                 let factor = !token.spaced && start > 1 && all[start - 2].is_number() && word.chars().count() == 1;
@@ -284,7 +284,7 @@ fn run_start(all: &[Token], last: usize) -> usize {
         }
         start -= 1;
     }
-    // A dash or a bullet before a space, and brackets that open something else, are no part of it.
+    // A dash or a bullet before a space, and brackets that do not enclose it, are not part of the expression.
     loop {
         let Some(first) = all.get(start).filter(|_| start < last) else { return start };
         let next = &all[start + 1];
@@ -299,7 +299,7 @@ fn run_start(all: &[Token], last: usize) -> usize {
     }
 }
 
-/// Whether the bracket at `open` closes behind `last`, soon.
+/// Whether the bracket at `open` closes soon after `last`.
 fn closes(all: &[Token], open: usize, last: usize) -> bool {
     let mut depth = 0i32;
     for (at, token) in all.iter().enumerate().skip(open).take(2 * MOST_AROUND) {
@@ -331,7 +331,7 @@ fn run(all: &[Token], start: usize, last: usize) -> &[Token] {
         }
         end += 1;
     }
-    // Signs behind it that close or begin something else.
+    // Trailing signs that close or begin something else.
     while end > last + 1 {
         let inside = &all[start..end];
         let count = |signs: &[char]| inside.iter().filter(|token| signs.iter().any(|sign| token.is(*sign))).count();
@@ -346,7 +346,7 @@ fn run(all: &[Token], start: usize, last: usize) -> &[Token] {
     &all[start..end]
 }
 
-/// Whether the number that begins at `start` is offered beside another: `41 or 42`.
+/// Whether the number that begins at `start` is one of several alternatives: `41 or 42`.
 fn is_offered(all: &[Token], start: usize) -> bool {
     let mut words = 0;
     let mut or = false;

@@ -1,35 +1,35 @@
-//! Mathematical text as tokens: LaTeX, and what people and models write without it.
+//! Tokenizer for mathematical text: LaTeX, and plain notation of people and models.
 //!
-//! What only changes the look is dropped (`\left`, `\,`, `\text` around a word, `**`); signs that mean the same become one (`−`, `–` and
-//! `-`; `×` and `\times`; `½` and `\frac{1}{2}`; `５` and `5`; `5²` and `5^{2}`).
+//! Formatting is dropped (`\left`, `\,`, `\text` around a word, `**`); equivalent notations become one (`−`, `–` and `-`; `×` and `\times`;
+//! `½` and `\frac{1}{2}`; `５` and `5`; `5²` and `5^{2}`).
 
 use num_bigint::BigInt;
 use num_rational::BigRational;
 use num_traits::Pow;
 
-/// Digits of a number; longer ones are not read.
+/// Maximum digits of a number; longer ones are not parsed.
 const MOST_DIGITS: usize = 1000;
-/// Powers of ten that a number may be written with.
+/// Maximum exponent of a number.
 const MOST_EXPONENT: i32 = 400;
 
-/// What a token is.
+/// Type of a token.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Kind {
-    /// A number without sign. Its digits as they stand where it is whole and written without separators.
+    /// A number without sign.
     Number {
         /// Its value.
         value: BigRational,
-        /// It is written with a decimal point.
+        /// Written with a decimal point.
         decimal: bool,
-        /// `12` of 12, nothing of 1,200 or 1.2.
+        /// The digits of an integer without separators: `12` for 12, none for 1,200 or 1.2.
         digits: Option<String>,
     },
     /// Letters.
     Word(String),
-    /// A command that has a meaning: `frac`, `sqrt`, `pi`, and all that are not known.
+    /// A command with a meaning: `frac`, `sqrt`, `pi`, and all unknown ones.
     Command(String),
-    /// Any other sign. `*` is every sign of a product, `$` every currency, `°` a degree, `=` also about equal, `⟨` and `⟩` are the braces
-    /// of a set.
+    /// Any other sign. `*` stands for all multiplication signs, `$` for all currencies, `°` for degrees, `=` also for approximate equality,
+    /// `⟨` and `⟩` for the braces of a set.
     Sign(char),
     /// The end of a line.
     Line,
@@ -38,11 +38,11 @@ pub enum Kind {
 /// A token.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Token {
-    /// What it is.
+    /// Its type.
     pub kind: Kind,
-    /// A space stands before it.
+    /// Preceded by a space.
     pub spaced: bool,
-    /// A word that is set upright (`\text{m}`), which no variable is.
+    /// An upright word (`\text{m}`), which is not a variable.
     pub upright: bool,
 }
 
@@ -57,7 +57,7 @@ impl Token {
         matches!(self.kind, Kind::Number { .. })
     }
 
-    /// The word that it is.
+    /// The word, if it is one.
     pub fn word(&self) -> Option<&str> {
         match &self.kind {
             Kind::Word(word) => Some(word),
@@ -66,7 +66,7 @@ impl Token {
     }
 }
 
-/// Commands that only change the look, or are spaces.
+/// Formatting commands and spaces.
 const DROPPED: &[&str] = &[
     "left",
     "right",
@@ -88,7 +88,7 @@ const DROPPED: &[&str] = &[
     "bf",
     "it",
 ];
-/// Commands whose argument is set in another type: upright where a variable would not be.
+/// Commands that change the font of their argument, and whether it becomes upright, where a variable would not be.
 const WRAPPERS: &[(&str, bool)] = &[
     ("text", true),
     ("textbf", true),
@@ -111,7 +111,7 @@ const WRAPPERS: &[(&str, bool)] = &[
     ("boxed", false),
     ("fbox", false),
 ];
-/// Commands for signs.
+/// Commands that stand for signs.
 const SIGNS: &[(&str, char)] = &[
     ("times", '*'),
     ("cdot", '*'),
@@ -128,7 +128,7 @@ const SIGNS: &[(&str, char)] = &[
     ("euro", '$'),
     ("pounds", '$'),
 ];
-/// Superscripts, vulgar fractions.
+/// Superscripts and vulgar fractions.
 const RAISED: &str = "⁰¹²³⁴⁵⁶⁷⁸⁹";
 const VULGAR: &[(char, u32, u32)] = &[
     ('½', 1, 2),
@@ -151,7 +151,7 @@ const VULGAR: &[(char, u32, u32)] = &[
     ('⅒', 1, 10),
 ];
 
-/// The tokens of a text; one pass.
+/// Splits a text into tokens, in one pass.
 pub fn tokens(text: &str) -> Vec<Token> {
     let chars = plain(text);
     let mut lexer = Lexer { chars: &chars, at: 0, out: Vec::new(), spaced: false, braces: Vec::new() };
@@ -161,7 +161,7 @@ pub fn tokens(text: &str) -> Vec<Token> {
     lexer.out
 }
 
-/// One sign for all that mean the same, in characters that LaTeX knows.
+/// Replaces equivalent characters with one, from the character set of LaTeX.
 fn plain(text: &str) -> Vec<char> {
     let mut out = Vec::with_capacity(text.len());
     let mut raised = false;
@@ -207,7 +207,7 @@ struct Lexer<'a> {
     at: usize,
     out: Vec<Token>,
     spaced: bool,
-    /// Of each open brace: whether it is dropped, and whether words in it are upright.
+    /// For each open brace: whether it is dropped, and whether words in it are upright.
     braces: Vec<(bool, bool)>,
 }
 
@@ -259,13 +259,13 @@ impl Lexer<'_> {
         self.spaced = true;
     }
 
-    /// Braces without end are text like any other.
+    /// Records an open brace; an unclosed one has no effect on the text.
     fn open(&mut self, brace: (bool, bool)) {
         self.at += 1;
         self.braces.push(brace);
     }
 
-    /// `2**3` is a power, `**bold**` is nothing.
+    /// `2**3` is a power; the marks of `**bold**` are dropped.
     fn stars(&mut self) {
         let before = self.at.checked_sub(1).map(|at| self.chars[at]);
         let is_power = before.is_some_and(|c| c.is_alphanumeric() || c == ')')
@@ -331,7 +331,7 @@ impl Lexer<'_> {
         self.chars[from.min(self.chars.len())..].iter().take_while(|c| c.is_ascii_digit()).count()
     }
 
-    /// Length of a separator of thousands.
+    /// Length of a thousands separator.
     fn separator(&self, at: usize) -> usize {
         let rest = &self.chars[at.min(self.chars.len())..];
         let known: [&[char]; 4] = [&['{', ',', '}'], &[',', '\\', '!'], &['\\', ','], &['\u{202F}']];
@@ -339,7 +339,7 @@ impl Lexer<'_> {
         found.or(rest.starts_with(&[',']).then_some(1)).or(rest.starts_with(&['\u{2009}']).then_some(1)).unwrap_or(0)
     }
 
-    /// Where whole digits with separators end: 1,234,567 and 12,34,567, or those without.
+    /// End of an integer with separators, 1,234,567 and 12,34,567, or without.
     fn grouped(&self) -> (usize, Vec<usize>) {
         let first = self.digits(self.at);
         let (mut end, mut groups) = (self.at + first, Vec::new());
@@ -373,7 +373,7 @@ impl Lexer<'_> {
             digits.extend(&self.chars[self.at + 1..=self.at + decimals]);
             self.at += 1 + decimals;
         }
-        // `5.` at the end of a row of digits: the point belongs to nobody.
+        // In `5.` after digits, the point is punctuation.
         let repeated = self.repeated(decimal);
         let exponent = if repeated.is_some() { None } else { self.exponent() };
         let value = value(&digits, decimals, repeated.as_deref(), exponent.unwrap_or(0));
@@ -384,7 +384,7 @@ impl Lexer<'_> {
         }
     }
 
-    /// The digits of `0.1\overline{6}`.
+    /// The repeating digits of `0.1\overline{6}`.
     fn repeated(&mut self, decimal: bool) -> Option<String> {
         let has_point = decimal || self.peek(0) == Some('.');
         let at = self.at + usize::from(!decimal && has_point);
@@ -418,7 +418,7 @@ impl Lexer<'_> {
     }
 }
 
-/// The number of digits, of which the last `decimals` stand behind the point, followed by others again and again.
+/// The number with these digits, the last `decimals` of them after the point, followed by repeating digits.
 fn value(digits: &str, decimals: usize, repeated: Option<&str>, exponent: i32) -> Option<BigRational> {
     let digits = if digits.is_empty() { "0" } else { digits };
     if digits.len() > MOST_DIGITS || exponent.abs() > MOST_EXPONENT {
@@ -433,7 +433,7 @@ fn value(digits: &str, decimals: usize, repeated: Option<&str>, exponent: i32) -
     Some(value * Pow::pow(BigRational::from_integer(BigInt::from(10)), exponent))
 }
 
-/// Words of a text.
+/// Number of words in a text.
 pub fn word_count(text: &str) -> usize {
     tokens(text).iter().filter(|token| token.word().is_some()).count()
 }

@@ -1,23 +1,23 @@
 //! Exact values of mathematical expressions: sums of products of rational numbers, roots of primes, pi and variables.
 //!
-//! A value is a map from monomials to rational coefficients without zeros, so that equal values are equal maps: sqrt 8 = 2 sqrt 2,
-//! (x + 1)^2 = x^2 + 2 x + 1. Primes occur with exponents between 0 and 1 only; what is whole moves into the coefficient.
+//! A value is a map from monomials to nonzero rational coefficients, so equal values are equal maps: sqrt 8 = 2 sqrt 2, (x + 1)^2 = x^2 + 2
+//! x + 1. Exponents of primes are between 0 and 1; integer parts move into the coefficient.
 
 use num_bigint::BigInt;
 use num_rational::{BigRational, Ratio};
 use num_traits::{One, Signed, ToPrimitive, Zero};
 use std::collections::BTreeMap;
 
-/// Larger numbers, longer sums and higher powers are not computed: text of a model must not cost time.
+/// Larger numbers, longer sums and higher powers are not computed, to bound the time for a model's text.
 const MOST_BITS: u64 = 8192;
 const MOST_TERMS: usize = 64;
 const MOST_POWER: i64 = 4096;
-/// Highest root.
+/// Maximum degree of roots.
 const MOST_ROOT: i64 = 12;
-/// Factors below this are found by division.
+/// Prime factors below this are found by trial division.
 const MOST_DIVISOR: u64 = 1 << 16;
 
-/// What a monomial is made of.
+/// The base of a power in a monomial.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
 enum Base {
     Prime(u64),
@@ -26,7 +26,7 @@ enum Base {
 
 type Monomial = BTreeMap<Base, Ratio<i64>>;
 
-/// See the module.
+/// An exact value.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Value(BTreeMap<Monomial, BigRational>);
 
@@ -42,7 +42,7 @@ impl Value {
         Self(BTreeMap::from([(monomial, BigRational::one())]))
     }
 
-    /// The number, if the value is a rational one.
+    /// The number, if the value is rational.
     pub fn as_rational(&self) -> Option<BigRational> {
         match self.0.len() {
             0 => Some(BigRational::zero()),
@@ -51,7 +51,7 @@ impl Value {
         }
     }
 
-    /// Whether the sum of both has fewer terms than they have: something that can be worked out.
+    /// Whether the sum of both has fewer terms than they have together: an unfinished calculation.
     pub fn merges_with(&self, other: &Self) -> bool {
         self.0.is_empty() || other.0.is_empty() || self.0.keys().any(|monomial| other.0.contains_key(monomial))
     }
@@ -72,7 +72,7 @@ impl Value {
         (self.0.len() <= MOST_TERMS).then_some(())
     }
 
-    /// The other sign.
+    /// The negated value.
     pub fn negated(self) -> Self {
         Self(self.0.into_iter().map(|(monomial, coefficient)| (monomial, -coefficient)).collect())
     }
@@ -89,12 +89,12 @@ impl Value {
         Some(product)
     }
 
-    /// The quotient; `None` for a divisor that is zero or a sum.
+    /// The quotient; `None` if the divisor is zero or a sum.
     pub fn over(&self, divisor: &Self) -> Option<Self> {
         self.times(&divisor.power(&-BigRational::one())?)
     }
 
-    /// A power; `None` where it is no value of this kind (0 to the -1, even roots below 0), or too large.
+    /// A power; `None` if it is not a value of this kind (0 to the -1, even roots of negative numbers), or too large.
     pub fn power(&self, exponent: &BigRational) -> Option<Self> {
         let (above, below) = (exponent.numer().to_i64()?, exponent.denom().to_i64()?);
         if above.abs() > MOST_POWER || below > MOST_ROOT {
@@ -134,7 +134,7 @@ impl Value {
     }
 }
 
-/// A base to a power: a prime's whole part is a coefficient.
+/// A power in normal form: the integer part of a prime's exponent becomes a coefficient.
 fn normal(base: &Base, exponent: Ratio<i64>) -> Option<Value> {
     let one = BigRational::one();
     let (rest, coefficient) = match base {
@@ -148,7 +148,7 @@ fn normal(base: &Base, exponent: Ratio<i64>) -> Option<Value> {
     Some(Value(BTreeMap::from([(monomial, coefficient)])))
 }
 
-/// The product of two monomials, and the coefficient that leaves it.
+/// The product of two monomials, and the coefficient split off.
 fn combined(a: &Monomial, b: &Monomial) -> Option<(Monomial, BigRational)> {
     let (mut product, mut coefficient) = (a.clone(), BigRational::one());
     for (base, exponent) in b {
@@ -188,7 +188,7 @@ fn rational_power(value: &BigRational, above: i64, below: i64) -> Option<Value> 
     Some(out)
 }
 
-/// A whole number above 0 to the power of above / below: exactly if it can be, else in prime factors.
+/// A positive integer to the power of above / below: exact if possible, else as prime factors.
 fn root(of: &BigInt, above: i64, below: i64) -> Option<Value> {
     let exact = of.nth_root(u32::try_from(below).ok()?);
     if num_traits::Pow::pow(&exact, u32::try_from(below).ok()?) == *of {
@@ -260,7 +260,7 @@ mod tests {
     fn what_would_cost_time_is_not_computed() {
         assert_eq!(v(10, 1).power(&n(4000, 1)), None);
         assert_eq!(v(2, 1).power(&n(4000, 1)).and_then(|p| p.power(&n(4000, 1))), None);
-        // A product of two primes beyond the divisors that are tried.
+        // A product of two primes above the limit of trial division.
         assert!(v(50_021 * 50_023, 1).power(&n(1, 2)).is_some());
         assert_eq!(v(2_000_003 * 2_000_029, 1).power(&n(1, 2)), None);
         let sum = |name: &str| Value::symbol(name).plus(v(1, 1)).unwrap();

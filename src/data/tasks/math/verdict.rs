@@ -1,25 +1,25 @@
-//! Whether a completion gives the answer of its row.
+//! Grades a completion against the answer of its row.
 //!
-//! What is said counts behind the reasoning only, and where it is marked ([`find`]). In a mark the whole text must be one number (an
-//! expression of numbers with powers, roots and products; a unit or a currency may stand beside it), else there is no answer. Behind `####`
-//! the first number counts; without a mark the last, unless it is offered beside another (`41 or 42`). Values are compared exactly.
+//! Only the text after the reasoning counts, at the place that is marked ([`find`]). A marked text must be one number as a whole (an
+//! expression of numbers with powers, roots and products, optionally with a unit or currency), else there is no answer. After `####` the
+//! first number counts; without a marker the last, unless it is one of several alternatives (`41 or 42`). Values are compared exactly.
 //!
-//! An answer that is no number is compared as a list whose parts are compared so (pairs, intervals, sets), or as words.
+//! An answer that is not a number is compared as a list, item by item (pairs, intervals, sets), or as words.
 //!
-//! **Against math-verify 0.9** (`scripts/oracle/math_answers.py` compares both on thousands of answers) the verdicts are the same but for:
+//! **Differences from math-verify 0.9** (`scripts/oracle/math_answers.py` compares both on thousands of answers):
 //!
-//! - *Where the answer is.* math-verify has no `<answer>`, `\fbox` or reasoning; it takes the last number behind `####` and of two boxes
-//!   both; here see [`find`]. A box that is not closed at the end of the text counts here.
-//! - *Undone sums.* `\boxed{47+38}` is 85 there and no answer here, and so is a product, a power or a root whose numbers all stand in the
-//!   question: repeating the question earns nothing.
-//! - *Several answers.* `41 or 42` without a mark is 42 there and no answer here.
-//! - *Numbers read here and not there:* mixed numbers with a slash (`2 1/2`), Indian grouping (`12,34,567`), groups with spaces
-//!   (`1 234 567`), `½`, `５`, `5²`, `–5`, `1e3`, `0.1\overline{6}`, `5.`, `\frac{\text{1}}{\text{2}}`, ratios that are not in lowest terms.
-//! - *Numbers read there and not here:* `2(3)`, `5!`, sets of one number, and a first number that other text with numbers follows
+//! - *Position of the answer.* math-verify does not handle `<answer>`, `\fbox` or reasoning; it takes the last number after `####`, and
+//!   both of two boxes; for the rules here see [`find`]. A box that is not closed at the end of the text counts here.
+//! - *Unfinished calculations.* `\boxed{47+38}` is 85 there and no answer here, and so is a product, a power or a root whose numbers all
+//!   occur in the question: repeating the question gets no reward.
+//! - *Several answers.* `41 or 42` without a marker is 42 there and no answer here.
+//! - *Numbers accepted only here:* mixed numbers with a slash (`2 1/2`), Indian grouping (`12,34,567`), groups with spaces (`1 234 567`),
+//!   `½`, `５`, `5²`, `–5`, `1e3`, `0.1\overline{6}`, `5.`, `\frac{\text{1}}{\text{2}}`, ratios that are not in lowest terms.
+//! - *Numbers accepted only there:* `2(3)`, `5!`, sets of one number, and a first number followed by other text with numbers
 //!   (`\boxed{12 \text{ apples and 3 pears}}`).
-//! - *Bases.* `101_2` is 101 there; here it is no number, and equal to itself only.
-//! - *Rounding.* There two numbers are equal when both are the same rounded to six places, here only a decimal number and one without an
-//!   end as a decimal (0.333333 and 1/3), and not where that is zero.
+//! - *Bases.* `101_2` is 101 there; here it is not a number, and equal only to itself.
+//! - *Rounding.* There two numbers are equal when both are the same rounded to six places; here only a decimal number and a value without a
+//!   finite decimal expansion (0.333333 and 1/3), and not if the result is zero.
 //! - *Floating point.* `10.175 \times 10^2` is not 1017.5 there, nor `-5861.2\%` the same as -58.612.
 //! - *Relations and matrices* are compared as words here.
 
@@ -30,16 +30,16 @@ use super::expression::Quantity;
 use super::reading::{Reading, first_number, last_number, number, numbers_in, same_quantity};
 use super::tokens::word_count;
 
-/// Words beside a number from which on a text without a mark is no answer, but a sentence.
+/// Number of words from which on an unmarked text with numbers is a sentence, not an answer.
 const SENTENCE: usize = 3;
 
-/// 1 if the completion is right, else 0.
+/// Grades a completion: 1 if it is right, else 0.
 pub fn grade(answer: &str, completion: &str) -> Grade {
     let question = Question { answer: answer.to_owned(), ..Question::default() };
     judge(&question, completion, false)
 }
 
-/// The same of a question. To one that was `made`, only a number as it stands is an answer.
+/// Grades a completion of a question. If the question was generated (`made`), only a plain number is an answer.
 pub fn judge(question: &Question, completion: &str, made: bool) -> Grade {
     let text = behind_reasoning(&question.prompt, completion);
     Grade::right_or_not(match Countdown::parse(&question.answer) {
@@ -72,13 +72,13 @@ fn said(found: Found<'_>) -> Option<Quantity> {
     }
 }
 
-/// Whether all numbers of an expression are those of the question.
+/// Whether all numbers of an expression occur in the question.
 fn is_repeated(prompt: &str, said: &Quantity) -> bool {
     let asked = numbers_in(prompt);
     !said.numbers.is_empty() && said.numbers.iter().all(|number| asked.contains(number))
 }
 
-/// A row's answer as it is compared.
+/// Parses a row's answer.
 fn read(answer: &str) -> Option<Reading> {
     match find(behind_reasoning("", answer)) {
         Found::Hashes(line) => match first_number(line, false) {
@@ -94,15 +94,15 @@ fn read(answer: &str) -> Option<Reading> {
     }
 }
 
-/// The answer that a row's text marks, or the text itself if it is one; it earns the reward.
+/// The answer marked in a row's text, or the text itself if it is an answer; it must get the reward.
 ///
 /// # Errors
-/// Why it cannot be compared.
+/// The reason why it cannot be compared.
 pub fn reference(own: &str) -> Result<String, String> {
     const CURE: &str = "write it alone, behind #### or in \\boxed{}";
     let found = find(behind_reasoning("", own));
     let answer = match found {
-        // Of a line that holds more than the number, the mark is needed.
+        // A line with more than the number keeps its marker.
         Found::Hashes(line) if number(line).is_none() && first_number(line, false).is_some() => format!("#### {line}"),
         found => found.text().to_owned(),
     };

@@ -1,4 +1,4 @@
-//! L8 and L9: the reversed order, and updates of one part alone.
+//! L8 and L9: the reversed order, and updates of a part of the tokens.
 
 use super::super::context::Context;
 use super::super::plan::Plan;
@@ -30,14 +30,14 @@ pub fn reversed(c: &Context<'_>) -> anyhow::Result<Finding> {
     let checks = vec![
         Check::new("accuracy: high first minus GRPO", difference(high, grpo, accuracy), Wants::Below(0.0)),
         Check::new("accuracy: high first minus Lopti", difference(high, lopti, accuracy), Wants::Below(0.0)),
-        Check::new("accuracy: high first minus a split by lot", difference(high, lot, accuracy), Wants::Below(0.0)),
+        Check::new("accuracy: high first minus a random split", difference(high, lot, accuracy), Wants::Below(0.0)),
         Check::new("high first: reward of the last tenth minus its best fifth", Estimate::of_values(&drop), Wants::Nothing),
     ];
     let mut found = Finding::new(
         "L8",
         "Lopti in the reversed order is worse than GRPO, and may collapse",
         "Fig. 6 (b): clearly worse, collapses after the fourth epoch",
-        "As L5 with the high-probability group updated first. The claim needs it below GRPO, below Lopti and below a split by lot, which \
+        "As L5 with the high-probability group updated first. The claim needs it below GRPO, below Lopti and below a random split, which \
          makes as many updates; a collapse is reported, not required, since runs here are short."
             .into(),
         checks,
@@ -46,7 +46,7 @@ pub fn reversed(c: &Context<'_>) -> anyhow::Result<Finding> {
     Ok(found.picture("l8-reversed", picture("L8: the reversed order", &of)))
 }
 
-/// Only one part of the tokens.
+/// Updates with only a part of the tokens.
 pub fn masked(c: &Context<'_>) -> anyhow::Result<Finding> {
     let of = rows(c, &Plan::ways("L9"))?;
     let [grpo, quarter, half, low] = [&of[0], &of[1], &of[2], &of[3]];

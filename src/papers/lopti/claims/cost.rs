@@ -1,4 +1,4 @@
-//! L11: what the methods cost.
+//! L11: cost of the methods.
 
 use super::super::bench::{Bench, By};
 use super::super::context::Context;
@@ -9,11 +9,11 @@ use crate::papers::stats::{Estimate, Unit, mean, median};
 use crate::papers::verdict::{Check, Wants};
 use crate::plot::Bars;
 
-/// Rounds, each with every way once, after one that does not count.
+/// Rounds with every method once, after an untimed one.
 const ROUNDS: usize = 7;
 const WAYS: [UpdateMethod; 3] = [UpdateMethod::Grpo, UpdateMethod::Ar(ALPHA), UpdateMethod::Lopti(ETA)];
 
-/// For each way and round: seconds of its updates with its advantages; then seconds of AR's advantages beyond GRPO's.
+/// For each method and round: seconds of its updates with advantages; then seconds of AR's advantages beyond GRPO's.
 fn times(bench: &mut Bench) -> anyhow::Result<Unit> {
     let rollouts = bench.batch(0)?;
     let mut out: Unit = vec![Vec::new(); WAYS.len() + 1];
@@ -30,7 +30,7 @@ fn times(bench: &mut Bench) -> anyhow::Result<Unit> {
 /// Time of an update.
 pub fn update_time(c: &Context<'_>) -> anyhow::Result<Finding> {
     let units = c.seeds.iter().map(|s| c.measured(*s, "update times", times)).collect::<anyhow::Result<Vec<Unit>>>()?;
-    // Medians: a core that something else took for a while is no property of a method.
+    // Medians, to exclude interference by other processes.
     let medians: Vec<Vec<f64>> = units.iter().map(|u| u.iter().map(|arm| median(arm)).collect()).collect();
     let of = |value: &dyn Fn(&[f64]) -> f64| Estimate::of_values(&medians.iter().map(|m| value(m)).collect::<Vec<_>>());
     let checks = vec![

@@ -1,4 +1,4 @@
-//! L5, L10 and L12: the four methods against each other.
+//! L5, L10 and L12: comparison of the four methods.
 
 use super::super::context::Context;
 use super::super::plan::{METHODS, Plan};
@@ -9,13 +9,13 @@ use crate::papers::stats::Estimate;
 use crate::papers::verdict::{Check, Wants};
 use crate::plot::Panels;
 
-/// The four methods stand first.
+/// Index of GRPO; the four methods come first.
 const GRPO: usize = 0;
 const AR: usize = 1;
 const LOPTI: usize = 2;
 const BOTH: usize = 3;
 
-/// The four methods without their controls, which would hide them.
+/// The four methods, without controls for readability.
 fn picture(title: &str, of: &[Row], unit: &str) -> String {
     picture_of(title, &of[..METHODS.len().min(of.len())], unit)
 }
@@ -28,14 +28,14 @@ fn picture_of(title: &str, of: &[Row], unit: &str) -> String {
         .svg()
 }
 
-/// Both minus the better of the two alone, seed by seed.
+/// Both combined minus the better of the two alone, by seed.
 fn stacked(of: &[Row]) -> Estimate {
     let seeds = 0..of[BOTH].records.len();
     let at = |row: usize, seed: usize| accuracy(&of[row].records[seed]);
     Estimate::of_values(&seeds.map(|s| at(BOTH, s) - at(AR, s).max(at(LOPTI, s))).collect::<Vec<_>>())
 }
 
-/// Each of the three above the plain one.
+/// Each of the three compared with plain GRPO.
 fn ranking(of: &[Row]) -> Vec<Check> {
     let plain = &of[GRPO];
     [(AR, "AR"), (LOPTI, "Lopti"), (BOTH, "AR + Lopti")]
@@ -46,19 +46,19 @@ fn ranking(of: &[Row]) -> Vec<Check> {
         .into()
 }
 
-/// What practice alone gives.
+/// Gain of plain training over the start.
 fn gained(row: &Row) -> Estimate {
     Estimate::of_values(&row.records.iter().map(|r| accuracy(r) - r.accuracy_before()).collect::<Vec<_>>())
 }
 
-// Length: one experiment, told in order.
-/// K&K: the ranking, beyond the controls, and its interaction with the number of people.
+// Length: one experiment in order.
+/// K&K: the ranking, comparison with the controls, and interaction with the number of people.
 pub fn puzzles(c: &Context<'_>) -> anyhow::Result<Finding> {
     let of = rows(c, &Plan::ways("L5"))?;
     let [twice, lot] = [4, 5];
     let mut checks = ranking(&of);
     checks.push(Check::new("accuracy: AR + Lopti minus the better of the two", stacked(&of), Wants::Above(0.0)));
-    for (row, what) in [(twice, "GRPO with as many updates"), (lot, "Lopti split by lot")] {
+    for (row, what) in [(twice, "GRPO with as many updates"), (lot, "Lopti, random split")] {
         let found = difference(&of[LOPTI], &of[row], accuracy);
         checks.push(Check::new(format!("accuracy: Lopti minus {what}"), found, Wants::Above(0.0)));
     }
@@ -86,7 +86,7 @@ pub fn puzzles(c: &Context<'_>) -> anyhow::Result<Finding> {
             "From the same fine-tuned model: {} steps of {} completions ({} a puzzle) at temperature {}, {} updates a pass, AdamW at {:.0e} (chosen \
              for plain GRPO), clip 0.20 / 0.24, k3 0.001; alpha = {ALPHA}, eta = {ETA}; fresh puzzles of {} people; exams of {} held-out puzzles, \
              the same for all arms. The claim needs each method above GRPO, both together above each alone, Lopti above GRPO with as many \
-             updates and above a split by lot, and gains that grow with the number of people.",
+             updates and above a random split, and gains that grow with the number of people.",
             s.steps, s.batch_size, s.num_generations, s.temperature, s.mini_batches, s.learning_rate, s.people[0], s.exams.1
         ),
         checks,
@@ -95,7 +95,7 @@ pub fn puzzles(c: &Context<'_>) -> anyhow::Result<Finding> {
     Ok(found.picture("l5-methods", picture("L5: the four methods on Knights and Knaves", &of, "people")))
 }
 
-/// Is Lopti's gain that of larger or of carried steps?
+/// Is Lopti's gain explained by larger steps or by shared moments?
 pub fn controls(c: &Context<'_>) -> anyhow::Result<Finding> {
     let of = rows(c, &Plan::ways("L5b"))?;
     let [grpo, lopti, apart, root, double] = [&of[0], &of[1], &of[2], &of[3], &of[4]];
@@ -108,7 +108,7 @@ pub fn controls(c: &Context<'_>) -> anyhow::Result<Finding> {
     let mut found = Finding::new(
         "L5b",
         "Lopti's gain is neither that of a larger learning rate nor that of moments carried from pass to pass (controls, not the paper's)",
-        "Not in the paper: Lopti makes twice as many AdamW steps, and its second pass goes on with the first one's moments",
+        "Not in the paper: Lopti makes twice as many AdamW steps, and its second pass continues with the first one's moments",
         "As L5. The claim needs Lopti above GRPO at 1.41 and 2 times the rate, and Lopti whose passes have moments of their own above GRPO."
             .into(),
         checks,
@@ -134,11 +134,11 @@ pub fn plus_plus(c: &Context<'_>) -> anyhow::Result<Finding> {
     Ok(found.picture("l10-reinforce-plus-plus", picture("L10: with REINFORCE++", &of, "people")))
 }
 
-/// No stacking on a task that saturates.
+/// No stacking on a saturated task.
 pub fn sums(c: &Context<'_>) -> anyhow::Result<Finding> {
     let of = rows(c, &Plan::ways("L12"))?;
     let checks = vec![
-        // Where nothing can be learned by practice, no method gains, and that says nothing.
+        // If training does not improve accuracy, no method can gain, and the comparison is not informative.
         Check::new("accuracy: GRPO minus before", gained(&of[GRPO]), Wants::Above(0.05)),
         Check::new("accuracy: AR minus GRPO", difference(&of[AR], &of[GRPO], accuracy), Wants::Below(0.02)),
         Check::new("accuracy: Lopti minus GRPO", difference(&of[LOPTI], &of[GRPO], accuracy), Wants::Below(0.02)),

@@ -1,4 +1,4 @@
-//! The claims of arXiv 2505.12929, a family a file. The paper's figures are quoted from its text; see each `paper` field.
+//! The claims of arXiv 2505.12929, one family per file. The paper's figures are quoted from its text; see each `paper` field.
 
 mod ablations;
 mod cost;
@@ -20,7 +20,7 @@ pub const BINS: [&str; 4] = ["< 0.25", "0.25-0.5", "0.5-0.75", "> 0.75"];
 /// Measure a claim.
 ///
 /// # Errors
-/// A device fault, a full disk, or an interruption.
+/// A device error, a full disk, or an interruption.
 pub fn find(c: &Context<'_>, claim: &str) -> anyhow::Result<Finding> {
     match claim {
         "L0" => tokens::regime(c),
@@ -42,7 +42,7 @@ pub fn find(c: &Context<'_>, claim: &str) -> anyhow::Result<Finding> {
     }
 }
 
-/// Arms of a way, one a seed.
+/// Arms of a method, one per seed.
 struct Row {
     name: String,
     records: Vec<Record>,
@@ -54,25 +54,25 @@ impl Row {
     }
 }
 
-/// The arms of these ways, trained where they were not.
+/// The arms of these methods, trained if necessary.
 fn rows(c: &Context<'_>, ways: &[(Setting, UpdateMethod)]) -> anyhow::Result<Vec<Row>> {
     let arms: Vec<_> = c.seeds.iter().flat_map(|seed| ways.iter().map(|(s, w)| c.plan().arm(*s, *w, *seed))).collect();
     c.ensure(&arms)?;
     ways.iter().map(|(setting, way)| Ok(Row { name: setting.name_of(*way), records: c.records(*setting, *way)? })).collect()
 }
 
-/// `a` minus `b`, seed by seed.
+/// `a` minus `b`, by seed.
 fn difference(a: &Row, b: &Row, value: impl Fn(&Record) -> f64) -> Estimate {
     let pairs = a.records.iter().zip(&b.records);
     Estimate::of_values(&pairs.map(|(a, b)| value(a) - value(b)).collect::<Vec<_>>())
 }
 
-/// Accuracy of all questions.
+/// Accuracy over all questions.
 fn accuracy(r: &Record) -> f64 {
     r.accuracy(None)
 }
 
-/// Accuracy by level, as the paper's tables have it.
+/// Accuracy by level, as in the paper's tables.
 fn level_table(title: &str, of: &[Row], unit: &str) -> Table {
     let all = levels(of.first().map_or(&[], |r| &r.records));
     let mut columns = vec!["arm".to_string()];
@@ -95,7 +95,7 @@ fn level_table(title: &str, of: &[Row], unit: &str) -> Table {
     Table { title: title.into(), columns, rows: rows.collect() }
 }
 
-/// Accuracy before reinforcement, in words.
+/// Accuracy before reinforcement learning, as text.
 fn before(of: &[Row]) -> String {
     let first = of.first().map_or(f64::NAN, |r| mean_of(&r.records, Record::accuracy_before));
     format!("accuracy before reinforcement {first:.3}")
@@ -116,7 +116,7 @@ fn level_bars(title: &str, of: &[Row], unit: &str) -> Bars {
     bars
 }
 
-/// Mean over seeds of the reward of each step, smoothed.
+/// Mean reward of each step over seeds, smoothed.
 fn reward_chart(title: &str, of: &[Row]) -> Chart {
     let mut chart = Chart::new(title).x("step").y("mean reward");
     for row in of {

@@ -1,4 +1,4 @@
-//! L3 and L4: what one update does to the tokens that it was made from, and to the others.
+//! L3 and L4: effect of one update on its own tokens and on other tokens.
 
 use super::super::bench::{Bench, By};
 use super::super::context::Context;
@@ -13,9 +13,9 @@ use crate::train::bins::{QUARTILES, bin};
 use crate::train::reinforce::probe::{Change, probe};
 use serde::{Deserialize, Serialize};
 
-/// What the paper's figures were made with: a step that moves the middle half of the tokens between 0.25 and 0.75 over this much.
+/// Calibration as in the paper's figures: a step that gives the middle half of the tokens between 0.25 and 0.75 this spread.
 const SPREAD: f64 = 0.03;
-/// Changes of a bin that a violin is drawn from, a seed.
+/// Number of changes per bin and seed that a violin is drawn from.
 const DRAWN: usize = 600;
 /// The updates of Fig. 1 c, e and f.
 const SELECTIVE: [(&str, UpdateMethod); 3] = [
@@ -24,20 +24,20 @@ const SELECTIVE: [(&str, UpdateMethod); 3] = [
     ("only p > 0.75", UpdateMethod::Only(&[4])),
 ];
 
-/// Distance of the quartiles of the change, by bin.
+/// Interquartile range of the change, by bin.
 fn spreads(changes: &[Change]) -> [f64; 4] {
     let moved = probe(changes).all;
     std::array::from_fn(|b| moved.upper[b].0 - moved.lower[b].0)
 }
 
-/// The rate of plain gradient descent at which an update of batch 0 spreads the middle bins by [`SPREAD`].
+/// The learning rate of plain gradient descent at which an update of batch 0 gives the middle bins a spread of [`SPREAD`].
 fn rate(bench: &mut Bench) -> anyhow::Result<f64> {
     let rollouts = bench.batch(0)?;
     let mut rate = 0.1;
     for _ in 0..10 {
         let found = spreads(&bench.update(&rollouts, UpdateMethod::Grpo, By::Sgd(rate))?.changes);
         let middle = 0.5 * (found[1] + found[2]);
-        // Without tokens in the middle there is nothing to go by.
+        // Without tokens in the middle bins no calibration is possible.
         if middle.is_nan() || (0.9 * SPREAD..1.1 * SPREAD).contains(&middle) {
             break;
         }
@@ -50,23 +50,23 @@ fn rate_of(c: &Context<'_>, seed: u64) -> anyhow::Result<f64> {
     c.measured(seed, "rate of gradient descent", rate)
 }
 
-/// Pearson's correlation; NaN where one side does not vary.
+/// Pearson correlation; NaN if one side is constant.
 fn correlation(a: &[f64], b: &[f64]) -> f64 {
     let (ma, mb) = (mean(a), mean(b));
     let sum = |x: &[f64], mx: f64, y: &[f64], my: f64| x.iter().zip(y).map(|(x, y)| (x - mx) * (y - my)).sum::<f64>();
     sum(a, ma, b, mb) / (sum(a, ma, a, ma) * sum(b, mb, b, mb)).sqrt()
 }
 
-/// Selective updates of a seed.
+/// Selective updates for a seed.
 #[derive(Clone, Debug, Default, Serialize, Deserialize)]
 struct Selective {
     /// For each of [`SELECTIVE`] and each batch: correlation of its tokens' changes with those of the full update.
     correlation: Vec<Vec<f64>>,
-    /// For each of them, each bin, each batch: distance of the quartiles of the change.
+    /// The same by bin and batch: interquartile range of the change.
     spread: Vec<Vec<Vec<f64>>>,
     /// The same: mean |change|.
     size: Vec<Vec<Vec<f64>>>,
-    /// For each of them and each bin: some changes, for the picture.
+    /// The same by bin: a sample of changes, for the figure.
     drawn: Vec<Vec<Vec<f32>>>,
 }
 
@@ -88,7 +88,7 @@ fn selective_of(bench: &mut Bench, rate: f64, batches: u64) -> anyhow::Result<Se
                 full.clone_from(&moved);
             }
             let found = correlation(&full, &moved);
-            // What does not move at all follows nothing.
+            // Without any change the correlation is 0.
             out.correlation[i].push(if found.is_nan() { 0.0 } else { found });
             let mut bins: [Vec<f64>; 4] = Default::default();
             for (change, by) in changes.iter().zip(&moved) {
@@ -110,8 +110,8 @@ fn selective_of(bench: &mut Bench, rate: f64, batches: u64) -> anyhow::Result<Se
     Ok(out)
 }
 
-// Length: one experiment, told in order.
-/// Updating only low-probability tokens does what the full update does.
+// Length: one experiment in order.
+/// Updating only low-probability tokens has the effect of the full update.
 pub fn selective(c: &Context<'_>) -> anyhow::Result<Finding> {
     let batches = c.scale.probe.0;
     let mut all = Vec::new();
@@ -167,27 +167,27 @@ pub fn selective(c: &Context<'_>) -> anyhow::Result<Finding> {
     .picture("l3-selective-updates", panels.svg()))
 }
 
-/// What L4 compares.
+/// Methods compared by L4.
 const WAYS: [UpdateMethod; 5] =
     [UpdateMethod::Grpo, UpdateMethod::Ar(ALPHA), UpdateMethod::Lopti(ETA), UpdateMethod::Twice, UpdateMethod::RandomSplit];
 const OPTIMIZERS: [&str; 2] = ["gradient descent", "AdamW"];
 
-/// For each way, bin and batch: of the tokens with a positive advantage that moved, the part that rose.
+/// For each method, bin and batch: of the tokens with positive advantage that changed, the share that rose.
 fn right_of(bench: &mut Bench, by: By, batches: u64) -> anyhow::Result<Vec<Vec<Vec<f64>>>> {
     let mut out = vec![vec![Vec::new(); 4]; WAYS.len()];
     for batch in 0..batches {
         let rollouts = bench.batch(batch)?;
         for (way, bins) in WAYS.iter().zip(&mut out) {
             let found = probe(&bench.update(&rollouts, *way, by)?.changes).positive.right;
-            // A batch without such tokens says nothing either way.
+            // A batch without such tokens counts as neutral.
             bins.iter_mut().zip(&found).for_each(|(bin, right)| bin.push(if right.0.is_nan() { 0.5 } else { right.0 }));
         }
     }
     Ok(out)
 }
 
-// Length: one experiment, told in order.
-/// Tokens move to where their advantage wants them about half of the time; AR and Lopti lift the top bin.
+// Length: one experiment in order.
+/// Tokens move in the direction of their advantage about half of the time; AR and Lopti raise the share of the top bin.
 pub fn right(c: &Context<'_>) -> anyhow::Result<Finding> {
     let batches = c.scale.probe.0;
     let mut found: [Vec<Vec<Vec<Vec<f64>>>>; 2] = Default::default();
@@ -197,7 +197,7 @@ pub fn right(c: &Context<'_>) -> anyhow::Result<Finding> {
             all.push(c.measured(*seed, &format!("right direction, {name}"), |bench| right_of(bench, *by, batches))?);
         }
     }
-    // Arms of a unit: way by way, bin by bin.
+    // Arms of a unit: by method, then by bin.
     let units =
         found.each_ref().map(|all| all.iter().map(|seed| seed.iter().flatten().cloned().collect()).collect::<Vec<Unit>>());
     let at = |way: usize, bin: usize| 4 * way + bin;
@@ -211,7 +211,7 @@ pub fn right(c: &Context<'_>) -> anyhow::Result<Finding> {
         checks.push(check("top quartile, AR minus GRPO", (0, 3), (1, 3), Wants::Above(0.0)));
         checks.push(check("top quartile, Lopti minus GRPO", (0, 3), (2, 3), Wants::Above(0.0)));
         checks.push(check("top quartile, Lopti minus GRPO in two passes", (3, 3), (2, 3), Wants::Nothing));
-        checks.push(check("top quartile, Lopti minus a split by lot", (4, 3), (2, 3), Wants::Nothing));
+        checks.push(check("top quartile, Lopti minus a random split", (4, 3), (2, 3), Wants::Nothing));
     }
     let mut rows = Vec::new();
     let mut panels = Panels::new("L4: tokens with a positive advantage whose probability rose", 2)
@@ -240,7 +240,7 @@ pub fn right(c: &Context<'_>) -> anyhow::Result<Finding> {
             "{} batches in all ({batches} a seed) of {} completions; the update of each method from the same weights, by plain gradient descent \
              (as in L3) and by AdamW at the rate of training (moments at zero); tokens that did not move at all are left out. The paper's \
              effect is 3 to 4 points, which wants a hundred batches. The claim needs, with both optimizers, the lowest quartile above the top \
-             one under GRPO, and AR and Lopti above GRPO in the top one. Controls: as many updates without a split, and a split by lot.",
+             one under GRPO, and AR and Lopti above GRPO in the top one. Controls: as many updates without a split, and a random split.",
             batches * c.seeds.len() as u64,
             c.scale.probe.1
         ),

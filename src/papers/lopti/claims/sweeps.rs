@@ -9,7 +9,7 @@ use crate::papers::stats::Estimate;
 use crate::papers::verdict::{Check, Wants};
 use crate::plot::{Chart, Panels, Series};
 
-/// A curve over a setting: accuracy, and reward beside it.
+/// A curve over a setting: accuracy and reward.
 fn curves(title: &str, x: &str, at: &[f64], of: &[&Row]) -> String {
     let one = |title: &str, y: &str, value: fn(&Record) -> f64| {
         let points: Vec<(f64, f64)> = at.iter().zip(of).map(|(x, row)| (*x, mean_of(&row.records, value))).collect();
@@ -53,7 +53,7 @@ pub fn alpha(c: &Context<'_>) -> anyhow::Result<Finding> {
     Ok(found.picture("l6-alpha", curves("L6: strength of Advantage Reweighting", "alpha", &at, &refs)))
 }
 
-/// eta: a flat middle.
+/// eta: a plateau.
 pub fn eta(c: &Context<'_>) -> anyhow::Result<Finding> {
     let of = rows(c, &Plan::ways("L7"))?;
     let at: Vec<f64> = [0.0].into_iter().chain(ETAS).collect();
@@ -78,8 +78,8 @@ pub fn eta(c: &Context<'_>) -> anyhow::Result<Finding> {
     Ok(found.picture("l7-eta", curves("L7: Lopti's threshold", "eta", &at, &refs)))
 }
 
-// Length: one experiment, told in order.
-/// Updates per rollout: does the gain shrink or turn?
+// Length: one experiment in order.
+/// Updates per rollout: does the gain shrink or reverse?
 pub fn updates(c: &Context<'_>) -> anyhow::Result<Finding> {
     let of = rows(c, &Plan::ways("L13"))?;
     let cells: Vec<&[Row]> = of.chunks(3).collect();

@@ -1,4 +1,4 @@
-//! L0, L1 and L2: what tokens are like, and how large their gradients are.
+//! L0, L1 and L2: token statistics and gradient norms.
 
 use super::super::bench::Bench;
 use super::super::context::Context;
@@ -22,7 +22,7 @@ fn statistics_of(c: &Context<'_>, seed: u64) -> anyhow::Result<Vec<Tokens>> {
     c.measured(seed, "statistics", |bench| (0..batches).map(|n| Ok(statistics(n, &bench.batch(n)?, 0.0))).collect())
 }
 
-/// A unit for each seed: for each bin the numbers of its batches.
+/// A unit per seed: for each bin the numbers of its batches.
 fn units(all: &[Vec<Tokens>], bins: usize, value: impl Fn(&Tokens, usize) -> f64) -> Vec<Unit> {
     let of = |batches: &Vec<Tokens>| (0..bins).map(|b| batches.iter().map(|t| value(t, b)).collect()).collect();
     all.iter().map(of).collect()
@@ -42,8 +42,8 @@ fn add(bars: Bars, name: &str, units: &[Unit], bins: usize) -> Bars {
     bars.bars_with_errors(name, &values, &means.iter().map(|m| range(m)).collect::<Vec<_>>())
 }
 
-// Length: one experiment, told in order.
-/// The regime: is the histogram of probabilities like the paper's?
+// Length: one experiment in order.
+/// Regime check: does the histogram of probabilities resemble the paper's?
 pub fn regime(c: &Context<'_>) -> anyhow::Result<Finding> {
     let all = c.seeds.iter().map(|s| statistics_of(c, *s)).collect::<anyhow::Result<Vec<_>>>()?;
     let shares = units(&all, 4, |t, b| t.quartiles.all.share[b].0);
@@ -104,11 +104,11 @@ pub fn regime(c: &Context<'_>) -> anyhow::Result<Finding> {
 struct Single {
     /// 1 - p.
     gap: f64,
-    /// Norm at the logits, from the sum of squares as computed.
+    /// Norm with respect to the logits, from the computed sum of squares.
     logits: f64,
     /// Norm with respect to all parameters.
     all: f64,
-    /// The same of each block.
+    /// The same by block.
     blocks: Vec<f64>,
 }
 
@@ -139,16 +139,16 @@ fn singles(bench: &mut Bench, tokens: usize, seed: u64) -> anyhow::Result<Vec<Si
     Ok(out)
 }
 
-/// The number in `layers.3.`
+/// The block number in `layers.3.`
 fn block_of(name: &str) -> Option<usize> {
     let rest = name.split("layers.").nth(1)?;
     rest.split('.').next()?.parse().ok()
 }
 
-/// Below this gap single precision says nothing of a norm at the logits.
+/// Below this gap single precision cannot resolve the norm with respect to the logits.
 const SEEN: f64 = 0.01;
 
-// Length: one experiment, told in order.
+// Length: one experiment in order.
 /// The gradient of a single token falls with its probability.
 pub fn single(c: &Context<'_>) -> anyhow::Result<Finding> {
     let n = c.scale.single_tokens;
@@ -220,7 +220,7 @@ pub fn single(c: &Context<'_>) -> anyhow::Result<Finding> {
     .picture("l1-single-tokens", panels.svg()))
 }
 
-/// The paper's norms by quartile, over that of all tokens (Fig. 1 d).
+/// The paper's norms by quartile, relative to that of all tokens (Fig. 1 d).
 const PAPER_NORMS: [f64; 4] = [0.715 / 0.818, 0.357 / 0.818, 0.236 / 0.818, 0.148 / 0.818];
 
 /// The gradient of a whole bin falls with its probability.

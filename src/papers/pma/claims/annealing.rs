@@ -1,4 +1,4 @@
-//! P2 and P3: merging at a constant rate against annealing, and merging inside of the decay.
+//! P2 and P3: merging at a constant rate compared with annealing, and merging during the decay.
 
 use crate::merge::MergeRule;
 use crate::papers::finding::{Finding, number, with_interval};
@@ -11,7 +11,7 @@ use crate::papers::stats::{Estimate, Unit};
 use crate::papers::verdict::{Check, Wants};
 use crate::plot::{Chart, Panels, Series};
 
-/// Read-outs inside the fork: 20, 40, 60, 80 and 100 % of it.
+/// Evaluation points in the decay: 20, 40, 60, 80 and 100 % of it.
 const PARTS: u64 = 5;
 
 fn part(i: u64) -> u64 {
@@ -32,8 +32,8 @@ fn arms(m: &Measure<'_>) -> Vec<Arm> {
         .collect()
 }
 
-// Length: one experiment, told in order.
-/// Constant rate plus merging estimates or matches annealing.
+// Length: one experiment in order.
+/// Merging at a constant rate estimates or matches annealing.
 pub fn p2(m: &Measure<'_>) -> anyhow::Result<Finding> {
     m.context.ensure(&arms(m))?;
     let plan = m.context.plan();
@@ -102,13 +102,13 @@ pub fn p2(m: &Measure<'_>) -> anyhow::Result<Finding> {
     .picture("p2-annealing", panels.svg()))
 }
 
-/// Merging N = 10 inside of the decay, at half of V0, so that the window fits into it from its first fifth on.
+/// Merging N = 10 during the decay, at half of V0, so that the window fits from the first fifth of the decay on.
 fn inside(at: u64) -> Window {
     Window { at, every: V0 / 2, n: N, rule: MergeRule::Sma }
 }
 
-// Length: one experiment, told in order.
-/// Merging early in the decay gives its end; the gain vanishes with the rate.
+// Length: one experiment in order.
+/// Merging early in the decay reaches its final loss; the gain vanishes with the rate.
 pub fn p3(m: &Measure<'_>) -> anyhow::Result<Finding> {
     m.context.ensure(&arms(m))?;
     let plan = m.context.plan();

@@ -12,11 +12,11 @@ use crate::papers::verdict::{Check, Wants};
 use crate::plot::{Chart, Contours, Field, Mark, Panels, Series};
 use serde::{Deserialize, Serialize};
 
-/// Tokens of a gradient.
+/// Tokens per gradient.
 const TOKENS: u64 = 8192;
-/// Part of a deviation that a difference steps by.
+/// Step of the finite differences, as a fraction of a deviation.
 const STEP: f64 = 0.1;
-/// Tokens of a point of the slice, as a part of the validation tokens.
+/// Divisor of the validation tokens for a point of the slice.
 const SLICE_PART: usize = 4;
 
 /// d_i^T H d_j of a window's checkpoints.
@@ -30,7 +30,7 @@ impl Forms {
         mean(&(0..self.forms.len()).map(|i| self.forms[i][i]).collect::<Vec<_>>())
     }
 
-    /// Mean over i != j, over the mean over i = j: 1 when all deviate alike, 0 when independently, below 0 when they complement each other.
+    /// Mean over i != j divided by the mean over i = j: 1 if all deviate alike, 0 if independently, below 0 if they complement each other.
     fn cross(&self) -> f64 {
         let n = self.forms.len();
         let sum: f64 =
@@ -38,14 +38,14 @@ impl Forms {
         sum / (n * (n - 1)) as f64 / self.own()
     }
 
-    /// Mean over i != j of d_i^T H d_j over the root of both own forms: the cosine in H, which lengths do not enter.
+    /// Mean over i != j of d_i^T H d_j divided by the root of the product of both own forms: the cosine in H, independent of lengths.
     fn cosine(&self) -> f64 {
         let f = &self.forms;
         let pairs = (0..f.len()).flat_map(|i| (0..f.len()).filter(move |j| *j != i).map(move |j| (i, j)));
         mean(&pairs.map(|(i, j)| f[i][j] / (f[i][i] * f[j][j]).sqrt()).collect::<Vec<_>>())
     }
 
-    /// d^T H d of the mean over that of the newest: below 1 where merging beats the latest checkpoint in the quadratic picture.
+    /// d^T H d of the mean divided by that of the newest: below 1 where merging beats the newest checkpoint in the quadratic approximation.
     fn merged_over_newest(&self) -> f64 {
         let n = self.forms.len();
         let all: f64 = self.forms.iter().flatten().sum();
@@ -72,13 +72,13 @@ fn forms(m: &Measure<'_>, sized_model: &SizedModel<'_>, end: &Arm, arm: &Arm, wi
             products.push(hessian_times(&mut |at| sized_model.gradient(at, TOKENS), &centre, d, STEP)?);
         }
         let dot = |a: &[f64], b: &[f64]| a.iter().zip(b).map(|(x, y)| x * y).sum::<f64>();
-        // Differences leave a little asymmetry; the Hessian has none.
+        // Finite differences leave some asymmetry; the Hessian is symmetric.
         let form = |i: usize, j: usize| 0.5 * (dot(&deviations[i], &products[j]) + dot(&deviations[j], &products[i]));
         Ok(Forms { forms: (0..steps.len()).map(|i| (0..steps.len()).map(|j| form(i, j)).collect()).collect() })
     })
 }
 
-/// Places of P10: constant rate at the end, then two in the decay.
+/// Evaluation points of P10: the end of the constant rate, then two in the decay.
 fn places() -> [(&'static str, bool, Window); 3] {
     let decay = |part: f64| FORK + (part * (GRID - FORK) as f64) as u64;
     let inside = |at| Window { at, every: V0 / 2, n: N, rule: MergeRule::Sma };
@@ -89,7 +89,7 @@ fn places() -> [(&'static str, bool, Window); 3] {
     ]
 }
 
-// Length: one experiment, told in order.
+// Length: one experiment in order.
 /// Deviations complement each other.
 pub fn p10(m: &Measure<'_>) -> anyhow::Result<Finding> {
     let (plan, size) = (m.context.plan(), m.context.scale.smallest());
@@ -114,7 +114,7 @@ pub fn p10(m: &Measure<'_>) -> anyhow::Result<Finding> {
     let cross = |i: usize| Estimate::of_values(&found[i].iter().map(Forms::cross).collect::<Vec<_>>());
     let cosine = |i: usize| Estimate::of_values(&found[i].iter().map(Forms::cosine).collect::<Vec<_>>());
     let condition = |i: usize| Estimate::of_values(&found[i].iter().map(Forms::merged_over_newest).collect::<Vec<_>>());
-    // Three checkpoints of the window and their mean, on all sizes.
+    // Three checkpoints of the window and their mean, for all sizes.
     let three = |at: u64| [at - 2 * THREE, at - THREE, at];
     let mut inside = Vec::new();
     for z in &m.context.scale.sizes {
@@ -180,7 +180,7 @@ fn slice(m: &Measure<'_>, sized_model: &SizedModel<'_>, arm: &Arm, three: [u64; 
         .iter()
         .map(|at| Ok(checkpoints.weights(arm, size.at(*at))?.into_iter().map(f64::from).collect()))
         .collect::<anyhow::Result<_>>()?;
-    // An orthonormal pair: from the first to the last, and what of the second is upright to that.
+    // An orthonormal basis: the direction from the first to the last, and the part of the second orthogonal to it.
     let less = |a: &[f64], b: &[f64]| a.iter().zip(b).map(|(x, y)| x - y).collect::<Vec<f64>>();
     let dot = |a: &[f64], b: &[f64]| a.iter().zip(b).map(|(x, y)| x * y).sum::<f64>();
     let scaled = |a: &[f64], s: f64| a.iter().map(|x| x * s).collect::<Vec<f64>>();

@@ -1,4 +1,4 @@
-//! The claims of arXiv 2505.12082, a family a file. Paper figures are quoted from its text; see each `paper` field.
+//! The claims of arXiv 2505.12082, one family per file. The paper's figures are quoted from its text; see each `paper` field.
 
 mod annealing;
 mod curvature;
@@ -15,7 +15,7 @@ pub use rescue::RESCUES;
 /// Measure a claim.
 ///
 /// # Errors
-/// A device fault, a full disk, or an interruption.
+/// A device error, a full disk, or an interruption.
 pub fn find(m: &Measure<'_>, claim: &str) -> anyhow::Result<Finding> {
     match claim {
         "P1" => stable::p1(m),

@@ -1,4 +1,4 @@
-//! P9: a diverged run begun anew from a merge of three checkpoints, and the control that the paper lacks: from the newest one alone.
+//! P9: a diverged run restarted from a merge of three checkpoints, and the control that the paper lacks: from the newest one alone.
 
 use crate::papers::finding::{Finding, number};
 use crate::papers::pma::arm::Arm;
@@ -9,14 +9,14 @@ use crate::papers::stats::{Estimate, mean, median};
 use crate::papers::verdict::{Check, Wants};
 use crate::plot::{Bars, Chart, Panels, Series};
 
-/// Arms that follow each spike.
+/// Arms per spike.
 pub const RESCUES: usize = 8;
-/// Fewer spikes than this decide nothing.
+/// Minimum number of spikes for a decision.
 const LEAST: usize = 5;
-/// Updates at the end of a rescued run that tell whether it is back.
+/// Updates at the end of a rescued run used to decide whether it recovered.
 const TAIL: usize = 50;
 
-/// Every policy, the newest checkpoint alone before the merge.
+/// All policies, with the newest checkpoint alone before the merge.
 fn policies() -> Vec<Rescue> {
     let mut out = Vec::new();
     for (skip, reset) in [(false, false), (false, true), (true, false), (true, true)] {
@@ -31,14 +31,14 @@ fn name(rescue: &Rescue) -> String {
     format!("{data}, {adam}")
 }
 
-/// A lost run.
+/// A diverged run.
 struct Event {
     hot: Arm,
     lost: Lost,
     loss: Vec<f64>,
 }
 
-/// Lost runs whose checkpoints before the spike are enough for a merge past the warm-up.
+/// Diverged runs with enough checkpoints after the warm-up and before the spike for a merge.
 fn events(m: &Measure<'_>) -> anyhow::Result<(Vec<Event>, usize)> {
     let (plan, hot) = (m.context.plan(), &m.context.scale.hot);
     let first = m.context.seeds.first().copied().unwrap_or(1);
@@ -56,14 +56,14 @@ fn events(m: &Measure<'_>) -> anyhow::Result<(Vec<Event>, usize)> {
     Ok((found, arms.len()))
 }
 
-/// Loss at the end of a rescued run above the trajectory before the spike.
+/// Loss at the end of a rescued run minus the loss before the spike.
 fn above(loss: &[f64], lost: &Lost) -> f64 {
     let tail: Vec<f64> =
         loss[loss.len().saturating_sub(TAIL)..].iter().map(|l| if l.is_finite() { *l } else { f64::INFINITY }).collect();
     median(&tail) - lost.before
 }
 
-// Length: one experiment, told in order.
+// Length: one experiment in order.
 /// Merging three checkpoints rescues a diverged run.
 pub fn p9(m: &Measure<'_>) -> anyhow::Result<Finding> {
     let (events, runs) = events(m)?;
@@ -71,7 +71,7 @@ pub fn p9(m: &Measure<'_>) -> anyhow::Result<Finding> {
     let spike = |e: &Event| e.lost.at as u64 + 1;
     let arms: Vec<Arm> = events.iter().flat_map(|e| policies().into_iter().map(|p| plan.rescued(&e.hot, spike(e), p))).collect();
     m.context.ensure(&arms)?;
-    // Event, policy: how far above the trajectory the run ends.
+    // Event, policy: final loss minus the loss before the spike.
     let mut ends: Vec<Vec<f64>> = Vec::new();
     let mut losses: Vec<Vec<Vec<f64>>> = Vec::new();
     for (e, arms) in events.iter().zip(arms.chunks(policies().len())) {
@@ -134,7 +134,7 @@ pub fn p9(m: &Measure<'_>) -> anyhow::Result<Finding> {
     .picture("p9-rescue", picture(&events, &ends, &losses)))
 }
 
-/// Running median of seven: single spikes would hide the trajectory.
+/// Running median over seven, so that single spikes do not hide the curve.
 fn calm(loss: &[f64]) -> Vec<f64> {
     (0..loss.len()).map(|i| median(&loss[i.saturating_sub(3)..(i + 4).min(loss.len())])).collect()
 }

@@ -1,4 +1,4 @@
-//! P4, P5, P6 and what joins them: weighting, interval, count, at the paper's four read-outs.
+//! P4, P5, P6 and their combination: weighting, interval and count, at the paper's four evaluation points.
 
 use crate::merge::MergeRule;
 use crate::papers::finding::{Finding, number, with_interval};
@@ -10,7 +10,7 @@ use crate::papers::stats::{Estimate, Unit, mean, spearman};
 use crate::papers::verdict::{Check, Wants};
 use crate::plot::{Bars, Chart, Panels, Series};
 
-/// A way to merge, whatever the read-out.
+/// A merge scheme, independent of the evaluation point.
 struct Scheme {
     name: &'static str,
     every: u64,
@@ -28,7 +28,7 @@ impl Scheme {
     }
 }
 
-/// Fig. 4 in the paper's words, then the other reading of EMA.
+/// Fig. 4 as in the paper's text, then the other reading of EMA.
 fn weightings() -> Vec<Scheme> {
     vec![
         Scheme::new("WMA", V0, N, MergeRule::Wma),
@@ -51,7 +51,7 @@ fn counts() -> Vec<Scheme> {
     [("N = 3", 3), ("N = 6", 6), ("N = 10", 10), ("N = 15", 15)].map(|(name, n)| Scheme::new(name, V0, n, MergeRule::Sma)).into()
 }
 
-/// Losses of all sizes and seeds at a read-out: the latest checkpoint, then each scheme.
+/// Losses of all sizes and seeds at an evaluation point: the newest checkpoint, then each scheme.
 fn units(m: &Measure<'_>, schemes: &[Scheme], at: u64) -> anyhow::Result<Vec<Unit>> {
     let mut out = Vec::new();
     for size in &m.context.scale.sizes {
@@ -63,7 +63,7 @@ fn units(m: &Measure<'_>, schemes: &[Scheme], at: u64) -> anyhow::Result<Vec<Uni
     Ok(out)
 }
 
-/// Everything at the four read-outs.
+/// Losses at all four evaluation points.
 struct Grid {
     schemes: Vec<Scheme>,
     readouts: Vec<Vec<Unit>>,
@@ -75,18 +75,18 @@ impl Grid {
         Ok(Self { schemes, readouts })
     }
 
-    /// Place of a scheme among a unit's arms.
+    /// Index of a scheme among a unit's arms.
     fn arm(&self, name: &str) -> usize {
         1 + self.schemes.iter().position(|s| s.name == name).unwrap_or(0)
     }
 
-    /// What merging by a scheme gains over the latest checkpoint.
+    /// Gain of merging by a scheme over the newest checkpoint.
     fn gain(&self, readout: usize, name: &str) -> Estimate {
         let arm = self.arm(name);
         Estimate::of(&self.readouts[readout], move |m| m[0] - m[arm])
     }
 
-    /// How much lower the loss of one scheme is than that of another.
+    /// Loss of the second scheme minus that of the first.
     fn better(&self, readout: usize, one: &str, other: &str) -> Estimate {
         let (one, other) = (self.arm(one), self.arm(other));
         Estimate::of(&self.readouts[readout], move |m| m[other] - m[one])
@@ -116,7 +116,7 @@ impl Grid {
             let mut names = vec!["latest"];
             names.extend(self.schemes.iter().map(|s| s.name));
             let values: Vec<f64> = (0..names.len()).map(|arm| arm_mean(units, arm)).collect();
-            // The spread over sizes is no uncertainty of a scheme: error bars are those of the gain.
+            // Variation over sizes is not uncertainty of a scheme: error bars are those of the gain.
             let errors: Vec<(f64, f64)> = (0..names.len())
                 .map(|arm| {
                     let [low, high] = Estimate::of(units, move |m| m[0] - m[arm]).bootstrap;
@@ -238,7 +238,7 @@ pub fn p6(m: &Measure<'_>) -> anyhow::Result<Finding> {
     .picture("p6-count", grid.picture("P6: the number of checkpoints", MEANS)))
 }
 
-/// Gain against mean age and effective count, all schemes.
+/// Gain against mean age and effective count, for all schemes.
 pub fn p56(m: &Measure<'_>) -> anyhow::Result<Finding> {
     let mut schemes = weightings();
     schemes.extend(intervals().into_iter().filter(|s| s.every != V0));
@@ -294,7 +294,7 @@ pub fn p56(m: &Measure<'_>) -> anyhow::Result<Finding> {
     .picture("p56-collapse", svg))
 }
 
-/// Gain of every scheme over its mean age (as a share of the tokens so far) and over its effective count, first and last read-out.
+/// Gain of every scheme against its mean age (as a share of the tokens so far) and its effective count, first and last evaluation point.
 fn collapse(m: &Measure<'_>, grid: &Grid, place: &dyn Fn(u64, &Scheme) -> anyhow::Result<[f64; 2]>) -> anyhow::Result<String> {
     let seeds = m.context.seeds.len();
     let mut panels = Panels::new("P4 to P6 in one picture: lag against averaging", 2)

@@ -1,4 +1,4 @@
-//! P1 and P11: merging at a constant learning rate, by size and by rate.
+//! P1 and P11: merging at a constant learning rate, by model size and by learning rate.
 
 use crate::papers::finding::{Finding, number, with_interval};
 use crate::papers::pma::measure::{Measure, Points, arm_mean, arm_range, arm_text};
@@ -8,14 +8,14 @@ use crate::papers::stats::{Estimate, Unit, mean};
 use crate::papers::verdict::{Check, Wants};
 use crate::plot::{Bars, Chart, Panels, Series};
 
-/// Read-outs of P1: 69 and 100 %.
+/// Evaluation points of P1: 69 and 100 %.
 const LATE: [usize; 2] = [2, 3];
 
 fn gain(m: &[f64]) -> f64 {
     m[0] - m[1]
 }
 
-/// Merging in the stable phase beats the latest checkpoint at every size.
+/// Merging in the stable phase beats the newest checkpoint at every size.
 pub fn p1(m: &Measure<'_>) -> anyhow::Result<Finding> {
     let (mut checks, mut rows, mut wins) = (Vec::new(), Vec::new(), Vec::new());
     let mut panels = Panels::new("P1: merging ten checkpoints of the stable phase", LATE.len()).subtitle(
@@ -70,7 +70,7 @@ pub fn p1(m: &Measure<'_>) -> anyhow::Result<Finding> {
     .picture("p1-gain-by-size", panels.svg()))
 }
 
-// Length: one experiment, told in order.
+// Length: one experiment in order.
 /// A higher stable learning rate gives a larger gain from merging.
 pub fn p11(m: &Measure<'_>) -> anyhow::Result<Finding> {
     let size = m.context.scale.smallest();

@@ -1,4 +1,4 @@
-//! P7 and P8: what begins from a merge: continued training and fine-tuning.
+//! P7 and P8: training from a merge: continued training and fine-tuning.
 
 use crate::papers::finding::{Finding, number, with_interval};
 use crate::papers::pma::arm::{Arm, Begin, Text};
@@ -9,7 +9,7 @@ use crate::papers::stats::{Estimate, Unit, deviation, mean, median, quantile};
 use crate::papers::verdict::{Check, Wants};
 use crate::plot::{Chart, Panels, Series};
 
-/// Arms of P7: beginning, part of the base's learning rate.
+/// Arms of P7: starting point, fraction of the base's learning rate.
 const CONTINUED: [(Init, f64, &str); 4] = [
     (Init::Latest, 1.0, "latest, 1x"),
     (Init::Pma, 1.0, "PMA, 1x"),
@@ -17,7 +17,7 @@ const CONTINUED: [(Init, f64, &str); 4] = [
     (Init::Pma, 0.5, "PMA, 0.5x"),
 ];
 
-/// Held-out loss on the shifted text of every arm of P7 after a part of its updates.
+/// Held-out loss on the shifted text of every arm of P7 after a fraction of its updates.
 fn continued(m: &Measure<'_>, seed: u64, part: u64) -> anyhow::Result<Vec<Scored>> {
     let (plan, size) = (m.context.plan(), m.context.scale.middle());
     let sized_model = m.sized_model(size)?;
@@ -33,7 +33,7 @@ fn continued(m: &Measure<'_>, seed: u64, part: u64) -> anyhow::Result<Vec<Scored
         .collect()
 }
 
-/// Training losses of every arm of P7 over some of its updates: all see the same batches.
+/// Training losses of every arm of P7 over a range of updates, on the same batches.
 fn training(m: &Measure<'_>, first: u64, last: u64) -> anyhow::Result<Vec<Unit>> {
     let plan = m.context.plan();
     let losses = |seed: &u64| -> anyhow::Result<Unit> {
@@ -48,8 +48,8 @@ fn training(m: &Measure<'_>, first: u64, last: u64) -> anyhow::Result<Vec<Unit>>
     m.context.seeds.iter().map(losses).collect()
 }
 
-// Length: one experiment, told in order.
-/// PMA as the beginning of continued training.
+// Length: one experiment in order.
+/// PMA as the starting point of continued training.
 pub fn p7(m: &Measure<'_>) -> anyhow::Result<Finding> {
     let (plan, steps) = (m.context.plan(), m.context.scale.ct_steps);
     let arms = m.context.seeds.iter().flat_map(|s| CONTINUED.map(|(i, f, _)| plan.continued(i, f, *s)));
@@ -140,14 +140,14 @@ pub fn p7(m: &Measure<'_>) -> anyhow::Result<Finding> {
 
 const INITS: [Init; 3] = [Init::Latest, Init::Pma, Init::Annealed];
 
-/// Updates whose norm is more than twice the median of the 50 before.
+/// Updates whose gradient norm is more than twice the median of the 50 before.
 fn spikes(norms: &[f64]) -> f64 {
     const BEFORE: usize = 50;
     (BEFORE.min(norms.len())..norms.len()).filter(|i| norms[*i] > 2.0 * median(&norms[i - BEFORE..*i])).count() as f64
 }
 
-// Length: one experiment, told in order.
-/// PMA as the beginning of fine-tuning.
+// Length: one experiment in order.
+/// PMA as the starting point of fine-tuning.
 pub fn p8(m: &Measure<'_>) -> anyhow::Result<Finding> {
     let (plan, size) = (m.context.plan(), m.context.scale.middle());
     let steps = m.context.scale.sft_steps;

@@ -1,12 +1,12 @@
-//! Vector functions of f32 that every kernel shares: exp, sigmoid, loads and stores of row ends, sums in fixed trees.
+//! Vector functions on f32 shared by all kernels: exp, sigmoid, partial loads and stores, sums in fixed trees.
 //!
-//! All of them are `#[inline(always)]`, so that they are compiled with the instructions of the `simd!` that calls them.
+//! All of them are `#[inline(always)]`, so that they are compiled with the instruction set of the calling `simd!`.
 
 use fearless_simd::prelude::*;
 
-/// Lanes of the widest vector that there is.
+/// Lanes of the widest supported vector.
 pub const WIDEST: usize = 16;
-/// Numbers that one chain of f32 sums adds up, before f64 takes over: what keeps long sums accurate.
+/// Number of terms per f32 sum, before f64 is used: keeps long sums accurate.
 pub const BLOCK: usize = 4096;
 
 /// Rounds to a whole number when added, and leaves that number plus the exponent's bias in the low bits of the sum.
@@ -14,7 +14,7 @@ const MAGIC: f32 = 12_582_912.0 + 127.0;
 // ln 2 in two parts; products of the first with a whole number below 2^15 are exact, with or without fused multiply-add.
 const LN_2_HIGH: f32 = 355.0 / 512.0;
 const LN_2_LOW: f32 = -2.121_944_4e-4;
-/// Here the exponent's bits are 0, and so is e^x: what goes into [`exp_inside`] must not lie below.
+/// Here the exponent's bits are 0, and so is e^x: the lower bound for [`exp_inside`].
 pub const EXP_LOWEST: f32 = -88.02;
 /// Just below the number at which the exponent's bits overflow.
 const EXP_HIGHEST: f32 = 88.376;
@@ -44,7 +44,7 @@ fn scaled_exp<S: Simd, const MINUS: bool>(r: S::f32s, shifted: S::f32s) -> S::f3
     above_one.mul_add(scale, scale)
 }
 
-/// e^x. At most 1.1 ulp from it for x in [-87.33, 88.37]; 0 below -87.68, e^88.376 above, NaN for NaN.
+/// e^x. At most 1.1 ulp of error for x in [-87.33, 88.37]; 0 below -87.68, e^88.376 above, NaN for NaN.
 #[inline(always)]
 pub fn exp<S: Simd>(simd: S, x: S::f32s) -> S::f32s {
     exp_inside(simd, x.clamp(EXP_LOWEST, EXP_HIGHEST))
@@ -53,11 +53,11 @@ pub fn exp<S: Simd>(simd: S, x: S::f32s) -> S::f32s {
 /// e^x for x <= 0: as [`exp`], without the upper clamp.
 #[inline(always)]
 pub fn exp_neg<S: Simd>(simd: S, x: S::f32s) -> S::f32s {
-    // In this order a NaN stays one, also on x86.
+    // In this order a NaN is preserved, also on x86.
     exp_inside(simd, S::f32s::splat(simd, EXP_LOWEST).max(x))
 }
 
-/// 1 / (1 + e^-x); NaN for NaN. At most 2.5 ulp from it for x >= -87, where it ends (1.6e-38).
+/// 1 / (1 + e^-x); NaN for NaN. At most 2.5 ulp of error for x >= -87, where it is clamped (1.6e-38).
 #[inline(always)]
 pub fn sigmoid<S: Simd>(simd: S, x: S::f32s) -> S::f32s {
     // e^-x with the sign in the constants. Above, it ends where 1 + e^-x is 1 anyway.
@@ -68,7 +68,7 @@ pub fn sigmoid<S: Simd>(simd: S, x: S::f32s) -> S::f32s {
     S::f32s::splat(simd, 1.0) / (e + 1.0)
 }
 
-/// Fewer numbers than a vector has lanes (or as many), followed by `pad`.
+/// Load at most one vector of numbers, padded with `pad`.
 #[inline(always)]
 pub fn load_part<S: Simd>(simd: S, from: &[f32], pad: f32) -> S::f32s {
     let mut all = [pad; WIDEST];
@@ -76,13 +76,13 @@ pub fn load_part<S: Simd>(simd: S, from: &[f32], pad: f32) -> S::f32s {
     S::f32s::from_slice(simd, &all[..S::f32s::LEN])
 }
 
-/// The last vector of `from`, which is at least as long as one; but `pad` for all but the last `rest` lanes.
+/// Load the last vector of `from`, which has at least one; all but the last `rest` lanes are `pad`.
 #[inline(always)]
 pub fn load_last<S: Simd>(simd: S, from: &[f32], rest: usize, pad: f32) -> S::f32s {
     last_lanes(simd, rest).select(S::f32s::from_slice(simd, &from[from.len() - S::f32s::LEN..]), S::f32s::splat(simd, pad))
 }
 
-/// The last `rest` lanes of a vector.
+/// Mask of the last `rest` lanes.
 #[inline(always)]
 pub fn last_lanes<S: Simd>(simd: S, rest: usize) -> S::mask32s {
     const LANES: [f32; WIDEST] = [0.0, 1.0, 2.0, 3.0, 4.0, 5.0, 6.0, 7.0, 8.0, 9.0, 10.0, 11.0, 12.0, 13.0, 14.0, 15.0];
@@ -90,7 +90,7 @@ pub fn last_lanes<S: Simd>(simd: S, rest: usize) -> S::mask32s {
     S::f32s::from_slice(simd, &LANES[..n]).simd_ge((n - rest) as f32)
 }
 
-/// The first lanes of a vector.
+/// Store the first lanes of a vector.
 #[inline(always)]
 pub fn store_part<S: Simd>(simd: S, value: S::f32s, to: &mut [f32]) {
     let _ = simd;
@@ -104,7 +104,7 @@ pub fn sum4<S: Simd>(simd: S, [a, b, c, d]: [S::f32s; 4]) -> f32 {
     ((a + b) + (c + d)).reduce_sum()
 }
 
-/// Highest lane of four, in a fixed tree. What becomes of NaN is not defined.
+/// Highest lane of four, in a fixed tree. Undefined for NaN.
 #[inline(always)]
 pub fn max4<S: Simd>(simd: S, [a, b, c, d]: [S::f32s; 4]) -> f32 {
     let _ = simd;

@@ -1,7 +1,6 @@
-//! The CPU half: native code as an executor. Instruction set, threads, and outputs cut into disjoint tiles; the ops' host functions build on
-//! it.
+//! The CPU executor: instruction set, threads, and outputs divided into disjoint tiles; the ops' host functions build on it.
 //!
-//! Work is always split by fixed ranges of the output, which depend on shapes alone, so any number of threads gives the same bits.
+//! Work is always split by fixed ranges of the output, which depend only on shapes, so results are bit-identical for any number of threads.
 
 pub mod gemm;
 pub mod math;
@@ -19,7 +18,7 @@ use fearless_simd::Level;
 use rayon::ThreadPool;
 use rayon::prelude::*;
 
-/// The instruction set and a pool of threads that lives as long as the device.
+/// Instruction set and a thread pool with the device's lifetime.
 pub struct Cpu {
     level: Level,
     pool: ThreadPool,
@@ -27,7 +26,7 @@ pub struct Cpu {
 
 /// Evaluate an expression in which `$s` is the token of the instruction set in use; functions called in it must be `#[inline(always)]`.
 ///
-/// Each arm is another copy of the expression's code. On x86-64 there are three: SSE4.2 runs the code of SSE2.
+/// Each arm duplicates the expression's code. On x86-64 there are three: SSE4.2 runs the SSE2 code.
 #[macro_export]
 macro_rules! simd {
     ($cpu:expr, $s:ident => $body:expr) => {{
@@ -94,7 +93,7 @@ impl Cpu {
         self.pool.current_num_threads()
     }
 
-    /// Run on a thread of the pool, and wait: what [`Cpu::for_each`] inside of it starts costs no wake-up of this thread.
+    /// Run on a thread of the pool and wait: [`Cpu::for_each`] calls within it need no wake-up of this thread.
     pub fn install<T: Send>(&self, body: impl FnOnce() -> T + Send) -> T {
         self.pool.install(body)
     }
@@ -123,7 +122,7 @@ impl Cpu {
         });
     }
 
-    /// Run `task` for each tile of outputs that are cut by the same grid: (row and column of the tile, the tile of each output).
+    /// Run `task` for each tile of outputs that are divided by the same grid: (row and column of the tile, the tile of each output).
     ///
     /// # Panics
     /// When the grids differ (a defect of the caller).
@@ -138,7 +137,7 @@ impl Cpu {
     }
 }
 
-/// Every instruction set of this machine that has code of its own, the widest last: tests run them all.
+/// All instruction sets of this machine with their own code, the widest last: tests run them all.
 pub fn levels() -> Vec<Level> {
     #[cfg(target_arch = "x86_64")]
     {
@@ -173,7 +172,7 @@ fn level_name(level: Level) -> &'static str {
 
 const THREAD_NAME: &str = "lehr-cpu-";
 
-/// The line of the CPU in the list of devices.
+/// The CPU's entry in the list of devices.
 pub(super) fn summary() -> AdapterSummary {
     AdapterSummary {
         index: 0,
@@ -184,14 +183,14 @@ pub(super) fn summary() -> AdapterSummary {
     }
 }
 
-/// As the operating system calls the processor, where it says so in a file.
+/// The operating system's name of the processor, if a file has it.
 fn processor_name() -> Option<String> {
     let text = std::fs::read_to_string("/proc/cpuinfo").ok()?;
     let line = text.lines().find(|line| line.starts_with("model name"))?;
     Some(line.split_once(':')?.1.trim().to_string())
 }
 
-/// Panics of the pool's threads are reported as faults of the device, in one line; the default hook would print them as well.
+/// Panics of pool threads are reported as device faults, in one line; the default hook would print them as well.
 fn quiet_panics() {
     static ONCE: std::sync::Once = std::sync::Once::new();
     ONCE.call_once(|| {
@@ -205,7 +204,7 @@ fn quiet_panics() {
     });
 }
 
-/// What a panic said.
+/// The message of a panic.
 pub(super) fn panic_message(payload: &(dyn std::any::Any + Send)) -> String {
     let text = payload.downcast_ref::<&str>().map(|s| (*s).to_string());
     text.or_else(|| payload.downcast_ref::<String>().cloned()).unwrap_or_else(|| "a panic without a message".into())

@@ -1,8 +1,8 @@
-//! Outputs cut into disjoint tiles, so that threads write one buffer at once. The only unsafe code of the executor that concerns sharing.
+//! Outputs divided into disjoint tiles, so that threads can write one buffer concurrently. The executor's only unsafe code for sharing.
 
 use std::marker::PhantomData;
 
-/// How a row-major output is cut: a window of `rows` x `cols` at column `offset` of rows of `stride`, in tiles of a fixed size (smaller at
+/// Division of a row-major output: a window of `rows` x `cols` at column `offset` of rows of `stride`, in tiles of a fixed size (smaller at
 /// the edges).
 #[derive(Clone, Copy, Debug)]
 pub struct Cut {
@@ -26,7 +26,7 @@ impl Cut {
         Self { offset: 0, stride: cols, rows, cols, tile_rows, tile_cols: cols }
     }
 
-    /// `len` numbers in pieces that are worth a thread.
+    /// `len` numbers in pieces of one task each.
     pub fn pieces(len: usize) -> Self {
         Self { offset: 0, stride: len, rows: 1, cols: len, tile_rows: 1, tile_cols: 1 << 16 }
     }
@@ -41,7 +41,7 @@ impl Cut {
     }
 }
 
-/// An output and its cut.
+/// An output and its division into tiles.
 pub struct Tiled<'a> {
     base: *mut f32,
     cut: Cut,
@@ -54,19 +54,19 @@ unsafe impl Sync for Tiled<'_> {}
 unsafe impl Send for Tiled<'_> {}
 
 impl<'a> Tiled<'a> {
-    /// Cut one window out of `data`.
+    /// Divide one window of `data`.
     ///
     /// # Panics
-    /// When the window does not lie inside of `data` (a defect of the caller).
+    /// When the window exceeds `data` (a defect of the caller).
     pub fn new(data: &'a mut [f32], cut: Cut) -> Self {
         let [one] = Self::split(data, [cut]);
         one
     }
 
-    /// Cut several windows of disjoint columns out of `data`.
+    /// Divide several windows of disjoint columns of `data`.
     ///
     /// # Panics
-    /// When a window does not lie inside of `data` or two of them overlap (a defect of the caller).
+    /// When a window exceeds `data` or two of them overlap (a defect of the caller).
     pub fn split<const N: usize>(data: &'a mut [f32], cuts: [Cut; N]) -> [Self; N] {
         for (i, cut) in cuts.iter().enumerate() {
             assert!(cut.offset + cut.cols <= cut.stride && cut.reach() <= data.len(), "{cut:?} leaves {} elements", data.len());
@@ -79,7 +79,7 @@ impl<'a> Tiled<'a> {
         cuts.map(|cut| Self { base, cut, borrow: PhantomData })
     }
 
-    /// Tiles down and across.
+    /// Number of tiles vertically and horizontally.
     pub fn grid(&self) -> [usize; 2] {
         self.cut.grid()
     }
@@ -103,7 +103,7 @@ impl<'a> Tiled<'a> {
     }
 }
 
-/// A tile that one task owns.
+/// A tile owned by one task.
 pub struct Tile<'a> {
     base: *mut f32,
     stride: usize,
@@ -115,10 +115,10 @@ pub struct Tile<'a> {
 }
 
 impl<'a> Tile<'a> {
-    /// The whole of a buffer of `rows` rows of `cols` columns, `stride` elements from row to row.
+    /// A whole buffer of `rows` rows of `cols` columns, with a stride of `stride` elements.
     ///
     /// # Panics
-    /// When they do not lie inside of `data` (a defect of the caller).
+    /// When they exceed `data` (a defect of the caller).
     #[inline(always)]
     pub fn over(data: &'a mut [f32], stride: usize, [rows, cols]: [usize; 2]) -> Self {
         let reach = if rows == 0 || cols == 0 { 0 } else { (rows - 1) * stride + cols };
@@ -177,7 +177,7 @@ impl<'a> Tile<'a> {
         )
     }
 
-    /// Ask for columns `col..col + cols` of the `N` rows from `row` on, which will be written soon.
+    /// Prefetch columns `col..col + cols` of the `N` rows from `row` on, which will be written soon.
     #[inline(always)]
     pub fn prefetch<const N: usize>(&self, [row, col]: [usize; 2], cols: usize) {
         #[cfg(not(target_arch = "x86_64"))]

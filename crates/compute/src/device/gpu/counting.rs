@@ -1,10 +1,10 @@
-//! For tests: counts the loop iterations that invocations really execute, beside those that ops state ([`super::Extent::iterations`]).
+//! For tests: counts the loop iterations that invocations execute, to compare with those stated by ops ([`super::Extent::iterations`]).
 
 use crate::device::{Tensor, lock};
 use std::collections::HashMap;
 use std::sync::Mutex;
 
-/// Kernels that a counter can tell apart.
+/// Maximum number of kernels to count.
 pub(in crate::device) const SLOTS: usize = 4096;
 /// The counter's name in instrumented texts.
 pub(super) const BINDING: &str = "iterations_counted";
@@ -22,7 +22,7 @@ impl IterationCounter {
         Self { counted, kernels: Mutex::default() }
     }
 
-    /// A text whose `entry` counts into a slot of its own.
+    /// The text with a counter in each loop of `entry`.
     pub fn instrument(&self, kernel: &str, text: &str, entry: &str) -> String {
         let slot = {
             let mut kernels = lock(&self.kernels);
@@ -40,7 +40,7 @@ impl IterationCounter {
         out
     }
 
-    /// Remember what a dispatch states.
+    /// Store the stated iterations of a dispatch.
     pub fn state(&self, kernel: &str, iterations: usize) {
         if let Some((_, most)) = lock(&self.kernels).get_mut(kernel) {
             *most = iterations.max(*most);
@@ -53,7 +53,7 @@ impl IterationCounter {
     }
 }
 
-/// Every body of a `for` or `while` begins by counting.
+/// Insert the counter at the start of every `for` and `while` body.
 fn in_loops(text: &str) -> String {
     let mut out = String::new();
     let mut rest = text;
@@ -68,7 +68,7 @@ fn in_loops(text: &str) -> String {
     out + rest
 }
 
-/// Where the last brace of a function is.
+/// Position of the last brace of a function.
 fn end_of_function(text: &str, name: &str) -> usize {
     let begin = text.find(&format!("fn {name}(")).unwrap_or(text.len());
     let mut depth = 0;

@@ -1,4 +1,4 @@
-//! The WGSL side of an op: which kernel, which constants, how many workgroups.
+//! The WGSL side of an op: kernel, constants, workgroups.
 
 use super::counting;
 use super::reflect::Access;
@@ -6,7 +6,7 @@ use super::{Gpu, GpuBuffer, GpuClass, Kernel, Shader, Uniform};
 use crate::device::{Cost, Device, Tensor};
 use std::sync::Arc;
 
-/// Most workgroups in one dimension of a dispatch.
+/// Maximum workgroups in one dimension of a dispatch.
 const MAX_GROUPS: u64 = 65_535;
 
 /// Workgroups for `n` items of one-dimensional work, folded into two dimensions; `shaders/lib/grid.wgsl` unfolds them.
@@ -17,17 +17,17 @@ pub fn grid(groups: u64) -> [u32; 3] {
     [x as u32, y as u32, 1]
 }
 
-/// How much one dispatch does.
+/// Size of one dispatch.
 #[derive(Clone, Copy, Debug)]
 pub struct Extent {
     /// Workgroups.
     pub groups: [u32; 3],
-    /// Loop iterations of one invocation, at most: those of all its loops together, nested ones multiplied.
+    /// Maximum loop iterations of one invocation: over all its loops, nested ones multiplied.
     pub iterations: usize,
 }
 
 impl Extent {
-    /// Of a kernel without loops.
+    /// For a kernel without loops.
     pub fn straight(groups: [u32; 3]) -> Self {
         Self { groups, iterations: 0 }
     }
@@ -40,7 +40,7 @@ pub(in crate::device) enum Command {
     Copy { from: Tensor, to: Tensor },
 }
 
-/// Records the dispatches of one op on a GPU; an op's WGSL function gets it.
+/// Records the dispatches of one op on a GPU; passed to the op's WGSL function.
 pub struct Dispatcher<'a> {
     /// The device, for its rates and its tuner.
     pub device: &'a Device,
@@ -59,15 +59,15 @@ impl Dispatcher<'_> {
         self.gpu.class()
     }
 
-    /// The GPU that is recorded for.
+    /// The target GPU.
     pub fn gpu(&self) -> &Gpu {
         self.gpu
     }
 
-    /// Dispatch `shader.entry` with these override constants, compiling it if it is new.
+    /// Dispatch `shader.entry` with these override constants; compiled at first use.
     ///
     /// # Errors
-    /// When the driver refuses the kernel, or as [`Dispatcher::dispatch`].
+    /// When the driver rejects the kernel, or as [`Dispatcher::dispatch`].
     ///
     /// # Panics
     /// As [`Dispatcher::dispatch`].
@@ -82,7 +82,7 @@ impl Dispatcher<'_> {
         self.run_part(shader, entry, constants, params, extent, 1.0)
     }
 
-    /// As [`Dispatcher::run`], when an op takes several dispatches and this one does `share` of its work.
+    /// As [`Dispatcher::run`], for one of several dispatches of an op, which does `share` of its work.
     ///
     /// # Errors
     /// As [`Dispatcher::run`].
@@ -102,7 +102,7 @@ impl Dispatcher<'_> {
         self.dispatch(&kernel, params, extent, share)
     }
 
-    /// Dispatch an entry point of a generated text, whose `stem` must name it uniquely; see [`Gpu::kernel_from_text`].
+    /// Dispatch an entry point of a generated text with a unique `stem`; see [`Gpu::kernel_from_text`].
     ///
     /// # Errors
     /// As [`Dispatcher::run`].
@@ -120,14 +120,14 @@ impl Dispatcher<'_> {
         self.dispatch(&kernel, params, extent, 1.0)
     }
 
-    /// Append a dispatch that does `share` of the op's work. The WGSL variables are matched with the op's bindings by name; an op of several
-    /// dispatches may use some of its bindings in one and some in another.
+    /// Append a dispatch that does `share` of the op's work. WGSL variables are matched with the op's bindings by name; the dispatches of
+    /// an op may use different bindings.
     ///
     /// # Errors
     /// When an invocation has more loop iterations than this class of devices executes ([`Gpu::most_iterations`]).
     ///
     /// # Panics
-    /// When names, access, uniform fields or the number of groups do not fit the kernel: defects of the caller, found by the first test
+    /// When names, access, uniform fields or the number of groups do not match the kernel: defects of the caller, found by the first test
     /// that records the op.
     pub fn dispatch<U: Uniform>(&mut self, kernel: &Arc<Kernel>, params: U, extent: Extent, share: f64) -> anyhow::Result<()> {
         self.check_names::<U>(kernel);
@@ -210,14 +210,14 @@ impl Dispatcher<'_> {
     }
 }
 
-/// Rounded so that a binding may always be read as vec4.
+/// Rounded up so that a binding can always be read as vec4.
 fn binding(tensor: &Tensor) -> wgpu::BindingResource<'_> {
     let (GpuBuffer(buffer), offset) = tensor.on_gpu();
     let size = std::num::NonZeroU64::new(tensor.bytes().next_multiple_of(16));
     wgpu::BindingResource::Buffer(wgpu::BufferBinding { buffer, offset, size })
 }
 
-/// Uniform blocks, packed into large buffers when they are recorded; nothing is written in a step.
+/// Uniform blocks, packed into large buffers when recorded; not written during steps.
 #[derive(Default)]
 pub(in crate::device) struct UniformPool {
     chunk: Option<wgpu::Buffer>,

@@ -1,4 +1,5 @@
-//! wgpu reports errors by callbacks, at times by a panic inside `poll`, and on Metal sometimes not at all: the first are collected here, the
+//! wgpu reports errors by callbacks, sometimes by a panic inside `poll`, and on Metal sometimes not at all: callbacks are handled here,
+//! panics in `submit`, and the counter of `status` detects the rest.
 //! second in `submit`, and the counter of `status` catches the third.
 
 use super::super::fault::{DeviceFault, Faults};

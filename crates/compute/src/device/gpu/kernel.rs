@@ -7,7 +7,7 @@ use anyhow::{Context as _, anyhow};
 use std::borrow::Cow;
 use std::sync::Arc;
 
-/// A WGSL file that holds the entry points of one op.
+/// A WGSL file with the entry points of one op.
 pub struct Shader {
     /// File stem, shared with the Rust file of the op.
     pub stem: &'static str,
@@ -23,10 +23,10 @@ macro_rules! shader {
     };
 }
 
-/// Texts that a shader may `#import`.
+/// Texts available to `#import`.
 pub use lehr_shaders::LIBRARY;
 
-/// One entry point, compiled.
+/// A compiled entry point.
 pub struct Kernel {
     /// `stem.entry`, for messages and profiles.
     pub name: String,
@@ -57,7 +57,7 @@ macro_rules! uniform {
 /// A shader's text with its `#import` lines replaced, each library once.
 ///
 /// # Errors
-/// When an import names no library.
+/// When an import is unknown.
 pub fn resolve(source: &str) -> anyhow::Result<String> {
     let mut out = String::with_capacity(source.len() + 4096);
     let mut seen = Vec::new();
@@ -85,9 +85,9 @@ impl Gpu {
     /// The kernel `entry` of a shader with these override constants; compiled at first use.
     ///
     /// # Errors
-    /// When the text is not valid, has no such entry point, or the driver refuses it.
+    /// When the text is invalid, has no such entry point, or the driver rejects it.
     pub fn kernel(&self, shader: &Shader, entry: &str, constants: &[(&str, f64)]) -> anyhow::Result<Arc<Kernel>> {
-        // LEHR_SHADERS=shaders reads the text from disk, so that a kernel can be tuned without a rebuild.
+        // LEHR_SHADERS=shaders reads the text from disk, to change a kernel without a rebuild.
         let source = match std::env::var_os("LEHR_SHADERS") {
             Some(dir) => {
                 let path = std::path::Path::new(&dir).join(format!("{}.wgsl", shader.stem));
@@ -98,7 +98,7 @@ impl Gpu {
         self.kernel_from_text(shader.stem, &source, entry, constants)
     }
 
-    /// As [`Gpu::kernel`], for text made by a generator. `stem` must name the text uniquely.
+    /// As [`Gpu::kernel`], for a generated text with a unique `stem`.
     ///
     /// # Errors
     /// As [`Gpu::kernel`].
@@ -130,7 +130,7 @@ impl Gpu {
         // Bounds checks stay on. The counter that wgpu adds to every loop does not: it cost up to a quarter of a row kernel's time on
         // lavapipe (LOG.md), and every loop here ends by a bound from a uniform or a constant.
         let checks = wgpu::ShaderRuntimeChecks { force_loop_bounding: false, ..wgpu::ShaderRuntimeChecks::checked() };
-        // SAFETY: all text is our own, and `tests/shaders` refuses loops without a bound.
+        // SAFETY: all texts are part of lehr, and `tests/shaders` rejects loops without a bound.
         let module = unsafe { self.device.create_shader_module_trusted(descriptor, checks) };
         let pipeline = self.device.create_compute_pipeline(&wgpu::ComputePipelineDescriptor {
             label: Some(&format!("{stem}.{entry}")),

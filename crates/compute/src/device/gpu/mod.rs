@@ -1,4 +1,4 @@
-//! The GPU half: adapters, kernels, dispatches, submissions, read-backs through wgpu. Nothing outside of this folder names a wgpu type.
+//! The GPU executor: adapters, kernels, dispatches, submissions, read-backs through wgpu. wgpu types appear only in this folder.
 
 mod counting;
 mod dispatch;
@@ -36,7 +36,7 @@ pub enum GpuClass {
     Software,
 }
 
-/// Whose compiler translates the kernels: how many registers a tile may take differs.
+/// GPU vendor, whose compiler limits the registers of a tile.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Vendor {
     /// AMD.
@@ -54,10 +54,10 @@ pub enum Vendor {
 }
 
 impl Vendor {
-    /// All of them.
+    /// All vendors.
     pub const ALL: [Self; 6] = [Self::Amd, Self::Apple, Self::Intel, Self::Nvidia, Self::Qualcomm, Self::Other];
 
-    /// By the PCI number of the maker, and where a backend has none by the adapter's name.
+    /// From the PCI vendor id, or from the adapter's name if the backend has none.
     fn of(info: &wgpu::AdapterInfo) -> Self {
         match info.vendor {
             0x1002 => Self::Amd,
@@ -107,7 +107,7 @@ pub(super) fn enumerate() -> Vec<FoundAdapter> {
 }
 
 impl FoundAdapter {
-    /// Its line in the list of devices; the index is the list's to give.
+    /// Its entry in the list of devices; the list sets the index.
     pub(super) fn summary(&self) -> AdapterSummary {
         let info = self.0.get_info();
         AdapterSummary {
@@ -121,7 +121,7 @@ impl FoundAdapter {
 }
 
 impl Gpu {
-    /// Open an adapter with all it has, or with no more than WebGPU's default limits.
+    /// Open an adapter with all of its limits, or with only WebGPU's default limits.
     pub(super) fn open(found: &FoundAdapter, faults: &Arc<Faults>, default_limits: bool) -> anyhow::Result<Self> {
         let adapter = &found.0;
         let info = adapter.get_info();
@@ -158,17 +158,17 @@ impl Gpu {
         self.class
     }
 
-    /// Take the kernels of this class from here on.
+    /// Use the kernels of this class from now on.
     pub(super) fn set_class(&mut self, class: GpuClass) {
         self.class = class;
     }
 
-    /// Whose compiler translates the kernels.
+    /// GPU vendor.
     pub fn vendor(&self) -> Vendor {
         self.vendor
     }
 
-    /// Shaders are compiled for the CPU, whichever class of kernels was asked for.
+    /// Whether shaders are compiled for the CPU, independent of the selected class of kernels.
     pub fn is_software(&self) -> bool {
         self.is_software
     }
@@ -179,12 +179,12 @@ impl Gpu {
         if self.is_software { 60_000 } else { usize::MAX }
     }
 
-    /// Most bytes that one binding may span.
+    /// Maximum bytes of one binding.
     pub(super) fn max_binding_bytes(&self) -> u64 {
         self.limits.max_storage_buffer_binding_size.min(self.limits.max_buffer_size)
     }
 
-    /// The limits that were granted, in words.
+    /// The granted limits, as text.
     pub(super) fn limits_line(&self) -> String {
         let l = &self.limits;
         format!(
@@ -202,7 +202,7 @@ impl Gpu {
     }
 }
 
-/// Ask for what the adapter has, but never more than is safe.
+/// The adapter's limits, capped to safe values.
 fn capped(mut limits: wgpu::Limits) -> wgpu::Limits {
     limits.max_storage_buffer_binding_size = limits.max_storage_buffer_binding_size.min(SAFE_BINDING);
     limits.max_buffer_size = limits.max_buffer_size.min(SAFE_BINDING);

@@ -1,4 +1,4 @@
-//! What a WGSL text says of itself: entry points, bindings by name, uniform layouts. The only source of binding numbers.
+//! Reflection of WGSL: entry points, bindings by name, uniform layouts. The only source of binding numbers.
 
 use anyhow::{Context as _, anyhow};
 use naga::{AddressSpace, StorageAccess, TypeInner};
@@ -14,7 +14,7 @@ pub enum Access {
     ReadWrite,
 }
 
-/// One binding that an entry point really uses.
+/// A binding that an entry point uses.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Binding {
     /// Variable name in the WGSL; Rust uses the same.
@@ -23,7 +23,7 @@ pub struct Binding {
     pub slot: u32,
     /// How it is declared.
     pub access: Access,
-    /// Whether this entry point writes it; others of the shader may be what it is declared for.
+    /// Whether this entry point writes it; the declared access may be for others.
     pub is_written: bool,
     /// For uniforms: (field, byte offset), in order.
     pub fields: Vec<(String, u32)>,
@@ -78,7 +78,7 @@ pub fn reflect(stem: &str, source: &str) -> anyhow::Result<Reflection> {
     Ok(Reflection { module, info, entry_points })
 }
 
-/// What shaders may use beyond plain WGSL: nothing.
+/// WGSL capabilities that shaders may use: none.
 pub fn capabilities() -> naga::valid::Capabilities {
     naga::valid::Capabilities::empty()
 }

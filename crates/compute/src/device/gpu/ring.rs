@@ -1,11 +1,11 @@
-//! Reads of a small tensor that come back later, with the device's count of submissions behind them.
+//! Asynchronous reads of a small tensor, with the device's count of submissions appended.
 
 use super::{Gpu, GpuBuffer};
 use crate::device::{DeviceFault, Tensor};
 use std::collections::VecDeque;
 use std::sync::mpsc;
 
-/// See the module.
+/// The GPU side of a ring of reads.
 pub(in crate::device) struct Ring {
     free: Vec<wgpu::Buffer>,
     pending: VecDeque<(wgpu::Buffer, wgpu::SubmissionIndex, mpsc::Receiver<bool>, u32)>,

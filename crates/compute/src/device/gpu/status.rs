@@ -1,4 +1,4 @@
-//! Proof that every submission ran: the device counts them, the host knows how many it sent.
+//! Verification that every submission ran: the device counts them, and the host compares with the number it sent.
 //!
 //! On Metal a failed command buffer counts as finished without any error (wgpu issue 9545).
 
@@ -39,7 +39,7 @@ impl Status {
         Self { pipeline, bind_group, count, sent: AtomicU32::new(0) }
     }
 
-    /// End a submission with its tick.
+    /// Append the counter's dispatch to a submission.
     pub(super) fn append(&self, encoder: &mut wgpu::CommandEncoder) {
         let mut pass = encoder.begin_compute_pass(&Default::default());
         pass.set_pipeline(&self.pipeline);
@@ -48,7 +48,7 @@ impl Status {
         self.sent.fetch_add(1, Ordering::Relaxed);
     }
 
-    /// Copy the device's count behind a read-back; returns what it must be.
+    /// Append the device's count to a read-back; returns the expected value.
     pub(super) fn copy_to(&self, encoder: &mut wgpu::CommandEncoder, staging: &wgpu::Buffer, offset: u64) -> u32 {
         encoder.copy_buffer_to_buffer(&self.count, 0, staging, offset, 16);
         self.sent.load(Ordering::Relaxed)

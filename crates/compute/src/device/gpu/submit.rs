@@ -1,10 +1,10 @@
-//! Recordings onto the queue, in submissions that no watchdog objects to, and the wait for them.
+//! Submission of recordings, in parts short enough for watchdogs, and waiting for them.
 
 use super::{Command, Gpu, GpuBuffer};
 use crate::device::{Cost, DeviceFault, Rates};
 use std::time::Duration;
 
-/// Work that one submission may hold, in seconds of estimated time: watchdogs start at a few hundred milliseconds.
+/// Maximum estimated seconds of one submission: watchdogs start at a few hundred milliseconds.
 const SUBMISSION_SECONDS: f64 = 0.1;
 
 impl Command {
@@ -77,7 +77,7 @@ impl Gpu {
         // wgpu 30 panics inside poll when the device is lost.
         let mut outcome = std::panic::catch_unwind(std::panic::AssertUnwindSafe(&poll));
         if matches!(outcome, Ok(Err(wgpu::PollError::Timeout))) {
-            // The process may have been stopped meanwhile (Ctrl-Z, a laptop asleep): the clock ran on, the device did not.
+            // The process may have been suspended (Ctrl-Z, a sleeping laptop): the clock continued, the device did not.
             outcome = std::panic::catch_unwind(std::panic::AssertUnwindSafe(&poll));
         }
         match outcome {

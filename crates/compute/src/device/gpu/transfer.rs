@@ -8,7 +8,7 @@ use std::sync::mpsc;
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(in crate::device) struct GpuBuffer(pub(super) wgpu::Buffer);
 
-/// wgpu stages a copy of each write and read; large ones go in pieces so that the staging stays small.
+/// wgpu stages a copy of each write and read; large ones are split to keep the staging small.
 const PIECE: usize = 32 << 20;
 
 impl Gpu {

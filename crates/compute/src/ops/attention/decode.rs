@@ -1,4 +1,4 @@
-//! Writes the WGSL of attention for one new token a sequence against a cache of keys and values.
+//! Generates the WGSL of attention for one new token per sequence over a cache of keys and values.
 //!
 //! A workgroup owns `heads` query heads that share a kv head. Its lanes split the keys, so that each loads rows nobody else needs; at the
 //! end their (maximum, sum, accumulator) are combined through workgroup memory. The first keys of a row may lie elsewhere in the cache:
@@ -7,7 +7,7 @@
 use super::source::{Pass, Plan, Staging, Stream};
 use super::wgsl_lines::Text;
 
-/// What shapes a text.
+/// Parameters of a text.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub struct DecodePlan {
     /// D, a multiple of 4.
@@ -69,7 +69,7 @@ impl DecodePlan {
         let Self { head_dim, threads, heads, chunk } = *self;
         let body = Plan { pass: Pass::Forward, staging: Staging::Direct, head_dim, threads, rows: heads, split: 1, chunk };
         let mut t = Text::default();
-        t.line("// Attention of one new token a sequence over its cache.             made by src/ops/attention/decode.rs");
+        t.line("// Attention of one new token a sequence over its cache.             made by crates/compute/src/ops/attention/decode.rs");
         t.line(&format!("// Head width {head_dim}, {heads} query heads a workgroup, {chunk} keys of a lane at a time."));
         t.line(BINDINGS);
         t.line(&format!("const D4 = {}u;", head_dim / 4));

@@ -1,4 +1,4 @@
-//! Writes the WGSL of decoding for GPUs, where lanes are many and loads must be of neighbouring addresses.
+//! Generates the WGSL of decoding for GPUs, with many lanes and coalesced loads.
 //!
 //! A workgroup owns `heads` query heads that share a kv head and goes over the cache in tiles of `keys` keys. First several neighbouring
 //! threads share a key, each with some of its vec4, so that a wave reads whole cache lines; their sums meet in workgroup memory. Then every
@@ -13,7 +13,7 @@ const THREADS: usize = 128;
 /// Scores whose maximum one thread takes.
 const OCTET: usize = 8;
 
-/// What shapes a text.
+/// Parameters of a text.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub struct TiledDecodePlan {
     /// D, a multiple of 4, at most 512.
@@ -68,7 +68,7 @@ impl TiledDecodePlan {
         let Self { head_dim, heads, .. } = *self;
         let (keys, split, width4) = (self.keys(), self.split(), self.width4());
         let mut t = Text::default();
-        t.line("// Attention of one new token a sequence over its cache.             made by src/ops/attention/decode_tiled.rs");
+        t.line("// Attention of one new token a sequence over its cache.             made by crates/compute/src/ops/attention/decode_tiled.rs");
         t.line(&format!(
             "// Head width {head_dim}, {heads} query heads a workgroup, tiles of {keys} keys, {split} threads a key."
         ));

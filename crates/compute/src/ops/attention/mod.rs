@@ -1,7 +1,7 @@
 //! Causal grouped-query attention within documents, without the T x T matrix (Dao et al. 2022).        generated WGSL: source.rs, decode.rs
 //!
 //! `qkv` (B, T, (H + 2 Hkv) D) holds query heads, then key heads, then value heads of a token, after RoPE. `positions` (B T) is each
-//! token's place in its document: query t of a sequence sees keys `t - positions[t] ..= t` of that sequence.
+//! token's index in its document: query t of a sequence attends to keys `t - positions[t] ..= t` of that sequence.
 
 mod checks;
 mod decode;
@@ -34,7 +34,7 @@ uniform! { struct AppendDims { rows: u32, time: u32, max_time: u32, width4: u32,
 pub struct Shape {
     /// Sequences, B.
     pub batch: usize,
-    /// Tokens of each, T.
+    /// Tokens per sequence, T.
     pub time: usize,
     /// Query heads, H.
     pub heads: usize,
@@ -77,7 +77,7 @@ impl Shape {
     }
 }
 
-/// The staging that suits a GPU.
+/// The staging for a GPU.
 pub fn staging(gpu: &Gpu) -> Staging {
     match gpu.class() {
         GpuClass::Hardware => Staging::Shared,
@@ -119,7 +119,7 @@ fn forward_by(
     );
 }
 
-/// All of `dqkv` (B, T, (H + 2 Hkv) D) from `dout`; `delta` (B T, H), the dot products of `dout` and `out`, is written on the way.
+/// All of `dqkv` (B, T, (H + 2 Hkv) D) from `dout`; also writes `delta` (B T, H), the dot products of `dout` and `out`.
 pub fn backward(
     r: &mut Recorder<'_>,
     shape: Shape,
@@ -212,10 +212,10 @@ pub fn append(r: &mut Recorder<'_>, shape: Shape, qkv: &Tensor, positions: &Tens
     );
 }
 
-/// One of the two ways to decode.
+/// One of the two decoding kernels.
 #[derive(Clone, Copy)]
 enum Decoding {
-    /// Every lane has keys of its own: for software adapters.
+    /// Every lane has its own keys: for software adapters.
     Lanes(DecodePlan),
     /// Lanes share a key: for GPUs.
     Tiled(TiledDecodePlan),
@@ -265,10 +265,10 @@ fn decode_plan(gpu: &Gpu, shape: Shape) -> Decoding {
     }
 }
 
-/// `out` (B, H D) of one new token a sequence, whose index is `positions` (B), over keys and values `0 ..= positions[b]` of the caches
-/// (Bmax, Tmax, Hkv D). `qkv` is (B, 1, ...); its key and value must have been [`append`]ed. `assigned` (B, 3) says in its second and
-/// third column where the keys before an index lie, counted in tokens from the start of the cache, and what that index is: 0 where all
-/// are in the sequence's own row. `shape.time` is not used.
+/// `out` (B, H D) of one new token per sequence at index `positions` (B), over keys and values `0 ..= positions[b]` of the caches (Bmax,
+/// Tmax, Hkv D). `qkv` is (B, 1, ...); its key and value must have been [`append`]ed. The second and third columns of `assigned` (B, 3) are
+/// the cache position (in tokens) of a separate prefix, and its length: 0 if all keys are in the sequence's own row. `shape.time` is not
+/// used.
 pub fn decode(
     r: &mut Recorder<'_>,
     shape: Shape,
@@ -328,7 +328,7 @@ fn decode_by(
 
 const PASSES: [Pass; 3] = [Pass::Forward, Pass::BackwardQuery, Pass::BackwardKey];
 
-/// The texts that a GPU gets, at the head widths that models have: (stem, WGSL).
+/// The texts for GPUs, at common head widths: (stem, WGSL).
 pub fn hardware_sources() -> Vec<(String, String)> {
     let mut all = Vec::new();
     for head_dim in [8, 24, 32, 64, 80, 96, 128, 256] {
@@ -339,7 +339,7 @@ pub fn hardware_sources() -> Vec<(String, String)> {
     all
 }
 
-/// The texts that a software adapter gets, at some head widths: (stem, WGSL).
+/// The texts for software adapters, at some head widths: (stem, WGSL).
 pub fn software_sources() -> Vec<(String, String)> {
     let mut all = Vec::new();
     for head_dim in [8, 32, 64, 128] {

@@ -1,4 +1,4 @@
-//! Writes the WGSL of the three passes of attention: declarations and building blocks; bodies in passes.rs, loops in staging.rs.
+//! Generates the WGSL of the three passes of attention: declarations and building blocks; bodies in passes.rs, loops in staging.rs.
 //!
 //! The head dimension must be unrolled in the text: q, k, accumulators are named registers, as a loop over a private array is ten times
 //! slower on software adapters. One family serves every adapter; what differs is [`Staging`], how the streamed rows reach the lanes.
@@ -27,7 +27,7 @@ pub enum Pass {
     BackwardKey,
 }
 
-/// Everything that shapes a text.
+/// Parameters of a text.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub struct Plan {
     /// Which kernel.
@@ -173,7 +173,9 @@ impl Plan {
 
     pub(super) fn header(&self, t: &mut Text) {
         let Self { head_dim, rows, split, chunk, staging, .. } = self;
-        t.line("// Causal grouped-query attention within documents.             made by src/ops/attention/source.rs");
+        t.line(
+            "// Causal grouped-query attention within documents.             made by crates/compute/src/ops/attention/source.rs",
+        );
         t.line(&format!(
             "// {staging:?}: head width {head_dim} over {split} threads, {rows} rows a thread, {chunk} streamed rows at a time."
         ));

@@ -1,4 +1,4 @@
-//! Which tile a product gets: by a table, or where tuning is on by measurement, one for each class of shapes.
+//! Tile selection: by a table, or with tuning by measurement, once per class of shapes.
 
 use super::{Extra, Family, Role, Shape, Tile};
 use crate::device::cpu::gemm;
@@ -13,13 +13,13 @@ const SHARED_4X4: Tile = Tile::new(Family::Shared, 4, 4);
 const SHARED_8X4: Tile = Tile::new(Family::Shared, 8, 4);
 const SHARED_8X8: Tile = Tile::new(Family::Shared, 8, 8);
 
-/// Every tile that is used anywhere. Larger ones in registers take a compiler seconds each, newer lavapipes and SwiftShader a minute.
+/// All tiles in use. Larger ones in registers take a compiler seconds each, newer lavapipes and SwiftShader a minute.
 pub(super) const ALL: [Tile; 5] = [DIRECT_16X8, DIRECT_4X8, SHARED_4X4, SHARED_8X4, SHARED_8X8];
 
 /// Rows up to which a product is one of a few row vectors, as in decoding.
 pub(super) const FEW_ROWS: usize = 8;
 
-/// The tiles worth trying for a large product, the one that is taken unmeasured first.
+/// The candidate tiles for a large product; the first is used without tuning.
 pub fn candidates(gpu: &Gpu) -> &'static [Tile] {
     match gpu.class() {
         GpuClass::Hardware => hardware_candidates(gpu.vendor()),
@@ -82,7 +82,7 @@ pub(super) fn parts(device: &Device, role: Role, shape: &Shape) -> Option<Parts>
     (parts > 1).then_some(Parts { tile, parts })
 }
 
-/// Every tile that has a chance on this adapter.
+/// All tiles that are suitable for this adapter.
 pub fn tiles(gpu: &Gpu) -> &'static [Tile] {
     match gpu.class() {
         GpuClass::Hardware => &[SHARED_4X4, SHARED_8X4, SHARED_8X8, DIRECT_16X8],
@@ -98,7 +98,7 @@ pub(super) fn small(gpu: &Gpu) -> Tile {
     }
 }
 
-/// The tile for a product; none when a GPU had better treat it as row vectors.
+/// The tile for a product; `None` when a GPU should treat it as row vectors.
 pub fn choose(device: &Device, gpu: &Gpu, role: Role, shape: &Shape) -> Option<Tile> {
     if shape.rows <= FEW_ROWS {
         let aligned = shape.strides[0].is_multiple_of(4) && shape.strides[1].is_multiple_of(4) && shape.depth.is_multiple_of(4);
@@ -196,8 +196,8 @@ fn seconds(device: &Device, role: Role, tile: Tile, [rows, cols, depth]: [usize;
     Ok(best)
 }
 
-/// Best matmul rate of this device in GFLOP/s, through [`super::forward`]'s kernels; remembered like a choice. From here on a GPU's submissions
-/// and long dispatches are split by it.
+/// Best matmul rate of this device in GFLOP/s, with [`super::forward`]'s kernels; cached. From then on a GPU's submissions and long
+/// dispatches are split by it.
 ///
 /// # Errors
 /// A fault of the device.

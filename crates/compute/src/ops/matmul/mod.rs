@@ -41,7 +41,7 @@ uniform! {
 uniform! { struct AddPartsDims { numbers: u32, cols: u32, stride: u32, parts: u32 } }
 uniform! { struct BiasDims { first_row: u32, end_row: u32, cols: u32, stride4: u32 } }
 
-/// What [`forward`] adds to the product.
+/// The value that [`forward`] adds to the product.
 #[derive(Clone, Copy, Debug)]
 pub enum Extra<'a> {
     /// Nothing.
@@ -59,10 +59,10 @@ fn cost(shape: &Shape, added: bool) -> Cost {
     Cost { flops: shape.flops(), bytes: 4.0 * numbers as f64 }
 }
 
-/// `y = x w^T`, plus what `extra` says. Columns of `y` past N stay as they are.
+/// `y = x w^T`, plus `extra`. Columns of `y` past N are unchanged.
 ///
 /// # Panics
-/// When shapes do not fit (a defect of the caller).
+/// When shapes do not match (a defect of the caller).
 pub fn forward(r: &mut Recorder<'_>, x: &Tensor, w: &Tensor, y: &Tensor, extra: Extra<'_>) {
     let shape = shape(Role::Forward, [x, w, y]);
     if let Extra::Residual(residual) = extra {
@@ -74,10 +74,10 @@ pub fn forward(r: &mut Recorder<'_>, x: &Tensor, w: &Tensor, y: &Tensor, extra: 
     record_forward(r, None, shape, [x, w, y], extra);
 }
 
-/// `dx = dy w`, or `dx += dy w`. Columns of `dx` past K stay as they are.
+/// `dx = dy w`, or `dx += dy w`. Columns of `dx` past K are unchanged.
 ///
 /// # Panics
-/// When shapes do not fit (a defect of the caller).
+/// When shapes do not match (a defect of the caller).
 pub fn backward_input(r: &mut Recorder<'_>, dy: &Tensor, w: &Tensor, dx: &Tensor, accumulate: bool) {
     record_backward(r, Role::BackwardInput, None, [dy, w, dx], accumulate);
 }
@@ -85,7 +85,7 @@ pub fn backward_input(r: &mut Recorder<'_>, dy: &Tensor, w: &Tensor, dx: &Tensor
 /// `dw += dy^T x`
 ///
 /// # Panics
-/// When shapes do not fit (a defect of the caller).
+/// When shapes do not match (a defect of the caller).
 pub fn backward_weight(r: &mut Recorder<'_>, dy: &Tensor, x: &Tensor, dw: &Tensor) {
     record_backward(r, Role::BackwardWeight, None, [dy, x, dw], true);
 }
@@ -93,7 +93,7 @@ pub fn backward_weight(r: &mut Recorder<'_>, dy: &Tensor, x: &Tensor, dw: &Tenso
 /// `dbias +=` the column sums of `dy`, whose stride is a multiple of 4. shaders/bias.wgsl
 ///
 /// # Panics
-/// When shapes do not fit (a defect of the caller).
+/// When shapes do not match (a defect of the caller).
 pub fn backward_bias(r: &mut Recorder<'_>, dy: &Tensor, dbias: &Tensor) {
     let ([rows, stride], cols) = (dy.matrix(), dbias.len());
     assert!(stride.is_multiple_of(4) && cols <= stride, "{}: {} columns in rows of {stride}", dy.name(), cols);
@@ -296,7 +296,7 @@ fn dispatch_in_parts(wgsl: &mut Dispatcher<'_>, role: Role, parts: Parts, entry:
     wgsl.run_part(&PARTS, entry, &[], dims, Extent { groups, iterations: parts }, 0.0)
 }
 
-/// Summed indices of one of so many parts, a multiple of every tile's slab.
+/// Summed indices of one of several parts, a multiple of every tile's slab.
 fn part_span(depth: usize, parts: usize) -> usize {
     depth.div_ceil(parts).next_multiple_of(16)
 }

@@ -80,7 +80,7 @@ struct Row {
     kl: f32,
     kl_slope: f32,
     ratio: f32,
-    /// Which clip took the gradient: low, high, dual.
+    /// Which clip is active: low, high, dual.
     clipped: [bool; 3],
 }
 
@@ -94,7 +94,7 @@ fn policy_row(logp: f32, sample: &[f32], settings: &[f32]) -> Row {
     let is_clipped = clipped > plain;
     let ceiling = -advantage * delta;
     let is_dual = delta > 0.0 && advantage < 0.0 && plain.max(clipped) > ceiling;
-    // The clamps let no gradient through.
+    // The clamps have zero gradient.
     let gap = sample[1] - logp;
     let d = gap.clamp(-5.0, 5.0);
     let raw = k3(d);

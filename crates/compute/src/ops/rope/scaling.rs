@@ -1,19 +1,19 @@
-//! Rotary scalings, in the words of transformers' `rope_parameters`.
+//! Rotary scalings, with the names of transformers' `rope_parameters`.
 
 use serde::{Deserialize, Serialize};
 
-/// How rotary frequencies differ from `rope_theta^(-2i/D)`.
+/// Scaling of the rotary frequencies `rope_theta^(-2i/D)`.
 #[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(tag = "rope_type", rename_all = "lowercase")]
 pub enum RopeScaling {
     /// Position interpolation: every frequency divided by `factor`.
     Linear {
-        /// Contexts become so many times longer.
+        /// Factor of the context length.
         factor: f64,
     },
     /// Dynamic NTK: no scaling up to `max_position_embeddings` tokens, beyond which frequencies depend on the length of the text.
     Dynamic {
-        /// Enters only beyond `max_position_embeddings`.
+        /// Applies only beyond `max_position_embeddings`.
         factor: f64,
     },
     /// YaRN (arXiv 2309.00071).
@@ -29,9 +29,9 @@ pub struct YarnScaling {
     pub factor: f64,
     /// The context length of the original pre-training.
     pub original_max_position_embeddings: u64,
-    /// Pairs that turn more often than this within the original context keep their frequency.
+    /// Pairs with more rotations than this within the original context keep their frequency.
     pub beta_fast: f64,
-    /// Pairs that turn less often than this are divided by `factor`.
+    /// Pairs with fewer rotations than this are divided by `factor`.
     pub beta_slow: f64,
     /// Both bounds are rounded to whole pairs.
     pub truncate: bool,
@@ -51,9 +51,9 @@ pub struct YarnScaling {
 pub struct Llama3Scaling {
     /// Long wavelengths are stretched by this.
     pub factor: f64,
-    /// Wavelengths above `original / low_freq_factor` are stretched whole.
+    /// Wavelengths above `original / low_freq_factor` are stretched fully.
     pub low_freq_factor: f64,
-    /// Wavelengths below `original / high_freq_factor` are left alone.
+    /// Wavelengths below `original / high_freq_factor` are unchanged.
     pub high_freq_factor: f64,
     /// The context length of the original pre-training.
     pub original_max_position_embeddings: u64,

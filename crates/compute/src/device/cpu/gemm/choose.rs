@@ -1,21 +1,20 @@
-//! Which tiles an output is cut into. Sums are taken in the same order in every tile (`serial.rs`), so the number of threads may
-//! play a part.
+//! Tile sizes. Sums have the same order in every tile (`serial.rs`), so tile sizes may depend on the number of threads.
 
 use super::serial::{Job, registers};
 use super::{Cpu, Shape};
 
-/// Whether y = x w^T is taken by inner products, without packing the weight. It depends on the shape alone: the bits hang on it.
+/// Whether y = x w^T is computed by inner products, without packing the weight. Depends only on the shape, because it affects the bits.
 pub fn few_rows(rows: usize, depth: usize) -> bool {
-    // Measured on Zen 3: up to about 48 rows, and fewer at small depths, where the last additions of a sum cost more than its terms.
+    // Measured on Zen 3: up to about 48 rows, fewer at small depths, where the final reduction of a sum costs more than its terms.
     rows == 1 || rows <= (depth / 5).min(40)
 }
 
-/// Columns of a task of few rows, whose part of the weight takes about 128 KB: enough to be worth a task.
+/// Columns per task with few rows: about 128 KB of the weight.
 pub fn few_cols(depth: usize) -> usize {
     (32_768 / depth.max(1)).next_multiple_of(8).max(8)
 }
 
-/// Rows and columns of a tile: the least estimate among some ways to give each thread one to four tasks.
+/// Rows and columns of a tile: the lowest estimated cost among some divisions with one to four tasks per thread.
 pub fn tile(cpu: &Cpu, shape: &Shape, job: &Job<'_>) -> [usize; 2] {
     const LEAST_ROWS: usize = 96;
     const MOST_PARTS: usize = 64;
@@ -37,18 +36,18 @@ pub fn tile(cpu: &Cpu, shape: &Shape, job: &Job<'_>) -> [usize; 2] {
     best
 }
 
-/// Estimates, in units of one vector's multiplication and addition.
+/// Estimated costs, in units of one vector multiply-add.
 struct Costs<'a> {
     threads: usize,
     registers: [usize; 3],
     shape: &'a Shape,
-    /// Of an element of the left and of the right operand that a task reads first.
+    /// Of an element of the left and of the right operand on first use.
     first: [f64; 2],
 }
 
 impl<'a> Costs<'a> {
     fn new(cpu: &Cpu, shape: &'a Shape, job: &Job<'_>) -> Self {
-        // Fitted to rates on Zen 3: a left operand is read where it lies, or packed; a right one is always packed.
+        // Fitted to measurements on Zen 3: a left operand is read in place, or packed; a right one is always packed.
         let first = [if job.a.by_rows() { 0.3 } else { 2.0 }, 2.5];
         Self { threads: cpu.threads(), registers: registers(cpu.level()), shape, first }
     }
@@ -60,7 +59,7 @@ impl<'a> Costs<'a> {
     }
 
     fn of(&self, [rows, cols]: [usize; 2]) -> f64 {
-        // A task's start, and the wait for the last task: something else may hold a thread.
+        // Start of a task, and waiting for the last task: a thread may be busy otherwise.
         const START: f64 = 4000.0;
         const WAIT: f64 = 0.05;
         let tasks = self.shape.rows.div_ceil(rows) * self.shape.cols.div_ceil(cols);
@@ -77,7 +76,7 @@ mod tests {
     use super::super::{Base, View};
     use super::*;
 
-    /// Two threads get work of about the same size, in tasks that are worth it.
+    /// Two threads get about the same work, in tasks of sufficient size.
     #[test]
     fn tiles_are_balanced() {
         let cpu = Cpu::new(2).unwrap();

@@ -1,4 +1,4 @@
-//! Products of few rows, or of few columns, by inner products: nothing is packed, and each weight is read once from memory.
+//! Products with few rows or few columns, by inner products: nothing is packed, and each weight is read once from memory.
 
 use super::super::Tile;
 use super::micro::Base;
@@ -7,8 +7,7 @@ use super::serial::Job;
 use fearless_simd::Simd;
 use fearless_simd::prelude::*;
 
-/// The part of the result in some rows and columns, for a row-major left and a column-major right operand, as a function of its own for
-/// each instruction set.
+/// The product for a row-major left and a column-major right operand, in a separate function for each instruction set.
 pub fn run<S: Simd>(s: S, out: &mut Tile<'_>, job: &Job<'_>) {
     let (rows, cols) = ([0, out.rows()], [0, out.cols()]);
     s.vectorize(
@@ -54,8 +53,8 @@ fn by_width<S: Simd, const L: usize>(s: S, out: &mut Tile<'_>, job: &Job<'_>, ro
     }
 }
 
-/// `R` rows times `C` columns. A sum is taken in `L` lanes, one vector after the other, the last one padded with zeros, then the lanes
-/// in pairs: in any block the same.
+/// `R` rows times `C` columns. Each sum has `L` lanes, over consecutive vectors, the last one padded with zeros, then lanes in pairs: the
+/// same order in any block.
 #[inline(always)]
 fn block<S: Simd, const L: usize, const R: usize, const C: usize>(
     s: S,
@@ -127,7 +126,7 @@ fn step<S: Simd, const L: usize, const R: usize, const C: usize>(
         *a = S::f32s::from_slice(s, left);
     }
     for (j, right) in right.iter().enumerate() {
-        // One vector of the right operand at a time: with all of them the registers of AVX2 would not do.
+        // One vector of the right operand at a time: all of them would exceed the registers of AVX2.
         let b = S::f32s::from_slice(s, right);
         for (acc, a) in acc.iter_mut().zip(a) {
             acc[j] = a.mul_add(b, acc[j]);

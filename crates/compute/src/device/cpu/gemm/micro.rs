@@ -4,16 +4,16 @@ use super::super::Tile;
 use fearless_simd::Simd;
 use fearless_simd::prelude::*;
 
-/// What a block of sums is added to.
+/// The value that a block of sums is added to.
 #[derive(Clone, Copy, Debug)]
 pub enum Base<'a> {
     /// Nothing: the output is overwritten.
     Zero,
     /// The output.
     Output,
-    /// A row vector, one element a column of the output.
+    /// A row vector, one element per column of the output.
     Row(&'a [f32]),
-    /// A matrix of the output's shape: elements from the output's first one on, and from row to row.
+    /// A matrix of the output's shape: elements from the output's first one on, and the stride.
     Matrix(&'a [f32], usize),
 }
 
@@ -32,7 +32,7 @@ impl Base<'_> {
 /// The left operand of a sweep.
 #[derive(Clone, Copy)]
 pub enum Left<'a> {
-    /// Where it lies, from the first row and depth on, and elements from row to row.
+    /// In place, from the first row and depth on, and the stride.
     Rows(&'a [f32], usize),
     /// Packed in blocks of `[depth][R]`.
     Packed(&'a [f32]),
@@ -49,7 +49,7 @@ pub struct Sweep<'a, const W: usize> {
     pub cols: usize,
     /// The right operand, `[depth][W]`.
     pub panel: &'a [[f32; W]],
-    /// What the product is added to.
+    /// The value that the product is added to.
     pub base: Base<'a>,
 }
 

@@ -1,7 +1,6 @@
-//! Products of matrices on the CPU: y = x w^T, dx = dy w, dw += dy^T x.
+//! Matrix products on the CPU: y = x w^T, dx = dy w, dw += dy^T x.
 //!
-//! The serial [`product`] is what one task runs. Every sum is taken in one order, which depends on the depth alone, so the same bits come
-//! out however an output is cut into tiles.
+//! One task runs the serial [`product`]. The order of every sum depends only on the depth, so results are bit-identical for any tiling.
 
 mod choose;
 mod dots;
@@ -22,7 +21,7 @@ use fearless_simd::prelude::*;
 use micro::Base;
 use serial::Job;
 
-/// Extents and strides of one product.
+/// Sizes and strides of one product.
 #[derive(Clone, Copy, Debug)]
 pub struct Shape {
     /// Rows of the result.
@@ -36,26 +35,26 @@ pub struct Shape {
 }
 
 impl Shape {
-    /// Multiplications and additions.
+    /// Floating-point operations.
     pub fn flops(&self) -> f64 {
         2.0 * self.rows as f64 * self.cols as f64 * self.depth as f64
     }
 }
 
-/// What [`forward`] adds to the product.
+/// The value that [`forward`] adds to the product.
 #[derive(Clone, Copy, Debug)]
 pub enum Extra<'a> {
     /// Nothing.
     None,
     /// A vector over the out features.
     Bias(&'a [f32]),
-    /// A matrix laid out as `y`, in another buffer.
+    /// A matrix with the layout of `y`, in another buffer.
     Residual(&'a [f32]),
-    /// What `y` holds.
+    /// The previous contents of `y`.
     Output,
 }
 
-/// `y = x w^T`, plus what `extra` says: `x` [rows, depth], `w` [cols, depth], `y` [rows, cols]. Columns of `y` past `cols` stay as they are.
+/// `y = x w^T`, plus `extra`: `x` [rows, depth], `w` [cols, depth], `y` [rows, cols]. Columns of `y` past `cols` are unchanged.
 ///
 /// # Panics
 /// When a buffer is too short (a defect of the caller).
@@ -71,7 +70,7 @@ pub fn forward(cpu: &Cpu, x: &[f32], w: &[f32], y: &mut [f32], shape: &Shape, ex
     run(cpu, job, y, shape);
 }
 
-/// `dx = dy w`, or `dx += dy w`: `dy` [rows, depth], `w` [depth, cols], `dx` [rows, cols]. Columns of `dx` past `cols` stay as they are.
+/// `dx = dy w`, or `dx += dy w`: `dy` [rows, depth], `w` [depth, cols], `dx` [rows, cols]. Columns of `dx` past `cols` are unchanged.
 ///
 /// # Panics
 /// When a buffer is too short (a defect of the caller).
@@ -108,7 +107,7 @@ pub fn backward_bias(cpu: &Cpu, dy: &[f32], dbias: &mut [f32], rows: usize, stri
     });
 }
 
-/// `sums[j] +=` the sum of column `first_col + j`: of each 256 rows in a row, then of those.
+/// `sums[j] +=` the sum of column `first_col + j`: first over 256 rows each, then over these sums.
 #[inline(always)]
 fn column_sums<S: Simd>(s: S, sums: &mut [f32], dy: &[f32], rows: usize, stride: usize, first_col: usize) {
     const ROWS: usize = 256;

@@ -1,4 +1,4 @@
-//! Copies of operands in the order in which the inner loop reads them.
+//! Packing of operands in the order in which the inner loop reads them.
 
 use super::serial::View;
 use fearless_simd::prelude::*;
@@ -142,7 +142,7 @@ fn transpose4<S: Simd, const W: usize>(s: S, panel: &mut [[f32; W]], b: View<'_>
     }
 }
 
-/// Ask for an element that will be read soon.
+/// Prefetch an element that will be read soon.
 #[inline(always)]
 pub fn prefetch(data: &[f32], at: usize) {
     #[cfg(target_arch = "x86_64")]

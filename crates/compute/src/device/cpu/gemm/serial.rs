@@ -32,7 +32,7 @@ impl<'a> View<'a> {
         Self { data, row: 1, col: stride }
     }
 
-    /// Whether the elements of a row lie side by side.
+    /// Whether the elements of a row are adjacent.
     #[inline(always)]
     pub(super) fn by_rows(&self) -> bool {
         self.col == 1
@@ -61,7 +61,7 @@ impl Job<'_> {
         Self { a: self.a.from(row, 0), b: self.b.from(0, col), depth: self.depth, base: self.base.from(row, col) }
     }
 
-    /// Whether both operands are dense along the depth, as inner products need it.
+    /// Whether both operands are dense along the depth, as inner products require.
     #[inline(always)]
     pub fn by_depth(&self) -> bool {
         self.a.by_rows() && self.b.row == 1
@@ -70,7 +70,7 @@ impl Job<'_> {
 
 /// `out = a b`, or `out += a b`, on this thread: `a` [out.rows, depth], `b` [depth, out.cols].
 ///
-/// Scratch memory belongs to the thread, grows at first use and is kept.
+/// Scratch memory is thread-local, grows as needed and is kept.
 ///
 /// # Panics
 /// When an operand is too short, or has no stride of 1 (a defect of the caller).
@@ -83,10 +83,10 @@ pub fn product<S: Simd>(s: S, out: &mut Tile<'_>, a: View<'_>, b: View<'_>, dept
 pub(super) fn run<S: Simd>(s: S, out: &mut Tile<'_>, job: &Job<'_>) {
     let &Job { a, b, .. } = job;
     assert!((a.row == 1 || a.col == 1) && (b.row == 1 || b.col == 1), "{a:?} {b:?}: neither rows nor columns are dense");
-    // Taken out for the time of the call: code inside of `LocalKey::with` would not be compiled for the instruction set.
+    // Taken out during the call: code inside `LocalKey::with` would not be compiled for the instruction set.
     let mut scratch = SCRATCH.take();
     let room = &mut scratch;
-    // A function of its own for each instruction set, whoever calls it.
+    // A separate function for each instruction set, whoever calls it.
     s.vectorize(
         #[inline(always)]
         || match S::f32s::LEN {
@@ -103,7 +103,7 @@ thread_local! {
     static SCRATCH: Cell<Vec<f32>> = const { Cell::new(Vec::new()) };
 }
 
-/// Rows and columns of the block of the output that is held in registers, and elements of a vector. As in [`run`].
+/// Rows and columns of the block of the output in registers, and elements of a vector. As in [`run`].
 pub(super) fn registers(level: Level) -> [usize; 3] {
     #[inline(always)]
     fn of<S: Simd>(_: S) -> [usize; 3] {
@@ -117,18 +117,18 @@ pub(super) fn registers(level: Level) -> [usize; 3] {
     fearless_simd::dispatch!(level, s => of(s))
 }
 
-/// Terms of a sum that are taken at once: a panel of as many rows of 16 floats takes most of a first-level cache of 32 KB. The order of
-/// a sum hangs on it, so it is the same for all instruction sets.
+/// Depth of a panel: with rows of 16 floats it takes most of a first-level cache of 32 KB. It determines the order of a sum, so it is the
+/// same for all instruction sets.
 const MOST_DEPTH: usize = 384;
 
-/// Columns of the right operand that are packed at once: few, which stay in a second-level cache, or many, which meet several blocks
+/// Columns of the right operand that are packed at once: few, which stay in a second-level cache, or many, which are used by several blocks
 /// of rows.
 const STRIP_COLS: [usize; 2] = [64, 384];
 
-/// Rows of the left operand that meet all panels before the next rows do: they stay in a second-level cache.
+/// Rows of the left operand that are multiplied with all panels before the next rows: they stay in a second-level cache.
 const BLOCK_ROWS: usize = 96;
 
-/// Columns left over by the panels that are taken by inner products: a panel would cost as much as a full one.
+/// Remaining columns that are computed by inner products: a panel would cost as much as a full one.
 const FEW_COLS: usize = 4;
 
 /// The product: parts of the depth, strips of columns, blocks of rows, panels.
@@ -148,7 +148,7 @@ fn blocks<S: Simd, const R: usize, const V: usize, const W: usize>(
     let parts = depth.div_ceil(MOST_DEPTH).max(1);
     let longest = depth.div_ceil(parts);
     let strip_cols = cols.min(STRIP_COLS[usize::from(rows > BLOCK_ROWS)]).next_multiple_of(W);
-    // Blocks of rows that meet one strip only take turns in one place, which stays in a cache.
+    // Row blocks that are used with one strip only share one buffer, which stays in a cache.
     let left_rows = if cols > strip_cols { rows } else { rows.min(BLOCK_ROWS) };
     let left_len = if job.a.by_rows() { 0 } else { left_rows * longest };
     let (strip, left) = aligned(scratch, longest * strip_cols + left_len).split_at_mut(longest * strip_cols);
