@@ -38,6 +38,9 @@ pub fn quantile_of_sorted(sorted: &[f64], q: f64) -> f64 {
     low + (high - low) * at.fract()
 }
 
+/// 97.5 % quantile of the normal distribution: half the width of a 95 % interval in standard errors.
+pub const Z: f64 = 1.959_963_984_540_054;
+
 /// Two-sided 95 % interval of the mean by Student's t; `None` for fewer than two values.
 pub fn student(values: &[f64]) -> Option<[f64; 2]> {
     if values.len() < 2 {

@@ -184,7 +184,7 @@ fn send_from_chat(harness: &mut Harness<'_, State>, text: &str) -> Vec<Action> {
 }
 
 fn message(text: &str) -> Action {
-    Action::ChatRequest(ChatRequest::Say { text: text.into(), temperature: None })
+    Action::SendChat(ChatRequest::Say { text: text.into(), temperature: None })
 }
 
 #[test]
@@ -195,7 +195,7 @@ fn a_message_loads_the_newest_checkpoint_and_is_said_to_it() {
     let mut harness = harness(desk(run), Page::Samples, vec2(1000.0, 900.0), Theme::Dark);
     harness.get_by_label("Chat").click();
     harness.run_steps(2);
-    let begun = Action::ChatProcess { model: path, system: String::new(), tokens: 0 };
+    let begun = Action::StartChat { model: path, system: String::new(), tokens: 0 };
     assert_eq!(send_from_chat(&mut harness, "Hello"), [begun, message("Hello")]);
 }
 
@@ -207,7 +207,7 @@ fn chat_works_without_any_run_on_a_model_folder() {
     harness.run_steps(2);
     harness.get_by_role_and_label(egui::Role::TextInput, "model folder").type_text("models/small.gguf");
     harness.run_steps(2);
-    let begun = Action::ChatProcess { model: "models/small.gguf".into(), system: String::new(), tokens: 0 };
+    let begun = Action::StartChat { model: "models/small.gguf".into(), system: String::new(), tokens: 0 };
     assert_eq!(send_from_chat(&mut harness, "Hello"), [begun, message("Hello")]);
 }
 
@@ -230,7 +230,7 @@ fn a_conversation_shows_its_turns_stops_and_starts_over() {
     assert_eq!(send_from_chat(&mut harness, "And then?"), []);
     harness.get_by_label("Stop").click();
     harness.run_steps(2);
-    assert_eq!(harness.state_mut().desk.take_orders(), [Action::ChatRequest(ChatRequest::Stop)]);
+    assert_eq!(harness.state_mut().desk.take_orders(), [Action::SendChat(ChatRequest::Stop)]);
     harness.state_mut().desk.talk.as_mut().unwrap().hear(ChatEvent::Replied { end: ReplyEnd::Stopped, left_out: 0 });
     harness.run_steps(2);
     assert!(harness.query_by_label("stopped").is_some());
@@ -239,10 +239,10 @@ fn a_conversation_shows_its_turns_stops_and_starts_over() {
     harness.get_by_role_and_label(egui::Role::Button, "Send").click();
     harness.run_steps(2);
     let wanted = ChatRequest::Say { text: "And then?".into(), temperature: Some(0.25) };
-    assert_eq!(harness.state_mut().desk.take_orders(), [Action::ChatRequest(wanted)]);
+    assert_eq!(harness.state_mut().desk.take_orders(), [Action::SendChat(wanted)]);
     harness.get_by_label("Start over").click();
     harness.run_steps(2);
-    assert_eq!(harness.state_mut().desk.take_orders(), [Action::ChatRequest(ChatRequest::Reset { system: None })]);
+    assert_eq!(harness.state_mut().desk.take_orders(), [Action::SendChat(ChatRequest::Reset { system: None })]);
     harness.state_mut().desk.talk = Some(ChatProcess::made("runs/a", Vec::new(), ChatState::Ended("the device was lost".into())));
     harness.run_steps(2);
     assert!(harness.query_by_label_contains("The conversation has ended: the device was lost").is_some());

@@ -1,53 +1,30 @@
 //! One whole step against PyTorch: log-probabilities, entropy, loss, every gradient, ten AdamW losses, packed documents.
 //! The references are made by tests/golden/make.py in float64.
 
+#[path = "common/golden.rs"]
+mod reference;
+
 use lehr::device::{Device, Recorder, Recording, Tensor};
 use lehr::model::weight_files::WeightFiles;
 use lehr::model::{Activations, Model, Pass, Request, Rollouts, hf_config, transformer};
-use lehr::ops::adamw::UpdateParams;
 use lehr::ops::embedding::Spans;
 use lehr::ops::objective::stats;
 use lehr::ops::rope::Rotation;
 use lehr::ops::sample::Sampling;
 use lehr::progress::silent;
 use lehr::train::Optimizer;
+use reference::{Golden, update_params, worst};
 use safetensors::SafeTensors;
 use std::path::{Path, PathBuf};
 
 const CASES: [&str; 8] = ["llama-gqa", "llama-tied", "qwen2", "qwen3", "llama-bias", "mistral", "qwen2-yarn", "qwen3-yarn"];
 
-struct Golden {
-    bytes: Vec<u8>,
-}
-
-impl Golden {
-    fn open(case: &str) -> Self {
-        Self { bytes: std::fs::read(folder(case).join("golden.safetensors")).unwrap() }
-    }
-
-    fn floats(&self, name: &str) -> Vec<f64> {
-        let file = SafeTensors::deserialize(&self.bytes).unwrap();
-        let t = file.tensor(name).unwrap_or_else(|e| panic!("{name}: {e}"));
-        match t.dtype() {
-            safetensors::Dtype::F32 => t.data().chunks(4).map(|b| f64::from(f32::from_le_bytes(b.try_into().unwrap()))).collect(),
-            safetensors::Dtype::F64 => t.data().chunks(8).map(|b| f64::from_le_bytes(b.try_into().unwrap())).collect(),
-            other => panic!("{name}: {other:?}"),
-        }
-    }
-
-    fn integers(&self, name: &str) -> Vec<u32> {
-        let file = SafeTensors::deserialize(&self.bytes).unwrap();
-        let t = file.tensor(name).unwrap_or_else(|e| panic!("{name}: {e}"));
-        t.data().chunks(8).map(|b| i64::from_le_bytes(b.try_into().unwrap()) as u32).collect()
-    }
-
-    fn shape(&self, name: &str) -> Vec<usize> {
-        SafeTensors::deserialize(&self.bytes).unwrap().tensor(name).unwrap().shape().to_vec()
-    }
-}
-
 fn folder(case: &str) -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/golden").join(case)
+}
+
+fn golden(case: &str) -> Golden {
+    Golden::open(&folder(case).join("golden.safetensors"))
 }
 
 fn open(device: &Device, case: &str, config: &str, time: usize) -> Model {
@@ -56,17 +33,6 @@ fn open(device: &Device, case: &str, config: &str, time: usize) -> Model {
     let model = Model::new(device, &config, time).unwrap();
     model.load(device, &WeightFiles::open(&dir).unwrap()).unwrap();
     model
-}
-
-/// Relative to |want| + rms(want), the largest difference.
-fn worst(got: impl IntoIterator<Item = f64>, want: &[f64]) -> f64 {
-    let rms = (want.iter().map(|w| w * w).sum::<f64>() / want.len() as f64).sqrt();
-    let got: Vec<f64> = got.into_iter().collect();
-    assert_eq!(got.len(), want.len());
-    got.iter()
-        .zip(want)
-        .map(|(g, w)| if g.is_finite() { (g - w).abs() / (w.abs() + rms) } else { f64::INFINITY })
-        .fold(0.0, f64::max)
 }
 
 struct Setup {
@@ -108,7 +74,7 @@ fn scored(values: &[f32], batch: usize, time: usize) -> Vec<f64> {
 }
 
 fn one_step_matches(device: &Device, case: &str) {
-    let golden = Golden::open(case);
+    let golden = golden(case);
     let shape = golden.shape("tokens");
     let (batch, time) = (shape[0], shape[1]);
     let model = open(device, case, "config.json", time);
@@ -135,7 +101,7 @@ fn one_step_matches(device: &Device, case: &str) {
 }
 
 fn ten_losses_match(device: &Device, case: &str) {
-    let golden = Golden::open(case);
+    let golden = golden(case);
     let shape = golden.shape("tokens");
     let (batch, time) = (shape[0], shape[1]);
     let model = open(device, case, "config.json", time);
@@ -144,16 +110,7 @@ fn ten_losses_match(device: &Device, case: &str) {
     for step in 1..=10 {
         s.optimizer.clear(device).unwrap();
         device.replay(&s.pass).unwrap();
-        let hyper = UpdateParams {
-            learning_rate: 1e-3,
-            beta1: 0.9,
-            beta2: 0.99,
-            epsilon: 1e-8,
-            weight_decay: 0.1,
-            max_grad_norm: 1.0,
-            step,
-        };
-        s.optimizer.update(device, &hyper).unwrap();
+        s.optimizer.update(device, &update_params(step)).unwrap();
         let numbers: Vec<f32> = device.read(&s.acts.stats).unwrap();
         losses.push(f64::from(numbers[stats::LOSS]));
         norms.push(f64::from(numbers[stats::GRAD_NORM]));
@@ -184,7 +141,7 @@ fn one_step_of_the_other_kernel_class_matches_pytorch() {
 fn token_accuracy_is_the_share_of_arg_maxes() {
     let device = device();
     let case = "llama-gqa";
-    let golden = Golden::open(case);
+    let golden = golden(case);
     let (shape, tokens) = (golden.shape("tokens"), golden.integers("tokens"));
     let (batch, time) = (shape[0], shape[1]);
     let model = open(&device, case, "config.json", time);
@@ -226,7 +183,7 @@ fn ten_adamw_losses_match_pytorch() {
 fn greedy_continuations_match_pytorch() {
     let device = device();
     for case in CASES {
-        let golden = Golden::open(case);
+        let golden = golden(case);
         let (tokens, want) = (golden.integers("tokens"), golden.integers("greedy"));
         let model = open(&device, case, "config.json", golden.shape("tokens")[1]);
         let request = Request { prompt: tokens[..5].to_vec(), key: [0, 0], max_new: want.len() };

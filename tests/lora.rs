@@ -2,6 +2,8 @@
 //! tests/golden/lora.py in float64.
 
 mod common;
+#[path = "common/golden.rs"]
+mod reference;
 
 #[path = "lora/parity.rs"]
 mod parity;

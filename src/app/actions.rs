@@ -50,17 +50,17 @@ impl Window {
                     job.cancel();
                 }
             }
-            Action::ChatProcess { model, system, tokens } => {
+            Action::StartChat { model, system, tokens } => {
                 // The one before frees its memory on the device first.
                 self.desk.talk = None;
                 self.desk.talk = Some(ChatProcess::start(self.backend.as_ref(), &model, (&system, tokens), wake(ctx)));
             }
-            Action::ChatRequest(ask) => {
+            Action::SendChat(ask) => {
                 if let Some(talk) = &mut self.desk.talk {
                     talk.ask(ask);
                 }
             }
-            Action::EndTalk => self.desk.talk = None,
+            Action::EndChat => self.desk.talk = None,
             Action::Open(path) => self.in_background(ctx, move || look(path)),
             Action::Close(path) => self.close(&path),
             Action::Delete(path) => self.in_background(ctx, move || delete(path)),

@@ -167,7 +167,7 @@ pub enum Action {
     /// End a job.
     Cancel(String),
     /// Begin a conversation with a model; it replaces the one before.
-    ChatProcess {
+    StartChat {
         /// RUN, RUN@STEP, a model folder or a GGUF file.
         model: String,
         /// The system message; none when empty.
@@ -176,9 +176,9 @@ pub enum Action {
         tokens: u64,
     },
     /// Send the conversation a message or a request.
-    ChatRequest(ChatRequest),
+    SendChat(ChatRequest),
     /// End the conversation and unload its model.
-    EndTalk,
+    EndChat,
     /// Open a run, or all runs in a folder.
     Open(PathBuf),
     /// Close a run; nothing is deleted.

@@ -37,12 +37,12 @@ pub struct Seen {
 /// See the module. Dropped, the thread ends.
 #[derive(Debug)]
 pub struct Watcher {
-    watch: Sender<ChatRequest>,
+    watch: Sender<WatchRequest>,
     seen: Receiver<Seen>,
     found: Receiver<(PathBuf, Vec<PathBuf>)>,
 }
 
-enum ChatRequest {
+enum WatchRequest {
     Watch(PathBuf),
     Forget(PathBuf),
     Home(Home),
@@ -89,17 +89,17 @@ impl Watcher {
 
     /// Follow a run from its first event on.
     pub fn watch(&self, path: &Path) {
-        let _ = self.watch.send(ChatRequest::Watch(path.to_owned()));
+        let _ = self.watch.send(WatchRequest::Watch(path.to_owned()));
     }
 
     /// Stop following a run.
     pub fn forget(&self, path: &Path) {
-        let _ = self.watch.send(ChatRequest::Forget(path.to_owned()));
+        let _ = self.watch.send(WatchRequest::Forget(path.to_owned()));
     }
 
     /// Report the runs in this folder, and from now on those that begin there, from this window or elsewhere; it need not exist yet.
     pub fn look_for_runs(&self, home: &Path) {
-        let _ = self.watch.send(ChatRequest::Home(Home { path: home.to_owned(), known: HashSet::new(), next: Instant::now() }));
+        let _ = self.watch.send(WatchRequest::Home(Home { path: home.to_owned(), known: HashSet::new(), next: Instant::now() }));
     }
 
     /// Runs that were found together, with the folder that was looked in.
@@ -113,7 +113,7 @@ impl Watcher {
     }
 }
 
-fn work(asks: &Receiver<ChatRequest>, send: &SyncSender<Seen>, report: &Sender<(PathBuf, Vec<PathBuf>)>, wake: impl Fn()) {
+fn work(asks: &Receiver<WatchRequest>, send: &SyncSender<Seen>, report: &Sender<(PathBuf, Vec<PathBuf>)>, wake: impl Fn()) {
     let (mut runs, mut home): (Vec<Watched>, Option<Home>) = (Vec::new(), None);
     loop {
         let now = Instant::now();
@@ -122,9 +122,9 @@ fn work(asks: &Receiver<ChatRequest>, send: &SyncSender<Seen>, report: &Sender<(
         match asks.recv_timeout(wait) {
             Err(RecvTimeoutError::Disconnected) => return,
             Err(RecvTimeoutError::Timeout) => {}
-            Ok(ChatRequest::Home(asked)) => home = Some(asked),
-            Ok(ChatRequest::Forget(path)) => runs.retain(|run| run.path != path),
-            Ok(ChatRequest::Watch(path)) => {
+            Ok(WatchRequest::Home(asked)) => home = Some(asked),
+            Ok(WatchRequest::Forget(path)) => runs.retain(|run| run.path != path),
+            Ok(WatchRequest::Watch(path)) => {
                 runs.retain(|run| run.path != path);
                 let reader = EventReader::new(&run_folder::events(&path));
                 runs.push(Watched { path, reader, has_settings: false, uncounted: true, reported: None, next: now });

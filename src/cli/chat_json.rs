@@ -17,7 +17,7 @@ const WAITING: usize = 64;
 #[derive(Debug, PartialEq)]
 enum RequestLine {
     /// A request.
-    ChatRequest(ChatRequest),
+    Request(ChatRequest),
     /// An invalid line, with the error; the next one may be valid.
     Refused(String),
     /// Unreadable input, with the error.
@@ -46,7 +46,7 @@ pub fn run(mut with: Conversation<'_>, ready: &ChatEvent) -> Result<i32> {
     let mut waiting = VecDeque::new();
     while let Some(heard) = waiting.pop_front().or_else(|| asks.recv().ok()) {
         match heard {
-            RequestLine::ChatRequest(ChatRequest::Say { text, temperature }) => {
+            RequestLine::Request(ChatRequest::Say { text, temperature }) => {
                 let temperature = temperature.unwrap_or(with.sampling.temperature);
                 let sampling = Sampling { temperature, ..with.sampling };
                 match sampling.check("") {
@@ -58,8 +58,8 @@ pub fn run(mut with: Conversation<'_>, ready: &ChatEvent) -> Result<i32> {
                 }
             }
             // The reply has ended already.
-            RequestLine::ChatRequest(ChatRequest::Stop) => {}
-            RequestLine::ChatRequest(ChatRequest::Reset { system }) => {
+            RequestLine::Request(ChatRequest::Stop) => {}
+            RequestLine::Request(ChatRequest::Reset { system }) => {
                 with.reset(system);
                 output::json_line(&ChatEvent::Fresh)?;
             }
@@ -82,7 +82,7 @@ fn hear(input: &mut impl BufRead) -> Option<RequestLine> {
             RequestLine::Broken(format!("standard input: a line of more than {} MiB; the conversation ends", MAX_LINE >> 20))
         }
         Ok(_) => serde_json::from_slice(&line)
-            .map_or_else(|error| RequestLine::Refused(format!("standard input: no request: {error}")), RequestLine::ChatRequest),
+            .map_or_else(|error| RequestLine::Refused(format!("standard input: no request: {error}")), RequestLine::Request),
         Err(error) => RequestLine::Broken(format!("standard input: {error}; the conversation ends")),
     })
 }
@@ -103,7 +103,7 @@ fn say(with: &mut Conversation<'_>, text: &str, asks: &Receiver<RequestLine>, wa
         }
         loop {
             match asks.try_recv() {
-                Ok(RequestLine::ChatRequest(ChatRequest::Stop)) => return Ok(false),
+                Ok(RequestLine::Request(ChatRequest::Stop)) => return Ok(false),
                 Ok(other) if waiting.len() < WAITING || matches!(other, RequestLine::Broken(_)) => waiting.push_back(other),
                 // The queue is full: dropped.
                 Ok(_) => {}
@@ -122,9 +122,9 @@ mod tests {
     #[test]
     fn a_line_that_is_no_request_is_refused_and_the_next_is_heard() {
         let mut input: &[u8] = b"{\"ask\":\"Stop\"}\nnonsense\n{\"ask\":\"Say\",\"text\":\"a\\nb\"}\n";
-        assert_eq!(hear(&mut input), Some(RequestLine::ChatRequest(ChatRequest::Stop)));
+        assert_eq!(hear(&mut input), Some(RequestLine::Request(ChatRequest::Stop)));
         assert!(matches!(hear(&mut input), Some(RequestLine::Refused(text)) if text.starts_with("standard input: no request")));
-        assert_eq!(hear(&mut input), Some(RequestLine::ChatRequest(ChatRequest::Say { text: "a\nb".into(), temperature: None })));
+        assert_eq!(hear(&mut input), Some(RequestLine::Request(ChatRequest::Say { text: "a\nb".into(), temperature: None })));
         assert_eq!(hear(&mut input), None);
     }
 

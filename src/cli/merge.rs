@@ -3,8 +3,10 @@
 use super::{merge_sweep, output};
 use crate::config::{DecayShape, MergeMethod};
 use crate::merge::{self, Check, Fold, Inputs, Interval, Merge, MergeRule, Recipe, Target, Window, WindowSpec};
+use crate::model::checkpoint::Manifest;
 use crate::model::gguf::is_gguf;
 use crate::model::safetensors_file::Dtype;
+use crate::progress::Progress;
 use crate::run_folder::is_run;
 use crate::session::control::{Control, INTERRUPTED};
 use crate::vfs::{RealFs, human_bytes, shown};
@@ -162,21 +164,8 @@ fn fold(args: &Args, adapter: &Path) -> anyhow::Result<i32> {
         return Ok(0);
     };
     let _control = Control::listen(false)?;
-    let (begin, whole) = (Instant::now(), fold.bytes().max(1));
-    let mut line = output::Line::after(output::PLAIN_LINE_SECONDS);
-    let saved = fold.save(&RealFs, &target, &mut |written| {
-        anyhow::ensure!(!Control::interrupted(), "interrupted");
-        line.show(|| format!("folding {} %", 100 * written / whole));
-        Ok(())
-    });
-    line.end();
-    let manifest = match saved {
-        Err(_) if Control::interrupted() => {
-            output::note("stopped: nothing was written");
-            return Ok(INTERRUPTED);
-        }
-        other => other?,
-    };
+    let begin = Instant::now();
+    let Some(manifest) = written(|progress| fold.save(&RealFs, &target, progress))? else { return Ok(INTERRUPTED) };
     let (written, seconds) = (manifest.bytes(), begin.elapsed().as_secs_f64());
     if args.json {
         output::json_line(&serde_json::json!({
@@ -273,23 +262,26 @@ fn print_plan(merge: &Merge, recipe: &Recipe) -> anyhow::Result<()> {
     ))
 }
 
+/// The manifest of a folder that `save` writes while its progress is shown; `None` after an interruption, which leaves nothing behind.
+fn written(save: impl FnOnce(&mut Progress<'_>) -> anyhow::Result<Manifest>) -> anyhow::Result<Option<Manifest>> {
+    let mut line = output::Line::after(output::PLAIN_LINE_SECONDS);
+    let saved = save(&mut |what, done, all| {
+        line.show(|| format!("{what} {} %", 100 * done / all.max(1)));
+        Ok(!Control::interrupted())
+    });
+    line.end();
+    if saved.is_err() && Control::interrupted() {
+        output::note("stopped: nothing was written");
+        return Ok(None);
+    }
+    saved.map(Some)
+}
+
 fn save(args: &Args, merge: &Merge, target: &Target, recipe: &Recipe) -> anyhow::Result<i32> {
     // Ctrl-C removes partial output.
     let _control = Control::listen(false)?;
     let begin = Instant::now();
-    let mut line = output::Line::after(output::PLAIN_LINE_SECONDS);
-    let saved = merge.save(&RealFs, target, recipe, &mut |what, written, whole| {
-        line.show(|| format!("{what} {} %", 100 * written / whole.max(1)));
-        Ok(!Control::interrupted())
-    });
-    line.end();
-    let manifest = match saved {
-        Err(_) if Control::interrupted() => {
-            output::note("stopped: nothing was written");
-            return Ok(INTERRUPTED);
-        }
-        other => other?,
-    };
+    let Some(manifest) = written(|progress| merge.save(&RealFs, target, recipe, progress))? else { return Ok(INTERRUPTED) };
     let seconds = begin.elapsed().as_secs_f64();
     let (read, written) = (merge.inputs().bytes(), manifest.bytes());
     let out = args.out.as_deref().unwrap_or(Path::new(""));

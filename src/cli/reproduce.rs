@@ -2,7 +2,8 @@
 
 use super::output;
 use crate::config::DeviceSettings;
-use crate::papers::{self, Options, attempts::Interrupted};
+use crate::papers::{self, Options};
+use crate::progress::Interrupted;
 use crate::session::control::{Control, INTERRUPTED};
 use std::path::PathBuf;
 
@@ -86,7 +87,7 @@ pub fn run(args: &Args) -> anyhow::Result<i32> {
             Ok(0)
         }
         Err(error) if error.downcast_ref::<Interrupted>().is_some() => {
-            output::note(&format!("{error}"));
+            output::note("interrupted; the same command continues from here");
             Ok(INTERRUPTED)
         }
         Err(error) => Err(error),

@@ -7,6 +7,7 @@ use crate::model::checkpoint::{Existing, Manifest, Origin, Place, save};
 use crate::model::gguf::is_gguf;
 use crate::model::safetensors_file::{Dtype, header_bytes};
 use crate::model::weight_files::WeightFiles;
+use crate::progress::{Progress, report};
 use crate::vfs::{RealFs, Vfs, clean, shown};
 use anyhow::{Context, Result, ensure};
 use std::collections::BTreeMap;
@@ -63,12 +64,11 @@ impl Fold {
         self.tensors.iter().map(|(_, dtype, shape)| dtype.bytes() * shape.iter().product::<usize>() as u64).sum()
     }
 
-    /// Write the folder. `progress` receives the bytes of weights written so far; an error that it returns aborts the write. After an error
-    /// no files are left.
+    /// Write the folder. `progress` receives the bytes of weights written so far, and of all. After an error no files are left.
     ///
     /// # Errors
-    /// Unreadable files, a number that the type cannot represent, a disk error, or an error from `progress`.
-    pub fn save(&self, vfs: &dyn Vfs, target: &Target, progress: &mut dyn FnMut(u64) -> Result<()>) -> Result<Manifest> {
+    /// Unreadable files, a number that the type cannot represent, a disk error, or an end of the work by `progress`.
+    pub fn save(&self, vfs: &dyn Vfs, target: &Target, progress: &mut Progress<'_>) -> Result<Manifest> {
         let (parent, name) = target.place();
         let metadata = BTreeMap::from([("lehr.folded".to_owned(), self.folders[0].display().to_string())]);
         let tensors: Vec<_> = self.tensors.iter().map(|(name, dtype, shape)| (name.as_str(), *dtype, shape.as_slice())).collect();
@@ -98,7 +98,7 @@ impl Fold {
         saved
     }
 
-    fn stream(&self, file: &mut dyn std::io::Write, progress: &mut dyn FnMut(u64) -> Result<()>) -> Result<()> {
+    fn stream(&self, file: &mut dyn std::io::Write, progress: &mut Progress<'_>) -> Result<()> {
         let (mut written, mut bytes) = (0, Vec::new());
         for (name, dtype, shape) in &self.tensors {
             self.files.stream_f32(name, shape, &mut |piece| {
@@ -111,7 +111,7 @@ impl Fold {
                 );
                 file.write_all(&bytes)?;
                 written += bytes.len() as u64;
-                progress(written)
+                report(progress, "folding", written, self.bytes())
             })?;
         }
         Ok(())

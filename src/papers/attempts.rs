@@ -1,14 +1,9 @@
 //! Execution of training jobs: in order, shared between processes, interruptible, with an estimate of the time left.
 
-use crate::progress::Progress;
+use crate::progress::{Interrupted, Progress};
 use crate::session::control::Control;
 use std::time::Duration;
 use web_time::Instant;
-
-/// Interruption by a signal.
-#[derive(Debug, thiserror::Error)]
-#[error("interrupted; the same command continues from here")]
-pub struct Interrupted;
 
 /// Fail if a signal has arrived.
 ///

@@ -111,7 +111,7 @@ pub fn dry_run(paper: &str, options: &Options) -> anyhow::Result<Plan> {
 /// Train and compare. `None` with [`Options::arms_only`].
 ///
 /// # Errors
-/// Invalid settings, a device error, a full disk, or [`attempts::Interrupted`].
+/// Invalid settings, a device error, a full disk, or [`crate::progress::Interrupted`].
 pub fn run(paper: &str, options: &Options, tell: &dyn Fn(&str)) -> anyhow::Result<Option<Report>> {
     if paper == lopti::PAPER.name { lopti::run(options, tell) } else { pma::run(options, tell) }
 }

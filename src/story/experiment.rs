@@ -2,13 +2,11 @@
 //! effect of a change, and the effect is measured: the mean of a metric before and after.
 
 use crate::history::History;
-use crate::stats::{deviation, mean};
+use crate::stats::{Z, deviation, mean};
 use std::path::{Path, PathBuf};
 
 /// Length of the run as a multiple of the lesson's.
 const LONGER: u64 = 20;
-/// Half the width of a 95 % interval in standard errors.
-const Z: f64 = 1.959_964;
 
 /// A trainer that the reader controls.
 #[derive(Clone, Debug, PartialEq, Eq)]

@@ -131,7 +131,7 @@ impl Host {
             match opened {
                 Ok(player) => {
                     let (before, after, story) = (Arc::default(), None, None);
-                    Stage { player, automatic, is_over: false, send, wake, before, after, story }.play(&asked);
+                    PlayerThread { player, automatic, is_over: false, send, wake, before, after, story }.play(&asked);
                 }
                 Err(error) => {
                     let _ = send.send(Err(format!("{error:#}")));
@@ -173,7 +173,7 @@ impl Host {
 }
 
 /// State of the thread.
-struct Stage {
+struct PlayerThread {
     player: Player,
     automatic: bool,
     is_over: bool,
@@ -186,7 +186,7 @@ struct Stage {
     story: Option<Arc<Story>>,
 }
 
-impl Stage {
+impl PlayerThread {
     fn play(mut self, actions: &Receiver<Action>) {
         let (mut sent, mut changed, mut refused) = (Instant::now(), true, None);
         loop {
@@ -273,7 +273,7 @@ impl Stage {
             self.after = Some((number, after(player).map_err(|error| format!("{error:#}"))));
         }
         let after = self.after.as_ref().filter(|_| is_seen).map(|(_, after)| after.clone());
-        let exists = |path: &Path| path.join("config.toml").is_file();
+        let exists = |path: &Path| crate::run_folder::config(path).is_file();
         let trained = story.steps().filter(|step| step.kind() == StepKind::Trainer);
         let runs = trained.filter_map(|step| Some((step.name.clone(), player.run(&step.name)?.path.clone())));
         let line = |step| player.command_line(step).unwrap_or_else(|error| format!("{error:#}"));

@@ -1,12 +1,15 @@
 //! Recorded and made-up runs, and pages drawn without a window.
 
 pub mod made;
+#[path = "../common/settle.rs"]
+mod settle;
 
 use eframe::egui::{self, Theme, Vec2};
 use egui_kittest::{Harness, HarnessBuilder};
 use lehr::app::panels::Panels;
 use lehr::app::state::{AppState, OpenRun, Page};
 use lehr::history::RunFiles;
+use settle::settle;
 use std::path::{Path, PathBuf};
 
 /// What is drawn.
@@ -71,15 +74,4 @@ fn stand(builder: HarnessBuilder<State>, desk: AppState, page: Page, size: Vec2,
     harness.run_ok();
     settle(&mut harness);
     harness
-}
-
-/// Frames until everything that was asked of threads is there.
-pub fn settle<S>(harness: &mut Harness<'_, S>) {
-    let begin = std::time::Instant::now();
-    while lehr::app::loader::pending(&harness.ctx) > 0 {
-        assert!(begin.elapsed() < std::time::Duration::from_secs(60), "a thread has not ended");
-        std::thread::sleep(std::time::Duration::from_millis(1));
-        harness.step();
-    }
-    harness.run_steps(2);
 }

@@ -1,71 +1,28 @@
 //! One step and ten losses of adapters against PEFT; the same model with its adapters folded in.
 
+use crate::reference::{Golden, update_params, worst};
 use crate::{adapted, golden, shape};
 use lehr::config::ModelConfig;
 use lehr::data::Batch;
 use lehr::device::Device;
 use lehr::model::weight_files::WeightFiles;
 use lehr::model::{Activations, Model, Pass, Request, Rollouts};
-use lehr::ops::adamw::UpdateParams;
 use lehr::ops::objective::stats;
 use lehr::ops::sample::Sampling;
 use lehr::train::{GradientPass, Optimizer, Scorer};
-use safetensors::SafeTensors;
 use std::collections::BTreeSet;
-use std::path::Path;
 
 const CASES: [&str; 3] = ["llama-gqa", "qwen2", "qwen3"];
-
-struct Golden {
-    bytes: Vec<u8>,
-}
-
-impl Golden {
-    fn open(path: &Path) -> Self {
-        Self { bytes: std::fs::read(path).unwrap() }
-    }
-
-    fn names(&self) -> Vec<String> {
-        SafeTensors::deserialize(&self.bytes).unwrap().names().into_iter().map(str::to_owned).collect()
-    }
-
-    fn shape(&self, name: &str) -> Vec<usize> {
-        SafeTensors::deserialize(&self.bytes).unwrap().tensor(name).unwrap().shape().to_vec()
-    }
-
-    fn floats(&self, name: &str) -> Vec<f64> {
-        let file = SafeTensors::deserialize(&self.bytes).unwrap();
-        let t = file.tensor(name).unwrap_or_else(|e| panic!("{name}: {e}"));
-        match t.dtype() {
-            safetensors::Dtype::F32 => t.data().chunks(4).map(|b| f64::from(f32::from_le_bytes(b.try_into().unwrap()))).collect(),
-            safetensors::Dtype::F64 => t.data().chunks(8).map(|b| f64::from_le_bytes(b.try_into().unwrap())).collect(),
-            other => panic!("{name}: {other:?}"),
-        }
-    }
-}
 
 /// The tokens of a golden model as a batch: every token but the last of a row predicts the next.
 fn batch(case: &str) -> Batch {
     let golden = Golden::open(&golden(case).join("golden.safetensors"));
     let shape = golden.shape("tokens");
-    let file = SafeTensors::deserialize(&golden.bytes).unwrap();
-    let words = file.tensor("tokens").unwrap();
-    let tokens: Vec<u32> = words.data().chunks(8).map(|b| i64::from_le_bytes(b.try_into().unwrap()) as u32).collect();
+    let tokens = golden.integers("tokens");
     let (batch_size, seq_len) = (shape[0], shape[1]);
     let target = |i: usize| if (i + 1).is_multiple_of(seq_len) { lehr::data::IGNORE } else { tokens[i + 1] };
     let targets = (0..tokens.len()).map(target).collect();
     Batch { batch_size, seq_len, targets, doc_start: vec![0; tokens.len()], num_tokens: tokens.len(), tokens }
-}
-
-/// Relative to |want| + rms(want), the largest difference.
-fn worst(got: impl IntoIterator<Item = f64>, want: &[f64]) -> f64 {
-    let rms = (want.iter().map(|w| w * w).sum::<f64>() / want.len() as f64).sqrt();
-    let got: Vec<f64> = got.into_iter().collect();
-    assert_eq!(got.len(), want.len());
-    got.iter()
-        .zip(want)
-        .map(|(g, w)| if g.is_finite() { (g - w).abs() / (w.abs() + rms) } else { f64::INFINITY })
-        .fold(0.0, f64::max)
 }
 
 fn device() -> Device {
@@ -150,16 +107,7 @@ fn ten_adamw_losses_match_peft() {
         let (mut losses, mut norms) = (Vec::new(), Vec::new());
         for step in 1..=10 {
             s.gradient(&device);
-            let hyper = UpdateParams {
-                learning_rate: 1e-3,
-                beta1: 0.9,
-                beta2: 0.99,
-                epsilon: 1e-8,
-                weight_decay: 0.1,
-                max_grad_norm: 1.0,
-                step,
-            };
-            s.optimizer.update(&device, &hyper).unwrap();
+            s.optimizer.update(&device, &update_params(step)).unwrap();
             let numbers: Vec<f32> = device.read(&s.pass.acts.stats).unwrap();
             losses.push(f64::from(numbers[stats::LOSS]));
             norms.push(f64::from(numbers[stats::GRAD_NORM]));

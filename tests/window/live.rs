@@ -169,8 +169,8 @@ fn somebody_talks_to_a_checkpoint_from_the_window() {
     let more = ["--max-steps=4", "--save-every=2", "--tokenizer=bytes", "--max-position-embeddings=256"];
     let run = live.start("a", &more);
     live.until(&run, "the end", |r| r.files.standing(r.live) == "finished");
-    let say = |text: &str| Action::ChatRequest(ChatRequest::Say { text: text.into(), temperature: Some(0.0) });
-    let begin = |model: String| Action::ChatProcess { model, system: String::new(), tokens: 8 };
+    let say = |text: &str| Action::SendChat(ChatRequest::Say { text: text.into(), temperature: Some(0.0) });
+    let begin = |model: String| Action::StartChat { model, system: String::new(), tokens: 8 };
     let desk = live.window().desk();
     desk.ask(begin(format!("{}@2", run.display())));
     desk.ask(say("glass"));
@@ -187,7 +187,7 @@ fn somebody_talks_to_a_checkpoint_from_the_window() {
     live.wait("the refusal", |live| ready(live) && turns(live).len() == 3);
     let talk = live.window().desk().talk.as_ref().unwrap();
     assert!(talk.turns[2].refused && talk.turns[2].note.contains("too many"), "{:?}", talk.turns);
-    live.window().desk().ask(Action::ChatRequest(ChatRequest::Reset { system: None }));
+    live.window().desk().ask(Action::SendChat(ChatRequest::Reset { system: None }));
     live.wait("a new conversation", |live| turns(live).is_empty());
     live.window().desk().ask(say("kiln"));
     live.wait("a reply", |live| ready(live) && turns(live).len() == 2);
@@ -197,7 +197,7 @@ fn somebody_talks_to_a_checkpoint_from_the_window() {
         _ => false,
     };
     live.wait("the reason", ended);
-    live.window().desk().ask(Action::EndTalk);
+    live.window().desk().ask(Action::EndChat);
     live.wait("the end", |live| live.window().desk().talk.is_none());
 }
 

@@ -1,5 +1,10 @@
 //! Histories made for tests.
 
+#[path = "../common/settle.rs"]
+mod settle;
+
+pub use settle::settle;
+
 use eframe::egui;
 use egui_kittest::Harness;
 use lehr::app::state::{AppState, OpenRun};
@@ -168,15 +173,4 @@ pub fn harness<P: 'static>(
     harness.run_steps(2);
     settle(&mut harness);
     harness
-}
-
-/// Frames until everything that was asked of threads is there.
-pub fn settle<S>(harness: &mut Harness<'_, S>) {
-    let begin = std::time::Instant::now();
-    while lehr::app::loader::pending(&harness.ctx) > 0 {
-        assert!(begin.elapsed() < std::time::Duration::from_secs(60), "a thread has not ended");
-        std::thread::sleep(std::time::Duration::from_millis(1));
-        harness.step();
-    }
-    harness.run_steps(2);
 }

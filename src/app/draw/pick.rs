@@ -9,11 +9,6 @@ pub struct StepPick {
 }
 
 impl StepPick {
-    /// Select this entry.
-    pub fn look_at(&mut self, entry: usize) {
-        self.at = Some(entry);
-    }
-
     /// The selected entry, of `count`.
     pub fn entry(&self, count: usize) -> usize {
         let last = count.saturating_sub(1);

@@ -44,7 +44,7 @@ pub fn no_run(ui: &mut Ui, actions: &mut Vec<Action>) {
 pub fn another_run(ui: &mut Ui, run: &OpenRun, words: &str, settings: &[(&str, &str)], actions: &mut Vec<Action>) {
     let Some(stage) = run.files.settings.as_ref().map(|settings| settings.stage().name()) else { return };
     if ui.button(words).on_hover_text("Fill the form with this run's settings and this change").clicked() {
-        let config = run.files.path.join("config.toml").display().to_string();
+        let config = crate::run_folder::config(&run.files.path).display().to_string();
         let changed = settings.iter().map(|(name, value)| ((*name).to_owned(), (*value).to_owned()));
         actions.push(Action::NewRun(stage.to_owned(), std::iter::once(("config".to_owned(), config)).chain(changed).collect()));
     }

@@ -8,10 +8,10 @@ use std::collections::{BTreeSet, HashSet};
 const MOST_REPEATS: usize = 2000;
 
 /// A question with a key that identifies it.
-pub type KeyedQuestion<T> = (String, T);
+pub type Keyed<T> = (String, T);
 
 /// Generates question `n` of a level.
-pub type Maker<T> = dyn Fn(usize, Split, u64) -> Result<KeyedQuestion<T>>;
+pub type Maker<T> = dyn Fn(usize, Split, u64) -> Result<Keyed<T>>;
 
 /// Distinct questions of a split, taken from each level in rotation; duplicates are skipped.
 pub struct Distinct<T> {
@@ -32,7 +32,7 @@ struct Level {
 
 impl<T> Distinct<T> {
     /// Starts at question 0.
-    pub fn new(levels: Vec<usize>, split: Split, make: impl Fn(usize, Split, u64) -> Result<KeyedQuestion<T>> + 'static) -> Self {
+    pub fn new(levels: Vec<usize>, split: Split, make: impl Fn(usize, Split, u64) -> Result<Keyed<T>> + 'static) -> Self {
         let levels = levels.into_iter().map(|level| Level { level, made: 0, repeats: 0 }).collect();
         Self { levels, split, make: Box::new(make), turn: 0, seen: HashSet::new() }
     }

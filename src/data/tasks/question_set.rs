@@ -1,6 +1,6 @@
 //! Sources of a task's questions. For rows of a file: which are for training, in what order, and which are held out for evaluation.
 
-use super::distinct::{Distinct, level_of};
+use super::distinct::{Distinct, Keyed, level_of};
 use super::{Question, Split};
 use crate::config::{DataSettings, TaskSettings};
 use crate::data::chat::row_files;
@@ -12,14 +12,11 @@ use anyhow::{Error, Result, ensure};
 use std::collections::HashSet;
 use std::path::PathBuf;
 
-/// A question with a key that identifies it.
-pub type KeyedQuestion = (String, Question);
-
 /// Maximum number of skipped rows per file that are reported with place and reason.
 const TOLD: usize = 3;
 
 /// Converts rows to questions. Unusable rows are skipped and counted: a few bad rows do not end a run.
-pub struct Reader<'a, F: Fn(Object) -> Result<KeyedQuestion>> {
+pub struct Reader<'a, F: Fn(Object) -> Result<Keyed<Question>>> {
     /// Format of a row, for messages.
     pub example: &'a str,
     /// Checks questions; a row whose question it cannot encode is skipped too.
@@ -45,7 +42,7 @@ impl QuestionSet {
         settings: &TaskSettings,
         data: &DataSettings,
         seed: u64,
-        reader: &Reader<'_, impl Fn(Object) -> Result<KeyedQuestion>>,
+        reader: &Reader<'_, impl Fn(Object) -> Result<Keyed<Question>>>,
         notices: &mut Notices,
     ) -> Result<Self> {
         some(settings)?;
@@ -73,7 +70,7 @@ impl QuestionSet {
             ));
         }
         ensure!(!train.is_empty(), "{name}: no row is left to train on");
-        let questions = |rows: Vec<KeyedQuestion>| rows.into_iter().map(|(_, question)| question).collect();
+        let questions = |rows: Vec<Keyed<Question>>| rows.into_iter().map(|(_, question)| question).collect();
         Ok(Self { train: questions(train), eval: questions(eval), rng: Rng::new(seed, "task rows") })
     }
 
@@ -105,7 +102,7 @@ impl HeldOutQuestions {
     pub fn read(
         settings: &TaskSettings,
         data: &DataSettings,
-        reader: &Reader<'_, impl Fn(Object) -> Result<KeyedQuestion>>,
+        reader: &Reader<'_, impl Fn(Object) -> Result<Keyed<Question>>>,
         notices: &mut Notices,
     ) -> Result<Option<Self>> {
         let rows = reader.to_judge_by(settings, data, notices)?;
@@ -161,7 +158,7 @@ impl Source {
         settings: &TaskSettings,
         data: &DataSettings,
         seed: u64,
-        reader: &Reader<'_, impl Fn(Object) -> Result<KeyedQuestion>>,
+        reader: &Reader<'_, impl Fn(Object) -> Result<Keyed<Question>>>,
         notices: &mut Notices,
         make: impl FnOnce(&mut Notices) -> Result<HeldOutQuestions>,
     ) -> Result<Self> {
@@ -211,14 +208,14 @@ impl Source {
     }
 }
 
-impl<F: Fn(Object) -> Result<KeyedQuestion>> Reader<'_, F> {
+impl<F: Fn(Object) -> Result<Keyed<Question>>> Reader<'_, F> {
     /// At most `--eval-questions` rows of `--val-data`; `None` if that is not set.
     fn to_judge_by(
         &self,
         settings: &TaskSettings,
         data: &DataSettings,
         notices: &mut Notices,
-    ) -> Result<Option<Vec<KeyedQuestion>>> {
+    ) -> Result<Option<Vec<Keyed<Question>>>> {
         some(settings)?;
         let Some(path) = &data.val_data else { return Ok(None) };
         let mut rows = self.read(std::slice::from_ref(path), notices)?;
@@ -227,7 +224,7 @@ impl<F: Fn(Object) -> Result<KeyedQuestion>> Reader<'_, F> {
         Ok(Some(rows))
     }
 
-    fn read(&self, paths: &[PathBuf], notices: &mut Notices) -> Result<Vec<KeyedQuestion>> {
+    fn read(&self, paths: &[PathBuf], notices: &mut Notices) -> Result<Vec<Keyed<Question>>> {
         let mut rows = Vec::new();
         for path in paths {
             let (mut bad, mut count, before) = (Vec::new(), 0, rows.len());
@@ -258,7 +255,7 @@ impl<F: Fn(Object) -> Result<KeyedQuestion>> Reader<'_, F> {
     }
 
     /// Checks that the tokenizer can encode the question.
-    fn spelt(&self, row: KeyedQuestion) -> Result<KeyedQuestion> {
+    fn spelt(&self, row: Keyed<Question>) -> Result<Keyed<Question>> {
         if let Some(tokenizer) = self.tokenizer {
             row.1.encode(tokenizer, true)?;
         }

@@ -69,7 +69,7 @@ impl<'a> Context<'a> {
     /// Train all these arms if necessary, and first those that they start from.
     ///
     /// # Errors
-    /// A device error, a full disk, or [`crate::papers::attempts::Interrupted`].
+    /// A device error, a full disk, or [`crate::progress::Interrupted`].
     pub fn ensure(&self, arms: &[Arm]) -> anyhow::Result<()> {
         work_off(arms, self, &*self.tell)
     }
@@ -95,7 +95,7 @@ impl<'a> Context<'a> {
     /// A measurement on a bench, cached; `what` identifies it and everything it depends on besides the scale and the weights.
     ///
     /// # Errors
-    /// A device error, or [`crate::papers::attempts::Interrupted`].
+    /// A device error, or [`crate::progress::Interrupted`].
     pub fn measured<T: serde::Serialize + serde::de::DeserializeOwned>(
         &self,
         seed: u64,

@@ -99,7 +99,7 @@ fn header(options: &Options, c: &Context<'_>) -> anyhow::Result<Header> {
 /// Train and compare; the report is written after every claim, so that partial results are available. `None` with [`Options::arms_only`].
 ///
 /// # Errors
-/// Invalid settings, a device error, a full disk, or [`super::attempts::Interrupted`].
+/// Invalid settings, a device error, a full disk, or [`crate::progress::Interrupted`].
 pub fn run(options: &Options, tell: &dyn Fn(&str)) -> anyhow::Result<Option<Report>> {
     let scale = Scale::named(&options.scale)?;
     let (claims, arms) = (asked(options)?, arms(options)?);

@@ -35,7 +35,7 @@ impl Context<'_> {
     /// Train all these arms if necessary, and first those that they start from.
     ///
     /// # Errors
-    /// A device error, a full disk, or [`crate::papers::attempts::Interrupted`].
+    /// A device error, a full disk, or [`crate::progress::Interrupted`].
     pub fn ensure(&self, arms: &[Arm]) -> anyhow::Result<()> {
         work_off(arms, self, &*self.tell)
     }

@@ -107,7 +107,7 @@ fn header(options: &Options, scale: &Scale, texts: &Texts) -> anyhow::Result<Hea
 /// [`Options::arms_only`].
 ///
 /// # Errors
-/// Invalid settings, a device error, a full disk, or [`super::attempts::Interrupted`].
+/// Invalid settings, a device error, a full disk, or [`crate::progress::Interrupted`].
 pub fn run(options: &Options, tell: &dyn Fn(&str)) -> anyhow::Result<Option<Report>> {
     let scale = Scale::named(&options.scale)?;
     let arms = arms(options)?;

@@ -20,7 +20,7 @@ const LOOK_EVERY: u64 = 25;
 /// Train an arm unless it exists. Its parent must exist.
 ///
 /// # Errors
-/// A device or disk error, or [`Interrupted`](crate::papers::attempts::Interrupted).
+/// A device or disk error, or [`Interrupted`](crate::progress::Interrupted).
 pub fn train(
     checkpoints: &CheckpointStore,
     arm: &Arm,

@@ -9,6 +9,7 @@ use crate::event::{Score, TaskEval};
 use crate::model::{Completion, Model, Request, Rollouts};
 use crate::ops::sample::Sampling;
 use crate::progress::Progress;
+use crate::stats::Z;
 use anyhow::{Result, ensure};
 use serde::Serialize;
 use std::collections::{BTreeMap, BTreeSet};
@@ -201,7 +202,6 @@ fn report(of: &[&GradedQuestion]) -> Report {
 
 /// Wilson's 95 % interval for a share of `right` in `n` (Wilson 1927, without continuity correction).
 pub fn wilson(right: f64, n: f64) -> [f64; 2] {
-    const Z: f64 = 1.959_963_984_540_054;
     if n == 0.0 {
         return [0.0, 1.0];
     }

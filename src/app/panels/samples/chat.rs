@@ -127,12 +127,12 @@ impl Chat {
             let idle = talk.state == ChatState::Ready;
             let reset = ui.add_enabled(idle, egui::Button::new("Start over"));
             if reset.on_hover_text("Clear the conversation and use the system message above").clicked() {
-                actions.push(Action::ChatRequest(ChatRequest::Reset {
+                actions.push(Action::SendChat(ChatRequest::Reset {
                     system: Some(self.system.clone()).filter(|s| !s.trim().is_empty()),
                 }));
             }
             if ui.button("Unload").on_hover_text("End the conversation and free the model's memory").clicked() {
-                actions.push(Action::EndTalk);
+                actions.push(Action::EndChat);
             }
         });
         if let Err(missing) = wanted {
@@ -158,7 +158,7 @@ impl Chat {
     }
 
     fn begin(&self, model: &str) -> Action {
-        Action::ChatProcess { model: model.to_owned(), system: self.system.clone(), tokens: self.tokens }
+        Action::StartChat { model: model.to_owned(), system: self.system.clone(), tokens: self.tokens }
     }
 
     /// Where the user writes.
@@ -185,11 +185,11 @@ impl Chat {
                     actions.push(self.begin(model));
                 }
                 let text = std::mem::take(&mut self.draft);
-                actions.push(Action::ChatRequest(ChatRequest::Say { text, temperature: self.temperature }));
+                actions.push(Action::SendChat(ChatRequest::Say { text, temperature: self.temperature }));
             }
             let replying = talk.is_some_and(|talk| talk.state == ChatState::Replying);
             if ui.add_enabled(replying, egui::Button::new("Stop")).on_hover_text("End this reply").clicked() {
-                actions.push(Action::ChatRequest(ChatRequest::Stop));
+                actions.push(Action::SendChat(ChatRequest::Stop));
             }
             let own = talk.and_then(|talk| talk.about.as_ref()).map_or(USUAL_TEMPERATURE, |about| about.temperature);
             let mut value = self.temperature.unwrap_or(own);

@@ -40,11 +40,6 @@ pub struct Solved {
 }
 
 impl Solved {
-    /// Whether anything disagrees.
-    pub fn disagrees(&self) -> bool {
-        self.agrees == Some(false) || self.quiz_agrees == Some(false)
-    }
-
     /// The solution in the public format, if there is one.
     pub fn text(&self) -> Option<String> {
         let solution = self.solution.as_ref()?;

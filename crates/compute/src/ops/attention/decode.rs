@@ -80,15 +80,7 @@ impl DecodePlan {
         t.line(&format!("@compute @workgroup_size({threads})"));
         t.line("fn decode(@builtin(workgroup_id) group: vec3<u32>, @builtin(num_workgroups) groups: vec3<u32>,");
         t.open("          @builtin(local_invocation_index) local: u32)");
-        t.line("let item = linear_group(group, groups);");
-        t.line(&format!("let per_row = dims.heads / {heads}u;"));
-        t.line("let inside = item / per_row < dims.batch;");
-        t.line("let row = min(item / per_row, dims.batch - 1u);");
-        t.line(&format!("let head = item % per_row * {heads}u; // the first of this workgroup"));
-        t.line("let kv = head / (dims.heads / dims.kv_heads);");
-        t.line("let newest = min(positions[row], dims.max_time - 1u);");
-        t.line("let prefix = assigned[3u * row + 1u];");
-        t.line("let prefixed = assigned[3u * row + 2u];");
+        start(&mut t, heads);
         for r in 0..heads {
             for d in 0..head_dim / 4 {
                 t.line(&format!("let q{r}_{d} = qkv[query_at(row, head + {r}u) + {d}u] * dims.scale;"));
@@ -146,4 +138,18 @@ impl DecodePlan {
             t.line("workgroupBarrier();");
         }
     }
+}
+
+/// Open a kernel: the row of this workgroup, its `heads` query heads, and the keys that they see. All are the same for every invocation of the
+/// workgroup.
+pub(super) fn start(t: &mut Text, heads: usize) {
+    t.line("let item = linear_group(group, groups);");
+    t.line(&format!("let per_row = dims.heads / {heads}u;"));
+    t.line("let inside = item / per_row < dims.batch;");
+    t.line("let row = min(item / per_row, dims.batch - 1u);");
+    t.line(&format!("let head = item % per_row * {heads}u; // the first of this workgroup"));
+    t.line("let kv = head / (dims.heads / dims.kv_heads);");
+    t.line("let newest = min(positions[row], dims.max_time - 1u);");
+    t.line("let prefix = assigned[3u * row + 1u];");
+    t.line("let prefixed = assigned[3u * row + 2u];");
 }

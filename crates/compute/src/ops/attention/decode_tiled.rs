@@ -5,7 +5,7 @@
 //! thread owns one vec4 of the head and every n-th key of the tile, and adds up values; at the end these sums meet, too. No thread holds more
 //! than a few numbers, whatever the head width.
 
-use super::decode::{BINDINGS, HELPERS};
+use super::decode::{self, BINDINGS, HELPERS};
 use super::wgsl_lines::Text;
 
 /// Invocations in a workgroup.
@@ -101,16 +101,8 @@ impl TiledDecodePlan {
 
     fn start(&self, t: &mut Text) {
         let (heads, split) = (self.heads, self.split());
-        t.line("let item = linear_group(group, groups);");
-        t.line(&format!("let per_row = dims.heads / {heads}u;"));
-        t.line("let inside = item / per_row < dims.batch;");
-        t.line("let row = min(item / per_row, dims.batch - 1u);");
-        t.line(&format!("let head = item % per_row * {heads}u; // the first of this workgroup"));
-        t.line("let kv = head / (dims.heads / dims.kv_heads);");
-        // Of workgroups alike for all invocations, which the barriers in the loop over keys need.
-        t.line("let newest = min(positions[row], dims.max_time - 1u);");
-        t.line("let prefix = assigned[3u * row + 1u];");
-        t.line("let prefixed = assigned[3u * row + 2u];");
+        // Barriers in the loop over keys need bounds that are the same for the whole workgroup.
+        decode::start(t, heads);
         t.line(&format!("let part = local % {split}u; // of a key"));
         t.line("let column = local % D4; // of a value");
         t.line("let last_row = cache_at(dims.cache_rows - 1u, kv);");
