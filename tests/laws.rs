@@ -213,7 +213,7 @@ fn later_tokens_change_nothing() {
         for family in FAMILIES {
             causal(&device, family, TIME, &[0, 7, 14]);
         }
-        // Across the tiles of attention.
+        // GradientReducer the tiles of attention.
         causal(&device, Architecture::Llama, 72, &[31, 32, 63, 64]);
     }
 }
@@ -695,12 +695,12 @@ fn on_ranks(ranks: usize, settings: &Settings) -> Vec<OfRank> {
         let source = Box::new(TextSource::new(dataset(), TIME, settings.train.seed).unwrap());
         let config = shape(Architecture::Qwen3);
         let mut trainer = Trainer::in_world(world.clone(), device(), settings, &config, source).unwrap();
-        world.follow_rank_0();
+        world.start_following();
         if !world.is_root() {
             assert_eq!(trainer.follow().unwrap(), "done");
             return (Vec::new(), trainer_state(&trainer), None);
         }
-        trainer.share_state().unwrap();
+        trainer.broadcast_state().unwrap();
         let results = steps(&mut trainer, 12);
         let evaluation = trainer.evaluate(0, &mut silent).unwrap();
         world.end("done");

@@ -122,12 +122,12 @@ impl Found {
     }
 }
 
-/// The checks that were asked for.
+/// The selected checks.
 pub(super) fn wanted(args: &Args) -> impl Iterator<Item = Check> + '_ {
     checks().into_iter().filter(|check| args.only.as_ref().is_none_or(|only| check.name.contains(only.as_str())))
 }
 
-/// The greatest error of a kernel over random shapes, as a share of what is allowed, and where.
+/// The largest error of a kernel over random shapes, relative to the bound, and its place.
 pub(super) fn worst(check: &Check, seeds: u64, device: &Device) -> (f64, String) {
     let mut found = Found::default();
     (0..seeds).for_each(|seed| found.run(check, device, seed));

@@ -1,5 +1,4 @@
-//! `lehr doctor` under a launcher: which ranks there are, on what they compute, whether their kernels are right, and how fast they add up
-//! gradients.
+//! `lehr doctor` under a launcher: ranks, hosts, devices, kernel checks, and all-reduce rates.
 
 use super::doctor::{Args, wanted, worst};
 use super::output;
@@ -9,26 +8,26 @@ use anyhow::Result;
 use serde::{Deserialize, Serialize};
 use web_time::Instant;
 
-/// Numbers in a sum that is measured.
+/// Elements of the measured all-reduces.
 const SIZES: [usize; 4] = [1_000, 100_000, 1_000_000, 10_000_000];
-/// Numbers that are sent at once, as in training.
-const PIECE: usize = 1 << 20;
-/// Seconds for the sums of one size.
+/// Elements per call, as in training.
+const CHUNK: usize = 1 << 20;
+/// Seconds of measurement per size.
 const SECONDS: f64 = 1.0;
 
-/// What a rank says of itself.
+/// Report of a rank.
 #[derive(Serialize, Deserialize)]
 struct Rank {
     device: String,
     limits: String,
     local_rank: usize,
-    /// Kernels that are wrong, with the reason.
+    /// Failed kernels, with the reason.
     wrong: Vec<(String, String)>,
 }
 
-/// List, check and measure; rank 0 prints.
+/// Check kernels and measure all-reduces; rank 0 prints.
 pub(super) fn run(args: &Args, world: &World) -> Result<i32> {
-    let device = world.together(world.device(&args.device).and_then(|own| Device::open(&own)))?;
+    let device = world.check_all(world.device(&args.device).and_then(|own| Device::open(&own)))?;
     let errors = wanted(args).map(|check| (check.name.to_owned(), worst(&check, args.seeds, &device)));
     let wrong = errors.filter(|(_, (error, _))| error.is_nan() || *error > 1.0).map(|(name, (_, detail))| (name, detail));
     let own = Rank {
@@ -37,48 +36,48 @@ pub(super) fn run(args: &Args, world: &World) -> Result<i32> {
         local_rank: world.local_rank(),
         wrong: wrong.collect(),
     };
-    let ranks = world.gather_values(&own)?;
+    let ranks = world.all_gather_values(&own)?;
     let rates = SIZES.map(|len| seconds(world, len));
-    world.over();
+    world.finish();
     let failed: usize = ranks.iter().map(|rank| rank.wrong.len()).sum();
     if world.is_root() {
         for (i, rank) in ranks.iter().enumerate() {
-            tell(args, world, i, rank)?;
+            print_rank(args, world, i, rank)?;
         }
         for (len, seconds) in SIZES.into_iter().zip(rates) {
-            tell_rate(args, world, len, seconds?)?;
+            print_rate(args, world, len, seconds?)?;
         }
         if !args.json {
             let kernels = wanted(args).count();
-            let verdict = if failed == 0 { "compute what they should on every rank" } else { "ARE NOT ALL RIGHT" };
+            let verdict = if failed == 0 { "pass on every rank" } else { "checked, SOME FAILED" };
             output::line(&format!("\n{kernels} kernels {verdict}"))?;
         }
     }
     Ok(i32::from(failed > 0))
 }
 
-/// The shortest time of a sum of so many numbers.
+/// The shortest time of an all-reduce of `len` elements.
 fn seconds(world: &World, len: usize) -> Result<f64> {
     let (mut best, mut spent, mut rounds) = (f64::INFINITY, 0.0, 0);
-    // Every rank stops after the same round.
+    // The mean time, so that every rank stops after the same round.
     while spent < SECONDS && rounds < 30 {
         world.barrier()?;
         let begin = Instant::now();
-        let pieces = (0..len).step_by(PIECE).map(|start| PIECE.min(len - start));
-        let coming: Vec<_> = pieces.map(|len| world.sum(vec![1.0; len])).collect();
-        for sums in coming {
+        let chunks = (0..len).step_by(CHUNK).map(|start| CHUNK.min(len - start));
+        let in_flight: Vec<_> = chunks.map(|len| world.all_reduce(vec![1.0; len])).collect();
+        for sums in in_flight {
             sums.wait()?;
         }
         best = best.min(begin.elapsed().as_secs_f64());
         let mut took = [begin.elapsed().as_secs_f64()];
-        world.sum_f64(&mut took)?;
+        world.all_reduce_f64(&mut took)?;
         spent += took[0] / world.size() as f64;
         rounds += 1;
     }
     Ok(best)
 }
 
-fn tell(args: &Args, world: &World, i: usize, rank: &Rank) -> Result<()> {
+fn print_rank(args: &Args, world: &World, i: usize, rank: &Rank) -> Result<()> {
     if args.json {
         return output::json_line(&serde_json::json!({
             "rank": i, "place": world.name(i), "local_rank": rank.local_rank, "device": rank.device, "limits": rank.limits,
@@ -89,15 +88,15 @@ fn tell(args: &Args, world: &World, i: usize, rank: &Rank) -> Result<()> {
         output::line(&format!("{} ranks ({})", world.size(), world.library()))?;
     }
     output::line(&format!("  {}: {}; {}", world.name(i), rank.device, rank.limits))?;
-    rank.wrong.iter().try_for_each(|(name, detail)| output::line(&format!("    {name}: WRONG: {detail}")))
+    rank.wrong.iter().try_for_each(|(name, detail)| output::line(&format!("    {name}: FAILED: {detail}")))
 }
 
-fn tell_rate(args: &Args, world: &World, len: usize, seconds: f64) -> Result<()> {
+fn print_rate(args: &Args, world: &World, len: usize, seconds: f64) -> Result<()> {
     let gigabytes = 4.0 * len as f64 / seconds / 1e9;
     if args.json {
         return output::json_line(&serde_json::json!({
             "all_reduce": len, "ranks": world.size(), "seconds": seconds, "gigabytes_per_second": gigabytes,
         }));
     }
-    output::line(&format!("  sum of {len:>10} gradients: {:>8.3} ms, {gigabytes:.2} GB/s", 1e3 * seconds))
+    output::line(&format!("  all-reduce of {len:>10} gradients: {:>8.3} ms, {gigabytes:.2} GB/s", 1e3 * seconds))
 }

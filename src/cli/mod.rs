@@ -18,6 +18,7 @@ mod grpo;
 mod held_out_text;
 mod inspect;
 mod landscape;
+mod launched;
 mod lesson;
 mod manuals;
 mod merge;
@@ -34,7 +35,7 @@ mod story_output;
 
 use crate::config::{Settings, Stage, Usage};
 use crate::session::begin::settings_of_fork;
-use crate::world::Elsewhere;
+use crate::world::OtherRankFailed;
 use clap::parser::ValueSource::CommandLine;
 use clap::{ArgMatches, CommandFactory, FromArgMatches, Parser, Subcommand};
 use std::any::TypeId;
@@ -181,7 +182,11 @@ pub fn main() -> i32 {
         Ok(cli) => cli,
         Err(error) => return refused(&error),
     };
-    let (Some(command), Some((_, typed))) = (cli.command, matches.subcommand()) else { return without_command() };
+    let (name, typed) = matches.subcommand().unwrap_or(("", &matches));
+    if let Some(result) = launched::result(name, typed) {
+        return exit_code(result);
+    }
+    let Some(command) = cli.command else { return without_command() };
     let result = match command {
         #[cfg(feature = "app")]
         Commands::App(args) => app::run(&args),
@@ -208,8 +213,7 @@ pub fn main() -> i32 {
         Commands::Man(args) => manuals::man(&args),
     };
     let code = exit_code(result);
-    // A rank of several may be awaited by others.
-    crate::world::leave(code);
+    crate::world::finalize(code);
     code
 }
 
@@ -217,7 +221,7 @@ fn exit_code(result: anyhow::Result<i32>) -> i32 {
     match result {
         Ok(code) => code,
         Err(error) if output::is_closed_pipe(&error) => 0,
-        Err(error) if error.is::<Elsewhere>() => 1,
+        Err(error) if error.is::<OtherRankFailed>() => 1,
         Err(error) => {
             output::error_line(&error);
             if error.chain().any(|cause| cause.is::<Usage>()) { USAGE_ERROR } else { 1 }

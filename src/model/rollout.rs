@@ -62,7 +62,7 @@ pub struct Rollouts {
     prefill: Option<Prefill>,
     /// Buffers and recording for a number of requests, created when first needed.
     queue: Option<Queue>,
-    /// The ranks, each of which continues a share of the requests.
+    /// The ranks, which share the requests.
     world: World,
 }
 
@@ -76,7 +76,7 @@ struct Queue {
 type Prefix = [u32; 2];
 
 impl Rollouts {
-    /// Requests, as rank 0 announces them.
+    /// Command: sample completions.
     pub const ROLLOUTS: &str = "rollouts";
 
     /// Maximum tokens of a prompt and its completion.
@@ -92,7 +92,7 @@ impl Rollouts {
         Self::in_world(device, model, slots, max_len, World::solo())
     }
 
-    /// The same on one of several ranks, which share the requests.
+    /// As [`Rollouts::new`], on one of several ranks, which share the requests.
     ///
     /// # Errors
     /// As [`Rollouts::new`].
@@ -141,7 +141,7 @@ impl Rollouts {
         Ok(out)
     }
 
-    /// On every rank but rank 0: requests that it announces.
+    /// On ranks other than 0: execute [`Rollouts::ROLLOUTS`].
     ///
     /// # Errors
     /// A lost rank, or a device fault.
@@ -150,7 +150,7 @@ impl Rollouts {
         self.share(device, model, &requests, &sampling, &stops, &mut silent).map(|_| ())
     }
 
-    /// Every rank continues neighbouring requests, which often have one prompt, and gets the completions of all.
+    /// Sample a contiguous share of the requests, which often have the same prompt, and gather all completions.
     fn share(
         &mut self,
         device: &Device,
@@ -167,7 +167,7 @@ impl Rollouts {
         let all = requests.len() as u64;
         let mut of_all = |what: &str, done: u64, own: u64| progress(what, done * all / own.max(1), all);
         let found = self.run_alone(device, model, own, sampling, stops, &mut of_all)?;
-        let parts: Vec<Option<Vec<Completion>>> = self.world.gather_values(&found)?;
+        let parts: Vec<Option<Vec<Completion>>> = self.world.all_gather_values(&found)?;
         Ok(parts.into_iter().collect::<Option<Vec<_>>>().map(|parts| parts.concat()))
     }
 

@@ -2,7 +2,8 @@
 
 use super::attempts::Ended;
 use crate::vfs::{shown, write_whole};
-use anyhow::Context as _;
+use crate::world::World;
+use anyhow::{Context as _, ensure};
 use sha2::{Digest, Sha256};
 use std::fs::{File, TryLockError};
 use std::path::{Path, PathBuf};
@@ -117,6 +118,32 @@ impl Store {
         // Return the value as written, so that a second run gives the same bits.
         serde_json::from_slice(&serde_json::to_vec(&value)?).context("an evaluation does not survive JSON")
     }
+}
+
+/// Check that the work folder is the same on all ranks. Collective.
+///
+/// # Errors
+/// A rank that does not see rank 0's folder.
+pub fn check_shared(root: &Path, world: &World) -> anyhow::Result<()> {
+    if world.is_solo() {
+        return Ok(());
+    }
+    let path = root.join("ranks");
+    let text = world.broadcast(format!("{} {:?}", std::process::id(), std::time::SystemTime::now()).into_bytes())?;
+    world.check_all(if world.is_root() { write_whole(&path, &text) } else { Ok(()) })?;
+    let is_shared = std::fs::read(&path).is_ok_and(|found| found == text);
+    world.check_all((|| {
+        ensure!(
+            is_shared,
+            "--work {}: is not the folder of rank 0; choose one on a file system that all hosts share",
+            shown(root)
+        );
+        Ok(())
+    })())?;
+    if world.is_root() {
+        std::fs::remove_file(&path).with_context(|| shown(&path))?;
+    }
+    Ok(())
 }
 
 /// Exists once a training job is finished.

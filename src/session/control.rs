@@ -99,7 +99,7 @@ impl Control {
         Self { commands: None, heard: Arc::default(), notes: (NOTES, Instant::now()), next: None }
     }
 
-    /// As a signal does: ask the run to stop.
+    /// Request a stop, as a signal does.
     pub fn interrupt() {
         SIGNALS.fetch_add(1, Ordering::SeqCst);
     }

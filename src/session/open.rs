@@ -49,9 +49,9 @@ pub fn train(settings: Settings, start: &Start, sink: Listener, started: Instant
     finished
 }
 
-/// On each rank: every step of the start is made by all ranks together, so that an error on one ends all.
+/// On each rank. Every step of the setup is collective, so that an error on one rank ends all.
 fn train_in(world: &World, settings: Settings, start: &Start, sink: Listener, started: Instant) -> anyhow::Result<Finished> {
-    ranks::agree_at_first(world, &settings, start)?;
+    ranks::check_flags(world, &settings, start)?;
     match world.is_root() {
         true => open(&RealFs, world, settings, start, sink, started)?.train(),
         false => ranks::follow(world, &settings.device),
@@ -70,17 +70,17 @@ fn open<'a>(
         fork_fits(&begun.1, &begun.0)?;
         Ok(begun)
     });
-    let (mut settings, begin, held) = world.together(begun)?;
+    let (mut settings, begin, held) = world.check_all(begun)?;
     // An existing model brings its tokenizer and its shape.
     let (existing, resumed) = (begin.folder(), held.is_some());
-    ranks::tell(world, &settings, existing, resumed)?;
+    ranks::send_settings(world, &settings, existing, resumed)?;
     let prepared = prepare(world, &mut settings, existing, resumed, &mut sink)?;
-    let run = world.together(begin_run(vfs, (settings, begin, held), prepared, start, sink, started))?;
-    world.follow_rank_0();
+    let run = world.check_all(begin_run(vfs, (settings, begin, held), prepared, start, sink, started))?;
+    world.start_following();
     Ok(run)
 }
 
-/// What every rank makes from the settings.
+/// What every rank prepares.
 pub(super) struct Prepared {
     pub trainer: Trainer,
     tokenizer: Tokenizer,
@@ -88,7 +88,7 @@ pub(super) struct Prepared {
     data_hash: Option<String>,
 }
 
-/// Data, device and trainer. `existing` is the folder of a model that is there already.
+/// Load data, open the device and create the trainer. `existing` is the folder of an existing model.
 pub(super) fn prepare(
     world: &World,
     settings: &mut Settings,
@@ -96,23 +96,23 @@ pub(super) fn prepare(
     resumed: bool,
     sink: &mut Listener,
 ) -> anyhow::Result<Prepared> {
-    let loaded = world.together(stage::load(settings, existing, resumed, sink))?;
-    ranks::agree_on_data(world, settings, &loaded)?;
+    let loaded = world.check_all(stage::load(settings, existing, resumed, sink))?;
+    ranks::check_data(world, settings, &loaded)?;
     let Loaded { tokenizer, material, config } = loaded;
     let (data_tokens, data_hash) = (material.tokens(), material.content_hash());
-    let device = world.together(open_device(world, settings, &config, sink))?;
+    let device = world.check_all(open_device(world, settings, &config, sink))?;
     let mixed = ranks::has_mixed_devices(world, &device)?;
     let trainer = match material {
         StageData::Source(source) => Trainer::in_world(world.clone(), device, settings, &config, source),
         StageData::Task(task_context) => Trainer::reinforce_in_world(world.clone(), device, settings, &config, task_context),
     };
-    let mut trainer = world.together(trainer)?;
+    let mut trainer = world.check_all(trainer)?;
     trainer.mixed_devices = mixed;
     ranks::notice_uneven(world, settings, sink);
     Ok(Prepared { trainer, tokenizer, data_tokens, data_hash })
 }
 
-// Length: one thing after another.
+// Length: sequential steps.
 fn begin_run<'a>(
     vfs: &'a dyn Vfs,
     (settings, begin, held): (Settings, Begin, Option<RunFolder>),

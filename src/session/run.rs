@@ -75,7 +75,7 @@ impl Run<'_> {
     }
 
     fn go(&mut self) -> anyhow::Result<Finished> {
-        self.trainer.share_state()?;
+        self.trainer.broadcast_state()?;
         self.announce();
         if self.last_saved.is_none() {
             self.evaluate(self.settings.eval.eval_tokens)?;

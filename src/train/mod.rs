@@ -1,6 +1,6 @@
 //! Layer 5: training. Stages differ in the loss per token; the rest is shared.
 
-mod across;
+mod all_reduce;
 pub mod bins;
 mod evaluate;
 mod follow;

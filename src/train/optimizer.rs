@@ -1,7 +1,7 @@
 //! AdamW or plain gradient descent over the parameter arenas: gradients, moments, and the recording of one update.
 
 use super::PartNorms;
-use super::across::Across;
+use super::all_reduce::GradientReducer;
 use crate::config::{LoptiMoments, OptimizerKind, TrainSettings};
 use crate::device::{Arena, Device, Recorder, Recording, Tensor};
 use crate::model::{Parameters, Trained};
@@ -23,8 +23,8 @@ pub struct Optimizer {
     pub second: Option<Moments>,
     /// Norms of weights and gradients part by part, if they are measured.
     pub norms: Option<PartNorms>,
-    /// The other ranks, where there are any.
-    across: Option<Across>,
+    /// Sums gradients over ranks, if there are several.
+    reducer: Option<GradientReducer>,
     hyper: Tensor,
     norm: Recording,
     update: Recording,
@@ -112,20 +112,20 @@ impl Optimizer {
         segments.iter().for_each(|grads| clear.clear(grads));
         let (norm, clear) = (only_norm.finish()?, clear.finish()?);
         let grad_weights = parameters.tree(&grads);
-        Ok(Self { grad_weights, grads, m, v, second, norms: None, across: None, hyper, norm, update: first, clear })
+        Ok(Self { grad_weights, grads, m, v, second, norms: None, reducer: None, hyper, norm, update: first, clear })
     }
 
-    /// Share updates with the other ranks of a world, if there are any; `stats` as in [`Optimizer::of`].
+    /// Use the all-reduce of a world with several ranks; `stats` as in [`Optimizer::of`].
     pub fn join(&mut self, device: &Device, world: &World, stats: &Tensor) {
-        self.across = (!world.is_solo()).then(|| Across::new(device, world.clone(), &self.grads, stats));
+        self.reducer = (!world.is_solo()).then(|| GradientReducer::new(device, world.clone(), &self.grads, stats));
     }
 
-    /// Replace gradients and step statistics by their sums over all ranks; nothing in a process by itself. Every rank must call it.
+    /// All-reduce of gradients and step statistics; does nothing in a single process. Collective.
     ///
     /// # Errors
     /// A lost rank, or a device fault.
     pub fn sum_over_ranks(&self, device: &Device) -> anyhow::Result<()> {
-        self.across.as_ref().map_or(Ok(()), |across| across.sum(device))
+        self.reducer.as_ref().map_or(Ok(()), |reducer| reducer.sum(device))
     }
 
     /// Also measure the norm of each part of the model, at the first update and every `every` updates; 0 for never.

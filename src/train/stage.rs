@@ -33,7 +33,7 @@ pub(super) trait Stage {
         Ok(None)
     }
 
-    /// On every rank but rank 0: the share of what that one announces.
+    /// On ranks other than 0: execute a command.
     fn follow(&mut self, device: &Device, model: &Model, optimizer: &Optimizer, announced: &Announced) -> Result<()>;
 
     /// Tokens per update; in GRPO, completions.

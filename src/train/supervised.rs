@@ -25,11 +25,11 @@ pub(super) struct Supervised {
     /// Updates whose results have not arrived yet.
     late: VecDeque<Late>,
     batch_size: usize,
-    /// The ranks, each of which computes a share of the rows.
+    /// The ranks, which share the rows.
     world: World,
 }
 
-/// What rank 0 announces: update n with its settings, and held-out loss over so many tokens.
+/// Commands: update n, and held-out loss.
 const UPDATE: &str = "update";
 const EVALUATION: &str = "evaluation";
 
@@ -53,11 +53,11 @@ impl Supervised {
         let t = &settings.train;
         anyhow::ensure!(
             t.batch_size >= world.size(),
-            "--batch-size {}: {} ranks have no sequence each; start fewer, or use a larger batch",
+            "--batch-size {}: fewer sequences than ranks ({}); start fewer ranks, or use a larger batch",
             t.batch_size,
             world.size()
         );
-        // The largest share: ranks with a row less fill it up with an empty one.
+        // The largest share; smaller ones are padded with empty rows.
         let rows = t.batch_size.div_ceil(world.size());
         let share =
             TrainSettings { batch_size: rows, micro_batch_size: t.micro_batch_size.map(|set| set.min(rows)), ..t.clone() };
@@ -80,7 +80,7 @@ impl Supervised {
         Ok(Self { pass, scorer, source, ring, late, batch_size: settings.train.batch_size, world })
     }
 
-    /// Leave the gradient of the mean loss over a batch's targets, to which every rank adds its share.
+    /// Compute the gradient of the mean loss over the targets of the whole batch, summed over ranks.
     fn gradient(&self, device: &Device, optimizer: &Optimizer, batch: &Batch) -> anyhow::Result<()> {
         optimizer.clear(device)?;
         let targets = batch.targets.iter().filter(|t| **t != IGNORE).count();
@@ -95,8 +95,8 @@ impl Supervised {
         self.source.val_batches(rows, self.pass.acts.time, if tokens == 0 { u64::MAX } else { tokens })
     }
 
-    /// Held-out loss by the model's own weights, each rank over neighbouring rows, put together on all. The inner result is
-    /// [`Interrupted`] where `progress` ended it on one rank: all ranks are through then.
+    /// Held-out loss of the model's own weights; ranks share the rows, and all return the result. The inner result is [`Interrupted`] if
+    /// `progress` ended it on one rank, after all ranks have finished.
     fn evaluate_share(
         &self,
         device: &Device,
@@ -109,7 +109,7 @@ impl Supervised {
             let batches = self.val_batches(at_once, tokens);
             return Ok(batches.map(|batches| self.scorer.evaluate_seeing(device, batches, seen, progress)));
         }
-        // Row by row: ranks with other devices compute another number of rows at once.
+        // Split by rows, because the number of rows at once depends on the device.
         let Some(rows) = self.val_batches(1, tokens) else { return Ok(None) };
         let share = self.world.share(rows.len());
         let mut rows = rows.skip(share.start);
@@ -121,7 +121,7 @@ impl Supervised {
                 all
             };
             let joined = rows.by_ref().take(at_once.min(share.end - first)).reduce(join);
-            filled_up(Batch { batch_size: at_once, ..joined.unwrap_or_else(|| unreachable!("a share has that many rows")) })
+            padded(Batch { batch_size: at_once, ..joined.unwrap_or_else(|| unreachable!("rows of the share")) })
         });
         let found = match self.scorer.evaluate_seeing(device, batches, seen.as_deref_mut(), progress) {
             Err(error) if !error.is::<Interrupted>() => return Err(error),
@@ -132,7 +132,7 @@ impl Supervised {
             let tokens = seen.as_deref_mut().map(|seen| std::mem::take(&mut seen.tokens)).unwrap_or_default();
             ([sum(found.loss), sum(found.mean_token_accuracy)], found.tokens, tokens)
         });
-        let all: Vec<Option<OwnShare>> = self.world.gather_values(&own)?;
+        let all: Vec<Option<OwnShare>> = self.world.all_gather_values(&own)?;
         let Some(all) = all.into_iter().collect::<Option<Vec<_>>>() else { return Ok(Some(Err(Interrupted.into()))) };
         let n: u64 = all.iter().map(|rank| rank.1).sum();
         let mean = |i: usize| all.iter().map(|rank| rank.0[i]).sum::<f64>() / n as f64;
@@ -144,7 +144,7 @@ impl Supervised {
     }
 }
 
-/// Of an evaluation's share: sums of losses and hits, the number of tokens, and those that were looked at.
+/// Results of a rank: sums of losses and correct predictions, number of tokens, and predictions of single tokens.
 type OwnShare = ([f64; 2], u64, Vec<(f32, f32)>);
 
 impl Stage for Supervised {
@@ -213,7 +213,7 @@ impl Stage for Supervised {
                 let mut own = Seen::default();
                 self.evaluate_share(device, tokens, seen.then_some(&mut own), &mut silent).map(|_| ())
             }
-            kind => bail!("{kind}: nothing that a rank of this stage does (a defect of lehr)"),
+            kind => bail!("{kind}: unknown command (a defect of lehr)"),
         }
     }
 
@@ -251,16 +251,16 @@ fn micro_batches(batch: &Batch, share: Range<usize>, rows: usize) -> impl Iterat
         let part = first * time..(first + rows).min(share.end) * time;
         let cut = |of: &[u32]| of[part.clone()].to_vec();
         let (tokens, targets, doc_start) = (cut(&batch.tokens), cut(&batch.targets), cut(&batch.doc_start));
-        filled_up(Batch { batch_size: rows, seq_len: time, tokens, targets, doc_start, num_tokens: 0 })
+        padded(Batch { batch_size: rows, seq_len: time, tokens, targets, doc_start, num_tokens: 0 })
     })
 }
 
-/// What is missing in a batch's rows, filled up with rows that count nothing.
-fn filled_up(mut batch: Batch) -> Batch {
+/// Pad a batch to its number of rows with rows without targets.
+fn padded(mut batch: Batch) -> Batch {
     let missing = batch.batch_size * batch.seq_len - batch.tokens.len();
     batch.tokens.extend(std::iter::repeat_n(0, missing));
     batch.targets.extend(std::iter::repeat_n(IGNORE, missing));
-    // Every position a document of its own: attention has next to nothing to do.
+    // One document per position, so that attention costs almost nothing.
     batch.doc_start.extend((0..missing).map(|i| (i % batch.seq_len) as u32));
     batch
 }

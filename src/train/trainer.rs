@@ -29,7 +29,7 @@ pub struct Trainer {
     settings: TrainSettings,
     pub(super) stage: Box<dyn Stage>,
     pub(super) world: World,
-    /// The ranks compute on different kinds of devices, whose updates differ in the last bits: all take the weights of rank 0.
+    /// The ranks have different kinds of devices, whose updates differ by rounding: all take the weights of rank 0.
     pub mixed_devices: bool,
     /// Snapshots and their merge, if live merging is on.
     pub live_merge: Option<LiveMerge>,
@@ -90,7 +90,7 @@ impl Trainer {
         Self::in_world(World::solo(), device, settings, config, source)
     }
 
-    /// The same on one of several ranks, which train together: rank 0 is used as any trainer, the others call [`Trainer::follow`].
+    /// As [`Trainer::new`], on one of several ranks: rank 0 is used like a single process, the others call [`Trainer::follow`].
     ///
     /// # Errors
     /// As [`Trainer::new`], or fewer sequences in a batch than ranks.
@@ -101,7 +101,7 @@ impl Trainer {
         config: &ModelConfig,
         source: Box<dyn Source>,
     ) -> anyhow::Result<Self> {
-        let settings = &of_rank(settings, &world);
+        let settings = &settings_of_rank(settings, &world);
         let model = Model::new(&device, config, settings.train.seq_len)?;
         let acts = Supervised::activations(&device, settings, &model, &world)?;
         let mut optimizer = Optimizer::new(&device, &model.parameters, &model.values, &acts.stats)?;
@@ -129,7 +129,7 @@ impl Trainer {
         Self::reinforce_in_world(World::solo(), device, settings, config, task_context)
     }
 
-    /// The same on one of several ranks; see [`Trainer::in_world`]. Only rank 0 asks and grades.
+    /// As [`Trainer::in_world`], for GRPO. Only rank 0 asks and grades.
     ///
     /// # Errors
     /// As [`Trainer::new`].
@@ -140,7 +140,7 @@ impl Trainer {
         config: &ModelConfig,
         task_context: TaskContext,
     ) -> anyhow::Result<Self> {
-        let settings = &of_rank(settings, &world);
+        let settings = &settings_of_rank(settings, &world);
         let model = Model::new(&device, config, settings.train.seq_len)?;
         let stage = Box::new(Reinforce::new(&device, &model, settings, task_context, &world)?);
         let mut optimizer = stage.optimizer(&device, &model, settings)?;
@@ -201,7 +201,7 @@ impl Trainer {
         let Self { device, model, optimizer, live_merge, state, stage, .. } = self;
         let result = stage.step(Parts { device, model, optimizer, live_merge: live_merge.as_mut(), state }, hyper, progress)?;
         if self.state.step != before {
-            self.keep_alike()?;
+            self.synchronize()?;
         }
         Ok(result)
     }
@@ -276,8 +276,8 @@ impl Trainer {
     }
 }
 
-/// What only rank 0 does, the others leave out.
-fn of_rank(settings: &Settings, world: &World) -> Settings {
+/// Settings without what only rank 0 does.
+fn settings_of_rank(settings: &Settings, world: &World) -> Settings {
     let mut own = settings.clone();
     if !world.is_root() {
         (own.merge.merge_every, own.eval.norms_every) = (0, 0);

@@ -1,4 +1,4 @@
-//! Which device a rank takes: one GPU each among those of its machine, or its part of the processor's threads.
+//! Device of a rank: one GPU by local rank, or an equal part of the CPU's threads.
 
 use super::World;
 use crate::config::DeviceSettings;
@@ -6,10 +6,10 @@ use crate::device::{Kind, adapters};
 use anyhow::{Result, ensure};
 
 impl World {
-    /// The settings by which this rank opens its device. What the flags or the environment name stays as it is.
+    /// Device settings of this rank. Settings by flag or environment variable take precedence.
     ///
     /// # Errors
-    /// More ranks on a machine than it has GPUs, where none was named.
+    /// More ranks than GPUs on a host, without `--adapter`.
     pub fn device(&self, settings: &DeviceSettings) -> Result<DeviceSettings> {
         let is_set = |name: &str| std::env::var_os(name).is_some_and(|value| !value.is_empty());
         let mut own = settings.clone();
@@ -18,7 +18,7 @@ impl World {
         }
         if own.adapter.is_none() && !is_set("LEHR_ADAPTER") {
             let gpus: Vec<usize> = adapters().iter().filter(|a| a.kind == Kind::Gpu).map(|a| a.index).collect();
-            // Slurm shows each task its own GPUs alone.
+            // With these, Slurm makes only the GPUs of a task visible to it.
             let is_bound = is_set("SLURM_GPUS_PER_TASK") || is_set("SLURM_TRES_PER_TASK");
             own.adapter = choose(&gpus, self.local_rank(), self.local_size(), is_bound, &self.name(self.rank()))?;
         }
@@ -29,12 +29,12 @@ impl World {
     }
 }
 
-/// The index of a rank's GPU; `None` where there is none at all.
+/// The index of a rank's GPU; `None` without GPUs.
 fn choose(gpus: &[usize], local_rank: usize, local_size: usize, is_bound: bool, name: &str) -> Result<Option<String>> {
     let Some(most) = std::num::NonZeroUsize::new(gpus.len()) else { return Ok(None) };
     ensure!(
         is_bound || local_size <= most.get(),
-        "{name}: {local_size} ranks on a machine with {most} GPU(s); start at most {most} on it, or name what they share with --adapter"
+        "{name}: {local_size} ranks on a host with {most} GPU(s); start at most {most} per host, or set --adapter to share one"
     );
     Ok(Some(gpus[local_rank % most].to_string()))
 }

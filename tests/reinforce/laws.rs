@@ -307,12 +307,12 @@ fn on_ranks(ranks: usize, settings: &Settings, config: &ModelConfig) -> (Vec<Ste
         let task_context = TaskContext { task: Box::new(Letters { flat: None }), tokenizer, stops, chat: false };
         let mut t = Trainer::reinforce_in_world(world.clone(), device(), settings, config, task_context).unwrap();
         t.keep_reference(None).unwrap();
-        world.follow_rank_0();
+        world.start_following();
         if !world.is_root() {
             assert_eq!(t.follow().unwrap(), "done");
             return (Vec::new(), weights(&t));
         }
-        t.share_state().unwrap();
+        t.broadcast_state().unwrap();
         let results = steps(&mut t, 3);
         world.end("done");
         (results, weights(&t))

@@ -26,7 +26,7 @@ pub(super) fn length(rollout: &Rollout) -> usize {
 }
 
 /// Pack the completions selected by `wanted` into rows of `time` tokens (best fit decreasing), at most `most_rows` at once. The last
-/// micro-batch may have fewer rows: a power of two, filled up with empty rows. Of N ranks, rank r gets rows r, r + N and so on.
+/// micro-batch may have fewer rows: a power of two, filled up with empty rows. Rank r of N gets rows r, r + N, r + 2 N, ...
 pub(super) fn pack(
     rollouts: &[Rollout],
     time: usize,

@@ -34,7 +34,7 @@ pub struct Policy {
     scorers: HashMap<(Of, usize), Scorer>,
     time: usize,
     mini_batch: usize,
-    /// The ranks, each of which computes a share of the rows.
+    /// The ranks, which share the rows.
     pub(super) world: World,
     /// Updates since the moments were zero, for the first and the second pair; used for the bias correction. Part of a checkpoint.
     pub optimizer_steps: [u64; 2],
@@ -48,7 +48,7 @@ enum Of {
 }
 
 impl Policy {
-    /// Scores, as rank 0 announces them.
+    /// Command: score completions.
     pub(super) const SCORE: &str = "policy scores";
 
     /// Allocate for rows of `settings.train.seq_len` tokens (the maximum of prompt plus completion), with the number of rows that suits the
@@ -165,7 +165,7 @@ impl Policy {
         Ok(())
     }
 
-    /// On the other ranks: scores that rank 0 wants.
+    /// On the other ranks: execute [`Policy::SCORE`].
     ///
     /// # Errors
     /// A lost rank, or a device fault.
@@ -176,12 +176,12 @@ impl Policy {
         announced: &Announced,
     ) -> Result<()> {
         let (by_reference, rollouts, temperature): (bool, Vec<Rollout>, f64) = announced.read()?;
-        // Of a model with adapters the reference is the same model without them.
+        // With adapters, the reference model is the same model without them.
         let of = if by_reference { (Of::Reference, reference.unwrap_or(model)) } else { (Of::Policy, model) };
         self.scores(device, of, &rollouts, temperature).map(|_| ())
     }
 
-    /// (number of a completion, its log-probabilities, entropies and sums of squares) of all completions, each computed by one rank.
+    /// (index, [log-probabilities, entropies, sums of squares]) of all completions; each is computed by one rank.
     fn scores(
         &mut self,
         device: &Device,
@@ -204,7 +204,7 @@ impl Policy {
                 }
             }
         }
-        if self.world.is_solo() { Ok(own) } else { Ok(self.world.gather_values(&own)?.concat()) }
+        if self.world.is_solo() { Ok(own) } else { Ok(self.world.all_gather_values(&own)?.concat()) }
     }
 
     /// Write the terms of the loss, shared by all row counts.
@@ -241,7 +241,7 @@ impl Policy {
         Ok((pass, policy))
     }
 
-    /// Pack completions for this policy's passes: those selected by `wanted`; with several ranks, this rank's share of them.
+    /// Pack the completions selected by `wanted` for this policy's passes; with several ranks, this rank's share.
     pub(super) fn pack(&self, rollouts: &[Rollout], wanted: impl Fn(usize) -> bool) -> Vec<Micro> {
         pack::pack(rollouts, self.time, self.acts[0].0.batch, (self.world.rank(), self.world.size()), wanted)
     }

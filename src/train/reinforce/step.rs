@@ -93,10 +93,10 @@ impl Reinforce {
         let max_len = rollout.max_prompt_length + rollout.max_completion_length;
         ensure!(
             completions >= world.size(),
-            "--batch-size {completions}: {} ranks have no completion each; start fewer, or use a larger batch",
+            "--batch-size {completions}: fewer completions than ranks ({}); start fewer ranks, or use a larger batch",
             world.size()
         );
-        // More rows than a rank's share of the completions are never filled.
+        // A rank never uses more rows than its share of completions.
         let slots = slots(&model.config, settings, rollout, device.sizes()).min(completions.div_ceil(world.size()));
         Ok(Self {
             task_context,
@@ -120,7 +120,7 @@ impl Reinforce {
         self.policy.optimizer(device, model, settings)
     }
 
-    /// Where the numbers of an update are left.
+    /// Statistics of an update, on the device.
     pub fn stats(&self) -> &Tensor {
         self.policy.stats()
     }
@@ -298,7 +298,7 @@ impl Stage for Reinforce {
             Rollouts::ROLLOUTS => self.engine.follow(device, model, announced),
             Policy::SCORE => self.policy.follow_score(device, (model, self.reference.as_ref()), announced),
             Policy::UPDATE => self.policy.follow_update(on, announced),
-            kind => bail!("{kind}: nothing that a rank of this stage does (a defect of lehr)"),
+            kind => bail!("{kind}: unknown command (a defect of lehr)"),
         }
     }
 

@@ -169,7 +169,7 @@ impl UpdateStats {
 }
 
 impl Policy {
-    /// An update, as rank 0 announces it.
+    /// Command: accumulate gradients, and update.
     pub(super) const UPDATE: &str = "policy update";
 
     /// One update on the completions `range` of a step, on the tokens of `pass`. `hyper.step` is ignored: the policy has its own count
@@ -188,7 +188,7 @@ impl Policy {
     ) -> Result<UpdateStats> {
         let second = pass.second && on.optimizer.second.is_some();
         let hyper = UpdateParams { step: self.optimizer_steps[usize::from(second)] + 1, ..*hyper };
-        let then = Then { hyper, second };
+        let then = UpdateStep { hyper, second };
         let tokens = self.accumulate(on, &rollouts[range.clone()], &pass.tokens[range], loss, Some(then))?;
         self.optimizer_steps[usize::from(second)] += 1;
         then.update(on)?;
@@ -216,14 +216,14 @@ impl Policy {
         Ok(UpdateStats::of(&device.read::<f32>(self.stats())?, &loss.terms, tokens))
     }
 
-    /// Accumulate the gradients; returns the number of tokens of the pass. `then` is the update that the other ranks apply.
+    /// Accumulate the gradients; returns the number of tokens of the pass. `then` is the update that other ranks apply.
     fn accumulate(
         &mut self,
         on: PolicyModel<'_>,
         rollouts: &[Rollout],
         tokens: &[Vec<bool>],
         loss: &Loss,
-        then: Option<Then>,
+        then: Option<UpdateStep>,
     ) -> Result<u64> {
         self.check(rollouts)?;
         for r in rollouts {
@@ -236,23 +236,23 @@ impl Policy {
         }
         let world = self.world.clone();
         let task = world.announce(Self::UPDATE, &(rollouts, tokens, loss, then))?;
-        self.add_gradients(on, rollouts, tokens, loss)?;
+        self.accumulate_share(on, rollouts, tokens, loss)?;
         task.done();
         Ok(tokens.iter().flatten().filter(|member| **member).count() as u64)
     }
 
-    /// On the other ranks: an update that rank 0 makes.
+    /// On the other ranks: execute [`Policy::UPDATE`].
     ///
     /// # Errors
     /// A lost rank, or a device fault.
     pub(super) fn follow_update(&mut self, on: PolicyModel<'_>, announced: &Announced) -> Result<()> {
-        let (rollouts, tokens, loss, then): (Vec<Rollout>, Vec<Vec<bool>>, Loss, Option<Then>) = announced.read()?;
-        self.add_gradients(on, &rollouts, &tokens, &loss)?;
+        let (rollouts, tokens, loss, then): (Vec<Rollout>, Vec<Vec<bool>>, Loss, Option<UpdateStep>) = announced.read()?;
+        self.accumulate_share(on, &rollouts, &tokens, &loss)?;
         then.map_or(Ok(()), |then| then.update(on))
     }
 
-    /// The sum of the gradients of a mini-batch, of which each rank computes its rows.
-    fn add_gradients(&mut self, on: PolicyModel<'_>, rollouts: &[Rollout], tokens: &[Vec<bool>], loss: &Loss) -> Result<()> {
+    /// Accumulate this rank's share of a mini-batch, and sum over ranks.
+    fn accumulate_share(&mut self, on: PolicyModel<'_>, rollouts: &[Rollout], tokens: &[Vec<bool>], loss: &Loss) -> Result<()> {
         on.optimizer.clear(on.device)?;
         let weights = loss.weights(rollouts);
         self.write_terms(on.device, loss);
@@ -266,15 +266,15 @@ impl Policy {
     }
 }
 
-/// What every rank does with a sum of gradients.
+/// The optimizer update after the all-reduce.
 #[derive(Clone, Copy, Debug, Serialize, Deserialize)]
-struct Then {
+struct UpdateStep {
     hyper: UpdateParams,
-    /// By the second pair of moments.
+    /// Use the second pair of moments.
     second: bool,
 }
 
-impl Then {
+impl UpdateStep {
     fn update(&self, on: PolicyModel<'_>) -> Result<()> {
         match self.second {
             true => on.optimizer.update_second(on.device, &self.hyper),
