@@ -1,6 +1,8 @@
-//! Several ranks under mpirun: the same run as one process makes, whatever becomes of a rank.
+//! Several ranks under mpirun: the run of one process, failures of ranks, commands that distribute their work.
 //!
-//! Needs feature `mpi`; where there is no mpirun, the tests say so and pass. `LEHR_MPIRUN` names another launcher, such as mpirun.mpich.
+//! Needs feature `mpi`. Without mpirun, the tests print a line and pass. `LEHR_MPIRUN` sets another launcher, such as mpirun.mpich.
+//!
+//! Length: one test a rule.
 #![cfg(all(unix, feature = "mpi"))]
 
 mod common;
@@ -14,17 +16,17 @@ use std::time::{Duration, Instant};
 
 /// One thread each, on the CPU.
 const DEVICE: [&str; 2] = ["--adapter=cpu", "--threads=1"];
-/// Relative difference of one step's sums between numbers of ranks.
+/// Bound for relative differences of the first step.
 const ONE_STEP: f64 = 1e-6;
-/// Relative difference of a loss after 50 updates: rounding that training amplifies.
+/// Bound for relative differences within 50 updates: training amplifies rounding.
 const FIFTY_STEPS: f64 = 1e-3;
 
-/// How to start ranks, or `None` where nothing can.
+/// Flags of the launcher, or `None` without one.
 fn launcher() -> Option<&'static [&'static str]> {
     static FOUND: OnceLock<Option<&'static [&'static str]>> = OnceLock::new();
     *FOUND.get_or_init(|| {
         let Ok(output) = mpirun().arg("--version").output() else {
-            eprintln!("no mpirun: the tests of several ranks are skipped");
+            eprintln!("no mpirun: tests of several ranks are skipped");
             return None;
         };
         let is_open_mpi = String::from_utf8_lossy(&output.stdout).to_lowercase().contains("open");
@@ -36,9 +38,9 @@ fn mpirun() -> Command {
     Command::new(std::env::var("LEHR_MPIRUN").unwrap_or_else(|_| "mpirun".into()))
 }
 
-/// The same command on so many ranks; one rank is a process without a launcher.
+/// The command on `ranks` ranks; one rank is a process without a launcher.
 fn on_ranks(ranks: usize, command: &Command) -> Command {
-    let flags = launcher().expect("asked for before");
+    let flags = launcher().expect("checked before");
     let mut out = match ranks {
         1 => Command::new(command.get_program()),
         _ => {
@@ -63,7 +65,7 @@ fn close(name: &str, got: f64, want: f64, bound: f64) {
     assert!(error <= bound, "{name}: {got}, with one process {want}: {error:e} apart");
 }
 
-/// Everything of a log that does not depend on time is the same: step 1 to `ONE_STEP`, all others to `FIFTY_STEPS`.
+/// The same steps: step 1 within `ONE_STEP`, all others within `FIFTY_STEPS`.
 fn same_curve(name: &str, got: &[Value], want: &[Value]) {
     let (got, want) = (kind(got, "Step"), kind(want, "Step"));
     assert_eq!(got.len(), want.len(), "{name}");
@@ -73,14 +75,14 @@ fn same_curve(name: &str, got: &[Value], want: &[Value]) {
         }
         let bound = if i == 0 { ONE_STEP } else { FIFTY_STEPS };
         for number_of in ["loss", "entropy", "grad_norm", "mean_token_accuracy"] {
-            // One token that is nearly as probable as another may change places.
+            // Rounding can exchange two tokens with almost equal probabilities.
             let bound = if number_of == "mean_token_accuracy" { 0.02 } else { bound };
             close(&format!("{name}, update {}: {number_of}", i + 1), number(g, number_of), number(w, number_of), bound);
         }
     }
 }
 
-/// Six sequences: three ranks have a micro-batch each, of two ranks the second is half empty.
+/// Six sequences: three ranks have one micro-batch each; two ranks have two, the second half empty.
 const PRETRAIN: &[&str] = &["--batch-size=6", "--micro-batch-size=2", "--max-steps=50", "--eval-every=25", "--save-every=20"];
 
 fn pretrain(place: &Place, run: &str, more: &[&str]) -> Command {
@@ -105,7 +107,7 @@ fn pretraining_does_not_depend_on_the_number_of_ranks() {
             assert_eq!((&g["step"], &g["eval_tokens"]), (&w["step"], &w["eval_tokens"]), "{name}");
             close(&name, number(g, "eval_loss"), number(w, "eval_loss"), FIFTY_STEPS);
         }
-        // Where nothing was updated yet, the losses differ by the order of a sum in f64 alone.
+        // Before the first update, only the order of an f64 sum differs.
         close(&name, number(kind(&events, "Eval")[0], "eval_loss"), number(kind(&alone, "Eval")[0], "eval_loss"), 1e-6);
         assert_eq!(kind(&events, "Checkpoint").len(), kind(&alone, "Checkpoint").len(), "saved once");
     }
@@ -123,9 +125,9 @@ fn the_same_number_of_ranks_gives_the_same_bits() {
     }
 }
 
-/// A batch of which one rank has more sequences than another is the same batch.
+/// Unequal shares of a batch change no result, but are reported.
 #[test]
-fn uneven_batches_are_balanced_and_told() {
+fn uneven_batches_are_balanced_and_reported() {
     let Some(_) = launcher() else { return };
     let place = Place::new();
     let flags = ["--batch-size=7", "--max-steps=20"];
@@ -137,17 +139,17 @@ fn uneven_batches_are_balanced_and_told() {
     let said = run(&mut on_ranks(3, &pretrain(&place, "too-few", &["--batch-size=2"])));
     assert_ne!(said.code, Some(0));
     assert_eq!(errors(&said).len(), 1, "{}", said.err);
-    assert!(said.err.contains("--batch-size 2: 3 ranks have no sequence each"), "{}", said.err);
+    assert!(said.err.contains("--batch-size 2: fewer sequences than ranks (3)"), "{}", said.err);
 }
 
-/// Lines of lehr itself, those of mpirun left out.
+/// Error lines of lehr, without those of mpirun.
 fn errors(said: &Said) -> Vec<&str> {
     said.err.lines().filter(|line| line.starts_with("error: ")).collect()
 }
 
-/// Rows whose targets are one token here and many there: a mean of means would be far off.
+/// Rows with 1 to 50 targets: a mean of means over ranks would differ. Packed rows too.
 #[test]
-fn fine_tuning_weighs_every_target_alike() {
+fn fine_tuning_weights_every_target_equally() {
     let Some(_) = launcher() else { return };
     let place = Place::new();
     let mut base = pretrain(&place, "base", &["--batch-size=4", "--max-steps=5", "--eval-every=0", "--seq-len=64"]);
@@ -158,15 +160,18 @@ fn fine_tuning_weighs_every_target_alike() {
         json!({"prompt": &word[i..i + prompt], "completion": &word[i + prompt..i + prompt + completion]}).to_string() + "\n"
     };
     std::fs::write(place.path("rows.jsonl"), (0..48).map(row).collect::<String>()).unwrap();
-    let flags = ["--batch-size=6", "--micro-batch-size=1", "--packing=false", "--max-steps=50", "--warmup-steps=3"];
-    let of = |name: &str, ranks: usize| {
+    let flags = ["--batch-size=6", "--micro-batch-size=1", "--max-steps=50", "--warmup-steps=3"];
+    let of = |name: &str, packing: &str, ranks: usize| {
         let mut sft = place.lehr(["sft", "--init=base", "--data=rows.jsonl", "--json", "--learning-rate=3e-3", "--run", name]);
-        sft.args(flags);
+        sft.args(flags).arg(packing);
         json_lines(&mut on_ranks(ranks, &sft))
     };
-    let alone = of("alone", 1);
-    for ranks in [2, 3] {
-        same_curve(&format!("sft on {ranks}"), &of(&format!("of-{ranks}"), ranks), &alone);
+    for (name, packing) in [("rows", "--packing=false"), ("packed", "--packing=true")] {
+        let alone = of(&format!("{name}-alone"), packing, 1);
+        for ranks in [2, 3] {
+            let name = format!("{name}-on-{ranks}");
+            same_curve(&name, &of(&name, packing, ranks), &alone);
+        }
     }
 }
 
@@ -178,9 +183,9 @@ fn texts(place: &Place, run: &str, step: u64) -> Vec<(u64, String)> {
     of_step.map(|line| (line["group"].as_u64().unwrap(), line["text"].as_str().unwrap().to_owned())).collect()
 }
 
-/// GRPO with Lopti's two passes: the same questions and completions, and the same updates.
+/// GRPO with Lopti: the same questions, completions and updates.
 #[test]
-fn reinforcement_makes_the_same_step() {
+fn grpo_makes_the_same_step() {
     let Some(_) = launcher() else { return };
     let place = Place::new();
     let rows = ["data", "kk", "--form=compact", "--people=2-3", "--count=200", "--seed=1", "--out=rows.jsonl"];
@@ -213,12 +218,12 @@ fn reinforcement_makes_the_same_step() {
         }
         assert_eq!(step_numbers(&events), [1, 2, 3, 4]);
         for (g, w) in kind(&events, "TaskEval").iter().zip(kind(&alone, "TaskEval")).take(2) {
-            assert_eq!(g["all"]["accuracy"], w["all"]["accuracy"], "{name}: the exam before the first step");
+            assert_eq!(g["all"]["accuracy"], w["all"]["accuracy"], "{name}: evaluation before the first step");
         }
     }
 }
 
-/// Process id of a rank of a run, by its environment.
+/// Process id of a rank, by its environment.
 fn pid_of(rank: usize, place: &Path) -> u32 {
     let until = Instant::now() + common::PATIENCE;
     let wanted = [format!("OMPI_COMM_WORLD_RANK={rank}"), format!("PMI_RANK={rank}")];
@@ -234,14 +239,14 @@ fn pid_of(rank: usize, place: &Path) -> u32 {
         }
         std::thread::sleep(Duration::from_millis(20));
     }
-    panic!("rank {rank} is nowhere");
+    panic!("no process of rank {rank}");
 }
 
 fn signal(pid: u32, name: &str) {
     assert!(Command::new("kill").args([&format!("-{name}"), &pid.to_string()]).status().unwrap().success(), "kill -{name} {pid}");
 }
 
-/// A run that does not end by itself, on three ranks, with a checkpoint behind it.
+/// A run on three ranks without an end, after its first checkpoint.
 fn long_run(place: &Place, name: &str, timeout: &str) -> Trainer {
     let flags = ["--batch-size=6", "--max-steps=1000000", "--eval-every=0", "--save-every=10"];
     let mut command = on_ranks(3, &pretrain(place, name, &flags));
@@ -251,7 +256,7 @@ fn long_run(place: &Place, name: &str, timeout: &str) -> Trainer {
     trainer
 }
 
-/// What is left can be resumed with any number of ranks, from its newest checkpoint on.
+/// Resume from the newest checkpoint.
 fn resume(place: &Place, name: &str, ranks: usize) {
     let saved = lehr::run_folder::checkpoints::list(&lehr::vfs::RealFs, &place.path(name)).unwrap();
     let newest = saved.iter().map(|(step, _)| *step).max().unwrap();
@@ -285,7 +290,7 @@ fn a_rank_that_hangs_ends_the_run_within_the_deadline() {
     }
 }
 
-/// A signal to any rank stops all after the same update, with one save.
+/// A signal to any rank stops all ranks after the same update, with one save.
 #[test]
 fn a_signal_to_one_rank_stops_all() {
     let Some(_) = launcher() else { return };
@@ -304,7 +309,7 @@ fn a_signal_to_one_rank_stops_all() {
     }
 }
 
-/// Paused for longer than the deadline, told to go on, and stopped.
+/// A pause longer than the timeout.
 #[test]
 fn a_pause_is_no_lost_rank() {
     let Some(_) = launcher() else { return };
@@ -327,7 +332,7 @@ fn a_pause_is_no_lost_rank() {
     assert_eq!((&last["event"], &last["reason"]), (&json!("Finished"), &json!("stopped")), "{}", trainer.account());
 }
 
-/// One run on two, then three ranks, then one process, and a run of one process: the same curve.
+/// A run on 2, then 3 ranks, then one process has the curve of a run of one process, also of live merging.
 #[test]
 fn a_run_is_resumed_with_any_number_of_ranks() {
     let Some(_) = launcher() else { return };
@@ -339,11 +344,36 @@ fn a_run_is_resumed_with_any_number_of_ranks() {
     events.extend(json_lines(&mut on_ranks(1, &place.resume("run", &["--max-steps=50"]))));
     let alone = json_lines(&mut on_ranks(1, &pretrain(&place, "alone", &with("--max-steps=50"))));
     same_curve("2, 3, 1", &events, &alone);
+    let (got, want) = (kind(&events, "Merged"), kind(&alone, "Merged"));
+    assert!(want.len() >= 10 && got.len() == want.len(), "{} {}", got.len(), want.len());
+    for (g, w) in got.iter().zip(want) {
+        assert_eq!((&g["step"], &g["steps"]), (&w["step"], &w["steps"]));
+        close("merged loss", number(g, "merge/sma/eval_loss"), number(w, "merge/sma/eval_loss"), FIFTY_STEPS);
+    }
 }
 
-/// A spike sends every rank back to the same weights.
+/// A fork continues with the moments of its parent on all ranks.
 #[test]
-fn a_rescue_takes_all_ranks_back() {
+fn a_fork_on_ranks_is_the_fork_of_one_process() {
+    let Some(_) = launcher() else { return };
+    let place = Place::new();
+    let flags = ["--batch-size=6", "--lr-scheduler=constant", "--eval-every=0", "--max-steps=30", "--save-every=10"];
+    json_lines(&mut on_ranks(1, &pretrain(&place, "parent", &flags)));
+    let of = |name: &str, ranks: usize| {
+        json_lines(&mut on_ranks(ranks, &place.lehr(["pretrain", "--json", "--fork=parent@10", "--run", name])))
+    };
+    let alone = of("alone", 1);
+    for ranks in [2, 3] {
+        let name = format!("of-{ranks}");
+        let events = of(&name, ranks);
+        assert_eq!(step_numbers(&events), (11..=30).collect::<Vec<_>>());
+        same_curve(&name, &events, &alone);
+    }
+}
+
+/// A rescue restores the same weights on all ranks.
+#[test]
+fn a_rescue_restores_all_ranks() {
     let Some(_) = launcher() else { return };
     let place = Place::new();
     let flags = [
@@ -365,7 +395,7 @@ fn a_rescue_takes_all_ranks_back() {
     assert_eq!(trainer.heard.last().unwrap()["reason"], "completed", "{}", trainer.account());
 }
 
-/// Two command lines under one launcher.
+/// One rank per command line under one launcher.
 fn two(place: &Place, first: &[&str], second: &[&str]) -> Said {
     let mut command = mpirun();
     command.args(launcher().unwrap()).current_dir(place.path("")).env("LEHR_TUNE", "off").env("LEHR_CACHE", place.path("cache"));
@@ -388,9 +418,9 @@ fn ranks_that_disagree_are_refused_in_one_line() {
     let said = two(&place, &flags("--seed=1", "--data=text.txt"), &flags("--seed=2", "--data=text.txt"));
     assert!(said.code != Some(0) && errors(&said).len() == 1, "{}", said.err);
     assert!(said.err.contains("error: flags") && said.err.contains("rank 1 on"), "{}", said.err);
-    assert!(!place.path("run").exists(), "nothing is made");
+    assert!(!place.path("run").exists(), "no run folder");
 
-    // The same name, another text.
+    // The same file name, another text.
     std::fs::create_dir(place.path("other")).unwrap();
     std::fs::write(place.path("other/text.txt"), common::text(7000)).unwrap();
     let lehr = env!("CARGO_BIN_EXE_lehr");
@@ -403,10 +433,10 @@ fn ranks_that_disagree_are_refused_in_one_line() {
     assert!(said.code != Some(0) && errors(&said).len() == 1, "{}", said.err);
     assert!(said.err.contains("tokens of --data") && said.err.contains("rank 1 on"), "{}", said.err);
 
-    // What is wrong everywhere is told once.
+    // An error on all ranks is reported once.
     let said = two(&place, &flags("--seed=1", "--data=none.txt"), &flags("--seed=1", "--data=none.txt"));
     assert!(said.code != Some(0) && errors(&said).len() == 1 && said.err.contains("none.txt"), "{}", said.err);
-    assert!(!place.path("run").exists(), "nothing is made");
+    assert!(!place.path("run").exists(), "no run folder");
 }
 
 #[test]
@@ -419,4 +449,115 @@ fn doctor_lists_ranks_and_rates() {
     assert!(ranks.iter().all(|rank| rank["wrong_kernels"] == json!([]) && rank["place"].as_str().unwrap().contains(" on ")));
     let rates: Vec<_> = lines.iter().filter(|line| line["all_reduce"].is_number()).collect();
     assert!(rates.len() == 4 && rates.iter().all(|rate| number(rate, "gigabytes_per_second") > 0.0), "{lines:?}");
+}
+
+/// A device that does not exist on one rank is an error of the setup, which names the rank.
+#[test]
+fn a_rank_without_its_device_ends_the_setup() {
+    let Some(_) = launcher() else { return };
+    let place = Place::new();
+    let args = ["pretrain", "--run=run", "--data=text.txt", "--preset=nano", "--batch-size=4", "--seq-len=16", "--max-steps=5"];
+    let mut command = mpirun();
+    command.args(launcher().unwrap()).current_dir(place.path("")).env("LEHR_TUNE", "off").env("LEHR_CACHE", place.path("cache"));
+    for (i, adapter) in ["--adapter=cpu", "--adapter=no such GPU"].into_iter().enumerate() {
+        if i > 0 {
+            command.arg(":");
+        }
+        command.args(["-n", "1", env!("CARGO_BIN_EXE_lehr")]).args(args).args(["--threads=1", adapter]);
+    }
+    let said = run(&mut command);
+    assert!(said.code != Some(0) && errors(&said).len() == 1, "{}", said.err);
+    assert!(said.err.contains("error: rank 1 on") && said.err.contains("no such GPU"), "{}", said.err);
+    assert!(!place.path("run").exists(), "no run folder");
+}
+
+/// `lehr reproduce` of a claim with two seeds.
+fn reproduce(place: &Place, ranks: usize, work: &str, out: &str) -> Said {
+    let args = ["reproduce", "pma", "P11", "--scale=test", "--seeds=2", "--first-seed=7", "--work", work, "--out", out];
+    run(&mut on_ranks(ranks, &place.lehr(args)))
+}
+
+/// Ranks share the arms; results are those of one process, and a second command finds all arms done, on any number of ranks.
+#[test]
+fn reproduce_shares_its_arms() {
+    let Some(_) = launcher() else { return };
+    let place = Place::new();
+    let results = |out: &str| std::fs::read(place.path(out).join("results.json")).unwrap();
+    let alone = reproduce(&place, 1, "one", "a");
+    assert_eq!(alone.code, Some(0), "{}", alone.err);
+    for (ranks, work, out) in [(2, "two", "b"), (3, "three", "c"), (3, "two", "d"), (1, "three", "e")] {
+        let said = reproduce(&place, ranks, work, out);
+        assert_eq!(said.code, Some(0), "{}", said.err);
+        assert_eq!(results(out), results("a"), "{ranks} ranks, work folder {work}");
+        assert_eq!(said.out.lines().count(), alone.out.lines().count(), "rank 0 prints: {}", said.out);
+        let is_new = ["b", "c"].contains(&out);
+        for rank in (0..ranks).filter(|_| ranks > 1) {
+            let done = said.err.lines().filter(|l| l.starts_with(&format!("rank {rank} on")) && l.contains(": done in"));
+            assert_eq!(done.count() > 0, is_new, "arms of rank {rank}: {}", said.err);
+        }
+    }
+}
+
+/// A rank that is killed ends all; the finished arms remain.
+#[test]
+fn reproduce_ends_with_a_killed_rank_and_continues() {
+    let Some(_) = launcher() else { return };
+    let place = Place::new();
+    let args = ["reproduce", "pma", "P11", "--scale=test", "--seeds=6", "--first-seed=7", "--work=work", "--out=out"];
+    let mut child = on_ranks(2, &place.lehr(args)).stderr(Stdio::piped()).stdout(Stdio::null()).spawn().unwrap();
+    let until = Instant::now() + common::PATIENCE;
+    let arms = || {
+        let folders = std::fs::read_dir(place.path("work/arms")).map_or_else(|_| Vec::new(), |dir| dir.flatten().collect());
+        folders.into_iter().filter(|folder| folder.path().join("record.json").is_file()).count()
+    };
+    while arms() == 0 {
+        assert!(Instant::now() < until, "no arm is done");
+        std::thread::sleep(Duration::from_millis(10));
+    }
+    signal(pid_of(1, &place.path("")), "KILL");
+    assert!(!child.wait().unwrap().success());
+    let before = arms();
+    let said = run(&mut on_ranks(3, &place.lehr(args)));
+    assert_eq!(said.code, Some(0), "{}", said.err);
+    let done = said.err.lines().filter(|line| line.contains(": done in")).count();
+    assert_eq!(done, arms() - before, "finished arms are not trained again: {}", said.err);
+}
+
+#[test]
+fn a_sweep_shares_its_merges() {
+    let Some(_) = launcher() else { return };
+    let place = Place::new();
+    let flags = ["--batch-size=4", "--max-steps=40", "--save-every=5", "--keep-every=5", "--eval-every=0"];
+    json_lines(&mut on_ranks(1, &pretrain(&place, "run", &flags)));
+    let of = |ranks: usize, out: &str| {
+        let args = ["merge", "sweep", "run", "--every=5,10,15", "--last=2,4", "--annealed=run@10", "--json", "--out", out];
+        let mut lines = json_lines(&mut on_ranks(ranks, &place.lehr(args)));
+        assert_eq!(lines.len(), 1, "rank 0 prints");
+        let mut found = lines.remove(0);
+        // Each rank reads the checkpoints of its merges.
+        assert!(found["checkpoints_read"].take().as_u64().unwrap() >= 6);
+        found
+    };
+    let alone = of(1, "a");
+    for (ranks, out) in [(2, "b"), (3, "c")] {
+        assert_eq!(of(ranks, out), alone, "{ranks} ranks");
+        assert!(place.path(out).join("sweep.svg").is_file());
+    }
+}
+
+/// Commands that run in one process are refused in one line; a dry run is made by rank 0 alone.
+#[test]
+fn other_commands_are_refused_by_name() {
+    let Some(_) = launcher() else { return };
+    let place = Place::new();
+    for args in [&["generate", "--model=m", "--prompt=a"][..], &["eval", "--model=m", "--data=text.txt"], &["bench"]] {
+        let mut command = mpirun();
+        command.args(launcher().unwrap()).args(["-n", "2", env!("CARGO_BIN_EXE_lehr")]).args(args).current_dir(place.path(""));
+        let said = run(&mut command);
+        assert!(said.code != Some(0) && errors(&said).len() == 1, "{args:?}: {}", said.err);
+        assert!(errors(&said)[0].contains(&format!("`lehr {}` runs in one process", args[0])), "{}", said.err);
+    }
+    let said = run(&mut on_ranks(2, &pretrain(&place, "run", &["--batch-size=4", "--dry-run"])));
+    assert!(said.code == Some(0) && said.out.lines().count() == 1, "{}{}", said.out, said.err);
+    assert!(!place.path("run").exists());
 }

@@ -299,7 +299,7 @@ fn the_plan_is_what_a_step_allocates() {
     }
 }
 
-/// Steps on so many ranks, which are threads: the numbers of rank 0, and the weights of each.
+/// Steps on `ranks` threads: the results of rank 0, and the weights of each.
 fn on_ranks(ranks: usize, settings: &Settings, config: &ModelConfig) -> (Vec<StepResult>, Vec<Vec<u32>>) {
     let rank = |world: World| {
         let tokenizer = Tokenizer::bytes(true).unwrap();
@@ -326,7 +326,7 @@ fn on_ranks(ranks: usize, settings: &Settings, config: &ModelConfig) -> (Vec<Ste
     (results, all.into_iter().map(|rank| rank.1).collect())
 }
 
-/// Any number of ranks samples the same completions and makes the same updates, within rounding; all ranks hold the same weights.
+/// Any number of ranks samples the same completions and makes the same updates within rounding; all ranks have the same weights.
 #[test]
 fn ranks_make_the_steps_of_one_process() {
     let mut with_kl = lopti(settings());
