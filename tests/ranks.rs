@@ -290,20 +290,21 @@ fn a_rank_that_hangs_ends_the_run_within_the_deadline() {
     }
 }
 
-/// A signal to any rank stops all ranks after the same update, with one save.
+/// A signal to any rank, or to all (as Slurm sends it), stops all ranks after the same update, with one save.
 #[test]
-fn a_signal_to_one_rank_stops_all() {
+fn a_signal_to_some_ranks_stops_all() {
     let Some(_) = launcher() else { return };
-    for (rank, name) in [(0, "TERM"), (2, "TERM"), (0, "USR1"), (1, "USR1")] {
+    for (ranks, name) in [(&[0][..], "TERM"), (&[2], "TERM"), (&[0], "USR1"), (&[1], "USR1"), (&[0, 1, 2], "TERM")] {
         let place = Place::new();
         let mut trainer = long_run(&place, "run", "60");
-        signal(pid_of(rank, &place.path("")), name);
+        let pids: Vec<u32> = ranks.iter().map(|rank| pid_of(*rank, &place.path(""))).collect();
+        pids.into_iter().for_each(|pid| signal(pid, name));
         let status = trainer.end();
-        assert!(!status.success(), "{name} to rank {rank}: {}", trainer.account());
+        assert!(!status.success(), "{name} to ranks {ranks:?}: {}", trainer.account());
         let last = trainer.heard.last().unwrap();
         assert_eq!((&last["event"], &last["reason"]), (&json!("Finished"), &json!("stopped")), "{}", trainer.account());
         let saved = kind(&trainer.heard, "Checkpoint").last().unwrap()["step"].clone();
-        assert_eq!(saved, last["step"], "{name} to rank {rank}");
+        assert_eq!(saved, last["step"], "{name} to ranks {ranks:?}");
         assert!(!trainer.stderr().contains("error:"), "{}", trainer.account());
         resume(&place, "run", 2);
     }

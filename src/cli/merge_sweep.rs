@@ -121,7 +121,7 @@ fn prepared(args: &Args, world: &World) -> Result<Prepared> {
 }
 
 fn measure(args: &Args, world: &World, prepared: Prepared) -> Result<()> {
-    let Prepared { tokens_per_step, grid, there, annealed, mut judge } = prepared;
+    let Prepared { tokens_per_step, grid, there, annealed, judge } = prepared;
     let bytes = 4 * judge.model.parameters.count() as u64;
     let needed = grid.needed(&there).len();
     let most = (memory() / 2 / world.local_size() as u64 / bytes.max(1)).max(1) as usize;
@@ -134,7 +134,7 @@ fn measure(args: &Args, world: &World, prepared: Prepared) -> Result<()> {
             if most < needed { format!(", of which {most} fit into memory: some are read again") } else { String::new() }
         ));
     }
-    let (mut progress, mut own) = (Progress::new(evaluations), 0);
+    let (mut progress, mut own) = (Progress::new(evaluations), 0u64);
     let mut done = || {
         own += 1;
         world.set_progress(own);
@@ -149,7 +149,7 @@ fn measure(args: &Args, world: &World, prepared: Prepared) -> Result<()> {
     };
     let mut kept = Kept::new(most, Box::new(read));
     let mut found = sweep(world, &grid, &there, &mut |step| kept.get(step), &mut |w| judge.loss(w), &mut done)?;
-    let reads = world.all_gather_values(&kept.reads)?.into_iter().sum();
+    let reads: usize = world.all_gather_values(&kept.reads)?.into_iter().sum();
     if world.is_root() {
         if let Some(dir) = &annealed {
             found.annealed = Some(judge.loss(&judge.read(&WeightFiles::open(dir)?)?)?);

@@ -113,7 +113,7 @@ pub fn sweep(
                 done();
                 vec![Ok(loss)]
             }
-            Some(i) => losses_of(&grid.rules, windows[i], there, (read, judge, done))?,
+            Some(i) => losses_of(&grid.rules, windows[i], there, (&mut *read, &mut *judge, &mut *done))?,
         };
         own.push((i, losses));
     }
@@ -158,7 +158,7 @@ fn losses_of(
         Err(why) => return Ok(vec![Err(why); rules.len()]),
     };
     let parts: Vec<&[f32]> = parts.iter().map(|p| p.as_slice()).collect();
-    let loss = |rule: &MergeRule| {
+    let loss = |rule: &MergeRule| -> Result<Result<f64, String>> {
         let loss = judge(&average_in_f64(&parts, &rule.weights(window.2)?))?;
         done();
         Ok(Ok(loss))

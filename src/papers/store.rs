@@ -3,7 +3,7 @@
 use super::attempts::Ended;
 use crate::vfs::{shown, write_whole};
 use crate::world::World;
-use anyhow::{Context as _, ensure};
+use anyhow::Context as _;
 use sha2::{Digest, Sha256};
 use std::fs::{File, TryLockError};
 use std::path::{Path, PathBuf};
@@ -131,15 +131,10 @@ pub fn check_shared(root: &Path, world: &World) -> anyhow::Result<()> {
     let path = root.join("ranks");
     let text = world.broadcast(format!("{} {:?}", std::process::id(), std::time::SystemTime::now()).into_bytes())?;
     world.check_all(if world.is_root() { write_whole(&path, &text) } else { Ok(()) })?;
-    let is_shared = std::fs::read(&path).is_ok_and(|found| found == text);
-    world.check_all((|| {
-        ensure!(
-            is_shared,
-            "--work {}: is not the folder of rank 0; choose one on a file system that all hosts share",
-            shown(root)
-        );
-        Ok(())
-    })())?;
+    let read = std::fs::read(&path).ok().filter(|found| *found == text);
+    world.check_all(read.with_context(|| {
+        format!("--work {}: is not the folder of rank 0; choose one on a file system that all hosts share", shown(root))
+    }))?;
     if world.is_root() {
         std::fs::remove_file(&path).with_context(|| shown(&path))?;
     }
