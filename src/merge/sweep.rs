@@ -287,9 +287,9 @@ mod tests {
         let there: BTreeSet<u64> = (1..=10).map(|i| i * 10).filter(|s| *s != 50).collect();
         let (alone, losses, _) = run(&grid(), &there, 100);
         for ranks in [2, 3, 30] {
+            let work = |world: World| run_in(&world, &grid(), &there, 100);
             let all: Vec<_> = std::thread::scope(|s| {
-                let of = |world: World| run_in(&world, &grid(), &there, 100);
-                let threads: Vec<_> = World::threads(ranks).unwrap().into_iter().map(|world| s.spawn(|| of(world))).collect();
+                let threads: Vec<_> = World::threads(ranks).unwrap().into_iter().map(|world| s.spawn(|| work(world))).collect();
                 threads.into_iter().map(|thread| thread.join().unwrap()).collect()
             });
             assert!(all.iter().all(|(found, ..)| found.cells == alone.cells && found.raw == alone.raw), "{ranks} ranks");

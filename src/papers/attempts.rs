@@ -238,9 +238,11 @@ mod tests {
         let child = |name| Step(name, Some(Box::new(base.clone())));
         let jobs = [child("a"), Step("b", None), child("c"), Step("d", None), Step("e", None)];
         let log = Log::default();
+        let work = |world: World| work_off(&jobs, &OnRank(world.rank(), &log), &world, &|_| {}).unwrap();
         std::thread::scope(|s| {
-            let of = |world: World| work_off(&jobs, &OnRank(world.rank(), &log), &world, &|_| {}).unwrap();
-            World::threads(2).unwrap().into_iter().for_each(|world| drop(s.spawn(|| of(world))));
+            for world in World::threads(2).unwrap() {
+                s.spawn(|| work(world));
+            }
         });
         let begun = log.0.into_inner().unwrap();
         let mut names: Vec<&str> = begun.iter().map(|(_, name)| *name).collect();
