@@ -164,7 +164,7 @@ pub fn minutes(seconds: f64) -> String {
 mod tests {
     use super::*;
     use std::cell::RefCell;
-    use std::sync::Mutex;
+    use std::sync::{Barrier, Mutex};
 
     #[derive(Clone, Debug, PartialEq)]
     struct Step(&'static str, Option<Box<Step>>);
@@ -207,7 +207,7 @@ mod tests {
         assert_eq!(*worker.0.borrow(), ["free", "base", "a", "b"]);
     }
 
-    /// Jobs that ranks do, each in an own time; a job that is held or done is not done twice.
+    /// (Rank, job) in the order of the attempts, and finished jobs; rank 0 is slow.
     #[derive(Default)]
     struct Log(Mutex<Vec<(usize, &'static str)>>, Mutex<Vec<&'static str>>);
 
@@ -226,7 +226,7 @@ mod tests {
                 begun.push((self.0, job.0));
             }
             anyhow::ensure!(job.0 != "bad", "no memory");
-            std::thread::sleep(Duration::from_millis(if self.0 == 0 { 400 } else { 40 }));
+            std::thread::sleep(Duration::from_millis(if self.0 == 0 { 800 } else { 100 }));
             self.1.1.lock().unwrap().push(job.0);
             Ok(Ended::Done)
         }
@@ -238,7 +238,11 @@ mod tests {
         let child = |name| Step(name, Some(Box::new(base.clone())));
         let jobs = [child("a"), Step("b", None), child("c"), Step("d", None), Step("e", None)];
         let log = Log::default();
-        let work = |world: World| work_off(&jobs, &OnRank(world.rank(), &log), &world, &|_| {}).unwrap();
+        let start = Barrier::new(2);
+        let work = |world: World| {
+            start.wait();
+            work_off(&jobs, &OnRank(world.rank(), &log), &world, &|_| {}).unwrap();
+        };
         std::thread::scope(|s| {
             for world in World::threads(2).unwrap() {
                 s.spawn(|| work(world));
