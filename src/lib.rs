@@ -16,7 +16,7 @@
 //! | layer | modules | hold |
 //! |---|---|---|
 //! | 0 | [`device`] [`ops`] [`rng`] | the crate `lehr_compute`: what computes, a GPU (wgpu) or the CPU; one file per shader; random numbers |
-//! | 2 | [`config`] [`event`] [`number_format`] [`plot`] [`progress`] [`stats`] [`vfs`] | settings, events and commands, charts as SVG text, intervals, files that can be made to fail |
+//! | 2 | [`config`] [`event`] [`number_format`] [`plot`] [`progress`] [`stats`] [`vfs`] [`world`] | settings, events and commands, charts as SVG text, intervals, files that can be made to fail, ranks and collectives |
 //! | 3 | [`model`] [`data`] | weights, transformer, checkpoints; tokenizers, corpora, batches, tasks |
 //! | 4 | [`run_folder`] [`merge`] [`landscape`] | a run's format on disk; averages of checkpoints; the loss between checkpoints |
 //! | 5 | [`train`] [`history`] | trainer, optimizer, schedule, metrics, reinforcement learning; a run as its files describe it |
@@ -57,3 +57,4 @@ pub mod stats;
 pub mod story;
 pub mod train;
 pub mod vfs;
+pub mod world;

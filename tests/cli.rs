@@ -668,3 +668,36 @@ fn the_first_step_comes_soon() {
         assert_eq!(trainer.end().code(), Some(0), "{}", trainer.account());
     }
 }
+
+/// Under a launcher a binary without MPI would train as many copies as there are ranks.
+#[cfg(not(feature = "mpi"))]
+#[test]
+fn a_launcher_is_refused_without_mpi() {
+    let place = Place::new();
+    for (variable, value) in [("OMPI_COMM_WORLD_SIZE", "2"), ("PMI_SIZE", "4"), ("PMIX_RANK", "0")] {
+        let said = run(place.pretrain("run", &["--max-steps=1"]).env(variable, value));
+        assert_eq!((said.code, said.err.lines().count()), (Some(1), 1), "{}", said.err);
+        assert!(said.err.contains(variable) && said.err.contains("--features mpi"), "{}", said.err);
+        assert!(!place.path("run").exists());
+    }
+    let said = run(place.pretrain("run", &["--max-steps=1"]).env("OMPI_COMM_WORLD_SIZE", "2").env("LEHR_WORLD", "solo"));
+    assert_eq!(said.code, Some(0), "{}", said.err);
+}
+
+/// Commands that run in one process are refused once, by rank 0, also without MPI; a dry run is made once.
+#[test]
+fn one_process_commands_are_refused_under_a_launcher() {
+    let place = Place::new();
+    let under = |rank: &str, mut command: std::process::Command| {
+        run(command.env("OMPI_COMM_WORLD_SIZE", "2").env("OMPI_COMM_WORLD_RANK", rank))
+    };
+    let eval = || place.lehr(["eval", "--model=m", "--data=text.txt"]);
+    let [first, second] = ["0", "1"].map(|rank| under(rank, eval()));
+    assert_eq!((first.code, first.err.lines().count()), (Some(1), 1), "{}", first.err);
+    assert!(first.err.contains("`lehr eval` runs in one process") && first.err.contains("-n 1"), "{}", first.err);
+    assert_eq!((second.code, second.out.as_str(), second.err.as_str()), (Some(0), "", ""));
+    let [first, second] = ["0", "1"].map(|rank| under(rank, place.pretrain("run", &["--dry-run"])));
+    assert_eq!((first.code, first.out.lines().count()), (Some(0), 1), "{}", first.err);
+    assert_eq!((second.code, second.out.as_str(), second.err.as_str()), (Some(0), "", ""));
+    assert!(!place.path("run").exists());
+}

@@ -5,7 +5,7 @@
 
 use lehr::config::{Architecture, Lora, ModelConfig, Projection, Scheduler, Settings};
 use lehr::data::{Batch, Dataset, IGNORE, TextSource, TokenFile};
-use lehr::device::{Arena, Device, Sizes};
+use lehr::device::{Arena, Cost, Device, Op, Recorder, Sizes, Tensor};
 use lehr::model::weight_files::WeightFiles;
 use lehr::model::{Generator, Model, hf_config};
 use lehr::ops::adamw::UpdateParams;
@@ -13,7 +13,8 @@ use lehr::ops::objective::stats;
 use lehr::ops::sample::Sampling;
 use lehr::progress::silent;
 use lehr::rng::Rng;
-use lehr::train::{GradientPass, MemoryPlan, Optimizer, Scorer, StepResult, Trainer};
+use lehr::train::{Evaluation, GradientPass, MemoryPlan, Optimizer, Scorer, StepResult, Trainer};
+use lehr::world::World;
 use std::path::Path;
 use std::sync::Arc;
 
@@ -212,7 +213,7 @@ fn later_tokens_change_nothing() {
         for family in FAMILIES {
             causal(&device, family, TIME, &[0, 7, 14]);
         }
-        // Across the tiles of attention.
+        // GradientReducer the tiles of attention.
         causal(&device, Architecture::Llama, 72, &[31, 32, 63, 64]);
     }
 }
@@ -682,5 +683,116 @@ fn executors_agree_over_training_steps() {
         });
         let differences = [worst(&b.0, &a.0), worst(&b.1, &a.1), worst(&b.2, &a.2)];
         assert!(differences.iter().all(|d| *d < 1e-4), "{family:?}: losses, gradients, weights differ by {differences:?}");
+    }
+}
+
+/// Results of a rank: numbers of the updates (rank 0), weights and moments, held-out loss (rank 0).
+type OfRank = (Vec<StepResult>, [Vec<u32>; 3], Option<Evaluation>);
+
+/// Call a closure on each of `ranks` threads with its world.
+fn each_rank<T: Send>(ranks: usize, rank: impl Fn(World) -> T + Sync) -> Vec<T> {
+    let worlds = World::threads(ranks).unwrap();
+    std::thread::scope(|s| {
+        let threads: Vec<_> = worlds.into_iter().map(|world| s.spawn(|| rank(world))).collect();
+        threads.into_iter().map(|thread| thread.join().unwrap()).collect()
+    })
+}
+
+fn trainer_in(world: &World, device: Device, settings: &Settings) -> Trainer {
+    let source = Box::new(TextSource::new(dataset(), TIME, settings.train.seed).unwrap());
+    Trainer::in_world(world.clone(), device, settings, &shape(Architecture::Qwen3), source).unwrap()
+}
+
+/// A run of twelve updates on `ranks` threads.
+fn on_ranks(ranks: usize, settings: &Settings) -> Vec<OfRank> {
+    let rank = |world: World| {
+        let mut trainer = trainer_in(&world, device(), settings);
+        world.start_following();
+        if !world.is_root() {
+            assert_eq!(trainer.follow().unwrap(), "done");
+            return (Vec::new(), trainer_state(&trainer), None);
+        }
+        trainer.broadcast_state().unwrap();
+        let results = steps(&mut trainer, 12);
+        let evaluation = trainer.evaluate(0, &mut silent).unwrap();
+        world.end("done");
+        (results, trainer_state(&trainer), evaluation)
+    };
+    each_rank(ranks, rank)
+}
+
+/// Weights that differ on one rank end the run at the next comparison, which names the rank.
+#[test]
+fn different_weights_end_the_run() {
+    let results = each_rank(3, |world| {
+        // Without a broadcast of the initial weights, those of rank 2 come from another seed.
+        let seed = if world.rank() == 2 { 2 } else { 1 };
+        let mut trainer = trainer_in(&world, device(), &settings(6, 2, 1));
+        trainer.model.initialise(&trainer.device, seed);
+        world.start_following();
+        if !world.is_root() {
+            return trainer.follow().map_err(|e| format!("{e:#}"));
+        }
+        let first_error = (0..150).find_map(|i| trainer.step().err().map(|e| (i + 1, format!("{e:#}"))));
+        world.end("failed");
+        let (update, error) = first_error.ok_or("no comparison")?;
+        assert_eq!(update, 100, "{error}");
+        Err(error)
+    });
+    let error = results[0].as_ref().unwrap_err();
+    assert!(error.starts_with("update 100: the weights on rank 2 on threads differ"), "{error}");
+    assert_eq!(results[1..], [Ok("failed".to_owned()), Ok("failed".to_owned())]);
+}
+
+/// A device fault on one rank is an error on all.
+#[test]
+fn a_device_fault_on_one_rank_ends_the_run() {
+    let results = each_rank(3, |world| {
+        let mut trainer = trainer_in(&world, Device::named(Some("cpu")).unwrap(), &settings(6, 2, 1));
+        world.start_following();
+        if world.is_root() {
+            trainer.broadcast_state().unwrap();
+            return (0..5).find_map(|_| trainer.step().err()).map(|e| format!("{e:#}"));
+        }
+        if world.rank() == 1 {
+            let [x, y] = ["x", "y"].map(|name| Tensor::new(&trainer.device, "test", name, &[3]));
+            let mut recorder = Recorder::new(&trainer.device, "test");
+            let op = Op { name: "test.lost", cost: Cost::default(), reads: [("x", &x)], writes: [("y", &y)] };
+            recorder.op(op, |_| Ok(()), |_, [_], _| panic!("the device is lost"));
+            trainer.device.replay(&recorder.finish().unwrap()).unwrap_err();
+        }
+        trainer.follow().err().map(|e| format!("{e:#}"))
+    });
+    let errors: Vec<String> = results.into_iter().map(|error| error.expect("an error on every rank")).collect();
+    assert!(errors[1].contains("test.lost") && errors[1].contains("the device is lost"), "{errors:?}");
+    assert!(errors[0].contains("rank 1") || errors[0].contains("has ended"), "{errors:?}");
+}
+
+/// Any number of ranks gives the run of one process within rounding, and all ranks have the same bits.
+#[test]
+fn ranks_make_the_run_of_one_process() {
+    let close = |got: f64, want: f64, bound: f64, what: &str| {
+        assert!((got - want).abs() <= bound * want.abs(), "{what}: {got}, with one process {want}");
+    };
+    for (batch_size, micro) in [(6, 2), (7, 7)] {
+        let settings = settings(batch_size, micro, 5);
+        let alone = on_ranks(1, &settings).remove(0);
+        for ranks in [2, 3, 5] {
+            let all = on_ranks(ranks, &settings);
+            assert!(all.iter().all(|rank| rank.1 == all[0].1), "{ranks} ranks hold different weights or moments");
+            assert!(all[0].1 != alone.1 || ranks == 1, "not one bit differs from one process, although sums have another order");
+            for (i, (got, want)) in all[0].0.iter().zip(&alone.0).enumerate() {
+                let bound = if i == 0 { 1e-6 } else { 1e-3 };
+                let what = format!("{batch_size} sequences on {ranks} ranks, update {}", i + 1);
+                close(got.loss, want.loss, bound, &what);
+                close(got.grad_norm, want.grad_norm, bound, &what);
+                close(got.entropy, want.entropy, bound, &what);
+                assert_eq!((got.num_tokens, got.epoch), (want.num_tokens, want.epoch), "{what}");
+            }
+            let [got, want] = [&all[0].2, &alone.2].map(|e| e.unwrap());
+            assert_eq!(got.tokens, want.tokens);
+            close(got.loss, want.loss, 1e-3, "held-out loss");
+            assert!(on_ranks(ranks, &settings).iter().all(|rank| rank.1 == all[0].1), "{ranks} ranks again: other bits");
+        }
     }
 }

@@ -13,6 +13,7 @@ use lehr::papers::pma::scale::{GRID, Scale};
 use lehr::papers::pma::sized_model::SizedModel;
 use lehr::papers::pma::trajectory::train;
 use lehr::progress::silent;
+use lehr::world::World;
 use std::path::Path;
 
 fn texts() -> Texts {
@@ -131,8 +132,8 @@ fn gradients_are_slopes_of_the_loss() {
     let place = tempfile::tempdir().unwrap();
     let texts = texts();
     let checkpoints = CheckpointStore::open(place.path(), &texts.digest).unwrap();
-    let context =
-        Context { scale: &scale, seeds: vec![1], texts, checkpoints, device: Default::default(), tell: Box::new(|_| {}) };
+    let (device, world) = (Default::default(), World::solo());
+    let context = Context { scale: &scale, seeds: vec![1], texts, checkpoints, device, world, tell: Box::new(|_| {}) };
     let arm = short(&scale, 1);
     context.ensure(std::slice::from_ref(&arm)).unwrap();
     let lab = SizedModel::new(&context, scale.smallest());

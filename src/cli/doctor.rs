@@ -1,10 +1,11 @@
 //! `lehr doctor`: list devices, and check every kernel.
 
-use super::output;
+use super::{doctor_ranks, output};
 use crate::config::DeviceSettings;
 use crate::device::{AdapterSummary, Device, Vendor, adapters};
-use crate::ops::check::Case;
-use crate::ops::{check, checks, self_test, sources};
+use crate::ops::check::{Case, Check};
+use crate::ops::{checks, self_test, sources};
+use crate::world::World;
 use anyhow::Context as _;
 use std::fmt::Write as _;
 use std::path::{Path, PathBuf};
@@ -15,18 +16,18 @@ use web_time::Instant;
 pub struct Args {
     /// Random shapes per kernel.
     #[arg(long, default_value_t = 4)]
-    seeds: u64,
+    pub(super) seeds: u64,
     /// Only kernels whose name contains this.
     #[arg(long)]
     only: Option<String>,
     /// Print JSON lines.
     #[arg(long)]
-    json: bool,
+    pub(super) json: bool,
     /// Write all WGSL texts that a GPU may get into this folder, with a list per vendor, and exit.
     #[arg(long, hide = true, value_name = "FOLDER")]
     write_shaders: Option<PathBuf>,
     #[command(flatten)]
-    device: DeviceSettings,
+    pub(super) device: DeviceSettings,
 }
 
 /// List devices and check kernels.
@@ -44,6 +45,10 @@ pub fn run(args: &Args) -> anyhow::Result<i32> {
             "--only {only}: no kernel's name holds this; there are: {}",
             names.join(", ")
         );
+    }
+    let world = World::open()?;
+    if !world.is_solo() {
+        return doctor_ranks::run(args, &world);
     }
     let list = adapters();
     let device = Device::open(&args.device)?;
@@ -99,7 +104,7 @@ impl Found {
     }
 
     /// Run one random shape twice: the second time nothing is compiled, and the bits must be equal.
-    fn run(&mut self, check: &check::Check, device: &Device, seed: u64) {
+    fn run(&mut self, check: &Check, device: &Device, seed: u64) {
         let [(first_bits, first_seconds), (second_bits, second_seconds)] = [(); 2].map(|()| {
             let begin = Instant::now();
             let mut case = Case::new(check.name, seed);
@@ -117,6 +122,18 @@ impl Found {
     }
 }
 
+/// The selected checks.
+pub(super) fn wanted(args: &Args) -> impl Iterator<Item = Check> + '_ {
+    checks().into_iter().filter(|check| args.only.as_ref().is_none_or(|only| check.name.contains(only.as_str())))
+}
+
+/// The largest error of a kernel over random shapes, relative to the bound, and its place.
+pub(super) fn worst(check: &Check, seeds: u64, device: &Device) -> (f64, String) {
+    let mut found = Found::default();
+    (0..seeds).for_each(|seed| found.run(check, device, seed));
+    (found.worst, found.detail)
+}
+
 /// Print one line per kernel; returns the number of failures.
 fn check_kernels(args: &Args, device: &Device) -> anyhow::Result<usize> {
     let (mut failed, mut compiling, mut left_out) = (0, 0.0, 0);
@@ -126,10 +143,7 @@ fn check_kernels(args: &Args, device: &Device) -> anyhow::Result<usize> {
             "kernel (against its f64 twin)", "error", "compile", "run"
         ))?;
     }
-    for check in checks() {
-        if args.only.as_ref().is_some_and(|only| !check.name.contains(only.as_str())) {
-            continue;
-        }
+    for check in wanted(args) {
         let mut found = Found::default();
         let seeds = if compiling > COMPILE_SECONDS { 1 } else { args.seeds };
         left_out += args.seeds - seeds;

@@ -35,15 +35,15 @@ pub struct Text {
     #[arg(long, default_value_t = 16)]
     batch_size: usize,
     #[command(flatten)]
-    device: DeviceSettings,
+    pub device: DeviceSettings,
 }
 
 impl Text {
-    /// An evaluator for weights of the shape in `dir` (a model folder). `run` is its run.
+    /// An evaluator on a device for weights of the shape in `dir` (a model folder). `run` is its run.
     ///
     /// # Errors
     /// One line with the flag, folder or file, and the cause.
-    pub fn judge(&self, dir: &Path, run: Option<&Path>) -> Result<WeightEvaluator> {
+    pub fn judge(&self, dir: &Path, run: Option<&Path>, device: &DeviceSettings) -> Result<WeightEvaluator> {
         ensure!(self.batch_size > 0, "--batch-size 0: must be at least 1");
         ensure!(
             self.val_fraction > 0.0 && self.val_fraction <= 1.0,
@@ -68,7 +68,7 @@ impl Text {
             ensure!(!gone, "{}: was trained on standard input, which is gone", of());
             settings.train.seq_len = seq_len;
             let source = session::source(&settings, dir, &mut output::sink(false)).with_context(of)?;
-            let device = open::device(&self.device)?;
+            let device = open::device(device)?;
             let batches = source.val_batches(rows(&device), seq_len, most);
             let batches = batches.with_context(|| format!("{}: holds no text out for validation", of()))?.collect();
             return WeightEvaluator::new(device, &config.model, batches);
@@ -79,7 +79,7 @@ impl Text {
             shown(dir)
         );
         let range = self.range(open::tokenizer(dir, &config)?)?;
-        let device = open::device(&self.device)?;
+        let device = open::device(device)?;
         let batches = range.val_batches(rows(&device), seq_len, most).collect();
         WeightEvaluator::new(device, &config.model, batches)
     }
@@ -153,12 +153,17 @@ impl Progress {
 
     /// One more is finished.
     pub fn step(&mut self) {
-        self.done += 1;
+        self.reached(self.done + 1);
+    }
+
+    /// So many are finished.
+    pub fn reached(&mut self, done: usize) {
+        self.done = done;
         let now = Instant::now();
         let first = *self.first.get_or_insert(now);
         let each = match self.done {
             1 => now.duration_since(self.begin).as_secs_f64(),
-            n => now.duration_since(first).as_secs_f64() / (n - 1) as f64,
+            n => now.duration_since(first).as_secs_f64() / n.saturating_sub(1).max(1) as f64,
         };
         let (done, all) = (self.done, self.all);
         let left = output::duration(each * all.saturating_sub(done) as f64);

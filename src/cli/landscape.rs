@@ -84,7 +84,7 @@ pub fn run(args: &Args) -> Result<i32> {
     // Hashes, shapes and vocabularies.
     let inputs = Inputs::open(&RealFs, &dirs, Check::Hashes)?;
     prepare(args.out.as_deref())?;
-    let judge = args.text.judge(&dirs[k - 1], run_of(&dirs[k - 1]).as_deref())?;
+    let judge = args.text.judge(&dirs[k - 1], run_of(&dirs[k - 1]).as_deref(), &args.text.device)?;
     let report = measure(args, &judge, &inputs)?;
     if args.json {
         output::json_line(&report.json())?;

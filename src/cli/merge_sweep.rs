@@ -9,8 +9,10 @@ use crate::model::checkpoint::{step_name, verify_model};
 use crate::model::weight_files::WeightFiles;
 use crate::plot::{Chart, Heatmap, Panels, Series};
 use crate::run_folder::checkpoints;
+use crate::train::WeightEvaluator;
 use crate::vfs::{RealFs, human_bytes, shown};
-use anyhow::{Result, bail, ensure};
+use crate::world::World;
+use anyhow::{Context as _, Result, bail, ensure};
 use serde_json::json;
 use std::collections::BTreeSet;
 use std::path::PathBuf;
@@ -75,8 +77,34 @@ struct Report {
     found: Sweep,
 }
 
-/// Sweep.
+/// What is measured, and by which evaluator.
+struct Prepared {
+    tokens_per_step: u64,
+    grid: Grid,
+    there: BTreeSet<u64>,
+    annealed: Option<PathBuf>,
+    judge: WeightEvaluator,
+}
+
+/// Sweep. Several ranks share the merges; rank 0 prints and writes.
 pub fn run(args: &Args) -> Result<i32> {
+    let world = World::open()?;
+    let found = world.check_all(prepared(args, &world))?;
+    world.ensure_equal(&[
+        ("version", env!("CARGO_PKG_VERSION").to_owned()),
+        ("merges", format!("{:?}", found.grid)),
+        ("checkpoints", format!("{:?}", found.there)),
+        ("tokens of an evaluation", found.judge.tokens().to_string()),
+    ])?;
+    match world.is_solo() {
+        true => measure(args, &world, found)?,
+        false => measure(args, &world, found).with_context(|| world.name(world.rank()))?,
+    }
+    world.finish();
+    Ok(0)
+}
+
+fn prepared(args: &Args, world: &World) -> Result<Prepared> {
     super::open::folder_exists(&args.run)?;
     let tokens_per_step = merge::tokens_per_step(&args.run)?;
     let grid = grid(args, tokens_per_step)?;
@@ -88,48 +116,50 @@ pub fn run(args: &Args) -> Result<i32> {
         Inputs::open(&RealFs, &[newest.clone(), annealed.clone()], Check::Hashes)?;
     }
     prepare(args.out.as_deref())?;
-    let judge = args.text.judge(&newest, Some(&args.run))?;
+    let judge = args.text.judge(&newest, Some(&args.run), &world.device(&args.text.device)?)?;
+    Ok(Prepared { tokens_per_step, grid, there, annealed, judge })
+}
+
+fn measure(args: &Args, world: &World, prepared: Prepared) -> Result<()> {
+    let Prepared { tokens_per_step, grid, there, annealed, judge } = prepared;
     let bytes = 4 * judge.model.parameters.count() as u64;
     let needed = grid.needed(&there).len();
-    let most = (memory() / 2 / bytes.max(1)).max(1) as usize;
+    let most = (memory() / 2 / world.local_size() as u64 / bytes.max(1)).max(1) as usize;
     let evaluations = grid.evaluations(&there) + usize::from(annealed.is_some());
-    output::note(&format!(
-        "{evaluations} evaluations of {} tokens each; {needed} checkpoints of {}{}",
-        output::count(judge.tokens()),
-        human_bytes(bytes),
-        if most < needed { format!(", of which {most} fit into memory: some are read again") } else { String::new() }
-    ));
-    let mut progress = Progress::new(evaluations);
+    if world.is_root() {
+        output::note(&format!(
+            "{evaluations} evaluations of {} tokens each; {needed} checkpoints of {}{}",
+            output::count(judge.tokens()),
+            human_bytes(bytes),
+            if most < needed { format!(", of which {most} fit into memory: some are read again") } else { String::new() }
+        ));
+    }
+    let (mut progress, mut own) = (Progress::new(evaluations), 0u64);
+    let mut done = || {
+        own += 1;
+        world.set_progress(own);
+        if world.is_root() {
+            progress.reached(world.total_progress().max(own) as usize);
+        }
+    };
     let read = |step: u64| {
         let dir = checkpoints::folder(&args.run).join(step_name(step));
         verify_model(&RealFs, &dir)?;
         Ok(std::sync::Arc::new(judge.read(&WeightFiles::open(&dir)?)?))
     };
     let mut kept = Kept::new(most, Box::new(read));
-    let mut found = sweep(&grid, &there, &mut |step| kept.get(step), &mut |w| judge.loss(w), &mut || progress.step())?;
-    if let Some(dir) = &annealed {
-        found.annealed = Some(judge.loss(&judge.read(&WeightFiles::open(dir)?)?)?);
-        progress.step();
+    let mut found = sweep(world, &grid, &there, &mut |step| kept.get(step), &mut |w| judge.loss(w), &mut done)?;
+    let reads: usize = world.all_gather_values(&kept.reads)?.into_iter().sum();
+    if world.is_root() {
+        if let Some(dir) = &annealed {
+            found.annealed = Some(judge.loss(&judge.read(&WeightFiles::open(dir)?)?)?);
+        }
+        progress.reached(evaluations);
+        let (run, annealed, eval_tokens) = (shown(&args.run), args.annealed.clone(), judge.tokens());
+        Report { run, annealed, tokens_per_step, eval_tokens, reads, grid, found }.output(args)?;
     }
-    let report = Report {
-        run: shown(&args.run),
-        annealed: args.annealed.clone(),
-        tokens_per_step,
-        eval_tokens: judge.tokens(),
-        reads: kept.reads,
-        grid,
-        found,
-    };
-    if args.json {
-        output::json_line(&report.json())?;
-    } else {
-        report.lines().iter().try_for_each(|line| output::line(line))?;
-    }
-    if let Some(out) = &args.out {
-        let json = serde_json::to_string_pretty(&report.json())? + "\n";
-        save(out, &[("sweep.json", json), ("sweep.svg", report.picture())])?;
-    }
-    Ok(0)
+    // The other ranks wait until rank 0 has written the results.
+    world.wait_for_all()
 }
 
 /// An interval in updates, at least one.
@@ -207,6 +237,17 @@ fn percent(share: Option<f64>) -> String {
 }
 
 impl Report {
+    fn output(&self, args: &Args) -> Result<()> {
+        if args.json {
+            output::json_line(&self.json())?;
+        } else {
+            self.lines().iter().try_for_each(|line| output::line(line))?;
+        }
+        let Some(out) = &args.out else { return Ok(()) };
+        let json = serde_json::to_string_pretty(&self.json())? + "\n";
+        save(out, &[("sweep.json", json), ("sweep.svg", self.picture())])
+    }
+
     fn tokens(&self, steps: f64) -> String {
         output::count((steps * self.tokens_per_step as f64).round() as u64)
     }

@@ -10,6 +10,7 @@ mod data;
 mod data_rows;
 mod demo;
 mod doctor;
+mod doctor_ranks;
 mod evaluate;
 mod export;
 mod generate;
@@ -17,6 +18,7 @@ mod grpo;
 mod held_out_text;
 mod inspect;
 mod landscape;
+mod launched;
 mod lesson;
 mod manuals;
 mod merge;
@@ -33,6 +35,7 @@ mod story_output;
 
 use crate::config::{Settings, Stage, Usage};
 use crate::session::begin::settings_of_fork;
+use crate::world::OtherRankFailed;
 use clap::parser::ValueSource::CommandLine;
 use clap::{ArgMatches, CommandFactory, FromArgMatches, Parser, Subcommand};
 use std::any::TypeId;
@@ -179,7 +182,11 @@ pub fn main() -> i32 {
         Ok(cli) => cli,
         Err(error) => return refused(&error),
     };
-    let (Some(command), Some((_, typed))) = (cli.command, matches.subcommand()) else { return without_command() };
+    let (name, typed) = matches.subcommand().unwrap_or(("", &matches));
+    if let Some(result) = launched::result(name, typed) {
+        return exit_code(result);
+    }
+    let Some(command) = cli.command else { return without_command() };
     let result = match command {
         #[cfg(feature = "app")]
         Commands::App(args) => app::run(&args),
@@ -205,9 +212,16 @@ pub fn main() -> i32 {
         Commands::Completions(args) => manuals::completions(&args),
         Commands::Man(args) => manuals::man(&args),
     };
+    let code = exit_code(result);
+    crate::world::finalize(code);
+    code
+}
+
+fn exit_code(result: anyhow::Result<i32>) -> i32 {
     match result {
         Ok(code) => code,
         Err(error) if output::is_closed_pipe(&error) => 0,
+        Err(error) if error.is::<OtherRankFailed>() => 1,
         Err(error) => {
             output::error_line(&error);
             if error.chain().any(|cause| cause.is::<Usage>()) { USAGE_ERROR } else { 1 }

@@ -17,6 +17,8 @@ use web_time::Instant;
 
 /// Flags of `lehr pretrain`: all settings, and the starting point.
 #[derive(clap::Args, Debug)]
+// Flattened into other commands, whose group has this name too; clap refuses that in debug builds.
+#[group(skip)]
 pub struct Args {
     /// Preset of model and recipe: nano, tiny, small, smollm2-135m, qwen2.5-0.5b, qwen3-0.6b or llama3.2-1b.
     #[arg(long)]

@@ -2,9 +2,11 @@
 
 use super::output;
 use crate::config::DeviceSettings;
+use crate::papers::report::Report;
 use crate::papers::{self, Options};
 use crate::progress::Interrupted;
 use crate::session::control::{Control, INTERRUPTED};
+use crate::world::World;
 use std::path::PathBuf;
 
 /// Flags of `lehr reproduce`.
@@ -48,6 +50,42 @@ pub struct Args {
 
 /// Run the experiments.
 pub fn run(args: &Args) -> anyhow::Result<i32> {
+    if args.dry_run {
+        return dry_run(args, &options(args, &World::solo())?);
+    }
+    let world = World::open()?;
+    let options = world.check_all(options(args, &world))?;
+    let o = &options;
+    let flags = (&args.paper, &o.claims, &o.scale, o.seeds, o.first_seed, &o.data, &o.out, &o.work, o.arms_only);
+    world.ensure_equal(&[("version", env!("CARGO_PKG_VERSION").to_owned()), ("flags", format!("{flags:?}"))])?;
+    Control::listen(false)?;
+    world.watch_signals(Control::interrupted, Control::interrupt);
+    // The other ranks wait until rank 0 has written the results.
+    let result = papers::run(&args.paper, &options, &world, &|text| note(&world, text));
+    match result.and_then(|report| world.wait_for_all().map(|()| report)) {
+        Ok(report) => {
+            world.finish();
+            report.map_or(Ok(()), |report| print(args, &options, &report))?;
+            Ok(0)
+        }
+        Err(error) if error.downcast_ref::<Interrupted>().is_some() => {
+            note(&world, "interrupted; the same command continues from here");
+            Ok(INTERRUPTED)
+        }
+        Err(error) => Err(error),
+    }
+}
+
+/// A line of progress, with the rank if there are several.
+fn note(world: &World, text: &str) {
+    match world.is_solo() {
+        true => output::note(text),
+        false => output::note(&format!("{}: {text}", world.name(world.rank()))),
+    }
+}
+
+/// The options of valid flags.
+fn options(args: &Args, world: &World) -> anyhow::Result<Options> {
     anyhow::ensure!((1..=1000).contains(&args.seeds), "--seeds {}: must lie between 1 and 1000", args.seeds);
     let options = Options {
         claims: args.claims.clone(),
@@ -58,40 +96,32 @@ pub fn run(args: &Args) -> anyhow::Result<i32> {
         out: args.out.clone().unwrap_or_else(|| PathBuf::from(format!("reproduce-{}-{}", args.paper, args.scale))),
         work: args.work.clone().unwrap_or_else(|| PathBuf::from(format!("runs/reproduce-{}-{}", args.paper, args.scale))),
         arms_only: args.arms_only,
-        device: args.device.clone(),
+        device: world.device(&args.device)?,
         command: command(),
         commit: std::env::var("LEHR_COMMIT").ok(),
         flops_per_second: if args.scale == "gpu" { GPU_RATE } else { CPU_RATE },
     };
     // Unknown claims or scales are rejected before any work.
     papers::check(&args.paper, &options)?;
-    if args.dry_run {
-        let (lines, json) = papers::dry_run(&args.paper, &options)?;
-        if args.json {
-            output::json_line(&json)?;
-        } else {
-            lines.iter().try_for_each(|l| output::line(l))?;
-        }
-        return Ok(0);
+    Ok(options)
+}
+
+fn dry_run(args: &Args, options: &Options) -> anyhow::Result<i32> {
+    let (lines, json) = papers::dry_run(&args.paper, options)?;
+    if args.json {
+        output::json_line(&json)?;
+    } else {
+        lines.iter().try_for_each(|l| output::line(l))?;
     }
-    Control::listen(false)?;
-    match papers::run(&args.paper, &options, &output::note) {
-        Ok(None) => Ok(0),
-        Ok(Some(report)) => {
-            if args.json {
-                output::json_line(&report)?;
-            } else {
-                report.lines().iter().try_for_each(|l| output::line(l))?;
-                output::line(&format!("tables and pictures: {}", options.out.join("README.md").display()))?;
-            }
-            Ok(0)
-        }
-        Err(error) if error.downcast_ref::<Interrupted>().is_some() => {
-            output::note("interrupted; the same command continues from here");
-            Ok(INTERRUPTED)
-        }
-        Err(error) => Err(error),
+    Ok(0)
+}
+
+fn print(args: &Args, options: &Options, report: &Report) -> anyhow::Result<()> {
+    if args.json {
+        return output::json_line(report);
     }
+    report.lines().iter().try_for_each(|l| output::line(l))?;
+    output::line(&format!("tables and pictures: {}", options.out.join("README.md").display()))
 }
 
 /// Typical FLOP/s of small models on two cores, and on a GPU: for estimates before measurements.

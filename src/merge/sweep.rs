@@ -4,6 +4,7 @@
 
 use super::MergeRule;
 use super::ring::average_in_f64;
+use crate::world::World;
 use anyhow::Result;
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
@@ -87,49 +88,51 @@ fn steps_of((at, every, last): (u64, u64, usize), there: &BTreeSet<u64>) -> Resu
     if gone.is_empty() { Ok(steps) } else { Err(format!("no checkpoint of step {}", super::window::ranges(&gone))) }
 }
 
+/// Losses of a window by rule, or of a raw checkpoint; a text if a checkpoint cannot be read.
+type Losses = Vec<Result<f64, String>>;
+
 /// Measure every cell. `there` holds the steps of existing checkpoints; if `read` fails for a checkpoint, its cells are missing, with the
-/// reason. `done` is called after every loss.
+/// reason. `done` is called after every loss. Rank r of N measures every N-th raw checkpoint or window; all ranks return all losses.
 ///
 /// # Errors
-/// A raw checkpoint that cannot be read, or an error from `judge`.
+/// A raw checkpoint that cannot be read, an error from `judge`, or a lost rank.
 pub fn sweep(
+    world: &World,
     grid: &Grid,
     there: &BTreeSet<u64>,
     read: &mut Read<'_>,
     judge: &mut Judged<'_>,
     done: &mut dyn FnMut(),
 ) -> Result<Sweep> {
-    let mut found = Sweep::default();
-    for at in &grid.at {
-        found.raw.insert(*at, judge(&read(*at)?)?);
-        done();
-    }
-    for window in grid.windows() {
-        let (at, every, last) = window;
-        let (steps, parts) = match steps_of(window, there) {
-            Ok(steps) => {
-                let parts: Result<Vec<_>> = steps.iter().map(|step| read(*step)).collect();
-                (steps, parts.map_err(|e| format!("{e:#}")))
+    let (windows, raw) = (grid.windows(), grid.at.len());
+    let mut own: Vec<(usize, Losses)> = Vec::new();
+    for i in (world.rank()..raw + windows.len()).step_by(world.size()) {
+        let losses = match i.checked_sub(raw) {
+            None => {
+                let loss = judge(&read(grid.at[i])?)?;
+                done();
+                vec![Ok(loss)]
             }
-            Err(why) => (Vec::new(), Err(why)),
+            Some(i) => losses_of(&grid.rules, windows[i], there, (&mut *read, &mut *judge, &mut *done))?,
         };
-        for rule in &grid.rules {
+        own.push((i, losses));
+    }
+    world.wait_for_all()?;
+    let mut all: BTreeMap<usize, Losses> = world.all_gather_values(&own)?.into_iter().flatten().collect();
+    let mut found = Sweep::default();
+    for (i, at) in grid.at.iter().enumerate() {
+        found.raw.extend(all.remove(&i).into_iter().flatten().filter_map(Result::ok).map(|loss| (*at, loss)));
+    }
+    for (window, losses) in windows.into_iter().zip(all.into_values()) {
+        let (at, every, last) = window;
+        for (rule, loss) in grid.rules.iter().zip(losses) {
             let weights = rule.weights(last)?;
-            let loss = match &parts {
-                Err(why) => Err(why.clone()),
-                Ok(parts) => {
-                    let parts: Vec<&[f32]> = parts.iter().map(|p| p.as_slice()).collect();
-                    let loss = judge(&average_in_f64(&parts, &weights))?;
-                    done();
-                    Ok(loss)
-                }
-            };
             found.cells.push(Cell {
                 at,
                 every,
                 last,
                 rule: rule.clone(),
-                steps: steps.clone(),
+                steps: steps_of(window, there).unwrap_or_default(),
                 mean_age: MergeRule::mean_age(&weights) * every as f64,
                 effective_count: MergeRule::effective_count(&weights),
                 loss,
@@ -137,6 +140,30 @@ pub fn sweep(
         }
     }
     Ok(found)
+}
+
+fn losses_of(
+    rules: &[MergeRule],
+    window: (u64, u64, usize),
+    there: &BTreeSet<u64>,
+    (read, judge, done): (&mut Read<'_>, &mut Judged<'_>, &mut dyn FnMut()),
+) -> Result<Losses> {
+    let steps = steps_of(window, there);
+    let parts = steps.and_then(|steps| {
+        let parts: Result<Vec<_>> = steps.iter().map(|step| read(*step)).collect();
+        parts.map_err(|e| format!("{e:#}"))
+    });
+    let parts = match parts {
+        Ok(parts) => parts,
+        Err(why) => return Ok(vec![Err(why); rules.len()]),
+    };
+    let parts: Vec<&[f32]> = parts.iter().map(|p| p.as_slice()).collect();
+    let loss = |rule: &MergeRule| -> Result<Result<f64, String>> {
+        let loss = judge(&average_in_f64(&parts, &rule.weights(window.2)?))?;
+        done();
+        Ok(Ok(loss))
+    };
+    rules.iter().map(loss).collect()
 }
 
 impl Sweep {
@@ -203,6 +230,10 @@ mod tests {
 
     /// The checkpoint at step s has the weights (s, -s); the loss is the distance of the first from 70.
     fn run(grid: &Grid, there: &BTreeSet<u64>, most: usize) -> (Sweep, usize, usize) {
+        run_in(&World::solo(), grid, there, most)
+    }
+
+    fn run_in(world: &World, grid: &Grid, there: &BTreeSet<u64>, most: usize) -> (Sweep, usize, usize) {
         let read = Box::new(|step: u64| {
             anyhow::ensure!(step != 20, "step 20 is damaged");
             Ok(Arc::new(vec![step as f32, -(step as f32)]))
@@ -210,7 +241,7 @@ mod tests {
         let mut kept = Kept::new(most, read);
         let mut judge = |w: &[f32]| Ok((f64::from(w[0]) - 70.0).abs());
         let mut losses = 0;
-        let found = sweep(grid, there, &mut |step| kept.get(step), &mut judge, &mut || losses += 1).unwrap();
+        let found = sweep(world, grid, there, &mut |step| kept.get(step), &mut judge, &mut || losses += 1).unwrap();
         (found, losses, kept.reads)
     }
 
@@ -248,6 +279,23 @@ mod tests {
         assert_eq!(found.closed(&best), Some(found.gain(&best).unwrap() / 30.0));
         found.annealed = Some(31.0);
         assert_eq!(found.closed(&best), None, "an annealed model that is worse closes nothing");
+    }
+
+    /// Every rank returns the sweep of a single process, and each loss is measured once.
+    #[test]
+    fn ranks_share_the_losses() {
+        let there: BTreeSet<u64> = (1..=10).map(|i| i * 10).filter(|s| *s != 50).collect();
+        let (alone, losses, _) = run(&grid(), &there, 100);
+        for ranks in [2, 3, 30] {
+            let work = |world: World| run_in(&world, &grid(), &there, 100);
+            let all: Vec<_> = std::thread::scope(|s| {
+                let threads: Vec<_> = World::threads(ranks).unwrap().into_iter().map(|world| s.spawn(|| work(world))).collect();
+                threads.into_iter().map(|thread| thread.join().unwrap()).collect()
+            });
+            assert!(all.iter().all(|(found, ..)| found.cells == alone.cells && found.raw == alone.raw), "{ranks} ranks");
+            assert_eq!(all.iter().map(|(_, losses, _)| losses).sum::<usize>(), losses);
+            assert!(all.iter().take(2).all(|(_, own, _)| *own < losses));
+        }
     }
 
     #[test]

@@ -9,8 +9,10 @@ use super::transformer::record_decode;
 use crate::config::ModelConfig;
 use crate::device::{Device, ReadRing, Recorder, Recording, Sizes, Tensor};
 use crate::ops::sample::{self, Ended, IDLE, MOST_STOPS, PROMPT_HEAD, Rows, SETTINGS_LEN, Sampling};
-use crate::progress::Progress;
+use crate::progress::{Progress, silent};
+use crate::world::{Announced, World};
 use anyhow::{Result, ensure};
+use serde::{Deserialize, Serialize};
 use std::collections::HashMap;
 
 /// Reads in flight before the host waits for the first of them.
@@ -21,7 +23,7 @@ const QUEUE_BYTES: usize = 64 << 20;
 const PROMPT_BYTES: usize = 64 << 20;
 
 /// A prompt to complete.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Request {
     /// The prompt, at least one token.
     pub prompt: Vec<u32>,
@@ -39,7 +41,7 @@ impl Request {
 }
 
 /// A finished completion.
-#[derive(Clone, Debug, Default, PartialEq)]
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
 pub struct Completion {
     /// The sampled tokens, including the stop token.
     pub tokens: Vec<u32>,
@@ -60,6 +62,8 @@ pub struct Rollouts {
     prefill: Option<Prefill>,
     /// Buffers and recording for a number of requests, created when first needed.
     queue: Option<Queue>,
+    /// The ranks, which share the requests.
+    world: World,
 }
 
 struct Queue {
@@ -72,6 +76,9 @@ struct Queue {
 type Prefix = [u32; 2];
 
 impl Rollouts {
+    /// Command: sample completions.
+    pub const ROLLOUTS: &str = "rollouts";
+
     /// Maximum tokens of a prompt and its completion.
     pub fn max_len(&self) -> usize {
         self.max_len
@@ -82,6 +89,14 @@ impl Rollouts {
     /// # Errors
     /// When `max_len` is beyond the model's table of rotations.
     pub fn new(device: &Device, model: &Model, slots: usize, max_len: usize) -> Result<Self> {
+        Self::in_world(device, model, slots, max_len, World::solo())
+    }
+
+    /// As [`Rollouts::new`], on one of several ranks, which share the requests.
+    ///
+    /// # Errors
+    /// As [`Rollouts::new`].
+    pub fn in_world(device: &Device, model: &Model, slots: usize, max_len: usize, world: World) -> Result<Self> {
         ensure!(slots > 0 && max_len > 1, "{slots} rows of {max_len} tokens: there is nothing to generate in");
         ensure!(max_len <= model.max_context(), "{max_len} tokens: the model was opened for {}", model.max_context());
         let c = &model.config;
@@ -92,7 +107,7 @@ impl Rollouts {
         let caches = (0..c.num_hidden_layers).map(|_| [cache("cache_k"), cache("cache_v")]).collect();
         let settings = Tensor::new(device, "rollouts", "settings", &[SETTINGS_LEN]);
         let assigned = Tensor::new(device, "rollouts", "assigned", &[slots, 3]);
-        Ok(Self { acts, caches, settings, assigned, max_len, prefill: None, queue: None })
+        Ok(Self { acts, caches, settings, assigned, max_len, prefill: None, queue: None, world })
     }
 
     /// Number of rows.
@@ -119,6 +134,52 @@ impl Rollouts {
         progress: &mut Progress<'_>,
     ) -> Result<Option<Vec<Completion>>> {
         self.check(requests, stops)?;
+        let world = self.world.clone();
+        let task = world.announce(Self::ROLLOUTS, &(requests, sampling, stops))?;
+        let out = self.share(device, model, requests, sampling, stops, progress)?;
+        task.done();
+        Ok(out)
+    }
+
+    /// On ranks other than 0: execute [`Rollouts::ROLLOUTS`].
+    ///
+    /// # Errors
+    /// A lost rank, or a device fault.
+    pub fn follow(&mut self, device: &Device, model: &Model, announced: &Announced) -> Result<()> {
+        let (requests, sampling, stops): (Vec<Request>, Sampling, Vec<u32>) = announced.read()?;
+        self.share(device, model, &requests, &sampling, &stops, &mut silent).map(|_| ())
+    }
+
+    /// Sample a contiguous share of the requests, which often have the same prompt, and gather all completions.
+    fn share(
+        &mut self,
+        device: &Device,
+        model: &Model,
+        requests: &[Request],
+        sampling: &Sampling,
+        stops: &[u32],
+        progress: &mut Progress<'_>,
+    ) -> Result<Option<Vec<Completion>>> {
+        if self.world.is_solo() {
+            return self.run_alone(device, model, requests, sampling, stops, progress);
+        }
+        let own = &requests[self.world.share(requests.len())];
+        let all = requests.len() as u64;
+        let mut of_all = |what: &str, done: u64, own: u64| progress(what, done * all / own.max(1), all);
+        let found = self.run_alone(device, model, own, sampling, stops, &mut of_all)?;
+        let parts: Vec<Option<Vec<Completion>>> = self.world.all_gather_values(&found)?;
+        Ok(parts.into_iter().collect::<Option<Vec<_>>>().map(|parts| parts.concat()))
+    }
+
+    fn run_alone(
+        &mut self,
+        device: &Device,
+        model: &Model,
+        requests: &[Request],
+        sampling: &Sampling,
+        stops: &[u32],
+        progress: &mut Progress<'_>,
+    ) -> Result<Option<Vec<Completion>>> {
         device.write(&self.settings, &sampling.pack(stops));
         let mut out = Vec::with_capacity(requests.len());
         while out.len() < requests.len() {

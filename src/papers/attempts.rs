@@ -2,6 +2,8 @@
 
 use crate::progress::{Interrupted, Progress};
 use crate::session::control::Control;
+use crate::world::World;
+use anyhow::Context as _;
 use std::time::Duration;
 use web_time::Instant;
 
@@ -47,25 +49,30 @@ pub trait Worker<J> {
 }
 
 /// Complete all these jobs, and first those that they depend on. Waits for jobs held by other processes, so that several processes with one
-/// work folder share the work.
+/// work folder share the work. Rank r of N begins with every N-th job from job r, then does jobs that no other rank has begun.
 ///
 /// # Errors
-/// Errors of the worker, or [`Interrupted`].
-pub fn work_off<J: Job>(jobs: &[J], worker: &impl Worker<J>, tell: &dyn Fn(&str)) -> anyhow::Result<()> {
+/// Errors of the worker, with the rank; [`Interrupted`]; a lost rank.
+pub fn work_off<J: Job>(jobs: &[J], worker: &impl Worker<J>, world: &World, tell: &dyn Fn(&str)) -> anyhow::Result<()> {
     let mut open: Vec<&J> = Vec::new();
     for job in jobs {
         collect(job, &mut open);
     }
-    open.retain(|job| !worker.is_done(job));
+    let (rank, ranks) = (world.rank(), world.size());
+    let mut open: Vec<(usize, &J)> = open.into_iter().enumerate().collect();
+    open.sort_by_key(|(i, _)| (i + ranks - rank) % ranks);
+    let mut open: Vec<&J> = open.into_iter().map(|(_, job)| job).filter(|job| !worker.is_done(job)).collect();
     let mut left: f64 = open.iter().map(|j| j.cost()).sum();
-    let mut rate = Rate::default();
+    let mut rate = Rate { ranks: ranks as f64, ..Rate::default() };
     while !open.is_empty() {
         let before = open.len();
         let mut still = Vec::new();
         for job in open {
             if worker.is_done(job) {
                 left -= job.cost();
-            } else if job.parent().is_some_and(|p| !worker.is_done(p)) || !attempt(job, worker, &mut left, &mut rate, tell)? {
+            } else if job.parent().is_some_and(|p| !worker.is_done(p))
+                || !attempt(job, worker, &mut left, &mut rate, tell).with_context(|| failed(world, job.name()))?
+            {
                 still.push(job);
             }
         }
@@ -73,10 +80,16 @@ pub fn work_off<J: Job>(jobs: &[J], worker: &impl Worker<J>, tell: &dyn Fn(&str)
         if open.len() == before {
             // All remaining jobs are held by other processes.
             check()?;
+            world.ensure_alive()?;
             std::thread::sleep(Duration::from_millis(500));
         }
     }
     Ok(())
+}
+
+/// The context of an error in a job.
+fn failed(world: &World, job: &str) -> String {
+    if world.is_solo() { job.to_owned() } else { format!("{}: {job}", world.name(world.rank())) }
 }
 
 /// Do one job; false while another process holds it.
@@ -126,6 +139,8 @@ fn collect<'a, J: Job>(job: &'a J, out: &mut Vec<&'a J>) {
 struct Rate {
     cost: f64,
     seconds: f64,
+    /// Ranks that share the remaining work.
+    ranks: f64,
 }
 
 impl Rate {
@@ -134,9 +149,9 @@ impl Rate {
         self.seconds += seconds;
     }
 
-    /// Estimated seconds for `cost`, from completed work and the current job.
+    /// Estimated seconds for `cost` on all ranks, from completed work and the current job of this one.
     fn seconds(&self, cost: f64, pending_step: f64, seconds: f64) -> f64 {
-        cost * (self.seconds + seconds) / (self.cost + pending_step).max(f64::MIN_POSITIVE)
+        cost * (self.seconds + seconds) / (self.cost + pending_step).max(f64::MIN_POSITIVE) / self.ranks.max(1.0)
     }
 }
 
@@ -149,6 +164,7 @@ pub fn minutes(seconds: f64) -> String {
 mod tests {
     use super::*;
     use std::cell::RefCell;
+    use std::sync::{Barrier, Mutex};
 
     #[derive(Clone, Debug, PartialEq)]
     struct Step(&'static str, Option<Box<Step>>);
@@ -187,8 +203,69 @@ mod tests {
         let base = Step("base", None);
         let child = |name| Step(name, Some(Box::new(base.clone())));
         let worker = Shared(RefCell::default(), RefCell::default());
-        work_off(&[child("a"), child("b"), Step("free", None), base.clone()], &worker, &|_| {}).unwrap();
+        work_off(&[child("a"), child("b"), Step("free", None), base.clone()], &worker, &World::solo(), &|_| {}).unwrap();
         assert_eq!(*worker.0.borrow(), ["free", "base", "a", "b"]);
+    }
+
+    /// (Rank, job) in the order of the attempts, and finished jobs; rank 0 is slow.
+    #[derive(Default)]
+    struct Log(Mutex<Vec<(usize, &'static str)>>, Mutex<Vec<&'static str>>);
+
+    struct OnRank<'a>(usize, &'a Log);
+
+    impl Worker<Step> for OnRank<'_> {
+        fn is_done(&self, job: &Step) -> bool {
+            self.1.1.lock().unwrap().contains(&job.0)
+        }
+        fn attempt(&self, job: &Step, _: &mut Progress<'_>) -> anyhow::Result<Ended> {
+            {
+                let mut begun = self.1.0.lock().unwrap();
+                if begun.iter().any(|(_, name)| *name == job.0) {
+                    return Ok(Ended::Busy);
+                }
+                begun.push((self.0, job.0));
+            }
+            anyhow::ensure!(job.0 != "bad", "no memory");
+            std::thread::sleep(Duration::from_millis(if self.0 == 0 { 800 } else { 100 }));
+            self.1.1.lock().unwrap().push(job.0);
+            Ok(Ended::Done)
+        }
+    }
+
+    #[test]
+    fn ranks_share_jobs_and_the_faster_one_does_more() {
+        let base = Step("base", None);
+        let child = |name| Step(name, Some(Box::new(base.clone())));
+        let jobs = [child("a"), Step("b", None), child("c"), Step("d", None), Step("e", None)];
+        let log = Log::default();
+        let start = Barrier::new(2);
+        let work = |world: World| {
+            start.wait();
+            work_off(&jobs, &OnRank(world.rank(), &log), &world, &|_| {}).unwrap();
+        };
+        std::thread::scope(|s| {
+            for world in World::threads(2).unwrap() {
+                s.spawn(|| work(world));
+            }
+        });
+        let begun = log.0.into_inner().unwrap();
+        let mut names: Vec<&str> = begun.iter().map(|(_, name)| *name).collect();
+        let done = log.1.into_inner().unwrap();
+        let at = |name: &str| done.iter().position(|n| *n == name).unwrap();
+        assert!(at("base") < at("a") && at("base") < at("c"), "{done:?}");
+        names.sort_unstable();
+        assert_eq!(names, ["a", "b", "base", "c", "d", "e"], "each once");
+        let of = |rank: usize| begun.iter().filter(|(r, _)| *r == rank).count();
+        assert!(of(0) >= 1 && of(1) > of(0), "{begun:?}");
+        assert_eq!(begun.iter().find(|(rank, _)| *rank == 0).unwrap().1, "base", "rank 0 begins with job 0");
+    }
+
+    #[test]
+    fn an_error_names_its_rank_and_its_job() {
+        // Rank 1 alone; over MPI, the end of its process terminates all.
+        let (world, log) = (World::threads(2).unwrap().remove(1), Log::default());
+        let error = work_off(&[Step("a", None), Step("bad", None)], &OnRank(1, &log), &world, &|_| {}).unwrap_err();
+        assert_eq!(format!("{error:#}"), "rank 1 on threads: bad: no memory");
     }
 
     #[test]
@@ -197,6 +274,8 @@ mod tests {
         rate.add(10.0, 20.0);
         assert!((rate.seconds(5.0, 0.0, 0.0) - 10.0).abs() < 1e-12);
         assert!((rate.seconds(5.0, 10.0, 20.0) - 10.0).abs() < 1e-12);
+        rate.ranks = 2.0;
+        assert!((rate.seconds(5.0, 10.0, 20.0) - 5.0).abs() < 1e-12);
         assert_eq!([minutes(89.0), minutes(120.0)], ["89 s", "2 min"]);
     }
 }

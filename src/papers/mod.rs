@@ -13,6 +13,7 @@ pub mod store;
 pub mod verdict;
 
 use crate::config::DeviceSettings;
+use crate::world::World;
 use report::Report;
 use std::path::PathBuf;
 
@@ -108,10 +109,11 @@ pub fn dry_run(paper: &str, options: &Options) -> anyhow::Result<Plan> {
     if paper == lopti::PAPER.name { lopti::dry_run(options) } else { pma::dry_run(options) }
 }
 
-/// Train and compare. `None` with [`Options::arms_only`].
+/// Train and compare. Several ranks share the arms that are known in advance; rank 0 compares. `None` with [`Options::arms_only`], and on
+/// ranks other than 0.
 ///
 /// # Errors
-/// Invalid settings, a device error, a full disk, or [`crate::progress::Interrupted`].
-pub fn run(paper: &str, options: &Options, tell: &dyn Fn(&str)) -> anyhow::Result<Option<Report>> {
-    if paper == lopti::PAPER.name { lopti::run(options, tell) } else { pma::run(options, tell) }
+/// Invalid settings, a device error, a full disk, a lost rank, or [`crate::progress::Interrupted`].
+pub fn run(paper: &str, options: &Options, world: &World, tell: &dyn Fn(&str)) -> anyhow::Result<Option<Report>> {
+    if paper == lopti::PAPER.name { lopti::run(options, world, tell) } else { pma::run(options, world, tell) }
 }

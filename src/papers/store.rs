@@ -2,6 +2,7 @@
 
 use super::attempts::Ended;
 use crate::vfs::{shown, write_whole};
+use crate::world::World;
 use anyhow::Context as _;
 use sha2::{Digest, Sha256};
 use std::fs::{File, TryLockError};
@@ -117,6 +118,27 @@ impl Store {
         // Return the value as written, so that a second run gives the same bits.
         serde_json::from_slice(&serde_json::to_vec(&value)?).context("an evaluation does not survive JSON")
     }
+}
+
+/// Check that the work folder is the same on all ranks. Collective.
+///
+/// # Errors
+/// A rank that does not see rank 0's folder.
+pub fn check_shared(root: &Path, world: &World) -> anyhow::Result<()> {
+    if world.is_solo() {
+        return Ok(());
+    }
+    let path = root.join("ranks");
+    let text = world.broadcast(format!("{} {:?}", std::process::id(), std::time::SystemTime::now()).into_bytes())?;
+    world.check_all(if world.is_root() { write_whole(&path, &text) } else { Ok(()) })?;
+    let read = std::fs::read(&path).ok().filter(|found| *found == text);
+    world.check_all(read.with_context(|| {
+        format!("--work {}: is not the folder of rank 0; choose one on a file system that all hosts share", shown(root))
+    }))?;
+    if world.is_root() {
+        std::fs::remove_file(&path).with_context(|| shown(&path))?;
+    }
+    Ok(())
 }
 
 /// Exists once a training job is finished.

@@ -99,6 +99,11 @@ impl Control {
         Self { commands: None, heard: Arc::default(), notes: (NOTES, Instant::now()), next: None }
     }
 
+    /// Request a stop, as a signal does.
+    pub fn interrupt() {
+        SIGNALS.fetch_add(1, Ordering::SeqCst);
+    }
+
     /// Whether a signal requested a stop.
     pub fn interrupted() -> bool {
         SIGNALS.load(Ordering::SeqCst) > 0

@@ -8,6 +8,7 @@ mod driver_notes;
 pub mod emitter;
 mod merging;
 mod open;
+mod ranks;
 mod reinforce;
 pub mod rescue;
 mod run;

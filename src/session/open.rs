@@ -8,8 +8,9 @@ use super::run::Run;
 use super::save::TrainerFile;
 use super::stage::{self, Loaded, StageData};
 use super::unsaved::Unsaved;
-use super::{driver_notes, reinforce};
+use super::{driver_notes, ranks, reinforce};
 use crate::config::{ModelConfig, SaveSettings, Settings, Stage};
+use crate::data::Tokenizer;
 use crate::device::{Device, Kind};
 use crate::event::{Checkpoint as Saved, Event, Finished};
 use crate::model::checkpoint::{Checkpoint, Origin};
@@ -18,6 +19,7 @@ use crate::ops::self_test;
 use crate::run_folder::{self, EventLog, Policy, Retention, RunFolder, TensorBoard, checkpoints};
 use crate::train::{MemoryPlan, Trainer, learning_rate, within_memory};
 use crate::vfs::{RealFs, Vfs, shown, write_whole};
+use crate::world::World;
 use anyhow::Context as _;
 use std::path::{Path, PathBuf};
 use web_time::Instant;
@@ -41,35 +43,93 @@ pub struct Start {
 /// Invalid settings, files or devices: one line with the remedy.
 pub fn train(settings: Settings, start: &Start, sink: Listener, started: Instant) -> anyhow::Result<Finished> {
     Control::catch_signals();
-    open(&RealFs, settings, start, sink, started)?.train()
+    let world = World::open()?;
+    let finished = train_in(&world, settings, start, sink, started);
+    world.end(finished.as_ref().map_or(ranks::FAILED, |finished| &finished.reason));
+    finished
 }
 
-// Length: sequential steps.
+/// On each rank. Every step of the setup is collective, so that an error on one rank ends all.
+fn train_in(world: &World, settings: Settings, start: &Start, sink: Listener, started: Instant) -> anyhow::Result<Finished> {
+    ranks::check_flags(world, &settings, start)?;
+    match world.is_root() {
+        true => open(&RealFs, world, settings, start, sink, started)?.train(),
+        false => ranks::follow(world, &settings.device),
+    }
+}
+
 fn open<'a>(
     vfs: &'a dyn Vfs,
+    world: &World,
     settings: Settings,
     start: &Start,
     mut sink: Listener,
     started: Instant,
 ) -> anyhow::Result<Run<'a>> {
-    let (mut settings, begin, held) = begun(vfs, settings, start, &mut sink)?;
-    fork_fits(&begin, &settings)?;
+    let begun = begun(vfs, settings, start, &mut sink).and_then(|begun| {
+        fork_fits(&begun.1, &begun.0)?;
+        Ok(begun)
+    });
+    let (mut settings, begin, held) = world.check_all(begun)?;
     // An existing model brings its tokenizer and its shape.
-    let Loaded { tokenizer, material, config } = stage::load(&mut settings, begin.folder(), held.is_some(), &mut sink)?;
+    let (existing, resumed) = (begin.folder(), held.is_some());
+    ranks::send_settings(world, &settings, existing, resumed)?;
+    let prepared = prepare(world, &mut settings, existing, resumed, &mut sink)?;
+    let run = world.check_all(begin_run(vfs, (settings, begin, held), prepared, start, sink, started))?;
+    world.start_following();
+    Ok(run)
+}
+
+/// What every rank prepares.
+pub(super) struct Prepared {
+    pub trainer: Trainer,
+    tokenizer: Tokenizer,
+    data_tokens: (u64, u64),
+    data_hash: Option<String>,
+}
+
+/// Load data, open the device and create the trainer. `existing` is the folder of an existing model.
+pub(super) fn prepare(
+    world: &World,
+    settings: &mut Settings,
+    existing: Option<&Path>,
+    resumed: bool,
+    sink: &mut Listener,
+) -> anyhow::Result<Prepared> {
+    let loaded = world.check_all(stage::load(settings, existing, resumed, sink))?;
+    ranks::check_data(world, settings, &loaded)?;
+    let Loaded { tokenizer, material, config } = loaded;
+    let (data_tokens, data_hash) = (material.tokens(), material.content_hash());
+    let device = world.check_all(open_device(world, settings, &config, sink))?;
+    let mixed = ranks::has_mixed_devices(world, &device)?;
+    let trainer = match material {
+        StageData::Source(source) => Trainer::in_world(world.clone(), device, settings, &config, source),
+        StageData::Task(task_context) => Trainer::reinforce_in_world(world.clone(), device, settings, &config, task_context),
+    };
+    let mut trainer = world.check_all(trainer)?;
+    trainer.mixed_devices = mixed;
+    ranks::notice_uneven(world, settings, sink);
+    Ok(Prepared { trainer, tokenizer, data_tokens, data_hash })
+}
+
+// Length: sequential steps.
+fn begin_run<'a>(
+    vfs: &'a dyn Vfs,
+    (settings, begin, held): (Settings, Begin, Option<RunFolder>),
+    prepared: Prepared,
+    start: &Start,
+    mut sink: Listener,
+    started: Instant,
+) -> anyhow::Result<Run<'a>> {
+    let Prepared { mut trainer, tokenizer, data_tokens, data_hash } = prepared;
     // Checked again, because epochs are converted to updates only now.
     fork_fits(&begin, &settings)?;
-    let device = open_device(&settings, &config, &mut sink)?;
-    notice_other_device(&device, &begin, &mut sink);
-    let (data_tokens, data_hash) = (material.tokens(), material.content_hash());
-    let mut trainer = match material {
-        StageData::Source(source) => Trainer::new(device, &settings, &config, source),
-        StageData::Task(task_context) => Trainer::reinforce(device, &settings, &config, task_context),
-    }?;
+    notice_other_device(&trainer.device, &begin, &mut sink);
     let file = begin.apply(vfs, &mut trainer, settings.start.init_optimizer)?;
     file.as_ref().map_or(Ok(()), |file| same_data(file, data_tokens, data_hash.as_ref()))?;
     // The reference model is the starting point.
     reinforce::take_reference(&settings, &begin, &mut trainer)?;
-    let peak_gflops = measured_peak_gflops(&trainer.device)?;
+    let peak_gflops = trainer.world().size() as f64 * measured_peak_gflops(&trainer.device)?;
     let folder = match held {
         None => {
             let folder = new_folder(vfs, start, &settings, &begin)?;
@@ -214,13 +274,13 @@ pub fn dry_run(settings: &Settings, sink: &mut Listener) -> anyhow::Result<DryRu
     let mut settings = settings.clone();
     let begin = Begin::resolve(&RealFs, &settings.start)?;
     let loaded = stage::load(&mut settings, begin.folder(), false, sink)?;
-    let device = open_device(&settings, &loaded.config, sink)?;
+    let device = open_device(&World::solo(), &settings, &loaded.config, sink)?;
     let plan = MemoryPlan::of(&loaded.config, &settings, device.sizes())?;
     Ok(DryRun { settings, config: loaded.config, plan, device })
 }
 
-fn open_device(settings: &Settings, config: &ModelConfig, sink: &mut Listener) -> anyhow::Result<Device> {
-    let mut device = Device::open(&settings.device)?;
+fn open_device(world: &World, settings: &Settings, config: &ModelConfig, sink: &mut Listener) -> anyhow::Result<Device> {
+    let mut device = Device::open(&world.device(&settings.device)?)?;
     device.set_sizes(within_memory(config, settings, device.sizes())?);
     device.enable_tuning();
     let summary = device.summary();

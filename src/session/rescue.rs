@@ -137,6 +137,7 @@ impl Run<'_> {
         }
         trainer.state.skipped_batches = before.skipped_batches + plan.skip;
         trainer.state.rescue_scale = Some(plan.learning_rate_scale).filter(|scale| *scale != 1.0);
+        trainer.broadcast_state()?;
         let hyper = trainer.state.hyper.clone();
         self.watch.detector.roll_back(file.watch.detector);
         (self.last_saved, self.checkpoint) = (Some(plan.to()), Some(newest.path.clone()));

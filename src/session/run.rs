@@ -75,6 +75,7 @@ impl Run<'_> {
     }
 
     fn go(&mut self) -> anyhow::Result<Finished> {
+        self.trainer.broadcast_state()?;
         self.announce();
         if self.last_saved.is_none() {
             self.evaluate(self.settings.eval.eval_tokens)?;

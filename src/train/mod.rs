@@ -1,7 +1,9 @@
 //! Layer 5: training. Stages differ in the loss per token; the rest is shared.
 
+mod all_reduce;
 pub mod bins;
 mod evaluate;
+mod follow;
 mod gradient;
 mod live_merge;
 mod norms;

@@ -1,11 +1,13 @@
 //! AdamW or plain gradient descent over the parameter arenas: gradients, moments, and the recording of one update.
 
 use super::PartNorms;
+use super::all_reduce::GradientReducer;
 use crate::config::{LoptiMoments, OptimizerKind, TrainSettings};
 use crate::device::{Arena, Device, Recorder, Recording, Tensor};
 use crate::model::{Parameters, Trained};
 use crate::ops::adamw::{self, Segment, UpdateParams};
 use crate::ops::grad_norm;
+use crate::world::World;
 
 /// Gradients, moments and the update, for one set of parameters.
 pub struct Optimizer {
@@ -21,6 +23,8 @@ pub struct Optimizer {
     pub second: Option<Moments>,
     /// Norms of weights and gradients part by part, if they are measured.
     pub norms: Option<PartNorms>,
+    /// Sums gradients over ranks, if there are several.
+    reducer: Option<GradientReducer>,
     hyper: Tensor,
     norm: Recording,
     update: Recording,
@@ -107,7 +111,21 @@ impl Optimizer {
         clear.clear(stats);
         segments.iter().for_each(|grads| clear.clear(grads));
         let (norm, clear) = (only_norm.finish()?, clear.finish()?);
-        Ok(Self { grad_weights: parameters.tree(&grads), grads, m, v, second, norms: None, hyper, norm, update: first, clear })
+        let grad_weights = parameters.tree(&grads);
+        Ok(Self { grad_weights, grads, m, v, second, norms: None, reducer: None, hyper, norm, update: first, clear })
+    }
+
+    /// Use the all-reduce of a world with several ranks; `stats` as in [`Optimizer::of`].
+    pub fn join(&mut self, device: &Device, world: &World, stats: &Tensor) {
+        self.reducer = (!world.is_solo()).then(|| GradientReducer::new(device, world.clone(), &self.grads, stats));
+    }
+
+    /// All-reduce of gradients and step statistics; does nothing in a single process. Collective.
+    ///
+    /// # Errors
+    /// A lost rank, or a device fault.
+    pub fn sum_over_ranks(&self, device: &Device) -> anyhow::Result<()> {
+        self.reducer.as_ref().map_or(Ok(()), |reducer| reducer.sum(device))
     }
 
     /// Also measure the norm of each part of the model, at the first update and every `every` updates; 0 for never.

@@ -11,6 +11,7 @@ use crate::model::Model;
 use crate::model::weight_files::WeightFiles;
 use crate::ops::adamw::UpdateParams;
 use crate::progress::Progress;
+use crate::world::Announced;
 use anyhow::Result;
 
 /// The parts of a trainer that its stage uses.
@@ -31,6 +32,9 @@ pub(super) trait Stage {
     fn take(&mut self, _: &Device, _: &mut Optimizer) -> Result<Option<StepResult>> {
         Ok(None)
     }
+
+    /// On ranks other than 0: execute a command.
+    fn follow(&mut self, device: &Device, model: &Model, optimizer: &Optimizer, announced: &Announced) -> Result<()>;
 
     /// Tokens per update; in GRPO, completions.
     fn tokens_per_step(&self) -> u64;

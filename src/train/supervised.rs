@@ -3,15 +3,18 @@
 use super::predictions::Seen;
 use super::stage::{Parts, Stage};
 use super::{Evaluation, GradientPass, Optimizer, Scorer, StepResult, micro_batch, rows_at_once};
-use crate::config::Settings;
+use crate::config::{Settings, TrainSettings};
 use crate::data::{Batch, IGNORE, Source};
 use crate::device::{Device, ReadRing, Recording, Tensor};
 use crate::event::{Event, Step};
 use crate::model::{Activations, Model, Pass, Trained};
 use crate::ops::adamw::UpdateParams;
 use crate::ops::objective::stats;
-use crate::progress::Progress;
+use crate::progress::{Interrupted, Progress, silent};
+use crate::world::{Announced, World};
+use anyhow::bail;
 use std::collections::VecDeque;
+use std::ops::Range;
 
 /// State of a supervised stage beside model and optimizer.
 pub(super) struct Supervised {
@@ -22,7 +25,13 @@ pub(super) struct Supervised {
     /// Updates whose results have not arrived yet.
     late: VecDeque<Late>,
     batch_size: usize,
+    /// The ranks, which share the rows.
+    world: World,
 }
+
+/// Commands: update n, and held-out loss.
+const UPDATE: &str = "update";
+const EVALUATION: &str = "evaluation";
 
 /// Host-side numbers of an update when it is submitted.
 #[derive(Clone, Copy, Debug, Default)]
@@ -35,9 +44,24 @@ struct Late {
 
 impl Supervised {
     /// Activations of the training pass, which all recordings share.
-    pub fn activations(device: &Device, settings: &Settings, model: &Model) -> anyhow::Result<Activations<Tensor>> {
+    pub fn activations(
+        device: &Device,
+        settings: &Settings,
+        model: &Model,
+        world: &World,
+    ) -> anyhow::Result<Activations<Tensor>> {
         let t = &settings.train;
-        let micro = rows_at_once(t.seq_len, || micro_batch(&model.config, t, device.sizes()))?;
+        anyhow::ensure!(
+            t.batch_size >= world.size(),
+            "--batch-size {}: fewer sequences than ranks ({}); start fewer ranks, or use a larger batch",
+            t.batch_size,
+            world.size()
+        );
+        // The largest share; smaller ones are padded with empty rows.
+        let rows = t.batch_size.div_ceil(world.size());
+        let share =
+            TrainSettings { batch_size: rows, micro_batch_size: t.micro_batch_size.map(|set| set.min(rows)), ..t.clone() };
+        let micro = rows_at_once(t.seq_len, || micro_batch(&model.config, &share, device.sizes()))?;
         Ok(Activations::new(device, &model.config, micro, t.seq_len, Pass::training(t.checkpoints_activations())))
     }
 
@@ -48,31 +72,89 @@ impl Supervised {
         acts: Activations<Tensor>,
         grads: &Trained<Tensor>,
         source: Box<dyn Source>,
+        world: World,
     ) -> anyhow::Result<Self> {
         let scorer = Scorer::over(device, model, acts.clone())?;
         let pass = GradientPass::new(device, model, acts, grads)?;
         let (ring, late) = (ReadRing::new(device, stats::LEN, 3), VecDeque::new());
-        Ok(Self { pass, scorer, source, ring, late, batch_size: settings.train.batch_size })
+        Ok(Self { pass, scorer, source, ring, late, batch_size: settings.train.batch_size, world })
     }
 
-    /// Add the gradient of the mean loss over a batch's targets.
-    fn gradient(&self, device: &Device, batch: &Batch) -> anyhow::Result<()> {
+    /// Compute the gradient of the mean loss over the targets of the whole batch, summed over ranks.
+    fn gradient(&self, device: &Device, optimizer: &Optimizer, batch: &Batch) -> anyhow::Result<()> {
+        optimizer.clear(device)?;
         let targets = batch.targets.iter().filter(|t| **t != IGNORE).count();
         let weight = 1.0 / targets.max(1) as f32;
-        for micro in micro_batches(batch, self.pass.acts.batch) {
+        for micro in micro_batches(batch, self.world.share(batch.batch_size), self.pass.acts.batch) {
             self.pass.run(device, &micro, weight)?;
         }
-        Ok(())
+        optimizer.sum_over_ranks(device)
+    }
+
+    fn val_batches(&self, rows: usize, tokens: u64) -> Option<Box<dyn ExactSizeIterator<Item = Batch> + '_>> {
+        self.source.val_batches(rows, self.pass.acts.time, if tokens == 0 { u64::MAX } else { tokens })
+    }
+
+    /// Held-out loss of the model's own weights; ranks share the rows, and all return the result. The inner result is [`Interrupted`] if
+    /// `progress` ended it on one rank, after all ranks have finished.
+    fn evaluate_share(
+        &self,
+        device: &Device,
+        tokens: u64,
+        mut seen: Option<&mut Seen>,
+        progress: &mut Progress<'_>,
+    ) -> anyhow::Result<Option<anyhow::Result<Evaluation>>> {
+        let at_once = self.pass.acts.batch;
+        if self.world.is_solo() {
+            let batches = self.val_batches(at_once, tokens);
+            return Ok(batches.map(|batches| self.scorer.evaluate_seeing(device, batches, seen, progress)));
+        }
+        // Split by rows, because the number of rows at once depends on the device.
+        let Some(rows) = self.val_batches(1, tokens) else { return Ok(None) };
+        let share = self.world.share(rows.len());
+        let mut rows = rows.skip(share.start);
+        let batches = share.clone().step_by(at_once).map(|first| {
+            let join = |mut all: Batch, row: Batch| {
+                all.tokens.extend(row.tokens);
+                all.targets.extend(row.targets);
+                all.doc_start.extend(row.doc_start);
+                all
+            };
+            let joined = rows.by_ref().take(at_once.min(share.end - first)).reduce(join);
+            padded(Batch { batch_size: at_once, ..joined.unwrap_or_else(|| unreachable!("rows of the share")) })
+        });
+        let found = match self.scorer.evaluate_seeing(device, batches, seen.as_deref_mut(), progress) {
+            Err(error) if !error.is::<Interrupted>() => return Err(error),
+            found => found,
+        };
+        let own = found.ok().map(|found| {
+            let sum = |mean: f64| if found.tokens == 0 { 0.0 } else { mean * found.tokens as f64 };
+            let tokens = seen.as_deref_mut().map(|seen| std::mem::take(&mut seen.tokens)).unwrap_or_default();
+            ([sum(found.loss), sum(found.mean_token_accuracy)], found.tokens, tokens)
+        });
+        let all: Vec<Option<OwnShare>> = self.world.all_gather_values(&own)?;
+        let Some(all) = all.into_iter().collect::<Option<Vec<_>>>() else { return Ok(Some(Err(Interrupted.into()))) };
+        let n: u64 = all.iter().map(|rank| rank.1).sum();
+        let mean = |i: usize| all.iter().map(|rank| rank.0[i]).sum::<f64>() / n as f64;
+        let found = Evaluation { loss: mean(0), mean_token_accuracy: mean(1), tokens: n };
+        if let Some(seen) = seen {
+            seen.add(all.into_iter().flat_map(|rank| rank.2));
+        }
+        Ok(Some(Ok(found)))
     }
 }
+
+/// Results of a rank: sums of losses and correct predictions, number of tokens, and predictions of single tokens.
+type OwnShare = ([f64; 2], u64, Vec<(f32, f32)>);
 
 impl Stage for Supervised {
     fn step(&mut self, parts: Parts<'_>, hyper: UpdateParams, _: &mut Progress<'_>) -> anyhow::Result<Option<StepResult>> {
         let Parts { device, model, optimizer, live_merge, state } = parts;
         let n = state.step + state.skipped_batches;
         let batch = self.source.batch(n, self.batch_size);
-        optimizer.clear(device)?;
-        self.gradient(device, &batch)?;
+        let task = self.world.announce(UPDATE, &(n, hyper))?;
+        self.gradient(device, optimizer, &batch)?;
+        task.done();
         let norms = optimizer.norms_of(state.step + 1);
         norms.map_or(Ok(()), |norms| norms.before(device))?;
         optimizer.update(device, &hyper)?;
@@ -119,6 +201,22 @@ impl Stage for Supervised {
         Ok(Some(StepResult { numbers, events: norms.map(Event::Norms).into_iter().collect(), samples: Vec::new() }))
     }
 
+    fn follow(&mut self, device: &Device, _: &Model, optimizer: &Optimizer, announced: &Announced) -> anyhow::Result<()> {
+        match announced.kind.as_str() {
+            UPDATE => {
+                let (n, hyper): (u64, UpdateParams) = announced.read()?;
+                self.gradient(device, optimizer, &self.source.batch(n, self.batch_size))?;
+                optimizer.update(device, &hyper)
+            }
+            EVALUATION => {
+                let (tokens, seen): (u64, bool) = announced.read()?;
+                let mut own = Seen::default();
+                self.evaluate_share(device, tokens, seen.then_some(&mut own), &mut silent).map(|_| ())
+            }
+            kind => bail!("{kind}: unknown command (a defect of lehr)"),
+        }
+    }
+
     fn tokens_per_step(&self) -> u64 {
         (self.batch_size * self.pass.acts.time) as u64
     }
@@ -135,24 +233,34 @@ impl Stage for Supervised {
         seen: Option<&mut Seen>,
         progress: &mut Progress<'_>,
     ) -> anyhow::Result<Option<Evaluation>> {
-        let most = if tokens == 0 { u64::MAX } else { tokens };
-        let acts = &self.pass.acts;
-        let Some(batches) = self.source.val_batches(acts.batch, acts.time, most) else { return Ok(None) };
-        by.unwrap_or(&self.scorer).evaluate_seeing(device, batches, seen, progress).map(Some)
+        let Some(scorer) = by else {
+            let task = self.world.announce(EVALUATION, &(tokens, seen.is_some()))?;
+            let found = self.evaluate_share(device, tokens, seen, progress)?;
+            task.done();
+            return found.transpose();
+        };
+        let Some(batches) = self.val_batches(self.pass.acts.batch, tokens) else { return Ok(None) };
+        scorer.evaluate_seeing(device, batches, seen, progress).map(Some)
     }
 }
 
-/// The batch in slices of `rows` rows.
-fn micro_batches(batch: &Batch, rows: usize) -> impl Iterator<Item = Batch> + '_ {
-    (0..batch.batch_size / rows).map(move |i| {
-        let part = i * rows * batch.seq_len..(i + 1) * rows * batch.seq_len;
-        Batch {
-            batch_size: rows,
-            seq_len: batch.seq_len,
-            tokens: batch.tokens[part.clone()].to_vec(),
-            targets: batch.targets[part.clone()].to_vec(),
-            doc_start: batch.doc_start[part].to_vec(),
-            num_tokens: 0,
-        }
+/// Rows `share` of a batch in slices of `rows` rows.
+fn micro_batches(batch: &Batch, share: Range<usize>, rows: usize) -> impl Iterator<Item = Batch> + '_ {
+    let time = batch.seq_len;
+    share.clone().step_by(rows).map(move |first| {
+        let part = first * time..(first + rows).min(share.end) * time;
+        let cut = |of: &[u32]| of[part.clone()].to_vec();
+        let (tokens, targets, doc_start) = (cut(&batch.tokens), cut(&batch.targets), cut(&batch.doc_start));
+        padded(Batch { batch_size: rows, seq_len: time, tokens, targets, doc_start, num_tokens: 0 })
     })
+}
+
+/// Pad a batch to its number of rows with rows without targets.
+fn padded(mut batch: Batch) -> Batch {
+    let missing = batch.batch_size * batch.seq_len - batch.tokens.len();
+    batch.tokens.extend(std::iter::repeat_n(0, missing));
+    batch.targets.extend(std::iter::repeat_n(IGNORE, missing));
+    // One document per position, so that attention costs almost nothing.
+    batch.doc_start.extend((0..missing).map(|i| (i % batch.seq_len) as u32));
+    batch
 }

@@ -15,6 +15,7 @@ use crate::model::Model;
 use crate::model::weight_files::WeightFiles;
 use crate::ops::adamw::UpdateParams;
 use crate::progress::{Progress, silent};
+use crate::world::World;
 use serde::{Deserialize, Serialize};
 
 /// Everything that training needs except files, events and commands.
@@ -26,7 +27,10 @@ pub struct Trainer {
     /// Gradients and moments.
     pub optimizer: Optimizer,
     settings: TrainSettings,
-    stage: Box<dyn Stage>,
+    pub(super) stage: Box<dyn Stage>,
+    pub(super) world: World,
+    /// The ranks have different kinds of devices, whose updates differ by rounding: all take the weights of rank 0.
+    pub mixed_devices: bool,
     /// Snapshots and their merge, if live merging is on.
     pub live_merge: Option<LiveMerge>,
     /// State that a checkpoint holds beside tensors.
@@ -83,15 +87,33 @@ impl Trainer {
     /// # Errors
     /// An invalid shape or batch size, or a kernel that does not compile.
     pub fn new(device: Device, settings: &Settings, config: &ModelConfig, source: Box<dyn Source>) -> anyhow::Result<Self> {
+        Self::in_world(World::solo(), device, settings, config, source)
+    }
+
+    /// As [`Trainer::new`], on one of several ranks: rank 0 is used like a single process, the others call [`Trainer::follow`].
+    ///
+    /// # Errors
+    /// As [`Trainer::new`], or fewer sequences in a batch than ranks.
+    pub fn in_world(
+        world: World,
+        device: Device,
+        settings: &Settings,
+        config: &ModelConfig,
+        source: Box<dyn Source>,
+    ) -> anyhow::Result<Self> {
+        let settings = &settings_of_rank(settings, &world);
         let model = Model::new(&device, config, settings.train.seq_len)?;
-        let acts = Supervised::activations(&device, settings, &model)?;
+        let acts = Supervised::activations(&device, settings, &model, &world)?;
         let mut optimizer = Optimizer::new(&device, &model.parameters, &model.values, &acts.stats)?;
+        optimizer.join(&device, &world, &acts.stats);
         optimizer.measure_parts(&device, &model.parameters, &model.values, settings.eval.norms_every)?;
         let scratch = (&optimizer.grads, &optimizer.grad_weights);
         let live_merge = LiveMerge::new(&device, &model, acts.clone(), scratch, &settings.merge)?;
-        let stage = Box::new(Supervised::new(&device, settings, &model, acts, &optimizer.grad_weights, source)?);
+        let grads = &optimizer.grad_weights;
+        let stage = Box::new(Supervised::new(&device, settings, &model, acts, grads, source, world.clone())?);
         model.initialise(&device, settings.train.seed);
-        Ok(Self { state: TrainerState::default(), settings: settings.train.clone(), device, model, optimizer, stage, live_merge })
+        let (state, settings, mixed_devices) = (TrainerState::default(), settings.train.clone(), false);
+        Ok(Self { state, settings, device, model, optimizer, stage, world, mixed_devices, live_merge })
     }
 
     /// As [`Trainer::new`], for GRPO.
@@ -104,13 +126,29 @@ impl Trainer {
         config: &ModelConfig,
         task_context: TaskContext,
     ) -> anyhow::Result<Self> {
+        Self::reinforce_in_world(World::solo(), device, settings, config, task_context)
+    }
+
+    /// As [`Trainer::in_world`], for GRPO. Only rank 0 asks and grades.
+    ///
+    /// # Errors
+    /// As [`Trainer::new`].
+    pub fn reinforce_in_world(
+        world: World,
+        device: Device,
+        settings: &Settings,
+        config: &ModelConfig,
+        task_context: TaskContext,
+    ) -> anyhow::Result<Self> {
+        let settings = &settings_of_rank(settings, &world);
         let model = Model::new(&device, config, settings.train.seq_len)?;
-        let stage = Box::new(Reinforce::new(&device, &model, settings, task_context)?);
+        let stage = Box::new(Reinforce::new(&device, &model, settings, task_context, &world)?);
         let mut optimizer = stage.optimizer(&device, &model, settings)?;
+        optimizer.join(&device, &world, stage.stats());
         optimizer.measure_parts(&device, &model.parameters, &model.values, settings.eval.norms_every)?;
         model.initialise(&device, settings.train.seed);
-        let (settings, live_merge) = (settings.train.clone(), None);
-        Ok(Self { state: TrainerState::default(), settings, device, model, optimizer, stage, live_merge })
+        let (state, settings, mixed_devices) = (TrainerState::default(), settings.train.clone(), false);
+        Ok(Self { state, settings, device, model, optimizer, stage, world, mixed_devices, live_merge: None })
     }
 
     /// GRPO: use the model of a folder, or a copy of the current one, as the reference model. Nothing is kept if the loss has no KL term.
@@ -159,9 +197,13 @@ impl Trainer {
     /// # Errors
     /// As [`Trainer::step`].
     pub fn step_watched(&mut self, progress: &mut Progress<'_>) -> anyhow::Result<Option<StepResult>> {
-        let hyper = hyper(&self.settings, &self.state);
+        let (before, hyper) = (self.state.step, hyper(&self.settings, &self.state));
         let Self { device, model, optimizer, live_merge, state, stage, .. } = self;
-        stage.step(Parts { device, model, optimizer, live_merge: live_merge.as_mut(), state }, hyper, progress)
+        let result = stage.step(Parts { device, model, optimizer, live_merge: live_merge.as_mut(), state }, hyper, progress)?;
+        if self.state.step != before {
+            self.synchronize()?;
+        }
+        Ok(result)
     }
 
     /// The results of updates that were submitted and not yet returned, oldest first.
@@ -232,6 +274,15 @@ impl Trainer {
     pub fn recording(&self) -> Option<(&Recording, usize)> {
         self.stage.recording()
     }
+}
+
+/// Settings without what only rank 0 does.
+fn settings_of_rank(settings: &Settings, world: &World) -> Settings {
+    let mut own = settings.clone();
+    if !world.is_root() {
+        (own.merge.merge_every, own.eval.norms_every) = (0, 0);
+    }
+    own
 }
 
 /// Hyperparameters of the next update.

@@ -25,6 +25,8 @@ const OF_OTHERS: &[&str] = &[
     "--path",
     "--user",
     "--all-targets",
+    "--mca",
+    "--mpi",
 ];
 
 /// A value's help or an argument's, on one line; what looks like a tag of HTML is text.

@@ -10,7 +10,7 @@ const FLOORS: &[&[&str]] = &[
     &["rng"],
     &["device"],
     &["ops"],
-    &["config", "event", "number_format", "plot", "progress", "stats", "vfs"],
+    &["config", "event", "number_format", "plot", "progress", "stats", "vfs", "world"],
     &["model", "data"],
     &["run_folder", "merge", "landscape"],
     &["train", "history"],

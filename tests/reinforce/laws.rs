@@ -15,6 +15,7 @@ use lehr::session::save::{self, TrainerFile};
 use lehr::train::reinforce::TaskContext;
 use lehr::train::{MemoryPlan, StepResult, Trainer, within_memory};
 use lehr::vfs::RealFs;
+use lehr::world::World;
 use std::collections::BTreeMap;
 
 /// The reward is the share of the answer's bytes that are letters of the half asked for; right is half of them.
@@ -295,5 +296,62 @@ fn the_plan_is_what_a_step_allocates() {
         s.train.max_memory_gib = Some(1e-4);
         let refused = within_memory(&config, &s, t.device.sizes()).unwrap_err().to_string();
         assert!(refused.contains("--max-memory-gib 0.0001") && refused.contains("values"), "{refused}");
+    }
+}
+
+/// Steps on `ranks` threads: the results of rank 0, and the weights of each.
+fn on_ranks(ranks: usize, settings: &Settings, config: &ModelConfig) -> (Vec<StepResult>, Vec<Vec<u32>>) {
+    let rank = |world: World| {
+        let tokenizer = Tokenizer::bytes(true).unwrap();
+        let stops = tokenizer.eos_id().into_iter().collect();
+        let task_context = TaskContext { task: Box::new(Letters { flat: None }), tokenizer, stops, chat: false };
+        let mut t = Trainer::reinforce_in_world(world.clone(), device(), settings, config, task_context).unwrap();
+        t.keep_reference(None).unwrap();
+        world.start_following();
+        if !world.is_root() {
+            assert_eq!(t.follow().unwrap(), "done");
+            return (Vec::new(), weights(&t));
+        }
+        t.broadcast_state().unwrap();
+        let results = steps(&mut t, 3);
+        world.end("done");
+        (results, weights(&t))
+    };
+    let worlds = World::threads(ranks).unwrap();
+    let all: Vec<_> = std::thread::scope(|s| {
+        let threads: Vec<_> = worlds.into_iter().map(|world| s.spawn(|| rank(world))).collect();
+        threads.into_iter().map(|thread| thread.join().unwrap()).collect()
+    });
+    let results = all[0].0.clone();
+    (results, all.into_iter().map(|rank| rank.1).collect())
+}
+
+/// Any number of ranks samples the same completions and makes the same updates within rounding; all ranks have the same weights.
+#[test]
+fn ranks_make_the_steps_of_one_process() {
+    let mut with_kl = lopti(settings());
+    with_kl.grpo.as_mut().unwrap().beta = 0.1;
+    let adapters = ModelConfig { lora: Some(Lora { rank: 4, alpha: 8.0, targets: Projection::ALL.to_vec() }), ..shape() };
+    for (settings, config) in
+        [(settings(), shape()), (lopti(settings()), shape()), (with_kl.clone(), shape()), (with_kl, adapters)]
+    {
+        let (alone, _) = on_ranks(1, &settings, &config);
+        for ranks in [2, 3] {
+            let (results, weights) = on_ranks(ranks, &settings, &config);
+            assert!(weights.iter().all(|w| w == &weights[0]), "{ranks} ranks hold different weights");
+            let (got, want) = (&results[0], &alone[0]);
+            assert_eq!(got.num_tokens, want.num_tokens);
+            let texts = |r: &StepResult| r.samples.iter().map(|s| (s.group, s.text.clone())).collect::<Vec<_>>();
+            assert_eq!(texts(got), texts(want), "{ranks} ranks sampled other completions");
+            for (name, g) in numbers(got).2 {
+                let (g, w) = (f64::from_bits(g), want.metrics[&name].0);
+                assert!(
+                    (g - w).abs() <= 1e-4 * (0.01 + w.abs()) || (g.is_nan() && w.is_nan()),
+                    "{ranks} ranks: {name}: {g}, not {w}"
+                );
+            }
+            assert!((got.grad_norm - want.grad_norm).abs() <= 1e-5 * want.grad_norm, "{} {}", got.grad_norm, want.grad_norm);
+            assert!((got.loss - want.loss).abs() < 1e-5);
+        }
     }
 }

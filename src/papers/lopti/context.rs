@@ -11,6 +11,7 @@ use crate::papers::attempts::{Ended, Worker, work_off};
 use crate::papers::stats::mean;
 use crate::papers::store::Store;
 use crate::progress::Progress;
+use crate::world::World;
 use std::cell::{OnceCell, RefCell};
 use std::collections::BTreeMap;
 
@@ -24,6 +25,8 @@ pub struct Context<'a> {
     pub store: Store,
     /// Adapter by name or index.
     pub device: DeviceSettings,
+    /// The ranks that share the arms.
+    pub world: World,
     /// Receives progress lines.
     pub tell: Box<dyn Fn(&str) + 'a>,
     puzzles: TaskSetup,
@@ -41,10 +44,11 @@ impl<'a> Context<'a> {
         seeds: Vec<u64>,
         store: Store,
         device: DeviceSettings,
+        world: World,
         tell: Box<dyn Fn(&str) + 'a>,
     ) -> anyhow::Result<Self> {
         let (sums, benches) = (OnceCell::new(), RefCell::default());
-        Ok(Self { scale, seeds, store, device, tell, puzzles: TaskSetup::new(TaskKind::Kk)?, sums, benches })
+        Ok(Self { scale, seeds, store, device, world, tell, puzzles: TaskSetup::new(TaskKind::Kk)?, sums, benches })
     }
 
     /// Plans arms.
@@ -71,7 +75,7 @@ impl<'a> Context<'a> {
     /// # Errors
     /// A device error, a full disk, or [`crate::progress::Interrupted`].
     pub fn ensure(&self, arms: &[Arm]) -> anyhow::Result<()> {
-        work_off(arms, self, &*self.tell)
+        work_off(arms, self, &self.world, &*self.tell)
     }
 
     /// The record of an arm, which is trained if necessary.

@@ -14,9 +14,10 @@ pub mod training;
 use super::attempts::{Job as _, minutes};
 use super::finding::Table;
 use super::report::{Facts, Header, Report};
-use super::store::{Store, has};
+use super::store::{Store, check_shared, has};
 use super::{Options, Paper, chosen, device, seeds};
 use crate::config::TaskKind;
+use crate::world::World;
 use arm::Arm;
 use context::Context;
 use plan::Plan;
@@ -96,19 +97,29 @@ fn header(options: &Options, c: &Context<'_>) -> anyhow::Result<Header> {
     Ok(Header::new(&PAPER, options, Facts { device: device(&options.device)?, notes, tables, details }))
 }
 
-/// Train and compare; the report is written after every claim, so that partial results are available. `None` with [`Options::arms_only`].
+/// Train and compare; the report is written after every claim, so that partial results are available. `None` with [`Options::arms_only`],
+/// and on ranks other than 0.
 ///
 /// # Errors
-/// Invalid settings, a device error, a full disk, or [`crate::progress::Interrupted`].
-pub fn run(options: &Options, tell: &dyn Fn(&str)) -> anyhow::Result<Option<Report>> {
+/// Invalid settings, a device error, a full disk, a lost rank, or [`crate::progress::Interrupted`].
+pub fn run(options: &Options, world: &World, tell: &dyn Fn(&str)) -> anyhow::Result<Option<Report>> {
     let scale = Scale::named(&options.scale)?;
     let (claims, arms) = (asked(options)?, arms(options)?);
-    anyhow::ensure!(options.data.is_none(), "--data: lopti makes its puzzles itself; leave the flag out");
-    let store = Store::open(&options.work)?;
-    let context = Context::new(&scale, seeds(options), store, options.device.clone(), Box::new(tell))?;
-    let mut report = Report { header: header(options, &context)?, findings: Vec::new() };
-    if options.arms_only {
+    let store = world.check_all(if options.data.is_none() {
+        Store::open(&options.work)
+    } else {
+        Err(anyhow::anyhow!("--data: lopti makes its puzzles itself; leave the flag out"))
+    })?;
+    check_shared(&options.work, world)?;
+    let device = options.device.clone();
+    let context = Context::new(&scale, seeds(options), store, device, world.clone(), Box::new(tell))?;
+    let mut report = Report { header: world.check_all(header(options, &context))?, findings: Vec::new() };
+    // A single process trains an arm when a claim needs it, so that the first results are available early.
+    if options.arms_only || !world.is_solo() {
         context.ensure(&arms)?;
+        world.wait_for_all()?;
+    }
+    if options.arms_only || !world.is_root() {
         return Ok(None);
     }
     for claim in claims {

@@ -9,6 +9,7 @@ use super::trajectory::train;
 use crate::config::DeviceSettings;
 use crate::papers::attempts::{Ended, Job, Worker, work_off};
 use crate::progress::Progress;
+use crate::world::World;
 
 /// Shared state of all claims.
 pub struct Context<'a> {
@@ -22,6 +23,8 @@ pub struct Context<'a> {
     pub checkpoints: CheckpointStore,
     /// Adapter by name or index.
     pub device: DeviceSettings,
+    /// The ranks that share the arms.
+    pub world: World,
     /// Receives progress lines.
     pub tell: Box<dyn Fn(&str) + 'a>,
 }
@@ -37,7 +40,7 @@ impl Context<'_> {
     /// # Errors
     /// A device error, a full disk, or [`crate::progress::Interrupted`].
     pub fn ensure(&self, arms: &[Arm]) -> anyhow::Result<()> {
-        work_off(arms, self, &*self.tell)
+        work_off(arms, self, &self.world, &*self.tell)
     }
 }
 

@@ -17,8 +17,9 @@ pub mod trajectory;
 use super::attempts::minutes;
 use super::finding::Table;
 use super::report::{Facts, Header, Report};
-use super::store::has;
+use super::store::{check_shared, has};
 use super::{Options, Paper, chosen, device, seeds};
+use crate::world::World;
 use arm::Arm;
 use checkpoints::CheckpointStore;
 use context::Context;
@@ -104,26 +105,30 @@ fn header(options: &Options, scale: &Scale, texts: &Texts) -> anyhow::Result<Hea
 }
 
 /// Train and compare; the report is written after every claim, so that partial results are available. `None` with
-/// [`Options::arms_only`].
+/// [`Options::arms_only`], and on ranks other than 0.
 ///
 /// # Errors
-/// Invalid settings, a device error, a full disk, or [`crate::progress::Interrupted`].
-pub fn run(options: &Options, tell: &dyn Fn(&str)) -> anyhow::Result<Option<Report>> {
+/// Invalid settings, a device error, a full disk, a lost rank, or [`crate::progress::Interrupted`].
+pub fn run(options: &Options, world: &World, tell: &dyn Fn(&str)) -> anyhow::Result<Option<Report>> {
     let scale = Scale::named(&options.scale)?;
     let arms = arms(options)?;
-    let texts = Texts::open(options.data.as_deref())?;
-    let checkpoints = CheckpointStore::open(&options.work, &texts.digest)?;
-    let mut report = Report { header: header(options, &scale, &texts)?, findings: Vec::new() };
+    let texts = world.check_all(Texts::open(options.data.as_deref()))?;
+    let checkpoints = world.check_all(CheckpointStore::open(&options.work, &texts.digest))?;
+    check_shared(&options.work, world)?;
+    world.ensure_equal(&[("content of --data (hash)", texts.digest.clone())])?;
+    let mut report = Report { header: world.check_all(header(options, &scale, &texts))?, findings: Vec::new() };
     let context = Context {
         scale: &scale,
         seeds: seeds(options),
         texts,
         checkpoints,
         device: options.device.clone(),
+        world: world.clone(),
         tell: Box::new(tell),
     };
     context.ensure(&arms)?;
-    if options.arms_only {
+    world.wait_for_all()?;
+    if options.arms_only || !world.is_root() {
         return Ok(None);
     }
     let measure = Measure::new(&context);

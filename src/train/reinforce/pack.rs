@@ -26,11 +26,18 @@ pub(super) fn length(rollout: &Rollout) -> usize {
 }
 
 /// Pack the completions selected by `wanted` into rows of `time` tokens (best fit decreasing), at most `most_rows` at once. The last
-/// micro-batch may have fewer rows: a power of two, filled up with empty rows.
-pub(super) fn pack(rollouts: &[Rollout], time: usize, most_rows: usize, wanted: impl Fn(usize) -> bool) -> Vec<Micro> {
+/// micro-batch may have fewer rows: a power of two, filled up with empty rows. Rank r of N gets rows r, r + N, r + 2 N, ...
+pub(super) fn pack(
+    rollouts: &[Rollout],
+    time: usize,
+    most_rows: usize,
+    (rank, ranks): (usize, usize),
+    wanted: impl Fn(usize) -> bool,
+) -> Vec<Micro> {
     let all: Vec<u32> = (0..rollouts.len() as u32).filter(|i| wanted(*i as usize)).collect();
     let bins = best_fit(&all, |i| length(&rollouts[i as usize]), time);
-    bins.chunks(most_rows)
+    let own: Vec<_> = bins.into_iter().skip(rank).step_by(ranks).collect();
+    own.chunks(most_rows)
         .map(|bins| {
             let rows = size(bins.len(), most_rows);
             let mut micro = Micro { batch: empty(rows, time), places: Vec::new() };
@@ -98,7 +105,9 @@ mod tests {
                 .collect();
             let (time, most) = (16, draw(9999, 6));
             let odd = case % 3 == 0;
-            let micros = pack(&rollouts, time, most, |i| !odd || i % 2 == 1);
+            let ranks = draw(9998, 4);
+            let micros: Vec<Micro> =
+                (0..ranks).flat_map(|rank| pack(&rollouts, time, most, (rank, ranks), |i| !odd || i % 2 == 1)).collect();
             let mut seen = vec![0; rollouts.len()];
             for micro in &micros {
                 let b = &micro.batch;

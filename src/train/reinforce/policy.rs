@@ -9,6 +9,7 @@ use crate::model::{Activations, Model, Parameters, Pass as Kind, activations};
 use crate::ops::objective::{POLICY_LEN, PolicyRows};
 use crate::train::plan::parameter_bytes;
 use crate::train::{GradientPass, Optimizer, Scorer, most_rows, rows_at_once};
+use crate::world::{Announced, World};
 use anyhow::{Result, ensure};
 use std::collections::HashMap;
 use std::collections::hash_map::Entry;
@@ -33,6 +34,8 @@ pub struct Policy {
     scorers: HashMap<(Of, usize), Scorer>,
     time: usize,
     mini_batch: usize,
+    /// The ranks, which share the rows.
+    pub(super) world: World,
     /// Updates since the moments were zero, for the first and the second pair; used for the bias correction. Part of a checkpoint.
     pub optimizer_steps: [u64; 2],
 }
@@ -45,13 +48,24 @@ enum Of {
 }
 
 impl Policy {
+    /// Command: score completions.
+    pub(super) const SCORE: &str = "policy scores";
+
     /// Allocate for rows of `settings.train.seq_len` tokens (the maximum of prompt plus completion), with the number of rows that suits the
     /// adapter, or `--micro-batch-size`.
     ///
     /// # Errors
     /// An invalid length.
     pub fn new(device: &Device, model: &Model, settings: &Settings) -> Result<Self> {
-        let (time, rows) = shape(&model.config, settings, device.sizes())?;
+        Self::in_world(device, model, settings, World::solo())
+    }
+
+    /// The same on one of several ranks.
+    ///
+    /// # Errors
+    /// As [`Policy::new`].
+    pub fn in_world(device: &Device, model: &Model, settings: &Settings, world: World) -> Result<Self> {
+        let (time, rows) = shape(&model.config, settings, device.sizes(), world.size())?;
         ensure!(time <= model.max_context(), "--seq-len {time}: the model was opened for {}", model.max_context());
         let sizes = pack::sizes(rows);
         let kind = Kind::training(settings.train.checkpoints_activations());
@@ -69,7 +83,7 @@ impl Policy {
         let acts = acts.into_iter().map(|a| (part(a.batch), a)).map(|(rows, acts)| (acts, rows)).collect();
         let mini_batch = mini_batch_size(settings);
         let (gradients, scorers) = (HashMap::new(), HashMap::new());
-        Ok(Self { acts, gradients, scorers, time, mini_batch, optimizer_steps: [0; 2] })
+        Ok(Self { acts, gradients, scorers, time, mini_batch, world, optimizer_steps: [0; 2] })
     }
 
     /// The optimizer's statistics, which receive the numbers of an update.
@@ -143,9 +157,42 @@ impl Policy {
         mut put: impl FnMut(&mut Rollout, [Vec<f32>; 3]),
     ) -> Result<()> {
         self.check(rollouts)?;
+        let world = self.world.clone();
+        let task = world.announce(Self::SCORE, &(of == Of::Reference, &*rollouts, temperature))?;
+        let all = self.scores(device, (of, model), rollouts, temperature)?;
+        task.done();
+        all.into_iter().for_each(|(i, numbers)| put(&mut rollouts[i], numbers));
+        Ok(())
+    }
+
+    /// On the other ranks: execute [`Policy::SCORE`].
+    ///
+    /// # Errors
+    /// A lost rank, or a device fault.
+    pub(super) fn follow_score(
+        &mut self,
+        device: &Device,
+        (model, reference): (&Model, Option<&Model>),
+        announced: &Announced,
+    ) -> Result<()> {
+        let (by_reference, rollouts, temperature): (bool, Vec<Rollout>, f64) = announced.read()?;
+        // With adapters, the reference model is the same model without them.
+        let of = if by_reference { (Of::Reference, reference.unwrap_or(model)) } else { (Of::Policy, model) };
+        self.scores(device, of, &rollouts, temperature).map(|_| ())
+    }
+
+    /// (index, [log-probabilities, entropies, sums of squares]) of all completions; each is computed by one rank.
+    fn scores(
+        &mut self,
+        device: &Device,
+        (of, model): (Of, &Model),
+        rollouts: &[Rollout],
+        temperature: f64,
+    ) -> Result<Vec<(usize, [Vec<f32>; 3])>> {
         self.write_temperature(device, temperature);
+        let mut own = Vec::new();
         for range in self.mini_batches(rollouts.len()) {
-            let part = &mut rollouts[range];
+            let (first, part) = (range.start, &rollouts[range]);
             for micro in self.pack(part, |_| true) {
                 let scorer = self.scorer(device, of, model, micro.batch.batch_size)?;
                 let (logp, entropy) = scorer.score(device, &micro.batch)?;
@@ -153,11 +200,11 @@ impl Policy {
                 for place in &micro.places {
                     let at = place.at..place.at + part[place.rollout].completion.len();
                     let cut = |of: &[f32]| of[at.clone()].to_vec();
-                    put(&mut part[place.rollout], [cut(&logp), cut(&entropy), cut(&sum_p2)]);
+                    own.push((first + place.rollout, [cut(&logp), cut(&entropy), cut(&sum_p2)]));
                 }
             }
         }
-        Ok(())
+        if self.world.is_solo() { Ok(own) } else { Ok(self.world.all_gather_values(&own)?.concat()) }
     }
 
     /// Write the terms of the loss, shared by all row counts.
@@ -194,9 +241,9 @@ impl Policy {
         Ok((pass, policy))
     }
 
-    /// Pack completions for this policy's passes: those selected by `wanted`.
+    /// Pack the completions selected by `wanted` for this policy's passes; with several ranks, this rank's share.
     pub(super) fn pack(&self, rollouts: &[Rollout], wanted: impl Fn(usize) -> bool) -> Vec<Micro> {
-        pack::pack(rollouts, self.time, self.acts[0].0.batch, wanted)
+        pack::pack(rollouts, self.time, self.acts[0].0.batch, (self.world.rank(), self.world.size()), wanted)
     }
 
     /// Reject completions longer than a row.
@@ -234,12 +281,12 @@ fn kind(settings: &Settings) -> (OptimizerKind, LoptiMoments) {
 }
 
 /// (tokens in a row, rows at once)
-fn shape(c: &ModelConfig, settings: &Settings, sizes: Sizes) -> Result<(usize, usize)> {
+fn shape(c: &ModelConfig, settings: &Settings, sizes: Sizes, ranks: usize) -> Result<(usize, usize)> {
     let time = settings.train.seq_len;
     let suits = || most_rows(c, &settings.train, sizes);
     let rows = rows_at_once(time, || settings.train.micro_batch_size.unwrap_or_else(suits))?;
     // More rows than completions are never filled.
-    Ok((time, rows.min(mini_batch_size(settings)).max(1)))
+    Ok((time, rows.min(mini_batch_size(settings).div_ceil(ranks)).max(1)))
 }
 
 /// Device memory of model, policy, optimizer and reference model, as in the device's ledger (without rollouts), and rows computed at once.
@@ -248,7 +295,7 @@ fn shape(c: &ModelConfig, settings: &Settings, sizes: Sizes) -> Result<(usize, u
 /// When one tensor is larger than the adapter can bind, or an invalid length.
 pub fn memory_parts(c: &ModelConfig, settings: &Settings, sizes: Sizes) -> Result<(Vec<(&'static str, u64)>, usize)> {
     let trained = Parameters::trained(c, sizes.max_tensor_bytes)?.arena_bytes();
-    let (time, rows) = shape(c, settings, sizes)?;
+    let (time, rows) = shape(c, settings, sizes, 1)?;
     let pass = Kind::training(settings.train.checkpoints_activations());
     let activations = activations::bytes(c, rows, time, pass, sizes) + (20 * rows * time) as u64;
     let mut parts = parameter_bytes(c, sizes)?;

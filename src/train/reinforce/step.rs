@@ -7,7 +7,7 @@ use super::{Loss, Pass, Policy, PolicyModel, UpdateStats, advantage, passes, pro
 use crate::config::{GrpoSettings, ModelConfig, RolloutSettings, Settings, is_due};
 use crate::data::Tokenizer;
 use crate::data::tasks::Task;
-use crate::device::{Device, Sizes};
+use crate::device::{Device, Sizes, Tensor};
 use crate::event::{BinGradient, Event, Norms, TaskEval};
 use crate::model::rollout::default_slots;
 use crate::model::weight_files::WeightFiles;
@@ -17,7 +17,8 @@ use crate::ops::sample::Sampling;
 use crate::progress::Progress;
 use crate::train::stage::{Parts, Stage};
 use crate::train::{Optimizer, StepResult, TrainerState};
-use anyhow::{Context as _, Result};
+use crate::world::{Announced, World};
+use anyhow::{Context as _, Result, bail, ensure};
 use serde::{Deserialize, Serialize};
 use std::ops::Range;
 use web_time::Instant;
@@ -86,15 +87,21 @@ impl Reinforce {
     ///
     /// # Errors
     /// Invalid lengths, or a kernel that does not compile.
-    pub fn new(device: &Device, model: &Model, settings: &Settings, task_context: TaskContext) -> Result<Self> {
+    pub fn new(device: &Device, model: &Model, settings: &Settings, task_context: TaskContext, world: &World) -> Result<Self> {
         let (_, rollout, grpo) = settings.reinforcement().context("settings without the sections of reinforcement")?;
         let completions = settings.train.batch_size;
         let max_len = rollout.max_prompt_length + rollout.max_completion_length;
-        let slots = slots(&model.config, settings, rollout, device.sizes());
+        ensure!(
+            completions >= world.size(),
+            "--batch-size {completions}: fewer completions than ranks ({}); start fewer ranks, or use a larger batch",
+            world.size()
+        );
+        // A rank never uses more rows than its share of completions.
+        let slots = slots(&model.config, settings, rollout, device.sizes()).min(completions.div_ceil(world.size()));
         Ok(Self {
             task_context,
-            engine: Rollouts::new(device, model, slots, max_len)?,
-            policy: Policy::new(device, model, settings)?,
+            engine: Rollouts::in_world(device, model, slots, max_len, world.clone())?,
+            policy: Policy::in_world(device, model, settings, world.clone())?,
             reference: None,
             rollout: rollout.clone(),
             grpo: grpo.clone(),
@@ -111,6 +118,11 @@ impl Reinforce {
     /// When a kernel does not compile.
     pub fn optimizer(&self, device: &Device, model: &Model, settings: &Settings) -> Result<Optimizer> {
         self.policy.optimizer(device, model, settings)
+    }
+
+    /// Statistics of an update, on the device.
+    pub fn stats(&self) -> &Tensor {
+        self.policy.stats()
     }
 
     /// Sample the completions of a new step, score them and fill in advantages; `None` when `progress` stopped it.
@@ -278,6 +290,16 @@ impl Stage for Reinforce {
             return Ok(None);
         }
         self.finish(on, state, &hyper, now, progress).map(Some)
+    }
+
+    fn follow(&mut self, device: &Device, model: &Model, optimizer: &Optimizer, announced: &Announced) -> Result<()> {
+        let on = PolicyModel { device, model, optimizer };
+        match announced.kind.as_str() {
+            Rollouts::ROLLOUTS => self.engine.follow(device, model, announced),
+            Policy::SCORE => self.policy.follow_score(device, (model, self.reference.as_ref()), announced),
+            Policy::UPDATE => self.policy.follow_update(on, announced),
+            kind => bail!("{kind}: unknown command (a defect of lehr)"),
+        }
     }
 
     fn tokens_per_step(&self) -> u64 {

@@ -10,12 +10,13 @@ use crate::event::number;
 use crate::ops::adamw::UpdateParams;
 use crate::ops::objective::{PolicyTerms, stats};
 use crate::stats::mean;
+use crate::world::Announced;
 use anyhow::{Result, ensure};
 use serde::{Deserialize, Serialize};
 use std::ops::Range;
 
 /// The loss of an update.
-#[derive(Clone, Copy, Debug, PartialEq)]
+#[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
 pub struct Loss {
     /// Clip ranges, KL and entropy.
     pub terms: PolicyTerms,
@@ -168,6 +169,9 @@ impl UpdateStats {
 }
 
 impl Policy {
+    /// Command: accumulate gradients, and update.
+    pub(super) const UPDATE: &str = "policy update";
+
     /// One update on the completions `range` of a step, on the tokens of `pass`. `hyper.step` is ignored: the policy has its own count
     /// ([`Policy::optimizer_steps`]). A mini-batch without a token of the pass is still an update, of moments and weight decay.
     ///
@@ -182,15 +186,12 @@ impl Policy {
         loss: &Loss,
         hyper: &UpdateParams,
     ) -> Result<UpdateStats> {
-        let tokens = self.accumulate(on, &rollouts[range.clone()], &pass.tokens[range], loss)?;
         let second = pass.second && on.optimizer.second.is_some();
-        let steps = &mut self.optimizer_steps[usize::from(second)];
-        *steps += 1;
-        let hyper = UpdateParams { step: *steps, ..*hyper };
-        match second {
-            true => on.optimizer.update_second(on.device, &hyper)?,
-            false => on.optimizer.update(on.device, &hyper)?,
-        }
+        let hyper = UpdateParams { step: self.optimizer_steps[usize::from(second)] + 1, ..*hyper };
+        let then = UpdateStep { hyper, second };
+        let tokens = self.accumulate(on, &rollouts[range.clone()], &pass.tokens[range], loss, Some(then))?;
+        self.optimizer_steps[usize::from(second)] += 1;
+        then.update(on)?;
         self.read(on.device, loss, tokens)
     }
 
@@ -206,7 +207,7 @@ impl Policy {
         pass: &Pass,
         loss: &Loss,
     ) -> Result<UpdateStats> {
-        let tokens = self.accumulate(on, &rollouts[range.clone()], &pass.tokens[range], loss)?;
+        let tokens = self.accumulate(on, &rollouts[range.clone()], &pass.tokens[range], loss, None)?;
         on.optimizer.norm(on.device, 0.0)?;
         self.read(on.device, loss, tokens)
     }
@@ -215,8 +216,15 @@ impl Policy {
         Ok(UpdateStats::of(&device.read::<f32>(self.stats())?, &loss.terms, tokens))
     }
 
-    /// Accumulate the gradients; returns the number of tokens of the pass.
-    fn accumulate(&mut self, on: PolicyModel<'_>, rollouts: &[Rollout], tokens: &[Vec<bool>], loss: &Loss) -> Result<u64> {
+    /// Accumulate the gradients; returns the number of tokens of the pass. `then` is the update that other ranks apply.
+    fn accumulate(
+        &mut self,
+        on: PolicyModel<'_>,
+        rollouts: &[Rollout],
+        tokens: &[Vec<bool>],
+        loss: &Loss,
+        then: Option<UpdateStep>,
+    ) -> Result<u64> {
         self.check(rollouts)?;
         for r in rollouts {
             let n = r.completion.len();
@@ -226,6 +234,25 @@ impl Policy {
                 "the KL term needs log-probabilities by the reference model"
             );
         }
+        let world = self.world.clone();
+        let task = world.announce(Self::UPDATE, &(rollouts, tokens, loss, then))?;
+        self.accumulate_share(on, rollouts, tokens, loss)?;
+        task.done();
+        Ok(tokens.iter().flatten().filter(|member| **member).count() as u64)
+    }
+
+    /// On the other ranks: execute [`Policy::UPDATE`].
+    ///
+    /// # Errors
+    /// A lost rank, or a device fault.
+    pub(super) fn follow_update(&mut self, on: PolicyModel<'_>, announced: &Announced) -> Result<()> {
+        let (rollouts, tokens, loss, then): (Vec<Rollout>, Vec<Vec<bool>>, Loss, Option<UpdateStep>) = announced.read()?;
+        self.accumulate_share(on, &rollouts, &tokens, &loss)?;
+        then.map_or(Ok(()), |then| then.update(on))
+    }
+
+    /// Accumulate this rank's share of a mini-batch, and sum over ranks.
+    fn accumulate_share(&mut self, on: PolicyModel<'_>, rollouts: &[Rollout], tokens: &[Vec<bool>], loss: &Loss) -> Result<()> {
         on.optimizer.clear(on.device)?;
         let weights = loss.weights(rollouts);
         self.write_terms(on.device, loss);
@@ -235,7 +262,24 @@ impl Policy {
             on.device.write(&policy.samples, &samples);
             pass.run_by(on.device, &micro.batch)?;
         }
-        Ok(tokens.iter().flatten().filter(|member| **member).count() as u64)
+        on.optimizer.sum_over_ranks(on.device)
+    }
+}
+
+/// The optimizer update after the all-reduce.
+#[derive(Clone, Copy, Debug, Serialize, Deserialize)]
+struct UpdateStep {
+    hyper: UpdateParams,
+    /// Use the second pair of moments.
+    second: bool,
+}
+
+impl UpdateStep {
+    fn update(&self, on: PolicyModel<'_>) -> Result<()> {
+        match self.second {
+            true => on.optimizer.update_second(on.device, &self.hyper),
+            false => on.optimizer.update(on.device, &self.hyper),
+        }
     }
 }
 

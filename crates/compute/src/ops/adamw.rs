@@ -8,6 +8,7 @@ use super::objective::stats;
 use crate::device::{Cost, Device, Dispatcher, Extent, Op, Recorder, Shader, Tensor, grid};
 use crate::{bind, shader, uniform};
 use bytemuck::cast_slice;
+use serde::{Deserialize, Serialize};
 
 const SHADER: Shader = shader!("adamw");
 /// vec4 updated per invocation, so that the settings are read once for several.
@@ -18,7 +19,7 @@ pub const HYPER_LEN: usize = 8;
 uniform! { struct Dims { n4: u32, decayed4: u32, threads: u32 } }
 
 /// Hyperparameters of an update; new each step.
-#[derive(Clone, Copy, Debug, PartialEq)]
+#[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
 pub struct UpdateParams {
     /// Learning rate of this step.
     pub learning_rate: f64,

@@ -6,6 +6,7 @@ use super::check::{Case, Check, wide};
 use super::logprob::RowStats;
 use crate::device::{Cost, Device, Extent, Op, Recorder, Shader, Tensor};
 use crate::{bind, shader, uniform};
+use serde::{Deserialize, Serialize};
 
 const SHADER: Shader = shader!("objective");
 const GROUP: u32 = 256;
@@ -87,7 +88,7 @@ pub struct PolicyRows<T> {
 pub const POLICY_LEN: usize = 8;
 
 /// The terms of the policy loss; they may change between replays.
-#[derive(Clone, Copy, Debug, Default, PartialEq)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Serialize, Deserialize)]
 pub struct PolicyTerms {
     /// Lower clip bound of the ratio is 1 - epsilon.
     pub epsilon: f64,

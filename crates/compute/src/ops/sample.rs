@@ -8,6 +8,7 @@ use crate::rng::{Rng, unit};
 use crate::{bind, shader, uniform};
 use anyhow::ensure;
 use bytemuck::{cast_slice, cast_slice_mut};
+use serde::{Deserialize, Serialize};
 
 const SHADER: Shader = shader!("sample");
 /// Elements of the buffer that [`Sampling::pack`] fills.
@@ -23,7 +24,7 @@ pub const IDLE: u32 = u32::MAX;
 uniform! { struct Dims { vocab: u32, stride: u32, max_len: u32, batch: u32, count: u32 } }
 
 /// Sampling parameters.
-#[derive(Clone, Copy, Debug, PartialEq)]
+#[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
 pub struct Sampling {
     /// Temperature; 0 is greedy.
     pub temperature: f64,

@@ -1,0 +1,118 @@
+//! A run on several ranks: checks before it starts, and the part of ranks other than 0.
+
+use super::control::Control;
+use super::emitter::{Listener, Notification};
+use super::open::{Prepared, Start, prepare};
+use super::stage::Loaded;
+use crate::config::{DeviceSettings, Settings, Stage};
+use crate::device::Device;
+use crate::event::{Event, Finished};
+use crate::world::{OtherRankFailed, World, share};
+use anyhow::{Context as _, Result};
+use sha2::{Digest, Sha256};
+use std::path::{Path, PathBuf};
+
+/// Reason of a run that ended with an error.
+pub(super) const FAILED: &str = "failed";
+
+fn hash(text: &str) -> String {
+    crate::model::checkpoint::hex(&Sha256::digest(text))[..16].to_string()
+}
+
+/// Settings as text, without the device, which may differ between ranks.
+fn text_of(settings: &Settings) -> Result<String> {
+    Ok(toml::to_string(&Settings { device: DeviceSettings::default(), ..settings.clone() })?)
+}
+
+/// Check version and flags, before anything is opened.
+///
+/// # Errors
+/// A difference, with its rank.
+pub(super) fn check_flags(world: &World, settings: &Settings, start: &Start) -> Result<()> {
+    if world.is_solo() {
+        return Ok(());
+    }
+    world.watch_signals(Control::interrupted, Control::interrupt);
+    let paths = format!("{:?} {:?} {:?}", start.run, start.resume, start.max_steps);
+    world.ensure_equal(&[
+        ("version", env!("CARGO_PKG_VERSION").to_owned()),
+        ("flags (hash)", hash(&(text_of(settings)? + &paths))),
+        ("stage", settings.stage().name().to_owned()),
+    ])
+}
+
+/// On rank 0: send settings and starting point to the other ranks.
+///
+/// # Errors
+/// A lost rank.
+pub(super) fn send_settings(world: &World, settings: &Settings, existing: Option<&Path>, resumed: bool) -> Result<()> {
+    if world.is_solo() {
+        return Ok(());
+    }
+    let existing = existing.map(std::path::absolute).transpose()?;
+    world.broadcast(rmp_serde::to_vec(&(toml::to_string(settings)?, existing, resumed))?).map(|_| ())
+}
+
+/// Check data, model shape and final settings, after they are loaded.
+///
+/// # Errors
+/// A difference, with its rank.
+pub(super) fn check_data(world: &World, settings: &Settings, loaded: &Loaded) -> Result<()> {
+    if world.is_solo() {
+        return Ok(());
+    }
+    let (material, config) = (&loaded.material, &loaded.config);
+    world.ensure_equal(&[
+        ("tokens of --data for training and validation", format!("{:?}", material.tokens())),
+        ("content of --data (hash)", material.content_hash().map_or("none".into(), |hash| hash.chars().take(16).collect())),
+        ("shape of the model", format!("{config:?}")),
+        ("settings (hash)", hash(&text_of(settings)?)),
+    ])
+}
+
+/// Whether ranks have different kinds of devices.
+///
+/// # Errors
+/// A lost rank.
+pub(super) fn has_mixed_devices(world: &World, device: &Device) -> Result<bool> {
+    let all = world.all_gather_values(&device.fingerprint())?;
+    Ok(all.iter().any(|other| other != &all[0]))
+}
+
+/// Warn if the shares of a batch are unequal, because ranks then wait for others.
+pub(super) fn notice_uneven(world: &World, settings: &Settings, sink: &mut Listener) {
+    let (rows, ranks) = (settings.train.batch_size, world.size());
+    if settings.stage() == Stage::Grpo || rows.is_multiple_of(ranks) || !world.is_root() {
+        return;
+    }
+    let (most, least) = (share(rows, ranks - 1, ranks).len(), rows / ranks);
+    let text = format!(
+        "--batch-size {rows} on {ranks} ranks: shares of {most} and {least} sequences, so that some ranks wait for others; a multiple of \
+         {ranks} is faster"
+    );
+    sink(Notification::Event(&Event::Warning { text }));
+}
+
+/// On ranks other than 0: take part in a run until its end.
+///
+/// # Errors
+/// Unusable data or device, a lost rank, a device fault; [`OtherRankFailed`] if another rank reports the error.
+pub(super) fn follow(world: &World, device: &DeviceSettings) -> Result<Finished> {
+    // Rank 0 resolves settings, run folder and starting point.
+    world.check_all(Ok(()))?;
+    let (text, existing, resumed): (String, Option<PathBuf>, bool) = rmp_serde::from_slice(&world.broadcast(Vec::new())?)?;
+    let mut settings: Settings = toml::from_str(&text).context("settings from rank 0 (a defect of lehr)")?;
+    // A resumed run keeps its device settings, unless flags set others.
+    settings.device = if resumed { device.clone().or(settings.device) } else { device.clone() };
+    let mut sink: Listener = Box::new(|_| {});
+    let Prepared { mut trainer, .. } = prepare(world, &mut settings, existing.as_deref(), resumed, &mut sink)?;
+    // Allocates it; rank 0 broadcasts the weights.
+    trainer.keep_reference(None)?;
+    world.check_all(Ok(()))?;
+    let _signals = Control::listen(false)?;
+    let reason = trainer.follow().with_context(|| world.name(world.rank()))?;
+    if reason == FAILED {
+        return Err(OtherRankFailed.into());
+    }
+    Ok(Finished { reason, step: trainer.state.step, ..Finished::default() })
+}

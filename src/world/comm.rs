@@ -1,0 +1,297 @@
+//! The communication thread of a rank: collectives run there while the device computes, and every wait has a deadline.
+#![cfg_attr(not(all(unix, feature = "mpi")), allow(dead_code, reason = "only MPI is finalized"))]
+
+use super::liveness::Liveness;
+use anyhow::{Context as _, Result, anyhow, bail};
+use std::sync::Arc;
+use std::sync::mpsc::{Receiver, RecvTimeoutError, Sender, channel};
+use std::time::Duration;
+use web_time::Instant;
+
+/// Rank, local rank and hosts.
+#[derive(Clone, Debug)]
+pub(super) struct Topology {
+    pub rank: usize,
+    pub local_rank: usize,
+    pub local_size: usize,
+    /// The host of each rank.
+    pub hosts: Vec<String>,
+    /// The MPI library.
+    pub library: String,
+}
+
+impl Topology {
+    pub fn name(&self, rank: usize) -> String {
+        self.hosts.get(rank).map_or_else(|| format!("rank {rank}"), |host| format!("rank {rank} on {host}"))
+    }
+}
+
+/// Point-to-point messages and collectives. A transport stays on the thread that created it; every rank calls the same collectives in the
+/// same order.
+pub(super) trait Transport {
+    /// All-to-all: send elements `cuts[r]..cuts[r + 1]` of `send` to rank r; `received` gets this rank's part from each rank, in rank order.
+    fn all_to_all(&mut self, send: &[f32], cuts: &[usize], received: &mut [f32]) -> Result<()>;
+    /// All-gather: `all` gets elements `cuts[r]..cuts[r + 1]` from rank r; `own` is this rank's part.
+    fn all_gather_into(&mut self, own: &[f32], cuts: &[usize], all: &mut [f32]) -> Result<()>;
+    /// All-gather of bytes, whose number may differ by rank.
+    fn all_gather(&mut self, own: &[u8]) -> Result<Vec<Vec<u8>>>;
+    /// Broadcast from rank 0.
+    fn broadcast(&mut self, bytes: &mut Vec<u8>) -> Result<()>;
+    /// On rank 0: send a message to every other rank.
+    fn announce(&mut self, message: &[u8]) -> Result<()>;
+    /// On the other ranks: the next message of rank 0, if one has arrived.
+    fn announced(&mut self) -> Result<Option<Vec<u8>>>;
+    /// Make progress; called regularly while the thread is idle.
+    fn poll(&mut self) -> Result<()>;
+    /// End communication; collective.
+    fn finalize(&mut self) -> Result<()>;
+    /// Terminate all ranks.
+    fn abort(&mut self, code: i32);
+}
+
+/// State of the communication thread.
+pub(super) struct Worker {
+    pub transport: Box<dyn Transport>,
+    topology: Topology,
+    received: Vec<f32>,
+    sums: Vec<f64>,
+    own: Vec<f32>,
+}
+
+type Job = Box<dyn FnOnce(&mut Worker) + Send>;
+
+/// Handle of the communication thread.
+pub(super) struct Comm {
+    pub topology: Topology,
+    pub liveness: Arc<Liveness>,
+    jobs: Sender<Job>,
+}
+
+/// The result of a collective in flight.
+pub struct Pending<T> {
+    state: State<T>,
+}
+
+enum State<T> {
+    Ready(T),
+    InFlight { comm: Arc<Comm>, what: &'static str, from: Receiver<Result<T>>, since: Instant },
+}
+
+/// Elements per collective: larger messages are slower, at least in shared memory.
+const CHUNK: usize = 1 << 18;
+/// Interval between checks for lost ranks.
+const POLL_INTERVAL: Duration = Duration::from_millis(200);
+/// Interval between polls of an idle thread.
+const IDLE_INTERVAL: Duration = Duration::from_millis(20);
+/// Maximum time for MPI_Finalize or MPI_Abort.
+const FINALIZE_TIMEOUT: Duration = Duration::from_secs(5);
+/// The receiver of a job's result is gone.
+const ENDED: &str = "the communication thread has ended";
+
+impl Comm {
+    /// Start the thread, which calls `make` to create the transport.
+    ///
+    /// # Errors
+    /// Errors of `make`, or the thread cannot be created.
+    pub fn start<T: Transport + 'static>(
+        liveness: Arc<Liveness>,
+        make: impl FnOnce() -> Result<(T, Topology)> + Send + 'static,
+    ) -> Result<Self> {
+        let (jobs, next) = channel::<Job>();
+        let (made, ready) = channel();
+        let work = move || {
+            let (transport, topology) = match make() {
+                Ok((transport, topology)) => (transport, topology),
+                Err(error) => return drop(made.send(Err(error))),
+            };
+            let (received, sums, own) = (Vec::new(), Vec::new(), Vec::new());
+            let mut worker = Worker { transport: Box::new(transport), topology: topology.clone(), received, sums, own };
+            let _ = made.send(Ok(topology));
+            loop {
+                match next.recv_timeout(IDLE_INTERVAL) {
+                    Ok(job) => job(&mut worker),
+                    // An error here recurs in the next collective.
+                    Err(RecvTimeoutError::Timeout) => drop(worker.transport.poll()),
+                    Err(RecvTimeoutError::Disconnected) => return,
+                }
+            }
+        };
+        std::thread::Builder::new().name("ranks".into()).spawn(work)?;
+        let topology = ready.recv().context(ENDED)??;
+        Ok(Self { topology, liveness, jobs })
+    }
+
+    /// Queue a job for the thread.
+    pub fn run<T: Send + 'static>(
+        comm: &Arc<Self>,
+        what: &'static str,
+        job: impl FnOnce(&mut Worker) -> Result<T> + Send + 'static,
+    ) -> Pending<T> {
+        let (send, from) = channel();
+        let liveness = Arc::clone(&comm.liveness);
+        // Counted on the thread, where a collective begins when those before it have finished.
+        let job = move |worker: &mut Worker| {
+            liveness.begin();
+            let _ = send.send(job(worker));
+        };
+        let _ = comm.jobs.send(Box::new(job));
+        Pending { state: State::InFlight { comm: Arc::clone(comm), what, from, since: Instant::now() } }
+    }
+
+    /// Receive the next message of rank 0; waits while rank 0 sends heartbeats.
+    ///
+    /// # Errors
+    /// Rank 0 is lost.
+    pub fn next(comm: &Arc<Self>) -> Result<Vec<u8>> {
+        loop {
+            let (send, from) = channel();
+            let job = move |worker: &mut Worker| {
+                let _ = send.send(worker.await_announcement());
+            };
+            comm.jobs.send(Box::new(job)).map_err(|_| anyhow!(ENDED))?;
+            if let Some(message) = from.recv().context(ENDED)?? {
+                // As on rank 0, which counts it too.
+                comm.liveness.begin();
+                return Ok(message);
+            }
+            if let Some((_, seconds)) = comm.liveness.lost(std::iter::once(0)) {
+                bail!("{}", comm.lost_message(0, seconds, "waiting for its next command"));
+            }
+        }
+    }
+
+    /// Check the heartbeats of all other ranks; `what` is what this rank waits for.
+    ///
+    /// # Errors
+    /// A lost rank.
+    pub fn ensure_alive(&self, what: &str) -> Result<()> {
+        let others = (0..self.topology.hosts.len()).filter(|rank| *rank != self.topology.rank);
+        match self.liveness.lost(others) {
+            Some((rank, seconds)) => bail!("{}", self.lost_message(rank, seconds, what)),
+            None => Ok(()),
+        }
+    }
+
+    fn lost_message(&self, rank: usize, seconds: f64, what: &str) -> String {
+        format!(
+            "no heartbeat from {} for {seconds:.0} s ({what}): the process is dead or hangs, and the run ends; the last checkpoint is valid",
+            self.topology.name(rank)
+        )
+    }
+
+    /// Finalize MPI at the end of the process, or terminate all ranks if they may be waiting for this one.
+    pub fn finalize(&self, code: i32) {
+        let is_done = self.liveness.phase() == super::Phase::Done;
+        if !is_done {
+            // Also read inside a collective.
+            self.liveness.set_abort(code);
+        }
+        let (send, done) = channel();
+        let job = move |worker: &mut Worker| {
+            match is_done {
+                true => drop(worker.transport.finalize()),
+                false => worker.transport.abort(code),
+            }
+            let _ = send.send(());
+        };
+        let _ = self.jobs.send(Box::new(job));
+        // If the thread is blocked, the launcher notices the end of the process.
+        let _ = done.recv_timeout(FINALIZE_TIMEOUT);
+    }
+}
+
+impl<T> Pending<T> {
+    /// An available result.
+    pub(super) fn ready(value: T) -> Self {
+        Self { state: State::Ready(value) }
+    }
+
+    /// Wait for the result.
+    ///
+    /// # Errors
+    /// A lost rank, or one that lags behind for longer than the timeout.
+    pub fn wait(self) -> Result<T> {
+        self.wait_for(true)
+    }
+
+    /// Wait for the result while all ranks send heartbeats, without a timeout: for ranks whose work takes unequal time.
+    ///
+    /// # Errors
+    /// A lost rank.
+    pub(super) fn wait_while_alive(self) -> Result<T> {
+        self.wait_for(false)
+    }
+
+    fn wait_for(self, with_timeout: bool) -> Result<T> {
+        let (comm, what, from, since) = match self.state {
+            State::Ready(value) => return Ok(value),
+            State::InFlight { comm, what, from, since } => (comm, what, from, since),
+        };
+        loop {
+            match from.recv_timeout(POLL_INTERVAL) {
+                Ok(result) => return result.context(what),
+                Err(RecvTimeoutError::Disconnected) => bail!("{what}: {ENDED}"),
+                Err(RecvTimeoutError::Timeout) => {}
+            }
+            comm.ensure_alive(what)?;
+            if with_timeout && since.elapsed() > comm.liveness.timeout {
+                let ranks = comm.liveness.behind(comm.topology.rank);
+                let names: Vec<String> = ranks.iter().map(|rank| comm.topology.name(*rank)).collect();
+                let names = if names.is_empty() { "the other ranks".to_owned() } else { names.join(", ") };
+                bail!(
+                    "waited {:.0} s for {names} ({what}), and the run ends; the last checkpoint is valid. Set a longer timeout with \
+                     LEHR_RANK_TIMEOUT=SECONDS",
+                    comm.liveness.timeout.as_secs_f64()
+                );
+            }
+        }
+    }
+}
+
+impl Worker {
+    /// All-reduce (sum).
+    pub fn all_reduce(&mut self, mut values: Vec<f32>) -> Result<Vec<f32>> {
+        values.chunks_mut(CHUNK).try_for_each(|values| self.all_reduce_chunk(values))?;
+        Ok(values)
+    }
+
+    /// Reduce-scatter with sums in rank order, then all-gather.
+    fn all_reduce_chunk(&mut self, values: &mut [f32]) -> Result<()> {
+        let size = self.topology.hosts.len();
+        let cuts: Vec<usize> = (0..=size).map(|rank| values.len() * rank / size).collect();
+        let len = cuts[self.topology.rank + 1] - cuts[self.topology.rank];
+        self.received.resize(len * size, 0.0);
+        self.transport.all_to_all(values, &cuts, &mut self.received)?;
+        self.sums.clear();
+        self.sums.resize(len, 0.0);
+        for part in self.received.chunks_exact(len.max(1)) {
+            self.sums.iter_mut().zip(part).for_each(|(sum, x)| *sum += f64::from(*x));
+        }
+        self.own.clear();
+        self.own.extend(self.sums.iter().map(|sum| *sum as f32));
+        self.transport.all_gather_into(&self.own, &cuts, values)
+    }
+
+    /// Wait a short time for a message of rank 0.
+    fn await_announcement(&mut self) -> Result<Option<Vec<u8>>> {
+        let begin = Instant::now();
+        loop {
+            if let Some(message) = self.transport.announced()? {
+                return Ok(Some(message));
+            }
+            if begin.elapsed() > POLL_INTERVAL {
+                return Ok(None);
+            }
+            back_off(begin.elapsed());
+        }
+    }
+}
+
+/// Pause between two polls, longer the longer one has waited: first yield, then sleep.
+pub(super) fn back_off(waited: Duration) {
+    match waited {
+        t if t < Duration::from_millis(20) => std::thread::yield_now(),
+        t if t < Duration::from_secs(1) => std::thread::sleep(Duration::from_micros(50)),
+        _ => std::thread::sleep(Duration::from_millis(1)),
+    }
+}

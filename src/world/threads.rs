@@ -1,0 +1,120 @@
+//! Transport between threads of one process, for tests.
+
+use super::comm::{Topology, Transport, back_off};
+use anyhow::{Result, anyhow};
+use std::sync::mpsc::{Receiver, Sender, TryRecvError, channel};
+use std::time::Duration;
+
+/// The channels of one rank.
+pub(super) struct Threads {
+    rank: usize,
+    to: Vec<Sender<Message>>,
+    from: Vec<Receiver<Message>>,
+    /// A command received while waiting for a collective.
+    announced: Option<Vec<u8>>,
+}
+
+enum Message {
+    Collective(Vec<u8>),
+    Command(Vec<u8>),
+}
+
+/// All ranks on one host.
+pub(super) fn topology(rank: usize, size: usize) -> Topology {
+    Topology { rank, local_rank: rank, local_size: size, hosts: vec!["threads".into(); size], library: "threads".into() }
+}
+
+/// The transports of `size` ranks.
+pub(super) fn transports(size: usize) -> Vec<Threads> {
+    let mut ranks: Vec<Threads> =
+        (0..size).map(|rank| Threads { rank, to: Vec::new(), from: Vec::new(), announced: None }).collect();
+    for from in 0..size {
+        for to in 0..size {
+            let (send, receive) = channel();
+            ranks[from].to.push(send);
+            // In rank order, because `from` is the outer loop.
+            ranks[to].from.push(receive);
+        }
+    }
+    ranks
+}
+
+impl Threads {
+    fn send(&self, to: usize, message: Message) -> Result<()> {
+        self.to[to].send(message).map_err(|_| anyhow!("rank {to} has ended"))
+    }
+
+    /// The next part of a collective from a rank; a command that arrives first is kept.
+    fn receive(&mut self, from: usize) -> Result<Vec<u8>> {
+        loop {
+            match self.from[from].recv().map_err(|_| anyhow!("rank {from} has ended"))? {
+                Message::Collective(bytes) => return Ok(bytes),
+                Message::Command(bytes) => self.announced = Some(bytes),
+            }
+        }
+    }
+}
+
+impl Transport for Threads {
+    fn all_to_all(&mut self, send: &[f32], cuts: &[usize], received: &mut [f32]) -> Result<()> {
+        for to in 0..self.to.len() {
+            self.send(to, Message::Collective(bytemuck::cast_slice(&send[cuts[to]..cuts[to + 1]]).to_vec()))?;
+        }
+        let len = cuts[self.rank + 1] - cuts[self.rank];
+        for from in 0..self.from.len() {
+            let bytes = self.receive(from)?;
+            bytemuck::cast_slice_mut(&mut received[from * len..(from + 1) * len]).copy_from_slice(&bytes);
+        }
+        Ok(())
+    }
+
+    fn all_gather_into(&mut self, own: &[f32], cuts: &[usize], all: &mut [f32]) -> Result<()> {
+        let parts = self.all_gather(bytemuck::cast_slice(own))?;
+        for (rank, bytes) in parts.iter().enumerate() {
+            bytemuck::cast_slice_mut(&mut all[cuts[rank]..cuts[rank + 1]]).copy_from_slice(bytes);
+        }
+        Ok(())
+    }
+
+    fn all_gather(&mut self, own: &[u8]) -> Result<Vec<Vec<u8>>> {
+        (0..self.to.len()).try_for_each(|to| self.send(to, Message::Collective(own.to_vec())))?;
+        (0..self.from.len()).map(|from| self.receive(from)).collect()
+    }
+
+    fn broadcast(&mut self, bytes: &mut Vec<u8>) -> Result<()> {
+        if self.rank == 0 {
+            return (1..self.to.len()).try_for_each(|to| self.send(to, Message::Collective(bytes.clone())));
+        }
+        *bytes = self.receive(0)?;
+        Ok(())
+    }
+
+    fn announce(&mut self, message: &[u8]) -> Result<()> {
+        (1..self.to.len()).try_for_each(|to| self.send(to, Message::Command(message.to_vec())))
+    }
+
+    fn announced(&mut self) -> Result<Option<Vec<u8>>> {
+        if let Some(message) = self.announced.take() {
+            return Ok(Some(message));
+        }
+        match self.from[0].try_recv() {
+            Ok(Message::Command(bytes)) => Ok(Some(bytes)),
+            Ok(Message::Collective(_)) => Err(anyhow!("a collective without a command (a defect of lehr)")),
+            Err(TryRecvError::Empty) => {
+                back_off(Duration::ZERO);
+                Ok(None)
+            }
+            Err(TryRecvError::Disconnected) => Err(anyhow!("rank 0 has ended")),
+        }
+    }
+
+    fn poll(&mut self) -> Result<()> {
+        Ok(())
+    }
+
+    fn finalize(&mut self) -> Result<()> {
+        Ok(())
+    }
+
+    fn abort(&mut self, _code: i32) {}
+}

@@ -1,0 +1,570 @@
+//! Several ranks under mpirun: the run of one process, failures of ranks, commands that distribute their work.
+//!
+//! Needs feature `mpi`. Without mpirun, the tests print a line and pass. `LEHR_MPIRUN` sets another launcher, such as mpirun.mpich.
+//!
+//! Length: one test a rule.
+#![cfg(all(unix, feature = "mpi"))]
+
+mod common;
+
+use common::{Place, Said, Trainer, json_lines, kind, run, step_numbers};
+use serde_json::{Value, json};
+use std::collections::{BTreeMap, BTreeSet};
+use std::path::Path;
+use std::process::{Command, Stdio};
+use std::sync::OnceLock;
+use std::time::{Duration, Instant};
+
+/// One thread each, on the CPU.
+const DEVICE: [&str; 2] = ["--adapter=cpu", "--threads=1"];
+/// Bound for relative differences of the first step.
+const ONE_STEP: f64 = 1e-6;
+/// Bound for relative differences within 50 updates: training amplifies rounding.
+const FIFTY_STEPS: f64 = 1e-3;
+
+/// Flags of the launcher, or `None` without one.
+fn launcher() -> Option<&'static [&'static str]> {
+    static FOUND: OnceLock<Option<&'static [&'static str]>> = OnceLock::new();
+    *FOUND.get_or_init(|| {
+        let Ok(output) = mpirun().arg("--version").output() else {
+            eprintln!("no mpirun: tests of several ranks are skipped");
+            return None;
+        };
+        let is_open_mpi = String::from_utf8_lossy(&output.stdout).to_lowercase().contains("open");
+        Some(if is_open_mpi { &["--allow-run-as-root", "--oversubscribe"] } else { &[] })
+    })
+}
+
+fn mpirun() -> Command {
+    Command::new(std::env::var("LEHR_MPIRUN").unwrap_or_else(|_| "mpirun".into()))
+}
+
+/// The command on `ranks` ranks; one rank is a process without a launcher.
+fn on_ranks(ranks: usize, command: &Command) -> Command {
+    let flags = launcher().expect("checked before");
+    let mut out = match ranks {
+        1 => Command::new(command.get_program()),
+        _ => {
+            let mut mpirun = mpirun();
+            mpirun.args(flags).arg("-n").arg(ranks.to_string()).arg(command.get_program());
+            mpirun
+        }
+    };
+    out.args(command.get_args()).args(DEVICE).current_dir(command.get_current_dir().unwrap()).stdin(Stdio::null());
+    for (name, value) in command.get_envs() {
+        out.env(name, value.unwrap_or_default());
+    }
+    out
+}
+
+fn number(event: &Value, name: &str) -> f64 {
+    event[name].as_f64().unwrap_or_else(|| panic!("{name} of {event}"))
+}
+
+fn close(name: &str, got: f64, want: f64, bound: f64) {
+    let error = (got - want).abs() / want.abs().max(1e-6);
+    assert!(error <= bound, "{name}: {got}, with one process {want}: {error:e} apart");
+}
+
+/// The same steps: step 1 within `ONE_STEP`, all others within `FIFTY_STEPS`.
+fn same_curve(name: &str, got: &[Value], want: &[Value]) {
+    let (got, want) = (kind(got, "Step"), kind(want, "Step"));
+    assert_eq!(got.len(), want.len(), "{name}");
+    for (i, (g, w)) in got.iter().zip(&want).enumerate() {
+        for exact in ["step", "num_tokens", "learning_rate", "epoch"] {
+            assert_eq!(g[exact], w[exact], "{name}, update {}: {exact}", i + 1);
+        }
+        let bound = if i == 0 { ONE_STEP } else { FIFTY_STEPS };
+        for number_of in ["loss", "entropy", "grad_norm", "mean_token_accuracy"] {
+            // Rounding can exchange two tokens with almost equal probabilities.
+            let bound = if number_of == "mean_token_accuracy" { 0.02 } else { bound };
+            close(&format!("{name}, update {}: {number_of}", i + 1), number(g, number_of), number(w, number_of), bound);
+        }
+    }
+}
+
+/// Six sequences: three ranks have one micro-batch each; two ranks have two, the second half empty.
+const PRETRAIN: &[&str] = &["--batch-size=6", "--micro-batch-size=2", "--max-steps=50", "--eval-every=25", "--save-every=20"];
+
+fn pretrain(place: &Place, run: &str, more: &[&str]) -> Command {
+    let mut command = place.lehr(["pretrain", "--data=text.txt", "--json", "--run", run]);
+    let name = |flag: &str| flag.split('=').next().unwrap_or_default().to_owned();
+    let is_own = |flag: &&&str| !flag.contains("batch-size") && !more.iter().any(|other| name(other) == name(flag));
+    command.args(common::TINY.iter().filter(is_own)).args(more);
+    command
+}
+
+#[test]
+fn pretraining_does_not_depend_on_the_number_of_ranks() {
+    let Some(_) = launcher() else { return };
+    let place = Place::new();
+    let of = |name: &str, ranks: usize| json_lines(&mut on_ranks(ranks, &pretrain(&place, name, PRETRAIN)));
+    let alone = of("alone", 1);
+    for ranks in [2, 3, 5] {
+        let name = format!("of-{ranks}");
+        let events = of(&name, ranks);
+        same_curve(&name, &events, &alone);
+        for (g, w) in kind(&events, "Eval").iter().zip(kind(&alone, "Eval")) {
+            assert_eq!((&g["step"], &g["eval_tokens"]), (&w["step"], &w["eval_tokens"]), "{name}");
+            close(&name, number(g, "eval_loss"), number(w, "eval_loss"), FIFTY_STEPS);
+        }
+        // Before the first update, only the order of an f64 sum differs.
+        close(&name, number(kind(&events, "Eval")[0], "eval_loss"), number(kind(&alone, "Eval")[0], "eval_loss"), 1e-6);
+        assert_eq!(kind(&events, "Checkpoint").len(), kind(&alone, "Checkpoint").len(), "saved once");
+    }
+}
+
+#[test]
+fn the_same_number_of_ranks_gives_the_same_bits() {
+    let Some(_) = launcher() else { return };
+    let place = Place::new();
+    for name in ["first", "second"] {
+        json_lines(&mut on_ranks(3, &pretrain(&place, name, PRETRAIN)));
+    }
+    for file in ["model.safetensors", "optimizer.safetensors"] {
+        assert!(place.checkpoint("first", 50, file) == place.checkpoint("second", 50, file), "{file}");
+    }
+}
+
+/// Unequal shares of a batch change no result, but are reported.
+#[test]
+fn uneven_batches_are_balanced_and_reported() {
+    let Some(_) = launcher() else { return };
+    let place = Place::new();
+    let flags = ["--batch-size=7", "--max-steps=20"];
+    let alone = json_lines(&mut on_ranks(1, &pretrain(&place, "alone", &flags)));
+    let events = json_lines(&mut on_ranks(3, &pretrain(&place, "of-3", &flags)));
+    same_curve("7 sequences", &events, &alone);
+    let warnings: Vec<&str> = kind(&events, "Warning").iter().filter_map(|w| w["text"].as_str()).collect();
+    assert!(warnings.iter().any(|text| text.contains("--batch-size 7 on 3 ranks")), "{warnings:?}");
+    let said = run(&mut on_ranks(3, &pretrain(&place, "too-few", &["--batch-size=2"])));
+    assert_ne!(said.code, Some(0));
+    assert_eq!(errors(&said).len(), 1, "{}", said.err);
+    assert!(said.err.contains("--batch-size 2: fewer sequences than ranks (3)"), "{}", said.err);
+}
+
+/// Error lines of lehr, without those of mpirun.
+fn errors(said: &Said) -> Vec<&str> {
+    said.err.lines().filter(|line| line.starts_with("error: ")).collect()
+}
+
+/// Rows with 1 to 50 targets: a mean of means over ranks would differ. Packed rows too.
+#[test]
+fn fine_tuning_weights_every_target_equally() {
+    let Some(_) = launcher() else { return };
+    let place = Place::new();
+    let mut base = pretrain(&place, "base", &["--batch-size=4", "--max-steps=5", "--eval-every=0", "--seq-len=64"]);
+    json_lines(&mut base);
+    let word = common::text(400);
+    let row = |i: usize| {
+        let (prompt, completion) = if i % 3 == 0 { (40, 1) } else { (2, 50 - i % 7) };
+        json!({"prompt": &word[i..i + prompt], "completion": &word[i + prompt..i + prompt + completion]}).to_string() + "\n"
+    };
+    std::fs::write(place.path("rows.jsonl"), (0..48).map(row).collect::<String>()).unwrap();
+    let flags = ["--batch-size=6", "--micro-batch-size=1", "--max-steps=50", "--warmup-steps=3"];
+    let of = |name: &str, packing: &str, ranks: usize| {
+        let mut sft = place.lehr(["sft", "--init=base", "--data=rows.jsonl", "--json", "--learning-rate=3e-3", "--run", name]);
+        sft.args(flags).arg(packing);
+        json_lines(&mut on_ranks(ranks, &sft))
+    };
+    for (name, packing) in [("rows", "--packing=false"), ("packed", "--packing=true")] {
+        let alone = of(&format!("{name}-alone"), packing, 1);
+        for ranks in [2, 3] {
+            let name = format!("{name}-on-{ranks}");
+            same_curve(&name, &of(&name, packing, ranks), &alone);
+        }
+    }
+}
+
+/// Completions of a step: (group, text).
+fn texts(place: &Place, run: &str, step: u64) -> Vec<(u64, String)> {
+    let text = std::fs::read_to_string(place.path(run).join("samples.jsonl")).unwrap();
+    let lines = text.lines().map(|line| serde_json::from_str::<Value>(line).unwrap());
+    let of_step = lines.filter(|line| line["step"] == step);
+    of_step.map(|line| (line["group"].as_u64().unwrap(), line["text"].as_str().unwrap().to_owned())).collect()
+}
+
+/// GRPO with Lopti: the same questions, completions and updates.
+#[test]
+fn grpo_makes_the_same_step() {
+    let Some(_) = launcher() else { return };
+    let place = Place::new();
+    let rows = ["data", "kk", "--form=compact", "--people=2-3", "--count=200", "--seed=1", "--out=rows.jsonl"];
+    assert_eq!(run(&mut place.lehr(rows)).code, Some(0));
+    let model = ["--hidden-size=16", "--intermediate-size=32", "--num-hidden-layers=1", "--num-attention-heads=2"];
+    let mut base = place.lehr(["pretrain", "--data=rows.jsonl", "--tokenizer=words", "--run=base", "--max-steps=40", "--json"]);
+    base.args(model).args(["--batch-size=8", "--seq-len=96", "--learning-rate=1e-2", "--warmup-steps=3"]).args(DEVICE);
+    json_lines(&mut base);
+    let of = |name: &str, ranks: usize| {
+        let mut grpo =
+            place.lehr(["grpo", "--init=base", "--task=kk", "--form=compact", "--people=2-3", "--json", "--run", name]);
+        grpo.args(["--batch-size=12", "--num-generations=4", "--max-completion-length=24", "--max-prompt-length=60"]);
+        grpo.args(["--learning-rate=1e-3", "--eval-questions=6", "--log-completions=1", "--max-steps=4", "--lopti-eta=0.3"]);
+        grpo.args(["--beta=0.01", "--probe-every=2"]);
+        json_lines(&mut on_ranks(ranks, &grpo))
+    };
+    let alone = of("alone", 1);
+    for ranks in [2, 3] {
+        let name = format!("of-{ranks}");
+        let events = of(&name, ranks);
+        assert_eq!(texts(&place, &name, 1), texts(&place, "alone", 1), "{name}: the completions of step 1");
+        let (got, want) = (kind(&events, "Step")[0], kind(&alone, "Step")[0]);
+        assert_eq!(got["num_tokens"], want["num_tokens"], "{name}");
+        close(&format!("{name}: grad_norm"), number(got, "grad_norm"), number(want, "grad_norm"), 1e-5);
+        close(&format!("{name}: entropy"), number(got, "entropy"), number(want, "entropy"), ONE_STEP);
+        assert!((number(got, "loss") - number(want, "loss")).abs() < 1e-5, "{name}: loss");
+        for metric in ["lopti/low/grad_norm", "lopti/high/grad_norm", "clip_ratio/region_mean", "reward", "num_updates"] {
+            let of = |step: &Value| number(&step["metrics"], metric);
+            assert!((of(got) - of(want)).abs() <= 1e-5 * (1.0 + of(want).abs()), "{name}: {metric}: {} {}", of(got), of(want));
+        }
+        assert_eq!(step_numbers(&events), [1, 2, 3, 4]);
+        for (g, w) in kind(&events, "TaskEval").iter().zip(kind(&alone, "TaskEval")).take(2) {
+            assert_eq!(g["all"]["accuracy"], w["all"]["accuracy"], "{name}: evaluation before the first step");
+        }
+    }
+}
+
+/// Process id of a rank, by its environment.
+fn pid_of(rank: usize, place: &Path) -> u32 {
+    let until = Instant::now() + common::PATIENCE;
+    let wanted = [format!("OMPI_COMM_WORLD_RANK={rank}"), format!("PMI_RANK={rank}")];
+    let cache = format!("LEHR_CACHE={}", place.join("cache").display());
+    while Instant::now() < until {
+        for entry in std::fs::read_dir("/proc").unwrap().flatten() {
+            let Some(pid) = entry.file_name().to_str().and_then(|name| name.parse().ok()) else { continue };
+            let Ok(environment) = std::fs::read(entry.path().join("environ")) else { continue };
+            let has = |text: &String| environment.split(|b| *b == 0).any(|word| word == text.as_bytes());
+            if has(&cache) && wanted.iter().any(has) {
+                return pid;
+            }
+        }
+        std::thread::sleep(Duration::from_millis(20));
+    }
+    panic!("no process of rank {rank}");
+}
+
+fn signal(pid: u32, name: &str) {
+    assert!(Command::new("kill").args([&format!("-{name}"), &pid.to_string()]).status().unwrap().success(), "kill -{name} {pid}");
+}
+
+/// A run on three ranks without an end, after its first checkpoint.
+fn long_run(place: &Place, name: &str, timeout: &str) -> Trainer {
+    let flags = ["--batch-size=6", "--max-steps=1000000", "--eval-every=0", "--save-every=10"];
+    let mut command = on_ranks(3, &pretrain(place, name, &flags));
+    command.env("LEHR_RANK_TIMEOUT", timeout);
+    let mut trainer = Trainer::start(&mut command);
+    trainer.hear_kind("Checkpoint");
+    trainer
+}
+
+/// Resume from the newest checkpoint.
+fn resume(place: &Place, name: &str, ranks: usize) {
+    let saved = lehr::run_folder::checkpoints::list(&lehr::vfs::RealFs, &place.path(name)).unwrap();
+    let newest = saved.iter().map(|(step, _)| *step).max().unwrap();
+    let more = format!("--max-steps={}", newest + 5);
+    let events = json_lines(&mut on_ranks(ranks, &place.resume(name, &[&more])));
+    assert_eq!(step_numbers(&events), (newest + 1..=newest + 5).collect::<Vec<_>>(), "{name}");
+}
+
+#[test]
+fn a_rank_that_dies_ends_the_run() {
+    let Some(_) = launcher() else { return };
+    for rank in 0..3 {
+        let place = Place::new();
+        let mut trainer = long_run(&place, "run", "20");
+        signal(pid_of(rank, &place.path("")), "KILL");
+        assert!(!trainer.end().success(), "rank {rank}: {}", trainer.account());
+        resume(&place, "run", [2, 3, 1][rank]);
+    }
+}
+
+#[test]
+fn a_rank_that_hangs_ends_the_run_within_the_deadline() {
+    let Some(_) = launcher() else { return };
+    for rank in 0..3 {
+        let place = Place::new();
+        let mut trainer = long_run(&place, "run", "3");
+        signal(pid_of(rank, &place.path("")), "STOP");
+        assert!(!trainer.end().success(), "rank {rank}: {}", trainer.account());
+        assert!(trainer.stderr().contains(&format!("no sign of rank {rank} ")), "{}", trainer.account());
+        resume(&place, "run", 1);
+    }
+}
+
+/// A signal to any rank, or to all (as Slurm sends it), stops all ranks after the same update, with one save.
+#[test]
+fn a_signal_to_some_ranks_stops_all() {
+    let Some(_) = launcher() else { return };
+    for (ranks, name) in [(&[0][..], "TERM"), (&[2], "TERM"), (&[0], "USR1"), (&[1], "USR1"), (&[0, 1, 2], "TERM")] {
+        let place = Place::new();
+        let mut trainer = long_run(&place, "run", "60");
+        let pids: Vec<u32> = ranks.iter().map(|rank| pid_of(*rank, &place.path(""))).collect();
+        pids.into_iter().for_each(|pid| signal(pid, name));
+        let status = trainer.end();
+        assert!(!status.success(), "{name} to ranks {ranks:?}: {}", trainer.account());
+        let last = trainer.heard.last().unwrap();
+        assert_eq!((&last["event"], &last["reason"]), (&json!("Finished"), &json!("stopped")), "{}", trainer.account());
+        let saved = kind(&trainer.heard, "Checkpoint").last().unwrap()["step"].clone();
+        assert_eq!(saved, last["step"], "{name} to ranks {ranks:?}");
+        assert!(!trainer.stderr().contains("error:"), "{}", trainer.account());
+        resume(&place, "run", 2);
+    }
+}
+
+/// A pause longer than the timeout.
+#[test]
+fn a_pause_is_no_lost_rank() {
+    let Some(_) = launcher() else { return };
+    let place = Place::new();
+    let flags = ["--batch-size=6", "--max-steps=1000000", "--eval-every=0", "--control"];
+    let mut command = on_ranks(2, &pretrain(&place, "run", &flags));
+    command.env("LEHR_RANK_TIMEOUT", "2");
+    let mut trainer = Trainer::start(&mut command);
+    trainer.hear_step(3);
+    trainer.tell(r#"{"command":"Pause"}"#);
+    let step = trainer.hear_kind("Paused")["step"].as_u64().unwrap();
+    std::thread::sleep(Duration::from_secs(5));
+    trainer.tell(r#"{"command":"SetHyper","learning_rate_scale":0.5}"#);
+    trainer.hear_kind("HyperChanged");
+    trainer.tell(r#"{"command":"Resume"}"#);
+    trainer.hear_step(step + 3);
+    trainer.tell(r#"{"command":"Stop"}"#);
+    trainer.end();
+    let last = trainer.heard.last().unwrap();
+    assert_eq!((&last["event"], &last["reason"]), (&json!("Finished"), &json!("stopped")), "{}", trainer.account());
+}
+
+/// A run on 2, then 3 ranks, then one process has the curve of a run of one process, also of live merging.
+#[test]
+fn a_run_is_resumed_with_any_number_of_ranks() {
+    let Some(_) = launcher() else { return };
+    let place = Place::new();
+    let flags = ["--batch-size=6", "--lr-scheduler=constant", "--eval-every=5", "--merge-every=5", "--merge-last=3"];
+    let with = |steps: &'static str| [&flags[..], &[steps]].concat();
+    let mut events = json_lines(&mut on_ranks(2, &pretrain(&place, "run", &with("--max-steps=15"))));
+    events.extend(json_lines(&mut on_ranks(3, &place.resume("run", &["--max-steps=30"]))));
+    events.extend(json_lines(&mut on_ranks(1, &place.resume("run", &["--max-steps=50"]))));
+    let alone = json_lines(&mut on_ranks(1, &pretrain(&place, "alone", &with("--max-steps=50"))));
+    same_curve("2, 3, 1", &events, &alone);
+    let merged = |events: &[Value]| -> BTreeMap<u64, Value> {
+        kind(events, "Merged").into_iter().map(|e| (e["step"].as_u64().unwrap(), e.clone())).collect()
+    };
+    let (got, want) = (merged(&events), merged(&alone));
+    assert!(want.len() >= 8 && got.keys().eq(want.keys()), "{:?} {:?}", got.keys(), want.keys());
+    for (g, w) in got.values().zip(want.values()) {
+        assert_eq!(g["steps"], w["steps"]);
+        close("merged loss", number(g, "merge/sma/eval_loss"), number(w, "merge/sma/eval_loss"), FIFTY_STEPS);
+    }
+}
+
+/// A fork continues with the moments of its parent on all ranks.
+#[test]
+fn a_fork_on_ranks_is_the_fork_of_one_process() {
+    let Some(_) = launcher() else { return };
+    let place = Place::new();
+    let flags = ["--batch-size=6", "--lr-scheduler=constant", "--eval-every=0", "--max-steps=30", "--save-every=10"];
+    json_lines(&mut on_ranks(1, &pretrain(&place, "parent", &flags)));
+    let of = |name: &str, ranks: usize| {
+        json_lines(&mut on_ranks(ranks, &place.lehr(["pretrain", "--json", "--fork=parent@10", "--run", name])))
+    };
+    let alone = of("alone", 1);
+    for ranks in [2, 3] {
+        let name = format!("of-{ranks}");
+        let events = of(&name, ranks);
+        assert_eq!(step_numbers(&events), (11..=30).collect::<Vec<_>>());
+        same_curve(&name, &events, &alone);
+    }
+}
+
+/// A rescue restores the same weights on all ranks.
+#[test]
+fn a_rescue_restores_all_ranks() {
+    let Some(_) = launcher() else { return };
+    let place = Place::new();
+    let flags = [
+        "--batch-size=6",
+        "--max-steps=400",
+        "--eval-every=0",
+        "--save-every=20",
+        "--rescue=rollback",
+        "--rescue-patience=5",
+        "--control",
+    ];
+    let mut command = on_ranks(2, &pretrain(&place, "run", &flags));
+    let mut trainer = Trainer::start(&mut command);
+    trainer.hear_step(120);
+    trainer.tell(r#"{"command":"SetHyper","learning_rate_scale":3000.0}"#);
+    trainer.hear_kind("Rescue");
+    // Beyond the next comparison of the ranks' weights.
+    assert!(trainer.end().success(), "{}", trainer.account());
+    assert_eq!(trainer.heard.last().unwrap()["reason"], "completed", "{}", trainer.account());
+}
+
+/// One rank per command line under one launcher.
+fn two(place: &Place, first: &[&str], second: &[&str]) -> Said {
+    let mut command = mpirun();
+    command.args(launcher().unwrap()).current_dir(place.path("")).env("LEHR_TUNE", "off").env("LEHR_CACHE", place.path("cache"));
+    for (i, args) in [first, second].into_iter().enumerate() {
+        if i > 0 {
+            command.arg(":");
+        }
+        command.args(["-n", "1", env!("CARGO_BIN_EXE_lehr")]).args(args).args(DEVICE);
+    }
+    run(&mut command)
+}
+
+#[test]
+fn ranks_that_disagree_are_refused_in_one_line() {
+    let Some(_) = launcher() else { return };
+    let place = Place::new();
+    let flags = |seed: &'static str, data: &'static str| {
+        ["pretrain", "--run=run", "--preset=nano", "--batch-size=4", "--seq-len=16", "--max-steps=5", seed, data]
+    };
+    let said = two(&place, &flags("--seed=1", "--data=text.txt"), &flags("--seed=2", "--data=text.txt"));
+    assert!(said.code != Some(0) && errors(&said).len() == 1, "{}", said.err);
+    assert!(said.err.contains("error: flags") && said.err.contains("rank 1 on"), "{}", said.err);
+    assert!(!place.path("run").exists(), "no run folder");
+
+    // The same file name, another text.
+    std::fs::create_dir(place.path("other")).unwrap();
+    std::fs::write(place.path("other/text.txt"), common::text(7000)).unwrap();
+    let lehr = env!("CARGO_BIN_EXE_lehr");
+    let mut command = mpirun();
+    command.args(launcher().unwrap()).current_dir(place.path("")).env("LEHR_TUNE", "off").env("LEHR_CACHE", place.path("cache"));
+    let args = flags("--seed=1", "--data=text.txt");
+    command.args(["-n", "1", lehr]).args(args).args(DEVICE);
+    command.args([":", "-n", "1", "-wdir"]).arg(place.path("other")).arg(lehr).args(args).args(DEVICE);
+    let said = run(&mut command);
+    assert!(said.code != Some(0) && errors(&said).len() == 1, "{}", said.err);
+    assert!(said.err.contains("tokens of --data") && said.err.contains("rank 1 on"), "{}", said.err);
+
+    // An error on all ranks is reported once.
+    let said = two(&place, &flags("--seed=1", "--data=none.txt"), &flags("--seed=1", "--data=none.txt"));
+    assert!(said.code != Some(0) && errors(&said).len() == 1 && said.err.contains("none.txt"), "{}", said.err);
+    assert!(!place.path("run").exists(), "no run folder");
+}
+
+#[test]
+fn doctor_lists_ranks_and_rates() {
+    let Some(_) = launcher() else { return };
+    let place = Place::new();
+    let lines = json_lines(&mut on_ranks(3, &place.lehr(["doctor", "--json", "--only=rmsnorm"])));
+    let ranks: Vec<_> = lines.iter().filter(|line| line["rank"].is_number()).collect();
+    assert_eq!(ranks.iter().map(|rank| rank["rank"].as_u64().unwrap()).collect::<Vec<_>>(), [0, 1, 2]);
+    assert!(ranks.iter().all(|rank| rank["wrong_kernels"] == json!([]) && rank["place"].as_str().unwrap().contains(" on ")));
+    let rates: Vec<_> = lines.iter().filter(|line| line["all_reduce"].is_number()).collect();
+    assert!(rates.len() == 4 && rates.iter().all(|rate| number(rate, "gigabytes_per_second") > 0.0), "{lines:?}");
+}
+
+/// A device that does not exist on one rank is an error of the setup, which names the rank.
+#[test]
+fn a_rank_without_its_device_ends_the_setup() {
+    let Some(_) = launcher() else { return };
+    let place = Place::new();
+    let args = ["pretrain", "--run=run", "--data=text.txt", "--preset=nano", "--batch-size=4", "--seq-len=16", "--max-steps=5"];
+    let mut command = mpirun();
+    command.args(launcher().unwrap()).current_dir(place.path("")).env("LEHR_TUNE", "off").env("LEHR_CACHE", place.path("cache"));
+    for (i, adapter) in ["--adapter=cpu", "--adapter=no such GPU"].into_iter().enumerate() {
+        if i > 0 {
+            command.arg(":");
+        }
+        command.args(["-n", "1", env!("CARGO_BIN_EXE_lehr")]).args(args).args(["--threads=1", adapter]);
+    }
+    let said = run(&mut command);
+    assert!(said.code != Some(0) && errors(&said).len() == 1, "{}", said.err);
+    assert!(said.err.contains("error: rank 1 on") && said.err.contains("no such GPU"), "{}", said.err);
+    assert!(!place.path("run").exists(), "no run folder");
+}
+
+/// `lehr reproduce` of a claim with two seeds.
+fn reproduce(place: &Place, ranks: usize, work: &str, out: &str) -> Said {
+    let args = ["reproduce", "pma", "P11", "--scale=test", "--seeds=2", "--first-seed=7", "--work", work, "--out", out];
+    run(&mut on_ranks(ranks, &place.lehr(args)))
+}
+
+/// Ranks share the arms; results are those of one process, and a second command finds all arms done, on any number of ranks.
+#[test]
+fn reproduce_shares_its_arms() {
+    let Some(_) = launcher() else { return };
+    let place = Place::new();
+    let results = |out: &str| std::fs::read(place.path(out).join("results.json")).unwrap();
+    let alone = reproduce(&place, 1, "one", "a");
+    assert_eq!(alone.code, Some(0), "{}", alone.err);
+    for (ranks, work, out) in [(2, "two", "b"), (3, "three", "c"), (3, "two", "d"), (1, "three", "e")] {
+        let said = reproduce(&place, ranks, work, out);
+        assert_eq!(said.code, Some(0), "{}", said.err);
+        assert_eq!(results(out), results("a"), "{ranks} ranks, work folder {work}");
+        assert_eq!(said.out.lines().count(), alone.out.lines().count(), "rank 0 prints: {}", said.out);
+        let is_new = ["b", "c"].contains(&out);
+        for rank in (0..ranks).filter(|_| ranks > 1) {
+            let done = said.err.lines().filter(|l| l.starts_with(&format!("rank {rank} on")) && l.contains(": done in"));
+            assert_eq!(done.count() > 0, is_new, "arms of rank {rank}: {}", said.err);
+        }
+    }
+}
+
+/// A rank that is killed ends all; the finished arms remain.
+#[test]
+fn reproduce_ends_with_a_killed_rank_and_continues() {
+    let Some(_) = launcher() else { return };
+    let place = Place::new();
+    let args = ["reproduce", "pma", "P11", "--scale=test", "--seeds=6", "--first-seed=7", "--work=work", "--out=out"];
+    let mut child = on_ranks(2, &place.lehr(args)).stderr(Stdio::piped()).stdout(Stdio::null()).spawn().unwrap();
+    let until = Instant::now() + common::PATIENCE;
+    let arms = || {
+        let folders = std::fs::read_dir(place.path("work/arms")).map_or_else(|_| Vec::new(), |dir| dir.flatten().collect());
+        folders.into_iter().filter(|folder| folder.path().join("record.json").is_file()).count()
+    };
+    while arms() == 0 {
+        assert!(Instant::now() < until, "no arm is done");
+        std::thread::sleep(Duration::from_millis(10));
+    }
+    signal(pid_of(1, &place.path("")), "KILL");
+    assert!(!child.wait().unwrap().success());
+    let before = arms();
+    let said = run(&mut on_ranks(3, &place.lehr(args)));
+    assert_eq!(said.code, Some(0), "{}", said.err);
+    // `rank 1 on host: ARM: done in 3 s`
+    let name = |line: &str| line.split_once(": done in")?.0.rsplit(": ").next().map(str::to_owned);
+    let trained: BTreeSet<String> = said.err.lines().filter_map(name).collect();
+    assert_eq!(trained.len(), arms() - before, "finished arms are not trained again: {}", said.err);
+}
+
+#[test]
+fn a_sweep_shares_its_merges() {
+    let Some(_) = launcher() else { return };
+    let place = Place::new();
+    let flags = ["--batch-size=4", "--max-steps=40", "--save-every=5", "--keep-every=5", "--eval-every=0"];
+    json_lines(&mut on_ranks(1, &pretrain(&place, "run", &flags)));
+    let of = |ranks: usize, out: &str| {
+        let args = ["merge", "sweep", "run", "--every=5,10,15", "--last=2,4", "--annealed=run@10", "--json", "--out", out];
+        let mut lines = json_lines(&mut on_ranks(ranks, &place.lehr(args)));
+        assert_eq!(lines.len(), 1, "rank 0 prints");
+        let mut found = lines.remove(0);
+        // Each rank reads the checkpoints of its merges.
+        assert!(found["checkpoints_read"].take().as_u64().unwrap() >= 6);
+        found
+    };
+    let alone = of(1, "a");
+    for (ranks, out) in [(2, "b"), (3, "c")] {
+        assert_eq!(of(ranks, out), alone, "{ranks} ranks");
+        assert!(place.path(out).join("sweep.svg").is_file());
+    }
+}
+
+/// Commands that run in one process are refused in one line; a dry run is made by rank 0 alone.
+#[test]
+fn other_commands_are_refused_by_name() {
+    let Some(_) = launcher() else { return };
+    let place = Place::new();
+    for args in [&["generate", "--model=m", "--prompt=a"][..], &["eval", "--model=m", "--data=text.txt"], &["bench"]] {
+        let mut command = mpirun();
+        command.args(launcher().unwrap()).args(["-n", "2", env!("CARGO_BIN_EXE_lehr")]).args(args).current_dir(place.path(""));
+        let said = run(&mut command);
+        assert!(said.code != Some(0) && errors(&said).len() == 1, "{args:?}: {}", said.err);
+        assert!(errors(&said)[0].contains(&format!("`lehr {}` runs in one process", args[0])), "{}", said.err);
+    }
+    let said = run(&mut on_ranks(2, &pretrain(&place, "run", &["--batch-size=4", "--dry-run"])));
+    assert!(said.code == Some(0) && said.out.lines().count() == 1, "{}{}", said.out, said.err);
+    assert!(!place.path("run").exists());
+}
