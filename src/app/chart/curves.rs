@@ -1,7 +1,7 @@
 //! The curves of the runs, as lines to draw.
 
 use super::Frame;
-use super::cuts::{Cuts, Making, Shape, Source};
+use crate::app::cuts::{Cuts, Making, Shape, Source};
 use crate::app::state::{AppState, OpenRun};
 use crate::app::{seeds, theme};
 use crate::history::spec::{Spec, label, smoothing};

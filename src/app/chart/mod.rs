@@ -2,16 +2,15 @@
 
 mod axis;
 mod curves;
-mod cuts;
 mod legend;
 mod pins;
 mod touch;
 
 pub use curves::metrics_of;
-pub use cuts::Cuts;
 pub use pins::pin_color;
 pub use touch::ChartResponse;
 
+use super::cuts::place;
 use super::state::AppState;
 use super::{seeds, theme};
 use crate::history::spec::Spec;
@@ -59,7 +58,7 @@ impl Frame<'_> {
     }
 
     fn place(&self, x: f64) -> f64 {
-        axis::place(x, self.log_x)
+        place(x, self.log_x)
     }
 
     fn back(&self, x: f64) -> f64 {
