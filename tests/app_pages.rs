@@ -16,6 +16,7 @@ use eframe::egui::{self, Theme, vec2};
 use egui_kittest::kittest::{NodeT as _, Queryable as _};
 use egui_kittest::{Harness, SnapshotOptions, SnapshotResults};
 use lehr::app::chat_process::{ChatProcess, ChatState};
+use lehr::app::child::{Job, JobState};
 use lehr::app::state::{Action, AppState, Page};
 use lehr::event::{Command, Event, LiveSettings};
 use lehr::model::conversation::{ChatEvent, ChatRequest, ReplyEnd};
@@ -171,6 +172,34 @@ fn sample_now_sends_the_prompt() {
     let commands = sent(&mut harness);
     let wanted = Command::SampleNow { prompt: "The cat".into(), temperature: Some(0.5), tokens: Some(200), chat: false };
     assert_eq!(commands, [wanted]);
+}
+
+#[test]
+fn a_finished_run_is_sampled_from_its_newest_checkpoint() {
+    let dir = tempfile::tempdir().unwrap();
+    let run = made::with_checkpoints(read("stories"), dir.path());
+    let path = run.files.path.display().to_string();
+    let mut harness = harness(desk(run), Page::Samples, vec2(1000.0, 700.0), Theme::Dark);
+    for seed in 1..=2 {
+        harness.get_by_role_and_label(egui::Role::Button, "Sample now").click();
+        harness.run_ok();
+        let [Action::Job(key, args)] = &harness.state_mut().desk.take_orders()[..] else { panic!("one job") };
+        let (model, seed) = (format!("--model={path}"), format!("--seed={seed}"));
+        assert_eq!(*key, format!("sample {path}"));
+        assert_eq!(args[..], ["generate", &model, "--prompt=", "--temperature=0.8", "--max-new-tokens=200", &seed]);
+    }
+    // The text that the job has written, and a way to stop one that still writes.
+    let key = format!("sample {path}");
+    let mut job = |harness: &mut Harness<'_, State>, state| {
+        harness.state_mut().desk.jobs.insert(key.clone(), Job::ended(&[], state));
+        harness.run_steps(2);
+    };
+    job(&mut harness, JobState::Done("Once upon a time\n".into()));
+    assert!(harness.query_by_label("Once upon a time").is_some());
+    job(&mut harness, JobState::Running(String::new()));
+    harness.get_by_label("Cancel").click();
+    harness.run_steps(2);
+    assert_eq!(harness.state_mut().desk.take_orders(), [Action::Cancel(format!("sample {path}"))]);
 }
 
 fn send_from_chat(harness: &mut Harness<'_, State>, text: &str) -> Vec<Action> {

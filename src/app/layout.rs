@@ -36,6 +36,17 @@ pub fn is_whole(tree: &Tree<Page>) -> bool {
     found == wanted && tree.root().is_some()
 }
 
+/// Where the page of a narrow window is kept.
+fn narrow() -> egui::Id {
+    egui::Id::unique("narrow page")
+}
+
+/// Bring a page to the front, in wide windows and in narrow ones.
+pub fn show(tree: &mut Tree<Page>, ctx: &egui::Context, page: Page) {
+    tree.make_active(|_, tile| matches!(tile, egui_tiles::Tile::Pane(p) if *p == page));
+    ctx.data_mut(|d| d.insert_temp(narrow(), page));
+}
+
 /// Draw the pages.
 pub fn ui(ui: &mut Ui, tree: &mut Tree<Page>, panels: &mut Panels, desk: &mut AppState) {
     let mut pages = Pages { panels, desk };
@@ -44,8 +55,7 @@ pub fn ui(ui: &mut Ui, tree: &mut Tree<Page>, panels: &mut Panels, desk: &mut Ap
         return;
     }
     // All as tabs, without touching the layout of wide windows.
-    let id = egui::Id::unique("narrow page");
-    let mut current = ui.data(|d| d.get_temp::<Page>(id)).unwrap_or(Page::Charts);
+    let mut current = ui.data(|d| d.get_temp::<Page>(narrow())).unwrap_or(Page::Charts);
     egui::ScrollArea::horizontal().id_salt("narrow").show(ui, |ui| {
         ui.horizontal(|ui| {
             for page in [Page::Runs, Page::Controls].into_iter().chain(PAGES) {
@@ -53,7 +63,7 @@ pub fn ui(ui: &mut Ui, tree: &mut Tree<Page>, panels: &mut Panels, desk: &mut Ap
             }
         });
     });
-    ui.data_mut(|d| d.insert_temp(id, current));
+    ui.data_mut(|d| d.insert_temp(narrow(), current));
     ui.separator();
     pages.panels.ui(current, ui, pages.desk);
 }

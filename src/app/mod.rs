@@ -8,6 +8,7 @@ mod actions;
 pub mod chart;
 pub mod chat_process;
 pub mod child;
+pub mod cuts;
 mod display;
 pub mod draw;
 mod export;

@@ -1,5 +1,6 @@
 //! Runs that differ only in their seed, as one: mean and spread.
 
+use super::cuts::Spread;
 use super::state::{AppState, OpenRun};
 use crate::config::Settings;
 use crate::history::{Clock, Curve, Cut};
@@ -8,17 +9,6 @@ use std::path::PathBuf;
 
 /// Positions at which mean and spread are taken.
 const POSITIONS: usize = 160;
-
-/// Mean and spread at a position.
-#[derive(Clone, Copy, Debug, PartialEq)]
-pub struct Spread {
-    /// Where on the axis.
-    pub x: f64,
-    /// Mean over the runs that have reached it.
-    pub mean: f64,
-    /// Standard deviation (n - 1); 0 of a single run.
-    pub std: f64,
-}
 
 /// Runs that differ only in their seed are grouped, in the order of the first of each.
 pub fn groups(desk: &AppState, runs: &[PathBuf]) -> Vec<Vec<PathBuf>> {

@@ -1,9 +1,9 @@
 //! The open runs, how they are shown, and what the pages have asked for. Pages draw from the desk and put [`Action`]s on it; the window
 //! carries them out once a frame. Nothing else has an effect outside of a page.
 
-use super::chart::Cuts;
 use super::chat_process::ChatProcess;
 use super::child::{Job, JobState, Trainer};
+use super::cuts::Cuts;
 use super::theme;
 use crate::event::Command;
 use crate::history::{Axis, RunFiles};

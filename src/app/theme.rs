@@ -1,5 +1,6 @@
 //! Colours and sizes. Series colours are those of the report, so that a run looks the same in both.
 
+use crate::plot::{SERIES, SERIES_DARK};
 use eframe::egui;
 use eframe::egui::Color32;
 
@@ -21,8 +22,7 @@ pub fn apply(ctx: &egui::Context) {
 
 /// Colour of the i-th run or line, distinguishable for colour-blind readers too.
 pub fn series(i: usize) -> Color32 {
-    let hex = crate::plot::SERIES[i % crate::plot::SERIES.len()];
-    Color32::from_hex(hex).unwrap_or(Color32::GRAY)
+    Color32::from_hex(SERIES[i % SERIES.len()]).unwrap_or(Color32::GRAY)
 }
 
 /// A colour made pale, for raw curves behind smoothed ones.
@@ -71,8 +71,13 @@ pub fn ink_on(color: Color32) -> Color32 {
     if 0.299 * r + 0.587 * g + 0.114 * b > 140.0 { Color32::BLACK } else { Color32::WHITE }
 }
 
-/// A series colour that can be seen on the background.
+/// A colour that can be seen on the background; a series colour has a counterpart for dark backgrounds, the same as in the report.
 pub fn readable(color: Color32, visuals: &egui::Visuals) -> Color32 {
+    if visuals.dark_mode
+        && let Some(hex) = (0..SERIES.len()).find(|i| series(*i) == color).map(|i| SERIES_DARK[i])
+    {
+        return Color32::from_hex(hex).unwrap_or(color);
+    }
     let [r, g, b, _] = color.to_array();
     let light = 0.299 * f32::from(r) + 0.587 * f32::from(g) + 0.114 * f32::from(b);
     match visuals.dark_mode {
@@ -98,7 +103,7 @@ mod tests {
                 let seen = ground.blend(color);
                 [0, 1, 2].map(|c| f64::from(seen[c]) - f64::from(ground[c])).iter().map(|d| d * d).sum::<f64>().sqrt()
             };
-            for i in 0..crate::plot::SERIES.len() {
+            for i in 0..SERIES.len() {
                 let curve = pale(readable(series(i), &visuals), &visuals);
                 assert!(far(curve) > 1.5 * far(grid(&visuals)), "series {i}, dark: {}", visuals.dark_mode);
             }

@@ -148,7 +148,7 @@ impl Window {
 
     /// Bring a page to the front.
     pub fn show(&mut self, page: Page) {
-        self.tree.make_active(|_, tile| matches!(tile, egui_tiles::Tile::Pane(p) if *p == page));
+        layout::show(&mut self.tree, &self.ctx, page);
     }
 
     /// Between frames: logs, tasks, orders. Called while the window is hidden too, so that nothing piles up.

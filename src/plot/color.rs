@@ -5,6 +5,16 @@
 pub const SERIES: [&str; 10] =
     ["#0072b2", "#d55e00", "#009e73", "#cc79a7", "#e69f00", "#56b4e9", "#6a3d9a", "#7f8c00", "#8c4a2f", "#c2185b"];
 
+/// The same colours on a dark background.
+pub const SERIES_DARK: [&str; SERIES.len()] =
+    ["#4fa9e4", "#ff7043", "#2fc596", "#e7a3cb", "#f3b63f", "#9ad6f7", "#a98be6", "#b7cc4b", "#d39a7c", "#f06a9b"];
+
+/// Red, green, blue of `#rrggbb`.
+fn parse(hex: &str) -> [u8; 3] {
+    let number = u32::from_str_radix(&hex[1..], 16).unwrap_or_default();
+    [16, 8, 0].map(|shift| (number >> shift) as u8)
+}
+
 /// A colour by its role: each painter has its own theme.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub enum Ink {
@@ -26,10 +36,7 @@ impl Ink {
     pub fn rgb(self) -> [u8; 3] {
         match self {
             Self::Grey(level) => [level; 3],
-            Self::Series(i) => {
-                let number = u32::from_str_radix(&SERIES[i % SERIES.len()][1..], 16).unwrap_or_default();
-                [16, 8, 0].map(|shift| (number >> shift) as u8)
-            }
+            Self::Series(i) => parse(SERIES[i % SERIES.len()]),
             Self::Ramp(ramp, t) => ramp.rgb(t).map(|c| (c * 255.0).round() as u8),
             Self::Fixed(rgb) => rgb,
         }
@@ -117,13 +124,15 @@ mod tests {
 
     #[test]
     fn series_are_told_apart_from_each_other_and_from_the_grid() {
-        let colors = [0, 1, 2, 3, 4, 5, 6, 7, 8, 9].map(|i| Ink::Series(i).rgb().map(|c| f64::from(c) / 255.0));
-        for (i, a) in colors.iter().enumerate() {
-            let (least, most) = a.iter().fold((1.0, 0.0), |(l, m): (f64, f64), c| (l.min(*c), m.max(*c)));
-            assert!(most - least > 0.25, "{}: nearly grey", SERIES[i]);
-            for (j, b) in colors.iter().enumerate().skip(i + 1) {
-                let apart: f64 = a.iter().zip(b).map(|(a, b)| (a - b).powi(2)).sum::<f64>().sqrt();
-                assert!(apart > 0.2, "{} and {}: {apart}", SERIES[i], SERIES[j]);
+        for palette in [SERIES, SERIES_DARK] {
+            let colors = palette.map(|hex| parse(hex).map(|c| f64::from(c) / 255.0));
+            for (i, a) in colors.iter().enumerate() {
+                let (least, most) = a.iter().fold((1.0, 0.0), |(l, m): (f64, f64), c| (l.min(*c), m.max(*c)));
+                assert!(most - least > 0.25, "{}: nearly grey", palette[i]);
+                for (j, b) in colors.iter().enumerate().skip(i + 1) {
+                    let apart: f64 = a.iter().zip(b).map(|(a, b)| (a - b).powi(2)).sum::<f64>().sqrt();
+                    assert!(apart > 0.2, "{} and {}: {apart}", palette[i], palette[j]);
+                }
             }
         }
     }

@@ -65,7 +65,7 @@ mod violin;
 
 pub use bars::Bars;
 pub use chart::Chart;
-pub use color::{Ink, Ramp, SERIES};
+pub use color::{Ink, Ramp, SERIES, SERIES_DARK};
 pub use contours::{Contours, Mark};
 pub use heatmap::Heatmap;
 pub use isolines::{Field, Isoline};

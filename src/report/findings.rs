@@ -97,7 +97,7 @@ fn shares(what: &str, difference: f64, interval: [f64; 2]) -> Finding {
         _ => Verdict::Open,
     };
     let [low, high] = interval.map(points);
-    let open = if verdict == Verdict::Open { "; the interval holds zero" } else { "" };
+    let open = if verdict == Verdict::Open { "; the interval includes zero" } else { "" };
     let html = format!("{what}: {} percentage points (95 % interval {low} to {high}{open}).", points(difference));
     Finding { verdict, html }
 }
@@ -219,6 +219,8 @@ mod tests {
         );
         assert_eq!(shares("x", -0.1, [-0.2, -0.01]).verdict, Verdict::Worse);
         let open = shares("x", 0.0, [-0.05, 0.05]);
-        assert!(open.verdict == Verdict::Open && open.html.contains(": 0 percentage points") && open.html.contains("holds zero"));
+        assert!(
+            open.verdict == Verdict::Open && open.html.contains(": 0 percentage points") && open.html.contains("includes zero")
+        );
     }
 }

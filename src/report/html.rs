@@ -75,6 +75,9 @@ pub(super) fn percent(share: f64) -> String {
 
 /// A duration in words; short ones with tenths of a second.
 pub(super) fn duration(seconds: f64) -> String {
+    if (0.0..0.05).contains(&seconds) {
+        return "under 0.1 s".into();
+    }
     if (0.0..9.95).contains(&seconds) { format!("{seconds:.1} s") } else { crate::number_format::duration(seconds) }
 }
 

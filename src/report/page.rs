@@ -6,7 +6,7 @@ use super::html::{escape, json, line, number};
 use super::run::ReportRun;
 use super::{findings, run_facts, samples, tables, tokens};
 use crate::history::PinKind;
-use crate::plot::{SERIES, dash};
+use crate::plot::{SERIES, SERIES_DARK, dash};
 use anyhow::Result;
 use std::fmt::Write as _;
 
@@ -24,9 +24,11 @@ pub(super) const MARK: &str = "<!doctype html>\n<!-- written by lehr report -->\
 const STYLE: &str = include_str!("../../assets/report/report.css");
 const SCRIPT: &str = include_str!("../../assets/report/report.js");
 
-/// Colours of the figures for the page: variables for light theme and print, and rules that adapt figures to the theme.
+/// Colours of the figures for the page: variables of both themes and of print, and rules that adapt figures to the theme.
 fn palette() -> (String, String) {
-    let variables: String = SERIES.iter().enumerate().map(|(i, color)| format!("--s{i}: {color}; ")).collect();
+    let variables =
+        |colors: &[&str]| -> String { colors.iter().enumerate().map(|(i, color)| format!("--s{i}: {color}; ")).collect() };
+    let (variables, dark) = (variables(&SERIES), variables(&SERIES_DARK));
     let rules: String = SERIES
         .iter()
         .enumerate()
@@ -34,8 +36,11 @@ fn palette() -> (String, String) {
             format!("figure svg [fill=\"{c}\"] {{ fill: var(--s{i}); }} figure svg [stroke=\"{c}\"] {{ stroke: var(--s{i}); }}\n")
         })
         .collect();
-    let light = format!(":root {{ {variables}}}\n");
-    (light, format!("{rules}@media print {{ :root, :root[data-theme] {{ {variables}}} }}\n"))
+    let themes = format!(
+        ":root {{ {variables}}}\n@media screen and (prefers-color-scheme: dark) {{ :root:not([data-theme=\"light\"]) {{ {dark}}} }}\n\
+         :root[data-theme=\"dark\"] {{ {dark}}}\n"
+    );
+    (themes, format!("{rules}@media print {{ :root, :root[data-theme] {{ {variables}}} }}\n"))
 }
 
 /// The whole page.
@@ -62,7 +67,7 @@ pub(super) fn page(
     .flatten()
     .collect();
     let mut out = String::from(MARK);
-    let (light, rules) = palette();
+    let (themes, rules) = palette();
     let title = escape(title);
     // No external resource may be loaded, whatever a text contains.
     let _ = write!(
@@ -70,7 +75,7 @@ pub(super) fn page(
         "<html lang=\"en\">\n<head>\n<meta charset=\"utf-8\">\n<meta name=\"viewport\" content=\"width=device-width, initial-scale=1\">\n\
          <meta http-equiv=\"Content-Security-Policy\" content=\"default-src 'none'; style-src 'unsafe-inline'; script-src 'unsafe-inline'; \
          img-src data:\">\n<meta name=\"color-scheme\" content=\"light dark\">\n<meta name=\"generator\" content=\"lehr {}\">\n\
-         <title>{title}</title>\n<style>\n{light}{STYLE}{rules}</style>\n</head>\n<body>\n",
+         <title>{title}</title>\n<style>\n{themes}{STYLE}{rules}</style>\n</head>\n<body>\n",
         env!("CARGO_PKG_VERSION")
     );
     let _ = write!(out, "<header>\n<h1>{title}</h1>\n{}", findings::head(runs, own));

@@ -25,7 +25,7 @@ pub enum Verdict {
     Better,
     /// The interval is entirely on the other side.
     Worse,
-    /// The interval contains zero.
+    /// The interval includes zero, or there are too few pairs for a verdict.
     Inconclusive,
 }
 
@@ -72,7 +72,15 @@ impl Difference {
         Self { mean: mean(&differences), interval, count: differences.len(), verdict }
     }
 
-    /// For texts: `rise.difference`, `rise.low`, `rise.high`, `rise.count`, `rise.verdict`.
+    /// Why the verdict is inconclusive, after "the interval".
+    fn reason(&self) -> String {
+        match self.interval[0] <= 0.0 && self.interval[1] >= 0.0 {
+            true => "includes zero".into(),
+            false => format!("rests on only {} pairs of values", self.count),
+        }
+    }
+
+    /// For texts: `rise.difference`, `rise.low`, `rise.high`, `rise.count`, `rise.verdict`, `rise.reason`.
     pub fn value(&self) -> Value {
         Value::from(BTreeMap::from([
             ("difference", Value::from(self.mean)),
@@ -80,12 +88,13 @@ impl Difference {
             ("high", Value::from(self.interval[1])),
             ("count", Value::from(self.count)),
             ("verdict", Value::from(self.verdict.name())),
+            ("reason", Value::from(self.reason())),
         ]))
     }
 }
 
 /// Facts of a comparison.
-pub const FIELDS: &[&str] = &["difference", "low", "high", "count", "verdict"];
+pub const FIELDS: &[&str] = &["difference", "low", "high", "count", "verdict", "reason"];
 
 #[cfg(test)]
 mod tests {
@@ -106,11 +115,13 @@ mod tests {
         assert_eq!(Difference::of(&after, &before[..100], true).verdict, Verdict::Better);
         // Other questions, too few of them, or no difference: inconclusive.
         assert_eq!(Difference::of(&before, &after, false).verdict, Verdict::Inconclusive);
-        assert_eq!(Difference::of(&before[..10], &after[..10], false).verdict, Verdict::Inconclusive);
+        let few = Difference::of(&before[..10], &after[..10], false);
+        assert_eq!((few.verdict, few.reason()), (Verdict::Inconclusive, "rests on only 10 pairs of values".into()));
         assert_eq!(Difference::of(&after, &after, false).verdict, Verdict::Inconclusive);
         // Large differences that cancel: the same mean, inconclusive.
         let noisy: Vec<f64> = before.iter().take(100).enumerate().map(|(i, x)| x + if i % 2 == 0 { 9.1 } else { -8.9 }).collect();
-        assert_eq!(Difference::of(&before[..100], &noisy, false).verdict, Verdict::Inconclusive);
+        let noisy = Difference::of(&before[..100], &noisy, false);
+        assert_eq!((noisy.verdict, noisy.reason()), (Verdict::Inconclusive, "includes zero".into()));
         // Questions without a grade are ignored.
         let mut holes = after.clone();
         holes[3] = f64::NAN;

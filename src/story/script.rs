@@ -106,7 +106,7 @@ pub struct Said {
     pub better: Option<String>,
     /// The text for a deterioration.
     pub worse: Option<String>,
-    /// The text if the interval contains zero.
+    /// The text if the interval includes zero, or rests on too few pairs.
     pub inconclusive: Option<String>,
 }
 

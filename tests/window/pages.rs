@@ -284,12 +284,16 @@ fn help_stands_beside_each_field_whether_it_was_changed_or_not() {
         let h = made::harness([860.0, 1800.0], true, form, AppState::default(), NewRun::ui);
         assert_eq!(h.query_by_label("reset").is_some(), changed);
         let reset = h.query_by_label("reset").map(|button| button.rect());
+        // The name, its field and the button stand on one line.
+        let middles: Vec<f32> = h.get_all_by_label("max steps").map(|node| node.rect().center().y).collect();
+        let middle = reset.map_or(middles[0], |rect| rect.center().y);
+        assert!(middles.len() == 2 && middles.iter().all(|y| (y - middle).abs() < 1.5), "{middles:?} and {middle}");
         (reset, ["max_steps", "seed", "data"].map(|name| h.get_by_label(&help(name)).rect()))
     };
     let ((_, before), (reset, after)) = (place(false), place(true));
     for (before, after) in before.iter().zip(&after) {
         assert_eq!(before.x_range(), after.x_range());
-        assert!((before.top() - after.top()).abs() <= 3.0, "{before:?} and {after:?}");
+        assert!((before.top() - after.top()).abs() < 0.1, "{before:?} and {after:?}");
     }
     for rect in after {
         assert!(rect.right() <= 860.0 && rect.left() > reset.unwrap().right(), "{rect:?} beside {reset:?}");

@@ -237,5 +237,46 @@ fn charts_do_not_mix_units() {
     assert!(inside("text-run", title.bottom(), next.top()));
     assert!(!inside("policy-run", title.bottom(), next.top()), "the policy's loss among cross-entropies");
     let own = h.get_by_label("Policy loss").rect();
-    assert!(inside("policy-run", own.bottom(), own.bottom() + 60.0));
+    assert!(inside("policy-run", own.bottom(), own.bottom() + 300.0));
+}
+
+/// A run of another stage is not squeezed into the range of a longer one.
+#[test]
+fn a_chart_spans_its_own_runs() {
+    let mut desk = made::desk("runs/text-run", Stage::Pretrain, made::pretraining(4000), false);
+    made::add(&mut desk, "runs/policy-run", Stage::Grpo, made::reinforcement(40));
+    desk.look.columns = 1;
+    let titles = lehr::history::spec::CHARTS.iter().map(|spec| spec.title.to_owned());
+    desk.look.hidden_charts = titles.filter(|title| title != "Reward").collect();
+    let h = made::harness([900.0, 400.0], true, Charts::default(), desk, Charts::ui);
+    let steps: Vec<u32> = texts(&h).iter().filter_map(|(text, _)| text.parse().ok()).collect();
+    assert!(steps.contains(&40) || steps.contains(&30), "{steps:?}");
+    assert!(steps.iter().all(|step| *step <= 40), "{steps:?}");
+}
+
+/// A curve of one point has a dot; a long one has none.
+#[test]
+fn a_single_point_is_painted() {
+    for (steps, dots) in [(1, true), (400, false)] {
+        let mut desk = made::desk("runs/a", Stage::Pretrain, between(0, steps), false);
+        desk.look.hidden_charts = all_but_losses();
+        let color = theme::readable(theme::series(0), &egui::Visuals::dark());
+        let h = made::harness([900.0, 400.0], true, Charts::default(), desk, Charts::ui);
+        let is_dot = |shape: &Shape| matches!(shape, Shape::Circle(circle) if circle.fill == color && circle.radius > 2.0);
+        assert_eq!(shapes(&h).iter().any(is_dot), dots, "{steps} steps");
+    }
+}
+
+/// Colours of runs and lines differ in both themes.
+#[test]
+fn colours_differ_on_dark_backgrounds_too() {
+    for visuals in [egui::Visuals::dark(), egui::Visuals::light()] {
+        let colors: Vec<Color32> = (0..10).map(|i| theme::readable(theme::series(i), &visuals)).collect();
+        for (i, a) in colors.iter().enumerate() {
+            for b in &colors[..i] {
+                let apart = (0..3).map(|c| (f64::from(a[c]) - f64::from(b[c])).powi(2)).sum::<f64>().sqrt();
+                assert!(apart > 50.0, "{a:?} and {b:?}, dark: {}", visuals.dark_mode);
+            }
+        }
+    }
 }

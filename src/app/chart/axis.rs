@@ -8,11 +8,6 @@ use crate::history::spec::Spec;
 use crate::plot::{Scale, Values};
 use egui_plot::{GridInput, GridMark};
 
-/// Plot coordinate of a position on the horizontal axis.
-pub(super) fn place(x: f64, log: bool) -> f64 {
-    if log { x.max(1e-9).log10() } else { x }
-}
-
 /// Range of the vertical axis: everything drawn, with a margin; includes the chart's own range.
 pub(super) fn span_of(drawn: &[Drawn], spec: &Spec, log_y: bool) -> (f64, f64) {
     let (mut low, mut high) = (f64::INFINITY, f64::NEG_INFINITY);

@@ -1,13 +1,13 @@
 //! The curves of the runs, as lines to draw.
 
 use super::Frame;
-use super::cuts::{Cuts, Making, Shape, Source};
+use crate::app::cuts::{Cuts, Making, Shape, Source};
 use crate::app::state::{AppState, OpenRun};
 use crate::app::{seeds, theme};
 use crate::history::spec::{Spec, label, smoothing};
 use crate::history::{Axis, Curve, Cut};
 use eframe::egui::{self, Color32};
-use egui_plot::{FilledArea, Line, LineStyle, PlotPoint, PlotPoints, PlotUi};
+use egui_plot::{FilledArea, Line, LineStyle, PlotPoint, PlotPoints, PlotUi, Points};
 use std::rc::Rc;
 
 /// A curve of a chart and its style.
@@ -26,6 +26,9 @@ pub(super) struct Drawn {
     /// Whether it belongs to the selected run of several, which is drawn above the others.
     pub selected: bool,
 }
+
+/// Curves of at most this many points have dots where something was measured; a line of a single point would be invisible.
+const SPARSE: usize = 24;
 
 /// Line styles that distinguish metrics when colours distinguish runs.
 const STYLES: [LineStyle; 4] =
@@ -51,6 +54,12 @@ impl Drawn {
         }
         for line in &self.shape.lines {
             plot.line(curve(line).color(self.color).style(self.style).width(if self.selected { 2.6 } else { 1.8 }));
+        }
+        let is_sparse = self.pale.is_none() && self.shape.lines.iter().map(Vec::len).sum::<usize>() <= SPARSE;
+        for line in self.shape.lines.iter().filter(|line| is_sparse || line.len() == 1) {
+            plot.points(
+                Points::new(self.name.as_str(), PlotPoints::Borrowed(line)).color(self.color).radius(2.8).allow_hover(false),
+            );
         }
     }
 }

@@ -5,7 +5,7 @@ use crate::app::format;
 use eframe::egui::{self, Color32, RichText, Ui};
 use egui_plot::LineStyle;
 
-/// Names, colours and values at the cross-hair, below its position. With several runs there is a row per run and a column per metric.
+/// Names, colours and values at the cross-hair, after its position. With several runs there is a row per run and a column per metric.
 pub(super) fn legend_ui(ui: &mut Ui, drawn: &[Drawn], position: &str) {
     if drawn.iter().any(|d| !d.run.is_empty()) {
         return table_ui(ui, drawn, position);
@@ -15,9 +15,13 @@ pub(super) fn legend_ui(ui: &mut Ui, drawn: &[Drawn], position: &str) {
         ui.label(RichText::new(position).small().strong());
         ui.add_space(6.0);
         for d in drawn.iter().take(SAID) {
+            let words = format!("{} {}", d.name, value(d));
+            // A line and its name are not divided between rows.
+            if ui.available_size_before_wrap().x < SAMPLE.x + 12.0 + small_width(ui, &words) {
+                ui.end_row();
+            }
             sample_ui(ui, d.color, LineStyle::Solid);
-            let text = ui.label(RichText::new(format!("{} {}", d.name, value(d))).small());
-            text.on_hover_text(exact(d));
+            ui.add(egui::Label::new(RichText::new(words).small()).extend()).on_hover_text(exact(d));
             ui.add_space(6.0);
         }
         if drawn.len() > SAID {
@@ -40,6 +44,19 @@ fn exact(d: &Drawn) -> String {
     }
 }
 
+/// Width of a text in small type.
+fn small_width(ui: &Ui, text: &str) -> f32 {
+    let font = egui::TextStyle::Small.resolve(ui.style());
+    ui.painter().layout_no_wrap(text.to_owned(), font, Color32::WHITE).size().x
+}
+
+/// A name in two lines.
+fn in_two_lines(name: &str) -> String {
+    let middle = name.len() / 2;
+    let space = name.match_indices(' ').map(|(at, _)| at).min_by_key(|at| at.abs_diff(middle));
+    space.map_or(name.to_owned(), |at| format!("{}\n{}", &name[..at], &name[at + 1..]))
+}
+
 fn table_ui(ui: &mut Ui, drawn: &[Drawn], position: &str) {
     let mut names: Vec<(&str, LineStyle)> = Vec::new();
     for d in drawn {
@@ -47,15 +64,25 @@ fn table_ui(ui: &mut Ui, drawn: &[Drawn], position: &str) {
             names.push((&d.name, d.style));
         }
     }
+    let runs_width = drawn.iter().map(|d| small_width(ui, &d.run)).fold(small_width(ui, position), f32::max);
+    let one_line: f32 = names.iter().map(|(name, _)| small_width(ui, name) + SAMPLE.x + 14.0).sum();
+    let is_narrow = runs_width + one_line > ui.available_width();
     egui::ScrollArea::horizontal().id_salt("legend").show(ui, |ui| {
-        egui::Grid::new("legend").spacing([10.0, 1.0]).min_row_height(0.0).show(ui, |ui| {
+        egui::Grid::new("legend").spacing([10.0, 1.0]).min_row_height(0.0).min_col_width(0.0).show(ui, |ui| {
             ui.label(RichText::new(position).small().strong());
             for (name, style) in &names {
-                ui.horizontal(|ui| {
-                    ui.spacing_mut().item_spacing.x = 4.0;
+                // Where columns are narrow, the line stands above the name.
+                let head = |ui: &mut Ui| {
+                    ui.spacing_mut().item_spacing = egui::vec2(4.0, 0.0);
                     sample_ui(ui, ui.visuals().weak_text_color(), *style);
-                    ui.label(RichText::new(*name).small().weak());
-                });
+                    let words = if is_narrow { in_two_lines(name) } else { (*name).to_owned() };
+                    ui.label(RichText::new(words).small().weak());
+                };
+                if is_narrow {
+                    ui.vertical(head)
+                } else {
+                    ui.horizontal(head)
+                };
             }
             ui.end_row();
             for of in drawn.chunk_by(|a, b| a.run == b.run).take(SAID) {
@@ -80,8 +107,11 @@ fn table_ui(ui: &mut Ui, drawn: &[Drawn], position: &str) {
 /// Maximum number of legend entries shown: lines of a run, or runs.
 const SAID: usize = 10;
 
+/// Size of a piece of line in the legend.
+const SAMPLE: egui::Vec2 = egui::vec2(18.0, 10.0);
+
 fn sample_ui(ui: &mut Ui, color: Color32, style: LineStyle) {
-    let (rect, _) = ui.allocate_exact_size(egui::vec2(18.0, 10.0), egui::Sense::hover());
+    let (rect, _) = ui.allocate_exact_size(SAMPLE, egui::Sense::hover());
     let ends = [rect.left_center(), rect.right_center()];
     let stroke = egui::Stroke::new(2.0, color);
     match style {

@@ -2,16 +2,15 @@
 
 mod axis;
 mod curves;
-mod cuts;
 mod legend;
 mod pins;
 mod touch;
 
 pub use curves::metrics_of;
-pub use cuts::Cuts;
 pub use pins::pin_color;
 pub use touch::ChartResponse;
 
+use super::cuts::place;
 use super::state::AppState;
 use super::{seeds, theme};
 use crate::history::spec::Spec;
@@ -33,8 +32,6 @@ pub type View = Option<(f64, f64)>;
 pub struct Frame<'a> {
     /// The range that is shown, in the axis' units.
     pub view: View,
-    /// The full range.
-    pub extent: (f64, f64),
     /// The runs to draw.
     pub runs: &'a [std::path::PathBuf],
     /// Whether the axis is logarithmic.
@@ -46,10 +43,10 @@ pub struct Frame<'a> {
 }
 
 impl Frame<'_> {
-    /// The ends of the shown range; a logarithmic axis starts at 1 or above.
-    fn ends(&self) -> (f64, f64) {
-        let (from, to) = self.view.unwrap_or(self.extent);
-        let from = if self.log_x { from.max(self.extent.0.max(1.0)) } else { from };
+    /// The ends of the shown range, the full one being `extent`; a logarithmic axis starts at 1 or above.
+    fn ends(&self, extent: (f64, f64)) -> (f64, f64) {
+        let (from, to) = self.view.unwrap_or(extent);
+        let from = if self.log_x { from.max(extent.0.max(1.0)) } else { from };
         if to > from { (from, to) } else { (from, from + 1.0) }
     }
 
@@ -59,7 +56,7 @@ impl Frame<'_> {
     }
 
     fn place(&self, x: f64) -> f64 {
-        axis::place(x, self.log_x)
+        place(x, self.log_x)
     }
 
     fn back(&self, x: f64) -> f64 {
@@ -70,29 +67,28 @@ impl Frame<'_> {
 /// Space to the right of a plot for half of the last tick label, in points.
 const BESIDE: f32 = 24.0;
 
-/// Approximate width of the vertical axis, in points.
-const SIDE: f32 = 60.0;
+/// Least width of the vertical axis' labels, in points: wide enough for nearly all, so that plots stand below each other.
+const UPRIGHT: f32 = 54.0;
+/// Approximate width of the vertical axis with its name.
+const SIDE: f32 = UPRIGHT + 16.0;
 
 /// Draw a chart with this height; `log_y` makes its vertical axis logarithmic.
 pub fn chart_ui(ui: &mut Ui, desk: &mut AppState, spec: &Spec, frame: &Frame<'_>, log_y: bool, height: f32) -> ChartResponse {
     let mut metrics = metrics_of(spec, desk, frame.runs);
     metrics.retain(|metric| frame.only.is_empty() || frame.only.contains(metric));
     let columns = (ui.available_width().max(50.0) as usize).min(4000);
-    let (from, to) = frame.ends();
+    let (from, to) = frame.ends(own_extent(spec, desk, frame));
     let how = Look { cut: Cut { axis: desk.look.axis, from, to, columns, log: frame.log_x }, log_y };
     let groups = if desk.look.group_seeds { seeds::groups(desk, frame.runs) } else { Vec::new() };
-    let mut drawn = match groups.iter().any(|members| members.len() > 1) {
+    let drawn = match groups.iter().any(|members| members.len() > 1) {
         true => together(desk, (spec, &metrics), (&groups, frame.share(desk)), &how, ui.visuals()),
         false => collect(desk, spec, &metrics, frame, &how, ui.visuals()),
     };
     let at = position(desk).map_or("newest".to_owned(), |x| axis::place_words(x, desk.look.axis));
-    ui.push_id(spec.title, |ui| legend_ui(ui, &drawn, &at));
-    // Drawn last, above the others.
-    drawn.sort_by_key(|d| d.selected);
     let (low, high) = span_of(&drawn, spec, log_y);
     let bounds = PlotBounds::from_min_max([frame.place(from), low], [frame.place(to), high]);
     let cursor = desk.cursor.map(|x| frame.place(x));
-    let pins = if desk.look.pins { pins_of(desk, frame) } else { Vec::new() };
+    let pins = if desk.look.pins { pins_of(desk, spec, frame) } else { Vec::new() };
     let lines: Vec<_> = pins.iter().filter(|pin| pin.line).map(|pin| (pin.x, pin.color)).collect();
     let visuals = ui.visuals().clone();
     let size = egui::vec2((ui.available_width() - BESIDE).max(40.0), (height - 20.0).max(40.0));
@@ -102,7 +98,10 @@ pub fn chart_ui(ui: &mut Ui, desk: &mut AppState, spec: &Spec, frame: &Frame<'_>
         for (x, color) in lines {
             plot.vline(VLine::new("", x).color(color).width(1.0).allow_hover(false));
         }
-        drawn.iter().for_each(|d| d.draw(plot, &visuals));
+        // The selected run lies above the others.
+        for is_above in [false, true] {
+            drawn.iter().filter(|d| d.selected == is_above).for_each(|d| d.draw(plot, &visuals));
+        }
         if let Some(x) = cursor {
             let color = if visuals.dark_mode { Color32::GRAY } else { Color32::DARK_GRAY };
             plot.vline(VLine::new("", x).color(color).width(1.0).allow_hover(false));
@@ -113,7 +112,25 @@ pub fn chart_ui(ui: &mut Ui, desk: &mut AppState, spec: &Spec, frame: &Frame<'_>
         plot.pointer_coordinate()
     });
     feet_ui(ui, &pins, &response.transform, response.response.rect);
-    touched(&response.response, response.inner, &response.transform, frame, &pins)
+    // Below the plot, so that plots beside each other stand at one height.
+    ui.push_id(spec.title, |ui| legend_ui(ui, &drawn, &at));
+    touched(&response.response, response.inner, &response.transform, (frame, from, to), &pins)
+}
+
+/// From the first to the last moment of these runs.
+pub fn extent<'a>(desk: &'a AppState, runs: impl IntoIterator<Item = &'a std::path::PathBuf>) -> (f64, f64) {
+    let (mut low, mut high) = (f64::INFINITY, f64::NEG_INFINITY);
+    let of = |path: &std::path::PathBuf| desk.run(path)?.files.history.clock.extent(desk.look.axis);
+    for (from, to) in runs.into_iter().filter_map(of) {
+        (low, high) = (low.min(from), high.max(to));
+    }
+    if low > high { (0.0, 1.0) } else { (low, high) }
+}
+
+/// The range of the runs that have a curve in this chart: a short run is not squeezed by a long one of another stage.
+fn own_extent(spec: &Spec, desk: &AppState, frame: &Frame<'_>) -> (f64, f64) {
+    let has_curve = |path: &&std::path::PathBuf| desk.run(path).is_some_and(|run| !spec.of(&run.files.history).is_empty());
+    extent(desk, frame.runs.iter().filter(has_curve))
 }
 
 /// An empty plot with its axes. All charts share one view, so the plot itself handles no gestures.
@@ -135,7 +152,7 @@ fn ground<'a>(spec: &Spec, axis: Axis, log_x: bool, log_y: bool, size: egui::Vec
         .y_grid_spacer(move |input| up.grid(input))
         .x_axis_formatter(move |mark, range| across.label(mark, range))
         .y_axis_formatter(move |mark, range| up.label(mark, range))
-        .y_axis_min_width(44.0)
+        .y_axis_min_width(UPRIGHT)
         .y_axis_label(RichText::new(spec.y).small())
         .label_formatter(|_| None)
 }

@@ -1,8 +1,9 @@
 //! Marks of events, at the bottom of every chart.
 
 use super::Frame;
-use crate::app::state::AppState;
+use crate::app::state::{AppState, OpenRun};
 use crate::history::PinKind;
+use crate::history::spec::Spec;
 use eframe::egui::{self, Color32};
 use egui_plot::PlotTransform;
 
@@ -16,10 +17,11 @@ pub(super) struct Pinned {
     pub line: bool,
 }
 
-/// Marks of the runs' events: position, colour, text.
-pub(super) fn pins_of(desk: &AppState, frame: &Frame<'_>) -> Vec<Pinned> {
+/// Marks of the events of the runs that are drawn: position, colour, text.
+pub(super) fn pins_of(desk: &AppState, spec: &Spec, frame: &Frame<'_>) -> Vec<Pinned> {
     let mut marks = Vec::new();
-    for run in frame.runs.iter().filter_map(|path| desk.run(path)) {
+    let drawn = |run: &&OpenRun| !spec.of(&run.files.history).is_empty();
+    for run in frame.runs.iter().filter_map(|path| desk.run(path)).filter(drawn) {
         let of = if frame.runs.len() > 1 { format!("{}: ", run.name()) } else { String::new() };
         let history = &run.files.history;
         let kinds = |kind| !matches!(kind, PinKind::Start | PinKind::End | PinKind::Warning | PinKind::Pause);

@@ -36,7 +36,7 @@ pub(super) fn touched(
     response: &egui::Response,
     pointer: Option<PlotPoint>,
     transform: &egui_plot::PlotTransform,
-    frame: &Frame<'_>,
+    (frame, from, to): (&Frame<'_>, f64, f64),
     pins: &[Pinned],
 ) -> ChartResponse {
     let mut out = ChartResponse::default();
@@ -49,7 +49,6 @@ pub(super) fn touched(
             response.clone().on_hover_text_at_pointer(texts.join("\n"));
         }
         let (scroll, zoom) = response.ctx.input(|i| (i.smooth_scroll_delta.x, i.zoom_delta()));
-        let (from, to) = frame.ends();
         if zoom != 1.0 {
             let part = f64::from(1.0 / zoom);
             let (a, b) = (frame.place(from), frame.place(to));

@@ -41,8 +41,10 @@ pub struct Lines<'a> {
 pub fn lines(ui: &mut Ui, run: &History, it: &Lines<'_>) {
     let clock = &run.clock;
     let shown: Vec<_> = it.lines.iter().filter_map(|line| Some((line, run.curves.get(line.metric)?))).collect();
-    let ends = shown.iter().filter_map(|(_, curve)| curve.rows().last()).map(|row| clock.at(Axis::Steps, *row));
-    let to = ends.fold(it.from + 1.0, f64::max);
+    let step = |row: Option<&u32>| row.map(|row| clock.at(Axis::Steps, *row));
+    let first = shown.iter().filter_map(|(_, curve)| step(curve.rows().first())).fold(f64::INFINITY, f64::min);
+    let from = if first.is_finite() { it.from.max(first) } else { it.from };
+    let to = shown.iter().filter_map(|(_, curve)| step(curve.rows().last())).fold(from + 1.0, f64::max);
     let told = |x: f64| -> Vec<String> {
         let near = shown.iter().filter_map(|(line, curve)| {
             let i = curve.index_at(clock, Axis::Steps, x)?;
@@ -53,9 +55,9 @@ pub fn lines(ui: &mut Ui, run: &History, it: &Lines<'_>) {
     };
     let said = format!("{}: {}", it.name, told(to).join("; "));
     let painted = figure(ui, &said, it.height, |width, height| {
-        let cut = Cut { axis: Axis::Steps, from: it.from, to, columns: width as usize, log: false };
+        let cut = Cut { axis: Axis::Steps, from, to, columns: width as usize, log: false };
         let mut chart = Chart::new(it.name).untitled().size(width, height);
-        chart = chart.x("step").across(Values::Whole).x_range(it.from, to).y(it.y_label);
+        chart = chart.x("step").across(Values::Whole).x_range(from, to).y(it.y_label);
         if it.log && shown.iter().any(|(_, curve)| curve.values().iter().any(|v| *v > 0.0)) {
             chart = chart.log_y();
         }

@@ -54,10 +54,9 @@ impl Charts {
             }
             return;
         }
-        let extent = extent(desk, &runs);
+        let extent = chart::extent(desk, &runs);
         let view = self.view.or_else(|| newest_part(desk, extent));
-        let frame =
-            Frame { view, extent, runs: &runs, log_x: desk.look.log_x && desk.look.axis != Axis::Wall, only: &[], raw: false };
+        let frame = Frame { view, runs: &runs, log_x: desk.look.log_x && desk.look.axis != Axis::Wall, only: &[], raw: false };
         self.hovered = false;
         egui::ScrollArea::vertical().auto_shrink(false).show(ui, |ui| self.grid_ui(ui, desk, &specs, &frame));
         if !self.hovered {
@@ -170,7 +169,8 @@ impl Charts {
                 self.view = None;
             }
             ui.menu_button("view", |ui| self.view_menu_ui(ui, desk));
-            if ui.available_width() > 300.0 {
+            // Not in two lines.
+            if ui.available_size_before_wrap().x > 200.0 {
                 ui.label(RichText::new("drag to zoom, double click to reset").small().weak());
             }
         });
@@ -203,16 +203,6 @@ fn axis_name(axis: Axis) -> &'static str {
         Axis::Relative => "training time",
         Axis::RelativeSteps => "steps since start",
     }
-}
-
-/// From the first to the last moment of these runs.
-pub fn extent(desk: &AppState, runs: &[PathBuf]) -> (f64, f64) {
-    let (mut low, mut high) = (f64::INFINITY, f64::NEG_INFINITY);
-    let of = |path: &PathBuf| desk.run(path)?.files.history.clock.extent(desk.look.axis);
-    for (from, to) in runs.iter().filter_map(of) {
-        (low, high) = (low.min(from), high.max(to));
-    }
-    if low > high { (0.0, 1.0) } else { (low, high) }
 }
 
 fn newest_part(desk: &AppState, extent: (f64, f64)) -> View {

@@ -16,10 +16,10 @@ use std::time::{Duration, Instant};
 
 /// The key of the job that estimates what a run takes.
 pub const ESTIMATE: &str = "estimate";
-/// Of a field. A grid would make it as narrow as its neighbours.
+/// Size of a field.
 const SIZE: [f32; 2] = [240.0, 20.0];
-/// Of the column of reset buttons, whether there is one or not: nothing moves when it appears.
-const RESET: [f32; 2] = [44.0, 18.0];
+/// Width of the column of reset buttons.
+const RESET: f32 = 44.0;
 /// The least width for help beside the fields.
 const HELP: f32 = 120.0;
 /// After the last change, until the estimate is asked for.
@@ -190,34 +190,30 @@ impl NewRun {
 
     fn first_ui(&mut self, ui: &mut Ui) {
         let schema = self.schema.clone();
-        egui::Grid::new("first settings").num_columns(4).spacing([10.0, 5.0]).show(ui, |ui| {
-            for name in FIRST {
-                let Some((section, field)) = find(&schema, name) else { continue };
-                self.field_ui(ui, section, field);
-                help_ui(ui, &field.help);
-                ui.end_row();
-            }
-            let label = ui.label("folder");
+        let fields: Vec<_> = FIRST.iter().filter_map(|name| find(&schema, name)).collect();
+        let width = name_width(ui, fields.iter().map(|(_, field)| field.name.as_str()));
+        for (section, field) in fields {
+            self.field_ui(ui, width, section, field);
+        }
+        row_ui(ui, width, "folder".into(), "Where the run goes; a new folder under runs when empty", None, |ui, label| {
             let field = PathField { kind: PathKind::NewFolder, label: "folder", hint: "a new one", width: SIZE[0] };
-            path_ui(ui, &mut self.name, field).labelled_by(label.id);
-            ui.label("");
-            help_ui(ui, "Where the run goes; a new folder under runs when empty");
-            ui.end_row();
-            let label = ui.label("config file");
+            path_ui(ui, &mut self.name, field).labelled_by(label);
+        });
+        let help = "A TOML file of settings, between the preset and what is typed here";
+        row_ui(ui, width, "config file".into(), help, None, |ui, label| {
             let field = PathField { kind: PathKind::File, label: "config file", hint: "none", width: SIZE[0] };
-            if path_ui(ui, &mut self.config, field).labelled_by(label.id).changed() {
+            if path_ui(ui, &mut self.config, field).labelled_by(label).changed() {
                 self.changed = Some(Instant::now());
             }
-            ui.label("");
-            help_ui(ui, "A TOML file of settings, between the preset and what is typed here");
-            ui.end_row();
         });
     }
 
     fn all_ui(&mut self, ui: &mut Ui) {
         ui.add(egui::TextEdit::singleline(&mut self.search).hint_text("search in names and help").desired_width(SIZE[0]));
         let wanted = self.search.to_lowercase();
-        for section in self.schema.clone() {
+        let schema = self.schema.clone();
+        let width = name_width(ui, schema.iter().flat_map(|section| &section.fields).map(|field| field.name.as_str()));
+        for section in schema {
             let matches =
                 |f: &&FieldSchema| wanted.is_empty() || f.name.contains(&wanted) || f.help.to_lowercase().contains(&wanted);
             let fields: Vec<&FieldSchema> = section.fields.iter().filter(matches).collect();
@@ -226,35 +222,25 @@ impl NewRun {
             }
             ui.add_space(4.0);
             ui.label(RichText::new(&section.heading).strong());
-            egui::Grid::new(section.name).num_columns(4).spacing([10.0, 4.0]).show(ui, |ui| {
-                for field in fields {
-                    self.field_ui(ui, section.name, field);
-                    help_ui(ui, &field.help);
-                    ui.end_row();
-                }
-            });
+            for field in fields {
+                self.field_ui(ui, width, section.name, field);
+            }
         }
     }
 
-    /// Three cells: the name, the field, and a button that resets it.
-    fn field_ui(&mut self, ui: &mut Ui, section: &str, field: &FieldSchema) {
+    /// The row of a setting.
+    fn field_ui(&mut self, ui: &mut Ui, width: f32, section: &str, field: &FieldSchema) {
         let key = format!("{section}.{}", field.name);
         let base = self.base.get(&key).cloned().unwrap_or_default();
         let mut value = self.typed.get(&key).unwrap_or(&base).clone();
         let is_changed = self.typed.contains_key(&key);
         let name = RichText::new(field.name.replace('_', " "));
-        let label = ui.label(if is_changed { name.strong() } else { name });
-        let label = label.on_hover_text(format!("{}\n--{}", field.help, field.flag));
+        let name = if is_changed { name.strong() } else { name };
         let before = value.clone();
-        value_ui(ui, &key, field, &mut value, label.id);
-        if is_changed {
-            let hint = format!("back to {}", if base.is_empty() { "none" } else { &base });
-            let reset = egui::Button::new(RichText::new("reset").small());
-            if ui.add_sized(RESET, reset).on_hover_text(hint).clicked() {
-                value.clone_from(&base);
-            }
-        } else {
-            ui.allocate_exact_size(RESET.into(), egui::Sense::hover());
+        let help = format!("{}\n--{}", field.help, field.flag);
+        let reset = is_changed.then_some(if base.is_empty() { "none" } else { base.as_str() });
+        if row_ui(ui, width, name, &help, reset, |ui, label| value_ui(ui, &key, field, &mut value, label)) {
+            value.clone_from(&base);
         }
         if value != before {
             self.changed = Some(Instant::now());
@@ -355,17 +341,58 @@ impl NewRun {
     }
 }
 
-/// The first sentence of the help beside a field, where there is space for it. The tooltip of the name has all of it.
-fn help_ui(ui: &mut Ui, help: &str) {
-    // A grid does not know where the page ends.
-    let width = ui.available_width().min(ui.clip_rect().right() - ui.cursor().left() - 4.0);
-    if width > HELP {
-        let first = help.split_once(". ").map_or(help, |(first, _)| first).trim_end_matches('.');
-        ui.scope(|ui| {
-            ui.set_max_width(width);
-            ui.add(egui::Label::new(RichText::new(first).small().weak()).wrap());
+/// Width of the longest of these names of settings.
+fn name_width<'a>(ui: &Ui, names: impl Iterator<Item = &'a str>) -> f32 {
+    let font = egui::TextStyle::Body.resolve(ui.style());
+    let width = |name: &str| ui.painter().layout_no_wrap(name.replace('_', " "), font.clone(), egui::Color32::WHITE).size().x;
+    names.map(width).fold(width("config file"), f32::max)
+}
+
+/// A row of the form: a name, its field, a reset button where the value differs from `reset`, and help, whose first sentence wraps beside
+/// the field. Name, field, button and the first line of the help share a line whatever their heights are. True if reset was pressed.
+fn row_ui(
+    ui: &mut Ui,
+    width: f32,
+    name: RichText,
+    help: &str,
+    reset: Option<&str>,
+    field: impl FnOnce(&mut Ui, egui::Id),
+) -> bool {
+    let row = ui.horizontal_top(|ui| {
+        ui.spacing_mut().item_spacing.x = 10.0;
+        let label = cell_ui(ui, width, |ui| ui.label(name)).on_hover_text(help);
+        ui.allocate_ui_with_layout(SIZE.into(), egui::Layout::top_down(egui::Align::Min), |ui| {
+            ui.set_min_size(SIZE.into());
+            field(ui, label.id);
         });
-    }
+        let button = |value: &str, ui: &mut Ui| {
+            let button = egui::Button::new(RichText::new("reset").small());
+            ui.add(button).on_hover_text(format!("back to {value}")).clicked()
+        };
+        let is_pressed = cell_ui(ui, RESET, |ui| reset.is_some_and(|value| button(value, ui)));
+        if ui.available_width() > HELP {
+            let first = help.split("\n--").next().and_then(|text| text.split(". ").next()).unwrap_or_default();
+            let first = first.trim_end_matches('.');
+            ui.vertical(|ui| {
+                ui.add_space(3.0);
+                ui.add(egui::Label::new(RichText::new(first).small().weak()).wrap());
+            });
+        }
+        is_pressed
+    });
+    ui.add_space(2.0);
+    row.inner
+}
+
+/// A cell as high as a field, its content in the middle of the height.
+fn cell_ui<R>(ui: &mut Ui, width: f32, content: impl FnOnce(&mut Ui) -> R) -> R {
+    let size = egui::vec2(width, SIZE[1]);
+    let cell = ui.allocate_ui_with_layout(size, egui::Layout::left_to_right(egui::Align::Center), |ui| {
+        ui.set_min_size(size);
+        ui.spacing_mut().button_padding.y = 0.0;
+        content(ui)
+    });
+    cell.inner
 }
 
 /// The field of a setting, by what it may hold.

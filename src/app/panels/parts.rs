@@ -62,26 +62,29 @@ pub fn continue_ui(ui: &mut Ui, run: &OpenRun, actions: &mut Vec<Action>) {
         let args = vec![stage.to_owned(), "--resume".into(), shown.clone()];
         actions.push(Action::Start { args, run: run.files.path.clone() });
     }
-    ui.add_enabled_ui(has_checkpoint, |ui| {
-        ui.menu_button("Fork", |ui| {
-            ui.label("Continue as a run of its own from step");
-            for (step, _) in run.files.history.checkpoints.iter().rev().take(20) {
-                if ui.button(format::count(*step)).clicked() {
-                    let fork = ("start.fork".to_owned(), format!("{shown}@{step}"));
-                    actions.push(Action::NewRun(stage.to_owned(), vec![fork]));
-                    ui.close();
-                }
+    if !has_checkpoint {
+        for words in ["Fork", "Continue with"] {
+            ui.add_enabled(false, egui::Button::new(words)).on_disabled_hover_text("It has saved no checkpoint.");
+        }
+        return;
+    }
+    ui.menu_button("Fork", |ui| {
+        ui.label("Continue as a run of its own from step");
+        for (step, _) in run.files.history.checkpoints.iter().rev().take(20) {
+            if ui.button(format::count(*step)).clicked() {
+                let fork = ("start.fork".to_owned(), format!("{shown}@{step}"));
+                actions.push(Action::NewRun(stage.to_owned(), vec![fork]));
+                ui.close();
             }
-        });
-        ui.menu_button("Continue with", |ui| {
-            for (next, words) in [("sft", "Fine-tune it"), ("grpo", "Train it with GRPO"), ("pretrain", "Train it on other text")]
-            {
-                if ui.button(words).clicked() {
-                    actions.push(Action::NewRun(next.into(), vec![("start.init".to_owned(), shown.clone())]));
-                    ui.close();
-                }
+        }
+    });
+    ui.menu_button("Continue with", |ui| {
+        for (next, words) in [("sft", "Fine-tune it"), ("grpo", "Train it with GRPO"), ("pretrain", "Train it on other text")] {
+            if ui.button(words).clicked() {
+                actions.push(Action::NewRun(next.into(), vec![("start.init".to_owned(), shown.clone())]));
+                ui.close();
             }
-        });
+        }
     });
 }
 

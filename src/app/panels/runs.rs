@@ -27,10 +27,10 @@ impl Runs {
 
     /// Draw.
     pub fn ui(&mut self, ui: &mut Ui, desk: &mut AppState) {
+        if ui.button("New run").clicked() {
+            desk.ask(Action::Show(Page::NewRun));
+        }
         ui.horizontal(|ui| {
-            if ui.button("New run").clicked() {
-                desk.ask(Action::Show(Page::NewRun));
-            }
             let width = (ui.available_width() - 60.0).max(60.0);
             let field = PathField { kind: PathKind::Folder, label: "folder of runs", hint: "folder of runs", width };
             let field = path_ui(ui, &mut self.typed, field).accessible_name("folder of runs");
@@ -52,6 +52,8 @@ impl Runs {
             return;
         }
         egui::ScrollArea::vertical().auto_shrink(false).show(ui, |ui| {
+            // A wide table below must not widen what is above it.
+            ui.set_max_width(ui.available_width());
             self.tree_ui(ui, desk);
             ui.add_space(8.0);
             if let Some(path) = desk.focus.clone() {
@@ -186,16 +188,13 @@ fn differences_ui(ui: &mut Ui, desk: &AppState) {
     }
     let settings: Vec<_> = ticked.iter().map(|run| run.files.settings.as_ref()).collect();
     let found = differences(&settings);
-    egui::CollapsingHeader::new(format!("What differs between the {} ticked runs", ticked.len())).default_open(true).show(
-        ui,
-        |ui| {
-            if found.is_empty() {
-                ui.label(RichText::new("Their settings are the same.").weak());
-                return;
-            }
-            egui::ScrollArea::horizontal().show(ui, |ui| differences_grid_ui(ui, &ticked, &found));
-        },
-    );
+    egui::CollapsingHeader::new(format!("Differences of {} ticked runs", ticked.len())).default_open(true).show(ui, |ui| {
+        if found.is_empty() {
+            ui.label(RichText::new("Their settings are the same.").weak());
+            return;
+        }
+        egui::ScrollArea::horizontal().show(ui, |ui| differences_grid_ui(ui, &ticked, &found));
+    });
 }
 
 /// A row a run, a column a setting: names of settings are short, and runs are compared line by line.
@@ -203,18 +202,50 @@ fn differences_grid_ui(ui: &mut Ui, ticked: &[&OpenRun], found: &[crate::history
     egui::Grid::new("differences").striped(true).spacing([14.0, 3.0]).show(ui, |ui| {
         ui.label("");
         for difference in found {
-            ui.label(RichText::new(&difference.name).small().monospace());
+            let short = difference.name.split_once('.').map_or(difference.name.as_str(), |(_, field)| field).replace('_', " ");
+            ui.label(RichText::new(short).small().strong()).on_hover_text(&difference.name);
         }
         ui.end_row();
         for (i, run) in ticked.iter().enumerate() {
             ui.label(RichText::new(run.name()).small().color(theme::readable(run.color, ui.visuals())));
             for difference in found {
                 let value = difference.values.get(i).map_or("", String::as_str);
-                let shown = if value.is_empty() { "none".to_owned() } else { crate::vfs::clean(value) };
-                let short: String = shown.chars().take(28).collect();
-                ui.label(RichText::new(short).small()).on_hover_text(shown);
+                ui.label(RichText::new(short(value)).small()).on_hover_text(crate::vfs::clean(value));
             }
             ui.end_row();
         }
     });
+}
+
+/// A value of a setting in few characters: of a path its last part, of a list its elements.
+fn short(value: &str) -> String {
+    let elements = value.trim_matches(['[', ']']).split(", ").map(|element| element.trim_matches('"'));
+    let last = |path: &str| path.trim_end_matches('/').rsplit(['/', '\\']).next().unwrap_or(path).to_owned();
+    let short = elements.map(last).collect::<Vec<_>>().join(", ");
+    let mut shown: String = crate::vfs::clean(&short).chars().take(28).collect();
+    if short.chars().count() > 28 {
+        shown.push('…');
+    }
+    if shown.is_empty() { "none".into() } else { shown }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::short;
+
+    #[test]
+    fn a_short_value_says_what_differs() {
+        let cases = [
+            ("", "none"),
+            ("[]", "none"),
+            ("0.001", "0.001"),
+            (r#"["/data/long/sums.jsonl"]"#, "sums.jsonl"),
+            (r#"["a/b.txt", "c.txt"]"#, "b.txt, c.txt"),
+            ("runs/base@200", "base@200"),
+            ("abcdefghijklmnopqrstuvwxyz0123456789", "abcdefghijklmnopqrstuvwxyz01…"),
+        ];
+        for (value, expected) in cases {
+            assert_eq!(short(value), expected);
+        }
+    }
 }

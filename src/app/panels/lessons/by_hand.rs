@@ -2,7 +2,6 @@
 
 use crate::app::chart::{Frame, chart_ui};
 use crate::app::format::number;
-use crate::app::panels::charts;
 use crate::app::panels::live::{LiveControls, hyper};
 use crate::app::state::{Action, AppState, OpenRun};
 use crate::app::theme;
@@ -176,7 +175,7 @@ fn chart(ui: &mut Ui, desk: &mut AppState, path: PathBuf) {
     let Some(spec) = spec::CHARTS.iter().find(|spec| spec.metrics.contains(&metric)) else { return };
     let runs = [path];
     let only = [metric.to_owned()];
-    let frame = Frame { view: None, extent: charts::extent(desk, &runs), runs: &runs, log_x: false, only: &only, raw: false };
+    let frame = Frame { view: None, runs: &runs, log_x: false, only: &only, raw: false };
     let touched = ui.push_id("by hand", |ui| chart_ui(ui, desk, spec, &frame, spec.log_y, 200.0)).inner;
     if touched.hover.is_some() {
         desk.cursor = touched.hover;

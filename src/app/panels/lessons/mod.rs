@@ -244,8 +244,7 @@ impl Lessons {
                 if runs.is_empty() {
                     continue;
                 }
-                let extent = super::charts::extent(desk, &runs);
-                let frame = Frame { view: None, extent, runs: &runs, log_x: false, only: &watch.metrics, raw: true };
+                let frame = Frame { view: None, runs: &runs, log_x: false, only: &watch.metrics, raw: true };
                 ui.label(RichText::new(spec.title).strong()).on_hover_text(spec.hint);
                 let touched = chart_ui(ui, desk, spec, &frame, spec.log_y, 230.0);
                 if touched.hover.is_some() {

@@ -119,14 +119,14 @@ impl Plan {
                     the merge instead of from the newest checkpoint.";
         card(ui, "A merge of checkpoints", hint, |ui| {
             ui.weak(match (steps.first(), steps.last()) {
+                (Some(only), _) if steps.len() == 1 => {
+                    format!("The only checkpoint is that of step {only}. The mean of one is that checkpoint: a merge needs two or more.")
+                }
                 (Some(first), Some(last)) => {
                     format!("{} checkpoints are there, steps {first} to {last}, {spacing} apart at least.", steps.len())
                 }
                 _ => "This run has no checkpoint on disk yet; a merge averages two or more.".into(),
             });
-            if steps.len() == 1 {
-                ui.weak("There is only one: the mean of one checkpoint is that checkpoint. A merge needs two or more.");
-            }
             if steps.len() < 2 && run.is_ours() && ui.button("Save a checkpoint now").clicked() {
                 actions.push(Action::Send(run.files.path.clone(), Command::SaveNow));
             }

@@ -55,7 +55,7 @@ impl Samples {
         egui::ScrollArea::vertical().id_salt("samples").auto_shrink([false, false]).show(ui, |ui| match (view, run) {
             (View::Chat, run) => self.chat.ui(ui, desk, run, &mut actions),
             (View::Rollouts, Some(run)) => self.rollouts.ui(ui, run, &mut actions),
-            (View::Texts, Some(run)) => self.texts.ui(ui, run, &mut actions),
+            (View::Texts, Some(run)) => self.texts.ui(ui, run, desk, &mut actions),
             (View::Rollouts | View::Texts, None) => parts::no_run(ui, &mut actions),
         });
         actions.into_iter().for_each(|order| desk.ask(order));

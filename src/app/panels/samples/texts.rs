@@ -1,8 +1,9 @@
 //! Texts that a run has generated, and requests for more.
 
+use crate::app::child::JobState;
 use crate::app::draw::{ScoredTokens, StepPick, TokenColor, TokenText, card, key_to, printable, short};
 use crate::app::panels::parts;
-use crate::app::state::{Action, OpenRun};
+use crate::app::state::{Action, AppState, OpenRun};
 use crate::event::{Command, Sample};
 use eframe::egui::{self, DragValue, Id, RichText, Ui};
 use std::collections::HashMap;
@@ -21,6 +22,8 @@ pub struct Texts {
     temperature: f64,
     tokens: u64,
     chat: bool,
+    /// Samples from saved weights so far: each has a seed of its own.
+    asked: u64,
     of: PathBuf,
     /// Laid out texts by their place in the history.
     laid: HashMap<usize, TokenText>,
@@ -34,6 +37,7 @@ impl Default for Texts {
             temperature: 0.8,
             tokens: 200,
             chat: false,
+            asked: 0,
             of: PathBuf::new(),
             laid: HashMap::new(),
         }
@@ -42,17 +46,17 @@ impl Default for Texts {
 
 impl Texts {
     /// Draw.
-    pub fn ui(&mut self, ui: &mut Ui, run: &OpenRun, actions: &mut Vec<Action>) {
+    pub fn ui(&mut self, ui: &mut Ui, run: &OpenRun, desk: &AppState, actions: &mut Vec<Action>) {
         if self.of != run.files.path {
             (self.of, self.step) = (run.files.path.clone(), StepPick::default());
             self.laid.clear();
         }
-        self.ask(ui, run, actions);
+        let key = format!("sample {}", run.files.path.display());
+        self.ask(ui, run, (&key, desk.job(&key)), actions);
         ui.add_space(4.0);
         let samples = &run.files.history.samples;
         if samples.is_empty() {
-            let what = "Ask for one above while the run is trained here, or talk to one of its checkpoints under Chat. A run can also write \
-                        a sample at each evaluation.";
+            let what = "Ask for one above, or talk to a checkpoint under Chat. A run can also write a sample at each evaluation.";
             parts::empty(ui, "No text yet", what);
             ui.vertical_centered(|ui| {
                 let words = "New run like this one, with samples";
@@ -75,9 +79,14 @@ impl Texts {
         }
     }
 
-    fn ask(&mut self, ui: &mut Ui, run: &OpenRun, actions: &mut Vec<Action>) {
-        card(ui, "Sample now", "The run generates a text between two steps, from its newest weights.", |ui| {
-            ui.add_enabled_ui(run.is_ours(), |ui| {
+    /// A request: to the trainer between two steps, or else to a process of its own, which loads the newest checkpoint.
+    fn ask(&mut self, ui: &mut Ui, run: &OpenRun, (key, job): (&str, Option<&JobState>), actions: &mut Vec<Action>) {
+        let hint = "A run that this window trains generates a text between two steps, from its newest weights. Of any other run the newest \
+                    checkpoint is loaded.";
+        let is_saved = !run.files.history.checkpoints.is_empty();
+        let is_free = !matches!(job, Some(JobState::Running(_)));
+        card(ui, "Sample now", hint, |ui| {
+            ui.add_enabled_ui(run.is_ours() || (is_saved && is_free), |ui| {
                 let label = ui.label("prompt");
                 let field = egui::TextEdit::multiline(&mut self.prompt).desired_rows(2).desired_width(f32::INFINITY);
                 ui.add(field.hint_text("The text to continue; empty to start from nothing")).labelled_by(label.id);
@@ -90,18 +99,37 @@ impl Texts {
                     ui.add(DragValue::new(&mut self.tokens).range(1..=4096)).labelled_by(label.id);
                     ui.checkbox(&mut self.chat, "as a chat")
                         .on_hover_text("Write the prompt as a user's message, through the chat template");
-                    if asked {
+                    if asked && run.is_ours() {
                         let (prompt, chat) = (self.prompt.clone(), self.chat);
                         let (temperature, tokens) = (Some(self.temperature), Some(self.tokens));
                         actions
                             .push(Action::Send(run.files.path.clone(), Command::SampleNow { prompt, temperature, tokens, chat }));
+                    } else if asked {
+                        actions.push(Action::Job(key.to_owned(), self.args(run)));
                     }
                 });
             });
-            if !run.is_ours() {
-                ui.weak("Only a run that this window trains can be asked for a sample. Chat, above, works on every checkpoint.");
+            if !run.is_ours() && !is_saved {
+                ui.weak("This run has saved no checkpoint to sample from.");
+            }
+            if let Some(text) = parts::progress(ui, key, job, actions) {
+                ui.label(printable(text.trim_end(), SHOWN, false));
             }
         });
+    }
+
+    /// `lehr generate` for a sample from the newest checkpoint.
+    fn args(&mut self, run: &OpenRun) -> Vec<String> {
+        self.asked += 1;
+        let options = [
+            format!("--model={}", run.files.path.display()),
+            format!("--prompt={}", self.prompt),
+            format!("--temperature={}", self.temperature),
+            format!("--max-new-tokens={}", self.tokens),
+            format!("--seed={}", self.asked),
+        ];
+        let chat = self.chat.then(|| "--chat".to_owned());
+        ["generate".to_owned()].into_iter().chain(options).chain(chat).collect()
     }
 }
 

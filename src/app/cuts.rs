@@ -1,7 +1,5 @@
 //! Cache of curves cut for the screen, kept until a curve or the view changes: an unchanged frame does not search curves.
 
-use super::axis;
-use crate::app::seeds::Spread;
 use crate::history::Cut;
 use egui_plot::PlotPoint;
 use std::collections::HashMap;
@@ -31,6 +29,22 @@ pub(super) struct Making {
     pub reach: usize,
     /// For each run the reading of its log and the number of points.
     pub points: Vec<(u64, usize)>,
+}
+
+/// Mean and spread of several runs at a position.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct Spread {
+    /// Where on the axis.
+    pub x: f64,
+    /// Mean over the runs that have reached it.
+    pub mean: f64,
+    /// Standard deviation (n - 1); 0 of a single run.
+    pub std: f64,
+}
+
+/// Plot coordinate of a position on the horizontal axis.
+pub(super) fn place(x: f64, log: bool) -> f64 {
+    if log { x.max(1e-9).log10() } else { x }
 }
 
 /// Lines in plot coordinates: logarithms if an axis is logarithmic.
@@ -74,7 +88,7 @@ impl Shape {
 impl Making {
     fn place(&self, x: f64, y: f64) -> Option<PlotPoint> {
         let y = if self.log_y { (y > 0.0).then(|| y.log10())? } else { y };
-        Some(PlotPoint::new(axis::place(x, self.cut.log), y))
+        Some(PlotPoint::new(place(x, self.cut.log), y))
     }
 }
 
