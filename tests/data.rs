@@ -43,7 +43,7 @@ fn text_becomes_batches() {
 }
 
 #[test]
-fn a_model_brings_its_own_tokenizer() {
+fn a_models_own_tokenizer_is_used() {
     let folder = tempfile::tempdir().unwrap();
     let path = folder.path().join("corpus.jsonl");
     fs::write(&path, "{\"text\":\"one\"}\n{\"text\":\"two three\"}\n".repeat(20)).unwrap();
@@ -63,7 +63,7 @@ fn a_model_brings_its_own_tokenizer() {
 }
 
 #[test]
-fn validation_text_of_its_own() {
+fn a_separate_validation_text_is_used() {
     let folder = tempfile::tempdir().unwrap();
     let (train, val) = (folder.path().join("train.txt"), folder.path().join("val.txt"));
     fs::write(&train, "abc".repeat(50)).unwrap();
@@ -93,7 +93,7 @@ fn refusals_are_one_line_and_name_the_cause() {
 
 /// A folder as huggingface_hub downloads it, in every format; the card and the licence are no text.
 #[test]
-fn a_dataset_folder_is_its_data() {
+fn a_dataset_folder_is_read() {
     let folder = tempfile::tempdir().unwrap();
     let at = |name: &str| folder.path().join(name);
     fs::create_dir(at("data")).unwrap();

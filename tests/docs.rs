@@ -182,7 +182,7 @@ fn links(paragraphs: &[Part]) -> Vec<Part> {
 }
 
 #[test]
-fn links_lead_somewhere() {
+fn links_resolve() {
     let mut failures = Vec::new();
     for page in pages() {
         let (paragraphs, _) = parts(&read(&page));
@@ -222,7 +222,7 @@ fn the_summary_lists_every_page() {
 }
 
 #[test]
-fn paths_in_documents_and_comments_are_there() {
+fn paths_in_documents_and_comments_exist() {
     let mut failures = Vec::new();
     let mut check = |file: &Path, text: &str| {
         let (paragraphs, _) = parts(text);
@@ -368,7 +368,7 @@ fn as_said(source: &str) -> String {
 }
 
 #[test]
-fn messages_that_are_explained_exist() {
+fn explained_messages_exist() {
     let sources =
         as_said(&[files("src", ".rs"), files("crates", ".rs")].concat().iter().map(|file| read(file)).collect::<String>());
     let (paragraphs, _) = parts(&read(&root().join("docs/troubleshooting.md")));
@@ -437,7 +437,7 @@ mod checks_can_fail {
     }
 
     #[test]
-    fn paths_and_items_are_told_from_other_code() {
+    fn paths_and_items_are_recognised() {
         assert_eq!(path_of("src/event.rs"), Some("src/event.rs"));
         assert_eq!(path_of("scripts/test --locked"), Some("scripts/test"));
         assert_eq!(path_of("session/nowhere.rs"), Some("session/nowhere.rs"));
@@ -451,7 +451,7 @@ mod checks_can_fail {
     }
 
     #[test]
-    fn shell_lines_are_cut_as_a_shell_cuts_them() {
+    fn shell_lines_are_split_as_a_shell_does() {
         assert_eq!(shell("lehr a --b \"c d\" 'e' f#g # h"), ["lehr", "a", "--b", "c d", "e", "f#g"]);
         assert_eq!(shell("lehr a \"\" > out"), ["lehr", "a", ""]);
     }
@@ -471,7 +471,7 @@ mod checks_can_fail {
     }
 
     #[test]
-    fn messages_are_read_as_they_are_said() {
+    fn messages_are_found_in_sources() {
         let source = "f!(\n    \"{name}: is `no` run; \\\n     use {}\"\n)";
         assert!(as_said(source).contains("...: is no run; use ..."), "{}", as_said(source));
     }

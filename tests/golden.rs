@@ -195,7 +195,7 @@ fn greedy_continuations_match_pytorch() {
 }
 
 #[test]
-fn configs_of_transformers_4_mean_the_same() {
+fn configs_of_transformers_4_and_5_are_equivalent() {
     for case in ["llama-tied", "qwen2-yarn"] {
         let read = |name: &str| hf_config::read(&folder(case).join(name)).unwrap().model;
         assert_eq!(read("config.json"), read("config.v4.json"), "{case}");
@@ -223,7 +223,7 @@ fn rotations_match_transformers() {
 
 /// Some tools write tied weights under the head's name alone.
 #[test]
-fn a_tied_model_may_hold_the_head_alone() {
+fn a_tied_model_may_store_only_the_head() {
     let device = Device::named(None).unwrap();
     let (from, dir) = (folder("llama-tied"), tempfile::tempdir().unwrap());
     let bytes = std::fs::read(from.join("model.safetensors")).unwrap();

@@ -23,7 +23,7 @@ fn texts<'a>(events: &'a [Value], event: &str) -> Vec<&'a str> {
 
 /// Bytes that are no UTF-8, a line without end, a flood: the run stays paused, hears what follows, and its log stays short.
 #[test]
-fn no_line_ends_the_listener() {
+fn no_command_line_ends_the_listener() {
     let place = Place::new();
     let mut t = Trainer::start(place.pretrain("run", LONG).args(["--save-every=0", "--control"]));
     t.tell(r#"{"command":"Pause"}"#);
@@ -47,7 +47,7 @@ fn no_line_ends_the_listener() {
 }
 
 #[test]
-fn a_folder_that_is_gone_ends_the_run() {
+fn a_deleted_folder_ends_the_run() {
     let place = Place::new();
     for replaced in [false, true] {
         let mut t = Trainer::start(place.pretrain("run", LONG).args(["--save-every=0", "--control"]));
@@ -68,7 +68,7 @@ fn a_folder_that_is_gone_ends_the_run() {
 
 /// A run that cannot save says so once, trains on, and says when it could again; a last save that fails is an error.
 #[test]
-fn a_run_that_cannot_save_says_so_once() {
+fn a_run_that_cannot_save_reports_it_once() {
     let place = Place::new();
     let checkpoints = place.path("run/checkpoints");
     // A file in its place: no folder can be made in it.
@@ -108,7 +108,7 @@ fn a_run_that_cannot_save_says_so_once() {
 }
 
 #[test]
-fn a_folder_without_its_checkpoints_gets_a_new_one() {
+fn a_missing_checkpoints_folder_is_created_again() {
     let dir = tempfile::tempdir().unwrap();
     let path = dir.path().join("run");
     let folder = RunFolder::create(&RealFs, &path, "").unwrap();

@@ -45,7 +45,7 @@ fn the_other_class_of_kernels_matches_too() {
 
 /// What ops state of their loops is what refuses kernels that a driver would cut short, so it must not be too little.
 #[test]
-fn no_invocation_loops_more_often_than_its_op_states() {
+fn declared_loop_iterations_are_upper_bounds() {
     let mut device = Device::named(None).expect("a device");
     device.count_iterations();
     for switched in [false, true] {

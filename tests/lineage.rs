@@ -36,7 +36,7 @@ fn losses(events: &[Value]) -> Vec<Value> {
 }
 
 #[test]
-fn merging_leaves_the_bits_of_the_run_alone() {
+fn live_merging_changes_no_bit_of_the_run() {
     let place = Place::new();
     let plain = train(&place, "plain", &[]);
     assert!(kind(&plain, "Merged").is_empty());
@@ -56,7 +56,7 @@ fn merging_leaves_the_bits_of_the_run_alone() {
 }
 
 #[test]
-fn a_live_merge_is_the_merge_of_its_checkpoints() {
+fn a_live_merge_equals_the_merge_of_its_checkpoints() {
     let place = Place::new();
     // A checkpoint at every snapshot, so that the merge can be made again from files.
     let recipe = ["--save-every=2", "--merge-every=2", "--merge-last=4", "--merge-method=wma"];
@@ -97,7 +97,7 @@ fn a_live_merge_is_the_merge_of_its_checkpoints() {
 }
 
 #[test]
-fn a_killed_run_goes_on_with_its_snapshots() {
+fn a_killed_run_resumes_with_its_snapshots() {
     let place = Place::new();
     let straight = train(&place, "straight", MERGE);
     for (name, ring) in [("device", "device"), ("host", "host"), ("disk", "disk")] {
@@ -151,7 +151,7 @@ fn merge_now_writes_a_model_folder() {
 }
 
 #[test]
-fn a_fork_that_changes_nothing_is_its_parent() {
+fn an_unchanged_fork_equals_its_parent() {
     let place = Place::new();
     let parent = train(&place, "parent", MERGE);
     let events = json_lines(&mut place.lehr(["pretrain", "--json", "--fork=parent@8", "--run=child"]));
@@ -180,7 +180,7 @@ fn a_fork_that_changes_nothing_is_its_parent() {
 }
 
 #[test]
-fn a_fork_takes_other_settings() {
+fn a_fork_accepts_other_settings() {
     let place = Place::new();
     train(&place, "parent", &[]);
     let fork =
@@ -204,7 +204,7 @@ fn a_fork_takes_other_settings() {
 }
 
 #[test]
-fn starts_name_what_they_keep() {
+fn starting_points_report_what_they_keep() {
     let place = Place::new();
     train(&place, "parent", &[]);
     let init =
@@ -222,7 +222,7 @@ fn starts_name_what_they_keep() {
 
 /// PMA-init: a run that begins from `merge:...` is the run that begins from what `lehr merge` writes.
 #[test]
-fn a_start_from_a_merge_is_merge_then_start() {
+fn starting_from_a_merge_equals_merge_then_start() {
     let place = Place::new();
     train(&place, "parent", &["--merge-every=0"]);
     let init =
@@ -242,7 +242,7 @@ fn a_start_from_a_merge_is_merge_then_start() {
 }
 
 #[test]
-fn starts_that_cannot_work_are_refused() {
+fn invalid_starting_points_are_refused() {
     let place = Place::new();
     train(&place, "parent", &[]);
     std::fs::create_dir(place.path("empty")).unwrap();

@@ -118,7 +118,7 @@ const METHODS: [MergeMethod; 6] =
     [MergeMethod::Sma, MergeMethod::Ema, MergeMethod::EmaNormalized, MergeMethod::Wma, MergeMethod::Wsm, MergeMethod::Weights];
 
 #[test]
-fn merges_are_those_of_pytorch() {
+fn merges_match_pytorch() {
     let place = Place::new();
     let golden = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/golden/merge");
     for kind in ["f32", "bf16", "f16"] {
@@ -165,7 +165,7 @@ fn a_merge_is_the_weighted_sum_in_f64() {
 }
 
 #[test]
-fn copies_merge_to_themselves_and_alpha_one_is_the_last() {
+fn merging_copies_is_the_identity_and_alpha_one_is_the_last() {
     let place = Place::new();
     for dtype in [Dtype::F32, Dtype::F16, Dtype::BF16] {
         let mut tensors = model(7, dtype);
@@ -250,7 +250,7 @@ fn order_names_and_threads_change_no_bit() {
 }
 
 #[test]
-fn types_that_differ_become_f32_and_a_type_can_be_asked_for() {
+fn mixed_types_become_f32_unless_a_type_is_requested() {
     let place = Place::new();
     let (a, b) = (model(1, Dtype::BF16), model(2, Dtype::F32));
     folder(&place.path("a"), &a);
@@ -276,7 +276,7 @@ fn types_that_differ_become_f32_and_a_type_can_be_asked_for() {
 }
 
 #[test]
-fn buffers_are_copied_and_a_tied_head_may_be_missing() {
+fn buffers_are_copied_and_a_tied_head_is_optional() {
     let place = Place::new();
     let mut tensors = model(1, Dtype::F32);
     tensors.insert("position_ids".into(), Stored::new(Dtype::I64, &[3], &[0.0, 1.0, 2.0]));

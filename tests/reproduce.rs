@@ -30,7 +30,7 @@ fn run(bank: &CheckpointStore, arm: &Arm, texts: &Texts) -> Ended {
 }
 
 #[test]
-fn an_arm_that_was_cut_off_is_trained_anew_to_the_same_bits() {
+fn an_interrupted_arm_is_retrained_to_the_same_bits() {
     let (scale, texts) = (Scale::named("test").unwrap(), texts());
     let arm = short(&scale, 3);
     let [whole, cut] = [tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap()];
@@ -57,7 +57,7 @@ fn an_arm_that_was_cut_off_is_trained_anew_to_the_same_bits() {
 }
 
 #[test]
-fn an_arm_that_another_process_trains_is_busy() {
+fn an_arm_in_another_process_is_busy() {
     let (scale, texts) = (Scale::named("test").unwrap(), texts());
     let place = tempfile::tempdir().unwrap();
     let checkpoints = CheckpointStore::open(place.path(), &texts.digest).unwrap();
@@ -69,7 +69,7 @@ fn an_arm_that_another_process_trains_is_busy() {
 
 /// Kept moments and weights of a step go on exactly as if nothing had been between.
 #[test]
-fn a_fork_that_changes_nothing_is_the_run_itself() {
+fn an_unchanged_fork_equals_the_run() {
     let (scale, texts) = (Scale::named("test").unwrap(), texts());
     let place = tempfile::tempdir().unwrap();
     let checkpoints = CheckpointStore::open(place.path(), &texts.digest).unwrap();
@@ -88,7 +88,7 @@ fn a_fork_that_changes_nothing_is_the_run_itself() {
 }
 
 #[test]
-fn keys_tell_arms_apart_and_names_do_not() {
+fn arm_keys_depend_on_settings_not_names() {
     let scale = Scale::named("test").unwrap();
     let arm = short(&scale, 1);
     let key = |a: &Arm| a.key("texts");
@@ -110,7 +110,7 @@ fn keys_tell_arms_apart_and_names_do_not() {
 }
 
 #[test]
-fn windows_are_the_papers() {
+fn merge_windows_match_the_paper() {
     let scale = Scale::named("tiny").unwrap();
     let size = scale.smallest();
     let standard = Window::standard(GRID);
@@ -126,7 +126,7 @@ fn windows_are_the_papers() {
 
 /// The gradient that curvature is made from is the slope of the loss that is reported.
 #[test]
-fn gradients_are_slopes_of_the_loss() {
+fn gradients_match_finite_differences() {
     let scale = Scale::named("test").unwrap();
     let place = tempfile::tempdir().unwrap();
     let texts = texts();
@@ -153,7 +153,7 @@ fn results(out: &Path) -> Vec<u8> {
 
 /// One claim end to end: from nothing, from the bank, and from nothing again elsewhere.
 #[test]
-fn a_claim_comes_out_the_same_twice() {
+fn a_claim_is_reproducible() {
     let place = Place::new();
     let claim = |work: &str, out: &str| {
         let args = ["reproduce", "pma", "P11", "--scale=test", "--seeds=2", "--first-seed=7", "--work", work, "--out", out];
@@ -173,7 +173,7 @@ fn a_claim_comes_out_the_same_twice() {
 }
 
 #[test]
-fn what_cannot_be_reproduced_is_refused() {
+fn invalid_reproductions_are_refused() {
     let place = Place::new();
     let said = |args: &[&str]| {
         let run = place.lehr([&["reproduce", "pma"], args].concat()).output().unwrap();
@@ -207,7 +207,7 @@ fn a_plan_trains_nothing() {
 
 /// Of the second paper: single updates on the bench, and arms of reinforcement.
 #[test]
-fn claims_of_reinforcement_come_out_the_same_twice() {
+fn grpo_claims_are_reproducible() {
     let place = Place::new();
     let claims = |work: &str, out: &str| {
         let args =
@@ -235,7 +235,7 @@ fn claims_of_reinforcement_come_out_the_same_twice() {
 }
 
 #[test]
-fn a_plan_of_reinforcement_trains_nothing() {
+fn a_grpo_plan_trains_nothing() {
     let place = Place::new();
     let plan = |args: &[&str]| {
         let run = place.lehr([&["reproduce", "lopti", "--dry-run", "--json", "--work=w"], args].concat()).output().unwrap();

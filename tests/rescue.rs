@@ -86,7 +86,7 @@ fn kept(place: &Place, name: &str) -> BTreeSet<u64> {
 }
 
 #[test]
-fn off_tells_and_does_nothing() {
+fn rescue_off_reports_and_does_nothing() {
     let place = Place::new();
     let mut t = Trainer::start(&mut steep(&place, "run", &[]));
     assert_eq!(t.end().code(), Some(0), "{}", t.account());
@@ -103,7 +103,7 @@ fn off_tells_and_does_nothing() {
 }
 
 #[test]
-fn a_run_that_ends_in_a_spike_says_so() {
+fn a_run_that_ends_in_a_spike_reports_it() {
     let place = Place::new();
     let mut t = Trainer::start(&mut steep(&place, "run", &["--rescue=pma", "--rescue-patience=200"]));
     assert_eq!(t.end().code(), Some(0), "{}", t.account());
@@ -116,7 +116,7 @@ fn a_run_that_ends_in_a_spike_says_so() {
 
 /// Back with the same rate meets the same wall; with half of it, or a quarter, the run gets through, far below where it had been stuck.
 #[test]
-fn rollback_and_merge_bring_it_through() {
+fn rollback_and_merge_rescue_the_run() {
     let place = Place::new();
     let mut off = Trainer::start(&mut steep(&place, "off", &[]));
     assert_eq!(off.end().code(), Some(0), "{}", off.account());
@@ -204,7 +204,7 @@ fn a_merge_is_the_mean_of_its_checkpoints() {
 }
 
 #[test]
-fn what_nothing_helps_ends_with_an_account() {
+fn a_hopeless_run_ends_with_a_summary() {
     let place = Place::new();
     let said = run(&mut steep(&place, "run", &["--rescue=rollback", "--rescue-limit=1"]));
     assert_eq!(said.code, Some(1), "{}", said.err);
@@ -251,7 +251,7 @@ fn good_checkpoints_are_kept() {
 
 /// Killed and stopped at any point, before the spike, in it, after the rescue: the same bits and the same story.
 #[test]
-fn resumed_across_a_rescue_is_the_same_run() {
+fn resuming_across_a_rescue_is_bit_identical() {
     let place = Place::new();
     for (method, seed) in [("rollback", random()), ("pma", random())] {
         let rescue = format!("--rescue={method}");
@@ -306,7 +306,7 @@ fn resumed_across_a_rescue_is_the_same_run() {
 
 /// A live setting that breaks a run is taken back with it.
 #[test]
-fn a_live_setting_that_broke_the_run_is_taken_back() {
+fn a_live_setting_that_caused_the_spike_is_reverted() {
     let place = Place::new();
     let calm = ["--max-steps=100", "--save-every=20", "--rescue=rollback", "--rescue-patience=10", "--eval-every=0", "--control"];
     let mut t = Trainer::start(&mut place.pretrain("run", &calm));
@@ -329,7 +329,7 @@ fn a_live_setting_that_broke_the_run_is_taken_back() {
 }
 
 #[test]
-fn what_cannot_work_is_refused_in_one_line() {
+fn invalid_settings_are_refused_in_one_line() {
     let place = Place::new();
     for (args, parts) in [
         (&["--rescue=pma", "--save-every=0"][..], &["--rescue pma", "--save-every 0"][..]),

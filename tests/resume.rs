@@ -58,7 +58,7 @@ fn finish(place: &Place, name: &str) -> Trainer {
 }
 
 #[test]
-fn stopped_or_killed_and_resumed_is_the_same_run() {
+fn stopping_or_killing_and_resuming_is_bit_identical() {
     let place = Place::new();
     straight(&place);
     let seed = random();
@@ -102,7 +102,7 @@ fn stopped_or_killed_and_resumed_is_the_same_run() {
 }
 
 #[test]
-fn a_second_signal_leaves_at_once_and_is_safe() {
+fn a_second_signal_exits_at_once_without_loss() {
     let place = Place::new();
     let mut trainer = Trainer::start(&mut place.pretrain("run", &["--max-steps=100000", "--save-every=2", "--eval-every=0"]));
     trainer.hear_kind("Checkpoint");
@@ -114,7 +114,7 @@ fn a_second_signal_leaves_at_once_and_is_safe() {
 }
 
 #[test]
-fn a_run_that_goes_on_is_locked() {
+fn an_active_run_is_locked() {
     let place = Place::new();
     let mut first = Trainer::start(&mut place.pretrain("run", &["--max-steps=100000", "--save-every=5", "--control"]));
     first.hear_kind("Checkpoint");
@@ -142,7 +142,7 @@ fn a_run_that_goes_on_is_locked() {
 
 /// Kill it wherever it is, again and again: what `lehr` accepts is sound, no announced save is lost, and the numbers stay the same.
 #[test]
-fn kill_storm() {
+fn repeated_kills_lose_nothing() {
     let kills: u64 = std::env::var("LEHR_KILLS").ok().and_then(|n| n.parse().ok()).unwrap_or(8);
     let place = Place::new();
     let recipe = ["--max-steps=100000", "--lr-scheduler=constant", "--eval-every=0", "--keep-last=2"];
@@ -215,7 +215,7 @@ fn a_run_resumes_on_another_device_with_a_warning() {
 }
 
 #[test]
-fn a_flipped_bit_falls_back_to_the_checkpoint_before() {
+fn a_flipped_bit_falls_back_to_the_previous_checkpoint() {
     let place = Place::new();
     straight(&place);
     let seed = random();
@@ -317,7 +317,7 @@ fn every_command_is_answered() {
 
 /// Step by step to the end: not one update too many, and evaluations and saves come when they are due.
 #[test]
-fn stepping_by_hand_is_the_same_run() {
+fn single_steps_equal_a_continuous_run() {
     let place = Place::new();
     straight(&place);
     let mut t = Trainer::start(place.pretrain("run", RECIPE).arg("--control"));
@@ -336,7 +336,7 @@ fn stepping_by_hand_is_the_same_run() {
 }
 
 #[test]
-fn a_text_that_changed_is_noticed() {
+fn a_changed_text_is_detected() {
     let place = Place::new();
     let mut t = Trainer::start(&mut place.pretrain("run", &["--max-steps=100000", "--save-every=2", "--eval-every=0"]));
     t.hear_kind("Checkpoint");
@@ -356,7 +356,7 @@ fn a_text_that_changed_is_noticed() {
 
 /// As many characters as before, but others: the number of tokens does not tell.
 #[test]
-fn a_text_of_the_same_length_is_noticed() {
+fn a_changed_text_of_the_same_length_is_detected() {
     let place = Place::new();
     let text = common::text(6000);
     let finished = run(&mut place.pretrain("run", &["--max-steps=4", "--eval-every=0"]));
@@ -424,7 +424,7 @@ fn a_finished_run_is_extended() {
 }
 
 #[test]
-fn an_end_of_commands_is_no_command() {
+fn end_of_input_is_not_a_command() {
     let place = Place::new();
     let mut t = Trainer::start(place.pretrain("run", &["--max-steps=6", "--eval-every=0"]).arg("--control"));
     t.tell(r#"{"command":"Pause"}"#);

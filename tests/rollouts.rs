@@ -104,7 +104,7 @@ fn greedily_as_transformers(device: &Device) {
 }
 
 #[test]
-fn greedy_completions_are_those_of_transformers() {
+fn greedy_completions_match_transformers() {
     let mut device = device();
     greedily_as_transformers(&device);
     device.switch_gpu_class();
@@ -122,7 +122,7 @@ fn assert_same(got: &[Completion], want: &[Completion], what: &str) {
 }
 
 #[test]
-fn completions_depend_on_no_slot_order_or_neighbour() {
+fn completions_do_not_depend_on_slot_order_or_neighbours() {
     let device = device();
     for (case, seed) in [("qwen3", 1), ("llama-gqa", 2), ("qwen2", 3)] {
         let model = open(&device, case);
@@ -162,7 +162,7 @@ fn completions_depend_on_no_slot_order_or_neighbour() {
 }
 
 #[test]
-fn completions_end_where_they_must() {
+fn completions_end_at_stop_tokens_and_limits() {
     let device = device();
     let golden = golden();
     let case = "qwen3";
@@ -205,7 +205,7 @@ fn completions_end_where_they_must() {
 }
 
 #[test]
-fn log_probabilities_are_the_trainers() {
+fn sampler_log_probabilities_match_the_trainer() {
     let device = device();
     for (case, temperature) in [("qwen3", 1.0), ("llama-gqa", 0.7), ("llama-tied", 1.6), ("qwen2", 1.0)] {
         let model = open(&device, case);
@@ -243,7 +243,7 @@ fn log_probabilities_are_the_trainers() {
 }
 
 #[test]
-fn it_says_how_far_it_is_and_can_be_stopped() {
+fn rollouts_report_progress_and_can_be_stopped() {
     let device = device();
     let model = open(&device, "llama-tied");
     let mut engine = Rollouts::new(&device, &model, 4, ROOM).unwrap();

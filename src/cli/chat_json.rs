@@ -120,7 +120,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_line_that_is_no_request_is_refused_and_the_next_is_heard() {
+    fn an_invalid_request_is_refused_and_the_next_is_handled() {
         let mut input: &[u8] = b"{\"ask\":\"Stop\"}\nnonsense\n{\"ask\":\"Say\",\"text\":\"a\\nb\"}\n";
         assert_eq!(hear(&mut input), Some(RequestLine::Request(ChatRequest::Stop)));
         assert!(matches!(hear(&mut input), Some(RequestLine::Refused(text)) if text.starts_with("standard input: no request")));
@@ -129,7 +129,7 @@ mod tests {
     }
 
     #[test]
-    fn a_line_without_end_is_named() {
+    fn an_overlong_request_is_refused_by_name() {
         let line = vec![b'x'; MAX_LINE as usize + 10];
         assert!(matches!(hear(&mut line.as_slice()), Some(RequestLine::Broken(text)) if text.contains("more than 16 MiB")));
     }

@@ -181,7 +181,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_template_of_turns_is_said_in_ollamas_words() {
+    fn chat_templates_become_ollama_templates() {
         let tokenizer = Tokenizer::bytes(true).unwrap();
         let chatml = "{% for m in messages %}{{ '<|im_start|>' + m.role + '\\n' + m.content + '<|im_end|>\\n' }}{% endfor %}\
                       {% if add_generation_prompt %}{{ '<|im_start|>assistant\\n' }}{% endif %}";

@@ -215,13 +215,13 @@ mod tests {
     use super::*;
 
     #[test]
-    fn columns_are_spread_over_all_parts() {
+    fn columns_are_distributed_over_all_parts() {
         assert_eq!(spread(31, 6), [0, 6, 12, 18, 24, 30]);
         assert_eq!([spread(1, 6), spread(2, 6), spread(5, 6)], [vec![0], vec![0, 1], vec![0, 1, 2, 3, 4]]);
     }
 
     #[test]
-    fn as_many_columns_are_shown_as_a_terminal_has_room_for() {
+    fn shown_columns_fit_the_terminal() {
         let all = |most: usize| (0..most).collect();
         assert_eq!(fitting(18, &[19; 5], all), [0, 1]);
         assert_eq!(fitting(18, &[8; 9], all), [0, 1, 2, 3, 4, 5]);
@@ -232,7 +232,7 @@ mod tests {
     }
 
     #[test]
-    fn pieces_stay_on_their_line() {
+    fn token_text_stays_on_one_line() {
         assert_eq!([" a\n", "\u{1b}[2J", "abcdefghijklmn"].map(shown), ["·a\\n", "\\u{1b}[2J", "abcdefghijk…"]);
     }
 }

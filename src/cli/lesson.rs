@@ -125,7 +125,7 @@ mod tests {
     }
 
     #[test]
-    fn every_lesson_is_sound_and_every_command_line_is_accepted() {
+    fn every_lesson_is_valid_and_its_command_lines_parse() {
         assert!(lesson_names().count() >= 2);
         for name in lesson_names() {
             check(&lesson(name).unwrap_or_else(|e| panic!("{e:#}")));

@@ -274,7 +274,7 @@ mod tests {
     }
 
     #[test]
-    fn what_clap_refuses_is_said_in_one_line() {
+    fn clap_errors_become_one_line() {
         for (words, parts) in [
             (&["lehr", "pretrain", "--seed", "-1"][..], &["'-1'", "--seed", "see `lehr pretrain --help`"][..]),
             (&["lehr", "pretrain", "--no-such-flag"], &["--no-such-flag"]),
@@ -289,7 +289,7 @@ mod tests {
     }
 
     #[test]
-    fn values_may_begin_with_a_dash() {
+    fn values_may_start_with_a_dash() {
         for words in [
             &["lehr", "generate", "--model", "m", "--prompt", "- item"][..],
             &["lehr", "generate", "--model", "m", "--prompt", "--"],

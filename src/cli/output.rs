@@ -492,7 +492,7 @@ mod tests {
     }
 
     #[test]
-    fn words_are_wrapped_and_lines_folded() {
+    fn text_is_wrapped_and_lines_folded() {
         assert_eq!(wrapped("one two  three", 8), ["one two", "three"]);
         assert_eq!(wrapped("", 8), [""; 0]);
         assert_eq!(folded("  short"), ["  short"]);
@@ -502,7 +502,7 @@ mod tests {
     }
 
     #[test]
-    fn columns_stand_under_each_other() {
+    fn table_columns_are_aligned() {
         let rows =
             [["", "loss", "what"], ["raw", "1.5", "x"], ["merged", "11.5", "yy"]].map(|row| row.map(String::from).to_vec());
         assert_eq!(aligned(&rows, |c| c == 1), ["        loss  what", "raw      1.5  x", "merged  11.5  yy"]);
@@ -510,7 +510,7 @@ mod tests {
     }
 
     #[test]
-    fn generated_text_moves_no_cursor() {
+    fn generated_text_cannot_move_the_cursor() {
         assert_eq!(
             visible("a\u{1b}[2Jb\u{9b}1m\r\u{7}\u{8}\u{7f}\u{202e}x\u{2069}"),
             "a\\u{1b}[2Jb\\u{9b}1m\\r\\u{7}\\u{8}\\u{7f}\\u{202e}x\\u{2069}"

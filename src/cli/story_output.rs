@@ -293,7 +293,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn numbers_are_to_the_right_and_short() {
+    fn numbers_are_short_and_right_aligned() {
         let words = |row: &[&str]| row.iter().map(|s| (*s).to_owned()).collect::<Vec<_>>();
         let lines = table(&words(&["", "loss", "what"]), &[words(&["raw", "1.5", "x"]), words(&["merged", "11.5", "yy"])]);
         assert_eq!(lines, ["        loss  what", "raw      1.5  x", "merged  11.5  yy"]);

@@ -72,7 +72,7 @@ mod tests {
     }
 
     #[test]
-    fn children_stand_below_their_parents() {
+    fn children_are_listed_below_their_parents() {
         let runs =
             [run("sft", Some("sma of base@10,20")), run("base", None), run("rl", Some("sft@5")), run("lost", Some("gone@1"))];
         let found = family(&runs.iter().collect::<Vec<_>>());

@@ -116,7 +116,7 @@ mod tests {
     }
 
     #[test]
-    fn a_single_batch_is_never_a_result() {
+    fn single_batch_losses_are_not_results() {
         let mut h = begun("pretrain");
         for step in 1..=200 {
             let loss = if step == 200 { 9.0 } else { 2.0 };
@@ -138,7 +138,7 @@ mod tests {
     }
 
     #[test]
-    fn reinforcement_has_no_training_loss_and_exams_have_their_interval() {
+    fn grpo_shows_no_training_loss_and_evaluations_have_intervals() {
         let mut h = begun("grpo");
         for step in 1..=12 {
             let metrics = [("reward".to_owned(), Number(step as f64))].into();

@@ -215,7 +215,7 @@ mod tests {
     }
 
     #[test]
-    fn cells_are_what_merging_one_by_one_gives() {
+    fn sweep_cells_match_single_merges() {
         let there: BTreeSet<u64> = (1..=10).map(|i| i * 10).filter(|s| *s != 50).collect();
         let (mut found, losses, reads) = run(&grid(), &there, 100);
         assert_eq!(found.cells.len(), 2 * 3 * 3 * 2);
@@ -251,7 +251,7 @@ mod tests {
     }
 
     #[test]
-    fn little_memory_changes_no_loss() {
+    fn losses_do_not_depend_on_memory() {
         let there: BTreeSet<u64> = (1..=10).map(|i| i * 10).collect();
         let (much, _, once) = run(&grid(), &there, 100);
         let (little, _, often) = run(&grid(), &there, 1);

@@ -299,7 +299,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn an_interval_says_what_it_counts() {
+    fn interval_units_are_explicit() {
         for (text, want) in [
             ("500", Interval::Steps(500)),
             ("500steps", Interval::Steps(500)),
@@ -321,7 +321,7 @@ mod tests {
     }
 
     #[test]
-    fn steps_are_listed_shortly() {
+    fn lists_of_steps_are_abbreviated() {
         assert_eq!(ranges(&[1]), "1");
         assert_eq!(ranges(&[100, 200, 300]), "100, 200, 300");
         assert_eq!(ranges(&[100, 200, 300, 400, 401]), "100, 200, ..., 400, 401");

@@ -367,7 +367,7 @@ mod tests {
 
     /// Pieces that end anywhere give what the whole gives, against sums written out.
     #[test]
-    fn pieces_are_folded_as_the_whole() {
+    fn folding_in_pieces_matches_folding_at_once() {
         let (rows, cols, rank) = (5, 7, 2);
         let numbers = |n: usize, by: usize| -> Vec<f32> { (0..n).map(|i| ((i * by) % 11) as f32 / 7.0 - 0.5).collect() };
         let (weight, a, b) = (numbers(rows * cols, 3), numbers(rank * cols, 5), numbers(rows * rank, 4));

@@ -224,7 +224,7 @@ mod tests {
 
     /// The lines are a public interface.
     #[test]
-    fn lines_are_as_documented() {
+    fn chat_json_lines_match_the_documentation() {
         let asks = [
             (r#"{"ask":"Say","text":"hi"}"#, ChatRequest::Say { text: "hi".into(), temperature: None }),
             (r#"{"ask":"Say","text":"hi","temperature":0.5}"#, ChatRequest::Say { text: "hi".into(), temperature: Some(0.5) }),

@@ -425,7 +425,7 @@ mod tests {
     }
 
     #[test]
-    fn nano_has_the_parameters_of_the_formula() {
+    fn nano_parameter_count_matches_the_formula() {
         let c = Settings::default().model.config(65, 64);
         let p = Parameters::new(&c, 1 << 27).unwrap();
         let block = 4 * 128 * 128 + 3 * 128 * 352 + 2 * 128;
@@ -433,7 +433,7 @@ mod tests {
     }
 
     #[test]
-    fn every_tensor_is_in_the_part_that_its_name_says() {
+    fn tensors_are_counted_in_the_part_of_their_name() {
         for (architecture, tied, attention_bias) in [
             (Architecture::Llama, true, false),
             (Architecture::Llama, false, true),

@@ -183,7 +183,7 @@ mod tests {
     }
 
     #[test]
-    fn parents_come_first_and_each_once() {
+    fn parents_run_first_and_each_job_once() {
         let base = Step("base", None);
         let child = |name| Step(name, Some(Box::new(base.clone())));
         let worker = Shared(RefCell::default(), RefCell::default());
@@ -192,7 +192,7 @@ mod tests {
     }
 
     #[test]
-    fn time_left_goes_by_what_was_done() {
+    fn remaining_time_follows_the_measured_rate() {
         let mut rate = Rate::default();
         rate.add(10.0, 20.0);
         assert!((rate.seconds(5.0, 0.0, 0.0) - 10.0).abs() < 1e-12);

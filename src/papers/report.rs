@@ -236,7 +236,7 @@ mod tests {
     use crate::papers::verdict::{Check, Wants};
 
     #[test]
-    fn a_page_says_what_was_found() {
+    fn a_results_page_states_its_findings() {
         let check = Check::new("gain | nats", Estimate::of_values(&[0.1, 0.11, 0.12]), Wants::Above(0.0));
         let f = Finding::new("P5/6+", "it helps", "Fig. 0", "Done so.".into(), vec![check])
             .table("Rows", &["a", "b"], vec![vec!["1".into(), "2".into()]])

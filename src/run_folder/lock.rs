@@ -122,7 +122,7 @@ pub fn utc(unix: u64) -> String {
 #[cfg(test)]
 mod tests {
     #[test]
-    fn dates_are_right_at_the_edges() {
+    fn dates_are_right_at_boundaries() {
         for (unix, text) in [
             (0, "1970-01-01 00:00:00 UTC"),
             (951_782_399, "2000-02-28 23:59:59 UTC"),

@@ -140,7 +140,7 @@ mod tests {
     proptest! {
         #![proptest_config(ProptestConfig::with_cases(2000))]
         #[test]
-        fn the_policy_keeps_what_it_promises(
+        fn retention_keeps_what_the_policy_states(
             saves in prop::collection::vec((0u64..400, prop::bool::weighted(0.9), prop::bool::weighted(0.1)), 0..60),
             keep_last in 0usize..6,
             keep_every in 0u64..50,

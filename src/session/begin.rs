@@ -251,7 +251,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn only_the_path_becomes_absolute() {
+    fn only_paths_become_absolute() {
         let here = std::env::current_dir().unwrap();
         let here = here.display();
         assert_eq!(absolute("merge:runs/a?last=3").unwrap(), format!("merge:{here}/runs/a?last=3"));

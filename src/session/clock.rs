@@ -56,7 +56,7 @@ mod tests {
     }
 
     #[test]
-    fn the_rate_is_that_of_training_whatever_comes_between() {
+    fn throughput_excludes_interruptions() {
         let mut clock = Clock::default();
         clock.start(0);
         assert_eq!(step(&mut clock, 2.0, 200), 100.0, "the first step has one too");

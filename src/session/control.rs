@@ -256,7 +256,7 @@ mod tests {
     }
 
     #[test]
-    fn notes_are_rare() {
+    fn listener_notes_are_rate_limited() {
         fn told(control: &mut Control) -> usize {
             let one = |_: &i32| {
                 control.heard.refused.lock().unwrap().count += 1;
@@ -271,7 +271,7 @@ mod tests {
     }
 
     #[test]
-    fn a_flood_fills_neither_memory_nor_log() {
+    fn a_flood_of_commands_is_bounded() {
         let mut flood = b"{\"command\":\"SaveNow\"\n".repeat(100_000);
         flood.extend(vec![b'x'; MAX_LINE_BYTES + 1]);
         flood.extend(b"\n{\"command\":\"Pause\"}\n");

@@ -191,14 +191,14 @@ mod tests {
     use super::*;
 
     #[test]
-    fn pieces_end_where_the_text_ends() {
+    fn streamed_pieces_end_with_the_text() {
         let mut pieces = ["ab", "c", "de", "f"].map(String::from);
         cut(&mut pieces, 4);
         assert_eq!(pieces, ["ab", "c", "d", ""]);
     }
 
     #[test]
-    fn what_cannot_be_sampled_is_told() {
+    fn invalid_sample_requests_are_refused() {
         let asked = Asked { prompt: "a".into(), temperature: None, tokens: None, chat: false };
         assert_eq!(asked.check(200).unwrap(), (0.8, 200));
         let refused = |asked: Asked| asked.check(200).unwrap_err().to_string();

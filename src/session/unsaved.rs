@@ -80,7 +80,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn told_at_once_then_rarely_and_ended() {
+    fn failures_are_reported_at_once_then_rarely_then_resolved() {
         let (start, mut unsaved, mut told) = (Instant::now(), Unsaved::default(), Vec::new());
         assert!(!unsaved.is_due(start) && unsaved.saved().is_none());
         let mut ended = None;

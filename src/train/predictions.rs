@@ -71,7 +71,7 @@ mod tests {
     }
 
     #[test]
-    fn shares_of_two_tokens_by_hand() {
+    fn shares_of_two_tokens_match_hand_computation() {
         // 0.35 of (0.35, 0.25, 0.2, 0.2), and 0.95 of (0.95, 0.05).
         let found = seen(&[(0.35f32.ln(), 0.265), (0.95f32.ln(), 0.905)]);
         let numbers = |values: &[Number]| values.iter().map(|v| v.0).collect::<Vec<_>>();
@@ -89,7 +89,7 @@ mod tests {
     }
 
     #[test]
-    fn nothing_and_certainty_have_numbers() {
+    fn empty_and_certain_predictions_are_finite() {
         let none = seen(&[]);
         assert_eq!((none.tokens, none.quartiles.share[0], none.quartiles.loss[3]), (0, Number(0.0), Number(0.0)));
         let sure = seen(&[(0.0, 1.0); 3]);
@@ -100,7 +100,7 @@ mod tests {
     }
 
     #[test]
-    fn no_more_than_the_first_few_thousand() {
+    fn only_the_first_tokens_are_summarised() {
         let mut seen = Seen::default();
         for _ in 0..3 {
             seen.add(std::iter::repeat_n((-1.0, 0.5), 1500));

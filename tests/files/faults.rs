@@ -64,7 +64,7 @@ fn an_error_at_any_operation_leaves_old_or_new() {
 }
 
 #[test]
-fn a_disk_that_stays_bad_is_reported_and_leaves_the_old_ones() {
+fn a_persistent_disk_error_is_reported_and_keeps_old_checkpoints() {
     let dir = run_with(&[100, 200]);
     let count = FaultFs::counting();
     save(&count, dir.path(), 300).unwrap();
@@ -253,7 +253,7 @@ fn retention_deletes_only_verified_folders_and_keeps_pins() {
 
 #[cfg(unix)]
 #[test]
-fn links_are_never_walked_into() {
+fn symbolic_links_are_not_followed() {
     let (dir, outside) = (run_with(&[100, 200, 300]), temp());
     fs::write(outside.path().join("precious"), "x").unwrap();
     let folder = checkpoints::folder(dir.path());
@@ -267,7 +267,7 @@ fn links_are_never_walked_into() {
 }
 
 #[test]
-fn a_run_folder_is_made_once_and_survives_a_kill_at_any_operation() {
+fn a_run_folder_is_created_once_and_survives_a_kill_at_any_operation() {
     let count = FaultFs::counting();
     let dir = temp();
     drop(RunFolder::create(&count, &dir.path().join("runs/a"), "x = 1\n").unwrap());

@@ -11,7 +11,7 @@ fn steps(events: &[Event]) -> Vec<u64> {
 }
 
 #[test]
-fn one_trainer_a_run() {
+fn one_trainer_per_run() {
     let dir = temp();
     let path = dir.path().join("run");
     let folder = RunFolder::create(&RealFs, &path, "a = 1\n").unwrap();
@@ -33,7 +33,7 @@ fn one_trainer_a_run() {
 }
 
 #[test]
-fn of_many_starts_at_once_one_wins() {
+fn one_of_many_concurrent_starts_wins() {
     let dir = temp();
     let path = dir.path().join("runs/a");
     let results: Vec<_> = std::thread::scope(|s| {
@@ -121,7 +121,7 @@ fn an_offset_in_the_middle_of_a_line_costs_only_that_line() {
 }
 
 #[test]
-fn garbage_lines_are_passed_over() {
+fn malformed_lines_are_skipped() {
     let dir = temp();
     let path = dir.path().join("events.jsonl");
     let good = serde_json::to_string(&step(1)).unwrap();

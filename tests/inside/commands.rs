@@ -12,7 +12,7 @@ fn list(value: &Value) -> Vec<f64> {
 }
 
 #[test]
-fn a_log_tells_of_the_inside() {
+fn the_log_contains_norms_and_predictions() {
     let place = Place::new();
     let recipe = ["--max-steps=9", "--eval-every=4", "--norms-every=3", "--save-every=0"];
     let events = json_lines(&mut place.pretrain("run", &recipe));
@@ -55,7 +55,7 @@ fn check(sample: &Value) -> (String, Vec<f64>) {
 }
 
 #[test]
-fn samples_have_the_temperature_and_the_length_that_were_asked_for() {
+fn samples_use_the_requested_temperature_and_length() {
     let place = Place::new();
     let recipe = ["--max-steps=100000", "--eval-every=0", "--save-every=0", "--control"];
     let mut t = Trainer::start(&mut place.pretrain("run", &recipe));
@@ -103,7 +103,7 @@ fn samples_have_the_temperature_and_the_length_that_were_asked_for() {
 
 /// A fine-tuned model is asked as a user asks it, or with the words as they stand; a policy too.
 #[test]
-fn chat_models_and_policies_answer_as_well() {
+fn fine_tuned_models_and_policies_generate_samples() {
     let place = Place::new();
     std::fs::write(place.path("base.txt"), crate::common::text(4000) + "system:\nuser:\nassistant:\n0123456789+-=?<>/|").unwrap();
     let mut base = place.lehr(["pretrain", "--data=base.txt", "--json", "--run=base", "--tokenizer=bytes"]);

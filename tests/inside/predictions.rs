@@ -65,7 +65,7 @@ fn look(p: &Trainer, most: usize) -> Predictions {
 }
 
 #[test]
-fn predictions_are_those_of_the_logits() {
+fn predictions_match_the_logits() {
     for family in FAMILIES {
         // So wide that some tokens are nearly sure and some hopeless.
         let mut p = trainer(&ModelConfig { initializer_range: 0.6, ..shape(family) }, 0);
@@ -85,7 +85,7 @@ fn predictions_are_those_of_the_logits() {
 }
 
 #[test]
-fn an_even_model_has_one_bin() {
+fn a_uniform_model_has_one_bin() {
     let p = trainer(&ModelConfig { initializer_range: 0.0, ..shape(FAMILIES[0]) }, 0);
     let found = look(&p, 4096);
     for bins in [&found.quartiles, &found.deciles] {

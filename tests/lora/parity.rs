@@ -124,7 +124,7 @@ fn base_bits(device: &Device, model: &Model) -> Vec<u32> {
 
 /// Gradients and moments of adapters only: what is saved.
 #[test]
-fn no_gradients_of_frozen_weights_are_kept() {
+fn frozen_weights_have_no_gradients() {
     let device = device();
     let s = Setup::new(&device, "qwen2", Pass::Training);
     let ledger = device.ledger().entries();
@@ -137,7 +137,7 @@ fn no_gradients_of_frozen_weights_are_kept() {
 }
 
 #[test]
-fn folded_weights_are_those_of_merge_and_unload() {
+fn folded_weights_match_merge_and_unload() {
     for case in CASES {
         let golden_file = Golden::open(&golden("lora").join(case).join("golden.safetensors"));
         let files = WeightFiles::open(&golden("lora").join(case)).unwrap();
@@ -171,7 +171,7 @@ fn folded(device: &Device, case: &str, context: usize) -> Model {
 
 /// Scoring, prompts in the cache and decoding, with adapters and with folded weights.
 #[test]
-fn a_folded_model_says_what_the_adapted_one_says() {
+fn a_folded_model_matches_the_adapted_one() {
     for other in [false, true] {
         let mut device = device();
         if other {

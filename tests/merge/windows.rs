@@ -104,7 +104,7 @@ fn windows_are_trailing_and_evenly_spaced() {
 }
 
 #[test]
-fn what_is_no_run_has_no_window() {
+fn windows_need_a_run() {
     let place = Place::new();
     std::fs::create_dir_all(place.path("empty/checkpoints")).unwrap();
     let error = |name: &str| format!("{:#}", choose(&RealFs, &place.path(name), &spec(2, None, None)).unwrap_err());
@@ -117,7 +117,7 @@ fn what_is_no_run_has_no_window() {
 }
 
 #[test]
-fn a_run_is_trained_merged_judged_and_gone_on_from() {
+fn a_run_is_trained_merged_evaluated_and_continued() {
     let place = Place::new();
     json_lines(&mut place.pretrain("run", &["--max-steps=24", "--save-every=4", "--keep-every=4", "--lr-scheduler=constant"]));
     let said = run(&mut place.lehr(["merge", "run", "--last=4", "--out=merged"]));

@@ -72,7 +72,7 @@ fn failed(said: &Said) -> (String, Vec<Value>) {
 /// A grader that cannot be started again ends the run at once, one that judges nothing any more after three steps; what was learned
 /// before is saved, and once the grader is repaired the run is resumed to the bits of a run that was never interrupted.
 #[test]
-fn a_grader_that_is_gone_ends_the_run_after_a_save() {
+fn a_dead_grader_ends_the_run_after_a_save() {
     let place = place();
     json_lines(&mut grpo(&place, "straight", 6));
     let last = EXAM + 2 * STEP;
@@ -113,7 +113,7 @@ fn a_grader_that_is_gone_ends_the_run_after_a_save() {
 
 /// The completion that a step begins with makes the grader fail each time: it is judged again, then left out, and the run goes on.
 #[test]
-fn a_completion_that_the_grader_fails_on_is_tried_again_and_masked() {
+fn a_completion_that_crashes_the_grader_is_retried_and_masked() {
     let place = place();
     let first = EXAM + 1;
     grader(
@@ -145,7 +145,7 @@ fn a_completion_that_the_grader_fails_on_is_tried_again_and_masked() {
 
 /// An exam counts what could be judged, and says what could not.
 #[test]
-fn an_exam_says_which_answers_have_no_reward() {
+fn evaluation_lists_ungraded_answers() {
     let place = place();
     let fault = r#"[ $n -eq 1 ] && printf '%s' "$rest" > bad
   if [ "$rest" = "$(cat bad)" ]; then echo 'too odd' >&2; exit 3; fi"#;

@@ -47,7 +47,7 @@ fn samples(path: &Path) -> Vec<Value> {
 
 /// Completions are packed into rows: the plan speaks of both.
 #[test]
-fn a_dry_run_plans_rows_of_completions() {
+fn a_dry_run_plans_completion_rows() {
     let place = Place::new();
     base(&place);
     let said = run(place.lehr(STEP.iter().filter(|arg| **arg != "--json")).args(["--micro-batch-size=4", "--dry-run"]));
@@ -58,7 +58,7 @@ fn a_dry_run_plans_rows_of_completions() {
 }
 
 #[test]
-fn a_run_tells_all_that_it_promises() {
+fn a_run_logs_every_documented_metric() {
     let place = Place::new();
     base(&place);
     let more =
@@ -141,7 +141,7 @@ fn interrupted_and_resumed_is_uninterrupted() {
 }
 
 #[test]
-fn live_settings_are_told() {
+fn live_settings_are_reported() {
     let place = Place::new();
     base(&place);
     let mut child = Trainer::start(&mut grpo(&place, "run", &["--max-steps=300", "--control"]));
@@ -182,7 +182,7 @@ fn a_reference_model_is_kept_with_the_run() {
 }
 
 #[test]
-fn what_cannot_work_is_refused_in_one_line() {
+fn invalid_settings_are_refused_in_one_line() {
     let place = Place::new();
     base(&place);
     for (more, says) in [

@@ -30,7 +30,7 @@ fn chi_square(counts: &[usize], probabilities: &[f64]) -> (f64, usize) {
 }
 
 #[test]
-fn tokens_come_as_often_as_the_distribution_says() {
+fn token_frequencies_match_the_distribution() {
     let (device, golden) = (device(), golden());
     let base = Sampling { temperature: 2.5, seed: 31, ..Sampling::default() };
     let ways = [

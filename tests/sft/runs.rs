@@ -64,7 +64,7 @@ fn straight_in(place: &Place, args: &mut [String]) -> std::process::Command {
 }
 
 #[test]
-fn a_run_says_what_trl_says() {
+fn metrics_match_trl() {
     let place = place();
     let events = place.events("straight");
     let started = kind(&events, "Started")[0];
@@ -88,7 +88,7 @@ fn a_run_says_what_trl_says() {
 }
 
 #[test]
-fn the_template_travels_with_every_checkpoint() {
+fn every_checkpoint_contains_the_template() {
     let place = place();
     for step in [4, 14] {
         let config: Value = serde_json::from_slice(&place.checkpoint("straight", step, "tokenizer_config.json")).unwrap();
@@ -124,7 +124,7 @@ fn the_template_travels_with_every_checkpoint() {
 }
 
 #[test]
-fn killed_and_resumed_is_the_same_run() {
+fn killing_and_resuming_is_bit_identical() {
     let place = place();
     for (i, signal) in ["KILL", "TERM"].into_iter().enumerate() {
         let at = 5 + (random() >> i) % 7;
@@ -188,7 +188,7 @@ fn stages_refuse_each_others_runs_and_flags() {
 }
 
 #[test]
-fn help_is_that_of_the_stage() {
+fn help_lists_only_flags_of_the_stage() {
     let place = place();
     let said = run(&mut place.lehr(["sft", "--help"]));
     let words: Vec<&str> = said.out.split_whitespace().map(|w| w.trim_end_matches([',', ';', '.'])).collect();

@@ -4,7 +4,7 @@ use super::common::{Place, json_lines, run};
 use serde_json::Value;
 
 #[test]
-fn rows_of_puzzles() {
+fn puzzle_rows_are_written() {
     let place = Place::new();
     let rows =
         json_lines(&mut place.lehr(["data", "kk", "--count", "20", "--people", "3-5", "--form", "compact", "--seed", "1"]));
@@ -32,7 +32,7 @@ fn rows_of_puzzles() {
 }
 
 #[test]
-fn puzzles_of_two_people_run_out() {
+fn the_supply_of_two_person_puzzles_is_finite() {
     let place = Place::new();
     let said = run(&mut place.lehr(["data", "kk", "--count=2000", "--people=2"]));
     assert_eq!(said.code, Some(0));
@@ -45,7 +45,7 @@ fn puzzles_of_two_people_run_out() {
 }
 
 #[test]
-fn bad_flags_are_told_in_one_line() {
+fn bad_flags_are_refused_in_one_line() {
     let place = Place::new();
     std::fs::write(place.path("there.jsonl"), "x").unwrap();
     for (args, code, says) in [
@@ -131,7 +131,7 @@ fn rows_are_solved_and_compared() {
 }
 
 #[test]
-fn responses_are_judged() {
+fn responses_are_graded() {
     let place = Place::new();
     let row: Value = serde_json::from_str(PUBLIC).unwrap();
     let with = |response: &str, more: &[(&str, &str)]| {
@@ -187,7 +187,7 @@ fn responses_are_judged() {
 }
 
 #[test]
-fn rows_of_sums() {
+fn arithmetic_rows_are_written() {
     let place = Place::new();
     for kind in ["arithmetic", "countdown"] {
         let rows =

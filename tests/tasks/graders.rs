@@ -20,7 +20,7 @@ fn right(grader: Grader, answer: &str, said: &str) -> bool {
 }
 
 #[test]
-fn exact_number_and_regex() {
+fn exact_number_and_regex_graders_match_a_table() {
     for (grader, answer, said, verdict) in [
         (Grader::Exact, "Paris", " Paris\n", true),
         (Grader::Exact, "Paris", "paris", false),
@@ -77,7 +77,7 @@ mod programs {
     }
 
     #[test]
-    fn a_program_judges_batch_after_batch() {
+    fn a_program_grades_several_batches() {
         // It answers in pairs, the second first, and counts its lines: it is the same program all the time.
         let (_dir, mut judge) = judge(
             r#"n=0
@@ -101,7 +101,7 @@ done"#,
     }
 
     #[test]
-    fn much_text_in_both_directions_does_not_block() {
+    fn large_input_and_output_do_not_deadlock() {
         let (_dir, mut judge) = judge(
             r#"read -r line; sleep 0.2; head -c 300000 /dev/zero | tr '\0' 'e' >&2
 i=0; while [ $i -lt 200 ]; do echo "{\"id\": $i, \"reward\": 1, \"reason\": \"$(printf '%01000d' 0)\"}"; i=$((i + 1)); done; cat > /dev/null"#,
@@ -113,7 +113,7 @@ i=0; while [ $i -lt 200 ]; do echo "{\"id\": $i, \"reward\": 1, \"reason\": \"$(
     }
 
     #[test]
-    fn what_goes_wrong_is_told_with_the_command_and_its_words() {
+    fn grader_errors_include_the_command_and_its_stderr() {
         let said = error("echo 'no module named wise' >&2; exit 3", 60.0);
         assert!(said.contains("ended (exit status: 3) with 0 of 2 answers judged; it said: no module named wise"), "{said}");
         let said = error("read -r a; kill -9 $$", 60.0);
@@ -140,7 +140,7 @@ done"#
     }
 
     #[test]
-    fn a_completion_that_it_fails_on_is_ungraded_and_the_others_are_judged() {
+    fn one_failing_completion_is_ungraded_and_the_others_are_graded() {
         for (then, says) in [
             ("echo odd >&2; exit 1", "ended (exit status: 1)"),
             ("echo nonsense", "nonsense"),
@@ -161,7 +161,7 @@ done"#
     }
 
     #[test]
-    fn a_program_that_judged_before_is_gone_after_three_batches() {
+    fn a_grader_is_given_up_after_three_failed_batches() {
         let (_dir, mut judge) = judge(&picky("exit 1"), 60.0);
         let question = question("a");
         assert!(judge.grade(&[(&question, "x")]).unwrap()[0].correct);
@@ -173,7 +173,7 @@ done"#
     }
 
     #[test]
-    fn one_that_fails_once_judges_all() {
+    fn a_grader_that_fails_once_grades_all() {
         // It dies at its third line, whatever that is.
         let (_dir, mut judge) = judge(
             r#"n=0; while read -r line; do n=$((n + 1)); [ $n -gt 2 ] && exit 1
@@ -187,7 +187,7 @@ done"#,
     }
 
     #[test]
-    fn a_command_that_is_none() {
+    fn a_missing_command_is_refused() {
         let judge = |command: &str, timeout: f64| {
             RowGrader::new(&TaskSettings {
                 grader_command: Some(command.into()),

@@ -54,7 +54,7 @@ fn value(tokens: &[&str]) -> i64 {
 }
 
 #[test]
-fn sums_are_right_and_their_completions_are_judged_right() {
+fn arithmetic_solutions_are_graded_correct() {
     let mut words = BTreeSet::new();
     for n in 0..500 {
         for level in 1..=5 {
@@ -74,7 +74,7 @@ fn sums_are_right_and_their_completions_are_judged_right() {
 }
 
 #[test]
-fn countdown_can_be_solved_as_shown() {
+fn countdown_solutions_are_correct() {
     let mut words = BTreeSet::new();
     for n in 0..300 {
         for level in 1..=5 {
@@ -97,7 +97,7 @@ fn countdown_can_be_solved_as_shown() {
 }
 
 #[test]
-fn expressions_of_all_kinds() {
+fn expressions_are_evaluated() {
     for (expression, verdict) in [
         ("( 3 + 5 ) * 2", Ok(())),
         ("(3+5)*2", Ok(())),
@@ -131,7 +131,7 @@ fn expressions_of_all_kinds() {
 }
 
 #[test]
-fn training_and_evaluation_share_no_question() {
+fn training_and_evaluation_questions_are_disjoint() {
     for kind in [MathKind::Arithmetic, MathKind::Countdown] {
         for level in 1..=5 {
             let keys = |split: Split| -> HashSet<String> {
@@ -279,7 +279,7 @@ fn numbers_are_compared_as_numbers() {
 }
 
 #[test]
-fn the_last_number_counts() {
+fn the_last_number_is_the_answer() {
     for (text, wanted) in [
         ("It costs 3 and then 4.", Some("4")),
         ("so 18 - 5 = 13 dollars.", Some("13")),
@@ -314,7 +314,7 @@ fn the_last_number_counts() {
 }
 
 #[test]
-fn the_answer_is_found_where_it_is_marked() {
+fn marked_answers_are_found() {
     use Found::{Hashes, Marked, Plain};
     for (text, found) in [
         ("a\n#### 72", Hashes("72")),
@@ -370,7 +370,7 @@ fn the_answer_is_found_where_it_is_marked() {
 
 /// Rows on which math-verify and lehr agree (`scripts/oracle/math_answers.py --golden`).
 #[test]
-fn verdicts_are_those_of_math_verify() {
+fn verdicts_match_math_verify() {
     let rows = include_str!("math_answers.jsonl");
     let mut right = 0;
     for line in rows.lines() {
@@ -384,7 +384,7 @@ fn verdicts_are_those_of_math_verify() {
 }
 
 #[test]
-fn rows_of_gsm8k_and_math() {
+fn gsm8k_and_math_rows_are_read() {
     let row = |text: &str| {
         let row: serde_json::Value = serde_json::from_str(text).unwrap();
         row_question(row.as_object().unwrap()).map_err(|e| e.to_string())
@@ -423,7 +423,7 @@ fn rows_of_gsm8k_and_math() {
 }
 
 #[test]
-fn hostile_answers_cost_little() {
+fn hostile_answers_are_graded_quickly() {
     for piece in [
         "\\boxed{",
         "{",
@@ -450,14 +450,14 @@ fn hostile_answers_cost_little() {
 
 proptest! {
     #[test]
-    fn any_answer_is_judged(text in r"[0-9,.$/e{}#\\ boxedfrac()=+*<>answer-]{0,60}|.{0,40}") {
+    fn any_answer_gets_a_grade(text in r"[0-9,.$/e{}#\\ boxedfrac()=+*<>answer-]{0,60}|.{0,40}") {
         let judged = grade("1234", &text);
         prop_assert_eq!(judged.correct, judged.reward == 1.0);
         let _ = grade("3,5,2=16", &text);
     }
 
     #[test]
-    fn whole_numbers_are_equal_to_themselves_alone(a in -10_000i64..10_000, b in -10_000i64..10_000) {
+    fn distinct_integers_are_unequal(a in -10_000i64..10_000, b in -10_000i64..10_000) {
         prop_assert_eq!(grade(&a.to_string(), &format!("\\boxed{{{b}.00}}")).correct, a == b);
         let verdict = grade(&a.to_string(), &format!("so it is {a} yes"));
         prop_assert!(verdict.correct);

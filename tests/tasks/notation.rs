@@ -6,7 +6,7 @@ use lehr::data::tasks::kk::claim;
 use lehr::data::tasks::kk::notation::{parse, print};
 
 #[test]
-fn any_nesting_is_read_solved_and_printed() {
+fn nested_claims_round_trip_and_are_solved() {
     for n in 0..600 {
         let mut draws = Draws::new(1, "notation", n);
         let people = 1 + draws.below(9);
@@ -32,7 +32,7 @@ fn any_nesting_is_read_solved_and_printed() {
 }
 
 #[test]
-fn depth_has_no_limit_but_the_text_s() {
+fn nesting_depth_is_limited_only_by_text_length() {
     let depth = 60_000;
     let text = format!("({}('lying', 1){}, ('lying', 0))", "('not', ".repeat(depth), ")".repeat(depth));
     let claims = parse(&text).unwrap();
@@ -44,7 +44,7 @@ fn depth_has_no_limit_but_the_text_s() {
 }
 
 #[test]
-fn each_malformed_text_is_told_in_one_line() {
+fn malformed_claims_are_refused_in_one_line() {
     for (text, says) in [
         ("", "byte 1: expected ( before the first claim, found the end"),
         ("()", "no claims"),

@@ -71,7 +71,7 @@ const TABLE: &[(&str, f64)] = &[
 ];
 
 #[test]
-fn totals_of_nasty_answers() {
+fn rewards_of_malformed_answers() {
     for (response, total) in TABLE {
         let verdict = judge(PROMPT, response);
         assert_eq!(verdict.reward, *total, "{response:?}: {}", verdict.reason);
@@ -92,7 +92,7 @@ fn totals_of_nasty_answers() {
 }
 
 #[test]
-fn what_is_judged_begins_at_the_mark() {
+fn grading_starts_at_the_response_mark() {
     let good = "x</think><answer>Zoey is a knight Oliver is a knave</answer>";
     assert_eq!(judge("User: who? Assistant: <think>", good).reward, RIGHT);
     assert_eq!(judge("Assistant: <think></think> User: again <think>", good).reward, BROKEN);
@@ -103,7 +103,7 @@ fn what_is_judged_begins_at_the_mark() {
 }
 
 #[test]
-fn reasons_are_plain() {
+fn reward_reasons_are_readable() {
     let reason = |response: &str| judge(PROMPT, response).reason;
     assert_eq!(reason("x"), "no </think>");
     assert_eq!(reason("x</think></think>"), "2 times </think>");
@@ -115,7 +115,7 @@ fn reasons_are_plain() {
 }
 
 #[test]
-fn solutions_as_text() {
+fn solutions_are_printed() {
     let of = |text: &str| roles(text).map_err(|e| e.to_string());
     let pair = |a: &str, b: bool| (a.to_owned(), b);
     assert_eq!(of(SOLUTION).unwrap(), [pair("Zoey", true), pair("Oliver", false)]);
@@ -147,7 +147,7 @@ fn solutions_as_text() {
 }
 
 #[test]
-fn compact_answers_by_the_same_rules() {
+fn compact_answers_follow_the_same_rules() {
     let roles = roles("(1) A is a knight\n(2) B is a knave\n(3) C is a knight").unwrap();
     for (response, total) in [
         (" try A knight ok . </think> <answer> A knight B knave C knight </answer>", RIGHT),
@@ -166,7 +166,7 @@ fn compact_answers_by_the_same_rules() {
 }
 
 #[test]
-fn hostile_answers_cost_little() {
+fn hostile_answers_are_graded_quickly() {
     // Were any of it quadratic, this would take hours.
     let megabyte = 1 << 20;
     for piece in

@@ -161,7 +161,7 @@ mod tests {
     const LIMITS: Limits = Limits { vocab_size: 10, context: 6 };
 
     #[test]
-    fn a_whole_row() {
+    fn a_complete_row_is_read() {
         let got = row(
             r#"{"group":3,"prompt":[1,2],"completion":[4,9],"reward":-0.5,"truncated":true,"old_logprobs":[-0.5,-1],"text":"x"}"#,
             LIMITS,
@@ -183,7 +183,7 @@ mod tests {
 
     /// A row as a run writes it.
     #[test]
-    fn a_row_of_a_run() {
+    fn a_row_of_samples_jsonl_is_read() {
         let completion = crate::event::Completion {
             step: 20,
             group: 2,
@@ -208,7 +208,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_wrong_is_named() {
+    fn errors_name_the_field() {
         for (line, says) in [
             ("{", "is no JSON"),
             ("[1]", "needs an object"),

@@ -167,7 +167,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn tokens_of_a_span() {
+    fn spans_map_to_tokens() {
         let places = [0..2, 2..3, 3..3, 3..6, 6..8];
         assert_eq!(tokens_of(&places, &(2..6)), 1..4);
         assert_eq!(tokens_of(&places, &(4..5)), 3..4, "one that reaches beyond on both sides");

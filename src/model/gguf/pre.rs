@@ -233,7 +233,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn every_name_has_one_meaning_and_its_rules_are_found_again() {
+    fn pre_tokenizer_names_are_unambiguous_and_round_trip() {
         let mut seen = std::collections::BTreeSet::new();
         for row in &ROWS {
             for name in row.names {
@@ -252,7 +252,7 @@ mod tests {
     }
 
     #[test]
-    fn rules_without_a_name_are_refused_by_name() {
+    fn unnamed_rules_are_refused() {
         for (rules, why) in [
             (json!({"type": "Whitespace"}), "Whitespace"),
             (json!({"type": "ByteLevel", "add_prefix_space": true}), "add_prefix_space"),

@@ -178,7 +178,7 @@ mod tests {
     }
 
     #[test]
-    fn accuracy_is_of_the_last_exams() {
+    fn accuracy_is_the_mean_of_the_last_evaluations() {
         let record = Record { exams: vec![exam(0, 9, 9), exam(1, 1, 3), exam(2, 2, 4), exam(3, 6, 8)], ..Record::default() };
         // Of level 2: 0.2, 0.3 and 0.7; of all 40 questions a quarter of that.
         assert!((record.accuracy(Some(2)) - 0.4).abs() < 1e-12 && (record.accuracy(None) - 0.1).abs() < 1e-12);
@@ -187,7 +187,7 @@ mod tests {
     }
 
     #[test]
-    fn parts_of_curves() {
+    fn curve_sections_are_averaged() {
         let record = Record { reward: (0..8).map(f64::from).collect(), ..Record::default() };
         assert_eq!(record.late_reward(), 6.5);
         assert_eq!(Record::mean_of(&record.reward, 0.0, 0.5), 1.5);

@@ -259,7 +259,7 @@ mod tests {
 
     /// Compared arms differ only in what their name states.
     #[test]
-    fn arms_differ_by_their_way_alone() {
+    fn arms_differ_only_in_the_update_method() {
         let scale = Scale::named("tiny").unwrap();
         let plan = Plan { scale: &scale };
         let base = plan.arm(Setting::Main, UpdateMethod::Grpo, 1);

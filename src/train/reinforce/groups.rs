@@ -147,7 +147,7 @@ mod tests {
     }
 
     #[test]
-    fn without_lopti_all_tokens_each_iteration() {
+    fn without_lopti_each_iteration_has_all_tokens() {
         let grpo = GrpoSettings { num_iterations: 3, ..GrpoSettings::default() };
         let got = passes(&rollouts(TWO), &grpo, 1, 1).unwrap();
         assert_eq!(names(&got), ["all"; 3]);
@@ -181,7 +181,7 @@ mod tests {
     }
 
     #[test]
-    fn by_share_the_least_probable() {
+    fn a_share_selects_the_least_probable_tokens() {
         let grpo = GrpoSettings { lopti_quantile: Some(0.4), ..GrpoSettings::default() };
         let got = passes(&rollouts(TWO), &grpo, 1, 1).unwrap();
         assert_eq!(tokens(&got[0]), [true, false, false, false, true]);
@@ -202,7 +202,7 @@ mod tests {
     }
 
     #[test]
-    fn bins_and_truncated_completions() {
+    fn bins_exclude_truncated_completions() {
         let mut rollouts = rollouts(TWO);
         let grpo = GrpoSettings { mask_bins: vec![1, 4], ..GrpoSettings::default() };
         assert_eq!(tokens(&passes(&rollouts, &grpo, 1, 1).unwrap()[0]), [true, false, false, true, false]);

@@ -138,7 +138,7 @@ mod tests {
     }
 
     #[test]
-    fn changes_are_told_by_bin_and_sign() {
+    fn changes_are_reported_by_bin_and_sign() {
         let mut all = Vec::new();
         // 101 tokens a bin: changes 0, 0.0001, ..., 0.01 up for positive advantages, a third of the negative ones the wrong way.
         for (b, p) in [0.1, 0.3, 0.6, 0.8].iter().enumerate() {
@@ -174,7 +174,7 @@ mod tests {
 
     /// Near 1, probabilities in single precision are equal; their logarithms differ.
     #[test]
-    fn a_change_near_one_is_seen() {
+    fn changes_near_one_are_resolved() {
         let c = Change { before: -1e-9, after: -2e-9, advantage: 1.0 };
         assert_eq!(c.right(), Some(false));
         assert!((c.moved() + 1e-9).abs() < 1e-15, "{}", c.moved());

@@ -253,7 +253,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn pass_at_k_is_the_chance_that_a_draw_of_k_holds_a_right_one() {
+    fn pass_at_k_is_the_probability_that_k_draws_contain_a_correct_one() {
         // Brute force over all subsets.
         for (n, right, k) in [(5usize, 2usize, 2usize), (6, 1, 3), (4, 4, 1), (4, 0, 2), (7, 3, 5)] {
             let subsets = (0u32..1 << n).filter(|s| s.count_ones() as usize == k);
@@ -274,7 +274,7 @@ mod tests {
     }
 
     #[test]
-    fn answers_to_one_question_count_as_far_as_they_are_independent() {
+    fn intervals_account_for_correlated_answers() {
         let count = |of: &[(usize, usize)]| independent(&graded_questions(of).iter().collect::<Vec<_>>());
         // One answer each: all of them.
         assert_eq!(count(&[(1, 1), (0, 1), (0, 1)]), 3.0);
@@ -291,7 +291,7 @@ mod tests {
     }
 
     #[test]
-    fn wilson_of_known_cases() {
+    fn wilson_matches_known_cases() {
         // 10 of 20: statsmodels.stats.proportion.proportion_confint(10, 20, method="wilson").
         let [low, high] = wilson(10.0, 20.0);
         assert!((low - 0.299_298).abs() < 1e-5 && (high - 0.700_702).abs() < 1e-5, "{low} {high}");

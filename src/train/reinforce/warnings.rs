@@ -256,7 +256,7 @@ mod tests {
     }
 
     #[test]
-    fn a_healthy_run_hears_its_explanations_once() {
+    fn a_healthy_run_gets_each_explanation_once() {
         let healthy = Seen {
             loss: 1e-6,
             clip_ratio: 0.0,
@@ -276,7 +276,7 @@ mod tests {
     }
 
     #[test]
-    fn habits_are_told_with_their_cure_and_rarely() {
+    fn recurring_warnings_are_rare_and_name_a_remedy() {
         let cases: [(Seen, &str, &str); 5] = [
             (Seen { idle_groups: 0.9, ..Seen::default() }, "90 % of the groups", "--dynamic-sampling"),
             (Seen { truncated: 1.0, ..Seen::default() }, "100 % of the completions", "--max-completion-length"),
@@ -296,7 +296,7 @@ mod tests {
     }
 
     #[test]
-    fn what_has_no_reward_is_told_at_once_and_rarely() {
+    fn ungraded_completions_are_reported_at_once_then_rarely() {
         let failed = Seen { ungraded: (2, "it ended".into()), unspelt: (1, "no such character".into()), ..Seen::default() };
         let found = told(210, |_| failed.clone());
         assert_eq!(found.iter().map(|f| f.0).collect::<Vec<_>>(), [1, 1, 201, 201], "{found:?}");
@@ -305,7 +305,7 @@ mod tests {
     }
 
     #[test]
-    fn entropy_collapses_only_by_falling() {
+    fn entropy_collapse_needs_a_fall() {
         let entropy = |e: f64| Seen { entropy: e, ..Seen::default() };
         let found = told(100, |step| entropy(if step < 40 { 0.5 } else { 0.01 }));
         assert!(
@@ -317,7 +317,7 @@ mod tests {
     }
 
     #[test]
-    fn uneven_batches_are_told_with_one_that_divides() {
+    fn uneven_batches_are_reported_with_a_size_that_divides() {
         assert_eq!(uneven(64, 32), None);
         assert_eq!(uneven(64, 64), None);
         assert_eq!(uneven(64, 0), None);

@@ -51,7 +51,7 @@ fn a_checkpoint_is_good_after_a_calm_margin() {
 
 /// Back, then further back with half the learning rate and other data, until the limit; the run continues in between.
 #[test]
-fn the_rungs_in_order() {
+fn rescue_measures_escalate_in_order() {
     for (rescue, first, second, third) in
         [(Rescue::Rollback, &[400][..], &[300][..], &[200][..]), (Rescue::Pma, &[200, 300, 400], &[200, 300], &[200])]
     {
@@ -80,7 +80,7 @@ fn the_rungs_in_order() {
 
 /// A run that got well past the old divergence starts at the first rung again; but never twice from the same checkpoint.
 #[test]
-fn past_the_trouble_is_a_new_one() {
+fn a_spike_after_the_margin_is_a_new_incident() {
     let (s, mut ladder) = (plain(Rescue::Rollback), calm_until(460));
     ladder.decide(&trouble(470, 499), &s, &mut |_| true).unwrap();
     let mut stuck = ladder.clone();
@@ -98,7 +98,7 @@ fn past_the_trouble_is_a_new_one() {
 }
 
 #[test]
-fn few_or_damaged_checkpoints_are_said() {
+fn missing_or_damaged_checkpoints_are_reported() {
     let s = plain(Rescue::Pma);
     let plan = calm_until(460).decide(&trouble(470, 499), &s, &mut |g| g != 300).unwrap();
     assert_eq!((&plan.from_steps[..], plan.skip), (&[200, 400][..], 0));
@@ -211,7 +211,7 @@ proptest! {
     #![proptest_config(ProptestConfig::with_cases(400))]
     /// For any losses and any policy it ends, within the bound, and never returns to a checkpoint of the spike or after it.
     #[test]
-    fn the_ladder_always_ends(
+    fn rescues_terminate(
         seed in any::<u64>(),
         stretches in prop::collection::vec((weather(), 1u64..700), 1..12),
         by_step in any::<bool>(),
@@ -235,7 +235,7 @@ proptest! {
 }
 
 #[test]
-fn a_run_that_nothing_helps_is_given_up_and_a_clean_one_never_touched() {
+fn hopeless_runs_stop_and_clean_runs_are_unchanged() {
     let rng = crate::rng::Rng::new(1, "weather");
     let s = plain(Rescue::Rollback);
     let stuck = simulate(&s, 3000, 100, |step, made| {

@@ -28,7 +28,7 @@ impl Clean {
 
 /// At most one false alarm in 10,000 updates, over noises from large to small batches.
 #[test]
-fn clean_runs_are_left_in_peace() {
+fn clean_runs_have_no_spikes() {
     let (mut alarms, mut updates) = (Vec::new(), 0);
     for (seed, noise) in [0.01, 0.03, 0.1, 0.3].into_iter().enumerate() {
         for rho in [0.0, 0.5] {
@@ -46,7 +46,7 @@ fn clean_runs_are_left_in_peace() {
 
 /// Every doubling of the loss is detected within three updates, at any position and noise.
 #[test]
-fn doubled_losses_are_seen_at_once() {
+fn doubled_losses_are_detected_at_once() {
     for noise in [0.01, 0.1] {
         for factor in [2.0, 5.0] {
             for at in (40..4000).step_by(97) {
@@ -77,7 +77,7 @@ fn told(noise: f64, spike: impl Fn(u64) -> f64) -> Vec<(u64, Sign)> {
 }
 
 #[test]
-fn a_spike_that_passes_is_told_and_left_alone() {
+fn a_passing_spike_is_reported_without_rescue() {
     let signs = told(0.05, |step| if (600..604).contains(&step) { 3.0 } else { 0.0 });
     assert!(matches!(signs[0], (600, Sign::Spike { onset: 600, .. })), "{signs:?}");
     assert!(matches!(signs[1], (611, Sign::Passed { onset: 600, lasted: 4, peak }) if peak > 4.0), "{signs:?}");
@@ -85,7 +85,7 @@ fn a_spike_that_passes_is_told_and_left_alone() {
 }
 
 #[test]
-fn a_spike_that_stays_is_trouble_once() {
+fn a_persistent_spike_triggers_one_rescue() {
     let signs = told(0.05, |step| if step >= 600 { 3.0 } else { 0.0 });
     assert_eq!(signs.len(), 2, "{signs:?}");
     let (at, Sign::PersistentSpike(trouble)) = &signs[1] else { panic!("{signs:?}") };
@@ -96,7 +96,7 @@ fn a_spike_that_stays_is_trouble_once() {
 
 /// A rise of 1 nat is hidden in single losses with a noise of 0.3, but not in the median of 16.
 #[test]
-fn a_rise_within_the_noise_is_seen() {
+fn a_rise_within_the_noise_is_detected() {
     let signs = told(0.3, |step| if step >= 600 { 1.1 } else { 0.0 });
     assert!(matches!(signs[0], (600..616, Sign::Spike { onset: 580..=600, .. })), "{signs:?}");
     assert!(matches!(signs[1].1, Sign::PersistentSpike(_)), "{signs:?}");
@@ -104,14 +104,14 @@ fn a_rise_within_the_noise_is_seen() {
 
 /// A slowly rising loss shifts the window's median; the lowest median stays.
 #[test]
-fn a_slow_rise_is_seen() {
+fn a_slow_rise_is_detected() {
     let signs = told(0.02, |step| step.saturating_sub(400) as f64 * 0.005);
     assert!(matches!(signs[0], (401..800, Sign::Spike { .. })), "{signs:?}");
     assert!(matches!(signs[1].1, Sign::PersistentSpike(_)), "{signs:?}");
 }
 
 #[test]
-fn nan_is_trouble_when_it_stays_and_blinds_nobody() {
+fn persistent_nan_triggers_a_rescue_and_single_nan_is_ignored() {
     let mut d = Detector::default();
     let mut clean = Clean::new(2, 0.05, 0.0);
     for step in 1..=300 {
@@ -138,7 +138,7 @@ fn nan_is_trouble_when_it_stays_and_blinds_nobody() {
 }
 
 #[test]
-fn more_than_one_skipped_update_in_a_hundred_is_trouble() {
+fn more_than_one_percent_skipped_updates_triggers_a_rescue() {
     let run = |every: u64| {
         let mut d = Detector::default();
         let mut clean = Clean::new(3, 0.05, 0.0);
@@ -153,7 +153,7 @@ fn more_than_one_skipped_update_in_a_hundred_is_trouble() {
 }
 
 #[test]
-fn a_gradient_norm_alone_is_told_once_and_is_no_trouble() {
+fn a_gradient_norm_spike_is_reported_once_without_rescue() {
     let mut d = Detector::default();
     let mut clean = Clean::new(4, 0.05, 0.0);
     let signs: Vec<_> = (1..=600)
@@ -170,7 +170,7 @@ proptest! {
     #![proptest_config(ProptestConfig::with_cases(200))]
     /// For any input the windows hold finite numbers, and a restored state continues like the original.
     #[test]
-    fn a_state_survives_its_file(
+    fn detector_state_round_trips(
         losses in prop::collection::vec(prop_oneof![8 => 0.1f64..6.0, 1 => Just(f64::NAN), 1 => prop::num::f64::ANY], 1..500),
         cut in 0usize..500,
     ) {

@@ -290,7 +290,7 @@ mod tests {
 
     /// |dlogits| = |dlogp| sqrt(sum p^2 - 2 p + 1): used by the token statistics.
     #[test]
-    fn gradient_size_from_sum_of_squares() {
+    fn gradient_norm_follows_from_sum_of_squares() {
         let logits = probe(13);
         let (logp, _, sum_p2, _, _) = twin::forward(&logits, 2);
         let size = twin::backward(&logits, 2, -0.3).iter().map(|d| d * d).sum::<f64>().sqrt();

@@ -136,7 +136,7 @@ mod tests {
     }
 
     #[test]
-    fn in_line_and_on_a_thread_write_the_same() {
+    fn inline_and_threaded_rendering_agree() {
         let (plain, _) = without_generation_tags(PLAIN);
         for source in [&*plain, "{% for m in messages %}[{{ m.role }}]{{ m.content | trim }}{% endfor %}{{ messages | tojson }}"]
         {
@@ -149,7 +149,7 @@ mod tests {
 
     /// Templates that would overflow a small stack are refused by name, and those within the limits do not overflow it.
     #[test]
-    fn in_line_recursion_is_refused_by_name() {
+    fn inline_recursion_is_refused_by_name() {
         let branches = |n: usize| format!("{{% if x %}}a{}{{% endif %}}", "{% elif x %}b".repeat(n));
         for (source, wanted) in [
             (format!("{{{{ {}x }}}}", "not ".repeat(300)), "more than 120 operators"),

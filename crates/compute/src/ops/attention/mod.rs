@@ -359,7 +359,7 @@ mod tests {
     use crate::device::{reflect::reflect, resolve};
 
     #[test]
-    fn texts_are_distinct_and_fit_every_adapter() -> anyhow::Result<()> {
+    fn generated_kernels_are_distinct_and_fit_every_adapter() -> anyhow::Result<()> {
         let mut stems = std::collections::HashSet::new();
         for (stem, text) in [super::hardware_sources(), super::software_sources()].concat() {
             assert!(stems.insert(stem.clone()), "{stem} twice");
