@@ -128,7 +128,7 @@ fn a_dataset_folder_is_read() {
     // Validation by name; a file that has no text.
     fs::write(at("data/validation.jsonl"), "{\"text\": \"val\"}\n").unwrap();
     let (_, dataset, notices) = run(&settings(folder.path(), "bytes"), &Cache::Off).unwrap();
-    assert!(dataset.val.unwrap().len() < 8 && notices[0].contains("to be judged by: data/validation.jsonl"), "{notices:?}");
+    assert!(dataset.val.unwrap().len() < 8 && notices[0].contains("used for validation: data/validation.jsonl"), "{notices:?}");
     let chats = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/golden/rows/zstd.parquet");
     let error = format!("{:#}", run(&settings(&chats, "bytes"), &Cache::Off).err().unwrap());
     assert!(error.contains("zstd.parquet: has no column text; its columns are id, score, messages, tools"), "{error}");

@@ -1,4 +1,4 @@
-//! GGUF files: read as transformers reads them, refused by name where they are not sound, written so that they are read again; and `lehr chat`.
+//! GGUF files: read as transformers reads them, refused by name where they are malformed, written so that they are read again; and `lehr chat`.
 //! The references are made by tests/gguf/make.py; `scripts/check-gguf` compares what is written with llama.cpp itself.
 
 mod common;
@@ -80,7 +80,7 @@ fn template_and_special_tokens_come_with_the_file() {
     assert!(tokenizer.is_special(end) && !tokenizer.is_special(tokenizer.token_id("<think>").unwrap()));
 }
 
-/// The bytes of a sound file with some of them changed.
+/// The bytes of a valid file with some of them changed.
 fn damaged(change: impl FnOnce(&mut Vec<u8>)) -> String {
     let mut bytes = std::fs::read(golden("qwen2.gguf")).unwrap();
     change(&mut bytes);
@@ -364,7 +364,7 @@ fn word_tokenizers_cannot_be_exported() {
     let place = Place::new();
     assert_eq!(run(&mut place.pretrain("run", &["--tokenizer=words", "--max-steps=4"])).code, Some(0));
     let said = run(&mut place.lehr(["export", "run", "--gguf", "x.gguf"]));
-    assert!(said.code == Some(1) && said.err.contains("whole words"), "{}", said.err);
+    assert!(said.code == Some(1) && said.err.contains("word tokenizer"), "{}", said.err);
     assert!(!place.path("x.gguf").exists());
 }
 
@@ -441,7 +441,7 @@ fn json_and_interactive_chat_agree() {
     }
     assert_eq!(replies, [wanted.trim_end_matches('\n'), wanted.trim_end_matches('\n'), ""]);
     assert_eq!(others.iter().map(|o| o.0).collect::<Vec<_>>(), ["Fresh", "Refused", "Refused"], "{others:?}");
-    assert!(others[1].1.contains("no request") && others[2].1.contains("temperature -1"), "{others:?}");
+    assert!(others[1].1.contains("not a request") && others[2].1.contains("temperature -1"), "{others:?}");
 }
 
 /// What is in the cache of the last run need not be computed again.

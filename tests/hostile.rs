@@ -100,7 +100,7 @@ fn a_run_that_cannot_save_reports_it_once() {
     assert_eq!(said(&t, "NOT SAVED: "), 2, "{}", t.account());
     let errors: Vec<String> = t.stderr().lines().filter(|line| line.starts_with("error: ")).map(str::to_owned).collect();
     assert!(errors.len() == 1 && errors[0].contains(&checkpoint::step_name(paused + 1)), "{}", t.stderr());
-    // What was saved before is sound.
+    // What was saved before is valid.
     std::fs::remove_file(&checkpoints).unwrap();
     std::fs::rename(place.path("second"), &checkpoints).unwrap();
     let newest = checkpoints::newest_valid(&RealFs, &place.path("run")).unwrap();

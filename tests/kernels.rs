@@ -50,7 +50,7 @@ fn declared_loop_iterations_are_upper_bounds() {
     device.count_iterations();
     for switched in [false, true] {
         run_all(&device, 300..304);
-        let kernels = device.iterations().expect("a sound device");
+        let kernels = device.iterations().expect("a valid device");
         assert_eq!(kernels.is_empty(), device.kind() == Kind::Cpu);
         for (kernel, stated, counted) in kernels {
             assert!(counted <= stated, "{kernel}, switched class {switched}: {counted} iterations, {stated} stated");

@@ -253,7 +253,7 @@ fn invalid_starting_points_are_refused() {
         (&["--init=empty@3"], "--init empty: is not a run folder"),
         (&["--init=merge:parent?last=7"], "--init: "),
         (&["--init=merge:nothing?last=2"], "nothing"),
-        (&["--init-optimizer=keep"], "--init-optimizer: says what becomes of moments after --init or --fork"),
+        (&["--init-optimizer=keep"], "--init-optimizer: says what happens to the moments after --init or --fork"),
         (&["--fork=parent@9"], "--fork parent@9: this run has no checkpoint at step 9"),
         (&["--fork=empty"], "--fork empty: is not a run folder"),
         (&["--fork=parent@24"], "--max-steps 24: the fork begins after 24 updates"),

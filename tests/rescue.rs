@@ -78,7 +78,7 @@ fn check_rescues(events: &[Value], method: &str) -> Vec<Value> {
     rescues
 }
 
-/// The steps whose checkpoints are there, all sound.
+/// The steps whose checkpoints are there, all valid.
 fn kept(place: &Place, name: &str) -> BTreeSet<u64> {
     let found = checkpoints::list(&RealFs, &place.path(name)).unwrap();
     found.iter().for_each(|(_, path)| drop(Checkpoint::open(&RealFs, path).unwrap()));
@@ -174,7 +174,7 @@ fn a_merge_is_the_mean_of_its_checkpoints() {
         .map(|path| Checkpoint::open(&RealFs, &path).unwrap())
         .collect();
     assert_eq!(checkpoints.len(), 3);
-    // The mean as a model folder of its own, judged by another command.
+    // The mean as a model folder of its own, evaluated by another command.
     let newest = &checkpoints[2];
     let merged = place.path("mean");
     std::fs::create_dir(&merged).unwrap();

@@ -44,8 +44,8 @@ fn same_as_straight(place: &Place, name: &str) {
     }
     let told: Vec<_> = kind(&log, "Checkpoint").iter().filter_map(|e| e["step"].as_u64()).collect();
     for (step, path) in checkpoints::list(&RealFs, &place.path(name)).unwrap() {
-        let sound = checkpoint::verify(&RealFs, &path).is_ok();
-        assert!(!sound || told.contains(&step), "{name}: the log says nothing of the checkpoint at {step}: {told:?}");
+        let valid = checkpoint::verify(&RealFs, &path).is_ok();
+        assert!(!valid || told.contains(&step), "{name}: the log says nothing of the checkpoint at {step}: {told:?}");
     }
     let seconds: Vec<f64> = kind(&log, "Step").iter().map(|e| e["seconds"].as_f64().unwrap()).collect();
     assert!(seconds.is_sorted(), "{name}: time runs on over a resume: {seconds:?}");
@@ -140,7 +140,7 @@ fn an_active_run_is_locked() {
     assert_eq!(second.end().code(), Some(130), "{}", second.account());
 }
 
-/// Kill it wherever it is, again and again: what `lehr` accepts is sound, no announced save is lost, and the numbers stay the same.
+/// Kill it wherever it is, again and again: what `lehr` accepts is valid, no announced save is lost, and the numbers stay the same.
 #[test]
 fn repeated_kills_lose_nothing() {
     let kills: u64 = std::env::var("LEHR_KILLS").ok().and_then(|n| n.parse().ok()).unwrap_or(8);
@@ -367,7 +367,7 @@ fn a_changed_text_of_the_same_length_is_detected() {
             format!("{}{}", halves.1, halves.0),
             "--resume: the text of --data has changed: as much as before, but another, or in another order",
         ),
-        (text.replacen(|c: char| c.is_alphabetic(), "\u{2603}", 1), "the data of this run is not what it began with"),
+        (text.replacen(|c: char| c.is_alphabetic(), "\u{2603}", 1), "the data of this run differs from the data at its start"),
     ] {
         std::fs::write(place.path("text.txt"), changed).unwrap();
         let said = run(&mut place.resume("run", &["--max-steps=8"]));

@@ -223,7 +223,7 @@ fn collinear_landscapes_are_refused() {
     landscape(&["run@5", "run@20", "run@40", "--out=text.txt"], &["text.txt"]);
     fails(&place, &["landscape", "--grid=1", "run@5", "run@20", "run@40"], &["--grid 1"]);
     assert_eq!(run(&mut place.lehr(["landscape", "run@5", "run@20"])).code, Some(2));
-    // Outside of a run there is no text to judge on.
+    // Outside of a run there is no text to evaluate on.
     for step in [5, 20, 40] {
         copy(&place.path(&checkpoint(step)), &place.path(&format!("m{step}")));
     }

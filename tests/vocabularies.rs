@@ -141,7 +141,7 @@ fn one_list_of_end_tokens() {
     let kept =
         json!({"eos_token_id": all, "pad_token_id": 5, "temperature": 0.6, "top_p": 0.95, "do_sample": true, "bos_token_id": 4});
     assert_eq!(tokenizer.generation_config(), kept, "what the folder said survives");
-    // Another template, another end; a text that is no token ends conversations only.
+    // Another template, another end; a text that is not a token ends conversations only.
     let other = tokenizer.with_chat_template("{% for m in messages %}{{ m.content + '</think>' }}{% endfor %}");
     assert_eq!(other.end_tokens().ids().last(), Some(&id(&tokenizer, "</think>")));
     let text = tokenizer.with_chat_template("{% for m in messages %}{{ m.content + '\\n\\n' }}{% endfor %}");
@@ -190,7 +190,7 @@ fn tokens_with_mismatched_ids_are_refused() {
     let error = Tokenizer::from_folder(copy.path()).err().unwrap().to_string();
     assert!(error.contains("token \"<new>\" has id 399, but 320 by its place"), "{error}");
     for (config, says) in [
-        (json!({"added_tokens_decoder": {"x": {"content": "a"}}}), "\"x\" is no token id"),
+        (json!({"added_tokens_decoder": {"x": {"content": "a"}}}), "\"x\" is not a token id"),
         (json!({"added_tokens_decoder": {"320": {}}}), "320 has no content"),
         (json!({"added_tokens_decoder": []}), "is no map"),
         (json!({"eos_token": 5}), "eos_token is neither"),

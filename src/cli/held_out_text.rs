@@ -75,7 +75,7 @@ impl Text {
         }
         ensure!(
             !self.data.is_empty(),
-            "--data: {} is not in a run folder, so that there is no text to judge on: name one",
+            "--data: {} is not in a run folder, so that there is no text to evaluate on: name one",
             shown(dir)
         );
         let range = self.range(open::tokenizer(dir, &config)?)?;
@@ -124,9 +124,9 @@ pub fn folder_of(spec: &str) -> Result<PathBuf> {
             return Ok(path.to_owned());
         }
         let found = checkpoints::newest_valid(&RealFs, path)?.found;
-        return found.map(|c| c.path).with_context(|| format!("{at}: this run holds no sound checkpoint yet"));
+        return found.map(|c| c.path).with_context(|| format!("{at}: this run holds no valid checkpoint yet"));
     };
-    ensure!(is_run, "{at}: is no run folder (it holds no config.toml): leave the @{step} out");
+    ensure!(is_run, "{at}: is not a run folder (it holds no config.toml): leave the @{step} out");
     let dir = checkpoints::folder(path).join(checkpoint::step_name(step));
     if !dir.is_dir() {
         let steps: Vec<u64> = checkpoints::list(&RealFs, path)?.iter().rev().map(|(step, _)| *step).collect();

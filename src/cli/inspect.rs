@@ -13,7 +13,7 @@ Examples:
   Everything, for a program: attention[layer][head][query][key], lens[layer].positions[token], tokens[token]
     lehr inspect --model ./SmolLM2-135M --text \"The capital of France is\" --top 10 --json
 
-At the end of the text stands what the model would say next.";
+The last row shows the model's next-token predictions.";
 
 /// Flags of `lehr inspect`.
 #[derive(clap::Args, Debug)]

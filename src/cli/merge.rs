@@ -218,7 +218,7 @@ fn folders(args: &Args) -> anyhow::Result<(Vec<PathBuf>, Option<Window>)> {
 
 fn print_notes(inputs: &Inputs, window: Option<&Window>, recipe: &Recipe) {
     for reason in window.iter().flat_map(|w| &w.skipped) {
-        output::note(&format!("note: passed over a checkpoint: {reason}"));
+        output::note(&format!("note: skipped a checkpoint: {reason}"));
     }
     for note in &inputs.notes {
         output::note(&format!("note: {note}"));

@@ -155,7 +155,7 @@ fn grid(args: &Args, tokens_per_step: u64) -> Result<Grid> {
     at.dedup();
     if at.is_empty() {
         let newest = merge::choose(&RealFs, &args.run, &WindowSpec { last: 1, every: None, at: None })?;
-        newest.skipped.iter().for_each(|why| output::note(&format!("note: passed over a checkpoint: {why}")));
+        newest.skipped.iter().for_each(|why| output::note(&format!("note: skipped a checkpoint: {why}")));
         at = newest.steps();
     }
     let mut rules: Vec<MergeRule> = Vec::new();

@@ -161,7 +161,7 @@ fn check_fork(typed: &ArgMatches, wanted: Stage) -> anyhow::Result<()> {
     let stage = Settings::read(&settings_of_fork(fork)?)?.stage();
     anyhow::ensure!(
         stage == wanted,
-        "--fork {}: is a run of lehr {}, whose data are others; begin from its weights with --init",
+        "--fork {}: is a run of lehr {}, which has other data; start from its weights with --init",
         fork.escape_debug(),
         stage.name()
     );

@@ -34,7 +34,7 @@ pub fn model_folder(path: &Path) -> anyhow::Result<PathBuf> {
     );
     match checkpoints::newest_valid(&RealFs, path)?.found {
         Some(found) => Ok(found.path),
-        None => anyhow::bail!("{}: this run holds no sound checkpoint yet", path.display()),
+        None => anyhow::bail!("{}: this run holds no valid checkpoint yet", path.display()),
     }
 }
 

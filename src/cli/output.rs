@@ -299,7 +299,7 @@ fn eta(seconds: Option<f64>) -> String {
 fn graded_questions(e: &TaskEval) -> String {
     let how = if e.temperature == 0.0 { "greedy".to_owned() } else { format!("at temperature {}", e.temperature) };
     if e.all.count == 0 {
-        return format!("step {}: no answer {how} to a held-out question could be judged", e.step);
+        return format!("step {}: no answer {how} to a held-out question could be graded", e.step);
     }
     let [low, high] = e.all.interval.map(|x| 100.0 * x);
     let levels: Vec<String> = e.levels.iter().map(|(level, s)| format!("{level}: {:.1} %", 100.0 * s.accuracy)).collect();

@@ -378,7 +378,7 @@ mod tests {
             let mean = near.iter().sum::<f64>() / near.len() as f64;
             assert!((smoothed.values[i] - mean).abs() < 1e-9, "{i}");
         }
-        assert!(smoothed.values[7].is_nan(), "what is no number stays none");
+        assert!(smoothed.values[7].is_nan(), "what is not a number stays none");
         // A straight line stays the same up to its ends, without lag.
         let (clock, line) = made((0..90).map(|i| (i as f64, 3.0 - 0.5 * i as f64)));
         let same = line.smoothed(&clock, 9);

@@ -109,7 +109,7 @@ impl<'a> Merge<'a> {
         let Some(tensor) = found else { bail!("{}: is not there", at()) };
         let info = &self.inputs.tensors[tensor];
         ensure!(info.shape == shape, "{}: has shape {:?}, the model needs {shape:?}", at(), info.shape);
-        ensure!(info.treatment == Treatment::Average, "{}: is no weight", at());
+        ensure!(info.treatment == Treatment::Average, "{}: is not a weight", at());
         let mut out = Vec::with_capacity(info.len());
         self.run(pieces(tensor, info).collect(), Some(Dtype::F32), &mut |bytes| {
             out.extend(bytes.as_chunks().0.iter().map(|b| f32::from_le_bytes(*b)));

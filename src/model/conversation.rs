@@ -160,7 +160,7 @@ impl<'a> Conversation<'a> {
         loop {
             let chat = Chat { messages, ..self.chat.clone() };
             let ids = self.tokenizer.encode_prompt(&self.template.render(&chat, true)?.text, true)?;
-            ensure!(!ids.is_empty(), "the chat template makes no token of it");
+            ensure!(!ids.is_empty(), "the chat template turns it into no tokens");
             messages = chat.messages;
             if ids.len() <= max_len {
                 self.chat.messages = messages;

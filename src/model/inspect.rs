@@ -192,8 +192,8 @@ fn glimpses(
     // An overflow of a maximum or sum shows here, even if clamps hide it elsewhere.
     ensure!(lse.iter().chain(&entropy).all(|number| number.is_finite()), OVERFLOW);
     // Some drivers clamp an infinite logit to the largest number.
-    let sound = |row: &Row| row.best.iter().all(|(_, logit)| logit.abs() < 1e30);
-    ensure!(found.iter().all(sound), OVERFLOW);
+    let valid = |row: &Row| row.best.iter().all(|(_, logit)| logit.abs() < 1e30);
+    ensure!(found.iter().all(valid), OVERFLOW);
     let glimpse = |(i, row): (usize, Row)| {
         let guess = |(id, logit): (u32, f32)| Guess {
             id,

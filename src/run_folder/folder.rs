@@ -95,7 +95,7 @@ impl RunFolder {
         let gone = [&self.path, &self.config()].into_iter().any(|path| matches!(vfs.kind(path), Ok(None)));
         ensure!(
             !gone && !self.lock.is_replaced(&self.path),
-            "{}: the run's folder was removed or replaced while it trained: there is no place to save to, and the run ends",
+            "{}: the run's folder was removed or replaced while it trained: nothing can be saved, and the run ends",
             shown(&self.path)
         );
         if matches!(vfs.kind(&self.checkpoints()), Ok(None)) {

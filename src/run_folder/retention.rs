@@ -147,9 +147,9 @@ mod tests {
         ) {
             let policy = Policy { keep_last, keep_every };
             let (mut verified, mut pinned, mut good) = (BTreeSet::new(), BTreeSet::new(), 0);
-            for (step, sound, pin) in saves {
+            for (step, valid, pin) in saves {
                 if pin { pinned.insert(step); }
-                if sound && verified.insert(step) { good += 1; }
+                if valid && verified.insert(step) { good += 1; }
                 let newest: Vec<u64> = verified.iter().rev().take(keep_last.max(2)).copied().collect();
                 for gone in policy.to_delete(&verified, &pinned) {
                     prop_assert!(verified.remove(&gone), "deleted what was not there");

@@ -74,7 +74,7 @@ impl Begin {
         let Some(init) = &start.init else {
             ensure!(
                 start.init_optimizer.is_none(),
-                "--init-optimizer: says what becomes of moments after --init or --fork; name one"
+                "--init-optimizer: says what happens to the moments after --init or --fork; name one"
             );
             return Ok(Self::Nothing);
         };
@@ -97,7 +97,10 @@ impl Begin {
         };
         if let (true, Self::Model { dir, checkpoint }) = (keep, &begin) {
             let moments = checkpoint.as_ref().with_context(|| {
-                format!("--init-optimizer keep: {} is no checkpoint of a run, so that it holds no moments; use fresh", shown(dir))
+                format!(
+                    "--init-optimizer keep: {} is not a checkpoint of a run, so that it holds no moments; use fresh",
+                    shown(dir)
+                )
             })?;
             moments.optimizer().context("--init-optimizer keep")?;
         }
@@ -210,7 +213,7 @@ fn checkpoint_of(vfs: &dyn Vfs, spec: &str, flag: &str) -> Result<Checkpoint> {
     ensure!(is_run(path), "{flag} {at}: is not a run folder (it holds no config.toml)");
     let Some(step) = step else {
         let found = checkpoints::newest_valid(vfs, path)?.found;
-        return found.with_context(|| format!("{flag} {at}: this run holds no sound checkpoint yet"));
+        return found.with_context(|| format!("{flag} {at}: this run holds no valid checkpoint yet"));
     };
     let dir = checkpoints::folder(path).join(checkpoint::step_name(step));
     if vfs.kind(&dir)?.is_none() {

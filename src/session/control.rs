@@ -133,7 +133,7 @@ impl Control {
         }
         self.notes.0 -= 1.0;
         let more = refused.count - 1;
-        let more = if more > 0 { format!(" (and {more} more lines of which nothing came)") } else { String::new() };
+        let more = if more > 0 { format!(" (and {more} more malformed lines)") } else { String::new() };
         Some(Request::Invalid(format!("{}{more}", refused.first)))
     }
 

@@ -264,9 +264,9 @@ fn fork_fits(begin: &Begin, settings: &Settings) -> anyhow::Result<()> {
 fn newest(vfs: &dyn Vfs, run: &Path, sink: &mut Listener) -> anyhow::Result<Checkpoint> {
     let newest = checkpoints::newest_valid(vfs, run)?;
     for reason in newest.skipped {
-        sink(Notification::Event(&Event::Warning { text: format!("passed over a checkpoint: {reason}") }));
+        sink(Notification::Event(&Event::Warning { text: format!("skipped a checkpoint: {reason}") }));
     }
-    newest.found.with_context(|| format!("{}: holds no sound checkpoint to resume from; start anew with --run", shown(run)))
+    newest.found.with_context(|| format!("{}: holds no valid checkpoint to resume from; start a new run with --run", shown(run)))
 }
 
 /// The settings of a run, with the device replaced if it was given again, since it does not define the computation, and with the number

@@ -84,7 +84,7 @@ pub(super) fn take_reference(settings: &Settings, begin: &Begin, trainer: &mut T
     let dir = run.join(REFERENCE);
     ensure!(
         dir.is_dir(),
-        "{}: the model that --beta {} holds this run to is not there; put it back, or begin anew with --init",
+        "{}: the reference model that --beta {} needs is missing; put it back, or start a new run with --init",
         shown(&dir),
         settings.grpo.as_ref().map_or(0.0, |grpo| grpo.beta)
     );

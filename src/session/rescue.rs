@@ -187,10 +187,10 @@ fn words(sign: &Sign, result: &Step) -> String {
     let step = result.step;
     match sign {
         Sign::Spike { loss, usual, .. } => {
-            format!("update {step}: the loss has risen to {loss:.3}, usual is {usual:.3} (grad_norm {:.3})", result.grad_norm)
+            format!("update {step}: the loss has risen to {loss:.3}, typically {usual:.3} (grad_norm {:.3})", result.grad_norm)
         }
         Sign::Norm { grad_norm, usual } => {
-            format!("update {step}: grad_norm is {grad_norm:.3}, usual is {usual:.3}")
+            format!("update {step}: grad_norm is {grad_norm:.3}, typically {usual:.3}")
         }
         Sign::Passed { onset, lasted, peak } => {
             format!("update {step}: the loss is back, {lasted} update(s) after its rise about update {onset} (highest {peak:.3})")

@@ -256,7 +256,7 @@ impl TrainingLoop for Run<'_> {
                     }
                 }
                 Command::Step => {
-                    self.out.emit(&Event::Warning { text: "Step works while the run is paused and updates are left".into() });
+                    self.out.emit(&Event::Warning { text: "Step needs a paused run with updates left".into() });
                 }
                 other => {
                     self.drain()?;

@@ -72,7 +72,7 @@ pub fn source(settings: &Settings, checkpoint: &Path, sink: &mut Listener) -> Re
     match load(&mut settings.clone(), Some(checkpoint), true, sink)?.material {
         StageData::Source(source) => Ok(source),
         StageData::Task(TaskContext { task, .. }) => {
-            anyhow::bail!("a run of lehr grpo on {} has no validation text; judge it with lehr eval --task", task.name())
+            anyhow::bail!("a run of lehr grpo on {} has no validation text; evaluate it with lehr eval --task", task.name())
         }
     }
 }
@@ -95,7 +95,7 @@ fn reported(sink: &mut Listener) -> impl FnMut(&str, u64, u64) -> Result<bool> {
 fn not_the_same(resumed: bool, error: anyhow::Error) -> anyhow::Error {
     match resumed {
         true => anyhow::anyhow!(
-            "the data of this run is not what it began with: {error:#}; put it back, or start a new run with --init"
+            "the data of this run differs from the data at its start: {error:#}; put it back, or start a new run with --init"
         ),
         false => error,
     }

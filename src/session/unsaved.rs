@@ -45,9 +45,9 @@ impl Unsaved {
         };
         (failed.last, failed.tries) = (now, failed.tries + 1);
         let lasted = now - failed.first;
-        let count = format!("nothing could be saved for {} minutes, in {} tries", lasted.as_secs() / 60, failed.tries);
+        let count = format!("no save succeeded for {} minutes, in {} tries", lasted.as_secs() / 60, failed.tries);
         if minutes > 0 && lasted >= Duration::from_secs(60 * minutes) {
-            return Outcome::End(format!("{count}: {why}; the run ends here (--max-unsaved-minutes {minutes})"));
+            return Outcome::End(format!("{count}: {why}; the run ends (--max-unsaved-minutes {minutes})"));
         }
         if now - failed.told < TELL_EVERY {
             return Outcome::Silence;

@@ -178,7 +178,7 @@ impl Ladder {
             plan.skip = trouble.at.saturating_sub(to);
         }
         if same && !asked && !again {
-            remarks.push("the same batches would lead to the same spike, so they are passed over".to_string());
+            remarks.push("the same batches would lead to the same spike, so they are skipped".to_string());
         }
         plan.remark = remarks.join("; ");
         self.good = before;

@@ -49,7 +49,7 @@ impl TryFrom<String> for Window {
     fn try_from(text: String) -> Result<Self, String> {
         let number = |word: &str| match word.parse::<f32>() {
             Ok(x) if x.is_finite() => Ok(x),
-            _ => Err("a window of the spike detector holds what is no finite number".to_string()),
+            _ => Err("a window of the spike detector contains a number that is not finite".to_string()),
         };
         text.split_whitespace().map(number).collect::<Result<_, _>>().map(Window)
     }
@@ -265,7 +265,7 @@ impl Detector {
             return Some(Sign::Passed { onset, lasted: lasted - settled, peak });
         }
         let cause =
-            format!("the loss rose from {usual:.3} to {peak:.3} about update {onset} and did not come back in {lasted} updates");
+            format!("the loss rose from {usual:.3} to {peak:.3} about update {onset} and did not return in {lasted} updates");
         Some(Sign::PersistentSpike(PersistentSpike { at: step, onset, cause, loss_before: usual, loss_at_spike: peak }))
     }
 

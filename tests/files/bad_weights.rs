@@ -218,13 +218,13 @@ fn the_writer_refuses_unreadable_files() {
 /// Differential: whatever is changed in a small file, we never panic, and what we accept the crate accepts with the same tensors.
 #[test]
 fn accepted_files_are_accepted_by_the_safetensors_crate() {
-    let sound =
+    let valid =
         tensors(&[("a", safetensors::Dtype::F32, &[2], vec![0; 8]), ("b.weight", safetensors::Dtype::BF16, &[2, 2], vec![0; 8])]);
     let dir = temp();
     let path = dir.path().join("x.safetensors");
     let (mut random, mut accepted) = (Lcg(3), 0);
     for _ in 0..4000 {
-        let mut bad = sound.clone();
+        let mut bad = valid.clone();
         for _ in 0..=random.below(2) {
             let at = random.below(bad.len());
             match random.below(4) {

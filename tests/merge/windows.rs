@@ -59,11 +59,11 @@ fn windows_are_trailing_and_evenly_spaced() {
     }
     for (last, every, end, says) in [
         (11, Some("100"), None, "use --last 10"),
-        (3, Some("150"), None, "no checkpoint of step 850; sound ones: 100, 200, ..., 900, 920, 940, 1000"),
+        (3, Some("150"), None, "no checkpoint of step 850; valid ones: 100, 200, ..., 900, 920, 940, 1000"),
         (5, Some("20"), None, "--save-every 20 --keep-every 20"),
         (2, Some("100"), Some(940), "step 840"),
         (3, Some("100"), Some(940), "--at 1000 has them all"),
-        (3, None, Some(450), "--at 450: there is no sound checkpoint at that step"),
+        (3, None, Some(450), "--at 450: there is no valid checkpoint at that step"),
         (1, None, Some(450), "no checkpoint of step 450"),
         (11, None, None, "use --last 10"),
         (0, None, None, "--last 0"),

@@ -90,7 +90,7 @@ fn later_tokens_are_drawn_independently() {
     for w in found.windows(2) {
         w[0].tokens.iter().zip(&w[1].tokens).for_each(|(a, b)| neighbours[4 * quarter(*a) + quarter(*b)] += 1);
     }
-    // Quarters are not quite even, as 59 is no multiple of 4.
+    // Quarters are not quite even, as 59 is not a multiple of 4.
     let share: Vec<f64> = (0..4).map(|q| (0..vocab as u32).filter(|t| quarter(*t) == q).count() as f64 / vocab as f64).collect();
     let product: Vec<f64> = (0..16).map(|i| share[i / 4] * share[i % 4]).collect();
     for (what, counts, wanted) in

@@ -118,10 +118,10 @@ fn a_path_may_have_a_weight() {
     assert_eq!((part.weight, part.files), (0.5, vec![file.clone()]));
     assert_eq!(parse(&odd).unwrap().path, odd, "a file of that very name goes first");
     for (spec, wanted) in [
-        (with(":0"), "\"0\" is no weight"),
-        (with(":-1"), "is no weight"),
-        (with(":nan"), "is no weight"),
-        (with(":x"), "\"x\" is no weight"),
+        (with(":0"), "\"0\" is not a weight"),
+        (with(":-1"), "is not a weight"),
+        (with(":nan"), "is not a weight"),
+        (with(":x"), "\"x\" is not a weight"),
         (with(":1e9"), "at most 1000"),
         (with("x"), "there is no such file"),
         (PathBuf::from("-"), "put them into a file"),
@@ -247,7 +247,8 @@ fn an_unencodable_template_is_refused_at_start() {
     };
     let error = try_with("abcdefghijklmnopqrstuvwxyz\n").unwrap_err();
     assert!(
-        error.contains("--chat-template: the chat template writes what this tokenizer cannot spell") && error.contains("':'"),
+        error.contains("--chat-template: the chat template contains characters that this tokenizer cannot encode")
+            && error.contains("':'"),
         "{error}"
     );
     assert!(try_with("aeimnrstuyb:\n").is_ok());

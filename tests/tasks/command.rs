@@ -38,7 +38,7 @@ fn the_supply_of_two_person_puzzles_is_finite() {
     assert_eq!(said.code, Some(0));
     let rows = said.out.lines().count();
     assert!((100..1000).contains(&rows), "{rows}");
-    assert!(said.err.contains("there are no more different questions of --people 2; --repeat"), "{}", said.err);
+    assert!(said.err.contains("there are no more distinct questions of --people 2; --repeat"), "{}", said.err);
     assert!(said.err.contains(&format!("--count 2000: {rows} rows written")), "{}", said.err);
     let repeated = run(&mut place.lehr(["data", "kk", "--count=2000", "--people=2", "--repeat"]));
     assert_eq!((repeated.out.lines().count(), repeated.err.as_str()), (2000, ""));
@@ -93,7 +93,7 @@ fn rows_are_solved_and_compared() {
             "rows.jsonl:2: (1) Mia is a knight, (2) Noah is a knave; agrees",
             "rows.jsonl:3: (1) Person1 is a knight, (2) Person2 is a knave",
             "rows.jsonl:4: 2 solutions",
-            "4 rows, 3 with exactly one solution; 2 of 2 solutions agree; in 1 of 1 the quiz says what the statements say",
+            "4 rows, 3 with exactly one solution; 2 of 2 solutions agree; in 1 of 1 the quiz agrees with the statements",
         ]
     );
     // One that is wrong, and one whose text is another puzzle.
@@ -124,7 +124,7 @@ fn rows_are_solved_and_compared() {
     let said = run(&mut place.lehr(["data", "solve", "made.jsonl"]));
     assert_eq!(said.code, Some(0));
     assert!(
-        said.out.ends_with("300 of 300 solutions agree; in 300 of 300 the quiz says what the statements say\n"),
+        said.out.ends_with("300 of 300 solutions agree; in 300 of 300 the quiz agrees with the statements\n"),
         "{}",
         said.out
     );
@@ -183,7 +183,7 @@ fn responses_are_graded() {
     }
     std::fs::write(place.path("row.jsonl"), r#"{"quiz": "x"}"#).unwrap();
     let said = run(&mut place.lehr(["data", "grade", "row.jsonl"]));
-    assert_eq!((said.code, said.err.as_str()), (Some(1), "error: row.jsonl:1: response: missing. Give what the model said\n"));
+    assert_eq!((said.code, said.err.as_str()), (Some(1), "error: row.jsonl:1: response: missing. Give the model's response\n"));
 }
 
 #[test]

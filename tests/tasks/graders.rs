@@ -39,14 +39,14 @@ fn exact_number_and_regex_graders_match_a_table() {
     }
     let judge = |grader| RowGrader::new(&settings(grader)).unwrap();
     let error = judge(Grader::Regex).check("(").unwrap_err().to_string();
-    assert_eq!(error, "answer: \"(\" is no regular expression: error: unclosed group");
+    assert_eq!(error, "answer: \"(\" is not a regular expression: error: unclosed group");
     let error = judge(Grader::Regex).check(r"\w{1000}{1000}").unwrap_err().to_string();
-    assert!(error.contains("is no regular expression") && !error.contains('\n'), "{error}");
+    assert!(error.contains("is not a regular expression") && !error.contains('\n'), "{error}");
     let error = judge(Grader::Number).check("five of them, that is 5, or so they say").unwrap_err().to_string();
     assert!(error.starts_with("answer: \"five of them") && error.contains("holds no number and no short answer"), "{error}");
     assert!(judge(Grader::Exact).check("(").is_ok());
     let error = RowGrader::new(&settings(Grader::Process)).err().unwrap().to_string();
-    assert_eq!(error, "--grader process: needs --grader-command, the program that judges");
+    assert_eq!(error, "--grader process: needs --grader-command, the program that grades");
 }
 
 /// Programs of a few lines of shell.
@@ -115,9 +115,9 @@ i=0; while [ $i -lt 200 ]; do echo "{\"id\": $i, \"reward\": 1, \"reason\": \"$(
     #[test]
     fn grader_errors_include_the_command_and_its_stderr() {
         let said = error("echo 'no module named wise' >&2; exit 3", 60.0);
-        assert!(said.contains("ended (exit status: 3) with 0 of 2 answers judged; it said: no module named wise"), "{said}");
+        assert!(said.contains("ended (exit status: 3) with 0 of 2 answers graded; it said: no module named wise"), "{said}");
         let said = error("read -r a; kill -9 $$", 60.0);
-        assert!(said.contains("with 0 of 2 answers judged") && said.contains("signal"), "{said}");
+        assert!(said.contains("with 0 of 2 answers graded") && said.contains("signal"), "{said}");
         let said = error("echo hello; cat > /dev/null", 60.0);
         assert!(said.contains("said \"hello\", which is no {\"id\": 0, \"reward\": 1.0}"), "{said}");
         let said = error("echo '{\"id\": 7, \"reward\": 1}'; cat > /dev/null", 60.0);
@@ -125,7 +125,7 @@ i=0; while [ $i -lt 200 ]; do echo "{\"id\": $i, \"reward\": 1, \"reason\": \"$(
         let said = error("echo '{\"id\": 0}'; cat > /dev/null", 60.0);
         assert!(said.contains("missing field `reward`"), "{said}");
         let said = error("echo waiting for godot >&2; exec sleep 600", 0.3);
-        assert!(said.contains("0 of 2 answers judged after 0.3 s. Raise --grader-timeout"), "{said}");
+        assert!(said.contains("0 of 2 answers graded after 0.3 s. Raise --grader-timeout"), "{said}");
         assert!(said.contains("it said: waiting for godot"), "{said}");
     }
 

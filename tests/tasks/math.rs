@@ -307,7 +307,7 @@ fn the_last_number_is_the_answer() {
         assert_eq!(found.is_some(), wanted.is_some(), "{text}: {found:?}");
         assert!(found.zip(wanted).is_none_or(|(found, wanted)| found.same(&wanted)), "{text}");
     }
-    // A part of an expression is no number.
+    // A part of an expression is not a number.
     for text in ["The answer is $\\frac{2\\pi}{3}$.", "It is 2\\sqrt{3}", "so 2x + 3", "x^3"] {
         assert!(!grade("3", text).correct, "{text}");
     }

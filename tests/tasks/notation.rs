@@ -52,7 +52,7 @@ fn malformed_claims_are_refused_in_one_line() {
         ("('lying', 0)", "byte 2: expected ( before a claim, found 'lying'"),
         ("(('lying', 0)", "byte 14: expected a comma or ), found the end"),
         ("(('lying', 0),) x", "byte 17: 'x' is not part of the notation"),
-        ("(('lying', 0),) ()", "byte 17: expected nothing behind the last bracket, found ("),
+        ("(('lying', 0),) ()", "byte 17: expected nothing after the last bracket, found ("),
         ("(('lying', 0)('lying', 0))", "byte 14: expected a comma or ), found ("),
         ("(('lying', 1),)", "claim 1: is about person 1, but people are counted from 0 to 0"),
         ("(('lying', 99),)", "byte 12: expected a person, 0 to 15, found 99"),

@@ -84,7 +84,7 @@ fn unparsed_sentences_are_reported() {
             "You meet 2 inhabitants: Mia and Noah. Noah said that Mia is a knight. Noah said that Mia is a knave. So who is",
             "Noah says two things",
         ),
-        ("A says B knight .", "the claim of A is about somebody who says nothing"),
+        ("A says B knight .", "the claim of A is about a person without a claim"),
         ("A says A knight . B says A tall .", "not understood: \"B says A tall\"; expected B says ..."),
         ("A says A knight . C says A knight .", "not understood: \"C says A knight\"; expected B says ..."),
     ] {

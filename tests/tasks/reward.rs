@@ -137,8 +137,8 @@ fn solutions_are_printed() {
     assert!(lehr::data::tasks::kk::reward::check(Form::Natural, &right).is_ok());
     let knight = lehr::data::tasks::kk::reward::check(Form::Natural, "(1) Sir Knight is a knave").unwrap_err();
     assert!(knight.to_string().contains("is not right by itself"), "{knight}");
-    assert!(of("").unwrap_err().contains("names nobody"));
-    assert!(of("knight").unwrap_err().contains("names nobody"));
+    assert!(of("").unwrap_err().contains("names no person"));
+    assert!(of("knight").unwrap_err().contains("names no person"));
     let many: String = (0..100).fold(String::new(), |mut all, i| {
         let _ = writeln!(all, "{} is a knight", "a".repeat(i + 1));
         all

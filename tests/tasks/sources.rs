@@ -79,7 +79,7 @@ fn too_few_evaluation_questions_are_reported() {
     let task = opened(&settings, &DataSettings::default(), &mut notices).unwrap();
     assert!((50..120).contains(&task.eval_questions()));
     let says = format!(
-        "--eval-questions 500: there are no more different questions of --people 2 that are kept from training; {} questions in all",
+        "--eval-questions 500: there are no more distinct questions of --people 2 that are kept from training; {} questions in all",
         task.eval_questions()
     );
     assert_eq!(notices.lines(), [says]);
@@ -118,7 +118,10 @@ fn puzzle_rows_are_read() {
     let both = DataSettings { val_data: Some(val), ..data(&train) };
     let task = opened(&settings(TaskKind::Kk), &both, &mut notices).unwrap();
     assert_eq!(notices.lines().len(), 1);
-    assert!(notices.lines()[0].ends_with("1 of 71 rows ask what evaluation asks; they are left out of training"), "{notices:?}");
+    assert!(
+        notices.lines()[0].ends_with("1 of 71 rows are also evaluation questions; they are left out of training"),
+        "{notices:?}"
+    );
     assert!((0..70).all(|n| task.question(Split::Train, n).unwrap().prompt != twin.prompt));
 }
 
@@ -131,7 +134,7 @@ fn unusable_rows_are_reported_with_their_place() {
         (kk, r#"{"quiz": "x"}"#, "rows.jsonl:2: quiz: holds no \"You meet ... inhabitants: ...\""),
         (kk, r#"{"quiz": 5}"#, "rows.jsonl:2: quiz: must be a string"),
         (kk, r#"{"statements": "(", "quiz": "x"}"#, "rows.jsonl:2: statements: byte 2: expected ( before a claim, found the end"),
-        (kk, r#"{"solution_text_format": "?", "quiz": "x"}"#, "rows.jsonl:2: solution_text_format: \"?\" names nobody"),
+        (kk, r#"{"solution_text_format": "?", "quiz": "x"}"#, "rows.jsonl:2: solution_text_format: \"?\" names no person"),
         (
             kk,
             r#"{"statements": "(('lying', 1), ('lying', 0))", "quiz": "x"}"#,
@@ -308,7 +311,7 @@ fn rows_may_have_tools_and_template_arguments() {
             (json!({"chat_template_kwargs": [1]}), "rows.jsonl:2: chat_template_kwargs: must be an object"),
         ] {
             let mut notices = Notices::new();
-            // The row before it is sound, so that this one is left out and reported.
+            // The row before it is valid, so that this one is left out and reported.
             let prompt = ask(with(&more), &mut notices).unwrap();
             assert!(prompt.trim_end_matches("<think>").ends_with("|none|long|"), "{kind:?} {more}: {prompt}");
             assert!(notices.lines().len() == 1 && notices.lines()[0].contains(says), "{kind:?} {more}: {notices:?}");

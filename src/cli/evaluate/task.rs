@@ -73,12 +73,12 @@ pub fn run(args: &super::Args, rows: Option<usize>) -> anyhow::Result<i32> {
     let context = config.model.max_position_embeddings;
     ensure!(
         longest < context,
-        "--task {}: a question has {longest} tokens, but the model's context (max_position_embeddings) holds {context}; ask shorter ones",
+        "--task {}: a question has {longest} tokens, but the model's context (max_position_embeddings) holds {context}; use shorter questions",
         task.name()
     );
     let most = own.max_completion_length.unwrap_or(MOST_TOKENS).min(context - longest);
     if own.max_completion_length.is_some_and(|asked| asked > most) {
-        output::note(&format!("note: answers of up to {most} tokens: the model's context of {context} holds no more"));
+        output::note(&format!("note: answers of up to {most} tokens: the model's context is {context}"));
     }
     let device = open::device(&args.device)?;
     let max_len = longest + most;
@@ -136,7 +136,7 @@ fn check(args: &Args) -> anyhow::Result<()> {
 
 /// The held-out questions: generated, or the rows of --data.
 fn questions(args: &super::Args, tokenizer: &crate::data::Tokenizer) -> anyhow::Result<Box<dyn Task>> {
-    ensure!(args.data.len() <= 1, "--data: with --task one file of questions is asked; name one");
+    ensure!(args.data.len() <= 1, "--data: --task reads one file of questions; name one");
     let data = DataSettings { val_data: args.data.first().cloned(), ..DataSettings::default() };
     let settings = TaskSettings { eval_questions: args.exam.count, ..args.task.clone() };
     let mut notices = Notices::new();

@@ -51,7 +51,7 @@ impl TaskSettings {
             ensure!(
                 process == self.grader_command.is_some(),
                 "--grader-command: belongs to --grader process, {}",
-                if process { "which needs it" } else { "which is not what is asked for" }
+                if process { "which needs it" } else { "which is not the requested grader" }
             );
         }
         ensure!(

@@ -118,7 +118,7 @@ impl Encoder<'_> {
         let turns: Vec<usize> = chat.assistant_turns().collect();
         ensure!(
             turns.len() == parts,
-            "weight: cannot be told apart, since the chat template has {parts} {{% generation %}} blocks for {} turns of the assistant",
+            "weight: cannot be assigned, since the chat template has {parts} {{% generation %}} blocks for {} turns of the assistant",
             turns.len()
         );
         Ok(chat.masked.contains(&turns[i]))
@@ -147,7 +147,7 @@ impl Encoder<'_> {
             if let Ok(rendered) = self.template.render(&chat, true) {
                 let spelled = self.tokenizer.encode(&rendered.text);
                 spelled.context(
-                    "--chat-template: the chat template writes what this tokenizer cannot spell; give one in its own characters",
+                    "--chat-template: the chat template contains characters that this tokenizer cannot encode; give one that it can",
                 )?;
             }
         }

@@ -42,7 +42,7 @@ impl RowGrader {
     /// Incompatible settings.
     pub fn new(settings: &TaskSettings) -> Result<Self> {
         let kind = match (settings.grader, &settings.grader_command) {
-            (Grader::Process, None) => bail!("--grader process: needs --grader-command, the program that judges"),
+            (Grader::Process, None) => bail!("--grader process: needs --grader-command, the program that grades"),
             #[cfg(not(target_arch = "wasm32"))]
             (_, Some(command)) => Kind::Process(Process::new(command, settings.grader_timeout)?),
             #[cfg(target_arch = "wasm32")]
@@ -102,7 +102,7 @@ fn compile(answer: &str) -> Result<Regex> {
         // The message of the regex crate spans several lines; its last line is the error.
         let text = e.to_string();
         anyhow::anyhow!(
-            "answer: {:?} is no regular expression: {}",
+            "answer: {:?} is not a regular expression: {}",
             shown(answer),
             shown(text.lines().last().unwrap_or_default())
         )
@@ -166,7 +166,7 @@ pub fn row_answer(row: &Object) -> Result<String> {
         Some(Value::String(text)) => Ok(text.clone()),
         Some(Value::Number(number)) => Ok(number.to_string()),
         Some(_) => bail!("answer: must be a string or a number"),
-        None => bail!("answer: missing. Give what is right"),
+        None => bail!("answer: missing. Give the correct answer"),
     }
 }
 

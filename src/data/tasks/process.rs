@@ -194,7 +194,7 @@ impl Process {
                 Err(RecvTimeoutError::Timeout) => {
                     let seconds = self.timeout.as_secs_f64();
                     let what =
-                        format!("{done} of {all} answers judged after {seconds} s. Raise --grader-timeout, or is it waiting?");
+                        format!("{done} of {all} answers graded after {seconds} s. Raise --grader-timeout, or is it waiting?");
                     return Err(self.fault(running, &what));
                 }
                 Err(RecvTimeoutError::Disconnected) => return Err(self.ended(running, done, all)),
@@ -229,7 +229,7 @@ impl Process {
             let said = shown(line.trim());
             self.fault(
                 running,
-                &format!("said \"{said}\", which is no {{\"id\": 0, \"reward\": 1.0}}: {}", shown(&e.to_string())),
+                &format!("said \"{said}\", which is not {{\"id\": 0, \"reward\": 1.0}}: {}", shown(&e.to_string())),
             )
         })
     }
@@ -280,7 +280,7 @@ impl Process {
         };
         // The last of its standard error may not have been read yet.
         std::thread::sleep(Duration::from_millis(50));
-        self.fault(running, &format!("ended ({status}) with {done} of {all} answers judged"))
+        self.fault(running, &format!("ended ({status}) with {done} of {all} answers graded"))
     }
 
     fn fault(&self, running: &Running, what: &str) -> anyhow::Error {

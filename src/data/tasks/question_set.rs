@@ -65,7 +65,7 @@ impl QuestionSet {
         train.retain(|(key, _)| !known.contains(key));
         if train.len() < all {
             notices.push(format!(
-                "{name}: {} of {all} rows ask what evaluation asks; they are left out of training",
+                "{name}: {} of {all} rows are also evaluation questions; they are left out of training",
                 all - train.len()
             ));
         }
@@ -271,6 +271,6 @@ fn left_out(name: &str, count: usize, good: usize, bad: &[Error]) -> String {
 
 /// Checks that there is at least one evaluation question.
 fn some(settings: &TaskSettings) -> Result<()> {
-    ensure!(settings.eval_questions > 0, "--eval-questions 0: at least one question is needed to judge by");
+    ensure!(settings.eval_questions > 0, "--eval-questions 0: at least one question is needed for evaluation");
     Ok(())
 }

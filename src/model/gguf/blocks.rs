@@ -46,7 +46,7 @@ impl BlockType {
         let found = Self::ALL.iter().find(|row| row.0 == code);
         let name =
             NAMES.get(code as usize).filter(|name| !name.is_empty()).map_or_else(|| format!("type {code}"), |n| (*n).into());
-        ensure!(found.is_some(), "{name}: lehr reads F32, F16, BF16, Q8_0, Q4_0, Q4_1, Q4_K and Q6_K: take another quantisation");
+        ensure!(found.is_some(), "{name}: lehr reads F32, F16, BF16, Q8_0, Q4_0, Q4_1, Q4_K and Q6_K: use another quantisation");
         Ok(found.map_or(Self::F32, |row| row.1))
     }
 

@@ -67,9 +67,9 @@ impl GgufFile {
             let hf = hf.with_context(|| format!("tensor '{}': lehr has no such part: not a plain {arch} model", clean(&name)))?;
             if let Some(heads) = names::heads_of(&hf, &arch, heads.0, heads.1) {
                 let rows = place.shape[0];
-                ensure!(rows.is_multiple_of(2 * heads), "tensor '{}': {rows} rows are no pairs in {heads} heads", clean(&name));
+                ensure!(rows.is_multiple_of(2 * heads), "tensor '{}': {rows} rows are not pairs in {heads} heads", clean(&name));
             }
-            ensure!(known.insert(hf, place).is_none(), "tensor '{}' stands in the file twice", clean(&name));
+            ensure!(known.insert(hf, place).is_none(), "tensor '{}' occurs twice in the file", clean(&name));
         }
         let mut open = Self { path: path.to_owned(), file, metadata, arch, heads, tensors: known, rope_freqs: None };
         if let Some(place) = rope {

@@ -56,7 +56,11 @@ pub(super) fn read(file: impl Read, bytes: u64) -> Result<Head> {
     let mut out = BTreeMap::new();
     for (name, mut place) in listed {
         let shown = clean(&name);
-        ensure!(place.start.is_multiple_of(alignment), "tensor '{shown}': offset {} is no multiple of {alignment}", place.start);
+        ensure!(
+            place.start.is_multiple_of(alignment),
+            "tensor '{shown}': offset {} is not a multiple of {alignment}",
+            place.start
+        );
         let start = place.start.checked_add(data);
         let end = start.and_then(|start| start.checked_add(place.bytes)).filter(|end| *end <= bytes);
         ensure!(
@@ -66,7 +70,7 @@ pub(super) fn read(file: impl Read, bytes: u64) -> Result<Head> {
             place.start
         );
         place.start = start.unwrap_or_default();
-        ensure!(out.insert(name, place).is_none(), "tensor '{shown}' stands in the file twice");
+        ensure!(out.insert(name, place).is_none(), "tensor '{shown}' occurs twice in the file");
     }
     no_overlap(&out)?;
     Ok(Head { metadata, tensors: out })
@@ -76,7 +80,7 @@ fn metadata(source: &mut Source<impl Read>, count: u64) -> Result<Metadata> {
     let (mut out, mut names) = (Metadata::default(), BTreeSet::new());
     for _ in 0..count {
         let name = source.text(MAX_NAME as u64).context("the name of a setting")?;
-        ensure!(names.insert(name.clone()), "the setting '{}' stands in the file twice", clean(&name));
+        ensure!(names.insert(name.clone()), "the setting '{}' occurs twice in the file", clean(&name));
         let kind = source.u32()?;
         let value = value(source, kind).with_context(|| clean(&name))?;
         out.push(name, value);
@@ -146,7 +150,7 @@ fn tensor(source: &mut Source<impl Read>) -> Result<(String, Place)> {
     let (Some(_), Some(bytes)) = (numbers, bytes) else { bail!("{}: shape {sizes:?} is empty or overflows", at()) };
     ensure!(
         sizes[0].is_multiple_of(kind.block() as u64),
-        "{}: rows of {} numbers are no whole blocks of {} ({})",
+        "{}: rows of {} numbers are not whole blocks of {} ({})",
         at(),
         sizes[0],
         kind.block(),

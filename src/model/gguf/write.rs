@@ -77,7 +77,7 @@ impl<'a> Plan<'a> {
             parts.push(Part { name, hf, shape, kind: own, bytes, given: None });
         }
         if coarser > 0 {
-            notes.push(format!("{coarser} matrices have rows that are no multiple of {}: F16", kind.block()));
+            notes.push(format!("{coarser} matrices have rows that are not a multiple of {}: F16", kind.block()));
         }
         let mut metadata = Metadata::default();
         metadata.set("general.architecture", Value::Text(names::architecture(model.architecture).to_owned()));

@@ -87,7 +87,7 @@ impl Reinforce {
     /// # Errors
     /// Invalid lengths, or a kernel that does not compile.
     pub fn new(device: &Device, model: &Model, settings: &Settings, task_context: TaskContext) -> Result<Self> {
-        let (_, rollout, grpo) = settings.reinforcement().context("settings without the sections of reinforcement")?;
+        let (_, rollout, grpo) = settings.reinforcement().context("the settings have no GRPO sections")?;
         let completions = settings.train.batch_size;
         let max_len = rollout.max_prompt_length + rollout.max_completion_length;
         let slots = slots(&model.config, settings, rollout, device.sizes());

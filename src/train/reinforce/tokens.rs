@@ -208,7 +208,7 @@ mod tests {
             let (norm, gap) = (logit_norm(logprob, sum_p2), -f64::exp_m1(logprob));
             assert!(norm >= gap && norm <= 1.4143 * gap, "{logprob} {sum_p2}: {norm}");
         }
-        assert!(logit_norm(-1.0, f64::NAN).is_nan(), "what is not known is no number");
+        assert!(logit_norm(-1.0, f64::NAN).is_nan(), "what is not known is not a number");
     }
 
     #[test]

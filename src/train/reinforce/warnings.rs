@@ -129,7 +129,7 @@ impl Watch {
         }
         if self.cut.noticed(seen.step, seen.truncated > CUT) {
             out.push(format!(
-                "{} of the completions ran into --max-completion-length for {HABIT} steps: they are graded as they stand, cut off. Raise \
+                "{} of the completions ran into --max-completion-length for {HABIT} steps: they are graded although truncated. Raise \
                  it, or fine-tune the model to end its answers; --mask-truncated-completions leaves them out of the update",
                 percent(seen.truncated, 0)
             ));
@@ -153,7 +153,7 @@ impl Watch {
         if self.mismatch.noticed(seen.step, seen.mismatch > MISMATCH) {
             out.push(format!(
                 "sampler and trainer disagree about a log-probability by {:.3}: with --top-k, --top-p or --min-p that is usual (the \
-                 update knows the whole distribution), else `lehr doctor` should be asked",
+                 update knows the whole distribution), otherwise run `lehr doctor`",
                 seen.mismatch
             ));
         }

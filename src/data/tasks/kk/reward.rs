@@ -33,7 +33,7 @@ pub fn roles(solution: &str) -> Result<Roles> {
         }
         ensure!(roles.len() <= MOST_NAMES, "names more than {MOST_NAMES} people");
     }
-    ensure!(!roles.is_empty(), "names nobody; write a line such as (1) Zoey is a knight for each person");
+    ensure!(!roles.is_empty(), "names no person; write a line such as (1) Zoey is a knight for each person");
     Ok(roles)
 }
 

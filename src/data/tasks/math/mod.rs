@@ -171,7 +171,7 @@ fn question(question_stream: &QuestionStream, row: Row) -> Result<Question> {
 pub fn row_question(row: &Object) -> Result<Question> {
     let there = |field: &str| row.get(field).filter(|value| !value.is_null());
     let asked = QUESTIONS.iter().find_map(|(field, end)| Some((field, there(field)?, end)));
-    let (field, asked, end) = asked.context("question: missing. Give the text that is asked")?;
+    let (field, asked, end) = asked.context("question: missing. Give the question")?;
     let asked = asked.as_str().with_context(|| format!("{field}: must be a string"))?;
     let found = ANSWERS.iter().find_map(|field| Some((*field, there(field)?)));
     let (field, answer) = found.context("answer: missing. Give the number, or a text that ends in #### and the number")?;
