@@ -551,9 +551,9 @@ mod tests {
     #[test]
     fn task_evaluations_with_levels_round_trip() {
         let score = Score { count: 7, accuracy: 0.5, ..Score::default() };
-        let exam =
+        let eval =
             TaskEval { step: 3, all: score.clone(), levels: [(2, score.clone()), (13, score)].into(), ..TaskEval::default() };
-        let event = Event::TaskEval(exam);
+        let event = Event::TaskEval(eval);
         let line = serde_json::to_string(&event).unwrap();
         assert_eq!(serde_json::from_str::<Event>(&line).unwrap(), event, "{line}");
     }

@@ -656,15 +656,15 @@ fn the_first_step_starts_soon() {
     for (name, more) in [("cold", &["--max-steps=4"][..]), ("warm", &["--max-steps=4"])] {
         let begin = std::time::Instant::now();
         let mut trainer = Trainer::start(&mut place.pretrain(name, &[more, &["--eval-every=0"]].concat()));
-        let started = trainer.hear_kind("Started");
+        let started = trainer.wait_for_kind("Started");
         let ready = begin.elapsed().as_secs_f64();
-        trainer.hear_kind("Step");
+        trainer.wait_for_kind("Step");
         let first = begin.elapsed().as_secs_f64();
         eprintln!(
             "{name}: ready after {ready:.2} s (it says {:.2}), first step after {first:.2} s",
             started["startup_seconds"].as_f64().unwrap()
         );
         assert!(begin.elapsed() < PATIENCE);
-        assert_eq!(trainer.end().code(), Some(0), "{}", trainer.account());
+        assert_eq!(trainer.end().code(), Some(0), "{}", trainer.diagnostics());
     }
 }

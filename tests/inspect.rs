@@ -7,7 +7,7 @@ use common::{Place, run};
 use lehr::config::{ModelConfig, Settings};
 use lehr::data::{Batch, IGNORE};
 use lehr::device::Device;
-use lehr::model::inspect::{self, Inspection, Question};
+use lehr::model::inspect::{self, InspectRequest, Inspection};
 use lehr::model::weight_files::WeightFiles;
 use lehr::model::{Model, hf_config};
 use lehr::train::Scorer;
@@ -38,7 +38,7 @@ fn open(device: &Device, case: &str, context: usize) -> Model {
 }
 
 fn look(device: &Device, model: &Model, tokens: &[u32], top: usize) -> anyhow::Result<Inspection> {
-    inspect::inspect(device, model, Question { tokens, top, piece: &|id| format!("<{id}>") })
+    inspect::inspect(device, model, InspectRequest { tokens, top, piece: &|id| format!("<{id}>") })
 }
 
 /// log pi(target) and entropy of each token but the last by the usual scoring pass.

@@ -102,12 +102,12 @@ fn a_killed_run_resumes_with_its_snapshots() {
     let straight = train(&place, "straight", MERGE);
     for (name, ring) in [("device", "device"), ("host", "host"), ("disk", "disk")] {
         let mut trainer = Trainer::start(&mut place.pretrain(name, &[RECIPE, MERGE, &["--merge-ring", ring]].concat()));
-        trainer.hear("the first save", |e| e["event"] == "Checkpoint");
-        trainer.hear_step(10);
+        trainer.wait_for("the first save", |e| e["event"] == "Checkpoint");
+        trainer.wait_for_step(10);
         trainer.kill();
         trainer.end();
         let mut trainer = Trainer::start(&mut place.resume(name, &[]));
-        assert_eq!(trainer.end().code(), Some(0), "{}", trainer.account());
+        assert_eq!(trainer.end().code(), Some(0), "{}", trainer.diagnostics());
         same_tensors(&place, "straight", name, 24);
         let told =
             |events: &[Value]| -> Vec<Value> { kind(events, "Merged").iter().map(|e| json!([e["step"], e["steps"]])).collect() };
@@ -125,17 +125,17 @@ fn a_killed_run_resumes_with_its_snapshots() {
 fn merge_now_writes_a_model_folder() {
     let place = Place::new();
     let mut trainer = Trainer::start(&mut place.pretrain("run", &[&["--max-steps=400", "--control"], MERGE].concat()));
-    trainer.hear_step(1);
-    trainer.tell(r#"{"command":"Pause"}"#);
-    let step = trainer.hear_kind("Paused")["step"].as_u64().unwrap();
+    trainer.wait_for_step(1);
+    trainer.send(r#"{"command":"Pause"}"#);
+    let step = trainer.wait_for_kind("Paused")["step"].as_u64().unwrap();
     for _ in step..6 {
-        trainer.tell(r#"{"command":"Step"}"#);
+        trainer.send(r#"{"command":"Step"}"#);
     }
-    trainer.tell(r#"{"command":"MergeNow"}"#);
-    let told = trainer.hear_kind("Merged");
+    trainer.send(r#"{"command":"MergeNow"}"#);
+    let told = trainer.wait_for_kind("Merged");
     let path = place.path(told["path"].as_str().unwrap());
-    trainer.tell(r#"{"command":"Stop"}"#);
-    assert_eq!(trainer.end().code(), Some(130), "{}", trainer.account());
+    trainer.send(r#"{"command":"Stop"}"#);
+    assert_eq!(trainer.end().code(), Some(130), "{}", trainer.diagnostics());
     let generated = run(&mut place.lehr(["generate", "--model", path.to_str().unwrap(), "--prompt=the ", "--max-new-tokens=4"]));
     assert_eq!(generated.code, Some(0), "{}", generated.err);
     let file = SafetensorsFile::open(&path.join("model.safetensors")).unwrap();
@@ -144,9 +144,10 @@ fn merge_now_writes_a_model_folder() {
     assert_eq!(file.metadata()["merge_steps"], steps.join(","));
 
     let mut trainer = Trainer::start(&mut place.pretrain("none", &["--max-steps=400", "--control"]));
-    trainer.hear_step(1);
-    trainer.tell(r#"{"command":"MergeNow"}"#);
-    let warning = trainer.hear("an answer", |e| e["event"] == "Warning" && e["text"].as_str().unwrap().starts_with("MergeNow"));
+    trainer.wait_for_step(1);
+    trainer.send(r#"{"command":"MergeNow"}"#);
+    let warning =
+        trainer.wait_for("an answer", |e| e["event"] == "Warning" && e["text"].as_str().unwrap().starts_with("MergeNow"));
     assert!(warning["text"].as_str().unwrap().contains("--merge-every"), "{warning}");
 }
 
@@ -172,7 +173,7 @@ fn an_unchanged_fork_equals_its_parent() {
 
     // Stopped and resumed, it is still the same.
     let mut trainer = Trainer::start(&mut place.lehr(["pretrain", "--json", "--fork=parent@8", "--run=again"]));
-    trainer.hear("a save", |e| e["event"] == "Checkpoint");
+    trainer.wait_for("a save", |e| e["event"] == "Checkpoint");
     trainer.signal("TERM");
     trainer.end();
     json_lines(&mut place.resume("again", &[]));

@@ -4,7 +4,7 @@ mod common;
 
 use common::{Place, json_lines, run};
 use lehr::config::{DecayShape, MergeMethod};
-use lehr::merge::{Check, Inputs, METADATA_KEY, Merge, MergeRule, Recipe, Target};
+use lehr::merge::{Inputs, METADATA_KEY, Merge, MergeRule, Recipe, Target, Verification};
 use lehr::model::checkpoint::{self, verify};
 use lehr::progress::silent;
 use lehr::run_folder::checkpoints;
@@ -105,7 +105,7 @@ fn rule(method: MergeMethod) -> MergeRule {
 
 /// Merge in this process.
 fn merged(dirs: &[PathBuf], rule: &MergeRule, threads: usize, out: &Path) -> Tensors {
-    let inputs = Inputs::open(&RealFs, dirs, Check::Hashes).unwrap();
+    let inputs = Inputs::open(&RealFs, dirs, Verification::Hashes).unwrap();
     let mut merge = inputs.merge(rule).unwrap();
     merge.threads = threads;
     let recipe = Recipe::new(&merge, rule, None);
@@ -155,7 +155,7 @@ fn a_merge_is_the_weighted_sum_in_f64() {
             }
         }
         // The same numbers one tensor at a time, as a model is filled.
-        let inputs = Inputs::open(&RealFs, &dirs, Check::Sizes).unwrap();
+        let inputs = Inputs::open(&RealFs, &dirs, Verification::Sizes).unwrap();
         let merge = inputs.merge(&rule(method)).unwrap();
         for (name, tensor) in &got {
             let alone = merge.read_f32(name, &tensor.shape).unwrap();
@@ -216,7 +216,7 @@ fn order_names_and_threads_change_no_bit() {
     let place = Place::new();
     let dirs: Vec<PathBuf> = (0..4).map(|i| folder(&place.path(&format!("{i}")), &model(i, Dtype::F32))).collect();
     let inner = |weights: &[f64], dirs: &[PathBuf], threads: usize| {
-        let inputs = Inputs::open(&RealFs, dirs, Check::Sizes).unwrap();
+        let inputs = Inputs::open(&RealFs, dirs, Verification::Sizes).unwrap();
         let mut merge = Merge::new(&inputs, weights).unwrap();
         merge.threads = threads;
         let mut out = Vec::new();

@@ -4,11 +4,11 @@ mod common;
 
 use common::Place;
 use lehr::papers::attempts::Ended;
-use lehr::papers::pma::arm::{Arm, Begin, Text};
+use lehr::papers::pma::arm::{Arm, ArmStart, Text};
 use lehr::papers::pma::checkpoints::CheckpointStore;
-use lehr::papers::pma::context::Context;
+use lehr::papers::pma::context::PmaContext;
 use lehr::papers::pma::corpora::Texts;
-use lehr::papers::pma::plan::{Plan, Window};
+use lehr::papers::pma::plan::{PmaPlan, SnapshotWindow};
 use lehr::papers::pma::scale::{GRID, Scale};
 use lehr::papers::pma::sized_model::SizedModel;
 use lehr::papers::pma::trajectory::train;
@@ -21,7 +21,7 @@ fn texts() -> Texts {
 
 /// A short arm with snapshots and states.
 fn short(scale: &Scale, seed: u64) -> Arm {
-    let base = Plan { scale }.base(scale.smallest(), seed);
+    let base = PmaPlan { scale }.base(scale.smallest(), seed);
     Arm { name: "short".into(), to_step: 12, snapshot_every: 3, states: vec![6], ..base }
 }
 
@@ -75,13 +75,13 @@ fn an_unchanged_fork_equals_the_run() {
     let checkpoints = CheckpointStore::open(place.path(), &texts.digest).unwrap();
     let arm = short(&scale, 2);
     run(&checkpoints, &arm, &texts);
-    let begin = Begin::From { arm: Box::new(arm.clone()), mix: vec![(6, 1.0)], moments: Some(6) };
+    let begin = ArmStart::From { arm: Box::new(arm.clone()), mix: vec![(6, 1.0)], moments: Some(6) };
     let fork = Arm { name: "fork".into(), begin, from_step: 6, states: Vec::new(), ..arm.clone() };
     run(&checkpoints, &fork, &texts);
     assert_eq!(checkpoints.weights(&arm, 12).unwrap(), checkpoints.weights(&fork, 12).unwrap());
     assert_eq!(checkpoints.record(&arm).unwrap().loss[6..], checkpoints.record(&fork).unwrap().loss);
     // Fresh moments do differ.
-    let begin = Begin::From { arm: Box::new(arm.clone()), mix: vec![(6, 1.0)], moments: None };
+    let begin = ArmStart::From { arm: Box::new(arm.clone()), mix: vec![(6, 1.0)], moments: None };
     let fresh = Arm { name: "fresh".into(), begin, ..fork };
     run(&checkpoints, &fresh, &texts);
     assert_ne!(checkpoints.weights(&arm, 12).unwrap(), checkpoints.weights(&fresh, 12).unwrap());
@@ -101,8 +101,9 @@ fn arm_keys_depend_on_settings_not_names() {
         Arm { to_step: 11, ..arm.clone() },
         Arm { until_lost: true, ..arm.clone() },
     ];
-    others.push(Arm { begin: Begin::From { arm: Box::new(arm.clone()), mix: vec![(6, 1.0)], moments: None }, ..arm.clone() });
-    others.push(Arm { begin: Begin::From { arm: Box::new(arm.clone()), mix: vec![(6, 1.0)], moments: Some(6) }, ..arm.clone() });
+    others.push(Arm { begin: ArmStart::From { arm: Box::new(arm.clone()), mix: vec![(6, 1.0)], moments: None }, ..arm.clone() });
+    others
+        .push(Arm { begin: ArmStart::From { arm: Box::new(arm.clone()), mix: vec![(6, 1.0)], moments: Some(6) }, ..arm.clone() });
     let mut keys: Vec<String> = others.iter().chain([&arm]).map(key).collect();
     keys.sort();
     keys.dedup();
@@ -113,14 +114,14 @@ fn arm_keys_depend_on_settings_not_names() {
 fn merge_windows_match_the_paper() {
     let scale = Scale::named("tiny").unwrap();
     let size = scale.smallest();
-    let standard = Window::standard(GRID);
+    let standard = SnapshotWindow::standard(GRID);
     assert_eq!(standard.snapshots(), (0..10).map(|i| 382 + 2 * i).collect::<Vec<_>>());
     // V0 is 0.5 % of the tokens.
     let mix = standard.mix(size).unwrap();
     assert_eq!((mix[1].0 - mix[0].0) * 200, size.steps);
     assert!(mix.iter().all(|(_, w)| *w == 0.1));
     // At 12.75 % only seven checkpoints lie 2 % apart; the initial weights are none of them.
-    let early = Window { at: 51, every: 8, ..standard };
+    let early = SnapshotWindow { at: 51, every: 8, ..standard };
     assert_eq!(early.snapshots(), [3, 11, 19, 27, 35, 43, 51]);
 }
 
@@ -132,7 +133,7 @@ fn gradients_match_finite_differences() {
     let texts = texts();
     let checkpoints = CheckpointStore::open(place.path(), &texts.digest).unwrap();
     let context =
-        Context { scale: &scale, seeds: vec![1], texts, checkpoints, device: Default::default(), tell: Box::new(|_| {}) };
+        PmaContext { scale: &scale, seeds: vec![1], texts, checkpoints, device: Default::default(), notify: Box::new(|_| {}) };
     let arm = short(&scale, 1);
     context.ensure(std::slice::from_ref(&arm)).unwrap();
     let lab = SizedModel::new(&context, scale.smallest());

@@ -42,7 +42,7 @@ pub struct Args {
     #[command(flatten)]
     device: DeviceSettings,
     #[command(flatten)]
-    exam: task::Args,
+    task_eval: task::Args,
     #[command(flatten)]
     task: TaskSettings,
 }

@@ -3,7 +3,7 @@
 use super::{open, output};
 use crate::data::Tokenizer;
 use crate::data::chat::{Chat, ChatTemplate};
-use crate::model::gguf::{self, BlockType, Plan};
+use crate::model::gguf::{self, BlockType, GgufPlan};
 use crate::model::weight_files::WeightFiles;
 use crate::vfs::{RealFs, Vfs, human_bytes, shown, write_whole, write_whole_by};
 use anyhow::{Context as _, Result, ensure};
@@ -72,7 +72,7 @@ pub fn run(args: &Args) -> Result<i32> {
     let cannot = || format!("{}: cannot be written as GGUF", shown(&dir));
     let spelled = gguf::spell(&tokenizer, config.model.vocab_size).with_context(cannot)?;
     let name = name_of(&args.model);
-    let plan = Plan::new(&name, &config.model, &weights, spelled, args.kind.block_type()).with_context(cannot)?;
+    let plan = GgufPlan::new(&name, &config.model, &weights, spelled, args.kind.block_type()).with_context(cannot)?;
     for note in &plan.notes {
         output::note(&format!("note: {note}"));
     }

@@ -2,7 +2,7 @@
 
 use super::{held_out_text, open, output};
 use crate::config::DeviceSettings;
-use crate::model::inspect::{self, Guess, Inspection, Question};
+use crate::model::inspect::{self, Guess, InspectRequest, Inspection};
 use std::io::Read as _;
 
 const EXAMPLES: &str = "\
@@ -60,7 +60,7 @@ pub fn run(args: &Args) -> anyhow::Result<i32> {
     let device = open::device(&args.device)?;
     let model = open::model(&device, &dir, &config, tokens.len())?;
     let piece = |id: u32| tokenizer.token_text(id).unwrap_or_default();
-    let found = inspect::inspect(&device, &model, Question { tokens: &tokens, top: args.top, piece: &piece })?;
+    let found = inspect::inspect(&device, &model, InspectRequest { tokens: &tokens, top: args.top, piece: &piece })?;
     let found = Inspection { model: crate::vfs::shown(&dir).to_string(), ..found };
     if args.json {
         output::json_line(&found)?;

@@ -57,7 +57,7 @@ pub fn run(args: &Args) -> anyhow::Result<i32> {
     output::line(&story.title)?;
     output::line(&story.about)?;
     let mut player = Player::open(story, options)?;
-    let code = story_output::tell(&mut player, args.commands)?;
+    let code = story_output::play(&mut player, args.commands)?;
     if code == 0 {
         output::line(&format!("\nThe runs are in {}.", crate::vfs::shown(player.dir())))?;
         if let Some(next) = next_lesson(&args.out, &player.story().name)? {

@@ -1,10 +1,10 @@
 //! `lehr merge sweep`: find the best merge of a run.
 
-use super::held_out_text::{Progress, Text, folder_of, prepare, save};
+use super::held_out_text::{EvalProgress, Text, folder_of, prepare, save};
 use super::output;
 use crate::config::{DecayShape, MergeMethod};
 use crate::merge::sweep::{Cell, Grid, Kept, Sweep, sweep};
-use crate::merge::{self, Check, Inputs, Interval, MAX_CHECKPOINTS, MergeRule, WindowSpec};
+use crate::merge::{self, Inputs, Interval, MAX_CHECKPOINTS, MergeRule, Verification, WindowSpec};
 use crate::model::checkpoint::{step_name, verify_model};
 use crate::model::weight_files::WeightFiles;
 use crate::plot::{Chart, Heatmap, Panels, Series};
@@ -85,37 +85,37 @@ pub fn run(args: &Args) -> Result<i32> {
     let annealed = args.annealed.as_deref().map(folder_of).transpose()?;
     if let Some(annealed) = &annealed {
         // A different shape or vocabulary is rejected before work starts.
-        Inputs::open(&RealFs, &[newest.clone(), annealed.clone()], Check::Hashes)?;
+        Inputs::open(&RealFs, &[newest.clone(), annealed.clone()], Verification::Hashes)?;
     }
     prepare(args.out.as_deref())?;
-    let judge = args.text.judge(&newest, Some(&args.run))?;
-    let bytes = 4 * judge.model.parameters.count() as u64;
+    let evaluator = args.text.evaluator(&newest, Some(&args.run))?;
+    let bytes = 4 * evaluator.model.parameters.count() as u64;
     let needed = grid.needed(&there).len();
     let most = (memory() / 2 / bytes.max(1)).max(1) as usize;
     let evaluations = grid.evaluations(&there) + usize::from(annealed.is_some());
     output::note(&format!(
         "{evaluations} evaluations of {} tokens each; {needed} checkpoints of {}{}",
-        output::count(judge.tokens()),
+        output::count(evaluator.tokens()),
         human_bytes(bytes),
         if most < needed { format!(", of which {most} fit into memory: some are read again") } else { String::new() }
     ));
-    let mut progress = Progress::new(evaluations);
+    let mut progress = EvalProgress::new(evaluations);
     let read = |step: u64| {
         let dir = checkpoints::folder(&args.run).join(step_name(step));
         verify_model(&RealFs, &dir)?;
-        Ok(std::sync::Arc::new(judge.read(&WeightFiles::open(&dir)?)?))
+        Ok(std::sync::Arc::new(evaluator.read(&WeightFiles::open(&dir)?)?))
     };
     let mut kept = Kept::new(most, Box::new(read));
-    let mut found = sweep(&grid, &there, &mut |step| kept.get(step), &mut |w| judge.loss(w), &mut || progress.step())?;
+    let mut found = sweep(&grid, &there, &mut |step| kept.get(step), &mut |w| evaluator.loss(w), &mut || progress.step())?;
     if let Some(dir) = &annealed {
-        found.annealed = Some(judge.loss(&judge.read(&WeightFiles::open(dir)?)?)?);
+        found.annealed = Some(evaluator.loss(&evaluator.read(&WeightFiles::open(dir)?)?)?);
         progress.step();
     }
     let report = Report {
         run: shown(&args.run),
         annealed: args.annealed.clone(),
         tokens_per_step,
-        eval_tokens: judge.tokens(),
+        eval_tokens: evaluator.tokens(),
         reads: kept.reads,
         grid,
         found,

@@ -32,7 +32,7 @@ mod sft;
 mod story_output;
 
 use crate::config::{Settings, Stage, Usage};
-use crate::session::begin::settings_of_fork;
+use crate::session::starting_point::settings_of_fork;
 use clap::parser::ValueSource::CommandLine;
 use clap::{ArgMatches, CommandFactory, FromArgMatches, Parser, Subcommand};
 use std::any::TypeId;

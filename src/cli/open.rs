@@ -11,7 +11,7 @@ use crate::model::weight_files::WeightFiles;
 use crate::number_format::nearest;
 use crate::run_folder;
 use crate::run_folder::checkpoints::{self, split_step};
-use crate::session::begin::model_dir;
+use crate::session::starting_point::model_dir;
 use crate::vfs::{RealFs, shown};
 use anyhow::Context as _;
 use std::path::{Path, PathBuf};

@@ -74,7 +74,7 @@ pub fn run(args: &Args) -> anyhow::Result<i32> {
         }
         return Ok(0);
     }
-    Control::listen(false)?;
+    Control::listen(None)?;
     match papers::run(&args.paper, &options, &output::note) {
         Ok(None) => Ok(0),
         Ok(Some(report)) => {

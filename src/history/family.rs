@@ -46,8 +46,8 @@ fn grow(run: usize, depth: usize, parents: &[Option<usize>], origins: &[String],
 }
 
 fn origin(run: &RunFiles) -> String {
-    let told = run.history.started.as_ref().and_then(|s| s.parent.clone());
-    told.or_else(|| run.settings.as_ref().and_then(|s| s.start.parent.clone())).unwrap_or_default()
+    let logged = run.history.started.as_ref().and_then(|s| s.parent.clone());
+    logged.or_else(|| run.settings.as_ref().and_then(|s| s.start.parent.clone())).unwrap_or_default()
 }
 
 /// `a` of `a@500` and of `sma of a@100,200`.

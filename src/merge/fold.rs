@@ -14,7 +14,7 @@ use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 
 /// An adapter and its base model, opened and checked.
-pub struct Fold {
+pub struct AdapterFold {
     files: WeightFiles,
     /// The adapter's folder and the base model's folder.
     folders: [PathBuf; 2],
@@ -22,7 +22,7 @@ pub struct Fold {
     tensors: Vec<(String, Dtype, Vec<usize>)>,
 }
 
-impl Fold {
+impl AdapterFold {
     /// Open an adapter together with the base model that it names, or with `base`. Weights keep the base model's types, or are written as
     /// `dtype`.
     ///

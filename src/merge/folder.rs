@@ -2,7 +2,7 @@
 //! `merge.json`, and a model card.
 
 use super::stream::Merge;
-use super::{Inputs, MergeRule, Treatment, Window};
+use super::{Inputs, MergeRule, MergeWindow, Treatment};
 use crate::model::checkpoint::{Existing, Manifest, Origin, Place, save};
 use crate::model::safetensors_file::{Dtype, header_bytes};
 use crate::progress::{Progress, report};
@@ -83,7 +83,7 @@ pub struct Recipe {
 
 impl Recipe {
     /// The recipe of a merge, before it is made.
-    pub fn new(merge: &Merge, rule: &MergeRule, window: Option<&Window>) -> Self {
+    pub fn new(merge: &Merge, rule: &MergeRule, window: Option<&MergeWindow>) -> Self {
         let weights = merge.weights();
         let part = |(folder, weight): (&super::Folder, &f64)| Part {
             folder: folder.dir.display().to_string(),

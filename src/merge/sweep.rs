@@ -56,7 +56,7 @@ pub struct Sweep {
 /// Returns the weights of the checkpoint at a step.
 pub type Read<'a> = dyn FnMut(u64) -> Result<Arc<Vec<f32>>> + 'a;
 /// Returns the loss of weights.
-pub type Judged<'a> = dyn FnMut(&[f32]) -> Result<f64> + 'a;
+pub type Evaluate<'a> = dyn FnMut(&[f32]) -> Result<f64> + 'a;
 
 impl Grid {
     /// (at, every, last) of every window; windows that share checkpoints are adjacent.
@@ -91,17 +91,17 @@ fn steps_of((at, every, last): (u64, u64, usize), there: &BTreeSet<u64>) -> Resu
 /// reason. `done` is called after every loss.
 ///
 /// # Errors
-/// A raw checkpoint that cannot be read, or an error from `judge`.
+/// A raw checkpoint that cannot be read, or an error from `evaluate`.
 pub fn sweep(
     grid: &Grid,
     there: &BTreeSet<u64>,
     read: &mut Read<'_>,
-    judge: &mut Judged<'_>,
+    evaluate: &mut Evaluate<'_>,
     done: &mut dyn FnMut(),
 ) -> Result<Sweep> {
     let mut found = Sweep::default();
     for at in &grid.at {
-        found.raw.insert(*at, judge(&read(*at)?)?);
+        found.raw.insert(*at, evaluate(&read(*at)?)?);
         done();
     }
     for window in grid.windows() {
@@ -119,7 +119,7 @@ pub fn sweep(
                 Err(why) => Err(why.clone()),
                 Ok(parts) => {
                     let parts: Vec<&[f32]> = parts.iter().map(|p| p.as_slice()).collect();
-                    let loss = judge(&average_in_f64(&parts, &weights))?;
+                    let loss = evaluate(&average_in_f64(&parts, &weights))?;
                     done();
                     Ok(loss)
                 }
@@ -208,9 +208,9 @@ mod tests {
             Ok(Arc::new(vec![step as f32, -(step as f32)]))
         });
         let mut kept = Kept::new(most, read);
-        let mut judge = |w: &[f32]| Ok((f64::from(w[0]) - 70.0).abs());
+        let mut evaluate = |w: &[f32]| Ok((f64::from(w[0]) - 70.0).abs());
         let mut losses = 0;
-        let found = sweep(grid, there, &mut |step| kept.get(step), &mut judge, &mut || losses += 1).unwrap();
+        let found = sweep(grid, there, &mut |step| kept.get(step), &mut evaluate, &mut || losses += 1).unwrap();
         (found, losses, kept.reads)
     }
 

@@ -75,7 +75,7 @@ impl Default for WindowSpec {
 
 /// The checkpoints to merge.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Window {
+pub struct MergeWindow {
     /// The run folder.
     pub run: PathBuf,
     /// (step, folder), oldest first.
@@ -88,7 +88,7 @@ pub struct Window {
     pub skipped: Vec<String>,
 }
 
-impl Window {
+impl MergeWindow {
     /// The folders, oldest first.
     pub fn folders(&self) -> Vec<PathBuf> {
         self.checkpoints.iter().map(|(_, path)| path.clone()).collect()
@@ -191,7 +191,7 @@ pub fn ranges(steps: &[u64]) -> String {
 ///
 /// # Errors
 /// No run, no valid checkpoint, or a window with missing checkpoints; then the message lists the existing steps.
-pub fn choose(vfs: &dyn Vfs, run: &Path, spec: &WindowSpec) -> Result<Window> {
+pub fn choose(vfs: &dyn Vfs, run: &Path, spec: &WindowSpec) -> Result<MergeWindow> {
     choose_from(vfs, run, spec, spec.last)
 }
 
@@ -199,11 +199,11 @@ pub fn choose(vfs: &dyn Vfs, run: &Path, spec: &WindowSpec) -> Result<Window> {
 ///
 /// # Errors
 /// As [`choose`].
-pub fn choose_at_most(vfs: &dyn Vfs, run: &Path, spec: &WindowSpec) -> Result<Window> {
+pub fn choose_at_most(vfs: &dyn Vfs, run: &Path, spec: &WindowSpec) -> Result<MergeWindow> {
     choose_from(vfs, run, spec, 2.min(spec.last))
 }
 
-fn choose_from(vfs: &dyn Vfs, run: &Path, spec: &WindowSpec, least: usize) -> Result<Window> {
+fn choose_from(vfs: &dyn Vfs, run: &Path, spec: &WindowSpec, least: usize) -> Result<MergeWindow> {
     let last = spec.last;
     ensure!((1..=MAX_CHECKPOINTS).contains(&last), "--last {last}: must lie between 1 and {MAX_CHECKPOINTS}");
     let tokens_per_step = tokens_per_step(run)?;
@@ -229,7 +229,7 @@ fn choose_from(vfs: &dyn Vfs, run: &Path, spec: &WindowSpec, least: usize) -> Re
         });
     };
     let checkpoints = steps.into_iter().filter_map(|step| Some((step, kept.valid.get(&step)?.clone()))).collect();
-    Ok(Window { run: run.to_owned(), checkpoints, tokens_per_step, every_steps: every, skipped })
+    Ok(MergeWindow { run: run.to_owned(), checkpoints, tokens_per_step, every_steps: every, skipped })
 }
 
 /// The newest checkpoint with valid hashes; newer ones are moved to the damaged ones.

@@ -22,7 +22,7 @@ const PROMPT_BYTES: usize = 64 << 20;
 
 /// A prompt to complete.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub struct Request {
+pub struct RolloutRequest {
     /// The prompt, at least one token.
     pub prompt: Vec<u32>,
     /// Random key of its samples, together with the seed: results do not depend on rows or other requests.
@@ -31,7 +31,7 @@ pub struct Request {
     pub max_new: usize,
 }
 
-impl Request {
+impl RolloutRequest {
     /// The tokens to prefill: all but the last, which is fed when the first token is sampled.
     fn prefix(&self) -> &[u32] {
         &self.prompt[..self.prompt.len() - 1]
@@ -40,7 +40,7 @@ impl Request {
 
 /// A finished completion.
 #[derive(Clone, Debug, Default, PartialEq)]
-pub struct Completion {
+pub struct SampledCompletion {
     /// The sampled tokens, including the stop token.
     pub tokens: Vec<u32>,
     /// log pi of each under the full distribution at the temperature (greedy: at temperature 1).
@@ -113,11 +113,11 @@ impl Rollouts {
         &mut self,
         device: &Device,
         model: &Model,
-        requests: &[Request],
+        requests: &[RolloutRequest],
         sampling: &Sampling,
         stops: &[u32],
         progress: &mut Progress<'_>,
-    ) -> Result<Option<Vec<Completion>>> {
+    ) -> Result<Option<Vec<SampledCompletion>>> {
         self.check(requests, stops)?;
         device.write(&self.settings, &sampling.pack(stops));
         let mut out = Vec::with_capacity(requests.len());
@@ -128,8 +128,8 @@ impl Rollouts {
             let (max_len, slots) = (self.max_len, self.slots());
             let queue = self.queue(device, model, some.len())?;
             queue.start(device, some, &prefixes, slots, max_len);
-            let mut told = |ended: usize| progress("generating", (done + ended) as u64, requests.len() as u64);
-            if !queue.finish(device, some, &prefixes, &mut told)? {
+            let mut report_ended = |ended: usize| progress("generating", (done + ended) as u64, requests.len() as u64);
+            if !queue.finish(device, some, &prefixes, &mut report_ended)? {
                 return Ok(None);
             }
             out.extend(queue.completions(device, some, max_len, stops)?);
@@ -138,7 +138,7 @@ impl Rollouts {
     }
 
     /// The next requests that fit, and the cache positions of their prompts.
-    fn take<'a>(&self, requests: &'a [Request]) -> (&'a [Request], HashMap<&'a [u32], u32>) {
+    fn take<'a>(&self, requests: &'a [RolloutRequest]) -> (&'a [RolloutRequest], HashMap<&'a [u32], u32>) {
         let tokens = self.caches[0][0].matrix()[0];
         let mut places = HashMap::new();
         let mut next = self.slots() * self.max_len;
@@ -164,7 +164,7 @@ impl Rollouts {
         &mut self,
         device: &Device,
         model: &Model,
-        requests: &[Request],
+        requests: &[RolloutRequest],
         places: &HashMap<&[u32], u32>,
     ) -> Result<Vec<Prefix>> {
         let longest = places.keys().map(|prompt| prompt.len()).max().unwrap_or(0);
@@ -179,14 +179,14 @@ impl Rollouts {
                 prefill.run(device, &prompts)?;
             }
         }
-        let of = |request: &Request| {
+        let of = |request: &RolloutRequest| {
             let prefix = request.prefix();
             places.get(prefix).map_or([0, 0], |place| [*place, prefix.len() as u32])
         };
         Ok(requests.iter().map(of).collect())
     }
 
-    fn check(&self, requests: &[Request], stops: &[u32]) -> Result<()> {
+    fn check(&self, requests: &[RolloutRequest], stops: &[u32]) -> Result<()> {
         ensure!(stops.len() <= MOST_STOPS, "{} tokens end a text; at most {MOST_STOPS} are looked for", stops.len());
         for request in requests {
             ensure!(!request.prompt.is_empty(), "the prompt holds no token; give at least one character");
@@ -229,7 +229,7 @@ impl Rollouts {
 
 impl Queue {
     /// Upload requests; each row takes its first.
-    fn start(&self, device: &Device, requests: &[Request], prefixes: &[Prefix], slots: usize, max_len: usize) {
+    fn start(&self, device: &Device, requests: &[RolloutRequest], prefixes: &[Prefix], slots: usize, max_len: usize) {
         let mut prompt = Vec::with_capacity(requests.len() * (PROMPT_HEAD + max_len));
         for (request, prefix) in requests.iter().zip(prefixes) {
             let given = [request.prompt.len() as u32, request.max_new.min(max_len) as u32];
@@ -253,9 +253,9 @@ impl Queue {
     fn finish(
         &self,
         device: &Device,
-        requests: &[Request],
+        requests: &[RolloutRequest],
         prefixes: &[Prefix],
-        told: &mut dyn FnMut(usize) -> Result<bool>,
+        report_ended: &mut dyn FnMut(usize) -> Result<bool>,
     ) -> Result<bool> {
         // A submission costs more than a short wait, but replays in flight when the last request ends are wasted.
         let at_once = device.sizes().replays_at_once;
@@ -273,7 +273,7 @@ impl Queue {
             }
             if ring.pending() > AHEAD || left == 0 {
                 ended = ring.take::<u32>(device)?[1] as usize;
-                if !told(ended)? {
+                if !report_ended(ended)? {
                     return Ok(false);
                 }
             }
@@ -282,15 +282,21 @@ impl Queue {
         Ok(true)
     }
 
-    fn completions(&self, device: &Device, requests: &[Request], max_len: usize, stops: &[u32]) -> Result<Vec<Completion>> {
+    fn completions(
+        &self,
+        device: &Device,
+        requests: &[RolloutRequest],
+        max_len: usize,
+        stops: &[u32],
+    ) -> Result<Vec<SampledCompletion>> {
         let lengths: Vec<u32> = device.read(&self.ended.lengths)?;
         let drawn: Vec<u32> = device.read(&self.rows.drawn)?;
-        let of = |(i, request): (usize, &Request)| {
+        let of = |(i, request): (usize, &RolloutRequest)| {
             let (tokens, logp) = drawn[2 * max_len * i..2 * max_len * (i + 1)].split_at(max_len);
             let own = request.prompt.len()..lengths[i] as usize;
             let tokens = tokens[own.clone()].to_vec();
             let truncated = !tokens.last().is_some_and(|last| stops.contains(last));
-            Completion { tokens, logprobs: logp[own].iter().map(|bits| f32::from_bits(*bits)).collect(), truncated }
+            SampledCompletion { tokens, logprobs: logp[own].iter().map(|bits| f32::from_bits(*bits)).collect(), truncated }
         };
         Ok(requests.iter().enumerate().map(of).collect())
     }

@@ -51,7 +51,7 @@ pub trait Worker<J> {
 ///
 /// # Errors
 /// Errors of the worker, or [`Interrupted`].
-pub fn work_off<J: Job>(jobs: &[J], worker: &impl Worker<J>, tell: &dyn Fn(&str)) -> anyhow::Result<()> {
+pub fn work_off<J: Job>(jobs: &[J], worker: &impl Worker<J>, notify: &dyn Fn(&str)) -> anyhow::Result<()> {
     let mut open: Vec<&J> = Vec::new();
     for job in jobs {
         collect(job, &mut open);
@@ -65,7 +65,7 @@ pub fn work_off<J: Job>(jobs: &[J], worker: &impl Worker<J>, tell: &dyn Fn(&str)
         for job in open {
             if worker.is_done(job) {
                 left -= job.cost();
-            } else if job.parent().is_some_and(|p| !worker.is_done(p)) || !attempt(job, worker, &mut left, &mut rate, tell)? {
+            } else if job.parent().is_some_and(|p| !worker.is_done(p)) || !attempt(job, worker, &mut left, &mut rate, notify)? {
                 still.push(job);
             }
         }
@@ -85,7 +85,7 @@ fn attempt<J: Job>(
     worker: &impl Worker<J>,
     left: &mut f64,
     rate: &mut Rate,
-    tell: &dyn Fn(&str),
+    notify: &dyn Fn(&str),
 ) -> anyhow::Result<bool> {
     let cost = job.cost();
     let begin = Instant::now();
@@ -95,7 +95,7 @@ fn attempt<J: Job>(
         if last.elapsed().as_secs() >= 10 {
             last = Instant::now();
             let eta = rate.seconds(*left - part * cost, part * cost, begin.elapsed().as_secs_f64());
-            tell(&format!("{}: {:.0} %, about {} left for all arms", job.name(), 100.0 * part, minutes(eta)));
+            notify(&format!("{}: {:.0} %, about {} left for all arms", job.name(), 100.0 * part, minutes(eta)));
         }
         Ok(true)
     })?;
@@ -105,7 +105,7 @@ fn attempt<J: Job>(
             let seconds = begin.elapsed().as_secs_f64();
             rate.add(cost, seconds);
             *left -= cost;
-            tell(&format!("{}: done in {seconds:.0} s", job.name()));
+            notify(&format!("{}: done in {seconds:.0} s", job.name()));
             Ok(true)
         }
     }

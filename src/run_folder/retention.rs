@@ -11,14 +11,14 @@ use std::sync::atomic::{AtomicU64, Ordering};
 
 /// The retention policy.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Policy {
+pub struct RetentionPolicy {
     /// Number of newest checkpoints to keep; values below 2 count as 2.
     pub keep_last: usize,
     /// Also keep every step that is a multiple of this; 0 for none.
     pub keep_every: u64,
 }
 
-impl Policy {
+impl RetentionPolicy {
     /// The steps to delete, oldest first, among valid checkpoints. Folders that are not valid are not counted.
     pub fn to_delete(&self, verified: &BTreeSet<u64>, pinned: &BTreeSet<u64>) -> Vec<u64> {
         let newest: BTreeSet<&u64> = verified.iter().rev().take(self.keep_last.max(2)).collect();
@@ -30,7 +30,7 @@ impl Policy {
 /// Applies the policy to one run. Each checkpoint is hashed once per process; its sizes are checked every time.
 #[derive(Debug)]
 pub struct Retention {
-    policy: Policy,
+    policy: RetentionPolicy,
     pinned: BTreeSet<u64>,
     good: BTreeSet<u64>,
     hashed: BTreeSet<u64>,
@@ -50,7 +50,7 @@ static COUNTER: AtomicU64 = AtomicU64::new(0);
 
 impl Retention {
     /// Without pinned checkpoints.
-    pub fn new(policy: Policy) -> Self {
+    pub fn new(policy: RetentionPolicy) -> Self {
         Retention { policy, pinned: BTreeSet::new(), good: BTreeSet::new(), hashed: BTreeSet::new() }
     }
 
@@ -145,7 +145,7 @@ mod tests {
             keep_last in 0usize..6,
             keep_every in 0u64..50,
         ) {
-            let policy = Policy { keep_last, keep_every };
+            let policy = RetentionPolicy { keep_last, keep_every };
             let (mut verified, mut pinned, mut good) = (BTreeSet::new(), BTreeSet::new(), 0);
             for (step, valid, pin) in saves {
                 if pin { pinned.insert(step); }

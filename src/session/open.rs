@@ -1,12 +1,12 @@
 //! From settings to a run: data, tokenizer, model, folder. Everything is checked before anything is written.
 
-use super::begin::{self, Begin};
-use super::clock::Clock;
-use super::control::Control;
+use super::clock::RunClock;
+use super::control::{Commands, Control};
 use super::emitter::{EventEmitter, GradNorms, Listener, Notification};
 use super::run::Run;
 use super::save::TrainerFile;
-use super::stage::{self, Loaded, StageData};
+use super::stage::{self, LoadedData, StageData};
+use super::starting_point::{self, StartingPoint};
 use super::unsaved::Unsaved;
 use super::{driver_notes, reinforce};
 use crate::config::{ModelConfig, SaveSettings, Settings, Stage};
@@ -15,7 +15,7 @@ use crate::event::{Checkpoint as Saved, Event, Finished};
 use crate::model::checkpoint::{Checkpoint, Origin};
 use crate::ops::matmul::measured_peak_gflops;
 use crate::ops::self_test;
-use crate::run_folder::{self, EventLog, Policy, Retention, RunFolder, TensorBoard, checkpoints};
+use crate::run_folder::{self, EventLog, Retention, RetentionPolicy, RunFolder, TensorBoard, checkpoints};
 use crate::train::{MemoryPlan, Trainer, learning_rate, within_memory};
 use crate::vfs::{RealFs, Vfs, shown, write_whole};
 use anyhow::Context as _;
@@ -31,17 +31,22 @@ pub struct Start {
     pub resume: Option<PathBuf>,
     /// With `resume`: total number of updates, instead of the run's own.
     pub max_steps: Option<u64>,
-    /// Read commands from standard input.
-    pub control: bool,
 }
 
-/// Train on text, or on rows of messages if the settings have a section for them. Blocks until the run ends.
+/// Train on text, or on rows of messages if the settings have a section for them. Commands are read from `commands`, and events go to
+/// `listener`. Blocks until the run ends.
 ///
 /// # Errors
 /// Invalid settings, files or devices: one line with the remedy.
-pub fn train(settings: Settings, start: &Start, sink: Listener, started: Instant) -> anyhow::Result<Finished> {
+pub fn train(
+    settings: Settings,
+    start: &Start,
+    commands: Option<Commands>,
+    listener: Listener,
+    started: Instant,
+) -> anyhow::Result<Finished> {
     Control::catch_signals();
-    open(&RealFs, settings, start, sink, started)?.train()
+    open(&RealFs, settings, start, commands, listener, started)?.train()
 }
 
 // Length: sequential steps.
@@ -49,17 +54,18 @@ fn open<'a>(
     vfs: &'a dyn Vfs,
     settings: Settings,
     start: &Start,
-    mut sink: Listener,
+    commands: Option<Commands>,
+    mut listener: Listener,
     started: Instant,
 ) -> anyhow::Result<Run<'a>> {
-    let (mut settings, begin, held) = begun(vfs, settings, start, &mut sink)?;
+    let (mut settings, begin, held) = begun(vfs, settings, start, &mut listener)?;
     fork_fits(&begin, &settings)?;
     // An existing model brings its tokenizer and its shape.
-    let Loaded { tokenizer, material, config } = stage::load(&mut settings, begin.folder(), held.is_some(), &mut sink)?;
+    let LoadedData { tokenizer, material, config } = stage::load(&mut settings, begin.folder(), held.is_some(), &mut listener)?;
     // Checked again, because epochs are converted to updates only now.
     fork_fits(&begin, &settings)?;
-    let device = open_device(&settings, &config, &mut sink)?;
-    notice_other_device(&device, &begin, &mut sink);
+    let device = open_device(&settings, &config, &mut listener)?;
+    notice_other_device(&device, &begin, &mut listener);
     let (data_tokens, data_hash) = (material.tokens(), material.content_hash());
     let mut trainer = match material {
         StageData::Source(source) => Trainer::new(device, &settings, &config, source),
@@ -101,18 +107,18 @@ fn open<'a>(
     let SaveSettings { keep_last, keep_every, .. } = settings.save;
     Ok(Run {
         vfs,
-        out: EventEmitter::new(vfs, log, (folder.samples(), samples_bytes), tensorboard, sink),
+        out: EventEmitter::new(vfs, log, (folder.samples(), samples_bytes), tensorboard, listener),
         folder,
         settings,
         origin,
         tokenizer,
         trainer,
-        control: Control::listen(start.control)?,
+        control: Control::listen(commands)?,
         peak_gflops,
         started,
         data_tokens,
         data_hash,
-        retention: Retention::new(Policy { keep_last, keep_every }),
+        retention: Retention::new(RetentionPolicy { keep_last, keep_every }),
         last_saved: begin.resumed().map(Checkpoint::step),
         checkpoint: begin.resumed().map(|checkpoint| checkpoint.path.clone()),
         unsaved: Unsaved::default(),
@@ -122,7 +128,7 @@ fn open<'a>(
         watch,
         seconds_before: seconds,
         tokens_before,
-        clock: Clock::default(),
+        clock: RunClock::default(),
         sampler: None,
         samples_asked: 0,
     })
@@ -133,23 +139,23 @@ fn begun(
     vfs: &dyn Vfs,
     settings: Settings,
     start: &Start,
-    sink: &mut Listener,
-) -> anyhow::Result<(Settings, Begin, Option<RunFolder>)> {
+    listener: &mut Listener,
+) -> anyhow::Result<(Settings, StartingPoint, Option<RunFolder>)> {
     let Some(run) = &start.resume else {
         // Only the lock is authoritative, but this check fails early.
         start.run.iter().try_for_each(|path| RunFolder::refuse_used(vfs, path))?;
         settings.validate()?;
-        let begin = Begin::resolve(vfs, &settings.start)?;
+        let begin = StartingPoint::resolve(vfs, &settings.start)?;
         return Ok((settings, begin, None));
     };
     // Lock first: another process may be changing the folder.
     let (folder, tidied) = RunFolder::open_for_resume(vfs, run)?;
-    tidied.into_iter().for_each(|text| sink(Notification::Event(&Event::Warning { text })));
-    let checkpoint = newest(vfs, run, sink)?;
-    let settings = resumed_settings(run, settings, start.max_steps, checkpoint.step(), sink)?;
+    tidied.into_iter().for_each(|text| listener(Notification::Event(&Event::Warning { text })));
+    let checkpoint = newest(vfs, run, listener)?;
+    let settings = resumed_settings(run, settings, start.max_steps, checkpoint.step(), listener)?;
     settings.validate()?;
     // The starting point of a resumed run is its checkpoint.
-    Ok((settings, Begin::Resume(Box::new(checkpoint)), Some(folder)))
+    Ok((settings, StartingPoint::Resume(Box::new(checkpoint)), Some(folder)))
 }
 
 /// A resumed run must have its original data.
@@ -209,17 +215,17 @@ pub struct DryRun {
 ///
 /// # Errors
 /// As [`train`], where applicable.
-pub fn dry_run(settings: &Settings, sink: &mut Listener) -> anyhow::Result<DryRun> {
+pub fn dry_run(settings: &Settings, listener: &mut Listener) -> anyhow::Result<DryRun> {
     settings.validate()?;
     let mut settings = settings.clone();
-    let begin = Begin::resolve(&RealFs, &settings.start)?;
-    let loaded = stage::load(&mut settings, begin.folder(), false, sink)?;
-    let device = open_device(&settings, &loaded.config, sink)?;
+    let begin = StartingPoint::resolve(&RealFs, &settings.start)?;
+    let loaded = stage::load(&mut settings, begin.folder(), false, listener)?;
+    let device = open_device(&settings, &loaded.config, listener)?;
     let plan = MemoryPlan::of(&loaded.config, &settings, device.sizes())?;
     Ok(DryRun { settings, config: loaded.config, plan, device })
 }
 
-fn open_device(settings: &Settings, config: &ModelConfig, sink: &mut Listener) -> anyhow::Result<Device> {
+fn open_device(settings: &Settings, config: &ModelConfig, listener: &mut Listener) -> anyhow::Result<Device> {
     let mut device = Device::open(&settings.device)?;
     device.set_sizes(within_memory(config, settings, device.sizes())?);
     device.enable_tuning();
@@ -227,7 +233,7 @@ fn open_device(settings: &Settings, config: &ModelConfig, sink: &mut Listener) -
     let named = settings.device.adapter.is_some();
     let mut warn = |text: String| {
         if driver_notes::is_new(&device, &text) {
-            sink(Notification::Event(&Event::Warning { text }));
+            listener(Notification::Event(&Event::Warning { text }));
         }
     };
     match device.kind() {
@@ -244,27 +250,27 @@ fn open_device(settings: &Settings, config: &ModelConfig, sink: &mut Listener) -
 }
 
 /// A run may resume on another device; the bits of its numbers may then differ.
-fn notice_other_device(device: &Device, begin: &Begin, sink: &mut Listener) {
+fn notice_other_device(device: &Device, begin: &StartingPoint, listener: &mut Listener) {
     let Some(checkpoint) = begin.resumed() else { return };
     let (before, now) = (&checkpoint.manifest.origin.adapter, device.summary().title());
     if *before != now {
         let text =
             format!("the run was computed by {before} and continues on {now}: results agree within rounding, not bit for bit");
-        sink(Notification::Event(&Event::Warning { text }));
+        listener(Notification::Event(&Event::Warning { text }));
     }
 }
 
-fn fork_fits(begin: &Begin, settings: &Settings) -> anyhow::Result<()> {
-    let Begin::Fork(checkpoint) = begin else { return Ok(()) };
+fn fork_fits(begin: &StartingPoint, settings: &Settings) -> anyhow::Result<()> {
+    let StartingPoint::Fork(checkpoint) = begin else { return Ok(()) };
     let (step, most) = (checkpoint.step(), settings.train.max_steps);
     anyhow::ensure!(step < most, "--max-steps {most}: the fork begins after {step} updates; name a number above that");
     Ok(())
 }
 
-fn newest(vfs: &dyn Vfs, run: &Path, sink: &mut Listener) -> anyhow::Result<Checkpoint> {
+fn newest(vfs: &dyn Vfs, run: &Path, listener: &mut Listener) -> anyhow::Result<Checkpoint> {
     let newest = checkpoints::newest_valid(vfs, run)?;
     for reason in newest.skipped {
-        sink(Notification::Event(&Event::Warning { text: format!("skipped a checkpoint: {reason}") }));
+        listener(Notification::Event(&Event::Warning { text: format!("skipped a checkpoint: {reason}") }));
     }
     newest.found.with_context(|| format!("{}: holds no valid checkpoint to resume from; start a new run with --run", shown(run)))
 }
@@ -276,11 +282,11 @@ fn resumed_settings(
     typed: Settings,
     max_steps: Option<u64>,
     step: u64,
-    sink: &mut Listener,
+    listener: &mut Listener,
 ) -> anyhow::Result<Settings> {
     let frozen = frozen_settings(run, typed.stage())?;
     let mut settings = Settings { device: typed.device.or(frozen.device.clone()), ..frozen };
-    let mut say = |text: String| sink(Notification::Event(&Event::Warning { text }));
+    let mut say = |text: String| listener(Notification::Event(&Event::Warning { text }));
     let Some(most) = max_steps else {
         if step >= settings.train.max_steps {
             say(format!("the run has made all of its {step} updates; --max-steps N lets it make more"));
@@ -332,7 +338,7 @@ fn frozen_settings(run: &Path, stage: Stage) -> anyhow::Result<Settings> {
     Ok(settings)
 }
 
-fn new_folder(vfs: &dyn Vfs, start: &Start, settings: &Settings, begin: &Begin) -> anyhow::Result<RunFolder> {
+fn new_folder(vfs: &dyn Vfs, start: &Start, settings: &Settings, begin: &StartingPoint) -> anyhow::Result<RunFolder> {
     // Standard input cannot be read again, and relative paths depend on the current folder.
     let mut frozen = settings.clone();
     for path in frozen.data.data.iter_mut().chain(&mut frozen.data.val_data) {
@@ -350,7 +356,7 @@ fn new_folder(vfs: &dyn Vfs, start: &Start, settings: &Settings, begin: &Begin) 
         *path = std::path::absolute(&*path)?;
     }
     for spec in frozen.start.init.iter_mut().chain(&mut frozen.start.fork) {
-        *spec = begin::absolute(spec)?;
+        *spec = starting_point::absolute(spec)?;
     }
     frozen.start.parent = begin.parent();
     let text = toml::to_string(&frozen)?;

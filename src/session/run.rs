@@ -1,9 +1,9 @@
 //! The main loop of a run: trainer, events, commands, checkpoints and signals.
 
-use super::clock::Clock;
-use super::control::{Control, Request};
+use super::clock::RunClock;
+use super::control::{Control, RunRequest};
 use super::emitter::{EventEmitter, GradNorms};
-use super::rescue::Watch;
+use super::rescue::RescueWatch;
 use super::unsaved::Unsaved;
 use crate::config::{Settings, Stage, is_due};
 use crate::data::Tokenizer;
@@ -50,12 +50,12 @@ pub struct Run<'a> {
     pub(super) eval_loss: Option<f64>,
     pub(super) accuracy: Option<f64>,
     pub(super) grad_norms: GradNorms,
-    pub(super) watch: Watch,
+    pub(super) watch: RescueWatch,
     /// Seconds of training before this start.
     pub(super) seconds_before: f64,
     /// Tokens that a fork's parent had seen.
     pub(super) tokens_before: u64,
-    pub(super) clock: Clock,
+    pub(super) clock: RunClock,
     pub(super) sampler: Option<Generator>,
     /// Samples requested since this start.
     pub(super) samples_asked: u64,
@@ -220,12 +220,12 @@ impl TrainingLoop for Run<'_> {
             let request = if paused { self.control.wait() } else { self.control.poll() };
             let Some(request) = request else { return Ok(true) };
             let command = match request {
-                Request::Stop => return Ok(false),
-                Request::Invalid(text) => {
+                RunRequest::Stop => return Ok(false),
+                RunRequest::Invalid(text) => {
                     self.out.emit(&Event::Warning { text });
                     continue;
                 }
-                Request::Command(command) => command,
+                RunRequest::Command(command) => command,
             };
             let step = self.trainer.state.step;
             match command {

@@ -1,6 +1,6 @@
 //! Held-out loss: log-probabilities of a stream of batches, no gradient.
 
-use super::predictions::Seen;
+use super::predictions::PredictionStats;
 use crate::data::{Batch, IGNORE};
 use crate::device::Tensor;
 use crate::device::{Device, Recorder, Recording};
@@ -111,7 +111,7 @@ impl Scorer {
         &self,
         device: &Device,
         batches: impl ExactSizeIterator<Item = Batch>,
-        mut seen: Option<&mut Seen>,
+        mut seen: Option<&mut PredictionStats>,
         progress: &mut Progress<'_>,
     ) -> anyhow::Result<Evaluation> {
         let (mut sum, mut hits, mut tokens, all) = (0.0, 0.0, 0, batches.len() as u64);

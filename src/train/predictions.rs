@@ -5,21 +5,21 @@ use crate::event::{Predicted, Predictions};
 
 /// Predictions for the first tokens of an evaluation.
 #[derive(Clone, Debug)]
-pub struct Seen {
+pub struct PredictionStats {
     /// Maximum number of tokens.
     pub most: usize,
     /// (log pi(target), sum p^2) of each.
     pub tokens: Vec<(f32, f32)>,
 }
 
-impl Default for Seen {
+impl Default for PredictionStats {
     /// Empty; the number of tokens is enough for stable shares at a negligible readback cost.
     fn default() -> Self {
         Self { most: 4096, tokens: Vec::new() }
     }
 }
 
-impl Seen {
+impl PredictionStats {
     /// Whether more tokens are needed.
     pub fn wants_more(&self) -> bool {
         self.tokens.len() < self.most
@@ -65,7 +65,7 @@ mod tests {
     use crate::event::Number;
 
     fn seen(tokens: &[(f32, f32)]) -> Predictions {
-        let mut seen = Seen::default();
+        let mut seen = PredictionStats::default();
         seen.add(tokens.iter().copied());
         seen.predictions(7)
     }
@@ -101,7 +101,7 @@ mod tests {
 
     #[test]
     fn only_the_first_tokens_are_summarised() {
-        let mut seen = Seen::default();
+        let mut seen = PredictionStats::default();
         for _ in 0..3 {
             seen.add(std::iter::repeat_n((-1.0, 0.5), 1500));
         }

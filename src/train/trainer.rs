@@ -2,9 +2,9 @@
 //! (`train/reinforce`).
 
 use super::live_merge::{LiveMerge, MergedWindow};
-use super::predictions::Seen;
+use super::predictions::PredictionStats;
 use super::reinforce::{PendingStep, Reinforce, TaskContext};
-use super::stage::{Parts, Stage};
+use super::stage::{Parts, TrainingStage};
 use super::supervised::Supervised;
 use super::{Evaluation, Optimizer, learning_rate};
 use crate::config::{ModelConfig, Settings, TrainSettings};
@@ -26,7 +26,7 @@ pub struct Trainer {
     /// Gradients and moments.
     pub optimizer: Optimizer,
     settings: TrainSettings,
-    stage: Box<dyn Stage>,
+    stage: Box<dyn TrainingStage>,
     /// Snapshots and their merge, if live merging is on.
     pub live_merge: Option<LiveMerge>,
     /// State that a checkpoint holds beside tensors.
@@ -187,7 +187,7 @@ impl Trainer {
     pub fn evaluate_seeing(
         &self,
         tokens: u64,
-        seen: &mut Seen,
+        seen: &mut PredictionStats,
         progress: &mut Progress<'_>,
     ) -> anyhow::Result<Option<Evaluation>> {
         self.stage.evaluate(&self.device, None, tokens, Some(seen), progress)

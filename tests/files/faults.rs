@@ -5,7 +5,7 @@ use super::*;
 /// What one round of training does with its files: save, then purge.
 fn round(vfs: &dyn Vfs, run: &Path, step: u64) -> Result<(), SaveFailed> {
     save(vfs, run, step)?;
-    let mut keeper = Retention::new(Policy { keep_last: 2, keep_every: 0 });
+    let mut keeper = Retention::new(RetentionPolicy { keep_last: 2, keep_every: 0 });
     // A purge that fails must not stop training.
     let _ = keeper.purge(vfs, run);
     Ok(())
@@ -240,7 +240,7 @@ fn retention_deletes_only_verified_folders_and_keeps_pins() {
     let dir = run_with(&[100, 200, 300, 400, 500]);
     let at = |step: u64| checkpoints::folder(dir.path()).join(checkpoint::step_name(step));
     fs::write(at(500).join("trainer.json"), "{}").unwrap();
-    let mut keeper = Retention::new(Policy { keep_last: 2, keep_every: 0 });
+    let mut keeper = Retention::new(RetentionPolicy { keep_last: 2, keep_every: 0 });
     keeper.pin(100);
     let purged = keeper.purge(&RealFs, dir.path()).unwrap();
     assert_eq!(purged.deleted, [200]);
@@ -260,7 +260,7 @@ fn symbolic_links_are_not_followed() {
     std::os::unix::fs::symlink(outside.path(), folder.join("step-00000001")).unwrap();
     std::os::unix::fs::symlink(outside.path(), folder.join(".tmp-step-00000002-1-1")).unwrap();
     std::os::unix::fs::symlink(outside.path(), folder.join("step-00000100/inside")).unwrap();
-    let mut keeper = Retention::new(Policy { keep_last: 2, keep_every: 0 });
+    let mut keeper = Retention::new(RetentionPolicy { keep_last: 2, keep_every: 0 });
     assert_eq!(keeper.purge(&RealFs, dir.path()).unwrap().deleted, [100]);
     checkpoint::clean_stale(&RealFs, &folder).unwrap();
     assert!(outside.path().join("precious").exists());

@@ -16,7 +16,7 @@ fn one_trainer_per_run() {
     let path = dir.path().join("run");
     let folder = RunFolder::create(&RealFs, &path, "a = 1\n").unwrap();
     assert!(RunLock::is_held(&path));
-    for error in [RunFolder::open_for_resume(&RealFs, &path).err(), RunLock::acquire(&path).err()] {
+    for error in [RunFolder::open_for_resume(&RealFs, &path).err(), RunLock::acquire(&RealFs, &path).err()] {
         let text = format!("{:#}", error.unwrap());
         assert!(text.contains(&format!("process {}", std::process::id())) && text.contains("since 20"), "{text}");
         assert!(text.contains(&lehr::run_folder::host_name()), "{text}");
@@ -69,7 +69,7 @@ fn bad_run_folders_are_refused_by_name() {
         fs::write(at("outside"), "keep me").unwrap();
         fs::remove_file(run.path().join("lock")).ok();
         std::os::unix::fs::symlink(at("outside"), run.path().join("lock")).unwrap();
-        assert!(format!("{:#}", RunLock::acquire(run.path()).unwrap_err()).contains("plain file"));
+        assert!(format!("{:#}", RunLock::acquire(&RealFs, run.path()).unwrap_err()).contains("plain file"));
         assert_eq!(fs::read_to_string(at("outside")).unwrap(), "keep me");
     }
 }

@@ -40,8 +40,8 @@ fn the_log_contains_norms_and_predictions() {
 }
 
 fn ask(t: &mut Trainer, command: Value) -> Value {
-    t.tell(&command.to_string());
-    t.hear("an answer", |e| e["event"] == "Sample" || e["event"] == "Warning")
+    t.send(&command.to_string());
+    t.wait_for("an answer", |e| e["event"] == "Sample" || e["event"] == "Warning")
 }
 
 /// What every sample must hold.
@@ -59,9 +59,9 @@ fn samples_use_the_requested_temperature_and_length() {
     let place = Place::new();
     let recipe = ["--max-steps=100000", "--eval-every=0", "--save-every=0", "--control"];
     let mut t = Trainer::start(&mut place.pretrain("run", &recipe));
-    t.hear_step(5);
-    t.tell(r#"{"command":"Pause"}"#);
-    let at = t.hear_kind("Paused")["step"].clone();
+    t.wait_for_step(5);
+    t.send(r#"{"command":"Pause"}"#);
+    let at = t.wait_for_kind("Paused")["step"].clone();
     let greedy = json!({"command": "SampleNow", "prompt": "the ", "temperature": 0, "tokens": 9});
     let sample = ask(&mut t, greedy.clone());
     let (text, logprobs) = check(&sample);
@@ -90,8 +90,8 @@ fn samples_use_the_requested_temperature_and_length() {
         let said = warning["text"].as_str().unwrap_or_default();
         assert!(warning["event"] == "Warning" && said.contains(words) && !said.contains('\n'), "{words}: {warning}");
     }
-    t.tell(r#"{"command":"Stop"}"#);
-    t.hear_kind("Finished");
+    t.send(r#"{"command":"Stop"}"#);
+    t.wait_for_kind("Finished");
     t.end();
     // The numbers of the greedy sample are those that the saved model gives that text.
     let mut score = place.lehr(["score", "--model=run", "--json", "--text"]);
@@ -114,30 +114,30 @@ fn fine_tuned_models_and_policies_generate_samples() {
     let sft = ["sft", "--init=base", "--data=rows.jsonl", "--json", "--run=sft", "--control", "--batch-size=4"];
     let mut t =
         Trainer::start(place.lehr(sft).args(["--max-steps=100000", "--save-every=0", "--norms-every=2", "--learning-rate=2e-2"]));
-    t.hear_step(80);
-    t.tell(r#"{"command":"Pause"}"#);
-    t.hear_kind("Paused");
-    assert!(!kind(&t.heard, "Predictions").is_empty() && steps(&t.heard, "Norms").starts_with(&[1, 2, 4]));
+    t.wait_for_step(80);
+    t.send(r#"{"command":"Pause"}"#);
+    t.wait_for_kind("Paused");
+    assert!(!kind(&t.received, "Predictions").is_empty() && steps(&t.received, "Norms").starts_with(&[1, 2, 4]));
     let asked = ask(&mut t, json!({"command": "SampleNow", "prompt": "kiln", "chat": true, "temperature": 0, "tokens": 30}));
     assert_eq!((&asked["prompt"], &asked["chat"], check(&asked).0), (&json!("kiln"), &json!(true), "heat".to_owned()));
     let plain = ask(&mut t, json!({"command": "SampleNow", "prompt": "kiln", "temperature": 0, "tokens": 5}));
     assert!(check(&plain).1.len() <= 5 && plain.get("chat").is_none(), "{plain}");
-    t.tell(r#"{"command":"Stop"}"#);
-    t.hear_kind("Finished");
+    t.send(r#"{"command":"Stop"}"#);
+    t.wait_for_kind("Finished");
     t.end();
     let grpo =
         ["grpo", "--init=base", "--task=math", "--json", "--run=grpo", "--control", "--batch-size=8", "--num-generations=4"];
     let more = ["--max-completion-length=8", "--max-prompt-length=80", "--eval-questions=2", "--save-every=0", "--norms-every=2"];
     let mut t = Trainer::start(place.lehr(grpo).args(more).args(["--lopti-eta=0.5", "--max-steps=100000"]));
-    t.hear_step(4);
-    t.tell(r#"{"command":"Pause"}"#);
-    t.hear_kind("Paused");
-    assert!(steps(&t.heard, "Norms").starts_with(&[1, 2, 4]), "{}", t.account());
-    assert!(list(&kind(&t.heard, "Norms")[0]["weights"]).iter().all(|n| *n > 0.0));
+    t.wait_for_step(4);
+    t.send(r#"{"command":"Pause"}"#);
+    t.wait_for_kind("Paused");
+    assert!(steps(&t.received, "Norms").starts_with(&[1, 2, 4]), "{}", t.diagnostics());
+    assert!(list(&kind(&t.received, "Norms")[0]["weights"]).iter().all(|n| *n > 0.0));
     let sample = ask(&mut t, json!({"command": "SampleNow", "prompt": "3+4", "temperature": 1.0, "tokens": 6}));
     assert_eq!((check(&sample).1.len() <= 6, &sample["temperature"]), (true, &json!(1.0)));
-    t.tell(r#"{"command":"Stop"}"#);
-    t.hear_kind("Finished");
+    t.send(r#"{"command":"Stop"}"#);
+    t.wait_for_kind("Finished");
     t.end();
     assert_eq!(run(&mut place.lehr(["inspect", "--model=grpo", "--text=3+4", "--json"])).code, Some(0));
 }

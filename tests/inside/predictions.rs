@@ -5,7 +5,7 @@ use lehr::config::ModelConfig;
 use lehr::data::IGNORE;
 use lehr::event::{Number, Predicted, Predictions};
 use lehr::progress::silent;
-use lehr::train::predictions::Seen;
+use lehr::train::predictions::PredictionStats;
 use lehr::train::{Scorer, Trainer};
 
 /// Probability, loss and |d loss / d logits| of each of the first `most` held-out tokens.
@@ -57,7 +57,7 @@ fn assert_bins(found: &Predicted, tokens: &[[f64; 3]]) {
 
 fn look(p: &Trainer, most: usize) -> Predictions {
     let plain = p.evaluate(0, &mut silent).unwrap().unwrap();
-    let mut seen = Seen { most, ..Seen::default() };
+    let mut seen = PredictionStats { most, ..PredictionStats::default() };
     let found = p.evaluate_seeing(0, &mut seen, &mut silent).unwrap().unwrap();
     let bits = |e: lehr::train::Evaluation| (e.loss.to_bits(), e.mean_token_accuracy.to_bits(), e.tokens);
     assert_eq!(bits(found), bits(plain), "looking changes no bit");

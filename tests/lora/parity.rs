@@ -6,7 +6,7 @@ use lehr::config::ModelConfig;
 use lehr::data::Batch;
 use lehr::device::Device;
 use lehr::model::weight_files::WeightFiles;
-use lehr::model::{Activations, Model, Pass, Request, Rollouts};
+use lehr::model::{Activations, Model, Pass, RolloutRequest, Rollouts};
 use lehr::ops::objective::stats;
 use lehr::ops::sample::Sampling;
 use lehr::train::{GradientPass, Optimizer, Scorer};
@@ -187,7 +187,7 @@ fn a_folded_model_matches_the_adapted_one() {
             let want: Vec<f64> = scores[1].iter().map(|l| f64::from(*l)).collect();
             let off = worst(scores[0].iter().map(|l| f64::from(*l)), &want);
             assert!(off < 2e-5, "{case}: scores differ by {off:e}");
-            let request = Request { prompt: batch.tokens[..5].to_vec(), key: [0, 0], max_new: 10 };
+            let request = RolloutRequest { prompt: batch.tokens[..5].to_vec(), key: [0, 0], max_new: 10 };
             let [a, b] = models.each_ref().map(|model| {
                 let mut rollouts = Rollouts::new(&device, model, 1, model.max_context()).unwrap();
                 let sampling = Sampling { temperature: 0.0, ..Sampling::default() };

@@ -182,7 +182,7 @@ fn a_disk_error_leaves_all_or_nothing() {
     let place = Place::new();
     let small = |seed| BTreeMap::from([("w".to_owned(), Stored::new(Dtype::F32, &[5], &random(seed, 5)))]);
     let dirs = [folder(&place.path("a"), &small(1)), folder(&place.path("b"), &small(2))];
-    let inputs = Inputs::open(&RealFs, &dirs, Check::Hashes).unwrap();
+    let inputs = Inputs::open(&RealFs, &dirs, Verification::Hashes).unwrap();
     let merge = inputs.merge(&MergeRule::Sma).unwrap();
     let recipe = Recipe::new(&merge, &MergeRule::Sma, None);
     let save = |fs: &FaultFs, top: &str| {

@@ -130,11 +130,11 @@ fn killing_and_resuming_is_bit_identical() {
         let at = 5 + (random() >> i) % 7;
         let name = format!("{signal}-{at}");
         let mut trainer = Trainer::start(&mut place.lehr(sft(&name, RECIPE).iter()));
-        trainer.hear_step(at);
+        trainer.wait_for_step(at);
         trainer.signal(signal);
         trainer.end();
         let mut resumed = Trainer::start(&mut place.lehr(["sft", "--json", "--resume", &name]));
-        assert_eq!(resumed.end().code(), Some(0), "{}", resumed.account());
+        assert_eq!(resumed.end().code(), Some(0), "{}", resumed.diagnostics());
         for file in ["model.safetensors", "optimizer.safetensors", "tokenizer_config.json"] {
             assert!(place.checkpoint(&name, STEPS, file) == place.checkpoint("straight", STEPS, file), "{name}: {file} differs");
         }

@@ -359,13 +359,13 @@ fn marked_answers_are_found() {
     }
     // The prompt may have opened the reasoning; a question is not its own answer.
     let asked = |prompt: &str| Question { prompt: prompt.into(), answer: "1234".into(), level: 0 };
-    assert!(!verdict::judge(&asked("q <think>\n"), "it is 1234", false).correct);
-    assert!(verdict::judge(&asked("q <think>\n"), "x</think>it is 1234", false).correct);
-    let product = |prompt: &str, made: bool| verdict::judge(&asked(prompt), "\\boxed{617 \\times 2}", made);
+    assert!(!verdict::grade(&asked("q <think>\n"), "it is 1234", false).correct);
+    assert!(verdict::grade(&asked("q <think>\n"), "x</think>it is 1234", false).correct);
+    let product = |prompt: &str, made: bool| verdict::grade(&asked(prompt), "\\boxed{617 \\times 2}", made);
     assert!(product("How much?", false).correct);
     assert_eq!(product("What is 2 times 617?", false).reason, "not worked out");
     assert_eq!(product("How much?", true).reason, "not worked out");
-    assert!(verdict::judge(&asked("617 * 2 ="), "1 2 3 4", true).correct);
+    assert!(verdict::grade(&asked("617 * 2 ="), "1 2 3 4", true).correct);
 }
 
 /// Rows on which math-verify and lehr agree (`scripts/oracle/math_answers.py --golden`).
@@ -406,7 +406,7 @@ fn gsm8k_and_math_rows_are_read() {
         (r#"{"problem": "p", "answer": "x^2+1"}"#, "so \\boxed{1+x^2}", true),
         (r#"{"problem": "p", "answer": "no solution"}"#, "so \\boxed{\\text{No solution}}", true),
     ] {
-        assert_eq!(verdict::judge(&row(text).unwrap(), said, false).correct, right, "{text} {said}");
+        assert_eq!(verdict::grade(&row(text).unwrap(), said, false).correct, right, "{text} {said}");
     }
     for (text, says) in [
         (r#"{"question": "q", "answer": "They have 5 apples, so they have 10 apples in all"}"#, "answer: \"They have"),

@@ -15,7 +15,7 @@ const MAX_SETTINGS: u64 = 10_000;
 
 /// Location of one tensor.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub(super) struct Place {
+pub(super) struct TensorLocation {
     pub kind: BlockType,
     /// Sizes, outermost first.
     pub shape: Vec<usize>,
@@ -28,7 +28,7 @@ pub(super) struct Place {
 #[derive(Debug)]
 pub(super) struct Head {
     pub metadata: Metadata,
-    pub tensors: BTreeMap<String, Place>,
+    pub tensors: BTreeMap<String, TensorLocation>,
 }
 
 /// Read the header of a file of `bytes` bytes.
@@ -137,7 +137,7 @@ fn list(source: &mut Source<impl Read>) -> Result<Value> {
 }
 
 /// The name of a tensor, and its location relative to the first tensor.
-fn tensor(source: &mut Source<impl Read>) -> Result<(String, Place)> {
+fn tensor(source: &mut Source<impl Read>) -> Result<(String, TensorLocation)> {
     let name = source.text(MAX_NAME as u64).context("the name of a tensor")?;
     let at = || format!("tensor '{}'", clean(&name));
     let dimensions = source.u32()?;
@@ -159,12 +159,12 @@ fn tensor(source: &mut Source<impl Read>) -> Result<(String, Place)> {
     sizes.reverse();
     let shape =
         sizes.iter().map(|n| usize::try_from(*n)).collect::<Result<_, _>>().map_err(|_| anyhow!("{}: too large", at()))?;
-    Ok((name, Place { kind, shape, start, bytes }))
+    Ok((name, TensorLocation { kind, shape, start, bytes }))
 }
 
 /// llama.cpp never writes tensors that share bytes; they would let a small file expand to a large model.
-fn no_overlap(tensors: &BTreeMap<String, Place>) -> Result<()> {
-    let mut places: Vec<(&String, &Place)> = tensors.iter().collect();
+fn no_overlap(tensors: &BTreeMap<String, TensorLocation>) -> Result<()> {
+    let mut places: Vec<(&String, &TensorLocation)> = tensors.iter().collect();
     places.sort_by_key(|(_, place)| place.start);
     for pair in places.windows(2) {
         let [(first, a), (second, b)] = pair else { continue };

@@ -49,7 +49,7 @@ pub type Levels = BTreeMap<u32, (u64, u64)>;
 
 /// An evaluation on held-out questions.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
-pub struct Exam {
+pub struct ArmEval {
     /// Number of steps.
     pub step: u64,
     /// Answers sampled at the temperature of the rollouts.
@@ -77,12 +77,12 @@ pub struct Record {
     /// Share of tokens by quartile of probability, at the first and at the last step.
     pub shares: [Vec<f64>; 2],
     /// Before the first step, and at the requested steps.
-    pub exams: Vec<Exam>,
+    pub exams: Vec<ArmEval>,
     /// Total seconds.
     pub seconds: f64,
 }
 
-impl Exam {
+impl ArmEval {
     /// Share of correct answers, over all levels or of one; NaN if there are none.
     pub fn accuracy(levels: &Levels, level: Option<u32>) -> f64 {
         let asked = levels.iter().filter(|(l, _)| level.is_none_or(|want| want == **l)).map(|(_, counts)| counts);
@@ -172,9 +172,9 @@ impl Job for Arm {
 mod tests {
     use super::*;
 
-    fn exam(step: u64, sampled: u64, greedy: u64) -> Exam {
+    fn exam(step: u64, sampled: u64, greedy: u64) -> ArmEval {
         let levels = |right: u64| Levels::from([(2, (10, right)), (3, (30, 0))]);
-        Exam { step, sampled: levels(sampled), greedy: levels(greedy) }
+        ArmEval { step, sampled: levels(sampled), greedy: levels(greedy) }
     }
 
     #[test]

@@ -2,7 +2,7 @@
 
 use super::arm::{Arm, Record};
 use super::bench::Bench;
-use super::plan::{Plan, Setting, UpdateMethod};
+use super::plan::{LoptiPlan, Setting, UpdateMethod};
 use super::scale::Scale;
 use super::task_setup::TaskSetup;
 use super::training::TrainingContext;
@@ -15,7 +15,7 @@ use std::cell::{OnceCell, RefCell};
 use std::collections::BTreeMap;
 
 /// Shared state of all claims.
-pub struct Context<'a> {
+pub struct LoptiContext<'a> {
     /// Model, questions, steps.
     pub scale: &'a Scale,
     /// Seeds of the paired arms.
@@ -25,13 +25,13 @@ pub struct Context<'a> {
     /// Adapter by name or index.
     pub device: DeviceSettings,
     /// Receives progress lines.
-    pub tell: Box<dyn Fn(&str) + 'a>,
+    pub notify: Box<dyn Fn(&str) + 'a>,
     puzzles: TaskSetup,
     sums: OnceCell<TaskSetup>,
     benches: RefCell<BTreeMap<u64, Bench>>,
 }
 
-impl<'a> Context<'a> {
+impl<'a> LoptiContext<'a> {
     /// Opens only the vocabulary.
     ///
     /// # Errors
@@ -41,15 +41,15 @@ impl<'a> Context<'a> {
         seeds: Vec<u64>,
         store: Store,
         device: DeviceSettings,
-        tell: Box<dyn Fn(&str) + 'a>,
+        notify: Box<dyn Fn(&str) + 'a>,
     ) -> anyhow::Result<Self> {
         let (sums, benches) = (OnceCell::new(), RefCell::default());
-        Ok(Self { scale, seeds, store, device, tell, puzzles: TaskSetup::new(TaskKind::Kk)?, sums, benches })
+        Ok(Self { scale, seeds, store, device, notify, puzzles: TaskSetup::new(TaskKind::Kk)?, sums, benches })
     }
 
     /// Plans arms.
-    pub fn plan(&self) -> Plan<'_> {
-        Plan { scale: self.scale }
+    pub fn plan(&self) -> LoptiPlan<'_> {
+        LoptiPlan { scale: self.scale }
     }
 
     /// Vocabulary and questions of a kind of task.
@@ -71,13 +71,13 @@ impl<'a> Context<'a> {
     /// # Errors
     /// A device error, a full disk, or [`crate::progress::Interrupted`].
     pub fn ensure(&self, arms: &[Arm]) -> anyhow::Result<()> {
-        work_off(arms, self, &*self.tell)
+        work_off(arms, self, &*self.notify)
     }
 
     /// The record of an arm, which is trained if necessary.
     ///
     /// # Errors
-    /// As [`Context::ensure`].
+    /// As [`LoptiContext::ensure`].
     pub fn record(&self, setting: Setting, way: UpdateMethod, seed: u64) -> anyhow::Result<Record> {
         let arm = self.plan().arm(setting, way, seed);
         self.ensure(std::slice::from_ref(&arm))?;
@@ -87,7 +87,7 @@ impl<'a> Context<'a> {
     /// The records of every seed.
     ///
     /// # Errors
-    /// As [`Context::ensure`].
+    /// As [`LoptiContext::ensure`].
     pub fn records(&self, setting: Setting, way: UpdateMethod) -> anyhow::Result<Vec<Record>> {
         self.seeds.iter().map(|seed| self.record(setting, way, *seed)).collect()
     }
@@ -120,7 +120,7 @@ impl<'a> Context<'a> {
     }
 }
 
-impl Worker<Arm> for Context<'_> {
+impl Worker<Arm> for LoptiContext<'_> {
     fn is_done(&self, arm: &Arm) -> bool {
         self.store.is_done(&arm.name, &arm.key())
     }

@@ -18,8 +18,8 @@ use super::store::{Store, has};
 use super::{Options, Paper, chosen, device, seeds};
 use crate::config::TaskKind;
 use arm::Arm;
-use context::Context;
-use plan::Plan;
+use context::LoptiContext;
+use plan::LoptiPlan;
 use scale::Scale;
 
 /// The paper. L0 is the regime check, which precedes all others.
@@ -45,11 +45,11 @@ fn asked(options: &Options) -> anyhow::Result<Vec<&'static str>> {
 /// An unknown claim or scale.
 pub fn arms(options: &Options) -> anyhow::Result<Vec<Arm>> {
     let scale = Scale::named(&options.scale)?;
-    Ok(Plan { scale: &scale }.all(&asked(options)?, &seeds(options)))
+    Ok(LoptiPlan { scale: &scale }.all(&asked(options)?, &seeds(options)))
 }
 
 /// Origin of the numbers.
-fn header(options: &Options, c: &Context<'_>) -> anyhow::Result<Header> {
+fn header(options: &Options, c: &LoptiContext<'_>) -> anyhow::Result<Header> {
     let s = c.scale;
     let vocab = c.task_setup(TaskKind::Kk)?.vocab();
     let config = s.model().config(vocab, s.seq_len());
@@ -100,12 +100,12 @@ fn header(options: &Options, c: &Context<'_>) -> anyhow::Result<Header> {
 ///
 /// # Errors
 /// Invalid settings, a device error, a full disk, or [`crate::progress::Interrupted`].
-pub fn run(options: &Options, tell: &dyn Fn(&str)) -> anyhow::Result<Option<Report>> {
+pub fn run(options: &Options, notify: &dyn Fn(&str)) -> anyhow::Result<Option<Report>> {
     let scale = Scale::named(&options.scale)?;
     let (claims, arms) = (asked(options)?, arms(options)?);
     anyhow::ensure!(options.data.is_none(), "--data: lopti makes its puzzles itself; leave the flag out");
     let store = Store::open(&options.work)?;
-    let context = Context::new(&scale, seeds(options), store, options.device.clone(), Box::new(tell))?;
+    let context = LoptiContext::new(&scale, seeds(options), store, options.device.clone(), Box::new(notify))?;
     let mut report = Report { header: header(options, &context)?, findings: Vec::new() };
     if options.arms_only {
         context.ensure(&arms)?;
@@ -114,7 +114,7 @@ pub fn run(options: &Options, tell: &dyn Fn(&str)) -> anyhow::Result<Option<Repo
     for claim in claims {
         let begin = web_time::Instant::now();
         let found = claims::find(&context, claim)?;
-        tell(&format!("{claim}: {} ({})", found.verdict.words(), minutes(begin.elapsed().as_secs_f64())));
+        notify(&format!("{claim}: {} ({})", found.verdict.words(), minutes(begin.elapsed().as_secs_f64())));
         report.findings.push(found);
         report.write(&options.out)?;
     }
@@ -125,7 +125,7 @@ pub fn run(options: &Options, tell: &dyn Fn(&str)) -> anyhow::Result<Option<Repo
 ///
 /// # Errors
 /// An unknown claim or scale.
-pub fn dry_run(options: &Options) -> anyhow::Result<super::Plan> {
+pub fn dry_run(options: &Options) -> anyhow::Result<super::PlannedArms> {
     let scale = Scale::named(&options.scale)?;
     let (mut lines, mut rows, mut left) = (Vec::new(), Vec::new(), 0.0);
     let vocab = task_setup::TaskSetup::new(TaskKind::Kk)?.vocab();

@@ -3,7 +3,7 @@
 use super::arm::Arm;
 use super::checkpoints::CheckpointStore;
 use super::corpora::Texts;
-use super::plan::Plan;
+use super::plan::PmaPlan;
 use super::scale::Scale;
 use super::trajectory::train;
 use crate::config::DeviceSettings;
@@ -11,7 +11,7 @@ use crate::papers::attempts::{Ended, Job, Worker, work_off};
 use crate::progress::Progress;
 
 /// Shared state of all claims.
-pub struct Context<'a> {
+pub struct PmaContext<'a> {
     /// Models, tokens, grid.
     pub scale: &'a Scale,
     /// Seeds of the paired arms.
@@ -23,13 +23,13 @@ pub struct Context<'a> {
     /// Adapter by name or index.
     pub device: DeviceSettings,
     /// Receives progress lines.
-    pub tell: Box<dyn Fn(&str) + 'a>,
+    pub notify: Box<dyn Fn(&str) + 'a>,
 }
 
-impl Context<'_> {
+impl PmaContext<'_> {
     /// Plans arms.
-    pub fn plan(&self) -> Plan<'_> {
-        Plan { scale: self.scale }
+    pub fn plan(&self) -> PmaPlan<'_> {
+        PmaPlan { scale: self.scale }
     }
 
     /// Train all these arms if necessary, and first those that they start from.
@@ -37,7 +37,7 @@ impl Context<'_> {
     /// # Errors
     /// A device error, a full disk, or [`crate::progress::Interrupted`].
     pub fn ensure(&self, arms: &[Arm]) -> anyhow::Result<()> {
-        work_off(arms, self, &*self.tell)
+        work_off(arms, self, &*self.notify)
     }
 }
 
@@ -56,7 +56,7 @@ impl Job for Arm {
     }
 }
 
-impl Worker<Arm> for Context<'_> {
+impl Worker<Arm> for PmaContext<'_> {
     fn is_done(&self, arm: &Arm) -> bool {
         self.checkpoints.is_done(arm)
     }

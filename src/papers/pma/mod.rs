@@ -21,10 +21,10 @@ use super::store::has;
 use super::{Options, Paper, chosen, device, seeds};
 use arm::Arm;
 use checkpoints::CheckpointStore;
-use context::Context;
+use context::PmaContext;
 use corpora::Texts;
 use measure::Measure;
-use plan::Plan;
+use plan::PmaPlan;
 use scale::Scale;
 use serde::Serialize;
 
@@ -57,7 +57,7 @@ struct Model {
 /// An unknown claim or scale.
 pub fn arms(options: &Options) -> anyhow::Result<Vec<Arm>> {
     let scale = Scale::named(&options.scale)?;
-    Plan { scale: &scale }.all(&chosen(&PAPER, &options.claims)?, &seeds(options))
+    PmaPlan { scale: &scale }.all(&chosen(&PAPER, &options.claims)?, &seeds(options))
 }
 
 /// Origin of the numbers.
@@ -108,19 +108,19 @@ fn header(options: &Options, scale: &Scale, texts: &Texts) -> anyhow::Result<Hea
 ///
 /// # Errors
 /// Invalid settings, a device error, a full disk, or [`crate::progress::Interrupted`].
-pub fn run(options: &Options, tell: &dyn Fn(&str)) -> anyhow::Result<Option<Report>> {
+pub fn run(options: &Options, notify: &dyn Fn(&str)) -> anyhow::Result<Option<Report>> {
     let scale = Scale::named(&options.scale)?;
     let arms = arms(options)?;
     let texts = Texts::open(options.data.as_deref())?;
     let checkpoints = CheckpointStore::open(&options.work, &texts.digest)?;
     let mut report = Report { header: header(options, &scale, &texts)?, findings: Vec::new() };
-    let context = Context {
+    let context = PmaContext {
         scale: &scale,
         seeds: seeds(options),
         texts,
         checkpoints,
         device: options.device.clone(),
-        tell: Box::new(tell),
+        notify: Box::new(notify),
     };
     context.ensure(&arms)?;
     if options.arms_only {
@@ -130,7 +130,7 @@ pub fn run(options: &Options, tell: &dyn Fn(&str)) -> anyhow::Result<Option<Repo
     for claim in chosen(&PAPER, &options.claims)? {
         let begin = web_time::Instant::now();
         let found = claims::find(&measure, claim)?;
-        tell(&format!("{claim}: {} ({})", found.verdict.words(), minutes(begin.elapsed().as_secs_f64())));
+        notify(&format!("{claim}: {} ({})", found.verdict.words(), minutes(begin.elapsed().as_secs_f64())));
         report.findings.push(found);
         report.write(&options.out)?;
     }

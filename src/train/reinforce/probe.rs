@@ -1,7 +1,7 @@
 //! How an update changed each token (arXiv 2505.12929, figures 1 c, e, f and 3): the change of its probability, by quartile of the
 //! probability before, and the share of tokens that moved in the direction of their advantage.
 
-use super::{Loss, Pass, Policy, PolicyModel, Rollout, passes};
+use super::{Loss, Policy, PolicyModel, Rollout, UpdatePass, passes};
 use crate::config::GrpoSettings;
 use crate::event::{BinGradient, Moved, Number, Probe};
 use crate::stats::quantile_of_sorted;
@@ -124,9 +124,9 @@ pub fn gradient_by_quartile(
 }
 
 /// The pass over the tokens selected by `wanted` from their probability at the time of the rollout.
-pub fn pass_of(rollouts: &[Rollout], wanted: impl Fn(f64) -> bool) -> Pass {
+pub fn pass_of(rollouts: &[Rollout], wanted: impl Fn(f64) -> bool) -> UpdatePass {
     let tokens = rollouts.iter().map(|r| r.old_probabilities().map(&wanted).collect()).collect();
-    Pass { name: "all", iteration: 0, second: false, tokens: Arc::new(tokens) }
+    UpdatePass { name: "all", iteration: 0, second: false, tokens: Arc::new(tokens) }
 }
 
 #[cfg(test)]

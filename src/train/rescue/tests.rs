@@ -2,12 +2,12 @@ use super::*;
 use crate::train::spike::{Detector, Sign};
 use proptest::prelude::*;
 
-fn settings(rescue: Rescue, optimizer: RescueOptimizer, data: RescueData, limit: u64) -> RescueSettings {
+fn settings(rescue: RescueMethod, optimizer: RescueOptimizer, data: RescueData, limit: u64) -> RescueSettings {
     let rescue_patience = 30;
     RescueSettings { rescue, rescue_optimizer: optimizer, rescue_data: data, rescue_limit: limit, rescue_patience }
 }
 
-fn plain(rescue: Rescue) -> RescueSettings {
+fn plain(rescue: RescueMethod) -> RescueSettings {
     settings(rescue, RescueOptimizer::Keep, RescueData::Auto, 4)
 }
 
@@ -53,13 +53,13 @@ fn a_checkpoint_is_good_after_a_calm_margin() {
 #[test]
 fn rescue_measures_escalate_in_order() {
     for (rescue, first, second, third) in
-        [(Rescue::Rollback, &[400][..], &[300][..], &[200][..]), (Rescue::Pma, &[200, 300, 400], &[200, 300], &[200])]
+        [(RescueMethod::Rollback, &[400][..], &[300][..], &[200][..]), (RescueMethod::Pma, &[200, 300, 400], &[200, 300], &[200])]
     {
         let (s, mut ladder) = (plain(rescue), calm_until(460));
         let plan = ladder.decide(&trouble(470, 499), &s, &mut |_| true).unwrap();
         assert_eq!(plan.from_steps, first);
         assert_eq!((plan.learning_rate_scale, plan.reset), (1.0, false));
-        assert_eq!(plan.skip, if rescue == Rescue::Rollback { 99 } else { 0 }, "{rescue:?}");
+        assert_eq!(plan.skip, if rescue == RescueMethod::Rollback { 99 } else { 0 }, "{rescue:?}");
         assert_eq!(plan.remark, "");
         go_on(&mut ladder, 400, 460);
         let plan = ladder.decide(&trouble(471, 500), &s, &mut |_| true).unwrap();
@@ -81,7 +81,7 @@ fn rescue_measures_escalate_in_order() {
 /// A run that got well past the old divergence starts at the first rung again; but never twice from the same checkpoint.
 #[test]
 fn a_spike_after_the_margin_is_a_new_incident() {
-    let (s, mut ladder) = (plain(Rescue::Rollback), calm_until(460));
+    let (s, mut ladder) = (plain(RescueMethod::Rollback), calm_until(460));
     ladder.decide(&trouble(470, 499), &s, &mut |_| true).unwrap();
     let mut stuck = ladder.clone();
     go_on(&mut ladder, 400, 1100);
@@ -99,7 +99,7 @@ fn a_spike_after_the_margin_is_a_new_incident() {
 
 #[test]
 fn missing_or_damaged_checkpoints_are_reported() {
-    let s = plain(Rescue::Pma);
+    let s = plain(RescueMethod::Pma);
     let plan = calm_until(460).decide(&trouble(470, 499), &s, &mut |g| g != 300).unwrap();
     assert_eq!((&plan.from_steps[..], plan.skip), (&[200, 400][..], 0));
     assert!(plan.remark.contains("only 2"), "{}", plan.remark);
@@ -114,7 +114,7 @@ fn missing_or_damaged_checkpoints_are_reported() {
 /// Before any checkpoint is good, the start is the fallback; it is never merged.
 #[test]
 fn the_start_is_the_last_resort() {
-    let s = plain(Rescue::Pma);
+    let s = plain(RescueMethod::Pma);
     let mut ladder = Ladder::default();
     ladder.began(0);
     (1..20).for_each(|step| ladder.updated(step, step < 10));
@@ -178,7 +178,7 @@ enum LossRegime {
     Wild,
 }
 
-fn weather() -> impl Strategy<Value = LossRegime> {
+fn loss_regimes() -> impl Strategy<Value = LossRegime> {
     prop_oneof![
         4 => Just(LossRegime::Clean),
         2 => (1.5f64..10.0).prop_map(LossRegime::Spike),
@@ -189,9 +189,9 @@ fn weather() -> impl Strategy<Value = LossRegime> {
     ]
 }
 
-fn loss(weather: LossRegime, made: u64, rng: crate::rng::Rng) -> f64 {
+fn loss(regime: LossRegime, made: u64, rng: crate::rng::Rng) -> f64 {
     let usual = 2.0 + 0.05 * rng.normal_pair(made, 0)[0];
-    match weather {
+    match regime {
         LossRegime::Clean => usual,
         LossRegime::Spike(factor) => usual * if made.is_multiple_of(50) { factor } else { 1.0 },
         LossRegime::Plateau(factor) => usual * factor,
@@ -213,9 +213,9 @@ proptest! {
     #[test]
     fn rescues_terminate(
         seed in any::<u64>(),
-        stretches in prop::collection::vec((weather(), 1u64..700), 1..12),
+        stretches in prop::collection::vec((loss_regimes(), 1u64..700), 1..12),
         by_step in any::<bool>(),
-        rescue in prop::sample::select(vec![Rescue::Rollback, Rescue::Pma]),
+        rescue in prop::sample::select(vec![RescueMethod::Rollback, RescueMethod::Pma]),
         optimizer in prop::sample::select(vec![RescueOptimizer::Keep, RescueOptimizer::Reset]),
         data in prop::sample::select(vec![RescueData::Auto, RescueData::Replay, RescueData::Skip]),
         limit in 1u64..6,
@@ -237,7 +237,7 @@ proptest! {
 #[test]
 fn hopeless_runs_stop_and_clean_runs_are_unchanged() {
     let rng = crate::rng::Rng::new(1, "weather");
-    let s = plain(Rescue::Rollback);
+    let s = plain(RescueMethod::Rollback);
     let stuck = simulate(&s, 3000, 100, |step, made| {
         loss(if step > 800 { LossRegime::Plateau(3.0) } else { LossRegime::Clean }, made, rng)
     });

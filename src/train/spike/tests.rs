@@ -67,7 +67,7 @@ fn doubled_losses_are_detected_at_once() {
 }
 
 /// `spike(step)` is added to a clean run of 1,000 updates; returns the reports, with the update.
-fn told(noise: f64, spike: impl Fn(u64) -> f64) -> Vec<(u64, Sign)> {
+fn signs(noise: f64, spike: impl Fn(u64) -> f64) -> Vec<(u64, Sign)> {
     let (mut clean, mut d) = (Clean::new(1, noise, 0.0), Detector::default());
     let look = |step| {
         let (loss, norm) = clean.next(step);
@@ -78,7 +78,7 @@ fn told(noise: f64, spike: impl Fn(u64) -> f64) -> Vec<(u64, Sign)> {
 
 #[test]
 fn a_passing_spike_is_reported_without_rescue() {
-    let signs = told(0.05, |step| if (600..604).contains(&step) { 3.0 } else { 0.0 });
+    let signs = signs(0.05, |step| if (600..604).contains(&step) { 3.0 } else { 0.0 });
     assert!(matches!(signs[0], (600, Sign::Spike { onset: 600, .. })), "{signs:?}");
     assert!(matches!(signs[1], (611, Sign::Passed { onset: 600, lasted: 4, peak }) if peak > 4.0), "{signs:?}");
     assert_eq!(signs.len(), 2, "{signs:?}");
@@ -86,7 +86,7 @@ fn a_passing_spike_is_reported_without_rescue() {
 
 #[test]
 fn a_persistent_spike_triggers_one_rescue() {
-    let signs = told(0.05, |step| if step >= 600 { 3.0 } else { 0.0 });
+    let signs = signs(0.05, |step| if step >= 600 { 3.0 } else { 0.0 });
     assert_eq!(signs.len(), 2, "{signs:?}");
     let (at, Sign::PersistentSpike(trouble)) = &signs[1] else { panic!("{signs:?}") };
     assert_eq!((*at, trouble.at, trouble.onset), (599 + PATIENCE, 599 + PATIENCE, 600));
@@ -97,7 +97,7 @@ fn a_persistent_spike_triggers_one_rescue() {
 /// A rise of 1 nat is hidden in single losses with a noise of 0.3, but not in the median of 16.
 #[test]
 fn a_rise_within_the_noise_is_detected() {
-    let signs = told(0.3, |step| if step >= 600 { 1.1 } else { 0.0 });
+    let signs = signs(0.3, |step| if step >= 600 { 1.1 } else { 0.0 });
     assert!(matches!(signs[0], (600..616, Sign::Spike { onset: 580..=600, .. })), "{signs:?}");
     assert!(matches!(signs[1].1, Sign::PersistentSpike(_)), "{signs:?}");
 }
@@ -105,7 +105,7 @@ fn a_rise_within_the_noise_is_detected() {
 /// A slowly rising loss shifts the window's median; the lowest median stays.
 #[test]
 fn a_slow_rise_is_detected() {
-    let signs = told(0.02, |step| step.saturating_sub(400) as f64 * 0.005);
+    let signs = signs(0.02, |step| step.saturating_sub(400) as f64 * 0.005);
     assert!(matches!(signs[0], (401..800, Sign::Spike { .. })), "{signs:?}");
     assert!(matches!(signs[1].1, Sign::PersistentSpike(_)), "{signs:?}");
 }
@@ -128,7 +128,7 @@ fn persistent_nan_triggers_a_rescue_and_single_nan_is_ignored() {
     assert_eq!((trouble.at, trouble.onset), (305, 301));
     assert!(trouble.loss_at_spike.is_nan() && (trouble.loss_before - 3.2).abs() < 0.6, "{trouble:?}");
     for step in 306..400 {
-        assert_eq!(d.look(step, f64::NAN, f64::NAN, PATIENCE), None, "told once");
+        assert_eq!(d.look(step, f64::NAN, f64::NAN, PATIENCE), None, "reported once");
     }
     // And it still detects.
     let (loss, norm) = clean.next(301);

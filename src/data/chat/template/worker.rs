@@ -3,7 +3,7 @@
 
 #[cfg(any(test, target_arch = "wasm32"))]
 mod in_line {
-    use super::super::engine::{Request, serve};
+    use super::super::engine::{RenderRequest, serve};
     use super::super::limits::Recursion;
     use anyhow::Result;
 
@@ -22,11 +22,11 @@ mod in_line {
         }
 
         /// Renders a chat.
-        pub fn render(&self, request: Request) -> Result<String> {
+        pub fn render(&self, request: RenderRequest) -> Result<String> {
             self.last_answer(Some(request))
         }
 
-        fn last_answer(&self, mut request: Option<Request>) -> Result<String> {
+        fn last_answer(&self, mut request: Option<RenderRequest>) -> Result<String> {
             let mut answer = Ok(String::new());
             serve(&self.source, self.date, Recursion::IN_LINE, |said| {
                 answer = said;
@@ -45,7 +45,7 @@ mod in_line {
 
 #[cfg(not(target_arch = "wasm32"))]
 mod threaded {
-    use super::super::engine::{Request, serve};
+    use super::super::engine::{RenderRequest, serve};
     use super::super::limits::Recursion;
     use anyhow::{Context, Result, bail};
     use std::sync::mpsc::{Receiver, RecvTimeoutError, SyncSender, sync_channel};
@@ -60,14 +60,14 @@ mod threaded {
     /// A thread that holds the compiled template. It ends when this is dropped; a thread that does not answer runs until its fuel is used
     /// up.
     pub struct Worker {
-        requests: SyncSender<Request>,
+        requests: SyncSender<RenderRequest>,
         answers: Receiver<Result<String>>,
     }
 
     impl Worker {
         /// Compiles the template.
         pub fn start(source: &str, date: i64) -> Result<Self> {
-            let (requests, asked) = sync_channel::<Request>(1);
+            let (requests, asked) = sync_channel::<RenderRequest>(1);
             let (tell, answers) = sync_channel(1);
             let source = source.to_owned();
             let work = move || {
@@ -84,7 +84,7 @@ mod threaded {
         }
 
         /// Renders a chat; after an error the worker can still be used, unless [`Self::gave_up`].
-        pub fn render(&self, request: Request) -> Result<String> {
+        pub fn render(&self, request: RenderRequest) -> Result<String> {
             let _ = self.requests.send(request);
             self.answer()
         }
@@ -111,17 +111,17 @@ pub(super) use threaded::Worker;
 
 #[cfg(test)]
 mod tests {
-    use super::super::engine::Request;
+    use super::super::engine::RenderRequest;
     use super::super::limits::steps;
     use super::super::{PLAIN, without_generation_tags};
     use super::*;
     use serde_json::{Map, Value, json};
 
-    fn request() -> Request {
+    fn request() -> RenderRequest {
         let messages = json!([{"role": "user", "content": "a"}, {"role": "assistant", "content": "b"}]);
         let context =
             Map::from_iter([("messages".to_owned(), messages), ("add_generation_prompt".to_owned(), Value::Bool(true))]);
-        Request { context, steps: steps(2, 100) }
+        RenderRequest { context, steps: steps(2, 100) }
     }
 
     /// Renders a template on the caller's stack of 1 MiB, as in a browser.

@@ -36,14 +36,14 @@ const SENTENCE: usize = 3;
 /// Grades a completion: 1 if it is right, else 0.
 pub fn grade(answer: &str, completion: &str) -> Grade {
     let question = Question { answer: answer.to_owned(), ..Question::default() };
-    judge(&question, completion, false)
+    grade(&question, completion, false)
 }
 
 /// Grades a completion of a question. If the question was generated (`made`), only a plain number is an answer.
-pub fn judge(question: &Question, completion: &str, made: bool) -> Grade {
+pub fn grade(question: &Question, completion: &str, made: bool) -> Grade {
     let text = behind_reasoning(&question.prompt, completion);
     Grade::right_or_not(match Countdown::parse(&question.answer) {
-        Some(countdown) => countdown.judge(find(text).text()),
+        Some(countdown) => countdown.grade(find(text).text()),
         None => compared(question, find(text), made),
     })
 }

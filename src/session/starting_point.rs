@@ -3,7 +3,7 @@
 use super::save;
 use crate::config::{OptimizerState, StartSettings};
 use crate::data::snapshot;
-use crate::merge::{self, Check, Inputs, MergeSpec, Window};
+use crate::merge::{self, Inputs, MergeSpec, MergeWindow, Verification};
 use crate::model::checkpoint::{self, Checkpoint};
 use crate::model::gguf::is_gguf;
 use crate::model::weight_files::WeightFiles;
@@ -15,7 +15,7 @@ use anyhow::{Context as _, Result, bail, ensure};
 use std::path::{Path, PathBuf};
 
 /// A starting point, found and verified.
-pub enum Begin {
+pub enum StartingPoint {
     /// Random weights.
     Nothing,
     /// Weights of a folder (lehr or Hugging Face) or of a GGUF file.
@@ -26,7 +26,7 @@ pub enum Begin {
         checkpoint: Option<Box<Checkpoint>>,
     },
     /// The merge of a window of a run's checkpoints (PMA-init).
-    Merge(Box<MergeBegin>),
+    Merge(Box<MergeStart>),
     /// The full state of a checkpoint: weights, moments, step, data order.
     Fork(Box<Checkpoint>),
     /// The newest checkpoint of the run itself, which is resumed.
@@ -34,21 +34,21 @@ pub enum Begin {
 }
 
 /// A merge used as starting point.
-pub struct MergeBegin {
+pub struct MergeStart {
     spec: MergeSpec,
-    window: Window,
+    window: MergeWindow,
     inputs: Inputs,
     /// The newest checkpoint, whose moments may be used.
     newest: Checkpoint,
 }
 
-impl MergeBegin {
+impl MergeStart {
     fn resolve(vfs: &dyn Vfs, text: &str) -> Result<Self> {
         let spec = MergeSpec::parse(text)?;
         let window = merge::choose(vfs, &spec.run, &spec.window)?;
         // The weights must match before anything else is done.
         spec.rule.weights(window.checkpoints.len())?;
-        let inputs = Inputs::open(vfs, &window.folders(), Check::Sizes)?;
+        let inputs = Inputs::open(vfs, &window.folders(), Verification::Sizes)?;
         let newest = Checkpoint::open(vfs, &inputs.newest().dir)?;
         Ok(Self { spec, window, inputs, newest })
     }
@@ -59,7 +59,7 @@ impl MergeBegin {
     }
 }
 
-impl Begin {
+impl StartingPoint {
     /// Find the starting point that the settings name.
     ///
     /// # Errors
@@ -79,7 +79,7 @@ impl Begin {
             return Ok(Self::Nothing);
         };
         if MergeSpec::is_merge(init) {
-            let begin = MergeBegin::resolve(vfs, init).context("--init")?;
+            let begin = MergeStart::resolve(vfs, init).context("--init")?;
             if keep {
                 begin.newest.optimizer().context("--init-optimizer keep")?;
             }
