@@ -95,11 +95,11 @@ pub fn run(args: &Args) -> Result<i32> {
     if !own {
         output::note("note: the model has no chat template; lehr's plain one is used (user: ..., assistant: ...)");
     }
-    converse(ChatSession { with, max_tokens })
+    chat_loop(ChatSession { with, max_tokens })
 }
 
 /// The conversation on standard input and output.
-fn converse(mut talk: ChatSession<'_>) -> Result<i32> {
+fn chat_loop(mut talk: ChatSession<'_>) -> Result<i32> {
     // A second Ctrl-C, or one while waiting for input, exits.
     let _ = ctrlc::set_handler(|| {
         if STATE.compare_exchange(SPEAKING, STOPPING, Ordering::SeqCst, Ordering::SeqCst).is_err() {

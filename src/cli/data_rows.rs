@@ -213,7 +213,7 @@ impl Rows<'_> {
         let answers: Vec<(&Question, &str)> = waiting.iter().map(|(_, question, said)| (question, said.as_str())).collect();
         let grades = match &mut self.grader {
             Some(grader) => grader.grade(&answers)?,
-            None => answers.iter().map(|(question, said)| math::verdict::grade(question, said, false)).collect(),
+            None => answers.iter().map(|(question, said)| math::verdict::grade_question(question, said, false)).collect(),
         };
         for ((row, ..), grade) in waiting.into_iter().zip(&grades) {
             self.give(row, grade)?;

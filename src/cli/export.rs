@@ -86,7 +86,7 @@ pub fn run(args: &Args) -> Result<i32> {
             human_bytes(free)
         );
     }
-    let mut line = output::Line::every(output::PLAIN_LINE_SECONDS);
+    let mut line = output::ProgressLine::every(output::PLAIN_LINE_SECONDS);
     write_whole_by(&args.gguf, |out| {
         gguf::write(&plan, out, &mut |_, done, all| {
             line.show(|| format!("{} of {}", human_bytes(done), human_bytes(all)));

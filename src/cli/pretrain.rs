@@ -170,8 +170,8 @@ fn refuse_flags_on_resume(run: &std::path::Path, typed: &ArgMatches) -> anyhow::
 }
 
 fn plan(settings: &Settings, json: bool) -> anyhow::Result<i32> {
-    let mut sink: Listener = output::console_listener(false);
-    let DryRun { settings, config, plan, device } = dry_run(settings, &mut sink)?;
+    let mut listener: Listener = output::console_listener(false);
+    let DryRun { settings, config, plan, device } = dry_run(settings, &mut listener)?;
     let most = device.sizes().max_tensor_bytes;
     let parameters = crate::model::Parameters::new(&config, most)?.count();
     let trained = crate::model::Parameters::trained(&config, most)?.count();

@@ -1,6 +1,6 @@
 //! Fold an adapter (LoRA) into its base model; the result is an ordinary model folder.
 
-use super::folder::{COPIED, MAX_COPIED, Target, dtype_name, make_parents, set_dtype, unmake};
+use super::folder::{COPIED, MAX_COPIED, Target, dtype_name, make_parents, remove_written, set_dtype};
 use super::numbers::encode;
 use crate::model::adapter::{self, AdapterFolder};
 use crate::model::checkpoint::{Existing, Manifest, Origin, Place, save};
@@ -93,7 +93,7 @@ impl AdapterFold {
             Ok(saved?.1)
         });
         if saved.is_err() {
-            unmake(vfs, &made);
+            remove_written(vfs, &made);
         }
         saved
     }

@@ -205,7 +205,7 @@ impl Merge<'_> {
         let files = self.small_files(vfs, target, recipe)?;
         let mut made = Vec::new();
         if let Err(e) = make_parents(vfs, &target.parent, &mut made) {
-            unmake(vfs, &made);
+            remove_written(vfs, &made);
             return Err(e);
         }
         let place = Place {
@@ -239,7 +239,7 @@ impl Merge<'_> {
         match (saved, refused) {
             (Ok((_, manifest)), _) => Ok(manifest),
             (Err(failed), refused) => {
-                unmake(vfs, &made);
+                remove_written(vfs, &made);
                 Err(refused.unwrap_or_else(|| failed.into()))
             }
         }
@@ -344,7 +344,7 @@ pub(super) fn make_parents(vfs: &dyn Vfs, folder: &Path, made: &mut Vec<PathBuf>
 }
 
 /// Remove created folders; those that are no longer empty stay.
-pub(super) fn unmake(vfs: &dyn Vfs, made: &[PathBuf]) {
+pub(super) fn remove_written(vfs: &dyn Vfs, made: &[PathBuf]) {
     for folder in made.iter().rev() {
         let _ = vfs.remove_dir(folder);
     }

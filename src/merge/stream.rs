@@ -167,7 +167,7 @@ impl<'a> Merge<'a> {
             let numbers = &mut scratch.numbers[..n];
             divide(acc, self.total, numbers);
             if !encode(dtype, numbers, out) {
-                return Err(self.blame(tensor, start, n, dtype, &mut scratch.bytes));
+                return Err(self.non_finite_error(tensor, start, n, dtype, &mut scratch.bytes));
             }
         }
         Ok(())
@@ -217,7 +217,7 @@ impl<'a> Merge<'a> {
     }
 
     /// Find the folder that a non-finite sum comes from.
-    fn blame(&self, tensor: &MergedTensor, start: usize, n: usize, dtype: Dtype, bytes: &mut [u8]) -> anyhow::Error {
+    fn non_finite_error(&self, tensor: &MergedTensor, start: usize, n: usize, dtype: Dtype, bytes: &mut [u8]) -> anyhow::Error {
         for i in 0..self.inputs.folders.len() {
             let info = &tensor.places[i].1;
             let bytes = &mut bytes[..n * info.dtype.bytes() as usize];

@@ -188,7 +188,7 @@ impl WeightFiles {
                 ensure!(own == shape, "{}: has shape {own:?}, the model needs {shape:?}", at());
                 let mut bad = NonFinite::default();
                 file.stream_f32(name, &mut |piece| {
-                    bad.look(piece);
+                    bad.observe(piece);
                     sink(piece)
                 })
                 .with_context(at)?;

@@ -51,7 +51,7 @@ pub trait Worker<J> {
 ///
 /// # Errors
 /// Errors of the worker, or [`Interrupted`].
-pub fn work_off<J: Job>(jobs: &[J], worker: &impl Worker<J>, notify: &dyn Fn(&str)) -> anyhow::Result<()> {
+pub fn run_jobs<J: Job>(jobs: &[J], worker: &impl Worker<J>, notify: &dyn Fn(&str)) -> anyhow::Result<()> {
     let mut open: Vec<&J> = Vec::new();
     for job in jobs {
         collect(job, &mut open);
@@ -187,7 +187,7 @@ mod tests {
         let base = Step("base", None);
         let child = |name| Step(name, Some(Box::new(base.clone())));
         let worker = Shared(RefCell::default(), RefCell::default());
-        work_off(&[child("a"), child("b"), Step("free", None), base.clone()], &worker, &|_| {}).unwrap();
+        run_jobs(&[child("a"), child("b"), Step("free", None), base.clone()], &worker, &|_| {}).unwrap();
         assert_eq!(*worker.0.borrow(), ["free", "base", "a", "b"]);
     }
 

@@ -150,7 +150,7 @@ impl Run<'_> {
                 let minutes = self.settings.save.max_unsaved_minutes;
                 match self.unsaved.failed(&error.to_string(), minutes, Instant::now()) {
                     Outcome::Silence => {}
-                    Outcome::Tell(text) => self.out.emit(&Event::Warning { text }),
+                    Outcome::Report(text) => self.out.emit(&Event::Warning { text }),
                     Outcome::End(text) => anyhow::bail!("{text}{}", self.newest_checkpoint()),
                 }
                 Ok(())

@@ -58,7 +58,7 @@ fn open<'a>(
     mut listener: Listener,
     started: Instant,
 ) -> anyhow::Result<Run<'a>> {
-    let (mut settings, begin, held) = begun(vfs, settings, start, &mut listener)?;
+    let (mut settings, begin, held) = prepare(vfs, settings, start, &mut listener)?;
     fork_fits(&begin, &settings)?;
     // An existing model brings its tokenizer and its shape.
     let LoadedData { tokenizer, material, config } = stage::load(&mut settings, begin.folder(), held.is_some(), &mut listener)?;
@@ -135,7 +135,7 @@ fn open<'a>(
 }
 
 /// The settings, the starting point, and the folder of a resumed run.
-fn begun(
+fn prepare(
     vfs: &dyn Vfs,
     settings: Settings,
     start: &Start,

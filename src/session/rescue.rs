@@ -46,7 +46,7 @@ impl Run<'_> {
     /// Check an update's numbers.
     pub(super) fn watch(&mut self, result: &Step) {
         let patience = self.settings.rescue.rescue_patience;
-        let sign = self.watch.detector.look(result.step, result.loss, result.grad_norm, patience);
+        let sign = self.watch.detector.observe(result.step, result.loss, result.grad_norm, patience);
         if self.rescues() {
             self.watch.ladder.updated(result.step, self.watch.detector.calm());
         }

@@ -67,14 +67,14 @@ impl Run<'_> {
     /// # Errors
     /// A device error, or a failed last save; earlier saves remain.
     pub fn train(mut self) -> anyhow::Result<Finished> {
-        self.go().map_err(|error| {
+        self.run().map_err(|error| {
             let error = self.save_without_grader(error);
             self.out.emit(&Event::Failed { text: format!("{error:#}") });
             error
         })
     }
 
-    fn go(&mut self) -> anyhow::Result<Finished> {
+    fn run(&mut self) -> anyhow::Result<Finished> {
         self.announce();
         if self.last_saved.is_none() {
             self.evaluate(self.settings.eval.eval_tokens)?;
@@ -292,7 +292,7 @@ impl TrainingLoop for Run<'_> {
     }
 
     /// Handle the last pending numbers, which may cause a rollback.
-    fn settle(&mut self) -> anyhow::Result<bool> {
+    fn finish_pending(&mut self) -> anyhow::Result<bool> {
         let went_back = self.drain()?;
         if went_back {
             self.start_clock();

@@ -125,7 +125,7 @@ impl Scorer {
                 hits += f64::from(*h);
                 tokens += 1;
             }
-            if let Some(seen) = seen.as_mut().filter(|seen| seen.wants_more()) {
+            if let Some(seen) = seen.as_mut().filter(|seen| seen.needs_more()) {
                 let sum_p2: Vec<f32> = device.read(&self.acts.sum_p2)?;
                 let scored = logp.iter().zip(&sum_p2).zip(&batch.targets).filter(|(_, t)| **t != IGNORE);
                 seen.add(scored.map(|((l, s), _)| (*l, *s)));

@@ -21,7 +21,7 @@ impl Default for PredictionStats {
 
 impl PredictionStats {
     /// Whether more tokens are needed.
-    pub fn wants_more(&self) -> bool {
+    pub fn needs_more(&self) -> bool {
         self.tokens.len() < self.most
     }
 
@@ -105,7 +105,7 @@ mod tests {
         for _ in 0..3 {
             seen.add(std::iter::repeat_n((-1.0, 0.5), 1500));
         }
-        assert!(!seen.wants_more());
+        assert!(!seen.needs_more());
         assert_eq!(seen.predictions(1).tokens, 4096);
         seen.add(std::iter::once((-1.0, 0.5)));
         assert_eq!(seen.tokens.len(), 4096);

@@ -153,13 +153,13 @@ fn responses_are_graded() {
         with(&hostile, &[]),
     ];
     std::fs::write(place.path("rows.jsonl"), rows.concat()).unwrap();
-    let judged = json_lines(&mut place.lehr(["data", "grade", "--task", "kk", "rows.jsonl"]));
-    let rewards: Vec<f64> = judged.iter().map(|row| row["reward"].as_f64().unwrap()).collect();
+    let graded = json_lines(&mut place.lehr(["data", "grade", "--task", "kk", "rows.jsonl"]));
+    let rewards: Vec<f64> = graded.iter().map(|row| row["reward"].as_f64().unwrap()).collect();
     assert_eq!(rewards, [3.0, -3.0, 3.0, -0.5, -1.0, -3.0]);
-    let of = |key: &str| judged.iter().map(|row| row[key].as_bool().unwrap()).collect::<Vec<_>>();
+    let of = |key: &str| graded.iter().map(|row| row[key].as_bool().unwrap()).collect::<Vec<_>>();
     assert_eq!(of("format"), [true, false, true, true, true, false]);
     assert_eq!(of("correct"), [true, false, true, false, false, false]);
-    assert_eq!(judged[0]["quiz"], row["quiz"], "rows keep what they had");
+    assert_eq!(graded[0]["quiz"], row["quiz"], "rows keep what they had");
     std::fs::write(place.path("one.jsonl"), &rows[1]).unwrap();
     let open = json_lines(&mut place.lehr(["data", "grade", "--think-open", "one.jsonl"]));
     assert_eq!(open[0]["reward"], 3.0);
@@ -178,8 +178,8 @@ fn responses_are_graded() {
         (sums, &["--task=custom", "--grader=regex"], 1.0),
     ] {
         std::fs::write(place.path("row.jsonl"), text).unwrap();
-        let judged = json_lines(place.lehr(["data", "grade", "row.jsonl"]).args(args));
-        assert_eq!(judged[0]["reward"], reward, "{args:?}");
+        let graded = json_lines(place.lehr(["data", "grade", "row.jsonl"]).args(args));
+        assert_eq!(graded[0]["reward"], reward, "{args:?}");
     }
     std::fs::write(place.path("row.jsonl"), r#"{"quiz": "x"}"#).unwrap();
     let said = run(&mut place.lehr(["data", "grade", "row.jsonl"]));

@@ -1,7 +1,7 @@
 //! Sums, countdown, numbers in text.
 
 use lehr::config::MathKind;
-use lehr::data::tasks::math::answer::{Found, behind_reasoning, find};
+use lehr::data::tasks::math::answer::{Found, after_reasoning, find};
 use lehr::data::tasks::math::countdown::Countdown;
 use lehr::data::tasks::math::reading::{Reading, last_number, number};
 use lehr::data::tasks::math::{distinct, grade, made, row_question, verdict};
@@ -120,10 +120,10 @@ fn expressions_are_evaluated() {
         ("three", Err("no expression")),
     ] {
         let verdict: Result<(), &str> = verdict;
-        let judged = grade("3,5,2=16", expression);
-        assert_eq!(judged.correct, verdict.is_ok(), "{expression}");
-        assert_eq!(judged.reward, f64::from(u8::from(verdict.is_ok())));
-        assert_eq!(judged.reason, verdict.err().unwrap_or("right"), "{expression}");
+        let graded = grade("3,5,2=16", expression);
+        assert_eq!(graded.correct, verdict.is_ok(), "{expression}");
+        assert_eq!(graded.reward, f64::from(u8::from(verdict.is_ok())));
+        assert_eq!(graded.reason, verdict.err().unwrap_or("right"), "{expression}");
     }
     let deep = "(".repeat(500_000) + "3";
     assert_eq!(grade("3,5,2=16", &deep).reason, "a bracket is not closed");
@@ -336,7 +336,7 @@ fn marked_answers_are_found() {
         ("x</think><answer>\\boxed{5}</answer> 6", Marked("5")),
         ("plain", Plain("plain")),
     ] {
-        assert_eq!(find(behind_reasoning("", text)), found, "{text}");
+        assert_eq!(find(after_reasoning("", text)), found, "{text}");
     }
     for (said, right) in [
         ("The answer is $1,234.00.", true),
@@ -359,13 +359,13 @@ fn marked_answers_are_found() {
     }
     // The prompt may have opened the reasoning; a question is not its own answer.
     let asked = |prompt: &str| Question { prompt: prompt.into(), answer: "1234".into(), level: 0 };
-    assert!(!verdict::grade(&asked("q <think>\n"), "it is 1234", false).correct);
-    assert!(verdict::grade(&asked("q <think>\n"), "x</think>it is 1234", false).correct);
-    let product = |prompt: &str, made: bool| verdict::grade(&asked(prompt), "\\boxed{617 \\times 2}", made);
+    assert!(!verdict::grade_question(&asked("q <think>\n"), "it is 1234", false).correct);
+    assert!(verdict::grade_question(&asked("q <think>\n"), "x</think>it is 1234", false).correct);
+    let product = |prompt: &str, made: bool| verdict::grade_question(&asked(prompt), "\\boxed{617 \\times 2}", made);
     assert!(product("How much?", false).correct);
     assert_eq!(product("What is 2 times 617?", false).reason, "not worked out");
     assert_eq!(product("How much?", true).reason, "not worked out");
-    assert!(verdict::grade(&asked("617 * 2 ="), "1 2 3 4", true).correct);
+    assert!(verdict::grade_question(&asked("617 * 2 ="), "1 2 3 4", true).correct);
 }
 
 /// Rows on which math-verify and lehr agree (`scripts/oracle/math_answers.py --golden`).
@@ -376,9 +376,9 @@ fn verdicts_match_math_verify() {
     for line in rows.lines() {
         let row: serde_json::Value = serde_json::from_str(line).unwrap();
         let answer = verdict::reference(row["answer"].as_str().unwrap()).unwrap();
-        let judged = grade(&answer, row["response"].as_str().unwrap());
-        assert_eq!(judged.correct, row["right"] == true, "{line}: {}", judged.reason);
-        right += u32::from(judged.correct);
+        let graded = grade(&answer, row["response"].as_str().unwrap());
+        assert_eq!(graded.correct, row["right"] == true, "{line}: {}", graded.reason);
+        right += u32::from(graded.correct);
     }
     assert!(rows.lines().count() > 100 && right > 30, "{right}");
 }
@@ -406,7 +406,7 @@ fn gsm8k_and_math_rows_are_read() {
         (r#"{"problem": "p", "answer": "x^2+1"}"#, "so \\boxed{1+x^2}", true),
         (r#"{"problem": "p", "answer": "no solution"}"#, "so \\boxed{\\text{No solution}}", true),
     ] {
-        assert_eq!(verdict::grade(&row(text).unwrap(), said, false).correct, right, "{text} {said}");
+        assert_eq!(verdict::grade_question(&row(text).unwrap(), said, false).correct, right, "{text} {said}");
     }
     for (text, says) in [
         (r#"{"question": "q", "answer": "They have 5 apples, so they have 10 apples in all"}"#, "answer: \"They have"),
@@ -451,8 +451,8 @@ fn hostile_answers_are_graded_quickly() {
 proptest! {
     #[test]
     fn any_answer_gets_a_grade(text in r"[0-9,.$/e{}#\\ boxedfrac()=+*<>answer-]{0,60}|.{0,40}") {
-        let judged = grade("1234", &text);
-        prop_assert_eq!(judged.correct, judged.reward == 1.0);
+        let graded = grade("1234", &text);
+        prop_assert_eq!(graded.correct, graded.reward == 1.0);
         let _ = grade("3,5,2=16", &text);
     }
 

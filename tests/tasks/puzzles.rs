@@ -240,7 +240,7 @@ fn distinct_puzzles_do_not_repeat_and_are_finite() {
         let claims = kk::notation::parse(&format!("({}, {})", trees[0], trees[1])).unwrap();
         of[usize::from(split_of(&claims) == Split::Eval)] += 1;
     }
-    println!("two people: {} puzzles to train on, {} to be judged by", of[0], of[1]);
+    println!("two people: {} puzzles to train on, {} for evaluation", of[0], of[1]);
     assert_eq!(all.exhausted(), BTreeSet::from([2]));
     assert_eq!(seen[&2].len(), of[1], "all of them were found");
 }

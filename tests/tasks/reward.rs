@@ -15,7 +15,7 @@ const WRONG: f64 = -0.5;
 const UNREADABLE: f64 = -1.0;
 const BROKEN: f64 = -3.0;
 
-fn judge(prompt: &str, response: &str) -> Grade {
+fn graded(prompt: &str, response: &str) -> Grade {
     grade(Form::Natural, &roles(SOLUTION).unwrap(), prompt, response)
 }
 
@@ -73,7 +73,7 @@ const TABLE: &[(&str, f64)] = &[
 #[test]
 fn rewards_of_malformed_answers() {
     for (response, total) in TABLE {
-        let verdict = judge(PROMPT, response);
+        let verdict = graded(PROMPT, response);
         assert_eq!(verdict.reward, *total, "{response:?}: {}", verdict.reason);
         assert_eq!(verdict.correct, *total == RIGHT, "{response:?}");
         let format = if *total == BROKEN { -1.0 } else { 1.0 };
@@ -81,11 +81,11 @@ fn rewards_of_malformed_answers() {
         assert_eq!(verdict.parts["format"] + verdict.parts["answer"], *total);
         assert!(!verdict.reason.is_empty() && !verdict.reason.contains('\n'));
         // A prompt in nobody's template, and none with the tag in the response.
-        assert_eq!(judge("Who is who? <think>\n", response).reward, *total, "{response:?}");
+        assert_eq!(graded("Who is who? <think>\n", response).reward, *total, "{response:?}");
         if !response.contains("<think>") {
-            assert_eq!(judge("Who is who?", &format!("<think>{response}")).reward, *total, "{response:?}");
-            assert_eq!(judge("Use <think> please.", &format!("<think>{response}")).reward, *total, "{response:?}");
-            assert_eq!(judge("Who is who?", response).reward, BROKEN, "nobody wrote <think>");
+            assert_eq!(graded("Who is who?", &format!("<think>{response}")).reward, *total, "{response:?}");
+            assert_eq!(graded("Use <think> please.", &format!("<think>{response}")).reward, *total, "{response:?}");
+            assert_eq!(graded("Who is who?", response).reward, BROKEN, "nobody wrote <think>");
         }
     }
     assert!(TABLE.len() > 30);
@@ -94,17 +94,17 @@ fn rewards_of_malformed_answers() {
 #[test]
 fn grading_starts_at_the_response_mark() {
     let good = "x</think><answer>Zoey is a knight Oliver is a knave</answer>";
-    assert_eq!(judge("User: who? Assistant: <think>", good).reward, RIGHT);
-    assert_eq!(judge("Assistant: <think></think> User: again <think>", good).reward, BROKEN);
+    assert_eq!(graded("User: who? Assistant: <think>", good).reward, RIGHT);
+    assert_eq!(graded("Assistant: <think></think> User: again <think>", good).reward, BROKEN);
     // The mark of the other template goes first wherever it stands, and takes the prompt's <think> away.
-    assert_eq!(judge("<|im_start|>assistant\n<think>", good).reward, RIGHT);
-    assert_eq!(judge("<|im_start|>assistant\n<think>", &format!("Assistant: {good}")).reward, BROKEN);
-    assert_eq!(judge("", &format!("<answer></answer> Assistant: <think>{good}")).reward, RIGHT);
+    assert_eq!(graded("<|im_start|>assistant\n<think>", good).reward, RIGHT);
+    assert_eq!(graded("<|im_start|>assistant\n<think>", &format!("Assistant: {good}")).reward, BROKEN);
+    assert_eq!(graded("", &format!("<answer></answer> Assistant: <think>{good}")).reward, RIGHT);
 }
 
 #[test]
 fn reward_reasons_are_readable() {
-    let reason = |response: &str| judge(PROMPT, response).reason;
+    let reason = |response: &str| graded(PROMPT, response).reason;
     assert_eq!(reason("x"), "no </think>");
     assert_eq!(reason("x</think></think>"), "2 times </think>");
     assert_eq!(reason("<answer></think></answer>"), "</think> behind <answer>");
@@ -178,7 +178,7 @@ fn hostile_answers_are_graded_quickly() {
             format!("</think><answer>{inside}</answer>"),
             format!("</think><answer>Zoey is a {inside} knight Oliver is a knave</answer>"),
         ] {
-            let verdict = judge(PROMPT, &response);
+            let verdict = graded(PROMPT, &response);
             assert!([RIGHT, WRONG, UNREADABLE, BROKEN].contains(&verdict.reward));
         }
     }
@@ -193,7 +193,7 @@ proptest! {
         ], 0..14), tail in ".{0,20}") {
         let response = parts.concat() + &tail;
         for prompt in ["", PROMPT, "q <think>"] {
-            let verdict = judge(prompt, &response);
+            let verdict = graded(prompt, &response);
             prop_assert!([RIGHT, WRONG, UNREADABLE, BROKEN].contains(&verdict.reward));
             prop_assert_eq!(verdict.correct, verdict.reward == RIGHT);
         }

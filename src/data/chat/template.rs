@@ -136,7 +136,7 @@ impl ChatTemplate {
         ensure!(!self.given_up.load(Ordering::Relaxed), "the chat template was given up on before");
         let worker = self.idle()?;
         let answer = worker.render(request);
-        if answer.as_ref().err().is_some_and(Worker::gave_up) {
+        if answer.as_ref().err().is_some_and(Worker::timed_out) {
             self.given_up.store(true, Ordering::Relaxed);
         } else {
             self.workers.lock().unwrap_or_else(PoisonError::into_inner).push(worker);

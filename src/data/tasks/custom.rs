@@ -79,7 +79,7 @@ impl RowGrader {
             #[cfg(not(target_arch = "wasm32"))]
             Kind::Process(process) => process.grade(answers),
             Kind::Exact => Ok(answers.iter().map(|(q, said)| verdict(q.answer.trim() == said.trim())).collect()),
-            Kind::Number => Ok(answers.iter().map(|(question, said)| verdict::grade(question, said, false)).collect()),
+            Kind::Number => Ok(answers.iter().map(|(question, said)| verdict::grade_question(question, said, false)).collect()),
             Kind::Regex => {
                 if self.regexes.len() > MAX_REGEXES {
                     self.regexes.clear();

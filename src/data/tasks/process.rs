@@ -131,9 +131,9 @@ impl Process {
                 note(self.round(&[i], answers, &mut grades))?;
             }
         }
-        let judged = grades.iter().any(Option::is_some);
-        self.proven |= judged;
-        self.barren = if judged || answers.is_empty() { 0 } else { self.barren + 1 };
+        let graded = grades.iter().any(Option::is_some);
+        self.proven |= graded;
+        self.barren = if graded || answers.is_empty() { 0 } else { self.barren + 1 };
         if self.barren > 0 && (!self.proven || self.barren >= MOST_BARREN) {
             let why = first.unwrap_or_else(|| format!("--grader-command {}: gave no reward for any answer", self.command));
             return Err(GraderGone(why).into());

@@ -211,7 +211,7 @@ fn steps_of(pre_tokenizer: &Value) -> Result<Vec<Step>> {
                 );
                 let pattern = part["pattern"]["Regex"].as_str().filter(|_| kept);
                 let pattern = pattern.with_context(|| format!("pre_tokenizer: llama.cpp has no such rule: {}", short(part)))?;
-                steps.push(if pattern == r"\p{N}" { Step::Digits } else { Step::Regex(spelled_alike(pattern)) });
+                steps.push(if pattern == r"\p{N}" { Step::Digits } else { Step::Regex(normalised_pattern(pattern)) });
             }
             _ => bail!("pre_tokenizer: llama.cpp has no such rule: {}", short(part)),
         }
@@ -220,7 +220,7 @@ fn steps_of(pre_tokenizer: &Value) -> Result<Vec<Step>> {
 }
 
 /// The expression as in the table: some write case-insensitive endings letter by letter.
-fn spelled_alike(pattern: &str) -> String {
+fn normalised_pattern(pattern: &str) -> String {
     pattern.replace("(?:'[sS]|'[tT]|'[rR][eE]|'[vV][eE]|'[mM]|'[lL][lL]|'[dD])", "(?i:'s|'t|'re|'ve|'m|'ll|'d)")
 }
 

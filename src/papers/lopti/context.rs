@@ -7,7 +7,7 @@ use super::scale::Scale;
 use super::task_setup::TaskSetup;
 use super::training::TrainingContext;
 use crate::config::{DeviceSettings, TaskKind};
-use crate::papers::attempts::{Ended, Worker, work_off};
+use crate::papers::attempts::{Ended, Worker, run_jobs};
 use crate::papers::stats::mean;
 use crate::papers::store::Store;
 use crate::progress::Progress;
@@ -71,7 +71,7 @@ impl<'a> LoptiContext<'a> {
     /// # Errors
     /// A device error, a full disk, or [`crate::progress::Interrupted`].
     pub fn ensure(&self, arms: &[Arm]) -> anyhow::Result<()> {
-        work_off(arms, self, &*self.notify)
+        run_jobs(arms, self, &*self.notify)
     }
 
     /// The record of an arm, which is trained if necessary.

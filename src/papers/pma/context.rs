@@ -7,7 +7,7 @@ use super::plan::PmaPlan;
 use super::scale::Scale;
 use super::trajectory::train;
 use crate::config::DeviceSettings;
-use crate::papers::attempts::{Ended, Job, Worker, work_off};
+use crate::papers::attempts::{Ended, Job, Worker, run_jobs};
 use crate::progress::Progress;
 
 /// Shared state of all claims.
@@ -37,7 +37,7 @@ impl PmaContext<'_> {
     /// # Errors
     /// A device error, a full disk, or [`crate::progress::Interrupted`].
     pub fn ensure(&self, arms: &[Arm]) -> anyhow::Result<()> {
-        work_off(arms, self, &*self.notify)
+        run_jobs(arms, self, &*self.notify)
     }
 }
 

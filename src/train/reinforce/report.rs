@@ -54,7 +54,7 @@ pub(super) fn step(
     let entropy = crate::stats::mean(&entropies().collect::<Vec<_>>());
     let get = |name: &str| all.get(name).map_or(f64::NAN, |n| n.0);
     let first = now.updates.first().map(|m| m.stats).unwrap_or_default();
-    let warnings = watch.look(&warnings::WarningInputs {
+    let warnings = watch.observe(&warnings::WarningInputs {
         step: state.step,
         loss: first.loss,
         clip_ratio: first.clip_low + first.clip_high,

@@ -118,7 +118,7 @@ pub struct WarningState {
 
 impl WarningState {
     /// The warnings after a step.
-    pub fn look(&mut self, seen: &WarningInputs) -> Vec<String> {
+    pub fn observe(&mut self, seen: &WarningInputs) -> Vec<String> {
         let mut out = Vec::new();
         if !std::mem::replace(&mut self.explained, true) {
             out.extend(explanation(seen));
@@ -250,7 +250,7 @@ mod tests {
         for step in 1..=steps {
             // A resumed run continues with the saved state.
             watch = serde_json::from_str(&serde_json::to_string(&watch).unwrap()).unwrap();
-            out.extend(watch.look(&WarningInputs { step, ..seen(step) }).into_iter().map(|t| (step, t)));
+            out.extend(watch.observe(&WarningInputs { step, ..seen(step) }).into_iter().map(|t| (step, t)));
         }
         out
     }

@@ -19,11 +19,11 @@ fn trouble(onset: u64, at: u64) -> PersistentSpike {
 fn calm_until(step: u64) -> Ladder {
     let mut ladder = Ladder::default();
     ladder.began(0);
-    go_on(&mut ladder, 0, step);
+    run_updates(&mut ladder, 0, step);
     ladder
 }
 
-fn go_on(ladder: &mut Ladder, from: u64, to: u64) {
+fn run_updates(ladder: &mut Ladder, from: u64, to: u64) {
     for step in from + 1..=to {
         ladder.updated(step, true);
         if step % 100 == 0 {
@@ -61,7 +61,7 @@ fn rescue_measures_escalate_in_order() {
         assert_eq!((plan.learning_rate_scale, plan.reset), (1.0, false));
         assert_eq!(plan.skip, if rescue == RescueMethod::Rollback { 99 } else { 0 }, "{rescue:?}");
         assert_eq!(plan.remark, "");
-        go_on(&mut ladder, 400, 460);
+        run_updates(&mut ladder, 400, 460);
         let plan = ladder.decide(&trouble(471, 500), &s, &mut |_| true).unwrap();
         assert_eq!((&plan.from_steps[..], plan.learning_rate_scale, plan.skip), (second, 0.5, 200));
         assert!(plan.remark.contains("halved"), "{}", plan.remark);
@@ -84,7 +84,7 @@ fn a_spike_after_the_margin_is_a_new_incident() {
     let (s, mut ladder) = (plain(RescueMethod::Rollback), calm_until(460));
     ladder.decide(&trouble(470, 499), &s, &mut |_| true).unwrap();
     let mut stuck = ladder.clone();
-    go_on(&mut ladder, 400, 1100);
+    run_updates(&mut ladder, 400, 1100);
     let plan = ladder.decide(&trouble(1101, 1130), &s, &mut |_| true).unwrap();
     assert_eq!((plan.to(), plan.learning_rate_scale, plan.skip), (1000, 1.0, 130));
     let plan = stuck.decide(&trouble(1101, 1130), &s, &mut |_| true).unwrap();
@@ -92,7 +92,7 @@ fn a_spike_after_the_margin_is_a_new_incident() {
     // Another divergence soon, but with new good ones: the second newest of them, not all the way back.
     let mut soon = calm_until(460);
     soon.decide(&trouble(470, 499), &s, &mut |_| true).unwrap();
-    go_on(&mut soon, 400, 760);
+    run_updates(&mut soon, 400, 760);
     let plan = soon.decide(&trouble(780, 800), &s, &mut |_| true).unwrap();
     assert_eq!((plan.to(), plan.learning_rate_scale, plan.skip), (600, 0.5, 200));
 }
@@ -137,7 +137,7 @@ fn simulate(s: &RescueSettings, max_steps: u64, every: u64, mut next: impl FnMut
     while step < max_steps {
         (step, made) = (step + 1, made + 1);
         assert!(made <= (bound + 1) * max_steps, "it does not end: {made} updates");
-        let sign = detector.look(step, next(step, made), 1.0, s.rescue_patience);
+        let sign = detector.observe(step, next(step, made), 1.0, s.rescue_patience);
         ladder.updated(step, detector.calm());
         if let Some(Sign::PersistentSpike(trouble)) = sign {
             assert!(trouble.onset <= trouble.at && trouble.at == step, "{trouble:?}");

@@ -36,7 +36,7 @@ fn clean_runs_have_no_spikes() {
             for step in 1..=10_000 {
                 let (loss, norm) = clean.next(step);
                 updates += 1;
-                alarms.extend(d.look(step, loss, norm, PATIENCE).map(|s| (noise, rho, step, s)));
+                alarms.extend(d.observe(step, loss, norm, PATIENCE).map(|s| (noise, rho, step, s)));
             }
             assert_eq!(d.spikes, 0, "noise {noise}, rho {rho}: {alarms:?}");
         }
@@ -54,7 +54,7 @@ fn doubled_losses_are_detected_at_once() {
                 let mut seen = None;
                 for step in 1..at + 3 {
                     let (loss, norm) = clean.next(step);
-                    let sign = d.look(step, if step >= at { factor * loss } else { loss }, norm, PATIENCE);
+                    let sign = d.observe(step, if step >= at { factor * loss } else { loss }, norm, PATIENCE);
                     if let Some(Sign::Spike { onset, .. }) = sign {
                         assert!(step >= at, "alarm at {step}, before {at}");
                         seen.get_or_insert(onset);
@@ -71,7 +71,7 @@ fn signs(noise: f64, spike: impl Fn(u64) -> f64) -> Vec<(u64, Sign)> {
     let (mut clean, mut d) = (Clean::new(1, noise, 0.0), Detector::default());
     let look = |step| {
         let (loss, norm) = clean.next(step);
-        d.look(step, loss + spike(step), norm, PATIENCE).map(|sign| (step, sign))
+        d.observe(step, loss + spike(step), norm, PATIENCE).map(|sign| (step, sign))
     };
     (1..=1000).filter_map(look).filter(|(_, s)| !matches!(s, Sign::Norm { .. })).collect()
 }
@@ -116,25 +116,25 @@ fn persistent_nan_triggers_a_rescue_and_single_nan_is_ignored() {
     let mut clean = Clean::new(2, 0.05, 0.0);
     for step in 1..=300 {
         let (loss, norm) = clean.next(step);
-        assert_eq!(d.look(step, loss, norm, PATIENCE), None, "{step}");
+        assert_eq!(d.observe(step, loss, norm, PATIENCE), None, "{step}");
     }
     let before = d.clone();
     for step in 301..=304 {
-        assert_eq!(d.look(step, f64::NAN, f64::INFINITY, PATIENCE), None);
+        assert_eq!(d.observe(step, f64::NAN, f64::INFINITY, PATIENCE), None);
         assert!(!d.calm());
     }
     assert_eq!((&d.losses, &d.norms, &d.level), (&before.losses, &before.norms, &before.level), "nothing was taken in");
-    let Some(Sign::PersistentSpike(trouble)) = d.look(305, f64::INFINITY, 1.0, PATIENCE) else { panic!("five in a row") };
+    let Some(Sign::PersistentSpike(trouble)) = d.observe(305, f64::INFINITY, 1.0, PATIENCE) else { panic!("five in a row") };
     assert_eq!((trouble.at, trouble.onset), (305, 301));
     assert!(trouble.loss_at_spike.is_nan() && (trouble.loss_before - 3.2).abs() < 0.6, "{trouble:?}");
     for step in 306..400 {
-        assert_eq!(d.look(step, f64::NAN, f64::NAN, PATIENCE), None, "reported once");
+        assert_eq!(d.observe(step, f64::NAN, f64::NAN, PATIENCE), None, "reported once");
     }
     // And it still detects.
     let (loss, norm) = clean.next(301);
-    assert_eq!(d.look(400, loss, norm, PATIENCE), None);
+    assert_eq!(d.observe(400, loss, norm, PATIENCE), None);
     assert!(d.calm());
-    assert!(matches!(d.look(401, 3.0 * loss, norm, PATIENCE), Some(Sign::Spike { onset: 401, .. })));
+    assert!(matches!(d.observe(401, 3.0 * loss, norm, PATIENCE), Some(Sign::Spike { onset: 401, .. })));
 }
 
 #[test]
@@ -144,7 +144,7 @@ fn more_than_one_percent_skipped_updates_triggers_a_rescue() {
         let mut clean = Clean::new(3, 0.05, 0.0);
         (1..=3000).find_map(|step| {
             let (loss, norm) = clean.next(step);
-            d.look(step, if step % every == 0 { f64::NAN } else { loss }, norm, PATIENCE)
+            d.observe(step, if step % every == 0 { f64::NAN } else { loss }, norm, PATIENCE)
         })
     };
     assert_eq!(run(100), None, "one in a hundred");
@@ -159,7 +159,7 @@ fn a_gradient_norm_spike_is_reported_once_without_rescue() {
     let signs: Vec<_> = (1..=600)
         .filter_map(|step| {
             let (loss, norm) = clean.next(step);
-            d.look(step, loss, if (300..310).contains(&step) { 40.0 } else { norm }, PATIENCE).map(|s| (step, s))
+            d.observe(step, loss, if (300..310).contains(&step) { 40.0 } else { norm }, PATIENCE).map(|s| (step, s))
         })
         .collect();
     assert!(matches!(signs[..], [(300, Sign::Norm { grad_norm: 40.0, .. })]), "{signs:?}");
@@ -181,8 +181,8 @@ proptest! {
             }
             let norm = (loss * 1.37).abs();
             prop_assert_eq!(
-                format!("{:?}", whole.look(i as u64 + 1, *loss, norm, 20)),
-                format!("{:?}", cut_off.look(i as u64 + 1, *loss, norm, 20))
+                format!("{:?}", whole.observe(i as u64 + 1, *loss, norm, 20)),
+                format!("{:?}", cut_off.observe(i as u64 + 1, *loss, norm, 20))
             );
             prop_assert!(whole.losses.0.len() <= WINDOW && whole.losses.0.iter().all(|x| x.is_finite()));
             prop_assert!(whole.norms.0.iter().all(|x| x.is_finite()));

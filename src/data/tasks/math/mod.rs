@@ -211,6 +211,6 @@ impl Task for Math {
     fn grade(&mut self, answers: &[(&Question, &str)]) -> Result<Vec<Grade>> {
         // Generated problems have to be computed: `4 7 * 3` is not an answer to `4 7 * 3 =`.
         let made = !self.grades.is_empty();
-        Ok(answers.iter().map(|(question, completion)| verdict::grade(question, completion, made)).collect())
+        Ok(answers.iter().map(|(question, completion)| verdict::grade_question(question, completion, made)).collect())
     }
 }

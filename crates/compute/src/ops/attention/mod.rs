@@ -205,7 +205,7 @@ pub fn append(r: &mut Recorder<'_>, shape: Shape, qkv: &Tensor, positions: &Tens
                 width4: (width / 4) as u32,
                 skip4: (shape.heads * shape.head_dim / 4) as u32,
             };
-            wgsl.run(&APPEND, "append", &[], dims, Extent::straight(grid((work as u64).div_ceil(64))))
+            wgsl.run(&APPEND, "append", &[], dims, Extent::without_loops(grid((work as u64).div_ceil(64))))
         },
         move |_, [qkv, positions], [cache_k, cache_v]| {
             host::append(shape, max_time, qkv, cast_slice(positions), cache_k, cache_v);

@@ -1,7 +1,7 @@
 use super::super::{Sampling, twin};
 use super::*;
 use crate::device::cpu::levels;
-use crate::device::cpu::testing::{Draw, everywhere};
+use crate::device::cpu::testing::{Draw, on_every_level};
 
 /// Whether a token lies so near to the edge of top-p or min-p that rounding decides.
 fn is_near_edge(logits: &[f64], s: &Sampling) -> bool {
@@ -131,7 +131,7 @@ fn large_vocabularies_agree_with_f64() {
             let p = problem(&mut d, 3, vocab, scale);
             for _ in 0..2 {
                 let s = random(&mut d);
-                everywhere(|cpu| check(&p, &s, cpu).0);
+                on_every_level(|cpu| check(&p, &s, cpu).0);
             }
         }
     }
