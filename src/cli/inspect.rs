@@ -7,7 +7,7 @@ use std::io::Read as _;
 
 const EXAMPLES: &str = "\
 Examples:
-  What a run's newest checkpoint makes of a sentence, and what it was 300 updates earlier:
+  Inspect a sentence with the newest checkpoint of a run, and with the one 300 updates earlier:
     lehr inspect --model runs/stories --text \"Once upon a time\"
     lehr inspect --model runs/stories@200 --text \"Once upon a time\"
   Everything, for a program: attention[layer][head][query][key], lens[layer].positions[token], tokens[token]

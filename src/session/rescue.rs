@@ -197,7 +197,7 @@ fn words(sign: &Sign, result: &Step) -> String {
         }
         Sign::PersistentSpike(trouble) => format!(
             "update {step}: {}; training has diverged: start from a checkpoint before it (--fork RUN@STEP) with a lower --learning-rate, \
-             or let --rescue rollback or pma do so by itself",
+             or let --rescue rollback or pma do so automatically",
             trouble.cause
         ),
     }

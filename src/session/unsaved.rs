@@ -109,7 +109,7 @@ mod tests {
 
         let later = start + Duration::from_secs(4000);
         unsaved.ask(later);
-        assert!(matches!(unsaved.failed("full", 0, later), Outcome::Report(_)), "who asks is answered, and 0 is for ever");
+        assert!(matches!(unsaved.failed("full", 0, later), Outcome::Report(_)), "each request is answered, and 0 means no limit");
         assert!(unsaved.saved().is_some_and(|text| text.contains("60 tries")) && !unsaved.is_due(later));
     }
 }
