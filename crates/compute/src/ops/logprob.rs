@@ -214,7 +214,7 @@ fn check(device: &Device, case: &mut Case, most_rows: usize, vocab: fn(&mut Case
         for (g, w) in values.iter().zip(want) {
             let error = (f64::from(*g) - w).abs() / (2e-5 * (1.0 + w.abs()));
             if error > case.worst {
-                (case.worst, case.detail) = (error, format!("{} = {g}, twin says {w}", tensor.name()));
+                (case.worst, case.detail) = (error, format!("{} = {g}, expected {w}", tensor.name()));
             }
         }
     }
