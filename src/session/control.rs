@@ -262,6 +262,13 @@ mod tests {
     }
 
     #[test]
+    fn commands_are_read_from_the_given_input_to_its_end() {
+        let mut control = Control::listen(Some(Box::new(&b"{\"command\":\"Pause\"}\n"[..]))).unwrap();
+        // A paused run resumes when no more commands can arrive.
+        assert_eq!([control.wait(), control.wait()], [Command::Pause, Command::Resume].map(|c| Some(RunRequest::Command(c))));
+    }
+
+    #[test]
     fn listener_notes_are_rate_limited() {
         fn notices(control: &mut Control) -> usize {
             let one = |_: &i32| {
